@@ -25,7 +25,7 @@ func TestCancellingARunningTaskFreesItsSlot(t *testing.T) {
 	})
 }
 
-// Cancelling a pending task must not damage the line: the task behind it must not get
+// Cancelling a pending task must not damage the line: the next task in line must not be
 // lost, the next launch must start, and no waiting task may fail.
 func TestCancellingInTheQueueConcernsNobodyElse(t *testing.T) {
 	for name, cancel := range map[string]int{"head": 1, "middle": 2, "last": 3} {

@@ -2,6 +2,7 @@ package bgagent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -10,12 +11,17 @@ import (
 
 // This file contains the methods that end the manager or its tasks.
 
-// Drain refuses new tasks and waits until all existing tasks have ended. If there is a Notifier,
-// Drain also waits until the notices of these tasks are delivered. Pending tasks still run, because
+// Drain refuses new tasks and waits until all existing tasks have ended. If there is a notifier
+// ([Config].Notify or a client that is a [Notifier]), Drain also waits until the notices of these
+// tasks are delivered, unless [Config].Wake is WakeNever. Pending tasks are still started, because
 // they were accepted. Drain does not wait for a session that did not stop within
-// Config.StopTimeout. If ctx ends first, Drain returns the error of ctx. If Close begins first,
-// Drain returns [ErrClosed]. Call Close after Drain.
+// Config.StopTimeout. With [Config].Store, Drain also waits until all changes are durable. If ctx
+// ends first, Drain returns the error of ctx. If Close begins first, Drain returns [ErrClosed].
+// Call Close after Drain.
 func (m *BackgroundManager) Drain(ctx context.Context) error {
+	if err := m.start(ctx); err != nil {
+		return fmt.Errorf("bgagent: drain: %w", err)
+	}
 	w := newWaiter()
 	m.update(func(st *state, _ int64) {
 		st.draining = true
@@ -26,10 +32,22 @@ func (m *BackgroundManager) Drain(ctx context.Context) error {
 	})
 	for first := true; ; first = false {
 		var done, closing bool
-		m.view(func(st *state) { done, closing = st.live == 0 && st.atWork() == 0 && !st.delivering(), st.closing })
+		var lost error
+		m.update(func(st *state, _ int64) {
+			done, closing = st.live == 0 && st.atWork() == 0 && !st.delivering(), st.closing
+			if done {
+				st.flush()
+				done = st.allKept()
+			}
+			if st.isLost() {
+				lost = st.storeFails()
+			}
+		})
 		switch {
 		case done && (first || !closing):
 			return nil
+		case lost != nil:
+			return fmt.Errorf("bgagent: drain: %w", lost)
 		case closing: // Close has cancelled the remaining tasks, so they were not drained
 			return fmt.Errorf("bgagent: drain: %w", ErrClosed)
 		}
@@ -53,13 +71,14 @@ func (m *BackgroundManager) isClosed() bool {
 //
 // Close returns when all sessions and goroutines of the manager have stopped, or when ctx ends. If
 // ctx has no deadline, Close waits at most Config.StopTimeout plus Config.CallTimeout. If the
-// deadline of ctx is earlier than Config.StopTimeout, a session that is slow to stop gets less time
-// than Config.StopTimeout.
+// deadline of ctx comes before Config.StopTimeout has passed, a session that is slow to stop gets
+// less time. With [Config].Store, Close can return up to two seconds after ctx has ended, because it
+// closes the store.
 //
 // The error is nil or a [*CloseError]. A CloseError names the tasks and host calls that did not
-// stop, and the ended tasks that were reported to no parent. Close may be called several times, also
-// concurrently. Once the first call has returned, all calls return the same error, even if their ctx
-// has ended. Get, List, Read, TakeNotice and NextNotice still work after Close.
+// stop, and the ended tasks that were reported to no parent. Close may be called several times, and
+// concurrently. Once the first call has returned, all calls return the same error, even if their
+// ctx has ended. Get, List, Read, TakeNotice and NextNotice still work after Close.
 func (m *BackgroundManager) Close(ctx context.Context) error {
 	first := false
 	m.update(func(st *state, now int64) {
@@ -74,7 +93,7 @@ func (m *BackgroundManager) Close(ctx context.Context) error {
 		return m.closeErr
 	}
 	select {
-	case <-m.closeDone: // check closeDone first, because ctx may have ended too
+	case <-m.closeDone: // check closeDone first, because ctx might have ended too
 		return m.closeErr
 	default:
 	}
@@ -89,7 +108,8 @@ func (m *BackgroundManager) Close(ctx context.Context) error {
 func (m *BackgroundManager) finishClose(ctx context.Context) error {
 	if _, ok := ctx.Deadline(); !ok {
 		var cancel context.CancelFunc
-		// CallTimeout is added so that Close does not give up before the stopping deadlines.
+		// CallTimeout is added so that Close does not give up before the stopping deadlines have
+		// passed.
 		ctx, cancel = context.WithTimeout(ctx, m.cfg.StopTimeout+m.cfg.CallTimeout)
 		defer cancel()
 	}
@@ -102,27 +122,38 @@ func (m *BackgroundManager) finishClose(ctx context.Context) error {
 			break
 		}
 	}
+	if m.cfg.Store != nil {
+		m.update(func(st *state, _ int64) { st.flush() })
+		_ = m.untilKept(ctx, -1, (*state).allKept)
+	}
 	m.stop(ErrClosed)
 	m.stopTimer()
 	// From here on, the manager no longer notices when a session stops. Release the slots of the
-	// remaining sessions now, because other managers may share the ConcurrencyManager.
+	// remaining sessions now, because other managers might share the ConcurrencyManager.
 	m.update(func(st *state, now int64) {
 		for _, t := range st.tasks {
-			if a := t.run; a != nil && !a.overrun {
+			if a := t.run; a != nil && !a.overrun && !st.recovery.due {
 				st.overrun(a, now)
 			}
 		}
 	})
+	var unkept error
+	if m.cfg.Store != nil {
+		m.update(func(st *state, _ int64) { st.flush() })
+		unkept = m.untilKept(ctx, -1, (*state).allKept)
+		m.closeStore(ctx)
+	}
 	// Wait at most one second for a host call that ignores its context.
 	grace, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
 	for len(m.busyGoroutines()) > 0 && waitFor(grace, m.exited, -1) == nil {
 		continue
 	}
-	return m.closeResult(ctx)
+	return m.closeResult(ctx, unkept)
 }
 
-// stopTimer stops the timer permanently. If a tick is running, stopTimer waits for its end.
+// stopTimer stops the timer permanently. If a tick is running, stopTimer waits until the tick has
+// ended.
 func (m *BackgroundManager) stopTimer() {
 	var wait chan struct{}
 	m.update(func(*state, int64) {
@@ -137,8 +168,18 @@ func (m *BackgroundManager) stopTimer() {
 	}
 }
 
-func (m *BackgroundManager) closeResult(ctx context.Context) error {
+// closeResult returns the error of Close. The argument "unkept" is the reason why some changes are not
+// durable, or nil. If the store is lost, this manager writes nothing more, and the next owner of the
+// store reports the ends that are owed.
+func (m *BackgroundManager) closeResult(ctx context.Context, unkept error) error {
+	kept := unkept == nil
+	if errors.Is(unkept, ErrStoreLost) {
+		unkept = nil
+	}
 	e := &CloseError{Hung: m.busyGoroutines(), Err: context.Cause(ctx)}
+	if e.Err == nil {
+		e.Err = unkept
+	}
 	m.update(func(st *state, _ int64) {
 		st.closed = true
 		for _, s := range st.subs {
@@ -146,9 +187,9 @@ func (m *BackgroundManager) closeResult(ctx context.Context) error {
 			st.fx.after.wakes.add(&s.waiter)
 		}
 		st.subs = nil
-		e.NotStopped, e.Owed = st.left()
+		e.NotStopped, e.Owed = st.left(kept)
 	})
-	if len(e.NotStopped) == 0 && len(e.Owed) == 0 && len(e.Hung) == 0 {
+	if unkept == nil && len(e.NotStopped) == 0 && len(e.Owed) == 0 && len(e.Hung) == 0 {
 		return nil
 	}
 	slices.Sort(e.NotStopped)
@@ -156,14 +197,28 @@ func (m *BackgroundManager) closeResult(ctx context.Context) error {
 	return e
 }
 
-// Cancel ends a pending or running task and returns a snapshot of the task from right before the
+// Cancel ends a pending or running task. It returns a snapshot of the task, taken right before the
 // cancellation. The task is terminal when Cancel returns. Its session is stopped afterwards; see
 // [BackgroundManager.Quiet]. The error matches [ErrUnknownTask], [ErrExpired], [ErrNotDescendant]
-// or, if the task has already ended, [ErrAlreadyEnded]. If Cancel returns an error, it has changed
-// nothing.
+// or, if the task has already ended, [ErrAlreadyEnded]. If Cancel returns one of these errors, it
+// has changed nothing.
+//
+// With [Config].Store, Cancel returns once the cancellation is durable in the store. If ctx ends
+// first, the error matches [ErrStore] and the error of ctx. If the manager closes the store first,
+// the error matches [ErrStore] and [ErrClosed]. In both cases, the task is cancelled. If ctx ends
+// while the tasks of an earlier process are being restored, Cancel returns the error of ctx and
+// changes nothing; see [BackgroundManager.Start].
 func (m *BackgroundManager) Cancel(ctx context.Context, by Caller, id string, o CancelOptions) (s Task, err error) {
+	m.heard(by.Session)
+	return m.cancel(ctx, by, id, o)
+}
+
+func (m *BackgroundManager) cancel(ctx context.Context, by Caller, id string, o CancelOptions) (s Task, err error) {
+	if err := m.start(ctx); err != nil {
+		return s, fmt.Errorf("bgagent: cancel: %w", err)
+	}
+	var t *task
 	m.update(func(st *state, now int64) {
-		var t *task
 		if t, err = st.findOwn(by, id); err != nil {
 			err = fmt.Errorf("bgagent: cancel: %w", err)
 			return
@@ -175,16 +230,34 @@ func (m *BackgroundManager) Cancel(ctx context.Context, by Caller, id string, o 
 		}
 		st.cancel(by, t, o, now)
 	})
+	if err == nil {
+		if err = m.ended(ctx, t); err != nil {
+			err = fmt.Errorf("bgagent: cancel: task %s is cancelled, which is not stored yet: %w", s.ID, err)
+		}
+	}
 	return s, err
 }
 
 // CancelAll cancels every pending or running task that descends from the caller's session. If the
 // caller is the host, it cancels every pending or running task. All these tasks are cancelled in
-// one step. CancelAll spares the tasks that the session itself waits for in Run, and their
-// descendants. It returns snapshots of the cancelled tasks from right before the cancellation.
+// one step. CancelAll does not cancel the tasks for which the session itself waits in Run, or the
+// descendants of these tasks. It returns snapshots of the cancelled tasks, taken right before the
+// cancellation.
+//
+// With [Config].Store, CancelAll returns once the cancellations are durable in the store. If ctx
+// ends first, the error matches [ErrStore] and the error of ctx. If the manager closes the store
+// first, the error matches [ErrStore] and [ErrClosed]. In both cases, the tasks are cancelled.
 func (m *BackgroundManager) CancelAll(ctx context.Context, by Caller, o CancelOptions) (out []Task, err error) {
+	m.heard(by.Session)
+	return m.cancelAll(ctx, by, o)
+}
+
+func (m *BackgroundManager) cancelAll(ctx context.Context, by Caller, o CancelOptions) (out []Task, err error) {
+	if err := m.start(ctx); err != nil {
+		return nil, fmt.Errorf("bgagent: cancel: %w", err)
+	}
+	var all []*task
 	m.update(func(st *state, now int64) {
-		var all []*task
 		add := func(t *task) {
 			if t.live() && !t.awaitedBy(by) {
 				all = append(all, t)
@@ -209,6 +282,9 @@ func (m *BackgroundManager) CancelAll(ctx context.Context, by Caller, o CancelOp
 		}
 	})
 	slices.SortFunc(out, func(a, b Task) int { return a.Queued.Compare(b.Queued) })
+	if err := m.ended(ctx, all...); err != nil {
+		return out, fmt.Errorf("bgagent: cancel: the tasks are cancelled, which is not stored yet: %w", err)
+	}
 	return out, nil
 }
 
@@ -216,5 +292,6 @@ func (m *BackgroundManager) CancelAll(ctx context.Context, by Caller, o CancelOp
 // session or the session of a task. All tasks that descend from it are cancelled, and no more
 // prompts or notices are sent to it.
 func (m *BackgroundManager) SessionDeleted(session string) {
+	m.Start()
 	m.update(func(st *state, now int64) { st.sessionDeleted(session, now) })
 }

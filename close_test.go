@@ -201,7 +201,7 @@ func TestCloseAgainGivesTheSameAnswer(t *testing.T) {
 	})
 }
 
-// The slots that Close frees must not start the pending tasks.
+// The slots that Close frees must not be given to pending tasks.
 func TestCloseStartsNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		created := 0
@@ -250,7 +250,7 @@ func TestCloseCutShortLeavesNoSlotTaken(t *testing.T) {
 	})
 }
 
-// No goroutine of a manager outlives its Close.
+// After Close has returned, no goroutine of the manager is left.
 func TestNothingOfAManagerIsLeftAfterClose(t *testing.T) {
 	before := runtime.NumGoroutine()
 	for i := range 20 {

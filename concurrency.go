@@ -13,13 +13,14 @@ import (
 
 // ConcurrencyManager hands out slots. A slot is the right to run turns of a model now. There is one
 // pool for each entry of the [Limits]. Each model to which only the default limit applies has a
-// pool of its own. A pool serves first come, first served: a released slot goes straight to the
-// first waiter in line, and no waiter can overtake another.
+// pool of its own. A pool serves its waiters in the order of their arrival: a released slot goes
+// straight to the first waiter in line, and no waiter can overtake another.
 //
-// Limits.Total and Limits.Agent are caps beside the pools. With caps, a slot goes to the first
-// waiter whose caps have room. A waiter that a cap holds back keeps its place and holds back no
-// other waiter. If 100 waiters have overtaken the head of a line, the next slot of the pool is
-// kept for the head until its caps have room.
+// Limits.Total and Limits.Agent are caps in addition to the pools. With caps, a slot goes to the
+// first waiter whose caps are not reached. A waiter that must wait because of a cap keeps its place
+// in line and does not block other waiters. Once 100 waiters have overtaken the first waiter in
+// line, the next slot of the pool is kept for that first waiter until its caps allow it to take the
+// slot.
 //
 // A ConcurrencyManager can be used without a [BackgroundManager]. It does not depend on tasks,
 // starts no goroutine and need not be closed. All methods are safe for concurrent use. Create a
@@ -30,17 +31,17 @@ type ConcurrencyManager struct{ slots *slots.Manager }
 // PoolStats contains the figures of one pool or of one cap.
 type PoolStats struct {
 	// Name is the name of the entry that applies: "model claude-opus", "provider anthropic",
-	// "default openai/gpt", "agent explore" if there is no model, or "default" if there is neither a
-	// model nor an agent. The caps beside the pools have the names "total" and, for the agent
-	// explore, "cap explore".
+	// "default openai/gpt", "agent explore" if there is no model, or "default" if there is neither
+	// a model nor an agent. The cap Limits.Total has the name "total". The cap of the agent explore
+	// has the name "cap explore".
 	Name    string `json:"name"`
 	Limit   int    `json:"limit"`   // number of slots; Unlimited if there is no limit
 	InUse   int    `json:"in_use"`  // number of slots in use; above Limit only after SetLimits
 	Waiting int    `json:"waiting"` // number of waiters for a slot
 }
 
-// NewConcurrencyManager returns a ConcurrencyManager with the limits l. If a limit is wrong, it
-// returns an [*InputError]. The zero Limits give each model [DefaultConcurrency] slots.
+// NewConcurrencyManager returns a ConcurrencyManager with the limits l. If a limit is wrong, the
+// result is an [*InputError]. The zero Limits give each model [DefaultConcurrency] slots.
 func NewConcurrencyManager(l Limits) (*ConcurrencyManager, error) {
 	l, err := l.normal()
 	if err != nil {
@@ -73,8 +74,8 @@ func (c *ConcurrencyManager) Stats(model string) PoolStats {
 }
 
 // Pools returns the figures of every pool that has slots in use or waiters, and of every cap that
-// applies to such a slot or waiter. The figures are sorted by name. A task without a model whose
-// agent has a cap has no pool: it counts only in the cap, such as "cap explore".
+// applies to one of these slots or waiters. The figures are sorted by name. If a task has no model
+// and its agent has a cap, the task has no pool: it counts only in the cap, such as "cap explore".
 func (c *ConcurrencyManager) Pools() []PoolStats {
 	figures := c.slots.Pools()
 	if figures == nil {
@@ -87,8 +88,8 @@ func (c *ConcurrencyManager) Pools() []PoolStats {
 	return out
 }
 
-// Limits returns a copy of the limits that apply: names are trimmed and in lower case, entries of 0
-// are left out, and the default is filled in.
+// Limits returns a copy of the limits that apply. Names are trimmed and in lower case, entries with
+// the value 0 are left out, and the default is filled in.
 func (c *ConcurrencyManager) Limits() Limits {
 	l := c.slots.Rules().(rules).Limits
 	l.Model, l.Provider, l.Agent = maps.Clone(l.Model), maps.Clone(l.Provider), maps.Clone(l.Agent)
@@ -99,11 +100,12 @@ func (c *ConcurrencyManager) Limits() Limits {
 // [*InputError].
 //
 // Slots in use stay in use. If a limit is lowered, no slot is taken away, and no slot is granted
-// until fewer slots than the new limit are in use. If a limit is raised, as many waiters as now fit
-// get a slot. If the new limits assign another pool to a model, the waiters for that model move to
-// the other pool and are sorted in by their waiting time. The model's slots in use count in the
-// other pool from then on. A new cap counts the slots that are already in use. The counts of
-// waiters that overtook the head of a line start again from zero.
+// until fewer slots than the new limit are in use. If a limit is raised, waiters get slots as far
+// as the new limits allow. If the new limits assign another pool to a model, the waiters for that
+// model move to the other pool. Their places in line there depend on how long they have already
+// waited. The model's slots in use count in the other pool from then on. A new cap counts the slots
+// that are already in use. The counts of waiters that have overtaken the first waiter in line start
+// again from zero.
 func (c *ConcurrencyManager) SetLimits(l Limits) error {
 	l, err := l.normal()
 	if err != nil {
@@ -113,17 +115,17 @@ func (c *ConcurrencyManager) SetLimits(l Limits) error {
 	return nil
 }
 
-// Slot is the right to run turns, from Acquire to Release. It is a small value, and all its copies
-// stand for the same slot. The zero Slot stands for no slot.
+// Slot is the right to run turns between Acquire and Release. It is a small value, and all its
+// copies stand for the same slot. The zero Slot stands for no slot.
 type Slot struct{ slot slots.Slot }
 
 // Release gives the slot back. If waiters are in line, the slot goes to the first one. Further calls
-// of Release on any copy of the slot do nothing.
+// to Release on any copy of the slot do nothing.
 func (s Slot) Release() { s.slot.Release() }
 
-// Pool is a handle for the pool of one model. With it, callers that acquire slots of the same model
-// again and again need not look up the model each time. The handle always stands for the pool that
-// the current limits assign to the model.
+// Pool is a handle for the pool of one model. A caller that acquires many slots of the same model
+// can use a handle to avoid looking up the model each time. The handle always stands for the pool
+// that the current limits assign to the model.
 type Pool struct{ handle slots.Handle }
 
 // Pool returns a handle for the pool of the model. The handle takes no slot and keeps no pool alive.
@@ -157,9 +159,9 @@ func countedAs(model, agent string) (slots.Space, string) {
 // changed.
 type rules struct{ Limits }
 
-// Pool implements [slots.Rules]. It looks for an entry of the model, then for an entry of the
-// model's provider, and the first entry found decides. If there is none, the default applies, and
-// the name has a pool of its own.
+// Pool implements [slots.Rules]. It looks for an entry for the model, then for an entry for the
+// model's provider. The first entry that it finds applies. If there is no entry, the default
+// applies, and the name has a pool of its own.
 func (l rules) Pool(space slots.Space, name string) (pool string, limit int, shared bool) {
 	switch {
 	case space == slots.Agents:
@@ -175,7 +177,7 @@ func (l rules) Pool(space slots.Space, name string) (pool string, limit int, sha
 	}
 	if provider, id, slash := strings.Cut(name, "/"); slash {
 		// A key with a slash matches only a whole name. Therefore an id that contains a slash is
-		// not looked up.
+		// not looked up without its provider.
 		if n, ok := l.Model[id]; ok && !strings.Contains(id, "/") {
 			return "model " + id, n, true
 		}
@@ -189,8 +191,8 @@ func (l rules) Pool(space slots.Space, name string) (pool string, limit int, sha
 // Caps implements [slots.Rules].
 func (l rules) Caps() slots.Caps { return slots.Caps{Total: l.Total, Agent: l.Agent, Fair: l.Fair} }
 
-// normal returns a checked copy of l: names are trimmed and in lower case, entries of 0 are left
-// out, and the default is filled in.
+// normal returns a checked copy of l. Names are trimmed and in lower case, entries with the value 0
+// are left out, and the default is filled in.
 func (l Limits) normal() (Limits, error) {
 	if l.Default < Unlimited {
 		return l, &InputError{"Limits.Default", fmt.Sprintf("is %d; it must be positive, 0 for the default of %d, or Unlimited (-1)", l.Default, DefaultConcurrency)}
@@ -222,7 +224,8 @@ func (l Limits) normal() (Limits, error) {
 }
 
 // slashInProvider returns the error text for a provider name that contains a slash, or "" for any
-// other name. The argument "models" is what the caller calls its map with the limits of models.
+// other name. The argument "models" is the caller's name for the map that contains the limits of
+// models.
 func slashInProvider(name, models string) string {
 	provider, _, slash := strings.Cut(name, "/")
 	if !slash {
@@ -235,7 +238,7 @@ func slashInProvider(name, models string) string {
 // same mistake always gives the same error.
 func normalLimits(field string, in map[string]int) (map[string]int, error) {
 	out := make(map[string]int, len(in))
-	from := make(map[string]string, len(in)) // normalized name to the key in the argument
+	from := make(map[string]string, len(in)) // key as the caller wrote it, by normalized name
 	for _, raw := range slices.Sorted(maps.Keys(in)) {
 		at := fmt.Sprintf("%s[%q]", field, raw)
 		n, name := in[raw], slots.Normal(raw)
@@ -254,4 +257,9 @@ func normalLimits(field string, in map[string]int) (map[string]int, error) {
 		}
 	}
 	return out, nil
+}
+
+// isZero reports whether no limit is set.
+func (l *Limits) isZero() bool {
+	return len(l.Model)+len(l.Provider)+len(l.Agent) == 0 && l.Default == 0 && l.Total == 0 && !l.Fair
 }

@@ -67,10 +67,10 @@ func BenchmarkFreeSlot(b *testing.B) {
 	})
 }
 
-// BenchmarkHandOff measures the time for handing a slot from one waiter to the next in a
-// long line. Each round also measures a line of 10,000 goroutines that wait for a
-// semaphore. The important figure is the ratio of the two times. The benchmark reports the
-// median, the least and the greatest value of each figure.
+// BenchmarkHandOff measures the time for handing a slot from one waiter to the next in a long line.
+// Each round also measures a line of 10,000 goroutines that wait for a semaphore. The important
+// figure is the ratio of the two times. The benchmark reports the median, the minimum and the
+// maximum of each figure.
 func BenchmarkHandOff(b *testing.B) {
 	for _, n := range []int{10_000, 1_000_000} {
 		b.Run(fmt.Sprintf("waiting=%d", n), func(b *testing.B) {
@@ -147,10 +147,10 @@ func semaphoreHandOff(n int) float64 {
 	return float64(time.Since(start).Nanoseconds()) / float64(n)
 }
 
-// BenchmarkCaps hands slots on in a grid of n pools and n agents, in which tasks of every
-// agent wait in every pool. Each round measures two grids: a grid in which every agent has
-// a cap that is as full as the pools, and a grid without caps. The important figure is the
-// ratio of the two times.
+// BenchmarkCaps passes slots on in a grid of n pools and n agents. Tasks of every agent wait in
+// every pool. Each round measures two grids. In one grid, every agent has a cap, and both the caps
+// and the pools are full. The other grid has no caps. The important figure is the ratio of the two
+// times.
 func BenchmarkCaps(b *testing.B) {
 	for _, n := range []int{8, 64, 256} {
 		for _, fair := range []bool{false, true} {
@@ -222,7 +222,7 @@ func (g *taskGrid) ask(t *gridTask) {
 
 // pass makes a task give its slot back and wait again.
 func (g *taskGrid) pass() {
-	// Choose any holder, not the one that has held its slot longest: tasks end in any order.
+	// Do not always choose the task that has held its slot longest, because tasks end in any order.
 	i := g.at * 7919 % len(g.holders)
 	g.at++
 	t := &g.tasks[g.holders[i]]
@@ -232,9 +232,9 @@ func (g *taskGrid) pass() {
 	g.ask(t)
 }
 
-// passes returns the nanoseconds of a pass in each of the two grids. It measures many short
-// series, alternately in both grids, and takes the median. So other work of the machine has
-// little influence.
+// passes returns the nanoseconds of a pass in each of the two grids. It measures many short series,
+// alternately in both grids, and takes the median, so that other work on the machine has little
+// influence.
 func passes(a, b *taskGrid) (forA, forB float64) {
 	const several, series = 50, 400
 	var took [2][]float64

@@ -42,7 +42,7 @@ func TestTheTotalHoldsOverAllPools(t *testing.T) {
 	place, s := c.slots.Place(&all[4].Waiter)
 	require.Equal(t, "total", s.Name)
 	require.Equal(t, 2, place)
-	for i, g := range all[3:] { // in the order that they began to wait
+	for i, g := range all[3:] { // the one that waited longest comes first
 		all[i].leave(c)
 		requireHolds(t, c, g)
 	}
@@ -134,7 +134,7 @@ func TestCrossedCapsDoNotBlockEachOther(t *testing.T) {
 	more := []*guest{ask(c, "r/m", "b", nil), ask(c, "q/m", "a", nil)}
 	holdsA.leave(c)
 	holdsB.leave(c)
-	for _, g := range more { // these guests hold up no other guest
+	for _, g := range more { // these guests do not hold up other guests
 		requireHolds(t, c, g)
 		g.leave(c)
 	}

@@ -82,8 +82,8 @@ func TestPoolHandleFollowsTheLimits(t *testing.T) {
 	s.Release()
 	s2.Release()
 
-	// Meanwhile, the manager has forgotten the name of the handle's model, and another call has
-	// looked the name up again.
+	// In the meantime, the manager has forgotten the name of the handle's model, and another call
+	// has looked the name up again.
 	require.NoError(t, c.SetLimits(Limits{Default: 1}))
 	s, ok = c.TryAcquire("p/x")
 	require.True(t, ok)
@@ -134,8 +134,8 @@ func TestLimitsAreCopies(t *testing.T) {
 	require.NoError(t, c.SetLimits(c.Limits()))
 }
 
-// lockKey looks names up without normalizing them. This is correct only if normalizing a
-// normal name does not change it.
+// The method lockKey of slots.Manager looks names up without normalizing them. This is correct only
+// if normalizing a normal name does not change it.
 func TestNormalNamesStayAsTheyAre(t *testing.T) {
 	for r := range rune(unicode.MaxRune + 1) {
 		n := slots.Normal("a" + string(r))

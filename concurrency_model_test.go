@@ -14,7 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// The oracle computes the meaning of the limits as plainly as possible. It uses no code of
+// The oracle computes the meaning of the limits in the simplest way. It uses no code of
 // the implementation with which it is compared.
 
 func oracleName(s string) string {
@@ -152,8 +152,8 @@ func randomLimits(r *rand.Rand) Limits {
 	return l
 }
 
-// runAgainstOracle makes random operations on a ConcurrencyManager and on the oracle. It
-// compares the two after each operation.
+// runAgainstOracle performs random operations on a ConcurrencyManager and on the oracle.
+// It compares the two after each operation.
 func runAgainstOracle(t *testing.T, seed uint64, ops int) {
 	r := rand.New(rand.NewPCG(seed, 0))
 	pick := func(from []string) string { return from[r.IntN(len(from))] }
@@ -377,7 +377,7 @@ func TestAcquireAndReleaseAgreeOnThePool(t *testing.T) {
 }
 
 // requireResolves checks that acquire, release, the figures and the oracle use the same
-// pool for a model with the given name, and likewise for an agent with that name.
+// pool for a model with the given name. The same must hold for an agent with that name.
 func requireResolves(t *testing.T, c *ConcurrencyManager, l Limits, name string) {
 	t.Helper()
 	for _, as := range [][2]string{{name, "agent"}, {"", name}} {

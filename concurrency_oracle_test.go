@@ -14,11 +14,11 @@ type oracle struct {
 	all    []*oracleOne
 
 	passed map[oracleLane]int    // number of slots that later waiters of the pool have got since the lane last got one
-	kept   map[oracleLane]bool   // whether a slot of the pool is kept for the lane
+	kept   map[oracleLane]bool   // true if a slot of the pool is kept for the lane
 	served map[oracleTurn]uint64 // time at which a waiting root last got a slot of the pool
 }
 
-// oracleLane stands for the waiters of a pool that have the same cap, or no cap.
+// oracleLane identifies the waiters of a pool that have the same cap, or no cap.
 type oracleLane struct{ pool, cap string }
 
 type oracleTurn struct {
@@ -47,15 +47,15 @@ func (o *oracle) cap(x *oracleOne) string {
 
 func (o *oracle) lane(x *oracleOne) oracleLane { return oracleLane{o.pool(x), o.cap(x)} }
 
-// isTask reports whether x is a task. A caller of Acquire is not a task and counts for no
-// agent.
+// isTask reports whether x is a task. A caller of Acquire is not a task and does not
+// count for an agent.
 func (x *oracleOne) isTask() bool {
 	_, ok := x.real.(*guest)
 	return ok && oracleName(x.agent) != ""
 }
 
 // figures returns the figures of a pool or cap. The function "meant" reports whether a
-// waiter or holder counts in it.
+// waiter or holder belongs to the pool or cap.
 func (o *oracle) figures(name string, limit int, meant func(*oracleOne) bool) PoolStats {
 	s := PoolStats{Name: name, Limit: limit}
 	for _, x := range o.all {
@@ -116,7 +116,7 @@ func (o *oracle) keptIn(pool string) (n int) {
 func hasRoom(s PoolStats) bool { return s.Limit <= 0 || s.InUse < s.Limit }
 
 // blocks returns the figures of the pool or cap that keeps x waiting, and a function that
-// reports whether another waiter counts in the same pool or cap. If nothing keeps x
+// reports whether another waiter belongs to the same pool or cap. If nothing keeps x
 // waiting, the figures have no name.
 func (o *oracle) blocks(x *oracleOne) (PoolStats, func(*oracleOne) bool) {
 	if s := o.poolStats(x); !o.kept[o.lane(x)] && s.Limit != -1 && s.InUse+o.keptIn(s.Name) >= s.Limit {
@@ -142,8 +142,8 @@ func order(a, b *oracleOne) int {
 	return cmp.Compare(a.ticket, b.ticket)
 }
 
-// turns compares two waiters by which is served first. With Fair, the waiters
-// of a root are treated as if they had arrived when the root last got a slot.
+// turns compares two waiters. The waiter that is served first counts as less. With Fair,
+// the waiters of a root are treated as if they had arrived when the root last got a slot.
 func (o *oracle) turns(a, b *oracleOne) int {
 	since := func(x *oracleOne) uint64 {
 		if o.limits.Fair {
@@ -170,7 +170,7 @@ func (o *oracle) place(x *oracleOne) (int, PoolStats) {
 	return place, s
 }
 
-// waiting returns all waiters, the next to be served first.
+// waiting returns all waiters. The next waiter to be served comes first.
 func (o *oracle) waiting() (all []*oracleOne) {
 	for _, x := range o.all {
 		if !x.holds {
@@ -191,7 +191,7 @@ func (o *oracle) headOf(pool string) *oracleOne {
 	return nil
 }
 
-// keep keeps free slots for the heads of lines that were overtaken 100 times.
+// keep reserves free slots for the heads of lines that were overtaken 100 times.
 func (o *oracle) keep() {
 	for again := true; again; {
 		again = false

@@ -33,7 +33,7 @@ func (g *guest) take(c *ConcurrencyManager, model string) bool {
 	return takeSlot(c, &g.Waiter, model, "agent", false, c.slots.Ticket())
 }
 
-// leave gives the guest's slot or place in line back.
+// leave gives back the guest's slot or place in line.
 func (g *guest) leave(c *ConcurrencyManager) {
 	leaveSlot(c, &g.Waiter)
 }
@@ -45,8 +45,8 @@ func takeSlot(c *ConcurrencyManager, w *slots.Waiter, model, agent string, head 
 	return c.slots.Take(w, &h, head, ticket)
 }
 
-// leaveSlot gives up the slot or the place in line of w. It notifies the waiters that get a
-// slot because of that, as the contract of slots.Manager.Leave requires.
+// leaveSlot gives up the slot or the place in line of w. If other waiters get a slot because of
+// that, leaveSlot notifies them, as the contract of slots.Manager.Leave requires.
 func leaveSlot(c *ConcurrencyManager, w *slots.Waiter) {
 	next, more := c.slots.Leave(w)
 	if next != nil {
@@ -71,8 +71,8 @@ func newConcurrency(t testing.TB, l Limits) *ConcurrencyManager {
 	return c
 }
 
-// requireFullBatch checks that no slot was lost: while no slot is in use, as many waiters as
-// the limit allows must get a slot.
+// requireFullBatch checks that no slot was lost: if no slot is in use, exactly the number of
+// waiters that the limit allows must get a slot.
 func requireFullBatch(t testing.TB, c *ConcurrencyManager, model string) {
 	t.Helper()
 	require.NoError(t, c.slots.Check())
@@ -175,7 +175,7 @@ func (c *lateContext) Err() error {
 	return nil
 }
 
-// The context may end after the grant was made but before it is reported to Acquire. It may
+// The context can end after the grant was made but before the grant is reported to Acquire. It can
 // also end after the report, before Acquire continues.
 func TestGrantThatRacesWithTheCancellationIsPassedOn(t *testing.T) {
 	for _, toldFirst := range []bool{false, true} {
@@ -284,8 +284,8 @@ func TestWaitersMoveToTheNewPoolByQueueTime(t *testing.T) {
 		place, _ := c.slots.Place(&g.Waiter)
 		require.Equal(t, i+1, place)
 	}
-	// A guest that comes now gets in line behind them. The slot that holdY gives back goes to a
-	// guest that waits for x.
+	// A guest that comes now gets in line behind the other guests. The slot that holdY gives back
+	// goes to a guest that waits for x.
 	late := newGuest()
 	require.False(t, late.take(c, "p/y"))
 	holdY.leave(c)

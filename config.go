@@ -1,61 +1,70 @@
 package bgagent
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
 	"maps"
 	"slices"
 	"time"
+
+	"github.com/bgagent/bgagent/internal/procs"
 )
 
-// Unlimited is the value of a number in [Config] or [Limits] that means "no limit".
+// Unlimited means "no limit" as the value of a number in [Config] or [Limits].
 const Unlimited = -1
 
 // Disabled switches off a time limit or a wait in [Config].
 const Disabled time.Duration = -1
 
-// The defaults of [Config]. Hosts and users know some of these values from the
-// TypeScript original: DefaultConcurrency, DefaultPollInterval, DefaultMinIdleTime,
+// The defaults of [Config]. DefaultConcurrency, DefaultMaxToolCalls,
+// DefaultRepeatedCalls, DefaultPollInterval, DefaultMinIdleTime,
 // DefaultMinStabilityTime, DefaultStablePolls, DefaultStaleTimeout and
-// DefaultTimeToLive. The other defaults were chosen to match them.
+// DefaultTimeToLive have the same values as in the TypeScript original of this package,
+// because hosts and users know these values. The other defaults were chosen to go with
+// them.
 const (
 	DefaultConcurrency      = 5   // number of slots in a pool
 	DefaultMaxDepth         = 1   // tasks may not delegate
 	DefaultMaxTasksPerRoot  = 100 // number of live tasks
+	DefaultMaxToolCalls     = 4000
+	DefaultRepeatedCalls    = 20 // number of equal tool calls in a row
 	DefaultPollInterval     = 2 * time.Second
 	DefaultMinIdleTime      = 5 * time.Second
 	DefaultMinStabilityTime = 10 * time.Second
 	DefaultStablePolls      = 3
 	DefaultTodoHold         = 30 * time.Second // short, because agents forget to mark todos as completed
 	DefaultStaleTimeout     = 3 * time.Minute
-	DefaultSessionGone      = 60 * time.Second // a session may seem gone while its server restarts
+	DefaultSessionGone      = 60 * time.Second // a session can seem gone while its server restarts
 	DefaultHostUnreachable  = 5 * time.Minute  // longer than a restart of a server takes
 	DefaultTimeToLive       = 30 * time.Minute
-	DefaultStopTimeout      = 10 * time.Second // a call of Abort took up to 170 ms in measurements
+	DefaultStopTimeout      = 10 * time.Second // a call to Abort took up to 170 ms in measurements
 	DefaultCreateTimeout    = 30 * time.Second // sending a first prompt took up to 4 s in measurements
 	DefaultCallTimeout      = 10 * time.Second
 	DefaultStatusTimeout    = 5 * time.Second
-	DefaultRetention        = 30 * time.Minute       // the same as DefaultTimeToLive
+	DefaultStoreTimeout     = 30 * time.Second
+	DefaultRetention        = 30 * time.Minute       // the same value as DefaultTimeToLive
 	DefaultRetainTasks      = 10_000                 // the records need a few megabytes, without their texts
 	DefaultRetainText       = 64 << 20               // number of bytes
 	DefaultNoticeWindow     = 100 * time.Millisecond // too short for a user to notice
 	DefaultNoticeMaxWait    = 5 * time.Minute
-	DefaultReadConcurrency  = 32 // number of sessions of a client
+	DefaultRestartWithin    = 1 * time.Hour // a deploy or a reboot takes less time
+	DefaultReadConcurrency  = 32            // number of sessions that are read concurrently, per client
 )
 
 const (
 	noticeTries         = 20                             // number of failed deliveries after which a notice is given up
 	noticeGiveUp        = 24 * time.Hour                 // time after which a due notice is given up
 	noticeBackoffMax    = 1 * time.Hour                  // longest pause between two deliveries of a notice
-	staleGrace          = 30 * time.Second               // how long a turn cannot be stale after it begins
+	staleGrace          = 30 * time.Second               // time at the beginning of a turn during which the turn cannot be stale
 	sessionGonePolls    = 3                              // number of answered polls in a row that must report a session as gone
-	streamBeatMax       = 30 * time.Second               // time for which a stream without a beat counts as complete
+	streamBeatMax       = 30 * time.Second               // longest time without an event for which a stream still counts as complete
 	tombstonesGo        = 250                            // number of tombstones that are dropped at once
 	tombstones          = 40*tombstonesGo + tombstonesGo // maximum number of remembered ids of evicted tasks; dropping old ones always leaves the newest 10,000
-	maxResult           = 256 << 10                      // number of bytes kept of a result
-	maxResultUnreadable = 1 << 20                        // number of bytes kept of a result if the session cannot be read again
-	pastAttempts        = 20                             // number of earlier attempts kept of a task
+	maxResult           = 256 << 10                      // number of bytes that are kept of a result
+	maxResultUnreadable = 1 << 20                        // number of bytes that are kept of a result if the session cannot be read again
+	pastAttempts        = 20                             // number of earlier attempts that are kept per task
 	titleMax            = 200                            // maximum number of bytes of a description
 	reasonBytes         = 1000                           // maximum number of bytes of a reason; enough for the end of a program's standard error
 
@@ -65,15 +74,15 @@ const (
 	durationMax = 50 * 365 * 24 * time.Hour
 )
 
-// Wake says when a root session gets its notices. A batch is the set of tasks that the
-// session has launched since it last had no live task: a task that is launched while
-// other tasks of the session are live joins their batch.
+// Wake determines when a root session gets its notices. A batch is the set of tasks
+// that the session has launched since it last had no live task. A task that is launched
+// while other tasks of the session are live therefore joins their batch.
 type Wake uint8
 
-// The values of [Wake]. They do not apply to a task that waits for its own tasks: such a
+// The values of [Wake]. They do not apply to a task that waits for its own tasks. That
 // task always gets its notices as the prompt of its next turn.
 const (
-	WakeBatch Wake = iota // when no task of the batch is live, or a task of the batch was cancelled, has failed, or ended NoticeMaxWait ago
+	WakeBatch Wake = iota // when no task of the batch is live, or when a task of the batch was cancelled, has failed, or ended NoticeMaxWait ago
 	WakeEach              // whenever a task has ended
 	WakeNever             // never; the host takes notices with NextNotice or TakeNotice
 )
@@ -96,18 +105,18 @@ func (w *Wake) UnmarshalText(b []byte) error {
 	return nil
 }
 
-// Limits says how many sessions may be in a turn at the same time. For each model, one
-// limit decides: the model's own limit, else the limit of its provider, else the
-// default. 0 means "not set", and [Unlimited] means no limit. Names are compared after
-// they are trimmed and changed to lower case.
+// Limits bounds the number of sessions that are in a turn at the same time. For each
+// model, one limit applies: the model's own limit if there is one, otherwise the limit
+// of its provider, otherwise the default. 0 means "not set", and [Unlimited] means no
+// limit. Names are compared after they are trimmed and changed to lower case.
 //
 // Total and Agent are caps in addition to that limit: a turn begins only if the limit
-// and all caps have room. A task that waits for its own tasks counts in no limit and in
-// no cap.
+// and all caps allow one more turn. A task that waits for its own tasks does not count
+// towards any limit or cap.
 //
 // A task without a model counts under the name of its agent, as if each agent were a
-// separate model. So if Default is 2, two agents can be in four turns together. Total
-// is one cap for all agents together.
+// separate model. For example, if Default is 2, two agents can run four turns at the
+// same time. Total is one cap for all agents together.
 type Limits struct {
 	// Model holds the limits of models. The key "provider/model" stands for that model
 	// of that provider. A key without a slash stands for that model id of any provider.
@@ -116,34 +125,73 @@ type Limits struct {
 	// before the first slash of its name. All models of a provider that have no limit
 	// of their own share the provider's limit.
 	Provider map[string]int
-	// Default is the limit of each model without an entry in Model or Provider. Such
-	// models do not share the limit: each may use all of it. 0 means
+	// Default is the limit of each model without an entry in Model or Provider. These
+	// models do not share the limit: each model may use the full limit. 0 means
 	// [DefaultConcurrency].
 	Default int
 
-	// Total caps the number of sessions in a turn over all pools. 0 means no cap.
+	// Total caps the number of sessions that are in a turn, over all pools. 0 means no
+	// cap.
 	Total int
-	// Agent caps the number of sessions of an agent in a turn, whatever their models.
-	// For a task without a model, the entry of its agent replaces Default.
+	// Agent caps, for each agent, the number of the agent's sessions that are in a
+	// turn. The models of the sessions do not matter. For a task without a model, the
+	// entry of its agent replaces Default.
 	Agent map[string]int
-	// Fair lets the root sessions alternate in a pool, with one slot each per round,
-	// instead of serving all tasks by arrival. A task's place in line is then its place
-	// among the tasks of the same root session. If SetLimits switches Fair on or off,
-	// the change also applies to the tasks that already wait.
+	// If Fair is set, a pool serves the waiting root sessions in rotation and gives
+	// each of them one slot per round. Otherwise a pool serves all tasks in the order
+	// of their arrival. With Fair, a task's place in line is its place among the tasks
+	// of the same root session. If SetLimits switches Fair on or off, the change also
+	// applies to the tasks that already wait.
 	Fair bool
 }
 
 // Config configures a [BackgroundManager]. The zero value works. New copies the Config.
-// A duration of 0 means the default. [Disabled] means "never" or "no wait"; the fields
-// that accept it say so. A default may change if it would contradict a duration that is
-// set. For example, the default of HostUnreachable grows to three times a long
-// PollInterval.
+// A duration of 0 means the default. [Disabled] means "never" or "no wait", but only in
+// the fields whose comments mention it. A default changes if it would contradict a
+// duration that is set. For example, if PollInterval is set to a long duration, the
+// default of HostUnreachable is three times that duration.
 type Config struct {
 	// Limits are the limits of the manager's own ConcurrencyManager.
 	Limits Limits
 	// Concurrency, if set, replaces the manager's own ConcurrencyManager. With it,
 	// several managers or other code can share slots. Limits must then be empty.
 	Concurrency *ConcurrencyManager
+
+	// Store makes tasks outlive the process. If Store is nil, tasks are kept only in
+	// memory. With a store, an effect of the manager becomes visible only after the change
+	// that caused it is durable. The store contains prompts and answers as plain text.
+	Store Store
+	// StoreTimeout is how long Launch, Resume and TakeNotice wait for the store. If all
+	// writes fail for this time, an [EventStoreTrouble] reports the failure. Default 30 s.
+	StoreTimeout time.Duration
+	// Instance identifies this run of the manager in the store and in the environment of
+	// agents' processes. It must be new at each start, because the next manager ends the
+	// processes of the earlier instance. New refuses the instance of an earlier manager of
+	// the store. If a client also has a field Instance, both must have the same value. The
+	// value may have at most 128 characters: letters, digits, hyphens, underscores and dots.
+	// If Instance is empty, New makes a random id.
+	Instance string
+	// OnRestart reports whether an interrupted turn of the agent is continued with a new
+	// prompt. A turn is interrupted if the process ends during the turn. If OnRestart
+	// returns false, the attempt ends as interrupted. If OnRestart is nil, turns are
+	// continued.
+	OnRestart func(agent string) bool
+	// RestartWithin is the longest time without a running process after which the manager
+	// still begins turns of the earlier process's tasks by itself. After a longer time, a
+	// task that would begin a turn ends as interrupted instead. It can then be resumed.
+	// Default 1 h; Disabled means no limit.
+	RestartWithin time.Duration
+	// InterruptRestored ends the tasks of an earlier process instead of continuing them. A
+	// task that would begin a turn ends as interrupted, even if it was pending, and however
+	// short the time without a process was. It can then be resumed. If the session of a task
+	// already has an answer, the answer is still read.
+	InterruptRestored bool
+	// RestoreContext returns a context for a task of an earlier process. The host calls of
+	// the task get the values of this context, because the store cannot keep the original
+	// values. If RestoreContext returns an error, the task ends. If RestoreContext is nil,
+	// these host calls get no values. RestoreContext must not call methods that call
+	// [BackgroundManager.Start], because Start waits until RestoreContext returns.
+	RestoreContext func(ctx context.Context, t Task) (context.Context, error)
 
 	// Clients holds further session clients by name. The client that is passed to New
 	// has the empty name.
@@ -153,21 +201,21 @@ type Config struct {
 	ClientFor func(agent string) string
 	// Model returns the model for an agent. The argument "asked" is the model that the
 	// caller requested, or empty. The returned model is passed to the client, and
-	// Limits apply to it. An error refuses the launch. If Model is nil, the requested
-	// model is used.
+	// Limits apply to it. If Model returns an error, the launch is refused. If Model is
+	// nil, the requested model is used.
 	Model func(agent, asked string) (string, error)
-	// Permissions holds rules for every session. AgentPermissions returns rules for
-	// one agent; these come after Permissions and therefore override them. If the name
-	// in a rule cannot be the name of a tool, the rule is an error, because it would
-	// forbid nothing.
+	// Permissions holds rules for every session. AgentPermissions returns rules for one
+	// agent. These rules come after Permissions and therefore override them. A rule is
+	// refused if its name cannot be the name of a tool, because the rule would never
+	// apply.
 	Permissions      []Permission
 	AgentPermissions func(agent string) []Permission
 
-	// PrepareLaunch completes the input of a launch, for example its working
-	// directory, system text or metadata. It is called before the input is checked. It
-	// also gets the launches that a model makes with a tool. The returned input is
-	// launched. An error refuses the launch. If PrepareLaunch is nil, the input is used
-	// as it is.
+	// PrepareLaunch completes the input of a launch, for example its working directory,
+	// system text or metadata. It is called before the input is checked. It is also
+	// called for the launches that a model makes with a tool. The task is launched with
+	// the returned input. If PrepareLaunch returns an error, the launch is refused. If
+	// PrepareLaunch is nil, the input is used as it is.
 	PrepareLaunch func(ctx context.Context, by Caller, in LaunchInput) (LaunchInput, error)
 
 	// ToolNames maps the usual name of a tool to the name under which models know the
@@ -176,14 +224,14 @@ type Config struct {
 	ToolNames map[string]string
 
 	// Notify delivers a notice to a root session. It returns nil once the notice is
-	// recorded or queued. It returns ErrBusy to be called again later. ErrBusy does not
-	// count as a failed delivery, because a session may be busy for up to a day. Notify
+	// recorded or queued. If it returns ErrBusy, it is called again later. ErrBusy does
+	// not count as a failed delivery, but the notice is given up after a day. Notify
 	// returns ErrNoSession if the session does not exist. The session then counts as a
 	// scope, and its notices are kept until NextNotice takes them. If Notify is nil, a
-	// client that is a Notifier delivers the notices. If there is no such client
+	// client that is a Notifier delivers the notices. If no client is a Notifier
 	// either, the notices are kept until NextNotice takes them.
 	Notify func(ctx context.Context, session string, n Notice) error
-	// Wake says when root sessions get their notices. Default WakeBatch.
+	// Wake determines when root sessions get their notices. Default WakeBatch.
 	Wake Wake
 	// NoticeWindow is how long a due notice is held, so that it can also report tasks
 	// that end shortly afterwards. Default 100 ms; Disabled for no wait.
@@ -203,21 +251,45 @@ type Config struct {
 	// Default 100; Unlimited for no limit.
 	MaxTasksPerRoot int
 
+	// MaxToolCalls is how many tool calls an attempt may make. An attempt that makes more
+	// is cancelled. Default 4,000; Unlimited for no limit.
+	MaxToolCalls int
+	// RepeatedCalls is how many equal tool calls in a row cancel an attempt. Calls are
+	// equal if they have the same tool, the same input and the same result. The row is
+	// broken by any other call, by a call whose input or result the client does not know,
+	// and by a call that takes 5 s or longer. Only calls within 60 s count as one row. So an
+	// agent whose calls are more than about 3 s apart is not cancelled. At least 2; default
+	// 20; Unlimited for never.
+	RepeatedCalls int
+	// TaskBudget bounds what each task uses, over all its attempts. When a limit is reached,
+	// the task is cancelled with CauseBudget. An [EventBudget] is sent at 80 % of a limit. A
+	// task can exceed a limit by what its client reports at once; see docs/guardrails.md.
+	TaskBudget Budget
+	// TreeBudget bounds what all tasks under a root session use together. When a limit is
+	// reached, all of them are cancelled. The first launch opens the account of a tree. Without
+	// BudgetPeriod, the account closes when no task of the tree is live, and the next launch
+	// opens another one.
+	TreeBudget Budget
+	// BudgetPeriod makes the account of a tree stay open for this time, whether tasks are
+	// live or not. Once the budget of the tree is used up, launches are refused until the
+	// period ends. By default, and with Disabled, there is no period.
+	BudgetPeriod time.Duration
+
 	// PollInterval is the pause between two polls of a client that is a TurnStarter.
 	// It is also the pause between two deliveries of a notice if the first was refused
 	// with ErrBusy. Default 2 s.
 	PollInterval time.Duration
 	// MinIdleTime is a period after each prompt. In this period, an idle session counts
-	// as done only if its newest message says how the turn ended. After the period, an
-	// idle session with a complete answer counts as done anyway. Default 5 s; Disabled
-	// for no wait.
+	// as done only if its newest message reports how the turn ended. After the period,
+	// an idle session with a complete answer counts as done anyway. Default 5 s;
+	// Disabled for no wait.
 	MinIdleTime time.Duration
 	// MinStabilityTime is how long a turn must last before polls count towards
 	// StablePolls. Default 10 s; Disabled for no wait.
 	MinStabilityTime time.Duration
-	// StablePolls is how many polls in a row end a turn. A poll counts if the session is
-	// idle and has no output. If the client cannot report statuses, a poll counts if
-	// nothing has changed since the poll before. Default 3.
+	// StablePolls is how many polls in a row end a turn. A poll counts if the session
+	// is idle and has no output. If the client cannot report statuses, a poll counts if
+	// nothing has changed since the previous poll. Default 3.
 	StablePolls int
 	// TodoHold is the longest time for which an idle session does not count as done
 	// because its todos are open or cannot be read. Default 30 s. With Disabled, todos
@@ -230,13 +302,13 @@ type Config struct {
 	// SessionGone is how long a session must be reported as gone before its task
 	// ends. Default 60 s.
 	SessionGone time.Duration
-	// HostUnreachable is a time limit for three problems of a task: its client does
-	// not answer, the messages of its idle session cannot be read, or the task cannot be
-	// started because of [ErrUnreachable]. If a problem lasts this long, the task ends.
-	// Default 5 min; Disabled for no limit.
+	// HostUnreachable is a time limit for three problems of a task: its client does not
+	// answer, the messages of its idle session cannot be read, or the task cannot be
+	// started because of [ErrUnreachable]. If a problem lasts longer than
+	// HostUnreachable, the task ends. Default 5 min; Disabled for no limit.
 	HostUnreachable time.Duration
-	// TimeToLive is how long a task may be in turns before it is cancelled. Default
-	// 30 min; Disabled for no limit.
+	// TimeToLive is the total time that the turns of a task may take before the task is
+	// cancelled. Default 30 min; Disabled for no limit.
 	TimeToLive time.Duration
 	// QueueTimeToLive is how long a task may wait for a slot before it is cancelled.
 	// By default there is no limit. Disabled also means no limit.
@@ -248,8 +320,8 @@ type Config struct {
 	// CreateTimeout is the time limit for creating a session and for sending a prompt.
 	// Default 30 s.
 	CreateTimeout time.Duration
-	// CallTimeout is the time limit for every other host call except Statuses.
-	// Default 10 s.
+	// CallTimeout is the time limit for every other host call, except for Statuses,
+	// RunTurn, Abort, Events and ForgetSession. Default 10 s.
 	CallTimeout time.Duration
 	// StatusTimeout is the time limit for a Statuses call. Default 5 s.
 	StatusTimeout time.Duration
@@ -257,24 +329,19 @@ type Config struct {
 	// Default 32.
 	ReadConcurrency int
 
-	// Retention is how long a task is kept after its end was reported.
+	// Retention is how long a task is kept after its end has been reported.
 	// Default 30 min; Disabled for no time limit.
 	Retention time.Duration
 	// RetainTasks is how many ended tasks are kept. Default 10,000; Unlimited to keep
-	// all.
+	// all. With Store, tasks whose ends are owed are kept beyond this limit.
 	RetainTasks int
 	// RetainText is how many bytes of results are kept, over all tasks. Default 64 MiB;
-	// Unlimited to keep all.
+	// Unlimited to keep all. With Store, Read finds the other results in the store.
 	RetainText int64
 
 	// Logger receives the log. If Logger is nil, nothing is logged. Prompts and answers
 	// are logged only at debug level.
 	Logger *slog.Logger
-}
-
-// isZero reports whether no limit is set.
-func (l *Limits) isZero() bool {
-	return len(l.Model)+len(l.Provider)+len(l.Agent) == 0 && l.Default == 0 && l.Total == 0 && !l.Fair
 }
 
 // withDefaults returns a copy of c with all defaults filled in. The copy shares no map
@@ -345,24 +412,7 @@ func (c *Config) following() map[timeLimit]func(time.Duration) time.Duration {
 	}
 }
 
-type countField struct {
-	name      string
-	value     *int
-	def       int
-	unlimited bool // whether the value may be Unlimited
-}
-
-func (c *Config) counts() []countField {
-	return []countField{
-		{"MaxDepth", &c.MaxDepth, DefaultMaxDepth, false},
-		{"MaxTasksPerRoot", &c.MaxTasksPerRoot, DefaultMaxTasksPerRoot, true},
-		{"StablePolls", &c.StablePolls, DefaultStablePolls, false},
-		{"ReadConcurrency", &c.ReadConcurrency, DefaultReadConcurrency, false},
-		{"RetainTasks", &c.RetainTasks, DefaultRetainTasks, true},
-	}
-}
-
-// The relations that two time limits may be required to have, in the words of errors.
+// Errors use these words for the relation that two time limits must have.
 const (
 	notLonger = "must not be longer than"
 	shorter   = "must be shorter than"
@@ -381,13 +431,8 @@ func (c *Config) validate() error {
 			return &InputError{timeLimit(i).field(), fmt.Sprintf("is %v; "+want, d, row.def)}
 		}
 	}
-	for _, n := range c.counts() {
-		if *n.value < 0 && !(n.unlimited && *n.value == Unlimited) {
-			if n.unlimited {
-				return &InputError{"Config." + n.name, fmt.Sprintf("is %d; it must be positive, 0 for the default of %d, or Unlimited", *n.value, n.def)}
-			}
-			return &InputError{"Config." + n.name, fmt.Sprintf("is %d; it must be positive, or 0 for the default of %d", *n.value, n.def)}
-		}
+	if err := c.checkCounts(); err != nil {
+		return err
 	}
 	if c.NoticeResult < int(Disabled) {
 		return &InputError{"Config.NoticeResult", fmt.Sprintf("is %d; it must be a number of bytes, 0 for the default of none, or Disabled (-1)", c.NoticeResult)}
@@ -395,8 +440,14 @@ func (c *Config) validate() error {
 	if c.RetainText < Unlimited {
 		return &InputError{"Config.RetainText", fmt.Sprintf("is %d; it must be a number of bytes, 0 for the default, or Unlimited", c.RetainText)}
 	}
+	if err := cmp.Or(c.TaskBudget.check("Config.TaskBudget"), c.TreeBudget.check("Config.TreeBudget")); err != nil {
+		return err
+	}
 	if c.Wake > WakeNever {
 		return &InputError{"Config.Wake", fmt.Sprintf("is %d; it must be WakeBatch, WakeEach or WakeNever", c.Wake)}
+	}
+	if err := procs.CheckInstance(c.Instance); err != nil {
+		return &InputError{"Config.Instance", err.Error()}
 	}
 	if _, err := wordingFor(c.ToolNames); err != nil {
 		return &InputError{"Config.ToolNames", err.Error()}

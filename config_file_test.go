@@ -24,7 +24,7 @@ func writeFile(t *testing.T, path, text string) string {
 	return path
 }
 
-// inSection returns a file with the members in the section background_task.
+// inSection returns a file whose section background_task has the given members.
 func inSection(members string) []byte { return []byte(`{"background_task": {` + members + `}}`) }
 
 func applied(t *testing.T, f bgagent.FileConfig, err error) bgagent.Config {
@@ -75,6 +75,7 @@ func TestEveryKeySetsItsField(t *testing.T) {
 		"sessionGoneMs": 9, "hostUnreachableMs": 10, "stopTimeoutMs": 11, "pollIntervalMs": 12,
 		"minIdleTimeMs": 13, "minStabilityTimeMs": 14, "stablePolls": 15, "todoHoldMs": 16, "wake": "each",
 		"noticeWindowMs": 17, "noticeMaxWaitMs": 18, "createTimeoutMs": 19, "callTimeoutMs": 20,
+		"maxToolCalls": 27, "circuitBreaker": {"consecutiveThreshold": 28, "enabled": true},
 		"statusTimeoutMs": 21, "readConcurrency": 22, "retentionMs": 23, "retainTasks": 24, "retainTextBytes": 25, "noticeResultBytes": 26,`))
 	require.Equal(t, bgagent.Config{
 		Limits:   bgagent.Limits{Model: map[string]int{"m": 1, "p/m": bgagent.Unlimited}, Provider: map[string]int{"p": 2}, Default: 3},
@@ -83,6 +84,7 @@ func TestEveryKeySetsItsField(t *testing.T) {
 		MinIdleTime: 13 * ms, MinStabilityTime: 14 * ms, StablePolls: 15, TodoHold: 16 * ms, Wake: bgagent.WakeEach,
 		NoticeWindow: 17 * ms, NoticeMaxWait: 18 * ms, CreateTimeout: 19 * ms, CallTimeout: 20 * ms,
 		StatusTimeout: 21 * ms, ReadConcurrency: 22, Retention: 23 * ms, RetainTasks: 24, RetainText: 25, NoticeResult: 26,
+		MaxToolCalls: 27, RepeatedCalls: 28,
 	}, applied(t, f, err))
 }
 
@@ -91,14 +93,14 @@ func TestZeroSwitchesOffOrIsRefused(t *testing.T) {
 		"modelConcurrency": {"m": 0}, "providerConcurrency": {"p": 0}, "defaultConcurrency": 0, "maxTasksPerRoot": 0,
 		"staleTimeoutMs": 0, "taskTtlMs": 0, "queueTtlMs": 0, "hostUnreachableMs": 0, "minIdleTimeMs": 0,
 		"minStabilityTimeMs": -0, "todoHoldMs": 0.0, "noticeWindowMs": 0e3, "noticeMaxWaitMs": 0, "retentionMs": 0,
-		"retainTasks": 0, "retainTextBytes": 0, "noticeResultBytes": 0`))
+		"retainTasks": 0, "retainTextBytes": 0, "noticeResultBytes": 0, "maxToolCalls": 0, "circuitBreaker": {"consecutiveThreshold": 0}`))
 	c := applied(t, f, err)
 	const off = bgagent.Disabled
 	require.Equal(t, bgagent.Config{
 		Limits:          bgagent.Limits{Model: map[string]int{"m": -1}, Provider: map[string]int{"p": -1}, Default: -1},
 		MaxTasksPerRoot: -1, StaleTimeout: off, TimeToLive: off, QueueTimeToLive: off, HostUnreachable: off, MinIdleTime: off,
 		MinStabilityTime: off, TodoHold: off, NoticeWindow: off, NoticeMaxWait: off, Retention: off, RetainTasks: -1, RetainText: -1,
-		NoticeResult: -1,
+		NoticeResult: -1, MaxToolCalls: -1, RepeatedCalls: -1,
 	}, c)
 	_, err = bgagent.New(bgagenttest.NewRunner(nil), c)
 	require.NoError(t, err, "what the file may switch off, Config must accept")
@@ -139,15 +141,15 @@ func TestEverythingOutsideTheSectionIsLeftAlone(t *testing.T) {
 }
 
 func TestKeysOfTheHostWithoutCounterpartAreReported(t *testing.T) {
-	f, err := bgagent.ParseConfig("host.json", inSection(`"maxToolCalls": "any", "circuitBreaker": {"enabled": true}, "staleTimeoutMs": 1,
+	f, err := bgagent.ParseConfig("host.json", inSection(`"staleTimeoutMs": 1,
 		"maxDescendants": 50, "messageStalenessTimeoutMs": 60000, "syncPollTimeoutMs": null, "quotaRouting": {}`))
 	require.Equal(t, bgagent.Config{StaleTimeout: time.Millisecond}, applied(t, f, err))
-	require.Len(t, f.Ignored(), 6)
+	require.Len(t, f.Ignored(), 4)
 	require.Equal(t, bgagent.IgnoredKey{
 		Key:    "background_task.maxDescendants",
 		Reason: "the limit here is maxTasksPerRoot, which counts only live tasks",
 		Origin: bgagent.Origin{File: "host.json", Line: 2, Column: 3},
-	}, f.Ignored()[2])
+	}, f.Ignored()[0])
 }
 
 func TestMistakesSayWhereWhatAndWhatWouldBeRight(t *testing.T) {
@@ -177,6 +179,12 @@ func TestMistakesSayWhereWhatAndWhatWouldBeRight(t *testing.T) {
 		{`"modelConcurrency": {" ": 2}`, `:1:43: background_task.modelConcurrency[" "]: has no name; name what is to be limited, or use defaultConcurrency`},
 		{`"modelConcurrency": {"a": 2, "A ": 2}`, `:1:51: background_task.modelConcurrency["A "]: appears twice, first in line 1 (upper and lower case are the same); keep one of the two`},
 		{`"providerConcurrency": {"a/b": 2}`, `:1:46: background_task.providerConcurrency["a/b"]: can never apply, because a provider is what stands before the first slash; limit "a" here, or "a/b" in modelConcurrency`},
+		{`"circuitBreaker": 3`, `:1:40: background_task.circuitBreaker: is the number 3; it must be an object like { "consecutiveThreshold": 20 }, or null`},
+		{`"circuitBreaker": {"enabled": 0}`, `:1:52: background_task.circuitBreaker.enabled: is the number 0; it must be true or false, or null`},
+		{`"circuitBreaker": {"maxToolCalls": "any"}`, `:1:57: background_task.circuitBreaker.maxToolCalls: is the string "any"; it must be a whole number, or 0 for no limit`},
+		{`"circuitBreaker": {"treshold": 1, "consecutiveTreshold": 1}`, `:1:56: background_task.circuitBreaker.consecutiveTreshold: is not a known key; did you mean consecutiveThreshold?`},
+		{`"circuitBreaker": {"enabled": true, "enabled": true}`, `:1:58: background_task.circuitBreaker.enabled: appears twice, first in line 1; keep one of the two`},
+		{`"circuitBraker": {}`, `:1:22: background_task.circuitBraker: is not a known key; did you mean circuitBreaker?`},
 		{`"maxDepth": 1, "maxDepth": 1`, `:1:37: background_task.maxDepth: appears twice, first in line 1; keep one of the two`},
 		{`"zebra": 1, "\u007aebra": 1`, ":1:34: background_task.zebra: appears twice, first in line 1; keep one of the two"},
 	} {
@@ -260,7 +268,7 @@ func TestFilesThatCannotBeReadAreNamed(t *testing.T) {
 	require.ErrorIs(t, err, fs.ErrNotExist)
 
 	large := writeFile(t, filepath.Join(dir, "large.json"), "{}")
-	require.NoError(t, os.Truncate(large, 100<<20)) // a file with a hole needs no disk space
+	require.NoError(t, os.Truncate(large, 100<<20)) // a sparse file needs no disk space
 	_, err = bgagent.LoadConfig(large)
 	require.EqualError(t, err, large+": has 104857600 bytes; a configuration file may have at most 1048576")
 

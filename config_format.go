@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"unicode/utf8"
 
 	"github.com/bgagent/bgagent/internal/mdtext"
@@ -39,13 +40,27 @@ func formatMembers(c Config) (members []jsonMember, err error) {
 			}
 			continue
 		}
+		if k.kind == keyBudget {
+			text, err := formatBudgets(&c)
+			if err != nil {
+				return nil, err
+			}
+			if text != "" {
+				members = append(members, jsonMember{k.key, text})
+			}
+			continue
+		}
 		raw, _ := k.access(&c)
-		if raw == 0 {
+		if raw == 0 || k.key == nestedMaxCallsKey || k.field == "RepeatedCalls" && raw == -1 && k.kind != keySwitch { // another key expresses the value
 			continue
 		}
 		n, err := k.fromConfig(raw)
 		if err != nil {
 			return nil, &InputError{"Config." + k.field, err.Error()}
+		}
+		if name, nested := strings.CutPrefix(k.key, inBreaker); nested { // the object never has more than one of its keys
+			members = append(members, jsonMember{breaker, jsonObject([]jsonMember{{name, k.text(n)}}, "    ")})
+			continue
 		}
 		members = append(members, jsonMember{k.key, k.text(n)})
 	}

@@ -126,5 +126,5 @@ func TestLargeFilesAreReadInAMoment(t *testing.T) {
 	file, err = bgagent.ParseConfig("f.json", inSection(entries(`"x%dStaleTimeoutMs": 1,`)))
 	require.NoError(t, err)
 	require.Greater(t, len(file.Ignored()), 20_000)
-	require.Less(t, time.Since(start), 30*time.Second)
+	require.Less(t, time.Since(start), 2*time.Minute, "quadratic work would take far longer")
 }

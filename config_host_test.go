@@ -94,7 +94,8 @@ func TestTheHostsFileIsFoundInAllItsPlacesTheNewestFirst(t *testing.T) {
 			require.Equal(t, append(before[:len(before):len(before)], path), find(project), "the newest alone, the project's after the user's")
 		}
 	}
-	// A file for all harnesses without the section background_task removes no limits.
+	// A file for all harnesses that has no section background_task does not remove
+	// limits.
 	older := filepath.Join(home, ".config", "opencode", "oh-my-openagent.jsonc")
 	unified := writeFile(t, filepath.Join(home, ".omo", "omo.jsonc"), `{"[codex]": {}}`)
 	require.Equal(t, []string{older, unified}, find(""))
@@ -117,6 +118,8 @@ func TestTheDefaultsOfTheHostWrittenOutStart(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, 30*time.Minute, c.TimeToLive)
 	require.Equal(t, 30*time.Minute, c.StaleTimeout)
+	require.Equal(t, 50, c.MaxToolCalls, "the nested key wins")
+	require.Equal(t, 5, c.RepeatedCalls)
 	require.Contains(t, said(f), "testdata/host_defaults.jsonc:5:5: background_task.staleTimeoutMs is ignored: it is 2700000 (45m 0s), longer than background_task.taskTtlMs, "+
 		"which is 1800000 (30m 0s) (testdata/host_defaults.jsonc:7:5) and so ends a task first; raise taskTtlMs as well")
 
@@ -158,7 +161,7 @@ func TestAStaleTimeoutBeyondTheTimeToLiveIsSaid(t *testing.T) {
 }
 
 func TestKeysOfANewerHostAreReportedWithTheNearestKnownOne(t *testing.T) {
-	f, err := bgagent.ParseConfig("f.json", inSection(`"taskTtlMs": 300000, "todoGateGraceMs": 60000, "maxStabilityResets": 25, "zebra": {"a": [1]}, "": null, "a\nb": 1, "maxToolCall": 5`))
+	f, err := bgagent.ParseConfig("f.json", inSection(`"taskTtlMs": 300000, "todoGateGraceMs": 60000, "maxStabilityResets": 25, "zebra": {"a": [1]}, "": null, "a\nb": 1, "maxToolSteps": 5`))
 	require.Equal(t, bgagent.Config{TimeToLive: 5 * time.Minute}, applied(t, f, err), "what is known applies")
 	require.Equal(t, []string{
 		"f.json:1:43: background_task.todoGateGraceMs is ignored: it is not known here; the nearest known key is todoHoldMs",
@@ -166,11 +169,11 @@ func TestKeysOfANewerHostAreReportedWithTheNearestKnownOne(t *testing.T) {
 		"f.json:1:95: background_task.zebra is ignored: it is not known here; the documentation has a table of the known keys",
 		`f.json:1:116: background_task[""] is ignored: it is not known here; the documentation has a table of the known keys`,
 		`f.json:1:126: background_task["a\nb"] is ignored: it is not known here; the documentation has a table of the known keys`,
-		"f.json:1:137: background_task.maxToolCall is ignored: it is not known here; the nearest known key is maxToolCalls",
+		"f.json:1:137: background_task.maxToolSteps is ignored: it is not known here; the nearest known key is maxToolCalls",
 	}, said(f))
 }
 
-// If a limit did not apply because of a typo, the user would notice it too late.
+// If a limit did not apply because of a typo, the user would notice the mistake too late.
 func TestASlipOfTheKeyboardIsNoKeyOfANewerHost(t *testing.T) {
 	for _, name := range []string{"modelConcurency", "modelConcurrencyy", "modelConcurremcy", "modelConcurrnecy", "ModelConcurrency", "model_concurrency", "model-concurrency", "Limits.Model", "defaultConcurency", "maxDepht", "wak"} {
 		_, err := bgagent.ParseConfig("f.json", inSection(`"`+name+`": {"a": 1}`))

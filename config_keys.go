@@ -13,16 +13,16 @@ import (
 	"github.com/bgagent/bgagent/internal/spell"
 )
 
-// section names the part of the host's configuration file that this package reads. The
-// part is at the top level, or under the name harness in the host's file for all
-// harnesses.
+// section is the name of the part of the host's configuration file that this package
+// reads. The part is at the top level, or under the key "[opencode]" in the host's file
+// for all harnesses.
 const (
 	section      = "background_task"
-	plainSection = "backgroundtask" // the section as plainKey returns it
+	plainSection = "backgroundtask" // name of the section as plainKey returns it
 	harness      = "[opencode]"
 )
 
-// keyKind says which type of value a key of the file has.
+// keyKind is the type of the value that belongs to a key of the file.
 type keyKind uint8
 
 const (
@@ -32,9 +32,12 @@ const (
 	keyLimit                 // Limits.Default or Limits.Total
 	keyLimits                // a map in Limits
 	keyWake                  // Config.Wake
+	keySwitch                // Config.RepeatedCalls: false switches it off
+	keyBudget                // Config.TaskBudget, Config.TreeBudget and Config.BudgetPeriod; see config_budget.go
 )
 
-// fileKey describes one key of the file. In Config, 0 means the default and -1 switches
+// fileKey describes one key of the file. A key inside of an object has a name with a dot,
+// such as circuitBreaker.enabled. In Config, 0 means the default and -1 switches
 // the limit off. In the file, an absent key means the default and 0 switches the limit
 // off, as in the host's own file.
 type fileKey struct {
@@ -48,16 +51,21 @@ type fileKey struct {
 }
 
 // fileKeys is the table of keys. Its order is the order of the documentation and of the
-// files that FormatConfig writes. A key has the host's name unless 0 would mislead:
-// "taskCleanupDelayMs: 0" reads like "drop at once" but would have to mean "never drop".
+// files that FormatConfig writes. A key has the host's name unless the value 0 would
+// mislead under that name: "taskCleanupDelayMs: 0" reads like "drop at once" but would
+// have to mean "never drop".
 var fileKeys = []fileKey{
 	{key: "modelConcurrency", kind: keyLimits, field: "Limits.Model", zero: "no limit", about: "Sessions in a turn at the same time, by model: `provider/model`, or a model id without a slash for any provider"},
-	{key: "providerConcurrency", kind: keyLimits, field: "Limits.Provider", zero: "no limit", about: "The same for all models of a provider together, except those with a limit of their own"},
+	{key: "providerConcurrency", kind: keyLimits, field: "Limits.Provider", zero: "no limit", about: "The same for all models of a provider together, except models with a limit of their own"},
 	{key: "defaultConcurrency", kind: keyLimit, field: "Limits.Default", zero: "no limit", about: "The same for each other model and for each agent without a model, counted separately"},
-	{key: "maxDepth", kind: keyCount, field: "MaxDepth", about: "How deep tasks may delegate. With 1, a task may not delegate"},
+	{key: "maxDepth", kind: keyCount, field: "MaxDepth", about: "How deep tasks can delegate. With 1, tasks cannot delegate"},
 	{key: "maxTasksPerRoot", kind: keyCount, field: "MaxTasksPerRoot", zero: "no limit", about: "Live tasks under one root session"},
-	{key: "totalConcurrency", kind: keyLimit, field: "Limits.Total", zero: "no limit", about: "Sessions in a turn at the same time, all together, in addition to the limits by model, by provider and by default"},
-	{key: "agentConcurrency", kind: keyLimits, field: "Limits.Agent", zero: "no limit", about: "The same by agent, with any model. Without a model, it replaces `defaultConcurrency`"},
+	{key: "maxToolCalls", kind: keyCount, field: "MaxToolCalls", zero: "no limit", about: "Tool calls that an attempt may make. An attempt that makes more is cancelled"},
+	{key: "circuitBreaker.maxToolCalls", kind: keyCount, field: "MaxToolCalls", zero: "no limit", about: "The same. If both keys are set, this key decides"},
+	{key: "circuitBreaker.consecutiveThreshold", kind: keyCount, field: "RepeatedCalls", zero: "never", about: "Number of tool calls in a row, with the same input and result, for which an attempt is cancelled"},
+	{key: "circuitBreaker.enabled", kind: keySwitch, field: "RepeatedCalls", about: "Whether an attempt is cancelled for repeated tool calls. `false` does not switch off `maxToolCalls`, as in the host"},
+	{key: "totalConcurrency", kind: keyLimit, field: "Limits.Total", zero: "no limit", about: "Sessions in a turn at the same time, over all models and agents. Applies in addition to `modelConcurrency`, `providerConcurrency`, `defaultConcurrency` and `agentConcurrency`"},
+	{key: "agentConcurrency", kind: keyLimits, field: "Limits.Agent", zero: "no limit", about: "Sessions in a turn at the same time, by agent, with any model. For an agent without a model, this limit replaces `defaultConcurrency`"},
 
 	limitStaleTimeout.inFile(),
 	limitTimeToLive.inFile(),
@@ -65,6 +73,7 @@ var fileKeys = []fileKey{
 	limitSessionGone.inFile(),
 	limitHostUnreachable.inFile(),
 	limitStopTimeout.inFile(),
+	{key: budgetKey, kind: keyBudget, field: "TaskBudget", zero: "no limit", about: "What a task may use over all its attempts (`task`), and what all tasks of a root session may use together (`tree`): `inputTokens`, `outputTokens`, `totalTokens`, `cost` in US dollars, `toolCalls`. `tree.periodMs` makes the tree's budget count by period. See [Guardrails](guardrails.md)"},
 
 	limitPollInterval.inFile(),
 	limitMinIdleTime.inFile(),
@@ -75,7 +84,7 @@ var fileKeys = []fileKey{
 	{key: "wake", kind: keyWake, field: "Wake", about: "When a root session gets its notices: `\"batch\"`, `\"each\"` or `\"never\"`"},
 	limitNoticeWindow.inFile(),
 	limitNoticeMaxWait.inFile(),
-	{key: "noticeResultBytes", kind: keyBytes, field: "NoticeResult", zero: "nothing", about: "How many bytes of each result a notice carries. Where notices come with tool results, as from `bgagent mcp` and `bgagent serve`, these carry them"},
+	{key: "noticeResultBytes", kind: keyBytes, field: "NoticeResult", zero: "nothing", about: "How many bytes of each result a notice contains. This also applies to notices that are delivered with tool results, as in `bgagent mcp` and `bgagent serve`"},
 
 	limitCreateTimeout.inFile(),
 	limitCallTimeout.inFile(),
@@ -88,13 +97,11 @@ var fileKeys = []fileKey{
 }
 
 // foreignKeys lists the keys of the host's section that have no counterpart here. The
-// reason says what applies instead of the key.
+// reason describes what applies instead of the key.
 var foreignKeys = []struct{ key, reason string }{
 	{"messageStalenessTimeoutMs", limitStaleTimeout.key() + " is the only limit on silence here, before and after the first message"},
 	{"syncPollTimeoutMs", "a foreground task lives as long as its caller waits"},
 	{"maxDescendants", "the limit here is maxTasksPerRoot, which counts only live tasks"},
-	{"maxToolCalls", "tool calls are not limited here"},
-	{"circuitBreaker", "tool calls are not limited here"},
 	{"quotaRouting", "the program chooses models with Config.Model"},
 }
 
@@ -117,10 +124,21 @@ func keyNamed(name string) *fileKey {
 	return nil
 }
 
+// breaker is the name of the object that contains some of the keys, and the prefix of
+// their names.
+const breaker, inBreaker = "circuitBreaker", "circuitBreaker."
+
+// Two keys set Config.MaxToolCalls.
+const maxCallsKey, nestedMaxCallsKey = "maxToolCalls", inBreaker + "maxToolCalls"
+
 // keyPath returns the path of a key for error texts, such as
 // background_task.modelConcurrency["gpt-5.2"].
 func keyPath(key string, entry ...string) string {
-	path := jsonc.Key(section, key)
+	path := section
+	if name, nested := strings.CutPrefix(key, inBreaker); nested {
+		path, key = jsonc.Key(path, breaker), name
+	}
+	path = jsonc.Key(path, key)
 	for _, e := range entry {
 		path += jsonc.Index(e)
 	}
@@ -139,7 +157,8 @@ func (k *fileKey) unit() int64 {
 	return 1
 }
 
-// most returns the largest number in the file that the field of Config can hold.
+// most returns the largest number, in the unit of the file, that the key's field in
+// Config can hold.
 func (k *fileKey) most() int64 {
 	switch k.kind {
 	case keyMs:
@@ -167,8 +186,11 @@ func (k *fileKey) example() string {
 
 // want describes the valid values of the key for error texts.
 func (k *fileKey) want() string {
-	if k.kind == keyWake {
+	switch k.kind {
+	case keyWake:
 		return `"batch", "each" or "never"`
+	case keySwitch:
+		return "true or false"
 	}
 	s := "a whole number"
 	switch k.kind {
@@ -184,7 +206,7 @@ func (k *fileKey) want() string {
 }
 
 // access returns the value of the key's field in c as a number, and a function that sets
-// the field. It must not be called for keys of kind keyLimits.
+// the field. It must not be called for keys of kind keyLimits or keyBudget.
 func (k *fileKey) access(c *Config) (int64, func(int64)) {
 	switch k.kind {
 	case keyMs:
@@ -208,6 +230,12 @@ func (k *fileKey) access(c *Config) (int64, func(int64)) {
 		return int64(c.Limits.Default), func(n int64) { c.Limits.Default = int(n) }
 	case keyWake:
 		return int64(c.Wake), func(n int64) { c.Wake = Wake(n) }
+	case keySwitch:
+		return int64(min(c.RepeatedCalls, 0)), func(n int64) {
+			if n < 0 || c.RepeatedCalls < 0 {
+				c.RepeatedCalls = int(min(n, 0))
+			}
+		}
 	}
 	panic("bgagent: bug: no field for the key " + k.key)
 }
@@ -234,12 +262,13 @@ func (k *fileKey) toConfig(n int64) int64 {
 }
 
 // fromConfig converts a number in Config to the number in the file. Except for keyWake,
-// the number in Config must not be 0. The error says what is wrong with the number.
+// the number in Config must not be 0. The error describes what is wrong with the
+// number.
 func (k *fileKey) fromConfig(n int64) (int64, error) {
 	switch {
 	case k.kind == keyWake && n > int64(WakeNever):
 		return 0, fmt.Errorf("is %d; it must be WakeBatch, WakeEach or WakeNever", n)
-	case n == -1 && k.zero != "":
+	case n == -1 && (k.zero != "" || k.kind == keySwitch):
 		return 0, nil
 	case n < 0 && k.zero != "":
 		return 0, fmt.Errorf("is %s; it must be positive, 0 for the default, or -1 for %s", k.inConfig(n), k.zero)
@@ -260,16 +289,22 @@ func (k *fileKey) inConfig(n int64) string {
 
 // text returns a value as JSON text for a file.
 func (k *fileKey) text(n int64) string {
-	if k.kind == keyWake {
+	switch k.kind {
+	case keyWake:
 		return strconv.Quote(Wake(n).String())
+	case keySwitch:
+		return strconv.FormatBool(n != 0)
 	}
 	return strconv.FormatInt(n, 10)
 }
 
 // standard returns the default value of the key as JSON text for a file.
 func (k *fileKey) standard() string {
-	if k.kind == keyLimits {
+	switch k.kind {
+	case keyLimits, keyBudget:
 		return "{}"
+	case keySwitch:
+		return "true"
 	}
 	c, err := Config{Limits: Limits{Default: DefaultConcurrency}}.withDefaults()
 	if err != nil {
@@ -282,9 +317,9 @@ func (k *fileKey) standard() string {
 	return k.text(n)
 }
 
-// spellings returns pairs of a name and the key that the name stands for. An unknown key
-// is compared with these names. They include the fields of Config, so that the unknown
-// key timeToLive finds taskTtlMs.
+// spellings returns pairs of a name and the key that the name stands for. An unknown
+// key is compared with these names. The names of the fields of Config are included, so
+// that taskTtlMs is found for the unknown key timeToLive.
 var spellings = sync.OnceValue(func() (all [][2]string) {
 	for i := range fileKeys {
 		k := &fileKeys[i]
@@ -300,14 +335,15 @@ var spellings = sync.OnceValue(func() (all [][2]string) {
 		k := &fileKeys[i]
 		all = append(all, [2]string{k.field, k.key}, [2]string{k.field + "Ms", k.key})
 	}
+	all = append(all, [2]string{breaker, breaker})
 	for i := range all {
 		all[i][0] = plainKey(all[i][0])
 	}
 	return all
 })
 
-// nearestKey returns the known key whose spelling is nearest to name, or "" if no spelling
-// is near.
+// nearestKey returns the known key whose spelling is nearest to the given name, or ""
+// if no spelling is near.
 func nearestKey(name string) string {
 	name = plainKey(name)
 	best, least := "", 1+min(3, len(name)/3)
@@ -319,23 +355,23 @@ func nearestKey(name string) string {
 	return best
 }
 
-// mistyped returns the known key that name almost matches, or "". A name almost matches
-// if one character is extra, missing or wrong, if two neighbouring characters are swapped,
-// or if its words are separated differently. Such a name is an error, because otherwise
-// the limit would be lost. A name that differs more may belong to a newer host and is
-// only reported as ignored.
+// mistyped returns the known key that the given name almost matches, or "". A name
+// almost matches if one character is extra, missing or wrong, if two neighbouring
+// characters are swapped, or if its words are separated differently. A name that almost
+// matches is an error, because otherwise the limit would not apply. A name that differs
+// more might belong to a newer host and is only reported as ignored.
 func mistyped(name string) string {
 	name = plainKey(name)
 	for _, s := range spellings() {
-		if keyNamed(s[1]) != nil && (spell.Distance(name, s[0], 2) < 2 || exchanged(name, s[0])) {
+		if (s[1] == breaker || keyNamed(s[1]) != nil) && (spell.Distance(name, s[0], 2) < 2 || exchanged(name, s[0])) {
 			return s[1]
 		}
 	}
 	return ""
 }
 
-// exchanged reports whether a and b differ only in two neighbouring characters that are
-// swapped.
+// exchanged reports whether a and b differ only by a swap of two neighbouring
+// characters.
 func exchanged(a, b string) bool {
 	if len(a) != len(b) {
 		return false
@@ -348,9 +384,10 @@ func exchanged(a, b string) bool {
 	return false
 }
 
-// relatedKey returns the known key whose spelling is nearest to name. If no spelling is
-// near, it returns the key that shares the most words with name, or "" if no key shares a
-// word. If several keys share the same number of words, the first of them is returned.
+// relatedKey returns the known key whose spelling is nearest to the given name. If no
+// spelling is near, it returns the key that shares the most words with the name, or ""
+// if no key shares a word. If several keys share the same number of words, it returns
+// the first of these keys.
 func relatedKey(name string) string {
 	if near := nearestKey(name); near != "" {
 		return near
@@ -379,8 +416,8 @@ var keyWords = sync.OnceValue(func() (all [][]string) {
 	return all
 })
 
-// wordsOf returns the words of a key in lower case. It leaves out words that say nothing
-// about the subject of the key, such as "max" and "ms".
+// wordsOf returns the words of a key in lower case. It leaves out words that do not
+// describe the subject of the key, such as "max" and "ms".
 func wordsOf(name string) (words []string) {
 	word := ""
 	for i := 0; i <= len(name) && i < 120; i++ {

@@ -12,17 +12,19 @@ import (
 // docTable returns the table that the doc comment of FileConfig must contain.
 func docTable() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "//\t%-22s%-12s%s\n", "key", "default", "0 means")
+	fmt.Fprintf(&b, "//\t%-37s%-12s%s\n", "key", "default", "0 means")
 	for i := range fileKeys {
 		k := &fileKeys[i]
 		zero := k.zero
 		switch {
 		case k.kind == keyWake:
 			zero = `refused; "batch", "each" or "never"`
+		case k.kind == keySwitch:
+			zero = "refused; true or false"
 		case zero == "":
 			zero = "refused"
 		}
-		fmt.Fprintf(&b, "//\t%-22s%-12s%s\n", k.key, k.standard(), zero)
+		fmt.Fprintf(&b, "//\t%-37s%-12s%s\n", k.key, k.standard(), zero)
 	}
 	return b.String()
 }
@@ -66,8 +68,11 @@ func TestDocumentationHoldsTheTableOfKeys(t *testing.T) {
 // If a new field of Config had no key, a file could not set it.
 func TestEveryDurationAndCountHasAKeyThatAgreesOnZero(t *testing.T) {
 	var c Config
-	canBeOff := map[string]bool{"RetainText": true, "NoticeResult": true, "Limits.Default": true, "Limits.Model": true, "Limits.Provider": true, "Limits.Total": true, "Limits.Agent": true, "Wake": false}
+	canBeOff := map[string]bool{"RetainText": true, "NoticeResult": true, "Limits.Default": true, "Limits.Model": true, "Limits.Provider": true, "Limits.Total": true, "Limits.Agent": true, "Wake": false, "TaskBudget": true}
 	for i := range timeLimits {
+		if timeLimits[i].key == "" { // the file cannot set this limit
+			continue
+		}
 		canBeOff[timeLimits[i].field] = timeLimits[i].off != ""
 	}
 	for _, n := range c.counts() {
@@ -78,8 +83,10 @@ func TestEveryDurationAndCountHasAKeyThatAgreesOnZero(t *testing.T) {
 		k := &fileKeys[i]
 		off, known := canBeOff[k.field]
 		require.True(t, known, "%s stands for %s, which does not exist", k.key, k.field)
-		require.Equal(t, off, k.zero != "", "%s: what 0 means must agree with Config.%s", k.key, k.field)
-		require.False(t, seen[k.field], "%s has two keys", k.field)
+		if k.kind != keySwitch {
+			require.Equal(t, off, k.zero != "", "%s: what 0 means must agree with Config.%s", k.key, k.field)
+		}
+		require.False(t, seen[k.field] && !strings.HasPrefix(k.key, inBreaker), "%s has two keys", k.field)
 		seen[k.field] = true
 		for _, name := range []string{k.key, k.alias} {
 			if name != "" {
@@ -104,6 +111,7 @@ func TestNearestKeyFindsWhatWasMeant(t *testing.T) {
 		"timeToLive":              "taskTtlMs",
 		"taskCleanupDelay":        "taskCleanupDelayMs",
 		"maxToolCall":             "maxToolCalls",
+		"circuitBraker":           "circuitBreaker",
 		"wak":                     "wake",
 		"wait":                    "",
 		"x":                       "",

@@ -14,9 +14,10 @@ import (
 	"github.com/bgagent/bgagent/internal/spell"
 )
 
-// ParseConfig parses the content of a configuration file. The argument name is the name
-// of the file in errors and origins. If there are errors, ParseConfig loads nothing and
-// returns all errors together. Each is a [*ConfigFileError] with its line.
+// ParseConfig parses the content of a configuration file. The argument "name" is the
+// name of the file in errors and origins. If there are errors, ParseConfig loads
+// nothing and returns all errors together. Each is a [*ConfigFileError] with the line
+// of the error.
 func ParseConfig(name string, data []byte) (FileConfig, error) {
 	p := parseFile(name, data)
 	if len(p.errs) > 0 {
@@ -114,7 +115,7 @@ func (p *fileParser) members(members []jsonc.Member) {
 }
 
 // overlay overrides values with later values from the same file. It keeps nulls, because
-// they may also remove values of an earlier file.
+// they can also remove values from an earlier file.
 func overlay(values, later map[valueID]value) {
 	for id, v := range later {
 		if v.null && id.entry == "" {
@@ -125,12 +126,12 @@ func overlay(values, later map[valueID]value) {
 }
 
 // foreign reports a key outside the section background_task that seems to belong in it.
-// Such a key is not an error, because other programs may use the same name.
+// Such a key is not an error, because other programs might use the same name.
 func (p *fileParser) foreign(m jsonc.Member) {
 	name, reason := m.Name, ""
 	inner, _ := m.Value.Members()
 	switch {
-	case keyNamed(name) != nil:
+	case topKey(name) != nil || name == breaker:
 		reason = "it counts only inside of " + section
 	case spell.Distance(plainKey(name), plainSection, 3) < 3:
 		reason = "did you mean " + section + "?"
@@ -145,7 +146,7 @@ func (p *fileParser) foreign(m jsonc.Member) {
 
 func (p *fileParser) section(of jsonc.Member) {
 	v := of.Value
-	if v.IsNull() { // the null removes all values of earlier files
+	if v.IsNull() { // the null removes all values from earlier files
 		for i := range fileKeys {
 			p.values[valueID{key: fileKeys[i].key}] = value{null: true, origin: Origin(of.At())}
 		}
@@ -156,10 +157,10 @@ func (p *fileParser) section(of jsonc.Member) {
 		p.fail(v.Errorf(section, `is %s; it must be an object like { "defaultConcurrency": 5 }, or null`, v.Describe()))
 		return
 	}
-	seen := map[string]int{} // key to its line
+	seen := map[string]int{} // line by key
 	for _, m := range members {
 		name, at := m.Name, Origin(m.At())
-		k, canonical := keyNamed(name), name
+		k, canonical := topKey(name), name
 		if k != nil {
 			canonical = k.key
 		}
@@ -171,12 +172,60 @@ func (p *fileParser) section(of jsonc.Member) {
 		seen[canonical] = at.Line
 		if k != nil {
 			p.key(k, m)
+		} else if name == breaker {
+			p.breaker(m)
+		} else if inner, ok := strings.CutPrefix(name, inBreaker); ok {
+			p.fail(m.Errorf(keyPath(name), `is written with a dot; write "%s": { "%s": … }`, breaker, inner))
 		} else if reason, known := foreignReason(name); known {
 			p.ignored = append(p.ignored, IgnoredKey{keyPath(name), reason, at})
 		} else if meant := mistyped(name); meant != "" {
 			p.fail(m.Errorf(keyPath(name), "is not a known key; did you mean %s?", meant))
 		} else {
 			p.ignored = append(p.ignored, IgnoredKey{keyPath(name), unknownReason(name), at})
+		}
+	}
+}
+
+// topKey returns the key with the given name or alias, if it is not inside of an object. Otherwise
+// it returns nil.
+func topKey(name string) *fileKey {
+	if strings.HasPrefix(name, inBreaker) {
+		return nil
+	}
+	return keyNamed(name)
+}
+
+// breaker reads the object circuitBreaker. Its keys merge one by one, like those of the section.
+func (p *fileParser) breaker(of jsonc.Member) {
+	v := of.Value
+	if v.IsNull() {
+		for i := range fileKeys {
+			if key := fileKeys[i].key; strings.HasPrefix(key, inBreaker) {
+				p.values[valueID{key: key}] = value{null: true, origin: Origin(of.At())}
+			}
+		}
+		return
+	}
+	members, ok := v.Members()
+	if !ok {
+		p.fail(v.Errorf(keyPath(breaker), `is %s; it must be an object like { "consecutiveThreshold": 20 }, or null`, v.Describe()))
+		return
+	}
+	seen := map[string]int{} // line by key
+	for _, m := range members {
+		key, at := inBreaker+m.Name, Origin(m.At())
+		first, twice := seen[m.Name]
+		if twice {
+			p.fail(m.Errorf(keyPath(key), "%s", twiceText(nil, first)))
+			continue
+		}
+		seen[m.Name] = at.Line
+		if k := keyNamed(key); k != nil {
+			p.key(k, m)
+		} else if meant := mistyped(key); meant != "" {
+			p.fail(m.Errorf(keyPath(key), "is not a known key; did you mean %s?", strings.TrimPrefix(meant, inBreaker)))
+		} else {
+			p.ignored = append(p.ignored, IgnoredKey{keyPath(key), "it is not known here; the documentation has a table of the known keys", at})
 		}
 	}
 }
@@ -199,14 +248,29 @@ func unknownReason(name string) string {
 
 // key reads the value of one key.
 func (p *fileParser) key(k *fileKey, m jsonc.Member) {
-	path, id, at := keyPath(m.Name), valueID{key: k.key}, Origin(m.At())
+	path, id, at := keyPath(k.key), valueID{key: k.key}, Origin(m.At())
+	if m.Name == k.alias {
+		path = keyPath(k.alias)
+	}
 	switch v := m.Value; {
 	case v.IsNull():
 		p.values[id] = value{null: true, origin: at}
 	case k.kind == keyLimits:
 		p.limits(k, v)
+	case k.kind == keyBudget:
+		p.budgets(v)
 	case k.kind == keyWake:
 		p.wake(k, v, at)
+	case k.kind == keySwitch:
+		on, ok := v.Bool()
+		if !ok {
+			p.fail(v.Errorf(path, "is %s; it must be %s, or null", v.Describe(), k.want()))
+			return
+		}
+		p.values[id] = value{origin: at}
+		if on {
+			p.values[id] = value{n: 1, origin: at}
+		}
 	default:
 		n, ok := p.number(k, path, v)
 		if !ok {
@@ -238,7 +302,7 @@ func (p *fileParser) limits(k *fileKey, v jsonc.Value) {
 		p.fail(v.Errorf(keyPath(k.key), `is %s; it must be an object of names and limits like %s, or null`, v.Describe(), k.example()))
 		return
 	}
-	seen := map[string]int{} // name to its line
+	seen := map[string]int{} // line by name
 	for _, m := range members {
 		path, name, at := keyPath(k.key, m.Name), slots.Normal(m.Name), Origin(m.At())
 		first, twice := seen[name]
@@ -278,7 +342,7 @@ func (p *fileParser) number(k *fileKey, path string, v jsonc.Value) (int64, bool
 		return problem("is %s", v.Describe())
 	}
 	n, err := strconv.ParseInt(text, 10, 64)
-	if err != nil { // 1e3 and 5.0 are whole numbers too; like the host, parse them as a double
+	if err != nil { // 1e3 and 5.0 are whole numbers too; parse them as doubles, as the host does
 		f, ferr := strconv.ParseFloat(text, 64)
 		switch {
 		case ferr != nil || math.Abs(f) > 1<<53:

@@ -22,37 +22,40 @@ const (
 	limitCallTimeout
 	limitStatusTimeout
 	limitRetention
+	limitRestartWithin
+	limitStoreTimeout
+	limitBudgetPeriod
 )
 
-// timeLimits describes the durations in Config. A new duration needs a row here, a field
-// in Config and an entry in fileKeys. The state reads the values of all durations with
-// state.limit. The names of these fields and keys are written nowhere else: all other
-// code builds its texts from the row.
+// timeLimits describes the durations in Config. A new duration needs a row here, a
+// field in Config and, if it has a key, an entry in fileKeys. The state reads the values
+// of all durations with state.limit. Only the rows contain the names of these fields and
+// keys as strings. All other code takes the names from the rows.
 var timeLimits = [...]struct {
 	field   string                       // name of the field in Config
 	of      func(*Config) *time.Duration // returns a pointer to the field
-	def     time.Duration                // default, which 0 stands for
+	def     time.Duration                // default, which applies if the field is 0
 	off     string                       // words for Disabled that follow "0 for"; empty if Disabled is refused
-	key     string                       // key in the file, whose values are in milliseconds
+	key     string                       // key in the file; its value is in milliseconds; empty if the file cannot set the limit
 	alias   string                       // the host's key for the same limit if its name differs, otherwise empty
 	about   string                       // description in the documentation
 	decides string                       // words that follow "decides" in a reason; empty if the limit ends no task
 }{
 	limitNoticeWindow: {field: "NoticeWindow", of: func(c *Config) *time.Duration { return &c.NoticeWindow },
 		def: DefaultNoticeWindow, off: "no wait", key: "noticeWindowMs",
-		about: "How long a notice that is due waits for further ends"},
+		about: "How long a due notice is held back, so that it can also report tasks that end shortly afterwards"},
 	limitNoticeMaxWait: {field: "NoticeMaxWait", of: func(c *Config) *time.Duration { return &c.NoticeMaxWait },
 		def: DefaultNoticeMaxWait, off: "never", key: "noticeMaxWaitMs",
-		about: "Age at which an end is reported even if other tasks of its batch are live"},
+		about: "Time after which an ended task is reported even if other tasks of its batch are live"},
 	limitPollInterval: {field: "PollInterval", of: func(c *Config) *time.Duration { return &c.PollInterval },
 		def: DefaultPollInterval, key: "pollIntervalMs",
 		about: "Pause between two polls of the sessions"},
 	limitMinIdleTime: {field: "MinIdleTime", of: func(c *Config) *time.Duration { return &c.MinIdleTime },
 		def: DefaultMinIdleTime, off: "no wait", key: "minIdleTimeMs",
-		about: "How long after a prompt an idle session needs a finish mark to count as done"},
+		about: "For this long after a prompt, an idle session counts as done only if its newest message reports how the turn ended"},
 	limitMinStabilityTime: {field: "MinStabilityTime", of: func(c *Config) *time.Duration { return &c.MinStabilityTime },
 		def: DefaultMinStabilityTime, off: "no wait", key: "minStabilityTimeMs",
-		about: "How long after the beginning of a turn polls without a change begin to count"},
+		about: "How long a turn must last before polls count towards `stablePolls`"},
 	limitTodoHold: {field: "TodoHold", of: func(c *Config) *time.Duration { return &c.TodoHold },
 		def: DefaultTodoHold, off: "no wait", key: "todoHoldMs",
 		about: "How long open todos keep an idle session from counting as done"},
@@ -92,7 +95,13 @@ var timeLimits = [...]struct {
 		about: "Time limit for a status call"},
 	limitRetention: {field: "Retention", of: func(c *Config) *time.Duration { return &c.Retention },
 		def: DefaultRetention, off: "no limit of time", key: "retentionMs", alias: "taskCleanupDelayMs",
-		about: "How long an ended task is kept after its end was reported"},
+		about: "How long an ended task is kept after its end has been reported"},
+	limitRestartWithin: {field: "RestartWithin", of: func(c *Config) *time.Duration { return &c.RestartWithin },
+		def: DefaultRestartWithin, off: "no limit", about: "How long the process may have been gone for turns to begin by themselves"},
+	limitStoreTimeout: {field: "StoreTimeout", of: func(c *Config) *time.Duration { return &c.StoreTimeout },
+		def: DefaultStoreTimeout, about: "How long a call waits for the store"},
+	limitBudgetPeriod: {field: "BudgetPeriod", of: func(c *Config) *time.Duration { return &c.BudgetPeriod },
+		def: Disabled, off: "no period", about: "How long the account of a tree stays open"},
 }
 
 // field returns the name of the limit for errors, such as Config.TimeToLive.
@@ -110,8 +119,8 @@ func (l timeLimit) inFile() fileKey {
 	return fileKey{key: row.key, alias: row.alias, kind: keyMs, field: row.field, zero: row.off, about: row.about, limit: l}
 }
 
-// decided returns the reason why a task has ended: it says what happened, and which limit
-// decides about that.
+// decided returns the reason for the end of a task. The reason states what happened,
+// and names the limit that caused the end.
 func (l timeLimit) decided(what string) string {
 	row := &timeLimits[l]
 	return what + "; " + l.field() + " (" + row.key + ") decides " + row.decides

@@ -39,7 +39,8 @@ func accepts(of func(*Config) *time.Duration, d time.Duration) bool {
 	return c.validate() == nil
 }
 
-// textsNaming returns the places where a file has the name of a time limit in a string.
+// textsNaming returns the places where a string in the file contains the name of a time
+// limit.
 func textsNaming(fset *token.FileSet, file *ast.File, names *regexp.Regexp) (out []string) {
 	ast.Inspect(file, func(n ast.Node) bool {
 		if lit, ok := n.(*ast.BasicLit); ok && lit.Kind == token.STRING {
@@ -56,7 +57,10 @@ func TestTheNamesOfTimeLimitsAreTypedInTheirTableAlone(t *testing.T) {
 	var names []string
 	for i := range timeLimits {
 		row := &timeLimits[i]
-		names = append(names, row.field, row.key)
+		names = append(names, row.field)
+		if row.key != "" {
+			names = append(names, row.key)
+		}
 		if row.alias != "" {
 			names = append(names, row.alias)
 		}

@@ -13,7 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// If the delivery of a notice fails, it is repeated with the same id.
+// If the delivery of a notice fails, the notice is delivered again with the same id.
 func TestAFailedNoticeIsNeitherLostNorDoubled(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var ids []string
@@ -48,7 +48,8 @@ func TestAFailedNoticeIsNeitherLostNorDoubled(t *testing.T) {
 	})
 }
 
-// A repeated notice is unchanged, even if the host has modified the first one.
+// A repeated notice is unchanged, even if the host has modified the notice that it got
+// first.
 func TestANoticeIsRepeatedUnchanged(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var items []string
@@ -71,7 +72,7 @@ func TestANoticeIsRepeatedUnchanged(t *testing.T) {
 }
 
 // noticeIs checks that the notice is in the given state. If the record has expired, the
-// check passes too, because only a settled notice lets it expire.
+// check passes too, because a record expires only after its notice has been settled.
 func noticeIs(t *testing.T, m *bgagent.BackgroundManager, id string, s bgagent.NoticeState) {
 	t.Helper()
 	task, err := m.Get(id)
@@ -150,8 +151,9 @@ func TestANoticeThatWaitedForItsBatchIsTriedAsOftenAsAnyOther(t *testing.T) {
 	})
 }
 
-// A notice may be given up while its delivery is still running. It is then delivered once.
-// If the host accepts it, nobody else gets it. If the host refuses it, it can be taken.
+// A notice can be given up while its delivery is still running. If the host then accepts
+// the notice, it is not delivered a second time. If the host refuses the notice, it can
+// still be taken.
 func TestWhatWasGivenUpOnItsWayIsToldOnce(t *testing.T) {
 	for name, answer := range map[string]error{"taken after all": nil, "not taken": errors.New("gone")} {
 		t.Run(name, func(t *testing.T) {
@@ -249,8 +251,8 @@ func TestNoticeForAScopeIsHeldAfterOneTry(t *testing.T) {
 	})
 }
 
-// When the manager gives up on the notice about one task, the record of another task may
-// expire, although a notice about that other task is owed to the same parent.
+// The parent is deleted while it is owed notices about more tasks than RetainTasks allows. The
+// manager gives up all these notices, and then drops records until at most one is left.
 func TestGivingUpManyNoticesUnderALimitOfRecords(t *testing.T) {
 	bubble(t, working(time.Second), bgagent.Config{RetainTasks: 1, Limits: bgagent.Limits{Default: 9}, Notify: func(context.Context, string, bgagent.Notice) error { return bgagent.ErrBusy }}, func(t *testing.T, m *bgagent.BackgroundManager) {
 		var ids []string
@@ -265,8 +267,8 @@ func TestGivingUpManyNoticesUnderALimitOfRecords(t *testing.T) {
 	})
 }
 
-// A task may wait for a slot to get a notice as its next prompt. Meanwhile, the task that
-// the notice is about may be read and expire.
+// A task waits for a slot, because its next prompt is a notice about another task. In the
+// meantime, the other task is read and expires.
 func TestTurnWhoseNoticeHasExpired(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var m *bgagent.BackgroundManager

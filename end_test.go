@@ -97,6 +97,7 @@ func TestEndsThatAreNotCompletedCascade(t *testing.T) {
 		require.NoError(t, err)
 		synctest.Wait()
 		m.SessionDeleted(session)
+		synctest.Wait()
 		require.Equal(t, bgagent.CauseSessionDeleted, get(t, m, a.ID).Cause)
 		require.Equal(t, bgagent.CauseParentEnded, get(t, m, child.ID).Cause)
 		require.Equal(t, bgagent.NoticeGivenUp, get(t, m, child.ID).Notice, "nothing is sent into a session whose task has ended")
@@ -107,14 +108,15 @@ func TestEndsThatAreNotCompletedCascade(t *testing.T) {
 
 		b := launch(t, m, "b")
 		m.SessionDeleted("root")
+		synctest.Wait()
 		require.Equal(t, bgagent.CauseParentEnded, get(t, m, b.ID).Cause)
 		_, err = m.Launch(t.Context(), root, bgagent.LaunchInput{Agent: "worker", Prompt: "late"})
 		require.ErrorIs(t, err, bgagent.ErrSessionEnded)
 	})
 }
 
-// delegates returns a function for turns that last for the duration d. If the prompt of the
-// turn is "delegate", the turn launches a task for each of the prompts.
+// delegates returns a function for turns that last for the duration d. If the prompt of the turn is
+// "delegate", the turn launches one task for each element of prompts.
 func delegates(m **bgagent.BackgroundManager, d time.Duration, prompts ...string) func(context.Context, string, bgagent.Prompt, *bgagent.Reporter) (bgagent.TurnEnd, error) {
 	return func(ctx context.Context, session string, p bgagent.Prompt, r *bgagent.Reporter) (bgagent.TurnEnd, error) {
 		if p.Text == "delegate" {
@@ -146,8 +148,9 @@ func TestCascadeReachesEveryChildWhileRecordsExpire(t *testing.T) {
 	})
 }
 
-// When the task of a session ends, only owed notices about its children keep the node of the
-// session. The cascade must survive that these children, and with them the node, expire.
+// When the task of a session ends, the node of the session exists only because notices about its
+// children are owed. During the cascade, these children expire and the node is removed. The cascade
+// must still finish.
 func TestCascadeSurvivesTheForgettingOfItsNode(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var m *bgagent.BackgroundManager
@@ -235,6 +238,7 @@ func TestAWaitingTaskEndsWhenNothingIsOwedToItAnyMore(t *testing.T) {
 		require.Len(t, n.Items, 1)
 		live, owed := m.Outstanding(s)
 		require.Zero(t, live+owed)
+		synctest.Wait()
 		require.Equal(t, bgagent.Completed, get(t, m, p.ID).Status, "it waits for nothing")
 	})
 }

@@ -9,11 +9,11 @@ import (
 
 // The errors that a caller can test for with [errors.Is].
 var (
-	// ErrClosed is returned by every method that starts tasks or attempts once Close or Drain has
-	// begun. Messages returns ErrClosed after Close has begun. Drain returns it if Close begins
-	// first. Quiet returns it if Close has returned although the session may still run. Run and
-	// Wait do not return it if Close begins while they wait: they return the tasks that Close has
-	// cancelled.
+	// ErrClosed is returned after Close or Drain has begun, by every method that starts tasks or
+	// attempts. Messages returns ErrClosed after Close has begun. Drain returns ErrClosed if Close
+	// begins first. Quiet returns ErrClosed if Close has returned although the session might still
+	// run. Run and Wait do not return ErrClosed if Close begins while they wait. They return the
+	// tasks that Close has cancelled.
 	ErrClosed = errors.New("the manager is closed")
 
 	// ErrUnknownTask is returned if no task has the id, and the manager does not remember an
@@ -32,7 +32,8 @@ var (
 	ErrStillLive = errors.New("the task has not ended yet")
 
 	// ErrNotStopped is returned by Resume if the session of an earlier attempt did not stop in time
-	// and may still be in a turn. Quiet returns it if the record of such a task has expired.
+	// and might still be in a turn. Quiet returns ErrNotStopped if the session of an expired task
+	// did not stop.
 	ErrNotStopped = errors.New("the session of the earlier attempt did not stop")
 
 	// ErrAlreadyEnded is returned by Cancel for a task that has ended. Cancel then changes nothing.
@@ -41,46 +42,53 @@ var (
 	// ErrDepth is returned by Launch if the task would be deeper than Config.MaxDepth allows.
 	ErrDepth = errors.New("tasks may not delegate any further")
 
-	// ErrTooManyTasks is returned by Launch and Resume if the root session has as many live tasks
-	// as Config.MaxTasksPerRoot allows.
+	// ErrTooManyTasks is returned by Launch and Resume if the root session already has the maximum
+	// number of live tasks, which is Config.MaxTasksPerRoot.
 	ErrTooManyTasks = errors.New("too many live tasks")
 
-	// ErrSessionEnded is returned by Launch if the calling session belongs to a task that was ended
-	// from outside, such as by Cancel or by a time limit.
+	// ErrSessionEnded is returned by Launch and Resume if the calling session was deleted, or if it
+	// belongs to a task that has failed, was cancelled, or waits for its next attempt to begin while
+	// the session is still being stopped.
 	ErrSessionEnded = errors.New("the calling session's own task has ended")
 
-	// ErrParentCycle is returned by Launch if the parents of the calling session form a cycle.
+	// ErrParentCycle is returned by Launch and Resume if the parents of the calling session form a
+	// cycle.
 	ErrParentCycle = errors.New("the parents of the session form a cycle")
 
-	// ErrGoesOn is returned by Run and Wait, together with the tasks, if the deadline has passed or
-	// if waiting longer could deadlock. The tasks that have not ended continue in the background, and
-	// their ends will be reported.
+	// ErrGoesOn is returned by Run and Wait, together with the tasks, if a longer wait could cause a
+	// deadlock. Run also returns ErrGoesOn if the deadline has passed. The tasks that have not ended
+	// continue in the background, and their ends will be reported.
 	ErrGoesOn = errors.New("the task goes on in the background")
 
 	// ErrNothingOwed is returned by NextNotice if no notice is owed to the session and no task that
 	// the session has launched is live.
 	ErrNothingOwed = errors.New("nothing is owed to the session")
 
-	// ErrBusy is returned by a client if the session is in a turn. If the call was to deliver a
-	// notice, the delivery is repeated later. If the call was to start a turn, the prompt has failed.
+	// ErrBusy is returned by a client, or by Config.Notify, if the session is in a turn. If the call
+	// was to deliver a notice, the delivery is repeated later. If the call was to start a turn, the
+	// prompt has failed.
 	ErrBusy = errors.New("the session is busy")
 
-	// ErrNoSession is returned by a client for a session that does not exist.
+	// ErrNoSession is returned by a client, or by Config.Notify, for a session that does not exist.
+	// Resume returns ErrNoSession if the session of the task was deleted. Messages returns it if the
+	// task has no session.
 	ErrNoSession = errors.New("no such session")
 
 	// ErrUnreachable is returned, wrapped, by CreateSession, StartTurn or RunTurn of a client if
-	// the agent runtime cannot be reached and nothing was started, so that a repetition is safe. A
-	// refused connection is such a case; a lost answer is not. The start of the task then does not
-	// fail but is held back for at most Config.HostUnreachable. If several starts on the same
-	// client are held back, the manager repeats only one of them, and the others wait.
-	// [Task].Outage says since when the start of a task is held back.
+	// the agent runtime cannot be reached and nothing was started. The call can then be repeated
+	// safely. Clients return ErrUnreachable if a connection was refused, for example. They do not
+	// return it if an answer was lost, because the call might have started something. The start of
+	// the task does not fail then. It is held back for at most Config.HostUnreachable. If several
+	// starts on the same client are held back, the manager repeats only one of them, and the others
+	// wait. [Task].Outage contains the time since which the start of a task is held back.
 	ErrUnreachable = errors.New("the agent runtime cannot be reached")
 )
 
-// InputError says which argument is wrong and which values are valid. It is returned by New,
-// NewConcurrencyManager, SetLimits, Launch, Run, Resume, RunResume, Wait, FormatConfig and the typed
-// functions of the tools. A function that returns an InputError has changed nothing. For errors in
-// a configuration file, see [*ConfigFileError].
+// InputError reports which argument is wrong and which values are valid. It is returned by New,
+// NewConcurrencyManager, SetLimits, Launch, Run, Resume, RunResume, Wait, LoadConfig, FormatConfig
+// and the functions that call the tools. The functions that create the clients in the packages
+// command, opencode and acp return it too. A function that returns an InputError has changed
+// nothing. For errors in a configuration file, see [*ConfigFileError].
 type InputError struct {
 	Field   string // name of the argument or field
 	Problem string // description of the error and of the valid values, without a full stop
@@ -89,17 +97,17 @@ type InputError struct {
 // Error returns the field and the problem in one line.
 func (e *InputError) Error() string { return e.Field + ": " + e.Problem }
 
-// ConfigFileError says what is wrong in a configuration file and which values are valid. ParseConfig
-// and LoadConfig return it joined with the other errors of the same files: use [errors.As] to get
-// the first one, or the method Unwrap() []error of the joined error to get all. FindConfigFiles
-// returns a single ConfigFileError.
+// ConfigFileError reports what is wrong in a configuration file and which values are valid.
+// ParseConfig and LoadConfig return it joined with the other errors about the same files. Use
+// [errors.As] to get the first error, or the method Unwrap() []error of the joined error to get all
+// errors. FindConfigFiles returns a single ConfigFileError.
 type ConfigFileError struct {
 	File    string // path or name of the file, as the caller gave it
 	Line    int    // line, counted from 1; 0 if the file could not be read
 	Column  int    // column in characters, counted from 1; 0 if Line is 0
 	Key     string // path of the key, such as background_task.staleTimeoutMs; empty if the error concerns no key
 	Problem string // description of the error and of the valid values, without a full stop
-	Err     error  // error of the file system, or nil
+	Err     error  // file system error, or nil
 }
 
 // Error returns the place, the key and the problem in one line. The place has the form
@@ -115,8 +123,8 @@ func (e *ConfigFileError) Error() string {
 // Unwrap returns Err, which matches [fs.ErrNotExist] if the file does not exist.
 func (e *ConfigFileError) Unwrap() error { return e.Err }
 
-// NoSuchAgentError says that an agent does not exist. Clients return it from CreateSession,
-// StartTurn or RunTurn. Its text becomes the reason of the task.
+// NoSuchAgentError reports that an agent does not exist. Clients return it from CreateSession,
+// StartTurn or RunTurn. Its text becomes the task's reason.
 type NoSuchAgentError struct {
 	Agent string
 	Known []string // names of the agents that exist; empty if the client does not list them
@@ -151,17 +159,17 @@ func (e *ExpiredError) Error() string {
 // Is reports whether target is [ErrExpired].
 func (e *ExpiredError) Is(target error) bool { return target == ErrExpired }
 
-// CloseError is returned by Close if tasks or host calls did not stop, or if ended tasks were
-// reported to no parent. The manager is closed nevertheless.
+// CloseError is returned by Close and Suspend if tasks or host calls did not stop, if ended tasks
+// were reported to no parent, or if changes could not be stored. Even then, the manager is closed.
 type CloseError struct {
-	NotStopped []string     // ids of tasks whose sessions may still run
+	NotStopped []string     // ids of tasks whose sessions might still run; after Suspend, of tasks whose last changes are not stored
 	Owed       []NoticeItem // ended tasks that were reported to no parent; TakeNotice still returns them
 	Hung       []string     // kinds of host calls that have not returned
 	Err        error        // error of the context if it ended before Close could finish, otherwise nil
 }
 
-// Error names the tasks and the host calls that did not stop, and says how many ended tasks were
-// not reported.
+// Error names the tasks and the host calls that did not stop. It also states how many ended tasks
+// were not reported.
 func (e *CloseError) Error() string {
 	var parts []string
 	if len(e.NotStopped) > 0 {
@@ -184,6 +192,12 @@ func (e *CloseError) Unwrap() error { return e.Err }
 
 // The errors that the state returns. They are in this file because the files of the state contain
 // no texts.
+
+func recordRefused(id string) error {
+	return fmt.Errorf("task %s: %w: it refuses the record of the task", id, ErrStore)
+}
+
+func storeIsLost(lost *lostError) error { return fmt.Errorf("%w: %w", ErrStore, lost) }
 
 func taskError(id string, why error) error { return fmt.Errorf("task %s: %w", id, why) }
 

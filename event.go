@@ -9,23 +9,26 @@ import (
 // EventKind is the kind of change that an [Event] reports.
 type EventKind uint8
 
-// The kinds of events of a manager.
+// The kinds of events that a manager sends.
 const (
-	_              EventKind = iota
-	EventLaunched            // a task was launched; it is pending
-	EventResumed             // an ended task was resumed; its new attempt is pending
-	EventStarted             // a pending attempt became running
-	EventPhase               // the phase of a running attempt changed, or its session became known
-	EventProgress            // Task.Progress changed; one event may cover several changes
-	EventEnded               // the attempt ended; there is exactly one such event per attempt
-	EventQuiet               // everything that the ended attempt started has stopped
-	EventOverLimit           // the session of an ended attempt did not stop in time; its slot went to the next task
-	EventNotice              // Task.Notice became final
-	EventExpired             // retention dropped the record of the task
-	EventMissed              // the subscriber was too slow; the field Missed says how many events were lost
+	_                 EventKind = iota
+	EventLaunched               // a task was launched; it is pending
+	EventResumed                // an ended task was resumed; its new attempt is pending
+	EventStarted                // a pending attempt became running
+	EventPhase                  // the phase of a running attempt changed, or its session became known
+	EventProgress               // Task.Progress changed; one event can cover several changes
+	EventEnded                  // the attempt ended; each attempt has exactly one event of the kind EventEnded or EventSuperseded
+	EventQuiet                  // everything that the ended attempt started has stopped
+	EventOverLimit              // the session of an ended attempt did not stop in time; its slot went to the next task
+	EventNotice                 // Task.Notice became final
+	EventExpired                // retention dropped the record of the task
+	EventStoreTrouble           // writes to the store have failed for Config.StoreTimeout, the store is lost, or the store refuses the record of Task; the log contains the error
+	EventSuperseded             // a new attempt of the task replaced the attempt; no EventEnded follows for the replaced attempt
+	EventBudget                 // 80 % of a limit of a budget is used; the field Budget contains the limit
+	EventMissed                 // the subscriber was too slow; the field Missed contains the number of lost events
 )
 
-var eventKindNames = [...]string{"none", "launched", "resumed", "started", "phase", "progress", "ended", "quiet", "over limit", "notice", "expired", "missed"}
+var eventKindNames = [...]string{"none", "launched", "resumed", "started", "phase", "progress", "ended", "quiet", "over limit", "notice", "expired", "store trouble", "superseded", "budget", "missed"}
 
 // String returns the name of the kind in lower case, such as "over limit".
 func (k EventKind) String() string { return enumName(eventKindNames[:], uint8(k)) }
@@ -38,13 +41,15 @@ func (k *EventKind) UnmarshalText(b []byte) error {
 	return enumOf(k, eventKindNames[:], "kind of event", b)
 }
 
-// Event reports one change to a subscriber. Task is a snapshot of the task from right after the
-// change.
+// Event reports one change to a subscriber. The field Task is a snapshot of the task, taken right
+// after the change.
 type Event struct {
-	Seq    uint64    `json:"seq"` // number of the event; it grows by one with every event of the manager
+	Seq    uint64    `json:"seq"` // number of the event; each event of the manager gets the next number
 	Kind   EventKind `json:"kind"`
 	Task   Task      `json:"task"`
 	Missed uint64    `json:"missed,omitempty"` // number of lost events; only for EventMissed
+
+	Budget *BudgetLimit `json:"budget,omitempty"` // the limit; only for EventBudget
 }
 
 // Subscription is a stream of events. [BackgroundManager.Subscribe] creates it.
@@ -60,9 +65,10 @@ type Subscription struct {
 }
 
 // Subscribe returns all current tasks in launch order, and a subscription to all later events. No
-// event between the two is lost. The subscription holds at most buffer unread events, or 256 if
-// buffer is not positive. If more events arrive, the oldest unread events are lost, and an
-// [EventMissed] reports their number. Call Close on the subscription when done.
+// event between the two is lost. The argument "buffer" is the maximum number of unread events that
+// the subscription holds. If it is not positive, the maximum is 256. If more events arrive, the
+// oldest unread events are lost, and an [EventMissed] reports their number. Call Close on the
+// subscription when it is no longer needed.
 func (m *BackgroundManager) Subscribe(buffer int) ([]Task, *Subscription) {
 	if buffer <= 0 {
 		buffer = 256
@@ -72,7 +78,9 @@ func (m *BackgroundManager) Subscribe(buffer int) ([]Task, *Subscription) {
 	m.update(func(st *state, _ int64) {
 		all := make([]*task, 0, len(st.tasks))
 		for _, t := range st.tasks {
-			all = append(all, t)
+			if st.shows(t) {
+				all = append(all, t)
+			}
 		}
 		slices.SortFunc(all, byLaunch)
 		tasks = make([]Task, len(all))

@@ -8,8 +8,8 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// The limit of the model decides. If there is none, the limit of its provider decides, and
-// otherwise the default.
+// The limit of the model decides. If the model has no limit, the limit of its provider decides. If
+// the provider has no limit either, the default limit decides.
 func ExampleConcurrencyManager() {
 	c, err := bgagent.NewConcurrencyManager(bgagent.Limits{
 		Model:    map[string]int{"claude-opus-4-5": 2},
@@ -84,7 +84,7 @@ func ExampleConcurrencyManager_SetLimits() {
 	// true bgagent: limits: Limits.Provider["OpenAI"]: is -5; it must be positive, 0 for not set, or Unlimited (-1)
 }
 
-// A Pool saves the look-up of the model's name in every call.
+// With a Pool, the model's name need not be looked up in every call.
 func ExamplePool() {
 	c, _ := bgagent.NewConcurrencyManager(bgagent.Limits{Provider: map[string]int{"openai": 1}})
 	pool := c.Pool("openai/gpt-5")

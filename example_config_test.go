@@ -45,7 +45,7 @@ func ExampleFileConfig_Settings() {
 	file, err := bgagent.ParseConfig("oh-my-opencode.json", []byte(`{
   "background_task": {
     "modelConcurrency": { "gpt-5.2": 2 },
-    "circuitBreaker": { "enabled": true },
+    "quotaRouting": { "enabled": true },
   },
 }`))
 	if err != nil {
@@ -62,7 +62,7 @@ func ExampleFileConfig_Settings() {
 	// modelConcurrency["gpt-5.2"] 2 oh-my-opencode.json:3:27
 	// defaultConcurrency 5 default
 	// maxDepth 1 default
-	// oh-my-opencode.json:4:5: background_task.circuitBreaker is ignored: tool calls are not limited here
+	// oh-my-opencode.json:4:5: background_task.quotaRouting is ignored: the program chooses models with Config.Model
 }
 
 func ExampleFormatConfig() {

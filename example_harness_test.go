@@ -37,7 +37,7 @@ func Example_harness() {
 		tools[tool.Name] = tool
 	}
 	calls := 0
-	call := func(name, args string) any { // makes a tool call of the model
+	call := func(name, args string) any { // makes a tool call as the model
 		calls++
 		by := bgagent.Caller{Session: "main", ToolCallID: fmt.Sprint("call_", calls)}
 		result, err := tools[name].Call(bgagent.WithCaller(ctx, by), json.RawMessage(args))

@@ -12,7 +12,7 @@ import (
 
 // The names, descriptions and schemas of the tools are passed to the model's API in the
 // request. When the model calls a tool, the harness passes the arguments to Call, together
-// with the session in which the model made the call.
+// with the session that the call comes from.
 func ExampleTools() {
 	m, err := bgagent.New(working(10*time.Millisecond), bgagent.Config{})
 	if err != nil {
@@ -32,7 +32,7 @@ func ExampleTools() {
 	call := func(name, args string) bgagent.ToolResult {
 		r, err := tools[name].Call(ctx, json.RawMessage(args))
 		if err != nil {
-			panic(err) // an error is always a mistake of the host, never of the model
+			panic(err) // an error is always the host's mistake, never the model's
 		}
 		return r
 	}

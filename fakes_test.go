@@ -17,7 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// goRunner is a TurnRunner whose turns are a function of the test.
+// goRunner is a TurnRunner whose turns call a function of the test.
 type goRunner struct {
 	mu     sync.Mutex
 	n      int
@@ -107,7 +107,7 @@ type server struct {
 	hidesPrompts bool // if set, messages do not name the prompt that they answer
 
 	createErr, startErr, statusErr, readErr error
-	statuses                                func(map[string]bgagent.SessionStatus) // changes an answer of Statuses
+	statuses                                func(map[string]bgagent.SessionStatus) // changes a result of Statuses
 	abort                                   func(ctx context.Context, session string) error
 }
 
@@ -215,8 +215,8 @@ func (f *server) Messages(ctx context.Context, session string, after bgagent.Cur
 	return page, nil
 }
 
-// do calls change with the server's lock held, so that it can change the server while the
-// server is in use.
+// The method do calls the function "change" with the server's lock held. So a test can
+// change the server while the server is in use.
 func (f *server) do(change func()) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -266,6 +266,7 @@ type inbox struct {
 	mu      sync.Mutex
 	notices []bgagent.Notice
 	fail    func(n int) error // returns the error for the n-th call, counted from 1
+	seen    func(n bgagent.Notice)
 	calls   int
 }
 
@@ -273,6 +274,9 @@ func (b *inbox) notify(ctx context.Context, session string, n bgagent.Notice) er
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.calls++
+	if b.seen != nil {
+		b.seen(n)
+	}
 	if b.fail != nil {
 		if err := b.fail(b.calls); err != nil {
 			return err
@@ -280,6 +284,20 @@ func (b *inbox) notify(ctx context.Context, session string, n bgagent.Notice) er
 	}
 	b.notices = append(b.notices, n)
 	return nil
+}
+
+// called returns the number of calls.
+func (b *inbox) called() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.calls
+}
+
+// answers makes all calls from now on return nil.
+func (b *inbox) answers() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.fail = nil
 }
 
 func (b *inbox) all() []bgagent.Notice {
@@ -342,8 +360,8 @@ func ended(t *testing.T, m *bgagent.BackgroundManager, ids ...string) []bgagent.
 	return tasks
 }
 
-// fullBatch launches as many tasks as there are slots. It checks that no slot was lost: all
-// these tasks must run at the same time.
+// fullBatch launches one task for each slot. It checks that no slot was lost: all these
+// tasks must run at the same time.
 func fullBatch(t *testing.T, m *bgagent.BackgroundManager, slots int) {
 	t.Helper()
 	for i := range slots {
@@ -389,7 +407,7 @@ func hostError(session string, stop bgagent.StopReason) bgagent.HostEvent {
 	return bgagent.HostEvent{Kind: bgagent.HostError, Session: session, Stop: stop, Error: "x"}
 }
 
-// untold changes an answer of Statuses to the answer of a client that cannot report
+// untold changes a result of Statuses to the answer of a client that cannot report
 // statuses.
 func untold(m map[string]bgagent.SessionStatus) {
 	for id := range m {

@@ -68,7 +68,7 @@ func TestFiguresOutliveTheRecordsAndClose(t *testing.T) {
 		time.Sleep(2 * time.Minute)
 		launch(t, m, "two")
 		synctest.Wait()
-		require.ErrorAs(t, m.Close(t.Context()), new(*bgagent.CloseError)) // the end of the second task was not reported
+		require.ErrorAs(t, m.Close(t.Context()), new(*bgagent.CloseError)) // the end of the second task was not reported, so Close returns an error
 		f := m.Figures()
 		require.Equal(t, map[bgagent.Cause]uint64{bgagent.CauseCaller: 1, bgagent.CauseClosed: 1}, f.Causes)
 		require.Equal(t, []int{0, 0, 1, 1}, []int{f.Live, f.Stopping, f.Owed, f.Kept})

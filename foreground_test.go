@@ -50,7 +50,8 @@ func TestASessionInsideATaskDoesNotWaitForWhatNeedsItsSlot(t *testing.T) {
 		var err error
 		f.goRunner.run = func(ctx context.Context, s string, p bgagent.Prompt, r *bgagent.Reporter) (bgagent.TurnEnd, error) {
 			if p.Text == "parent" {
-				// The session "helper" delegates. The host knows it as a child of this session.
+				// The session "helper" delegates. The host reports that session as a child of this
+				// session.
 				_, err = m.Run(ctx, bgagent.Caller{Session: "helper"}, bgagent.LaunchInput{Agent: "worker", Prompt: "child"})
 				return bgagent.TurnEnd{Text: "x"}, nil
 			}
@@ -131,6 +132,12 @@ func TestForegroundLivesAsLongAsItsCaller(t *testing.T) {
 		go func() { time.Sleep(time.Minute); cancel() }()
 		task, err = m.Run(ctx, root, in)
 		require.ErrorIs(t, err, context.Canceled)
+		if *withStore { // the context has ended before the end of the task is durable
+			require.ErrorIs(t, err, bgagent.ErrStore)
+			require.Equal(t, bgagent.PhaseStoring, task.Phase)
+			synctest.Wait()
+			task = get(t, m, task.ID)
+		}
 		require.Equal(t, bgagent.Cancelled, task.Status)
 
 		ctx, cancel = context.WithTimeout(t.Context(), time.Minute)

@@ -25,7 +25,10 @@ type hostClient struct {
 	finder    SessionFinder
 	lister    AgentLister
 	forgetter SessionForgetter
-	kick      chan struct{} // a token makes the client's polling goroutine sweep at once
+	restorer  SessionRestorer
+	costs     CostReporter
+	tokens    TokenReporter
+	kick      chan struct{} // a token in this channel makes the client's polling goroutine sweep at once
 }
 
 // host returns the hostClient whose record in the state is cl.
@@ -57,8 +60,13 @@ func (m *BackgroundManager) addClient(name string, sc SessionClient) error {
 	cl.finder, _ = sc.(SessionFinder)
 	cl.lister, _ = sc.(AgentLister)
 	cl.forgetter, _ = sc.(SessionForgetter)
+	cl.costs, _ = sc.(CostReporter)
+	cl.tokens, _ = sc.(TokenReporter)
+	if cl.runner != nil {
+		cl.restorer, _ = sc.(SessionRestorer)
+	}
 	cl.rec = &client{
-		name: name, runner: cl.runner != nil, starter: cl.starter != nil, reads: cl.reader != nil, todos: cl.todos != nil, forgets: cl.forgetter != nil,
+		name: name, runner: cl.runner != nil, starter: cl.starter != nil, reads: cl.reader != nil, todos: cl.todos != nil, forgets: cl.forgetter != nil, restores: cl.restorer != nil,
 		followed: map[*attempt]struct{}{}, parents: map[*node]struct{}{},
 	}
 	m.hosts = append(m.hosts, cl)
@@ -101,16 +109,16 @@ type hostPanic struct {
 func (e *hostPanic) Error() string { return e.text }
 
 // panicked returns the error for a panic with the value v. It formats v at once, because formatting
-// may call code of the host.
+// can call code of the host.
 func panicked(v any) error {
 	return &hostPanic{text: fmt.Sprintf("the host's function panicked: %v", v), stack: debug.Stack()}
 }
 
 var errGoexit = &hostPanic{text: "the host's function called runtime.Goexit"}
 
-// hostError is a copy of the facts that the manager needs from an error of the host. The methods of
-// the host's error are code of the host: they may panic or call the manager. Therefore lookedAt
-// calls them only once, right after the host call and never under the lock.
+// hostError is a copy of the facts that the manager needs from an error that the host returned. The
+// methods of the host's error are code of the host: they can panic or call the manager. Therefore
+// lookedAt calls them only once, right after the host call and never under the lock.
 type hostError struct {
 	text string
 	is   []error // known errors that the host's error matches
@@ -121,8 +129,8 @@ func (e *hostError) Error() string { return e.text }
 
 func (e *hostError) Unwrap() []error { return e.is }
 
-// lookedAt returns err as a hostError, or nil if err is nil. Because lookedAt calls methods of err,
-// call it only where a panic counts as a panic of the host's function.
+// lookedAt returns err as a hostError, or nil if err is nil. Call lookedAt only where a panic
+// counts as a panic of the host's function, because lookedAt calls methods of err.
 func lookedAt(err error) error {
 	if err == nil {
 		return nil
@@ -140,12 +148,12 @@ func lookedAt(err error) error {
 	return e
 }
 
-// errTookTooLong is the error that within wraps when the timeout has passed.
+// errTookTooLong is the error that the function "within" wraps when the timeout has passed.
 var errTookTooLong = errors.New("no answer in time")
 
-// within makes a host call on a separate goroutine. It waits until the call returns, the timeout
-// passes or ctx ends. If the call has not returned by then, within ends the context of the call and
-// no longer waits for it. A panic or a Goexit becomes an error.
+// The function "within" makes a host call on a separate goroutine. It waits until the call returns,
+// the timeout passes or ctx ends. If the call has not returned by then, the function "within" ends
+// the context of the call and no longer waits for the call. A panic or a Goexit becomes an error.
 func within[T any](ctx context.Context, m *BackgroundManager, k goKind, what string, timeout time.Duration, f func(context.Context) (T, error)) (T, error) {
 	type answer struct {
 		value T
@@ -214,15 +222,15 @@ func (m *BackgroundManager) tellForgotten() {
 	}
 }
 
-// hostErrors keeps the errors that failed host calls of attempts have returned, unchanged. They are
-// kept outside the state, which must not call their methods.
+// hostErrors keeps the original errors that failed host calls of attempts have returned. The errors
+// are kept outside the state, because the state must not call their methods.
 type hostErrors struct {
 	mu  sync.Mutex       // guards the map; no host code is called while mu is held
 	all map[string]error // error by task id
 }
 
-// keep remembers the error of a task's latest attempt. If err is nil, keep forgets the remembered
-// error.
+// keep remembers the error of a task's latest attempt. If err is nil, the remembered error is
+// forgotten.
 func (h *hostErrors) keep(task string, err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -242,7 +250,7 @@ func (h *hostErrors) of(task string) error {
 	return h.all[task]
 }
 
-// Err returns the error of the last failed call of CreateSession, RunTurn or StartTurn in the
+// Err returns the error of the last failed call to CreateSession, RunTurn or StartTurn in the
 // task's latest attempt. The result is the error that the client returned, so that errors.Is and
 // errors.As work with it. Err returns nil if no call has failed, if the attempt is pending or
 // running, or if the record of the task has expired. Task.Reason describes the same error in words.
@@ -259,13 +267,13 @@ func (m *BackgroundManager) Err(id string) error {
 }
 
 // turnContext is the context of an attempt's host calls. It ends when the attempt ends, and has the
-// values of the launch's context. It is a field of the attempt, and it creates its channel only on
-// demand: contexts of the standard library took a fifth of the time of a short task.
+// values of the launch's context. It is a field of the attempt and creates its channel only on
+// demand. Contexts of the standard library would take a fifth of the time of a short task.
 type turnContext struct {
 	values launchValues
 
 	mu    sync.Mutex
-	done  chan struct{} // created by the first call of Done
+	done  chan struct{} // created by the first call to Done
 	err   error
 	after map[*func()]struct{} // functions that AfterFunc has registered
 }
@@ -282,7 +290,8 @@ func valuesOf(ctx context.Context) launchValues {
 	return launchValues{context.WithoutCancel(ctx)}
 }
 
-// closedChannel is the channel that Done returns if the context ended before the first call of Done.
+// closedChannel is the channel that Done returns if the context ended before the first call to
+// Done.
 var closedChannel = func() chan struct{} {
 	ch := make(chan struct{})
 	close(ch)
@@ -325,8 +334,9 @@ func valueOf(values launchValues, key any) any {
 	return values.from.Value(key)
 }
 
-// AfterFunc runs f on a new goroutine when the context ends, unless stop is called before. Package
-// context calls this method if it exists. A derived context then needs no goroutine.
+// AfterFunc runs f on a new goroutine when the context ends, unless the function "stop" is called
+// before. Package context calls this method if a parent context has it. A derived context then
+// needs no goroutine.
 func (c *turnContext) AfterFunc(f func()) (stop func() bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -347,7 +357,7 @@ func (c *turnContext) AfterFunc(f func()) (stop func() bool) {
 	}
 }
 
-// end ends the context. Further calls of end do nothing.
+// end ends the context. Further calls to the method "end" do nothing.
 func (c *turnContext) end() {
 	c.mu.Lock()
 	defer c.mu.Unlock()

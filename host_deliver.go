@@ -6,11 +6,11 @@ import (
 	"slices"
 )
 
-// This file delivers notices to root sessions. The session of a task gets its notices as the prompt
-// of its next turn instead.
+// This file delivers notices to root sessions. The session of a task gets notices in another way:
+// as the prompt of its next turn.
 
-// deliver delivers the notices that are owed to a root session, until no notice is due. The state
-// starts at most one goroutine for deliver per node.
+// deliver delivers the notices that are owed to a root session, until no notice is due. At most one
+// goroutine per node runs this method at any time.
 func (m *BackgroundManager) deliver(n *node) {
 	for {
 		seen, cl := m.parentState(n.session)
@@ -21,8 +21,20 @@ func (m *BackgroundManager) deliver(n *node) {
 		if env == nil {
 			return
 		}
+		told := m.words.told(env.notice)
+		if m.cfg.Store != nil {
+			sealed := m.sealNotice(n, env, told.Text)
+			m.update(func(st *state, _ int64) {
+				if sealed = sealed && !st.closing; !sealed { // Close or Suspend began during the write
+					st.abandonDelivery(n, env)
+				}
+			})
+			if !sealed {
+				return
+			}
+		}
 		answer, detail := noticeRecorded, ""
-		switch err := m.notify(cl, n.session, m.words.told(env.notice)); {
+		switch err := m.notify(cl, n.session, told); {
 		case err == nil:
 		case errors.Is(err, ErrBusy):
 			answer = noticeBusy
@@ -82,13 +94,13 @@ func (m *BackgroundManager) parentState(session string) (state parentState, by *
 	return state, nil
 }
 
-// notify passes a notice to the host. If Config.Notify is nil, it tries the clients one after the
-// other. The argument "by" is the client that knows the session, or nil; notify tries this client
-// first.
+// notify passes a notice to the host. If Config.Notify is nil, it calls the clients that are
+// notifiers, one after the other, until one of them knows the session. The argument "by" is the
+// client that knows the session, or nil. This client is called first.
 func (m *BackgroundManager) notify(by *client, session string, n Notice) error {
 	call := func(f func(context.Context, string, Notice) error) error {
 		_, err := within(m.base, m, goNotify, "Notify", m.cfg.CallTimeout, func(ctx context.Context) (struct{}, error) {
-			n := n // a copy, because the host may change it and a repetition must deliver the same notice
+			n := n // pass a copy, because the host might change the notice and a repetition must deliver the same notice
 			n.Items, n.Batch = slices.Clone(n.Items), slices.Clone(n.Batch)
 			return struct{}{}, lookedAt(f(ctx, session, n))
 		})

@@ -26,6 +26,12 @@ const (
 	logPanicked
 	logUnreachable
 	logTodosFailed
+	logStoreFailed
+	logNoContext
+	logStoreLost
+	logStoreAside
+	logSavedTooLong
+	logNoCost
 )
 
 var logMessages = [...]string{
@@ -35,7 +41,12 @@ var logMessages = [...]string{
 	logStatusesFailed: "asking for statuses failed", logReadFailed: "reading messages failed",
 	logNoticeFailed: "a notice could not be delivered", logNoticeGivenUp: "a notice was given up",
 	logPanicked: "a host function panicked", logUnreachable: "a client cannot be reached, and its starts wait",
-	logTodosFailed: "reading todos failed",
+	logTodosFailed: "reading todos failed", logStoreFailed: "writing a batch to the store failed",
+	logNoContext:    "tasks of an earlier process have no context values; see Config.RestoreContext",
+	logStoreLost:    "the store is lost; the tasks have ended here",
+	logStoreAside:   "the store refuses a record; its changes are only in memory, and are tried again",
+	logSavedTooLong: "data given to SaveState are too long and are not stored",
+	logNoCost:       "an agent has used tokens and reported no cost, so a budget does not count its cost",
 }
 
 // logEntry is one entry for the log. It concerns either a task or a problem with a host.
@@ -43,15 +54,17 @@ type logEntry struct {
 	at   int64
 	kind logKind
 
-	task, session, agent string // set only if the entry concerns a task
+	// The following fields are set only if the entry concerns a task.
+	task, session, agent string
 	attempt              int
 	status               Status
 	cause                Cause
 
-	about, detail string // set only if the entry concerns a host
+	// The following fields are set only if the entry concerns a host.
+	about, detail string
 }
 
-// logQueue holds entries until a goroutine has written them. The logger is code of the host and may
+// logQueue holds entries until a goroutine has written them. The logger is code of the host and can
 // be slow, so it is never called under the lock. Entries beyond maxLogEntries are dropped, and only
 // their number is logged.
 type logQueue struct {
@@ -83,7 +96,7 @@ func (m *BackgroundManager) writeLogs() {
 	}
 }
 
-// writeEntry writes one entry. The details of a problem with a host may contain text that an agent
+// writeEntry writes one entry. The details of a problem with a host can contain text that an agent
 // wrote. Therefore they are logged only at debug level.
 func (m *BackgroundManager) writeEntry(e logEntry) {
 	at, text := wall(m.epoch, e.at), logMessages[e.kind]

@@ -6,12 +6,13 @@ import (
 	"time"
 )
 
-// stopPoll is the pause between two sweeps while a session is being stopped. It is short because
-// the slot of the session becomes free only when a sweep has found the session stopped.
+// stopPoll is the pause between two sweeps while a session is being stopped. The pause is short
+// because the slot of the session becomes free only when a sweep has found that the session has
+// stopped.
 const stopPoll = 250 * time.Millisecond
 
-// readPage is how many messages one call of Messages asks for. readPages is the maximum number of
-// calls of Messages in one read. The maximum exists because a client may report further messages
+// readPage is how many messages one call to Messages asks for. readPages is the maximum number of
+// calls to Messages in one read. The maximum exists because a client might report further messages
 // forever.
 const (
 	readPage  = 100
@@ -44,9 +45,9 @@ func (m *BackgroundManager) poll(cl *client) {
 	}
 }
 
-// sweep asks the client once for the statuses of all sessions that need polling. It queues the
-// sessions that may have new messages for reading. It does not wait for the reads, so that one slow
-// session does not delay the others.
+// sweep asks the client once for the statuses of all sessions that need polling. A session that
+// might have new messages is queued for reading. The method does not wait for the reads, so one
+// slow session does not delay the others.
 func (m *BackgroundManager) sweep(cl *client) {
 	var list []looked
 	var parents []*node
@@ -92,8 +93,8 @@ func (m *BackgroundManager) sweep(cl *client) {
 }
 
 // statuses asks the client for the statuses of sessions. If the client does not support the call,
-// every status is SessionUntold. On any other error statuses returns a nil map, in which every
-// status is SessionUnknown.
+// every status is SessionUntold. On any other error, it returns a nil map. Every status in a nil
+// map is SessionUnknown.
 func (m *BackgroundManager) statuses(cl *client, ids []string) (map[string]SessionStatus, error) {
 	answer, err := within(m.base, m, goPoll, "Statuses", m.cfg.StatusTimeout, func(ctx context.Context) (map[string]SessionStatus, error) {
 		answer, err := m.host(cl).starter.Statuses(ctx, ids)
@@ -142,7 +143,8 @@ func (m *BackgroundManager) lookNow(l looked) {
 }
 
 // look reads the new messages of a session whose status is already known, and lets the state judge
-// the session. The looking mark of the session is set, so no other goroutine reads it meanwhile.
+// the session. The flag "looking" of the attempt is set, so no other goroutine reads the session
+// meanwhile.
 func (m *BackgroundManager) look(l looked) {
 	a := l.a
 	o := observation{status: l.status, answered: l.status.State != SessionUnknown && l.status.State <= SessionUntold, poll: l.poll, at: l.at}
@@ -164,18 +166,7 @@ func (m *BackgroundManager) look(l looked) {
 	var pages []Page
 	var err error
 	if !skip && !o.read {
-		afresh := false
-		if pages, err = m.read(ctx, a.cl, l.session, cursor); err != nil && again && cursor != "" { // the cursor may be the cause of the error
-			pages, err = m.read(ctx, a.cl, l.session, "")
-			afresh = err == nil
-		}
-		if err != nil {
-			pages, o.why = nil, err.Error()
-		}
-		o.read, o.failed, o.afresh = err == nil, err != nil, again || cursor == ""
-		if afresh {
-			m.update(func(st *state, _ int64) { a.sight.readAfresh() })
-		}
+		pages, err = m.readNew(ctx, a, l.session, cursor, again, &o)
 	}
 	needTodos := false
 	var rest time.Duration // remaining time of TodoHold
@@ -185,9 +176,12 @@ func (m *BackgroundManager) look(l looked) {
 			st.wasLooked(a)
 			return
 		}
-		st.wasRead(a, l, pages, began, now)
 		if err != nil {
 			st.logText(logReadFailed, l.session, err.Error())
+		}
+		if skip = !st.wasRead(a, l, pages, began, now); skip { // a budget is used up
+			st.wasLooked(a)
+			return
 		}
 		if o.answered {
 			st.heard(a, now)
@@ -195,17 +189,42 @@ func (m *BackgroundManager) look(l looked) {
 		}
 		st.judge(a, o, now)
 		if a.live() && a.sight.lookAt > 0 && a.sight.said == SessionUnknown {
-			a.sight.said = l.said // keep the status for the next call of look
+			a.sight.said = l.said // keep the status for the next call to the method "look"
 		}
 		if needTodos = a.live() && a.sight.c.needsTodos; !needTodos {
 			st.wasLooked(a)
 		}
 		rest = time.Duration(a.sight.c.todoSince-now) + m.cfg.TodoHold
 	})
-	if skip || !needTodos {
-		return
+	if needTodos {
+		m.lookAtTodos(ctx, l, o, min(m.cfg.CallTimeout, rest))
 	}
-	todos, err := within(ctx, m, goPoll, "Todos", min(m.cfg.CallTimeout, rest), func(ctx context.Context) ([]Todo, error) {
+}
+
+// readNew reads the messages after the cursor for an observation, and completes the observation. If
+// the messages could not be read the last time either, the cursor might be the cause of the error:
+// readNew then reads them from the beginning.
+func (m *BackgroundManager) readNew(ctx context.Context, a *attempt, session string, cursor Cursor, again bool, o *observation) (pages []Page, err error) {
+	afresh := false
+	if pages, err = m.read(ctx, a.cl, session, cursor); err != nil && again && cursor != "" {
+		pages, err = m.read(ctx, a.cl, session, "")
+		afresh = err == nil
+	}
+	if err != nil {
+		pages, o.why = nil, err.Error()
+	}
+	o.read, o.failed, o.afresh = err == nil, err != nil, again || cursor == ""
+	if afresh {
+		m.update(func(st *state, _ int64) { a.sight.readAfresh() })
+	}
+	return pages, err
+}
+
+// lookAtTodos reads the todos of a session, because without them the observation cannot be judged. It
+// waits for at most the given time.
+func (m *BackgroundManager) lookAtTodos(ctx context.Context, l looked, o observation, most time.Duration) {
+	a := l.a
+	todos, err := within(ctx, m, goPoll, "Todos", most, func(ctx context.Context) ([]Todo, error) {
 		todos, err := m.host(a.cl).todos.Todos(ctx, l.session)
 		return todos, lookedAt(err)
 	})
@@ -219,7 +238,7 @@ func (m *BackgroundManager) look(l looked) {
 			default:
 				st.logText(logTodosFailed, l.session, err.Error())
 			}
-			o.poll = false // judge must not count the same poll twice
+			o.poll = false // the same poll must not be counted twice
 			st.judge(a, o, now)
 		}
 		st.wasLooked(a)

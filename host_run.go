@@ -14,21 +14,28 @@ import (
 // with that method.
 
 // work makes the host calls of an attempt. Then it makes the host calls of further attempts that
-// have got a slot, until there is no such attempt.
+// have got a slot, until no such attempt is left.
 func (m *BackgroundManager) work(a *attempt) {
 	var j job
-	// Ask for the host call again, so that step prepares it in j.
+	// Ask for the host call again, so that the method "step" prepares it in j.
 	m.workOn(m.step(func(st *state, _ int64) { st.wantCall(a) }, &j), &j)
 }
 
 // workOn makes the host call that is prepared in j, and the calls that follow from its answer.
 func (m *BackgroundManager) workOn(a *attempt, j *job) {
 	for a != nil {
-		if n := j.prompt.Notice; n != nil && j.call != callCreate {
-			n.Text = m.words.notice(*n)
+		if n := j.prompt.Notice; n != nil && (j.call == callRun || j.call == callStart) {
+			*n = m.words.told(*n)
 			j.prompt.Text = n.Text
 		}
 		switch j.call {
+		case callWait:
+			m.awaitKept(a)
+			a = m.step(func(st *state, _ int64) { st.wantCall(a) }, j)
+		case callRestore:
+			a = m.callRestore(a, j)
+		case callSeal:
+			a = m.seal(a, j)
 		case callCreate:
 			a = m.callCreate(a, j)
 		case callRun:
@@ -107,11 +114,26 @@ func (m *BackgroundManager) callStart(a *attempt, j *job) (next *attempt) {
 	if j.again {
 		err = m.catchUp(a, j)
 	}
+	if err == nil && m.cfg.Store != nil {
+		err = m.keptTurn(a) // wait until the position that the session has before the prompt is durable
+	}
 	if err == nil {
 		err = lookedAt(m.host(a.cl).starter.StartTurn(&a.ctx, j.session, j.prompt))
 	}
 	returned = true
 	return m.turnStarted(a, err, j)
+}
+
+// keptTurn waits until the turn's record is durable. It returns an error if the session must not be
+// prompted, because the attempt has ended or the manager has closed the store.
+func (m *BackgroundManager) keptTurn(a *attempt) (err error) {
+	m.awaitKept(a)
+	m.view(func(st *state) {
+		if !a.live() || !st.kept(a.t) {
+			err = context.Canceled
+		}
+	})
+	return err
 }
 
 // catchUp reads the messages that an earlier attempt has left in the session. Otherwise, these
@@ -123,17 +145,33 @@ func (m *BackgroundManager) catchUp(a *attempt, j *job) (err error) {
 		if failed != nil {
 			st.logText(logReadFailed, j.session, failed.Error())
 		}
-		if !st.caughtUp(a, pages, now) {
+		st.caughtUp(a, pages)
+	})
+	if m.cfg.Store != nil {
+		m.awaitKept(a)
+	}
+	m.update(func(st *state, now int64) {
+		if !st.handsOver(a, now) {
 			err = context.Canceled
 		}
 	})
 	return err
 }
 
+// answer applies the answer of a host call. If the answer arrives after the manager was suspended,
+// answer ignores it, because it only shows that the call was stopped.
+func (m *BackgroundManager) answer(f func(st *state, now int64), j *job) *attempt {
+	return m.step(func(st *state, now int64) {
+		if st.suspend != frozen {
+			f(st, now)
+		}
+	}, j)
+}
+
 // created applies the answer of CreateSession.
 func (m *BackgroundManager) created(a *attempt, id string, err error, j *job) *attempt {
 	failed := m.failureOf(a, doingCreate, err)
-	return m.step(func(st *state, now int64) { st.created(a, id, failed, now) }, j)
+	return m.answer(func(st *state, now int64) { st.created(a, id, failed, now) }, j)
 }
 
 // withAgents adds the names of the client's agents to a NoSuchAgentError that contains none. It
@@ -151,13 +189,13 @@ func (m *BackgroundManager) withAgents(cl *client, err error) error {
 // turnReturned applies the answer of RunTurn.
 func (m *BackgroundManager) turnReturned(a *attempt, end TurnEnd, err error, j *job) *attempt {
 	failed := m.failureOf(a, doingTurn, err)
-	return m.step(func(st *state, now int64) { st.turnReturned(a, end, failed, now) }, j)
+	return m.answer(func(st *state, now int64) { st.turnReturned(a, end, failed, now) }, j)
 }
 
 // turnStarted applies the answer of StartTurn.
 func (m *BackgroundManager) turnStarted(a *attempt, err error, j *job) *attempt {
 	failed := m.failureOf(a, doingPrompt, err)
-	return m.step(func(st *state, now int64) { st.turnStarted(a, failed, now) }, j)
+	return m.answer(func(st *state, now int64) { st.turnStarted(a, failed, now) }, j)
 }
 
 // failureOf converts the error of a host call to a hostFailure for the state. If the agent does not
@@ -192,7 +230,7 @@ func (m *BackgroundManager) failureOf(a *attempt, doing string, err error) hostF
 const abortPause = 200 * time.Millisecond
 
 // abort calls Abort for the session of an attempt. It repeats the call until a call has succeeded
-// and the state wants no further call, or until the stopping deadline passes.
+// and the state requests no further call, or until the stopping deadline passes.
 func (m *BackgroundManager) abort(a *attempt) {
 	// Limit each call to less than half of StopTimeout. If the first call hangs, a second call can
 	// then still end before the attempt's stopping deadline.
@@ -226,7 +264,8 @@ func (m *BackgroundManager) abort(a *attempt) {
 	}
 }
 
-// abortOnce calls Abort once for the given session, independently of abort.
+// abortOnce calls Abort once for the given session. It does not affect the calls that the method
+// "abort" makes.
 func (m *BackgroundManager) abortOnce(a *attempt, session string) {
 	var ctx context.Context
 	m.view(func(*state) { ctx = m.contextOf(a.t) })
@@ -244,8 +283,8 @@ func (m *BackgroundManager) callAbort(ctx context.Context, a *attempt, session s
 	return err
 }
 
-// abortReturned reports to the state that an Abort call has returned. The call may return long after
-// the manager has stopped waiting for it.
+// abortReturned reports to the state that an Abort call has returned. The call can return long
+// after the manager has stopped waiting for it.
 func (m *BackgroundManager) abortReturned(a *attempt) {
 	m.update(func(st *state, now int64) { st.abortReturned(a, now) })
 }

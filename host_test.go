@@ -23,7 +23,8 @@ type askingError struct{ ask func() }
 
 func (e *askingError) Error() string { e.ask(); return "asked" }
 
-// If the error that a host function returns panics, only the task of that function ends.
+// If the Error method of a host function's error panics, only the task of that function
+// ends.
 func TestAHostErrorThatPanicsEndsItsTaskOnly(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &goRunner{}
@@ -58,7 +59,7 @@ func TestAHostErrorMayAskTheManager(t *testing.T) {
 	})
 }
 
-// The methods of all other errors of a host may call the manager too.
+// The methods of all other errors from a host may call the manager too.
 func TestEveryHostErrorMayAskTheManager(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var m *bgagent.BackgroundManager
@@ -93,7 +94,7 @@ func TestEveryHostErrorMayAskTheManager(t *testing.T) {
 	})
 }
 
-// The methods of a context may be host code too, and may call the manager.
+// The methods of a context can be host code too. They may call the manager.
 func TestAContextMayAskTheManager(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var m *bgagent.BackgroundManager
@@ -206,7 +207,7 @@ func TestAFindSessionErrorMayPanic(t *testing.T) {
 	})
 }
 
-// handler is a handler of log records that calls the manager.
+// handler is a log handler that calls the manager.
 type handler struct {
 	slog.Handler
 	call func()

@@ -3,6 +3,9 @@ package bgagent
 import (
 	"errors"
 	"fmt"
+	"math"
+	"slices"
+	"strings"
 
 	"github.com/bgagent/bgagent/internal/inside"
 )
@@ -12,14 +15,22 @@ func init() {
 		m.(*BackgroundManager).view(func(st *state) { err = st.checkInvariants() })
 		return err
 	}
+	inside.CheckUnchanged = func(m any) (err error) {
+		m.(*BackgroundManager).view(func(st *state) {
+			if st.storing != nil {
+				err = st.checkUnchanged()
+			}
+		})
+		return err
+	}
 	inside.CheckAlways = func(m any, broken func(error)) {
 		if broken == nil {
 			broken = func(err error) { panic("bgagent: bug: " + err.Error()) }
 		}
-		of := m.(*BackgroundManager)
+		of, budget := m.(*BackgroundManager), recordBudget
 		of.update(func(*state, int64) {
 			of.check = func(st *state) {
-				if err := st.checkInvariants(); err != nil {
+				if err := st.checkWithin(&budget); err != nil {
 					broken(err)
 				}
 				if !of.armed() {
@@ -30,10 +41,25 @@ func init() {
 	}
 }
 
-// checkInvariants checks every index of the state, and compares every counter with a new count.
-// Tests call it with the lock held after every update and view. The list of invariants is in
-// manager.go.
+// recordBudget is the number of records that the checks of one manager compare before they compare
+// only recordsAtOnce records of tasks, and as many of sessions, after each update. Making a record takes
+// longer than all other checks of a task. Without this limit, a hammer run with a store spends most of
+// its time on comparing records.
+const (
+	recordBudget  = 1000
+	recordsAtOnce = 1
+)
+
+// checkInvariants checks every index of the state, and compares every counter with a new count. The
+// list of invariants is in manager.go.
 func (st *state) checkInvariants() error {
+	budget := math.MaxInt
+	return st.checkWithin(&budget)
+}
+
+// checkWithin is like checkInvariants, but it compares the records within a budget. In tests, it is
+// called after every update and every view, while the lock is held.
+func (st *state) checkWithin(budget *int) error {
 	c := checker{st: st, live: map[*node]int{}, tree: map[*node]account{}, kids: map[*node]int{}}
 	for _, t := range st.tasks {
 		c.task(t)
@@ -50,14 +76,73 @@ func (st *state) checkInvariants() error {
 			c.session(s)
 		}
 	}
+	if st.storing != nil {
+		c.records(budget)
+	}
 	c.expiry("settled", &st.keep.settled, true)
 	c.expiry("unsettled", &st.keep.unsettled, false)
 	checkAlarms(&c, st.deadlines.attempts, func(a *attempt) bool { return a.t.run == a && !a.t.is(flagForgotten) })
 	checkAlarms(&c, st.deadlines.queued, func(t *task) bool { return t.status == Pending && !t.is(flagForgotten) })
 	checkAlarms(&c, st.deadlines.nodes, func(n *node) bool { return st.nodes[n.session] == n })
+	checkAlarms(&c, st.deadlines.accounts, func(n *node) bool { return st.nodes[n.session] == n && n.spending != nil })
 	checkAlarms(&c, st.deadlines.outages, func(o *outage) bool { return o.cl.out == o })
 	if err := st.slots.Check(); err != nil {
 		c.errs = append(c.errs, err)
+	}
+	return errors.Join(c.errs...)
+}
+
+// records checks that the transitions have noted every change of a record. Once the budget is used
+// up, it checks a few random records. A change that nobody noted lasts until another change of the same
+// record is noted, so a later check can still find it.
+func (c *checker) records(budget *int) {
+	most := recordsAtOnce
+	if *budget > 0 {
+		most = len(c.st.tasks) + len(c.st.nodes)
+		*budget -= most
+	}
+	left := most
+	for _, t := range c.st.tasks { // in random order
+		if left == 0 {
+			break
+		}
+		left--
+		c.recordOfTask(t)
+	}
+	left = most
+	for _, n := range c.st.nodes {
+		if left == 0 {
+			break
+		}
+		left--
+		c.recordOfNode(n)
+	}
+}
+
+func (c *checker) recordOfTask(t *task) {
+	m, r := c.st.storing.tasks[t], c.st.recordTask(t)
+	same := m != nil && (m.dirty || m.refused || m.last == r.image())
+	c.expect(same, "the record of task %s has changed, and nobody noted it:\nthen %s\nnow  %s", t, lastOf(m), r.image())
+}
+
+func (c *checker) recordOfNode(n *node) {
+	m := c.st.storing.nodes[n]
+	if c.st.storing.aside[nodeKey(n.session)] {
+		return
+	}
+	r, keep := c.st.recordNode(n)
+	same := m == nil && !keep || m != nil && (m.dirty || m.refused || !keep && m.last == "" || keep && m.last == r.image())
+	c.expect(same, "the record of session %q has changed, and nobody noted it:\nthen %s\nnow  %s", n.session, lastOf(m), r.image())
+}
+
+// checkUnchanged checks that the records of the loaded tasks equal the records in the store. The field
+// Due of a record may differ, because a task that is no longer needed can be forgotten.
+func (st *state) checkUnchanged() error {
+	c := checker{st: st}
+	for _, t := range st.tasks {
+		r := st.recordTask(t)
+		_, then, _ := strings.Cut(lastOf(st.storing.tasks[t]), "\n")
+		c.expect(then == string(r.rec.Data), "task %s was loaded wrongly:\nthen %s\nnow  %s", t, then, r.rec.Data)
 	}
 	return errors.Join(c.errs...)
 }
@@ -76,15 +161,19 @@ type checker struct {
 
 func (c *checker) expect(ok bool, format string, args ...any) {
 	if !ok {
-		c.errs = append(c.errs, fmt.Errorf(format, args...))
+		c.errs = append(c.errs, fmt.Errorf(format, slices.Clone(args)...)) // the copy keeps args off the heap while ok is true
 	}
 }
+
+// String returns the id of the task. A check passes the task instead of its id, because this
+// allocates nothing.
+func (t *task) String() string { return t.id() }
 
 func (c *checker) task(t *task) {
 	st, a := c.st, t.run
 	num, ok := parseID(t.id())
-	c.expect(ok && st.tasks[num] == t, "task %s is indexed wrongly", t.id())
-	c.expect(st.nodes[t.up.session] == t.up, "task %s has a parent that is not indexed", t.id())
+	c.expect(ok && st.tasks[num] == t, "task %s is indexed wrongly", t)
+	c.expect(st.nodes[t.up.session] == t.up, "task %s has a parent that is not indexed", t)
 	c.kids[t.up]++
 	if t.live() {
 		c.total++
@@ -92,9 +181,9 @@ func (c *checker) task(t *task) {
 	}
 	top := t.up.top()
 	c.tree[top] = c.tree[top].plus(t.share())
-	c.expect(t.cause.Status() == t.status || t.cause == CauseNone && !t.status.Terminal(), "task %s is %s for %s", t.id(), t.status, t.cause)
-	c.expect((t.fin != nil) == t.status.Terminal(), "task %s is %s and has an outcome: %v", t.id(), t.status, t.fin != nil)
-	c.expect((t.notice != NoticeNone) == t.status.Terminal(), "task %s is %s with notice %q", t.id(), t.status, t.notice)
+	c.expect(t.cause.Status() == t.status || t.cause == CauseNone && !t.status.Terminal(), "task %s is %s for %s", t, t.status, t.cause)
+	c.expect((t.fin != nil) == t.status.Terminal(), "task %s is %s and has an outcome: %v", t, t.status, t.fin != nil)
+	c.expect((t.notice != NoticeNone) == t.status.Terminal(), "task %s is %s with notice %q", t, t.status, t.notice)
 	if t.fin != nil {
 		c.text += int64(len(t.fin.result))
 	}
@@ -106,32 +195,35 @@ func (c *checker) task(t *task) {
 	}
 	c.alarm(t, a)
 	holds, waits := st.slots.Holds(&t.wait), st.slots.Waits(&t.wait)
-	c.expect(!t.is(flagSlot) || holds, "task %s thinks that it has a slot", t.id())
+	c.expect(!t.is(flagSlot) || holds, "task %s thinks that it has a slot", t)
 	switch {
 	case t.status == Pending:
 		if t.is(flagAwaitsQuiet) {
-			c.expect(a != nil && a.ended && a.no < t.no, "task %s waits for an attempt that is quiet", t.id())
-			c.expect(!waits, "task %s stands in line before its session is quiet", t.id())
+			c.expect(a != nil && a.ended && a.no < t.no, "task %s waits for an attempt that is quiet", t)
+			c.expect(!waits, "task %s stands in line before its session is quiet", t)
 		} else {
-			c.expect(a == nil, "pending task %s has an attempt", t.id())
-			c.expect(waits || holds, "pending task %s is in no line", t.id())
+			c.expect(a == nil, "pending task %s has an attempt", t)
+			c.expect(waits || holds || st.recovery.due || st.suspend != notSuspended, "pending task %s is in no line", t)
 		}
 	case t.status == Running:
 		c.running(t, a, holds, waits)
 	default:
-		c.expect(!waits, "ended task %s stands in line", t.id())
-		c.expect(a != nil || !holds, "quiet task %s has a slot", t.id())
-		c.expect(a == nil || a.ended, "ended task %s has a live attempt", t.id())
+		c.expect(!waits, "ended task %s stands in line", t)
+		c.expect(a != nil || !holds, "quiet task %s has a slot", t)
+		c.expect(a == nil || a.ended, "ended task %s has a live attempt", t)
 	}
-	// A task with a settled notice can be evicted, unless its session is still being stopped.
-	mayGo := !t.live() && t.notice.Settled() && (a == nil || a.overrun)
-	c.expect(!mayGo || t.fin.line == &st.keep.settled, "task %s would never be forgotten", t.id())
+	// An ended task with a settled notice can be evicted, unless its session is still being stopped
+	// and the stopping deadline has not passed.
+	mayGo := !t.live() && t.notice.Settled() && (a == nil || a.overrun) && st.kept(t) && !(st.storing != nil && t.owesPast())
+	c.expect(!mayGo || t.fin.line == &st.keep.settled, "task %s would never be forgotten", t)
 	if t.sess != nil {
-		c.expect(st.session(t.sess.id) == t.sess, "session of task %s is not indexed", t.id())
+		c.expect(st.session(t.sess.id) == t.sess, "session of task %s is not indexed", t)
 	}
-	if t.debt >= 0 {
+	if t.debt >= int32(len(t.up.owed)) {
+		c.expect(false, "debt %d of task %s is beyond the %d of its parent", t.debt, t, len(t.up.owed))
+	} else if t.debt >= 0 {
 		d := t.up.owed[t.debt]
-		c.expect(t.notice == NoticeOwed && d.t == t && d.no == t.no, "debt of task %s points elsewhere", t.id())
+		c.expect(t.notice == NoticeOwed && d.t == t && d.no == t.no, "debt of task %s points elsewhere", t)
 	}
 }
 
@@ -143,28 +235,28 @@ func (c *checker) alarm(t *task, a *attempt) {
 		return
 	}
 	at, al := c.st.earliest(a), &a.alarm
-	c.expect(at == 0 || al.index > 0 && al.at <= max(at, c.st.now+1), "a time limit of task %s passes at %d without an alarm: call setDeadline where its clock starts", t.id(), at)
+	c.expect(at == 0 || al.index > 0 && al.at <= max(at, c.st.now+1), "a time limit of task %s passes at %d without an alarm: call setDeadline where its clock starts", t, at)
 }
 
 // expiry checks one of the two lines of ended tasks: the line of settled tasks or the line of
 // unsettled tasks.
 func (c *checker) expiry(name string, q *expiry, told bool) {
 	var last *task
-	texts := q.text == nil // whether this and later tasks may have texts
+	texts := q.text == nil // whether this task and later tasks can have texts
 	for t := q.first; t != nil; last, t = t, t.fin.next {
 		if t.fin == nil {
-			c.expect(false, "%s: task %s has no outcome", name, t.id())
+			c.expect(false, "%s: task %s has no outcome", name, t)
 			return
 		}
 		num, _ := parseID(t.id())
-		c.expect(c.st.tasks[num] == t, "%s: task %s has no record", name, t.id())
-		c.expect(t.fin.line == q && t.fin.prev == last, "%s: task %s is linked wrongly", name, t.id())
-		c.expect(t.notice.Settled() == told, "%s: the notice of task %s is %q", name, t.id(), t.notice)
-		c.expect(last == nil || last.fin.since <= t.fin.since, "%s: task %s stands behind a later one", name, t.id())
+		c.expect(c.st.tasks[num] == t, "%s: task %s has no record", name, t)
+		c.expect(t.fin.line == q && t.fin.prev == last, "%s: task %s is linked wrongly", name, t)
+		c.expect(t.notice.Settled() == told, "%s: the notice of task %s is %q", name, t, t.notice)
+		c.expect(last == nil || last.fin.since <= t.fin.since, "%s: task %s stands behind a later one", name, t)
 		if t == q.text {
 			texts = true
 		}
-		c.expect(texts && q.text != nil || t.fin.result == "", "%s: the text of task %s is passed over", name, t.id())
+		c.expect(texts && q.text != nil || t.fin.result == "", "%s: the text of task %s is passed over", name, t)
 	}
 	c.expect(q.last == last, "%s: the last is not the last", name)
 	c.expect(texts, "%s: the first text is of none of its tasks", name)
@@ -187,20 +279,21 @@ func (c *checker) session(s *session) {
 
 func (c *checker) running(t *task, a *attempt, holds, waits bool) {
 	if a == nil || a.ended || a.no != t.no {
-		c.expect(false, "running task %s has no live attempt", t.id())
+		c.expect(false, "running task %s has no live attempt", t)
 		return
 	}
 	if a.parkedFor != notParked {
-		c.expect(a.phase == a.parkedFor.phase(), "parked task %s is in phase %q", t.id(), a.phase)
-		// The grant of a slot by SetLimits may not be processed yet.
-		c.expect((waits || holds) == a.wantTurn, "task %s wants a turn: %v; stands in line: %v; has a slot: %v", t.id(), a.wantTurn, waits, holds)
-		c.expect(a.wantTurn || c.st.waits(a, a.parkedFor), "task %s waits for nothing", t.id())
+		c.expect(a.phase == a.parkedFor.phase(), "parked task %s is in phase %q", t, a.phase)
+		// After SetLimits has granted a slot, the task still wants a turn until the state processes
+		// the grant.
+		c.expect((waits || holds) == a.wantTurn, "task %s wants a turn: %v; stands in line: %v; has a slot: %v", t, a.wantTurn, waits, holds)
+		c.expect(a.wantTurn || c.st.recovery.due || c.st.waits(a, a.parkedFor), "task %s waits for nothing", t)
 	} else {
-		c.expect(a.phase == PhaseStarting || a.phase == PhaseTurn || a.phase == PhaseAsking, "task %s is not parked, and in phase %q", t.id(), a.phase)
-		c.expect(holds && !waits, "running task %s has no slot (%s)", t.id(), a.phase)
+		c.expect(a.phase == PhaseStarting || a.phase == PhaseTurn || a.phase == PhaseAsking, "task %s is not parked, and in phase %q", t, a.phase)
+		c.expect(holds && !waits || c.st.recovery.due || c.st.suspend == frozen, "running task %s has no slot (%s)", t, a.phase)
 	}
 	_, followed := a.cl.followed[a]
-	c.expect(followed == (a.cl.starter && a.turnStart > 0 && a.stage == stageNone), "task %s is followed: %v", t.id(), followed)
+	c.expect(followed == (a.cl.starter && a.turnStart > 0 && a.stage == stageNone), "task %s is followed: %v", t, followed)
 }
 
 func (c *checker) node(name string, n *node) {
@@ -223,12 +316,18 @@ func (c *checker) node(name string, n *node) {
 	c.expect(reclaimable == n.reclaimable, "node %q has %d reclaimable notices, counted %d", name, n.reclaimable, reclaimable)
 	c.expect((owed > 0) == (n.oldest > 0), "node %q: oldest is %d with %d owed", name, n.oldest, owed)
 	c.expect(n.needed(), "nothing needs node %q", name)
+	if sp := n.spending; sp != nil {
+		c.expect(n.above() == nil, "node %q is no root and has an account", name)
+		c.expect(sp.alarm.index > 0 || n.account.live > 0, "node %q has an account and no live task", name)
+		c.expect(c.st.budgets, "node %q has an account, and nothing is counted", name)
+	}
 	if n.of != nil {
 		c.expect(n.of.own == n, "node %q is not its session's", name)
 	}
 }
 
-// checkAlarms checks a heap of alarms. needs reports whether a record still needs its alarm.
+// checkAlarms checks a heap of alarms. The function "needs" reports whether a record still needs
+// its alarm.
 func checkAlarms[T any](c *checker, h alarms[T], needs func(T) bool) {
 	for i, al := range h {
 		c.expect(al.index == i+1, "alarm %d has index %d", i, al.index)
@@ -241,5 +340,12 @@ func checkAlarms[T any](c *checker, h alarms[T], needs func(T) bool) {
 // manager's lock must be held.
 func (m *BackgroundManager) armed() bool {
 	at := m.st.deadlines.first()
-	return m.timerOff || at == 0 || m.timerAt != 0 && m.timerAt <= at
+	return m.timerOff || m.st.suspend == frozen || at == 0 || m.timerAt != 0 && m.timerAt <= at
+}
+
+func lastOf(m *mark) string {
+	if m == nil {
+		return ""
+	}
+	return m.last
 }

@@ -86,6 +86,7 @@ func TestManySmallPiecesOfTextAreCheap(t *testing.T) {
 }
 
 func TestWhatASessionIsOwedThatNobodyKnowsIsRetainedWithinTheLimit(t *testing.T) {
+	withoutStore(t)
 	box := &inbox{fail: func(int) error { return bgagent.ErrNoSession }}
 	bubble(t, working(time.Second), bgagent.Config{Notify: box.notify, RetainTasks: 10, Limits: bgagent.Limits{Default: bgagent.Unlimited}}, func(t *testing.T, m *bgagent.BackgroundManager) {
 		for i := range 80 {
@@ -132,6 +133,7 @@ func TestATaskDoesNotExpireBeforeItEnds(t *testing.T) {
 }
 
 func TestWhatHasEndedIsForgottenInTime(t *testing.T) {
+	withoutStore(t)
 	bubble(t, working(time.Second), bgagent.Config{RetainTasks: 5, Wake: bgagent.WakeNever, Limits: bgagent.Limits{Default: 1}}, func(t *testing.T, m *bgagent.BackgroundManager) {
 		var ids []string
 		for i := range 8 {
@@ -157,8 +159,10 @@ func TestWhatHasEndedIsForgottenInTime(t *testing.T) {
 	})
 }
 
-// When the record of a task expires, the owed notices of its earlier attempts expire too.
+// When the record of a task expires, the owed notices about its earlier attempts expire
+// too.
 func TestOldDebtsExpireWithTheirTask(t *testing.T) {
+	withoutStore(t)
 	bubble(t, working(time.Second), bgagent.Config{Retention: time.Minute}, func(t *testing.T, m *bgagent.BackgroundManager) {
 		task := launch(t, m, "work")
 		ended(t, m, task.ID)
@@ -174,6 +178,7 @@ func TestOldDebtsExpireWithTheirTask(t *testing.T) {
 }
 
 func TestWhatNobodyTakesIsBounded(t *testing.T) {
+	withoutStore(t)
 	synctest.Test(t, func(t *testing.T) {
 		m := manageUnchecked(t, working(time.Second), bgagent.Config{RetainTasks: 5})
 		for range 2500 {
@@ -201,8 +206,9 @@ func (f *forgetful) ForgetSession(session string) {
 }
 
 // At least 10,000 expired tasks are remembered. Older tasks are forgotten completely, and
-// ForgetSession is called once for the session of each.
+// ForgetSession is called once for each of their sessions.
 func TestTombstonesGoRoundInARing(t *testing.T) {
+	withoutStore(t)
 	f := &forgetful{forgot: map[string]int{}}
 	f.run = func(context.Context, string, bgagent.Prompt, *bgagent.Reporter) (bgagent.TurnEnd, error) {
 		return bgagent.TurnEnd{Text: "done"}, nil

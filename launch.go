@@ -1,6 +1,7 @@
 package bgagent
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -21,32 +22,47 @@ import (
 // retry while the task of the earlier call is live. Launch then returns that task. After that task
 // has ended, Launch launches a new task, because model servers reuse tool-call ids.
 //
-// The error is an [*InputError] if the agent or the prompt is missing or another argument is wrong.
-// Otherwise it matches [ErrClosed], [ErrDepth], [ErrTooManyTasks], [ErrSessionEnded] or
-// [ErrParentCycle], or it is the error of ctx or of a host call. If Launch returns an error, it has
-// launched no task.
+// The error is an [*InputError] if the agent or the prompt is missing, if Config.ClientFor names a
+// client that does not exist, or if Config.AgentPermissions returns an invalid rule. Otherwise it
+// matches [ErrClosed], [ErrDepth], [ErrTooManyTasks], [ErrSessionEnded] or [ErrParentCycle], or it
+// is the error of ctx or of a host call. If a budget of the tree is used up, it is a
+// [*BudgetError]. A budget with a limit on something that the client does not report rightly is
+// refused with an [*InputError]. If Launch returns an error, it has launched no task.
+//
+// With [Config].Store, Launch returns once the task is durable in the store. It waits until ctx
+// ends, but at most for Config.StoreTimeout. If the task cannot be written, Launch withdraws the
+// task and returns an error that matches [ErrStore]. If earlier writes have failed and no write has
+// succeeded since then, Launch returns this error at once. If the error also matches
+// [ErrUncertain], the store may contain the task. The manager does not run the task and deletes it
+// from the store later.
 func (m *BackgroundManager) Launch(ctx context.Context, by Caller, in LaunchInput) (Task, error) {
+	m.heard(by.Session)
 	return m.launch(ctx, by, in, false)
 }
 
 func (m *BackgroundManager) launch(ctx context.Context, by Caller, in LaunchInput, foreground bool) (snap Task, err error) {
-	if snap, ok := m.repeated(by, in, foreground); ok {
-		return snap, nil
-	}
-	p, err := m.prepare(ctx, by, in)
-	if err != nil {
+	if err := m.start(ctx); err != nil {
 		return Task{}, fmt.Errorf("bgagent: launch: %w", err)
 	}
-	m.update(func(st *state, now int64) {
-		var t *task
-		if t, err = st.admit(by, &p, foreground, now); err == nil {
-			st.settle(now) // the task may start at once
-			snap = st.snapshot(t)
-		} else if n := st.nodes[by.Session]; n != nil {
-			st.touchNode(n)
+	t, snap := m.repeated(by, in, foreground)
+	if t == nil {
+		p, err := m.prepare(ctx, by, in)
+		if err != nil {
+			return Task{}, fmt.Errorf("bgagent: launch: %w", err)
 		}
-	})
-	if err != nil {
+		m.update(func(st *state, now int64) {
+			if t, err = st.admit(by, &p, foreground, now); err == nil {
+				st.settle(now) // settling may start the task
+				snap = st.snapshot(t)
+			} else if n := st.nodes[by.Session]; n != nil {
+				st.touchNode(n)
+			}
+		})
+		if err != nil {
+			return Task{}, fmt.Errorf("bgagent: launch: %w", err)
+		}
+	}
+	if err := m.accepted(ctx, t, snap.Attempt); err != nil {
 		return Task{}, fmt.Errorf("bgagent: launch: %w", err)
 	}
 	return snap, nil
@@ -54,20 +70,20 @@ func (m *BackgroundManager) launch(ctx context.Context, by Caller, in LaunchInpu
 
 // repeated returns the live task that an earlier delivery of the same tool call has launched, if
 // there is one. It does not call the host.
-func (m *BackgroundManager) repeated(by Caller, in LaunchInput, foreground bool) (snap Task, ok bool) {
+func (m *BackgroundManager) repeated(by Caller, in LaunchInput, foreground bool) (t *task, snap Task) {
 	if by.ToolCallID == "" {
-		return snap, false
+		return nil, snap
 	}
-	hash := callHash(m.seed, by, mdtext.Valid(strings.TrimSpace(in.Agent)), mdtext.Valid(in.Prompt))
+	hash := callHash(m.callSeed, by, mdtext.Valid(strings.TrimSpace(in.Agent)), mdtext.Valid(in.Prompt))
 	m.update(func(st *state, _ int64) {
 		if st.closing || st.draining {
 			return
 		}
-		if t := st.sameCall(by, hash, foreground); t != nil {
-			snap, ok = st.snapshot(t), true
+		if t = st.sameCall(by, hash, foreground); t != nil {
+			snap = st.snapshot(t)
 		}
 	})
-	return snap, ok
+	return t, snap
 }
 
 // plan is a launch that is prepared but not admitted yet.
@@ -115,9 +131,12 @@ func (m *BackgroundManager) prepare(ctx context.Context, by Caller, in LaunchInp
 		return p, err
 	}
 	p.key.client = p.cl.name
-	if m.cfg.AgentPermissions != nil {
+	if err := m.checkBudgets(ctx, by.Session, in.Agent, in.Budget, in.TreeBudget, p.cl); err != nil {
+		return p, err
+	}
+	if agent := in.Agent; m.cfg.AgentPermissions != nil { // a copy for the closure, so that in does not escape
 		p.agentRules, err = within(ctx, m, goCall, "Config.AgentPermissions", m.cfg.CallTimeout, func(context.Context) ([]Permission, error) {
-			return slices.Clone(m.cfg.AgentPermissions(in.Agent)), nil
+			return slices.Clone(m.cfg.AgentPermissions(agent)), nil
 		})
 		if err == nil {
 			err = checkRules("Config.AgentPermissions", p.agentRules)
@@ -157,8 +176,8 @@ func (m *BackgroundManager) modelFor(ctx context.Context, agent, asked string) (
 }
 
 // lookUpParents asks the clients for the session s, for its parent, for the parent's parent, and so
-// on. It returns their infos in this order. It stops at a session that the state already knows or
-// that no client knows.
+// on. It returns a SessionInfo for each of them, in this order. It stops at a session that the
+// state already knows or that no client knows.
 func (m *BackgroundManager) lookUpParents(ctx context.Context, s string) (chain []SessionInfo, err error) {
 	if !slices.ContainsFunc(m.hosts, func(cl *hostClient) bool { return cl.finder != nil }) {
 		return nil, nil
@@ -212,8 +231,8 @@ func (m *BackgroundManager) findSession(ctx context.Context, session string) (in
 	return info, false, nil
 }
 
-// title returns the description as one line. If there is no description, title returns the first
-// line of the prompt. The result is cut to titleMax bytes.
+// title returns the description as one line. If there is no description, the result is the first line
+// of the prompt. The result is cut to titleMax bytes.
 func title(description, prompt string) string {
 	s := mdtext.Valid(description)
 	if mdtext.Invisible(s) {
@@ -229,30 +248,40 @@ func title(description, prompt string) string {
 }
 
 // Resume continues an ended task with another prompt in the same session. The argument "ref" is the
-// id of the task or of its session. Resume opens a new attempt and does not wait until it has
-// ended. The new attempt waits for a slot like every other attempt. ctx bounds only the host calls
-// that Resume makes first: Config.Model if in.Model is set, and the look-up of the parents if the
-// caller's session does not belong to a task.
+// id of the task or of its session. Resume opens a new attempt and does not wait until that attempt
+// has ended. The new attempt waits for a slot like every other attempt. ctx bounds only the host
+// calls that Resume makes first: Config.Model if in.Model is set, and the look-up of the parents if
+// the caller's session does not belong to a task.
 //
 // If the session of the earlier attempt is still being stopped, the new attempt waits until the
 // session has stopped. If the session does not stop in time, the new attempt fails. If a session
 // resumes the task, the end of the new attempt is reported to that session.
 //
-// A call with the same caller, prompt and non-empty tool-call id as an earlier call is a retry while
-// the attempt of the earlier call is live. Resume then opens no further attempt.
+// A call with the same caller, prompt and non-empty tool-call id as an earlier call counts as a retry
+// as long as the attempt of the earlier call is live. For a retry, Resume opens no further attempt.
 //
-// If the task was cancelled while it was pending, or could not start, its prompt has not reached the
-// session. Resume then puts all such earlier prompts before the new prompt in one text.
+// If the task was cancelled while it was pending, or could not start, its prompt has not reached
+// the session. Resume then sends one text: first all earlier prompts that have not reached the
+// session, then the new prompt.
 //
 // The error is an [*InputError] if the prompt is missing. It matches [ErrStillLive] if the task has
 // not ended, and [ErrNoSession] if the session of the task was deleted. Otherwise it matches
-// [ErrNotStopped], [ErrUnknownTask], [ErrExpired], [ErrNotDescendant], [ErrTooManyTasks] or
-// [ErrClosed], or it is the error of ctx or of a host call.
+// [ErrNotStopped], [ErrUnknownTask], [ErrExpired], [ErrNotDescendant], [ErrTooManyTasks],
+// [ErrSessionEnded], [ErrParentCycle] or [ErrClosed], or it is the error of ctx or of a host call.
+//
+// With [Config].Store, Resume waits for the store as Launch does, and returns the same errors. If
+// Resume withdraws the attempt, the task is as it was before the call. If the store might contain the
+// withdrawn attempt, later attempts do not use its number. If the store has the task but cannot read
+// it, Resume opens no attempt, and the error matches [ErrStore].
 func (m *BackgroundManager) Resume(ctx context.Context, by Caller, ref string, in ResumeInput) (Task, error) {
+	m.heard(by.Session)
 	return m.resume(ctx, by, ref, in, false)
 }
 
 func (m *BackgroundManager) resume(ctx context.Context, by Caller, ref string, in ResumeInput, foreground bool) (s Task, err error) {
+	if err := m.start(ctx); err != nil {
+		return s, fmt.Errorf("bgagent: resume: %w", err)
+	}
 	if err := ctx.Err(); err != nil {
 		return s, err
 	}
@@ -261,19 +290,9 @@ func (m *BackgroundManager) resume(ctx context.Context, by Caller, ref string, i
 		return s, fmt.Errorf("bgagent: resume: %w", &InputError{"Prompt", "is missing; it must say how the agent is to go on"})
 	}
 	ref = strings.TrimSpace(ref)
-	model := ""
-	if in.Model != "" {
-		var agent string
-		m.update(func(st *state, _ int64) {
-			var k kindKey
-			if k, err = st.kindOf(by, ref); err == nil {
-				agent = k.agent
-			}
-		})
-		if err == nil {
-			model, err = m.modelFor(ctx, agent, in.Model)
-		}
-		if err != nil {
+	unread := m.fetch(ctx, ref)
+	if in.Model != "" || !in.Budget.isZero() {
+		if in.Model, err = m.prepareResume(ctx, by, ref, in.Model, in.Budget); err != nil {
 			return s, fmt.Errorf("bgagent: resume: %w", err)
 		}
 	}
@@ -282,26 +301,105 @@ func (m *BackgroundManager) resume(ctx context.Context, by Caller, ref string, i
 		return s, fmt.Errorf("bgagent: resume: %w", err)
 	}
 	values := valuesOf(ctx)
+	var t *task
 	m.update(func(st *state, now int64) {
-		var t *task
-		if t, err = st.resume(values, by, chain, ref, in.Prompt, model, foreground, now); err == nil {
-			st.settle(now) // the attempt may start at once
+		if unread != nil && !st.closing && !st.inMemory(ref) { // a resume without the data of the record would overwrite the record
+			err = fmt.Errorf("%w: %w", ErrStore, unread)
+			return
+		}
+		if t, err = st.resume(values, by, chain, ref, in, foreground, now); err == nil {
+			st.settle(now) // the attempt might start at once
 			s = st.snapshot(t)
 		} else if n := st.nodes[by.Session]; n != nil {
 			st.touchNode(n)
 		}
 	})
+	if err == nil {
+		err = m.accepted(ctx, t, s.Attempt)
+	}
 	if err != nil {
-		return s, fmt.Errorf("bgagent: resume: %w", err)
+		return Task{}, fmt.Errorf("bgagent: resume: %w", err)
 	}
 	return s, nil
 }
 
+// prepareResume makes the host calls for the model and the budget of a resume, and returns the model.
+// The lock must not be held.
+func (m *BackgroundManager) prepareResume(ctx context.Context, by Caller, ref, asked string, budget Budget) (model string, err error) {
+	if err := budget.check("Budget"); err != nil {
+		return "", err
+	}
+	var k kindKey
+	m.update(func(st *state, _ int64) { k, err = st.kindOf(by, ref) })
+	if err != nil {
+		return "", err
+	}
+	if asked != "" {
+		if model, err = m.modelFor(ctx, k.agent, asked); err != nil {
+			return "", err
+		}
+	}
+	if cl := m.client(k.client); cl != nil {
+		err = m.reports(ctx, cl, k.agent, budgetOf{"Budget", budget})
+	}
+	return model, err
+}
+
 // joined returns two prompts with an empty line between them: first the prompt "first", then the
-// prompt "then". If the first prompt is empty, it returns only the second.
+// prompt "then". If the first prompt is empty, the result is only the second.
 func joined(first, then string) string {
 	if first == "" {
 		return then
 	}
 	return first + "\n\n" + then
+}
+
+// checkBudgets returns an error if the budgets of a launch are wrong, or if the client does not report
+// rightly what they limit. The lock must not be held.
+func (m *BackgroundManager) checkBudgets(ctx context.Context, session, agent string, task, tree Budget, cl *client) error {
+	if err := cmp.Or(task.check("Budget"), tree.check("TreeBudget")); err != nil {
+		return err
+	}
+	m.view(func(st *state) {
+		if st.budgets || !task.isZero() || !tree.isZero() {
+			task, tree = st.limitsFor(session, task, tree)
+		}
+	})
+	if task.isZero() && tree.isZero() {
+		return nil
+	}
+	return m.reports(ctx, cl, agent, budgetOf{"budget of the task", task}, budgetOf{"budget of the tree", tree})
+}
+
+// budgetOf is a budget with the words that an error uses for it.
+type budgetOf struct {
+	field  string
+	budget Budget
+}
+
+// reports returns an error if a budget limits something that the client does not report rightly for
+// the agent.
+func (m *BackgroundManager) reports(ctx context.Context, cl *client, agent string, budgets ...budgetOf) error {
+	h := m.host(cl)
+	ask := func(what string, f func(agent string) bool) (bool, error) {
+		return within(ctx, m, goCall, what, m.cfg.CallTimeout, func(context.Context) (bool, error) { return f(agent), nil })
+	}
+	for _, b := range budgets {
+		problem, reports, err := "", true, error(nil)
+		if h.costs != nil && b.budget.Cost > 0 {
+			problem = "limits the cost, but the client of agent %q reports no cost; limit tokens or tool calls instead"
+			reports, err = ask("ReportsCost", h.costs.ReportsCost)
+		}
+		if h.tokens != nil && reports && err == nil && b.budget.countsTokens() {
+			problem = "limits tokens, but the client of agent %q does not report all tokens; limit tool calls instead"
+			reports, err = ask("ReportsTokens", h.tokens.ReportsTokens)
+		}
+		switch {
+		case err != nil:
+			return err
+		case !reports:
+			return &InputError{b.field, fmt.Sprintf(problem, agent)}
+		}
+	}
+	return nil
 }

@@ -105,7 +105,7 @@ func TestIDsAreUnguessableAndDistinct(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cfg := limit(1)
 		cfg.MaxTasksPerRoot = bgagent.Unlimited
-		m, err := bgagent.New(working(time.Hour), cfg) // not manage, because 50,000 checked updates would take minutes
+		m, err := bgagent.New(working(time.Hour), cfg) // the helper "manage" is not used, because 50,000 checked updates would take minutes
 		require.NoError(t, err)
 		seen := map[string]bool{}
 		var letters [16]map[byte]bool
@@ -213,7 +213,8 @@ func TestATurnCannotCallToolsAsItsParent(t *testing.T) {
 	})
 }
 
-// Restrictions must not be lost when a task is resumed, or be overridden by defaults.
+// Restrictions must not be lost when a task is resumed, and defaults must not override
+// them.
 func TestRestrictionsAreTheSameInEveryTurn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var specs []bgagent.SessionSpec

@@ -13,13 +13,14 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/bgagent/bgagent/internal/inside"
 	"github.com/bgagent/bgagent/internal/slots"
 )
 
 // # Invariants
 //
 // Every change must keep these invariants. In tests, checkInvariants verifies the invariants of the
-// state after every update and view.
+// state after every update and every view.
 //
 //  1. Only task.transition writes a status, and only under the lock.
 //  2. A terminal status is final for its attempt. Resuming a task opens a new attempt.
@@ -34,44 +35,55 @@ import (
 //     has at most one attempt that is live or not quiet.
 //  7. Counts of live tasks change only in countLive and graft. The number of owed notices changes only
 //     in state_owed.go and state_deliver.go.
-//  8. Every task is either live, or ended with a notice that is owed or settled in exactly one way.
+//  8. Every task is live, or it has ended with a notice that is owed or settled in exactly one way.
 //  9. While the lock is held, no code blocks and no host, logger or subscriber is called. The only other
 //     lock that may be taken meanwhile is the lock of the ConcurrencyManager.
-//  10. Transitions do not call the functions for their consequences. They note the consequences in due,
-//     and state.settle draws them at the end of the update. There is one exception: the end of a task
-//     cascades to the tasks below it at once.
-//  11. Effects are performed only by release, after the lock is released: first the effects of class
-//     "now" (cancel, abort), then those of class "after" (deliver, wake, start). No code relies on the
-//     order within a class. The goroutine whose update made a transition performs its effects. The host
-//     calls of an attempt, except Abort, are not made concurrently.
+//  10. Transitions do not call the functions for their consequences. They note the consequences in
+//     state.due, and state.settle draws the consequences at the end of the update. There is one
+//     exception: when a task ends, the tasks below it end at once.
+//  11. Only the method "release" performs effects, after the lock is released. It first performs the
+//     effects of class "now" (cancel, abort), then the effects of class "after" (deliver, wake, start).
+//     No code relies on the order within a class. The goroutine whose update made a transition performs
+//     its effects. The host calls of an attempt, except Abort, are not made concurrently.
 //  12. An observation that is older than the session's last prompt or abort is dropped.
 //  13. Events are emitted in the order of the transitions, with one EventEnded per attempt. Callers and
 //     subscribers get copies.
-//  14. Every goroutine of the manager is started by begin. If an update asks for a goroutine, the
-//     goroutine is counted under the lock. When Close returns, every goroutine has ended, or the error of
-//     Close names its kind. There are two exceptions: the timer's tick, for which Close waits, and the
-//     functions that are registered with the AfterFunc of a turn's context.
+//  14. The method "begin" starts every goroutine of the manager, with two exceptions: the timer's tick,
+//     for which Close also waits, and the functions that are registered with the method AfterFunc of a
+//     turn's context. If an update asks for a goroutine, the goroutine is counted under the lock. When
+//     Close returns, every goroutine that "begin" started has ended, or the error of Close names its kind.
 //  15. A client has at most one running sweep. Sweeps repeat only while a turn or a stopping session is
-//     followed, or while a notice is owed to a busy parent. No other work is periodic. One timer serves
-//     all deadlines, and the alarm of an attempt is set for the earliest of its time limits.
+//     followed, or while a notice is owed to a busy parent. With a store, the manager's own record is
+//     written at least once a minute while a task is live or is being stopped. No other work is periodic.
+//     One timer serves all deadlines, and the alarm of an attempt is set for the earliest of its time
+//     limits.
 //  16. The update that begins Close ends every live task: parked and stopping attempts start no further
 //     turn, and deliveries end. No attempt, turn or notice starts afterwards.
+//  17. Only the root of a tree has an account of what the tree has used. Without a period, the account
+//     is open only while a task of the tree is live.
 
 // BackgroundManager manages background tasks. It starts a task when a slot is free, detects how the
-// task ends, and reports the end to the session that launched the task. Create a manager with [New]
-// and end it with [BackgroundManager.Close]. All methods are safe for concurrent use. A method waits
-// for calls of the host only if its documentation says so.
+// task ends, and reports the end to the session that launched the task. Create a manager with [New] and
+// end it with [BackgroundManager.Close]. All methods are safe for concurrent use. A method waits for
+// calls to the host only if its documentation says so.
 type BackgroundManager struct {
-	cfg    Config
-	words  wording // names of the tools for notices and other texts
-	cm     *ConcurrencyManager
-	hosts  []*hostClient // all clients; the client that was passed to New comes first
-	epoch  time.Time     // point in time from which the times in records are counted
-	seed   maphash.Seed  // seed for the hashes of sessions and calls
-	base   context.Context
-	stop   context.CancelCauseFunc
-	closed chan struct{}   // closed when Close begins
-	check  func(st *state) // set only in tests; called with the lock held at the end of every update and view
+	cfg      Config
+	words    wording // names of the tools for notices and other texts
+	cm       *ConcurrencyManager
+	hosts    []*hostClient // all clients; the client that was passed to New comes first
+	epoch    time.Time     // point in time from which the times in records are counted
+	seed     maphash.Seed  // seed for the hashes of sessions
+	callSeed maphash.Seed  // seed for the hashes of calls; zero with a store
+	owner    StoreOwner    // identifies the manager to its store
+	store    storeLife
+	found    Restored      // description of what the store contained when it was opened
+	starting atomic.Bool   // true once the first call of Start has begun
+	events   sync.Once     // starts the event streams
+	started  chan struct{} // closed once the tasks of the earlier process have been continued
+	base     context.Context
+	stop     context.CancelCauseFunc
+	closed   chan struct{}   // closed when Close begins
+	check    func(st *state) // set only in tests; called with the lock held at the end of every update and every view
 
 	closeDone chan struct{} // closed when Close has ended and closeErr is set
 	closeErr  error
@@ -80,9 +92,9 @@ type BackgroundManager struct {
 	errs    hostErrors            // errors that Err returns
 	exited  chan struct{}         // contains a token if a goroutine has ended
 
-	// mu guards all fields below. While mu is held, no code may block, and no host, logger or
-	// subscriber may be called. The lock of the ConcurrencyManager may be taken while mu is held.
-	// Only update, step and view take mu.
+	// mu guards all fields below. While mu is held, no code may block, and no host, logger or subscriber
+	// may be called. The lock of the ConcurrencyManager may be taken while mu is held. Only the methods
+	// "update", "step" and "view" take mu.
 	mu       sync.Mutex
 	st       state
 	timer    *time.Timer
@@ -94,7 +106,7 @@ type BackgroundManager struct {
 type goKind uint8
 
 // The kinds of goroutines. CloseError.Hung contains their names. A new kind needs a name in goNames.
-// If effects start goroutines of the new kind, expect must count them.
+// If effects start goroutines of the new kind, the method "expect" must count these goroutines.
 const (
 	goWorker goKind = iota
 	goCall
@@ -104,6 +116,7 @@ const (
 	goEvents
 	goLog
 	goForget
+	goStore
 	goKinds
 )
 
@@ -116,6 +129,7 @@ var goNames = [goKinds]string{
 	goEvents: "Events",
 	goLog:    "the logger",
 	goForget: "ForgetSession",
+	goStore:  "a call of Config.Store",
 }
 
 // New returns a manager that runs tasks on the client sc. The client must be either a [TurnRunner]
@@ -132,7 +146,7 @@ func New(sc SessionClient, cfg Config) (m *BackgroundManager, err error) {
 	}
 	m = &BackgroundManager{
 		cfg: cfg, cm: cfg.Concurrency, epoch: time.Now().Add(-1), seed: maphash.MakeSeed(),
-		closed: make(chan struct{}), closeDone: make(chan struct{}), exited: make(chan struct{}, 1),
+		started: make(chan struct{}), closed: make(chan struct{}), closeDone: make(chan struct{}), exited: make(chan struct{}, 1),
 	}
 	if m.words, err = wordingFor(cfg.ToolNames); err != nil {
 		panic("bgagent: bug: the tool names passed the check: " + err.Error())
@@ -157,14 +171,32 @@ func New(sc SessionClient, cfg Config) (m *BackgroundManager, err error) {
 	for i, cl := range m.hosts {
 		cl.rec.index = i
 	}
+	if cfg.Store == nil && inside.Store != nil {
+		m.cfg.Store = inside.Store().(Store)
+	}
+	if m.cfg.Store == nil {
+		m.callSeed = m.seed
+	}
 	m.st = m.newState()
 	m.base, m.stop = context.WithCancelCause(context.Background())
-	for _, cl := range m.hosts {
-		if cl.events != nil {
-			m.spawn(goEvents, func() { m.streamEvents(cl) })
-		}
+	if err := m.openStore(); err != nil {
+		return nil, err
+	}
+	if cfg.Store == nil {
+		m.startEvents()
 	}
 	return m, nil
+}
+
+// startEvents starts the event streams of the clients. Only the first call has an effect.
+func (m *BackgroundManager) startEvents() {
+	m.events.Do(func() {
+		for _, cl := range m.hosts {
+			if cl.events != nil {
+				m.spawn(goEvents, func() { m.streamEvents(cl) })
+			}
+		}
+	})
 }
 
 // Concurrency returns the ConcurrencyManager that hands out the slots. Use it to read the figures of
@@ -176,14 +208,16 @@ func (m *BackgroundManager) newState() state {
 	c := &m.cfg
 	st := state{
 		cfg: settings{
-			MaxDepth: c.MaxDepth, MaxTasksPerRoot: c.MaxTasksPerRoot, Wake: c.Wake, Permissions: c.Permissions,
-			ReadConcurrency: c.ReadConcurrency, StablePolls: c.StablePolls, RetainTasks: c.RetainTasks, RetainText: c.RetainText, NoticeResult: c.NoticeResult,
+			MaxDepth: c.MaxDepth, MaxTasksPerRoot: c.MaxTasksPerRoot, Wake: c.Wake, InterruptRestored: c.InterruptRestored, Permissions: c.Permissions,
+			ReadConcurrency: c.ReadConcurrency, StablePolls: c.StablePolls, MaxToolCalls: c.MaxToolCalls, RepeatedCalls: c.RepeatedCalls, RetainTasks: c.RetainTasks, RetainText: c.RetainText, NoticeResult: c.NoticeResult,
+			TaskBudget: c.TaskBudget, TreeBudget: c.TreeBudget,
 			delegate: m.words.delegate, notifies: c.Notify != nil, logs: c.Logger != nil,
 		},
-		slots: m.cm.slots, home: m, epoch: m.epoch, seed: m.seed, ids: bufio.NewReaderSize(rand.Reader, 1024),
+		slots: m.cm.slots, home: m, epoch: m.epoch, seed: m.seed, callSeed: m.callSeed, ids: bufio.NewReaderSize(rand.Reader, 1024),
 		tasks: map[uint64]*task{}, calls: map[uint64]*task{}, sessions: sessionIndex{m.seed, map[uint64]*session{}},
 		nodes: map[string]*node{}, kinds: map[kindKey]*kind{}, waiters: map[*task][]*waiter{},
 	}
+	st.budgets = !c.TaskBudget.isZero() || !c.TreeBudget.isZero()
 	for i := range timeLimits {
 		st.cfg.times[i] = *timeLimits[i].of(c)
 	}
@@ -193,17 +227,17 @@ func (m *BackgroundManager) newState() state {
 	return st
 }
 
-// update is the gate: state changes only in update and step. It calls f with the lock held and draws
-// the consequences of the changes that f has made. Then it releases the lock and performs the
-// effects.
+// update is the gate: only the methods "update" and "step" change the state. It calls f with the lock
+// held and draws the consequences of the changes that f has made. Then it releases the lock and
+// performs the effects.
 func (m *BackgroundManager) update(f func(st *state, now int64)) {
 	m.step(f, nil)
 }
 
-// view calls f with the lock held. The function f must not change the state, because view does not
-// read the clock, draws no consequences and performs no effects. There is one exception: the method
-// "passed" calls view with a function that sets a flag. The flag has no consequences, and reading
-// the clock would take too long in that method.
+// view calls f with the lock held. The function f must not change the state, because the method "view"
+// does not read the clock, draws no consequences and performs no effects. There is one exception: the
+// method "passed" calls "view" with a function that sets a flag. The flag has no consequences, and
+// reading the clock would take too long in that method.
 func (m *BackgroundManager) view(f func(st *state)) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -213,15 +247,18 @@ func (m *BackgroundManager) view(f func(st *state)) {
 	}
 }
 
-// step is like update, but for a worker goroutine. If j is not nil and an attempt needs a worker, step
-// prepares the host call of that attempt in j and returns the attempt. The calling worker then makes
-// the host call itself, which saves a quarter of the time of starting a new goroutine. If no attempt
-// needs a worker, step returns nil.
+// step is like update, but for a worker goroutine. If j is not nil and an attempt needs a worker, the
+// method "step" prepares the host call of that attempt in j and returns the attempt. The calling worker
+// then makes the host call itself. This takes a quarter less time than starting a new goroutine. If no
+// attempt needs a worker, the result is nil.
 func (m *BackgroundManager) step(f func(st *state, now int64), j *job) (next *attempt) {
 	st := &m.st
 	m.mu.Lock()
 	now := int64(time.Since(m.epoch))
 	st.now = now
+	if st.storing != nil {
+		st.storing.clock = time.Now()
+	}
 	f(st, now)
 	st.settle(now)
 	for j != nil && next == nil && st.fx.after.start != nil {
@@ -232,6 +269,7 @@ func (m *BackgroundManager) step(f func(st *state, now int64), j *job) (next *at
 		}
 		st.settle(now)
 	}
+	st.askWriter()
 	m.arm(now)
 	if m.check != nil {
 		m.check(st)
@@ -244,7 +282,8 @@ func (m *BackgroundManager) step(f func(st *state, now int64), j *job) (next *at
 }
 
 // expect counts the goroutines that the effects will start. It is called with the lock held, so that
-// Close cannot miss a goroutine that is about to start. If a goroutine was not counted, begin panics.
+// Close cannot miss a goroutine that is about to start. A goroutine that was not counted panics when
+// it ends.
 func (m *BackgroundManager) expect(fx *effects) {
 	for a := fx.after.start; a != nil; a = a.nextRun {
 		m.running[goWorker].Add(1)
@@ -261,6 +300,9 @@ func (m *BackgroundManager) expect(fx *effects) {
 		}
 		if r.after.forget {
 			m.running[goForget].Add(1)
+		}
+		if r.now.write {
+			m.running[goStore].Add(1)
 		}
 	}
 }
@@ -294,6 +336,9 @@ func (m *BackgroundManager) releaseNow(fx *effects) {
 		case m.host(cl).kick <- struct{}{}:
 		default:
 		}
+	}
+	if rare.write {
+		m.begin(goStore, m.write)
 	}
 }
 
@@ -350,18 +395,19 @@ func (t *task) SlotGranted(w *slots.Waiter) { t.st.home.slotGranted(t, w) }
 
 func (m *BackgroundManager) slotGranted(t *task, w *slots.Waiter) {
 	m.update(func(st *state, _ int64) {
-		// Since the grant, the task may have left the line, or may even have got another slot.
+		// Since the grant, the task might have left the line, or might even have got another slot.
 		if st.slots.Holds(w) && (t.status == Pending && !t.is(flagAwaitsQuiet) || t.run != nil && t.run.wantTurn) {
 			st.due.granted = append(st.due.granted, t)
 		}
 	})
 }
 
-// arm sets the timer to the earliest deadline. If the timer is already set to an earlier time, arm
-// does not change it: the timer then rings once too often and is set again. The lock must be held.
+// arm sets the timer to the earliest deadline. If the timer is already set to an earlier time, it is
+// not changed. The timer then fires once too early, and is set again. In a suspended manager, no
+// deadline has an effect, so the timer is not set. The lock must be held.
 func (m *BackgroundManager) arm(now int64) {
 	at := m.st.deadlines.first()
-	if at == 0 || m.timerOff || m.timerAt != 0 && m.timerAt <= at {
+	if at == 0 || m.timerOff || m.st.suspend == frozen || m.timerAt != 0 && m.timerAt <= at {
 		return
 	}
 	d := time.Duration(max(at-now, 0))
@@ -381,7 +427,9 @@ func (m *BackgroundManager) tick() {
 			close(m.ticked)
 			return
 		}
-		st.ringDue(now)
+		if st.suspend != frozen {
+			st.ringDue(now)
+		}
 	})
 }
 
@@ -391,8 +439,8 @@ func (m *BackgroundManager) spawn(k goKind, f func()) {
 	m.begin(k, f)
 }
 
-// begin starts a goroutine that expect or spawn has counted. The manager starts all its goroutines
-// with begin.
+// begin starts a goroutine that the method "expect" or "spawn" has counted. The manager starts all
+// its goroutines with this method.
 func (m *BackgroundManager) begin(k goKind, f func()) {
 	go func() {
 		defer func() {
@@ -409,8 +457,8 @@ func (m *BackgroundManager) begin(k goKind, f func()) {
 }
 
 // each calls f with every number from the argument "from" to n-1. The function f calls code of the
-// host. If a call panics, each continues with the next number. If a call ends the goroutine, a new
-// goroutine of kind k continues with the remaining numbers and afterwards calls the function
+// host. If a call panics, the loop continues with the next number. If a call ends the goroutine, a
+// new goroutine of kind k continues with the remaining numbers and afterwards calls the function
 // "then".
 func (m *BackgroundManager) each(k goKind, from, n int, f func(int), then func()) {
 	for i := from; i < n; i++ {

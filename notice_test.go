@@ -19,7 +19,7 @@ func TestABatchThatWasReadIsNotListedInTheNext(t *testing.T) {
 	var box inbox
 	bubble(t, working(time.Second), bgagent.Config{Notify: box.notify, NoticeWindow: 10 * time.Second}, func(t *testing.T, m *bgagent.BackgroundManager) {
 		a := launch(t, m, "a")
-		time.Sleep(2 * time.Second) // a has ended, and its notice is held for further ends
+		time.Sleep(2 * time.Second) // a has ended, and its notice waits for further ends
 		b := launch(t, m, "b")
 		_, err := m.Read(root, a.ID)
 		require.NoError(t, err)
@@ -32,8 +32,8 @@ func TestABatchThatWasReadIsNotListedInTheNext(t *testing.T) {
 	})
 }
 
-// A notice is delivered when the oldest end that is owed is 5 min old. The end of a task that
-// was read is not owed.
+// A notice is delivered when the oldest unreported end is 5 min old. No notice is owed for a task
+// that was read.
 func TestWhatWasReadDoesNotHurryTheRest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var box inbox
@@ -200,7 +200,7 @@ func TestAFailureThatWasReadDoesNotHurryTheRest(t *testing.T) {
 	})
 }
 
-// A parent is cancelled while a notice is being delivered to it. Then it is resumed and
+// A parent is cancelled while a notice is being delivered to it. Then the parent is resumed and
 // delegates again. It must get a notice only about the new batch.
 func TestAResumedParentIsToldOfTheNewBatchOnly(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

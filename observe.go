@@ -9,11 +9,11 @@ import (
 	"time"
 )
 
-// This file handles the events about sessions that hosts report.
+// The code in this file handles the events that hosts report.
 
-// Observe reports to the manager an event in a session of the agent runtime. It is for hosts whose
-// client is not an [EventSource]. Observe does not block. It ignores events about sessions that do
-// not belong to the manager.
+// Observe reports an event in the agent runtime to the manager. It is for hosts whose client is not
+// an [EventSource]. Observe does not block. It ignores events about sessions that do not belong to
+// the manager.
 func (m *BackgroundManager) Observe(e HostEvent) {
 	if e.Session != "" && m.passed(e.Kind, e.Session) {
 		return
@@ -23,15 +23,15 @@ func (m *BackgroundManager) Observe(e HostEvent) {
 		if of := st.clientOf(e.Session); of != nil && e.Client == "" {
 			cl = of
 		}
-		if cl != nil {
+		if cl != nil && st.suspend != frozen {
 			st.observe(cl, e, now)
 		}
 	})
 }
 
 // passed handles two kinds of frequent events: events about sessions that do not belong to the
-// manager, and events that only report activity. It returns true if it has handled the event. It
-// exists because these events need less time under the lock than an update takes.
+// manager, and events that only report activity. It returns true if it has handled the event.
+// Handling these events here holds the lock for less time than an update would.
 func (m *BackgroundManager) passed(kind HostEventKind, session string) (passed bool) {
 	hash := sessionHash(m.seed, session)
 	m.view(func(st *state) {
@@ -41,7 +41,7 @@ func (m *BackgroundManager) passed(kind HostEventKind, session string) (passed b
 		}
 		if kind == HostActivity {
 			if s != nil {
-				s.active = true // judge notes the time later, so the clock is not read here
+				s.active = true // state.judge sets the time later, so the clock is not read here
 			}
 			passed = true
 			return
@@ -51,7 +51,7 @@ func (m *BackgroundManager) passed(kind HostEventKind, session string) (passed b
 	return passed
 }
 
-// streamEvents runs the event stream of a client until the manager closes. If the stream breaks off,
+// streamEvents runs the event stream of a client until the manager closes. If the stream breaks,
 // streamEvents starts it again after a pause.
 func (m *BackgroundManager) streamEvents(cl *hostClient) {
 	emit := func(e HostEvent) {
@@ -74,8 +74,9 @@ func (m *BackgroundManager) streamEvents(cl *hostClient) {
 	}
 }
 
-// streamOnce calls Events on a separate goroutine and returns when the call or the manager ends. The
-// goroutine is separate because Events may call runtime.Goexit or ignore its context.
+// streamOnce calls Events on a separate goroutine and returns when the call has returned or the
+// manager has closed. The goroutine is separate because Events may call runtime.Goexit or ignore
+// its context.
 func (m *BackgroundManager) streamOnce(cl *hostClient, emit func(HostEvent)) error {
 	const forever = 100 * 365 * 24 * time.Hour
 	_, err := within(m.base, m, goEvents, "Events", forever, func(ctx context.Context) (struct{}, error) {
@@ -92,16 +93,18 @@ func (m *BackgroundManager) streamOnce(cl *hostClient, emit func(HostEvent)) err
 // ReportKind is the kind of change in a turn that a [Report] describes.
 type ReportKind uint8
 
-// The kinds of reports. The comments say which fields of the [Report] are set.
+// The kinds of reports. The comments show which fields of the [Report] are set.
 const (
-	_               ReportKind = iota
-	ReportText                 // the agent wrote Text to its reader
-	ReportReasoning            // Text is a piece of the agent's reasoning
-	ReportTool                 // the tool call Tool began, or its state changed
-	ReportTodos                // Todos is the agent's whole todo list
-	ReportUsage                // Usage is the agent's usage since the last report
-	ReportAsking               // Text is the question that the agent asks; it is empty once the question is answered
-	ReportActivity             // something else changed; no further field is set
+	_                ReportKind = iota
+	ReportText                  // Text is a piece of the text that the agent writes for the reader
+	ReportReasoning             // Text is a piece of the agent's reasoning
+	ReportTool                  // Tool is a tool call that has begun or has changed its state
+	ReportTodos                 // Todos is the agent's whole todo list
+	ReportUsage                 // Usage is the agent's usage since the last report
+	ReportAsking                // Text is the question that the agent asks; it is empty once the question is answered
+	ReportActivity              // something else changed; no other field is set
+	ReportState                 // Saved replaces the data that the store keeps for the session's client
+	ReportCompaction            // the session was compacted; no other field is set
 )
 
 // Report describes one change in a running turn.
@@ -111,10 +114,12 @@ type Report struct {
 	Tool  MessageTool
 	Todos []Todo
 	Usage Usage
+	Saved []byte
 }
 
 // Reporter reports the changes in a running turn to the manager. The methods do not block, and they
-// are safe for concurrent use. After the turn has ended, they do nothing.
+// are safe for concurrent use. After the turn has ended, they do nothing, except that [Reporter.Usage]
+// still counts towards budgets.
 type Reporter struct {
 	sink   func(Report) // set by NewReporter
 	m      *BackgroundManager
@@ -123,20 +128,25 @@ type Reporter struct {
 	closed atomic.Bool
 }
 
-// NewReporter returns a reporter that calls f for every report, on the goroutine that reports. Use it
-// to test a [TurnRunner] without a manager; the manager creates reporters of its own.
+// NewReporter returns a reporter that calls f for every report, on the goroutine that makes the
+// report. Use it to test a [TurnRunner] without a manager. The manager creates its own reporters.
 func NewReporter(f func(Report)) *Reporter { return &Reporter{sink: f} }
 
-// end makes all later calls of the reporter's methods do nothing.
+// end makes all later calls to the reporter's methods do nothing.
 func (r *Reporter) end() { r.closed.Store(true) }
 
 func (r *Reporter) report(x Report) {
 	switch {
-	case r == nil || r.closed.Load():
+	case r == nil || r.closed.Load() && (r.m == nil || x.Kind != ReportUsage):
 	case r.m != nil:
+		over := r.closed.Load()
 		r.m.update(func(st *state, now int64) {
-			if a := r.a; a.live() && a.turn == r.turn && a.turnStart > 0 {
+			switch a := r.a; {
+			case st.suspend == frozen:
+			case !over && a.live() && a.turn == r.turn && a.turnStart > 0:
 				st.report(a, x, now)
+			case x.Kind == ReportUsage:
+				st.countLate(a, r.turn, x.Usage, now)
 			}
 		})
 	case r.sink != nil:
@@ -144,24 +154,41 @@ func (r *Reporter) report(x Report) {
 	}
 }
 
-// Text reports a piece of the text that the agent writes to its reader.
+// Text reports a piece of the text that the agent writes for the reader.
 func (r *Reporter) Text(delta string) { r.report(Report{Kind: ReportText, Text: delta}) }
 
 // Reasoning reports a piece of the agent's reasoning.
 func (r *Reporter) Reasoning(delta string) { r.report(Report{Kind: ReportReasoning, Text: delta}) }
 
-// Tool reports a tool call or a change of its state. All reports with the same id, up to the report
-// that the call has ended, belong to one call and are counted once. A later report with the same id
+// SaveState stores data that the client needs to continue the session in another process, such as
+// the id that the agent's program uses for the session. The data replace the data of the previous
+// call. The first data of a turn are written to the store at once, and later data within 5 seconds.
+// In a later process, they are in [SessionRestore].Saved. Data of more than 1 MiB are not stored: the
+// next process then gets no data. Without a store, SaveState does nothing.
+func (r *Reporter) SaveState(data []byte) {
+	r.report(Report{Kind: ReportState, Saved: slices.Clone(data)})
+}
+
+// Tool reports a tool call or a change in its state. All reports with the same id, up to and
+// including the report that the call has ended, belong to one call. A later report with the same id
 // belongs to another call, because some agents give all calls the same id. Every report counts as
-// activity.
+// activity. If the reports contain digests of input and result, an agent that repeats the same call
+// is stopped; see [Config].RepeatedCalls. For this, a call should also be reported when it begins.
 func (r *Reporter) Tool(t MessageTool) { r.report(Report{Kind: ReportTool, Tool: t}) }
+
+// Compaction reports that the agent's runtime has replaced earlier messages of the session by a
+// summary, because the input became too long for the model. If this happens twice in a row, and the
+// agent has written no text and called no tool in between, the attempt ends with [CauseTooLong].
+func (r *Reporter) Compaction() { r.report(Report{Kind: ReportCompaction}) }
 
 // Todos reports the agent's whole todo list. It copies the list.
 func (r *Reporter) Todos(list []Todo) {
 	r.report(Report{Kind: ReportTodos, Todos: slices.Clone(list)})
 }
 
-// Usage reports the agent's usage since the last report of usage.
+// Usage reports the agent's usage since the last report of usage. If a budget is then used up, the
+// turn is stopped. Therefore, return usage that becomes known with the end of the turn in
+// [TurnEnd].Usage instead, so that the answer is kept.
 func (r *Reporter) Usage(u Usage) { r.report(Report{Kind: ReportUsage, Usage: u}) }
 
 // Asking reports that the agent waits for an answer to the question. An empty question reports that

@@ -114,7 +114,7 @@ func TestALateIdleEventMakesNoRunningSessionQuiet(t *testing.T) {
 		_, err := m.Cancel(t.Context(), bgagent.Caller{}, id, bgagent.CancelOptions{})
 		require.NoError(t, err)
 		synctest.Wait()
-		m.Observe(idle(session)) // an event about the turn before
+		m.Observe(idle(session)) // a late event about the earlier turn
 		synctest.Wait()
 		require.False(t, get(t, m, id).Quiet)
 		f.set(session, bgagent.SessionIdle)
@@ -126,7 +126,7 @@ func TestALateIdleEventMakesNoRunningSessionQuiet(t *testing.T) {
 	})
 }
 
-// An event with an unknown status does not count as an answer of the client.
+// An event with an unknown status does not count as an answer from the client.
 func TestAnUnknownStatusInAnEventIsNoAnswer(t *testing.T) {
 	f := newServer()
 	bubble(t, f, bgagent.Config{HostUnreachable: 5 * time.Minute}, func(t *testing.T, m *bgagent.BackgroundManager) {
@@ -140,7 +140,7 @@ func TestAnUnknownStatusInAnEventIsNoAnswer(t *testing.T) {
 	})
 }
 
-// Sessions of different clients may have the same name.
+// Sessions of different clients can have the same id.
 func TestADeletionConcernsTheClientThatToldIt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f, other := newServer(), newServer()
@@ -149,6 +149,7 @@ func TestADeletionConcernsTheClientThatToldIt(t *testing.T) {
 		m.Observe(bgagent.HostEvent{Kind: bgagent.HostDeleted, Client: "other", Session: session})
 		require.Equal(t, bgagent.Running, get(t, m, id).Status)
 		m.Observe(bgagent.HostEvent{Kind: bgagent.HostDeleted, Session: session})
+		synctest.Wait()
 		require.Equal(t, bgagent.CauseSessionDeleted, get(t, m, id).Cause)
 	})
 }

@@ -144,8 +144,8 @@ func TestASessionThatIsGoneEndsItsTask(t *testing.T) {
 	})
 }
 
-// A status call that fails returns no status of any session, but that must not
-// count as a session that no longer exists.
+// A failed status call returns no status for any session. The sessions must not
+// count as gone because of that.
 func TestAFailedStatusCallDecidesNothing(t *testing.T) {
 	f := newServer()
 	bubble(t, f, bgagent.Config{}, func(t *testing.T, m *bgagent.BackgroundManager) {
@@ -198,7 +198,8 @@ func TestAnUnknownStatusNeitherCompletesNorLastsForEver(t *testing.T) {
 	}
 }
 
-// If sweeps overlapped on a slow host, stable polls would be counted too fast.
+// If sweeps overlapped on a slow host, stable polls would be counted too
+// quickly.
 func TestSweepsNeverOverlapAndStablePollsTakeTheirTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newServer()

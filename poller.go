@@ -2,11 +2,11 @@ package bgagent
 
 import "time"
 
-// This file decides, from the results of polls and events, whether a turn is over. The goroutines
+// The code in this file decides whether a turn is over, based on polls and events. The goroutines
 // that poll are in host_poll.go, and state_poll.go carries out the verdicts.
 
-// thresholds are the durations and poll counts that judge compares with. Durations are in
-// nanoseconds.
+// thresholds are the limits that the function "judge" applies: durations, in nanoseconds, and a
+// number of polls.
 type thresholds struct {
 	minIdle     int64
 	minStable   int64
@@ -17,12 +17,13 @@ type thresholds struct {
 	unreachable int64 // 0 disables the check
 }
 
-// counters are the values that judge passes from one observation of a turn to the next.
+// counters are the values that the function "judge" keeps from one observation of a turn to the
+// next.
 type counters struct {
 	began     int64 // time at which the turn began
 	changed   int64 // time of the last change of any kind
 	blind     int64 // start of the current series of incomplete observations; 0 if the last observation was complete
-	blindTime int64 // total duration of such series since the last change
+	blindTime int64 // total duration of these series since the last change
 	retryAt   int64 // time of the session's next or latest retry
 	finger    uint64
 	state     SessionState
@@ -32,11 +33,11 @@ type counters struct {
 	broken    int // number of consecutive idle polls with an unfinished message
 	gone      int // number of consecutive polls that reported that the session does not exist
 	goneSince int64
-	todoSince int64 // time since which only open todos have held back the end; 0 if they do not hold it back
-	unread    int64 // time since which the messages could not be read; 0 if they can be read
+	todoSince int64 // time at which open todos began to delay the end of the turn; 0 if they do not delay it
+	unread    int64 // time at which the messages became unreadable; 0 if they can be read
 }
 
-// change records a change of the session and restarts the count of blind time.
+// change records that the session has changed, and resets the blind time.
 func (c *counters) change(now int64) { c.changed, c.blindTime = now, 0 }
 
 // observation is what one poll or event showed about a session in a turn.
@@ -45,17 +46,21 @@ type observation struct {
 	answered bool  // a status call or an event reported the status
 	at       int64 // time at which the status was reported; 0 means now
 	poll     bool  // the observation comes from a poll, not from an event
-	read     bool  // view is as new as the status
+	read     bool  // view contains all messages up to the time of the status
 	failed   bool  // the messages could not be read
 	afresh   bool  // the messages could not be read from the beginning either
 	why      string
 	view     turn
 	flying   int // number of tool calls in flight
 	hint     *hint
-	trust    bool  // the hint cannot be a late echo of an earlier turn
-	todos    int32 // number of open todos; -1 if it is not known now
-	lastly   int32 // number of open todos when it was last known
+	trust    bool  // the hint certainly belongs to this turn
+	todos    int32 // number of open todos; -1 if the number is not known now
+	lastly   int32 // last known number of open todos
 	retryAt  int64
+
+	// foreign is true if the turn began in an earlier process. If the server ended together with
+	// that process, the session is idle, and the agent's message may be missing.
+	foreign bool
 }
 
 // marked reports whether the newest message is finished and has a stop reason that ends the turn.
@@ -63,8 +68,8 @@ func (v *turn) marked() bool {
 	return v.begun && v.finished && v.stop != StopUntold && v.stop != StopToolCalls
 }
 
-// whole reports whether the turn may have ended: no message is unfinished and no tool call is in
-// flight.
+// whole reports whether the newest message is complete: it is finished, it did not end with tool
+// calls, and no tool call is in flight.
 func (o *observation) whole() bool {
 	return o.view.finished && o.view.stop != StopToolCalls && o.flying == 0
 }
@@ -76,9 +81,9 @@ type verdict struct {
 	reason    string
 	running   bool  // the session is not at rest and must be stopped
 	needTodos bool  // the todos must be read before the turn can be judged
-	dropHint  bool  // the error did not end the turn
+	dropHint  bool  // the hint must be dropped, because its error did not end the turn
 	todos     int32 // number of todos left open
-	lookAt    int64 // latest time of the next poll; 0 means the next sweep
+	lookAt    int64 // time by which the session must be polled again; 0 means that the next sweep is early enough
 }
 
 // judge decides whether a turn is over. It is a pure function: it returns the new counters, which
@@ -100,7 +105,7 @@ func judge(c counters, o observation, th thresholds, now int64) (counters, verdi
 	if o.failed && c.blind == 0 {
 		c.blind = now
 	}
-	if o.read && c.blind > 0 { // a change may have been missed while blind
+	if o.read && c.blind > 0 { // changes during the blind time may have been missed
 		c.blindTime += now - max(c.blind, c.changed)
 		c.blind = 0
 	}
@@ -133,12 +138,13 @@ func judge(c counters, o observation, th thresholds, now int64) (counters, verdi
 	}
 }
 
-// hintMax is how long a session may stay busy after an error that ends its turn. If the session is
-// busy longer, the error was an echo of an earlier turn, or the agent has recovered from the error.
+// hintMax is the longest time for which a session stays busy after an error has ended its turn. If
+// the session stays busy longer, the error belongs to an earlier turn, or the agent has recovered
+// from it.
 const hintMax = int64(5 * time.Second)
 
-// stopCause returns the cause and the reason text with which an attempt ends after a stop reason
-// that does not complete it.
+// stopCause returns the cause and the reason text of an attempt whose turn ended with the stop
+// reason r. It must not be called for a stop reason that completes the attempt.
 func stopCause(r StopReason, detail string) (Cause, string) {
 	cause := CauseSessionError
 	switch r {
@@ -152,11 +158,13 @@ func stopCause(r StopReason, detail string) (Cause, string) {
 		cause = CauseAgentWindow
 	case StopInterrupted, StopToolCalls:
 		cause = CauseInterrupted
+	case StopTooLong:
+		cause = CauseTooLong
 	}
 	return cause, reasonStopped(r, detail)
 }
 
-// judgeIdle judges a session that is in no turn.
+// judgeIdle judges a session that is not in a turn.
 func judgeIdle(c counters, o observation, th thresholds, now int64) (counters, verdict) {
 	v := &o.view
 	if !o.read {
@@ -186,7 +194,7 @@ func judgeIdle(c counters, o observation, th thresholds, now int64) (counters, v
 		return c, verdict{end: true, cause: cause, reason: reason}
 	case marked && v.output && o.flying == 0:
 		return judgeTodos(c, o, CauseIdle, th, now)
-	case o.hint != nil && (o.trust || !early && o.hint.finger == v.finger): // with another fingerprint, the agent went on after the error
+	case o.hint != nil && (o.trust || !early && o.hint.finger == v.finger): // if the fingerprint has changed, the agent continued after the error
 		cause, reason := stopCause(o.hint.stop, o.hint.err)
 		return c, verdict{end: true, cause: cause, reason: reason}
 	case early:
@@ -194,13 +202,15 @@ func judgeIdle(c counters, o observation, th thresholds, now int64) (counters, v
 	case !v.output:
 		if now-c.began < th.minStable {
 			c.empty = 0
-		} else if count(&c.empty) {
-			return c, verdict{end: true, cause: CauseNoOutput} // finish adds the reason text
+		} else if count(&c.empty) && o.foreign && !marked {
+			return c, verdict{end: true, cause: CauseInterrupted, reason: reasonBrokeOff}
+		} else if c.empty >= th.stablePolls {
+			return c, verdict{end: true, cause: CauseNoOutput} // state.finish adds the reason text
 		}
 		return c, verdict{}
 	case !whole:
-		// A second poll must agree, because the last message may be written a moment after the
-		// session falls idle.
+		// A second poll must confirm this, because the last message can be written a moment after
+		// the session becomes idle.
 		if o.poll {
 			c.broken++
 		}
@@ -217,8 +227,8 @@ func judgeIdle(c counters, o observation, th thresholds, now int64) (counters, v
 	}
 }
 
-// judgeUnread judges a session whose messages cannot be read. judge calls it only for a session
-// that may be idle: a busy one may go on working.
+// judgeUnread judges a session whose messages cannot be read. The function "judge" calls it only
+// for a session that may be idle, because a busy session can go on working.
 func judgeUnread(c counters, o observation, th thresholds, now int64) (counters, verdict) {
 	end := c.unread + th.unreachable
 	if now < end || !o.afresh {
@@ -250,7 +260,7 @@ func judgeUntold(c counters, o observation, changed bool, th thresholds, now int
 	return c, judgeStale(c, o, th, now)
 }
 
-// judgeGone judges a session of which the client reports that it does not exist.
+// judgeGone judges a session that does not exist according to its client.
 func judgeGone(c counters, o observation, th thresholds, now int64) (counters, verdict) {
 	if !o.poll {
 		return c, verdict{}
@@ -265,8 +275,8 @@ func judgeGone(c counters, o observation, th thresholds, now int64) (counters, v
 	return c, verdict{}
 }
 
-// judgeTodos holds back the end of a turn while todos are open or cannot be read, but never longer
-// than TodoHold. After that the answer counts, whatever the todos say.
+// judgeTodos delays the end of a turn while todos are open or cannot be read, but for at most
+// TodoHold. After that time, the turn ends even if todos are open.
 func judgeTodos(c counters, o observation, cause Cause, th thresholds, now int64) (counters, verdict) {
 	todos := o.todos
 	if todos < 0 {
@@ -284,7 +294,7 @@ func judgeTodos(c counters, o observation, cause Cause, th thresholds, now int64
 }
 
 // judgeStale ends a turn that has not changed for too long. Time without a complete observation
-// does not count, because a change may have been missed in it.
+// does not count, because changes during that time may have been missed.
 func judgeStale(c counters, o observation, th thresholds, now int64) verdict {
 	if th.stale == 0 || !o.read || o.flying > 0 || o.status.State == SessionAsking ||
 		now-c.began < int64(staleGrace) || now-max(c.changed, c.began, c.retryAt)-c.blindTime < th.stale {

@@ -29,13 +29,16 @@ func TestJudge(t *testing.T) {
 		name  string
 		o     observation
 		polls []float64 // times of the observations, in seconds since the turn began
-		cause Cause     // cause of the end after the last observation, but not before
+		cause Cause     // cause of the end after the last observation; no earlier observation ends the turn
 	}{
 		{"idle with an answer", observation{status: idle, answered: true, read: true, view: answerView()}, []float64{0.1}, CauseIdle},
 		{"idle with an answer without a mark, early", observation{status: idle, answered: true, read: true, view: plain}, []float64{1, 3, 4.9}, CauseNone},
 		{"idle with an answer without a mark", observation{status: idle, answered: true, read: true, view: plain}, []float64{1, 5}, CauseIdle},
 		{"idle that could not be read", observation{status: idle, answered: true, poll: true, view: answerView()}, []float64{20, 40, 60}, CauseNone},
 		{"idle with nothing", observation{status: idle, answered: true, read: true, poll: true, view: none}, []float64{2, 6, 9, 10, 12, 14}, CauseNoOutput},
+		{"idle with nothing, after the process has ended", observation{status: idle, answered: true, read: true, poll: true, view: none, foreign: true}, []float64{2, 6, 9, 10, 12, 14}, CauseInterrupted},
+		{"idle with an empty message, after the process has ended", observation{status: idle, answered: true, read: true, poll: true, view: turn{begun: true}, foreign: true}, []float64{2, 6, 9, 10, 12, 14}, CauseInterrupted},
+		{"idle with an empty answer, after the process has ended", observation{status: idle, answered: true, read: true, poll: true, view: turn{begun: true, finished: true, stop: StopEndOfTurn}, foreign: true}, []float64{2, 6, 9, 10, 12, 14}, CauseNoOutput},
 		{"idle with nothing, by events alone", observation{status: idle, answered: true, read: true, view: none}, []float64{10, 12, 14, 16}, CauseNone},
 		{"idle in the middle of a message", observation{status: idle, answered: true, read: true, poll: true, view: half}, []float64{3, 6, 8}, CauseInterrupted},
 		{"idle with a tool in flight", observation{status: idle, answered: true, read: true, poll: true, view: plain, flying: 1}, []float64{6, 8}, CauseInterrupted},
@@ -89,7 +92,7 @@ func TestJudgeForgetsCountsWhenSomethingElseIsSeen(t *testing.T) {
 	require.Equal(t, CauseNoOutput, v.cause)
 }
 
-// FuzzJudge checks properties of judge that hold for arbitrary observations,
+// FuzzJudge checks properties that the function "judge" must have for all observations,
 // whatever a host reports.
 func FuzzJudge(f *testing.F) {
 	f.Add(uint8(1), true, true, true, uint8(7), uint8(0), int8(0), int64(6e9), int64(0), false)

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// Queries. All of them return copies.
+// The methods below are queries. All of them return copies.
 
 // Get returns the task with the given id. If there is no such task, the error matches
 // [ErrUnknownTask] or [ErrExpired].
@@ -28,29 +28,42 @@ func (m *BackgroundManager) Get(id string) (Task, error) {
 
 // Read is [BackgroundManager.Get] on behalf of a session. It fails with [ErrNotDescendant] if the
 // task does not descend from the session. If the task has ended and the session is owed a notice
-// of the end, that notice counts as read.
-func (m *BackgroundManager) Read(by Caller, id string) (Task, error) { return m.readAttempt(by, id, 0) }
+// about the end, that notice counts as read. With [Config].Store, Read also finds ended tasks that
+// only the store still contains, and results that were dropped from memory.
+func (m *BackgroundManager) Read(by Caller, id string) (Task, error) {
+	m.heard(by.Session)
+	return m.readAttempt(by, id, 0, nil)
+}
 
 // readAttempt is Read for a caller that shows one attempt of the task. The argument "no" is the
 // number of that attempt; 0 means the latest attempt. The notice of another attempt does not count
 // as read.
-func (m *BackgroundManager) readAttempt(by Caller, id string, no int) (s Task, err error) {
+func (m *BackgroundManager) readAttempt(by Caller, id string, no int, out *handing) (s Task, err error) {
+	_ = m.fetch(m.base, id) // if the record cannot be loaded, the method fails as it would without a store
+	thought := false
 	m.update(func(st *state, now int64) {
 		var t *task
 		if t, err = st.findOwn(by, id); err != nil {
 			err = fmt.Errorf("bgagent: read: %w", err)
 			return
 		}
-		if !t.live() && t.up.session == by.Session && (no == 0 || no == int(t.no)) {
-			st.settleTask(t, NoticeRead, now)
+		if st.hasEnded(t) && t.up.session == by.Session && (no == 0 || no == int(t.no)) {
+			st.read(t, out, now)
 		}
 		s = st.fullSnapshot(t)
+		thought = t.fin != nil && t.fin.thought
 	})
+	if err == nil && s.Dropped && m.cfg.Store != nil {
+		if text, err := m.text(m.base, s.ID, textOf("result", int32(s.Attempt))); err == nil {
+			s.Result, s.Dropped, s.Reasoning = text, false, thought
+		}
+	}
 	return s, err
 }
 
-// List returns the tasks that the query selects, in launch order. The time it takes is proportional
-// to the number of tasks below the session that the query names, or of all tasks if it names none.
+// List returns the tasks that the query selects, in launch order. List takes time proportional to
+// the number of tasks below the session that the query names. If the query names no session, all
+// tasks count.
 func (m *BackgroundManager) List(q Query) (out []Task) {
 	m.view(func(st *state) {
 		found := st.list(q)
@@ -62,8 +75,8 @@ func (m *BackgroundManager) List(q Query) (out []Task) {
 	return out
 }
 
-// runsTask reports whether the session runs a task. The notices of such a session are delivered by
-// its next turn.
+// runsTask reports whether the session runs a task. If so, the session gets its notices with the
+// prompt of its next turn.
 func (m *BackgroundManager) runsTask(session string) (is bool) {
 	m.view(func(st *state) {
 		s := st.sessions.find(session)
@@ -73,8 +86,8 @@ func (m *BackgroundManager) runsTask(session string) (is bool) {
 }
 
 // Outstanding returns the number of live tasks that descend from the session, and the number of
-// ended attempts of which the session is still owed a notice. It reads both in one step, so a host
-// that sees two zeros has missed nothing.
+// ended attempts about which the session is still owed a notice. It reads both in one step, so if
+// both numbers are zero, the host has missed nothing.
 func (m *BackgroundManager) Outstanding(session string) (live, owed int) {
 	m.view(func(st *state) {
 		n := st.nodes[session]
@@ -82,7 +95,7 @@ func (m *BackgroundManager) Outstanding(session string) (live, owed int) {
 			return
 		}
 		n.each(func(t *task) {
-			if t.live() {
+			if !st.hasEnded(t) {
 				live++
 			}
 		})
@@ -92,9 +105,11 @@ func (m *BackgroundManager) Outstanding(session string) (live, owed int) {
 }
 
 // Messages reads the conversation of the task's session on behalf of the caller. The arguments
-// after and max, and the result, are those of [MessageReader]. Messages calls the host and waits
-// for at most [Config].CallTimeout. The error matches [errors.ErrUnsupported] if the task's client
-// cannot read messages, and [ErrNoSession] if the task has no session.
+// "after" and "max" and the result are the same as in [MessageReader]. Messages calls the host and
+// waits for at most [Config].CallTimeout. The error matches [errors.ErrUnsupported] if the task's
+// client cannot read messages, and [ErrNoSession] if the task has no session. Otherwise it matches
+// [ErrUnknownTask], [ErrExpired], [ErrNotDescendant] or [ErrClosed], or it is the error of ctx or of
+// the host call.
 func (m *BackgroundManager) Messages(ctx context.Context, by Caller, id string, after Cursor, max int) (Page, error) {
 	var cl *client
 	var session string
@@ -127,7 +142,7 @@ func (m *BackgroundManager) Messages(ctx context.Context, by Caller, id string, 
 	return page, nil
 }
 
-// Digest returns a description of the session's tasks of at most max bytes. It is meant for a model
+// Digest describes the session's tasks in a text of at most max bytes. It is meant for a model
 // whose context has been compacted.
 func (m *BackgroundManager) Digest(session string, max int) string {
 	tasks := m.List(Query{Under: session})
@@ -140,7 +155,7 @@ func (m *BackgroundManager) Digest(session string, max int) string {
 //
 //	expvar.Publish("bgagent", expvar.Func(func() any { return m.Figures() }))
 //
-// Ended attempts are counted from the call of [New] on, whether or not their tasks have expired.
+// Ended attempts are counted since the call to [New]. Attempts of expired tasks are included.
 type Figures struct {
 	Live     int   `json:"live"`      // pending and running tasks
 	Stopping int   `json:"stopping"`  // ended attempts that are not quiet yet
@@ -153,24 +168,27 @@ type Figures struct {
 	Failed    uint64           `json:"error"`      // attempts failed since New
 	Cancelled uint64           `json:"cancelled"`  // attempts cancelled since New
 	Causes    map[Cause]uint64 `json:"causes"`     // attempts ended since New, by cause; only causes that occurred
-	OverLimit uint64           `json:"over_limit"` // sessions that did not stop in time since New
+	OverLimit uint64           `json:"over_limit"` // sessions that missed their stopping deadline since New
 
 	// Pools are the pools that have slots in use or tasks waiting, sorted by name. If other
 	// managers share Config.Concurrency, the counts include their slots.
 	Pools []PoolStats `json:"pools"`
+
+	Budgets []TreeBudget `json:"budgets,omitempty"` // open accounts of trees, oldest first; only with budgets
 }
 
 // endCounts holds the number of ended attempts for each cause.
 type endCounts [len(causes)]uint64
 
-// Figures returns the counts, all read in one step. The time it takes is proportional to the number
-// of pools and of sessions that have delegated, not to the number of tasks.
+// Figures returns the counts. It reads them all in one step. It takes time proportional to the
+// number of pools and of sessions that have delegated. The number of tasks does not matter.
 func (m *BackgroundManager) Figures() Figures {
 	f := Figures{Causes: map[Cause]uint64{}}
 	var ends endCounts
 	m.view(func(st *state) {
 		f.Live, f.Stopping, f.Kept, f.KeptText = st.live, st.unquiet, len(st.tasks), st.keep.text
 		f.OverLimit, f.Pools, ends = uint64(st.over), m.cm.Pools(), st.ends
+		f.Budgets = st.treeBudgets()
 		for _, n := range st.nodes {
 			f.Owed += n.outstanding()
 		}
@@ -199,32 +217,61 @@ func (m *BackgroundManager) Figures() Figures {
 	return f
 }
 
-// Methods with which a host takes the notices of a session itself.
+// With the methods below, a host takes the notices of a session itself.
 
-// TakeNotice returns everything that the session is owed now as one notice, without waiting for a
-// batch. The notice counts as delivered. It includes notices that were given up. If a delivery has
-// failed before, the first call returns the notice of that delivery unchanged, and the next call
-// returns the rest. ok is false if nothing is owed.
+// TakeNotice returns one notice about everything that the session is owed now. It does not wait for
+// the end of a batch. The notice counts as delivered. It also reports the ends whose notices were
+// given up. If a delivery has failed before, the first call returns the notice of that delivery
+// unchanged, and the next call returns the rest. The result "ok" is false if nothing is owed.
+//
+// With [Config].Store, TakeNotice waits until the notice is durable in the store, but at most for
+// Config.StoreTimeout. If the notice is not durable by that time, the result "ok" is false, and
+// everything stays owed. The store keeps the ends in the notice as owed until the notice is
+// acknowledged; see [BackgroundManager.Ack].
 func (m *BackgroundManager) TakeNotice(session string) (n Notice, ok bool) {
+	m.Start()
+	m.heard(session)
+	return m.takeNotice(session, m.words, nil)
+}
+
+// takeNotice is TakeNotice for an answer that contains everything in the argument "out". If "out"
+// is nil, the notice is an answer of its own.
+func (m *BackgroundManager) takeNotice(session string, w wording, out *handing) (n Notice, ok bool) {
+	if m.storesNotices() {
+		var node *node
+		m.view(func(st *state) { node = st.nodes[session] })
+		n, err := m.takeStored(m.base, m.cfg.StoreTimeout, node, w, out)
+		return n, err == nil && n.ID != ""
+	}
 	m.update(func(st *state, now int64) {
 		if node := st.nodes[session]; node != nil {
 			n, ok = st.take(node, now)
 		}
 	})
 	if ok {
-		n = m.words.told(n)
+		n = w.told(n)
 	}
 	return n, ok
 }
 
-// NextNotice waits until a notice for the session is due and returns it. The notice counts as
-// delivered. If [Config].Wake is [WakeEach], a notice is due by the rules of WakeEach, otherwise by
-// those of [WakeBatch]. A notice does not repeat what a tool's result has already reported.
+// NextNotice waits until a notice for the session is due, and returns the notice. The notice counts
+// as delivered. If [Config].Wake is [WakeEach], the rules of WakeEach decide when a notice is due.
+// Otherwise the rules of [WakeBatch] decide. A notice does not repeat what a tool's result has
+// already reported.
 //
 // A program that calls NextNotice until it returns [ErrNothingOwed] misses nothing: at that moment,
-// no task that the session launched itself is live and no notice is owed. Any other error is the
-// error of ctx.
+// no task that the session launched itself is live and no notice is owed. If the manager is
+// suspended, the error matches [ErrSuspended]. Without a store, any other error is the error of
+// ctx.
+//
+// With [Config].Store, NextNotice waits until the notice is durable in the store. If ctx ends
+// during this wait, the error matches both [ErrStore] and the error of ctx. If the manager is
+// closed during this wait, the error matches [ErrStore] and [ErrClosed].
 func (m *BackgroundManager) NextNotice(ctx context.Context, session string) (Notice, error) {
+	if err := m.start(ctx); err != nil {
+		return Notice{}, err
+	}
+	m.heard(session)
 	w := newWaiter()
 	defer m.update(func(st *state, _ int64) {
 		if n := st.nodes[session]; n != nil {
@@ -234,7 +281,9 @@ func (m *BackgroundManager) NextNotice(ctx context.Context, session string) (Not
 	})
 	for {
 		var notice Notice
-		var ok, done bool
+		var stored *node
+		var ok, done, left bool
+		var lost error
 		var wait time.Duration = -1
 		m.update(func(st *state, now int64) {
 			n := st.nodes[session]
@@ -242,9 +291,21 @@ func (m *BackgroundManager) NextNotice(ctx context.Context, session string) (Not
 				done = true
 				return
 			}
+			if st.isLost() {
+				lost = st.storeFails()
+				return
+			}
+			if left = st.leavesTasks(); left {
+				return
+			}
 			at := st.dueAt(n)
 			if n.env != nil && !n.env.flying || at > 0 && at <= now || n.nOwed > 0 && st.closing || n.live == 0 && n.reclaimable > 0 {
-				if notice, ok = st.take(n, now); ok {
+				if m.cfg.Store != nil && !st.closed {
+					if stored = n; n.env != nil && !n.env.flying || n.nOwed > 0 || n.reclaimable > 0 && n.env == nil {
+						return
+					}
+					stored = nil
+				} else if notice, ok = st.take(n, now); ok {
 					return
 				}
 			}
@@ -260,8 +321,17 @@ func (m *BackgroundManager) NextNotice(ctx context.Context, session string) (Not
 		switch {
 		case ok:
 			return m.words.told(notice), nil
+		case lost != nil:
+			return Notice{}, fmt.Errorf("bgagent: next notice: %w", lost)
+		case left:
+			return Notice{}, ErrSuspended
 		case done:
 			return Notice{}, ErrNothingOwed
+		case stored != nil:
+			if n, err := m.takeStored(ctx, -1, stored, m.words, nil); err != nil || n.ID != "" {
+				return n, err
+			}
+			continue
 		}
 		if err := waitFor(ctx, w.ch, wait); err != nil {
 			return Notice{}, err

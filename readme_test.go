@@ -26,7 +26,8 @@ func markdown(t *testing.T, name string) string {
 
 func readme(t *testing.T) string { return markdown(t, "README.md") }
 
-// table returns the rows of the table with the given head, each as a list of cells.
+// table returns the rows of the table with the given header line, each as a list of
+// cells.
 func table(t *testing.T, text, head string) (rows [][]string) {
 	t.Helper()
 	_, rest, ok := strings.Cut(text, "\n"+head+"\n")
@@ -102,6 +103,8 @@ func TestReadmeStatesTheDefaults(t *testing.T) {
 		"Limits.Default":   bgagent.DefaultConcurrency,
 		"MaxDepth":         bgagent.DefaultMaxDepth,
 		"MaxTasksPerRoot":  bgagent.DefaultMaxTasksPerRoot,
+		"MaxToolCalls":     bgagent.DefaultMaxToolCalls,
+		"RepeatedCalls":    bgagent.DefaultRepeatedCalls,
 		"PollInterval":     bgagent.DefaultPollInterval,
 		"MinIdleTime":      bgagent.DefaultMinIdleTime,
 		"MinStabilityTime": bgagent.DefaultMinStabilityTime,
@@ -128,7 +131,8 @@ func TestReadmeStatesTheDefaults(t *testing.T) {
 	}
 }
 
-// The program in the README must be that of examples/hello, whose output is checked.
+// The program in the README must be the program in examples/hello, whose output is
+// checked.
 func TestReadmeShowsTheHelloExample(t *testing.T) {
 	b, err := os.ReadFile("examples/hello/main.go")
 	require.NoError(t, err)

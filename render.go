@@ -9,21 +9,21 @@ import (
 	"github.com/bgagent/bgagent/internal/mdtext"
 )
 
-// The files render*.go make all texts that a model reads. Their functions are pure: the text
-// depends on the arguments only. These rules apply to text from outside, such as descriptions,
-// names, messages, errors and ids:
+// The files render*.go contain the functions that build all texts that a model reads. These
+// functions are pure: the text depends only on the arguments. These rules apply to text from
+// outside, such as descriptions, names, messages, errors and ids:
 //
 //   - Text that is inserted into one of our own lines goes through mdtext.OneLine. The result is one
-//     line of bounded length in valid UTF-8, without control characters and invisible characters.
+//     line of bounded length in valid UTF-8, without control characters or invisible characters.
 //     Table cells are also escaped, and code spans are made by mdtext.Code. So text from outside
 //     cannot begin a line, end a cell or end a code span.
-//   - Text with several lines (a result, a partial text, a prompt) has one of two places. Either it
-//     is in a fence that is longer than any fence inside it. Or it is the last part of an answer:
-//     then everything after its beginning belongs to it, whatever it pretends to be. The notice and
-//     the lines about reading on come before it, so the notice survives in hosts that cut the end
-//     of long tool results.
+//   - Text with several lines (a result, a partial text, a prompt) is in one of two places. Either
+//     it is in a fence that is longer than any fence inside it. Or it is the last part of an
+//     answer, so that no text of our own follows it. The notice and the lines that describe how to
+//     read more come before it. So the notice is not lost in hosts that cut off the end of long
+//     tool results.
 //   - Text with several lines goes through cleantext, which removes escape sequences and control
-//     characters and makes all line ends alike.
+//     characters and turns all line ends into "\n".
 
 // The largest sizes of rendered texts and of their parts, in bytes.
 const (
@@ -40,13 +40,13 @@ const (
 
 const notStarted = "(not started)"
 
-// wording holds the names of the tools that the model has. An empty name means that the model does
-// not have the tool, and then no text mentions it.
+// wording holds the names of the tools that the model has. If the model does not have a tool, the
+// name is empty and no text mentions the tool.
 type wording struct {
 	delegate, output, cancel string
 
-	// noNotices means that nothing wakes the model when a task ends. The texts then promise no
-	// notice, and they ask the model to wait instead of ending its turn.
+	// noNotices means that nothing wakes the model when a task ends. The texts then do not promise
+	// a notice, and they ask the model to wait instead of ending its turn.
 	noNotices bool
 }
 
@@ -76,8 +76,8 @@ type text struct{ mdtext.Builder }
 // arg formats a string as an argument of a tool call.
 func arg(s string) string { return strconv.Quote(mdtext.OneLine(s, idMax)) }
 
-// sessionLine formats the id of a task's session for a plain line, and sessionCode for a code span.
-// The id is empty as long as the session does not exist.
+// sessionLine formats the id of a task's session for a plain line. The function sessionCode formats
+// it for a code span. The id is empty until the session exists.
 func sessionLine(session string) string {
 	if session == "" {
 		return notStarted
@@ -92,10 +92,10 @@ func sessionCode(session string) string {
 	return mdtext.Code(session, idMax)
 }
 
-// The reasons for which attempts ended, as texts for people and models.
+// The texts below state why attempts ended. People and models read them.
 
-// reasonStopped describes how a turn was broken off. detail is the client's own description and may
-// be empty.
+// reasonStopped states why a turn ended early. The argument "detail" is the client's own
+// description. It can be empty.
 func reasonStopped(r StopReason, detail string) string {
 	reason := "the client gave an unknown stop reason, " + r.String()
 	switch r {
@@ -113,6 +113,8 @@ func reasonStopped(r StopReason, detail string) string {
 		reason = "the turn broke off after tool calls"
 	case StopError:
 		reason = "the agent failed"
+	case StopTooLong:
+		reason = "the input is too long for the model"
 	}
 	if detail != "" {
 		reason += ": " + mdtext.Ends(mdtext.Valid(detail), reasonBytes)
@@ -120,36 +122,45 @@ func reasonStopped(r StopReason, detail string) string {
 	return reason
 }
 
-// The actions of the manager that can fail in a host call, as the reasons name them.
+// Names of the manager's actions that can fail in a host call. The reasons contain these names.
 const (
 	doingCreate = "creating the session"
 	doingPrompt = "handing over the prompt"
 	doingTurn   = "the turn"
 	doingStart  = "starting"
+
+	doingRestore = "restoring the session"
 )
 
 const (
 	reasonSessionDeleted = "its session was deleted"
 	reasonClosed         = "the manager was closed"
+	reasonStoreLost      = "the store no longer belongs to this manager"
 	reasonCallCancelled  = "the call that waited for it was cancelled"
 	reasonNoOutput       = "the turn ended without any output"
 	reasonIdleNoOutput   = "the session fell idle without any output"
 	reasonBrokeOff       = "the session fell idle in the middle of a message"
 	reasonNoLastWord     = "the session fell idle after tool calls, before the answer"
 	reasonNoAnswer       = "the agent wrote no answer and called no tool"
+	reasonCompacted      = "the input is too long for the model: it was compacted twice in a row without an answer or a tool call"
 	reasonNoID           = doingCreate + ": the client returned an empty session id"
+
+	reasonSessionLost    = "the session, which an earlier process has created, does not exist"
+	reasonSuperseded     = "the process ended in the middle of the turn; the next attempt continues it"
+	reasonRestart        = "the process ended in the middle of the turn, and the agent's turns are not continued"
+	reasonRestartUnknown = "the process ended in the middle of the turn, and it is not known what the session has of it"
 
 	questionNotTold = "(not told)"
 )
 
-// reasonIDAbove is the reason if the client returned, for the new session, the id of a session from
-// which the task descends.
+// reasonIDAbove is the reason if the client returned a wrong id for the new session: the id of a
+// session from which the task descends.
 func reasonIDAbove(id string) string {
 	return fmt.Sprintf("%s: the client returned the id %s, which is that of the session that delegated or of one above it", doingCreate, mdtext.Quote(id))
 }
 
-// reasonIDTaken is the reason if the client returned, for the new session, the id of another task's
-// session.
+// reasonIDTaken is the reason if the client returned a wrong id for the new session: the id of
+// another task's session.
 func reasonIDTaken(id, owner string, expired bool) string {
 	what := "task"
 	if expired {
@@ -166,6 +177,49 @@ func reasonParentDeleted(session string) string {
 // reasonParentEnded is the reason if the task that launched this task has ended.
 func reasonParentEnded(task string, cause Cause) string {
 	return fmt.Sprintf("task %s, which launched it, ended: %s", task, cause)
+}
+
+// reasonRestarts is the reason if the process ended too often without progress of the task.
+func reasonRestarts(most int) string {
+	return fmt.Sprintf("the process ended more than %d times in the turn, without progress in between", most)
+}
+
+// reasonNoAnswerOfStore is the reason why nothing can be written while a write takes too long.
+func reasonNoAnswerOfStore(limit time.Duration) string {
+	return limitStoreTimeout.decided(fmt.Sprintf("the store has not answered for %s", mdtext.Setting(limit)))
+}
+
+// reasonNoContext is the reason if the context of a task of an earlier process could not be restored.
+func reasonNoContext(why string) string {
+	return "restoring its context: " + mdtext.Ends(mdtext.Valid(why), reasonBytes)
+}
+
+// reasonNotContinued is the reason if the host wants no task of an earlier process to be continued.
+const reasonNotContinued = "the process that had the task was ended, and the next one continues no tasks"
+
+// reasonLate is the reason if no process was running for too long.
+func reasonLate(gone, most time.Duration) string {
+	return limitRestartWithin.decided(fmt.Sprintf("the program was not running for %s, longer than %s", mdtext.Setting(gone.Round(time.Second)), mdtext.Setting(most)))
+}
+
+// reasonOutdated is the reason if the store may lack the latest changes.
+func reasonOutdated(why string) string {
+	return "the store may not be current, so nothing of it is continued: " + why
+}
+
+// reasonNotRestored is the reason if the session of an earlier process could not be restored.
+func reasonNotRestored(why string) string {
+	return "the process ended in the middle of the turn; " + why
+}
+
+// promptToContinue returns the prompt that continues a turn that was interrupted by the end of the
+// process. The prompt repeats the request, because the session may not contain the request.
+func promptToContinue(request string) string {
+	return "Your last turn was cut off because the program that runs you was restarted. Nobody stopped you on purpose, and any note that says so is wrong. " +
+		"The request still stands, and you have not answered it yet.\n\n" +
+		"Commands of that turn may have run completely, in part or not at all, and some may still run. Text that you had begun to write is lost. " +
+		"Before you repeat a step, check whether it has been done.\n\n" +
+		"The request was:\n\n" + request
 }
 
 func reasonNotStopped(most time.Duration) string {
@@ -199,8 +253,8 @@ func reasonGone(said time.Duration) string {
 	return limitSessionGone.decided(fmt.Sprintf("the client has said for %s that the session does not exist", mdtext.Setting(said.Round(time.Second))))
 }
 
-// reasonStale is the reason if nothing has changed in the turn for too long. It names the last
-// thing seen in the turn.
+// reasonStale is the reason if nothing has changed in the turn for too long. It names the last text
+// or tool call that was seen in the turn.
 func reasonStale(idle time.Duration, turnStart int64, p *progress) string {
 	seen := "its prompt"
 	switch {
@@ -219,4 +273,15 @@ func reasonStale(idle time.Duration, turnStart int64, p *progress) string {
 // reasonOutage is the reason if nothing was started because the client could not reach its runtime.
 func reasonOutage(most time.Duration, why string) string {
 	return limitHostUnreachable.decided(fmt.Sprintf("nothing was started, because the agent runtime could not be reached for %s: %s", mdtext.Setting(most), why))
+}
+
+// reasonRepeated is the reason if the agent has repeated a tool call too often. reasonManyCalls is
+// the reason if the attempt has made too many tool calls.
+func reasonRepeated(tool string, times int) string {
+	return fmt.Sprintf("the tool %s was called %d times in a row with the same input and the same result; "+
+		"Config.RepeatedCalls (circuitBreaker.consecutiveThreshold) decides how many are too many", mdtext.Quote(mdtext.OneLine(tool, nameMax)), times)
+}
+
+func reasonManyCalls(most int) string {
+	return fmt.Sprintf("the attempt made more than %d tool calls; Config.MaxToolCalls (maxToolCalls or circuitBreaker.maxToolCalls) decides how many are too many", most)
 }

@@ -98,7 +98,7 @@ func (w wording) cancelled(tasks []Task, room int) answer {
 			sessions = append(sessions, "- "+mdtext.Code(t.Session, idMax)+" ("+mdtext.OneLine(t.Description, titleShort)+")\n")
 		}
 	}
-	const more = 600 // room for the sentences
+	const more = 600 // room for the sentences after the table
 	room -= b.Len() + more
 	shown := b.Table(room*3/5, []string{"Task ID", "Description", "Status", "Session ID"}, rows)
 	if left := len(rows) - shown; left > 0 {
@@ -121,7 +121,7 @@ func (w wording) cancelled(tasks []Task, room int) answer {
 	return answer{head: b.String()}
 }
 
-// sessionPage holds the messages of a session from which an answer shows as many as fit.
+// sessionPage holds messages of a session. An answer shows as many of them as fit.
 type sessionPage struct {
 	messages []Message // messages that may be shown
 	first    int       // position of the first of these messages in the session, counted from 1
@@ -129,7 +129,7 @@ type sessionPage struct {
 	partial  bool      // the session has more messages than were read
 	offset   int       // number of bytes to skip in the first message's text
 	fromEnd  bool      // show the last messages that fit, not the first
-	before   string    // id of the message before the first one; empty if there is none or it is unknown
+	before   string    // id of the message before the first one; empty if there is no such message or its id is unknown
 }
 
 // session makes the answer that shows messages of a task's session.
@@ -186,8 +186,8 @@ func (w wording) session(t Task, p sessionPage, now time.Time, room int, notes .
 	return a
 }
 
-// readOn writes how to read the messages before the message with the number "first" and those after
-// the message with the number "last".
+// readOn writes the tool calls that read the earlier and the later messages. The arguments "first"
+// and "last" are the numbers of the first and the last message shown.
 func (b *text) readOn(w wording, t Task, p sessionPage, first, last int, lastID string, cut int) {
 	call := fmt.Sprintf("%s(task_id=%s, full_session=true", w.output, arg(t.ID))
 	if cut > 0 && !p.fromEnd {
@@ -220,9 +220,9 @@ func (p sessionPage) beforeLast() string {
 	return p.before
 }
 
-// fit renders as many messages as fit into room bytes, but at least one. n is the number of
-// messages rendered. If the text of a message had to be cut, cut is the offset of the cut in that
-// text.
+// The method "fit" renders as many messages as fit into the given room, in bytes, but at least one.
+// The result n is the number of rendered messages. If the text of the first message had to be cut,
+// the result "cut" is the offset of the cut in that text. The offset is not used if fromEnd is set.
 func (p sessionPage) fit(room int) (body string, n, cut int) {
 	var parts []string
 	for i := range p.messages {

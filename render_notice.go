@@ -13,15 +13,17 @@ import (
 // The texts of notices, and the digest of a session's tasks for a parent whose context was
 // compacted.
 
-// told returns the notice with its text filled in.
+// The method "told" adds the text to the notice if the notice has no text yet.
 func (w wording) told(n Notice) Notice {
-	n.Text = w.notice(n)
+	if n.Text == "" {
+		n.Text = w.notice(n)
+	}
 	return n
 }
 
 // notice returns the text of a notice. The text lists the tasks that ended, each with its status
-// and duration. It says how many tasks are still live and how to read the results. It asks the
-// model to use the results, and never to poll tasks that are still running.
+// and duration. It states how many tasks are still live and how to read the results. It asks the
+// model to use the results and not to poll tasks that are still running.
 func (w wording) notice(n Notice) string {
 	var b text
 	b.Grow(min(noticeMax, 512+128*max(len(n.Items), len(n.Batch))))
@@ -76,7 +78,7 @@ func (w wording) notice(n Notice) string {
 		b.items(good, told, room, false)
 	}
 	b.results(items, noticeMax-b.Len()-800)
-	w.noticeEnd(&b, n, len(good), len(bad))
+	w.noticeEnd(&b, n, len(good), bad)
 	return strings.TrimRight(b.String(), "\n")
 }
 
@@ -86,8 +88,8 @@ func sameItems(a, b []NoticeItem) bool {
 	return slices.EqualFunc(a, b, func(x, y NoticeItem) bool { return x.ID == y.ID })
 }
 
-// items writes a table of ended attempts. If not all rows fit, the ids of the remaining tasks
-// follow, as many as fit.
+// items writes a table of ended attempts. If some rows do not fit, the ids of the tasks in these
+// rows follow the table, as far as there is room.
 func (b *text) items(items []NoticeItem, told map[string]bool, room int, failed bool) {
 	head := []string{"Task ID", "Description", "Agent", "Duration"}
 	if failed {
@@ -116,7 +118,7 @@ func (b *text) items(items []NoticeItem, told map[string]bool, room int, failed 
 		}
 		rows[i] = cells[began:]
 	}
-	// Keep room for the ids of all items, so that each is at least mentioned by its id.
+	// Keep room for the ids of all items, so that every item is mentioned at least by its id.
 	ids := 32
 	for _, it := range items {
 		ids += len(" ``") + len(it.Task)
@@ -140,8 +142,8 @@ func (b *text) items(items []NoticeItem, told map[string]bool, room int, failed 
 	b.Line()
 }
 
-// results writes the results that the notice carries, as many as fit. Each of them may be only the
-// beginning of the task's result.
+// results writes the results that the notice contains, as many as fit. The notice may contain only
+// the beginning of a result.
 func (b *text) results(items []NoticeItem, room int) {
 	head := "\n### Results\n"
 	for _, it := range items {
@@ -177,8 +179,40 @@ func endWords(it NoticeItem) string {
 	}
 }
 
+// howToContinue writes how to continue the tasks that did not complete, and why some of them should not
+// be continued.
+func (w wording) howToContinue(b *text, n Notice, ended []NoticeItem) {
+	var limits []Cause
+	others := 0
+	for _, it := range ended {
+		switch {
+		case !atLimit(it.Cause):
+			others++
+		case !slices.Contains(limits, it.Cause):
+			limits = append(limits, it.Cause)
+		}
+	}
+	for _, c := range limits {
+		prefix := ""
+		if len(ended) > 1 {
+			prefix = "About a task that ended with the cause " + c.String() + ": "
+		}
+		b.Line(prefix, w.limitAdvice(c))
+	}
+	if others > 0 && w.delegate != "" {
+		id, which := `"<task id>"`, "one that did not complete"
+		if len(n.Items) == 1 && n.Items[0].Status != Completed && !atLimit(n.Items[0].Cause) {
+			id = arg(n.Items[0].Task)
+		}
+		if len(limits) > 0 {
+			which = "another one that did not complete"
+		}
+		b.Line("To continue ", which, ": ", w.delegate, "(task_id=", id, `, prompt="Continue: <your follow-up>")`)
+	}
+}
+
 // noticeEnd writes what the model can do after the notice.
-func (w wording) noticeEnd(b *text, n Notice, good, bad int) {
+func (w wording) noticeEnd(b *text, n Notice, good int, ended []NoticeItem) {
 	b.Line()
 	if w.output != "" {
 		id := `"<task id>"`
@@ -194,13 +228,7 @@ func (w wording) noticeEnd(b *text, n Notice, good, bad int) {
 		}
 		b.Line("To read ", what, ": ", w.output, "(task_id=", id, ")")
 	}
-	if bad > 0 && w.delegate != "" {
-		id := `"<task id>"`
-		if len(n.Items) == 1 && n.Items[0].Status != Completed {
-			id = arg(n.Items[0].Task)
-		}
-		b.Line("To continue one that did not complete: ", w.delegate, "(task_id=", id, `, prompt="Continue: <your follow-up>")`)
-	}
+	w.howToContinue(b, n, ended)
 	switch {
 	case n.Live == 0:
 		b.Line("\nUse what you need from these results and continue.")
@@ -211,8 +239,9 @@ func (w wording) noticeEnd(b *text, n Notice, good, bad int) {
 	}
 }
 
-// digest describes the tasks in at most limit bytes. Live tasks come first, then ended tasks whose
-// notice is still owed, then the others, the latest first.
+// digest describes the tasks in at most the given number of bytes. Live tasks come first, then
+// ended tasks whose notice is still owed. The other tasks follow, beginning with the task that
+// ended most recently.
 func (w wording) digest(tasks []Task, live, owed, limit int, now time.Time) string {
 	head := "## Background Tasks\n\n" + fmt.Sprintf("%d live, %d ended and not told yet, %d in all.\n", live, owed, len(tasks))
 	if live > 0 || owed > 0 {
@@ -229,7 +258,7 @@ func (w wording) digest(tasks []Task, live, owed, limit int, now time.Time) stri
 	return ""
 }
 
-// digestLines lists as many tasks as fit into room bytes, one per line.
+// digestLines lists as many tasks as fit into the given room, in bytes, one per line.
 func digestLines(tasks []Task, total, room int, now time.Time) string {
 	tasks = slices.Clone(tasks)
 	rank := func(t Task) int {
@@ -248,7 +277,7 @@ func digestLines(tasks []Task, total, room int, now time.Time) string {
 		}
 		return b.Ended.Compare(a.Ended)
 	})
-	const more = 24 // "- and 10000 more"
+	const more = 24 // room for the line "- and 10000 more"
 	var b strings.Builder
 	if room--; len(tasks) == 0 || room < more {
 		return ""

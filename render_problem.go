@@ -9,7 +9,7 @@ import (
 	"github.com/bgagent/bgagent/internal/mdtext"
 )
 
-// Texts about wrong calls. Each text first names the mistake, then the right call.
+// Texts about wrong calls. Each text first describes the mistake and then the correct call.
 
 const unknownShown = 20 // maximum number of the caller's tasks that an answer about an unknown id lists
 
@@ -63,8 +63,8 @@ type remedy struct {
 	text string
 }
 
-// remedies returns the answers to those errors for which an answer needs only the id that the model
-// passed.
+// remedies returns the errors whose answers depend only on the id that the model passed, each with
+// its answer.
 func (w wording) remedies(ref string) []remedy {
 	id := mdtext.Code(ref, idMax)
 	live := "Task " + id + " has not ended, so it cannot be continued yet. " + w.continueThen()
@@ -125,11 +125,11 @@ func noteLimitCut() string {
 	return fmt.Sprintf("message_limit was cut to %d, the most that one call shows.", messageLimitMax)
 }
 
-// Texts about how a model learns that a task has ended. A model that its host can wake may end its
-// turn. A model that nothing wakes, such as the caller of an MCP server, would lose its tasks by
-// ending its turn. The texts for such a model therefore describe how to wait.
+// Texts about how a model learns that a task has ended. A model can end its turn if its host can
+// wake it later. A model that nothing wakes, such as the caller of an MCP server, would lose its
+// tasks if it ended its turn. The texts for these models therefore describe how to wait.
 
-// untilEnd returns the advice for the time until the task ends.
+// untilEnd returns advice on what to do until the task ends.
 func (w wording) untilEnd(id string) string {
 	if !w.noNotices {
 		return "Nothing has to be done to wait for it: go on with other work, or end your turn. A notice comes by itself when the task ends."
@@ -137,7 +137,7 @@ func (w wording) untilEnd(id string) string {
 	return w.nothingWakes("the task ends", "for the end", w.block(id))
 }
 
-// untilNextEnd returns the advice for the time until the next of n tasks ends.
+// untilNextEnd returns advice on what to do until the next of n tasks ends.
 func (w wording) untilNextEnd(n int) string {
 	switch {
 	case !w.noNotices && n == 1:

@@ -14,7 +14,8 @@ import (
 // read returns the tool call that reads the task.
 func (w wording) read(id string) string { return fmt.Sprintf("%s(task_id=%s)", w.output, arg(id)) }
 
-// launched answers a call that launched or, if again is set, resumed a task in the background.
+// launched answers a call that launched a task in the background. If the argument "again" is set,
+// the call resumed the task.
 func (w wording) launched(t Task, again bool, notes ...string) answer {
 	var b text
 	if again {
@@ -46,8 +47,8 @@ func (w wording) launched(t Task, again bool, notes ...string) answer {
 	return answer{head: b.String()}
 }
 
-// goesOn answers a foreground call that returns before its task has ended. deadline means that the
-// call's time limit has passed; otherwise the caller is a task that must not wait.
+// goesOn answers a foreground call that returns before its task has ended. The argument "deadline"
+// is true if the call's time limit has passed. Otherwise the caller is a task that must not wait.
 func (w wording) goesOn(t Task, deadline bool) answer {
 	var b text
 	b.Line("The task goes on in the background.\n")
@@ -153,6 +154,9 @@ func (b *text) progress(t Task, now time.Time) {
 	if p.ToolCalls > 0 {
 		b.Row("Tool calls", strconv.Itoa(p.ToolCalls))
 	}
+	if !t.Budget.Limit.isZero() {
+		b.Row("Budget used", t.Budget.String())
+	}
 	if p.LastTool != "" {
 		b.Row("Last tool", mdtext.Code(p.LastTool, nameMax))
 	}
@@ -174,8 +178,8 @@ func (b *text) progress(t Task, now time.Time) {
 	}
 }
 
-// outOfReach describes an outage: how long the agent runtime has not been reached, when the task
-// will fail because of that, and why the runtime cannot be reached.
+// outOfReach describes an outage: how long it has lasted, when it will make the task fail, and why
+// the agent runtime cannot be reached.
 func outOfReach(o Outage, now time.Time) string {
 	s := "its agent runtime has not been reached for " + mdtext.Span(now.Sub(o.Since))
 	if !o.Until.IsZero() {
@@ -194,7 +198,8 @@ type part struct {
 	noSession bool // the session cannot be read
 }
 
-// of returns the selected part of s, as much as fits into room bytes, and its offset in s.
+// The method "of" returns the selected part of s and the offset of that part in s. The part has at
+// most as many bytes as the argument "room" gives.
 func (p part) of(s string, room int) (shown string, from int) {
 	room = max(room, 0)
 	if p.fromEnd {
@@ -316,9 +321,30 @@ func (b *text) noReport(w wording, t Task) {
 	}
 }
 
+// atLimit reports whether an attempt with this cause has reached a limit that a further attempt would
+// probably reach, too. The texts then name who can change this, and do not advise to continue.
+func atLimit(c Cause) bool { return c == CauseLoop || c == CauseTooLong || c == CauseBudget }
+
+// limitAdvice tells the model what it can do about a task that has reached a limit.
+func (w wording) limitAdvice(c Cause) string {
+	switch c {
+	case CauseBudget:
+		return budgetAdvice
+	case CauseLoop:
+		return "It has reached a limit, which the reason names. Only the people who run this program can raise the limit; no tool can."
+	}
+	advice := "Its input does not fit into its model, and the same prompt would fail again."
+	if w.delegate != "" {
+		advice += " If its work is still needed, divide it into smaller tasks."
+	}
+	return advice
+}
+
 // continuation writes how to continue a task that did not complete.
 func (b *text) continuation(w wording, t Task) {
 	switch {
+	case atLimit(t.Cause):
+		b.Line("\n", w.limitAdvice(t.Cause))
 	case w.delegate == "":
 	case t.Session == "" || t.Cause == CauseSessionGone || t.Cause == CauseSessionDeleted:
 		b.Line("\nIt has no session that could be continued. If its work is still needed, launch another task.")

@@ -57,6 +57,8 @@ var (
 	itemGood  = item("abc123", "Explore: find the authentication code", "explore", CauseIdle, "", 5*time.Minute+32*time.Second)
 	itemGood2 = item("def456", "Librarian: best practices", "librarian", CauseTurnEnded, "", 45*time.Second)
 	itemBad   = item("ghi789", "Oracle: look at the design", "oracle", CauseSessionError, "the agent failed: 529 overloaded", 3723*time.Second)
+	itemLoop  = item("mno345", "Explore: the build", "explore", CauseLoop, reasonRepeated("bash", 20), 41*time.Second)
+	itemLong  = item("pqr678", "Oracle: the whole log", "oracle", CauseTooLong, reasonCompacted, 2*time.Minute)
 	itemStale = item("jkl012", "Explore: the tests", "explore", CauseStale, "nothing changed for 3 min", 4*time.Minute)
 )
 
@@ -101,6 +103,10 @@ func golden(w wording) map[string]string {
 	busy.Progress = Progress{ToolCalls: 12, LastTool: "grep", LastMessage: "So far I have found `src/auth/login.ts`.", LastMessageAt: before(12 * time.Second),
 		Todos: []Todo{{Text: "a", State: TodoCompleted}, {Text: "b", State: TodoInProgress}, {Text: "c"}}}
 	put("status_progress", w.status(busy, at))
+	busy.Budget = BudgetUse{Limit: Budget{TotalTokens: 200_000, Cost: 2.5, ToolCalls: 20}, Used: Budget{InputTokens: 90_000, OutputTokens: 2000, TotalTokens: 92_000, Cost: 1.2, ToolCalls: 12}}
+	put("status_budget", w.status(busy, at))
+	busy.Budget.Used.Cost, busy.Budget.CostNotReported = 0, true
+	put("status_budget_cost_not_reported", w.status(busy, at))
 	asking := runningTask()
 	asking.Phase, asking.Progress.Detail = PhaseAsking, "May I run `npm test`?"
 	put("status_asking", w.status(asking, at))
@@ -141,9 +147,17 @@ func golden(w wording) map[string]string {
 	stale := endedTask(CauseStale, "nothing changed for 3 min; the last thing seen was its prompt; Config.StaleTimeout (staleTimeoutMs) decides how long is too long", "I begin with the tests.")
 	stale.Phase = PhaseStopping
 	put("cancelled_stale_partial", w.ended(stale, part{}, answerMax))
+	put("cancelled_loop", w.ended(endedTask(CauseLoop, reasonRepeated("bash", 20), "I begin with the tests."), part{}, answerMax))
+	put("cancelled_many_calls", w.ended(endedTask(CauseLoop, reasonManyCalls(4000), ""), part{}, answerMax))
+	put("error_too_long", w.ended(endedTask(CauseTooLong, reasonCompacted, ""), part{}, answerMax))
 	never := endedTask(CauseHost, "", "")
 	never.Session, never.Started, never.Ended = "", time.Time{}, at
 	put("cancelled_pending", w.ended(never, part{}, answerMax))
+	mine, ours := BudgetLimit{Task: "bg_abc123", Part: BudgetCost, Limit: 2.5, Used: 2.613}, BudgetLimit{Root: "root", Part: BudgetTotalTokens, Limit: 200_000, Used: 203_411}
+	put("cancelled_budget", w.ended(endedTask(CauseBudget, reasonBudget(mine), "The first half of"), part{}, answerMax))
+	put("cancelled_budget_tree", w.ended(endedTask(CauseBudget, reasonBudget(ours), ""), part{}, answerMax))
+	ours.Until = at.Add(8 * time.Hour)
+	put("cancelled_budget_period", w.ended(endedTask(CauseBudget, reasonBudget(ours), ""), part{}, answerMax))
 	put("cancelled_session_deleted", w.ended(endedTask(CauseSessionDeleted, "its session was deleted", ""), part{}, answerMax))
 
 	put("list", w.list(taskList{tasks: []Task{runningTask(), pendingTask(), completedTask(), endedTask(CauseSessionError, "", ""), never}, live: 2}, at, answerMax))
@@ -181,6 +195,8 @@ func goldenProblems(w wording, all map[string]string) {
 	all["problem_expired_no_session"] = w.expired(&ExpiredError{ID: "bg_abc123", Status: Cancelled})
 	all["problem_no_such_agent"] = w.noSuchAgent(&NoSuchAgentError{Agent: "explor", Known: []string{"explore", "oracle"}})
 	all["problem_already_ended"] = w.alreadyEnded(completedTask())
+	all["problem_budget"] = budgetUsedUp(BudgetLimit{Task: "bg_abc123", Part: BudgetCost, Limit: 2.5, Used: 2.613})
+	all["problem_budget_tree"] = budgetUsedUp(BudgetLimit{Root: "root", Part: BudgetToolCalls, Limit: 20, Used: 20, Until: at})
 	names := []string{"still_live", "not_stopped", "no_session", "depth", "too_many", "session_ended", "parent_cycle", "closed"}
 	for i, p := range w.remedies("bg_abc123") {
 		all["problem_"+names[i]] = p.text
@@ -196,11 +212,16 @@ func goldenNotices(w wording, all map[string]string) {
 		all["notice_"+name] = w.notice(n)
 	}
 	notice("single", Notice{Items: []NoticeItem{itemGood}, Live: 2})
+	notice("single_loop", Notice{Items: []NoticeItem{itemLoop}, Live: 1})
+	notice("error_and_loop", Notice{Items: []NoticeItem{itemBad, itemLoop, itemLong}})
 	notice("single_error", Notice{Items: []NoticeItem{itemBad}, Live: 1})
 	notice("several", Notice{Items: []NoticeItem{itemGood, itemBad}, Live: 1})
 	notice("closing", Notice{Items: []NoticeItem{itemGood, itemStale}, Batch: []NoticeItem{itemGood2, itemBad, itemGood, itemStale}, Closing: true})
 	notice("closing_single", Notice{Items: []NoticeItem{itemGood}, Batch: []NoticeItem{itemGood}, Closing: true})
 	notice("closing_omitted", Notice{Items: []NoticeItem{itemGood}, Batch: []NoticeItem{itemGood}, Closing: true, Omitted: 12})
+	itemSpent := item("mno345", "Explore: everything", "explore", CauseBudget, reasonBudget(BudgetLimit{Task: "bg_mno345", Part: BudgetToolCalls, Limit: 20, Used: 20}), time.Minute)
+	notice("budget", Notice{Items: []NoticeItem{itemSpent}})
+	notice("budget_and_error", Notice{Items: []NoticeItem{itemSpent, itemBad}, Live: 1})
 	second := itemGood
 	second.ID, second.Attempt = "bgn_abc123.2", 2
 	old := itemBad
@@ -260,9 +281,10 @@ func checkGolden(t *testing.T, dir string, texts map[string]string) {
 // unwokenWording is the wording for a model that nothing wakes.
 var unwokenWording = wording{ToolDelegateTask, ToolBackgroundOutput, ToolBackgroundCancel, true}
 
-// promise matches sentences that only a model which is woken may read. Two kinds
-// of texts are excepted: digests, which a host shows by its own choice, and the
-// note for tasks, whose notices are delivered by their next turns.
+// promise matches sentences that must not appear in texts for a model that
+// nothing wakes. There are two exceptions: digests, which a host shows by its
+// own choice, and status_pointless, which only callers that are tasks themselves
+// get. Such a caller gets its notices with its next turn.
 var promise = regexp.MustCompile(`(?i)end (your|the|its|this) turn|notices? (comes?|will|has told)|next notice|told (to you|in the same way|by a notice)|comes by itself|nothing has to be done`)
 
 func TestWhoCannotBeWokenIsPromisedNothing(t *testing.T) {
@@ -379,4 +401,25 @@ func TestDigestKeepsToItsBytes(t *testing.T) {
 			require.Contains(t, s, "bg_abc123", "%d bytes", n)
 		}
 	}
+}
+
+func TestNoTextAdvisesToContinueAtALimit(t *testing.T) {
+	w := defaultWording
+	for c, words := range map[Cause][]string{CauseLoop: {"limit", "Only the people who run this program can raise"}, CauseTooLong: {"does not fit into its model"}} {
+		it := item("a", "d", "a", c, "the reason", time.Minute)
+		for _, text := range []string{
+			w.ended(endedTask(c, "the reason", "half"), part{}, answerMax).with(""),
+			w.notice(Notice{ID: "n", Items: []NoticeItem{it}}),
+			w.notice(Notice{ID: "n", Items: []NoticeItem{itemGood, it, it}, Closing: true, Batch: []NoticeItem{itemGood, it, it}}),
+		} {
+			require.NotContains(t, text, "Continue: ")
+			require.Contains(t, text, "the reason")
+			for _, word := range words {
+				require.Contains(t, text, word)
+			}
+		}
+		require.Contains(t, w.notice(Notice{ID: "n", Items: []NoticeItem{itemBad, it}}), "To continue another one that did not complete: ")
+	}
+	require.Contains(t, reasonRepeated("bash", 20), "circuitBreaker.consecutiveThreshold")
+	require.Contains(t, reasonManyCalls(4000), "maxToolCalls")
 }

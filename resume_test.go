@@ -253,9 +253,9 @@ func TestAResumeWaitsUntilTheOldTurnHasStopped(t *testing.T) {
 	}
 }
 
-// CreateSession hangs beyond the stopping deadline. There is no session yet that
-// could be marked as stuck, but the resume must be refused all the same, because
-// it would wait for ever.
+// CreateSession hangs beyond the stopping deadline. No session exists yet that
+// could be marked as stuck. The resume must still be refused, because it would
+// wait forever.
 func TestResumeDuringAHangingStartIsRefused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &goRunner{run: works(time.Second)}
@@ -277,7 +277,7 @@ func TestResumeDuringAHangingStartIsRefused(t *testing.T) {
 }
 
 // A session that did not stop is not prompted, even if the record of its task
-// has expired meanwhile.
+// has expired in the meantime.
 func TestExpiredTaskWhoseSessionDidNotStopIsNotResumed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		stop := make(chan struct{})
@@ -305,7 +305,7 @@ func TestExpiredTaskWhoseSessionDidNotStopIsNotResumed(t *testing.T) {
 }
 
 // The resume gives up the notice that the earlier parent was owed, and records
-// may expire because of that. The record that is being resumed must not expire.
+// can expire because of that. The record that is being resumed must not expire.
 func TestResumeByAnotherDoesNotExpireTheTask(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var m *bgagent.BackgroundManager

@@ -13,9 +13,10 @@ import (
 // each agent in a session of its own. A client also implements exactly one of [TurnRunner] and
 // [TurnStarter]; [New] refuses a client with both or neither. Everything else that a runtime can do
 // is an optional ability, which the manager finds by type assertion: [Notifier], [EventSource],
-// [MessageReader], [TodoReader], [SessionFinder], [AgentLister], [SessionForgetter]. A wrapper may
-// have the methods of an ability that the wrapped client lacks: if such a method returns
-// [errors.ErrUnsupported], the ability counts as missing.
+// [MessageReader], [TodoReader], [SessionFinder], [AgentLister], [SessionForgetter], [CostReporter],
+// [TokenReporter]. If a method of
+// an ability returns [errors.ErrUnsupported], the ability counts as missing. So a wrapper can have
+// methods for abilities that the wrapped client lacks.
 //
 // All methods must be safe for concurrent use. The manager holds no lock when it calls them. The
 // context of a call ends when the manager stops waiting for the call. The manager survives a method
@@ -28,50 +29,50 @@ type SessionClient interface {
 	CreateSession(ctx context.Context, s SessionSpec) (session string, err error)
 
 	// Abort stops the turn that runs in the session. It is idempotent, and returns nil if the
-	// session does not exist or is in no turn. The session can be prompted again afterwards. For a
-	// TurnRunner, the manager also ends the context of RunTurn; if that stops the turn, Abort may
+	// session does not exist or is not in a turn. The session can be prompted again afterwards. For
+	// a TurnRunner, the manager also ends the context of RunTurn; if that stops the turn, Abort may
 	// do nothing.
 	Abort(ctx context.Context, session string) error
 }
 
-// TurnRunner is a client whose RunTurn call lasts as long as the turn. It suits agents such as a Go
-// function, a command line or a program that speaks ACP. The turn ends when the call returns.
+// TurnRunner is a client whose RunTurn call returns when the turn ends. It suits agents that are Go
+// functions, command-line programs or programs that speak ACP.
 type TurnRunner interface {
 	// RunTurn prompts the session and returns when the turn is over. When ctx ends, RunTurn must
 	// stop everything that the turn has started and return soon, with an error or with StopAborted.
-	// It must not return a zero TurnEnd then, because that means that the agent ended the turn
-	// itself.
+	// In that case, it must not return a zero TurnEnd, because a zero TurnEnd means that the agent
+	// ended the turn itself.
 	//
-	// If RunTurn returns an error, the task fails and the error becomes its reason. TurnEnd.Stop
-	// may name the kind of failure, such as StopInterrupted. An error that matches
-	// [ErrUnreachable] means that nothing was started; the manager repeats the call later.
+	// If RunTurn returns an error, the task fails, and the error is the reason. TurnEnd.Stop can
+	// give the kind of failure, such as StopInterrupted. An error that matches [ErrUnreachable]
+	// means that nothing was started; the manager repeats the call later.
 	//
 	// The reporter may be used from any goroutine until RunTurn returns. Later reports are dropped,
 	// including reports of text.
 	//
-	// RunTurn must return only when the answer is complete. That may be later than the agent's
-	// first report that it has finished: a client waits a moment for late pieces of text. If the
-	// agent's own program continues to work in the background, the client waits for that work too,
-	// and the agent's report on it is the answer. Text that the program writes after the answer,
-	// such as a tip, is not part of it. If the program warns that the answer was cut off, the
-	// client returns StopLength or StopTurnLimit. An agent that has written nothing has no answer.
+	// RunTurn must return only when the answer is complete. The agent may report earlier that it
+	// has finished. The client must then wait a moment for late pieces of text. If the agent's own
+	// program continues to work in the background, the client waits for that work too, and the
+	// agent's report on it is the answer. Text that the program writes after the answer, such as a
+	// tip, is not part of it. If the program warns that the answer was cut off, the client returns
+	// StopLength or StopTurnLimit. An agent that has written nothing has no answer.
 	//
 	// The manager never calls RunTurn for a session that is in a turn. It also waits until a
-	// running Abort of the session has returned.
+	// running Abort call for the session has returned.
 	RunTurn(ctx context.Context, session string, p Prompt, r *Reporter) (TurnEnd, error)
 }
 
 // TurnStarter is a client whose StartTurn call hands the prompt over and returns while the turn
-// runs. It suits agent servers. The manager learns from events that the turn is over (see
-// [EventSource] and [BackgroundManager.Observe]), and from polling.
+// runs. It suits agent servers. The manager learns from events and polls that the turn is over. For
+// events, see [EventSource] and [BackgroundManager.Observe].
 type TurnStarter interface {
 	// StartTurn hands the prompt over and returns as soon as the runtime has accepted it. The
 	// manager may repeat a call with the same p.ID. If the runtime can recognize the repetition,
 	// StartTurn must not start a second turn and must return nil.
 	//
-	// The manager calls StartTurn only for sessions that it has found to be quiet. The session may
-	// be in a turn all the same, because somebody else has prompted it. StartTurn must then not
-	// queue the prompt, but return an error that matches [ErrBusy]. If the server cannot be reached
+	// The manager calls StartTurn only for sessions that it has found to be quiet. The session can
+	// still be in a turn if somebody else has prompted it. In that case, StartTurn must not queue
+	// the prompt. It must return an error that matches [ErrBusy]. If the server cannot be reached
 	// and the prompt was not handed over, StartTurn must return an error that matches
 	// [ErrUnreachable]; the manager repeats the call later.
 	//
@@ -90,10 +91,11 @@ type TurnStarter interface {
 // MessageReader is the ability to read the messages of a session. A [TurnStarter] must have it. A
 // [TurnRunner] may have it, so that the whole conversation of a task can be shown.
 type MessageReader interface {
-	// Messages returns at most max messages that are new or have changed since the position of the
-	// argument "after", oldest first. The zero Cursor is the beginning of the session. If max is
-	// not positive, the client chooses the number. A message that changes after it was returned
-	// must be returned again. Page.Next must not skip messages that this page has no room for.
+	// Messages returns at most max messages that are new or have changed since the position given
+	// by the argument "after", oldest first. The zero Cursor is the beginning of the session. If
+	// max is not positive, the client chooses the number. A message that changes after it was
+	// returned must be returned again. Page.Next must not skip messages that this page has no room
+	// for.
 	Messages(ctx context.Context, session string, after Cursor, max int) (Page, error)
 }
 
@@ -109,9 +111,10 @@ type Notifier interface {
 // EventSource is the ability to push events about sessions. The manager runs Events from [New]
 // until [BackgroundManager.Close].
 type EventSource interface {
-	// Events calls emit for every event until ctx ends. It reconnects by itself, and emits
-	// [HostStreamGap] whenever events may have been lost. If Events returns before ctx ends, the
-	// manager assumes that events were lost and calls it again after a pause. emit never blocks.
+	// Events calls the function "emit" for every event until ctx ends. It reconnects by itself, and
+	// emits [HostStreamGap] whenever events may have been lost. If Events returns before ctx ends, the
+	// manager assumes that events were lost and calls Events again after a pause. The function "emit"
+	// never blocks.
 	Events(ctx context.Context, emit func(HostEvent)) error
 }
 
@@ -134,8 +137,8 @@ type SessionInfo struct {
 	Directory string // working directory of the session; empty if it has none
 }
 
-// AgentLister is the ability to list the agents. With it, an error about an unknown agent names the
-// agents that exist.
+// AgentLister is the ability to list the agents. If a client has this ability, an error about an
+// unknown agent names the agents that exist.
 type AgentLister interface {
 	Agents(ctx context.Context) ([]AgentInfo, error)
 }
@@ -161,9 +164,11 @@ type SessionSpec struct {
 	Agent       string            // name of the agent, as the caller gave it
 	Model       string            // model to use; empty means the agent's own model
 	Directory   string            // working directory; empty means the client's own directory
-	Depth       int               // 1 for a task of a root session, 2 for a task of such a task, and so on
+	Depth       int               // depth of the task: 1 if a root session launched it, 2 if a task with depth 1 launched it, and so on
 	Permissions []Permission      // rules for the session; the last matching rule decides
 	Metadata    map[string]string // metadata of the host, from LaunchInput; must not be changed
+	Key         string            // with a store, the key of the session, which is the same whenever the manager repeats the call; otherwise empty
+	Instance    string            // with a store, the id of the manager, for the environment of processes; otherwise empty
 }
 
 // Permission is one rule that allows or restricts an agent's actions. In a list of rules, the last
@@ -171,8 +176,8 @@ type SessionSpec struct {
 //
 // All clients of this module read a rule's name in the same way. Upper and lower case, hyphens and
 // underscores make no difference. A kind of access has several names, which docs/clients.md lists.
-// A rule for a kind applies to every tool and action of that kind. A client refuses to start an
-// agent if it cannot make the agent obey a rule that denies or asks.
+// A rule for a kind applies to every tool and action of that kind. If a client cannot make an agent
+// obey a rule that denies or asks, the client refuses to start the agent.
 type Permission struct {
 	Name    string           // kind of access or name of a tool; may contain the wildcards * and ?; "*" matches all
 	Pattern string           // pattern of paths or commands; "*" or empty matches all
@@ -215,22 +220,26 @@ type Prompt struct {
 	Text        string       // text of the prompt
 	System      string       // system text of the host for this task; usually empty
 	Permissions []Permission // rules for the session; in every turn the same as in SessionSpec
-	Notice      *Notice      // notice about the session's own tasks that the prompt delivers; nil if it delivers none
+	Notice      *Notice      // notice about tasks that the session has launched; nil if the prompt delivers no notice
+	Instance    string       // id of the manager, for the environment of processes; empty if the manager has no store
 }
 
 // TurnEnd describes how a turn of a [TurnRunner] ended. The zero value means that the agent
-// completed the turn. Clients that have no stop reasons return it.
+// completed the turn. Clients that have no stop reasons return the zero value.
 type TurnEnd struct {
 	Stop StopReason
-	// Text is the agent's final message. If it is empty, the text reported since the last tool call
-	// counts as the message.
+	// Text is the agent's final message. If Text is empty, the text reported since the last tool
+	// call counts as the message.
 	Text string
-	// NoText means that the reported text does not count as the final message either. It is for
-	// text such as an error that the agent's program writes in place of a message.
+	// NoText means that the reported text is not the final message. A client sets NoText if, for
+	// example, the agent's program has written an error in place of a message.
 	NoText bool
+	// Usage is usage that has become known with the end of the turn and was not reported with the
+	// method [Reporter.Usage]. It never changes how the turn ends, even if a budget is then used up.
+	Usage Usage
 }
 
-// StopReason says why a turn ended.
+// StopReason is the reason why a turn ended.
 type StopReason uint8
 
 // The stop reasons. Only StopEndOfTurn and StopUntold complete a task.
@@ -244,14 +253,15 @@ const (
 	StopInterrupted                   // the turn broke off, for example because of a crash or a restart
 	StopError                         // the agent failed
 	StopToolCalls                     // only in a Message: the message ended with tool calls, and the turn continues
+	StopTooLong                       // the input is too long for the model, and the runtime could not shorten it
 )
 
-var stopReasonNames = [...]string{"untold", "end of turn", "length", "turn limit", "refused", "aborted", "interrupted", "error", "tool calls"}
+var stopReasonNames = [...]string{"untold", "end of turn", "length", "turn limit", "refused", "aborted", "interrupted", "error", "tool calls", "too long"}
 
 // String returns the name of the reason in lower case.
 func (r StopReason) String() string { return enumName(stopReasonNames[:], uint8(r)) }
 
-// SessionState says whether a session exists and whether it is in a turn.
+// SessionState is the state of a session: whether it exists, and whether it is in a turn.
 type SessionState uint8
 
 // The states of a session.
@@ -273,18 +283,18 @@ func (s SessionState) String() string { return enumName(sessionStateNames[:], ui
 // SessionStatus is the status of one session.
 type SessionStatus struct {
 	State   SessionState
-	RetryAt time.Time // with SessionRetrying: time of the next try, if known
+	RetryAt time.Time // if State is SessionRetrying: time of the next try, if known
 	Detail  string    // one line for people: the error that caused the retry, or the question asked
 	// Revision is empty if the runtime has no revisions. Otherwise it must change whenever a
-	// message of the session changes. While it stays the same, the manager does not read the
-	// session's messages.
+	// message of the session changes. While the revision stays the same, the manager does not read
+	// the session's messages.
 	Revision string
 }
 
 // Role is the kind of author of a message.
 type Role uint8
 
-// The roles. Only messages with RoleAgent are output.
+// The roles. Only messages with the role RoleAgent count as output.
 const (
 	RoleOther Role = iota
 	RoleUser
@@ -296,8 +306,8 @@ var roleNames = [...]string{"other", "user", "agent"}
 // String returns the name of the role in lower case.
 func (r Role) String() string { return enumName(roleNames[:], uint8(r)) }
 
-// Cursor is a position in the messages of a session. Only the client that made it can interpret its
-// value. The zero value is the beginning.
+// Cursor is a position in the messages of a session. Only the client that returned a cursor can
+// interpret its value. The zero value is the beginning.
 type Cursor string
 
 // Page is a part of the messages of a session.
@@ -317,7 +327,7 @@ type Message struct {
 	Tools     []MessageTool // tool calls in the message
 	Finished  bool          // the message will no longer change
 	Stop      StopReason    // why a finished message ended; StopUntold only if the client reports no stop reasons
-	Error     string        // with StopError and StopAborted: description of the failure
+	Error     string        // if Stop is StopError or StopAborted: description of the failure
 	Time      time.Time     // time of creation, if known
 	Usage     Usage         // tokens and cost of the message, if known
 }
@@ -338,7 +348,7 @@ var toolStateNames = [...]string{"pending", "running", "done", "failed"}
 // String returns the name of the state in lower case.
 func (s ToolState) String() string { return enumName(toolStateNames[:], uint8(s)) }
 
-// InFlight reports whether the call has not ended.
+// InFlight reports whether the call is pending or running.
 func (s ToolState) InFlight() bool { return s == ToolPending || s == ToolRunning }
 
 // MessageTool is a tool call in a message.
@@ -346,6 +356,33 @@ type MessageTool struct {
 	ID    string // id of the call while it is in flight; agents may reuse ids, see Reporter.Tool
 	Name  string
 	State ToolState
+
+	// Input and Result are digests of what the tool was called with and of what it returned, which
+	// includes the text of an error. Equal digests mean equal contents. The client leaves out what
+	// is different in every call, such as the name of a temporary file. The zero Digest means that
+	// the client does not know the contents. Result is set once the call has ended.
+	Input, Result Digest
+}
+
+// Digest is a hash of a content that is compared and not kept. The zero Digest stands for an unknown
+// content.
+type Digest uint64
+
+// DigestOf returns the digest of the parts, which is never zero. It is the same in every process.
+// Two lists of parts have the same digest only if they have the same parts in the same order, apart
+// from collisions of a 64-bit hash (FNV-1a).
+func DigestOf(parts ...string) Digest {
+	const offset, prime = 14695981039346656037, 1099511628211
+	h := uint64(offset)
+	for _, s := range parts {
+		for i := range len(s) {
+			h = (h ^ uint64(s[i])) * prime
+		}
+		for shift := 0; shift < 64; shift += 8 { // the length separates the parts
+			h = (h ^ uint64(len(s))>>shift&0xff) * prime
+		}
+	}
+	return Digest(max(h, 1))
 }
 
 // Usage is the number of tokens that an agent has used, and their cost. Unknown fields are zero.
@@ -395,12 +432,12 @@ type HostEventKind uint8
 const (
 	_              HostEventKind = iota
 	HostStatus                   // the session has a new status, in Status
-	HostMessage                  // a message of the session is new or has changed; it is in Message
+	HostMessage                  // the message in Message is new or has changed
 	HostTodos                    // the session has a new todo list, in Todos
-	HostError                    // the turn failed: Error is the reason, and Stop shows whether it was an abort
+	HostError                    // the turn failed: Error is the text, and Stop is the stop reason; StopUntold and StopEndOfTurn count as StopError
 	HostDeleted                  // the session was deleted
 	HostActivity                 // something else in the session changed
-	HostStreamUp                 // from now on every change of every session is reported, in order
+	HostStreamUp                 // from now on, every change in every session is reported, in order
 	HostStreamBeat               // the stream still works
 	HostStreamGap                // events may have been lost
 )
@@ -414,7 +451,7 @@ func (k HostEventKind) String() string { return enumName(hostEventKindNames[:], 
 // host through [BackgroundManager.Observe].
 type HostEvent struct {
 	Kind    HostEventKind
-	Client  string // name in Config.Clients; empty for the client given to New, and optional for an EventSource
+	Client  string // name of the client in Config.Clients; empty for the client given to New, and optional for an EventSource
 	Session string // id of the session; empty in events about the stream
 	Status  SessionStatus
 	Message *Message

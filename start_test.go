@@ -13,8 +13,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// If a failed start kept its slot, the slot would be lost for as long as the
-// manager lives. In each case another step of the start fails.
+// If a failed start kept its slot, the slot would be lost until the manager is
+// closed. In each case, a different step of the start fails.
 func TestAFailingStartGivesItsSlotBack(t *testing.T) {
 	failures := map[string]func(*goRunner){
 		"create fails": func(f *goRunner) {
@@ -77,7 +77,7 @@ func TestAFailingStartGivesItsSlotBack(t *testing.T) {
 	}
 }
 
-// A prompt that a TurnStarter does not accept must not keep its slot either.
+// If a TurnStarter does not accept a prompt, the task must not keep its slot.
 func TestAFailingPromptGivesItsSlotBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newServer()
@@ -145,8 +145,8 @@ func TestASlowStartHoldsUpNobody(t *testing.T) {
 	})
 }
 
-// CreateSession may return after the record of the task has expired. The session
-// is aborted then, too.
+// CreateSession can return after the record of the task has expired. Even then,
+// the session is aborted.
 func TestLateSessionOfAnExpiredTaskIsAborted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &goRunner{run: works(time.Second)}

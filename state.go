@@ -8,30 +8,31 @@ import (
 	"github.com/bgagent/bgagent/internal/slots"
 )
 
-// state holds all data of the manager: the records of tasks, their indexes, the notices that are
-// owed, and the records that are kept for some time. Only BackgroundManager.update, step and view
-// access it.
+// state holds all data of the manager: the records of live and ended tasks, their indexes, and the
+// notices that are owed. Only the methods "update", "step" and "view" of BackgroundManager access
+// it.
 //
 // The methods of state only make decisions. They start no goroutine, read no clock, call no host,
-// write no log and contain no wording. An update collects its effects in fx. They are carried out
-// after the lock is released.
+// write no log and contain no text for people or models. An update collects its effects in the
+// field "fx". The effects are performed after the lock is released.
 //
 // There are three kinds of methods. A leaf changes one structure. A transition changes one task or
 // node and calls only leaves. A consequence does one of these: it starts a task that got a slot,
 // ends an attempt that has nothing left to wait for, schedules a notice, evicts records or drops a
-// node. Only settle calls consequences, at the end of the update. A transition requests a
-// consequence by listing it in due. There is one exception: the end of a task also ends the tasks
-// below it.
+// node. Only the method "settle" calls consequences, at the end of the update. A transition
+// requests a consequence by listing the task, attempt or node in the field "due". There is one
+// exception: the end of a task also ends the tasks below it.
 type state struct {
-	cfg   settings
-	slots *slots.Manager
-	home  grants    // announces a slot that a task got because another owner released it
-	epoch time.Time // time to which the times in records are relative
-	seed  maphash.Seed
-	ids   *bufio.Reader // source of randomness
+	cfg      settings
+	slots    *slots.Manager
+	home     grants    // handles a slot that a task got outside of an update
+	epoch    time.Time // point in time from which the times in records are counted
+	seed     maphash.Seed
+	callSeed maphash.Seed  // seed for the hashes of calls; zero with a store
+	ids      *bufio.Reader // source of randomness
 
 	tasks      map[uint64]*task // keyed by the number that is encoded in the id
-	peak       int              // largest number of entries that the current map tasks has had
+	peak       int              // largest number of entries that the map "tasks" has had since it was last copied
 	calls      map[uint64]*task // launched tasks, keyed by the hash of caller, tool call, agent and prompt
 	sessions   sessionIndex
 	nodes      map[string]*node
@@ -41,11 +42,11 @@ type state struct {
 	drainers   []*waiter // waiters of Drain and Close, which wait until all work has stopped
 	live       int       // number of pending and running tasks
 	unquiet    int       // number of ended attempts that are not quiet yet
-	inStopTime int       // number of ended attempts that are not quiet and have not missed their stopping deadline
+	inStopTime int       // like unquiet, but only for attempts whose stopping deadline has not passed
 	over       int       // number of sessions that missed their stopping deadline, since New
 	ends       endCounts
-	waived     *task  // task that is being cancelled right now by the session in the field waiver
-	waiver     string // session that is cancelling the task in the field waived; needs no notice if it is that task's parent
+	waived     *task  // task that is being cancelled right now by the session in the field "waiver"
+	waiver     string // session that is cancelling the task in the field "waived"; needs no notice if it is that task's parent
 	closing    bool   // Close has begun: no task starts from now on
 	closed     bool   // Close has ended: no event is sent from now on
 	draining   bool
@@ -58,6 +59,15 @@ type state struct {
 	forget     []forgotten
 	forgetting bool
 
+	storing  *storing // nil without a store
+	recovery recovery
+	suspend  suspending
+	outdated bool                 // the store may belong to another manager that still runs, for example because it is a copy
+	budgets  bool                 // a budget has been set, so that usage is counted
+	costless map[kindKey]struct{} // kinds of tasks that have used tokens and reported no cost, and for which this was logged
+
+	lateFor string // reason why the manager begins no turn of an earlier process's tasks by itself; empty if it begins such turns
+
 	now int64 // time of the current update
 	due due
 	fx  effects
@@ -67,8 +77,11 @@ type state struct {
 type settings struct {
 	MaxDepth, MaxTasksPerRoot    int
 	Wake                         Wake
+	InterruptRestored            bool
+	TaskBudget, TreeBudget       Budget
 	Permissions                  []Permission
 	ReadConcurrency, StablePolls int
+	MaxToolCalls, RepeatedCalls  int
 	RetainTasks                  int
 	RetainText                   int64
 	NoticeResult                 int
@@ -83,37 +96,40 @@ type settings struct {
 // limit returns a duration of [Config]. It is negative if the limit is disabled.
 func (st *state) limit(l timeLimit) time.Duration { return st.cfg.times[l] }
 
-// grants announces a slot that was granted to a task outside of an update. It is the only interface
-// that records can reach.
+// grants is the part of the manager that records can call. It handles a slot that a task got
+// outside of an update.
 type grants interface {
 	slotGranted(t *task, w *slots.Waiter)
 }
 
-// due lists the records for which settle must call consequences at the end of the current update.
+// due lists the records for which the method "settle" must call consequences at the end of the
+// current update.
 type due struct {
 	granted []*task    // tasks that got a slot
 	waiting []*attempt // attempts that may have nothing left to wait for
-	nodes   []*node    // nodes that may have a notice due, or may no longer be needed
-	evict   bool       // a retention limit may be exceeded
+	nodes   []*node    // nodes for which a notice may be due, or which may no longer be needed
+	evict   bool       // a retention limit might be exceeded
 }
 
-// touchNode asks settle to check the node: a notice may be due, or the node may be dropped.
+// touchNode asks the method "settle" to check the node: a notice may be due, or the node may be
+// dropped.
 func (st *state) touchNode(n *node) {
 	if !n.touched {
+		st.nodeChanged(n)
 		n.touched = true
 		st.due.nodes = append(st.due.nodes, n)
 	}
 }
 
-// touchParent asks settle to check the attempt that runs in n's session, if there is one: it may
-// have nothing left to wait for.
+// touchParent asks the method "settle" to check the attempt that runs in n's session, if there is
+// one: it may have nothing left to wait for.
 func (st *state) touchParent(n *node) {
 	if p := n.parentTask(); p != nil && p.run != nil {
 		st.touchAttempt(p.run)
 	}
 }
 
-// touchAttempt asks settle to check the attempt: it may have nothing left to wait for.
+// touchAttempt asks the method "settle" to check the attempt: it may have nothing left to wait for.
 func (st *state) touchAttempt(a *attempt) {
 	if !a.touched {
 		a.touched = true
@@ -121,10 +137,10 @@ func (st *state) touchAttempt(a *attempt) {
 	}
 }
 
-// settle calls the consequences that are listed in due, until due is empty. Consequences may add to
-// due. Granted slots come first, in the order of the grants, because a task that has a slot and
-// does not start holds up the others. The order of attempts and nodes does not matter; settle takes
-// the last one, because that is cheapest.
+// settle calls the consequences that are listed in the field "due", until that field is empty.
+// Consequences may add to it. Granted slots come first, in the order of the grants, because a task
+// that has a slot and does not start holds up the others. The order of attempts and nodes does not
+// matter. The last one is taken first, because that is cheapest.
 func (st *state) settle(now int64) {
 	d := &st.due
 	for {
@@ -149,6 +165,7 @@ func (st *state) settle(now int64) {
 			n.touched = false
 			if st.nodes[n.session] == n {
 				st.schedule(n, now)
+				st.closeAccount(n)
 				st.dropNode(n)
 			}
 		case d.evict:
@@ -160,12 +177,11 @@ func (st *state) settle(now int64) {
 	}
 }
 
-// effects are the actions that the current update causes. BackgroundManager.release carries them
-// out after it has released the lock. There are two classes of effects. An effect in the field
-// "now" only ends something and is carried out at once. An effect in the field "after" relies on
-// the new state and is carried out once the new state is known to last. Effects that few updates
-// cause are in the field "rare", which has the same two classes. A new effect is a field of one of
-// the four structs.
+// effects are the actions that the current update causes. BackgroundManager.release performs them
+// after the lock is released. There are two classes of effects. The effects in the field "now" come
+// first: they end contexts, abort sessions and request polls. The effects in the field "after" come
+// next. Effects that few updates cause are in the field "rare", which has the same two classes.
+// Every effect is a field of nowEffects, afterEffects or rareEffects.
 type effects struct {
 	now   nowEffects
 	after afterEffects
@@ -173,26 +189,27 @@ type effects struct {
 }
 
 type nowEffects struct {
-	cancels *attempt // list of attempts whose contexts end
+	cancels *attempt // first attempt in the list of attempts whose contexts must be ended
 }
 
 type afterEffects struct {
-	start, startEnd *attempt // list of attempts that have a host call due; see wantCall
+	start, startEnd *attempt // first and last attempt in the list of attempts whose next host call is due; see wantCall
 	wakes           wakes
 }
 
 type rareEffects struct {
 	now struct {
-		aborts []*attempt // for each, a goroutine aborts the attempt's session until it has stopped
-		strays *stray     // for each, a goroutine aborts the session once
+		aborts []*attempt // for each attempt, a goroutine aborts the session until the session has stopped
+		strays *stray     // first stray in the list; for each stray, a goroutine aborts the session once
 		kicks  []*client  // clients to poll at once
+		write  bool       // start a goroutine that writes to the store
 	}
 	after struct {
-		grants   []*slots.Waiter // granted slots of other managers that share the slots; each owner is informed
-		deliver  []*node         // for each, a goroutine delivers a notice to the session
-		poll     []*client       // for each, a goroutine polls
-		readers  []*client       // for each, a goroutine reads sessions
-		looks    []looked        // for each, a goroutine asks for the session's status and messages
+		grants   []*slots.Waiter // slots that tasks of other managers got; each of these managers must be informed
+		deliver  []*node         // for each node, a goroutine delivers a notice to the session
+		poll     []*client       // for each client, a goroutine polls the sessions
+		readers  []*client       // for each client, a goroutine reads the messages of sessions
+		looks    []looked        // for each poll, a goroutine asks for the session's status and messages
 		writeLog bool            // a goroutine writes the log
 		forget   bool            // a goroutine calls ForgetSession for the sessions in state.forget
 		expired  []string        // ids of tasks whose host errors can be forgotten
@@ -200,8 +217,8 @@ type rareEffects struct {
 }
 
 // stray is a session that must be aborted once, in addition to the aborts of its attempt. Strays
-// form a linked list. They are so rare that the list takes less memory than a slice in every
-// rareEffects.
+// form a linked list. A slice in every rareEffects would take more memory than the list, because
+// strays are rare.
 type stray struct {
 	a       *attempt
 	session string
@@ -253,11 +270,18 @@ func (x *wakes) taken() {
 	}
 }
 
-// emit sends an event to every subscriber.
-func (st *state) emit(kind EventKind, t *task) {
+// emit sends an event to every subscriber. If the event reports a change that is not durable yet,
+// the event is held back.
+func (st *state) emit(kind EventKind, t *task) { st.emitWith(kind, t, nil) }
+
+// emitWith is emit for an event about a limit of a budget.
+func (st *state) emitWith(kind EventKind, t *task, l *BudgetLimit) {
+	if st.storing != nil && st.holdEvent(kind, t, l) {
+		return
+	}
 	st.seq++
 	for _, s := range st.subs {
-		s.put(Event{Seq: st.seq, Kind: kind, Task: st.snapshot(t)}) // each gets its own snapshot, because a snapshot holds maps and slices
+		s.put(Event{Seq: st.seq, Kind: kind, Task: st.snapshot(t), Budget: l.clone()}) // each gets its own snapshot, because a snapshot holds maps and slices
 		st.fx.after.wakes.add(&s.waiter)
 	}
 }
@@ -274,8 +298,8 @@ func (st *state) logTask(k logKind, t *task) {
 	st.logEntry(e)
 }
 
-// logText queues a log entry about a problem with a host. detail may contain text that an agent
-// wrote.
+// logText queues a log entry about a problem with a host. The argument "detail" can contain text
+// that an agent wrote.
 func (st *state) logText(k logKind, about, detail string) {
 	if st.cfg.logs {
 		st.logEntry(logEntry{kind: k, about: about, detail: detail})

@@ -9,7 +9,7 @@ func (st *state) atWork() (n int) {
 		return 0
 	}
 	for _, t := range st.tasks {
-		if t.run != nil && !t.run.overrun {
+		if t.run != nil && !t.run.overrun && !st.recovery.due {
 			n++
 		}
 	}
@@ -31,6 +31,9 @@ func (st *state) delivering() bool {
 
 func (st *state) beginClose(now int64) {
 	st.closing = true
+	if st.recovery.due { // the tasks of the earlier process were not continued, so they remain unchanged in the store
+		return
+	}
 	for _, status := range [...]Status{Pending, Running} {
 		for _, t := range st.tasks {
 			if t.status == status {
@@ -45,12 +48,23 @@ func (st *state) beginClose(now int64) {
 }
 
 // left returns the ids of the tasks whose sessions may still run, and the items of all notices that
-// are still owed.
-func (st *state) left() (notStopped []string, owed []NoticeItem) {
+// are still owed. In a suspended manager, it returns the ids of the tasks whose last changes are not
+// durable. If all changes were durable when the store was closed, there are none: what workers change
+// afterwards has no effect.
+func (st *state) left(kept bool) (notStopped []string, owed []NoticeItem) {
+	switch {
+	case st.recovery.due || kept && st.suspend == frozen:
+		return nil, nil
+	case st.suspend == frozen:
+		return st.unkept(), nil
+	}
 	for _, t := range st.tasks {
 		if t.run != nil {
 			notStopped = append(notStopped, t.id())
 		}
+	}
+	if st.isLost() { // the next owner of the store reports the ends that are owed
+		return notStopped, nil
 	}
 	for _, n := range st.nodes {
 		for _, d := range n.owed {
@@ -58,11 +72,22 @@ func (st *state) left() (notStopped []string, owed []NoticeItem) {
 				owed = append(owed, st.item(d.t, d.no))
 			}
 		}
-		if n.env != nil {
-			for _, d := range n.env.debts {
+		for _, env := range n.unsettled() {
+			for _, d := range env.debts {
 				owed = append(owed, st.item(d.t, d.no))
 			}
 		}
 	}
 	return notStopped, owed
+}
+
+// unsettled returns the envelopes of the node that contain debts that are not settled.
+func (n *node) unsettled() (all []*envelope) {
+	if n.env != nil {
+		all = append(all, n.env)
+	}
+	if n.held != nil {
+		all = append(append(all, n.held.taken...), n.held.again...)
+	}
+	return all
 }

@@ -17,14 +17,43 @@ func (st *state) fullSnapshot(t *task) Task {
 	return s
 }
 
+// shown returns the status that callers see.
+func (st *state) shown(t *task) Status {
+	switch {
+	case st.kept(t) || t.live():
+		return t.status
+	case t.fin.started > 0:
+		return Running
+	default:
+		return Pending
+	}
+}
+
 func byLaunch(a, b *task) int {
 	return cmp.Or(cmp.Compare(a.queued, b.queued), cmp.Compare(a.id(), b.id()))
 }
 
-// snapshot returns a snapshot of the task without its place in line.
+// snapshot returns the task as callers see it, without its place in line. The snapshot does not
+// show the end of an attempt before the end is durable.
 func (st *state) snapshot(t *task) Task {
+	s := st.truth(t)
+	if !t.live() && !st.kept(t) {
+		hideEnd(&s)
+	}
+	return s
+}
+
+// clone returns a copy of t that shares no changeable parts with t.
+func (t Task) clone() Task {
+	t.Metadata, t.Attempts, t.Progress.Todos = maps.Clone(t.Metadata), slices.Clone(t.Attempts), slices.Clone(t.Progress.Todos)
+	return t
+}
+
+// truth returns a copy of the task that shows ends that are not durable yet.
+func (st *state) truth(t *task) Task {
 	s := Task{
-		ID: t.id(), Parent: t.up.session, Description: t.title, Agent: t.kind.key.agent, Model: t.kind.key.model,
+		Budget: t.budgetUse(),
+		ID:     t.id(), Parent: t.up.session, Description: t.title, Agent: t.kind.key.agent, Model: t.kind.key.model,
 		Prompt: t.text, ToolCallID: t.call, Client: t.kind.cl.name, Depth: t.kind.key.depth,
 		Status: t.status, Cause: t.cause, Attempt: int(t.no), Queued: st.wall(t.queued),
 		Notice: t.notice, Foreground: t.is(flagForeground), Dropped: t.is(flagDropped),
@@ -87,7 +116,10 @@ func wall(epoch time.Time, at int64) time.Time {
 // list returns the tasks that the query selects, in launch order.
 func (st *state) list(q Query) (found []*task) {
 	add := func(t *task) {
-		if len(q.Status) == 0 || slices.Contains(q.Status, t.status) {
+		if !st.shows(t) {
+			return
+		}
+		if len(q.Status) == 0 || slices.Contains(q.Status, st.shown(t)) {
 			found = append(found, t)
 		}
 	}
@@ -112,4 +144,18 @@ func (st *state) list(q Query) (found []*task) {
 		found = found[len(found)-q.Limit:]
 	}
 	return found
+}
+
+// treeBudgets returns the open accounts.
+func (st *state) treeBudgets() (list []TreeBudget) {
+	if !st.budgets {
+		return nil
+	}
+	for _, n := range st.nodes {
+		if sp := n.spending; sp != nil {
+			list = append(list, TreeBudget{n.session, st.wall(sp.opened), st.wall(sp.end()), BudgetUse{st.limits(sp), sp.used.asBudget(), sp.untold}})
+		}
+	}
+	slices.SortFunc(list, func(a, b TreeBudget) int { return a.Opened.Compare(b.Opened) })
+	return list
 }

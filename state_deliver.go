@@ -17,20 +17,20 @@ import (
 //	                                                     -> failed: the same envelope again, after a pause
 //
 // A notice is given up after the time noticeGiveUp or after noticeTries tries, whichever comes
-// first. The notices of a task's session are delivered by its next turn (see parked); such a
-// session uses only env and alarm.
+// first. The notices of a task's session are delivered by its next turn (see parked). For a task's
+// session, only the fields env and alarm are used.
 type delivery struct {
 	env        *envelope // envelope that is being delivered or waits for its next try
 	adrift     *envelope // envelope that was given up while it was being delivered
 	delivering bool      // a goroutine is delivering
 	scope      bool      // no notifier knows the session: its notices wait until a host takes them
-	alarm      alarm     // time at which schedule checks the node again
+	alarm      alarm     // time at which the method "schedule" checks the node again
 
-	busy   *client // client whose sweeps watch the busy session until it is idle; nil if it was not busy
+	busy   *client // client whose sweeps watch the session until it is idle; nil if the session is not busy
 	retry  int64   // earliest time of the next try
-	trying int64   // time at which a delivery was due but could not be made; 0 if no delivery is blocked
+	trying int64   // time at which the blocked delivery was first due; 0 if no delivery is blocked
 	fails  int     // number of consecutive status queries that did not return the status
-	silent int     // number of these queries that a client answered without mentioning the session
+	silent int     // like fails, but only for queries that a client answered without mentioning the session
 }
 
 // forgetLooks resets the counts of status queries that did not return the status.
@@ -41,8 +41,11 @@ func (d *delivery) unblocked() { d.trying = 0 }
 
 // schedule decides whether to deliver a notice to the node now, later or not at all.
 func (st *state) schedule(n *node, now int64) {
+	if n.env == nil {
+		n.env = n.nextAgain()
+	}
 	st.wakeNode(n)
-	if st.closing {
+	if st.closing || st.recovery.due || st.isLost() {
 		return
 	}
 	if p := n.parentTask(); p != nil {
@@ -91,12 +94,12 @@ const (
 	parentSilent                    // a client answered and did not mention the session
 )
 
-// silentLooks is the number of consecutive answers without the session after which a client counts
-// as not knowing the session. The Notifier then decides.
+// After silentLooks consecutive answers that do not mention the session, the client counts as not
+// knowing the session. The notice is then passed to the Notifier.
 const silentLooks = 3
 
-// beginDelivery returns the envelope to deliver now. If there is none, it ends the delivery and
-// returns nil.
+// beginDelivery returns the envelope to deliver now. If no envelope can be delivered now, the
+// method ends the delivery and returns nil.
 func (st *state) beginDelivery(n *node, state parentState, cl *client, now int64) *envelope {
 	wait := func() *envelope {
 		n.delivering = false
@@ -136,17 +139,18 @@ func (st *state) beginDelivery(n *node, state parentState, cl *client, now int64
 	return n.env
 }
 
-// noticeAnswer is the answer of a host to a notice.
+// noticeAnswer is the answer from a host to a notice.
 type noticeAnswer uint8
 
 const (
 	noticeRecorded noticeAnswer = iota // the notice was recorded or queued
 	noticeBusy                         // the session is busy; nothing was recorded
 	noticeNobody                       // no notifier knows the session
-	noticeFailed                       // the delivery failed; the notice may have been recorded all the same
+	noticeFailed                       // the delivery failed, but the notice may have been recorded
 )
 
-// endDelivery applies the answer to a notice. detail is the reason if the delivery failed.
+// endDelivery applies the answer to a notice. If the delivery failed, the argument "detail" is the
+// reason.
 func (st *state) endDelivery(n *node, env *envelope, answer noticeAnswer, detail string, now int64) {
 	env.flying = false
 	if n.env != env { // the envelope was given up during the delivery
@@ -162,7 +166,7 @@ func (st *state) endDelivery(n *node, env *envelope, answer noticeAnswer, detail
 	case answer == noticeRecorded:
 		st.delivered(n, NoticeDelivered, now)
 	case answer == noticeBusy && env.tries == 1:
-		// Nothing was recorded, so the notice may still be extended by later ends.
+		// Nothing was recorded, so later ends can still be added to the notice.
 		st.unpack(n, env)
 		n.retry = now + int64(st.limit(limitPollInterval))
 	case answer == noticeBusy:
@@ -170,7 +174,7 @@ func (st *state) endDelivery(n *node, env *envelope, answer noticeAnswer, detail
 		env.next = now + int64(st.limit(limitPollInterval))
 	case answer == noticeNobody:
 		st.unpack(n, env)
-		n.scope = true // held for NextNotice
+		n.scope = true // the notices wait until a host takes them
 		for _, d := range n.owed {
 			if d.t != nil {
 				st.expirable(d.t, now)
@@ -184,7 +188,18 @@ func (st *state) endDelivery(n *node, env *envelope, answer noticeAnswer, detail
 		st.logText(logNoticeFailed, n.session, detail)
 	}
 	if len(env.debts) == 0 && n.env == env {
-		n.env = nil // all results that the envelope reports were read meanwhile
+		n.env = nil // all results that the envelope reports were read in the meantime
+	}
+	st.touchNode(n)
+}
+
+// abandonDelivery ends a delivery before the notice was passed to a host. The notice stays owed, and
+// a host can take it.
+func (st *state) abandonDelivery(n *node, env *envelope) {
+	env.flying, n.delivering = false, false
+	if n.env != env {
+		n.adrift = nil
+		env.setReclaimable(true)
 	}
 	st.touchNode(n)
 }
@@ -194,7 +209,7 @@ func backoff(failures int) time.Duration {
 	return min(time.Second<<min(failures-1, 20), noticeBackoffMax)
 }
 
-// delivered settles all debts in the node's envelope, with the given state.
+// delivered settles all debts in the node's envelope. Their notices get the state s.
 func (st *state) delivered(n *node, s NoticeState, now int64) {
 	env := n.env
 	n.env = nil
@@ -229,7 +244,7 @@ func (st *state) unpack(n *node, env *envelope) {
 	n.compact()
 }
 
-// notBusy ends the watch on a busy session.
+// notBusy stops waiting for a busy session to become idle.
 func (n *node) notBusy() {
 	if n.busy != nil {
 		delete(n.busy.parents, n)

@@ -38,6 +38,7 @@ func (t *task) awaitedBy(by Caller) bool {
 func (st *state) sessionDeleted(session string, now int64) {
 	if s := st.sessions.find(session); s != nil {
 		if s.gone = true; s.tomb == 0 {
+			st.changed(s.task)
 			st.end(s.task, CauseSessionDeleted, reasonSessionDeleted, now)
 		}
 	}
@@ -57,20 +58,30 @@ type turnOutcome struct {
 	todos  int32
 }
 
-// turnOver ends the turn of an attempt. The agent has ended the turn, with success or with an
-// error, and everything that the turn started has stopped.
+// turnOver records that the turn of an attempt is over. The agent has ended the turn, with success
+// or with an error, and everything that the turn started has stopped.
 func (st *state) turnOver(a *attempt, o turnOutcome, now int64) {
 	a.ran += now - a.turnStart
 	a.turnStart = 0
+	if !a.goesOn(o.cause) {
+		st.madeProgress(a.t)
+	}
 	a.epoch++
+	st.heardFrom(a.t.sess.own, now) // the turn has ended, so the agent has got the answers of its tools
 	a.openTodos = o.todos
 	if !mdtext.Invisible(o.text) {
 		a.text = o.text
 	}
 	a.output = a.output || a.sight.output
 	st.unfollow(a)
+	st.noteUsage(a)
 	st.parkOrFinish(a, o.cause, o.reason, now)
+	st.countEnd(a, now)
 }
+
+// goesOn reports whether a new attempt continues this attempt, because the turn of this attempt was
+// interrupted by the end of an earlier process. The argument is the cause for which the turn ended.
+func (a *attempt) goesOn(cause Cause) bool { return a.continues && cause == CauseInterrupted }
 
 // finish ends an attempt after its last turn. The attempt counts as answered if any of its turns
 // wrote text or called a tool.
@@ -84,11 +95,15 @@ func (st *state) finish(a *attempt, cause Cause, reason string, now int64) {
 			}
 		}
 	}
+	if a.goesOn(cause) {
+		st.supersede(a, now)
+		return
+	}
 	st.end(a.t, cause, reason, now)
 }
 
-// unsaid reports whether the prompt never reached the session. The attempt is ending for the given
-// cause.
+// unsaid reports whether the prompt never reached the session. The argument is the cause for which
+// the attempt ends.
 func (a *attempt) unsaid(cause Cause) bool {
 	if a.turn == 1 && (cause == CauseStartFailed || cause == CausePromptFailed) {
 		return !a.sight.output && !a.sight.reported
@@ -183,10 +198,11 @@ func (st *state) cascade(n *node, reason string, now int64) {
 //
 //	stop -> [in a call] -> the call returns -> rest
 //	stop -> abort, repeated if wanted -> Abort returns -> [starter] its status is seen -> rest -> quiet
-//	stopEnd passes first -> overrun: the slot is released, and the session may run on
+//	stopEnd passes first -> overrun: the slot is released, and the session may continue to run
 //
-// rest releases the slot of a runner, because the turn has returned by then. quiet releases the
-// slot of a starter. overrun releases the slot of either.
+// The method "rest" releases the slot of a runner's task, because RunTurn has returned by then. The
+// method "quiet" releases the slot of a starter's task. The method overrun releases the slot in
+// both cases.
 type stopping struct {
 	ended    bool
 	stopEnd  int64 // stopping deadline, at which the slot is released; 0 if none was set
@@ -195,15 +211,15 @@ type stopping struct {
 	stopper  bool  // a goroutine makes the Abort calls
 	overrun  bool  // the stopping deadline has passed
 
-	// loose means that a starter's session may still be in a turn, so a poll must confirm that it
-	// is not. stop sets loose for a turn that is followed. Other code sets it before it ends an
-	// attempt, but only if the client may have accepted the prompt or created the session without
-	// the manager knowing.
+	// loose means that a starter's session may still be in a turn, so a poll must confirm that it is
+	// not. The method "stop" sets the field "loose" if the manager follows the turn. Other code sets
+	// loose before it ends an attempt if the client may have accepted the prompt, or created the
+	// session, without the manager's knowledge.
 	loose bool
 }
 
 // stop begins to stop an ended attempt. If the agent ended the turn by itself, everything has
-// stopped already. Otherwise stop aborts the session.
+// stopped already. Otherwise the method "stop" aborts the session.
 func (st *state) stop(a *attempt, now int64) {
 	a.ended = true
 	a.epoch++
@@ -220,28 +236,33 @@ func (st *state) stop(a *attempt, now int64) {
 	if a.cl.starter && len(a.sight.msgs) > 0 {
 		past := a.sight.last(st.seed)
 		a.t.sess.past = &past
+		if a.turnStart > 0 { // the usage of earlier turns has been noted
+			st.noteUsage(a)
+		}
 	}
-	if a.cl.starter && a.turnStart > 0 && !a.inCall {
+	if a.cl.starter && (a.turnStart > 0 && !a.inCall || a.recovering && a.turn > 0) {
 		a.loose = true
 	}
+	a.recovering = a.recovering && a.cl.runner // for a starter, polls show whether its session runs
 	a.turnStart = 0
-	if a.inCall || a.loose {
+	if a.inCall || a.loose || a.recovering {
 		a.phase = PhaseStopping
 		a.stopEnd = now + int64(st.limit(limitStopTimeout))
 		st.deadlines.attempts.set(&a.alarm, a, a.stopEnd)
 		if a.t.sess != nil && (a.stage == stagePrompt || a.loose) {
 			st.wantAbort(a)
 		}
-	} else if a.stage != stageNone { // the attempt's worker has not begun and will make no call
+	} else if a.stage != stageNone { // the attempt's worker has not begun and will not make a call
 		a.stage = stageNone
 	}
 	st.rest(a, now)
 }
 
-// rest releases the slot of an ended attempt and makes the attempt quiet. It does neither as long
-// as a host call or a turn that may still run forbids it.
+// rest releases the slot of an ended attempt and makes the attempt quiet. A host call in flight or
+// a turn that may still run delays this.
 func (st *state) rest(a *attempt, now int64) {
-	if !a.ended || a.t.run != a || a.inCall {
+	st.changed(a.t)
+	if !a.ended || a.t.run != a || a.inCall || a.recovering {
 		return
 	}
 	if a.cl.runner && a.t.is(flagSlot) {
@@ -251,7 +272,7 @@ func (st *state) rest(a *attempt, now int64) {
 		return
 	}
 	if a.loose && a.t.sess != nil && a.cl.starter {
-		st.follow(a) // a poll must confirm that the session is in no turn
+		st.follow(a) // a poll must confirm that the session is not in a turn
 		return
 	}
 	st.quiet(a, now)
@@ -293,10 +314,11 @@ func (st *state) overrun(a *attempt, now int64) {
 		st.inStopTime--
 	}
 	t := a.t
+	st.changed(t)
 	if t.sess != nil {
 		t.sess.stuck = true
 	}
-	if t.is(flagSlot) { // without a slot, the turn is over and only an Abort call hangs
+	if t.is(flagSlot) { // if the task has no slot, its turn is over and only an Abort call hangs
 		st.over++
 		st.releaseSlot(t)
 		st.emit(EventOverLimit, t)
@@ -306,7 +328,7 @@ func (st *state) overrun(a *attempt, now int64) {
 	if t.status == Pending && t.is(flagAwaitsQuiet) {
 		st.end(t, CauseNotStopped, reasonNotStopped(st.limit(limitStopTimeout)), now)
 	}
-	st.expirable(t, now) // the record may expire now, because the attempt may never become quiet
+	st.expirable(t, now) // the record can expire now, because the attempt may never become quiet
 }
 
 // returnedLate clears the stuck mark of a session if the last host call of its runner returns after
@@ -342,6 +364,9 @@ func (st *state) abortLate(a *attempt, session string, now int64) {
 // wantAbort requests an Abort call for the attempt's session. If a call is in flight, another one
 // follows it.
 func (st *state) wantAbort(a *attempt) {
+	if a.cl.starter && st.isLost() { // another manager may follow the session
+		return
+	}
 	a.stopMore = true
 	if !a.stopper {
 		a.stopper = true
@@ -349,15 +374,19 @@ func (st *state) wantAbort(a *attempt) {
 	}
 }
 
-// wantAbortOnce requests a single Abort call for the session, apart from those of wantAbort.
+// wantAbortOnce requests a single Abort call for the session, in addition to the calls that
+// wantAbort requests.
 func (st *state) wantAbortOnce(a *attempt, session string) {
+	if a.cl.starter && st.isLost() {
+		return
+	}
 	a.aborts++
 	a.epoch++
 	st.rare().now.strays = &stray{a, session, st.rare().now.strays}
 }
 
-// nextAbort returns the session to abort now. If no Abort call is wanted, it ends the stopper and
-// returns "".
+// nextAbort returns the session to abort now. If no Abort call is wanted, nextAbort records that
+// the goroutine for Abort calls ends, and returns "".
 func (st *state) nextAbort(a *attempt, now int64) (session string) {
 	if !a.stopMore || a.overrun || a.t.run != a || a.t.sess == nil {
 		a.stopper, a.stopMore = false, false

@@ -8,8 +8,8 @@ import (
 	"github.com/google/uuid"
 )
 
-// idEncoding writes ids in lower case. It uses neither the letters i, l and o, which look like
-// digits, nor the letter u.
+// idEncoding writes ids in lower case. It does not use the letters i, l and o, which look like
+// digits, or the letter u.
 var idEncoding = base32.NewEncoding(idLetters).WithPadding(base32.NoPadding)
 
 const idLetters = "0123456789abcdefghjkmnpqrstvwxyz"
@@ -27,8 +27,8 @@ const (
 	idLen    = len("bg_") + idRandom // length of a task's id
 )
 
-// newID returns a new id: prefix, an unguessable part and suffix. num is the number encoded in the
-// unguessable part.
+// newID returns a new id, which consists of the prefix, a random part and the suffix. The result
+// "num" is the number that is encoded in the random part.
 func (st *state) newID(prefix, suffix string) (id string, num uint64) {
 	u, err := uuid.NewRandomFromReader(st.ids)
 	if err != nil {
@@ -52,7 +52,7 @@ func idNumber(raw [10]byte) (n uint64) {
 }
 
 // parseID returns the number encoded in a task's id. The result "ok" is false if the argument does
-// not have the form of such an id.
+// not have the form of a task's id.
 func parseID(id string) (num uint64, ok bool) {
 	if len(id) != idLen || id[:3] != "bg_" {
 		return 0, false
@@ -62,7 +62,7 @@ func parseID(id string) (num uint64, ok bool) {
 		switch {
 		case v == 0:
 			return 0, false
-		case i < 12: // 12 letters give 60 bits, and the next letter gives the other four
+		case i < 12: // 12 letters give 60 bits, and the next letter gives the remaining 4 bits
 			num = num<<5 | uint64(v-1)
 		case i == 12:
 			num = num<<4 | uint64(v-1)>>1
@@ -71,13 +71,13 @@ func parseID(id string) (num uint64, ok bool) {
 	return num, true
 }
 
-// find returns the task with the id, or an error if it is unknown or has expired.
+// find returns the task with the id, or an error if the task is unknown or has expired.
 func (st *state) find(id string) (*task, error) {
 	num, ok := parseID(id)
 	if !ok {
 		return nil, unknownTask(id)
 	}
-	if t := st.tasks[num]; t != nil && t.id() == id {
+	if t := st.tasks[num]; t != nil && t.id() == id && st.shows(t) {
 		return t, nil
 	}
 	if tomb := st.keep.find(id); tomb != nil {
@@ -103,7 +103,8 @@ func (st *state) findOwn(by Caller, id string) (*task, error) {
 	return t, nil
 }
 
-// descends reports whether the task descends from the caller's session. It is true for the host.
+// descends reports whether the task descends from the caller's session. It returns true for the
+// host.
 func descends(t *task, by Caller) bool {
 	if by == (Caller{}) || by.Session == "" {
 		return true
@@ -127,15 +128,18 @@ type session struct {
 	stuck  bool     // the session missed its stopping deadline and is not quiet yet
 	gone   bool     // the host reported that the session was deleted
 
+	foreign bool // an earlier process created the session, and the client has not restored the session yet
+
 	task    *task         // nil once the task's record has expired
 	own     *node         // node of the tasks that the session delegated; nil if it has delegated none
 	cursor  Cursor        // position up to which the messages were read
-	past    *pastMessages // last messages of earlier attempts; nil for a runner's session
+	past    *pastMessages // last messages of earlier turns; nil for a runner's session
+	pastUse *pastUsage    // what these messages have used; nil if no budget is set
 	aborted int64         // time at which the last Abort call returned
 }
 
-// sessionIndex finds sessions by id. It maps hashes of ids to sessions. Such a map grows and
-// shrinks in half the time that a map with string keys takes.
+// sessionIndex finds sessions by id. It maps hashes of ids to sessions. This map grows and shrinks
+// in half the time that a map with string keys takes.
 type sessionIndex struct {
 	seed maphash.Seed
 	all  map[uint64]*session
@@ -157,8 +161,8 @@ func (x *sessionIndex) findAt(hash uint64, id string) *session {
 	return nil
 }
 
-// add adds a session. If another session has the same id, add changes nothing and returns the other
-// session.
+// add adds a session. If another session has the same id, the method "add" changes nothing and
+// returns the other session.
 func (x *sessionIndex) add(s *session) (other *session) {
 	h := sessionHash(x.seed, s.id)
 	first := x.all[h]
@@ -190,7 +194,7 @@ func (x *sessionIndex) remove(s *session) {
 	s.same = nil
 }
 
-// session returns the session with the id if its task has a record, else nil.
+// session returns the session with the id if its task has a record. Otherwise it returns nil.
 func (st *state) session(id string) *session {
 	if s := st.sessions.find(id); s != nil && s.tomb == 0 {
 		return s

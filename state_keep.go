@@ -2,34 +2,43 @@ package bgagent
 
 import "slices"
 
-// This file evicts ended tasks. Tasks with settled notices are evicted first. Texts are dropped
-// before records. For the last evicted tasks, tombstones are kept, so that their ids are not
-// reported as unknown.
+// The code in this file evicts ended tasks. Tasks with settled notices are evicted first. Texts are
+// dropped before records. Each of the last evicted tasks leaves a tombstone, so that its id is
+// reported as expired and not as unknown.
 
-// retention holds the ended tasks, the next to be evicted first.
+// retention holds the ended tasks. The next task to be evicted comes first.
 type retention struct {
 	settled   expiry // ended tasks whose notices are settled
 	unsettled expiry // ended tasks whose notices are still owed
 	size      int    // number of ended tasks that have a record
 	text      int64  // bytes of the results in the records
 
-	// The tombstone of a task is found by a linear search. Such a search is rare, and an index
-	// would cost time for every evicted task. Sessions do have an index, because every new session
-	// is looked up.
+	// The tombstone of a task is found by a linear search, because searches are rare and an index
+	// would cost time for every evicted task. Sessions have an index, because every new session is
+	// looked up.
 	tombs []tombstone // ring buffer of tombstones
 	next  int         // index of the next tombstone to write once the ring is full
-	free  int         // number of free entries from next on
+	free  int         // number of free entries, beginning with the entry at next
+
+	// unsaid holds the prompts that never reached the sessions of tombstones. Almost no tombstone
+	// has any, so a field of the tombstone would waste memory.
+	unsaid map[*session]string
+
+	// budgets holds the budgets of the tasks of tombstones, so that a resume does not begin with an
+	// unused budget.
+	budgets map[*session]*taskBudget
 }
 
-// expiry is a linked list of ended tasks, linked through their outcomes.
+// expiry is a linked list of ended tasks. The links are in the outcomes of the tasks.
 type expiry struct {
 	first, last *task
 	text        *task // first task in the list that may still have its text; nil if none has
 }
 
-// expiring is the place of an ended task in its line, which is one of the two expiry lists.
+// expiring is the position of an ended task in its line. A line is one of the two lists of type
+// expiry.
 type expiring struct {
-	line       *expiry // nil if the task is in no line
+	line       *expiry // nil if the task is not in a line
 	prev, next *task
 	since      int64
 }
@@ -71,7 +80,7 @@ func (t *task) stay() {
 	t.fin.expiring = expiring{}
 }
 
-// tombstone holds the data that are kept of an expired task.
+// tombstone holds the data that the manager keeps about an expired task.
 type tombstone struct {
 	id     string
 	sess   *session // nil if the task never had a session
@@ -79,8 +88,7 @@ type tombstone struct {
 	root   string
 	kind   *kind
 	title  string
-	no     int32
-	unsaid string // prompts that never reached the session
+	no     int32 // highest attempt number that the task has used
 	status Status
 	stuck  bool // the session did not stop
 }
@@ -93,10 +101,14 @@ func (t *tombstone) sessionID() string {
 	return t.sess.id
 }
 
-// expirable puts an ended task into its line if the task may be evicted. It is called when an
-// attempt has ended, has become quiet, or its notice has been settled.
+// expirable puts an ended task into its line if the task can be evicted. It is called when an
+// attempt has ended or become quiet, and when the notice about an attempt has been settled.
 func (st *state) expirable(t *task, now int64) {
-	if t.live() || t.run != nil && !t.run.overrun || t.notice == NoticeNone || t.is(flagForgotten) {
+	if t.live() || t.run != nil && !t.run.overrun || t.notice == NoticeNone || t.is(flagForgotten) || st.storing != nil && t.owesPast() {
+		return
+	}
+	if !st.kept(t) {
+		st.storing.ended = append(st.storing.ended, t)
 		return
 	}
 	q := &st.keep.settled
@@ -113,8 +125,9 @@ func (st *state) expirable(t *task, now int64) {
 	st.due.evict = true
 }
 
-// pushes reports whether the manager delivers the notices of n itself. If it does not, the host
-// must take them, and tasks with such notices may be evicted.
+// pushes reports whether the manager delivers the notices of n itself. If the manager does not
+// deliver them, the host must take the notices, and tasks can be evicted while their notices are
+// owed.
 func (st *state) pushes(n *node) bool {
 	if p := n.parentTask(); p != nil {
 		return p.live()
@@ -143,9 +156,10 @@ func (st *state) evict(now int64) {
 	for limit := st.cfg.RetainTasks; limit >= 0 && k.size > limit; {
 		t := k.settled.first
 		if t == nil {
-			// Do not give up an owed notice if it is enough to wait: some tasks with settled
-			// notices can be evicted as soon as they are quiet.
-			if t = k.unsettled.first; t == nil || k.size-st.inStopTime <= limit {
+			// Do not give up an owed notice if waiting is enough: some tasks with settled notices
+			// can be evicted as soon as they are quiet. With a store, an owed notice is never given
+			// up here.
+			if t = k.unsettled.first; t == nil || st.storing != nil || k.size-st.inStopTime <= limit {
 				break
 			}
 			st.settleTask(t, NoticeGivenUp, now)
@@ -169,6 +183,19 @@ func (st *state) dropText(q *expiry) bool {
 	return false
 }
 
+// storedResult returns the name of the task's result if the result was dropped from memory and the
+// store has it.
+func (st *state) storedResult(t *task) string {
+	if st.storing == nil || !t.is(flagDropped) || t.fin == nil {
+		return ""
+	}
+	name := textOf("result", t.no)
+	if in, has := st.storing.task(t).texts[name]; has && in <= st.storing.committed {
+		return name
+	}
+	return ""
+}
+
 // expire drops the record of an ended task.
 func (st *state) expire(t *task) {
 	st.emit(EventExpired, t)
@@ -182,8 +209,10 @@ func (st *state) expire(t *task) {
 	}
 	t.stay()
 	st.forgetError(t)
-	t.set(flagForgotten, true)
 	t.setReclaimable(false)
+	st.ackTask(t, st.now)
+	st.keepLast(t)
+	t.set(flagForgotten, true)
 	st.keep.text -= int64(len(t.fin.result))
 	st.keep.size--
 	num, _ := parseID(t.id())
@@ -197,7 +226,7 @@ func (st *state) expire(t *task) {
 	}
 	t.up.unlink(t)
 	st.touchNode(t.up)
-	if len(st.waiters[t]) == 0 { // waiters would still need the result
+	if len(st.waiters[t]) == 0 { // a waiter would still need the result
 		// Free the texts now, because a batch may keep the task object for a long time.
 		t.text, t.fin.result, t.fin.prog = "", "", nil
 	}
@@ -205,23 +234,23 @@ func (st *state) expire(t *task) {
 	st.shrink()
 }
 
-// forgetError requests that the manager forget the host error that ended the task.
+// forgetError asks the manager to forget the host error that ended the task.
 func (st *state) forgetError(t *task) {
 	if t.fin.failed {
 		st.rare().after.expired = append(st.rare().after.expired, t.id())
 	}
 }
 
-// adopt makes child a child of n. child is the node of a session whose task has expired, and n is
-// the node of the task's parent. So the descendants of child keep their place in the tree. Notices
-// can no longer be delivered to child, so they wait until a host takes them.
+// adopt makes n the parent of the node "child". The node "child" belongs to a session whose task
+// has expired, and n is the node of the task's parent. So the tasks below the expired task stay in
+// the tree. Notices can no longer be delivered to the session. They wait until a host takes them.
 func (n *node) adopt(child *node, status Status) {
 	child.up, child.lapsed, child.scope, child.gone = n, true, true, status != Completed
 	n.subs = append(n.subs, child)
 }
 
-// shrink copies the maps if most of their entries have been deleted. A Go map never returns memory
-// by itself.
+// shrink copies the maps if most of their entries have been deleted, because a Go map never returns
+// memory by itself.
 func (st *state) shrink() {
 	if st.peak < 1024 || len(st.tasks)*4 > st.peak {
 		return
@@ -238,8 +267,8 @@ func remade[K comparable, V any](old map[K]V) map[K]V {
 	return fresh
 }
 
-// bury adds a tombstone of the task. If there are too many tombstones, it drops the oldest ones and
-// asks their clients to forget the sessions.
+// bury adds a tombstone for the task. If there are too many tombstones, the method drops the oldest
+// ones and asks their clients to forget the sessions.
 func (st *state) bury(t *task, stuck bool) {
 	k := &st.keep
 	i := len(k.tombs)
@@ -255,18 +284,36 @@ func (st *state) bury(t *task, stuck bool) {
 	}
 	tomb := &k.tombs[i]
 	root := t.up.top()
-	tomb.id, tomb.title, tomb.no, tomb.status = t.id(), t.title, t.no, t.status
+	tomb.id, tomb.title, tomb.no, tomb.status = t.id(), t.title, st.lastNumber(t), t.status
 	tomb.parent, tomb.root, tomb.kind, tomb.stuck = t.up.session, root.session, t.kind, stuck
 	if s := t.sess; s != nil {
 		tomb.sess, s.tomb, s.task = s, int32(i)+1, nil
 		if t.fin.unsaid {
-			tomb.unsaid = joined(t.unsaid(), t.text)
+			k.keepUnsaid(s, joined(t.unsaid(), t.text))
+		}
+		if b := t.budget(); b != nil {
+			if k.budgets == nil {
+				k.budgets = map[*session]*taskBudget{}
+			}
+			k.budgets[s] = b
 		}
 		if n := s.own; n != nil {
 			n.of, s.own = nil, nil
 			t.up.adopt(n, t.status)
+			st.nodeChanged(n)
 		}
 	}
+}
+
+// keepUnsaid keeps prompts that never reached the session. The task of the session has expired.
+func (k *retention) keepUnsaid(s *session, prompts string) {
+	if prompts == "" {
+		return
+	}
+	if k.unsaid == nil {
+		k.unsaid = map[*session]string{}
+	}
+	k.unsaid[s] = prompts
 }
 
 func (st *state) dropTomb(i int) {
@@ -276,6 +323,8 @@ func (st *state) dropTomb(i int) {
 		return
 	}
 	if s := tomb.sess; s != nil {
+		delete(k.unsaid, s)
+		delete(k.budgets, s)
 		st.sessions.remove(s)
 		st.forgetSession(tomb.kind.cl, s.id)
 	}
@@ -293,8 +342,8 @@ func (k *retention) find(id string) *tombstone {
 	return nil
 }
 
-// tomb returns the tombstone of the task that ref names, or nil. ref is the id of the task or of
-// its session.
+// tomb returns the tombstone of the task that the argument "ref" names, or nil. The argument is the
+// id of the task or of its session.
 func (st *state) tomb(ref string) *tombstone {
 	if tomb := st.keep.find(ref); tomb != nil {
 		return tomb
@@ -316,7 +365,7 @@ func (k *retention) stopped(id string) {
 }
 
 // descends reports whether the session is the task's parent or its root. A tombstone does not hold
-// the sessions in between.
+// the sessions between the parent and the root.
 func (t *tombstone) descends(session string) bool {
 	return t.parent == session || t.root == session
 }
@@ -326,36 +375,52 @@ func (k *retention) descends(id, session string) bool {
 	return tomb != nil && tomb.descends(session)
 }
 
-// revive makes a new record of a task from its tombstone, for reopen. The record begins as pending,
-// because no transition leads to the status that the task had.
+// revive makes a new record of a task from its tombstone, so that reopen can open a new attempt.
+// The status of the record is pending, because no transition leads to the earlier status of the
+// task.
 func (st *state) revive(tomb *tombstone, up *node) *task {
 	num, _ := parseID(tomb.id)
 	t := &task{st: st, ids: tomb.id, title: tomb.title, no: tomb.no, debt: -1, notice: NoticeRead}
-	if tomb.unsaid != "" {
-		t.extra().unsaid = tomb.unsaid
+	if unsaid := st.keep.unsaid[tomb.sess]; unsaid != "" {
+		t.extra().unsaid = unsaid
+		delete(st.keep.unsaid, tomb.sess)
+	}
+	if b := st.keep.budgets[tomb.sess]; b != nil {
+		t.extra().budget = b
+		delete(st.keep.budgets, tomb.sess)
 	}
 	t.kind = tomb.kind // the task takes over the tombstone's reference
 	t.sess = tomb.sess
 	t.sess.task, t.sess.tomb = t, 0
 	st.tasks[num] = t
+	st.changed(t)
 	up.link(t)
 	if n := st.nodes[t.sess.id]; n != nil && !up.under(n.session) {
-		old := n.up
-		t.sess.own = n
-		graft(t.subtree(), n, up)
-		n.of, n.up = t.sess, nil
-		n.lapsed, n.scope, n.gone = false, false, false
-		if old != nil {
-			old.subs = slices.DeleteFunc(old.subs, func(s *node) bool { return s == n })
-			st.touchNode(old)
-		}
+		st.rejoin(n, t)
 	}
 	*tomb = tombstone{}
 	return t
 }
 
-// forgetSession requests a call of the client's ForgetSession, because the session will never be
-// used again.
+// rejoin makes n the node of the session of t again, after the record of t had expired and was
+// restored.
+func (st *state) rejoin(n *node, t *task) {
+	old := n.up
+	t.sess.own = n
+	graft(t.subtree(), n, t.up)
+	n.of, n.up = t.sess, nil
+	st.joinAccount(n, st.now)
+	n.lapsed, n.scope, n.gone = false, false, false
+	st.nodeChanged(n)
+	st.changedBelow(n)
+	if old != nil {
+		old.subs = slices.DeleteFunc(old.subs, func(s *node) bool { return s == n })
+		st.touchNode(old)
+	}
+}
+
+// forgetSession requests a call to the client's method ForgetSession, because the session will
+// never be used again.
 func (st *state) forgetSession(cl *client, session string) {
 	if cl == nil || !cl.forgets || session == "" {
 		return

@@ -2,7 +2,7 @@ package bgagent
 
 import "github.com/bgagent/bgagent/internal/mdtext"
 
-// observe applies one event of a client.
+// observe applies one event from a client.
 func (st *state) observe(cl *client, e HostEvent, now int64) {
 	if cl.streamUp > 0 {
 		cl.lastBeat = now // any event shows that the stream works
@@ -23,7 +23,7 @@ func (st *state) observe(cl *client, e HostEvent, now int64) {
 		st.kick(cl)
 		return
 	case HostDeleted:
-		if of := st.clientOf(e.Session); of == nil || of == cl { // ignore the event if the id is that of another client's session
+		if of := st.clientOf(e.Session); of == nil || of == cl { // ignore the event if the session belongs to another client
 			st.sessionDeleted(e.Session, now)
 		}
 		return
@@ -32,7 +32,13 @@ func (st *state) observe(cl *client, e HostEvent, now int64) {
 		st.parentIdle(n)
 	}
 	s := st.session(e.Session)
-	if s == nil || s.task.kind.cl != cl || s.task.run == nil {
+	if s == nil || s.task.kind.cl != cl {
+		return
+	}
+	if e.Kind == HostMessage && e.Message != nil {
+		st.countOld(s.task, e.Message, now)
+	}
+	if s.task.run == nil {
 		return
 	}
 	if a := s.task.run; a.ended {
@@ -69,6 +75,11 @@ func (st *state) observed(a *attempt, e HostEvent, now int64) {
 			st.progressed(a, e.Message.Finished, now)
 		}
 		s.toldBy(e.Message.ID, now)
+		if st.streamed(a, now) {
+			s.knownTo = now
+		}
+		st.stopLoop(a, now)
+		st.count(a, now)
 	case HostTodos:
 		st.todos(a, e.Todos, now)
 		s.todosLive = true
@@ -77,7 +88,7 @@ func (st *state) observed(a *attempt, e HostEvent, now int64) {
 		if stop == StopUntold || stop == StopEndOfTurn {
 			stop = StopError
 		}
-		if s.hint == nil { // keep the first error, which says more than later ones
+		if s.hint == nil { // keep only the first error, because it is the most informative one
 			s.hint = &hint{stop: stop, err: e.Error, at: now, finger: s.finger}
 		}
 		st.eventLook(a)
@@ -107,7 +118,7 @@ func (st *state) statusEvent(a *attempt, s SessionStatus, now int64) {
 }
 
 // eventLook polls a session because of an event. If the session's prompt is still being handed
-// over, the poll follows right after that.
+// over, the poll begins right after that call has returned.
 func (st *state) eventLook(a *attempt) {
 	if a.inCall {
 		a.sight.lookAt = 1
@@ -120,6 +131,7 @@ func (st *state) eventLook(a *attempt) {
 func (st *state) report(a *attempt, r Report, now int64) {
 	s := a.seen()
 	p := &s.prog
+	s.knownTo = a.activity // the calls before the last report are known
 	if o := a.cl.out; o != nil && o.trying == a {
 		st.reached(a.cl, now)
 	}
@@ -127,14 +139,8 @@ func (st *state) report(a *attempt, r Report, now int64) {
 	switch r.Kind {
 	case ReportText:
 		if changed = r.Text != ""; changed {
-			if s.afterUse && !mdtext.Invisible(r.Text) { // text after a tool call replaces the text before it
-				s.pieces.Reset()
-				s.afterUse = false
-			}
-			s.pieces.WriteString(mdtext.Head(r.Text, maxTurnText-s.pieces.Len()))
-			s.text = s.pieces.String()
-			s.output, quick = true, false
-			p.lastText, p.lastTextA = mdtext.Tail(s.text, glimpse), now
+			s.wrote(r.Text, now)
+			quick = false
 		}
 	case ReportReasoning:
 		if changed = r.Text != ""; changed {
@@ -145,10 +151,11 @@ func (st *state) report(a *attempt, r Report, now int64) {
 			s.output, quick = true, false
 		}
 	case ReportTool:
-		if s.tool(r.Tool) {
+		if s.tool(r.Tool, now) {
 			p.toolCalls++
 			s.afterUse = true
 		}
+		s.compacts = 0
 		p.lastTool, s.output = r.Tool.Name, true
 	case ReportTodos:
 		p.todos, p.todosSeen = r.Todos, true
@@ -158,6 +165,11 @@ func (st *state) report(a *attempt, r Report, now int64) {
 		st.asking(a, r.Text)
 	case ReportActivity:
 		quick = false
+	case ReportCompaction:
+		s.compacts++
+	case ReportState:
+		st.saved(a, r.Saved, now)
+		return
 	default:
 		return
 	}
@@ -167,6 +179,10 @@ func (st *state) report(a *attempt, r Report, now int64) {
 	a.activity, s.reported = now, true
 	st.setDeadline(a, now)
 	st.progressed(a, quick, now)
+	st.stopLoop(a, now)
+	if r.Kind == ReportUsage || r.Kind == ReportTool {
+		st.count(a, now)
+	}
 }
 
 // asking records the question that the agent asks. An empty question means that the agent no longer
@@ -183,7 +199,8 @@ func (st *state) asking(a *attempt, question string) {
 // newsPause is the shortest time between two progress events about pieces of text, in nanoseconds.
 const newsPause = int64(100e6)
 
-// progressed emits a progress event. Unless quick is set, it emits at most one per newsPause.
+// progressed emits a progress event. Unless the argument "quick" is set, it emits at most one event
+// per newsPause.
 func (st *state) progressed(a *attempt, quick bool, now int64) {
 	if quick || now-a.lastNews >= newsPause {
 		a.lastNews = now

@@ -7,13 +7,13 @@ import (
 	"github.com/bgagent/bgagent/internal/mdtext"
 )
 
-// During an outage, a client cannot reach its runtime, and starts of attempts wait.
+// During an outage, a client cannot reach its runtime, and its attempts wait to start.
 
 const (
 	outagePause    = 250 * time.Millisecond // pause before the first try; doubles after each try
 	outagePauseMax = 5 * time.Second
-	// outagePatience is how long a runner's call must last to count as having reached the runtime.
-	// The call lasts as long as its turn, so the manager cannot wait for it to return.
+	// A runner's call that has lasted for outagePatience counts as having reached the runtime. The
+	// manager cannot wait for the call to return, because the call returns only when its turn ends.
 	outagePatience = 2 * time.Second
 )
 
@@ -33,7 +33,7 @@ type outage struct {
 type hostFailure struct {
 	kind   failureKind
 	text   string // text of the error
-	reason string // text of the error, after the action that failed
+	reason string // name of the action that failed, followed by the text of the error
 }
 
 type failureKind uint8
@@ -46,8 +46,8 @@ const (
 	failedUnreachable             // the runtime was not reached; nothing was started
 )
 
-// heldBack holds the attempt and returns true if its client has an outage. It returns false for the
-// attempt that is trying to start during the outage.
+// If the attempt's client has an outage, heldBack holds the attempt and returns true. It returns
+// false for the attempt that is trying to start during the outage.
 func (st *state) heldBack(a *attempt, now int64) bool {
 	o := a.cl.out
 	if o == nil || o.trying == a {
@@ -82,7 +82,7 @@ func (st *state) unreached(a *attempt, of stage, f hostFailure, now int64) bool 
 		return false
 	}
 	a.stage = of
-	if of == stagePrompt { // the turn has not begun
+	if of == stagePrompt && !a.restoring { // the turn has not begun
 		a.turn--
 		a.turnStart = 0
 	}
@@ -115,7 +115,8 @@ func (st *state) tryLater(o *outage, now int64) {
 }
 
 // ringOutage lets the first waiting attempt try to start. If the alarm rings while an attempt of a
-// runner is trying, its call has lasted so long that it must have reached the runtime.
+// runner is trying to start, the call of that attempt has lasted for outagePatience and counts as
+// having reached the runtime.
 func (st *state) ringOutage(o *outage, now int64) {
 	if o.trying != nil {
 		st.reached(o.cl, now)
@@ -134,7 +135,7 @@ func (st *state) ringOutage(o *outage, now int64) {
 	st.wantCall(o.trying)
 }
 
-// reached ends the outage of a client, and all waiting attempts start.
+// reached ends the outage of a client and starts all waiting attempts.
 func (st *state) reached(cl *client, now int64) {
 	o := cl.out
 	if o == nil {
@@ -158,8 +159,8 @@ func (st *state) unhold(a *attempt) {
 	st.emit(EventProgress, a.t)
 }
 
-// answers ends the client's outage if a call returned an answer of the runtime. Failures of other
-// kinds may not come from the runtime.
+// answers ends the client's outage if a call returned an answer from the runtime. A failure of
+// another kind does not prove that the runtime was reached.
 func (st *state) answers(cl *client, f hostFailure, now int64) {
 	if cl.out != nil && (f.kind == failedNot || f.kind == failedAnswered || f.kind == failedNoAgent) {
 		st.reached(cl, now)

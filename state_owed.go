@@ -9,15 +9,15 @@ import (
 	"github.com/bgagent/bgagent/internal/mdtext"
 )
 
-// The outbox holds the notices that sessions are owed. state_deliver.go delivers them. A host that
-// asks for the notices of a session gets them from take.
+// The outbox holds the notices that sessions are owed. The code in state_deliver.go delivers them.
+// A host that asks for the notices of a session gets them from the method "take".
 //
 // These words have a fixed meaning here. When an attempt ends, its end becomes a debt to the
-// session that delegated the task. A debt is owed until it is settled; NoticeState lists the ways.
-// For delivery, debts are put into an envelope, which holds one notice. An envelope is adrift if it
-// was given up while it was being delivered. A notice is reclaimable if it was given up and a host
-// can still take it. A scope is a session to which no notifier can deliver, so its notices wait
-// until a host takes them.
+// session that delegated the task. A debt is owed until it is settled. NoticeState lists the ways
+// to settle a debt. For delivery, debts are put into an envelope, which holds one notice. An
+// envelope is adrift if it was given up while it was being delivered. A notice is reclaimable if it
+// was given up and a host can still take it. A scope is a session to which no notifier can deliver,
+// so its notices wait until a host takes them.
 
 // outbox holds the debts to a session until they are packed into an envelope.
 type outbox struct {
@@ -25,24 +25,25 @@ type outbox struct {
 	head        int      // index in owed; all debts before it are settled
 	nOwed       int      // number of unsettled debts in owed
 	oldest      int64    // time of the oldest unsettled debt
-	urgent      int64    // time since which some debt need not wait for the end of its batch; 0 if there is none
+	urgent      int64    // time at which the first debt stopped waiting for the end of its batch; 0 if all debts wait
 	members     []member // ended attempts of the open batch
 	closed      []member // ended attempts of closed batches that were not reported yet
 	omitted     int      // number of members left out because there were too many
-	reclaimable int      // number of tasks whose notice was given up and may still be taken
+	reclaimable int      // number of tasks whose notice was given up and can still be taken
 }
 
-// maxMembers is the number of ended attempts that a batch keeps for its closing notice. The batch
-// of a parent that always has a live task would otherwise grow for ever.
+// maxMembers is the number of ended attempts that a batch keeps for its closing notice. Without
+// this limit, the batch of a parent that always has a live task would grow forever.
 const maxMembers = 1000
 
 // outstanding returns the number of unsettled debts to the session, including those in its
-// envelope.
+// envelope and those that are about to be handed out.
 func (n *node) outstanding() int {
+	owed := n.nOwed + n.taking()
 	if n.env != nil {
-		return n.nOwed + len(n.env.debts)
+		owed += len(n.env.debts)
 	}
-	return n.nOwed
+	return owed
 }
 
 // owe records the debt for an ended attempt. If no notice is needed, it settles the notice at once.
@@ -56,9 +57,10 @@ func (st *state) owe(t *task, now int64) {
 		n.members = make([]member, 0, n.roomForOwed())
 	}
 	n.members = append(n.members, member{t, t.no})
+	st.noteBatch(t)
 	switch p := n.parentTask(); {
 	case t.is(flagForeground): // Run returns the ended task
-		st.settleNotice(t, NoticeRead, now)
+		st.readByRun(t, now)
 	case st.waived == t && n.session == st.waiver:
 		st.settleNotice(t, NoticeWaived, now)
 	case n.gone || p != nil && !p.live() && p.status != Completed:
@@ -77,42 +79,51 @@ func (st *state) owe(t *task, now int64) {
 			n.urgent = now
 		}
 	}
-	if n.live == 0 { // the batch closes
-		if n.nOwed > 0 {
-			n.closed, n.members = append(n.closed, n.members...), nil
-			if more := len(n.closed) - maxMembers; more > maxMembers { // drop many members at once here too
-				n.omitted += more
-				n.closed = slices.Clone(n.closed[more:])
-			}
-			if n.urgent == 0 {
-				n.urgent = now
-			}
-		} else {
-			n.closed, n.members, n.omitted = nil, nil, 0
-		}
+	if n.live == 0 {
+		st.closeBatch(n, now)
 	}
 	st.touchNode(n)
+}
+
+// closeBatch closes the node's open batch, because none of its tasks is live.
+func (st *state) closeBatch(n *node, now int64) {
+	if s := st.storing; s != nil {
+		s.node(n).batch++
+	}
+	if n.nOwed == 0 {
+		n.closed, n.members, n.omitted = nil, nil, 0
+		return
+	}
+	n.closed, n.members = append(n.closed, n.members...), nil
+	if more := len(n.closed) - maxMembers; more > maxMembers { // drop many members at once, because each drop moves all remaining members
+		n.omitted += more
+		n.closed = slices.Clone(n.closed[more:])
+	}
+	if n.urgent == 0 {
+		n.urgent = now
+	}
 }
 
 // roomForOwed estimates how many ended attempts the next notice will report: those of all live
 // tasks and of the task that has just ended.
 func (n *node) roomForOwed() int { return min(n.live+1, 128) }
 
-// settleNotice settles the notice of the task's latest attempt.
+// settleNotice settles the notice about the task's latest attempt.
 func (st *state) settleNotice(t *task, s NoticeState, now int64) {
 	t.notice, t.debt = s, -1
 	st.emit(EventNotice, t)
 	st.expirable(t, now)
 }
 
-// giveUpNotice gives up the notice of the task's latest attempt. A host may still take the notice.
+// giveUpNotice gives up the notice about the task's latest attempt. A host can still take the
+// notice.
 func (st *state) giveUpNotice(t *task, now int64) {
 	t.setReclaimable(true)
 	st.settleNotice(t, NoticeGivenUp, now)
 	st.logTask(logGivenUp, t)
 }
 
-// setReclaimable sets whether the notice of the latest attempt, which was given up, may still be
+// setReclaimable sets whether the notice about the latest attempt, which was given up, can still be
 // taken.
 func (t *task) setReclaimable(on bool) {
 	switch {
@@ -126,14 +137,15 @@ func (t *task) setReclaimable(on bool) {
 	t.set(flagReclaimable, on)
 }
 
-// settleDebt settles one debt with the given state.
+// settleDebt settles one debt. Its notice gets the state s.
 func (st *state) settleDebt(d debt, s NoticeState, now int64) {
 	if d.t.no != d.no {
 		d.t.settlePast(d.no, s)
+		st.expirable(d.t, now)
 		return
 	}
 	if d.t.notice.Settled() {
-		return // the notice was given up before and is being taken now; its state stays
+		return // the notice was given up before and is being taken now; its state does not change
 	}
 	if s == NoticeGivenUp {
 		st.giveUpNotice(d.t, now)
@@ -142,7 +154,8 @@ func (st *state) settleDebt(d debt, s NoticeState, now int64) {
 	}
 }
 
-// settleTask settles all notices of the task, because no notice of its end is needed any longer.
+// settleTask settles all notices about the task, because a notice about its end is no longer
+// needed.
 func (st *state) settleTask(t *task, s NoticeState, now int64) {
 	t.setReclaimable(false)
 	if t.up.adrift != nil {
@@ -156,6 +169,11 @@ func (st *state) settleTask(t *task, s NoticeState, now int64) {
 	if env := n.env; env != nil {
 		if env.drop(t); len(env.debts) == 0 && !env.flying {
 			n.env = nil
+		}
+	}
+	if n.held != nil {
+		for _, env := range slices.Concat(n.held.taken, n.held.again) {
+			env.drop(t)
 		}
 	}
 	if i := t.debt; i >= 0 {
@@ -175,8 +193,8 @@ func (st *state) settleTask(t *task, s NoticeState, now int64) {
 	st.touchNode(n)
 }
 
-// urgentSince returns the time of the oldest debt in the open batch that need not wait for the end
-// of the batch. It returns 0 if all debts must wait.
+// urgentSince returns the time of the oldest debt that need not wait for the end of the open batch.
+// It returns 0 if all debts must wait.
 func (n *node) urgentSince() int64 {
 	for _, d := range n.owed[n.head:] {
 		if d.t != nil && (d.t.no != d.no || d.t.status != Completed) {
@@ -186,17 +204,23 @@ func (n *node) urgentSince() int64 {
 	return 0
 }
 
-// settlePast records the state in which the notice of an earlier attempt was settled. The argument
-// "no" is the number of the attempt; 0 means all earlier attempts.
+// settlePast records how the notice about an earlier attempt was settled. The
+// argument "no" is the number of the attempt; 0 means all earlier attempts.
 func (t *task) settlePast(no int32, s NoticeState) {
 	if t.more == nil {
 		return
 	}
+	t.st.changed(t)
 	for i := range t.more.past {
 		if p := &t.more.past[i]; (no == 0 || p.Number == int(no)) && p.Notice == NoticeOwed {
 			p.Notice = s
 		}
 	}
+}
+
+// owesPast reports whether the end of an earlier attempt is still owed.
+func (t *task) owesPast() bool {
+	return t.is(flagOldDebts) && t.more != nil && slices.ContainsFunc(t.more.past, func(p Attempt) bool { return p.Notice == NoticeOwed })
 }
 
 // forgetDebts drops the debts of the task's earlier attempts. Their notices get the state s.
@@ -214,8 +238,8 @@ func (n *node) forgetDebts(t *task, s NoticeState) {
 	}
 }
 
-// compact removes settled debts if there are many. If no debt is left, it also removes the closed
-// batches.
+// compact removes settled debts if there are many. If no debt is left, the closed batches are
+// removed too.
 func (n *node) compact() {
 	if n.nOwed == 0 {
 		n.emptyOwed()
@@ -252,7 +276,8 @@ func (n *node) emptyOwed() (owed []debt) {
 	return owed
 }
 
-// giveUp gives up all notices of a node to which no notice can be delivered from now on.
+// giveUp gives up all notices that are owed to a node, because no notice can be delivered to the
+// node from now on.
 func (st *state) giveUp(n *node, now int64) {
 	env := n.env
 	if env != nil {
@@ -261,7 +286,11 @@ func (st *state) giveUp(n *node, now int64) {
 			st.settleDebt(d, NoticeGivenUp, now)
 		}
 	}
-	for _, d := range n.emptyOwed() {
+	owed := n.emptyOwed()
+	for again := n.nextAgain(); again != nil; again = n.nextAgain() {
+		owed = append(owed, again.debts...)
+	}
+	for _, d := range owed {
 		if d.t != nil {
 			st.settleDebt(d, NoticeGivenUp, now)
 		}
@@ -275,7 +304,7 @@ func (st *state) giveUp(n *node, now int64) {
 	st.touchNode(n)
 }
 
-// setReclaimable sets whether the notices in an envelope that was given up may still be taken.
+// setReclaimable sets whether the notices in an envelope that was given up can still be taken.
 func (env *envelope) setReclaimable(on bool) {
 	for _, d := range env.debts {
 		if d.t.no == d.no && d.t.notice == NoticeGivenUp && !d.t.is(flagForgotten) {
@@ -290,7 +319,7 @@ func (env *envelope) drop(t *task) {
 }
 
 // pack puts all debts to the node into one envelope. It returns nil if there are none. The caller
-// that hands out the notice adds the text.
+// adds the text of the notice.
 func (st *state) pack(n *node, now int64) *envelope {
 	env := &envelope{since: n.oldest}
 	for _, d := range n.emptyOwed() {
@@ -321,7 +350,7 @@ func (st *state) pack(n *node, now int64) *envelope {
 		env.closed, env.omitted = closed, omitted
 		env.notice.Batch = make([]NoticeItem, len(closed))
 		for i, c := range closed {
-			if i < len(env.debts) && env.debts[i].t == c.t && env.debts[i].no == c.no { // usually the batch has the same attempts as the debts
+			if i < len(env.debts) && env.debts[i].t == c.t && env.debts[i].no == c.no { // usually the batch and the debts contain the same attempts
 				env.notice.Batch[i] = env.notice.Items[i]
 			} else {
 				env.notice.Batch[i] = st.item(c.t, c.no)
@@ -331,8 +360,8 @@ func (st *state) pack(n *node, now int64) *envelope {
 	return env
 }
 
-// noticeID returns the id of the notice item about one ended attempt. It contains the random part
-// of the task's id, so it is as hard to guess.
+// noticeID returns the id of the notice item about one ended attempt. This id contains the random
+// part of the task's id, so an outsider cannot guess it.
 func noticeID(task string, no int32) string {
 	var buf [40]byte
 	b := append(append(buf[:0], "bgn_"...), task[len("bg_"):]...)
@@ -387,8 +416,8 @@ func (st *state) dueAt(n *node) (at int64) {
 	return max(at, 1)
 }
 
-// closedSettled reports whether there are closed batches and the notices of all their members are
-// settled.
+// closedSettled reports whether there are closed batches and the notices about all their members
+// are settled.
 func (n *node) closedSettled() bool {
 	for _, c := range n.closed {
 		if c.t.no != c.no || c.t.debt >= 0 {
@@ -398,7 +427,7 @@ func (n *node) closedSettled() bool {
 	return len(n.closed) > 0
 }
 
-// take returns one notice of everything that the session is owed, and settles it as taken.
+// take returns one notice about everything that the session is owed, and settles it as taken.
 func (st *state) take(n *node, now int64) (Notice, bool) {
 	env := n.env
 	switch {

@@ -1,12 +1,12 @@
 package bgagent
 
-// This file parks attempts: a parked attempt waits between two of its turns.
+// The code in this file parks attempts. A parked attempt waits between two of its turns.
 //
 // Parking is one of five ways to wait. These are the other four. A pending task waits in the line
 // of its pool (internal/slots). A pending task with flagAwaitsQuiet waits for the session of its
 // earlier attempt. An attempt that is held back by an outage (state_outage.go) keeps its slot,
-// because it is about to start. A waiter (state_wait.go) is a caller, not a task. Of all started
-// attempts, only a parked one waits without a slot.
+// because it is about to start. A waiter (state_wait.go) is a caller, not a task. A parked attempt
+// is the only started attempt that waits without a slot.
 
 // parked is the state of an attempt between two of its turns. The attempt waits and holds no slot.
 // Its time to live does not run, and it cannot become stale. It counts as live and can be
@@ -16,13 +16,13 @@ package bgagent
 //	                 -> awaited event -> lineUp -> a slot -> nextTurn -> unpark: the turn begins
 //	                                                                  -> nothing to report: reconsider
 //
-// The kinds of waits differ only in afterTurn, phase, waits, lookAgain and nextPrompt. If a time
-// limit can end a wait, the limit is a field of parked and has its own constant of type
+// The kinds of waits differ only in the methods afterTurn, phase, waits, lookAgain and nextPrompt.
+// If a time limit can end a wait, the limit is a field of parked and has its own constant of type
 // attemptLimit.
 type parked struct {
 	parkedFor parking
-	wantTurn  bool  // the awaited event has come; the attempt is in line for its next turn, or has got the slot for it
-	endCause  Cause // cause with which the attempt ends if no further turn follows
+	wantTurn  bool  // the awaited event has happened; the attempt is in line for its next turn, or has got the slot for it
+	endCause  Cause // cause with which the attempt ends if no further turn follows; it stays until the next turn ends
 }
 
 // parking is the kind of event that a parked attempt waits for.
@@ -42,6 +42,15 @@ func (what parking) phase() Phase {
 	panic("bgagent: bug: a wait without a phase")
 }
 
+// recordedPhase returns the phase for the attempt's record. If the attempt's next prompt is a notice
+// that has no text yet, the record describes the attempt as parked.
+func (a *attempt) recordedPhase() Phase {
+	if a.unsealed() {
+		return forTasks.phase()
+	}
+	return a.phase
+}
+
 // afterTurn returns the kind of event that the attempt waits for after a turn that ended for the
 // given cause. It returns notParked if the attempt ends now.
 func (st *state) afterTurn(a *attempt, cause Cause) parking {
@@ -51,9 +60,9 @@ func (st *state) afterTurn(a *attempt, cause Cause) parking {
 	return notParked
 }
 
-// waits reports whether the attempt has anything of the given kind to wait for. It must still
-// return true after the awaited event, until the next turn begins. Otherwise, reconsider would end
-// the attempt before that turn.
+// waits reports whether the attempt has anything of the given kind to wait for. The result must
+// still be true after the awaited event, until the next turn begins. Otherwise, the method
+// "reconsider" would end the attempt before that turn.
 func (st *state) waits(a *attempt, what parking) bool {
 	switch what {
 	case forTasks:
@@ -68,7 +77,9 @@ func (st *state) waits(a *attempt, what parking) bool {
 func (st *state) lookAgain(a *attempt) {
 	switch a.parkedFor {
 	case forTasks:
-		st.touchNode(a.t.sess.own)
+		if own := a.t.sess.own; own != nil { // nil if the tasks belong to an earlier process and could not be loaded
+			st.touchNode(own)
+		}
 	}
 }
 
@@ -82,7 +93,7 @@ func (st *state) nextPrompt(a *attempt, now int64) bool {
 			return false
 		}
 		env := st.pack(n, now)
-		if env == nil { // the notices were taken meanwhile
+		if env == nil { // the notices were taken in the meantime
 			return false
 		}
 		a.notice, n.env, env.flying = env, env, true
@@ -109,8 +120,14 @@ func (st *state) park(a *attempt, what parking, cause Cause) {
 	st.lookAgain(a)
 }
 
-// reconsider finishes a parked attempt that has nothing of any kind left to wait for. touchAttempt
-// requests the call.
+// parkAgain parks an attempt of an earlier process that was parked when the process ended.
+func (a *attempt) parkAgain(cause Cause) {
+	a.parked = parked{parkedFor: forTasks, endCause: cause}
+	a.phase = forTasks.phase()
+}
+
+// reconsider finishes a parked attempt that has nothing left to wait for. The method touchAttempt
+// requests a call to the method "reconsider".
 func (st *state) reconsider(a *attempt, now int64) {
 	if !a.live() || a.parkedFor == notParked {
 		return
@@ -121,13 +138,13 @@ func (st *state) reconsider(a *attempt, now int64) {
 		}
 		return
 	}
-	st.leaveLine(a) // the notice for its next turn was read or taken while it waited
+	st.leaveLine(a) // the notice for the next turn was read or taken while the attempt waited
 	st.parkOrFinish(a, a.endCause, "", now)
 }
 
-// scheduleTurn checks whether the notice about the ends of its own tasks is due for a parked task.
-// If it is due, the attempt gets in line for its next turn. If it will be due later, scheduleTurn
-// sets the alarm.
+// scheduleTurn checks whether the notice about the tasks that p has launched is due. The task p
+// must be parked. If the notice is due, the attempt gets in line for its next turn. If the notice
+// will be due later, scheduleTurn sets the alarm.
 func (st *state) scheduleTurn(n *node, p *task, now int64) {
 	a := p.run
 	if a == nil || !a.live() || a.parkedFor != forTasks || a.wantTurn {
@@ -135,6 +152,8 @@ func (st *state) scheduleTurn(n *node, p *task, now int64) {
 	}
 	switch at := st.dueAt(n); {
 	case at == 0:
+	case at <= now && a.late:
+		st.end(p, CauseInterrupted, st.lateFor, now)
 	case at <= now:
 		st.lineUp(a)
 	default:
@@ -143,7 +162,7 @@ func (st *state) scheduleTurn(n *node, p *task, now int64) {
 }
 
 // lineUp puts a parked attempt at the head of the line for a slot, because the event that the
-// attempt waits for has come.
+// attempt waits for has happened.
 func (st *state) lineUp(a *attempt) {
 	if !st.waits(a, a.parkedFor) {
 		panic("bgagent: bug: a turn after a wait that is over, so that the attempt would end before it")
@@ -162,19 +181,22 @@ func (st *state) leaveLine(a *attempt) {
 
 // nextTurn begins the next turn of a parked attempt that got a slot.
 func (st *state) nextTurn(a *attempt, now int64) {
-	a.prompt, a.promptID, a.told = "", "", nil // forget the values of the last turn
+	if st.refusesTurn(a.t, now) {
+		return
+	}
+	a.prompt, a.promptID, a.told, a.continues = "", "", nil, false // forget the values of the last turn
 	if !st.nextPrompt(a, now) {
 		st.leaveLine(a)
 		st.touchAttempt(a)
 		return
 	}
-	a.stage = stagePrompt
+	st.wantPrompt(a)
 	st.unpark(a)
 	st.wantCall(a)
 }
 
 // unpark ends the parking of an attempt that has a slot again.
 func (st *state) unpark(a *attempt) {
-	a.parked = parked{}
+	a.parked = parked{endCause: a.endCause}
 	st.phase(a, PhaseStarting)
 }

@@ -14,7 +14,7 @@ func (st *state) thresholds() thresholds {
 	}
 }
 
-// follow adds the attempt to the attempts whose sessions sweeps poll.
+// follow makes the sweeps of the client poll the attempt's session.
 func (st *state) follow(a *attempt) {
 	a.cl.followed[a] = struct{}{}
 	st.wantPoll(a.cl)
@@ -105,8 +105,8 @@ func (st *state) status(a *attempt, s SessionStatus) {
 	}
 }
 
-// rested applies the polled state of an ended attempt's session. If the session is in no turn, the
-// attempt moves on towards quiet.
+// rested applies the polled state of an ended attempt's session. If the session is not in a turn,
+// the attempt may now become quiet.
 func (st *state) rested(a *attempt, s SessionState, now int64) {
 	switch s {
 	case SessionIdle, SessionGone, SessionUntold:
@@ -117,8 +117,8 @@ func (st *state) rested(a *attempt, s SessionState, now int64) {
 	}
 }
 
-// current reports whether all messages of the session are known. That is so if the revision is
-// unchanged, or if events have reported every change since the prompt or the last read.
+// current reports whether all messages of the session are known. This is the case if the revision
+// is unchanged, or if events have reported every change since the prompt or the last read.
 func (st *state) current(a *attempt, s SessionStatus, now int64) bool {
 	if s.Revision != "" && s.Revision == a.sight.revision && !a.sight.needRead {
 		return true
@@ -158,8 +158,8 @@ func (st *state) lookSoon(a *attempt) {
 	st.rare().after.looks = append(st.rare().after.looks, l)
 }
 
-// wasLooked records that a poll of the session has ended. If another poll was requested meanwhile,
-// it starts at once.
+// wasLooked records that a poll of the session has ended. If another poll was requested in the
+// meantime, it starts at once.
 func (st *state) wasLooked(a *attempt) {
 	a.sight.looking = false
 	if a.sight.again {
@@ -170,18 +170,21 @@ func (st *state) wasLooked(a *attempt) {
 	}
 }
 
-// wasRead applies the pages of messages that were read. began is the time at which the read began.
-func (st *state) wasRead(a *attempt, l looked, pages []Page, began, now int64) {
+// wasRead applies the pages of messages that were read. The argument "began" is the time at which
+// the read began. The result reports whether the attempt is still live.
+func (st *state) wasRead(a *attempt, l looked, pages []Page, began, now int64) (live bool) {
 	changed := false
 	for _, p := range pages {
 		for i := range p.Messages {
 			msg := &p.Messages[i]
+			st.countOld(a.t, msg, now)
 			if !a.sight.wasTold(msg.ID, began) && a.sight.message(st.seed, msg, &a.sight.prog, now) {
 				changed = true
 			}
 		}
 		if p.Next != "" {
 			a.t.sess.cursor = p.Next
+			st.changed(a.t)
 		}
 	}
 	if len(pages) > 0 {
@@ -189,12 +192,16 @@ func (st *state) wasRead(a *attempt, l looked, pages []Page, began, now int64) {
 			a.sight.needRead = false
 		}
 		a.sight.readAt = began
+		if !pages[len(pages)-1].More {
+			a.sight.knownTo = began
+		}
 		a.sight.revision = l.status.Revision
 	}
 	if changed {
 		a.activity = now
 		st.progressed(a, true, now)
 	}
+	return st.count(a, now)
 }
 
 // todos applies the todo list of a session.
@@ -211,8 +218,8 @@ func (st *state) todos(a *attempt, list []Todo, now int64) {
 // todosFresh is how long a todo list counts as current after it was read, in nanoseconds.
 const todosFresh = int64(time.Second)
 
-// judge completes the observation, passes it to the pure function judge and carries out the
-// verdict.
+// judge completes the observation, passes it to the function "judge" in poller.go and carries out
+// the verdict.
 func (st *state) judge(a *attempt, o observation, now int64) {
 	s := a.sight
 	if sess := a.t.sess; sess.active {
@@ -221,6 +228,7 @@ func (st *state) judge(a *attempt, o observation, now int64) {
 		s.c.change(now)
 	}
 	o.view, o.flying, o.hint, o.lastly = s.turn, s.flying, s.hint, s.todos
+	o.foreign = s.foreign
 	o.trust = a.no == 1 && a.turn == 1 && a.t.sess.aborted == 0
 	if !o.status.RetryAt.IsZero() {
 		o.retryAt = int64(o.status.RetryAt.Sub(st.epoch))
@@ -255,9 +263,10 @@ func (st *state) judge(a *attempt, o observation, now int64) {
 	case v.needTodos && o.answered && !o.poll && !s.looking:
 		st.lookSoon(a) // an event does not show the todos, so poll the session
 	default:
-		if v.lookAt > 0 || s.said == SessionUnknown || s.lookAt <= now { // else a poll that an event requested stays due
+		if v.lookAt > 0 || s.said == SessionUnknown || s.lookAt <= now { // otherwise a poll that an event requested stays due
 			s.lookAt = v.lookAt
 		}
 		st.setDeadline(a, now)
 	}
+	st.stopLoop(a, now)
 }

@@ -1,6 +1,7 @@
 package bgagent
 
 import (
+	"maps"
 	"slices"
 
 	"github.com/bgagent/bgagent/internal/mdtext"
@@ -22,8 +23,9 @@ type job struct {
 	session string
 	prompt  Prompt
 	rep     *Reporter
-	cursor  Cursor // with again: position up to which the session's messages were read
+	cursor  Cursor // if again is set: position up to which the session's messages were read
 	again   bool   // the call is callStart, in a session that an earlier attempt has used
+	restore SessionRestore
 }
 
 type hostCall uint8
@@ -33,15 +35,36 @@ const (
 	callCreate
 	callRun
 	callStart
+	callWait // wait for the store; then the attempt's next call is prepared again
+	callRestore
+	callSeal // write the text of the prompt's notice; the text becomes durable with the prompt
 )
 
-// beginCall prepares the host call that is due at the attempt's stage. It returns false if there is
-// no call to make, because the attempt has ended since the grant or its client has an outage.
+// beginCall prepares the host call that the attempt's stage requires. It returns false if there is
+// no call to make, because the attempt has ended or its client has an outage.
 func (st *state) beginCall(a *attempt, j *job, now int64) bool {
-	if !a.live() || a.stage == stageNone || st.heldBack(a, now) {
+	toEnd := a.recovering && a.ended && a.t.run == a && !a.overrun // stop processes that an earlier process left behind
+	if st.suspend != notSuspended || st.storing != nil && st.storing.over || !a.live() && !toEnd || a.stage == stageNone || !toEnd && st.heldBack(a, now) {
 		return false
 	}
 	t := a.t
+	if st.storing != nil {
+		if !toEnd && st.beginWait(a, j) { // a call that only stops something does not wait for the store
+			return true
+		}
+		if st.mustRestore(a) {
+			st.beginRestore(a, j, now)
+			return true
+		}
+		if a.recovering = false; toEnd { // the client cannot stop what an earlier process has left
+			a.stage = stageNone
+			st.rest(a, now)
+			return false
+		}
+	}
+	if st.refusesTurn(t, now) {
+		return false
+	}
 	a.inCall, a.callEnd = true, now+int64(st.limit(limitCreateTimeout))
 	if a.stage == stageCreate {
 		j.call = callCreate
@@ -50,16 +73,26 @@ func (st *state) beginCall(a *attempt, j *job, now int64) bool {
 		j.call, j.session = callStart, t.sess.id
 		st.prompt(a, &j.prompt, now)
 		if a.cl.runner {
-			a.callEnd = 0 // no time limit, because the call lasts as long as the turn
+			a.callEnd = 0 // no time limit, because the call returns only at the end of the turn
 			j.call, j.rep = callRun, a.reporter()
 			st.phase(a, PhaseTurn)
 		} else if j.again = a.no > 1 && a.turn == 1; j.again {
+			a.catchingUp = true
 			j.cursor = t.sess.cursor
-			a.callEnd = 0 // caughtUp sets the time limit, right before the prompt is handed over
+			a.callEnd = 0 // handsOver sets the time limit right before the prompt is handed over
 		}
 	}
 	st.setDeadline(a, now)
 	return true
+}
+
+// wantPrompt records that the attempt's next prompt is due.
+func (st *state) wantPrompt(a *attempt) {
+	a.stage = stagePrompt
+	if st.storing != nil {
+		st.storing.task(a.t).before = a.t.sess.cursor
+		st.mustKeep(a.t)
+	}
 }
 
 // spec fills in the description of the session to create.
@@ -67,14 +100,17 @@ func (st *state) spec(t *task, s *SessionSpec) {
 	*s = SessionSpec{}
 	s.Task, s.Parent, s.Title, s.Depth = t.id(), t.up.session, t.title, t.kind.key.depth
 	s.Agent, s.Model, s.Permissions = t.kind.key.agent, t.kind.key.model, slices.Clone(t.kind.rules)
+	if st.storing != nil {
+		s.Key, s.Instance = st.storing.keyOf(t), st.storing.instance
+	}
 	if x := t.more; x != nil {
-		s.Directory, s.Metadata = x.directory, x.metadata
+		s.Directory, s.Metadata = x.directory, maps.Clone(x.metadata) // the client must not change the record
 	}
 }
 
-// prompt opens the next turn and fills in its prompt. It fills in a parameter, as spec does,
-// because a returned Prompt would be copied into every stack frame. The stack of a new goroutine
-// would have to grow for that, which took an eighth of the time of a short task.
+// prompt opens the next turn and fills in its prompt. Like spec, it fills in a parameter and does
+// not return the prompt. A returned Prompt would be copied into every stack frame, and the stack of
+// a new goroutine would have to grow. That took an eighth of the time of a short task.
 func (st *state) prompt(a *attempt, p *Prompt, now int64) {
 	t := a.t
 	if a.promptID == "" {
@@ -96,10 +132,16 @@ func (st *state) prompt(a *attempt, p *Prompt, now int64) {
 	if t.more != nil {
 		p.System = t.more.system
 	}
+	a.continues = false
+	if st.storing != nil {
+		mark := st.storing.task(t)
+		mark.instance, mark.counted, p.Instance = "", spent{}, st.storing.instance
+	}
 	if a.notice != nil {
 		n := a.notice.notice
+		n.Items, n.Batch = slices.Clone(n.Items), slices.Clone(n.Batch) // the client must not change the record
 		p.Notice = &n
-		if a.cl.runner { // the call lasts as long as the turn, so its beginning delivers the notice
+		if a.cl.runner { // the call returns only at the end of the turn, so the notice counts as delivered when the call begins
 			st.told(a, now)
 			a.told = &n
 		}
@@ -108,8 +150,8 @@ func (st *state) prompt(a *attempt, p *Prompt, now int64) {
 	}
 }
 
-// noteFailure records whether a host call has failed. The manager keeps the error as long as Err
-// can return it.
+// noteFailure records whether a host call has failed. The manager keeps the error while Err can
+// return it.
 func (st *state) noteFailure(a *attempt, f hostFailure) {
 	before := a.failed
 	a.failed = f.kind != failedNot
@@ -152,7 +194,7 @@ func (st *state) created(a *attempt, id string, f hostFailure, now int64) {
 		st.end(t, CauseStartFailed, reasonIDTaken(id, owner, expired), now)
 		return
 	}
-	a.stage = stagePrompt
+	st.wantPrompt(a)
 	st.emit(EventPhase, t)
 	st.wantCall(a)
 }
@@ -185,12 +227,17 @@ func (st *state) turnReturned(a *attempt, end TurnEnd, f hostFailure, now int64)
 	st.noteFailure(a, f)
 	st.answers(a.cl, f, now)
 	if !a.live() {
+		st.countLate(a, a.turn, end.Usage, now)
 		st.returnedLate(a)
 		st.rest(a, now)
 		return
 	}
 	if st.unreached(a, stagePrompt, f, now) {
 		return
+	}
+	if end.Usage != (Usage{}) {
+		p := &a.seen().prog
+		p.usage = p.usage.plus(end.Usage)
 	}
 	o := turnOutcome{cause: CauseTurnEnded, text: end.Text, todos: openTodos(a.sight.prog.todos)}
 	if mdtext.Invisible(o.text) && !end.NoText {
@@ -206,7 +253,7 @@ func (st *state) turnReturned(a *attempt, end TurnEnd, f hostFailure, now int64)
 		o.cause, o.reason = CauseStartFailed, f.reason
 	case f.kind != failedNot && completes:
 		o.cause, o.reason = CauseSessionError, f.reason
-	case f.kind != failedNot: // the stop reason gives the cause, and the error the reason
+	case f.kind != failedNot: // the cause follows from the stop reason, and the reason is the error
 		o.cause, _ = stopCause(end.Stop, "")
 		o.reason = f.reason
 	case completes:
@@ -235,7 +282,7 @@ func (st *state) turnStarted(a *attempt, f hostFailure, now int64) {
 		return
 	}
 	if f.kind != failedNot {
-		a.loose = true // the prompt may have been accepted all the same
+		a.loose = true // the prompt may have been accepted despite the error
 		cause := CausePromptFailed
 		if f.kind == failedNoAgent {
 			cause = CauseStartFailed
@@ -254,40 +301,57 @@ func (st *state) turnStarted(a *attempt, f hostFailure, now int64) {
 }
 
 // notTaken records that the prompt of an ended attempt never reached the session. The next attempt
-// will send it together with its own.
+// will send that prompt together with its own prompt.
 func (a *attempt) notTaken() {
 	switch t := a.t; {
 	case t.no == a.no && t.fin != nil:
 		t.fin.unsaid = true
-	case t.no == a.no+1 && t.is(flagAwaitsQuiet):
+	case t.no > a.no && t.is(flagAwaitsQuiet):
 		t.extra().unsaid = a.prompt
 	}
+	a.t.st.changed(a.t)
 }
 
-// caughtUp records the messages that earlier attempts have left in a session, right before the
-// attempt prompts the session. It returns false if the attempt has ended and must not prompt it.
-func (st *state) caughtUp(a *attempt, pages []Page, now int64) bool {
+// handsOver prepares the hand-over of a prompt after the session has been read. It returns false if
+// the attempt has ended and must not prompt the session.
+func (st *state) handsOver(a *attempt, now int64) bool {
 	if !a.live() {
 		return false
 	}
 	a.callEnd = now + int64(st.limit(limitCreateTimeout))
 	st.setDeadline(a, now)
-	for i, p := range pages {
-		if p.Next != "" {
-			a.t.sess.cursor = p.Next
-		}
-		if i < len(pages)-maxOld/readPage { // such old messages were never seen to change, so skip them
-			continue
-		}
-		for _, msg := range p.Messages {
-			a.sight.isOld(msg.ID)
-		}
-	}
 	return true
 }
 
-// bind gives the task its session. If another session has the id, bind changes nothing and returns
-// the other session.
+// caughtUp records the messages that earlier attempts have left in the session. It is called right
+// before the attempt prompts the session.
+func (st *state) caughtUp(a *attempt, pages []Page) {
+	if !a.live() {
+		return // the prompt is not handed over
+	}
+	a.catchingUp = false
+	for i, p := range pages {
+		if p.Next != "" {
+			a.t.sess.cursor = p.Next
+			if st.storing != nil {
+				st.storing.task(a.t).before = p.Next
+				st.mustKeep(a.t)
+			}
+		}
+		if i < len(pages)-maxOld/readPage { // skip these old messages, because only the last messages have been seen to change
+			continue
+		}
+		for i := range p.Messages {
+			msg := &p.Messages[i]
+			st.countOld(a.t, msg, st.now)
+			a.sight.isOld(msg.ID)
+		}
+	}
+	st.mustKeep(a.t)
+}
+
+// bind gives the task its session. If another session has the id, the method "bind" changes nothing
+// and returns the other session.
 func (st *state) bind(t *task, id string) (other *session) {
 	s := &session{id: id, task: t}
 	if other = st.sessions.add(s); other != nil {
@@ -299,6 +363,7 @@ func (st *state) bind(t *task, id string) (other *session) {
 		// session's task.
 		n.of, t.sess.own = t.sess, n
 		st.regraft(n, t)
+		st.joinAccount(n, st.now)
 	}
 	return nil
 }
@@ -307,14 +372,15 @@ func (st *state) bind(t *task, id string) (other *session) {
 // session.
 func (st *state) regraft(n *node, t *task) {
 	if n.up != nil || t.up == n || t.up.under(n.session) {
-		// There would be a cycle, or the node has another parent, which a client reported. Leave
-		// the node as it was.
+		// Either there would be a cycle, or a client has reported another parent of the node. Leave
+		// the node unchanged.
 		n.of, t.sess.own = nil, nil
 		return
 	}
-	n.of, t.sess.own = nil, nil // detach n for a moment, so that graft finds its old root
+	n.of, t.sess.own = nil, nil // detach n for a moment, so that the function "graft" finds its old root
 	graft(n.account, n, t.up)
 	n.of, t.sess.own = t.sess, n
+	st.changedBelow(n)
 }
 
 // told settles the notice that the turn's prompt has delivered.

@@ -72,8 +72,8 @@ func runScript(t *testing.T, text string) string {
 	return x.out.String()
 }
 
-// configure makes the state. limit is the number of slots, and starter says
-// whether the client is a TurnStarter.
+// configure makes the state. The argument "limit" is the number of slots, and
+// "starter" is true if the client is a TurnStarter.
 func (x *script) configure(limit int, starter, notifies bool) {
 	c, err := Config{}.withDefaults()
 	require.NoError(x.t, err)
@@ -137,7 +137,7 @@ func (x *script) do(what string, plain []string, arg map[string]string) {
 		x.tasks[name] = t
 		x.said(err)
 	case "resume": // NAME: a session resumes the task
-		_, err := st.resume(launchValues{}, by, nil, x.tasks[name].id(), "go on with "+name, "", false, now)
+		_, err := st.resume(launchValues{}, by, nil, x.tasks[name].id(), ResumeInput{Prompt: "go on with " + name}, false, now)
 		x.said(err)
 	case "call": // NAME: a goroutine makes the host call that is due
 		if st.beginCall(a, &x.job, now) {
@@ -155,7 +155,7 @@ func (x *script) do(what string, plain []string, arg map[string]string) {
 		st.swept(&looked{a: a, epoch: a.epoch, status: SessionStatus{State: SessionIdle}}, "", now)
 	case "cancel": // NAME [by=SESSION]: a session cancels the task
 		st.cancel(by, x.tasks[name], CancelOptions{}, now)
-	case "abort": // NAME: the stopper asks for the next session to abort
+	case "abort": // NAME: the goroutine for Abort calls asks for the next session to abort
 		if session := st.nextAbort(a, now); session != "" {
 			x.printf("host call: abort %s", session)
 		} else {
@@ -180,7 +180,7 @@ func (x *script) do(what string, plain []string, arg map[string]string) {
 	case "answer": // SESSION taken|busy|nobody|failed: Notify returns
 		answer := map[string]noticeAnswer{"taken": noticeRecorded, "busy": noticeBusy, "nobody": noticeNobody, "failed": noticeFailed}[plain[1]]
 		st.endDelivery(st.nodes[name], x.envs[name], answer, "", now)
-	case "rested": // SESSION: a busy parent has fallen idle
+	case "rested": // SESSION: a busy parent has become idle
 		st.parentIdle(st.nodes[name])
 	case "take": // SESSION: the host takes the notice that the session is owed
 		n, ok := st.take(st.nodes[name], now)

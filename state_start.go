@@ -28,8 +28,8 @@ func (st *state) awaitCall(t *task, foreground bool) {
 }
 
 // forgetCall forgets the tool call that began the latest attempt, if the attempt has ended and no
-// caller waits for it. The id of the call serves to recognize retries, and no retry can come then.
-// A later call with the same id is a new call.
+// caller waits for the attempt. The id of the call is needed only to recognize a retry, and no
+// retry can follow. A later call with the same id is a new call.
 func (st *state) forgetCall(t *task) {
 	if t.live() || t.is(flagUnanswered) {
 		return
@@ -41,6 +41,7 @@ func (st *state) forgetCall(t *task) {
 	}
 	if t.more != nil {
 		t.more.again = 0
+		st.changed(t)
 	}
 }
 
@@ -51,7 +52,7 @@ func (st *state) admit(by Caller, p *plan, foreground bool, now int64) (*task, e
 	}
 	var hash uint64
 	if by.ToolCallID != "" {
-		hash = callHash(st.seed, by, p.asked[0], p.asked[1])
+		hash = callHash(st.callSeed, by, p.asked[0], p.asked[1])
 		if t := st.sameCall(by, hash, foreground); t != nil {
 			return t, nil
 		}
@@ -64,26 +65,18 @@ func (st *state) admit(by Caller, p *plan, foreground bool, now int64) (*task, e
 	if depth >= st.cfg.MaxDepth {
 		return nil, pastDepth(depth, st.cfg.MaxDepth)
 	}
-	if err := st.room(top); err != nil {
+	if err := cmp.Or(st.room(top), st.treeUsedUp(top, p.in.TreeBudget)); err != nil {
 		return nil, err
 	}
 
 	t := &task{st: st, up: n, title: p.in.Description, text: p.in.Prompt, call: by.ToolCallID, queued: now, no: 1, debt: -1}
-	for {
-		id, num := st.newID("bg_", firstPrompt)
-		if st.tasks[num] == nil && num != 0 {
-			t.ids = id
-			st.tasks[num] = t
-			break
-		}
-	}
-	st.peak = max(st.peak, len(st.tasks))
+	st.register(t)
 	if hash != 0 && st.calls[hash] == nil {
 		st.calls[hash] = t
 	}
 	p.key.depth = depth + 1
 	t.kind = st.kind(p.key, p.cl, p.agentRules)
-	if hash != 0 && st.callHashOf(t) != hash { // the host changed the input
+	if hash != 0 && st.callHashOf(t) != hash { // Config.PrepareLaunch changed the input
 		t.extra().call = hash
 	}
 	t.set(flagForeground|flagUnanswered, foreground)
@@ -101,21 +94,40 @@ func (st *state) admit(by Caller, p *plan, foreground bool, now int64) (*task, e
 	}
 	n.link(t)
 	st.countLive(t, +1)
+	st.admitBudget(t, p, now)
 	st.emit(EventLaunched, t)
 	st.logTask(logLaunched, t)
 	st.queue(t, now)
 	return t, nil
 }
 
-// room returns an error if the root has too many live tasks.
+// register gives a new task its id.
+func (st *state) register(t *task) {
+	for {
+		id, num := st.newID("bg_", firstPrompt)
+		if st.tasks[num] == nil && num != 0 {
+			t.ids = id
+			st.tasks[num] = t
+			st.peak = max(st.peak, len(st.tasks))
+			return
+		}
+	}
+}
+
+// room returns an error if the root session has too many live tasks, or if writes to the store
+// fail.
 func (st *state) room(top *node) error {
+	if err := st.storeFails(); err != nil {
+		return err
+	}
 	if limit := st.cfg.MaxTasksPerRoot; limit != Unlimited && top.account.live >= limit {
 		return tooManyTasks(top.session, top.account.live, limit)
 	}
 	return nil
 }
 
-// launchNode returns the node of the launching session, linked to the parents in chain.
+// launchNode returns the node of the launching session, linked to the parents that the argument
+// "chain" contains.
 func (st *state) launchNode(session string, chain []SessionInfo) (*node, error) {
 	n := st.node(session)
 	if n.gone {
@@ -130,6 +142,7 @@ func (st *state) launchNode(session string, chain []SessionInfo) (*node, error) 
 	}
 	for at := n; len(chain) > 0 && at.of == nil && at.up == nil; chain = chain[1:] {
 		at.dir = chain[0].Directory
+		st.nodeChanged(at)
 		if chain[0].Parent == "" {
 			break
 		}
@@ -140,13 +153,20 @@ func (st *state) launchNode(session string, chain []SessionInfo) (*node, error) 
 		graft(at.account, at, up)
 		at.up = up
 		up.subs = append(up.subs, at)
+		st.joinAccount(at, st.now)
+		st.nodeChanged(at)
+		st.changedBelow(at)
 		at = up
 	}
 	return n, nil
 }
 
-// callHash returns the hash of a call. It is never 0.
+// callHash returns the hash of a call. The hash is never 0. If the seed is zero, the hash of a call
+// is the same in every process.
 func callHash(seed maphash.Seed, by Caller, agent, prompt string) uint64 {
+	if seed == (maphash.Seed{}) {
+		return storedHash(by.Session, by.ToolCallID, agent, prompt)
+	}
 	var h maphash.Hash
 	h.SetSeed(seed)
 	for _, s := range [...]string{by.Session, by.ToolCallID, agent, prompt} {
@@ -161,7 +181,7 @@ func (st *state) callHashOf(t *task) uint64 {
 	if t.more != nil && t.more.call != 0 {
 		return t.more.call
 	}
-	return callHash(st.seed, Caller{t.up.session, t.call}, t.kind.key.agent, t.text)
+	return callHash(st.callSeed, Caller{t.up.session, t.call}, t.kind.key.agent, t.text)
 }
 
 // queue puts a pending task in line for a slot.
@@ -177,9 +197,13 @@ func (st *state) queue(t *task, now int64) {
 	st.askForSlot(t, false)
 }
 
-// askForSlot takes a slot for the task. If none is free, it puts the task at the head or at the end
-// of the line. If the task got a slot, settle continues with it.
+// askForSlot takes a slot for the task. If none is free, the method puts the task at the head or at
+// the end of the line. If the task got a slot, the method "settle" continues with the task. In a
+// suspended manager, askForSlot does nothing, because no task begins.
 func (st *state) askForSlot(t *task, head bool) {
+	if st.suspend != notSuspended {
+		return
+	}
 	s := st.slots
 	top, _ := t.up.root()
 	t.wait.Root = &top.slots
@@ -196,9 +220,9 @@ func (st *state) ringQueued(t *task, now int64) {
 }
 
 // granted continues with a task that got a slot: the task starts, or its next turn begins. It does
-// nothing if the task has released the slot meanwhile.
+// nothing if the task has released the slot in the meantime.
 func (st *state) granted(t *task, now int64) {
-	if t.is(flagSlot) || !st.slots.Holds(&t.wait) {
+	if t.is(flagSlot) || !st.slots.Holds(&t.wait) || st.suspend != notSuspended {
 		return
 	}
 	t.set(flagSlot, true)
@@ -212,8 +236,8 @@ func (st *state) granted(t *task, now int64) {
 	}
 }
 
-// releaseSlot releases the task's slot, or its place in line. settle continues with the task that
-// gets the slot.
+// releaseSlot releases the task's slot, or its place in line. The method "settle" continues with
+// the task that gets the slot.
 func (st *state) releaseSlot(t *task) {
 	t.set(flagSlot, false)
 	next, more := st.slots.Leave(&t.wait)
@@ -237,6 +261,9 @@ func (st *state) noteGrant(next *slots.Waiter) {
 
 // start begins the attempt of a pending task that got its slot.
 func (st *state) start(t *task, now int64) {
+	if st.refusesTurn(t, now) {
+		return
+	}
 	t.transition(Running, CauseNone)
 	if x := t.more; x != nil && x.ttl != nil {
 		st.deadlines.queued.set(x.ttl, t, 0)
@@ -247,11 +274,11 @@ func (st *state) start(t *task, now int64) {
 		a.ctx.values = t.more.values
 		a.prompt = joined(t.more.unsaid, t.text)
 	}
-	if t.sess != nil {
-		a.stage = stagePrompt
-	}
 	a.activity = now
 	t.run = a
+	if t.sess != nil {
+		st.wantPrompt(a)
+	}
 	st.emit(EventStarted, t)
 	st.logTask(logStarted, t)
 	st.wakeTask(t)
@@ -259,9 +286,10 @@ func (st *state) start(t *task, now int64) {
 }
 
 // wantCall records that the attempt's next host call is due. If the current update was made with
-// BackgroundManager.step, the worker that made it may carry out the call. Otherwise release starts
-// a worker for it.
+// BackgroundManager.step, the worker that made it can carry out the call. Otherwise the method
+// "release" starts a worker for it.
 func (st *state) wantCall(a *attempt) {
+	st.changed(a.t)
 	if st.fx.after.start == nil {
 		st.fx.after.start = a
 	} else {
@@ -271,7 +299,7 @@ func (st *state) wantCall(a *attempt) {
 }
 
 // ref returns the task with the given id, or the task whose session has that id. If the task's
-// record has expired, ref returns the tombstone instead.
+// record has expired, the method "ref" returns the tombstone instead.
 func (st *state) ref(by Caller, ref string) (*task, *tombstone, error) {
 	if s := st.session(ref); s != nil {
 		ref = s.task.id()
@@ -304,7 +332,7 @@ func (st *state) kindOf(by Caller, ref string) (kindKey, error) {
 	}
 }
 
-func (st *state) resume(values launchValues, by Caller, chain []SessionInfo, ref, prompt, model string, foreground bool, now int64) (*task, error) {
+func (st *state) resume(values launchValues, by Caller, chain []SessionInfo, ref string, in ResumeInput, foreground bool, now int64) (*task, error) {
 	if st.closing || st.draining {
 		return nil, ErrClosed
 	}
@@ -320,27 +348,37 @@ func (st *state) resume(values launchValues, by Caller, chain []SessionInfo, ref
 		} else {
 			id = tomb.id
 		}
-		if again = callHash(st.seed, by, id, prompt); t != nil && t.more != nil && t.more.again == again {
+		if again = callHash(st.callSeed, by, id, in.Prompt); t != nil && t.more != nil && t.more.again == again {
 			st.awaitCall(t, foreground)
 			return t, nil
 		}
 	}
+	if t != nil && !t.live() && !st.kept(t) {
+		return nil, stillLive(t.id(), st.shown(t))
+	}
 	if err := resumable(t, tomb); err != nil {
 		return nil, err
+	}
+	if t != nil && st.isRefused(t) {
+		return nil, recordRefused(t.id())
 	}
 	up, err := st.resumeNode(by, chain, t, tomb)
 	if err != nil {
 		return nil, err
 	}
-	if err := st.room(up.top()); err != nil {
+	budget, err := st.resumeBudget(t, tomb, up, by, in.Budget)
+	if err = cmp.Or(st.room(up.top()), err); err != nil {
 		st.touchNode(up)
 		return nil, err
 	}
+	var revived Status
 	if t == nil {
+		revived = tomb.status
 		t = st.revive(tomb, up)
 	}
+	st.beforeResume(t, revived)
 	st.reopen(t, up, now)
-	t.text = prompt
+	t.text = in.Prompt
 	if again != 0 || t.more != nil {
 		t.extra().again = again
 	}
@@ -348,14 +386,11 @@ func (st *state) resume(values launchValues, by Caller, chain []SessionInfo, ref
 	if values != (launchValues{}) {
 		t.extra().values = values
 	}
-	if model != "" && model != t.kind.key.model {
-		key := t.kind.key
-		key.model = model
-		old := t.kind
-		t.kind = st.kind(key, old.cl, old.agentRules)
-		st.releaseKind(old)
+	if in.Model != "" && in.Model != t.kind.key.model {
+		st.changeModel(t, in.Model)
 	}
 	st.countLive(t, +1)
+	st.reopenBudget(t, budget, now)
 	t.set(flagAwaitsQuiet, t.run != nil)
 	st.emit(EventResumed, t)
 	st.logTask(logResumed, t)
@@ -382,9 +417,9 @@ func resumable(t *task, tomb *tombstone) error {
 	return nil
 }
 
-// resumeNode returns the node that will get the notice of the new attempt. If a session resumes the
-// task, that is the session's own node. If the host resumes the task, it is the node of the task's
-// parent, or the nearest node above it to which a notice can still be delivered.
+// resumeNode returns the node that will get the notice about the new attempt. If a session resumes
+// the task, it is the node of that session. If the host resumes the task, it is the node of the
+// task's parent, or the nearest node above it to which a notice can still be delivered.
 func (st *state) resumeNode(by Caller, chain []SessionInfo, t *task, tomb *tombstone) (*node, error) {
 	if by.Session != "" {
 		return st.launchNode(by.Session, chain)
@@ -417,8 +452,10 @@ func (st *state) reopen(t *task, up *node, now int64) {
 			Queued: st.wall(t.queued), Started: st.wall(f.started), Ended: st.wall(f.ended), Notice: t.notice,
 		})
 		if len(x.past) > pastAttempts {
+			st.ackAttempt(t, int32(x.past[0].Number), now) // the record no longer describes this attempt
 			x.past = slices.Clone(x.past[1:])
 		}
+		st.notePast(t)
 	}
 	t.set(flagUnanswered, false)
 	st.forgetCall(t)
@@ -438,15 +475,19 @@ func (st *state) reopen(t *task, up *node, now int64) {
 		old.unlink(t)
 		up.link(t)
 		st.touchNode(old)
+		if t.sess != nil && t.sess.own != nil {
+			st.changedBelow(t.sess.own)
+		}
 	}
 	if t.stay(); t.fin != nil {
 		st.forgetError(t)
 		st.keep.text -= int64(len(t.fin.result))
 		t.fin = nil
 	}
-	if t.status != Pending { // a record that revive has made is pending already
+	if t.status != Pending { // a record that the method "revive" has made is pending already
 		t.transition(Pending, CauseNone)
 	}
-	t.no++
+	t.no = st.lastNumber(t) + 1
 	t.debt, t.notice, t.queued = -1, NoticeNone, now
+	st.madeProgress(t)
 }

@@ -7,8 +7,8 @@ import (
 	"github.com/bgagent/bgagent/internal/slots"
 )
 
-// This file has the records of the manager's state. They are accessed only under the lock, and
-// callers get copies (see state_copy.go). Times are nanoseconds since the manager was created, from
+// This file contains the records of the manager's state. They are accessed only under the lock.
+// Callers get copies (see state_copy.go). Times are nanoseconds since the manager was created, from
 // the monotonic clock. The time 0 means never. Nothing can happen at time 0, because the clock
 // starts at 1.
 
@@ -19,8 +19,8 @@ type task struct {
 	st    *state       // state that holds the record
 	ids   string       // id of the task, or id of its first prompt, which begins with the task's id
 	kind  *kind
-	up    *node // node of the parent, which gets the notice of the end
-	next  *task // next sibling under up
+	up    *node // node of the parent, which gets the notice about the end
+	next  *task // next task in the list of the parent's tasks
 	prev  *task
 	title string
 	text  string // prompt of the latest attempt
@@ -31,7 +31,7 @@ type task struct {
 	fin   *outcome // outcome of the latest attempt that has ended
 
 	queued int64
-	no     int32 // number of the latest attempt
+	no     int32 // number of the latest attempt; 0 if the launch was withdrawn
 	debt   int32 // index of the latest attempt's debt in up.owed; -1 if it is not there
 	status Status
 	cause  Cause
@@ -47,7 +47,7 @@ const (
 	flagDropped                           // the text of the result was dropped
 	flagForgotten                         // the record has expired
 	flagOldDebts                          // up.owed may hold debts of earlier attempts
-	flagReclaimable                       // the notice was given up, and a host may still take it
+	flagReclaimable                       // the notice was given up, and a host can still take it
 	flagSlot                              // the task has a slot, and the grant was processed
 	flagUnanswered                        // a foreground call has not returned the task yet
 )
@@ -71,6 +71,7 @@ func (t *task) promptID(attempt, turn int32) string {
 func (t *task) is(f taskFlags) bool { return t.flags&f != 0 }
 
 func (t *task) set(f taskFlags, on bool) {
+	t.st.changed(t)
 	if on {
 		t.flags |= f
 	} else {
@@ -107,8 +108,9 @@ type extra struct {
 	directory string
 	past      []Attempt
 	call      uint64 // callHash of the launch, if the host changed the input
-	again     uint64 // callHash of the resume that opened the latest attempt; 0 once that call cannot be repeated
+	again     uint64 // callHash of the resume that opened the latest attempt; 0 if that call can no longer be repeated
 	ttl       *alarm // alarm for the queue time to live
+	budget    *taskBudget
 }
 
 func (t *task) extra() *extra {
@@ -174,7 +176,7 @@ type attempt struct {
 	prompt    string // prompt of the next turn
 	notice    *envelope
 	told      *Notice // notice that a runner's turn got with its prompt
-	heldAt    int64   // time since which an outage has held the attempt; 0 if none does
+	heldAt    int64   // time at which an outage began to hold the attempt; 0 if no outage holds it
 	started   int64
 	turnStart int64 // start of the current turn; 0 between turns
 	ran       int64 // time spent in earlier turns
@@ -193,12 +195,21 @@ type attempt struct {
 	nextRun    *attempt // next attempt in the list effects.after.start
 	nextCancel *attempt // next attempt in the list effects.now.cancels
 	touched    bool     // listed in due.waiting
+
+	// The next three fields belong to an attempt of an earlier process; see state_restore.go.
+	recovering bool // it is not known yet how far the session has got with the last prompt
+	restoring  bool // a restore call is in progress
+	late       bool // the manager begins no turn of the attempt by itself; state.lateFor is the reason
+
+	catchingUp  bool // for a starter, the session is being read before the prompt is handed over
+	restoreEnds bool // the last restore call began after the end of the attempt, to stop what still runs
+	continues   bool // if the turn proves to be interrupted, another attempt continues it
 }
 
 // live reports whether the attempt is the latest of its task and has not ended.
 func (a *attempt) live() bool { return !a.ended && a.t.run == a && a.t.no == a.no && a.t.live() }
 
-// progress holds the data of Progress about the work of an attempt.
+// progress holds the data from which the Progress of an attempt is made.
 type progress struct {
 	toolCalls int
 	lastTool  string
@@ -255,8 +266,8 @@ type kindKey struct {
 }
 
 // kind returns the shared kind for the key and the rules, with one more reference. No other code
-// computes permissions. The first rule denies delegation at MaxDepth, then come the host's rules,
-// then the agent's own. The last matching rule decides.
+// computes permissions. The first rule denies delegation at MaxDepth. The host's rules come next,
+// and the agent's own rules come last. The last matching rule decides.
 func (st *state) kind(key kindKey, cl *client, agentRules []Permission) *kind {
 	k := st.lastKind // successive tasks are mostly of the same kind
 	if k == nil || k.key != key {
@@ -275,6 +286,14 @@ func (st *state) kind(key kindKey, cl *client, agentRules []Permission) *kind {
 	k.refs++
 	st.lastKind = k
 	return k
+}
+
+// changeModel gives the task another model.
+func (st *state) changeModel(t *task, model string) {
+	key, old := t.kind.key, t.kind
+	key.model = model
+	t.kind = st.kind(key, old.cl, old.agentRules)
+	st.releaseKind(old)
 }
 
 func (st *state) releaseKind(k *kind) {
@@ -299,12 +318,14 @@ type client struct {
 	todos   bool // the client is a TodoReader
 	forgets bool // the client is a SessionForgetter
 
-	followed map[*attempt]struct{} // attempts in a turn or being stopped, whose sessions sweeps poll
+	restores bool // the client is a SessionRestorer
+
+	followed map[*attempt]struct{} // attempts in a turn or being stopped; sweeps poll their sessions
 	parents  map[*node]struct{}    // busy parents that are owed a notice
 	polling  bool                  // a polling goroutine runs
 	toRead   []looked              // sessions that wait for a reader
 	readers  int                   // number of reader goroutines, at most Config.ReadConcurrency
-	streamUp int64                 // time since which the event stream is complete; 0 if it is not
+	streamUp int64                 // time from which the event stream is complete; 0 if the stream is incomplete
 	lastBeat int64
 	gapAt    int64   // time at which events were last lost
 	out      *outage // current outage; nil if there is none

@@ -107,19 +107,23 @@ func (h alarms[T]) first() int64 {
 	return h[0].at
 }
 
-// deadlines holds all alarms. An alarm may ring early: the code that it rings checks the time and
-// sets the alarm again.
+// deadlines holds all alarms. An alarm may ring early. The code that handles the alarm checks the
+// time and sets the alarm again.
 type deadlines struct {
 	attempts alarms[*attempt] // time limits of attempts
-	queued   alarms[*task]    // queue times to live
+	queued   alarms[*task]    // time limits of pending tasks
 	nodes    alarms[*node]    // times at which notices are due
+	accounts alarms[*node]    // ends of the periods of accounts
 	outages  alarms[*outage]  // times at which the next waiting attempt tries to start
-	keep     int64            // time at which the oldest record may be evicted; 0 if there is none
+	keep     int64            // time at which the oldest record can be evicted; 0 if there is none
+	trouble  int64            // time at which failing or slow writes are reported; 0 if nothing is being written
+	beat     int64            // time at which the manager's own record is written; 0 if no task is live or being stopped
+	store    int64            // time at which non-urgent changes are written; 0 if there are none
 }
 
 // first returns the earliest deadline, or 0 if there is none.
 func (d *deadlines) first() (at int64) {
-	for _, t := range [...]int64{d.attempts.first(), d.queued.first(), d.nodes.first(), d.outages.first(), d.keep} {
+	for _, t := range [...]int64{d.attempts.first(), d.queued.first(), d.nodes.first(), d.accounts.first(), d.outages.first(), d.keep, d.store, d.beat, d.trouble} {
 		if t != 0 && (at == 0 || t < at) {
 			at = t
 		}
@@ -137,6 +141,8 @@ func (st *state) ringDue(now int64) {
 			st.ringQueued(t, now)
 		} else if n, ok := d.nodes.due(now); ok {
 			st.touchNode(n)
+		} else if n, ok := d.accounts.due(now); ok {
+			st.ringAccount(n, now)
 		} else if o, ok := d.outages.due(now); ok {
 			st.ringOutage(o, now)
 		} else {
@@ -145,6 +151,15 @@ func (st *state) ringDue(now int64) {
 	}
 	if d.keep != 0 && d.keep <= now {
 		d.keep, st.due.evict = 0, true
+	}
+	if d.trouble != 0 && d.trouble <= now {
+		st.ringTrouble()
+	}
+	if d.beat != 0 && d.beat <= now {
+		d.beat, st.storing.urgent = 0, true
+	}
+	if d.store != 0 && d.store <= now {
+		d.store, st.storing.urgent = 0, true
 	}
 }
 
@@ -158,11 +173,11 @@ type attemptLimit uint8
 const (
 	untilStopped   attemptLimit = iota // deadline for stopping the session of an ended attempt
 	untilAnswered                      // deadline for the return of CreateSession or StartTurn
-	untilReachable                     // deadline for the end of the outage that holds the attempt
+	untilReachable                     // deadline for the end of the outage that holds up the attempt
 	untilOld                           // end of the attempt's time to live
-	untilStale                         // time at which a runner's turn becomes stale; judge checks the turns of starters
+	untilStale                         // time at which a runner's turn becomes stale; the function "judge" checks the turns of starters
 	untilSilent                        // deadline for the status of a starter's session
-	untilLook                          // time of the next poll of a starter's session; ends nothing
+	untilLook                          // time of the next poll of a starter's session; does not end the attempt
 	attemptLimits
 )
 
@@ -197,8 +212,8 @@ func (st *state) limitEnd(l attemptLimit, a *attempt) int64 {
 	return 0
 }
 
-// applyLimit handles a time limit of the attempt that has passed. After that, limitEnd must return
-// a later time or 0.
+// applyLimit handles a time limit that has passed. After that, limitEnd must return a later time or
+// 0.
 func (st *state) applyLimit(l attemptLimit, a *attempt, now int64) {
 	switch l {
 	case untilStopped:
@@ -237,6 +252,7 @@ func (a *attempt) limits() (first, end attemptLimit) {
 
 // setDeadline makes sure that the attempt's alarm rings no later than its earliest time limit.
 func (st *state) setDeadline(a *attempt, now int64) {
+	st.changed(a.t)
 	st.deadlines.attempts.setBy(&a.alarm, a, st.earliest(a))
 }
 
@@ -251,7 +267,7 @@ func (st *state) earliest(a *attempt) (at int64) {
 	return at
 }
 
-// ringAttempt applies the first time limit of the attempt that has passed, if there is one, and
+// ringAttempt applies the first of the attempt's time limits that has passed, if there is one. It
 // sets the alarm to the next time limit.
 func (st *state) ringAttempt(a *attempt, now int64) {
 	if !a.ended && !a.live() {
@@ -283,7 +299,7 @@ func (st *state) ttlEnd(a *attempt) int64 {
 	switch {
 	case from != 0:
 	case a.turn == 0:
-		from = a.started
+		from = st.startedAt(a)
 	default: // between two turns
 		return 0
 	}

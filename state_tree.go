@@ -9,22 +9,24 @@ import (
 // node is the record of a session that delegates: a root session, a scope, or the session of a
 // task.
 type node struct {
-	session string
-	of      *session // session of the task that the node belongs to; nil for a root session or a scope
-	up      *node    // parent node, if a client reported it or the task of the session has expired; else nil
-	subs    []*node  // nodes whose up is this node
-	dir     string
-	first   *task // first task in the list of the node's tasks, oldest first
-	last    *task
-	live    int     // number of the node's own pending and running tasks
-	account account // on a root: counts of the whole tree; otherwise zero
-	kids    int
-	slots   slots.Root // on a root: its entry among the roots that share the slots fairly
-	gone    bool       // the host reported that the session no longer exists
-	lapsed  bool       // the record of the session's task has expired
+	session  string
+	of       *session // session of the task that the node belongs to; nil for a root session or a scope
+	up       *node    // parent node, if a client reported it or the session's task has expired; otherwise nil
+	subs     []*node  // nodes whose field "up" points to this node
+	dir      string
+	first    *task // first task in the list of the node's tasks, oldest first
+	last     *task
+	live     int     // number of the node's own pending and running tasks
+	account  account // on a root: counts of the whole tree; otherwise zero
+	kids     int
+	slots    slots.Root // on a root: data for sharing slots fairly among roots
+	gone     bool       // the host reported that the session no longer exists
+	spending *spending  // on a root: the open account of the tree; nil if there is none
+	lapsed   bool       // the record of the session's task has expired
 
 	outbox
 	delivery
+	held *holding // with a store, answers that were handed out or are about to be, and are not acknowledged
 
 	waiters []*waiter // callers that wait in NextNotice
 	touched bool      // listed in due.nodes
@@ -64,10 +66,12 @@ func (st *state) node(session string) *node {
 		case s == nil:
 		case s.tomb == 0:
 			n.of, s.own = s, n
+			st.changed(s.task)
 		default:
 			tomb := &st.keep.tombs[s.tomb-1]
 			if up := st.node(tomb.parent); !up.under(session) {
 				up.adopt(n, tomb.status)
+				st.nodeChanged(n)
 			}
 		}
 	}
@@ -110,7 +114,7 @@ func (n *node) directory() string {
 	return n.dir
 }
 
-// link adds t as the youngest task of n.
+// link adds t as the last task of n.
 func (n *node) link(t *task) {
 	t.up, t.prev, t.next = n, n.last, nil
 	if n.last != nil {
@@ -141,13 +145,16 @@ func (n *node) unlink(t *task) {
 func (st *state) countLive(t *task, by int) {
 	st.live += by
 	t.up.live += by
-	t.up.top().account.live += by
+	top := t.up.top()
+	if top.account.live += by; top.spending != nil && top.account.live == 0 {
+		st.touchNode(top) // the account of the tree may close
+	}
 }
 
 // account holds the counts of a whole tree. The account of the tree's root is the sum of the shares
-// of the tree's tasks; the accounts of other nodes are zero. So the account is zero again once no
-// task is left, and dropNode keeps a root until then. A count that has to outlast the tasks needs
-// another place.
+// of the tree's tasks; the accounts of other nodes are zero. So the account is zero when no task is
+// left, and dropNode keeps a root until its account is zero. A count that must outlast the tasks
+// must not be a part of account.
 type account struct {
 	live int // number of pending and running tasks
 }
@@ -175,8 +182,8 @@ func (t *task) subtree() (part account) {
 }
 
 // graft moves a part of one tree's account to another tree. The part is the account of a root that
-// is about to get a parent, or the subtree of a task. graft must be called before the nodes move,
-// while the node "from" is still below the old root.
+// is about to get a parent, or the subtree of a task. The function "graft" must be called before
+// the nodes move, while the node "from" is still below the old root.
 func graft(part account, from, to *node) {
 	from, to = from.top(), to.top()
 	from.account = from.account.minus(part)
@@ -191,11 +198,11 @@ func (n *node) top() *node {
 
 // needed reports whether the node must be kept.
 func (n *node) needed() bool {
-	return n.kids > 0 || n.nOwed > 0 || len(n.waiters) > 0 || n.env != nil || n.delivering || len(n.subs) > 0 || n.account != (account{})
+	return n.held != nil && len(n.held.taken)+len(n.held.again)+len(n.held.hands) > 0 || n.kids > 0 || n.nOwed > 0 || len(n.waiters) > 0 || n.env != nil || n.delivering || len(n.subs) > 0 || n.account != (account{}) || n.spending != nil
 }
 
-// dropNode removes the node if it is not needed. If no debt to the node is left, dropNode also ends
-// the watch on a busy session.
+// dropNode removes the node if it is not needed. If no debt to the node is left, dropNode also
+// stops waiting for a busy session to become idle.
 func (st *state) dropNode(n *node) {
 	if n.outstanding() == 0 {
 		n.notBusy()
@@ -205,8 +212,10 @@ func (st *state) dropNode(n *node) {
 		return
 	}
 	delete(st.nodes, n.session)
+	st.forgetNode(n)
 	if n.of != nil {
 		n.of.own = nil
+		st.changed(n.of.task)
 	}
 	st.deadlines.nodes.set(&n.alarm, n, 0)
 	if up := n.up; up != nil {

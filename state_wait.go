@@ -1,28 +1,36 @@
 package bgagent
 
-// callEnd says whether a foreground call stops waiting before its task has ended, and why.
+// callEnd is the reason why a foreground call stops waiting before its task has ended.
 type callEnd uint8
 
 const (
 	callGoesOn    callEnd = iota // the call does not stop early
 	callTimedOut                 // the call stops, and its task continues in the background
 	callCancelled                // the call was cancelled, and its task is cancelled too
+	callSuspended                // the manager was suspended
 )
 
 // foreground checks whether a foreground call must still wait. The result "done" reports whether
 // the call returns now, with the task s. If the call returns before the task has ended by itself,
 // the result "why" is the reason.
-func (st *state) foreground(left callEnd, by Caller, t *task, w *waiter, now int64) (s Task, done bool, why callEnd) {
+func (st *state) foreground(left callEnd, by Caller, t *task, w *waiter, out *handing, now int64) (s Task, done bool, why callEnd) {
 	switch {
 	case int(t.no) != w.no && w.end != nil:
+		st.runReturns(t, int32(w.no), true, out, now)
 		return *w.end, true, callGoesOn
 	case int(t.no) != w.no:
-	case !t.live():
+	case st.suspend == frozen && t.live():
+		why = callSuspended
+	case st.hasEnded(t):
 		st.answered(t)
+		st.runReturns(t, t.no, true, out, now)
 		if t.up.session == by.Session { // the same tool call may have launched the task in the background before
-			st.settleTask(t, NoticeRead, now)
+			st.read(t, out, now)
 		}
-	case left == callTimedOut, st.isTask(by) && !t.inTurn():
+	case !t.live() && (left != callGoesOn || st.storing != nil && st.storing.over): // the end of the task is being written
+		st.answered(t)
+		st.runReturns(t, t.no, false, out, now)
+	case left == callTimedOut, t.live() && st.isTask(by) && !t.inTurn():
 		st.answered(t)
 		st.background(t, now)
 		why = callTimedOut
@@ -56,8 +64,9 @@ func (st *state) background(t *task, now int64) {
 	}
 }
 
-// isTask reports whether the caller's session belongs to a task or descends from such a session.
-// The caller then holds a slot while it waits, so it must not wait for a task that needs a slot.
+// isTask reports whether the caller's session belongs to a task or descends from the session of a
+// task. The caller then holds a slot while it waits, so it must not wait for a task that needs a
+// slot.
 func (st *state) isTask(by Caller) bool {
 	if by.Session == "" {
 		return false
@@ -70,21 +79,22 @@ func (st *state) isTask(by Caller) bool {
 	return st.session(by.Session) != nil
 }
 
-// inTurn reports whether the task runs and is not parked. Such a task holds a slot and needs no
-// other slot to continue.
+// inTurn reports whether the task runs and is not parked. A task in a turn holds a slot and needs
+// no other slot to continue.
 func (t *task) inTurn() bool {
 	return t.status == Running && t.run != nil && t.run.parkedFor == notParked
 }
 
-// waiter is a caller that waits for a change of tasks.
+// waiter is a caller that waits until tasks change.
 type waiter struct {
-	ch  chan struct{} // channel with room for one token
-	due bool          // listed in wakes
-	no  int           // for Run: number of the attempt whose end Run waits for
-	end *Task         // for Run: the task at the end of that attempt; a later resume does not change it
+	ch    chan struct{} // channel with a buffer for one token
+	due   bool          // listed in wakes
+	place int           // for the store: position among the waiters for the same batch
+	no    int           // for Run: number of the attempt whose end Run waits for
+	end   *Task         // for Run: the task at the end of that attempt; a later resume does not change it
 }
 
-// wakeTask wakes the callers that wait for the task, and those that wait until all work has
+// wakeTask wakes the callers that wait for the task, and the callers that wait until all work has
 // stopped.
 func (st *state) wakeTask(t *task) {
 	if len(st.waiters) > 0 {
@@ -99,7 +109,7 @@ func (st *state) wakeTask(t *task) {
 func (st *state) keepEnd(t *task) {
 	for _, w := range st.waiters[t] {
 		if w.no == int(t.no) {
-			s := st.fullSnapshot(t)
+			s := st.truth(t)
 			w.end = &s
 		}
 	}

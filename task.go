@@ -8,8 +8,8 @@ import (
 // Status is the state of a task's latest attempt.
 type Status uint8
 
-// The states. Every attempt begins as Pending. Completed, Failed and Cancelled are final for their
-// attempt.
+// The states. Every attempt begins as Pending. Completed, Failed and Cancelled are final: an
+// attempt with one of these statuses keeps it.
 const (
 	Pending   Status = iota // the attempt waits for a slot
 	Running                 // the attempt has a session, or its session is being created
@@ -35,7 +35,7 @@ func (s *Status) UnmarshalText(b []byte) error { return enumOf(s, statusNames[:]
 // Phase is the step that an attempt is in while it runs, or while it is being stopped.
 type Phase uint8
 
-// The phases of an attempt. A pending attempt and a quiet one have PhaseNone.
+// The phases of an attempt. Pending attempts and quiet attempts have PhaseNone.
 const (
 	PhaseNone     Phase = iota
 	PhaseStarting       // the session is being created, or the prompt is being handed over
@@ -43,9 +43,10 @@ const (
 	PhaseAsking         // the agent waits for an answer to a question or for a permission
 	PhaseWaiting        // the agent has ended its turn and waits for its own tasks
 	PhaseStopping       // the attempt has ended, and its session is being stopped
+	PhaseStoring        // the attempt has ended, and the end is being written to the store
 )
 
-var phaseNames = [...]string{"", "starting", "in a turn", "asking", "waiting for its own tasks", "stopping"}
+var phaseNames = [...]string{"", "starting", "in a turn", "asking", "waiting for its own tasks", "stopping", "storing"}
 
 // String returns the phase in lower-case words; empty for PhaseNone.
 func (p Phase) String() string { return enumName(phaseNames[:], uint8(p)) }
@@ -56,8 +57,7 @@ func (p Phase) MarshalText() ([]byte, error) { return []byte(p.String()), nil }
 // UnmarshalText implements [encoding.TextUnmarshaler].
 func (p *Phase) UnmarshalText(b []byte) error { return enumOf(p, phaseNames[:], "phase", b) }
 
-// Cause is the kind of reason for which an attempt ended. Programs can use it instead of parsing
-// the text in Task.Reason.
+// Cause is a constant for the reason why an attempt ended. Task.Reason explains the end in words.
 type Cause uint8
 
 // The causes, grouped by the status of the attempt.
@@ -66,7 +66,7 @@ const (
 
 	// Completed.
 	CauseTurnEnded // the turn of a TurnRunner returned
-	CauseIdle      // the session fell idle after an answer
+	CauseIdle      // the session became idle after an answer
 	CauseStable    // the client cannot report idle sessions, and nothing changed for a number of polls
 
 	// Cancelled.
@@ -76,9 +76,12 @@ const (
 	CauseParentEnded     // the task that launched this task ended without completing, or the session that launched it was deleted
 	CauseTimeToLive      // the turns of the attempt took too long
 	CauseQueueTimeToLive // the attempt waited too long for a slot
+	CauseBudget          // a budget of the task or of its tree is used up; see Config.TaskBudget
 	CauseStale           // nothing changed for too long
 	CauseSessionDeleted  // the session of the task was deleted
 	CauseClosed          // the manager was closed
+	CauseSuperseded      // another attempt of the task continues this one
+	CauseLoop            // the agent made the same tool call again and again, or too many tool calls
 
 	// Failed.
 	CauseStartFailed     // no session could be created, or the agent does not exist
@@ -93,11 +96,12 @@ const (
 	CauseHostUnreachable // the agent runtime did not answer for too long
 	CauseNotStopped      // the session of the earlier attempt did not stop, so the next attempt could not start
 	CauseNoAnswer        // the agent wrote no visible text and called no tool
+	CauseTooLong         // the input is too long for the model, even after it was shortened
 )
 
-// causes holds the name of each cause and the status of an attempt that ends for it. A new cause
-// needs a constant above and a row here; a test finds a constant without a row. CONTRIBUTING.md
-// lists what else a new cause needs.
+// causes holds the name of each cause and the status of an attempt that ends for that cause. A new
+// cause needs a constant above and a row here; a test finds a constant without a row.
+// CONTRIBUTING.md lists what else a new cause needs.
 var causes = [...]struct {
 	name   string
 	status Status
@@ -114,9 +118,12 @@ var causes = [...]struct {
 	CauseParentEnded:     {"parent ended", Cancelled},
 	CauseTimeToLive:      {"time to live", Cancelled},
 	CauseQueueTimeToLive: {"queue time to live", Cancelled},
+	CauseBudget:          {"budget", Cancelled},
 	CauseStale:           {"stale", Cancelled},
 	CauseSessionDeleted:  {"session deleted", Cancelled},
 	CauseClosed:          {"manager closed", Cancelled},
+	CauseSuperseded:      {"superseded", Cancelled},
+	CauseLoop:            {"loop", Cancelled},
 
 	CauseStartFailed:     {"start failed", Failed},
 	CausePromptFailed:    {"prompt failed", Failed},
@@ -130,6 +137,7 @@ var causes = [...]struct {
 	CauseHostUnreachable: {"host unreachable", Failed},
 	CauseNotStopped:      {"session did not stop", Failed},
 	CauseNoAnswer:        {"no answer", Failed},
+	CauseTooLong:         {"too long", Failed},
 }
 
 // causeNames are the names in causes.
@@ -168,7 +176,7 @@ type Task struct {
 	Depth       int               `json:"depth"`             // depth at the launch; 1 for a task of a root session
 	Description string            `json:"description"`
 	Agent       string            `json:"agent"`
-	Model       string            `json:"model,omitempty"` // as Config.Model resolved it; empty means the agent's own model
+	Model       string            `json:"model,omitempty"` // name of the model, after Config.Model was applied; empty means the agent's own model
 	Prompt      string            `json:"prompt"`          // prompt of the latest attempt
 	ToolCallID  string            `json:"tool_call_id,omitempty"`
 	Client      string            `json:"client,omitempty"` // name of the session client; empty for the client given to New
@@ -189,14 +197,15 @@ type Task struct {
 	Queue     *QueuePlace `json:"queue,omitempty"`  // set for a pending attempt that waits for a slot
 	Outage    *Outage     `json:"outage,omitempty"` // set for a running attempt whose client cannot reach its agent runtime
 	Progress  Progress    `json:"progress"`
-	Result    string      `json:"result,omitempty"`     // text of the agent's answer; the next four fields qualify it
+	Result    string      `json:"result,omitempty"`     // text of the agent's answer; the next four fields describe it
 	Partial   bool        `json:"partial,omitempty"`    // Result is not a finished answer
-	Reasoning bool        `json:"reasoning,omitempty"`  // Result is the agent's reasoning, because it wrote no answer
+	Reasoning bool        `json:"reasoning,omitempty"`  // Result is the agent's reasoning, because the agent wrote no answer
 	Cut       bool        `json:"cut,omitempty"`        // Result is only the first 256 KiB, or 1 MiB if the session cannot be read
 	Dropped   bool        `json:"dropped,omitempty"`    // Result was deleted because of a limit such as Config.RetainText
 	OpenTodos int         `json:"open_todos,omitempty"` // number of todos that were open when the turn ended
 	Notice    NoticeState `json:"notice,omitempty"`     // state of the notice that the parent is owed for the end
 
+	Budget   BudgetUse `json:"budget,omitzero"`    // budget of the task over all its attempts; zero if the task has none
 	Attempts []Attempt `json:"attempts,omitempty"` // earlier attempts, oldest first; only the last 20 are kept
 }
 
@@ -232,12 +241,12 @@ type QueuePlace struct {
 }
 
 // Outage describes the time during which the client of a running attempt cannot reach its agent
-// runtime. An outage before the turn holds back the start, and the manager tries again (see
-// [ErrUnreachable]). During an outage in the turn, the client does not report the status of the
-// session.
+// runtime. During an outage before the turn, the start of the turn is delayed and the manager tries
+// again (see [ErrUnreachable]). During an outage while the turn runs, the client does not report
+// the status of the session.
 type Outage struct {
-	Since  time.Time `json:"since"`            // time at which the attempt was held back, or its status was last reported
-	Until  time.Time `json:"until,omitzero"`   // time at which the attempt fails if the outage continues; zero if there is no such limit
+	Since  time.Time `json:"since"`            // time at which the attempt was first held back, or at which the session's status was last reported
+	Until  time.Time `json:"until,omitzero"`   // time at which the attempt fails if the outage continues; zero if there is no time limit
 	Reason string    `json:"reason,omitempty"` // error of the client, in one line
 }
 
@@ -250,7 +259,7 @@ type Progress struct {
 	LastMessage   string    `json:"last_message,omitempty"` // end of the agent's last text, at most 200 bytes
 	LastMessageAt time.Time `json:"last_message_at,omitzero"`
 	LastActivity  time.Time `json:"last_activity,omitzero"` // time of the last change of any kind
-	Detail        string    `json:"detail,omitempty"`       // one line: the agent's question, or the error after which it retries
+	Detail        string    `json:"detail,omitempty"`       // one line: the agent's question, or the error after which the agent retries
 	Todos         []Todo    `json:"todos,omitempty"`
 	Usage         Usage     `json:"usage"`
 }
@@ -290,8 +299,8 @@ type Notice struct {
 	ID      string       `json:"id"`                // id of the notice; unchanged when the delivery is repeated
 	Session string       `json:"session"`           // parent to which the notice is delivered
 	Items   []NoticeItem `json:"items"`             // ended attempts that were not reported before, oldest first
-	Batch   []NoticeItem `json:"batch,omitempty"`   // if Closing: all ended attempts of the batch, reported before or not
-	Omitted int          `json:"omitted,omitempty"` // number of ended attempts of the batch that Batch leaves out
+	Batch   []NoticeItem `json:"batch,omitempty"`   // if Closing is set: all ended attempts of the batch, including those that were reported before
+	Omitted int          `json:"omitted,omitempty"` // number of ended attempts of the batch that are missing in Batch
 	Closing bool         `json:"closing"`           // all tasks of the batch have ended
 	Live    int          `json:"live"`              // number of the parent's tasks that are pending or running
 	Text    string       `json:"text"`              // text of the notice for the parent's model
@@ -322,24 +331,35 @@ type NoticeItem struct {
 // task that the host launches as the zero Caller has the parent "".
 type Caller struct {
 	Session    string // session or scope that makes the call
-	ToolCallID string // id of the tool call, if there is one; with it, a repeated call launches no second task
+	ToolCallID string // id of the tool call, if there is one; with an id, a repeated call does not launch a second task
 }
 
 // LaunchInput describes the task to launch. Agent and Prompt are required.
 type LaunchInput struct {
-	Description string            // short title; if empty, the beginning of the prompt
+	Description string            // short title; if empty, the beginning of the prompt is the title
 	Prompt      string            // instructions for the agent
 	Agent       string            // name of the agent
 	Model       string            // name of the model; empty means the agent's own model
 	System      string            // system text for every turn of the task; must come from the host, not from a model
 	Directory   string            // working directory; empty means the parent's directory
 	Metadata    map[string]string // data of the host; copied
+
+	// Budget narrows the budget of the task. Of each limit, the smallest applies: that of Budget, of
+	// Config.TaskBudget, and of the budget of the task that launches this task.
+	Budget Budget
+	// TreeBudget narrows the budget that all tasks of the tree share, until the tree's account closes.
+	// See Config.TreeBudget.
+	TreeBudget Budget
 }
 
 // ResumeInput describes how to continue an ended task. Prompt is required.
 type ResumeInput struct {
 	Prompt string
 	Model  string // model from this attempt on; empty keeps the task's model
+	// Budget replaces limits of the task's budget, which counts all attempts. A limit of 0 stays as it
+	// is. A limit may be raised above Config.TaskBudget, but not if another task resumes the task: each
+	// limit of 0 or more than the present one then stays as it is.
+	Budget Budget
 }
 
 // CancelOptions are the optional arguments of a cancellation.
@@ -366,8 +386,8 @@ type Query struct {
 
 type callerKey struct{}
 
-// WithCaller returns a context that carries the caller. [ToolDef.Call] needs such a context. Agents
-// that run in the host's own process and call the tools themselves need it too.
+// WithCaller returns a context that carries the caller. [ToolDef.Call] needs a context with a
+// caller. Agents that run in the host's own process and call the tools themselves need one too.
 func WithCaller(ctx context.Context, c Caller) context.Context {
 	return context.WithValue(ctx, callerKey{}, c)
 }

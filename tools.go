@@ -26,25 +26,25 @@ const (
 	outputTimeoutMax = 600 * time.Second
 
 	// outputTimeoutUnwoken is the default wait of background_output for a caller that nothing
-	// wakes. It is shorter because the hosts of such callers give up a call after 60 s.
+	// wakes. It is shorter because the hosts of these callers give up a call after 60 s.
 	outputTimeoutUnwoken = 50 * time.Second
 
 	messageLimit     = 20 // default number of messages that full_session shows
 	messageLimitMax  = 100
 	promptBytes      = 1 << 20 // largest prompt
-	refBytes         = idMax   // longest id or name; as long as any id that an answer shows
+	refBytes         = idMax   // longest id or name; no id in an answer is longer
 	descriptionBytes = 4 << 10 // longest description; the part beyond titleMax is cut off
 	argumentBytes    = 2 << 20 // all arguments of a call together, as JSON
 )
 
-// DelegateTaskArgs are the arguments of [DelegateTask]. Decoding them from JSON accepts and refuses
-// the same input as [ToolDef.Call].
+// DelegateTaskArgs are the arguments of [DelegateTask]. They are decoded from the same JSON that
+// [ToolDef.Call] accepts.
 type DelegateTaskArgs struct {
-	Description     string `json:"description,omitempty"`       // short title; if empty, the beginning of the prompt
+	Description     string `json:"description,omitempty"`       // short title; if empty, the beginning of the prompt is the title
 	Prompt          string `json:"prompt"`                      // instructions for the agent; required
 	SubagentType    string `json:"subagent_type,omitempty"`     // name of the agent; required unless a task is continued
 	Model           string `json:"model,omitempty"`             // name of the model; empty means the agent's own model
-	RunInBackground *bool  `json:"run_in_background,omitempty"` // default true; with false, the call waits until the task has ended
+	RunInBackground *bool  `json:"run_in_background,omitempty"` // default true; if false, the call waits until the task has ended
 	Background      *bool  `json:"background,omitempty"`        // the same as run_in_background
 	SessionID       string `json:"session_id,omitempty"`        // id of the session whose task is continued
 	TaskID          string `json:"task_id,omitempty"`           // id of the task to continue
@@ -53,9 +53,9 @@ type DelegateTaskArgs struct {
 // DelegateTaskResult is the answer of [DelegateTask].
 type DelegateTaskResult struct {
 	Text    string  // text for the model, at most 32 KiB
-	IsError bool    // the call was wrong and did nothing; false if the call was right and the task failed
+	IsError bool    // the call was wrong or was refused, and did nothing; false if a task was launched or continued and then failed
 	Task    *Task   // task that was launched or continued
-	Notice  *Notice // notice of everything else that the caller was owed; it is part of Text and counts as delivered
+	Notice  *Notice // notice about the other ends that the caller was owed; it is part of Text and counts as delivered
 }
 
 // BackgroundOutputArgs are the arguments of [BackgroundOutput]. They are decoded from JSON like
@@ -74,10 +74,10 @@ type BackgroundOutputArgs struct {
 // BackgroundOutputResult is the answer of [BackgroundOutput].
 type BackgroundOutputResult struct {
 	Text     string  // text for the model, at most 32 KiB
-	IsError  bool    // the call was wrong; false if the call was right and the task failed
+	IsError  bool    // the call was wrong; a task that failed does not make the call wrong
 	Tasks    []Task  // the task with the given id, or the caller's tasks
 	TimedOut bool    // the timeout passed before the task ended
-	Notice   *Notice // notice of everything else that the caller was owed; it is part of Text and counts as delivered
+	Notice   *Notice // notice about the other ends that the caller was owed; it is part of Text and counts as delivered
 }
 
 // BackgroundCancelArgs are the arguments of [BackgroundCancel]. They are decoded
@@ -93,7 +93,7 @@ type BackgroundCancelResult struct {
 	Text      string  // text for the model, at most 32 KiB
 	IsError   bool    // the call was wrong and cancelled nothing
 	Cancelled []Task  // cancelled tasks, with the status that they had right before the call
-	Notice    *Notice // notice of everything else that the caller was owed; it is part of Text and counts as delivered
+	Notice    *Notice // notice about the other ends that the caller was owed; it is part of Text and counts as delivered
 }
 
 // ToolOptions are the options with which [Tools] defines the tools. The zero value is ready to use.
@@ -107,22 +107,22 @@ type ToolOptions struct {
 	// mention the omitted tools.
 	Omit []string
 	// Agents lists the agents that a model may delegate to. If Agents is set, delegate_task names
-	// these agents in its description and schema, and refuses other names at once. If it is nil,
-	// any name is accepted, and a task for an agent that does not exist ends with an error.
+	// these agents in its description and schema, and refuses other names at once. If Agents is
+	// nil, any name is accepted, and a task for an agent that does not exist ends with an error.
 	Agents []AgentInfo
 	// NoNotices must be set if nothing wakes the callers when a task ends: they have no Notifier,
 	// and the host does not take their notices with NextNotice. The caller of an MCP server is an
 	// example. No text then promises a notice or suggests that the model end its turn. Instead, the
 	// texts ask the model to wait with background_output. Its default wait is then 50 s, because
-	// the hosts of such callers give up a call after 60 s. NoNotices does not apply to a session
-	// that runs a task: its notices wake it, because they are delivered by its next turn.
+	// the hosts of these callers give up a call after 60 s. NoNotices does not apply to a session
+	// that runs a task: the session's next turn delivers the notices, so they wake the session.
 	NoNotices bool
 }
 
 // ToolResult is the result of a tool call for a model.
 type ToolResult struct {
 	Text    string // text for the model, at most 32 KiB
-	IsError bool   // the call was wrong; Text describes a right call
+	IsError bool   // the call was wrong; Text describes a correct call
 	Value   any    // typed result: DelegateTaskResult, BackgroundOutputResult or BackgroundCancelResult; nil if the arguments could not be read
 }
 
@@ -134,16 +134,16 @@ type ToolDef struct {
 	Schema json.RawMessage
 	// Call calls the tool with raw arguments from a model. The context must carry the caller; see
 	// [WithCaller]. For wrong arguments, Call returns a result with IsError, not an error. It
-	// returns an error only if there is no caller, the host's configuration is wrong, or ctx was
-	// cancelled.
+	// returns an error only if there is no caller, the host's configuration is wrong, or ctx has
+	// ended.
 	Call func(ctx context.Context, args json.RawMessage) (ToolResult, error)
 	// Usual is the tool's usual name, such as [ToolDelegateTask], even if Name differs.
 	Usual string
 }
 
 // Tools defines the three tools for a model's API: delegate_task, background_output and
-// background_cancel, in this order. It panics if o mentions a tool that does not exist, or gives a
-// tool an empty name or the name of another tool. It also panics if a name is longer than 64
+// background_cancel, in this order. It panics if the options mention a tool that does not exist, or
+// give a tool an empty name or the name of another tool. It also panics if a name is longer than 64
 // characters or has characters other than letters, digits, _ and -.
 func Tools(m *BackgroundManager, o ToolOptions) []ToolDef {
 	if m == nil {
@@ -173,7 +173,7 @@ func Tools(m *BackgroundManager, o ToolOptions) []ToolDef {
 	return defs
 }
 
-// wording returns the wording that follows from the options. It panics if an option is wrong.
+// wording returns the names of the tools according to the options. It panics if an option is wrong.
 func (o ToolOptions) wording(m *BackgroundManager) wording {
 	for n, other := range o.Names {
 		if other == "" {
@@ -247,6 +247,7 @@ func bind[A any, R toolResult](m *BackgroundManager, w wording, name string, f f
 	return func(ctx context.Context, raw json.RawMessage) (ToolResult, error) {
 		by, _ := CallerFrom(ctx)
 		c := newCall(ctx, m, by, w)
+		defer c.leaves()
 		if err := c.check(); err != nil {
 			return ToolResult{}, fmt.Errorf("bgagent: %s: %w", name, err)
 		}
@@ -266,6 +267,7 @@ func bind[A any, R toolResult](m *BackgroundManager, w wording, name string, f f
 // typed calls a tool with typed arguments.
 func typed[A, R any](ctx context.Context, m *BackgroundManager, by Caller, o ToolOptions, name string, a A, run func(*call, A) (R, error)) (r R, err error) {
 	c := newCall(ctx, m, by, o.wording(m))
+	defer c.leaves()
 	c.agents = o.agentNames()
 	if err = c.check(); err == nil {
 		r, err = run(c, a)
@@ -276,24 +278,33 @@ func typed[A, R any](ctx context.Context, m *BackgroundManager, by Caller, o Too
 	return r, err
 }
 
-// call is one call of a tool.
+// call is one call to a tool.
 type call struct {
 	ctx    context.Context
 	m      *BackgroundManager
 	by     Caller
 	w      wording
 	agents []string // agents that the model may delegate to; nil means any agent
+	out    *handing // ends and notices that the answer hands out
 }
 
 func newCall(ctx context.Context, m *BackgroundManager, by Caller, w wording) *call {
 	if w.noNotices && m.runsTask(by.Session) {
 		w.noNotices = false // the notices of a session that runs a task come with its next turn
 	}
-	return &call{ctx: ctx, m: m, by: by, w: w}
+	m.heard(by.Session)
+	return &call{ctx: ctx, m: m, by: by, w: w, out: &handing{}}
 }
 
-// check returns an error if the caller has no session. Such a caller would have the rights of the
-// host.
+// leaves notes that the answer of the call is returned to the model.
+func (c *call) leaves() {
+	if len(c.out.hands) > 0 {
+		c.m.update(func(st *state, _ int64) { st.leaves(c.out) })
+	}
+}
+
+// check returns an error if the caller has no session. A caller without a session would have the
+// rights of the host.
 func (c *call) check() error {
 	if c.by.Session == "" {
 		return &InputError{"Caller.Session", "is missing; a tool is called for a session, which is given as a parameter or with WithCaller"}
@@ -307,21 +318,20 @@ type reply struct {
 	notice *Notice
 }
 
-// reply renders an answer together with a notice of everything that the caller is owed. The notice
-// then counts as delivered. If the caller's context has ended, the caller may never read the
-// answer, so reply adds no notice and the caller is still owed one.
+// reply renders an answer together with a notice about everything that the caller is owed. The
+// notice then counts as delivered. If the caller's context has ended, the caller may never read the
+// answer. In this case no notice is added, and the caller is still owed one.
 func (c *call) reply(render func(room int) answer) reply {
 	var r reply
 	owed := ""
 	if c.ctx.Err() == nil {
-		if n, ok := c.m.TakeNotice(c.by.Session); ok {
-			n.Text = c.w.notice(n)
+		if n, ok := c.m.takeNotice(c.by.Session, c.w, c.out); ok {
 			owed, r.notice = n.Text, &n
 		}
 	}
 	room := answerMax - len(owed) - len("\n\n\n\n")
 	a := render(room)
-	a.head = mdtext.Head(a.head, room) // head and body fit anyway; cutting them ensures that no notice is cut off
+	a.head = mdtext.Head(a.head, room) // head and body should fit; they are cut here so that the notice is never cut off
 	a.body = mdtext.Head(a.body, room-len(a.head))
 	r.text = a.with(owed)
 	return r
@@ -332,14 +342,17 @@ func (c *call) refuse(problem string) reply {
 	return c.reply(func(int) answer { return answer{head: problem} })
 }
 
-// problem turns an error of the manager into a text for the model that includes a remedy. It
+// problem turns an error from the manager into a text for the model that includes a remedy. It
 // returns an error if the model can do nothing about the failure, because the context has ended or
 // the host's configuration is wrong.
 func (c *call) problem(err error, ref string) (string, error) {
 	var gone *ExpiredError
 	var input *InputError
 	var agent *NoSuchAgentError
+	var budget *BudgetError
 	switch {
+	case errors.As(err, &budget):
+		return budgetUsedUp(budget.Limit), nil
 	case errors.As(err, &gone):
 		return c.w.expired(gone), nil
 	case errors.As(err, &input):
@@ -350,7 +363,8 @@ func (c *call) problem(err error, ref string) (string, error) {
 	case errors.As(err, &agent):
 		return c.w.noSuchAgent(agent), nil
 	case errors.Is(err, ErrUnknownTask), errors.Is(err, ErrNotDescendant):
-		// Both errors get the same answer: a caller must not learn of tasks that others own.
+		// Both errors get the same answer: a caller must not learn about the tasks of other
+		// callers.
 		return c.w.unknown(ref, c.m.List(Query{Under: c.by.Session, Limit: unknownShown})), nil
 	}
 	for _, p := range c.w.remedies(ref) {
@@ -364,7 +378,8 @@ func (c *call) problem(err error, ref string) (string, error) {
 	return "The call failed and changed nothing: " + mdtext.OneLine(err.Error(), reasonMax) + ".", nil
 }
 
-// taskRef removes blanks and backquotes around an id that a model may have copied from a table.
+// taskRef removes white space and backquotes around an id that a model may have copied from a
+// table.
 func taskRef(s string) string { return strings.Trim(s, " \t\r\n`") }
 
 // badText returns a text that describes the problem with an argument, or "" if there is none.
@@ -382,8 +397,9 @@ var usualTools = []string{ToolDelegateTask, ToolBackgroundOutput, ToolBackground
 
 const toolNameRule = "a name has 1 to 64 letters, digits, _ and -"
 
-// wordingFor returns the wording in which the tools have the given names, keyed by their usual
-// names. An empty name leaves out the tool. wordingFor returns an error if a name is wrong.
+// wordingFor returns the wording for tools with the given names. The keys of the map are the usual
+// names of the tools. An empty name leaves out the tool. wordingFor returns an error if a name is
+// wrong.
 func wordingFor(other map[string]string) (wording, error) {
 	names, taken := map[string]string{}, map[string]bool{}
 	for _, n := range usualTools {

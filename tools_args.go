@@ -21,7 +21,7 @@ import (
 // Parsing is lenient where the input can mean only one thing. A null counts as an argument that was
 // left out, because some APIs require every field. No arguments at all count as {}, "true" counts
 // as true, and "60000" and 60000.0 count as 60000. All other input that does not fit is refused,
-// with a text that describes the right input.
+// with a text that describes the correct input.
 type fields[A any] struct {
 	list     []field[A]
 	required []string
@@ -38,7 +38,7 @@ type field[A any] struct {
 	number      func(*A, int64)
 }
 
-// among returns a copy of the fields in which the named field allows only the given values. If no
+// among returns a copy of the fields. In the copy, the named field allows only the given values. If no
 // values are given, every value is allowed.
 func (f fields[A]) among(name string, values []string) fields[A] {
 	f.list = slices.Clone(f.list)
@@ -50,7 +50,7 @@ func (f fields[A]) among(name string, values []string) fields[A] {
 	return f
 }
 
-// described returns a copy of the fields in which the named field has the given description.
+// described returns a copy of the fields. In the copy, the named field has the given description.
 func (f fields[A]) described(name, description string) fields[A] {
 	f.list = slices.Clone(f.list)
 	for i := range f.list {
@@ -61,8 +61,8 @@ func (f fields[A]) described(name, description string) fields[A] {
 	return f
 }
 
-// decode implements the UnmarshalJSON methods. It does the same as parse, but returns an error
-// instead of a problem text.
+// decode implements the UnmarshalJSON methods. It does the same as the method "parse", but returns
+// an error instead of a problem text.
 func (f fields[A]) decode(a *A, raw []byte) error {
 	parsed, problem := f.parse(raw)
 	if problem != "" {
@@ -81,7 +81,8 @@ func (a *BackgroundOutputArgs) UnmarshalJSON(raw []byte) error { return outputFi
 // UnmarshalJSON implements [json.Unmarshaler].
 func (a *BackgroundCancelArgs) UnmarshalJSON(raw []byte) error { return cancelFields.decode(a, raw) }
 
-// parse parses raw arguments. If they are wrong, problem describes the mistake for the model.
+// parse parses raw arguments. If the arguments are wrong, the result "problem" describes the
+// mistake for the model.
 func (f fields[A]) parse(raw json.RawMessage) (a A, problem string) {
 	if len(raw) > argumentBytes {
 		return a, fmt.Sprintf("The arguments are %d bytes long; they may have at most %d. Put long material into a file and name the file.", len(raw), argumentBytes)
@@ -158,7 +159,7 @@ func (f fields[A]) example() string {
 	return `{"` + strings.Join(names, `": "…", "`) + `": "…"}`
 }
 
-// set sets the argument to a raw value. If the value is wrong, set returns a text that describes
+// set sets the argument to a raw value. If the value is wrong, the result is a text that describes
 // the mistake.
 func (x field[A]) set(a *A, raw json.RawMessage) string {
 	if !utf8.Valid(raw) {
@@ -175,7 +176,7 @@ func (x field[A]) set(a *A, raw json.RawMessage) string {
 		if !isText {
 			return x.wrong("a string", raw)
 		}
-		_ = json.Unmarshal(raw, &s) // texts keep their blanks
+		_ = json.Unmarshal(raw, &s) // strings keep their white space
 		x.text(a, s)
 	case x.flag != nil:
 		if !isText {
@@ -203,7 +204,7 @@ func (x field[A]) set(a *A, raw json.RawMessage) string {
 }
 
 // wholeNumber parses a whole number. The number may have a zero fraction or an exponent. A number
-// outside the range of int64 becomes the nearest end of the range.
+// outside the range of int64 becomes the nearest limit of the range.
 func wholeNumber(s string) (int64, bool) {
 	if n, err := strconv.ParseInt(s, 10, 64); err == nil {
 		return n, true
@@ -241,8 +242,9 @@ func (x field[A]) wrong(want string, raw json.RawMessage) string {
 }
 
 // schema returns the JSON Schema (draft 2020-12) of the arguments. It uses only features that every
-// model's API accepts: one flat object, no $schema, and no anyOf and the like at the top. Therefore
-// only the descriptions say which arguments may be combined, and the tool checks the combination.
+// model's API accepts: one flat object without $schema, and without keywords such as anyOf at the
+// top level. Therefore only the descriptions state which arguments may be combined, and the tool
+// checks the combination.
 func (f fields[A]) schema() json.RawMessage {
 	type property struct {
 		Type        string   `json:"type"`

@@ -55,7 +55,7 @@ func TestSchemasNameExactlyTheArguments(t *testing.T) {
 		}
 		dec := json.NewDecoder(strings.NewReader(string(d.Schema)))
 		dec.DisallowUnknownFields()
-		if err := dec.Decode(&s); err != nil { // minimum is the only keyword that s has no field for
+		if err := dec.Decode(&s); err != nil { // "minimum" is the only keyword without a field in s
 			require.ErrorContains(t, err, `"minimum"`)
 			require.NoError(t, json.Unmarshal(d.Schema, &s))
 		}

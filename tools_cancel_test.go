@@ -134,8 +134,8 @@ func TestAnExpiredTaskIsNotUnknown(t *testing.T) {
 	})
 }
 
-// The tools act only for a session, so that a call in which the host forgot the
-// caller does not get the rights of the host. A host that acts for itself uses the
+// The tools act only for a session. Otherwise a call without a caller, which the host
+// forgot to set, would have the rights of the host. A host that acts for itself uses the
 // methods of the manager.
 func TestATypedToolNeedsACallerWithASession(t *testing.T) {
 	bubble(t, &goRunner{run: echo}, bgagent.Config{}, func(t *testing.T, m *bgagent.BackgroundManager) {
@@ -174,7 +174,7 @@ func TestToolsWithOtherNames(t *testing.T) {
 		failed := call(0, `{"prompt":"fail","subagent_type":"worker"}`).Value.(bgagent.DelegateTaskResult)
 		task, n := failed.Task, failed.Notice
 		synctest.Wait()
-		if n == nil { // the task ended after the first answer, so the notice comes with the next
+		if n == nil { // the task ended after the first answer, so the notice comes with the next answer
 			n = call(1, `{}`).Value.(bgagent.BackgroundOutputResult).Notice
 		}
 		require.Contains(t, n.Text, "fetch(task_id=")

@@ -16,15 +16,18 @@ import (
 // ended and answers with the result.
 //
 // For wrong arguments, DelegateTask returns a result with IsError. It returns an error in three
-// cases only: if ctx was cancelled, if the host's configuration is wrong, or if the caller has no
-// session (an [*InputError]). Cancelling ctx also cancels the task if the call waits for it. A host
-// that acts for itself uses the methods of the manager instead.
+// cases only: if ctx has ended, if the host's configuration is wrong, or if the caller has no
+// session (an [*InputError]). If ctx is cancelled while the call waits for the task, the task is
+// cancelled too. If the deadline of ctx passes during the wait, the call returns no error, and the
+// task continues in the background. A host that acts for itself uses the methods of the manager
+// instead.
 func DelegateTask(ctx context.Context, m *BackgroundManager, by Caller, a DelegateTaskArgs) (DelegateTaskResult, error) {
 	return ToolOptions{}.DelegateTask(ctx, m, by, a)
 }
 
 // Foreground reports whether the arguments ask to wait for the result. It returns false if
-// RunInBackground and Background contradict each other; DelegateTask refuses such a call.
+// RunInBackground and Background contradict each other; DelegateTask refuses a call with
+// contradictory arguments.
 func (a DelegateTaskArgs) Foreground() bool {
 	is := func(b *bool, value bool) bool { return b != nil && *b == value }
 	return (is(a.RunInBackground, false) || is(a.Background, false)) && !is(a.RunInBackground, true) && !is(a.Background, true)
@@ -47,13 +50,13 @@ func (c *call) delegate(a DelegateTaskArgs) (DelegateTaskResult, error) {
 	var err error
 	switch {
 	case ref != "" && foreground:
-		t, err = c.m.RunResume(c.ctx, c.by, ref, resume)
+		t, err = c.m.runResume(c.ctx, c.by, ref, resume, c.out)
 	case ref != "":
-		t, err = c.m.Resume(c.ctx, c.by, ref, resume)
+		t, err = c.m.resume(c.ctx, c.by, ref, resume, false)
 	case foreground:
-		t, err = c.m.Run(c.ctx, c.by, launch)
+		t, err = c.m.run(c.ctx, c.by, launch, c.out)
 	default:
-		t, err = c.m.Launch(c.ctx, c.by, launch)
+		t, err = c.m.launch(c.ctx, c.by, launch, false)
 	}
 	res := DelegateTaskResult{}
 	if t.ID != "" {
@@ -178,10 +181,11 @@ func (c *call) cancel(a BackgroundCancelArgs) (BackgroundCancelResult, error) {
 	var tasks []Task
 	var err error
 	if a.All {
-		tasks, err = c.m.CancelAll(c.ctx, c.by, CancelOptions{})
+		tasks, err = c.m.cancelAll(c.ctx, c.by, CancelOptions{})
 	} else {
+		c.m.fetch(c.ctx, id)
 		var t Task
-		t, err = c.m.Cancel(c.ctx, c.by, id, CancelOptions{})
+		t, err = c.m.cancel(c.ctx, c.by, id, CancelOptions{})
 		tasks = []Task{t}
 	}
 	switch {
@@ -247,8 +251,8 @@ func (o *outputCall) session(t Task) (render func(room int) answer, problem stri
 	return func(room int) answer { return o.w.session(t, p, time.Now(), room, o.notes...) }, "", nil
 }
 
-// messages reads the messages of the task's session, each in its latest version. partial is true if
-// the session has more messages than sessionPages pages hold.
+// messages reads the messages of the task's session, each in its latest version. The result
+// "partial" is true if the session has more messages than sessionPages pages hold.
 func (o *outputCall) messages(id string) (all []Message, partial bool, err error) {
 	at := map[string]int{}
 	var cursor Cursor

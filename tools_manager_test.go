@@ -46,8 +46,8 @@ func cancelTool(t *testing.T, m *bgagent.BackgroundManager, a bgagent.Background
 // oneSlot limits the manager to one slot.
 var oneSlot = bgagent.Config{Limits: bgagent.Limits{Default: 1}}
 
-// echo is a turn that answers at once to "now", fails for "fail", and answers
-// every other prompt after a minute.
+// echo runs a turn. It answers the prompt "now" at once, fails on the prompt
+// "fail", and answers every other prompt after a minute.
 func echo(ctx context.Context, session string, p bgagent.Prompt, r *bgagent.Reporter) (bgagent.TurnEnd, error) {
 	switch p.Text {
 	case "now":
@@ -109,6 +109,7 @@ func TestForegroundGoesOnAfterADeadlineAndEndsWithACancellation(t *testing.T) {
 		time.AfterFunc(time.Second, stop)
 		r, err = bgagent.DelegateTask(ctx, m, root, bgagent.DelegateTaskArgs{Prompt: "work", SubagentType: "worker", RunInBackground: no()})
 		require.ErrorIs(t, err, context.Canceled)
+		synctest.Wait()
 		require.Equal(t, bgagent.Cancelled, get(t, m, r.Task.ID).Status)
 	})
 }
@@ -252,7 +253,7 @@ func TestBlockingWakesAtTheEndAndKeepsItsTime(t *testing.T) {
 func TestTheCallersContextEndsAWaitAndNeverTheTask(t *testing.T) {
 	bubble(t, &goRunner{run: echo}, bgagent.Config{}, func(t *testing.T, m *bgagent.BackgroundManager) {
 		task := job(t, m, "work")
-		launch(t, m, "now") // not with the tool, whose answer may include the notice already
+		launch(t, m, "now") // launched without the tool, because its answer could already include the notice
 		synctest.Wait()
 		for _, a := range []bgagent.BackgroundOutputArgs{{TaskID: task.ID, Block: true}, {TaskID: task.ID, Block: true, FullSession: true}} {
 			ctx, stop := context.WithCancel(t.Context())
@@ -327,7 +328,7 @@ func TestWhatIsOwedComesOnceWithTheNextAnswerWhateverItIs(t *testing.T) {
 	}
 	for name, call := range calls {
 		bubble(t, &goRunner{run: echo}, bgagent.Config{}, func(t *testing.T, m *bgagent.BackgroundManager) {
-			a, b := launch(t, m, "now"), launch(t, m, "fail") // not with the tool, whose answers would include the notices already
+			a, b := launch(t, m, "now"), launch(t, m, "fail") // launched without the tool, because its answers would already include the notices
 			launch(t, m, "work")
 			time.Sleep(time.Second)
 			text, n := call(t, m)

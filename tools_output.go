@@ -46,7 +46,7 @@ func (c *call) output(a BackgroundOutputArgs) (BackgroundOutputResult, error) {
 	return r, err
 }
 
-// outputCall is one call of background_output.
+// outputCall is one call to background_output.
 type outputCall struct {
 	*call
 	args    BackgroundOutputArgs
@@ -54,8 +54,8 @@ type outputCall struct {
 	notes   []string
 }
 
-// check clamps the arguments to their bounds. If they are wrong, it returns a text about the
-// mistake, else "".
+// check clamps the arguments to their bounds. If an argument is wrong, the result is a text about
+// the mistake. Otherwise the result is "".
 func (o *outputCall) check() string {
 	a := &o.args
 	a.FullSession = a.FullSession || a.SinceMessageID != ""
@@ -110,7 +110,7 @@ const (
 func (o *outputCall) wait(ids ...string) (waitEnd, error) {
 	ctx, cancel := context.WithTimeout(o.ctx, o.timeout)
 	defer cancel()
-	_, err := o.m.Wait(ctx, o.by, WaitAny, ids...)
+	_, err := o.m.wait(ctx, o.by, WaitAny, ids...)
 	switch {
 	case err == nil:
 		return waitOver, nil
@@ -124,12 +124,12 @@ func (o *outputCall) wait(ids ...string) (waitEnd, error) {
 	}
 }
 
-// look returns the task if the caller may see it. The notice of its end does not count as read yet,
-// because the answer may still be a refusal.
+// look returns the task if the caller may see it. The notice about its end does not count as read
+// yet, because the answer may still be a refusal.
 func (o *outputCall) look(id string) (Task, error) {
 	at, cancel := context.WithCancel(o.ctx)
 	cancel()
-	tasks, err := o.m.Wait(at, o.by, WaitAny, id)
+	tasks, err := o.m.wait(at, o.by, WaitAny, id)
 	if len(tasks) == 1 {
 		return tasks[0], nil
 	}
@@ -139,6 +139,7 @@ func (o *outputCall) look(id string) (Task, error) {
 // task answers a call about one task.
 func (o *outputCall) task() (r BackgroundOutputResult, problem string, err error) {
 	id := o.args.TaskID
+	o.m.fetch(o.ctx, id)
 	t, err := o.look(id)
 	var how waitEnd
 	began := time.Now()
@@ -173,15 +174,15 @@ func (o *outputCall) task() (r BackgroundOutputResult, problem string, err error
 		render = func(int) answer { return o.w.status(t, time.Now(), o.notes...) }
 	}
 	if t.Status.Terminal() && o.ctx.Err() == nil {
-		_, _ = o.m.readAttempt(o.by, id, t.Attempt) // the answer shows the end, so its notice counts as read; the record may have expired
+		_, _ = o.m.readAttempt(o.by, id, t.Attempt, o.out) // the answer shows the end, so its notice counts as read; the record may have expired
 	}
 	reply := o.reply(render)
 	r.Text, r.Notice = reply.text, reply.notice
 	return r, "", nil
 }
 
-// unreadable reports whether part of the task's text was not kept and cannot be read in the session
-// either.
+// unreadable reports whether part of the task's text is lost: it was not kept, and the session
+// cannot be read.
 func (c *call) unreadable(t Task) bool {
 	if !t.Cut && !t.Dropped {
 		return false
@@ -217,13 +218,13 @@ func (o *outputCall) overview() (r BackgroundOutputResult, problem string, err e
 			}
 		}
 	}
-	// The list has the live tasks in launch order, then the ended tasks, the latest first.
+	// The list has the live tasks in launch order, then the ended tasks, beginning with the latest.
 	all := o.m.List(Query{Under: o.by.Session, Status: []Status{Pending, Running}})
 	l := taskList{live: len(all), skip: o.args.Offset}
 	ended := o.m.List(Query{Under: o.by.Session, Status: []Status{Completed, Failed, Cancelled}, Limit: max(l.skip-l.live, 0) + listedEnded + 1})
 	slices.Reverse(ended)
 	for _, t := range ended {
-		// The task may have ended between the two calls of List.
+		// The task may have ended between the two calls to List.
 		if i := slices.IndexFunc(all[:l.live], func(x Task) bool { return x.ID == t.ID }); i < 0 {
 			all = append(all, t)
 		}

@@ -51,7 +51,7 @@ func TestTaskUnderExpiredOnesBelongsToItsRoot(t *testing.T) {
 				ended(t, m, task.ID)
 			}
 		}
-		for _, session := range []string{"ses_2", "root"} { // tasks whose notices were taken may expire
+		for _, session := range []string{"ses_2", "root"} { // tasks whose notices were taken can expire
 			m.TakeNotice(session)
 			time.Sleep(2 * time.Minute)
 		}
@@ -132,8 +132,8 @@ func TestRevivedTaskCountsItsChildren(t *testing.T) {
 	})
 }
 
-// A session whose task has expired can still be resumed by its id, so the id is
-// in use.
+// A session whose task has expired can still be resumed by its id, so no new session may
+// get the same id.
 func TestSessionOfAnExpiredTaskIsInUse(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &goRunner{run: works(time.Second)}

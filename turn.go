@@ -19,18 +19,24 @@ type sight struct {
 	calls    map[callKey]*toolCall // tool calls seen in messages
 	open     map[string]*toolCall  // tool calls in flight, keyed by the agent's ids
 	prog     progress              // progress in all turns
+	counted  spent                 // part of prog that was counted towards budgets; see state_budget.go
+	base     spent                 // the same at the beginning of the turn
 	flying   int                   // number of tool calls in flight
 	thought  string                // reasoning of the last turn that had any
 	thinks   strings.Builder       // pieces of a runner's reasoning
 	reported bool                  // a runner has reported something
-	pieces   strings.Builder       // pieces of a runner's text; there may be thousands of a few bytes each
+	knownTo  int64                 // time up to which all tool calls are known
+	before   int                   // number of tool calls in earlier turns
+	repeats  repeats               // latest tool calls that were equal
+	compacts int                   // compactions in a row without an answer or a tool call
+	pieces   strings.Builder       // pieces of a runner's text; there can be thousands of pieces of a few bytes each
 
 	c        judged
-	lookAt   int64        // latest time of the next poll; 0 means the next sweep
+	lookAt   int64        // time by which the session must be polled again; 0 means that the next sweep is early enough
 	looking  bool         // a goroutine is polling the session
 	again    bool         // another poll was requested during the current one
 	answered int64        // time at which the client last reported the status
-	lost     bool         // a later status query did not return the status
+	lost     bool         // a status query after "answered" did not return the status
 	lostWhy  string       // error of that query
 	polled   int64        // time at which a poll was last judged
 	said     SessionState // status in the event that requested the next poll
@@ -43,16 +49,18 @@ type sight struct {
 
 	todosLive bool // events report the todos
 	doubted   bool // events reported a bad end, so the messages were requested once more before the verdict
+	foreign   bool // the turn began in an earlier process
 }
 
 // nothingSeen is the sight of every attempt that has shown nothing yet. The attempts share it,
 // because most runners in a burst of short tasks never show anything. It is never written to.
 var nothingSeen sight
 
-// seen returns the attempt's own sight. If the attempt still shares nothingSeen, seen creates one.
+// seen returns the attempt's own sight. If the attempt still shares nothingSeen, the attempt then
+// gets a sight of its own.
 func (a *attempt) seen() *sight {
 	if a.sight == &nothingSeen {
-		a.sight = &sight{}
+		a.sight = &sight{repeats: repeats{most: a.t.st.cfg.RepeatedCalls}}
 	}
 	return a.sight
 }
@@ -63,7 +71,7 @@ type judged struct {
 	needsTodos bool
 }
 
-// turn is the part of a sight that begins anew with every turn.
+// turn is the part of a sight that is reset when a turn begins.
 type turn struct {
 	msgs     map[string]seenMessage
 	count    int
@@ -75,7 +83,7 @@ type turn struct {
 	text     string // text of the newest message that has a text
 	textAt   int    // index of that message
 	newest   int    // index of the agent's newest message
-	from     int    // index of the last prompt; messages before it are older
+	from     int    // index of the last prompt; earlier messages do not answer it
 	finger   uint64 // fingerprint of all messages; changes whenever a message changes
 	afterUse bool   // a tool call followed the text, so the next text replaces it
 }
@@ -97,7 +105,7 @@ type hint struct {
 }
 
 // maxOld is the number of messages of earlier turns whose ids are kept. If there are more when a
-// turn begins, only the ids from the turn right before it are kept.
+// turn begins, only the ids from the turn right before that turn are kept.
 const maxOld = 1000
 
 // pastMessages are hashes of the ids of a session's last messages. An abort or a slow server may
@@ -124,6 +132,7 @@ func (s *sight) begin(promptID string, now int64) {
 		s.isOld(id)
 	}
 	s.turn = turn{}
+	s.base = s.counted
 	s.pieces.Reset()
 	s.thinks.Reset()
 	s.forgetCalls()
@@ -131,7 +140,9 @@ func (s *sight) begin(promptID string, now int64) {
 	s.c = judged{counters: counters{began: now, changed: now}}
 	s.answered, s.lookAt, s.again, s.said = now, 0, false, SessionUnknown
 	s.lost, s.lostWhy = false, ""
-	s.todos, s.todosAt, s.todosLive, s.doubted = 0, 0, false, false
+	s.repeats.reset()
+	s.todos, s.todosAt, s.todosLive, s.doubted, s.foreign = 0, 0, false, false, false
+	s.knownTo, s.before, s.compacts = now, s.prog.toolCalls, 0
 }
 
 // readAfresh forgets the messages of the turn, because all messages of the session are about to be
@@ -141,14 +152,27 @@ func (s *sight) readAfresh() {
 		s.prog.usage = s.prog.usage.minus(seen.usage)
 		delete(s.msgs, id)
 	}
+	s.uncount()
+	s.turn, s.knownTo = turn{msgs: s.msgs}, longAgo
+}
+
+// uncount takes back the calls of the turn, because their messages are about to be read again, or
+// belong to an earlier turn.
+func (s *sight) uncount() {
 	counted := map[*toolCall]bool{}
 	for _, call := range s.calls {
 		counted[call] = true
 	}
 	s.prog.toolCalls -= len(counted)
+	if len(counted) > 0 {
+		s.knownTo = longAgo // it is not known when the calls began
+	}
 	s.forgetCalls()
-	s.turn = turn{msgs: s.msgs}
+	s.repeats.reset()
 }
+
+// longAgo is before every time of the manager. The sum of it and a time does not overflow.
+const longAgo = math.MinInt64 / 2
 
 // isOld records that a message belongs to an earlier turn.
 func (s *sight) isOld(id string) {
@@ -160,49 +184,72 @@ func (s *sight) isOld(id string) {
 
 func (s *sight) inFlight() int { return s.flying }
 
-// toolCall is one call of a tool.
-type toolCall struct{ state ToolState }
+// toolCall is one call to a tool.
+type toolCall struct {
+	state ToolState
+	name  string
+	input Digest
+	began int64 // earliest time at which the call can have begun
+}
 
-// callKey identifies a call in the messages of a turn. The id alone does not identify it, because
-// some model servers give every call the same id.
+// newCall returns the record of a call that is seen for the first time. If the call has ended
+// already, it can have begun at any time since the calls were last known.
+func (s *sight) newCall(t MessageTool, now int64) *toolCall {
+	call := &toolCall{state: ToolDone, name: t.Name, began: now}
+	if !t.State.InFlight() {
+		call.began = s.knownTo
+	}
+	return call
+}
+
+// callKey identifies a call in the messages of a turn. The id alone does not identify a call,
+// because some model servers give every call the same id.
 type callKey struct {
 	message, id string
 	n           int // index among the message's calls with this id
 }
 
-// tool records the state of a tool call and reports whether the call is new. The id of a call that
-// has ended stands for a new call when it is used again.
-func (s *sight) tool(t MessageTool) (isNew bool) {
+// tool records the state of a tool call and reports whether the call is new. If the id of an ended
+// call is used again, it stands for a new call.
+func (s *sight) tool(t MessageTool, now int64) (isNew bool) {
 	call := s.open[t.ID]
 	if isNew = call == nil; isNew {
-		call = &toolCall{state: ToolDone}
+		call = s.newCall(t, now)
 	}
-	s.callState(call, t)
+	s.callState(call, t, isNew, now)
 	return isNew
 }
 
 // messageTool does the same as tool, for the n-th call with this id in a message. A message may be
 // read many times, and its calls are then not new.
-func (s *sight) messageTool(message string, n int, t MessageTool) (isNew bool) {
+func (s *sight) messageTool(message string, n int, t MessageTool, now int64) (isNew bool) {
 	key := callKey{message, t.ID, n}
 	call := s.calls[key]
 	if call == nil {
-		// The result of a call may be in a message of its own.
+		// The result of a call can be in a separate message.
 		if call = s.open[t.ID]; call == nil || n > 0 || t.State.InFlight() {
-			isNew, call = true, &toolCall{state: ToolDone}
+			isNew, call = true, s.newCall(t, now)
 		}
 		if s.calls == nil {
 			s.calls = map[callKey]*toolCall{}
 		}
 		s.calls[key] = call
 	}
-	s.callState(call, t)
+	s.callState(call, t, isNew, now)
 	return isNew
 }
 
-// callState sets the state of a call and updates the set and the number of calls in flight.
-func (s *sight) callState(call *toolCall, t MessageTool) {
-	switch was, is := call.state.InFlight(), t.State.InFlight(); {
+// callState sets the state of a call and updates the set and the number of calls in flight. When
+// the call ends, callState compares it with the calls before it.
+func (s *sight) callState(call *toolCall, t MessageTool, isNew bool, now int64) {
+	if t.Input != 0 {
+		call.input = t.Input
+	}
+	was, is := call.state.InFlight(), t.State.InFlight()
+	if !is && (was || isNew) {
+		s.repeats.ended(call, t, now)
+	}
+	switch {
 	case is && !was:
 		s.flying++
 		if s.open == nil {
@@ -255,13 +302,13 @@ func (s *sight) message(seed maphash.Seed, msg *Message, p *progress, now int64)
 	return true
 }
 
-// prompted handles a user message. Only later messages count as an answer to it. prompted returns
-// the index of the message in the turn.
+// prompted handles a user message. Only later messages count as an answer to that message. The
+// result is the index of the message in the turn.
 func (s *sight) prompted(msg *Message, index int, p *progress) int {
 	if msg.PromptID == s.promptID && s.promptID != "" {
 		// Messages before our own prompt belong to an earlier turn.
 		for id, seen := range s.msgs {
-			if seen.told == 0 { // a message that an event reported may be the answer, so only others are old
+			if seen.told == 0 { // no event has reported the message, so it belongs to an earlier turn
 				s.isOld(id)
 				continue
 			}
@@ -270,7 +317,7 @@ func (s *sight) prompted(msg *Message, index int, p *progress) int {
 		}
 		fresh := turn{msgs: map[string]seenMessage{}, count: 1, finger: s.finger}
 		s.turn = fresh
-		s.forgetCalls()
+		s.uncount()
 		return 0
 	}
 	s.output, s.begun, s.finished, s.stop, s.err = false, false, false, StopUntold, ""
@@ -287,8 +334,24 @@ func (s *sight) toldBy(id string, now int64) {
 }
 
 // wasTold reports whether an event reported the message after the given time. If a read of the
-// messages began at that time, its version of the message is then out of date.
+// messages began at the given time and such an event followed, the read may have returned an older
+// version of the message.
 func (s *sight) wasTold(id string, since int64) bool { return s.msgs[id].told > since }
+
+// wrote records a piece of a runner's text.
+func (s *sight) wrote(piece string, now int64) {
+	if !mdtext.Invisible(piece) {
+		s.compacts = 0
+		if s.afterUse { // text after a tool call replaces the text before it
+			s.pieces.Reset()
+			s.afterUse = false
+		}
+	}
+	s.pieces.WriteString(mdtext.Head(piece, maxTurnText-s.pieces.Len()))
+	s.text = s.pieces.String()
+	s.output = true
+	s.prog.lastText, s.prog.lastTextA = mdtext.Tail(s.text, glimpse), now
+}
 
 func (s *sight) agentMessage(index int, msg *Message, p *progress, now int64) {
 	if index >= s.from && (msg.Text != "" || msg.Reasoning != "" || len(msg.Tools) > 0) {
@@ -299,7 +362,7 @@ func (s *sight) agentMessage(index int, msg *Message, p *progress, now int64) {
 		same = make(map[string]int, len(msg.Tools))
 	}
 	for _, t := range msg.Tools {
-		if s.messageTool(msg.ID, same[t.ID], t) {
+		if s.messageTool(msg.ID, same[t.ID], t, now) {
 			p.toolCalls++
 		}
 		p.lastTool = t.Name
@@ -346,11 +409,11 @@ func (u Usage) plus(v Usage) Usage {
 }
 
 func (u Usage) minus(v Usage) Usage {
-	return Usage{u.InputTokens - v.InputTokens, u.OutputTokens - v.OutputTokens, u.Cost - v.cost()}
+	return Usage{u.InputTokens - v.InputTokens, u.OutputTokens - v.OutputTokens, u.cost() - v.cost()}
 }
 
 // cost returns u.Cost, or 0 if u.Cost is not a finite number. A value that is not finite could not
-// be subtracted again, and JSON has no form for it.
+// be subtracted again, and JSON cannot represent it.
 func (u Usage) cost() float64 {
 	if math.IsNaN(u.Cost) || math.IsInf(u.Cost, 0) {
 		return 0
@@ -364,8 +427,8 @@ const glimpse = 200
 // maxTurnText is the maximum size of the text that is collected from a runner's reports.
 const maxTurnText = maxResultUnreadable + 4
 
-// reporter returns the reporter of the turn that begins. Each turn has its own, so that late
-// reports of an earlier turn are dropped.
+// reporter returns the reporter of the turn that is about to begin. Each turn has its own, so that
+// late reports from an earlier turn are dropped.
 func (a *attempt) reporter() *Reporter {
 	if a.turn == 1 && a.rep.a == nil { // a.rep.a is set if the call is repeated
 		a.rep.a, a.rep.turn = a, 1

@@ -14,8 +14,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// When a task is resumed, neither the answer of the earlier turn, nor a late event
-// of that turn, nor its time limit may end the new attempt.
+// When a task is resumed, three things must not end the new attempt: the answer of the
+// earlier turn, a late event from that turn, and its time limit.
 func TestAResumedTaskIsNotEndedByItsPast(t *testing.T) {
 	for name, hides := range map[string]bool{"prompts are told": false, "prompts are not told": true} {
 		t.Run(name, func(t *testing.T) {
@@ -33,7 +33,7 @@ func TestAResumedTaskIsNotEndedByItsPast(t *testing.T) {
 				require.NoError(t, err)
 				synctest.Wait()
 				f.put(session, bgagent.Message{ID: first, Text: "first answer, changed late", Finished: true, Stop: bgagent.StopEndOfTurn})
-				m.Observe(idle(session))            // a late event of the earlier turn
+				m.Observe(idle(session))            // a late event from the earlier turn
 				f.set(session, bgagent.SessionIdle) // the new turn does not begin at once
 				time.Sleep(8 * time.Second)
 				require.Equal(t, bgagent.Running, get(t, m, id).Status)
@@ -54,8 +54,8 @@ func TestAResumedTaskIsNotEndedByItsPast(t *testing.T) {
 	}
 }
 
-// A task gets a second turn with the notice about its own tasks. The answer of the
-// first turn must not end the second one.
+// A task gets a second turn with the notice about its own tasks. The answer of the first
+// turn must not end the second turn.
 func TestASecondTurnIsNotEndedByTheFirst(t *testing.T) {
 	for name, hides := range map[string]bool{"prompts are told": false, "prompts are not told": true} {
 		t.Run(name, func(t *testing.T) {
@@ -81,7 +81,7 @@ func TestASecondTurnIsNotEndedByTheFirst(t *testing.T) {
 				require.Len(t, f.prompted(), 3)
 				require.NotNil(t, f.prompted()[2].Notice)
 				f.put(session, bgagent.Message{ID: first, Text: "I have sent for help, changed late", Finished: true, Stop: bgagent.StopEndOfTurn})
-				m.Observe(idle(session)) // a late event of the first turn
+				m.Observe(idle(session)) // a late event from the first turn
 				f.do(func() { f.sessions[session].state = bgagent.SessionIdle })
 				time.Sleep(4 * time.Second)
 				require.Equal(t, bgagent.Running, get(t, m, id).Status, "nothing has been answered yet")
@@ -133,7 +133,7 @@ func TestAnAnswerThatNobodySawIsNotTheNextOne(t *testing.T) {
 				_, err = m.Resume(t.Context(), root, id, bgagent.ResumeInput{Prompt: "again"})
 				require.NoError(t, err)
 				synctest.Wait()
-				m.Observe(idle(session)) // a late event of the earlier turn
+				m.Observe(idle(session)) // a late event from the earlier turn
 				f.set(session, bgagent.SessionIdle)
 				time.Sleep(4 * time.Second)
 				require.Equal(t, bgagent.Running, get(t, m, id).Status, get(t, m, id).Result)
@@ -152,7 +152,7 @@ func TestTheEchoOfAnAbortDoesNotDecideMinutesLater(t *testing.T) {
 		_, err = m.Resume(t.Context(), root, id, bgagent.ResumeInput{Prompt: "again"})
 		require.NoError(t, err)
 		time.Sleep(20 * time.Millisecond)
-		m.Observe(hostError(session, bgagent.StopAborted)) // a late event of the earlier turn
+		m.Observe(hostError(session, bgagent.StopAborted)) // a late event from the earlier turn
 		m.Observe(idle(session))
 		time.Sleep(time.Minute)
 		f.put(session, bgagent.Message{ID: "a", Text: "the answer", Finished: true}) // the client reports no stop reasons
@@ -225,7 +225,7 @@ func (f longServer) Messages(ctx context.Context, s string, c bgagent.Cursor, ma
 func TestALongSessionCanBeResumed(t *testing.T) {
 	f := newServer()
 	bubble(t, longServer{f}, bgagent.Config{}, func(t *testing.T, m *bgagent.BackgroundManager) {
-		m.Observe(bgagent.HostEvent{Kind: bgagent.HostStreamUp}) // with complete events, no messages are read
+		m.Observe(bgagent.HostEvent{Kind: bgagent.HostStreamUp}) // as long as no events are lost, the manager does not read messages
 		id, s := turnOn(t, m, "p")
 		f.say(s, "one")
 		for i := range f.session(s).messages {
@@ -286,7 +286,7 @@ func TestAnErrorThatTheAgentGotOverDoesNotDecide(t *testing.T) {
 		_, err = m.Resume(t.Context(), root, id, bgagent.ResumeInput{Prompt: "q"})
 		require.NoError(t, err)
 		time.Sleep(time.Second)
-		m.Observe(bgagent.HostEvent{Kind: bgagent.HostError, Session: s, Stop: bgagent.StopAborted}) // a late event of the earlier turn
+		m.Observe(bgagent.HostEvent{Kind: bgagent.HostError, Session: s, Stop: bgagent.StopAborted}) // a late event from the earlier turn
 		time.Sleep(3 * time.Second)
 		f.put(s, bgagent.Message{ID: "new", Text: "working"})
 		time.Sleep(1200 * time.Millisecond)

@@ -8,7 +8,7 @@ import (
 )
 
 // DetectUltrawork reports whether a prompt asks for ultrawork mode with the word "ultrawork" or
-// "ulw". A host can then switch its behaviour; the library itself does nothing.
+// "ulw". A host can then change its behaviour. The library itself does not react to these words.
 //
 // Case does not matter. The word must stand by itself:
 //
@@ -114,7 +114,8 @@ func paragraphs(s string) []string {
 }
 
 // fenceMark returns the three or more backquotes or tildes at the start of a line, and the rest of
-// the line without blanks around it. If the line has no such mark, both results are empty.
+// the line without surrounding white space. If the line does not begin with a mark, both results
+// are empty.
 func fenceMark(line string) (mark, info string) {
 	for _, c := range []string{"`", "~"} {
 		info = strings.TrimLeft(line, c)
@@ -125,8 +126,8 @@ func fenceMark(line string) (mark, info string) {
 	return "", ""
 }
 
-// withoutSpans replaces each code span with a blank. A code span lies between two runs of
-// backquotes of the same length. A run without a partner is text.
+// withoutSpans replaces each code span with a space. A code span lies between two runs of
+// backquotes of the same length. A run without a matching run is text.
 func withoutSpans(s string) string {
 	var runs [][2]int // start and end of each run
 	for i := 0; i < len(s); i++ {

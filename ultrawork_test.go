@@ -35,7 +35,8 @@ func TestUltraworkIsNotFoundInsideOtherWordsNamesAndCode(t *testing.T) {
 	}
 }
 
-// Prompts come from people and models. A hostile prompt must not take minutes.
+// Prompts come from people and models. The check of a hostile prompt must not
+// take minutes.
 func TestUltraworkInLargePrompts(t *testing.T) {
 	start := time.Now()
 	var runs strings.Builder

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// Functions that wait until tasks have ended or become quiet.
+// The functions below wait until tasks have ended or become quiet.
 
 func newWaiter() waiter { return waiter{ch: make(chan struct{}, 1)} }
 
@@ -51,20 +51,36 @@ func waitFor(ctx context.Context, ch <-chan struct{}, d time.Duration) error {
 	return nil
 }
 
-// Wait waits until all of the tasks have ended or, with [WaitAny], until at least one of them has.
-// It returns the current state of all the tasks. For each task, it waits for the attempt that is
-// the latest when Wait is called.
+// Wait waits until all of the tasks have ended or, with [WaitAny], until at least one of them has
+// ended. It returns the current state of all the tasks. For each task, it waits for the attempt
+// that is the latest when Wait is called.
 //
 // If the caller is itself a task, waiting longer could deadlock: the caller holds a slot while it
-// waits, and the other tasks may need that slot. Wait then returns [ErrGoesOn] with the tasks. With
-// WaitAny, it does so as soon as none of the live tasks holds a slot. With WaitAll, it does so as
-// soon as one of the live tasks holds no slot. If ctx ends first, Wait returns the error of ctx
-// with the tasks. Wait returns no error for a task that failed or was cancelled: check Task.Status.
+// waits, and the other tasks may need that slot. In that case, Wait returns [ErrGoesOn] with the
+// tasks. With WaitAny, this happens as soon as none of the live tasks holds a slot. With WaitAll,
+// it happens as soon as one of the live tasks has no slot. If ctx ends first, Wait returns the
+// error of ctx with the tasks. Wait returns no error for a task that failed or was cancelled: check
+// Task.Status.
+//
+// All other errors come without tasks. The error is an [*InputError] if there is no id or the mode
+// is wrong. Otherwise it matches [ErrUnknownTask], [ErrExpired] or [ErrNotDescendant].
+//
+// With [Config].Store, a task counts as ended once its end is durable in the store. If ctx ends
+// while a task has ended but its end is not durable, the error matches both [ErrStore] and the
+// error of ctx. The same applies to Run.
 //
 // Wait does not settle notices. They are still owed, and [BackgroundManager.Close] names them. To
 // settle them, read each task with [BackgroundManager.Read], or take the notices with
 // [BackgroundManager.TakeNotice].
 func (m *BackgroundManager) Wait(ctx context.Context, by Caller, mode WaitMode, ids ...string) ([]Task, error) {
+	m.heard(by.Session)
+	return m.wait(ctx, by, mode, ids...)
+}
+
+func (m *BackgroundManager) wait(ctx context.Context, by Caller, mode WaitMode, ids ...string) ([]Task, error) {
+	if err := m.start(ctx); err != nil && ctx.Err() == nil { // if ctx has ended, the tasks are returned as they are
+		return nil, fmt.Errorf("bgagent: wait: %w", err)
+	}
 	if len(ids) == 0 {
 		return nil, fmt.Errorf("bgagent: wait: %w", &InputError{"ids", "are missing; Wait needs the id of at least one task"})
 	}
@@ -83,8 +99,12 @@ func (m *BackgroundManager) Wait(ctx context.Context, by Caller, mode WaitMode, 
 		var done bool
 		ended := ctx.Err()
 		m.view(func(st *state) {
-			if done, err = x.done(st); !done && ended != nil {
-				done, err = true, ended
+			switch done, err = x.done(st); {
+			case done:
+			case ended != nil:
+				done, err = true, st.notStored(ended, x.tasks...)
+			case st.leavesTasks():
+				done, err = true, ErrSuspended
 			}
 			if done {
 				for _, t := range x.tasks {
@@ -99,7 +119,7 @@ func (m *BackgroundManager) Wait(ctx context.Context, by Caller, mode WaitMode, 
 	}
 }
 
-// waiting is one call of Wait.
+// waiting is one call to Wait.
 type waiting struct {
 	by    Caller
 	mode  WaitMode
@@ -123,14 +143,20 @@ func (x *waiting) begin(st *state, ids []string) error {
 	return nil
 }
 
-func (x *waiting) over(i int) bool { return x.tasks[i].no != x.no[i] || !x.tasks[i].live() }
+func (x *waiting) over(st *state, i int) bool {
+	x.no[i] = x.tasks[i].followed(x.no[i])
+	return x.tasks[i].no != x.no[i] || st.hasEnded(x.tasks[i])
+}
 
 func (x *waiting) done(st *state) (bool, error) {
-	for x.ended < len(x.tasks) && x.over(x.ended) {
+	for x.ended < len(x.tasks) && x.over(st, x.ended) {
 		x.ended++
 	}
 	if x.ended == len(x.tasks) || x.mode == WaitAny && x.ended > 0 {
 		return true, nil
+	}
+	if err := st.notStored(nil, x.tasks...); err != nil {
+		return true, err
 	}
 	isTask := st.isTask(x.by)
 	if x.mode == WaitAll && !isTask {
@@ -138,14 +164,14 @@ func (x *waiting) done(st *state) (bool, error) {
 	}
 	turns, live := 0, 0
 	for i := x.ended; i < len(x.tasks); i++ {
-		if x.over(i) {
+		if x.over(st, i) {
 			if x.mode == WaitAny {
 				return true, nil
 			}
 			continue
 		}
 		live++
-		if x.tasks[i].inTurn() {
+		if x.tasks[i].inTurn() || !x.tasks[i].live() { // the task has ended and needs no slot while its end is being written
 			turns++
 		}
 	}
@@ -155,13 +181,18 @@ func (x *waiting) done(st *state) (bool, error) {
 	return false, nil
 }
 
-// Quiet waits until the task has ended and everything that it started has stopped. That may be
+// Quiet waits until the task has ended and everything that it started has stopped. This can be
 // shortly after the end of the task. A host should call Quiet before it frees the task's directory.
 //
 // If ctx ends first, Quiet returns the error of ctx. The error matches [ErrClosed] if Close has
 // returned and the session may still run. It matches [ErrNotStopped] if the task's record has
-// expired and the session may still run: then it is no longer possible to wait for it.
+// expired and the session may still run. In that case, the manager can no longer wait for the
+// session. It matches [ErrUnknownTask] if there is no such task. For any other expired task, Quiet
+// returns nil.
 func (m *BackgroundManager) Quiet(ctx context.Context, id string) error {
+	if err := m.start(ctx); err != nil {
+		return err
+	}
 	w := newWaiter()
 	var t *task
 	var err error
@@ -184,7 +215,7 @@ func (m *BackgroundManager) Quiet(ctx context.Context, id string) error {
 	defer m.leave(&w, t)
 	for {
 		var quiet, forgotten bool
-		m.view(func(*state) { quiet, forgotten = !t.live() && t.run == nil, t.is(flagForgotten) })
+		m.view(func(st *state) { quiet, forgotten = st.hasEnded(t) && t.run == nil, t.is(flagForgotten) })
 		switch {
 		case forgotten: // start again with its tombstone, or with the record of a later attempt
 			return m.Quiet(ctx, id)
@@ -196,39 +227,50 @@ func (m *BackgroundManager) Quiet(ctx context.Context, id string) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-m.base.Done():
-			return fmt.Errorf("bgagent: quiet: task %s may still be running: %w", id, ErrClosed)
+			return fmt.Errorf("bgagent: quiet: task %s may still be running: %w", id, context.Cause(m.base))
 		}
 	}
 }
 
-// Run launches a task in the foreground: it waits until the task has ended and returns it. The time
-// to live does not apply to the task while Run waits. Its notice counts as read. Run returns no
-// error if the task failed or was cancelled: check Task.Status.
+// Run launches a task in the foreground: it waits until the task has ended, and returns the task.
+// The time to live does not apply to the task while Run waits. The notice about the task counts as
+// read. Run returns no error if the task failed or was cancelled: check Task.Status.
 //
 // If ctx is cancelled, Run cancels the task and returns the error of ctx. Run returns [ErrGoesOn]
 // in two cases. Either the deadline of ctx has passed, or the caller is itself a task and waiting
-// longer could deadlock, because the new task is queued or waits for tasks of its own. The task
-// then continues in the background, and its end will be reported by a notice. Run returns the task
-// together with these errors. All other errors are those of [BackgroundManager.Launch].
+// longer could deadlock, because the new task is queued or waits for its own tasks. The task then
+// continues in the background, and its end will be reported by a notice. Run returns the task
+// together with these errors. If the task ends and its record expires before Run begins to wait, the
+// error matches [ErrExpired]. All other errors are those of [BackgroundManager.Launch].
 func (m *BackgroundManager) Run(ctx context.Context, by Caller, in LaunchInput) (Task, error) {
+	m.heard(by.Session)
+	return m.run(ctx, by, in, nil)
+}
+
+func (m *BackgroundManager) run(ctx context.Context, by Caller, in LaunchInput, out *handing) (Task, error) {
 	s, err := m.launch(ctx, by, in, true)
 	if err != nil {
 		return s, err
 	}
-	return m.foreground(ctx, by, s)
+	return m.foreground(ctx, by, s, out)
 }
 
 // RunResume resumes a task, as [BackgroundManager.Resume] does, and waits until it has ended, as
 // [BackgroundManager.Run] does.
 func (m *BackgroundManager) RunResume(ctx context.Context, by Caller, ref string, in ResumeInput) (Task, error) {
+	m.heard(by.Session)
+	return m.runResume(ctx, by, ref, in, nil)
+}
+
+func (m *BackgroundManager) runResume(ctx context.Context, by Caller, ref string, in ResumeInput, out *handing) (Task, error) {
 	s, err := m.resume(ctx, by, ref, in, true)
 	if err != nil {
 		return s, err
 	}
-	return m.foreground(ctx, by, s)
+	return m.foreground(ctx, by, s, out)
 }
 
-func (m *BackgroundManager) foreground(ctx context.Context, by Caller, s Task) (Task, error) {
+func (m *BackgroundManager) foreground(ctx context.Context, by Caller, s Task, out *handing) (Task, error) {
 	w := newWaiter()
 	w.no = s.Attempt
 	var t *task
@@ -244,7 +286,7 @@ func (m *BackgroundManager) foreground(ctx context.Context, by Caller, s Task) (
 	for {
 		done := false
 		left := callGoesOn
-		err := ctx.Err() // outside the lock, because a context may be the host's code
+		err := ctx.Err() // called outside the lock, because the host may have implemented the context
 		switch {
 		case errors.Is(err, context.DeadlineExceeded):
 			left = callTimedOut
@@ -252,9 +294,17 @@ func (m *BackgroundManager) foreground(ctx context.Context, by Caller, s Task) (
 			left = callCancelled
 		}
 		var why callEnd
-		m.update(func(st *state, now int64) { s, done, why = st.foreground(left, by, t, &w, now) })
+		m.update(func(st *state, now int64) {
+			if s, done, why = st.foreground(left, by, t, &w, out, now); done {
+				err = st.notStored(err, t)
+			}
+		})
 		switch {
 		case !done:
+		case errors.Is(err, ErrStore):
+			return s, fmt.Errorf("bgagent: run: task %s: %w", s.ID, err)
+		case why == callSuspended:
+			return s, fmt.Errorf("bgagent: run: task %s: %w", s.ID, ErrSuspended)
 		case why == callTimedOut:
 			return s, fmt.Errorf("bgagent: run: task %s: %w", s.ID, ErrGoesOn)
 		case why == callCancelled:

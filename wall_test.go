@@ -18,9 +18,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// The tests in this file check the wall around the state: its files must not use
-// hosts, clocks, goroutines or wording. An update may only note its effects, so that
-// a store can hold them back until the update is durable.
+// The tests in this file check the wall around the state: its files must not use hosts,
+// clocks, goroutines or wording. An update must only note its effects. They are performed
+// after the lock is released.
 
 // stateImports are the packages that the state's files may import.
 var stateImports = []string{"bufio", "cmp", "encoding/base32", "errors", "hash/maphash", "maps", "math", "slices", "strconv", "strings", "time", "github.com/google/uuid", "github.com/bgagent/bgagent/internal/mdtext", "github.com/bgagent/bgagent/internal/slots"}
@@ -107,7 +107,7 @@ func TestTheStateKnowsNothingOfHostsAndClocks(t *testing.T) {
 	require.NoError(t, err)
 	names = slices.DeleteFunc(names, func(n string) bool { return strings.HasSuffix(n, "_test.go") })
 	require.Greater(t, len(names), 10, "the files of the state have other names now")
-	names = append(names, "poller.go", "turn.go") // these files must keep to the same rules
+	names = append(names, "poller.go", "turn.go") // these files must obey the same rules
 	fset := token.NewFileSet()
 	faces := interfaces(t, fset)
 	require.Contains(t, faces, "SessionClient")
@@ -120,7 +120,7 @@ func TestTheStateKnowsNothingOfHostsAndClocks(t *testing.T) {
 	require.Empty(t, found)
 }
 
-// interfaces returns the names of the package's interfaces except grants, which
+// interfaces returns the names of the package's interfaces. It leaves out grants, which
 // the state may hold.
 func interfaces(t *testing.T, fset *token.FileSet) (names []string) {
 	files, err := filepath.Glob("*.go")
@@ -182,10 +182,10 @@ func TestOnlyTheGateTakesTheLock(t *testing.T) {
 	}
 }
 
-// statusWrites returns the places where the files write the status or the cause of
-// a task, however they reach the task, or take the address of either field. Imports
-// are not resolved. If the record that a field belongs to is therefore unknown, the
-// field counts as the task's.
+// statusWrites returns the places where the files write the status or the cause of a
+// task, however they reach the task, or take the address of either field. Imports are not
+// resolved, so the record of a field can be unknown. In that case, the field counts as a
+// field of the task.
 func statusWrites(fset *token.FileSet, files []*ast.File) (out []string) {
 	info := &types.Info{Selections: map[*ast.SelectorExpr]*types.Selection{}, Types: map[ast.Expr]types.TypeAndValue{}}
 	check := types.Config{Error: func(error) {}, Importer: noImports{}}

@@ -2,18 +2,19 @@ package acp
 
 import "strings"
 
-// asides separate the text that an agent program writes itself, such as warnings, from
-// the text of its model. The protocol does not distinguish the two. But if a program gives
-// every piece of a model's message the id of that message, its own text has no id.
+// asides separate the text that an agent program writes itself, such as warnings, from the
+// text of its model. The protocol does not distinguish the two. But if a program gives
+// every piece of a model's message the id of that message, the text of the program itself
+// has no id.
 type asides struct {
 	last string // id of the last piece that had an id
 	told bool   // whether the turn has text with an id
 	text string // text without an id that is held back
 }
 
-// aside records a piece of text, and reports whether the piece is held back. Some
-// programs give an id only to the first piece of a message. Therefore nothing is held
-// back before two pieces in a row have had the same id.
+// aside records a piece of text, and reports whether the piece is held back. Some programs
+// give an id only to the first piece of a message. Therefore nothing is held back until two
+// successive pieces have had the same id.
 func (t *turn) aside(id, text string) bool {
 	a, c := &t.asides, t.s.proc.c
 	if id == "" {
@@ -27,8 +28,8 @@ func (t *turn) aside(id, text string) bool {
 	return false
 }
 
-// settleAsides decides about the text that was held back in a turn: it is the answer if
-// the turn has no other text.
+// settleAsides uses or drops the text that was held back in a turn. If the turn has no
+// other text, the text is the answer.
 func (c *Client) settleAsides(t *turn) {
 	c.mu.Lock()
 	a := t.asides

@@ -10,23 +10,26 @@ import (
 	"strings"
 
 	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/internal/calldigest"
 	sdk "github.com/coder/acp-go-sdk"
 )
 
 // toolCall is a tool call of a turn. Its paths and input are kept while the call is in
-// flight, because a question about the call need not repeat them.
+// flight, because a question about the call does not always repeat them.
 type toolCall struct {
 	tool    bgagent.MessageTool
 	kind    string
 	title   string
 	paths   []string // sorted
 	input   any
-	kept    int  // bytes of paths and input
-	unclear bool // some paths or inputs are not kept or could not be read
+	kept    int  // number of bytes in paths and input
+	unclear bool // whether some paths or inputs are not kept or could not be read
+	result  callResult
 }
 
-// keep stores the paths and the input of the news. The call may grow by at most room
-// bytes. keep returns the number of bytes by which the call has grown.
+// keep stores the paths and the input from n. The argument "room" is the maximum number of
+// bytes by which the call may grow. The result is the number of bytes by which the call has
+// grown.
 func (call *toolCall) keep(n callNews, room int) (grown int) {
 	before := call.kept
 	for _, p := range n.paths {
@@ -47,7 +50,7 @@ func (call *toolCall) keep(n callNews, room int) (grown int) {
 	if more := now - weigh(call.input); call.kept-before+more <= room {
 		call.input = n.input
 		call.kept += more
-	} else { // the input may contain a command that is now unknown
+	} else { // the dropped input can contain a command, which is then unknown
 		call.unclear = true
 	}
 	return call.kept - before
@@ -62,8 +65,8 @@ func (call *toolCall) forget() (freed int) {
 }
 
 const (
-	maxPaths = 1000    // number of paths kept per tool call
-	maxKept  = 8 << 20 // number of bytes of paths and inputs kept for all tool calls of a turn together
+	maxPaths = 1000    // maximum number of paths kept per tool call
+	maxKept  = 8 << 20 // maximum number of bytes of paths and inputs kept for all tool calls of a turn together
 )
 
 // weigh returns the approximate size of a decoded JSON value in bytes.
@@ -83,19 +86,20 @@ func weigh(v any) (n int) {
 	return n + 16
 }
 
-// callNews is the information in one message about a tool call. An empty value means no
-// change.
+// callNews is the information in one message about a tool call. An empty field means that
+// the value has not changed.
 type callNews struct {
 	id, title, kind string
 	status          sdk.ToolCallStatus
 	input           any
 	paths           []string // files that the call concerns
-	begins          bool     // the agent announces a new call
-	unclear         bool     // a part of the message could not be read
+	begins          bool     // whether the agent announces a new call
+	unclear         bool     // whether a part of the message could not be read
+	output          callOutput
 }
 
-// pathsOf returns the files that a tool call concerns. It reads every field that may
-// name a file.
+// pathsOf returns the files that a tool call concerns. It reads every field that can name a
+// file.
 func pathsOf(locations []sdk.ToolCallLocation, content []sdk.ToolCallContent, input any) []string {
 	var paths []string
 	for _, l := range locations {
@@ -116,13 +120,13 @@ func pathsOf(locations []sdk.ToolCallLocation, content []sdk.ToolCallContent, in
 	return slices.Compact(paths)
 }
 
-// pathFields are the input fields that name files in the tools of agents.
+// pathFields are the input fields of agents' tools that hold the names of files.
 var pathFields = []string{
 	"path", "filePath", "file_path", "filepath", "absolute_path", "abs_path", "dir_path", "notebook_path",
 	"source", "destination", "source_path", "destination_path", "old_path", "new_path",
 }
 
-// called applies news about a tool call. The first message about a call may also be an
+// called applies a message about a tool call. The first message about a call can also be an
 // update or a question.
 func (s *session) called(t *turn, n callNews) []report {
 	if n.id == "" {
@@ -149,6 +153,17 @@ func (s *session) called(t *turn, n callNews) []report {
 		call.tool.State = stateOf(n.status)
 	}
 	call.unclear = call.unclear || n.unclear
+	if d := calldigest.InputValue(n.input); d != 0 {
+		call.tool.Input = d
+	}
+	call.result.lost = call.result.lost || n.unclear
+	printed := n.output
+	if call.tool.State.InFlight() {
+		printed.content = nil // before the end of the call, the content describes the call
+	}
+	if call.result.add(printed); !call.tool.State.InFlight() {
+		call.tool.Result = call.result.of()
+	}
 	if t.kept += call.keep(n, maxKept-t.kept); !call.tool.State.InFlight() {
 		t.kept -= call.forget()
 	}
@@ -171,9 +186,9 @@ func (t *turn) hasRoom() bool {
 }
 
 const (
-	maxCalls = 10_000 // number of tool calls kept per turn
-	maxName  = 200    // number of bytes kept from a call's id, and from the kind of its tool
-	maxTitle = 2000   // number of bytes kept from a call's title
+	maxCalls = 10_000 // maximum number of tool calls kept per turn
+	maxName  = 200    // maximum number of bytes kept from a call's id, and from the kind of its tool
+	maxTitle = 2000   // maximum number of bytes kept from a call's title
 )
 
 // short returns the id, or a short substitute for a long id.

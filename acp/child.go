@@ -19,8 +19,8 @@ import (
 const drainTime = time.Second
 
 // baseEnv names the variables of the host's environment that every program gets. Programs
-// cannot do without these variables, and the variables contain no secrets. A name that ends
-// with * stands for all names with that prefix.
+// need these variables, and the variables contain no secrets. A name that ends with *
+// stands for all names with that prefix.
 var baseEnv = []string{
 	"PATH", "HOME", "USER", "LOGNAME", "SHELL", "TERM", "TMPDIR", "TZ", "LANG", "LANGUAGE", "LC_*", "XDG_*",
 	"HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "all_proxy", "no_proxy",
@@ -29,9 +29,9 @@ var baseEnv = []string{
 	"SystemRoot", "SystemDrive", "COMSPEC", "PATHEXT", "TEMP", "TMP", "USERPROFILE", "USERNAME", "APPDATA", "LOCALAPPDATA", "ProgramData", "ProgramFiles*",
 }
 
-// environment returns the environment of programs: the variables of the host that
-// baseEnv or the argument more names, and the variables that more sets. If a variable is
-// set twice, the last value wins.
+// environment returns the environment of programs. It contains the host's variables whose
+// names match an entry of baseEnv or of "more", and the variables that the entries of
+// "more" set. If a variable is set twice, the last value wins.
 func environment(host, more []string) []string {
 	values := map[string]string{}
 	for _, e := range host {
@@ -67,7 +67,7 @@ type child struct {
 	*procs.Program
 	marks procs.Marks
 	ended chan struct{} // closed when the program and everything that it started have ended
-	left  error         // names the processes that could not be ended; set before ended is closed
+	left  error         // names the processes that could not be ended; set before the channel "ended" is closed
 }
 
 // startChild starts a program. A nil file in the spec stands for the null device.
@@ -111,7 +111,7 @@ func (c *child) stop(grace time.Duration) {
 	<-c.ended
 }
 
-// how returns a text that says how the program ended.
+// how returns a text that describes how the program ended.
 func (c *child) how() string {
 	how := "unknown"
 	if s := c.State(); s != nil {

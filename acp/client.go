@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/internal/procs"
 	sdk "github.com/coder/acp-go-sdk"
 )
 
@@ -20,10 +21,11 @@ import (
 type Client struct {
 	cfg    Config
 	env    []string
-	names  []string                 // keys of cfg.Agents, sorted
-	launch func() (*running, error) // starts the program
+	names  []string                                // keys of cfg.Agents, sorted
+	launch func(instance string) (*running, error) // starts the program
+	left   procs.Earlier                           // ends the processes that earlier hosts left running
 
-	ctx    context.Context // ends with Close
+	ctx    context.Context // ends when Close is called
 	cancel context.CancelCauseFunc
 	wg     sync.WaitGroup         // counts the goroutines and the turns
 	told   atomic.Pointer[string] // name that the agent has reported, quoted
@@ -32,13 +34,13 @@ type Client struct {
 	// goroutine that holds mu calls no function of the host and does not wait.
 	mu       sync.Mutex
 	closed   bool
-	proc     *process              // process that gets new sessions; nil if there is none
-	starting *start                // current start of the program; nil if there is none
+	proc     map[string]*process   // processes that get new sessions, by instance; see the method "instance"
+	starting map[string]*start     // current starts of the program, by instance
 	all      map[*process]struct{} // processes that have not ended
 	sessions map[string]*session
 
-	tellsUsage bool // the agent has reported the tokens of a turn
-	repeatsIDs bool // the agent gives each piece of a message the message's id
+	tellsUsage bool // whether the agent has reported the tokens of a turn
+	repeatsIDs bool // whether the agent sends the message's id with each piece of a message
 }
 
 var (
@@ -63,7 +65,7 @@ func New(cfg Config) (*Client, error) {
 	}
 	c := &Client{
 		cfg: cfg, env: environment(os.Environ(), cfg.Env), names: slices.Sorted(maps.Keys(cfg.Agents)),
-		all: map[*process]struct{}{}, sessions: map[string]*session{},
+		proc: map[string]*process{}, starting: map[string]*start{}, all: map[*process]struct{}{}, sessions: map[string]*session{},
 	}
 	c.cfg.Agents = maps.Clone(cfg.Agents)
 	c.ctx, c.cancel = context.WithCancelCause(context.Background())
@@ -71,9 +73,9 @@ func New(cfg Config) (*Client, error) {
 	return c, nil
 }
 
-// Close ends the agent processes, everything that they have started, and the running
-// turns. It returns when no process is left, at the latest a little after
-// Config.CloseGrace. A second call waits as well. Close the manager first; otherwise its
+// Close ends the agent processes, everything that they have started, and the running turns.
+// It returns when no process is left. This takes at most slightly longer than
+// Config.CloseGrace. A second call also waits. Close the manager first; otherwise its
 // running tasks are interrupted.
 func (c *Client) Close() error {
 	c.mu.Lock()
@@ -88,18 +90,19 @@ func (c *Client) Close() error {
 	return nil
 }
 
-// start is one start of the program. Several callers may wait for it.
+// start is one start of the program. Several callers can wait for it.
 type start struct {
 	done chan struct{}
 	p    *process
 	err  error
 }
 
-// ready returns a process that takes new sessions. If there is none, it starts a process.
-func (c *Client) ready(ctx context.Context) (*process, error) {
+// ready returns a process of the instance that accepts new sessions. If the client has no such
+// process, the method starts one.
+func (c *Client) ready(ctx context.Context, instance string) (*process, error) {
 	for {
 		c.mu.Lock()
-		p, st := c.proc, c.starting
+		p, st := c.proc[instance], c.starting[instance]
 		switch {
 		case c.closed:
 			c.mu.Unlock()
@@ -107,8 +110,8 @@ func (c *Client) ready(ctx context.Context) (*process, error) {
 		case p != nil:
 		case st == nil:
 			st = &start{done: make(chan struct{})}
-			c.starting = st
-			c.wg.Go(func() { c.run(st) })
+			c.starting[instance] = st
+			c.wg.Go(func() { c.run(st, instance) })
 		}
 		c.mu.Unlock()
 		var wait <-chan struct{}
@@ -133,23 +136,23 @@ func (c *Client) ready(ctx context.Context) (*process, error) {
 
 // run starts the program. The start continues if its caller stops waiting, because the
 // next caller needs the program too.
-func (c *Client) run(st *start) {
+func (c *Client) run(st *start, instance string) {
 	ctx, cancel := context.WithTimeoutCause(c.ctx, c.cfg.StartTimeout, errSlowStart)
 	defer cancel()
-	p, err := c.startProcess(ctx)
+	p, err := c.startProcess(ctx, instance)
 	c.mu.Lock()
 	if st.p, st.err = p, err; err != nil {
 		st.err = fmt.Errorf("acp: starting the agent %s: %w", c.program(), err)
 	} else if _, alive := c.all[p]; alive {
-		c.proc = p
+		c.proc[instance] = p
 	}
-	c.starting = nil
+	delete(c.starting, instance)
 	c.mu.Unlock()
 	close(st.done)
 }
 
 // program returns the name of the agent for messages. If the agent has not reported its
-// name, program returns the name of the executable.
+// name, the result is the name of the executable.
 func (c *Client) program() string {
 	if name := c.told.Load(); name != nil {
 		return *name

@@ -17,8 +17,8 @@ type shellCommand struct {
 var commandFields = []string{"command", "cmd", "argv", "commands", "commandline", "command_line", "shell_command", "shellcommand", "script"}
 
 const (
-	maxCommands = 100 // number of commands in an input; an input with more commands counts as unreadable
-	maxNested   = 5   // number of levels in an input; a deeper input counts as unreadable
+	maxCommands = 100 // maximum number of commands in an input; an input with more commands counts as unreadable
+	maxNested   = 5   // maximum number of levels in an input; a deeper input counts as unreadable
 )
 
 // commandsIn returns the commands at all levels of a tool's input, and whether all of
@@ -122,8 +122,8 @@ func commandOf(argv []string) shellCommand {
 	return c
 }
 
-// shells are programs that run a script in their arguments. runners are programs that
-// run another command in their arguments.
+// shells are programs that run a script from their arguments. runners are programs that run
+// another command from their arguments.
 var (
 	shells  = []string{"sh", "bash", "zsh", "dash", "ash", "ksh", "fish", "pwsh", "powershell", "cmd"}
 	runners = []string{"sudo", "doas", "env", "nohup", "time", "command", "builtin", "exec", "nice", "ionice", "xargs", "timeout", "stdbuf", "setsid", "busybox", "eval",
@@ -136,9 +136,9 @@ func baseOf(program string) string {
 	return strings.TrimSuffix(name, ".exe")
 }
 
-// joints are the characters that separate commands in a shell or redirect to a file. They
-// also count inside quotation marks, where they are plain text for a shell. It does no
-// harm to take one command for several.
+// joints are the characters that separate commands in a shell, redirect input or output, or
+// begin a command substitution. They also count inside quotation marks, where a shell treats
+// most of them as plain text. It does no harm to treat one command as several commands.
 const joints = ";|&\n\r`<>"
 
 // isCompound reports whether a shell might run more than one command.
@@ -146,11 +146,11 @@ func isCompound(command string) bool {
 	return strings.ContainsAny(command, joints) || strings.Contains(command, "$(")
 }
 
-// keywords are words of a shell's language after which a command follows.
+// keywords are words of a shell after which a command can follow, though not always directly.
 var keywords = []string{"if", "then", "else", "elif", "do", "while", "until", "!", "coproc", "case", "in", "function", "trap", "{"}
 
-// isOpaque reports whether the text does not name its programs, so that only the shell
-// knows them when it runs the text.
+// isOpaque reports whether the text does not name the programs that it runs. In this case
+// the names are known only when a shell runs the text.
 func isOpaque(text string) bool {
 	return slices.ContainsFunc(partsOf(text), func(part string) bool {
 		program, _, _ := strings.Cut(part, " ")
@@ -160,10 +160,10 @@ func isOpaque(text string) bool {
 	})
 }
 
-// partsOf returns the commands in a text that a shell might run. It returns each command
-// as written, and again without the runners and settings in front of the program and
-// without the program's folder. It also returns the commands with quotation marks and
-// backslashes removed, as a shell removes them.
+// partsOf returns the commands that a shell might run when it runs the text. It returns
+// each command as written, and again without the runners and settings in front of the
+// program and without the program's folder. It also returns the commands with quotation
+// marks and backslashes removed, as a shell removes them.
 func partsOf(text string) (list []string) {
 	list = append(commandsOfParts(text, joints+"(){}"), commandsOfParts(text, joints+`(){}'"`)...)
 	if bare := strings.NewReplacer("'", "", `"`, "", `\`, "").Replace(text); bare != text {
@@ -172,9 +172,10 @@ func partsOf(text string) (list []string) {
 	return list
 }
 
-// commandsOfParts divides the text at the characters in at. After a runner, such as sudo,
-// the command may begin at any word, because it is not known which words are arguments of
-// the runner. So commandsOfParts returns one command for each word after the runner.
+// commandsOfParts splits the text at each character that the argument at contains. After a
+// runner, such as sudo, the command can begin at any word, because it is not known which
+// words are arguments of the runner. So commandsOfParts returns one command for each word
+// after the runner.
 func commandsOfParts(text, at string) (list []string) {
 	for _, p := range strings.FieldsFunc(text, func(r rune) bool { return strings.ContainsRune(at, r) }) {
 		p = strings.TrimSpace(p)

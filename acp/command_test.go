@@ -13,7 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// asked returns a permission request for a tool of the kind.
+// asked returns a permission request for a tool of the given kind.
 func asked(kind sdk.ToolKind, title string, input any, paths ...string) PermissionRequest {
 	return PermissionRequest{Directory: "/w", Name: nameOf(title, string(kind)), Kind: string(kind), Title: title, Input: input, Paths: paths}
 }

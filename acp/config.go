@@ -31,32 +31,35 @@ type Config struct {
 	// their own. Empty means the host's working directory.
 	Dir string
 
-	// Env adds variables to the agent's environment. NAME passes on this variable of the
-	// host, NAME* passes on all of the host's variables with that prefix, and NAME=value
-	// sets a value. The variables that every program needs (PATH, HOME, locale, proxies,
-	// certificates …) are always passed on. No other variables are passed on.
+	// Env adds variables to the agent's environment. An entry NAME passes on the host's
+	// variable with that name. NAME* passes on all of the host's variables with that
+	// prefix. NAME=value sets a variable. The variables that every program needs (PATH,
+	// HOME, locale, proxies, certificates …) are always passed on. No other variables are
+	// passed on.
 	Env []string
 
 	// Auth is the id of the agent's authentication method to use, such as
 	// "gemini-api-key". Empty means that the agent needs no authentication.
 	Auth string
 
-	// Agents are the agent names that tasks may use, and their meanings. If the map is
-	// empty, tasks may use any name, and every name means the agent with its own settings.
+	// Agents maps the agent names that tasks may use to their settings. If the map is
+	// empty, tasks may use any name, and every name stands for the agent with its own
+	// settings.
 	Agents map[string]Agent
 
-	// Model is the model for tasks if neither the task nor its agent names one. Empty
+	// Model is the model for tasks if neither the task nor its agent names a model. Empty
 	// means the agent's own model.
 	Model string
 
 	// Permit answers the agent's permission requests that the rules of the session
-	// ([bgagent.Permission]) neither allow nor deny. ctx ends with the turn; the request
-	// is then refused. If Permit is nil, such requests are refused. Permit may be called
-	// concurrently.
+	// ([bgagent.Permission]) neither allow nor deny. ctx ends when the turn ends; the
+	// request is then refused. If Permit is nil, these requests are refused. Permit may be
+	// called concurrently.
 	Permit func(ctx context.Context, q PermissionRequest) PermissionAnswer
 
-	// Files is the access to the files of its session that the agent gets through the
-	// client. It does not limit the access that the agent has without the client.
+	// Files is the access that the agent gets, through the client, to files in the
+	// session's directory. It does not limit the access that the agent has without the
+	// client.
 	Files FileAccess
 
 	// Terminal decides whether the agent may run a command through the client. If
@@ -69,48 +72,52 @@ type Config struct {
 	// is created. Nil means that sessions have no MCP servers.
 	MCPServers func(s bgagent.SessionSpec) []MCPServer
 
-	// Instance identifies this run of the host. Every process of the agent has it in its
-	// environment as BGAGENT_INSTANCE, so that processes of a killed host can be found
-	// and ended. Use a new value at each start, such as a random text. It may have at most
-	// 128 characters: letters, digits, hyphens, underscores and dots. Empty means that the
-	// processes have no such variable.
+	// Instance identifies this run of the host. Every process of the agent has this value
+	// in its environment as BGAGENT_INSTANCE, so that processes of a killed host can be
+	// found and ended. Use a new value at each start, such as a random text. It may have at
+	// most 128 characters: letters, digits, hyphens, underscores and dots.
+	//
+	// If the manager has a store, the value of the variable also contains the id of the
+	// manager, after a slash. If the manager has a store and Instance is empty, the value is
+	// only the id of the manager. If the manager has no store and Instance is empty, the
+	// processes do not have the variable.
 	Instance string
 
 	// StartTimeout is the longest time that the agent may take to start, or to create or
 	// load a session. Zero means DefaultStartTimeout.
 	StartTimeout time.Duration
 
-	// CancelGrace is the longest time that a turn may continue after the client has
-	// cancelled it. After that, the agent process is ended as soon as no other turn runs
-	// in it. Zero means DefaultCancelGrace.
+	// CancelGrace is how long the client waits for a turn to stop after it has cancelled
+	// the turn. After that, the agent process is ended as soon as no other turn runs in it.
+	// Zero means DefaultCancelGrace.
 	CancelGrace time.Duration
 
 	// CloseGrace is the time between SIGTERM and SIGKILL when an agent process is ended.
 	// Zero means DefaultCloseGrace.
 	CloseGrace time.Duration
 
-	// MaxHistory is the number of bytes of each session's conversation that are kept for
-	// Messages. If a conversation is longer, its beginning is dropped. Zero means
-	// DefaultMaxHistory.
+	// MaxHistory is the maximum number of bytes that are kept of each session's
+	// conversation for Messages. If a conversation is longer, its beginning is dropped.
+	// Zero means DefaultMaxHistory.
 	MaxHistory int
 
-	// Printed gets the standard error of the agent's program, unchanged and as it arrives,
-	// for logs. Each piece is reported once for every task with a turn in the process;
-	// stream is always 2. Standard output carries the protocol and is not reported.
-	// Printed may be called concurrently. p is valid only during the call, and the
-	// program's output is not read meanwhile. Nil reports nothing.
+	// Printed gets the unchanged standard error of the agent's program as it arrives. It is
+	// meant for logs. Each piece is reported once for every task with a turn in the
+	// process; stream is always 2. Standard output carries the protocol and is not
+	// reported. Printed may be called concurrently. The slice p is valid only during the
+	// call, and the client does not read the program's standard error during the call.
 	Printed func(task string, stream int, p []byte)
 
-	// Logger gets the faults of the agent, without any text of prompts and answers. Nil
-	// logs nothing.
+	// Logger logs faults of the agent, but never the text of prompts or answers. If Logger
+	// is nil, nothing is logged.
 	Logger *slog.Logger
 }
 
-// Agent is the meaning of a name in [Config].Agents.
+// Agent has the settings for one name in [Config].Agents.
 type Agent struct {
 	Description string // one line that helps to choose an agent
 	Mode        string // id of the session mode, such as "plan"; empty means the agent's own mode
-	Model       string // model for tasks that name none; empty means Config.Model
+	Model       string // model for tasks that name no model; empty means Config.Model
 }
 
 // MCPServer is an MCP server that the agent connects to. Either Command or URL is set.

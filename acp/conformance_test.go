@@ -40,7 +40,7 @@ func TestConformanceOfTheFakeAgentThatCannotLoadSessions(t *testing.T) {
 		if err != nil {
 			tb.Fatalf("%v", err)
 		}
-		c.launch = func() (*running, error) { return runPiped(&fakeAgent{}), nil }
+		c.launch = func(string) (*running, error) { return runPiped(&fakeAgent{}), nil }
 		tb.Cleanup(func() { _ = c.Close() })
 		return c
 	})

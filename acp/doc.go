@@ -17,51 +17,72 @@
 // # Turns and processes
 //
 // The client is a [bgagent.TurnRunner]. It starts the program for the first session and
-// runs all sessions in that one process. The agent answers a prompt when its turn ends,
-// so the client never has to guess the end of a turn.
+// runs all sessions in that process. The agent answers the prompt when the turn ends, so
+// the client never has to guess the end of a turn.
 //
-// The client reports the agent's text, reasoning, tool calls, plan and usage as progress
-// of the task, and passes stop reasons on. If the agent answers a prompt with an error,
+// The client reports the agent's text, reasoning, tool calls, plan and usage as progress of
+// the task. It also passes on the stop reason. If the agent answers a prompt with an error,
 // the turn fails, and the reason is the agent's error text.
 //
-// Some agents answer a prompt before they have sent the last pieces of their text. A turn
-// that ends well therefore lasts until the agent has been silent for 250 ms, but at most
-// one second longer. Text that continues the last message belongs to the answer; a tool
-// call or another message ends the wait. The agents for Codex and Claude write errors as
-// text. Such an error becomes the reason for the failure of the turn and is not part of
-// its text.
+// Some agents answer a prompt before they have sent the last pieces of their text. After
+// the answer, the client therefore waits until the agent has been silent for 250 ms, but at
+// most one second. It waits only if the turn has ended normally. Text that continues the
+// last message belongs to the answer; a tool call or another message ends the wait. The
+// ACP adapters of Codex and Claude write errors as text. Such an error becomes the reason
+// for the failure of the turn. It is not part of the turn's text.
 //
-// If the process ends, its turns are interrupted. The error says how the process ended
-// and contains the end of its stderr. The next prompt starts another process. If the
-// agent can load sessions, the new process loads the session. Otherwise the error wraps
-// [bgagent.ErrNoSession] and says how the session was lost. A session from an earlier run
+// If the process ends, its turns are interrupted. The error states how the process ended
+// and contains the end of its stderr. The next prompt starts another process. If the agent
+// can load sessions, the new process loads the session. Otherwise the error wraps
+// [bgagent.ErrNoSession] and states how the session was lost. A session from an earlier run
 // of the host is loaded in the same way.
 //
-// To stop a turn, the client cancels it, and repeats the cancellation until the turn
-// ends. If the agent has not stopped the turn after Config.CancelGrace, the client ends
-// the whole process, but only once the other turns in that process are over. Meanwhile,
-// new turns go to a new process. RunTurn therefore returns only when everything that the
-// turn started has stopped, and a task that cannot be stopped does not interrupt other
-// tasks.
+// To stop a turn, the client cancels it, and repeats the cancellation until the turn ends.
+// If the agent has not stopped the turn after Config.CancelGrace, the client ends the whole
+// process, but only after the other turns in that process have ended. Meanwhile, new turns
+// go to a new process. RunTurn therefore returns only when everything that the turn started
+// has stopped, and a task that cannot be stopped does not interrupt other tasks.
 //
 // The client ends a program together with everything that the program has started: its
 // process group, on Linux also its session, and descendants that have left both but have
-// the client's mark in their environment. This holds for Close, for a crash, and for
-// commands in terminals. A process escapes if it has left the session and the host cannot
-// read the mark, because the process has overwritten its environment or runs as another
-// user. No agent can hang the host, even if it prints text that is not JSON (also in
-// front of a message), writes without end, or never reads its input.
+// the client's mark in their environment. The client does this on Close, after a crash, and
+// for commands in terminals. A process is not found if it has left the session and the host
+// cannot read its mark. The host cannot read the mark if the process has overwritten its
+// environment or runs as another user. No agent can make the host hang, even if it prints
+// text that is not JSON (for example in front of a message), writes endlessly, or never
+// reads its input.
 //
-// Programs and commands in terminals run in operating system sessions of their own,
-// without a controlling terminal. They cannot open /dev/tty, and Ctrl-C reaches them only
-// through the host. They run as the host's user and can read everything that this user
-// can read. On Linux that includes the environment and the memory of the host. Keep
-// secrets that an agent must not have out of both.
+// Programs and commands in terminals run in operating system sessions of their own, without
+// a controlling terminal. They cannot open /dev/tty. Ctrl-C reaches only the host, which
+// must then stop them. They run as the host's user and can read everything that this user
+// can read. On Linux that includes the environment and the memory of the host. If an agent
+// must not have a secret, keep the secret out of both.
 //
-// A killed host cannot end its agents. Their input is closed then, and opencode and gemini
-// exit if they are idle. A command in a terminal continues. A host that is process 1 of a
-// container does not reap orphans, so ended orphans stay as zombies: give the container
-// an init process.
+// A killed host cannot end its agents. Their input is then closed, and opencode and gemini
+// exit if they are idle. A command in a terminal continues. If the manager has a store, the
+// next process ends what still runs and continues the sessions; see [Client.RestoreSession].
+// If the host is process 1 of a container, it does not reap orphans, so orphans that have
+// ended remain as zombies. To avoid this, give the container an init process.
+//
+// # After a restart
+//
+// The client is a [bgagent.SessionRestorer]. It first kills what the earlier host has left
+// running, which works on Linux only: the processes that have the earlier manager's instance
+// in their environment. Then it loads the session. The protocol has no ids of prompts, so the
+// client looks for the text of the last prompt in the replay:
+//
+//   - The turn is answered if the earlier client has saved its end. If the answer is longer
+//     than 64 KiB, or if late pieces were still expected, the replay must end with a text.
+//   - The prompt was interrupted if its text is in the replay more often than it was sent
+//     before. The replay alone never proves an answer, because its last text may have come
+//     before a tool call that was not stored. gemini stores no calls of a broken-off turn.
+//   - The prompt is missing if the replay is empty and the session was never prompted, or if
+//     the replay ends with the prompt before. Anything else is unknown.
+//   - A session that the agent does not have is missing, unless the agent had begun to work
+//     on the prompt.
+//
+// With a store, the client saves what it needs for this: a hash of each prompt, the first
+// tool call of a turn, and the end of the turn.
 //
 // # Permissions
 //
@@ -72,11 +93,12 @@
 //   - Permission: the rules of the session ([bgagent.Permission]) decide first, then
 //     Config.Permit. A request that neither of them allows is refused with a reason, so
 //     every question is answered.
-//   - Files: the agent gets the access in Config.Files, only below the directory of the
-//     session. Neither .. nor links lead out of that directory. A write replaces the file
-//     in one step and keeps its mode and owner. Symbolic links, and files with several
-//     hard links, are overwritten in place.
-//   - Terminals: a command runs only if Config.Terminal allows it. It ends with its turn.
+//   - Files: the agent gets the access that Config.Files grants, and only below the
+//     directory of the session. Neither .. nor links can lead out of that directory. A
+//     write replaces the file in one step and keeps its mode and owner. Symbolic links, and
+//     files with several hard links, are overwritten in place.
+//   - Terminals: a command runs only if Config.Terminal allows it. It ends when its turn
+//     ends.
 //
 // A rule matches the kind or the name of a tool, and a path or a command:
 //
@@ -87,15 +109,15 @@
 //     nothing, and a rule that forbids some files turns an earlier permission into a
 //     question to Config.Permit. Paths are compared with their links resolved, also in
 //     rules.
-//   - The command may be a text or a list of words, in any of the usual fields. If a
-//     shell gets a script as an argument, the script counts as the command. If no command
-//     can be read, a rule for some commands allows nothing. If the text may contain
-//     several commands (with ; or | or $( and the like, even in quotation marks), only a
-//     rule for all commands allows it. The content of script files is not read.
-//   - The agents for Claude and Qwen may start in a mode in which they never ask. If a
-//     rule forbids something, the client switches such an agent to a mode in which it
-//     asks. If the agent has no such mode, or if Agent.Mode names a mode in which it never
-//     asks, the client does not run the agent.
+//   - The command can be a text or a list of words, in any of the usual fields. If a shell
+//     gets a script as an argument, the script counts as the command. If no command can be
+//     read, a rule for some commands allows nothing. If the text might contain several
+//     commands (because it contains ; or | or $( or similar, even in quotation marks), only
+//     a rule for all commands allows it. The content of script files is not read.
+//   - The agents for Claude and Qwen can start in a mode that never asks. If a rule forbids
+//     something, the client switches such an agent to a mode that asks. If the agent has no
+//     such mode, or if Agent.Mode names a mode that never asks, the client does not run the
+//     agent.
 //
 // Some agents, such as opencode, end their turn without any text after a refusal. Others,
 // such as Codex, report the turn as cancelled. In both cases the turn has failed, and the
@@ -103,23 +125,24 @@
 //
 // # Limits of the protocol
 //
-//   - The protocol has no parents of sessions. The parent of a session is the parent that
-//     the manager has given, and the client finds only its own sessions.
-//   - It has no status of sessions. The client does not know whether a session is busy
-//     with a prompt from somebody else.
+//   - The protocol has no parent sessions. The client records the parent that the manager
+//     gives, and finds only the sessions that it has used itself.
+//   - The protocol does not report the status of sessions. The client does not know whether
+//     a session is busy with a prompt from another program.
 //   - Every prompt causes an answer, and agents do not recognize a repeated prompt.
 //     Therefore the client does not implement [bgagent.Notifier].
-//   - The protocol has no system text. The client puts it in front of the first prompt,
-//     and in front of the next prompt after the text has changed.
-//   - It has no mark for prompts that are not commands. Agents treat a prompt that begins
-//     with a slash, such as /compact, as a command. gemini also treats a prompt that
-//     begins with a dollar sign as a command. The client puts the line "The task:" in
+//   - The protocol has no system text. The client puts the system text in front of the
+//     first prompt. If the text changes, the client also puts it in front of the next
+//     prompt.
+//   - The protocol has no mark for prompts that are not commands. Agents treat a prompt
+//     that begins with a slash, such as /compact, as a command. gemini also treats a prompt
+//     that begins with a dollar sign as a command. The client puts the line "The task:" in
 //     front of such prompts.
-//   - It has no names of tools, only titles. If a title is a sentence or a command, the
-//     client uses the kind of the tool instead of its name.
-//   - It has no names of agents. The host defines them in Config.Agents, and each name
-//     stands for a mode and a model of the same agent. An agent that offers no choice of
-//     models keeps its own model, even if a task requests another.
+//   - The protocol has titles of tools, but no names. If a title is a sentence or a
+//     command, the client uses the kind of the tool instead of its name.
+//   - The protocol has no names for agents. The host defines them in Config.Agents, and
+//     each name stands for a mode and a model of the same agent. An agent that offers no
+//     choice of models keeps its own model, even if a task requests another model.
 //   - The client knows only the part of a conversation that it has seen, within
 //     Config.MaxHistory.
 //   - Few agents report the tokens of a turn, and the protocol's field for tokens is not
@@ -127,28 +150,32 @@
 //
 // # Behaviour of agents
 //
-// Seen with opencode 1.18.33 and gemini-cli 0.61.0:
+// Observed with opencode 1.18.33 and gemini-cli 0.61.0:
 //
 //   - opencode reports its todos only in the input of a tool. The client reads them there.
-//   - opencode repeats a request that failed with status 500 for ever and does not
-//     report it. The time limits of the manager end the turn.
+//   - If a request fails with status 500, opencode repeats the request forever and does not
+//     report this. The time limits of the manager end the turn.
 //   - opencode reports only the tokens of the last request of a turn.
 //   - gemini needs Config.Auth: "gemini-api-key".
 //   - gemini replays the conversation only after it has reported the session as loaded.
 //     The client waits until the agent is silent.
-//   - gemini cannot load a session in the clock minute of its creation, because it would
-//     overwrite its own record of the session. The client waits until that minute is over.
+//   - gemini cannot load a session within the clock minute of the session's creation,
+//     because it would overwrite its own record of the session. The client waits until that
+//     minute is over.
+//     [Client.RestoreSession] returns [bgagent.ErrUnreachable] if its context ends earlier.
+//   - When claude-agent-acp loads a session, it sends its model a request of its own: the text
+//     "Hi" without the conversation, with an answer of at most one token.
 //   - gemini cannot create files with FilesReadWrite, because it treats the answer that
 //     the file does not exist yet as a failure. Leave Files at FilesNone.
 //   - gemini's list of models does not contain the model that its command line names.
 //
 // # Tests
 //
-// The tests use an agent that is made from the SDK and runs as a program or in virtual
-// time. This agent crashes, floods the client, falls silent and ignores cancellation. The tests
-// also use opencode, gemini, claude-agent-acp and codex-acp with a scripted model server.
-// The conformance suite of bgagenttest runs with all of these. With claude-agent-acp it runs
-// only if -acp.slow is given, because that agent starts a process for each session and needs
-// minutes for the suite. The test of a model that never answers runs only with opencode and
-// gemini.
+// The tests use an agent that is built with the SDK. It runs as a program or in virtual
+// time. On request it crashes, floods the client, stops answering or ignores a
+// cancellation. The tests also use opencode, gemini, claude-agent-acp and codex-acp with a
+// scripted model server. The conformance suite of bgagenttest runs with all of these. With
+// claude-agent-acp it runs only if -acp.slow is given, because that agent starts a process
+// for each session and needs minutes for the suite. The test of a model that never answers
+// runs only with opencode and gemini.
 package acp

@@ -47,7 +47,7 @@ func TestAModelThatNeverAnswersIsEndedByTheLimits(t *testing.T) {
 	})
 }
 
-// agents returns the pids of the agent processes that the client has started.
+// agents returns the PIDs of the agent processes that the client has started.
 func (s *scene) agents() (pids []int) {
 	s.c.mu.Lock()
 	defer s.c.mu.Unlock()

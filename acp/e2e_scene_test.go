@@ -30,8 +30,8 @@ func eachReal(t *testing.T, cfg bgagent.Config, edit func(*Config), test func(s 
 	each(t, reals, cfg, edit, test)
 }
 
-// each runs a test with some real agents. It runs them in parallel, because they start
-// slowly.
+// each runs a test with some real agents. It runs the agents in parallel, because they
+// start slowly.
 func each(t *testing.T, with []real, cfg bgagent.Config, edit func(*Config), test func(s *scene)) {
 	for _, a := range with {
 		t.Run(a.name, func(t *testing.T) {
@@ -48,7 +48,7 @@ func each(t *testing.T, with []real, cfg bgagent.Config, edit func(*Config), tes
 			m, err := bgagent.New(c, cfg)
 			require.NoError(t, err)
 			t.Cleanup(func() {
-				var left *bgagent.CloseError // may name only notices that were not delivered
+				var left *bgagent.CloseError // any error can only concern notices that were not delivered
 				if err := m.Close(context.Background()); err != nil {
 					require.ErrorAs(t, err, &left)
 					require.Empty(t, left.NotStopped)
@@ -84,10 +84,10 @@ func (s *scene) run(prompt string) bgagent.Task {
 	return s.ended(s.launch(prompt).ID)[0]
 }
 
-// until waits until ok accepts the requests to the model.
+// until waits until the function "ok" accepts the requests to the model.
 func (s *scene) until(ok func([]modelserver.Request) bool) {
 	s.Helper()
-	ctx, cancel := context.WithTimeout(s.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(s.Context(), 5*time.Minute)
 	defer cancel()
 	require.NoError(s, s.w.Model.WaitFor(ctx, ok))
 }
@@ -105,9 +105,9 @@ func (s *scene) asked(text string) {
 	})
 }
 
-// follow waits until ok accepts the task. It polls rather than waits for events, because
-// pieces of text that follow one another quickly share an event, and the last piece may
-// have no event.
+// follow waits until the function "ok" accepts the task. It polls rather than waits for
+// events, because pieces of text that follow one another quickly share an event, and the
+// last piece might have no event.
 func (s *scene) follow(id string, ok func(bgagent.Task) bool) (task bgagent.Task) {
 	s.Helper()
 	require.Eventually(s, func() bool {

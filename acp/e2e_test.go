@@ -24,14 +24,14 @@ import (
 // real is a real agent program.
 type real struct {
 	name    string
-	program string // name in the package realagent; empty means name
+	program string // name in the package realagent; if empty, the value of "name" is used
 	auth    string
-	model   string // model that the program offers; not its default if it offers several
+	model   string // model that the program offers; if it offers several models, not the default model
 	// streams means that text is reported while the model writes it.
 	streams bool
 	argv    func(w *realagent.World) []string
-	// Script lines that call the agent's tools to run a command, to write a file and to
-	// read a file.
+	// These functions return script lines that make the agent run a command, write a file
+	// and read a file.
 	bash, write, read func(arg, text string) string
 	todos             string // script that sets two todos: "look" is completed, "write" is pending
 }
@@ -60,7 +60,7 @@ var (
 		},
 		read: func(path, _ string) string { return `@tool read_file {"file_path":"` + path + `"}` },
 	}
-	// The agent for Claude Code. Its tools do not leave the session's directory.
+	// claude is the agent for Claude Code. Its tools work only in the session's directory.
 	claude = real{
 		name: "claude", program: "claude-acp", streams: true, model: "haiku",
 		argv: func(w *realagent.World) []string { return w.ClaudeACP() },
@@ -75,8 +75,9 @@ var (
 		todos: `@tool TaskCreate {"subject":"look","description":"around"}` + "\n" + `@tool TaskCreate {"subject":"write","description":"it"}` + "\n" +
 			`@tool TaskUpdate {"taskId":"1","status":"completed"}`,
 	}
-	// The agent for codex, in a mode that asks. It runs commands in a read-only
-	// sandbox, and asks if the model wants to run a command outside of the sandbox.
+	// codex is the agent for codex, in a mode that asks. It runs commands in a
+	// read-only sandbox, and asks if the model wants to run a command outside of the
+	// sandbox.
 	codex = real{
 		name: "codex", program: "codex-acp", streams: true, model: "gpt-5.6-sol",
 		argv: func(w *realagent.World) []string { return w.CodexACP() },
@@ -89,13 +90,13 @@ var (
 	reals = []real{opencode, gemini, claude, codex}
 )
 
-// unboxed returns a script line with which codex asks to run a command outside of its
+// unboxed returns a script line that makes codex ask to run a command outside of its
 // sandbox.
 func unboxed(cmd string) string {
 	return `@tool exec_command {"cmd":"` + cmd + `","sandbox_permissions":"require_escalated","justification":"as told"}`
 }
 
-// world returns a world with the program installed.
+// world returns a realagent.World that has the program.
 func (a real) world(t *testing.T) *realagent.World {
 	if a.program == "" {
 		a.program = a.name
@@ -103,16 +104,16 @@ func (a real) world(t *testing.T) *realagent.World {
 	return realagent.New(t, a.program)
 }
 
-// config returns a configuration for the program in the world.
+// config returns a configuration for the program in w.
 func (a real) config(w *realagent.World) Config {
 	return Config{
-		Command: a.argv(w), Dir: w.Dir, Env: w.Env, Auth: a.auth, StartTimeout: 90 * time.Second,
+		Command: a.argv(w), Dir: w.Dir, Env: w.Env, Auth: a.auth, StartTimeout: 5 * time.Minute,
 		Agents: map[string]Agent{a.name: {}},
 	}
 }
 
-// recalling answers the question for the user's first prompt. It answers all other prompts
-// by their script.
+// recalling answers a question about the user's first prompt. It answers every other prompt
+// according to the script in the prompt.
 func recalling(r modelserver.Request) modelserver.Reply {
 	if !strings.Contains(r.LastUser(), "What did I say first?") {
 		return r.Scripted()
@@ -125,7 +126,7 @@ func recalling(r modelserver.Request) modelserver.Reply {
 	return modelserver.Say("You said nothing.")
 }
 
-var slow = flag.Bool("acp.slow", false, "hold the agent of Claude Code against the conformance suite, too: it has a process of its own for each session, and takes minutes for it")
+var slow = flag.Bool("acp.slow", false, "hold the agent of Claude Code against the conformance suite, too: it has a process of its own for each session, and takes minutes for it. Also kill the host of each agent at all moments and in all ways")
 
 func TestConformanceOfRealAgents(t *testing.T) {
 	list := []real{opencode, gemini, codex}
@@ -232,8 +233,9 @@ func TestACancelledTaskStopsItsTool(t *testing.T) {
 	})
 }
 
-// sleep waits until a process of the world sleeps, or until no process sleeps if want is
-// false. It polls, because processes take a while to start and to end.
+// sleep waits until a process of the realagent.World sleeps, or until no process sleeps if
+// the argument "want" is false. It polls, because processes take a while to start and to
+// end.
 func (s *scene) sleep(want bool, otherwise string) {
 	s.Helper()
 	sleeps := func(p string) bool { return strings.Contains(p, "sleep 300") }
@@ -243,7 +245,7 @@ func (s *scene) sleep(want bool, otherwise string) {
 // appears waits until the file exists.
 func (s *scene) appears(path string) {
 	s.Helper()
-	require.Eventually(s, func() bool { _, err := os.Stat(path); return err == nil }, time.Minute, 5*time.Millisecond)
+	require.Eventually(s, func() bool { _, err := os.Stat(path); return err == nil }, 5*time.Minute, 5*time.Millisecond)
 }
 
 func TestAQuestionIsAnsweredByTheHost(t *testing.T) {
@@ -270,7 +272,7 @@ func TestAQuestionIsAnsweredByTheHost(t *testing.T) {
 		task = s.run(s.bash("touch forbidden", "") + "\n@say done")
 		s.Logf("%s (%s): %s", task.Status, task.Cause, task.Reason)
 		require.NoFileExists(s, filepath.Join(s.w.Dir, "forbidden"))
-		if task.Status != bgagent.Completed { // the agent may also report the refusal to its model and continue
+		if task.Status != bgagent.Completed { // the agent can also report the refusal to its model and continue
 			require.Contains(s, task.Reason, "not that one")
 		}
 	})
@@ -321,7 +323,7 @@ func TestTodosAndModelsReachTheTask(t *testing.T) {
 		require.NoError(s, err)
 		require.Equal(s, "done", task.Result, task.Reason)
 		asked := slices.DeleteFunc(s.w.Model.Requests(), func(r modelserver.Request) bool { return !isMain(r) })
-		got := asked[len(asked)-1].Model // may be longer or shorter than the agent's name for the model
+		got := asked[len(asked)-1].Model // can be longer or shorter than the agent's name for the model
 		require.True(s, strings.Contains(s.model, got) || strings.Contains(got, s.model), "%s was asked for %s", got, s.model)
 		if s.todos != "" { // over ACP, codex offers its model no tool for todos
 			task = s.run(s.todos + "\n@say done")

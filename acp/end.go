@@ -19,17 +19,24 @@ const (
 	lateLimit   = time.Second            // longest wait for pieces after the answer
 )
 
-// answered records that the prompt has been answered. All messages that are read later
-// come after the answer. The client waits for late pieces only if the turn ended well.
+// answered records that the prompt has been answered. All messages that are read later come
+// after the answer. The client waits for late pieces only if the turn ended normally.
 func (c *Client) answered(t *turn, m received) {
 	var answer struct {
 		StopReason sdk.StopReason `json:"stopReason"`
 	}
 	_ = json.Unmarshal(m.Result, &answer) // an unreadable answer does not complete the turn
 	c.mu.Lock()
-	defer c.mu.Unlock()
 	t.answered = true
 	t.over = present(m.Error) || answer.StopReason != sdk.StopReasonEndTurn || t.broken
+	well := !t.over && t.s.memory.Now.Prompt == t.prompt.ID
+	if well {
+		t.s.memory.Now.Answered = true
+	}
+	c.mu.Unlock()
+	if well {
+		t.save()
+	}
 }
 
 // awaitLate waits for the late pieces of the answer.
@@ -104,7 +111,7 @@ func (t *turn) noteStatus(meta map[string]any) {
 // endOf returns how the turn ended.
 func (c *Client) endOf(t *turn, answer sdk.PromptResponse, err error) (bgagent.TurnEnd, error) {
 	c.mu.Lock()
-	end := bgagent.TurnEnd{Text: t.s.conv.lastText()}
+	end := bgagent.TurnEnd{Text: t.s.conv.lastText(), Usage: bgagent.Usage{Cost: t.cost}}
 	refused, broken, problem := t.refused, t.broken, strings.TrimSpace(t.problem)
 	apiError := err == nil && answer.StopReason == sdk.StopReasonEndTurn && !broken && c.unused(t, answer) && isAPIError(end.Text)
 	if apiError {
@@ -119,7 +126,8 @@ func (c *Client) endOf(t *turn, answer sdk.PromptResponse, err error) (bgagent.T
 		end.Stop = bgagent.StopError
 		return end, c.failure(err)
 	}
-	c.use(t, answer)
+	used := c.use(t, answer)
+	end.Usage.InputTokens, end.Usage.OutputTokens = used.InputTokens, used.OutputTokens
 	switch answer.StopReason {
 	case sdk.StopReasonEndTurn:
 		end.Stop = bgagent.StopEndOfTurn
@@ -156,12 +164,12 @@ func (c *Client) endOf(t *turn, answer sdk.PromptResponse, err error) (bgagent.T
 	return end, nil
 }
 
-// apiError matches the beginning of an answer that repeats an error of its
-// model's server. The error contains an HTTP status.
+// apiError matches the beginning of an answer that repeats an error from the model server.
+// The error contains an HTTP status.
 var apiError = regexp.MustCompile(`(?i)^\W*(?:[\w .:-]{0,60}\b(?:error|failed)\b[^\n]{0,80}\b[45]\d\d\b|(?:HTTP )?[45]\d\d\b[^\n]{0,20}(?:error|bad request|unauthorized|forbidden|not found|too many requests|unavailable|overloaded|\{"))`)
 
-// isAPIError reports whether the text may be the error of a model's server. A match alone
-// proves nothing, because a real answer may quote such an error.
+// isAPIError reports whether the text might be an error from the model server. A match
+// alone proves nothing, because a real answer can quote an error of this kind.
 func isAPIError(text string) bool { return len(text) <= shownOfError && apiError.MatchString(text) }
 
 // isProblem reports whether the text repeats the error with which the agent answered the

@@ -11,7 +11,7 @@ import (
 // codeAuth is the protocol's error code for "authentication required".
 const codeAuth = -32000
 
-// agentError is an error answer of the agent with a readable text.
+// agentError wraps an error answer from the agent and gives it a readable text.
 type agentError struct{ *sdk.RequestError }
 
 // Unwrap returns the error as the agent sent it.
@@ -29,8 +29,8 @@ func (e *agentError) Error() string {
 	return fmt.Sprintf("%.2000s (code %d)", text, e.Code)
 }
 
-// innerMessage returns the message inside a JSON error of a model's API. Gemini puts the
-// whole JSON text into its message. Any other text is returned unchanged.
+// innerMessage returns the message inside a JSON error from a model's API. Gemini puts
+// the whole JSON text into its message. Any other text is returned unchanged.
 func innerMessage(s string) string {
 	var body struct {
 		Error struct {
@@ -43,8 +43,8 @@ func innerMessage(s string) string {
 	return s
 }
 
-// detail returns the text in the data of an error. It reads the fields in which agents
-// write such a text.
+// detail returns the text in the data of an error. Agents write such a text
+// into one of several fields.
 func detail(data any) string {
 	switch d := data.(type) {
 	case string:

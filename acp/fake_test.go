@@ -11,9 +11,11 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	sdk "github.com/coder/acp-go-sdk"
@@ -58,8 +60,8 @@ func serveFake(a *fakeAgent, in io.Reader, out io.Writer) {
 	<-a.conn.Done()
 }
 
-// gated is a reader that waits until the connection is complete. Once the agent is plugged,
-// reading blocks for ever.
+// gated is a reader that waits until the connection is complete. After the command "plug",
+// reading blocks forever.
 type gated struct {
 	io.Reader
 	ready chan struct{}
@@ -141,14 +143,35 @@ func (a *fakeAgent) save(id string) {
 	}
 	raw, err := json.Marshal(a.sessions[id])
 	if err == nil {
-		err = os.WriteFile(filepath.Join(a.store, id), raw, 0o600)
+		file := filepath.Join(a.store, id)
+		if err = os.WriteFile(file+".new", raw, 0o600); err == nil {
+			err = os.Rename(file+".new", file)
+		}
+		if a.fault == "exclusive" {
+			err = errors.Join(err, os.WriteFile(file+".holder", []byte(strconv.Itoa(os.Getpid())), 0o600))
+		}
 	}
 	if err != nil {
 		panic(err)
 	}
 }
 
+func number(text []byte) int {
+	n, _ := strconv.Atoi(string(text))
+	return n
+}
+
 func (a *fakeAgent) LoadSession(ctx context.Context, q sdk.LoadSessionRequest) (sdk.LoadSessionResponse, error) {
+	if _, err := os.Stat(filepath.Join(a.store, "in use")); err == nil { // as codex does
+		return sdk.LoadSessionResponse{}, &sdk.RequestError{Code: -32600, Message: "Invalid request", Data: map[string]any{"details": "the thread is in use by another client"}}
+	}
+	holder := filepath.Join(a.store, string(q.SessionId)+".holder") // process that has the session
+	if pid, err := os.ReadFile(holder); err == nil && a.fault == "exclusive" && string(pid) != strconv.Itoa(os.Getpid()) && syscall.Kill(number(pid), 0) == nil {
+		return sdk.LoadSessionResponse{}, &sdk.RequestError{Code: -32600, Message: "Invalid request", Data: map[string]any{"details": "the thread is in use by another client"}}
+	}
+	if _, err := os.Stat(filepath.Join(a.store, "broken")); err == nil {
+		return sdk.LoadSessionResponse{}, &sdk.RequestError{Code: -32603, Message: "Internal error", Data: map[string]any{"details": "the agent's executable was not found"}}
+	}
 	raw, err := os.ReadFile(filepath.Join(a.store, string(q.SessionId)))
 	if err != nil {
 		return sdk.LoadSessionResponse{}, sdk.NewInvalidParams("no such session here")
@@ -160,11 +183,13 @@ func (a *fakeAgent) LoadSession(ctx context.Context, q sdk.LoadSessionRequest) (
 	a.mu.Lock()
 	a.sessions[string(q.SessionId)] = s
 	a.mu.Unlock()
-	told := slices.Clone(s.User) // the next prompt may come during the replay
+	told := slices.Clone(s.User) // the next prompt might arrive during the replay
 	replay := func(pause time.Duration) {
 		for i, user := range told {
 			time.Sleep(pause)
-			_ = a.update(ctx, q.SessionId, sdk.UpdateUserMessageText(user))
+			if a.fault != "summary" { // this fault leaves the prompts out of the replay
+				_ = a.update(ctx, q.SessionId, sdk.UpdateUserMessageText(user))
+			}
 			if i < len(s.Agent) {
 				_ = a.update(ctx, q.SessionId, sdk.UpdateAgentMessageText(s.Agent[i]))
 			}
@@ -190,6 +215,9 @@ func (a *fakeAgent) ListSessions(context.Context, sdk.ListSessionsRequest) (sdk.
 func (a *fakeAgent) CloseSession(_ context.Context, q sdk.CloseSessionRequest) (sdk.CloseSessionResponse, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if a.fault == "exclusive" {
+		_ = os.Remove(filepath.Join(a.store, string(q.SessionId)+".holder"))
+	}
 	delete(a.sessions, string(q.SessionId))
 	return sdk.CloseSessionResponse{}, nil
 }
@@ -237,7 +265,9 @@ func (a *fakeAgent) Prompt(ctx context.Context, q sdk.PromptRequest) (sdk.Prompt
 	defer cancel()
 	s.cancel = cancel
 	s.User = append(s.User, strings.Join(text, "\n"))
-	a.save(string(q.SessionId))
+	if a.fault != "late store" { // as Claude does
+		a.save(string(q.SessionId))
+	}
 	a.mu.Unlock()
 	t := &fakeTurn{a: a, s: s, id: q.SessionId, ctx: ctx, stop: sdk.StopReasonEndTurn, blocks: len(q.Prompt)}
 	var err error

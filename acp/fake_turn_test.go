@@ -37,7 +37,7 @@ func (t *fakeTurn) say(text string) {
 	t.tell(sdk.UpdateAgentMessageText(text))
 }
 
-// raw sends an update of the session that is given as JSON.
+// raw sends a session update that is given as JSON.
 func (t *fakeTurn) raw(update string) {
 	_, _ = fmt.Fprintf(t.a.out, `{"jsonrpc":"2.0","method":"session/update","params":{"sessionId":%q,"update":%s}}`+"\n", t.id, update)
 }
@@ -51,7 +51,7 @@ func (t *fakeTurn) do(line string) error {
 		t.say(rest)
 	case "blocks":
 		t.say(strconv.Itoa(t.blocks))
-	case "blind": // ends the turn as if the turn were not cancelled
+	case "blind": // ends the turn as if the turn had not been cancelled
 		t.blind = true
 	case "free":
 		t.free = true
@@ -176,7 +176,7 @@ func (t *fakeTurn) use(verb, rest string) error {
 		out, err := t.a.conn.TerminalOutput(ctx, sdk.TerminalOutputRequest{SessionId: t.id, TerminalId: made.TerminalId})
 		t.answer(fmt.Sprintf("exit %d: %s", *exit.ExitCode, out.Output), err)
 		_, _ = t.a.conn.ReleaseTerminal(ctx, sdk.ReleaseTerminalRequest{SessionId: t.id, TerminalId: made.TerminalId})
-	case "spawn": // starts a child in a session of its own, as agents do with their shells
+	case "spawn": // starts a child in a new operating system session, as agents do with their shells
 		cmd := exec.Command("sleep", "600")
 		cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 		if err := cmd.Start(); err != nil {

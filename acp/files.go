@@ -18,18 +18,18 @@ import (
 )
 
 // FileAccess is the access to files that an agent has through the client. The access is
-// confined to the directory of its session. Paths that lead out of that directory, by ..
-// or through a symbolic link, are refused.
+// confined to the session's directory. Paths that lead out of that directory, by .. or
+// through a symbolic link, are refused.
 type FileAccess uint8
 
 // Kinds of access to files.
 const (
-	FilesNone      FileAccess = iota // no access; the client offers the agent no files
+	FilesNone      FileAccess = iota // no access; the client does not offer file access to the agent
 	FilesRead                        // read text files
 	FilesReadWrite                   // read, write and create text files
 )
 
-// maxFile is the largest size of a text that can be read or written, in bytes.
+// maxFile is the maximum size, in bytes, of a text that can be read or written.
 const maxFile = 8 << 20
 
 // readFile implements fs/read_text_file.
@@ -106,11 +106,11 @@ func writeText(root *os.Root, name, text string) error {
 	return err
 }
 
-// errInPlace means that no new file can be made with the owner and mode of the old file.
+// errInPlace means that no new file with the owner and mode of the old file can be created.
 var errInPlace = errors.New("it can only be written in place")
 
-// replace writes the text into a new file and gives the file the name. If there is an old
-// file, the new file replaces it and gets its owner and mode.
+// replace writes the text into a new file and then renames that file to the given name. If
+// there is an old file, the new file replaces it and gets its owner and mode.
 func replace(root *os.Root, name, text string, old fs.FileInfo) (err error) {
 	beside := filepath.Join(filepath.Dir(name), ".bgagent-"+uuid.NewString())
 	f, err := root.OpenFile(beside, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
@@ -122,7 +122,7 @@ func replace(root *os.Root, name, text string, old fs.FileInfo) (err error) {
 	}
 	defer func() {
 		if err != nil {
-			_ = root.Remove(beside) // the first error is more helpful than an error of Remove
+			_ = root.Remove(beside) // the first error is more helpful than an error from Remove
 		}
 	}()
 	_, err = io.WriteString(f, text)
@@ -208,7 +208,7 @@ func inside(dir, path string) (string, error) {
 	return "", fmt.Errorf("it is not in the working directory of the session, %s", dir)
 }
 
-// isRegular returns an error unless f is a regular file. Reading another kind of file may
+// isRegular returns an error unless f is a regular file. Reading another kind of file can
 // block or never end.
 func isRegular(f *os.File) error {
 	info, err := f.Stat()
@@ -221,8 +221,8 @@ func isRegular(f *os.File) error {
 	return nil
 }
 
-// cleared removes the path from an error of the file system. That path is relative to the
-// directory, and the caller adds the path that the agent sent.
+// cleared removes the path from an error that the file system returned. That path is
+// relative to the session's directory, and the caller adds the path that the agent sent.
 func cleared(err error) error {
 	var pe *fs.PathError
 	if errors.As(err, &pe) {
@@ -236,7 +236,7 @@ func cleared(err error) error {
 }
 
 // readLines returns the text from the given line to the end. Lines are counted from 1. If
-// limit is not nil, readLines returns at most that many lines.
+// the argument "limit" is not nil, readLines returns at most that many lines.
 func readLines(r io.Reader, line int, limit *int) (string, error) {
 	in := bufio.NewReader(io.LimitReader(r, maxFile+1))
 	var b strings.Builder

@@ -8,10 +8,10 @@ import (
 	"syscall"
 )
 
-// nonBlocking is the flag with which opening a named pipe does not wait for its other end.
+// nonBlocking is the flag for opening a named pipe without waiting for its other end.
 const nonBlocking = syscall.O_NONBLOCK
 
-// names returns the number of hard links of a file.
+// names returns the number of hard links to a file.
 func names(info fs.FileInfo) uint64 {
 	if st, ok := info.Sys().(*syscall.Stat_t); ok {
 		return uint64(st.Nlink)

@@ -21,26 +21,26 @@ type conversation struct {
 	size  int // size of all messages in bytes
 	turn  int // number of the first message after the last prompt
 
-	// These fields are about the last message, while it is not finished.
+	// These fields describe the last message while it is unfinished.
 	text, thoughts []byte
 	id             string // the agent's id for the message; empty if it has none
-	toolSize       int    // bytes of the message's tool calls
+	toolSize       int    // size of the message's tool calls in bytes
 	called         bool   // whether the message has a tool call, even one that is not kept
-	calledBefore   bool   // whether the message before it had a tool call
+	calledBefore   bool   // whether the previous message had a tool call
 
-	// These fields are about the current turn.
-	calls  map[string]place // last place of each tool call
-	answer []byte           // last text of the agent, not limited by max
+	// These fields describe the current turn.
+	calls  map[string]place // latest place of each tool call
+	answer []byte           // last text of the agent, not limited by the field "max"
 	from   int              // number of the message with the answer
 	prior  []byte           // text before the answer
 }
 
-// place is the place of a tool call: the number of its message, and the index of the call
-// in that message.
+// place identifies a tool call by the number of its message and the index of the call in
+// that message.
 type place struct{ msg, at int }
 
-// maxAnswer bounds the text of an answer. It is a little more than the manager keeps, so
-// that the manager notices that an answer is too long.
+// maxAnswer is the maximum number of bytes kept of an answer. It is a little more than the
+// manager keeps, so that the manager notices that an answer is too long.
 const maxAnswer = 1<<20 + 4
 
 func (h *conversation) empty() bool { return h.first == 0 && len(h.msgs) == 0 }
@@ -59,7 +59,7 @@ func (h *conversation) add(msg bgagent.Message) *bgagent.Message {
 	return &h.msgs[len(h.msgs)-1]
 }
 
-// trim drops the oldest messages until the rest fits into max.
+// trim drops the oldest messages until the other messages have at most max bytes.
 func (h *conversation) trim() {
 	n := 0
 	for ; h.size > h.max && n < len(h.msgs)-1; n++ {
@@ -100,9 +100,9 @@ func (h *conversation) closeLast() {
 }
 
 // open returns the message to which the next piece of the agent belongs, and whether the
-// message is new. In a replay, it may be a message of the user. A new message begins after
-// a tool call and when the id changes. It also begins when a piece with an id follows text
-// without an id, because the model has not written that text.
+// message is new. In a replay, the message can be a prompt of the user. A new message
+// begins after a tool call and when the id changes. It also begins when a piece with an id
+// follows text without an id, because the model has not written that text.
 func (h *conversation) open(role bgagent.Role, id *string) (m *bgagent.Message, fresh bool) {
 	own := value(id)
 	m = h.last()
@@ -117,8 +117,8 @@ func (h *conversation) open(role bgagent.Role, id *string) (m *bgagent.Message, 
 	return m, true
 }
 
-// said adds a piece of text to a message. It reports whether the piece begins a message
-// and the message before it is a text of the same turn without a tool call.
+// said adds a piece of text to a message. It reports true if the piece begins a message and
+// the previous message is in the same turn, contains text and has no tool call.
 func (h *conversation) said(role bgagent.Role, text string, id *string) (second bool) {
 	if text == "" {
 		return false
@@ -136,7 +136,8 @@ func (h *conversation) said(role bgagent.Role, text string, id *string) (second 
 }
 
 // answered adds a piece of text to the answer of the turn. The answer is the last text in
-// the turn. It is kept apart from the messages, because it may be longer than max.
+// the turn. It is kept separately from the messages, because it can have more than max
+// bytes.
 func (h *conversation) answered(text string) {
 	if now := h.first + len(h.msgs) - 1; now != h.from {
 		h.answer, h.prior, h.from = h.prior[:0], h.answer, now
@@ -152,8 +153,8 @@ func (h *conversation) thought(text string, id *string) {
 	}
 }
 
-// grow appends text to b, which is a part of the last message. It leaves out the end of
-// the text if the last message alone would exceed max.
+// grow appends text to b, which is a part of the last message. It leaves out the end of the
+// text if the last message alone would have more than max bytes.
 func (h *conversation) grow(b []byte, text string) []byte {
 	if room := h.room(); len(text) > room {
 		text = strings.ToValidUTF8(text[:max(room, 0)], "")
@@ -166,10 +167,11 @@ func (h *conversation) grow(b []byte, text string) []byte {
 // room returns the number of bytes by which the last message may still grow.
 func (h *conversation) room() int { return h.max - len(h.text) - len(h.thoughts) - h.toolSize }
 
-// used records the state of a tool call. If calls overlap, the message with the call may
-// be finished already; a later message then records the change. A call is left out if the
-// message would exceed max.
+// used records the state of a tool call. If calls overlap, the message with the call might
+// already be finished. In that case, a later message records the change. A call is left out
+// if the message would have more than max bytes.
 func (h *conversation) used(t bgagent.MessageTool) {
+	t.Input, t.Result = 0, 0 // readers of the conversation do not compare calls
 	if p, told := h.calls[t.ID]; told && p.msg >= h.first {
 		m := &h.msgs[p.msg-h.first]
 		switch {
@@ -208,8 +210,8 @@ func (h *conversation) use(u bgagent.Usage) {
 	}
 }
 
-// finish ends the turn. If the turn failed without any text, finish adds an empty message,
-// so that the conversation shows how the turn ended.
+// finish ends the turn. If the turn failed without any text, the method "finish" adds an
+// empty message, so that the conversation shows how the turn ended.
 func (h *conversation) finish(stop bgagent.StopReason, reason string) {
 	h.calls, h.answer, h.prior, h.from = nil, nil, nil, -1
 	m := h.last()

@@ -7,17 +7,18 @@ import (
 	"slices"
 )
 
-// The types of the SDK refuse a whole value if one part of it has the wrong type. readable
-// leaves out only the wrong parts.
+// The types of the SDK refuse a whole value if one part of it has the wrong type. The
+// function "readable" leaves out only the wrong parts.
 
 const (
-	mostTries = 2000 // largest number of decodings for one value; then the value is refused
+	mostTries = 2000 // maximum number of attempts to decode one value; after that, the value is refused
 	mostDepth = 12   // number of levels of a value at which parts are left out
 )
 
-// readable decodes raw into v, which is a pointer. If that fails, readable leaves out the
-// parts that cannot be decoded, at any level, and reports true. If the rest cannot be
-// decoded either, readable returns the error for the whole value.
+// The function "readable" decodes raw into v, which is a pointer. If that fails, the
+// function leaves out the parts that cannot be decoded, at any level, and reports true.
+// If the rest cannot be decoded either, the function returns the error for the whole
+// value.
 func readable(raw []byte, v any) (left bool, err error) {
 	if err = json.Unmarshal(raw, v); err == nil {
 		return false, nil
@@ -45,8 +46,8 @@ type field struct {
 	value json.RawMessage
 }
 
-// mend returns the value without the parts for which fits reports false. It reports false
-// if no part can be kept.
+// mend returns the value without the parts for which the function "fits" reports false.
+// It reports false if no part can be kept.
 func (m *mender) mend(value []byte, depth int, fits func([]byte) bool) ([]byte, bool) {
 	if m.tries--; m.tries < 0 {
 		return nil, false
@@ -59,7 +60,7 @@ func (m *mender) mend(value []byte, depth int, fits func([]byte) bool) ([]byte, 
 		return nil, false
 	}
 	var kept []field
-	if object { // every other field is tried together with the fields in kinds
+	if object { // every other field is tried together with the fields that the list "kinds" contains
 		for _, f := range list {
 			if slices.Contains(kinds, f.name) {
 				kept = append(kept, f)

@@ -95,7 +95,7 @@ func TestAPartlyReadQuestionIsUnclear(t *testing.T) {
 			outcome := got.(sdk.RequestPermissionResponse).Outcome
 			require.NotNil(t, outcome.Selected)
 			want := sdk.PermissionOptionId("yes")
-			if len(rules) == 2 { // the question may be about a command that the second rule forbids
+			if len(rules) == 2 { // the question might be about a command that the second rule forbids
 				want = "no"
 			}
 			require.Equal(t, want, outcome.Selected.OptionId)

@@ -17,16 +17,21 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestMain runs the test binary as a fake agent if FAKE_AGENT is set.
+// TestMain runs the test binary as a fake agent if FAKE_AGENT is set, and as a host if
+// hostVariable is set.
 func TestMain(m *testing.M) {
 	if fault, ok := os.LookupEnv("FAKE_AGENT"); ok {
 		runFake(fault)
 		return
 	}
+	if order, ok := os.LookupEnv(hostVariable); ok {
+		runHost(order)
+		return
+	}
 	os.Exit(m.Run())
 }
 
-// runFake runs the fake agent as a program with the fault.
+// runFake runs the fake agent as a program with the given fault.
 func runFake(fault string) {
 	switch fault {
 	case "exit":
@@ -80,7 +85,7 @@ func piped(t testing.TB, cfg Config, fake func() *fakeAgent) *Client {
 	t.Helper()
 	cfg.Command = []string{"fake"}
 	c := open(t, cfg)
-	c.launch = func() (*running, error) { return runPiped(fake()), nil }
+	c.launch = func(string) (*running, error) { return runPiped(fake()), nil }
 	return c
 }
 
@@ -135,7 +140,7 @@ func (e ended) of(kind bgagent.ReportKind) (list []bgagent.Report) {
 // live is a running turn.
 type live struct {
 	done   chan ended
-	said   chan struct{} // closed with the first report
+	said   chan struct{} // closed when the first report arrives
 	cancel context.CancelFunc
 }
 

@@ -43,9 +43,9 @@ func decode(line []byte) (m received, ok bool) {
 	return m, m.method != "" || len(m.ID) > 0
 }
 
-// brokenAnswer looks for an answer in a line that is not valid JSON. Such lines occur:
-// Python writes NaN, and a program may print in the middle of a line. If the line is an
-// answer, brokenAnswer returns an error answer, so that the request does not wait for ever.
+// brokenAnswer looks for an answer in a line that is not valid JSON. Such a line can occur
+// if the program prints other text in the middle of it. If the line is an answer,
+// brokenAnswer returns an error answer, so that the request does not wait forever.
 func brokenAnswer(line []byte) (m received, ok bool) {
 	in := json.NewDecoder(bytes.NewReader(line))
 	if start, err := in.Token(); err != nil || start != json.Delim('{') {
@@ -81,8 +81,8 @@ func (m *received) request() (id int64, ok bool) {
 	return id, err == nil
 }
 
-// problem returns the error in an answer of the agent, or nil. If a part of the error does
-// not follow the protocol, the text of the error contains that part.
+// problem returns the error in an answer from the agent, or nil. If a part of the error
+// does not follow the protocol, the text of the error contains that part.
 func (m *received) problem() *sdk.RequestError {
 	if !present(m.Error) {
 		return nil
@@ -106,7 +106,8 @@ func (m *received) problem() *sdk.RequestError {
 	return &e
 }
 
-// text returns the value of a JSON string. It returns any other JSON as it is written.
+// text returns the value of a JSON string. It returns any other JSON value as JSON text,
+// cut to shownOfError bytes.
 func text(raw json.RawMessage) (s string) {
 	if json.Unmarshal(raw, &s) != nil {
 		s = string(raw[:min(len(raw), shownOfError)])

@@ -9,8 +9,8 @@ import (
 	"github.com/bgagent/bgagent/internal/permission"
 )
 
-// askingModes are known names of modes that make agents ask before they act. The preferred
-// mode is the first.
+// askingModes are known names of modes that make agents ask before they act. The first mode
+// is preferred.
 var askingModes = []string{"default", "ask", "manual", "read-only"}
 
 // freeModes are parts of the names of modes that let agents do some or all things without
@@ -25,9 +25,10 @@ func asksNothing(mode string) bool {
 }
 
 // modeFor returns the mode for a turn with these rules: the mode that the host wants, or
-// the agent's own mode if the host wants none. If the rules forbid something and the agent
-// does not ask in its own mode, modeFor returns a mode that makes it ask. If the agent has
-// no such mode, or does not ask in the mode that the host wants, modeFor returns an error.
+// the agent's own mode if the host names no mode. If the rules forbid something and the
+// agent does not ask in its own mode, modeFor returns a mode that makes it ask. If the
+// agent has no such mode, or does not ask in the mode that the host wants, modeFor returns
+// an error.
 func (ch *choice) modeFor(wanted string, rules []bgagent.Permission) (string, error) {
 	mode := wanted
 	if mode == "" {

@@ -26,7 +26,7 @@ func TestAReasonNamesTheLinesThatWereNotUnderstood(t *testing.T) {
 
 func TestTheEndOfAProcessNamesItsOutput(t *testing.T) {
 	bubble(t, Config{}, false, func(t *testing.T, c *Client) {
-		c.launch = func() (*running, error) {
+		c.launch = func(string) (*running, error) {
 			run := runPiped(&fakeAgent{})
 			stop := run.stop
 			go func() {

@@ -81,7 +81,7 @@ func (o *outbox) run() {
 	}
 }
 
-// close closes the agent's input. If the agent is not reading, a line may be cut off.
+// close closes the agent's input. If the agent is not reading, a line can be cut off.
 func (o *outbox) close() {
 	o.mu.Lock()
 	o.closed = true

@@ -34,11 +34,11 @@ type PermissionRequest struct {
 // request.
 type PermissionAnswer struct {
 	Allow  bool
-	Always bool   // with Allow: allow such calls for the rest of the session, if the agent offers it
-	Reason string // without Allow: reason for the refusal
+	Always bool   // if Allow is true: whether to allow calls of this kind for the rest of the session, if the agent offers this choice
+	Reason string // if Allow is false: reason for the refusal
 }
 
-// request answers a request of the agent.
+// request answers a request from the agent.
 func (p *process) request(_ context.Context, method string, params json.RawMessage) (any, *sdk.RequestError) {
 	var head struct {
 		SessionID string `json:"sessionId"`
@@ -54,6 +54,7 @@ func (p *process) request(_ context.Context, method string, params json.RawMessa
 		return nil, refusal(fmt.Sprintf("no turn runs in the session %.80q", head.SessionID))
 	}
 	defer t.requests.Done()
+	t.acts()
 	switch method {
 	case sdk.ClientMethodSessionRequestPermission:
 		// If a part of the question cannot be read, the question counts as unclear, and
@@ -97,8 +98,8 @@ func badParams(err error) *sdk.RequestError {
 	return &sdk.RequestError{Code: codeBadParams, Message: "the parameters cannot be read: " + err.Error()}
 }
 
-// serving returns the turn to which a request of the agent belongs, or nil. If serving
-// returns a turn, the caller must call its requests.Done.
+// serving returns the turn to which a request from the agent belongs, or nil. If a turn is
+// returned, the caller must call the turn's requests.Done.
 func (c *Client) serving(p *process, session string) *turn {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -119,8 +120,8 @@ func cancelled() sdk.RequestPermissionResponse {
 	return sdk.RequestPermissionResponse{Outcome: sdk.NewRequestPermissionOutcomeCancelled()}
 }
 
-// permission answers a permission request. left means that a part of the request could
-// not be read.
+// permission answers a permission request. The argument "left" reports whether a part of
+// the request could not be read.
 func (c *Client) permission(t *turn, req sdk.RequestPermissionRequest, left bool) sdk.RequestPermissionResponse {
 	q, unclear, out := c.question(t, req, left)
 	t.report(out...)
@@ -144,7 +145,7 @@ func (c *Client) permission(t *turn, req sdk.RequestPermissionRequest, left bool
 	return resp
 }
 
-// refuse records that a request of the agent was refused.
+// refuse records that a request from the agent was refused.
 func (c *Client) refuse(t *turn, what string) {
 	c.mu.Lock()
 	t.refused = what
@@ -152,9 +153,9 @@ func (c *Client) refuse(t *turn, what string) {
 	c.cfg.Logger.Info("acp: the agent was refused something", "session", t.s.id, "task", t.prompt.Task)
 }
 
-// question returns the agent's question, completed with the earlier news about its tool
-// call. The question is also applied as news about the call. unclear means that some paths
-// or inputs of the call are unknown.
+// question returns the agent's question. It adds what earlier messages have reported about
+// the tool call. It also updates the call with the content of the question. The result
+// "unclear" reports whether some paths or inputs of the call are unknown.
 func (c *Client) question(t *turn, req sdk.RequestPermissionRequest, left bool) (q PermissionRequest, unclear bool, out []report) {
 	x := req.ToolCall
 	n := callNews{
@@ -179,7 +180,7 @@ func (c *Client) question(t *turn, req sdk.RequestPermissionRequest, left bool) 
 		Session: t.s.id, Task: t.prompt.Task, Agent: t.prompt.Agent, Directory: t.s.dir,
 		ToolCall: n.id, Kind: string(value(x.Kind)), Title: value(x.Title), Input: n.input, Paths: n.paths,
 	}
-	// A known call keeps its own title, because the question's title may name only a part
+	// A known call keeps its own title, because the question's title can name only a part
 	// of the call, such as a directory.
 	if known == nil {
 		n.title, n.kind = q.Title, q.Kind
@@ -197,7 +198,7 @@ func (c *Client) question(t *turn, req sdk.RequestPermissionRequest, left bool) 
 
 // subject returns the access and the texts that the rules are matched against. For tools
 // that run commands or work on files, the texts come from the input. They never come from
-// the title, which is meant for people and may be written by a model.
+// the title, which is meant for people and can be written by a model.
 func (q *PermissionRequest) subject(unclear bool) subject {
 	s := subject{access: accessOf(q.Name, q.Kind), dir: q.Directory, real: realPath(q.Directory)}
 	commands, readable := commandsIn(q.Input)
@@ -206,7 +207,7 @@ func (q *PermissionRequest) subject(unclear bool) subject {
 		s.access.Maybe = append(slices.Clone(s.access.Maybe), permission.Bash)
 	}
 	switch {
-	case unclear || (shell || len(commands) > 0) && !readable: // texts stays empty, which means unknown
+	case unclear || (shell || len(commands) > 0) && !readable: // the list of texts stays empty, which means that the texts are unknown
 	case shell || len(q.Paths) == 0 && len(commands) > 0:
 		s.command = true
 		for _, c := range commands {
@@ -263,7 +264,7 @@ func (c *Client) decide(t *turn, q PermissionRequest, unclear bool) PermissionAn
 
 // asks reports that the turn waits for the host's answer to a question. The caller must
 // call the returned function after the answer. If there are several questions, the oldest
-// one is reported.
+// question is reported.
 func (t *turn) asks(text string) (answered func()) {
 	question := &text
 	change := func(f func()) {

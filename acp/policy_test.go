@@ -39,7 +39,7 @@ func TestAQuestionOfTheAgentIsAnswered(t *testing.T) {
 				e := run(t, c, create(t, c), bgagent.Prompt{Text: "permit rm -r src", Permissions: test.rules}).wait()
 				require.NoError(t, e.err)
 				require.Equal(t, test.want, e.Text)
-				require.Len(t, e.of(bgagent.ReportTool), 2) // the start of the call is reported with the question, and its end at the end of the turn
+				require.Len(t, e.of(bgagent.ReportTool), 2) // the start of the call is reported with the question, and its end when the turn ends
 			})
 		})
 	}

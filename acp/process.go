@@ -28,13 +28,13 @@ type running struct {
 	pid    int // process id of the program
 	marks  procs.Marks
 	exited <-chan struct{}           // closed when the program and everything that it started have ended
-	how    func() string             // says how the program ended; valid once exited is closed
-	stop   func(grace time.Duration) // asks the program to end, then ends it by force; returns once exited is closed
-	rest   func()                    // ends the reading of stderr; called last
+	how    func() string             // describes how the program ended; valid once the channel "exited" is closed
+	stop   func(grace time.Duration) // asks the program to end, then ends it by force; returns once the channel "exited" is closed
+	rest   func()                    // stops reading stderr; called last
 }
 
 // spawn starts the agent's program.
-func (c *Client) spawn() (_ *running, err error) {
+func (c *Client) spawn(instance string) (_ *running, err error) {
 	var files []*os.File
 	defer func() {
 		if err != nil {
@@ -61,8 +61,8 @@ func (c *Client) spawn() (_ *running, err error) {
 	ch, err := startChild(procs.Spec{
 		Command: c.cfg.Command, Dir: c.cfg.Dir, Env: c.env, Stdin: inR, Stdout: outW, Stderr: errW,
 		// One process has sessions of many depths. The process counts as one level below
-		// its host, so that a chain of agents that start hosts has an end.
-		Marks: procs.NewMarks(1, c.cfg.Instance),
+		// its host. This limits the length of a chain of agents that start hosts.
+		Marks: procs.NewMarks(1, instance),
 	})
 	if err != nil {
 		return nil, err
@@ -111,16 +111,17 @@ func (w printer) Write(b []byte) (int, error) {
 
 // process is a running agent.
 type process struct {
-	c    *Client
-	run  *running
-	conn *conn
-	init sdk.InitializeResponse // set before the process is shared
+	c        *Client
+	run      *running
+	instance string // value of procs.InstanceVariable in its environment; see Client.instance
+	conn     *conn
+	init     sdk.InitializeResponse // set before the process is shared
 
-	ending  chan struct{} // closed by end
+	ending  chan struct{} // closed by the method "end"
 	endOnce sync.Once
-	reason  error         // reason that end was called with; set before ending is closed
+	reason  error         // reason that was passed to the method "end"; set before the channel "ending" is closed
 	dead    chan struct{} // closed when the process and everything that it started have ended
-	why     error         // reason why the process ended; set before dead is closed
+	why     error         // reason why the process ended; set before the channel "dead" is closed
 
 	// Client.mu guards the fields below. A process is retired if one of its turns does not
 	// stop. A retired process gets no new turns, and is ended once it has no turns except
@@ -130,16 +131,16 @@ type process struct {
 	retired bool
 }
 
-// errSlowStart is the cause that ends the context of a start that takes too long.
+// errSlowStart is the cancellation cause of the context of a start that takes too long.
 var errSlowStart = errors.New("it took too long")
 
-// startProcess starts the program and does the protocol's handshake.
-func (c *Client) startProcess(ctx context.Context) (*process, error) {
-	run, err := c.launch()
+// startProcess starts the program and performs the protocol's handshake.
+func (c *Client) startProcess(ctx context.Context, instance string) (*process, error) {
+	run, err := c.launch(instance)
 	if err != nil {
 		return nil, err
 	}
-	p := &process{c: c, run: run, turns: map[*turn]struct{}{}, ending: make(chan struct{}), dead: make(chan struct{})}
+	p := &process{c: c, run: run, instance: instance, turns: map[*turn]struct{}{}, ending: make(chan struct{}), dead: make(chan struct{})}
 	p.conn = newConn(run.in, handlers{request: p.request, notify: p.update, noise: p.noise, told: p.told})
 	c.mu.Lock()
 	c.all[p] = struct{}{}
@@ -158,7 +159,7 @@ func (c *Client) startProcess(ctx context.Context) (*process, error) {
 }
 
 // end asks supervise to end the process, and returns at once. If end is called again, the
-// first reason stays.
+// first reason is kept.
 func (p *process) end(reason error) {
 	p.endOnce.Do(func() {
 		p.reason = reason
@@ -166,7 +167,7 @@ func (p *process) end(reason error) {
 	})
 }
 
-// isEnding reports whether end was called.
+// isEnding reports whether the method "end" was called.
 func (p *process) isEnding() bool {
 	select {
 	case <-p.ending:
@@ -179,9 +180,9 @@ func (p *process) isEnding() bool {
 // usable reports whether the connection works and the process is not being ended.
 func (p *process) usable() bool { return !p.isEnding() && p.conn.ended() == nil }
 
-// supervise runs the connection. When end is called, the program exits or the connection
-// ends, supervise ends the process. It returns when the process and everything that it
-// started have ended.
+// supervise runs the connection. It ends the process when the method "end" is called,
+// when the program exits, or when the connection ends. It returns when the process and
+// everything that it started have ended.
 func (p *process) supervise() {
 	served := make(chan struct{})
 	go func() {
@@ -193,8 +194,8 @@ func (p *process) supervise() {
 	case <-p.run.exited:
 	case <-p.conn.ctx.Done():
 		if errors.Is(p.conn.ended(), errOutputEnded) {
-			// The output often ends just before the program exits. Waiting for the exit
-			// lets the error say how the program ended.
+			// The output often ends just before the program exits. After this wait, the
+			// error can state how the program ended.
 			within(drainTime, p.run.exited)
 		}
 	}
@@ -207,7 +208,7 @@ func (p *process) supervise() {
 	p.gone()
 }
 
-// within waits until done is closed, but not for longer than d.
+// within waits until the channel done is closed, but not for longer than d.
 func within(d time.Duration, done <-chan struct{}) {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
@@ -219,13 +220,13 @@ func within(d time.Duration, done <-chan struct{}) {
 
 // gone removes the ended process from the client.
 func (p *process) gone() {
-	p.end(nil) // later calls of end cannot change the reason
+	p.end(nil) // later calls to the method "end" cannot change the reason
 	p.why = p.cause()
 	c := p.c
 	c.mu.Lock()
 	delete(c.all, p)
-	if c.proc == p {
-		c.proc = nil
+	if c.proc[p.instance] == p {
+		delete(c.proc, p.instance)
 	}
 	for _, s := range c.sessions {
 		if s.proc == p {
@@ -319,7 +320,7 @@ func thereAre(names []string) string {
 	return "there are: " + strings.Join(names, ", ")
 }
 
-// during adds the failed request to the error.
+// The function "during" adds the failed request to the error.
 func during(request string, err error) error {
 	var re *sdk.RequestError
 	switch {
@@ -331,8 +332,9 @@ func during(request string, err error) error {
 	return err
 }
 
-// failed explains the error of a request that starts the agent or sets up a session. If
-// the process has ended meanwhile, failed returns the reason why it ended.
+// failed adds an explanation to the error of a request that starts the agent or sets up a
+// session. If the process has ended meanwhile, the result is the reason why the process
+// ended.
 func (p *process) failed(ctx context.Context, err error) error {
 	switch {
 	case errors.Is(context.Cause(ctx), errClosed):

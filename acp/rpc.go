@@ -14,27 +14,27 @@ import (
 	sdk "github.com/coder/acp-go-sdk"
 )
 
-// This package uses the message types of the SDK, but a connection of its own. The SDK's
+// This package uses the message types of the SDK, but not the connection of the SDK. That
 // connection has four faults:
 //
 //   - Its writes have no time limit, so an agent that does not read its input blocks the
 //     caller.
 //   - It ends when 1024 notifications are queued. The replay of a long conversation can
 //     queue that many.
-//   - It may lose an answer that comes just before the agent ends.
+//   - It can lose an answer that arrives just before the agent exits.
 //   - It refuses to write an empty file.
 
 const (
-	maxLine     = 32 << 20  // number of bytes in one message; a longer message ends the connection
-	maxUnsent   = 32 << 20  // number of bytes that may wait for the agent to read them
-	maxGarbage  = 256 << 10 // number of bytes of other text that the agent may print before its first message
-	maxInbound  = 256       // number of the agent's requests that are answered concurrently
-	shownOfLine = 200       // number of bytes of a line that are shown in an error
+	maxLine     = 32 << 20  // maximum number of bytes in one message; a longer message ends the connection
+	maxUnsent   = 32 << 20  // maximum number of bytes that wait for the agent to read them
+	maxGarbage  = 256 << 10 // maximum number of bytes of other text that the agent may print before its first message
+	maxInbound  = 256       // maximum number of the agent's requests that are answered concurrently
+	shownOfLine = 200       // maximum number of bytes of a line that are shown in an error
 
-	shownOfError = 2000 // number of bytes of an error's text that are kept
+	shownOfError = 2000 // maximum number of bytes of an error's text that are kept
 )
 
-// Errors in JSON-RPC answers to the agent.
+// Codes of errors in JSON-RPC answers to the agent.
 const (
 	codeNoMethod  = -32601
 	codeBadParams = -32602
@@ -44,19 +44,19 @@ const (
 
 // handlers are the functions that a connection calls.
 type handlers struct {
-	// request answers a request of the agent. Each call runs in its own goroutine. ctx
-	// ends with the connection.
+	// request answers a request from the agent. Each call runs in its own goroutine. ctx
+	// ends when the connection ends.
 	request func(ctx context.Context, method string, params json.RawMessage) (any, *sdk.RequestError)
-	// notify is called for each notification of the agent. Notifications and answers are
-	// handled in the order that the agent wrote them. notify must not block, because
-	// nothing is read meanwhile.
+	// notify is called for each notification from the agent. Notifications and answers are
+	// handled in the order that the agent wrote them. The function "notify" must not block,
+	// because nothing is read during the call.
 	notify func(method string, params json.RawMessage)
 	// noise is called for text that is not a message. It must not block or keep the text.
 	// It may be nil.
 	noise func(text []byte)
-	// told returns the prompts that the agent has got. If the agent repeats a message
-	// from this text within other text, the repetition does not count as a message. told
-	// may be nil.
+	// told returns the prompts that were sent to the agent. If the agent repeats a message
+	// from this text within other text, the repetition does not count as a message. The
+	// function "told" may be nil.
 	told func() string
 }
 
@@ -66,7 +66,7 @@ type conn struct {
 	h   handlers
 	out *outbox
 
-	ctx    context.Context // ends with the connection
+	ctx    context.Context // ends when the connection ends
 	cancel context.CancelFunc
 	done   chan struct{} // closed when reading has ended
 	wg     sync.WaitGroup
@@ -95,14 +95,14 @@ func newConn(w io.WriteCloser, h handlers) *conn {
 
 // call makes a request, waits for its answer and decodes the answer into result. If the
 // agent answers with an error, the error is a *sdk.RequestError. If ctx ends first, the
-// error is the cause of ctx. Any other error says why the connection ended, or why the
-// request cannot be encoded or the answer cannot be read.
+// error is the cause of ctx. Any other error states why the connection ended, why the
+// request could not be encoded, or why the answer could not be read.
 func (c *conn) call(ctx context.Context, method string, params, result any) error {
 	return c.callSeen(ctx, method, params, result, nil)
 }
 
-// callSeen is like call. In addition, it calls seen with the answer before the next
-// message is read. The function seen must not block.
+// callSeen is like call. In addition, it calls the function "seen" with the answer before
+// the next message is read. The function "seen" must not block.
 func (c *conn) callSeen(ctx context.Context, method string, params, result any, seen func(received)) error {
 	raw, err := json.Marshal(params)
 	if err != nil {
@@ -142,7 +142,7 @@ func (c *conn) wait(ctx context.Context, answer <-chan received) (received, erro
 		return received{}, context.Cause(ctx)
 	case <-c.done:
 	}
-	select { // the answer may be the last message that was read
+	select { // the answer can be the last message that was read
 	case m := <-answer:
 		return m, nil
 	default:
@@ -172,7 +172,8 @@ func (c *conn) send(m message) error {
 	return nil
 }
 
-// fail ends the connection. If fail is called again, the first reason stays.
+// fail ends the connection. If the method "fail" is called again, the first reason is
+// kept.
 func (c *conn) fail(err error) {
 	c.mu.Lock()
 	if c.err == nil {
@@ -200,8 +201,8 @@ func (c *conn) noise() jsonlines.Noise {
 // output. In most cases the agent has exited.
 var errOutputEnded = errors.New("it closed its output")
 
-// serve reads messages until the agent's output ends, breaks a limit, or the connection
-// ends. It returns when all goroutines that it has started have ended.
+// serve reads messages until the agent's output ends or exceeds a limit, or until the
+// connection ends. It returns when all goroutines that it has started have ended.
 func (c *conn) serve(r io.Reader) {
 	in := jsonlines.NewReader(&bounded{r: r}, jsonlines.Config{
 		MaxLine: maxLine + 1<<20, MaxNoise: maxGarbage, Skipped: c.skipped, Told: c.h.told,
@@ -290,7 +291,7 @@ func (c *conn) take(m received) {
 	}
 }
 
-// answer answers a request of the agent.
+// answer answers a request from the agent.
 func (c *conn) answer(m received) {
 	result, problem := c.h.request(c.ctx, m.method, m.Params)
 	reply := message{ID: m.ID, Error: problem}
@@ -307,7 +308,7 @@ func (c *conn) answer(m received) {
 	_ = c.send(reply) // if this fails, the connection has ended
 }
 
-// refusal returns an error answer that says why a request is refused.
+// refusal returns an error answer that states why a request is refused.
 func refusal(why string) *sdk.RequestError {
 	return &sdk.RequestError{Code: codeRefused, Message: why}
 }
@@ -315,7 +316,7 @@ func refusal(why string) *sdk.RequestError {
 // bounded is a reader that fails if a line is longer than maxLine.
 type bounded struct {
 	r     io.Reader
-	line  int    // bytes of the line so far
+	line  int    // number of bytes in the line so far
 	begin []byte // beginning of the line
 }
 

@@ -58,7 +58,7 @@ func TestAnUnreadableAnswerIsAnError(t *testing.T) {
 		`{"jsonrpc":"2.0","id":1,"error":{}}`:                                               "{} (code -32603)",
 		`{"jsonrpc":"2.0","id":"1","error":{"code":-32603,"message":"boom"}}`:               "boom (code -32603)",
 		`{"jsonrpc":"2.0","id":1,"method":null,"error":{"code":-32603,"message":"boom"}}`:   "boom (code -32603)",
-		`{"jsonrpc":"2.0","id":1,"result":{"cost":NaN}}`:                                    "the answer to ask cannot be read: json: cannot unmarshal object", // NaN is null
+		`{"jsonrpc":"2.0","id":1,"result":{"cost":NaN}}`:                                    "the answer to ask cannot be read: json: cannot unmarshal object", // NaN is read as null
 		`{"jsonrpc":"2.0","meta":{"a":[1]},"id":1,"error":{"code":1,"message":log: hello}}`: `its answer cannot be read`,
 		`{"jsonrpc":"2.0","id":1,"result":7}`:                                               "the answer to ask cannot be read: ",
 		`{"jsonrpc":"2.0","id":"1","result":"yes","error":null}`:                            "",
@@ -137,7 +137,8 @@ func TestTooManyRequestsOfTheAgentAreRefused(t *testing.T) {
 }
 
 // notified returns the notifications that a client reads from the output of an agent, each
-// as its method and parameters. noise is the first text that is not a message.
+// as its method and parameters. The result "noise" is the first text that is not a
+// message.
 func notified(t *testing.T, printed string) (list []string, noise string, err error) {
 	t.Helper()
 	c := newConn(closer{io.Discard}, handlers{notify: func(method string, params json.RawMessage) {

@@ -18,15 +18,15 @@ var keeps = permission.All("the agent", permission.Asked)
 type subject struct {
 	access  permission.Access
 	texts   []string // absolute paths, commands, addresses or a title; empty if they are unknown
-	wholes  []string // commands in texts with the shells that run them; used only by rules that forbid
-	command bool     // whether texts are commands
+	wholes  []string // commands in the field texts, each with the shell that runs it; used only for rules that forbid
+	command bool     // whether the texts are commands
 	dir     string   // directory of the session
 	real    string   // directory of the session with links resolved
 }
 
 // accessOf returns the access of a tool call. It uses the name and the kind of the tool. A
 // known name can only narrow the kind down or add a second kind. It never replaces the
-// kind, because the name may be a title that a model has written.
+// kind, because the name can be a title that a model has written.
 func accessOf(name, kind string) permission.Access {
 	a := permission.Access{Names: []string{name}}
 	if kind != name {
@@ -38,7 +38,7 @@ func accessOf(name, kind string) permission.Access {
 	switch {
 	case known && (is == "" || is.Covers(own)):
 		a.Kinds = []permission.Kind{own}
-		if own == is && own != permission.Read { // a name such as web does not say which of its parts the tool uses
+		if own == is && own != permission.Read { // a name such as "web" does not show which kind of web access the tool uses
 			a.Maybe = maybe
 		}
 	case is != "":
@@ -51,7 +51,7 @@ func accessOf(name, kind string) permission.Access {
 }
 
 // kindsOf returns the kind of access for a kind of tool in the protocol. The result maybe
-// holds the more exact kinds that the access may have.
+// contains the more exact kinds that the access can have.
 func kindsOf(kind sdk.ToolKind) (is permission.Kind, maybe []permission.Kind) {
 	switch kind {
 	case sdk.ToolKindRead:
@@ -117,9 +117,9 @@ func (s *subject) is(kinds ...permission.Kind) bool {
 	})
 }
 
-// matches reports whether the rule matches the text. A text may contain several commands.
-// A rule with a pattern never allows such a text. It forbids the whole text if the pattern
-// matches one of the commands.
+// matches reports whether the rule matches the text. A text can contain several commands. A
+// rule with a pattern never allows a text with several commands. It forbids the whole text
+// if the pattern matches one of the commands.
 func (s *subject) matches(r bgagent.Permission, text string) bool {
 	switch {
 	case permission.ForAll(r):
@@ -133,9 +133,9 @@ func (s *subject) matches(r bgagent.Permission, text string) bool {
 }
 
 // matchesPath reports whether the pattern of a rule matches the text. A path is also
-// matched relative to the directory. Paths and patterns may contain links. A rule that
-// forbids must match the given path or the real path. A rule that allows must match the
-// real path.
+// matched relative to the directory. Paths and patterns can contain links. A rule that
+// forbids applies if it matches the given path or the real path. A rule that allows applies
+// only if it matches the real path.
 func (s *subject) matchesPath(r bgagent.Permission, text string) bool {
 	if !filepath.IsAbs(text) {
 		return permission.Matches(r.Pattern, text)
@@ -149,7 +149,8 @@ func (s *subject) matchesPath(r bgagent.Permission, text string) bool {
 }
 
 // covers reports whether the pattern matches the absolute path, or matches it relative to
-// the session's directory. It also tries the pattern cleaned and with its links resolved.
+// the session's directory. It also tries the cleaned pattern, and the pattern with its
+// links resolved.
 func (s *subject) covers(pattern, path string) bool {
 	forms := []string{pattern, cleanPattern(pattern)}
 	if strings.HasSuffix(pattern, "/") { // the pattern stands for everything in the folder
@@ -163,8 +164,8 @@ func (s *subject) covers(pattern, path string) bool {
 	})
 }
 
-// within reports whether the pattern matches a folder that contains the path. Only folders
-// below the session's directory count, unless the pattern is absolute.
+// within reports whether the pattern matches a folder that contains the path. If the
+// pattern is not absolute, only folders below the session's directory count.
 func (s *subject) within(pattern, path string) bool {
 	anywhere := filepath.IsAbs(cleanPattern(pattern))
 	below := func(path, dir string) bool {
@@ -181,8 +182,8 @@ func (s *subject) within(pattern, path string) bool {
 	return false
 }
 
-// cleanPattern returns the pattern in the form of cleaned paths: without ./ and //, and
-// with the user's home directory instead of ~.
+// cleanPattern cleans the pattern as if it were a path. The result has no ./ and no //, and
+// has the user's home directory in place of ~.
 func cleanPattern(pattern string) string {
 	if rest, ok := strings.CutPrefix(pattern, "~"); ok && (rest == "" || rest[0] == '/') {
 		if home, err := os.UserHomeDir(); err == nil {
@@ -233,7 +234,8 @@ func realPath(path string) string {
 	return done
 }
 
-// maxLinks bounds the steps of realPath along a path, because links may form a cycle.
+// maxLinks is the maximum number of steps that realPath takes along a path. The limit is
+// needed because links can form a cycle.
 const maxLinks = 1000
 
 // realPattern returns the pattern with links resolved in the folders before the first

@@ -15,8 +15,8 @@ func on(name, pattern string, a bgagent.PermissionAction) bgagent.Permission {
 	return bgagent.Permission{Name: name, Pattern: pattern, Action: a}
 }
 
-// about returns the subject of a tool call with the texts. names are the name and the kind
-// of the tool.
+// about returns the subject of a tool call with the texts. The slice names contains the
+// name and the kind of the tool.
 func about(names []string, texts ...string) subject {
 	return subject{access: accessOf(names[0], names[len(names)-1]), texts: texts, dir: "/w"}
 }

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/internal/procs"
 	sdk "github.com/coder/acp-go-sdk"
 )
 
@@ -20,19 +21,24 @@ type session struct {
 	id     string
 	parent string
 	dir    string // absolute
+	place  string // dir without symbolic links, because the next host might find another directory behind a link
 	mcp    []sdk.McpServer
 
 	// Client.mu guards the fields below.
 	proc    *process // process that has the session; nil if the session must be loaded
 	lost    error    // reason why the last process of the session ended
-	turn    *turn    // current turn; nil if none runs
+	turn    *turn    // current turn; nil if no turn is running
 	loading bool     // whether the agent is replaying the conversation
-	heard   int      // number of updates that came while the session was loading
+	heard   int      // number of updates that arrived while the session was loading
 	opts    options
 	conv    conversation
-	made    time.Time // time of the creation; zero if this client has not created the session
+	made    time.Time // time of the creation; zero if it is not known
 	cost    float64   // cost of the session so far, in US dollars
 	system  string    // last system text that the client has sent
+
+	memory    memory  // only Sent, Cut and Now are kept up to date, and only if the manager has a store
+	restoring bool    // whether RestoreSession is restoring the session
+	replay    *replay // replay of the session while RestoreSession runs; else nil
 }
 
 // options are the settings of a session that the client can choose.
@@ -45,7 +51,7 @@ type choice struct {
 	what    string   // name of the option in messages
 	config  string   // id of the configuration option; empty if the agent has none
 	own     string   // value that the agent itself has chosen
-	current string   // value that is set
+	current string   // value that is set in the session
 	known   []string // values that the agent offers
 }
 
@@ -60,7 +66,10 @@ func (c *Client) CreateSession(ctx context.Context, spec bgagent.SessionSpec) (s
 	if s.dir, err = c.directory(spec.Directory); err != nil {
 		return "", err
 	}
-	p, err := c.ready(ctx)
+	if s.place, err = filepath.EvalSymlinks(s.dir); err != nil {
+		return "", fmt.Errorf("acp: %w", err)
+	}
+	p, err := c.ready(ctx, procs.Instances(c.cfg.Instance, spec.Instance))
 	if err != nil {
 		return "", err
 	}
@@ -88,8 +97,8 @@ func (c *Client) CreateSession(ctx context.Context, spec bgagent.SessionSpec) (s
 	return s.id, nil
 }
 
-// directory returns the directory of a session as an absolute path. An empty dir stands for
-// Config.Dir. directory returns an error if the directory does not exist.
+// directory returns the directory of a session as an absolute path. If the argument "dir"
+// is empty, Config.Dir is used. If the directory does not exist, the result is an error.
 func (c *Client) directory(dir string) (string, error) {
 	if dir == "" {
 		dir = c.cfg.Dir
@@ -123,21 +132,22 @@ func (c *Client) add(s *session, p *process) error {
 	return nil
 }
 
-// attach returns a live process that has the session. If the previous process of the
-// session has ended or is retired, another process loads the session.
-func (c *Client) attach(ctx context.Context, s *session) (*process, error) {
+// attach returns a live process that has the session. If the previous process of the session has
+// ended, is retired or has another instance, a process of the given instance loads the session. If
+// the agent cannot load sessions, the session stays in its process.
+func (c *Client) attach(ctx context.Context, s *session, instance string) (*process, error) {
 	if err := isDirectory(s.dir); err != nil {
 		return nil, fmt.Errorf("acp: session %q: %w", s.id, err)
 	}
 	c.mu.Lock()
 	p := s.proc
-	stay := p != nil && (!p.retired || !p.init.AgentCapabilities.LoadSession)
+	stay := p != nil && (!p.retired && p.instance == instance || !p.init.AgentCapabilities.LoadSession)
 	c.mu.Unlock()
 	if stay {
 		if p.usable() {
 			return p, nil
 		}
-		select { // once the process is dead, s.lost says how it ended
+		select { // once the process is dead, s.lost states how it ended
 		case <-p.dead:
 		case <-ctx.Done():
 			return nil, context.Cause(ctx)
@@ -146,7 +156,7 @@ func (c *Client) attach(ctx context.Context, s *session) (*process, error) {
 	c.mu.Lock()
 	lost := s.lost
 	c.mu.Unlock()
-	p, err := c.ready(ctx)
+	p, err := c.ready(ctx, instance)
 	if err != nil {
 		return nil, err
 	}
@@ -162,8 +172,42 @@ func (c *Client) attach(ctx context.Context, s *session) (*process, error) {
 	return p, nil
 }
 
+// release makes the agent process of an earlier manager of this host give up the session, because some
+// agents do not load a session that another process has open. If the process has no turns, release ends
+// it. The earlier manager has been closed, because the session now belongs to another manager.
+func (c *Client) release(ctx context.Context, p *process, s *session) error {
+	c.mu.Lock()
+	old := s.proc
+	if old == nil || old.instance == p.instance {
+		c.mu.Unlock()
+		return nil
+	}
+	idle := len(old.turns) == old.stuck
+	if idle {
+		old.end(errEarlierManager)
+	}
+	c.mu.Unlock()
+	switch {
+	case idle:
+		select {
+		case <-old.dead:
+		case <-ctx.Done():
+			return fmt.Errorf("acp: loading session %q: %w", s.id, context.Cause(ctx))
+		}
+	case old.init.AgentCapabilities.SessionCapabilities.Close != nil:
+		old.closeSession(s.id)
+	}
+	return nil
+}
+
+// errEarlierManager is the reason for the end of a process whose manager has been closed.
+var errEarlierManager = errors.New("the manager of its sessions has been closed")
+
 // load makes the agent load the session.
 func (c *Client) load(ctx context.Context, p *process, s *session) error {
+	if err := c.release(ctx, p, s); err != nil {
+		return err
+	}
 	if err := c.awaitMinute(ctx, s); err != nil {
 		return err
 	}
@@ -180,7 +224,7 @@ func (c *Client) load(ctx context.Context, p *process, s *session) error {
 	switch {
 	case err == nil:
 	case errors.As(err, &re) && re.Code != codeAuth:
-		err = fmt.Errorf("acp: the agent %s cannot load session %q: %w: %w", c.program(), s.id, &agentError{re}, bgagent.ErrNoSession)
+		err = c.notLoaded(s, re)
 	default:
 		err = fmt.Errorf("acp: loading session %q: the agent %s: %w", s.id, c.program(), p.failed(ctx, during("load the session", err)))
 	}
@@ -205,12 +249,23 @@ func (c *Client) load(ctx context.Context, p *process, s *session) error {
 	return nil
 }
 
-// awaitMinute waits until the clock minute of the session's creation is over, if the agent
-// is gemini. gemini empties a session that it loads within that minute, because the names
-// of its session files contain only the minute.
-func (c *Client) awaitMinute(ctx context.Context, s *session) error {
+// minuteLeft returns the time until the clock minute in which the session was created is
+// over. It returns 0 if the agent is not gemini. gemini empties a session that it loads
+// within that minute, because the names of its session files contain only the minute.
+func (c *Client) minuteLeft(s *session) time.Duration {
 	wait := time.Until(s.made.Truncate(time.Minute).Add(time.Minute))
-	if s.made.IsZero() || wait <= 0 || !strings.Contains(strings.ToLower(c.program()), "gemini") {
+	// If more than a minute is left, the clock was set back. The current minute is then not the
+	// minute of the creation.
+	if s.made.IsZero() || wait > time.Minute || !strings.Contains(strings.ToLower(c.program()), "gemini") {
+		return 0
+	}
+	return max(wait, 0)
+}
+
+// awaitMinute waits until the time that minuteLeft returns is over.
+func (c *Client) awaitMinute(ctx context.Context, s *session) error {
+	wait := c.minuteLeft(s)
+	if wait == 0 {
 		return nil
 	}
 	timer := time.NewTimer(wait)
@@ -223,8 +278,8 @@ func (c *Client) awaitMinute(ctx context.Context, s *session) error {
 	}
 }
 
-// replayPause is the time without updates after which the replay of a loaded session
-// counts as over.
+// replayPause is the time without updates after which the replay of a loaded session counts
+// as finished.
 const replayPause = 200 * time.Millisecond
 
 // settleReplay waits until the agent has replayed the conversation. Agents should end the
@@ -252,7 +307,7 @@ func (c *Client) settleReplay(ctx context.Context, p *process, s *session) {
 }
 
 // optionsOf returns the options of a session. Agents report them as configuration options,
-// or in the older way as modes and models. Configuration options take precedence.
+// or, in an older form, as modes and models. Configuration options take precedence.
 func optionsOf(config []sdk.SessionConfigOption, modes *sdk.SessionModeState, models *sdk.SessionModelState) options {
 	o := options{mode: choice{what: "mode"}, model: choice{what: "model"}}
 	if modes != nil {
@@ -304,7 +359,7 @@ func (o *options) configured(config []sdk.SessionConfigOption) {
 	}
 }
 
-// find returns the agent's name for the wanted value. A wanted model may begin with a
+// find returns the agent's name for the wanted value. A wanted model can begin with a
 // provider that the agent's name leaves out.
 func (ch *choice) find(want string) (string, bool) {
 	// The current value need not be in the list. gemini's list does not contain the model
@@ -384,8 +439,8 @@ func (c *Client) set(ctx context.Context, p *process, s *session, ch choice, val
 	return nil
 }
 
-// servers returns the list, or an empty list if it is nil. The protocol requires a list
-// that is not null.
+// servers returns the list. For a nil list, it returns an empty list. The protocol requires
+// a list that is not null.
 func servers(list []sdk.McpServer) []sdk.McpServer {
 	if list == nil {
 		return []sdk.McpServer{}

@@ -66,7 +66,7 @@ func TestAStartThatFailsSaysWhatToDo(t *testing.T) {
 
 func TestTheWaitForASessionIsBounded(t *testing.T) {
 	c := open(t, program(t, "nosession"))
-	_, err := c.ready(t.Context())
+	_, err := c.ready(t.Context(), "")
 	require.NoError(t, err)
 	c.cfg.StartTimeout = 100 * time.Millisecond // the agent has started by now
 	_, err = c.CreateSession(t.Context(), bgagent.SessionSpec{})

@@ -16,8 +16,8 @@ import (
 )
 
 const (
-	maxTerminals      = 32      // number of terminals that may be open in one turn
-	maxTerminalOutput = 1 << 20 // number of bytes of output kept per terminal
+	maxTerminals      = 32      // maximum number of open terminals per turn
+	maxTerminalOutput = 1 << 20 // maximum number of bytes of output kept per terminal
 )
 
 // TerminalRequest is a command that an agent wants to run.
@@ -26,11 +26,11 @@ type TerminalRequest struct {
 	Task      string   // id of the task, bg_…
 	Agent     string   // name of the agent, as the caller gave it
 	Command   []string // program and arguments, which run without a shell
-	Directory string   // working directory; either the session's, or one below it with links resolved
+	Directory string   // working directory: the session's directory or, with symbolic links resolved, a directory inside it
 	Env       []string // NAME=value, in addition to the agent's environment
 }
 
-// terminal is a command that the client runs for an agent. It ends with its turn.
+// terminal is a command that the client runs for an agent. It ends when its turn ends.
 type terminal struct {
 	ch   *child
 	out  *tail

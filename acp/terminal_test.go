@@ -15,7 +15,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// shell returns a session whose agent may run commands if decide allows them.
+// shell returns a session whose agent may run commands if the function "decide" allows
+// them.
 func shell(t *testing.T, decide func(context.Context, TerminalRequest) error) (*Client, string, string) {
 	t.Helper()
 	cfg := program(t, "")
@@ -54,7 +55,7 @@ func TestCommandsAreRefusedForAReason(t *testing.T) {
 func TestCommandsEndWithTheirTurn(t *testing.T) {
 	c, id, dir := shell(t, all)
 	script := filepath.Join(dir, "s.sh")
-	// The script starts a child in an operating system session of its own.
+	// The script starts a child in a new operating system session.
 	require.NoError(t, os.WriteFile(script, []byte("echo $$ >pids\nsetsid sleep 600 &\necho $! >>pids\nsleep 600\n"), 0o600))
 	pids := func() []string {
 		raw, err := os.ReadFile(filepath.Join(dir, "pids"))

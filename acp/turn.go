@@ -11,17 +11,18 @@ import (
 
 	"github.com/bgagent/bgagent"
 	"github.com/bgagent/bgagent/internal/jsonlines"
+	"github.com/bgagent/bgagent/internal/procs"
 	sdk "github.com/coder/acp-go-sdk"
 )
 
-// errAborted is the cause that ends the context of an aborted turn. errOver is the cause
-// that ends the context of a turn that is over.
+// errAborted and errOver are the causes with which the context of a turn is cancelled.
+// errAborted is used if the turn is aborted, and errOver when the turn is over.
 var (
 	errAborted = errors.New("the turn was aborted")
 	errOver    = errors.New("the turn is over")
 )
 
-// maxTries is the largest number of processes that are tried for a turn. Another process is
+// maxTries is the maximum number of processes that are tried for a turn. Another process is
 // tried only if the previous process ended before it got the prompt.
 const maxTries = 3
 
@@ -30,13 +31,14 @@ const cancelAgain = 500 * time.Millisecond
 
 // turn is a running turn of a session.
 type turn struct {
+	c      *Client
 	s      *session
 	prompt bgagent.Prompt
 	ctx    context.Context // ends when the turn must stop, and when it is over
 	cancel context.CancelCauseFunc
 	done   chan struct{} // closed when RunTurn returns
 
-	late chan struct{} // gets a signal when a late piece comes, and when the wait for late pieces ends
+	late chan struct{} // gets a signal when a late piece arrives, and when the wait for late pieces ends
 
 	// reporting guards r and the questions. It is also held while r is called, because r
 	// must not be used after RunTurn has returned.
@@ -52,19 +54,22 @@ type turn struct {
 	over     bool            // whether everything from the agent is ignored
 	answered bool            // whether the prompt was answered, so that only late pieces are accepted
 	broken   bool            // whether the agent has reported that it has failed
-	problem  string          // text of the agent since it has reported its failure
+	problem  string          // text that the agent has sent since it reported its failure
 	calls    map[string]*toolCall
-	repeated int    // number of calls that have the id of an ended call
+	repeated int    // number of calls that have the same id as an ended call
 	kept     int    // number of bytes of the calls' paths and inputs that are kept
 	refused  string // last refusal; cleared when the agent writes text
 	terms    map[string]*terminal
 	asides   asides
+	cost     float64 // cost in US dollars that is not reported yet
+
+	compaction sdk.ToolCallId // id of the call with which the agent has reported its last compaction; empty if there was none
 }
 
-// RunTurn implements [bgagent.TurnRunner]. If the agent answers with an error, the turn
-// has failed. If the agent process ends, the turn is interrupted, and the error says how
-// the process ended. If the process of the session has ended before the turn, another
-// process loads the session; if the agent cannot load sessions, the error wraps
+// RunTurn implements [bgagent.TurnRunner]. If the agent answers with an error, the turn has
+// failed. If the agent process ends, the turn is interrupted, and the error states how the
+// process ended. If the process of the session has ended before the turn, another process
+// loads the session; if the agent cannot load sessions, the error wraps
 // [bgagent.ErrNoSession].
 func (c *Client) RunTurn(ctx context.Context, id string, p bgagent.Prompt, r *bgagent.Reporter) (bgagent.TurnEnd, error) {
 	t, err := c.begin(ctx, id, p, r)
@@ -77,8 +82,9 @@ func (c *Client) RunTurn(ctx context.Context, id string, p bgagent.Prompt, r *bg
 		end.Stop = bgagent.StopError
 	}
 	if t.stopped() {
-		end, err = bgagent.TurnEnd{Stop: bgagent.StopAborted, Text: end.Text, NoText: end.NoText}, nil
+		end, err = bgagent.TurnEnd{Stop: bgagent.StopAborted, Text: end.Text, NoText: end.NoText, Usage: end.Usage}, nil
 	}
+	c.remember(t, end, err)
 	c.finish(t, end, err)
 	return end, err
 }
@@ -94,13 +100,15 @@ func (c *Client) begin(ctx context.Context, id string, p bgagent.Prompt, r *bgag
 	case id == "":
 		return nil, noSession(id)
 	case s == nil:
-		// The session may be from an earlier run of the host.
+		// The session might be from an earlier run of the host.
 		s = &session{id: id, dir: c.cfg.Dir, conv: conversation{max: c.cfg.MaxHistory}}
 		c.sessions[id] = s
 	case s.turn != nil:
 		return nil, fmt.Errorf("acp: session %q: %w", id, bgagent.ErrBusy)
+	case s.restoring:
+		return nil, fmt.Errorf("acp: session %q is being restored: %w", id, bgagent.ErrBusy)
 	}
-	t := &turn{s: s, prompt: p, r: r, done: make(chan struct{}), late: make(chan struct{}, 1), calls: map[string]*toolCall{}, terms: map[string]*terminal{}}
+	t := &turn{c: c, s: s, prompt: p, r: r, done: make(chan struct{}), late: make(chan struct{}, 1), calls: map[string]*toolCall{}, terms: map[string]*terminal{}}
 	t.ctx, t.cancel = context.WithCancelCause(ctx)
 	s.turn = t
 	c.wg.Add(1)
@@ -113,7 +121,7 @@ func (t *turn) stopped() bool {
 	return cause != nil && !errors.Is(cause, errOver)
 }
 
-// finish unregisters the turn. Everything that the turn started must have stopped.
+// finish unregisters the turn. Everything that the turn started must already have stopped.
 func (c *Client) finish(t *turn, end bgagent.TurnEnd, err error) {
 	t.cancel(errOver)
 	t.reporting.Lock()
@@ -143,7 +151,7 @@ func (c *Client) play(t *turn) (bgagent.TurnEnd, error) {
 	}
 	var p *process
 	for try := 1; ; try++ {
-		if p, err = c.attach(t.ctx, s); err != nil {
+		if p, err = c.attach(t.ctx, s, procs.Instances(c.cfg.Instance, t.prompt.Instance)); err != nil {
 			return bgagent.TurnEnd{}, err
 		}
 		ctx, cancel := context.WithTimeoutCause(t.ctx, c.cfg.StartTimeout, errSlowStart)
@@ -170,13 +178,13 @@ func (c *Client) play(t *turn) (bgagent.TurnEnd, error) {
 	noise := c.leave(t, p)
 	lost := err != nil && !errors.As(err, new(*sdk.RequestError)) && p.conn.ended() != nil
 	if err == nil && answer.StopReason == sdk.StopReasonCancelled && p.isEnding() {
-		lost = true // a process that is being ended may cancel its turns first
+		lost = true // a process that is being ended can cancel its turns before it exits
 	}
 	if lost {
 		<-p.dead
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		return bgagent.TurnEnd{Stop: bgagent.StopInterrupted, Text: t.s.conv.lastText()}, c.interrupted(p)
+		return bgagent.TurnEnd{Stop: bgagent.StopInterrupted, Text: t.s.conv.lastText(), Usage: bgagent.Usage{Cost: t.cost}}, c.interrupted(p)
 	}
 	end, err := c.endOf(t, answer, err)
 	if err != nil && noise.Any() {
@@ -186,7 +194,7 @@ func (c *Client) play(t *turn) (bgagent.TurnEnd, error) {
 }
 
 // enter adds the turn to its process and records the prompt. If the process no longer
-// works, enter does nothing and reports false.
+// works, the method does nothing and reports false.
 func (c *Client) enter(t *turn, p *process) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -212,8 +220,8 @@ func (c *Client) leave(t *turn, p *process) jsonlines.Noise {
 	return noise
 }
 
-// endIfUseless ends a retired process if none of its turns can stop. The caller must hold
-// Client.mu.
+// endIfUseless ends a retired process if it has no turns except turns that do not stop. The
+// caller must hold Client.mu.
 func (p *process) endIfUseless() {
 	if p.retired && len(p.turns) == p.stuck {
 		p.end(fmt.Errorf("it was ended because it had not stopped a turn within %v of being told to", p.c.cfg.CancelGrace))
@@ -227,18 +235,19 @@ func (c *Client) retire(p *process) {
 	defer c.mu.Unlock()
 	p.retired = true
 	p.stuck++
-	if c.proc == p {
-		c.proc = nil
+	if c.proc[p.instance] == p {
+		delete(c.proc, p.instance)
 	}
 	p.endIfUseless()
 }
 
-// ask sends the prompt and waits for its answer. If the turn must stop meanwhile, ask tells
-// the agent to cancel the turn.
+// ask sends the prompt and waits for its answer. If the turn must stop meanwhile, the
+// method "ask" tells the agent to cancel the turn.
 func (c *Client) ask(t *turn, p *process) (sdk.PromptResponse, error) {
 	var answer sdk.PromptResponse
 	over := make(chan error, 1)
 	req := sdk.PromptRequest{SessionId: sdk.SessionId(t.s.id), Prompt: c.blocks(t)}
+	t.save()
 	go func() {
 		over <- p.conn.callSeen(context.Background(), sdk.AgentMethodSessionPrompt, req, &answer, func(m received) { c.answered(t, m) })
 	}()
@@ -248,7 +257,7 @@ func (c *Client) ask(t *turn, p *process) (sdk.PromptResponse, error) {
 	case <-t.ctx.Done():
 	}
 	// The cancellation is repeated, because an agent ignores a cancellation that it reads
-	// before it has begun with the prompt.
+	// before it has begun to work on the prompt.
 	again := time.NewTicker(cancelAgain)
 	defer again.Stop()
 	timer := time.NewTimer(c.cfg.CancelGrace)
@@ -277,8 +286,9 @@ func (c *Client) ask(t *turn, p *process) (sdk.PromptResponse, error) {
 }
 
 // blocks returns the content of the prompt. The protocol has no system text. Therefore
-// blocks puts the system text in front of the prompt, unless the agent has already got
-// it. Both are in one block, because some agents search the last block for a command.
+// blocks puts the system text in front of the prompt, unless the agent already has this
+// text. Both texts are in one block, because some agents search the last block for a
+// command.
 func (c *Client) blocks(t *turn) []sdk.ContentBlock {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -290,16 +300,19 @@ func (c *Client) blocks(t *turn) []sdk.ContentBlock {
 	if isCommand(text) {
 		text = lead + text
 	}
+	if t.prompt.Instance != "" {
+		t.s.memory.sends(t.prompt.ID, text)
+	}
 	return []sdk.ContentBlock{sdk.TextBlock(text)}
 }
 
-// lead is put in front of a prompt that the agent would treat as one of its own commands.
-// An agent answers a command without the model, or not at all.
+// lead is put in front of a prompt that the agent would otherwise treat as a command to the
+// agent. An agent answers a command without the model, or not at all.
 const lead = "The task:\n\n"
 
 // isCommand reports whether agents treat a prompt as a command. In the protocol, commands
-// begin with a slash. In gemini they may also begin with a dollar sign. White space in front
-// of the command is ignored. U+FEFF counts as white space, as in JavaScript.
+// begin with a slash. In gemini they can also begin with a dollar sign. White space in
+// front of the command is ignored. U+FEFF counts as white space, as in JavaScript.
 func isCommand(text string) bool {
 	text = strings.TrimLeftFunc(text, func(r rune) bool { return unicode.IsSpace(r) || r == '\ufeff' })
 	return strings.HasPrefix(text, "/") || strings.HasPrefix(text, "$")

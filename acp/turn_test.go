@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"path/filepath"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -35,7 +36,7 @@ func TestATurnEndsAsTheAgentSays(t *testing.T) {
 		} {
 			e := prompt(t, c, create(t, c), "say half\nstop "+reason)
 			require.NoError(t, e.err)
-			require.Equal(t, bgagent.TurnEnd{Stop: want, Text: "half"}, e.TurnEnd)
+			require.Equal(t, bgagent.TurnEnd{Stop: want, Text: "half", Usage: bgagent.Usage{InputTokens: 10, OutputTokens: 5}}, e.TurnEnd)
 		}
 		e := prompt(t, c, create(t, c), "say half\nstop teatime")
 		require.ErrorContains(t, e.err, `stop reason that is not in the protocol: "teatime"`)
@@ -67,7 +68,8 @@ func TestTheAgentsProgressIsReported(t *testing.T) {
 			states = append(states, r.Tool.State)
 		}
 		require.Equal(t, []bgagent.ToolState{bgagent.ToolRunning, bgagent.ToolDone}, states)
-		var sum bgagent.Usage
+		sum := e.Usage
+		require.Equal(t, bgagent.Usage{InputTokens: 10, OutputTokens: 5, Cost: 0.75}, sum, "what comes with the end is part of the end")
 		for _, r := range e.of(bgagent.ReportUsage) {
 			sum.Cost += r.Usage.Cost
 			sum.InputTokens += r.Usage.InputTokens
@@ -84,7 +86,9 @@ func TestTheAgentsProgressIsReported(t *testing.T) {
 		require.Equal(t, "found it", page.Messages[2].Text)
 		// The agent reports the cost of the whole session. A cost that was reported before
 		// must not be reported again.
-		require.Empty(t, prompt(t, c, id, "cost 1\nfail").of(bgagent.ReportUsage))
+		again := prompt(t, c, id, "cost 1\nfail")
+		require.Empty(t, again.of(bgagent.ReportUsage))
+		require.Zero(t, again.Usage)
 	})
 }
 
@@ -352,7 +356,7 @@ func TestAgentsAndModelsAreChosenByName(t *testing.T) {
 func (c *Client) anyProcess() *process {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.proc
+	return c.proc[""]
 }
 
 func TestWithoutNamesEveryAgentIsTheSame(t *testing.T) {
@@ -363,4 +367,20 @@ func TestWithoutNamesEveryAgentIsTheSame(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, "large", prompt(t, c, id, "model").Text)
 	})
+}
+
+func TestAnAgentSaysWhatItReports(t *testing.T) {
+	for command, want := range map[string][2]bool{ // cost, tokens
+		"opencode acp":                           {true, false},
+		"npx -y opencode-ai acp":                 {true, false},
+		"gemini --acp":                           {false, true},
+		"codex-acp":                              {false, true},
+		"npx -y @zed-industries/codex-acp@2.6.0": {false, true},
+		"claude-agent-acp":                       {true, true},
+		"/opt/codex/bin/agent --model gpt-codex": {true, true},
+	} {
+		c, err := New(Config{Command: strings.Fields(command)})
+		require.NoError(t, err)
+		require.Equal(t, want, [2]bool{c.ReportsCost("any"), c.ReportsTokens("any")}, command)
+	}
 }

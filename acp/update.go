@@ -2,6 +2,7 @@ package acp
 
 import (
 	"encoding/json"
+	"path/filepath"
 	"strings"
 
 	"github.com/bgagent/bgagent"
@@ -11,8 +12,8 @@ import (
 // report reports one piece of progress to the manager.
 type report func(r *bgagent.Reporter)
 
-// report calls the functions with the turn's reporter. After the turn is finished, report
-// does nothing.
+// report calls the functions with the turn's reporter. After the turn is finished, the
+// method "report" does nothing.
 func (t *turn) report(list ...report) {
 	t.reporting.Lock()
 	defer t.reporting.Unlock()
@@ -54,14 +55,18 @@ func (p *process) update(method string, params json.RawMessage) {
 	default:
 		s.noted(n.Update)
 	}
+	begun := (n.Update.ToolCall != nil || n.Update.ToolCallUpdate != nil) && len(out) > 0 && t.works()
 	c.mu.Unlock()
 	if len(out) > 0 {
 		t.report(out...)
 	}
+	if begun {
+		t.save()
+	}
 }
 
-// noise handles printed text that is not a message. The text may concern any turn, so it is
-// added to every running turn.
+// noise handles printed text that is not a message. The text might concern any turn, so it
+// is added to every running turn.
 func (p *process) noise(text []byte) {
 	p.c.mu.Lock()
 	defer p.c.mu.Unlock()
@@ -70,7 +75,7 @@ func (p *process) noise(text []byte) {
 	}
 }
 
-// told returns the texts that the agent has got in the running turns.
+// told returns the texts that were sent to the agent in the running turns.
 func (p *process) told() string {
 	p.c.mu.Lock()
 	defer p.c.mu.Unlock()
@@ -90,7 +95,7 @@ func sessionOf(params json.RawMessage) sdk.SessionId {
 	return n.SessionId
 }
 
-// noted applies an update of the session's settings or cost. Such an update may come
+// noted applies an update of the session's settings or cost. Such an update can arrive
 // outside of a turn.
 func (s *session) noted(u sdk.SessionUpdate) {
 	switch {
@@ -119,6 +124,9 @@ func (s *session) spent(u *sdk.SessionUsageUpdate) float64 {
 func (s *session) replayed(u sdk.SessionUpdate) {
 	s.noted(u)
 	s.heard++
+	if s.replay != nil {
+		s.replay.add(u)
+	}
 	if !s.conv.replay {
 		return
 	}
@@ -134,9 +142,23 @@ func (s *session) replayed(u sdk.SessionUpdate) {
 	}
 }
 
-// apply applies an update of the current turn. It returns the progress to report. left
-// means that a part of the update could not be read.
+// apply applies an update of the current turn. It returns the progress to report. The
+// argument "left" reports whether a part of the update could not be read.
+//
+// A cost is reported when the agent goes on after it. If the agent does not, the cost belongs to the
+// end of the turn.
 func (s *session) apply(t *turn, u sdk.SessionUpdate, left bool) []report {
+	reports := s.progress(t, u, left)
+	acts := u.AgentMessageChunk != nil || u.AgentThoughtChunk != nil || u.ToolCall != nil || u.ToolCallUpdate != nil
+	if cost := t.cost; acts && cost > 0 && !t.answered {
+		t.cost = 0
+		reports = append(reports, func(r *bgagent.Reporter) { r.Usage(bgagent.Usage{Cost: cost}) })
+	}
+	return reports
+}
+
+// progress does the work of the method "apply", apart from costs.
+func (s *session) progress(t *turn, u sdk.SessionUpdate, left bool) []report {
 	switch {
 	case u.AgentMessageChunk != nil && t.broken:
 		t.problem += textOf(u.AgentMessageChunk.Content)
@@ -154,16 +176,25 @@ func (s *session) apply(t *turn, u sdk.SessionUpdate, left bool) []report {
 		return []report{func(r *bgagent.Reporter) { r.Reasoning(text) }}
 	case u.ToolCall != nil:
 		x := u.ToolCall
-		return s.called(t, callNews{string(x.ToolCallId), x.Title, string(x.Kind), x.Status, x.RawInput, pathsOf(x.Locations, x.Content, x.RawInput), true, left})
+		if isCompaction(x) {
+			t.compaction = x.ToolCallId
+			return []report{func(r *bgagent.Reporter) { r.Compaction() }}
+		}
+		return s.called(t, callNews{string(x.ToolCallId), x.Title, string(x.Kind), x.Status, x.RawInput, pathsOf(x.Locations, x.Content, x.RawInput), true, left,
+			callOutput{x.RawOutput, x.Content, x.Meta}})
+	case u.ToolCallUpdate != nil && t.compaction != "" && u.ToolCallUpdate.ToolCallId == t.compaction:
+		return []report{func(r *bgagent.Reporter) { r.Activity() }}
 	case u.ToolCallUpdate != nil:
 		x := u.ToolCallUpdate
-		return s.called(t, callNews{string(x.ToolCallId), value(x.Title), string(value(x.Kind)), value(x.Status), x.RawInput, pathsOf(x.Locations, x.Content, x.RawInput), false, left})
+		return s.called(t, callNews{string(x.ToolCallId), value(x.Title), string(value(x.Kind)), value(x.Status), x.RawInput, pathsOf(x.Locations, x.Content, x.RawInput), false, left,
+			callOutput{x.RawOutput, x.Content, x.Meta}})
 	case u.Plan != nil:
 		return []report{todos(u.Plan)}
 	case u.UsageUpdate != nil:
 		if cost := s.spent(u.UsageUpdate); cost > 0 {
 			s.conv.use(bgagent.Usage{Cost: cost})
-			return []report{func(r *bgagent.Reporter) { r.Usage(bgagent.Usage{Cost: cost}) }}
+			t.cost += cost
+			return []report{func(r *bgagent.Reporter) { r.Activity() }}
 		}
 		return nil
 	}
@@ -195,22 +226,44 @@ func value[T any](p *T) (v T) {
 	return v
 }
 
-// use reports the tokens of a turn.
-func (c *Client) use(t *turn, answer sdk.PromptResponse) {
+// use records the tokens of a turn and returns them.
+func (c *Client) use(t *turn, answer sdk.PromptResponse) bgagent.Usage {
 	u := usageOf(answer)
-	if u == (bgagent.Usage{}) {
-		return
+	if u != (bgagent.Usage{}) {
+		c.mu.Lock()
+		c.tellsUsage = true
+		t.s.conv.use(u)
+		c.mu.Unlock()
 	}
-	c.mu.Lock()
-	c.tellsUsage = true
-	t.s.conv.use(u)
-	c.mu.Unlock()
-	t.report(func(r *bgagent.Reporter) { r.Usage(u) })
+	return u
 }
 
-// unused reports whether the model has probably not answered in the turn. That is so if
-// the agent has reported tokens in other turns but none in this turn, and the turn has no
-// tool call. The caller must hold Client.mu.
+// ReportsCost implements [bgagent.CostReporter]. codex and gemini do not report costs.
+func (c *Client) ReportsCost(string) bool { return !c.runs("codex") && !c.runs("gemini") }
+
+// ReportsTokens implements [bgagent.TokenReporter]. opencode reports only the tokens of the last
+// request of a turn.
+func (c *Client) ReportsTokens(string) bool { return !c.runs("opencode") }
+
+// runs reports whether the agent is the given program, according to the name that it has reported
+// or to Config.Command. A value of a flag, such as the name of a model,
+// does not count.
+func (c *Client) runs(program string) bool {
+	if name := c.told.Load(); name != nil && strings.Contains(strings.ToLower(*name), program) {
+		return true
+	}
+	for i, word := range c.cfg.Command {
+		ofFlag := i > 0 && strings.HasPrefix(c.cfg.Command[i-1], "--") || strings.HasPrefix(word, "-")
+		if !ofFlag && strings.Contains(strings.ToLower(filepath.Base(word)), program) {
+			return true
+		}
+	}
+	return false
+}
+
+// unused reports whether it is likely that the model has not answered in the turn. It
+// reports true if the agent has reported tokens in other turns but none in this turn, and
+// the turn has no tool call. The caller must hold Client.mu.
 func (c *Client) unused(t *turn, answer sdk.PromptResponse) bool {
 	return c.tellsUsage && usageOf(answer) == (bgagent.Usage{}) && len(t.calls) == 0
 }

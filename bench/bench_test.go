@@ -7,8 +7,8 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// These benchmarks run the parts of the measurements with go test -bench. BENCHMARKS.md does
-// not use their figures: cmd/report compares each part with its reference.
+// These benchmarks run parts of the measurements under go test -bench. The figures in
+// BENCHMARKS.md come from cmd/report, which compares each part with its reference.
 
 func benchSlots(b *testing.B, f acquirer) {
 	b.ReportAllocs()
@@ -34,8 +34,8 @@ func BenchmarkSemaphoreHandOff(b *testing.B) {
 	}
 }
 
-// each runs f repeatedly and reports its last result. f executes n operations and returns the
-// cost of one operation.
+// The function "each" runs f repeatedly and reports the last result of f. f executes n
+// operations and returns the cost of one operation.
 func each(b *testing.B, n int, f func(n int) (float64, error)) {
 	var ns float64
 	var err error
@@ -117,3 +117,31 @@ func BenchmarkEndToNotice(b *testing.B) {
 
 func BenchmarkTurnOfACommandLine(b *testing.B) { each(b, 100, catTurns) }
 func BenchmarkBareProcess(b *testing.B)        { each(b, 100, catBare) }
+
+// The function "ratios" reports the median ratio of a subject to its reference.
+func ratios(b *testing.B, f func(rounds int) (pair, error)) {
+	for b.Loop() {
+		p, err := f(1)
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.ReportMetric(p.ratio.Median(), "x/reference")
+		b.ReportMetric(p.subject.Median(), "subject-ns")
+		b.ReportMetric(p.reference.Median(), "reference-ns")
+	}
+}
+
+func BenchmarkStoreLatency(b *testing.B) {
+	ratios(b, func(rounds int) (pair, error) { return storeLatency(rounds, 0) })
+}
+
+func BenchmarkStoreThroughput(b *testing.B) {
+	ratios(b, func(rounds int) (pair, error) {
+		raw, _, err := storeThroughput(rounds, 100, 500)
+		return raw, err
+	})
+}
+
+func BenchmarkStoreOpen(b *testing.B) {
+	ratios(b, func(rounds int) (pair, error) { return storeOpen(rounds, some, 10*some) })
+}

@@ -13,7 +13,7 @@ import (
 
 // runner is a minimal client for Go functions. It stores no data about its sessions.
 type runner struct {
-	turn     func(p bgagent.Prompt) // work of the agent in a turn; nil for an agent that answers at once
+	turn     func(p bgagent.Prompt) // work of the agent in a turn; nil for an agent that answers immediately
 	sessions atomic.Int64
 }
 
@@ -44,18 +44,18 @@ type starter struct {
 	mu       sync.Mutex
 	sessions map[string]*served
 	all      []string
-	sweeps   []sweep // sweeps since the last take; the last sweep is not complete
+	sweeps   []sweep // sweeps since the last call to the method "take"; the last sweep is not complete
 }
 
 // served is one session of a starter.
 type served struct {
-	changed int // number of changes of the last message
+	changed int // number of changes to the last message
 }
 
-// sweep counts the calls to a starter from one call of Statuses to the next.
+// sweep counts the calls to a starter from one call to Statuses to the next.
 type sweep struct {
-	began, last  time.Time // start of the call of Statuses, and end of the latest call
-	reads, bytes int       // number of calls of Messages, and number of bytes that they returned
+	began, last  time.Time // start of the call to Statuses, and end of the latest call
+	reads, bytes int       // number of calls to Messages, and number of bytes that they returned
 }
 
 func newStarter() *starter { return &starter{sessions: map[string]*served{}, up: make(chan struct{})} }
@@ -115,8 +115,8 @@ func (s *starter) Messages(_ context.Context, session string, after bgagent.Curs
 	if !ok {
 		return bgagent.Page{Next: after}, nil
 	}
-	// The cursor holds the number of messages that were read, and the number of changes of
-	// the last message at that time.
+	// The cursor holds the number of messages that were read, and the number of changes to the
+	// last message at that time.
 	read, changed := 0, 0
 	if after != "" {
 		for i := range len(after) {
@@ -142,7 +142,8 @@ func (s *starter) Messages(_ context.Context, session string, after bgagent.Curs
 	return page, nil
 }
 
-// Events reports that all changes are sent as events. It then sends heartbeats but no changes.
+// Events reports to the manager that all changes are sent as events. Afterwards it sends only
+// heartbeats.
 func (s *starter) Events(ctx context.Context, emit func(bgagent.HostEvent)) error {
 	if !s.events {
 		return errors.ErrUnsupported
@@ -161,7 +162,8 @@ func (s *starter) Events(ctx context.Context, emit func(bgagent.HostEvent)) erro
 	}
 }
 
-// change changes the last message of each session whose index is a multiple of every.
+// The method "change" changes the last message of each session whose index is a multiple of
+// the argument "every".
 func (s *starter) change(every int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -170,8 +172,8 @@ func (s *starter) change(every int) {
 	}
 }
 
-// counted records the end of a call in the present sweep. Calls before the first sweep are not
-// counted.
+// The method "counted" records the end of a call in the current sweep. Calls before the first
+// sweep are not counted.
 func (s *starter) counted(reads, bytes int) {
 	if len(s.sweeps) == 0 {
 		return

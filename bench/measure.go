@@ -1,6 +1,6 @@
-// Package bench compares bgagent with other libraries. Most bounds are ratios to a reference
-// that is measured alternately with the subject, because absolute times depend too much on
-// the machine.
+// Package bench compares bgagent with other libraries. Most bounds limit the ratio of the
+// subject's time to the time of a reference, because absolute times depend too much on the
+// machine. Subject and reference are measured alternately.
 //
 //	go run ./bench/cmd/report
 //
@@ -35,8 +35,8 @@ type Check struct {
 	Name   string
 	Value  Series
 	Unit   string  // unit of Value; "x" means a ratio to the reference
-	Bound  float64 // upper bound; NaN for no bound
-	Aim    float64 // desired upper bound; NaN for no aim
+	Bound  float64 // upper bound; NaN if there is no bound
+	Aim    float64 // desired upper bound; NaN if there is no aim
 	Beside string  // absolute figures, for information
 }
 
@@ -46,14 +46,14 @@ func (c Check) Inside() bool { return math.IsNaN(c.Bound) || c.Value.Median() <=
 // Reached reports whether the median reaches the aim. It returns true if there is no aim.
 func (c Check) Reached() bool { return math.IsNaN(c.Aim) || c.Value.Median() <= c.Aim }
 
-// None is the value of Check.Bound or Check.Aim for no bound or no aim.
+// None is the value of Check.Bound if there is no bound, and of Check.Aim if there is no aim.
 var None = math.NaN()
 
 // Options set the extent of the measurements.
 type Options struct {
 	Rounds   int               // number of rounds per comparison
 	Most     int               // largest number of tasks
-	Progress func(note string) // gets notes on the progress; may be nil
+	Progress func(note string) // receives notes on the progress; can be nil
 }
 
 func (o Options) note(format string, args ...any) {
@@ -81,14 +81,19 @@ type Row struct {
 
 // Rows returns all rows in table order.
 func Rows() []Row {
-	return slices.Concat(slotRows(), pathRows(), memoryRows(), eventRows(), pollRows(), latencyRows(), turnRows())
+	return slices.Concat(slotRows(), pathRows(), memoryRows(), eventRows(), pollRows(), latencyRows(), turnRows(), storeRows())
 }
 
 // pair holds the measurements of a subject and of its reference, and their ratios.
 type pair struct{ subject, reference, ratio Series }
 
-// interleave measures subject and reference in each round. Their order alternates from round
-// to round. Before the counted rounds there is one warm-up round.
+// add adds one measurement of the subject and one of the reference.
+func (p *pair) add(subject, reference float64) {
+	p.subject, p.reference, p.ratio = append(p.subject, subject), append(p.reference, reference), append(p.ratio, subject/reference)
+}
+
+// The function "interleave" measures the subject and the reference in each round. Their order
+// alternates from round to round. Before the counted rounds there is one warm-up round.
 func interleave(rounds int, subject, reference func() (float64, error)) (pair, error) {
 	var p pair
 	for i := range rounds + 1 {
@@ -108,13 +113,13 @@ func interleave(rounds int, subject, reference func() (float64, error)) (pair, e
 			a, b = b, a
 		}
 		if i > 0 {
-			p.subject, p.reference, p.ratio = append(p.subject, a), append(p.reference, b), append(p.ratio, a/b)
+			p.add(a, b)
 		}
 	}
 	return p, nil
 }
 
-// beside formats the absolute figures of a pair.
+// The method "beside" formats the absolute figures of a pair.
 func (p pair) beside() string {
 	return nanos(p.subject.Median()) + " against " + nanos(p.reference.Median())
 }
@@ -160,7 +165,7 @@ type memory struct {
 
 func measureMemory() memory {
 	runtime.GC()
-	runtime.GC() // the second collection frees memory of finalizers and pools
+	runtime.GC() // the second collection frees objects with finalizers and the contents of pools
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
 	return memory{float64(m.HeapAlloc), float64(m.Mallocs), runtime.NumGoroutine()}

@@ -54,7 +54,7 @@ func pendingHeap(n int) (bytes, goroutines float64, err error) {
 		}
 	}
 	after := measureMemory()
-	// The pending tasks must not start when the gate opens.
+	// The pending tasks must not start when the channel "gate" is closed.
 	if _, err := m.CancelAll(context.Background(), bgagent.Caller{Session: "root"}, bgagent.CancelOptions{}); err != nil {
 		return 0, 0, err
 	}
@@ -84,8 +84,8 @@ func runPending(o Options) ([]Check, error) {
 }
 
 // endedHeap runs n tasks of Go functions to their end and returns the heap bytes that remain
-// per task. The manager retains at most retain tasks. The bytes include the client's records
-// of sessions.
+// per task. The argument "retain" is the maximum number of tasks that the manager retains.
+// The bytes include the client's records of sessions.
 func endedHeap(n, retain int) (float64, error) {
 	t := newTold(n)
 	sc := inproc.New(map[string]inproc.Agent{

@@ -16,16 +16,17 @@ func pollRows() []Row {
 	}}
 }
 
-// polled holds the measurements of a manager's calls to a host while it polls.
+// The type "polled" holds the measurements of a manager's calls to a host while it polls.
 type polled struct {
-	statusCalls  float64       // calls of Statuses per interval
-	reads, bytes float64       // calls of Messages and bytes read, per sweep
+	statusCalls  float64       // calls to Statuses per interval
+	reads, bytes float64       // calls to Messages and bytes read, per sweep
 	longest      time.Duration // longest sweep
 }
 
-// sweeps lets a manager poll n busy sessions for many intervals. The intervals begin after
-// all messages have been read once. sweeps returns the averages over the sweeps that started
-// and finished during these intervals. It calls the function between once per interval.
+// The function "sweeps" lets a manager poll n busy sessions. The argument "many" is the
+// number of intervals, which begin after all messages have been read once. In each interval,
+// the function "between" is called once. The result holds the averages over the sweeps that
+// started and finished during these intervals.
 func sweeps(n, many int, s *starter, between func()) (p polled, err error) {
 	const interval = 2 * time.Second
 	s.latency, s.messages = 2*time.Millisecond, 50

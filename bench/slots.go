@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -136,10 +137,10 @@ func runFreeSlot(o Options) ([]Check, error) {
 	return append(checks, Check{"allocations by name", allocs, "", 0.01, None, ""}), nil
 }
 
-// runHandOff runs a benchmark in the root package and reads its figures. The benchmark is
-// there because only the root package has access to the line for a slot.
+// runHandOff runs a benchmark in the root package and reads its figures. The benchmark is in
+// the root package because only this package has access to the line for a slot.
 func runHandOff(o Options) ([]Check, error) {
-	at, err := rootBench("BenchmarkHandOff", o.Rounds)
+	at, err := goBench(".", "BenchmarkHandOff", o.Rounds)
 	if err != nil {
 		return nil, err
 	}
@@ -158,7 +159,7 @@ func runHandOff(o Options) ([]Check, error) {
 
 // runCaps runs a benchmark in the root package and reads its figures.
 func runCaps(o Options) ([]Check, error) {
-	at, err := rootBench("BenchmarkCaps", o.Rounds)
+	at, err := goBench(".", "BenchmarkCaps", o.Rounds)
 	if err != nil {
 		return nil, err
 	}
@@ -189,20 +190,20 @@ func runCaps(o Options) ([]Check, error) {
 // figures holds the figures of one benchmark by unit.
 type figures map[string]float64
 
-// series returns the minimum, the median and the maximum in a unit.
+// series returns the minimum, the median and the maximum of the figures with the given unit.
 func (f figures) series(unit string) Series {
 	return Series{f[unit+"-least"], f[unit], f[unit+"-most"]}
 }
 
-// rootBench runs a benchmark in the root package. It returns the figures of each
+// goBench runs a benchmark in a folder of the repository. It returns the figures of each
 // sub-benchmark by name.
-func rootBench(name string, rounds int) (map[string]figures, error) {
+func goBench(folder, name string, rounds int) (map[string]figures, error) {
 	root, err := RootDir()
 	if err != nil {
 		return nil, err
 	}
 	cmd := exec.Command("go", "test", "-run", "^$", "-bench", "^"+name+"$", "-benchtime", fmt.Sprintf("%dx", rounds), ".")
-	cmd.Dir = root
+	cmd.Dir = filepath.Join(root, folder)
 	cmd.Stderr = os.Stderr
 	out, err := cmd.Output()
 	if err != nil {

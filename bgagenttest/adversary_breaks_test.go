@@ -20,7 +20,8 @@ type ended struct {
 	err error
 }
 
-// after changes the results of a runner's turns.
+// after(b, change) makes RunTurn call the function "change", which can modify the
+// results of the turn.
 func after(b *badRunner, change func(id string, p bgagent.Prompt, e *ended)) {
 	b.run = func(ctx context.Context, id string, p bgagent.Prompt, r *bgagent.Reporter) (bgagent.TurnEnd, error) {
 		end, err := b.Runner.RunTurn(ctx, id, p, r)
@@ -30,7 +31,8 @@ func after(b *badRunner, change func(id string, p bgagent.Prompt, e *ended)) {
 	}
 }
 
-// reading changes the pages that a runner's Messages returns.
+// reading(b, change) makes Messages call the function "change", which can modify the
+// page.
 func reading(b *badRunner, change func(page *bgagent.Page)) {
 	b.messages = func(ctx context.Context, id string, after bgagent.Cursor, most int) (bgagent.Page, error) {
 		page, err := b.Runner.Messages(ctx, id, after, most)
@@ -176,8 +178,9 @@ func abortsOnlyExisting(b *badRunner) {
 	}
 }
 
-// dead makes the sessions in the set refuse their prompts. A turn for which the function kills
-// reports true adds its session to the set.
+// dead makes the sessions in the set refuse their prompts. After each turn, the
+// function "kills" is called. If it returns true, the session of the turn is added to
+// the set.
 func dead(b *badRunner, set *guardedSet, kills func(p bgagent.Prompt, e *ended) bool) {
 	b.run = func(ctx context.Context, id string, p bgagent.Prompt, r *bgagent.Reporter) (bgagent.TurnEnd, error) {
 		if set.has(id) {
@@ -317,7 +320,7 @@ func neverEndsEvents(b *badStarter) {
 	}
 }
 
-func countsMessages(b *badRunner) { // its cursor does not reflect changes to messages
+func countsMessages(b *badRunner) { // the client's cursor does not reflect changes to messages
 	b.messages = func(ctx context.Context, id string, after bgagent.Cursor, most int) (bgagent.Page, error) {
 		page, err := b.Runner.Messages(ctx, id, "", 1000)
 		from, _ := strconv.Atoi(string(after))

@@ -23,6 +23,7 @@ type badRunner struct {
 	agents   func(ctx context.Context) ([]bgagent.AgentInfo, error)
 	listed   func(ctx context.Context, id string) ([]bgagent.Todo, error)
 	forget   func(id string)
+	restore  func(ctx context.Context, r bgagent.SessionRestore) (bgagent.PromptState, bgagent.TurnEnd, error)
 }
 
 func (b *badRunner) CreateSession(ctx context.Context, s bgagent.SessionSpec) (string, error) {
@@ -30,6 +31,13 @@ func (b *badRunner) CreateSession(ctx context.Context, s bgagent.SessionSpec) (s
 		return b.create(ctx, s)
 	}
 	return b.Runner.CreateSession(ctx, s)
+}
+
+func (b *badRunner) RestoreSession(ctx context.Context, r bgagent.SessionRestore) (bgagent.PromptState, bgagent.TurnEnd, error) {
+	if b.restore != nil {
+		return b.restore(ctx, r)
+	}
+	return b.Runner.RestoreSession(ctx, r)
 }
 
 func (b *badRunner) Abort(ctx context.Context, id string) error {

@@ -25,13 +25,13 @@ type adversary struct {
 	also    []string // other checks that necessarily fail as well
 }
 
-var adversaries = []adversary{
+var adversaries = slices.Concat(adversariesOfRestarts, []adversary{
 	{check: "one kind", how: "both kinds", client: func(f *Fake) bgagent.SessionClient { return bothKinds{Runner{f}, Starter{f}} }},
 	{check: "session ids", how: "an id is repeated", runner: repeatsIDs},
 	{check: "unknown agent", how: "some other error", runner: hidesNoSuchAgent},
 	{check: "answer", how: "an answer is lost", runner: losesAnAnswer},
 	{check: "second turn", how: "a session ends after two turns", runner: endsAfterTwoTurns, also: []string{"pages"}},
-	{check: "memory", how: "the conversation begins anew", runner: forgetsWhatWasSaid},
+	{check: "memory", how: "the conversation begins anew", runner: forgetsWhatWasSaid, also: []string{"restart memory"}},
 	{check: "side by side", how: "one turn at a time", runner: runsOneAtATime},
 	{check: "many at once", how: "answers are mixed up", runner: mixesAnswersUp},
 	{check: "missing session", how: "the error is swallowed", runner: func(b *badRunner) {
@@ -47,7 +47,7 @@ var adversaries = []adversary{
 	},
 	{
 		check: "abort", how: "a starter's abort does nothing", starter: func(b *badStarter) { b.abort = func(context.Context, string) error { return nil } },
-		also: []string{"side by side", "abort is no answer", "after abort", "handed over", "statuses", "idle after the turn", "changes", "notice to a busy session"},
+		also: []string{"side by side", "abort is no answer", "after abort", "handed over", "statuses", "idle after the turn", "changes", "notice to a busy session", "restart followed"},
 	},
 	{check: "abort is no answer", how: "it ends like any other turn", runner: func(b *badRunner) {
 		after(b, func(_ string, _ bgagent.Prompt, e *ended) {
@@ -173,7 +173,7 @@ var adversaries = []adversary{
 		b.agents = func(context.Context) ([]bgagent.AgentInfo, error) { return []bgagent.AgentInfo{{Name: "other"}}, nil }
 	}},
 	{check: "forget", how: "all sessions go", runner: forgetsAll},
-}
+})
 
 // recorder is a TB that records failures.
 type recorder struct {
@@ -229,19 +229,18 @@ func record(t *testing.T, ck *check, h *Harness) (failures []string) {
 
 // harness returns a harness like that of the fakes, but with the adversary as the client.
 func (a *adversary) harness() *Harness {
-	h := obedient(func(script func(*Turn)) (bgagent.SessionClient, *Fake) {
+	h := obedient(func(f *Fake) bgagent.SessionClient {
 		switch {
 		case a.runner != nil:
-			b := &badRunner{Runner: NewRunner(script)}
+			b := &badRunner{Runner: Runner{f}}
 			a.runner(b)
-			return b, b.Fake
+			return b
 		case a.starter != nil:
-			b := &badStarter{Starter: NewStarter(script)}
+			b := &badStarter{Starter: Starter{f}}
 			a.starter(b)
-			return b, b.Fake
+			return b
 		default:
-			f := NewRunner(script).Fake
-			return a.client(f), f
+			return a.client(f)
 		}
 	}).withDefaults()
 	return &h

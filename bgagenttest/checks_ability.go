@@ -26,8 +26,8 @@ var abilityChecks = []check{
 	{name: "forget", why: "a client that forgets too little fills the memory, and one that forgets too much loses sessions in use", needs: []need{aForgetter}, run: checkForget},
 }
 
-// notice returns a notice for the session. n makes the ids of the notice and of its item
-// unique.
+// notice returns a notice for the session. The argument n makes the ids of the notice
+// and of its item unique.
 func (c *checkContext) notice(session, n string) bgagent.Notice {
 	return bgagent.Notice{
 		ID: "bgn_" + c.task + n, Session: session, Closing: true, Text: "a task has ended",
@@ -91,7 +91,7 @@ func checkNoticeToBusy(c *checkContext) {
 	}
 }
 
-// listening is a call of Events, with the events that it has emitted.
+// listening is a call to Events, with the events that it has emitted.
 type listening struct {
 	c      *checkContext
 	cancel context.CancelFunc
@@ -120,7 +120,7 @@ func (c *checkContext) listen() *listening {
 		defer l.mu.Unlock()
 		l.err = err
 	}()
-	c.pause(10 * c.h.Poll) // the client may have to connect first
+	c.pause(10 * c.h.Poll) // the client might have to connect first
 	return l
 }
 
@@ -136,8 +136,8 @@ func (l *listening) ended() (bool, error) {
 	return true, l.err
 }
 
-// saw waits for an event that meets the condition, but at most for Harness.Settle. It
-// reports whether there was such an event.
+// saw waits for an event that meets the condition, but no longer than Harness.Settle.
+// It reports whether there was such an event.
 func (l *listening) saw(is func(bgagent.HostEvent) bool) bool {
 	return l.c.until(l.c.h.Settle, func() bool {
 		l.mu.Lock()
@@ -199,9 +199,9 @@ func checkEventsTellMessages(c *checkContext) {
 }
 
 // toldBefore reports whether the stream has emitted HostStreamUp. From then on, the
-// stream reports everything. toldBefore also returns the messages of the session that
-// were emitted before the last event for which the function end reports true. It returns
-// only the latest version of each message.
+// stream reports everything. toldBefore also returns those messages of the session that
+// were emitted before the last event for which the function "end" returns true. It
+// returns only the latest version of each message.
 func (l *listening) toldBefore(session string, end func(bgagent.HostEvent) bool) (up bool, told map[string][]look) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

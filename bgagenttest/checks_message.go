@@ -69,7 +69,8 @@ func checkFinished(c *checkContext) {
 	}
 }
 
-// unfinished returns the text of a message that may still change, or "".
+// unfinished returns the text of a message that can still change. It returns "" if
+// there is no such message.
 func unfinished(msgs []bgagent.Message) string {
 	for _, msg := range msgs {
 		if !msg.Finished {

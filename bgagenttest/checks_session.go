@@ -67,7 +67,7 @@ func checkUnknownAgent(c *checkContext) {
 		id, err = c.sc.CreateSession(ctx, c.spec(agent))
 		return err
 	})
-	if err == nil { // the client may report the unknown agent at the first prompt
+	if err == nil { // the client can report the unknown agent at the first prompt instead
 		p := c.promptFor(c.h.Say("apple"))
 		p.Agent = agent
 		err = c.call("the first turn", func(ctx context.Context) error {
@@ -135,7 +135,7 @@ func checkManyAtOnce(c *checkContext) {
 }
 
 func checkMissingSession(c *checkContext) {
-	d, err := c.tryBegin(missing, c.h.Say("nutmeg"))
+	d, err := c.tryBegin(missing, c.promptFor(c.h.Say("nutmeg")))
 	if c.runner != nil {
 		if !d.ended(c.h.Soon) {
 			c.endf("RunTurn in a session that does not exist has not returned after %v", c.h.Soon)
@@ -231,16 +231,23 @@ func checkRepeatedPrompt(c *checkContext) {
 	again("at once")
 	d.await()
 	again("after the turn")
+	c.onlyOnce(d, "saffron")
+}
+
+// onlyOnce fails the check if the prompt of d has begun a second turn. The prompt was sent twice, and
+// the answer to it contains the word.
+func (c *checkContext) onlyOnce(d *driven, word string) {
+	c.Helper()
 	c.pause(5 * c.h.Poll)
 	if !d.ended(c.h.TurnTime) {
 		c.endf("the session is still in a turn %v after a repeated StartTurn", c.h.TurnTime)
 	}
 	users, answers := 0, 0
-	for _, msg := range c.readAll(id) {
+	for _, msg := range c.readAll(d.session) {
 		switch {
 		case msg.Role == bgagent.RoleUser:
 			users++
-		case msg.Role == bgagent.RoleAgent && strings.Contains(msg.Text, "saffron"):
+		case msg.Role == bgagent.RoleAgent && strings.Contains(msg.Text, word):
 			answers++
 		}
 	}

@@ -15,14 +15,17 @@
 //		})
 //	}
 //
-// [NewRunner] and [NewStarter] return scriptable clients of the two kinds, for tests of a
-// program that uses the manager. The clients need no model and no server. They record
-// the turns that ran and violations by the manager. They can fail in all the ways in
-// which real runtimes fail.
+// [NewRunner] and [NewStarter] return scriptable clients of the two kinds, for tests of
+// a program that uses the manager. The clients need no model and no server. They record
+// the turns that ran and the manager's violations of the contract. They can fail in all
+// the ways that real runtimes fail. [Runner.NextProcess] simulates the end of a
+// client's process and returns the client of the next process, which has the same
+// sessions.
 package bgagenttest
 
 import (
 	"context"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -56,13 +59,14 @@ type Harness struct {
 	// Agent is the agent of all prompts.
 	Agent string
 
-	// Say returns a prompt that makes the agent answer soon, without calling a
-	// tool. The answer contains text, a single word of lower-case letters.
+	// Say returns a prompt that makes the agent answer soon, without calling a tool.
+	// The answer contains the argument "text", which is a single word of lower-case
+	// letters.
 	Say func(text string) string
 
 	// Slow returns a prompt that makes the agent work until its turn is aborted. The
-	// agent should first write some text, because only an unfinished message shows
-	// whether changes to messages are returned.
+	// agent should first write some text, because only a message that is still
+	// unfinished can show whether Messages returns a message again after it has changed.
 	Slow func() string
 
 	Fail   func() string // a prompt that makes the agent fail; optional
@@ -99,6 +103,10 @@ type Harness struct {
 	KeepsPromptID bool // the client stores Prompt.ID in Message.PromptID
 	MayRepeat     bool // the runtime cannot recognize a repeated prompt
 
+	// Restart configures the checks of restarts. It is for clients that can continue the
+	// sessions of an earlier process. Optional.
+	Restart Restart
+
 	// TurnTime is the maximum duration of a turn that is not aborted. Default 1 minute.
 	TurnTime time.Duration
 
@@ -117,9 +125,9 @@ type Harness struct {
 }
 
 // Conformance checks that the client behaves as the manager expects. Every check is a
-// subtest, named after its subject. The message of a failure says what happened and why
-// it matters. If the client does not have an ability, the checks of this ability pass and
-// log a line about that.
+// subtest, named after its subject. The message of a failure states what happened and
+// why it matters. If the client does not have an ability, the checks of this ability
+// pass and log a line about that.
 func Conformance(t *testing.T, h Harness) {
 	t.Helper()
 	if h.New == nil || h.Agent == "" || h.Say == nil || h.Slow == nil {
@@ -171,6 +179,7 @@ const (
 	aFinder        need = "is not a SessionFinder"
 	aLister        need = "is not an AgentLister"
 	aForgetter     need = "is not a SessionForgetter"
+	aRestorer      need = "is not a SessionRestorer"
 	harnessFail    need = "has no Harness.Fail"
 	harnessTool    need = "has no Harness.Tool"
 	harnessRecall  need = "has no Harness.Recall"
@@ -181,6 +190,12 @@ const (
 	knownAgents    need = "has Harness.AnyAgent"
 	keptPromptIDs  need = "has no Harness.KeepsPromptID"
 	knownRepeats   need = "has Harness.MayRepeat"
+
+	harnessRestart  need = "has no Restart.Next"
+	harnessRelease  need = "has no Restart.Release"
+	harnessLeft     need = "has no Restart.Left"
+	harnessSpoil    need = "has no Restart.Spoil"
+	harnessRequests need = "has no Restart.Requests"
 )
 
 // check is one check of the suite.
@@ -192,52 +207,20 @@ type check struct {
 }
 
 // checks holds all checks of the suite.
-var checks = append(append(append([]check{}, sessionChecks...), messageChecks...), abilityChecks...)
+var checks = slices.Concat(sessionChecks, messageChecks, abilityChecks, restartChecks)
 
 // inReach reports whether the harness provides what the check needs.
 func (ck *check) inReach(h *Harness) bool {
+	has := map[need]bool{
+		harnessFail: h.Fail != nil, harnessTool: h.Tool != nil, harnessRecall: h.Recall != nil, harnessSilent: h.Silent != nil,
+		harnessCut: h.Cut != nil, harnessLate: h.Late != nil, harnessNotices: h.Notices != nil,
+		knownAgents: !h.AnyAgent, keptPromptIDs: h.KeepsPromptID, knownRepeats: !h.MayRepeat,
+		harnessRestart: h.Restart.Next != nil, harnessRelease: h.Restart.Release != nil, harnessLeft: h.Restart.Left != nil,
+		harnessSpoil: h.Restart.Spoil != nil, harnessRequests: h.Restart.Requests != nil,
+	}
 	for _, n := range ck.needs {
-		switch n {
-		case harnessFail:
-			if h.Fail == nil {
-				return false
-			}
-		case harnessTool:
-			if h.Tool == nil {
-				return false
-			}
-		case harnessRecall:
-			if h.Recall == nil {
-				return false
-			}
-		case harnessSilent:
-			if h.Silent == nil {
-				return false
-			}
-		case harnessCut:
-			if h.Cut == nil {
-				return false
-			}
-		case harnessLate:
-			if h.Late == nil {
-				return false
-			}
-		case harnessNotices:
-			if h.Notices == nil {
-				return false
-			}
-		case knownAgents:
-			if h.AnyAgent {
-				return false
-			}
-		case keptPromptIDs:
-			if !h.KeepsPromptID {
-				return false
-			}
-		case knownRepeats:
-			if h.MayRepeat {
-				return false
-			}
+		if ok, known := has[n]; known && !ok {
+			return false
 		}
 	}
 	return true
@@ -251,7 +234,7 @@ func (ck *check) hold(t TB, h *Harness) {
 	has := map[need]bool{
 		aRunner: c.runner != nil, aStarter: c.starter != nil, aReader: c.reader != nil, aNotifier: c.notifier != nil,
 		anEventSource: c.events != nil, aTodoReader: c.todos != nil, aFinder: c.finder != nil, aLister: c.lister != nil,
-		aForgetter: c.forgetter != nil,
+		aForgetter: c.forgetter != nil, aRestorer: c.restorer != nil,
 	}
 	for _, n := range ck.needs {
 		if ok, known := has[n]; known && !ok {

@@ -29,6 +29,10 @@ type checkContext struct {
 	finder    bgagent.SessionFinder
 	lister    bgagent.AgentLister
 	forgetter bgagent.SessionForgetter
+	restorer  bgagent.SessionRestorer
+
+	sessions []string // ids of the sessions that the check has created
+	instance string   // instance in specs and prompts; empty if the check does not need a restart
 
 	task  string // suffix of the id of the task to which all prompts belong
 	turns int    // number of prompts so far
@@ -36,7 +40,17 @@ type checkContext struct {
 
 func newCheckContext(t TB, h *Harness, ck *check) *checkContext {
 	t.Helper()
-	c := &checkContext{TB: t, h: h, ck: ck, sc: h.New(t), task: strings.ToLower(rand.Text())}
+	c := &checkContext{TB: t, h: h, ck: ck, task: strings.ToLower(rand.Text())}
+	if slices.Contains(ck.needs, harnessRestart) {
+		c.newInstance()
+	}
+	c.use(h.New(t))
+	return c
+}
+
+// The method "use" makes sc the client of the check and finds the abilities of sc.
+func (c *checkContext) use(sc bgagent.SessionClient) {
+	c.sc, c.starter = sc, nil
 	c.runner, _ = c.sc.(bgagent.TurnRunner)
 	if c.runner == nil {
 		c.starter, _ = c.sc.(bgagent.TurnStarter)
@@ -48,7 +62,7 @@ func newCheckContext(t TB, h *Harness, ck *check) *checkContext {
 	c.finder, _ = c.sc.(bgagent.SessionFinder)
 	c.lister, _ = c.sc.(bgagent.AgentLister)
 	c.forgetter, _ = c.sc.(bgagent.SessionForgetter)
-	return c
+	c.restorer, _ = c.sc.(bgagent.SessionRestorer)
 }
 
 // failf fails the check and adds to the message why the failure matters. The check
@@ -84,8 +98,8 @@ func (c *checkContext) pause(d time.Duration) {
 	}
 }
 
-// until checks the condition repeatedly until the condition holds or the limit has passed.
-// It reports whether the condition holds.
+// until(limit, holds) calls the function "holds" repeatedly until it returns true, the
+// limit has passed or the check is stopped. It returns the last result of "holds".
 func (c *checkContext) until(limit time.Duration, holds func() bool) bool {
 	for end := time.Now().Add(limit); ; c.pause(c.h.Poll) {
 		switch {
@@ -98,20 +112,26 @@ func (c *checkContext) until(limit time.Duration, holds func() bool) bool {
 }
 
 // call calls a method of the client. If the method does not return within Harness.Soon,
-// call ends the check, even if the method ignores its context.
+// the check ends, even if the method ignores its context.
 func (c *checkContext) call(what string, f func(ctx context.Context) error) error {
+	c.Helper()
+	return c.callFor(c.h.Soon, what, f)
+}
+
+// callFor does the same as the method "call", with the given limit instead of Harness.Soon.
+func (c *checkContext) callFor(limit time.Duration, what string, f func(ctx context.Context) error) error {
 	c.Helper()
 	ctx, cancel := context.WithCancel(c.Context())
 	defer cancel()
 	ch := make(chan error, 1)
 	go func() { ch <- guarded(what, func() error { return f(ctx) }) }()
-	timer := time.NewTimer(c.h.Soon)
+	timer := time.NewTimer(limit)
 	defer timer.Stop()
 	select {
 	case err := <-ch:
 		return err
 	case <-timer.C:
-		c.endf("%s has not returned within %v", what, c.h.Soon)
+		c.endf("%s has not returned within %v", what, limit)
 		return nil
 	}
 }
@@ -141,15 +161,23 @@ func (c *checkContext) create() string {
 	case id == "":
 		c.endf("CreateSession returned an empty id and no error")
 	}
-	if c.forgetter != nil { // a client may keep a process for each session
-		c.Cleanup(func() { _ = guarded("ForgetSession", func() error { c.forgetter.ForgetSession(id); return nil }) })
-	}
+	c.sessions = append(c.sessions, id)
+	c.forgetLater(id)
 	return id
+}
+
+// forgetLater makes the client forget the session when the check is over. This is necessary because
+// a client can keep a process for each session.
+func (c *checkContext) forgetLater(session string) {
+	if forgetter := c.forgetter; forgetter != nil {
+		c.Cleanup(func() { _ = guarded("ForgetSession", func() error { forgetter.ForgetSession(session); return nil }) })
+	}
 }
 
 func (c *checkContext) spec(agent string) bgagent.SessionSpec {
 	return bgagent.SessionSpec{
 		Task: "bg_" + c.task, Parent: c.h.Parent, Title: "conformance: " + c.ck.name, Agent: agent, Directory: c.h.Directory, Depth: 1,
+		Instance: c.instance,
 	}
 }
 
@@ -189,12 +217,12 @@ func (c *checkContext) page(session string, after bgagent.Cursor, most int) bgag
 	return page
 }
 
-// manyPages is a number of pages that no check reaches.
+// manyPages is more pages than any check should need.
 const manyPages = 1000
 
 // conversation holds the messages that were read from a session. Each message is in the
-// list once, in its latest version. The messages are in the order in which they were
-// first read.
+// list once, in its latest version. The message that was read first comes
+// first.
 type conversation struct {
 	list  []bgagent.Message
 	next  bgagent.Cursor

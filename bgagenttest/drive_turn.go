@@ -15,6 +15,7 @@ import (
 // driven is a turn that a check has begun.
 type driven struct {
 	c       *checkContext
+	sc      bgagent.SessionClient // the client that runs the turn
 	session string
 	prompt  bgagent.Prompt
 	before  map[string]bool // for a starter: the messages of earlier turns
@@ -55,23 +56,29 @@ func (c *checkContext) promptFor(text string) bgagent.Prompt {
 	c.turns++
 	return bgagent.Prompt{
 		ID: "bgp_" + c.task + ".1." + strconv.Itoa(c.turns), Task: "bg_" + c.task, Attempt: 1, Turn: c.turns, Agent: c.h.Agent, Text: text,
+		Instance: c.instance,
 	}
 }
 
-// begin begins a turn. If the turn cannot begin, begin ends the check. The turn is stopped
+// begin begins a turn. If the turn cannot begin, the check ends. The turn is stopped
 // when the check is over.
 func (c *checkContext) begin(session, text string) *driven {
 	c.Helper()
-	d, err := c.tryBegin(session, text)
+	return c.beginWith(session, c.promptFor(text))
+}
+
+func (c *checkContext) beginWith(session string, p bgagent.Prompt) *driven {
+	c.Helper()
+	d, err := c.tryBegin(session, p)
 	if err != nil {
 		c.endf("StartTurn in %q: %v", session, err)
 	}
 	return d
 }
 
-func (c *checkContext) tryBegin(session, text string) (*driven, error) {
+func (c *checkContext) tryBegin(session string, p bgagent.Prompt) (*driven, error) {
 	c.Helper()
-	d := &driven{c: c, session: session, prompt: c.promptFor(text), done: make(chan struct{}), before: map[string]bool{}, cancel: func() {}}
+	d := &driven{c: c, sc: c.sc, session: session, prompt: p, done: make(chan struct{}), before: map[string]bool{}, cancel: func() {}}
 	if c.runner == nil && c.starter == nil {
 		c.endf("the client is neither a TurnRunner nor a TurnStarter")
 	}
@@ -79,7 +86,7 @@ func (c *checkContext) tryBegin(session, text string) (*driven, error) {
 	if c.runner != nil {
 		var ctx context.Context
 		ctx, d.cancel = context.WithCancel(c.Context())
-		go d.run(ctx)
+		go d.run(ctx, c.runner)
 		return d, nil
 	}
 	if known, ok := c.tryReadAll(session); ok {
@@ -90,8 +97,8 @@ func (c *checkContext) tryBegin(session, text string) (*driven, error) {
 	return d, c.call("StartTurn", func(ctx context.Context) error { return c.starter.StartTurn(ctx, session, d.prompt) })
 }
 
-// tryReadAll reads all messages of a session that may not exist. It reports whether the
-// session could be read.
+// tryReadAll reads all messages of a session that might not exist. It reports whether
+// the session could be read.
 func (c *checkContext) tryReadAll(session string) ([]bgagent.Message, bool) {
 	err := c.call("Messages", func(ctx context.Context) error {
 		_, err := c.reader.Messages(ctx, session, "", 1000)
@@ -103,10 +110,10 @@ func (c *checkContext) tryReadAll(session string) ([]bgagent.Message, bool) {
 	return c.readAll(session), true
 }
 
-func (d *driven) run(ctx context.Context) {
+func (d *driven) run(ctx context.Context, runner bgagent.TurnRunner) {
 	var end bgagent.TurnEnd
 	err := guarded("RunTurn", func() (err error) {
-		end, err = d.c.runner.RunTurn(ctx, d.session, d.prompt, bgagent.NewReporter(d.report))
+		end, err = runner.RunTurn(ctx, d.session, d.prompt, bgagent.NewReporter(d.report))
 		return err
 	})
 	d.mu.Lock()
@@ -136,7 +143,7 @@ func (d *driven) clean() {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), d.c.h.Soon)
 	defer cancel()
-	_ = guarded("Abort", func() error { return d.c.sc.Abort(ctx, d.session) })
+	_ = guarded("Abort", func() error { return d.sc.Abort(ctx, d.session) })
 	if d.c.runner != nil {
 		select {
 		case <-d.done:
@@ -257,14 +264,15 @@ func (d *driven) outcome() (o outcome) {
 	return o
 }
 
-// say makes the agent answer with the word. If the agent does not, say ends the check.
+// say makes the agent answer with the word. The check ends if the agent gives another
+// answer.
 func (c *checkContext) say(session, word string) {
 	c.Helper()
 	c.answered(c.begin(session, c.h.Say(word)), word)
 }
 
-// answered waits for the end of a turn whose prompt asks for the word. If the answer does
-// not contain the word, answered ends the check.
+// answered waits for the end of a turn whose prompt asks for the word. If the answer
+// does not contain the word, the check ends.
 func (c *checkContext) answered(d *driven, word string) {
 	c.Helper()
 	if o := d.await(); o.failed() || !strings.Contains(o.text, word) {
@@ -289,7 +297,7 @@ func (c *checkContext) slow(session string) *driven {
 	return d
 }
 
-// inTurn reports whether a session in this state may be in a turn.
+// inTurn reports whether a session in this state can be in a turn.
 func inTurn(s bgagent.SessionState) bool {
 	switch s {
 	case bgagent.SessionBusy, bgagent.SessionRetrying, bgagent.SessionAsking, bgagent.SessionUntold:

@@ -1,6 +1,7 @@
 package bgagenttest
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -17,8 +18,9 @@ import (
 // before the client is passed to [bgagent.New], and do not change them afterwards. All
 // methods are safe for concurrent use.
 //
-// A fake waits only for its own timers and channels. So in a bubble of testing/synctest,
-// the turns take the time that the script says, and the test takes no real time.
+// A fake waits only for its own timers and channels. So in a bubble of
+// testing/synctest, the turns take the time that the script determines, but the test
+// takes no real time.
 type Fake struct {
 	// AgentNames are the existing agents. If AgentNames is empty, every name is accepted,
 	// and Agents returns [errors.ErrUnsupported].
@@ -45,9 +47,29 @@ type Fake struct {
 	// scripts. The default is one second.
 	AbortGrace time.Duration
 
-	script func(*Turn)
-	kind   string // name of the type, for errors
+	// Fates returns the fate of a running turn. NextProcess calls it with the prompt of each
+	// running turn. If Fates is nil, the fate of every turn is FateDefault.
+	Fates func(bgagent.Prompt) Fate
 
+	// NoRestore makes a runner's RestoreSession return [errors.ErrUnsupported].
+	NoRestore bool
+
+	// Place is the result of Home.
+	Place string
+
+	// Prefix is the beginning of the ids of all sessions that the fake creates. The default
+	// is "ses_". If a manager has several fakes, each of them needs a different prefix.
+	Prefix string
+
+	*host
+
+	script func(*Turn)
+	kind   string        // name of the type, for errors
+	dead   chan struct{} // closed when the client's process has ended
+}
+
+// host is the part of a fake that outlives the client's process.
+type host struct {
 	mu        sync.Mutex
 	n         int
 	sessions  map[string]*session
@@ -56,6 +78,8 @@ type Fake struct {
 	released  chan struct{}
 	turns     sync.WaitGroup
 	closed    bool
+	over      chan struct{} // closed by Close
+	restored  []bgagent.SessionRestore
 	book      book
 	streams   map[*stream]struct{}
 	down      bool
@@ -73,7 +97,8 @@ type session struct {
 	run      *Turn
 	busy     bool // set by SetBusy
 	state    bgagent.SessionStatus
-	prompts  map[string]bool // ids of the accepted prompts
+	prompts  map[string]*received // accepted prompts, by id
+	client   *Fake                // client that created the session or was the last to restore it
 	todos    []bgagent.Todo
 	inbox    []bgagent.Notice
 }
@@ -89,6 +114,7 @@ type Starter struct{ *Fake }
 var (
 	_ bgagent.TurnRunner       = Runner{}
 	_ bgagent.TurnStarter      = Starter{}
+	_ bgagent.SessionRestorer  = Runner{}
 	_ bgagent.EventSource      = Starter{}
 	_ bgagent.MessageReader    = Runner{}
 	_ bgagent.Notifier         = (*Fake)(nil)
@@ -96,6 +122,7 @@ var (
 	_ bgagent.SessionFinder    = (*Fake)(nil)
 	_ bgagent.AgentLister      = (*Fake)(nil)
 	_ bgagent.SessionForgetter = (*Fake)(nil)
+	_ bgagent.SessionHome      = (*Fake)(nil)
 )
 
 // NewRunner returns a runner whose turns play the script. The script is called once for
@@ -114,10 +141,10 @@ func newFake(kind string, script func(*Turn)) *Fake {
 	if script == nil {
 		script = func(t *Turn) { t.Say("ok") }
 	}
-	return &Fake{
-		kind: kind, script: script, sessions: map[string]*session{}, forgotten: map[string]bool{}, counts: map[countKey]int{},
-		released: make(chan struct{}), streams: map[*stream]struct{}{}, book: book{now: map[string]int{}, peak: map[string]int{}, tasks: map[string]int{}, ids: map[string]string{}},
-	}
+	return &Fake{kind: kind, script: script, dead: make(chan struct{}), host: &host{
+		sessions: map[string]*session{}, forgotten: map[string]bool{}, counts: map[countKey]int{}, over: make(chan struct{}),
+		released: make(chan struct{}), streams: map[*stream]struct{}{}, book: book{now: map[string]int{}, peak: map[string]int{}, tasks: map[string]int{}, ids: map[string]string{}, receipts: map[receiptKey]*received{}},
+	}}
 }
 
 // Root adds sessions that no task created, such as the sessions of users. Notices can then
@@ -131,14 +158,17 @@ func (f *Fake) Root(sessions ...string) {
 }
 
 func (f *Fake) addLocked(id string, spec bgagent.SessionSpec) {
-	f.sessions[id] = &session{id: id, spec: spec, state: bgagent.SessionStatus{State: bgagent.SessionIdle}, prompts: map[string]bool{}}
+	f.sessions[id] = &session{id: id, spec: spec, state: bgagent.SessionStatus{State: bgagent.SessionIdle}, prompts: map[string]*received{}, client: f}
 }
 
 // Close aborts every turn and releases every call that hangs because of HangForever. It
-// waits until the scripts have returned, but at most for AbortGrace. Later prompts are
-// refused.
+// waits until the scripts have returned, but no longer than AbortGrace. Later prompts
+// are refused.
 func (f *Fake) Close() {
 	f.mu.Lock()
+	if !f.closed {
+		close(f.over)
+	}
 	f.closed = true
 	for _, s := range f.sessions {
 		if s.run != nil {
@@ -179,8 +209,12 @@ func (f *Fake) CreateSession(ctx context.Context, spec bgagent.SessionSpec) (id 
 		return "", &bgagent.NoSuchAgentError{Agent: spec.Agent, Known: slices.Clone(f.AgentNames)}
 	}
 	f.mu.Lock()
+	if f.isDead() {
+		f.mu.Unlock()
+		return "", f.never(ctx)
+	}
 	f.n++
-	id = "ses_" + strconv.Itoa(f.n)
+	id = cmp.Or(f.Prefix, "ses_") + strconv.Itoa(f.n)
 	f.addLocked(id, spec)
 	f.mu.Unlock()
 	if err := after(); err != nil {
@@ -204,7 +238,7 @@ func (f *Fake) Abort(ctx context.Context, id string) error {
 	}
 	f.mu.Lock()
 	var run *Turn
-	if s := f.sessions[id]; s != nil && s.run != nil {
+	if s := f.sessions[id]; s != nil && s.run != nil && !f.isDead() {
 		run = s.run
 		run.aborted = true
 		run.cancel(errAborted)
@@ -247,6 +281,9 @@ func (r Runner) RunTurn(ctx context.Context, id string, p bgagent.Prompt, rep *b
 	if err := after(); err != nil {
 		return bgagent.TurnEnd{}, err
 	}
+	if f.isDead() {
+		return bgagent.TurnEnd{}, f.never(ctx)
+	}
 	switch {
 	case t.err != nil:
 		return bgagent.TurnEnd{Text: t.text}, t.err
@@ -268,13 +305,10 @@ func (s Starter) StartTurn(ctx context.Context, id string, p bgagent.Prompt) err
 	if lie {
 		return after()
 	}
-	f.mu.Lock()
-	known := f.sessions[id] != nil && f.sessions[id].prompts[p.ID]
-	f.mu.Unlock()
-	if known {
+	if f.repeated(id, p.ID) {
 		return after()
 	}
-	t, err := f.open(context.WithoutCancel(ctx), id, p, false, nil)
+	t, err := f.open(ctx, id, p, false, nil)
 	if err != nil {
 		return err
 	}
@@ -288,6 +322,8 @@ func (f *Fake) open(ctx context.Context, id string, p bgagent.Prompt, runner boo
 	defer f.mu.Unlock()
 	s := f.sessions[id]
 	switch {
+	case f.isDead():
+		return nil, errDead
 	case f.closed:
 		return nil, fmt.Errorf("%s: is closed", f.kind)
 	case s == nil:
@@ -299,16 +335,23 @@ func (f *Fake) open(ctx context.Context, id string, p bgagent.Prompt, runner boo
 		f.book.wrong("session %s was prompted in the middle of a turn (%s)", id, p.ID)
 		return nil, fmt.Errorf("%s: session %q: %w", f.kind, id, bgagent.ErrBusy)
 	}
-	ctx, cancel := context.WithCancelCause(ctx)
+	if s.client != f && runner && !f.NoRestore {
+		f.book.wrong("session %s of an earlier process was prompted before it was restored (%s)", id, p.ID)
+	}
 	s.turns++
-	t := &Turn{Prompt: p, N: s.turns, f: f, s: s, ctx: ctx, cancel: cancel, done: make(chan struct{}), runner: runner, r: r}
+	t := &Turn{Prompt: p, N: s.turns, f: f, s: s, caller: ctx, done: make(chan struct{}), runner: runner, r: r, first: len(s.messages)}
+	t.ctx, t.cancel = context.WithCancelCause(context.WithoutCancel(ctx))
+	if runner {
+		t.unhook = context.AfterFunc(ctx, t.callerLeft)
+	}
 	t.model = p.Model
 	if t.model == "" {
 		t.model = s.spec.Model
 	}
-	s.run, s.prompts[p.ID] = t, true
+	s.run = t
 	f.turns.Add(1)
-	f.book.begins(t)
+	t.receipt = f.book.begins(t)
+	s.prompts[p.ID] = t.receipt
 	f.statusLocked(s, bgagent.SessionStatus{State: bgagent.SessionBusy})
 	f.putLocked(s, bgagent.Message{ID: f.messageIDLocked(s), Role: bgagent.RoleUser, PromptID: p.ID, Text: p.Text, Finished: true, Time: time.Now()})
 	return t, nil

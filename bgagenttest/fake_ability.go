@@ -32,6 +32,8 @@ func (f *Fake) receive(id string, n bgagent.Notice) error {
 	defer f.mu.Unlock()
 	s := f.sessions[id]
 	switch {
+	case f.isDead():
+		return errDead
 	case s == nil:
 		return fmt.Errorf("%s: session %q: %w", f.kind, id, bgagent.ErrNoSession)
 	case slices.ContainsFunc(s.inbox, func(x bgagent.Notice) bool { return x.ID == n.ID }):
@@ -126,7 +128,7 @@ func (f *Fake) ForgetSession(id string) {
 	defer f.mu.Unlock()
 	s := f.sessions[id]
 	switch {
-	case s == nil:
+	case s == nil || f.isDead():
 	case s.run != nil:
 		f.book.wrong("session %s was forgotten in the middle of a turn (%s)", id, s.run.Prompt.ID)
 	default:
@@ -152,7 +154,7 @@ func (f *Fake) Delete(session string) {
 	f.emitLocked(bgagent.HostEvent{Kind: bgagent.HostDeleted, Session: session})
 }
 
-// stream is the state of one call of Events.
+// stream is the state of one call to Events.
 type stream struct {
 	queue []bgagent.HostEvent
 	wake  chan struct{}
@@ -193,6 +195,8 @@ func (s Starter) Events(ctx context.Context, emit func(bgagent.HostEvent)) error
 		select {
 		case <-ctx.Done():
 			return errors.Join(after(), ctx.Err())
+		case <-f.dead:
+			return f.never(ctx)
 		case <-beat:
 			f.mu.Lock()
 			f.emitLocked(bgagent.HostEvent{Kind: bgagent.HostStreamBeat})

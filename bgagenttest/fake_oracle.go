@@ -27,9 +27,10 @@ const (
 	CallFind              // FindSession
 	CallAgents            // Agents
 	CallEvents            // Events
+	CallRestore           // RestoreSession
 )
 
-var callNames = [...]string{"none", "CreateSession", "RunTurn or StartTurn", "Abort", "Statuses", "Messages", "Notify", "Todos", "FindSession", "Agents", "Events"}
+var callNames = [...]string{"none", "CreateSession", "RunTurn or StartTurn", "Abort", "Statuses", "Messages", "Notify", "Todos", "FindSession", "Agents", "Events", "RestoreSession"}
 
 // String returns the name of the method or methods.
 func (k CallKind) String() string {
@@ -39,10 +40,10 @@ func (k CallKind) String() string {
 	return fmt.Sprintf("(%d)", uint8(k))
 }
 
-// Call describes a call of a fake's method to [Fake.Faults], which decides whether the
-// call has a fault. Title and N do not depend on the order of goroutines. So a
-// random draw that depends only on them and on a seed is the same when the test is
-// repeated.
+// Call describes a call to one of the fake's methods. [Fake.Faults] uses it to decide
+// whether the call has a fault. Title and N do not depend on the order of
+// goroutines. A random draw that depends only on Title, N and a seed has the same
+// result when the test is repeated.
 type Call struct {
 	Kind    CallKind
 	Session string // empty for CreateSession, Statuses, Agents and Events
@@ -67,9 +68,10 @@ type Fault struct {
 	Late bool
 
 	// Lie makes the call return no error and have no effect. CreateSession returns an
-	// empty id. Statuses returns SessionIdle for all existing sessions. Messages returns
-	// no messages, and RunTurn the zero TurnEnd. Events emits nothing, and Abort stops
-	// nothing. Only FindSession returns an error, ErrNoSession.
+	// empty id. Statuses returns SessionIdle for all existing sessions. Messages
+	// returns no messages, RunTurn returns the zero TurnEnd, and RestoreSession returns
+	// PromptUnknown. Events emits nothing, and Abort stops nothing. Only FindSession
+	// returns an error, ErrNoSession.
 	Lie bool
 }
 
@@ -78,10 +80,13 @@ type countKey struct {
 	of   string
 }
 
-// begin counts a call and applies the call's fault. If the fault is late, begin does not
-// apply it, but returns a function that does. The caller calls this function when the call
-// has taken effect.
+// begin counts a call and applies the call's fault. If the fault is late, it is not
+// applied. Instead, the method "begin" returns a function that applies the fault. The
+// caller calls this function when the call has taken effect.
 func (f *Fake) begin(ctx context.Context, c Call) (after func() error, lie bool, err error) {
+	if f.isDead() {
+		return nil, false, f.never(ctx)
+	}
 	f.mu.Lock()
 	key := countKey{c.Kind, c.Session}
 	if s := f.sessions[c.Session]; s != nil {
@@ -101,7 +106,10 @@ func (f *Fake) begin(ctx context.Context, c Call) (after func() error, lie bool,
 	if fault.Late {
 		return func() error { return f.suffer(ctx, fault) }, fault.Lie, nil
 	}
-	return after, fault.Lie, f.suffer(ctx, fault)
+	if err = f.suffer(ctx, fault); f.isDead() {
+		err = f.never(ctx)
+	}
+	return after, fault.Lie, err
 }
 
 func (f *Fake) suffer(ctx context.Context, fault Fault) error {
@@ -148,14 +156,17 @@ func (f *Fake) Release() {
 type book struct {
 	now, peak map[string]int    // number of running turns by model: the current number, and the highest so far
 	tasks     map[string]int    // number of running turns by task
-	ids       map[string]string // session by prompt id
+	ids       map[string]string // session by prompt id; does not contain prompts that their session has lost
+	received  []*received       // records of prompts, in the order in which the prompts first arrived
+	receipts  map[receiptKey]*received
 	prompts   []bgagent.Prompt
 	bad       []string // violations
 }
 
 func (b *book) wrong(format string, args ...any) { b.bad = append(b.bad, fmt.Sprintf(format, args...)) }
 
-func (b *book) begins(t *Turn) {
+// The method "begins" records the beginning of a turn. It returns the record of the turn's prompt.
+func (b *book) begins(t *Turn) *received {
 	b.prompts = append(b.prompts, t.Prompt)
 	b.now[t.model]++
 	b.peak[t.model] = max(b.peak[t.model], b.now[t.model])
@@ -171,6 +182,7 @@ func (b *book) begins(t *Turn) {
 			b.wrong("the task %s runs %d turns at the same time (%s)", task, b.tasks[task], t.Prompt.ID)
 		}
 	}
+	return b.receives(t)
 }
 
 func (b *book) ends(t *Turn) {
@@ -191,7 +203,7 @@ func (f *Fake) Running() map[string]int {
 	return maps.Clone(f.book.now)
 }
 
-// Peak returns the maximum number of turns with the model that have run concurrently.
+// Peak returns the maximum number of concurrent turns with the model.
 func (f *Fake) Peak(model string) int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -213,11 +225,13 @@ func (f *Fake) Calls(kind CallKind, of string) int {
 	return f.counts[countKey{kind, of}]
 }
 
-// Violations returns descriptions of the manager's violations. A manager must not prompt a
-// session in the middle of a turn or a session that it has forgotten. It must not run the
-// same prompt twice, run two turns of one task concurrently, or forget a session in the
-// middle of a turn. After Close, turns that still run are also reported. A test should
-// finally check that there are no violations.
+// Violations returns descriptions of the manager's violations. A manager must not
+// prompt a session in the middle of a turn, a session that it has forgotten, or a
+// runner's session of an earlier process that it has not restored. It must not run the
+// same prompt twice, unless the session has lost the prompt; see [FateLost]. It must not
+// run two turns of one task concurrently, or forget a session in the middle of a turn.
+// After Close, turns that still run are also reported. At its end, a test should check
+// that there are no violations.
 func (f *Fake) Violations() []string {
 	f.mu.Lock()
 	defer f.mu.Unlock()

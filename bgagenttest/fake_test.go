@@ -12,6 +12,7 @@ import (
 // obey is a script that follows the instruction in its prompt.
 func obey(t *Turn) {
 	verb, rest, _ := strings.Cut(t.Prompt.Text, " ")
+	t.SaveState([]byte(t.Prompt.ID))
 	t.Sleep(50 * time.Millisecond)
 	switch verb {
 	case "say":
@@ -51,15 +52,69 @@ func notices(inbox func(string) []bgagent.Notice, session string) (ids []string)
 	return ids
 }
 
-// obedient returns the harness for a fake that plays the script obey.
-func obedient(make func(func(*Turn)) (bgagent.SessionClient, *Fake)) Harness {
+// self returns the fake. A client that embeds the fake has this method too.
+func (f *Fake) self() *Fake { return f }
+
+// letGo aborts all turns.
+func (f *Fake) letGo() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, s := range f.sessions {
+		if s.run != nil {
+			s.run.cancel(errAborted)
+		}
+	}
+}
+
+// alone returns the number of running turns that an earlier process with the instance has started.
+func (f *Fake) alone(instance string) (n int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, s := range f.sessions {
+		if s.run != nil && s.run.alone && s.run.Prompt.Instance == instance {
+			n++
+		}
+	}
+	return n
+}
+
+// spoil sets the state of all prompts of the session to PromptUnknown.
+func (f *Fake) spoil(session string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, x := range f.sessions[session].prompts {
+		x.state = bgagent.PromptUnknown
+	}
+}
+
+// restarts returns the configuration of restarts for clients that the function "wrap" makes from
+// fakes.
+func restarts(wrap func(*Fake) bgagent.SessionClient) Restart {
+	of := func(sc bgagent.SessionClient) *Fake { return sc.(interface{ self() *Fake }).self() }
+	return Restart{
+		Next: func(_ TB, old bgagent.SessionClient, death Death) bgagent.SessionClient {
+			fate := [...]Fate{DeathWhole: FateCut, DeathAlone: FateLeft, DeathBusy: FateOrphan}[death]
+			f := of(old)
+			f.Fates = func(bgagent.Prompt) Fate { return fate }
+			return wrap(f.nextProcess())
+		},
+		Release:  func(next bgagent.SessionClient) { of(next).letGo() },
+		Left:     func(next bgagent.SessionClient, instance string) int { return of(next).alone(instance) },
+		Spoil:    func(next bgagent.SessionClient, session string) { of(next).spoil(session) },
+		Requests: func(next bgagent.SessionClient) int { return len(of(next).Prompts()) },
+	}
+}
+
+// obedient returns the harness for clients that the function "wrap" makes from fakes. The fakes play
+// the script "obey".
+func obedient(wrap func(*Fake) bgagent.SessionClient) Harness {
 	return Harness{
 		New: func(t TB) bgagent.SessionClient {
-			sc, f := make(obey)
+			f := newFake("bgagenttest.Fake", obey)
 			f.AgentNames = []string{"obedient", "other"}
 			f.Stream, f.AbortTells, f.Beat = true, true, time.Second
 			t.Cleanup(f.Close)
-			return sc
+			return wrap(f)
 		},
 		Agent: "obedient",
 		Say:   func(text string) string { return "say " + text },
@@ -70,7 +125,7 @@ func obedient(make func(func(*Turn)) (bgagent.SessionClient, *Fake)) Harness {
 				Inbox(string) []bgagent.Notice
 			}).Inbox, session)
 		},
-		Parent: "root", Directory: "/work", Virtual: true, KeepsPromptID: true,
+		Parent: "root", Directory: "/work", Virtual: true, KeepsPromptID: true, Restart: restarts(wrap),
 	}
 }
 
@@ -84,5 +139,10 @@ func newStarter(script func(*Turn)) (bgagent.SessionClient, *Fake) {
 	return s, s.Fake
 }
 
-func TestRunnerConforms(t *testing.T)  { Conformance(t, obedient(newRunner)) }
-func TestStarterConforms(t *testing.T) { Conformance(t, obedient(newStarter)) }
+func TestRunnerConforms(t *testing.T) {
+	Conformance(t, obedient(func(f *Fake) bgagent.SessionClient { return Runner{f} }))
+}
+
+func TestStarterConforms(t *testing.T) {
+	Conformance(t, obedient(func(f *Fake) bgagent.SessionClient { return Starter{f} }))
+}

@@ -21,12 +21,15 @@ type Turn struct {
 
 	f      *Fake
 	s      *session
+	caller context.Context // context of RunTurn or StartTurn
 	ctx    context.Context
 	cancel context.CancelCauseFunc
+	unhook func() bool   // for a runner: stops the watch on the field "caller"
 	done   chan struct{} // closed when the script has returned
 	runner bool
 	r      *bgagent.Reporter // receives the reports; nil for a starter
 	model  string
+	first  int // index of the prompt in the session's messages
 
 	// Guarded by Fake.mu while the turn runs.
 	msg     *bgagent.Message // the message that is being written
@@ -35,6 +38,10 @@ type Turn struct {
 	stop    bgagent.StopReason
 	err     error
 	aborted bool
+	alone   bool // the turn's process has ended, and the turn continues
+	left    bool // the turn's fate is FateLeft, so RestoreSession can end the turn
+	cut     bool // the turn was ended by its fate; the methods that the script calls have no effect
+	receipt *received
 }
 
 // unwound is the value of the panic that unwinds a script.
@@ -64,13 +71,13 @@ func (t *Turn) Say(text string) {
 		msg.Text += text
 		t.text = msg.Text
 	}, true)
-	t.r.Text(text)
+	t.reporter().Text(text)
 }
 
 // Think writes a piece of reasoning.
 func (t *Turn) Think(text string) {
 	t.change(func(msg *bgagent.Message) { msg.Reasoning += text }, true)
-	t.r.Reasoning(text)
+	t.reporter().Reasoning(text)
 }
 
 // Tool plays a tool call that takes d.
@@ -98,7 +105,7 @@ func (t *Turn) Call(call bgagent.MessageTool) {
 			}
 		}
 	}, false)
-	t.r.Tool(call)
+	t.reporter().Tool(call)
 }
 
 // Usage adds u to the usage of the message that is being written, and reports u.
@@ -108,40 +115,44 @@ func (t *Turn) Usage(u bgagent.Usage) {
 		msg.Usage.OutputTokens += u.OutputTokens
 		msg.Usage.Cost += u.Cost
 	}, false)
-	t.r.Usage(u)
+	t.reporter().Usage(u)
 }
 
 // Todos sets the session's todo list.
 func (t *Turn) Todos(list ...bgagent.Todo) {
 	t.f.mu.Lock()
-	t.s.todos = slices.Clone(list)
-	t.f.emitLocked(bgagent.HostEvent{Kind: bgagent.HostTodos, Session: t.s.id, Todos: slices.Clone(list)})
+	if !t.cut {
+		t.s.todos = slices.Clone(list)
+		t.f.emitLocked(bgagent.HostEvent{Kind: bgagent.HostTodos, Session: t.s.id, Todos: slices.Clone(list)})
+	}
 	t.f.mu.Unlock()
-	t.r.Todos(list)
+	t.reporter().Todos(list)
 }
 
-// Ask plays a question of the agent that is answered after d.
+// Ask plays a question from the agent. The question is answered after d.
 func (t *Turn) Ask(question string, d time.Duration) {
 	t.status(bgagent.SessionStatus{State: bgagent.SessionAsking, Detail: question})
-	t.r.Asking(question)
+	t.reporter().Asking(question)
 	t.Sleep(d)
 	t.status(bgagent.SessionStatus{State: bgagent.SessionBusy})
-	t.r.Asking("")
+	t.reporter().Asking("")
 }
 
-// Retry plays a failed request to the model that is repeated after d.
+// Retry plays a failed request to the model. The request is repeated after d.
 func (t *Turn) Retry(reason string, d time.Duration) {
 	t.status(bgagent.SessionStatus{State: bgagent.SessionRetrying, Detail: reason, RetryAt: time.Now().Add(d)})
-	t.r.Activity()
+	t.reporter().Activity()
 	t.Sleep(d)
 	t.status(bgagent.SessionStatus{State: bgagent.SessionBusy})
-	t.r.Activity()
+	t.reporter().Activity()
 }
 
 func (t *Turn) status(st bgagent.SessionStatus) {
 	t.f.mu.Lock()
 	defer t.f.mu.Unlock()
-	t.f.statusLocked(t.s, st)
+	if !t.cut {
+		t.f.statusLocked(t.s, st)
+	}
 }
 
 // Sleep plays work that takes d and reports nothing. If the turn is stopped, Sleep unwinds
@@ -152,7 +163,7 @@ func (t *Turn) Sleep(d time.Duration) {
 	select {
 	case <-t.ctx.Done():
 	case <-timer.C:
-		if t.ctx.Err() == nil {
+		if !t.stopped() {
 			return
 		}
 	}
@@ -165,7 +176,7 @@ func (t *Turn) Wait() {
 	panic(unwound{})
 }
 
-// Fail ends the turn with an error of the agent.
+// Fail ends the turn with an error from the agent.
 func (t *Turn) Fail(err error) {
 	t.f.mu.Lock()
 	t.err, t.stop = err, bgagent.StopError
@@ -181,12 +192,15 @@ func (t *Turn) Stop(reason bgagent.StopReason) {
 	panic(unwound{})
 }
 
-// change applies f to the message that is being written, and begins a message if there is no
-// such message. The argument text is true if f adds text. Text is never added to a message
-// with tool calls; it begins a new message instead.
+// change applies f to the message that is being written, and begins a message if there
+// is no such message. The argument "text" is true if f adds text. Text is never added
+// to a message with tool calls; it begins a new message instead.
 func (t *Turn) change(f func(*bgagent.Message), text bool) {
 	t.f.mu.Lock()
 	defer t.f.mu.Unlock()
+	if t.cut {
+		return
+	}
 	if t.msg != nil && text && len(t.msg.Tools) > 0 {
 		t.msg.Finished = true
 		t.f.putLocked(t.s, *t.msg)
@@ -215,17 +229,27 @@ func (t *Turn) play() {
 	returned = true
 }
 
-// finish ends the turn. The argument orderly is true if the script has returned or was
-// unwound. The argument v is the recovered value of a panic.
+// finish ends the turn. The argument "orderly" is true if the script has returned or
+// was unwound. The argument v is the recovered value of a panic.
 func (t *Turn) finish(orderly bool, v any) {
 	f, s := t.f, t.s
+	stopped := t.stopped()
+	if t.runner {
+		t.unhook()
+	}
 	f.mu.Lock()
+	if t.cut {
+		f.mu.Unlock()
+		close(t.done)
+		f.turns.Done()
+		return
+	}
 	switch {
 	case !orderly && v != nil:
 		t.stop, t.err = bgagent.StopError, fmt.Errorf("the script panicked: %v", v)
 	case !orderly:
 		t.stop, t.err = bgagent.StopError, fmt.Errorf("the script called runtime.Goexit")
-	case t.stop == bgagent.StopUntold && t.ctx.Err() != nil:
+	case t.stop == bgagent.StopUntold && stopped:
 		t.stop = bgagent.StopAborted
 	case t.stop == bgagent.StopUntold:
 		t.stop = bgagent.StopEndOfTurn
@@ -247,6 +271,7 @@ func (t *Turn) finish(orderly bool, v any) {
 	}
 	s.run = nil
 	f.book.ends(t)
+	t.receipt.state, t.receipt.end = bgagent.PromptAnswered, bgagent.TurnEnd{Stop: t.stop, Text: t.text}
 	idle := bgagent.SessionStatus{State: bgagent.SessionIdle}
 	if t.stop == bgagent.StopError || t.stop == bgagent.StopAborted && f.AbortTells {
 		f.emitLocked(bgagent.HostEvent{Kind: bgagent.HostError, Session: s.id, Stop: t.stop, Error: why})

@@ -13,18 +13,22 @@ import (
 // while Claude Code writes it.
 //
 // The model is passed with --model, [Agent].Profile with --agent, and the system text
-// with --append-system-prompt. Rules become --allowedTools and --disallowedTools, with
-// their patterns in brackets. In these lists a denial always wins. If a rule allows a
-// pattern after the whole tool was denied, the pattern therefore stays denied. If everything
-// is denied, --tools offers only the tools that later rules allow. If the name of a rule
-// begins with a capital letter or with mcp__, the rule is for the tool with that name. If
-// reading is denied, Claude Code does not add files that the prompt names with @.
+// with --append-system-prompt. Rules become --allowedTools and --disallowedTools, with their
+// patterns in brackets. In these lists a denial always wins. So if one rule denies a whole tool
+// and a later rule allows a pattern, the pattern stays denied. If everything is denied, --tools
+// offers only the tools that later rules allow. If the name of a rule begins with a capital
+// letter or with mcp__, the rule is for the tool with that name. If reading is denied, Claude
+// Code does not add files that the prompt names with @.
 //
-// Claude Code may treat a prompt that begins with a slash as a command. The client puts
-// the line "The task:" in front of such a prompt. A continued session may get a new id.
-// Messages and tool calls of subagents count only as activity. While commands or agents
-// that Claude Code has started run in the background, the turn continues, and the last
-// result is the answer. If the model server rejects the key, the turn ends at once.
+// Claude Code can treat a prompt that begins with a slash as a command. The client puts the
+// line "The task:" in front of such a prompt. A continued session can get a new id. Messages
+// and tool calls of subagents count only as activity. While commands or agents that Claude Code
+// has started run in the background, the turn continues, and the last result is the answer. If
+// the model server rejects the key, the turn ends at once.
+//
+// After a restart, the client reads the session from its file in the folder of Claude Code.
+// Claude Code can store a prompt late. If Claude Code was killed before it stored the first
+// message of a session, the prompt is sent to a new session of Claude Code.
 func Claude() Program {
 	args := []string{"-p", "--output-format", "stream-json", "--verbose", "--include-partial-messages"}
 	return Program{
@@ -43,6 +47,8 @@ func Claude() Program {
 		Environ:    []string{"ANTHROPIC_*", "CLAUDE_CONFIG_DIR", "CLAUDE_CODE_OAUTH_TOKEN", "CLAUDE_CODE_USE_*", "AWS_*", "CLOUD_ML_REGION"},
 		Commands:   "/",
 		NewSession: true,
+		Choose:     []string{"--session-id={session}"},
+		Look:       here("claude", lookClaude),
 	}
 }
 
@@ -61,7 +67,7 @@ var (
 		permission.Task: {"Task", "Agent", "Workflow"}, // Task is the older name of Agent
 		permission.Todo: {"TodoWrite", "TaskCreate", "TaskUpdate", "TaskGet", "TaskList"}, permission.Question: {"AskUserQuestion"}, permission.Mode: {"ExitPlanMode", "EnterPlanMode"},
 	}
-	// claudeWhole are tools that can be allowed or denied only as a whole, because their
+	// claudeWhole lists tools that can be allowed or denied only as a whole, because their
 	// actions are in a script.
 	claudeWhole = []string{"Workflow"}
 )
@@ -71,8 +77,8 @@ func isClaudes(r bgagent.Permission) bool {
 	return len(permission.Named(r)) == 0 && (strings.HasPrefix(r.Name, "mcp__") || r.Name != "" && r.Name[0] >= 'A' && r.Name[0] <= 'Z')
 }
 
-// noAttachments keeps Claude Code from adding files that a prompt names with @. Claude
-// Code would add them before it checks any rule.
+// noAttachments keeps Claude Code from adding files that a prompt names with @. Otherwise
+// Claude Code would add the files before it checks any rule.
 const noAttachments = "CLAUDE_CODE_DISABLE_ATTACHMENTS=1"
 
 func claudeRules(rules []bgagent.Permission) (args, env []string, err error) {

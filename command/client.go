@@ -20,15 +20,15 @@ import (
 	"github.com/bgagent/bgagent/internal/procs"
 )
 
-// Agent is a command line that runs for tasks.
+// Agent describes a command line that the client runs for tasks.
 type Agent struct {
 	Program     Program  // description of the program; see the presets
 	Command     []string // executable and first arguments, such as {"npx", "codex"}; empty means Program.Executable
 	Args        []string // further arguments, without placeholders
 	Env         []string // NAME=value, or NAME to pass on the host's value; NAME may end with *
-	Model       string   // model for tasks that name none; empty means the program's default
-	Profile     string   // program's name for an agent or a set of settings; empty means its default
-	Directory   string   // working directory for tasks that name none; empty means Config.Directory
+	Model       string   // model for tasks that name no model; empty means the program's default
+	Profile     string   // program's name for an agent or a set of settings; empty means the program's default
+	Directory   string   // working directory for tasks that name no directory; empty means Config.Directory
 	Description string   // description in [bgagent.AgentInfo]
 }
 
@@ -42,24 +42,27 @@ type Config struct {
 	// means the host's working directory.
 	Directory string
 
-	// Instance identifies this run of the host. Every process of every turn has it in its
-	// environment as [InstanceVariable], so that processes of a killed host can be found
-	// and ended. Use a new value at each start, such as a random text. It may have at most
-	// 128 characters: letters, digits, hyphens, underscores and dots. Empty means that the
-	// processes have no such variable.
+	// Instance identifies this run of the host. Every process of every turn has this value in
+	// its environment as [InstanceVariable], so that processes of a killed host can be found
+	// and ended. Use a new value at each start, such as a random text. It may have at most 128
+	// characters: letters, digits, hyphens, underscores and dots.
+	//
+	// If the manager has a store, the value of the variable also contains the id of the manager,
+	// after a slash. If the manager has a store and Instance is empty, the value is only the id of
+	// the manager. If the manager has no store and Instance is empty, the processes do not have
+	// the variable.
 	Instance string
 
 	// Grace is how long a program may run after the signal that asks it to end. Then the
-	// program is killed. The processes that it leaves running get the same time again.
-	// Zero means 3 s. Twice Grace should be less than the manager's StopTimeout of 10 s.
-	// A program is also asked to end if it has reported the end of its turn and has not
-	// exited within Grace.
+	// program is killed. Processes that the program leaves running then get the same time to
+	// end. Zero means 3 s. Twice Grace should be less than the manager's StopTimeout of 10 s. A
+	// program is also asked to end if it has reported the end of its turn and has not exited
+	// within Grace.
 	Grace time.Duration
 
-	// MaxLine is the largest number of bytes of an output line that are kept. Zero means
-	// 16 MiB. In a longer line, each string is cut to an eighth of MaxLine. If the line
-	// is still too long, it is dropped. If the turn ends badly, the error mentions the
-	// dropped line.
+	// MaxLine is the maximum number of bytes that are kept of an output line. Zero means 16
+	// MiB. In a longer line, each string is cut to an eighth of MaxLine. If the line is still
+	// too long, it is dropped. If the turn ends badly, the error mentions the dropped line.
 	MaxLine int
 
 	// Silence is the longest time that a program may run before its first output. After
@@ -67,20 +70,21 @@ type Config struct {
 	// have no such limit.
 	Silence time.Duration
 
-	// Logger gets output that was not understood, lost sessions, and processes that could
-	// not be ended. Nil logs nothing.
+	// Logger logs output that was not understood, lost sessions, and processes that could not
+	// be ended. If Logger is nil, nothing is logged.
 	Logger *slog.Logger
 
-	// Printed gets the output of the programs, unchanged and as it arrives, for logs.
-	// Nothing is removed, neither keys nor escape sequences. task is the id of the task.
-	// stream is 1 for standard output and 2 for standard error. Printed may be called
-	// concurrently, but the calls for one stream of a task are made in order. p is valid only
-	// during the call, and the program's output is not read meanwhile. Nil reports nothing.
+	// Printed gets the unchanged output of the programs as it arrives. It is meant for logs.
+	// API keys and escape sequences are not removed. The argument "task" is the id of the task.
+	// The argument "stream" is 1 for standard output and 2 for standard error. Printed may be
+	// called concurrently, but the calls for one stream of a task are made in order. The slice
+	// p is valid only during the call, and the client does not read the program's output during
+	// the call.
 	Printed func(task string, stream int, p []byte)
 
-	// Keep is the number of bytes of text of each session's conversation that are kept
-	// for [Client.Messages]. Zero means 256 KiB. The newest turn is always kept, cut to
-	// that size. Older turns are dropped as a whole.
+	// Keep is the maximum number of bytes of conversation text that are kept per session for
+	// [Client.Messages]. Zero means 256 KiB. The newest turn is always kept, cut to that size.
+	// Older turns are dropped as a whole.
 	Keep int
 }
 
@@ -103,6 +107,9 @@ type Client struct {
 	sessions map[string]*session
 	running  sync.WaitGroup
 	closed   bool
+
+	left    procs.Earlier // ends processes of earlier hosts
+	looking chan struct{} // semaphore with one value for each program that Lookup.Run runs
 }
 
 var (
@@ -111,25 +118,33 @@ var (
 	_ bgagent.SessionFinder    = (*Client)(nil)
 	_ bgagent.AgentLister      = (*Client)(nil)
 	_ bgagent.SessionForgetter = (*Client)(nil)
+	_ bgagent.CostReporter     = (*Client)(nil)
+	_ bgagent.TokenReporter    = (*Client)(nil)
 )
 
 // session is one session of the client, with the program that runs in it.
 type session struct {
 	agent  *Agent
-	dir    string
+	dir    string // working directory; empty means the working directory of the host
 	parent string
 	depth  int
 	talk   conversation
 
 	// Client.mu guards the fields below.
+	place string        // path of the working directory without symbolic links; set in the first turn
 	own   string        // program's id for the session; empty until the program has reported it
 	used  bgagent.Usage // usage of the whole session as the program counts it
 	turns int           // number of turns so far
-	run   *turn         // current turn; nil if none runs
+	run   *turn         // current turn; nil if no turn is running
 
 	memory     any    // state that the decoder keeps from one turn to the next
-	unanswered string // prompts of the session while answered is false; see Program.ForgetsUnanswered
+	unanswered string // prompts of the session while the field "answered" is false; see Program.ForgetsUnanswered
 	answered   bool   // whether the agent has written text or called a tool in the session
+	forgot     bool   // whether the earlier process did not save texts that the next turn might need, because they were too long
+
+	sent    []sent   // prompts that were given to the program's session, oldest first; never changed in place
+	sentCut bool     // whether the oldest entries of sent are missing
+	now     progress // progress of the last prompt
 }
 
 // ErrClosed is returned by CreateSession and RunTurn after Close has begun.
@@ -179,10 +194,10 @@ func New(cfg Config) (*Client, error) {
 		a.Command, a.Args, a.Env = slices.Clone(a.Command), slices.Clone(a.Args), slices.Clone(a.Env)
 		cfg.Agents[name] = a
 	}
-	return &Client{cfg: cfg, sessions: map[string]*session{}}, nil
+	return &Client{cfg: cfg, sessions: map[string]*session{}, looking: make(chan struct{}, maxLooking)}, nil
 }
 
-// log logs a text about a session with the name of its program.
+// log logs a text about a session, together with the name of the session's program.
 func (c *Client) log(level slog.Level, text string, s *session, args ...slog.Attr) {
 	if c.cfg.Logger != nil {
 		args = append(args, slog.String("program", s.agent.Program.Executable))
@@ -197,24 +212,20 @@ func (c *Client) agentNames() []string {
 // CreateSession implements [bgagent.SessionClient]. It does not start the program. It
 // returns an error if the program or its working directory does not exist.
 func (c *Client) CreateSession(_ context.Context, spec bgagent.SessionSpec) (string, error) {
-	agent, ok := c.cfg.Agents[spec.Agent]
-	if !ok {
-		if agent, ok = c.cfg.Agents[Fallback]; !ok {
-			return "", &bgagent.NoSuchAgentError{Agent: spec.Agent, Known: c.agentNames()}
-		}
+	s, err := c.newSession(spec)
+	if err != nil {
+		return "", err
 	}
-	s := &session{agent: &agent, dir: spec.Directory, parent: spec.Parent, depth: spec.Depth}
-	for _, dir := range []string{agent.Directory, c.cfg.Directory} {
-		if s.dir == "" {
-			s.dir = dir
-		}
-	}
-	s.talk.keep = c.cfg.Keep
 	if _, err := findProgram(s.agent); err != nil {
 		return "", err
 	}
 	if err := checkDirectory(s.dir); err != nil {
 		return "", err
+	}
+	if s.dir != "" { // the host's own working directory might change
+		if s.dir, err = filepath.Abs(s.dir); err != nil {
+			return "", fmt.Errorf("command: the working directory %s: %w", s.dir, err)
+		}
 	}
 	id := "cmd_" + strings.ToLower(rand.Text())
 	c.mu.Lock()
@@ -224,6 +235,44 @@ func (c *Client) CreateSession(_ context.Context, spec bgagent.SessionSpec) (str
 	}
 	c.sessions[id] = s
 	return id, nil
+}
+
+// agentOf returns the agent that runs for a name.
+func (c *Client) agentOf(name string) (a Agent, ok bool) {
+	if a, ok = c.cfg.Agents[name]; !ok {
+		a, ok = c.cfg.Agents[Fallback]
+	}
+	return a, ok
+}
+
+// ReportsCost implements [bgagent.CostReporter]. codex, gemini and programs that print plain text do
+// not report the cost.
+func (c *Client) ReportsCost(agent string) bool {
+	a, ok := c.agentOf(agent)
+	return !ok || a.Program.Decode != nil && !a.Program.NoCost
+}
+
+// ReportsTokens implements [bgagent.TokenReporter]. Programs that print plain text do not report
+// tokens.
+func (c *Client) ReportsTokens(agent string) bool {
+	a, ok := c.agentOf(agent)
+	return !ok || a.Program.Decode != nil && !a.Program.NoTokens
+}
+
+// newSession returns a new session and does not add it to the client's sessions.
+func (c *Client) newSession(spec bgagent.SessionSpec) (*session, error) {
+	agent, ok := c.agentOf(spec.Agent)
+	if !ok {
+		return nil, &bgagent.NoSuchAgentError{Agent: spec.Agent, Known: c.agentNames()}
+	}
+	s := &session{agent: &agent, dir: spec.Directory, parent: spec.Parent, depth: spec.Depth}
+	for _, dir := range []string{agent.Directory, c.cfg.Directory} {
+		if s.dir == "" {
+			s.dir = dir
+		}
+	}
+	s.talk.keep = c.cfg.Keep
+	return s, nil
 }
 
 // findProgram returns the path of an agent's program.

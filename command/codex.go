@@ -12,20 +12,23 @@ import (
 // The model is passed with --model, [Agent].Profile with -c profile, and the system text
 // as developer_instructions. Codex refuses prompts of more than 1,048,576 characters.
 //
-// Rules for four kinds of access are passed on. If edit is denied, the sandbox is
-// read-only. If edit is allowed, the sandbox is workspace-write. Without a rule for edit,
-// the user's configuration decides. If bash is denied, codex has no shell tool. If web is
-// denied, codex has no web search, and its sandbox blocks the network for commands. If
-// task is denied, codex starts no agents. Codex can enforce no other rules and no
-// patterns. It does not always report the commands that it runs in a sandbox.
+// Rules for four kinds of access are passed on. If "edit" is denied, the sandbox is
+// read-only. If "edit" is allowed, the sandbox is workspace-write. Without a rule for
+// "edit", the user's configuration decides. If "bash" is denied, codex has no shell tool.
+// If "web" is denied, codex has no web search, and its sandbox blocks the network for
+// commands. If "task" is denied, codex starts no agents. Codex can enforce no other rules
+// and no patterns. It does not always report the commands that it runs in a sandbox.
 //
 // Codex keeps its threads under CODEX_HOME and continues them from any directory. It
 // reports the tokens of a whole thread; the client subtracts the tokens of earlier turns.
 // The client stops codex with SIGINT, because codex does not stop its tools on SIGTERM.
+//
+// After a restart, the client reads the thread from its rollout file under CODEX_HOME.
 func Codex() Program {
 	const json, anywhere = "--json", "--skip-git-repo-check"
 	return Program{
 		Executable: "codex",
+		NoCost:     true,
 		Start:      Form{Args: []string{"exec", json, anywhere}, Prompt: []string{"-"}},
 		Resume:     Form{Args: []string{"exec", "resume", json, anywhere}, Prompt: []string{"{session}", "-"}},
 		Model:      []string{"--model={model}"},
@@ -39,6 +42,7 @@ func Codex() Program {
 		Decode:    decodeCodex,
 		Environ:   []string{"CODEX_*", "OPENAI_*"},
 		Interrupt: syscall.SIGINT,
+		Look:      here("codex", lookCodex),
 	}
 }
 

@@ -10,18 +10,19 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// conversation keeps the prompts and answers of a session's last turns. The whole
-// conversation is in the files of the program.
+// conversation keeps the prompts and answers of a session's last turns. The program's own files
+// contain the whole conversation.
 type conversation struct {
-	keep int // most bytes of text to keep
+	keep   int // maximum number of bytes of text to keep
+	before int // number of exchanges in earlier processes that are not in list; the program itself remembers them
 
 	mu    sync.Mutex
 	list  []exchange
 	first int // number of the first exchange in list, counted from 0
 	size  int
-	now   *Output // output of the current turn; nil if none runs
+	now   *Output // output of the current turn; nil if no turn is running
 	asked string  // prompt of the current turn
-	short bool    // whether the end of the prompt is missing from asked
+	short bool    // whether the end of the prompt is missing from the field asked
 }
 
 // exchange is a turn that has ended.
@@ -30,7 +31,7 @@ type exchange struct {
 	tools          []bgagent.MessageTool
 	stop           bgagent.StopReason
 	problem        string
-	cut            bool // whether the end of the prompt or the answer is missing
+	cut            bool // whether the end of the prompt or of the answer is missing
 }
 
 func (x *exchange) size() int {
@@ -65,8 +66,8 @@ func (c *conversation) end(x exchange) {
 	}
 }
 
-// errForgotten is the error for a session that cannot be continued: the program has never
-// reported its id for the session, and the client has not kept the whole conversation.
+// errForgotten is the error for a session that cannot be continued, because the program has
+// never reported its id for the session and the client has not kept the whole conversation.
 var errForgotten = errors.New("it never reported its session and so cannot continue it, and the conversation so far is too long to be repeated; launch a new task")
 
 // retell returns the prompt with the conversation in front of it. It is used if the
@@ -85,18 +86,18 @@ func (c *conversation) retell(prompt string) (string, error) {
 			b.WriteString("# You answered\n\n" + x.answer + "\n\n")
 		}
 	}
-	if c.first > 0 {
+	if c.first > c.before {
 		return "", errForgotten
 	}
 	return b.String() + "# You are asked now\n\n" + prompt, nil
 }
 
-// maxTurns is the largest number of turns that are kept.
+// maxTurns is the maximum number of turns that are kept.
 const maxTurns = 1000
 
-// page returns the messages after the cursor. If most is not zero, it is the maximum number
-// of these messages. The cursor is the number of finished messages before the page. Dropped
-// messages are left out.
+// page returns the messages after the cursor. The argument "most" is the maximum number of
+// messages; zero means no limit. The cursor is the number of finished messages before the page.
+// Dropped messages are left out.
 func (c *conversation) page(after bgagent.Cursor, most int) (bgagent.Page, error) {
 	from := 0
 	if after != "" {

@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/internal/calldigest"
 	"github.com/bgagent/bgagent/internal/jsonlines"
 )
 
@@ -23,7 +24,7 @@ type claudeLine struct {
 		Content claudeContent
 		Stop    string `json:"stop_reason"`
 	}
-	Error    string          // error in a synthetic message or a line of type system, api_retry
+	Error    string          // error in a synthetic message, or in a line of type "system" with the subtype "api_retry"
 	Told     json.RawMessage `json:"tool_use_result"`
 	APIError yesNo           `json:"is_api_error_message"`
 	Event    claudeEvent
@@ -32,22 +33,22 @@ type claudeLine struct {
 	claudeResult
 }
 
-// claudeEvent is the event in a line of type stream_event, which reports a piece of an
+// claudeEvent is the event in a line of type "stream_event", which reports a piece of an
 // unfinished message.
 type claudeEvent struct {
 	Type  string
 	Delta struct{ Text string }
 }
 
-// claudeRetry has the fields of a line of type system, api_retry.
+// claudeRetry has the fields of a line of type "system" with the subtype "api_retry".
 type claudeRetry struct {
 	Attempt count
 	Max     count `json:"max_retries"`
 	Status  count `json:"error_status"`
 }
 
-// claudeTask has the fields of lines of type system with the subtypes task_started,
-// task_notification and background_tasks_changed.
+// claudeTask has the fields of lines of type "system" with the subtypes "task_started",
+// "task_notification" and "background_tasks_changed".
 type claudeTask struct {
 	TaskID       string `json:"task_id"`
 	ToolUseID    string `json:"tool_use_id"`
@@ -134,8 +135,8 @@ const synthetic = "<synthetic>"
 type claudeDecoder struct {
 	o    *Output
 	stop string                // stop reason of the last message
-	open map[string]claudeOpen // background work by its id; the key of a subagent without an id is "call " and the id of its call
-	held map[string]string     // ids of work in the background, by the id of the call that started it
+	open map[string]claudeOpen // background work by its id; the key of a subagent without an id is "call " followed by the id of its call
+	held map[string]string     // ids of background work, by the id of the call that started the work
 	list *claudeTodos          // todo list of the session
 	gone bool                  // whether the end was reported because the key was rejected
 }
@@ -178,8 +179,8 @@ func decodeClaude() Decoder {
 	}
 }
 
-// begin sets the output. In the first line of a turn, it also takes over the todo list of
-// the previous turn.
+// begin sets the output. For the first line of a turn, it also takes over the todo list of the
+// previous turn.
 func (d *claudeDecoder) begin(o *Output) {
 	if d.o = o; d.list != nil {
 		return
@@ -226,7 +227,7 @@ func (d *claudeDecoder) tell() {
 func (d *claudeDecoder) streamed(x *claudeLine) {
 	switch {
 	case x.Parent != "":
-	case x.Event.Type == "message_start": // claude may repeat a message from its start
+	case x.Event.Type == "message_start": // claude can repeat a message from its start
 		d.o.Message("")
 	case x.Event.Delta.Text != "":
 		d.o.Text(x.Event.Delta.Text)
@@ -263,6 +264,10 @@ func (d *claudeDecoder) system(x *claudeLine) {
 			}
 		}
 		d.o.Activity()
+	case "compact_boundary":
+		if x.Parent == "" {
+			d.o.Compaction()
+		}
 	case "background_tasks_changed":
 		clear(d.open)
 		for i, t := range x.Tasks {
@@ -318,7 +323,7 @@ func (d *claudeDecoder) block(b claudeBlock) {
 		if b.Name == "TodoWrite" {
 			tellTodos(b.Input, d.o)
 		}
-		d.o.Tool(b.ID, b.Name, bgagent.ToolRunning)
+		d.o.Call(bgagent.MessageTool{ID: b.ID, Name: b.Name, State: bgagent.ToolRunning, Input: calldigest.Input(b.Input)})
 	}
 }
 
@@ -328,7 +333,7 @@ func (d *claudeDecoder) user(x *claudeLine) {
 			d.o.Todos(d.list.todos())
 		}
 		if _, goesOn := d.held[b.ToolUseID]; x.Parent == "" && b.Type == "tool_result" && !goesOn {
-			d.o.Tool(b.ToolUseID, "", toolState(word(b.IsError), true))
+			d.o.Call(bgagent.MessageTool{ID: b.ToolUseID, State: toolState(word(b.IsError), true), Result: calldigest.Result(b.Content)})
 		}
 	}
 	d.o.Activity()
@@ -341,8 +346,8 @@ func word(failed yesNo) string {
 	return "completed"
 }
 
-// result reports the end of the turn in a line of type result. The line's cost is the total
-// of the session or of the process.
+// result reports the end of the turn in a line of type "result". The line's cost is the
+// total of the session or of the process.
 func (d *claudeDecoder) result(x *claudeLine) {
 	u := x.Usage
 	d.o.roundUsage("", bgagent.Usage{InputTokens: (u.Input + u.CacheCreate + u.CacheRead).tokens(), OutputTokens: u.Output.tokens()})
@@ -356,7 +361,7 @@ func (d *claudeDecoder) result(x *claudeLine) {
 	}
 	maps.DeleteFunc(d.open, func(id string, _ claudeOpen) bool { return len(id) > 5 && id[:5] == "call " })
 	d.tell()
-	if d.gone { // the result says how the turn ends
+	if d.gone { // the result reports how the turn ends
 		d.alive()
 	}
 	problem := string(x.claudeResult.Result)

@@ -9,7 +9,7 @@ import (
 	"github.com/bgagent/bgagent/internal/jsonlines"
 )
 
-// claudeTodo is one entry of a todo list with the number that claude gives it.
+// claudeTodo is one entry of a todo list, with the number that claude gives to the entry.
 type claudeTodo struct {
 	id number
 	bgagent.Todo
@@ -23,7 +23,8 @@ type claudeTodos struct {
 	calls map[string]claudeBlock // changes without a result, by the id of their call
 }
 
-// maxTodos is the largest number of entries in the list, and of changes without a result.
+// maxTodos is the maximum number of entries in the list. It is also the maximum number of
+// changes without a result.
 const maxTodos = 1000
 
 // claudeTodoInput is the input of the tools that change one entry of a list.
@@ -33,7 +34,8 @@ type claudeTodoInput struct {
 	Status  string
 }
 
-// claudeTodoResult has the fields in the result of such a tool, apart from its text.
+// claudeTodoResult has the fields, other than the text, in the result of a tool that changes or
+// lists todos.
 type claudeTodoResult struct {
 	Success *bool
 	Task    struct{ ID number }
@@ -43,7 +45,7 @@ type claudeTodoResult struct {
 	}
 }
 
-// number is the number of an entry. In JSON it is a text or a number.
+// number identifies an entry of a todo list. In JSON it is a text or a number.
 type number string
 
 // UnmarshalJSON implements [json.Unmarshaler]. It ignores any other value.
@@ -74,8 +76,7 @@ func (l *claudeTodos) called(b claudeBlock) {
 // contain the number only in this text.
 var createdAs = regexp.MustCompile(`^Task #([^\s:]{1,40}) created`)
 
-// answered applies the change that b is the result of. It reports whether the list has
-// changed.
+// answered applies the change whose result is b. It reports whether the list has changed.
 func (l *claudeTodos) answered(b claudeBlock, more json.RawMessage) bool {
 	call, ours := l.calls[b.ToolUseID]
 	if !ours {
@@ -111,8 +112,8 @@ func (l *claudeTodos) answered(b claudeBlock, more json.RawMessage) bool {
 	return true
 }
 
-// set changes, adds or deletes an entry. An empty argument leaves its field unchanged. set
-// reports false if there is no entry to delete, or no room for a new entry.
+// set changes, adds or deletes an entry. An empty argument leaves its field unchanged. The
+// method "set" reports false if there is no entry to delete, or no room for a new entry.
 func (l *claudeTodos) set(id number, subject, status string) bool {
 	i := slices.IndexFunc(l.list, func(t claudeTodo) bool { return t.id == id })
 	switch {
@@ -141,4 +142,27 @@ func (l *claudeTodos) todos() []bgagent.Todo {
 		list[i] = t.Todo
 	}
 	return list
+}
+
+// savedTodo is an entry of the todo list in a saved state.
+type savedTodo struct {
+	ID string `json:"id"`
+	bgagent.Todo
+}
+
+// saved returns the entries of the list for a saved state.
+func (l *claudeTodos) saved() (list []savedTodo) {
+	for _, t := range l.list {
+		list = append(list, savedTodo{string(t.id), t.Todo})
+	}
+	return list
+}
+
+// restoredTodos returns a list with the entries from a saved state.
+func restoredTodos(list []savedTodo) *claudeTodos {
+	l := &claudeTodos{}
+	for _, t := range list {
+		l.list = append(l.list, claudeTodo{number(t.ID), t.Todo})
+	}
+	return l
 }

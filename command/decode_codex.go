@@ -1,7 +1,10 @@
 package command
 
 import (
+	"encoding/json"
+
 	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/internal/calldigest"
 	"github.com/bgagent/bgagent/internal/jsonlines"
 )
 
@@ -9,7 +12,7 @@ import (
 type codexLine struct {
 	Type     string
 	ThreadID string `json:"thread_id"`
-	Message  fault  // error in a line of type error
+	Message  fault  // error in a line of type "error"
 	Error    fault
 	Item     codexItem
 	Usage    struct {
@@ -26,16 +29,22 @@ type codexItem struct {
 	Status  string
 	Server  string // MCP server of a tool call
 	Tool    string
+	Command string
+	Output  json.RawMessage `json:"aggregated_output"`
+	Exit    json.RawMessage `json:"exit_code"`
+	Input   json.RawMessage `json:"arguments"` // input of a call of an MCP tool
+	Result  json.RawMessage
+	Error   json.RawMessage
 	Items   []struct { // entries of a todo list
 		Text      string
 		Completed bool
 	}
 }
 
-// decodeCodex returns a decoder for the output of codex exec --json. A line of type error
+// decodeCodex returns a decoder for the output of codex exec --json. A line of type "error"
 // does not end the turn, because codex also reports retries with such lines. If the agent
 // does nothing after such a line, the turn has failed, even if codex then reports success.
-// An item of type error may be only a warning.
+// An item of type "error" can be just a warning.
 func decodeCodex() Decoder {
 	return func(line []byte, o *Output) {
 		var x codexLine
@@ -89,12 +98,32 @@ func (i codexItem) tell(done bool, o *Output) {
 				name = i.Server + "." + i.Tool
 			}
 		}
-		o.Tool(i.ID, name, toolState(i.Status, done))
+		call := bgagent.MessageTool{ID: i.ID, Name: name, State: toolState(i.Status, done)}
+		call.Input, call.Result = i.digests(done)
+		o.Call(call)
 	}
 }
 
-// toolState returns the state of a tool call for the program's word for that state. done
-// means that the call has ended.
+// digests returns the digests of a call's input and result. They are known only for commands and for
+// the tools of MCP servers.
+func (i *codexItem) digests(done bool) (input, result bgagent.Digest) {
+	switch {
+	case i.Type == "command_execution" && i.Command != "":
+		input, result = bgagent.DigestOf(i.Command), calldigest.Result(i.Output, string(i.Exit))
+	case i.Type == "mcp_tool_call":
+		input, result = calldigest.Input(i.Input), calldigest.Result(i.Result, string(i.Error))
+		if result == 0 {
+			result = calldigest.Result(i.Error)
+		}
+	}
+	if !done {
+		result = 0
+	}
+	return input, result
+}
+
+// toolState returns the state of a tool call for the program's word for that state. The
+// argument done reports whether the call has ended.
 func toolState(word string, done bool) bgagent.ToolState {
 	switch word {
 	case "failed", "declined", "error", "cancelled", "canceled":

@@ -12,8 +12,8 @@ import (
 	"github.com/bgagent/bgagent/internal/jsonlines"
 )
 
-// The types in this file decode values that programs write in several forms. If a value
-// reports an error, it counts as an error whichever form it has.
+// The types in this file decode values that programs write in several forms. If a value in
+// any of these forms reports an error, the value counts as an error.
 
 // yesNo is a boolean. A value that is neither yes nor no counts as yes.
 type yesNo bool
@@ -30,7 +30,8 @@ func (f *yesNo) UnmarshalJSON(data []byte) error {
 	return nil
 }
 
-// count is a number of tokens. In JSON it may be any number, with or without quotation marks.
+// count is a number of tokens. In JSON it can be any number, with or without quotation
+// marks.
 type count float64
 
 // UnmarshalJSON implements [json.Unmarshaler].
@@ -44,7 +45,8 @@ func (c *count) UnmarshalJSON(data []byte) error {
 // tokens returns the number, limited so that sums do not overflow.
 func (c count) tokens() int64 { return int64(min(max(c, 0), 1e15)) }
 
-// wording is a text. In JSON it may also be an object with a text, or a list of these.
+// wording is a text. In JSON it can also be an object with a text, or a list of texts and
+// objects with a text.
 type wording string
 
 // UnmarshalJSON implements [json.Unmarshaler].
@@ -70,7 +72,7 @@ func (w *wording) UnmarshalJSON(data []byte) error {
 	return nil
 }
 
-// fault is an error. In JSON it may be a text, an object with a text, or any other value.
+// fault is an error. In JSON it can be a text, an object with a text, or any other value.
 type fault struct {
 	kind string
 	text string

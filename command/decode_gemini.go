@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/internal/calldigest"
 	"github.com/bgagent/bgagent/internal/jsonlines"
 )
 
@@ -19,6 +20,7 @@ type geminiLine struct {
 	ToolName  string          `json:"tool_name"`
 	ToolID    string          `json:"tool_id"`
 	Input     json.RawMessage `json:"parameters"`
+	Output    json.RawMessage // result of a tool
 	Status    string
 	Severity  string
 	Message   fault
@@ -31,7 +33,7 @@ type geminiLine struct {
 
 // decodeGemini returns a decoder for the output of gemini --output-format stream-json.
 func decodeGemini() Decoder {
-	cut, why := bgagent.StopEndOfTurn, "" // from an earlier error or warning that says that the answer was cut
+	cut, why := bgagent.StopEndOfTurn, "" // from an earlier error or warning that reports that the answer was cut
 	return func(line []byte, o *Output) {
 		var x geminiLine
 		if !jsonlines.Decode(line, &x) {
@@ -53,9 +55,13 @@ func decodeGemini() Decoder {
 			if x.ToolName == "write_todos" {
 				tellTodos(x.Input, o)
 			}
-			o.Tool(x.ToolID, x.ToolName, bgagent.ToolRunning)
+			o.Call(bgagent.MessageTool{ID: x.ToolID, Name: x.ToolName, State: bgagent.ToolRunning, Input: calldigest.Input(x.Input)})
 		case "tool_result":
-			o.Tool(x.ToolID, "", toolState(x.Status, true))
+			call := bgagent.MessageTool{ID: x.ToolID, State: toolState(x.Status, true), Result: calldigest.Result(x.Output, x.Error.text)}
+			if call.Result == 0 && x.Error.text != "" {
+				call.Result = bgagent.DigestOf(x.Error.text)
+			}
+			o.Call(call)
 		case "error":
 			if stop := geminiCut(x.Message.text); stop != bgagent.StopEndOfTurn {
 				cut, why = stop, x.Message.text
@@ -79,7 +85,7 @@ func decodeGemini() Decoder {
 	}
 }
 
-// geminiCut returns the stop reason if gemini's error or warning says that the answer was
+// geminiCut returns the stop reason if gemini's error or warning reports that the answer was
 // cut. Gemini reports such a turn as a success.
 func geminiCut(message string) bgagent.StopReason {
 	for _, c := range []struct {

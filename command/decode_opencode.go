@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/internal/calldigest"
 	"github.com/bgagent/bgagent/internal/jsonlines"
 )
 
@@ -29,7 +30,14 @@ type opencodeLine struct {
 		State struct {
 			Status string
 			Input  json.RawMessage
+			Output json.RawMessage
 			Error  string
+			Detail struct {
+				Exit json.RawMessage // exit code of a command
+			} `json:"metadata"`
+		}
+		Metadata struct {
+			Continues yesNo `json:"compaction_continue"`
 		}
 	}
 	Error fault
@@ -38,7 +46,12 @@ type opencodeLine struct {
 // decodeOpencode returns a decoder for the output of opencode run --format json. A step that
 // finished with tool calls does not end the turn, because another step follows. No step
 // follows if a rejected question has ended the turn.
+//
+// After opencode has compacted the session, it prompts itself and prints this prompt as a text. The
+// summary comes before it, as a message like any other. So the turn makes no progress if there is
+// at most one message, and no tool call, between two such prompts.
 func decodeOpencode() Decoder {
+	messages, compacted := 0, false // messages since the last such prompt; whether there was one
 	return func(line []byte, o *Output) {
 		var x opencodeLine
 		if !jsonlines.Decode(line, &x) {
@@ -49,6 +62,15 @@ func decodeOpencode() Decoder {
 			o.GoesOn()
 			o.Activity()
 		case "text":
+			if x.Part.Metadata.Continues {
+				o.Compaction()
+				if compacted && messages <= 1 {
+					o.Compaction() // the summary was reported as text, which ended the row
+				}
+				messages, compacted = 0, true
+				break
+			}
+			messages++
 			o.Message(string(x.Part.Text))
 		case "reasoning":
 			o.Reasoning(string(x.Part.Text))
@@ -60,7 +82,8 @@ func decodeOpencode() Decoder {
 				o.Denied(x.Part.Tool)
 				o.Problem(x.Part.State.Error)
 			}
-			o.Tool(x.Part.CallID, x.Part.Tool, toolState(x.Part.State.Status, true))
+			messages, compacted = 0, false
+			o.Call(x.call())
 		case "step_finish":
 			used := x.Part.Tokens
 			o.roundUsage(x.Part.ID, bgagent.Usage{InputTokens: (used.Input + used.Cache.Read + used.Cache.Write).tokens(), OutputTokens: used.Output.tokens(), Cost: x.Part.Cost})
@@ -75,6 +98,16 @@ func decodeOpencode() Decoder {
 		}
 		o.Session(x.SessionID)
 	}
+}
+
+// call returns the tool call in a line of type "tool_use".
+func (x *opencodeLine) call() bgagent.MessageTool {
+	s := &x.Part.State
+	call := bgagent.MessageTool{ID: x.Part.CallID, Name: x.Part.Tool, State: toolState(s.Status, true), Input: calldigest.Input(s.Input)}
+	if call.Result = calldigest.Result(s.Output, string(s.Detail.Exit)); call.Result == 0 && s.Error != "" {
+		call.Result = bgagent.DigestOf(s.Error)
+	}
+	return call
 }
 
 // tellTodos reports the todo list in the input of a todo tool. Opencode, gemini and older

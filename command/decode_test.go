@@ -58,9 +58,12 @@ func decodeAll(decode Decoder, turn int, before bgagent.Usage, output []byte) (s
 	for {
 		line, err := in.Next()
 		if err != nil {
-			return o.said(), heard
+			said := o.said()
+			heard.usage = more(heard.usage, said.used)
+			return said, heard
 		}
 		decode(line, o)
+		o.reportUsage()
 	}
 }
 
@@ -134,7 +137,7 @@ func TestDecodersReadRecordedOutput(t *testing.T) {
 	}
 }
 
-// calls joins the events, without the long ids of calls of gemini and opencode.
+// calls joins the events. It omits the long call ids of gemini and opencode.
 func calls(events []string) string {
 	out := make([]string, len(events))
 	for i, e := range events {
@@ -154,7 +157,7 @@ func TestCodexTokensOfEarlierTurnsAreNotCountedTwice(t *testing.T) {
 	require.Equal(t, bgagent.Usage{InputTokens: 30, OutputTokens: 15}, got.total)
 }
 
-// The lines in this test come from the programs' documentation. They were not recorded.
+// The lines in this test come from the programs' documentation, not from recorded output.
 func TestDecodersReadDocumentedLines(t *testing.T) {
 	for _, tc := range []struct{ program, line, want string }{
 		{"codex", `{"type":"item.completed","item":{"id":"i","type":"reasoning","text":"hm"}}`, "thinks hm"},

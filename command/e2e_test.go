@@ -27,7 +27,7 @@ import (
 type real struct {
 	name  string
 	agent func(w *realagent.World) Agent
-	shell func(command string) string // returns a script line with which the program runs the shell command
+	shell func(command string) string // returns a line of the model's script that makes the program run the shell command
 	is    string                      // part of the program's own command line
 }
 
@@ -94,7 +94,7 @@ func (r real) scene(t *testing.T, cfg bgagent.Config, change ...func(*Agent)) *s
 	m, err := bgagent.New(c, cfg)
 	require.NoError(t, err)
 	t.Cleanup(func() {
-		var left *bgagent.CloseError // may name only notices that were not delivered
+		var left *bgagent.CloseError // can only be about notices that were not delivered
 		if err := m.Close(context.Background()); errors.As(err, &left) {
 			require.Empty(t, left.NotStopped)
 			require.Empty(t, left.Hung)
@@ -103,7 +103,7 @@ func (r real) scene(t *testing.T, cfg bgagent.Config, change ...func(*Agent)) *s
 	return &scene{T: t, real: r, w: w, c: c, m: m}
 }
 
-// limit is the longest time that a normal task may take on a busy machine.
+// limit is the maximum time for a normal task on a busy machine.
 const limit = 2 * time.Minute
 
 func (s *scene) run(prompt string) bgagent.Task {
@@ -139,7 +139,7 @@ func (s *scene) ended(id string) bgagent.Task {
 	return tasks[0]
 }
 
-// cancelled cancels a task and checks that none of its processes is left.
+// cancelled cancels a task and checks that no process of the task is left.
 func (s *scene) cancelled(id string) {
 	s.Helper()
 	_, err := s.m.Cancel(s.Context(), root, id, bgagent.CancelOptions{})
@@ -148,8 +148,8 @@ func (s *scene) cancelled(id string) {
 	s.nothingLeft()
 }
 
-// nothingLeft checks that no process of the world runs. A killed process may stay in the
-// process table for a moment.
+// nothingLeft checks that no process of the realagent.World runs. A killed process can stay
+// in the process table for a moment.
 func (s *scene) nothingLeft() {
 	s.Helper()
 	if !until(2*time.Second, func() bool { return len(s.w.Processes()) == 0 }) {
@@ -167,13 +167,14 @@ func (s *scene) modelOpen() {
 	}))
 }
 
-// process waits for a process of the world whose command line contains words.
+// process waits for a process of the realagent.World. The command line of the process must
+// contain the given words.
 func (s *scene) process(words string) {
 	s.Helper()
 	require.True(s, until(limit, func() bool { return strings.Contains(strings.Join(s.w.Processes(), "\n"), words) }), "no process has %q", words)
 }
 
-// until polls the condition until it holds. It reports false if the condition does not hold
+// until polls a condition until it is true. It reports false if the condition is not true
 // within the limit.
 func until(limit time.Duration, holds func() bool) bool {
 	for end := time.Now().Add(limit); !holds(); time.Sleep(10 * time.Millisecond) {
@@ -393,7 +394,7 @@ func TestRealSystemTextAndModelReachTheModel(t *testing.T) {
 	})
 }
 
-var slow = flag.Bool("command.slow", false, "hold gemini and opencode against the conformance suite, too: they take seconds for every turn, and minutes for it")
+var slow = flag.Bool("command.slow", false, "hold gemini and opencode against the conformance suite, too: they take seconds for every turn, and minutes for it. Also kill the host of each program at all moments and in all ways")
 
 func TestRealConformance(t *testing.T) {
 	each(t, func(t *testing.T, r real) {
@@ -433,9 +434,9 @@ func TestRealConformance(t *testing.T) {
 	})
 }
 
-// recalls answers a prompt that contains (recall) with the first prompt of the conversation.
-// It answers any other prompt by its script. With gemini, an unanswered prompt is in front of
-// the next prompt; in that case the last script counts.
+// recalls answers a prompt that contains (recall) with the first prompt of the conversation. It
+// answers any other prompt according to the script in the prompt. With gemini, an unanswered
+// prompt is put in front of the next prompt; in that case the last script counts.
 func recalls(r modelserver.Request) modelserver.Reply {
 	text := r.LastUser()
 	if strings.Contains(text, "(recall)") {

@@ -22,16 +22,17 @@ const (
 	TurnVariable = procs.TurnVariable
 
 	// InstanceVariable is the environment variable with the Config.Instance of the host to
-	// which a process belongs, so that processes of a killed host can be found and ended. A
+	// which a process belongs, so that processes of a killed host can be found and ended. If
+	// the manager has a store, the value also contains the id of the manager, after a slash. A
 	// host that runs within a turn of another host appends its own instance after a slash,
 	// because its processes belong to both hosts.
 	InstanceVariable = procs.InstanceVariable
 )
 
 // DefaultEnviron returns the names of the host's environment variables that every program
-// gets if they are set. They are variables for paths, language and time zone, proxies and
-// certificates, and none for keys or tokens. A name that ends with * stands for all names
-// with that prefix.
+// gets if they are set. They are variables for paths, language, time zone, proxies and
+// certificates. None of them is for keys or tokens. A name that ends with * stands for all
+// names with that prefix.
 func DefaultEnviron() []string { return slices.Clone(defaultEnviron) }
 
 var defaultEnviron = []string{
@@ -42,9 +43,9 @@ var defaultEnviron = []string{
 	"SystemRoot", "SystemDrive", "COMSPEC", "PATHEXT", "TEMP", "TMP", "USERPROFILE", "USERNAME", "APPDATA", "LOCALAPPDATA", "ProgramData", "ProgramFiles*",
 }
 
-// environ returns the environment of a program: the host's variables that the argument
-// through names, and the variables in the lists of the argument set. If a variable is set
-// twice, the later value wins.
+// environ returns the environment of a program. It contains the host's variables whose
+// names match an entry of "through", and the variables in the lists of "set". If a variable
+// is set twice, the later value wins.
 func environ(host []string, through []string, set ...[]string) []string {
 	var env []string
 	for _, kv := range host {

@@ -24,13 +24,17 @@ import (
 )
 
 // The fake program is the test binary itself. The first word of its prompt is an action. The
-// program prints plain text or the format of DecodeLines.
+// program prints plain text, or JSON lines in the format of DecodeLines.
 const (
-	fakeKind = "COMMAND_FAKE"      // variable with the kind of the program: lines, text or child
+	fakeKind = "COMMAND_FAKE"      // variable with the kind of the program: "lines", "text" or "child"
 	fakeHome = "COMMAND_FAKE_HOME" // variable with the directory of the program's sessions
 )
 
 func TestMain(m *testing.M) {
+	if plan := os.Getenv(hostVariable); plan != "" {
+		runHost(plan)
+		os.Exit(0)
+	}
 	if kind := os.Getenv(fakeKind); kind != "" {
 		f := &fake{kind: kind}
 		f.run()
@@ -108,7 +112,7 @@ func (f *fake) readPrompt() string {
 }
 
 // session appends the prompt to the file of the session and returns the session's id. If the
-// old session does not exist, session begins a new one, as codex does.
+// old session does not exist, the method begins a new session, as codex does.
 func (f *fake) session() string {
 	id := "fake_" + strconv.Itoa(os.Getpid())
 	home := os.Getenv(fakeHome)
@@ -167,7 +171,7 @@ func (f *fake) do(verb, rest string) {
 	case "print": // prints the rest of the prompt unchanged, and nothing else
 		f.say("%s", rest)
 		return
-	case "printlater": // prints the part before | at once, and the other part after the given milliseconds
+	case "printlater": // prints the part before | at once, and the other part after the given number of milliseconds
 		ms, text, _ := strings.Cut(rest, " ")
 		now, later, _ := strings.Cut(text, "|")
 		f.say("%s", now)
@@ -250,7 +254,7 @@ func (f *fake) misbehave(verb, rest string, n int) {
 		_, _ = io.Copy(os.Stdout, zeros{})
 	case "mutegarbage":
 		f.say("Welcome to another program!")
-	case "flood": // writes more to both pipes than they can hold
+	case "flood": // writes more to both pipes than fits into them
 		go func() { _, _ = io.CopyN(os.Stderr, zeros{}, int64(n)) }()
 		_, _ = io.CopyN(os.Stdout, zeros{}, int64(n))
 		f.say("")
@@ -269,10 +273,10 @@ func (f *fake) misbehave(verb, rest string, n int) {
 	}
 }
 
-// spawn starts a process that keeps the pipes open, and returns its pid once it runs. The
-// first word of how is the place of the process: "group" is the program's process group.
-// "escape" is an operating system session of its own without the turn's mark. Any other word
-// is a session of its own with the mark.
+// spawn starts a process that keeps the pipes open. Once the process runs, its PID is
+// returned. The first word of the argument "how" is the place of the process: "group" is the
+// program's process group. "escape" is a new operating system session without the turn's
+// mark. Any other word is a new session with the mark.
 func spawn(how string) int {
 	where, kind, _ := strings.Cut(how, " ")
 	r, w, err := os.Pipe()
@@ -312,8 +316,8 @@ func fakeAgent(t testing.TB, p Program) Agent {
 	return Agent{Program: p, Command: []string{self}, Env: []string{fakeKind + "=" + kind, fakeHome + "=" + t.TempDir(), "GORACE=atexit_sleep_ms=0", "GOCOVERDIR=" + t.TempDir()}}
 }
 
-// clientOf returns a client with a as its only agent, under the name "a". It closes the client
-// when the test ends.
+// clientOf returns a client with one agent, under the name "a". It closes the client when
+// the test ends.
 func clientOf(t testing.TB, a Agent, change ...func(*Config)) *Client {
 	t.Helper()
 	cfg := Config{Agents: map[string]Agent{"a": a}, Grace: 5 * time.Second}
@@ -344,7 +348,7 @@ func play(t testing.TB, c *Client, session, prompt string) (bgagent.TurnEnd, err
 	return c.RunTurn(t.Context(), session, bgagent.Prompt{Text: prompt}, nil)
 }
 
-// begun is a turn that runs in a goroutine of its own.
+// begun is a turn that runs in its own goroutine.
 type begun struct {
 	texts chan string // pieces of the agent's text
 	done  chan struct{}
@@ -373,10 +377,18 @@ func failure(t testing.TB, err error) *TurnError {
 	return e
 }
 
-// runs reports whether the process with the pid is running.
+// runs reports whether the process with the given PID runs. A zombie does not run, and neither does a
+// process that is exiting. After a kill, such a process stays in the process table for a moment.
 func runs(pid int) bool {
-	if stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid)); err == nil {
-		return !strings.Contains(string(stat), ") Z")
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return syscall.Kill(pid, 0) == nil
 	}
-	return syscall.Kill(pid, 0) == nil
+	// The fields follow the name, which is in brackets: the state first, then the flags and the number of
+	// threads as the 7th and the 18th field.
+	const exiting = 0x4 // PF_EXITING
+	fields := strings.Fields(string(stat[strings.LastIndexByte(string(stat), ')')+1:]))
+	flags, _ := strconv.ParseUint(fields[6], 10, 64)
+	threads, _ := strconv.Atoi(fields[17])
+	return fields[0] != "Z" && fields[0] != "X" && (flags&exiting == 0 || threads > 1)
 }

@@ -13,8 +13,8 @@ import (
 	"github.com/bgagent/bgagent/internal/jsonlines"
 )
 
-// fuzzDecoder checks conditions that must hold for any output of a program. Among them: lines
-// that the decoder does not know change nothing, all text is valid UTF-8, and the answer was
+// fuzzDecoder checks conditions that must hold for any output of a program. For example, lines
+// that the decoder does not know change nothing, all text is valid UTF-8, and the answer is
 // reported to the manager.
 func fuzzDecoder(f *testing.F, program string) {
 	files, err := filepath.Glob(filepath.Join("testdata", program+"_*.jsonl"))
@@ -56,7 +56,7 @@ func FuzzDecodeClaude(f *testing.F)   { fuzzDecoder(f, "claude") }
 func FuzzDecodeLines(f *testing.F)    { fuzzDecoder(f, "lines") }
 
 // FuzzTextIsNeverLost puts two texts into messages, with or without a tool call between them.
-// Both must be reported to the manager, and the last one must be the answer.
+// Both texts must be reported to the manager, and the last text must be the answer.
 func FuzzTextIsNeverLost(f *testing.F) {
 	f.Add("hello", "there", true)
 	f.Add("a\nb", "\"{}\u2028", false)

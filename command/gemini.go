@@ -11,21 +11,27 @@ import (
 // The model is passed with --model. Gemini has no profiles and no system text. The client
 // puts the system text in front of the first prompt.
 //
-// Rules for edit and bash become gemini's approval mode: yolo if both are allowed,
-// auto_edit if only edit is allowed, and default if one of them is denied and edit is not
-// allowed. It is an error if edit is denied and bash is allowed. Without such rules,
-// gemini's own configuration decides; by default gemini may then neither edit nor run
-// commands, because nobody can be asked. Gemini can enforce no other rules and no patterns.
+// Rules for "edit" and "bash" become gemini's approval mode. The mode is "yolo" if both are
+// allowed, "auto_edit" if only "edit" is allowed, and "default" if one of them is denied
+// and "edit" is not allowed. It is an error if "edit" is denied and "bash" is allowed.
+// Without rules for "edit" and "bash", gemini's own configuration decides. By default,
+// gemini may then neither edit nor run commands, because nobody can be asked. Gemini can
+// enforce no other rules and no patterns.
 //
-// Gemini treats a prompt that begins with a slash as a command. The client puts the line
-// "The task:" in front of such a prompt. If a word of the prompt begins with @ and contains
-// the name of a file or a part of it, gemini adds that file to the prompt. Gemini continues
-// a session only in the directory of its first turn, and loses a session whose first turn
-// failed before there was an answer.
+// Gemini treats a prompt that begins with a slash as a command. The client puts the line "The
+// task:" in front of such a prompt. If a word of the prompt begins with @ and contains the name
+// of a file or a part of that name, gemini adds the file to the prompt. Gemini continues a
+// session only in the directory of its first turn, and loses a session whose first turn failed
+// before there was an answer.
+//
+// After a restart, the client reads the session from its file. The file does not show whether
+// a turn has ended. The turn therefore counts as interrupted, unless the earlier host had read
+// the end of the turn.
 func Gemini() Program {
 	format := []string{"--output-format", "stream-json"}
 	return Program{
 		Executable: "gemini",
+		NoCost:     true,
 		Start:      Form{Args: format},
 		Resume:     Form{Args: append(format[:2:2], "--resume={session}")},
 		Model:      []string{"--model={model}"},
@@ -36,6 +42,8 @@ func Gemini() Program {
 
 		Commands:          "/",
 		ForgetsUnanswered: true,
+		Choose:            []string{"--session-id={session}"},
+		Look:              here("gemini", lookGemini),
 	}
 }
 

@@ -1,15 +1,17 @@
 package command
 
 import (
+	"encoding/json"
 	"strings"
 
 	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/internal/calldigest"
 	"github.com/bgagent/bgagent/internal/jsonlines"
 )
 
-// Text returns the description of a program that reads a prompt from standard input and
-// prints its answer as plain text. Its turns know nothing about each other. Exit code 0
-// means that the answer is complete.
+// Text returns the description of a program that reads a prompt from standard input and prints
+// its answer as plain text. A turn knows nothing about earlier turns. Exit code 0 means that
+// the answer is complete.
 //
 // If the program takes its prompt as an argument, or can continue a session, change the
 // fields of the result:
@@ -37,31 +39,37 @@ type simpleLine struct {
 	State  string
 	Stop   fault
 	Error  fault
-	Input  count
+	Input  json.RawMessage // number of tokens, or input of a tool
 	Output count
+	Result json.RawMessage
 	Cost   float64
 	Todos  []struct{ Text, State string }
 }
 
 // DecodeLines returns a decoder for JSON lines in a small format that is easy to print in
-// any programming language. The field type is the kind of a line. Unknown kinds of lines,
-// unknown fields, and fields of an unexpected type are ignored, but the fields error and
-// stop may have any type. Text after the end is not part of the answer.
+// any programming language. The field "type" is the kind of a line. Unknown kinds of lines,
+// unknown fields, and fields of an unexpected type are ignored. Only the fields "error" and
+// "stop" may have any type. Text after the end is not part of the answer.
 //
 //	{"type":"session","id":"s1"}                       the program's id for the session
 //	{"type":"text","text":"…"}                         a piece of the answer
 //	{"type":"message","text":"…"}                      a whole message
 //	{"type":"reasoning","text":"…"}                    a piece of the agent's reasoning
 //	{"type":"tool","id":"1","name":"grep","state":"running"}  pending, running, done or failed
+//	{"type":"tool","id":"1","name":"grep","state":"done","input":{"for":"x"},"result":"…"}  the same call
 //	{"type":"todos","todos":[{"text":"…","state":"pending"}]}  pending, in progress, completed or cancelled
-//	{"type":"usage","input":10,"output":5,"cost":0.01} usage since the last such line
+//	{"type":"usage","input":10,"output":5,"cost":0.01} usage since the last line of this type
 //	{"type":"activity"}                                activity without another report
+//	{"type":"compaction"}                              earlier messages were replaced by a summary
 //	{"type":"end"}                                     the turn has succeeded
-//	{"type":"end","stop":"error","error":"…"}          the turn has ended otherwise
+//	{"type":"end","stop":"error","error":"…"}          the turn has failed, or ended early
 //
-// The field stop of an end is the name of a [bgagent.StopReason]: "end of turn", "length",
-// "turn limit", "refused", "aborted", "interrupted" or "error". Stop reasons of models,
-// such as "max_tokens", are known too. Any other text counts as "error".
+// The fields "input" and "result" of a tool call can be any JSON values. Only their digests are kept.
+// With both, an agent that repeats a call is stopped; see [bgagent.Config].RepeatedCalls.
+//
+// The field "stop" of an end is the name of a [bgagent.StopReason]: "end of turn",
+// "length", "turn limit", "refused", "aborted", "interrupted", "error" or "too long". Stop reasons of
+// models, such as "max_tokens", are also known. Any other text counts as "error".
 func DecodeLines() Decoder {
 	return func(line []byte, o *Output) {
 		var x simpleLine
@@ -79,7 +87,7 @@ func DecodeLines() Decoder {
 			o.Reasoning(string(x.Text))
 		case "tool":
 			state := toolState(x.State, x.State == "done")
-			o.Tool(x.ID, x.Name, state)
+			o.Call(bgagent.MessageTool{ID: x.ID, Name: x.Name, State: state, Input: calldigest.Input(x.Input), Result: calldigest.Result(x.Result)})
 		case "todos":
 			list := make([]bgagent.Todo, len(x.Todos))
 			for i, t := range x.Todos {
@@ -87,17 +95,23 @@ func DecodeLines() Decoder {
 			}
 			o.Todos(list)
 		case "usage":
-			o.Usage(bgagent.Usage{InputTokens: x.Input.tokens(), OutputTokens: x.Output.tokens(), Cost: x.Cost})
+			var input count
+			if len(x.Input) > 0 {
+				_ = input.UnmarshalJSON(x.Input) // never fails
+			}
+			o.Usage(bgagent.Usage{InputTokens: input.tokens(), OutputTokens: x.Output.tokens(), Cost: x.Cost})
 		case "activity":
 			o.Activity()
+		case "compaction":
+			o.Compaction()
 		case "end":
 			o.End(stopReason(x.Stop.text, x.Error.text), string(x.Text), x.Error.text)
 		}
 	}
 }
 
-// todoState returns the state with the name. The words of the name may be joined by spaces,
-// hyphens or underscores.
+// todoState returns the todo state with the given name. Spaces, hyphens or underscores can
+// separate the words of the name.
 func todoState(word string) bgagent.TodoState {
 	word = strings.NewReplacer("_", " ", "-", " ").Replace(word)
 	for s := bgagent.TodoPending; s <= bgagent.TodoCancelled; s++ {
@@ -108,8 +122,8 @@ func todoState(word string) bgagent.TodoState {
 	return bgagent.TodoPending
 }
 
-// stopReason returns the stop reason with the name. An unknown name counts as StopError. If
-// the name is empty, the result is StopError if there is a problem, else StopEndOfTurn.
+// stopReason returns the stop reason with the given name. An unknown name counts as StopError.
+// If the name is empty, the result is StopError if there is a problem, else StopEndOfTurn.
 func stopReason(word, problem string) bgagent.StopReason {
 	if word == "" {
 		if problem != "" {
@@ -117,8 +131,8 @@ func stopReason(word, problem string) bgagent.StopReason {
 		}
 		return bgagent.StopEndOfTurn
 	}
-	for s := bgagent.StopEndOfTurn; s <= bgagent.StopError; s++ {
-		if strings.EqualFold(s.String(), word) {
+	for s := bgagent.StopEndOfTurn; s <= bgagent.StopTooLong; s++ {
+		if s != bgagent.StopToolCalls && strings.EqualFold(s.String(), word) {
 			return s
 		}
 	}

@@ -33,7 +33,7 @@ type outcome struct {
 	code    int
 	signal  os.Signal
 	stderr  string
-	left    error // names the processes of the turn that could not be ended; nil if there are none
+	left    error // names those processes of the turn that could not be ended; nil if all have ended
 }
 
 // interruptedCodes are the exit codes for the signals HUP, INT, KILL and TERM: 128 plus the
@@ -44,7 +44,7 @@ var interruptedCodes = []int{129, 130, 137, 143}
 // plain-text program reports success with exit code 0.
 func (t *turn) judge(x outcome) (bgagent.TurnEnd, error) {
 	said := t.out.said()
-	end := bgagent.TurnEnd{Text: said.text}
+	end := bgagent.TurnEnd{Text: said.text, Usage: said.used}
 	if x.left != nil { // logged, because a turn that succeeds returns no error
 		t.client.log(slog.LevelWarn, x.left.Error(), t.session)
 	}

@@ -11,9 +11,9 @@ import (
 	"github.com/bgagent/bgagent/internal/jsonlines"
 )
 
-// readText reads r and calls the function text with pieces that end with whole characters.
-// It replaces invalid UTF-8 and decodes UTF-16 with a byte-order mark. It reports whether
-// the input contained invalid UTF-8 or NUL bytes.
+// readText reads r and calls the function "text" with pieces that end with whole
+// characters. It replaces invalid UTF-8 and decodes UTF-16 with a byte-order mark. It
+// reports whether the input contained invalid UTF-8 or NUL bytes.
 func readText(r io.Reader, text func(string)) (garbled bool) {
 	r = jsonlines.UTF8(r)
 	buf := make([]byte, 32<<10)
@@ -96,7 +96,7 @@ func hint(stderr string) string {
 	last, best, rejected := "", "", ""
 	for _, l := range lines {
 		l = strings.TrimSpace(l)
-		if l == "" || strings.HasPrefix(l, "at ") || strings.HasPrefix(l, "}") { // part of a stack trace in JavaScript
+		if l == "" || strings.HasPrefix(l, "at ") || strings.HasPrefix(l, "}") { // part of a JavaScript stack trace
 			continue
 		}
 		last = l

@@ -58,7 +58,7 @@ func TestHintIsTheMostTellingLine(t *testing.T) {
 	}
 }
 
-// zeros is a reader of an endless text without a line end.
+// zeros is a reader of endless text without line breaks.
 type zeros struct{}
 
 func (zeros) Read(p []byte) (int, error) {

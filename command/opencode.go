@@ -9,9 +9,9 @@ import (
 	"github.com/bgagent/bgagent/internal/permission"
 )
 
-// Opencode is opencode, called as opencode run --format json. Tested with 1.18.34. If there
-// is an opencode server, use the package opencode of this module instead, which gets much
-// more information.
+// Opencode describes the program opencode, called as opencode run --format json. Tested with
+// 1.18.34. If there is an opencode server, use the package opencode of this module instead,
+// which gets much more information.
 //
 // The model is passed with --model as provider/model, and [Agent].Profile with --agent. If
 // opencode has no agent with that name, it uses its default agent. Opencode takes no system
@@ -23,9 +23,14 @@ import (
 // name, the new rule takes the old rule's place in the order. The user's rules for the
 // agent come after all others.
 //
-// Opencode prints a message when it is complete, and a tool call when it has ended. The
-// prompt goes to standard input, because opencode puts arguments with spaces into quotation
-// marks.
+// Opencode prints each message once the message is complete, and each tool call once the
+// call has ended. The prompt goes to standard input, because opencode puts arguments with
+// spaces into quotation marks.
+//
+// If the manager has a store, the client chooses an id and makes it the title of the session.
+// After a restart, the client reads the session with the command "export". If opencode had not
+// reported its own id for the session, the client first finds the session by its title with the
+// command "session list".
 func Opencode() Program {
 	return Program{
 		Executable: "opencode",
@@ -37,6 +42,8 @@ func Opencode() Program {
 		Overrides:  []string{"--auto"},
 		Decode:     decodeOpencode,
 		Environ:    []string{"OPENCODE_*"},
+		Choose:     []string{"--title={session}"},
+		Look:       here("opencode", lookOpencode),
 	}
 }
 

@@ -4,7 +4,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -35,20 +34,21 @@ type Output struct {
 	last    string // text of the last finished message that has text
 	lastErr string
 	closed  bool // whether the next text begins a new message
-	called  bool // whether a tool was called after the last text, so that the manager begins a new message
+	called  bool // whether a tool was called after the last text; the manager then begins a new message
 	tools   []bgagent.MessageTool
-	total   bgagent.Usage // usage of the session; valid if totaled is set
+	total   bgagent.Usage // usage of the session; valid if the field "totaled" is true
 	totaled bool
 	end     *ending
-	sealed  bool // whether end is final
+	sealed  bool // whether the reported end is final
 	draft   draft
-	broken  *ending // error after which the agent has done nothing; nil if there is none
+	broken  *ending // error after which the agent has done nothing; nil if there is no such error
 	round   round
+	used    bgagent.Usage // usage that is not reported yet; see reportUsage
 
 	background []string       // work that the program still does in the background
-	waited     bool           // whether the end was reported while background was not empty
+	waited     bool           // whether the end was reported while the list "background" was not empty
 	denied     []string       // names of refused tools
-	times      map[string]int // number of calls with an id; only for ids with several calls
+	times      map[string]int // number of calls per id; only for ids that several calls have used
 }
 
 // ending is a reported end of a turn.
@@ -111,7 +111,7 @@ func (o *Output) Session(id string) {
 // activity, unless [Output.GoesOn] is called.
 func (o *Output) Text(piece string) { o.write(piece, false) }
 
-// Message reports a whole message, which ends the message before it. As in all other text,
+// Message reports a whole message. It also ends the previous message. As in all other text,
 // escape sequences and control characters are removed.
 func (o *Output) Message(text string) { o.write(text, true) }
 
@@ -174,8 +174,8 @@ func (o *Output) closeLocked() (rest string) {
 	return rest
 }
 
-// completes reports a whole message. If pieces of the message have been reported already,
-// completes reports only the rest.
+// completes reports a whole message. If pieces of the message have been reported already, only
+// the rest is reported.
 func (o *Output) completes(text string) {
 	text = jsonlines.Clean(text)
 	rest, told := "", false
@@ -210,77 +210,6 @@ func (o *Output) Reasoning(piece string) {
 	}
 }
 
-// Tool reports a tool call or its new state. The id need be unique only among the calls that
-// have not ended. After a call has ended, a report with the same id and a name begins a new
-// call.
-func (o *Output) Tool(id, name string, state bgagent.ToolState) {
-	id = strconv.Itoa(o.turn) + "." + short(id)
-	t := bgagent.MessageTool{ID: id, Name: oneLine(cut(jsonlines.Clean(name), maxName)), State: state}
-	told, late := "", false
-	o.locked(func() {
-		i := o.indexLocked(t.ID)
-		if i < 0 && name != "" { // the end of a call is not the agent's doing
-			o.actsLocked()
-		}
-		if late = o.end != nil && (i < 0 || o.tools[i].State >= bgagent.ToolDone); !late {
-			told, late = o.toolLocked(&t)
-		}
-	})
-	if late {
-		o.Activity()
-		return
-	}
-	if t.Name == "" {
-		t.Name = "tool"
-	}
-	if told != "" {
-		o.r.Text(told)
-	}
-	o.r.Tool(t)
-}
-
-// toolLocked records a call and fills in the missing fields from earlier reports. It returns
-// the text to report before the call. ended means that the call had already ended; the
-// caller must not report such a call, because it would count twice.
-func (o *Output) toolLocked(t *bgagent.MessageTool) (text string, ended bool) {
-	i := -1
-	if times := o.times[t.ID]; times > 1 {
-		i = o.indexLocked(again(t.ID, times))
-	} else {
-		i = o.indexLocked(t.ID)
-	}
-	if i >= 0 && t.Name != "" && o.tools[i].State >= bgagent.ToolDone && len(o.tools) < maxTools {
-		if o.times == nil {
-			o.times = map[string]int{}
-		}
-		o.times[t.ID] = max(o.times[t.ID], 1) + 1
-		t.ID, i = again(t.ID, o.times[t.ID]), -1
-	}
-	if i >= 0 {
-		if t.Name == "" && o.tools[i].State >= bgagent.ToolDone {
-			return "", true
-		}
-		if t.ID = o.tools[i].ID; t.Name == "" {
-			t.Name = o.tools[i].Name
-		}
-		o.tools[i] = *t
-		return "", false
-	}
-	if len(o.tools) < maxTools {
-		o.tools = append(o.tools, *t)
-	}
-	rest := o.closeLocked()
-	o.called = true
-	return rest, false
-}
-
-func (o *Output) indexLocked(id string) int {
-	return slices.IndexFunc(o.tools, func(x bgagent.MessageTool) bool { return x.ID == id })
-}
-
-// again returns the id that this package gives to the nth call with the same id.
-func again(id string, n int) string { return id + "#" + strconv.Itoa(n) }
-
 // Todos reports the agent's whole todo list.
 func (o *Output) Todos(list []bgagent.Todo) {
 	o.Known()
@@ -290,18 +219,31 @@ func (o *Output) Todos(list []bgagent.Todo) {
 	o.r.Todos(list)
 }
 
-// Usage reports the usage since the last report.
+// Usage reports the usage since the last call to Usage. Call it before or after [Output.End] if the
+// line also reports the end of the turn.
 func (o *Output) Usage(u bgagent.Usage) {
 	o.Known()
 	u = bgagent.Usage{InputTokens: max(u.InputTokens, 0), OutputTokens: max(u.OutputTokens, 0), Cost: max(u.Cost, 0)}
+	o.locked(func() { o.used = more(o.used, u) })
+}
+
+// reportUsage reports the usage of the last line. Usage that the program prints with the end of the
+// turn is kept for the end, so that a budget that is then used up does not change how the turn ends.
+func (o *Output) reportUsage() {
+	var u bgagent.Usage
+	o.mu.Lock()
+	if o.end == nil {
+		u, o.used = o.used, u
+	}
+	o.mu.Unlock()
 	if u != (bgagent.Usage{}) {
 		o.r.Usage(u)
 	}
 }
 
-// TotalUsage reports the usage of the whole session, including its earlier turns. If the
-// usage is less than before the turn, the program is taken to have restarted its count.
-// If TotalUsage is called several times, the largest figures count.
+// TotalUsage reports the usage of the whole session, including its earlier turns. If the usage
+// is less than before the turn, the program is assumed to have restarted its count. If
+// TotalUsage is called several times, the largest figures count.
 func (o *Output) TotalUsage(u bgagent.Usage) {
 	var delta bgagent.Usage
 	o.locked(func() {
@@ -334,8 +276,8 @@ func (o *Output) Activity() {
 	}
 }
 
-// Problem reports an error that need not end the turn. If the turn fails without a reason,
-// the last problem becomes part of the reason.
+// Problem reports an error that does not necessarily end the turn. If the turn fails without a
+// reason, the last problem becomes part of the reason.
 func (o *Output) Problem(text string) {
 	o.locked(func() { o.lastErr = bounded(text) })
 	o.r.Activity()
@@ -356,11 +298,11 @@ func (o *Output) Denied(tool string) {
 
 const maxDenied = 100
 
-// End reports that the turn has ended and why. text is the agent's whole answer; if text is
-// empty, the last message is the answer. problem describes the failure, if any. If End is
-// called several times without [Output.GoesOn] in between, the worst end counts. If ends are
-// equally bad, the last of them counts. If the end that counts has no text, the text of
-// another end is the answer.
+// End reports that the turn has ended and why. The argument "text" is the agent's whole answer;
+// if it is empty, the last message is the answer. The argument "problem" describes the failure,
+// if any. If End is called several times without [Output.GoesOn] in between, the worst end
+// counts. If ends are equally bad, the last of them counts. If the end that counts has no text,
+// the text of another end is the answer.
 func (o *Output) End(stop bgagent.StopReason, text, problem string) {
 	text = jsonlines.Clean(cut(text, maxText))
 	o.conclude(&ending{stop, text, bounded(problem)})
@@ -373,8 +315,8 @@ func (o *Output) GoesOn() { o.conclude(nil) }
 func (o *Output) conclude(end *ending) {
 	rest := ""
 	var broken *ending
-	// tellDraft resets o.broken if there is a draft. But a draft is older than the error, so
-	// it does not show that the agent has gone on.
+	// tellDraft resets o.broken if there is a draft. But a draft is older than the error,
+	// so it does not show that the agent has continued.
 	o.locked(func() { broken = o.broken })
 	o.tellDraft()
 	o.locked(func() {
@@ -434,6 +376,7 @@ type said struct {
 	tools   []bgagent.MessageTool
 	total   bgagent.Usage
 	totaled bool
+	used    bgagent.Usage // usage that was not reported yet
 
 	background, denied []string
 }
@@ -444,17 +387,18 @@ func (o *Output) said() said {
 	defer o.mu.Unlock()
 	return said{
 		known: o.known, session: o.session, text: o.answerLocked(), lastErr: o.lastErr, end: o.end,
-		tools: slices.Clone(o.tools), total: o.total, totaled: o.totaled,
+		tools: slices.Clone(o.tools), total: o.total, totaled: o.totaled, used: o.used,
 		background: slices.Clone(o.background), denied: slices.Clone(o.denied),
 	}
 }
 
-// brief is a copy of a few fields of an Output. It is cheaper to make than a copy of type
-// said.
+// brief is a copy of a few fields of an Output. Making a brief is cheaper than making a copy of
+// type said.
 type brief struct {
 	known, sealed bool
 	over          bool // whether an end was reported and no work is left in the background
 	waited        bool // whether the end was reported while there was work in the background
+	wrote, called bool // wrote: whether the agent has written text; called: whether it has called a tool
 	session       string
 }
 
@@ -463,7 +407,7 @@ func (o *Output) brief() brief {
 	defer o.mu.Unlock()
 	return brief{
 		known: o.known, sealed: o.sealed, over: o.end != nil && len(o.background) == 0,
-		waited: o.waited, session: o.session,
+		waited: o.waited, wrote: len(o.text) > 0 || o.last != "", called: len(o.tools) > 0, session: o.session,
 	}
 }
 

@@ -17,9 +17,9 @@ type draft struct {
 	told bool // whether the message is complete and has been reported
 }
 
-// grows receives the newest text of the message with the id. The message is reported when
-// it is whole, when another message follows, or when the turn ends. After that, further
-// updates of the message and repetitions of its text are ignored.
+// grows receives the newest text of the message with the id. The message is reported when it is
+// complete, when another message follows, or when the turn ends. After that, further updates of
+// the message and repetitions of its text are ignored.
 func (o *Output) grows(id, text string, whole bool) {
 	id, text = short(id), cut(jsonlines.Clean(text), maxText)
 	before, after := "", ""
@@ -29,7 +29,7 @@ func (o *Output) grows(id, text string, whole bool) {
 		same := id == d.id && (id != "" || !d.told && strings.HasPrefix(text, d.text))
 		switch {
 		case o.end != nil:
-			after = text // Message handles text after the end
+			after = text // the method Message handles text after the end
 			return
 		case same && d.told && (!whole || text == "" || text == d.text):
 			return
@@ -68,7 +68,7 @@ func (o *Output) tellDraft() {
 	}
 }
 
-// breaks reports an error. The turn fails unless the agent goes on after the error.
+// breaks reports an error. The turn fails unless the agent continues after the error.
 func (o *Output) breaks(text string) {
 	o.locked(func() {
 		if o.end == nil {
@@ -78,13 +78,13 @@ func (o *Output) breaks(text string) {
 	o.Problem(text)
 }
 
-// acts is actsLocked for callers that do not hold o.mu.
+// acts does the same as actsLocked, for callers that do not hold o.mu.
 func (o *Output) acts() { o.locked(o.actsLocked) }
 
-// actsLocked records that the agent has gone on. An earlier error then no longer makes the
-// turn fail, and the next reported usage belongs to a new round. After the end of the turn,
-// only round.later is set, because what looks like the agent's work may be output of the
-// program itself.
+// actsLocked records that the agent has continued its work. An earlier error then no longer
+// makes the turn fail, and the next reported usage belongs to a new round. After the end of
+// the turn, only round.later is set, because output that looks like the agent's work can
+// come from the program itself.
 func (o *Output) actsLocked() {
 	if o.end == nil {
 		o.broken, o.round.over = nil, true
@@ -92,19 +92,20 @@ func (o *Output) actsLocked() {
 	o.round.later = true
 }
 
-// round is the last report of usage. A round is the agent's work between two such reports.
+// round describes the last report of usage. A round is the agent's work between two reports
+// of usage.
 type round struct {
-	id    string // the program's id for the report; empty if there is none
+	id    string // the program's id for the report; empty if the program gives none
 	usage bgagent.Usage
-	over  bool // whether the agent has certainly gone on
-	later bool // whether the agent seems to have gone on
+	over  bool // whether the agent has certainly continued since the report
+	later bool // whether the agent seems to have continued since the report
 }
 
 // roundUsage reports the usage of a round. Several reports of one round count once, with the
 // larger figures. Two reports with ids belong to one round if the ids are equal. Otherwise
-// they belong to one round if the agent has not gone on between them. If the agent only
-// seems to have gone on, after the end of the turn, the reports belong to one round if
-// their figures are equal.
+// they belong to one round if the agent has not continued between them. After the end of
+// the turn, output can make it seem that the agent has continued. In this case the reports
+// belong to one round if their figures are equal.
 func (o *Output) roundUsage(id string, u bgagent.Usage) {
 	var delta bgagent.Usage
 	id = short(id)
@@ -123,6 +124,11 @@ func (o *Output) roundUsage(id string, u bgagent.Usage) {
 	o.Usage(delta)
 }
 
+// more returns u plus v.
+func more(u, v bgagent.Usage) bgagent.Usage {
+	return bgagent.Usage{InputTokens: u.InputTokens + v.InputTokens, OutputTokens: u.OutputTokens + v.OutputTokens, Cost: u.Cost + v.Cost}
+}
+
 // less returns u minus v, with zero in place of negative figures.
 func less(u, v bgagent.Usage) bgagent.Usage {
 	return bgagent.Usage{
@@ -132,7 +138,7 @@ func less(u, v bgagent.Usage) bgagent.Usage {
 	}
 }
 
-// most returns the larger of each figure.
+// most returns the larger value of each figure.
 func most(u, v bgagent.Usage) bgagent.Usage {
 	return bgagent.Usage{
 		InputTokens:  max(u.InputTokens, v.InputTokens),
@@ -141,12 +147,13 @@ func most(u, v bgagent.Usage) bgagent.Usage {
 	}
 }
 
-// endLocked records a reported end. If end is nil, it withdraws the recorded end. The
-// argument broken is the error after which the agent has not gone on; nil if there is none.
+// endLocked records a reported end. If the argument "end" is nil, endLocked withdraws the
+// recorded end. The argument "broken" is the error after which the agent has not continued; nil
+// if there is no such error.
 func (o *Output) endLocked(end, broken *ending) {
 	if end == nil {
 		if o.end != nil && badness(o.end.stop) > 0 {
-			o.broken = o.end // until the agent goes on
+			o.broken = o.end // cleared when the agent continues
 		}
 		o.end, o.round.over = nil, true
 		return
@@ -158,7 +165,7 @@ func (o *Output) endLocked(end, broken *ending) {
 		if badness(first.stop) > badness(end.stop) {
 			first, end = end, first
 		}
-		both := *end // a copy, because the recorded end may still be in use elsewhere
+		both := *end // a copy, because the recorded end might still be in use elsewhere
 		both.text = cmp.Or(end.text, first.text)
 		if badness(first.stop) == badness(end.stop) {
 			both.problem = cmp.Or(end.problem, first.problem)

@@ -8,7 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// item returns a line of codex about a message.
+// item returns a line that codex prints about a message.
 func item(kind, id, text string) string {
 	return `{"type":"item.` + kind + `","item":{"id":"` + id + `","type":"agent_message","text":"` + text + `"}}`
 }
@@ -109,7 +109,8 @@ func TestATurnWhoseAgentGoesOnAfterAnErrorSucceeds(t *testing.T) {
 	}
 }
 
-// doubled has a whole turn of each program, with its usage.
+// doubled holds a whole turn of each program, with the program's reports of usage. The test
+// repeats each line that contains a usage.
 var doubled = map[string][]string{
 	"codex":  {`{"type":"turn.started"}`, item("completed", "1", "fine"), codexDone},
 	"gemini": {`{"type":"message","role":"assistant","content":"fine"}`, `{"type":"result","status":"success","stats":{"input_tokens":10,"output_tokens":5}}`},

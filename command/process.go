@@ -31,7 +31,7 @@ const drainTime = time.Second
 // start starts the program. The caller must read its output.
 func start(spec procs.Spec, toStdin bool) (*process, error) {
 	p := &process{}
-	var in, out, errs *os.File // ends of the pipes for the program
+	var in, out, errs *os.File // the program's ends of the pipes
 	var err error
 	if p.stdout, out, err = os.Pipe(); err == nil {
 		p.stderr, errs, err = os.Pipe()

@@ -1,6 +1,8 @@
 package command
 
 import (
+	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -13,8 +15,8 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// Program describes how a command-line program is called and how its output is decoded. It
-// is plain data: change a copy of a preset, or write a new one.
+// Program describes how a command-line program is called and how its output is decoded. It is
+// plain data. To define a program, change a copy of a preset or write a new Program.
 //
 // Arguments may contain the placeholders {prompt}, {session} (the program's id for the
 // session), {model}, {profile}, {system} and {directory}. With |json, as in {model|json}, the
@@ -32,9 +34,10 @@ type Program struct {
 	Start, Resume Form
 
 	// Model, Profile and System are the arguments for the model, the [Agent].Profile and the
-	// host's system text. They follow the arguments of the Form. Arguments without a value
-	// are left out. If Model or Profile is nil, a turn with such a value fails. If System is
-	// nil, the system text is put in front of the session's first prompt.
+	// host's system text. They follow the arguments of the Form. If a turn has no model,
+	// profile or system text, the arguments for it are left out. If Model is nil, a turn with a
+	// model fails. If Profile is nil, an agent with a profile is an error. If System is nil,
+	// the system text is put in front of the session's first prompt.
 	Model, Profile, System []string
 
 	// Rules converts the permissions of a task to arguments and to environment variables in
@@ -42,16 +45,21 @@ type Program struct {
 	// denies something. If Rules is nil, every rule that denies or asks is an error.
 	Rules func(rules []bgagent.Permission) (args, env []string, err error)
 
-	// Overrides are the flags and the keys of settings with which [Agent].Args could undo
-	// the result of Rules. If Rules returns arguments or variables and the agent's arguments
-	// contain such a flag or key, the turn fails. A key also stands for the keys below it.
-	// The arguments from Rules come after [Agent].Args. The turn also fails if [Agent].Env
-	// sets a variable that Rules sets.
+	// Overrides lists the flags and the keys of settings with which [Agent].Args could undo the
+	// result of Rules. If Rules returns arguments or variables and the agent's arguments
+	// contain such a flag or key, the turn fails. A key also stands for the keys below it. The
+	// arguments from Rules come after [Agent].Args. The turn also fails if [Agent].Env sets a
+	// variable that Rules sets.
 	Overrides []string
 
 	// Decode returns a decoder for the output of one turn. If Decode is nil, the whole output
 	// is the answer, and exit code 0 means that the answer is complete.
 	Decode func() Decoder
+
+	// NoTokens means that the output does not contain all tokens that a turn uses, and NoCost that it
+	// does not contain their cost. A task with a budget that limits them is then refused. Neither is
+	// known of a program whose Decode is nil.
+	NoTokens, NoCost bool
 
 	// Environ names the variables of the host's environment that the program needs in
 	// addition to [DefaultEnviron]. A name may end with *.
@@ -61,20 +69,46 @@ type Program struct {
 	// no effect on Windows.
 	Interrupt os.Signal
 
-	// NewSession means that the program may give a continued session a new id. If NewSession
-	// is false, any id other than the requested id is an error, because some programs begin
-	// a new session if they do not find the old one.
+	// NewSession means that the program can give a continued session a new id. If NewSession is
+	// false, any id other than the requested id is an error, because some programs begin a new
+	// session if they do not find the old one.
 	NewSession bool
 
-	// Commands are the characters with which commands to the program itself begin, such as
-	// "/" if the program has a command /quit. A prompt is never such a command. If a prompt
+	// Commands contains the characters that begin commands to the program itself, such as "/"
+	// if the program has a command /quit. A prompt must never run such a command. If a prompt
 	// begins with one of these characters, the line "The task:" is put in front of it.
 	Commands string
 
-	// ForgetsUnanswered means that the program loses a session in which its agent has not
-	// written text or called a tool. The next turn then begins a new session, and the
-	// earlier prompts are put in front of its prompt.
+	// ForgetsUnanswered means that the program loses a session if its agent has neither
+	// written text nor called a tool in it. The next turn then begins a new session, and the earlier
+	// prompts are put in front of its prompt.
 	ForgetsUnanswered bool
+
+	// Choose contains the arguments that give a new session an id. The client chooses the id, a
+	// UUID, and puts it in place of {session}. The arguments follow Start.Args. They are used only
+	// if the manager has a store. With the id, the client can find the session after the host was
+	// killed.
+	Choose []string
+
+	// Look returns what the program has stored about a session. [Client.RestoreSession] calls Look
+	// when all processes of the session have stopped. Look must not send a request to the model. It
+	// must be safe for concurrent use.
+	//
+	// If the session certainly does not exist, Look must return an error that wraps
+	// [bgagent.ErrNoSession]. If no earlier prompt is lost with the session, the last prompt is
+	// then given to a new session of the program. After any other error, the state of the last
+	// prompt is unknown.
+	//
+	// If the earlier host had read a successful end of the turn, Look is not called, and the prompt
+	// counts as answered. If Look is nil, the client decides by three conditions: the program can
+	// resume sessions, it has reported its session, and it has printed a text or a tool call of the
+	// agent. If all are met, the prompt counts as interrupted. Otherwise its state is unknown.
+	//
+	// The function Look of a preset reads the files of this machine. If [Agent].Command runs the
+	// program with another executable, such as ssh, docker, sudo or a script, the session might be
+	// somewhere else. If Look then does not find the session or the prompt, the state of the prompt is
+	// unknown. Your own function can read the session from the place where it is stored.
+	Look func(ctx context.Context, l Lookup) (Stored, error)
 }
 
 // Form is one way to call a program. The arguments of the call come in this order: Args; the
@@ -82,7 +116,7 @@ type Program struct {
 // the rules; and Prompt.
 //
 // If an argument of Prompt contains {prompt}, standard input is empty. Otherwise the prompt
-// goes to standard input. If the prompt is too long for an argument (128 KiB on Linux), the
+// goes to standard input. If the prompt is too long for an argument (more than about 127 KiB), the
 // arguments in Stdin replace those in Prompt, and the prompt goes to standard input. If
 // Stdin is nil, a prompt that is too long is an error.
 //
@@ -96,15 +130,16 @@ type Form struct {
 
 func (f Form) isZero() bool { return f.Args == nil && f.Prompt == nil && f.Stdin == nil }
 
-// maxArgument is the size of the longest argument that Linux accepts: MAX_ARG_STRLEN minus
-// the terminating zero. Other systems limit only the sum of all arguments, to at least this
-// size.
+// maxArgument is the size of the longest argument that Linux accepts: MAX_ARG_STRLEN minus the
+// terminating zero. This limit is checked on all systems. A limit on the total size of all
+// arguments is not checked.
 const maxArgument = 128<<10 - 1
 
 // turnSpec has the values for the arguments of one turn.
 type turnSpec struct {
 	prompt    string
 	session   string // program's id for the session; empty for a new session
+	chosen    string // id that the client has chosen for a new session; empty if it has chosen none
 	model     string
 	profile   string
 	system    string
@@ -120,7 +155,8 @@ type invocation struct {
 	args    []string
 	env     []string
 	stdin   string
-	toStdin bool // whether stdin is written to standard input, which is otherwise empty
+	toStdin bool   // whether stdin is written to standard input, which is otherwise empty
+	prompt  string // text of the prompt as the program gets it
 }
 
 // invoke returns the call for a turn.
@@ -139,12 +175,12 @@ func (p *Program) invoke(t turnSpec) (invocation, error) {
 	if p.takesForCommand(t.prompt) {
 		t.prompt = lead + t.prompt
 	}
-	const always = "always" // stands in for the value, because the arguments of the form depend on no value
+	const always = "always" // replaces the value, because the form's arguments are added in every call
 	for _, o := range []struct {
 		what, value string
 		args        []string
 	}{
-		{always, always, form.Args}, {"model", t.model, p.Model}, {"profile", t.profile, p.Profile}, {"system text", t.system, p.System},
+		{always, always, form.Args}, {"session", t.chosen, p.Choose}, {"model", t.model, p.Model}, {"profile", t.profile, p.Profile}, {"system text", t.system, p.System},
 	} {
 		switch {
 		case o.value == "":
@@ -174,7 +210,7 @@ func (p *Program) invoke(t turnSpec) (invocation, error) {
 	if err := p.undone(args, env, t); err != nil {
 		return call, err
 	}
-	call.args, call.env = slices.Concat(call.args, t.args, args), env
+	call.args, call.env, call.prompt = slices.Concat(call.args, t.args, args), env, t.prompt
 	if err := p.addPrompt(&call, form, t); err != nil {
 		return call, err
 	}
@@ -222,7 +258,7 @@ func (p *Program) addPrompt(call *invocation, form Form, t turnSpec) error {
 }
 
 // tooLong returns the error for a text that does not fit into an argument. The limit in the
-// error is 1 KiB smaller, because the argument may contain other text, too.
+// error is 1 KiB below the real limit, because the argument can also contain other text.
 func tooLong(what, text, program string) error {
 	return fmt.Errorf("the %s has %d bytes, but %s takes it as an argument of at most %d bytes; shorten it, or put it into a file and name that", what, len(text), program, maxArgument-1024)
 }
@@ -235,15 +271,15 @@ func hasPlaceholder(args []string, name string) bool {
 	})
 }
 
-// expand replaces the placeholders of one argument. If a value is the whole argument, it must
-// not be taken for a flag, because language models may choose values such as the model. A
-// prompt or a system text gets a leading space, and any other value is refused. literal
-// means that "--" stands in front of the argument.
+// expand replaces the placeholders of one argument. A value that is the whole argument must not
+// act as a flag, because language models can choose values such as the model. If the value
+// begins with a dash, a prompt or a system text gets a leading space, and any other value
+// is refused. The argument literal reports whether an earlier argument is "--".
 func (t *turnSpec) expand(arg string, literal bool) (string, error) {
 	if !strings.Contains(arg, "{") {
 		return arg, nil
 	}
-	values := []string{t.prompt, t.session, t.model, t.profile, t.system, t.directory}
+	values := []string{t.prompt, cmp.Or(t.session, t.chosen), t.model, t.profile, t.system, t.directory}
 	var pairs []string
 	for i, name := range placeholders {
 		if v := values[i]; arg == "{"+name+"}" && strings.HasPrefix(v, "-") && !literal {
@@ -260,7 +296,7 @@ func (t *turnSpec) expand(arg string, literal bool) (string, error) {
 	return strings.NewReplacer(pairs...).Replace(arg), nil
 }
 
-// check returns an error if the program is not usable.
+// check returns an error if p is invalid.
 func (p *Program) check() error {
 	if p.Executable == "" {
 		return errors.New("Program.Executable is empty; it must name the program to run")
@@ -281,6 +317,9 @@ func (p *Program) check() error {
 	}
 	if f := p.Resume; !f.isZero() && !hasPlaceholder(slices.Concat(f.Args, f.Prompt), "session") {
 		return errors.New("Program.Resume has no {session}; it must say which session to continue")
+	}
+	if p.Choose != nil && !hasPlaceholder(p.Choose, "session") {
+		return errors.New("Program.Choose has no {session}; it must give the session its id")
 	}
 	return nil
 }

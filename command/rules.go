@@ -37,13 +37,14 @@ func (p *Program) undone(ruleArgs, ruleEnv []string, t turnSpec) error {
 // isThe reports whether an argument is the flag, with or without a value.
 func isThe(arg, flag string) bool {
 	rest, ok := strings.CutPrefix(arg, flag)
-	short := !strings.HasPrefix(flag, "--") // a value may follow a short flag without a space or =
+	short := !strings.HasPrefix(flag, "--") // a value can follow a short flag without a space or =
 	return ok && (rest == "" || rest[0] == '=' || short)
 }
 
-// isSetting reports whether an argument sets the key, or a key above or below it. The
-// argument may be KEY=VALUE or the name of a feature, if value says that a flag for settings
-// is in front of it. The flag and its value may also be one argument.
+// isSetting reports whether the command-line argument arg sets the key, or a key above or
+// below it. If the argument "value" is true, a flag for settings precedes arg, and arg is
+// KEY=VALUE or the name of a feature. Otherwise arg must contain both the flag and its
+// value.
 func isSetting(arg, key string, value bool) bool {
 	for _, prefix := range []string{"--config=", "--enable=", "--disable=", "-c"} {
 		if rest, ok := strings.CutPrefix(arg, prefix); ok && !value {
@@ -55,14 +56,14 @@ func isSetting(arg, key string, value bool) bool {
 	return value && name != "" && (name == key || strings.HasPrefix(name, key+".") || strings.HasPrefix(key, name+".") || strings.HasSuffix(key, "."+name))
 }
 
-// noRules returns a [Program].Rules for programs that know no rules. It refuses every rule
-// that denies or asks.
+// noRules returns a [Program].Rules for a program that has no rules of its own. The returned
+// function refuses every rule that denies or asks.
 func noRules(program string) func([]bgagent.Permission) (args, env []string, err error) {
 	return func(rules []bgagent.Permission) (args, env []string, err error) {
 		return nil, nil, permission.Client{Name: program}.Check(rules)
 	}
 }
 
-// IgnoreRules is a [Program].Rules that accepts all rules and enforces none. It is for a
-// program that can do no harm, or for which the rules are enforced in another way.
+// IgnoreRules is a [Program].Rules that accepts all rules and does not enforce them. Use it
+// for a program that can do no harm, or if the rules are enforced in another way.
 func IgnoreRules([]bgagent.Permission) (args, env []string, err error) { return nil, nil, nil }

@@ -1,6 +1,7 @@
 package command
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -18,7 +19,7 @@ import (
 	"github.com/bgagent/bgagent/internal/procs"
 )
 
-// turn is one turn of a session, and thus one run of a program.
+// turn is one turn of a session. Each turn is one run of a program.
 type turn struct {
 	client  *Client
 	session *session
@@ -26,6 +27,7 @@ type turn struct {
 	out     *Output
 	stop    context.CancelCauseFunc
 	own     string      // program's id for the session to continue; empty for a new session
+	chosen  string      // id that the client has chosen for a new session; empty if it has chosen none
 	linger  *time.Timer // runs after the program has reported the end of the turn
 
 	heard atomic.Bool // whether the program has printed anything
@@ -35,23 +37,25 @@ type turn struct {
 	noise   jsonlines.Noise // output that was not understood
 	garbled bool            // whether the output of a plain-text program is not UTF-8
 	lost    *TurnError      // reason why the program was stopped before the end of the turn
+	kept    brief           // output of the program when the method "notes" last saved the state
 }
 
-// errAborted is the cause that ends the context of a turn when Abort stops the turn.
+// errAborted is the cancellation cause of a turn's context if Abort has stopped the turn.
 var errAborted = errors.New("command: the turn was aborted")
 
-// maxStrange is the number of bytes that a program may print before the first line that its
-// decoder knows. Some programs print a greeting.
+// maxStrange is the maximum number of bytes that a program may print before the first line
+// that its decoder knows. Some programs print a greeting.
 const maxStrange = 64 << 10
 
 // afterBackground replaces a smaller Config.Grace after a program has ended its work in the
-// background. The agent then gets the results and may continue.
+// background. The agent then gets the results and might continue.
 const afterBackground = time.Minute
 
 // RunTurn implements [bgagent.TurnRunner]. It runs the agent's program until the program
 // exits, and returns when everything that the turn started has stopped. The error of a
 // failed turn is a [*TurnError], and TurnEnd.Stop is the reason for the end. If ctx has
-// ended, the error is the cause of ctx.
+// ended, the error is the cause of ctx. If the turn cannot begin, the error can also match
+// [bgagent.ErrNoSession], [bgagent.ErrBusy] or [ErrClosed].
 func (c *Client) RunTurn(ctx context.Context, id string, p bgagent.Prompt, r *bgagent.Reporter) (bgagent.TurnEnd, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -60,7 +64,10 @@ func (c *Client) RunTurn(ctx context.Context, id string, p bgagent.Prompt, r *bg
 		return bgagent.TurnEnd{}, err
 	}
 	var end bgagent.TurnEnd
-	defer func() { t.settle(end, err) }() // deferred, because one of the host's functions may panic
+	defer func() { // deferred, because one of the host's functions could panic
+		t.settle(end, err)
+		t.save(r)
+	}()
 	end, err = t.play(ctx)
 	return end, err
 }
@@ -86,11 +93,14 @@ func (c *Client) open(id string, p bgagent.Prompt, r *bgagent.Reporter, stop con
 	switch {
 	case program.ForgetsUnanswered && !s.answered:
 		t.own, t.prompt.Text = "", s.unanswered+p.Text
-	case t.own == "" && s.turns > 0 && !program.Resume.isZero():
+	case t.own == "" && s.talk.any() && !program.Resume.isZero():
 		if t.prompt.Text, err = s.talk.retell(p.Text); err != nil {
 			return nil, fmt.Errorf("command: %s: %w", program.Executable, err)
 		}
 		c.log(slog.LevelWarn, "the program never reported its session; the conversation is put in front of the prompt", s, slog.String("session", id))
+	}
+	if t.own == "" && program.Choose != nil && p.Instance != "" {
+		t.chosen = chosenID(id, p.ID, p.Instance)
 	}
 	s.turns++
 	var before bgagent.Usage
@@ -122,9 +132,7 @@ func (t *turn) settle(end bgagent.TurnEnd, err error) {
 	defer c.mu.Unlock()
 	s.talk.end(x)
 	s.run = nil
-	if program := &s.agent.Program; said.session != "" && (t.own == "" || program.NewSession) {
-		s.own = said.session // the first id, or a new id if Program.NewSession allows it
-	}
+	t.ownsLocked(said.session)
 	if said.totaled {
 		s.used = said.total
 	}
@@ -134,7 +142,23 @@ func (t *turn) settle(end bgagent.TurnEnd, err error) {
 	} else {
 		s.unanswered = cut(t.prompt.Text, c.cfg.Keep) + "\n\n"
 	}
+	s.wroteLocked(said.text != "", len(said.tools) > 0)
+	// The answer is saved because the host might be killed before the manager has stored the end of
+	// the turn. After a panic, end is zero.
+	s.now.Answer = ""
+	s.now.Ended = err == nil && (end.Stop == bgagent.StopEndOfTurn || end.Stop == bgagent.StopUntold && end.Text != "")
+	if s.now.Ended {
+		s.now.Answer = x.answer
+	}
 	c.running.Done()
+}
+
+// ownsLocked records the program's id for the session. It accepts the first id that the program
+// reports. If Program.NewSession is set, it also accepts a later id.
+func (t *turn) ownsLocked(session string) {
+	if session != "" && (t.own == "" || t.session.agent.Program.NewSession) {
+		t.session.own = session
+	}
 }
 
 // play runs the program and returns how the turn ended.
@@ -154,7 +178,7 @@ func (t *turn) play(ctx context.Context) (bgagent.TurnEnd, error) {
 	readers.Go(func() { t.read(t.hears(p.stdout, 1)) })
 	readers.Go(func() { copyAll(&errs, t.hears(p.stderr, 2)) })
 	silent := t.await(ctx, p)
-	stopped := context.Cause(ctx) // read before p.finish, which takes time
+	stopped := context.Cause(ctx) // read before p.finish, because ctx can end while the method "finish" runs
 	left := p.finish(t.client.cfg.Grace, &readers)
 	t.out.tellDraft()
 	if silent {
@@ -171,8 +195,8 @@ func (t *turn) play(ctx context.Context) (bgagent.TurnEnd, error) {
 
 // await waits until the program has exited. It stops the program if the turn must stop, if
 // the program does not exit after it has reported the end of the turn, or if the program
-// prints nothing. In the second case the reported end counts. await reports whether it has
-// stopped the program because the program printed nothing.
+// prints nothing. In the second case the reported end counts. The result reports whether
+// "await" has stopped the program because the program printed nothing.
 func (t *turn) await(ctx context.Context, p *process) (silent bool) {
 	defer t.linger.Stop()
 	silence := time.NewTimer(t.client.cfg.Silence)
@@ -208,7 +232,7 @@ func (t *turn) begin() (*process, error) {
 	}
 	spec := turnSpec{
 		prompt: t.prompt.Text, model: t.prompt.Model, profile: a.Profile, system: t.prompt.System, directory: s.dir,
-		args: a.Args, session: t.own, rules: t.prompt.Permissions,
+		args: a.Args, session: t.own, chosen: t.chosen, rules: t.prompt.Permissions,
 	}
 	through, set := splitEnv(a.Env)
 	spec.set = set
@@ -223,9 +247,10 @@ func (t *turn) begin() (*process, error) {
 		return nil, fmt.Errorf("command: %w", err)
 	}
 	through = slices.Concat(through, defaultEnviron, a.Program.Environ)
+	t.sends(call.prompt)
 	p, err := start(procs.Spec{
 		Command: slices.Concat([]string{path}, spec.before, call.args), Dir: s.dir,
-		Env: environ(os.Environ(), through, set, call.env), Marks: procs.NewMarks(s.depth, t.client.cfg.Instance),
+		Env: environ(os.Environ(), through, set, call.env), Marks: procs.NewMarks(s.depth, procs.Instances(t.client.cfg.Instance, t.prompt.Instance)),
 	}, call.toStdin)
 	if err != nil {
 		return nil, fmt.Errorf("command: starting %s: %w", a.Program.Executable, err)
@@ -234,6 +259,41 @@ func (t *turn) begin() (*process, error) {
 		p.feed(call.stdin)
 	}
 	return p, nil
+}
+
+// The method "sends" records the prompt that the program gets, and saves the state of the session.
+func (t *turn) sends(prompt string) {
+	place := placeOf(t.session.dir)
+	t.client.mu.Lock()
+	t.session.place = cmp.Or(t.session.place, place)
+	if t.session.sendsLocked(t.prompt.ID, prompt, t.own == ""); t.own == "" {
+		t.session.own = ""
+	}
+	t.session.now.Instance, t.session.now.Began = t.prompt.Instance, time.Now().UTC().Truncate(time.Second)
+	t.client.mu.Unlock()
+	t.save(t.out.r)
+}
+
+// The method "notes" saves the state of the session if the program has printed something that the
+// next process needs in order to restore the session.
+func (t *turn) notes(said brief) {
+	said.known, said.sealed, said.waited = false, false, false
+	said.wrote = said.wrote && t.session.agent.Program.Look == nil // otherwise Look shows whether the session has the prompt
+	if t.prompt.Instance == "" || said == t.kept {
+		return
+	}
+	t.kept = said
+	now := progress{Prompt: t.prompt.ID, Wrote: said.wrote || said.called, Called: said.called}
+	if whole := t.out.said(); said.over && whole.end != nil && badness(whole.end.stop) == 0 {
+		now.Ended, now.Answer = true, whole.text
+	}
+	t.client.mu.Lock()
+	t.ownsLocked(said.session)
+	t.session.wroteLocked(now.Wrote, now.Called)
+	now.Instance, now.Began = t.session.now.Instance, t.session.now.Began
+	t.session.now = now
+	t.client.mu.Unlock()
+	t.save(t.out.r)
 }
 
 // read reads the program's standard output until it ends.
@@ -274,6 +334,7 @@ func (t *turn) readObjects(r io.Reader, program *Program) {
 			continue
 		}
 		decode(line, t.out)
+		t.out.reportUsage()
 		said := t.out.brief()
 		if said.over != over {
 			over = said.over
@@ -286,6 +347,7 @@ func (t *turn) readObjects(r io.Reader, program *Program) {
 			t.giveUp("it did not continue its session " + t.own + " but began " + said.session)
 			return
 		}
+		t.notes(said)
 	}
 }
 
@@ -331,7 +393,7 @@ func (t *turn) giveUp(problem string) {
 	t.stop(t.lost)
 }
 
-// unknown returns the problem of a turn in which the decoder knew no line of the program's
+// unknown returns the problem of a turn if the decoder recognized no line of the program's
 // output.
 func (t *turn) unknown() string {
 	what := "it printed nothing"

@@ -47,7 +47,7 @@ func TestNoiseAroundLinesDoesNotChangeTheTurn(t *testing.T) {
 	}
 }
 
-// decisive are the keys whose values can change the meaning of a line.
+// decisive lists the keys whose values can change the meaning of a line.
 var decisive = map[string]bool{
 	"type": true, "subtype": true, "status": true, "reason": true, "result": true, "is_error": true, "error": true, "errors": true, "data": true, "name": true,
 	"message": true, "content": true, "text": true, "role": true, "item": true, "part": true, "delta": true, "stop_reason": true, "severity": true, "model": true,
@@ -95,7 +95,7 @@ func TestFieldsOfAnUnexpectedTypeDoNotSpoilTheirLine(t *testing.T) {
 					changed := append(append(append([]string{}, lines[:i]...), string(b)), lines[i+1:]...)
 					got, _ := decodeAll(decoders[program](), 1, bgagent.Usage{}, []byte(strings.Join(changed, "\n")))
 					if decisive[key] {
-						return // the meaning may change, but the decoder must not panic
+						return // the meaning can change, but the decoder must not panic
 					}
 					require.Equal(t, want.end, got.end, "%s, %s = %v: %s", name, key, by, b)
 					require.Equal(t, want.text, got.text, "%s, %s = %v: %s", name, key, by, b)
@@ -116,8 +116,8 @@ func TestFieldsOfAnUnexpectedTypeDoNotSpoilTheirLine(t *testing.T) {
 	}
 }
 
-// afterTheEnd has lines with an answer and an end for each program, and a line that may follow
-// the end.
+// afterTheEnd has, for each program, lines with an answer and an end, and a line that can
+// follow the end.
 var afterTheEnd = map[string]struct{ answer, end, tip string }{
 	"codex":    {`{"type":"item.completed","item":{"id":"1","type":"agent_message","text":"the answer"}}`, `{"type":"turn.completed"}`, `{"type":"item.completed","item":{"id":"2","type":"agent_message","text":"tip"}}`},
 	"gemini":   {`{"type":"message","role":"assistant","content":"the answer"}`, `{"type":"result","status":"success"}`, `{"type":"message","role":"assistant","content":"tip","delta":true}`},
@@ -182,7 +182,7 @@ func TestATurnContinuesDuringClaudesBackgroundWork(t *testing.T) {
 func TestCostIsTheDifferenceOfTotals(t *testing.T) {
 	const result = `{"type":"result","subtype":"success","result":"x","total_cost_usd":%s}`
 	out := []byte(strings.Replace(result, "%s", "0.10", 1) + "\n" + strings.Replace(result, "%s", "0.15", 1))
-	for before, want := range map[float64]float64{0: 0.15, 0.05: 0.10, 7: 0.15} { // with 7 before the turn, the program has restarted its count
+	for before, want := range map[float64]float64{0: 0.15, 0.05: 0.10, 7: 0.15} { // if 7 was used before the turn, the program has restarted its count
 		said, heard := decodeAll(decodeClaude(), 2, bgagent.Usage{Cost: before}, out)
 		require.InDelta(t, want, heard.usage.Cost, 1e-9, "the session had cost %v before", before)
 		require.InDelta(t, 0.15, said.total.Cost, 1e-9)

@@ -17,7 +17,7 @@ const (
 	// site could send the header only after a preflight request, and the handler never
 	// grants preflight requests.
 	actionHeader = "X-Bgagent-Dashboard"
-	maxAction    = 1 << 20 // maximum size of the body of such a request, in bytes
+	maxAction    = 1 << 20 // maximum size of the body of a request that changes something, in bytes
 )
 
 // action is the body of a request that changes something.
@@ -87,7 +87,7 @@ func (h *Handler) cancel(r *http.Request, a action) (bgagent.Task, error) {
 
 // resume resumes a task. The host is the caller, so the notice is delivered to the task's
 // parent or to the nearest ancestor that can still be notified. The task does not use the
-// context of the request, because it continues after the request.
+// context of the request, because the task continues after the request.
 func (h *Handler) resume(_ *http.Request, a action) (bgagent.Task, error) {
 	return h.m.Resume(context.Background(), bgagent.Caller{}, a.ID, bgagent.ResumeInput{Prompt: a.Prompt})
 }

@@ -13,10 +13,13 @@
 // the lowest lane that was free when the task began. A task that waits for its own tasks
 // has no slot but keeps its lane, so a pool can have more lanes than its limit.
 //
+// If the manager has a store, the page also shows the latest 1,000 ended tasks that only the store
+// has. A task that is deleted from the store stays on open pages, but its details cannot be shown.
+//
 // # Access
 //
-// The page shows prompts, answers and everything that agents write about the files that
-// they work on. It has no login. Protect it with a login of the host, as for
+// The page shows prompts, answers and everything that agents write about the files that they
+// work on. It has no login. Protect it with a login of the host, as you would protect
 // net/http/pprof, or serve it on loopback only. On loopback, the handler accepts only
 // requests for localhost or a loopback address. So a web page cannot read the dashboard
 // through a domain that points to loopback; see [Config].Hosts.
@@ -29,7 +32,7 @@
 //
 // The dashboard costs nothing while no page is open. While pages are open, one goroutine
 // follows the manager's events for all pages. Each page gets the changes at most once per
-// [Config].Interval. A slow page delays neither the manager nor other pages.
+// [Config].Interval. A slow page does not delay the manager or other pages.
 package dashboard
 
 import (
@@ -53,8 +56,8 @@ const DefaultInterval = 150 * time.Millisecond
 type Config struct {
 	// Title is the page's heading. Default "Background tasks".
 	Title string
-	// AllowCancel lets everybody with access to the page cancel tasks. A task is cancelled
-	// in the name of the host, so the task's parent is notified of the end.
+	// AllowCancel lets everybody with access to the page cancel tasks. A task is cancelled on
+	// behalf of the host, so the task's parent is notified of the end.
 	AllowCancel bool
 	// AllowResume lets everybody with access to the page resume ended tasks with another
 	// prompt. When a resumed task ends, its parent is notified.
@@ -63,7 +66,7 @@ type Config struct {
 	// server on loopback accepts only localhost and loopback addresses, and other servers
 	// accept any name.
 	Hosts []string
-	// Interval is the minimum time between two messages to a page. Default
+	// Interval is how long changes are collected before they are sent to the pages. Default
 	// DefaultInterval.
 	Interval time.Duration
 }

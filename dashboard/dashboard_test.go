@@ -17,11 +17,11 @@ import (
 	"github.com/bgagent/bgagent/inproc"
 )
 
-// hostile is a text that would change the page if the page took it for markup.
+// hostile is a text that would change the page if the page treated the text as markup.
 const hostile = `<script>alert(1)</script><img src=x onerror=alert(1)>`
 
-// newManager returns a manager with an agent that answers at once, an agent that waits until it is
-// stopped, and an agent that fails.
+// newManager returns a manager with an agent that answers immediately, an agent that waits until
+// it is stopped, and an agent that fails.
 func newManager(t *testing.T, cfg bgagent.Config) *bgagent.BackgroundManager {
 	m, err := bgagent.New(inproc.New(map[string]inproc.Agent{
 		"echo": func(_ context.Context, turn *inproc.Turn) (string, error) {

@@ -51,9 +51,13 @@ type todo struct {
 }
 
 // serveTask answers with all details of one task except the host's metadata, because the
-// metadata may be confidential.
+// metadata can be confidential.
 func (h *Handler) serveTask(w http.ResponseWriter, r *http.Request) {
-	t, err := h.m.Get(r.URL.Query().Get("id"))
+	id := r.URL.Query().Get("id")
+	t, err := h.m.Get(id)
+	if err != nil { // the task may be in the store
+		t, err = h.m.Read(bgagent.Caller{}, id)
+	}
 	if err != nil {
 		writeError(w, statusOf(err), err)
 		return
@@ -66,11 +70,19 @@ func (h *Handler) serveTask(w http.ResponseWriter, r *http.Request) {
 	writeJSON(w, http.StatusOK, d)
 }
 
-// serveMessages answers with the messages of one task that are new or have changed since a
-// cursor.
+// serveMessages answers with those messages of one task that are new or have changed since
+// a cursor.
 func (h *Handler) serveMessages(w http.ResponseWriter, r *http.Request) {
 	q := r.URL.Query()
-	page, err := h.m.Messages(r.Context(), bgagent.Caller{}, q.Get("id"), bgagent.Cursor(q.Get("after")), maxMessages)
+	read := func() (bgagent.Page, error) {
+		return h.m.Messages(r.Context(), bgagent.Caller{}, q.Get("id"), bgagent.Cursor(q.Get("after")), maxMessages)
+	}
+	page, err := read()
+	if errors.Is(err, bgagent.ErrExpired) || errors.Is(err, bgagent.ErrUnknownTask) {
+		if _, e := h.m.Read(bgagent.Caller{}, q.Get("id")); e == nil { // the task was in the store and is in memory now
+			page, err = read()
+		}
+	}
 	answer := messagePage{Messages: make([]message, 0, len(page.Messages)), Next: string(page.Next), More: page.More}
 	switch {
 	case errors.Is(err, errors.ErrUnsupported):
@@ -94,7 +106,7 @@ func (h *Handler) serveMessages(w http.ResponseWriter, r *http.Request) {
 	writeJSON(w, http.StatusOK, answer)
 }
 
-// statusOf maps an error of the manager to an HTTP status.
+// statusOf maps an error from the manager to an HTTP status.
 func statusOf(err error) int {
 	switch {
 	case errors.Is(err, bgagent.ErrUnknownTask):

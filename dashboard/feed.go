@@ -13,10 +13,10 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// feed follows the manager's events for all open pages together. While no page is open,
-// it does nothing. It keeps one row per task, in the order of the latest changes. A page
-// remembers its position in this order, and a new page reads from the start. So no page
-// needs a queue. A slow page delays no other page, and gets only the latest state of each
+// feed follows the manager's events for all open pages together. While no page is open, it
+// does nothing. It keeps one row per task, ordered by the time of the latest change. A page
+// remembers its position in this order, and a new page reads from the start. So no page needs
+// a queue. A slow page does not delay other pages, and gets only the latest state of each
 // changed task.
 type feed struct {
 	m        *bgagent.BackgroundManager
@@ -33,15 +33,16 @@ type feed struct {
 // while no other page is open, and dropped when the last page is closed.
 type feedState struct {
 	name    string                   // random name; a page starts over when the name changes
-	rows    map[string]*list.Element // elements of the list "changes" by task id, including evicted tasks
+	rows    map[string]*list.Element // elements of the list "changes", by task id; also for evicted tasks
 	changes *list.List               // *change for each task, latest change last
-	gone    int                      // number of evicted tasks in changes
+	gone    int                      // number of evicted tasks in the list "changes"
 	rev     uint64                   // number of the latest change
 	pruned  uint64                   // highest number of a change that was removed
 	nextN   uint64                   // number of the row that was added last
 	pools   []bgagent.PoolStats
 	poolRev uint64 // incremented when the pools change
 	ended   bool   // the manager is closed
+	past    past
 }
 
 // change is the latest state of one task.
@@ -126,8 +127,12 @@ func (r *reader) poke() {
 // follow reads the manager's events until ctx ends and wakes the pages at most once
 // per interval.
 func (f *feed) follow(ctx context.Context, s *feedState) {
+	first := true
 	for {
 		tasks, sub := f.m.Subscribe(eventBuffer)
+		if first {
+			tasks, first = f.loadPast(ctx, s, tasks), false
+		}
 		f.resync(s, tasks)
 		missed := f.followUntilMissed(ctx, s, sub)
 		sub.Close()
@@ -185,17 +190,20 @@ func (f *feed) take(s *feedState, e *bgagent.Event) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	switch e.Kind {
+	case bgagent.EventStoreTrouble: // the event concerns no task
 	case bgagent.EventExpired:
-		s.drop(e.Task.ID)
+		s.expired(e.Task.ID)
 	case bgagent.EventOverLimit:
 		r.Over = true
 		s.put(r)
 	default:
+		delete(s.past.ids, e.Task.ID)
 		s.put(r)
 	}
 }
 
-// resync replaces the known tasks with the given list of all tasks.
+// resync replaces the known tasks with the given list of all tasks. Tasks that only the store has
+// can be missing from the list.
 func (f *feed) resync(s *feedState, tasks []bgagent.Task) {
 	have := make(map[string]bool, len(tasks))
 	rows := make([]row, len(tasks))
@@ -210,7 +218,7 @@ func (f *feed) resync(s *feedState, tasks []bgagent.Task) {
 	}
 	for id := range s.rows {
 		if !have[id] {
-			s.drop(id)
+			s.expired(id)
 		}
 	}
 }
@@ -234,8 +242,8 @@ func (f *feed) flush(s *feedState) {
 	}
 }
 
-// end stores the final state of the pools for the pages, and then marks the manager as
-// closed.
+// The method "end" stores the final state of the pools for the pages, and then marks the
+// manager as closed.
 func (f *feed) end(s *feedState) {
 	f.flush(s)
 	f.mu.Lock()
@@ -246,7 +254,7 @@ func (f *feed) end(s *feedState) {
 	}
 }
 
-// put records the current state of a task.
+// The method "put" records the current state of a task.
 func (s *feedState) put(r row) {
 	el := s.rows[r.ID]
 	if el == nil {
@@ -271,7 +279,7 @@ func (s *feedState) put(r row) {
 	s.changes.MoveToBack(el)
 }
 
-// drop records that a task was evicted.
+// The method "drop" records that a task was evicted.
 func (s *feedState) drop(id string) {
 	el := s.rows[id]
 	if el == nil {
@@ -317,8 +325,8 @@ type batch struct {
 	ended bool // the manager is closed
 }
 
-// read returns the changes since the page's last read. The result ok is false if the feed
-// is closed.
+// read returns the changes since the page's last read. The result "ok" is false if the feed is
+// closed.
 func (f *feed) read(r *reader) (b batch, ok bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -357,7 +365,7 @@ func (f *feed) read(r *reader) (b batch, ok bool) {
 	return b, true
 }
 
-// empty reports whether the batch contains nothing new for a page.
+// The method "empty" reports whether the batch contains nothing new for a page.
 func (b *batch) empty() bool {
 	return !b.First && len(b.Rows) == 0 && len(b.Gone) == 0 && b.Pools == nil
 }

@@ -13,10 +13,10 @@ import (
 // then pools named by the limits, and then pools that were shown earlier.
 const maxPools = 200
 
-// poolOf returns the name of the pool that the page shows the task under. It is the pool that
-// counts the task or, for a task without a model, the cap or the pool of its agent. If
-// another pool blocks a pending task, the task is still not shown in that pool, so that its
-// row stays in one place.
+// poolOf returns the name of the pool under which the page shows the task. It is the pool
+// that counts the task or, for a task without a model, the cap or the pool of its agent. A
+// pending task can be blocked by another pool. It is not shown in that pool, so that its row
+// stays in one place.
 func poolOf(c *bgagent.ConcurrencyManager, t *bgagent.Task) string {
 	agent := strings.ToLower(strings.TrimSpace(t.Agent))
 	switch {
@@ -30,7 +30,7 @@ func poolOf(c *bgagent.ConcurrencyManager, t *bgagent.Task) string {
 }
 
 // poolStats returns the figures of all pools that the page shows, sorted by name. The
-// argument before holds the pools that were shown last time. These pools stay, so that the
+// argument "before" holds the pools that were shown last time. These pools stay, so that the
 // page does not jump when a pool is empty for a moment.
 func poolStats(c *bgagent.ConcurrencyManager, before []bgagent.PoolStats) []bgagent.PoolStats {
 	all := append([]bgagent.PoolStats{}, c.Pools()...) // not nil, because nil means unchanged

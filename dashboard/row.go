@@ -9,8 +9,8 @@ import (
 	"github.com/bgagent/bgagent/internal/mdtext"
 )
 
-// row holds the data of a task that the page's lists show. It is small and comparable. The
-// long texts of a task are fetched only when a user opens the task.
+// row holds the task data that the page's lists show. It is small and comparable. The long
+// texts of a task are fetched only when a user opens the task.
 type row struct {
 	N       uint64  `json:"n"` // increases in launch order
 	ID      string  `json:"id"`
@@ -25,7 +25,7 @@ type row struct {
 	Cause   string  `json:"cause,omitempty"`
 	Reason  string  `json:"reason,omitempty"`
 	Attempt int     `json:"attempt"`
-	Queued  int64   `json:"queued"` // Queued, Started and Ended are ms since 1970, 0 for never
+	Queued  int64   `json:"queued"` // Queued, Started and Ended are times in ms since 1970; 0 if the time is not known yet
 	Started int64   `json:"started,omitempty"`
 	Ended   int64   `json:"ended,omitempty"`
 	Waiting int     `json:"waiting,omitempty"`
@@ -35,8 +35,9 @@ type row struct {
 	Text    string  `json:"text,omitempty"`
 	Detail  string  `json:"detail,omitempty"`
 	Away    int64   `json:"away,omitempty"`  // start of the agent runtime's outage; 0 if there is no outage
-	Until   int64   `json:"until,omitempty"` // time at which the outage makes the task fail; 0 for never
+	Until   int64   `json:"until,omitempty"` // time at which the outage makes the task fail; 0 if it never does
 	Tokens  int64   `json:"tokens,omitempty"`
+	Budget  string  `json:"budget,omitempty"` // what is used of the task's budget
 	Cost    float64 `json:"cost,omitempty"`
 	Notice  string  `json:"notice,omitempty"`
 	Over    bool    `json:"over,omitempty"` // the session did not stop in time
@@ -47,7 +48,8 @@ type row struct {
 	todos  uint64 // digest of the todo list
 }
 
-// todoSeed is the seed of all digests of todo lists, which makes them comparable.
+// todoSeed is the seed of all digests of todo lists. Digests with the same seed can be
+// compared.
 var todoSeed = maphash.MakeSeed()
 
 func digest(todos []bgagent.Todo) uint64 {
@@ -75,6 +77,9 @@ func newRow(t *bgagent.Task, pool string) row {
 		Notice: t.Notice.String(),
 		active: millis(p.LastActivity), todos: digest(p.Todos),
 	}
+	if t.Budget != (bgagent.BudgetUse{}) {
+		r.Budget = line(t.Budget.String())
+	}
 	if o := t.Outage; o != nil {
 		r.Away, r.Until, r.Detail = millis(o.Since), millis(o.Until), line(o.Reason)
 	}
@@ -89,7 +94,7 @@ func millis(t time.Time) int64 {
 }
 
 // line returns the start of s. If s is too long, the result is a copy, because a substring
-// would keep the memory of s alive, and s may be a whole prompt.
+// would keep the memory of s alive, and s can be a whole prompt.
 func line(s string) string {
 	if len(s) <= maxRowText {
 		return s

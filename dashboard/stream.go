@@ -12,8 +12,8 @@ const (
 	// beat is the interval of the lines that keep a silent stream alive. Proxies close
 	// connections that are silent for a minute.
 	beat = 15 * time.Second
-	// writeTimeout bounds the time to write one message. The stream of a page that takes
-	// longer ends. writeTimeout also replaces the server's WriteTimeout, because WriteTimeout
+	// writeTimeout bounds the time to write one message. If a page takes longer, its stream
+	// is closed. writeTimeout also replaces the server's WriteTimeout, because WriteTimeout
 	// would end every stream.
 	writeTimeout = 30 * time.Second
 )
@@ -36,7 +36,7 @@ func (h *Handler) serveEvents(w http.ResponseWriter, r *http.Request) {
 	}
 	defer h.feed.leave(page)
 	w.Header().Set("Content-Type", "text/event-stream")
-	w.Header().Set("X-Accel-Buffering", "no") // without it, nginx buffers the stream
+	w.Header().Set("X-Accel-Buffering", "no") // without this header, nginx buffers the stream
 	s := stream{w: w, control: http.NewResponseController(w)}
 	s.send("hello", hello{h.cfg.Title, time.Now().UnixMilli(), h.cfg.AllowCancel, h.cfg.AllowResume})
 
@@ -88,7 +88,7 @@ type stream struct {
 
 func (s *stream) send(event string, v any) {
 	b, err := json.Marshal(v)
-	if err != nil { // only NaN or Inf could cause an error, and the manager accepts neither
+	if err != nil { // only NaN or Inf could cause an error, and the manager rejects both values
 		s.err = err
 		return
 	}

@@ -17,6 +17,7 @@ import (
 	"github.com/bgagent/bgagent"
 	"github.com/bgagent/bgagent/dashboard"
 	"github.com/bgagent/bgagent/inproc"
+	"github.com/bgagent/bgagent/storetest"
 )
 
 // viewer plays a page without a browser. It applies the batches that it receives.
@@ -102,7 +103,7 @@ func watch(t *testing.T, h http.Handler, slow time.Duration) *viewer {
 	return v
 }
 
-// pass lets time pass and waits until all goroutines in the bubble are blocked.
+// The function "pass" lets time pass and waits until all goroutines in the bubble are blocked.
 func pass(d time.Duration) {
 	time.Sleep(d)
 	synctest.Wait()
@@ -165,7 +166,7 @@ func TestEachPageIsToldAtMostOnceInAnInterval(t *testing.T) {
 				}
 				return "done", nil
 			},
-		}), bgagent.Config{})
+		}), bgagent.Config{MaxToolCalls: bgagent.Unlimited})
 		require.NoError(t, err)
 		defer m.Close(context.Background())
 		id := launch(t, m, "main", "busy", "x").ID
@@ -230,12 +231,93 @@ func TestWhatHasExpiredLeavesThePage(t *testing.T) {
 	})
 }
 
+func TestThePageShowsWhatOnlyTheStoreHas(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var memory storetest.Memory
+		cfg := bgagent.Config{Store: memory.Process(), Wake: bgagent.WakeNever, RetainTasks: 2, MaxTasksPerRoot: bgagent.Unlimited}
+		m := newManager(t, cfg)
+		var ids []string
+		settle := func(id string) {
+			ended(t, m, id)
+			n, ok := m.TakeNotice("main")
+			require.True(t, ok)
+			m.Ack(n.ID)
+			pass(time.Second)
+		}
+		begin := func() {
+			ids = append(ids, launch(t, m, "main", "echo", fmt.Sprint("task ", len(ids))).ID)
+			settle(ids[len(ids)-1])
+		}
+		for range 3 {
+			begin()
+		}
+		require.NoError(t, m.Close(t.Context()))
+
+		cfg.Store = memory.Process()
+		m = newManager(t, cfg)
+		h := dashboard.New(m, dashboard.Config{})
+		v := watch(t, h, 0)
+		pass(time.Second)
+		require.Empty(t, m.List(bgagent.Query{}))
+		for range 4 { // some of them expire from memory while the page is open
+			begin()
+		}
+		require.Len(t, m.List(bgagent.Query{}), 2)
+		require.Len(t, v.tasks, len(ids))
+		for i, id := range ids {
+			require.Equal(t, "completed", v.status(id))
+			require.EqualValues(t, i+1, v.tasks[id]["n"], "in launch order")
+			require.Equal(t, http.StatusOK, get(h, "/messages?id="+id).Code)
+			w := get(h, "/task?id="+id)
+			require.Equal(t, http.StatusOK, w.Code)
+			require.Contains(t, w.Body.String(), fmt.Sprint("you said: task ", i))
+		}
+		_, err := m.Resume(t.Context(), bgagent.Caller{}, ids[0], bgagent.ResumeInput{Prompt: "more"})
+		require.NoError(t, err)
+		settle(ids[0])
+		require.EqualValues(t, 2, v.tasks[ids[0]]["attempt"])
+		v.leave()
+
+		late := watch(t, h, 0)
+		pass(time.Second)
+		require.Len(t, late.tasks, len(ids))
+		late.leave()
+	})
+}
+
+func TestThePageShowsALimitedPartOfTheStore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var memory storetest.Memory
+		m := newManager(t, bgagent.Config{Store: memory.Process(), Wake: bgagent.WakeNever, RetainTasks: 1, MaxTasksPerRoot: bgagent.Unlimited,
+			Limits: bgagent.Limits{Default: bgagent.Unlimited}})
+		h := dashboard.New(m, dashboard.Config{})
+		v := watch(t, h, 0)
+		for range 4 {
+			for range 400 {
+				launch(t, m, "main", "echo", "x")
+			}
+			pass(time.Second)
+			n, _ := m.TakeNotice("main")
+			m.Ack(n.ID)
+			pass(time.Minute)
+		}
+		live := len(m.List(bgagent.Query{}))
+		require.Less(t, live, 400)
+		require.Len(t, v.tasks, 1000+live)
+		late := watch(t, dashboard.New(m, dashboard.Config{}), 0)
+		pass(time.Second)
+		require.Len(t, late.tasks, 1000+live)
+		v.leave()
+		late.leave()
+	})
+}
+
 func TestAPageThatMissedEventsIsRightAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newManager(t, bgagent.Config{MaxTasksPerRoot: bgagent.Unlimited, Limits: bgagent.Limits{Default: bgagent.Unlimited}})
 		v := watch(t, dashboard.New(m, dashboard.Config{Interval: time.Second}), 0)
 		pass(time.Second)
-		for range 8000 { // each task makes several events; together, they are more than the feed buffers
+		for range 8000 { // each task makes several events, so the feed cannot buffer all events
 			launch(t, m, "main", "echo", "x")
 		}
 		pass(5 * time.Second)
@@ -363,7 +445,7 @@ func TestAPageHearsOfWhatItsListsDoNotShow(t *testing.T) {
 		for i := range 4 {
 			before := rows()
 			pass(time.Second)
-			require.Equal(t, before+1, rows(), i) // makes a page with the task's details fetch them again
+			require.Equal(t, before+1, rows(), i) // a page that shows the task's details then fetches the details again
 		}
 		v.leave()
 	})

@@ -4,12 +4,72 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/bgagent/bgagent"
 	"github.com/bgagent/bgagent/bgagenttest"
 	"github.com/bgagent/bgagent/inproc"
 )
+
+// journal plays a file in which a host records the turns of its agent. The journal outlives the
+// process.
+type journal struct {
+	mu      sync.Mutex
+	turns   map[string][]*entry // turns by session
+	spoiled map[string]bool     // sessions whose turns cannot be read
+	prompts int
+}
+
+// entry describes one turn in a journal.
+type entry struct {
+	prompt bgagent.Prompt
+	answer string
+	over   bool
+}
+
+// keep returns an agent that works like the given agent and records its turns in the journal.
+func (j *journal) keep(agent inproc.Agent) inproc.Agent {
+	return func(ctx context.Context, t *inproc.Turn) (string, error) {
+		e := &entry{prompt: t.Prompt}
+		j.mu.Lock()
+		j.turns[t.Session()] = append(j.turns[t.Session()], e)
+		j.prompts++
+		j.mu.Unlock()
+		answer, err := agent(ctx, t)
+		if ctx.Err() == nil {
+			j.mu.Lock()
+			e.answer, e.over = answer, true
+			j.mu.Unlock()
+		}
+		return answer, err
+	}
+}
+
+// restore is the function Restore of a client whose agent records its turns in the journal.
+func (j *journal) restore(_ context.Context, r bgagent.SessionRestore) (x inproc.Restored, err error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	turns, found := j.turns[r.Session]
+	switch {
+	case j.spoiled[r.Session]:
+		return x, nil
+	case !found:
+		return x, bgagent.ErrNoSession
+	}
+	x.Prompt = bgagent.PromptMissing
+	for _, e := range turns {
+		x.History = append(x.History, bgagent.Message{Role: bgagent.RoleUser, Text: e.prompt.Text}, bgagent.Message{Role: bgagent.RoleAgent, Text: e.answer})
+		switch {
+		case e.prompt.ID != r.Last.ID:
+		case e.over:
+			x.Prompt, x.End.Text = bgagent.PromptAnswered, e.answer
+		default:
+			x.Prompt = bgagent.PromptInterrupted
+		}
+	}
+	return x, nil
+}
 
 // obeys is an agent that executes the command in its prompt.
 func obeys(ctx context.Context, t *inproc.Turn) (string, error) {
@@ -38,13 +98,35 @@ func obeys(ctx context.Context, t *inproc.Turn) (string, error) {
 
 func TestConformance(t *testing.T) {
 	fixed := func(prompt string) func() string { return func() string { return prompt } }
+	j := &journal{turns: map[string][]*entry{}, spoiled: map[string]bool{}}
+	newClient := func() bgagent.SessionClient {
+		client := inproc.New(map[string]inproc.Agent{"obedient": j.keep(obeys)})
+		client.Restore = j.restore
+		return client
+	}
 	bgagenttest.Conformance(t, bgagenttest.Harness{
-		New: func(bgagenttest.TB) bgagent.SessionClient {
-			return inproc.New(map[string]inproc.Agent{"obedient": obeys})
-		},
+		New:   func(bgagenttest.TB) bgagent.SessionClient { return newClient() },
 		Agent: "obedient",
 		Say:   func(text string) string { return "say " + text },
 		Slow:  fixed("wait"), Fail: fixed("fail"), Tool: fixed("use"), Recall: fixed("recall"), Silent: fixed("think"),
 		Parent: "root", Directory: "/work", Virtual: true,
+		Restart: bgagenttest.Restart{
+			Next: func(_ bgagenttest.TB, _ bgagent.SessionClient, death bgagenttest.Death) bgagent.SessionClient {
+				if death != bgagenttest.DeathWhole { // agents are functions, so they always end with the process
+					return nil
+				}
+				return newClient()
+			},
+			Spoil: func(_ bgagent.SessionClient, session string) {
+				j.mu.Lock()
+				defer j.mu.Unlock()
+				j.spoiled[session] = true
+			},
+			Requests: func(bgagent.SessionClient) int {
+				j.mu.Lock()
+				defer j.mu.Unlock()
+				return j.prompts
+			},
+		},
 	})
 }

@@ -1,5 +1,5 @@
-// Package inproc runs agents that are Go functions. It is the session client for programs
-// that define their own agents, and the quickest way to try the library.
+// Package inproc runs agents that are Go functions. It is meant for programs that define
+// their own agents, and it is the quickest way to try the library.
 //
 //	client := inproc.New(map[string]inproc.Agent{
 //		"echo": func(ctx context.Context, t *inproc.Turn) (string, error) {
@@ -11,6 +11,18 @@
 // A session is the conversation of one task. It keeps the prompts and answers of its
 // turns, so that a later turn can use them. The client forgets a session when the manager
 // no longer needs it.
+//
+// A session ends with the process. If the manager has a store and the process ends during a turn,
+// the next process ends the attempt as interrupted. If [Client.Restore] is set, the next process
+// can continue the attempt instead. If the turns of an agent can be repeated, this function is
+// enough:
+//
+//	client.Restore = func(context.Context, bgagent.SessionRestore) (inproc.Restored, error) {
+//		return inproc.Restored{Prompt: bgagent.PromptMissing}, nil
+//	}
+//
+// If an agent must continue a turn where it stopped, it can store its progress with
+// [Turn.SaveState] and read it with [Turn.Saved].
 package inproc
 
 import (
@@ -30,12 +42,23 @@ import (
 
 // Agent works on one turn and returns its answer. If ctx ends, the agent must return soon
 // and must not leave goroutines or processes running. ctx carries the agent's session as
-// the [bgagent.Caller], so that the agent can call the three tools with ctx.
+// the [bgagent.Caller], so that the agent can call the three tools of bgagent with ctx.
 type Agent func(ctx context.Context, t *Turn) (string, error)
 
 // Client is a session client for agents that are Go functions. Its methods are safe for
 // concurrent use.
 type Client struct {
+	// Restore returns the state of a session of an earlier process and the state of its last
+	// prompt. r.Saved contains the data that the agent last stored with [Turn.SaveState]. Restore
+	// must not run the agent.
+	//
+	// If the session does not exist, Restore must return an error that matches
+	// [bgagent.ErrNoSession]. If something that the earlier process started still runs, Restore
+	// must return an error that matches [bgagent.ErrBusy]; the manager then tries again later.
+	// Restore must be safe for concurrent use. Set it before you pass the client to
+	// [bgagent.New].
+	Restore func(ctx context.Context, r bgagent.SessionRestore) (Restored, error)
+
 	agents map[string]Agent
 	names  []string
 
@@ -50,6 +73,7 @@ var (
 	_ bgagent.SessionFinder    = (*Client)(nil)
 	_ bgagent.AgentLister      = (*Client)(nil)
 	_ bgagent.SessionForgetter = (*Client)(nil)
+	_ bgagent.SessionRestorer  = (*Client)(nil)
 )
 
 // Fallback is a name in the map for [New]. The agent with this name runs if no other agent
@@ -76,8 +100,8 @@ func New(agents map[string]Agent) *Client {
 	return c
 }
 
-// session is one conversation. The type is small because a program may have many ended
-// sessions, most of them with one turn and no tool call.
+// session is one conversation. The type is small because a program can have many ended
+// sessions. Most of these have one turn and no tool call.
 type session struct {
 	agent  Agent
 	title  string
@@ -87,7 +111,7 @@ type session struct {
 	answer string             // answer of the first turn
 	turns  int32              // number of finished turns
 	stop   bgagent.StopReason // stop reason of the first turn
-	more   *more              // further data; nil if there is none
+	more   *more              // data that most sessions do not have; nil if the session has none of it
 	run    *Turn              // running turn; nil if no turn runs
 }
 
@@ -95,6 +119,12 @@ type session struct {
 type more struct {
 	tools []bgagent.MessageTool // tool calls of the first turn
 	turns []exchange            // all turns after the first turn
+
+	prompt string // id of the last prompt whose turn has ended; empty if the manager has no store
+	broke  bool   // whether that turn was stopped
+	saved  []byte // argument of the last call of SaveState
+
+	restored bool // whether RestoreSession added the session
 }
 
 // exchange is a finished turn.
@@ -116,14 +146,20 @@ func (s *session) exchange(i int) exchange {
 	return x
 }
 
-func (s *session) add(x exchange) {
-	if s.more == nil && (s.turns > 0 || len(x.tools) > 0) {
+// extra returns the field "more" of the session. It sets the field first if it is nil.
+func (s *session) extra() *more {
+	if s.more == nil {
 		s.more = &more{}
 	}
+	return s.more
+}
+
+func (s *session) add(x exchange) {
 	if s.turns > 0 {
-		s.more.turns = append(s.more.turns, x)
+		more := s.extra()
+		more.turns = append(more.turns, x)
 	} else if s.prompt, s.answer, s.stop = x.prompt, x.answer, x.stop; len(x.tools) > 0 {
-		s.more.tools = x.tools
+		s.extra().tools = x.tools
 	}
 	s.turns++
 }
@@ -144,11 +180,9 @@ func (c *Client) newIDLocked() (string, error) {
 
 // CreateSession implements [bgagent.SessionClient].
 func (c *Client) CreateSession(_ context.Context, s bgagent.SessionSpec) (string, error) {
-	agent := c.agents[s.Agent]
-	if agent == nil {
-		if agent = c.agents[Fallback]; agent == nil {
-			return "", &bgagent.NoSuchAgentError{Agent: s.Agent, Known: slices.Clone(c.names)}
-		}
+	agent, err := c.agent(s.Agent)
+	if err != nil {
+		return "", err
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -158,6 +192,16 @@ func (c *Client) CreateSession(_ context.Context, s bgagent.SessionSpec) (string
 	}
 	c.sessions[id] = &session{agent: agent, title: s.Title, dir: s.Directory, up: s.Parent}
 	return id, nil
+}
+
+func (c *Client) agent(name string) (Agent, error) {
+	if a := c.agents[name]; a != nil {
+		return a, nil
+	}
+	if a := c.agents[Fallback]; a != nil {
+		return a, nil
+	}
+	return nil, &bgagent.NoSuchAgentError{Agent: name, Known: slices.Clone(c.names)}
 }
 
 // RunTurn implements [bgagent.TurnRunner]. It returns the agent's error unchanged,
@@ -173,7 +217,8 @@ func (c *Client) RunTurn(ctx context.Context, id string, p bgagent.Prompt, r *bg
 		c.mu.Unlock()
 		return bgagent.TurnEnd{}, fmt.Errorf("inproc: session %q: %w", id, bgagent.ErrBusy)
 	}
-	ctx, cancel := context.WithCancelCause(ctx)
+	outer := ctx
+	ctx, cancel := context.WithCancelCause(outer)
 	t := &Turn{Prompt: p, c: c, s: s, id: id, r: r, cancel: cancel}
 	s.run = t
 	c.mu.Unlock()
@@ -199,18 +244,22 @@ func (c *Client) RunTurn(ctx context.Context, id string, p bgagent.Prompt, r *bg
 			x.stop = bgagent.StopError
 		}
 		s.add(x)
+		if p.Instance != "" {
+			s.extra().prompt = p.ID
+			s.more.broke = x.stop == bgagent.StopAborted || x.stop == bgagent.StopError && outer.Err() != nil
+		}
 	}()
 	answer, err = s.agent(bgagent.WithCaller(ctx, bgagent.Caller{Session: id}), t)
 	returned = true
-	switch stop, aborted := t.how(); {
+	switch stop, aborted, used := t.how(); {
 	case stop != bgagent.StopUntold:
-		return bgagent.TurnEnd{Stop: stop, Text: answer}, nil
+		return bgagent.TurnEnd{Stop: stop, Text: answer, Usage: used}, nil
 	case aborted:
-		return bgagent.TurnEnd{Stop: bgagent.StopAborted, Text: answer}, nil
+		return bgagent.TurnEnd{Stop: bgagent.StopAborted, Text: answer, Usage: used}, nil
 	case err != nil:
-		return bgagent.TurnEnd{Text: answer}, err
+		return bgagent.TurnEnd{Text: answer, Usage: used}, err
 	default:
-		return bgagent.TurnEnd{Stop: bgagent.StopEndOfTurn, Text: answer}, nil
+		return bgagent.TurnEnd{Stop: bgagent.StopEndOfTurn, Text: answer, Usage: used}, nil
 	}
 }
 

@@ -29,6 +29,7 @@ type Turn struct {
 	tools   []bgagent.MessageTool
 	stop    bgagent.StopReason
 	aborted bool
+	final   bgagent.Usage
 }
 
 // Session returns the id of the session.
@@ -49,8 +50,9 @@ func (t *Turn) History() []bgagent.Message {
 
 // Allowed reports whether the task's rules allow the use of a tool. The argument on is the
 // path, command or address that the tool is used on. The last matching rule decides. If no
-// rule matches, the use is allowed. A rule with the action "ask" does not allow the use. Any
-// word for a kind of access may be given as tool and in rules; see [bgagent.Permission].
+// rule matches, the use is allowed. A rule with the action "ask" does not allow the use.
+// The tool, and the name in a rule, can be any word for a kind of access; see
+// [bgagent.Permission].
 func (t *Turn) Allowed(tool, on string) bool {
 	access := permission.Of(tool)
 	for _, rule := range slices.Backward(t.Prompt.Permissions) {
@@ -74,8 +76,9 @@ func (t *Turn) Text(piece string) {
 // Reasoning reports a piece of the agent's reasoning.
 func (t *Turn) Reasoning(piece string) { t.r.Reasoning(piece) }
 
-// Tool reports the start, the progress or the end of a tool call. If a call with the same
-// id has ended, the report starts another call.
+// Tool reports the start, the progress or the end of a tool call. If the last call with the
+// same id has ended, the report starts a new call. If the calls have digests of their input and
+// result (see [bgagent.DigestOf]), an agent that repeats one call is stopped.
 func (t *Turn) Tool(call bgagent.MessageTool) {
 	t.c.mu.Lock()
 	i := slices.IndexFunc(t.tools, func(x bgagent.MessageTool) bool { return x.ID == call.ID && x.State.InFlight() })
@@ -90,11 +93,27 @@ func (t *Turn) Tool(call bgagent.MessageTool) {
 	t.r.Tool(call)
 }
 
+// Compaction reports that the agent has replaced earlier messages of the session by a summary; see
+// [bgagent.Reporter.Compaction].
+func (t *Turn) Compaction() { t.r.Compaction() }
+
 // Todos reports the agent's complete todo list.
 func (t *Turn) Todos(list []bgagent.Todo) { t.r.Todos(list) }
 
-// Usage reports the tokens and costs of the agent since its last report.
+// Usage reports the tokens and costs of the agent since the last call to Usage. If a budget is then
+// used up, the turn is stopped at once. Report usage that came with the answer with
+// [Turn.FinalUsage] instead.
 func (t *Turn) Usage(u bgagent.Usage) { t.r.Usage(u) }
+
+// FinalUsage reports tokens and costs that have become known together with the answer. The agent
+// must then return. The answer is kept even if a budget is then used up.
+func (t *Turn) FinalUsage(u bgagent.Usage) {
+	t.c.mu.Lock()
+	defer t.c.mu.Unlock()
+	t.final.InputTokens += u.InputTokens
+	t.final.OutputTokens += u.OutputTokens
+	t.final.Cost += u.Cost
+}
 
 // Asking reports that the agent waits for an answer to the question. An empty question
 // reports that the agent has received the answer.
@@ -109,8 +128,8 @@ func (t *Turn) Stop(reason bgagent.StopReason) {
 }
 
 // how returns the reason that was passed to Stop, and whether the turn was aborted.
-func (t *Turn) how() (stop bgagent.StopReason, aborted bool) {
+func (t *Turn) how() (stop bgagent.StopReason, aborted bool, used bgagent.Usage) {
 	t.c.mu.Lock()
 	defer t.c.mu.Unlock()
-	return t.stop, t.aborted
+	return t.stop, t.aborted, t.final
 }

@@ -23,8 +23,8 @@ type Structured struct {
 	TimedOut bool       `json:"timed_out,omitempty"` // the wait timed out before the tasks ended
 }
 
-// TaskInfo describes a task to a program: its resource and its state. The result of the
-// task is in the text and in the resource.
+// TaskInfo describes the resource and the state of a task in a form for programs. The
+// result of the task is in the text and in the resource.
 type TaskInfo struct {
 	ID          string         `json:"id"`
 	URI         string         `json:"uri"` // the task's resource
@@ -64,7 +64,7 @@ func (sc *scope) call(ctx context.Context, d bgagent.ToolDef, req *mcp.CallToolR
 }
 
 // carry adds the text of a notice to the scope's next answer. The notice already counts
-// as delivered in the manager. n may be nil.
+// as delivered in the manager. If n is nil, the method does nothing.
 func (sc *scope) carry(n *bgagent.Notice) {
 	if n != nil {
 		sc.mu.Lock()
@@ -73,7 +73,7 @@ func (sc *scope) carry(n *bgagent.Notice) {
 	}
 }
 
-// answer converts a tool's result into an answer of the protocol.
+// answer converts a tool's result into an answer as the protocol defines it.
 func (sc *scope) answer(r bgagent.ToolResult) *mcp.CallToolResult {
 	sc.mu.Lock()
 	r.Text = strings.Join(append(sc.carried, r.Text), "\n\n")
@@ -97,8 +97,9 @@ func (sc *scope) answer(r bgagent.ToolResult) *mcp.CallToolResult {
 	return &mcp.CallToolResult{Content: []mcp.Content{&mcp.TextContent{Text: r.Text}}, StructuredContent: out, IsError: r.IsError}
 }
 
-// foreground returns the arguments of a call that delegates in the foreground. It
-// reports false for all other calls, and for calls that the tool would refuse.
+// The function "foreground" returns the arguments of a call that delegates in the
+// foreground. It reports false for all other calls, and for calls that the tool would
+// refuse.
 func foreground(d bgagent.ToolDef, req *mcp.CallToolRequest) (args bgagent.DelegateTaskArgs, ok bool) {
 	if d.Usual != bgagent.ToolDelegateTask || json.Unmarshal(req.Params.Arguments, &args) != nil {
 		return args, false
@@ -106,9 +107,9 @@ func foreground(d bgagent.ToolDef, req *mcp.CallToolRequest) (args bgagent.Deleg
 	return args, args.Foreground()
 }
 
-// foreground delegates a task and answers with the task's result. The task itself runs
-// in the background. If the caller disconnects, the task continues, and the notice about
-// its end is still owed to the scope.
+// The method "foreground" delegates a task and answers with the task's result. The task
+// itself runs in the background. If the caller disconnects, the task continues, and the
+// notice about its end is still owed to the scope.
 func (sc *scope) foreground(ctx context.Context, by bgagent.Caller, args bgagent.DelegateTaskArgs) (*mcp.CallToolResult, error) {
 	t, answer, err := sc.begin(ctx, by, args)
 	if t == nil {
@@ -121,7 +122,7 @@ func (sc *scope) foreground(ctx context.Context, by bgagent.Caller, args bgagent
 }
 
 // begin delegates a task in the background, or returns the task that the same tool call
-// has already delegated. If no task was delegated, begin returns the tool's answer
+// has already delegated. If no task was delegated, the result is the tool's answer
 // instead.
 func (sc *scope) begin(ctx context.Context, by bgagent.Caller, args bgagent.DelegateTaskArgs) (*bgagent.Task, *mcp.CallToolResult, error) {
 	if t, ok := sc.again(by, args); ok {
@@ -151,11 +152,11 @@ func (sc *scope) result(ctx context.Context, id string) (*mcp.CallToolResult, er
 
 const (
 	progressPause = 500 * time.Millisecond // minimum time between two notifications
-	progressBeat  = 10 * time.Second       // maximum silence: clients give up on silent calls
+	progressBeat  = 10 * time.Second       // time without an event after which a general notification is sent; clients give up calls that send nothing for too long
 )
 
 // tellProgress sends progress notifications to the caller until the returned function
-// stop is called. stop returns when no notification is in flight.
+// "stop" is called. This function returns when no notification is in flight.
 func (sc *scope) tellProgress(ctx context.Context, to *mcp.ServerSession, token any) (stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	done := make(chan struct{})

@@ -15,7 +15,7 @@ import (
 	"github.com/bgagent/bgagent/mcpserver"
 )
 
-// promise matches promises that cannot be kept over this protocol.
+// promise is a pattern for promises that cannot be kept over this protocol.
 const promise = `(?i)end (your|the|its|this) turn|notices? (comes?|will|has told)|next notice|told in the same way|nothing has to be done`
 
 func TestNoTextTellsTheCallerToEndItsTurnOrPromisesANotice(t *testing.T) {

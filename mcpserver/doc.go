@@ -12,49 +12,49 @@
 // # Scopes
 //
 // A task belongs to a scope. The host names the scopes: one for the program on standard
-// input and output, one for each bearer token over HTTP. A scope is never a tool
-// argument. The scope does not depend on the protocol's session either, because a
-// client may change its session at any time. A scope cannot see, wait for or cancel the
-// tasks of another scope.
+// input and output, one for each bearer token over HTTP. No tool has an argument for the
+// scope. The scope does not depend on the protocol's session either, because a client can
+// change its session at any time. A caller cannot see, wait for or cancel the tasks of
+// another scope.
 //
 // # How a caller learns that a task has ended
 //
-// A server cannot start a turn of its caller. So the texts of the tools ask the caller
-// to wait when it has nothing else to do. The notices that are owed to a scope come
-// with the answer to the scope's next tool call. If background_output is called with
-// block and without a task id, it waits until the next task ends. It waits at most 50 s
-// by default, because clients give up a call after 60 s. If the call has a progress
-// token, the caller gets progress notifications meanwhile. If the call is cancelled or
-// its client disconnects, the wait ends and the task continues.
+// A server cannot start a turn of its caller. So the texts of the tools ask the caller to
+// wait when it has nothing else to do. The notices that are owed to a scope come with the
+// answer to the scope's next tool call. If background_output is called with the argument
+// "block" and without a task id, it waits until the next task ends. It waits at most 50 s
+// by default, because clients give up a call after 60 s. During a call with a progress
+// token, the caller gets progress notifications. If a call is cancelled or its client
+// disconnects, the wait ends and the task continues.
 //
-// A client that repeats a delegation gets the same task if both calls have the same
-// tool use id in _meta. Claude Code sends such an id ("claudecode/toolUseId"). This
+// A client that repeats a delegation gets the same task if both calls have the same tool
+// use id in _meta. Claude Code sends the id under the key "claudecode/toolUseId". This
 // works for a background delegation while its task is live, and for a foreground
 // delegation until the end of its task has been reported. Afterwards, a call with the
-// same id makes a new task.
+// same id creates a new task.
 //
 // Tasks are also resources, bgagent://task/ID, in JSON. Clients that subscribe to a
-// task's resource are notified when the task changes. Reading a resource does not
-// settle the task's notice.
+// task's resource are notified when the task changes. Reading a resource does not settle
+// the notice about the task.
 //
 // # Long calls as tasks of the protocol
 //
 // If a client declares the extension io.modelcontextprotocol/tasks on a foreground
-// delegation, the client gets a handle at once. It polls for the result with tasks/get,
-// or listens for notifications/tasks. See [ExtensionTasks].
+// delegation, the client gets a handle immediately. It polls for the result with
+// tasks/get, or listens for notifications/tasks. See [ExtensionTasks].
 //
-// # Slow clients and strangers
+// # Slow clients and bounds
 //
-// Each client has its own send queue, so a client that does not read its messages
-// delays no other client. The client loses its connection when one write takes 30 s, or
-// when more than 4 MiB are queued. [Server.Handler] describes the bounds over HTTP, and
-// the bounds that the http.Server should set.
+// Each client has its own send queue, so a client that does not read its messages does
+// not delay other clients. A client loses its connection when one write to it takes 30 s,
+// or when more than 4 MiB are queued for it. [Server.Handler] describes the bounds that
+// apply over HTTP, and the bounds that the http.Server should set.
 //
 // # How it is tested
 //
 //   - with the protocol library's own client, in bubbles of testing/synctest;
-//   - with the protocol's inspector and its conformance package, except for the
-//     scenarios that need the tools of its own example server;
+//   - with the protocol's inspector and its conformance package, except for the scenarios
+//     that need the tools of the package's own example server;
 //   - with the reference requester of the tasks extension;
 //   - in opencode, codex, gemini and Claude Code as an MCP server (see cmd/bgagent).
 //

@@ -26,9 +26,9 @@ type HTTPConfig struct {
 	// callers on this machine are served.
 	Scope string
 
-	// Origins are the accepted values of a request's Origin header, such as
-	// https://example.com. Requests without the header and requests from the server's
-	// own origin are always accepted.
+	// Origins are the accepted values of a request's Origin header, for example
+	// https://example.com. Requests without the header and requests from the server's own
+	// origin are always accepted.
 	Origins []string
 }
 
@@ -54,16 +54,16 @@ const sessionTimeout = time.Hour
 // version on, each request is independent of the others. Versions are dates.
 const withoutSessions = "2026-07-28"
 
-// Handler returns a handler that serves callers over the protocol's streamable
-// HTTP. A request with a wrong token or without a token is answered with status 401. A
-// request from a page of another origin is answered with status 403. The body of a
-// request is read only after these checks. It must arrive within 30 s and may have at
-// most 4 MiB. A client that reads nothing for 30 s loses its connection.
+// Handler returns a handler that serves callers over the protocol's streamable HTTP. A
+// request with a wrong token or without a token is answered with status 401. A request
+// from a page of another origin is answered with status 403. The body of a request is
+// read only after these checks. It must arrive within 30 s and must not exceed 4 MiB. A
+// client that reads nothing for 30 s loses its connection.
 //
-// Connections end with the http.Server that serves the handler. The http.Server should
-// set ReadHeaderTimeout and IdleTimeout to end idle connections. If strangers can reach
-// the http.Server, it should limit the number of connections. WriteTimeout must not be
-// set, because it would cut off streams and waiting calls; the handler sets a deadline
+// Connections end when the http.Server that serves the handler is closed. The http.Server
+// should set ReadHeaderTimeout and IdleTimeout to end idle connections. If strangers can
+// reach the http.Server, it should limit the number of connections. WriteTimeout must not
+// be set, because it would cut off streams and waiting calls; the handler sets a deadline
 // for each write. ReadTimeout is not needed.
 func (s *Server) Handler(cfg HTTPConfig) (http.Handler, error) {
 	if err := cfg.check(); err != nil {
@@ -127,8 +127,8 @@ func (s *Server) Handler(cfg HTTPConfig) (http.Handler, error) {
 	return hurried(protection.Handler(h)), nil
 }
 
-// hurried bounds the time that the server spends on the body of a request that h
-// refuses without reading the body.
+// The function "hurried" bounds the time that the server spends on the body of a request
+// that h refuses without reading the body.
 func hurried(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if hasBody(r) {
@@ -138,8 +138,8 @@ func hurried(h http.Handler) http.Handler {
 	})
 }
 
-// read reads the whole body of a request before it calls h. The time and the size are
-// bounded.
+// read reads the whole body of a request before it calls h. It bounds the time for
+// reading and the size of the body.
 func read(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !hasBody(r) {
@@ -189,7 +189,7 @@ func (cfg *HTTPConfig) check() error {
 }
 
 // challenge adds the header WWW-Authenticate, which asks for a bearer token, to every
-// answer with status 401.
+// response with status 401.
 func challenge(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h.ServeHTTP(&challenger{streamWriter{w}}, r)

@@ -14,12 +14,11 @@ import (
 	"github.com/modelcontextprotocol/go-sdk/mcp"
 )
 
-// A client asks for the extension's notification, notifications/tasks, by naming task
-// ids in subscriptions/listen. The protocol library does not know the notification or
-// the field for the task ids, and it cannot be extended with them. So this file
-// translates the messages on the wire. In incoming requests, task ids become
-// subscriptions to the tasks' resources. Outgoing updates of these resources become
-// notifications of the extension.
+// A client asks for the extension's notification, notifications/tasks, by naming task ids
+// in subscriptions/listen. The protocol library does not support this notification or the
+// field for the task ids, and it cannot be extended. So this file translates the messages
+// on the wire. In incoming requests, task ids become subscriptions to the tasks' resources.
+// Outgoing updates of these resources become notifications of the extension.
 
 const (
 	methodListen       = "subscriptions/listen"
@@ -52,10 +51,10 @@ type listens struct {
 	sc *scope
 
 	mu sync.Mutex
-	by map[string]*listen // keyed by the request's id, in JSON
+	by map[string]*listen // keyed by the JSON form of the request's id
 }
 
-// listen is one request to listen.
+// listen holds the state of one request to listen to tasks.
 type listen struct {
 	handles []string            // accepted handles
 	tasks   map[string][]string // handles of tasks that have not ended, by the address of the task's resource
@@ -64,7 +63,7 @@ type listen struct {
 
 func newListens(sc *scope) *listens { return &listens{sc: sc, by: map[string]*listen{}} }
 
-// in translates a message from the client.
+// The method "in" translates a message from the client.
 func (l *listens) in(msg jsonrpc.Message) jsonrpc.Message {
 	req, ok := msg.(*jsonrpc.Request)
 	if !ok || req.Method != methodListen || !req.ID.IsValid() {
@@ -106,7 +105,7 @@ func keyOf(id jsonrpc.ID) string {
 	return string(key)
 }
 
-// out translates a message to the client into zero or more messages.
+// The method "out" translates a message to the client into zero or more messages.
 func (l *listens) out(ctx context.Context, msg jsonrpc.Message) []jsonrpc.Message {
 	same := []jsonrpc.Message{msg}
 	if answer, ok := msg.(*jsonrpc.Response); ok {
@@ -140,8 +139,9 @@ func (l *listens) out(ctx context.Context, msg jsonrpc.Message) []jsonrpc.Messag
 	return changes
 }
 
-// acknowledged adds the accepted handles to the acknowledgement. The acknowledgement is
-// followed by a notification for each handle that has already ended.
+// The method "acknowledged" adds the accepted handles to the acknowledgement. The
+// acknowledgement is followed by a notification for each handle whose task has already
+// ended.
 func (l *listens) acknowledged(ctx context.Context, listen *listen, req *jsonrpc.Request, params, meta fields) []jsonrpc.Message {
 	notifications := params.object("notifications")
 	agreed := slices.DeleteFunc(notifications.strings("resourceSubscriptions"), func(address string) bool {
@@ -162,8 +162,8 @@ func (l *listens) acknowledged(ctx context.Context, listen *listen, req *jsonrpc
 	return messages
 }
 
-// changes returns a notification for each handle in the request that belongs to the task
-// whose resource has the address.
+// The method "changes" returns a notification for each handle in the request whose task has
+// the given resource address.
 func (l *listens) changes(ctx context.Context, listen *listen, address string, meta fields) (messages []jsonrpc.Message) {
 	l.mu.Lock()
 	handles := slices.Clone(listen.tasks[address])
@@ -174,8 +174,8 @@ func (l *listens) changes(ctx context.Context, listen *listen, address string, m
 	return messages
 }
 
-// change returns a notification with the state of a handle. The end of a handle is
-// reported only once. With endOnly, no other state is reported.
+// The method "change" returns a notification with the state of a handle's task. The task's
+// end is reported only once for a handle. If endOnly is set, no other state is reported.
 func (l *listens) change(ctx context.Context, listen *listen, address, handle string, meta fields, endOnly bool) []jsonrpc.Message {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -185,7 +185,7 @@ func (l *listens) change(ctx context.Context, listen *listen, address, handle st
 	}
 	state, err := l.sc.getTask(ctx, handle)
 	if err != nil {
-		return nil // the task has been evicted meanwhile
+		return nil // the task has been evicted in the meantime
 	}
 	switch {
 	case state.Status != "working":
@@ -257,8 +257,8 @@ func (c *translatedConn) Close() error {
 	return c.Connection.Close()
 }
 
-// listening translates HTTP requests that listen to tasks, and the streams that answer
-// them.
+// The method "listening" translates HTTP requests that listen to tasks, and the streams
+// that answer them.
 func (sc *scope) listening(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Method != http.MethodPost || r.Header.Get("Mcp-Method") != methodListen {
@@ -286,8 +286,8 @@ func (sc *scope) listening(h http.Handler) http.Handler {
 	})
 }
 
-// eventTranslator translates the events of a stream. The library writes each event with one
-// call of Write.
+// eventTranslator translates the events in a stream. The library writes each event with one
+// call to Write.
 type eventTranslator struct {
 	streamWriter
 	ctx     context.Context

@@ -130,7 +130,8 @@ func TestWhoListensToTasksIsToldOfThem(t *testing.T) {
 		require.NoError(t, err)
 		told(stuck, "cancelled")
 
-		// The end of a handle is reported only once, even if the task is resumed.
+		// For one handle, the end of the task is reported only once, even if the task is
+		// resumed.
 		_, err = m.Resume(t.Context(), bgagent.Caller{Session: "me"}, id, bgagent.ResumeInput{Prompt: "again"})
 		require.NoError(t, err)
 		synctest.Wait()

@@ -17,7 +17,7 @@ const (
 	writeTimeout = 30 * time.Second
 
 	// maxUnwritten bounds the number of bytes that are queued for a client. A single
-	// message may be larger.
+	// message can be larger.
 	maxUnwritten = 4 << 20
 )
 
@@ -39,7 +39,7 @@ type outbox[T any] struct {
 	items  []T
 	sizes  []int
 	size   int
-	err    error // the first error; later calls of put return it
+	err    error // the first error; later calls to the method "put" return it
 	closed bool
 }
 
@@ -129,7 +129,7 @@ func (q *outbox[T]) close() {
 	}
 }
 
-// newMessages returns the send queue of a connection. The function end closes the
+// newMessages returns the send queue of a connection. The function "end" closes the
 // connection. It is called when a write takes too long, and makes the write return.
 func newMessages(write func(context.Context, jsonrpc.Message) error, end func()) *outbox[jsonrpc.Message] {
 	return newOutbox(func(m jsonrpc.Message) error {
@@ -198,7 +198,7 @@ func (a *queued) WriteHeader(code int) {
 
 func (a *queued) Write(data []byte) (int, error) {
 	if !a.wrote {
-		a.WriteHeader(http.StatusOK) // records the header now, because h may change it before the goroutine writes
+		a.WriteHeader(http.StatusOK) // records the header now, because h can change it before the goroutine writes
 	}
 	if err := a.q.put(piece{data: slices.Clone(data)}, len(data)); err != nil {
 		return 0, err

@@ -57,7 +57,8 @@ func TestAListenerThatNeverReadsHoldsUpNobodyElse(t *testing.T) {
 	})
 }
 
-// stream is a response whose client stops reading when stuck is closed.
+// stream is a response whose client stops reading when the channel "stuck" is
+// closed.
 type stream struct {
 	header http.Header
 	mu     sync.Mutex
@@ -98,7 +99,7 @@ func (s *stream) Write(data []byte) (int, error) {
 	return s.got.Write(data)
 }
 
-// until waits until the text has been written.
+// The method "until" waits until the text has been written.
 func (s *stream) until(text string) {
 	for range s.more {
 		s.mu.Lock()
@@ -202,7 +203,7 @@ func TestABodyThatDoesNotComeKeepsNoConnection(t *testing.T) {
 				resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
 				require.NoError(t, err)
 				require.Equal(t, c.status, resp.StatusCode)
-				_, err = io.Copy(io.Discard, conn) // until the server closes the connection
+				_, err = io.Copy(io.Discard, conn) // reads until the server closes the connection
 				require.NoError(t, err)
 				require.LessOrEqual(t, time.Since(began), c.after+time.Second)
 			})
@@ -210,7 +211,7 @@ func TestABodyThatDoesNotComeKeepsNoConnection(t *testing.T) {
 	}
 }
 
-// unread fails the test when it is read.
+// unread is a request body that fails the test when it is read.
 type unread struct{ t *testing.T }
 
 func (u unread) Read([]byte) (int, error) {

@@ -20,8 +20,8 @@ const (
 func uri(id string) string { return resourcePrefix + id }
 
 // task returns a task of the scope by the address of the task's resource. It does not
-// settle the task's notice. For a task of another scope, it returns the same error as
-// for a task that does not exist.
+// settle the notice about the task. For a task of another scope, it returns the same
+// error as for a task that does not exist.
 func (sc *scope) task(address string) (bgagent.Task, error) {
 	id, ok := strings.CutPrefix(address, resourcePrefix)
 	if !ok {
@@ -91,8 +91,8 @@ func (sc *scope) follow() {
 	})
 }
 
-// changed notifies the subscribers of the task's resource. The error is ignored, because
-// the failure of one client does not concern the others.
+// The method "changed" notifies the subscribers of the task's resource. The error is
+// ignored, because the failure of one client does not concern the others.
 func (sc *scope) changed(t bgagent.Task) {
 	_ = sc.server.ResourceUpdated(sc.s.life, &mcp.ResourceUpdatedNotificationParams{URI: uri(t.ID)})
 }

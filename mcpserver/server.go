@@ -32,8 +32,8 @@ type Config struct {
 	Logger *slog.Logger
 }
 
-// Server serves the tools of one manager. Its methods are safe for concurrent use.
-// It neither starts nor closes the manager.
+// Server serves the tools of one manager. Its methods are safe for concurrent use. It
+// does not start or close the manager.
 type Server struct {
 	m    *bgagent.BackgroundManager
 	cfg  Config
@@ -83,9 +83,9 @@ func version() string {
 	return "devel"
 }
 
-// Run serves one caller over a transport, usually standard input and output. It
-// returns when the caller closes the connection or ctx ends. The scope names the
-// caller. It must not be empty, and no other caller may have the same scope.
+// Run serves one caller over a transport, usually standard input and output. It returns
+// when the caller closes the connection or ctx ends. The scope names the caller. It must
+// not be empty, and it must differ from the scopes of other callers.
 func (s *Server) Run(ctx context.Context, scope string, t mcp.Transport) error {
 	sc, err := s.scope(scope)
 	if err != nil {

@@ -17,17 +17,18 @@ import (
 )
 
 // ExtensionTasks is the name of the protocol's extension for long calls (SEP-2663). If a
-// client declares the extension on a foreground delegation, the call is answered at once
-// with a handle, written ID.ATTEMPT. The client requests the result with tasks/get.
+// client declares the extension on a foreground delegation, the call is answered
+// immediately with a handle, written ID.ATTEMPT. The client requests the result with
+// tasks/get.
 //
 // The status of a failed task is "completed", because its call still has an answer. The
-// extension's status "failed" is for calls that have no answer because of an error of
-// the protocol.
+// extension's status "failed" is for calls that have no answer because of a protocol
+// error.
 //
 // A client that names handles in a request to listen gets notifications/tasks whenever
 // the task of one of the handles changes. The notification about the task's end contains
-// the result. This notification settles the task's notice, and so does an answer of
-// tasks/get with the result.
+// the result. This notification settles the notice about the task, and so does an answer
+// to tasks/get with the result.
 const ExtensionTasks = "io.modelcontextprotocol/tasks"
 
 // pollInterval is the suggested pause between two tasks/get requests.
@@ -48,7 +49,8 @@ type taskState struct {
 	Result json.RawMessage `json:"result,omitempty"`
 }
 
-// complete encodes an answer with the resultType that the extension requires.
+// The function "complete" encodes an answer with the resultType that the extension
+// requires.
 func complete(r *mcp.CallToolResult) (json.RawMessage, error) {
 	raw, err := json.Marshal(r)
 	if err != nil {
@@ -114,10 +116,10 @@ func (sc *scope) serveTasks() error {
 	)
 }
 
-// declares reports whether the call itself declares the extension. A declaration in the
-// initialize request of an older protocol version does not count. A client with such a
-// declaration may know only the older, experimental form of tasks, and would reject a
-// handle as an invalid answer.
+// The function "declares" reports whether the call itself declares the extension. A
+// declaration in the initialize request of an older protocol version does not count. A
+// client that declares the extension there might know only the older, experimental form
+// of tasks. It would reject a handle as an invalid answer.
 func declares(req *mcp.CallToolRequest) bool {
 	if _, ok := req.Params.GetMeta()[mcp.MetaKeyClientCapabilities]; !ok {
 		return false
@@ -130,8 +132,8 @@ func declares(req *mcp.CallToolRequest) bool {
 	return ok
 }
 
-// handle launches the task of a foreground delegation that declares the extension, and
-// returns the task's handle. It returns nil for all other calls.
+// The method "handle" launches the task of a foreground delegation that declares the
+// extension, and returns the task's handle. It returns nil for all other calls.
 func (sc *scope) handle(ctx context.Context, req *mcp.CallToolRequest) (mcp.Result, error) {
 	if !declares(req) {
 		return nil, nil
@@ -175,7 +177,7 @@ func stateOf(t bgagent.Task) *taskState {
 }
 
 // parse splits a handle into the id of the task and the number of the attempt. It returns
-// an error if the scope has no such task or attempt.
+// an error if the scope does not have this task or attempt.
 func (sc *scope) parse(handle string) (id string, attempt int, err error) {
 	id, number, _ := strings.Cut(handle, ".")
 	attempt, bad := strconv.Atoi(number)

@@ -26,16 +26,17 @@ const (
 	kindAgent           // a message of the agent
 )
 
-// facts holds the properties of a message that a track depends on.
+// facts holds the properties of a message from which a track is computed.
 type facts struct {
-	id, key string // the message's id; bgagent's id of the prompt in the message, also in a copy of the prompt
+	id, key string // id: id of the message; key: bgagent's id of the prompt, or of the copied prompt, in the message
 	kind    kind
 	hidden  bool // opencode itself wrote all the text of the message
 	said    bool // the message has text or a tool call
 	whole   bool // the message is a complete answer
 }
 
-// asks reports whether the message is a prompt that opencode has not written itself.
+// The method "asks" reports whether the message is a prompt that someone other than
+// opencode wrote.
 func (f *facts) asks() bool { return f.kind == kindPrompt && !f.hidden }
 
 func (w *wireMessage) facts(m *bgagent.Message) facts {
@@ -65,24 +66,24 @@ func (w *wireMessage) facts(m *bgagent.Message) facts {
 	return f
 }
 
-// visible reports whether a text contains anything visible.
+// The function "visible" reports whether a text contains anything visible.
 func visible(s string) bool {
 	return strings.ContainsFunc(s, func(r rune) bool { return unicode.IsGraphic(r) && !unicode.IsSpace(r) })
 }
 
-// track is the state after a session's messages have been processed in order, up to
-// some message.
+// track is what is known about the current turn at some message. It is computed from
+// the session's messages in order, up to this message.
 type track struct {
-	prompt, key string // the last prompt from outside: message id and prompt id
+	prompt, key string // message id and prompt id of the last prompt from outside
 	whole       bool   // the prompt has a complete answer
 	after       bool   // opencode has prompted itself since the complete answer
 	summed      bool   // the last message was a summary
 	compacted   int    // number of compactions since the agent's last text or tool call
 }
 
-// next processes the next message. opencode's own prompts get the role RoleOther. If
-// such a prompt follows a complete answer, the agent's later messages get this role
-// too.
+// The method "next" processes the next message. opencode's own prompts get the role
+// RoleOther. If opencode prompts itself after a complete answer, the agent's later
+// messages get this role too.
 func (t *track) next(f facts, m *bgagent.Message) {
 	summed := t.summed
 	t.summed = false
@@ -109,8 +110,8 @@ func (t *track) next(f facts, m *bgagent.Message) {
 	}
 }
 
-// stuck reports whether the turn makes no progress because the input does not fit
-// into the model's context even after a compaction.
+// The method "stuck" reports whether the turn makes no progress because the input
+// does not fit into the model's context even after a compaction.
 func (t *track) stuck() bool { return t.compacted >= 2 }
 
 // String encodes the track for a cursor.
@@ -135,7 +136,7 @@ func parseTrack(s string) (t track, ok bool) {
 	return t, errs == [3]error{} && t.compacted >= 0
 }
 
-// line is a converted message, with the state of the track after the message.
+// line is a converted message, with the track after the message.
 type line struct {
 	bgagent.Message
 	track track
@@ -154,10 +155,11 @@ func (c *Client) lines(session string, t track, list []wireMessage) []line {
 	return out
 }
 
-// over records how the last turn of a session ended, as far as this client knows.
+// The type "over" records how the last turn of a session ended, as far as this client
+// knows.
 type over struct {
-	aborted string // prompt message of the last turn that this client aborted
-	tooLong string // prompt message of the last turn whose input was too long for the model
+	aborted string // id of the prompt message of the last turn that this client aborted
+	tooLong string // id of the prompt message of the last turn whose input was too long for the model
 	retried bool   // the last status of the session during a turn was "retry"
 }
 
@@ -170,10 +172,10 @@ func (c *Client) over(session string) over {
 	return over{}
 }
 
-// tooLongText is the error of a turn that giveUp has ended.
-const tooLongText = "the input is too long for the model: opencode has compacted the session twice in a row without an answer or a tool call"
+// tooLongText is the error of a turn that the method giveUp has aborted.
+const tooLongText = "opencode has compacted the session twice in a row without an answer or a tool call"
 
-// apply corrects the stop reason of a message. The argument prompt is the id of the
+// apply corrects the stop reason of a message. The argument "prompt" is the id of the
 // message that began the turn.
 func (o over) apply(prompt string, m *bgagent.Message) {
 	if m.Role != bgagent.RoleAgent || m.Stop != bgagent.StopAborted && m.Stop != bgagent.StopInterrupted {
@@ -181,7 +183,7 @@ func (o over) apply(prompt string, m *bgagent.Message) {
 	}
 	switch {
 	case prompt != "" && prompt == o.tooLong:
-		m.Stop, m.Error = bgagent.StopError, tooLongText
+		m.Stop, m.Error = bgagent.StopTooLong, tooLongText
 	case m.Stop == bgagent.StopInterrupted && (o.retried || prompt != "" && prompt == o.aborted):
 		m.Stop = bgagent.StopAborted
 	}
@@ -203,13 +205,13 @@ func (c *Client) giveUp(session string, t track) bool {
 	}
 	s.over.tooLong = t.prompt
 	if c.tell != nil && !t.whole {
-		c.tell(bgagent.HostEvent{Kind: bgagent.HostError, Session: session, Stop: bgagent.StopError, Error: tooLongText})
+		c.tell(bgagent.HostEvent{Kind: bgagent.HostError, Session: session, Stop: bgagent.StopTooLong, Error: tooLongText})
 	}
 	c.spawn(func() { retry(c.life, func() error { return c.Abort(c.life, session) }) })
 	return true
 }
 
-// stuckIn gives up the turn of a session if the turn is stuck after the last line.
+// stuckIn calls giveUp for a session if the turn is stuck after the last line.
 func (c *Client) stuckIn(session string, list []line) {
 	if len(list) > 0 {
 		c.giveUp(session, list[len(list)-1].track)

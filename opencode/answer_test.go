@@ -13,8 +13,9 @@ import (
 	"github.com/bgagent/bgagent/opencode"
 )
 
-// streams runs a test with a stream, without a stream, and with a stream that breaks off in
-// the middle. Emitted messages and stored messages must lead to the same result.
+// The function "streams" runs a test with a stream, without a stream, and with a stream
+// that breaks off in the middle. Emitted messages and stored messages must lead to the same
+// result.
 func streams(t *testing.T, test func(t *testing.T, r *rig)) {
 	for name, prepare := range map[string]func(*rig){
 		"told": func(*rig) {},
@@ -76,8 +77,8 @@ func TestAnInputThatNeverFitsEndsTheTaskAndIsStopped(t *testing.T) {
 			}
 			began := time.Now()
 			task := r.wait(r.launch("endless"))
-			assert.Equal(t, bgagent.Failed, task.Status, task.Reason)
-			assert.Contains(t, task.Reason, "the input is too long for the model")
+			assert.Equal(t, bgagent.CauseTooLong, task.Cause, task.Reason)
+			assert.Equal(t, "the input is too long for the model: opencode has compacted the session twice in a row without an answer or a tool call", task.Reason)
 			assert.Less(t, time.Since(began), 40*time.Second)
 			require.NoError(t, r.m.Quiet(t.Context(), task.ID))
 			assert.Equal(t, bgagent.SessionIdle, r.state(task.Session))
@@ -174,7 +175,7 @@ func TestADirectoryThatWasRemovedIsRefused(t *testing.T) {
 		task, err := r.m.Launch(t.Context(), bgagent.Caller{}, in)
 		require.NoError(t, err)
 		assert.Equal(t, bgagent.Completed, r.wait(task).Status)
-		r.f.intercept(func(req *http.Request) *http.Response { // the directory was removed
+		r.f.intercept(func(req *http.Request) *http.Response { // answers as the server does when the directory has been removed
 			if req.URL.Path == "/file" && req.URL.Query().Get("directory") == "/somewhere" {
 				return answer(http.StatusInternalServerError, `{"name":"UnknownError","data":{"message":"Unexpected server error."}}`)
 			}

@@ -9,20 +9,20 @@ import (
 	"io"
 )
 
-// These bounds limit the answers of a server. Decompression can make a large body from
+// These bounds limit the responses of a server. Decompression can make a large body from
 // a small one. Decoding can make a large value from a small text: the three bytes of
 // "{}," become a struct. So bytes are counted after decompression, values are counted
 // during reading, and lists are decoded element by element.
 
 const (
-	// maxBody bounds the decompressed bytes of one answer. A page of messages with
+	// maxBody bounds the decompressed bytes of one response. A page of messages with
 	// the output of many tools takes some MB.
 	maxBody = 64 << 20
 
-	// maxRefusal bounds the number of bytes that are read from an error answer.
+	// maxRefusal bounds the number of bytes that are read from an error response.
 	maxRefusal = 64 << 10
 
-	// maxValues bounds the number of objects, lists and commas in one answer or event.
+	// maxValues bounds the number of objects, lists and commas in one response or event.
 	// A page of a hundred messages with a hundred parts each has about a tenth of this
 	// number.
 	maxValues = 1 << 20
@@ -41,15 +41,15 @@ var (
 	errNotAnEntry = errors.New("an object was expected")
 )
 
-// bounded reads an answer, and fails if the answer exceeds the bounds.
+// The type "bounded" reads a response, and fails if the response exceeds the bounds.
 type bounded struct {
 	r      io.Reader
 	bytes  int
 	values counter
 }
 
-// Read reduces each run of blanks to one blank. Otherwise a decoder would scan the
-// whole run again for every piece of the run that arrives.
+// Read reduces each run of whitespace to one character. Otherwise a decoder would scan
+// the whole run again for every piece of the run that arrives.
 func (b *bounded) Read(p []byte) (n int, err error) {
 	for n == 0 && err == nil && len(p) > 0 {
 		n, err = b.r.Read(p)
@@ -96,7 +96,7 @@ func (c *counter) add(p []byte) (kept int) {
 	return kept
 }
 
-// small reports whether a JSON text has at most maxValues values.
+// The function "small" reports whether a JSON text has at most maxValues values.
 func small(p []byte) bool {
 	if len(p) <= maxValues {
 		return true
@@ -106,7 +106,8 @@ func small(p []byte) bool {
 	return c.n <= maxValues
 }
 
-// elements is a value for call.out into which a list is decoded element by element.
+// The interface "elements" decodes a list element by element. The value of call.out
+// can implement it.
 type elements interface {
 	// element decodes the next element.
 	element(d *json.Decoder) error
@@ -134,7 +135,8 @@ func (l *list[T]) element(d *json.Decoder) error {
 	return nil
 }
 
-// count is a value for call.out that counts the elements of a list.
+// The type "count" implements the interface "elements". It only counts the elements of
+// a list.
 type count struct{ n int }
 
 func (c *count) element(d *json.Decoder) error {
@@ -143,8 +145,9 @@ func (c *count) element(d *json.Decoder) error {
 	return lenient(d.Decode(&skip))
 }
 
-// lenient drops an error about a field of an unexpected type, because other versions of
-// the server may have such fields. The decoder leaves only this field unset.
+// The function "lenient" ignores an error about the type of a field: the decoder has
+// left only this field unset. In other versions of the server, a field can have
+// another type.
 func lenient(err error) error {
 	var t *json.UnmarshalTypeError
 	if errors.As(err, &t) {
@@ -153,7 +156,8 @@ func lenient(err error) error {
 	return err
 }
 
-// decode decodes the body of an answer, which must contain exactly one value, into out.
+// The function "decode" decodes the body of a response into the value to which out
+// points. The body must contain exactly one value.
 func decode(body io.Reader, out any) error {
 	in := bufio.NewReaderSize(&bounded{r: body}, 64<<10)
 	if start, _ := in.Peek(3); bytes.Equal(start, []byte("\xef\xbb\xbf")) {
@@ -211,7 +215,8 @@ func decodeList(d *json.Decoder, e elements) error {
 	return nil
 }
 
-// noBody returns errNoBody for an empty answer, and other errors unchanged.
+// noBody converts the error for an empty response into errNoBody. It returns other errors
+// unchanged.
 func noBody(err error) error {
 	if errors.Is(err, io.EOF) {
 		return errNoBody

@@ -27,26 +27,26 @@ type Config struct {
 	// OPENCODE_SERVER_PASSWORD. The default user name is "opencode".
 	Username, Password string
 
-	// Directory is the working directory of sessions that have neither a directory of
-	// their own nor a parent. It is an absolute path on the server's machine. The
-	// default is the working directory that the server was started with.
+	// Directory is the working directory of sessions without a directory of their own and
+	// without a parent. It is an absolute path on the server's machine. The default is the
+	// directory where the server was started.
 	Directory string
 
 	// Agent and Model are the defaults for sessions and prompts without an agent or a model.
 	// A model is written provider/model. If Model is empty, the agent's own model is used.
 	Agent, Model string
 
-	// Tools switches tools on or off in every session that is created. The rules of
-	// bgagent.Config.Permissions come after these rules and override them. If tasks
-	// should delegate only through bgagent, switch off "task", opencode's own tool for
-	// delegation: no manager sees the sessions that this tool starts.
+	// Tools switches tools on or off in every new session. The rules of
+	// bgagent.Config.Permissions override Tools. If tasks should delegate only through bgagent,
+	// switch off "task", opencode's own tool for delegation: no manager sees the sessions that
+	// this tool starts.
 	Tools map[string]bool
 
-	// Permission answers the permission questions of the sessions that this client runs,
-	// and of the descendants of these sessions. If Permission is nil or panics, the
-	// answer is a rejection with a reason that the agent reads. Permission may block;
-	// meanwhile, the task is shown as asking. ctx ends when the question is answered in
-	// another way, when the session falls idle, and on Close.
+	// Permission answers the permission questions of the sessions that this client runs, and of
+	// the descendants of these sessions. If Permission is nil or panics, the answer is a
+	// rejection with a reason that the agent reads. Permission may block. While it runs, the
+	// task is shown as asking. ctx ends when the question is answered in another way, when the
+	// session falls idle, and on Close.
 	Permission func(ctx context.Context, q PermissionRequest) PermissionReply
 
 	// SilentNotices makes the client store notices in the parent session without
@@ -62,12 +62,11 @@ type Config struct {
 	// Permission. If it is nil, nothing is logged.
 	Logger *slog.Logger
 
-	// HTTPClient makes the requests. The default is a new client that gives up
-	// connecting after 5 seconds. HTTPClient.Timeout must be zero; another value would
-	// cut off the event stream. New copies HTTPClient. HTTPClient.CheckRedirect is
-	// called only for redirects that keep the method and the scheme, host and port of
-	// URL. No other redirect is followed, so the password is never sent to another
-	// server.
+	// HTTPClient makes the requests. The default is a new client whose attempts to connect time
+	// out after 5 seconds. HTTPClient.Timeout must be zero; another value would cut off the
+	// event stream. New copies HTTPClient. HTTPClient.CheckRedirect is called only for
+	// redirects that keep the request's method and have the scheme, host and port of URL. No
+	// other redirect is followed, so the password is never sent to another server.
 	HTTPClient *http.Client
 }
 
@@ -80,11 +79,13 @@ const (
 
 // Client runs sessions on an opencode server. It implements
 // [bgagent.TurnStarter], [bgagent.Notifier], [bgagent.EventSource],
-// [bgagent.TodoReader], [bgagent.SessionFinder], [bgagent.AgentLister] and
-// [bgagent.SessionForgetter]. Its methods are safe for concurrent use.
+// [bgagent.TodoReader], [bgagent.SessionFinder], [bgagent.AgentLister],
+// [bgagent.SessionForgetter] and [bgagent.SessionHome]. Its methods are safe for
+// concurrent use.
 type Client struct {
 	cfg  Config
 	base string // URL without a trailing slash
+	home string // result of Home
 	http *http.Client
 
 	// life is the context of the client's goroutines; Close ends it. wg counts these
@@ -98,11 +99,12 @@ type Client struct {
 	closed   bool
 	sessions map[string]*session
 	asks     map[string]*ask         // open questions, by id
-	known    map[string]catalog      // the agents and models of directories
+	known    map[string]catalog      // agents and models, by directory
 	stream   bool                    // the event stream is connected
 	breakOff context.CancelCauseFunc // closes the stream's connection; nil before the first connection
 	tell     func(bgagent.HostEvent) // emits an event; nil unless Events is running
 	dropped  []string                // forgotten sessions whose data the follower still holds
+	heirs    int                     // number of sessions that the client has inherited
 }
 
 // New returns a client. It makes no request: call [Client.Check] to find out early
@@ -138,7 +140,7 @@ func New(cfg Config) (*Client, error) {
 	cfg.Timeout = cmp.Or(cfg.Timeout, defaultTimeout)
 	cfg.Tools = maps.Clone(cfg.Tools)
 	c := &Client{
-		cfg: cfg, base: strings.TrimRight(u.String(), "/"), http: httpClient(cfg.HTTPClient),
+		cfg: cfg, base: strings.TrimRight(u.String(), "/"), home: origin(u) + strings.TrimRight(u.EscapedPath(), "/"), http: httpClient(cfg.HTTPClient),
 		sessions: map[string]*session{}, asks: map[string]*ask{}, known: map[string]catalog{},
 	}
 	c.life, c.close = context.WithCancel(context.Background())
@@ -170,8 +172,8 @@ func transport() *http.Transport {
 	return t
 }
 
-// absolute reports whether the path is absolute on Unix or on Windows. The server may
-// run on a different operating system than this client.
+// The function "absolute" reports whether the path is absolute on Unix or on Windows. The
+// server and this client can run on different operating systems.
 func absolute(path string) bool {
 	return strings.HasPrefix(path, "/") || strings.HasPrefix(path, `\\`) ||
 		len(path) > 2 && path[1] == ':' && (path[2] == '\\' || path[2] == '/')
@@ -192,8 +194,8 @@ func (c *Client) Close() error {
 	return nil
 }
 
-// spawn runs f on a new goroutine, for which Close waits. If the client is closed, spawn does
-// nothing. c.mu must be held.
+// spawn runs f on a new goroutine, for which Close waits. If the client is closed, the method
+// does nothing. c.mu must be held.
 func (c *Client) spawn(f func()) {
 	if !c.closed {
 		c.wg.Go(f)
@@ -201,8 +203,8 @@ func (c *Client) spawn(f func()) {
 }
 
 const (
-	checkTime = 10 * time.Second // bounds all tries of Check together
-	checkTry  = 2 * time.Second  // bounds one try
+	checkTime = 10 * time.Second // limit for all requests of Check together
+	checkTry  = 2 * time.Second  // limit for one request
 )
 
 // Check asks the server for its health and returns its version. It returns within
@@ -212,8 +214,8 @@ func (c *Client) Check(ctx context.Context) (version string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, checkTime)
 	defer cancel()
 	for {
-		// A request that is made while the server starts may never be answered. So each try has
-		// a short timeout.
+		// A request that is made while the server starts might never be answered. So each
+		// request has a short timeout.
 		try, done := context.WithTimeout(ctx, checkTry)
 		var health struct {
 			Healthy *bool  `json:"healthy"`
@@ -240,7 +242,7 @@ func (c *Client) Check(ctx context.Context) (version string, err error) {
 // is not in the catalog.
 type catalog struct {
 	agents []wireAgent
-	models map[string]bool // by provider/model
+	models map[string]bool // keys have the form provider/model
 }
 
 // Agents implements [bgagent.AgentLister]. It returns the agents of
@@ -259,7 +261,7 @@ func (c *Client) Agents(ctx context.Context) ([]bgagent.AgentInfo, error) {
 	return out, nil
 }
 
-// agents asks the server for the agents of a directory and remembers them.
+// The method "agents" asks the server for the agents of a directory and remembers them.
 func (c *Client) agents(ctx context.Context, dir string) ([]wireAgent, error) {
 	var got list[wireAgent]
 	if err := c.do(ctx, call{method: http.MethodGet, path: "/agent", dir: dir, out: &got}); err != nil {
@@ -284,8 +286,8 @@ func (c *Client) remember(dir string, k catalog) {
 	c.known[dir] = k
 }
 
-// hasAgent returns a [*bgagent.NoSuchAgentError] if no agent has the name. The
-// server would accept a prompt for such an agent and never answer it.
+// hasAgent returns a [*bgagent.NoSuchAgentError] if no agent has the given name. The server
+// would accept a prompt for an unknown agent and never answer the prompt.
 func (c *Client) hasAgent(ctx context.Context, dir, name string) error {
 	has := func(list []wireAgent) bool {
 		for _, a := range list {
@@ -317,9 +319,8 @@ func (c *Client) hasAgent(ctx context.Context, dir, name string) error {
 	return no
 }
 
-// hasModel returns an error if the server does not have the model. If the list of
-// models cannot be read, hasModel returns nil, because the server may have another
-// version.
+// hasModel returns an error if the server does not have the model. If the list of models cannot
+// be read, hasModel returns nil, because other versions of the server might not have this list.
 func (c *Client) hasModel(ctx context.Context, dir string, m *wireModel) error {
 	if m == nil {
 		return nil
@@ -360,8 +361,8 @@ func (c *Client) hasModel(ctx context.Context, dir string, m *wireModel) error {
 	return fmt.Errorf("there is no provider %q on the opencode server for the model %q; there are: %s", m.ProviderID, name, some(providers))
 }
 
-// parseModel parses provider/model. The model's own name may contain slashes. An
-// empty name gives nil.
+// parseModel parses provider/model. The model's own name can contain slashes. For an empty
+// name, parseModel returns nil.
 func parseModel(name string) (*wireModel, error) {
 	if name == "" {
 		return nil, nil

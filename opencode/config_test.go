@@ -53,7 +53,7 @@ func TestAPrefixOfTheAddressIsKept(t *testing.T) {
 }
 
 func TestIdsHaveTheFormOfTheServers(t *testing.T) {
-	// The time and the id were recorded from a message of a real server.
+	// The time and the id were recorded from a message that a real server sent.
 	at := opencode.StampAt(1795341986460)
 	got, ok := opencode.StampOf("msg_202b8aa9c001RCO5tpPsXQmoF9")
 	require.True(t, ok)

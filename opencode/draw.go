@@ -12,12 +12,12 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// textPause is the minimum time between two events about the growing text of a message.
-// The number of such events is limited because each event copies the whole text. During
-// the pause, only events about activity are emitted.
+// textPause is how long pieces of text are collected before the messages that have grown
+// are emitted. They are not emitted for each piece, because each of these events copies the
+// whole text of a message. For each piece, only an event about activity is emitted.
 const textPause = 100 * time.Millisecond
 
-// drawn is a message that is assembled from the events of the stream.
+// drawn is a message that is assembled from the events in the stream.
 type drawn struct {
 	msg    wireMessage
 	facts  facts
@@ -26,7 +26,7 @@ type drawn struct {
 	dirty  bool              // the message has grown since it was last emitted
 }
 
-// message processes an event about a message.
+// The method "message" processes an event about a message.
 func (f *follower) message(ctx context.Context, kind string, p eventProperties) {
 	var info wireInfo
 	if kind == "message.updated" {
@@ -44,7 +44,7 @@ func (f *follower) message(ctx context.Context, kind string, p eventProperties) 
 	if p.MessageID == "" {
 		return
 	}
-	if awaited == p.MessageID { // the message may also be a notice to a session that this client does not run
+	if awaited == p.MessageID { // the message can also be a notice to a session that this client does not run
 		f.begun(p.SessionID)
 		delete(f.failed, p.SessionID)
 	}
@@ -115,15 +115,15 @@ func (f *follower) fill(ctx context.Context, session string, d *drawn) bool {
 	return true
 }
 
-// look converts the message and determines its facts.
+// The method "look" converts the message and determines its facts.
 func (d *drawn) look() (m bgagent.Message) {
 	m = d.msg.message()
 	d.facts = d.msg.facts(&m)
 	return m
 }
 
-// draw begins to assemble a message. If the stream did not send the beginning, draw
-// reads the message from the server. If reading fails, draw returns nil.
+// draw begins to assemble a message. If the stream did not send the beginning, the
+// method "draw" reads the message from the server. If reading fails, the result is nil.
 func (f *follower) draw(ctx context.Context, kind string, p eventProperties, info wireInfo) *drawn {
 	d := &drawn{grown: map[string][]byte{}}
 	user := kind == "message.updated" && info.Role == "user"
@@ -193,8 +193,8 @@ func (d *drawn) update(kind string, p eventProperties, info wireInfo) {
 	}
 }
 
-// told emits the current state of a message. A user's message is emitted only when its
-// parts are known, because only the parts contain the id of the prompt.
+// The method "told" emits the current state of a message. A user's message is emitted
+// only when its parts are known, because only the parts contain the id of the prompt.
 func (f *follower) told(session string, d *drawn) {
 	for id, text := range d.grown {
 		if part := d.part(id); part != nil {
@@ -228,8 +228,8 @@ func (f *follower) told(session string, d *drawn) {
 	}
 }
 
-// flush emits the messages that have grown in one session, or in all sessions if
-// session is empty.
+// flush emits the messages that have grown in one session, or in all sessions if the
+// argument "session" is empty.
 func (f *follower) flush(session string) {
 	for id, view := range f.views {
 		if session != "" && id != session {

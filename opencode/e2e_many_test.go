@@ -55,7 +55,7 @@ func TestFiftyTasksOnOneServerKeepToALimitOfTen(t *testing.T) {
 }
 
 // The server is killed in the middle of a turn and restarted. Afterwards, the session is idle
-// and has half a message. The task ends as interrupted and can be resumed.
+// and its last message is incomplete. The task ends as interrupted and can be resumed.
 func TestAServerThatIsKilledInMidTurnInterruptsItsTasks(t *testing.T) {
 	w := realagent.New(t, "opencode")
 	s := serve(t, w, w.ServeOpencode(t), opencode.Config{}, bgagent.Config{})
@@ -92,10 +92,10 @@ func TestAServerThatIsAwayForTooLongFailsItsTasks(t *testing.T) {
 
 var latencies = flag.Int("opencode.latency", 0, "measure how soon this many ends are seen and reported")
 
-// TestLatency measures two durations, which both begin when the idle event of a task's session
-// arrives on the wire. One lasts until the end of the task, the other until the model request
-// with the parent's notice. In a task's first 5 s, the manager doubts an idle status. So some
-// tasks are shorter than that and some are longer.
+// TestLatency measures how long after the idle event of a task's session the task ends, and how
+// long after this event the model gets a request with the parent's notice. During the first 5 s
+// of a task, the manager doubts an idle status. So some tasks are shorter than 5 s and some are
+// longer.
 func TestLatency(t *testing.T) {
 	if *latencies == 0 {
 		t.Skip("measures only with -opencode.latency n")

@@ -35,7 +35,7 @@ func TestFiftyTasksThatStartWhileTheRealServerIsAwayAllComplete(t *testing.T) {
 func TestTheRealServerAndItsOwnEnds(t *testing.T) {
 	w := realagent.New(t, "opencode")
 	server := w.ServeOpencode(t)
-	cfg := opencode.Config{Tools: map[string]bool{"question": true}} // by default, only opencode's own primary agents may ask
+	cfg := opencode.Config{Tools: map[string]bool{"question": true}} // by default, only opencode's own primary agents are allowed to ask
 	for _, x := range []struct {
 		name string
 		run  func(*scene)

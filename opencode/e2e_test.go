@@ -86,7 +86,8 @@ func (s *scene) waitFor(ok func(r modelserver.Request) bool) {
 
 func isMain(r modelserver.Request) bool { return r.Kind == modelserver.Main }
 
-// recalling plays scripts, and answers the question about the first prompt of a session.
+// recalling is a model that plays scripts. It answers the question "what did I say first"
+// with the first prompt of the session.
 func recalling(r modelserver.Request) modelserver.Reply {
 	if r.Kind == modelserver.Main && strings.Contains(r.LastUser(), "what did I say first") {
 		for _, m := range r.Messages {
@@ -104,10 +105,17 @@ func TestConformanceOfTheRealServer(t *testing.T) {
 	s := w.ServeOpencodeWith(t, realagent.OpencodeOptions{Password: "secret"})
 	root := serve(t, w, s, opencode.Config{Password: "secret"}, bgagent.Config{}).root()
 	fixed := func(prompt string) func() string { return func() string { return prompt } }
+	connect := func(tb bgagenttest.TB) bgagent.SessionClient {
+		return newClient(tb, opencode.Config{URL: s.URL, Password: "secret", Directory: w.Dir})
+	}
 	bgagenttest.Conformance(t, bgagenttest.Harness{
-		New: func(tb bgagenttest.TB) bgagent.SessionClient {
-			return newClient(tb, opencode.Config{URL: s.URL, Password: "secret", Directory: w.Dir})
-		},
+		New: connect,
+		Restart: bgagenttest.Restart{Next: func(tb bgagenttest.TB, _ bgagent.SessionClient, death bgagenttest.Death) bgagent.SessionClient {
+			if death != bgagenttest.DeathAlone { // the server never ends together with the process
+				return nil
+			}
+			return connect(tb)
+		}},
 		Agent: "worker", Directory: w.Dir, Parent: root, Notices: noticesIn,
 		Say:  func(text string) string { return "@say " + text },
 		Slow: fixed("@hang It takes a while."), Fail: fixed("@error 400 as told"),
@@ -134,13 +142,14 @@ func TestTheRealServer(t *testing.T) {
 		{"an agent or a model that does not exist", opencode.Config{}, bgagent.Config{}, unknowns},
 		{"a busy parent is told when it is idle", opencode.Config{}, bgagent.Config{}, busyParent},
 		{"delete stops the turns first", opencode.Config{}, bgagent.Config{}, deleting},
-		{"a long session is read from its beginning", opencode.Config{}, bgagent.Config{}, longSession},
+		{"a long session is read from its beginning", opencode.Config{}, bgagent.Config{RepeatedCalls: bgagent.Unlimited}, longSession},
+		{"an agent that repeats one call is stopped", opencode.Config{}, bgagent.Config{}, repeating},
 	} {
 		t.Run(x.name, func(t *testing.T) { x.run(serve(t, w, s, x.cfg, x.mcfg)) })
 	}
 }
 
-// threeTasks plays the scenario of the tutorial.
+// threeTasks delegates to the three agents of the example in README.md.
 func threeTasks(s *scene) {
 	root := s.root()
 	ours := func(r modelserver.Request) bool {
@@ -210,8 +219,8 @@ func cancelTool(s *scene) {
 	require.Equal(s, bgagent.CauseHost, s.ended(task.ID)[0].Cause)
 }
 
-// sleeping reports whether a process of the world runs the command sleep with this number of
-// seconds.
+// The method "sleeping" reports whether a process of the world runs the command sleep with
+// this number of seconds.
 func (s *scene) sleeping(seconds string) bool {
 	return slices.ContainsFunc(s.w.Processes(), func(p string) bool { return strings.Contains(p, "sleep "+seconds) })
 }
@@ -308,7 +317,7 @@ func deleting(s *scene) {
 }
 
 func longSession(s *scene) {
-	const turns = 55 // gives more messages than one page of the server has
+	const turns = 55 // enough turns for more messages than one page of the server contains
 	prompt := strings.Repeat("@tool bash {\"command\":\"true\",\"description\":\"nothing\"}\n", turns) + "@say that was all"
 	got := s.ended(s.launch("scope", "worker", prompt).ID)[0]
 	require.Equal(s, "that was all", got.Result, got.Reason)
@@ -321,4 +330,12 @@ func longSession(s *scene) {
 	rest, err := s.m.Messages(s.Context(), bgagent.Caller{}, got.ID, page.Next, 0)
 	require.NoError(s, err)
 	require.Empty(s, rest.Messages)
+}
+
+func repeating(s *scene) {
+	prompt := strings.Repeat("@tool bash {\"command\":\"true\",\"description\":\"nothing\"}\n", 200) + "@say never"
+	got := s.ended(s.launch("scope", "worker", prompt).ID)[0]
+	require.Equal(s, bgagent.CauseLoop, got.Cause, got.Reason)
+	require.Less(s, got.Progress.ToolCalls, 200)
+	require.NoError(s, s.m.Quiet(s.Context(), got.ID))
 }

@@ -35,13 +35,13 @@ const (
 	keepEvent = 1 << 20
 )
 
-// errFollowed is returned by a second call of Events.
+// errFollowed is returned by a second call to Events.
 var errFollowed = errors.New("opencode: the event stream of this client is already followed; only one manager can use a client")
 
 // Events implements [bgagent.EventSource]. It follows the server's stream for all
 // directories, and reconnects when the stream breaks off or falls silent. Lost events
 // cannot be requested again, because the events have no ids. So Events emits
-// HostStreamGap when events may have been lost.
+// HostStreamGap when events might have been lost.
 func (c *Client) Events(ctx context.Context, emit func(bgagent.HostEvent)) error {
 	c.mu.Lock()
 	if c.tell != nil {
@@ -79,7 +79,7 @@ func (c *Client) Events(ctx context.Context, emit func(bgagent.HostEvent)) error
 	}
 }
 
-// follow connects once and reads until the stream breaks off. The result up reports
+// follow connects once and reads until the stream breaks off. The result "up" reports
 // whether the stream was connected.
 func (c *Client) follow(ctx context.Context, emit func(bgagent.HostEvent), again bool) (up bool, err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
@@ -118,7 +118,7 @@ func (c *Client) follow(ctx context.Context, emit func(bgagent.HostEvent), again
 	return f.up, err
 }
 
-// streamLag is the maximum time by which the stream may lag behind the server's answers.
+// streamLag is the maximum accepted delay of the stream behind the server's responses.
 const streamLag = time.Second
 
 var errBehind = fmt.Errorf("the event stream has been more than %v behind the server's answers", streamLag)
@@ -191,9 +191,9 @@ type lineReader struct {
 	cr   bool   // the last line ended with \r
 }
 
-// next returns a line without its end. If the line has more bytes than the argument
-// "most", next returns only a part of the line, and whole is false. The returned line
-// is valid until the next call.
+// The method "next" returns a line without its end. If the line has more bytes than the
+// argument "most", the method returns only a part of the line, and the result "whole"
+// is false. The returned line is valid until the next call.
 func (l *lineReader) next(most int) (line []byte, whole bool, err error) {
 	l.long = l.long[:0]
 	if cap(l.long) > keepEvent {

@@ -56,7 +56,7 @@ func PageOf(after bgagent.Cursor, list []bgagent.Message, max int) (bgagent.Page
 	for i := range list {
 		lines[i].Message = list[i]
 	}
-	for i := len(list) - 1; i >= 0; i-- { // since returns the oldest message first
+	for i := len(list) - 1; i >= 0; i-- { // from the newest message to the oldest
 		if p.settled != "" && list[i].ID == p.settled {
 			lines = lines[i+1:]
 			break

@@ -23,7 +23,7 @@ import (
 type fakeServer struct {
 	password string
 	agents   []string
-	prefix   func(*http.Request) *http.Response // answers in place of the server unless it returns nil
+	prefix   func(*http.Request) *http.Response // answers requests in place of the server; if it returns nil, the server answers
 
 	mu       sync.Mutex
 	down     bool // connections are refused
@@ -47,6 +47,7 @@ type fakeSession struct {
 	Model      any              `json:"model,omitempty"`
 	Permission []map[string]any `json:"permission,omitempty"`
 	Time       fakeTime         `json:"time"`
+	Metadata   any              `json:"metadata,omitempty"`
 
 	messages []*fakeMessage
 	todos    []map[string]string
@@ -65,7 +66,7 @@ type fakeTime struct {
 type fakeMessage struct {
 	Info  map[string]any   `json:"info"`
 	Parts []map[string]any `json:"parts"`
-	row   int64            // the list is sorted by it: the message stored first comes first
+	row   int64            // sort key of the session's messages; the message that was stored first has the lowest key
 }
 
 type fakeAsk struct {
@@ -83,10 +84,11 @@ func newFake() *fakeServer {
 	}
 }
 
-// now returns the time by the server's clock, in ms since 1970.
+// The method "now" returns the time by the server's clock, in ms since 1970.
 func (f *fakeServer) now() int64 { return time.Now().Add(f.skew).UnixMilli() }
 
-// id returns an id that sorts by the server's clock. f.mu must be held.
+// id returns an id that contains the time by the server's clock, so ids sort by time. f.mu
+// must be held.
 func (f *fakeServer) id(prefix string) string {
 	f.ids++
 	return fmt.Sprintf("%s_%012x%014d", prefix, (uint64(f.now())<<12+uint64(f.ids&0xfff))&(1<<48-1), f.ids)
@@ -142,7 +144,7 @@ func (f *fakeServer) RoundTrip(req *http.Request) (*http.Response, error) {
 // intercept makes g answer all requests. If g returns nil, the server answers the request.
 func (f *fakeServer) intercept(g func(*http.Request) *http.Response) { f.do(func() { f.prefix = g }) }
 
-// sent returns the bodies of all prompts so far.
+// The method "sent" returns the bodies of all prompts so far.
 func (f *fakeServer) sent() (out []map[string]any) {
 	f.do(func() { out = slices.Clone(f.prompts) })
 	return out
@@ -211,6 +213,8 @@ func (f *fakeServer) route(req *http.Request, body map[string]any) (int, any, ht
 			}
 		}
 		return 200, out, nil
+	case req.URL.Path == "/session" && req.Method == http.MethodGet:
+		return 200, f.find(dir, req.URL.Query().Get("search")), nil
 	case req.URL.Path == "/session" && req.Method == http.MethodPost:
 		return f.create(dir, body)
 	case path[0] == "session" && len(path) >= 2:
@@ -219,8 +223,20 @@ func (f *fakeServer) route(req *http.Request, body map[string]any) (int, any, ht
 	return 500, nil, nil // the server's answer to unknown requests
 }
 
+// find returns the 100 latest sessions of a directory whose titles contain the text. f.mu must be
+// held.
+func (f *fakeServer) find(dir, text string) []*fakeSession {
+	out := []*fakeSession{}
+	for _, id := range slices.Backward(slices.Sorted(maps.Keys(f.sessions))) {
+		if s := f.sessions[id]; s.Directory == dir && strings.Contains(strings.ToLower(s.Title), strings.ToLower(text)) && len(out) < 100 {
+			out = append(out, s)
+		}
+	}
+	return out
+}
+
 func (f *fakeServer) create(dir string, body map[string]any) (int, any, http.Header) {
-	s := &fakeSession{ID: f.id("ses"), Directory: dir, Time: fakeTime{Created: f.now()}, Model: body["model"]}
+	s := &fakeSession{ID: f.id("ses"), Directory: dir, Time: fakeTime{Created: f.now()}, Model: body["model"], Metadata: body["metadata"]}
 	s.ParentID, _ = body["parentID"].(string)
 	s.Title, _ = body["title"].(string)
 	s.Agent, _ = body["agent"].(string)
@@ -373,8 +389,8 @@ func (f *fakeServer) isMute() bool {
 	return f.mute
 }
 
-// emit sends an event and, like the server, a copy for synchronization. f.mu must be
-// held.
+// emit sends an event and a copy of the event for synchronization, as the server does. f.mu
+// must be held.
 func (f *fakeServer) emit(dir, kind string, properties map[string]any) {
 	if f.mute {
 		return
@@ -401,7 +417,8 @@ func (f *fakeServer) breakStreams() {
 	}
 }
 
-// crash ends the server like kill -9. Running turns end in the middle, without an event.
+// crash stops the server as kill -9 would. Running turns stop in the middle, without an
+// event.
 func (f *fakeServer) crash() {
 	f.breakStreams()
 	f.mu.Lock()
@@ -424,15 +441,25 @@ func (f *fakeServer) restart() {
 	f.down = false
 }
 
-// stop ends the server and waits for its goroutines.
+// The method "stop" ends the server and waits for its goroutines.
 func (f *fakeServer) stop() {
 	f.crash()
 	f.wg.Wait()
 }
 
-// do calls g with the server's lock held.
+// The method "do" calls g with the server's lock held.
 func (f *fakeServer) do(g func()) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	g()
+}
+
+// lastMessageOf returns the id of the last prompt in a session. f.mu must be held.
+func (f *fakeServer) lastMessageOf(s *fakeSession) (id string) {
+	for _, m := range s.messages {
+		if m.Info["role"] == "user" {
+			id = m.Info["id"].(string)
+		}
+	}
+	return id
 }

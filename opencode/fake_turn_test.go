@@ -26,9 +26,11 @@ import (
 //	endless         does not fit into its context, even after a compaction
 //	dismissed       asks the user, and its turn ends because the question is dismissed
 //	mute            works without writing anything
+//	blank           begins a message and never writes text
+//	later WORDS     works for a minute, then answers with the words
 //	anything else   answers with the prompt
 
-// prompt accepts any prompt. f.mu must be held.
+// The method "prompt" accepts any prompt. f.mu must be held.
 func (f *fakeServer) prompt(s *fakeSession, body map[string]any) {
 	agent, _ := body["agent"].(string)
 	if agent == "" {
@@ -81,8 +83,9 @@ func (f *fakeServer) prompt(s *fakeSession, body map[string]any) {
 	f.wg.Go(func() { f.turn(ctx, s, turn) })
 }
 
-// store stores the message of a prompt. If the session already has a message with the same id,
-// the parts are added to it, or replace its parts with the same ids.
+// The method "store" stores the message of a prompt. If the session already has a message with
+// the same id, new parts are added to the message, and parts with known ids replace the old
+// parts.
 func (f *fakeServer) store(s *fakeSession, body map[string]any, agent string) {
 	id := body["messageID"].(string)
 	m := s.message(id)
@@ -177,7 +180,7 @@ func (f *fakeServer) abort(id string) {
 	})
 }
 
-// complete ends a message. f.mu must be held.
+// The method "complete" ends a message. f.mu must be held.
 func (f *fakeServer) complete(s *fakeSession, m *fakeMessage, finish string) {
 	m.Info["time"] = map[string]any{"created": m.Info["time"].(map[string]any)["created"], "completed": f.now()}
 	if finish != "" {
@@ -215,7 +218,7 @@ func (t *fakeTurn) pause(d time.Duration) {
 	}
 }
 
-// turn plays one turn, which answers the queued prompts one after the other.
+// The method "turn" plays one turn, which answers the queued prompts one after the other.
 func (f *fakeServer) turn(ctx context.Context, s *fakeSession, turn int) {
 	t := &fakeTurn{f: f, ctx: ctx, s: s, turn: turn}
 	t.pause(20 * time.Millisecond)
@@ -241,7 +244,7 @@ func (f *fakeServer) turn(ctx context.Context, s *fakeSession, turn int) {
 	}
 }
 
-// message begins a message of the agent.
+// The method "message" begins a message of the agent.
 func (t *fakeTurn) message(parent string) bool {
 	return t.step(func() {
 		t.m = &fakeMessage{row: t.f.now()<<12 + int64(t.f.ids), Info: map[string]any{
@@ -252,7 +255,7 @@ func (t *fakeTurn) message(parent string) bool {
 	})
 }
 
-// text writes a text word by word.
+// The method "text" writes a text word by word.
 func (t *fakeTurn) text(text string) {
 	var part map[string]any
 	t.step(func() {
@@ -287,7 +290,7 @@ func (t *fakeTurn) toolDone(part map[string]any, state string) {
 	})
 }
 
-// end ends the message and emits its whole text.
+// The method "end" ends the message and emits its whole text.
 func (t *fakeTurn) end(finish string) {
 	t.step(func() {
 		for _, p := range t.m.Parts {
@@ -304,7 +307,7 @@ func (t *fakeTurn) say(parent, text string) {
 	}
 }
 
-// ownMessage stores a message by opencode itself with one part.
+// ownMessage stores a message that opencode itself writes. The message has one part.
 func (t *fakeTurn) ownMessage(role string, part map[string]any) (id string) {
 	t.step(func() {
 		id = t.f.id("msg")
@@ -331,7 +334,7 @@ func (t *fakeTurn) compact(overflow string) {
 	t.pause(10 * time.Millisecond)
 }
 
-// askSelf stores opencode's prompt to itself that follows a compaction.
+// askSelf stores the prompt with which opencode makes the agent continue after a compaction.
 func (t *fakeTurn) askSelf() (id string) {
 	return t.ownMessage("user", map[string]any{"type": "text", "synthetic": true, "metadata": map[string]any{"compaction_continue": true}, "text": "Continue if you have next steps"})
 }
@@ -419,6 +422,15 @@ func (t *fakeTurn) answer(id, text string) {
 		}
 	case "mute":
 		<-t.ctx.Done()
+	case "blank":
+		t.message(id)
+		<-t.ctx.Done()
+	case "later":
+		t.message(id)
+		part := t.tool("bash")
+		t.pause(time.Minute)
+		t.toolDone(part, "completed")
+		t.say(id, rest)
 	case "recall":
 		t.say(id, t.s.messages[0].Parts[0]["text"].(string))
 	default:
@@ -426,7 +438,7 @@ func (t *fakeTurn) answer(id, text string) {
 	}
 }
 
-// ask asks for a permission or asks the user, and waits for the reply.
+// The method "ask" asks for a permission or asks the user, and waits for the reply.
 func (t *fakeTurn) ask(id, verb string) {
 	t.message(id)
 	part := t.tool("bash")

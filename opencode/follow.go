@@ -36,8 +36,8 @@ func newFollower(c *Client, emit func(bgagent.HostEvent), again bool) *follower 
 	return &follower{c: c, emit: emit, again: again, views: map[string]map[string]*drawn{}, whole: map[string]bool{}, full: map[string]bool{}, failed: map[string]bool{}}
 }
 
-// wireEvent is an event of the stream. The stream for all directories wraps each event
-// in another event, as its Payload.
+// wireEvent is an event from the stream. In the stream for all directories, each event
+// is the Payload of an outer event.
 type wireEvent struct {
 	Directory  string          `json:"directory"`
 	Type       string          `json:"type"`
@@ -57,13 +57,13 @@ type eventProperties struct {
 	Delta     string          `json:"delta"`
 	Status    wireStatus      `json:"status"`
 	Error     *wireError      `json:"error"`
-	Info      json.RawMessage `json:"info"` // of a message or a session
+	Info      json.RawMessage `json:"info"` // the info of a message or a session
 	Part      wirePart        `json:"part"`
 	Todos     []wireTodo      `json:"todos"`
 }
 
-// event processes one event. It skips an event that cannot be decoded. data is nil if
-// the event was too large.
+// The method "event" processes one event. It skips an event that cannot be decoded.
+// data is nil if the event was too large.
 func (f *follower) event(ctx context.Context, data []byte) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -131,7 +131,8 @@ func (f *follower) event(ctx context.Context, data []byte) {
 	}
 }
 
-// concerns reports whether an event of this type is about the work of a session.
+// The function "concerns" reports whether an event of this type is about the work of a
+// session.
 func concerns(kind string) bool {
 	switch kind {
 	case "message.updated", "message.removed", "message.part.updated", "message.part.delta", "message.part.removed",
@@ -143,8 +144,8 @@ func concerns(kind string) bool {
 }
 
 // forget drops the data of sessions that the client has forgotten. It is called when
-// the next event arrives. ForgetSession does not call it, because emit may call
-// ForgetSession.
+// the next event arrives. ForgetSession does not call it, because the function "emit"
+// can call ForgetSession.
 func (f *follower) forget() {
 	f.c.mu.Lock()
 	defer f.c.mu.Unlock()
@@ -160,7 +161,8 @@ func (f *follower) forget() {
 	f.c.dropped = nil
 }
 
-// connected is called when the server has confirmed that the stream is connected.
+// The method "connected" is called when the server has confirmed that the stream is
+// connected.
 func (f *follower) connected() {
 	if f.up {
 		return
@@ -194,7 +196,8 @@ func (f *follower) tick() {
 	}
 }
 
-// down is called when the connection has ended. The follower emits nothing afterwards.
+// The method "down" is called when the connection has ended. The follower emits
+// nothing afterwards.
 func (f *follower) down() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -210,7 +213,8 @@ func (f *follower) down() {
 	}
 }
 
-// lost is called when an event was missed. It makes the manager read everything again.
+// The method "lost" is called when an event was missed. It makes the manager read
+// everything again.
 func (f *follower) lost() {
 	clear(f.views)
 	clear(f.whole)
@@ -219,7 +223,7 @@ func (f *follower) lost() {
 	f.emit(bgagent.HostEvent{Kind: bgagent.HostStreamUp})
 }
 
-// asked processes a question of an agent.
+// The method "asked" processes a question from an agent.
 func (f *follower) asked(e wireEvent, dir string) {
 	if e.Type == "permission.asked" {
 		var w wirePermission
@@ -234,8 +238,9 @@ func (f *follower) asked(e wireEvent, dir string) {
 	}
 }
 
-// ours reports whether the client runs the session. The result awaited is the prompt
-// message of the session's turn if the stream has not mentioned it yet.
+// The method "ours" reports whether the client runs the session. The result "awaited"
+// is the id of the turn's prompt message, or "" if the stream has already mentioned
+// this message.
 func (f *follower) ours(session string) (ours bool, awaited string) {
 	f.c.mu.Lock()
 	defer f.c.mu.Unlock()
@@ -246,7 +251,7 @@ func (f *follower) ours(session string) (ours bool, awaited string) {
 	return s.ours, s.awaited
 }
 
-// begun notes that the stream has mentioned the session's current turn.
+// The method "begun" records that the stream has mentioned the session's current turn.
 func (f *follower) begun(session string) {
 	f.c.mu.Lock()
 	defer f.c.mu.Unlock()
@@ -255,9 +260,9 @@ func (f *follower) begun(session string) {
 	}
 }
 
-// status processes the status of a session. If the session is reported as idle before
-// the stream has mentioned the prompt message of the new turn, the status belongs to
-// the previous, aborted turn.
+// The method "status" processes the status of a session. If the session is reported as
+// idle before the stream has mentioned the prompt message of the new turn, the status
+// belongs to the previous, aborted turn.
 func (f *follower) status(session string, w wireStatus) {
 	f.flush(session)
 	s := w.status()
@@ -302,8 +307,9 @@ func (f *follower) status(session string, w wireStatus) {
 	f.emit(bgagent.HostEvent{Kind: bgagent.HostStatus, Session: session, Status: s})
 }
 
-// failure processes an error of a session. The server often sends an error twice, the
-// second time with a stack trace as the message. The second event is ignored.
+// The method "failure" processes an error in a session. The server often sends an error
+// twice, the second time with a stack trace as the message. The second event is
+// ignored.
 func (f *follower) failure(p eventProperties) {
 	if p.Error == nil || p.SessionID == "" {
 		return

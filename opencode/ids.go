@@ -6,17 +6,17 @@ import (
 	"strconv"
 )
 
-// An id of opencode consists of a prefix such as msg_, 12 hexadecimal digits and 14
-// characters. The digits are the low 48 bits of the time in milliseconds times
-// 4096 plus a count. So ids sort by time.
+// An id of opencode consists of a prefix, for example msg_, then 12 hexadecimal digits
+// and 14 characters. The digits are the low 48 bits of the number 4096·t + n, where t
+// is the time in milliseconds and n is a counter. So ids sort by time.
 //
 // This client chooses the ids of its messages, so that sending a message again is
 // harmless. The characters are derived from bgagent's id of the prompt, so that the
 // message can be found again. The digits follow the digits of the session's newest
 // message or, in an empty session, the time at which the server has created the
-// session. They do not come from this machine's clock: if this clock were ahead of the
-// server's clock, the message would sort after its own answer, and some versions of
-// the server would treat the message as an unanswered prompt.
+// session. They do not come from this machine's clock, because this clock can be ahead
+// of the server's clock. The message would then sort after its own answer, and some
+// versions of the server would treat the message as an unanswered prompt.
 
 const (
 	digits     = 12
@@ -29,7 +29,7 @@ type stamp uint64
 
 const stampMask = 1<<48 - 1
 
-// stampAt returns the first stamp of a millisecond. ms is a Unix time in milliseconds.
+// stampAt returns the lowest stamp for a Unix time in milliseconds.
 func stampAt(ms int64) stamp { return stamp(uint64(ms)<<12) & stampMask }
 
 // stampOf returns the stamp of an id. The second result is false if the id has another
@@ -53,8 +53,8 @@ func tail(key string) string {
 	return string(b)
 }
 
-// messageID returns the message id for a prompt or a notice. key is bgagent's id of the
-// prompt or the notice.
+// messageID returns the message id for a prompt or a notice. The argument "key" is
+// bgagent's id of the prompt or the notice.
 func (s stamp) messageID(key string) string {
 	return fmt.Sprintf("msg_%0*x%s", digits, uint64(s)&stampMask, tail(key))
 }

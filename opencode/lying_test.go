@@ -46,7 +46,7 @@ func (e *endless) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// packed compresses a body.
+// The function "packed" compresses a body.
 func packed(t *testing.T, body io.Reader) []byte {
 	t.Helper()
 	var b bytes.Buffer
@@ -58,7 +58,7 @@ func packed(t *testing.T, body io.Reader) []byte {
 }
 
 // A small body that decompresses into a large body is refused in every answer, even if the body is
-// otherwise valid. The client needs only little memory for that.
+// otherwise valid. Refusing the body takes little memory.
 func TestAnAnswerThatUnpacksIntoGigabytesIsRefused(t *testing.T) {
 	head := `[{"info":{"id":"msg_1","sessionID":"ses_1","role":"assistant"},"parts":[`
 	for name, body := range map[string][]byte{

@@ -14,18 +14,19 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// The server lists messages from the newest to the oldest, and does not list changes.
-// So a cursor contains the id of the settled message, the last message that is not
-// expected to change. It also contains a hash of each later message that was returned.
+// The server lists messages from the newest to the oldest, and has no list of changed
+// messages. So a cursor contains the id of the settled message, the last message that is
+// not expected to change. It also contains a hash of each later message that was
+// returned.
 
 const (
-	// lateWindow is the number of last messages that are read again even if they are
-	// finished. They are read again because an abort changes a message after the
-	// session has fallen idle.
+	// lateWindow is the number of messages at the end of a session that are read again
+	// even if they are finished. They are read again because an abort changes a message
+	// after the session has fallen idle.
 	lateWindow = 4
-	// openWindow is the number of last messages that are read again while they are
-	// unfinished. The number is limited because a message that a crash interrupted is
-	// never finished.
+	// openWindow is the number of messages at the end of a session that are read again
+	// while they are unfinished. The number is limited because a message that a crash
+	// interrupted is never finished.
 	openWindow = 64
 
 	firstChunk = 10
@@ -34,8 +35,9 @@ const (
 	cursorVersion = "2"
 	defaultPage   = 100
 
-	// Bounds for one reading of a session, because a server may send pages forever: the
-	// number of messages and the bytes of text.
+	// Bounds for the messages that one call reads from a session: the number of messages
+	// and the bytes of their text. Without these bounds, a faulty server could send pages
+	// forever.
 	maxMessages = 200_000
 	maxText     = 256 << 20
 )
@@ -76,7 +78,8 @@ func parseCursor(cur bgagent.Cursor) (p position, err error) {
 	return p, nil
 }
 
-// cursor encodes the position. It leaves out the hashes of messages that are not in rest.
+// cursor encodes the position. It leaves out the hashes of messages that the argument
+// "rest" does not contain.
 func (p position) cursor(rest []line) bgagent.Cursor {
 	var b strings.Builder
 	b.WriteString(cursorVersion + "|" + p.settled + "|")
@@ -94,7 +97,8 @@ func (p position) cursor(rest []line) bgagent.Cursor {
 	return bgagent.Cursor(b.String() + "|" + p.track.String())
 }
 
-// Messages implements [bgagent.MessageReader]. A max of 0 or less means 100.
+// Messages implements [bgagent.MessageReader]. If the argument "max" is 0 or less, a page
+// has at most 100 messages.
 func (c *Client) Messages(ctx context.Context, id string, after bgagent.Cursor, max int) (bgagent.Page, error) {
 	p, err := parseCursor(after)
 	if err != nil {
@@ -104,6 +108,8 @@ func (c *Client) Messages(ctx context.Context, id string, after bgagent.Cursor, 
 	if err != nil {
 		return bgagent.Page{}, fmt.Errorf("reading the messages of session %s: %w", id, err)
 	}
+	c.inherit(ctx, id)
+	c.recall(id, list)
 	c.stuckIn(id, list)
 	if max <= 0 {
 		max = defaultPage
@@ -111,11 +117,11 @@ func (c *Client) Messages(ctx context.Context, id string, after bgagent.Cursor, 
 	return p.page(list, after, max), nil
 }
 
-// page returns a page of the new and changed messages in rest. rest holds the messages
-// after the settled message.
+// page returns a page of the new and changed messages in the argument "rest", which holds
+// the messages after the settled message.
 func (p position) page(rest []line, after bgagent.Cursor, max int) bgagent.Page {
 	var page bgagent.Page
-	told := 0 // number of messages at the start of rest whose current state the caller will know
+	told := 0 // number of messages at the start of rest whose current state the caller knows after this page
 	for i := range rest {
 		h := hash(&rest[i].Message)
 		if was, ok := p.seen[rest[i].ID]; !ok || was != h {
@@ -139,12 +145,13 @@ func (p position) page(rest []line, after bgagent.Cursor, max int) bgagent.Page 
 	return page
 }
 
-// final reports whether a message is not expected to change.
+// The function "final" reports whether a message is not expected to change.
 func final(m *bgagent.Message) bool {
 	return m.Finished && !slices.ContainsFunc(m.Tools, func(t bgagent.MessageTool) bool { return t.State.InFlight() })
 }
 
-// since reads the messages after the settled message of the position, oldest first.
+// The method "since" reads the messages after the settled message of the position, oldest
+// first.
 func (c *Client) since(ctx context.Context, id string, p position) ([]line, error) {
 	list, found, err := c.back(ctx, id, func(w *wireMessage) bool { return w.Info.ID == p.settled })
 	if err != nil {
@@ -165,9 +172,9 @@ func (c *Client) since(ctx context.Context, id string, p position) ([]line, erro
 	}), nil
 }
 
-// back reads messages backwards from the newest until the function last reports true, and
-// returns the messages with the oldest first. The message for which last reports true is
-// included. If last never reports true, back reads all messages.
+// The method "back" reads messages backwards from the newest until the function "last"
+// returns true for a message. It returns the messages including this message, oldest
+// first. If the function never returns true, all messages are read.
 func (c *Client) back(ctx context.Context, id string, last func(*wireMessage) bool) (out []wireMessage, found bool, err error) {
 	if !isSession(id) {
 		return nil, false, c.noSession()

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -12,10 +13,12 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/internal/calldigest"
 	"github.com/bgagent/bgagent/opencode"
 )
 
-// serves makes the fake answer requests for messages with the list.
+// The method "serves" makes the fake server answer requests for a session's
+// messages with the given list.
 func (r *rig) serves(session string, messages string) {
 	r.f.intercept(func(req *http.Request) *http.Response {
 		if req.URL.Path == "/session/"+session+"/message" {
@@ -70,12 +73,44 @@ func TestWhatIsInAMessage(t *testing.T) {
 		assert.Equal(t, []bgagent.Message{
 			{ID: "msg_1", Role: bgagent.RoleUser, PromptID: "bgp_1", Text: "do it", Finished: true, Time: at},
 			{ID: "msg_2", Role: bgagent.RoleAgent, Text: "one\n\ntwo", Reasoning: "hm", Finished: true, Stop: bgagent.StopToolCalls, Time: at,
-				Tools: []bgagent.MessageTool{{ID: "prt_a", Name: "bash", State: bgagent.ToolRunning}, {ID: "prt_b", Name: "edit", State: bgagent.ToolFailed}},
+				Tools: []bgagent.MessageTool{{ID: "prt_a", Name: "bash", State: bgagent.ToolRunning, Input: calldigest.Input([]byte("{}"))}, {ID: "prt_b", Name: "edit", State: bgagent.ToolFailed}},
 				Usage: bgagent.Usage{InputTokens: 14, OutputTokens: 4, Cost: 0.5}},
 			{ID: "msg_3", Role: bgagent.RoleOther, Finished: true, Time: at},
 			{ID: "msg_4", Role: bgagent.RoleOther, Text: "so far", Finished: true, Time: at},
 			{ID: "msg_5", Role: bgagent.RoleOther},
 		}, r.messages(r.root))
+	})
+}
+
+// Opencode puts the name of a new file into each long result.
+func TestEqualToolCallsHaveEqualDigests(t *testing.T) {
+	bubble(t, opencode.Config{}, none, func(t *testing.T, r *rig) {
+		var parts []string
+		for _, state := range []string{
+			`{"status":"completed","input":{"command":"ls"},"output":"...output truncated...\n\nFull output saved to: /tool_1\n\n9","metadata":{"exit":0,"outputPath":"/tool_1"}}`,
+			`{"status":"completed","input":{"command":"ls"},"output":"...output truncated...\n\nFull output saved to: /tool_2\n\n9","metadata":{"exit":0,"outputPath":"/tool_2"}}`,
+			`{"status":"completed","input":{"command":"ls"},"output":"...output truncated...\n\nFull output saved to: /tool_3\n\n9","metadata":{"exit":1}}`,
+			`{"status":"completed","input":{"command":"pwd"},"output":"8","metadata":{}}`,
+			`{"status":"error","input":{"command":"ls"},"error":"no"}`,
+			`{"status":"error","input":{"command":"ls"},"error":"no"}`,
+			`{"status":"completed","input":{"command":"ls"}}`,
+			`{"status":"error","input":5}`,
+		} {
+			parts = append(parts, `{"type":"tool","id":"prt_`+strconv.Itoa(len(parts))+`","tool":"bash","state":`+state+`}`)
+		}
+		r.serves(r.root, `[{"info":{"id":"msg_2","role":"assistant","time":{"created":1,"completed":2},"finish":"tool-calls"},"parts":[`+strings.Join(parts, ",")+`]}]`)
+		calls := r.messages(r.root)[0].Tools
+		require.Len(t, calls, len(parts))
+		same := func(i, j int) bool { return calls[i].Input == calls[j].Input && calls[i].Result == calls[j].Result }
+		assert.True(t, same(0, 1))
+		assert.False(t, same(0, 2))
+		assert.False(t, same(0, 3))
+		assert.False(t, same(0, 4))
+		assert.True(t, same(4, 5))
+		for i, call := range calls {
+			assert.NotZero(t, call.Input, i)
+			assert.Equal(t, i < 6, call.Result != 0, i)
+		}
 	})
 }
 
@@ -110,7 +145,7 @@ func TestReadingOnCostsWhatIsNew(t *testing.T) {
 		require.NoError(t, err)
 		assert.Len(t, page.Messages, 2)
 		assert.Equal(t, before+1, r.count("GET", id+"/message"))
-		// There are more new messages than one page of the server has.
+		// There are more new messages than one page of the server contains.
 		r.fill(id, 501, 200)
 		got := 0
 		for cursor = page.Next; ; cursor = page.Next {

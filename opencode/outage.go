@@ -3,11 +3,12 @@ package opencode
 import "github.com/bgagent/bgagent"
 
 // If the server stops in the middle of a turn, it forgets the turn: the session is idle
-// afterwards and may lack the message of its agent. Only a client that has noticed the
-// outage can distinguish such a session from a session whose agent had nothing to say.
+// afterwards and might contain no message of its agent. A session whose agent had
+// nothing to say looks the same. Only a client that has noticed the outage can
+// distinguish the two.
 
-// cutOff notes that the server cannot be reached. Every current turn counts as cut off
-// until the server reports that its session is still in a turn.
+// cutOff records that the server cannot be reached. Every current turn counts as cut
+// off until the server reports that its session is still in a turn.
 func (c *Client) cutOff() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -19,9 +20,9 @@ func (c *Client) cutOff() {
 // cutText is the error of a turn that was cut off.
 const cutText = "the opencode server was away in the middle of the turn"
 
-// rests notes that a session is idle, and emits an error if the session's turn was cut
-// off. If the turn has nevertheless ended properly, its last message shows that. c.mu
-// must be held.
+// The method "rests" records that a session is idle, and emits an error if the
+// session's turn was cut off. If the turn has nevertheless ended properly, its last
+// message shows that. c.mu must be held.
 func (c *Client) rests(s *session) {
 	if s.cut && c.tell != nil {
 		c.tell(bgagent.HostEvent{Kind: bgagent.HostError, Session: s.id, Stop: bgagent.StopInterrupted, Error: cutText})
@@ -29,7 +30,7 @@ func (c *Client) rests(s *session) {
 	s.turn, s.cut = "", false
 }
 
-// works notes that a session is in a turn. c.mu must be held.
+// The method "works" records that a session is in a turn. c.mu must be held.
 func (c *Client) works(s *session, w wireStatus) {
 	s.cut = false
 	s.over.retried = w.Type == "retry"

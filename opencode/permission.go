@@ -16,20 +16,21 @@ import (
 // file.
 type PermissionRequest struct {
 	Session    string         // the session that asks
-	Task       string         // Session if this client runs it, otherwise the nearest ancestor that this client runs
-	Permission string         // the kind of access, such as bash, edit or external_directory
-	Patterns   []string       // the objects of the access, such as a command or a path
+	Task       string         // the nearest session that this client runs: Session itself or one of its ancestors
+	Permission string         // the kind of access, for example bash, edit or external_directory
+	Patterns   []string       // the objects of the access, for example a command or a path
 	Metadata   map[string]any // further details from the server
 }
 
 // PermissionReply answers a [PermissionRequest]. The zero value rejects the request.
 type PermissionReply struct {
 	Allow  bool
-	Always bool   // with Allow: similar requests are allowed as long as the server runs
-	Reason string // without Allow: the reason that the agent reads; by default a general sentence
+	Always bool   // if Allow is set: similar requests are allowed until the server stops
+	Reason string // if Allow is not set: the reason that the agent reads; by default a general sentence
 
-	// Leave leaves the question to a user of opencode's own window. The session waits
-	// until the question is answered. Meanwhile, the task is shown as asking.
+	// If Leave is set, the client does not answer the question, and a user can answer it
+	// in opencode's own window. The session waits until the question is answered.
+	// Meanwhile, the task is shown as asking.
 	Leave bool
 }
 
@@ -47,6 +48,7 @@ type ask struct {
 	owner            string             // the session found by findOwner; empty if there is no owner or the owner is not known yet
 	ctx              context.Context
 	cancel           context.CancelFunc
+	orphaned         bool // the question has no owner
 }
 
 func (w *wirePermission) ask(dir string) *ask {
@@ -64,8 +66,8 @@ func (w *wireQuestion) ask(dir string) *ask {
 	return a
 }
 
-// asking registers a question. A goroutine answers the question if this client runs the
-// question's session or an ancestor of it.
+// The method "asking" registers a question. A goroutine answers the question if this
+// client runs the question's session or an ancestor of it.
 func (c *Client) asking(a *ask) {
 	if a.id == "" || !isSession(a.session) {
 		return
@@ -84,7 +86,7 @@ func (c *Client) asking(a *ask) {
 	c.spawn(func() { c.answer(a) })
 }
 
-// answered notes that a question is no longer open.
+// The method "answered" records that a question is no longer open.
 func (c *Client) answered(id string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -123,8 +125,8 @@ func (c *Client) asksOf(session string) (out []*ask) {
 	return out
 }
 
-// asked returns the text of the oldest open question of the session or of a descendant.
-// It returns "" if there is no open question.
+// The method "asked" returns the text of the oldest open question of the session or of a
+// descendant. It returns "" if there is no open question.
 func (c *Client) asked(session string) string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -181,24 +183,45 @@ func (c *Client) findOwner(a *ask) (owner string, err error) {
 	return "", nil
 }
 
-// answer answers a question if the question has an owner. It repeats the request until
-// the request succeeds or the question is no longer open.
+// ownerOf finds the owner of a question, sets the field "owner" and returns the owner. It
+// returns "" if the question has no owner or is no longer open.
+func (c *Client) ownerOf(a *ask) string {
+	for {
+		c.mu.Lock()
+		heirs := c.heirs
+		c.mu.Unlock()
+		var owner string
+		ok := retry(a.ctx, func() (err error) {
+			owner, err = c.findOwner(a)
+			return err
+		})
+		if !ok {
+			return ""
+		}
+		c.mu.Lock()
+		again := owner == "" && c.heirs != heirs // the client inherited a session during the search
+		switch {
+		case owner == "":
+			a.orphaned = !again
+		case a.owner == "":
+			a.owner = owner
+			c.tellAsking(a)
+		}
+		c.mu.Unlock()
+		if !again {
+			return owner
+		}
+	}
+}
+
+// The method "answer" answers a question if the question has an owner. It repeats the
+// request until the request succeeds or the question is no longer open.
 func (c *Client) answer(a *ask) {
 	defer a.cancel()
-	var owner string
-	ok := retry(a.ctx, func() (err error) {
-		owner, err = c.findOwner(a)
-		return err
-	})
-	if !ok || owner == "" {
+	owner := c.ownerOf(a)
+	if owner == "" {
 		return
 	}
-	c.mu.Lock()
-	if a.owner == "" {
-		a.owner = owner
-		c.tellAsking(a)
-	}
-	c.mu.Unlock()
 	var done bool
 	r := call{method: http.MethodPost, path: "/question/" + url.PathEscape(a.id) + "/reject", dir: a.dir, out: &done}
 	if a.request != nil {
@@ -285,7 +308,7 @@ func sleep(ctx context.Context, d time.Duration) bool {
 func (c *Client) findAsks(ctx context.Context, dir string) {
 	var permissions list[wirePermission]
 	var questions list[wireQuestion]
-	var before []*ask // questions known before the requests; later questions may be missing from the lists
+	var before []*ask // questions known before the requests; the lists might not contain later questions
 	c.mu.Lock()
 	for _, a := range c.asks {
 		if a.dir == dir {

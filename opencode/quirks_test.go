@@ -412,7 +412,7 @@ func TestLateEventsOfAnAbortedTurnDoNotEndTheNextOne(t *testing.T) {
 		id := r.session("")
 		require.NoError(t, r.c.StartTurn(t.Context(), id, prompt("bgp_1", "wait")))
 		seconds(1)
-		// No event of the abort is delivered before the next prompt is sent.
+		// No event about the abort is delivered before the next prompt is sent.
 		r.f.intercept(func(req *http.Request) *http.Response {
 			if strings.HasSuffix(req.URL.Path, "/prompt_async") {
 				r.f.do(func() {

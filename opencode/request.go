@@ -25,9 +25,9 @@ import (
 type ServerError struct {
 	URL    string // URL of the server
 	Status int    // status of the HTTP answer; 0 if there was no answer
-	Detail string // one line about the answer, often by the server; may be empty
-	Advice string // advice to the user about the error; may be empty
-	Err    error  // the cause, or bgagent.ErrNoSession; may be nil
+	Detail string // one line about the answer, often from the server; can be empty
+	Advice string // advice to the user about the error; can be empty
+	Err    error  // the cause, or bgagent.ErrNoSession; can be nil
 
 	unsent bool // there was no connection, so the server has not seen the request
 	away   bool // the server could not be reached, so the session or the turn was not started
@@ -60,11 +60,11 @@ func (e *ServerError) Unwrap() error { return e.Err }
 // the server could not be reached.
 func (e *ServerError) Is(target error) bool { return target == bgagent.ErrUnreachable && e.away }
 
-// unstarted sets the field away of a ServerError if the server could not be reached, and
-// so no session or turn was started. err is the error of a request that starts a session
-// or a turn, or of a request that prepares the start. The argument asks is true for a
-// request that prepares: it starts nothing, even if the server receives it. For a request
-// that starts a session or a turn, this is certain only if the request was never sent.
+// unstarted sets the field "away" of a [ServerError] if the request could not reach the
+// server and certainly started nothing. If the argument "asks" is true, the request only
+// prepares a start. It starts nothing, even if the server receives it. Any other request
+// starts a session or a turn when the server receives it. It certainly started nothing
+// only if it was never sent.
 func unstarted(asks bool, err error) error {
 	var e *ServerError
 	if !errors.As(err, &e) || errors.Is(err, bgagent.ErrNoSession) {
@@ -75,7 +75,7 @@ func unstarted(asks bool, err error) error {
 		e.away = true
 	case !asks:
 	case e.Status == http.StatusBadGateway, e.Status == http.StatusServiceUnavailable, e.Status == http.StatusGatewayTimeout:
-		e.away = true // the answer of a proxy that does not reach the server
+		e.away = true // the response from a proxy that cannot reach the server
 	case e.Status == 0 && e.Err != nil:
 		e.away = isBroken(e.Err)
 	}
@@ -91,7 +91,7 @@ func isUnsent(err error) bool {
 }
 
 // isBroken reports whether a connection broke off or timed out. Connections break off when
-// a server stops, and may time out when a server starts.
+// a server stops, and can time out while a server starts.
 func isBroken(err error) bool {
 	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, errSlow) ||
 		errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) || errors.Is(err, net.ErrClosed)
@@ -109,18 +109,18 @@ const (
 // call describes one request.
 type call struct {
 	method string
-	path   string // path of the URL; strings from outside are escaped in it
+	path   string // path of the URL; ids in it are escaped
 	query  url.Values
-	dir    string // value of the query parameter "directory"; if empty, the server uses its own
+	dir    string // value of the query parameter "directory"; if empty, the server uses its own working directory
 	body   any
 	out    any          // receives the decoded answer; nil if an answer without a body is expected
-	header *http.Header // receives the header of the answer; may be nil
+	header *http.Header // receives the header of the answer; can be nil
 }
 
-// errSlow is the cause of a request that took longer than Config.Timeout.
+// errSlow is the reason why a request failed that took longer than Config.Timeout.
 var errSlow = errors.New("no answer in time")
 
-// do makes a request. If the request was made and has failed, the error is a
+// The method "do" makes a request. If the request was made and has failed, the error is a
 // [*ServerError].
 func (c *Client) do(ctx context.Context, r call) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, c.cfg.Timeout, &slow{c.cfg.Timeout})
@@ -225,7 +225,7 @@ func (c *Client) request(ctx context.Context, r call) (*http.Request, error) {
 	return req, nil
 }
 
-// unreached returns the error for a request without an answer.
+// The method "unreached" returns the error for a request without an answer.
 func (c *Client) unreached(ctx context.Context, err error) error {
 	var ue *url.Error
 	if errors.As(err, &ue) {
@@ -243,7 +243,7 @@ func (c *Client) unreached(ctx context.Context, err error) error {
 	return e
 }
 
-// refused returns the error for an answer with a status other than success.
+// The method "refused" returns the error for an answer with a status other than success.
 func (c *Client) refused(resp *http.Response) error {
 	status := resp.StatusCode
 	e := &ServerError{URL: c.base, Status: status}
@@ -276,7 +276,8 @@ func (c *Client) refused(resp *http.Response) error {
 	return e
 }
 
-// missing reports whether the error means that the requested object does not exist.
+// The function "missing" reports whether the error means that the requested object does
+// not exist.
 func missing(err error) bool {
 	var e *ServerError
 	return errors.Is(err, bgagent.ErrNoSession) || errors.As(err, &e) && e.Status == http.StatusNotFound
@@ -292,7 +293,7 @@ func isSession(id string) bool { return strings.HasPrefix(id, "ses") }
 // noSession returns the error for a session that does not exist on the server.
 func (c *Client) noSession() error { return &ServerError{URL: c.base, Err: bgagent.ErrNoSession} }
 
-// some sorts the names and returns the first few as a list for a sentence.
+// The function "some" sorts the names and returns the first few as a list for a sentence.
 func some(names []string) string {
 	slices.Sort(names)
 	const most = 20

@@ -30,7 +30,7 @@ func newClient(t bgagenttest.TB, cfg opencode.Config) *opencode.Client {
 }
 
 // noticesIn returns the ids of the notices in a session. If a message contains the text of its
-// notice several times, the id is returned as many times.
+// notice several times, the id is returned once for each copy of the text.
 func noticesIn(sc bgagent.SessionClient, session string) (ids []string) {
 	page, err := sc.(bgagent.MessageReader).Messages(context.Background(), session, "", 1000)
 	if err != nil {
@@ -52,7 +52,7 @@ type rig struct {
 	f    *fakeServer
 	c    *opencode.Client
 	m    *bgagent.BackgroundManager
-	root string // id of a session of the user
+	root string // id of a root session, which belongs to the user
 
 	mu     sync.Mutex
 	events []bgagent.HostEvent // the events that the client has emitted
@@ -106,7 +106,7 @@ func (r *rig) launch(prompt string) bgagent.Task {
 	return task
 }
 
-// wait waits for the end of a task.
+// The method "wait" waits for the end of a task.
 func (r *rig) wait(task bgagent.Task) bgagent.Task {
 	r.t.Helper()
 	ended, err := r.m.Wait(r.t.Context(), bgagent.Caller{}, bgagent.WaitAll, task.ID)
@@ -114,7 +114,8 @@ func (r *rig) wait(task bgagent.Task) bgagent.Task {
 	return ended[0]
 }
 
-// under waits until the agent of a task works, and returns the current state of the task.
+// The method "under" waits until the agent of a task works, and returns the current state of
+// the task.
 func (r *rig) under(task bgagent.Task) bgagent.Task {
 	r.t.Helper()
 	time.Sleep(time.Second)
@@ -157,7 +158,8 @@ func (r *rig) texts(session string) (out []string) {
 	return out
 }
 
-// count returns the number of requests that have the method and a path with the text.
+// count returns the number of requests with the given method whose path contains the given
+// text.
 func (r *rig) count(method, part string) (n int) {
 	r.f.do(func() {
 		for _, call := range r.f.calls {
@@ -169,7 +171,7 @@ func (r *rig) count(method, part string) (n int) {
 	return n
 }
 
-// told returns the events of one kind that the client has emitted for a session.
+// The method "told" returns the events of one kind that the client has emitted for a session.
 func (r *rig) told(session string, kind bgagent.HostEventKind) (out []bgagent.HostEvent) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

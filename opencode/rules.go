@@ -10,7 +10,7 @@ import (
 )
 
 // words holds opencode's own names for kinds of access. opencode accepts a rule with
-// another name without an error and never applies the rule.
+// any other name, but never applies the rule.
 var words = map[permission.Kind][]string{
 	permission.Read:      {"read"},
 	permission.Glob:      {"glob"},

@@ -19,36 +19,41 @@ type session struct {
 	dir     string     // working directory; empty if not known yet
 	parent  string     // empty for a root session
 	created int64      // Unix time in milliseconds by the server's clock
-	ours    bool       // this client created or prompted it
-	empty   bool       // this client created it, and it has no messages yet
-	rules   []wireRule // the rules that this client gave it
-	ruled   bool       // rules is set
+	ours    bool       // this client has created, prompted or inherited the session
+	key     string     // key of the task in the session's metadata; empty if there is none
+	empty   bool       // this client has created the session, and the session has no messages yet
+	rules   []wireRule // the permission rules that this client has set
+	ruled   bool       // the field "rules" is set
+
+	inherited bool // the session is from an earlier process, and its prompts have not been read yet
+	searched  bool // the field "sent" contains the messages that an earlier process has sent
 
 	sent   []sent        // the last prompts and notices, oldest first
 	aborts int           // unanswered requests to abort
 	calm   chan struct{} // closed when aborts becomes zero; nil while it is zero
 
-	turn string // prompt message of the current turn; empty when the turn is known to have ended
+	turn string // id of the prompt message of the current turn; empty when the turn is known to have ended
 	cut  bool   // the server could not be reached during the current turn
 	over over
 
-	// State of the session according to the event stream, to check whether the stream
-	// keeps up with the server.
-	awaited string    // prompt message of a turn that the stream has not mentioned yet
+	// State of the session according to the event stream. It is needed to check whether
+	// the stream keeps up with the server.
+	awaited string    // id of the current turn's prompt message until the stream mentions it; then empty
 	busy    bool      // according to the stream, the session is in a turn
-	behind  time.Time // since when the server has reported idle but the stream has not; zero if both agree
+	behind  time.Time // time since which the server has reported the session as idle and the stream has not; zero if they agree
 }
 
-// sent is a prompt or a notice that was sent to a session: the id that bgagent gave it
-// and the id of its message.
+// The type "sent" describes a prompt or a notice that was sent to a session: the field
+// "key" is bgagent's id of the prompt or the notice, and the field "message" is the id
+// of the resulting message on the server.
 type sent struct{ key, message string }
 
 // maxSent bounds the number of sent prompts and notices that are remembered for a
-// session. Older ones are never sent again.
+// session. Older prompts and notices are never sent again.
 const maxSent = 16
 
-// maxSessions bounds the number of remembered sessions. When the bound is reached,
-// sessions that this client does not run are forgotten, such as the sessions of users.
+// maxSessions bounds the number of remembered sessions. When the bound is reached, the
+// client forgets the sessions that it does not run, for example the sessions of users.
 const maxSessions = 4096
 
 // session returns the record of a session, and creates the record if needed. c.mu must
@@ -78,7 +83,7 @@ func (c *Client) evict() {
 // learn updates the record of a session from the server's answer. c.mu must be held.
 func (c *Client) learn(w wireSession) *session {
 	s := c.session(w.ID)
-	s.dir, s.parent, s.created = w.Directory, w.ParentID, int64(w.Time.Created)
+	s.dir, s.parent, s.created, s.key = w.Directory, w.ParentID, int64(w.Time.Created), w.key()
 	return s
 }
 
@@ -102,16 +107,35 @@ func (c *Client) fetch(ctx context.Context, id string) (w wireSession, err error
 	return w, nil
 }
 
-// CreateSession implements [bgagent.SessionClient]. The session is a child of
-// s.Parent if the server has such a session. It then works in the parent's directory
-// unless s.Directory names another directory. An agent or a model that does not exist
-// and a directory that cannot be read are refused here, because the server would accept
+// CreateSession implements [bgagent.SessionClient]. If the server has the session
+// s.Parent, the new session is its child and works in its directory. If s.Directory is
+// set, the new session works there instead. An agent or a model that does not exist and
+// a directory that cannot be read are refused here, because the server would accept
 // them and report an error later or never. The error matches [bgagent.ErrUnreachable]
 // if the server cannot be reached and no session was created.
+//
+// If s.Key is set, the client stores it in the session's metadata. A repeated call with
+// the same key returns the session that the first call has created, even in another
+// process. To find that session, the client searches the 100 newest sessions whose titles
+// contain s.Title. If the session is not among them, the client creates another session,
+// and the first session remains empty.
 func (c *Client) CreateSession(ctx context.Context, s bgagent.SessionSpec) (string, error) {
 	in, dir, err := c.newSession(ctx, s)
 	if err != nil {
 		return "", unstarted(true, err)
+	}
+	if s.Key != "" {
+		w, found, err := c.repeated(ctx, dir, s.Key, &in)
+		if err != nil {
+			return "", unstarted(true, err)
+		}
+		if found {
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			c.learn(w).ours = true
+			return w.ID, nil
+		}
+		in.Metadata = map[string]string{metadataKey: s.Key}
 	}
 	var w wireSession
 	if err := c.do(ctx, call{method: http.MethodPost, path: "/session", dir: dir, body: in, out: &w}); err != nil {
@@ -126,12 +150,12 @@ func (c *Client) CreateSession(ctx context.Context, s bgagent.SessionSpec) (stri
 		return "", &ServerError{URL: c.base, Status: http.StatusOK, Detail: "the new session has the id of an existing one, " + w.ID, Advice: adviceNotOpencode}
 	}
 	rec := c.learn(w)
-	rec.ours, rec.empty, rec.rules, rec.ruled = true, true, in.Permission, true
+	rec.ours, rec.empty, rec.searched, rec.rules, rec.ruled = true, true, true, in.Permission, true
 	return w.ID, nil
 }
 
-// newSession prepares the request for a new session, and returns the directory in which
-// the session works. It does not create the session.
+// newSession prepares the request for a new session, and returns the session's
+// directory. It does not create the session.
 func (c *Client) newSession(ctx context.Context, s bgagent.SessionSpec) (in wireNewSession, dir string, err error) {
 	in = wireNewSession{Title: s.Title, Agent: cmp.Or(s.Agent, c.cfg.Agent), Permission: c.rules(s.Permissions)}
 	dir = s.Directory
@@ -139,7 +163,7 @@ func (c *Client) newSession(ctx context.Context, s bgagent.SessionSpec) (in wire
 		switch parent, err := c.fetch(ctx, s.Parent); {
 		case err == nil:
 			in.ParentID, dir = s.Parent, cmp.Or(dir, parent.Directory)
-		case !errors.Is(err, bgagent.ErrNoSession): // if there is no such session, Parent names a scope
+		case !errors.Is(err, bgagent.ErrNoSession): // if the session does not exist, Parent names a scope
 			return in, "", err
 		}
 	}
@@ -148,8 +172,8 @@ func (c *Client) newSession(ctx context.Context, s bgagent.SessionSpec) (in wire
 	return in, dir, err
 }
 
-// usable checks the directory, the agent and the model, because the server would not
-// check them. It returns the model, split into provider and name.
+// The method "usable" checks the directory, the agent and the model, because the server
+// would not check them. It returns the model, split into provider and name.
 func (c *Client) usable(ctx context.Context, dir, agent, model string) (*wireModel, error) {
 	m, err := parseModel(cmp.Or(model, c.cfg.Model))
 	if err != nil {
@@ -166,9 +190,10 @@ func (c *Client) usable(ctx context.Context, dir, agent, model string) (*wireMod
 	return m, c.hasModel(ctx, dir, m)
 }
 
-// readable returns an error if the server cannot read the directory. The server fails
-// with status 500 when it lists such a directory. The result is not remembered: a
-// directory may be removed later, and a turn in it would run and find nothing.
+// The method "readable" returns an error if the server cannot read the directory. When
+// the server lists an unreadable directory, it fails with status 500. The result is not
+// remembered: a directory can be removed later, and a turn in it would run and find
+// nothing.
 func (c *Client) readable(ctx context.Context, dir string) error {
 	if dir == "" {
 		return nil
@@ -184,11 +209,11 @@ func (c *Client) readable(ctx context.Context, dir string) error {
 	case errors.As(err, &e) && (e.Status == 0 || e.Advice == advicePassword || e.Advice == adviceRedirect):
 		return err
 	}
-	return nil // the server may not have this route; it then reports an unreadable directory later
+	return nil // a server without this route reports an unreadable directory later
 }
 
 // Abort implements [bgagent.SessionClient]. It returns when the server has answered.
-// The session is idle then, but the events that report it as idle may come later.
+// The session is idle then, but the events that report it as idle can come later.
 func (c *Client) Abort(ctx context.Context, id string) error {
 	if !isSession(id) {
 		return nil
@@ -219,8 +244,8 @@ func (c *Client) Abort(ctx context.Context, id string) error {
 	return nil
 }
 
-// calmed waits until no request to abort the session is in flight. The server may never
-// run a prompt that overtakes such a request.
+// The method "calmed" waits until no request to abort the session is in flight. The
+// server might never run a prompt that overtakes a request to abort.
 func (c *Client) calmed(ctx context.Context, id string) error {
 	for {
 		c.mu.Lock()
@@ -259,8 +284,8 @@ func (c *Client) ForgetSession(id string) {
 	}
 }
 
-// deletePoll is the pause between two polls of the statuses of sessions that are to be
-// deleted.
+// deletePoll is the pause between two polls of the statuses of the sessions that Delete
+// will delete.
 const deletePoll = 50 * time.Millisecond
 
 // Delete deletes a session and its descendants with their messages. Deleting a session
@@ -318,7 +343,7 @@ func (c *Client) descendants(ctx context.Context, top wireSession) ([]string, er
 	return ids, nil
 }
 
-// rested waits until none of the sessions is in a turn.
+// The method "rested" waits until none of the sessions is in a turn.
 func (c *Client) rested(ctx context.Context, ids []string) error {
 	tick := time.NewTicker(deletePoll)
 	defer tick.Stop()

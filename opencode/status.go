@@ -61,7 +61,7 @@ func (c *Client) Statuses(ctx context.Context, ids []string) (map[string]bgagent
 	return q.out, nil
 }
 
-// statusQuery is one call of Statuses.
+// statusQuery is one call to Statuses.
 type statusQuery struct {
 	c     *Client
 	fresh map[string]bool // sessions that this call has already fetched
@@ -127,7 +127,7 @@ func (q *statusQuery) directory(ctx context.Context, dir string, ids []string) (
 		return nil
 	}
 	for id := range busy {
-		if !isSession(id) { // the answer may be an error; the sessions may then be busy
+		if !isSession(id) { // the answer is not a list of statuses, so it does not show that the sessions are idle
 			q.fail(&ServerError{URL: q.c.base, Status: http.StatusOK, Detail: "the answer is not a list of statuses", Advice: adviceNotOpencode})
 			return nil
 		}

@@ -8,18 +8,17 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/bgagent/bgagent"
 )
 
 // StartTurn implements [bgagent.TurnStarter]. It first waits until no request to abort
-// the session is in flight. Another call with the same p.ID starts no second turn, even
-// from another process. An agent or a model that does not exist and a directory that no
-// longer exists are refused here, because the server would accept the prompt and never
-// run it. The error matches [bgagent.ErrUnreachable] if the server cannot be reached
-// and the prompt was not sent.
+// the session is in flight. Another call with the same p.ID does not start a second
+// turn, even from another process. An agent or a model that does not exist and a
+// directory that no longer exists are refused here, because the server would accept the
+// prompt and never run it. The error matches [bgagent.ErrUnreachable] if the server
+// cannot be reached and the prompt was not sent.
 func (c *Client) StartTurn(ctx context.Context, id string, p bgagent.Prompt) error {
 	if !isSession(id) {
 		return c.noSession()
@@ -34,9 +33,9 @@ func (c *Client) StartTurn(ctx context.Context, id string, p bgagent.Prompt) err
 	return unstarted(false, c.send(ctx, id, message, p.ID, p.Text, in))
 }
 
-// ready prepares the session for a prompt and chooses the id of the prompt's message.
-// The boolean result reports whether the session already has the message. ready does
-// not start the turn.
+// The method "ready" prepares the session for a prompt and chooses the id of the
+// prompt's message. The boolean result reports whether the session already has the
+// message. The method does not start the turn.
 func (c *Client) ready(ctx context.Context, id string, p bgagent.Prompt) (in wirePrompt, message string, there bool, err error) {
 	dir, err := c.adopt(ctx, id, c.rules(p.Permissions))
 	if err != nil {
@@ -88,9 +87,12 @@ func (c *Client) adopt(ctx context.Context, id string, want []wireRule) (dir str
 	return w.Directory, nil
 }
 
-// newest is the number of messages that are read to choose the id of a new message and
-// to find out whether the session already has the message.
-const newest = 8
+// Numbers of messages that the client reads to find out whether the session already has
+// the message of a prompt or a notice. It begins with the newest message.
+const (
+	newest   = 10  // for a session whose earlier messages from bgagent are known to this client
+	earliest = 500 // for a session to which an earlier process might have sent messages
+)
 
 // place returns the id of the message for a prompt or a notice. The boolean result
 // reports whether the session already has the message.
@@ -102,56 +104,90 @@ func (c *Client) place(ctx context.Context, id, key string) (message string, the
 			message = x.message
 		}
 	}
-	empty, at := s.empty, stampAt(s.created)+1
+	empty, at, depth := s.empty, stampAt(s.created)+1, earliest
+	if s.searched {
+		depth = newest
+	}
 	c.mu.Unlock()
 	if message != "" {
-		var m struct {
-			Info struct {
-				ID string `json:"id"`
-			} `json:"info"`
-		}
-		err := c.do(ctx, call{method: http.MethodGet, path: sessionPath(id, "/message/"+url.PathEscape(message)), out: &m})
-		if err == nil && m.Info.ID != message {
-			err = &ServerError{URL: c.base, Status: http.StatusOK, Detail: "the answer is not the requested message", Advice: adviceNotOpencode}
-		}
-		if err != nil && !missing(err) {
-			return "", false, fmt.Errorf("looking for the prompt in session %s: %w", id, err)
-		}
-		return message, err == nil, nil
+		there, err := c.has(ctx, id, message)
+		return message, there, err
 	}
-	if !empty {
-		var page list[wireMessage]
-		query := url.Values{"limit": {strconv.Itoa(newest)}}
-		if err := c.do(ctx, call{method: http.MethodGet, path: sessionPath(id, "/message"), query: query, out: &page}); err != nil {
-			return "", false, fmt.Errorf("looking for the prompt in session %s: %w", id, err)
+	if empty {
+		return at.messageID(key), false, nil
+	}
+	read, keys := 0, 0
+	isIt := func(w *wireMessage) bool { return strings.HasSuffix(w.Info.ID, tail(key)) }
+	messages, _, err := c.back(ctx, id, func(w *wireMessage) bool {
+		if read++; w.sentFor() != "" {
+			keys++
 		}
-		for i := range page.items {
-			m := page.items[i].Info.ID
-			if strings.HasSuffix(m, tail(key)) {
-				c.note(id, sent{key, m})
-				return m, true, nil
-			}
-			if n, ok := stampOf(m); ok {
-				at = n + 1 // the newest message is the last in the page
-			}
+		return isIt(w) || read >= depth || keys >= maxSent
+	})
+	if err != nil {
+		return "", false, fmt.Errorf("looking for the prompt in session %s: %w", id, err)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s = c.session(id)
+	for i := range messages {
+		m := messages[i].Info.ID
+		if n, ok := stampOf(m); ok {
+			at = n + 1 // the last message is the newest
+		}
+		if k := messages[i].sentFor(); k != "" {
+			s.note(sent{k, m})
 		}
 	}
+	if len(messages) > 0 && isIt(&messages[0]) { // the search stopped at this message
+		message = messages[0].Info.ID
+		s.note(sent{key, message})
+		return message, true, nil
+	}
+	s.searched = true
 	return at.messageID(key), false, nil
 }
 
-// note remembers a message that is being sent or was found in the session.
-func (c *Client) note(id string, x sent) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	s := c.session(id)
+// The method "has" reports whether the session has the message.
+func (c *Client) has(ctx context.Context, id, message string) (bool, error) {
+	var m struct {
+		Info struct {
+			ID string `json:"id"`
+		} `json:"info"`
+	}
+	err := c.do(ctx, call{method: http.MethodGet, path: sessionPath(id, "/message/"+url.PathEscape(message)), out: &m})
+	if err == nil && m.Info.ID != message {
+		err = &ServerError{URL: c.base, Status: http.StatusOK, Detail: "the answer is not the requested message", Advice: adviceNotOpencode}
+	}
+	if err != nil && !missing(err) {
+		return false, fmt.Errorf("looking for the prompt in session %s: %w", id, err)
+	}
+	return err == nil, nil
+}
+
+// sentFor returns the id of a prompt or a notice if a client of this package has sent the
+// message for it. It returns "" for all other messages, such as copies of prompts that the
+// server has made.
+func (m *wireMessage) sentFor() string {
+	for i := range m.Parts {
+		if key := m.Parts[i].promptID(); key != "" && strings.HasSuffix(m.Info.ID, tail(key)) {
+			return key
+		}
+	}
+	return ""
+}
+
+// note remembers a message that is being sent or was found in the session. It keeps the list
+// sorted by message id, which is also the order of time. Client.mu must be held.
+func (s *session) note(x sent) {
 	s.empty = false
-	if slices.Contains(s.sent, x) {
+	at, known := slices.BinarySearchFunc(s.sent, x, func(a, b sent) int { return strings.Compare(a.message, b.message) })
+	if known {
 		return
 	}
-	if len(s.sent) == maxSent {
+	if s.sent = slices.Insert(s.sent, at, x); len(s.sent) > maxSent {
 		s.sent = slices.Delete(s.sent, 0, 1)
 	}
-	s.sent = append(s.sent, x)
 }
 
 // send sends a message. It first remembers the message, because the server's answer can
@@ -159,9 +195,10 @@ func (c *Client) note(id string, x sent) {
 func (c *Client) send(ctx context.Context, id, message, key, text string, in wirePrompt) error {
 	in.MessageID = message
 	in.Parts = []wirePromptPart{{ID: partID(message), Type: "text", Text: text, Metadata: map[string]string{metadataKey: key}}}
-	c.note(id, sent{key, message})
 	c.mu.Lock()
-	if s := c.session(id); !in.NoReply {
+	s := c.session(id)
+	s.note(sent{key, message})
+	if !in.NoReply {
 		s.turn, s.cut = message, false
 		if c.stream {
 			s.awaited = message
@@ -185,9 +222,9 @@ func (c *Client) send(ctx context.Context, id, message, key, text string, in wir
 
 // Notify implements [bgagent.Notifier]. The notice becomes a message of the session,
 // for the agent and the model that the session last used. Notify returns
-// [bgagent.ErrBusy] for a session in a turn. It does so even with Config.SilentNotices,
-// because in the middle of a turn the server also answers silent messages. Sending the
-// same notice again is harmless.
+// [bgagent.ErrBusy] while the session is in a turn. It does so even with
+// Config.SilentNotices, because in the middle of a turn the server also answers silent
+// messages. Sending the same notice again is harmless.
 func (c *Client) Notify(ctx context.Context, id string, n bgagent.Notice) error {
 	if !isSession(id) {
 		return c.noSession()

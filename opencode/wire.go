@@ -7,14 +7,16 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/internal/calldigest"
 )
 
-// The wire types have only the fields that are used here. The server may send other
-// fields, parts and events; they are ignored.
+// The wire types have only the fields that are used here. Other fields, parts and events
+// that the server sends are ignored.
 
 type wireSession struct {
 	ID         string     `json:"id"`
@@ -26,9 +28,10 @@ type wireSession struct {
 	Time       struct {
 		Created float64 `json:"created"`
 	} `json:"time"`
+	Metadata json.RawMessage `json:"metadata"`
 }
 
-// wireModel is a model in a session. In a prompt, the field id is called modelID; see
+// wireModel is a model in a session. In a prompt, the field "id" is called "modelID"; see
 // wirePromptModel.
 type wireModel struct {
 	ID         string `json:"id"`
@@ -47,10 +50,12 @@ type wireNewSession struct {
 	Agent      string     `json:"agent,omitempty"`
 	Model      *wireModel `json:"model,omitempty"`
 	Permission []wireRule `json:"permission,omitempty"`
+
+	Metadata map[string]string `json:"metadata,omitempty"`
 }
 
-// wirePrompt has no field for tools, because the server would replace the session's
-// rules with it.
+// wirePrompt has no field for tools, because the server would replace the session's rules
+// with the field's value.
 type wirePrompt struct {
 	MessageID string           `json:"messageID"`
 	Agent     string           `json:"agent,omitempty"`
@@ -89,7 +94,7 @@ func (s wireStatus) status() bgagent.SessionStatus {
 		out.RetryAt = millis(s.Next)
 		return out
 	}
-	return bgagent.SessionStatus{} // SessionUnknown, for a status of a later version
+	return bgagent.SessionStatus{} // SessionUnknown, because later versions of the server can report other statuses
 }
 
 type wireError struct {
@@ -101,8 +106,8 @@ type wireFault struct {
 	Message string `json:"message"`
 }
 
-// UnmarshalJSON decodes an error. The error may be an object or a plain string; the
-// string is the message.
+// UnmarshalJSON decodes an error. The error is an object or a plain string; the string is
+// the message.
 func (e *wireError) UnmarshalJSON(b []byte) error {
 	var text string
 	if json.Unmarshal(b, &text) == nil {
@@ -113,7 +118,7 @@ func (e *wireError) UnmarshalJSON(b []byte) error {
 	return lenient(json.Unmarshal(b, (*plain)(e)))
 }
 
-// stop returns the stop reason and the text for an error that ended a turn.
+// The method "stop" returns the stop reason and the text for an error that ended a turn.
 func (e *wireError) stop() (bgagent.StopReason, string) {
 	text := firstLine(e.Data.Message)
 	if text = cmp.Or(text, e.Name); text == "" {
@@ -140,7 +145,7 @@ type wireInfo struct {
 	ID        string `json:"id"`
 	SessionID string `json:"sessionID"`
 	Role      string `json:"role"`
-	Summary   bool   `json:"-"` // the message is by the assistant and summarizes older messages
+	Summary   bool   `json:"-"` // the assistant wrote the message as a summary of older messages
 	Time      struct {
 		Created   float64 `json:"created"`
 		Completed float64 `json:"completed"`
@@ -158,7 +163,7 @@ type wireInfo struct {
 	} `json:"tokens"`
 }
 
-// UnmarshalJSON decodes the info of a message. The field summary is a boolean in a
+// UnmarshalJSON decodes the info of a message. The field "summary" is a boolean in a
 // message of the assistant, and an object in a message of the user.
 func (i *wireInfo) UnmarshalJSON(b []byte) error {
 	type plain wireInfo
@@ -184,13 +189,38 @@ type wirePart struct {
 	CallID    string `json:"callID"`
 	Tool      string `json:"tool"`
 	State     struct {
-		Status string `json:"status"`
-		Error  string `json:"error"`
-		Input  struct {
-			Questions []wireAsked `json:"questions"`
-		} `json:"input"`
+		Status string     `json:"status"`
+		Error  string     `json:"error"`
+		Input  wireInput  `json:"input"`
+		Output wireOutput `json:"output"`
+		Detail struct {
+			Exit json.RawMessage `json:"exit"` // exit code of a command
+		} `json:"metadata"`
 	} `json:"state"`
 	Metadata json.RawMessage `json:"metadata"`
+}
+
+// wireInput is the input of a tool call. Only its digest is kept, and the questions to the user.
+type wireInput struct {
+	Questions []wireAsked `json:"questions"`
+	digest    bgagent.Digest
+}
+
+// UnmarshalJSON implements [json.Unmarshaler].
+func (i *wireInput) UnmarshalJSON(b []byte) error {
+	type plain wireInput
+	err := lenient(json.Unmarshal(b, (*plain)(i)))
+	i.digest = calldigest.Input(b)
+	return err
+}
+
+// wireOutput is the result of a tool call. Results are long, so only the digest is kept.
+type wireOutput bgagent.Digest
+
+// UnmarshalJSON implements [json.Unmarshaler].
+func (o *wireOutput) UnmarshalJSON(b []byte) error {
+	*o = wireOutput(calldigest.Result(b))
+	return nil
 }
 
 type wireAsked struct {
@@ -199,8 +229,8 @@ type wireAsked struct {
 
 type wireParts []wirePart
 
-// UnmarshalJSON decodes the parts one by one. It skips elements that are not objects. A
-// value that is not a list means no parts.
+// UnmarshalJSON decodes the parts one by one. It skips elements that are not objects. If
+// the value is not a list, there are no parts.
 func (p *wireParts) UnmarshalJSON(b []byte) error {
 	var l list[wirePart]
 	switch err := decodeList(json.NewDecoder(bytes.NewReader(b)), &l); {
@@ -227,8 +257,8 @@ func (p *wirePart) promptID() string {
 	return id
 }
 
-// continues reports whether opencode wrote the part to make an agent continue after a
-// compaction.
+// The method "continues" reports whether opencode wrote the part to make an agent continue
+// after a compaction.
 func (p *wirePart) continues() bool {
 	var m struct {
 		Continue bool `json:"compaction_continue"`
@@ -237,7 +267,8 @@ func (p *wirePart) continues() bool {
 }
 
 // metadataKey is the key of bgagent.Prompt.ID or bgagent.Notice.ID in the metadata of a
-// part. The server stores the metadata.
+// part, and of bgagent.SessionSpec.Key in the metadata of a session. The server stores the
+// metadata.
 const metadataKey = "bgagent"
 
 type wireMessage struct {
@@ -340,7 +371,8 @@ func (i *wireInfo) usage() bgagent.Usage {
 	return bgagent.Usage{InputTokens: whole(t.Input) + whole(t.Cache.Read) + whole(t.Cache.Write), OutputTokens: whole(t.Output), Cost: max(i.Cost, 0)}
 }
 
-// whole converts a number of tokens. It returns 0 for an impossible number.
+// The function "whole" converts a number of tokens. It returns 0 if the number is
+// negative, too large or not a number.
 func whole(n float64) int64 {
 	const most = 1 << 50
 	if n > 0 && n < most {
@@ -349,10 +381,9 @@ func whole(n float64) int64 {
 	return 0
 }
 
-// ended sets the stop reason of an agent's message that has ended. Some completed
-// messages have neither an error nor a finish reason. Such a message is empty if the
-// turn was aborted before a retry of the model, and not empty if the stream of the model
-// broke off.
+// The method "ended" sets the stop reason of an agent's message that has ended. Some
+// completed messages have no error and no finish reason. If the message is empty, the turn
+// was aborted before a retry of the model. Otherwise the stream of the model broke off.
 func (m *wireMessage) ended(out *bgagent.Message) {
 	i := &m.Info
 	if i.Error != nil {
@@ -385,7 +416,7 @@ func (m *wireMessage) ended(out *bgagent.Message) {
 	}
 }
 
-// empty reports whether the message contains no output of the agent.
+// The method "empty" reports whether the message contains no output of the agent.
 func (m *wireMessage) empty() bool {
 	return !slices.ContainsFunc(m.Parts, func(p wirePart) bool {
 		return p.Type == "tool" || (p.Type == "text" || p.Type == "reasoning") && p.Text != ""
@@ -393,15 +424,15 @@ func (m *wireMessage) empty() bool {
 }
 
 // Values in a tool call that was declined without a message for the agent: the name of the
-// tool that asks the user, and opencode's error texts. The turn ends with such a call.
+// tool that asks the user, and opencode's error texts. The turn ends with this call.
 const (
 	questionTool       = "question"
 	declinedQuestion   = "The user dismissed this question"
 	declinedPermission = "The user rejected permission to use this specific tool call"
 )
 
-// declined returns the reason why the turn ended with the tool calls of the message. It
-// returns "" if the turn continues after them.
+// The method "declined" returns the reason why the turn ended with the tool calls of the
+// message. It returns "" if the turn continues after the tool calls.
 func (m *wireMessage) declined() (why string) {
 	for i := range m.Parts {
 		p := &m.Parts[i]
@@ -431,10 +462,17 @@ func (p *wirePart) tool() bgagent.MessageTool {
 	case "error":
 		state = bgagent.ToolFailed
 	}
-	return bgagent.MessageTool{ID: p.ID, Name: p.Tool, State: state}
+	t := bgagent.MessageTool{ID: p.ID, Name: p.Tool, State: state, Input: p.State.Input.digest}
+	switch {
+	case state == bgagent.ToolDone && p.State.Output != 0:
+		t.Result = bgagent.DigestOf(strconv.FormatUint(uint64(p.State.Output), 16), string(p.State.Detail.Exit))
+	case state == bgagent.ToolFailed && p.State.Error != "":
+		t.Result = bgagent.DigestOf(p.State.Error)
+	}
+	return t
 }
 
-// separate appends a piece of text as a separate paragraph.
+// The function "separate" appends a piece of text as a separate paragraph.
 func separate(b *strings.Builder, s string) {
 	if b.Len() > 0 && s != "" {
 		b.WriteString("\n\n")

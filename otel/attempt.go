@@ -20,7 +20,7 @@ type record struct {
 
 	// The following fields are set while the attempt is live.
 	span   trace.Span
-	ctx    context.Context // context that carries span
+	ctx    context.Context // context that contains the attempt's span
 	agent  []attribute.KeyValue
 	stage  stage
 	part   trace.Span // span of the stage
@@ -51,6 +51,7 @@ var phaseStages = map[bgagent.Phase]stage{
 	bgagent.PhaseAsking:   stageTurn,
 	bgagent.PhaseWaiting:  stageWaiting,
 	bgagent.PhaseStopping: stageTurn,
+	bgagent.PhaseStoring:  stageTurn,
 }
 
 // stageOf returns the stage of a running attempt.
@@ -83,7 +84,7 @@ func (r *Recorder) advance(t *bgagent.Task, now time.Time) {
 	}
 	if x.stage == stageQueued && !t.Started.IsZero() {
 		r.meters.queue.Record(x.ctx, seconds(x.since, t.Started), inMetrics(x.agent))
-		first := stageTurn // the time at which the session was created is unknown, and creating it is quick
+		first := stageTurn // the session exists already; its creation gets no stage, because the time of the creation is unknown
 		if t.Session == "" {
 			first = stageSession
 		}
@@ -171,8 +172,8 @@ func (r *Recorder) enter(x *record, t *bgagent.Task, s stage, at time.Time) {
 	_, x.part = r.tracer.Start(x.ctx, name, opts...)
 }
 
-// leave ends the attempt's current stage. If the cause of t is an error, the span of the
-// stage gets that error.
+// leave ends the attempt's current stage. If the attempt ended because something went
+// wrong, the span of the stage gets the cause of t as its error.
 func (r *Recorder) leave(x *record, t *bgagent.Task, at time.Time) {
 	if x.stage == stageNone {
 		return
@@ -196,7 +197,7 @@ func (r *Recorder) leave(x *record, t *bgagent.Task, at time.Time) {
 	x.part.End(trace.WithTimestamp(at))
 }
 
-// end ends the spans of an ended attempt and records its measurements.
+// The method "end" ends the spans of an ended attempt and records its measurements.
 func (r *Recorder) end(x *record, t *bgagent.Task) {
 	r.enter(x, t, stageNone, t.Ended)
 	if !t.Started.IsZero() {

@@ -8,9 +8,10 @@ import (
 )
 
 // Names from the semantic conventions. They are defined here because Go's semconv packages
-// contain no names for GenAI since v1.42.0. The conventions for GenAI have moved to
+// have contained no names for GenAI since v1.42.0. The conventions for GenAI have moved to
 // github.com/open-telemetry/semantic-conventions-genai, which has no release yet. The names
-// are from the main branch of that repository in November 2026 and equal those of v1.41.0.
+// are from the main branch of that repository in November 2026 and are the same as in
+// v1.41.0.
 const (
 	keyOperation    = attribute.Key("gen_ai.operation.name")
 	keyProvider     = attribute.Key("gen_ai.provider.name")
@@ -95,11 +96,11 @@ func taskOf(t *bgagent.Task, content bool) []attribute.KeyValue {
 	return kv
 }
 
-// wentWrong reports whether a span that ends for the cause is an error. A requested
-// cancellation is not an error.
+// wentWrong reports whether the span of an attempt that ended for this cause is an error. A
+// requested cancellation is not an error.
 func wentWrong(c bgagent.Cause) bool {
 	switch c {
-	case bgagent.CauseTimeToLive, bgagent.CauseQueueTimeToLive, bgagent.CauseStale:
+	case bgagent.CauseTimeToLive, bgagent.CauseQueueTimeToLive, bgagent.CauseBudget, bgagent.CauseStale, bgagent.CauseLoop:
 		return true
 	}
 	return c.Status() == bgagent.Failed

@@ -18,15 +18,16 @@ type Config struct {
 	TracerProvider trace.TracerProvider
 	MeterProvider  metric.MeterProvider
 
-	// Parent returns the span under which a task was launched. It is for hosts that
-	// cannot use [Inject] because a model's tool call launches the task. Such a host
-	// stores the span of the tool call before it makes the call, and finds the span by
-	// Task.ToolCallID. The zero SpanContext means that the task has no such span. Parent
-	// is called on the recorder's goroutine, once per attempt, and must return quickly.
+	// Parent returns the span under which a task was launched. It is for hosts that cannot
+	// use [Inject] because a model's tool call launches the task. The host stores the span
+	// of the tool call before it makes the call, and Parent finds the span by
+	// Task.ToolCallID. If it returns the zero SpanContext, the task was not launched under
+	// a span. Parent is called on the recorder's goroutine, once per attempt, and must
+	// return quickly.
 	Parent func(bgagent.Task) trace.SpanContext
 
-	// Content also records the descriptions of tasks and the reasons for their ends.
-	// Both may contain parts of prompts and answers.
+	// Content also records the descriptions of tasks and the reasons for their ends. Both
+	// can contain parts of prompts and answers.
 	Content bool
 
 	// Buffer is the maximum number of events that wait to be read. If it is not

@@ -35,7 +35,7 @@ type observed struct {
 var root = bgagent.Caller{Session: "root"}
 
 // observe returns a manager and a recorder of its tasks. The recorder exports spans to memory
-// and to exporters.
+// and to the given exporters.
 func observe(t *testing.T, sc bgagent.SessionClient, cfg bgagent.Config, with bgotel.Config, exporters ...sdktrace.SpanExporter) *observed {
 	t.Helper()
 	m, err := bgagent.New(sc, cfg)
@@ -65,11 +65,12 @@ func (o *observed) record(t *testing.T, with bgotel.Config, exporters ...sdktrac
 	require.NoError(t, err)
 }
 
-// end closes the manager and shuts the recorder down. A second call does nothing.
+// The method "end" closes the manager and shuts the recorder down. A second call does
+// nothing.
 func (o *observed) end(t *testing.T) {
 	t.Helper()
 	err := o.Close(context.Background())
-	if !errors.As(err, new(*bgagent.CloseError)) { // notices may be left, because no host takes them
+	if !errors.As(err, new(*bgagent.CloseError)) { // notices can be left, because no host takes them
 		require.NoError(t, err)
 	}
 	require.NoError(t, o.rec.Shutdown(context.Background()))
@@ -177,8 +178,8 @@ func (o *observed) metrics(t *testing.T) []string {
 	return lines
 }
 
-// agents returns a client with agents that work for different durations, and the agents in
-// more.
+// agents returns a client with agents that work for different durations, and with the agents
+// in the argument "more".
 func agents(more map[string]inproc.Agent) *inproc.Client {
 	all := map[string]inproc.Agent{
 		"quick": works(time.Second), "slow": works(10 * time.Second), "for ever": works(1000 * time.Hour),

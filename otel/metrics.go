@@ -29,8 +29,8 @@ type instruments struct {
 	registration         metric.Registration
 }
 
-// turnBuckets are the boundaries that the conventions recommend. taskBuckets are greater,
-// because tasks wait and run longer than turns.
+// turnBuckets are the boundaries that the conventions recommend. The boundaries in
+// taskBuckets are greater, because tasks wait and run longer than turns.
 var (
 	turnBuckets = metric.WithExplicitBucketBoundaries(0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 25.6, 51.2, 102.4, 204.8, 409.6)
 	taskBuckets = metric.WithExplicitBucketBoundaries(0.1, 0.5, 1, 5, 10, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200)
@@ -49,7 +49,7 @@ func newInstruments(m *bgagent.BackgroundManager, meter metric.Meter) (*instrume
 	return in, err
 }
 
-// measured creates the instruments that the recorder writes to.
+// The method "measured" creates the instruments to which the recorder writes.
 func (in *instruments) measured(meter metric.Meter) error {
 	var errs [6]error
 	in.queue, errs[0] = meter.Float64Histogram("bgagent.task.queue.duration", metric.WithUnit("s"), taskBuckets,
@@ -67,7 +67,8 @@ func (in *instruments) measured(meter metric.Meter) error {
 	return errors.Join(errs[:]...)
 }
 
-// observed creates the instruments whose values are read on collection.
+// The method "observed" creates the instruments whose values are read when metrics are
+// collected.
 func (in *instruments) observed(meter metric.Meter) error {
 	var errs [8]error
 	in.live, errs[0] = meter.Int64ObservableUpDownCounter("bgagent.task.live", metric.WithUnit("{task}"),
@@ -111,7 +112,7 @@ func (in *instruments) observe(f bgagent.Figures, o metric.Observer) {
 	}
 }
 
-// count changes the number of live attempts with a status. The argument by is +1 if an
+// count changes the number of live attempts with a status. The argument "by" is +1 if an
 // attempt gets the status, and -1 if an attempt leaves the status.
 func (in *instruments) count(s bgagent.Status, by int64) {
 	switch s {
@@ -122,8 +123,9 @@ func (in *instruments) count(s bgagent.Status, by int64) {
 	}
 }
 
-// spend adds the usage of an attempt since the last call to the counters, and returns this
-// usage. An agent may report a lower usage than before, but counters never decrease.
+// spend adds to the counters what an attempt has used since the last call to the method
+// "spend", and returns this usage. An agent can report a lower usage than before, but
+// counters never decrease.
 func (in *instruments) spend(x *record, now bgagent.Usage) bgagent.Usage {
 	used := bgagent.Usage{
 		InputTokens:  max(now.InputTokens-x.used.InputTokens, 0),
@@ -144,7 +146,7 @@ func (in *instruments) spend(x *record, now bgagent.Usage) bgagent.Usage {
 }
 
 // inMetrics returns those attributes of an agent that metrics have, followed by the
-// attributes in more.
+// attributes in the argument "more".
 func inMetrics(agent []attribute.KeyValue, more ...attribute.KeyValue) metric.MeasurementOption {
 	return metric.WithAttributes(slices.Concat(agent[:min(len(agent), 2)], more)...) // the third attribute is the provider
 }

@@ -12,7 +12,7 @@ import (
 // Inject adds the span of ctx to the metadata of a launch, as the traceparent and the
 // tracestate of W3C Trace Context. The span of ctx then becomes the parent of the task's
 // span. If ctx has no span, Inject does nothing. It does not write to the original map but
-// replaces in.Metadata by a copy.
+// replaces in.Metadata with a copy.
 func Inject(ctx context.Context, in *bgagent.LaunchInput) {
 	if !trace.SpanContextFromContext(ctx).IsValid() {
 		return

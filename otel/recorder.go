@@ -15,7 +15,7 @@ import (
 const scope = "github.com/bgagent/bgagent/otel"
 
 // Recorder records the tasks of one manager. [Start] creates a Recorder, and
-// [Recorder.Shutdown] ends it.
+// [Recorder.Shutdown] stops it.
 type Recorder struct {
 	m   *bgagent.BackgroundManager
 	cfg Config
@@ -30,7 +30,7 @@ type Recorder struct {
 	// Only the goroutine uses the following fields.
 	tasks    map[string]*record // by task id
 	sessions map[string]*record // by session; used to find the parent spans of delegated tasks
-	caughtUp time.Time          // time of the last catchUp
+	caughtUp time.Time          // time of the last call to catchUp
 }
 
 // Start starts recording the manager's tasks. It includes the tasks that are already live,
@@ -62,11 +62,11 @@ func Start(m *bgagent.BackgroundManager, cfg Config) (*Recorder, error) {
 }
 
 // Shutdown records all events that the manager has sent. It ends the spans of tasks that are
-// still live, with their current status. It flushes the providers if they support it, but
-// does not shut them down. Shutdown should be called after the manager's Close, when every
-// task has ended. It may be called more than once, and concurrently. An exporter may block
-// the recorder's goroutine. If ctx ends before the goroutine, Shutdown returns the error of
-// ctx and the goroutine continues.
+// still live, with their current status. It flushes the providers if they support flushing,
+// but does not shut them down. Shutdown should be called after the manager's Close, when
+// every task has ended. It may be called more than once, and concurrently. An exporter can
+// block the recorder's goroutine. If ctx ends before the goroutine ends, Shutdown returns
+// the error of ctx and the goroutine continues.
 func (r *Recorder) Shutdown(ctx context.Context) error {
 	r.stop()
 	select {
@@ -119,8 +119,8 @@ func (r *Recorder) follow(tasks []bgagent.Task, sub *bgagent.Subscription) {
 	}
 }
 
-// first adds the tasks that existed before the recorder. It makes no spans for tasks that
-// have ended.
+// The method "first" adds the tasks that existed before the recorder. It makes no spans for
+// tasks that have ended.
 func (r *Recorder) first(tasks []bgagent.Task) {
 	now := time.Now()
 	for i := range tasks {
@@ -137,8 +137,9 @@ func (r *Recorder) first(tasks []bgagent.Task) {
 	}
 }
 
-// see updates the record of a task to the task's current state. It does not depend on the
-// kind of event, so it handles both events and the list of tasks that catchUp reads.
+// The method "see" updates the record of a task to the task's current state. It does not
+// depend on the kind of event, so it handles both events and the list of tasks that catchUp
+// reads.
 func (r *Recorder) see(t *bgagent.Task) {
 	now := time.Now()
 	for _, past := range t.Attempts {
@@ -159,8 +160,9 @@ func asItEnded(t *bgagent.Task, past bgagent.Attempt) *bgagent.Task {
 	return &was
 }
 
-// catchUpPause is the minimum time between two reads of all tasks. Without a pause, a
-// recorder that cannot keep up would make the manager copy all of its tasks repeatedly.
+// catchUpPause is the minimum time between two reads of all tasks while the recorder runs.
+// Without a pause, a recorder that cannot keep up would make the manager copy all of its
+// tasks repeatedly.
 const catchUpPause = time.Second
 
 // catchUp replaces the subscription and updates the records from the new list of tasks. It
@@ -204,7 +206,7 @@ func (r *Recorder) expiredAs(x *record) bgagent.Status {
 	return x.status
 }
 
-// forget drops the record of an evicted task. x may be nil.
+// forget drops the record of an evicted task. If x is nil, the method does nothing.
 func (r *Recorder) forget(x *record) {
 	if x == nil {
 		return
@@ -215,8 +217,8 @@ func (r *Recorder) forget(x *record) {
 	}
 }
 
-// above returns the parent of the task's span, and the span of the task that has delegated
-// the task.
+// The method "above" returns the parent of the task's span, and the span of the task that
+// has delegated it.
 func (r *Recorder) above(t *bgagent.Task) (parent, delegator trace.SpanContext) {
 	if x := r.sessions[t.Parent]; x != nil {
 		delegator = x.at

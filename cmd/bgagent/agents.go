@@ -40,7 +40,7 @@ func (agentsCmd) Run(all *cli, stop stops) error {
 		return err
 	}
 	sayFiles(set)
-	life := begin("agents")
+	life := begin("agents", false)
 	defer life.end()
 	crew, err := fleet.New(set, fleet.Options{Instance: life.id})
 	if err != nil {
@@ -70,8 +70,8 @@ func (agentsCmd) Run(all *cli, stop stops) error {
 }
 
 // report prints a line for each agent, in the order of the answers, and names the
-// agents that are slow to answer. It returns whether any agent outside this program
-// can start, and how many agents cannot.
+// agents that are slow to answer. It returns whether any agent other than a demo agent
+// can start, and how many agents cannot start.
 func report(w io.Writer, agents []settings.Agent, answers <-chan fleet.Check) (outside bool, bad int, err error) {
 	var names, kinds, models int
 	var awaited []string

@@ -59,10 +59,17 @@ func (c cleanupCmd) Run() error {
 	return errors.Join(problems...)
 }
 
-// end ends the processes that a dead run has left. It returns a text that names the
-// run and the processes; the text is empty if no process was ended.
+// end ends the processes that a dead run has left behind. It returns a text that names
+// the run and the processes; the text is empty if no process was ended.
 func end(l runs.Left) (string, error) {
-	ended, err := l.End(leftGrace)
+	grace := leftGrace
+	if l.Info.Kept {
+		// The next process might continue the sessions of these programs, so the programs
+		// are killed at once. A program that was asked to end could first change its
+		// session or send another request to its model.
+		grace = 0
+	}
+	ended, err := l.End(grace)
 	if err != nil {
 		err = fmt.Errorf("%v: %w", l, err)
 	}
@@ -82,20 +89,23 @@ func list(all []procs.Process) string {
 }
 
 // life identifies this run. If the run is killed, the programs of its agents can be
-// found by the id.
+// found by this id.
 type life struct {
 	id  string
 	run *runs.Run // nil if this run could not be recorded
 }
 
-// begin ends the processes that dead runs have left, and records this run. Failures
-// are printed as warnings, and the command continues.
-func begin(command string) life {
+// begin ends the processes that dead runs have left behind, and records this run. The
+// argument "kept" states whether the tasks of this run are kept. Failures are printed as
+// warnings, and the command continues.
+func begin(command string, kept bool) life {
 	l := life{id: runs.NewID()}
 	dir, err := runs.Dir()
 	if err == nil {
 		endDead(dir)
-		l.run, err = runs.Begin(dir, l.id, runs.Here(command))
+		info := runs.Here(command)
+		info.Kept = kept
+		l.run, err = runs.Begin(dir, l.id, info)
 	}
 	if err != nil {
 		warn("this run cannot be recorded (%v): if it is killed, the processes that it leaves cannot be found", err)
@@ -110,7 +120,7 @@ func (l life) end() {
 	}
 }
 
-// endDead ends the processes that dead runs have left. It handles all runs
+// endDead ends the processes that dead runs have left behind. It handles all dead runs
 // concurrently.
 func endDead(dir string) {
 	left, problems := runs.Find(dir)

@@ -19,7 +19,7 @@ echo ready >>ready
 while :; do sleep 1; done
 `
 
-// killed returns a place with the two processes that a killed run has left. The
+// killed returns a place with the two processes that a killed run has left behind. The
 // processes are ended after the test.
 func killed(t *testing.T) *place {
 	p := withAgent(t, lasting)

@@ -77,7 +77,7 @@ func values(set *settings.Settings) (all []value) {
 	return all
 }
 
-// printJSON writes the files and the values as one object.
+// printJSON writes the names of the files and the values as one JSON object.
 func printJSON(w io.Writer, set *settings.Settings) error {
 	e := json.NewEncoder(w)
 	e.SetIndent("", "  ")
@@ -95,8 +95,8 @@ func orNone(files []string) []string {
 	return files
 }
 
-// origin returns the origin of a value of an agent. If there is no configuration
-// file, the agents were detected, and the origin is the program that was found.
+// origin describes the origin of an agent's value. If there is no configuration file,
+// the agents were detected, and the origin is the program that was found.
 func origin(o bgagent.Origin, set *settings.Settings) string {
 	switch {
 	case o == bgagent.Origin{}:

@@ -23,7 +23,7 @@ func newServer(h http.Handler) *http.Server {
 }
 
 // inTime limits the time for reading a request's body to bodyTime. The deadline is
-// cleared at the end of the body, because the answer may be a stream that lasts for
+// cleared at the end of the body, because the answer can be a stream that lasts for
 // days.
 func inTime(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -54,8 +54,8 @@ func (b *timedBody) Read(p []byte) (int, error) {
 // serveBounded serves at most the given number of open connections, so that file
 // descriptors are left for the agents. At the limit, a new connection replaces the
 // connection that has waited longest for a request. If no connection waits for a
-// request, the new connection is closed. patience is how long a client may take to
-// read each piece of an answer.
+// request, the new connection is closed. The argument "patience" is how long a client
+// may take to read each piece of an answer.
 func serveBounded(s *http.Server, l net.Listener, most int, patience time.Duration) error {
 	b := &bounded{Listener: l, most: most, patience: patience, open: map[net.Conn]*held{}}
 	s.ConnState = b.state
@@ -77,7 +77,7 @@ type bounded struct {
 type held struct {
 	net.Conn
 	b       *bounded
-	waiting uint64 // number of the wait for a request, counted over all connections; 0 during a request
+	waiting uint64 // orders connections by when they began to wait for a request; 0 during a request
 }
 
 // Accept implements [net.Listener].
@@ -94,8 +94,9 @@ func (b *bounded) Accept() (net.Conn, error) {
 	}
 }
 
-// admit makes room for a connection and adds it to the open ones. It returns nil if
-// there is no room.
+// admit adds a connection to the open connections. If the limit is reached, it first
+// closes the connection that has waited longest for a request. It returns nil if no
+// connection waits.
 func (b *bounded) admit(c net.Conn) *held {
 	b.mu.Lock()
 	defer b.mu.Unlock()

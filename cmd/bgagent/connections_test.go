@@ -45,7 +45,8 @@ func served(t *testing.T, most int, h http.HandlerFunc, f func(t *testing.T, p p
 	})
 }
 
-// closedAfter waits for the server to close a connection.
+// closedAfter waits until the server closes a connection. It returns how long that
+// took.
 func closedAfter(c net.Conn) time.Duration {
 	begin := time.Now()
 	_, _ = io.Copy(io.Discard, c)
@@ -107,8 +108,8 @@ func TestAReaderThatStopsReadingIsNotWaitedFor(t *testing.T) {
 	})
 }
 
-// large returns a handler that writes more than all buffers hold. The handler sends the
-// error that ended its writing to the channel.
+// large returns a handler that writes more than all buffers can hold. When the handler
+// stops, it sends the error of its last write, or nil, on the channel "ended".
 func large(ended chan<- error) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) {
 		var err error
@@ -142,8 +143,8 @@ func TestAResponseLastsAsLongAsItIsRead(t *testing.T) {
 	})
 }
 
-// The buffers of the kernel take a part of the response. Writing the rest blocks
-// until the client reads.
+// The kernel's buffers hold only a part of the response. Writing the rest blocks until
+// the client reads.
 func TestAResponseThatNobodyReadsEndsOnARealConnection(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)

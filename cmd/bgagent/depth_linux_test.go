@@ -12,9 +12,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// delegating returns a place with an agent that runs a shell line. The script
-// inner.sh, for use in the line, starts a bgagent of its own with a task for a demo
-// agent.
+// delegating returns a place with an agent that runs a shell line. The line can call
+// the script inner.sh, which starts another bgagent with a task for a demo agent.
 func delegating(t *testing.T, line string) *place {
 	p := newPlace(t)
 	p.write("inner.jsonc", `{"agents": {"wait": {"kind": "inproc"}}}`)
@@ -56,7 +55,7 @@ func TestADepthIsKnownWithoutTheVariableAndTheDocumentsSayWhoEscapes(t *testing.
 		})
 	}
 	// A program cannot find the turn that has started it if all programs between them
-	// have ended and the variables were removed.
+	// have ended and the environment variables were removed.
 	p := delegating(t, "(setsid env -i PATH=/usr/bin:/bin sh -c '(while kill -0 $$; do :; done; ./inner.sh) &') </dev/null >/dev/null 2>&1\nwhile ! [ -e inner-code ]; do sleep 0.1; done")
 	got := p.run("run", "tasks.jsonc", "-o", "out")
 	require.Equal(t, 0, got.code, got.stderr)

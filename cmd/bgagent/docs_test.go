@@ -64,7 +64,13 @@ func TestEveryKeyOfTheSchemaIsDocumented(t *testing.T) {
 		}
 	}
 	limits := rows(document(t, "docs/configuration.md"))
-	for key := range parse(root.Properties["background_task"]).Properties {
+	for key, schema := range parse(root.Properties["background_task"]).Properties {
+		if inner := parse(schema).Properties; inner != nil {
+			for name := range inner {
+				require.True(t, limits[key+"."+name], "docs/configuration.md has no row for %s.%s", key, name)
+			}
+			continue
+		}
 		require.True(t, limits[key], "docs/configuration.md, which docs/program.md names, has no row for %s", key)
 	}
 	require.Contains(t, program, "(configuration.md#keys)")
@@ -89,7 +95,7 @@ func TestEveryFieldAndFlagIsDocumented(t *testing.T) {
 	}
 }
 
-// blocks returns the code blocks of a document that are marked with the language.
+// blocks returns those code blocks of a document that are marked with the language.
 func blocks(text, language string) (out []string) {
 	for _, m := range regexp.MustCompile("(?ms)^```"+language+"\n(.*?)^```$").FindAllStringSubmatch(text, -1) {
 		out = append(out, m[1])

@@ -25,7 +25,7 @@ esac
 echo "done: $prompt"
 `
 
-// withPicky returns a place with the agent picky and a list of tasks with the given
+// withPicky returns a place with the agent "picky" and a list of tasks with the given
 // prompts. The tasks run one after the other.
 func withPicky(t *testing.T, prompts ...string) *place {
 	p := newPlace(t)
@@ -39,7 +39,7 @@ func withPicky(t *testing.T, prompts ...string) *place {
 	return p
 }
 
-// asked returns the prompts that picky got, each on a line.
+// asked returns the prompts that the agent "picky" got, each on a line.
 func (p *place) asked() string {
 	b, _ := os.ReadFile(filepath.Join(p.project, "asked"))
 	return string(b)
@@ -71,6 +71,34 @@ func TestARunEndsAfterItsMaxTime(t *testing.T) {
 	got = p.feed(`[{"agent": "a", "prompt": "x"}]`, "run", "-", "-o", "out3", "--max-time", "1m")
 	require.Equal(t, 0, got.code, "a run that is done in time")
 	require.NotContains(t, got.out, "stopped")
+}
+
+func TestARunEndsWhenItHasCostItsMaxCost(t *testing.T) {
+	p := newPlace(t)
+	p.write("agent.sh", `#!/bin/sh
+cat >/dev/null
+echo '{"type":"tool","id":"1","name":"read","state":"done"}'
+echo '{"type":"usage","input":100,"output":10,"cost":0.6}'
+sleep 1
+echo '{"type":"end","text":"done"}'
+`)
+	p.write(".bgagent.jsonc", `{"background_task": {"defaultConcurrency": 1}, "agents": {
+		"paid": {"kind": "command", "preset": "generic", "format": "lines", "command": ["./agent.sh"]},
+		"plain": {"kind": "command", "preset": "generic", "command": ["./agent.sh"]}}}`)
+	p.write("tasks.jsonc", `[{"agent": "paid", "prompt": "a"}, {"agent": "paid", "prompt": "b"}, {"agent": "paid", "prompt": "c"}]`)
+	got := p.run("run", "tasks.jsonc", "-o", "out", "--max-cost", "1.00")
+	require.Equal(t, 1, got.code, got.stderr)
+	require.Contains(t, got.out, "1 completed, 2 cancelled in ")
+	require.Contains(t, p.rows("out")[2]["reason"], `is used up: 1.20 of 1.00 US dollars; "budget.tree.cost" or the flag --max-cost of "run" sets the limit`)
+
+	got = p.feed(`[{"agent": "plain", "prompt": "x"}]`, "run", "-", "-o", "out2", "--max-cost", "5")
+	require.Equal(t, 1, got.code, got.stderr)
+	require.Contains(t, p.rows("out2")[0]["reason"], `the client of agent "plain" reports no cost`)
+	for _, wrong := range []string{"0", "-1", "two", "NaN"} {
+		got = p.run("run", "tasks.jsonc", "-o", "out3", "--max-cost="+wrong)
+		require.Equal(t, 2, got.code, got.stderr)
+		require.Contains(t, got.stderr, "is not a number of US dollars such as 2.50")
+	}
 }
 
 func TestResumeRunsWhatIsMissingOrHasFailed(t *testing.T) {

@@ -47,8 +47,8 @@ func (f logFlags) logger(file *os.File) *slog.Logger {
 	return slog.New(slog.NewTextHandler(io.MultiWriter(to...), nil))
 }
 
-// unpathed removes the path from an error of the system. The caller's message already
-// contains the path.
+// unpathed removes the path from an operating system error. The caller's message
+// already contains the path.
 func unpathed(err error) error {
 	var path *os.PathError
 	if errors.As(err, &path) {
@@ -86,6 +86,8 @@ func logEvent(l *slog.Logger, e bgagent.Event) {
 		attrs = append(attrs, slog.String("by", cleantext.Line(t.Root)), slog.String("description", cleantext.Line(t.Description)))
 	case bgagent.EventStarted:
 		attrs = append(attrs, slog.Duration("waited", t.Started.Sub(t.Queued)))
+	case bgagent.EventSuperseded:
+		attrs = append(attrs, slog.String("reason", cleantext.Line(plainReason(t))))
 	case bgagent.EventEnded:
 		attrs = append(attrs, slog.String("status", t.Status.String()))
 		if t.Status != bgagent.Completed {
@@ -97,6 +99,8 @@ func logEvent(l *slog.Logger, e bgagent.Event) {
 		if t.Status == bgagent.Failed {
 			level = slog.LevelWarn
 		}
+	case bgagent.EventStoreTrouble:
+		level = slog.LevelError
 	case bgagent.EventMissed:
 		level, attrs = slog.LevelWarn, []slog.Attr{slog.Uint64("events", e.Missed)}
 	default:

@@ -33,7 +33,7 @@ var kinds = []string{"coder", "reader", "writer", "thinker"}
 type heard struct {
 	ids   []string // ids of the tasks that the host has launched
 	told  int      // number of tasks whose end the host has learned of
-	after int      // number of results after the host learned of all ends except the last
+	after int      // number of tool results after the host learned of all ends except the last
 }
 
 func hear(texts []string) (h heard) {
@@ -58,9 +58,9 @@ func hear(texts []string) (h heard) {
 	return h
 }
 
-// playHost returns the model of a host. It delegates a task to each of kinds, waits for
-// their ends, cancels the last task and continues the first. The argument prefix is
-// what the host puts in front of the names of tools.
+// playHost returns the model of a host. The model delegates a task to each agent in
+// kinds, waits for tasks to end, cancels the last task and continues the first. The
+// argument "prefix" is what the host puts in front of the names of tools.
 func playHost(model *modelserver.Server, prefix string) func(modelserver.Request) modelserver.Reply {
 	call := func(tool string, args map[string]any) modelserver.Reply {
 		raw, err := json.Marshal(args)
@@ -135,7 +135,7 @@ func loop(t *testing.T, prefix string) *realagent.World {
 	}, "background_task": map[string]any{"createTimeoutMs": 240_000}})
 	require.NoError(t, err)
 	require.NoError(t, os.WriteFile(filepath.Join(w.Dir, ".bgagent.jsonc"), config, 0o644))
-	// The lines of the README need the program on PATH.
+	// The configuration in the README requires that the program is on PATH.
 	w.Env = append(w.Env, "PATH="+filepath.Dir(binary)+string(os.PathListSeparator)+os.Getenv("PATH"))
 	var lines map[string]any
 	require.NoError(t, json.Unmarshal([]byte(readmeLines(t, "opencode, in", "json")), &lines))
@@ -144,8 +144,8 @@ func loop(t *testing.T, prefix string) *realagent.World {
 	return w
 }
 
-// readmeLines returns the first code block in the language that follows a text in the
-// README.
+// readmeLines looks for a text in the README. Of the code blocks after the text, it
+// returns the first block that is marked with the language.
 func readmeLines(t *testing.T, after, language string) string {
 	t.Helper()
 	readme, err := os.ReadFile("../../README.md")
@@ -267,9 +267,9 @@ func TestTheWholeLoopWithClaudeAsTheHost(t *testing.T) {
 	require.Contains(t, out, "the host is done")
 }
 
-// In a terminal, Claude Code supports the tasks extension of the protocol: its turn
-// does not wait for a foreground delegation, and the result begins a new turn. With
-// -p, Claude Code does not declare the extension, and its turn waits for the result.
+// In a terminal, Claude Code supports the tasks extension of the protocol. Its turn
+// does not wait for a foreground delegation, and the result begins a new turn. With -p,
+// Claude Code does not declare the extension, and its turn waits for the result.
 func TestClaudeInATerminalTakesADelegationAsATaskOfTheProtocol(t *testing.T) {
 	w := realagent.New(t, "claude")
 	w.Env = append(w.Env, "PATH="+filepath.Dir(binary)+string(os.PathListSeparator)+os.Getenv("PATH"), "TERM=xterm-256color")
@@ -284,7 +284,7 @@ func TestClaudeInATerminalTakesADelegationAsATaskOfTheProtocol(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
 	cmd := w.Command(ctx, "script", "-qec", w.Claude()[0]+" --allowedTools=mcp__bgagent "+hostWord, os.DevNull)
-	keys, err := cmd.StdinPipe() // Claude Code would end when its input ends
+	keys, err := cmd.StdinPipe() // without this pipe, Claude Code would reach the end of its input and exit
 	require.NoError(t, err)
 	defer keys.Close()
 	var screen bytes.Buffer
@@ -294,7 +294,7 @@ func TestClaudeInATerminalTakesADelegationAsATaskOfTheProtocol(t *testing.T) {
 		return slices.ContainsFunc(all, func(r modelserver.Request) bool { return strings.Contains(string(r.Body), "I have waited for 2s") })
 	})
 	cancel()
-	_ = cmd.Wait() // the error only says that the program was killed
+	_ = cmd.Wait() // the error only reports that the program was killed
 	if err != nil {
 		logHost(t, w)
 	}

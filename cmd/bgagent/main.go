@@ -6,16 +6,19 @@
 //	bgagent config                shows the configuration and the origin of each value
 //	bgagent mcp                   serves the tools to the program that starts it
 //	bgagent serve                 serves the tools over HTTP
-//	bgagent cleanup               lists or ends the processes that killed runs have left
+//	bgagent tasks                 lists the kept tasks
+//	bgagent show ID               prints a kept task
+//	bgagent prune [ID]            deletes kept tasks
+//	bgagent cleanup               lists or ends the processes that killed runs have left behind
 //	bgagent version               prints the version
 //
-// It exits with 0 if all went well, 1 if something failed, 2 if the command line or a
-// file is wrong, and 130 if it was interrupted. A signal is the normal way to end mcp
-// and serve, so after the first signal they exit with 0. A second signal ends them at
-// once, with 130.
+// The program exits with 0 if all went well, 1 if something failed, 2 if the command
+// line or a file is wrong, and 130 if it was interrupted. A signal is the normal way to
+// end "bgagent mcp" and "bgagent serve", so after the first signal they exit with 0. A
+// second signal ends them at once, with 130.
 //
-// Kong parses the command line. It depends on no other module, and with it a
-// subcommand is a struct with its flags and a Run method.
+// Kong parses the command line. It depends on no other module. Each subcommand is a
+// struct with its flags and a Run method.
 package main
 
 import (
@@ -46,20 +49,25 @@ const (
 type cli struct {
 	Config  string           `short:"c" placeholder:"FILE" type:"path" help:"Read only this configuration file, not the user's and the project's."`
 	Version kong.VersionFlag `help:"Print the version."`
+	stateFlags
 
 	Run    runCmd    `cmd:"" help:"Run a list of tasks side by side."`
 	Agents agentsCmd `cmd:"" help:"List the agents, and check that each can start."`
-	Show   configCmd `cmd:"" name:"config" help:"Print the configuration, and where each value comes from."`
+	Values configCmd `cmd:"" name:"config" help:"Print the configuration, and where each value comes from."`
 	MCP    mcpCmd    `cmd:"" name:"mcp" help:"Serve the tools over MCP to the program that starts this one."`
 	Serve  serveCmd  `cmd:"" help:"Serve the tools over MCP on HTTP."`
+
+	Tasks tasksCmd `cmd:"" help:"List the tasks that are kept, those of dead and of running commands."`
+	Show  showCmd  `cmd:"" help:"Print a task that is kept, with its result."`
+	Prune pruneCmd `cmd:"" help:"Delete tasks that are kept, with their prompts and results."`
 
 	Cleanup cleanupCmd `cmd:"" help:"List or end what killed runs of this program have left."`
 	About   versionCmd `cmd:"" name:"version" help:"Print the version."`
 }
 
 // settings loads the configuration that the command line asks for. The error reports
-// all problems. If there is an error but the names of the agents are known, the
-// settings are returned with it; otherwise they are nil.
+// all problems. If there is an error, the settings are returned only if the names of
+// the agents are known.
 func (c *cli) settings() (*settings.Settings, error) {
 	files := []string{c.Config}
 	if c.Config == "" {
@@ -89,17 +97,17 @@ func (c *cli) settings() (*settings.Settings, error) {
 	return s, nil
 }
 
-// sayFiles prints the names of the configuration files that were read. The user
-// should see them, because the files name programs that are run, and a file in a
-// folder above is easily overlooked.
+// sayFiles prints the names of the configuration files that were read. The user should
+// see them, because the files name programs that are run, and a file in a parent folder
+// is easily overlooked.
 func sayFiles(s *settings.Settings) {
 	if len(s.Files) > 0 {
 		warn("configuration: %s", strings.Join(s.Files, ", later over earlier: "))
 	}
 }
 
-// found returns a sentence that names the agents which exist without a configuration
-// file.
+// found returns a sentence that names the agents that are available without a
+// configuration file.
 func found(s *settings.Settings) string {
 	list := ""
 	for _, a := range s.Agents {
@@ -235,8 +243,8 @@ func flat(err error) []error {
 	return out
 }
 
-// warn prints a message to standard error. A message may contain text from agents and
-// files, so warn removes escape sequences and control characters.
+// warn prints a message to standard error. A message can contain text from agents and
+// files, so the function "warn" removes escape sequences and control characters.
 func warn(format string, args ...any) {
 	fmt.Fprintln(os.Stderr, cleantext.String("bgagent: "+fmt.Sprintf(format, args...)))
 }

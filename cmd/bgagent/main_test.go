@@ -38,7 +38,7 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// place is a home directory of a user with a project in it.
+// place is the home directory of a user, with a project in it.
 type place struct {
 	t       *testing.T
 	project string
@@ -148,7 +148,7 @@ func (o *output) String() string {
 // await waits until a text has been printed.
 func (o *output) await(t *testing.T, text string) {
 	t.Helper()
-	timeout := time.After(20 * time.Second)
+	timeout := time.After(2 * time.Minute)
 	for !strings.Contains(o.String(), text) {
 		select {
 		case <-o.new:
@@ -278,7 +278,7 @@ func TestAKilledRunLeavesAnIndexOfWhatHasEnded(t *testing.T) {
 	require.Eventually(t, func() bool {
 		x := p.index("out")
 		return x.Tasks[0].Status == bgagent.Completed && x.Tasks[1].Status == bgagent.Failed
-	}, 5*time.Second, 10*time.Millisecond)
+	}, time.Minute, 10*time.Millisecond)
 	require.NoError(t, r.Process.Kill())
 	r.code()
 	x := p.index("out")
@@ -391,7 +391,7 @@ func TestHelpListsTheCommandsAndTheirExitCodes(t *testing.T) {
 	}
 }
 
-// An agent that hangs does not delay the lines of other agents, and is named.
+// An agent that hangs does not delay the lines of other agents. Its name is printed.
 func TestAgentsPrintsEachAnswerAsItComes(t *testing.T) {
 	p := newPlace(t)
 	p.write("hang.sh", "#!/bin/sh\nexec sleep 600\n")

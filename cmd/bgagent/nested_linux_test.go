@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 )
@@ -62,6 +63,10 @@ func (p *place) killRunOf(dir string) {
 			h, err := os.FindProcess(pid)
 			require.NoError(p.t, err)
 			require.NoError(p.t, h.Kill())
+			require.Eventually(p.t, func() bool { // its files are locked until it has ended
+				at, err := os.Readlink(link)
+				return err != nil || at != dir
+			}, time.Minute, 5*time.Millisecond)
 			killed = true
 		}
 	}

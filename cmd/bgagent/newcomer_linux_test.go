@@ -45,9 +45,9 @@ echo '{"type": "end"}'
 `
 )
 
-// tenTasks returns a project with ten tasks for three scripts. One task fails, one
-// hangs, and one prints 10 MB. The task "review the tests" runs until the file "go"
-// exists.
+// tenTasks returns a project with ten tasks for three agents, which are scripts. One
+// task fails, one hangs, and one prints 10 MB. The task "review the tests" runs until
+// the file "go" exists.
 func tenTasks(t *testing.T) *place {
 	p := newPlace(t)
 	p.write("fix.sh", fixScript)

@@ -2,8 +2,8 @@
 
 package main
 
-// outputGone always reports false. On this system, a broken pipe causes no signal; only
-// the write fails.
+// outputGone always reports false. On systems other than Unix, a broken pipe causes no
+// signal; only the write fails.
 func outputGone() bool { return false }
 
 // maxConnections returns how many connections "bgagent serve" may have open.

@@ -4,8 +4,8 @@ package main
 
 import "golang.org/x/sys/unix"
 
-// outputGone reports whether standard output can no longer be read, such as a pipe
-// whose reader has ended.
+// outputGone reports whether nobody can read standard output any longer, for example
+// because it is a pipe whose reader has ended.
 func outputGone() bool {
 	fds := []unix.PollFd{{Fd: 1, Events: unix.POLLOUT}}
 	n, err := unix.Poll(fds, 0)

@@ -11,7 +11,7 @@ import (
 	"github.com/bgagent/bgagent/dashboard"
 )
 
-// pageFlags say whether serve shows the page, and to whom.
+// pageFlags say whether "bgagent serve" shows the page, and to whom.
 type pageFlags struct {
 	Page     string `placeholder:"VARIABLE" help:"The environment variable, or @FILE, that holds the page's password of at least 16 bytes (any user name will do). Without it the page is shown only if there are no tokens, to everybody on this machine."`
 	PageActs bool   `help:"Whoever sees the page may cancel and resume tasks."`
@@ -38,8 +38,8 @@ func (f pageFlags) page(ctx context.Context, m *bgagent.BackgroundManager, token
 	return page, withPassword(password, page), nil
 }
 
-// withPassword returns a handler that passes a request to h only if it has the
-// password.
+// withPassword returns a handler that passes a request to h only if the request
+// contains the password.
 func withPassword(password string, h http.Handler) http.Handler {
 	want := sha256.Sum256([]byte(password))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

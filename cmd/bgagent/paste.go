@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// sayHow prints the commands and settings with which common clients use the server. If
-// there are tokens, it prints these texts once for each caller.
+// sayHow prints the commands and settings that connect common clients to the server. If
+// there are tokens, it prints them once for each caller.
 func (c *serveCmd) sayHow(addr net.Addr) {
 	host, port, err := net.SplitHostPort(addr.String())
 	if err != nil {
@@ -27,9 +27,9 @@ func (c *serveCmd) sayHow(addr net.Addr) {
 	}
 }
 
-// pasteLines returns the commands and settings for one caller. The argument from is the
-// name of the variable that holds the caller's token, or an @ and the path of the file
-// that holds the token. If there are no tokens, the argument is empty.
+// pasteLines returns the commands and settings for one caller. The argument "from" is
+// the name of the variable that holds the caller's token, or an @ followed by the path
+// of the file that holds the token. If there are no tokens, the argument is empty.
 func pasteLines(url, caller, from string) string {
 	var b strings.Builder
 	title, header, variable, file := "to use it from", "", "", ""

@@ -26,8 +26,8 @@ func (p *place) pipe(name string) string {
 	return path
 }
 
-// endsWith requires that the program ends with the code. A program that does not end in
-// time is killed, and has no exit code.
+// endsWith requires that the program exits with the given code. A program that does not
+// end in time is killed, and has no exit code.
 func (r *running) endsWith(t *testing.T, code int) {
 	t.Helper()
 	defer time.AfterFunc(20*time.Second, func() { _ = r.Process.Kill() }).Stop()
@@ -35,7 +35,7 @@ func (r *running) endsWith(t *testing.T, code int) {
 }
 
 func TestASignalEndsTheWaitForAPipe(t *testing.T) {
-	const asked = "there is no configuration file" // printed when signals are handled, just before the pipe is read
+	const asked = "there is no configuration file" // printed after the signal handlers are installed, just before the pipe is read
 	for name, x := range map[string]struct {
 		args []string
 		code int
@@ -51,8 +51,8 @@ func TestASignalEndsTheWaitForAPipe(t *testing.T) {
 					p := newPlace(t)
 					path := p.pipe("pipe")
 					p.write("tasks.jsonc", `[{"agent": "demo-wait", "promptFile": "pipe"}]`)
-					// The test holds the pipe open and writes nothing. So the program waits
-					// in reading the pipe, not in opening it.
+					// The test holds the pipe open and writes nothing. So the program
+					// waits when it reads the pipe, not when it opens it.
 					if writer && name != "log" {
 						f, err := os.OpenFile(path, os.O_RDWR, 0)
 						require.NoError(t, err)

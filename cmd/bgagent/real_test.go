@@ -36,7 +36,7 @@ func TestRealProgramsOfAllKindsRunOneList(t *testing.T) {
 		"server": agent("opencode", map[string]any{"url": server.URL, "passwordEnv": "SERVER_PASSWORD", "agent": "oracle", "model": realagent.OpencodeModel, "directory": w.Dir}),
 		"count":  agent("inproc", map[string]any{"directory": w.Dir}),
 		"lost":   agent("command", map[string]any{"preset": "generic", "command": []string{"no-such-program"}}),
-	}, "background_task": map[string]any{"createTimeoutMs": 240_000}}) // long: all programs start at once
+	}, "background_task": map[string]any{"createTimeoutMs": 240_000}}) // a long limit, because all programs start at the same time
 	require.NoError(t, err)
 	p := newPlace(t)
 	p.env = append(p.env, "SERVER_PASSWORD=secret")

@@ -31,12 +31,14 @@ var sample []byte
 type runCmd struct {
 	List     string `arg:"" optional:"" help:"File with the tasks, or - for standard input. Without it a sample with demo agents runs."`
 	Output   string `short:"o" type:"path" placeholder:"DIR" help:"New or empty folder for the results. Default: bgagent-results-<time> here, with -2 and so on if that exists. The sample uses a temporary folder."`
-	Resume   string `type:"path" placeholder:"DIR" help:"Run again what is missing or has not completed in the folder of an earlier run, and write into that folder. Takes no list."`
+	Resume   string `type:"path" placeholder:"DIR" help:"Continue what was running or waiting when an earlier run was killed, and run again what is missing or has not completed in its folder. Takes no list."`
 	FailFast bool   `help:"Cancel all other tasks as soon as one ends without completing."`
 	MaxTime  string `placeholder:"TIME" help:"Cancel what has not ended after this time, such as 90s, 10m or 2h."`
+	MaxCost  string `placeholder:"USD" help:"Cancel all tasks when together they have cost this many US dollars, such as 2.50. Agents that report no cost are refused."`
 	JSON     bool   `name:"json" xor:"format" help:"Print one JSON object per line."`
 	Plain    bool   `xor:"format" help:"Print plain lines even in a terminal, as with NO_COLOR in the environment."`
 	Schema   bool   `help:"Print the JSON Schema of a list, and run nothing."`
+	copyFlags
 }
 
 // Help implements kong's help provider.
@@ -55,7 +57,7 @@ func (c *runCmd) Run(all *cli, stop stops) error {
 		_, err := os.Stdout.Write(tasklist.Schema)
 		return err
 	}
-	limit, err := c.check()
+	limit, cost, err := c.check()
 	if err != nil {
 		return &exitError{exitInput, err}
 	}
@@ -71,21 +73,28 @@ func (c *runCmd) Run(all *cli, stop stops) error {
 	if err != nil {
 		return err
 	}
-	life := begin("run")
+	kept := all.keeps() && (c.List != "" || c.Resume != "") // tasks of the sample are not kept
+	life := begin("run", kept)
 	defer life.end()
-	crew, err := fleet.New(set, fleet.Options{Instance: life.id, KeepLogs: true})
+	crew, err := fleet.New(set, fleet.Options{Instance: life.id, KeepLogs: true, MaxCost: cost})
 	if err != nil {
 		return errors.Join(&exitError{exitInput, err}, job.close())
 	}
 	r := &runner{stop: stop, tasks: job.tasks, began: time.Now(), failFast: c.FailFast, maxTime: limit, stale: staleTime(set)}
 	r.begin(job)
+	r.id, r.copies = life.id, c.copyFlags
+	if kept {
+		if err := r.keep(all.stateFlags); err != nil {
+			return errors.Join(err, job.close())
+		}
+	}
 	r.notify = notify.New(set.Notify, life.id, r.problem)
 	return r.run(crew, job.open, func() display.Display { return c.display(len(job.tasks)) })
 }
 
 // check refuses invalid flags and invalid combinations of flags. It returns how long
-// the run may take; 0 means no limit.
-func (c *runCmd) check() (limit time.Duration, err error) {
+// the run may take and how many US dollars it may cost; 0 means no limit.
+func (c *runCmd) check() (limit time.Duration, cost float64, err error) {
 	var errs []error
 	if c.Resume != "" && c.List != "" {
 		errs = append(errs, fmt.Errorf("--resume takes no list: %s has the one that was run; leave %s out", c.Resume, c.List))
@@ -93,12 +102,20 @@ func (c *runCmd) check() (limit time.Duration, err error) {
 	if c.Resume != "" && c.Output != "" {
 		errs = append(errs, fmt.Errorf("--resume %s writes into that folder; leave --output out", c.Resume))
 	}
+	if c.AcceptCopy && c.Resume == "" {
+		errs = append(errs, errors.New("--accept-copy needs --resume, because a new run has no kept tasks"))
+	}
 	if c.MaxTime != "" {
 		if limit, err = time.ParseDuration(c.MaxTime); err != nil || limit <= 0 {
 			errs = append(errs, fmt.Errorf("--max-time %q is not a time such as 90s, 10m or 2h", c.MaxTime))
 		}
 	}
-	return limit, errors.Join(errs...)
+	if c.MaxCost != "" {
+		if cost, err = strconv.ParseFloat(c.MaxCost, 64); err != nil || !(cost > 0) || cost > 1e9 {
+			errs = append(errs, fmt.Errorf("--max-cost %q is not a number of US dollars such as 2.50", c.MaxCost))
+		}
+	}
+	return limit, cost, errors.Join(errs...)
 }
 
 // staleTime returns how long a task may be silent before it is cancelled; 0 means
@@ -109,8 +126,8 @@ func staleTime(set *settings.Settings) time.Duration {
 	return max(cmp.Or(c.StaleTimeout, bgagent.DefaultStaleTimeout), 0)
 }
 
-// fits refuses a list with more tasks than the configuration allows. Otherwise the
-// tasks beyond the limit would fail.
+// fits returns an error if a list has more tasks than the configuration allows. Without
+// this check, the tasks beyond the limit would fail.
 func fits(tasks int, set *settings.Settings) error {
 	for _, s := range set.Limits.Settings() {
 		most, err := strconv.Atoi(s.Value)

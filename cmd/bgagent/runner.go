@@ -18,6 +18,7 @@ import (
 	"github.com/bgagent/bgagent/cmd/bgagent/internal/fleet"
 	"github.com/bgagent/bgagent/cmd/bgagent/internal/notify"
 	"github.com/bgagent/bgagent/cmd/bgagent/internal/results"
+	"github.com/bgagent/bgagent/cmd/bgagent/internal/statedir"
 	"github.com/bgagent/bgagent/cmd/bgagent/internal/tasklist"
 )
 
@@ -34,7 +35,7 @@ const (
 	maxInLine = 100
 )
 
-// numberKey is the key of a task's number in its metadata.
+// numberKey is the key of a task's number in the task's metadata.
 const numberKey = "number"
 
 // runner runs one list of tasks. All its methods except leave and problem run on one
@@ -43,8 +44,8 @@ type runner struct {
 	stop     stops
 	tasks    []tasklist.Task
 	index    results.Index
-	began    time.Time     // when this run began, not the run that it resumes
-	failFast bool          // the first task that does not complete stops the other tasks
+	began    time.Time     // when this run began, even if it resumes an earlier run
+	failFast bool          // whether the first task that does not complete stops the other tasks
 	maxTime  time.Duration // how long the run may take; 0 means no limit
 	stale    time.Duration // how long a task may be silent before it is cancelled; 0 means no limit
 	notify   *notify.Notifier
@@ -52,6 +53,13 @@ type runner struct {
 	halted   context.Context // ends, with a reason, when --fail-fast or --max-time stops the run
 	halt     context.CancelCauseFunc
 
+	id      string           // id of this run of the program
+	state   *statedir.Folder // state folder; nil if the tasks are not kept
+	copies  copyFlags
+	ended   bool            // all tasks of the earlier run had ended when that run ended
+	earlier []bgagent.Task  // for each entry of the list, the kept task of the earlier run; empty if there is none
+	resumed map[string]bool // ids of the earlier run's tasks that this run continues
+	removed map[int]bool    // indexes in the list of tasks whose results were written and later removed
 	crew    *fleet.Fleet
 	manager *bgagent.BackgroundManager
 	folder  *results.Folder
@@ -63,7 +71,7 @@ type runner struct {
 
 	behind  bool          // the index on disk lacks tasks that have ended
 	indexed time.Time     // when the index was last written
-	cost    time.Duration // how long the last write took
+	cost    time.Duration // how long the last write of the index took
 }
 
 // run runs the list, from creating the manager to printing the summary. It reports
@@ -75,21 +83,8 @@ func (r *runner) run(crew *fleet.Fleet, open func() (*results.Folder, error), ne
 	long := answers.New(0)
 	crew.KeepAnswers(long)
 	r.crew = crew
-	var err error
-	r.manager, err = crew.Manager(bgagent.Config{
-		Wake:            bgagent.WakeNever, // the runner follows events and takes no notices
-		MaxTasksPerRoot: max(bgagent.DefaultMaxTasksPerRoot, len(r.tasks)),
-		Retention:       bgagent.Disabled,
-		RetainTasks:     bgagent.Unlimited,
-	})
-	if err != nil {
-		return &exitError{exitInput, err}
-	}
-	if r.folder, err = open(); err == nil {
-		err = r.writeFirst()
-	}
-	if err != nil {
-		return errors.Join(err, r.manager.Close(r.stop.hard))
+	if err := r.prepare(open); err != nil {
+		return err
 	}
 	long.SpoolTo(r.folder.Spool)
 	_, events := r.manager.Subscribe(1024 + 16*len(r.tasks))
@@ -117,9 +112,46 @@ func (r *runner) run(crew *fleet.Fleet, open func() (*results.Folder, error), ne
 	return r.end(interrupted)
 }
 
-// problem reports to the user a problem that is not the end of a task. It may be called
-// concurrently. While the table is shown, the table prints the problem: standard error
-// is often the same terminal, and a line written there would damage the table.
+// prepare makes the manager, opens the results folder, and writes the first index. If it
+// returns an error, the manager is closed.
+func (r *runner) prepare(open func() (*results.Folder, error)) (err error) {
+	if r.manager, err = r.newManager(nil); err != nil {
+		return &exitError{exitInput, err}
+	}
+	if r.folder, err = open(); err == nil && r.state != nil {
+		// The results folder identifies the store, so a manager with the store can be made
+		// only now. The first manager was made to find errors in the configuration before
+		// the folder is created.
+		if err = r.manager.Close(r.stop.hard); err == nil {
+			r.manager, err = r.keptManager()
+		}
+	}
+	if err == nil {
+		err = r.writeFirst()
+	}
+	if err != nil && r.manager != nil {
+		err = errors.Join(err, r.manager.Suspend(r.stop.hard)) // Close would cancel the kept tasks of an earlier run
+	}
+	return err
+}
+
+// newManager makes a manager with the store. The store can be nil.
+func (r *runner) newManager(store bgagent.Store) (*bgagent.BackgroundManager, error) {
+	return r.crew.Manager(bgagent.Config{
+		Wake:            bgagent.WakeNever, // the runner follows events and takes no notices
+		MaxTasksPerRoot: max(bgagent.DefaultMaxTasksPerRoot, len(r.tasks)),
+		Retention:       bgagent.Disabled,
+		RetainTasks:     bgagent.Unlimited,
+		Store:           store,
+		Instance:        r.id,
+		RestartWithin:   bgagent.Disabled, // the user decides when the run is resumed
+	})
+}
+
+// problem reports a problem to the user. The ends of tasks are reported by endedBadly
+// instead. The method may be called concurrently. While the table is shown, the table
+// prints the problem: standard error is often the same terminal, and a line written
+// there would damage the table.
 func (r *runner) problem(err error) {
 	if table, ok := r.show.(*display.Table); ok && !r.over.Load() {
 		table.Note(err.Error())
@@ -145,10 +177,11 @@ func leave() {
 // launch launches the tasks. A task that cannot be launched counts as failed.
 func (r *runner) launch() {
 	r.ids, r.started = make([]string, len(r.tasks)), make([]bool, len(r.tasks))
+	r.adopt()
 	for i, t := range r.tasks {
 		switch {
-		case r.index.Tasks[i].Status.Terminal():
-			continue // completed by an earlier run
+		case r.index.Tasks[i].Status.Terminal(), r.ids[i] != "":
+			continue // an earlier run has completed the task, or this run continues it
 		case r.stop.soft.Err() != nil:
 			r.index.Tasks[i].Status, r.index.Tasks[i].Reason = bgagent.Cancelled, "interrupted before it was launched"
 			continue
@@ -156,19 +189,25 @@ func (r *runner) launch() {
 			r.index.Tasks[i].Status, r.index.Tasks[i].Reason = bgagent.Cancelled, context.Cause(r.halted).Error()
 			continue
 		}
-		task, err := r.manager.Launch(context.Background(), bgagent.Caller{}, bgagent.LaunchInput{
-			Agent: t.Agent, Prompt: t.Prompt, Description: t.Description, Model: t.Model, Directory: t.Directory,
-			Metadata: map[string]string{numberKey: strconv.Itoa(i + 1)},
-		})
-		if err != nil {
-			r.index.Tasks[i].Status, r.index.Tasks[i].Reason = bgagent.Failed, err.Error()
-			r.show.Note(fmt.Sprintf("task %d cannot be launched: %v", i+1, err))
-			r.endedBadly(i+1, bgagent.Task{Status: bgagent.Failed, Description: t.Description, Reason: err.Error()})
-			continue
-		}
-		r.ids[i] = task.ID
-		r.open++ // the task is shown when its first event is read
+		r.launchTask(i, t)
 	}
+}
+
+// launchTask launches the task with the index i in the list. If the launch fails, the task is
+// recorded as failed.
+func (r *runner) launchTask(i int, t tasklist.Task) {
+	task, err := r.manager.Launch(context.Background(), bgagent.Caller{Session: runScope}, bgagent.LaunchInput{
+		Agent: t.Agent, Prompt: t.Prompt, Description: t.Description, Model: t.Model, Directory: t.Directory,
+		Metadata: map[string]string{numberKey: strconv.Itoa(i + 1)},
+	})
+	if err != nil {
+		r.index.Tasks[i].Status, r.index.Tasks[i].Reason = bgagent.Failed, err.Error()
+		r.show.Note(fmt.Sprintf("task %d cannot be launched: %v", i+1, err))
+		r.endedBadly(i+1, bgagent.Task{Status: bgagent.Failed, Description: t.Description, Reason: err.Error()})
+		return
+	}
+	r.ids[i] = task.ID
+	r.open++ // the task is shown when its first event is read
 }
 
 // follow shows the progress of the tasks until every task has ended and its result is
@@ -208,8 +247,8 @@ func (r *runner) follow(events *bgagent.Subscription) {
 	}
 }
 
-// next waits for an event, but at most lookTime, so that the display is updated even
-// without events.
+// next(events) waits for an event, but no longer than lookTime, so that the display is
+// updated even without events.
 func next(events *bgagent.Subscription) (bgagent.Event, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), lookTime)
 	defer cancel()
@@ -221,8 +260,8 @@ func numberOf(t bgagent.Task) (int, bool) {
 	return n, err == nil && t.Depth <= 1
 }
 
-// take records and shows the present state of a task. If the task has ended, take
-// writes its result.
+// take records and shows the current state of a task. If the task has ended, its result
+// is written too.
 func (r *runner) take(number int, t bgagent.Task) {
 	entry := &r.index.Tasks[number-1]
 	switch {
@@ -232,6 +271,10 @@ func (r *runner) take(number int, t bgagent.Task) {
 		return
 	case entry.Status.Terminal():
 		return // the end of the task was recorded before
+	case t.Cause == bgagent.CauseSuperseded:
+		return // another attempt continues the task
+	case r.mustRunAgain(number, t):
+		return
 	}
 	t.Reason = fleet.InKeys(strings.TrimPrefix(t.Reason, "the turn: "))
 	*entry = results.EntryOf(number, t)
@@ -246,13 +289,14 @@ func (r *runner) take(number int, t bgagent.Task) {
 		panic("bgagent: bug: a result is not written, and nothing says why: " + err.Error())
 	default:
 		entry.File, row.File, row.Cut, row.Bytes = name, name, entry.Cut, entry.Bytes
+		r.settle(t)
 		if entry.Cut {
 			r.summary.Cut++
 		}
 		row.Task.Result = "" // the result is in the file
 	}
 	r.open--
-	r.reindex() // before the end is shown, so that a reader of the output finds the end in the index
+	r.reindex() // the index is written before the end of the task is shown to readers of the output
 	row.Task.Prompt = ""
 	r.show.Show(row)
 	if bad(t) {
@@ -274,7 +318,7 @@ func (r *runner) endedBadly(number int, t bgagent.Task) {
 }
 
 // write writes the result of a task: the whole answer if it was kept, otherwise the
-// result that the manager kept, which may be cut.
+// result that the manager kept, which might be cut.
 func (r *runner) write(number int, t bgagent.Task, entry *results.Entry) (string, error) {
 	long := r.crew.Answer(t)
 	if long == nil {
@@ -323,8 +367,8 @@ func (r *runner) lookAgain() {
 	}
 }
 
-// lookAtTasks shows changes that no event reports: the places of the first tasks in
-// line, and the last of several messages that an agent has written in quick
+// lookAtTasks shows changes that no event reports: the queue positions of the first
+// waiting tasks, and the last of several messages that an agent has written in quick
 // succession.
 func (r *runner) lookAtTasks() {
 	inLine := 0
@@ -385,8 +429,8 @@ func (r *runner) end(interrupted bool) error {
 	r.summary.Seconds = results.Seconds(r.index.Ended.Sub(r.began))
 	r.summary.Interrupted, r.summary.Stopped = interrupted, r.index.Stopped
 	problem = errors.Join(problem, r.whereabouts())
-	// If the reader of the output has gone away, the run counts as interrupted. An
-	// error in writing the summary is then not reported as a further problem.
+	// If the reader of the output has gone away, the run counts as interrupted. In that
+	// case, an error in writing the summary is not reported as a further problem.
 	r.over.Store(true)
 	if err := r.show.End(r.summary); !interrupted || !errors.Is(err, syscall.EPIPE) {
 		problem = errors.Join(problem, err)

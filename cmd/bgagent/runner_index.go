@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/bgagent/bgagent"
 	"github.com/bgagent/bgagent/cmd/bgagent/internal/notify"
 	"github.com/bgagent/bgagent/cmd/bgagent/internal/results"
 	"github.com/bgagent/bgagent/cmd/bgagent/internal/tasklist"
@@ -13,14 +14,17 @@ import (
 // begin creates the index. It keeps the entries of tasks that an earlier run has
 // completed.
 func (r *runner) begin(j *job) {
-	r.index.Began = r.began
+	r.index.Began, r.removed = r.began, map[int]bool{}
 	if j.folder != nil {
 		r.index.Began, r.index.Resumed = j.index.Began, r.began
+		r.index.State, r.ended = j.index.State, !j.index.Ended.IsZero()
 	}
 	for i, t := range r.tasks {
 		e := results.Entry{Number: i + 1, Description: t.Description, Agent: t.Agent, Model: t.Model}
 		if j.folder != nil && j.folder.Done(j.index.Tasks[i]) {
 			e = j.index.Tasks[i]
+		} else if j.folder != nil && j.index.Tasks[i].Status == bgagent.Completed {
+			r.removed[i] = true
 		}
 		r.index.Tasks = append(r.index.Tasks, e)
 	}
@@ -56,9 +60,9 @@ const indexShare = 20
 
 // reindex writes the index after the end of a task, so that the index is current if
 // this program is killed. It writes at once unless writing would take more than a
-// twentieth of the time. In that case follow calls reindex again later. Errors are
-// ignored here; a lasting problem is reported when the index is written at the end of
-// the run.
+// twentieth of the time. In that case, the method "follow" calls "reindex" again later.
+// Errors are ignored here; a lasting problem is reported when the index is written at
+// the end of the run.
 func (r *runner) reindex() {
 	r.behind = true
 	begin := time.Now()
@@ -85,7 +89,7 @@ func (r *runner) whereabouts() error {
 	return fmt.Errorf("the folder for the results, %s, was moved during the run; nothing was written to what is there now, the results are in %s", r.folder.Dir(), path)
 }
 
-// notifyTime is how long the run waits at its end for the notification program.
+// notifyTime is how long the run waits for the notification program before it ends.
 const notifyTime = 10 * time.Second
 
 // tellEnd notifies the user that the last task has ended.

@@ -2,5 +2,5 @@
 
 package main
 
-// perKiB is how many units of the maximum resident set size are a KiB.
+// perKiB is the size of a KiB in this system's unit for the maximum resident set size.
 const perKiB = 1 << 10

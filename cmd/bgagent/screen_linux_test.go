@@ -120,7 +120,8 @@ func (s *screen) control(parameters string, what byte) {
 	}
 }
 
-// blanks returns a part of the present line, which the caller clears.
+// blanks returns the cells of the current line between two columns. The caller clears
+// them.
 func (s *screen) blanks(from, to int) []cell { return s.line()[from:to] }
 
 // String returns the lines of the screen without trailing blanks.
@@ -136,8 +137,8 @@ func (s *screen) String() string {
 	return b.String()
 }
 
-// from returns the screen without the lines before the first line that begins with
-// the text.
+// from(begin) returns the screen without the lines before the first line that begins
+// with the text.
 func (s *screen) from(begin string) *screen {
 	for i, line := range strings.Split(s.String(), "\n") {
 		if strings.HasPrefix(line, begin) {
@@ -147,7 +148,7 @@ func (s *screen) from(begin string) *screen {
 	return s
 }
 
-// colours are the colours of the picture, by the parameters of the escape sequence.
+// colours maps the parameters of an escape sequence to a colour of the picture.
 var colours = map[string]string{"2": "#8b949e", "31": "#f47067", "32": "#57ab5a", "33": "#daaa3f", "36": "#39c5cf"}
 
 // svg returns a picture of the screen, below a line with the command.

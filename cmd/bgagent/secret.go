@@ -7,8 +7,8 @@ import (
 	"strings"
 )
 
-// minSecret is the least length of a token or password, in bytes. A shorter one could
-// be guessed.
+// minSecret is the least length of a token or password, in bytes. A shorter secret
+// could be guessed.
 const minSecret = 16
 
 // maxSecret is how many bytes a file with a token or password may have.
@@ -19,9 +19,9 @@ type secrets struct {
 	used []string // names of the environment variables that were read
 }
 
-// read reads a secret. The argument from is the name of an environment variable, or an
-// @ and the path of a file. The other arguments are for error messages: the flag with
-// its value, and a noun for the secret, such as "token".
+// read reads a secret. The argument "from" is the name of an environment variable, or
+// an @ followed by the path of a file. The other arguments are for error messages: the
+// flag with its value, and a noun for the secret, such as "token".
 func (s *secrets) read(flag, from, what string) (string, error) {
 	text := ""
 	if path, ok := strings.CutPrefix(from, "@"); ok {
@@ -40,8 +40,8 @@ func (s *secrets) read(flag, from, what string) (string, error) {
 	return text, nil
 }
 
-// readSecret returns the text of a file without a byte-order mark and without
-// trailing line ends.
+// readSecret returns the text of a file without a byte-order mark and without trailing
+// line breaks.
 func readSecret(path string) (string, error) {
 	f, err := os.Open(path)
 	if err != nil {

@@ -21,6 +21,7 @@ type serveCmd struct {
 	Origin []string `placeholder:"URL" help:"A web page's origin whose requests are served, such as https://example.com. Repeatable."`
 	Host   []string `placeholder:"NAME" help:"A name, without a port, that a reverse proxy on this machine passes on in the Host header. Repeatable; needs --token."`
 	pageFlags
+	copyFlags
 	logFlags
 }
 
@@ -28,7 +29,7 @@ type serveCmd struct {
 func (serveCmd) Help() string {
 	return `Serves the tools over MCP (streamable HTTP) under /mcp. Each token is a caller of its own, which sees only its own tasks. Without tokens all callers on this machine count as one. The page at / shows the tasks of all callers, and /healthz answers "ok".
 
-Ctrl-C or another signal ends the server and stops all running tasks.
+The tasks are kept: after a kill -9, a SIGTERM or a SIGHUP, the next serve with the same configuration continues them. Ctrl-C ends the server and cancels all tasks.
 
 Exit codes: 0 a signal asked the server to end; 1 it could not continue to serve, or an agent program did not end well; 2 wrong input; 130 a second signal ended everything at once.`
 }
@@ -47,7 +48,7 @@ func (c *serveCmd) Run(all *cli, stop stops) error {
 	case err != nil:
 		return &exitError{exitInput, err}
 	}
-	s, err := startServing(all, "serve", c.logFlags, stop)
+	s, err := startServing(all, "serve", c.copyFlags, c.logFlags, stop)
 	if s == nil {
 		return err
 	}
@@ -109,11 +110,12 @@ func (c *serveCmd) callers(secret *secrets) (mcpserver.HTTPConfig, error) {
 	return cfg, nil
 }
 
-// known refuses requests on loopback for host names other than localhost, loopback
-// addresses and the names of --host. Such a request comes either from a proxy, whose
-// name must be given with --host, or from a web page whose own name points to this
-// machine. Requests for names of --host are passed on without their local address, so
-// that the inner handlers do not check the name again.
+// known checks the host names of requests that arrive on a loopback address. It refuses
+// every name except localhost, loopback addresses and the names given with --host. A
+// refused request comes either from a proxy, whose name must be given with --host, or
+// from a web page whose own name points to this machine. Requests for names given with
+// --host are passed on without their local address, so that the inner handlers do not
+// check the name again.
 func (c *serveCmd) known(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		addr, _ := r.Context().Value(http.LocalAddrContextKey).(*net.TCPAddr)
@@ -148,6 +150,7 @@ func (c *serveCmd) serve(s *serving, cfg mcpserver.HTTPConfig, secret *secrets, 
 	if err != nil {
 		return &exitError{exitInput, fmt.Errorf("listening on %s: %w; choose another port with --addr", c.Addr, err)}
 	}
+	s.restore()
 	mux := http.NewServeMux()
 	mux.Handle("/mcp", h)
 	mux.HandleFunc("/healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok\n") })

@@ -173,8 +173,8 @@ func TestServeNamesWhatIsWrong(t *testing.T) {
 	}
 }
 
-// A reverse proxy may pass on the Host header. A web page whose own name points to
-// this machine must not read anything.
+// A reverse proxy can pass on the Host header. A web page whose own name points to this
+// machine must not read anything.
 func TestServeIsKnownByTheNamesOfItsProxy(t *testing.T) {
 	p := newPlace(t)
 	p.write(".bgagent.jsonc", `{"agents": {"wait": {"kind": "inproc"}}}`)

@@ -16,13 +16,16 @@ import (
 	"github.com/bgagent/bgagent/mcpserver"
 )
 
-// serving is the common part of the commands mcp and serve: a manager for the
-// configured agents, and the server of the manager's tools.
+// serving is the common part of the commands "bgagent mcp" and "bgagent serve": a
+// manager for the configured agents, and the server of the manager's tools.
 type serving struct {
+	command string // serve or mcp
+	copies  copyFlags
 	crew    *fleet.Fleet
 	manager *bgagent.BackgroundManager
 	server  *mcpserver.Server
 	life    life
+	older   older
 
 	logger  *slog.Logger // nil if nothing is logged
 	logFile *os.File
@@ -32,14 +35,15 @@ type serving struct {
 }
 
 // startServing makes a serving and begins to follow the events of its manager. If this
-// program runs inside a task that may not delegate, the tools lack delegate_task. If a
-// signal comes while startServing waits for a file, both results are nil.
-func startServing(all *cli, command string, log logFlags, stop stops) (*serving, error) {
+// program runs inside a task that may not delegate, the server does not offer
+// delegate_task. If a signal comes while startServing waits for a file, both results
+// are nil.
+func startServing(all *cli, command string, copies copyFlags, log logFlags, stop stops) (*serving, error) {
 	set, err := all.settings()
 	if err != nil {
 		return nil, err
 	}
-	s := &serving{follow: make(chan struct{})}
+	s := &serving{command: command, copies: copies, follow: make(chan struct{})}
 	s.logFile, err = untilStopped(stop.soft, log.open)
 	switch {
 	case errors.Is(err, context.Canceled):
@@ -49,24 +53,31 @@ func startServing(all *cli, command string, log logFlags, stop stops) (*serving,
 	}
 	s.logger = log.logger(s.logFile)
 	sayFiles(set)
-	s.life = begin(command)
-	if err := s.build(set); err != nil {
+	s.life = begin(command, all.keeps())
+	if err := s.build(set, all.stateFlags); err != nil {
 		s.life.end()
 		return nil, err
 	}
+	sayRestored(s.manager)
 	s.notify = notify.New(set.Notify, s.life.id, func(err error) { warn("%v", err) })
-	_, events := s.manager.Subscribe(4096)
-	go s.watch(events)
+	known, events := s.manager.Subscribe(4096)
+	go s.watch(known, events)
 	if s.logger != nil {
 		s.logger.Info(command+" begins", "pid", os.Getpid(), "files", set.Files)
 	}
 	return s, nil
 }
 
-// watch logs events and notifies the user of the ends of tasks.
-func (s *serving) watch(events *bgagent.Subscription) {
+// watch follows the events: it logs them, and it notifies the user when tasks end. The
+// argument "known" contains the tasks that the manager has loaded from its store.
+func (s *serving) watch(known []bgagent.Task, events *bgagent.Subscription) {
 	defer close(s.follow)
 	live := map[string]struct{}{}
+	for _, t := range known {
+		if !t.Status.Terminal() {
+			live[t.ID] = struct{}{}
+		}
+	}
 	for {
 		e, err := events.Next(context.Background())
 		if err != nil { // the manager is closed, and all events have been read
@@ -82,13 +93,12 @@ func (s *serving) watch(events *bgagent.Subscription) {
 			delete(live, e.Task.ID)
 			s.tell(e.Task, len(live) == 0)
 		case bgagent.EventMissed:
-			clear(live) // which tasks are live is unknown, so the next end may count as the last
+			clear(live) // it is unknown which tasks are live, so the next task to end can count as the last
 		}
 	}
 }
 
-// tell notifies the user that a task has ended badly, and that the last task has
-// ended.
+// tell notifies the user if a task has ended badly, and if the last task has ended.
 func (s *serving) tell(t bgagent.Task, last bool) {
 	if s.ending.Load() {
 		return // the user has ended the server and expects these ends
@@ -102,12 +112,12 @@ func (s *serving) tell(t bgagent.Task, last bool) {
 }
 
 // build makes the manager and the server.
-func (s *serving) build(set *settings.Settings) (err error) {
+func (s *serving) build(set *settings.Settings, state stateFlags) (err error) {
 	if s.crew, err = fleet.New(set, fleet.Options{Instance: s.life.id, Logger: s.logger}); err != nil {
 		return &exitError{exitInput, err}
 	}
 	options := bgagent.ToolOptions{Agents: s.crew.Agents()}
-	s.manager, err = s.crew.Manager(bgagent.Config{Wake: bgagent.WakeNever, Limits: bgagent.Limits{Fair: true}, Logger: library(s.logger)})
+	s.manager, err = s.makeManager(set, state)
 	if errors.Is(err, bgagent.ErrDepth) {
 		warn("%v", err)
 		options.Omit = []string{bgagent.ToolDelegateTask}
@@ -117,17 +127,17 @@ func (s *serving) build(set *settings.Settings) (err error) {
 		return &exitError{exitInput, err}
 	}
 	if s.server, err = mcpserver.New(s.manager, mcpserver.Config{Tools: options}); err != nil {
-		return errors.Join(err, s.manager.Close(context.Background()))
+		return errors.Join(err, s.manager.Suspend(context.Background()))
 	}
 	return nil
 }
 
 // stopTime is how long running tasks may take to stop after the caller has closed the
-// connection. A caller may kill this program soon after it has closed the connection.
+// connection. A caller might kill this program soon after it has closed the connection.
 const stopTime = 5 * time.Second
 
-// told waits until all events are logged and all notifications are sent, or until ctx
-// ends.
+// told(ctx) waits until all events are logged and all notifications are sent, or until
+// ctx ends.
 func (s *serving) told(ctx context.Context) {
 	select {
 	case <-s.follow:
@@ -137,17 +147,21 @@ func (s *serving) told(ctx context.Context) {
 }
 
 // end cancels all tasks, waits until everything that they started has stopped, and
-// ends the agent programs.
+// ends the agent programs. The command "serve" suspends its tasks instead of cancelling them if the
+// tasks are kept and the user has not interrupted the command.
 func (s *serving) end(stop stops) error {
 	defer context.AfterFunc(stop.hard, leave)()
 	ctx, cancel := context.WithTimeout(stop.hard, stopTime)
 	defer cancel()
 	s.ending.Store(true)
 	_ = s.server.Close()
+	s.older.quit()
+	s.suspend(ctx, stop)
 	var left *bgagent.CloseError
 	if err := s.manager.Close(ctx); errors.As(err, &left) && len(left.NotStopped) > 0 {
 		warn("these tasks did not stop in time: %v", left.NotStopped)
 	}
+	s.older.await(ctx)
 	err := s.crew.Close(ctx)
 	s.told(ctx)
 	children.Kill(killTime)

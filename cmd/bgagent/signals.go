@@ -4,18 +4,22 @@ import (
 	"context"
 	"os"
 	"os/signal"
+	"sync/atomic"
 	"syscall"
 )
 
-// stops are the contexts that end when the program is to stop. The first signal ends
-// the context soft, the second the context hard.
-type stops struct{ soft, hard context.Context }
+// stops holds the contexts that end when the program must stop. The first signal ends
+// the context "soft", and the second ends the context "hard".
+type stops struct {
+	soft, hard  context.Context
+	interrupted *atomic.Bool // whether the first signal was SIGINT, such as Ctrl-C
+}
 
-// watchSignals returns contexts that end when signals come. Ctrl-C and SIGTERM count,
+// watchSignals returns contexts that end when signals arrive. Ctrl-C and SIGTERM count,
 // and so does SIGHUP unless it was ignored when the program started. A SIGPIPE counts
 // as the first signal if standard output can no longer be read. Without a handler,
-// that signal would kill the program and leave its children running. A SIGPIPE for
-// another pipe, such as the input of a child, is ignored.
+// SIGPIPE would kill the program and leave its children running. A SIGPIPE for another
+// pipe, such as the input of a child, is ignored.
 func watchSignals() stops {
 	soft, stopSoft := context.WithCancel(context.Background())
 	hard, stopHard := context.WithCancel(context.Background())
@@ -23,6 +27,7 @@ func watchSignals() stops {
 	if !signal.Ignored(syscall.SIGHUP) {
 		asked = append(asked, syscall.SIGHUP)
 	}
+	interrupted := new(atomic.Bool)
 	signals, unread := make(chan os.Signal, 8), make(chan os.Signal, 1)
 	signal.Notify(signals, asked...)
 	signal.Notify(unread, syscall.SIGPIPE)
@@ -33,13 +38,15 @@ func watchSignals() stops {
 				if outputGone() {
 					stopSoft()
 				}
-			case <-signals:
+			case s := <-signals:
 				if soft.Err() != nil {
 					stopHard()
+				} else if s == os.Interrupt {
+					interrupted.Store(true)
 				}
 				stopSoft()
 			}
 		}
 	}()
-	return stops{soft, hard}
+	return stops{soft, hard, interrupted}
 }

@@ -20,10 +20,10 @@ const (
 	codeInvalid = -32600
 )
 
-// stdio returns a transport for MCP over two streams, with one message per line. A
-// line that is not a message is answered with an error, as JSON-RPC demands. The
-// transport of the protocol library would end the connection at such a line, and with
-// it the running tasks.
+// stdio returns a transport for MCP over two streams, with one message per line. A line
+// that is not a message is answered with an error, as JSON-RPC requires. The transport
+// of the protocol library would end the connection at such a line. That would also end
+// the running tasks.
 func stdio(in io.ReadCloser, out io.Writer) mcp.Transport {
 	w := &lineWriter{w: out}
 	return &mcp.IOTransport{Reader: &lineReader{in: in, lines: bufio.NewReaderSize(in, 64<<10), refuse: w.refuse}, Writer: w}
@@ -65,7 +65,8 @@ func (r *lineReader) Read(p []byte) (int, error) {
 // maxLine is how many bytes a line may have: the limit of the protocol library.
 const maxLine = mcp.DefaultMaxLineLength
 
-// line returns the next line. If it is too long, line returns only its beginning.
+// line returns the next line. If the next line is too long, only its beginning is
+// returned.
 func (r *lineReader) line() (line []byte, err error) {
 	for {
 		part, err := r.lines.ReadSlice('\n')
@@ -76,9 +77,9 @@ func (r *lineReader) line() (line []byte, err error) {
 	}
 }
 
-// messagesOf returns the messages of a line, each as a line of its own. If the line
-// is refused, it returns the error code and the reason instead. An array of messages
-// is split, because later versions of the protocol have no arrays, and the library
+// messagesOf returns the messages of a line, each as a line of its own. If the line is
+// refused, messagesOf returns the error code and the reason instead. An array of
+// messages is split. Later versions of the protocol have no arrays, and the library
 // would end the connection at an array.
 func messagesOf(line []byte) (out []byte, code int, why string) {
 	line = bytes.TrimSpace(line)
@@ -107,8 +108,8 @@ func messagesOf(line []byte) (out []byte, code int, why string) {
 	return out, 0, ""
 }
 
-// lineWriter writes the lines of the library, and those of the method refuse, one after
-// the other.
+// lineWriter writes lines one after the other. The lines come from the library and from
+// the method "refuse".
 type lineWriter struct {
 	mu sync.Mutex
 	w  io.Writer

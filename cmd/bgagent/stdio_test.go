@@ -69,7 +69,7 @@ func TestMCPContinuesAfterALineThatIsNotAMessage(t *testing.T) {
 		require.Equal(t, code, a.Error.Code, line)
 	}
 	say("")
-	say(`{"jsonrpc":"2.0","id":98,"result":{}}`) // a response to no request
+	say(`{"jsonrpc":"2.0","id":98,"result":{}}`) // a response without a request
 	say(`[{"jsonrpc":"2.0","id":4,"method":"ping"}]`)
 	require.Equal(t, 4, *next().ID)
 	say(`{"jsonrpc":"2.0","id":5,"method":"tools/call","params":{"name":"background_output","arguments":{"block":true}}}`)

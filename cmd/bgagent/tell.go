@@ -5,7 +5,7 @@ import (
 	"github.com/bgagent/bgagent/internal/cleantext"
 )
 
-// bad reports whether a task has failed or was cancelled. The user may want to know
+// bad reports whether a task has failed or was cancelled. The user might want to know
 // this at once.
 func bad(t bgagent.Task) bool {
 	return t.Status == bgagent.Failed || t.Status == bgagent.Cancelled

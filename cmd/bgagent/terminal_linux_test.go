@@ -213,7 +213,7 @@ func TestWhatGoesWrongBesideTheTasksDoesNotTearTheTable(t *testing.T) {
 func TestAKilledRunGivesTheTerminalBack(t *testing.T) {
 	for _, sig := range []syscall.Signal{syscall.SIGKILL, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT} {
 		if signal.Ignored(sig) {
-			continue // for example under nohup: the program inherits that the signal is ignored
+			continue // the signal is ignored, for example under nohup, and the program would inherit this
 		}
 		p := newPlace(t)
 		p.manyWaits(3, "9 m")

@@ -12,7 +12,7 @@ const $ = id => document.getElementById(id)
 const CHIPS = [['all', 'All'], ['live', 'Live'], ['queued', 'Queued'], ['done', 'Done'], ['problems', 'Problems']]
 const PAUSE = 120 // minimum ms between two drawings
 
-let skew = 0 // ms from the browser's clock to the server's clock
+let skew = 0 // time by the server's clock minus time by the browser's clock, in ms
 let allowed = { cancel: false, resume: false }
 const now = () => Date.now() + skew
 const store = new Store()
@@ -77,8 +77,8 @@ function connect() {
 }
 
 // follow updates the open task's details from a batch. After a restart of the stream, the task
-// has a new node. If the store no longer has the task, the details stay open if the task has
-// ended. If the task was live, it was lost with an earlier process, so the details are closed.
+// has a new node. If the store no longer has the task, the details of an ended task stay open.
+// A live task was lost with an earlier process, so its details are closed.
 function follow(batch) {
   const node = store.tasks.get(detail.node.key)
   if (node) {
@@ -204,7 +204,7 @@ const ASK = {
   resume: { title: 'Resume this task', label: 'What to do next', yes: 'Resume', field: 'prompt', busy: 'resuming …' },
 }
 
-let asking = null // identifies the open dialog; a new object each time
+let asking = null // identifies the open dialog; each dialog gets a new object
 
 function ask(kind, node) {
   const words = ASK[kind]
@@ -250,7 +250,7 @@ async function send(kind, words, node) {
 
 connect()
 setInterval(redraw, 1000) // updates the running times
-const wanted = location.hash.slice(1) // the id of a task, which is never encoded
+const wanted = location.hash.slice(1) // the id of a task; ids contain no characters that need encoding
 if (wanted) {
   const look = setInterval(() => {
     const node = store.tasks.get(wanted)

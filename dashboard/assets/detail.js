@@ -52,8 +52,8 @@ export class Detail {
     this.onclose()
   }
 
-  // leave aborts the refresh in flight, because its answer would belong to the previous
-  // view. This is also true if the same task is shown again.
+  // leave aborts the refresh in flight, because its answer would belong to the previous view.
+  // The same applies if the same task is shown again.
   #leave() {
     this.looking?.abort()
     this.looking = null
@@ -108,6 +108,7 @@ export class Detail {
       ['Queued', time(t.queued)], ['Started', time(t.started)], ['Ended', time(t.ended)],
       ['Turns', t.turns], ['Tool calls', t.tools ? `${t.tools}${t.tool ? `, last ${t.tool}` : ''}` : ''],
       ['Tokens', count(t.tokens)], ['Cost', t.cost ? `$${t.cost.toFixed(t.cost < 1 ? 4 : 2)}` : ''],
+      ['Budget used', t.budget],
       ['Attempt', t.attempt > 1 ? t.attempt : ''], ['Notice', t.notice],
       ['Task', t.id], ['Session', t.session], ['Parent', t.parent],
     ])
@@ -147,7 +148,7 @@ export class Detail {
   }
 
   // refresh fetches and shows the data that the store does not have about the task. It fetches
-  // the data at once for a newly opened task, and afterwards at most once per PAUSE.
+  // the data immediately for a newly opened task, and afterwards at most once per PAUSE.
   async refresh() {
     if (!this.node) return
     const { node } = this

@@ -1,4 +1,4 @@
-// Wording and formatting. Every function here is pure, except for say.
+// Wording and formatting. Every function in this file except "say" is pure.
 
 export const STATES = ['live', 'asking', 'queued', 'completed', 'error', 'cancelled']
 
@@ -12,6 +12,7 @@ const PHASES = {
   'asking': { state: 'asking', words: () => 'asks' },
   'waiting for its own tasks': { state: 'waiting', words: task => `waits for ${task.waiting || 'its'} task${task.waiting === 1 ? '' : 's'}` },
   'stopping': { state: 'running', words: running },
+  'storing': { state: 'running', words: () => 'storing its result' },
 }
 
 const phaseOf = task => PHASES[task.phase || ''] || PHASES['']
@@ -86,7 +87,7 @@ export function el(name, attributes = {}, ...content) {
   return e
 }
 
-// say sets an element's text. It changes the document only if the text differs.
+// The function "say" sets an element's text. It changes the document only if the text differs.
 export function say(e, text) {
   if (e.firstChild ? e.firstChild.data !== text : text !== '') e.textContent = text
 }

@@ -17,7 +17,7 @@ class Node {
   }
 }
 
-// above returns the set of a node and all its ancestors.
+// The function "above" returns the set of a node and all its ancestors.
 function above(node) {
   const all = new Set()
   for (let n = node; n; n = n.up) all.add(n)
@@ -42,7 +42,7 @@ export class Store {
   search = ''
   newest = true
   flat = []
-  shape = true // the tree has changed, so flat must be rebuilt
+  shape = true // the tree has changed, so the list "flat" must be rebuilt
 
   apply(batch) {
     if (batch.first) this.#reset()
@@ -91,9 +91,10 @@ export class Store {
     if (task.session && (this.owners.get(task.session) !== node || this.sessions.has(task.session))) this.#own(task.session, node)
   }
 
-  // own records that a session belongs to a task. It moves the tasks that the session has
-  // launched below this task. The task itself and its ancestors are not moved: they would
-  // form a ring, and a ring is below no root, so it would not be shown.
+  // The method "own" records that a session belongs to a task. It moves the tasks that the
+  // session has launched below this task. It does not move the task itself and its
+  // ancestors, because they would form a ring. A ring has no root, so its tasks would not be
+  // shown.
   #own(session, node) {
     this.owners.set(session, node)
     const stray = this.sessions.get(session)
@@ -186,8 +187,8 @@ export class Store {
   }
 
   // walk appends the rows of the nodes and their descendants. It does not recurse, because
-  // the depth of the tree is unbounded. With unfold, it also enters folded nodes, so that
-  // search results are visible.
+  // the depth of the tree is unbounded. If unfold is set, it also enters folded nodes, so
+  // that search results are visible.
   #walk(roots, shown, unfold) {
     const pick = nodes => (shown ? nodes.filter(n => shown.has(n)) : nodes)
     const stack = [{ nodes: pick(roots), at: 0, level: 1 }]

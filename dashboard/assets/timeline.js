@@ -153,7 +153,8 @@ export class Timeline {
     this.font = `11px ${read('--sans')}`
   }
 
-  // marks calls f for every grid line with its position, its time and the step between lines.
+  // The method "marks" calls f for every grid line with its position, its time and the step
+  // between lines.
   #marks(f) {
     const steps = [1, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 21600, 86400]
     const most = Math.max(this.#plotWidth() / 76, 2)
@@ -329,7 +330,7 @@ export class Timeline {
     return best
   }
 
-  // beside returns the node on the next lane whose task started nearest in time.
+  // The method "beside" returns the node on the next lane whose task started nearest in time.
   #beside(at, step) {
     let { p, lane } = at
     lane += step

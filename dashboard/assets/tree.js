@@ -2,7 +2,7 @@
 
 import { count, duration, elapsed, el, lastHeard, say, stateOf, stateText } from './format.js'
 
-const EXTRA = 6 // rows drawn beyond each edge, so that scrolling shows no gaps
+const EXTRA = 6 // extra rows drawn above and below the visible rows, so that scrolling shows no gaps
 
 const STATE_NAMES = { running: 'running', asking: 'asking', waiting: 'waiting', queued: 'queued', completed: 'done', error: 'failed', cancelled: 'cancelled' }
 
@@ -119,7 +119,8 @@ export class Tree {
     while (this.lines.length > want) this.lines.pop().el.remove()
     let activeLine = ''
     for (let i = from; i < to; i++) {
-      // The index makes a row keep the same line while the list is scrolled.
+      // The line depends only on the index, so a row keeps its line while the list is
+      // scrolled.
       const line = this.lines[i % want]
       const item = list[i]
       line.place(i, height, item, item.node.key === this.active)
@@ -142,7 +143,8 @@ export class Tree {
     return parseFloat(getComputedStyle(this.rows).getPropertyValue('--row')) || 28
   }
 
-  // hold keeps the visible rows in place when other rows appear or disappear above them.
+  // The method "hold" keeps the visible rows in place when other rows appear or
+  // disappear above them.
   #hold(list, height) {
     if (this.list === list || this.box.scrollTop < height) return
     const top = this.list[Math.floor(this.box.scrollTop / height)]

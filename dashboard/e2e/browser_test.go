@@ -31,7 +31,7 @@ var sayMissing = sync.OnceFunc(func() {
 	fmt.Fprintln(os.Stderr, "SKIPPED: tests with a real browser: chromium is not installed; .ci/chromium installs it")
 })
 
-// chromium returns the path of the browser. If there is no browser, it skips or fails the test.
+// chromium returns the path of the browser. If there is no browser, the test is skipped or fails.
 func chromium(t *testing.T) string {
 	t.Helper()
 	mode := os.Getenv("BGAGENT_REAL_AGENTS")
@@ -180,7 +180,7 @@ func (p *tab) press(keys ...string) {
 	}
 }
 
-// pressChar presses a character key like a keyboard. If the page handles the key itself, no
+// pressChar presses a character key as a user would. If the page handles the key itself, no
 // character is written.
 func (p *tab) pressChar(key string) {
 	p.t.Helper()
@@ -207,8 +207,8 @@ func eval[T any](p *tab, expression string) T {
 	return v
 }
 
-// until waits until an expression is true in the page. It polls from outside the page, because the
-// page's policy forbids code made from text.
+// The method "until" waits until an expression is true in the page. It polls from outside the
+// page, because the page's policy forbids code made from text.
 func (p *tab) until(expression string) {
 	p.t.Helper()
 	deadline := time.Now().Add(time.Minute)

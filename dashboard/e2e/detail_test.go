@@ -18,7 +18,7 @@ import (
 	"github.com/bgagent/bgagent/inproc"
 )
 
-// serveBehind serves the manager's page, but first calls the function answer for each request. If
+// serveBehind serves the manager's page, but first calls the function "answer" for each request. If
 // the function returns true, it has answered the request itself.
 func serveBehind(t *testing.T, m *bgagent.BackgroundManager, cfg dashboard.Config, answer func(http.ResponseWriter, *http.Request) bool) string {
 	h := dashboard.New(m, cfg)
@@ -32,8 +32,8 @@ func serveBehind(t *testing.T, m *bgagent.BackgroundManager, cfg dashboard.Confi
 	return srv.URL + "/"
 }
 
-// hold returns a function that blocks a request until the request is cancelled or the test is over.
-// The result waiting is the number of blocked requests.
+// The function "hold" returns a function that blocks a request until the request is cancelled or
+// the test is over. The result "waiting" is the number of blocked requests.
 func hold(t *testing.T) (held func(*http.Request), waiting *atomic.Int32) {
 	over := make(chan struct{})
 	t.Cleanup(func() { close(over) })
@@ -54,8 +54,8 @@ func (p *tab) openTask(title string) {
 	p.until(fmt.Sprintf(`detail.querySelector('h2')?.textContent === %q`, title))
 }
 
-// messages evaluates to the texts of the messages without the prompt. The prompt is shown above the
-// messages.
+// messages is an expression for the texts of the messages without the prompt. The prompt is shown
+// above the messages.
 const messages = `[...detail.querySelectorAll('.messages :is(pre, .note)')].map(e => e.textContent).join('|')`
 
 func TestASlowAnswerAboutOneTaskDoesNotHoldUpAnother(t *testing.T) {
@@ -238,6 +238,6 @@ func TestATaskOfAnEarlierProcessIsNotShownAsRunning(t *testing.T) {
 	p.until(rowWith("second"))
 	p.until(`detail.hidden`)
 	p.mu.Lock()
-	p.problems = nil // the browser logs an answer with status 404 if it has just requested the task
+	p.problems = nil // if the page has just requested the first task from the new handler, the browser logs the answer with status 404
 	p.mu.Unlock()
 }

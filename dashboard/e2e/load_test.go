@@ -33,7 +33,7 @@ const (
 // busy is an agent that reports something once a second until it is stopped.
 func busy(ctx context.Context, t *inproc.Turn) (string, error) {
 	select {
-	case <-time.After(rand.N(time.Second)): // the tasks do not all start at once
+	case <-time.After(rand.N(time.Second)): // makes the tasks start at different times
 	case <-ctx.Done():
 		return "", ctx.Err()
 	}
@@ -151,9 +151,9 @@ type traceEvent struct {
 	} `json:"args"`
 }
 
-// trace records a trace while the function during runs. It returns the durations of the tasks on
-// the page's main thread. The durations are CPU times, so that other load on the machine does not
-// matter.
+// The method "trace" records a trace while the function "during" runs. It returns the durations of
+// the tasks on the page's main thread. The durations are CPU times, so that other load on the
+// machine does not matter.
 func (p *tab) trace(during func()) []time.Duration {
 	p.t.Helper()
 	var mu sync.Mutex

@@ -14,7 +14,8 @@ import (
 	"github.com/bgagent/bgagent/inproc"
 )
 
-// hostile is a text that would change the page if the page took it for markup.
+// hostile is a text that would change the page if the page treated the text as
+// markup.
 const hostile = `<img src=x onerror="document.title='taken'"><script>document.title='taken'</script>`
 
 var agents = map[string]inproc.Agent{
@@ -30,7 +31,7 @@ var agents = map[string]inproc.Agent{
 	},
 }
 
-// active evaluates to the row with the keyboard focus.
+// active is an expression for the row that has the keyboard focus.
 const active = `document.getElementById(document.getElementById('tree').getAttribute('aria-activedescendant'))`
 
 func rowWith(text string) string {
@@ -201,7 +202,8 @@ func TestDarkAndLight(t *testing.T) {
 	m := newManager(t, agents, bgagent.Config{})
 	launch(t, m, "main", "wait", "first")
 	url := serve(t, m, dashboard.Config{})
-	// The mean brightness of the background and the text, from 0 to 255.
+	// bright returns the brightness of a colour of the page, from 0 to 255: the mean of red,
+	// green and blue.
 	bright := `(name => { const [r, g, b] = getComputedStyle(document.body)[name].match(/\d+/g); return (+r + +g + +b) / 3 | 0 })`
 	for _, dark := range []bool{false, true} {
 		s := desktop

@@ -22,7 +22,8 @@ var keepPictures = flag.Bool("e2e.pictures", false, "write the pictures into doc
 // biggestPicture is the maximum size of a picture in the repository, in bytes.
 const biggestPicture = 200_000
 
-// TestPictures opens the example's scene in every view that the README shows in a picture.
+// TestPictures opens the scene of examples/dashboard in every view that the README shows in a
+// picture.
 func TestPictures(t *testing.T) {
 	folder := t.TempDir()
 	if *keepPictures {
@@ -62,8 +63,8 @@ func TestPictures(t *testing.T) {
 	}
 }
 
-// startScene runs the example faster than real time until there are tasks in every state. It
-// returns the page's address.
+// startScene runs examples/dashboard faster than real time until there are tasks in every state.
+// It returns the page's address.
 func startScene(t *testing.T) (url string) {
 	chromium(t)
 	program := filepath.Join(t.TempDir(), "dashboard")

@@ -1,7 +1,7 @@
-// Command clients runs several agent runtimes behind one manager. ClientFor maps each
-// agent to its runtime. Model maps each agent to its model, because the limits count
-// models. All three runtimes are Go functions here, but each could also be a server or a
-// command line.
+// Command clients runs several agent runtimes behind one manager. The function ClientFor maps
+// each agent to its runtime. The function Model maps each agent to its model, because limits
+// apply to models. All three runtimes are Go functions here, but each could also be a server
+// or a command line.
 package main
 
 import (
@@ -36,7 +36,7 @@ func modelOf(agent, asked string) (string, error) {
 	case asked != "":
 		return asked, nil
 	}
-	return models[agent], nil // explore has no model, so its tasks count toward a limit for its name
+	return models[agent], nil // the agent explore has no model, so its tasks count toward a limit for its name
 }
 
 // newRuntime returns a client whose agents answer with the name of the runtime and the model.

@@ -1,5 +1,5 @@
 // Command config prints the settings of background tasks that apply in a project. For each
-// setting, it prints the line of the file that sets it.
+// setting, it prints the value, and the file, line and column where the value is set.
 //
 //	config [-defaults] [project directory]
 package main

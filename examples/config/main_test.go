@@ -9,7 +9,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// place writes a user's file and a project's file. It returns the directory of the project.
+// place writes the configuration files of a user and of a project. It returns the directory of
+// the project.
 func place(t *testing.T, user, own string) string {
 	t.Helper()
 	home, project := t.TempDir(), t.TempDir()
@@ -37,19 +38,21 @@ func TestOutput(t *testing.T) {
   "background_task": {
     "modelConcurrency": { "claude-opus-4-5": 1, "gpt-5.2": null }, // one Opus at a time here
     "staleTimeoutMs": 0,
-    "maxToolCalls": 200,
+    "circuitBreaker": { "maxToolCalls": 200 },
+    "maxToolCalls": 300,
   },
 }`)
 	var b strings.Builder
 	require.NoError(t, run(&b, project, false))
 	require.Equal(t, `
-modelConcurrency["claude-opus-4-5"]  1  PROJECT/.opencode/oh-my-opencode.jsonc:3:27
-providerConcurrency["anthropic"]     3  USER/opencode/oh-my-opencode.json:7:7
-providerConcurrency["google"]        2  USER/opencode/oh-my-opencode.json:9:7
-providerConcurrency["openai"]        2  USER/opencode/oh-my-opencode.json:8:7
-defaultConcurrency                   3  USER/opencode/oh-my-opencode.json:19:5
-staleTimeoutMs                       0  PROJECT/.opencode/oh-my-opencode.jsonc:4:5
-PROJECT/.opencode/oh-my-opencode.jsonc:5:5: background_task.maxToolCalls is ignored: tool calls are not limited here
+modelConcurrency["claude-opus-4-5"]  1    PROJECT/.opencode/oh-my-opencode.jsonc:3:27
+providerConcurrency["anthropic"]     3    USER/opencode/oh-my-opencode.json:7:7
+providerConcurrency["google"]        2    USER/opencode/oh-my-opencode.json:9:7
+providerConcurrency["openai"]        2    USER/opencode/oh-my-opencode.json:8:7
+defaultConcurrency                   3    USER/opencode/oh-my-opencode.json:19:5
+circuitBreaker.maxToolCalls          200  PROJECT/.opencode/oh-my-opencode.jsonc:5:25
+staleTimeoutMs                       0    PROJECT/.opencode/oh-my-opencode.jsonc:4:5
+PROJECT/.opencode/oh-my-opencode.jsonc:6:5: background_task.maxToolCalls is ignored: background_task.circuitBreaker.maxToolCalls (PROJECT/.opencode/oh-my-opencode.jsonc:5:25) decides
 `, output(project, filepath.ToSlash(b.String())))
 
 	b.Reset()

@@ -51,7 +51,7 @@ func newScene(speed float64) (*scene, error) {
 }
 
 // close closes the manager. Notices that are still owed are not an error here, because the
-// sessions exist only in the scene.
+// sessions exist only in the scene. Host calls that have not returned are not an error either.
 func (s *scene) close() error {
 	var left *bgagent.CloseError
 	err := s.m.Close(context.Background())
@@ -108,8 +108,8 @@ func (s *scene) below(n int) int {
 	return s.rng.IntN(n)
 }
 
-// pause waits for a random time between least and most milliseconds, divided by the scene's
-// speed.
+// pause waits for a random time, which is divided by the scene's speed. The arguments "least"
+// and "most" are the limits of that time in milliseconds.
 func (s *scene) pause(ctx context.Context, least, most int) error {
 	d := time.Duration(float64(least+s.below(most-least)) / s.speed * float64(time.Millisecond))
 	select {

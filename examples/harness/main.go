@@ -1,13 +1,14 @@
-// Command harness is a small but real agent harness. It is a chat with a model that has the
-// OpenAI chat API and gets the three tools. Delegated tasks run in the background. Their
-// agents use the same model, but each has its own system prompt and two tools that read
-// files. When the tasks have ended, a notice starts a new turn of the leading model.
+// Command harness is a small but real agent harness. It is a chat with a model. The model is
+// called through OpenAI's chat API and gets the three tools. Delegated tasks run in the
+// background. Their agents use the same model, but each has its own system prompt and two
+// tools that read files. When the tasks have ended, a notice starts a new turn of the leading
+// model.
 //
 //	go run ./examples/harness -offline
 //	OPENAI_API_KEY=… go run ./examples/harness -model gpt-5-mini "What does this module do?"
 //
 // With -offline, a scripted model in this process answers. With -watch, the program prints
-// the events of the tasks. Further questions are read from standard input, one per line.
+// the events about the tasks. Further questions are read from standard input, one per line.
 // The program ends when there are no more questions, no task is live and no notice is owed.
 package main
 
@@ -95,12 +96,12 @@ func (h *harness) usable(offline bool) error {
 	return fmt.Errorf("%s is not set: set it to your key, name another API with -base-url, or try it with -offline, which needs neither key nor network", keyVariable)
 }
 
-// run holds one conversation. The prompts are the question, the lines read from in, and the texts
-// of the notices.
+// run holds one conversation. The prompts are the question, the lines of the input, and the
+// texts of the notices.
 func (h *harness) run(ctx context.Context, question string, in io.Reader) (err error) {
 	notices := make(chan bgagent.Notice, 8)
 	m, err := bgagent.New(inproc.New(map[string]inproc.Agent{"explore": h.worker(explore), "oracle": h.worker(oracle)}), bgagent.Config{
-		Limits: bgagent.Limits{Default: 2}, // at most two sessions per model
+		Limits: bgagent.Limits{Default: 2}, // at most two running tasks per model
 		Model:  func(string, string) (string, error) { return h.model, nil },
 		Notify: func(_ context.Context, _ string, n bgagent.Notice) error {
 			select {
@@ -186,8 +187,8 @@ func (h *harness) worker(system string) inproc.Agent {
 			}
 			c.add(role, msg.Text)
 		}
-		return c.turn(ctx, t.Prompt.Text, func(name, _ string) {
-			t.Tool(bgagent.MessageTool{ID: fmt.Sprint(len(c.messages)), Name: name, State: bgagent.ToolDone})
+		return c.turn(ctx, t.Prompt.Text, func(name, args string) {
+			t.Tool(bgagent.MessageTool{ID: fmt.Sprint(len(c.messages)), Name: name, State: bgagent.ToolDone, Input: bgagent.DigestOf(args)})
 		})
 	}
 }

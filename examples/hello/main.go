@@ -22,7 +22,7 @@ func main() {
 	}
 	defer m.Close(ctx)
 
-	me := bgagent.Caller{Session: "main"} // who delegates and gets the notices
+	me := bgagent.Caller{Session: "main"} // the session that delegates and gets the notices
 	for _, text := range []string{"hello", "good bye"} {
 		if _, err := m.Launch(ctx, me, bgagent.LaunchInput{Agent: "echo", Prompt: text}); err != nil {
 			log.Fatal(err)

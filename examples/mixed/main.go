@@ -1,7 +1,7 @@
-// Command mixed runs agents of four kinds behind one manager. "explore" is codex and "writer" is
-// Claude Code, and both are command lines. "oracle" is a program that speaks ACP. "reviewer"
-// works in sessions of an opencode server. "librarian" is a Go function. All agents are used in
-// the same way, and the limits count models independently of the runtime.
+// Command mixed runs agents of four kinds behind one manager. "explore" is codex and "writer"
+// is Claude Code; both are command-line programs. "oracle" is a program that speaks ACP.
+// "reviewer" works in sessions of an opencode server. "librarian" is a Go function. All agents
+// are used in the same way. The limits apply to models, whatever kind of agent uses the model.
 //
 //	go run . -acp "gemini --acp" -url http://127.0.0.1:4096
 package main
@@ -31,7 +31,7 @@ type runtimes struct {
 	claude   command.Agent
 	acp      acp.Config
 	opencode opencode.Config
-	models   map[string]string // model by agent; an agent without an entry uses its program's default
+	models   map[string]string // model of each agent; an agent without an entry uses its program's default
 	dir      string            // the project that the agents work in
 }
 

@@ -13,7 +13,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 )
 
-// draw prints spans as a tree. Each line has the start, the duration, the error and the
+// draw prints spans as a tree. Each line shows the start, the duration, the error and the
 // tokens of a span.
 func draw(w io.Writer, spans tracetest.SpanStubs) error {
 	below := map[trace.SpanID]tracetest.SpanStubs{}

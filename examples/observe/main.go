@@ -50,7 +50,8 @@ func run(ctx context.Context, w io.Writer) error {
 	}
 
 	err = work(ctx, m, provider, w)
-	// Because of this order, everything has ended before the last spans are recorded and printed.
+	// The calls run in this order, so all tasks have ended before the last spans are recorded
+	// and printed.
 	err = errors.Join(err, m.Close(ctx), rec.Shutdown(ctx), draw(w, spans.GetSpans()))
 	return errors.Join(err, provider.Shutdown(ctx))
 }
@@ -81,7 +82,7 @@ func work(ctx context.Context, m *bgagent.BackgroundManager, provider *sdktrace.
 	}
 }
 
-// works returns an agent that uses some tokens, takes d, and then returns err.
+// works returns an agent that uses some tokens, runs for the duration d, and then returns err.
 func works(d time.Duration, err error) inproc.Agent {
 	return func(ctx context.Context, t *inproc.Turn) (string, error) {
 		t.Usage(bgagent.Usage{InputTokens: int64(len(t.Prompt.Text)), OutputTokens: d.Milliseconds()})

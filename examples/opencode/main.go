@@ -1,12 +1,12 @@
-// Command opencode runs the tutorial's scene on an opencode server. Three agents examine a
-// project concurrently, each in a separate session. Whenever tasks have ended, the command
-// prints their results.
+// Command opencode runs three agents on an opencode server: explore, librarian and oracle. They
+// examine a project concurrently, each in a separate session. Whenever tasks have ended, the
+// command prints their results.
 //
 //	opencode serve --port 4096
 //	go run ./examples/opencode -url http://127.0.0.1:4096 -dir . -model provider/model
 //
-// The server's password is read from the environment variable OPENCODE_SERVER_PASSWORD. If
-// the server does not have one of the agents, the agent named by -fallback is used instead.
+// The server's password is read from the environment variable OPENCODE_SERVER_PASSWORD. If the
+// server lacks one of the agents, the agent named by -fallback is used instead.
 package main
 
 import (

@@ -13,11 +13,11 @@ import (
 // display shows texts and the progress of tasks to the user.
 type display interface {
 	// print writes text permanently. While tasks are shown, the text may be delayed until the
-	// function that watch returned is called.
+	// function that "watch" returned is called.
 	print(text string)
 	// watch starts to show the tasks. The returned function stops showing them.
 	watch(tasks []bgagent.Task) (end func())
-	// task shows the current state of a task. It is ignored if a later state has been shown.
+	// task shows the current state of a task, unless a later state has already been shown.
 	task(t bgagent.Task)
 	// told shows that the notice was delivered to the parent.
 	told(n bgagent.Notice)
@@ -30,7 +30,7 @@ type lines struct {
 	w     io.Writer
 	start time.Time
 	last  map[string]state
-	open  bool // the last output was a line of a block, not a paragraph
+	open  bool // whether the last output was a line of a block
 }
 
 // state holds the number of a task's attempt and the attempt's status.

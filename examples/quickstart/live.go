@@ -16,7 +16,7 @@ import (
 // prints other text after the table.
 type screen struct {
 	out   *os.File
-	brief bool // a table is erased when its tasks have ended
+	brief bool // whether a table is erased when its tasks have ended
 
 	mu      sync.Mutex
 	program *tea.Program // nil unless tasks are shown
@@ -91,13 +91,13 @@ type (
 	endMsg  struct{}
 )
 
-// table is the model of the table of tasks.
+// table is a [tea.Model] that shows the tasks as a table.
 type table struct {
 	tasks []bgagent.Task // in launch order
 	told  []string       // one line for each delivered notice
 	width int            // width of the terminal; 0 while it is unknown
 	frame int            // number of the current frame of the spinner
-	brief bool           // the table becomes empty when the tasks have ended
+	brief bool           // whether the table becomes empty when the tasks have ended
 	ended bool
 }
 
@@ -164,7 +164,7 @@ func (t *table) fit(line string) string {
 	return line + "\n"
 }
 
-// spinner holds the frames of the mark beside running tasks.
+// spinner holds the frames of the mark next to running tasks.
 var spinner = []string{"⠋", "⠙", "⠹", "⠸", "⠼", "⠴", "⠦", "⠧", "⠇", "⠏"}
 
 func (t *table) row(task bgagent.Task, now time.Time) string {

@@ -46,7 +46,7 @@ type options struct {
 	find    string
 	limit   int
 	plain   bool
-	verbose bool // print the texts that a model would read
+	verbose bool // whether to print the texts that a model would read
 	timeout time.Duration
 }
 
@@ -77,7 +77,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	}
 }
 
-// stopped returns a text about the tasks that were still running. err is the error of play.
+// stopped returns a text about the tasks that were still running. The argument "err" is the
+// error that play returned.
 func stopped(err error) string {
 	var c *bgagent.CloseError
 	if errors.As(err, &c) && len(c.NotStopped) > 0 {
@@ -86,7 +87,7 @@ func stopped(err error) string {
 	return "what was still running has been cancelled"
 }
 
-// parse parses the command line. Its errors say what a valid command line would be.
+// parse parses the command line. Its errors describe a valid command line.
 func parse(args []string, stderr io.Writer) (options, error) {
 	var o options
 	flags := flag.NewFlagSet("quickstart", flag.ContinueOnError)

@@ -14,7 +14,8 @@ import (
 	"github.com/bgagent/bgagent/examples/quickstart/internal/modules"
 )
 
-// output collects the output. After every write, it calls seen with the whole output so far.
+// output collects the output. After every write, it calls the function "seen" with all output
+// so far.
 type output struct {
 	mu   sync.Mutex
 	buf  bytes.Buffer
@@ -78,8 +79,8 @@ func TestHelp(t *testing.T) {
 	}
 }
 
-// TestScene plays the whole scene on three modules. The output consists of plain lines, because it
-// is not a terminal.
+// TestScene plays the whole scene on three modules. The output consists of plain lines,
+// because it does not go to a terminal.
 func TestScene(t *testing.T) {
 	for _, c := range []struct {
 		module, find string
@@ -160,8 +161,8 @@ func checkScene(t *testing.T, out string, want []string) {
 		"Cancelled 1 background task(s):":        1,
 		"\nTask Result\n":                        7, // the results of six tasks and of the follow-up
 	} {
-		// A text may occur once more: the follow-up is announced like a launch, and the status call
-		// may read a task that has already ended.
+		// A text may occur one more time. The follow-up is announced like a launch, and the
+		// status call may read a task that has already ended.
 		if got := strings.Count(out, text); got < n || got > n+1 {
 			t.Errorf("%q stands %d times, want %d", text, got, n)
 		}

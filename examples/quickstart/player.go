@@ -15,7 +15,7 @@ import (
 type player struct {
 	m    *bgagent.BackgroundManager
 	out  display
-	show bool // the answers of the tools are printed
+	show bool // whether the answers of the tools are printed
 
 	calls    int
 	launched []string             // ids of the launched tasks
@@ -29,9 +29,10 @@ func (p *player) caller() bgagent.Caller {
 	return bgagent.Caller{Session: parent, ToolCallID: "call_" + strconv.Itoa(p.calls)}
 }
 
-// answered handles the answer of a tool. text is the answer for the model. n is a notice that
-// was delivered with the answer, or nil; NextNotice does not return it again. A model would
-// read an error and try again. Here, an error means a bug in this program.
+// answered handles the answer from a tool. The argument "text" is the answer for the model.
+// The argument n is a notice that was delivered with the answer, or nil. NextNotice does not
+// return that notice again. A model would read an error and try again. Here, an error means a
+// bug in this program.
 func (p *player) answered(text string, isError bool, n *bgagent.Notice, err error) error {
 	if err != nil {
 		return err
@@ -141,8 +142,8 @@ func (p *player) followUp(ctx context.Context) error {
 	return p.watched(ctx, p.readAll, t.ID)
 }
 
-// watched calls f. Meanwhile, it follows the manager's events and shows the tasks with the
-// given ids.
+// watched calls f. While f runs, the method "watched" follows the manager's events and shows
+// the tasks with the given ids.
 func (p *player) watched(ctx context.Context, f func(context.Context) error, ids ...string) error {
 	of := func(tasks []bgagent.Task) []bgagent.Task {
 		return slices.DeleteFunc(tasks, func(t bgagent.Task) bool { return !slices.Contains(ids, t.ID) })
@@ -180,9 +181,9 @@ func (p *player) follow(ctx context.Context, events *bgagent.Subscription, of fu
 	}
 }
 
-// refresh shows the current states of the tasks with one of the statuses, including their places
-// in line. Without a status, it shows all tasks. The argument "of" is a function that filters the
-// tasks.
+// refresh shows the current state of each task that has one of the given statuses, including
+// its place in line. If no status is given, it shows all tasks. The argument "of" is a
+// function that filters the tasks.
 func (p *player) refresh(of func([]bgagent.Task) []bgagent.Task, status ...bgagent.Status) {
 	for _, t := range of(p.m.List(bgagent.Query{Parent: parent, Status: status})) {
 		if full, err := p.m.Get(t.ID); err == nil {

@@ -36,7 +36,7 @@ func jobs(find string) []job {
 }
 
 // play runs the tasks three times: first to warm the caches, then concurrently, and then one
-// after the other. It finally prints the comparison and the results.
+// after the other. Finally, it prints the comparison and the results.
 func play(ctx context.Context, o options, stdout io.Writer) error {
 	quiet := newLines(io.Discard)
 	talk, tasks := display(newLines(stdout)), display(quiet)
@@ -94,8 +94,8 @@ func figures(limit int, parallel, serial outcome) string {
 	return s
 }
 
-// findings returns a text with each task and the first line of its result or, if there is no
-// result, of its reason.
+// findings returns a text that lists the tasks. For each task, it shows the first line of the
+// result. If there is no result, it shows the first line of the reason.
 func findings(tasks []bgagent.Task) string {
 	var b strings.Builder
 	b.WriteString("=== What the agents found, side by side ===\n")
@@ -107,9 +107,10 @@ func findings(tasks []bgagent.Task) string {
 	return b.String()
 }
 
-// playOnce delegates all tasks to a manager with the limit, cancels the last task, and reads
-// each result when a notice reports the task's end. With show, it also prints the texts that
-// a model would read, and finally asks a follow-up question.
+// playOnce delegates all tasks to a manager with the given limit, cancels the last task, and
+// reads each result when a notice reports the task's end. If the argument "show" is set,
+// playOnce also prints the texts that a model would read, and finally asks a follow-up
+// question.
 func playOnce(ctx context.Context, o options, limit int, out display, show bool) (res outcome, err error) {
 	m, err := bgagent.New(newClient(o.dir), bgagent.Config{
 		Limits: bgagent.Limits{Provider: map[string]int{"local": limit}},
@@ -144,8 +145,8 @@ func playOnce(ctx context.Context, o options, limit int, out display, show bool)
 	return res, err
 }
 
-// outcome returns all tasks and measures them with the manager's times. The cancelled task is
-// not measured.
+// outcome returns all tasks and measures them with the times that the manager has recorded.
+// The cancelled task is not measured.
 func (p *player) outcome() (outcome, error) {
 	var res outcome
 	var first, last time.Time

@@ -18,7 +18,7 @@ import (
 // used for all conversations, because the tools find the caller in the agent's context.
 func einoTools(defs []bgagent.ToolDef) (compose.ToolsNodeConfig, error) {
 	conf := compose.ToolsNodeConfig{
-		// Without this handler, a call of an unknown tool would end the agent.
+		// Without this handler, a call to an unknown tool would end the agent.
 		UnknownToolsHandler: func(_ context.Context, name, _ string) (string, error) {
 			return "There is no tool " + name + ".", nil
 		},
@@ -48,7 +48,7 @@ var _ tool.InvokableTool = (*einoTool)(nil)
 // Info implements [tool.BaseTool].
 func (t *einoTool) Info(context.Context) (*schema.ToolInfo, error) { return t.info, nil }
 
-// InvokableRun implements [tool.InvokableTool]. An error of the call is returned to the model as
+// InvokableRun implements [tool.InvokableTool]. An error from the call is returned to the model as
 // text, because a Go error would end the agent.
 func (t *einoTool) InvokableRun(ctx context.Context, args string, _ ...tool.Option) (string, error) {
 	by, _ := bgagent.CallerFrom(ctx)

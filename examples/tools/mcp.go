@@ -10,10 +10,11 @@ import (
 	"github.com/modelcontextprotocol/go-sdk/mcp"
 )
 
-// addMCPTools adds the tools to a server. The function session returns the name of the caller,
-// because MCP does not identify the caller. With HTTP, the name can be the ID of the request's
-// session. On stdio, there is only one client and no ID, so any fixed name works. Two clients must
-// never have the same name: each could read and cancel the tasks of the other.
+// addMCPTools adds the tools to a server. The function "session" returns the name of the
+// caller, because MCP does not identify the caller. With HTTP, the name can be the ID of the
+// request's session. On stdio, there is only one client and no ID, so any fixed name works.
+// Two clients must never have the same name, because each could then read and cancel the tasks
+// of the other.
 //
 // addMCPTools uses Server.AddTool instead of mcp.AddTool, because the tools check their arguments
 // themselves and describe errors in texts for a model.
@@ -21,7 +22,7 @@ func addMCPTools(s *mcp.Server, defs []bgagent.ToolDef, session func(*mcp.CallTo
 	for _, d := range defs {
 		t := &mcp.Tool{Name: d.Name, Description: d.Description, InputSchema: d.Schema}
 		s.AddTool(t, func(ctx context.Context, req *mcp.CallToolRequest) (*mcp.CallToolResult, error) {
-			by := bgagent.Caller{Session: session(req)} // MCP has no ids of tool calls
+			by := bgagent.Caller{Session: session(req)} // MCP defines no id for a tool call, so ToolCallID stays empty
 			r, err := d.Call(bgagent.WithCaller(ctx, by), req.Params.Arguments)
 			if err != nil {
 				return nil, err

@@ -107,7 +107,7 @@ func (m langchainModel) GenerateContent(_ context.Context, in []llms.MessageCont
 	return &llms.ContentResponse{Choices: []*llms.ContentChoice{choice}}, nil
 }
 
-// Call implements [llms.Model]. It is deprecated in this interface and never called.
+// Call implements [llms.Model]. The interface marks it as deprecated, and it is never called.
 func (langchainModel) Call(context.Context, string, ...llms.CallOption) (string, error) {
 	return "", errors.ErrUnsupported
 }

@@ -26,8 +26,8 @@ func openaiTools(defs []bgagent.ToolDef) []openai.ChatCompletionToolUnionParam {
 	return tools
 }
 
-// openaiResults runs the tools that a message calls. Each result is a separate message. Results
-// have no error mark, so only the text says that a call has failed.
+// openaiResults runs the tools that a message calls. Each result is a separate message.
+// Results have no error mark, so only the text shows that a call has failed.
 func openaiResults(ctx context.Context, defs []bgagent.ToolDef, msg openai.ChatCompletionMessage) ([]openai.ChatCompletionMessageParamUnion, error) {
 	var results []openai.ChatCompletionMessageParamUnion
 	for _, c := range msg.ToolCalls {

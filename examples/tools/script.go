@@ -19,7 +19,7 @@ type script struct {
 	defs     []bgagent.ToolDef
 	launched chan<- struct{} // receives a value when the model has received the id of its task
 	tools    int             // number of tools offered to the model
-	step     int             // number of the open call, from 1
+	step     int             // number of the call that has no answer yet, from 1
 	task     string          // id of the launched task
 }
 
@@ -29,10 +29,10 @@ const (
 	lastWord = "Four."
 )
 
-// toolCall is a call by the model.
+// toolCall is a tool call that the model makes.
 type toolCall struct {
 	id, name, args string
-	wrong          bool // the answer must be an error
+	wrong          bool // whether the answer must be an error
 }
 
 var scriptCalls = [...]toolCall{
@@ -89,8 +89,8 @@ func (s *script) begin() toolCall {
 	return s.call()
 }
 
-// answer processes the answer to the last call and returns the next call. The result ok is false if
-// there is no next call.
+// answer processes the answer to the last call and returns the next call. The second result is
+// false if there is no next call.
 func (s *script) answer(id, text string) (next toolCall, ok bool, err error) {
 	if s.step < 1 || s.over() || id != scriptCalls[s.step-1].id {
 		return toolCall{}, false, fmt.Errorf("an answer to call %q, which is not open", id)
@@ -111,8 +111,8 @@ func (s *script) answer(id, text string) (next toolCall, ok bool, err error) {
 	return s.call(), true, nil
 }
 
-// reply continues the script. If there was a call, reply processes the answer to the last call.
-// It returns the next call, or false if there is no next call.
+// reply continues the script. If there was a call, the method "reply" processes the answer to the
+// last call. It returns the next call, or false if there is no next call.
 func (s *script) reply(id, text string) (toolCall, bool, error) {
 	if s.step == 0 {
 		return s.begin(), true, nil
@@ -120,8 +120,8 @@ func (s *script) reply(id, text string) (toolCall, bool, error) {
 	return s.answer(id, text)
 }
 
-// flag checks the error mark of the answer to the last call. It is called before reply or answer,
-// for SDKs with error marks.
+// flag checks the error mark of the answer to the last call. For SDKs with error marks, it is
+// called before the methods "reply" and "answer".
 func (s *script) flag(isError bool) error {
 	if c := scriptCalls[s.step-1]; isError != c.wrong {
 		return fmt.Errorf("%s: the answer is marked as an error: %t", c.id, isError)

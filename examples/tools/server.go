@@ -17,8 +17,8 @@ import (
 // The servers in this file replace the servers of the models. Each supports only the part of its
 // API that the script needs.
 
-// serve starts a server for an API with one method. An error of the handler is sent to the client
-// with a status after which clients do not retry.
+// serve starts a server for an API with one method. An error from the handler is sent to the
+// client with a status after which clients do not retry.
 func serve[T any](path string, handle func(T) (answer any, err error)) *httptest.Server {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST "+path, func(w http.ResponseWriter, r *http.Request) {
@@ -189,7 +189,7 @@ func playResponses(ctx context.Context, defs []bgagent.ToolDef, s *script) error
 	return s.end(resp.OutputText())
 }
 
-// functionTool is the definition of a tool in a request of OpenAI's APIs.
+// functionTool is the definition of a tool in a request to one of OpenAI's APIs.
 type functionTool struct {
 	Name        string          `json:"name"`
 	Description string          `json:"description"`

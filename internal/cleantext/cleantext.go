@@ -21,7 +21,7 @@ func String(s string) string {
 	return b.String()
 }
 
-// Line returns s cleaned and as one line. Single spaces separate the words.
+// Line returns the cleaned text as one line, with single spaces between the words.
 func Line(s string) string { return strings.Join(strings.Fields(String(s)), " ") }
 
 // isClean reports whether s needs no change.
@@ -39,9 +39,9 @@ func isClean(s string) bool {
 	return true
 }
 
-// unwanted reports whether a character controls the terminal or the display of other text.
-// These are control characters except tabs and line ends, the byte-order mark, and
-// characters that change the direction of the surrounding text.
+// unwanted reports whether a character controls the terminal or the display of other text. The
+// unwanted characters are control characters except tabs and line ends, the byte-order mark,
+// and characters that change the direction of the surrounding text.
 func unwanted(r rune) bool {
 	switch {
 	case r == '\n', r == '\t', r == '\r':
@@ -55,7 +55,7 @@ func unwanted(r rune) bool {
 }
 
 // maxSequence is the maximum length of an escape sequence that carries a text, such as a
-// window title. A longer sequence is treated as ended at that length.
+// window title. A longer sequence is treated as if it ended at that length.
 const maxSequence = 4 << 10
 
 // state is the position of the writer within escape sequences.
@@ -75,7 +75,7 @@ const (
 type Writer struct {
 	w     io.Writer
 	state state
-	size  int    // length so far of the sequence that carries text
+	size  int    // number of characters read so far in a sequence that carries text
 	cr    bool   // whether the last character was a carriage return
 	half  []byte // beginning of an incomplete character
 	out   []byte
@@ -84,7 +84,7 @@ type Writer struct {
 // NewWriter returns a Writer that writes to w.
 func NewWriter(w io.Writer) *Writer { return &Writer{w: w} }
 
-// Write implements [io.Writer]. It returns the error of the underlying writer.
+// Write implements [io.Writer]. It returns the error from the underlying writer.
 func (w *Writer) Write(p []byte) (int, error) {
 	w.out = w.out[:0]
 	b := p
@@ -144,8 +144,8 @@ func (w *Writer) take(r rune) {
 	}
 }
 
-// inside processes a character within a sequence. It reports whether the character belongs
-// to the sequence. A character that does not belong to the sequence ends the sequence.
+// inside handles a character that is read within a sequence. It reports whether the character
+// belongs to the sequence. A character that does not belong to the sequence ends it.
 func (w *Writer) inside(r rune) bool {
 	switch w.state {
 	case escape:
@@ -175,9 +175,9 @@ func (w *Writer) inside(r rune) bool {
 	return w.insideText(r)
 }
 
-// insideText is the method inside for sequences that carry text. If such a sequence is
-// not closed before, it ends at maxSequence or at the end of its line. So a sequence
-// without an end cannot hide the text that follows.
+// insideText does the work of the method "inside" for sequences that carry text. A sequence
+// that is not closed ends at the end of the line or after maxSequence characters, so it cannot
+// hide the text that follows.
 func (w *Writer) insideText(r rune) bool {
 	w.size++
 	switch {

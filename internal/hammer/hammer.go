@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"runtime"
-	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
@@ -19,6 +18,7 @@ import (
 
 	"github.com/bgagent/bgagent"
 	"github.com/bgagent/bgagent/internal/inside"
+	"github.com/bgagent/bgagent/storetest"
 )
 
 var (
@@ -26,8 +26,12 @@ var (
 	oneSeed = flag.Uint64("hammer.seed", 0, "seed of a single run to repeat")
 )
 
-// leastRuns is the minimum number of runs.
-const leastRuns = 60
+// leastRuns is the minimum number of runs if no run fails. A run with crashes takes longer, so that fewer
+// of them are the minimum.
+const (
+	leastRuns        = 60
+	leastRunsCrashes = 20
+)
 
 var (
 	agents = []string{"runner-a", "runner-b", "starter-a", "starter-b"}
@@ -35,42 +39,50 @@ var (
 	roots  = []string{"root1", "root2", "root3", "scope1", "scope2"}
 )
 
-// Run starts random runs for the duration in the flag -hammer.time. If the flag
-// -hammer.seed is set, Run repeats the run with that seed instead. Each failure names
-// its seed.
-func Run(t *testing.T) {
+// Options are the options of [Run].
+type Options struct {
+	// Crashes gives every manager a store. The hammer then ends the simulated process of the
+	// manager from time to time.
+	Crashes bool
+}
+
+// Run starts random runs for the duration in the flag -hammer.time. If the flag -hammer.seed
+// is set, Run repeats the run with that seed instead. Each failure message contains the seed
+// of the run.
+func Run(t *testing.T, o Options) {
 	met := matrix{}
 	if *oneSeed != 0 {
-		if !runOnce(t, *oneSeed, met, false) {
-			runAgain(t, *oneSeed)
+		if !runOnce(t, o, *oneSeed, met, false) {
+			runAgain(t, o, *oneSeed)
 		}
 		return
 	}
-	x := hammering{base: rand.Uint64N(1_000_000_000) + 1, end: time.Now().Add(*runTime), met: met}
+	x := hammering{o: o, base: rand.Uint64N(1_000_000_000) + 1, end: time.Now().Add(*runTime), met: met}
 	var workers sync.WaitGroup
 	for range runtime.GOMAXPROCS(0) {
 		workers.Go(func() { x.work(t) })
 	}
 	workers.Wait()
 	for _, seed := range x.failed {
-		runAgain(t, seed)
+		runAgain(t, o, seed)
 	}
-	t.Logf("%d runs from seed %d, %d sessions were above a limit\n%s", x.runs, x.base, met.total("over limit"), met)
+	t.Logf("%d runs from seed %d, %d sessions were above a limit, %d crashes\n%s", x.runs, x.base, met.total("over limit"), met.total("lives"), met)
 	if t.Failed() || x.runs < matrixRuns {
 		return
 	}
-	for _, cell := range met.missing() {
+	for _, cell := range met.missing(o) {
 		t.Errorf("never met: %s", cell)
 	}
 }
 
-// matrixRuns is the number of runs after which Run requires that every cell of the
-// matrix was met. If cells are missing by then, Run continues for up to twice the time
-// of -hammer.time.
+// matrixRuns is the number of runs after which Run requires that every cell of the matrix was
+// met. If cells are missing by then, Run continues until it has taken twice the time of
+// -hammer.time.
 const matrixRuns = 600
 
 // hammering is the state that the goroutines of Run share.
 type hammering struct {
+	o    Options
 	base uint64
 	end  time.Time
 
@@ -80,7 +92,7 @@ type hammering struct {
 	met    matrix
 }
 
-// work executes runs until next returns no seed.
+// work executes runs until the method "next" returns no seed.
 func (x *hammering) work(t *testing.T) {
 	for {
 		seed, ok := x.next()
@@ -88,7 +100,7 @@ func (x *hammering) work(t *testing.T) {
 			return
 		}
 		met := matrix{}
-		ok = runOnce(t, seed, met, false)
+		ok = runOnce(t, x.o, seed, met, false)
 		x.mu.Lock()
 		x.met.join(met)
 		if !ok {
@@ -98,16 +110,20 @@ func (x *hammering) work(t *testing.T) {
 	}
 }
 
-// next returns the seed of the next run. ok is false if no further run is needed.
+// next returns the seed of the next run. The second result is false if no further run is
+// needed.
 func (x *hammering) next() (seed uint64, ok bool) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	late := time.Since(x.end)
+	late, least := time.Since(x.end), leastRuns
+	if x.o.Crashes {
+		least = leastRunsCrashes
+	}
 	switch {
 	case len(x.failed) > 0:
 		return 0, false
-	case late < 0 || x.runs < leastRuns:
-	case x.runs >= matrixRuns && late < *runTime && len(x.met.missing()) > 0:
+	case late < 0 || x.runs < least:
+	case x.runs >= matrixRuns && late < *runTime && len(x.met.missing(x.o)) > 0:
 	default:
 		return 0, false
 	}
@@ -119,22 +135,22 @@ func (x *hammering) next() (seed uint64, ok bool) {
 
 // runAgain repeats the run of a failed seed on one processor, so that goroutines interleave as
 // little as possible.
-func runAgain(t *testing.T, seed uint64) {
+func runAgain(t *testing.T, o Options, seed uint64) {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
-	if runOnce(t, seed, matrix{}, true) {
+	if runOnce(t, o, seed, matrix{}, true) {
 		t.Logf("seed %d passes with GOMAXPROCS(1)", seed)
 	} else {
 		t.Logf("seed %d also fails with GOMAXPROCS(1)", seed)
 	}
 }
 
-func runOnce(t *testing.T, seed uint64, met matrix, again bool) bool {
+func runOnce(t *testing.T, o Options, seed uint64, met matrix, again bool) bool {
 	return t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
-			h := newHammer(t, seed, met)
+			h := newHammer(t, o, seed, met)
 			h.run()
 			if len(h.o.faults) > 0 {
-				t.Errorf("seed %d failed; repeat it with -run TestHammer -hammer.seed %d", seed, seed)
+				t.Errorf("seed %d failed; repeat it with -run TestHammer -hammer.crashes=%v -hammer.seed %d", seed, o.Crashes, seed)
 				for _, f := range h.o.faults[:min(len(h.o.faults), 10)] {
 					t.Error(f)
 				}
@@ -155,6 +171,14 @@ type hammer struct {
 	met  matrix
 	host [2]*host
 
+	cfg     bgagent.Config // configuration of all processes; newLife adds the fields that differ
+	shared  bool           // whether each manager gets a concurrency manager in its configuration
+	crashes bool
+	memory  storetest.Memory
+	life    *life
+	gone    []*life
+	sub     *bgagent.Subscription
+
 	mu       sync.Mutex
 	ids      []string
 	wg       sync.WaitGroup // counts the goroutines that the run waits for at its end
@@ -166,12 +190,18 @@ type hammer struct {
 	closeErr error
 }
 
-func newHammer(t *testing.T, seed uint64, met matrix) *hammer {
+func newHammer(t *testing.T, op Options, seed uint64, met matrix) *hammer {
 	r := rand.New(rand.NewPCG(seed, 0))
 	o := newOracle(seed)
 	o.rate = [...]float64{0, 0.05, 0.2, 0.4}[r.IntN(4)]
 	o.stubborn = r.IntN(6) == 0
-	h := &hammer{t: t, r: r, o: o, met: met}
+	switch {
+	case op.Crashes:
+		o.storeDelay = 2 * time.Second
+	case inside.Store != nil:
+		o.storeDelay = 50 * time.Millisecond
+	}
+	h := &hammer{t: t, r: r, o: o, met: met, crashes: op.Crashes}
 	h.ctx, h.giveUp = context.WithCancel(context.Background())
 	runner, starter := newHost(o, "r"), newHost(o, "s")
 	for _, f := range []*host{runner, starter} {
@@ -182,8 +212,7 @@ func newHammer(t *testing.T, seed uint64, met matrix) *hammer {
 	h.host = [2]*host{runner, starter}
 	o.limits = h.limits()
 	cfg := bgagent.Config{
-		Limits: o.limits, MaxDepth: 1 + r.IntN(4), MaxTasksPerRoot: 5 + r.IntN(30),
-		Clients: map[string]bgagent.SessionClient{"starter": &starterHost{starter}},
+		MaxDepth: 1 + r.IntN(4), MaxTasksPerRoot: 5 + r.IntN(30),
 		ClientFor: func(agent string) string {
 			if strings.HasPrefix(agent, "starter") {
 				return "starter"
@@ -193,7 +222,7 @@ func newHammer(t *testing.T, seed uint64, met matrix) *hammer {
 		Wake: []bgagent.Wake{bgagent.WakeBatch, bgagent.WakeEach, bgagent.WakeNever}[r.IntN(3)],
 	}
 	if r.IntN(4) > 0 {
-		cfg.Notify = starter.notify
+		cfg.Notify = (&life{}).notify // only marks the field as set; newLife sets the function of each process
 	}
 	if r.IntN(3) == 0 {
 		cfg.RetainTasks = 1 + r.IntN(6)
@@ -210,25 +239,9 @@ func newHammer(t *testing.T, seed uint64, met matrix) *hammer {
 	if r.IntN(3) == 0 {
 		cfg.StopTimeout = time.Duration(500+r.IntN(5000)) * time.Millisecond
 	}
-	var err error
-	if r.IntN(2) == 0 { // a concurrency manager that other managers may share
-		if h.cm, err = bgagent.NewConcurrencyManager(cfg.Limits); err != nil {
-			t.Fatal(err)
-		}
-		cfg.Concurrency, cfg.Limits = h.cm, bgagent.Limits{}
-	}
-	h.m, err = bgagent.New(&runnerHost{runner}, cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	h.cm, o.m = h.m.Concurrency(), h.m
-	inside.CheckAlways(h.m, func(err error) {
-		o.mu.Lock()
-		defer o.mu.Unlock()
-		if len(o.faults) == 0 {
-			o.faultLocked("invariant: %v\n%s", err, debug.Stack())
-		}
-	})
+	h.shared, h.cfg = r.IntN(2) == 0, cfg
+	h.memory.SetFaults(h.strike)
+	h.newLife()
 	return h
 }
 
@@ -255,23 +268,16 @@ func (h *hammer) limits() bgagent.Limits {
 }
 
 func (h *hammer) run() {
-	_, sub := h.m.Subscribe(1 << 20)
-	h.wg.Go(func() {
-		for {
-			e, err := sub.Next(context.Background())
-			if err != nil {
-				return
-			}
-			h.o.event(e)
-		}
-	})
 	total := 100 + h.r.IntN(100)
 	closeAt := total
 	if h.r.IntN(3) == 0 {
 		closeAt = h.r.IntN(total)
 	}
 	for h.n = 0; h.n < total && len(h.o.faults) == 0; h.n++ {
+		h.reopen()
 		switch {
+		case h.crashes && h.r.IntN(25) == 0:
+			h.crash()
 		case h.n == closeAt:
 			h.close()
 		case h.n >= total-20 && !h.draining && h.r.IntN(40) == 0:
@@ -292,20 +298,27 @@ func (h *hammer) run() {
 			h.o.clear()
 		}
 	}
+	h.reopen()
 	h.rest()
-	sub.Close()
+	h.sub.Close()
+	for _, l := range h.gone {
+		closeNow(l.m)
+	}
 	h.wg.Wait()
 	synctest.Wait()
 	h.met.add("over limit", "", h.o.overLimit)
 }
 
-// rest heals the hosts, waits until all tasks are quiet, and checks that all tasks have
-// ended, all notices are settled and all slots are free.
+// rest ends the injection of faults, waits until all tasks are quiet, and checks that all
+// tasks have ended, all notices are settled and all slots are free.
 func (h *hammer) rest() {
-	o, m := h.o, h.m
+	o := h.o
 	synctest.Wait()
 	o.clear()
 	o.healAll()
+	synctest.Wait()
+	h.reopen()
+	m := h.m
 	for _, f := range h.host {
 		f.mu.Lock()
 		for _, s := range []string{"root1", "root2", "root3"} {
@@ -330,7 +343,7 @@ func (h *hammer) rest() {
 	for _, t := range m.List(bgagent.Query{}) {
 		if !t.Status.Terminal() {
 			o.fault("at rest, %s.%d is %s (%s)", t.ID, t.Attempt, t.Status, t.Phase)
-		} else if !t.Quiet && (late == nil || !slices.Contains(late.NotStopped, t.ID)) {
+		} else if !t.Quiet && !(h.crashes && o.isOver(t)) && (late == nil || !slices.Contains(late.NotStopped, t.ID)) {
 			o.fault("at rest, %s.%d is not quiet", t.ID, t.Attempt)
 		}
 	}
@@ -355,11 +368,13 @@ func (h *hammer) rest() {
 	o.mu.Unlock()
 	if err := m.Close(context.Background()); err != nil && !h.closed {
 		var left *bgagent.CloseError
-		_ = errors.As(err, &left)
-		o.fault("Close at rest: %+v", *left)
+		if _ = errors.As(err, &left); !h.onlyOrphans(left) {
+			o.fault("Close at rest: %+v", *left)
+		}
 	}
 	synctest.Wait()
 	h.settled()
+	h.nothingLost()
 }
 
 func (h *hammer) atRest() bool {
@@ -400,7 +415,8 @@ func (h *hammer) nothingOwed() {
 	}
 }
 
-// fullBatch checks for several pools that exactly as many tasks run as the pool has slots.
+// fullBatch checks for several pools that the number of running tasks equals the number of
+// slots in the pool.
 func (h *hammer) fullBatch() {
 	l := bgagent.Limits{Default: 3, Model: map[string]int{"one/a": 2}, Provider: map[string]int{"two": 4}}
 	if err := h.cm.SetLimits(l); err != nil {

@@ -23,6 +23,7 @@ type host struct {
 	order    []string
 	rev      int
 	emit     func(bgagent.HostEvent)
+	emitsTo  *life
 	roots    map[string]bgagent.SessionState
 	down     time.Time // calls that start work fail with ErrUnreachable until this time
 }
@@ -40,14 +41,15 @@ type hostSession struct {
 	revs     []int
 	todos    []bgagent.Todo
 	prompts  map[string]bool
+	has      map[string]received // for a runner: states of the prompts, by id
 }
 
 func newHost(o *oracle, name string) *host {
 	return &host{o: o, name: name, sessions: map[string]*hostSession{}, roots: map[string]bgagent.SessionState{}}
 }
 
-// pause waits for d. It returns early if ctx ends, unless deaf is set or the host
-// ignores contexts. After healing, pause waits at most a second.
+// pause waits for the duration d. It returns early if ctx ends, unless the argument "deaf" is
+// set or the host ignores contexts. After a call to healAll, it waits at most a second.
 func (f *host) pause(ctx context.Context, d time.Duration, deaf bool) error {
 	done := ctx.Done()
 	if deaf || f.o.stubborn && !f.o.isHealed() {
@@ -57,7 +59,7 @@ func (f *host) pause(ctx context.Context, d time.Duration, deaf bool) error {
 	case <-time.After(d):
 		return nil
 	case <-f.o.heal:
-		if d > time.Second { // healed: calls end within a second
+		if d > time.Second { // after a call to healAll, calls end within a second
 			return nil
 		}
 		select {
@@ -71,7 +73,7 @@ func (f *host) pause(ctx context.Context, d time.Duration, deaf bool) error {
 	}
 }
 
-// last waits 30 s if the oracle requires long turns.
+// last waits for 30 s if the oracle requires long turns.
 func (f *host) last(ctx context.Context) {
 	f.o.mu.Lock()
 	lasting := f.o.lasting
@@ -113,8 +115,8 @@ func (f *host) mishap(ctx context.Context, r *rand.Rand) error {
 
 const refusedText = "connection refused"
 
-// unreachable returns ErrUnreachable while the host is down. At random, the host goes
-// down for a while. Only calls that start work use unreachable.
+// unreachable returns ErrUnreachable while the host is down. At random, it takes the host down
+// for a while. It is used only by calls that start work.
 func (f *host) unreachable(ctx context.Context, r *rand.Rand) error {
 	f.mu.Lock()
 	if f.o.broken(r) && r.IntN(12) == 0 {
@@ -131,14 +133,17 @@ func (f *host) unreachable(ctx context.Context, r *rand.Rand) error {
 	return fmt.Errorf("%s: %w", refusedText, bgagent.ErrUnreachable)
 }
 
-func (f *host) CreateSession(ctx context.Context, s bgagent.SessionSpec) (string, error) {
-	t, err := f.o.m.Get(s.Task)
+func (f *host) create(ctx context.Context, l *life, s bgagent.SessionSpec) (string, error) {
+	if l.over.Load() {
+		return "", l.never(ctx)
+	}
+	t, err := l.m.Get(s.Task)
 	if err != nil {
 		f.o.fault("a session for an unknown task: %v", err)
 	} else if t.Status.Terminal() && t.Ended.Before(time.Now()) {
 		f.o.fault("a session for %s, which has ended (%s)", s.Task, t.Cause)
 	}
-	a := &activity{what: "create", key: attemptKey{s.Task, t.Attempt}, model: s.Model, agent: s.Agent}
+	a := &activity{what: "create", key: attemptKey{s.Task, t.Attempt}, model: s.Model, agent: s.Agent, life: l}
 	f.o.begin(a, f.o.slotIsNew(t.Started))
 	defer f.o.end(a)
 	f.o.mu.Lock()
@@ -156,6 +161,9 @@ func (f *host) CreateSession(ctx context.Context, s bgagent.SessionSpec) (string
 	bad := f.o.broken(r)
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if l.over.Load() {
+		return "", errDead
+	}
 	if bad {
 		switch r.IntN(4) {
 		case 0:
@@ -172,7 +180,7 @@ func (f *host) CreateSession(ctx context.Context, s bgagent.SessionSpec) (string
 	for f.sessions[id] != nil {
 		id += "'"
 	}
-	f.sessions[id] = &hostSession{id: id, task: s.Task, agent: s.Agent, model: s.Model, prompts: map[string]bool{}}
+	f.sessions[id] = &hostSession{id: id, task: s.Task, agent: s.Agent, model: s.Model, prompts: map[string]bool{}, has: map[string]received{}}
 	f.order = append(f.order, id)
 	f.o.mu.Lock()
 	f.o.granted[s.Task] = true
@@ -180,12 +188,15 @@ func (f *host) CreateSession(ctx context.Context, s bgagent.SessionSpec) (string
 	return id, nil
 }
 
-// enter checks a prompt and records the start of its call or turn.
-func (f *host) enter(what, session string, p bgagent.Prompt) *activity {
-	f.o.prompted(session, p)
+// enter checks a prompt and records the start of the call or turn that the prompt begins. It returns
+// nil if the process has ended.
+func (f *host) enter(l *life, what, session string, p bgagent.Prompt) *activity {
+	if !f.o.prompted(l, f, session, p) {
+		return nil
+	}
 	started := time.Now()
 	if p.Turn == 1 { // the slot was granted before the session was created or read
-		if t, err := f.o.m.Get(p.Task); err == nil && t.Attempt == p.Attempt {
+		if t, err := l.m.Get(p.Task); err == nil && t.Attempt == p.Attempt {
 			started = t.Started
 		}
 	}
@@ -193,10 +204,10 @@ func (f *host) enter(what, session string, p bgagent.Prompt) *activity {
 	if tried, again := f.o.refused[p.ID]; again && tried.Before(started) { // the task has kept its slot since then
 		started = tried
 	}
-	grant := !f.o.granted[p.Task] && started.After(f.o.limitsAt)
+	grant := !f.o.super[attemptKey{p.Task, p.Attempt - 1}] && !f.o.granted[p.Task] && started.After(f.o.limitsAt)
 	delete(f.o.granted, p.Task)
 	f.o.mu.Unlock()
-	a := &activity{what: what, key: attemptKey{p.Task, p.Attempt}, model: p.Model, agent: p.Agent}
+	a := &activity{what: what, key: attemptKey{p.Task, p.Attempt}, model: p.Model, agent: p.Agent, prompt: p.ID, life: l}
 	f.mu.Lock()
 	s := f.sessions[session]
 	if s == nil {
@@ -209,9 +220,8 @@ func (f *host) enter(what, session string, p bgagent.Prompt) *activity {
 	return a
 }
 
-// acts calls the manager as an agent does with its tools in the middle of a turn.
-func (f *host) acts(ctx context.Context, session string, r *rand.Rand) {
-	m := f.o.m
+// acts imitates an agent that uses its tools in the middle of a turn. It calls the manager.
+func (f *host) acts(ctx context.Context, m *bgagent.BackgroundManager, session string, r *rand.Rand) {
 	by := bgagent.Caller{Session: session}
 	prompt := fmt.Sprintf("%s.%d", strings.TrimPrefix(session, "ses-"), r.IntN(1000))
 	in := bgagent.LaunchInput{Agent: agents[r.IntN(len(agents))], Model: models[r.IntN(len(models))], Prompt: prompt}
@@ -241,28 +251,71 @@ func (f *host) acts(ctx context.Context, session string, r *rand.Rand) {
 }
 
 // runnerHost implements TurnRunner.
-type runnerHost struct{ *host }
+type runnerHost struct {
+	*host
+	life *life
+}
+
+func (f *runnerHost) CreateSession(ctx context.Context, s bgagent.SessionSpec) (string, error) {
+	return f.create(ctx, f.life, s)
+}
 
 func (f *runnerHost) RunTurn(ctx context.Context, session string, p bgagent.Prompt, rep *bgagent.Reporter) (bgagent.TurnEnd, error) {
 	began := time.Now()
-	a := f.enter("turn", session, p)
+	l := f.life
+	a := f.enter(l, "turn", session, p)
+	if a == nil {
+		return bgagent.TurnEnd{}, l.never(ctx)
+	}
 	defer f.o.end(a)
 	r := f.o.draw("turn", session)
 	if err := f.unreachable(ctx, r); err != nil {
-		f.o.refuse(p, began)
+		f.o.refuse(l, p, began)
 		return bgagent.TurnEnd{}, err
 	}
 	f.mu.Lock()
 	s := f.sessions[session]
-	s.run = a
+	if l.over.Load() {
+		f.mu.Unlock()
+		return bgagent.TurnEnd{}, errDead
+	}
+	s.run, s.has[p.ID] = a, received{state: bgagent.PromptInterrupted}
 	f.mu.Unlock()
+	var got bgagent.TurnEnd
+	returned := false
 	defer func() {
 		f.mu.Lock()
 		if s.run == a {
-			s.run = nil
+			if s.run = nil; returned {
+				s.has[p.ID] = received{bgagent.PromptAnswered, got}
+			}
 		}
 		f.mu.Unlock()
 	}()
+	ctx, cancel := f.alone(ctx, a)
+	defer cancel()
+	end, err := f.runTurn(ctx, session, p, rep, r)
+	got, returned = end, err == nil
+	return end, err
+}
+
+// The method "alone" returns a context that ends when ctx ends. If the turn continues after the end
+// of its process, the end of ctx does not end the context.
+func (f *host) alone(ctx context.Context, a *activity) (context.Context, context.CancelFunc) {
+	own, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, func() {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		if !a.orphan {
+			cancel()
+		}
+	})
+	return own, func() { stop(); cancel() }
+}
+
+// runTurn plays the turn of an accepted prompt.
+func (f *runnerHost) runTurn(ctx context.Context, session string, p bgagent.Prompt, rep *bgagent.Reporter, r *rand.Rand) (bgagent.TurnEnd, error) {
+	l := f.life
 	if p.Notice != nil {
 		f.o.told(*p.Notice, "as a turn")
 	}
@@ -297,8 +350,8 @@ func (f *runnerHost) RunTurn(ctx context.Context, session string, p bgagent.Prom
 		case 3:
 			rep.Todos([]bgagent.Todo{{Text: "more", State: bgagent.TodoState(r.IntN(4))}})
 		default:
-			if !f.o.isHealed() {
-				f.acts(ctx, session, r)
+			if !f.o.isHealed() && !l.over.Load() {
+				f.acts(ctx, l.m, session, r)
 			}
 		}
 	}
@@ -318,6 +371,9 @@ func (f *runnerHost) RunTurn(ctx context.Context, session string, p bgagent.Prom
 }
 
 func (f *runnerHost) Abort(ctx context.Context, session string) error {
+	if f.life.over.Load() {
+		return f.life.never(ctx)
+	}
 	f.o.abort(session)
 	return f.mishap(ctx, f.o.draw("abort", session))
 }
@@ -329,8 +385,13 @@ func workTime(r *rand.Rand) time.Duration {
 }
 
 // notify implements Config.Notify.
-func (f *host) notify(ctx context.Context, session string, n bgagent.Notice) error {
+func (l *life) notify(ctx context.Context, session string, n bgagent.Notice) error {
+	f := l.h.host[1]
 	f.o.mu.Lock()
+	if l.over.Load() {
+		f.o.mu.Unlock()
+		return l.never(ctx)
+	}
 	f.o.logLocked("notify %s of %s", session, n.ID)
 	f.o.shownLocked(n)
 	if !f.o.closedAt.IsZero() && f.o.closedAt.Before(time.Now()) {
@@ -347,7 +408,7 @@ func (f *host) notify(ctx context.Context, session string, n bgagent.Notice) err
 	if err := f.mishap(ctx, r); err != nil {
 		return err
 	}
-	if ctx.Err() == nil {
+	if ctx.Err() == nil && !l.over.Load() {
 		f.o.told(n, "by Notify")
 	}
 	return nil

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/internal/inside"
 )
 
 var states = slices.Concat([]string{"pending", "pending again", "held back"}, phases(), []string{"completed", "error", "cancelled", "expired"})
@@ -48,8 +49,8 @@ func stateOf(t bgagent.Task, err error) string {
 	}
 }
 
-// matrix counts by operation and task state how often the operation was called while a
-// task was in that state.
+// matrix counts how often each operation was called. The calls are counted separately for each
+// state that a task had at the time of the call.
 type matrix map[string]map[string]int
 
 func (x matrix) add(op, state string, n int) {
@@ -76,11 +77,18 @@ func (x matrix) total(op string) (n int) {
 }
 
 // missing returns the cells that are possible and whose count is 0.
-func (x matrix) missing() (cells []string) {
-	for _, op := range operations {
+func (x matrix) missing(o Options) (cells []string) {
+	ops := operations
+	if o.Crashes {
+		ops = []string{"Crash"}
+	}
+	for _, op := range ops {
 		for _, state := range states {
-			if state == "expired" && !slices.Contains(targets, op) {
+			if (state == "expired" || o.Crashes && state == "storing") && !slices.Contains(targets, op) {
 				continue // the operation acts only on existing tasks
+			}
+			if state == "storing" && inside.Store == nil && !o.Crashes {
+				continue
 			}
 			if x[op][state] == 0 {
 				cells = append(cells, op+" × "+state)

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/internal/inside"
 )
 
 // caller returns a random caller.
@@ -40,8 +41,8 @@ func (h *hammer) session() string {
 	return "root2"
 }
 
-// target returns the id of a random task, and a random caller that often may act on the
-// task. It counts op in the matrix for the task's state.
+// target returns the id of a random task and a random caller. The caller often has the right
+// to act on the task. The operation is counted in the matrix for the state of the task.
 func (h *hammer) target(op string) (id string, by bgagent.Caller) {
 	id = "bg_0000000000000000"
 	h.mu.Lock()
@@ -73,7 +74,8 @@ func (h *hammer) target(op string) (id string, by bgagent.Caller) {
 	return id, by
 }
 
-// all counts op in the matrix for the state of every existing task.
+// The method "all" counts the operation in the matrix for each existing task, under the state
+// of the task.
 func (h *hammer) all(op string) {
 	for _, t := range h.m.List(bgagent.Query{}) {
 		h.met.add(op, stateOf(t, nil), 1)
@@ -94,23 +96,23 @@ func (h *hammer) input() bgagent.LaunchInput {
 	return in
 }
 
-// context returns a context that ends at a deadline, ends by a later cancel, or ends
-// only with the run.
+// context returns a context that has a deadline, is cancelled later, or ends only when the run
+// ends.
 func (h *hammer) context() (context.Context, context.CancelFunc) {
 	d := time.Duration(h.r.IntN([...]int{1, 2000, 60_000, 600_000}[h.r.IntN(4)])) * time.Millisecond
 	switch h.r.IntN(3) {
 	case 0:
-		return context.WithTimeout(h.ctx, d)
+		return context.WithTimeout(h.life.ctx, d)
 	case 1:
-		ctx, cancel := context.WithCancel(h.ctx)
+		ctx, cancel := context.WithCancel(h.life.ctx)
 		stop := time.AfterFunc(d, cancel)
 		return ctx, func() { stop.Stop(); cancel() }
 	}
-	return context.WithCancel(h.ctx)
+	return context.WithCancel(h.life.ctx)
 }
 
 func (h *hammer) keep(t bgagent.Task, err error) {
-	if t.ID == "" {
+	if t.ID == "" || errors.Is(err, bgagent.ErrStore) {
 		return
 	}
 	h.mu.Lock()
@@ -147,7 +149,7 @@ func (h *hammer) look() {
 
 func (h *hammer) op() {
 	h.look()
-	m, o, n := h.m, h.o, h.n
+	m, o, n, l := h.m, h.o, h.n, h.life
 	ops := []func(){
 		h.launch, h.launch, h.launch, h.launch, h.launch, h.launch, // repeated entries make launches more frequent
 		func() {
@@ -157,7 +159,7 @@ func (h *hammer) op() {
 				t, err := m.Run(ctx, by, in)
 				o.log("%d run by %q: %s %s %v", n, by.Session, t.ID, t.Status, err)
 				h.keep(t, err)
-				if err == nil && !t.Status.Terminal() && by.ToolCallID == "" {
+				if err == nil && !t.Status.Terminal() && by.ToolCallID == "" && !l.over.Load() {
 					o.fault("Run returned %s, which is %s", t.ID, t.Status)
 				}
 			})
@@ -182,9 +184,9 @@ func (h *hammer) op() {
 		},
 		func() {
 			id, by := h.target("Cancel")
-			t, err := m.Cancel(h.ctx, by, id, bgagent.CancelOptions{Reason: "why not"})
+			t, err := m.Cancel(h.life.ctx, by, id, bgagent.CancelOptions{Reason: "why not"})
 			o.log("%d cancel %s by %q: %s %v", n, id, by.Session, t.Status, err)
-			if after, gone := m.Get(id); err == nil && gone == nil && after.Attempt == t.Attempt && !after.Status.Terminal() {
+			if after, gone := m.Get(id); err == nil && gone == nil && !l.over.Load() && after.Attempt == t.Attempt && !after.Status.Terminal() {
 				o.fault("%s is %s after Cancel", id, after.Status)
 			}
 		},
@@ -194,7 +196,7 @@ func (h *hammer) op() {
 			}
 			h.all("CancelAll")
 			by := h.caller()
-			tasks, err := m.CancelAll(h.ctx, by, bgagent.CancelOptions{})
+			tasks, err := m.CancelAll(h.life.ctx, by, bgagent.CancelOptions{})
 			o.log("%d cancel all by %q: %d %v", n, by.Session, len(tasks), err)
 		},
 		func() {
@@ -254,7 +256,7 @@ func (h *hammer) op() {
 			h.aside(func(ctx context.Context) {
 				notice, err := m.NextNotice(ctx, s)
 				o.log("%d next notice of %q: %v", n, s, err)
-				if err == nil {
+				if err == nil && !l.over.Load() {
 					o.told(notice, "by NextNotice")
 				}
 			})
@@ -262,7 +264,7 @@ func (h *hammer) op() {
 		func() {
 			h.all("TakeNotice")
 			s := h.caller().Session
-			if notice, ok := m.TakeNotice(s); ok {
+			if notice, ok := m.TakeNotice(s); ok && !l.over.Load() {
 				o.told(notice, "by TakeNotice")
 			}
 		},
@@ -313,7 +315,7 @@ func (h *hammer) op() {
 func (h *hammer) launch() {
 	h.all("Launch")
 	by, in := h.caller(), h.input()
-	t, err := h.m.Launch(h.ctx, by, in)
+	t, err := h.m.Launch(h.life.ctx, by, in)
 	h.o.log("%d launch of %s %s by %q: %s %s %v", h.n, in.Agent, in.Model, by.Session, t.ID, t.Status, err)
 	h.keep(t, err)
 	if err == nil && (h.closed || h.draining) {
@@ -339,7 +341,7 @@ func (h *hammer) resume(op string) {
 		h.o.mu.Lock()
 		stuck := before.Status.Terminal() && !before.Quiet && h.o.overran[attemptKey{before.ID, before.Attempt}]
 		h.o.mu.Unlock()
-		t, err := h.m.Resume(h.ctx, by, ref, in)
+		t, err := h.m.Resume(h.life.ctx, by, ref, in)
 		if after, _ := h.m.Get(t.ID); err == nil && stuck && after.Status == bgagent.Pending && after.Queue == nil {
 			h.o.fault("%s was resumed, but its session has not stopped", ref)
 		}
@@ -388,8 +390,8 @@ func (h *hammer) lie(session string) {
 	}
 }
 
-// someAgain resumes several tasks in some of the runs. Otherwise a resumed task would
-// rarely wait for a slot at the time of a drain or close.
+// someAgain resumes several tasks in some of the runs. Otherwise, a resumed task would rarely
+// wait for a slot during a drain or a close.
 func (h *hammer) someAgain() {
 	if h.r.IntN(3) > 0 || h.draining || h.closed {
 		return
@@ -408,17 +410,23 @@ func (h *hammer) drain() {
 	synctest.Wait()
 }
 
-// close starts two concurrent calls of Close while operations are running.
+// close starts two concurrent calls to Close while operations are running.
 func (h *hammer) close() {
 	h.someAgain()
-	h.all("Close")
-	h.closed = true
 	h.o.mu.Lock()
-	h.o.closedAt = time.Now()
+	if h.life.over.Load() { // there is nothing to close
+		h.o.mu.Unlock()
+		return
+	}
+	h.closed, h.o.closedAt = true, time.Now()
 	h.o.logLocked("%d close", h.n)
 	h.o.mu.Unlock()
+	h.all("Close")
 	for range 2 {
 		h.aside(func(ctx context.Context) {
+			if inside.Store != nil || h.crashes { // an end is reported only after it was written, so Close needs time to write
+				ctx = context.Background()
+			}
 			err := h.m.Close(ctx)
 			h.o.log("closed: %v", err)
 		})

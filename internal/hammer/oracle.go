@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"hash/fnv"
 	"math/rand/v2"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
@@ -12,9 +13,9 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// oracle records the activities at the hosts and the reports of the manager. It
-// compares them and collects a text for each contradiction in faults. A run ends when
-// faults is not empty.
+// oracle records the activities at the hosts and the reports of the manager, and compares
+// them. For each contradiction, it adds a text to the field "faults". A run ends when there is
+// a fault.
 type oracle struct {
 	mu     sync.Mutex
 	seed   uint64
@@ -24,13 +25,14 @@ type oracle struct {
 	began  time.Time
 
 	limits    bgagent.Limits
-	limitsAt  time.Time // time of the last change of limits
-	closedAt  time.Time // time of the first Close
+	limitsAt  time.Time // time of the last change to the limits
+	closedAt  time.Time // time of the first call to Close
 	runs      map[*activity]struct{}
-	granted   map[string]bool // tasks whose session has been created and that have had no prompt since
+	granted   map[string]bool // tasks whose session was created and that have not been prompted since
+	forced    map[string]bool // tasks that were running when the process began; their slots can exceed the limits
 	suspects  []suspect
 	promptIDs map[string]bool
-	refused   map[string]time.Time    // time of the first failure by prompt id, for prompts that could not reach the host
+	refused   map[string]time.Time    // time of the first failure, by prompt id; only for prompts that could not reach the host
 	answers   map[attemptKey][]string // prompt ids of each attempt
 	draws     map[string]uint64
 
@@ -43,11 +45,20 @@ type oracle struct {
 	seen      map[attemptKey]map[string]bool // ids of the notices about the attempt that were shown to a host
 	delivered map[attemptKey]string          // id of the delivered notice about the attempt
 	overLimit int
+	life      *life
+	pulls     map[attemptKey]bool // whether the last delivery of the notice was a pull, such as a call of TakeNotice
+	pulled    map[attemptKey]bool // latest values of the field "pulls" in earlier processes; a later process might not know about a pull
+	earlier   map[attemptKey]bool // notices that an earlier process has settled; a later process might not know about that
+	super     map[attemptKey]bool // attempts that were superseded
+	calls     map[string]*host    // hosts of the prompts that the current process has handed over; some of the prompts might not have arrived
 	healed    bool
 	heal      chan struct{}
 	rate      float64 // probability of a fault
-	stubborn  bool    // whether the hosts ignore the contexts of calls
-	lasting   bool    // whether every turn takes at least 30 s
+	// storeDelay is longer than the time from the grant of a slot to the following call to the host.
+	// With a store, the manager writes before that call. In a run with crashes, some writes fail.
+	storeDelay time.Duration
+	stubborn   bool // whether the hosts ignore the contexts of calls
+	lasting    bool // whether every turn takes at least 30 s
 }
 
 type attemptKey struct {
@@ -55,14 +66,18 @@ type attemptKey struct {
 	no   int
 }
 
-// activity is an action at a host that needs a slot: creating a session, handing over a
-// prompt, or a turn.
+// activity is an action at a host that needs a slot: the creation of a session, the hand-over
+// of a prompt, or a turn.
 type activity struct {
 	what  string
 	key   attemptKey
 	model string
 	agent string
 	lied  bool
+
+	prompt string
+	life   *life // process that makes the call; nil for a turn on a server
+	orphan bool  // whether the turn continues after the end of its process
 }
 
 type suspect struct {
@@ -77,13 +92,14 @@ func newOracle(seed uint64) *oracle {
 		seed: seed, began: time.Now(), runs: map[*activity]struct{}{}, granted: map[string]bool{}, promptIDs: map[string]bool{}, refused: map[string]time.Time{},
 		answers: map[attemptKey][]string{}, draws: map[string]uint64{}, ends: map[attemptKey]bgagent.Cause{},
 		notices: map[attemptKey]bgagent.NoticeState{}, overran: map[attemptKey]bool{}, quiets: map[attemptKey]int{},
-		aborted: map[string]bool{}, seen: map[attemptKey]map[string]bool{}, delivered: map[attemptKey]string{}, heal: make(chan struct{}),
+		aborted: map[string]bool{}, seen: map[attemptKey]map[string]bool{}, delivered: map[attemptKey]string{}, pulls: map[attemptKey]bool{}, pulled: map[attemptKey]bool{}, earlier: map[attemptKey]bool{},
+		super: map[attemptKey]bool{}, calls: map[string]*host{}, heal: make(chan struct{}),
 	}
 }
 
-// draw returns a source of random numbers for one call. The numbers depend on the seed,
-// on kind and name, and on the number of earlier draws for them. They do not depend on
-// the order of other goroutines' calls.
+// draw returns a source of random numbers for one call. The numbers depend on the seed, on the
+// kind and the name, and on the number of earlier draws for the same kind and name. They do
+// not depend on when other goroutines make their calls.
 func (o *oracle) draw(kind, name string) *rand.Rand {
 	o.mu.Lock()
 	key := kind + " " + name
@@ -145,7 +161,7 @@ type limit struct {
 	most int
 }
 
-// limitsLocked returns the pool and the caps that apply to an activity under the present
+// limitsLocked returns the pool and the caps that apply to an activity under the current
 // limits.
 func (o *oracle) limitsLocked(model, agent string) []limit {
 	all := []limit{o.poolLocked(model, agent)}
@@ -179,14 +195,15 @@ func (o *oracle) poolLocked(model, agent string) limit {
 	return limit{"default " + model, def}
 }
 
-// begin records the start of an activity. grant says that the attempt got its slot under
-// the present limits. Then begin checks that these limits allow the activity.
+// begin records the start of an activity. If the argument "grant" is set, the attempt got its
+// slot under the current limits. In that case, the method "begin" also checks that these
+// limits allow the activity.
 func (o *oracle) begin(a *activity, grant bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.logLocked("%s of %s.%d begins", a.what, a.key.task, a.key.no)
 	o.runs[a] = struct{}{}
-	if !grant || o.limitsAt.Equal(time.Now()) {
+	if !grant || o.forced[a.key.task] || o.limitsAt.Equal(time.Now()) || time.Since(o.limitsAt) < o.storeDelay {
 		return
 	}
 	for _, l := range o.limitsLocked(a.model, a.agent) {
@@ -228,17 +245,20 @@ func (o *oracle) end(a *activity) {
 	delete(o.runs, a)
 }
 
-// clear checks the suspects and must be called when all events have been read. It
-// ignores attempts that did not stop in time, because the manager has reported them with
-// EventOverLimit.
+// clear checks the suspects. It must be called when all events have been read. It ignores
+// attempts that did not stop in time, because the manager has reported them with
+// EventOverLimit. If the process has died, this report might be lost, so all ended attempts are
+// ignored.
 func (o *oracle) clear() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	died := o.life != nil && o.life.over.Load()
 	for _, s := range o.suspects {
 		n := 0
 		var names []string
 		for _, a := range s.who {
-			if !o.overran[a.key] && !a.lied {
+			_, ended := o.ends[a.key]
+			if !o.overran[a.key] && !a.lied && !(died && ended) {
 				n++
 				names = append(names, fmt.Sprintf("%s of %s.%d", a.what, a.key.task, a.key.no))
 			}
@@ -250,20 +270,22 @@ func (o *oracle) clear() {
 	o.suspects = nil
 }
 
-// slotIsNew reports whether a slot granted at the given time was granted under the
-// present limits. Slots that were granted under earlier limits may exceed the present
-// limits.
+// slotIsNew reports whether a slot that was granted at the given time was granted under the
+// current limits. Slots that were granted under earlier limits may exceed the current limits.
 func (o *oracle) slotIsNew(at time.Time) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return at.After(o.limitsAt)
+	return at.Add(-o.storeDelay).After(o.limitsAt)
 }
 
 // refuse records that a prompt could not reach the host. The manager may send the same
 // prompt again, and the task keeps its slot until then.
-func (o *oracle) refuse(p bgagent.Prompt, at time.Time) {
+func (o *oracle) refuse(l *life, p bgagent.Prompt, at time.Time) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	if l.over.Load() { // another process may have sent the prompt in the meantime
+		return
+	}
 	o.logLocked("prompt %s cannot reach the host", p.ID)
 	delete(o.promptIDs, p.ID)
 	if _, again := o.refused[p.ID]; !again {
@@ -271,18 +293,22 @@ func (o *oracle) refuse(p bgagent.Prompt, at time.Time) {
 	}
 }
 
-// prompted records a prompt and checks the rules that apply to every prompt.
-func (o *oracle) prompted(session string, p bgagent.Prompt) {
+// prompted records a prompt and checks the rules that apply to every prompt. It returns false, and
+// does nothing, if the process has ended.
+func (o *oracle) prompted(l *life, f *host, session string, p bgagent.Prompt) bool {
 	key := attemptKey{p.Task, p.Attempt}
-	t, err := o.m.Get(p.Task)
+	t, err := l.m.Get(p.Task)
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	if l.over.Load() {
+		return false
+	}
 	o.logLocked("prompt %s into %s (turn %d)", p.ID, session, p.Turn)
 	now := time.Now()
 	if o.promptIDs[p.ID] {
 		o.faultLocked("prompt %s came twice", p.ID)
 	}
-	o.promptIDs[p.ID] = true
+	o.promptIDs[p.ID], o.calls[p.ID] = true, f
 	o.answers[key] = append(o.answers[key], p.ID)
 	switch {
 	case err != nil:
@@ -302,6 +328,7 @@ func (o *oracle) prompted(session string, p bgagent.Prompt) {
 	if p.Notice != nil {
 		o.shownLocked(*p.Notice)
 	}
+	return true
 }
 
 func (o *oracle) shownLocked(n bgagent.Notice) {
@@ -328,24 +355,31 @@ func (o *oracle) told(n bgagent.Notice, how string) {
 	}
 	for _, it := range n.Items {
 		key := attemptKey{it.Task, it.Attempt}
-		if id, ok := o.delivered[key]; ok && id != n.ID {
+		if id, ok := o.delivered[key]; ok && id != n.ID && !o.pulled[key] {
 			o.faultLocked("%s.%d reported twice: %s and %s (%s)", it.Task, it.Attempt, id, n.ID, how)
 		}
 		o.delivered[key] = n.ID
+		o.pulls[key] = strings.Contains(how, "NextNotice") || strings.Contains(how, "TakeNotice") || strings.Contains(how, "at the end")
 	}
 }
 
-// event checks and records one event of the manager. It must be called for every event.
-func (o *oracle) event(e bgagent.Event) {
+// event checks and records one event from the manager of the process l. It must be called for every
+// event.
+func (o *oracle) event(l *life, e bgagent.Event) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	t := e.Task
+	if l.over.Load() && e.Kind != bgagent.EventEnded && e.Kind != bgagent.EventSuperseded {
+		return
+	}
 	key := attemptKey{t.ID, t.Attempt}
 	o.logLocked("event %s %s.%d %s %s %s", e.Kind, t.ID, t.Attempt, t.Status, t.Phase, t.Cause)
-	if e.Kind == bgagent.EventMissed || o.seq != 0 && e.Seq != o.seq+1 {
-		o.faultLocked("event %d after %d (%s)", e.Seq, o.seq, e.Kind)
+	if l == o.life && !l.over.Load() {
+		if e.Kind == bgagent.EventMissed || o.seq != 0 && e.Seq != o.seq+1 {
+			o.faultLocked("event %d after %d (%s)", e.Seq, o.seq, e.Kind)
+		}
+		o.seq = e.Seq
 	}
-	o.seq = e.Seq
 	_, ended := o.ends[key]
 	switch e.Kind {
 	case bgagent.EventLaunched, bgagent.EventResumed:
@@ -360,22 +394,29 @@ func (o *oracle) event(e bgagent.Event) {
 		if ended {
 			o.faultLocked("%s.%d ended twice", t.ID, t.Attempt)
 		}
+		delete(o.forced, t.ID)
 		o.ends[key] = t.Cause
 		if !t.Status.Terminal() || t.Cause.Status() != t.Status {
 			o.faultLocked("%s.%d ended as %s for %s", t.ID, t.Attempt, t.Status, t.Cause)
 		}
 		o.resultLocked(t)
+	case bgagent.EventSuperseded:
+		if ended || o.super[key] {
+			o.faultLocked("%s.%d is superseded after its end", t.ID, t.Attempt)
+		}
+		o.super[key] = true
 	case bgagent.EventNotice:
-		if was, twice := o.notices[key]; twice {
+		if was, twice := o.notices[key]; twice && !o.earlier[key] {
 			o.faultLocked("notice of %s.%d settled twice: %s, %s", t.ID, t.Attempt, was, t.Notice)
 		}
 		if !t.Notice.Settled() {
 			o.faultLocked("notice of %s.%d settled as %q", t.ID, t.Attempt, t.Notice)
 		}
 		o.notices[key] = t.Notice
+		delete(o.earlier, key)
 	case bgagent.EventOverLimit:
-		// The attempt that does not stop may be older than the attempt in the event:
-		// newer attempts may have been queued and cancelled while they waited for it.
+		// The attempt that does not stop may be older than the attempt in the event. Newer
+		// attempts may have been queued and cancelled while they waited for the older attempt.
 		for no := t.Attempt; no > 0; no-- {
 			o.overran[attemptKey{t.ID, no}] = true
 			if o.runsLocked(t.ID, no) {
@@ -391,6 +432,28 @@ func (o *oracle) event(e bgagent.Event) {
 			o.faultLocked("%s.%d became quiet twice", t.ID, t.Attempt)
 		}
 	}
+}
+
+// invariant records a violation of an invariant.
+func (o *oracle) invariant(err error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if len(o.faults) == 0 {
+		o.faultLocked("invariant: %v\n%s", err, debug.Stack())
+	}
+}
+
+// isOver reports whether the task's attempt did not stop before its stopping deadline.
+func (o *oracle) isOver(t bgagent.Task) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.overran[attemptKey{t.ID, t.Attempt}]
+}
+
+func (o *oracle) manager() *bgagent.BackgroundManager {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.m
 }
 
 // abort records that a session is about to be aborted.

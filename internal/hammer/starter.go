@@ -12,15 +12,26 @@ import (
 )
 
 // starterHost implements TurnStarter and all optional interfaces of a client.
-type starterHost struct{ *host }
+type starterHost struct {
+	*host
+	life *life
+}
+
+func (f *starterHost) CreateSession(ctx context.Context, s bgagent.SessionSpec) (string, error) {
+	return f.create(ctx, f.life, s)
+}
 
 func (f *starterHost) StartTurn(ctx context.Context, session string, p bgagent.Prompt) error {
 	began := time.Now()
-	a := f.enter("hand-over", session, p)
+	l := f.life
+	a := f.enter(l, "hand-over", session, p)
+	if a == nil {
+		return l.never(ctx)
+	}
 	defer f.o.end(a)
 	r := f.o.draw("start", session)
 	if err := f.unreachable(ctx, r); err != nil {
-		f.o.refuse(p, began)
+		f.o.refuse(l, p, began)
 		return err
 	}
 	if f.o.broken(r) && r.IntN(2) == 0 { // the call fails although the host has accepted the prompt
@@ -34,7 +45,7 @@ func (f *starterHost) StartTurn(ctx context.Context, session string, p bgagent.P
 		return err
 	}
 	f.accept(session, p)
-	if t, err := f.o.m.Get(p.Task); p.Notice != nil && ctx.Err() == nil && err == nil && !t.Status.Terminal() && t.Attempt == p.Attempt {
+	if t, err := l.m.Get(p.Task); p.Notice != nil && ctx.Err() == nil && err == nil && !t.Status.Terminal() && t.Attempt == p.Attempt {
 		f.o.told(*p.Notice, "as a turn")
 	}
 	return nil
@@ -44,11 +55,14 @@ func (f *starterHost) accept(session string, p bgagent.Prompt) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	s := f.sessions[session]
+	if f.life.over.Load() { // the process ended before the prompt arrived
+		return
+	}
 	if s == nil || s.gone || s.prompts[p.ID] {
 		return
 	}
 	s.prompts[p.ID] = true
-	a := &activity{what: "turn", key: attemptKey{p.Task, p.Attempt}, model: p.Model, agent: p.Agent}
+	a := &activity{what: "turn", key: attemptKey{p.Task, p.Attempt}, model: p.Model, agent: p.Agent, prompt: p.ID}
 	if old := s.run; old != nil {
 		close(s.stop) // the turn was reported as ended although it still runs
 		f.o.end(old)
@@ -100,7 +114,7 @@ func (f *starterHost) turn(s *hostSession, a *activity, stop chan struct{}, p bg
 			f.mu.Unlock()
 		default:
 			if !f.o.isHealed() {
-				f.acts(ctx, s.id, r)
+				f.acts(ctx, f.o.manager(), s.id, r)
 			}
 		}
 	}
@@ -152,6 +166,9 @@ func (f *starterHost) asks(s *hostSession, on bool) {
 func (f *starterHost) put(s *hostSession, msg bgagent.Message) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if s.run == nil { // the turn ended together with the process
+		return
+	}
 	msg.Tools = slices.Clone(msg.Tools)
 	f.putLocked(s, msg)
 	f.tellLocked(bgagent.HostEvent{Kind: bgagent.HostMessage, Session: s.id, Message: &msg})
@@ -182,6 +199,9 @@ func (f *starterHost) tellLocked(e bgagent.HostEvent) {
 
 // Abort stops the turn. As a fault, it may return nil without stopping the turn.
 func (f *starterHost) Abort(ctx context.Context, session string) error {
+	if f.life.over.Load() {
+		return f.life.never(ctx)
+	}
 	f.o.abort(session)
 	r := f.o.draw("abort", session)
 	if err := f.mishap(ctx, r); err != nil {
@@ -234,6 +254,9 @@ func (f *host) lie(session string) {
 }
 
 func (f *starterHost) Statuses(ctx context.Context, ids []string) (map[string]bgagent.SessionStatus, error) {
+	if f.life.over.Load() {
+		return nil, f.life.never(ctx)
+	}
 	r := f.o.draw("statuses", "")
 	if err := f.mishap(ctx, r); err != nil {
 		return nil, err
@@ -273,6 +296,9 @@ func (f *starterHost) Statuses(ctx context.Context, ids []string) (map[string]bg
 }
 
 func (f *starterHost) Messages(ctx context.Context, session string, after bgagent.Cursor, max int) (bgagent.Page, error) {
+	if f.life.over.Load() {
+		return bgagent.Page{}, f.life.never(ctx)
+	}
 	if err := f.mishap(ctx, f.o.draw("messages", session)); err != nil {
 		return bgagent.Page{}, err
 	}
@@ -293,6 +319,9 @@ func (f *starterHost) Messages(ctx context.Context, session string, after bgagen
 }
 
 func (f *starterHost) Todos(ctx context.Context, session string) ([]bgagent.Todo, error) {
+	if f.life.over.Load() {
+		return nil, f.life.never(ctx)
+	}
 	if err := f.mishap(ctx, f.o.draw("todos", session)); err != nil {
 		return nil, err
 	}
@@ -305,6 +334,9 @@ func (f *starterHost) Todos(ctx context.Context, session string) ([]bgagent.Todo
 }
 
 func (f *starterHost) FindSession(ctx context.Context, session string) (bgagent.SessionInfo, error) {
+	if f.life.over.Load() {
+		return bgagent.SessionInfo{}, f.life.never(ctx)
+	}
 	if err := f.mishap(ctx, f.o.draw("find", session)); err != nil {
 		return bgagent.SessionInfo{}, err
 	}
@@ -323,11 +355,13 @@ func (f *starterHost) FindSession(ctx context.Context, session string) (bgagent.
 func (f *starterHost) Events(ctx context.Context, emit func(bgagent.HostEvent)) error {
 	r := f.o.draw("events", "")
 	f.mu.Lock()
-	f.emit = emit
+	f.emit, f.emitsTo = emit, f.life
 	f.mu.Unlock()
 	defer func() {
 		f.mu.Lock()
-		f.emit = nil
+		if f.emitsTo == f.life {
+			f.emit = nil
+		}
 		f.mu.Unlock()
 	}()
 	emit(bgagent.HostEvent{Kind: bgagent.HostStreamUp})
@@ -335,7 +369,7 @@ func (f *starterHost) Events(ctx context.Context, emit func(bgagent.HostEvent)) 
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-f.o.heal: // no heartbeats after healing, so that polls must suffice
+		case <-f.o.heal: // after a call to healAll, there are no heartbeats, so polls must suffice
 			<-ctx.Done()
 			return ctx.Err()
 		case <-time.After(20 * time.Second):

@@ -10,7 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// problem is an error type like that of a caller.
+// problem is an error type such as a caller might define.
 type problem struct {
 	at   Origin
 	key  string

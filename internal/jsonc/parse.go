@@ -15,8 +15,8 @@ import (
 // a megabyte of brackets would need gigabytes of stack.
 const MaxDepth = 200
 
-// Empty is the problem of a file that contains only white space and comments. Only the
-// caller can suggest what the file should contain.
+// Empty is the problem that is reported if a file contains only white space and comments. It
+// is exported so that the caller, who knows what the file should contain, can add advice.
 const Empty = "is empty"
 
 const byteOrderMark = "\xef\xbb\xbf"
@@ -25,10 +25,10 @@ const byteOrderMark = "\xef\xbb\xbf"
 // error is not about a key. The problem is one line without a full stop.
 type ErrorFunc func(at Origin, key, problem string) error
 
-// Parse parses the content of a file. name is the file's name in origins and errors. A
-// byte-order mark is skipped and does not count as a column. The function fail makes every
-// error about the file, including the errors of [Value.Errorf] and [Member.Errorf]. The
-// values refer to data, so data must not be changed afterwards.
+// Parse parses the content of a file. The name of the file is used in origins and errors. A
+// byte-order mark is skipped and does not count as a column. The function "fail" creates every
+// error about the file, including the errors of [Value.Errorf] and [Member.Errorf]. The values
+// refer to the bytes in the argument "data", so these bytes must not be changed afterwards.
 func Parse(name string, data []byte, fail ErrorFunc) (Value, error) {
 	data = bytes.TrimPrefix(data, []byte(byteOrderMark))
 	f := &file{name: name, lines: newLines(data), fail: fail}
@@ -62,7 +62,7 @@ func syntaxError(data []byte, v hujson.Value, err error) (offset int, problem st
 	if errors.Is(err, io.ErrUnexpectedEOF) {
 		return end, "ends too early; a bracket, a quotation mark or a comment is not closed"
 	}
-	// The error holds the place only in its text. Its column counts bytes.
+	// Only the text of the error contains the place. The column counts bytes.
 	var line, column int
 	problem = err.Error()
 	if _, scan := fmt.Sscanf(problem, "hujson: line %d, column %d:", &line, &column); scan == nil {
@@ -79,9 +79,9 @@ func syntaxError(data []byte, v hujson.Value, err error) (offset int, problem st
 	return min(offsetOf(data, line, column), end), "is not JSON with comments: " + problem
 }
 
-// tooDeep returns the offset of the first bracket that is nested too deep, or -1. It
-// recognizes the same strings and comments as the parser up to the first syntax error,
-// where the parser stops.
+// tooDeep returns the offset of the first bracket that is nested too deeply, or -1. It
+// recognizes the same strings and comments as the parser up to the first syntax error, where
+// the parser stops.
 func tooDeep(b []byte) int {
 	depth := 0
 	for i := 0; i < len(b); i++ {
@@ -129,8 +129,8 @@ func commentEnd(b []byte) int {
 	return 1 + n + len(end)
 }
 
-// firstInvalid returns the offset of the first invalid byte of UTF-8 in b, or the length of
-// b if all bytes are valid.
+// firstInvalid returns the offset of the first byte in b that is not valid UTF-8, or the
+// length of b if all bytes are valid.
 func firstInvalid(b []byte) int {
 	for i := 0; i < len(b); {
 		r, n := utf8.DecodeRune(b[i:])

@@ -1,8 +1,8 @@
 // Package jsonc reads JSON with comments and trailing commas. It keeps the place of each
 // value, so that errors can name the place.
 //
-// The parser is [hujson]. This package adds places in characters, a maximum depth,
-// byte-order marks, comments at the end of the file, and errors that suggest a
+// The parser is [hujson]. This package adds places that are counted in characters, a maximum
+// depth, byte-order marks, comments at the end of the file, and errors that suggest a
 // correction.
 //
 // [hujson]: https://pkg.go.dev/github.com/tailscale/hujson
@@ -40,8 +40,8 @@ func (m Member) Errorf(key, format string, args ...any) error {
 // Origin returns the place where the value begins.
 func (v Value) Origin() Origin { return v.file.origin(v.v.StartOffset) }
 
-// Errorf returns an error at the place of the value. key is the name of the value in the
-// error.
+// Errorf returns an error at the place of the value. The error uses the argument "key" as the
+// name of the value.
 func (v Value) Errorf(key, format string, args ...any) error {
 	return v.file.fail(v.Origin(), key, fmt.Sprintf(format, args...))
 }
@@ -95,20 +95,20 @@ func (v Value) Number() (string, bool) {
 	return string(lit), true
 }
 
-// Bool returns a boolean. ok is false if v is not a boolean.
+// Bool returns a boolean. The second result is false if v is not a boolean.
 func (v Value) Bool() (value, ok bool) {
 	kind := v.v.Value.Kind()
 	return kind == 't', kind == 't' || kind == 'f'
 }
 
-// String returns the value as JSON in one line.
+// String returns the value as JSON on one line.
 func (v Value) String() string {
 	c := v.v.Clone()
 	c.Minimize()
 	return string(c.Pack())
 }
 
-// Describe returns a description of the value for errors.
+// Describe returns a description of the value for use in errors.
 func (v Value) Describe() string {
 	if s, ok := v.Text(); ok {
 		return "the string " + quote(s)
@@ -125,11 +125,12 @@ func (v Value) Describe() string {
 	return v.String()
 }
 
-// maxName is the maximum length in bytes of a name without quotation marks in a path.
+// maxName is the maximum length, in bytes, of a name without quotation marks in a path.
 const maxName = 120
 
-// Key returns the path of an entry in the object at path, for errors. It returns
-// path.name, or path["na me"] if the name needs quotation marks.
+// Key returns the path of an entry, for use in errors. The argument "path" is the path of the
+// object that contains the entry. The result is path.name, or path["na me"] if the name needs
+// quotation marks.
 func Key(path, name string) string {
 	plain := name != "" && len(name) <= maxName && strings.IndexFunc(name, func(r rune) bool {
 		return r >= utf8.RuneSelf || !strings.ContainsRune("$-_", r) && (r < '0' || r > '9') && (r|0x20 < 'a' || r|0x20 > 'z')
@@ -143,8 +144,8 @@ func Key(path, name string) string {
 	return path + "." + name
 }
 
-// Index returns the last part of a path for an entry with any name: ["na me"].
+// Index returns the last part of a path in the form that is valid for any name: ["na me"].
 func Index(name string) string { return "[" + quote(name) + "]" }
 
-// quote returns the first 120 characters of a text, quoted for errors.
+// quote returns the first 120 characters of a text, quoted for use in errors.
 func quote(s string) string { return fmt.Sprintf("%.120q", s) }

@@ -1,5 +1,5 @@
-// Package jsonlines reads the JSON objects in the output of a program, which prints one
-// object per line. It copes with any other text in the output.
+// Package jsonlines reads the JSON objects in the output of a program that prints one object
+// per line. It copes with any other text in the output.
 //
 //	in := jsonlines.NewReader(stdout, jsonlines.Config{Echo: prompt})
 //	for {

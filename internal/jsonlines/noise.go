@@ -43,8 +43,8 @@ func lines(n int) string {
 // mostShown is the maximum number of bytes in Noise.First.
 const mostShown = 100
 
-// Add counts a text. Texts without visible characters before the first other text do not
-// count.
+// Add counts a text. A text without visible characters counts only if a text with visible
+// characters was added before it.
 func (n *Noise) Add(text []byte) {
 	if n.Texts == 0 {
 		if n.First = brief(text, mostShown); n.First == "" {
@@ -66,7 +66,8 @@ func (n *noise) add(text []byte) {
 	n.n.Add(text)
 }
 
-// dropping counts bytes of a dropped line. first is set for the first bytes of that line.
+// dropping adds the bytes of a dropped line to the count. The argument "first" is set for the
+// first bytes of that line.
 func (n *noise) dropping(bytes int, first bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()

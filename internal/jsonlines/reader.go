@@ -26,15 +26,15 @@ type Config struct {
 	// while the program runs. Next calls Told.
 	Told func() string
 
-	// Skipped, if set, gets each text that is not an object. Next calls Skipped, and the
-	// text is valid only during the call. Skipped gets no dropped lines.
+	// Skipped, if set, is called with each text that is not an object. Next makes the calls,
+	// and the text is valid only during the call. Skipped is not called for dropped lines.
 	Skipped func(text []byte)
 }
 
 const (
 	defaultMaxLine = 16 << 20
 	bufferSize     = 32 << 10
-	mostOfLine     = 16 // a line longer than mostOfLine times MaxLine is dropped before its end
+	mostOfLine     = 16 // a line longer than mostOfLine times MaxLine is dropped before its end is read
 )
 
 // ErrNoise is returned by [Reader.Next] if it has read more than Config.MaxNoise bytes of
@@ -48,7 +48,7 @@ type Reader struct {
 	in    *bufio.Reader
 	err   error
 	echo  []byte
-	found [][]byte // objects of the present line
+	found [][]byte // objects of the current line
 	given int      // number of objects in found that were returned
 	last  []byte   // object that was returned last; nil if it was rejected
 	heard bool     // whether an object was returned and not rejected
@@ -67,7 +67,7 @@ func NewReader(r io.Reader, cfg Config) *Reader {
 }
 
 // Next returns the next object. The object is valid JSON, and its bytes remain valid until
-// the next call of Next. The error is io.EOF at the end, ErrNoise, or a read error.
+// the next call to Next. The error is io.EOF at the end, ErrNoise, or a read error.
 func (r *Reader) Next() ([]byte, error) {
 	r.heard = r.heard || r.last != nil
 	r.last = nil
@@ -86,7 +86,8 @@ func (r *Reader) Next() ([]byte, error) {
 	return r.last, nil
 }
 
-// Reject counts the object that Next has returned last as noise.
+// Reject counts the object as noise. It must be the object that the last call to Next has
+// returned.
 func (r *Reader) Reject(object []byte) {
 	if r.last != nil {
 		r.last = nil
@@ -94,7 +95,7 @@ func (r *Reader) Reject(object []byte) {
 	}
 }
 
-// Noise returns the noise so far.
+// Noise returns the noise that was read so far.
 func (r *Reader) Noise() Noise { return r.noise.get() }
 
 // readLine returns the next line without its line end. It returns nil if the line is

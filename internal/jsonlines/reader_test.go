@@ -139,7 +139,7 @@ func TestLongLinesAreBounded(t *testing.T) {
 	}
 }
 
-// endless repeats a text without a line end.
+// endless is a reader that repeats a text forever, without line ends.
 type endless string
 
 func (e endless) Read(p []byte) (int, error) {

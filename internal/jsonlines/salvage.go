@@ -51,7 +51,7 @@ type divider struct {
 	line   []byte
 	text   int // offset at which the current text begins
 	parts  []part
-	budget int // remaining bytes that may be read without finding an object; keeps the time linear
+	budget int // number of bytes that may still be read without finding an object; keeps the time linear
 
 	keyed  bool // whether the end of a key was found in the current text
 	looked int  // offset up to which the text was searched for the end of a key
@@ -66,7 +66,8 @@ func (d *divider) endText(end, next int) {
 }
 
 // objectAt returns the object that begins at the brace at offset i, and the length of the
-// object in the line. The object is nil if no object that may count begins there.
+// object in the line. The object is nil if no object begins there or if the object cannot
+// count.
 func (d *divider) objectAt(i int) (object []byte, n int) {
 	if d.budget <= 0 || !begins(d.line[i:]) || d.isValue(i) {
 		return nil, 0
@@ -78,8 +79,8 @@ func (d *divider) objectAt(i int) (object []byte, n int) {
 	return object, n
 }
 
-// isValue reports whether the object at offset i is a value in a broken object. This is the
-// case if the text before the object ends as JSON ends before a value.
+// isValue reports whether the object at offset i is a value in a broken object. It checks
+// whether the text before the object ends with the characters that precede a value in JSON.
 func (d *divider) isValue(i int) bool {
 	key := []byte(`":`)
 	if !d.keyed {
@@ -94,10 +95,10 @@ func (d *divider) isValue(i int) bool {
 	return d.keyed && n > 0 && (text[n-1] == '[' || text[n-1] == ',')
 }
 
-// settle adds the objects that count to r.found, and all other parts to the noise. The rules are
-// in the package's documentation.
+// settle adds to r.found the objects that count. It adds all other parts to the noise. The
+// rules are in the package's documentation.
 func (r *Reader) settle(parts []part) {
-	texts, last := 0, 0 // last is the index after the last text
+	texts, last := 0, 0 // last is 1 more than the index of the last text
 	for i, p := range parts {
 		if !p.object {
 			texts++
@@ -124,11 +125,11 @@ func (r *Reader) settle(parts []part) {
 	}
 }
 
-// maxEcho is the number of parts of a line with text for which Config.Echo is searched.
-// Objects after these parts do not count.
+// maxEcho is the maximum number of parts of a line with text that are looked up in
+// Config.Echo. Objects after these parts do not count.
 const maxEcho = 100
 
-// begins reports whether the brace at the start of b may begin an object. This check is
+// begins reports whether an object may begin with the brace at the start of b. This check is
 // fast and excludes most braces in texts.
 func begins(b []byte) bool {
 	b = bytes.TrimLeft(b[1:], " \t\r")
@@ -163,8 +164,8 @@ func readObject(b []byte) (object []byte, n int) {
 	return nil, min(n, len(b))
 }
 
-// repaired returns a copy of an object in which null replaces words that are not JSON, and
-// spaces replace control characters in strings. It returns nil if the result is not valid
+// repaired returns a repaired copy of an object. In the copy, null replaces words that are
+// not JSON, and spaces replace control characters in strings. It returns nil if the result is not valid
 // JSON.
 func repaired(b []byte) []byte {
 	out := make([]byte, 0, len(b))
@@ -200,8 +201,8 @@ func isWord(c byte) bool {
 	return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c == '_' || c >= '0' && c <= '9'
 }
 
-// appendWord appends a word that is outside of strings, or null in place of the word. After
-// a digit or a sign, the word is part of a number, such as 1e5 or -Infinity.
+// appendWord appends a word that is outside of strings, or null if JSON has no such word.
+// After a digit or a sign, the word is part of a number, such as 1e5 or -Infinity.
 func appendWord(out, word []byte) []byte {
 	n := len(out)
 	switch w := string(word); {

@@ -3,9 +3,9 @@ package jsonlines
 // shortener shortens long strings in a line of JSON. The line is passed in pieces.
 type shortener struct {
 	most     int  // maximum number of bytes of a string
-	inside   bool // whether the present byte is within a string
+	inside   bool // whether the current byte is within a string
 	n        int  // number of bytes of the string so far
-	escape   int  // number of further bytes in the present escape
+	escape   int  // number of further bytes in the current escape
 	begun    bool // whether the previous byte was a backslash
 	dropping bool // whether the rest of the string is dropped
 }

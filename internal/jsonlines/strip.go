@@ -5,13 +5,13 @@ import "strings"
 // stripper removes terminal escape sequences (ECMA-48) and control characters
 // other than line ends and tabs.
 type stripper struct {
-	// If text is set, people or models read the output. Then the stripper also removes
-	// DEL, control characters above 127 and byte-order marks, and turns line ends into
-	// \n. text is not set for JSON, because strings in JSON may contain these characters.
+	// The field "text" is set if people or models read the output. Then the stripper also
+	// removes DEL, control characters above 127 and byte-order marks, and turns line ends into
+	// \n. The field is not set for JSON, because strings in JSON may contain these characters.
 	text bool
 
 	state state
-	held  []byte // bytes of the present command string or character, whose end is not known
+	held  []byte // bytes of the current command string or character while its end is not known
 	cr    bool   // whether the last byte was a carriage return
 }
 

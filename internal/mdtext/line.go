@@ -33,7 +33,7 @@ func Tail(s string, n int) string {
 	return s[i:]
 }
 
-// Valid returns s as valid UTF-8. It replaces each run of invalid bytes by U+FFFD.
+// Valid returns s as valid UTF-8. It replaces each run of invalid bytes with U+FFFD.
 func Valid(s string) string { return strings.ToValidUTF8(s, "\uFFFD") }
 
 // Invisible reports whether s has no visible character. Spaces, control and format
@@ -46,8 +46,9 @@ func visible(r rune) bool {
 		!unicode.In(r, unicode.Cf, unicode.Variation_Selector, unicode.Other_Default_Ignorable_Code_Point)
 }
 
-// Joined returns s as one line of at most max bytes. It keeps every character that is not
-// white space. It is for records that programs read; text for a model needs [OneLine].
+// Joined returns s as one line of at most max bytes. Unlike [OneLine], it does not remove
+// invisible characters. Joined is for records that programs read; text for a model needs
+// [OneLine].
 func Joined(s string, max int) string {
 	if strings.ContainsAny(s, "\r\n\t\v\f\u0085\u2028\u2029") {
 		s = strings.Join(strings.Fields(s), " ")
@@ -59,7 +60,7 @@ func Joined(s string, max int) string {
 	return s
 }
 
-// Ends is like [Joined], but for text whose beginning and end both matter. If the text is
+// Ends is like [Joined], but keeps both the beginning and the end of the text. If the text is
 // too long, Ends removes its middle.
 func Ends(s string, max int) string {
 	s = Joined(s, len(s)+1)
@@ -71,10 +72,10 @@ func Ends(s string, max int) string {
 	return strings.TrimRight(Head(s, head), " ") + gap + strings.TrimLeft(Tail(s, max-len(gap)-head), " ")
 }
 
-// OneLine turns text from outside into one line of at most max bytes. It replaces each
-// run of white space and control characters by one space. It drops escape sequences and
-// invisible format characters, such as direction marks and tags. It keeps the joiners
-// that scripts and emoji need.
+// OneLine turns untrusted text into one line of at most max bytes. It replaces each run of
+// white space and control characters with one space. It drops escape sequences and invisible
+// format characters, such as direction marks and tags. It keeps the joiners that scripts and
+// emoji need.
 func OneLine(s string, max int) string {
 	if len(s) <= max && isPlain(s) {
 		return s
@@ -85,7 +86,7 @@ func OneLine(s string, max int) string {
 	const joiner, nonJoiner = '\u200d', '\u200c'
 	var b strings.Builder
 	gap := false
-	for _, r := range s { // the loop gets U+FFFD for an invalid byte
+	for _, r := range s { // for an invalid byte, the loop gets U+FFFD
 		switch {
 		case unicode.IsSpace(r) || unicode.IsControl(r):
 			gap = b.Len() > 0

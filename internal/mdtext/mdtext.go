@@ -1,10 +1,10 @@
-// Package mdtext builds Markdown for a model and makes text from outside safe to insert
-// into that Markdown. Inserted text cannot begin a line, and it cannot end a cell, a code
-// span or a fence.
+// Package mdtext builds Markdown for a model and makes untrusted text safe to insert into that
+// Markdown. Inserted text cannot begin a line, and it cannot end a cell, a code span or a
+// fence.
 //
-// This package uses package cleantext to remove characters that control a terminal. The
-// packages are separate because output for files and terminals, which is not Markdown,
-// also needs package cleantext.
+// This package uses package cleantext to remove characters that control a terminal. The two
+// packages are separate because some output for files and terminals must be cleaned but is not
+// Markdown.
 package mdtext
 
 import "strings"
@@ -38,8 +38,9 @@ func (b *Builder) TableHead(cells ...string) {
 	b.WriteString("|" + strings.Repeat(" --- |", len(cells)) + "\n")
 }
 
-// Table writes the head of a table and as many rows as fit into room bytes. It returns
-// the number of rows that it has written. Table changes the cells in place.
+// Table writes the head of a table, and then writes rows until the next row would not fit. The
+// argument "room" is the maximum number of bytes that the rows may take. Table returns the
+// number of rows that it has written. It changes the cells in place.
 func (b *Builder) Table(room int, head []string, rows [][]string) (shown int) {
 	b.TableHead(head...)
 	room += b.Len()

@@ -30,8 +30,8 @@ var fewSeconds = func() (names [60]string) {
 	return names
 }()
 
-// Setting returns a duration in the notation of Go and of configurations. For a day or
-// more it returns [Span].
+// Setting returns a duration in Go's notation, which configurations also use. For a duration
+// of a day or more, it returns the result of [Span].
 func Setting(d time.Duration) string {
 	if d >= 24*time.Hour {
 		return Span(d)

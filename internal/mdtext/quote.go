@@ -7,10 +7,10 @@ import (
 	"github.com/bgagent/bgagent/internal/cleantext"
 )
 
-// Quote returns the first 120 characters of s, quoted like strconv.Quote.
+// Quote returns the first 120 characters of s, quoted as strconv.Quote does.
 func Quote(s string) string { return fmt.Sprintf("%.120q", s) }
 
-// Code turns text from outside into a code span with at most max bytes of that text.
+// Code turns untrusted text into a code span with at most max bytes of that text.
 func Code(s string, max int) string {
 	s = OneLine(s, max)
 	if s != "" && strings.IndexByte(s, '`') < 0 {
@@ -23,10 +23,10 @@ func Code(s string, max int) string {
 	return tick + s + tick
 }
 
-// Fence puts text from outside into a fence. The text cannot end the fence.
+// Fence puts untrusted text into a fence. The text cannot end the fence.
 func Fence(s string) string {
-	s = cleantext.String(s) // before counting ticks: dropped characters may separate two runs
-	// Long runs of ticks are divided, because the fence must be longer than any run.
+	s = cleantext.String(s) // clean before counting ticks, because removing characters can join two runs
+	// Long runs of ticks are split, because the fence must be longer than any run.
 	const run = "````````````````````````````````"
 	s = strings.ReplaceAll(s, run, run+" ")
 	ticks := strings.Repeat("`", max(3, longestRun(s, '`')+1))

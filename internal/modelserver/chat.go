@@ -103,7 +103,7 @@ func contentText(raw json.RawMessage) (string, error) {
 	return s, nil
 }
 
-// chatProblem returns an error in the form of OpenAI's platform.
+// chatProblem returns an error in the form that OpenAI's platform uses.
 func chatProblem(e *Error) map[string]any {
 	kind, code := "invalid_request_error", any(nil)
 	switch status := e.status(); {

@@ -14,8 +14,8 @@ import (
 )
 
 // FuzzRequest checks that a body is either refused in the form of the protocol, or read
-// without loss. If it is read, encoding and reading the conversation again must give the same
-// result.
+// without loss. If the body is read, encoding and reading the conversation again must give the
+// same result.
 func FuzzRequest(f *testing.F) {
 	conversation := []ms.Message{
 		{Role: ms.User, Text: "hi"},

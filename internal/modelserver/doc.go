@@ -35,14 +35,14 @@
 //	@text TEXT              text before the tool calls
 //	@usage 1000 20          input and output tokens, instead of an estimate
 //
-// The following line may stand anywhere:
+// The following line can appear anywhere:
 //
 //	@key NAME               sets the name of the conversation: [Request.Key]
 //
-// A script plays one turn for each request that brings new results of tools. The server
-// finds the turn by counting the assistant's messages after the script. So the server
-// needs no state for a script, and a repeated request gets the same answer again. The
-// exceptions are
+// A script plays one turn for each request that brings new results of tools. The server finds
+// the turn by counting the assistant's messages after the script. So the server needs no state
+// for a script, and a repeated request gets the same answer again. The exceptions are these
+// lines:
 //
 //	@error STATUS times=2 retry-after=3 TEXT
 //	@hang times=1 TEXT
@@ -56,12 +56,12 @@
 // If @text comes before @error, the server sends the text and then the error in the stream.
 // This simulates a provider that fails in the middle of an answer.
 //
-// ${re:REGEXP} in a text or in JSON is replaced by the last match in the results of tools.
-// If the expression has a group, the first group of that match is inserted. Scripts use
-// this for ids that tools have created.
+// ${re:REGEXP} in a text or in JSON is replaced with the last match in the results of tools.
+// If the expression has a group, the first group of that match is inserted. Scripts use this
+// for ids that tools have created.
 //
-// After its last turn, a script says "script done". A user message without a script is
-// answered with "echo: " and the beginning of the message. A request for a title is
+// After its last turn, the answer of a script is "script done". A user message without a
+// script is answered with "echo: " and the beginning of the message. A request for a title is
 // answered with "Scripted title". A script with a mistake is refused with status 400 and a
 // message that names the line.
 package modelserver

@@ -175,7 +175,7 @@ func TestParallelCallsAreOneTurnInTheResponsesProtocol(t *testing.T) {
 }
 
 // The test uses a request in the form of Claude Code. One message contains reminders, an
-// unanswered prompt and the next prompt. A system message stands between other messages.
+// unanswered prompt and the next prompt. A system message comes between other messages.
 func TestWhatAProgramTellsBesideThePromptIsNotThePrompt(t *testing.T) {
 	s := newServer(t, nil)
 	_, body := ask(t, s, "/v1/messages", `{"system":"be good","messages":[

@@ -17,7 +17,8 @@ var asked = []struct {
 	{"generating a highly factual state summary", Summary},
 }
 
-// kindOf distinguishes an agent's turns from other questions of the program to the model.
+// kindOf distinguishes an agent's turns from other questions that the program asks the
+// model.
 func kindOf(r Request) Kind {
 	if len(r.Tools) == 0 {
 		beginning := strings.ToLower(shorten(r.System, 400))
@@ -44,7 +45,7 @@ func kindOf(r Request) Kind {
 	return Main
 }
 
-// header returns the value of the first header in names that is present.
+// header returns the value of the first header that is present. It tries the names in order.
 func (r Request) header(names ...string) string {
 	for _, name := range names {
 		if v := r.Header.Get(name); v != "" {
@@ -77,7 +78,7 @@ func instance(schema json.RawMessage, depth int) any {
 		return s.Enum[0]
 	}
 	kind, _ := s.Type.(string)
-	switch strings.ToLower(kind) { // types of Gemini are in upper case
+	switch strings.ToLower(kind) { // Gemini writes types in upper case
 	case "string":
 		return ""
 	case "number", "integer":

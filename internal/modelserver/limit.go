@@ -6,9 +6,10 @@ import (
 	"time"
 )
 
-// Limited returns a handler that lets h answer up to n requests in any period of length
-// span. It refuses further requests with status 429 and the time until the next request is
-// allowed. Refused requests do not count. A nil h means [Request.Scripted].
+// Limited returns a handler that lets h answer up to n requests in any period whose length is
+// the argument "span". It refuses further requests with status 429. A refusal contains the
+// time until the next request is allowed. Refused requests do not count. A nil h means
+// [Request.Scripted].
 func Limited(n int, span time.Duration, h Handler) Handler {
 	if n < 1 || span <= 0 {
 		panic(fmt.Sprintf("modelserver: Limited must allow at least one request per span, not %d in %s", n, span))

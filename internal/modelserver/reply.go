@@ -7,9 +7,9 @@ import (
 )
 
 // Handler returns the answer of the model to a request. It runs on the goroutine of the
-// request, so it may block, but it must return soon after the request's context has ended.
-// It must be safe for concurrent use. It also gets requests for titles and other side
-// questions; [Request.Scripted] answers those.
+// request, so it may block, but it must return soon after the request's context has ended. It
+// must be safe for concurrent use. It also gets requests for titles and other side questions,
+// which [Request.Scripted] can answer.
 type Handler func(Request) Reply
 
 // Reply is an answer of the model. The zero value is an empty answer.
@@ -23,14 +23,15 @@ type Reply struct {
 	// sequence yields it. A sequence that waits between pieces controls the stream exactly.
 	Pieces iter.Seq[string]
 
-	// Text is streamed in as many pieces as Chunks says, and Gap is the time
-	// between two pieces. If Chunks is 0 or 1, Text is sent in one piece. The server waits
-	// for Gap even before empty pieces of a text that has fewer letters than pieces.
+	// The server streams Text in pieces. Chunks is the number of pieces, and Gap is the time
+	// between two pieces. If Chunks is 0 or 1, Text is sent in one piece. If Text has fewer letters
+	// than Chunks, some pieces are empty, and the server waits for Gap before these pieces
+	// too.
 	Chunks int
 	Gap    time.Duration
 
-	// At most one of the following failures may be set. Error without a text is an HTTP
-	// error. With a text, the error is sent in the stream after the text.
+	// At most one of the following failures may be set. If there is no text, Error is sent as
+	// an HTTP error. Otherwise, Error is sent in the stream after the text.
 	Error *Error
 	Hang  bool // the answer never ends after the text
 	Mute  bool // the server sends nothing, not even a header
@@ -41,7 +42,7 @@ type Reply struct {
 	Truncated bool
 }
 
-// Say returns a reply that says text.
+// Say returns a reply with the given text.
 func Say(text string) Reply { return Reply{Text: text} }
 
 // Use returns a reply that calls a tool with JSON arguments.
@@ -52,10 +53,10 @@ func Refuse(status int, message string) Reply {
 	return Reply{Error: &Error{Status: status, Message: message}}
 }
 
-// Hang returns a reply that says text and then never ends. text may be empty.
+// Hang returns a reply that has the given text and then never ends. The text may be empty.
 func Hang(text string) Reply { return Reply{Text: text, Hang: true} }
 
-// Error is an error of a model's provider.
+// Error is an error from a model's provider.
 type Error struct {
 	Status  int // HTTP status; 0 means 500
 	Message string
@@ -83,8 +84,8 @@ type Usage struct {
 
 func (u Usage) total() int { return u.Input + u.Output }
 
-// usage returns the reply's usage. If the reply has none, usage returns an estimate of one
-// token per four bytes. OpenAI's help pages give four characters as a rule of thumb.
+// usage returns the usage that is set in the reply. If none is set, the result is an estimate
+// of one token per four bytes. OpenAI's help pages give four characters as a rule of thumb.
 func (rep Reply) usage(req Request, text string) Usage {
 	if rep.Usage != nil {
 		return *rep.Usage

@@ -59,8 +59,8 @@ type Request struct {
 	Tools    []ToolDef
 	Schema   json.RawMessage // schema of the answer if the program requests JSON; otherwise nil
 
-	// Attempt is the number of this request among the requests of this session with the
-	// same conversation, from 1. If it is above 1, the request is a repetition.
+	// Attempt counts, from 1, how often this session has sent a request with this
+	// conversation. If Attempt is greater than 1, the request is a repetition.
 	Attempt int
 
 	Header http.Header
@@ -92,8 +92,8 @@ func (r Request) LastUser() string {
 	return ""
 }
 
-// LastResults returns the results of tools at the end of the conversation, which the model
-// has not answered yet. It returns nil if the last message is not a result.
+// LastResults returns the results of tools that the model has not answered yet. They are at
+// the end of the conversation. LastResults returns nil if the last message is not a result.
 func (r Request) LastResults() []Result {
 	if n := len(r.Messages); n > 0 && r.Messages[n-1].Role == Tool {
 		return r.Messages[n-1].Results
@@ -140,7 +140,7 @@ type Result struct {
 	CallID string
 	Name   string // name of the tool
 	Text   string
-	Failed bool // whether the call has failed; only Anthropic messages report it
+	Failed bool // whether the call has failed; only Anthropic messages report this
 }
 
 // ToolDef is a tool that the request offers.

@@ -35,8 +35,8 @@ type responsesTool struct {
 	Tools       []responsesTool `json:"tools"` // tools of a namespace
 }
 
-// add adds the tool to req. If t is a namespace, add adds the tools in it. Codex sends the
-// tools of an MCP server as a namespace.
+// add adds the tool to req. If t is a namespace, the method adds the tools in the
+// namespace. Codex sends the tools of an MCP server as a namespace.
 func (t responsesTool) add(namespace string, req *Request) {
 	switch {
 	case t.Name == "": // a built-in tool of the provider
@@ -131,7 +131,7 @@ func (item responsesItem) add(c *conversation, req *Request) error {
 		}
 		c.results(Result{CallID: item.CallID, Text: text})
 	}
-	return nil // reasoning and calls of built-in tools are ignored
+	return nil // reasoning and calls to built-in tools are ignored
 }
 
 func (a *answer) responsesUsage() map[string]any {

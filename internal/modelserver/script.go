@@ -16,8 +16,8 @@ type scriptTurn struct {
 	times int // number of attempts that get this turn; 0 means all attempts
 }
 
-// ends reports whether all attempts get this turn, so that the following line is for a later
-// request. A turn that is limited to some attempts leaves no assistant message.
+// ends reports whether all attempts of a request get this turn. If so, the following line is
+// for a later request. A turn that is limited to some attempts leaves no assistant message.
 func (t scriptTurn) ends() bool {
 	return t.times == 0
 }
@@ -189,9 +189,10 @@ func (r Request) Scripted() Reply {
 	return rep
 }
 
-// pickTurn returns the turn that answers a request. answered is the number of the model's
-// answers since the script. attempt is the number of the request among its repetitions, from
-// 1. A turn that is limited to some attempts comes before the turn that it delays.
+// pickTurn returns the turn that answers a request. The argument "answered" is the number of
+// the model's answers since the script. The argument "attempt" is the number of the request
+// among its repetitions, from 1. A turn that is limited to some attempts comes before the turn
+// that it delays.
 func pickTurn(turns []scriptTurn, answered, attempt int) (scriptTurn, bool) {
 	for _, t := range turns {
 		if t.ends() {
@@ -212,7 +213,7 @@ func pickTurn(turns []scriptTurn, answered, attempt int) (scriptTurn, bool) {
 	return scriptTurn{}, false
 }
 
-// shorten returns the beginning of a text as one line. The argument most is the maximum
+// shorten returns the beginning of a text as one line. The argument "most" is the maximum
 // number of letters.
 func shorten(text string, most int) string {
 	letters := []rune(strings.Join(strings.Fields(text), " "))

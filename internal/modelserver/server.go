@@ -16,13 +16,13 @@ import (
 
 // Server is a model server. Its methods are safe for concurrent use.
 type Server struct {
-	URL string // base URL for programs, like http://127.0.0.1:43210; some programs need /v1 appended
+	URL string // base URL for programs, such as http://127.0.0.1:43210; some programs need /v1 appended
 
 	http    http.Server
 	ctx     context.Context // parent of all requests' contexts; ends with Close
 	cancel  context.CancelFunc
 	serving sync.WaitGroup // counts requests, connections, and the listener's loop
-	mu      sync.Mutex     // guards closed, so that no request joins serving while Close waits
+	mu      sync.Mutex     // guards the field "closed", so that no request joins serving while Close waits
 	closed  bool
 	ids     atomic.Int64
 	handler atomic.Pointer[Handler]
@@ -97,7 +97,7 @@ type protocol struct {
 	stream func(a *answer) stream
 }
 
-// stream writes an answer in pieces. No method is called after end or fail.
+// stream writes an answer in pieces. After the methods "end" and "fail", no method is called.
 type stream interface {
 	text(piece string)
 	end()
@@ -112,7 +112,7 @@ type answer struct {
 	said      strings.Builder // text sent so far
 	id        func(prefix string) string
 	w         http.ResponseWriter
-	err       error // first error of a write
+	err       error // first error of any write
 }
 
 var protocols = map[string]*protocol{
@@ -121,9 +121,9 @@ var protocols = map[string]*protocol{
 	"messages":         &messagesProtocol,
 }
 
-// connection counts connections in serving, because http.Server.Close does not wait for the
-// goroutines of connections. The listener's loop, which accepts connections, is counted
-// too, so serving is not 0 when a new connection is counted.
+// connection counts connections in the wait group "serving", because http.Server.Close does
+// not wait for the goroutines of connections. The listener's loop, which accepts connections,
+// is counted too. So the count is not 0 when a new connection is added.
 func (s *Server) connection(_ net.Conn, state http.ConnState) {
 	switch state {
 	case http.StateNew:
@@ -221,9 +221,9 @@ func (s *Server) id(prefix string) string {
 	return prefix + strconv.FormatInt(s.ids.Add(1), 10)
 }
 
-// give sends the reply and reports whether it was sent completely. It calls done just before
-// the last byte. So if a client sends another request after it has received the end, the two
-// requests do not count as open at the same time.
+// give sends the reply and reports whether it was sent completely. It calls the function
+// "done" just before the last byte. So if a client sends another request after it has received
+// the end, the two requests do not count as open at the same time.
 func (a *answer) give(p *protocol, done func()) bool {
 	ctx := a.req.Context()
 	if !sleep(ctx, a.Delay) {
@@ -274,8 +274,8 @@ func (a *answer) give(p *protocol, done func()) bool {
 	return true
 }
 
-// say sends the text and reports whether all of it was sent. st is nil if the answer is not
-// streamed.
+// say sends the text and reports whether all of it was sent. The argument "st" is nil if the
+// answer is not streamed.
 func (a *answer) say(ctx context.Context, st stream) bool {
 	if !a.says() && a.Chunks == 0 {
 		return true
@@ -337,7 +337,7 @@ func (a *answer) startEvents() {
 	a.w.WriteHeader(http.StatusOK)
 }
 
-// event writes a server-sent event. name may be empty.
+// event writes a server-sent event. The name may be empty.
 func (a *answer) event(name string, v any) {
 	if name != "" {
 		a.write("event: %s\n", name)

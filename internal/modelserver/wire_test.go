@@ -14,12 +14,13 @@ type wire struct {
 	name ms.Protocol
 	path func(stream bool) string
 	body func(model, system string, stream bool, messages []ms.Message, tools []ms.ToolDef) any
-	// whole reads an answer that is not streamed; event adds one event of a stream.
+	// The function "whole" reads an answer that is not streamed. The function "event" adds one
+	// event of a stream to h.
 	whole func(body []byte) heard
 	event func(h *heard, data []byte)
 }
 
-// heard is an answer as the client decodes it.
+// heard is an answer that the client has decoded.
 type heard struct {
 	Text, Reasoning, Finish string
 	Calls                   []ms.Call

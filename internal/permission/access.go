@@ -8,28 +8,28 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// Access describes an action of an agent that rules are applied to.
+// Access describes an action of an agent that is checked against the rules.
 type Access struct {
 	Names []string // the agent's own names for the tool
-	Kinds []Kind   // kinds of the action; a rule that allows must cover all of them
-	Maybe []Kind   // further possible kinds; a rule that forbids applies if it covers any of them
+	Kinds []Kind   // kinds of the action; an allowing rule applies only if it covers all of them
+	Maybe []Kind   // further kinds that the action might have; a forbidding rule applies if it covers any of them
 }
 
-// Of returns the access of a tool of which only the name is known.
+// Of returns the access for a tool if only the name of the tool is known.
 func Of(name string) Access {
 	a := Access{Names: []string{name}}
 	if k, ok := KindOf(name); ok {
 		a.Kinds = []Kind{k}
-		if k == Search || k == Web { // these words stand for several tools
+		if k == Search || k == Web { // each of these words stands for several tools
 			a.Maybe = k.Parts()
 		}
 	}
 	return a
 }
 
-// Named reports whether the name of a rule applies to the access. The caller checks
-// the pattern. A rule that forbids applies if it covers any kind in Kinds or Maybe. A
-// rule that allows applies only if it covers every kind in Kinds.
+// Named reports whether the name of a rule applies to the access. The caller checks the
+// pattern. A forbidding rule applies if it covers any kind in Kinds or Maybe. An allowing rule
+// applies only if it covers every kind in Kinds.
 func (a Access) Named(r bgagent.Permission) bool {
 	if r.Name == "" {
 		return false
@@ -95,8 +95,8 @@ func wildcard(pattern, s string) bool {
 	return strings.Trim(pattern[p:], "*") == ""
 }
 
-// Verdict is the decision of the rules about kinds of access that share one switch. If an
-// access is denied and a later rule allows a part of it, the verdict is still Denied. A
+// Verdict is the decision of the rules about kinds of access that one switch turns on or off.
+// If an access is denied and a later rule allows a part of it, the verdict is still Denied. A
 // switch may be stricter than the rules, but it must not be less strict.
 type Verdict uint8
 
@@ -108,8 +108,9 @@ const (
 	Partly                 // some patterns are denied
 )
 
-// On returns the verdict on the kinds and all their parts. If a rule forbids them, by is
-// that rule. On ignores rules that the host enforces itself.
+// On returns the verdict of the rules on the kinds and all their parts. The second result is
+// the rule that forbids them, if there is such a rule. Rules that the host enforces itself are
+// ignored.
 func On(rules []bgagent.Permission, kinds ...Kind) (v Verdict, by bgagent.Permission) {
 	var parts []Kind
 	for _, k := range kinds {

@@ -22,7 +22,7 @@ const (
 	Checked               // the agent is a Go function that checks the rules before each access
 )
 
-// String returns the word that stands for m in the table of clients in the documents.
+// String returns the word for m in the table in docs/clients.md.
 func (m Means) String() string {
 	return [...]string{"refused", "switch", "patterns", "asked", "handed on", "checked"}[m]
 }
@@ -35,8 +35,8 @@ type Client struct {
 	// treated like the kind that contains it.
 	Keeps map[Kind]Means
 
-	// Others defines how rules with names outside the vocabulary are enforced, such
-	// as the tool names of an MCP server.
+	// Others defines how rules are enforced if their names are not in the vocabulary. Examples
+	// are rules for the tools of an MCP server.
 	Others Means
 }
 
@@ -88,8 +88,8 @@ func (c Client) checkOthers(rules []bgagent.Permission) error {
 	return nil
 }
 
-// Cannot returns the error for a rule that cannot be enforced. what names the access that
-// the client cannot prevent.
+// Cannot returns the error for a rule that cannot be enforced. The argument "what" describes
+// the access that the client cannot prevent.
 func (c Client) Cannot(what string, by bgagent.Permission) error {
 	rule := by.Name
 	if !ForAll(by) {
@@ -112,7 +112,7 @@ func Translate(rules []bgagent.Permission, words map[Kind][]string) (out []bgage
 		}
 		var names []string
 		if strings.ContainsAny(r.Name, "*?") {
-			names = append(names, r.Name) // may also match tools that only the server knows
+			names = append(names, r.Name) // the pattern may also match tools that only the server knows
 		}
 		for _, k := range kinds {
 			names = append(names, wordsFor(k, words, Allows(r))...)
@@ -129,8 +129,9 @@ func Translate(rules []bgagent.Permission, words map[Kind][]string) (out []bgage
 	return out
 }
 
-// wordsFor returns the words for a kind and its parts. If there are no such words and the
-// rule forbids, it returns the words for the nearest kind that contains k and has words.
+// wordsFor returns the server's words for a kind and its parts. If the server has no such
+// words and the rule forbids the kind, wordsFor returns the words for the nearest kind that
+// contains k and has words.
 func wordsFor(k Kind, words map[Kind][]string, allow bool) (list []string) {
 	for _, part := range k.Parts() {
 		list = append(list, words[part]...)
@@ -152,7 +153,8 @@ func Header() string {
 	return "| | " + strings.Join(cells, " | ") + " | any other name |"
 }
 
-// Row returns the row of the client in the table of clients. name is its first cell.
+// Row returns the row of the client in the table of clients. The first cell of the row is the
+// given name.
 func (c Client) Row(name string) string {
 	var cells []string
 	for _, e := range vocabulary {
@@ -163,7 +165,7 @@ func (c Client) Row(name string) string {
 	return "| " + name + " | " + strings.Join(cells, " | ") + " | " + c.Others.String() + " |"
 }
 
-// Words returns the rows of the table of the vocabulary for the documents.
+// Words returns the rows of the vocabulary table in the documents.
 func Words() (rows []string) {
 	for _, e := range vocabulary {
 		var parts []string
@@ -175,7 +177,7 @@ func Words() (rows []string) {
 	return rows
 }
 
-// All returns the declaration of a client that enforces the rules for all names with m.
+// All returns the declaration of a client that uses m to enforce the rules for all names.
 func All(name string, m Means) Client {
 	c := Client{Name: name, Keeps: map[Kind]Means{}, Others: m}
 	for _, k := range topKinds() {

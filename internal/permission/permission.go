@@ -1,5 +1,5 @@
 // Package permission defines the vocabulary of rules ([bgagent.Permission]). All session
-// clients read rules with it, so that all clients give a word the same meaning. Spelling
+// clients use it to read rules, so a word has the same meaning for all clients. Spelling
 // variants of a word are accepted. Each client declares with [Client] which rules it can
 // enforce. A rule that the client cannot enforce is refused.
 package permission
@@ -42,7 +42,7 @@ type entry struct {
 	within Kind   // kind that contains this kind; empty if there is none
 	what   string // name of the access in error messages
 	some   string // name of the access in error messages about rules with patterns
-	minor  bool   // whether a client may enforce a rule for all names without this kind
+	minor  bool   // whether a client can accept a rule for all names although it cannot enforce rules about this kind
 	words  string // other words for the kind, folded and separated by spaces
 }
 
@@ -135,9 +135,9 @@ func fold(word string) string {
 }
 
 // Named returns the kinds that the name of a rule stands for, without their parts. A name
-// outside the vocabulary stands for no kind. If the name has wildcards, a rule that forbids
-// stands for every kind that has a matching word. A rule that allows stands only for kinds
-// whose own word matches.
+// outside the vocabulary stands for no kind. If the name has wildcards, a forbidding rule
+// stands for every kind with a matching word. An allowing rule stands only for kinds whose own
+// word matches.
 func Named(r bgagent.Permission) (list []Kind) {
 	name := fold(r.Name)
 	switch {
@@ -173,7 +173,7 @@ func topKinds() (list []Kind) {
 	return list
 }
 
-// Action returns the action of the rule. An unknown action denies.
+// Action returns the action of the rule. An unknown action counts as "deny".
 func Action(r bgagent.Permission) bgagent.PermissionAction {
 	switch a := bgagent.PermissionAction(strings.ToLower(strings.TrimSpace(string(r.Action)))); a {
 	case bgagent.PermissionAllow, bgagent.PermissionAsk:
@@ -182,10 +182,11 @@ func Action(r bgagent.Permission) bgagent.PermissionAction {
 	return bgagent.PermissionDeny
 }
 
-// Allows reports whether the action of the rule is "allow". The action "ask" does not allow.
+// Allows reports whether the action of the rule is "allow". The action "ask" does not count as
+// "allow".
 func Allows(r bgagent.Permission) bool { return Action(r) == bgagent.PermissionAllow }
 
-// ForAll reports whether the rule has no pattern, or one that matches everything.
+// ForAll reports whether the rule has no pattern, or a pattern that matches everything.
 func ForAll(r bgagent.Permission) bool {
 	return strings.Trim(r.Pattern, "*") == "" || r.Pattern == "**/*"
 }

@@ -7,15 +7,15 @@ import (
 	"syscall"
 )
 
-// ReapAdopted reaps the adopted children of this process that have ended, and
-// returns their number. This process adopts a process whose parent has ended if
-// this process is a subreaper or process 1 of a container.
+// ReapAdopted reaps the adopted children of this process that have ended, and returns their
+// number. A subreaper or process 1 of a container adopts the processes below it whose parents
+// have ended.
 //
 // ReapAdopted may be called only in a program that starts all its child processes
 // with this package. Otherwise it would also reap children that other code waits for.
 //
-// Adopted children of a turn that end while the turn is being ended are reaped
-// without a call of ReapAdopted.
+// If an adopted child of a turn ends while the turn is being ended, it is reaped without a
+// call to ReapAdopted.
 func ReapAdopted() (n int) {
 	running.starting.Lock()
 	defer running.starting.Unlock()

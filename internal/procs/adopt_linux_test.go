@@ -12,8 +12,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestAHostThatAdoptsKeepsNoZombies runs itself again in a separate process, because a process
-// becomes a subreaper as a whole.
+// TestAHostThatAdoptsKeepsNoZombies runs itself again in a separate process, because the
+// setting that turns a process into a subreaper applies to the whole process.
 func TestAHostThatAdoptsKeepsNoZombies(t *testing.T) {
 	const again = "PROCS_TEST_ADOPTS"
 	if os.Getenv(again) == "" {

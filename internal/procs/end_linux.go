@@ -9,38 +9,51 @@ import (
 	"time"
 )
 
-// ending describes the processes to end and how to find them.
+// ending describes which processes must be ended and how to find them.
 type ending struct {
-	is    func(seen) bool // reports whether a process is to be ended
-	since func() uint64   // returns a time, as in stat.start, before which no process to end was started
+	is    func(seen) bool // reports whether a process must be ended
+	since func() uint64   // returns a time in the unit of stat.start; all processes that must be ended were started at or after this time
 	first func() look     // scans the processes; may wait before the scan and may use results of earlier scans
-	again func() look     // scans at once without earlier results; used if processes start faster than first finds them
+	again func() look     // scans at once, without earlier results; used if the function "first" is too slow to find all new processes
 	grace time.Duration
 	send  func(pid int, start uint64, sig os.Signal) error
 }
 
 // unclearTime is the longest time for which scans are repeated because a process is in the
-// middle of exec. An exec usually takes a few milliseconds, but the exec of a program on a
-// dead file system can hang.
+// middle of exec. An exec usually takes a few milliseconds, but it can hang if the program is
+// on a file system that does not respond.
 const unclearTime = time.Second
 
-// maxBlind is the maximum number of consecutive blind scans; see look.
-const maxBlind = 4
+// maxBlind is the maximum number of consecutive blind scans; see the type look. A scan misses a process
+// that always starts another one and ends about every second time.
+const maxBlind = 12
 
-// chase is the number of scans that may find new processes before again replaces first.
+// chase is the number of scans that may find new processes. After that, the function "again"
+// is called instead of the function "first".
 const chase = 3
+
+// maxKilling is the maximum time from the first SIGKILL until the function "end" returns. It is much
+// longer than killTime, because killed processes can start others until they are found, and because
+// scans take long if the machine is busy.
+const maxKilling = 5 * killTime
 
 // attempt is the last signal sent to a process, and the result of sending it.
 type attempt struct {
 	sent    syscall.Signal
+	at      time.Time
 	err     error
 	command string
 }
 
-// end sends SIGTERM to the processes and kills them after the grace time. It returns
-// when a scan that was not blind finds no process that it may signal, or when killed
-// processes do not disappear in time. It also returns after maxBlind blind scans in a
-// row that find no such process. The error names the remaining processes.
+// end sends SIGTERM to the processes, and kills them after the grace time. It returns in any
+// of these cases:
+//
+//   - A scan that was not blind finds no process that can be signalled.
+//   - At least maxBlind scans in a row were blind, and the last scan finds no such process.
+//   - A process that was killed killTime ago has not disappeared.
+//   - The first process was killed maxKilling ago.
+//
+// The error names the remaining processes.
 func end(e ending) ([]Process, error) {
 	tried := map[identity]attempt{}
 	began := time.Now()
@@ -51,7 +64,7 @@ func end(e ending) ([]Process, error) {
 	}
 	for pause := time.Millisecond; ; pause = min(2*pause, 50*time.Millisecond) {
 		l := looking()
-		left := e.left(l, tried)
+		left := e.left(&l, tried)
 		if l.blind {
 			blind++
 		} else {
@@ -59,18 +72,19 @@ func end(e ending) ([]Process, error) {
 		}
 		done := !slices.ContainsFunc(left, func(id identity) bool { return !refused(tried[id].err) })
 		clear := (!l.blind || blind >= maxBlind) && (!l.unclear(e.since) || time.Since(began) > unclearTime)
-		if len(tried) == 0 { // the grace time begins after the first scan, which may take long
+		if len(tried) == 0 { // the grace time begins after the first scan, which can take a long time
 			deadline = time.Now().Add(max(e.grace, 0))
 			if sig == syscall.SIGKILL {
-				deadline = time.Now().Add(killTime)
+				deadline = time.Now().Add(maxKilling)
 			}
 		}
 		late := len(tried) > 0 && time.Now().After(deadline)
-		if done && clear || late && sig == syscall.SIGKILL {
-			return e.split(tried, left)
+		if done && clear || sig == syscall.SIGKILL && (late || stuck(left, tried)) {
+			left = e.left(&l, tried) // also reaps processes whose parent has ended since
+			return e.split(tried, slices.DeleteFunc(left, gone))
 		}
 		if late {
-			sig, deadline, pause = syscall.SIGKILL, time.Now().Add(killTime), time.Millisecond
+			sig, deadline, pause = syscall.SIGKILL, time.Now().Add(maxKilling), time.Millisecond
 		}
 		fresh := false
 		for _, id := range left {
@@ -97,16 +111,45 @@ func (e ending) try(id identity, sig syscall.Signal, command string) attempt {
 	if command == "" {
 		command = commandOf(id.pid)
 	}
-	return attempt{sig, e.send(id.pid, id.start, sig), command}
+	return attempt{sig, time.Now(), e.send(id.pid, id.start, sig), command}
 }
 
-// left returns the processes in l that are to be ended. It adds the processes that were
-// signalled and have not ended. Such a process may be missing from l, because a process
-// loses its environment before it disappears.
-func (e ending) left(l look, tried map[identity]attempt) (left []identity) {
+// stuck reports whether a process that was killed long ago still exists. Scans can be slow, so it
+// looks at the process once more.
+func stuck(left []identity, tried map[identity]attempt) bool {
+	return slices.ContainsFunc(left, func(id identity) bool {
+		a := tried[id]
+		return a.sent == syscall.SIGKILL && a.err == nil && time.Since(a.at) > killTime && !gone(id)
+	})
+}
+
+// gone reports whether the process has ended.
+func gone(id identity) bool {
+	st, ok := statOf(id.pid)
+	return !ok || st.start != id.start
+}
+
+// left returns the processes in l that must be ended. It adds the processes that were
+// signalled and have not ended. Such a process can be missing from l, because a process loses
+// its environment before it disappears.
+//
+// The state of a process in l can be from an earlier scan, so left reads it again. If the process has
+// ended since, it may have started another process after the scan, and left sets l.blind. It also sets
+// l.blind if the scan may have missed a child of one of the processes.
+func (e ending) left(l *look, tried map[identity]attempt) (left []identity) {
 	for _, s := range l.list {
+		if s.wrapped && e.is(s) {
+			l.blind = true
+		}
 		if _, known := tried[s.identity]; !known && s.cached && e.is(s) {
-			s, _ = read(s.pid) // the process may have executed another program since the earlier scan
+			before, how := s.identity, readWhole
+			s, how = read(s.pid) // the process may have executed another program since the earlier scan
+			switch {
+			case s.identity != before || how == readLeaving || how == readOver:
+				l.blind = true
+			case how == readInExec:
+				l.inExec = append(slices.Clip(l.inExec), s.start) // other turns may use the same scan
+			}
 		}
 		if e.is(s) {
 			left = append(left, s.identity)

@@ -8,18 +8,18 @@ import (
 	"time"
 )
 
-// Find returns the processes of this user that belong to the run with the instance
-// id, ordered by PID. A process belongs to the run if the variable
-// [InstanceVariable] in its environment contains the id. Its identity must be the
-// same before and after its environment is read.
+// Find returns the processes of this user that belong to the run with the given instance id,
+// ordered by PID. A process belongs to the run if the variable [InstanceVariable] in its
+// environment contains the id. The process must have the same identity before and after its
+// environment is read.
 //
-// Find leaves out this process, its ancestors, and the processes for which keep
-// returns true. spared is the number of processes left out. keep may be nil.
+// Find leaves out this process, its ancestors, and the processes for which the function "keep"
+// returns true. The second result is the number of processes left out. The function "keep" may
+// be nil.
 //
-// Find scans the processes again if it may have missed a process. It also does so if
-// a process was in the middle of exec, because its environment cannot be read then.
-// If other processes cannot be read on this system, the error is
-// [errors.ErrUnsupported].
+// Find scans the processes again if a scan may have missed a process, or if a process was in
+// the middle of exec. The environment of a process cannot be read during exec. If this system
+// has no access to the environments of processes, the error is [errors.ErrUnsupported].
 func Find(instance string, keep Keep) (list []Process, spared int, err error) {
 	e, kept, err := ofRun(instance, keep)
 	if err != nil {
@@ -28,7 +28,7 @@ func Find(instance string, keep Keep) (list []Process, spared int, err error) {
 	began := time.Now()
 	for blind, pause := 0, time.Millisecond; ; pause = min(2*pause, 50*time.Millisecond) {
 		l := e.again()
-		left := e.left(l, nil)
+		left := e.left(&l, nil)
 		if l.blind {
 			blind++
 		}
@@ -44,11 +44,10 @@ func Find(instance string, keep Keep) (list []Process, spared int, err error) {
 	}
 }
 
-// EndInstance ends every process that [Find] finds. It sends SIGTERM, and SIGKILL
-// after the grace time. If the grace time is 0, it sends SIGKILL at once. It
-// continues until a scan finds no further process. It returns the processes that it
-// has ended and the number of processes that it spared. The error names the
-// processes that it could not end.
+// EndInstance ends every process that [Find] finds. It sends SIGTERM, and SIGKILL after the
+// grace time. If the grace time is 0, the function sends SIGKILL at once. It continues until a
+// scan finds no further process. It returns the processes that it has ended and the number of
+// processes that it spared. The error names the processes that it could not end.
 func EndInstance(instance string, keep Keep, grace time.Duration) (ended []Process, spared int, err error) {
 	e, kept, err := ofRun(instance, keep)
 	if err != nil {
@@ -59,8 +58,8 @@ func EndInstance(instance string, keep Keep, grace time.Duration) (ended []Proce
 	return ended, len(kept), err
 }
 
-// ofRun returns the ending for the processes of a run. Each process that the ending
-// spares is added to the returned set.
+// ofRun returns the data that the function "end" needs to end the processes of a run. Each
+// process that is spared is added to the returned set.
 func ofRun(instance string, keep Keep) (ending, map[int]struct{}, error) {
 	if err := CheckInstance(instance); err != nil || instance == "" {
 		return ending{}, nil, fmt.Errorf("looking for the processes of a run: %w", errors.Join(err, errNoInstance))

@@ -14,7 +14,7 @@ func Find(string, Keep) (list []Process, spared int, err error) {
 	return nil, 0, fmt.Errorf("looking for the processes of a run: %w", errors.ErrUnsupported)
 }
 
-// EndInstance fails as Find does.
+// EndInstance fails for the same reason as Find.
 func EndInstance(instance string, keep Keep, _ time.Duration) (ended []Process, spared int, err error) {
 	return Find(instance, keep)
 }

@@ -2,6 +2,8 @@ package procs
 
 import (
 	"fmt"
+	"os"
+	"os/user"
 	"slices"
 	"strings"
 )
@@ -24,7 +26,34 @@ func CheckInstance(id string) error {
 	return nil
 }
 
-// behind returns the ids that follow id in a value of InstanceVariable. The result its
+// Instances returns the value of InstanceVariable for the processes that serve a manager: the
+// instance of the host, a slash and the id of the manager. The processes can be found by either
+// part. If only one of them is set or both are equal, the value has one part.
+func Instances(host, manager string) string {
+	switch {
+	case host == "" || host == manager:
+		return manager
+	case manager == "":
+		return host
+	default:
+		return host + "/" + manager
+	}
+}
+
+// Home returns where agent programs keep the files of their sessions: the user's id and the name of
+// the machine, in the form UID@HOST. It returns "" if the name of the machine is not known.
+func Home() string {
+	host, err := os.Hostname()
+	if err != nil {
+		return ""
+	}
+	if u, err := user.Current(); err == nil {
+		return u.Uid + "@" + host
+	}
+	return host
+}
+
+// behind returns the ids that follow id in a value of InstanceVariable. The second result
 // reports whether the value contains id.
 func behind(value, id string) (inner []string, its bool) {
 	ids := strings.Split(value, "/")

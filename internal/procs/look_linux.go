@@ -16,7 +16,7 @@ type identity struct {
 	start uint64
 }
 
-// seen is the state of a process in a scan.
+// seen is the state of a process that a scan has found.
 type seen struct {
 	identity
 	session  int
@@ -24,22 +24,23 @@ type seen struct {
 	turn     string // value of TurnVariable
 	instance string // value of InstanceVariable
 	cached   bool   // whether the state is from an earlier scan
+	wrapped  bool   // whether the scan may have missed a child of the process, because PIDs have wrapped around
 }
 
 // look is the result of one scan of the process table.
 type look struct {
 	list []seen // processes that have a mark or are in the session of a running Program
 	// blind means that the scan may have missed a process. This is possible in two
-	// cases: PIDs wrapped around, or a process ended before it could be read and may
-	// have started another process. Otherwise no process was missed, because a scan
-	// reads processes in the order of their PIDs, and a child has a higher PID than its
-	// parent.
+	// cases: a process ended before it could be read and may have started another
+	// process, or PIDs have wrapped around, so that a child can have a lower PID than its
+	// parent; see also seen.wrapped. Otherwise no process was missed, because a scan reads
+	// processes in the order of their PIDs, and a child has a higher PID than its parent.
 	blind  bool
 	inExec []uint64 // start times of the processes that were in the middle of exec
 }
 
 // unclear reports whether a process was in the middle of exec. It ignores processes that
-// started before the time that since returns.
+// started before the time that the function "since" returns.
 func (l look) unclear(since func() uint64) bool {
 	if len(l.inExec) == 0 {
 		return false
@@ -58,7 +59,7 @@ func (l look) unclear(since func() uint64) bool {
 // share one scan.
 type table struct {
 	mu   sync.Mutex
-	next *pending // the scan that has not begun; nil if no caller waits for a scan
+	next *pending // the next scan, which has not begun; nil if no caller waits for a scan
 
 	looking sync.Mutex // held during a scan; guards the fields below
 	known   map[int]memory
@@ -68,7 +69,7 @@ type table struct {
 
 type pending struct {
 	done chan struct{}
-	look look // set before done is closed
+	look look // set before the channel "done" is closed
 }
 
 // memory is the state of a process from an earlier scan.
@@ -127,7 +128,8 @@ func (t *table) scan() (l look) {
 		t.known, t.spare = map[int]memory{}, map[int]memory{}
 	}
 	last, now := lastNumber(), time.Now()
-	var room [512]byte // a small buffer, so that each name is visited soon after it was read
+	began := ticks()
+	var room [512]byte // a small buffer, so that each process is visited soon after its name was read
 	buf := room[:]
 	for {
 		n, err := syscall.ReadDirent(int(dir.Fd()), buf)
@@ -153,15 +155,22 @@ func (t *table) scan() (l look) {
 	}
 	t.known, t.spare = t.spare, t.known
 	clear(t.spare)
-	l.blind = l.blind || lastNumber() < last
+	latest := lastNumber()
+	l.blind = l.blind || latest < last
+	// A process that was started before the scan and has a PID above "last" is older than the last
+	// wrap-around. Its children have lower PIDs.
+	for i := range l.list {
+		s := &l.list[i]
+		s.wrapped = latest != last && s.pid > last && s.start < began
+	}
 	return l
 }
 
-// visit reads one process or takes its state from t.known, and adds it to l.
+// visit adds the state of one process to l. It reads the state or takes it from t.known.
 func (t *table) visit(l *look, pid int, inode uint64, now time.Time) {
 	m, ok := t.known[pid]
 	if ok = ok && m.inode == inode && now.Before(m.until); !ok {
-		if pid == os.Getpid() || running.has(pid) { // a running program is ended by its Program
+		if pid == os.Getpid() || running.has(pid) { // the Program that started a running program also ends it
 			return
 		}
 		s, how := read(pid)
@@ -197,6 +206,18 @@ func (t *table) visit(l *look, pid int, inode uint64, now time.Time) {
 	}
 }
 
+// ticks returns the time since the machine started, in the unit of stat.start. Its unit is a
+// hundredth of a second on all systems that Go supports, as it is in /proc/uptime.
+func ticks() uint64 {
+	text, err := os.ReadFile("/proc/uptime")
+	if err != nil {
+		return 0
+	}
+	up, _, _ := bytes.Cut(text, []byte{' '})
+	n, _ := strconv.ParseUint(string(bytes.Replace(up, []byte{'.'}, nil, 1)), 10, 64)
+	return n
+}
+
 // lastNumber returns the PID of the process that was started last, or 0 if that PID is
 // unknown.
 func lastNumber() int {
@@ -217,12 +238,16 @@ const (
 	readGone        // the process disappeared before it was read
 	readLeaving     // the process is about to end
 	readOver        // the process has ended and has not been reaped
-	readInExec      // the process is in the middle of exec
+	readInExec      // the process is in the middle of exec, or executed another program during the read
 	readRefused     // this process is not permitted to read the environment
 )
 
-// execTries is how often a scan repeats the read of a process that is in the middle of exec.
-const execTries = 4
+// execTries is the number of times that a scan repeats the read of a process that is in the
+// middle of exec. The first quickTries of them follow at once, because the process may end soon.
+const (
+	execTries  = 12
+	quickTries = 8
+)
 
 // read reads a process. It checks that the process is the same before and after its
 // environment is read.
@@ -231,7 +256,9 @@ func read(pid int) (s seen, h how) {
 		if s, h = readOnce(pid); h != readInExec || try == execTries {
 			return s, h
 		}
-		time.Sleep(50 * time.Microsecond << try)
+		if try >= quickTries {
+			time.Sleep(50 * time.Microsecond << (try - quickTries))
+		}
 	}
 }
 
@@ -249,7 +276,7 @@ func readOnce(pid int) (s seen, h how) {
 		return s, readWhole
 	}
 	s.session = before.session
-	env, err := environOf(pid, before)
+	env, whole, err := environOf(pid, before)
 	after, there := readStat(pid)
 	switch {
 	case !there || after.start != before.start:
@@ -259,6 +286,9 @@ func readOnce(pid int) (s seen, h how) {
 	case len(env) > 0:
 		s.session = after.session
 		s.turn, s.instance = valueOf(env, TurnVariable), valueOf(env, InstanceVariable)
+		if !whole {
+			return s, readInExec
+		}
 		return s, readWhole
 	case refused(err):
 		return s, readRefused

@@ -7,8 +7,8 @@ import (
 	"strconv"
 )
 
-// These environment variables identify processes. The packages that start
-// programs export and describe them.
+// These environment variables identify processes. The packages that start programs export
+// these names and describe the variables.
 const (
 	DepthVariable    = "BGAGENT_DEPTH"
 	TurnVariable     = "BGAGENT_TURN"
@@ -29,8 +29,8 @@ type Marks struct {
 	Depth    int    // depth of the turn in the chain of agents
 }
 
-// NewMarks returns the marks of a turn. depth is the depth of the turn's task. instance is the
-// id of the host's run and may be empty.
+// NewMarks returns the marks of a turn. The depth is the depth of the turn's task. The
+// instance is the id of the host's run, and can be empty.
 func NewMarks(depth int, instance string) Marks {
 	if outer, err := strconv.Atoi(os.Getenv(DepthVariable)); err == nil && outer > 0 {
 		depth += outer

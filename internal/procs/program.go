@@ -63,12 +63,12 @@ func Start(s Spec) (*Program, error) {
 // PID returns the process ID of the program.
 func (p *Program) PID() int { return p.cmd.Process.Pid }
 
-// Exited returns a channel that is closed when the program itself has exited. The
-// processes that the program has started may still run.
+// Exited returns a channel that is closed when the program itself has exited. The processes
+// that the program has started may still be running.
 func (p *Program) Exited() <-chan struct{} { return p.exited }
 
-// Stop sends sig to the program, or SIGTERM if sig is nil, and kills the program
-// after the grace time. If the grace time is 0, Stop kills the program at once. It
+// Stop sends sig to the program, or SIGTERM if the argument "sig" is nil, and kills the
+// program after the grace time. If the grace time is 0, Stop kills the program at once. It
 // returns when the program has exited.
 func (p *Program) Stop(sig os.Signal, grace time.Duration) {
 	select {
@@ -103,7 +103,7 @@ func (p *Program) Finish(grace time.Duration) error {
 	return err
 }
 
-// reap waits for the program's exit and removes it from the process table.
+// reap waits for the program's exit and removes the program from the process table.
 func (p *Program) reap() {
 	_ = p.cmd.Wait() // the result is in ProcessState
 	p.mu.Lock()

@@ -11,7 +11,7 @@ import (
 
 func (p *Program) release() { running.remove(p.PID()) }
 
-// await waits for the program's exit and reaps it. The system does not reuse the
+// await waits for the program's exit and reaps the program. The system does not reuse the
 // program's PID while its process group has members.
 func (p *Program) await() { p.reap() }
 

@@ -7,9 +7,9 @@ import (
 	"unsafe"
 )
 
-// await returns when the program has exited. The program remains in the process table as
-// a zombie until release, so that no other process can get its PID or its session ID
-// while endRest searches for the remaining processes.
+// await returns when the program has exited. The program remains in the process table as a
+// zombie until it is released. So no other process can get its PID or its session ID while
+// endRest searches for the remaining processes.
 func (p *Program) await() {
 	const (
 		pPID    = 1         // P_PID of waitid(2)

@@ -15,8 +15,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// shell starts a shell that runs the script as the program of a turn. The processes in the
-// script write their PIDs into the file $dir/pids.
+// shell starts a shell that runs the script as the program of a turn. The PIDs of the
+// processes that the script starts are written into the file $dir/pids.
 func shell(t testing.TB, dir, script string) *Program {
 	t.Helper()
 	p, err := Start(Spec{
@@ -26,7 +26,7 @@ func shell(t testing.TB, dir, script string) *Program {
 	return p
 }
 
-// written returns the PIDs in the file pids in dir.
+// written returns the PIDs in the file "pids" in dir.
 func written(t testing.TB, dir string) []int {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join(dir, "pids"))
@@ -40,6 +40,20 @@ func written(t testing.TB, dir string) []int {
 	return pids
 }
 
+// runsIn reports whether a process with the PID runs in the directory. The PID alone would not be
+// enough, because the system gives the PIDs of ended processes to new ones. These tests start so many
+// processes that this can happen within seconds. A process that is exiting no longer runs any code. Its
+// directory can no longer be read, but the process stays in the process table for a moment.
+func runsIn(t testing.TB, dir string, pid int) bool {
+	t.Helper()
+	dir, err := filepath.EvalSymlinks(dir)
+	require.NoError(t, err)
+	at, err := os.Readlink(fmt.Sprintf("/proc/%d/cwd", pid))
+	st, alive := statOf(pid)
+	exiting := st.flags&flagExiting != 0 && st.threads <= 1
+	return alive && !exiting && (err != nil || at == dir)
+}
+
 // ofTurn returns the processes that have the mark of the program's turn.
 func ofTurn(p *Program) (pids []int) {
 	for _, s := range new(table).scan().list {
@@ -50,8 +64,8 @@ func ofTurn(p *Program) (pids []int) {
 	return pids
 }
 
-// escapes are scripts that start processes which try to outlive the turn. Each script writes
-// the PIDs of these processes.
+// escapes are scripts whose processes try to outlive the turn. Each script writes the PIDs of
+// these processes.
 var escapes = map[string]string{
 	"in the group":                `sleep 600 & echo $! >>$dir/pids`,
 	"in a session of its own":     `setsid sh -c 'echo $$ >>$dir/pids; exec sleep 600' &`,
@@ -78,8 +92,7 @@ func TestNothingOutlivesItsTurn(t *testing.T) {
 				require.NoError(t, p.Finish(grace))
 				require.Equal(t, 3, p.State().ExitCode())
 				for _, pid := range written(t, dir) {
-					_, alive := statOf(pid)
-					require.False(t, alive, "process %d still runs", pid)
+					require.False(t, runsIn(t, dir, pid), "process %d still runs", pid)
 				}
 				require.Empty(t, ofTurn(p))
 				require.ErrorIs(t, syscall.Kill(p.PID(), 0), syscall.ESRCH, "the program is a zombie")
@@ -118,8 +131,7 @@ func TestAProcessWhoseFirstThreadHasEndedIsEnded(t *testing.T) {
 	p := shell(t, dir, threadsVariable+"=$dir/pids setsid "+os.Args[0]+" & until [ -s $dir/pids ]; do sleep 0.01; done")
 	require.NoError(t, p.Finish(0))
 	for _, pid := range written(t, dir) {
-		_, alive := statOf(pid)
-		require.False(t, alive)
+		require.False(t, runsIn(t, dir, pid))
 	}
 	require.NotEmpty(t, written(t, dir))
 }
@@ -129,8 +141,7 @@ func TestAProcessMayBeStartedToOutliveItsTurn(t *testing.T) {
 	p := shell(t, dir, `env -u BGAGENT_TURN setsid sh -c 'echo $$ >>$dir/pids; exec sleep 600' & until [ -s $dir/pids ]; do sleep 0.01; done`)
 	require.NoError(t, p.Finish(0))
 	for _, pid := range written(t, dir) {
-		_, alive := statOf(pid)
-		require.True(t, alive)
+		require.True(t, runsIn(t, dir, pid))
 		require.NoError(t, syscall.Kill(pid, syscall.SIGKILL))
 	}
 }
@@ -149,8 +160,7 @@ func TestManyTurnsThatEndAtOnceShareTheirLooksAndMissNothing(t *testing.T) {
 	all.Wait()
 	for i, dir := range dirs {
 		for _, pid := range written(t, dir) {
-			_, alive := statOf(pid)
-			require.False(t, alive, "of turn %d", i)
+			require.False(t, runsIn(t, dir, pid), "of turn %d", i)
 		}
 	}
 	require.False(t, running.has(programs[0].PID()), "a finished program is still registered")

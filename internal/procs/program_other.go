@@ -19,5 +19,5 @@ func (p *Program) ask(os.Signal) bool          { return false }
 func (p *Program) kill()                       { _ = p.cmd.Process.Kill() }
 func (p *Program) endRest(time.Duration) error { return nil }
 
-// SignalOf returns nil, because signals end no programs on this system.
+// SignalOf returns nil, because programs are not ended by signals on this system.
 func SignalOf(*os.ProcessState) os.Signal { return nil }

@@ -19,40 +19,52 @@ type stat struct {
 	threads int
 	start   uint64 // start time in ticks since boot; unique together with the PID
 
-	// Addresses of the environment in memory. Both are 0 in the middle of exec, and if
-	// this process is not permitted to read them.
+	// Addresses of the environment in memory. Both are 0 while the process is in the middle of
+	// exec, and if this process is not permitted to read them.
 	envStart, envEnd uint64
+
+	// Address of the end of the program's code. The system sets it at the end of exec, after the
+	// addresses of the environment. Until then, it is 0.
+	endCode uint64
 }
 
-// Indexes of fields after the name, so that field 3 of the file has the index 0.
+// Indexes of fields in the part of the file that follows the name. Field 3 of the file has the
+// index 0.
 const (
 	fieldParent   = 4 - 3
 	fieldSession  = 6 - 3
 	fieldFlags    = 9 - 3
 	fieldThreads  = 20 - 3
 	fieldStart    = 22 - 3
+	fieldEndCode  = 27 - 3
 	fieldEnvStart = 50 - 3
 	fieldEnvEnd   = 51 - 3
 )
 
-// statOf reads the stat file of a process. ok is false if the process has ended.
+// statOf reads the stat file of a process. The second result is false if the process has
+// ended.
 func statOf(pid int) (st stat, ok bool) {
 	st, there := readStat(pid)
 	return st, there && !st.over()
 }
 
-// readStat reads the stat file of a process, even if the process has ended. The result
-// there is false if the process is not in the process table.
+// readStat reads the stat file of a process, even if the process has ended. The second result
+// is false if the process is not in the process table.
 func readStat(pid int) (st stat, there bool) {
-	text, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	return statIn("/proc/" + strconv.Itoa(pid))
+}
+
+// statIn reads the stat file in the directory of a process or of a thread.
+func statIn(dir string) (st stat, there bool) {
+	text, err := os.ReadFile(dir + "/stat")
 	if err != nil {
 		return st, false
 	}
 	return parseStat(text)
 }
 
-// over reports whether all threads of the process have ended. The state alone is not
-// enough: it is the state of a zombie as soon as the main thread has ended.
+// over reports whether all threads of the process have ended. The state alone does not show
+// this, because a process has the state of a zombie as soon as its main thread has ended.
 func (st stat) over() bool { return st.state == 'X' || st.state == 'Z' && st.threads <= 1 }
 
 func parseStat(text []byte) (st stat, ok bool) {
@@ -69,6 +81,7 @@ func parseStat(text []byte) (st stat, ok bool) {
 	st = stat{
 		state: fields[0][0], parent: int(number(fieldParent)), session: int(number(fieldSession)), flags: number(fieldFlags),
 		threads: int(number(fieldThreads)), start: number(fieldStart), envStart: number(fieldEnvStart), envEnd: number(fieldEnvEnd),
+		endCode: number(fieldEndCode),
 	}
 	return st, true
 }
@@ -78,23 +91,42 @@ const (
 	flagKernel  = 0x200000 // PF_KTHREAD
 )
 
-// envEmpty reports whether the process was started with an empty environment.
-func (st stat) envEmpty() bool { return st.envStart == st.envEnd && st.envEnd != 0 }
+// envEmpty reports whether the process was started with an empty environment. In the middle of
+// exec, every environment is empty for a moment.
+func (st stat) envEmpty() bool { return st.endCode != 0 && st.envEnd != 0 && st.envStart == st.envEnd }
 
 // environOf returns the environment with which the process was started. The result is
 // empty if the process has no environment or the environment cannot be read.
-func environOf(pid int, st stat) ([]byte, error) {
+//
+// The second result is false if a part of the environment may be missing. The system returns it in
+// several pieces, and returns no more of them as soon as the process executes another program.
+func environOf(pid int, st stat) (env []byte, whole bool, err error) {
 	dir := "/proc/" + strconv.Itoa(pid)
 	if st.state != 'Z' {
-		return os.ReadFile(dir + "/environ")
+		return readEnviron(dir, st)
 	}
 	threads, err := os.ReadDir(dir + "/task")
 	for _, t := range threads {
-		if env, err := os.ReadFile(dir + "/task/" + t.Name() + "/environ"); err == nil && len(env) > 0 {
-			return env, nil
+		thread := dir + "/task/" + t.Name()
+		if st, there := statIn(thread); there {
+			if env, whole, err := readEnviron(thread, st); err == nil && len(env) > 0 {
+				return env, whole, nil
+			}
 		}
 	}
-	return nil, err
+	return nil, true, err
+}
+
+// readEnviron reads the environment from the directory of a process or of a thread. The stat was
+// read from the same directory before.
+func readEnviron(dir string, before stat) (env []byte, whole bool, err error) {
+	env, err = os.ReadFile(dir + "/environ")
+	if uint64(len(env)) == before.envEnd-before.envStart {
+		return env, true, err
+	}
+	after, _ := statIn(dir)                         // the process may have executed another program before the read
+	told := before.envEnd != 0 || after.envEnd != 0 // some systems, such as gVisor, do not tell the addresses
+	return env, !told || uint64(len(env)) == after.envEnd-after.envStart, err
 }
 
 // valueOf returns the value of a variable in an environment.
@@ -140,8 +172,9 @@ func commandOf(pid int) string {
 	return strings.TrimSpace(line)
 }
 
-// send signals the process pid if its start time is still start. The handle ensures that
-// the signal cannot reach another process that gets the PID after the check.
+// send sends a signal to the process with the given PID, if the process still has the given
+// start time. The process handle ensures that the signal cannot reach another process that
+// gets the PID after the check.
 func send(pid int, start uint64, sig os.Signal) error {
 	h, err := os.FindProcess(pid)
 	if err != nil {
@@ -159,5 +192,5 @@ func send(pid int, start uint64, sig os.Signal) error {
 	return err
 }
 
-// refused reports whether err says that an operation is not permitted.
+// refused reports whether err means that an operation is not permitted.
 func refused(err error) bool { return errors.Is(err, fs.ErrPermission) }

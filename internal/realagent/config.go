@@ -6,7 +6,7 @@ import (
 	"path/filepath"
 )
 
-// Names of models in the programs' configuration.
+// Names of models in the configurations of the programs.
 const (
 	OpencodeModel = "scripted/scripted" // provider/model
 	CodexModel    = "scripted"
@@ -18,7 +18,7 @@ const (
 func opencodeEnv(w *World) map[string]string {
 	return map[string]string{
 		"OPENCODE_CONFIG": w.path("opencode.json"),
-		// This port is closed, so that every download fails at once.
+		// No server listens on this port, so every download fails at once.
 		"npm_config_registry":              "http://127.0.0.1:9",
 		"npm_config_fetch_retries":         "0",
 		"OPENCODE_DISABLE_MODELS_FETCH":    "1",
@@ -35,7 +35,8 @@ func subagent(description, prompt string, permission map[string]any) map[string]
 	return map[string]any{"mode": "subagent", "description": description, "prompt": prompt, "permission": permission}
 }
 
-// opencodeConfig returns the initial configuration. World.OpencodeConfig may change it.
+// opencodeConfig returns the initial configuration of opencode. World.OpencodeConfig may
+// change it.
 func (w *World) opencodeConfig() map[string]any {
 	deny := map[string]any{"task": "deny"}
 	models := map[string]any{}
@@ -135,12 +136,12 @@ func claudeEnv(w *World) map[string]string {
 		"CLAUDE_CONFIG_DIR":                        w.path("claude"),
 		"CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
 		"DISABLE_AUTOUPDATER":                      "1",
-		"ENABLE_TOOL_SEARCH":                       "false", // requests then contain all tools
+		"ENABLE_TOOL_SEARCH":                       "false", // with this setting, requests contain all tools
 	}
 }
 
-// writeClaude writes a configuration that answers the questions that Claude Code asks at
-// its first start in a terminal.
+// writeClaude writes a configuration for Claude Code. It contains the answers to the questions
+// that Claude Code asks at its first start in a terminal.
 func (w *World) writeClaude() error {
 	return w.writeJSON("claude/.claude.json", map[string]any{
 		"hasCompletedOnboarding": true,
@@ -149,7 +150,7 @@ func (w *World) writeClaude() error {
 	})
 }
 
-// write writes a file in the world. name is a path with slashes.
+// write writes a file into the world's folder. The name is a path with slashes.
 func (w *World) write(name string, content []byte) error {
 	path := w.path(filepath.FromSlash(name))
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {

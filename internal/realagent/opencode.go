@@ -17,9 +17,9 @@ import (
 // OpencodeOptions are the settings of an opencode server. With the zero value, the server
 // has no password and runs in the world's work directory.
 type OpencodeOptions struct {
-	Password string   // password for Basic auth of the user "opencode"; "" for no password
-	Dir      string   // working directory; "" for World.Dir
-	Env      []string // variables NAME=VALUE that are added to the world's environment
+	Password string   // password of the user "opencode" for Basic auth; "" means no password
+	Dir      string   // working directory; "" means World.Dir
+	Env      []string // variables (NAME=VALUE) that are added to the world's environment
 }
 
 // OpencodeServer is a running "opencode serve". Its methods must not be called
@@ -32,15 +32,15 @@ type OpencodeServer struct {
 	t    testing.TB
 	opts OpencodeOptions
 	port int
-	mark string // variable NAME=VALUE that identifies the server's processes
+	mark string // variable (NAME=VALUE) that identifies the server's processes
 	log  string // path of the log file
 	cmd  *exec.Cmd
 	done chan struct{} // closed when the process ends
 }
 
-// ServeOpencode starts an opencode server in the world and returns when the server is
-// healthy. The server and all processes that it has started are ended at the end of the
-// test. If the test fails, the end of the server's log is shown.
+// ServeOpencode starts an opencode server in the world and returns when the server is healthy.
+// At the end of the test, the server and all processes that it has started are ended. If the
+// test fails, the last part of the server's log is shown.
 func (w *World) ServeOpencode(t testing.TB) *OpencodeServer {
 	t.Helper()
 	return w.ServeOpencodeWith(t, OpencodeOptions{})
@@ -108,8 +108,8 @@ func (s *OpencodeServer) start() error {
 	return s.healthy()
 }
 
-// healthy waits until the server is healthy. The time for each request is short, because a
-// starting server may never answer a request.
+// healthy waits until the server is healthy. Each request has a short timeout, because a
+// server that is still starting may never answer a request.
 func (s *OpencodeServer) healthy() error {
 	client := &http.Client{Timeout: time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
 	var last error
@@ -146,8 +146,9 @@ func (s *OpencodeServer) ask(client *http.Client) error {
 	return err
 }
 
-// Kill ends the server like kill -9, and then all processes that the server has started. It
-// returns when these processes have ended. If the server is not running, Kill does nothing.
+// Kill ends the server as kill -9 does, and then ends all processes that the server has
+// started. It returns when these processes have ended. If the server is not running, Kill does
+// nothing.
 func (s *OpencodeServer) Kill() {
 	if s.cmd == nil {
 		return

@@ -20,11 +20,11 @@ type process struct {
 
 func (p process) kill() { syscall.Kill(p.pid, syscall.SIGKILL) }
 
-// processesWith returns the processes that have variable (NAME=VALUE) in their environment.
-// If folder is not "", it also returns the processes whose working directory is in folder.
-// Child processes inherit both, even if they change their process group or session. The
-// folder is needed because the environment of a process that is just starting cannot be
-// read. Zombies are never returned.
+// processesWith returns the processes that have the given variable (NAME=VALUE) in their
+// environment. If the argument "folder" is not "", the function also returns the processes
+// whose working directory is in that folder. Child processes inherit both, even if they
+// change their process group or session. The folder is needed because the environment of a
+// process that is just starting cannot be read. Zombies are never returned.
 func processesWith(variable, folder string) []process {
 	found, _ := filepath.Glob("/proc/[0-9]*")
 	var all []process
@@ -47,10 +47,10 @@ func processesWith(variable, folder string) []process {
 	return all
 }
 
-// watch starts a process that cleans up if this process dies before it calls stop. This is
-// needed because a test that reaches go test's time limit runs no cleanup. The watching
-// process ends all processes that have variable (NAME=VALUE) in their environment, and
-// removes the folder.
+// watch starts a process that cleans up if this process dies before it calls the returned
+// function. This is needed because a test that reaches go test's time limit runs no cleanup.
+// The new process ends all processes that have the given variable (NAME=VALUE) in their
+// environment, and removes the folder.
 func watch(variable, folder string) (stop func(), err error) {
 	const script = `read -r _
 		for dir in /proc/[0-9]*; do

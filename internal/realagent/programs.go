@@ -18,8 +18,8 @@ var pins []byte
 // program describes a program that tests can run in a world.
 type program struct {
 	pkg  string                           // npm package
-	argv func(dir string) []string        // returns the command in a node_modules folder, even if its files are missing
-	env  func(w *World) map[string]string // returns the variables that the program needs in addition to the common ones
+	argv func(dir string) []string        // returns the command for a node_modules folder, even if the command's files are missing
+	env  func(w *World) map[string]string // returns the variables that the program needs in addition to the common variables
 	set  func(w *World) error             // writes the configuration of the program
 }
 
@@ -29,8 +29,8 @@ var programs = map[string]program{
 	"gemini":   {"@google/gemini-cli", geminiArgv, geminiEnv, (*World).writeGemini},
 	"claude":   {"@anthropic-ai/claude-code-linux-x64", claudeArgv, claudeEnv, (*World).writeClaude},
 
-	// Agents that speak ACP for a program that does not speak it. Each package contains
-	// the version of the program that it was made for.
+	// Each of these agents speaks ACP and runs a program that does not speak ACP. The package
+	// of the agent contains the version of the program that the agent was made for.
 	"claude-acp": {"@agentclientprotocol/claude-agent-acp", claudeACPArgv, claudeEnv, (*World).writeClaude},
 	"codex-acp":  {"@agentclientprotocol/codex-acp", codexACPArgv, codexACPEnv, (*World).writeCodex},
 
@@ -135,7 +135,8 @@ func conformanceArgv(dir string) []string {
 	return []string{newNode(dir), filepath.Join(dir, "@modelcontextprotocol", "conformance", "dist", "index.js")}
 }
 
-// requesterArgv returns the path of Node.js and the folder of the packages for scripts.
+// requesterArgv returns the path of Node.js and the folder of the packages that scripts can
+// use.
 func requesterArgv(dir string) []string {
 	return []string{newNode(dir), dir}
 }

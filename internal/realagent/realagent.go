@@ -6,12 +6,12 @@
 //	server := w.ServeOpencode(t)
 //	// … a session client with server.URL; a prompt like "@say hello" …
 //
-// The programs are not part of this repository: .ci/agents installs the pinned
-// versions into a cache folder. A test whose program is missing is skipped. If
-// BGAGENT_REAL_AGENTS=require is set, as in .ci/run, the test fails instead. With
-// BGAGENT_REAL_AGENTS=skip or go test -short, the tests are skipped even if the programs
-// are installed. BGAGENT_AGENTS names another folder with the programs. Use -count=1 after
-// .ci/agents, because the cache of go test does not detect newly installed programs.
+// The programs are not part of this repository: .ci/agents installs the pinned versions into a
+// cache folder. A test whose program is missing is skipped. If BGAGENT_REAL_AGENTS=require is
+// set, as in .ci/run, the test fails instead. With BGAGENT_REAL_AGENTS=skip or go test -short,
+// the tests are skipped even if the programs are installed. BGAGENT_AGENTS can name another
+// folder that contains the programs. Use -count=1 after .ci/agents, because the cache of go
+// test does not detect newly installed programs.
 //
 // Scripts must take into account how the pinned versions behave:
 //
@@ -23,7 +23,7 @@
 //     After status 429, its pauses are 5 s and longer. After a broken connection, it does
 //     not repeat the request.
 //   - Status 400 ends the turn in all programs.
-//   - Only opencode asks for titles.
+//   - Only opencode requests titles.
 //   - opencode is healthy after 3 s. It takes another 3 s for its first prompt, and 0.2 s
 //     for each later prompt. codex takes 0.4 s per process, and gemini takes 2 to 4 s.
 package realagent
@@ -57,16 +57,16 @@ type World struct {
 	opencode map[string]any      // configuration of opencode
 	codex    string              // lines added to the configuration of codex
 	servers  int                 // number of opencode servers so far
-	unwatch  func()              // ends the process that watch has started
+	unwatch  func()              // ends the process that the function "watch" has started
 }
 
 var say sync.Map // messages that were printed to standard error
 
 // New creates a world for the named programs: "opencode", "codex", "gemini", "claude",
-// "claude-acp", "codex-acp", "conformance", "requester", "inspector". If a program is
-// missing, New skips or fails the test. New registers a cleanup that removes the world. If
-// a process of the world is still alive then, the cleanup kills it and fails the test. On
-// Linux, a test that dies without running its cleanup also leaves no process.
+// "claude-acp", "codex-acp", "conformance", "requester", "inspector". If a program is missing,
+// New skips or fails the test. New registers a cleanup that removes the world. If a process of
+// the world is still alive then, the cleanup kills it and fails the test. On Linux, no process
+// is left even if the test dies without running its cleanup.
 func New(t testing.TB, names ...string) *World {
 	t.Helper()
 	w := &World{mark: rand.Text(), argv: map[string][]string{}}
@@ -105,7 +105,7 @@ func New(t testing.TB, names ...string) *World {
 	return w
 }
 
-// look finds the programs. If a program is missing, it skips or fails the test.
+// look finds the programs. If a program is missing, the test is skipped or fails.
 func (w *World) look(t testing.TB, names []string) {
 	t.Helper()
 	mode := os.Getenv("BGAGENT_REAL_AGENTS")
@@ -166,19 +166,19 @@ func (w *World) environment(names []string) []string {
 	return list
 }
 
-// Opencode returns the command line of opencode with the given arguments. It starts with
-// the path of the program and must be run in Dir with Env.
+// Opencode returns the command line of opencode with the given arguments. Its first element is
+// the path of the program. The command must be run in Dir with Env.
 func (w *World) Opencode(args ...string) []string { return w.command("opencode", args) }
 
-// Codex returns the command line of codex, like Opencode.
+// Codex returns the command line of codex with the given arguments; see Opencode.
 func (w *World) Codex(args ...string) []string { return w.command("codex", args) }
 
 // Conformance returns the command line of the conformance package for the Model
 // Context Protocol.
 func (w *World) Conformance(args ...string) []string { return w.command("conformance", args) }
 
-// Inspector returns the command line of the inspector for the Model Context Protocol. args
-// are the command or URL of the server, and --method.
+// Inspector returns the command line of the inspector for the Model Context Protocol. The
+// arguments must include the command or URL of the server, and --method.
 func (w *World) Inspector(args ...string) []string { return w.command("inspector", args) }
 
 // Requester returns the path of Node.js and the node_modules folder. They are for scripts
@@ -188,18 +188,19 @@ func (w *World) Requester() (node, modules string) {
 	return argv[0], argv[1]
 }
 
-// Gemini returns the command line of gemini, like Opencode. It starts with node.
+// Gemini returns the command line of gemini with the given arguments; see Opencode. Its first
+// element is node.
 func (w *World) Gemini(args ...string) []string { return w.command("gemini", args) }
 
-// Claude returns the command line of Claude Code, like Opencode.
+// Claude returns the command line of Claude Code with the given arguments; see Opencode.
 func (w *World) Claude(args ...string) []string { return w.command("claude", args) }
 
-// ClaudeACP returns the command line of the agent that speaks ACP for Claude Code. It
-// starts with the path of Node.js.
+// ClaudeACP returns the command line of the agent that speaks ACP for Claude Code. Its first
+// element is the path of Node.js.
 func (w *World) ClaudeACP(args ...string) []string { return w.command("claude-acp", args) }
 
-// CodexACP returns the command line of the agent that speaks ACP for codex. It starts with
-// the path of Node.js.
+// CodexACP returns the command line of the agent that speaks ACP for codex. Its first element
+// is the path of Node.js.
 func (w *World) CodexACP(args ...string) []string { return w.command("codex-acp", args) }
 
 func (w *World) command(name string, args []string) []string {
@@ -222,8 +223,8 @@ func (w *World) Command(ctx context.Context, argv ...string) *exec.Cmd {
 	return cmd
 }
 
-// OpencodeConfig edits the JSON configuration of opencode processes that start
-// later.
+// OpencodeConfig edits the JSON configuration of opencode. The change affects opencode
+// processes that start later.
 func (w *World) OpencodeConfig(t testing.TB, edit func(config map[string]any)) {
 	t.Helper()
 	edit(w.opencode)
@@ -232,8 +233,8 @@ func (w *World) OpencodeConfig(t testing.TB, edit func(config map[string]any)) {
 	}
 }
 
-// CodexConfig adds lines of TOML to the configuration of codex processes that start
-// later.
+// CodexConfig adds lines of TOML to the configuration of codex. The change affects codex
+// processes that start later.
 func (w *World) CodexConfig(t testing.TB, lines string) {
 	t.Helper()
 	w.codex += "\n" + lines + "\n"
@@ -273,10 +274,10 @@ func (w *World) close(t testing.TB) {
 	}
 }
 
-// untilGone calls look repeatedly until it returns no process, for at most 3 s. It returns
-// the remaining processes. A killed process stays in the process table for a moment. The
-// result of look must be empty twice in a row, because look can miss a process that starts
-// during the call.
+// untilGone calls the function "look" repeatedly until the function finds no process, for at
+// most 3 s. It returns the remaining processes. A killed process stays in the process table
+// for a moment. The result of "look" must be empty twice in a row, because a process that
+// starts during the call can be missed.
 func untilGone(look func() []process) []process {
 	left, none := look(), 0
 	for end := time.Now().Add(3 * time.Second); none < 2 && time.Now().Before(end); left = look() {

@@ -130,7 +130,7 @@ func newSession(t *testing.T, s *realagent.OpencodeServer, body map[string]any) 
 	return session.ID
 }
 
-// One server serves all subtests, because it takes seconds to start.
+// All subtests share one server, because a server takes seconds to start.
 func TestOpencodeRunsOffline(t *testing.T) {
 	w := realagent.New(t, "opencode")
 	s := w.ServeOpencodeWith(t, realagent.OpencodeOptions{Password: "secret"})

@@ -157,8 +157,8 @@ func TestAProcessThatIsLeftFailsTheTestAndIsEnded(t *testing.T) {
 	var w *realagent.World
 	got := try(t, func(t testing.TB) {
 		w = realagent.New(t)
-		// The process runs in its own session and its parent has ended, like the processes
-		// of tools after their agent was killed.
+		// The process runs in its own session, and its parent has ended. The processes of
+		// tools are in the same state after their agent has been killed.
 		require.NoError(t, w.Command(t.Context(), "setsid", "--fork", "sleep", "1000").Run())
 	})
 	require.Len(t, got.errors, 1)

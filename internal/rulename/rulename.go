@@ -1,5 +1,6 @@
-// Package rulename checks the names of permission rules. A rule whose name no tool can
-// have would never apply, so that the access it is meant to forbid would be allowed.
+// Package rulename checks the names of permission rules. If no tool can have the name of a
+// rule, the rule never applies. The access that the rule is meant to forbid would then be
+// allowed.
 package rulename
 
 import (

@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-// cappedRules give each name its own pool with two slots. They also have caps.
+// cappedRules gives each name its own pool with two slots. It also sets caps.
 type cappedRules struct{ caps Caps }
 
 func (r cappedRules) Pool(_ Space, name string) (pool string, limit int, shared bool) {
@@ -14,8 +14,8 @@ func (r cappedRules) Pool(_ Space, name string) (pool string, limit int, shared 
 
 func (r cappedRules) Caps() Caps { return r.caps }
 
-// BenchmarkGrant measures a release and the grants that follow, while tasks of every agent
-// wait in every pool. Each agent has a cap, and there is a total.
+// BenchmarkGrant measures a release of a slot and the grants that follow from it. Tasks of
+// every agent wait in every pool. Each agent has a cap, and the total is capped too.
 func BenchmarkGrant(b *testing.B) {
 	for _, n := range []int{4, 16, 64} {
 		for _, fair := range []bool{false, true} {

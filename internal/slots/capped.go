@@ -4,9 +4,9 @@ import "math"
 
 // Caps are limits in addition to the limits of the pools. The zero value sets no cap.
 type Caps struct {
-	Total int            // maximum number of held slots in all pools; 0 or Unlimited for no cap
-	Agent map[string]int // maximum number of held slots by agent, in normal form; Unlimited for no cap; never modified
-	Fair  bool           // whether roots take turns for the slots of a pool instead of the order of arrival
+	Total int            // maximum number of held slots in all pools; 0 or Unlimited means no cap
+	Agent map[string]int // maximum number of held slots, by agent name in normal form; Unlimited means no cap; the map is never modified
+	Fair  bool           // whether roots take turns for the slots of a pool; otherwise, slots are granted in order of arrival
 }
 
 func (c *Caps) on() bool {
@@ -21,8 +21,8 @@ func (c *Caps) on() bool {
 	return false
 }
 
-// MaxPassed is how often a head of line that waits for its cap is passed over before a
-// slot of its pool is kept for it.
+// MaxPassed is the number of times that the head of a pool's line can be passed over while it
+// waits for its cap. After that, a slot of the pool is kept for the head.
 const MaxPassed = 100
 
 // gauge counts the held slots and the waiters of one cap.
@@ -44,7 +44,7 @@ func (g *gauge) isFull() bool     { return g.inUse >= g.limit }
 func (g *gauge) isCap() bool      { return g.limit != math.MaxInt }
 func (g *gauge) figures() Figures { return Figures{g.name, g.limit, g.inUse, g.waiting} }
 
-// capped is the additional state of a [Manager] while its rules have caps.
+// capped holds the additional state of a [Manager] whose rules have caps.
 type capped struct {
 	m         *Manager
 	fair      bool
@@ -53,7 +53,7 @@ type capped struct {
 	rest      *gauge // counts the agents that have no cap
 	poolGates gates
 	capGates  gates
-	ready     heap[*gate] // ready gates, sorted by the first place filed at each gate
+	ready     heap[*gate] // gates that are ready, sorted by the first place at each gate
 	busy      []*lane     // lanes with waiters
 }
 
@@ -87,8 +87,7 @@ func (c *capped) capOf(agent string) *gauge {
 	return c.rest
 }
 
-// root returns the root by which w takes turns. Without Fair, it returns nil for every
-// waiter.
+// root returns the root of w, or nil if roots do not take turns.
 func (c *capped) root(w *Waiter) *Root {
 	if c.fair {
 		return w.Root
@@ -96,7 +95,7 @@ func (c *capped) root(w *Waiter) *Root {
 	return nil
 }
 
-// lane returns the lane of a key. k.pool must be set.
+// lane returns the lane of k. The field k.pool must be set.
 func (c *capped) lane(k *key) *lane {
 	p := k.pool
 	if p.capped == nil {
@@ -111,7 +110,7 @@ func (c *capped) lane(k *key) *lane {
 	return l
 }
 
-// count adds n to the number of held slots of the caps that apply to k.
+// count adds n to the number of held slots in the caps that apply to k.
 func (c *capped) count(k *key, n int) {
 	c.total.inUse += n
 	g := k.lane.cap
@@ -148,8 +147,8 @@ func (c *capped) take(w *Waiter, k *key, head bool, ticket uint64) (granted bool
 	return false
 }
 
-// tryTake grants w a slot if its lane is empty and all limits allow the grant. No other
-// waiter can be entitled to that slot, because every waiter that can start has started.
+// tryTake grants w a slot if its lane is empty and all limits allow the grant. No other waiter
+// has a better claim to that slot, because every waiter that can start has already started.
 func (c *capped) tryTake(w *Waiter, k *key, order uint64) bool {
 	if l := k.lane; !l.isEmpty() || !c.canStart(l) {
 		return false
@@ -162,7 +161,7 @@ func (c *capped) tryTake(w *Waiter, k *key, order uint64) bool {
 	return true
 }
 
-// tryCapped is the part of [Manager.try] that takes caps into account.
+// tryCapped does the part of [Manager.try] that takes caps into account.
 func (m *Manager) tryCapped(k *key) (Slot, bool) {
 	if m.capped == nil {
 		return Slot{}, false
@@ -231,15 +230,16 @@ func (c *capped) moved(l *lane) {
 	c.busy = c.busy[:last]
 }
 
-// unkeep resets the number of times that l was passed over, and gives up a slot kept for
-// l. The caller updates the gate of the pool.
+// unkeep resets the number of times that l was passed over. If a slot is kept for l, that slot
+// is given up. The caller must update the gate of the pool.
 func (c *capped) unkeep(l *lane) {
 	if l.passed = 0; l.kept {
 		l.keep(false)
 	}
 }
 
-// served records that the root of w was granted a slot of p.
+// served must be called when a slot of p has been granted to w. It records when the root of w
+// was last granted a slot of p.
 func (c *capped) served(p *pool, w *Waiter) {
 	if !c.fair {
 		return
@@ -252,8 +252,8 @@ func (c *capped) served(p *pool, w *Waiter) {
 	}
 }
 
-// grantFirst removes the first waiter from x and grants it a slot. x must be the first
-// line of its lane. The caller sets the order of the returned waiter to 0.
+// grantFirst removes the first waiter from x and grants a slot to that waiter. x must be the
+// first line of its lane. The caller must set the order of the returned waiter to 0.
 func (c *capped) grantFirst(x *rootLine) *Waiter {
 	w, l := x.first, x.lane
 	c.unkeep(l)
@@ -266,16 +266,18 @@ func (c *capped) grantFirst(x *rootLine) *Waiter {
 	return w
 }
 
-// passOver counts that the head of the pool's line is passed over, if the head is before
-// at. It must be called when a waiter of l with the place at is granted a slot.
+// passOver must be called when a waiter of l is granted a slot. The argument "at" is the place
+// of that waiter. If the head of the pool's line has an earlier place, passOver counts that
+// the head is passed over.
 func (c *capped) passOver(l *lane, at place) {
 	if head, first := l.pool.capped.first(heads); head != nil && head.lane != l && first.isBefore(at) {
 		head.lane.passed++
 	}
 }
 
-// keep keeps free slots of p for heads of its line that have been passed over too often
-// and still cannot start. It must be called when p may have gained or lost room.
+// keep must be called when p may have gained or lost room. It keeps free slots of p for
+// waiters that have become the head of the line, have been passed over too often, and still
+// cannot start.
 func (c *capped) keep(p *pool) {
 	for p.hasRoomBesideKept() {
 		x, _ := p.capped.first(heads)
@@ -290,7 +292,8 @@ func (c *capped) keep(p *pool) {
 	c.turned(&p.capped.gate)
 }
 
-// freed grants the slots that can be granted after a waiter or a slot of k has left.
+// freed must be called after a waiter of k has left or a slot of k has become free. It grants
+// all slots that can be granted, and returns the waiters that got them.
 func (c *capped) freed(k *key) (granted []*Waiter) {
 	c.keep(k.pool)
 	granted = c.settle()
@@ -335,9 +338,8 @@ func (c *capped) shown(w *Waiter) (f Figures, counts func(*lane) bool) {
 	return l.pool.figures(), func(o *lane) bool { return o.pool == l.pool }
 }
 
-// place returns the figures of the limit that keeps w waiting, and the place of w among
-// the waiters to which this limit applies. With Fair, only waiters of the root of w
-// count.
+// place returns the figures of the limit that keeps w waiting, and the place of w among the
+// waiters to which this limit applies. With Fair, only waiters with the same root count.
 func (c *capped) place(w *Waiter) (place int, f Figures) {
 	f, counts := c.shown(w)
 	place = 1
@@ -386,8 +388,8 @@ func (c *capped) leaveAll() (waiting []*Waiter) {
 	return waiting
 }
 
-// regrant puts the waiters, which are sorted by order, into the lines of the new rules.
-// It grants all slots that can be granted and returns the waiters that got one.
+// regrant puts the waiters, which are sorted by order, into the lines of the new rules. It
+// grants all slots that can be granted, and returns the waiters that got a slot.
 func (c *capped) regrant(waiting []*Waiter) (granted []*Waiter) {
 	for _, w := range waiting {
 		c.insert(w)

@@ -4,7 +4,8 @@ import (
 	"fmt"
 )
 
-// check recounts and compares all records for caps.
+// check counts the slots and waiters of all caps again, and compares the results with the
+// records. It also checks all lanes, pools and gates.
 func (c *capped) check() error {
 	type sum struct{ inUse, waiting int }
 	want := map[*gauge]sum{}
@@ -108,7 +109,7 @@ func (c *capped) checkGates(all []*gate) error {
 	return checkHeap(&c.ready)
 }
 
-// checkLane checks one lane that has waiters, and returns their number.
+// checkLane checks one lane that has waiters, and returns the number of waiters.
 func (c *capped) checkLane(l *lane) (n int, err error) {
 	first, ok := l.lines.first()
 	pool, cap := l.gates()

@@ -9,7 +9,7 @@ import (
 // The tests of this package rely on Check. This test ensures that Check finds contradictions.
 func TestCheckFindsWhatIsPlanted(t *testing.T) {
 	for name, c := range map[string]struct {
-		plant func(m *Manager, k *key, w []*guest) // k counts the waiters w and the holder of the only slot
+		plant func(m *Manager, k *key, w []*guest) // k is the key of the waiters w and of the waiter that holds the only slot
 		says  string
 	}{
 		"a weight":                {func(m *Manager, _ *key, _ []*guest) { m.weight++ }, "weigh"},
@@ -47,7 +47,7 @@ func TestCheckFindsWhatIsPlanted(t *testing.T) {
 
 func TestCheckFindsWhatIsPlantedAmongCaps(t *testing.T) {
 	for name, c := range map[string]struct {
-		plant func(c *capped, full, stuck *lane) // full waits for its pool; the pool and the cap of stuck are full
+		plant func(c *capped, full, stuck *lane) // the first lane waits for its pool; the second lane waits for its pool and its cap
 		says  string
 	}{
 		"a slot of a cap":       {func(c *capped, l, _ *lane) { l.cap.inUse++ }, "its keys"},
@@ -72,13 +72,13 @@ func TestCheckFindsWhatIsPlantedAmongCaps(t *testing.T) {
 			}
 			inP, inQ := ask("p", ""), ask("q", "a")
 			full, both := ask("q", ""), ask("p", "a")
-			inP.leave(m) // the pool's gate opens and turns away the lane of the waiter both, because the lane's cap is full
+			inP.leave(m) // the pool's gate opens and turns away the lane of the waiter "both", because the cap of that lane is full
 			inP = ask("p", "")
-			inQ.leave(m) // the cap's gate opens and turns away the lane of the waiter both, because the lane's pool is full
+			inQ.leave(m) // the cap's gate opens and turns away the lane of the waiter "both", because the pool of that lane is full
 			inQ = ask("r", "a")
 			require.True(t, m.Holds(&inP.Waiter) && m.Holds(&inQ.Waiter) && m.Waits(&both.Waiter))
 			require.True(t, both.key.lane.stuck)
-			inR := full // the waiter full has got the slot of q
+			inR := full // the waiter "full" now has the slot of q
 			require.True(t, m.Holds(&inR.Waiter))
 			full = ask("q", "")
 			require.NoError(t, m.Check())

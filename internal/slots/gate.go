@@ -5,12 +5,12 @@ type gate struct {
 	pool  *pool       // owner of the gate; nil for the gate of a cap
 	cap   *gauge      // owner of the gate; nil for the gate of a pool
 	lanes heap[*lane] // lanes filed at the gate of a cap; the gate of a pool uses cappedPool.parts instead
-	place             // first place filed at the gate; valid while ready is set
+	place             // place of the first line at the gate; valid while the gate is ready
 	at    int         // index in capped.ready
 	ready bool        // whether the gate is open and has filed lanes
-	open  bool        // whether the gate has room; updated only while it has a number
-	id    int         // number of the gate on its side; -1 for a pool without waiters
-	stuck set         // numbers of the gates on the other side with which a lane is stuck
+	open  bool        // whether the gate has room; updated only while the gate has a number
+	id    int         // number of the gate among the gates on its side; -1 for the gate of a pool without waiters
+	stuck set         // numbers of the gates on the other side that share a stuck lane with this gate
 }
 
 func (g *gate) hasRoom() bool {
@@ -60,7 +60,7 @@ func (c *capped) dismiss(g *gate) {
 	g.id = -1
 }
 
-// turned updates the state of g. It must be called when g may have gained or lost room.
+// turned must be called when g may have gained or lost room. It updates the state of g.
 func (c *capped) turned(g *gate) {
 	if g.id < 0 || g.open == g.hasRoom() {
 		return
@@ -80,7 +80,7 @@ func (c *capped) turned(g *gate) {
 	c.sort(g)
 }
 
-// between returns the lane that has both gates.
+// between returns the lane whose gates are g and o.
 func (c *capped) between(g, o *gate) *lane {
 	if g.cap != nil {
 		g, o = o, g
@@ -88,7 +88,7 @@ func (c *capped) between(g, o *gate) *lane {
 	return g.pool.capped.byCap[o.cap]
 }
 
-// first returns the first line filed at g, and its place.
+// first returns the first line filed at g, and the place of that line.
 func (g *gate) first() (x *rootLine, at place) {
 	if g.cap == nil {
 		return g.pool.capped.first(filed)
@@ -100,7 +100,7 @@ func (g *gate) first() (x *rootLine, at place) {
 	return l.lines.items[0], l.place
 }
 
-// sort updates whether g is ready, and its position in c.ready.
+// sort updates whether g is ready, and the position of g in c.ready.
 func (c *capped) sort(g *gate) {
 	first, at := g.first()
 	switch was := g.ready; {
@@ -117,7 +117,7 @@ func (c *capped) sort(g *gate) {
 	}
 }
 
-// file files l at g. l must not be filed elsewhere.
+// file adds l to the lanes filed at g. The lane l must not be filed elsewhere.
 func (c *capped) file(l *lane, g *gate) {
 	if l.filed = g; g.cap == nil {
 		l.all(filed, (*cappedPool).add)
@@ -127,7 +127,7 @@ func (c *capped) file(l *lane, g *gate) {
 	c.sort(g)
 }
 
-// unfile removes l from the gate at which it is filed. If l is stuck, both gates forget
+// unfile removes l from the gate at which it is filed. If l is stuck, both of its gates forget
 // it.
 func (c *capped) unfile(l *lane) {
 	pool, cap := l.gates()
@@ -146,9 +146,9 @@ func (c *capped) unfile(l *lane) {
 	}
 }
 
-// turnAway turns l away from an open gate because its other gate, shut, has no room. It
-// files l at shut. If l has been turned away before since it was filed, l becomes stuck
-// instead.
+// turnAway turns l away from an open gate, because the other gate of l has no room. The
+// argument "shut" is that other gate. The first time, l is filed at the other gate. The second
+// time, l becomes stuck.
 func (c *capped) turnAway(l *lane, shut *gate) {
 	c.unfile(l)
 	if !l.moved {

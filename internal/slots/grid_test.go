@@ -9,7 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// gridRules give each name its own pool. All pools have the same limit.
+// gridRules gives each name its own pool. All pools have the same limit.
 type gridRules struct {
 	limit int
 	caps  Caps
@@ -42,8 +42,8 @@ func agentCaps(n, limit int) map[string]int {
 	return caps
 }
 
-// newGrid returns a grid with deep tasks in each lane. The tasks belong to the given number of
-// roots.
+// newGrid returns a grid. The argument "deep" is the number of tasks in each lane. The tasks
+// belong to the given number of roots.
 func newGrid(rules gridRules, n, deep, roots int) *grid {
 	g := &grid{Manager: New(rules), at: make(map[*Waiter]int, deep*n*n), r: rand.New(rand.NewPCG(1, uint64(n)))}
 	all := make([]Root, roots)
@@ -114,9 +114,10 @@ func (g *grid) count() {
 	g.granted = 0
 }
 
-// The number of steps must not depend on which limits are full: the pools, the caps, both, the
-// total, or pools and caps in turn. With Fair, the lanes of a cap are updated before a grant.
-// The update takes up to three steps for each pool with waiting tasks of the agent.
+// The number of steps per grant must not depend on which limits are full. These can be the
+// pools, the caps, both, the total, or pools and caps in turn. With Fair, the lanes of a cap
+// are updated before a grant. The update takes up to three steps for each pool with waiting
+// tasks of the agent.
 func TestAGrantUnderCapsTakesStepsLikeTheLogarithm(t *testing.T) {
 	for name, limits := range map[string]func(n int) (pool, agent, total int){
 		"both are full":        func(int) (int, int, int) { return 2, 2, 0 },
@@ -130,7 +131,7 @@ func TestAGrantUnderCapsTakesStepsLikeTheLogarithm(t *testing.T) {
 			t.Run(fmt.Sprintf("%s, fair=%v", name, fair), func(t *testing.T) {
 				for _, n := range []int{8, 64, 256} {
 					pool, agent, total := limits(n)
-					if n > 64 && (testing.Short() || fair || total > 0) { // these grids take long
+					if n > 64 && (testing.Short() || fair || total > 0) { // these grids take a long time
 						continue
 					}
 					g := newGrid(gridRules{pool, Caps{Total: total, Agent: agentCaps(n, agent), Fair: fair}}, n, 2, 16)
@@ -142,7 +143,7 @@ func TestAGrantUnderCapsTakesStepsLikeTheLogarithm(t *testing.T) {
 						g.step()
 					}
 					steps := g.steps
-					require.NoError(t, g.Check()) // Check also compares places, so steps is read before
+					require.NoError(t, g.Check()) // Check also compares places, so the number of steps is read before this call
 					t.Logf("%d x %d: %.1f steps a grant", n, n, float64(steps)/float64(g.granted))
 					most := 12 * bits.Len(uint(n*n))
 					if fair {
@@ -155,8 +156,9 @@ func TestAGrantUnderCapsTakesStepsLikeTheLogarithm(t *testing.T) {
 	}
 }
 
-// Repeatedly, all pools have room while all caps are full, and then all caps have room while
-// all pools are full. No waiter can start, and no lane may be visited in every round.
+// At times, all pools have room and all caps are full. At other times, all caps have room and
+// all pools are full. No waiter can ever start. The changes from one state to the other must
+// not visit all lanes each time.
 func TestLanesThatPoolAndCapBlockInTurnAreLeftAlone(t *testing.T) {
 	for _, n := range []int{8, 64, 256} {
 		m := New(gridRules{1, Caps{Agent: agentCaps(n, 1)}})

@@ -1,7 +1,7 @@
 package slots
 
-// heap is a binary heap. It returns its first item in O(1), and adds or removes an item
-// in O(log n). Each item stores its own index; at returns a pointer to that index.
+// heap is a binary heap. It returns its first item in O(1), and adds or removes an item in
+// O(log n). Each item stores its own index. The function "at" returns a pointer to that index.
 type heap[T any] struct {
 	items  []T
 	before func(a, b T) bool
@@ -31,7 +31,7 @@ func (h *heap[T]) remove(x T) {
 	}
 }
 
-// fix restores the order after the place of x may have changed.
+// fix must be called when the place of x may have changed. It restores the order of the heap.
 func (h *heap[T]) fix(x T) {
 	i := *h.at(x)
 	h.up(i)

@@ -23,13 +23,13 @@ type key struct {
 // ignored.
 func (k *key) isIdle() bool { return k.inUse+k.waiting == 0 }
 
-// capAlone reports whether k is the key of an agent that has a cap. Its figures are
-// those of the cap and not those of its pool.
+// capAlone reports whether k is the key of an agent that has a cap. The figures of that key
+// are those of the cap, not those of the pool.
 func (k *key) capAlone() bool {
 	return k.space == Agents && k.lane != nil && k.lane.cap.isCap()
 }
 
-// figures returns the figures of the pool of k, or of its cap if [key.capAlone] holds.
+// figures returns the figures of the pool of k, or of its cap if [key.capAlone] returns true.
 func (k *key) figures() Figures {
 	if k.capAlone() {
 		return k.lane.cap.figures()
@@ -37,22 +37,22 @@ func (k *key) figures() Figures {
 	return k.pool.figures()
 }
 
-// weight returns the weight of k in Manager.weight. It grows with the length of the
-// names, because names come from language models and may have any length.
+// weight returns what k adds to Manager.weight. The weight grows with the length of the names,
+// because names come from language models and can have any length.
 func (k *key) weight() int { return 1 + (len(k.name)+len(k.agent))/maxHotName }
 
-// While the total weight of all keys is at most maxIdle, no key is forgotten, because
-// most idle keys are used again. Above maxIdle, forgetIdle runs when the keys that came or
-// fell idle since its last run weigh more than half of all keys. So maxIdle and the
-// weight of the keys in use bound the weight of the idle keys. The cost is constant per
-// key, and zero for a manager with few names.
+// maxIdle is a limit for the total weight of all keys. Up to this limit, keys are forgotten
+// only when the rules change, because most idle keys are used again. Above the limit,
+// forgetIdle also runs when the keys that were added or became idle since its last run weigh
+// more than half of all keys. So the weight of the idle keys is limited. The cost is constant
+// per key, and there is no cost up to the limit.
 const maxIdle = 1024
 
 // maxHotName is the maximum length in bytes of a name in Manager.hot.
 const maxHotName = 256
 
-// hotIndex returns the index of a name in Manager.hot. It hashes the length and a few
-// bytes at positions where names of models differ. A collision costs a map look-up.
+// hotIndex returns the index of a name in Manager.hot. It hashes the length and a few bytes at
+// positions where the names of models usually differ. A collision costs a map look-up.
 func hotIndex(s string) uint8 {
 	n := len(s)
 	if n < 2 {
@@ -61,8 +61,8 @@ func hotIndex(s string) uint8 {
 	return uint8(n)*31 + s[0] + s[n/2]*3 + s[n-2]*10 + s[n-1]
 }
 
-// assign puts k into the pool that the rules assign. It reuses the shared pools in
-// before.
+// assign puts k into the pool that the rules assign to it. A shared pool that is already in
+// the map "before" is reused.
 func (m *Manager) assign(k *key, before map[string]*pool) {
 	k.pool = m.poolOf(k, before)
 	k.lane = nil
@@ -96,9 +96,9 @@ func (m *Manager) poolOf(k *key, before map[string]*pool) *pool {
 	return p
 }
 
-// lockKey locks m.mu and returns the key of a name that may not be in its normal form.
-// It looks up the raw name first, because most names are in their normal form already.
-// All names in m.keys are in normal form, so a hit is always correct.
+// lockKey locks m.mu and returns the key of a name. The name need not be in its normal form.
+// Most names are in their normal form already, so lockKey first looks up the name as it is.
+// All names in m.keys are in normal form, so any key found in this way is correct.
 func (m *Manager) lockKey(space Space, raw string) *key {
 	m.mu.Lock()
 	if k := m.keys[space][raw]; k != nil {
@@ -118,7 +118,7 @@ func (m *Manager) lockKey(space Space, raw string) *key {
 	return m.keyLocked(space, name)
 }
 
-// lockModel is lockKey for models. It looks in m.hot first.
+// lockModel does the same as lockKey for the name of a model. It looks in m.hot first.
 func (m *Manager) lockModel(raw string) *key {
 	m.mu.Lock()
 	if k := m.hot[hotIndex(raw)]; k != nil && k.name == raw && k.pool != nil {
@@ -132,7 +132,8 @@ func (m *Manager) lockModel(raw string) *key {
 	return k
 }
 
-// keyLocked returns the key of a name in normal form.
+// keyLocked returns the key of a name. The name must be in normal form, and m.mu must be
+// locked.
 func (m *Manager) keyLocked(space Space, name string) *key {
 	if k := m.keys[space][name]; k != nil {
 		return k
@@ -141,8 +142,8 @@ func (m *Manager) keyLocked(space Space, name string) *key {
 }
 
 func (m *Manager) newKey(space Space, name string) *key {
-	// The name is copied, because it may be part of a long text that the key must not
-	// keep alive.
+	// The name is copied. It may be part of a long text, and the key must not keep that text
+	// in memory.
 	k := &key{space: space, name: strings.Clone(name), own: &pool{}}
 	if space == Agents {
 		k.agent = k.name
@@ -154,8 +155,8 @@ func (m *Manager) newKey(space Space, name string) *key {
 	return k
 }
 
-// ofAgent returns the key of a name for an agent, both in normal form. The key is
-// always in the pool of the name.
+// ofAgent returns the key for a name and an agent, both of which must be in normal form. The
+// key is always in the pool of the name.
 func (m *Manager) ofAgent(space Space, name, agent string) *key {
 	k := m.keyLocked(space, name)
 	if k.agent == agent {
@@ -167,7 +168,7 @@ func (m *Manager) ofAgent(space Space, name, agent string) *key {
 	}
 	a = &key{space: space, agent: strings.Clone(agent)}
 	m.churned(a)
-	k = m.keyLocked(space, name) // churned may have forgotten the key
+	k = m.keyLocked(space, name) // the call to the method "churned" may have forgotten the key
 	a.name, a.own = k.name, k.own
 	m.assign(a, nil)
 	if k.agents == nil {
@@ -196,7 +197,7 @@ func (m *Manager) all() iter.Seq[*key] {
 	}
 }
 
-// churned must be called when k is new or has fallen idle.
+// churned must be called when k is new or has become idle.
 func (m *Manager) churned(k *key) {
 	if m.weight <= maxIdle {
 		return
@@ -207,8 +208,8 @@ func (m *Manager) churned(k *key) {
 	}
 }
 
-// forgetIdle drops the idle keys. It makes new maps, because a map does not release
-// the memory of deleted entries.
+// forgetIdle drops the idle keys. It creates new maps, because a map does not release the
+// memory of deleted entries.
 func (m *Manager) forgetIdle() {
 	m.weight, m.churn = 0, 0
 	for space, keys := range m.keys {
@@ -238,8 +239,8 @@ func (m *Manager) forgetIdle() {
 	}
 }
 
-// busyPools iterates over the pools that have held slots or waiters. It yields each
-// pool once, and leaves out keys that are counted in their cap only.
+// busyPools iterates over the pools that have held slots or waiters. It yields each pool once.
+// It ignores keys that are counted only in their cap.
 func (m *Manager) busyPools() iter.Seq[*pool] {
 	return func(yield func(*pool) bool) {
 		seen := make(map[*pool]bool)
@@ -255,13 +256,12 @@ func (m *Manager) busyPools() iter.Seq[*pool] {
 	}
 }
 
-// Normal returns the normal form of a name: trimmed and in lower case. Names are compared
-// in this form. Normal does not change a name that is in normal form, and
-// [Manager.lockKey] relies on this.
+// Normal returns the normal form of a name: trimmed and in lower case. Names are compared in
+// this form. A name in normal form stays the same, and [Manager.lockKey] relies on this.
 func Normal(s string) string { return strings.ToLower(strings.TrimSpace(s)) }
 
-// lowerASCII is Normal without an allocation. It reports false if the name does not
-// fit into buf or has bytes that are not ASCII.
+// lowerASCII does the same as Normal, without an allocation. It returns false if the name does
+// not fit into buf or has bytes that are not ASCII.
 func lowerASCII(buf []byte, s string) ([]byte, bool) {
 	s = strings.TrimSpace(s)
 	if len(s) > len(buf) {

@@ -1,7 +1,7 @@
 package slots
 
-// Root identifies a root session by its address. [Caps.Fair] shares the slots of a
-// pool among root sessions.
+// Root stands for a root session. The address of the Root identifies the session. With
+// [Caps.Fair], the root sessions share the slots of a pool.
 type Root struct{ _ byte }
 
 // lane holds the waiters of one pool that have the same cap, or that have no cap. The
@@ -13,18 +13,18 @@ type lane struct {
 	byRoot map[*Root]*rootLine
 	place        // place of the first line
 	filed  *gate // gate at which the lane is filed; nil if the lane is empty or stuck
-	at     int   // index in filed.lanes, if filed is the gate of a cap
+	at     int   // index in filed.lanes, if the lane is filed at the gate of a cap
 	inAll  int   // index in capped.busy
-	passed int   // times that the lane was passed over since its last grant
+	passed int   // number of times that the lane was passed over since its last grant
 	kept   bool  // whether a slot of the pool is kept for the lane
-	moved  bool  // whether one gate has turned the lane away since it was filed
+	moved  bool  // whether one gate has turned the lane away; reset when the lane is empty or no longer stuck
 	stuck  bool  // whether both gates have turned the lane away
 }
 
 // gates returns the two gates that must be open for a grant to l.
 func (l *lane) gates() (pool, cap *gate) { return &l.pool.capped.gate, &l.cap.gate }
 
-// shut returns a gate that has no room for l, or nil if both have room.
+// shut returns a gate that has no room for l, or nil if both gates have room.
 func (l *lane) shut() *gate {
 	switch pool, cap := l.gates(); {
 	case !l.kept && !pool.hasRoom():
@@ -41,7 +41,7 @@ type rootLine struct {
 	list
 	lane  *lane
 	turn  *turn
-	place        // place of the first waiter; may date from before the root was last served
+	place        // place of the first waiter; may be out of date if the root was served in the meantime
 	at    int    // index in lane.lines
 	in    [2]int // indexes in turn.parts[i].lines
 }
@@ -58,7 +58,7 @@ type turn struct {
 	parts  [2]part // the root's lines that can be the head, and its lines filed at the pool's gate
 }
 
-// part is a subset of the lines of a turn; see heads and filed.
+// part is a subset of the lines of a turn; see the constants heads and filed.
 type part struct {
 	turn  *turn
 	lines heap[*rootLine] // sorted by the order of their first waiters
@@ -84,9 +84,9 @@ func (t *turn) place(order uint64) place {
 // first returns the place of the first line in s.
 func (s *part) first() place { return s.turn.place(s.lines.items[0].order) }
 
-// place is the rank of a waiter among all waiters. It is compared by key first.
+// place is the rank of a waiter among all waiters. Places are compared by key first.
 type place struct {
-	key   uint64 // rank of the root's turn; see refresh
+	key   uint64 // rank of the root's turn; see the method "refresh"
 	order uint64 // rank among waiters with the same key, which belong to one root
 }
 
@@ -150,17 +150,17 @@ func (l *lane) remove(w *Waiter, root *Root) {
 }
 
 // refresh updates the place of x. It must be called when the first waiter of x may have
-// changed or when the root of x has been served. The key of a line is the order of its
-// first waiter. With Fair, the time in the key is not before the root was last served.
-// So the root that has waited longest for a turn is first, and each root gets one turn
-// in a round. refresh removes x from its lane if x is empty.
+// changed or when the root of x has been served. The key of a line is the order of its first
+// waiter. With Fair, the time in the key is never earlier than the time when the root was last
+// served. So the root that has waited longest for a turn is first, and each root gets one turn
+// in a round. If x is empty, it is removed from its lane.
 func (x *rootLine) refresh() {
 	l := x.lane
 	if x.first == nil {
 		l.lines.remove(x)
 		l.each(x, (*cappedPool).drop)
 		delete(l.byRoot, x.turn.root)
-		if x.turn.all--; x.turn.all == 0 { // served is not needed: later tickets are greater
+		if x.turn.all--; x.turn.all == 0 { // the field "served" is no longer needed, because later tickets are greater
 			delete(l.pool.capped.turns, x.turn.root)
 		}
 	} else {
@@ -189,15 +189,15 @@ func (l *lane) keep(on bool) {
 	}
 }
 
-// all calls f with part i for every line in l.
+// all calls f for every line in l, with i as the index of the part.
 func (l *lane) all(i int, f func(*cappedPool, int, *rootLine)) {
 	for _, x := range l.lines.items {
 		f(l.pool.capped, i, x)
 	}
 }
 
-// cappedPool is the additional state of a pool while the rules have caps. Waiters then
-// stand in lanes, and pool.list is empty.
+// cappedPool holds the additional state of a pool while the rules have caps. During that time,
+// the waiters are in lanes, and pool.list is empty.
 type cappedPool struct {
 	gate
 	kept  int // number of slots kept for lanes
@@ -218,7 +218,7 @@ func newCappedPool(p *pool) *cappedPool {
 	return x
 }
 
-// turn returns the turn of a root. It makes one if the root has none.
+// turn returns the turn of a root. It creates the turn if the root has none.
 func (p *cappedPool) turn(root *Root) *turn {
 	t := p.turns[root]
 	if t == nil {
@@ -249,7 +249,7 @@ func (p *cappedPool) fix(i int, x *rootLine) {
 	p.sort(i, x.turn)
 }
 
-// sort updates the position of part i of t in p.parts[i].
+// sort updates the position of part i of t in the heap p.parts[i].
 func (p *cappedPool) sort(i int, t *turn) {
 	s := &t.parts[i]
 	some := len(s.lines.items) > 0
@@ -264,7 +264,8 @@ func (p *cappedPool) sort(i int, t *turn) {
 	s.in = some
 }
 
-// first returns the first line of all parts i, and its place.
+// first returns the first of the lines in all parts with the index i, and the place of that
+// line.
 func (p *cappedPool) first(i int) (x *rootLine, at place) {
 	s, ok := p.parts[i].first()
 	if !ok {

@@ -5,10 +5,10 @@ import (
 	"math"
 )
 
-// Grantee is the owner of a waiter. SlotGranted reports that the waiter has been granted
-// a slot. The goroutine that freed the slot makes the call, and it does not hold the
-// lock of the [Manager]. The waiter may have left in the meantime: [Manager.Holds]
-// reports whether it still holds the slot.
+// Grantee is the owner of a waiter. SlotGranted reports that the waiter has been granted a
+// slot. It is called by the goroutine that freed the slot, which does not hold the lock of the
+// [Manager] during the call. The waiter may have left in the meantime: [Manager.Holds] reports
+// whether it still holds the slot.
 type Grantee interface {
 	SlotGranted(w *Waiter)
 }
@@ -20,8 +20,8 @@ type Waiter struct {
 	next, prev *Waiter // neighbours in the line of key.pool or of a lane
 	key        *key    // key that counts the waiter; nil if it neither waits nor holds a slot
 	order      uint64  // rank in line: the ticket, with or without notHead; 0 if it does not wait
-	Owner      Grantee // gets the report of a grant; must not change after the first Take
-	Root       *Root   // root that takes turns with [Caps.Fair], or nil; must not change after the first Take
+	Owner      Grantee // is notified of a grant; must not change after the first Take
+	Root       *Root   // root session of the waiter, for [Caps.Fair]; can be nil; must not change after the first Take
 }
 
 // notHead is set in the order of a waiter that does not join the head of the line.
@@ -36,7 +36,7 @@ func byOrder(a, b *Waiter) int { return cmp.Compare(a.order, b.order) }
 type pool struct {
 	name    string
 	limit   int
-	open    int // while inUse is below open, a slot may be granted without further checks
+	open    int // while inUse is less than open, a slot can be granted without further checks
 	inUse   int
 	waiting int
 	list    // the waiters; empty while there are caps
@@ -46,7 +46,8 @@ type pool struct {
 // list is a line of waiters, sorted by order.
 type list struct{ first, last *Waiter }
 
-// setLimit sets the limit. With caps, open is 0, so that every grant checks the caps.
+// setLimit sets the limit. With caps, the field "open" is 0, so that every grant checks the
+// caps.
 func (p *pool) setLimit(n int, capped bool) {
 	p.limit, p.open = n, n
 	switch {
@@ -61,11 +62,11 @@ func (p *pool) figures() Figures { return Figures{p.name, p.limit, p.inUse, p.wa
 
 func (p *pool) hasRoom() bool { return p.inUse < p.open }
 
-// insert puts w into the line, in most cases at the end. It searches from both ends at
-// once, because a waiter with an old ticket belongs near the front, and a search from
-// the end might pass a million waiters.
+// insert puts w into the line at its rank, which is usually the end. It searches from both
+// ends at the same time. A waiter with an old ticket belongs near the front, and a search from
+// the end alone could pass a million waiters.
 func (l *list) insert(w *Waiter) {
-	before, after := l.last, l.first // candidates: w goes behind the waiter before or in front of the waiter after
+	before, after := l.last, l.first // candidates: w goes behind the first candidate or in front of the second
 	for {
 		if before == nil || before.order <= w.order {
 			l.link(w, before)
@@ -109,7 +110,7 @@ func (l *list) remove(w *Waiter) {
 	w.next, w.prev = nil, nil
 }
 
-// takeAll empties the line and appends its waiters.
+// takeAll empties the line, and appends its waiters to the slice.
 func (l *list) takeAll(to []*Waiter) []*Waiter {
 	for w := l.first; w != nil; {
 		next := w.next
@@ -120,7 +121,8 @@ func (l *list) takeAll(to []*Waiter) []*Waiter {
 	return to
 }
 
-// leaveAll empties the line, appends its waiters, and subtracts them from the counts.
+// leaveAll empties the line, appends its waiters to the slice, and subtracts them from the
+// counts.
 func (p *pool) leaveAll(to []*Waiter) []*Waiter {
 	n := len(to)
 	to = p.takeAll(to)
@@ -131,8 +133,9 @@ func (p *pool) leaveAll(to []*Waiter) []*Waiter {
 	return to
 }
 
-// grantFirst removes the first waiter from the line and grants it a slot. The caller
-// sets the order of the returned waiter to 0; from then on the waiter holds the slot.
+// grantFirst removes the first waiter from the line and grants a slot to that waiter. The
+// caller must set the order of the returned waiter to 0. From then on, the waiter holds the
+// slot.
 func (p *pool) grantFirst() *Waiter {
 	w := p.first
 	p.remove(w)

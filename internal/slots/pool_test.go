@@ -9,7 +9,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// alone gives each name its own pool. Its value is the limit of all pools.
+// alone is a set of rules that gives each name its own pool. Its value is the limit of every
+// pool.
 type alone int
 
 func (n alone) Caps() Caps { return Caps{} }
@@ -18,8 +19,8 @@ func (n alone) Pool(_ Space, name string) (pool string, limit int, shared bool) 
 	return "pool " + name, int(n), false
 }
 
-// requireFullBatch checks that no slot is lost and that no slot is held. In that state, the
-// number of successful acquires must equal the limit.
+// requireFullBatch checks that no slot is lost and that no slot is held. If both are true, the
+// number of successful acquires equals the limit.
 func requireFullBatch(t *testing.T, m *Manager, model string) {
 	t.Helper()
 	require.NoError(t, m.Check())
@@ -38,7 +39,7 @@ func requireFullBatch(t *testing.T, m *Manager, model string) {
 	require.NoError(t, m.Check())
 }
 
-// guest is a Grantee that takes the place of a task.
+// guest is the Grantee that these tests use in place of a task.
 type guest struct {
 	Waiter
 	told atomic.Int32
@@ -135,7 +136,7 @@ func TestCancelledWaiterDoesNotDisturbTheOthers(t *testing.T) {
 	requireFullBatch(t, c, "m")
 }
 
-// asker calls the manager when a grant is reported to it. The call hangs if the manager holds
+// asker calls the manager when it is notified of a grant. The call hangs if the manager holds
 // its lock.
 type asker struct {
 	Waiter

@@ -23,8 +23,8 @@ func (s set) remove(i int) {
 
 func (s set) has(i int) bool { return i/64 < len(s) && s[i/64]&(1<<(i%64)) != 0 }
 
-// common iterates over the numbers that are in both s and o. It compares 64 numbers per
-// step. The loop body may remove the present number from the sets.
+// common iterates over the numbers that are in both s and o. It compares 64 numbers per step.
+// The loop body may remove the current number from the sets.
 func (s set) common(o set) iter.Seq[int] {
 	return func(yield func(int) bool) {
 		for i := range min(len(s), len(o)) {

@@ -2,15 +2,15 @@ package slots
 
 import "context"
 
-// Slot is a slot that Acquire or TryAcquire has granted. All copies of a Slot value
-// stand for the same slot. The zero Slot stands for no slot.
+// Slot is a slot that Acquire or TryAcquire has granted. All copies of a Slot value represent
+// the same slot. The zero Slot represents no slot.
 type Slot struct {
 	rec *record
 	gen uint64
 }
 
-// Release gives the slot back, and the slot passes to the first waiter that can have
-// it. Further calls, on any copy of the Slot, do nothing.
+// Release gives the slot back. The slot then passes to the first waiter that can use it.
+// Further calls, on any copy of the Slot, do nothing.
 func (s Slot) Release() {
 	r := s.rec
 	if r == nil {
@@ -34,20 +34,20 @@ func (s Slot) Release() {
 	tell(next, more)
 }
 
-// record is the state behind a Slot. Records are reused so that a slot costs no
-// allocation, and gen distinguishes an old Slot from the present Slot. Release
-// compares gen while it holds the manager's lock, which it needs in any case. A
-// compare-and-swap would be an additional atomic operation.
+// record is the state behind a Slot. Records are reused, so that a slot costs no allocation.
+// The field "gen" distinguishes an old Slot from the current Slot. Release compares gen while
+// it holds the manager's lock, which it needs in any case. A compare-and-swap would be an
+// additional atomic operation.
 type record struct {
 	Waiter
 	m     *Manager
-	gen   uint64        // incremented when the record is put away
-	ready chan struct{} // receives a value when the slot is granted; made by the first wait
+	gen   uint64        // incremented when the record is recycled
+	ready chan struct{} // receives a value when the slot is granted; created by the first wait
 }
 
-// SlotGranted wakes the waiting Acquire. It never blocks: ready has room for one
-// value, each use of a record gets at most one call, and a record that may still get a
-// call is not reused.
+// SlotGranted wakes the waiting Acquire. It never blocks, for three reasons: the channel has
+// room for one value, each use of a record gets at most one call, and a record is not reused
+// while a call may still come.
 func (r *record) SlotGranted(*Waiter) { r.ready <- struct{}{} }
 
 // maxFreeRecords is the maximum number of records kept for reuse. It bounds the memory
@@ -72,14 +72,15 @@ func (m *Manager) recycle(r *record) {
 	}
 }
 
-// handOut returns a free slot. The pool has room, so it has no waiters to pass over.
+// handOut grants a free slot. The pool must have room. It then has no waiters, so no waiter is
+// passed over.
 func (m *Manager) handOut(k *key) Slot {
 	r := m.record()
 	grant(&r.Waiter, k)
 	return Slot{r, r.gen}
 }
 
-// wait waits for a slot. The caller holds m.mu, and wait unlocks it.
+// wait blocks until a slot is granted or ctx ends. The caller holds m.mu, and wait unlocks it.
 func (m *Manager) wait(ctx context.Context, done <-chan struct{}, k *key) (Slot, error) {
 	r := m.record()
 	if r.ready == nil {
@@ -96,8 +97,8 @@ func (m *Manager) wait(ctx context.Context, done <-chan struct{}, k *key) (Slot,
 
 	select {
 	case <-r.ready:
-		// Both channels may have been ready. A caller whose context has ended must
-		// not get a slot.
+		// Both channels might have been ready. A caller whose context has ended must not get a
+		// slot.
 		if err := ctx.Err(); err != nil {
 			s.Release()
 			return Slot{}, err
@@ -109,8 +110,8 @@ func (m *Manager) wait(ctx context.Context, done <-chan struct{}, k *key) (Slot,
 	granted := r.holds()
 	next, more := m.leaveLocked(&r.Waiter)
 	if granted {
-		// The goroutine that granted the slot is about to call SlotGranted. The record
-		// is not reused, because its next user would take that call for its own grant.
+		// The goroutine that granted the slot is about to call SlotGranted. The record is not
+		// reused, because its next user would mistake that call for its own grant.
 		r.gen++
 	} else {
 		m.recycle(r)
@@ -120,17 +121,18 @@ func (m *Manager) wait(ctx context.Context, done <-chan struct{}, k *key) (Slot,
 	return Slot{}, ctx.Err()
 }
 
-// Handle is the result of looking up a model or an agent, for callers that acquire
-// its slots repeatedly. It always uses the pool that the present rules assign.
+// Handle is the result of looking up a model or an agent. It is for callers that acquire slots
+// of the same model or agent repeatedly. It always uses the pool that the current rules
+// assign.
 type Handle struct {
 	m     *Manager
 	name  string // in normal form
-	agent string // in normal form; the same as name in the space of agents
+	agent string // in normal form; the same as name if space is Agents
 	key   *key   // guarded by m.mu; looked up again if the manager has forgotten it
 	space Space
 }
 
-// Handle looks a model up. A Handle holds no slot and keeps no pool alive.
+// Handle looks up a model. A Handle holds no slot and keeps no pool alive.
 func (m *Manager) Handle(model string) Handle {
 	k := m.lockModel(model)
 	h := Handle{m: m, name: k.name, key: k}
@@ -138,8 +140,8 @@ func (m *Manager) Handle(model string) Handle {
 	return h
 }
 
-// For returns the handle that [Manager.Take] needs. name determines the pool, and
-// agent determines the cap. In the space of agents, name is the agent.
+// For returns the handle that [Manager.Take] needs. The name determines the pool, and the
+// agent determines the cap. In the space Agents, the name is also the agent.
 func (m *Manager) For(space Space, name, agent string) Handle {
 	if space == Agents {
 		agent = name
@@ -165,7 +167,7 @@ func (h *Handle) lookUp() *key {
 	return h.key
 }
 
-// Acquire is [Manager.Acquire] for the name of the handle.
+// Acquire is like [Manager.Acquire], for the name of the handle.
 func (h *Handle) Acquire(ctx context.Context) (Slot, error) {
 	done := ctx.Done()
 	if done != nil {
@@ -178,8 +180,9 @@ func (h *Handle) Acquire(ctx context.Context) (Slot, error) {
 	return h.m.acquire(ctx, done, h.lock())
 }
 
-// TryAcquire is [Manager.TryAcquire] for the name of the handle.
+// TryAcquire is like [Manager.TryAcquire], for the name of the handle.
 func (h *Handle) TryAcquire() (Slot, bool) { return h.m.try(h.lock()) }
 
-// Stats is [Manager.Stats] for the name of the handle, which must be the name of a model.
+// Stats is like [Manager.Stats], for the name of the handle. That name must be the name of a
+// model.
 func (h *Handle) Stats() Figures { return h.m.Stats(h.name) }

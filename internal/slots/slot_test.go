@@ -19,7 +19,7 @@ func TestSlotIsReleasedOnce(t *testing.T) {
 	cp.Release()
 	require.Equal(t, 1, c.Stats("m").InUse)
 
-	// The next slot reuses the record. Release of the old Slot must not change it.
+	// The next slot reuses the record. Releasing the old Slot must not change the record.
 	next, ok := c.TryAcquire("m")
 	require.True(t, ok)
 	require.Same(t, old.rec, next.rec)

@@ -1,6 +1,6 @@
-// Package slots keeps pools of slots and the lines of waiters for those slots. It
-// knows nothing of tasks, of models or of the meaning of limits: [Rules] assign each
-// name to a pool and set the caps that apply in addition to the pools.
+// Package slots keeps pools of slots and the lines of waiters for those slots. It knows
+// nothing of tasks, of models or of the meaning of limits. [Rules] assign each name to a pool
+// and set the caps that apply in addition to the pools.
 //
 // Without caps, each pool has one line. A released slot passes to the first waiter in
 // that line in O(1) and without an allocation.
@@ -10,51 +10,51 @@
 // limits block all waiters in a lane: the pool, the cap of the agent, and the total. A
 // lane has one line, or with Fair one line for each root. Lines are sorted by queue time.
 //
-//   - The place of a line is the order of its first waiter: waiters for the head of the
-//     line come first, and then the waiter that has waited longest. With Fair, the queue
-//     time counts from the last slot that the pool granted to the root, if that is
-//     later. So the root that has waited longest for a turn is first, each root gets one
-//     turn in a round, and places can be compared across pools.
+//   - The place of a line is the order of its first waiter. Waiters that join the head of
+//     the line come first. After them, the waiter that has waited longest comes first.
+//     With Fair, the queue time of a line is never earlier than the last grant of a slot
+//     of the pool to the root. So the root that has waited longest for a turn is first,
+//     each root gets one turn in a round, and places can be compared across pools.
 //   - A lane has two gates: the gate of its pool and the gate of its cap. A gate is open
 //     while it has room. Every lane with waiters is filed at one of its gates or stuck.
 //   - An open gate with filed lanes is ready. One heap holds all ready gates, sorted by
-//     the first place filed at each gate. So the first lane of the first gate has the
-//     first place of all lanes that may start. If the other gate of that lane is open,
+//     the first place at each gate. So the first lane of the first gate has the
+//     first place of all lanes that might start. If the other gate of that lane is open,
 //     the lane is granted a slot. Otherwise the lane is filed at the other gate. When
 //     both gates have turned the lane away, the lane is stuck. Both gates note a stuck
 //     lane, and the lane is filed again when both are open. Each gate keeps a set of
 //     bits for its stuck lanes. When the gate opens, the intersection of that set with
 //     the set of open gates on the other side yields the lanes to file, 64 per step.
-//   - Between calls, no gate is ready unless the total is full.
+//   - Between calls, a gate can be ready only if the total is full.
 //
-// So a grant costs O(log n) for n lines, and another O(log n) for each lane that is
-// turned away. A lane is turned away at most twice before it is stuck. It is filed again
-// only when a waiter joins an empty lane, when a slot is kept or no longer kept, or when
-// both of its gates are open. In the last case the lane could have started if no other
-// lane had been before it. Hence n grants and joins together turn away O(n) lanes, plus
-// two for each lane that could have started and was too late. If nearly all pools and
-// caps are full, such lanes are rare. If most have room, the first lane that can start is
-// found soon. The cost is highest in between: if each of n caps has room at random for a
-// fraction e of the time, it is about min(en, 1/e) lanes, and so at most the root of n.
+// So a grant costs O(log n) for n lines, and another O(log n) for each lane that is turned
+// away. A lane is turned away at most twice before it is stuck. It is filed again only when a
+// waiter joins an empty lane, when a slot is kept or no longer kept, or when both of its gates
+// are open. In the last case, the lane could have started if no other lane had been before it.
+// So n grants and joins turn lanes away O(n) times, plus twice for each lane that could have
+// started but was too late. If nearly all pools and caps are full, few lanes are too late. If
+// most have room, the first lane that can start is found soon. The cost is highest between
+// these extremes. If each of n caps has room with probability e, the cost is about min(en,
+// 1/e) lanes. This is at most the square root of n.
 //
-// No structure does much better in every case. Let a bit matrix hold the agents that wait
-// in each pool, and let a vector hold the agents whose caps have room. Then one bit of the
-// product of matrix and vector decides whether a pool can grant a slot, and each bit of
-// the vector changes in one step. An answer in O(log n) steps would contradict the
+// No structure does much better in every case. Let a bit matrix hold the agents that wait in
+// each pool, and let a vector hold the agents whose caps have room. Then one bit of the
+// product of the matrix and the vector decides whether a pool can grant a slot, and each bit
+// of the vector changes in one step. An answer in O(log n) steps would contradict the
 // conjecture on online matrix-vector multiplication.
 //
-// With Fair, a root that is served gets a later place in all lanes of the pool at once. A
-// lane at the gate of its cap is updated when it reaches the front, in O(log n) for each
-// of its roots that were served. So a cap with lanes in many pools may visit each of
-// these lanes before each grant. Lanes at the gate of a pool need no such update, because
-// they are sorted by root first and then by order.
+// With Fair, a root that is served gets a later place in all lanes of the pool at once. A lane
+// at the gate of its cap is updated when it reaches the front, in O(log n) for each of its
+// roots that were served. So if a cap has lanes in many pools, a grant may require an update
+// of each of these lanes. Lanes at the gate of a pool need no update, because they are sorted
+// by root first and then by order.
 //
-// A second heap sorts the lines of a pool by root and then by order. Its first line is
-// the head of the pool. A grant of the pool's slots to a waiter behind the head passes
-// the head over. After [MaxPassed] such grants, the next free slot of the pool is kept for
-// the lane of the head, and the next lane supplies the head. A kept slot takes room in
-// its pool but not in a cap. Its lane is filed at the gate of its cap. At most one slot
-// is kept for a lane: one slot for each waiter in it would leave the pool idle while the
+// A second heap sorts the lines of a pool by root and then by order. Its first line is the
+// head of the pool. If a waiter behind the head is granted a slot of the pool, the head is
+// passed over. After this has happened [MaxPassed] times, the next free slot of the pool is
+// kept for the lane of the head, and the next lane supplies the head. A kept slot takes room
+// in its pool but not in a cap. Its lane is filed at the gate of its cap. At most one slot is
+// kept for a lane. With one slot for each waiter in the lane, the pool would be idle while the
 // cap admits the waiters one by one.
 package slots
 
@@ -69,19 +69,19 @@ import (
 // Unlimited is the value of a limit that allows any number of slots.
 const Unlimited = -1
 
-// Rules assign each name to a pool and set the limit of that pool. A shared pool
-// counts every name that is assigned to it. A pool that is not shared counts one
-// name alone. The name is in its normal form (see [Normal]). Implementations must
-// be pure: the same name always gives the same answer.
+// Rules assign each name to a pool and set the limit of that pool. A shared pool counts every
+// name that is assigned to it. A pool that is not shared counts only one name. The name is in
+// its normal form (see [Normal]). Implementations must be pure: the same name always gives the
+// same answer.
 type Rules interface {
 	Pool(space Space, name string) (pool string, limit int, shared bool)
 	Caps() Caps
 }
 
-// Space is a kind of names. Equal names in different spaces are different names.
+// Space is a namespace. Equal names in different spaces are different names.
 type Space uint8
 
-// The spaces of names.
+// The spaces.
 const (
 	Models Space = iota
 	Agents
@@ -92,7 +92,7 @@ const (
 type Figures struct {
 	Name    string
 	Limit   int // Unlimited if there is no limit
-	InUse   int // number of slots that are held; above Limit only after SetRules
+	InUse   int // number of slots that are held; greater than Limit only after a call to SetRules
 	Waiting int // number of waiters
 }
 
@@ -101,17 +101,17 @@ type Figures struct {
 // later caller can take it. A Manager starts no goroutine and needs no Close. All
 // methods are safe for concurrent use. [New] makes a Manager.
 type Manager struct {
-	tickets atomic.Uint64 // the last queue time drawn
+	tickets atomic.Uint64 // last queue time that was given out
 
-	// mu guards all fields below, every key, pool, Waiter and record reachable
-	// from them, and Handle.key. It is a leaf lock: a goroutine that holds mu takes
-	// no other lock, calls no Grantee and does not block. Grants are reported to
-	// the owners after mu is released.
+	// mu guards all fields below, every key, pool, Waiter and record that is reachable from
+	// them, and Handle.key. It is a leaf lock: a goroutine that holds mu takes no other lock,
+	// calls no Grantee and does not block. Grants are reported to the owners after mu is
+	// released.
 	mu     sync.Mutex
 	keys   [spaces]map[string]*key // keys by name in normal form
-	hot    [256]*key               // cache of model keys; may hold forgotten keys; a map look-up would cost as much as the rest of Acquire
+	hot    [256]*key               // cache of the keys of models, because map look-ups are slow; may hold forgotten keys
 	weight int                     // total weight of all keys
-	churn  int                     // weight of the keys that came or fell idle since the last forgetIdle
+	churn  int                     // weight of the keys that were added or became idle since the last forgetIdle
 	shared map[string]*pool        // shared pools by name
 	rules  Rules
 	capped *capped   // nil while the rules have no caps
@@ -142,8 +142,8 @@ func (m *Manager) Acquire(ctx context.Context, model string) (Slot, error) {
 	return m.acquire(ctx, done, m.lockModel(model))
 }
 
-// acquire takes a slot or waits for a slot. The caller holds m.mu, and acquire
-// unlocks it.
+// acquire takes a slot or waits for a slot. The caller holds m.mu, and the method "acquire" unlocks
+// it.
 func (m *Manager) acquire(ctx context.Context, done <-chan struct{}, k *key) (Slot, error) {
 	if k.pool.hasRoom() {
 		s := m.handOut(k)
@@ -153,11 +153,11 @@ func (m *Manager) acquire(ctx context.Context, done <-chan struct{}, k *key) (Sl
 	return m.wait(ctx, done, k)
 }
 
-// TryAcquire returns a slot of the model's pool if a slot is free and no waiter is
-// before the caller.
+// TryAcquire returns a slot of the model's pool if a slot is free and no waiter is ahead of
+// the caller.
 func (m *Manager) TryAcquire(model string) (Slot, bool) { return m.try(m.lockModel(model)) }
 
-// try is TryAcquire for a key. The caller holds m.mu, and try unlocks it.
+// try does the same as TryAcquire for a key. The caller holds m.mu, and the method "try" unlocks it.
 func (m *Manager) try(k *key) (Slot, bool) {
 	if !k.pool.hasRoom() {
 		s, ok := m.tryCapped(k)
@@ -184,9 +184,8 @@ func (m *Manager) Stats(model string) Figures {
 	return Figures{Name: pool, Limit: limit}
 }
 
-// Pools returns the figures of every pool and every cap that has held slots or
-// waiters, sorted by name. An agent that has a cap in place of a pool is counted in
-// its cap only.
+// Pools returns the figures of every pool and every cap that has held slots or waiters, sorted
+// by name. An agent that has a cap instead of a pool is counted only in its cap.
 func (m *Manager) Pools() []Figures {
 	m.mu.Lock()
 	var out []Figures
@@ -201,7 +200,7 @@ func (m *Manager) Pools() []Figures {
 	return out
 }
 
-// Rules returns the present rules.
+// Rules returns the current rules.
 func (m *Manager) Rules() Rules {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -210,11 +209,10 @@ func (m *Manager) Rules() Rules {
 
 // SetRules replaces the rules.
 //
-// A lower limit takes no slot away, and the pool grants no slot until its use is
-// below the limit. A higher limit grants slots to as many waiters as it allows. If
-// the new rules assign a name to another pool, the waiters of that name move to the
-// other pool's line, where they keep their queue times. The slots that the name
-// holds count in the other pool from then on.
+// A lower limit does not take away slots that are held. The pool grants no slot until the number of
+// held slots is below the limit. A higher limit grants slots to waiters until the limit is reached. If
+// the new rules assign a name to another pool, the waiters of that name move to the other pool's line
+// and keep their queue times. The slots that the name holds then count in the other pool.
 func (m *Manager) SetRules(r Rules) {
 	m.mu.Lock()
 	granted := m.setRulesLocked(r)
@@ -224,8 +222,8 @@ func (m *Manager) SetRules(r Rules) {
 	}
 }
 
-// setRulesLocked returns the waiters that the new rules grant a slot, in their order
-// in line. The caller must report the grants to their owners.
+// setRulesLocked returns the waiters that get a slot under the new rules, in their order in
+// line. The caller must report the grants to their owners.
 func (m *Manager) setRulesLocked(r Rules) []*Waiter {
 	m.rules = r
 	m.forgetIdle()
@@ -249,7 +247,7 @@ func (m *Manager) setRulesLocked(r Rules) []*Waiter {
 	for p := range touched {
 		moving = p.leaveAll(moving)
 	}
-	// Each line is in order, but moving may combine several lines.
+	// Each line is in order, but the slice can hold the waiters of several lines.
 	slices.SortFunc(moving, byOrder)
 	granted := m.regrant(moving)
 	slices.SortFunc(granted, byOrder)
@@ -259,8 +257,8 @@ func (m *Manager) setRulesLocked(r Rules) []*Waiter {
 	return granted
 }
 
-// setCaps creates, replaces or removes the records for caps. If the old or the new rules
-// have caps, it takes all waiters out of their lines and returns them.
+// setCaps creates, replaces or removes the records for caps. If the old or the new rules have caps,
+// the method takes all waiters out of their lines and returns them.
 func (m *Manager) setCaps(c Caps, shared map[string]*pool) (moving []*Waiter) {
 	if m.capped == nil && !c.on() {
 		return nil
@@ -281,8 +279,8 @@ func (m *Manager) setCaps(c Caps, shared map[string]*pool) (moving []*Waiter) {
 	return moving
 }
 
-// regrant puts the waiters, which are sorted by order, into the lines of the present
-// rules. It grants all slots that can be granted and returns the waiters that got one.
+// regrant puts the waiters, which are sorted by order, into the lines of the current rules. It
+// grants all slots that can be granted, and returns the waiters that got a slot.
 func (m *Manager) regrant(moving []*Waiter) (granted []*Waiter) {
 	if m.capped != nil {
 		return m.capped.regrant(moving)

@@ -3,10 +3,10 @@ package slots
 // Ticket returns a queue time. Each ticket is greater than all earlier tickets.
 func (m *Manager) Ticket() uint64 { return m.tickets.Add(1) }
 
-// Take grants w a slot for the name and agent of h (see [Manager.For]), or puts w into
-// the line. It reports whether w now holds a slot. In line, waiters with head set are
-// before all others, and waiters with the same head are sorted by ticket. A later grant
-// is reported to the owner of w.
+// Take grants w a slot for the name and agent of h (see [Manager.For]), or puts w into the
+// line. It reports whether w now holds a slot. If the argument "head" is set, w joins the head
+// of the line, before all waiters that joined without it. Within each of these two groups,
+// waiters are sorted by ticket. A later grant is reported to the owner of w.
 func (m *Manager) Take(w *Waiter, h *Handle, head bool, ticket uint64) (granted bool) {
 	if ticket == 0 || ticket >= notHead {
 		panic("bgagent: bug: a ticket that Manager.Ticket has not given out")
@@ -16,7 +16,8 @@ func (m *Manager) Take(w *Waiter, h *Handle, head bool, ticket uint64) (granted 
 		m.mu.Unlock()
 		panic("bgagent: bug: Take of a waiter that already waits or holds a slot")
 	}
-	// hasRoom is true only without caps. Then a pool that has room has no waiters.
+	// hasRoom returns true only if there are no caps. In that case, a pool that has room has
+	// no waiters.
 	switch granted = k.pool.hasRoom(); {
 	case granted:
 		grant(w, k)
@@ -46,9 +47,9 @@ func queue(w *Waiter, k *key, head bool, ticket uint64) {
 	k.pool.insert(w)
 }
 
-// Leave gives up the slot of w or its place in line. The slots that become free pass to
-// other waiters, and Leave returns these waiters: next, and more if there are caps. The
-// caller must report each grant without holding a lock: next.Owner.SlotGranted(next).
+// Leave gives up the slot of w or its place in line. The slots that become free pass to other
+// waiters, and Leave returns these waiters. The second result is empty if there are no caps.
+// The caller must report each grant without holding a lock: next.Owner.SlotGranted(next).
 func (m *Manager) Leave(w *Waiter) (next *Waiter, more []*Waiter) {
 	m.mu.Lock()
 	next, more = m.leaveLocked(w)
@@ -56,7 +57,7 @@ func (m *Manager) Leave(w *Waiter) (next *Waiter, more []*Waiter) {
 	return next, more
 }
 
-// tell reports the grants that Leave has returned to their owners.
+// tell reports grants to the owners of the waiters that Leave has returned.
 func tell(next *Waiter, more []*Waiter) {
 	if next != nil {
 		next.Owner.SlotGranted(next)
@@ -96,13 +97,13 @@ func (m *Manager) giveBack(w *Waiter, k *key) {
 	}
 }
 
-// settled reports whether nothing remains to be done after a slot of k was given back.
+// settled reports whether no work remains after a slot of k was given back.
 func (m *Manager) settled(k *key) bool {
 	return k.pool.first == nil && m.weight <= maxIdle && m.capped == nil
 }
 
-// settle must be called after a waiter or a slot of k has left. It grants the slots that
-// can now be granted, and returns their waiters.
+// settle must be called after a waiter or a slot of k has left. It grants the slots that can
+// now be granted, and returns the waiters that got them.
 func (m *Manager) settle(k *key) (next *Waiter, more []*Waiter) {
 	if m.capped != nil {
 		if more = m.capped.freed(k); len(more) > 0 {
@@ -132,7 +133,7 @@ func (m *Manager) Waits(w *Waiter) bool {
 	return w.waits()
 }
 
-// MaxPlace is the greatest place in line that is counted.
+// MaxPlace is the greatest place that [Manager.Place] returns.
 const MaxPlace = 10_000
 
 // Place returns the place of w in its line, counted from 1, and the figures of its

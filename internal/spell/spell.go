@@ -1,9 +1,9 @@
-// Package spell compares names, so that errors can suggest the name that was meant.
+// Package spell compares names, so that error messages can suggest the intended name.
 package spell
 
-// Distance returns the minimum number of bytes to add, drop or replace to turn a into b.
-// If the distance is at least bound, Distance may return any number that is at least
-// bound.
+// Distance returns the minimum number of bytes to add, drop or replace to turn one name into
+// the other. If the distance is at least bound, Distance may return any number that is at
+// least bound.
 func Distance(a, b string, bound int) int {
 	if d := len(a) - len(b); d >= bound || -d >= bound {
 		return bound
@@ -28,7 +28,7 @@ func Distance(a, b string, bound int) int {
 			row[j+1] = min(d, row[j]+1, diagonal+1)
 			best = min(best, row[j+1])
 		}
-		if best >= bound { // the minimum of a row is at least the minimum of the row before
+		if best >= bound { // no later row has a smaller minimum
 			return bound
 		}
 	}

@@ -1,13 +1,14 @@
 // Command ring prints the rings among the functions in the files state*.go of a package. A
 // ring is a set of functions that call each other in a circle. For example, the end of a
-// task may free a slot, the slot may start another task, and that task may end. In the root
-// package, an update of the state handles such consequences only at its end. So the root
-// package should have no ring except the functions that walk the tree of tasks.
+// task can free a slot, the free slot can start another task, and that task can end. In the
+// root package, an update of the state handles these consequences only at the end of the
+// update. So the root package should have no ring except among the functions that walk the
+// tree of tasks.
 //
 //	ring [-allow end,cascade] [DIR]
 //
 // The exit status is 1 if a ring contains a function that is not allowed. A call through an
-// interface counts as a call of every implementation in the package.
+// interface counts as a call to every implementation in the package.
 package main
 
 import (
@@ -74,7 +75,7 @@ type graph struct {
 	calls map[*types.Func][]*types.Func
 }
 
-// build records the calls of each function.
+// The method "build" records the calls that each function makes.
 func (g *graph) build() {
 	for _, file := range g.pkg.Syntax {
 		if !isState(g.pkg.Fset, file.Pos()) {
@@ -98,7 +99,7 @@ func (g *graph) build() {
 	}
 }
 
-// targets returns the functions that a call of f may reach.
+// targets returns the functions that a call to f can reach.
 func (g *graph) targets(f *types.Func) []*types.Func {
 	recv := f.Type().(*types.Signature).Recv()
 	if recv == nil || !types.IsInterface(recv.Type()) {

@@ -23,11 +23,11 @@ type Keeper struct {
 	most  int64
 	mu    sync.Mutex
 	spool func() (*os.File, error)
-	kept  map[string][]*tape // by task id: the tape of the last turn with text, and that of the latest turn
+	kept  map[string][]*tape // by task id: the tape of the latest turn, after the tape of the most recent earlier turn with text, if any
 }
 
-// New returns a Keeper. The argument most is how many bytes of each answer it keeps; 0
-// means Max.
+// New returns a Keeper. The argument "most" is how many bytes of each answer the Keeper
+// keeps; 0 means Max.
 func New(most int64) *Keeper {
 	if most == 0 {
 		most = Max
@@ -58,7 +58,7 @@ func (k *Keeper) newFile() (*os.File, error) {
 
 // Record returns a reporter for a turn of the prompt's task. The reporter keeps the
 // text and passes every report on to r. The returned function must be called with the
-// end of the turn. A nil Keeper returns r itself and records nothing.
+// TurnEnd of the turn. A nil Keeper returns r itself and records nothing.
 func (k *Keeper) Record(p bgagent.Prompt, r *bgagent.Reporter) (*bgagent.Reporter, func(bgagent.TurnEnd)) {
 	if k == nil {
 		return r, func(bgagent.TurnEnd) {}
@@ -72,8 +72,8 @@ func (k *Keeper) Record(p bgagent.Prompt, r *bgagent.Reporter) (*bgagent.Reporte
 	return passOn, t.end
 }
 
-// add makes t the latest tape of a task. Of the earlier tapes, add keeps only the
-// last one with text, because the last text of an attempt is its answer.
+// add makes t the latest tape of a task. Of the earlier tapes, only the last tape with
+// text is kept, because the last text of an attempt is its answer.
 func (k *Keeper) add(task string, t *tape) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -108,6 +108,8 @@ func forward(r *bgagent.Reporter, x bgagent.Report) {
 		r.Asking(x.Text)
 	case bgagent.ReportActivity:
 		r.Activity()
+	case bgagent.ReportState:
+		r.SaveState(x.Saved)
 	}
 }
 
@@ -131,9 +133,9 @@ func (k *Keeper) Take(task bgagent.Task) *Answer {
 	return found
 }
 
-// Message returns the last message of the task's session that begins like the task's
-// result, or nil. It is for clients whose turns are read from the messages of a
-// server. The caller must close the answer.
+// Message searches the messages of the task's session. It returns the last message that
+// begins like the task's result, or nil if there is none. Use it for clients that read
+// turns from the messages of a server. The caller must close the answer.
 func (k *Keeper) Message(ctx context.Context, from bgagent.MessageReader, task bgagent.Task) *Answer {
 	var text string
 	for cursor, more := bgagent.Cursor(""), true; more; {
@@ -173,7 +175,8 @@ func (a *Answer) Whole() (bytes int64, cut bool) {
 	return a.tape.size - a.from, a.note != ""
 }
 
-// Note says which part of the answer is missing. It is empty if the answer is whole.
+// Note returns a text about the missing part of the answer. The text is empty if the
+// answer is whole.
 func (a *Answer) Note() string { return a.note }
 
 // CopyTo writes the text. It may be called again.

@@ -116,7 +116,7 @@ func TestTheTextOfARunningTurnIsKept(t *testing.T) {
 	r, ended := k.Record(bgagent.Prompt{Task: "bg_1"}, nil)
 	r.Text(text)
 	require.True(t, text == read(t, k.Take(cut(text))))
-	r.Text(text) // after Take, nothing more of the turn is kept
+	r.Text(text) // after Take, no further text of the turn is kept
 	ended(bgagent.TurnEnd{Text: text})
 	require.Nil(t, k.Take(cut(text)))
 }
@@ -226,4 +226,22 @@ func TestSpoolsAreClosed(t *testing.T) {
 	for _, f := range files {
 		require.ErrorIs(t, f.Close(), os.ErrClosed)
 	}
+}
+
+func TestEveryKindOfReportIsPassedOn(t *testing.T) {
+	var got []bgagent.Report
+	r, _ := keeper(t, 100).Record(bgagent.Prompt{Task: "bg_1"}, bgagent.NewReporter(func(x bgagent.Report) { got = append(got, x) }))
+	r.Text("a")
+	r.Reasoning("b")
+	r.Tool(bgagent.MessageTool{ID: "c"})
+	r.Todos([]bgagent.Todo{{Text: "d"}})
+	r.Usage(bgagent.Usage{InputTokens: 1})
+	r.Asking("e")
+	r.Activity()
+	r.SaveState([]byte("f"))
+	require.Len(t, got, int(bgagent.ReportState))
+	for i, x := range got {
+		require.Equal(t, bgagent.ReportText+bgagent.ReportKind(i), x.Kind)
+	}
+	require.Equal(t, "f", string(got[len(got)-1].Saved))
 }

@@ -13,12 +13,12 @@ import (
 )
 
 const (
-	// inMemory is how many bytes of a text stay in memory. It is the size up to which
-	// a manager keeps an answer. Longer answers are rare.
+	// inMemory is how many bytes of a text stay in memory. A manager keeps the same
+	// number of bytes of an answer. Longer answers are rare.
 	inMemory = 256 << 10
 
-	// clientMax is the least length of a last message that a client has cut, in bytes.
-	// A shorter message is therefore whole.
+	// clientMax is the least length of a message that a client has cut, in bytes. A
+	// shorter message is whole.
 	clientMax = 1 << 20
 
 	// maxStarts is how many possible beginnings of the last message are kept.
@@ -33,7 +33,7 @@ type tape struct {
 	tools  map[string]struct{}
 	used   bool    // a tool was called after the last text
 	size   int64   // length of the text, including bytes that are not kept
-	starts []int64 // offsets at which messages may begin, oldest first; offset 0 is left out
+	starts []int64 // offsets at which messages might begin, oldest first; offset 0 is left out
 	memory []byte
 	file   *os.File // holds the text once it is too long for memory
 	failed error    // why the rest of the text is not kept
@@ -48,7 +48,7 @@ func (t *tape) take(x bgagent.Report) {
 	case t.closed:
 	case x.Kind == bgagent.ReportTool:
 		if _, known := t.tools[x.Tool.ID]; known {
-			t.startLocked(t.size) // the report may be of another call with the same id
+			t.startLocked(t.size) // the report can belong to another call with the same id
 			return
 		}
 		t.tools[strings.Clone(x.Tool.ID)] = struct{}{}
@@ -58,14 +58,14 @@ func (t *tape) take(x bgagent.Report) {
 			t.resetLocked()
 			t.used = false
 		}
-		if strings.HasPrefix(x.Text, "\n\n") { // a separator of messages
+		if strings.HasPrefix(x.Text, "\n\n") { // a separator between messages
 			t.startLocked(t.size + 2)
 		}
 		t.writeLocked(x.Text)
 	}
 }
 
-// startLocked records that a message may begin at the offset.
+// startLocked records that a message might begin at the offset.
 func (t *tape) startLocked(at int64) {
 	if n := len(t.starts); n > 0 && t.starts[n-1] == at {
 		return
@@ -108,8 +108,8 @@ func (t *tape) writeLocked(text string) {
 }
 
 // end records the end of the turn. If the last message is whole, the message is the
-// answer and replaces the reported text. If the client may have cut the message, the
-// reported text is kept, because the text may be longer.
+// answer and replaces the reported text. If the client might have cut the message, the
+// reported text is kept, because it can be longer.
 func (t *tape) end(end bgagent.TurnEnd) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -157,7 +157,8 @@ func (t *tape) beginsLocked(from int64, beginning string) (int64, bool) {
 	return 0, false
 }
 
-// noteLocked says which part of the text after the offset is missing; "" if none is.
+// noteLocked returns a note about the missing part of the text after the offset. It
+// returns "" if no part is missing.
 func (t *tape) noteLocked(from int64) string {
 	whole, kept := t.size-from, t.keptLocked()-from
 	switch {

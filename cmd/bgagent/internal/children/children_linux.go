@@ -27,7 +27,7 @@ func Adopt() {
 }
 
 // Kill kills every process below this process. It returns when no process is left or
-// the time limit is reached. Call it only when this process starts no further programs.
+// the time limit is reached. Call it only when this process will start no further programs.
 func Kill(most time.Duration) {
 	deadline := time.Now().Add(most)
 	quiet := 0
@@ -44,7 +44,8 @@ func Kill(most time.Duration) {
 	}
 }
 
-// below returns the ids of the processes below root that have not ended.
+// below(root) returns the ids of the processes below the process "root" that have not
+// ended.
 func below(root int) []int {
 	dirs, err := filepath.Glob("/proc/[0-9]*/stat")
 	if err != nil {
@@ -59,7 +60,8 @@ func below(root int) []int {
 		}
 		pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(path)))
 		// The file holds the process id, the name in brackets, the state and the
-		// parent. The name may contain brackets too, so the last bracket is searched.
+		// parent. The name can contain brackets too, so the code looks for the last
+		// bracket.
 		fields := bytes.Fields(text[bytes.LastIndexByte(text, ')')+1:])
 		if len(fields) < 2 {
 			continue

@@ -17,8 +17,8 @@ import (
 // a process, and holds the handle until it has waited for the process. So an ended
 // child without a handle in this process is an adopted process.
 
-// pause is the time between a signal and the search for ended children. One search
-// then serves many children that end in quick succession.
+// pause is the time between a signal and the search for ended children. One search then
+// finds many children that end in quick succession.
 const pause = 200 * time.Millisecond
 
 // reapAll waits for adopted children after each signal that a child has ended.
@@ -31,7 +31,7 @@ func reapAll(ends <-chan os.Signal) {
 }
 
 // reap waits for all adopted children that have ended, each by its process id. It
-// returns how many these were.
+// returns their number.
 func reap() (n int) {
 	zombies := ended()
 	if len(zombies) == 0 {
@@ -71,8 +71,8 @@ func ended() (pids []int) {
 			if err != nil {
 				continue
 			}
-			// The name in brackets may contain brackets too, so the last bracket is
-			// searched.
+			// The name in brackets can contain brackets too, so the code looks for the
+			// last bracket.
 			if rest := bytes.Fields(stat[bytes.LastIndexByte(stat, ')')+1:]); len(rest) > 0 && rest[0][0] == 'Z' {
 				pids = append(pids, pid)
 			}
@@ -81,7 +81,7 @@ func ended() (pids []int) {
 	return pids
 }
 
-// handles returns the ids of the processes of which this process holds handles.
+// handles returns the ids of the processes for which this process holds handles.
 func handles() (pids map[int]bool, ok bool) {
 	dir, err := os.Open("/proc/self/fdinfo")
 	if err != nil {
@@ -96,7 +96,7 @@ func handles() (pids map[int]bool, ok bool) {
 	for _, name := range names {
 		text, err := os.ReadFile("/proc/self/fdinfo/" + name)
 		if os.IsNotExist(err) {
-			continue // closed meanwhile
+			continue // the handle was closed meanwhile
 		}
 		if err != nil {
 			return nil, false
@@ -112,8 +112,8 @@ func handles() (pids map[int]bool, ok bool) {
 	return pids, true
 }
 
-// handlesShow reports whether package os uses handles on this system and handles can
-// read them. If it reports false, adopted processes are not waited for.
+// handlesShow reports whether package os uses handles on this system and the function
+// "handles" can find them. If it reports false, adopted processes are not waited for.
 func handlesShow() bool {
 	p, err := os.FindProcess(os.Getpid())
 	if err != nil {

@@ -14,7 +14,7 @@ import (
 )
 
 // orphan starts a process whose parent ends at once, so that this process adopts it.
-// The process ends when end is called.
+// The process ends when the returned function is called.
 func orphan(t *testing.T) (pid int, end func()) {
 	t.Helper()
 	in, gate, err := os.Pipe()
@@ -41,8 +41,8 @@ func gone(t *testing.T, pid int) {
 func TestOnlyAdoptedChildrenAreWaitedFor(t *testing.T) {
 	require.True(t, handlesShow())
 	Adopt()
-	// The process late ends at once but is waited for later. Its exit code must not
-	// be lost.
+	// The process "late" ends at once, but the test waits for it later. Its exit code
+	// must not be lost.
 	late := exec.Command("sh", "-c", "exit 7")
 	require.NoError(t, late.Start())
 	var all sync.WaitGroup

@@ -21,8 +21,8 @@ import (
 	"github.com/bgagent/bgagent/inproc"
 )
 
-// Model is the name that all demo agents have as their model, so that one limit
-// applies to all of them together.
+// Model is the name of the model of all demo agents. They have the same model name, so
+// that one limit applies to all of them together.
 const Model = "demo/none"
 
 // Info describes a demo agent.
@@ -58,7 +58,7 @@ const (
 	maxHits  = 50      // maximum number of lines in an answer
 )
 
-// walk calls the function look with every regular file below the directory, and
+// walk calls the function "look" with every regular file below the directory, and
 // reports each directory as a tool call.
 func walk(ctx context.Context, t *inproc.Turn, look func(path string, info fs.FileInfo)) error {
 	dir := cmp.Or(t.Directory(), ".")

@@ -20,15 +20,15 @@ type Row struct {
 	Number int // number of the task in the list, from 1
 	Task   bgagent.Task
 	File   string // file with the result, once it is written
-	Log    string // file with the program's output, once it is written; empty if there was none
+	Log    string // file with the program's output, once it is written; empty if the program printed nothing
 	Cut    bool   // File holds only the beginning of the answer
 	Bytes  int64  // with Cut: length of the whole answer; 0 if unknown
 
 	// Stale is how long a task may be silent before it is cancelled; 0 means no limit.
 	Stale time.Duration
 
-	// Problem is why the result could not be written. In that case Task.Result holds
-	// the result, so that it is shown and not lost.
+	// Problem is the reason why the result could not be written. In that case
+	// Task.Result holds the result, so that it is shown and not lost.
 	Problem string
 }
 
@@ -120,7 +120,7 @@ func holds(files int) string {
 
 // Display shows the tasks of one run. Its methods must not be called concurrently.
 type Display interface {
-	// Show shows the present state of a task.
+	// Show shows the current state of a task.
 	Show(r Row)
 	// Note shows a line about the run.
 	Note(text string)
@@ -179,7 +179,7 @@ func count(n int, noun string) string {
 	return fmt.Sprintf("%d %ss", n, noun)
 }
 
-// clean turns text of an agent into one line for a terminal. It removes escape
+// The function "clean" makes one line for a terminal from an agent's text. It removes escape
 // sequences and control characters, which could move the cursor.
 func clean(s string) string {
 	return strings.Join(strings.FieldsFunc(cleantext.String(s), func(r rune) bool {
@@ -187,8 +187,8 @@ func clean(s string) string {
 	}), " ")
 }
 
-// about describes in a few words what a task does, what it waits for, or how it
-// ended. If short is set, it uses fewer words.
+// about(r) describes in a few words what the task does, what it waits for, or how it ended.
+// If the argument "short" is true, the function uses fewer words.
 func about(r Row, short bool) string {
 	line := doing(r, short)
 	if r.Problem != "" {

@@ -74,7 +74,8 @@ func (l *Lines) End(s Summary) error {
 	return l.w.err
 }
 
-// aliveTime is how long nothing is printed before a line says which tasks run.
+// aliveTime is how much time passes without output before a line names the running
+// tasks.
 const aliveTime = 30 * time.Second
 
 // Tick implements [Display].
@@ -144,8 +145,8 @@ type jsonState struct {
 	away   bool
 }
 
-// Line is one line of the JSON display. Type is task, note, alive or summary, and
-// decides which fields are set.
+// Line is one line of the JSON display. Type is "task", "note", "alive" or "summary",
+// and decides which fields are set.
 type Line struct {
 	Type        string              `json:"type"`
 	Time        time.Time           `json:"time"`

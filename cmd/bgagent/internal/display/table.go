@@ -119,7 +119,7 @@ type (
 )
 
 // model is the content of the table. The tea program draws it after every message.
-// Changes of tasks are stored in the model and not sent as messages, because with
+// Changes to tasks are stored in the model and not sent as messages, because with
 // thousands of tasks the program would draw all the time.
 type model struct {
 	start time.Time
@@ -199,8 +199,8 @@ func (m *model) View() tea.View {
 	return tea.NewView(b.String())
 }
 
-// mostOutages is how many outages are shown below the tasks. outageLines is how many
-// lines each of them may take.
+// mostOutages is the maximum number of outages that are shown below the tasks.
+// outageLines is the maximum number of lines for each of them.
 const (
 	mostOutages = 2
 	outageLines = 3
@@ -229,8 +229,8 @@ func (m *model) fitLocked(line string) string {
 	return line + "\n"
 }
 
-// rank orders the tasks that compete for the lines of a terminal: running tasks
-// first, then those that ended badly, then those in line.
+// rank orders the tasks that compete for the lines of a terminal: running tasks first,
+// then tasks that ended badly, then waiting tasks.
 func rank(s bgagent.Status) int {
 	switch s {
 	case bgagent.Running:
@@ -244,7 +244,8 @@ func rank(s bgagent.Status) int {
 }
 
 // visibleLocked returns the indexes of the tasks to show, in the order of the list. If
-// the terminal has too few lines for all tasks, rank decides.
+// the terminal has too few lines for all tasks, the function "rank" decides which tasks
+// to show.
 func (m *model) visibleLocked(notes int) []int {
 	shown := make([]int, 0, len(m.rows))
 	for i := range m.rows {
@@ -297,7 +298,8 @@ func (m *model) countsLocked(shown int, now time.Time) string {
 	return line + " · " + spentShort(used)
 }
 
-// spentShort is a shorter form of spent, with the cost first.
+// spentShort returns a shorter form of the text that the function "spent" returns, with
+// the cost first.
 func spentShort(used bgagent.Usage) string {
 	tokens := thousands(used.InputTokens) + "+" + thousands(used.OutputTokens) + " tokens"
 	if used.Cost > 0 {
@@ -306,7 +308,7 @@ func spentShort(used bgagent.Usage) string {
 	return tokens
 }
 
-// spinner holds the frames of the mark of a running task.
+// spinner holds the frames of the animated mark for a running task.
 var spinner = []string{"⠋", "⠙", "⠹", "⠸", "⠼", "⠴", "⠦", "⠧", "⠇", "⠏"}
 
 const (
@@ -318,8 +320,9 @@ const (
 	// calls is shown.
 	wide = 100
 
-	// quietTime is how long a task must be silent to be shown as quiet. If the limit on
-	// silence divided by quietPart is shorter, that much silence is enough.
+	// quietTime is how long a task must be silent to be shown as quiet. The time is
+	// shorter if the limit on silence is short: it is never longer than that limit
+	// divided by quietPart.
 	quietTime = 20 * time.Second
 	quietPart = 9
 )
@@ -386,8 +389,8 @@ func (m *model) rowLocked(r *Row, l layout, now time.Time) string {
 	return fmt.Sprintf("%s %s%s %6s%s  %s", mark, number, title, took, calls, text)
 }
 
-// troubleOf describes for how long a running task has been out of reach or quiet; ""
-// if it is neither.
+// troubleOf describes how long a running task has been out of reach or quiet. It
+// returns "" if the task is neither.
 func troubleOf(r Row, now time.Time) string {
 	t := r.Task
 	if o := t.Outage; o != nil {

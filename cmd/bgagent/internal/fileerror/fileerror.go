@@ -15,7 +15,8 @@ func Of(at jsonc.Origin, key, problem string) error {
 	return At(bgagent.Origin(at), key, "%s", problem)
 }
 
-// At is like Of, for a place of the library's type, and with a format string.
+// At is like [Of], but takes the place as a [bgagent.Origin] and the problem as a
+// format string.
 func At(at bgagent.Origin, key, format string, args ...any) error {
 	return &bgagent.ConfigFileError{File: at.File, Line: at.Line, Column: at.Column, Key: key, Problem: fmt.Sprintf(format, args...)}
 }

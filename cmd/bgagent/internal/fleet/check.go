@@ -32,11 +32,11 @@ const checkTime = 30 * time.Second
 
 func (f *Fleet) checkTime() time.Duration { return max(checkTime, f.createTimeout()) }
 
-// Check checks whether each agent can start, without calling a model. Programs are
-// asked for their version, agents that speak ACP for a session, and servers for the
-// names of their agents. Four agents are checked concurrently. Each agent has 30 s to
-// answer, or createTimeoutMs if that is longer. Each result is sent as soon as it is
-// known. After the last result, the channel is closed.
+// Check checks whether each agent can start, without calling a model. A program is
+// asked for its version. An agent that speaks ACP is asked for a session. A server is
+// asked for the names of its agents. Four agents are checked concurrently. Each agent
+// has 30 s to answer, or createTimeoutMs if that is longer. Each result is sent as soon
+// as it is known. After the last result, the channel is closed.
 func (f *Fleet) Check(ctx context.Context) <-chan Check {
 	out := make(chan Check, len(f.set.Agents)) // buffered, so that no check waits for the reader
 	places := make(chan struct{}, 4)
@@ -92,9 +92,9 @@ func (f *Fleet) check(ctx context.Context, a settings.Agent) (string, error) {
 	return "part of this program", nil
 }
 
-// checkProgram searches the program and asks for its version, in the same environment
-// as in a turn. A generic program is only searched, because it may not know the flag
-// --version.
+// checkProgram searches for the program and asks for its version, in the same
+// environment as in a turn. It does not ask a generic program for its version, because
+// the program might not know the flag --version.
 func (f *Fleet) checkProgram(ctx context.Context, a settings.Agent) (string, error) {
 	p := program(a)
 	line := a.Command
@@ -121,14 +121,14 @@ func (f *Fleet) checkProgram(ctx context.Context, a settings.Agent) (string, err
 	return strings.TrimSpace(path + " " + lastLine(out)), nil
 }
 
-// maxTold is how many bytes of each output stream are kept by the function tell.
+// maxTold is how many bytes of each output stream the function "tell" keeps.
 const maxTold = 64 << 10
 
-// drainTime is how long the pipes of a program are read after it has ended.
+// drainTime is how long the pipes of a program are read after the program has ended.
 const drainTime = time.Second
 
-// tell runs a program to its end and returns its standard output and standard error.
-// It also ends the processes that the program has left.
+// tell runs a program to its end and returns its standard output and standard error. It
+// also ends the processes that the program has left behind.
 func tell(ctx context.Context, spec procs.Spec) (out, problems string, err error) {
 	var texts [2]bytes.Buffer
 	var ends, sources [2]*os.File

@@ -15,7 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// scripted returns an agent of the preset codex whose program is a script.
+// scripted returns an agent whose preset is "codex" and whose program is a script.
 func scripted(t *testing.T, script string) settings.Agent {
 	path := filepath.Join(t.TempDir(), "codex")
 	require.NoError(t, os.WriteFile(path, []byte("#!/bin/sh\n"+script), 0o755))
@@ -63,7 +63,7 @@ func TestACheckDoesNotWaitForHiddenProcesses(t *testing.T) {
 }
 
 func TestAnACPAgentHasLessTimeToStartThanItsSession(t *testing.T) {
-	limits, err := bgagent.ParseConfig("f", []byte(`{"background_task": {"createTimeoutMs": 1500}}`))
+	limits, err := bgagent.ParseConfig("f", []byte(`{"background_task": {"createTimeoutMs": 4500}}`))
 	require.NoError(t, err)
 	a := scripted(t, "exec sleep 600\n")
 	a.Kind, a.Preset = settings.ACP, ""
@@ -77,5 +77,5 @@ func TestAnACPAgentHasLessTimeToStartThanItsSession(t *testing.T) {
 	})
 	task, err := m.Run(t.Context(), bgagent.Caller{}, bgagent.LaunchInput{Agent: "a", Prompt: "hello"})
 	require.NoError(t, err)
-	require.Contains(t, task.Reason, "the limit is 1s")
+	require.Contains(t, task.Reason, "the limit is 3s")
 }

@@ -3,6 +3,8 @@ package fleet
 import (
 	"cmp"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"maps"
@@ -36,12 +38,17 @@ func (f *Fleet) addInProc() error {
 		}
 		all[a.Name] = demo.Agents()[i].Run
 	}
-	f.add("inproc", demos{inproc.New(all), f}, agents)
+	c := inproc.New(all)
+	// A demo agent has no side effects, so an interrupted turn can be repeated.
+	c.Restore = func(context.Context, bgagent.SessionRestore) (inproc.Restored, error) {
+		return inproc.Restored{Prompt: bgagent.PromptMissing}, nil
+	}
+	f.add("inproc", demos{c, f}, agents)
 	return nil
 }
 
-// demos is the client for demo agents. It gives them the directories of their
-// settings.
+// demos is the client for demo agents. If a session has no directory, it gets the
+// directory in the settings of its agent.
 type demos struct {
 	*inproc.Client
 	f *Fleet
@@ -51,6 +58,12 @@ type demos struct {
 func (d demos) CreateSession(ctx context.Context, s bgagent.SessionSpec) (string, error) {
 	s.Directory = cmp.Or(s.Directory, d.f.agents[s.Agent].Directory)
 	return d.Client.CreateSession(ctx, s)
+}
+
+// RestoreSession implements [bgagent.SessionRestorer].
+func (d demos) RestoreSession(ctx context.Context, r bgagent.SessionRestore) (bgagent.PromptState, bgagent.TurnEnd, error) {
+	r.Spec.Directory = cmp.Or(r.Spec.Directory, d.f.agents[r.Spec.Agent].Directory)
+	return d.Client.RestoreSession(ctx, r)
 }
 
 // RunTurn implements [bgagent.TurnRunner].
@@ -114,17 +127,29 @@ func (f *Fleet) addCommands() error {
 	return nil
 }
 
+// group is a set of agents that share a client.
+type group struct {
+	name   string // name of the client
+	agents []settings.Agent
+}
+
 // groups returns groups of agents that can share a client, in a fixed order. The
-// function common returns the settings that must be equal for all agents of a client.
-func groups(agents []settings.Agent, common func(settings.Agent) []string) [][]settings.Agent {
+// function "common" returns the settings that must be equal for all agents of a client.
+//
+// The records of kept tasks contain the name of their client. Therefore, the name depends on all
+// these settings, and on nothing else. It does not change if other agents are added or if the
+// order of the agents changes. A client with other settings has another name, so it never continues
+// these tasks.
+func groups(kind string, agents []settings.Agent, common func(settings.Agent) []string) []group {
 	by := map[string][]settings.Agent{}
 	for _, a := range agents {
 		key := strings.Join(common(a), "\x00")
 		by[key] = append(by[key], a)
 	}
-	var out [][]settings.Agent
+	var out []group
 	for _, key := range slices.Sorted(maps.Keys(by)) {
-		out = append(out, by[key])
+		sum := sha256.Sum256([]byte(key))
+		out = append(out, group{kind + "-" + hex.EncodeToString(sum[:8]), by[key]})
 	}
 	return out
 }
@@ -149,17 +174,17 @@ func (f *Fleet) requestTimeout() time.Duration {
 
 func (f *Fleet) addACP() error {
 	files := map[string]acp.FileAccess{"read": acp.FilesRead, "write": acp.FilesReadWrite}
-	all := groups(f.of(settings.ACP), func(a settings.Agent) []string {
+	all := groups("acp", f.of(settings.ACP), func(a settings.Agent) []string {
 		return append(slices.Concat(a.Command, []string{"\x01"}, a.Env), "\x01", a.Directory, a.Auth, a.Files, fmt.Sprint(a.Terminals))
 	})
 	var errs []error
-	for i, group := range all {
-		first := group[0]
+	for _, g := range all {
+		first := g.agents[0]
 		cfg := acp.Config{Command: first.Command, Dir: first.Directory, Env: first.Env, Auth: first.Auth, Files: files[first.Files], Instance: f.options.Instance, Logger: f.options.Logger, Printed: f.printed(), StartTimeout: f.createTimeout() / 3 * 2, Agents: map[string]acp.Agent{}}
 		if first.Terminals {
 			cfg.Terminal = func(context.Context, acp.TerminalRequest) error { return nil }
 		}
-		for _, a := range group {
+		for _, a := range g.agents {
 			cfg.Agents[a.Name] = acp.Agent{Description: a.Description, Mode: a.Mode, Model: a.Model}
 		}
 		c, err := acp.New(cfg)
@@ -167,19 +192,19 @@ func (f *Fleet) addACP() error {
 			errs = append(errs, first.Errorf(keyAt(err), "is refused: %s", problemOf(err)))
 			continue
 		}
-		f.add(fmt.Sprintf("acp-%d", i+1), speakers{c, f}, group)
+		f.add(g.name, speakers{c, f}, g.agents)
 		f.closers = append(f.closers, func(context.Context) error { return c.Close() })
 	}
 	return errors.Join(errs...)
 }
 
 func (f *Fleet) addOpencode() error {
-	all := groups(f.of(settings.Opencode), func(a settings.Agent) []string {
+	all := groups("opencode", f.of(settings.Opencode), func(a settings.Agent) []string {
 		return []string{a.URL, a.Username, a.PasswordEnv, a.Directory}
 	})
 	var errs []error
-	for i, group := range all {
-		first := group[0]
+	for _, g := range all {
+		first := g.agents[0]
 		cfg := opencode.Config{Timeout: f.requestTimeout(), URL: first.URL, Username: first.Username, Directory: first.Directory, Tools: withheld()}
 		if first.PasswordEnv != "" {
 			cfg.Password = os.Getenv(first.PasswordEnv)
@@ -189,7 +214,7 @@ func (f *Fleet) addOpencode() error {
 			errs = append(errs, first.Errorf(cmp.Or(keyAt(err), "url"), "is refused: %s", problemOf(err)))
 			continue
 		}
-		f.add(fmt.Sprintf("opencode-%d", i+1), remote{c, f}, group)
+		f.add(g.name, remote{c, f}, g.agents)
 		f.closers = append(f.closers, func(context.Context) error { return c.Close() })
 	}
 	return errors.Join(errs...)
@@ -197,7 +222,7 @@ func (f *Fleet) addOpencode() error {
 
 // withheld returns settings that switch off this program's own tools on a server,
 // whatever prefix the server gives them. The depth of a task cannot be passed to the
-// agents of a server, so they could launch agents without limit.
+// agents of a server, so with these tools they could launch agents without limit.
 func withheld() map[string]bool {
 	out := map[string]bool{}
 	for _, name := range []string{bgagent.ToolDelegateTask, bgagent.ToolBackgroundOutput, bgagent.ToolBackgroundCancel} {
@@ -206,8 +231,8 @@ func withheld() map[string]bool {
 	return out
 }
 
-// remote is a client for agents of the kind opencode, which may have other names on
-// their server.
+// remote is a client for agents of the kind "opencode". These agents can have other
+// names on their server.
 type remote struct {
 	*opencode.Client
 	f *Fleet

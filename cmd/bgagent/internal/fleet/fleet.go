@@ -3,6 +3,7 @@
 package fleet
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -18,13 +19,13 @@ import (
 	"github.com/bgagent/bgagent/command"
 )
 
-// Fleet holds the agents of some settings and their clients. No agent program is
-// started before a task runs or Check is called. The methods are safe for concurrent
-// use, except that Close must be the last call.
+// Fleet holds the configured agents and their clients. No agent program is started
+// before a task runs or Check is called. The methods are safe for concurrent use,
+// except that Close must be the last call.
 type Fleet struct {
 	set     *settings.Settings
 	agents  map[string]settings.Agent
-	route   map[string]string // by name of an agent: the name of its client
+	route   map[string]string // names of clients, by the names of their agents
 	clients map[string]bgagent.SessionClient
 	closers []func(context.Context) error
 	answers *answers.Keeper // nil if long answers are not kept
@@ -45,6 +46,10 @@ type Options struct {
 	// KeepLogs keeps the output of the programs of each task until [Fleet.Log] is
 	// called.
 	KeepLogs bool
+
+	// MaxCost limits the cost of all tasks of a root session together, in US dollars. If the
+	// configuration files have a smaller limit, that limit applies. 0 means no further limit.
+	MaxCost float64
 }
 
 // Log returns the output of the programs of a task and removes it from the fleet. It
@@ -69,7 +74,7 @@ func (f *Fleet) printed() func(task string, stream int, p []byte) {
 // called. Call it before Manager.
 func (f *Fleet) KeepAnswers(k *answers.Keeper) { f.answers = k }
 
-// readTime is how long the reading of a long answer from a server may take.
+// readTime is how long it may take to read a long answer from a server.
 const readTime = time.Minute
 
 // Answer returns the whole answer of an ended task whose result is cut. It returns
@@ -117,7 +122,7 @@ func (f *Fleet) add(name string, c bgagent.SessionClient, agents []settings.Agen
 	}
 }
 
-// of returns the agents of a kind.
+// of(kind) returns the agents of the kind.
 func (f *Fleet) of(kind settings.Kind) (out []settings.Agent) {
 	for _, a := range f.set.Agents {
 		if a.Kind == kind {
@@ -136,6 +141,9 @@ func (f *Fleet) Agents() []bgagent.AgentInfo {
 	return out
 }
 
+// maxCostPeriod is the time for which [Options.MaxCost] counts. It is longer than any run.
+const maxCostPeriod = 365 * 24 * time.Hour
+
 // Manager makes a manager that runs tasks on the fleet. Its configuration is cfg,
 // except that the limits in the settings override the limits in cfg, and that the
 // clients, models and permissions are those of the fleet. Close the manager first, then
@@ -145,6 +153,12 @@ func (f *Fleet) Agents() []bgagent.AgentInfo {
 // matches [bgagent.ErrDepth]. This prevents agents from launching agents without limit.
 func (f *Fleet) Manager(cfg bgagent.Config) (*bgagent.BackgroundManager, error) {
 	f.set.Limits.Apply(&cfg)
+	if most := f.options.MaxCost; most > 0 && (cfg.TreeBudget.Cost == 0 || most < cfg.TreeBudget.Cost) {
+		cfg.TreeBudget.Cost = most
+	}
+	if f.options.MaxCost > 0 && cfg.BudgetPeriod <= 0 { // tasks that are launched after all others have ended count, too
+		cfg.BudgetPeriod = maxCostPeriod
+	}
 	depth, err := Depth()
 	if err != nil {
 		return nil, err
@@ -175,10 +189,10 @@ func (f *Fleet) manager(cfg bgagent.Config) (*bgagent.BackgroundManager, error) 
 	return bgagent.New(roster{f}, cfg)
 }
 
-// Depth returns the depth of the task inside which this program runs, or 0 if there
-// is none. The depth is in an environment variable, which an agent program may
-// withhold from the programs that it starts. So on Linux, Depth also reads the
-// environments of the programs above this one.
+// Depth returns the depth of the task inside which this program runs, or 0 if there is
+// none. The depth is in an environment variable, which an agent program can withhold
+// from the programs that it starts. So on Linux, Depth also reads the environments of
+// the programs above this one.
 func Depth() (int, error) {
 	text := os.Getenv(command.DepthVariable)
 	if text == "" {
@@ -237,3 +251,40 @@ func (r roster) RunTurn(context.Context, string, bgagent.Prompt, *bgagent.Report
 
 // Agents implements [bgagent.AgentLister].
 func (r roster) Agents(context.Context) ([]bgagent.AgentInfo, error) { return r.f.Agents(), nil }
+
+// messagesMost is the number of messages after which no further page of a session is read.
+const messagesMost = 10_000
+
+// Messages reads the conversation of a task's session from the agent's server. Of a very
+// long conversation, it returns only the beginning. The error matches
+// [errors.ErrUnsupported] if the agent's client cannot read sessions, and
+// [bgagent.ErrNoSession] if the client does not find the session. It is a
+// [*bgagent.NoSuchAgentError] if the agent is not configured.
+func (f *Fleet) Messages(ctx context.Context, t bgagent.Task) (all []bgagent.Message, err error) {
+	cl, known := f.clients[cmp.Or(t.Client, f.route[t.Agent])]
+	reader, ok := cl.(bgagent.MessageReader)
+	switch {
+	case t.Session == "":
+		return nil, fmt.Errorf("task %s has no session", t.ID)
+	case !known:
+		return nil, &bgagent.NoSuchAgentError{Agent: t.Agent, Known: f.set.Names()}
+	case !ok:
+		return nil, fmt.Errorf("the conversations of the agent %s cannot be read from outside: %w", t.Agent, errors.ErrUnsupported)
+	}
+	ctx, cancel := context.WithTimeout(ctx, readTime)
+	defer cancel()
+	for after := bgagent.Cursor(""); len(all) < messagesMost; {
+		page, err := reader.Messages(ctx, t.Session, after, 0)
+		switch {
+		case errors.Is(err, bgagent.ErrNoSession):
+			return nil, fmt.Errorf("the conversation of task %s cannot be read here; only the process that ran the task has it, or it was deleted: %w", t.ID, err)
+		case err != nil:
+			return nil, fmt.Errorf("reading the session of task %s: %w", t.ID, err)
+		}
+		all, after = append(all, page.Messages...), page.Next
+		if !page.More {
+			break
+		}
+	}
+	return all, nil
+}

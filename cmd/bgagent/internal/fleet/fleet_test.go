@@ -3,6 +3,7 @@ package fleet
 import (
 	"context"
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -85,4 +86,56 @@ func TestRequestsAndChecksGetMoreTimeIfACreationDoes(t *testing.T) {
 		require.Equal(t, want, f.requestTimeout())
 		require.Equal(t, max(30*time.Second, 2*want), f.checkTime())
 	}
+}
+
+func TestTheNameOfAClientDependsOnlyOnItsOwnSettings(t *testing.T) {
+	acp := func(name string, env ...string) settings.Agent {
+		return settings.Agent{Name: name, Kind: settings.ACP, Command: []string{"agent"}, Env: env}
+	}
+	one, two := acp("one", "CODEX_HOME=/a"), acp("two", "CODEX_HOME=/b")
+	files, auth := acp("files"), acp("auth")
+	files.Files, auth.Auth = "read", "key"
+	other := acp("other")
+	other.Directory = "/elsewhere"
+	served := settings.Agent{Name: "served", Kind: settings.Opencode, URL: "http://127.0.0.1:1"}
+	user := served
+	t.Setenv("SERVER_PASSWORD", "of the server")
+	user.Name, user.PasswordEnv = "user", "SERVER_PASSWORD"
+	all := []settings.Agent{one, two, files, auth, other, served, user}
+	names := func(agents ...settings.Agent) map[string]string {
+		f, err := New(&settings.Settings{Agents: agents}, Options{})
+		require.NoError(t, err)
+		return f.route
+	}
+	want := names(all...)
+	different := map[string]bool{}
+	for _, a := range all {
+		different[want[a.Name]] = true
+		require.Equal(t, want[a.Name], names(a)[a.Name], "alone")
+	}
+	require.Len(t, different, len(all))
+	slices.Reverse(all)
+	require.Equal(t, want, names(all...))
+}
+
+// A run launches its tasks one after the other, so all tasks so far may have ended.
+func TestTheCostOfARunCountsAlsoWhileNothingIsLive(t *testing.T) {
+	paid := settings.Agent{Name: "paid", Kind: settings.Command, Preset: "generic", Format: "lines", Command: []string{"sh", "-c",
+		`cat >/dev/null; echo '{"type":"usage","input":100,"cost":0.6}'; echo '{"type":"end","text":"done"}'`}}
+	f, err := New(&settings.Settings{Agents: []settings.Agent{paid}}, Options{MaxCost: 0.5})
+	require.NoError(t, err)
+	m, err := f.Manager(bgagent.Config{})
+	require.NoError(t, err)
+	defer func() {
+		_ = m.Close(context.Background()) // the error names tasks whose notice is still owed
+		require.NoError(t, f.Close(context.Background()))
+	}()
+	run := func() error {
+		_, err := m.Run(t.Context(), bgagent.Caller{}, bgagent.LaunchInput{Agent: "paid", Prompt: "hello"})
+		return err
+	}
+	require.NoError(t, run())
+	var used *bgagent.BudgetError
+	require.ErrorAs(t, run(), &used)
+	require.Equal(t, 0.6, used.Limit.Used)
 }

@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// maxAbove is how many programs above this one are examined at most.
+// maxAbove is the maximum number of programs above this one to examine.
 const maxAbove = 64
 
 // inherited returns the value of an environment variable in the nearest program above
@@ -29,8 +29,8 @@ func inherited(variable string) string {
 		if err != nil {
 			return ""
 		}
-		// The name in brackets may contain brackets too, so the last bracket is
-		// searched.
+		// The name in brackets can contain brackets too, so the code looks for the last
+		// bracket.
 		fields := bytes.Fields(stat[bytes.LastIndexByte(stat, ')')+1:])
 		if len(fields) < 2 {
 			return ""

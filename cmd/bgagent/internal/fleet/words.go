@@ -18,7 +18,7 @@ import (
 
 // The clients are libraries, so their errors name fields of Go structs. Users of this
 // program have a file with keys instead. So the fleet replaces the names of fields in
-// errors by the keys. A field without a key keeps its name.
+// errors with the keys. A field without a key keeps its name.
 
 var (
 	inGo = regexp.MustCompile(`\b(?:[a-z]+\.)?(?:Config|Agent)\.([A-Z][A-Za-z]*)`)
@@ -29,10 +29,13 @@ var (
 		"Env": `"env"`, "Files": `"files"`, "Model": `"model"`, "Password": `"passwordEnv"`, "Profile": `"profile"`, "URL": `"url"`, "Username": `"username"`,
 	}
 
-	// phrases replaces texts where more than a name has to change.
+	// phrases replaces texts that need more than another name of a field.
 	phrases = strings.NewReplacer(
-		"Config.StartTimeout is ", "the limit is ", // there is no key for it
+		"Config.StartTimeout is ", "the limit is ", // this limit has no key
 		" (Config.MaxLine)", "",
+		"(budget.tree.cost) or LaunchInput.TreeBudget sets", `(budget.tree.cost) or the flag --max-cost of "run" sets`,
+		" or LaunchInput.TreeBudget sets", " sets", // a program has no such field
+		" or LaunchInput.Budget sets the limit, and the host can raise it with ResumeInput.Budget", " sets the limit",
 		"set opencode.Config.Password (and Username) to the server's OPENCODE_SERVER_PASSWORD (and OPENCODE_SERVER_USERNAME)",
 		`let "passwordEnv" name the environment variable that holds the server's OPENCODE_SERVER_PASSWORD (and "username" be its OPENCODE_SERVER_USERNAME)`,
 	)
@@ -40,9 +43,9 @@ var (
 
 // ofLibrary matches fields of the library's Config that are followed by their key in
 // brackets.
-var ofLibrary = regexp.MustCompile(`\bConfig\.[A-Z][A-Za-z]* \(([a-z][A-Za-z]*)\)`)
+var ofLibrary = regexp.MustCompile(`\bConfig\.[A-Z][A-Za-z]* \(([a-z][A-Za-z.]*)\)`)
 
-// InKeys replaces the names of fields by keys in a text of the library, such as the
+// InKeys replaces the names of fields with keys in a text from the library, such as the
 // reason why a task ended.
 func InKeys(text string) string {
 	return inGo.ReplaceAllStringFunc(ofLibrary.ReplaceAllString(phrases.Replace(text), `"$1"`), keyFor)
@@ -66,10 +69,10 @@ type worded struct {
 // Error implements error.
 func (e *worded) Error() string { return e.text }
 
-// Unwrap returns the original error of the library.
+// Unwrap returns the original error from the library.
 func (e *worded) Unwrap() error { return e.err }
 
-// inKeys replaces the names of fields by keys in the text of an error.
+// inKeys replaces the names of fields with keys in the text of an error.
 func inKeys(err error) error {
 	if err == nil {
 		return nil
@@ -81,8 +84,8 @@ func inKeys(err error) error {
 	return &worded{text, err}
 }
 
-// endLines and endBytes limit how much of the end of standard error an error shows, in
-// lines and in bytes.
+// endLines and endBytes limit how many lines and bytes from the end of standard error
+// an error shows.
 const (
 	endLines = 5
 	endBytes = 600
@@ -112,8 +115,7 @@ func (f *Fleet) turnError(err error) error {
 	return &worded{text, err}
 }
 
-// lastLines returns the last lines of a text that are not empty, within endLines and
-// endBytes.
+// lastLines returns the last non-empty lines of a text, within endLines and endBytes.
 func lastLines(text string) (lines []string) {
 	for line := range strings.Lines(text) {
 		if line = strings.TrimSpace(line); line != "" {
@@ -133,9 +135,9 @@ func lastLines(text string) (lines []string) {
 // secretWords are words in the names of variables that suggest a secret.
 var secretWords = []string{"KEY", "TOKEN", "SECRET", "PASSWORD", "PASSWD", "CREDENTIAL", "AUTH"}
 
-// addSecrets adds the secrets that an agent's program gets: the values of the
-// variables that its preset or its "env" names. A path is a secret only if the name
-// of its variable suggests one.
+// addSecrets adds the secrets that an agent's program gets: the values of the variables
+// that its preset or its "env" names. A path counts as a secret only if the name of its
+// variable suggests a secret.
 func addSecrets(s *transcript.Secrets, a settings.Agent) {
 	if a.PasswordEnv != "" {
 		s.Add(a.PasswordEnv, os.Getenv(a.PasswordEnv))
@@ -178,7 +180,7 @@ func keyAt(err error) string {
 	return strings.Trim(key, `"`)
 }
 
-// programs is the client for agents of the kind command.
+// programs is the client for agents of the kind "command".
 type programs struct {
 	*command.Client
 	f *Fleet
@@ -195,7 +197,7 @@ func (p programs) RunTurn(ctx context.Context, session string, prompt bgagent.Pr
 	return p.f.recorded(prompt, r, func(r *bgagent.Reporter) (bgagent.TurnEnd, error) { return p.Client.RunTurn(ctx, session, prompt, r) })
 }
 
-// speakers is a client for agents of the kind acp.
+// speakers is a client for agents of the kind "acp".
 type speakers struct {
 	*acp.Client
 	f *Fleet

@@ -1,5 +1,5 @@
-// Package notify runs a program that the user has configured when a task ends badly
-// or the last task has ended.
+// Package notify runs the program that the user has configured for notifications. The
+// program runs when a task ends badly and when the last task has ended.
 package notify
 
 import (
@@ -26,7 +26,7 @@ const (
 	most  = 30 * time.Second
 	grace = 2 * time.Second
 
-	// waiting is how many events may wait for the program.
+	// waiting is the maximum number of events that wait for the program.
 	waiting = 100
 )
 
@@ -44,9 +44,9 @@ type Notifier struct {
 	done   chan struct{}
 }
 
-// New returns a Notifier for the command, which is the program and its arguments, or
-// nil if the command is empty. The argument instance is the id of this run. The
-// function problem is called with every error.
+// New returns a Notifier for the command, which consists of the program and its
+// arguments. It returns nil if the command is empty. The argument "instance" is the id
+// of this run. The function "problem" is called with every error.
 func New(command []string, instance string, problem func(error)) *Notifier {
 	if len(command) == 0 {
 		return nil

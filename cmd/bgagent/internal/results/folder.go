@@ -22,7 +22,7 @@ import (
 
 // Folder is a folder that only this run writes into. It stays open, so that files are
 // written into the original folder even if the folder is moved or its path now names
-// another folder. Its methods except Spool must not be called concurrently.
+// another folder. Except for Spool, its methods must not be called concurrently.
 type Folder struct {
 	dir    string
 	root   *os.Root
@@ -84,8 +84,8 @@ func hold(dir string) (*Folder, error) {
 	return f, nil
 }
 
-// holdNew is hold for a folder that was just created. It returns an error if the
-// folder was meanwhile replaced by another folder or a link.
+// holdNew is like the function "hold", but for a folder that was just created. It
+// returns an error if the folder was meanwhile replaced with another folder or a link.
 func holdNew(dir string) (*Folder, error) {
 	f, err := hold(dir)
 	if err != nil {
@@ -119,7 +119,7 @@ func (f *Folder) createNew(name string, mode fs.FileMode) (file, error) {
 	return f.root.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL, mode)
 }
 
-// is reports whether info describes the folder.
+// is(info) reports whether info describes the folder.
 func (f *Folder) is(info fs.FileInfo) bool {
 	own, err := f.root.Stat(".")
 	return err == nil && os.SameFile(own, info)
@@ -136,9 +136,9 @@ func (f *Folder) Close() error {
 // Dir returns the path under which the folder was opened.
 func (f *Folder) Dir() string { return f.dir }
 
-// Where returns the present path of the folder. If the folder is no longer at the
-// path under which it was opened, moved is true, and the path is the one that the
-// system reports, or "" if the system reports none.
+// Where returns the current path of the folder. If the folder is no longer at the path
+// under which it was opened, the result "moved" is true. The path is then the path that
+// the system reports, or "" if the system reports none.
 func (f *Folder) Where() (path string, moved bool) {
 	if info, err := os.Stat(f.dir); err == nil && f.is(info) {
 		return f.dir, false
@@ -146,8 +146,8 @@ func (f *Folder) Where() (path string, moved bool) {
 	return f.place(), true
 }
 
-// Spool returns a new file in the folder that has no name. The file is deleted when
-// it is closed or the program ends. Spool is safe for concurrent use.
+// Spool returns a new, unnamed file in the folder. The file is deleted when it is
+// closed or the program ends. Spool is safe for concurrent use.
 func (f *Folder) Spool() (*os.File, error) {
 	for {
 		name := partName("spool")
@@ -163,16 +163,16 @@ func (f *Folder) Spool() (*os.File, error) {
 	}
 }
 
-// partName returns a name that cannot be guessed, so that nobody can take it on
+// partName returns a name that cannot be guessed, so that nobody can use the name on
 // purpose.
 func partName(name string) string {
 	return name + "." + strings.ToLower(rand.Text()[:8]) + ".part"
 }
 
 // Write writes the file of an ended task and returns the name of the file. The answer
-// is read from text or, if text is nil, from the task's result. The file holds the
-// answer without escape sequences and control characters. If the task has not
-// completed or has no answer, the first line says why. If part of the answer is
+// is read from the argument "text" or, if "text" is nil, from the task's result. The
+// file holds the answer without escape sequences and control characters. If the task
+// has not completed or has no answer, the first line says why. If part of the answer is
 // missing, the last line says so. If the file cannot be written, for example because
 // the disk is full, the error is a [*WriteError] and there is no file.
 func (f *Folder) Write(number int, t bgagent.Task, text Text) (string, error) {
@@ -188,7 +188,7 @@ func (f *Folder) WriteLog(number int, t bgagent.Task, log interface{ CopyTo(io.W
 	return f.named(titleOf(number, t), ".log", private, log.CopyTo)
 }
 
-// The modes of files. Results may be read by everybody who may read the folder.
+// The modes of files. Everybody who can read the folder can read the results.
 const (
 	shared  = fs.FileMode(0o644)
 	private = fs.FileMode(0o600)
@@ -250,11 +250,11 @@ func writeAnswer(w io.Writer, t bgagent.Task, text Text) error {
 	return err
 }
 
-// trimmed is a writer that passes on everything except the line ends at the end of
+// trimmed is a writer that passes on everything except the line breaks at the end of
 // the text.
 type trimmed struct {
 	w    io.Writer
-	held int // number of line ends that are held back, because the text may end with them
+	held int // number of line breaks that are held back, because they might be at the end of the text
 }
 
 // Write implements io.Writer.
@@ -290,7 +290,7 @@ func (f *Folder) WriteIndex(x Index) error {
 	})
 }
 
-// WriteError says why a file could not be written.
+// WriteError is the error if a file could not be written.
 type WriteError struct {
 	Path string
 	Err  error
@@ -307,8 +307,9 @@ func (e *WriteError) Unwrap() error { return e.Err }
 var errReplaced = errors.New("something replaced it while it was written")
 
 // put writes a file completely or not at all. The file is first written under a new
-// name that nobody can guess, and then renamed. The rename replaces a file or link
-// that has the name; put never follows a link and never writes into an existing file.
+// name that nobody can guess, and then renamed. The rename replaces a file or link that
+// has the name; the method "put" never follows a link and never writes into an existing
+// file.
 func (f *Folder) put(name string, mode fs.FileMode, write func(io.Writer) error) error {
 	part := partName(name)
 	w, err := f.create(part, mode)
@@ -334,8 +335,8 @@ func (f *Folder) put(name string, mode fs.FileMode, write func(io.Writer) error)
 	return nil
 }
 
-// reason removes the path from an error of the system. The path may be that of the
-// unfinished file. The message around the error already contains the final path.
+// reason removes the path from an operating system error. The path can be the path of
+// the unfinished file. The caller's message already contains the final path.
 func reason(err error) error {
 	var path *fs.PathError
 	var link *os.LinkError

@@ -97,7 +97,7 @@ func TestWhatAnAgentPutsInTheWayIsNotFollowed(t *testing.T) {
 	requireNotFollowed(t, "a folder", func(path, _ string) error { return os.MkdirAll(filepath.Join(path, "deep"), 0o755) }, "001-a-2.md")
 }
 
-// requireNotFollowed calls the function put, which places something at the path of a
+// requireNotFollowed calls the function "put", which places something at the path of a
 // result. It requires that the result is then in the regular file with the given name,
 // and that nothing outside the folder has changed.
 func requireNotFollowed(t *testing.T, what string, put func(path, outside string) error, file string) {

@@ -28,7 +28,7 @@ type Entry struct {
 	Input       int64          `json:"input_tokens,omitempty"`
 	Output      int64          `json:"output_tokens,omitempty"`
 	Cost        float64        `json:"cost,omitempty"`    // US dollars
-	File        string         `json:"file,omitempty"`    // file with the result; empty if it could not be written
+	File        string         `json:"file,omitempty"`    // file with the result; empty if the result could not be written
 	Problem     string         `json:"problem,omitempty"` // why the result could not be written
 	Log         string         `json:"log,omitempty"`     // file with the output of its program
 	Partial     bool           `json:"partial,omitempty"` // the result is not a finished answer
@@ -62,9 +62,10 @@ func Seconds(d time.Duration) float64 {
 // Index is the content of a folder's index.
 type Index struct {
 	Began       time.Time `json:"began"`
-	Ended       time.Time `json:"ended,omitzero"`   // end of the run; zero while the run lasts and if it was killed
+	Ended       time.Time `json:"ended,omitzero"`   // end of the run; zero if the run has not ended or was killed
 	Resumed     time.Time `json:"resumed,omitzero"` // when the run was last resumed
 	Interrupted bool      `json:"interrupted,omitempty"`
 	Stopped     string    `json:"stopped,omitempty"` // why --fail-fast or --max-time stopped the run
+	State       string    `json:"state,omitempty"`   // name of the folder that contains the store of the run's tasks
 	Tasks       []Entry   `json:"tasks"`
 }

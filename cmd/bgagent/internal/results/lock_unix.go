@@ -11,7 +11,7 @@ import (
 
 // lock locks the folder and reports whether no other run has locked it. The lock ends
 // with this program. Programs that this program starts do not inherit the lock. On a
-// file system without locks, lock reports true.
+// file system without locks, the result is true.
 func lock(dir *os.File) bool {
 	return !errors.Is(unix.Flock(int(dir.Fd()), unix.LOCK_EX|unix.LOCK_NB), unix.EWOULDBLOCK)
 }

@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// place returns the present path of the folder according to the system; "" if the
+// place returns the current path of the folder according to the system; "" if the
 // folder was removed.
 func (f *Folder) place() string {
 	d, err := f.root.Open(".")

@@ -14,9 +14,9 @@ import (
 // ListName is the name of the list of tasks in the folder.
 const ListName = "list.json"
 
-// maxIndex is how many bytes of an index or a list are read at most. It is larger than
-// the limit on the user's list, because in list.json the list also holds the prompts
-// that the user's list takes from files.
+// maxIndex is the maximum size of an index or a list, in bytes. It is larger than the
+// limit on the user's list, because list.json also holds the prompts that the user's
+// list takes from files.
 const maxIndex = 256 << 20
 
 // Resume opens the folder of a run that has ended or was killed. It also returns the
@@ -35,6 +35,21 @@ func Resume(dir string) (f *Folder, x Index, list []byte, err error) {
 		return nil, x, nil, errors.Join(err, f.Close())
 	}
 	return f, x, list, nil
+}
+
+// StateOf returns the name of the store from the index in the folder. It returns "" if the index
+// names no store or cannot be read.
+func StateOf(dir string) string {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return ""
+	}
+	defer root.Close()
+	var x struct{ State string }
+	if b, err := (&Folder{dir: dir, root: root}).read(IndexName); err != nil || json.Unmarshal(b, &x) != nil {
+		return ""
+	}
+	return x.State
 }
 
 // saved reads the index and the list of an earlier run.
@@ -69,7 +84,8 @@ func (f *Folder) read(name string) ([]byte, error) {
 	return b, nil
 }
 
-// Done reports whether the folder has the whole answer of a task.
+// Done reports whether a task has completed and its file is in the folder. The file may
+// contain only the beginning of a long answer.
 func (f *Folder) Done(e Entry) bool {
 	if e.Status != bgagent.Completed || e.File == "" || e.Problem != "" {
 		return false

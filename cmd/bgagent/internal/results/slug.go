@@ -6,7 +6,7 @@ import (
 	"unicode"
 )
 
-// maxSlug is how many characters of a title a file name contains at most.
+// maxSlug is the maximum number of characters that a file name takes from a title.
 const maxSlug = 40
 
 // slug turns a title into a part of a file name.

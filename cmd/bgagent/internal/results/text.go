@@ -6,14 +6,14 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// Text is an answer, which may be in memory or in a file.
+// Text is an answer in memory or in a file.
 type Text interface {
 	// Size returns how many bytes CopyTo writes.
 	Size() int64
 	// CopyTo writes the answer. It may be called again.
 	CopyTo(w io.Writer) error
-	// Note says which part of the answer is missing; it is empty if the answer is
-	// whole.
+	// Note returns a text about the missing part of the answer. The text is empty if
+	// the answer is whole.
 	Note() string
 }
 

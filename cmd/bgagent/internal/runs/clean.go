@@ -13,21 +13,21 @@ import (
 	"github.com/bgagent/bgagent/internal/procs"
 )
 
-// Left is a dead run and the processes that it has left.
+// Left is a dead run and the processes that it has left behind.
 type Left struct {
 	*Run
 	Processes []procs.Process
 	keep      procs.Keep
 }
 
-// Find returns the dead runs that have left processes. It removes the files of dead
-// runs that have left no processes. The files of the returned runs stay locked until
-// Forget or Leave is called.
+// Find returns the dead runs that have left processes behind. It removes the files of
+// all other dead runs. The files of the returned runs stay locked until Forget or Leave
+// is called.
 //
-// A process of a dead run may belong to a living run, such as a bgagent that an agent
-// has started. That bgagent and its agents are spared, and so are this program and the
-// programs above it. If any process is spared, the file of the dead run is kept, so
-// that a later program finds the run.
+// A process of a dead run can also belong to a living run, such as a bgagent that an
+// agent has started. That bgagent and its agents are spared, and so are this program
+// and the programs above it. If any process is spared, the file of the dead run is
+// kept, so that a later program finds the run.
 func Find(dir string) (left []Left, problems []error) {
 	dead, problems := Dead(dir)
 	keep := living(dir, dead)
@@ -102,8 +102,8 @@ func lives(dir, id string) bool {
 	return check(f, path) == nil && errors.Is(lock(f), errLocked)
 }
 
-// Close removes the file of this run. If the run has left processes, Close keeps the
-// file, so that the next program finds them.
+// Close removes the file of this run. If the run has left processes behind, Close keeps
+// the file, so that the next program finds them.
 func (r *Run) Close() error {
 	if r == nil {
 		return nil

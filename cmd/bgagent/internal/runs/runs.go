@@ -1,7 +1,7 @@
-// Package runs records runs of this program, so that the next run can end the
-// processes that a dead run has left. Every run has an id, which the processes of its
-// agents have in their environment, and a file that is locked while the run is alive.
-// However the run ends, the system unlocks the file.
+// Package runs keeps a record of each run of this program, so that the next run can end
+// the processes that a dead run has left behind. Every run has an id, which the
+// processes of its agents have in their environment, and a file that is locked while
+// the run is alive. However the run ends, the system unlocks the file.
 package runs
 
 import (
@@ -17,20 +17,17 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/bgagent/bgagent/cmd/bgagent/internal/statedir"
 )
 
-// Dir returns the folder of the runs' files: bgagent/runs in $XDG_STATE_HOME, or in
-// ~/.local/state if that is not set.
+// Dir returns the folder of the runs' files: the folder "runs" in the default state folder.
 func Dir() (string, error) {
-	base := os.Getenv("XDG_STATE_HOME")
-	if !filepath.IsAbs(base) { // the specification demands that a relative path is ignored
-		home, err := os.UserHomeDir()
-		if err != nil {
-			return "", err
-		}
-		base = filepath.Join(home, ".local", "state")
+	base, err := statedir.Base()
+	if err != nil {
+		return "", err
 	}
-	return filepath.Join(base, "bgagent", "runs"), nil
+	return filepath.Join(base, "runs"), nil
 }
 
 // Info is the content of a run's file. It is shown to users.
@@ -38,8 +35,9 @@ type Info struct {
 	Began   time.Time `json:"began"`
 	PID     int       `json:"pid"`
 	Host    string    `json:"host"`
-	Command string    `json:"command"` // run, mcp, serve or agents
-	Folder  string    `json:"folder"`  // working directory of the run
+	Command string    `json:"command"`        // run, mcp, serve or agents
+	Folder  string    `json:"folder"`         // working directory of the run
+	Kept    bool      `json:"kept,omitempty"` // whether the tasks of the run are kept; another process can then continue them
 }
 
 // NewID returns the id of a new run.
@@ -60,7 +58,7 @@ type Run struct {
 }
 
 // Begin creates and locks the file of a new run. If Begin returns an error and the run
-// is later killed, the processes that it leaves cannot be found.
+// is later killed, the processes that it leaves behind cannot be found.
 func Begin(dir, id string, info Info) (*Run, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
@@ -112,8 +110,8 @@ func (r *Run) Leave() error {
 
 // Dead returns the dead runs in the folder, the oldest first. A run is dead if its file
 // is not locked. Dead locks the files of the returned runs; call Forget or Leave on
-// each. The result problems holds the errors of files that could not be examined. If
-// the folder is missing, there are no dead runs.
+// each. The result "problems" holds the errors about files that could not be examined.
+// If the folder is missing, there are no dead runs.
 func Dead(dir string) (dead []*Run, problems []error) {
 	entries, err := os.ReadDir(dir)
 	switch {
@@ -175,7 +173,7 @@ func take(dir, name string) (*Run, error) {
 		return nil, f.Close()
 	}
 	if err == nil {
-		// The previous holder of the lock may have removed the file meanwhile.
+		// The previous holder of the lock might have removed the file meanwhile.
 		own, _ := f.Stat()
 		if now, e := os.Lstat(path); e != nil || !os.SameFile(own, now) {
 			return nil, f.Close()

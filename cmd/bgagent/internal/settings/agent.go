@@ -44,7 +44,7 @@ type Agent struct {
 	origins map[string]bgagent.Origin // by key; the key "" has the origin of the agent itself
 }
 
-// Field is one key of an agent that is set.
+// Field is a key that is set for an agent, with its value and origin.
 type Field struct {
 	Key    string
 	Value  string // in the notation of a file
@@ -105,7 +105,7 @@ func (a *Agent) value(k *key) (string, bool) {
 		list := slices.Clone(*a.texts(k.name))
 		for i := range list {
 			if name, _, set := strings.Cut(list[i], "="); set && k.name == "env" {
-				list[i] = name + "=…" // the value may be secret, and users may publish this output
+				list[i] = name + "=…" // the value can be secret, and users might publish this output
 			}
 		}
 		if v = list; len(list) == 0 {
@@ -125,8 +125,8 @@ func (a *Agent) value(k *key) (string, bool) {
 	return string(b), true
 }
 
-// text returns the field for a key with a string. texts returns the field for a key
-// with a list.
+// text returns the field for a key whose value is a string. The method "texts" does the
+// same for a key whose value is a list.
 func (a *Agent) text(key string) *string {
 	return map[string]*string{
 		"description": &a.Description, "model": &a.Model, "directory": &a.Directory,
@@ -140,7 +140,8 @@ func (a *Agent) texts(key string) *[]string {
 	return map[string]*[]string{"command": &a.Command, "args": &a.Args, "env": &a.Env}[key]
 }
 
-// set stores the value of a key in the field of the key. The value has the right shape.
+// set stores the value of a key in the field of the key. The shape of the value has
+// already been checked.
 func (a *Agent) set(k *key, v jsonc.Value) {
 	switch k.shape {
 	case shapeText:
@@ -249,8 +250,8 @@ func inFile(program *string, file string) error {
 	return err
 }
 
-// pathIn returns the absolute form of a path that a file contains. ~/ is the home
-// directory.
+// pathIn returns the absolute form of a path that a file contains. A path that begins
+// with ~/ is in the home directory.
 func pathIn(path, file string) (string, error) {
 	if rest, ok := strings.CutPrefix(filepath.ToSlash(path), "~/"); ok || path == "~" {
 		home, err := os.UserHomeDir()
@@ -269,7 +270,8 @@ func pathIn(path, file string) (string, error) {
 	return filepath.Join(filepath.Dir(file), path), nil
 }
 
-// absolute makes the directory absolute and checks that it exists.
+// absolute makes the directory absolute. It also checks that the directory exists, except
+// for agents of the kind opencode.
 func (a *Agent) absolute() error {
 	if a.Directory == "" {
 		return nil
@@ -279,7 +281,7 @@ func (a *Agent) absolute() error {
 		return err
 	}
 	a.Directory = dir
-	if a.Kind == Opencode { // the server may be on another machine
+	if a.Kind == Opencode { // the server can be on another machine
 		return nil
 	}
 	info, err := os.Stat(dir)

@@ -8,8 +8,8 @@ import (
 	"github.com/bgagent/bgagent/cmd/bgagent/internal/demo"
 )
 
-// programs are the agent programs that are searched on PATH if there is no
-// configuration file.
+// programs lists the agent programs to look for on PATH if there is no configuration
+// file.
 var programs = []struct{ name, preset, about string }{
 	{"codex", "codex", "OpenAI's codex, as it is configured"},
 	{"claude", "claude", "Anthropic's Claude Code, as it is configured"},

@@ -15,7 +15,7 @@ const (
 	InProc   Kind = "inproc"   // a demo agent inside this program
 	Command  Kind = "command"  // a command line, started for every turn
 	ACP      Kind = "acp"      // a program that speaks the Agent Client Protocol
-	Opencode Kind = "opencode" // an agent of an opencode server
+	Opencode Kind = "opencode" // an agent on an opencode server
 )
 
 // shape is the form of a key's value.
@@ -28,7 +28,7 @@ const (
 	shapeRules              // permissions
 )
 
-// key is one key of an agent.
+// key describes one key of an agent.
 type key struct {
 	name  string
 	shape shape
@@ -70,7 +70,7 @@ var keys = []key{
 	{"passwordEnv", shapeText, []Kind{Opencode}, nil, "Name of the environment variable that holds the server's password."},
 }
 
-// notifyKey is the key notify at the top level of a file.
+// notifyKey is the key "notify" at the top level of a file.
 var notifyKey = key{"notify", shapeTexts, nil, nil, "A program and its arguments. It runs when a task ends badly and when the last task has ended, with a sentence as its last argument. No shell sees it. A relative path counts from the file."}
 
 // required holds, for each kind, the key that its agents must have.
@@ -85,7 +85,7 @@ func keyNamed(name string) *key {
 	return nil
 }
 
-// has reports whether agents of the kind have the key.
+// has(kind) reports whether agents of the kind may have the key.
 func (k *key) has(kind Kind) bool { return k.kinds == nil || slices.Contains(k.kinds, kind) }
 
 // keysOf returns the names of the keys that agents of the kind may have.
@@ -99,8 +99,8 @@ func keysOf(kind Kind) []string {
 	return out
 }
 
-// nearest returns the name in names that the user probably meant by name; "" if there
-// is none.
+// nearest returns the valid name that the user probably meant by a misspelled name. It
+// returns "" if no valid name is similar.
 func nearest(name string, names []string) string {
 	best, least := "", 1+min(3, len(name)/3)
 	for _, other := range names {

@@ -25,7 +25,7 @@ type merged struct {
 type loader struct {
 	agents map[string]*merged
 	hints  map[bgagent.Origin]string // the library's hints about keys outside its section
-	notify *jsonc.Member             // the key notify; nil if there is none
+	notify *jsonc.Member             // the key "notify"; nil if there is none
 	errs   []error
 }
 
@@ -49,7 +49,7 @@ func loadOwn(paths []string, ignored []bgagent.IgnoredKey) (own, error) {
 		l.root(root)
 	}
 	var out own
-	if len(l.errs) == 0 { // checking broken parts together would only repeat their errors
+	if len(l.errs) == 0 { // the checks of the merged keys would only repeat earlier errors
 		for _, name := range slices.Sorted(maps.Keys(l.agents)) {
 			a, errs := resolve(name, l.agents[name])
 			l.errs = append(l.errs, errs...)
@@ -66,7 +66,7 @@ func loadOwn(paths []string, ignored []bgagent.IgnoredKey) (own, error) {
 }
 
 // readFile reads a regular file. Like the library, it refuses any other file, because
-// reading a pipe could block for ever.
+// reading a pipe could block forever.
 func readFile(path string) ([]byte, error) {
 	info, err := os.Stat(path)
 	if err == nil && !info.Mode().IsRegular() {
@@ -87,7 +87,8 @@ type own struct {
 
 func (l *loader) fail(err error) { l.errs = append(l.errs, err) }
 
-// once calls the function f for each member, and reports members that occur twice.
+// The method "once" calls the function f for each member. It reports members that occur
+// twice.
 func (l *loader) once(path string, members []jsonc.Member, f func(jsonc.Member)) {
 	first := map[string]jsonc.Origin{}
 	for _, m := range members {
@@ -129,7 +130,7 @@ func (l *loader) root(v jsonc.Value) {
 	})
 }
 
-// takeNotify reads the key notify. Its value replaces the value from an earlier file.
+// takeNotify reads the key "notify". Its value replaces the value from an earlier file.
 func (l *loader) takeNotify(m jsonc.Member) {
 	l.notify = nil
 	if m.Value.IsNull() {
@@ -142,7 +143,7 @@ func (l *loader) takeNotify(m jsonc.Member) {
 	l.notify = &m
 }
 
-// section reads the key agents of a file.
+// section reads the key "agents" of a file.
 func (l *loader) section(v jsonc.Value) {
 	if v.IsNull() {
 		clear(l.agents)
@@ -177,7 +178,8 @@ func badName(name string) string {
 	return ""
 }
 
-// agent merges the keys that one file has for an agent into those of earlier files.
+// agent merges the keys that one file has for an agent into the keys from earlier
+// files.
 func (l *loader) agent(m jsonc.Member) {
 	path := jsonc.Key("agents", m.Name)
 	if m.Value.IsNull() {
@@ -191,7 +193,7 @@ func (l *loader) agent(m jsonc.Member) {
 	}
 	a := l.agents[m.Name]
 	if a == nil || slices.ContainsFunc(members, func(m jsonc.Member) bool { return m.Name == "kind" && !m.Value.IsNull() }) {
-		a = &merged{values: map[string]jsonc.Member{}} // drop the earlier keys, which may belong to another kind
+		a = &merged{values: map[string]jsonc.Member{}} // drop the earlier keys, which can belong to another kind
 	}
 	a.at = bgagent.Origin(m.At())
 	l.agents[m.Name] = a
@@ -335,7 +337,7 @@ func rulesOf(v jsonc.Value) []bgagent.Permission {
 	return out
 }
 
-// formatRules returns the rules in the notation of a file. It reports false if there
+// formatRules returns the rules in the notation of a file. It returns false if there
 // are no rules.
 func formatRules(rules []bgagent.Permission) (string, bool) {
 	var b strings.Builder

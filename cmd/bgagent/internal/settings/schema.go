@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"strconv"
+	"strings"
 
 	"github.com/bgagent/bgagent"
 )
@@ -127,7 +128,7 @@ func (k *key) schema() object {
 }
 
 // limitsSchema returns the schema of the library's section. The library provides the
-// keys and their defaults, and says whether a key may be 0.
+// keys and their defaults, and reports whether a key may be 0.
 func limitsSchema() (object, error) {
 	limit := object{{"type", []string{"integer", "null"}}, {"minimum", 0}}
 	byName := object{{"type", []string{"object", "null"}}, {"propertyNames", object{{"pattern", `\S`}}}, {"additionalProperties", limit}}
@@ -136,30 +137,68 @@ func limitsSchema() (object, error) {
 		{"providerConcurrency", append(object{{"description", "The same for all models of a provider together. 0 for no limit."}}, byName...)},
 		{"agentConcurrency", append(object{{"description", "The same by agent, whatever its model. 0 for no limit."}}, byName...)},
 	}
+	breaker := object{}
 	for _, s := range (bgagent.FileConfig{}).Settings() {
 		var standard any
 		if err := json.Unmarshal([]byte(s.Value), &standard); err != nil {
 			return nil, fmt.Errorf("the default of %s: %w", s.Key, err)
 		}
 		value := object{{"default", standard}}
-		if _, number := standard.(float64); number {
+		switch standard.(type) {
+		case float64:
 			value = append(value, member{"type", []string{"integer", "null"}}, member{"minimum", least(s.Key)})
-		} else {
+		case bool:
+			value = append(value, member{"type", []string{"boolean", "null"}})
+		default:
 			value = append(value, member{"enum", []any{"batch", "each", "never", nil}})
 		}
+		if name, nested := strings.CutPrefix(s.Key, breakerKey+"."); nested {
+			breaker = append(breaker, member{name, value})
+			continue
+		}
 		properties = append(properties, member{s.Key, value})
+		if s.Key == "maxToolCalls" {
+			breaker = append(breaker, member{s.Key, append(object{{"description", "Overrides the key maxToolCalls outside of this object."}}, value...)})
+		}
 	}
+	properties = append(properties, member{breakerKey, object{{"type", []string{"object", "null"}}, {"properties", breaker}}})
+	properties = append(properties, member{"budget", budgetSchema()})
 	return object{
 		{"description", "Limits and times of the library, as in its documentation. Keys that end in Ms are milliseconds."},
 		{"type", []string{"object", "null"}},
-		{"properties", properties}, // unknown keys are allowed, because a newer host may have them
+		{"properties", properties}, // unknown keys are allowed, because a newer host might have them
 	}, nil
+}
+
+// breakerKey is the key of the object in which the keys of the library with a dot are.
+const breakerKey = "circuitBreaker"
+
+// budgetSchema returns the schema of the budgets.
+func budgetSchema() object {
+	whole := object{{"type", []string{"integer", "null"}}, {"minimum", 0}}
+	limits := object{
+		{"inputTokens", whole}, {"outputTokens", whole}, {"totalTokens", whole},
+		{"cost", object{{"description", "US dollars. 0 for no limit."}, {"type", []string{"number", "null"}}, {"minimum", 0}, {"maximum", 1e9}}},
+		{"toolCalls", whole},
+	}
+	period := member{"periodMs", append(object{{"description", "How long the budget counts until it counts anew. 0 counts while a task is live."}}, whole...)}
+	budget := func(about string, properties object) object {
+		return object{{"description", about}, {"type", []string{"object", "null"}}, {"additionalProperties", false}, {"properties", properties}}
+	}
+	return budget("What tasks may use. 0 for no limit.", object{
+		{"task", budget("What each task may use, over all its attempts.", limits)},
+		{"tree", budget("What all tasks under a root session may use together.", append(limits[:len(limits):len(limits)], period))},
+	})
 }
 
 // least returns the smallest number that the library accepts for a key.
 func least(key string) int {
 	for n := range 2 {
-		if _, err := bgagent.ParseConfig("", []byte(`{"background_task":{"`+key+`":`+strconv.Itoa(n)+`}}`)); err == nil {
+		text := `"` + key + `":` + strconv.Itoa(n)
+		if name, nested := strings.CutPrefix(key, breakerKey+"."); nested {
+			text = `"` + breakerKey + `":{"` + name + `":` + strconv.Itoa(n) + `}`
+		}
+		if _, err := bgagent.ParseConfig("", []byte(`{"background_task":{`+text+`}}`)); err == nil {
 			return n
 		}
 	}

@@ -24,8 +24,8 @@ func TestTheShippedSchemaIsMadeFromTheTableOfKeys(t *testing.T) {
 	require.Equal(t, string(want), string(Schema), "go test -run ShippedSchema ./internal/settings -update writes it")
 }
 
-// documents are configurations and whether the schema and the parser must accept
-// them.
+// documents holds configurations. The value is true if the schema and the parser must
+// accept the configuration.
 var documents = map[string]bool{
 	`{}`: true,
 	`{"$schema": "x", "agents": null, "background_task": null}`: true,
@@ -72,8 +72,22 @@ var documents = map[string]bool{
 	`{"background_task": {"totalConcurrency": 2, "agentConcurrency": {"explore": 1}}}`:         true,
 	`{"background_task": {"totalConcurrency": -1}}`:                                            false,
 	`{"background_task": {"agentConcurrency": {"explore": -1}}}`:                               false,
+	`{"background_task": {"maxToolCalls": 0, "circuitBreaker": null}}`:                         true,
+	`{"background_task": {"circuitBreaker": {"enabled": false, "consecutiveThreshold": 0}}}`:   true,
+	`{"background_task": {"circuitBreaker": {"maxToolCalls": 5, "enabled": null}}}`:            true,
+	`{"background_task": {"circuitBreaker": {"maxToolCalls": -5}}}`:                            false,
+	`{"background_task": {"circuitBreaker": {"enabled": 1}}}`:                                  false,
+	`{"background_task": {"circuitBreaker": []}}`:                                              false,
 	`{"background_task": {"modelConcurrency": 3}}`:                                             false,
-	`{"background_task": {"nonsense": 3}}`:                                                     true, // a newer host may have the key
+	`{"background_task": {"budget": {"task": {"cost": 2.5, "toolCalls": 0}, "tree": null}}}`:   true,
+	`{"background_task": {"budget": {"tree": {"periodMs": 5, "totalTokens": null}}}}`:          true,
+	`{"background_task": {"budget": {"task": {"periodMs": 5}}}}`:                               false,
+	`{"background_task": {"budget": {"task": {"cost": -1}}}}`:                                  false,
+	`{"background_task": {"budget": {"task": {"tokens": 5}}}}`:                                 false,
+	`{"background_task": {"budget": {"all": {}}}}`:                                             false,
+	`{"background_task": {"budget": {"task": {"inputTokens": 1.5}}}}`:                          false,
+	`{"background_task": {"budget": 3}}`:                                                       false,
+	`{"background_task": {"nonsense": 3}}`:                                                     true, // a newer host might have the key
 	"{\"agents\": {\"wait\": {\"kind\": \"inproc\", // a comment, and a comma too many\n},},}": true,
 }
 

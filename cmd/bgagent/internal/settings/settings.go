@@ -31,7 +31,7 @@ import (
 // Settings is the merged and checked content of the configuration files.
 type Settings struct {
 	Files    []string           // files that were read, the user's before the project's
-	Limits   bgagent.FileConfig // the section background_task
+	Limits   bgagent.FileConfig // the section "background_task"
 	Agents   []Agent            // by name
 	Notify   []string           // the program that runs for notifications, and its arguments; nil if there is none
 	Detected bool               // there was no file, so the settings are those of Detect
@@ -74,7 +74,7 @@ const (
 // file or could change it.
 func Find(dir string) ([]string, error) {
 	var out []string
-	if base, err := os.UserConfigDir(); err == nil { // a service may have no home
+	if base, err := os.UserConfigDir(); err == nil { // a service might have no home directory
 		path := filepath.Join(base, "bgagent", userFile)
 		if there, err := exists(path); err != nil {
 			return nil, err
@@ -118,7 +118,7 @@ func exists(path string) (bool, error) {
 }
 
 // Load reads the files and merges them key by key. Later files override earlier ones,
-// and null removes a value of an earlier file. Load returns the errors of all files
+// and null removes a value from an earlier file. Load returns the errors of all files
 // together, each a [*bgagent.ConfigFileError]. If only the limits have errors, Load
 // also returns the settings; otherwise the settings are nil if there is an error. If no
 // files are named, Load returns the settings of [Detect].
@@ -139,8 +139,8 @@ func Load(paths ...string) (*Settings, error) {
 	return s, err
 }
 
-// once joins errors and drops repetitions. The library and this package read the same
-// files, so both report some errors.
+// The function "once" joins errors and drops repetitions. The library and this package
+// read the same files, so both report some errors.
 func once(errs ...error) error {
 	var out []error
 	said := map[string]bool{}
@@ -194,7 +194,7 @@ func (s *Settings) checkLimits() error {
 	return fileerror.At(at, jsonc.Key("background_task", key), "%s", fileNames.Replace(input.Problem))
 }
 
-// fileNames replaces the names of fields by the keys of the file, for the fields that
+// fileNames replaces the names of fields with the keys of the file, for the fields that
 // can contradict each other.
 var fileNames = strings.NewReplacer(
 	"Config.StaleTimeout", "staleTimeoutMs", "Config.TimeToLive", "taskTtlMs",

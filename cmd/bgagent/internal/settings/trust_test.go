@@ -63,7 +63,7 @@ func TestAFileThatOthersCouldHaveWrittenIsRefusedByName(t *testing.T) {
 
 func TestAFileOfAnotherUserIsRefusedByName(t *testing.T) {
 	if os.Geteuid() != 0 {
-		return // only root can create a file of another user
+		return // only root can create a file owned by another user
 	}
 	file, below := project(t)
 	require.NoError(t, os.Lchown(file, 65534, 65534))

@@ -16,7 +16,8 @@ import (
 
 // trusted returns an error if anybody except this user and root owns the file or could
 // change it. It is called for files that this program has found, not for files that the
-// user has named. If the file is a link, trusted examines the link and its target.
+// user has named. If the file is a link, the function "trusted" examines the link and
+// its target.
 func trusted(path string) error {
 	wrong := untrusted(path)
 	if real, err := filepath.EvalSymlinks(path); err == nil && real != path && wrong == "" {

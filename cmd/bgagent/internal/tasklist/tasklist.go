@@ -5,7 +5,7 @@
 //	  { "agent": "gemini", "prompt": "Read …", "description": "library", "directory": "docs" },
 //	]
 //
-// A list may also be the member "tasks" of an object.
+// A list can also be the member "tasks" of an object.
 package tasklist
 
 import (
@@ -60,11 +60,11 @@ func Format(tasks []Task) ([]byte, error) {
 	return b.Bytes(), err
 }
 
-// Parse reads a list. Directories and files with prompts are relative to base. The
-// agents of the tasks must be among those in known, unless known is nil. The argument
-// name is the name of the list in errors. Parse returns all errors together, each a
-// [*bgagent.ConfigFileError] with its place. If there is an error, no tasks are
-// returned.
+// Parse reads a list. Directories and files with prompts are relative to the folder
+// "base". The argument "known" holds the names of the allowed agents; nil allows all
+// agents. The argument "name" is the name of the list in errors. Parse returns all
+// errors together, each a [*bgagent.ConfigFileError] with its place. If there is an
+// error, no tasks are returned.
 func Parse(name string, data []byte, base string, known []string) ([]Task, error) {
 	return parse(name, data, base, known, MaxSize)
 }
@@ -202,8 +202,8 @@ func (p *parser) read(path, name string, m jsonc.Member, seen map[string]jsonc.M
 	return string(b)
 }
 
-// reason removes the path from an error of the system. The message already contains
-// the path.
+// reason removes the path from an operating system error. The caller's message already
+// contains the path.
 func reason(err error) error {
 	var path *os.PathError
 	if errors.As(err, &path) {

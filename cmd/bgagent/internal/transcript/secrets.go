@@ -8,23 +8,23 @@ import (
 	"strings"
 )
 
-// minSecret is how many bytes a value must have to be masked. Shorter values may
-// occur in a text by chance.
+// minSecret is how many bytes a value must have to be masked. Shorter values can occur
+// in a text by chance.
 const minSecret = 8
 
-// Secrets are values that must not appear in logs, with their names. The zero value
-// has no secrets. Values must not be added after the first use.
+// Secrets holds named values that must not appear in logs. The zero value holds no
+// secrets. Values must not be added after the first use.
 type Secrets struct {
 	pairs []string // each value followed by its mask; longer values first
 }
 
-// Add adds a value. A value of less than 8 bytes is ignored.
+// Add adds a value. A value of fewer than 8 bytes is ignored.
 func (s *Secrets) Add(name, value string) {
 	forms := []string{value, url.QueryEscape(value)}
 	if b, err := json.Marshal(value); err == nil {
 		forms = append(forms, strings.Trim(string(b), `"`))
 	}
-	for line := range strings.Lines(value) { // a key may be printed line by line
+	for line := range strings.Lines(value) { // a key can be printed line by line
 		forms = append(forms, strings.TrimSpace(line))
 	}
 	type pair struct{ value, mask string }
@@ -44,7 +44,7 @@ func (s *Secrets) Add(name, value string) {
 	}
 }
 
-// Mask replaces the values in a text by their names.
+// Mask replaces the values in a text with their names.
 func (s *Secrets) Mask(text string) string {
 	if s == nil || len(s.pairs) == 0 {
 		return text

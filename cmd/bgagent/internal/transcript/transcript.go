@@ -10,12 +10,13 @@ import (
 	"github.com/bgagent/bgagent/internal/cleantext"
 )
 
-// Kept is how many bytes are kept of the beginning of a stream, and as many of its end.
+// Kept is how many bytes are kept of the beginning of a stream. The same number is kept
+// of its end.
 const Kept = 1 << 20
 
 // Keeper keeps the output of tasks' programs until the tasks end. It is safe for
-// concurrent use. It takes no more memory than the size of the output, and at most
-// four times Kept for each task.
+// concurrent use. For each task, it holds at most four times Kept: the beginning and the
+// end of each of two streams. If the programs print less, it holds all that they print.
 type Keeper struct {
 	secrets *Secrets
 
@@ -60,7 +61,7 @@ type Log struct {
 }
 
 // CopyTo writes the log without escape sequences and control characters. Secrets are
-// replaced by their names. If a part of a stream was not kept, a line says how many
+// replaced with their names. If a part of a stream was not kept, a line says how many
 // bytes are missing.
 func (l *Log) CopyTo(w io.Writer) error {
 	for _, part := range []struct {
@@ -90,7 +91,7 @@ func (l *Log) CopyTo(w io.Writer) error {
 	return nil
 }
 
-// section writes a text and makes sure that it ends with a line end.
+// section writes a text and makes sure that it ends with a line break.
 func section(w io.Writer, text string) error {
 	text = cleantext.String(text)
 	if text == "" || text[len(text)-1] != '\n' {
@@ -124,10 +125,10 @@ func (s *stream) add(p []byte) {
 	}
 }
 
-// text returns the whole stream as head. If bytes are missing, head and tail are the
-// beginning and the end of the stream, and left is the number of missing bytes between
-// them. Secrets are masked. If a secret was cut at the gap, its remaining part is
-// removed.
+// text returns the text of the stream. If no bytes are missing, the result "head" is
+// the whole text. Otherwise, "head" and "tail" are the beginning and the end of the
+// text, and "left" is the number of missing bytes between them. Secrets are masked. If
+// a secret was cut at the gap, its remaining part is removed.
 func (s *stream) text(secrets *Secrets) (head, tail string, left int64) {
 	tail = string(s.tail[s.next:]) + string(s.tail[:s.next])
 	if left = s.size - int64(len(s.head)+len(s.tail)); left == 0 {

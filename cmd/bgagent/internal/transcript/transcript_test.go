@@ -59,7 +59,7 @@ func TestSecretsAreMaskedWhereverTheyAre(t *testing.T) {
 	require.Equal(t, "x [CERT] y", s.Mask("x abcdefghijklmnop y"))
 	require.Equal(t, "x", (*Secrets)(nil).Mask("x"))
 
-	// Wherever a secret is cut, no part of it is left.
+	// Wherever a secret is cut, no part of the secret remains.
 	for at := -len(secret); at <= 0; at += 3 {
 		k := New(&s)
 		k.Printed("a", 2, []byte(strings.Repeat(".", Kept+at)+secret+strings.Repeat(".", 3*Kept)))

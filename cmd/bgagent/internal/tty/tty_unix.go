@@ -20,7 +20,7 @@ import (
 // methods are safe for concurrent use.
 type Terminal struct {
 	file  *os.File
-	keys  int            // descriptor for reading typed keys; file may be open only for writing
+	keys  int            // descriptor for reading typed keys, because file might be open only for writing
 	stops chan os.Signal // Ctrl-Z was typed
 	goes  chan os.Signal // the program has been continued after a stop
 	ended chan struct{}
@@ -31,9 +31,9 @@ type Terminal struct {
 	restored bool
 }
 
-// Typed keys are read every lookPause or, while keys are found, every readPause: a
-// terminal buffers only a few KB, and reacts to Ctrl-C only after the keys that were
-// typed before it have been read.
+// Typed keys are read every lookPause. While keys are found, they are read every
+// readPause, because a terminal buffers only a few KB. While the buffer is full, the
+// terminal does not react to Ctrl-C.
 const (
 	lookPause = 50 * time.Millisecond
 	readPause = time.Millisecond
@@ -43,8 +43,8 @@ const (
 	mostReads = 256
 )
 
-// The table hides the cursor and switches on bracketed paste. hide is the escape
-// sequence for both, and show undoes it.
+// The table hides the cursor and switches on bracketed paste. The constant "hide" is
+// the escape sequence for both, and "show" reverses both.
 const (
 	show = "\x1b[?25h\x1b[?2004l"
 	hide = "\x1b[?25l\x1b[?2004h"
@@ -130,12 +130,12 @@ func (t *Terminal) stop() {
 		_ = unix.IoctlSetTermios(t.fd(), ioctlSetFlush, t.before)
 	}
 	t.mu.Unlock()
-	select { // drop the signal of an earlier stop
+	select { // drop the signal from an earlier stop
 	case <-t.goes:
 	default:
 	}
 	_ = syscall.Kill(os.Getpid(), syscall.SIGSTOP)
-	select { // wait for the signal to continue, because the system may stop this program a little later
+	select { // wait for the signal to continue, because the system might stop this program a little later
 	case <-t.goes:
 	case <-t.ended:
 	}
@@ -147,9 +147,9 @@ func (t *Terminal) stop() {
 }
 
 // look discards typed keys and reports whether there were any. If the buffer of a
-// terminal is full, the terminal does not react to Ctrl-C. look reads the keys instead
-// of flushing them: a flush would also drop keys that the terminal has not processed
-// yet, and one of them may be a key that should cause a signal.
+// terminal is full, the terminal does not react to Ctrl-C. The keys are read and not
+// flushed, because a flush would also drop keys that the terminal has not processed
+// yet. One of these keys might be a key that should cause a signal.
 func (t *Terminal) look() (typed bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -196,7 +196,7 @@ func (t *Terminal) Restore() {
 const restoredMark = 'k'
 
 // startGuard starts this program as a guard process, in a session of its own, so that
-// signals of the terminal do not reach the guard. It returns the pipe to the guard,
+// signals from the terminal do not reach the guard. It returns the pipe to the guard,
 // or nil if the start fails.
 func startGuard(file *os.File, before *unix.Termios) io.WriteCloser {
 	self, err := os.Executable()

@@ -30,7 +30,7 @@ type Turn struct {
 	todos []bgagent.Todo
 }
 
-// plan reports the steps of the turn as todos. The first step starts.
+// plan reports the steps of the turn as todos, and starts the first step.
 func (t *Turn) plan(steps ...string) {
 	t.todos = nil
 	for _, s := range steps {
@@ -57,7 +57,7 @@ func (t *Turn) say(format string, args ...any) { t.Report.Text(fmt.Sprintf(forma
 // tool calls f and reports the call as a tool call.
 func (t *Turn) tool(name string, f func() error) error {
 	t.calls++
-	// The id includes the number of the turn, because it must be unique in the session.
+	// The id must be unique in the session, so it includes the number of the turn.
 	id := fmt.Sprintf("call_%d.%d", len(t.Earlier)+1, t.calls)
 	call := bgagent.MessageTool{ID: id, Name: name, State: bgagent.ToolRunning}
 	t.Report.Tool(call)

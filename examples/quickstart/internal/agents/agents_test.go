@@ -221,8 +221,8 @@ func TestAgentsReportWhatTheyDo(t *testing.T) {
 	}
 }
 
-// If an agent is cancelled during a tool call, it returns the context's error. This is true for
-// each of its tool calls.
+// If an agent is cancelled during a tool call, the agent returns the context's error. This is true
+// for each of its tool calls.
 func TestAgentsCanBeCancelledAtEveryStep(t *testing.T) {
 	dir := modules.Unpack(t, "plain")
 	for name, a := range All() {
@@ -236,7 +236,7 @@ func TestAgentsCanBeCancelledAtEveryStep(t *testing.T) {
 }
 
 // cancelAt cancels the turn when the tool call with the number "at" starts. It returns the new
-// number of known tool calls. The argument known is the number so far.
+// number of known tool calls. The argument "known" is the number of tool calls known so far.
 func cancelAt(t *testing.T, name string, a Agent, dir, prompt string, at, known int) int {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())

@@ -12,9 +12,9 @@ import (
 // mostFindings is the maximum number of findings in an answer of Explore.
 const mostFindings = 12
 
-// Explore finds the places where the words of the prompt are implemented. It searches the
-// names and the documentation of packages, types and functions. It lists the best findings
-// first. In a later turn, it shows the source of one finding and the files that use its name.
+// Explore finds the declarations that match the words of the prompt. It searches the names and
+// the documentation of packages, types and functions. It lists the best findings first. In a
+// later turn, it shows the source of one finding and the files that use its name.
 func Explore(ctx context.Context, t *Turn) (string, error) {
 	if p, ok := t.recall(); ok {
 		return t.showFinding(ctx, p)

@@ -28,8 +28,9 @@ var (
 	ordinals  = []string{"first", "second", "third", "fourth", "fifth"}
 )
 
-// recall returns the place whose number the prompt names, from the latest answer that contains
-// the number. It returns false in a first turn, or if no earlier answer contains the number.
+// recall returns the place whose number the prompt names. It takes the place from the latest
+// answer that contains the number. It returns false in a first turn, or if no earlier answer
+// contains the number.
 func (t *Turn) recall() (place, bool) {
 	n := asked(t.Prompt)
 	for i := len(t.Earlier) - 1; i >= 0; i-- {
@@ -169,8 +170,8 @@ func (src *source) uses(ctx context.Context, id *ast.Ident) []use {
 	return all
 }
 
-// lines returns n lines of a file, but at most 40, indented as code. The argument from is the
-// number of the first line.
+// lines returns n lines of a file, but at most 40, indented as code. The argument "from" is
+// the number of the first line.
 func (t *Turn) lines(name string, from, n int) (string, error) {
 	const most = 40
 	var text []byte
@@ -204,8 +205,8 @@ type library struct {
 	symbols []string
 }
 
-// recallPackage returns the package whose number the prompt names, from the latest answer that
-// contains the number.
+// recallPackage returns the package whose number the prompt names. It takes the package from
+// the latest answer that contains the number.
 func (t *Turn) recallPackage() (library, bool) {
 	n := asked(t.Prompt)
 	for i := len(t.Earlier) - 1; i >= 0; i-- {

@@ -13,10 +13,10 @@ import (
 	"time"
 )
 
-// goTool runs the go command in the module and returns the command's output. It reports the call
-// as a tool call with the name. The command can neither reach the network nor write to the
-// module. The command ignores a workspace around the module, because it could otherwise change
-// the workspace's file go.work.sum.
+// goTool runs the go command in the module and returns the command's output. It reports the
+// call as a tool call with the given name. The command can neither reach the network nor write
+// to the module. The command ignores a workspace around the module, because it could otherwise
+// change the workspace's file go.work.sum.
 func (t *Turn) goTool(ctx context.Context, name string, args ...string) ([]byte, error) {
 	var stdout, stderr bytes.Buffer
 	err := t.tool(name, func() error {
@@ -76,8 +76,8 @@ func (t *Turn) modFile(ctx context.Context) (modFile, error) {
 }
 
 // provider returns the path of the module that provides the package. If the go command does not
-// know this module, provider returns the path of the required module that should provide the
-// package. If there is no such module either, it returns "".
+// know this module, the result is the path of the required module that should provide the
+// package. If there is no such module either, the result is "".
 func (m modFile) provider(p listed) string {
 	if p.Module != nil {
 		return p.Module.Path
@@ -109,7 +109,7 @@ type listed struct {
 type listError struct{ Pos, Err string }
 
 // goList runs go list with the arguments and returns the listed packages. The last argument
-// names packages.
+// names the packages.
 func (t *Turn) goList(ctx context.Context, args ...string) ([]listed, error) {
 	out, err := t.goTool(ctx, "go list "+args[len(args)-1], append([]string{"list", "-e"}, args...)...)
 	if err != nil {
@@ -128,7 +128,8 @@ func (t *Turn) goList(ctx context.Context, args ...string) ([]listed, error) {
 	}
 }
 
-// errNoSource is the error for the documentation of a package without source.
+// errNoSource means that the documentation of a package cannot be read, because its source is
+// missing.
 var errNoSource = errors.New("its source is not in the module cache, and the network is not asked")
 
 // doc returns the first sentence of go doc about a package or about one of its symbols. It
@@ -149,8 +150,8 @@ func (t *Turn) doc(ctx context.Context, p listed, symbol ...string) (string, err
 
 // docSentence returns the first sentence of the documentation in the output of go doc. It
 // returns "" if there is no documentation. The documentation of a package is the second
-// paragraph and is not indented; without documentation, declarations follow there. The
-// documentation of a symbol is indented by four spaces.
+// paragraph and is not indented. If there is no documentation, the second paragraph contains
+// declarations. The documentation of a symbol is indented by four spaces.
 func docSentence(out string, pkg bool) string {
 	var text []string
 	for i, line := range strings.Split(out, "\n") {

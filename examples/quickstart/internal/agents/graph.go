@@ -32,7 +32,7 @@ func sorted[V any](set map[string]V) []string {
 	return keys
 }
 
-// The method in returns, for each node, the number of nodes that refer to the node.
+// The method "in" returns, for each node, the number of nodes that refer to the node.
 func (g graph) in() map[string]int {
 	n := map[string]int{}
 	for _, to := range g {

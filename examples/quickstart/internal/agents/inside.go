@@ -102,7 +102,7 @@ func (t *Turn) exports(ctx context.Context, src *source, p *pkg) (map[string]str
 }
 
 // check type-checks the package as far as possible. If the package does not build or an import
-// cannot be found, info has gaps.
+// cannot be found, the data in the argument "info" is incomplete.
 func (t *Turn) check(ctx context.Context, src *source, p *pkg, exports map[string]string, info *types.Info) error {
 	lookup := func(path string) (io.ReadCloser, error) {
 		if err := ctx.Err(); err != nil {
@@ -127,11 +127,11 @@ func (t *Turn) check(ctx context.Context, src *source, p *pkg, exports map[strin
 }
 
 // references returns the references between declarations and between files of the package. The
-// set initial holds the declarations to which variables and constants refer. Methods are
+// set "initial" holds the declarations to which variables and constants refer. Methods are
 // separate nodes with names such as Type.Method.
 func (src *source) references(p *pkg, info *types.Info) (decls, files graph, initial map[string]bool) {
 	decls, files, initial = graph{}, graph{}, map[string]bool{}
-	owner := map[types.Object]string{} // the node of each declared object
+	owner := map[types.Object]string{} // node of each declared object
 	for _, f := range p.built() {
 		for _, d := range f.Decls {
 			for name, node := range declared(d) {
@@ -151,7 +151,7 @@ func (src *source) references(p *pkg, info *types.Info) (decls, files graph, ini
 	return decls, files, initial
 }
 
-// refer adds the references of one declaration to the graphs and to initial.
+// refer adds the references of one declaration to the graphs and to the set "initial".
 func (src *source) refer(d ast.Decl, p *pkg, info *types.Info, owner map[types.Object]string, decls, files graph, initial map[string]bool) {
 	from := src.fileOf(d.Pos())
 	add := func(part ast.Node, node string) {
@@ -241,7 +241,7 @@ func (t *Turn) outline(ctx context.Context, p place) (string, error) {
 	})
 	short := map[string]int{}
 	for c, n := range calls {
-		if !strings.ContainsAny(c, "({\n") { // skips calls of function literals and of functions that another call returns
+		if !strings.ContainsAny(c, "({\n") { // skips calls whose function is a literal or the result of another call
 			short[c] = n
 		}
 	}

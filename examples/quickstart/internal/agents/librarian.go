@@ -16,8 +16,8 @@ const (
 
 // Librarian reads the documentation of the module's direct dependencies and lists the symbols
 // that the module uses. If the prompt contains "standard" or the module has no direct
-// dependencies, it reads the packages of the standard library instead. In a later turn, it
-// reads the documentation of the symbols that it listed for one package.
+// dependencies, the librarian reads the packages of the standard library instead. In a later
+// turn, it reads the documentation of the symbols that it listed for one package.
 func Librarian(ctx context.Context, t *Turn) (string, error) {
 	if entry, ok := t.recallPackage(); ok {
 		return t.readSymbols(ctx, entry)
@@ -81,9 +81,9 @@ type imported struct {
 	uses    int            // number of uses of all symbols
 }
 
-// known returns the go command's descriptions of all dependencies of the module, by import path.
-// It adds errors in the module itself, and imports that no module provides, to src.broken. A
-// missing package of a dependency is reported by describe.
+// known returns the go command's descriptions of all dependencies of the module, by import
+// path. It adds to src.broken the errors in the module itself and the imports that no module
+// provides. The method "describe" reports the missing packages of dependencies.
 func (t *Turn) known(ctx context.Context, src *source, mod modFile) (map[string]listed, error) {
 	all, err := t.goList(ctx, "-deps", "-test", "-json=ImportPath,Name,Dir,Standard,Module,Error", "./...")
 	if ctx.Err() != nil {
@@ -152,7 +152,7 @@ func (src *source) importedBy(f *file, known map[string]listed, all map[string]*
 }
 
 // packageName guesses the name of a package that cannot be read. The guess is the last element
-// of the import path that is not a major version.
+// of the import path, or the element before it if the last element is a major version.
 func packageName(path string) string {
 	parts := strings.Split(path, "/")
 	last := parts[len(parts)-1]
@@ -217,7 +217,7 @@ func byUse(a, b *imported) int {
 func (t *Turn) standard(ctx context.Context, src *source, used map[string]*imported) (string, error) {
 	var std []*imported
 	for _, im := range used {
-		if im.Standard && im.ImportPath != "unsafe" { // unsafe is part of the language
+		if im.Standard && im.ImportPath != "unsafe" { // package unsafe is part of the language
 			std = append(std, im)
 		}
 	}

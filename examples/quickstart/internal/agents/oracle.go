@@ -152,7 +152,8 @@ type function struct {
 	lines, branches int
 }
 
-// largest returns the functions of the packages without the tests, largest first.
+// largest returns the functions of the packages, largest first. It leaves out functions in
+// tests.
 func largest(src *source, pkgs []*pkg) []function {
 	var all []function
 	for _, p := range pkgs {

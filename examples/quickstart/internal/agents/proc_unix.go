@@ -7,8 +7,8 @@ import (
 	"syscall"
 )
 
-// ownGroup makes the end of the context interrupt the command and all of its children. The go
-// command starts compilers, and they would otherwise outlive the command.
+// ownGroup makes the command a process group that is interrupted when the context ends. The go
+// command starts compilers, which would otherwise outlive the command.
 func ownGroup(cmd *exec.Cmd) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGINT) }

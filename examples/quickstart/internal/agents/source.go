@@ -17,14 +17,14 @@ import (
 	"strings"
 )
 
-// file is a parsed Go file. If a file has syntax errors, ast holds the parts that could be
-// parsed.
+// file is a parsed Go file. If a file has syntax errors, the field "ast" holds the parts that
+// could be parsed.
 type file struct {
 	name  string // path in the module, with slashes
 	ast   *ast.File
 	lines int
 	test  bool
-	other bool // the file is for another operating system or excluded by a build tag
+	other bool // whether the file is for another operating system or excluded by a build tag
 }
 
 // pkg is a directory with Go files.
@@ -163,8 +163,9 @@ func (src *source) owns(importPath string) bool {
 	return importPath == src.module || strings.HasPrefix(importPath, src.module+"/") || strings.HasPrefix(importPath, src.module+" [")
 }
 
-// complain adds an error of the go command about a package to src.broken. If the error is the
-// output of the compiler, complain adds each line of the output as an error.
+// complain adds an error to src.broken. The error is about a package and comes from the go
+// command. If the error is the output of the compiler, each line of the output is added as an
+// error.
 func (src *source) complain(importPath string, e listError) {
 	text := strings.TrimSpace(e.Err)
 	if compiler, ok := strings.CutPrefix(text, "# "); ok {
@@ -184,8 +185,8 @@ func (src *source) complain(importPath string, e listError) {
 	src.addBroken(text)
 }
 
-// addBroken adds an error to src.broken unless src.broken already contains an error in the same
-// line of the same file.
+// addBroken adds an error to src.broken unless src.broken already contains an error on the
+// same line of the same file.
 func (src *source) addBroken(text string) {
 	at := text
 	if parts := strings.SplitN(text, ":", 3); len(parts) == 3 {
@@ -222,7 +223,7 @@ func (p *pkg) built() []*ast.File {
 	return files
 }
 
-// label returns a name of the package for answers.
+// label returns the name of the package that answers use.
 func (p *pkg) label() string {
 	if p.dir == "." {
 		return p.name + " (top)"
@@ -268,7 +269,7 @@ func count(n int, noun string) string {
 	return fmt.Sprintf("%d %ss", n, noun)
 }
 
-// brokenNote returns a list of the errors for the end of an answer.
+// brokenNote returns a list of the errors. The list is placed at the end of an answer.
 func brokenNote(errs []string) string {
 	if len(errs) == 0 {
 		return ""

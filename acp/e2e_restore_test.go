@@ -1,0 +1,193 @@
+//go:build unix
+
+package acp
+
+import (
+	"encoding/json"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/internal/modelserver"
+	"github.com/google/uuid"
+	"github.com/stretchr/testify/require"
+)
+
+// moment is a moment during a turn at which a test kills the host.
+type moment struct {
+	name   string
+	prompt func(s *scene) string
+	until  func(s *scene, h *host) // waits until the moment has come
+	want   []bgagent.PromptState
+	agents []string // agents that are killed at this moment even without the flag -acp.slow
+}
+
+var moments = []moment{
+	{
+		"before the first byte", func(*scene) string { return "@mute" },
+		func(s *scene, _ *host) { s.asked("@mute") },
+		[]bgagent.PromptState{bgagent.PromptInterrupted, bgagent.PromptMissing},
+		[]string{codex.name},
+	},
+	{
+		"in the text", func(*scene) string { return "@hang half an ans" },
+		func(s *scene, h *host) {
+			s.asked("half an ans")
+			if s.streams {
+				h.read("text")
+			}
+		},
+		[]bgagent.PromptState{bgagent.PromptInterrupted, bgagent.PromptMissing},
+		[]string{gemini.name, claude.name},
+	},
+	{
+		"in a command", func(s *scene) string { return s.bash("touch begun; sleep 300", "") + "\n@say never" },
+		func(s *scene, h *host) {
+			s.appears(filepath.Join(s.w.Dir, "begun"))
+			s.sleep(true, "no command runs")
+			h.saves(`"called":true`)
+		},
+		[]bgagent.PromptState{bgagent.PromptInterrupted},
+		[]string{opencode.name, gemini.name, claude.name, codex.name},
+	},
+	{
+		"after the answer", func(*scene) string { return "@say marzipan" },
+		func(_ *scene, h *host) { h.read("end0") },
+		[]bgagent.PromptState{bgagent.PromptAnswered},
+		[]string{gemini.name, codex.name},
+	},
+}
+
+// kills are the ways to kill a host. If only the agent's own process is killed with the host, other
+// processes of the agent run on.
+var kills = []struct {
+	name   string
+	kill   func(h *host)
+	agents []string // without -acp.slow, agents that are killed in this way, only during a command; nil means the agents of each moment
+}{
+	{"with its agent", func(h *host) { h.killWithAgent(false) }, nil},
+	{"alone", (*host).kill, []string{claude.name}},
+	{"with its agent's group", func(h *host) { h.killWithAgent(true) }, []string{codex.name}},
+}
+
+// Each start of an agent takes seconds, and opencode takes the longest. So without the flag -acp.slow,
+// each agent is killed only at some moments and in some ways.
+func TestASessionOfAKilledHostIsRestored(t *testing.T) {
+	for _, a := range reals {
+		t.Run(a.name, func(t *testing.T) {
+			t.Parallel()
+			for _, m := range moments {
+				for _, k := range kills {
+					at := slices.Contains(m.agents, a.name)
+					if k.agents != nil {
+						at = m.name == "in a command" && slices.Contains(k.agents, a.name)
+					}
+					if !at && !*slow {
+						continue
+					}
+					t.Run(m.name+", killed "+k.name, func(t *testing.T) {
+						w := a.world(t)
+						w.Model.Handle(recalling)
+						s := &scene{T: t, real: a, w: w}
+						s.restores(m, k.kill)
+					})
+				}
+			}
+		})
+	}
+}
+
+// The method "restores" kills a host at the moment and restores its session.
+func (s *scene) restores(m moment, kill func(h *host)) {
+	spec := bgagent.SessionSpec{Task: "bg_1", Agent: s.name, Directory: s.w.Dir, Instance: uuid.NewString()}
+	cfg := s.config(s.w)
+	first := bgagent.Prompt{ID: "p1", Task: "bg_1", Attempt: 1, Turn: 1, Agent: s.name, Text: m.prompt(s), Instance: spec.Instance}
+	h := startHost(s.T, order{Command: cfg.Command, Dir: cfg.Dir, Env: cfg.Env, Auth: cfg.Auth, Spec: spec, Prompts: []bgagent.Prompt{first}})
+	m.until(s, h)
+	kill(h)
+	in := h.restore(first)
+	c := open(s.T, h.o.config())
+	// The processes that the host left running are ended first, because they can still call the model
+	// and write to gemini's session file.
+	require.NoError(s, s.patiently(func() error { return c.endLeft(s.Context(), in) }))
+	if s.name == gemini.name {
+		s.age()
+		in.Saved = older(s.T, in.Saved)
+	}
+	asked := s.turnRequests(first.Text)
+	began := time.Now()
+	var state bgagent.PromptState
+	var end bgagent.TurnEnd
+	err := s.patiently(func() (err error) { state, end, err = c.RestoreSession(s.Context(), in); return err })
+	s.Logf("%v %+v %v after %v", state, end, err, time.Since(began))
+	s.sleep(false, "a command runs on")
+	require.Equal(s, asked, s.turnRequests(first.Text), "the model was asked")
+	require.Contains(s, m.want, state)
+	session := in.Session
+	switch {
+	case state == bgagent.PromptAnswered:
+		require.Equal(s, "marzipan", end.Text)
+	case err != nil:
+		require.ErrorIs(s, err, bgagent.ErrNoSession)
+		require.Equal(s, bgagent.PromptMissing, state)
+		session = create(s.T, c)
+	default:
+		require.NoError(s, err)
+	}
+	next := bgagent.Prompt{ID: "p2", Task: "bg_1", Attempt: 2, Turn: 1, Agent: s.name, Text: "What did I say first?", Instance: in.Spec.Instance}
+	e := run(s.T, c, session, next).wait()
+	require.NoError(s, e.err)
+	if state != bgagent.PromptMissing {
+		require.Contains(s, e.Text, "You said: "+strings.TrimPrefix(first.Text, "@")[:4])
+	}
+	for _, r := range s.w.Model.Requests() {
+		if !isMain(r) || !strings.Contains(r.LastUser(), next.Text) {
+			continue
+		}
+		times := 0
+		for _, msg := range r.Messages {
+			times += strings.Count(msg.Text, first.Text)
+		}
+		require.LessOrEqual(s, times, 1, "the session has the first prompt twice")
+	}
+}
+
+// turnRequests returns the number of requests to the model with the prompt in the conversation. Other
+// requests, such as those for a title, are not counted.
+func (s *scene) turnRequests(prompt string) (n int) {
+	for _, r := range s.w.Model.Requests() {
+		if isMain(r) && slices.ContainsFunc(r.Messages, func(m modelserver.Message) bool { return strings.Contains(m.Text, prompt) }) {
+			n++
+		}
+	}
+	return n
+}
+
+// patiently calls the function again while it returns an error for something that is busy. The
+// manager does the same.
+func (s *scene) patiently(f func() error) (err error) {
+	s.Helper()
+	require.Eventually(s, func() bool {
+		if err = f(); isBusy(err) {
+			s.Logf("busy: %v", err)
+			return false
+		}
+		return true
+	}, 10*time.Minute, time.Second)
+	return err
+}
+
+// older returns a saved state whose session is a year older. The method "age" does the same with the
+// session file of gemini.
+func older(t *testing.T, saved []byte) []byte {
+	t.Helper()
+	var m map[string]any
+	require.NoError(t, json.Unmarshal(saved, &m))
+	m["made"] = time.Now().AddDate(-1, 0, 0)
+	text, err := json.Marshal(m)
+	require.NoError(t, err)
+	return text
+}

@@ -1,0 +1,268 @@
+package acp
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/internal/procs"
+	sdk "github.com/coder/acp-go-sdk"
+)
+
+var (
+	_ bgagent.SessionRestorer = (*Client)(nil)
+	_ bgagent.SessionHome     = (*Client)(nil)
+)
+
+// Home implements [bgagent.SessionHome]. Agents keep their sessions in files of the user. Home
+// therefore returns the user's id and the name of the machine, in the form UID@HOST. It returns ""
+// if the name of the machine is not known.
+func (c *Client) Home() string { return procs.Home() }
+
+// RestoreSession implements [bgagent.SessionRestorer]. First it kills the processes that the
+// earlier host left running. Then it starts the agent and makes it load the session. The agent
+// replays the session, and the replay shows whether the session has the last prompt. The prompt
+// counts as answered only if the earlier client saw the end of its turn, because the replay of a
+// turn that broke off can look like the replay of a complete turn.
+//
+// If a process cannot be ended or the session is open in another process, the error matches
+// [bgagent.ErrBusy]. If the agent cannot be started or does not answer, the error matches
+// [bgagent.ErrUnreachable]. If the agent does not have the session, the error matches
+// [bgagent.ErrNoSession].
+//
+// RestoreSession works only on Linux. On other systems the client cannot find the processes, so
+// RestoreSession returns an error.
+func (c *Client) RestoreSession(ctx context.Context, in bgagent.SessionRestore) (bgagent.PromptState, bgagent.TurnEnd, error) {
+	if err := c.endLeft(ctx, in); err != nil {
+		return bgagent.PromptUnknown, bgagent.TurnEnd{}, err
+	}
+	if in.Session == "" { // no prompt can have been sent
+		return bgagent.PromptMissing, bgagent.TurnEnd{}, nil
+	}
+	s, err := c.adopt(in)
+	if err != nil {
+		return bgagent.PromptUnknown, bgagent.TurnEnd{}, err
+	}
+	state, end, err := c.restore(ctx, s, in)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s.restoring, s.replay = false, nil
+	known := s.memory.Now.Prompt == in.Last.ID
+	switch {
+	case errors.Is(err, bgagent.ErrNoSession):
+		delete(c.sessions, s.id)
+	case err != nil:
+	case state == bgagent.PromptMissing && known:
+		s.memory.unsent()
+	case state == bgagent.PromptInterrupted && !known:
+		s.memory.sends(in.Last.ID, in.Last.Text)
+	}
+	return state, end, err
+}
+
+// endLeft ends the processes that the earlier host left running.
+func (c *Client) endLeft(ctx context.Context, in bgagent.SessionRestore) error {
+	id := in.Instance
+	if id == "" || id == c.cfg.Instance || id == in.Spec.Instance {
+		if in.Last.ID != "" {
+			return errors.New("acp: the processes of the earlier host cannot be told from those of this host; give every run of the host another Config.Instance")
+		}
+		return nil
+	}
+	var own []*process // processes of an earlier manager in this host
+	c.mu.Lock()
+	for p := range c.all {
+		if slices.Contains(strings.Split(p.instance, "/"), id) {
+			own = append(own, p)
+		}
+	}
+	c.mu.Unlock()
+	for _, p := range own {
+		p.end(errEarlierManager)
+		select {
+		case <-p.dead:
+		case <-ctx.Done():
+			return fmt.Errorf("acp: %w: %w", bgagent.ErrBusy, context.Cause(ctx))
+		}
+	}
+	err := c.left.End(ctx, id, c.cfg.Instance, in.Spec.Instance)
+	switch {
+	case errors.Is(err, procs.ErrLeft):
+		return fmt.Errorf("acp: %w: %w", bgagent.ErrBusy, err)
+	case err != nil:
+		return fmt.Errorf("acp: %w", err)
+	}
+	return nil
+}
+
+// adopt returns the session for RestoreSession. If the client does not know the session, adopt
+// creates it from the saved state.
+func (c *Client) adopt(in bgagent.SessionRestore) (*session, error) {
+	m, err := recall(in.Saved)
+	if err != nil {
+		return nil, err
+	}
+	dir, err := c.directory(in.Spec.Directory)
+	if m.Directory != "" {
+		dir, err = m.Directory, nil
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s := c.sessions[in.Session]
+	switch {
+	case c.closed:
+		return nil, fmt.Errorf("acp: %w", errClosed)
+	case s != nil && (s.restoring || s.turn != nil):
+		return nil, fmt.Errorf("acp: session %q: %w", in.Session, bgagent.ErrBusy)
+	case s != nil:
+	case err != nil:
+		return nil, err
+	default:
+		s = &session{id: in.Session, parent: in.Spec.Parent, dir: dir, place: dir, conv: conversation{max: c.cfg.MaxHistory}}
+		s.memory, s.cost, s.made = m, m.Cost, m.Made
+		s.opts.mode.own, s.opts.model.own = m.Mode, m.Model
+		if s.made.IsZero() { // the session was created at an unknown time, but not later than now
+			s.made = time.Now()
+		}
+		c.sessions[s.id] = s
+	}
+	s.restoring = true
+	return s, nil
+}
+
+// restore loads the session and returns the state of the last prompt in it.
+func (c *Client) restore(ctx context.Context, s *session, in bgagent.SessionRestore) (bgagent.PromptState, bgagent.TurnEnd, error) {
+	var now progress // progress of the last prompt, as far as the earlier client saw it
+	if s.memory.Now.Prompt == in.Last.ID {
+		now = s.memory.Now
+	}
+	if end, over := now.turnEnd(); over && in.Last.ID != "" {
+		return bgagent.PromptAnswered, end, nil // the session will be loaded for its next prompt
+	}
+	err := c.reload(ctx, s, in)
+	switch {
+	case errors.Is(err, bgagent.ErrNoSession) && now.Called:
+		return bgagent.PromptUnknown, bgagent.TurnEnd{}, fmt.Errorf("acp: the session is lost, and the agent had begun to work on its last prompt: %s", err) // a new session must not repeat the work
+	case errors.Is(err, bgagent.ErrNoSession):
+		return bgagent.PromptMissing, bgagent.TurnEnd{}, err
+	case err != nil:
+		return bgagent.PromptUnknown, bgagent.TurnEnd{}, err
+	case in.Last.ID == "":
+		return bgagent.PromptMissing, bgagent.TurnEnd{}, nil
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	r := s.replay
+	state := r.judge(&s.memory, in.Last)
+	if text, whole := r.answered(); state == bgagent.PromptInterrupted && now.Answered && whole {
+		return bgagent.PromptAnswered, bgagent.TurnEnd{Stop: bgagent.StopEndOfTurn, Text: text}, nil
+	}
+	return state, bgagent.TurnEnd{}, nil
+}
+
+// reload makes an agent process of this host load the session.
+func (c *Client) reload(ctx context.Context, s *session, in bgagent.SessionRestore) error {
+	if err := isDirectory(s.dir); err != nil {
+		return fmt.Errorf("acp: session %q: %w", s.id, err)
+	}
+	p, err := c.ready(ctx, procs.Instances(c.cfg.Instance, in.Spec.Instance))
+	if err != nil {
+		return c.unreachable(ctx, err)
+	}
+	if !p.init.AgentCapabilities.LoadSession {
+		if in.Last.ID != "" {
+			return fmt.Errorf("acp: session %q: the agent %s cannot load sessions, so what became of the last prompt is not known", s.id, c.program())
+		}
+		return noSession(s.id)
+	}
+	if c.cfg.MCPServers != nil {
+		if s.mcp, err = p.mcpServers(c.cfg.MCPServers(in.Spec)); err != nil {
+			return err
+		}
+	}
+	if wait, late := c.minuteLeft(s), time.Now(); wait > 0 {
+		if end, ok := ctx.Deadline(); ok && end.Before(late.Add(wait)) {
+			return fmt.Errorf("acp: session %q: the agent %s cannot load it before %s: %w", s.id, c.program(), late.Add(wait).Format(time.TimeOnly), bgagent.ErrUnreachable)
+		}
+	}
+	c.mu.Lock()
+	s.replay = &replay{}
+	c.mu.Unlock()
+	switch err = c.load(ctx, p, s); {
+	case err == nil, errors.Is(err, bgagent.ErrBusy), errors.Is(err, bgagent.ErrNoSession):
+		return err
+	}
+	return c.unreachable(ctx, err)
+}
+
+// unreachable wraps [bgagent.ErrUnreachable] into an error. It returns the error unchanged if ctx has
+// ended, the client was closed, or the agent answered with an error, for example because it requires
+// authentication.
+func (c *Client) unreachable(ctx context.Context, err error) error {
+	if ctx.Err() != nil || errors.Is(err, errClosed) || errors.As(err, new(*sdk.RequestError)) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", err, bgagent.ErrUnreachable)
+}
+
+// notLoaded returns the error for an agent's answer that it cannot load the session. The error
+// matches ErrBusy if the session is open in another process, and ErrNoSession if the agent does not
+// have the session. The error matches neither of them if the answer can have another reason, for
+// example a missing file of the agent.
+func (c *Client) notLoaded(s *session, re *sdk.RequestError) error {
+	err := fmt.Errorf("acp: the agent %s cannot load session %q: %w", c.program(), s.id, &agentError{re})
+	text := innerMessage(re.Message) + "; " + detail(re.Data)
+	switch {
+	case inUse.MatchString(text):
+		return fmt.Errorf("%w: %w", err, bgagent.ErrBusy)
+	case re.Code == codeNotFound && !otherThing.MatchString(text), isUnknownSession(text, s.id):
+		return fmt.Errorf("%w: %w", err, bgagent.ErrNoSession)
+	}
+	return err
+}
+
+// inUse matches the error that an agent returns if the session is open in another process.
+var inUse = regexp.MustCompile(`(?i)\bin use\b|\bactive writer\b|\balready (open|loaded|running)\b|\blocked\b`)
+
+// isUnknownSession reports whether the text states that the session with the id does not exist.
+func isUnknownSession(text, id string) bool {
+	if id != "" {
+		text = strings.ReplaceAll(text, id, "")
+	}
+	for _, m := range unknownSession.FindAllStringSubmatch(text, -1) {
+		if !otherSession.MatchString(m[1]) {
+			return true
+		}
+	}
+	return false
+}
+
+// unknownSession matches a sentence about a session that does not exist. The id of the session must
+// have been removed from the sentence. The first group contains the text before the words about the
+// session. otherSession matches the end of this group if the sentence is about a session of another
+// kind, such as a login session. otherThing matches an error about something other than a session.
+var (
+	unknownSession = regexp.MustCompile(`(?i)([^.;\n]*?)\b(?:` + strings.Join([]string{
+		aSession + `(?:(?:was|is|could) )?not (?:be )?found\b`,
+		aSession + `(?:does not|doesn't) exist\b`,
+		`no (?:such |previous |saved |matching )` + aSession + `(?:here|(?:for|in) this\b|$|[.;\n]|` + areFound + `)`,
+		`no ` + aSession + areFound,
+		`(?:unknown|invalid|nonexistent) ` + aSession + `(?:$|[.;\n])`,
+		`(?:cannot|can't|could not|couldn't|unable to|failed to) find (?:the |a |any )?` + aSession + `(?:$|[.;\n])`,
+	}, "|") + `)`)
+	otherSession = regexp.MustCompile(`(?i)\b(?:mcp|pty|terminal|shell|browser|tmux|ssh|https?|login|auth\w*|oauth|web|worker|debug|server|client|of|for|in|to|from|by|with)(?: the| this)?\W*$`)
+	otherThing   = regexp.MustCompile(`(?i)\b(?:files?|director(?:y|ies)|folders?|paths?|models?|servers?|executables?|commands?|binary|binaries|programs?|tools?|modules?|packages?|credentials?|keys?|tokens?)\b`)
+)
+
+// aSession is a pattern for the word "session" or a similar word. It includes the punctuation that
+// remains when an id is removed. areFound is a pattern for words that follow "no session".
+const (
+	aSession = `(?:sessions?|conversations?|rollouts?|threads?)(?:[ _-](?:id|identifier|uuid))?` + aroundID + `(?:with (?:the )?(?:id|identifier|uuid)` + aroundID + `)?`
+	areFound = `(?:(?:was|were|is|are) )?(?:found|exists?|with|matching|named)\b`
+	aroundID = "[ :\"'()`,=]*"
+)

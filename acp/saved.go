@@ -1,0 +1,187 @@
+package acp
+
+import (
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"regexp"
+	"strings"
+	"time"
+
+	"github.com/bgagent/bgagent"
+)
+
+// memory is the state that a client needs to continue a session of an earlier host. During every
+// turn, the client passes this state to the manager as JSON.
+type memory struct {
+	Version   int       `json:"v"`
+	Directory string    `json:"directory"`
+	Made      time.Time `json:"made"`            // session.made
+	Cost      float64   `json:"cost,omitempty"`  // session.cost
+	Mode      string    `json:"mode,omitempty"`  // mode that the agent itself chose
+	Model     string    `json:"model,omitempty"` // model that the agent itself chose
+
+	Sent []string `json:"sent,omitempty"` // hashes of the prompts that the agent got, oldest first
+	Cut  bool     `json:"cut,omitempty"`  // whether the oldest entries of Sent are missing
+	Now  progress `json:"now,omitzero"`
+}
+
+// progress describes how far the turn of the last prompt has come, as far as the client saw it. The
+// hash of that prompt is the last entry of memory.Sent.
+type progress struct {
+	Prompt   string    `json:"prompt,omitempty"`   // id of the prompt
+	Called   bool      `json:"called,omitempty"`   // whether the agent has begun a tool call or sent a request to the client
+	Answered bool      `json:"answered,omitempty"` // whether the agent has answered the prompt with the stop reason end_turn
+	End      *savedEnd `json:"end,omitempty"`      // end of the turn; nil if it has not ended, has failed or has too long a text
+}
+
+// savedEnd is a saved [bgagent.TurnEnd].
+type savedEnd struct {
+	Stop   string `json:"stop"` // name of the stop reason
+	Text   string `json:"text,omitempty"`
+	NoText bool   `json:"noText,omitempty"`
+}
+
+const (
+	memoryVersion = 1        // version of the format of a memory; a client refuses other versions
+	maxSavedText  = 64 << 10 // maximum number of bytes of savedEnd.Text; it is small because the state is written often
+	maxSent       = 256      // maximum number of entries in memory.Sent
+)
+
+// savedStops contains the stop reasons of the turns whose end is saved.
+var savedStops = []bgagent.StopReason{bgagent.StopEndOfTurn, bgagent.StopLength, bgagent.StopTurnLimit, bgagent.StopRefused}
+
+// hashOf returns a short hash of the text that the function "plain" returns.
+func hashOf(text string) string {
+	sum := sha256.Sum256([]byte(plain(text)))
+	return base64.RawURLEncoding.EncodeToString(sum[:9])
+}
+
+// plain returns the text without what agents may change in a replay: white space other than single
+// spaces, characters that cannot be encoded, and hidden parts. The result is empty if an agent may
+// leave the whole text out.
+func plain(text string) string {
+	text = hiddenPart.ReplaceAllString(text, " ")
+	text = strings.ReplaceAll(strings.ToValidUTF8(text, ""), "\uFFFD", "")
+	return strings.Join(strings.Fields(text), " ")
+}
+
+// hiddenPart matches parts that programs themselves put into the user's text. The agent for Claude
+// does not replay them, and gemini replays its session_context.
+var hiddenPart = regexp.MustCompile(`(?s)<session_context>.*?</session_context>|<system-reminder>.*?</system-reminder>|<task-notification>.*?</task-notification>|` +
+	`<command-(?:name|message|args)>.*?</command-(?:name|message|args)>|<local-command-std(?:out|err)>.*?</local-command-std(?:out|err)>`)
+
+// hiddenHash is the hash of texts that agents may leave out.
+var hiddenHash = hashOf("")
+
+// sends records that the agent gets the text as the prompt with the id.
+func (m *memory) sends(id, text string) {
+	m.Sent, m.Now = append(m.Sent, hashOf(text)), progress{Prompt: id}
+	if more := len(m.Sent) - maxSent; more > 0 {
+		m.Sent, m.Cut = append([]string(nil), m.Sent[more:]...), true
+	}
+}
+
+// unsent records that the agent does not have the last prompt.
+func (m *memory) unsent() {
+	if n := len(m.Sent); n > 0 && m.Now.Prompt != "" {
+		m.Sent = m.Sent[:n-1]
+	}
+	m.Now = progress{}
+}
+
+// The method "ends" records the end of a turn. It records nothing if the stop reason is not in
+// savedStops or the text is too long.
+func (p *progress) ends(end bgagent.TurnEnd) {
+	for _, stop := range savedStops {
+		if end.Stop == stop && len(end.Text) <= maxSavedText {
+			p.End = &savedEnd{Stop: stop.String(), Text: end.Text, NoText: end.NoText}
+		}
+	}
+}
+
+// turnEnd returns the end of the turn. The second result reports whether the end is known.
+func (p *progress) turnEnd() (bgagent.TurnEnd, bool) {
+	for _, stop := range savedStops {
+		if p.End != nil && p.End.Stop == stop.String() {
+			return bgagent.TurnEnd{Stop: stop, Text: p.End.Text, NoText: p.End.NoText}, true
+		}
+	}
+	return bgagent.TurnEnd{}, false
+}
+
+// remember returns the memory of the session as JSON. The caller must hold Client.mu.
+func (s *session) remember() []byte {
+	m := s.memory
+	m.Version, m.Directory, m.Made, m.Cost = memoryVersion, s.place, s.made, s.cost
+	m.Mode, m.Model = s.opts.mode.own, s.opts.model.own
+	data, _ := json.Marshal(m) // never fails, because all fields are texts, numbers, booleans and times
+	return data
+}
+
+// recall decodes the result of the method "remember". If data is empty, recall returns the memory
+// of a session that was never prompted.
+func recall(data []byte) (m memory, err error) {
+	if len(data) == 0 {
+		return memory{Version: memoryVersion}, nil
+	}
+	if err := json.Unmarshal(data, &m); err != nil {
+		return m, fmt.Errorf("acp: the saved state of the session cannot be read: %w", err)
+	}
+	if m.Version != memoryVersion {
+		return m, fmt.Errorf("acp: the saved state of the session has version %d, and this client knows only version %d", m.Version, memoryVersion)
+	}
+	return m, nil
+}
+
+// save passes the memory of the session to the manager if the manager has a store. The caller must
+// not hold Client.mu.
+func (t *turn) save() {
+	if t.prompt.Instance == "" {
+		return
+	}
+	t.report(func(r *bgagent.Reporter) {
+		c := t.c
+		c.mu.Lock()
+		data := t.s.remember()
+		c.mu.Unlock()
+		r.SaveState(data)
+	})
+}
+
+// The method "works" records that the agent has begun to work on the prompt. The result reports
+// whether this was not recorded before and must be saved. The caller must hold Client.mu.
+func (t *turn) works() (news bool) {
+	now := &t.s.memory.Now
+	news = !now.Called && now.Prompt == t.prompt.ID && t.prompt.Instance != ""
+	now.Called = now.Called || news
+	return news
+}
+
+// The method "acts" records and saves that the agent has sent a request to the client.
+func (t *turn) acts() {
+	t.c.mu.Lock()
+	news := t.works()
+	t.c.mu.Unlock()
+	if news {
+		t.save()
+	}
+}
+
+// remember records and saves the end of a turn if the turn succeeded and the manager has a store.
+func (c *Client) remember(t *turn, end bgagent.TurnEnd, err error) {
+	if err != nil || t.prompt.Instance == "" {
+		return
+	}
+	c.mu.Lock()
+	now := &t.s.memory.Now
+	if now.Prompt == t.prompt.ID {
+		now.ends(end)
+	}
+	known := now.End != nil
+	c.mu.Unlock()
+	if known {
+		t.save()
+	}
+}

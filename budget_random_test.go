@@ -1,0 +1,407 @@
+package bgagent_test
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"runtime"
+	"strconv"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/internal/inside"
+	"github.com/bgagent/bgagent/storetest"
+	"github.com/stretchr/testify/require"
+)
+
+var (
+	budgetTrees = flag.Int("budget.trees", 10_000, "number of random trees in TestNoBudgetIsExceededByMoreThanAReportOfEachRunningTask")
+	budgetSeed  = flag.Uint64("budget.seed", 0, "seed of the only run of that test; 0 for many runs")
+)
+
+const (
+	treesOfARun = 5
+	mostTokens  = 30              // tokens of the largest report
+	lostAtMost  = 5 * time.Second // reports of this time before a crash can be lost
+)
+
+// spentBy is what was reported for a task or for the account of a tree.
+type spentBy struct {
+	limit   int64
+	reports []reported
+	running int   // largest number of turns that ran at once
+	lost    int64 // tokens of the reports that crashes may have lost
+}
+
+type reported struct {
+	at     time.Time
+	tokens int64
+}
+
+func (s *spentBy) total() (sum int64) {
+	for _, r := range s.reports {
+		sum += r.tokens
+	}
+	return sum
+}
+
+// spenders is a client whose turns report tokens at random, with the store of its manager and what
+// was reported.
+type spenders struct {
+	memory  storetest.Memory
+	cfg     bgagent.Config
+	checked bool
+
+	mu       sync.Mutex
+	rng      *rand.Rand
+	n        int
+	process  *spendersProcess
+	tasks    map[string]*spentBy
+	accounts map[string]*spentBy
+	running  map[string]int // turns that run, by root
+	parents  map[string]int // number of delegations, by task
+	crashes  int
+	broken   []string
+}
+
+type spendersProcess struct {
+	w     *spenders
+	store *storetest.Process
+	m     *bgagent.BackgroundManager
+	dead  chan struct{}
+	turns sync.WaitGroup
+}
+
+func (w *spenders) begin(t *testing.T) {
+	p := &spendersProcess{w: w, store: w.memory.Process(), dead: make(chan struct{})}
+	cfg := w.cfg
+	cfg.Store = p.store
+	m, err := bgagent.New(p, cfg)
+	require.NoError(t, err)
+	require.Empty(t, m.Restored().Damage)
+	if w.checked {
+		require.NoError(t, inside.CheckUnchanged(m))
+		inside.CheckAlways(m, func(err error) { w.fail("%v", err) })
+	}
+	w.mu.Lock()
+	p.m, w.process = m, p
+	w.mu.Unlock()
+	m.Start()
+}
+
+// crash ends the process. What was reported in its last seconds may be lost.
+func (w *spenders) crash() {
+	p := w.process
+	p.store.Crash()
+	close(p.dead)
+	w.mu.Lock()
+	w.crashes++
+	since := time.Now().Add(-lostAtMost)
+	for _, all := range []map[string]*spentBy{w.tasks, w.accounts} {
+		for _, s := range all {
+			for _, r := range s.reports {
+				if !r.at.Before(since) {
+					s.lost += r.tokens
+				}
+			}
+		}
+	}
+	w.mu.Unlock()
+	p.turns.Wait()
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	_ = p.m.Close(ctx)
+}
+
+func (w *spenders) fail(format string, args ...any) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.broken = append(w.broken, fmt.Sprintf(format, args...))
+}
+
+func (w *spenders) below(n int) int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.rng.IntN(n)
+}
+
+func (w *spenders) pause(most time.Duration) time.Duration {
+	return time.Duration(w.below(int(most))) + 1
+}
+
+// parent returns how often the task has delegated. A turn of such a task may not be its last.
+func (w *spenders) parent(task string) int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.parents[task]
+}
+
+// runs notes that a turn runs that can report usage. The result notes that it has ended.
+func (w *spenders) runs(root string) (ended func()) {
+	add := func(n int) {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.running[root] += n
+	}
+	add(1)
+	return func() { add(-1) }
+}
+
+func (p *spendersProcess) isDead() bool {
+	select {
+	case <-p.dead:
+		return true
+	default:
+		return false
+	}
+}
+
+// report reports tokens of a task, and notes them for the task and for the account of its tree.
+func (p *spendersProcess) report(task bgagent.Task, n int64, report func(bgagent.Usage)) {
+	w := p.w
+	if p.isDead() {
+		return
+	}
+	limits, opened := int64(0), ""
+	for _, b := range p.m.Figures().Budgets {
+		if b.Root == task.Root {
+			limits, opened = b.Limit.InputTokens, b.Opened.Round(time.Millisecond).String()
+		}
+	}
+	own, err := p.m.Get(task.ID)
+	if err != nil {
+		return
+	}
+	w.mu.Lock()
+	note := func(all map[string]*spentBy, key string, limit int64) {
+		s := all[key]
+		if s == nil {
+			s = &spentBy{}
+			all[key] = s
+		}
+		s.limit, s.running = limit, max(s.running, w.running[task.Root])
+		s.reports = append(s.reports, reported{time.Now(), n})
+	}
+	note(w.tasks, task.ID, own.Budget.Limit.InputTokens)
+	if opened != "" {
+		note(w.accounts, task.Root+" "+opened, limits)
+	}
+	w.mu.Unlock()
+	report(bgagent.Usage{InputTokens: n})
+}
+
+func (p *spendersProcess) CreateSession(context.Context, bgagent.SessionSpec) (string, error) {
+	p.w.mu.Lock()
+	defer p.w.mu.Unlock()
+	p.w.n++
+	return "ses_" + strconv.Itoa(p.w.n), nil
+}
+
+func (p *spendersProcess) Abort(context.Context, string) error { return nil }
+
+func (p *spendersProcess) RestoreSession(context.Context, bgagent.SessionRestore) (bgagent.PromptState, bgagent.TurnEnd, error) {
+	return []bgagent.PromptState{bgagent.PromptInterrupted, bgagent.PromptMissing, bgagent.PromptAnswered}[p.w.below(3)], bgagent.TurnEnd{Text: "found"}, nil
+}
+
+// RunTurn plays a turn. At most one report of the turn comes after its budget was used up: the
+// report that crossed the limit, or one about the work that was under way.
+func (p *spendersProcess) RunTurn(ctx context.Context, session string, prompt bgagent.Prompt, r *bgagent.Reporter) (bgagent.TurnEnd, error) {
+	w := p.w
+	p.turns.Add(1)
+	defer p.turns.Done()
+	task, err := p.m.Get(prompt.Task)
+	if err != nil || p.isDead() {
+		return bgagent.TurnEnd{}, errors.New("the process is dead")
+	}
+	defer w.runs(task.Root)()
+	for range 1 + w.below(6) {
+		select {
+		case <-time.After(w.pause(4 * time.Second)):
+		case <-ctx.Done():
+			if w.below(2) == 0 {
+				p.report(task, 1+int64(w.below(mostTokens)), r.Usage)
+			}
+			return bgagent.TurnEnd{}, ctx.Err()
+		case <-p.dead:
+			return bgagent.TurnEnd{}, errors.New("the process is dead")
+		}
+		if task.Depth < 3 && w.below(8) == 0 {
+			p.delegate(ctx, session, task)
+		} else {
+			p.report(task, 1+int64(w.below(mostTokens)), r.Usage)
+		}
+		if ctx.Err() != nil {
+			return bgagent.TurnEnd{}, ctx.Err()
+		}
+	}
+	end := bgagent.TurnEnd{Text: "answer"}
+	switch last := 1 + int64(w.below(mostTokens)); w.below(3 - min(w.parent(task.ID), 1)) {
+	case 0:
+		p.report(task, last, func(u bgagent.Usage) { end.Usage = u })
+	case 2: // usage that arrives after the end; the next turn of a parent can begin at once, and would report, too
+		ended := w.runs(task.Root) // until then, this turn can exceed the budget, too
+		p.turns.Go(func() {
+			defer ended()
+			time.Sleep(time.Nanosecond)
+			p.report(task, last, r.Usage)
+		})
+	}
+	p.turns.Go(func() {
+		time.Sleep(2 * time.Nanosecond)
+		now, err := p.m.Get(task.ID)
+		if err == nil && !p.isDead() && w.parent(task.ID) == 0 && now.Attempt == prompt.Attempt && now.Status.Terminal() && now.Status != bgagent.Completed {
+			w.fail("task %s lost its answer: %v (%s)", task.ID, now.Cause, now.Reason)
+		}
+	})
+	return end, nil
+}
+
+// delegate launches a task of the task, and checks that it has no wider budget.
+func (p *spendersProcess) delegate(ctx context.Context, session string, parent bgagent.Task) {
+	p.w.mu.Lock()
+	p.w.parents[parent.ID]++
+	p.w.mu.Unlock()
+	child, err := p.m.Launch(ctx, bgagent.Caller{Session: session}, p.w.input())
+	if err != nil {
+		p.allowed(err)
+		return
+	}
+	mine, err := p.m.Get(parent.ID)
+	if err == nil && child.Budget.Limit.InputTokens > mine.Budget.Limit.InputTokens {
+		p.w.fail("the budget of task %s is wider than that of its parent: %v, %v", child.ID, child.Budget.Limit, mine.Budget.Limit)
+	}
+}
+
+// allowed fails the run unless the error of a launch is one that can occur, and is true.
+func (p *spendersProcess) allowed(err error) {
+	var used *bgagent.BudgetError
+	switch {
+	case errors.As(err, &used) && used.Limit.Used < used.Limit.Limit:
+		p.w.fail("refused without need: %v", err)
+	case used != nil, p.isDead(), errors.Is(err, bgagent.ErrSessionEnded), errors.Is(err, bgagent.ErrStillLive), errors.Is(err, context.Canceled):
+	default:
+		p.w.fail("unexpected error: %v", err)
+	}
+}
+
+func (w *spenders) input() bgagent.LaunchInput {
+	in := bgagent.LaunchInput{Agent: "a", Prompt: "work"}
+	if w.below(3) == 0 {
+		in.Budget.InputTokens = 20 + int64(w.below(300))
+	}
+	if w.below(6) == 0 {
+		in.TreeBudget.InputTokens = 100 + int64(w.below(600))
+	}
+	return in
+}
+
+// act makes one random call of the host.
+func (w *spenders) act(t *testing.T) {
+	p := w.process
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	tasks := p.m.List(bgagent.Query{})
+	pick := func() bgagent.Task { return tasks[w.below(len(tasks))] }
+	switch k := w.below(20); {
+	case k < 9 || len(tasks) == 0:
+		root := bgagent.Caller{Session: "root" + strconv.Itoa(w.below(treesOfARun))}
+		if _, err := p.m.Launch(ctx, root, w.input()); err != nil {
+			p.allowed(err)
+		}
+	case k < 15:
+		in := bgagent.ResumeInput{Prompt: "go on"}
+		if w.below(2) == 0 {
+			in.Budget.InputTokens = 20 + int64(w.below(400))
+		}
+		if _, err := p.m.Resume(ctx, bgagent.Caller{}, pick().ID, in); err != nil {
+			p.allowed(err)
+		}
+	case k < 17:
+		_, _ = p.m.Cancel(ctx, bgagent.Caller{}, pick().ID, bgagent.CancelOptions{})
+	case k < 18:
+		w.crash()
+		w.begin(t)
+	}
+}
+
+func runSpenders(t *testing.T, seed uint64) {
+	synctest.Test(t, func(t *testing.T) {
+		w := &spenders{
+			rng: rand.New(rand.NewPCG(seed, 1)), checked: seed%50 == 0,
+			tasks: map[string]*spentBy{}, accounts: map[string]*spentBy{}, running: map[string]int{}, parents: map[string]int{},
+		}
+		w.cfg = bgagent.Config{
+			TaskBudget: bgagent.Budget{InputTokens: 50 + int64(w.below(200))}, TreeBudget: bgagent.Budget{InputTokens: 100 + int64(w.below(500))},
+			Limits: bgagent.Limits{Default: 1 + w.below(4)}, MaxDepth: 4, Wake: bgagent.WakeNever,
+		}
+		if w.below(2) == 0 {
+			w.cfg.BudgetPeriod = 10*time.Second + w.pause(time.Minute)
+		}
+		w.begin(t)
+		for range 25 {
+			time.Sleep(w.pause(2 * time.Second))
+			w.act(t)
+		}
+		time.Sleep(time.Minute)
+		w.verify()
+		_ = w.process.m.Close(context.Background())
+		w.process.turns.Wait()
+		require.Empty(t, w.broken, "seed %d: go test -run NoBudgetIsExceeded . -args -budget.seed %d", seed, seed)
+	})
+}
+
+// verify checks that no budget was exceeded by more than it may be, and that the manager counts
+// neither more than was reported nor, without a crash, less.
+func (w *spenders) verify() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	check := func(what string, s *spentBy, running int) {
+		if most := s.limit + int64(running)*mostTokens + s.lost; s.limit > 0 && s.total() > most {
+			w.broken = append(w.broken, fmt.Sprintf("%s has used %d of %d, at most %d with %d running and %d lost", what, s.total(), s.limit, most, running, s.lost))
+		}
+	}
+	for id, s := range w.tasks {
+		check("task "+id, s, 1)
+		task, err := w.process.m.Read(bgagent.Caller{}, id) // the task may only be in the store
+		if err != nil {
+			w.broken = append(w.broken, err.Error())
+			continue
+		}
+		if used := task.Budget.Used.InputTokens; used > s.total() || used < s.total()-s.lost {
+			w.broken = append(w.broken, fmt.Sprintf("task %s has used %d, of which at most %d are lost, and %d are counted", id, s.total(), s.lost, used))
+		}
+	}
+	for key, s := range w.accounts {
+		check("account "+key, s, max(s.running, 1))
+	}
+}
+
+// Never over by more than one report of each running task plus, for each crash, what was reported in
+// the last 5 s before it.
+func TestNoBudgetIsExceededByMoreThanAReportOfEachRunningTask(t *testing.T) {
+	if *budgetSeed != 0 {
+		runSpenders(t, *budgetSeed)
+		return
+	}
+	trees := *budgetTrees
+	if raceEnabled {
+		trees /= 10 // the race detector takes about ten times as long
+	}
+	shards := runtime.GOMAXPROCS(0)
+	for shard := range shards {
+		t.Run(strconv.Itoa(shard), func(t *testing.T) {
+			t.Parallel()
+			first := rand.Uint64N(1 << 40)
+			for i := range uint64(trees/treesOfARun/shards + 1) {
+				if runSpenders(t, first+i); t.Failed() {
+					return
+				}
+			}
+		})
+	}
+}

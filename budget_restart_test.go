@@ -1,0 +1,143 @@
+package bgagent_test
+
+import (
+	"context"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/internal/inside"
+	"github.com/bgagent/bgagent/storetest"
+	"github.com/stretchr/testify/require"
+)
+
+func TestAnExpiredTaskKeepsItsBudget(t *testing.T) {
+	f := spending(bgagent.Usage{InputTokens: 10})
+	bubble(t, f, bgagent.Config{TaskBudget: bgagent.Budget{InputTokens: 40}, Retention: time.Minute}, func(t *testing.T, m *bgagent.BackgroundManager) {
+		task := ended(t, m, launch(t, m, "a").ID)[0]
+		_, err := m.Read(root, task.ID)
+		require.NoError(t, err)
+		time.Sleep(2 * time.Minute)
+		_, err = m.Get(task.ID)
+		require.ErrorIs(t, err, bgagent.ErrExpired)
+		_, err = m.Resume(t.Context(), root, task.Session, bgagent.ResumeInput{Prompt: "b"})
+		var used *bgagent.BudgetError
+		require.ErrorAs(t, err, &used)
+		require.Equal(t, task.ID, used.Limit.Task)
+	})
+}
+
+func billed(w *world, every time.Duration, u bgagent.Usage) {
+	w.bills = func(ctx context.Context, r *bgagent.Reporter) {
+		for {
+			select {
+			case <-time.After(every):
+				r.Usage(u)
+			case <-ctx.Done():
+				return
+			}
+		}
+	}
+}
+
+func TestUsedBudgetsSurviveACrash(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		w.cfg = bgagent.Config{TaskBudget: bgagent.Budget{InputTokens: 500}, TreeBudget: bgagent.Budget{InputTokens: 600}, BudgetPeriod: time.Hour, StaleTimeout: bgagent.Disabled}
+		w.takes(time.Hour)
+		billed(w, time.Second, bgagent.Usage{InputTokens: 10})
+		m := w.begin()
+		began := time.Now()
+		task := launch(t, m, "a")
+		time.Sleep(20*time.Second + time.Millisecond)
+		require.Equal(t, int64(200), get(t, m, task.ID).Budget.Used.InputTokens)
+		w.crash()
+
+		m = w.begin()
+		used, account := get(t, m, task.ID).Budget.Used.InputTokens, m.Figures().Budgets
+		require.GreaterOrEqual(t, used, int64(150), "at most the reports of the last 5 s are lost")
+		require.Len(t, account, 1)
+		require.Equal(t, used, account[0].Used.InputTokens)
+		require.WithinDuration(t, began, account[0].Opened, time.Second)
+		require.WithinDuration(t, began.Add(time.Hour), account[0].Until, time.Second)
+		m.Start()
+		end := ended(t, m, task.ID)[0]
+		require.Equal(t, bgagent.CauseBudget, end.Cause)
+		require.Equal(t, 2, end.Attempt, "another attempt has continued the turn")
+		require.Equal(t, int64(500), end.Budget.Used.InputTokens)
+		w.crash()
+
+		m = w.begin() // everything has ended, and the account is still open
+		_, err := m.Resume(t.Context(), root, task.ID, bgagent.ResumeInput{Prompt: "more"})
+		var over *bgagent.BudgetError
+		require.ErrorAs(t, err, &over)
+		second := launch(t, m, "b")
+		require.Contains(t, ended(t, m, second.ID)[0].Reason, "600 of 600 input tokens")
+		w.crash()
+		m = w.begin()
+		_, err = m.Launch(t.Context(), root, bgagent.LaunchInput{Agent: "worker", Prompt: "c"})
+		require.ErrorAs(t, err, &over)
+		require.Empty(t, over.Limit.Task)
+		time.Sleep(time.Hour)
+		launch(t, m, "c")
+	})
+}
+
+func TestATurnThatIsReadAgainAfterARestartCountsOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var memory storetest.Memory
+		f := newServer()
+		cfg := bgagent.Config{TaskBudget: bgagent.Budget{InputTokens: 1000}, TreeBudget: bgagent.Budget{InputTokens: 1000}}
+		begin := func() (*bgagent.BackgroundManager, *storetest.Process) {
+			p := memory.Process()
+			cfg.Store = p
+			m := manage(t, f, cfg)
+			require.NoError(t, inside.CheckUnchanged(m))
+			m.Start()
+			return m, p
+		}
+		m, p := begin()
+		task := launch(t, m, "a")
+		time.Sleep(time.Second)
+		s := get(t, m, task.ID).Session
+		use := func(id string, n int64) {
+			f.put(s, bgagent.Message{ID: id, Text: id, Finished: true, Stop: bgagent.StopToolCalls, Usage: bgagent.Usage{InputTokens: n}, Tools: []bgagent.MessageTool{{ID: id, Name: "read", State: bgagent.ToolDone}}})
+		}
+		use("m1", 100)
+		use("m2", 200)
+		time.Sleep(10 * time.Second)
+		require.Equal(t, int64(300), get(t, m, task.ID).Budget.Used.InputTokens)
+		p.Crash()
+		use("m3", 50) // the server goes on
+		m, _ = begin()
+		time.Sleep(10 * time.Second)
+		require.Equal(t, int64(350), get(t, m, task.ID).Budget.Used.InputTokens)
+		require.Equal(t, 3, get(t, m, task.ID).Budget.Used.ToolCalls)
+		require.Equal(t, int64(350), m.Figures().Budgets[0].Used.InputTokens)
+		use("m4", 700)
+		time.Sleep(5 * time.Second)
+		require.Equal(t, bgagent.CauseBudget, get(t, m, task.ID).Cause)
+		f.set(s, bgagent.SessionIdle)
+		time.Sleep(5 * time.Second)
+	})
+}
+
+func TestARecordOfAnEndedTaskHasItsBudget(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		w.cfg = bgagent.Config{TaskBudget: bgagent.Budget{InputTokens: 50}, Retention: time.Minute, RetainTasks: 1}
+		w.takes(time.Hour)
+		billed(w, time.Second, bgagent.Usage{InputTokens: 10})
+		m := w.begin()
+		task := launch(t, m, "a")
+		ended(t, m, task.ID)
+		time.Sleep(2 * time.Hour)
+		_, err := m.Get(task.ID)
+		require.ErrorIs(t, err, bgagent.ErrExpired)
+		list, err := m.History(t.Context(), bgagent.Query{}, "")
+		require.NoError(t, err)
+		require.Equal(t, int64(50), list[0].Budget.Used.InputTokens)
+		_, err = m.Resume(t.Context(), root, task.ID, bgagent.ResumeInput{Prompt: "more"})
+		var over *bgagent.BudgetError
+		require.ErrorAs(t, err, &over)
+	})
+}

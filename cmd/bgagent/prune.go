@@ -1,0 +1,154 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+
+	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/cmd/bgagent/internal/statedir"
+	"github.com/bgagent/bgagent/sqlite"
+)
+
+// pruneCmd is the command "bgagent prune".
+type pruneCmd struct {
+	ID    string `arg:"" optional:"" help:"Id of the task. Without it, all tasks that have ended are deleted."`
+	Yes   bool   `help:"Without ID: delete the tasks. Without this flag they are only counted."`
+	Force bool   `help:"With ID: delete the task even if its end has not been reported, or if it is still being stopped."`
+}
+
+// Help implements kong's help provider.
+func (pruneCmd) Help() string {
+	return `Deletes tasks that have ended, with their prompts and results. Some ended tasks are left alone: those whose end has not been reported to whoever launched them, and those that the next process must stop again. Name such a task, with --force, to delete it. The tasks of a command that runs are left alone, too: end the command first.
+
+Exit codes: 0 the tasks were deleted or counted; 1 some could not be deleted; 2 wrong input, or there is no such task.`
+}
+
+// pruned contains the numbers of tasks in one or more stores.
+type pruned struct {
+	ended int // number of tasks that were deleted, or that --yes would delete
+	due   int // number of ended tasks that stay, because the next process needs them
+}
+
+// Run implements the subcommand.
+func (c pruneCmd) Run(all *cli) error {
+	if c.Force && c.ID == "" {
+		return &exitError{exitInput, errors.New("--force needs the id of a task")}
+	}
+	folder, err := all.folder()
+	if err != nil {
+		return err
+	}
+	if c.ID != "" {
+		return c.pruneOne(folder)
+	}
+	stores, err := folder.Stores()
+	if err != nil {
+		return fmt.Errorf("reading the state folder: %w", err)
+	}
+	var problems []error
+	var total pruned
+	for _, s := range stores {
+		n, err := c.prune(s)
+		total.ended += n.ended
+		total.due += n.due
+		if err != nil {
+			problems = append(problems, fmt.Errorf("%v: %w", s, err))
+		}
+	}
+	if c.Yes {
+		fmt.Printf("deleted %d tasks\n", total.ended)
+	} else {
+		fmt.Printf("%d tasks have ended; bgagent prune --yes deletes them\n", total.ended)
+	}
+	if total.due > 0 {
+		fmt.Printf("%d further tasks have ended but stay, because their ends have not been reported, or because they must be stopped again; bgagent prune ID --force deletes one of them\n", total.due)
+	}
+	return errors.Join(problems...)
+}
+
+// prune counts the ended tasks of a store. With --yes, it deletes them. If a living process uses
+// the store, prune prints a warning and counts nothing.
+func (c pruneCmd) prune(s statedir.Store) (n pruned, err error) {
+	v, err := openView(s)
+	if errors.Is(err, fs.ErrNotExist) {
+		return n, nil
+	}
+	if err != nil {
+		return n, err
+	}
+	if err := errors.Join(v.list(0), v.reader.Close()); err != nil {
+		return n, err
+	}
+	var ids []string
+	for _, t := range v.tasks {
+		switch {
+		case !t.Status.Terminal():
+		case v.due[t.ID]:
+			n.due++
+		default:
+			ids = append(ids, t.ID)
+		}
+	}
+	n.ended = len(ids)
+	switch {
+	case v.lives && n.ended+n.due > 0:
+		warn("the %d ended tasks of %v stay, because it runs (process %d)", n.ended+n.due, s, v.owner.PID)
+		return pruned{}, nil
+	case n.ended == 0, !c.Yes:
+		return n, nil
+	case s.Kind != statedir.Serve && n.ended == len(v.tasks):
+		if remove(s, false) {
+			return n, nil
+		}
+	}
+	return n, deleteTasks(s, ids)
+}
+
+// pruneOne deletes the task that the command line names. It returns an error if the task has not
+// ended, or if a living process uses its store. Without --force, it also returns an error if the
+// next process needs the task.
+func (c pruneCmd) pruneOne(folder statedir.Folder) error {
+	v, t, err := find(folder, c.ID)
+	if err != nil {
+		return err
+	}
+	if err := v.reader.Close(); err != nil {
+		return err
+	}
+	switch {
+	case v.lives:
+		return fmt.Errorf("task %s belongs to %v, which runs (process %d); end it before you delete the task", t.ID, v, v.owner.PID)
+	case !t.Status.Terminal():
+		return fmt.Errorf("task %s has not ended; %s", t.ID, v.state())
+	case v.due[t.ID] && !c.Force:
+		return fmt.Errorf("task %s has ended, but its end has not been reported, or it must be stopped again; %v does that when it runs again; --force deletes the task anyway", t.ID, v)
+	}
+	if err := deleteTasks(v.Store, []string{t.ID}); err != nil {
+		return err
+	}
+	fmt.Printf("deleted %s\n", t.ID)
+	return nil
+}
+
+// deleteTasks deletes the tasks with the ids from the store. It opens the store for this
+// purpose, so it fails if another process uses the store.
+func deleteTasks(s statedir.Store, ids []string) (err error) {
+	store := sqlite.New(s.Dir, sqlite.Options{Warn: func(err error) { warn("%v", err) }})
+	c, err := store.Open(context.Background(), ownerHere("prune"))
+	if err != nil {
+		return &keepError{s.Dir, err}
+	}
+	defer func() { err = errors.Join(err, store.Close()) }()
+	if c.Outdated != "" {
+		return fmt.Errorf("nothing was deleted, because the store is not the original: %s", c.Outdated)
+	}
+	for len(ids) > 0 && err == nil {
+		n := min(len(ids), pageSize)
+		c.Batch++
+		err = store.Write(context.Background(), &bgagent.StoreBatch{Number: c.Batch, Delete: ids[:n]})
+		ids = ids[n:]
+	}
+	return err
+}

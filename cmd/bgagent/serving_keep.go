@@ -1,0 +1,231 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/cmd/bgagent/internal/settings"
+	"github.com/bgagent/bgagent/cmd/bgagent/internal/statedir"
+	"github.com/bgagent/bgagent/sqlite"
+)
+
+// This file contains the methods of the commands "mcp" and "serve" that keep tasks and take over
+// kept tasks.
+
+// makeManager makes the manager with the store of the command. If the store cannot be used,
+// the command "serve" fails. The command "mcp" prints a warning and continues without a store,
+// because the program that started it needs the tools.
+func (s *serving) makeManager(set *settings.Settings, state stateFlags) (*bgagent.BackgroundManager, error) {
+	if !state.keeps() {
+		return s.crew.Manager(s.config(nil))
+	}
+	folder, err := state.folder()
+	switch {
+	case err != nil && s.command == statedir.MCP:
+		warn("%v; tasks are not kept", err)
+		return s.crew.Manager(s.config(nil))
+	case err != nil:
+		return nil, err
+	}
+	defer sweep(folder)
+	if s.command == statedir.Serve {
+		at, err := folder.Served(set.Files)
+		if err != nil {
+			return nil, err
+		}
+		return openKept(at, s.copies, s.withStore)
+	}
+	m, err := s.projectManager(folder)
+	var kept *keepError
+	if err == nil || !errors.As(err, &kept) {
+		return m, err
+	}
+	warn("the tasks of this process are lost when it ends: %v", err)
+	return s.crew.Manager(s.config(nil))
+}
+
+// withStore makes a manager with the store.
+func (s *serving) withStore(store bgagent.Store) (*bgagent.BackgroundManager, error) {
+	return s.crew.Manager(s.config(store))
+}
+
+// config returns the configuration of a manager with the store, which can be nil. Tasks of
+// mcp are not continued. If the host has killed its MCP server, its tasks must not cause costs
+// in a later conversation.
+func (s *serving) config(store bgagent.Store) bgagent.Config {
+	return bgagent.Config{
+		Wake: bgagent.WakeNever, Limits: bgagent.Limits{Fair: true}, Logger: library(s.logger),
+		Store: store, Instance: s.life.id, InterruptRestored: s.command == statedir.MCP,
+	}
+}
+
+// projectManager makes the manager of the command "mcp". Among the stores of the project whose
+// processes are dead, it uses the store that was written last. If no store is free, it creates
+// one. The method interruptOlder handles the remaining stores.
+func (s *serving) projectManager(folder statedir.Folder) (*bgagent.BackgroundManager, error) {
+	old, fresh, err := folder.Project(".", s.life.id)
+	if err != nil {
+		return nil, &keepError{folder.Dir(), err}
+	}
+	for i, at := range old {
+		m, err := openKept(at, s.copies, s.withStore)
+		var owned *bgagent.StoreOwnedError
+		var kept *keepError
+		switch {
+		case errors.As(err, &owned):
+		case errors.As(err, &kept):
+			warn("%v", err)
+		default: // the store is free, or the error does not come from the store
+			s.older = older{stores: old[i+1:], end: s.interruptStore}
+			return m, err
+		}
+	}
+	return openKept(fresh, s.copies, s.withStore)
+}
+
+// older ends the tasks in the older stores of a project.
+type older struct {
+	stores []statedir.Store
+	end    func(context.Context, statedir.Store) // ends the tasks in one store
+	stop   context.CancelFunc                    // nil if there is nothing to do
+	done   chan struct{}                         // closed when all stores have been handled, or after stop
+}
+
+// interruptOlder starts ending the tasks in the older stores of the project whose processes are
+// dead. It returns when this work is done or when ctx ends. The rest of the work is done while the
+// server already answers, because the program that started the server waits only for a limited time.
+func (s *serving) interruptOlder(ctx context.Context) {
+	o := &s.older
+	o.stores = slices.DeleteFunc(o.stores, func(at statedir.Store) bool { return !hasLive(at) })
+	if len(o.stores) == 0 {
+		return
+	}
+	working, stop := context.WithCancel(context.Background())
+	o.stop, o.done = stop, make(chan struct{})
+	go func() {
+		defer close(o.done)
+		for _, at := range o.stores {
+			if working.Err() != nil {
+				return
+			}
+			o.end(working, at)
+		}
+	}()
+	select {
+	case <-o.done:
+	case <-ctx.Done():
+	}
+}
+
+// interruptStore ends the tasks in a store, unless a living process uses the store.
+func (s *serving) interruptStore(ctx context.Context, at statedir.Store) {
+	m, err := openKept(at, s.copies, s.withStore)
+	var owned *bgagent.StoreOwnedError
+	switch {
+	case errors.As(err, &owned):
+	case err != nil:
+		warn("%v", err)
+	default:
+		ctx, cancel := context.WithTimeout(ctx, interruptTime)
+		defer cancel()
+		interrupt(ctx, m)
+		closing, cancel := context.WithTimeout(context.Background(), stopTime)
+		defer cancel()
+		_ = m.Close(closing)
+	}
+}
+
+// quit makes the work of interruptOlder stop, and does not wait for it.
+func (o *older) quit() {
+	if o.stop != nil {
+		o.stop()
+	}
+}
+
+// await waits until the work of interruptOlder has stopped, or until ctx ends.
+func (o *older) await(ctx context.Context) {
+	if o.stop == nil {
+		return
+	}
+	select {
+	case <-o.done:
+	case <-ctx.Done():
+	}
+}
+
+// hasLive reports whether a store contains tasks that have not ended. If the store cannot be
+// read, it returns false.
+func hasLive(at statedir.Store) bool {
+	r, err := sqlite.OpenReader(at.Dir)
+	if err != nil {
+		return false
+	}
+	defer r.Close()
+	live, err := r.Live(context.Background())
+	return err == nil && len(live) > 0
+}
+
+// interruptTime is the time limit for ending the tasks of an earlier process before mcp answers,
+// and for each store that is handled afterwards. Tasks that have not ended by then are cancelled.
+const interruptTime = 5 * time.Second
+
+// restore takes over the tasks of an earlier process. The command "serve" continues them, and the
+// command "mcp" ends them. restore is called when nothing else can prevent the command from serving,
+// so that a command that cannot serve changes no task.
+func (s *serving) restore() {
+	found := s.manager.Restored()
+	if s.command == statedir.MCP {
+		ctx, cancel := context.WithTimeout(context.Background(), interruptTime)
+		defer cancel()
+		interrupt(ctx, s.manager)
+		s.interruptOlder(ctx)
+		return
+	}
+	if found.Tasks == 0 {
+		return
+	}
+	warn("%s", continuing(found))
+	s.manager.Start()
+}
+
+// continuing returns the message about tasks that are continued.
+func continuing(found bgagent.Restored) string {
+	if found.Seen.IsZero() { // for example, because the record of the earlier manager is damaged
+		return fmt.Sprintf("continuing %d tasks of an earlier bgagent", found.Tasks)
+	}
+	return fmt.Sprintf("continuing %d tasks of the bgagent that ended after %s", found.Tasks, found.Seen.Local().Format(time.DateTime))
+}
+
+// interrupt ends the tasks of an earlier process. It cancels the tasks that have not ended when
+// ctx ends. They might still be stopping when interrupt returns.
+func interrupt(ctx context.Context, m *bgagent.BackgroundManager) {
+	if m.Restored().Tasks == 0 {
+		return
+	}
+	var ids []string
+	for _, t := range m.List(bgagent.Query{Status: []bgagent.Status{bgagent.Pending, bgagent.Running}}) {
+		ids = append(ids, t.ID)
+	}
+	m.Start()
+	if len(ids) == 0 {
+		return
+	}
+	if _, err := m.Wait(ctx, bgagent.Caller{}, bgagent.WaitAll, ids...); err != nil {
+		_, _ = m.CancelAll(ctx, bgagent.Caller{}, bgagent.CancelOptions{Reason: reasonInterrupted})
+	}
+}
+
+// reasonInterrupted is the reason for cancelling a task that did not end in time.
+const reasonInterrupted = "interrupted: the bgagent mcp that had this task was ended"
+
+// suspend suspends the manager of the command "serve", unless the user has interrupted the
+// command. If the tasks are kept, the next serve continues them. Otherwise, they are cancelled.
+func (s *serving) suspend(ctx context.Context, stop stops) {
+	if s.command == statedir.Serve && !stop.interrupted.Load() {
+		_ = s.manager.Suspend(ctx) // Close returns the same error
+	}
+}

@@ -1,0 +1,196 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/cmd/bgagent/internal/fleet"
+	"github.com/bgagent/bgagent/cmd/bgagent/internal/statedir"
+	"github.com/bgagent/bgagent/internal/cleantext"
+)
+
+// showCmd is the command "bgagent show".
+type showCmd struct {
+	ID       string `arg:"" help:"Id of the task."`
+	Prompt   bool   `xor:"what" help:"Print the prompt of the latest attempt, and nothing else."`
+	Messages bool   `xor:"what" help:"Print the conversation of the task's session. The agent must be configured, and its server must run."`
+}
+
+// Help implements kong's help provider.
+func (showCmd) Help() string {
+	return `Prints what is kept of a task: its state, its attempts and its result. It can be used while the task runs.
+
+Exit codes: 0 the task was printed; 1 it could not be read, or the output could not be written; 2 wrong input, or there is no such task.`
+}
+
+// Run implements the subcommand.
+func (c showCmd) Run(all *cli, stop stops) error {
+	folder, err := all.folder()
+	if err != nil {
+		return err
+	}
+	v, t, err := find(folder, c.ID)
+	if err != nil {
+		return err
+	}
+	defer v.reader.Close()
+	switch {
+	case c.Messages:
+		return printMessages(all, stop, t)
+	case c.Prompt:
+		text, err := v.text(t, "prompt")
+		if err != nil {
+			return err
+		}
+		return printText(os.Stdout, text)
+	}
+	return v.print(os.Stdout, t)
+}
+
+// find returns the task with the id, and the view of its store. The id can also be that of
+// the task's session. If the error is nil, the caller must close the reader of the view.
+func find(folder statedir.Folder, id string) (*view, bgagent.Task, error) {
+	stores, err := folder.Stores()
+	if err != nil {
+		return nil, bgagent.Task{}, fmt.Errorf("reading the state folder: %w", err)
+	}
+	var problems []error
+	for _, s := range stores {
+		v, err := openView(s)
+		if err != nil {
+			if !errors.Is(err, fs.ErrNotExist) {
+				problems = append(problems, fmt.Errorf("the tasks of %v cannot be read: %w", s, err))
+			}
+			continue
+		}
+		t, found, err := v.find(id)
+		if found {
+			return v, t, err
+		}
+		if err = errors.Join(err, v.reader.Close()); err != nil {
+			problems = append(problems, err)
+		}
+	}
+	code := exitInput
+	if len(problems) > 0 {
+		code = exitFailed
+	}
+	none := fmt.Errorf("no task %s is kept in %s; bgagent tasks --all lists the tasks", id, folder.Dir())
+	return nil, bgagent.Task{}, &exitError{code, errors.Join(append(problems, none)...)}
+}
+
+// find returns the task with the id, which can also be that of the task's session, and
+// whether the store contains the task. If it returns true and an error, the record of the
+// task cannot be decoded.
+func (v *view) find(id string) (bgagent.Task, bool, error) {
+	page, err := v.reader.History(context.Background(), bgagent.StoreQuery{Ref: id, Limit: 1})
+	if err == nil && len(page) == 0 {
+		page, err = v.reader.Live(context.Background())
+	}
+	for i := range page {
+		if page[i].Key == id || page[i].Session == id {
+			t, err := page[i].Task()
+			v.tasks = []bgagent.Task{t}
+			v.due[t.ID] = page[i].Due
+			return t, true, err
+		}
+	}
+	return bgagent.Task{}, false, err
+}
+
+// text returns a text of the task's latest attempt: the prompt or the result, as the argument
+// "what" states. It returns an empty text if the store does not contain the text.
+func (v *view) text(t bgagent.Task, what string) (string, error) {
+	text, err := v.reader.Text(context.Background(), t.ID, fmt.Sprintf("%s.%d", what, t.Attempt))
+	if errors.Is(err, bgagent.ErrNoText) {
+		return "", nil
+	}
+	return text, err
+}
+
+// printText writes a text without escape sequences and control characters.
+func printText(w io.Writer, text string) error {
+	_, err := fmt.Fprintln(w, strings.TrimRight(cleantext.String(text), "\n"))
+	return err
+}
+
+// print writes the fields of the task, its attempts and its result.
+func (v *view) print(w io.Writer, t bgagent.Task) error {
+	line := func(name, value string) {
+		if value != "" {
+			fmt.Fprintf(w, "%-12s %s\n", name+":", cleantext.Line(value))
+		}
+	}
+	line("task", t.ID)
+	line("status", v.status(t))
+	line("reason", plainReason(t))
+	line("description", t.Description)
+	line("agent", t.Agent)
+	line("model", t.Model)
+	line("session", t.Session)
+	line("launched by", t.Parent)
+	line("kept by", v.String())
+	if v.lives {
+		line("process", fmt.Sprint(v.owner.PID))
+	}
+	for _, at := range []struct {
+		name string
+		time time.Time
+	}{{"launched", t.Queued}, {"started", t.Started}, {"ended", t.Ended}} {
+		if !at.time.IsZero() {
+			line(at.name, at.time.Local().Format(time.DateTime))
+		}
+	}
+	if u := t.Progress.Usage; u != (bgagent.Usage{}) {
+		line("tokens", fmt.Sprintf("%d in, %d out", u.InputTokens, u.OutputTokens))
+	}
+	if t.Budget != (bgagent.BudgetUse{}) {
+		line("budget used", t.Budget.String())
+	}
+	for _, a := range t.Attempts {
+		line(fmt.Sprintf("attempt %d", a.Number), strings.TrimSpace(fmt.Sprintf("%v %v %s", a.Status, a.Cause, a.Reason)))
+	}
+	if !t.Status.Terminal() {
+		return nil
+	}
+	text, err := v.text(t, "result")
+	if err != nil || text == "" {
+		return err
+	}
+	fmt.Fprintln(w)
+	return printText(w, text)
+}
+
+// printMessages prints the conversation of the task's session. It reads the conversation from
+// the agent's server.
+func printMessages(all *cli, stop stops, t bgagent.Task) error {
+	set, err := all.settings()
+	if err != nil {
+		return err
+	}
+	crew, err := fleet.New(set, fleet.Options{})
+	if err != nil {
+		return &exitError{exitInput, err}
+	}
+	messages, err := crew.Messages(stop.soft, t)
+	if err != nil {
+		return errors.Join(err, crew.Close(stop.hard))
+	}
+	for _, m := range messages {
+		fmt.Fprintf(os.Stdout, "== %v %s\n", m.Role, m.Time.Local().Format(time.DateTime))
+		for _, tool := range m.Tools {
+			fmt.Fprintf(os.Stdout, "   (tool %s: %v)\n", cleantext.Line(tool.Name), tool.State)
+		}
+		if m.Text != "" {
+			err = errors.Join(err, printText(os.Stdout, m.Text))
+		}
+	}
+	return errors.Join(err, crew.Close(stop.hard))
+}

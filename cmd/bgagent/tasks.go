@@ -1,0 +1,224 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"text/tabwriter"
+	"time"
+
+	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/cmd/bgagent/internal/statedir"
+	"github.com/bgagent/bgagent/internal/cleantext"
+	"github.com/bgagent/bgagent/sqlite"
+)
+
+// tasksCmd is the command "bgagent tasks".
+type tasksCmd struct {
+	All  bool `help:"List all tasks that have ended. Without this flag, only the last ten of each command are listed."`
+	JSON bool `name:"json" help:"Print one JSON object per task and line."`
+}
+
+// Help implements kong's help provider.
+func (tasksCmd) Help() string {
+	return `run, mcp and serve keep their tasks in the state folder. This command reads the folder and changes nothing. It can be used while other commands run.
+
+Exit codes: 0 the tasks were listed; 1 some could not be read, or the output could not be written; 2 wrong input.`
+}
+
+// fewEnded is the maximum number of ended tasks that are listed for a store without --all.
+const fewEnded = 10
+
+// keptTask is a task in the output of "bgagent tasks --json".
+type keptTask struct {
+	Command string       `json:"command"` // serve, mcp or run
+	Path    string       `json:"path"`    // configuration file, working directory or results folder
+	Store   string       `json:"store"`   // folder of the store
+	Owner   int          `json:"owner"`   // PID of the process that uses the store; 0 if there is none
+	Task    bgagent.Task `json:"task"`
+}
+
+// Run implements the subcommand.
+func (c tasksCmd) Run(all *cli) error {
+	folder, err := all.folder()
+	if err != nil {
+		return err
+	}
+	stores, err := folder.Stores()
+	if err != nil {
+		return fmt.Errorf("reading the state folder: %w", err)
+	}
+	if len(stores) == 0 {
+		warn("no tasks are kept in %s", folder.Dir())
+		return nil
+	}
+	most := fewEnded
+	if c.All {
+		most = 0
+	}
+	var problems []error
+	for _, s := range stores {
+		v, err := openView(s)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // the store has never been opened, or it was removed
+		}
+		if err == nil {
+			err = errors.Join(v.list(most), v.reader.Close())
+		}
+		if err != nil {
+			problems = append(problems, fmt.Errorf("the tasks of %v cannot all be read: %w", s, err))
+		}
+		if v == nil {
+			continue
+		}
+		if c.JSON {
+			err = v.writeJSON(os.Stdout)
+		} else {
+			err = v.write(os.Stdout)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return errors.Join(problems...)
+}
+
+// view contains the tasks of a store and the owner of the store.
+type view struct {
+	statedir.Store
+	reader *sqlite.Reader
+	owner  bgagent.StoreOwner // process that opened the store last
+	lives  bool               // whether this process is alive
+	tasks  []bgagent.Task
+	due    map[string]bool // ids of the tasks that the next process needs, even if they have ended
+	more   bool            // whether the store contains further ended tasks
+}
+
+// openView opens the store for reading. The view has no tasks yet. The error matches
+// [fs.ErrNotExist] if there is no database.
+func openView(s statedir.Store) (*view, error) {
+	r, err := sqlite.OpenReader(s.Dir)
+	if err != nil {
+		return nil, err
+	}
+	v := &view{Store: s, reader: r, due: map[string]bool{}}
+	if v.owner, v.lives, err = r.Owner(); err != nil {
+		return nil, errors.Join(err, r.Close())
+	}
+	return v, nil
+}
+
+// pageSize is the number of ended tasks that are read or deleted in one step.
+const pageSize = 500
+
+// list reads the tasks into the view. The tasks that have not ended come first. Then follow
+// the ended tasks, beginning with the task that was launched last. The argument "most" is the
+// maximum number of ended tasks; 0 means no maximum. Tasks that can be read are added even if
+// list returns an error.
+func (v *view) list(most int) error {
+	records, err := v.reader.Live(context.Background())
+	problems := []error{err}
+	places := map[string]int{} // indexes in v.tasks by the ids of the tasks
+	add := func(records []bgagent.StoreRecord) {
+		for i := range records {
+			t, err := records[i].Task()
+			if err != nil {
+				problems = append(problems, err)
+				continue
+			}
+			v.due[t.ID] = records[i].Due
+			if at, twice := places[t.ID]; twice { // the task has ended after the first read
+				v.tasks[at] = t
+				continue
+			}
+			places[t.ID] = len(v.tasks)
+			v.tasks = append(v.tasks, t)
+		}
+	}
+	add(records)
+	q := bgagent.StoreQuery{Limit: pageSize}
+	if most > 0 {
+		q.Limit = most + 1
+	}
+	for {
+		page, err := v.reader.History(context.Background(), q)
+		problems = append(problems, err)
+		if most > 0 && len(page) > most {
+			page, v.more = page[:most], true
+		}
+		add(page)
+		if len(page) < q.Limit || most > 0 {
+			return errors.Join(problems...)
+		}
+		q.Before = page[len(page)-1].Key
+	}
+}
+
+// status returns the status of a task in words. If the owner of the store is dead, a task that
+// has not ended does not run, so the status begins with "was".
+func (v *view) status(t bgagent.Task) string {
+	if t.Status.Terminal() || v.lives {
+		return t.Status.String()
+	}
+	return "was " + t.Status.String()
+}
+
+// state describes whether the owner of the store is alive. If it is dead and tasks have not
+// ended, the text also describes what happens to them.
+func (v *view) state() string {
+	switch live := len(v.tasks) > 0 && !v.tasks[0].Status.Terminal(); {
+	case v.lives:
+		return fmt.Sprintf("runs as process %d", v.owner.PID)
+	case !live:
+		return "has ended"
+	case v.Kind == statedir.Run:
+		return "has ended; continue it with: bgagent run --resume " + cleantext.Line(v.Path)
+	case v.Kind == statedir.Serve:
+		return "has ended; the next one with this configuration continues its tasks"
+	default:
+		return "has ended; the next one in this project ends its tasks"
+	}
+}
+
+// write writes the tasks as a table.
+func (v *view) write(w io.Writer) error {
+	if len(v.tasks) == 0 && !v.lives {
+		return nil
+	}
+	if _, err := fmt.Fprintf(w, "%s: %s\n", v, v.state()); err != nil {
+		return err
+	}
+	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	for _, t := range v.tasks {
+		took := "-"
+		if !t.Started.IsZero() && (v.lives || t.Status.Terminal()) {
+			took = t.Duration(time.Now()).Round(time.Second).String()
+		}
+		fmt.Fprintf(table, "  %s\t%s\t%s\t%s\t%s\t%s\n", t.ID, v.status(t), cleantext.Line(t.Agent), t.Queued.Local().Format(time.DateTime), took, cleantext.Line(t.Description))
+	}
+	if err := table.Flush(); err != nil || !v.more {
+		return err
+	}
+	_, err := fmt.Fprintln(w, "  (older tasks are listed with --all)")
+	return err
+}
+
+// writeJSON writes one line of JSON for each task.
+func (v *view) writeJSON(w io.Writer) error {
+	e := json.NewEncoder(w)
+	e.SetEscapeHTML(false)
+	for _, t := range v.tasks {
+		k := keptTask{Command: v.Kind, Path: v.Path, Store: v.Dir, Task: t}
+		if v.lives {
+			k.Owner = v.owner.PID
+		}
+		if err := e.Encode(k); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,414 @@
+package bgagent_test
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/bgagenttest"
+	"github.com/bgagent/bgagent/internal/inside"
+	"github.com/bgagent/bgagent/storetest"
+)
+
+// This file plays a scenario with faults. It simulates everything outside of the manager. The store
+// and the agents outlive the processes of the manager. The code in crash_oracle_test.go judges what
+// happened.
+
+// play is one run of a scenario.
+type play struct {
+	t      *testing.T
+	sc     *scenario
+	fault  crashPlan
+	memory storetest.Memory
+
+	mu      sync.Mutex
+	runner  bgagenttest.Runner
+	starter bgagenttest.Starter
+	life    *process
+	lives   int
+	writes  int  // number of writes of all processes, including repeated writes
+	struck  bool // the fault has happened
+	fated   bool // a turn was running when a process ended
+	book    playBook
+}
+
+// process is one run of the manager.
+type process struct {
+	p     *play
+	no    int
+	m     *bgagent.BackgroundManager
+	store *storetest.Process
+	over  bool          // guarded by play.mu; the process has ended, and its calls have no effect
+	gone  chan struct{} // closed when the process ends
+}
+
+// crashPlan describes the faults of a play.
+type crashPlan struct {
+	at    int // number of the write that fails, counted from 1; 0 means no fault
+	kind  storetest.FaultKind
+	later time.Duration // time between the write, which succeeds, and the end of the process; 0 means that the process ends during the write
+	times int           // for Refused and Full, the number of consecutive writes that fail
+	again int           // number of the next process's own writes after which that process ends; 0 means that it does not end
+	fate  bgagenttest.Fate
+}
+
+func (c crashPlan) String() string {
+	names := [...]string{"no fault", "crash before", "crash after", "torn", "refused", "full", "answer lost, written", "answer lost, not written"}
+	fates := [...]string{"default", "cut", "unknown", "lost", "gone", "answered", "orphan", "left"}
+	s := fmt.Sprintf("write %d, %s", c.at, names[c.kind])
+	if c.later > 0 {
+		s = fmt.Sprintf("write %d, crash %v later", c.at, c.later)
+	}
+	if c.times > 1 {
+		s += fmt.Sprintf(" %d times", c.times)
+	}
+	if c.again > 0 {
+		s += fmt.Sprintf(", crash again after %d", c.again)
+	}
+	return s + ", fate " + fates[c.fate]
+}
+
+func (c crashPlan) crashes() bool {
+	return c.later > 0 || c.kind == storetest.CrashBefore || c.kind == storetest.CrashAfter
+}
+
+func newPlay(t *testing.T, sc *scenario, fault crashPlan) *play {
+	p := &play{t: t, sc: sc, fault: fault, book: newPlayBook()}
+	p.runner, p.starter = bgagenttest.NewRunner(p.script), bgagenttest.NewStarter(p.script)
+	p.runner.Prefix, p.starter.Prefix = "run_", "srv_"
+	fates := func(bgagent.Prompt) bgagenttest.Fate {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.fated = true
+		return p.fault.fate
+	}
+	p.runner.Fates, p.starter.Fates = fates, fates
+	p.runner.Faults = func(c bgagenttest.Call) bgagenttest.Fault {
+		if c.Kind == bgagenttest.CallCreate {
+			p.book.creates(c.Title)
+			return bgagenttest.Fault{Delay: time.Second}
+		}
+		return bgagenttest.Fault{}
+	}
+	p.starter.Faults = p.runner.Faults
+	p.memory.SetFaults(p.strike)
+	return p
+}
+
+// strike returns the fault of one write. If the fault is a crash, strike also ends the clients of
+// the process.
+func (p *play) strike(uint64, int) storetest.Fault {
+	p.mu.Lock()
+	l := p.life
+	p.writes++
+	n, c := p.writes, p.fault
+	tries := max(c.times, 1)
+	var kill bool
+	var fault storetest.Fault
+	switch {
+	case l.over:
+	case l.no == 1 && c.later > 0 && n == c.at:
+		p.struck = true
+		time.AfterFunc(c.later, func() { p.crash(l) })
+	case l.no == 1 && c.later == 0 && n >= c.at && n < c.at+tries:
+		p.struck, kill = true, c.crashes()
+		fault.Kind = c.kind
+	case l.no == 2 && c.again > 0:
+		if p.book.secondWrites++; p.book.secondWrites == c.again {
+			kill, fault.Kind = true, storetest.CrashAfter
+		}
+	}
+	p.mu.Unlock()
+	if kill {
+		p.end(l)
+	}
+	return fault
+}
+
+// crash ends the process at a moment outside of a write.
+func (p *play) crash(l *process) {
+	if p.end(l) {
+		l.store.Crash()
+	}
+}
+
+// end ends the process for the clients. The caller ends the process for the store.
+func (p *play) end(l *process) bool {
+	p.mu.Lock()
+	if l.over {
+		p.mu.Unlock()
+		return false
+	}
+	l.over = true
+	p.mu.Unlock()
+	runner, starter := p.runner.NextProcess(), p.starter.NextProcess()
+	p.mu.Lock()
+	p.runner, p.starter = runner, starter
+	p.mu.Unlock()
+	close(l.gone)
+	return true
+}
+
+// begin starts a process of the manager.
+func (p *play) begin() *process {
+	p.mu.Lock()
+	p.lives++
+	l := &process{p: p, no: p.lives, store: p.memory.Process(), gone: make(chan struct{})}
+	p.life = l
+	p.mu.Unlock()
+	cfg := p.sc.cfg
+	cfg.Store, cfg.Notify, cfg.MaxDepth = l.store, l.notify, 5
+	cfg.Clients = map[string]bgagent.SessionClient{"starter": p.starter}
+	cfg.ClientFor = func(agent string) string {
+		if strings.HasPrefix(agent, "s-") {
+			return "starter"
+		}
+		return ""
+	}
+	m, err := bgagent.New(p.runner, cfg)
+	if err != nil {
+		p.t.Fatalf("New: %v", err)
+	}
+	l.m = m
+	for _, d := range m.Restored().Damage {
+		p.book.fault("the record %s cannot be read: %s", d.Key, d.Problem)
+	}
+	if err := inside.CheckUnchanged(m); err != nil {
+		p.book.fault("%v", err)
+	}
+	inside.CheckAlways(m, func(err error) { p.book.fault("invariant: %v", err) })
+	return l
+}
+
+// alive reports whether the process has not ended.
+func (l *process) alive() bool {
+	l.p.mu.Lock()
+	defer l.p.mu.Unlock()
+	return !l.over
+}
+
+// run plays the scenario, with as many processes as needed, until nothing more happens.
+func (p *play) run() {
+	l := p.begin()
+	var calls sync.WaitGroup
+	var gone []*process
+	for {
+		tasks, sub := l.m.Subscribe(1 << 16)
+		p.book.opens(l, tasks)
+		calls.Go(func() {
+			for {
+				e, err := sub.Next(context.Background())
+				if err != nil {
+					return
+				}
+				p.book.event(l, e)
+			}
+		})
+		l.m.Start()
+		if l.no == 1 {
+			calls.Go(func() { p.sc.host(l) })
+		}
+		if l.untilRest() {
+			if l.no > 1 && p.lives > 4 || p.quietLife(l) {
+				break
+			}
+		}
+		synctest.Wait()
+		closeNow(l.m)
+		gone = append(gone, l)
+		l = p.begin()
+	}
+	p.judge(l)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	_ = l.m.Close(ctx)
+	for _, l := range gone {
+		closeNow(l.m)
+	}
+	p.runner.Close()
+	p.starter.Close()
+	calls.Wait()
+}
+
+// closeNow stops the goroutines of a manager whose process has ended.
+func closeNow(m *bgagent.BackgroundManager) {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Millisecond)
+	defer cancel()
+	_ = m.Close(ctx)
+}
+
+// untilRest waits until every task is quiet and its end was reported. It returns false if the
+// process ends first.
+func (l *process) untilRest() bool {
+	quiet := 0
+	for range 300 {
+		select {
+		case <-l.gone:
+			return false
+		case <-time.After(20 * time.Second):
+		}
+		if l.atRest() {
+			if quiet++; quiet == 3 {
+				return true
+			}
+		} else {
+			quiet = 0
+		}
+	}
+	l.p.book.fault("the tasks never come to rest: %+v", brief(l.m.List(bgagent.Query{})))
+	return true
+}
+
+func (l *process) atRest() bool {
+	for _, t := range l.m.List(bgagent.Query{}) {
+		if !t.Quiet || t.Notice == bgagent.NoticeOwed {
+			return false
+		}
+	}
+	live, owed := l.m.Outstanding("root")
+	return live+owed == 0
+}
+
+func brief(tasks []bgagent.Task) (out []string) {
+	for _, t := range tasks {
+		out = append(out, fmt.Sprintf("%s.%d %q %s %s %s quiet %v notice %q %s", t.ID, t.Attempt, t.Prompt, t.Status, t.Phase, t.Cause, t.Quiet, t.Notice, t.Reason))
+	}
+	return out
+}
+
+// quietLife ends the process although nothing is happening, and checks that the next process has
+// nothing to do. It returns true if the play is over.
+func (p *play) quietLife(l *process) bool {
+	if p.book.last {
+		return true
+	}
+	p.book.last = true
+	p.book.before = p.book.happened()
+	p.crash(l)
+	return false
+}
+
+// notify implements Config.Notify.
+func (l *process) notify(_ context.Context, session string, n bgagent.Notice) error {
+	if !l.alive() {
+		return storetest.ErrDead
+	}
+	if session != "root" && session != "" { // notices to the host itself are accepted, too
+		return bgagent.ErrNoSession
+	}
+	l.p.book.notice(l, n)
+	return nil
+}
+
+// script plays the agent. The text of the prompt describes what the agent does. A prompt that
+// continues a turn contains the text of the earlier prompt.
+func (p *play) script(t *bgagenttest.Turn) {
+	p.mu.Lock()
+	l := p.life
+	p.mu.Unlock()
+	turn := p.book.turn(t.Prompt)
+	defer p.book.turnOver(turn)
+	text := t.Prompt.Text
+	has := func(word string) bool { return strings.Contains(text, word) }
+	t.SaveState([]byte(t.Prompt.ID))
+	p.book.says(turn, t, "first of "+t.Prompt.ID+"\x00 é; ")
+	t.Tool("tool", 3*time.Second)
+	if has("delegate") && t.Prompt.Notice == nil {
+		p.delegate(l, t, text)
+	}
+	t.Sleep(8 * time.Second)
+	if has("fail") {
+		t.Fail(errAgent)
+	}
+	p.book.says(turn, t, "answer to "+t.Prompt.ID)
+	t.Sleep(time.Second)
+}
+
+var errAgent = fmt.Errorf("the agent failed on purpose")
+
+// delegate launches the tasks that the prompt names, unless the session has already launched them.
+func (p *play) delegate(l *process, t *bgagenttest.Turn, text string) {
+	by := bgagent.Caller{Session: t.Session()}
+	_, list, _ := strings.Cut(text, "delegate ")
+	list, _, _ = strings.Cut(list, ".")
+	for _, name := range strings.Split(list, "+") {
+		own := l.m.List(bgagent.Query{Parent: by.Session})
+		if slices.ContainsFunc(own, func(x bgagent.Task) bool { return x.Prompt == name }) {
+			continue
+		}
+		agent := "r-child"
+		if strings.HasPrefix(name, "s") {
+			agent = "s-child"
+		}
+		in := bgagent.LaunchInput{Agent: agent, Prompt: name}
+		if strings.Contains(name, "now") {
+			l.run(by, in)
+		} else {
+			l.launch(by, in)
+		}
+	}
+}
+
+func (l *process) launch(by bgagent.Caller, in bgagent.LaunchInput) bgagent.Task {
+	task, err := l.m.Launch(context.Background(), by, in)
+	l.p.book.launched(l, in.Prompt, task, err)
+	return task
+}
+
+func (l *process) run(by bgagent.Caller, in bgagent.LaunchInput) bgagent.Task {
+	task, err := l.m.Run(context.Background(), by, in)
+	if l.alive() && err == nil {
+		l.p.book.launched(l, in.Prompt, task, nil)
+		l.p.book.returned(task)
+		l.m.Ack(itemID(task.ID, task.Attempt))
+	} else if l.alive() && task.ID == "" {
+		l.p.book.launched(l, in.Prompt, task, err)
+	}
+	return task
+}
+
+// itemID returns the id of the notice item for an attempt.
+func itemID(task string, attempt int) string {
+	return fmt.Sprintf("bgn_%s.%d", strings.TrimPrefix(task, "bg_"), attempt)
+}
+
+func (l *process) resume(ref, prompt string) bgagent.Task {
+	task, err := l.m.Resume(context.Background(), root, ref, bgagent.ResumeInput{Prompt: prompt})
+	l.p.book.launched(l, prompt, task, err)
+	return task
+}
+
+func (l *process) cancel(id string) {
+	if id == "" {
+		return
+	}
+	task, err := l.m.Cancel(context.Background(), root, id, bgagent.CancelOptions{})
+	l.p.book.cancelled(l, task, err)
+}
+
+// until waits for the end of the task. It returns true if this process has seen the end.
+func (l *process) until(id string) bool {
+	if id == "" {
+		return false
+	}
+	_, err := l.m.Wait(context.Background(), bgagent.Caller{}, bgagent.WaitAll, id)
+	if err == nil {
+		l.p.isStored(id)
+	}
+	return err == nil && l.alive()
+}
+
+// isStored checks that the store contains the end of a task whose end was shown.
+func (p *play) isStored(id string) {
+	for _, r := range p.memory.Records() {
+		if r.Key == id && !r.Status.Terminal() {
+			p.book.fault("%s was shown as ended, and the store has it as %s", id, r.Status)
+		}
+	}
+}

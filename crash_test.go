@@ -1,0 +1,237 @@
+package bgagent_test
+
+import (
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/bgagenttest"
+	"github.com/bgagent/bgagent/storetest"
+)
+
+// scenario describes what a host does with a manager. The scenario is played once for each fault of
+// each of its writes.
+type scenario struct {
+	name string
+	cfg  bgagent.Config
+	host func(*process)            // the host in the first process; in later processes the host only reads
+	want map[string]bgagent.Status // expected status of the tasks with these prompts
+}
+
+// ends returns the status with which each task must end. It omits tasks that may end differently
+// because of the fault.
+func (s *scenario) ends(p *play, states map[string]*storedState) map[string]bgagent.Status {
+	out := map[string]bgagent.Status{}
+	for id, x := range states {
+		want, is := s.want[x.prompt]
+		switch {
+		case !is || p.fault.again > 0:
+		case p.fated && p.fault.fate == bgagenttest.FateAnswered && want == bgagent.Failed:
+		case p.fated && p.fault.fate == bgagenttest.FateOrphan && x.Cause == bgagent.CauseNotStopped:
+		case p.fated && (p.fault.fate == bgagenttest.FateUnknown || p.fault.fate == bgagenttest.FateGone && want == bgagent.Completed && x.Status == bgagent.Failed && x.Cause == bgagent.CauseSessionGone):
+		default:
+			out[id] = want
+		}
+	}
+	return out
+}
+
+func onRunner(prompt string) bgagent.LaunchInput {
+	return bgagent.LaunchInput{Agent: "r-worker", Prompt: prompt}
+}
+
+func onServer(prompt string) bgagent.LaunchInput {
+	return bgagent.LaunchInput{Agent: "s-worker", Prompt: prompt}
+}
+
+func statusOf(status bgagent.Status, prompts ...string) map[string]bgagent.Status {
+	out := map[string]bgagent.Status{}
+	for _, prompt := range prompts {
+		out[prompt] = status
+	}
+	return out
+}
+
+// cancelAfter launches two tasks and cancels one of them after a pause. The other task continues.
+func cancelAfter(in bgagent.LaunchInput, pause time.Duration) func(*process) {
+	return func(l *process) {
+		task := l.launch(root, in)
+		l.launch(root, bgagent.LaunchInput{Agent: in.Agent, Prompt: "other"})
+		time.Sleep(pause)
+		l.cancel(task.ID)
+	}
+}
+
+var scenarios = []scenario{
+	{
+		name: "a runner", want: statusOf(bgagent.Completed, "work"),
+		host: func(l *process) { l.launch(root, onRunner("work")) },
+	}, {
+		name: "a task of the host", want: statusOf(bgagent.Completed, "work"),
+		host: func(l *process) { l.launch(bgagent.Caller{}, onRunner("work")) },
+	}, {
+		name: "a starter", want: statusOf(bgagent.Completed, "work"),
+		host: func(l *process) { l.launch(root, onServer("work")) },
+	}, {
+		name: "two runners, one slot", cfg: limit(1), want: statusOf(bgagent.Completed, "one", "two"),
+		host: func(l *process) { l.launch(root, onRunner("one")); l.launch(root, onRunner("two")) },
+	}, {
+		name: "two starters, one slot", cfg: limit(1), want: statusOf(bgagent.Completed, "one", "two"),
+		host: func(l *process) { l.launch(root, onServer("one")); l.launch(root, onServer("two")) },
+	}, {
+		name: "a runner that delegates", want: statusOf(bgagent.Completed, "delegate a+b."),
+		host: func(l *process) { l.launch(root, onRunner("delegate a+b.")) },
+	}, {
+		name: "a starter that delegates", want: statusOf(bgagent.Completed, "delegate a+s1."),
+		host: func(l *process) { l.launch(root, onServer("delegate a+s1.")) },
+	}, {
+		name: "a runner that waits in Run for its own task", want: statusOf(bgagent.Completed, "delegate now."),
+		host: func(l *process) { l.launch(root, onRunner("delegate now.")) },
+	}, {
+		name: "cancel while pending", cfg: limit(1), want: statusOf(bgagent.Completed, "first", "other"),
+		host: func(l *process) { l.launch(root, onRunner("first")); cancelAfter(onRunner("work"), 2*time.Second)(l) },
+	}, {
+		name: "cancel a runner that starts", want: statusOf(bgagent.Completed, "other"),
+		host: cancelAfter(onRunner("work"), 500*time.Millisecond),
+	}, {
+		name: "cancel a runner in its turn", want: statusOf(bgagent.Completed, "other"),
+		host: cancelAfter(onRunner("work"), 3*time.Second),
+	}, {
+		name: "cancel a starter in its turn", want: statusOf(bgagent.Completed, "other"),
+		host: cancelAfter(onServer("work"), 3*time.Second),
+	}, {
+		name: "cancel a task that waits for its own", want: statusOf(bgagent.Completed, "other"),
+		host: cancelAfter(onRunner("delegate a+b."), 15*time.Second),
+	}, {
+		name: "Run", want: statusOf(bgagent.Completed, "work"),
+		host: func(l *process) { l.run(root, onRunner("work")) },
+	}, {
+		name: "Run on a starter", want: statusOf(bgagent.Completed, "work"),
+		host: func(l *process) { l.run(root, onServer("work")) },
+	}, {
+		name: "resume", want: statusOf(bgagent.Completed, "again"),
+		host: func(l *process) {
+			if id := l.launch(root, onRunner("work")).ID; l.until(id) {
+				l.resume(id, "again")
+			}
+		},
+	}, {
+		name: "resume a starter", want: statusOf(bgagent.Completed, "again"),
+		host: func(l *process) {
+			if id := l.launch(root, onServer("work")).ID; l.until(id) {
+				l.resume(id, "again")
+			}
+		},
+	}, {
+		name: "resume to delegate", want: statusOf(bgagent.Completed, "delegate a+s1."),
+		host: func(l *process) {
+			if id := l.launch(root, onRunner("work")).ID; l.until(id) {
+				time.Sleep(time.Second)
+				l.resume(id, "delegate a+s1.")
+			}
+		},
+	}, {
+		name: "resume what was cancelled",
+		want: statusOf(bgagent.Completed, "again"),
+		host: func(l *process) {
+			id := l.launch(root, onRunner("work")).ID
+			time.Sleep(3 * time.Second)
+			l.cancel(id)
+			l.resume(id, "again")
+		},
+	}, {
+		name: "a task that fails", want: statusOf(bgagent.Failed, "fail", "fail too"),
+		host: func(l *process) { l.launch(root, onRunner("fail")); l.launch(root, onServer("fail too")) },
+	}, {
+		name: "each end is told", cfg: bgagent.Config{Wake: bgagent.WakeEach}, want: statusOf(bgagent.Completed, "one", "two"),
+		host: func(l *process) {
+			l.launch(root, onRunner("one"))
+			time.Sleep(5 * time.Second)
+			l.launch(root, onServer("two"))
+		},
+	}, {
+		name: "one batch", cfg: bgagent.Config{NoticeWindow: 10 * time.Second}, want: statusOf(bgagent.Completed, "one", "two"),
+		host: func(l *process) {
+			l.launch(root, onRunner("one"))
+			time.Sleep(8 * time.Second)
+			l.launch(root, onServer("two"))
+		},
+	},
+}
+
+// TestEveryWriteOfEveryScenarioMayFail plays each scenario once for each of its writes and for each
+// fault of that write.
+func TestEveryWriteOfEveryScenarioMayFail(t *testing.T) {
+	for i := range scenarios {
+		t.Run(scenarios[i].name, func(t *testing.T) {
+			t.Parallel()
+			e := enumeration{t: t, sc: &scenarios[i]}
+			e.play(crashPlan{})
+			for e.at = 1; e.reached; e.at++ {
+				e.write()
+			}
+			t.Logf("%d plays, %d writes", e.plays, e.at-2)
+		})
+	}
+}
+
+// enumeration plays all faults of one scenario.
+type enumeration struct {
+	t       *testing.T
+	sc      *scenario
+	at      int
+	plays   int
+	reached bool // the scenario has at least this number of writes
+	fated   bool // a turn was running in the previous play when the process ended
+}
+
+var fates = []bgagenttest.Fate{
+	bgagenttest.FateCut, bgagenttest.FateUnknown, bgagenttest.FateLost, bgagenttest.FateGone, bgagenttest.FateAnswered, bgagenttest.FateOrphan, bgagenttest.FateLeft,
+}
+
+// write plays all faults of one write.
+func (e *enumeration) write() {
+	e.play(crashPlan{at: e.at, kind: storetest.Refused})
+	if !e.reached {
+		return
+	}
+	e.play(crashPlan{at: e.at, kind: storetest.Full, times: 9})
+	e.play(crashPlan{at: e.at, kind: storetest.LostWritten})
+	e.play(crashPlan{at: e.at, kind: storetest.LostUnwritten})
+	for _, c := range []crashPlan{
+		{kind: storetest.CrashBefore}, {kind: storetest.CrashAfter}, {later: time.Millisecond}, {later: 2 * time.Second}, {later: 7 * time.Second},
+	} {
+		c.at = e.at
+		e.play(c)
+		for again := 1; again <= 3; again++ {
+			if c.later > 0 && again != 2 { // for a crash after the write, one value of "again" is enough
+				continue
+			}
+			c := c
+			c.again = again
+			e.play(c)
+		}
+		if e.fated {
+			for _, c.fate = range fates {
+				e.play(c)
+			}
+		}
+	}
+	e.reached = true
+}
+
+func (e *enumeration) play(c crashPlan) {
+	if e.plays++; raceEnabled && e.plays%8 != 1 && c.at > 0 && !(c.kind == storetest.Refused && c.times == 0) { // the race detector makes a play slow, so only some plays run
+		return
+	}
+	synctest.Test(e.t, func(t *testing.T) {
+		p := newPlay(t, e.sc, c)
+		p.run()
+		e.reached, e.fated = p.struck || c.at == 0, p.fated
+		if len(p.book.faults) > 0 {
+			t.Errorf("%s: %v:\n%s\n\n%s", e.sc.name, c, strings.Join(p.book.faults[:min(5, len(p.book.faults))], "\n"), strings.Join(p.book.trace, "\n"))
+		}
+	})
+}

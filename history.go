@@ -1,0 +1,180 @@
+package bgagent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+)
+
+// This file reads ended tasks from the store.
+
+// historyPage is the number of tasks on a page of History if the query has no limit.
+const historyPage = 100
+
+// History returns a page of the ended tasks that the store keeps, including tasks that the manager
+// no longer holds in memory. The task launched last comes first. The snapshots contain no texts:
+// Task.Prompt and Task.Result are empty. Call [BackgroundManager.Read] to get the texts of a task.
+//
+// The query selects tasks as in [BackgroundManager.List], except that Query.Under must be a root
+// session. Query.Limit is the size of the page; 0 means 100. The argument "before" is the id of the
+// last task of the previous page, or empty for the first page.
+//
+// History waits for the answer of the store, but at most for Config.StoreTimeout. If the manager has
+// no store, the error matches [errors.ErrUnsupported]. Any other error matches [ErrStore]. If the
+// store has no task with the id in "before", the error also matches [ErrNoRecord]. History is safe
+// for concurrent use.
+func (m *BackgroundManager) History(ctx context.Context, q Query, before string) ([]Task, error) {
+	if m.cfg.Store == nil {
+		return nil, fmt.Errorf("bgagent: history: the manager has no store: %w", errors.ErrUnsupported)
+	}
+	limit := q.Limit
+	if limit <= 0 {
+		limit = historyPage
+	}
+	found, err := m.history(ctx, StoreQuery{Parent: q.Parent, Root: q.Under, Status: q.Status, Before: before, Limit: limit})
+	if err != nil {
+		return nil, fmt.Errorf("bgagent: history: %w: %w", ErrStore, err)
+	}
+	tasks := make([]Task, 0, len(found))
+	for i := range found {
+		if x, err := decodeTask(&found[i]); err == nil { // like the store, the page leaves out a record that cannot be read
+			tasks = append(tasks, x.task(&found[i]))
+		}
+	}
+	return tasks, nil
+}
+
+// task returns the snapshot of an ended task, without its texts.
+func (x *storedTask) task(r *StoreRecord) Task {
+	t := Task{
+		ID: x.id, Parent: x.Parent, Root: r.Root, Session: r.Session, Description: x.Title, Agent: x.Agent, Model: x.Model,
+		ToolCallID: x.Call, Client: x.Client, Depth: x.Depth, Metadata: x.Metadata, Status: x.Status, Cause: x.Cause,
+		Attempt: int(x.Attempt), Attempts: x.Past, Queued: x.Queued, Notice: x.Notice, Quiet: x.Run == nil,
+	}
+	if b := x.Budget; b != nil && !b.Limits.isZero() {
+		t.Budget = BudgetUse{b.Limits, b.Used.spent().asBudget(), b.CostUnknown}
+	}
+	if e := x.End; e != nil {
+		t.Started, t.Ended, t.Reason = e.Started, e.Ended, e.Reason
+		t.Partial, t.Reasoning, t.Cut, t.Dropped, t.OpenTodos = e.Partial, e.Thought, e.Cut, e.Dropped, int(e.OpenTodos)
+		t.Progress = Progress{
+			Turns: int(e.Turns), ToolCalls: e.ToolCalls, LastTool: e.LastTool, LastMessage: e.LastText, LastMessageAt: e.LastAt,
+			LastActivity: e.Activity, Todos: e.Todos, Usage: e.Usage,
+		}
+	}
+	return t
+}
+
+// fetch loads an ended task from the store if memory does not contain the task. The argument "ref"
+// is the id of the task or of its session. If the store does not have the task either, nothing
+// changes, and the result is nil. If the store might have the task but the task cannot be loaded,
+// fetch returns an error.
+func (m *BackgroundManager) fetch(ctx context.Context, ref string) error {
+	if m.cfg.Store == nil || ref == "" {
+		return nil
+	}
+	known, last := false, false
+	m.view(func(st *state) { known, last = st.inMemory(ref), st.unwritten(ref) && !st.recovery.due })
+	if known {
+		return nil
+	}
+	if last { // the store has an older record of the task than memory had
+		m.update(func(st *state, _ int64) { st.flush() })
+		if err := m.untilKept(ctx, m.cfg.StoreTimeout, func(st *state) bool { return !st.unwritten(ref) }); err != nil {
+			return err
+		}
+	}
+	ctx, cancel := context.WithTimeout(ctx, m.cfg.StoreTimeout)
+	defer cancel()
+	found, err := m.history(ctx, StoreQuery{Ref: ref, Limit: 1})
+	if err != nil || len(found) == 0 {
+		return err
+	}
+	x, err := m.loadTask(ctx, &found[0])
+	switch {
+	case err != nil:
+		return fmt.Errorf("task %s: %w", found[0].Key, err)
+	case !x.Status.Terminal() || x.Run != nil || !x.Notice.Settled() || slices.ContainsFunc(x.Past, func(p Attempt) bool { return p.Notice == NoticeOwed }):
+		return fmt.Errorf("task %s was not loaded when the store was opened", x.id)
+	}
+	m.update(func(st *state, now int64) {
+		if !st.inMemory(x.id) && !st.unwritten(x.id) {
+			st.remember(x, now)
+		}
+	})
+	return nil
+}
+
+func (m *BackgroundManager) history(ctx context.Context, q StoreQuery) ([]StoreRecord, error) {
+	return within(ctx, m, goStore, "Store.History", m.cfg.StoreTimeout, func(ctx context.Context) ([]StoreRecord, error) {
+		found, err := m.cfg.Store.History(ctx, q)
+		return found, storeError(err)
+	})
+}
+
+// text reads a text from the store. It waits at most for Config.StoreTimeout.
+func (m *BackgroundManager) text(ctx context.Context, record, name string) (string, error) {
+	return within(ctx, m, goStore, "Store.Text", m.cfg.StoreTimeout, func(ctx context.Context) (string, error) {
+		text, err := m.cfg.Store.Text(ctx, record, name)
+		return text, storeError(err)
+	})
+}
+
+// inMemory reports whether the task with this id, or the task of the session with this id, has a
+// record in memory.
+func (st *state) inMemory(ref string) bool {
+	num, ok := parseID(ref)
+	return ok && st.tasks[num] != nil || st.session(ref) != nil
+}
+
+// unwritten reports whether the task has expired from memory and its last record is not durable
+// yet.
+func (st *state) unwritten(ref string) bool {
+	s := st.storing
+	return slices.ContainsFunc(s.last, func(m *mark) bool {
+		return !m.refused && (m.t.id() == ref || sessionOf(m.t) == ref) && (m.taken > s.committed || m.final.image() != m.last)
+	})
+}
+
+// remember puts the record of an ended task from the store back into memory.
+func (st *state) remember(x *storedTask, now int64) {
+	if tomb := st.tomb(x.id); tomb != nil {
+		if tomb.no != max(x.Attempt, x.Burnt) { // the task has been resumed and has expired again since the record was read
+			return
+		}
+		if s := tomb.sess; s != nil {
+			delete(st.keep.unsaid, s) // the record contains these prompts
+			st.sessions.remove(s)
+		}
+		st.releaseKind(tomb.kind)
+		*tomb = tombstone{}
+	}
+	if x.Session != nil && st.sessions.find(x.Session.ID) != nil {
+		return
+	}
+	t := st.loadTask(x)
+	t.up = st.node(x.Parent)
+	if root := x.rec.Root; root != "" && root != x.Parent && !t.up.needed() && t.up.above() == nil {
+		if top := st.node(root); top.under(x.Parent) {
+			st.touchNode(top)
+		} else { // the tasks between the root and this task have expired
+			top.adopt(t.up, Completed)
+			st.nodeChanged(t.up)
+		}
+	}
+	t.up.link(t)
+	if n := st.nodes[sessionOf(t)]; n != nil && n.of == nil && n.up != nil && !t.up.under(n.session) {
+		st.rejoin(n, t)
+	}
+	st.loadStatus(t, x, now)
+	st.touchNode(t.up)
+}
+
+// sessionOf returns the id of the task's session. If the task has no session, it returns "".
+func sessionOf(t *task) string {
+	if t.sess == nil {
+		return ""
+	}
+	return t.sess.id
+}

@@ -1,0 +1,355 @@
+package bgagent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// This file loads the contents of a store. It also asks clients how far the sessions of an earlier
+// process have got with their last prompts.
+
+// Restored describes what a new manager found in its store.
+type Restored struct {
+	Tasks    int           // number of tasks that the manager has loaded into memory
+	Damage   []StoreDamage // records that cannot be read, or whose client is not configured; these records stay in the store
+	Outdated string        // reason why the store may lack the latest changes; see StoreContents
+	Seen     time.Time     // last time at which the earlier manager is known to have been running; zero if there was none
+}
+
+// Restored returns a description of what the manager found in its store when the manager was
+// created. Without a store, the result is empty.
+func (m *BackgroundManager) Restored() Restored { return m.found }
+
+// Start continues the tasks of an earlier process. A manager without a store does not need Start.
+// Calls that launch, resume or cancel tasks, wait for tasks, or take notices also call Start. Calls
+// that only read do not. Only the first call of Start has an effect. Start waits for the calls of
+// Config.RestoreContext. After Close or Suspend has begun, Start does nothing. Start is safe for
+// concurrent use.
+func (m *BackgroundManager) Start() { _ = m.start(context.Background()) }
+
+// restoringKey is the key of a context value that marks the contexts of Config.RestoreContext.
+type restoringKey struct{}
+
+// errRestoring is returned if Config.RestoreContext calls a method that would have to wait until
+// Config.RestoreContext returns.
+var errRestoring = errors.New("the call would wait for Config.RestoreContext, from which it was made")
+
+// start does the work of Start. If ctx ends first, start returns the error of ctx, and the work goes
+// on. Every caller waits, so that no new task comes before the tasks of the earlier process.
+func (m *BackgroundManager) start(ctx context.Context) error {
+	if m.cfg.Store == nil || m.isClosed() {
+		return nil
+	}
+	select {
+	case <-m.started:
+		return nil
+	default:
+	}
+	if m.starting.CompareAndSwap(false, true) {
+		m.spawn(goCall, m.recoverTasks)
+	} else if ctx.Value(restoringKey{}) == m {
+		return errRestoring
+	}
+	select {
+	case <-m.started:
+		return nil
+	case <-m.closed:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// recoverTasks continues the tasks of the earlier process.
+func (m *BackgroundManager) recoverTasks() {
+	m.startEvents()
+	m.restoreContexts()
+	m.update(func(st *state, now int64) {
+		st.beginRecovery(now)
+		close(m.started)
+	})
+}
+
+// restoreContexts restores the context values of the earlier process's live tasks. If the context
+// of a task cannot be restored, the task ends.
+func (m *BackgroundManager) restoreContexts() {
+	var tasks []Task
+	m.view(func(st *state) {
+		for _, t := range st.recovery.tasks {
+			if t.live() && st.recovery.outdated == "" { // the tasks of an outdated store are not continued
+				tasks = append(tasks, st.truth(t))
+			}
+		}
+	})
+	if m.cfg.RestoreContext == nil {
+		if len(tasks) > 0 {
+			m.update(func(st *state, _ int64) { st.logText(logNoContext, fmt.Sprintf("%d tasks", len(tasks)), "") })
+		}
+		return
+	}
+	for _, s := range tasks {
+		if m.isClosed() { // the tasks stay as they are in the store
+			return
+		}
+		base := context.WithValue(m.base, restoringKey{}, m)
+		ctx, err := within(base, m, goCall, "Config.RestoreContext", m.cfg.CallTimeout, func(ctx context.Context) (context.Context, error) {
+			ctx, err := m.cfg.RestoreContext(ctx, s)
+			return ctx, lookedAt(err)
+		})
+		why, values := "", launchValues{}
+		switch {
+		case err != nil:
+			why = reasonNoContext(err.Error())
+		case ctx != nil:
+			values = valuesOf(ctx)
+		}
+		m.update(func(st *state, _ int64) {
+			if t, _ := st.find(s.ID); t != nil && !st.closing {
+				st.giveValues(t, values, why)
+			}
+		})
+	}
+}
+
+// load fills the state of a new manager with the contents of the store.
+func (m *BackgroundManager) load(c StoreContents) error {
+	var tasks []*storedTask
+	var nodes []*storedNode
+	var instances []string // ids of earlier managers
+	f, clean, clock, newer := &m.found, false, time.Time{}, map[string]bool{}
+	f.Outdated, f.Damage = c.Outdated, c.Damage
+	aside := func(key string, problem error) {
+		f.Damage = append(f.Damage, StoreDamage{Key: key, Problem: problem.Error()})
+	}
+	for i := range c.Records {
+		r := &c.Records[i]
+		switch r.Kind {
+		case StoreTask:
+			x, err := m.loadTask(m.store.ctx, r)
+			if errors.Is(err, errTookTooLong) { // the record is not damaged
+				return err
+			}
+			if err != nil {
+				aside(r.Key, err)
+				continue
+			}
+			if x.Run != nil {
+				instances = append(instances, x.Run.Instance)
+			}
+			tasks = append(tasks, x)
+		case StoreSession:
+			x := &storedNode{session: strings.TrimPrefix(r.Key, sessionKey), rec: *r}
+			if err := decodeRecord(r.Data, &x.nodeRecord); err != nil {
+				aside(r.Key, err)
+				newer[r.Key] = errors.Is(err, errNewer)
+				continue
+			}
+			nodes = append(nodes, x)
+		case StoreManager:
+			var x managerRecord
+			if err := decodeRecord(r.Data, &x); err != nil {
+				aside(r.Key, err)
+				continue
+			}
+			f.Seen, clock, clean = x.Seen, x.Clock, x.Clean
+			instances = append(instances, x.Instance)
+		}
+	}
+	if slices.Contains(instances, m.owner.Instance) {
+		return &InputError{"Config.Instance", "is " + strconv.Quote(m.owner.Instance) + ", which an earlier manager of the store had; use a new value at each start"}
+	}
+	tasks, damage := sound(tasks)
+	f.Damage = append(f.Damage, damage...)
+	f.Tasks = len(tasks)
+	m.update(func(st *state, now int64) {
+		st.storing = newStoring(c.Batch)
+		st.storing.instance, st.storing.aside = m.owner.Instance, newer
+		st.recovery = recovery{due: true, clean: clean, seen: f.Seen, clock: clock, outdated: c.Outdated}
+		st.load(tasks, nodes, now)
+	})
+	return nil
+}
+
+// loadTask decodes the record of a task and reads the task's texts.
+func (m *BackgroundManager) loadTask(ctx context.Context, r *StoreRecord) (*storedTask, error) {
+	x, err := decodeTask(r)
+	if err != nil {
+		return nil, err
+	}
+	if x.cl = m.client(x.Client); x.cl == nil {
+		return nil, fmt.Errorf("the client %q is not configured", x.Client)
+	}
+	x.texts = map[string]string{}
+	names, needed := x.textNames()
+	for i, name := range names {
+		text, err := m.text(ctx, r.Key, name)
+		if err != nil && i < needed {
+			return nil, fmt.Errorf("the text %q: %w", name, err)
+		}
+		if err == nil {
+			x.texts[name] = text
+		}
+	}
+	return x, nil
+}
+
+// busyPause is the pause before a restore call is repeated because a process of the session still
+// runs.
+const busyPause = time.Second
+
+// restoreTimes is the time limit for a restore call, as a multiple of Config.CreateTimeout. The
+// client first ends processes that still run, and some programs took more than a minute to load a
+// session.
+const restoreTimes = 4
+
+// callRestore calls the client to restore the attempt's session.
+func (m *BackgroundManager) callRestore(a *attempt, j *job) *attempt {
+	in := j.restore
+	j.restore = SessionRestore{}
+	var r restoredSession
+	var err error
+	var ctx context.Context = &a.ctx
+	ends := false
+	m.view(func(*state) {
+		if ends = a.restoreEnds; ends { // the attempt's own context has ended
+			ctx = m.contextOf(a.t)
+		}
+	})
+	if cl := m.host(a.cl); cl.starter != nil {
+		r, err = m.restoreStarter(ctx, cl, in, j.cursor)
+	} else {
+		r, err = m.restoreRunner(ctx, cl, in)
+	}
+	if r.continues, _ = m.continues(a.t.kind.key.agent); err != nil {
+		if r.missing = errors.Is(err, ErrNoSession); ends && !r.missing {
+			m.sleep(busyPause)
+		}
+	}
+	failed := m.failureOf(a, doingRestore, err)
+	return m.answer(func(st *state, now int64) { st.restored(a, r, failed, now) }, j)
+}
+
+// continues reports whether interrupted turns of the agent must be continued.
+func (m *BackgroundManager) continues(agent string) (bool, error) {
+	if m.cfg.OnRestart == nil {
+		return true, nil
+	}
+	return within(m.base, m, goCall, "Config.OnRestart", m.cfg.CallTimeout, func(context.Context) (bool, error) {
+		return m.cfg.OnRestart(agent), nil
+	})
+}
+
+// restoreRunner restores the session of a runner. It repeats the call while the client reports that
+// a process of the session still runs.
+func (m *BackgroundManager) restoreRunner(ctx context.Context, cl *hostClient, in SessionRestore) (r restoredSession, err error) {
+	if cl.restorer == nil {
+		return r, nil // it is not known how far the session has got
+	}
+	most := restoreTimes * m.cfg.CreateTimeout
+	end := time.Now().Add(most)
+	for {
+		type answer struct {
+			state PromptState
+			end   TurnEnd
+		}
+		var got answer
+		got, err = within(ctx, m, goCall, "RestoreSession", most, func(ctx context.Context) (answer, error) {
+			state, end, err := cl.restorer.RestoreSession(ctx, in)
+			return answer{state, end}, lookedAt(err)
+		})
+		r.prompt, r.end = got.state, got.end
+		switch {
+		case errors.Is(err, errors.ErrUnsupported):
+			return restoredSession{}, nil
+		case errors.Is(err, errTookTooLong): // a timeout decides nothing, so the call is repeated later
+			return r, fmt.Errorf("%w: %w", ErrUnreachable, err)
+		case !errors.Is(err, ErrBusy) || time.Now().After(end):
+			return r, err
+		}
+		if !m.sleep(busyPause) {
+			return r, err
+		}
+	}
+}
+
+// restoreStarter finds out whether the session of a starter has the last prompt. If the session has
+// the prompt, the manager follows its turn like any other turn.
+func (m *BackgroundManager) restoreStarter(ctx context.Context, cl *hostClient, in SessionRestore, before Cursor) (r restoredSession, err error) {
+	if in.Session == "" {
+		return r, nil
+	}
+	end, gone := time.Now().Add(m.cfg.CreateTimeout), 0
+	for {
+		var sure bool
+		r, sure, err = m.lookForPrompt(ctx, cl, in, before)
+		if errors.Is(err, ErrNoSession) {
+			gone++
+		}
+		// While a server starts, it can report that a session does not exist. Therefore the session
+		// counts as missing only after a second report.
+		if sure || err != nil && gone != 1 || time.Now().After(end) || !m.sleep(busyPause) {
+			return r, err
+		}
+	}
+}
+
+// lookForPrompt asks once for the session's status, and for the messages after the position that
+// the session had before the prompt. The result "sure" is false if the call fails, or if a turn
+// runs and the messages do not show to which prompt the turn belongs.
+func (m *BackgroundManager) lookForPrompt(ctx context.Context, cl *hostClient, in SessionRestore, before Cursor) (r restoredSession, sure bool, err error) {
+	answer, err := within(ctx, m, goPoll, "Statuses", m.cfg.StatusTimeout, func(ctx context.Context) (map[string]SessionStatus, error) {
+		answer, err := cl.starter.Statuses(ctx, []string{in.Session})
+		return answer, lookedAt(err)
+	})
+	if err != nil {
+		return r, false, fmt.Errorf("%w: %w", ErrUnreachable, err) // a failed read decides nothing
+	}
+	idle := false
+	switch s := answer[in.Session]; s.State {
+	case SessionGone:
+		return r, false, ErrNoSession
+	case SessionUnknown:
+		return r, false, fmt.Errorf("%w: the status of the session could not be read", ErrUnreachable)
+	case SessionIdle, SessionUntold:
+		idle = true
+	}
+	pages, err := m.read(ctx, cl.rec, in.Session, before)
+	if err != nil {
+		return r, false, fmt.Errorf("%w: %w", ErrUnreachable, err)
+	}
+	empty, ids := true, false // ids is set if the client returns the ids of prompts
+	for _, p := range pages {
+		for _, msg := range p.Messages {
+			if msg.PromptID == in.Last.ID && in.Last.ID != "" {
+				r.prompt, r.follow = PromptInterrupted, true
+				return r, true, nil
+			}
+			empty, ids = false, ids || msg.PromptID != ""
+			r.old = append(r.old, msg.ID)
+		}
+	}
+	r.old = nil // the messages may belong to the turn
+	if !empty && !ids && before != "" {
+		all, err := m.read(ctx, cl.rec, in.Session, "")
+		if err != nil {
+			return r, false, fmt.Errorf("%w: %w", ErrUnreachable, err)
+		}
+		ids = slices.ContainsFunc(all, func(p Page) bool {
+			return slices.ContainsFunc(p.Messages, func(msg Message) bool { return msg.PromptID != "" })
+		})
+	}
+	whole := len(pages) > 0 && !pages[len(pages)-1].More
+	switch {
+	case idle && whole && (empty || ids):
+		r.prompt, sure = PromptMissing, true
+	case !idle && ids: // the prompt will appear soon, or somebody else has prompted the session
+	default:
+		r.prompt, r.follow, sure = PromptInterrupted, true, idle || !empty
+	}
+	return r, sure, nil
+}

@@ -1,0 +1,85 @@
+package bgagent
+
+import (
+	"context"
+	"time"
+)
+
+// Suspend stops the manager so that a later manager can continue its tasks. For example, a host
+// calls it before a deploy. After the call, no attempt, turn or notice begins. Turns of a
+// [TurnRunner] can end until Config.StopTimeout before the deadline of ctx. Turns that still run at
+// that time are stopped, and the next manager that opens the store continues them. The turns of a
+// [TurnStarter] continue on its server. Pending tasks stay pending. Callers that are waiting for a
+// task get [ErrSuspended].
+//
+// If ctx has no deadline, Suspend waits at most Config.StopTimeout plus Config.CallTimeout, and
+// turns get no time to end. The error is nil or a [*CloseError]. A CloseError names the host calls
+// that did not return and the tasks whose last changes could not be stored. A suspension does not
+// count as a crash. After Suspend, Close does nothing and returns the same error. Without a store,
+// Suspend does the same as Close.
+func (m *BackgroundManager) Suspend(ctx context.Context) error {
+	first := false
+	m.update(func(st *state, _ int64) {
+		if first = !st.closing && m.cfg.Store != nil; first {
+			st.beginSuspend()
+			close(m.closed)
+		}
+	})
+	if !first {
+		return m.Close(ctx)
+	}
+	m.closeErr = m.finishSuspend(ctx)
+	close(m.closeDone)
+	return m.closeErr
+}
+
+func (m *BackgroundManager) finishSuspend(ctx context.Context) error {
+	end, ok := ctx.Deadline()
+	if !ok {
+		end = time.Now().Add(m.cfg.StopTimeout + m.cfg.CallTimeout)
+	}
+	ctx, cancel := context.WithDeadline(ctx, end)
+	defer cancel()
+	patience, cancel := context.WithDeadline(ctx, end.Add(-m.cfg.StopTimeout))
+	defer cancel()
+	if ok {
+		m.untilTurnsEnd(patience)
+	}
+	m.untilDelivered(ctx)
+	m.update(func(st *state, _ int64) { st.freeze() })
+	m.update(func(st *state, _ int64) { st.flush() })
+	unkept := m.untilKept(ctx, -1, (*state).allKept)
+	m.stop(ErrSuspended)
+	m.stopTimer()
+	m.update(func(st *state, _ int64) { st.stopFrozen() })
+	m.closeStore(ctx)
+	for len(m.busyGoroutines()) > 0 && waitFor(ctx, m.exited, -1) == nil {
+		continue
+	}
+	err := m.closeResult(ctx, unkept)
+	m.update(func(st *state, _ int64) { st.leaveSlots() })
+	return err
+}
+
+// untilDelivered waits until no notice is being delivered. If the delivery of a notice were not
+// recorded, the next manager would deliver the notice again.
+func (m *BackgroundManager) untilDelivered(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, m.cfg.CallTimeout)
+	defer cancel()
+	for m.running[goNotify].Load() > 0 && waitFor(ctx, m.exited, -1) == nil {
+		continue
+	}
+}
+
+// untilTurnsEnd waits until no turn runs in this process, or until ctx ends.
+func (m *BackgroundManager) untilTurnsEnd(ctx context.Context) {
+	w := newWaiter()
+	m.update(func(st *state, _ int64) { st.drainers = append(st.drainers, &w) })
+	for {
+		left := 0
+		m.view(func(st *state) { left = st.ownTurns() })
+		if left == 0 || waitFor(ctx, w.ch, -1) != nil {
+			return
+		}
+	}
+}

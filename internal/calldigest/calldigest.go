@@ -1,0 +1,96 @@
+// Package calldigest makes the digests of tool calls that session clients report. Agent programs put
+// things into results that are different in every call although the call was the same. The package
+// leaves out what the tested programs are known to add: the names of the files in which Claude Code
+// and opencode keep results that are too long for the model.
+package calldigest
+
+import (
+	"bytes"
+	"encoding/json"
+	"strings"
+
+	"github.com/bgagent/bgagent"
+)
+
+// Input returns the digest of a tool's input, which is a JSON value. The order of the keys in an
+// object does not matter. If the value is missing, null or not JSON, the input is unknown.
+func Input(raw []byte) bgagent.Digest { return InputValue(decode(raw)) }
+
+// InputValue does the same for a decoded JSON value.
+func InputValue(v any) bgagent.Digest {
+	if v == nil {
+		return 0
+	}
+	return digest(v, nil)
+}
+
+// Result returns the digest of a tool's result, which is a JSON value. The argument "more" holds
+// further parts of the result, such as an exit code. If the value is missing, null or not JSON, the
+// result is unknown.
+func Result(raw []byte, more ...string) bgagent.Digest { return ResultValue(decode(raw), more...) }
+
+// ResultValue does the same for a decoded JSON value.
+func ResultValue(v any, more ...string) bgagent.Digest {
+	if v == nil {
+		return 0
+	}
+	return digest(lasting(v), more)
+}
+
+func decode(raw []byte) (v any) {
+	d := json.NewDecoder(bytes.NewReader(raw))
+	d.UseNumber() // large numbers must not become equal
+	if d.Decode(&v) != nil {
+		return nil
+	}
+	return v
+}
+
+func digest(v any, more []string) bgagent.Digest {
+	b, err := json.Marshal(v) // sorts the keys of objects
+	if err != nil {
+		return 0
+	}
+	return bgagent.DigestOf(append([]string{string(b)}, more...)...)
+}
+
+// lasting returns the value without what is different in every call. It does not change v.
+func lasting(v any) any {
+	switch v := v.(type) {
+	case string:
+		return withoutFile(v)
+	case []any:
+		out := make([]any, len(v))
+		for i, x := range v {
+			out[i] = lasting(x)
+		}
+		return out
+	case map[string]any:
+		out := make(map[string]any, len(v))
+		for k, x := range v {
+			if k != "outputPath" && k != "persistedOutputPath" {
+				out[k] = lasting(x)
+			}
+		}
+		return out
+	}
+	return v
+}
+
+// savedTo comes before the name of the file in a result that Claude Code or opencode has cut. Before
+// these words, the result says that it was cut.
+const savedTo = "Full output saved to: "
+
+// withoutFile removes the name of the file from a result that was cut.
+func withoutFile(s string) string {
+	i := strings.Index(s, savedTo)
+	if i < 0 || !strings.HasPrefix(s, "<persisted-output>") && !strings.Contains(s[max(0, i-200):i], "truncated") {
+		return s
+	}
+	i += len(savedTo)
+	rest := strings.IndexByte(s[i:], '\n')
+	if rest < 0 {
+		return s[:i]
+	}
+	return s[:i] + s[i+rest:]
+}

@@ -1,0 +1,67 @@
+package hammer
+
+import (
+	"maps"
+	"time"
+
+	"github.com/bgagent/bgagent"
+)
+
+// The following methods update the oracle when the manager's process ends and another process begins.
+
+// The method "lose" records that the session has lost the prompt. The manager is then allowed to send
+// the prompt again.
+func (o *oracle) lose(prompt string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.loseLocked(prompt)
+}
+
+func (o *oracle) loseLocked(prompt string) {
+	o.logLocked("prompt %s is lost", prompt)
+	delete(o.promptIDs, prompt)
+}
+
+// newProcess prepares the oracle for another process. It removes the activities that ended with the
+// last process, and forgets what the new process does not know.
+func (o *oracle) newProcess() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for a := range o.runs {
+		if a.life != nil && a.life.over.Load() && !a.orphan {
+			delete(o.runs, a)
+		}
+	}
+	maps.Copy(o.pulled, o.pulls)
+	for key := range o.notices {
+		o.earlier[key] = true
+	}
+	clear(o.quiets)
+	o.limitsAt = time.Now()
+}
+
+// The method "opens" checks and records the tasks that a new process has restored from the store.
+func (o *oracle) opens(tasks []bgagent.Task) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.forced = map[string]bool{}
+	for _, t := range tasks {
+		key := attemptKey{t.ID, t.Attempt}
+		if t.Status == bgagent.Running {
+			o.forced[t.ID] = true
+		}
+		o.logLocked("a process begins with %s.%d %s %s %s %q", t.ID, t.Attempt, t.Status, t.Phase, t.Cause, t.Notice)
+		cause, ended := o.ends[key]
+		switch {
+		case !t.Status.Terminal() && ended:
+			o.faultLocked("%s.%d had ended (%s), and a new process shows it as %s", t.ID, t.Attempt, cause, t.Status)
+		case t.Status.Terminal() && ended && cause != t.Cause:
+			o.faultLocked("%s.%d had ended (%s), and a new process shows it as %s", t.ID, t.Attempt, cause, t.Cause)
+		case t.Status.Terminal():
+			o.ends[key] = t.Cause
+		}
+		if t.Notice.Settled() {
+			o.notices[key], o.earlier[key] = t.Notice, true
+		}
+	}
+}

@@ -1,0 +1,87 @@
+package procs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+)
+
+// ErrLeft is the error of [Earlier.End] if a process of the earlier run still runs.
+var ErrLeft = errors.New("a process of the earlier run still runs")
+
+// earlierPause is the pause between two searches for processes of an earlier run.
+const earlierPause = 20 * time.Millisecond
+
+// Earlier ends the processes of earlier runs. It remembers the runs of which no process is left. The
+// zero value is ready to use. All methods are safe for concurrent use.
+type Earlier struct {
+	mu      sync.Mutex
+	cleared map[string]chan struct{} // a lock for each run; the lock is free while it contains a value, and closed when no process is left
+}
+
+// End kills the processes of the run with the instance id. It returns when two consecutive searches
+// have found no process. If the run was already cleared, End returns at once.
+//
+// End kills the processes with SIGKILL and without a grace time. If it asked an agent to end, the
+// agent's commands would end first, and the agent could then send another request to its model.
+//
+// A process that also belongs to one of the living runs must not be ended. If there is such a
+// process, End returns an error. If ctx ends first or a process could not be ended, the error matches
+// [ErrLeft]. If this system has no access to the environments of processes, the error matches
+// [errors.ErrUnsupported].
+func (e *Earlier) End(ctx context.Context, instance string, living ...string) error {
+	e.mu.Lock()
+	turn := e.cleared[instance]
+	if turn == nil {
+		turn = make(chan struct{}, 1)
+		turn <- struct{}{}
+		if e.cleared == nil {
+			e.cleared = map[string]chan struct{}{}
+		}
+		e.cleared[instance] = turn
+	}
+	e.mu.Unlock()
+	select {
+	case _, due := <-turn:
+		if !due {
+			return nil
+		}
+	case <-ctx.Done():
+		return fmt.Errorf("%w: %w", ErrLeft, context.Cause(ctx))
+	}
+	if err := endEarlier(ctx, instance, living); err != nil {
+		turn <- struct{}{}
+		return err
+	}
+	close(turn)
+	return nil
+}
+
+func endEarlier(ctx context.Context, instance string, living []string) error {
+	keep := func(_ int, inner []string) bool {
+		return slices.ContainsFunc(inner, func(id string) bool { return slices.Contains(living, id) })
+	}
+	for empty := 0; empty < 2; {
+		ended, spared, err := EndInstance(instance, keep, 0)
+		switch {
+		case errors.Is(err, errors.ErrUnsupported):
+			return err
+		case err != nil:
+			return fmt.Errorf("%w: %w", ErrLeft, err)
+		case spared > 0:
+			return errors.New("this process itself runs within the earlier run, which cannot be ended")
+		}
+		if empty++; len(ended) > 0 {
+			empty = 0
+		}
+		select {
+		case <-time.After(earlierPause):
+		case <-ctx.Done():
+			return fmt.Errorf("%w: %w", ErrLeft, context.Cause(ctx))
+		}
+	}
+	return nil
+}

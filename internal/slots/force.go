@@ -1,0 +1,17 @@
+package slots
+
+// Force grants w a slot for the name and agent of h, even if the limits are exceeded. It is for work
+// that already runs. Force panics if w waits for a slot or holds one.
+func (m *Manager) Force(w *Waiter, h *Handle) {
+	k := h.lock()
+	defer m.mu.Unlock()
+	if w.key != nil {
+		panic("bgagent: bug: Force of a waiter that already waits or holds a slot")
+	}
+	grant(w, k)
+	if c := m.capped; c != nil {
+		c.count(k, 1)
+		c.served(k.pool, w)
+		c.keep(k.pool)
+	}
+}

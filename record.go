@@ -1,0 +1,420 @@
+package bgagent
+
+import (
+	"cmp"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"slices"
+	"strconv"
+	"time"
+)
+
+// A [Store] keeps records. This file defines the contents of the records and makes the records from
+// the state. Times in records are wall times, because the clock of the manager starts anew in each
+// process.
+
+// recordVersion is the version of the records that this code writes. This code cannot read records
+// of a newer version.
+const recordVersion = 1
+
+// taskRecord is the record that a store keeps of a task. The texts of the task can be long, so the
+// store keeps them outside the record. The record contains their names; see textOf.
+type taskRecord struct {
+	Version     int               `json:"v"`
+	Parent      string            `json:"parent"`
+	Title       string            `json:"title"`
+	Agent       string            `json:"agent"`
+	Model       string            `json:"model,omitempty"`
+	Client      string            `json:"client,omitempty"`
+	Depth       int               `json:"depth"`
+	Rules       []Permission      `json:"rules,omitempty"` // the rules of the agent itself
+	Call        string            `json:"call,omitempty"`
+	CallHash    uint64            `json:"call_hash,omitempty"`
+	ResumeHash  uint64            `json:"resume_hash,omitempty"`
+	Foreground  bool              `json:"foreground,omitempty"`
+	Metadata    map[string]string `json:"metadata,omitempty"`
+	System      string            `json:"system,omitempty"`
+	Directory   string            `json:"directory,omitempty"`
+	Attempt     int32             `json:"attempt"`
+	Queued      time.Time         `json:"queued"`
+	Status      Status            `json:"status"`
+	Cause       Cause             `json:"cause,omitempty"`
+	Notice      NoticeState       `json:"notice,omitempty"`
+	Batch       uint32            `json:"batch,omitempty"`        // number of the parent's batch that contains the task's end
+	PastBatches []uint32          `json:"past_batches,omitempty"` // the same numbers for the earlier attempts, in the order of Past
+	Reclaimable bool              `json:"reclaimable,omitempty"`
+	Unsaid      string            `json:"unsaid,omitempty"` // name of the text
+	Past        []Attempt         `json:"past,omitempty"`
+	QueueEnds   time.Time         `json:"queue_ends,omitzero"` // time at which the queue time to live ends
+	Session     *sessionRecord    `json:"session,omitempty"`
+	Run         *runRecord        `json:"run,omitempty"` // set while an attempt runs or is being stopped
+	End         *endRecord        `json:"end,omitempty"` // set once the task has ended
+	Restarts    int32             `json:"restarts,omitempty"`
+	Burnt       int32             `json:"burnt,omitempty"` // highest attempt number that was withdrawn and must not be used again
+	Budget      *budgetRecord     `json:"budget,omitempty"`
+}
+
+// sessionRecord is the part of a task's record that describes its session.
+type sessionRecord struct {
+	ID     string `json:"id"`
+	Cursor Cursor `json:"cursor,omitempty"`
+	Gone   bool   `json:"gone,omitempty"`
+	Stuck  bool   `json:"stuck,omitempty"`
+	Number int32  `json:"number,omitempty"` // number of sessions that the task had before this session
+	Saved  []byte `json:"saved,omitempty"`  // data that the client has saved
+
+	Instance string `json:"instance,omitempty"` // id of the manager that used the session last
+}
+
+// runRecord is the part of a task's record that describes an attempt that runs or is being stopped.
+type runRecord struct {
+	Attempt   int32     `json:"attempt"`
+	Started   time.Time `json:"started"`
+	Phase     Phase     `json:"phase"`
+	Turn      int32     `json:"turn,omitempty"`       // number of the last turn whose prompt may have reached the session
+	Prompt    string    `json:"prompt,omitempty"`     // id of that prompt
+	PromptOf  string    `json:"prompt_of,omitempty"`  // name of the text of that prompt
+	TurnStart time.Time `json:"turn_start,omitzero"`  // zero between turns
+	Since     time.Time `json:"since,omitzero"`       // time from which the time to live of the start counts; zero if this is the time in Started
+	Ran       int64     `json:"ran,omitempty"`        // nanoseconds spent in earlier turns
+	Text      string    `json:"text,omitempty"`       // name of the text of the last turn that produced text
+	Output    bool      `json:"output,omitempty"`     // an earlier turn produced output
+	ToolCalls int       `json:"tool_calls,omitempty"` // number of tool calls in earlier turns
+	Waits     bool      `json:"waits,omitempty"`      // the attempt is parked
+	EndCause  Cause     `json:"end_cause,omitempty"`  // cause with which the attempt ends if no further turn begins
+	Stopping  bool      `json:"stopping,omitempty"`   // the attempt was ended from outside and may still run
+	Overrun   bool      `json:"overrun,omitempty"`    // the attempt missed its stopping deadline
+	OpenTodos int32     `json:"open_todos,omitempty"` // number of open todos after the last turn
+	Instance  string    `json:"instance,omitempty"`   // id of the manager that hands over the prompt, or has handed it over
+	Before    Cursor    `json:"before,omitempty"`     // position in the session before the prompt
+	Notice    string    `json:"notice,omitempty"`     // id of the notice that is the prompt, until the notice is settled
+
+	Counted usedRecord `json:"counted,omitzero"` // for a starter, the part of the used budget that belongs to the last turn
+}
+
+// endRecord is the part of a task's record that describes how an attempt ended.
+type endRecord struct {
+	Started   time.Time `json:"started,omitzero"`
+	Ended     time.Time `json:"ended"`
+	Activity  time.Time `json:"activity,omitzero"`
+	Reason    string    `json:"reason,omitempty"`
+	Result    string    `json:"result,omitempty"` // name of the text
+	Turns     int32     `json:"turns,omitempty"`
+	ToolCalls int       `json:"tool_calls,omitempty"`
+	LastTool  string    `json:"last_tool,omitempty"`
+	LastText  string    `json:"last_text,omitempty"`
+	LastAt    time.Time `json:"last_at,omitzero"`
+	Todos     []Todo    `json:"todos,omitempty"`
+	Usage     Usage     `json:"usage,omitzero"`
+	OpenTodos int32     `json:"open_todos,omitempty"`
+	Partial   bool      `json:"partial,omitempty"`
+	Thought   bool      `json:"thought,omitempty"`
+	Cut       bool      `json:"cut,omitempty"`
+	Dropped   bool      `json:"dropped,omitempty"`
+	Unsaid    bool      `json:"unsaid,omitempty"`
+}
+
+// nodeRecord is the record that a store keeps of a session that delegates. The debts to the session
+// are part of the records of its tasks. Therefore the end of one task does not require the debts of
+// all other tasks to be written again.
+type nodeRecord struct {
+	Version int              `json:"v"`
+	Parent  string           `json:"parent,omitempty"` // id of the parent session, if the session was looked up or its task has expired
+	Dir     string           `json:"dir,omitempty"`
+	Gone    bool             `json:"gone,omitempty"`
+	Lapsed  bool             `json:"lapsed,omitempty"`
+	Scope   bool             `json:"scope,omitempty"`
+	Batch   uint32           `json:"batch,omitempty"`  // number of the open batch
+	Notice  *envelopeRecord  `json:"notice,omitempty"` // notice that is being delivered
+	Handed  []envelopeRecord `json:"handed,omitempty"` // notices that were handed out, or are about to be, and are not acknowledged
+	Account *accountRecord   `json:"account,omitempty"`
+}
+
+const (
+	managerKey = "manager"  // key of the manager's own record
+	sessionKey = "session:" // prefix of the key of a session's record
+)
+
+// managerRecord is the record that a store keeps of the manager itself.
+type managerRecord struct {
+	Version  int       `json:"v"`
+	Instance string    `json:"instance"`
+	Seen     time.Time `json:"seen"`            // last time at which the manager is known to have been running
+	Clock    time.Time `json:"clock"`           // the same moment on the clock of the other records, which stands still while the machine sleeps
+	Clean    bool      `json:"clean,omitempty"` // the manager was suspended
+}
+
+// memberRecord refers to the end of one attempt.
+type memberRecord struct {
+	Task    string `json:"task"`
+	Attempt int32  `json:"attempt"`
+}
+
+// empty reports whether the record contains no information.
+func (x *nodeRecord) empty() bool {
+	return x.Parent == "" && x.Dir == "" && !x.Gone && !x.Lapsed && !x.Scope && x.Batch == 0 && x.Notice == nil && x.Handed == nil && x.Account == nil
+}
+
+// envelopeRecord describes a notice that may have been handed out. It contains the whole notice,
+// because a repeated delivery must be identical.
+type envelopeRecord struct {
+	Notice  Notice         `json:"notice"`
+	Owed    []memberRecord `json:"owed,omitempty"`
+	Closed  []memberRecord `json:"closed,omitempty"`
+	Omitted int            `json:"omitted,omitempty"`
+	Tries   int            `json:"tries,omitempty"`
+	Since   time.Time      `json:"since"`
+}
+
+// textOf returns the name of a text of a task. The name consists of the kind of the text and the
+// numbers that distinguish it from other texts of the same kind. The text with a given name never
+// changes.
+func textOf(what string, numbers ...int32) string {
+	for _, n := range numbers {
+		what += "." + strconv.Itoa(int(n))
+	}
+	return what
+}
+
+// recorded is a record with the texts that it refers to.
+type recorded struct {
+	rec   StoreRecord
+	texts []StoreText
+}
+
+// name adds a text to the record and returns the name of the text. For an empty text, it adds
+// nothing and returns "".
+func (r *recorded) name(name, text string) string {
+	if text == "" {
+		return ""
+	}
+	r.texts = append(r.texts, StoreText{Record: r.rec.Key, Name: name, Text: text})
+	return name
+}
+
+func (r *recorded) data(v any) {
+	b, err := encodeExactly(v)
+	if err != nil {
+		panic("bgagent: bug: a record that cannot be encoded: " + err.Error())
+	}
+	r.rec.Data = b
+}
+
+// storedHash returns a hash that is the same in every process. It is never 0.
+func storedHash(parts ...string) uint64 {
+	h := sha256.New()
+	for _, s := range parts {
+		h.Write(binary.BigEndian.AppendUint64(nil, uint64(len(s))))
+		h.Write([]byte(s))
+	}
+	return max(binary.BigEndian.Uint64(h.Sum(nil)), 1)
+}
+
+// image returns a string that changes whenever the record must be written again. The texts of the
+// record are not part of the string.
+func (r *recorded) image() string {
+	return strconv.FormatBool(r.rec.Due) + r.rec.Root + "\n" + string(r.rec.Data)
+}
+
+// recordTask makes the record of a task.
+func (st *state) recordTask(t *task) (r recorded) {
+	root, _ := t.up.root()
+	r.rec = StoreRecord{
+		Key: t.id(), Kind: StoreTask, Due: t.isDue(), Parent: t.up.session, Root: root.session, Agent: t.kind.key.agent,
+		Status: t.status, Launched: st.wall(t.queued),
+	}
+	if t.sess != nil {
+		r.rec.Session = t.sess.id
+	}
+	k := t.kind
+	x := taskRecord{
+		Version: recordVersion, Parent: t.up.session, Title: t.title, Agent: k.key.agent, Model: k.key.model, Client: k.key.client,
+		Depth: k.key.depth, Rules: k.agentRules, Call: t.call, Foreground: t.is(flagForeground), Attempt: t.no, Queued: st.wall(t.queued),
+		Status: t.status, Cause: t.cause, Notice: t.notice, Reclaimable: t.is(flagReclaimable),
+	}
+	mark := st.storing.task(t)
+	x.Restarts = mark.restarts
+	if mark.burnt > t.no {
+		x.Burnt = mark.burnt
+	}
+	if st.isHanded(t, t.no) {
+		x.Notice, r.rec.Due = NoticeOwed, true
+	}
+	r.name(textOf("prompt", t.no), t.text)
+	if m := t.more; m != nil {
+		x.Metadata, x.System, x.Directory, x.Past = m.metadata, m.system, m.directory, m.past
+		x.CallHash, x.ResumeHash = m.call, m.again
+		x.Budget = recordBudgetOf(m.budget)
+		x.Unsaid = r.name("unsaid."+contentID(m.unsaid), m.unsaid)
+		if m.ttl != nil {
+			x.QueueEnds = st.wall(m.ttl.at)
+		}
+	}
+	if x.QueueEnds.IsZero() {
+		x.QueueEnds = mark.queueEnds
+	}
+	for i, p := range x.Past {
+		if st.isHanded(t, int32(p.Number)) {
+			x.Past = slices.Clone(x.Past)
+			x.Past[i].Notice, r.rec.Due = NoticeOwed, true
+		}
+	}
+	x.PastBatches = mark.past
+	if t.fin != nil {
+		x.Batch = mark.batch
+	}
+	if s := t.sess; s != nil {
+		x.Session = &sessionRecord{ID: s.id, Cursor: s.cursor, Gone: s.gone, Stuck: s.stuck, Number: mark.sessions, Saved: mark.saved,
+			Instance: cmp.Or(mark.instance, st.storing.instance)}
+	}
+	if t.run != nil {
+		x.Run = st.recordRun(t.run, &r)
+	}
+	if t.fin != nil {
+		x.End = st.recordEnd(t, &r)
+		r.rec.Ended = x.End.Ended
+	}
+	r.data(&x)
+	return r
+}
+
+// isDue reports whether the record of the task must be loaded when the store is opened again,
+// because the task can still change or is still needed.
+func (t *task) isDue() bool {
+	return t.live() || t.run != nil || t.notice == NoticeOwed || t.is(flagReclaimable) || t.owesPast() || t.sess != nil && t.sess.own != nil
+}
+
+// recordRun makes the record of an attempt that runs or is being stopped. If the attempt is about
+// to hand over its next prompt, the record counts the prompt as handed over, because the record is
+// written before the prompt is handed over.
+func (st *state) recordRun(a *attempt, r *recorded) *runRecord {
+	mark := st.storing.task(a.t)
+	stored := func(name string) string { // returns the name if the store has the text
+		if _, has := mark.texts[name]; has {
+			return name
+		}
+		return ""
+	}
+	x := &runRecord{
+		Attempt: a.no, Started: st.wall(a.started), Phase: a.recordedPhase(), TurnStart: st.wall(a.turnStart), Ran: a.ran,
+		Output: a.output, Waits: a.parkedFor != notParked || a.unsealed(), EndCause: a.endCause, Stopping: a.ended, Overrun: a.overrun || mark.overrun,
+		OpenTodos: a.openTodos, ToolCalls: a.earlierCalls(), Turn: a.turn, Before: mark.before, Instance: cmp.Or(mark.instance, st.storing.instance),
+	}
+	x.Since, x.Counted = st.wall(mark.since), st.countedInTurn(a, mark)
+	if a.recovering && x.TurnStart.IsZero() {
+		x.TurnStart = st.wall(mark.turnStart)
+	}
+	if env := a.notice; env != nil && env.sealed() {
+		x.Notice = env.notice.ID
+	}
+	switch {
+	case a.catchingUp: // the prompt is not handed over before the session has been read
+		x.Turn--
+	case a.promptDue():
+		x.Turn++
+	}
+	if x.Turn > 0 {
+		x.Prompt = a.t.promptID(a.no, x.Turn)
+		if x.Turn > 1 || a.prompt != joined(a.t.unsaid(), a.t.text) { // the prompt differs from the task's own prompt
+			name := textOf("prompt", a.no, x.Turn)
+			x.PromptOf = cmp.Or(r.name(name, a.prompt), stored(name))
+		}
+	}
+	x.Text = mark.said
+	if a.text != "" {
+		x.Text = r.name("turn."+contentID(a.text), a.text)
+	}
+	return x
+}
+
+// earlierCalls returns the number of tool calls in the turns before the current one. The calls of the
+// current turn are not recorded: the next process reads them again, if the turn goes on.
+func (a *attempt) earlierCalls() int {
+	if a.turnStart > 0 {
+		return a.sight.before
+	}
+	return a.sight.prog.toolCalls
+}
+
+// promptDue reports whether the attempt is waiting to hand over its next prompt.
+func (a *attempt) promptDue() bool {
+	return a.stage == stagePrompt && !a.recovering && (!a.inCall || a.restoring) && a.live() && !a.unsealed() && !a.mustCatchUp()
+}
+
+// mustCatchUp reports whether the session must be read before the attempt hands over its next
+// prompt. If the prompt were recorded as handed over before that read, old messages would be taken
+// for its answer.
+func (a *attempt) mustCatchUp() bool { return a.cl.starter && a.no > 1 && a.turn == 0 }
+
+// unsealed reports whether the attempt's next prompt is a notice that has no text yet. Until the
+// notice has its text, the attempt's record describes the attempt as parked.
+func (a *attempt) unsealed() bool { return a.notice != nil && !a.notice.sealed() }
+
+// contentID returns an id that is derived from the text. Different texts have different ids.
+func contentID(text string) string {
+	sum := sha256.Sum256([]byte(text))
+	return hex.EncodeToString(sum[:16])
+}
+
+// recordEnd makes the record of the end of the task's latest attempt.
+func (st *state) recordEnd(t *task, r *recorded) *endRecord {
+	f := t.fin
+	x := &endRecord{
+		Started: st.wall(f.started), Ended: st.wall(f.ended), Activity: st.wall(f.activity), Reason: f.reason, Turns: f.turns,
+		OpenTodos: f.todos, Partial: f.partial, Thought: f.thought, Cut: f.cut, Unsaid: f.unsaid,
+		Result: cmp.Or(r.name(textOf("result", t.no), f.result), st.storedResult(t)),
+	}
+	x.Dropped = t.is(flagDropped) && x.Result == ""
+	if p := f.prog; p != nil {
+		x.ToolCalls, x.LastTool, x.LastText, x.LastAt = p.toolCalls, p.lastTool, p.lastText, st.wall(p.lastTextA)
+		x.Todos, x.Usage = p.todos, p.usage
+	}
+	return x
+}
+
+// recordEnvelope makes the record of a sealed notice.
+func (st *state) recordEnvelope(env *envelope) envelopeRecord {
+	x := envelopeRecord{Notice: env.notice, Omitted: env.omitted, Tries: env.tries, Since: st.wall(env.since)}
+	for _, d := range env.debts {
+		x.Owed = append(x.Owed, memberRecord{d.t.id(), d.no})
+	}
+	for _, c := range env.closed {
+		x.Closed = append(x.Closed, memberRecord{c.t.id(), c.no})
+	}
+	return x
+}
+
+// nodeKey returns the key of the record of a session that delegates.
+func nodeKey(session string) string { return sessionKey + session }
+
+// recordNode makes the record of a session that delegates. It returns false if the record would
+// contain nothing beyond what the records of the session's tasks contain.
+func (st *state) recordNode(n *node) (r recorded, ok bool) {
+	r.rec = StoreRecord{Key: nodeKey(n.session), Kind: StoreSession, Due: true}
+	x := nodeRecord{Version: recordVersion, Dir: n.dir, Gone: n.gone, Lapsed: n.lapsed, Scope: n.scope, Batch: st.storing.batchOf(n), Account: st.recordAccount(n)}
+	if n.up != nil {
+		x.Parent = n.up.session
+	}
+	if env := n.env; env != nil && env.sealed() {
+		e := st.recordEnvelope(env)
+		x.Notice = &e
+	}
+	if n.held != nil {
+		for _, env := range slices.Concat(n.held.again, n.held.taken) {
+			if env.sealed() {
+				x.Handed = append(x.Handed, st.recordEnvelope(env))
+			}
+		}
+		for _, h := range n.held.hands {
+			if h.notice != nil {
+				x.Handed = append(x.Handed, st.recordEnvelope(h.notice))
+			}
+		}
+	}
+	if x.empty() {
+		return r, false
+	}
+	r.data(&x)
+	return r, true
+}

@@ -1,0 +1,100 @@
+package bgagent
+
+import "time"
+
+// budgetRecord is the part of a task's record that describes its budget.
+type budgetRecord struct {
+	Limits      Budget `json:"limits,omitzero"`
+	tallyRecord        // over all attempts
+}
+
+// tallyRecord describes what counts towards a budget.
+type tallyRecord struct {
+	Used        usedRecord `json:"used,omitzero"`
+	Warned      partSet    `json:"warned,omitempty"`
+	CostUnknown bool       `json:"cost_unknown,omitempty"`
+}
+
+// usedRecord describes what tasks have used.
+type usedRecord struct {
+	Usage     Usage `json:"usage,omitzero"`
+	ToolCalls int   `json:"tool_calls,omitempty"`
+}
+
+// accountRecord is the part of a session's record that describes the account of its tree.
+type accountRecord struct {
+	Narrow Budget `json:"narrow,omitzero"` // smallest limits of the launches
+	tallyRecord
+	Opened time.Time `json:"opened"`
+	Until  time.Time `json:"until,omitzero"` // end of the period; zero without a period
+}
+
+// limits returns the limits that the record contains, without impossible ones.
+func (x *accountRecord) limits() Budget {
+	if x.Narrow.check("") != nil {
+		return Budget{}
+	}
+	return x.Narrow
+}
+
+func recordUsed(x spent) usedRecord { return usedRecord{x.usage, x.calls} }
+
+// spent returns what the record describes, with 0 in the place of impossible numbers.
+func (x usedRecord) spent() spent { return spent{x.Usage, x.ToolCalls}.beyond(spent{}) }
+
+func recordTally(x tally) tallyRecord { return tallyRecord{recordUsed(x.used), x.warned, x.untold} }
+
+func (x tallyRecord) tally() tally { return tally{x.Used.spent(), x.Warned, x.CostUnknown} }
+
+// recordBudgetOf makes the record of a budget, or returns nil if there is none.
+func recordBudgetOf(b *taskBudget) *budgetRecord {
+	if b == nil {
+		return nil
+	}
+	return &budgetRecord{b.limits, recordTally(b.tally)}
+}
+
+// budget returns the budget that the record describes.
+func (x *budgetRecord) budget() *taskBudget {
+	return &taskBudget{limits: x.Limits, tally: x.tally()}
+}
+
+// possible reports whether no number of the record is impossible.
+func (x *budgetRecord) possible() bool {
+	return x == nil || x.Limits.check("") == nil && x.Used.spent() == (spent{x.Used.Usage, x.Used.ToolCalls})
+}
+
+// countedInTurn returns the part of what was counted that belongs to the attempt's current turn. After
+// a restart, the turn of a starter is read again from its beginning, and this part must not be
+// counted twice. A runner's turn is not read again.
+func (st *state) countedInTurn(a *attempt, mark *mark) usedRecord {
+	switch {
+	case !a.cl.starter || !st.budgets:
+		return usedRecord{}
+	case a.recovering || a.sight == &nothingSeen:
+		return recordUsed(mark.counted)
+	default:
+		return recordUsed(a.sight.counted.beyond(a.sight.base))
+	}
+}
+
+// loadAccount restores the account of a tree.
+func (st *state) loadAccount(n *node, x *accountRecord) {
+	if x == nil || n.above() != nil {
+		return
+	}
+	st.budgets = true
+	n.spending = &spending{narrow: x.limits(), tally: x.tally(), opened: st.at(x.Opened)}
+	if !x.Until.IsZero() {
+		st.deadlines.accounts.set(&n.spending.alarm, n, st.at(x.Until))
+	}
+}
+
+// recordAccount makes the record of the account of a tree, or returns nil if there is no account.
+func (st *state) recordAccount(n *node) *accountRecord {
+	sp := n.spending
+	if sp == nil {
+		return nil
+	}
+	return &accountRecord{sp.narrow, recordTally(sp.tally), st.wall(sp.opened), st.wall(sp.end())}
+}

@@ -1,0 +1,221 @@
+package bgagent_test
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strconv"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/internal/inside"
+	"github.com/bgagent/bgagent/storetest"
+	"github.com/stretchr/testify/require"
+)
+
+// world contains what outlives a process: a store, and the sessions of a runner with the prompts
+// that they got.
+type world struct {
+	t      *testing.T
+	memory storetest.Memory
+	told   inbox
+	cfg    bgagent.Config
+
+	mu       sync.Mutex
+	n        int
+	sessions map[string][]*heard
+	work     time.Duration       // length of a turn
+	answer   bgagent.PromptState // if set, the answer of every restore call
+	found    string              // text of the answer that restore calls find
+	restored []bgagent.SessionRestore
+	life     *life
+	failed   bool
+	broke    bool                      // writes fail
+	seen     func(ctx context.Context) // called with the context of each turn
+	start    time.Duration             // length of a CreateSession call
+	abort    time.Duration             // length of an Abort call
+	hangs    bool                      // turns ignore their contexts
+	calls    []string                  // names of the client's methods that were called
+	last     bgagent.Prompt            // last prompt that a session got
+
+	reports func(session string, p bgagent.Prompt, r *bgagent.Reporter) // reports the progress of a turn when it begins
+	bills   func(ctx context.Context, r *bgagent.Reporter)              // runs beside each turn until the turn ends
+}
+
+// heard is one prompt that a session got.
+type heard struct {
+	prompt   bgagent.Prompt
+	answered bool
+}
+
+// life is one process with its manager.
+type life struct {
+	w     *world
+	store *storetest.Process
+	m     *bgagent.BackgroundManager
+	dead  chan struct{}
+}
+
+func newWorld(t *testing.T) *world {
+	return &world{t: t, found: "found", sessions: map[string][]*heard{}, work: time.Minute}
+}
+
+// begin starts a new process. The previous process must have ended.
+func (w *world) begin() *bgagent.BackgroundManager {
+	w.t.Helper()
+	l := &life{w: w, store: w.memory.Process(), dead: make(chan struct{})}
+	cfg := w.cfg
+	cfg.Store, cfg.Notify = l.store, l.notify
+	var err error
+	l.m, err = bgagent.New(l, cfg)
+	require.NoError(w.t, err)
+	require.Empty(w.t, l.m.Restored().Damage)
+	require.NoError(w.t, inside.CheckUnchanged(l.m))
+	inside.CheckAlways(l.m, func(err error) { w.broken(err) })
+	w.life = l
+	w.t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		defer cancel()
+		_ = l.m.Close(ctx)
+	})
+	return l.m
+}
+
+// crash ends the process. From then on, its calls have no effect.
+func (w *world) crash() {
+	w.life.store.Crash()
+	close(w.life.dead)
+	synctest.Wait()
+}
+
+func (l *life) notify(ctx context.Context, session string, n bgagent.Notice) error {
+	select {
+	case <-l.dead:
+		return errors.New("the process is dead")
+	default:
+		return l.w.told.notify(ctx, session, n)
+	}
+}
+
+func (l *life) CreateSession(ctx context.Context, _ bgagent.SessionSpec) (string, error) {
+	stopped := ctx.Done()
+	if l.w.hangs {
+		stopped = nil
+	}
+	select {
+	case <-time.After(l.w.start):
+	case <-stopped:
+		return "", ctx.Err()
+	case <-l.dead:
+		return "", errors.New("the process is dead")
+	}
+	l.w.mu.Lock()
+	defer l.w.mu.Unlock()
+	l.w.calls = append(l.w.calls, "CreateSession")
+	l.w.n++
+	id := "ses_" + strconv.Itoa(l.w.n)
+	l.w.sessions[id] = nil
+	return id, nil
+}
+
+func (l *life) Abort(context.Context, string) error {
+	time.Sleep(l.w.abort)
+	l.w.mu.Lock()
+	defer l.w.mu.Unlock()
+	if l.w.life == l {
+		l.w.calls = append(l.w.calls, "Abort")
+	}
+	return nil
+}
+
+// called returns the names of the client's methods that were called since the last call of called.
+func (w *world) called() (names []string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	names, w.calls = w.calls, nil
+	return names
+}
+
+func (l *life) RunTurn(ctx context.Context, session string, p bgagent.Prompt, r *bgagent.Reporter) (bgagent.TurnEnd, error) {
+	w := l.w
+	if w.bills != nil {
+		ctx, cancel := context.WithCancel(ctx)
+		defer cancel()
+		go w.bills(ctx, r)
+	}
+	if w.seen != nil {
+		w.seen(ctx)
+	}
+	if w.reports != nil {
+		w.reports(session, p, r)
+	}
+	s := &heard{prompt: p}
+	w.mu.Lock()
+	w.calls = append(w.calls, "RunTurn")
+	w.sessions[session], w.last = append(w.sessions[session], s), p
+	work := w.work
+	w.mu.Unlock()
+	stopped := ctx.Done()
+	if w.hangs {
+		stopped = nil
+	}
+	select {
+	case <-time.After(work):
+		w.mu.Lock()
+		s.answered = true
+		w.mu.Unlock()
+		return bgagent.TurnEnd{Text: "answer to " + p.Text}, nil
+	case <-stopped:
+		return bgagent.TurnEnd{}, ctx.Err()
+	case <-l.dead:
+		return bgagent.TurnEnd{}, errors.New("the process is dead")
+	}
+}
+
+func (l *life) RestoreSession(_ context.Context, r bgagent.SessionRestore) (bgagent.PromptState, bgagent.TurnEnd, error) {
+	w := l.w
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.restored, w.calls = append(w.restored, r), append(w.calls, "RestoreSession")
+	if w.answer != bgagent.PromptUnknown {
+		return w.answer, bgagent.TurnEnd{Text: w.found}, nil
+	}
+	list, ok := w.sessions[r.Session]
+	if !ok {
+		return bgagent.PromptMissing, bgagent.TurnEnd{}, bgagent.ErrNoSession
+	}
+	i := slices.IndexFunc(list, func(s *heard) bool { return s.prompt.ID == r.Last.ID })
+	switch {
+	case i < 0:
+		return bgagent.PromptMissing, bgagent.TurnEnd{}, nil
+	case list[i].answered:
+		return bgagent.PromptAnswered, bgagent.TurnEnd{Text: "answer to " + list[i].prompt.Text}, nil
+	default:
+		return bgagent.PromptInterrupted, bgagent.TurnEnd{}, nil
+	}
+}
+
+// takes sets the length of the turns that begin from now on.
+func (w *world) takes(work time.Duration) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.work = work
+}
+
+// prompts returns the ids of all prompts of a session.
+func (w *world) prompts(session string) (ids []string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, s := range w.sessions[session] {
+		ids = append(ids, s.prompt.ID)
+	}
+	return ids
+}
+
+func inWorld(t *testing.T, test func(t *testing.T, w *world)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) { test(t, newWorld(t)) })
+}

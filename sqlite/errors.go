@@ -1,0 +1,96 @@
+package sqlite
+
+import (
+	"errors"
+	"fmt"
+	"syscall"
+
+	"github.com/ncruces/go-sqlite3"
+)
+
+// ErrDiskFull is matched by the errors that a store returns because its disk is full. These errors
+// also match [syscall.ENOSPC].
+var ErrDiskFull error = diskFull{}
+
+type diskFull struct{}
+
+func (diskFull) Error() string { return "the disk is full" }
+
+// Is makes the error match [syscall.ENOSPC]. The manager then knows that no record in the batch is the
+// cause.
+func (diskFull) Is(target error) bool { return target == syscall.ENOSPC }
+
+// errDamaged is matched by the error that is returned if the data read differ from the data
+// written.
+var errDamaged = errors.New("it is damaged")
+
+// little is a number of free bytes. If a write fails while fewer bytes are free, the disk counts as
+// full.
+const little = 1 << 20
+
+// room describes the space that a file system has for this user.
+type room struct {
+	free     int64 // number of free bytes
+	readOnly bool
+}
+
+// askRoom is roomIn, except in tests that replace it.
+var askRoom = roomIn
+
+// explain wraps an error with the operation that failed and a description of the reason.
+func (f files) explain(doing string, err error) error {
+	var own *plain
+	if errors.As(err, &own) {
+		return err
+	}
+	what := fmt.Sprintf("sqlite: %s: ", doing)
+	switch {
+	case f.full(err):
+		return fmt.Errorf("%s%w: %w", what, ErrDiskFull, err)
+	case f.readOnly(err):
+		return fmt.Errorf("%sthe store cannot be written, only read: %w", what, err)
+	case errors.Is(err, sqlite3.BUSY):
+		return fmt.Errorf("%sanother program is writing to %s: %w", what, f.database(), err)
+	case errors.Is(err, sqlite3.NOTADB):
+		return fmt.Errorf("%s%s is no database, or its beginning is damaged: %w", what, f.database(), err)
+	case errors.Is(err, sqlite3.CORRUPT):
+		return fmt.Errorf("%s%s is damaged: %w", what, f.database(), err)
+	case errors.Is(err, sqlite3.IOERR):
+		return fmt.Errorf("%sthe disk reports an error: %w", what, err)
+	}
+	return fmt.Errorf("%s%w", what, err)
+}
+
+// full reports whether the error was caused by a full disk. SQLite reports some of these errors as
+// general disk errors, so full also asks the file system.
+func (f files) full(err error) bool {
+	switch {
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT), errors.Is(err, sqlite3.FULL):
+		return true
+	case errors.Is(err, sqlite3.IOERR), errors.Is(err, sqlite3.CANTOPEN):
+		r, known := askRoom(f.dir)
+		return known && r.free < little && !r.readOnly
+	}
+	return false
+}
+
+// readOnly reports whether the error was caused by a file or a disk that can only be read.
+func (f files) readOnly(err error) bool {
+	switch {
+	case errors.Is(err, syscall.EROFS), errors.Is(err, sqlite3.READONLY):
+		return true
+	case errors.Is(err, sqlite3.IOERR), errors.Is(err, sqlite3.CANTOPEN):
+		r, known := askRoom(f.dir)
+		return known && r.readOnly
+	}
+	return false
+}
+
+// plain is an error whose message needs no further explanation.
+type plain struct{ sentence string }
+
+func (e *plain) Error() string { return e.sentence }
+
+func plainf(format string, args ...any) error {
+	return &plain{"sqlite: " + fmt.Sprintf(format, args...)}
+}

@@ -1,0 +1,165 @@
+package sqlite
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/ncruces/go-sqlite3/vfs"
+)
+
+// act is one change that SQLite makes to a file.
+type act struct {
+	what string // "write", "sync", "truncate" or "delete"
+	file string // base name
+	off  int64  // offset of a write, or the new size of a truncated file
+	data []byte // data of a write; valid only during the call
+}
+
+// spy is a file system layer for SQLite. It calls the function "before" before each change to a
+// file. By default, it does not wait for the disk: the tests decide what is left after a crash of the
+// machine.
+type spy struct {
+	name   string
+	syncs  bool // the spy also waits for the disk
+	mu     sync.Mutex
+	before func(act) error // an error prevents the change; nil allows all changes
+}
+
+var spies atomic.Int64
+
+// newSpy registers a spy. The spy is removed at the end of the test.
+func newSpy(t interface{ Cleanup(func()) }, before func(act) error) *spy {
+	s := &spy{name: fmt.Sprintf("spy-%d", spies.Add(1)), before: before}
+	vfs.Register(s.name, s)
+	t.Cleanup(func() { vfs.Unregister(s.name) })
+	return s
+}
+
+// set replaces the function that is called before each change.
+func (s *spy) set(before func(act) error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.before = before
+}
+
+func (s *spy) ask(a act) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.before == nil {
+		return nil
+	}
+	return s.before(a)
+}
+
+func (s *spy) system() vfs.VFSFilename { return vfs.Find("").(vfs.VFSFilename) }
+
+func (s *spy) Open(name string, flags vfs.OpenFlag) (vfs.File, vfs.OpenFlag, error) {
+	return s.system().Open(name, flags)
+}
+
+func (s *spy) OpenFilename(name *vfs.Filename, flags vfs.OpenFlag) (vfs.File, vfs.OpenFlag, error) {
+	f, flags, err := s.system().OpenFilename(name, flags)
+	if err != nil {
+		return nil, flags, err
+	}
+	return &spyFile{File: f, s: s, name: filepath.Base(name.String())}, flags, nil
+}
+
+func (s *spy) Delete(name string, syncDir bool) error {
+	if err := s.ask(act{what: "delete", file: filepath.Base(name)}); err != nil {
+		return err
+	}
+	return s.system().Delete(name, false)
+}
+
+func (s *spy) Access(name string, flags vfs.AccessFlag) (bool, error) {
+	return s.system().Access(name, flags)
+}
+func (s *spy) FullPathname(name string) (string, error) { return s.system().FullPathname(name) }
+
+type spyFile struct {
+	vfs.File
+	s    *spy
+	name string
+}
+
+func (f *spyFile) WriteAt(p []byte, off int64) (int, error) {
+	if err := f.s.ask(act{what: "write", file: f.name, off: off, data: p}); err != nil {
+		return 0, err
+	}
+	return f.File.WriteAt(p, off)
+}
+
+func (f *spyFile) Truncate(size int64) error {
+	if err := f.s.ask(act{what: "truncate", file: f.name, off: size}); err != nil {
+		return err
+	}
+	return f.File.Truncate(size)
+}
+
+func (f *spyFile) Sync(flag vfs.SyncFlag) error {
+	err := f.s.ask(act{what: "sync", file: f.name})
+	if err == nil && f.s.syncs {
+		err = f.File.Sync(flag)
+	}
+	return err
+}
+
+func (f *spyFile) LockState() vfs.LockLevel { return f.File.(vfs.FileLockState).LockState() }
+
+func (f *spyFile) SharedMemory() vfs.SharedMemory {
+	return f.File.(vfs.FileSharedMemory).SharedMemory()
+}
+
+// folder returns the path of a folder that a store accepts.
+func folder(t interface{ TempDir() string }) string { return filepath.Join(t.TempDir(), "tasks") }
+
+// crash has the same effect on the files as the death of the process that has the store open:
+// nothing more is written, and the locks are released.
+func crash(s *Store, sp *spy) {
+	sp.set(func(act) error { return errDead })
+	s.mu.Lock()
+	up, w := s.upkeep, s.w
+	s.upkeep = nil
+	s.mu.Unlock()
+	up.stop()
+	if w == nil {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.reader.Lock()
+	defer s.reader.Unlock()
+	_ = s.reader.close() // an error is expected, because the files cannot be written
+	_ = w.lock.f.Close() // close the file without removing the owner from it
+	w.lock.f, _ = os.Open(os.DevNull)
+	_ = w.close()
+	s.w, s.reader.reading = nil, nil
+}
+
+var errDead = fmt.Errorf("the process is dead")
+
+// parts describes the files of a database in one line for messages.
+func parts(all map[string][]byte) string {
+	var out []string
+	for name, data := range all {
+		out = append(out, fmt.Sprintf("%s: %d bytes", name, len(data)))
+	}
+	return strings.Join(out, ", ")
+}
+
+// inMemory returns a temporary folder. The folder is in memory if the system has a file system in
+// memory at /dev/shm, because the tests that model the disk need no real disk.
+func inMemory(t testing.TB) string {
+	dir, err := os.MkdirTemp("/dev/shm", "bgagent-test-")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) }) // an error leaves only files in memory
+	return dir
+}

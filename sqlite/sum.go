@@ -1,0 +1,102 @@
+package sqlite
+
+import (
+	"encoding/binary"
+	"fmt"
+	"hash/crc64"
+	"time"
+
+	"github.com/bgagent/bgagent"
+)
+
+var sumTable = crc64.MakeTable(crc64.ECMA)
+
+// sumOf returns a checksum of the parts and of their lengths.
+func sumOf(parts ...string) int64 {
+	var sum uint64
+	for _, p := range parts {
+		sum = crc64.Update(sum, sumTable, binary.AppendUvarint(nil, uint64(len(p))))
+		sum = crc64.Update(sum, sumTable, []byte(p))
+	}
+	return int64(sum)
+}
+
+// row is a record as it is stored in the table.
+type row struct {
+	key, kind                            string
+	due                                  bool
+	status, agent, parent, root, session string
+	launched, ended                      string
+	data                                 string
+}
+
+func (r *row) sum() int64 {
+	due := "0"
+	if r.due {
+		due = "1"
+	}
+	return sumOf(r.key, r.kind, due, r.status, r.agent, r.parent, r.root, r.session, r.launched, r.ended, r.data)
+}
+
+var kinds = [...]string{bgagent.StoreManager: "manager", bgagent.StoreTask: "task", bgagent.StoreSession: "session"}
+
+// timeForm is a format in which times sort as strings and are readable for people.
+const timeForm = "2006-01-02T15:04:05.000000000Z"
+
+func timeText(t time.Time) (string, error) {
+	if t.IsZero() {
+		return "", nil
+	}
+	if t = t.UTC(); t.Year() < 0 || t.Year() > 9999 {
+		return "", fmt.Errorf("the year %d cannot be stored", t.Year())
+	}
+	return t.Format(timeForm), nil
+}
+
+func textTime(s string) (time.Time, error) {
+	if s == "" {
+		return time.Time{}, nil
+	}
+	return time.Parse(timeForm, s)
+}
+
+// toRow converts a record to a row.
+func toRow(r *bgagent.StoreRecord) (out row, err error) {
+	if int(r.Kind) >= len(kinds) {
+		return out, fmt.Errorf("the record %q has the kind %d, which is not known", r.Key, r.Kind)
+	}
+	out = row{
+		key: r.Key, kind: kinds[r.Kind], due: r.Due, status: r.Status.String(),
+		agent: r.Agent, parent: r.Parent, root: r.Root, session: r.Session, data: string(r.Data),
+	}
+	if out.launched, err = timeText(r.Launched); err == nil {
+		out.ended, err = timeText(r.Ended)
+	}
+	if err != nil {
+		return out, fmt.Errorf("the record %q: %w", r.Key, err)
+	}
+	return out, nil
+}
+
+// record converts a row to a record.
+func (r *row) record() (out bgagent.StoreRecord, err error) {
+	out = bgagent.StoreRecord{
+		Key: r.key, Due: r.due, Data: []byte(r.data), Parent: r.parent, Root: r.root, Session: r.session, Agent: r.agent,
+	}
+	known := false
+	for k, name := range kinds {
+		if name == r.kind {
+			out.Kind, known = bgagent.StoreKind(k), true
+		}
+	}
+	if !known {
+		return out, fmt.Errorf("its kind is %q, which this version does not know", r.kind)
+	}
+	if err = out.Status.UnmarshalText([]byte(r.status)); err != nil {
+		return out, err
+	}
+	if out.Launched, err = textTime(r.launched); err == nil {
+		out.Ended, err = textTime(r.ended)
+	}
+	return out, err
+}

@@ -1,0 +1,330 @@
+package sqlite
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/ncruces/go-sqlite3"
+)
+
+const (
+	pageSize        = 4096
+	checkpointPages = 1000             // number of pages in the WAL from which a checkpoint is due
+	largeWAL        = 64 << 20         // number of bytes in the WAL above which a warning is due
+	pruneEvery      = 64               // number of ended tasks after which the limits are checked again
+	pruneStep       = 100              // maximum number of tasks that one transaction deletes
+	vacuumStep      = 256              // maximum number of pages that one transaction returns to the file system
+	retryMin        = time.Second      // first pause after a failed checkpoint or another failed upkeep
+	retryMax        = 30 * time.Second // longest such pause; each pause is twice as long as the previous one
+	prunePause      = 10 * time.Minute // time after which the limits are checked again even if few tasks end
+)
+
+// upkeep performs the work of a store outside of the manager's calls. It copies the WAL into the
+// database, deletes ended tasks above the limits, and returns unused pages to the file system. It
+// has its own connection, so that most of this work does not delay a commit. Only the short steps
+// that hold the store's lock delay commits.
+type upkeep struct {
+	s     *Store
+	f     files
+	wake  chan struct{}
+	quit  chan struct{}
+	gone  chan struct{}
+	ctx   context.Context // ends when the upkeep is stopped
+	end   context.CancelFunc
+	pages atomic.Int64 // number of pages in the WAL
+	ended atomic.Int64 // number of tasks that have ended since the limits were last checked
+	doubt atomic.Bool  // damaged data were read
+	conn  *sqlite3.Conn
+
+	// Only the goroutine of the upkeep uses the following fields.
+	pruned time.Time
+	said   bool // a warning reported that the WAL is large
+	looked bool // the database was checked for damage
+}
+
+func newUpkeep(s *Store) *upkeep {
+	u := &upkeep{s: s, f: s.w.files, wake: make(chan struct{}, 1), quit: make(chan struct{}), gone: make(chan struct{})}
+	u.ctx, u.end = context.WithCancel(context.Background())
+	return u
+}
+
+// wrote is called after a batch was written.
+func (u *upkeep) wrote(pages, ended int) {
+	u.pages.Store(int64(pages))
+	if all := u.ended.Add(int64(ended)); pages >= checkpointPages || all >= pruneEvery || ended > 0 {
+		select {
+		case u.wake <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// suspicious is called if damaged data were read. The upkeep then checks the database, but only
+// once.
+func (u *upkeep) suspicious() {
+	u.doubt.Store(true)
+	select {
+	case u.wake <- struct{}{}:
+	default:
+	}
+}
+
+// look checks the structure of the database if damaged data were read, and reports the result with
+// a warning.
+func (u *upkeep) look() error {
+	if u.looked || !u.doubt.Load() {
+		return nil
+	}
+	u.looked = true
+	conn, err := u.connected()
+	if err != nil {
+		return err
+	}
+	conn.SetInterrupt(u.ctx) // the check can take a long time, and Close waits for the upkeep
+	text, err := ask(conn, "PRAGMA integrity_check(1)")
+	conn.SetInterrupt(context.Background())
+	switch {
+	case u.ctx.Err() != nil:
+		return nil
+	case err != nil:
+		return err
+	case text == "ok":
+		text = "its structure is whole, and texts or records in it are not"
+	}
+	u.s.options.Warn(fmt.Errorf("sqlite: %s: %w: %s", u.f.database(), errDamaged, text))
+	return nil
+}
+
+// stop stops the goroutine and waits until it has returned.
+func (u *upkeep) stop() {
+	if u != nil {
+		close(u.quit)
+		u.end()
+		<-u.gone
+	}
+}
+
+func (u *upkeep) run() {
+	defer close(u.gone)
+	defer func() {
+		if u.conn != nil {
+			_ = u.conn.Close() // an error here loses no data
+		}
+	}()
+	pause := retryMin
+	for {
+		err := errors.Join(u.look(), u.prune())
+		done := true
+		if err == nil && u.pages.Load() >= checkpointPages {
+			done, err = u.checkpoint()
+		}
+		if err != nil {
+			u.failed(err)
+		}
+		if done && err == nil {
+			pause = retryMin
+			if !u.wait(nil) {
+				return
+			}
+			continue
+		}
+		t := time.NewTimer(pause)
+		pause = min(2*pause, retryMax)
+		goOn := u.wait(t.C)
+		t.Stop()
+		if !goOn {
+			return
+		}
+	}
+}
+
+// wait waits for work or for the next retry. It returns false if the store is being closed.
+func (u *upkeep) wait(again <-chan time.Time) bool {
+	select {
+	case <-u.quit:
+		return false
+	case <-u.wake:
+	case <-again:
+	}
+	return true
+}
+
+// failed reports a failed upkeep with a warning. After a failed write it is not known which part of
+// the WAL is on the disk. Therefore failed makes the manager open the store again.
+func (u *upkeep) failed(err error) {
+	if errors.Is(err, sqlite3.BUSY) || errors.Is(err, errDoubt) {
+		return
+	}
+	if u.conn != nil {
+		_ = u.conn.Close() // this connection has just failed
+		u.conn = nil
+	}
+	u.s.mu.Lock()
+	if u.s.w != nil && errors.Is(err, sqlite3.IOERR) {
+		u.s.doubt = true
+	}
+	u.s.mu.Unlock()
+	u.s.options.Warn(u.f.explain("upkeep", err))
+}
+
+// connected returns the upkeep's own connection and opens it if necessary.
+func (u *upkeep) connected() (*sqlite3.Conn, error) {
+	if u.conn != nil {
+		return u.conn, nil
+	}
+	conn, err := u.f.connect(true)
+	if err != nil {
+		return nil, err
+	}
+	u.conn = conn
+	return conn, conn.BusyTimeout(0)
+}
+
+// checkpoint copies the WAL into the database. Most of the copying does not block the writer. Then
+// the writer is blocked while the batches that were written in the meantime are copied.
+func (u *upkeep) checkpoint() (done bool, err error) {
+	conn, err := u.connected()
+	if err != nil {
+		return false, err
+	}
+	if _, _, err = conn.WALCheckpoint("main", sqlite3.CHECKPOINT_PASSIVE); err == nil {
+		u.s.mu.Lock()
+		if _, _, err = conn.WALCheckpoint("main", sqlite3.CHECKPOINT_TRUNCATE); err == nil {
+			u.pages.Store(0)
+			if u.s.w != nil {
+				err = u.s.w.lock.sync()
+			}
+		}
+		u.s.mu.Unlock()
+	}
+	done = err == nil
+	if errors.Is(err, sqlite3.BUSY) {
+		err = nil
+	}
+	bytes := u.pages.Load() * pageSize
+	if large := bytes > largeWAL; large != u.said {
+		if u.said = large; large {
+			u.s.options.Warn(&WALError{Bytes: bytes, Err: err})
+		}
+	}
+	return done, err
+}
+
+// prune deletes the ended tasks that exceed a limit, and then returns unused pages to the file
+// system.
+func (u *upkeep) prune() error {
+	if u.ended.Load() < pruneEvery && time.Since(u.pruned) < prunePause {
+		return nil
+	}
+	u.ended.Store(0)
+	u.pruned = time.Now()
+	if o := u.s.options; o.KeepFor < 0 && o.KeepTasks < 0 && o.KeepBytes < 0 {
+		return nil
+	}
+	conn, err := u.connected()
+	if err != nil {
+		return err
+	}
+	for {
+		sql, err := u.excess(conn)
+		if err != nil || sql == "" {
+			return errors.Join(err, u.vacuum(conn))
+		}
+		if err := u.write(func() error { return remove(conn, sql) }); err != nil {
+			return err
+		}
+		select {
+		case <-u.quit:
+			return nil
+		default:
+		}
+	}
+}
+
+// write calls f while the manager cannot write.
+func (u *upkeep) write(f func() error) error {
+	u.s.mu.Lock()
+	defer u.s.mu.Unlock()
+	if u.s.doubt {
+		return errDoubt
+	}
+	return f()
+}
+
+// errDoubt stops the upkeep of a store that must be opened again.
+var errDoubt = errors.New("the store must be opened again")
+
+// excess returns a statement that selects the records to delete next. If no limit is exceeded, it
+// returns "".
+func (u *upkeep) excess(conn *sqlite3.Conn) (sql string, err error) {
+	const earliest = "SELECT id FROM records WHERE ended <> '' AND due = 0 AND kind = 'task'%s ORDER BY ended LIMIT %d"
+	o := u.s.options
+	if o.KeepFor > 0 {
+		old := fmt.Sprintf(" AND ended < '%s'", time.Now().Add(-o.KeepFor).UTC().Format(timeForm))
+		sql = fmt.Sprintf(earliest, old, pruneStep)
+		if id, err := askInt(conn, sql); err != nil || id != 0 {
+			return sql, err
+		}
+	}
+	n, err := askInt(conn, "SELECT count(*) FROM records WHERE ended <> '' AND due = 0")
+	if err != nil || n == 0 {
+		return "", err
+	}
+	if o.KeepTasks > 0 && n > int64(o.KeepTasks) {
+		return fmt.Sprintf(earliest, "", min(n-int64(o.KeepTasks), pruneStep)), nil
+	}
+	pages, unused, err := sizes(conn)
+	if err != nil {
+		return "", err
+	}
+	used := (pages - unused) * pageSize
+	if o.KeepBytes > 0 && used > o.KeepBytes { // delete as many tasks as are needed on average
+		return fmt.Sprintf(earliest, "", min(1+(used-o.KeepBytes)*n/used, pruneStep)), nil
+	}
+	return "", nil
+}
+
+func sizes(conn *sqlite3.Conn) (pages, unused int64, err error) {
+	if pages, err = askInt(conn, "PRAGMA page_count"); err == nil {
+		unused, err = askInt(conn, "PRAGMA freelist_count")
+	}
+	return pages, unused, err
+}
+
+// remove deletes the selected records and their texts.
+func remove(conn *sqlite3.Conn, selected string) (err error) {
+	tx, err := conn.BeginImmediate()
+	if err != nil {
+		return err
+	}
+	defer tx.End(&err)
+	if err := conn.Exec("DELETE FROM texts WHERE record IN (" + selected + ")"); err != nil {
+		return err
+	}
+	return conn.Exec("DELETE FROM records WHERE id IN (" + selected + ")")
+}
+
+// vacuum returns pages to the file system if many pages are unused.
+func (u *upkeep) vacuum(conn *sqlite3.Conn) error {
+	for {
+		pages, unused, err := sizes(conn)
+		if err != nil || unused < vacuumStep || unused < pages/8 {
+			return err
+		}
+		if err := u.write(func() error { return conn.Exec(fmt.Sprintf("PRAGMA incremental_vacuum(%d)", vacuumStep)) }); err != nil {
+			return err
+		}
+		after, _, err := sizes(conn)
+		if err != nil || after == pages {
+			return err
+		}
+		select {
+		case <-u.quit:
+			return nil
+		default:
+		}
+	}
+}

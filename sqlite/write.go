@@ -1,0 +1,394 @@
+package sqlite
+
+import (
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+
+	"github.com/ncruces/go-sqlite3"
+
+	"github.com/bgagent/bgagent"
+)
+
+// writer is the connection of the store's owner.
+type writer struct {
+	files
+	lock  *lock
+	owner bgagent.StoreOwner
+	token string // token that the database contains as long as it has no other owner
+	store string // id of the database
+	conn  *sqlite3.Conn
+	batch uint64
+	pages int    // number of pages in the WAL after the last commit
+	short string // description of the problem if the file is too short; otherwise empty
+	known map[string]*sqlite3.Stmt
+}
+
+// connect opens the database, and creates it if it does not exist.
+func (w *writer) connect() error {
+	_, err := os.Lstat(w.database())
+	fresh := errors.Is(err, fs.ErrNotExist)
+	w.store = w.lock.witness.Store
+	if fresh && (w.store == "" || w.lock.witness.Batch > 0) {
+		w.store = rand.Text()
+	}
+	if fresh && w.lock.witness.Batch == 0 {
+		// The witness is written first, because a database without a witness counts as a copy.
+		if err := errors.Join(w.lock.testify(witness{Store: w.store}), w.lock.sync()); err != nil {
+			return err
+		}
+	}
+	if err := createBeforehand(w.database(), w.database()+"-shm"); err != nil {
+		return err
+	}
+	wal, err := os.Lstat(w.database() + "-wal")
+	clean := err != nil || wal.Size() == 0
+	if w.conn, err = w.files.connect(true); err != nil {
+		return err
+	}
+	w.known = map[string]*sqlite3.Stmt{}
+	w.conn.WALHook(func(_ *sqlite3.Conn, _ string, pages int) error {
+		w.pages = pages
+		return nil
+	})
+	empty, err := w.checkVersion(w.conn)
+	if err == nil && empty {
+		if w.store == "" {
+			w.store = rand.Text()
+		}
+		return create(w.conn, w.store, w.lock.id())
+	}
+	if err == nil && clean {
+		err = w.measure()
+	}
+	return err
+}
+
+// adopt enters the owner in the database. It returns the reason why the database may be outdated,
+// or "". If the writer has a token from before a doubtful commit and the database contains another
+// token, another manager has opened the database in the meantime. The error is then a
+// [*bgagent.StoreOwnedError].
+func (w *writer) adopt() (outdated string, err error) {
+	owner, err := json.Marshal(w.owner)
+	if err != nil {
+		return "", err
+	}
+	tx, err := w.conn.BeginImmediate()
+	if err != nil {
+		return "", err
+	}
+	defer tx.End(&err)
+	stmt, err := w.stmt("SELECT store, batch, file, copy, token, owner FROM meta")
+	if err != nil {
+		return "", err
+	}
+	if !stmt.Step() {
+		return "", errors.Join(stmt.Err(), stmt.Reset(), plainf("the database %s has no row about itself: it is damaged", w.database()))
+	}
+	var file int64
+	var copied string
+	w.store, w.batch, file, copied = stmt.ColumnText(0), uint64(stmt.ColumnInt64(1)), stmt.ColumnInt64(2), stmt.ColumnText(3)
+	token, other := stmt.ColumnText(4), stmt.ColumnText(5)
+	if err := stmt.Reset(); err != nil {
+		return "", err
+	}
+	switch w.token {
+	case "":
+		w.token = rand.Text()
+	case token:
+	default:
+		return "", ownedBy(other)
+	}
+	if err := w.exec("UPDATE meta SET owner = ?, token = ?", string(owner), w.token); err != nil {
+		return "", err
+	}
+	return w.outdated(file, copied), nil
+}
+
+// outdated compares the database with the witness in the lock file. It returns the reason why the
+// database may be outdated, or "".
+func (w *writer) outdated(file int64, copied string) string {
+	seen := w.lock.witness
+	switch {
+	case copied != "":
+		return copied
+	case seen.Store == "" && w.batch > 0:
+		return "it is a copy, or its file " + lockName + " was removed"
+	case seen.Store != w.store && seen.Batch > 0:
+		return fmt.Sprintf("the folder had another database, with %d batches", seen.Batch)
+	case seen.Store != w.store && w.batch > 0:
+		return "the database comes from another folder"
+	case file != 0 && w.lock.id() != 0 && file != w.lock.id() && w.batch > 0:
+		return "it is a copy of the folder of another store"
+	case seen.Batch > w.batch:
+		return fmt.Sprintf("its last %d batches are gone: the file %s-wal was removed or damaged", seen.Batch-w.batch, databaseName)
+	}
+	return ""
+}
+
+// makeSure copies the whole WAL into the database and syncs the database. Therefore the contents
+// that Open returns are durable, even if the sync of an earlier commit has failed. The next commit,
+// in the method adopt, also makes the restart of the WAL durable. A reader can prevent the copying.
+// This is an error only if the result of the last commit is in doubt.
+func (w *writer) makeSure(doubt bool) (err error) {
+	if !doubt {
+		if err := w.conn.BusyTimeout(0); err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, w.conn.BusyTimeout(busyTimeout)) }()
+	}
+	_, _, err = w.conn.WALCheckpoint("main", sqlite3.CHECKPOINT_TRUNCATE)
+	if errors.Is(err, sqlite3.BUSY) && !doubt {
+		return nil
+	}
+	return err
+}
+
+// measure compares the size of the file with the size that the database records, because SQLite
+// reads zeros if a file was cut off. The comparison works only while the WAL is empty, because the
+// WAL may contain the last pages.
+func (w *writer) measure() error {
+	pages, err := askInt(w.conn, "PRAGMA page_count")
+	if err != nil {
+		return err
+	}
+	info, err := os.Lstat(w.database())
+	if err == nil && info.Size() != pages*pageSize {
+		w.short = fmt.Sprintf("the file %s has %d bytes instead of %d: it was cut", databaseName, info.Size(), pages*pageSize)
+	}
+	return err
+}
+
+// stmt returns the prepared statement, and prepares it on first use.
+func (w *writer) stmt(sql string) (*sqlite3.Stmt, error) {
+	if s := w.known[sql]; s != nil {
+		return s, nil
+	}
+	s, _, err := w.conn.Prepare(sql)
+	if err == nil {
+		w.known[sql] = s
+	}
+	return s, err
+}
+
+// exec executes a prepared statement.
+func (w *writer) exec(sql string, args ...any) error {
+	s, err := w.stmt(sql)
+	if err != nil {
+		return err
+	}
+	return errors.Join(bind(s, args...), s.Exec())
+}
+
+// write writes the batch in one transaction.
+func (w *writer) write(b *bgagent.StoreBatch) (err error) {
+	rows := make([]row, len(b.Records))
+	keys := make(map[string]bool, len(b.Records))
+	for i := range b.Records {
+		if rows[i], err = toRow(&b.Records[i]); err != nil {
+			return err
+		}
+		if keys[rows[i].key] {
+			return fmt.Errorf("the record %q is in it twice", rows[i].key)
+		}
+		keys[rows[i].key] = true
+	}
+	for _, key := range b.Delete {
+		if keys[key] {
+			return fmt.Errorf("it writes and deletes the record %q", key)
+		}
+	}
+	if err := w.exec("BEGIN IMMEDIATE"); err != nil {
+		return err
+	}
+	if err := w.fill(b, rows); err != nil {
+		if failed := w.rollback(); failed != nil { // every later transaction on this connection would fail
+			return fmt.Errorf("%w: %w", bgagent.ErrUncertain, errors.Join(err, failed))
+		}
+		return err
+	}
+	if err := w.exec("COMMIT"); err != nil {
+		// The error of the rollback does not matter, because the connection will be closed.
+		_ = w.rollback()
+		return fmt.Errorf("%w: %w", bgagent.ErrUncertain, err)
+	}
+	w.batch = b.Number
+	// If the witness cannot be written, the older witness stays, which is also correct.
+	_ = w.lock.testify(witness{w.store, w.batch})
+	return nil
+}
+
+// rollback ends the transaction unless SQLite has already ended it.
+func (w *writer) rollback() error {
+	if w.conn.GetAutocommit() {
+		return nil
+	}
+	return w.exec("ROLLBACK")
+}
+
+// fill makes the changes of the batch within a transaction.
+func (w *writer) fill(b *bgagent.StoreBatch, rows []row) error {
+	t := tally{}
+	if err := w.mine(b.Number, &t); err != nil {
+		return err
+	}
+	for _, key := range b.Delete {
+		if err := w.remove(key, &t); err != nil {
+			return err
+		}
+	}
+	ids := make(map[string]int64, len(rows))
+	for i := range rows {
+		id, err := w.put(&rows[i], &t)
+		if err != nil {
+			return err
+		}
+		ids[rows[i].key] = id
+	}
+	for i := range b.Texts {
+		if err := w.putText(&b.Texts[i], ids); err != nil {
+			return err
+		}
+	}
+	return w.exec("UPDATE meta SET batch = ?, due = ?, due_sum = ?, file = ?, copy = ''", int64(b.Number), t.due, t.sum, w.lock.id())
+}
+
+// tally contains the number of due records and the sum of their checksums. If a damaged page has
+// lost a row, only the tally shows this.
+type tally struct{ due, sum int64 }
+
+func (t *tally) add(due bool, sum int64) {
+	if due {
+		t.due, t.sum = t.due+1, t.sum+sum
+	}
+}
+
+func (t *tally) sub(due bool, sum int64) {
+	if due {
+		t.due, t.sum = t.due-1, t.sum-sum
+	}
+}
+
+// mine returns an error if the database has another owner or if the batch is not the next one. It
+// also reads the tally.
+func (w *writer) mine(number uint64, t *tally) error {
+	s, err := w.stmt("SELECT batch, due, due_sum, token, owner FROM meta")
+	if err != nil {
+		return err
+	}
+	if !s.Step() {
+		return errors.Join(s.Err(), s.Reset(), errors.New("the database has no row about itself"))
+	}
+	batch, token, owner := uint64(s.ColumnInt64(0)), s.ColumnText(3), s.ColumnText(4)
+	t.due, t.sum = s.ColumnInt64(1), s.ColumnInt64(2)
+	if err := s.Reset(); err != nil {
+		return err
+	}
+	switch {
+	case token != w.token:
+		return ownedBy(owner)
+	case number != batch+1:
+		return fmt.Errorf("the next batch has the number %d", batch+1)
+	}
+	return nil
+}
+
+// ownedBy returns the error for a database that has another owner.
+func ownedBy(owner string) error {
+	var o bgagent.StoreOwner
+	_ = json.Unmarshal([]byte(owner), &o) // if the owner cannot be decoded, the error names no owner
+	return &bgagent.StoreOwnedError{Owner: o}
+}
+
+// find returns the id of the record and its share of the tally. If the record does not exist, the
+// id is 0.
+func (w *writer) find(key string) (id int64, due bool, sum int64, err error) {
+	s, err := w.stmt("SELECT id, due, sum FROM records WHERE key = ?")
+	if err != nil {
+		return 0, false, 0, err
+	}
+	if err := bind(s, key); err != nil {
+		return 0, false, 0, err
+	}
+	if s.Step() {
+		id, due, sum = s.ColumnInt64(0), s.ColumnBool(1), s.ColumnInt64(2)
+	}
+	return id, due, sum, errors.Join(s.Err(), s.Reset())
+}
+
+func (w *writer) remove(key string, t *tally) error {
+	id, due, sum, err := w.find(key)
+	if err != nil || id == 0 {
+		return err
+	}
+	t.sub(due, sum)
+	return errors.Join(w.exec("DELETE FROM texts WHERE record = ?", id), w.exec("DELETE FROM records WHERE id = ?", id))
+}
+
+func (w *writer) put(r *row, t *tally) (id int64, err error) {
+	id, due, sum, err := w.find(r.key)
+	if err != nil {
+		return 0, err
+	}
+	now := r.sum()
+	t.sub(due, sum)
+	t.add(r.due, now)
+	args := []any{r.key, r.kind, r.due, r.status, r.agent, r.parent, r.root, r.session, r.launched, r.ended, int64(len(r.data)), now, []byte(r.data)}
+	if id != 0 {
+		return id, w.exec(`UPDATE records SET key = ?, kind = ?, due = ?, status = ?, agent = ?, parent = ?, root = ?, session = ?,
+			launched = ?, ended = ?, size = ?, sum = ?, data = ? WHERE id = ?`, append(args, id)...)
+	}
+	err = w.exec(`INSERT INTO records (key, kind, due, status, agent, parent, root, session, launched, ended, size, sum, data)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`, args...)
+	return w.conn.LastInsertRowID(), err
+}
+
+// putText writes the text unless the record already has it.
+func (w *writer) putText(t *bgagent.StoreText, ids map[string]int64) (err error) {
+	id := ids[t.Record]
+	if id == 0 {
+		if id, _, _, err = w.find(t.Record); err != nil {
+			return err
+		}
+		if id == 0 {
+			return fmt.Errorf("the text %q belongs to the record %q, which is not there", t.Name, t.Record)
+		}
+	}
+	size, sum := int64(len(t.Text)), sumOf(t.Record, t.Name, t.Text)
+	if err := w.exec("INSERT OR IGNORE INTO texts (record, name, size, sum, text) VALUES (?, ?, ?, ?, ?)", id, t.Name, size, sum, []byte(t.Text)); err != nil {
+		return err
+	}
+	if w.conn.Changes() == 1 {
+		return nil
+	}
+	s, err := w.stmt("SELECT size, sum FROM texts WHERE record = ? AND name = ?")
+	if err != nil {
+		return err
+	}
+	if err := bind(s, id, t.Name); err != nil {
+		return err
+	}
+	same := s.Step() && s.ColumnInt64(0) == size && s.ColumnInt64(1) == sum
+	if err := errors.Join(s.Err(), s.Reset()); err != nil || same {
+		return err
+	}
+	return fmt.Errorf("the record %q has another text %q already", t.Record, t.Name)
+}
+
+// close closes the database and then releases the lock.
+func (w *writer) close() error { return errors.Join(w.disconnect(), w.lock.close()) }
+
+// disconnect closes the database. It does not release the lock.
+func (w *writer) disconnect() (err error) {
+	if w.conn != nil {
+		for _, s := range w.known {
+			_ = s.Close() // returns the error of the last use once more
+		}
+		err = w.conn.Close()
+		w.conn = nil
+	}
+	return err
+}

@@ -1,0 +1,435 @@
+package bgagent
+
+import (
+	"hash/maphash"
+	"slices"
+)
+
+// The code in this file counts what tasks use, and stops the tasks whose budgets are used up.
+//
+// There are two kinds of budgets. The budget of a task counts all its attempts. The account of a
+// tree counts all tasks of the tree. It is opened by a launch. It closes when no task of the tree is
+// live or, with a period, at the end of the period. Without budgets, nothing is counted.
+
+// taskBudget is the budget of a task, and what the task has used. A task without limits has one only
+// if it was resumed, so that a later resume can set a limit.
+type taskBudget struct {
+	limits Budget
+	tally
+}
+
+// spending is the open account of a tree. It belongs to the root of the tree.
+type spending struct {
+	narrow Budget // smallest limits of the launches since the account was opened; Config.TreeBudget applies, too
+	tally
+	opened int64
+	alarm  alarm // end of the period; not set without a period
+}
+
+// tally is what counts towards a budget.
+type tally struct {
+	used   spent
+	warned partSet // limits for which an EventBudget was sent
+	untold bool    // a turn used tokens and reported no cost, and the budget limits the cost
+}
+
+// add adds to what was used, and calls the function "near" for each limit that is now nearly reached.
+func (x *tally) add(more spent, limits Budget, near func(p BudgetPart)) {
+	x.used = x.used.plus(more)
+	for {
+		p, ok := limits.reached(&x.used, budgetWarning, x.warned)
+		if !ok {
+			return
+		}
+		x.warned |= 1 << p
+		near(p)
+	}
+}
+
+// join adds another tally.
+func (x *tally) join(y tally) {
+	x.used = x.used.plus(y.used)
+	x.warned |= y.warned
+	x.untold = x.untold || y.untold
+}
+
+// budget returns the budget of the task, or nil.
+func (t *task) budget() *taskBudget {
+	if t.more == nil {
+		return nil
+	}
+	return t.more.budget
+}
+
+// limits returns the limits of the account of a tree. The argument can be nil.
+func (st *state) limits(sp *spending) Budget {
+	if sp == nil {
+		return st.cfg.TreeBudget
+	}
+	return st.cfg.TreeBudget.smaller(sp.narrow)
+}
+
+// parentLimits returns the limits that a task of the session inherits from the session's own task.
+func (st *state) parentLimits(session string) (b Budget) {
+	if s := st.session(session); s != nil && s.task.budget() != nil {
+		b = s.task.budget().limits
+	}
+	return b
+}
+
+// limitsFor returns the limits that apply to a task that the session launches with the given budgets. A
+// task never gets a wider limit than its parent.
+func (st *state) limitsFor(session string, task, tree Budget) (Budget, Budget) {
+	task = st.cfg.TaskBudget.smaller(st.parentLimits(session)).smaller(task)
+	var sp *spending
+	if n := st.nodes[session]; n != nil {
+		sp = n.top().spending
+	}
+	return task, st.limits(sp).smaller(tree)
+}
+
+// treeLimit returns the limit p of the tree.
+func (st *state) treeLimit(top *node, limits Budget, p BudgetPart) BudgetLimit {
+	l := BudgetLimit{Root: top.session, Part: p, Limit: limits.of(p)}
+	if sp := top.spending; sp != nil {
+		l.Used, l.Until = sp.used.of(p), st.wall(sp.end())
+	}
+	return l
+}
+
+// end returns the end of the account's period, or 0 if it has none.
+func (sp *spending) end() int64 {
+	if sp.alarm.index == 0 {
+		return 0
+	}
+	return sp.alarm.at
+}
+
+func (b *taskBudget) limit(id string, p BudgetPart) BudgetLimit {
+	return BudgetLimit{Task: id, Part: p, Limit: b.limits.of(p), Used: b.used.of(p)}
+}
+
+// treeUsedUp returns an error if the account of the tree is used up. The argument "narrow" contains
+// the limits that the launch wants for the tree.
+func (st *state) treeUsedUp(top *node, narrow Budget) error {
+	if l, used := st.treeReached(top, narrow); used {
+		return &BudgetError{l}
+	}
+	return nil
+}
+
+// treeReached returns the limit that the account of the tree has reached. The limits of "narrow" apply,
+// too.
+func (st *state) treeReached(top *node, narrow Budget) (l BudgetLimit, used bool) {
+	if top.spending == nil {
+		return l, false
+	}
+	limits := st.limits(top.spending).smaller(narrow)
+	p, used := limits.reached(&top.spending.used, 1, 0)
+	if used {
+		l = st.treeLimit(top, limits, p)
+	}
+	return l, used
+}
+
+// admitBudget gives a new task its budget, and opens the account of its tree.
+func (st *state) admitBudget(t *task, p *plan, now int64) {
+	if !st.budgets && p.in.Budget.isZero() && p.in.TreeBudget.isZero() {
+		return
+	}
+	task, tree := st.limitsFor(t.up.session, p.in.Budget, p.in.TreeBudget)
+	switch {
+	case task.isZero():
+	case t.more == nil: // one allocation for both
+		x := &struct {
+			extra  extra
+			budget taskBudget
+		}{}
+		t.more, x.extra.budget = &x.extra, &x.budget
+		fallthrough
+	default:
+		st.budgets = true
+		if t.more.budget == nil {
+			t.more.budget = &taskBudget{}
+		}
+		t.more.budget.limits = task
+	}
+	if !tree.isZero() {
+		st.account(t.up.top(), p.in.TreeBudget, now)
+	}
+}
+
+// account makes sure that the account of the tree is open, and narrows its limits.
+func (st *state) account(top *node, narrow Budget, now int64) {
+	sp := top.spending
+	if sp == nil {
+		st.budgets = true
+		sp = &spending{opened: now}
+		top.spending = sp
+		if d := st.limit(limitBudgetPeriod); d > 0 {
+			st.deadlines.accounts.set(&sp.alarm, top, now+int64(d))
+		}
+		// What the live tasks have used so far does not count.
+		top.each(func(t *task) {
+			if a := t.run; a != nil && a.sight != &nothingSeen {
+				a.sight.counted = a.sight.counted.plus(a.counts().beyond(a.sight.counted))
+			}
+		})
+	}
+	sp.narrow = sp.narrow.smaller(narrow)
+	st.nodeChanged(top)
+}
+
+// closeAccount closes the account of a tree if no task of the tree is live and the account has no
+// period.
+func (st *state) closeAccount(n *node) {
+	if sp := n.spending; sp != nil && sp.alarm.index == 0 && n.account.live == 0 {
+		n.spending = nil
+		st.nodeChanged(n)
+	}
+}
+
+// ringAccount ends the period of an account. If tasks of the tree are live, the next account opens.
+func (st *state) ringAccount(n *node, now int64) {
+	sp := n.spending
+	n.spending = nil
+	st.nodeChanged(n)
+	st.touchNode(n)
+	if n.account.live > 0 {
+		st.account(n, sp.narrow, now)
+	}
+}
+
+// joinAccount adds the account of n, which was a root, to the account of the tree that n now
+// belongs to. The limits of both accounts then apply to that tree.
+func (st *state) joinAccount(n *node, now int64) {
+	sp := n.spending
+	if sp == nil || n.above() == nil {
+		return
+	}
+	st.deadlines.accounts.set(&sp.alarm, n, 0)
+	n.spending = nil
+	st.nodeChanged(n)
+	top := n.top()
+	st.account(top, sp.narrow, now)
+	top.spending.join(sp.tally)
+}
+
+// counts returns what the attempt has used according to its progress.
+func (a *attempt) counts() spent { return spent{a.sight.prog.usage, a.sight.prog.toolCalls} }
+
+// count counts what the attempt has used since the last call. A message that is read again, or that
+// was lost, changes nothing, because only the highest numbers count. The result reports whether the
+// attempt is still live.
+func (st *state) count(a *attempt, now int64) (live bool) {
+	if st.budgets && a.sight != &nothingSeen {
+		s := a.sight
+		more := a.counts().beyond(s.counted)
+		s.counted = s.counted.plus(more)
+		st.spend(a.t, more, now)
+		st.enforce(a.t, nil, now)
+	}
+	return a.live()
+}
+
+// countEnd is count for an attempt whose turn is over.
+func (st *state) countEnd(a *attempt, now int64) {
+	if !st.budgets {
+		return
+	}
+	st.count(a, now)
+	if u := a.sight.prog.usage; u.Cost == 0 && u.InputTokens+u.OutputTokens > 0 {
+		st.costMissing(a.t)
+	}
+}
+
+// countLate counts usage that was reported after the end of its turn. It never changes that end.
+// The arguments are the attempt that used it and the number of the turn.
+func (st *state) countLate(a *attempt, turn int32, u Usage, now int64) {
+	if !st.budgets || a.t.is(flagForgotten) {
+		return
+	}
+	st.spend(a.t, spent{usage: u}.beyond(spent{}), now)
+	over := a
+	if a.turn != turn { // the attempt has begun another turn
+		over = nil
+	}
+	st.enforce(a.t, over, now)
+}
+
+// countOld counts what a message of an earlier turn has used since it was last seen.
+func (st *state) countOld(t *task, msg *Message, now int64) {
+	s := t.sess
+	if !st.budgets || s == nil || s.past == nil || s.pastUse == nil || t.is(flagForgotten) {
+		return
+	}
+	i := slices.Index(s.past[:], maphash.String(st.seed, msg.ID))
+	if i < 0 {
+		return
+	}
+	more := spent{usage: msg.Usage}.beyond(spent{usage: s.pastUse[i]})
+	if more == (spent{}) {
+		return
+	}
+	s.pastUse[i] = s.pastUse[i].plus(more.usage)
+	st.spend(t, more, now)
+	st.enforce(t, nil, now)
+}
+
+// spend adds to what the task and its tree have used, and sends the events of limits that are nearly
+// reached.
+func (st *state) spend(t *task, more spent, now int64) {
+	if more == (spent{}) {
+		return
+	}
+	if b := t.budget(); b != nil {
+		st.changed(t)
+		b.add(more, b.limits, func(p BudgetPart) { st.emitBudget(t, b.limit(t.id(), p)) })
+	}
+	top := t.up.top()
+	sp := top.spending
+	if sp == nil {
+		return
+	}
+	st.nodeChanged(top)
+	limits := st.limits(sp)
+	sp.add(more, limits, func(p BudgetPart) { st.emitBudget(t, st.treeLimit(top, limits, p)) })
+}
+
+// enforce stops the task's turn if the budget of the task is used up, and all tasks of the tree if
+// the account of the tree is used up. It does not stop the attempt "over", whose turn has just
+// returned, nor a turn that ends by itself with the message that has been read, nor the parked tasks
+// that wait for that turn. A parked attempt has no turn that could be stopped; its next turn is
+// refused.
+func (st *state) enforce(t *task, over *attempt, now int64) {
+	if a := t.run; a != nil && a.live() && a != over && a.parkedFor == notParked && !a.closesTurn() {
+		if l, used := t.usedUp(); used {
+			st.end(t, CauseBudget, reasonBudget(l), now)
+		}
+	}
+	top := t.up.top()
+	l, used := st.treeReached(top, Budget{})
+	if !used || top.account.live == 0 {
+		return
+	}
+	var live []*task
+	waits := map[*task]bool{} // parked tasks whose ends would take the answer of a turn that ends by itself
+	top.each(func(t *task) {
+		a := t.run
+		switch {
+		case !t.live():
+		case a == nil || a.ended || a != over && !a.closesTurn():
+			live = append(live, t)
+		default:
+			for p := t.up.parentTask(); p != nil && p.run != nil && p.run.parkedFor != notParked; p = p.up.parentTask() {
+				waits[p] = true
+			}
+		}
+	})
+	live = slices.DeleteFunc(live, func(t *task) bool { return waits[t] })
+	reason := reasonBudget(l)
+	for _, t := range slices.Backward(live) { // tasks before their parents, so that all get the same cause
+		st.end(t, CauseBudget, reason, now)
+	}
+}
+
+// usedUp returns the limit of the task's own budget that is reached.
+func (t *task) usedUp() (l BudgetLimit, used bool) {
+	if b := t.budget(); b != nil {
+		return b.reached(t.id())
+	}
+	return l, false
+}
+
+// reached returns the limit that the task with the id has reached.
+func (b *taskBudget) reached(id string) (l BudgetLimit, used bool) {
+	p, used := b.limits.reached(&b.used, 1, 0)
+	if used {
+		l = b.limit(id, p)
+	}
+	return l, used
+}
+
+// closesTurn reports whether the newest message of a starter's turn shows that the turn ends by
+// itself. A client without stop reasons shows it with a finished text.
+func (a *attempt) closesTurn() bool {
+	s := a.sight
+	if !a.cl.starter || a.turnStart == 0 || !s.begun || !s.finished || s.inFlight() > 0 {
+		return false
+	}
+	if s.stop == StopUntold {
+		return s.textAt == s.newest && s.text != ""
+	}
+	return s.stop != StopToolCalls
+}
+
+// refusesTurn ends a task whose budget, or whose tree's budget, does not allow another turn.
+func (st *state) refusesTurn(t *task, now int64) bool {
+	if !st.budgets || !t.live() {
+		return false
+	}
+	l, used := t.usedUp()
+	if !used {
+		l, used = st.treeReached(t.up.top(), Budget{})
+	}
+	if used {
+		st.end(t, CauseBudget, reasonBudget(l), now)
+	}
+	return used
+}
+
+// costMissing notes that a turn of the task has used tokens and reported no cost, if a budget limits
+// the cost. It logs this once for each kind of task.
+func (st *state) costMissing(t *task) {
+	b, sp := t.budget(), t.up.top().spending
+	mine := b != nil && b.limits.Cost > 0
+	ours := sp != nil && st.limits(sp).Cost > 0
+	if mine {
+		b.untold = true
+		st.changed(t)
+	}
+	if ours {
+		sp.untold = true
+		st.nodeChanged(t.up.top())
+	}
+	if key := t.kind.key; mine || ours {
+		key.depth = 0
+		if st.costless == nil {
+			st.costless = map[kindKey]struct{}{}
+		}
+		if _, said := st.costless[key]; !said {
+			st.costless[key] = struct{}{}
+			st.logText(logNoCost, key.agent, key.model)
+		}
+	}
+}
+
+// pastUsage are the usages of the messages in pastMessages, in the same order.
+type pastUsage [len(pastMessages{})]Usage
+
+// noteUsage keeps what the last messages of the turn have used, so that usage that becomes known
+// later can be counted.
+func (st *state) noteUsage(a *attempt) {
+	if !st.budgets || !a.cl.starter || len(a.sight.msgs) == 0 || a.t.sess == nil {
+		return
+	}
+	past, use := a.sight.last(st.seed), pastUsage{}
+	for _, seen := range a.sight.msgs {
+		if back := a.sight.count - 1 - seen.index; back < len(use) {
+			use[back] = seen.usage
+		}
+	}
+	a.t.sess.past, a.t.sess.pastUse = &past, &use
+}
+
+// emitBudget sends an EventBudget.
+func (st *state) emitBudget(t *task, l BudgetLimit) { st.emitWith(EventBudget, t, &l) }
+
+// budgetUse returns the budget of the task for a snapshot. It is zero if the task has none.
+func (t *task) budgetUse() BudgetUse {
+	b := t.budget()
+	if b == nil || b.limits.isZero() {
+		return BudgetUse{}
+	}
+	return BudgetUse{b.limits, b.used.asBudget(), b.untold}
+}

@@ -1,0 +1,95 @@
+package bgagent
+
+// The code in this file gives the budget of a task to its next attempt.
+
+// raised returns the budget of a task for a resume. A task that resumes another task cannot raise a
+// limit.
+func (st *state) raised(was *taskBudget, by Budget, mayRaise bool) *taskBudget {
+	var b taskBudget
+	if was != nil {
+		b = *was
+	}
+	if b.limits.isZero() {
+		b.limits = st.cfg.TaskBudget
+	}
+	if mayRaise {
+		b.limits = b.limits.replaced(by)
+	} else {
+		b.limits = b.limits.smaller(by)
+	}
+	for p := range budgetParts {
+		if limit := b.limits.of(p); b.used.of(p) < budgetWarning*limit {
+			b.warned &^= 1 << p
+		}
+	}
+	return &b
+}
+
+// resumeBudget returns the budget for the next attempt of an ended task, or of the task of a
+// tombstone. It returns an error if the budget of the task or of the tree is used up.
+//
+// A task that resumes another task cannot raise a limit, and cannot give it wider limits than its own.
+func (st *state) resumeBudget(t *task, tomb *tombstone, up *node, by Caller, asked Budget) (*taskBudget, error) {
+	var was *taskBudget
+	id := ""
+	if t != nil {
+		id, was = t.id(), st.spentSoFar(t)
+	} else {
+		id, was = tomb.id, st.keep.budgets[tomb.sess]
+	}
+	own := Budget{}
+	mayRaise := by.Session == "" || up.parentTask() == nil
+	if !mayRaise {
+		own = st.parentLimits(up.session)
+	}
+	if was == nil && asked.isZero() && st.cfg.TaskBudget.isZero() && own.isZero() {
+		return nil, st.treeUsedUp(up.top(), Budget{})
+	}
+	b := st.raised(was, asked, mayRaise)
+	b.limits = b.limits.smaller(own)
+	if l, used := b.reached(id); used {
+		return nil, &BudgetError{l}
+	}
+	return b, st.treeUsedUp(up.top(), Budget{})
+}
+
+// spentSoFar returns the budget of an ended task. If the latest attempt was not counted, because
+// there was no budget, the result also contains what that attempt has used.
+func (st *state) spentSoFar(t *task) *taskBudget {
+	if t.fin == nil {
+		return t.budget()
+	}
+	return st.spentWith(t, t.fin.prog)
+}
+
+// spentWith is spentSoFar for a latest attempt with the given progress, which can be nil.
+func (st *state) spentWith(t *task, p *progress) *taskBudget {
+	b := t.budget()
+	if p == nil || b != nil && st.budgets {
+		return b
+	}
+	x := (spent{p.usage, p.toolCalls}).beyond(spent{})
+	switch {
+	case x == (spent{}):
+		return b
+	case b == nil:
+		return &taskBudget{tally: tally{used: x}}
+	}
+	sum := *b
+	sum.used = sum.used.plus(x)
+	return &sum
+}
+
+// keepSpent keeps what a superseded attempt with the given progress has used.
+func (st *state) keepSpent(t *task, p *progress) { t.extra().budget = st.spentWith(t, p) }
+
+// reopenBudget gives a resumed task its budget, and opens the account of its tree.
+func (st *state) reopenBudget(t *task, b *taskBudget, now int64) {
+	if b != nil {
+		st.budgets = st.budgets || !b.limits.isZero()
+		t.extra().budget = b
+	}
+	if top := t.up.top(); !st.limits(top.spending).isZero() {
+		st.account(top, Budget{}, now)
+	}
+}

@@ -1,0 +1,339 @@
+package bgagent
+
+import (
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// With a store, an end that a session or the host has requested is settled in memory at once. The
+// store keeps the end as owed until it is acknowledged, because the process may end before the
+// answer is read. In that case the next manager hands the end out again.
+//
+//	owed -> taken: the notice is sealed and written -> handed out -> the answer was returned
+//	                                                -> acknowledged: the store records it as settled
+//
+// If the record of a task expires from memory, the ends of the task count as acknowledged.
+
+// holding contains the notices and answers that were requested for a node and are not acknowledged.
+type holding struct {
+	taken []*envelope // notices that will be handed out once they are durable
+	again []*envelope // notices of an earlier process that will be delivered or handed out again, unchanged
+	hands []*hand
+}
+
+// hand describes an answer that was handed out and is not acknowledged.
+type hand struct {
+	n       *node
+	notice  *envelope // notice in the answer; nil if the answer only shows the end of a task
+	members []member
+	left    bool // the answer has been returned
+}
+
+// handing collects what one call of a tool hands out. The answer is returned at the end of the
+// call.
+type handing struct{ hands []*hand }
+
+// handOut notes that the ends were handed out to the session of the node. If the argument "out" is
+// nil, the answer counts as returned at once.
+func (st *state) handOut(n *node, env *envelope, out *handing, members ...member) *hand {
+	s := st.storing
+	members = slices.DeleteFunc(members, func(x member) bool { return s.handed[x] != nil || x.t.is(flagForgotten) })
+	if len(members) == 0 {
+		return nil
+	}
+	h := &hand{n: n, notice: env, members: members, left: out == nil}
+	if out != nil {
+		out.hands = append(out.hands, h)
+	}
+	for _, x := range members {
+		s.handed[x] = h
+		st.changed(x.t)
+	}
+	n.hold().hands = append(n.hold().hands, h)
+	st.nodeChanged(n)
+	return h
+}
+
+func (n *node) hold() *holding {
+	if n.held == nil {
+		n.held = &holding{}
+	}
+	return n.held
+}
+
+// read settles the notices of the task because the end of the task was handed out.
+func (st *state) read(t *task, out *handing, now int64) {
+	if st.storing != nil && !st.closed && t.notice == NoticeOwed {
+		st.handOut(t.up, nil, out, t.owes()...)
+	}
+	st.settleTask(t, NoticeRead, now)
+}
+
+// owes returns those attempts of the task that are still owed to the parent.
+func (t *task) owes() (out []member) {
+	if t.notice == NoticeOwed {
+		out = append(out, member{t, t.no})
+	}
+	if t.more != nil {
+		for _, p := range t.more.past {
+			if p.Notice == NoticeOwed {
+				out = append(out, member{t, int32(p.Number)})
+			}
+		}
+	}
+	return out
+}
+
+// readByRun settles the notice of a task that has ended while a foreground call was waiting for it.
+func (st *state) readByRun(t *task, now int64) {
+	if st.storing != nil {
+		st.handOut(t.up, nil, &handing{}, member{t, t.no})
+	}
+	st.settleNotice(t, NoticeRead, now)
+}
+
+// runReturns notes that a foreground call returns. If the call does not show the end of the
+// attempt, the end is owed again.
+func (st *state) runReturns(t *task, no int32, shows bool, out *handing, now int64) {
+	if st.storing == nil {
+		return
+	}
+	h := st.storing.handed[member{t, no}]
+	switch {
+	case h == nil || h.left || h.notice != nil:
+	case shows && out == nil:
+		h.left = true
+	case shows:
+		out.hands = append(out.hands, h)
+	default:
+		st.acked(h, now)
+		if t.no == no && t.notice == NoticeRead {
+			st.owedAgain(t, now)
+		}
+	}
+}
+
+// owedAgain puts the debt for the task's latest end back into the outbox. The end is not durable
+// yet.
+func (st *state) owedAgain(t *task, now int64) {
+	s := st.storing
+	s.events = slices.DeleteFunc(s.events, func(e heldEvent) bool {
+		return e.task == t && e.event.Kind == EventNotice && e.event.Task.Attempt == int(t.no)
+	})
+	n := t.up
+	t.notice = NoticeOwed
+	t.stay()
+	if p := n.parentTask(); n.gone || p != nil && !p.live() && p.status != Completed {
+		st.giveUpNotice(t, now)
+		return
+	}
+	t.debt = int32(len(n.owed))
+	n.owed = append(n.owed, debt{t, t.no, now})
+	n.nOwed++
+	if n.oldest == 0 {
+		n.oldest = now
+	}
+	if n.urgent == 0 {
+		n.urgent = now
+	}
+	st.expirable(t, now)
+	st.changed(t)
+	st.touchParent(n)
+	st.touchNode(n)
+}
+
+// takeOut makes one notice of everything that the session is owed. The notice must be written
+// before it is handed out. If nothing is owed, takeOut returns nil.
+func (st *state) takeOut(n *node, now int64) *envelope {
+	if st.isLost() { // the next owner of the store hands out the notices
+		return nil
+	}
+	env := n.env
+	if env == nil || env.flying {
+		if env == nil && n.reclaimable > 0 {
+			st.reclaim(n)
+		}
+		if n.nOwed == 0 {
+			return nil
+		}
+		env = st.pack(n, now)
+	} else {
+		n.env = nil
+	}
+	if env != nil {
+		n.hold().taken = append(n.hold().taken, env)
+		st.nodeChanged(n)
+	}
+	return env
+}
+
+// tookOut hands out a notice that takeOut returned and that is now durable. It returns false if all
+// results that the notice reports were read in the meantime.
+func (st *state) tookOut(n *node, env *envelope, out *handing, now int64) bool {
+	n.forgetTaken(env)
+	if len(env.debts) == 0 {
+		st.afterTake(n)
+		return false
+	}
+	members := make([]member, len(env.debts))
+	for i, d := range env.debts {
+		members[i] = member{d.t, d.no}
+	}
+	st.handOut(n, env, out, members...)
+	if n.env == nil {
+		n.unblocked()
+	}
+	for _, d := range env.debts {
+		st.settleDebt(d, NoticeTaken, now)
+	}
+	if n.nOwed == 0 {
+		n.compact()
+	}
+	st.afterTake(n)
+	return true
+}
+
+// takeBack is called if a notice that takeOut returned could not be written. Everything in the
+// notice stays owed.
+func (st *state) takeBack(n *node, env *envelope, now int64) {
+	n.forgetTaken(env)
+	env.debts = slices.DeleteFunc(env.debts, func(d debt) bool {
+		again := d.t.no == d.no && d.t.notice == NoticeGivenUp // the notice about this end was given up before and can still be taken later
+		if again && !d.t.is(flagForgotten) {
+			d.t.setReclaimable(true)
+		}
+		return again
+	})
+	switch {
+	case len(env.debts) == 0: // all results were read in the meantime
+	case n.env == nil && env.tries > 0:
+		n.env = env
+	default:
+		was := n.env
+		st.unpack(n, env)
+		n.env = was
+	}
+	if p := n.parentTask(); n.gone || p != nil && !p.live() && p.status != Completed {
+		st.giveUp(n, now)
+	}
+	st.afterTake(n)
+}
+
+func (n *node) forgetTaken(env *envelope) {
+	n.held.taken = slices.DeleteFunc(n.held.taken, func(x *envelope) bool { return x == env })
+}
+
+// leaves notes that the answer of a tool has been returned.
+func (st *state) leaves(out *handing) {
+	for _, h := range out.hands {
+		h.left = true
+	}
+}
+
+// heardFrom acknowledges the answers that were handed out and returned to the session. The session
+// has continued since then, so it has got them.
+func (st *state) heardFrom(n *node, now int64) {
+	if n == nil || n.held == nil {
+		return
+	}
+	for _, h := range slices.Clone(n.held.hands) {
+		if h.left {
+			st.acked(h, now)
+		}
+	}
+}
+
+// ack acknowledges the notice with the id, or the item of a notice with the id.
+func (st *state) ack(id string, now int64) {
+	if task, no, found := strings.Cut(strings.TrimPrefix(id, "bgn_"), "."); found { // the id of an item
+		num, _ := parseID("bg_" + task)
+		if t := st.tasks[num]; t != nil {
+			if no, err := strconv.ParseInt(no, 10, 32); err == nil {
+				st.ackAttempt(t, int32(no), now)
+			}
+		}
+		return
+	}
+	for _, n := range st.nodes {
+		if n.held == nil {
+			continue
+		}
+		for _, h := range n.held.hands {
+			if h.notice != nil && h.notice.notice.ID == id {
+				st.acked(h, now)
+				return
+			}
+		}
+	}
+}
+
+// acked acknowledges all ends in the answer.
+func (st *state) acked(h *hand, now int64) {
+	for _, x := range slices.Clone(h.members) {
+		st.ackedOne(x, h, now)
+	}
+}
+
+func (st *state) ackedOne(x member, h *hand, now int64) {
+	delete(st.storing.handed, x)
+	st.changed(x.t)
+	h.members = slices.DeleteFunc(h.members, func(y member) bool { return x == y })
+	if len(h.members) == 0 {
+		h.n.held.hands = slices.DeleteFunc(h.n.held.hands, func(y *hand) bool { return y == h })
+		st.nodeChanged(h.n)
+		st.touchNode(h.n)
+	}
+}
+
+// ackTask acknowledges all ends of the task that were handed out, because the record of the task
+// expires.
+func (st *state) ackTask(t *task, now int64) {
+	if st.storing == nil {
+		return
+	}
+	st.ackAttempt(t, t.no, now)
+	if t.more != nil {
+		for _, p := range t.more.past {
+			st.ackAttempt(t, int32(p.Number), now)
+		}
+	}
+}
+
+// ackAttempt acknowledges the end of one attempt if it was handed out.
+func (st *state) ackAttempt(t *task, no int32, now int64) {
+	if st.storing == nil {
+		return
+	}
+	x := member{t, no}
+	if h := st.storing.handed[x]; h != nil {
+		st.ackedOne(x, h, now)
+	}
+}
+
+// nextAgain removes the next notice from n.held.again and returns it. It returns nil if there is none.
+func (n *node) nextAgain() *envelope {
+	for n.held != nil && len(n.held.again) > 0 {
+		env := n.held.again[0]
+		n.held.again = n.held.again[1:]
+		if len(env.debts) > 0 { // otherwise all results that the notice reports were read in the meantime
+			return env
+		}
+	}
+	return nil
+}
+
+// taking returns the number of debts in notices that are about to be handed out.
+func (n *node) taking() (debts int) {
+	if n.held != nil {
+		for _, env := range slices.Concat(n.held.taken, n.held.again) {
+			debts += len(env.debts)
+		}
+	}
+	return debts
+}
+
+// isHanded reports whether the end of the attempt was handed out and is not acknowledged.
+func (st *state) isHanded(t *task, no int32) bool {
+	return st.storing != nil && st.storing.handed[member{t, no}] != nil
+}

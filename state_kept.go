@@ -1,0 +1,78 @@
+package bgagent
+
+import "time"
+
+// With a store, an effect must not become visible before the change that caused it is durable.
+// Until then, the code in this file holds back host calls, notices, events and ends.
+
+// holdEvent notes that the event changes the record of the task. If the event reports something
+// that is not durable yet, holdEvent holds the event back and returns true.
+func (st *state) holdEvent(kind EventKind, t *task, l *BudgetLimit) bool {
+	switch kind {
+	case EventLaunched, EventResumed, EventEnded, EventSuperseded:
+		st.mustKeep(t)
+		st.storing.task(t).fresh = kind == EventLaunched || st.storing.task(t).fresh
+	case EventProgress:
+	default:
+		st.changed(t)
+	}
+	if st.kept(t) {
+		return false
+	}
+	s := st.storing
+	s.events = append(s.events, heldEvent{s.tasks[t].must, t, Event{Kind: kind, Task: st.truth(t), Budget: l.clone()}})
+	return true
+}
+
+// sendEvent sends an event that was held back.
+func (st *state) sendEvent(e Event) {
+	st.seq++
+	e.Seq = st.seq
+	for i, s := range st.subs {
+		if i > 0 {
+			e.Task, e.Budget = e.Task.clone(), e.Budget.clone()
+		}
+		s.put(e)
+		st.fx.after.wakes.add(&s.waiter)
+	}
+}
+
+// beginWait makes the worker wait for the store before it hands over a prompt or creates a session.
+// It returns false if the worker does not have to wait.
+func (st *state) beginWait(a *attempt, j *job) bool {
+	j.call = callWait
+	if env := a.notice; a.stage == stagePrompt && env != nil {
+		if !env.sealed() {
+			n := env.notice
+			j.call, j.prompt.Notice = callSeal, &n
+			return true
+		}
+		return !st.kept(a.t) || !st.keptNode(a.t.sess.own)
+	}
+	return !st.kept(a.t)
+}
+
+// sealed reports whether the notice has its text. Without a store, the notice gets its text only
+// when it is handed out.
+func (env *envelope) sealed() bool { return env.notice.Text != "" }
+
+// seal sets the text of a notice for the node. The text does not change afterwards.
+func (st *state) seal(n *node, env *envelope, text string) {
+	if !env.sealed() {
+		env.notice.Text = text
+		st.mustKeepNode(n)
+	}
+}
+
+// hasEnded reports whether the task's latest attempt has ended and callers may see the end.
+func (st *state) hasEnded(t *task) bool { return !t.live() && st.kept(t) }
+
+// hideEnd changes the copy of a task so that it shows the state before the end.
+func hideEnd(s *Task) {
+	s.Status, s.Phase = Running, PhaseStoring
+	if s.Started.IsZero() {
+		s.Status = Pending
+	}
+	s.Cause, s.Reason, s.Ended, s.Quiet, s.Notice = CauseNone, "", time.Time{}, false, NoticeNone
+	s.Partial, s.Reasoning, s.OpenTodos = s.Result != "", false, 0
+}

@@ -1,0 +1,437 @@
+package bgagent
+
+import (
+	"cmp"
+	"slices"
+	"time"
+)
+
+// This file continues the attempts of an earlier process.
+//
+//	load -> beginRecovery -> attempts that may still run get slots -> restore call -> restored -> ...
+//	                      -> pending tasks get in line
+//
+// An attempt is recovering from beginRecovery until its client has reported how far the session has
+// got with the last prompt. A session of an earlier process is foreign until the client has
+// restored it. The client restores the session before the session's next prompt at the latest.
+
+// recovery is the information about an earlier process that the state needs until that process's
+// tasks have been continued.
+type recovery struct {
+	due   bool    // the tasks have been loaded but not continued yet
+	tasks []*task // live tasks and ended tasks that are being stopped, in the order in which they were queued
+	seen  time.Time
+	clock time.Time // the time "seen" on the clock of the records
+	clean bool      // the earlier manager was suspended
+
+	outdated string // reason why the store may lack the latest changes; empty if there is no sign of this
+}
+
+// late returns the reason why the manager begins no turn of the earlier process's tasks by itself.
+// It returns "" if the manager begins such turns.
+func (st *state) late() string {
+	r := &st.recovery
+	gone := st.storing.clock.Sub(r.seen)
+	switch most := st.limit(limitRestartWithin); {
+	case r.outdated != "":
+		return reasonOutdated(r.outdated)
+	case st.cfg.InterruptRestored:
+		return reasonNotContinued
+	case most > 0 && !r.seen.IsZero() && gone > most:
+		return reasonLate(gone, most)
+	}
+	return ""
+}
+
+// maxRestarts is the number of crashes of the process without progress in between that a task
+// survives.
+const maxRestarts = 3
+
+// beginRecovery continues the tasks of the earlier process.
+func (st *state) beginRecovery(now int64) {
+	if !st.recovery.due || st.closing || st.isLost() {
+		return
+	}
+	outdated := st.recovery.outdated != ""
+	list, clean, clock, late := st.recovery.tasks, st.recovery.clean, st.recovery.clock, st.late()
+	st.recovery = recovery{}
+	st.lateFor = late
+	for _, t := range list {
+		if a := t.run; a != nil {
+			a.late = late != ""
+		}
+		st.leaveEarlier(t, clock, now)
+		if a := t.run; a != nil && a.turn == 0 { // the time to live of the start does not pass while no process runs
+			st.storing.task(t).since = now - max(st.at(clock)-st.startedAt(a), 0)
+		}
+	}
+	if st.outdated = outdated; outdated {
+		st.endAll(list, late, now)
+		return
+	}
+	for _, t := range list { // attempts that may still run get their slots first, even above the limits
+		a := t.run
+		if a == nil {
+			continue
+		}
+		t.wait.Owner, t.wait.Root = t, &t.up.top().slots // a parked attempt gets its slot later
+		if a.parkedFor != notParked {
+			continue
+		}
+		st.slots.Force(&t.wait, &t.kind.slot)
+		t.set(flagSlot, true)
+		if a.ended {
+			st.stopAgain(a, now)
+		} else {
+			st.recoverTurn(a, clean, now)
+		}
+	}
+	for _, t := range list {
+		a := t.run
+		if a == nil || !a.live() || a.parkedFor == notParked {
+			continue
+		}
+		if why := st.storing.task(t).noValues; why != "" {
+			st.end(t, CauseInterrupted, why, now)
+			continue
+		}
+		st.lookAgain(a)
+		st.touchAttempt(a)
+	}
+	for _, t := range list {
+		if why := cmp.Or(st.storing.task(t).noValues, late); why != "" && t.status == Pending {
+			st.end(t, CauseInterrupted, why, now)
+		}
+		if t.status == Pending && !st.slots.Waits(&t.wait) && !st.slots.Holds(&t.wait) {
+			st.queue(t, now)
+		}
+	}
+	for _, n := range st.nodes {
+		st.touchNode(n)
+	}
+}
+
+// endAll ends the tasks of an outdated store without a call to a client or a notifier, because
+// another manager may still run their sessions. Hosts can take the notices, and resume the tasks.
+func (st *state) endAll(list []*task, why string, now int64) {
+	for _, t := range st.tasks {
+		st.storing.task(t).instance = ""
+		st.changed(t)
+	}
+	for _, t := range slices.Backward(list) { // tasks before their parents, so that all get the same reason
+		if a := t.run; a != nil {
+			a.recovering, a.stage = false, stageNone
+		}
+		st.end(t, CauseInterrupted, why, now)
+		if a := t.run; a != nil { // the attempt was being stopped in the earlier process
+			st.quiet(a, now)
+		}
+	}
+	for _, n := range st.nodes {
+		st.giveUp(n, now)
+	}
+}
+
+// giveValues gives a live task of the earlier process the context values for its host calls. If the
+// argument "why" is not empty, the values could not be restored, and beginRecovery ends the task.
+func (st *state) giveValues(t *task, values launchValues, why string) {
+	if why != "" {
+		t.set(flagForeground, false) // no caller waits for the end, so the end is reported to the parent
+		st.storing.task(t).noValues = why
+		return
+	}
+	t.extra().values = values
+	if a := t.run; a != nil {
+		a.ctx.values = values
+	}
+}
+
+// startedAt returns the time from which the time to live of the attempt's start counts.
+func (st *state) startedAt(a *attempt) int64 {
+	if st.storing == nil {
+		return a.started
+	}
+	return cmp.Or(st.storing.task(a.t).since, a.started)
+}
+
+// madeProgress resets the number of restarts, because the task has made progress since the last
+// restart.
+func (st *state) madeProgress(t *task) {
+	if s := st.storing; s != nil && s.tasks[t] != nil {
+		s.tasks[t].restarts, s.tasks[t].since = 0, 0
+	}
+}
+
+// recoverTurn continues an attempt whose session may be in a turn.
+func (st *state) recoverTurn(a *attempt, clean bool, now int64) {
+	mark := st.storing.task(a.t)
+	if !clean {
+		mark.restarts++
+	}
+	st.mustKeep(a.t)
+	why := mark.noValues
+	if why == "" && mark.restarts > maxRestarts {
+		why = reasonRestarts(maxRestarts)
+	}
+	if why != "" {
+		st.end(a.t, CauseInterrupted, why, now)
+		st.wantCall(a) // the call stops what still runs
+		return
+	}
+	a.activity = now
+	st.wantCall(a)
+}
+
+// stopAgain stops an attempt that was being stopped when the process ended.
+func (st *state) stopAgain(a *attempt, now int64) {
+	a.stopEnd = now + int64(st.limit(limitStopTimeout))
+	st.deadlines.attempts.set(&a.alarm, a, a.stopEnd)
+	switch {
+	case a.cl.restores: // if the session is not known, the client ends what the start has left running
+		if a.stage, a.recovering = stagePrompt, true; a.t.sess == nil {
+			a.stage = stageCreate
+		}
+		st.wantCall(a)
+		return
+	case a.t.sess == nil:
+		st.rest(a, now)
+		return
+	}
+	a.loose = a.cl.starter
+	st.wantAbort(a)
+}
+
+// mustRestore reports whether the client must restore the attempt's session before the manager does
+// anything else with the session.
+func (st *state) mustRestore(a *attempt) bool {
+	if a.recovering {
+		return a.cl.starter || a.cl.restores || a.stage == stagePrompt
+	}
+	return a.stage == stagePrompt && a.cl.restores && a.t.sess.foreign && a.live()
+}
+
+// beginRestore prepares the call that restores the attempt's session.
+func (st *state) beginRestore(a *attempt, j *job, now int64) {
+	t, mark := a.t, st.storing.task(a.t)
+	j.call = callRestore
+	j.restore = SessionRestore{Saved: slices.Clone(mark.saved), Instance: mark.instance}
+	if st.outdated { // another manager may still run the session, so its processes must not be ended
+		j.restore.Instance = ""
+	}
+	st.spec(t, &j.restore.Spec)
+	if t.sess != nil {
+		j.restore.Session, j.cursor = t.sess.id, mark.before
+	}
+	if a.recovering && a.turn > 0 {
+		p := &j.restore.Last
+		p.ID, p.Task, p.Attempt, p.Turn, p.Text = a.promptID, t.id(), int(a.no), int(a.turn), a.prompt
+		p.Agent, p.Model, p.Permissions = t.kind.key.agent, t.kind.key.model, slices.Clone(t.kind.rules)
+		p.Instance, j.cursor = j.restore.Instance, mark.before
+	}
+	a.inCall, a.restoring, a.restoreEnds = true, true, !a.live()
+	if a.live() {
+		st.setDeadline(a, now)
+	}
+}
+
+// restoredSession is the answer of a client to a restore call.
+type restoredSession struct {
+	prompt    PromptState
+	end       TurnEnd
+	missing   bool     // the session does not exist
+	follow    bool     // for a starter, the turn runs, or its messages show how it ended
+	old       []string // for a starter, ids of messages before the prompt
+	continues bool     // an interrupted turn must be continued
+}
+
+// restored applies the answer of a restore call.
+func (st *state) restored(a *attempt, r restoredSession, f hostFailure, now int64) {
+	a.inCall, a.callEnd = false, 0
+	st.noteFailure(a, f)
+	st.answers(a.cl, f, now)
+	t := a.t
+	recovering := a.recovering
+	if a.live() && st.unreached(a, a.stage, f, now) {
+		a.restoring = false
+		return
+	}
+	a.restoring = false
+	if !a.live() && f.kind != failedNot && !r.missing {
+		if a.recovering {
+			st.wantCall(a) // something may still run, so the call is repeated until the stopping deadline
+		} else {
+			st.rest(a, now) // for a starter, polls show whether its session runs
+		}
+		return
+	}
+	a.recovering = false
+	if mark := st.storing.task(t); mark.instance != "" && (f.kind == failedNot || r.missing) {
+		// No process of the earlier manager is left, so this manager hands over the next prompt. The
+		// record must contain this manager's id before the prompt is handed over. An attempt that has
+		// ended gets no further prompt, and callers may have seen its end already.
+		mark.instance = ""
+		if a.live() {
+			st.mustKeep(t)
+		} else {
+			st.changed(t)
+		}
+	}
+	if t.sess != nil && !r.missing && f.kind == failedNot {
+		t.sess.foreign = false
+		st.changed(t)
+	}
+	switch {
+	case !a.live():
+		st.rest(a, now)
+	case f.kind != failedNot && !r.missing: // something may still run, so the session is stopped as usual
+		a.recovering, a.loose = a.cl.runner, a.loose || a.cl.starter
+		st.end(t, CauseInterrupted, reasonNotRestored(f.reason), now)
+		st.wantCall(a)
+	case r.missing && recovering && a.cl.starter && a.turn > 0: // the session may have worked on the prompt before the server deleted it
+		st.end(t, CauseSessionGone, reasonSessionLost, now)
+	case r.missing && (!recovering && a.turn > 0 || a.turn > 1 || a.no > 1 || t.sess != nil && t.sess.own != nil): // a new session would lack what the old session knew
+		st.end(t, CauseSessionGone, reasonSessionLost, now)
+	case a.late && (!recovering || a.turn == 0 || r.missing || r.prompt == PromptMissing || r.prompt == PromptInterrupted && !r.follow):
+		st.end(t, CauseInterrupted, st.lateFor, now)
+	case !recovering || a.turn == 0: // the session got no prompt
+		if r.missing {
+			st.renew(a, now)
+		}
+		st.wantCall(a)
+	case r.missing:
+		st.renew(a, now)
+		st.wantCall(a)
+	default:
+		st.restoredTurn(a, r, now)
+	}
+}
+
+// restoredTurn continues or ends the attempt, depending on how far the session has got with the
+// last prompt.
+func (st *state) restoredTurn(a *attempt, r restoredSession, now int64) {
+	t, mark := a.t, st.storing.task(a.t)
+	if r.prompt == PromptMissing { // the same prompt is handed over again, with the same id
+		a.turn--
+		st.mustKeep(t)
+		st.wantCall(a)
+		return
+	}
+	a.stage, a.continues = stageNone, r.continues && !a.late
+	if a.notice != nil {
+		st.told(a, now)
+	}
+	switch {
+	case r.follow:
+		a.turnStart = st.turnOfBefore(a, now)
+		a.seen().begin(a.promptID, now)
+		a.sight.foreign, a.sight.knownTo = true, longAgo
+		a.sight.counted, mark.counted = a.sight.counted.plus(mark.counted), spent{} // the whole turn is read again
+		for _, id := range r.old {
+			a.sight.isOld(id)
+		}
+		a.sight.needRead = true
+		t.sess.cursor = mark.before
+		st.phase(a, PhaseTurn)
+		st.follow(a)
+		st.setDeadline(a, now)
+	case r.prompt == PromptAnswered:
+		a.turnStart = now
+		st.turnReturned(a, r.end, hostFailure{}, now)
+	case r.prompt == PromptInterrupted && r.continues:
+		st.supersede(a, now)
+	case r.prompt == PromptInterrupted:
+		st.end(t, CauseInterrupted, reasonRestart, now)
+	default:
+		a.loose = a.cl.starter // its session may be in a turn
+		st.end(t, CauseInterrupted, reasonRestartUnknown, now)
+	}
+}
+
+// turnOfBefore returns the time from which the time to live of a starter's turn counts. If the turn
+// began so long ago that its time to live is over, the result is a later time. The manager then
+// still has enough time to read the session, because the turn may have ended in the meantime.
+func (st *state) turnOfBefore(a *attempt, now int64) int64 {
+	began := st.storing.task(a.t).turnStart
+	if began == 0 {
+		return now
+	}
+	if most := st.limit(limitTimeToLive); most > 0 {
+		began = max(began, now+a.ran-int64(most)+int64(st.limit(limitCreateTimeout)))
+	}
+	return min(began, now)
+}
+
+// renew makes sure that a new session is created for the attempt, because the old session does not
+// exist and no turn of the old session has ended.
+func (st *state) renew(a *attempt, now int64) {
+	t := a.t
+	if t.sess == nil {
+		return
+	}
+	st.sessions.remove(t.sess)
+	t.sess = nil
+	mark := st.storing.task(t)
+	mark.sessions++
+	mark.saved, mark.since, mark.counted = nil, now, spent{}
+	a.stage = stageCreate
+	a.turn, a.promptID = 0, ""
+	st.mustKeep(t)
+}
+
+// supersede ends an attempt whose turn was interrupted by the end of the process. It begins another
+// attempt in the same session, which continues the turn. The task keeps its slot. A caller that
+// waits for the old attempt then waits for the new attempt.
+func (st *state) supersede(a *attempt, now int64) {
+	t := a.t
+	f := &outcome{ended: now, reason: reasonSuperseded}
+	st.capture(a, f, true)
+	t.transition(Cancelled, CauseSuperseded)
+	t.fin = f
+	st.ends[CauseSuperseded]++
+	st.emit(EventSuperseded, t)
+	x := t.extra()
+	x.past = append(x.past, Attempt{
+		Number: int(t.no), Status: t.status, Cause: t.cause, Reason: f.reason,
+		Queued: st.wall(t.queued), Started: st.wall(f.started), Ended: st.wall(f.ended),
+	})
+	if len(x.past) > pastAttempts {
+		x.past = slices.Clone(x.past[1:])
+	}
+	st.notePast(t)
+	a.ended = true
+	st.unfollow(a)
+	st.deadlines.attempts.set(&a.alarm, a, 0)
+	a.nextCancel, st.fx.now.cancels = st.fx.now.cancels, a
+
+	t.transition(Pending, CauseNone)
+	t.transition(Running, CauseNone)
+	for _, w := range st.waiters[t] {
+		if w.no == int(t.no) {
+			w.no++
+		}
+	}
+	t.fin, t.queued = nil, now
+	st.storing.task(t).since, st.storing.task(t).counted = 0, spent{}
+	st.keepSpent(t, f.prog)
+	t.no++
+	next := &attempt{
+		t: t, no: t.no, cl: a.cl, started: now, phase: PhaseStarting, prompt: promptToContinue(joined(t.unsaid(), t.text)), sight: &nothingSeen,
+		ran: a.ran, activity: now,
+	}
+	if t.more != nil {
+		next.ctx.values = t.more.values
+	}
+	t.run = next
+	st.wantPrompt(next)
+	st.emit(EventStarted, t)
+	st.wantCall(next)
+}
+
+// followed returns the number of the attempt that continues the attempt with the given number. If
+// that attempt was not superseded, followed returns the given number.
+func (t *task) followed(no int32) int32 {
+	for t.more != nil && no < t.no && slices.ContainsFunc(t.more.past, func(p Attempt) bool { return p.Number == int(no) && p.Cause == CauseSuperseded }) {
+		no++
+	}
+	return no
+}

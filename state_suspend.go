@@ -1,0 +1,97 @@
+package bgagent
+
+// This file suspends the manager. A suspension stops attempts without ending them, so that the next
+// process can continue them.
+//
+//	beginSuspend: nothing new begins -> [turns of runners end] -> freeze: no more changes
+//	-> stopFrozen: the contexts of the remaining turns end
+//
+// Changes between beginSuspend and freeze are recorded as usual. Answers of clients after freeze
+// are ignored, because they only show that the clients' calls were stopped.
+
+// suspending is the progress of a suspension.
+type suspending uint8
+
+const (
+	notSuspended suspending = iota
+	suspended               // no attempt, turn or notice begins
+	frozen                  // the state no longer changes
+)
+
+// beginSuspend makes sure that no attempt, turn or notice begins afterwards. Tasks that wait for a
+// slot leave their lines, because other managers might share the ConcurrencyManager.
+func (st *state) beginSuspend() {
+	st.closing, st.suspend = true, suspended
+	for _, t := range st.tasks {
+		switch a := t.run; {
+		case a != nil && a.live():
+			st.leaveLine(a)
+		case t.status == Pending && !t.is(flagAwaitsQuiet): // if the task awaits quiet, the slot belongs to the earlier attempt
+			st.releaseSlot(t)
+		}
+	}
+	st.wakeDrainers()
+}
+
+// ownTurns returns the number of attempts that would be interrupted by the end of the process. It
+// does not count the turns of a starter, because these continue on its server.
+func (st *state) ownTurns() (n int) {
+	if st.live+st.unquiet == 0 || st.recovery.due {
+		return 0
+	}
+	for _, t := range st.tasks {
+		if a := t.run; a != nil && !a.overrun && (a.inCall || a.ended) {
+			n++
+		}
+	}
+	return n
+}
+
+// freeze makes sure that nothing changes afterwards. The records of the attempts that still run in
+// this process therefore stay those of running turns. freeze also wakes all waiters.
+func (st *state) freeze() {
+	st.suspend = frozen
+	if s := st.storing; s != nil {
+		s.clean, s.seen, s.urgent = true, 0, true
+	}
+	for _, list := range st.waiters {
+		for _, w := range list {
+			st.fx.after.wakes.add(w)
+		}
+	}
+	for _, n := range st.nodes {
+		st.wakeNode(n)
+	}
+}
+
+// unkept returns the ids of the tasks whose last changes are not durable.
+func (st *state) unkept() (ids []string) {
+	s := st.storing
+	for t, m := range s.tasks {
+		if !t.is(flagForgotten) && (m.dirty || max(m.must, m.taken) > s.committed) {
+			ids = append(ids, t.id())
+		}
+	}
+	return ids
+}
+
+// leaveSlots releases the slots of all tasks at the end of the suspension.
+func (st *state) leaveSlots() {
+	for _, t := range st.tasks {
+		if t.is(flagSlot) {
+			st.releaseSlot(t)
+		}
+	}
+}
+
+// leavesTasks reports whether the tasks stay unchanged until another manager opens the store.
+func (st *state) leavesTasks() bool { return st.suspend == frozen || st.closing && st.recovery.due }
+
+// stopFrozen ends the contexts of all turns.
+func (st *state) stopFrozen() {
+	for _, t := range st.tasks {
+		if a := t.run; a != nil && !a.ended {
+			a.nextCancel, st.fx.now.cancels = st.fx.now.cancels, a
+		}
+	}
+}

@@ -1,0 +1,382 @@
+package bgagent
+
+import (
+	"maps"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/bgagent/bgagent/internal/mdtext"
+)
+
+// This file contains the waiters for the store, and the reactions of the state to writes that fail or
+// take too long.
+
+// anyBatch is a number that no batch has. It stands for all batches.
+const anyBatch = math.MaxUint64
+
+// await makes the waiter wait for the batch with the given number. The number 0 stands for the next
+// batch that becomes durable. After a waiter was woken, it waits again only if await is called again.
+func (s *storing) await(w *waiter, batch uint64) {
+	w.place = len(s.waiters[batch])
+	s.waiters[batch] = append(s.waiters[batch], w)
+}
+
+// forget removes the waiter from the list for the batch. It leaves a gap in the list, because closing
+// the gap would take time for each of the other waiters.
+func (s *storing) forget(w *waiter, batch uint64) {
+	if all := s.waiters[batch]; w.place < len(all) && all[w.place] == w {
+		all[w.place] = nil
+	}
+}
+
+// wakeStoring wakes the waiters for the given batch and for all earlier batches, in the order of the
+// batches. Waiters for the same batch are woken in the order in which they began to wait. Waiters for
+// later batches are not woken. Otherwise the number of wake-ups would grow with the square of the
+// number of waiters.
+func (st *state) wakeStoring(batch uint64) {
+	s := st.storing
+	for _, number := range slices.Sorted(maps.Keys(s.waiters)) { // the map has few keys
+		if number > batch {
+			break
+		}
+		for _, w := range s.waiters[number] {
+			if w != nil {
+				st.fx.after.wakes.add(w)
+			}
+		}
+		delete(s.waiters, number)
+	}
+}
+
+// batchOfTask returns the number of the batch that contains the task's last urgent change.
+func (st *state) batchOfTask(t *task) uint64 {
+	if m := st.storing.tasks[t]; m != nil {
+		return m.must
+	}
+	return 0
+}
+
+// batchOfNode is like batchOfTask, but for a node.
+func (st *state) batchOfNode(n *node) uint64 {
+	if m := st.storing.nodes[n]; m != nil {
+		return m.must
+	}
+	return 0
+}
+
+// asking is a launch or a resume whose callers wait until it is durable. It has several callers if a
+// tool call was repeated.
+type asking struct {
+	callers   int
+	withdrawn bool
+	uncertain bool   // the launch or resume was withdrawn, and the store may contain it
+	why       string // reason why the launch or resume was withdrawn
+}
+
+// ask notes that a caller waits for the launch or resume that opened the attempt. If the launch or
+// resume is already durable, ask returns nil.
+func (st *state) ask(t *task, no int32) *asking {
+	switch m := st.storing.tasks[t]; {
+	case st.accepted(t, no):
+		return nil
+	case m == nil || st.withdrawn(t, no): // withdrawn after the caller had found the task
+		return &asking{callers: 1, withdrawn: true, uncertain: true, why: st.storing.why}
+	default:
+		if m.asked == nil {
+			m.asked = &asking{}
+		}
+		m.asked.callers++
+		return m.asked
+	}
+}
+
+// answer notes that a caller no longer waits. It withdraws a launch or resume that is not durable, if
+// writes fail or if no other caller waits for it.
+func (st *state) answer(x *asking, t *task, no int32, now int64) (kept, uncertain bool) {
+	x.callers--
+	s := st.storing
+	if m := s.tasks[t]; m != nil && m.asked == x && x.callers == 0 {
+		defer func() { m.asked = nil }()
+	}
+	switch {
+	case x.withdrawn:
+	case st.accepted(t, no):
+		return true, false
+	case x.callers > 0 && !s.failing && !s.over: // another caller may get the task
+		return false, true
+	default:
+		st.withdraw(t, no, now)
+	}
+	return false, x.uncertain
+}
+
+// withdrew notes that the launch or resume of the mark was withdrawn, and wakes everything that
+// waits for it.
+func (st *state) withdrew(m *mark, uncertain bool) {
+	if x := m.asked; x != nil {
+		x.withdrawn, x.uncertain, x.why = true, uncertain, st.storing.why
+		m.asked = nil
+	}
+	st.wakeStoring(anyBatch)
+}
+
+// expectAnswer makes sure that a write without an answer is reported.
+func (st *state) expectAnswer(now int64) {
+	if st.deadlines.trouble == 0 && !st.storing.failing {
+		st.deadlines.trouble = now + int64(st.limit(limitStoreTimeout))
+	}
+}
+
+// storeTrouble notes that a write failed.
+func (st *state) storeTrouble(number uint64, detail string, now int64) {
+	s := st.storing
+	s.failing, s.why = true, mdtext.Joined(mdtext.Valid(detail), titleMax)
+	if s.since == 0 {
+		s.since = now
+		st.deadlines.trouble = now + int64(st.limit(limitStoreTimeout))
+	}
+	st.logText(logStoreFailed, strconv.FormatUint(number, 10), detail)
+	st.wakeStoring(anyBatch)
+}
+
+// ringTrouble reports that writes have failed for Config.StoreTimeout, or that a write has had no
+// answer for that time.
+func (st *state) ringTrouble() {
+	s := st.storing
+	st.deadlines.trouble = 0
+	if !s.failing {
+		s.failing, s.why = true, reasonNoAnswerOfStore(st.limit(limitStoreTimeout))
+		st.logText(logStoreFailed, strconv.FormatUint(s.committed+1, 10), s.why)
+		st.wakeStoring(anyBatch)
+	}
+	st.sendEvent(Event{Kind: EventStoreTrouble})
+}
+
+// storeFails returns an error while writes fail. The manager then accepts no launch and no resume.
+func (st *state) storeFails() error {
+	switch s := st.storing; {
+	case s == nil || !s.failing:
+		return nil
+	case s.lost != nil:
+		return storeIsLost(s.lost)
+	default:
+		return storeFailed(s.why)
+	}
+}
+
+// leaveStore ends every wait for the store, because the manager no longer writes.
+func (st *state) leaveStore() {
+	st.storing.over = true
+	st.wakeStoring(anyBatch)
+	for _, all := range st.waiters {
+		for _, w := range all {
+			st.fx.after.wakes.add(w)
+		}
+	}
+	for _, n := range st.nodes {
+		st.wakeNode(n)
+	}
+	st.wakeDrainers()
+}
+
+// loseStore is called when the store no longer belongs to this manager. Another manager may continue
+// the tasks. Therefore every attempt ends in this process, without a notice. The ends never become
+// durable, so they are never shown. A session on a server is not aborted, because another manager may
+// follow the session.
+func (st *state) loseStore(lost *lostError, now int64) {
+	s := st.storing
+	if s.lost != nil || s.over {
+		return
+	}
+	s.lost, s.failing, s.why = lost, true, mdtext.Joined(mdtext.Valid(lost.why), titleMax)
+	st.deadlines.trouble = 0
+	st.logText(logStoreLost, s.why, lost.why)
+	st.sendEvent(Event{Kind: EventStoreTrouble})
+	if !st.recovery.due { // if recovery is due, this manager has not continued the tasks yet
+		for _, status := range [...]Status{Pending, Running} {
+			for _, t := range st.tasks {
+				if t.status == status {
+					st.endLost(t, now)
+				}
+			}
+		}
+	}
+	for _, n := range st.nodes {
+		st.touchNode(n)
+	}
+	st.leaveStore()
+}
+
+func (st *state) endLost(t *task, now int64) {
+	if a := t.run; a != nil && a.cl.starter {
+		a.turnStart, a.recovering, a.loose = 0, false, false
+	}
+	st.end(t, CauseInterrupted, reasonStoreLost, now)
+	st.settleTask(t, NoticeWaived, now)
+}
+
+// isLost reports whether the store is lost.
+func (st *state) isLost() bool { return st.storing != nil && st.storing.lost != nil }
+
+// asidePause is the time between two attempts to write a record that the store refuses.
+const asidePause = int64(storeAsideEvery)
+
+// refusal is a record that the store refuses although it writes other records.
+type refusal struct{ key, why string }
+
+// writtenApart is called after the store has refused the whole batch and has written it in parts.
+// The argument "last" is the number of the last part. The records in "bad" are set aside: nothing
+// waits until they are durable. If such a record contains a launch or resume that is not durable yet,
+// the launch or resume is withdrawn.
+func (st *state) writtenApart(b *StoreBatch, last uint64, bad []refusal, now int64) {
+	st.moveBatch(b, last)
+	for _, x := range bad {
+		st.setAside(x, now)
+	}
+	st.committedTo(last, now)
+}
+
+// moveBatch gives a greater number to the batch that is being written. The open batch gets the next
+// number.
+func (st *state) moveBatch(b *StoreBatch, number uint64) {
+	s := st.storing
+	move := func(m *mark) {
+		if m.taken == b.Number {
+			m.taken = number
+			for name, in := range m.texts {
+				if in == b.Number {
+					m.texts[name] = number
+				}
+			}
+		}
+		if m.must > b.Number { // the change is part of the open batch
+			m.must = number + 1
+		}
+	}
+	for _, m := range s.tasks {
+		move(m)
+	}
+	for _, m := range s.nodes {
+		move(m)
+	}
+	for i := range s.events {
+		if e := &s.events[i]; e.batch > b.Number {
+			e.batch = number + 1
+		}
+	}
+	b.Number, s.open = number, number+1
+	st.wakeStoring(anyBatch)
+}
+
+// setAside sets aside the record that the store refuses, and reports it.
+func (st *state) setAside(x refusal, now int64) {
+	s := st.storing
+	e := Event{Kind: EventStoreTrouble}
+	m := st.markOf(x.key)
+	switch {
+	case m == nil: // the session is no longer needed, and its record cannot be deleted
+	case m.t != nil && (m.fresh || m.undo != nil):
+		s.why = mdtext.Joined(mdtext.Valid(x.why), titleMax)
+		maps.DeleteFunc(m.texts, func(_ string, in uint64) bool { return in > s.committed })
+		m.taken = 0
+		st.withdraw(m.t, m.t.no, now)
+		return // the caller of the launch or resume gets the reason
+	default:
+		maps.DeleteFunc(m.texts, func(_ string, in uint64) bool { return in > s.committed })
+		m.refused, m.last, m.taken, m.must = true, "", 0, s.committed
+		if m.final == nil { // if the task has expired, memory does not contain it, so its record cannot be tried again
+			s.refused = append(s.refused, m)
+			s.retryAt = max(s.retryAt, now+asidePause)
+		}
+		if m.t != nil {
+			e.Task = st.truth(m.t)
+		}
+	}
+	st.logText(logStoreAside, x.key, x.why)
+	st.sendEvent(e)
+}
+
+// isRefused reports whether the store refuses the task's record.
+func (st *state) isRefused(t *task) bool {
+	if st.storing == nil {
+		return false
+	}
+	m := st.storing.tasks[t]
+	return m != nil && m.refused
+}
+
+// markOf returns the mark whose record has the key, or nil.
+func (st *state) markOf(key string) *mark {
+	s := st.storing
+	if session, is := strings.CutPrefix(key, sessionKey); is {
+		if n := st.nodes[session]; n != nil {
+			return s.nodes[n]
+		}
+		return nil
+	}
+	if num, ok := parseID(key); ok && st.tasks[num] != nil {
+		return s.tasks[st.tasks[num]]
+	}
+	for _, m := range s.last {
+		if m.t.id() == key {
+			return m
+		}
+	}
+	return nil
+}
+
+// retryRefused returns a batch with a record that was set aside, if it is time to try the record
+// again. Otherwise it returns nil.
+func (st *state) retryRefused(now int64) *StoreBatch {
+	s := st.storing
+	s.refused = slices.DeleteFunc(s.refused, func(m *mark) bool { return m.gone || m.t != nil && s.tasks[m.t] != m })
+	if len(s.refused) == 0 || now < s.retryAt || s.over {
+		return nil
+	}
+	m := s.refused[0]
+	s.refused = append(s.refused[1:], m)
+	s.retryAt = now + asidePause
+	b := &StoreBatch{Number: s.open}
+	m.refused = false
+	if st.putRecord(b, m); len(b.Records) == 0 {
+		m.refused = true
+		return nil
+	}
+	s.retrying = m
+	s.open++
+	st.retryLater()
+	st.expectAnswer(now)
+	return b
+}
+
+// retryLater makes sure that the records that were set aside are tried again.
+func (st *state) retryLater() {
+	if s := st.storing; len(s.refused) > 0 && st.deadlines.store == 0 {
+		st.deadlines.store = s.retryAt
+	}
+}
+
+// retryEnds notes whether the store has refused the record that the last batch tried again.
+func (st *state) retryEnds(refused bool) {
+	s := st.storing
+	m := s.retrying
+	if m == nil {
+		return
+	}
+	s.retrying = nil
+	if m.refused = refused; !refused {
+		s.refused = slices.DeleteFunc(s.refused, func(x *mark) bool { return x == m })
+	}
+}
+
+// stillRefused is called when the store has refused a batch. If the batch contained only a record
+// that was set aside, the record stays aside, and the result is true.
+func (st *state) stillRefused(b *StoreBatch) bool {
+	if st.storing.retrying == nil {
+		return false
+	}
+	st.writeFailed(b)
+	return true
+}

@@ -1,0 +1,70 @@
+package bgagent
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// If each commit woke every waiter, many launches at once would take a time that grows with the
+// square of their number.
+func TestACommitWakesOnlyTheWaitersThatNeedNoLaterBatch(t *testing.T) {
+	st := &state{storing: newStoring(0)}
+	s := st.storing
+	var waiters [5]waiter
+	for i := range waiters {
+		waiters[i] = newWaiter()
+		s.await(&waiters[i], uint64(i))
+	}
+	woken := func() (list []int) {
+		for i := range waiters {
+			if waiters[i].due {
+				list = append(list, i)
+			}
+		}
+		return list
+	}
+	st.wakeStoring(2)
+	require.Equal(t, []int{0, 1, 2}, woken())
+	s.forget(&waiters[3], 3)
+	require.Len(t, s.waiters, 2)
+	st.wakeStoring(anyBatch)
+	require.Equal(t, []int{0, 1, 2, 4}, woken())
+	require.Empty(t, s.waiters)
+}
+
+// A batch that tries a refused record again contains no other change, so no change may count as
+// durable with this batch.
+func TestTheRetryOfARefusedRecordMakesNoOtherChangeDurable(t *testing.T) {
+	st := &state{storing: newStoring(0)}
+	s := st.storing
+	record := func(key string) *mark {
+		return &mark{texts: map[string]uint64{}, final: &recorded{rec: StoreRecord{Key: key}}}
+	}
+	refused, urgent := record("refused"), record("urgent")
+	refused.refused, s.refused = true, []*mark{refused}
+	s.mustChange(urgent)
+	written := map[string]bool{}
+	for b := st.nextBatch(1); b != nil; b = st.nextBatch(1) {
+		for _, r := range b.Records {
+			written[r.Key] = true
+		}
+		st.committedTo(b.Number, 1)
+		require.True(t, written["urgent"] || !s.durable(urgent), "it counts as durable and is not written")
+	}
+	require.True(t, s.durable(urgent))
+	require.True(t, written["refused"], "the refused record is tried again")
+	require.False(t, refused.refused)
+}
+
+// While a record is refused, the next retry is the next time at which the store is written. Changes
+// that nothing waits for must still be written soon.
+func TestARefusedRecordDoesNotDelayOtherChanges(t *testing.T) {
+	st := &state{storing: newStoring(0)}
+	s := st.storing
+	s.refused, s.retryAt = []*mark{{}}, int64(storeAsideEvery)
+	st.retryLater()
+	require.Equal(t, s.retryAt, st.deadlines.store)
+	st.storeLater()
+	require.Equal(t, int64(storeLaterBy), st.deadlines.store)
+}

@@ -1,0 +1,103 @@
+package bgagent_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/storetest"
+	"github.com/stretchr/testify/require"
+)
+
+// withdraw resumes the task with a context that ends during the write, so that the manager withdraws
+// the resume.
+func withdraw(t *testing.T, m *bgagent.BackgroundManager, memory *storetest.Memory, id, prompt string) {
+	t.Helper()
+	slow(memory, 2*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	_, err := m.Resume(ctx, root, id, bgagent.ResumeInput{Prompt: prompt})
+	require.ErrorIs(t, err, bgagent.ErrUncertain)
+	memory.SetFaults(nil)
+}
+
+func TestAResumeAfterAWithdrawnOneGetsItsOwnPrompt(t *testing.T) {
+	for name, between := range map[string]func(w *world){
+		"at once":                func(*world) {},
+		"after the next write":   func(*world) { time.Sleep(time.Minute) },
+		"in the next process":    func(w *world) { time.Sleep(time.Minute); w.crash(); w.begin() },
+		"after a refused write":  func(w *world) { breakFor(&w.memory, time.Minute, storetest.Refused); time.Sleep(2 * time.Minute) },
+		"after it was forgotten": func(w *world) { time.Sleep(48 * time.Hour) },
+	} {
+		for _, crash := range []bool{false, true} {
+			t.Run(fmt.Sprint(name, ", crash ", crash), func(t *testing.T) {
+				inWorld(t, func(t *testing.T, w *world) {
+					m := w.begin()
+					id := launch(t, m, "explore").ID
+					ended(t, m, id)
+					time.Sleep(time.Minute)
+					withdraw(t, m, &w.memory, id, "withdrawn")
+					withdraw(t, m, &w.memory, id, "withdrawn too")
+					between(w)
+					m = w.life.m
+					_, err := m.Resume(t.Context(), root, id, bgagent.ResumeInput{Prompt: "go on"})
+					require.NoError(t, err)
+					if crash {
+						w.crash()
+						m = w.begin()
+					}
+					task := ended(t, m, id)[0]
+					require.Contains(t, task.Result, "go on")
+					for _, s := range w.sessions[task.Session] {
+						require.NotContains(t, s.prompt.Text, "withdrawn")
+					}
+					last := launch(t, m, "something else")
+					require.Equal(t, "answer to something else", ended(t, m, last.ID)[0].Result, "the store accepts further writes")
+				})
+			})
+		}
+	}
+}
+
+// unreadable is a store whose history cannot be read while the field "broken" is set.
+type unreadable struct {
+	*storetest.Process
+	broken bool
+}
+
+func (s *unreadable) History(ctx context.Context, q bgagent.StoreQuery) ([]bgagent.StoreRecord, error) {
+	if s.broken {
+		return nil, errors.New("history cannot be read")
+	}
+	return s.Process.History(ctx, q)
+}
+
+func TestARecordThatCannotBeReadIsNotOverwrittenByAResume(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		mem := &storetest.Memory{}
+		store := &unreadable{Process: mem.Process()}
+		m := manage(t, working(time.Second), bgagent.Config{RetainTasks: 1, Store: store})
+		first, err := m.Run(t.Context(), root, bgagent.LaunchInput{Agent: "worker", Prompt: "a", Metadata: map[string]string{"a": "b"}})
+		require.NoError(t, err)
+		_, err = m.Run(t.Context(), root, bgagent.LaunchInput{Agent: "worker", Prompt: "b"})
+		require.NoError(t, err)
+		time.Sleep(time.Minute)
+		before, _ := taskIn(mem, first.ID)
+		store.broken = true
+		_, err = m.Resume(t.Context(), root, first.ID, bgagent.ResumeInput{Prompt: "more"})
+		require.ErrorIs(t, err, bgagent.ErrStore)
+		time.Sleep(time.Minute)
+		after, _ := taskIn(mem, first.ID)
+		require.Equal(t, before, after)
+		store.broken = false
+		_, err = m.Resume(t.Context(), root, first.ID, bgagent.ResumeInput{Prompt: "more"})
+		require.NoError(t, err)
+		task := ended(t, m, first.ID)[0]
+		require.Equal(t, "answer to more", task.Result)
+		require.Equal(t, "b", task.Metadata["a"])
+	})
+}
