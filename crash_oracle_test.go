@@ -237,14 +237,15 @@ type storedState struct {
 // process.
 func (p *play) judge(l *process) {
 	b := &p.book
+	runner, starter := p.fakes()
 	if now := b.happened(); b.last && now != b.before {
 		b.fault("a process that had nothing to do did something: before %s, now %s", b.before, now)
 	}
-	for _, v := range append(p.runner.Violations(), p.starter.Violations()...) {
+	for _, v := range append(runner.Violations(), starter.Violations()...) {
 		b.fault("a client saw: %s", v)
 	}
 	said := map[[2]string]bgagenttest.Receipt{}
-	for _, r := range append(p.runner.Received(), p.starter.Received()...) {
+	for _, r := range append(runner.Received(), starter.Received()...) {
 		if r.Times+r.Repeats > r.Lost+1 {
 			b.fault("%s got %s %d times, and lost it %d times", r.Session, r.ID, r.Times+r.Repeats, r.Lost)
 		}
@@ -281,7 +282,7 @@ func (p *play) judge(l *process) {
 	}
 	b.judgeTurns()
 	if f := p.fault; f.again == 0 && (f.fate == bgagenttest.FateAnswered || f.fate == bgagenttest.FateUnknown || f.fate == bgagenttest.FateLost) {
-		for _, r := range p.runner.Received() {
+		for _, r := range runner.Received() {
 			if strings.Contains(r.Text, "The request was:") {
 				b.faultLocked("%s continues a turn that did not break off, or whose session may have the prompt", r.ID)
 			}
@@ -293,10 +294,10 @@ func (p *play) judge(l *process) {
 			b.faultLocked("%s ends as %s for %s, not as %s", id, states[id].Status, states[id].Cause, status)
 		}
 	}
-	if n := p.runner.Peak(""); p.sc.cfg.Limits.Default > 0 && n > p.sc.cfg.Limits.Default {
+	if n := runner.Peak(""); p.sc.cfg.Limits.Default > 0 && n > p.sc.cfg.Limits.Default {
 		b.faultLocked("%d turns ran together, with a limit of %d", n, p.sc.cfg.Limits.Default)
 	}
-	if n := p.starter.Peak(""); p.sc.cfg.Limits.Default > 0 && n > p.sc.cfg.Limits.Default {
+	if n := starter.Peak(""); p.sc.cfg.Limits.Default > 0 && n > p.sc.cfg.Limits.Default {
 		b.faultLocked("%d turns ran together, with a limit of %d", n, p.sc.cfg.Limits.Default)
 	}
 }

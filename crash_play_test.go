@@ -42,7 +42,7 @@ type play struct {
 type process struct {
 	p     *play
 	no    int
-	m     *bgagent.BackgroundManager
+	m     *bgagent.BackgroundManager // written under play.mu; an agent that lives on reads it with manager
 	store *storetest.Process
 	over  bool          // guarded by play.mu; the process has ended, and its calls have no effect
 	gone  chan struct{} // closed when the process ends
@@ -147,12 +147,27 @@ func (p *play) end(l *process) bool {
 	}
 	l.over = true
 	p.mu.Unlock()
-	runner, starter := p.runner.NextProcess(), p.starter.NextProcess()
+	runner, starter := p.fakes()
+	runner, starter = runner.NextProcess(), starter.NextProcess()
 	p.mu.Lock()
 	p.runner, p.starter = runner, starter
 	p.mu.Unlock()
 	close(l.gone)
 	return true
+}
+
+// fakes returns the clients of the last process.
+func (p *play) fakes() (bgagenttest.Runner, bgagenttest.Starter) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.runner, p.starter
+}
+
+// outcome reports whether the fault has happened, and whether a turn was running when a process ended.
+func (p *play) outcome() (struck, fated bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.struck, p.fated
 }
 
 // begin starts a process of the manager.
@@ -161,21 +176,24 @@ func (p *play) begin() *process {
 	p.lives++
 	l := &process{p: p, no: p.lives, store: p.memory.Process(), gone: make(chan struct{})}
 	p.life = l
+	runner, starter := p.runner, p.starter
 	p.mu.Unlock()
 	cfg := p.sc.cfg
 	cfg.Store, cfg.Notify, cfg.MaxDepth = l.store, l.notify, 5
-	cfg.Clients = map[string]bgagent.SessionClient{"starter": p.starter}
+	cfg.Clients = map[string]bgagent.SessionClient{"starter": starter}
 	cfg.ClientFor = func(agent string) string {
 		if strings.HasPrefix(agent, "s-") {
 			return "starter"
 		}
 		return ""
 	}
-	m, err := bgagent.New(p.runner, cfg)
+	m, err := bgagent.New(runner, cfg)
 	if err != nil {
 		p.t.Fatalf("New: %v", err)
 	}
+	p.mu.Lock()
 	l.m = m
+	p.mu.Unlock()
 	for _, d := range m.Restored().Damage {
 		p.book.fault("the record %s cannot be read: %s", d.Key, d.Problem)
 	}
@@ -184,6 +202,14 @@ func (p *play) begin() *process {
 	}
 	inside.CheckAlways(m, func(err error) { p.book.fault("invariant: %v", err) })
 	return l
+}
+
+// manager returns the manager of the process. A turn that outlives a process may call it while the
+// next process opens its manager. The result is nil until the manager is open.
+func (l *process) manager() *bgagent.BackgroundManager {
+	l.p.mu.Lock()
+	defer l.p.mu.Unlock()
+	return l.m
 }
 
 // alive reports whether the process has not ended.
@@ -231,8 +257,9 @@ func (p *play) run() {
 	for _, l := range gone {
 		closeNow(l.m)
 	}
-	p.runner.Close()
-	p.starter.Close()
+	runner, starter := p.fakes()
+	runner.Close()
+	starter.Close()
 	calls.Wait()
 }
 
@@ -338,7 +365,7 @@ func (p *play) delegate(l *process, t *bgagenttest.Turn, text string) {
 	_, list, _ := strings.Cut(text, "delegate ")
 	list, _, _ = strings.Cut(list, ".")
 	for _, name := range strings.Split(list, "+") {
-		own := l.m.List(bgagent.Query{Parent: by.Session})
+		own := l.manager().List(bgagent.Query{Parent: by.Session})
 		if slices.ContainsFunc(own, func(x bgagent.Task) bool { return x.Prompt == name }) {
 			continue
 		}
@@ -356,17 +383,17 @@ func (p *play) delegate(l *process, t *bgagenttest.Turn, text string) {
 }
 
 func (l *process) launch(by bgagent.Caller, in bgagent.LaunchInput) bgagent.Task {
-	task, err := l.m.Launch(context.Background(), by, in)
+	task, err := l.manager().Launch(context.Background(), by, in)
 	l.p.book.launched(l, in.Prompt, task, err)
 	return task
 }
 
 func (l *process) run(by bgagent.Caller, in bgagent.LaunchInput) bgagent.Task {
-	task, err := l.m.Run(context.Background(), by, in)
+	task, err := l.manager().Run(context.Background(), by, in)
 	if l.alive() && err == nil {
 		l.p.book.launched(l, in.Prompt, task, nil)
 		l.p.book.returned(task)
-		l.m.Ack(itemID(task.ID, task.Attempt))
+		l.manager().Ack(itemID(task.ID, task.Attempt))
 	} else if l.alive() && task.ID == "" {
 		l.p.book.launched(l, in.Prompt, task, err)
 	}

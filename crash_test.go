@@ -24,13 +24,14 @@ type scenario struct {
 // because of the fault.
 func (s *scenario) ends(p *play, states map[string]*storedState) map[string]bgagent.Status {
 	out := map[string]bgagent.Status{}
+	_, fated := p.outcome()
 	for id, x := range states {
 		want, is := s.want[x.prompt]
 		switch {
 		case !is || p.fault.again > 0:
-		case p.fated && p.fault.fate == bgagenttest.FateAnswered && want == bgagent.Failed:
-		case p.fated && p.fault.fate == bgagenttest.FateOrphan && x.Cause == bgagent.CauseNotStopped:
-		case p.fated && (p.fault.fate == bgagenttest.FateUnknown || p.fault.fate == bgagenttest.FateGone && want == bgagent.Completed && x.Status == bgagent.Failed && x.Cause == bgagent.CauseSessionGone):
+		case fated && p.fault.fate == bgagenttest.FateAnswered && want == bgagent.Failed:
+		case fated && p.fault.fate == bgagenttest.FateOrphan && x.Cause == bgagent.CauseNotStopped:
+		case fated && (p.fault.fate == bgagenttest.FateUnknown || p.fault.fate == bgagenttest.FateGone && want == bgagent.Completed && x.Status == bgagent.Failed && x.Cause == bgagent.CauseSessionGone):
 		default:
 			out[id] = want
 		}
@@ -229,7 +230,8 @@ func (e *enumeration) play(c crashPlan) {
 	synctest.Test(e.t, func(t *testing.T) {
 		p := newPlay(t, e.sc, c)
 		p.run()
-		e.reached, e.fated = p.struck || c.at == 0, p.fated
+		e.reached, e.fated = p.outcome()
+		e.reached = e.reached || c.at == 0
 		if len(p.book.faults) > 0 {
 			t.Errorf("%s: %v:\n%s\n\n%s", e.sc.name, c, strings.Join(p.book.faults[:min(5, len(p.book.faults))], "\n"), strings.Join(p.book.trace, "\n"))
 		}
