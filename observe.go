@@ -105,6 +105,7 @@ const (
 	ReportActivity              // something else changed; no other field is set
 	ReportState                 // Saved replaces the data that the store keeps for the session's client
 	ReportCompaction            // the session was compacted; no other field is set
+	ReportRetrying              // a request to the provider failed, and the agent's program repeats it; Provider and RetryAt are set
 )
 
 // Report describes one change in a running turn.
@@ -115,6 +116,9 @@ type Report struct {
 	Todos []Todo
 	Usage Usage
 	Saved []byte
+
+	Provider *ProviderError
+	RetryAt  time.Time
 }
 
 // Reporter reports the changes in a running turn to the manager. The methods do not block, and they
@@ -194,6 +198,13 @@ func (r *Reporter) Usage(u Usage) { r.report(Report{Kind: ReportUsage, Usage: u}
 // Asking reports that the agent waits for an answer to the question. An empty question reports that
 // the agent has got the answer.
 func (r *Reporter) Asking(question string) { r.report(Report{Kind: ReportAsking, Text: question}) }
+
+// Retrying reports that a request to the provider of the model failed, and that the agent's program
+// will repeat it by itself at the given time. The time is zero if it is not known. Any later report
+// of text, reasoning, a tool or usage means that a request succeeded.
+func (r *Reporter) Retrying(e ProviderError, at time.Time) {
+	r.report(Report{Kind: ReportRetrying, Provider: &e, RetryAt: at})
+}
 
 // Activity reports a change for which Reporter has no other method.
 func (r *Reporter) Activity() { r.report(Report{Kind: ReportActivity}) }

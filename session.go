@@ -45,7 +45,8 @@ type TurnRunner interface {
 	//
 	// If RunTurn returns an error, the task fails, and the error is the reason. TurnEnd.Stop can
 	// give the kind of failure, such as StopInterrupted. An error that matches [ErrUnreachable]
-	// means that nothing was started; the manager repeats the call later.
+	// means that nothing was started; the manager repeats the call later. A [*ProviderError] means
+	// that a request to the provider of the model failed; the manager may go on with the turn later.
 	//
 	// The reporter may be used from any goroutine until RunTurn returns. Later reports are dropped,
 	// including reports of text.
@@ -222,6 +223,12 @@ type Prompt struct {
 	Permissions []Permission // rules for the session; in every turn the same as in SessionSpec
 	Notice      *Notice      // notice about tasks that the session has launched; nil if the prompt delivers no notice
 	Instance    string       // id of the manager, for the environment of processes; empty if the manager has no store
+
+	// Unanswered is the ID of an earlier prompt of the session whose turn the provider has refused
+	// (see [NextContinue]); otherwise it is empty. If the runtime can go on with that turn by itself,
+	// the client lets it do so and does not use Text. Otherwise it sends Text, which says what has
+	// happened and asks the agent to go on.
+	Unanswered string
 }
 
 // TurnEnd describes how a turn of a [TurnRunner] ended. The zero value means that the agent
@@ -285,6 +292,10 @@ type SessionStatus struct {
 	State   SessionState
 	RetryAt time.Time // if State is SessionRetrying: time of the next try, if known
 	Detail  string    // one line for people: the error that caused the retry, or the question asked
+	// Provider describes the failed request if State is SessionRetrying and the client knows it. Its
+	// field RetryAt is what the provider has told; the field RetryAt above is when the runtime tries
+	// again.
+	Provider *ProviderError
 	// Revision is empty if the runtime has no revisions. Otherwise it must change whenever a
 	// message of the session changes. While the revision stays the same, the manager does not read
 	// the session's messages.
@@ -330,6 +341,10 @@ type Message struct {
 	Error     string        // if Stop is StopError or StopAborted: description of the failure
 	Time      time.Time     // time of creation, if known
 	Usage     Usage         // tokens and cost of the message, if known
+
+	// Provider is set if Stop is StopError because a request to the provider of the model failed.
+	// The text of such a message is not an answer.
+	Provider *ProviderError
 }
 
 // ToolState is the state of a tool call.
@@ -458,6 +473,8 @@ type HostEvent struct {
 	Todos   []Todo
 	Stop    StopReason
 	Error   string
+	// Provider is set in a HostError event if a request to the provider of the model failed.
+	Provider *ProviderError
 }
 
 // enumName returns the name of v. If v has no name, enumName returns the number in brackets, so

@@ -163,6 +163,9 @@ func (st *state) report(a *attempt, r Report, now int64) {
 		p.usage, quick = p.usage.plus(r.Usage), false
 	case ReportAsking:
 		st.asking(a, r.Text)
+	case ReportRetrying:
+		st.asking(a, "")
+		p.detail = title(r.Provider.Error(), "")
 	case ReportActivity:
 		quick = false
 	case ReportCompaction:

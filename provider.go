@@ -1,0 +1,91 @@
+package bgagent
+
+import "time"
+
+// ProviderError reports that a request to the provider of the model has failed. A client returns it
+// from RunTurn or StartTurn, wrapped or not, if the turn has failed because of it, and sets it in
+// [Message].Provider and [HostEvent].Provider. It decides what the manager does about the failure: a
+// turn that was refused for a rate limit, for example, does not end the attempt.
+//
+// A client sets the fields from error fields, exit codes and the text of failure lines. It never
+// sets them from the text of an answer or from the result of a tool.
+type ProviderError struct {
+	Kind   ProviderErrorKind
+	Status int // HTTP status of the answer; 0 if unknown
+
+	// RetryAt is the time from which on the provider accepts requests again, as the provider has
+	// told it. It is zero if the provider has told no time. Do not set it from the text of a
+	// message, such as "try again at 11:16 PM", because the text has no date and no time zone.
+	RetryAt time.Time
+
+	Tries   int              // number of requests that the agent's program has made for the failed request; 0 if unknown
+	Scope   ProviderScope    // which models the failure concerns
+	Next    ProviderNextStep // how the client can go on with the turn
+	Message string           // one line for people; the reason of the end, if the attempt ends because of the failure
+}
+
+// Error returns Message. If Message is empty, Error returns the name of the kind.
+func (e *ProviderError) Error() string {
+	if e.Message != "" {
+		return e.Message
+	}
+	return "the provider: " + e.Kind.String()
+}
+
+// ProviderErrorKind is the kind of a [ProviderError].
+type ProviderErrorKind uint8
+
+// The kinds of a ProviderError. After the first three, the turn is continued later. After
+// ProviderQuota, it is continued if RetryAt is known.
+const (
+	_                      ProviderErrorKind = iota
+	ProviderRateLimited                      // too many requests or tokens; usually status 429
+	ProviderOverloaded                       // the provider or the model has no capacity; usually status 503 or 529
+	ProviderBroken                           // the provider failed, or the stream of its answer broke off; usually status 500 or none
+	ProviderQuota                            // a quota, a credit or a plan's usage limit is used up
+	ProviderUnknownModel                     // the model does not exist, was withdrawn, or may not be used
+	ProviderAuthentication                   // the key was rejected; usually status 401 or 403
+	ProviderTooLong                          // the input is too long for the model
+)
+
+var providerErrorKindNames = [...]string{"", "rate limit", "overload", "broken", "quota", "unknown model", "authentication", "too long"}
+
+// String returns the name of the kind in lower case; empty for zero.
+func (k ProviderErrorKind) String() string { return enumName(providerErrorKindNames[:], uint8(k)) }
+
+// MarshalText implements [encoding.TextMarshaler].
+func (k ProviderErrorKind) MarshalText() ([]byte, error) { return []byte(k.String()), nil }
+
+// UnmarshalText implements [encoding.TextUnmarshaler].
+func (k *ProviderErrorKind) UnmarshalText(b []byte) error {
+	return enumOf(k, providerErrorKindNames[:], "kind of a provider error", b)
+}
+
+// ProviderScope says which models a [ProviderError] concerns.
+type ProviderScope uint8
+
+// The scopes of a ProviderError.
+const (
+	ScopeModel    ProviderScope = iota // the model of the turn
+	ScopeProvider                      // all models of the provider, for example because the account has a limit
+)
+
+// ProviderNextStep says how a client can go on with a turn that the provider has refused. A model
+// must not see the same prompt twice. Most programs keep a prompt that was not answered in the
+// conversation.
+type ProviderNextStep uint8
+
+// The next steps after a ProviderError.
+const (
+	// NextNone means that the client cannot go on with the turn. The attempt ends.
+	NextNone ProviderNextStep = iota
+	// NextContinue means that the session has the prompt, and what the turn has done so far. The
+	// next turn of the session has [Prompt].Unanswered set.
+	NextContinue
+	// NextRepeat means that nothing of the turn is left in the session, and that the turn had no
+	// effect that must not happen twice. The session gets the same prompt again. A Go function that
+	// can be called again with the same prompt returns NextRepeat.
+	NextRepeat
+	// NextNewSession means that the session no longer exists. A new session gets the same prompt.
+	NextNewSession
+)
