@@ -141,3 +141,22 @@ func TestARecordOfAnEndedTaskHasItsBudget(t *testing.T) {
 		require.ErrorAs(t, err, &over)
 	})
 }
+
+func TestWhatASupersededTurnUsesAtItsEndCountsOnce(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		w.cfg = bgagent.Config{TreeBudget: bgagent.Budget{InputTokens: 1000}} // the task itself has no budget
+		w.answer, w.ending = bgagent.PromptAnswered, bgagent.TurnEnd{Stop: bgagent.StopInterrupted, Usage: bgagent.Usage{InputTokens: 100}}
+		m := w.begin()
+		task := launch(t, m, "a")
+		time.Sleep(time.Second)
+		w.crash()
+		m = w.begin()
+		m.Start()
+		end := ended(t, m, task.ID)[0]
+		require.Equal(t, 2, end.Attempt)
+		require.Equal(t, bgagent.Completed, end.Status)
+		_, err := m.Resume(t.Context(), root, task.ID, bgagent.ResumeInput{Prompt: "more", Budget: bgagent.Budget{InputTokens: 150}})
+		require.NoError(t, err)
+		require.Equal(t, int64(100), get(t, m, task.ID).Budget.Used.InputTokens)
+	})
+}

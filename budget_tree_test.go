@@ -104,3 +104,22 @@ func TestAccountsJoinWhenATreeBecomesPartOfAnother(t *testing.T) {
 		require.Equal(t, bgagent.CauseBudget, ended(t, m, scope.ID)[0].Cause)
 	})
 }
+
+func TestAnAccountKeepsItsPeriodWhenItsTreeJoinsOneWithoutAccount(t *testing.T) {
+	f := &finder{goRunner: spending(bgagent.Usage{InputTokens: 10}), parents: map[string]string{}}
+	bubble(t, f, bgagent.Config{BudgetPeriod: time.Hour, MaxDepth: 5}, func(t *testing.T, m *bgagent.BackgroundManager) {
+		scope := bgagent.LaunchInput{Agent: "worker", Prompt: "a", TreeBudget: bgagent.Budget{InputTokens: 80}}
+		_, err := m.Launch(t.Context(), bgagent.Caller{Session: "ses_2"}, scope)
+		require.NoError(t, err)
+		before := m.Figures().Budgets[0]
+		time.Sleep(3500 * time.Millisecond)
+		launch(t, m, "b") // its session is ses_2
+		time.Sleep(1200 * time.Millisecond)
+		b := m.Figures().Budgets
+		require.Len(t, b, 1)
+		require.Equal(t, "root", b[0].Root)
+		require.Equal(t, before.Until, b[0].Until)
+		require.Equal(t, before.Opened, b[0].Opened)
+		require.Equal(t, int64(50), b[0].Used.InputTokens, "the account has 40, and the other task has used 10")
+	})
+}

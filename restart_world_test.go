@@ -30,6 +30,7 @@ type world struct {
 	work     time.Duration       // length of a turn
 	answer   bgagent.PromptState // if set, the answer of every restore call
 	found    string              // text of the answer that restore calls find
+	ending   bgagent.TurnEnd     // end of the turn that restore calls find, without its text
 	restored []bgagent.SessionRestore
 	life     *life
 	failed   bool
@@ -181,7 +182,9 @@ func (l *life) RestoreSession(_ context.Context, r bgagent.SessionRestore) (bgag
 	defer w.mu.Unlock()
 	w.restored, w.calls = append(w.restored, r), append(w.calls, "RestoreSession")
 	if w.answer != bgagent.PromptUnknown {
-		return w.answer, bgagent.TurnEnd{Text: w.found}, nil
+		end := w.ending
+		end.Text = w.found
+		return w.answer, end, nil
 	}
 	list, ok := w.sessions[r.Session]
 	if !ok {

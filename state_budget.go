@@ -161,23 +161,31 @@ func (st *state) admitBudget(t *task, p *plan, now int64) {
 
 // account makes sure that the account of the tree is open, and narrows its limits.
 func (st *state) account(top *node, narrow Budget, now int64) {
-	sp := top.spending
-	if sp == nil {
-		st.budgets = true
-		sp = &spending{opened: now}
-		top.spending = sp
+	if top.spending == nil {
+		until := int64(0)
 		if d := st.limit(limitBudgetPeriod); d > 0 {
-			st.deadlines.accounts.set(&sp.alarm, top, now+int64(d))
+			until = now + int64(d)
 		}
-		// What the live tasks have used so far does not count.
-		top.each(func(t *task) {
-			if a := t.run; a != nil && a.sight != &nothingSeen {
-				a.sight.counted = a.sight.counted.plus(a.counts().beyond(a.sight.counted))
-			}
-		})
+		st.openAccount(top, &spending{opened: now}, until)
 	}
-	sp.narrow = sp.narrow.smaller(narrow)
+	top.spending.narrow = top.spending.narrow.smaller(narrow)
 	st.nodeChanged(top)
+}
+
+// openAccount opens the account sp for the tree. The period of the account ends at the given time, or
+// never if the time is 0.
+func (st *state) openAccount(top *node, sp *spending, until int64) {
+	st.budgets = true
+	top.spending = sp
+	if until != 0 {
+		st.deadlines.accounts.set(&sp.alarm, top, until)
+	}
+	// What the live tasks have used so far does not count.
+	top.each(func(t *task) {
+		if a := t.run; a != nil && a.sight != &nothingSeen {
+			a.sight.counted = a.sight.counted.plus(a.counts().beyond(a.sight.counted))
+		}
+	})
 }
 
 // closeAccount closes the account of a tree if no task of the tree is live and the account has no
@@ -201,16 +209,23 @@ func (st *state) ringAccount(n *node, now int64) {
 }
 
 // joinAccount adds the account of n, which was a root, to the account of the tree that n now
-// belongs to. The limits of both accounts then apply to that tree.
+// belongs to. The limits of both accounts then apply to that tree, and its own period. If the tree has
+// no account, it takes over the account of n with its period.
 func (st *state) joinAccount(n *node, now int64) {
 	sp := n.spending
 	if sp == nil || n.above() == nil {
 		return
 	}
+	until := sp.end()
 	st.deadlines.accounts.set(&sp.alarm, n, 0)
 	n.spending = nil
 	st.nodeChanged(n)
 	top := n.top()
+	if top.spending == nil {
+		st.openAccount(top, sp, until)
+		st.nodeChanged(top)
+		return
+	}
 	st.account(top, sp.narrow, now)
 	top.spending.join(sp.tally)
 }
@@ -223,21 +238,27 @@ func (a *attempt) counts() spent { return spent{a.sight.prog.usage, a.sight.prog
 // attempt is still live.
 func (st *state) count(a *attempt, now int64) (live bool) {
 	if st.budgets && a.sight != &nothingSeen {
-		s := a.sight
-		more := a.counts().beyond(s.counted)
-		s.counted = s.counted.plus(more)
-		st.spend(a.t, more, now)
+		st.add(a, now)
 		st.enforce(a.t, nil, now)
 	}
 	return a.live()
 }
 
-// countEnd is count for an attempt whose turn is over.
+// add adds what the attempt has used since the last call to what its task and its tree have used.
+func (st *state) add(a *attempt, now int64) {
+	s := a.sight
+	more := a.counts().beyond(s.counted)
+	s.counted = s.counted.plus(more)
+	st.spend(a.t, more, now)
+}
+
+// countEnd adds what the attempt has used by the end of its turn. Budgets that are used up then do not
+// change that end, so the caller calls enforce later.
 func (st *state) countEnd(a *attempt, now int64) {
-	if !st.budgets {
+	if !st.budgets || a.sight == &nothingSeen {
 		return
 	}
-	st.count(a, now)
+	st.add(a, now)
 	if u := a.sight.prog.usage; u.Cost == 0 && u.InputTokens+u.OutputTokens > 0 {
 		st.costMissing(a.t)
 	}

@@ -75,8 +75,11 @@ func (st *state) turnOver(a *attempt, o turnOutcome, now int64) {
 	a.output = a.output || a.sight.output
 	st.unfollow(a)
 	st.noteUsage(a)
-	st.parkOrFinish(a, o.cause, o.reason, now)
 	st.countEnd(a, now)
+	st.parkOrFinish(a, o.cause, o.reason, now)
+	if st.budgets {
+		st.enforce(a.t, nil, now)
+	}
 }
 
 // goesOn reports whether a new attempt continues this attempt, because the turn of this attempt was
