@@ -55,6 +55,7 @@ const (
 
 const (
 	noticeTries         = 20                             // number of failed deliveries after which a notice is given up
+	noticePushes        = 3                              // number of processes that push the same notice
 	noticeGiveUp        = 24 * time.Hour                 // time after which a due notice is given up
 	noticeBackoffMax    = 1 * time.Hour                  // longest pause between two deliveries of a notice
 	staleGrace          = 30 * time.Second               // time at the beginning of a turn during which the turn cannot be stale

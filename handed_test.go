@@ -191,3 +191,82 @@ func TestANoticeThatIsWrittenWhenCloseBeginsIsNotDelivered(t *testing.T) {
 		require.Equal(t, map[string][]bgagent.Status{id: {bgagent.Completed}}, w.told.told())
 	})
 }
+
+// pushesOf lets every process end while it pushes a notice, and returns the notices that were pushed.
+func pushesOf(t *testing.T, w *world, processes int) (pushed []bgagent.Notice, last *bgagent.BackgroundManager) {
+	w.takes(time.Second)
+	w.told.fail = func(int) error { return errors.New("the process ends before the session has recorded the notice") }
+	w.told.seen = func(n bgagent.Notice) { pushed = append(pushed, n) }
+	m := w.begin()
+	launch(t, m, "a")
+	m.Start()
+	for range processes {
+		time.Sleep(1500 * time.Millisecond) // the task ends after one second, and the first notice follows at once
+		w.crash()
+		m = w.begin()
+		m.Start()
+	}
+	return pushed, m
+}
+
+func TestANoticeIsPushedByAtMostThreeProcesses(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		pushed, m := pushesOf(t, w, 5)
+		require.Len(t, pushed, 3)
+		for _, n := range pushed {
+			require.Equal(t, pushed[0], n)
+		}
+		_, owed := m.Outstanding("root")
+		require.Equal(t, 1, owed)
+
+		w.told.fail = nil
+		second := launch(t, m, "b") // a later end is pushed, and the notice that waits is not in its way
+		time.Sleep(5 * time.Second)
+		require.Len(t, w.told.notices, 1)
+		require.Equal(t, second.ID, w.told.notices[0].Items[0].Task)
+
+		n, ok := m.TakeNotice("root")
+		require.True(t, ok)
+		require.Equal(t, pushed[0].ID, n.ID)
+		require.Equal(t, pushed[0].Text, n.Text)
+		m.Ack(n.ID)
+		_, ok = m.TakeNotice("root")
+		require.False(t, ok)
+		time.Sleep(10 * time.Second)
+		w.crash()
+		m = w.begin()
+		m.Start()
+		_, owed = m.Outstanding("root")
+		require.Zero(t, owed)
+	})
+}
+
+func TestReadingATaskSettlesItsNoticeThatWaits(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		pushed, m := pushesOf(t, w, 4)
+		require.Len(t, pushed, 3)
+		_, err := m.Read(root, pushed[0].Items[0].Task)
+		require.NoError(t, err)
+		_, owed := m.Outstanding("root")
+		require.Zero(t, owed)
+		_, ok := m.TakeNotice("root")
+		require.False(t, ok)
+	})
+}
+
+// recognizing is a client that recognizes a notice that it has got before.
+type recognizing struct{ *life }
+
+func (c recognizing) NoticeIDs() bool { return true }
+
+func (c recognizing) Notify(ctx context.Context, session string, n bgagent.Notice) error {
+	return c.notify(ctx, session, n)
+}
+
+func TestANotifierThatRecognizesNoticesGetsThemFromEveryProcess(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		w.client = func(l *life) bgagent.SessionClient { return recognizing{l} }
+		pushesOf(t, w, 5)
+		require.Greater(t, w.told.called(), 4)
+	})
+}

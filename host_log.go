@@ -23,6 +23,7 @@ const (
 	logReadFailed
 	logNoticeFailed
 	logNoticeGivenUp
+	logNoticeLeft
 	logPanicked
 	logUnreachable
 	logTodosFailed
@@ -40,7 +41,8 @@ var logMessages = [...]string{
 	logExpired: "task expired", logAbortFailed: "aborting a session failed", logStreamBroke: "the event stream broke off",
 	logStatusesFailed: "asking for statuses failed", logReadFailed: "reading messages failed",
 	logNoticeFailed: "a notice could not be delivered", logNoticeGivenUp: "a notice was given up",
-	logPanicked: "a host function panicked", logUnreachable: "a client cannot be reached, and its starts wait",
+	logNoticeLeft: "several processes have pushed a notice, and none has recorded it; it waits to be taken",
+	logPanicked:   "a host function panicked", logUnreachable: "a client cannot be reached, and its starts wait",
 	logTodosFailed: "reading todos failed", logStoreFailed: "writing a batch to the store failed",
 	logNoContext:    "tasks of an earlier process have no context values; see Config.RestoreContext",
 	logStoreLost:    "the store is lost; the tasks have ended here",

@@ -265,6 +265,6 @@ func (m *BackgroundManager) seal(a *attempt, j *job) *attempt {
 // sealNotice sets the text of the notice and waits until the text is durable. It returns false if
 // the manager closes the store first.
 func (m *BackgroundManager) sealNotice(n *node, env *envelope, text string) bool {
-	m.update(func(st *state, _ int64) { st.seal(n, env, text) })
+	m.update(func(st *state, _ int64) { st.sealPush(n, env, text) })
 	return m.untilBatch(m.base, -1, func(st *state) (bool, uint64) { return st.keptNode(n), st.batchOfNode(n) }) == nil
 }

@@ -211,7 +211,7 @@ func (m *BackgroundManager) newState() state {
 			MaxDepth: c.MaxDepth, MaxTasksPerRoot: c.MaxTasksPerRoot, Wake: c.Wake, InterruptRestored: c.InterruptRestored, Permissions: c.Permissions,
 			ReadConcurrency: c.ReadConcurrency, StablePolls: c.StablePolls, MaxToolCalls: c.MaxToolCalls, RepeatedCalls: c.RepeatedCalls, RetainTasks: c.RetainTasks, RetainText: c.RetainText, NoticeResult: c.NoticeResult,
 			TaskBudget: c.TaskBudget, TreeBudget: c.TreeBudget,
-			delegate: m.words.delegate, notifies: c.Notify != nil, logs: c.Logger != nil,
+			delegate: m.words.delegate, notifies: c.Notify != nil, logs: c.Logger != nil, notifierForgets: true,
 		},
 		slots: m.cm.slots, home: m, epoch: m.epoch, seed: m.seed, callSeed: m.callSeed, ids: bufio.NewReaderSize(rand.Reader, 1024),
 		tasks: map[uint64]*task{}, calls: map[uint64]*task{}, sessions: sessionIndex{m.seed, map[uint64]*session{}},
@@ -223,6 +223,9 @@ func (m *BackgroundManager) newState() state {
 	}
 	for _, h := range m.hosts {
 		st.cfg.notifies = st.cfg.notifies || h.notifier != nil
+		if ids, ok := h.notifier.(NoticeRecognizer); ok && c.Notify == nil && ids.NoticeIDs() {
+			st.cfg.notifierForgets = false
+		}
 	}
 	return st
 }

@@ -164,6 +164,7 @@ type envelopeRecord struct {
 	Closed  []memberRecord `json:"closed,omitempty"`
 	Omitted int            `json:"omitted,omitempty"`
 	Tries   int            `json:"tries,omitempty"`
+	Pushes  int            `json:"pushes,omitempty"` // number of processes that have pushed the notice
 	Since   time.Time      `json:"since"`
 }
 
@@ -375,7 +376,7 @@ func (st *state) recordEnd(t *task, r *recorded) *endRecord {
 
 // recordEnvelope makes the record of a sealed notice.
 func (st *state) recordEnvelope(env *envelope) envelopeRecord {
-	x := envelopeRecord{Notice: env.notice, Omitted: env.omitted, Tries: env.tries, Since: st.wall(env.since)}
+	x := envelopeRecord{Notice: env.notice, Omitted: env.omitted, Tries: env.tries, Pushes: env.pushes, Since: st.wall(env.since)}
 	for _, d := range env.debts {
 		x.Owed = append(x.Owed, memberRecord{d.t.id(), d.no})
 	}
@@ -400,12 +401,12 @@ func (st *state) recordNode(n *node) (r recorded, ok bool) {
 		e := st.recordEnvelope(env)
 		x.Notice = &e
 	}
-	if n.held != nil {
-		for _, env := range slices.Concat(n.held.again, n.held.taken) {
-			if env.sealed() {
-				x.Handed = append(x.Handed, st.recordEnvelope(env))
-			}
+	for _, env := range n.held.envelopes() {
+		if env.sealed() {
+			x.Handed = append(x.Handed, st.recordEnvelope(env))
 		}
+	}
+	if n.held != nil {
 		for _, h := range n.held.hands {
 			if h.notice != nil {
 				x.Handed = append(x.Handed, st.recordEnvelope(h.notice))

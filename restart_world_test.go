@@ -23,6 +23,7 @@ type world struct {
 	memory storetest.Memory
 	told   inbox
 	cfg    bgagent.Config
+	client func(*life) bgagent.SessionClient // if set, makes the client of each process, which also gets the notices
 
 	mu       sync.Mutex
 	n        int
@@ -70,8 +71,12 @@ func (w *world) begin() *bgagent.BackgroundManager {
 	l := &life{w: w, store: w.memory.Process(), dead: make(chan struct{})}
 	cfg := w.cfg
 	cfg.Store, cfg.Notify = l.store, l.notify
+	var client bgagent.SessionClient = l
+	if w.client != nil {
+		client, cfg.Notify = w.client(l), nil
+	}
 	var err error
-	l.m, err = bgagent.New(l, cfg)
+	l.m, err = bgagent.New(client, cfg)
 	require.NoError(w.t, err)
 	require.Empty(w.t, l.m.Restored().Damage)
 	require.NoError(w.t, inside.CheckUnchanged(l.m))

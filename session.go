@@ -13,9 +13,8 @@ import (
 // each agent in a session of its own. A client also implements exactly one of [TurnRunner] and
 // [TurnStarter]; [New] refuses a client with both or neither. Everything else that a runtime can do
 // is an optional ability, which the manager finds by type assertion: [Notifier], [EventSource],
-// [MessageReader], [TodoReader], [SessionFinder], [AgentLister], [SessionForgetter], [CostReporter],
-// [TokenReporter]. If a method of
-// an ability returns [errors.ErrUnsupported], the ability counts as missing. So a wrapper can have
+// [NoticeRecognizer], [MessageReader], [TodoReader], [SessionFinder], [AgentLister],
+// [SessionForgetter], [CostReporter], [TokenReporter]. If a method of an ability returns [errors.ErrUnsupported], the ability counts as missing. So a wrapper can have
 // methods for abilities that the wrapped client lacks.
 //
 // All methods must be safe for concurrent use. The manager holds no lock when it calls them. The
@@ -107,6 +106,16 @@ type Notifier interface {
 	// in a turn and the manager must try again later, and [ErrNoSession] if this client has no such
 	// session. Notify should use n.ID as the id of the message, so that a repetition is harmless.
 	Notify(ctx context.Context, session string, n Notice) error
+}
+
+// NoticeRecognizer is the ability of a [Notifier] to recognize notices. With a store, a notice whose
+// delivery was not recorded is delivered again by the next process. If no notifier recognizes notices,
+// or if [Config].Notify is used, at most 3 processes deliver the same notice. After that, it waits until
+// it is taken with NextNotice or TakeNotice.
+type NoticeRecognizer interface {
+	// NoticeIDs reports whether a repeated Notify call with the same [Notice].ID has no effect. It must
+	// return at once.
+	NoticeIDs() bool
 }
 
 // EventSource is the ability to push events about sessions. The manager runs Events from [New]

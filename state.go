@@ -89,8 +89,12 @@ type settings struct {
 	times [len(timeLimits)]time.Duration // all durations of Config; see state.limit
 
 	delegate string // name of the tool that delegates; empty if there is none
-	notifies bool   // notices can be delivered to root sessions, because Config or a client has a notifier
-	logs     bool   // a logger is set
+	// notifierForgets means that a repeated notice may reach the session twice: no notifier says that it
+	// recognizes the ids of notices.
+	notifierForgets bool
+
+	notifies bool // notices can be delivered to root sessions, because Config or a client has a notifier
+	logs     bool // a logger is set
 }
 
 // limit returns a duration of [Config]. It is negative if the limit is disabled.

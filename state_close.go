@@ -86,8 +86,5 @@ func (n *node) unsettled() (all []*envelope) {
 	if n.env != nil {
 		all = append(all, n.env)
 	}
-	if n.held != nil {
-		all = append(append(all, n.held.taken...), n.held.again...)
-	}
-	return all
+	return append(all, n.held.envelopes()...)
 }

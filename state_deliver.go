@@ -55,6 +55,7 @@ func (st *state) schedule(n *node, now int64) {
 	if n.delivering || n.scope || n.gone || st.cfg.Wake == WakeNever || !st.cfg.notifies {
 		return
 	}
+	st.leavePushed(n)
 	at := st.dueAt(n)
 	if n.env != nil {
 		at = n.env.next
@@ -73,6 +74,19 @@ func (st *state) schedule(n *node, now int64) {
 		st.rare().after.deliver = append(st.rare().after.deliver, n)
 	default:
 		st.deadlines.nodes.set(&n.alarm, n, max(at, n.retry))
+	}
+}
+
+// leavePushed leaves notices to be taken that several processes have pushed and whose delivery none of
+// them has recorded. The host may have got such a notice each time, or each process may have ended
+// because of it.
+func (st *state) leavePushed(n *node) {
+	for st.cfg.notifierForgets && n.env != nil && !n.env.pushed && n.env.pushes >= noticePushes {
+		n.hold().left = append(n.hold().left, n.env)
+		n.env = n.nextAgain()
+		st.logText(logNoticeLeft, n.session, "")
+		st.nodeChanged(n)
+		st.wakeNode(n)
 	}
 }
 

@@ -19,7 +19,26 @@ import (
 type holding struct {
 	taken []*envelope // notices that will be handed out once they are durable
 	again []*envelope // notices of an earlier process that will be delivered or handed out again, unchanged
+	left  []*envelope // notices that were pushed too often and wait until they are taken
 	hands []*hand
+}
+
+// envelopes returns all notices that are not handed out. The argument can be nil.
+func (h *holding) envelopes() []*envelope {
+	if h == nil {
+		return nil
+	}
+	return slices.Concat(h.again, h.taken, h.left)
+}
+
+// nextLeft removes the next notice from n.held.left and returns it. It returns nil if there is none.
+func (n *node) nextLeft() *envelope {
+	if n.held == nil || len(n.held.left) == 0 {
+		return nil
+	}
+	env := n.held.left[0]
+	n.held.left = n.held.left[1:]
+	return env
 }
 
 // hand describes an answer that was handed out and is not acknowledged.
@@ -149,17 +168,19 @@ func (st *state) takeOut(n *node, now int64) *envelope {
 	if st.isLost() { // the next owner of the store hands out the notices
 		return nil
 	}
-	env := n.env
-	if env == nil || env.flying {
-		if env == nil && n.reclaimable > 0 {
+	env := n.nextLeft()
+	switch {
+	case env != nil:
+	case n.env == nil || n.env.flying:
+		if n.env == nil && n.reclaimable > 0 {
 			st.reclaim(n)
 		}
 		if n.nOwed == 0 {
 			return nil
 		}
 		env = st.pack(n, now)
-	} else {
-		n.env = nil
+	default:
+		env, n.env = n.env, nil
 	}
 	if env != nil {
 		n.hold().taken = append(n.hold().taken, env)
@@ -323,12 +344,10 @@ func (n *node) nextAgain() *envelope {
 	return nil
 }
 
-// taking returns the number of debts in notices that are about to be handed out.
+// taking returns the number of debts in notices that are about to be handed out, or wait for it.
 func (n *node) taking() (debts int) {
-	if n.held != nil {
-		for _, env := range slices.Concat(n.held.taken, n.held.again) {
-			debts += len(env.debts)
-		}
+	for _, env := range n.held.envelopes() {
+		debts += len(env.debts)
 	}
 	return debts
 }

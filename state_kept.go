@@ -64,6 +64,17 @@ func (st *state) seal(n *node, env *envelope, text string) {
 	}
 }
 
+// sealPush is seal for a notice that is about to be pushed. The first push of each process is counted
+// before it happens.
+func (st *state) sealPush(n *node, env *envelope, text string) {
+	st.seal(n, env, text)
+	if !env.pushed {
+		env.pushed = true
+		env.pushes++
+		st.mustKeepNode(n)
+	}
+}
+
 // hasEnded reports whether the task's latest attempt has ended and callers may see the end.
 func (st *state) hasEnded(t *task) bool { return !t.live() && st.kept(t) }
 

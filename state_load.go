@@ -349,7 +349,7 @@ func (st *state) loadEnvelope(n *node, e *envelopeRecord, handed bool, tasks map
 		return nil
 	}
 	// The envelope counts as tried, so that its contents do not change.
-	env := &envelope{notice: e.Notice, omitted: e.Omitted, tries: max(e.Tries, 1), next: 1, since: max(min(st.at(e.Since), st.now), 1)}
+	env := &envelope{notice: e.Notice, omitted: e.Omitted, tries: max(e.Tries, 1), pushes: e.Pushes, next: 1, since: max(min(st.at(e.Since), st.now), 1)}
 	env.notice.Session = n.session
 	find := func(r memberRecord) (m member, x *storedTask) {
 		if x = tasks[r.Task]; x != nil {

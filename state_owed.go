@@ -171,10 +171,11 @@ func (st *state) settleTask(t *task, s NoticeState, now int64) {
 			n.env = nil
 		}
 	}
+	for _, env := range n.held.envelopes() {
+		env.drop(t)
+	}
 	if n.held != nil {
-		for _, env := range slices.Concat(n.held.taken, n.held.again) {
-			env.drop(t)
-		}
+		n.held.left = slices.DeleteFunc(n.held.left, func(env *envelope) bool { return len(env.debts) == 0 })
 	}
 	if i := t.debt; i >= 0 {
 		n.owed[i].t = nil
@@ -289,6 +290,9 @@ func (st *state) giveUp(n *node, now int64) {
 	owed := n.emptyOwed()
 	for again := n.nextAgain(); again != nil; again = n.nextAgain() {
 		owed = append(owed, again.debts...)
+	}
+	for left := n.nextLeft(); left != nil; left = n.nextLeft() {
+		owed = append(owed, left.debts...)
 	}
 	for _, d := range owed {
 		if d.t != nil {
@@ -443,11 +447,13 @@ func (st *state) take(n *node, now int64) (Notice, bool) {
 		st.afterTake(n)
 		return rest.notice, true
 	case env == nil:
-		if n.reclaimable > 0 {
-			st.reclaim(n)
-		}
-		if env = st.pack(n, now); env == nil {
-			return Notice{}, false
+		if env = n.nextLeft(); env == nil {
+			if n.reclaimable > 0 {
+				st.reclaim(n)
+			}
+			if env = st.pack(n, now); env == nil {
+				return Notice{}, false
+			}
 		}
 		n.env = env
 	}

@@ -242,6 +242,8 @@ type envelope struct {
 	closed  []member // members of the batches that the notice closes
 	omitted int      // number of members that are missing in closed
 	tries   int
+	pushes  int   // with a store, number of processes that have pushed the notice
+	pushed  bool  // this process has pushed the notice
 	next    int64 // earliest time of the next try
 	since   int64
 	flying  bool

@@ -198,7 +198,7 @@ func (n *node) top() *node {
 
 // needed reports whether the node must be kept.
 func (n *node) needed() bool {
-	return n.held != nil && len(n.held.taken)+len(n.held.again)+len(n.held.hands) > 0 || n.kids > 0 || n.nOwed > 0 || len(n.waiters) > 0 || n.env != nil || n.delivering || len(n.subs) > 0 || n.account != (account{}) || n.spending != nil
+	return n.held != nil && len(n.held.envelopes())+len(n.held.hands) > 0 || n.kids > 0 || n.nOwed > 0 || len(n.waiters) > 0 || n.env != nil || n.delivering || len(n.subs) > 0 || n.account != (account{}) || n.spending != nil
 }
 
 // dropNode removes the node if it is not needed. If no debt to the node is left, dropNode also

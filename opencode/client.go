@@ -78,7 +78,7 @@ const (
 )
 
 // Client runs sessions on an opencode server. It implements
-// [bgagent.TurnStarter], [bgagent.Notifier], [bgagent.EventSource],
+// [bgagent.TurnStarter], [bgagent.Notifier], [bgagent.NoticeRecognizer], [bgagent.EventSource],
 // [bgagent.TodoReader], [bgagent.SessionFinder], [bgagent.AgentLister],
 // [bgagent.SessionForgetter] and [bgagent.SessionHome]. Its methods are safe for
 // concurrent use.

@@ -220,6 +220,9 @@ func (c *Client) send(ctx context.Context, id, message, key, text string, in wir
 	return err
 }
 
+// NoticeIDs implements [bgagent.NoticeRecognizer]: the id of a notice is the id of its message.
+func (c *Client) NoticeIDs() bool { return true }
+
 // Notify implements [bgagent.Notifier]. The notice becomes a message of the session,
 // for the agent and the model that the session last used. Notify returns
 // [bgagent.ErrBusy] while the session is in a turn. It does so even with
