@@ -139,7 +139,7 @@ func (m *BackgroundManager) finishClose(ctx context.Context) error {
 	})
 	var unkept error
 	if m.cfg.Store != nil {
-		m.update(func(st *state, _ int64) { st.flush() })
+		m.update(func(st *state, _ int64) { st.flushLast() })
 		unkept = m.untilKept(ctx, -1, (*state).allKept)
 		m.closeStore(ctx)
 	}

@@ -47,7 +47,7 @@ func (m *BackgroundManager) finishSuspend(ctx context.Context) error {
 	}
 	m.untilDelivered(ctx)
 	m.update(func(st *state, _ int64) { st.freeze() })
-	m.update(func(st *state, _ int64) { st.flush() })
+	m.update(func(st *state, _ int64) { st.flushLast() })
 	unkept := m.untilKept(ctx, -1, (*state).allKept)
 	m.stop(ErrSuspended)
 	m.stopTimer()

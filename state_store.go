@@ -37,9 +37,10 @@ type storing struct {
 	events  []heldEvent          // events that are held back until a change is durable, in order
 	waiters map[uint64][]*waiter // callers and workers that wait for a commit, by the number of the batch that they need
 
-	refused  []*mark // marks whose records the store refuses
-	retryAt  int64   // time from which the first of these records is tried again
-	retrying *mark   // mark whose record the current batch tries again
+	refused   []*mark // marks whose records the store refuses
+	retryAt   int64   // time from which the first of these records is tried again
+	lastTries int     // number of these records that are tried once more before the store is closed
+	retrying  *mark   // mark whose record the current batch tries again
 
 	aside    map[string]bool // keys of records that a newer version of the library wrote, which stay as they are
 	instance string          // id of this run of the manager
@@ -481,7 +482,15 @@ func (st *state) forgetNode(n *node) {
 // allKept reports whether every change is durable.
 func (st *state) allKept() bool {
 	s := st.storing
-	return s == nil || st.recovery.due || !s.urgent && len(s.dirty)+len(s.dead) == 0 && s.open == s.committed+1
+	return s == nil || st.recovery.due || !s.urgent && s.lastTries == 0 && len(s.dirty)+len(s.dead) == 0 && s.open == s.committed+1
+}
+
+// flushLast is flush before the store is closed. Each record that the store refuses is tried once more.
+func (st *state) flushLast() {
+	st.flush()
+	if s := st.storing; s != nil && len(s.refused) > 0 {
+		s.lastTries, s.urgent = len(s.refused), true
+	}
 }
 
 // flush causes every change to be written at once.

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/bgagent/bgagent/internal/mdtext"
 )
@@ -220,8 +221,11 @@ func (st *state) endLost(t *task, now int64) {
 // isLost reports whether the store is lost.
 func (st *state) isLost() bool { return st.storing != nil && st.storing.lost != nil }
 
-// asidePause is the time between two attempts to write a record that the store refuses.
-const asidePause = int64(storeAsideEvery)
+// asidePause returns the time between two attempts to write records that the store refuses. Each
+// record is tried again every storeAsideEvery, but all records together at most once per second.
+func (s *storing) asidePause() int64 {
+	return max(int64(storeAsideEvery)/int64(max(len(s.refused), 1)), int64(time.Second))
+}
 
 // refusal is a record that the store refuses although it writes other records.
 type refusal struct{ key, why string }
@@ -288,7 +292,7 @@ func (st *state) setAside(x refusal, now int64) {
 		m.refused, m.last, m.taken, m.must = true, "", 0, s.committed
 		if m.final == nil { // if the task has expired, memory does not contain it, so its record cannot be tried again
 			s.refused = append(s.refused, m)
-			s.retryAt = max(s.retryAt, now+asidePause)
+			s.retryAt = max(s.retryAt, now+s.asidePause())
 		}
 		if m.t != nil {
 			e.Task = st.truth(m.t)
@@ -328,27 +332,29 @@ func (st *state) markOf(key string) *mark {
 }
 
 // retryRefused returns a batch with a record that was set aside, if it is time to try the record
-// again. Otherwise it returns nil.
+// again, or if the manager is about to close the store. Otherwise it returns nil.
 func (st *state) retryRefused(now int64) *StoreBatch {
 	s := st.storing
 	s.refused = slices.DeleteFunc(s.refused, func(m *mark) bool { return m.gone || m.t != nil && s.tasks[m.t] != m })
-	if len(s.refused) == 0 || now < s.retryAt || s.over {
-		return nil
+	s.lastTries = min(s.lastTries, len(s.refused))
+	for len(s.refused) > 0 && !s.over && (now >= s.retryAt || s.lastTries > 0) {
+		m := s.refused[0]
+		s.refused = append(s.refused[1:], m)
+		s.retryAt, s.lastTries = now+s.asidePause(), max(s.lastTries-1, 0)
+		b := &StoreBatch{Number: s.open}
+		m.refused = false
+		if st.putRecord(b, m); len(b.Records) == 0 {
+			m.refused = true
+			st.wakeStoring(anyBatch)
+			continue
+		}
+		s.retrying = m
+		s.open++
+		st.retryLater()
+		st.expectAnswer(now)
+		return b
 	}
-	m := s.refused[0]
-	s.refused = append(s.refused[1:], m)
-	s.retryAt = now + asidePause
-	b := &StoreBatch{Number: s.open}
-	m.refused = false
-	if st.putRecord(b, m); len(b.Records) == 0 {
-		m.refused = true
-		return nil
-	}
-	s.retrying = m
-	s.open++
-	st.retryLater()
-	st.expectAnswer(now)
-	return b
+	return nil
 }
 
 // retryLater makes sure that the records that were set aside are tried again.
