@@ -51,6 +51,7 @@ type taskRecord struct {
 	Run         *runRecord        `json:"run,omitempty"` // set while an attempt runs or is being stopped
 	End         *endRecord        `json:"end,omitempty"` // set once the task has ended
 	Restarts    int32             `json:"restarts,omitempty"`
+	Outlived    int32             `json:"outlived,omitempty"`
 	Burnt       int32             `json:"burnt,omitempty"` // highest attempt number that was withdrawn and must not be used again
 	Budget      *budgetRecord     `json:"budget,omitempty"`
 }
@@ -143,6 +144,8 @@ type managerRecord struct {
 	Seen     time.Time `json:"seen"`            // last time at which the manager is known to have been running
 	Clock    time.Time `json:"clock"`           // the same moment on the clock of the other records, which stands still while the machine sleeps
 	Clean    bool      `json:"clean,omitempty"` // the manager was suspended
+
+	Crashed time.Time `json:"crashed,omitzero"` // last time at which the manager before this one is known to have been running, if it was not suspended
 }
 
 // memberRecord refers to the end of one attempt.
@@ -235,7 +238,7 @@ func (st *state) recordTask(t *task) (r recorded) {
 		Status: t.status, Cause: t.cause, Notice: t.notice, Reclaimable: t.is(flagReclaimable),
 	}
 	mark := st.storing.task(t)
-	x.Restarts = mark.restarts
+	x.Restarts, x.Outlived = mark.restarts, mark.outlived
 	if mark.burnt > t.no {
 		x.Burnt = mark.burnt
 	}

@@ -133,6 +133,7 @@ const (
 )
 
 const (
+	detailPostponed      = "waits until the tasks before it are continued, because the process has crashed twice in a short time"
 	reasonSessionDeleted = "its session was deleted"
 	reasonClosed         = "the manager was closed"
 	reasonStoreLost      = "the store no longer belongs to this manager"

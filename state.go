@@ -61,6 +61,7 @@ type state struct {
 
 	storing  *storing // nil without a store
 	recovery recovery
+	careful  careful
 	suspend  suspending
 	outdated bool                 // the store may belong to another manager that still runs, for example because it is a copy
 	budgets  bool                 // a budget has been set, so that usage is counted

@@ -230,6 +230,7 @@ func (st *state) stop(a *attempt, now int64) {
 	st.inStopTime++
 	a.nextCancel, st.fx.now.cancels = st.fx.now.cancels, a
 	st.leaveLine(a)
+	st.isContinued(a.t)
 	a.notice = nil
 	if o := a.cl.out; o != nil && o.trying == a {
 		o.trying = nil
@@ -258,6 +259,10 @@ func (st *state) stop(a *attempt, now int64) {
 	} else if a.stage != stageNone { // the attempt's worker has not begun and will not make a call
 		a.stage = stageNone
 	}
+	if a.postponed && a.recovering { // the call stops what still runs
+		st.wantCall(a)
+	}
+	a.postponed = false
 	st.rest(a, now)
 }
 

@@ -89,7 +89,7 @@ func (st *state) loadTask(x *storedTask) *task {
 func (st *state) loadMark(t *task, x *storedTask) {
 	s := st.storing
 	m := s.task(t)
-	m.restarts, m.burnt, m.batch, m.past = x.Restarts, x.Burnt, x.Batch, x.PastBatches
+	m.restarts, m.outlived, m.burnt, m.batch, m.past = x.Restarts, x.Outlived, x.Burnt, x.Batch, x.PastBatches
 	m.last, m.taken = (&recorded{rec: x.rec}).image(), s.committed
 	names, _ := x.textNames()
 	for _, name := range names {

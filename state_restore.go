@@ -24,6 +24,8 @@ type recovery struct {
 	clock time.Time // the time "seen" on the clock of the records
 	clean bool      // the earlier manager was suspended
 
+	crashed time.Time // time of the last crash before the earlier manager; zero if there was none
+
 	outdated string // reason why the store may lack the latest changes; empty if there is no sign of this
 }
 
@@ -52,7 +54,10 @@ func (st *state) beginRecovery(now int64) {
 	if !st.recovery.due || st.closing || st.isLost() {
 		return
 	}
-	outdated := st.recovery.outdated != ""
+	outdated, careful := st.recovery.outdated != "", st.recovery.crashedOften()
+	if st.storing.crashed = st.recovery.seen; st.recovery.clean {
+		st.storing.crashed = time.Time{}
+	}
 	list, clean, clock, late := st.recovery.tasks, st.recovery.clean, st.recovery.clock, st.late()
 	st.recovery = recovery{}
 	st.lateFor = late
@@ -80,9 +85,12 @@ func (st *state) beginRecovery(now int64) {
 		}
 		st.slots.Force(&t.wait, &t.kind.slot)
 		t.set(flagSlot, true)
-		if a.ended {
+		switch {
+		case a.ended:
 			st.stopAgain(a, now)
-		} else {
+		case careful && st.storing.task(t).noValues == "":
+			st.postpone(a)
+		default:
 			st.recoverTurn(a, clean, now)
 		}
 	}
@@ -109,6 +117,7 @@ func (st *state) beginRecovery(now int64) {
 	for _, n := range st.nodes {
 		st.touchNode(n)
 	}
+	st.continueNext(now)
 }
 
 // endAll ends the tasks of an outdated store without a call to a client or a notifier, because
@@ -158,7 +167,8 @@ func (st *state) startedAt(a *attempt) int64 {
 // restart.
 func (st *state) madeProgress(t *task) {
 	if s := st.storing; s != nil && s.tasks[t] != nil {
-		s.tasks[t].restarts, s.tasks[t].since = 0, 0
+		s.tasks[t].restarts, s.tasks[t].outlived, s.tasks[t].since = 0, 0, 0
+		st.isContinued(t)
 	}
 }
 
@@ -170,8 +180,12 @@ func (st *state) recoverTurn(a *attempt, clean bool, now int64) {
 	}
 	st.mustKeep(a.t)
 	why := mark.noValues
-	if why == "" && mark.restarts > maxRestarts {
+	switch {
+	case why != "":
+	case mark.restarts > maxRestarts:
 		why = reasonRestarts(maxRestarts)
+	case mark.outlived > maxOutlived:
+		why = reasonRestarts(maxOutlived)
 	}
 	if why != "" {
 		st.end(a.t, CauseInterrupted, why, now)

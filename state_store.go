@@ -42,6 +42,8 @@ type storing struct {
 	lastTries int     // number of these records that are tried once more before the store is closed
 	retrying  *mark   // mark whose record the current batch tries again
 
+	crashed time.Time // time of the last crash of an earlier process; zero if there was none, or if a suspension followed it
+
 	aside    map[string]bool // keys of records that a newer version of the library wrote, which stay as they are
 	instance string          // id of this run of the manager
 	seen     int64           // time at which the manager's own record was last made
@@ -82,6 +84,7 @@ type mark struct {
 	sessions  int32     // number of sessions that the task had before its session
 	before    Cursor    // position in the session before the last prompt
 	restarts  int32     // number of crashes of the process since the task last made progress
+	outlived  int32     // number of further crashes that are probably not due to the task; see maxOutlived
 	instance  string    // id of the manager that handed over the last prompt; empty for this manager
 	turnStart int64     // start of the turn in which the process ended
 	since     int64     // for a start that an earlier process began, the time from which its time to live counts; otherwise 0
@@ -292,7 +295,7 @@ func (st *state) putManager(b *StoreBatch) {
 func (st *state) recordManager() StoreRecord {
 	s := st.storing
 	r := recorded{rec: StoreRecord{Key: managerKey, Kind: StoreManager, Due: true}}
-	r.data(&managerRecord{Version: recordVersion, Instance: s.instance, Seen: s.clock, Clock: st.wall(st.now), Clean: s.clean})
+	r.data(&managerRecord{Version: recordVersion, Instance: s.instance, Seen: s.clock, Clock: st.wall(st.now), Clean: s.clean, Crashed: s.crashed})
 	return r.rec
 }
 

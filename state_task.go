@@ -176,6 +176,7 @@ type attempt struct {
 	prompt    string // prompt of the next turn
 	notice    *envelope
 	told      *Notice // notice that a runner's turn got with its prompt
+	postponed bool    // the attempt of an earlier process waits until it is its turn to be continued
 	heldAt    int64   // time at which an outage began to hold the attempt; 0 if no outage holds it
 	started   int64
 	turnStart int64 // start of the current turn; 0 between turns

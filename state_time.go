@@ -118,12 +118,13 @@ type deadlines struct {
 	keep     int64            // time at which the oldest record can be evicted; 0 if there is none
 	trouble  int64            // time at which failing or slow writes are reported; 0 if nothing is being written
 	beat     int64            // time at which the manager's own record is written; 0 if no task is live or being stopped
+	careful  int64            // time at which the next attempt of an earlier process is continued; 0 if none waits
 	store    int64            // time at which non-urgent changes are written; 0 if there are none
 }
 
 // first returns the earliest deadline, or 0 if there is none.
 func (d *deadlines) first() (at int64) {
-	for _, t := range [...]int64{d.attempts.first(), d.queued.first(), d.nodes.first(), d.accounts.first(), d.outages.first(), d.keep, d.store, d.beat, d.trouble} {
+	for _, t := range [...]int64{d.attempts.first(), d.queued.first(), d.nodes.first(), d.accounts.first(), d.outages.first(), d.keep, d.store, d.beat, d.trouble, d.careful} {
 		if t != 0 && (at == 0 || t < at) {
 			at = t
 		}
@@ -154,6 +155,9 @@ func (st *state) ringDue(now int64) {
 	}
 	if d.trouble != 0 && d.trouble <= now {
 		st.ringTrouble()
+	}
+	if d.careful != 0 && d.careful <= now {
+		st.continueNext(now)
 	}
 	if d.beat != 0 && d.beat <= now {
 		d.beat, st.storing.urgent = 0, true
