@@ -1,0 +1,220 @@
+// Command mutate plants the faults of a list into a package, one at a time, and runs tests that
+// should find them. It changes no file: the compiler gets the changed file as an overlay.
+//
+//	mutate [-check] [-only WORDS] LIST DIR
+//
+// The list contains faults of this form. The part between "-" and "+" must occur exactly once in
+// the file.
+//
+//	== what the fault breaks
+//	file state_run.go
+//	tests restart_test.go crash_test.go
+//	- a line of the file
+//	+ the line that replaces it
+//
+// The tests of the files in "tests" run together, without those in "skip". If there is no line
+// "tests", the line before it in the list applies. With -check, mutate only makes sure that each
+// fault can be planted. The exit status is 1 if a fault is not found, and 2 if the list is wrong.
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+)
+
+// fault is one fault of the list.
+type fault struct {
+	name  string
+	file  string
+	tests []string // names of test files
+	skip  []string // names of tests
+	old   string
+	new   string
+}
+
+func main() {
+	check := flag.Bool("check", false, "only make sure that each fault can be planted")
+	only := flag.String("only", "", "plant only the faults whose names contain this text")
+	flag.Parse()
+	if flag.NArg() != 2 {
+		fmt.Fprintln(os.Stderr, "usage: mutate [-check] [-only WORDS] LIST DIR")
+		os.Exit(2)
+	}
+	missed, err := run(flag.Arg(0), flag.Arg(1), *only, *check)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "mutate:", err)
+		os.Exit(2)
+	}
+	if missed > 0 {
+		os.Exit(1)
+	}
+}
+
+func run(list, dir, only string, check bool) (missed int, err error) {
+	text, err := os.ReadFile(list)
+	if err != nil {
+		return 0, err
+	}
+	faults, err := parse(string(text))
+	if err != nil {
+		return 0, fmt.Errorf("%s: %w", list, err)
+	}
+	dir, err = filepath.Abs(dir)
+	if err != nil {
+		return 0, err
+	}
+	tmp, err := os.MkdirTemp("", "mutate")
+	if err != nil {
+		return 0, err
+	}
+	defer os.RemoveAll(tmp)
+	planted := 0
+	for _, f := range faults {
+		overlay, err := f.overlay(dir, tmp)
+		if err != nil {
+			return missed, fmt.Errorf("%s: %w", f.name, err)
+		}
+		if check || !strings.Contains(f.name, only) {
+			continue
+		}
+		planted++
+		began := time.Now()
+		by, err := f.find(dir, overlay)
+		if err != nil {
+			return missed, fmt.Errorf("%s: %w", f.name, err)
+		}
+		took := time.Since(began).Round(time.Second)
+		if by == "" {
+			missed++
+			fmt.Printf("NOT FOUND  %s (%v)\n", f.name, took)
+		} else {
+			fmt.Printf("found      %s, by %s (%v)\n", f.name, by, took)
+		}
+	}
+	if check {
+		fmt.Printf("%d faults can be planted\n", len(faults))
+	} else {
+		fmt.Printf("%d of %d faults were found\n", planted-missed, planted)
+	}
+	return missed, nil
+}
+
+// parse reads the list.
+func parse(text string) (all []fault, err error) {
+	var tests, skip []string
+	for i, line := range strings.Split(text, "\n") {
+		word, rest, _ := strings.Cut(line, " ")
+		if word == "" || strings.HasPrefix(word, "#") {
+			continue
+		}
+		if word == "==" {
+			all = append(all, fault{name: rest})
+			continue
+		}
+		if len(all) == 0 && word != "tests" && word != "skip" {
+			return nil, fmt.Errorf("line %d: a fault begins with ==", i+1)
+		}
+		switch word {
+		case "tests":
+			tests = strings.Fields(rest)
+		case "skip":
+			skip = strings.Fields(rest)
+		case "file":
+			all[len(all)-1].file = rest
+		case "-":
+			all[len(all)-1].old += rest + "\n"
+		case "+":
+			all[len(all)-1].new += rest + "\n"
+		default:
+			return nil, fmt.Errorf("line %d: %q begins no line of a fault", i+1, word)
+		}
+		if n := len(all) - 1; n >= 0 {
+			all[n].tests, all[n].skip = tests, skip
+		}
+	}
+	return all, nil
+}
+
+// overlay writes the changed file and an overlay for the compiler, and returns the overlay's path.
+func (f *fault) overlay(dir, tmp string) (path string, err error) {
+	from := filepath.Join(dir, f.file)
+	text, err := os.ReadFile(from)
+	if err != nil {
+		return "", err
+	}
+	if n := strings.Count(string(text), f.old); n != 1 || f.old == "" {
+		return "", fmt.Errorf("the lines to replace occur %d times in %s, not once:\n%s", n, f.file, f.old)
+	}
+	changed := filepath.Join(tmp, filepath.Base(f.file))
+	if err := os.WriteFile(changed, []byte(strings.Replace(string(text), f.old, f.new, 1)), 0o600); err != nil {
+		return "", err
+	}
+	overlay, err := json.Marshal(map[string]any{"Replace": map[string]string{from: changed}})
+	if err != nil {
+		return "", err
+	}
+	path = filepath.Join(tmp, "overlay.json")
+	return path, os.WriteFile(path, overlay, 0o600)
+}
+
+// find runs the tests with the fault. It returns the name of a test that has failed, or "" if none has.
+func (f *fault) find(dir, overlay string) (by string, err error) {
+	var names []string
+	for _, file := range f.tests {
+		some, err := testsIn(filepath.Join(dir, file))
+		if err != nil {
+			return "", err
+		}
+		names = append(names, some...)
+	}
+	names = slices.DeleteFunc(names, func(name string) bool { return slices.Contains(f.skip, name) })
+	cmd := exec.Command("go", "test", "-overlay", overlay, "-failfast", "-timeout", "5m", "-run", "^("+strings.Join(names, "|")+")$", ".")
+	cmd.Dir = dir
+	out, err := cmd.CombinedOutput()
+	var exit *exec.ExitError
+	switch {
+	case err == nil:
+		return "", nil
+	case !errors.As(err, &exit):
+		return "", err
+	}
+	for line := range bytes.Lines(out) {
+		if name, failed := strings.CutPrefix(strings.TrimSpace(string(line)), "--- FAIL: "); failed {
+			name, _, _ = strings.Cut(name, " ")
+			return name, nil
+		}
+	}
+	if bytes.Contains(out, []byte("[build failed]")) {
+		return "", fmt.Errorf("the package with the fault cannot be built:\n%s", out)
+	}
+	if bytes.Contains(out, []byte("panic: test timed out")) {
+		return "a timeout", nil
+	}
+	return "a panic", nil
+}
+
+// testsIn returns the names of the tests in the file.
+func testsIn(path string) (names []string, err error) {
+	file, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.SkipObjectResolution)
+	if err != nil {
+		return nil, err
+	}
+	for _, d := range file.Decls {
+		if f, is := d.(*ast.FuncDecl); is && f.Recv == nil && strings.HasPrefix(f.Name.Name, "Test") {
+			names = append(names, f.Name.Name)
+		}
+	}
+	return names, nil
+}
