@@ -134,7 +134,7 @@ func (w *spenders) pause(most time.Duration) time.Duration {
 	return time.Duration(w.below(int(most))) + 1
 }
 
-// parent returns how often the task has delegated. A turn of such a task may not be its last.
+// parent returns how many times the task has delegated. A turn of such a task may not be its last.
 func (w *spenders) parent(task string) int {
 	w.mu.Lock()
 	defer w.mu.Unlock()

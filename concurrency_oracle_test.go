@@ -158,7 +158,7 @@ func (o *oracle) turns(a, b *oracleOne) int {
 }
 
 // place returns the place of x among the waiters for the same pool or cap. With Fair, only
-// the waiters of the same root count.
+// the waiters of the same root are counted.
 func (o *oracle) place(x *oracleOne) (int, PoolStats) {
 	s, counts := o.blocks(x)
 	place := 1

@@ -45,8 +45,8 @@ func takeSlot(c *ConcurrencyManager, w *slots.Waiter, model, agent string, head 
 	return c.slots.Take(w, &h, head, ticket)
 }
 
-// leaveSlot gives up the slot or the place in line of w. If other waiters get a slot because of
-// that, leaveSlot notifies them, as the contract of slots.Manager.Leave requires.
+// leaveSlot gives up w's slot or its place in line. If other waiters get a slot as a result,
+// leaveSlot notifies them, as the contract of slots.Manager.Leave requires.
 func leaveSlot(c *ConcurrencyManager, w *slots.Waiter) {
 	next, more := c.slots.Leave(w)
 	if next != nil {

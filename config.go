@@ -346,7 +346,7 @@ type Config struct {
 }
 
 // withDefaults returns a copy of c with all defaults filled in. The copy shares no map
-// and no slice with c. The error names the wrong field.
+// and no slice with c. The error names the invalid field.
 func (c Config) withDefaults() (Config, error) {
 	if err := c.validate(); err != nil {
 		return c, err

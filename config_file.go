@@ -61,14 +61,14 @@ const maxConfigFile = 1 << 20
 //	callTimeoutMs                        10000       refused
 //	statusTimeoutMs                      5000        refused
 //	readConcurrency                      32          refused
-//	retentionMs                          1800000     no limit of time
+//	retentionMs                          1800000     no time limit
 //	retainTasks                          10000       no limit
 //	retainTextBytes                      67108864    no limit
 //
 // The keys with a dot are in an object, as in "circuitBreaker": {"enabled": false}. If
-// circuitBreaker.maxToolCalls is set, it overrides maxToolCalls. false for
-// circuitBreaker.enabled has the same meaning as 0 for
-// circuitBreaker.consecutiveThreshold.
+// circuitBreaker.maxToolCalls is set, it overrides maxToolCalls. Setting
+// circuitBreaker.enabled to false has the same meaning as setting
+// circuitBreaker.consecutiveThreshold to 0.
 //
 // The host's own names sessionGoneTimeoutMs and taskCleanupDelayMs are accepted as
 // other names for sessionGoneMs and retentionMs. An unknown key is not an error,

@@ -112,7 +112,7 @@ func TestZeroSwitchesOffOrIsRefused(t *testing.T) {
 		require.ErrorContains(t, err, "at least 1", key)
 	}
 	_, err = bgagent.ParseConfig("zero.json", inSection(`"taskCleanupDelayMs": 0`))
-	require.ErrorContains(t, err, "write retentionMs: 0 for no limit of time")
+	require.ErrorContains(t, err, "write retentionMs: 0 for no time limit")
 }
 
 func TestTheHostsOwnNamesAreAccepted(t *testing.T) {

@@ -94,7 +94,7 @@ var timeLimits = [...]struct {
 		def: DefaultStatusTimeout, key: "statusTimeoutMs",
 		about: "Time limit for a status call"},
 	limitRetention: {field: "Retention", of: func(c *Config) *time.Duration { return &c.Retention },
-		def: DefaultRetention, off: "no limit of time", key: "retentionMs", alias: "taskCleanupDelayMs",
+		def: DefaultRetention, off: "no time limit", key: "retentionMs", alias: "taskCleanupDelayMs",
 		about: "How long an ended task is kept after its end has been reported"},
 	limitRestartWithin: {field: "RestartWithin", of: func(c *Config) *time.Duration { return &c.RestartWithin },
 		def: DefaultRestartWithin, off: "no limit", about: "How long the process may have been gone for turns to begin by themselves"},

@@ -309,7 +309,7 @@ func brief(tasks []bgagent.Task) (out []string) {
 	return out
 }
 
-// quietLife ends the process although nothing is happening, and checks that the next process has
+// quietLife ends the process even though nothing is happening, and checks that the next process has
 // nothing to do. It returns true if the play is over.
 func (p *play) quietLife(l *process) bool {
 	if p.book.last {

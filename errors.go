@@ -11,7 +11,7 @@ import (
 var (
 	// ErrClosed is returned after Close or Drain has begun, by every method that starts tasks or
 	// attempts. Messages returns ErrClosed after Close has begun. Drain returns ErrClosed if Close
-	// begins first. Quiet returns ErrClosed if Close has returned although the session might still
+	// begins first. Quiet returns ErrClosed if Close has returned even though the session might still
 	// run. Run and Wait do not return ErrClosed if Close begins while they wait. They return the
 	// tasks that Close has cancelled.
 	ErrClosed = errors.New("the manager is closed")

@@ -333,7 +333,7 @@ type Cursor string
 // Page is a part of the messages of a session.
 type Page struct {
 	Messages []Message // oldest first
-	Next     Cursor    // position after this page; not empty once a message was read
+	Next     Cursor    // position after this page; not empty once a message has been read
 	More     bool      // more messages can be read now, after Next
 }
 
@@ -381,8 +381,8 @@ type MessageTool struct {
 	Name  string
 	State ToolState
 
-	// Input and Result are digests of what the tool was called with and of what it returned, which
-	// includes the text of an error. Equal digests mean equal contents. The client leaves out what
+	// Input is a digest of the tool's input, and Result is a digest of what the tool returned,
+	// including the text of an error. Equal digests mean equal contents. The client leaves out what
 	// is different in every call, such as the name of a temporary file. The zero Digest means that
 	// the client does not know the contents. Result is set once the call has ended.
 	Input, Result Digest

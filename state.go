@@ -67,7 +67,7 @@ type state struct {
 	budgets  bool                 // a budget has been set, so that usage is counted
 	costless map[kindKey]struct{} // kinds of tasks that have used tokens and reported no cost, and for which this was logged
 
-	lateFor string // reason why the manager begins no turn of an earlier process's tasks by itself; empty if it begins such turns
+	lateFor string // reason why the manager does not begin turns of an earlier process's tasks by itself; empty if it does
 
 	now int64 // time of the current update
 	due due

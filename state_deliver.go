@@ -237,9 +237,8 @@ func (st *state) delivered(n *node, s NoticeState, now int64) {
 	st.touchNode(n)
 }
 
-// unpack puts the contents of an envelope that no host has recorded back into the outbox. The
-// envelope may be empty by then, because the results that it reports may have been read in the
-// meantime.
+// unpack puts the contents of an envelope back into the outbox. No host has recorded the envelope. It
+// may be empty, because the results that it reports may have been read in the meantime.
 func (st *state) unpack(n *node, env *envelope) {
 	n.env = nil
 	for _, d := range append(env.debts, n.emptyOwed()...) {

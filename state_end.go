@@ -314,7 +314,7 @@ func (st *state) quiet(a *attempt, now int64) {
 }
 
 // overrun handles a session that missed its stopping deadline. The slot goes to the next task
-// although the session may still run. This is the only case where more sessions can run than the
+// even though the session may still run. This is the only case where more sessions can run than the
 // limit allows.
 func (st *state) overrun(a *attempt, now int64) {
 	a.overrun = true

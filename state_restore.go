@@ -29,8 +29,8 @@ type recovery struct {
 	outdated string // reason why the store may lack the latest changes; empty if there is no sign of this
 }
 
-// late returns the reason why the manager begins no turn of the earlier process's tasks by itself.
-// It returns "" if the manager begins such turns.
+// late returns the reason why the manager does not begin turns of the earlier process's tasks by
+// itself. It returns "" if the manager does.
 func (st *state) late() string {
 	r := &st.recovery
 	gone := st.storing.clock.Sub(r.seen)

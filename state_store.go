@@ -149,7 +149,7 @@ func (st *state) changed(t *task) {
 }
 
 // hasRecord reports whether the task still has a record that can change. The record of a task no
-// longer changes once the task has expired or its launch was withdrawn.
+// longer changes once the task has expired or its launch has been withdrawn.
 func (t *task) hasRecord() bool { return !t.is(flagForgotten) && t.no > 0 }
 
 // changedBelow notes that the records of all tasks below the node may have changed.

@@ -200,7 +200,7 @@ type attempt struct {
 	// The next three fields belong to an attempt of an earlier process; see state_restore.go.
 	recovering bool // it is not known yet how far the session has got with the last prompt
 	restoring  bool // a restore call is in progress
-	late       bool // the manager begins no turn of the attempt by itself; state.lateFor is the reason
+	late       bool // the manager does not begin turns of the attempt by itself; state.lateFor is the reason
 
 	catchingUp  bool // for a starter, the session is being read before the prompt is handed over
 	restoreEnds bool // the last restore call began after the end of the attempt, to stop what still runs

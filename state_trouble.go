@@ -227,7 +227,7 @@ func (s *storing) asidePause() int64 {
 	return max(int64(storeAsideEvery)/int64(max(len(s.refused), 1)), int64(time.Second))
 }
 
-// refusal is a record that the store refuses although it writes other records.
+// refusal is a record that the store refuses while it writes other records.
 type refusal struct{ key, why string }
 
 // writtenApart is called after the store has refused the whole batch and has written it in parts.
@@ -378,7 +378,7 @@ func (st *state) retryEnds(refused bool) {
 }
 
 // stillRefused is called when the store has refused a batch. If the batch contained only a record
-// that was set aside, the record stays aside, and the result is true.
+// that had been set aside, the record stays set aside, and the result is true.
 func (st *state) stillRefused(b *StoreBatch) bool {
 	if st.storing.retrying == nil {
 		return false

@@ -10,7 +10,7 @@ import (
 // Store is the interface to a place where tasks outlive the process. Only the manager calls it. The
 // manager calls Open first and Close last. It calls Write for one batch at a time. It can call Text
 // and History at any time between Open and Close, even during a Write. If one of these two calls takes
-// longer than [Config].StoreTimeout, the manager gives it up. The manager waits until Write returns,
+// longer than [Config].StoreTimeout, the manager abandons it. The manager waits until Write returns,
 // and reports a Write that takes longer than StoreTimeout.
 //
 // A store keeps three kinds of data. A record holds what the manager knows about one task, about

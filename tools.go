@@ -26,7 +26,7 @@ const (
 	outputTimeoutMax = 600 * time.Second
 
 	// outputTimeoutUnwoken is the default wait of background_output for a caller that nothing
-	// wakes. It is shorter because the hosts of these callers give up a call after 60 s.
+	// wakes. It is shorter because the hosts of these callers abandon a call after 60 s.
 	outputTimeoutUnwoken = 50 * time.Second
 
 	messageLimit     = 20 // default number of messages that full_session shows
@@ -114,7 +114,7 @@ type ToolOptions struct {
 	// and the host does not take their notices with NextNotice. The caller of an MCP server is an
 	// example. No text then promises a notice or suggests that the model end its turn. Instead, the
 	// texts ask the model to wait with background_output. Its default wait is then 50 s, because
-	// the hosts of these callers give up a call after 60 s. NoNotices does not apply to a session
+	// the hosts of these callers abandon a call after 60 s. NoNotices does not apply to a session
 	// that runs a task: the session's next turn delivers the notices, so they wake the session.
 	NoNotices bool
 }

@@ -23,7 +23,7 @@ import (
 )
 
 // fakeAgent is an agent that executes its prompts line by line. It uses the agent side of
-// the SDK. It runs in the process of the test, or as a program, which is the test binary
+// the SDK. It runs in the test's own process, or as a program, which is the test binary
 // itself (see TestMain).
 type fakeAgent struct {
 	fault string // see runFake

@@ -79,7 +79,7 @@ func open(t testing.TB, cfg Config) *Client {
 	return c
 }
 
-// piped returns a client whose agent runs in the process of the test, so that the client
+// piped returns a client whose agent runs in the test's own process, so that the client
 // works in a bubble of testing/synctest.
 func piped(t testing.TB, cfg Config, fake func() *fakeAgent) *Client {
 	t.Helper()

@@ -217,7 +217,7 @@ func (f *Fake) Prompts() []bgagent.Prompt {
 	return slices.Clone(f.book.prompts)
 }
 
-// Calls returns how often the method was called. The argument "of" is the id of the
+// Calls returns how many times the method was called. The argument "of" is the id of the
 // session or, for CreateSession, the title.
 func (f *Fake) Calls(kind CallKind, of string) int {
 	f.mu.Lock()

@@ -239,7 +239,7 @@ func (f *Fake) Restored() []bgagent.SessionRestore {
 	return slices.Clone(f.restored)
 }
 
-// Receipt describes how often a session has received a prompt. A manager must not send a prompt
+// Receipt describes how many times a session has received a prompt. A manager must not send a prompt
 // again to a session that might have the prompt. Therefore Times must not be greater than Lost+1. If
 // it is greater, [Fake.Violations] reports the prompt.
 type Receipt struct {

@@ -87,8 +87,7 @@ func (f *Fake) spoil(session string) {
 	}
 }
 
-// restarts returns the configuration of restarts for clients that the function "wrap" makes from
-// fakes.
+// restarts returns the [Restart] for clients that the function "wrap" makes from fakes.
 func restarts(wrap func(*Fake) bgagent.SessionClient) Restart {
 	of := func(sc bgagent.SessionClient) *Fake { return sc.(interface{ self() *Fake }).self() }
 	return Restart{

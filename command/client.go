@@ -150,7 +150,7 @@ type session struct {
 // ErrClosed is returned by CreateSession and RunTurn after Close has begun.
 var ErrClosed = errors.New("command: the client is closed")
 
-// New returns a client. The error is a [*bgagent.InputError] that names the wrong field.
+// New returns a client. The error is a [*bgagent.InputError] that names the invalid field.
 // New does not check whether the programs exist; CreateSession does.
 func New(cfg Config) (*Client, error) {
 	bad := func(field, format string, args ...any) (*Client, error) {

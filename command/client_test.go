@@ -317,7 +317,7 @@ func TestNothingOfATurnIsLeftRunning(t *testing.T) {
 			}
 			c := linesClient(t, func(cfg *Config) { cfg.Grace = grace })
 			end, err := play(t, c, create(t, c), "child "+place)
-			require.NoError(t, err, "the turn ends although a child holds the pipes open")
+			require.NoError(t, err, "the turn ends even though a child holds the pipes open")
 			pid, err := strconv.Atoi(end.Text)
 			require.NoError(t, err)
 			require.False(t, runs(pid), "process %d is left", pid)

@@ -123,7 +123,7 @@ func (i *codexItem) digests(done bool) (input, result bgagent.Digest) {
 }
 
 // toolState returns the state of a tool call for the program's word for that state. The
-// argument done reports whether the call has ended.
+// argument "done" reports whether the call has ended.
 func toolState(word string, done bool) bgagent.ToolState {
 	switch word {
 	case "failed", "declined", "error", "cancelled", "canceled":

@@ -273,8 +273,8 @@ func hasPlaceholder(args []string, name string) bool {
 
 // expand replaces the placeholders of one argument. A value that is the whole argument must not
 // act as a flag, because language models can choose values such as the model. If the value
-// begins with a dash, a prompt or a system text gets a leading space, and any other value
-// is refused. The argument literal reports whether an earlier argument is "--".
+// begins with a dash, it is refused, unless it is a prompt or a system text: these get a
+// leading space instead. The argument "literal" reports whether an earlier argument is "--".
 func (t *turnSpec) expand(arg string, literal bool) (string, error) {
 	if !strings.Contains(arg, "{") {
 		return arg, nil

@@ -24,8 +24,8 @@ func (c *Client) Home() string { return procs.Home() }
 // [Program].Look. It works only on Linux. On other systems the client cannot find the processes,
 // so RestoreSession returns an error.
 //
-// If ctx ends first, a process cannot be ended or a turn still runs in the session, the error matches
-// [bgagent.ErrBusy]. If the program has lost the session, the error matches [bgagent.ErrNoSession].
+// The error matches [bgagent.ErrBusy] if ctx ends first, if a process cannot be ended, or if a turn
+// still runs in the session. If the program has lost the session, the error matches [bgagent.ErrNoSession].
 // After Close, the error is [ErrClosed].
 func (c *Client) RestoreSession(ctx context.Context, r bgagent.SessionRestore) (bgagent.PromptState, bgagent.TurnEnd, error) {
 	if err := c.endLeft(ctx, r); err != nil {

@@ -8,7 +8,7 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// pastRows is the maximum number of ended tasks that pages show although the tasks are only in the
+// pastRows is the maximum number of ended tasks that pages show even though the tasks are only in the
 // manager's store and no longer in memory.
 const pastRows = 1000
 

@@ -76,7 +76,7 @@ func TestInstructionsNameTheToolsThereAre(t *testing.T) {
 	})
 }
 
-// A delegation with any spelling of false runs in the foreground. If the client gives up the call,
+// A delegation with any spelling of false runs in the foreground. If the client abandons the call,
 // the task continues.
 func TestADelegationThatIsGivenUpGoesOnHoweverItWasWritten(t *testing.T) {
 	for _, args := range []string{`"run_in_background":false`, `"run_in_background":"false"`, `"background":"FALSE"`, `"run_in_background":" false ","background":false`} {
@@ -126,7 +126,7 @@ func TestARetryOfAToolUseFindsItsTask(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, 2, count(), "another tool use under the same token launches another task")
 
-		// The client gives up the call, and the task ends before the client repeats the call.
+		// The client abandons the call, and the task ends before the client repeats the call.
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		_, err = launch(ctx, "toolu_3", 0, map[string]any{"prompt": "2m", "run_in_background": false})
 		cancel()

@@ -23,7 +23,7 @@
 // wait when it has nothing else to do. The notices that are owed to a scope come with the
 // answer to the scope's next tool call. If background_output is called with the argument
 // "block" and without a task id, it waits until the next task ends. It waits at most 50 s
-// by default, because clients give up a call after 60 s. During a call with a progress
+// by default, because clients abandon a call after 60 s. During a call with a progress
 // token, the caller gets progress notifications. If a call is cancelled or its client
 // disconnects, the wait ends and the task continues.
 //

@@ -62,8 +62,8 @@ type Config struct {
 	// Permission. If it is nil, nothing is logged.
 	Logger *slog.Logger
 
-	// HTTPClient makes the requests. The default is a new client whose attempts to connect time
-	// out after 5 seconds. HTTPClient.Timeout must be zero; another value would cut off the
+	// HTTPClient makes the requests. The default is a new client with a connect timeout of 5
+	// seconds. HTTPClient.Timeout must be zero; another value would cut off the
 	// event stream. New copies HTTPClient. HTTPClient.CheckRedirect is called only for
 	// redirects that keep the request's method and have the scheme, host and port of URL. No
 	// other redirect is followed, so the password is never sent to another server.

@@ -92,8 +92,8 @@ func TestAServerThatIsAwayForTooLongFailsItsTasks(t *testing.T) {
 
 var latencies = flag.Int("opencode.latency", 0, "measure how soon this many ends are seen and reported")
 
-// TestLatency measures how long after the idle event of a task's session the task ends, and how
-// long after this event the model gets a request with the parent's notice. During the first 5 s
+// TestLatency measures two delays after the idle event of a task's session: until the task ends,
+// and until the model gets a request with the parent's notice. During the first 5 s
 // of a task, the manager doubts an idle status. So some tasks are shorter than 5 s and some are
 // longer.
 func TestLatency(t *testing.T) {

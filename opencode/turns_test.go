@@ -11,7 +11,7 @@ import (
 	"github.com/bgagent/bgagent/opencode"
 )
 
-// A session can be idle although its newest message has the finish reason "tool-calls". This
+// A session can be idle even though its newest message has the finish reason "tool-calls". This
 // happens if the user rejects a permission without a message in opencode's own window, or if the
 // server is killed between two requests to the model.
 func TestIdleAfterToolCallsIsNoAnswer(t *testing.T) {

@@ -32,7 +32,7 @@ func TestEveryCancellationThatNobodyAskedForIsAnErrorAndIsDocumented(t *testing.
 	doc, err := os.ReadFile("../docs/observability.md")
 	require.NoError(t, err)
 	_, list, ok := strings.Cut(string(doc), "a time limit ended it (")
-	require.True(t, ok, "docs/observability.md lists the causes that are errors although they are no failures")
+	require.True(t, ok, "docs/observability.md lists the causes that are errors even though they are not failures")
 	list, _, _ = strings.Cut(list, ")")
 	var limits []string
 	for c := bgagent.CauseNone + 1; !strings.HasPrefix(c.String(), "("); c++ {

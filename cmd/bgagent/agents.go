@@ -29,7 +29,7 @@ func (agentsCmd) Help() string {
 
 Each line is printed when its answer comes, which may take 30 s.
 
-Exit codes: 0 all agents can start; 1 some cannot; 2 wrong input; 130 interrupted.`
+Exit codes: 0 all agents can start; 1 some cannot; 2 invalid input; 130 interrupted.`
 }
 
 // Run implements the subcommand.

@@ -23,7 +23,7 @@ type configCmd struct {
 func (configCmd) Help() string {
 	return `The user's file is bgagent/bgagent.jsonc in the configuration folder; the project's is the first .bgagent.jsonc here or in a directory above. The project's wins, key by key. docs/program.md describes every key.
 
-Exit codes: 0 the configuration was printed; 1 the output could not be written; 2 wrong input.`
+Exit codes: 0 the configuration was printed; 1 the output could not be written; 2 invalid input.`
 }
 
 // Run implements the subcommand.

@@ -20,7 +20,7 @@ func (mcpCmd) Help() string {
 
 When the program goes away, all tasks are cancelled. If this command is killed, the next one in the same directory ends the tasks as interrupted and says so in its first answer; the model can continue them. Problems are reported on standard error. -v also reports launches, starts and ends there, and --log in a file.
 
-Exit codes: 0 the caller ended the connection, or a signal such as Ctrl-C asked the server to end; 1 the connection broke, or an agent program did not end well; 2 wrong input; 130 a second signal ended everything at once.`
+Exit codes: 0 the caller ended the connection, or a signal such as Ctrl-C asked the server to end; 1 the connection broke, or an agent program did not end well; 2 invalid input; 130 a second signal ended everything at once.`
 }
 
 // stdioScope is the scope of the only caller: the program that started "bgagent mcp".

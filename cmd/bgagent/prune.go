@@ -22,7 +22,7 @@ type pruneCmd struct {
 func (pruneCmd) Help() string {
 	return `Deletes tasks that have ended, with their prompts and results. Some ended tasks are left alone: those whose end has not been reported to whoever launched them, and those that the next process must stop again. Name such a task, with --force, to delete it. The tasks of a command that runs are left alone, too: end the command first.
 
-Exit codes: 0 the tasks were deleted or counted; 1 some could not be deleted; 2 wrong input, or there is no such task.`
+Exit codes: 0 the tasks were deleted or counted; 1 some could not be deleted; 2 invalid input, or there is no such task.`
 }
 
 // pruned contains the numbers of tasks in one or more stores.

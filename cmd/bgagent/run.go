@@ -48,7 +48,7 @@ The results go into a folder: one file per task, a log of what its program print
 
 Ctrl-C cancels all tasks that have not ended, waits until nothing of them runs, and writes the results so far. A second Ctrl-C ends everything at once.
 
-Exit codes: 0 all tasks completed; 1 some did not, or a result or the output could not be written; 2 wrong input; 130 interrupted.`
+Exit codes: 0 all tasks completed; 1 some did not, or a result or the output could not be written; 2 invalid input; 130 interrupted.`
 }
 
 // Run implements the subcommand.

@@ -75,7 +75,7 @@ type runner struct {
 }
 
 // run runs the list, from creating the manager to printing the summary. It reports
-// wrong settings before it creates a folder. It reports that the folder cannot be
+// invalid settings before it creates a folder. It reports that the folder cannot be
 // written before any agent works.
 func (r *runner) run(crew *fleet.Fleet, open func() (*results.Folder, error), newDisplay func() display.Display) error {
 	r.halted, r.halt = context.WithCancelCause(context.Background())

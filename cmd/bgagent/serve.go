@@ -31,7 +31,7 @@ func (serveCmd) Help() string {
 
 The tasks are kept: after a kill -9, a SIGTERM or a SIGHUP, the next serve with the same configuration continues them. Ctrl-C ends the server and cancels all tasks.
 
-Exit codes: 0 a signal asked the server to end; 1 it could not continue to serve, or an agent program did not end well; 2 wrong input; 130 a second signal ended everything at once.`
+Exit codes: 0 a signal asked the server to end; 1 it could not continue to serve, or an agent program did not end well; 2 invalid input; 130 a second signal ended everything at once.`
 }
 
 // httpScope is the scope of all callers if there are no tokens.

@@ -132,7 +132,7 @@ func (s *serving) build(set *settings.Settings, state stateFlags) (err error) {
 	return nil
 }
 
-// stopTime is how long running tasks may take to stop after the caller has closed the
+// stopTime is the time that running tasks may take to stop after the caller has closed the
 // connection. A caller might kill this program soon after it has closed the connection.
 const stopTime = 5 * time.Second
 

@@ -27,7 +27,7 @@ type showCmd struct {
 func (showCmd) Help() string {
 	return `Prints what is kept of a task: its state, its attempts and its result. It can be used while the task runs.
 
-Exit codes: 0 the task was printed; 1 it could not be read, or the output could not be written; 2 wrong input, or there is no such task.`
+Exit codes: 0 the task was printed; 1 it could not be read, or the output could not be written; 2 invalid input, or there is no such task.`
 }
 
 // Run implements the subcommand.

@@ -27,7 +27,7 @@ type tasksCmd struct {
 func (tasksCmd) Help() string {
 	return `run, mcp and serve keep their tasks in the state folder. This command reads the folder and changes nothing. It can be used while other commands run.
 
-Exit codes: 0 the tasks were listed; 1 some could not be read, or the output could not be written; 2 wrong input.`
+Exit codes: 0 the tasks were listed; 1 some could not be read, or the output could not be written; 2 invalid input.`
 }
 
 // fewEnded is the maximum number of ended tasks that are listed for a store without --all.

@@ -218,7 +218,7 @@ func judge(ctx context.Context, w io.Writer, dir string, accepted []string) erro
 	return nil
 }
 
-// count returns how often each line occurs in a file.
+// count returns how many times each line occurs in a file.
 func count(dir, name string) map[string]int {
 	lines := map[string]int{}
 	b, _ := os.ReadFile(filepath.Join(dir, name)) // the file is missing if nothing was written

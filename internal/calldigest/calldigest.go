@@ -1,5 +1,5 @@
 // Package calldigest makes the digests of tool calls that session clients report. Agent programs put
-// things into results that are different in every call although the call was the same. The package
+// things into results that differ from call to call even if the calls are the same. The package
 // leaves out what the tested programs are known to add: the names of the files in which Claude Code
 // and opencode keep results that are too long for the model.
 package calldigest

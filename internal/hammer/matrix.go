@@ -49,7 +49,7 @@ func stateOf(t bgagent.Task, err error) string {
 	}
 }
 
-// matrix counts how often each operation was called. The calls are counted separately for each
+// matrix counts how many times each operation was called. The calls are counted separately for each
 // state that a task had at the time of the call.
 type matrix map[string]map[string]int
 

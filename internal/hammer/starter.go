@@ -34,7 +34,7 @@ func (f *starterHost) StartTurn(ctx context.Context, session string, p bgagent.P
 		f.o.refuse(l, p, began)
 		return err
 	}
-	if f.o.broken(r) && r.IntN(2) == 0 { // the call fails although the host has accepted the prompt
+	if f.o.broken(r) && r.IntN(2) == 0 { // the call fails even though the host has accepted the prompt
 		f.accept(session, p)
 		if err := f.mishap(ctx, r); err != nil {
 			return err
@@ -64,7 +64,7 @@ func (f *starterHost) accept(session string, p bgagent.Prompt) {
 	s.prompts[p.ID] = true
 	a := &activity{what: "turn", key: attemptKey{p.Task, p.Attempt}, model: p.Model, agent: p.Agent, prompt: p.ID}
 	if old := s.run; old != nil {
-		close(s.stop) // the turn was reported as ended although it still runs
+		close(s.stop) // the turn was reported as ended while it still runs
 		f.o.end(old)
 	}
 	s.run, s.stop = a, make(chan struct{})

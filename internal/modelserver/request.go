@@ -59,7 +59,7 @@ type Request struct {
 	Tools    []ToolDef
 	Schema   json.RawMessage // schema of the answer if the program requests JSON; otherwise nil
 
-	// Attempt counts, from 1, how often this session has sent a request with this
+	// Attempt counts, from 1, how many times this session has sent a request with this
 	// conversation. If Attempt is greater than 1, the request is a repetition.
 	Attempt int
 

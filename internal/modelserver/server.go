@@ -22,7 +22,7 @@ type Server struct {
 	ctx     context.Context // parent of all requests' contexts; ends with Close
 	cancel  context.CancelFunc
 	serving sync.WaitGroup // counts requests, connections, and the listener's loop
-	mu      sync.Mutex     // guards the field "closed", so that no request joins serving while Close waits
+	mu      sync.Mutex     // guards the field "closed", so that no request is added to "serving" while Close waits
 	closed  bool
 	ids     atomic.Int64
 	handler atomic.Pointer[Handler]

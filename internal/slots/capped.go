@@ -339,7 +339,7 @@ func (c *capped) shown(w *Waiter) (f Figures, counts func(*lane) bool) {
 }
 
 // place returns the figures of the limit that keeps w waiting, and the place of w among the
-// waiters to which this limit applies. With Fair, only waiters with the same root count.
+// waiters to which this limit applies. With Fair, only waiters with the same root are counted.
 func (c *capped) place(w *Waiter) (place int, f Figures) {
 	f, counts := c.shown(w)
 	place = 1

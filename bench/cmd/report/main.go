@@ -88,8 +88,8 @@ func head(w io.Writer, root string, rounds int) {
 	fmt.Fprintf(w, `# Benchmarks
 
 %s writes this file. A bound is a ratio to a reference that is measured in the same process,
-alternating with the subject. The tables show the median of %d rounds, with the least and the most beside it. Absolute
-figures are for orientation only. A row says whether its median is inside its bound, and whether it reaches the aim.
+alternating with the subject. The tables show the median of %d rounds, with the minimum and the maximum beside it. Absolute
+figures are for orientation only. A row says whether its median is within its bound, and whether it reaches the aim.
 
 | | |
 | --- | --- |
@@ -108,7 +108,7 @@ func section(w io.Writer, row bench.Row, checks []bench.Check, err error) bool {
 		fmt.Fprintf(w, "**Failed**: %s\n\n", strings.ReplaceAll(err.Error(), "\n", " "))
 		return false
 	}
-	fmt.Fprintln(w, "| what | median | least to most | at most | aim | | absolute |")
+	fmt.Fprintln(w, "| what | median | min to max | at most | aim | | absolute |")
 	fmt.Fprintln(w, "| --- | ---: | ---: | ---: | ---: | --- | --- |")
 	ok := true
 	for _, c := range checks {

@@ -43,7 +43,7 @@ func (k *Keeper) SpoolTo(spool func() (*os.File, error)) {
 	k.spool = spool
 }
 
-// errNoPlace is the error if a long text is recorded before SpoolTo is called.
+// errNoPlace is returned if a long text is recorded before SpoolTo is called.
 var errNoPlace = errors.New("there is no place to keep it")
 
 func (k *Keeper) newFile() (*os.File, error) {

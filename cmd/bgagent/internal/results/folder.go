@@ -290,7 +290,7 @@ func (f *Folder) WriteIndex(x Index) error {
 	})
 }
 
-// WriteError is the error if a file could not be written.
+// WriteError is returned if a file could not be written.
 type WriteError struct {
 	Path string
 	Err  error
@@ -302,7 +302,7 @@ func (e *WriteError) Error() string { return "writing " + e.Path + ": " + e.Err.
 // Unwrap returns the reason.
 func (e *WriteError) Unwrap() error { return e.Err }
 
-// errReplaced is the error if another program has replaced a file while the file was
+// errReplaced is returned if another program has replaced a file while the file was
 // written.
 var errReplaced = errors.New("something replaced it while it was written")
 

@@ -9,7 +9,7 @@ import (
 	"os"
 )
 
-// errLocked is the error if another program has locked a file.
+// errLocked is returned if another program has locked a file.
 var errLocked = errors.New("it is locked")
 
 // lock always fails, because this system has no such locks.

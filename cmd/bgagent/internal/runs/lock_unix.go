@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// errLocked is the error if another program has locked a file.
+// errLocked is returned if another program has locked a file.
 var errLocked = errors.New("it is locked")
 
 // lock locks a file until it is closed. Programs that this program starts do not

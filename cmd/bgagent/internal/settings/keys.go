@@ -56,7 +56,7 @@ var keys = []key{
 
 	{"agent", shapeText, []Kind{InProc, Opencode}, nil, "Name of the demo agent, or of the agent on the opencode server, if it differs from the agent's own."},
 	{"preset", shapeText, []Kind{Command}, presets, "How the program is called and read. generic reads a prompt from standard input and prints its answer."},
-	{"command", shapeTexts, []Kind{Command, ACP}, nil, "The program and its first arguments. No shell sees them. A relative path counts from the file that names it; a name without a slash is looked up in PATH. A preset other than generic has its own."},
+	{"command", shapeTexts, []Kind{Command, ACP}, nil, "The program and its first arguments. No shell sees them. A relative path is relative to the folder of the file that names it; a name without a slash is looked up in PATH. A preset other than generic has its own."},
 	{"args", shapeTexts, []Kind{Command}, nil, "Further arguments."},
 	{"env", shapeTexts, []Kind{Command, ACP}, nil, "What the program gets of the environment in addition to what every program needs: NAME, NAME* or NAME=value."},
 	{"profile", shapeText, []Kind{Command}, nil, "The program's own name for an agent or a set of settings."},
@@ -71,7 +71,7 @@ var keys = []key{
 }
 
 // notifyKey is the key "notify" at the top level of a file.
-var notifyKey = key{"notify", shapeTexts, nil, nil, "A program and its arguments. It runs when a task ends badly and when the last task has ended, with a sentence as its last argument. No shell sees it. A relative path counts from the file."}
+var notifyKey = key{"notify", shapeTexts, nil, nil, "A program and its arguments. It runs when a task ends badly and when the last task has ended, with a sentence as its last argument. No shell sees it. A relative path is relative to the folder of the file."}
 
 // required holds, for each kind, the key that its agents must have.
 var required = map[Kind]string{Command: "preset", ACP: "command", Opencode: "url"}

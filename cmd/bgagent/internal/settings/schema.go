@@ -87,7 +87,7 @@ func agentsSchema() object {
 		cases = append(cases, object{{"if", is}, {"then", then}})
 	}
 	return object{
-		{"description", "The agents by name. null removes what an earlier file says."},
+		{"description", "The agents by name. The value null removes what an earlier file says."},
 		{"type", []string{"object", "null"}},
 		{"propertyNames", object{{"pattern", `^\S+$`}, {"maxLength", 64}, {"not", object{{"const", "*"}}}}},
 		{"additionalProperties", object{
