@@ -20,9 +20,11 @@ type claudeLine struct {
 	SessionID string `json:"session_id"`
 	Parent    string `json:"parent_tool_use_id"` // call that started the subagent; empty outside of subagents
 	Message   struct {
+		ID      string
 		Model   string
 		Content claudeContent
 		Stop    string `json:"stop_reason"`
+		Usage   claudeUsage
 	}
 	Error    string          // error in a synthetic message, or in a line of type "system" with the subtype "api_retry"
 	Told     json.RawMessage `json:"tool_use_result"`
@@ -71,16 +73,21 @@ type claudeResult struct {
 	Why     string   `json:"terminal_reason"`
 	Errors  []string `json:"errors"`
 	Cost    *float64 `json:"total_cost_usd"`
-	Usage   struct {
-		Input       count `json:"input_tokens"`
-		CacheCreate count `json:"cache_creation_input_tokens"`
-		CacheRead   count `json:"cache_read_input_tokens"`
-		Output      count `json:"output_tokens"`
-	}
+	Usage   claudeUsage
 	Denials []struct {
 		Tool string `json:"tool_name"`
 	} `json:"permission_denials"`
 }
+
+// claudeUsage is the usage of a request, in a line of type "assistant", or of a turn.
+type claudeUsage struct {
+	Input       count `json:"input_tokens"`
+	CacheCreate count `json:"cache_creation_input_tokens"`
+	CacheRead   count `json:"cache_read_input_tokens"`
+	Output      count `json:"output_tokens"` // in a line of type "assistant", only the tokens at the beginning of the message
+}
+
+func (u claudeUsage) input() int64 { return (u.Input + u.CacheCreate + u.CacheRead).tokens() }
 
 type claudeBlock struct {
 	Type      string
@@ -310,6 +317,9 @@ func (d *claudeDecoder) assistant(x *claudeLine) {
 	d.o.Known()
 	for _, b := range x.Message.Content {
 		d.block(b)
+		if b.Type == "tool_use" { // the turn goes on, so a budget that is used up must stop it
+			d.o.partUsage(x.Message.ID, bgagent.Usage{InputTokens: x.Message.Usage.input()})
+		}
 	}
 }
 
@@ -349,8 +359,8 @@ func word(failed yesNo) string {
 // result reports the end of the turn in a line of type "result". The line's cost is the
 // total of the session or of the process.
 func (d *claudeDecoder) result(x *claudeLine) {
-	u := x.Usage
-	d.o.roundUsage("", bgagent.Usage{InputTokens: (u.Input + u.CacheCreate + u.CacheRead).tokens(), OutputTokens: u.Output.tokens()})
+	u := x.claudeResult.Usage
+	d.o.roundUsage("", bgagent.Usage{InputTokens: u.input(), OutputTokens: u.Output.tokens()})
 	if x.Cost != nil {
 		d.o.TotalUsage(bgagent.Usage{Cost: *x.Cost})
 	}

@@ -43,6 +43,7 @@ type Output struct {
 	draft   draft
 	broken  *ending // error after which the agent has done nothing; nil if there is no such error
 	round   round
+	parts   parts
 	used    bgagent.Usage // usage that is not reported yet; see reportUsage
 
 	background []string       // work that the program still does in the background

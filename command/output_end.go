@@ -101,6 +101,29 @@ type round struct {
 	later bool // whether the agent seems to have continued since the report
 }
 
+// parts is the usage of single requests that was reported since the last round.
+type parts struct {
+	id    string // the program's id for the last request
+	usage bgagent.Usage
+}
+
+// partUsage reports what one request of a round has used, before the usage of the whole round is known.
+// Several reports with the same id count once. Without an id, nothing is reported.
+func (o *Output) partUsage(id string, u bgagent.Usage) {
+	if id = short(id); id == "" {
+		return
+	}
+	again := false
+	o.locked(func() {
+		if again = id == o.parts.id; !again {
+			o.parts = parts{id, more(o.parts.usage, u)}
+		}
+	})
+	if !again {
+		o.Usage(u)
+	}
+}
+
 // roundUsage reports the usage of a round. Several reports of one round count once, with the
 // larger figures. Two reports with ids belong to one round if the ids are equal. Otherwise
 // they belong to one round if the agent has not continued between them. After the end of
@@ -118,7 +141,8 @@ func (o *Output) roundUsage(id string, u bgagent.Usage) {
 		if !same {
 			last.usage = bgagent.Usage{}
 		}
-		delta = less(u, last.usage)
+		delta = less(less(u, last.usage), o.parts.usage)
+		o.parts.usage = bgagent.Usage{}
 		o.round = round{id: id, usage: most(u, last.usage)}
 	})
 	o.Usage(delta)

@@ -116,7 +116,8 @@ var doubled = map[string][]string{
 	"gemini": {`{"type":"message","role":"assistant","content":"fine"}`, `{"type":"result","status":"success","stats":{"input_tokens":10,"output_tokens":5}}`},
 	"opencode": {`{"type":"step_start","sessionID":"s"}`, `{"type":"step_finish","sessionID":"s","part":{"reason":"tool-calls","cost":0.5,"tokens":{"input":4,"output":2}}}`,
 		`{"type":"text","sessionID":"s","part":{"text":"fine"}}`, `{"type":"step_finish","sessionID":"s","part":{"reason":"stop","cost":0.5,"tokens":{"input":6,"output":3}}}`},
-	"claude": {`{"type":"assistant","message":{"content":"fine"}}`, `{"type":"result","subtype":"success","result":"fine","total_cost_usd":1,"usage":{"input_tokens":10,"output_tokens":5}}`},
+	"claude": {`{"type":"assistant","message":{"id":"m1","content":[{"type":"tool_use","id":"1","name":"Bash","input":{}}],"usage":{"input_tokens":3,"cache_read_input_tokens":1,"output_tokens":1}}}`,
+		`{"type":"assistant","message":{"content":"fine"}}`, `{"type":"result","subtype":"success","result":"fine","total_cost_usd":1,"usage":{"input_tokens":10,"output_tokens":5}}`},
 }
 
 func TestTokensAndCostsOfALineThatComesTwiceCountOnce(t *testing.T) {
@@ -189,4 +190,18 @@ func TestOfTwoEndsTheWorseCountsAndNoTextIsLost(t *testing.T) {
 		}
 		require.Equal(t, ending{x.stop, x.text, x.problem}, *o.said().end, x.ends)
 	}
+}
+
+func TestClaudeReportsTheInputOfEachRequestThatCallsATool(t *testing.T) {
+	request := func(id, content, parent string) string {
+		return `{"type":"assistant","parent_tool_use_id":"` + parent + `","message":{"id":"` + id + `","content":[` + content + `],"usage":{"input_tokens":5,"output_tokens":1}}}`
+	}
+	const tool, text = `{"type":"tool_use","id":"1","name":"Bash","input":{}}`, `{"type":"text","text":"x"}`
+	result := `{"type":"result","subtype":"success","result":"x","usage":{"input_tokens":22,"output_tokens":9}}`
+	_, heard := decodeLines("claude", request("m1", text, ""), request("m1", tool, ""), request("m1", tool, ""), request("m2", tool, ""))
+	require.Equal(t, bgagent.Usage{InputTokens: 10}, heard.usage, "the lines of one message count once")
+	_, heard = decodeLines("claude", request("m1", tool, "a subagent"), request("m2", text, ""), request("", tool, ""))
+	require.Zero(t, heard.usage, "the answer decides, and then the usage of the turn")
+	_, heard = decodeLines("claude", request("m1", tool, ""), request("m2", tool, ""), request("m3", text, ""), result, request("m4", tool, ""), request("m4", text, ""), strings.Replace(result, "22", "23", 1))
+	require.Equal(t, bgagent.Usage{InputTokens: 45, OutputTokens: 18}, heard.usage, "the usage of a turn contains that of its requests")
 }

@@ -144,6 +144,7 @@ func TestTheRealServer(t *testing.T) {
 		{"delete stops the turns first", opencode.Config{}, bgagent.Config{}, deleting},
 		{"a long session is read from its beginning", opencode.Config{}, bgagent.Config{RepeatedCalls: bgagent.Unlimited}, longSession},
 		{"an agent that repeats one call is stopped", opencode.Config{}, bgagent.Config{}, repeating},
+		{"an agent that uses up its budget is stopped", opencode.Config{}, bgagent.Config{TaskBudget: bgagent.Budget{InputTokens: 1}}, spending},
 	} {
 		t.Run(x.name, func(t *testing.T) { x.run(serve(t, w, s, x.cfg, x.mcfg)) })
 	}
@@ -337,5 +338,14 @@ func repeating(s *scene) {
 	got := s.ended(s.launch("scope", "worker", prompt).ID)[0]
 	require.Equal(s, bgagent.CauseLoop, got.Cause, got.Reason)
 	require.Less(s, got.Progress.ToolCalls, 200)
+	require.NoError(s, s.m.Quiet(s.Context(), got.ID))
+}
+
+func spending(s *scene) {
+	const calls = 50
+	prompt := strings.Repeat("@tool bash {\"command\":\"true\",\"description\":\"nothing\"}\n", calls) + "@say never"
+	got := s.ended(s.launch("scope", "worker", prompt).ID)[0]
+	require.Equal(s, bgagent.CauseBudget, got.Cause, got.Reason)
+	require.Less(s, got.Progress.ToolCalls, calls)
 	require.NoError(s, s.m.Quiet(s.Context(), got.ID))
 }
