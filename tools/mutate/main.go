@@ -80,7 +80,7 @@ func run(list, dir, only string, check bool) (missed int, err error) {
 		return 0, err
 	}
 	defer os.RemoveAll(tmp)
-	planted := 0
+	planted, passed := 0, map[string]bool{} // tests that were run without a fault
 	for _, f := range faults {
 		overlay, err := f.overlay(dir, tmp)
 		if err != nil {
@@ -88,6 +88,12 @@ func run(list, dir, only string, check bool) (missed int, err error) {
 		}
 		if check || !strings.Contains(f.name, only) {
 			continue
+		}
+		if key := strings.Join(f.tests, " "); !passed[key] {
+			if by, err := f.find(dir, ""); err != nil || by != "" {
+				return missed, errors.Join(fmt.Errorf("without a fault, the tests must pass, and not fail by %s", by), err)
+			}
+			passed[key] = true
 		}
 		planted++
 		began := time.Now()
@@ -169,7 +175,8 @@ func (f *fault) overlay(dir, tmp string) (path string, err error) {
 	return path, os.WriteFile(path, overlay, 0o600)
 }
 
-// find runs the tests with the fault. It returns the name of a test that has failed, or "" if none has.
+// find runs the tests with the overlay, or without one if the path is empty. It returns the name of a
+// test that has failed, or "" if none has.
 func (f *fault) find(dir, overlay string) (by string, err error) {
 	var names []string
 	for _, file := range f.tests {
@@ -180,7 +187,7 @@ func (f *fault) find(dir, overlay string) (by string, err error) {
 		names = append(names, some...)
 	}
 	names = slices.DeleteFunc(names, func(name string) bool { return slices.Contains(f.skip, name) })
-	cmd := exec.Command("go", "test", "-overlay", overlay, "-failfast", "-timeout", "5m", "-run", "^("+strings.Join(names, "|")+")$", ".")
+	cmd := exec.Command("go", "test", "-overlay="+overlay, "-failfast", "-timeout", "5m", "-run", "^("+strings.Join(names, "|")+")$", ".")
 	cmd.Dir = dir
 	out, err := cmd.CombinedOutput()
 	var exit *exec.ExitError
