@@ -241,6 +241,57 @@ func TestANoticeIsPushedByAtMostThreeProcesses(t *testing.T) {
 	})
 }
 
+func TestANoticeThatWaitsIsTakenWithNextNoticeAndHoldsUpNoDrain(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		pushed, m := pushesOf(t, w, 4)
+		require.NoError(t, m.Drain(t.Context()))
+		n, err := m.NextNotice(t.Context(), "root")
+		require.NoError(t, err)
+		require.Equal(t, pushed[0].ID, n.ID)
+		_, err = m.NextNotice(t.Context(), "root")
+		require.ErrorIs(t, err, bgagent.ErrNothingOwed)
+	})
+}
+
+func TestANoticeToABusySessionIsNotCountedAsPushed(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		w.takes(time.Second)
+		w.told.fail = func(int) error { return bgagent.ErrBusy }
+		m := w.begin()
+		launch(t, m, "a")
+		for range 6 {
+			time.Sleep(10 * time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			require.NoError(t, m.Suspend(ctx))
+			cancel()
+			m = w.begin()
+			m.Start()
+		}
+		w.told.fail = nil
+		time.Sleep(10 * time.Second)
+		require.Len(t, w.told.notices, 1)
+	})
+}
+
+func TestANoticeThatWaitsIsNotPushedAfterAnother(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		pushed, m := pushesOf(t, w, 4)
+		w.told.fail = func(int) error { return errors.New("the process ends") }
+		launch(t, m, "b")
+		time.Sleep(1500 * time.Millisecond)
+		calls := w.told.called()
+		w.told.fail = nil
+		w.crash()
+		m = w.begin()
+		m.Start()
+		time.Sleep(time.Minute)
+		require.Equal(t, calls+1, w.told.called(), "the notice about b")
+		require.NotEqual(t, pushed[0].ID, w.told.notices[0].ID)
+		_, owed := m.Outstanding("root")
+		require.Equal(t, 1, owed)
+	})
+}
+
 func TestReadingATaskSettlesItsNoticeThatWaits(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
 		pushed, m := pushesOf(t, w, 4)

@@ -121,7 +121,8 @@ func (m *BackgroundManager) load(c StoreContents) error {
 	var tasks []*storedTask
 	var nodes []*storedNode
 	var instances []string // ids of earlier managers
-	f, clean, clock, crashed, newer := &m.found, false, time.Time{}, time.Time{}, map[string]bool{}
+	var last managerRecord // record of the earlier manager
+	f, newer := &m.found, map[string]bool{}
 	f.Outdated, f.Damage = c.Outdated, c.Damage
 	aside := func(key string, problem error) {
 		f.Damage = append(f.Damage, StoreDamage{Key: key, Problem: problem.Error()})
@@ -156,7 +157,7 @@ func (m *BackgroundManager) load(c StoreContents) error {
 				aside(r.Key, err)
 				continue
 			}
-			f.Seen, clock, clean, crashed = x.Seen, x.Clock, x.Clean, x.Crashed
+			f.Seen, last = x.Seen, x
 			instances = append(instances, x.Instance)
 		}
 	}
@@ -169,7 +170,7 @@ func (m *BackgroundManager) load(c StoreContents) error {
 	m.update(func(st *state, now int64) {
 		st.storing = newStoring(c.Batch)
 		st.storing.instance, st.storing.aside = m.owner.Instance, newer
-		st.recovery = recovery{due: true, clean: clean, seen: f.Seen, clock: clock, crashed: crashed, outdated: c.Outdated}
+		st.recovery = recovery{due: true, clean: last.Clean, seen: f.Seen, clock: last.Clock, crashed: last.Crashed, careful: last.Careful, outdated: c.Outdated}
 		st.load(tasks, nodes, now)
 	})
 	return nil

@@ -235,8 +235,16 @@ func (m *BackgroundManager) untilBatch(ctx context.Context, most time.Duration, 
 // awaitKept waits until the changes before the attempt's next call are durable, or the attempt has
 // ended.
 func (m *BackgroundManager) awaitKept(a *attempt) {
-	_ = m.untilBatch(&a.ctx, -1, func(st *state) (bool, uint64) {
+	var ctx context.Context = &a.ctx
+	m.view(func(*state) {
+		if a.ended { // the attempt's own context has ended
+			ctx = m.base
+		}
+	})
+	_ = m.untilBatch(ctx, -1, func(st *state) (bool, uint64) {
 		switch {
+		case st.mustCount(a):
+			return false, a.countedIn
 		case !a.live():
 			return true, 0
 		case !st.kept(a.t):

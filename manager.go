@@ -211,7 +211,7 @@ func (m *BackgroundManager) newState() state {
 			MaxDepth: c.MaxDepth, MaxTasksPerRoot: c.MaxTasksPerRoot, Wake: c.Wake, InterruptRestored: c.InterruptRestored, Permissions: c.Permissions,
 			ReadConcurrency: c.ReadConcurrency, StablePolls: c.StablePolls, MaxToolCalls: c.MaxToolCalls, RepeatedCalls: c.RepeatedCalls, RetainTasks: c.RetainTasks, RetainText: c.RetainText, NoticeResult: c.NoticeResult,
 			TaskBudget: c.TaskBudget, TreeBudget: c.TreeBudget,
-			delegate: m.words.delegate, notifies: c.Notify != nil, logs: c.Logger != nil, notifierForgets: true,
+			delegate: m.words.delegate, notifies: c.Notify != nil, logs: c.Logger != nil, notifierForgets: c.Notify != nil,
 		},
 		slots: m.cm.slots, home: m, epoch: m.epoch, seed: m.seed, callSeed: m.callSeed, ids: bufio.NewReaderSize(rand.Reader, 1024),
 		tasks: map[uint64]*task{}, calls: map[uint64]*task{}, sessions: sessionIndex{m.seed, map[uint64]*session{}},
@@ -223,8 +223,8 @@ func (m *BackgroundManager) newState() state {
 	}
 	for _, h := range m.hosts {
 		st.cfg.notifies = st.cfg.notifies || h.notifier != nil
-		if ids, ok := h.notifier.(NoticeRecognizer); ok && c.Notify == nil && ids.NoticeIDs() {
-			st.cfg.notifierForgets = false
+		if ids, ok := h.notifier.(NoticeRecognizer); h.notifier != nil && !(ok && ids.NoticeIDs()) {
+			st.cfg.notifierForgets = true
 		}
 	}
 	return st

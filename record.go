@@ -145,7 +145,8 @@ type managerRecord struct {
 	Clock    time.Time `json:"clock"`           // the same moment on the clock of the other records, which stands still while the machine sleeps
 	Clean    bool      `json:"clean,omitempty"` // the manager was suspended
 
-	Crashed time.Time `json:"crashed,omitzero"` // last time at which the manager before this one is known to have been running, if it was not suspended
+	Crashed time.Time `json:"crashed,omitzero"`  // last time at which the manager before this one is known to have been running, if it was not suspended
+	Careful bool      `json:"careful,omitempty"` // attempts are being continued one after the other
 }
 
 // memberRecord refers to the end of one attempt.
@@ -306,7 +307,7 @@ func (st *state) recordRun(a *attempt, r *recorded) *runRecord {
 		OpenTodos: a.openTodos, ToolCalls: a.earlierCalls(), Turn: a.turn, Before: mark.before, Instance: cmp.Or(mark.instance, st.storing.instance),
 	}
 	x.Since, x.Counted = st.wall(mark.since), st.countedInTurn(a, mark)
-	if a.recovering && x.TurnStart.IsZero() {
+	if a.recovering && !a.ended && x.TurnStart.IsZero() {
 		x.TurnStart = st.wall(mark.turnStart)
 	}
 	if env := a.notice; env != nil && env.sealed() {

@@ -2,6 +2,7 @@ package bgagent_test
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -10,26 +11,34 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// poison makes every process crash in which a turn of the task with the given prompt begins. It
-// returns the manager of the process in which no such turn has begun for two minutes.
-func poison(t *testing.T, w *world, prompt string) *bgagent.BackgroundManager {
-	deadly := make(chan struct{}, 1)
-	w.reports = func(_ string, p bgagent.Prompt, _ *bgagent.Reporter) {
-		if p.Task == prompt {
-			deadly <- struct{}{}
-		}
-	}
-	for crashes := 0; ; crashes++ {
-		require.Less(t, crashes, 20)
-		m := w.begin()
+// poison lets a process crash whenever something is sent to the channel "deadly". It returns the manager
+// of the process in which nothing was sent for five minutes, and the number of crashes.
+func poison(t *testing.T, w *world, deadly <-chan struct{}) (m *bgagent.BackgroundManager, crashes int) {
+	for ; ; crashes++ {
+		require.Less(t, crashes, 40)
+		m = w.begin()
 		m.Start()
 		select {
 		case <-deadly:
 			w.crash()
-		case <-time.After(2 * time.Minute):
-			return m
+		case <-time.After(5 * time.Minute):
+			return m, crashes
 		}
 	}
+}
+
+// deadlyTurns makes the turns of the given tasks deadly.
+func (w *world) deadlyTurns(ids ...string) <-chan struct{} {
+	deadly := make(chan struct{}, 1)
+	w.reports = func(_ string, p bgagent.Prompt, _ *bgagent.Reporter) {
+		if slices.Contains(ids, p.Task) {
+			select {
+			case deadly <- struct{}{}:
+			default:
+			}
+		}
+	}
+	return deadly
 }
 
 func TestATaskThatCrashesTheProcessDoesNotExhaustTheRestartsOfOthers(t *testing.T) {
@@ -42,7 +51,7 @@ func TestATaskThatCrashesTheProcessDoesNotExhaustTheRestartsOfOthers(t *testing.
 				time.Sleep(time.Second)
 			}
 			w.crash()
-			m = poison(t, w, ids[bad])
+			m, _ = poison(t, w, w.deadlyTurns(ids[bad]))
 			for i, task := range ended(t, m, ids...) {
 				if i == bad {
 					require.Equal(t, bgagent.CauseInterrupted, task.Cause)
@@ -158,5 +167,82 @@ func TestATaskThatCrashesTheProcessAgainAndAgainEndsAtLast(t *testing.T) {
 		}
 		require.Equal(t, bgagent.CauseInterrupted, get(t, m, id).Cause)
 		require.Equal(t, 13, crashes)
+	})
+}
+
+func TestAttemptsAreContinuedOneAfterTheOtherUntilTheLast(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		w.cfg.Limits.Default = bgagent.Unlimited
+		w.takes(30 * time.Minute)
+		m := w.begin()
+		var ids []string
+		for range 16 {
+			ids = append(ids, launch(t, m, "work").ID)
+		}
+		time.Sleep(time.Second)
+		bad := ids[13:]
+		w.crash()
+		m, _ = poison(t, w, w.deadlyTurns(bad...))
+		for _, id := range ids {
+			task, err := m.Read(bgagent.Caller{}, id) // Get no longer knows an ended task
+			require.NoError(t, err)
+			if slices.Contains(bad, id) {
+				require.Equal(t, bgagent.CauseInterrupted, task.Cause)
+			} else {
+				require.Equal(t, bgagent.Running, task.Status, task.Reason)
+			}
+		}
+	})
+}
+
+func TestASessionWhoseRestoreCrashesTheProcessIsLeftAloneAtLast(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		w.takes(time.Hour)
+		m := w.begin()
+		bad, good := launch(t, m, "bad").ID, launch(t, m, "good").ID
+		time.Sleep(time.Second)
+		w.crash()
+		deadly := make(chan struct{}, 1)
+		w.restores = func(r bgagent.SessionRestore) bool {
+			if r.Spec.Task != bad {
+				return false
+			}
+			deadly <- struct{}{}
+			return true
+		}
+		m, crashes := poison(t, w, deadly)
+		require.LessOrEqual(t, crashes, 6)
+		end, err := m.Read(bgagent.Caller{}, bad)
+		require.NoError(t, err)
+		require.Equal(t, bgagent.CauseInterrupted, end.Cause)
+		require.False(t, end.Quiet, "what its session does is not known")
+		require.Equal(t, bgagent.Running, get(t, m, good).Status)
+	})
+}
+
+func TestAttemptsThatWaitForTheirTurnAreNotContinuedDuringASuspension(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		w.takes(time.Hour)
+		m := w.begin()
+		for range 4 {
+			launch(t, m, "work")
+		}
+		for range 2 {
+			time.Sleep(time.Second)
+			w.crash()
+			m = w.begin()
+			m.Start()
+		}
+		time.Sleep(time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+		defer cancel()
+		require.NoError(t, m.Suspend(ctx))
+		w.called()
+		m = w.begin()
+		m.Start()
+		time.Sleep(time.Second)
+		turns, waits := turnOf(m)
+		require.Len(t, turns, 4, "a suspension is no crash")
+		require.Empty(t, waits)
 	})
 }

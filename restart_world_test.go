@@ -33,6 +33,7 @@ type world struct {
 	found    string              // text of the answer that restore calls find
 	ending   bgagent.TurnEnd     // end of the turn that restore calls find, without its text
 	restored []bgagent.SessionRestore
+	restores func(bgagent.SessionRestore) bool // reports whether the process ends during the restore call
 	life     *life
 	failed   bool
 	broke    bool                      // writes fail
@@ -183,6 +184,15 @@ func (l *life) RunTurn(ctx context.Context, session string, p bgagent.Prompt, r 
 
 func (l *life) RestoreSession(_ context.Context, r bgagent.SessionRestore) (bgagent.PromptState, bgagent.TurnEnd, error) {
 	w := l.w
+	select {
+	case <-l.dead:
+		return bgagent.PromptUnknown, bgagent.TurnEnd{}, errors.New("the process is dead")
+	default:
+	}
+	if w.restores != nil && w.restores(r) {
+		<-l.dead
+		return bgagent.PromptUnknown, bgagent.TurnEnd{}, errors.New("the process is dead")
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.restored, w.calls = append(w.restored, r), append(w.calls, "RestoreSession")

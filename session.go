@@ -109,9 +109,9 @@ type Notifier interface {
 }
 
 // NoticeRecognizer is the ability of a [Notifier] to recognize notices. With a store, a notice whose
-// delivery was not recorded is delivered again by the next process. If no notifier recognizes notices,
-// or if [Config].Notify is used, at most 3 processes deliver the same notice. After that, it waits until
-// it is taken with NextNotice or TakeNotice.
+// delivery was not recorded is delivered again by the next process. Unless all notifiers of a manager
+// recognize notices, and [Config].Notify is nil, at most 3 processes deliver the same notice. After that,
+// it waits until it is taken with NextNotice or TakeNotice.
 type NoticeRecognizer interface {
 	// NoticeIDs reports whether a repeated Notify call with the same [Notice].ID has no effect. It must
 	// return at once.

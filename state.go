@@ -90,8 +90,8 @@ type settings struct {
 	times [len(timeLimits)]time.Duration // all durations of Config; see state.limit
 
 	delegate string // name of the tool that delegates; empty if there is none
-	// notifierForgets means that a repeated notice may reach the session twice: no notifier says that it
-	// recognizes the ids of notices.
+	// notifierForgets means that a repeated notice may reach its session twice, because a notifier does
+	// not say that it recognizes the ids of notices.
 	notifierForgets bool
 
 	notifies bool // notices can be delivered to root sessions, because Config or a client has a notifier

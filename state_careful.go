@@ -5,38 +5,57 @@ import "time"
 // A task can make the process crash whenever it is continued. Each crash counts as a restart of every
 // task that was being continued, and a task survives only few restarts. So that one such task does not
 // exhaust the restarts of all others, attempts are continued one after the other once the process has
-// crashed twice in a short time.
+// crashed twice in a short time. This goes on in the next process if the process crashes before all
+// attempts were continued.
 
 const (
-	crashesWithin = 2 * time.Minute         // time between two crashes after which attempts are continued one after the other
-	carefulPause  = int64(10 * time.Second) // longest time for which the next attempt waits for the one that is being continued
+	crashesWithin = 2 * time.Minute // time between two crashes after which attempts are continued one after the other
 
-	// An attempt that has run for carefulPause is probably not the reason for the crashes, so the restart
-	// counts less. maxOutlived is the number of such restarts without progress that a task survives.
+	// An attempt waits for this time after the turn of the attempt before it has begun. If many attempts
+	// wait, the time is shorter, so that together they wait for carefulTotal.
+	carefulPause    = 10 * time.Second
+	carefulPauseMin = time.Second
+	carefulTotal    = 200 * time.Second
+
+	// An attempt whose turn has lasted for the pause is probably not the reason for the crashes, so the
+	// restart counts less. maxOutlived is the number of such restarts without progress that a task
+	// survives.
 	maxOutlived = 10
 )
 
 // careful holds the attempts that are continued one after the other.
 type careful struct {
 	waiting []*attempt
-	current *task // task that is being continued
+	current *task         // task that is being continued
+	began   int64         // time at which the recovery began
+	pause   time.Duration // time for which the next attempt waits
 }
 
-// crashedOften reports whether the process has crashed twice in a short time.
+// crashedOften reports whether attempts are continued one after the other.
 func (r *recovery) crashedOften() bool {
-	return !r.clean && !r.crashed.IsZero() && r.seen.Sub(r.crashed) <= crashesWithin
+	gap := r.seen.Sub(r.crashed)
+	return !r.clean && (r.careful || !r.crashed.IsZero() && gap >= 0 && gap <= crashesWithin)
 }
 
 // postpone makes the attempt wait until it is its turn to be continued. The attempt keeps its slot.
-func (st *state) postpone(a *attempt) {
+func (st *state) postpone(a *attempt, now int64) {
+	c := &st.careful
 	a.postponed = true
 	a.seen().prog.detail = detailPostponed
-	st.careful.waiting = append(st.careful.waiting, a)
+	c.began, c.waiting = now, append(c.waiting, a)
+	c.pause = min(max(carefulTotal/time.Duration(len(c.waiting)), carefulPauseMin), carefulPause)
 }
+
+// isCareful reports whether attempts wait for their turn to be continued, or the last of them is being
+// continued.
+func (c *careful) isCareful() bool { return c.current != nil || len(c.waiting) > 0 }
 
 // continueNext continues the next attempt that waits.
 func (st *state) continueNext(now int64) {
 	c := &st.careful
+	if st.deadlines.careful = 0; st.suspend != notSuspended || !c.isCareful() {
+		return
+	}
 	if t := c.current; t != nil && t.live() {
 		if mark := st.storing.task(t); mark.restarts > 0 {
 			mark.restarts--
@@ -44,15 +63,36 @@ func (st *state) continueNext(now int64) {
 			st.mustKeep(t)
 		}
 	}
-	c.current, st.deadlines.careful = nil, 0
+	c.current = nil
 	for len(c.waiting) > 0 && c.current == nil {
 		a := c.waiting[0]
 		if c.waiting = c.waiting[1:]; a.postponed {
 			c.current, a.postponed, a.sight.prog.detail = a.t, false, ""
-			st.deadlines.careful = now + carefulPause
+			if mark := st.storing.task(a.t); mark.since != 0 { // the time to live does not pass while the attempt waits
+				mark.since += now - c.began
+			}
+			st.deadlines.careful = now + restoreTimes*int64(st.limit(limitCreateTimeout))
 			st.emit(EventProgress, a.t)
 			st.recoverTurn(a, false, now)
 		}
+	}
+	if !c.isCareful() {
+		st.storing.seen, st.storing.urgent = 0, true // the next process must know
+	}
+}
+
+// mustCount reports whether the attempt's next call must wait until the store has the number of its
+// restarts. Otherwise a call that makes the process crash at once would be repeated without end. While
+// writes fail, calls do not wait.
+func (st *state) mustCount(a *attempt) bool {
+	return a.countedIn > st.storing.committed && !st.storing.failing
+}
+
+// turnContinues notes that a turn of the task has begun or is followed again. If the task is being
+// continued, the next one is continued after the pause.
+func (st *state) turnContinues(t *task, now int64) {
+	if st.careful.current == t {
+		st.deadlines.careful = now + int64(st.careful.pause)
 	}
 }
 

@@ -22,7 +22,7 @@ func (st *state) delivering() bool {
 		return false
 	}
 	for _, n := range st.nodes {
-		if n.of == nil && !n.scope && !n.gone && n.outstanding() > 0 {
+		if n.of == nil && !n.scope && !n.gone && n.outstanding() > n.leftOver() {
 			return true
 		}
 	}

@@ -81,12 +81,26 @@ func (st *state) schedule(n *node, now int64) {
 // them has recorded. The host may have got such a notice each time, or each process may have ended
 // because of it.
 func (st *state) leavePushed(n *node) {
-	for st.cfg.notifierForgets && n.env != nil && !n.env.pushed && n.env.pushes >= noticePushes {
+	for n.env != nil && st.pushedOften(n.env) {
 		n.hold().left = append(n.hold().left, n.env)
 		n.env = n.nextAgain()
 		st.logText(logNoticeLeft, n.session, "")
 		st.nodeChanged(n)
 		st.wakeNode(n)
+	}
+}
+
+// pushedOften reports whether the notice must not be pushed any more.
+func (st *state) pushedOften(env *envelope) bool {
+	return st.cfg.notifierForgets && !env.pushed && env.pushes >= noticePushes
+}
+
+// unpush takes back that this process has pushed the notice, because the host has not recorded it.
+func (st *state) unpush(n *node, env *envelope) {
+	if env.pushed {
+		env.pushed = false
+		env.pushes--
+		st.nodeChanged(n)
 	}
 }
 
@@ -140,6 +154,7 @@ func (st *state) beginDelivery(n *node, state parentState, cl *client, now int64
 		return wait()
 	}
 	n.forgetLooks()
+	st.leavePushed(n)
 	if n.env == nil {
 		if at := st.dueAt(n); at == 0 || max(at, n.retry) > now {
 			return wait()
@@ -176,6 +191,9 @@ func (st *state) endDelivery(n *node, env *envelope, answer noticeAnswer, detail
 		return
 	}
 	env.tries++
+	if answer == noticeBusy {
+		st.unpush(n, env)
+	}
 	switch {
 	case answer == noticeRecorded:
 		st.delivered(n, NoticeDelivered, now)
@@ -210,6 +228,7 @@ func (st *state) endDelivery(n *node, env *envelope, answer noticeAnswer, detail
 // abandonDelivery ends a delivery before the notice was passed to a host. The notice stays owed, and
 // a host can take it.
 func (st *state) abandonDelivery(n *node, env *envelope) {
+	st.unpush(n, env)
 	env.flying, n.delivering = false, false
 	if n.env != env {
 		n.adrift = nil

@@ -31,6 +31,16 @@ func (h *holding) envelopes() []*envelope {
 	return slices.Concat(h.again, h.taken, h.left)
 }
 
+// leftOver returns the number of debts in notices that were pushed too often.
+func (n *node) leftOver() (debts int) {
+	if n.held != nil {
+		for _, env := range n.held.left {
+			debts += len(env.debts)
+		}
+	}
+	return debts
+}
+
 // nextLeft removes the next notice from n.held.left and returns it. It returns nil if there is none.
 func (n *node) nextLeft() *envelope {
 	if n.held == nil || len(n.held.left) == 0 {
@@ -228,6 +238,8 @@ func (st *state) takeBack(n *node, env *envelope, now int64) {
 	})
 	switch {
 	case len(env.debts) == 0: // all results were read in the meantime
+	case st.pushedOften(env):
+		n.held.left = append([]*envelope{env}, n.held.left...)
 	case n.env == nil && env.tries > 0:
 		n.env = env
 	default:

@@ -25,6 +25,7 @@ type recovery struct {
 	clean bool      // the earlier manager was suspended
 
 	crashed time.Time // time of the last crash before the earlier manager; zero if there was none
+	careful bool      // the earlier manager was continuing attempts one after the other
 
 	outdated string // reason why the store may lack the latest changes; empty if there is no sign of this
 }
@@ -55,8 +56,8 @@ func (st *state) beginRecovery(now int64) {
 		return
 	}
 	outdated, careful := st.recovery.outdated != "", st.recovery.crashedOften()
-	if st.storing.crashed = st.recovery.seen; st.recovery.clean {
-		st.storing.crashed = time.Time{}
+	if !st.recovery.clean && len(st.recovery.tasks) > 0 { // otherwise the earlier manager was suspended or closed
+		st.storing.crashed = st.recovery.seen
 	}
 	list, clean, clock, late := st.recovery.tasks, st.recovery.clean, st.recovery.clock, st.late()
 	st.recovery = recovery{}
@@ -87,9 +88,9 @@ func (st *state) beginRecovery(now int64) {
 		t.set(flagSlot, true)
 		switch {
 		case a.ended:
-			st.stopAgain(a, now)
+			st.stopAgain(a, clean, now)
 		case careful && st.storing.task(t).noValues == "":
-			st.postpone(a)
+			st.postpone(a, now)
 		default:
 			st.recoverTurn(a, clean, now)
 		}
@@ -189,6 +190,7 @@ func (st *state) recoverTurn(a *attempt, clean bool, now int64) {
 	}
 	if why != "" {
 		st.end(a.t, CauseInterrupted, why, now)
+		a.countedIn = st.storing.open
 		st.wantCall(a) // the call stops what still runs
 		return
 	}
@@ -196,8 +198,19 @@ func (st *state) recoverTurn(a *attempt, clean bool, now int64) {
 	st.wantCall(a)
 }
 
-// stopAgain stops an attempt that was being stopped when the process ended.
-func (st *state) stopAgain(a *attempt, now int64) {
+// stopAgain stops an attempt that was being stopped when the process ended. If this has made the process
+// crash several times, the attempt counts as not stopped, and its client is not called again.
+func (st *state) stopAgain(a *attempt, clean bool, now int64) {
+	if mark := st.storing.task(a.t); !clean {
+		mark.restarts++
+		st.changed(a.t)
+		st.storing.urgent, a.countedIn = true, st.storing.open
+		if mark.restarts > maxRestarts+1 { // one more, because the end by maxRestarts begins with such a call
+			a.stage = stageNone
+			st.overrun(a, now)
+			return
+		}
+	}
 	a.stopEnd = now + int64(st.limit(limitStopTimeout))
 	st.deadlines.attempts.set(&a.alarm, a, a.stopEnd)
 	switch {
@@ -336,6 +349,7 @@ func (st *state) restoredTurn(a *attempt, r restoredSession, now int64) {
 	}
 	switch {
 	case r.follow:
+		st.turnContinues(t, now)
 		a.turnStart = st.turnOfBefore(a, now)
 		a.seen().begin(a.promptID, now)
 		a.sight.foreign, a.sight.knownTo = true, longAgo

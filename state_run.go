@@ -52,6 +52,10 @@ func (st *state) beginCall(a *attempt, j *job, now int64) bool {
 		if !toEnd && st.beginWait(a, j) { // a call that only stops something does not wait for the store
 			return true
 		}
+		if st.mustCount(a) {
+			j.call = callWait
+			return true
+		}
 		if st.mustRestore(a) {
 			st.beginRestore(a, j, now)
 			return true
@@ -118,6 +122,7 @@ func (st *state) prompt(a *attempt, p *Prompt, now int64) {
 	}
 	a.turn++
 	a.epoch++
+	st.turnContinues(t, now)
 	a.turnStart, t.sess.active = now, false
 	a.activity = now
 	if a.cl.starter || a.sight != &nothingSeen {
@@ -362,6 +367,9 @@ func (st *state) bind(t *task, id string) (other *session) {
 		// A scope with this name existed before the session. Its tasks become children of the
 		// session's task.
 		n.of, t.sess.own = t.sess, n
+		for env := n.nextLeft(); env != nil; env = n.nextLeft() { // the task's next turn reports the ends
+			n.held.again = append(n.held.again, env)
+		}
 		st.regraft(n, t)
 		st.joinAccount(n, st.now)
 	}

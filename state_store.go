@@ -295,7 +295,7 @@ func (st *state) putManager(b *StoreBatch) {
 func (st *state) recordManager() StoreRecord {
 	s := st.storing
 	r := recorded{rec: StoreRecord{Key: managerKey, Kind: StoreManager, Due: true}}
-	r.data(&managerRecord{Version: recordVersion, Instance: s.instance, Seen: s.clock, Clock: st.wall(st.now), Clean: s.clean, Crashed: s.crashed})
+	r.data(&managerRecord{Version: recordVersion, Instance: s.instance, Seen: s.clock, Clock: st.wall(st.now), Clean: s.clean, Crashed: s.crashed, Careful: st.careful.isCareful()})
 	return r.rec
 }
 

@@ -176,6 +176,7 @@ type attempt struct {
 	prompt    string // prompt of the next turn
 	notice    *envelope
 	told      *Notice // notice that a runner's turn got with its prompt
+	countedIn uint64  // number of the batch that contains the number of restarts, for a call that only stops something
 	postponed bool    // the attempt of an earlier process waits until it is its turn to be continued
 	heldAt    int64   // time at which an outage began to hold the attempt; 0 if no outage holds it
 	started   int64

@@ -213,6 +213,8 @@ func (st *state) loseStore(lost *lostError, now int64) {
 func (st *state) endLost(t *task, now int64) {
 	if a := t.run; a != nil && a.cl.starter {
 		a.turnStart, a.recovering, a.loose = 0, false, false
+	} else if a != nil && a.postponed { // this process has started nothing for it
+		a.recovering = false
 	}
 	st.end(t, CauseInterrupted, reasonStoreLost, now)
 	st.settleTask(t, NoticeWaived, now)
@@ -336,14 +338,17 @@ func (st *state) markOf(key string) *mark {
 func (st *state) retryRefused(now int64) *StoreBatch {
 	s := st.storing
 	s.refused = slices.DeleteFunc(s.refused, func(m *mark) bool { return m.gone || m.t != nil && s.tasks[m.t] != m })
-	s.lastTries = min(s.lastTries, len(s.refused))
+	if s.lastTries > len(s.refused) {
+		s.lastTries = len(s.refused)
+		st.wakeStoring(anyBatch)
+	}
 	for len(s.refused) > 0 && !s.over && (now >= s.retryAt || s.lastTries > 0) {
 		m := s.refused[0]
 		s.refused = append(s.refused[1:], m)
 		s.retryAt, s.lastTries = now+s.asidePause(), max(s.lastTries-1, 0)
 		b := &StoreBatch{Number: s.open}
 		m.refused = false
-		if st.putRecord(b, m); len(b.Records) == 0 {
+		if st.putRecord(b, m); len(b.Records)+len(b.Delete) == 0 {
 			m.refused = true
 			st.wakeStoring(anyBatch)
 			continue

@@ -89,7 +89,7 @@ func run(list, dir, only string, check bool) (missed int, err error) {
 		if check || !strings.Contains(f.name, only) {
 			continue
 		}
-		if key := strings.Join(f.tests, " "); !passed[key] {
+		if key := strings.Join(slices.Concat(f.tests, f.skip), " "); !passed[key] {
 			if by, err := f.find(dir, ""); err != nil || by != "" {
 				return missed, errors.Join(fmt.Errorf("without a fault, the tests must pass, and not fail by %s", by), err)
 			}
@@ -113,6 +113,9 @@ func run(list, dir, only string, check bool) (missed int, err error) {
 		fmt.Printf("%d faults can be planted\n", len(faults))
 	} else {
 		fmt.Printf("%d of %d faults were found\n", planted-missed, planted)
+		if planted == 0 {
+			return 0, fmt.Errorf("no fault has a name with %q", only)
+		}
 	}
 	return missed, nil
 }
@@ -203,13 +206,13 @@ func (f *fault) find(dir, overlay string) (by string, err error) {
 			return name, nil
 		}
 	}
-	if bytes.Contains(out, []byte("[build failed]")) {
-		return "", fmt.Errorf("the package with the fault cannot be built:\n%s", out)
-	}
-	if bytes.Contains(out, []byte("panic: test timed out")) {
+	switch {
+	case bytes.Contains(out, []byte("panic: test timed out")):
 		return "a timeout", nil
+	case bytes.Contains(out, []byte("panic: ")) || bytes.Contains(out, []byte("fatal error: ")):
+		return "a panic", nil
 	}
-	return "a panic", nil
+	return "", fmt.Errorf("the tests failed for another reason:\n%s", out)
 }
 
 // testsIn returns the names of the tests in the file.
