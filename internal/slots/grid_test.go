@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"testing"
 
+	"github.com/bgagent/bgagent/internal/race"
 	"github.com/stretchr/testify/require"
 )
 
@@ -131,7 +132,7 @@ func TestAGrantUnderCapsTakesStepsLikeTheLogarithm(t *testing.T) {
 			t.Run(fmt.Sprintf("%s, fair=%v", name, fair), func(t *testing.T) {
 				for _, n := range []int{8, 64, 256} {
 					pool, agent, total := limits(n)
-					if n > 64 && (testing.Short() || fair || total > 0) { // these grids take a long time
+					if n > 64 && (testing.Short() || race.Enabled || fair || total > 0) { // these grids take a long time
 						continue
 					}
 					g := newGrid(gridRules{pool, Caps{Total: total, Agent: agentCaps(n, agent), Fair: fair}}, n, 2, 16)
