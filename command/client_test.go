@@ -311,6 +311,7 @@ func TestNothingOfATurnIsLeftRunning(t *testing.T) {
 	}
 	for _, place := range places {
 		t.Run(place, func(t *testing.T) {
+			t.Parallel()
 			grace := 5 * time.Second
 			if strings.Contains(place, "stubborn") {
 				grace = 50 * time.Millisecond
