@@ -216,7 +216,7 @@ func TestWhatHasExpiredLeavesThePage(t *testing.T) {
 			Limits: bgagent.Limits{Default: bgagent.Unlimited}})
 		v := watch(t, dashboard.New(m, dashboard.Config{}), 0)
 		lazy := watch(t, dashboard.New(m, dashboard.Config{}), time.Second)
-		for range 100 {
+		for range 40 {
 			for range 300 {
 				launch(t, m, "main", "echo", "x")
 			}
