@@ -17,11 +17,13 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"testing/synctest"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/internal/race"
 	"github.com/bgagent/bgagent/opencode"
 )
 
@@ -67,6 +69,9 @@ func TestAnAnswerThatUnpacksIntoGigabytesIsRefused(t *testing.T) {
 		"text":   packed(t, io.MultiReader(strings.NewReader(`[{"info":{"id":"`), &endless{text: strings.Repeat("a", 1<<10), n: 70 << 10}, strings.NewReader(`"}}]`))),
 		"blanks": packed(t, io.MultiReader(&endless{text: strings.Repeat(" ", 1<<10), n: 70 << 10}, strings.NewReader("[]"))),
 	} {
+		if race.Enabled && name != "parts" {
+			continue // the others take many seconds with the race detector, and only one goroutine decodes them
+		}
 		t.Run(name, func(t *testing.T) {
 			status := http.StatusOK
 			s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -90,6 +95,9 @@ func TestAnAnswerThatUnpacksIntoGigabytesIsRefused(t *testing.T) {
 }
 
 func TestAListOfMessagesWithoutAnEndIsRefused(t *testing.T) {
+	if race.Enabled {
+		t.Skip("takes long with the race detector, and only one goroutine reads")
+	}
 	n := 0
 	c := newClient(t, opencode.Config{HTTPClient: &http.Client{Transport: roundTrip(func(*http.Request) (*http.Response, error) {
 		var b strings.Builder
@@ -270,17 +278,19 @@ func TestAnAnswerToSomethingElseIsNone(t *testing.T) {
 }
 
 func TestAPageInsteadOfAnEventStreamIsNone(t *testing.T) {
-	c := newClient(t, opencode.Config{HTTPClient: &http.Client{Transport: roundTrip(func(*http.Request) (*http.Response, error) {
-		resp := answer(http.StatusOK, "data: {\"payload\":{\"type\":\"server.connected\"}}\n\n")
-		resp.Header.Set("Content-Type", "text/html; charset=utf-8")
-		return resp, nil
-	})}})
-	var told []bgagent.HostEvent
-	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
-	err := c.Events(ctx, func(e bgagent.HostEvent) { told = append(told, e); cancel() })
-	assert.ErrorContains(t, err, "the answer is text/html instead of an event stream")
-	assert.Empty(t, told)
+	synctest.Test(t, func(t *testing.T) {
+		c := newClient(t, opencode.Config{HTTPClient: &http.Client{Transport: roundTrip(func(*http.Request) (*http.Response, error) {
+			resp := answer(http.StatusOK, "data: {\"payload\":{\"type\":\"server.connected\"}}\n\n")
+			resp.Header.Set("Content-Type", "text/html; charset=utf-8")
+			return resp, nil
+		})}})
+		var told []bgagent.HostEvent
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		err := c.Events(ctx, func(e bgagent.HostEvent) { told = append(told, e); cancel() })
+		assert.ErrorContains(t, err, "the answer is text/html instead of an event stream")
+		assert.Empty(t, told)
+	})
 }
 
 func TestMessagesOfAnotherSessionAndDoublesAreLeftOut(t *testing.T) {
