@@ -1,6 +1,7 @@
 package procs
 
 import (
+	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -122,6 +123,10 @@ func TestMain(m *testing.M) {
 			}
 		}()
 		_, _, _ = syscall.Syscall(syscall.SYS_EXIT, 0, 0, 0) // exit ends only the calling thread
+	}
+	flag.Parse()
+	if f := flag.Lookup("test.parallel"); f.Value.String() == f.DefValue { // these tests wait for processes most of the time
+		_ = f.Value.Set("8")
 	}
 	os.Exit(m.Run())
 }
