@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/internal/race"
 	"github.com/stretchr/testify/require"
 )
 
@@ -42,7 +43,7 @@ func allocsPerTask(t *testing.T, cfg bgagent.Config) float64 {
 }
 
 func TestBudgetsTakeAtMostATenthMoreAllocations(t *testing.T) {
-	if raceEnabled {
+	if race.Enabled {
 		t.Skip("the race detector allocates, too")
 	}
 	if *withStore {

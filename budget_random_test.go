@@ -15,6 +15,7 @@ import (
 
 	"github.com/bgagent/bgagent"
 	"github.com/bgagent/bgagent/internal/inside"
+	"github.com/bgagent/bgagent/internal/race"
 	"github.com/bgagent/bgagent/storetest"
 	"github.com/stretchr/testify/require"
 )
@@ -389,7 +390,7 @@ func TestNoBudgetIsExceededByMoreThanAReportOfEachRunningTask(t *testing.T) {
 		return
 	}
 	trees := *budgetTrees
-	if raceEnabled {
+	if race.Enabled {
 		trees /= 10 // the race detector takes about ten times as long
 	}
 	shards := runtime.GOMAXPROCS(0)

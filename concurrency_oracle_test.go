@@ -16,6 +16,17 @@ type oracle struct {
 	passed map[oracleLane]int    // number of slots that later waiters of the pool have got since the lane last got one
 	kept   map[oracleLane]bool   // true if a slot of the pool is kept for the lane
 	served map[oracleTurn]uint64 // time at which a waiting root last got a slot of the pool
+
+	known map[[2]string]oracleRule // what the limits say about a model and an agent; finding it takes long
+}
+
+// oracleRule is what the limits say about a model and an agent.
+type oracleRule struct {
+	pool    string
+	limit   int    // limit of the pool
+	cap     string // name of the cap, or "" if there is none
+	most    int    // limit of the cap
+	unnamed bool   // the model has no name
 }
 
 // oracleLane identifies the waiters of a pool that have the same cap, or no cap.
@@ -29,30 +40,36 @@ type oracleTurn struct {
 func (o *oracle) setLimits(l Limits) {
 	o.limits = l
 	o.passed, o.kept, o.served = map[oracleLane]int{}, map[oracleLane]bool{}, map[oracleTurn]uint64{}
+	o.known = map[[2]string]oracleRule{}
 	o.settle()
 }
 
-func (o *oracle) pool(x *oracleOne) string {
-	name, _ := oraclePool(o.limits, x.model, x.agent)
-	return name
+func (o *oracle) rule(x *oracleOne) oracleRule {
+	key := [2]string{x.model, x.agent}
+	rule, ok := o.known[key]
+	if !ok {
+		rule.pool, rule.limit = oraclePool(o.limits, x.model, x.agent)
+		rule.unnamed = oracleName(x.model) == ""
+		if name := oracleName(x.agent); name != "" && oracleCap(o.limits, x.agent) > 0 {
+			rule.cap, rule.most = "cap "+name, oracleCap(o.limits, x.agent)
+		}
+		o.known[key] = rule
+	}
+	return rule
 }
 
-// cap returns the name of the cap that applies to x, or "" if there is none.
+func (o *oracle) pool(x *oracleOne) string { return o.rule(x).pool }
+
+// cap returns the name of the cap that applies to x, or "" if there is none. A caller of Acquire is not
+// a task and does not count for an agent.
 func (o *oracle) cap(x *oracleOne) string {
-	if x.isTask() && oracleCap(o.limits, x.agent) > 0 {
-		return "cap " + oracleName(x.agent)
+	if _, task := x.real.(*guest); !task {
+		return ""
 	}
-	return ""
+	return o.rule(x).cap
 }
 
 func (o *oracle) lane(x *oracleOne) oracleLane { return oracleLane{o.pool(x), o.cap(x)} }
-
-// isTask reports whether x is a task. A caller of Acquire is not a task and does not
-// count for an agent.
-func (x *oracleOne) isTask() bool {
-	_, ok := x.real.(*guest)
-	return ok && oracleName(x.agent) != ""
-}
 
 // figures returns the figures of a pool or cap. The function "meant" reports whether a
 // waiter or holder belongs to the pool or cap.
@@ -71,12 +88,13 @@ func (o *oracle) figures(name string, limit int, meant func(*oracleOne) bool) Po
 }
 
 func (o *oracle) poolStats(x *oracleOne) PoolStats {
-	name, limit := oraclePool(o.limits, x.model, x.agent)
-	return o.figures(name, limit, func(y *oracleOne) bool { return o.pool(y) == name })
+	r := o.rule(x)
+	return o.figures(r.pool, r.limit, func(y *oracleOne) bool { return o.pool(y) == r.pool })
 }
 
 func (o *oracle) capStats(x *oracleOne) PoolStats {
-	return o.figures(o.cap(x), oracleCap(o.limits, x.agent), func(y *oracleOne) bool { return o.cap(y) == o.cap(x) })
+	r := o.rule(x)
+	return o.figures(r.cap, r.most, func(y *oracleOne) bool { return o.cap(y) == r.cap })
 }
 
 func (o *oracle) total() PoolStats {
@@ -84,7 +102,7 @@ func (o *oracle) total() PoolStats {
 }
 
 // alone reports whether the cap of the agent replaces the default limit for x.
-func (o *oracle) alone(x *oracleOne) bool { return oracleName(x.model) == "" && o.cap(x) != "" }
+func (o *oracle) alone(x *oracleOne) bool { return o.rule(x).unnamed && o.cap(x) != "" }
 
 // shown returns the figures of all pools and caps by name.
 func (o *oracle) shown() map[string]PoolStats {

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"testing/synctest"
 
+	"github.com/bgagent/bgagent/internal/race"
 	"github.com/bgagent/bgagent/internal/slots"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -342,6 +343,9 @@ func heap() uint64 {
 }
 
 func TestMemoryIsBoundedWhateverTheNames(t *testing.T) {
+	if race.Enabled {
+		t.Skip("takes long with the race detector, and only one goroutine asks for slots")
+	}
 	c := newConcurrency(t, Limits{})
 	grown := func(f func()) int64 {
 		before := heap()

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/internal/race"
 	"github.com/stretchr/testify/require"
 )
 
@@ -105,6 +106,9 @@ func TestFormatConfigRefusesWhatAFileCannotHold(t *testing.T) {
 
 // A file below the size limit is parsed quickly, whatever it contains.
 func TestLargeFilesAreReadInAMoment(t *testing.T) {
+	if race.Enabled {
+		t.Skip("takes long with the race detector, and only one goroutine reads")
+	}
 	entries := func(format string) string {
 		var b strings.Builder
 		for i := 0; b.Len() < 1<<20-100; i++ {

@@ -1,6 +1,8 @@
 package bgagent_test
 
 import (
+	"flag"
+	"math/rand/v2"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -8,6 +10,7 @@ import (
 
 	"github.com/bgagent/bgagent"
 	"github.com/bgagent/bgagent/bgagenttest"
+	"github.com/bgagent/bgagent/internal/race"
 	"github.com/bgagent/bgagent/storetest"
 )
 
@@ -162,18 +165,37 @@ var scenarios = []scenario{
 	},
 }
 
-// TestEveryWriteOfEveryScenarioMayFail plays each scenario once for each of its writes and for each
-// fault of that write.
+var (
+	everyCrash = flag.Bool("crash.every", false, "play every scenario with every fault of every write, and not only with a random part of the faults")
+	crashSeed  = flag.Uint64("crash.seed", 0, "seed that chooses the faults in TestEveryWriteOfEveryScenarioMayFail; 0 for a random one")
+)
+
+// TestEveryWriteOfEveryScenarioMayFail plays each scenario once for each of its writes, which is refused.
+// It also plays the other faults of each write. Without -crash.every, it plays only a part of them.
 func TestEveryWriteOfEveryScenarioMayFail(t *testing.T) {
+	seed, oneOf := *crashSeed, 4
+	if seed == 0 {
+		seed = rand.Uint64N(1_000_000_000) + 1
+	}
+	switch {
+	case *everyCrash:
+		oneOf = 1
+	case race.Enabled: // a play takes about ten times as long
+		oneOf = 20
+	}
+	t.Logf("one of %d faults, chosen by seed %d", oneOf, seed)
 	for i := range scenarios {
 		t.Run(scenarios[i].name, func(t *testing.T) {
 			t.Parallel()
-			e := enumeration{t: t, sc: &scenarios[i]}
+			e := enumeration{t: t, sc: &scenarios[i], rnd: rand.New(rand.NewPCG(seed, uint64(i))), oneOf: oneOf}
 			e.play(crashPlan{})
 			for e.at = 1; e.reached; e.at++ {
 				e.write()
 			}
 			t.Logf("%d plays, %d writes", e.plays, e.at-2)
+			if t.Failed() {
+				t.Logf("repeat this with -crash.seed %d", seed)
+			}
 		})
 	}
 }
@@ -184,6 +206,8 @@ type enumeration struct {
 	sc      *scenario
 	at      int
 	plays   int
+	rnd     *rand.Rand
+	oneOf   int  // of this number of faults, one is played
 	reached bool // the scenario has at least this number of writes
 	fated   bool // a turn was running in the previous play when the process ended
 }
@@ -224,9 +248,11 @@ func (e *enumeration) write() {
 }
 
 func (e *enumeration) play(c crashPlan) {
-	if e.plays++; raceEnabled && e.plays%8 != 1 && c.at > 0 && !(c.kind == storetest.Refused && c.times == 0) { // the race detector makes a play slow, so only some plays run
+	always := c.at == 0 || c.kind == storetest.Refused && c.times == 0 // these plays show how many writes there are
+	if !always && e.rnd.IntN(e.oneOf) > 0 {
 		return
 	}
+	e.plays++
 	synctest.Test(e.t, func(t *testing.T) {
 		p := newPlay(t, e.sc, c)
 		p.run()

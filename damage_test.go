@@ -14,6 +14,7 @@ import (
 	"github.com/bgagent/bgagent"
 	"github.com/bgagent/bgagent/bgagenttest"
 	"github.com/bgagent/bgagent/internal/inside"
+	"github.com/bgagent/bgagent/internal/race"
 	"github.com/bgagent/bgagent/storetest"
 	"github.com/stretchr/testify/require"
 )
@@ -153,7 +154,7 @@ func TestNoContentOfARecordHarmsTheManager(t *testing.T) {
 		var v map[string]any
 		require.NoError(t, json.Unmarshal(r.Data, &v))
 		for _, x := range changes(v, others) {
-			if plays++; testing.Short() || raceEnabled && plays%10 != 0 {
+			if plays++; testing.Short() || race.Enabled && plays%10 != 0 {
 				continue
 			}
 			data, err := json.Marshal(x)

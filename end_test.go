@@ -10,13 +10,14 @@ import (
 	"time"
 
 	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/internal/race"
 	"github.com/stretchr/testify/require"
 )
 
 // If several causes of an end coincide, the attempt still ends once and is reported once.
 func TestRacesEndOnceAndAreToldOnce(t *testing.T) {
 	rounds := 300
-	if testing.Short() {
+	if testing.Short() || race.Enabled {
 		rounds = 50
 	}
 	for seed := range rounds {

@@ -428,6 +428,7 @@ func TestIDsOfAnyBytesSurviveARestart(t *testing.T) {
 			require.NoError(t, err)
 			time.Sleep(10 * time.Second)
 			store.Crash()
+			closeNow(m)
 			m, store = begin()
 			for _, id := range []string{first.ID, second.ID} {
 				task := get(t, m, id)
@@ -441,6 +442,7 @@ func TestIDsOfAnyBytesSurviveARestart(t *testing.T) {
 			require.Equal(t, bgagent.Completed, task.Status, task.Reason)
 			time.Sleep(2 * time.Hour)
 			store.Crash()
+			closeNow(m)
 		}
 		require.Len(t, box.told(), 4)
 		for _, n := range box.all() {

@@ -8,6 +8,7 @@ import (
 
 	"github.com/bgagent/bgagent/internal/cleantext"
 	"github.com/bgagent/bgagent/internal/mdtext/mdtexttest"
+	"github.com/bgagent/bgagent/internal/race"
 	"github.com/stretchr/testify/require"
 )
 
@@ -109,6 +110,9 @@ func TestALongResultCanBeReadInParts(t *testing.T) {
 }
 
 func TestEveryAnswerFitsBesideTheLongestNotice(t *testing.T) {
+	if race.Enabled {
+		t.Skip("takes long with the race detector, and only one goroutine writes")
+	}
 	const room = answerMax - noticeMax - 4
 	w := defaultWording
 	ticks := strings.Repeat("`", 40_000)

@@ -113,6 +113,7 @@ func (l *lives) die() {
 	l.store.Crash()
 	synctest.Wait()
 	l.next()
+	closeNow(l.m)
 }
 
 // check checks all tasks in the last manager.

@@ -91,11 +91,13 @@ func (w *world) begin() *bgagent.BackgroundManager {
 	return l.m
 }
 
-// crash ends the process. From then on, its calls have no effect.
+// crash ends the process. From then on, its calls have no effect. The manager is closed, because it would
+// otherwise try to write for hours.
 func (w *world) crash() {
 	w.life.store.Crash()
 	close(w.life.dead)
 	synctest.Wait()
+	closeNow(w.life.m)
 }
 
 func (l *life) notify(ctx context.Context, session string, n bgagent.Notice) error {
@@ -129,7 +131,11 @@ func (l *life) CreateSession(ctx context.Context, _ bgagent.SessionSpec) (string
 }
 
 func (l *life) Abort(context.Context, string) error {
-	time.Sleep(l.w.abort)
+	select {
+	case <-l.dead:
+		return errors.New("the process is dead")
+	case <-time.After(l.w.abort):
+	}
 	l.w.mu.Lock()
 	defer l.w.mu.Unlock()
 	if l.w.life == l {

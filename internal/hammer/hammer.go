@@ -29,8 +29,8 @@ var (
 // leastRuns is the minimum number of runs if no run fails. A run with crashes takes longer, so that fewer
 // of them are the minimum.
 const (
-	leastRuns        = 60
-	leastRunsCrashes = 20
+	leastRuns        = 20
+	leastRunsCrashes = 8
 )
 
 var (
