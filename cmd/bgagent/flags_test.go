@@ -58,6 +58,7 @@ func TestFailFastStopsTheRestAfterOneBadEnd(t *testing.T) {
 }
 
 func TestARunEndsAfterItsMaxTime(t *testing.T) {
+	t.Parallel()
 	p := withPicky(t, "one", "hang", "three")
 	begin := time.Now()
 	got := p.run("run", "tasks.jsonc", "-o", "out", "--max-time", "1500ms")
@@ -74,6 +75,7 @@ func TestARunEndsAfterItsMaxTime(t *testing.T) {
 }
 
 func TestARunEndsWhenItHasCostItsMaxCost(t *testing.T) {
+	t.Parallel()
 	p := newPlace(t)
 	p.write("agent.sh", `#!/bin/sh
 cat >/dev/null
@@ -102,6 +104,7 @@ echo '{"type":"end","text":"done"}'
 }
 
 func TestResumeRunsWhatIsMissingOrHasFailed(t *testing.T) {
+	t.Parallel()
 	p := withPicky(t, "one", "fail", "hang", "four")
 	got := p.run("run", "tasks.jsonc", "-o", "out", "--max-time", "2s")
 	require.Equal(t, 1, got.code, got.stderr)
@@ -135,6 +138,7 @@ func TestResumeRunsWhatIsMissingOrHasFailed(t *testing.T) {
 }
 
 func TestAKilledRunCanBeResumed(t *testing.T) {
+	t.Parallel()
 	p := withPicky(t, "one", "hang", "three")
 	r := p.start("run", "tasks.jsonc", "-o", "out")
 	r.out.await(t, "1  completed")

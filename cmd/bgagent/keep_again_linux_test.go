@@ -44,6 +44,7 @@ func (p *place) continues(dir string) {
 }
 
 func TestAResumedRunWhoseStoreCannotBeUsedStartsNothing(t *testing.T) {
+	t.Parallel()
 	p := withMindful(t)
 	store := killedRun(t, p)
 	about := filepath.Join(store, "about.json")
@@ -103,6 +104,7 @@ func TestAResumedRunWhoseStoreCannotBeUsedStartsNothing(t *testing.T) {
 }
 
 func TestTheTasksOfARunBelongToItsFolder(t *testing.T) {
+	t.Parallel()
 	p := withMindful(t)
 	killedRun(t, p)
 	require.NoError(t, os.CopyFS(filepath.Join(p.project, "copy"), os.DirFS(filepath.Join(p.project, "out"))))
@@ -135,6 +137,7 @@ func TestAResumedRunWithoutItsStoreRunsAgainWhatFailed(t *testing.T) {
 }
 
 func TestARunThatIsResumedAfterALongTimeStillHasItsStore(t *testing.T) {
+	t.Parallel()
 	p := withMindful(t)
 	store := killedRun(t, p)
 	at := time.Now().Add(-60 * 24 * time.Hour)
@@ -145,6 +148,7 @@ func TestARunThatIsResumedAfterALongTimeStillHasItsStore(t *testing.T) {
 }
 
 func TestATaskThatAResumedRunNoLongerNeedsIsCancelled(t *testing.T) {
+	t.Parallel()
 	p := withMindful(t)
 	killedRun(t, p)
 	p.write("go-1", "")
@@ -160,6 +164,7 @@ func TestATaskThatAResumedRunNoLongerNeedsIsCancelled(t *testing.T) {
 }
 
 func TestACopyIsUsedIfItIsAcceptedAndNoneOfItsTasksIsContinued(t *testing.T) {
+	t.Parallel()
 	p := withMindful(t)
 	url, cmd := startServe(t, p)
 	ids := launchNumbers(t, dialServe(t, url), 5)
@@ -232,6 +237,7 @@ func TestAMessageAboutAStoreIsOneLineWhateverItsPathContains(t *testing.T) {
 
 // The index of a results folder might have been changed by an agent.
 func TestARunTakesNoStoreOfAnotherKind(t *testing.T) {
+	t.Parallel()
 	p := withMindful(t)
 	killedRun(t, p)
 	url, cmd := startServe(t, p)
@@ -257,6 +263,7 @@ func TestARunTakesNoStoreOfAnotherKind(t *testing.T) {
 }
 
 func TestAResumedRunRunsTheTasksOfAnAcceptedCopyAgain(t *testing.T) {
+	t.Parallel()
 	p := withMindful(t)
 	store := killedRun(t, p)
 	require.NoError(t, os.Remove(filepath.Join(store, "lock")))
@@ -308,6 +315,7 @@ func TestKeptTasksCanBeReadWhileTheyAreWritten(t *testing.T) {
 }
 
 func TestAServeThatCannotServeChangesNoTask(t *testing.T) {
+	t.Parallel()
 	p := withMindful(t)
 	url, cmd := startServe(t, p)
 	ids := launchNumbers(t, dialServe(t, url), 5)
@@ -335,6 +343,7 @@ func TestAServeThatCannotServeChangesNoTask(t *testing.T) {
 
 // A terminal that is closed sends SIGHUP.
 func TestAServeWhoseTerminalIsClosedSuspendsItsTasks(t *testing.T) {
+	t.Parallel()
 	// If the tests were started with SIGHUP ignored, as by nohup, the server would ignore it, too. A
 	// process that handles the signal passes it on as not ignored.
 	hangup := make(chan os.Signal, 1)
@@ -354,6 +363,7 @@ func TestAServeWhoseTerminalIsClosedSuspendsItsTasks(t *testing.T) {
 }
 
 func TestAResumedRunThatCannotReadAResultCancelsNothing(t *testing.T) {
+	t.Parallel()
 	p := withMindful(t)
 	p.write("tasks.jsonc", `[{"agent": "mindful", "prompt": "number 1"}, {"agent": "mindful", "prompt": "number 2"}]`)
 	p.write("go-1", "")

@@ -159,6 +159,7 @@ func dialServe(t *testing.T, url string) *mcp.ClientSession {
 }
 
 func TestAKilledServeGoesOnWithEveryTaskItHasAccepted(t *testing.T) {
+	t.Parallel()
 	p := withMindful(t)
 	p.write("go-1", "")
 	url, cmd := startServe(t, p)
@@ -192,6 +193,7 @@ func TestAKilledServeGoesOnWithEveryTaskItHasAccepted(t *testing.T) {
 }
 
 func TestATerminatedServeSuspendsItsTasks(t *testing.T) {
+	t.Parallel()
 	p := withMindful(t)
 	url, cmd := startServe(t, p)
 	ids := launchNumbers(t, dialServe(t, url), 5)
@@ -237,6 +239,7 @@ func TestTwoServesOfOneConfigurationDoNotShareTasks(t *testing.T) {
 }
 
 func TestAResumedRunContinuesWhatWasLiveWhenItWasKilled(t *testing.T) {
+	t.Parallel()
 	p := withMindful(t)
 	p.write("tasks.jsonc", `[{"agent": "mindful", "prompt": "number 1"}, {"agent": "mindful", "prompt": "number 2"},
 		{"agent": "forgetful", "prompt": "number 3"}, {"agent": "mindful", "prompt": "number 4"}, {"agent": "mindful", "prompt": "number 5"}]`)
@@ -275,6 +278,7 @@ func TestAResumedRunContinuesWhatWasLiveWhenItWasKilled(t *testing.T) {
 
 // A run can be killed after the store has the end of a task and before the result is written.
 func TestAResumedRunWritesResultsThatTheKilledOneCouldNotWrite(t *testing.T) {
+	t.Parallel()
 	p := withMindful(t)
 	p.write("tasks.jsonc", `[{"agent": "mindful", "prompt": "number 1"}, {"agent": "mindful", "prompt": "number 2"}]`)
 	p.write("go-1", "")
@@ -312,6 +316,7 @@ func killMCP(t *testing.T, cs *mcp.ClientSession, cmd *exec.Cmd) {
 }
 
 func TestAKilledMCPContinuesNothingAndItsSuccessorSaysWhatEnded(t *testing.T) {
+	t.Parallel()
 	p := withMindful(t)
 	p.write("go-1", "")
 	cs, cmd := mcpOf(t, p)
@@ -340,6 +345,7 @@ func TestAKilledMCPContinuesNothingAndItsSuccessorSaysWhatEnded(t *testing.T) {
 }
 
 func TestProcessesOfMCPInOneProjectHaveAStoreEach(t *testing.T) {
+	t.Parallel()
 	p := withMindful(t)
 	first, one := mcpOf(t, p)
 	second, two := mcpOf(t, p)
@@ -452,6 +458,7 @@ func TestAStoreThatCannotBeUsedIsNamed(t *testing.T) {
 }
 
 func TestTheTasksOfACopyAreNotContinued(t *testing.T) {
+	t.Parallel()
 	p := withMindful(t)
 	url, cmd := startServe(t, p)
 	launchNumbers(t, dialServe(t, url), 1)

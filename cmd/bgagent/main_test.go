@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"io"
 	"os"
@@ -16,6 +17,7 @@ import (
 
 	"github.com/bgagent/bgagent"
 	"github.com/bgagent/bgagent/cmd/bgagent/internal/results"
+	"github.com/bgagent/bgagent/internal/race"
 	"github.com/stretchr/testify/require"
 )
 
@@ -33,6 +35,10 @@ func TestMain(m *testing.M) {
 		fmt.Fprintf(os.Stderr, "building the program: %v\n%s", err, out)
 		os.Exit(1)
 	}
+	flag.Parse()
+	if f := flag.Lookup("test.parallel"); f.Value.String() == f.DefValue { // the tests that run in parallel wait most of the time
+		_ = f.Value.Set("8")
+	}
 	code := m.Run()
 	_ = os.RemoveAll(dir)
 	os.Exit(code)
@@ -46,7 +52,11 @@ type place struct {
 	env     []string
 }
 
+// With the race detector, the test is skipped, because the program is built without it.
 func newPlace(t *testing.T) *place {
+	if race.Enabled {
+		t.Skip("the program is built without the race detector")
+	}
 	home, err := filepath.EvalSymlinks(t.TempDir())
 	require.NoError(t, err)
 	p := &place{t: t, project: filepath.Join(home, "src", "project"), path: "/usr/bin:/bin"}
@@ -187,6 +197,7 @@ func (r *running) code() int {
 }
 
 func TestTheSampleRunsWithoutAnyFile(t *testing.T) {
+	t.Parallel()
 	p := newPlace(t)
 	p.write("notes.txt", "todo: write this\n")
 	got := p.run("run", "-o", "out")
@@ -204,6 +215,7 @@ func TestTheSampleRunsWithoutAnyFile(t *testing.T) {
 }
 
 func TestTheSampleLeavesNothingInTheDirectory(t *testing.T) {
+	t.Parallel()
 	p := newPlace(t)
 	require.Equal(t, 0, p.run("run").code)
 	files, err := os.ReadDir(p.project)
@@ -393,6 +405,7 @@ func TestHelpListsTheCommandsAndTheirExitCodes(t *testing.T) {
 
 // An agent that hangs does not delay the lines of other agents. Its name is printed.
 func TestAgentsPrintsEachAnswerAsItComes(t *testing.T) {
+	t.Parallel()
 	p := newPlace(t)
 	p.write("hang.sh", "#!/bin/sh\nexec sleep 600\n")
 	p.write("codex", "#!/bin/sh\necho codex-cli 1.2.3\n")

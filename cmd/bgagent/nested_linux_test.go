@@ -18,6 +18,7 @@ BGAGENT_DEPTH= exec "$BGAGENT" -c inner.jsonc run inner-tasks.jsonc -o ../inner-
 `
 
 func TestARunInsideAKilledOneIsLeftAlone(t *testing.T) {
+	t.Parallel()
 	p := withAgent(t, nesting)
 	p.write("inner/agent.sh", "#!/bin/sh\n"+lasting)
 	inner := filepath.Join(p.project, "inner")

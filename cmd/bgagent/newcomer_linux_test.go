@@ -100,6 +100,7 @@ func awaitScreen(t *testing.T, out *output, cols int, want ...string) *screen {
 }
 
 func TestTenTasksOverThreeScriptsAreUnderstoodAtAGlance(t *testing.T) {
+	t.Parallel()
 	const cols = 80
 	p := tenTasks(t)
 	shown, code := p.inTerminalOf(pty.Winsize{Rows: 24, Cols: cols}, func(cmd *exec.Cmd, out *output, _ *os.File) {

@@ -104,7 +104,11 @@ func startServe(t *testing.T, p *place, args ...string) (url string, cmd *exec.C
 	out, err := cmd.StdoutPipe()
 	require.NoError(t, err)
 	require.NoError(t, cmd.Start())
-	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+		p.run("cleanup", "--yes") // otherwise agents would write into the folder of the test while it is being removed
+	})
 	line, err := bufio.NewReader(out).ReadString('\n')
 	require.NoError(t, err)
 	return strings.TrimSpace(strings.TrimPrefix(line, "MCP: ")), cmd
@@ -317,7 +321,11 @@ func TestConnectionsLeaveFilesForAgents(t *testing.T) {
 	out, err := cmd.StdoutPipe()
 	require.NoError(t, err)
 	require.NoError(t, cmd.Start())
-	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+		p.run("cleanup", "--yes") // otherwise agents would write into the folder of the test while it is being removed
+	})
 	line, err := bufio.NewReader(out).ReadString('\n')
 	require.NoError(t, err)
 	url := strings.TrimSpace(strings.TrimPrefix(line, "MCP: "))

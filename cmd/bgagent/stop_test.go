@@ -163,6 +163,7 @@ func (p *place) awaitOrphan() {
 }
 
 func TestAProgramThatIgnoresSignalsIsEndedAfterOneCtrlC(t *testing.T) {
+	t.Parallel()
 	p := withProgram(t, stubborn)
 	r := p.start("run", "tasks.jsonc", "-o", "out")
 	p.awaitFile("ready")
@@ -247,6 +248,7 @@ func (p *place) inTerminalOf(size pty.Winsize, then func(*exec.Cmd, *output, *os
 }
 
 func TestATerminalGetsATable(t *testing.T) {
+	t.Parallel()
 	p := newPlace(t)
 	out, code := p.inTerminal(40, nil, "run", "-o", "out")
 	require.Equal(t, 0, code, out)
@@ -270,6 +272,7 @@ func TestPlainLinesInATerminal(t *testing.T) {
 }
 
 func TestASmallTerminalShowsRunningTasks(t *testing.T) {
+	t.Parallel()
 	p := newPlace(t)
 	out, code := p.inTerminal(6, nil, "run", "-o", "out")
 	require.Equal(t, 0, code, out)
@@ -307,6 +310,7 @@ if read x </dev/tty; then echo "read $x"; else echo no terminal; fi
 
 // A program that does not read its prompt breaks only its own pipe.
 func TestABrokenPipeToAChildInterruptsNothing(t *testing.T) {
+	t.Parallel()
 	p := newPlace(t)
 	p.write("agent.sh", "#!/bin/sh\nexec <&-\nsleep 0.3\necho not read\n")
 	p.write(".bgagent.jsonc", `{"agents": {

@@ -43,6 +43,7 @@ func (p *place) manyWaits(n int, time string) {
 const typed = "rm -rf typed-by-mistake\n"
 
 func TestTypingIntoTheTableChangesNothing(t *testing.T) {
+	t.Parallel()
 	for _, tasks := range []int{10, 50} {
 		for _, cols := range []uint16{130, 80, 60, 40} {
 			t.Run(fmt.Sprintf("%d tasks in %d columns", tasks, cols), func(t *testing.T) {
@@ -111,6 +112,7 @@ func TestCtrlCIsHeardHoweverMuchWasTyped(t *testing.T) {
 }
 
 func TestAServerThatCannotBeReachedIsSaidWhileTasksWaitForIt(t *testing.T) {
+	t.Parallel()
 	p := newPlace(t)
 	p.write(".bgagent.jsonc", `{"background_task": {"hostUnreachableMs": 1500, "pollIntervalMs": 500},
 		"agents": {"away": {"kind": "opencode", "url": "http://127.0.0.1:1"}}}`)
