@@ -2,6 +2,7 @@ package sqlite
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"sync"
 	"syscall"
 	"testing"
@@ -9,6 +10,7 @@ import (
 	"github.com/ncruces/go-sqlite3"
 
 	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/internal/race"
 	"github.com/bgagent/bgagent/storetest"
 )
 
@@ -22,6 +24,11 @@ func newContent(t storetest.TB) storetest.Content {
 	dir := folder(t)
 	var mu sync.Mutex
 	layers := map[bgagent.Store]*spy{}
+	first, step := 0, 1 // the places at which a process dies
+	if race.Enabled {   // SQLite takes about ten times as long with the race detector
+		step = 8
+		first = rand.IntN(step)
+	}
 	of := func(s bgagent.Store) (*Store, *spy) {
 		mu.Lock()
 		defer mu.Unlock()
@@ -39,6 +46,7 @@ func newContent(t storetest.TB) storetest.Content {
 		Crash: func(s bgagent.Store) { crash(of(s)) },
 		CrashAt: func(s bgagent.Store, place int) {
 			_, sp := of(s)
+			place = first + step*place
 			sp.set(func(act) error {
 				if place--; place < 0 {
 					return errDead
