@@ -180,7 +180,7 @@ func TestEveryWriteOfEveryScenarioMayFail(t *testing.T) {
 	switch {
 	case *everyCrash:
 		oneOf = 1
-	case race.Enabled: // a play takes about ten times as long
+	case race.Enabled || testing.Short(): // with the race detector, a play takes about ten times as long
 		oneOf = 20
 	}
 	t.Logf("one of %d faults, chosen by seed %d", oneOf, seed)

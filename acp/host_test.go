@@ -118,7 +118,7 @@ func startHost(t *testing.T, o order) *host {
 	text, err := json.Marshal(o)
 	require.NoError(t, err)
 	h := &host{t: t, dir: o.Folder, o: o, cmd: exec.Command(self)}
-	h.cmd.Env = append(os.Environ(), hostVariable+"="+string(text))
+	h.cmd.Env = append(os.Environ(), hostVariable+"="+string(text), "GORACE=atexit_sleep_ms=0")
 	var stderr bytes.Buffer
 	h.cmd.Stderr = &stderr
 	require.NoError(t, h.cmd.Start())

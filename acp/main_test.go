@@ -67,7 +67,7 @@ func program(t testing.TB, fault string, more ...string) Config {
 	t.Helper()
 	self, err := os.Executable()
 	require.NoError(t, err)
-	return Config{Command: []string{self}, Dir: t.TempDir(), Env: append([]string{"FAKE_AGENT=" + fault}, more...)}
+	return Config{Command: []string{self}, Dir: t.TempDir(), Env: append([]string{"FAKE_AGENT=" + fault, "GORACE=atexit_sleep_ms=0"}, more...)}
 }
 
 // open returns a client that is closed when the test ends.
