@@ -28,7 +28,7 @@ const (
 
 // facts holds the properties of a message from which a track is computed.
 type facts struct {
-	id, key string // id: id of the message; key: bgagent's id of the prompt, or of the copied prompt, in the message
+	id, key string // id: id of the message; key: bgagent's first id of the prompt, or of the copied prompt, in the message
 	kind    kind
 	hidden  bool // opencode itself wrote all the text of the message
 	said    bool // the message has text or a tool call
@@ -40,7 +40,10 @@ type facts struct {
 func (f *facts) asks() bool { return f.kind == kindPrompt && !f.hidden }
 
 func (w *wireMessage) facts(m *bgagent.Message) facts {
-	f := facts{id: m.ID, key: m.PromptID, said: len(m.Tools) > 0 || visible(m.Text)}
+	f := facts{id: m.ID, said: len(m.Tools) > 0 || visible(m.Text)}
+	if keys := w.keys(); m.Role == bgagent.RoleUser && len(keys) > 0 {
+		f.key = keys[0]
+	}
 	switch {
 	case w.Info.Role == "user":
 		if m.Role == bgagent.RoleUser {
@@ -74,7 +77,7 @@ func visible(s string) bool {
 // track is what is known about the current turn at some message. It is computed from
 // the session's messages in order, up to this message.
 type track struct {
-	prompt, key string // message id and prompt id of the last prompt from outside
+	prompt, key string // message id and first prompt id of the last prompt from outside
 	whole       bool   // the prompt has a complete answer
 	after       bool   // opencode has prompted itself since the complete answer
 	summed      bool   // the last message was a summary
@@ -161,6 +164,9 @@ type over struct {
 	aborted string // id of the prompt message of the last turn that this client aborted
 	tooLong string // id of the prompt message of the last turn whose input was too long for the model
 	retried bool   // the last status of the session during a turn was "retry"
+
+	tried string // id of the prompt message of the last turn with the status "retry"
+	tries int    // number of failed requests according to that status; 0 if the server has made another request since
 }
 
 func (c *Client) over(session string) over {
@@ -175,9 +181,13 @@ func (c *Client) over(session string) over {
 // tooLongText is the error of a turn that the method giveUp has aborted.
 const tooLongText = "opencode has compacted the session twice in a row without an answer or a tool call"
 
-// apply corrects the stop reason of a message. The argument "prompt" is the id of the
-// message that began the turn.
+// apply corrects the stop reason of a message, and adds the number of requests to an error of the
+// provider. The argument "prompt" is the id of the message that began the turn; empty if it is not
+// known.
 func (o over) apply(prompt string, m *bgagent.Message) {
+	if m.Provider != nil && (prompt == "" || prompt == o.tried) && o.tries > 0 {
+		m.Provider.Tries = o.tries + 1
+	}
 	if m.Role != bgagent.RoleAgent || m.Stop != bgagent.StopAborted && m.Stop != bgagent.StopInterrupted {
 		return
 	}

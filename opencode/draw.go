@@ -130,7 +130,10 @@ func (f *follower) draw(ctx context.Context, kind string, p eventProperties, inf
 	if user {
 		f.whole[p.SessionID] = true
 	}
-	if user || kind == "message.updated" && f.whole[p.SessionID] {
+	if kind == "message.updated" && !user {
+		f.c.asksAnew(p.SessionID)
+	}
+	if (user || kind == "message.updated" && f.whole[p.SessionID]) && !f.c.continued(p.SessionID, p.MessageID) {
 		d.msg.Info = info
 	} else {
 		d.joined = true

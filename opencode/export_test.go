@@ -1,6 +1,11 @@
 package opencode
 
-import "github.com/bgagent/bgagent"
+import (
+	"encoding/json"
+	"time"
+
+	"github.com/bgagent/bgagent"
+)
 
 // Remembered returns the number of sessions that the client remembers.
 func Remembered(c *Client) int {
@@ -22,6 +27,19 @@ func NewFollower(c *Client, emit func(bgagent.HostEvent), sessions ...string) *f
 
 // Views returns the number of sessions for which the follower keeps messages.
 func Views(f *follower) int { return len(f.views) }
+
+// ProviderErrorIn returns the error of the provider in a recorded error or status of a session.
+func ProviderErrorIn(line []byte, at time.Time) *bgagent.ProviderError {
+	var s wireStatus
+	if json.Unmarshal(line, &s) == nil && s.Type == "retry" {
+		return s.provider(at)
+	}
+	var e wireError
+	if err := json.Unmarshal(line, &e); err != nil {
+		panic(err)
+	}
+	return e.provider(at)
+}
 
 // Tell sets the function with which the client emits events.
 func Tell(c *Client, emit func(bgagent.HostEvent)) {

@@ -3,6 +3,7 @@ package opencode_test
 import (
 	"context"
 	"maps"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -27,6 +28,9 @@ import (
 //	dismissed       asks the user, and its turn ends because the question is dismissed
 //	mute            works without writing anything
 //	blank           begins a message and never writes text
+//	limited N WORDS its first N turns are refused with status 429; answers with the words
+//	delayed N WORDS its request is refused with status 429 and repeated after N seconds; answers with the words
+//	working N WORDS calls six tools; then like limited
 //	later WORDS     works for a minute, then answers with the words
 //	anything else   answers with the prompt
 
@@ -68,7 +72,7 @@ func (f *fakeServer) prompt(s *fakeSession, body map[string]any) {
 		return
 	}
 	for _, m := range s.messages {
-		if m.Info["parentID"] == id { // a repeated prompt starts nothing
+		if m.Info["parentID"] == id && m.Info["finish"] != nil && m.Info["finish"] != "tool-calls" { // a repeated prompt that was answered starts nothing
 			f.setStatus(s, map[string]any{"type": "busy"})
 			f.idle(s)
 			return
@@ -380,6 +384,14 @@ func (t *fakeTurn) answer(id, text string) {
 			})
 			t.pause(2 * time.Second)
 		}
+	case "limited", "working", "delayed":
+		count, words, _ := strings.Cut(rest, " ")
+		n, _ := strconv.Atoi(count)
+		if verb == "delayed" {
+			t.delayed(id, n, words)
+			return
+		}
+		t.limited(id, verb == "working", n, words)
 	case "use", "todo":
 		t.message(id)
 		part := t.tool("bash")
@@ -436,6 +448,55 @@ func (t *fakeTurn) answer(id, text string) {
 	default:
 		t.say(id, "echo: "+text)
 	}
+}
+
+const limitText = "Rate limit reached for scripted"
+
+// delayed plays a turn whose request is repeated after some seconds.
+func (t *fakeTurn) delayed(id string, seconds int, words string) {
+	t.message(id)
+	t.step(func() {
+		t.f.setStatus(t.s, map[string]any{"type": "retry", "attempt": 1, "message": limitText, "next": t.f.now() + int64(seconds)*1000})
+	})
+	t.pause(time.Duration(seconds) * time.Second)
+	t.step(func() { t.f.setStatus(t.s, map[string]any{"type": "busy"}) })
+	t.text(words)
+	t.end("stop")
+}
+
+// limited plays a turn that is refused if fewer than n turns of the prompt were refused before.
+func (t *fakeTurn) limited(id string, works bool, n int, words string) {
+	refused := 0
+	t.step(func() {
+		for _, m := range t.s.messages {
+			if m.Info["parentID"] == id && m.Info["error"] != nil {
+				refused++
+			}
+		}
+	})
+	for range 6 {
+		if works && refused == 0 {
+			t.message(id)
+			t.toolDone(t.tool("bash"), "completed")
+		}
+	}
+	if refused == n {
+		t.say(id, words)
+		return
+	}
+	t.message(id)
+	t.step(func() {
+		t.f.setStatus(t.s, map[string]any{"type": "retry", "attempt": 1, "message": limitText, "next": t.f.now() + 1000})
+	})
+	t.pause(time.Second)
+	fault := map[string]any{"name": "APIError", "data": map[string]any{"message": limitText, "statusCode": 429, "isRetryable": true,
+		"responseHeaders": map[string]any{"retry-after": "7"}, "responseBody": `{"error":{"code":"rate_limit_exceeded"}}`}}
+	t.step(func() {
+		t.f.emit(t.s.Directory, "session.error", map[string]any{"sessionID": t.s.ID, "error": fault})
+		t.f.tellIdle(t.s.Directory, t.s.ID)
+		t.m.Info["error"] = fault
+		t.f.complete(t.s, t.m, "")
+	})
 }
 
 // The method "ask" asks for a permission or asks the user, and waits for the reply.

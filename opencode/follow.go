@@ -315,6 +315,10 @@ func (f *follower) failure(p eventProperties) {
 		return
 	}
 	stop, text := p.Error.stop()
+	provider := p.Error.provider(time.Time{})
+	if n := f.c.tries(p.SessionID); provider != nil && n > 0 {
+		provider.Tries = n
+	}
 	if _, awaited := f.ours(p.SessionID); awaited != "" && stop == bgagent.StopAborted || f.failed[p.SessionID] {
 		return
 	}
@@ -323,7 +327,7 @@ func (f *follower) failure(p eventProperties) {
 	}
 	f.failed[p.SessionID] = true
 	f.flush(p.SessionID)
-	f.emit(bgagent.HostEvent{Kind: bgagent.HostError, Session: p.SessionID, Stop: stop, Error: text})
+	f.emit(bgagent.HostEvent{Kind: bgagent.HostError, Session: p.SessionID, Stop: stop, Error: text, Provider: provider})
 }
 
 func (f *follower) deleted(p eventProperties) {

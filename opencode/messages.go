@@ -109,12 +109,18 @@ func (c *Client) Messages(ctx context.Context, id string, after bgagent.Cursor, 
 		return bgagent.Page{}, fmt.Errorf("reading the messages of session %s: %w", id, err)
 	}
 	c.inherit(ctx, id)
+	earlier := c.continuedBefore(ctx, id, p, list)
 	c.recall(id, list)
 	c.stuckIn(id, list)
 	if max <= 0 {
 		max = defaultPage
 	}
-	return p.page(list, after, max), nil
+	if earlier == nil || max == 1 {
+		return p.page(list, after, max), nil
+	}
+	page := p.page(list, after, max-1)
+	page.Messages = slices.Insert(page.Messages, 0, *earlier)
+	return page, nil
 }
 
 // page returns a page of the new and changed messages in the argument "rest", which holds

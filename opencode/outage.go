@@ -33,5 +33,7 @@ func (c *Client) rests(s *session) {
 // The method "works" records that a session is in a turn. c.mu must be held.
 func (c *Client) works(s *session, w wireStatus) {
 	s.cut = false
-	s.over.retried = w.Type == "retry"
+	if s.over.retried = w.Type == "retry"; s.over.retried {
+		s.over.tried, s.over.tries = s.turn, w.Attempt
+	}
 }

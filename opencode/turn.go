@@ -19,6 +19,10 @@ import (
 // directory that no longer exists are refused here, because the server would accept the
 // prompt and never run it. The error matches [bgagent.ErrUnreachable] if the server
 // cannot be reached and the prompt was not sent.
+//
+// If p.Unanswered is set, the server continues the turn of that prompt, and the model gets
+// neither the prompt again nor p.Text. If the session no longer has the prompt, or has a
+// complete answer to it, p.Text is sent like any other prompt.
 func (c *Client) StartTurn(ctx context.Context, id string, p bgagent.Prompt) error {
 	if !isSession(id) {
 		return c.noSession()
@@ -47,6 +51,17 @@ func (c *Client) ready(ctx context.Context, id string, p bgagent.Prompt) (in wir
 		return in, "", false, err
 	}
 	in.setModel(model)
+	if p.Unanswered != "" {
+		var part *wirePromptPart
+		message, part, there, err = c.unanswered(ctx, id, p.Unanswered, p.ID)
+		if err != nil || there {
+			return in, message, there, err
+		}
+		if part != nil {
+			in.Parts = []wirePromptPart{*part}
+			return in, message, false, nil
+		}
+	}
 	message, there, err = c.place(ctx, id, p.ID)
 	return in, message, there, err
 }
@@ -167,7 +182,7 @@ func (c *Client) has(ctx context.Context, id, message string) (bool, error) {
 
 // sentFor returns the id of a prompt or a notice if a client of this package has sent the
 // message for it. It returns "" for all other messages, such as copies of prompts that the
-// server has made.
+// server has made. If the prompt was continued, the result is its first id.
 func (m *wireMessage) sentFor() string {
 	for i := range m.Parts {
 		if key := m.Parts[i].promptID(); key != "" && strings.HasSuffix(m.Info.ID, tail(key)) {
@@ -178,26 +193,36 @@ func (m *wireMessage) sentFor() string {
 }
 
 // note remembers a message that is being sent or was found in the session. It keeps the list
-// sorted by message id, which is also the order of time. Client.mu must be held.
+// sorted by message id, which is also the order of time. A prompt that was continued is in the list
+// several times, with the same message. Client.mu must be held.
 func (s *session) note(x sent) {
 	s.empty = false
-	at, known := slices.BinarySearchFunc(s.sent, x, func(a, b sent) int { return strings.Compare(a.message, b.message) })
-	if known {
-		return
+	at, _ := slices.BinarySearchFunc(s.sent, x, func(a, b sent) int { return strings.Compare(a.message, b.message) })
+	for ; at < len(s.sent) && s.sent[at].message == x.message; at++ {
+		if s.sent[at].key == x.key {
+			return
+		}
 	}
 	if s.sent = slices.Insert(s.sent, at, x); len(s.sent) > maxSent {
 		s.sent = slices.Delete(s.sent, 0, 1)
 	}
 }
 
-// send sends a message. It first remembers the message, because the server's answer can
-// be lost.
+// send sends a message, or the parts in the argument "in" if it has any. It first remembers
+// the message, because the server's answer can be lost.
 func (c *Client) send(ctx context.Context, id, message, key, text string, in wirePrompt) error {
 	in.MessageID = message
-	in.Parts = []wirePromptPart{{ID: partID(message), Type: "text", Text: text, Metadata: map[string]string{metadataKey: key}}}
+	continues := in.Parts != nil
+	if !continues {
+		in.Parts = []wirePromptPart{{ID: partID(message), Type: "text", Text: text, Metadata: map[string]string{metadataKey: key}}}
+	}
 	c.mu.Lock()
 	s := c.session(id)
 	s.note(sent{key, message})
+	if continues {
+		s.over = over{} // it is about the turn that is continued
+	}
+	s.over.tries = 0
 	if !in.NoReply {
 		s.turn, s.cut = message, false
 		if c.stream {

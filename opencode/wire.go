@@ -74,65 +74,8 @@ type wirePromptPart struct {
 	ID       string            `json:"id"`
 	Type     string            `json:"type"`
 	Text     string            `json:"text"`
+	Ignored  bool              `json:"ignored,omitempty"` // the model does not get the part
 	Metadata map[string]string `json:"metadata,omitempty"`
-}
-
-type wireStatus struct {
-	Type    string  `json:"type"`
-	Message string  `json:"message"`
-	Next    float64 `json:"next"` // Unix time in milliseconds
-}
-
-func (s wireStatus) status() bgagent.SessionStatus {
-	switch s.Type {
-	case "idle":
-		return bgagent.SessionStatus{State: bgagent.SessionIdle}
-	case "busy":
-		return bgagent.SessionStatus{State: bgagent.SessionBusy}
-	case "retry":
-		out := bgagent.SessionStatus{State: bgagent.SessionRetrying, Detail: firstLine(s.Message)}
-		out.RetryAt = millis(s.Next)
-		return out
-	}
-	return bgagent.SessionStatus{} // SessionUnknown, because later versions of the server can report other statuses
-}
-
-type wireError struct {
-	Name string    `json:"name"`
-	Data wireFault `json:"data"`
-}
-
-type wireFault struct {
-	Message string `json:"message"`
-}
-
-// UnmarshalJSON decodes an error. The error is an object or a plain string; the string is
-// the message.
-func (e *wireError) UnmarshalJSON(b []byte) error {
-	var text string
-	if json.Unmarshal(b, &text) == nil {
-		*e = wireError{Name: "UnknownError", Data: wireFault{Message: text}}
-		return nil
-	}
-	type plain wireError
-	return lenient(json.Unmarshal(b, (*plain)(e)))
-}
-
-// The method "stop" returns the stop reason and the text for an error that ended a turn.
-func (e *wireError) stop() (bgagent.StopReason, string) {
-	text := firstLine(e.Data.Message)
-	if text = cmp.Or(text, e.Name); text == "" {
-		text = "it did not say why"
-	}
-	switch e.Name {
-	case "MessageAbortedError":
-		return bgagent.StopAborted, text
-	case "MessageOutputLengthError":
-		return bgagent.StopLength, text
-	case "ContentFilterError":
-		return bgagent.StopRefused, text
-	}
-	return bgagent.StopError, text
 }
 
 // firstLine returns the first line of a message. The other lines are a stack trace.
@@ -346,7 +289,7 @@ func (m *wireMessage) message() bgagent.Message {
 		case "text":
 			asks = true
 			if id := p.promptID(); id != "" && out.Role == bgagent.RoleUser {
-				out.PromptID = id
+				out.PromptID = id // the last one, if the prompt was continued
 			}
 			if !p.Ignored {
 				separate(&text, p.Text)
@@ -389,6 +332,7 @@ func (m *wireMessage) ended(out *bgagent.Message) {
 	if i.Error != nil {
 		out.Finished = true
 		out.Stop, out.Error = i.Error.stop()
+		out.Provider = i.Error.provider(millis(i.Time.Completed))
 		return
 	}
 	if out.Finished = i.Time.Completed > 0; !out.Finished {

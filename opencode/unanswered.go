@@ -1,0 +1,128 @@
+package opencode
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+
+	"github.com/bgagent/bgagent"
+)
+
+// The server keeps a prompt whose turn the provider of the model has refused. If the message of the
+// prompt is sent again without its part, the server continues the turn, and the model gets the
+// prompt once. The client sends a part with an empty text that the model does not get. The metadata
+// of this part contain the id of the new prompt. So every client can find out from the session
+// whether the turn was continued for this prompt.
+
+// keys returns the ids of the prompts that a message of this package stands for: the id of the prompt
+// that was sent, followed by the ids of the prompts that have continued its turn. A copy that the
+// server has made has the same keys.
+func (m *wireMessage) keys() (keys []string) {
+	for i := range m.Parts {
+		if key := m.Parts[i].promptID(); key != "" {
+			keys = append(keys, key)
+		}
+	}
+	return keys
+}
+
+// The method "unanswered" looks for the message of an earlier prompt whose turn is to be continued for
+// the prompt with the given key. It returns the id of the message and the part to send. The part is nil
+// if the turn cannot be continued. The boolean result reports whether the session already has the
+// prompt.
+func (c *Client) unanswered(ctx context.Context, id, earlier, key string) (message string, part *wirePromptPart, there bool, err error) {
+	var keys []string
+	list, found, err := c.back(ctx, id, func(w *wireMessage) bool {
+		if w.sentFor() == "" {
+			return false
+		}
+		keys = w.keys()
+		return slices.Contains(keys, key) || slices.Contains(keys, earlier)
+	})
+	if err != nil {
+		return "", nil, false, fmt.Errorf("looking for the unanswered prompt in session %s: %w", id, err)
+	}
+	if !found {
+		return "", nil, false, nil
+	}
+	message = list[0].Info.ID
+	if slices.Contains(keys, key) {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.session(id).note(sent{key, message})
+		return message, nil, true, nil
+	}
+	if lines := c.lines(id, track{}, list); lines[len(lines)-1].track.whole { // the server would not ask the model again
+		return "", nil, false, nil
+	}
+	return message, &wirePromptPart{
+		// Parts are sorted by their ids.
+		ID: fmt.Sprintf("%s%03d%s", partID(message), len(keys), tail(key)), Type: "text", Ignored: true, Metadata: map[string]string{metadataKey: key},
+	}, false, nil
+}
+
+// The method "continued" reports whether the turn of a prompt message is continued or was continued.
+func (c *Client) continued(session, message string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	n := 0
+	if s := c.sessions[session]; s != nil {
+		for _, x := range s.sent {
+			if x.message == message {
+				n++
+			}
+		}
+	}
+	return n > 1
+}
+
+// continuedBefore returns the message of the last prompt if the position is after the message and the
+// turn of the prompt was continued. A new process must get the message, because it may know only the
+// id of the prompt that has continued the turn. The result is nil if the session is not inherited, if
+// the turn was not continued, or if the message cannot be read.
+func (c *Client) continuedBefore(ctx context.Context, id string, p position, rest []line) *bgagent.Message {
+	c.mu.Lock()
+	s := c.sessions[id]
+	inherited := s != nil && s.inherited
+	c.mu.Unlock()
+	prompt := p.track.prompt
+	if !inherited || prompt == "" || slices.ContainsFunc(rest, func(l line) bool { return l.ID == prompt }) {
+		return nil
+	}
+	var w wireMessage
+	path := sessionPath(id, "/message/"+url.PathEscape(prompt))
+	if err := c.do(ctx, call{method: http.MethodGet, path: path, out: &w}); err != nil || len(w.keys()) < 2 {
+		return nil
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, key := range w.keys() {
+		s.note(sent{key, prompt})
+	}
+	s.inherited, s.turn = false, cmp.Or(s.turn, prompt)
+	m := w.message()
+	return &m
+}
+
+// The method "tries" returns the number of requests that the server has made for the request that has
+// failed at last. It returns 0 if the number is not known.
+func (c *Client) tries(session string) int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if s := c.sessions[session]; s != nil && s.over.tries > 0 && s.over.tried == s.turn {
+		return s.over.tries + 1
+	}
+	return 0
+}
+
+// asksAnew records that the server has made another request to the model.
+func (c *Client) asksAnew(session string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if s := c.sessions[session]; s != nil {
+		s.over.tries = 0
+	}
+}

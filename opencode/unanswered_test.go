@@ -1,0 +1,227 @@
+package opencode_test
+
+import (
+	"encoding/json"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/opencode"
+)
+
+// refused starts a turn that is refused, and waits for its end.
+func (r *rig) refused(session string, p bgagent.Prompt) {
+	r.t.Helper()
+	require.NoError(r.t, r.c.StartTurn(r.t.Context(), session, p))
+	seconds(5)
+	require.Equal(r.t, bgagent.SessionIdle, r.state(session))
+	messages := r.messages(session)
+	require.NotNil(r.t, messages[len(messages)-1].Provider)
+}
+
+// again returns the prompt that continues the turn of an earlier prompt.
+func again(id, earlier string) bgagent.Prompt {
+	p := prompt(id, "say this must not be sent")
+	p.Unanswered = earlier
+	return p
+}
+
+func TestARefusedTurnNamesTheErrorOfTheProvider(t *testing.T) {
+	bubble(t, opencode.Config{}, bgagent.Config{}, func(t *testing.T, r *rig) {
+		s := r.session("/work")
+		began := time.Now()
+		r.refused(s, prompt("p1", "limited 1 fine"))
+		var statuses []*bgagent.ProviderError
+		for _, e := range r.told(s, bgagent.HostStatus) {
+			if e.Status.State == bgagent.SessionRetrying {
+				require.WithinRange(t, e.Status.RetryAt, began.Add(time.Second), began.Add(2*time.Second))
+				statuses = append(statuses, e.Status.Provider)
+			}
+		}
+		next := bgagent.ProviderError{Kind: bgagent.ProviderRateLimited, Tries: 1, Next: bgagent.NextContinue, Message: limitText}
+		require.Equal(t, []*bgagent.ProviderError{&next}, statuses)
+
+		want := next
+		want.Status, want.Tries = 429, 2
+		told := []*bgagent.ProviderError{}
+		for _, e := range r.told(s, bgagent.HostError) {
+			require.Equal(t, bgagent.StopError, e.Stop)
+			told = append(told, e.Provider)
+		}
+		for _, e := range r.told(s, bgagent.HostMessage) {
+			if e.Message.Provider != nil {
+				told = append(told, e.Message.Provider)
+			}
+		}
+		messages := r.messages(s)
+		told = append(told, messages[len(messages)-1].Provider)
+		require.Len(t, told, 3, "in the error, in the event of the message, and in the message")
+		for _, e := range told {
+			require.WithinRange(t, e.RetryAt, began.Add(7*time.Second), began.Add(10*time.Second))
+			got := *e
+			got.RetryAt = time.Time{}
+			require.Equal(t, want, got)
+		}
+	})
+}
+
+func TestTheServerContinuesARefusedTurnAndGetsThePromptOnce(t *testing.T) {
+	for _, stream := range []bool{true, false} {
+		bubble(t, opencode.Config{}, bgagent.Config{}, func(t *testing.T, r *rig) {
+			s := r.session("/work")
+			if !stream {
+				r.f.do(func() { r.f.mute = true })
+			}
+			r.refused(s, prompt("p1", "limited 2 fine"))
+			for range 2 { // the manager may repeat the call
+				require.NoError(t, r.c.StartTurn(t.Context(), s, again("p2", "p1")))
+			}
+			seconds(5)
+			require.NoError(t, r.c.StartTurn(t.Context(), s, again("p2", "p1")))
+			require.NoError(t, r.c.StartTurn(t.Context(), s, again("p3", "p2"))) // the second refusal
+			seconds(5)
+			require.Equal(t, []string{"> limited 2 fine", "", "", "fine"}, r.texts(s))
+			sent := r.f.sent()
+			require.Len(t, sent, 3)
+			for _, body := range sent[1:] {
+				require.Equal(t, sent[0]["messageID"], body["messageID"])
+				parts := body["parts"].([]any)
+				require.Len(t, parts, 1)
+				require.Equal(t, []any{"", true}, []any{parts[0].(map[string]any)["text"], parts[0].(map[string]any)["ignored"]})
+			}
+			require.Equal(t, "p3", r.messages(s)[0].PromptID)
+			if stream {
+				last := r.told(s, bgagent.HostMessage)
+				require.Equal(t, "fine", last[len(last)-1].Message.Text)
+				for _, e := range last {
+					require.False(t, e.Message.Role == bgagent.RoleUser && e.Message.Text != "limited 2 fine", "the stream sends only the new part of the prompt")
+				}
+			}
+		})
+	}
+}
+
+func TestAnUnansweredPromptThatIsGoneOrAnsweredIsFollowedByText(t *testing.T) {
+	bubble(t, opencode.Config{}, bgagent.Config{}, func(t *testing.T, r *rig) {
+		s := r.session("/work")
+		require.NoError(t, r.c.StartTurn(t.Context(), s, again("p1", "never sent")))
+		seconds(2)
+		for range 2 {
+			p := again("p2", "p1") // has an answer
+			p.Text = "say go on"
+			require.NoError(t, r.c.StartTurn(t.Context(), s, p))
+			seconds(2)
+		}
+		require.Equal(t, []string{"> say this must not be sent", "this must not be sent", "> say go on", "go on"}, r.texts(s))
+	})
+}
+
+func TestAContinuedTurnIsCountedAsOneWithItsPrompt(t *testing.T) {
+	bubble(t, opencode.Config{}, bgagent.Config{}, func(t *testing.T, r *rig) {
+		s := r.session("/work")
+		r.refused(s, prompt("p1", "limited 1 fine"))
+		cursor := func() bgagent.Cursor {
+			page, err := r.c.Messages(t.Context(), s, "", 1000)
+			require.NoError(t, err)
+			return page.Next
+		}()
+		require.NoError(t, r.c.StartTurn(t.Context(), s, again("p2", "p1")))
+		seconds(2)
+		page, err := r.c.Messages(t.Context(), s, cursor, 1000)
+		require.NoError(t, err)
+		var got []string
+		for _, m := range page.Messages {
+			got = append(got, m.PromptID+" "+m.Text)
+		}
+		require.Equal(t, []string{"p2 limited 1 fine", " fine"}, got)
+	})
+}
+
+func TestANewProcessFindsTheContinuedTurn(t *testing.T) {
+	for _, verb := range []string{"limited", "working"} { // the second has more messages than are read again
+		bubble(t, opencode.Config{}, bgagent.Config{}, func(t *testing.T, r *rig) {
+			s, err := r.c.CreateSession(t.Context(), bgagent.SessionSpec{Agent: "worker", Directory: "/work", Title: "a task", Key: "a key"})
+			require.NoError(t, err)
+			r.refused(s, prompt("p1", verb+" 1 fine"))
+			page, err := r.c.Messages(t.Context(), s, "", 1000)
+			require.NoError(t, err)
+			require.NoError(t, r.c.StartTurn(t.Context(), s, again("p2", "p1")))
+			seconds(2)
+
+			next := newClient(t, opencode.Config{HTTPClient: r.f.client()})
+			for _, max := range []int{2, 1000} {
+				page, err := next.Messages(t.Context(), s, page.Next, max)
+				require.NoError(t, err)
+				if max == 2 {
+					require.Equal(t, "p2", page.Messages[0].PromptID)
+					require.Equal(t, "fine", page.Messages[1].Text)
+				}
+			}
+			require.NoError(t, next.StartTurn(t.Context(), s, again("p2", "p1")))
+			require.Len(t, r.f.sent(), 2)
+		})
+	}
+}
+
+func TestATurnThatIsAbortedBeforeARetryLeavesNoError(t *testing.T) {
+	bubble(t, opencode.Config{}, bgagent.Config{}, func(t *testing.T, r *rig) {
+		s := r.session("/work")
+		require.NoError(t, r.c.StartTurn(t.Context(), s, prompt("p1", "delayed 3600 fine")))
+		seconds(2)
+		got, err := r.c.Statuses(t.Context(), []string{s})
+		require.NoError(t, err)
+		require.Equal(t, got[s].RetryAt, got[s].Provider.RetryAt, "only the provider can have told such a time")
+		require.NoError(t, r.c.Abort(t.Context(), s))
+		seconds(2)
+		messages := r.messages(s)
+		last := messages[len(messages)-1]
+		require.True(t, last.Finished)
+		require.Equal(t, bgagent.StopAborted, last.Stop)
+		require.Nil(t, last.Provider)
+
+		require.NoError(t, r.c.StartTurn(t.Context(), s, again("p2", "p1")))
+		seconds(3700)
+		require.Equal(t, []string{"> delayed 3600 fine", "", "fine"}, r.texts(s))
+	})
+}
+
+// TestRecordedErrors checks lines that a real server has sent while its provider refused requests.
+func TestRecordedErrors(t *testing.T) {
+	raw, err := os.ReadFile("testdata/faults.jsonl")
+	require.NoError(t, err)
+	for line := range strings.Lines(string(raw)) {
+		var x struct {
+			Case   string
+			Line   json.RawMessage
+			Want   string
+			Status int
+			Tries  int
+			Retry  string
+			Scope  string
+		}
+		require.NoError(t, json.Unmarshal([]byte(line), &x), line)
+		t.Run(x.Case, func(t *testing.T) {
+			got := opencode.ProviderErrorIn(x.Line, time.Date(2026, 11, 28, 21, 50, 0, 0, time.UTC))
+			if x.Want == "" {
+				require.Nil(t, got)
+				return
+			}
+			require.NotNil(t, got)
+			require.Equal(t, x.Want, got.Kind.String())
+			require.Equal(t, x.Status, got.Status)
+			require.Equal(t, x.Tries, got.Tries)
+			require.Equal(t, x.Scope == "provider", got.Scope == bgagent.ScopeProvider)
+			require.Equal(t, bgagent.NextContinue, got.Next)
+			require.NotEmpty(t, got.Message)
+			retry := ""
+			if !got.RetryAt.IsZero() {
+				retry = got.RetryAt.UTC().Format(time.RFC3339)
+			}
+			require.Equal(t, x.Retry, retry)
+		})
+	}
+}
