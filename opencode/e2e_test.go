@@ -148,6 +148,7 @@ func TestTheRealServer(t *testing.T) {
 	} {
 		t.Run(x.name, func(t *testing.T) { x.run(serve(t, w, s, x.cfg, x.mcfg)) })
 	}
+	t.Run("a request that the provider refuses is repeated, and a turn that it refuses is continued", func(t *testing.T) { refusals(t, w, s) })
 }
 
 // threeTasks delegates to the three agents of the example in README.md.
