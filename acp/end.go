@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/internal/apifault"
 	sdk "github.com/coder/acp-go-sdk"
 )
 
@@ -97,26 +98,34 @@ func (t *turn) endLate() {
 
 // noteStatus records a status that an agent reports in a field outside the protocol.
 // Codex reports a failure in such a field, writes the reason as text, and ends the turn
-// as if it had succeeded.
-func (t *turn) noteStatus(meta map[string]any) {
+// as if it had succeeded. Codex also reports there that it repeats a request to the provider of
+// the model. The result is the error of the provider in such a report.
+func (t *turn) noteStatus(meta map[string]any) (retry *bgagent.ProviderError) {
 	for _, own := range meta {
 		fields, _ := own.(map[string]any)
+		if fault, ok := fields["error"].(map[string]any); ok && fault["codexErrorInfo"] != nil {
+			retry = t.noteRetry(fault)
+		}
 		status, _ := fields["threadStatus"].(map[string]any)
 		if kind, ok := status["type"].(string); ok {
 			t.broken = kind == "systemError"
 		}
 	}
+	return retry
 }
 
 // endOf returns how the turn ended.
 func (c *Client) endOf(t *turn, answer sdk.PromptResponse, err error) (bgagent.TurnEnd, error) {
 	c.mu.Lock()
 	end := bgagent.TurnEnd{Text: t.s.conv.lastText(), Usage: bgagent.Usage{Cost: t.cost}}
-	refused, broken, problem := t.refused, t.broken, strings.TrimSpace(t.problem)
-	apiError := err == nil && answer.StopReason == sdk.StopReasonEndTurn && !broken && c.unused(t, answer) && isAPIError(end.Text)
+	why := failing{refused: t.refused, broken: t.broken, problem: strings.TrimSpace(t.problem), fault: t.fault}
+	unused := err == nil && answer.StopReason == sdk.StopReasonEndTurn && !why.broken && c.unused(t, answer)
+	apiError := unused && isAPIError(end.Text)
 	if apiError {
-		broken, problem = true, strings.TrimSpace(end.Text)
+		why.broken, why.problem = true, strings.TrimSpace(end.Text)
 	}
+	why.cut = unused && !apiError && end.Text != "" && c.runs("gemini")
+	said := end.Text
 	if apiError || isProblem(end.Text, err) {
 		end.Text = t.s.conv.priorText()
 		end.NoText = end.Text == ""
@@ -124,25 +133,15 @@ func (c *Client) endOf(t *turn, answer sdk.PromptResponse, err error) (bgagent.T
 	c.mu.Unlock()
 	if err != nil {
 		end.Stop = bgagent.StopError
-		return end, c.failure(err)
+		return end, c.blame(t, c.failure(err), c.refusedBy(err, said))
 	}
 	used := c.use(t, answer)
 	end.Usage.InputTokens, end.Usage.OutputTokens = used.InputTokens, used.OutputTokens
 	switch answer.StopReason {
 	case sdk.StopReasonEndTurn:
 		end.Stop = bgagent.StopEndOfTurn
-		switch {
-		case broken && problem == "":
+		if err = c.failed(t, why); err != nil {
 			end.Stop = bgagent.StopError
-			return end, fmt.Errorf("acp: the agent %s failed, and gave no reason", c.program())
-		case broken:
-			end.Stop = bgagent.StopError
-			return end, fmt.Errorf("acp: the agent %s failed: %s", c.program(), problem)
-		case refused != "":
-			// Some agents end their turn without any text after a refusal. Such a turn
-			// has no answer.
-			end.Stop = bgagent.StopError
-			return end, fmt.Errorf("acp: the agent %s said nothing more after it was refused: %s", c.program(), refused)
 		}
 	case sdk.StopReasonMaxTokens:
 		end.Stop = bgagent.StopLength
@@ -151,17 +150,45 @@ func (c *Client) endOf(t *turn, answer sdk.PromptResponse, err error) (bgagent.T
 	case sdk.StopReasonRefusal:
 		end.Stop = bgagent.StopRefused
 	case sdk.StopReasonCancelled:
-		if refused != "" {
-			// Some agents report their turn as cancelled after a refusal.
-			end.Stop = bgagent.StopError
-			return end, fmt.Errorf("acp: the agent %s ended its turn after it was refused: %s", c.program(), refused)
-		}
 		end.Stop = bgagent.StopAborted
+		if why.refused != "" { // some agents report their turn as cancelled after a refusal
+			end.Stop = bgagent.StopError
+			err = fmt.Errorf("acp: the agent %s ended its turn after it was refused: %s", c.program(), why.refused)
+		}
 	default:
 		end.Stop = bgagent.StopError
-		return end, fmt.Errorf("acp: the agent %s ended the turn with a stop reason that is not in the protocol: %.80q", c.program(), answer.StopReason)
+		err = fmt.Errorf("acp: the agent %s ended the turn with a stop reason that is not in the protocol: %.80q", c.program(), answer.StopReason)
 	}
-	return end, nil
+	return end, err
+}
+
+// failing holds the reasons because of which a turn that the agent has ended normally has failed.
+type failing struct {
+	refused string         // last refusal after which the agent has written nothing
+	broken  bool           // the agent has reported that it has failed, or its answer is an error
+	problem string         // text about this failure
+	fault   apifault.Fault // last error of the provider that the agent has reported
+	cut     bool           // the answer is incomplete
+}
+
+// failed returns the error of a turn that the agent has ended normally, or nil if the turn has an
+// answer.
+func (c *Client) failed(t *turn, why failing) error {
+	switch {
+	case why.broken && why.problem == "":
+		return c.blame(t, fmt.Errorf("acp: the agent %s failed, and gave no reason", c.program()), brokenBy("", why.fault))
+	case why.broken:
+		return c.blame(t, fmt.Errorf("acp: the agent %s failed: %s", c.program(), why.problem), brokenBy(why.problem, why.fault))
+	case why.cut:
+		// Gemini ends its turn normally if the stream of its model breaks off. It reports no tokens then.
+		const text = "the answer broke off"
+		return c.blame(t, fmt.Errorf("acp: the agent %s failed: %s", c.program(), text), &bgagent.ProviderError{Kind: bgagent.ProviderBroken, Message: text})
+	case why.refused != "":
+		// Some agents end their turn without any text after a refusal. Such a turn has no
+		// answer.
+		return fmt.Errorf("acp: the agent %s said nothing more after it was refused: %s", c.program(), why.refused)
+	}
+	return nil
 }
 
 // apiError matches the beginning of an answer that repeats an error from the model server.

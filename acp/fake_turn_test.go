@@ -4,6 +4,7 @@ package acp
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"os"
@@ -71,6 +72,18 @@ func (t *fakeTurn) do(line string) error {
 		}
 	case "fail":
 		return &sdk.RequestError{Code: -32603, Message: "Internal error", Data: map[string]any{"details": rest}}
+	case "error": // answers the prompt with an error that is given as JSON
+		var e sdk.RequestError
+		if err := json.Unmarshal([]byte(rest), &e); err != nil {
+			return err
+		}
+		return &e
+	case "heard": // tells how many prompts contain the text
+		n := 0
+		for _, text := range t.s.User {
+			n += min(strings.Count(text, rest), 1)
+		}
+		t.say(strconv.Itoa(n))
 	case "stop":
 		t.stop = sdk.StopReason(rest)
 	case "recall":

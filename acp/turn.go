@@ -10,6 +10,7 @@ import (
 	"unicode"
 
 	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/internal/apifault"
 	"github.com/bgagent/bgagent/internal/jsonlines"
 	"github.com/bgagent/bgagent/internal/procs"
 	sdk "github.com/coder/acp-go-sdk"
@@ -55,6 +56,8 @@ type turn struct {
 	answered bool            // whether the prompt was answered, so that only late pieces are accepted
 	broken   bool            // whether the agent has reported that it has failed
 	problem  string          // text that the agent has sent since it reported its failure
+	fault    apifault.Fault  // last error of the provider that the agent has reported
+	retries  int             // number of failed tries of the current request, according to the agent
 	calls    map[string]*toolCall
 	repeated int    // number of calls that have the same id as an ended call
 	kept     int    // number of bytes of the calls' paths and inputs that are kept

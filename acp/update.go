@@ -4,8 +4,10 @@ import (
 	"encoding/json"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/internal/apifault"
 	sdk "github.com/coder/acp-go-sdk"
 )
 
@@ -166,6 +168,7 @@ func (s *session) progress(t *turn, u sdk.SessionUpdate, left bool) []report {
 		return []report{func(r *bgagent.Reporter) { r.Activity() }}
 	case u.AgentMessageChunk != nil:
 		text, id := textOf(u.AgentMessageChunk.Content), u.AgentMessageChunk.MessageId
+		t.fault = apifault.Fault{}
 		if t.aside(value(id), text) {
 			return []report{func(r *bgagent.Reporter) { r.Activity() }}
 		}
@@ -176,6 +179,7 @@ func (s *session) progress(t *turn, u sdk.SessionUpdate, left bool) []report {
 		return []report{func(r *bgagent.Reporter) { r.Reasoning(text) }}
 	case u.ToolCall != nil:
 		x := u.ToolCall
+		t.fault, t.retries = apifault.Fault{}, 0
 		if isCompaction(x) {
 			t.compaction = x.ToolCallId
 			return []report{func(r *bgagent.Reporter) { r.Compaction() }}
@@ -199,7 +203,9 @@ func (s *session) progress(t *turn, u sdk.SessionUpdate, left bool) []report {
 		return nil
 	}
 	if u.SessionInfoUpdate != nil {
-		t.noteStatus(u.SessionInfoUpdate.Meta)
+		if e := t.noteStatus(u.SessionInfoUpdate.Meta); e != nil {
+			return []report{func(r *bgagent.Reporter) { r.Retrying(*e, time.Time{}) }}
+		}
 	}
 	s.noted(u)
 	return []report{func(r *bgagent.Reporter) { r.Activity() }}

@@ -1,0 +1,132 @@
+package acp
+
+import (
+	"cmp"
+	"errors"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/internal/apifault"
+	sdk "github.com/coder/acp-go-sdk"
+)
+
+// providerFailure is the error of a turn that has failed because of the provider of the model.
+type providerFailure struct {
+	error
+	provider *bgagent.ProviderError
+}
+
+// Unwrap returns the error without the provider, and the error of the provider.
+func (e *providerFailure) Unwrap() []error { return []error{e.error, e.provider} }
+
+// blame returns the error of a failed turn. It adds the error of the provider if e is not nil.
+func (c *Client) blame(t *turn, err error, e *bgagent.ProviderError) error {
+	if e == nil {
+		return err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	e.Next = bgagent.NextContinue
+	if c.runs("gemini") && len(t.calls) == 0 {
+		// Until its model has called a tool, gemini drops the prompt of a turn that fails.
+		e.Next = bgagent.NextRepeat
+		t.s.system = ""
+	}
+	if t.retries > 0 {
+		e.Tries = t.retries + 1
+	}
+	return &providerFailure{err, e}
+}
+
+// refusedBy returns the error of the provider because of which the agent has answered the prompt with
+// an error. The result is nil if the provider is not the cause. The argument "text" is what the agent
+// has written about the error; it can be empty.
+func (c *Client) refusedBy(err error, text string) *bgagent.ProviderError {
+	var re *sdk.RequestError
+	if !errors.As(err, &re) {
+		return nil
+	}
+	f := apifault.Fault{Text: innerMessage(strings.TrimPrefix(re.Message, "Internal error: ")), At: time.Now()}
+	data, _ := re.Data.(map[string]any)
+	errorKind, _ := data["errorKind"].(string)
+	errorName, _ := data["errorName"].(string)
+	switch {
+	case re.Code == codeAuth:
+		f.Names = []string{"unauthorized"}
+		if e := (apifault.Fault{Text: text}).Error(); e != nil && e.Kind == bgagent.ProviderAuthentication {
+			f.Text = text
+		}
+	case errorKind != "": // from Claude
+		f.Names = []string{errorKind}
+		if e := f.Error(); errorKind != "invalid_request" || e != nil && e.Kind == bgagent.ProviderTooLong {
+			return e
+		}
+		return nil
+	case data["codexErrorInfo"] != nil:
+		f.Text = cmp.Or(detail(re.Data), f.Text)
+		name, status := codexInfo(data["codexErrorInfo"])
+		f.Names, f.Status = []string{name}, status
+	case errorName == "APIError", errorName == "UnknownError", errorName == "ProviderAuthError", errorName == "ContextOverflowError": // from opencode
+		f.Names = []string{errorName}
+	case c.runs("gemini") && re.Code >= 400 && re.Code < 600: // the code is the HTTP status
+		f.Status = re.Code
+	default:
+		return nil
+	}
+	return f.Error()
+}
+
+// codexInfo returns the name and the HTTP status in codex's description of an error. The status is 0
+// if the description has none.
+func codexInfo(info any) (name string, status int) {
+	switch info := info.(type) {
+	case string:
+		return info, 0
+	case map[string]any:
+		for name, more := range info {
+			fields, _ := more.(map[string]any)
+			status, _ := fields["httpStatusCode"].(float64)
+			return name, int(status)
+		}
+	}
+	return "", 0
+}
+
+// attempt matches the number of the attempt in codex's message about a retry.
+var attempt = regexp.MustCompile(`\b(\d{1,4})/\d+$`)
+
+// noteRetry records an error that codex has reported outside the protocol. If codex is going to
+// repeat the request, the result is the error of the provider. Otherwise it is nil.
+func (t *turn) noteRetry(fields map[string]any) *bgagent.ProviderError {
+	name, status := codexInfo(fields["codexErrorInfo"])
+	message, _ := fields["message"].(string)
+	text, _ := fields["additionalDetails"].(string)
+	t.fault = apifault.Fault{Status: status, Names: []string{name}, Text: cmp.Or(text, message)}
+	if again, _ := fields["willRetry"].(bool); !again {
+		return nil
+	}
+	t.retries++
+	if m := attempt.FindStringSubmatch(message); m != nil {
+		t.retries, _ = strconv.Atoi(m[1])
+	}
+	e := t.fault.Error()
+	if e == nil {
+		e = &bgagent.ProviderError{Kind: bgagent.ProviderBroken, Status: status, Message: t.fault.Text}
+	}
+	e.Tries, e.Next = t.retries, bgagent.NextContinue
+	return e
+}
+
+// brokenBy returns the error of the provider because of which the agent has reported its own failure.
+// The result is nil if the provider is not the cause. The argument "problem" is the text that the agent
+// has written about the failure. The argument "last" is the last error that the agent has reported.
+func brokenBy(problem string, last apifault.Fault) *bgagent.ProviderError {
+	if e := (apifault.Fault{Text: problem}).Error(); e != nil {
+		return e
+	}
+	last.Text = cmp.Or(problem, last.Text)
+	return last.Error()
+}

@@ -1,0 +1,164 @@
+//go:build unix
+
+package acp
+
+import (
+	"encoding/json"
+	"errors"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/bgagent/bgagent"
+	"github.com/stretchr/testify/require"
+)
+
+// recorded is a turn that a real agent has played while the provider of its model refused requests.
+type recorded struct {
+	Case, Program string
+	Updates       []json.RawMessage
+	Error         json.RawMessage // answer to the prompt; null if the turn ended normally
+
+	Want    string // kind of the error of the provider; empty if there is none
+	Status  int
+	Tries   int
+	Scope   string
+	Retries int    // number of reports that the program repeats a request
+	Kind    string // kind of the error in these reports
+	Text    string // text of the model
+}
+
+// script returns the prompt with which the fake agent plays the turn.
+func (r recorded) script() string {
+	var b strings.Builder
+	b.WriteString("free\n")
+	for _, u := range r.Updates {
+		b.WriteString("update " + string(u) + "\n")
+	}
+	if len(r.Error) > 0 {
+		b.WriteString("error " + string(r.Error) + "\n")
+	}
+	return b.String()
+}
+
+// playing makes the client treat its agent as the program.
+func playing(c *Client, program string) {
+	c.cfg.Command = []string{program}
+	name := program
+	c.told.Store(&name)
+}
+
+func TestRecordedErrorsOfProvidersAreRecognized(t *testing.T) {
+	raw, err := os.ReadFile("testdata/faults.jsonl")
+	require.NoError(t, err)
+	for line := range strings.Lines(string(raw)) {
+		var r recorded
+		require.NoError(t, json.Unmarshal([]byte(line), &r))
+		t.Run(r.Case, func(t *testing.T) {
+			bubble(t, Config{}, false, func(t *testing.T, c *Client) {
+				s := create(t, c)
+				playing(c, r.Program)
+				e := prompt(t, c, s, r.script())
+				require.Equal(t, r.Text, e.Text, "an error is neither result nor partial text")
+				retries := e.of(bgagent.ReportRetrying)
+				require.Len(t, retries, r.Retries)
+				for i, x := range retries {
+					require.Equal(t, r.Kind, x.Provider.Kind.String())
+					require.Equal(t, i+1, x.Provider.Tries)
+					require.True(t, x.RetryAt.IsZero())
+				}
+				var p *bgagent.ProviderError
+				found := errors.As(e.err, &p)
+				require.Equal(t, r.Want != "", found, "%v", e.err)
+				if !found {
+					return
+				}
+				require.Equal(t, bgagent.StopError, e.Stop)
+				require.Equal(t, r.Want, p.Kind.String())
+				require.Equal(t, r.Status, p.Status)
+				require.Equal(t, r.Tries, p.Tries)
+				require.Equal(t, r.Scope == "provider", p.Scope == bgagent.ScopeProvider)
+				require.True(t, p.RetryAt.IsZero(), "no program tells the time outside of prose")
+				require.NotEmpty(t, p.Message)
+				require.NotContains(t, p.Message, "\n")
+				want := bgagent.NextContinue
+				if r.Program == "gemini" {
+					want = bgagent.NextRepeat
+				}
+				require.Equal(t, want, p.Next)
+			})
+		})
+	}
+}
+
+func TestErrorsThatDoNotConcernTheProviderNameNone(t *testing.T) {
+	const systemError = `update {"sessionUpdate":"session_info_update","_meta":{"codex":{"threadStatus":{"type":"systemError"}}}}` + "\n"
+	for name, script := range map[string]string{
+		"an error without a field for its kind": "fail rate limit",
+		"a bad request, from Claude":            `error {"code":-32603,"message":"Internal error: overloaded image","data":{"errorKind":"invalid_request"}}`,
+		"an error of opencode itself":           `error {"code":-32603,"message":"Internal error: Agent not found","data":{"errorName":"UnknownError"}}`,
+		"a code that is no status":              `error {"code":429,"message":"no"}`,
+		"a failure of codex itself":             systemError + "say the sandbox cannot be started",
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, Config{}, false, func(t *testing.T, c *Client) {
+				e := prompt(t, c, create(t, c), script)
+				require.Error(t, e.err)
+				require.False(t, errors.As(e.err, new(*bgagent.ProviderError)), "%v", e.err)
+			})
+		})
+	}
+}
+
+func TestAnAnswerThatNamesALimitIsNoFailure(t *testing.T) {
+	bubble(t, Config{}, false, func(t *testing.T, c *Client) {
+		e := prompt(t, c, create(t, c), "say exceeded retry limit, last status: 429 Too Many Requests")
+		require.NoError(t, e.err)
+	})
+}
+
+func TestGeminiKeepsAPromptOnceItsModelHasCalledATool(t *testing.T) {
+	bubble(t, Config{}, false, func(t *testing.T, c *Client) {
+		s := create(t, c)
+		playing(c, "gemini")
+		run := func(text string) ended {
+			return run(t, c, s, bgagent.Prompt{ID: "p", Agent: "fake", System: "nap 1ms", Text: text}).wait()
+		}
+		const refuse = `error {"code":429,"message":"Resource has been exhausted"}`
+		var p *bgagent.ProviderError
+		require.ErrorAs(t, run(refuse).err, &p)
+		require.Equal(t, bgagent.NextRepeat, p.Next)
+		require.Equal(t, "2", run("heard nap 1ms").Text, "the system text is gone with the prompt")
+		require.ErrorAs(t, run("tool grep\n"+refuse).err, &p)
+		require.Equal(t, bgagent.NextContinue, p.Next)
+	})
+}
+
+func TestAnAnswerOfGeminiThatBrokeOffIsAFailure(t *testing.T) {
+	bubble(t, Config{}, false, func(t *testing.T, c *Client) {
+		s := create(t, c)
+		require.NoError(t, prompt(t, c, s, "say whole").err)
+		require.NoError(t, prompt(t, c, s, "free\nsay no tokens").err, "other agents need not report tokens in each turn")
+		playing(c, "gemini")
+		e := prompt(t, c, s, "free\nsay half of")
+		var p *bgagent.ProviderError
+		require.ErrorAs(t, e.err, &p)
+		require.Equal(t, bgagent.ProviderBroken, p.Kind)
+		require.Equal(t, bgagent.NextRepeat, p.Next)
+		require.Equal(t, "half of", e.Text)
+	})
+}
+
+func TestAContinuedTurnSendsTheText(t *testing.T) {
+	bubble(t, Config{}, false, func(t *testing.T, c *Client) {
+		s := create(t, c)
+		playing(c, "claude")
+		const refuse = `error {"code":-32603,"message":"Internal error: overloaded","data":{"errorKind":"overloaded"}}`
+		var p *bgagent.ProviderError
+		require.ErrorAs(t, prompt(t, c, s, refuse).err, &p)
+		require.Equal(t, bgagent.NextContinue, p.Next)
+		e := run(t, c, s, bgagent.Prompt{ID: "p2", Unanswered: "p", Agent: "fake", Text: "say go on"}).wait()
+		require.NoError(t, e.err)
+		require.Equal(t, "go on", e.Text)
+	})
+}
