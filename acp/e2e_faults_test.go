@@ -6,7 +6,9 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -17,7 +19,8 @@ import (
 )
 
 func TestAModelThatFailsFailsItsTask(t *testing.T) {
-	eachReal(t, bgagent.Config{}, nil, func(s *scene) {
+	once := func(c *Config) { c.Env = append(slices.Clone(c.Env), "CLAUDE_CODE_MAX_RETRIES=1") }
+	eachReal(t, bgagent.Config{}, once, func(s *scene) {
 		task := s.run("@error 400 you cannot ask for that")
 		require.Equal(s, bgagent.Failed, task.Status)
 		require.Contains(s, task.Reason, "you cannot ask for that")
@@ -29,7 +32,45 @@ func TestAModelThatFailsFailsItsTask(t *testing.T) {
 		task = s.run("@error 500 times=1 hiccup\n@say better now")
 		require.Equal(s, bgagent.Completed, task.Status, task.Reason)
 		require.Equal(s, "better now", task.Result)
+		if s.name == claude.name || s.name == codex.name { // the others repeat a refused request for a minute or longer
+			s.refusedThenContinued()
+		}
 	})
+}
+
+// refusedThenContinued plays a turn that the provider refuses, and the next turn of the session.
+func (s *scene) refusedThenContinued() {
+	id, err := s.c.CreateSession(s.Context(), bgagent.SessionSpec{Task: "bg_1", Agent: s.name})
+	require.NoError(s, err)
+	var refuse atomic.Bool
+	s.w.Model.Handle(func(r modelserver.Request) modelserver.Reply {
+		if isMain(r) && refuse.Load() {
+			return modelserver.Refuse(429, "This request would exceed the rate limit for your organization")
+		}
+		return recalling(r)
+	})
+	play := func(p bgagent.Prompt) ended {
+		p.Task, p.Agent = "bg_1", s.name
+		return run(s, s.c, id, p).wait()
+	}
+	refuse.Store(true)
+	e := play(bgagent.Prompt{ID: "p1", Text: "MARK\n@say fine"})
+	refuse.Store(false)
+	var p *bgagent.ProviderError
+	require.ErrorAs(s, e.err, &p)
+	require.Equal(s, bgagent.ProviderRateLimited, p.Kind)
+	require.Equal(s, 429, p.Status)
+	require.Equal(s, bgagent.NextContinue, p.Next)
+	require.Empty(s, e.Text)
+	e = play(bgagent.Prompt{ID: "p2", Unanswered: "p1", Text: "Go on.\n@say I went on"})
+	require.NoError(s, e.err)
+	require.Equal(s, "I went on", e.Text)
+	requests := slices.DeleteFunc(s.w.Model.Requests(), func(r modelserver.Request) bool { return !isMain(r) })
+	marks := 0
+	for _, m := range requests[len(requests)-1].Messages {
+		marks += strings.Count(m.Text, "MARK")
+	}
+	require.Equal(s, 1, marks, "the model sees the prompt once")
 }
 
 func TestAModelThatNeverAnswersIsEndedByTheLimits(t *testing.T) {
