@@ -99,7 +99,8 @@ func codexInfo(info any) (name string, status int) {
 var attempt = regexp.MustCompile(`\b(\d{1,4})/\d+$`)
 
 // noteRetry records an error that codex has reported outside the protocol. If codex is going to
-// repeat the request, the result is the error of the provider. Otherwise it is nil.
+// repeat the request, the result is the error of the provider. Otherwise it is nil. It is also nil if
+// the connection has failed, because the cause can be the network of this machine.
 func (t *turn) noteRetry(fields map[string]any) *bgagent.ProviderError {
 	name, status := codexInfo(fields["codexErrorInfo"])
 	message, _ := fields["message"].(string)
@@ -111,6 +112,9 @@ func (t *turn) noteRetry(fields map[string]any) *bgagent.ProviderError {
 	t.retries++
 	if m := attempt.FindStringSubmatch(message); m != nil {
 		t.retries, _ = strconv.Atoi(m[1])
+	}
+	if t.fault.Lost() {
+		return nil
 	}
 	e := t.fault.Error()
 	if e == nil {

@@ -32,10 +32,15 @@ func (s wireStatus) status() bgagent.SessionStatus {
 // that was seen is 35 seconds.
 const ownPause = time.Minute
 
-// provider describes the failed request that the server is going to repeat. The server repeats only
-// requests that the provider has refused or that have broken off.
+// provider describes the failed request that the server is going to repeat. The result is nil if the
+// connection has failed, because the cause can be the network of the server's machine. The server
+// repeats no other requests than those that the provider has refused or that have broken off.
 func (s wireStatus) provider(now time.Time) *bgagent.ProviderError {
-	e := apifault.Fault{Text: s.Message}.Error()
+	f := apifault.Fault{Text: s.Message}
+	if f.Lost() {
+		return nil
+	}
+	e := f.Error()
 	if e == nil {
 		e = &bgagent.ProviderError{Kind: bgagent.ProviderBroken, Message: firstLine(s.Message)}
 	}
@@ -99,6 +104,9 @@ func (e *wireError) provider(at time.Time) *bgagent.ProviderError {
 	}
 	d := &e.Data
 	out := apifault.Fault{Status: d.Status, Names: []string{e.Name}, Text: d.Message, Headers: d.Headers, Body: d.Body, At: at}.Error()
+	if out == nil && e.Name == "APIError" && d.Status == 0 && d.Retryable != nil && *d.Retryable { // the connection has failed
+		out = &bgagent.ProviderError{Kind: bgagent.ProviderBroken, Message: firstLine(d.Message)}
+	}
 	if out == nil {
 		return nil
 	}

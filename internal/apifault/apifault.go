@@ -59,27 +59,30 @@ func firstLine(s string) string {
 // kindsOf contains the names of errors whose kind is certain. Names such as "server_error" are not
 // among them, because providers also use them for an overload.
 var kindsOf = map[string]bgagent.ProviderErrorKind{
-	"rate_limit":              bgagent.ProviderRateLimited,
-	"rate_limit_error":        bgagent.ProviderRateLimited,
-	"rate_limit_exceeded":     bgagent.ProviderRateLimited,
-	"overloaded":              bgagent.ProviderOverloaded,
-	"overloaded_error":        bgagent.ProviderOverloaded,
-	"server_is_overloaded":    bgagent.ProviderOverloaded,
-	"serverOverloaded":        bgagent.ProviderOverloaded,
-	"billing_error":           bgagent.ProviderQuota,
-	"insufficient_quota":      bgagent.ProviderQuota,
-	"usage_limit_reached":     bgagent.ProviderQuota,
-	"usageLimitExceeded":      bgagent.ProviderQuota,
-	"model_not_found":         bgagent.ProviderUnknownModel,
-	"model_not_allowed":       bgagent.ProviderUnknownModel,
-	"authentication_error":    bgagent.ProviderAuthentication,
-	"authentication_failed":   bgagent.ProviderAuthentication,
-	"invalid_api_key":         bgagent.ProviderAuthentication,
-	"unauthorized":            bgagent.ProviderAuthentication,
-	"ProviderAuthError":       bgagent.ProviderAuthentication,
-	"context_length_exceeded": bgagent.ProviderTooLong,
-	"contextWindowExceeded":   bgagent.ProviderTooLong,
-	"ContextOverflowError":    bgagent.ProviderTooLong,
+	"rate_limit":                bgagent.ProviderRateLimited,
+	"rate_limit_error":          bgagent.ProviderRateLimited,
+	"rate_limit_exceeded":       bgagent.ProviderRateLimited,
+	"overloaded":                bgagent.ProviderOverloaded,
+	"overloaded_error":          bgagent.ProviderOverloaded,
+	"server_is_overloaded":      bgagent.ProviderOverloaded,
+	"serverOverloaded":          bgagent.ProviderOverloaded,
+	"service_unavailable_error": bgagent.ProviderOverloaded,
+	"billing_error":             bgagent.ProviderQuota,
+	"insufficient_quota":        bgagent.ProviderQuota,
+	"usage_limit_reached":       bgagent.ProviderQuota,
+	"usageLimitExceeded":        bgagent.ProviderQuota,
+	"model_not_found":           bgagent.ProviderUnknownModel,
+	"model_not_allowed":         bgagent.ProviderUnknownModel,
+	"authentication_error":      bgagent.ProviderAuthentication,
+	"authentication_failed":     bgagent.ProviderAuthentication,
+	"permission_error":          bgagent.ProviderAuthentication,
+	"invalid_api_key":           bgagent.ProviderAuthentication,
+	"unauthorized":              bgagent.ProviderAuthentication,
+	"ProviderAuthError":         bgagent.ProviderAuthentication,
+	"context_length_exceeded":   bgagent.ProviderTooLong,
+	"request_too_large":         bgagent.ProviderTooLong,
+	"contextWindowExceeded":     bgagent.ProviderTooLong,
+	"ContextOverflowError":      bgagent.ProviderTooLong,
 }
 
 // cues are parts of failure messages, in lower case. Messages of an earlier kind can contain parts
@@ -94,16 +97,28 @@ var cues = []struct {
 	{bgagent.ProviderAuthentication, []string{"incorrect api key", "invalid api key", "api key not valid", "failed to authenticate"}},
 	{bgagent.ProviderRateLimited, []string{"rate limit", "too many requests", "resource has been exhausted"}},
 	{bgagent.ProviderOverloaded, []string{"overloaded", "at capacity", "service unavailable"}},
-	{bgagent.ProviderBroken, []string{
-		"the server had an error", "internal server error", "cannot connect to api", "connection reset", "connection dropped",
-		"stream disconnected", "stream ended without", "[api error: terminated]",
-	}},
+	{bgagent.ProviderBroken, []string{"the server had an error", "internal server error"}},
+	{bgagent.ProviderBroken, lost},
+}
+
+// lost are parts of messages about a connection that has failed.
+var lost = []string{"cannot connect to api", "connection reset", "connection dropped", "stream disconnected", "stream ended without"}
+
+// Lost reports whether the connection to the provider has failed. The cause can then be the network of
+// this machine.
+func (f Fault) Lost() bool {
+	e := f.Error()
+	return e != nil && e.Kind == bgagent.ProviderBroken && e.Status == 0 && contains(strings.ToLower(f.Text), lost)
+}
+
+func contains(text string, parts []string) bool {
+	return slices.ContainsFunc(parts, func(part string) bool { return strings.Contains(text, part) })
 }
 
 // cue returns the kind of a failure message in lower case, or 0.
 func cue(text string) bgagent.ProviderErrorKind {
 	for _, c := range cues {
-		if slices.ContainsFunc(c.parts, func(part string) bool { return strings.Contains(text, part) }) {
+		if contains(text, c.parts) {
 			return c.kind
 		}
 	}
