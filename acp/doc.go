@@ -123,6 +123,10 @@
 // such as Codex, report the turn as cancelled. In both cases the turn has failed, and the
 // reason names the refused request.
 //
+// If the provider of the model refuses a request, the error of [Client.RunTurn] wraps a
+// [bgagent.ProviderError]. The client recognizes the errors of Claude, Codex, opencode and
+// gemini. The next turn of the session goes on after the refusal.
+//
 // # Limits of the protocol
 //
 //   - The protocol has no parent sessions. The client records the parent that the manager
@@ -153,8 +157,8 @@
 // Observed with opencode 1.18.33 and gemini-cli 0.61.0:
 //
 //   - opencode reports its todos only in the input of a tool. The client reads them there.
-//   - If a request fails with status 500, opencode repeats the request forever and does not
-//     report this. The time limits of the manager end the turn.
+//   - If a request fails with status 500, opencode makes six requests in about 70 seconds
+//     before the turn fails. It does not report this.
 //   - opencode reports only the tokens of the last request of a turn.
 //   - gemini needs Config.Auth: "gemini-api-key".
 //   - gemini replays the conversation only after it has reported the session as loaded.

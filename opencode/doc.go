@@ -32,6 +32,10 @@
 // not end the next turn. [Client.Delete] aborts the turns in a session and its
 // descendants before it deletes these sessions.
 //
+// If the provider of the model refuses a request, the status, the error and the message of
+// the session contain a [bgagent.ProviderError]. The server can continue such a turn; see
+// [Client.StartTurn].
+//
 // # After a restart
 //
 // If the manager has a store, the next process continues the sessions of the earlier
@@ -58,8 +62,8 @@
 //   - The rules that a prompt sets stay in the session. If a user answers a permission
 //     question with "always" in opencode's window, the answer also applies to the
 //     tasks.
-//   - If a model fails with status 500, the server repeats the request forever. The time
-//     limits of the task end the turn.
+//   - If a model fails with status 500, the server makes six requests in about 70 seconds
+//     before the turn fails.
 //   - If a compaction follows a complete answer, that answer is the result, even
 //     if opencode then prompts itself and the agent writes more text.
 //
