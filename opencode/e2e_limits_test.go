@@ -2,6 +2,8 @@ package opencode_test
 
 import (
 	"context"
+	"errors"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -44,9 +46,14 @@ func limits(t *testing.T, w *realagent.World, server *realagent.OpencodeServer) 
 	}()
 	t.Cleanup(func() { cancel(); <-over })
 	<-up
-	id, err := s.c.CreateSession(t.Context(), bgagent.SessionSpec{Agent: "worker", Model: realagent.OpencodeModel, Directory: w.Dir})
-	require.NoError(t, err)
-	s.id = id
+	require.Eventually(t, func() (ok bool) { // the first request to a directory can take long
+		id, err := s.c.CreateSession(t.Context(), bgagent.SessionSpec{Agent: "worker", Model: realagent.OpencodeModel, Directory: w.Dir})
+		if !errors.Is(err, bgagent.ErrUnreachable) {
+			require.NoError(t, err)
+		}
+		s.id = id
+		return err == nil
+	}, 2*time.Minute, 50*time.Millisecond)
 	return s
 }
 
@@ -71,6 +78,11 @@ func (s *limitScene) turn(p bgagent.Prompt) []bgagent.HostEvent {
 		return false
 	}, 2*time.Minute, 20*time.Millisecond)
 	return out
+}
+
+// requests returns the requests for turns of the session's agent.
+func (s *limitScene) requests() []modelserver.Request {
+	return slices.DeleteFunc(s.w.Model.Requests(), func(r modelserver.Request) bool { return !isMain(r) || r.Session != s.id })
 }
 
 // refusals checks how a real server deals with refusals of its provider.
@@ -115,15 +127,22 @@ func refusals(t *testing.T, w *realagent.World, server *realagent.OpencodeServer
 	refuse = false
 	mu.Unlock()
 	s.turn(bgagent.Prompt{ID: "p2", Unanswered: "p1", Text: "this must not be sent"})
-	n := len(w.Model.Requests())
-	require.NoError(t, s.c.StartTurn(t.Context(), s.id, bgagent.Prompt{ID: "p2", Unanswered: "p1", Agent: "worker", Model: realagent.OpencodeModel}))
-	page, err := s.c.Messages(t.Context(), s.id, "", 100)
-	require.NoError(t, err)
-	last := page.Messages[len(page.Messages)-1]
+	var last bgagent.Message
+	require.Eventually(t, func() bool { // an event of the refused turn can report the session as idle once more
+		page, err := s.c.Messages(t.Context(), s.id, "", 100)
+		require.NoError(t, err)
+		last = page.Messages[len(page.Messages)-1]
+		return last.Finished && last.Text != ""
+	}, time.Minute, 50*time.Millisecond)
 	require.Equal(t, "done", last.Text)
 	require.Equal(t, bgagent.StopEndOfTurn, last.Stop)
-	requests := s.w.Model.Requests()
-	require.Len(t, requests, n, "the same call again starts no other turn")
+	requests := s.requests()
+	other := newClient(t, opencode.Config{URL: server.URL, Directory: w.Dir})
+	require.NoError(t, other.StartTurn(t.Context(), s.id, bgagent.Prompt{ID: "p2", Unanswered: "p1", Agent: "worker", Model: realagent.OpencodeModel}))
+	status, err := s.c.Statuses(t.Context(), []string{s.id})
+	require.NoError(t, err)
+	require.Equal(t, bgagent.SessionIdle, status[s.id].State)
+	require.Len(t, s.requests(), len(requests), "the same call starts no other turn, even from another client")
 	prompts, calls := 0, 0
 	for _, m := range requests[len(requests)-1].Messages {
 		prompts += strings.Count(m.Text, "MARK")
