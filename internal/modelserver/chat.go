@@ -3,7 +3,6 @@ package modelserver
 import (
 	"encoding/json"
 	"fmt"
-	"net/http"
 )
 
 var chatProtocol = protocol{
@@ -101,22 +100,6 @@ func contentText(raw json.RawMessage) (string, error) {
 		s = join(s, p.Text)
 	}
 	return s, nil
-}
-
-// chatProblem returns an error in the form that OpenAI's platform uses.
-func chatProblem(e *Error) map[string]any {
-	kind, code := "invalid_request_error", any(nil)
-	switch status := e.status(); {
-	case status == http.StatusUnauthorized:
-		code = "invalid_api_key"
-	case status == http.StatusNotFound:
-		code = "model_not_found"
-	case status == http.StatusTooManyRequests:
-		kind, code = "rate_limit_error", "rate_limit_exceeded"
-	case status >= 500:
-		kind = "server_error"
-	}
-	return map[string]any{"error": map[string]any{"message": e.Message, "type": kind, "param": nil, "code": code}}
 }
 
 func (a *answer) chatUsage() map[string]any {

@@ -50,11 +50,24 @@
 //	@cut times=1 TEXT
 //
 // With times=N, a line applies only to the first N attempts of a request. Later attempts
-// are answered by the next line. With retry-after, the refusal asks the client to wait that
-// number of seconds.
+// are answered by the next line. With retry-after=N, the refusal asks the client to wait that
+// number of seconds. With retry-date=N, it asks the client to wait until a date that is that
+// number of seconds away.
+//
+// If the status is not enough to describe the failure, @error has one of these options. The
+// refusal then has the codes, the types and the headers that providers use. Without a TEXT, it also
+// has their message.
+//
+//	@error 429 reason=usage-limit reset=5400    the usage limit of a plan; it is reset in 5400 s
+//	@error 429 reason=quota                     a quota or a credit is used up
+//	@error 503 reason=overload                  the model has no capacity
+//	@error 401 reason=key                       the key is not valid
+//	@error 404 reason=model                     the model does not exist
+//	@error 400 reason=too-long                  the input is too long
 //
 // If @text comes before @error, the server sends the text and then the error in the stream.
-// This simulates a provider that fails in the middle of an answer.
+// This simulates a provider that fails in the middle of an answer. With in-stream=1, the error
+// comes in the stream even without a text.
 //
 // ${re:REGEXP} in a text or in JSON is replaced with the last match in the results of tools.
 // If the expression has a group, the first group of that match is inserted. Scripts use this

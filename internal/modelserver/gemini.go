@@ -152,26 +152,6 @@ func geminiResult(raw json.RawMessage) string {
 	return string(raw)
 }
 
-// geminiStatus maps HTTP statuses to the names of google.rpc.Code.
-var geminiStatus = map[int]string{
-	400: "INVALID_ARGUMENT", 401: "UNAUTHENTICATED", 403: "PERMISSION_DENIED", 404: "NOT_FOUND",
-	429: "RESOURCE_EXHAUSTED", 499: "CANCELLED", 500: "INTERNAL", 503: "UNAVAILABLE", 504: "DEADLINE_EXCEEDED",
-}
-
-func geminiProblem(e *Error) map[string]any {
-	status := geminiStatus[e.status()]
-	if status == "" {
-		status = "UNKNOWN"
-	}
-	problem := map[string]any{"code": e.status(), "message": e.Message, "status": status}
-	if e.RetryAfter > 0 {
-		problem["details"] = []any{map[string]any{
-			"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": fmt.Sprintf("%ds", e.seconds()),
-		}}
-	}
-	return map[string]any{"error": problem}
-}
-
 func (a *answer) geminiFinish() string {
 	if a.Truncated {
 		return "MAX_TOKENS"

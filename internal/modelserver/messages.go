@@ -148,23 +148,6 @@ func joinAll(texts []string) (all string) {
 	return all
 }
 
-// messagesTypes maps HTTP statuses to the protocol's types of errors.
-var messagesTypes = map[int]string{
-	400: "invalid_request_error", 401: "authentication_error", 402: "billing_error", 403: "permission_error",
-	404: "not_found_error", 409: "conflict_error", 413: "request_too_large", 429: "rate_limit_error", 500: "api_error", 504: "timeout_error", 529: "overloaded_error",
-}
-
-func messagesProblem(e *Error) map[string]any {
-	kind := messagesTypes[e.status()]
-	switch {
-	case kind == "" && e.status() >= 500:
-		kind = "api_error"
-	case kind == "":
-		kind = "invalid_request_error"
-	}
-	return map[string]any{"type": "error", "error": map[string]any{"type": kind, "message": e.Message}}
-}
-
 func (a *answer) messagesStop() string {
 	switch {
 	case a.Truncated:

@@ -30,8 +30,8 @@ type Reply struct {
 	Chunks int
 	Gap    time.Duration
 
-	// At most one of the following failures may be set. If there is no text, Error is sent as
-	// an HTTP error. Otherwise, Error is sent in the stream after the text.
+	// At most one of the following failures may be set. If there is no text and Error.InStream is
+	// not set, Error is sent as an HTTP error. Otherwise, Error is sent in the stream after the text.
 	Error *Error
 	Hang  bool // the answer never ends after the text
 	Mute  bool // the server sends nothing, not even a header
@@ -62,8 +62,14 @@ type Error struct {
 	Message string
 
 	// RetryAfter is sent as a header in whole seconds, rounded up. It is also sent in the
-	// body if the protocol has a field for it. Zero means that it is not sent.
+	// body if the protocol has a field for it. Zero means that it is not sent. If Dated is set,
+	// the header contains the time instead of the number of seconds.
 	RetryAfter time.Duration
+	Dated      bool
+
+	Reason   Reason        // reason for which the status is not enough; usually empty
+	Reset    time.Duration // time until a usage limit is reset; only for the reason UsageLimit
+	InStream bool          // whether a streamed answer begins with success, and the error follows in the stream
 }
 
 func (e *Error) status() int {

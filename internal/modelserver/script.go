@@ -123,34 +123,48 @@ func (t *scriptTurn) refusal(rest string) error {
 	if err != nil || status < 400 || status > 599 {
 		return fmt.Errorf("%q is not an HTTP status from 400 to 599", word)
 	}
-	seconds := 0
-	rest, err = options(rest, map[string]*int{"times": &t.times, "retry-after": &seconds})
-	t.reply.Error = &Error{Status: status, Message: rest, RetryAfter: time.Duration(seconds) * time.Second}
+	var seconds, date, reset, inStream int
+	var reason string
+	rest, err = options(rest, map[string]any{"times": &t.times, "retry-after": &seconds, "retry-date": &date, "reset": &reset, "in-stream": &inStream, "reason": &reason})
+	if err != nil {
+		return err
+	}
+	t.reply.Error = &Error{
+		Status: status, Message: rest, RetryAfter: time.Duration(max(seconds, date)) * time.Second, Dated: date > 0,
+		Reset: time.Duration(reset) * time.Second, InStream: inStream > 0,
+	}
+	t.reply.Error.Reason, err = readReason(reason)
 	return err
 }
 
 // broken reads the arguments of @hang, @mute and @cut.
 func (t *scriptTurn) broken(rest string) error {
-	rest, err := options(rest, map[string]*int{"times": &t.times})
+	rest, err := options(rest, map[string]any{"times": &t.times})
 	if rest != "" {
 		t.reply.Text = rest
 	}
 	return err
 }
 
-// options reads NAME=NUMBER options at the start of a text and returns the remaining text.
-func options(text string, known map[string]*int) (rest string, err error) {
+// options reads NAME=VALUE options at the start of a text and returns the remaining text. Each known
+// option has a pointer to a number or to a word.
+func options(text string, known map[string]any) (rest string, err error) {
 	for {
 		word, after, _ := strings.Cut(strings.TrimSpace(text), " ")
 		name, value, found := strings.Cut(word, "=")
 		if !found || known[name] == nil {
 			return unescape(strings.TrimSpace(text)), nil
 		}
-		n, err := strconv.Atoi(value)
-		if err != nil || n < 1 || n > 1_000_000 {
-			return "", fmt.Errorf("%q is not a whole number from 1 to 1000000", word)
+		switch into := known[name].(type) {
+		case *string:
+			*into = value
+		case *int:
+			n, err := strconv.Atoi(value)
+			if err != nil || n < 1 || n > 1_000_000 {
+				return "", fmt.Errorf("%q is not a whole number from 1 to 1000000", word)
+			}
+			*into = n
 		}
-		*known[name] = n
 		text = after
 	}
 }

@@ -238,11 +238,9 @@ func (a *answer) give(p *protocol, done func()) bool {
 			a.Calls[i].ID = a.id("call_")
 		}
 	}
-	if a.Error != nil && (!a.says() || !a.req.Stream) {
+	if a.Error != nil && (!a.says() && !a.Error.InStream || !a.req.Stream) {
 		done()
-		if a.Error.RetryAfter > 0 {
-			a.w.Header().Set("Retry-After", strconv.Itoa(a.Error.seconds()))
-		}
+		a.Error.head(p.name, a.w.Header(), time.Now())
 		writeJSON(a.w, a.Error.status(), p.problem(a.Error, a.requestID))
 		return true
 	}
