@@ -31,6 +31,7 @@ type exchange struct {
 	tools          []bgagent.MessageTool
 	stop           bgagent.StopReason
 	problem        string
+	provider       *bgagent.ProviderError
 	cut            bool // whether the end of the prompt or of the answer is missing
 }
 
@@ -136,7 +137,7 @@ func (c *conversation) messagesLocked(from int) (out []bgagent.Message) {
 	for i, x := range c.list {
 		n := 2 * (c.first + i)
 		add(n, prompted(x.prompt))
-		add(n+1, bgagent.Message{Role: bgagent.RoleAgent, Text: x.answer, Tools: x.tools, Finished: true, Stop: x.stop, Error: x.problem})
+		add(n+1, bgagent.Message{Role: bgagent.RoleAgent, Text: x.answer, Tools: x.tools, Finished: true, Stop: x.stop, Error: x.problem, Provider: x.provider})
 	}
 	if c.now != nil {
 		n := 2 * (c.first + len(c.list))

@@ -27,10 +27,12 @@ type claudeLine struct {
 		Usage   claudeUsage
 	}
 	Error    string          // error in a synthetic message, or in a line of type "system" with the subtype "api_retry"
+	Limit    claudeLimit     `json:"rate_limit_info"`
 	Told     json.RawMessage `json:"tool_use_result"`
 	APIError yesNo           `json:"is_api_error_message"`
 	Event    claudeEvent
 	claudeRetry
+	claudeFailure
 	claudeTask
 	claudeResult
 }
@@ -46,7 +48,8 @@ type claudeEvent struct {
 type claudeRetry struct {
 	Attempt count
 	Max     count `json:"max_retries"`
-	Status  count `json:"error_status"`
+	Delay   count `json:"retry_delay_ms"`
+	Status  count `json:"error_status"` // 0 if the connection failed
 }
 
 // claudeTask has the fields of lines of type "system" with the subtypes "task_started",
@@ -146,6 +149,9 @@ type claudeDecoder struct {
 	held map[string]string     // ids of background work, by the id of the call that started the work
 	list *claudeTodos          // todo list of the session
 	gone bool                  // whether the end was reported because the key was rejected
+
+	limit claudeLimit // limit that the provider reported last
+	wrote string      // text of the last synthetic message about an error
 }
 
 // decodeClaude returns a decoder for the output of claude -p --output-format stream-json
@@ -173,7 +179,10 @@ func decodeClaude() Decoder {
 			if x.Parent == "" {
 				d.result(&x)
 			}
-		case "rate_limit_event", "command_lifecycle", "tool_progress":
+		case "rate_limit_event":
+			d.limit = x.Limit
+			o.Activity()
+		case "command_lifecycle", "tool_progress":
 			o.Activity()
 		default:
 			return
@@ -245,10 +254,16 @@ func (d *claudeDecoder) system(x *claudeLine) {
 	switch x.Subtype {
 	case "api_retry":
 		text := cmp.Or(x.Error, "a request failed")
-		if x.Status > 0 {
-			text += fmt.Sprintf(" (status %d)", x.Status.tokens())
+		status := x.claudeRetry.Status
+		if status > 0 {
+			text += fmt.Sprintf(" (status %d)", status.tokens())
 		}
-		if d.o.Problem(text); x.Error == "authentication_failed" && !d.o.brief().over {
+		d.o.Problem(text)
+		switch {
+		case x.Error != "authentication_failed":
+			d.retrying(x, text)
+		case !d.o.brief().over:
+			d.failed(claudeFailure{Status: status}, x.Error)
 			d.o.End(bgagent.StopError, "", text+": the model server does not accept the key, or the login")
 			d.gone = true
 		}
@@ -298,12 +313,14 @@ func (d *claudeDecoder) assistant(x *claudeLine) {
 		for _, b := range x.Message.Content {
 			if b.Type == "text" && b.Text != "" {
 				if text := errorText(b.Text); bool(x.APIError) || x.Error != "" {
+					d.wrote = b.Text
 					d.o.breaks(text)
 				} else {
 					d.o.Problem(text)
 				}
 			}
 		}
+		d.failed(x.claudeFailure, x.Error)
 		d.o.Known()
 		return
 	}
@@ -382,6 +399,9 @@ func (d *claudeDecoder) result(x *claudeLine) {
 		}
 	}
 	answer := string(x.claudeResult.Result)
+	if answer == d.wrote { // claude has written it, and not the model
+		answer = ""
+	}
 	stop, known := stopOf(x.Why)
 	if !known {
 		stop, known = stopOf(cmp.Or(x.claudeResult.Stop, d.stop))
@@ -390,6 +410,7 @@ func (d *claudeDecoder) result(x *claudeLine) {
 	case x.Subtype == "error_max_turns", x.Subtype == "error_max_budget_usd":
 		d.o.End(bgagent.StopTurnLimit, "", problem)
 	case bool(x.IsError) || x.Subtype != "success":
+		d.resultFailed(x)
 		d.o.End(bgagent.StopError, "", errorText(cmp.Or(problem, x.Subtype, "it gave no reason")))
 	case known && (stop == bgagent.StopError || stop == bgagent.StopInterrupted):
 		d.o.End(stop, answer, "it says that the turn was cut off: "+cmp.Or(x.Why, x.claudeResult.Stop, d.stop))

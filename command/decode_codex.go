@@ -43,9 +43,10 @@ type codexItem struct {
 
 // decodeCodex returns a decoder for the output of codex exec --json. A line of type "error"
 // does not end the turn, because codex also reports retries with such lines. If the agent
-// does nothing after such a line, the turn has failed, even if codex then reports success.
-// An item of type "error" can be just a warning.
+// does nothing after such a line, the turn has failed, even if codex then reports success. If the key
+// was rejected, the turn ends at the first retry, unless the agent then does something. An item of type "error" can be just a warning.
 func decodeCodex() Decoder {
+	rejected := false // whether the end was reported because the key was rejected
 	return func(line []byte, o *Output) {
 		var x codexLine
 		if !jsonlines.Decode(line, &x) {
@@ -57,14 +58,26 @@ func decodeCodex() Decoder {
 		case "turn.started":
 			o.GoesOn()
 		case "item.started", "item.updated", "item.completed":
+			if rejected {
+				rejected = false
+				o.GoesOn()
+			}
 			x.Item.tell(x.Type == "item.completed", o)
 		case "turn.completed":
 			o.TotalUsage(bgagent.Usage{InputTokens: x.Usage.Input.tokens(), OutputTokens: x.Usage.Output.tokens()})
 			o.End(bgagent.StopEndOfTurn, "", "")
 		case "turn.failed":
+			codexGivesUp(x.Error.text, o)
 			o.End(bgagent.StopError, "", errorText(x.Error.text))
 		case "error":
 			o.breaks(errorText(x.Message.text))
+			m := codexRetry.FindStringSubmatch(x.Message.text)
+			if m == nil {
+				codexGivesUp(x.Message.text, o)
+			} else if codexRetries(m[1], m[2], o) && !rejected {
+				rejected = true
+				o.End(bgagent.StopError, "", errorText(m[2])+": the model server does not accept the key, or the login")
+			}
 		}
 	}
 }

@@ -70,6 +70,7 @@ func decodeGemini() Decoder {
 				o.Activity()
 			} else {
 				o.breaks(errorText(x.Message.text))
+				geminiFailed(x.Message.text, o)
 			}
 		case "result":
 			o.roundUsage("", bgagent.Usage{InputTokens: x.Stats.Input.tokens(), OutputTokens: x.Stats.Output.tokens()})
@@ -79,6 +80,7 @@ func decodeGemini() Decoder {
 			case x.Error.kind == "FatalTurnLimitedError":
 				o.End(bgagent.StopTurnLimit, "", x.Error.text)
 			default:
+				geminiFailed(x.Error.text, o)
 				o.End(bgagent.StopError, "", errorText(x.Error.text))
 			}
 		}

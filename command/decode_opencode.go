@@ -40,7 +40,7 @@ type opencodeLine struct {
 			Continues yesNo `json:"compaction_continue"`
 		}
 	}
-	Error fault
+	Error opencodeFault
 }
 
 // decodeOpencode returns a decoder for the output of opencode run --format json. A step that
@@ -92,6 +92,7 @@ func decodeOpencode() Decoder {
 				o.End(stop, "", "")
 			}
 		case "error":
+			x.Error.failed(o)
 			o.End(bgagent.StopError, "", errorText(x.Error.text))
 		default:
 			return

@@ -44,6 +44,9 @@ func Gemini() Program {
 		ForgetsUnanswered: true,
 		Choose:            []string{"--session-id={session}"},
 		Look:              here("gemini", lookGemini),
+
+		decodeErrors: decodeGeminiErrors,
+		explain:      geminiExplains,
 	}
 }
 

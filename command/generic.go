@@ -1,8 +1,10 @@
 package command
 
 import (
+	"cmp"
 	"encoding/json"
 	"strings"
+	"time"
 
 	"github.com/bgagent/bgagent"
 	"github.com/bgagent/bgagent/internal/calldigest"
@@ -44,7 +46,49 @@ type simpleLine struct {
 	Result json.RawMessage
 	Cost   float64
 	Todos  []struct{ Text, State string }
+	simpleFailure
 }
+
+// simpleFailure has the fields of lines of the types "error" and "retrying".
+type simpleFailure struct {
+	Kind    string
+	Status  count
+	RetryAt string `json:"retry_at"`
+	At      string
+	Tries   count
+	Scope   string
+	Next    string
+}
+
+// failure returns the failure at the provider. Its kind is zero if the line tells neither a kind nor a
+// status of a failure.
+func (x *simpleFailure) failure(message string) bgagent.ProviderError {
+	e := failureOf(int(min(x.Status.tokens(), 999)))
+	var kind bgagent.ProviderErrorKind
+	if kind.UnmarshalText([]byte(spaces.Replace(x.Kind))) == nil && kind != 0 {
+		e.Kind = kind
+	}
+	var scope bgagent.ProviderScope // of the model
+	if x.Scope == "provider" {
+		scope = bgagent.ScopeProvider
+	}
+	e.Scope, e.Message, e.Tries = scope, message, int(min(x.Tries.tokens(), 1e6))
+	e.RetryAt, _ = time.Parse(time.RFC3339, x.RetryAt)
+	switch spaces.Replace(x.Next) {
+	case "continue":
+		e.Next = bgagent.NextContinue
+	case "repeat":
+		e.Next = bgagent.NextRepeat
+	case "new session":
+		e.Next = bgagent.NextNewSession
+	default:
+		e.Next = bgagent.NextNone
+	}
+	return e
+}
+
+// spaces replaces the separators of words by spaces.
+var spaces = strings.NewReplacer("_", " ", "-", " ")
 
 // DecodeLines returns a decoder for JSON lines in a small format that is easy to print in
 // any programming language. The field "type" is the kind of a line. Unknown kinds of lines,
@@ -61,11 +105,30 @@ type simpleLine struct {
 //	{"type":"usage","input":10,"output":5,"cost":0.01} usage since the last line of this type
 //	{"type":"activity"}                                activity without another report
 //	{"type":"compaction"}                              earlier messages were replaced by a summary
+//	{"type":"retrying","status":429,"tries":1,"at":"2026-11-29T10:00:00Z"}  a request to the provider failed and is repeated
+//	{"type":"error","kind":"rate limit","status":429,"next":"continue","text":"…"}  a request to the provider failed for good
 //	{"type":"end"}                                     the turn has succeeded
 //	{"type":"end","stop":"error","error":"…"}          the turn has failed, or ended early
 //
 // The fields "input" and "result" of a tool call can be any JSON values. Only their digests are kept.
 // With both, an agent that repeats a call is stopped; see [bgagent.Config].RepeatedCalls.
+//
+// A line of the type "error" says why the turn is about to fail. It does not end the turn. If the agent
+// does nothing afterwards and the turn ends with an error, the error of RunTurn wraps a
+// [*bgagent.ProviderError]. The line must have a "kind", which is the name of a
+// [bgagent.ProviderErrorKind], or a "status", which is the HTTP status. The other fields are optional:
+//
+//	"retry_at":"2026-11-29T10:00:00Z"  time from which on the provider accepts requests again, as it has told
+//	"tries":3                          number of requests so far
+//	"scope":"provider"                 all models of the provider are concerned; otherwise only this one
+//	"next":"continue"                  the session has the prompt, and the next turn continues it
+//	"next":"repeat"                    nothing of the turn is left, and its prompt can be given again
+//	"next":"new session"               the session is lost, and the prompt can be given to a new one
+//	"text":"…"                         one line for people
+//
+// Without "next", the turn cannot be continued. A line of the type "retrying" has the same fields, and in
+// "at" the time of the next try, if it is known. Do not print it if the reason can be this machine's
+// network, because the manager starts no other turns with the model meanwhile.
 //
 // The field "stop" of an end is the name of a [bgagent.StopReason]: "end of turn",
 // "length", "turn limit", "refused", "aborted", "interrupted", "error" or "too long". Stop reasons of
@@ -104,6 +167,15 @@ func DecodeLines() Decoder {
 			o.Activity()
 		case "compaction":
 			o.Compaction()
+		case "error":
+			if e := x.failure(cmp.Or(string(x.Text), x.Error.text)); e.Kind != 0 {
+				o.ProviderFailed(e)
+			}
+		case "retrying":
+			if e := x.failure(cmp.Or(string(x.Text), x.Error.text)); e.Kind != 0 {
+				at, _ := time.Parse(time.RFC3339, x.At)
+				o.Retrying(e, at)
+			}
 		case "end":
 			o.End(stopReason(x.Stop.text, x.Error.text), string(x.Text), x.Error.text)
 		}
@@ -113,7 +185,7 @@ func DecodeLines() Decoder {
 // todoState returns the todo state with the given name. Spaces, hyphens or underscores can
 // separate the words of the name.
 func todoState(word string) bgagent.TodoState {
-	word = strings.NewReplacer("_", " ", "-", " ").Replace(word)
+	word = spaces.Replace(word)
 	for s := bgagent.TodoPending; s <= bgagent.TodoCancelled; s++ {
 		if strings.EqualFold(s.String(), word) {
 			return s

@@ -20,6 +20,18 @@ type TurnError struct {
 	Code    int       // exit code; -1 if a signal ended the program
 	Signal  os.Signal // signal that ended the program; nil if it exited by itself
 	Stderr  string    // end of the program's standard error, at most 8 KiB
+
+	// Provider describes the failure at the provider of the model because of which the turn failed.
+	// It is nil if the turn failed for another reason, or if the program does not tell.
+	Provider *bgagent.ProviderError
+}
+
+// Unwrap returns Provider, so that [errors.As] finds it.
+func (e *TurnError) Unwrap() error {
+	if e.Provider == nil {
+		return nil
+	}
+	return e.Provider
 }
 
 // Error returns the program and the problem in one line.
@@ -84,7 +96,11 @@ func (t *turn) judge(x outcome) (bgagent.TurnEnd, error) {
 			return end, nil
 		}
 	}
-	return end, t.problem(said, x)
+	err := t.problem(said, x)
+	if end.Stop == bgagent.StopError {
+		err.Provider = t.provider(said, x, err.Problem)
+	}
+	return end, err
 }
 
 // unsaid returns the stop reason of a turn if the program has exited without reporting the

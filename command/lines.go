@@ -109,3 +109,26 @@ func hint(stderr string) string {
 	}
 	return cut(cmp.Or(rejected, best, last), 300)
 }
+
+// lineWriter passes each line that is written to it on to a function. Of a line that is longer than
+// maxErrorLine, only the beginning is passed on.
+type lineWriter struct {
+	line func(string)
+	buf  []byte
+}
+
+const maxErrorLine = 16 << 10
+
+// Write implements [io.Writer]. It never fails.
+func (w *lineWriter) Write(p []byte) (int, error) {
+	n := len(p)
+	for {
+		part, rest, ended := bytes.Cut(p, []byte{'\n'})
+		w.buf = append(w.buf, part[:min(len(part), max(0, maxErrorLine-len(w.buf)))]...)
+		if !ended {
+			return n, nil
+		}
+		w.line(strings.TrimSpace(jsonlines.Clean(strings.ToValidUTF8(string(w.buf), ""))))
+		w.buf, p = w.buf[:0], rest
+	}
+}

@@ -46,6 +46,10 @@ type Output struct {
 	parts   parts
 	used    bgagent.Usage // usage that is not reported yet; see reportUsage
 
+	failed *bgagent.ProviderError // failure at the provider after which the agent has done nothing; nil if there is none
+	tries  int                    // requests for the current answer that the program has shown; see retries
+	step   func(want bgagent.ProviderNextStep, session string, called bool) bgagent.ProviderNextStep
+
 	background []string       // work that the program still does in the background
 	waited     bool           // whether the end was reported while the list "background" was not empty
 	denied     []string       // names of refused tools
@@ -378,6 +382,8 @@ type said struct {
 	total   bgagent.Usage
 	totaled bool
 	used    bgagent.Usage // usage that was not reported yet
+	failed  *bgagent.ProviderError
+	tries   int
 
 	background, denied []string
 }
@@ -388,7 +394,7 @@ func (o *Output) said() said {
 	defer o.mu.Unlock()
 	return said{
 		known: o.known, session: o.session, text: o.answerLocked(), lastErr: o.lastErr, end: o.end,
-		tools: slices.Clone(o.tools), total: o.total, totaled: o.totaled, used: o.used,
+		tools: slices.Clone(o.tools), total: o.total, totaled: o.totaled, used: o.used, failed: o.failed, tries: o.tries,
 		background: slices.Clone(o.background), denied: slices.Clone(o.denied),
 	}
 }

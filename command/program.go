@@ -109,6 +109,12 @@ type Program struct {
 	// somewhere else. If Look then does not find the session or the prompt, the state of the prompt is
 	// unknown. Your own function can read the session from the place where it is stored.
 	Look func(ctx context.Context, l Lookup) (Stored, error)
+
+	// decodeErrors returns a function that reads the lines of standard error, which is called on
+	// another goroutine than the decoder. The function "explain" completes the description of a
+	// failure at the provider when the program has exited. Both can be nil.
+	decodeErrors func() func(line string, o *Output)
+	explain      func(e *bgagent.ProviderError, said said, x outcome) *bgagent.ProviderError
 }
 
 // Form is one way to call a program. The arguments of the call come in this order: Args; the

@@ -29,6 +29,8 @@ type turn struct {
 	own     string      // program's id for the session to continue; empty for a new session
 	chosen  string      // id that the client has chosen for a new session; empty if it has chosen none
 	linger  *time.Timer // runs after the program has reported the end of the turn
+	forgets bool        // whether the program loses the session if the agent does nothing in this turn
+	follows bool        // whether the session had turns before
 
 	heard atomic.Bool // whether the program has printed anything
 
@@ -53,7 +55,8 @@ const afterBackground = time.Minute
 
 // RunTurn implements [bgagent.TurnRunner]. It runs the agent's program until the program
 // exits, and returns when everything that the turn started has stopped. The error of a
-// failed turn is a [*TurnError], and TurnEnd.Stop is the reason for the end. If ctx has
+// failed turn is a [*TurnError], and TurnEnd.Stop is the reason for the end. If a request to the
+// provider of the model has failed, the error wraps a [*bgagent.ProviderError]. If ctx has
 // ended, the error is the cause of ctx. If the turn cannot begin, the error can also match
 // [bgagent.ErrNoSession], [bgagent.ErrBusy] or [ErrClosed].
 func (c *Client) RunTurn(ctx context.Context, id string, p bgagent.Prompt, r *bgagent.Reporter) (bgagent.TurnEnd, error) {
@@ -107,7 +110,9 @@ func (c *Client) open(id string, p bgagent.Prompt, r *bgagent.Reporter, stop con
 	if t.own != "" {
 		before = s.used
 	}
+	t.forgets, t.follows = program.ForgetsUnanswered && !s.answered, s.talk.any() || s.unanswered != ""
 	t.out = newOutput(r, s.turns, before)
+	t.out.step = t.step
 	if t.own != "" {
 		t.out.memory = s.memory
 	}
@@ -128,6 +133,7 @@ func (t *turn) settle(end bgagent.TurnEnd, err error) {
 	if err != nil {
 		x.problem = err.Error()
 	}
+	_ = errors.As(err, &x.provider)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	s.talk.end(x)
@@ -137,7 +143,7 @@ func (t *turn) settle(end bgagent.TurnEnd, err error) {
 		s.used = said.total
 	}
 	s.memory = t.out.memory
-	if s.answered = s.answered || said.text != "" || len(said.tools) > 0; s.answered {
+	if s.answered = s.answered || (said.text != "" || len(said.tools) > 0) && !t.keepsNothing(said); s.answered {
 		s.unanswered = ""
 	} else {
 		s.unanswered = cut(t.prompt.Text, c.cfg.Keep) + "\n\n"
@@ -176,7 +182,7 @@ func (t *turn) play(ctx context.Context) (bgagent.TurnEnd, error) {
 	t.linger = time.NewTimer(t.client.cfg.Grace)
 	t.linger.Stop()
 	readers.Go(func() { t.read(t.hears(p.stdout, 1)) })
-	readers.Go(func() { copyAll(&errs, t.hears(p.stderr, 2)) })
+	readers.Go(func() { copyAll(t.errors(&errs), t.hears(p.stderr, 2)) })
 	silent := t.await(ctx, p)
 	stopped := context.Cause(ctx) // read before p.finish, because ctx can end while the method "finish" runs
 	left := p.finish(t.client.cfg.Grace, &readers)
@@ -362,6 +368,17 @@ func (t *turn) lingers(said brief) {
 	default:
 		t.linger.Reset(t.client.cfg.Grace)
 	}
+}
+
+// errors returns the writer for the program's standard error. It writes to errs, and passes the lines on
+// to the function that reads them, if the program has one.
+func (t *turn) errors(errs *tail) io.Writer {
+	decode := t.session.agent.Program.decodeErrors
+	if decode == nil {
+		return errs
+	}
+	line := decode()
+	return io.MultiWriter(errs, &lineWriter{line: func(s string) { line(s, t.out) }})
 }
 
 // hears is a reader that records whether the program prints anything. It also passes the

@@ -1,0 +1,256 @@
+package command
+
+import (
+	"cmp"
+	"encoding/json"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/internal/jsonlines"
+)
+
+// ProviderFailed reports that a request to the provider of the model has failed, and that the
+// program does not repeat it. It does not end the turn. If the agent does nothing afterwards and the
+// turn ends with [bgagent.StopError], the error of RunTurn wraps e. A decoder takes the fields of e
+// from fields and messages that report an error, and never from an answer or from the output of a tool.
+//
+// If e.Next is [bgagent.NextContinue], the program has kept the prompt in its session. The client
+// replaces it by [bgagent.NextNone] or [bgagent.NextNewSession] if there is no session that can be
+// continued. If e.Message is empty, the client uses the problem of the turn.
+func (o *Output) ProviderFailed(e bgagent.ProviderError) {
+	e.Message = oneLine(bounded(e.Message))
+	o.locked(func() { o.failed = &e })
+}
+
+// Retrying reports that a request to the provider of the model has failed, and that the program
+// repeats it at the given time; see [bgagent.Reporter.Retrying]. The time is zero if it is not known.
+// The field Tries of e is the number of requests so far. Do not call Retrying if the reason can be the
+// network of this machine, because the manager starts no other turns with the model meanwhile.
+func (o *Output) Retrying(e bgagent.ProviderError, at time.Time) {
+	o.Known()
+	o.retries(e, at)
+}
+
+// retries does the same as Retrying, but does not mark a line as known. It is for standard error.
+func (o *Output) retries(e bgagent.ProviderError, at time.Time) {
+	e.Message = oneLine(bounded(e.Message))
+	o.tried(e.Tries)
+	o.mu.Lock()
+	over, session, called := o.end != nil, o.session, len(o.tools) > 0
+	e.Tries = o.tries
+	o.mu.Unlock()
+	if over || e.Kind == 0 {
+		return
+	}
+	if o.step != nil {
+		e.Next = o.step(e.Next, session, called)
+	}
+	o.r.Retrying(e, at)
+}
+
+// tried records the number of requests that the program has made for the current answer.
+func (o *Output) tried(n int) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.tries = max(o.tries, n)
+}
+
+// triesAtEnd returns the number of requests that the program has made, if it makes no further request for
+// the current answer. Each retry that the program has shown follows another request.
+func (o *Output) triesAtEnd() int {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.tries + 1
+}
+
+// step returns how the client can go on with the turn after a failure at the provider. The argument
+// "want" is the step for which the program's session must exist. The argument "session" is the id that
+// the program has reported in the turn, and "called" reports whether the agent has called a tool.
+func (t *turn) step(want bgagent.ProviderNextStep, session string, called bool) bgagent.ProviderNextStep {
+	switch {
+	case want != bgagent.NextContinue:
+		return want
+	case t.session.agent.Program.Resume.isZero():
+		return bgagent.NextNone
+	case t.forgets && !called:
+		if t.follows { // the next turn begins a new session of the program, with all prompts so far
+			return bgagent.NextContinue
+		}
+		return bgagent.NextNewSession
+	case t.own != "" || session != "":
+		return bgagent.NextContinue
+	case called: // the calls would be lost with the program's session
+		return bgagent.NextNone
+	case t.follows: // the next turn repeats the conversation
+		return bgagent.NextContinue
+	}
+	return bgagent.NextNewSession
+}
+
+// provider returns the failure at the provider because of which the turn has failed, or nil if the
+// turn has failed for another reason.
+func (t *turn) provider(said said, x outcome, problem string) *bgagent.ProviderError {
+	e := said.failed
+	if explain := t.session.agent.Program.explain; explain != nil {
+		e = explain(e, said, x)
+	}
+	if e == nil || e.Kind == 0 {
+		return nil
+	}
+	failure := *e
+	failure.Next = t.step(e.Next, said.session, len(said.tools) > 0)
+	failure.Message = cmp.Or(failure.Message, problem)
+	return &failure
+}
+
+// keepsNothing reports whether the program has lost its session because the turn has failed before
+// the agent's first whole answer.
+func (t *turn) keepsNothing(said said) bool {
+	return t.session.agent.Program.ForgetsUnanswered && len(said.tools) == 0 && said.end != nil && said.end.stop == bgagent.StopError
+}
+
+// failureOf returns a failure with the kind that kindOf returns. The kind decides the scope: limits of
+// an account, and rejected keys, concern all models of the provider.
+func failureOf(status int, words ...string) bgagent.ProviderError {
+	e := bgagent.ProviderError{Kind: kindOf(status, words...), Status: status, Next: bgagent.NextContinue}
+	if e.Kind == bgagent.ProviderQuota || e.Kind == bgagent.ProviderAuthentication {
+		e.Scope = bgagent.ScopeProvider
+	}
+	return e
+}
+
+// exactWords are the words with which providers and programs report failures that the HTTP status
+// alone does not tell. looseWords count only if there is no status.
+var (
+	exactWords = map[string]bgagent.ProviderErrorKind{
+		"insufficient_quota": bgagent.ProviderQuota, "billing_error": bgagent.ProviderQuota, "usage_limit_reached": bgagent.ProviderQuota,
+
+		"context_length_exceeded": bgagent.ProviderTooLong, "request_too_large": bgagent.ProviderTooLong, "prompt_too_long": bgagent.ProviderTooLong,
+		"contextoverflowerror": bgagent.ProviderTooLong,
+
+		"model_not_found": bgagent.ProviderUnknownModel, "model_not_allowed": bgagent.ProviderUnknownModel,
+		"providermodelnotfounderror": bgagent.ProviderUnknownModel,
+
+		"authentication_failed": bgagent.ProviderAuthentication, "authentication_error": bgagent.ProviderAuthentication,
+		"permission_error": bgagent.ProviderAuthentication, "invalid_api_key": bgagent.ProviderAuthentication, "api_key_invalid": bgagent.ProviderAuthentication,
+		"oauth_org_not_allowed": bgagent.ProviderAuthentication, "providerautherror": bgagent.ProviderAuthentication,
+	}
+	looseWords = map[string]bgagent.ProviderErrorKind{
+		"rate_limit": bgagent.ProviderRateLimited, "rate_limit_error": bgagent.ProviderRateLimited, "rate_limit_exceeded": bgagent.ProviderRateLimited,
+		"resource_exhausted": bgagent.ProviderRateLimited,
+
+		"overloaded": bgagent.ProviderOverloaded, "overloaded_error": bgagent.ProviderOverloaded, "server_is_overloaded": bgagent.ProviderOverloaded,
+		"service_unavailable_error": bgagent.ProviderOverloaded, "unavailable": bgagent.ProviderOverloaded,
+
+		"server_error": bgagent.ProviderBroken, "api_error": bgagent.ProviderBroken, "internal": bgagent.ProviderBroken, "timeout_error": bgagent.ProviderBroken,
+		"connection_failed": bgagent.ProviderBroken,
+	}
+)
+
+// kindOf returns the kind of a failure for the status and the words with which it was reported, or
+// zero if it was not a failure at the provider. The status can be zero. Of several loose words, the
+// one with the lowest kind counts, because "server_error" is often added to a more exact word.
+func kindOf(status int, words ...string) (kind bgagent.ProviderErrorKind) {
+	for _, w := range words {
+		if k := exactWords[strings.ToLower(w)]; k != 0 {
+			return k
+		}
+	}
+	switch {
+	case status == http.StatusTooManyRequests:
+		return bgagent.ProviderRateLimited
+	case status == http.StatusServiceUnavailable || status == 529:
+		return bgagent.ProviderOverloaded
+	case status >= 500 && status <= 599:
+		return bgagent.ProviderBroken
+	case status == http.StatusUnauthorized || status == http.StatusForbidden:
+		return bgagent.ProviderAuthentication
+	case status == http.StatusPaymentRequired:
+		return bgagent.ProviderQuota
+	case status == http.StatusRequestEntityTooLarge:
+		return bgagent.ProviderTooLong
+	case status != 0:
+		return 0
+	}
+	for _, w := range words {
+		if k := looseWords[strings.ToLower(w)]; k != 0 && (kind == 0 || k < kind) {
+			kind = k
+		}
+	}
+	return kind
+}
+
+// providerFault is an error in the form of a provider's answer. The fields come from several
+// protocols.
+type providerFault struct {
+	Type     wording
+	Status   wording
+	Message  wording
+	Code     code
+	Details  []struct{ Reason wording }
+	ResetsAt count `json:"resets_at"` // Unix time in seconds
+	Error    *providerFault
+}
+
+// code is a code of an error, which is a number or a word.
+type code struct {
+	number count
+	word   wording
+}
+
+// UnmarshalJSON implements [json.Unmarshaler].
+func (c *code) UnmarshalJSON(data []byte) error {
+	_, _ = c.number.UnmarshalJSON(data), c.word.UnmarshalJSON(data) // never fail
+	return nil
+}
+
+// readFault returns the provider's error in a text that contains a JSON object. Without such an
+// object, it returns a zero value.
+func readFault(text string) (f providerFault) {
+	begin, end := strings.IndexByte(text, '{'), strings.LastIndexByte(text, '}')
+	if begin < 0 || end < begin || !json.Valid([]byte(text[begin:end+1])) || !jsonlines.Decode([]byte(text[begin:end+1]), &f) {
+		return providerFault{}
+	}
+	for f.Error != nil {
+		f = *f.Error
+	}
+	return f
+}
+
+// words returns the words of the error that kindOf knows.
+func (f *providerFault) words() []string {
+	words := []string{string(f.Code.word), string(f.Type), string(f.Status)}
+	for _, d := range f.Details {
+		words = append(words, string(d.Reason))
+	}
+	return words
+}
+
+// reset returns the time from which on the provider accepts requests again, as the error tells it.
+func (f *providerFault) reset() time.Time { return unixTime(f.ResetsAt) }
+
+// unixTime returns the time for a number of seconds, or a zero time if the number cannot be one.
+func unixTime(seconds count) time.Time {
+	if seconds <= 0 || seconds > 1e11 {
+		return time.Time{}
+	}
+	return time.Unix(int64(seconds), 0)
+}
+
+// retryAfter returns the time that a header "Retry-After" tells: a number of seconds or a date. The
+// argument "millis" is the header "Retry-After-Ms", which some providers also send.
+func retryAfter(after, millis string, now time.Time) time.Time {
+	if n, err := strconv.ParseFloat(millis, 64); err == nil && n > 0 && n < 1e12 {
+		return now.Add(time.Duration(n * float64(time.Millisecond)))
+	}
+	if n, err := strconv.ParseFloat(after, 64); err == nil && n > 0 && n < 1e9 {
+		return now.Add(time.Duration(n * float64(time.Second)))
+	}
+	if at, err := http.ParseTime(after); err == nil {
+		return at
+	}
+	return time.Time{}
+}
