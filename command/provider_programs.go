@@ -211,6 +211,9 @@ func geminiFailed(text string, o *Output) {
 		e = failureOf(0, "connection_failed")
 	case api && strings.Contains(rest, "exceeds the maximum number of tokens"):
 		e = failureOf(0, "prompt_too_long")
+	case api && strings.HasPrefix(rest, "You have exhausted your daily quota on this model"):
+		e = failureOf(0, "insufficient_quota")
+		e.Scope = bgagent.ScopeModel
 	}
 	if f := readFault(text); f.Code.number > 0 && e.Kind == 0 {
 		e = failureOf(int(f.Code.number.tokens()), f.words()...)
