@@ -171,6 +171,13 @@ func (f *fake) do(verb, rest string) {
 	case "print": // prints the rest of the prompt unchanged, and nothing else
 		f.say("%s", rest)
 		return
+	case "refused": // says the rest of the prompt, and is then refused by the provider
+		if rest != "" {
+			f.message(rest)
+		}
+		f.say(`{"type":"error","status":429,"next":"continue","text":"slow down"}`)
+		f.say(`{"type":"end","stop":"error","error":"the provider refused"}`)
+		return
 	case "printlater": // prints the part before | at once, and the other part after the given number of milliseconds
 		ms, text, _ := strings.Cut(rest, " ")
 		now, later, _ := strings.Cut(text, "|")

@@ -63,7 +63,7 @@ type simpleFailure struct {
 // failure returns the failure at the provider. Its kind is zero if the line tells neither a kind nor a
 // status of a failure.
 func (x *simpleFailure) failure(message string) bgagent.ProviderError {
-	e := failureOf(int(min(x.Status.tokens(), 999)))
+	e := failureOf(small(x.Status))
 	var kind bgagent.ProviderErrorKind
 	if kind.UnmarshalText([]byte(spaces.Replace(x.Kind))) == nil && kind != 0 {
 		e.Kind = kind
@@ -72,7 +72,7 @@ func (x *simpleFailure) failure(message string) bgagent.ProviderError {
 	if x.Scope == "provider" {
 		scope = bgagent.ScopeProvider
 	}
-	e.Scope, e.Message, e.Tries = scope, message, int(min(x.Tries.tokens(), 1e6))
+	e.Scope, e.Message, e.Tries = scope, message, small(x.Tries)
 	e.RetryAt, _ = time.Parse(time.RFC3339, x.RetryAt)
 	switch spaces.Replace(x.Next) {
 	case "continue":

@@ -232,6 +232,9 @@ func (f *providerFault) words() []string {
 // reset returns the time from which on the provider accepts requests again, as the error tells it.
 func (f *providerFault) reset() time.Time { return unixTime(f.ResetsAt) }
 
+// small returns a number of tries, or an HTTP status.
+func small(c count) int { return int(min(c.tokens(), 1e6)) }
+
 // unixTime returns the time for a number of seconds, or a zero time if the number cannot be one.
 func unixTime(seconds count) time.Time {
 	if seconds <= 0 || seconds > 1e11 {

@@ -33,7 +33,7 @@ type claudeLimit struct {
 // failed reports the failed request in a synthetic message or in a result. The argument "word" is
 // claude's word for the error, or for the reason of the end.
 func (d *claudeDecoder) failed(f claudeFailure, word string) {
-	e := failureOf(int(f.Status.tokens()), word, f.Own, f.Kind)
+	e := failureOf(small(f.Status), word, f.Own, f.Kind)
 	if e.Kind == 0 {
 		return
 	}
@@ -62,12 +62,12 @@ func (d *claudeDecoder) resultFailed(x *claudeLine) {
 // retrying reports a line with the subtype "api_retry". Without a status, the connection has failed.
 // This can be the fault of this machine's network, so it must not hold other turns back.
 func (d *claudeDecoder) retrying(x *claudeLine, text string) {
-	d.o.tried(int(x.Attempt.tokens()))
+	d.o.tried(small(x.Attempt))
 	if x.claudeRetry.Status <= 0 {
 		return
 	}
-	e := failureOf(int(x.claudeRetry.Status.tokens()), x.Error)
-	e.Tries, e.Message = int(x.Attempt.tokens()), text
+	e := failureOf(small(x.claudeRetry.Status), x.Error)
+	e.Tries, e.Message = small(x.Attempt), text
 	var at time.Time
 	if x.Delay > 0 {
 		at = time.Now().Add(time.Duration(min(x.Delay, 1e9)) * time.Millisecond)
@@ -216,7 +216,7 @@ func geminiFailed(text string, o *Output) {
 		e.Scope = bgagent.ScopeModel
 	}
 	if f := readFault(text); f.Code.number > 0 && e.Kind == 0 {
-		e = failureOf(int(f.Code.number.tokens()), f.words()...)
+		e = failureOf(small(f.Code.number), f.words()...)
 		if e.Status == 404 && strings.HasPrefix(string(f.Message), "models/") {
 			e.Kind = bgagent.ProviderUnknownModel
 		}
@@ -293,7 +293,7 @@ func (f *opencodeFault) failed(o *Output) {
 	if f.data.Body == "" {
 		body = readFault(f.data.Message)
 	}
-	e := failureOf(int(f.data.Status.tokens()), append(body.words(), f.name, string(body.Message))...)
+	e := failureOf(small(f.data.Status), append(body.words(), f.name, string(body.Message))...)
 	if e.Kind == 0 && e.Status == 0 && f.name == "APIError" && bool(f.data.Retryable) { // the connection has failed
 		e.Kind = bgagent.ProviderBroken
 	}

@@ -327,8 +327,8 @@ func TestOpencodesHeadersTellWhenToTryAgain(t *testing.T) {
 	}
 	date := time.Now().Add(time.Hour).UTC().Truncate(time.Second)
 	for headers, wait := range map[string]time.Duration{
-		`"retry-after":"40"`:                         40 * time.Second,
-		`"retry-after":"40","retry-after-ms":"2500"`: 2500 * time.Millisecond,
+		`"retry-after":"40"`:                                                   40 * time.Second,
+		`"retry-after":"40","retry-after-ms":"2500"`:                           2500 * time.Millisecond,
 		`"retry-after":"` + date.Format("Mon, 02 Jan 2006 15:04:05 GMT") + `"`: time.Hour,
 	} {
 		require.WithinDuration(t, time.Now().Add(wait), failure(headers).RetryAt, 5*time.Second, headers)
@@ -378,4 +378,59 @@ func TestLinesTellOfFailuresAtTheProvider(t *testing.T) {
 	} {
 		require.Equal(t, want, play(line).failure, line)
 	}
+}
+
+func TestLinesOfStandardErrorArriveWholeAndBounded(t *testing.T) {
+	var got []string
+	w := &lineWriter{line: func(s string) { got = append(got, s) }}
+	for _, piece := range []string{"on", "e\n\x1b[1mtwo\r\n", "", strings.Repeat("x", maxErrorLine), "more\nlast", " one\nunfinished"} {
+		n, err := w.Write([]byte(piece))
+		require.NoError(t, err)
+		require.Equal(t, len(piece), n)
+	}
+	require.Equal(t, []string{"one", "two", strings.Repeat("x", maxErrorLine), "last one"}, got)
+}
+
+// FuzzProviderFailure reads any text as the message of an error in each way in which programs print
+// errors, and as a line of standard error.
+func FuzzProviderFailure(f *testing.F) {
+	f.Add("exceeded retry limit, last status: 429 Too Many Requests", 429)
+	f.Add(`Reconnecting... 1/5 (unexpected status 401 Unauthorized: {"error":{"code":"invalid_api_key"}})`, 0)
+	f.Add(`[API Error: {"error":{"code":404,"message":"models/x","details":[{"reason":"API_KEY_INVALID"}]}}]`, 148)
+	f.Add("Attempt 1 failed with status 429. Retrying with backoff... _ApiError: {}", 173)
+	f.Add("Attempt 2 failed: slow. Retrying after 99999999999999999999ms...", 173)
+	f.Add("stream disconnected before completion: Overloaded", -1)
+	f.Add(`{"error":{"error":{"type":"insufficient_quota","resets_at":1e300}}}`, 1<<40)
+	f.Fuzz(func(t *testing.T, text string, status int) {
+		quoted := jsonString(strings.ToValidUTF8(text, "?"))
+		number, err := json.Marshal(status)
+		require.NoError(t, err)
+		n := string(number)
+		for program, output := range map[string]string{
+			"claude": `{"type":"system","subtype":"api_retry","attempt":` + n + `,"retry_delay_ms":` + n + `,"error_status":` + n + `,"error":` + quoted + `}` + "\n" +
+				`{"type":"rate_limit_event","rate_limit_info":{"status":"rejected","resetsAt":` + n + `,"rateLimitType":` + quoted + `}}` + "\n" +
+				`{"type":"result","subtype":"success","is_error":true,"api_error_status":` + n + `,"api_error":` + quoted + `,"result":` + quoted + `}`,
+			"codex":    `{"type":"error","message":` + quoted + `}` + "\n" + `{"type":"turn.failed","error":{"message":` + quoted + `}}`,
+			"gemini":   `{"stderr":` + quoted + `}` + "\n" + `{"type":"result","status":"error","error":{"message":` + quoted + `}}`,
+			"opencode": `{"type":"error","error":{"name":` + quoted + `,"data":{"message":` + quoted + `,"statusCode":` + n + `,"responseHeaders":{"retry-after":` + quoted + `},"responseBody":` + quoted + `}}}`,
+			"lines":    `{"type":"error","kind":` + quoted + `,"status":` + n + `,"tries":` + n + `,"next":` + quoted + `,"retry_at":` + quoted + `}` + "\n" + `{"type":"end","error":"x"}`,
+		} {
+			got := playRecorded(presets[program], []byte(output), status)
+			all := []*bgagent.ProviderError{got.failure}
+			for _, r := range got.retries {
+				all = append(all, r.Provider)
+			}
+			for _, e := range all {
+				switch {
+				case e == nil:
+				case e.Kind == 0 || e.Kind > bgagent.ProviderTooLong || e.Kind.String() == "":
+					t.Errorf("%s: kind %d", program, e.Kind)
+				case e.Tries < 0 || e.Next > bgagent.NextNewSession || e.Scope > bgagent.ScopeProvider:
+					t.Errorf("%s: %+v", program, e)
+				case len(e.Message) > 1000 || strings.ContainsAny(e.Message, "\n\x1b"):
+					t.Errorf("%s: the message %q", program, e.Message)
+				}
+			}
+		}
+	})
 }

@@ -1,0 +1,227 @@
+//go:build linux
+
+package command
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/internal/modelserver"
+	"github.com/bgagent/bgagent/internal/realagent"
+	"github.com/stretchr/testify/require"
+)
+
+// turns runs turns of a real program without a manager.
+type turns struct {
+	*testing.T
+	w *realagent.World
+	c *Client
+}
+
+// turns returns a client for the program. If "once" is set, the program does not repeat requests that
+// the provider has refused. Opencode has no switch for this.
+func (r real) turns(t *testing.T, once bool) turns {
+	t.Helper()
+	w := realagent.New(t, r.name)
+	a := r.agent(w)
+	if once {
+		switch r.name {
+		case "claude":
+			a.Env = append(a.Env, "CLAUDE_CODE_MAX_RETRIES=0")
+		case "codex":
+			a.Args = append(a.Args, "-c", "model_providers.scripted.request_max_retries=0", "-c", "model_providers.scripted.stream_max_retries=0")
+		case "gemini":
+			require.NoError(t, os.MkdirAll(filepath.Join(w.Dir, ".gemini"), 0o755))
+			require.NoError(t, os.WriteFile(filepath.Join(w.Dir, ".gemini", "settings.json"), []byte(`{"general":{"maxAttempts":1}}`), 0o644))
+		}
+	}
+	return turns{t, w, clientOf(t, a, func(cc *Config) { cc.Directory, cc.Grace = w.Dir, 0 })}
+}
+
+func (s turns) session() string {
+	s.Helper()
+	id, err := s.c.CreateSession(s.Context(), bgagent.SessionSpec{Agent: "a"})
+	require.NoError(s, err)
+	return id
+}
+
+// run runs one turn. It returns the reports that the program repeats a request.
+func (s turns) run(session string, p bgagent.Prompt) (end bgagent.TurnEnd, retries []bgagent.Report, err error) {
+	s.Helper()
+	var mu sync.Mutex
+	p.Permissions = everything
+	end, err = s.c.RunTurn(s.Context(), session, p, bgagent.NewReporter(func(x bgagent.Report) {
+		mu.Lock()
+		defer mu.Unlock()
+		if x.Kind == bgagent.ReportRetrying {
+			retries = append(retries, x)
+		}
+	}))
+	return end, retries, err
+}
+
+// refused runs a turn that must fail because of the provider.
+func (s turns) refused(session string, p bgagent.Prompt) *bgagent.ProviderError {
+	s.Helper()
+	end, _, err := s.run(session, p)
+	var failure *bgagent.ProviderError
+	require.ErrorAs(s, err, &failure)
+	require.Equal(s, bgagent.StopError, end.Stop)
+	if !strings.Contains(p.Text, "half") { // a part of an answer
+		require.Empty(s, end.Text, "what the program writes about the failure is no text of the agent")
+	}
+	return failure
+}
+
+// seen returns how often the last request to the model contains the text in the messages of the user.
+func (s turns) seen(text string) (n int) {
+	requests := s.w.Model.Requests()
+	for _, m := range requests[len(requests)-1].Messages {
+		if m.Role == modelserver.User {
+			n += strings.Count(m.Text, text)
+		}
+	}
+	return n
+}
+
+// goesOn continues a turn that the provider has refused, as the failure says, and checks that the model
+// sees the prompt once.
+func (s turns) goesOn(session string, failure *bgagent.ProviderError, p bgagent.Prompt) {
+	s.Helper()
+	switch failure.Next {
+	case bgagent.NextContinue:
+		p = bgagent.Prompt{ID: "next", Text: "Go on.\n@say fine", Unanswered: p.ID}
+	case bgagent.NextNewSession:
+		session = s.session()
+	default:
+		s.Fatalf("the turn cannot be continued: %d", failure.Next)
+	}
+	end, _, err := s.run(session, p)
+	require.NoError(s, err)
+	require.Equal(s, "fine", end.Text)
+	require.Equal(s, 1, s.seen("MARK-ONE"))
+}
+
+func TestRealRefusedTurnIsContinuedAndTheModelSeesThePromptOnce(t *testing.T) {
+	each(t, func(t *testing.T, r real) {
+		s := r.turns(t, true)
+		// Opencode needs more than a minute to give up after status 429, and it gives up at once after
+		// status 401. The session is the same.
+		script, kind, status := "@error 429 times=1 slow down", limited, 429
+		if r.name == "opencode" {
+			script, kind, status = "@error 401 times=1 no", authentication, 401
+		}
+		session, p := s.session(), bgagent.Prompt{ID: "first", Text: "MARK-ONE\n" + script + "\n@say fine"}
+		failure := s.refused(session, p)
+		require.Equal(t, kind, failure.Kind)
+		require.Equal(t, status, failure.Status)
+		if r.name == "gemini" {
+			require.Equal(t, anew, failure.Next)
+		} else {
+			require.Equal(t, goOn, failure.Next)
+		}
+		s.goesOn(session, failure, p)
+		if r.name == "gemini" { // now the session has an answer, and keeps the next prompt
+			failure = s.refused(session, bgagent.Prompt{ID: "again", Text: "MARK-TWO\n@error 429 slow down"})
+			require.Equal(t, limited, failure.Kind)
+		}
+	})
+}
+
+func TestRealToolCallsBeforeAFailureAreKept(t *testing.T) {
+	each(t, func(t *testing.T, r real) {
+		if r.name == "opencode" {
+			t.Skip("needs more than a minute to give up")
+		}
+		s := r.turns(t, true)
+		session, p := s.session(), bgagent.Prompt{ID: "first", Text: "MARK-ONE\n" + r.shell("echo kept-42") + "\n@error 503 reason=overload"}
+		failure := s.refused(session, p)
+		require.Equal(t, overloaded, failure.Kind)
+		require.Equal(t, goOn, failure.Next)
+		s.w.Model.Handle(func(modelserver.Request) modelserver.Reply { return modelserver.Say("fine") }) // claude puts the next prompt beside the result
+		s.goesOn(session, failure, p)
+		requests := s.w.Model.Requests()
+		result := ""
+		for _, m := range requests[len(requests)-1].Messages {
+			for _, x := range m.Results { // gemini shows the result twice
+				result += x.Text
+			}
+		}
+		require.Contains(t, result, "kept-42", "the model sees the result of the call")
+	})
+}
+
+func TestRealRejectedKeyEndsTheTurnAtOnce(t *testing.T) {
+	each(t, func(t *testing.T, r real) {
+		if r.name == "opencode" {
+			t.Skip("the test of refused turns has this case")
+		}
+		s := r.turns(t, false)
+		script := "@error 401 reason=key"
+		if r.name == "gemini" {
+			script = "@error 400 reason=key"
+		}
+		began := time.Now()
+		failure := s.refused(s.session(), bgagent.Prompt{ID: "p", Text: script})
+		require.Equal(t, authentication, failure.Kind)
+		require.Equal(t, allModels, failure.Scope)
+		require.Less(t, time.Since(began), time.Minute) // claude would try for 190 s
+	})
+}
+
+func TestRealRetriesAreReported(t *testing.T) {
+	each(t, func(t *testing.T, r real) {
+		if r.name == "opencode" || r.name == "gemini" {
+			t.Skip("opencode does not show its retries, and gemini needs 6 s for one")
+		}
+		s := r.turns(t, false)
+		end, retries, err := s.run(s.session(), bgagent.Prompt{ID: "p", Text: "@error 429 times=1 retry-after=1 slow down\n@say fine"})
+		require.NoError(t, err)
+		require.Equal(t, "fine", end.Text)
+		require.NotEmpty(t, retries)
+		require.Equal(t, limited, retries[0].Provider.Kind)
+		require.Equal(t, 429, retries[0].Provider.Status)
+		require.Equal(t, goOn, retries[0].Provider.Next)
+		require.Equal(t, r.name == "claude", !retries[0].RetryAt.IsZero(), "only claude tells when it tries again")
+	})
+}
+
+func TestRealFailuresOfEveryKindAreRecognized(t *testing.T) {
+	type failures map[string]bgagent.ProviderErrorKind
+	of := map[string]failures{
+		"claude": {
+			"@error 500 oops": broken, "@error 400 reason=quota": quota, "@error 404 reason=model": unknownModel,
+			"@error 400 reason=too-long": inputTooLong, "@cut half": broken, "@text half\n@error 529 reason=overload": overloaded,
+		},
+		"codex": {
+			"@error 500 oops": broken, "@error 503 reason=overload": overloaded, "@error 529 reason=overload": overloaded, "@error 429 reason=quota": quota,
+			"@error 429 reason=usage-limit reset=5400": quota, "@error 404 reason=model": unknownModel, "@error 400 reason=too-long": inputTooLong,
+			"@cut half": broken, "@error 529 in-stream=1 busy": broken, "@error 403 no": authentication,
+		},
+		"gemini": {
+			"@error 404 reason=model": unknownModel, "@cut half": broken, // the recorded output has the others
+		},
+	}
+	each(t, func(t *testing.T, r real) {
+		if r.name == "opencode" {
+			t.Skip("the recorded output has all kinds")
+		}
+		s := r.turns(t, true)
+		for script, kind := range of[r.name] {
+			session := s.session()
+			failure := s.refused(session, bgagent.Prompt{ID: "p", Text: script})
+			require.Equal(t, kind, failure.Kind, "%s: %+v", script, failure)
+			if r.name == "gemini" && script == "@cut half" { // gemini has lost its session together with the half answer
+				require.Equal(t, anew, failure.Next)
+				end, _, err := s.run(session, bgagent.Prompt{ID: "q", Text: "@say fine"})
+				require.Error(t, err, "the earlier prompt is repeated, and breaks again")
+				require.Equal(t, "half", end.Text)
+			}
+		}
+	})
+}
