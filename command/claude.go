@@ -26,6 +26,10 @@ import (
 // has started run in the background, the turn continues, and the last result is the answer. If
 // the model server rejects the key, the turn ends at once.
 //
+// Claude Code repeats a request that the provider has refused up to ten times, for about three minutes.
+// To leave this to the manager, which then gives the slot to another task, set
+// CLAUDE_CODE_MAX_RETRIES=0 in [Agent].Env.
+//
 // After a restart, the client reads the session from its file in the folder of Claude Code.
 // Claude Code can store a prompt late. If Claude Code was killed before it stored the first
 // message of a session, the prompt is sent to a new session of Claude Code.

@@ -3,6 +3,7 @@
 package command
 
 import (
+	"context"
 	"os"
 	"path/filepath"
 	"strings"
@@ -188,6 +189,35 @@ func TestRealRetriesAreReported(t *testing.T) {
 		require.Equal(t, 429, retries[0].Provider.Status)
 		require.Equal(t, goOn, retries[0].Provider.Next)
 		require.Equal(t, r.name == "claude", !retries[0].RetryAt.IsZero(), "only claude tells when it tries again")
+	})
+}
+
+func TestRealTurnThatIsStoppedBetweenItsRetriesIsContinued(t *testing.T) {
+	each(t, func(t *testing.T, r real) {
+		if r.name == "opencode" || r.name == "gemini" {
+			t.Skip("opencode does not show its retries, and gemini needs 4 s for each turn")
+		}
+		s := r.turns(t, false)
+		s.w.Model.Handle(func(q modelserver.Request) modelserver.Reply {
+			if strings.Contains(q.LastUser(), "Go on.") {
+				return modelserver.Say("fine")
+			}
+			return modelserver.Reply{Error: &modelserver.Error{Status: 429, Message: "slow down", RetryAfter: 50 * time.Second}}
+		})
+		ctx, stop := context.WithCancel(t.Context())
+		defer stop()
+		session, p := s.session(), bgagent.Prompt{ID: "first", Text: "MARK-ONE"}
+		var failure *bgagent.ProviderError
+		_, err := s.c.RunTurn(ctx, session, p, bgagent.NewReporter(func(x bgagent.Report) {
+			if x.Kind == bgagent.ReportRetrying {
+				failure = x.Provider
+				stop()
+			}
+		}))
+		require.ErrorIs(t, err, context.Canceled)
+		require.NotNil(t, failure)
+		require.Equal(t, goOn, failure.Next)
+		s.goesOn(session, failure, p)
 	})
 }
 

@@ -22,7 +22,10 @@ import (
 // task:" in front of such a prompt. If a word of the prompt begins with @ and contains the name
 // of a file or a part of that name, gemini adds the file to the prompt. Gemini continues a
 // session only in the directory of its first turn, and loses a session whose first turn failed
-// before there was an answer.
+// before there was a whole answer or a tool call.
+//
+// Gemini repeats a request that the provider has refused up to ten times, for several minutes. The key
+// general.maxAttempts of its settings limits this.
 //
 // After a restart, the client reads the session from its file. The file does not show whether
 // a turn has ended. The turn therefore counts as interrupted, unless the earlier host had read

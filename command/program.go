@@ -80,8 +80,9 @@ type Program struct {
 	Commands string
 
 	// ForgetsUnanswered means that the program loses a session if its agent has neither
-	// written text nor called a tool in it. The next turn then begins a new session, and the earlier
-	// prompts are put in front of its prompt.
+	// written text nor called a tool in it. Text does not count in a turn that the program has reported
+	// as failed. The next turn then begins a new session, and the earlier prompts are put in front of
+	// its prompt.
 	ForgetsUnanswered bool
 
 	// Choose contains the arguments that give a new session an id. The client chooses the id, a
