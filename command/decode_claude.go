@@ -267,6 +267,7 @@ func (d *claudeDecoder) system(x *claudeLine) {
 			d.o.End(bgagent.StopError, "", text+": the model server does not accept the key, or the login")
 			d.gone = true
 		}
+		d.o.tried(small(x.Attempt))
 	case "task_started":
 		if x.Backgrounded == nil || *x.Backgrounded {
 			d.open[x.TaskID] = claudeOpen{Description: x.Description}

@@ -62,7 +62,6 @@ func (d *claudeDecoder) resultFailed(x *claudeLine) {
 // retrying reports a line with the subtype "api_retry". Without a status, the connection has failed.
 // This can be the fault of this machine's network, so it must not hold other turns back.
 func (d *claudeDecoder) retrying(x *claudeLine, text string) {
-	d.o.tried(small(x.Attempt))
 	if x.claudeRetry.Status <= 0 {
 		return
 	}
@@ -152,12 +151,12 @@ func codexGivesUp(text string, o *Output) {
 func codexRetries(number, text string, o *Output) (rejected bool) {
 	n, _ := strconv.Atoi(number)
 	e, told := codexFailure(text)
+	o.tried(n)
 	if e.Kind == bgagent.ProviderAuthentication {
-		e.Tries = max(n, 1)
+		e.Tries = n
 		o.ProviderFailed(e)
 		return true
 	}
-	o.tried(n)
 	if told {
 		e.Message = errorText(text)
 		o.Retrying(e, time.Time{})

@@ -98,7 +98,7 @@ func TestRecordedFailuresAtTheProviderAreRecognized(t *testing.T) {
 		want    *failure // nil if the turn has succeeded, or has not ended
 		retries int      // number of reports that the program repeats a request
 	}{
-		"claude_401":                 {1, fails(authentication, 401, 1), 0},
+		"claude_401":                 {1, fails(authentication, 401, 11), 0},
 		"claude_403":                 {1, fails(authentication, 403, 1), 0},
 		"claude_429":                 {1, fails(limited, 429, 11), 10},
 		"claude_429-date":            {0, nil, 1},
@@ -125,8 +125,8 @@ func TestRecordedFailuresAtTheProviderAreRecognized(t *testing.T) {
 		"claude_unified":             {1, fails(limited, 429, 1), 0}, // an API key: no reset is told
 		"claude_usage":               {1, fails(limited, 429, 1), 0},
 
-		"codex_401":                 {1, fails(authentication, 401, 1), 0},
-		"codex_403":                 {1, fails(authentication, 403, 1), 0},
+		"codex_401":                 {1, fails(authentication, 401, 6), 0},
+		"codex_403":                 {1, fails(authentication, 403, 6), 0},
 		"codex_429":                 {1, fails(limited, 429, 1), 0},
 		"codex_429-date":            {0, nil, 1},
 		"codex_429-ra2":             {0, nil, 3},
