@@ -28,7 +28,8 @@ var (
 	// a task below it has launched.
 	ErrNotDescendant = errors.New("the task does not descend from the caller's session")
 
-	// ErrStillLive is returned by Resume for a task that is pending or running.
+	// ErrStillLive is returned by Resume for a task that is pending or running. Send returns it for a
+	// task that has ended and whose end is not stored yet.
 	ErrStillLive = errors.New("the task has not ended yet")
 
 	// ErrNotStopped is returned by Resume if the session of an earlier attempt did not stop in time
@@ -36,7 +37,8 @@ var (
 	// did not stop.
 	ErrNotStopped = errors.New("the session of the earlier attempt did not stop")
 
-	// ErrAlreadyEnded is returned by Cancel for a task that has ended. Cancel then changes nothing.
+	// ErrAlreadyEnded is returned by Cancel and Send for a task that has ended. They then change
+	// nothing.
 	ErrAlreadyEnded = errors.New("the task has already ended")
 
 	// ErrDepth is returned by Launch if the task would be deeper than Config.MaxDepth allows.
@@ -205,6 +207,24 @@ func unknownTask(id string) error { return fmt.Errorf("task %.40q: %w", id, ErrU
 
 func stillLive(id string, s Status) error {
 	return fmt.Errorf("task %s is %s: %w", id, s, ErrStillLive)
+}
+
+func sentTooLate(id string, s Status) error {
+	return fmt.Errorf("task %s is %s: %w; Resume continues it with another prompt", id, s, ErrAlreadyEnded)
+}
+
+func textMissing() error { return &InputError{"Text", "is missing; it must be the message"} }
+
+func tooManyMessages(id string, most int) error {
+	return fmt.Errorf("task %s: %w: at most %d", id, ErrTooManyMessages, most)
+}
+
+func notInTurn(id string) error {
+	return fmt.Errorf("task %s: %w: the task is not in a turn; send it without Now", id, ErrCannotSteer)
+}
+
+func cannotSteer(agent string) error {
+	return fmt.Errorf("%w: the client of agent %q cannot do that; send it without Now", ErrCannotSteer, agent)
 }
 
 func parentCycle(session string) error { return fmt.Errorf("session %q: %w", session, ErrParentCycle) }

@@ -28,6 +28,7 @@ type hostClient struct {
 	restorer  SessionRestorer
 	costs     CostReporter
 	tokens    TokenReporter
+	steerer   Steerer
 	kick      chan struct{} // a token in this channel makes the client's polling goroutine sweep at once
 }
 
@@ -62,11 +63,12 @@ func (m *BackgroundManager) addClient(name string, sc SessionClient) error {
 	cl.forgetter, _ = sc.(SessionForgetter)
 	cl.costs, _ = sc.(CostReporter)
 	cl.tokens, _ = sc.(TokenReporter)
+	cl.steerer, _ = sc.(Steerer)
 	if cl.runner != nil {
 		cl.restorer, _ = sc.(SessionRestorer)
 	}
 	cl.rec = &client{
-		name: name, runner: cl.runner != nil, starter: cl.starter != nil, reads: cl.reader != nil, todos: cl.todos != nil, forgets: cl.forgetter != nil, restores: cl.restorer != nil,
+		name: name, runner: cl.runner != nil, starter: cl.starter != nil, reads: cl.reader != nil, todos: cl.todos != nil, forgets: cl.forgetter != nil, restores: cl.restorer != nil, steers: cl.steerer != nil,
 		followed: map[*attempt]struct{}{}, parents: map[*node]struct{}{},
 	}
 	m.hosts = append(m.hosts, cl)

@@ -194,6 +194,7 @@ func (c *checker) task(t *task) {
 		}
 	}
 	c.alarm(t, a)
+	c.mail(t, a)
 	holds, waits := st.slots.Holds(&t.wait), st.slots.Waits(&t.wait)
 	c.expect(!t.is(flagSlot) || holds, "task %s thinks that it has a slot", t)
 	switch {
@@ -225,6 +226,28 @@ func (c *checker) task(t *task) {
 		d := t.up.owed[t.debt]
 		c.expect(t.notice == NoticeOwed && d.t == t && d.no == t.no, "debt of task %s points elsewhere", t)
 	}
+}
+
+// mail checks the messages to a task: none waits once the task has ended, and only the messages of the
+// latest attempt wait.
+func (c *checker) mail(t *task, a *attempt) {
+	b := t.mail()
+	if b == nil {
+		return
+	}
+	waiting, current := 0, b.current == nil
+	for _, l := range b.letters {
+		if l.state == MessageAccepted {
+			waiting++
+			c.expect(l.attempt == t.no && l.text != "", "message %d of task %s waits for attempt %d", l.no, t, l.attempt)
+		}
+		current = current || l == b.current
+	}
+	c.expect(waiting == b.waiting, "%d messages of task %s wait, counted %d", b.waiting, t, waiting)
+	c.expect(current && (b.current == nil || t.status == Running), "task %s answers a message that it does not have", t)
+	c.expect(t.live() || waiting == 0, "task %s has ended, and %d messages wait", t, waiting)
+	idle := a != nil && a.live() && a.parkedFor == forTasks && !a.wantTurn && waiting > 0
+	c.expect(!idle || c.st.closing || c.st.recovery.due || c.st.isLost(), "task %s has a message and asks for no turn", t)
 }
 
 // alarm checks that the attempt's alarm is set for the earliest time limit of the attempt. Between

@@ -54,6 +54,7 @@ type taskRecord struct {
 	Outlived    int32             `json:"outlived,omitempty"`
 	Burnt       int32             `json:"burnt,omitempty"` // highest attempt number that was withdrawn and must not be used again
 	Budget      *budgetRecord     `json:"budget,omitempty"`
+	Letters     []letterRecord    `json:"letters,omitempty"` // messages to the task
 }
 
 // sessionRecord is the part of a task's record that describes its session.
@@ -273,6 +274,7 @@ func (st *state) recordTask(t *task) (r recorded) {
 		x.Session = &sessionRecord{ID: s.id, Cursor: s.cursor, Gone: s.gone, Stuck: s.stuck, Number: mark.sessions, Saved: mark.saved,
 			Instance: cmp.Or(mark.instance, st.storing.instance)}
 	}
+	x.Letters = t.recordLetters(&r)
 	if t.run != nil {
 		x.Run = st.recordRun(t.run, &r)
 	}

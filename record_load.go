@@ -92,6 +92,8 @@ func decodeTask(r *StoreRecord) (*storedTask, error) {
 		return nil, fmt.Errorf("the attempt waits between its turns and would end for %q", run.EndCause)
 	case run != nil && run.Counted.spent() != (spent{run.Counted.Usage, run.Counted.ToolCalls}), !x.Budget.possible():
 		return nil, errors.New("the used budget or its limits are impossible")
+	case !x.possibleLetters():
+		return nil, errors.New("the messages to the task are impossible")
 	case x.Session != nil && x.Session.ID == "":
 		return nil, errors.New("the session has no id")
 	}
@@ -157,6 +159,7 @@ func (x *storedTask) textNames() (names []string, needed int) {
 	if x.Unsaid != "" {
 		names = append(names, x.Unsaid)
 	}
+	names = append(names, x.letterTexts()...)
 	needed = len(names)
 	if x.Status.Terminal() && !x.End.Unsaid {
 		names = append(names, textOf("prompt", x.Attempt))

@@ -46,6 +46,7 @@ func (st *state) snapshot(t *task) Task {
 // clone returns a copy of t that shares no changeable parts with t.
 func (t Task) clone() Task {
 	t.Metadata, t.Attempts, t.Progress.Todos = maps.Clone(t.Metadata), slices.Clone(t.Attempts), slices.Clone(t.Progress.Todos)
+	t.Unconsumed = slices.Clone(t.Unconsumed)
 	return t
 }
 
@@ -69,6 +70,7 @@ func (st *state) truth(t *task) Task {
 	if x := t.more; x != nil {
 		s.Metadata = maps.Clone(x.metadata)
 		s.Attempts = slices.Clone(x.past)
+		s.Messages, s.Unconsumed = t.lettersWaiting(), t.unconsumed(t.no)
 	}
 	if a := t.run; a != nil && a.no == t.no {
 		s.Phase = a.phase
@@ -76,8 +78,8 @@ func (st *state) truth(t *task) Task {
 		if t.live() {
 			s.Progress = st.progress(&a.sight.prog, int(a.turn), a.activity)
 			s.Outage = st.outageOf(a)
-			s.Result, s.Partial = a.text, a.text != ""
-			if a.text == "" && a.sight.text != "" {
+			s.Result = a.answer()
+			if s.Partial = s.Result != ""; !s.Partial && a.sight.text != "" {
 				s.Result, s.Partial = a.sight.text, true
 			}
 		}

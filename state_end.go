@@ -70,7 +70,10 @@ func (st *state) turnOver(a *attempt, o turnOutcome, now int64) {
 	st.heardFrom(a.t.sess.own, now) // the turn has ended, so the agent has got the answers of its tools
 	a.openTodos = o.todos
 	if !mdtext.Invisible(o.text) {
-		a.text = o.text
+		a.said(o.text)
+	}
+	if !a.goesOn(o.cause) {
+		st.lettersOver(a)
 	}
 	a.output = a.output || a.sight.output
 	st.unfollow(a)
@@ -89,7 +92,7 @@ func (a *attempt) goesOn(cause Cause) bool { return a.continues && cause == Caus
 // finish ends an attempt after its last turn. The attempt counts as answered if any of its turns
 // wrote text or called a tool.
 func (st *state) finish(a *attempt, cause Cause, reason string, now int64) {
-	if cause.Status() == Completed && a.text == "" && a.sight.prog.toolCalls == 0 {
+	if cause.Status() == Completed && a.answer() == "" && a.sight.prog.toolCalls == 0 {
 		cause, reason = CauseNoAnswer, reasonNoAnswer
 		if !a.output {
 			cause, reason = CauseNoOutput, reasonNoOutput
@@ -127,6 +130,7 @@ func (st *state) end(t *task, cause Cause, reason string, now int64) {
 		st.capture(a, f, cause.Status() != Completed)
 		f.unsaid = a.unsaid(cause)
 	}
+	t.endMail()
 	t.transition(cause.Status(), cause)
 	st.ends[cause]++
 	t.fin = f
@@ -162,10 +166,10 @@ func (st *state) end(t *task, cause Cause, reason string, now int64) {
 
 // capture copies the output of the attempt into its outcome.
 func (st *state) capture(a *attempt, f *outcome, partial bool) {
-	if (a.text == "" || partial && a.turnStart > 0) && !mdtext.Invisible(a.sight.text) {
-		a.text = a.sight.text
+	if (a.answer() == "" || partial && a.turnStart > 0) && !mdtext.Invisible(a.sight.text) {
+		a.said(a.sight.text)
 	}
-	if partial && a.text == "" && a.sight.prog.toolCalls == 0 && !mdtext.Invisible(a.sight.thought) {
+	if partial && a.answer() == "" && a.sight.prog.toolCalls == 0 && !mdtext.Invisible(a.sight.thought) {
 		a.text, f.thought = a.sight.thought, true
 	}
 	f.started, f.activity, f.turns, f.todos, f.failed = a.started, a.activity, a.turn, a.openTodos, a.failed
@@ -173,7 +177,7 @@ func (st *state) capture(a *attempt, f *outcome, partial bool) {
 	if !a.cl.reads {
 		limit = maxResultUnreadable
 	}
-	f.result = mdtext.Valid(a.text)
+	f.result = mdtext.Valid(a.answer())
 	if len(f.result) > limit {
 		f.result, f.cut = strings.Clone(mdtext.Head(f.result, limit)), true // cloned, because a slice would keep the whole text alive
 	}

@@ -85,5 +85,5 @@ func hideEnd(s *Task) {
 		s.Status = Pending
 	}
 	s.Cause, s.Reason, s.Ended, s.Quiet, s.Notice = CauseNone, "", time.Time{}, false, NoticeNone
-	s.Partial, s.Reasoning, s.OpenTodos = s.Result != "", false, 0
+	s.Partial, s.Reasoning, s.OpenTodos, s.Unconsumed = s.Result != "", false, 0, nil
 }

@@ -70,6 +70,7 @@ func (st *state) loadTask(x *storedTask) *task {
 		t.extra().budget = x.Budget.budget()
 		st.budgets = st.budgets || !x.Budget.Limits.isZero()
 	}
+	t.loadLetters(x)
 	t.wait.Owner = t
 	num, _ := parseID(x.id)
 	st.tasks[num] = t

@@ -85,6 +85,7 @@ func (st *state) unreached(a *attempt, of stage, f hostFailure, now int64) bool 
 	if of == stagePrompt && !a.restoring { // the turn has not begun
 		a.turn--
 		a.turnStart = 0
+		a.notHandedOver()
 	}
 	o := a.cl.out
 	if o == nil {

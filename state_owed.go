@@ -381,6 +381,7 @@ func (st *state) item(t *task, no int32) NoticeItem {
 	if t.sess != nil {
 		it.Session = t.sess.id
 	}
+	it.Unconsumed = len(t.unconsumed(no))
 	if t.no == no && t.fin != nil {
 		it.Status, it.Cause, it.Reason = t.status, t.cause, t.fin.reason
 		if t.fin.started > 0 {

@@ -30,7 +30,7 @@ type parking uint8
 
 const (
 	notParked parking = iota
-	forTasks          // the attempt waits for its own tasks and their notices
+	forTasks          // the attempt waits for its own tasks and their notices, and for messages; see state_message.go
 )
 
 // phase returns the phase of an attempt that is parked for the given kind of event.
@@ -67,7 +67,7 @@ func (st *state) waits(a *attempt, what parking) bool {
 	switch what {
 	case forTasks:
 		own := a.t.sess.own
-		return own != nil && (own.live > 0 || own.outstanding() > 0)
+		return a.t.lettersWaiting() > 0 || own != nil && (own.live > 0 || own.outstanding() > 0)
 	}
 	panic("bgagent: bug: a wait for nothing")
 }
@@ -77,6 +77,9 @@ func (st *state) waits(a *attempt, what parking) bool {
 func (st *state) lookAgain(a *attempt) {
 	switch a.parkedFor {
 	case forTasks:
+		if st.letterDue(a, st.now); a.wantTurn {
+			return
+		}
 		if own := a.t.sess.own; own != nil { // nil if the tasks belong to an earlier process and could not be loaded
 			st.touchNode(own)
 		}
@@ -87,7 +90,10 @@ func (st *state) lookAgain(a *attempt) {
 // report to the agent.
 func (st *state) nextPrompt(a *attempt, now int64) bool {
 	switch a.parkedFor {
-	case forTasks: // the prompt is a notice; its text is added outside of the state
+	case forTasks: // the prompt is a message, or a notice whose text is added outside of the state
+		if st.nextLetter(a) {
+			return true
+		}
 		n := a.t.sess.own
 		if n == nil { // all results were read, and the tasks have expired
 			return false

@@ -347,6 +347,7 @@ func (st *state) restoredTurn(a *attempt, r restoredSession, now int64) {
 	if a.notice != nil {
 		st.told(a, now)
 	}
+	st.handedOver(a, r.follow || r.prompt == PromptAnswered || r.prompt == PromptInterrupted)
 	switch {
 	case r.follow:
 		st.turnContinues(t, now)
@@ -443,9 +444,10 @@ func (st *state) supersede(a *attempt, now int64) {
 	st.keepSpent(t, f.prog)
 	t.no++
 	next := &attempt{
-		t: t, no: t.no, cl: a.cl, started: now, phase: PhaseStarting, prompt: promptToContinue(joined(t.unsaid(), t.text)), sight: &nothingSeen,
+		t: t, no: t.no, cl: a.cl, started: now, phase: PhaseStarting, sight: &nothingSeen,
 		ran: a.ran, activity: now,
 	}
+	next.prompt = promptToContinue(st.forwardMail(a, next, joined(t.unsaid(), t.text)))
 	if t.more != nil {
 		next.ctx.values = t.more.values
 	}

@@ -44,7 +44,7 @@ const (
 // no call to make, because the attempt has ended or its client has an outage.
 func (st *state) beginCall(a *attempt, j *job, now int64) bool {
 	toEnd := a.recovering && a.ended && a.t.run == a && !a.overrun // stop processes that an earlier process left behind
-	if st.suspend != notSuspended || st.storing != nil && st.storing.over || !a.live() && !toEnd || a.stage == stageNone || !toEnd && st.heldBack(a, now) {
+	if a.inCall || st.suspend != notSuspended || st.storing != nil && st.storing.over || !a.live() && !toEnd || a.stage == stageNone || !toEnd && st.heldBack(a, now) {
 		return false
 	}
 	t := a.t
@@ -152,6 +152,9 @@ func (st *state) prompt(a *attempt, p *Prompt, now int64) {
 		}
 	} else if a.told != nil { // the call is repeated
 		p.Notice = a.told
+	}
+	if a.cl.runner {
+		st.handedOver(a, true)
 	}
 }
 
@@ -298,6 +301,7 @@ func (st *state) turnStarted(a *attempt, f hostFailure, now int64) {
 	if a.notice != nil {
 		st.told(a, now)
 	}
+	st.handedOver(a, true)
 	// The turn counts as begun now that the session has the prompt.
 	a.sight.answered, a.sight.c.began, a.sight.c.changed = now, now, now
 	st.phase(a, PhaseTurn)

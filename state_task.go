@@ -111,6 +111,7 @@ type extra struct {
 	again     uint64 // callHash of the resume that opened the latest attempt; 0 if that call can no longer be repeated
 	ttl       *alarm // alarm for the queue time to live
 	budget    *taskBudget
+	mail      *mailbox // messages to the task; nil if there were none
 }
 
 func (t *task) extra() *extra {
@@ -321,6 +322,7 @@ type client struct {
 	reads   bool // the client is a MessageReader
 	todos   bool // the client is a TodoReader
 	forgets bool // the client is a SessionForgetter
+	steers  bool // the client is a Steerer
 
 	restores bool // the client is a SessionRestorer
 

@@ -205,6 +205,9 @@ type Task struct {
 	OpenTodos int         `json:"open_todos,omitempty"` // number of todos that were open when the turn ended
 	Notice    NoticeState `json:"notice,omitempty"`     // state of the notice that the parent is owed for the end
 
+	Messages   int                 `json:"messages,omitempty"`   // number of messages that wait for their turns; see BackgroundManager.Send
+	Unconsumed []UnconsumedMessage `json:"unconsumed,omitempty"` // messages that the ended attempt has not got
+
 	Budget   BudgetUse `json:"budget,omitzero"`    // budget of the task over all its attempts; zero if the task has none
 	Attempts []Attempt `json:"attempts,omitempty"` // earlier attempts, oldest first; only the last 20 are kept
 }
@@ -317,8 +320,9 @@ type NoticeItem struct {
 	Status      Status        `json:"status"`
 	Cause       Cause         `json:"cause"`
 	Reason      string        `json:"reason,omitempty"`
-	Duration    time.Duration `json:"duration"`            // nanoseconds in JSON
-	NoAnswer    bool          `json:"no_answer,omitempty"` // the attempt completed with tool calls but without any text
+	Duration    time.Duration `json:"duration"`             // nanoseconds in JSON
+	NoAnswer    bool          `json:"no_answer,omitempty"`  // the attempt completed with tool calls but without any text
+	Unconsumed  int           `json:"unconsumed,omitempty"` // number of messages that the attempt has not got
 
 	// Result is the beginning of the result, up to Config.NoticeResult bytes. Cut is true if the
 	// result is longer.

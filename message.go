@@ -1,0 +1,297 @@
+package bgagent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/bgagent/bgagent/internal/mdtext"
+)
+
+// MessageState is the state of a message that was sent to a task with [BackgroundManager.Send].
+type MessageState uint8
+
+// The states of a message. All states except MessageAccepted are final. A message sent with
+// SendInput.Now is in the state MessageUncertain until the client has answered.
+const (
+	_                 MessageState = iota
+	MessageAccepted                // the message waits until it is the prompt of the attempt's next turn
+	MessageInTurn                  // a turn of the attempt has got the message
+	MessageRefused                 // the message was not accepted, and nothing was sent
+	MessageUnconsumed              // the attempt ended before a turn had got the message
+	MessageUncertain               // it is not known whether a turn has got the message
+)
+
+var messageStateNames = [...]string{"none", "accepted", "in the turn", "refused", "unconsumed", "uncertain"}
+
+// String returns the name of the state in lower case, such as "in the turn".
+func (s MessageState) String() string { return enumName(messageStateNames[:], uint8(s)) }
+
+// MarshalText implements [encoding.TextMarshaler].
+func (s MessageState) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+
+// UnmarshalText implements [encoding.TextUnmarshaler].
+func (s *MessageState) UnmarshalText(b []byte) error {
+	return enumOf(s, messageStateNames[:], "state of a message", b)
+}
+
+// SendInput is a message for a task that has not ended. Text is required, except to ask for the state
+// of a message with a known key.
+type SendInput struct {
+	// Key identifies the message among the messages of its task. If the task already has a message
+	// with this key, Send sends nothing and returns the state of that message. If Key is empty, every
+	// call sends a new message, and SendResult.Key contains the key that the manager has given to it.
+	// A key has at most 200 bytes.
+	Key string
+	// Text is the message, at most 64 KiB. The agent gets it as it is.
+	Text string
+	// Now adds the message to the turn that the task is in, if its client can do so (see [Steerer]).
+	// Without Now, the message is the prompt of a turn of its own.
+	Now bool
+}
+
+// SendResult describes a message and the state that it has at the return of Send.
+type SendResult struct {
+	Key     string       // key of the message; after an error, empty if the message had no key
+	State   MessageState // after an error: MessageRefused, or MessageUncertain if the error matches ErrUncertain
+	Attempt int          // attempt to which the message belongs
+	Turn    int          // number of the turn that has got the message; 0 if none has
+	Task    Task         // snapshot of the task; zero after an error
+}
+
+// UnconsumedMessage is a message that an attempt had accepted, and that none of its turns had got
+// when the attempt ended.
+type UnconsumedMessage struct {
+	Key  string `json:"key"`
+	Text string `json:"text"` // beginning of the message, in one line
+}
+
+// Bounds of messages.
+const (
+	messageBytes    = 64 << 10 // longest text
+	messageKeyBytes = 200      // longest key
+	messagesWaiting = 20       // largest number of messages of a task that wait for their turns
+	messagesKept    = 50       // number of messages of a task whose keys are remembered, at least
+	messageAbout    = 80       // bytes of a message that headings and lists show
+)
+
+// The errors of messages.
+var (
+	// ErrTooManyMessages is returned by Send if too many messages of the task wait for their turns.
+	ErrTooManyMessages = errors.New("too many messages wait for their turns")
+
+	// ErrCannotSteer is returned by Send for a message with SendInput.Now that cannot join a running
+	// turn: the client is no [Steerer], the client has refused the message, or the task is not in a
+	// turn. The same message can be sent without Now.
+	ErrCannotSteer = errors.New("the message cannot join a running turn")
+)
+
+// TurnMessage is a message for the turn that a session is in.
+type TurnMessage struct {
+	ID      string // id of the message; unique in the session
+	Task    string // id of the task, bg_…
+	Attempt int    // number of the attempt
+	Turn    int    // number of the running turn in the attempt
+	Text    string
+}
+
+// Steerer is an ability of a session client: it adds a message to a running turn.
+type Steerer interface {
+	// Steer adds the message to the turn that the session is in, and returns when the agent runtime
+	// has taken it. It must not abort the turn and prompt the session again. An error means that the
+	// message is not part of the session and never will be. It is [ErrNoSession] for a session that
+	// does not exist, and errors.ErrUnsupported if the runtime cannot do this. If no turn is
+	// running, Steer starts none and returns an error. Steer may be called while RunTurn runs. The
+	// manager calls Steer at most once for a message.
+	Steer(ctx context.Context, session string, msg TurnMessage) error
+}
+
+// Send sends a message to a task that is pending or running. The argument "id" is the id of the task
+// or of its session. A session can send messages to the tasks that descend from it, but not to its own
+// task.
+//
+// The message is the prompt of a further turn of the same attempt, after the turn that runs now. For a
+// pending task, this is its second turn. An attempt that waits for its own tasks gets the message as
+// soon as it has a slot, before the notices about these tasks. Several messages get their turns in the
+// order in which they were accepted. The attempt does not complete before it has had these turns. If
+// it ends for another reason, such as a cancellation or a failure, Task.Unconsumed lists the messages
+// that it has not got; Resume can send them again. The result of the attempt is the result without the
+// messages, followed by the text of the turn of each message under a heading.
+//
+// With SendInput.Now, the message joins the running turn, if the client can do that.
+//
+// If Send returns an error, it has sent nothing. There is one exception: if the error matches
+// [ErrUncertain], it is not known whether the task has got the message. Send with the same key then
+// returns the state of the message, or sends the message if the task does not have it. A key is
+// remembered across the attempts of the task, at least for the last 50 messages, until the task's
+// record expires. With [Config].Store, it is also remembered across processes.
+//
+// The error is an [*InputError] if the text is missing or if an argument is too long. It matches
+// [ErrAlreadyEnded] if the task has ended (use Resume), [ErrStillLive] if the task has ended and its
+// end is not stored yet, and [ErrTooManyMessages] if 20 messages wait. Otherwise it matches
+// [ErrCannotSteer], [ErrUnknownTask], [ErrExpired], [ErrNotDescendant] or [ErrClosed], or it is the
+// error of ctx.
+//
+// With [Config].Store, Send returns once the message is durable in the store, and returns the same
+// errors as Launch if the message cannot be written.
+func (m *BackgroundManager) Send(ctx context.Context, by Caller, id string, in SendInput) (SendResult, error) {
+	m.heard(by.Session)
+	return m.send(ctx, by, id, in)
+}
+
+func (m *BackgroundManager) send(ctx context.Context, by Caller, id string, in SendInput) (SendResult, error) {
+	r, err := m.sendTo(ctx, by, strings.TrimSpace(id), in)
+	switch {
+	case err == nil:
+		return r, nil
+	case errors.Is(err, ErrUncertain):
+		r = SendResult{Key: in.Key, State: MessageUncertain}
+	default:
+		r = SendResult{Key: in.Key, State: MessageRefused}
+	}
+	return r, fmt.Errorf("bgagent: send: %w", err)
+}
+
+func (m *BackgroundManager) sendTo(ctx context.Context, by Caller, ref string, in SendInput) (r SendResult, err error) {
+	if err := cmpErr(m.start(ctx), ctx.Err()); err != nil {
+		return r, err
+	}
+	in.Text = mdtext.Valid(in.Text)
+	switch {
+	case len(in.Text) > messageBytes:
+		return r, &InputError{"Text", fmt.Sprintf("is %d bytes long; a message has at most %d", len(in.Text), messageBytes)}
+	case len(in.Key) > messageKeyBytes || mdtext.Valid(in.Key) != in.Key:
+		return r, &InputError{"Key", fmt.Sprintf("must be valid UTF-8 of at most %d bytes", messageKeyBytes)}
+	}
+	var t *task
+	var l *letter
+	for {
+		unsettled := false
+		m.update(func(st *state, now int64) {
+			if t, l, unsettled, err = st.send(by, ref, in, now); l != nil {
+				st.settle(now) // the message might begin its turn at once
+				r = st.sendResult(t, l)
+			}
+		})
+		if err != nil {
+			return r, err
+		}
+		if !unsettled {
+			break
+		}
+		if err := m.attemptKept(ctx, t); err != nil {
+			return r, fmt.Errorf("%w: %w", ErrStore, err)
+		}
+	}
+	if err := m.letterKept(ctx, t, l); err != nil {
+		return r, err
+	}
+	if in.Now && r.State == MessageUncertain {
+		return m.steer(ctx, t, l, in.Text)
+	}
+	return r, nil
+}
+
+// cmpErr returns the first error that is not nil.
+func cmpErr(errs ...error) error {
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// attemptKept waits until the resume that opened the task's attempt is durable or withdrawn, because a
+// message must not belong to an attempt that is withdrawn.
+func (m *BackgroundManager) attemptKept(ctx context.Context, t *task) error {
+	return m.untilBatch(ctx, m.cfg.StoreTimeout, func(st *state) (bool, uint64) {
+		return st.storing.failing || !st.unsettled(t), st.batchOfTask(t)
+	})
+}
+
+// letterKept waits until the message is durable. If this takes too long or is impossible, letterKept
+// withdraws the message and returns an error. There is one exception: if another call with the same key
+// still waits, letterKept withdraws nothing, and the error matches [ErrUncertain].
+func (m *BackgroundManager) letterKept(ctx context.Context, t *task, l *letter) error {
+	if m.cfg.Store == nil {
+		return nil
+	}
+	err := m.untilBatch(ctx, m.cfg.StoreTimeout, func(st *state) (bool, uint64) {
+		return st.storing.failing || st.isRefused(t) || l.withdrawn || st.hasLetter(t, l), 0
+	})
+	kept, uncertain := false, false
+	m.update(func(st *state, now int64) {
+		kept, uncertain = st.letterAnswered(t, l, now)
+		switch {
+		case err != nil:
+		case st.isRefused(t):
+			err = recordRefused(t.id())
+		case st.storing.why != "":
+			err = errors.New(st.storing.why)
+		default:
+			err = errStoreSlow
+		}
+	})
+	switch {
+	case kept:
+		return nil
+	case uncertain:
+		return fmt.Errorf("%w: %w: %w", ErrStore, ErrUncertain, err)
+	default:
+		return fmt.Errorf("%w: %w", ErrStore, err)
+	}
+}
+
+// steer passes the message to the client, which adds it to the running turn. The message is durable
+// already, so that no other process sends it again.
+func (m *BackgroundManager) steer(ctx context.Context, t *task, l *letter, text string) (r SendResult, err error) {
+	var a *attempt
+	var msg TurnMessage
+	session := ""
+	m.update(func(st *state, _ int64) {
+		switch a = t.run; {
+		case !l.unsent: // an earlier call with the same key sends the message
+			r = st.sendResult(t, l)
+		case !st.mayJoin(t, l):
+			st.unsend(t, l)
+			err = fmt.Errorf("%w: the turn has ended; send it without Now", ErrCannotSteer)
+		default:
+			l.unsent, l.steering = false, true
+			session = t.sess.id
+			msg = TurnMessage{ID: l.id(t), Task: t.id(), Attempt: int(l.attempt), Turn: int(l.turn), Text: text}
+		}
+	})
+	if err != nil || session == "" {
+		return r, err
+	}
+	steerer := m.host(a.cl).steerer
+	_, err = within(m.contextOf(t), m, goCall, "Steer", m.cfg.CallTimeout, func(ctx context.Context) (struct{}, error) {
+		return struct{}{}, lookedAt(steerer.Steer(ctx, session, msg))
+	})
+	var panic *hostPanic
+	unknown := errors.Is(err, errTookTooLong) || errors.As(err, &panic) || errors.Is(err, ErrClosed)
+	m.update(func(st *state, _ int64) {
+		switch l.steering = false; {
+		case err == nil:
+			st.joinedTurn(t, l)
+		case !unknown:
+			st.unsend(t, l)
+		}
+		r = st.sendResult(t, l)
+	})
+	switch {
+	case err == nil:
+		if m.cfg.Store != nil && t.hasRecord() {
+			_ = m.untilKept(ctx, m.cfg.StoreTimeout, func(st *state) bool { return st.storing.failing || st.kept(t) })
+		}
+		return r, nil
+	case unknown:
+		return r, fmt.Errorf("%w: %w", ErrUncertain, err)
+	case errors.Is(err, errors.ErrUnsupported):
+		return r, fmt.Errorf("%w: its client cannot do that; send it without Now", ErrCannotSteer)
+	default:
+		return r, fmt.Errorf("%w: the client refused it: %w", ErrCannotSteer, err)
+	}
+}

@@ -1,0 +1,48 @@
+package bgagent
+
+// letterRecord is the part of a task's record that describes a message to the task.
+type letterRecord struct {
+	Key     string       `json:"key"`
+	No      int32        `json:"no"`
+	State   MessageState `json:"state"`
+	Attempt int32        `json:"attempt"`
+	Turn    int32        `json:"turn,omitempty"`    // number of the turn that has got the message, or that it was to join
+	About   string       `json:"about,omitempty"`   // beginning of the message
+	Text    string       `json:"text,omitempty"`    // name of the text, while the text is still needed
+	Answer  string       `json:"answer,omitempty"`  // name of the text of the message's turn, while the attempt runs
+	Now     bool         `json:"now,omitempty"`     // the message was to join a running turn
+	Current bool         `json:"current,omitempty"` // the message is the prompt of the turn that runs or is about to begin
+}
+
+// possibleLetters reports whether the messages of a task do not contradict each other or the task.
+func (x *storedTask) possibleLetters() bool {
+	last, current := int32(0), 0
+	for _, l := range x.Letters {
+		switch {
+		case l.Key == "" || l.No <= last || l.Attempt < 1 || l.Attempt > x.Attempt || l.Turn < 0:
+			return false
+		case l.State == 0 || l.State == MessageRefused:
+			return false
+		case l.State == MessageAccepted && (x.Status.Terminal() || l.Attempt != x.Attempt || l.Text == "" || l.Now):
+			return false
+		case l.Current && (x.Status != Running || x.Run == nil || x.Run.Waits || l.Attempt != x.Attempt):
+			return false
+		}
+		if last = l.No; l.Current {
+			current++
+		}
+	}
+	return current <= 1
+}
+
+// letterTexts returns the names of the texts of the task's messages.
+func (x *storedTask) letterTexts() (names []string) {
+	for _, l := range x.Letters {
+		for _, name := range [...]string{l.Text, l.Answer} {
+			if name != "" {
+				names = append(names, name)
+			}
+		}
+	}
+	return names
+}

@@ -1,0 +1,460 @@
+package bgagent
+
+import (
+	"slices"
+
+	"github.com/bgagent/bgagent/internal/mdtext"
+)
+
+// The code in this file handles the messages that are sent to tasks. In the state, a message is a
+// letter.
+//
+//	send -> accepted -> the turn is over: park, lineUp -> nextTurn: current -> handed over: in the turn
+//	     -> the attempt ends first: unconsumed
+//	send, now -> uncertain -> the client has taken it: in the turn
+//
+// An attempt with an accepted letter waits like an attempt with live tasks; see forTasks. Letters come
+// before notices. With a store, a letter whose acceptance cannot be written is withdrawn, which is
+// possible until it is durable. No turn can have got it by then, because the prompt of a turn is
+// handed over only after all changes of the task are durable.
+
+// mailbox holds the letters of a task.
+type mailbox struct {
+	letters []*letter // in the order of their acceptance; old letters that are over are dropped
+	last    int32     // number of the latest letter
+	waiting int       // number of letters in the state MessageAccepted
+	current *letter   // letter that is the prompt of the attempt's latest turn, or of the turn about to begin; nil if there is none
+}
+
+// letter is a message to a task.
+type letter struct {
+	key     string
+	about   string // beginning of the text
+	text    string // empty once the turn that got the letter is over, or the attempt has ended
+	name    string // with a store, name of the text
+	answer  string // text of the letter's turn; empty once the attempt has ended
+	no      int32  // number of the letter, from 1
+	attempt int32
+	turn    int32 // number of the turn that has got the letter, or that it is to join; 0 if there is none
+	state   MessageState
+
+	now       bool  // the letter joins a running turn
+	unsent    bool  // Steer has not been called for the letter yet
+	steering  bool  // a call of Steer for the letter is in progress
+	callers   int32 // number of calls of Send that wait until the letter is durable
+	withdrawn bool
+}
+
+// id returns the id of the letter, which is unique in the session.
+func (l *letter) id(t *task) string { return t.id() + ".m" + itoa(int(l.no)) }
+
+// mail returns the task's mailbox, or nil if nobody has sent the task a message.
+func (t *task) mail() *mailbox {
+	if t.more == nil {
+		return nil
+	}
+	return t.more.mail
+}
+
+// lettersWaiting returns the number of accepted letters that no turn has got yet.
+func (t *task) lettersWaiting() int {
+	if b := t.mail(); b != nil {
+		return b.waiting
+	}
+	return 0
+}
+
+// find returns the letter with the key, or nil.
+func (b *mailbox) find(key string) *letter {
+	if b == nil || key == "" {
+		return nil
+	}
+	for _, l := range b.letters {
+		if l.key == key {
+			return l
+		}
+	}
+	return nil
+}
+
+// set changes the state of a letter.
+func (b *mailbox) set(l *letter, s MessageState) {
+	if l.state == MessageAccepted {
+		b.waiting--
+	}
+	if l.state = s; s == MessageAccepted {
+		b.waiting++
+	}
+}
+
+// trim drops the oldest letters that are over.
+func (b *mailbox) trim() {
+	for i := 0; len(b.letters) > messagesKept && i < len(b.letters); {
+		if l := b.letters[i]; l.text != "" || l.answer != "" || l.state == MessageAccepted || l == b.current || l.unsent || l.steering || l.callers > 0 {
+			i++
+			continue
+		}
+		b.letters = slices.Delete(b.letters, i, i+1)
+	}
+}
+
+// unsettled reports whether the resume that opened the task's attempt can still be withdrawn.
+func (st *state) unsettled(t *task) bool {
+	if st.storing == nil {
+		return false
+	}
+	m := st.storing.tasks[t]
+	return m != nil && m.undo != nil
+}
+
+// send accepts a message for a task, or returns the letter of an earlier message with the same key. The
+// result "unsettled" is true if the caller must wait, because the task's attempt can still be
+// withdrawn.
+func (st *state) send(by Caller, ref string, in SendInput, now int64) (t *task, l *letter, unsettled bool, err error) {
+	t, tomb, err := st.ref(by, ref)
+	switch {
+	case err != nil:
+		return nil, nil, false, err
+	case tomb != nil:
+		return nil, nil, false, &ExpiredError{ID: tomb.id, Status: tomb.status, Session: tomb.sessionID()}
+	}
+	if l := t.mail().find(in.Key); l != nil {
+		l.callers++
+		return t, l, false, nil
+	}
+	switch {
+	case st.closing:
+		return t, nil, false, ErrClosed
+	case !t.live() && !st.kept(t):
+		return t, nil, false, stillLive(t.id(), st.shown(t))
+	case !t.live():
+		return t, nil, false, sentTooLate(t.id(), t.status)
+	case mdtext.Invisible(in.Text):
+		return t, nil, false, textMissing()
+	}
+	if err := st.storeFails(); err != nil {
+		return t, nil, false, err
+	}
+	switch {
+	case st.isRefused(t):
+		return t, nil, false, recordRefused(t.id())
+	case st.unsettled(t):
+		return t, nil, true, nil
+	case t.lettersWaiting() >= messagesWaiting:
+		return t, nil, false, tooManyMessages(t.id(), messagesWaiting)
+	case in.Now && !st.inTurn(t):
+		return t, nil, false, notInTurn(t.id())
+	case in.Now && !t.kind.cl.steers:
+		return t, nil, false, cannotSteer(t.kind.key.agent)
+	}
+	return t, st.accept(t, in), false, nil
+}
+
+// accept adds a letter to the mailbox of a live task.
+func (st *state) accept(t *task, in SendInput) *letter {
+	x := t.extra()
+	if x.mail == nil {
+		x.mail = &mailbox{}
+	}
+	b := x.mail
+	b.last++
+	l := &letter{key: in.Key, text: in.Text, about: mdtext.Joined(in.Text, messageAbout), no: b.last, attempt: t.no, now: in.Now, callers: 1}
+	if l.key == "" {
+		l.key, _ = st.newID("bgm_", "")
+	}
+	if st.storing != nil {
+		l.name = textOf("message", l.no) + "." + contentID(l.text)
+	}
+	b.letters = append(b.letters, l)
+	b.trim()
+	if l.now {
+		l.state, l.turn, l.unsent = MessageUncertain, t.run.turn, true
+	} else {
+		b.set(l, MessageAccepted)
+	}
+	st.letterChanged(t)
+	return l
+}
+
+// letterChanged notes an urgent change of a letter and reports it. If the task's attempt is parked,
+// settle checks whether its next turn is due, or whether it has nothing left to wait for.
+func (st *state) letterChanged(t *task) {
+	st.mustKeep(t)
+	st.emit(EventMessage, t)
+	if a := t.run; a != nil && a.live() && a.parkedFor == forTasks {
+		st.touchAttempt(a)
+	}
+}
+
+// sendResult describes the letter to the caller of Send.
+func (st *state) sendResult(t *task, l *letter) SendResult {
+	r := SendResult{Key: l.key, State: l.state, Attempt: int(l.attempt)}
+	if l.state == MessageInTurn {
+		r.Turn = int(l.turn)
+	}
+	if t.hasRecord() {
+		r.Task = st.fullSnapshot(t)
+	}
+	return r
+}
+
+// hasLetter reports whether the acceptance of the letter is durable.
+func (st *state) hasLetter(t *task, l *letter) bool {
+	if st.storing == nil {
+		return true
+	}
+	m := st.storing.tasks[t]
+	if m == nil { // the task has expired
+		return !l.withdrawn
+	}
+	in, has := m.texts[l.name]
+	return has && in <= st.storing.committed
+}
+
+// letterAnswered notes that a call of Send no longer waits for the letter. It withdraws a letter that
+// is not durable if writes fail or if no other call waits for it.
+func (st *state) letterAnswered(t *task, l *letter, now int64) (kept, uncertain bool) {
+	l.callers--
+	switch {
+	case l.withdrawn:
+		return false, true
+	case st.hasLetter(t, l):
+		return true, false
+	case l.callers > 0 && !st.storing.failing && !st.storing.over && !st.isRefused(t):
+		return false, true
+	}
+	if m := st.storing.tasks[t]; m != nil {
+		_, uncertain = m.texts[l.name]
+	}
+	st.unsend(t, l)
+	return false, uncertain
+}
+
+// unsend withdraws a letter that no turn has got.
+func (st *state) unsend(t *task, l *letter) {
+	b := t.mail()
+	if l.withdrawn = true; !t.hasRecord() {
+		return
+	}
+	b.set(l, MessageRefused)
+	b.letters = slices.DeleteFunc(b.letters, func(x *letter) bool { return x == l })
+	if b.current == l {
+		b.current = nil
+		if a := t.run; a != nil && a.live() && a.stage == stagePrompt && !a.inCall {
+			a.stage = stageNone
+			st.park(a, forTasks, a.endCause)
+		}
+	}
+	st.letterChanged(t)
+}
+
+// inTurn reports whether the task is in a turn that a message can join.
+func (st *state) inTurn(t *task) bool {
+	a := t.run
+	return a != nil && a.live() && a.turnStart > 0 && (a.phase == PhaseTurn || a.phase == PhaseAsking)
+}
+
+// mayJoin reports whether the turn that the letter is to join still runs.
+func (st *state) mayJoin(t *task, l *letter) bool {
+	return !l.withdrawn && st.inTurn(t) && t.no == l.attempt && t.run.turn == l.turn && !st.closing
+}
+
+// joinedTurn records that the running turn has got the letter.
+func (st *state) joinedTurn(t *task, l *letter) {
+	if t.hasRecord() {
+		t.mail().set(l, MessageInTurn)
+		if !t.live() || t.no != l.attempt || t.run == nil || t.run.turn != l.turn {
+			l.text = ""
+		}
+		st.letterChanged(t)
+	}
+}
+
+// letterDue asks for a slot for the turn of the next letter, if there is a letter.
+func (st *state) letterDue(a *attempt, now int64) {
+	switch {
+	case a.wantTurn || a.t.lettersWaiting() == 0 || st.closing || st.recovery.due || st.isLost():
+	case a.late:
+		st.end(a.t, CauseInterrupted, st.lateFor, now)
+	default:
+		st.lineUp(a)
+	}
+}
+
+// nextLetter makes the oldest accepted letter the prompt of the next turn. It returns false if there is
+// none.
+func (st *state) nextLetter(a *attempt) bool {
+	b := a.t.mail()
+	if b == nil {
+		return false
+	}
+	b.current = nil
+	for _, l := range b.letters {
+		if l.state == MessageAccepted {
+			b.current, a.prompt = l, l.text
+			return true
+		}
+	}
+	return false
+}
+
+// handedOver records that the turn that begins has got the current letter. If the argument "sure" is
+// false, it is not known whether the turn has got the letter.
+func (st *state) handedOver(a *attempt, sure bool) {
+	b := a.t.mail()
+	if b == nil || b.current == nil || b.current.state != MessageAccepted {
+		return
+	}
+	b.current.turn = a.turn
+	if sure {
+		b.set(b.current, MessageInTurn)
+	} else {
+		b.set(b.current, MessageUncertain)
+	}
+	st.emit(EventMessage, a.t)
+}
+
+// notHandedOver records that the prompt of a turn has not reached the session and will be handed over
+// again.
+func (a *attempt) notHandedOver() {
+	if b := a.t.mail(); b != nil && b.current != nil && b.current.state == MessageInTurn {
+		b.set(b.current, MessageAccepted)
+		b.current.turn = 0
+		a.t.st.changed(a.t)
+	}
+}
+
+// said records the text of the attempt's latest turn. The turn of a letter has a text of its own.
+func (a *attempt) said(text string) {
+	if b := a.t.mail(); b != nil && b.current != nil {
+		b.current.answer = text
+		return
+	}
+	a.text = text
+}
+
+// answer returns the text of the attempt so far: the text of the last turn without a letter that had a
+// text, followed by the texts of the turns of letters.
+func (a *attempt) answer() string {
+	b := a.t.mail()
+	if b == nil {
+		return a.text
+	}
+	var list []letterAnswer
+	for _, l := range b.letters {
+		if l.attempt == a.no && l.answer != "" {
+			list = append(list, letterAnswer{int(l.no), l.about, l.answer})
+		}
+	}
+	return withAnswers(a.text, list)
+}
+
+// lettersOver drops the texts of the letters that the turn has got, because the turn is over.
+func (st *state) lettersOver(a *attempt) {
+	b := a.t.mail()
+	if b == nil {
+		return
+	}
+	for _, l := range b.letters {
+		if l.attempt == a.no && l.state == MessageInTurn {
+			l.text = ""
+		}
+	}
+	st.changed(a.t)
+}
+
+// endMail is called when the task's attempt ends, after its result was captured.
+func (t *task) endMail() {
+	b := t.mail()
+	if b == nil {
+		return
+	}
+	b.current = nil
+	for _, l := range b.letters {
+		if l.state == MessageAccepted {
+			b.set(l, MessageUnconsumed)
+		}
+		l.text, l.answer = "", ""
+	}
+}
+
+// forwardMail gives the letters of a superseded attempt to the next attempt. It returns the prompt that
+// repeats the letters that the interrupted turn had got, after the given request.
+func (st *state) forwardMail(a, next *attempt, request string) string {
+	b := a.t.mail()
+	if b == nil {
+		return request
+	}
+	if b.current != nil { // the next attempt answers the letter, and the other texts stay
+		next.text, next.output = a.text, a.output
+	}
+	for _, l := range b.letters {
+		if l.attempt != a.no {
+			continue
+		}
+		l.attempt = next.no
+		if l.state == MessageInTurn && l.text != "" {
+			request = joined(request, l.text)
+			l.turn = 1
+		}
+	}
+	return request
+}
+
+// unconsumed lists the messages that the attempt with the given number had not got when it ended.
+func (t *task) unconsumed(no int32) (list []UnconsumedMessage) {
+	b := t.mail()
+	if b == nil {
+		return nil
+	}
+	for _, l := range b.letters {
+		if l.attempt == no && l.state == MessageUnconsumed {
+			list = append(list, UnconsumedMessage{l.key, l.about})
+		}
+	}
+	return list
+}
+
+// recordLetters makes the record of the task's letters.
+func (t *task) recordLetters(r *recorded) (list []letterRecord) {
+	b := t.mail()
+	if b == nil {
+		return nil
+	}
+	a := t.run
+	begins := a != nil && a.live() && a.parkedFor == notParked
+	for _, l := range b.letters {
+		x := letterRecord{
+			Key: l.key, No: l.no, State: l.state, Attempt: l.attempt, Turn: l.turn, About: l.about, Now: l.now,
+			Current: begins && l == b.current,
+		}
+		if l.text != "" {
+			x.Text = r.name(l.name, l.text)
+		}
+		if l.answer != "" {
+			x.Answer = r.name("answer."+contentID(l.answer), l.answer)
+		}
+		list = append(list, x)
+	}
+	return list
+}
+
+// loadLetters restores the letters of the task from its record.
+func (t *task) loadLetters(x *storedTask) {
+	if len(x.Letters) == 0 {
+		return
+	}
+	b := &mailbox{}
+	t.extra().mail = b
+	for _, r := range x.Letters {
+		l := &letter{
+			key: r.Key, no: r.No, attempt: r.Attempt, turn: r.Turn, about: r.About, now: r.Now, name: r.Text, text: x.texts[r.Text], answer: x.texts[r.Answer],
+		}
+		b.letters = append(b.letters, l)
+		b.set(l, r.State)
+		b.last = max(b.last, r.No)
+		if r.Current {
+			b.current = l
+		}
+	}
+}
