@@ -38,6 +38,9 @@ type playBook struct {
 	read      map[attemptOf]bool // attempts whose ends Run has returned
 	created   []string           // titles of the sessions that the manager asked for
 
+	sent   map[[2]string]bool // messages that were accepted, by task and text
+	denied map[string]bool    // messages that were refused
+
 	secondWrites int
 	last         bool   // the last process only reads
 	before       string // summary of what had happened before the last process
@@ -68,6 +71,7 @@ func newPlayBook() playBook {
 	return playBook{
 		Mutex: &sync.Mutex{}, began: time.Now(), accepted: map[attemptOf]string{}, refused: map[string]bool{}, cancels: map[attemptOf]time.Time{},
 		shown: map[attemptOf]shownEnd{}, ended: map[attemptOf]int{}, super: map[attemptOf]bool{}, read: map[attemptOf]bool{},
+		sent: map[[2]string]bool{}, denied: map[string]bool{},
 	}
 }
 
@@ -229,6 +233,10 @@ type storedState struct {
 	Notice  bgagent.NoticeState
 	End     struct{ Result string }
 	Past    []bgagent.Attempt
+	Letters []struct {
+		Key   string
+		State bgagent.MessageState
+	}
 
 	result, prompt string
 }
@@ -281,6 +289,7 @@ func (p *play) judge(l *process) {
 		}
 	}
 	b.judgeTurns()
+	b.judgeMessages(states)
 	if f := p.fault; f.again == 0 && (f.fate == bgagenttest.FateAnswered || f.fate == bgagenttest.FateUnknown || f.fate == bgagenttest.FateLost) {
 		for _, r := range runner.Received() {
 			if strings.Contains(r.Text, "The request was:") {
@@ -343,9 +352,12 @@ func (b *playBook) judgeTask(p *play, id string, x *storedState) {
 	if x.Status != bgagent.Completed {
 		return
 	}
+	result := b.judgeAnswers(id, x)
 	for _, t := range b.turns {
-		mine := t.prompt.Task == id && t.prompt.Attempt == x.Attempt
-		if mine && (slices.Contains(t.said, x.result) || x.result == strings.Join(t.said[1:], "")) {
+		// A turn that answers a message does not replace the text of an earlier turn, so that text can be
+		// part of the result although a new attempt continues the turn.
+		mine := t.prompt.Task == id && (t.prompt.Attempt == x.Attempt || result != x.result)
+		if mine && (slices.Contains(t.said, result) || result == strings.Join(t.said[1:], "")) {
 			return
 		}
 	}

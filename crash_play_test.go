@@ -411,6 +411,15 @@ func (l *process) resume(ref, prompt string) bgagent.Task {
 	return task
 }
 
+// send sends a message, with its text as the key.
+func (l *process) send(id, text string) {
+	if id == "" {
+		return
+	}
+	r, err := l.m.Send(context.Background(), root, id, bgagent.SendInput{Key: text, Text: text})
+	l.p.book.sends(l, id, text, r, err)
+}
+
 func (l *process) cancel(id string) {
 	if id == "" {
 		return

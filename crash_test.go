@@ -2,6 +2,7 @@ package bgagent_test
 
 import (
 	"flag"
+	"fmt"
 	"math/rand/v2"
 	"strings"
 	"testing"
@@ -162,7 +163,37 @@ var scenarios = []scenario{
 			time.Sleep(8 * time.Second)
 			l.launch(root, onServer("two"))
 		},
+	}, {
+		name: "a message to a task that waits for its own", want: statusOf(bgagent.Completed, "delegate a."),
+		host: sendAfter(onRunner("delegate a."), 15*time.Second),
+	}, {
+		name: "messages to a starter", want: statusOf(bgagent.Completed, "work"),
+		host: sendAfter(onServer("work"), 5*time.Second, 3*time.Second),
+	}, {
+		name: "a message to a task that is cancelled then",
+		host: func(l *process) {
+			sendAfter(onRunner("work"), 3*time.Second, 15*time.Second)(l)
+			if list := l.m.List(bgagent.Query{}); len(list) > 0 {
+				l.cancel(list[0].ID)
+			}
+		},
 	},
+}
+
+// sendAfter launches a task, and sends it a message after each of the pauses. The first call for the
+// second message is repeated.
+func sendAfter(in bgagent.LaunchInput, pauses ...time.Duration) func(*process) {
+	return func(l *process) {
+		task := l.launch(root, in)
+		for i, pause := range pauses {
+			time.Sleep(pause)
+			text := fmt.Sprintf("message %d", i+1)
+			l.send(task.ID, text)
+			if i == 1 {
+				l.send(task.ID, text)
+			}
+		}
+	}
 }
 
 var (

@@ -246,7 +246,7 @@ func (c *checker) mail(t *task, a *attempt) {
 	c.expect(waiting == b.waiting, "%d messages of task %s wait, counted %d", b.waiting, t, waiting)
 	c.expect(current && (b.current == nil || t.status == Running), "task %s answers a message that it does not have", t)
 	c.expect(t.live() || waiting == 0, "task %s has ended, and %d messages wait", t, waiting)
-	idle := a != nil && a.live() && a.parkedFor == forTasks && !a.wantTurn && waiting > 0
+	idle := a != nil && a.live() && a.takesLetter() && !a.wantTurn && waiting > 0
 	c.expect(!idle || c.st.closing || c.st.recovery.due || c.st.isLost(), "task %s has a message and asks for no turn", t)
 }
 

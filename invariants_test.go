@@ -97,6 +97,23 @@ var planted = map[string]struct {
 		return func() { own(); why(); undo() }
 	}},
 
+	"a message of nowhere": {"answers a message that it does not have", func(x scene) func() {
+		return plant(&x.running.extra().mail, &mailbox{current: &letter{}})
+	}},
+	"messages that wait": {"1 messages of task", func(x scene) func() { return plant(&x.running.extra().mail, &mailbox{waiting: 1}) }},
+	"a message that nobody will get": {"has ended, and 1 messages wait", func(x scene) func() {
+		return plant(&x.read.extra().mail, &mailbox{letters: []*letter{{state: MessageAccepted, attempt: 1, text: "m"}}, waiting: 1})
+	}},
+	"a message for another attempt": {"waits for attempt 7", func(x scene) func() {
+		return plant(&x.running.extra().mail, &mailbox{letters: []*letter{{state: MessageAccepted, attempt: 7, text: "m"}}, waiting: 1})
+	}},
+	"a message without a turn": {"has a message and asks for no turn", func(x scene) func() {
+		undo := plant(&x.running.run.phase, PhaseWaiting)
+		why := plant(&x.running.run.parkedFor, forTasks)
+		mail := plant(&x.running.extra().mail, &mailbox{letters: []*letter{{state: MessageAccepted, attempt: 1, text: "m"}}, waiting: 1})
+		return func() { mail(); why(); undo() }
+	}},
+
 	"a phase without a wait":  {"is not parked, and in phase", func(x scene) func() { return plant(&x.running.run.phase, PhaseWaiting) }},
 	"a wait in another phase": {"parked task", func(x scene) func() { return plant(&x.running.run.parkedFor, forTasks) }},
 

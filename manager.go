@@ -61,6 +61,8 @@ import (
 //     turn, and deliveries end. No attempt, turn or notice starts afterwards.
 //  17. Only the root of a tree has an account of what the tree has used. Without a period, the account
 //     is open only while a task of the tree is live.
+//  18. A message waits only for the latest attempt of a live task. When the attempt ends, no message waits
+//     for it. While a message waits for a parked attempt, the attempt asks for its next turn.
 
 // BackgroundManager manages background tasks. It starts a task when a slot is free, detects how the
 // task ends, and reports the end to the session that launched the task. Create a manager with [New] and

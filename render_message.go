@@ -2,6 +2,7 @@ package bgagent
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 
 	"github.com/bgagent/bgagent/internal/mdtext"
@@ -31,4 +32,21 @@ func withAnswers(first string, list []letterAnswer) string {
 		fmt.Fprintf(&b, "## Answer to message %d: %s\n\n%s", x.no, mdtext.OneLine(x.about, messageAbout), strings.Trim(x.text, "\n"))
 	}
 	return b.String()
+}
+
+const unconsumedShown = 5 // maximum number of unconsumed messages that an answer quotes
+
+// unconsumed describes the messages that an ended attempt has not got.
+func (b *text) unconsumed(list []UnconsumedMessage) {
+	if len(list) == 0 {
+		return
+	}
+	b.Field("Messages not consumed", strconv.Itoa(len(list)))
+	for i, u := range list {
+		if i == unconsumedShown {
+			b.Line(fmt.Sprintf("- and %d more", len(list)-i))
+			break
+		}
+		b.Line("- ", mdtext.OneLine(u.Text, messageAbout))
+	}
 }

@@ -109,6 +109,9 @@ func (b *text) items(items []NoticeItem, told map[string]bool, room int, failed 
 		if it.NoAnswer {
 			lasted += " (wrote no answer)"
 		}
+		if it.Unconsumed > 0 {
+			lasted += " (" + mdtext.Count(it.Unconsumed, "message", "messages") + " not consumed)"
+		}
 		began := len(cells)
 		cells = append(cells, id, mdtext.OneLine(it.Description, titleShort), mdtext.OneLine(it.Agent, nameMax))
 		if failed {

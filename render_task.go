@@ -140,8 +140,14 @@ func (b *text) progress(t Task, now time.Time) {
 	if t.Phase != PhaseNone {
 		b.Row("Phase", t.Phase.String())
 	}
-	if t.Phase == PhaseWaiting {
+	switch {
+	case t.Phase == PhaseWaiting && t.Messages > 0: // its next turn gets a message before it reports ended tasks
+		b.Row("Waits for", "a slot for its next turn")
+	case t.Phase == PhaseWaiting:
 		b.Row("Waits for", mdtext.Count(t.Waiting, "task", "tasks")+" of its own")
+	}
+	if t.Messages > 0 {
+		b.Row("Messages", strconv.Itoa(t.Messages)+" not in a turn yet")
 	}
 	switch {
 	case t.Outage != nil:
@@ -234,6 +240,7 @@ func (w wording) ended(t Task, p part, room int, notes ...string) answer {
 	if t.OpenTodos > 0 {
 		b.Field("Open todos", fmt.Sprintf("%d left open by the agent", t.OpenTodos))
 	}
+	b.unconsumed(t.Unconsumed)
 	if t.Phase == PhaseStopping {
 		b.Field("Phase", "stopping (its session has not come to rest yet)")
 	}

@@ -13,8 +13,8 @@ import (
 //	     -> the attempt ends first: unconsumed
 //	send, now -> uncertain -> the client has taken it: in the turn
 //
-// An attempt with an accepted letter waits like an attempt with live tasks; see forTasks. Letters come
-// before notices. With a store, a letter whose acceptance cannot be written is withdrawn, which is
+// An attempt with an accepted letter waits like an attempt with live tasks; see state_park.go. Letters
+// come before notices. With a store, a letter whose acceptance cannot be written is withdrawn, which is
 // possible until it is durable. No turn can have got it by then, because the prompt of a turn is
 // handed over only after all changes of the task are durable.
 
@@ -31,7 +31,7 @@ type letter struct {
 	key     string
 	about   string // beginning of the text
 	text    string // empty once the turn that got the letter is over, or the attempt has ended
-	name    string // with a store, name of the text
+	name    string // with a store, name of the text; can be empty if the letter was loaded
 	answer  string // text of the letter's turn; empty once the attempt has ended
 	no      int32  // number of the letter, from 1
 	attempt int32
@@ -181,7 +181,7 @@ func (st *state) accept(t *task, in SendInput) *letter {
 func (st *state) letterChanged(t *task) {
 	st.mustKeep(t)
 	st.emit(EventMessage, t)
-	if a := t.run; a != nil && a.live() && a.parkedFor == forTasks {
+	if a := t.run; a != nil && a.live() && a.takesLetter() {
 		st.touchAttempt(a)
 	}
 }
@@ -200,7 +200,7 @@ func (st *state) sendResult(t *task, l *letter) SendResult {
 
 // hasLetter reports whether the acceptance of the letter is durable.
 func (st *state) hasLetter(t *task, l *letter) bool {
-	if st.storing == nil {
+	if l.name == "" { // there is no store, or the letter was loaded
 		return true
 	}
 	m := st.storing.tasks[t]
@@ -241,8 +241,7 @@ func (st *state) unsend(t *task, l *letter) {
 	if b.current == l {
 		b.current = nil
 		if a := t.run; a != nil && a.live() && a.stage == stagePrompt && !a.inCall {
-			a.stage = stageNone
-			st.park(a, forTasks, a.endCause)
+			st.parkInstead(a)
 		}
 	}
 	st.letterChanged(t)

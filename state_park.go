@@ -126,6 +126,16 @@ func (st *state) park(a *attempt, what parking, cause Cause) {
 	st.lookAgain(a)
 }
 
+// parkInstead parks an attempt whose next turn does not begin, because the message that was to be its
+// prompt was withdrawn.
+func (st *state) parkInstead(a *attempt) {
+	a.stage = stageNone
+	st.park(a, forTasks, a.endCause)
+}
+
+// takesLetter reports whether the attempt is parked and its next prompt can be a message.
+func (a *attempt) takesLetter() bool { return a.parkedFor == forTasks }
+
 // parkAgain parks an attempt of an earlier process that was parked when the process ended.
 func (a *attempt) parkAgain(cause Cause) {
 	a.parked = parked{parkedFor: forTasks, endCause: cause}

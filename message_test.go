@@ -1,0 +1,417 @@
+package bgagent_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/bgagenttest"
+	"github.com/bgagent/bgagent/storetest"
+	"github.com/stretchr/testify/require"
+)
+
+// answering plays an agent that works for 10 s and then answers with the text of its prompt.
+func answering(t *bgagenttest.Turn) {
+	t.Sleep(10 * time.Second)
+	if t.Prompt.Notice != nil {
+		t.Say("answer to a notice")
+		return
+	}
+	t.Say("answer to " + t.Prompt.Text)
+}
+
+// onBoth runs a test with a runner and with a starter whose turns play the script.
+func onBoth(t *testing.T, script func(*bgagenttest.Turn), cfg bgagent.Config, test func(t *testing.T, m *bgagent.BackgroundManager, f *bgagenttest.Fake)) {
+	for _, name := range []string{"runner", "starter"} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				runner := bgagenttest.NewRunner(script)
+				f, sc := runner.Fake, bgagent.SessionClient(runner)
+				if name == "starter" {
+					starter := bgagenttest.NewStarter(script)
+					f, sc = starter.Fake, starter
+				}
+				defer f.Close()
+				test(t, manage(t, sc, cfg), f)
+				require.Empty(t, f.Violations())
+			})
+		})
+	}
+}
+
+func send(t *testing.T, m *bgagent.BackgroundManager, id, key, text string) bgagent.SendResult {
+	t.Helper()
+	r, err := m.Send(context.Background(), root, id, bgagent.SendInput{Key: key, Text: text})
+	require.NoError(t, err)
+	return r
+}
+
+func TestAMessageIsTheNextTurnOfTheSameAttempt(t *testing.T) {
+	onBoth(t, answering, limit(1), func(t *testing.T, m *bgagent.BackgroundManager, f *bgagenttest.Fake) {
+		task := launch(t, m, "work")
+		time.Sleep(3 * time.Second)
+		r := send(t, m, task.ID, "k", "also look at the tests")
+		require.Equal(t, bgagent.MessageAccepted, r.State)
+		require.Equal(t, 1, r.Task.Messages)
+		require.Equal(t, 1, r.Attempt)
+		require.Zero(t, r.Turn)
+		require.Equal(t, bgagent.MessageAccepted, send(t, m, task.ID, "", "and the docs").State)
+		task = ended(t, m, task.ID)[0]
+		require.Equal(t, bgagent.Completed, task.Status, task.Reason)
+		require.Equal(t, 1, task.Attempt)
+		require.Equal(t, 3, task.Progress.Turns)
+		require.Equal(t, "answer to work\n\n## Answer to message 1: also look at the tests\n\nanswer to also look at the tests\n\n"+
+			"## Answer to message 2: and the docs\n\nanswer to and the docs", task.Result)
+		require.Zero(t, task.Messages)
+		require.Empty(t, task.Unconsumed)
+		r = send(t, m, task.ID, "k", "whatever")
+		require.Equal(t, bgagent.MessageInTurn, r.State)
+		require.Equal(t, 2, r.Turn)
+		require.NoError(t, m.Quiet(t.Context(), task.ID))
+		fullBatch(t, m, 1)
+	})
+}
+
+func TestAMessageToAPendingTaskIsItsSecondTurn(t *testing.T) {
+	onBoth(t, answering, limit(1), func(t *testing.T, m *bgagent.BackgroundManager, f *bgagenttest.Fake) {
+		first, task := launch(t, m, "first"), launch(t, m, "work")
+		require.Equal(t, bgagent.Pending, task.Status)
+		require.Equal(t, bgagent.MessageAccepted, send(t, m, task.ID, "", "more").State)
+		task = ended(t, m, first.ID, task.ID)[1]
+		require.Equal(t, "answer to work\n\n## Answer to message 1: more\n\nanswer to more", task.Result)
+		require.Equal(t, 2, task.Progress.Turns)
+	})
+}
+
+func TestATaskThatWaitsForItsOwnTasksGetsAMessageBeforeTheNotice(t *testing.T) {
+	var m *bgagent.BackgroundManager
+	script := func(turn *bgagenttest.Turn) {
+		if turn.Prompt.Text == "delegate" {
+			by := bgagent.Caller{Session: turn.Session()}
+			_, err := m.Launch(turn.Context(), by, bgagent.LaunchInput{Agent: "w", Prompt: "child"})
+			if err != nil {
+				turn.Fail(err)
+			}
+		}
+		if turn.Prompt.Text == "child" {
+			turn.Sleep(time.Minute)
+		}
+		answering(turn)
+	}
+	cfg := limit(5)
+	cfg.MaxDepth = 2
+	onBoth(t, script, cfg, func(t *testing.T, made *bgagent.BackgroundManager, f *bgagenttest.Fake) {
+		m = made
+		task := launch(t, m, "delegate")
+		time.Sleep(30 * time.Second)
+		require.Equal(t, bgagent.PhaseWaiting, get(t, m, task.ID).Phase)
+		require.Equal(t, bgagent.MessageAccepted, send(t, m, task.ID, "k", "a message").State)
+		synctest.Wait()
+		require.Equal(t, bgagent.PhaseTurn, get(t, m, task.ID).Phase)
+		require.Equal(t, bgagent.MessageInTurn, send(t, m, task.ID, "k", "").State)
+		task = ended(t, m, task.ID)[0]
+		require.Equal(t, "answer to a notice\n\n## Answer to message 1: a message\n\nanswer to a message", task.Result)
+		require.Equal(t, 3, task.Progress.Turns)
+	})
+}
+
+func TestANoticeThatIsDueWithAMessageFollowsIt(t *testing.T) {
+	var m *bgagent.BackgroundManager
+	texts := make(chan string, 10)
+	script := func(turn *bgagenttest.Turn) {
+		if turn.Prompt.Text == "delegate" {
+			_, _ = m.Launch(turn.Context(), bgagent.Caller{Session: turn.Session()}, bgagent.LaunchInput{Agent: "w", Prompt: "child"})
+		}
+		if turn.Prompt.Text != "child" {
+			texts <- strings.SplitN(turn.Prompt.Text, "\n", 2)[0]
+			turn.Sleep(20 * time.Second) // the child ends during this turn
+		}
+		answering(turn)
+	}
+	cfg := limit(5)
+	cfg.MaxDepth = 2
+	synctest.Test(t, func(t *testing.T) {
+		f := bgagenttest.NewRunner(script)
+		defer f.Close()
+		m = manage(t, f, cfg)
+		task := launch(t, m, "delegate")
+		time.Sleep(time.Second)
+		send(t, m, task.ID, "", "one")
+		send(t, m, task.ID, "", "two")
+		task = ended(t, m, task.ID)[0]
+		close(texts)
+		var got []string
+		for s := range texts {
+			got = append(got, s)
+		}
+		require.Equal(t, []string{"delegate", "one", "two", "## All Background Tasks Ended"}, got)
+		require.True(t, strings.HasPrefix(task.Result, "answer to a notice\n\n## Answer to message 1: one"), task.Result)
+	})
+}
+
+func TestAnEndNamesTheMessagesThatItHasNotConsumed(t *testing.T) {
+	var told inbox
+	cfg := limit(1)
+	cfg.Notify = told.notify
+	onBoth(t, answering, cfg, func(t *testing.T, m *bgagent.BackgroundManager, f *bgagenttest.Fake) {
+		task := launch(t, m, "work")
+		time.Sleep(3 * time.Second)
+		send(t, m, task.ID, "k", "first\nline")
+		send(t, m, task.ID, "l", "second")
+		time.Sleep(12 * time.Second) // the turn of the first message runs
+		require.Equal(t, bgagent.MessageInTurn, send(t, m, task.ID, "k", "").State)
+		_, err := m.Cancel(t.Context(), bgagent.Caller{}, task.ID, bgagent.CancelOptions{Reason: "enough"})
+		require.NoError(t, err)
+		task = get(t, m, task.ID)
+		require.Equal(t, []bgagent.UnconsumedMessage{{Key: "l", Text: "second"}}, task.Unconsumed)
+		require.Equal(t, bgagent.MessageUnconsumed, send(t, m, task.ID, "l", "").State)
+		require.Equal(t, "enough", task.Reason)
+		time.Sleep(time.Minute)
+		n := told.all()
+		require.Equal(t, 1, n[len(n)-1].Items[0].Unconsumed)
+		require.Contains(t, n[len(n)-1].Text, "1 message not consumed")
+
+		again, err := m.Resume(t.Context(), root, task.ID, bgagent.ResumeInput{Prompt: "go on"})
+		require.NoError(t, err)
+		require.Empty(t, again.Unconsumed, "they belong to the earlier attempt")
+		require.Equal(t, bgagent.MessageUnconsumed, send(t, m, task.ID, "l", "second").State, "the key is remembered")
+		require.Equal(t, bgagent.MessageAccepted, send(t, m, task.ID, "m", "second").State)
+		task = ended(t, m, task.ID)[0]
+		require.Equal(t, "answer to go on\n\n## Answer to message 3: second\n\nanswer to second", task.Result)
+	})
+}
+
+func TestWhatASendRefuses(t *testing.T) {
+	withoutStore(t)
+	synctest.Test(t, func(t *testing.T) {
+		f := bgagenttest.NewRunner(answering)
+		defer f.Close()
+		m := manage(t, f, limit(1))
+		task := launch(t, m, "work")
+		try := func(by bgagent.Caller, id string, in bgagent.SendInput) error {
+			r, err := m.Send(t.Context(), by, id, in)
+			require.Error(t, err)
+			require.Equal(t, bgagent.MessageRefused, r.State)
+			require.Equal(t, in.Key, r.Key)
+			require.Zero(t, r.Task)
+			return err
+		}
+		require.ErrorIs(t, try(bgagent.Caller{Session: "other"}, task.ID, bgagent.SendInput{Text: "x"}), bgagent.ErrNotDescendant)
+		time.Sleep(time.Second)
+		session := get(t, m, task.ID).Session
+		require.ErrorIs(t, try(bgagent.Caller{Session: session}, task.ID, bgagent.SendInput{Text: "x"}), bgagent.ErrNotDescendant, "no task sends to itself")
+		require.ErrorIs(t, try(root, "bg_0000000000000000", bgagent.SendInput{Text: "x"}), bgagent.ErrUnknownTask)
+		require.ErrorIs(t, try(root, task.ID, bgagent.SendInput{Text: "x", Now: true}), bgagent.ErrCannotSteer)
+		var input *bgagent.InputError
+		require.ErrorAs(t, try(root, task.ID, bgagent.SendInput{Key: "k"}), &input)
+		require.Equal(t, "Text", input.Field)
+		require.ErrorAs(t, try(root, task.ID, bgagent.SendInput{Text: strings.Repeat("x", 64<<10+1)}), &input)
+		require.Equal(t, "Text", input.Field)
+		require.ErrorAs(t, try(root, task.ID, bgagent.SendInput{Text: "x", Key: strings.Repeat("x", 201)}), &input)
+		require.Equal(t, "Key", input.Field)
+		for i := range 20 {
+			r, err := m.Send(t.Context(), root, session, bgagent.SendInput{Text: "x"})
+			require.NoError(t, err)
+			require.Equal(t, i+1, r.Task.Messages)
+		}
+		require.ErrorIs(t, try(root, task.ID, bgagent.SendInput{Text: "x"}), bgagent.ErrTooManyMessages)
+		_, err := m.Cancel(t.Context(), root, task.ID, bgagent.CancelOptions{})
+		require.NoError(t, err)
+		err = try(root, task.ID, bgagent.SendInput{Text: "x"})
+		require.ErrorIs(t, err, bgagent.ErrAlreadyEnded)
+		require.Contains(t, err.Error(), "Resume")
+		require.NoError(t, m.Close(t.Context()))
+		require.ErrorIs(t, try(root, task.ID, bgagent.SendInput{Text: "x"}), bgagent.ErrClosed)
+	})
+}
+
+// Whatever ends the attempt at whatever moment: a message that was accepted is in a turn or is named as
+// unconsumed, and no session gets it twice.
+func TestNoEndLosesAMessage(t *testing.T) {
+	ends := map[string]func(t *testing.T, m *bgagent.BackgroundManager, task bgagent.Task){
+		"cancel": func(t *testing.T, m *bgagent.BackgroundManager, task bgagent.Task) {
+			_, _ = m.Cancel(t.Context(), bgagent.Caller{}, task.ID, bgagent.CancelOptions{})
+		},
+		"deleted": func(_ *testing.T, m *bgagent.BackgroundManager, task bgagent.Task) {
+			m.SessionDeleted(task.Session)
+		},
+		"close": func(t *testing.T, m *bgagent.BackgroundManager, _ bgagent.Task) { _ = m.Close(t.Context()) },
+		"none":  func(*testing.T, *bgagent.BackgroundManager, bgagent.Task) {},
+	}
+	for name, end := range ends {
+		t.Run(name, func(t *testing.T) {
+			for at := 0; at <= 36; at++ {
+				onBoth(t, answering, limit(1), func(t *testing.T, m *bgagent.BackgroundManager, f *bgagenttest.Fake) {
+					task := launch(t, m, "work")
+					states := map[string]bgagent.MessageState{}
+					for i := range 37 {
+						if i == at {
+							task, _ = m.Get(task.ID)
+							go end(t, m, task)
+						}
+						if i%5 == 0 {
+							key := fmt.Sprintf("message %d", i)
+							r, err := m.Send(t.Context(), root, task.ID, bgagent.SendInput{Key: key, Text: key})
+							if err == nil {
+								states[key] = r.State
+							}
+						}
+						time.Sleep(time.Second)
+					}
+					task = ended(t, m, task.ID)[0]
+					got := map[string]int{}
+					for _, p := range promptsOf(f, task.Session) {
+						got[p]++
+					}
+					unconsumed := map[string]bool{}
+					for _, u := range task.Unconsumed {
+						unconsumed[u.Key] = true
+					}
+					for key := range states {
+						require.LessOrEqual(t, got[key], 1, key)
+						require.NotEqual(t, got[key] == 1, unconsumed[key], "%s at %d: %+v", key, at, task)
+						if task.Status == bgagent.Completed {
+							require.Contains(t, task.Result, "\n\nanswer to "+key)
+						}
+					}
+					require.LessOrEqual(t, got["work"], 1)
+				})
+			}
+		})
+	}
+}
+
+// promptsOf returns the texts of the prompts that the session has got.
+func promptsOf(f *bgagenttest.Fake, session string) (texts []string) {
+	p, err := f.Messages(context.Background(), session, "", 0)
+	if err != nil {
+		return nil
+	}
+	for _, msg := range p.Messages {
+		if msg.Role == bgagent.RoleUser {
+			texts = append(texts, msg.Text)
+		}
+	}
+	return texts
+}
+
+// steered is a runner that takes messages in its turns.
+type steered struct {
+	bgagenttest.Runner
+	steer func(ctx context.Context, session string, msg bgagent.TurnMessage) error
+}
+
+func (s steered) Steer(ctx context.Context, session string, msg bgagent.TurnMessage) error {
+	return s.steer(ctx, session, msg)
+}
+
+func TestAMessageJoinsTheRunningTurn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := steered{Runner: bgagenttest.NewRunner(answering)}
+		defer f.Close()
+		var got []bgagent.TurnMessage
+		var fail error
+		f.steer = func(_ context.Context, _ string, msg bgagent.TurnMessage) error {
+			got = append(got, msg)
+			time.Sleep(time.Second)
+			return fail
+		}
+		m := manage(t, &f, limit(1))
+		task := launch(t, m, "work")
+		time.Sleep(time.Second)
+		now := func(key string) (bgagent.SendResult, error) {
+			return m.Send(t.Context(), root, task.ID, bgagent.SendInput{Key: key, Text: "text of " + key, Now: true})
+		}
+		r, err := now("a")
+		require.NoError(t, err)
+		require.Equal(t, bgagent.MessageInTurn, r.State)
+		require.Equal(t, 1, r.Turn)
+		r, err = now("a")
+		require.NoError(t, err)
+		require.Equal(t, bgagent.MessageInTurn, r.State)
+		require.Len(t, got, 1, "the client gets a message once")
+		require.Equal(t, bgagent.TurnMessage{ID: task.ID + ".m1", Task: task.ID, Attempt: 1, Turn: 1, Text: "text of a"}, got[0])
+
+		fail = errors.ErrUnsupported
+		r, err = now("b")
+		require.ErrorIs(t, err, bgagent.ErrCannotSteer)
+		require.Equal(t, bgagent.MessageRefused, r.State)
+		fail = nil
+		r, err = now("b")
+		require.NoError(t, err, "a refused message can be sent again")
+		require.Equal(t, bgagent.MessageInTurn, r.State)
+
+		f.steer = func(ctx context.Context, _ string, _ bgagent.TurnMessage) error {
+			panic("the client breaks")
+		}
+		r, err = now("c")
+		require.ErrorIs(t, err, bgagent.ErrUncertain)
+		require.Equal(t, bgagent.MessageUncertain, r.State)
+		r, err = now("c")
+		require.NoError(t, err)
+		require.Equal(t, bgagent.MessageUncertain, r.State)
+
+		task = ended(t, m, task.ID)[0]
+		require.Equal(t, "answer to work", task.Result, "what joins a turn has no text of its own")
+		require.Empty(t, task.Unconsumed)
+		_, err = now("d")
+		require.ErrorIs(t, err, bgagent.ErrAlreadyEnded)
+	})
+}
+
+func TestAKeyIsRememberedAcrossProcesses(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		m := w.begin()
+		m.Start()
+		task := launch(t, m, "work")
+		time.Sleep(time.Second)
+		require.Equal(t, bgagent.MessageAccepted, send(t, m, task.ID, "k", "more").State)
+		w.crash()
+		m = w.begin()
+		r := send(t, m, task.ID, "k", "more")
+		require.Equal(t, bgagent.MessageAccepted, r.State)
+		require.Equal(t, 1, r.Task.Messages)
+		task = ended(t, m, task.ID)[0]
+		require.Equal(t, bgagent.Completed, task.Status, task.Reason)
+		require.Contains(t, task.Result, "## Answer to message 1: more")
+		texts := 0
+		for _, h := range w.sessions[task.Session] {
+			if h.prompt.Text == "more" {
+				texts++
+			}
+		}
+		require.Equal(t, 1, texts)
+		w.crash()
+		m = w.begin()
+		require.Equal(t, bgagent.MessageInTurn, send(t, m, task.ID, "k", "more").State)
+	})
+}
+
+func TestAMessageThatCannotBeWrittenIsRefused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := bgagenttest.NewRunner(answering)
+		defer f.Close()
+		var memory storetest.Memory
+		cfg := limit(1)
+		cfg.Store = memory.Process()
+		m := manage(t, f, cfg)
+		task := launch(t, m, "work")
+		time.Sleep(9500 * time.Millisecond)
+		memory.SetFaults(func(uint64, int) storetest.Fault {
+			return storetest.Fault{Kind: storetest.Refused, Delay: time.Second}
+		})
+		r, err := m.Send(t.Context(), root, task.ID, bgagent.SendInput{Key: "k", Text: "more"})
+		require.ErrorIs(t, err, bgagent.ErrStore)
+		require.NotErrorIs(t, err, bgagent.ErrUncertain)
+		require.Equal(t, bgagent.MessageRefused, r.State)
+		memory.SetFaults(nil)
+		task = ended(t, m, task.ID)[0]
+		require.Equal(t, "answer to work", task.Result)
+		require.Equal(t, []string{"work"}, promptsOf(f.Fake, task.Session))
+	})
+}
