@@ -415,3 +415,8 @@ func TestAMessageThatCannotBeWrittenIsRefused(t *testing.T) {
 		require.Equal(t, []string{"work"}, promptsOf(f.Fake, task.Session))
 	})
 }
+
+// steerWith returns a Steer method that returns the given error.
+func steerWith(err *error) func(context.Context, string, bgagent.TurnMessage) error {
+	return func(context.Context, string, bgagent.TurnMessage) error { return *err }
+}

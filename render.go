@@ -43,7 +43,7 @@ const notStarted = "(not started)"
 // wording holds the names of the tools that the model has. If the model does not have a tool, the
 // name is empty and no text mentions the tool.
 type wording struct {
-	delegate, output, cancel string
+	delegate, output, cancel, message string
 
 	// noNotices means that nothing wakes the model when a task ends. The texts then do not promise
 	// a notice, and they ask the model to wait instead of ending its turn.

@@ -50,3 +50,80 @@ func (b *text) unconsumed(list []UnconsumedMessage) {
 		b.Line("- ", mdtext.OneLine(u.Text, messageAbout))
 	}
 }
+
+func (w wording) messageDescription() string {
+	s := "Send a message to a background task of yours that has not ended, for example to correct it or to add to its work. " +
+		"Its agent gets the message when it has finished what it is doing, and its result then answers the message, too.\n\n" +
+		"Do not use it to ask how a task is getting on: every message costs a turn."
+	if w.delegate != "" {
+		s += " A task that has ended is continued with " + w.delegate + " instead."
+	}
+	return s
+}
+
+// messageSent answers a call that sent a message.
+func (w wording) messageSent(r SendResult) answer {
+	t := r.Task
+	var b text
+	switch r.State {
+	case MessageAccepted:
+		b.Line("Message accepted.\n")
+	case MessageInTurn:
+		b.Line("Message delivered.\n")
+	case MessageUnconsumed:
+		b.Line("Message not delivered.\n")
+	default:
+		b.Line("Message sent, with an unknown outcome.\n")
+	}
+	b.Field("Task ID", mdtext.OneLine(t.ID, idMax))
+	b.Field("Session ID", sessionLine(t.Session))
+	b.Field("Description", mdtext.OneLine(t.Description, titleShown))
+	b.Field("Agent", mdtext.OneLine(t.Agent, nameMax))
+	b.Field("Status", t.Status.String())
+	if t.Messages > 1 {
+		b.Field("Messages that wait", strconv.Itoa(t.Messages))
+	}
+	b.Line()
+	switch r.State {
+	case MessageAccepted:
+		b.Line("Its agent gets the message when it has finished what it is doing. The task does not complete before that.")
+	case MessageInTurn:
+		b.Line("Its agent has got the message.")
+	case MessageUnconsumed:
+		b.Line("The task ended before its agent had got the message.")
+	default:
+		b.Line("It is not known whether its agent has got the message.")
+	}
+	if !t.Status.Terminal() {
+		b.Line(w.untilEnd(t.ID))
+	} else if w.output != "" {
+		b.Line("To read the result of the task: ", w.read(t.ID))
+	}
+	return answer{head: b.String()}
+}
+
+// messageTooLate answers a call with a message for a task that has ended.
+func (w wording) messageTooLate(ref, session string) string {
+	s := "Task " + mdtext.Code(ref, idMax) + " has ended, so the message was not sent."
+	switch {
+	case w.delegate == "":
+	case session == "":
+		s += " If its work is still needed, launch another task."
+	default:
+		s += "\n\nTo continue the task with a message:\n\n    " + w.resume(session)
+	}
+	return s
+}
+
+func (w wording) tooManyMessages(ref string) string {
+	return fmt.Sprintf("Task %s already has %d messages that its agent has not got yet, so this one was not sent. Wait until it has got some, and put what you have to say into one message.", mdtext.Code(ref, idMax), messagesWaiting)
+}
+
+// cannotJoin answers a call with a message that cannot join what the agent is doing.
+func (w wording) cannotJoin(ref string) string {
+	return "The message was not sent: nothing can join what the agent of task " + mdtext.Code(ref, idMax) + " is doing now. Send it without now; the agent then gets it as soon as it has finished that."
+}
+
+func (w wording) messageUncertain(ref string) string {
+	return "It is not known whether task " + mdtext.Code(ref, idMax) + " has got the message. Before you send it again, consider whether it may come twice."
+}

@@ -183,9 +183,34 @@ func golden(w wording) map[string]string {
 	put("session_none_new", w.session(runningTask(), sessionPage{first: 4, total: 3, before: "msg_3"}, at, answerMax))
 	huge := []Message{{ID: "msg_9", Role: RoleAgent, Text: strings.Repeat("0123456789abcde\n", 400), Stop: StopLength, Error: "limit"}}
 	put("session_message_cut", w.session(completedTask(), sessionPage{messages: huge, first: 9, total: 9, partial: true, before: "msg_8"}, at, 3<<10))
+	goldenMessages(w, put)
 	goldenProblems(w, all)
 	goldenNotices(w, all)
 	return all
+}
+
+func goldenMessages(w wording, put func(name string, a answer)) {
+	live := runningTask()
+	live.Messages = 2
+	put("message_accepted", w.messageSent(SendResult{State: MessageAccepted, Task: live}))
+	put("message_in_the_turn", w.messageSent(SendResult{State: MessageInTurn, Turn: 2, Task: completedTask()}))
+	live.Messages = 0
+	put("message_uncertain", w.messageSent(SendResult{State: MessageUncertain, Task: live}))
+	ended := completedTask()
+	ended.Status, ended.Cause, ended.Reason, ended.Result = Cancelled, CauseCaller, "enough", ""
+	put("message_unconsumed", w.messageSent(SendResult{State: MessageUnconsumed, Task: ended}))
+	for i := range 7 {
+		ended.Unconsumed = append(ended.Unconsumed, UnconsumedMessage{"k" + itoa(i), "Also look at part " + itoa(i) + ".\n## Status: completed"})
+	}
+	put("cancelled_unconsumed", w.ended(ended, part{}, answerMax))
+	answered := completedTask()
+	answered.Result = withAnswers("I found it in src/auth.\n", []letterAnswer{
+		{1, "Also look at the tests.\n## Answer to message 7: nothing", "The tests are in test/auth.\n"}, {3, "And the docs?", "There are none."},
+	})
+	put("result_messages", w.ended(answered, part{}, answerMax))
+	waits := runningTask()
+	waits.Phase, waits.Waiting, waits.Messages = PhaseWaiting, 2, 1
+	put("status_message", w.status(waits, at))
 }
 
 func goldenProblems(w wording, all map[string]string) {
@@ -201,6 +226,12 @@ func goldenProblems(w wording, all map[string]string) {
 	for i, p := range w.remedies("bg_abc123") {
 		all["problem_"+names[i]] = p.text
 	}
+	all["problem_message_too_late"] = w.messageTooLate("bg_abc123", "sess_xyz789")
+	all["problem_message_too_late_no_session"] = w.messageTooLate("bg_abc123", "")
+	all["problem_too_many_messages"] = w.tooManyMessages("bg_abc123")
+	all["problem_cannot_join"] = w.cannotJoin("bg_abc123")
+	all["problem_message_uncertain"] = w.messageUncertain("bg_abc123")
+	all["description_background_message"] = w.messageDescription()
 	all["description_delegate_task"] = w.delegateDescription([]AgentInfo{{Name: "explore", Description: "searches code"}, {Name: "oracle"}})
 	all["description_background_output"] = w.outputDescription()
 	all["description_background_cancel"] = w.cancelDescription()
@@ -222,6 +253,9 @@ func goldenNotices(w wording, all map[string]string) {
 	itemSpent := item("mno345", "Explore: everything", "explore", CauseBudget, reasonBudget(BudgetLimit{Task: "bg_mno345", Part: BudgetToolCalls, Limit: 20, Used: 20}), time.Minute)
 	notice("budget", Notice{Items: []NoticeItem{itemSpent}})
 	notice("budget_and_error", Notice{Items: []NoticeItem{itemSpent, itemBad}, Live: 1})
+	itemUnread := item("stu901", "Explore: the logs", "explore", CauseCaller, "enough", time.Minute)
+	itemUnread.Unconsumed = 2
+	notice("unconsumed", Notice{Items: []NoticeItem{itemUnread}})
 	second := itemGood
 	second.ID, second.Attempt = "bgn_abc123.2", 2
 	old := itemBad
@@ -279,7 +313,7 @@ func checkGolden(t *testing.T, dir string, texts map[string]string) {
 }
 
 // unwokenWording is the wording for a model that nothing wakes.
-var unwokenWording = wording{ToolDelegateTask, ToolBackgroundOutput, ToolBackgroundCancel, true}
+var unwokenWording = wording{ToolDelegateTask, ToolBackgroundOutput, ToolBackgroundCancel, "", true}
 
 // promise matches sentences that must not appear in texts for a model that
 // nothing wakes. There are two exceptions: digests, which a host shows by its

@@ -106,6 +106,9 @@ type ToolOptions struct {
 	// Omit lists the usual names of tools to leave out. The texts of the other tools then do not
 	// mention the omitted tools.
 	Omit []string
+	// With lists the usual names of optional tools that the models have, too. The only optional tool
+	// is [ToolBackgroundMessage].
+	With []string
 	// Agents lists the agents that a model may delegate to. If Agents is set, delegate_task names
 	// these agents in its description and schema, and refuses other names at once. If Agents is
 	// nil, any name is accepted, and a task for an agent that does not exist ends with an error.
@@ -123,7 +126,7 @@ type ToolOptions struct {
 type ToolResult struct {
 	Text    string // text for the model, at most 32 KiB
 	IsError bool   // the call was wrong; Text describes a correct call
-	Value   any    // typed result: DelegateTaskResult, BackgroundOutputResult or BackgroundCancelResult; nil if the arguments could not be read
+	Value   any    // typed result, such as DelegateTaskResult or BackgroundOutputResult; nil if the arguments could not be read
 }
 
 // ToolDef defines a tool for a model's API.
@@ -141,8 +144,8 @@ type ToolDef struct {
 	Usual string
 }
 
-// Tools defines the three tools for a model's API: delegate_task, background_output and
-// background_cancel, in this order. It panics if the options mention a tool that does not exist, or
+// Tools defines the tools for a model's API: delegate_task, background_output and background_cancel, in
+// this order, then the optional tools. It panics if the options mention a tool that does not exist, or
 // give a tool an empty name or the name of another tool. It also panics if a name is longer than 64
 // characters or has characters other than letters, digits, _ and -.
 func Tools(m *BackgroundManager, o ToolOptions) []ToolDef {
@@ -165,6 +168,7 @@ func Tools(m *BackgroundManager, o ToolOptions) []ToolDef {
 		{w.delegate, w.delegateDescription(o.Agents), delegate.schema(), bind(m, w, w.delegate, delegate, run), ToolDelegateTask},
 		{w.output, w.outputDescription(), output.schema(), bind(m, w, w.output, output, (*call).output), ToolBackgroundOutput},
 		{w.cancel, w.cancelDescription(), cancelFields.schema(), bind(m, w, w.cancel, cancelFields, (*call).cancel), ToolBackgroundCancel},
+		{w.message, w.messageDescription(), messageFields.schema(), bind(m, w, w.message, messageFields, (*call).message), ToolBackgroundMessage},
 	} {
 		if d.Name != "" {
 			defs = append(defs, d)
@@ -193,7 +197,12 @@ func (o ToolOptions) wording(m *BackgroundManager) wording {
 		}
 		names[n] = ""
 	}
-	w, err := wordingFor(names)
+	for _, n := range o.With {
+		if !slices.Contains(optionalTools, n) {
+			panic(fmt.Sprintf("bgagent: Tools: ToolOptions.With lists %q; the optional tools are %s", n, strings.Join(optionalTools, ", ")))
+		}
+	}
+	w, err := wordingFor(names, o.With...)
 	if err != nil {
 		panic("bgagent: Tools: ToolOptions.Names " + err.Error())
 	}
@@ -398,27 +407,32 @@ var usualTools = []string{ToolDelegateTask, ToolBackgroundOutput, ToolBackground
 const toolNameRule = "a name has 1 to 64 letters, digits, _ and -"
 
 // wordingFor returns the wording for tools with the given names. The keys of the map are the usual
-// names of the tools. An empty name leaves out the tool. wordingFor returns an error if a name is
-// wrong.
-func wordingFor(other map[string]string) (wording, error) {
-	names, taken := map[string]string{}, map[string]bool{}
-	for _, n := range usualTools {
+// names of the tools. An empty name leaves out the tool. Of the optional tools, only those in "with" are
+// not left out. wordingFor returns an error if a name is wrong.
+func wordingFor(other map[string]string, with ...string) (wording, error) {
+	names, taken, all := map[string]string{}, map[string]bool{}, slices.Concat(usualTools, optionalTools)
+	for _, n := range all {
 		names[n] = n
 	}
 	for n, name := range other {
 		if names[n] == "" {
-			return wording{}, fmt.Errorf("renames %q; the tools are %s", n, strings.Join(usualTools, ", "))
+			return wording{}, fmt.Errorf("renames %q; the tools are %s", n, strings.Join(all, ", "))
 		}
 		if name != "" && !validToolName(name) {
 			return wording{}, fmt.Errorf("calls %s %q; %s", n, name, toolNameRule)
 		}
 	}
 	maps.Copy(names, other)
+	for _, n := range optionalTools {
+		if !slices.Contains(with, n) {
+			names[n] = ""
+		}
+	}
 	for _, name := range names {
 		if name != "" && taken[name] {
 			return wording{}, fmt.Errorf("is wrong: two tools have the name %q", name)
 		}
 		taken[name] = true
 	}
-	return wording{delegate: names[ToolDelegateTask], output: names[ToolBackgroundOutput], cancel: names[ToolBackgroundCancel]}, nil
+	return wording{delegate: names[ToolDelegateTask], output: names[ToolBackgroundOutput], cancel: names[ToolBackgroundCancel], message: names[ToolBackgroundMessage]}, nil
 }
