@@ -353,6 +353,7 @@ func (h *hammer) rest() {
 	}
 	o.mu.Unlock()
 	h.nothingOwed()
+	h.nothingUnsaid()
 	for _, p := range h.cm.Pools() {
 		if p.InUse > 0 || p.Waiting > 0 {
 			o.fault("at rest, pool %q has %d slots in use and %d waiters", p.Name, p.InUse, p.Waiting)

@@ -287,7 +287,7 @@ func (h *hammer) op() {
 				sub.Close()
 			})
 		},
-		h.observe, h.observe,
+		h.observe, h.observe, h.send, h.send,
 		func() {
 			h.all("SetLimits")
 			l := h.limits()

@@ -46,11 +46,14 @@ type oracle struct {
 	delivered map[attemptKey]string          // id of the delivered notice about the attempt
 	overLimit int
 	life      *life
-	pulls     map[attemptKey]bool // whether the last delivery of the notice was a pull, such as a call of TakeNotice
-	pulled    map[attemptKey]bool // latest values of the field "pulls" in earlier processes; a later process might not know about a pull
-	earlier   map[attemptKey]bool // notices that an earlier process has settled; a later process might not know about that
-	super     map[attemptKey]bool // attempts that were superseded
-	calls     map[string]*host    // hosts of the prompts that the current process has handed over; some of the prompts might not have arrived
+	pulls     map[attemptKey]bool    // whether the last delivery of the notice was a pull, such as a call of TakeNotice
+	pulled    map[attemptKey]bool    // latest values of the field "pulls" in earlier processes; a later process might not know about a pull
+	earlier   map[attemptKey]bool    // notices that an earlier process has settled; a later process might not know about that
+	super     map[attemptKey]bool    // attempts that were superseded
+	messages  map[sentMessage]bool   // messages that were accepted
+	got       map[sentMessage]string // ids of the prompts with these messages
+	again     map[string][]string    // for each task, the prompts that continue interrupted turns
+	calls     map[string]*host       // hosts of the prompts that the current process has handed over; some of the prompts might not have arrived
 	healed    bool
 	heal      chan struct{}
 	rate      float64 // probability of a fault
@@ -93,7 +96,8 @@ func newOracle(seed uint64) *oracle {
 		answers: map[attemptKey][]string{}, draws: map[string]uint64{}, ends: map[attemptKey]bgagent.Cause{},
 		notices: map[attemptKey]bgagent.NoticeState{}, overran: map[attemptKey]bool{}, quiets: map[attemptKey]int{},
 		aborted: map[string]bool{}, seen: map[attemptKey]map[string]bool{}, delivered: map[attemptKey]string{}, pulls: map[attemptKey]bool{}, pulled: map[attemptKey]bool{}, earlier: map[attemptKey]bool{},
-		super: map[attemptKey]bool{}, calls: map[string]*host{}, heal: make(chan struct{}),
+		super: map[attemptKey]bool{}, calls: map[string]*host{},
+		messages: map[sentMessage]bool{}, got: map[sentMessage]string{}, again: map[string][]string{}, heal: make(chan struct{}),
 	}
 }
 
@@ -310,6 +314,7 @@ func (o *oracle) prompted(l *life, f *host, session string, p bgagent.Prompt) bo
 	}
 	o.promptIDs[p.ID], o.calls[p.ID] = true, f
 	o.answers[key] = append(o.answers[key], p.ID)
+	o.messageLocked(p)
 	switch {
 	case err != nil:
 		o.faultLocked("prompt %s of an unknown task: %v", p.ID, err)
@@ -399,6 +404,7 @@ func (o *oracle) event(l *life, e bgagent.Event) {
 		if !t.Status.Terminal() || t.Cause.Status() != t.Status {
 			o.faultLocked("%s.%d ended as %s for %s", t.ID, t.Attempt, t.Status, t.Cause)
 		}
+		o.endedLocked(t)
 		o.resultLocked(t)
 	case bgagent.EventSuperseded:
 		if ended || o.super[key] {

@@ -1,0 +1,90 @@
+package hammer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/bgagent/bgagent"
+)
+
+// sentMessage is a message that Send has accepted. Its key is its text.
+type sentMessage struct {
+	task, text string
+}
+
+// send sends a message to a random task. Some messages are sent twice with the same key, at the same
+// time or one after the other.
+func (h *hammer) send() {
+	id, by := h.target("Send")
+	n, m, text := h.n, h.m, fmt.Sprintf("msg%d.", h.n)
+	in := bgagent.SendInput{Key: text, Text: text, Now: h.r.IntN(10) == 0}
+	for range 1 + h.r.IntN(2) {
+		h.aside(func(ctx context.Context) {
+			r, err := m.Send(ctx, by, id, in)
+			h.o.log("%d send to %s by %q: %s %v", n, id, by.Session, r.State, err)
+			if err == nil {
+				h.o.sent(sentMessage{r.Task.ID, text}, r)
+			}
+		})
+	}
+}
+
+// sent records a message that was accepted.
+func (o *oracle) sent(s sentMessage, r bgagent.SendResult) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if r.State == bgagent.MessageRefused || r.Key != s.text {
+		o.faultLocked("Send accepted %q of %s, and returned %+v", s.text, s.task, r)
+	}
+	o.messages[s] = true
+}
+
+// messageLocked records a prompt with a message. No session gets a message as the prompt of two turns.
+func (o *oracle) messageLocked(p bgagent.Prompt) {
+	if !strings.HasPrefix(p.Text, "msg") {
+		if strings.Contains(p.Text, "msg") {
+			o.again[p.Task] = append(o.again[p.Task], p.Text)
+		}
+		return
+	}
+	s := sentMessage{p.Task, p.Text}
+	if was := o.got[s]; was != "" && was != p.ID {
+		o.faultLocked("%s has got %q as %s and as %s", p.Task, p.Text, was, p.ID)
+	}
+	o.got[s] = p.ID
+}
+
+// endedLocked checks that no message waits for an attempt that has ended, and that a completed attempt has
+// got all its messages.
+func (o *oracle) endedLocked(t bgagent.Task) {
+	if t.Messages > 0 || t.Status == bgagent.Completed && len(t.Unconsumed) > 0 {
+		o.faultLocked("%s.%d is %s, %d messages wait, and %v is unconsumed", t.ID, t.Attempt, t.Status, t.Messages, t.Unconsumed)
+	}
+}
+
+// nothingUnsaid checks that each accepted message has reached a turn or counts as unconsumed.
+func (h *hammer) nothingUnsaid() {
+	h.o.mu.Lock()
+	sent := make([]sentMessage, 0, len(h.o.messages))
+	for s := range h.o.messages {
+		sent = append(sent, s)
+	}
+	h.o.mu.Unlock()
+	for _, s := range sent {
+		r, err := h.m.Send(context.Background(), bgagent.Caller{}, s.task, bgagent.SendInput{Key: s.text})
+		if errors.Is(err, bgagent.ErrExpired) || errors.Is(err, bgagent.ErrUnknownTask) {
+			continue
+		}
+		h.o.mu.Lock()
+		got := h.o.got[s] != ""
+		for _, p := range h.o.again[s.task] { // the message may be part of a prompt that continues an interrupted turn
+			got = got || strings.Contains(p, s.text)
+		}
+		if err != nil || r.State != bgagent.MessageUnconsumed && r.State != bgagent.MessageUncertain && !(r.State == bgagent.MessageInTurn && got) {
+			h.o.faultLocked("%q was accepted by %s, and is %s: %v; a turn has got it: %v", s.text, s.task, r.State, err, got)
+		}
+		h.o.mu.Unlock()
+	}
+}
