@@ -364,6 +364,96 @@ func TestAMessageJoinsTheRunningTurn(t *testing.T) {
 	})
 }
 
+func TestAMessageJoinsTheTurnOfAStarter(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := bgagenttest.NewStarter(func(turn *bgagenttest.Turn) {
+			turn.Say("I begin.")
+			turn.Sleep(10 * time.Second)
+			turn.Say(fmt.Sprintf("%d messages", len(turn.Steered())))
+		})
+		f.Steerable = true
+		defer f.Close()
+		m := manage(t, f, limit(1))
+		task := launch(t, m, "work")
+		time.Sleep(5 * time.Second)
+		r, err := m.Send(t.Context(), root, task.ID, bgagent.SendInput{Text: "more", Now: true})
+		require.NoError(t, err)
+		require.Equal(t, bgagent.MessageInTurn, r.State)
+		task = ended(t, m, task.ID)[0]
+		require.Equal(t, "1 messages", task.Result)
+		require.Equal(t, 1, task.Progress.Turns)
+		require.Equal(t, []string{"work", "more"}, promptsOf(f.Fake, task.Session))
+		require.Empty(t, f.Violations())
+	})
+}
+
+// The attempt is parked when the process ends, and its message waits for a slot.
+func TestAParkedAttemptGetsItsMessageFromTheNextProcess(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		w.cfg = limit(1)
+		m := w.begin()
+		task := launch(t, m, "work")
+		time.Sleep(time.Second)
+		other, err := m.Launch(t.Context(), root, bgagent.LaunchInput{Agent: "worker", Prompt: "other"})
+		require.NoError(t, err)
+		send(t, m, task.ID, "k", "more")
+		time.Sleep(w.work + time.Second) // the slot went to the other task
+		require.Equal(t, bgagent.Running, get(t, m, other.ID).Status)
+		require.Equal(t, bgagent.PhaseWaiting, get(t, m, task.ID).Phase)
+		w.crash()
+		m = w.begin()
+		m.Start()
+		require.Equal(t, 1, get(t, m, task.ID).Messages)
+		task = ended(t, m, task.ID)[0]
+		require.Equal(t, bgagent.Completed, task.Status, task.Reason)
+		require.Equal(t, 1, task.Attempt)
+		require.Contains(t, task.Result, "\n\n## Answer to message 1: more\n\n")
+		require.Equal(t, bgagent.MessageInTurn, send(t, m, task.ID, "k", "more").State)
+	})
+}
+
+// A suspended manager begins no turn for a message, and the next process does.
+func TestASuspendedManagerKeepsMessages(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		m := w.begin()
+		task := launch(t, m, "work")
+		time.Sleep(time.Second)
+		send(t, m, task.ID, "k", "more")
+		ctx, cancel := context.WithTimeout(t.Context(), 2*w.work)
+		defer cancel()
+		require.NoError(t, m.Suspend(ctx))
+		task = get(t, m, task.ID)
+		require.Len(t, w.prompts(task.Session), 1)
+		_, err := m.Send(t.Context(), root, task.ID, bgagent.SendInput{Text: "x"})
+		require.ErrorIs(t, err, bgagent.ErrClosed)
+		m = w.begin()
+		m.Start()
+		task = ended(t, m, task.ID)[0]
+		require.Equal(t, bgagent.Completed, task.Status, task.Reason)
+		require.Contains(t, task.Result, "## Answer to message 1: more")
+		require.Len(t, w.prompts(task.Session), 2)
+	})
+}
+
+func TestABudgetThatIsUsedUpLeavesMessagesUnconsumed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &goRunner{run: func(context.Context, string, bgagent.Prompt, *bgagent.Reporter) (bgagent.TurnEnd, error) {
+			time.Sleep(10 * time.Second)
+			return bgagent.TurnEnd{Text: "answer", Usage: bgagent.Usage{OutputTokens: 10}}, nil
+		}}
+		cfg := limit(1)
+		cfg.TaskBudget.OutputTokens = 5
+		m := manage(t, f, cfg)
+		task := launch(t, m, "work")
+		time.Sleep(time.Second)
+		send(t, m, task.ID, "k", "more")
+		task = ended(t, m, task.ID)[0]
+		require.Equal(t, bgagent.CauseBudget, task.Cause)
+		require.Equal(t, "answer", task.Result)
+		require.Equal(t, []bgagent.UnconsumedMessage{{Key: "k", Text: "more"}}, task.Unconsumed)
+	})
+}
+
 func TestAKeyIsRememberedAcrossProcesses(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
 		m := w.begin()

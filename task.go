@@ -41,7 +41,7 @@ const (
 	PhaseStarting       // the session is being created, or the prompt is being handed over
 	PhaseTurn           // the agent works
 	PhaseAsking         // the agent waits for an answer to a question or for a permission
-	PhaseWaiting        // the agent has ended its turn and waits for its own tasks
+	PhaseWaiting        // the agent has ended its turn; it waits for its own tasks, or for a slot for the turn of a message
 	PhaseStopping       // the attempt has ended, and its session is being stopped
 	PhaseStoring        // the attempt has ended, and the end is being written to the store
 )

@@ -54,6 +54,9 @@ type Fake struct {
 	// NoRestore makes a runner's RestoreSession return [errors.ErrUnsupported].
 	NoRestore bool
 
+	// Steerable makes Steer add messages to running turns; see [Turn.Steered].
+	Steerable bool
+
 	// Place is the result of Home.
 	Place string
 
@@ -101,6 +104,7 @@ type session struct {
 	client   *Fake                // client that created the session or was the last to restore it
 	todos    []bgagent.Todo
 	inbox    []bgagent.Notice
+	joined   []string // ids of the messages that have joined turns
 }
 
 // Runner is a fake [bgagent.TurnRunner]. RunTurn plays the script and returns when

@@ -28,9 +28,10 @@ const (
 	CallAgents            // Agents
 	CallEvents            // Events
 	CallRestore           // RestoreSession
+	CallSteer             // Steer
 )
 
-var callNames = [...]string{"none", "CreateSession", "RunTurn or StartTurn", "Abort", "Statuses", "Messages", "Notify", "Todos", "FindSession", "Agents", "Events", "RestoreSession"}
+var callNames = [...]string{"none", "CreateSession", "RunTurn or StartTurn", "Abort", "Statuses", "Messages", "Notify", "Todos", "FindSession", "Agents", "Events", "RestoreSession", "Steer"}
 
 // String returns the name of the method or methods.
 func (k CallKind) String() string {
@@ -70,7 +71,7 @@ type Fault struct {
 	// Lie makes the call return no error and have no effect. CreateSession returns an
 	// empty id. Statuses returns SessionIdle for all existing sessions. Messages
 	// returns no messages, RunTurn returns the zero TurnEnd, and RestoreSession returns
-	// PromptUnknown. Events emits nothing, and Abort stops nothing. Only FindSession
+	// PromptUnknown. Events emits nothing, Abort stops nothing, and Steer adds nothing. Only FindSession
 	// returns an error, ErrNoSession.
 	Lie bool
 }

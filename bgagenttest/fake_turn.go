@@ -42,6 +42,7 @@ type Turn struct {
 	left    bool // the turn's fate is FateLeft, so RestoreSession can end the turn
 	cut     bool // the turn was ended by its fate; the methods that the script calls have no effect
 	receipt *received
+	steered []bgagent.TurnMessage
 }
 
 // unwound is the value of the panic that unwinds a script.

@@ -74,6 +74,7 @@ var (
 	_ bgagent.AgentLister      = (*Client)(nil)
 	_ bgagent.SessionForgetter = (*Client)(nil)
 	_ bgagent.SessionRestorer  = (*Client)(nil)
+	_ bgagent.Steerer          = (*Client)(nil)
 )
 
 // Fallback is a name in the map for [New]. The agent with this name runs if no other agent
@@ -219,7 +220,7 @@ func (c *Client) RunTurn(ctx context.Context, id string, p bgagent.Prompt, r *bg
 	}
 	outer := ctx
 	ctx, cancel := context.WithCancelCause(outer)
-	t := &Turn{Prompt: p, c: c, s: s, id: id, r: r, cancel: cancel}
+	t := &Turn{Prompt: p, c: c, s: s, id: id, r: r, cancel: cancel, over: ctx.Done()}
 	s.run = t
 	c.mu.Unlock()
 

@@ -213,3 +213,40 @@ func TestCallsThatShareAnIDAreTheirOwn(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, page.Messages[1].Tools, 30)
 }
+
+func TestAnAgentReceivesMessagesInItsTurn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := manage(t, bgagent.Config{}, map[string]inproc.Agent{
+			"worker": func(ctx context.Context, turn *inproc.Turn) (string, error) {
+				time.Sleep(time.Minute)
+				select {
+				case msg := <-turn.Receive():
+					time.Sleep(time.Minute)
+					return "got " + msg.Text, nil
+				case <-ctx.Done():
+					return "", ctx.Err()
+				}
+			},
+		})
+		task, err := m.Launch(t.Context(), bgagent.Caller{}, bgagent.LaunchInput{Agent: "worker", Prompt: "work"})
+		require.NoError(t, err)
+		now := func(text string) (bgagent.SendResult, error) {
+			return m.Send(t.Context(), bgagent.Caller{}, task.ID, bgagent.SendInput{Text: text, Now: true})
+		}
+		time.Sleep(time.Second)
+		_, err = now("too early")
+		require.ErrorIs(t, err, bgagent.ErrCannotSteer, "the agent has not called Receive")
+		time.Sleep(time.Minute)
+		r, err := now("a message")
+		require.NoError(t, err)
+		require.Equal(t, bgagent.MessageInTurn, r.State)
+		began := time.Now()
+		r, err = now("another")
+		require.ErrorIs(t, err, bgagent.ErrCannotSteer, "the agent receives one message only")
+		require.Equal(t, bgagent.MessageRefused, r.State)
+		require.Equal(t, 5*time.Second, time.Since(began))
+		list, err := m.Wait(t.Context(), bgagent.Caller{}, bgagent.WaitAll, task.ID)
+		require.NoError(t, err)
+		require.Equal(t, "got a message", list[0].Result)
+	})
+}

@@ -22,6 +22,7 @@ type Turn struct {
 	id     string
 	r      *bgagent.Reporter
 	cancel context.CancelCauseFunc
+	over   <-chan struct{} // closed when the turn must stop, and when it has ended
 
 	// Client.mu guards the following fields.
 	text    string
@@ -30,6 +31,7 @@ type Turn struct {
 	stop    bgagent.StopReason
 	aborted bool
 	final   bgagent.Usage
+	inbox   chan bgagent.TurnMessage // nil until the agent calls Receive
 }
 
 // Session returns the id of the session.
