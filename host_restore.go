@@ -26,9 +26,9 @@ type Restored struct {
 func (m *BackgroundManager) Restored() Restored { return m.found }
 
 // Start continues the tasks of an earlier process. A manager without a store does not need Start.
-// Calls that launch, resume or cancel tasks, wait for tasks, or take notices also call Start. Calls
-// that only read do not. Only the first call of Start has an effect. Start waits for the calls of
-// Config.RestoreContext. After Close or Suspend has begun, Start does nothing. Start is safe for
+// Calls that launch, resume or cancel tasks, send messages, wait for tasks, or take notices also call
+// Start. Calls that only read do not. Only the first call of Start has an effect. Start waits for the
+// calls of Config.RestoreContext. After Close or Suspend has begun, Start does nothing. Start is safe for
 // concurrent use.
 func (m *BackgroundManager) Start() { _ = m.start(context.Background()) }
 

@@ -244,14 +244,23 @@ func (m *BackgroundManager) letterKept(ctx context.Context, t *task, l *letter) 
 	}
 }
 
+// lettersKept waits until the states of the task's messages are durable, so that they are the same in the
+// next process. It gives up if this takes too long.
+func (m *BackgroundManager) lettersKept(ctx context.Context, t *task) {
+	if m.cfg.Store != nil {
+		_ = m.untilKept(ctx, m.cfg.StoreTimeout, func(st *state) bool { return st.storing.failing || !t.hasRecord() || st.kept(t) })
+	}
+}
+
 // steer passes the message to the client, which adds it to the running turn. The message is durable
 // already, so that no other process sends it again.
 func (m *BackgroundManager) steer(ctx context.Context, t *task, l *letter, text string) (r SendResult, err error) {
-	var a *attempt
+	var steerer Steerer
+	var call context.Context
 	var msg TurnMessage
 	session := ""
 	m.update(func(st *state, _ int64) {
-		switch a = t.run; {
+		switch {
 		case !l.unsent: // an earlier call with the same key sends the message
 			r = st.sendResult(t, l)
 		case !st.mayJoin(t, l):
@@ -259,15 +268,15 @@ func (m *BackgroundManager) steer(ctx context.Context, t *task, l *letter, text 
 			err = fmt.Errorf("%w: the turn has ended; send it without Now", ErrCannotSteer)
 		default:
 			l.unsent, l.steering = false, true
-			session = t.sess.id
+			session, steerer, call = t.sess.id, m.host(t.run.cl).steerer, m.contextOf(t)
 			msg = TurnMessage{ID: l.id(t), Task: t.id(), Attempt: int(l.attempt), Turn: int(l.turn), Text: text}
 		}
 	})
 	if err != nil || session == "" {
+		m.lettersKept(ctx, t)
 		return r, err
 	}
-	steerer := m.host(a.cl).steerer
-	_, err = within(m.contextOf(t), m, goCall, "Steer", m.cfg.CallTimeout, func(ctx context.Context) (struct{}, error) {
+	_, err = within(call, m, goCall, "Steer", m.cfg.CallTimeout, func(ctx context.Context) (struct{}, error) {
 		return struct{}{}, lookedAt(steerer.Steer(ctx, session, msg))
 	})
 	var panic *hostPanic
@@ -281,11 +290,9 @@ func (m *BackgroundManager) steer(ctx context.Context, t *task, l *letter, text 
 		}
 		r = st.sendResult(t, l)
 	})
+	m.lettersKept(ctx, t)
 	switch {
 	case err == nil:
-		if m.cfg.Store != nil && t.hasRecord() {
-			_ = m.untilKept(ctx, m.cfg.StoreTimeout, func(st *state) bool { return st.storing.failing || st.kept(t) })
-		}
 		return r, nil
 	case unknown:
 		return r, fmt.Errorf("%w: %w", ErrUncertain, err)

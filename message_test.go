@@ -435,6 +435,35 @@ func TestASuspendedManagerKeepsMessages(t *testing.T) {
 	})
 }
 
+func TestTheKeysOfTheLastMessagesAreRemembered(t *testing.T) {
+	withoutStore(t)
+	synctest.Test(t, func(t *testing.T) {
+		f := bgagenttest.NewRunner(answering)
+		defer f.Close()
+		m := manage(t, f, limit(1))
+		id := launch(t, m, "work").ID
+		for i := range 80 {
+			if i%20 == 0 && i > 0 {
+				ended(t, m, id)
+				_, err := m.Resume(t.Context(), root, id, bgagent.ResumeInput{Prompt: "again"})
+				require.NoError(t, err)
+			}
+			send(t, m, id, fmt.Sprint("key ", i), "more")
+		}
+		ended(t, m, id)
+		for i := range 80 {
+			r, err := m.Send(t.Context(), root, id, bgagent.SendInput{Key: fmt.Sprint("key ", i), Text: "more"})
+			if i < 30 {
+				require.ErrorIs(t, err, bgagent.ErrAlreadyEnded, "key %d is forgotten", i)
+				continue
+			}
+			require.NoError(t, err)
+			require.Equal(t, bgagent.MessageInTurn, r.State)
+			require.Equal(t, i/20+1, r.Attempt)
+		}
+	})
+}
+
 func TestABudgetThatIsUsedUpLeavesMessagesUnconsumed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &goRunner{run: func(context.Context, string, bgagent.Prompt, *bgagent.Reporter) (bgagent.TurnEnd, error) {

@@ -119,7 +119,7 @@ func (st *state) send(by Caller, ref string, in SendInput, now int64) (t *task, 
 		return nil, nil, false, &ExpiredError{ID: tomb.id, Status: tomb.status, Session: tomb.sessionID()}
 	}
 	if l := t.mail().find(in.Key); l != nil {
-		l.callers++
+		st.awaitLetter(l)
 		return t, l, false, nil
 	}
 	switch {
@@ -147,7 +147,16 @@ func (st *state) send(by Caller, ref string, in SendInput, now int64) (t *task, 
 	case in.Now && !t.kind.cl.steers:
 		return t, nil, false, cannotSteer(t.kind.key.agent)
 	}
-	return t, st.accept(t, in), false, nil
+	l = st.accept(t, in)
+	st.awaitLetter(l)
+	return t, l, false, nil
+}
+
+// awaitLetter notes that a call of Send waits until the letter is durable.
+func (st *state) awaitLetter(l *letter) {
+	if st.storing != nil {
+		l.callers++
+	}
 }
 
 // accept adds a letter to the mailbox of a live task.
@@ -158,7 +167,7 @@ func (st *state) accept(t *task, in SendInput) *letter {
 	}
 	b := x.mail
 	b.last++
-	l := &letter{key: in.Key, text: in.Text, about: mdtext.Joined(in.Text, messageAbout), no: b.last, attempt: t.no, now: in.Now, callers: 1}
+	l := &letter{key: in.Key, text: in.Text, about: mdtext.Joined(in.Text, messageAbout), no: b.last, attempt: t.no, now: in.Now}
 	if l.key == "" {
 		l.key, _ = st.newID("bgm_", "")
 	}
@@ -167,6 +176,9 @@ func (st *state) accept(t *task, in SendInput) *letter {
 	}
 	b.letters = append(b.letters, l)
 	b.trim()
+	if a := t.run; a != nil && !a.recovering {
+		a.late = false // the caller wants a further turn, however old the attempt is
+	}
 	if l.now {
 		l.state, l.turn, l.unsent = MessageUncertain, t.run.turn, true
 	} else {
