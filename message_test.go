@@ -2,7 +2,6 @@ package bgagent_test
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -11,7 +10,6 @@ import (
 
 	"github.com/bgagent/bgagent"
 	"github.com/bgagent/bgagent/bgagenttest"
-	"github.com/bgagent/bgagent/storetest"
 	"github.com/stretchr/testify/require"
 )
 
@@ -300,141 +298,6 @@ func promptsOf(f *bgagenttest.Fake, session string) (texts []string) {
 	return texts
 }
 
-// steered is a runner that takes messages in its turns.
-type steered struct {
-	bgagenttest.Runner
-	steer func(ctx context.Context, session string, msg bgagent.TurnMessage) error
-}
-
-func (s steered) Steer(ctx context.Context, session string, msg bgagent.TurnMessage) error {
-	return s.steer(ctx, session, msg)
-}
-
-func TestAMessageJoinsTheRunningTurn(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		f := steered{Runner: bgagenttest.NewRunner(answering)}
-		defer f.Close()
-		var got []bgagent.TurnMessage
-		var fail error
-		f.steer = func(_ context.Context, _ string, msg bgagent.TurnMessage) error {
-			got = append(got, msg)
-			time.Sleep(time.Second)
-			return fail
-		}
-		m := manage(t, &f, limit(1))
-		task := launch(t, m, "work")
-		time.Sleep(time.Second)
-		now := func(key string) (bgagent.SendResult, error) {
-			return m.Send(t.Context(), root, task.ID, bgagent.SendInput{Key: key, Text: "text of " + key, Now: true})
-		}
-		r, err := now("a")
-		require.NoError(t, err)
-		require.Equal(t, bgagent.MessageInTurn, r.State)
-		require.Equal(t, 1, r.Turn)
-		r, err = now("a")
-		require.NoError(t, err)
-		require.Equal(t, bgagent.MessageInTurn, r.State)
-		require.Len(t, got, 1, "the client gets a message once")
-		require.Equal(t, bgagent.TurnMessage{ID: task.ID + ".m1", Task: task.ID, Attempt: 1, Turn: 1, Text: "text of a"}, got[0])
-
-		fail = errors.ErrUnsupported
-		r, err = now("b")
-		require.ErrorIs(t, err, bgagent.ErrCannotSteer)
-		require.Equal(t, bgagent.MessageRefused, r.State)
-		fail = nil
-		r, err = now("b")
-		require.NoError(t, err, "a refused message can be sent again")
-		require.Equal(t, bgagent.MessageInTurn, r.State)
-
-		f.steer = func(ctx context.Context, _ string, _ bgagent.TurnMessage) error {
-			panic("the client breaks")
-		}
-		r, err = now("c")
-		require.ErrorIs(t, err, bgagent.ErrUncertain)
-		require.Equal(t, bgagent.MessageUncertain, r.State)
-		r, err = now("c")
-		require.NoError(t, err)
-		require.Equal(t, bgagent.MessageUncertain, r.State)
-
-		task = ended(t, m, task.ID)[0]
-		require.Equal(t, "answer to work", task.Result, "what joins a turn has no text of its own")
-		require.Empty(t, task.Unconsumed)
-		_, err = now("d")
-		require.ErrorIs(t, err, bgagent.ErrAlreadyEnded)
-	})
-}
-
-func TestAMessageJoinsTheTurnOfAStarter(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		f := bgagenttest.NewStarter(func(turn *bgagenttest.Turn) {
-			turn.Say("I begin.")
-			turn.Sleep(10 * time.Second)
-			turn.Say(fmt.Sprintf("%d messages", len(turn.Steered())))
-		})
-		f.Steerable = true
-		defer f.Close()
-		m := manage(t, f, limit(1))
-		task := launch(t, m, "work")
-		time.Sleep(5 * time.Second)
-		r, err := m.Send(t.Context(), root, task.ID, bgagent.SendInput{Text: "more", Now: true})
-		require.NoError(t, err)
-		require.Equal(t, bgagent.MessageInTurn, r.State)
-		task = ended(t, m, task.ID)[0]
-		require.Equal(t, "1 messages", task.Result)
-		require.Equal(t, 1, task.Progress.Turns)
-		require.Equal(t, []string{"work", "more"}, promptsOf(f.Fake, task.Session))
-		require.Empty(t, f.Violations())
-	})
-}
-
-// The attempt is parked when the process ends, and its message waits for a slot.
-func TestAParkedAttemptGetsItsMessageFromTheNextProcess(t *testing.T) {
-	inWorld(t, func(t *testing.T, w *world) {
-		w.cfg = limit(1)
-		m := w.begin()
-		task := launch(t, m, "work")
-		time.Sleep(time.Second)
-		other, err := m.Launch(t.Context(), root, bgagent.LaunchInput{Agent: "worker", Prompt: "other"})
-		require.NoError(t, err)
-		send(t, m, task.ID, "k", "more")
-		time.Sleep(w.work + time.Second) // the slot went to the other task
-		require.Equal(t, bgagent.Running, get(t, m, other.ID).Status)
-		require.Equal(t, bgagent.PhaseWaiting, get(t, m, task.ID).Phase)
-		w.crash()
-		m = w.begin()
-		m.Start()
-		require.Equal(t, 1, get(t, m, task.ID).Messages)
-		task = ended(t, m, task.ID)[0]
-		require.Equal(t, bgagent.Completed, task.Status, task.Reason)
-		require.Equal(t, 1, task.Attempt)
-		require.Contains(t, task.Result, "\n\n## Answer to message 1: more\n\n")
-		require.Equal(t, bgagent.MessageInTurn, send(t, m, task.ID, "k", "more").State)
-	})
-}
-
-// A suspended manager begins no turn for a message, and the next process does.
-func TestASuspendedManagerKeepsMessages(t *testing.T) {
-	inWorld(t, func(t *testing.T, w *world) {
-		m := w.begin()
-		task := launch(t, m, "work")
-		time.Sleep(time.Second)
-		send(t, m, task.ID, "k", "more")
-		ctx, cancel := context.WithTimeout(t.Context(), 2*w.work)
-		defer cancel()
-		require.NoError(t, m.Suspend(ctx))
-		task = get(t, m, task.ID)
-		require.Len(t, w.prompts(task.Session), 1)
-		_, err := m.Send(t.Context(), root, task.ID, bgagent.SendInput{Text: "x"})
-		require.ErrorIs(t, err, bgagent.ErrClosed)
-		m = w.begin()
-		m.Start()
-		task = ended(t, m, task.ID)[0]
-		require.Equal(t, bgagent.Completed, task.Status, task.Reason)
-		require.Contains(t, task.Result, "## Answer to message 1: more")
-		require.Len(t, w.prompts(task.Session), 2)
-	})
-}
-
 func TestTheKeysOfTheLastMessagesAreRemembered(t *testing.T) {
 	withoutStore(t)
 	synctest.Test(t, func(t *testing.T) {
@@ -481,61 +344,4 @@ func TestABudgetThatIsUsedUpLeavesMessagesUnconsumed(t *testing.T) {
 		require.Equal(t, "answer", task.Result)
 		require.Equal(t, []bgagent.UnconsumedMessage{{Key: "k", Text: "more"}}, task.Unconsumed)
 	})
-}
-
-func TestAKeyIsRememberedAcrossProcesses(t *testing.T) {
-	inWorld(t, func(t *testing.T, w *world) {
-		m := w.begin()
-		m.Start()
-		task := launch(t, m, "work")
-		time.Sleep(time.Second)
-		require.Equal(t, bgagent.MessageAccepted, send(t, m, task.ID, "k", "more").State)
-		w.crash()
-		m = w.begin()
-		r := send(t, m, task.ID, "k", "more")
-		require.Equal(t, bgagent.MessageAccepted, r.State)
-		require.Equal(t, 1, r.Task.Messages)
-		task = ended(t, m, task.ID)[0]
-		require.Equal(t, bgagent.Completed, task.Status, task.Reason)
-		require.Contains(t, task.Result, "## Answer to message 1: more")
-		texts := 0
-		for _, h := range w.sessions[task.Session] {
-			if h.prompt.Text == "more" {
-				texts++
-			}
-		}
-		require.Equal(t, 1, texts)
-		w.crash()
-		m = w.begin()
-		require.Equal(t, bgagent.MessageInTurn, send(t, m, task.ID, "k", "more").State)
-	})
-}
-
-func TestAMessageThatCannotBeWrittenIsRefused(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		f := bgagenttest.NewRunner(answering)
-		defer f.Close()
-		var memory storetest.Memory
-		cfg := limit(1)
-		cfg.Store = memory.Process()
-		m := manage(t, f, cfg)
-		task := launch(t, m, "work")
-		time.Sleep(9500 * time.Millisecond)
-		memory.SetFaults(func(uint64, int) storetest.Fault {
-			return storetest.Fault{Kind: storetest.Refused, Delay: time.Second}
-		})
-		r, err := m.Send(t.Context(), root, task.ID, bgagent.SendInput{Key: "k", Text: "more"})
-		require.ErrorIs(t, err, bgagent.ErrStore)
-		require.NotErrorIs(t, err, bgagent.ErrUncertain)
-		require.Equal(t, bgagent.MessageRefused, r.State)
-		memory.SetFaults(nil)
-		task = ended(t, m, task.ID)[0]
-		require.Equal(t, "answer to work", task.Result)
-		require.Equal(t, []string{"work"}, promptsOf(f.Fake, task.Session))
-	})
-}
-
-// steerWith returns a Steer method that returns the given error.
-func steerWith(err *error) func(context.Context, string, bgagent.TurnMessage) error {
-	return func(context.Context, string, bgagent.TurnMessage) error { return *err }
 }

@@ -1,0 +1,113 @@
+package bgagent_test
+
+import (
+	"context"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/bgagenttest"
+	"github.com/bgagent/bgagent/storetest"
+	"github.com/stretchr/testify/require"
+)
+
+// The attempt is parked when the process ends, and its message waits for a slot.
+func TestAParkedAttemptGetsItsMessageFromTheNextProcess(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		w.cfg = limit(1)
+		m := w.begin()
+		task := launch(t, m, "work")
+		time.Sleep(time.Second)
+		other, err := m.Launch(t.Context(), root, bgagent.LaunchInput{Agent: "worker", Prompt: "other"})
+		require.NoError(t, err)
+		send(t, m, task.ID, "k", "more")
+		time.Sleep(w.work + time.Second) // the slot went to the other task
+		require.Equal(t, bgagent.Running, get(t, m, other.ID).Status)
+		require.Equal(t, bgagent.PhaseWaiting, get(t, m, task.ID).Phase)
+		w.crash()
+		m = w.begin()
+		m.Start()
+		require.Equal(t, 1, get(t, m, task.ID).Messages)
+		task = ended(t, m, task.ID)[0]
+		require.Equal(t, bgagent.Completed, task.Status, task.Reason)
+		require.Equal(t, 1, task.Attempt)
+		require.Contains(t, task.Result, "\n\n## Answer to message 1: more\n\n")
+		require.Equal(t, bgagent.MessageInTurn, send(t, m, task.ID, "k", "more").State)
+	})
+}
+
+// A suspended manager begins no turn for a message, and the next process does.
+func TestASuspendedManagerKeepsMessages(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		m := w.begin()
+		task := launch(t, m, "work")
+		time.Sleep(time.Second)
+		send(t, m, task.ID, "k", "more")
+		ctx, cancel := context.WithTimeout(t.Context(), 2*w.work)
+		defer cancel()
+		require.NoError(t, m.Suspend(ctx))
+		task = get(t, m, task.ID)
+		require.Len(t, w.prompts(task.Session), 1)
+		_, err := m.Send(t.Context(), root, task.ID, bgagent.SendInput{Text: "x"})
+		require.ErrorIs(t, err, bgagent.ErrClosed)
+		m = w.begin()
+		m.Start()
+		task = ended(t, m, task.ID)[0]
+		require.Equal(t, bgagent.Completed, task.Status, task.Reason)
+		require.Contains(t, task.Result, "## Answer to message 1: more")
+		require.Len(t, w.prompts(task.Session), 2)
+	})
+}
+
+func TestAKeyIsRememberedAcrossProcesses(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		m := w.begin()
+		m.Start()
+		task := launch(t, m, "work")
+		time.Sleep(time.Second)
+		require.Equal(t, bgagent.MessageAccepted, send(t, m, task.ID, "k", "more").State)
+		w.crash()
+		m = w.begin()
+		r := send(t, m, task.ID, "k", "more")
+		require.Equal(t, bgagent.MessageAccepted, r.State)
+		require.Equal(t, 1, r.Task.Messages)
+		task = ended(t, m, task.ID)[0]
+		require.Equal(t, bgagent.Completed, task.Status, task.Reason)
+		require.Contains(t, task.Result, "## Answer to message 1: more")
+		texts := 0
+		for _, h := range w.sessions[task.Session] {
+			if h.prompt.Text == "more" {
+				texts++
+			}
+		}
+		require.Equal(t, 1, texts)
+		w.crash()
+		m = w.begin()
+		require.Equal(t, bgagent.MessageInTurn, send(t, m, task.ID, "k", "more").State)
+	})
+}
+
+func TestAMessageThatCannotBeWrittenIsRefused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := bgagenttest.NewRunner(answering)
+		defer f.Close()
+		var memory storetest.Memory
+		cfg := limit(1)
+		cfg.Store = memory.Process()
+		m := manage(t, f, cfg)
+		task := launch(t, m, "work")
+		time.Sleep(9500 * time.Millisecond)
+		memory.SetFaults(func(uint64, int) storetest.Fault {
+			return storetest.Fault{Kind: storetest.Refused, Delay: time.Second}
+		})
+		r, err := m.Send(t.Context(), root, task.ID, bgagent.SendInput{Key: "k", Text: "more"})
+		require.ErrorIs(t, err, bgagent.ErrStore)
+		require.NotErrorIs(t, err, bgagent.ErrUncertain)
+		require.Equal(t, bgagent.MessageRefused, r.State)
+		memory.SetFaults(nil)
+		task = ended(t, m, task.ID)[0]
+		require.Equal(t, "answer to work", task.Result)
+		require.Equal(t, []string{"work"}, promptsOf(f.Fake, task.Session))
+	})
+}
