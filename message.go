@@ -60,11 +60,12 @@ type SendResult struct {
 	Task    Task         // snapshot of the task; zero after an error
 }
 
-// UnconsumedMessage is a message that an attempt had accepted, and that none of its turns had got
-// when the attempt ended.
+// UnconsumedMessage is a message that an attempt had accepted, and that none of its turns is known to
+// have got when the attempt ended.
 type UnconsumedMessage struct {
-	Key  string `json:"key"`
-	Text string `json:"text"` // beginning of the message, in one line
+	Key       string `json:"key"`
+	Text      string `json:"text"`                // beginning of the message, in one line
+	Uncertain bool   `json:"uncertain,omitempty"` // a turn may have got it, because the attempt ended while the message was handed over
 }
 
 // Bounds of messages.
@@ -184,8 +185,11 @@ func (m *BackgroundManager) sendTo(ctx context.Context, by Caller, ref string, i
 			return r, fmt.Errorf("%w: %w", ErrStore, err)
 		}
 	}
-	if err := m.letterKept(ctx, t, l); err != nil {
-		return r, err
+	if m.cfg.Store != nil {
+		if err := m.letterKept(ctx, t, l); err != nil {
+			return r, err
+		}
+		m.view(func(st *state) { r = st.sendResult(t, l) }) // the state may have changed in the meantime
 	}
 	if in.Now && r.State == MessageUncertain {
 		return m.steer(ctx, t, l, in.Text)
@@ -215,9 +219,6 @@ func (m *BackgroundManager) attemptKept(ctx context.Context, t *task) error {
 // withdraws the message and returns an error. There is one exception: if another call with the same key
 // still waits, letterKept withdraws nothing, and the error matches [ErrUncertain].
 func (m *BackgroundManager) letterKept(ctx context.Context, t *task, l *letter) error {
-	if m.cfg.Store == nil {
-		return nil
-	}
 	err := m.untilBatch(ctx, m.cfg.StoreTimeout, func(st *state) (bool, uint64) {
 		return st.storing.failing || st.isRefused(t) || l.withdrawn || st.hasLetter(t, l), 0
 	})

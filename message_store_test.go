@@ -88,6 +88,41 @@ func TestAKeyIsRememberedAcrossProcesses(t *testing.T) {
 	})
 }
 
+// The attempt ends while the message is being written.
+func TestAMessageToAnAttemptThatEndsMeanwhileIsUnconsumed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := bgagenttest.NewRunner(answering)
+		defer f.Close()
+		var memory storetest.Memory
+		cfg := limit(1)
+		cfg.Store = memory.Process()
+		m := manage(t, f, cfg)
+		task := launch(t, m, "work")
+		time.Sleep(time.Second)
+		memory.SetFaults(func(uint64, int) storetest.Fault { return storetest.Fault{Delay: time.Second} })
+		for range 2 { // the first write keeps the store busy, and the second one is made during it
+			go func() {
+				_, _ = m.Launch(t.Context(), root, bgagent.LaunchInput{Agent: "worker", Prompt: "other"})
+			}()
+			time.Sleep(100 * time.Millisecond)
+		}
+		cancelled := make(chan error)
+		go func() {
+			time.Sleep(10 * time.Millisecond)
+			_, err := m.Cancel(t.Context(), root, task.ID, bgagent.CancelOptions{})
+			cancelled <- err
+		}()
+		r, err := m.Send(t.Context(), root, task.ID, bgagent.SendInput{Key: "k", Text: "more"})
+		require.NoError(t, err)
+		require.Equal(t, bgagent.MessageUnconsumed, r.State)
+		require.NoError(t, <-cancelled)
+		task = get(t, m, task.ID)
+		require.Equal(t, []bgagent.UnconsumedMessage{{Key: "k", Text: "more"}}, task.Unconsumed)
+		require.Equal(t, bgagent.MessageUnconsumed, send(t, m, task.ID, "k", "").State)
+		require.Equal(t, []string{"work"}, promptsOf(f.Fake, task.Session))
+	})
+}
+
 func TestAMessageThatCannotBeWrittenIsRefused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := bgagenttest.NewRunner(answering)

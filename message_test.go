@@ -266,13 +266,16 @@ func TestNoEndLosesAMessage(t *testing.T) {
 					for _, p := range promptsOf(f, task.Session) {
 						got[p]++
 					}
-					unconsumed := map[string]bool{}
+					unconsumed, uncertain := map[string]bool{}, map[string]bool{}
 					for _, u := range task.Unconsumed {
 						unconsumed[u.Key] = true
+						uncertain[u.Key] = u.Uncertain
 					}
 					for key := range states {
 						require.LessOrEqual(t, got[key], 1, key)
-						require.NotEqual(t, got[key] == 1, unconsumed[key], "%s at %d: %+v", key, at, task)
+						if require.True(t, got[key] == 1 || unconsumed[key], "%s at %d is lost: %+v", key, at, task); !uncertain[key] {
+							require.False(t, got[key] == 1 && unconsumed[key], "%s at %d: %+v", key, at, task)
+						}
 						if task.Status == bgagent.Completed {
 							require.Contains(t, task.Result, "\n\nanswer to "+key)
 						}

@@ -47,7 +47,11 @@ func (b *text) unconsumed(list []UnconsumedMessage) {
 			b.Line(fmt.Sprintf("- and %d more", len(list)-i))
 			break
 		}
-		b.Line("- ", mdtext.OneLine(u.Text, messageAbout))
+		maybe := ""
+		if u.Uncertain {
+			maybe = " (its agent may have got it)"
+		}
+		b.Line("- ", mdtext.OneLine(u.Text, messageAbout), maybe)
 	}
 }
 

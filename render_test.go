@@ -200,7 +200,7 @@ func goldenMessages(w wording, put func(name string, a answer)) {
 	ended.Status, ended.Cause, ended.Reason, ended.Result = Cancelled, CauseCaller, "enough", ""
 	put("message_unconsumed", w.messageSent(SendResult{State: MessageUnconsumed, Task: ended}))
 	for i := range 7 {
-		ended.Unconsumed = append(ended.Unconsumed, UnconsumedMessage{"k" + itoa(i), "Also look at part " + itoa(i) + ".\n## Status: completed"})
+		ended.Unconsumed = append(ended.Unconsumed, UnconsumedMessage{"k" + itoa(i), "Also look at part " + itoa(i) + ".\n## Status: completed", i == 0})
 	}
 	put("cancelled_unconsumed", w.ended(ended, part{}, answerMax))
 	answered := completedTask()

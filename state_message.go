@@ -201,8 +201,11 @@ func (st *state) letterChanged(t *task) {
 // sendResult describes the letter to the caller of Send.
 func (st *state) sendResult(t *task, l *letter) SendResult {
 	r := SendResult{Key: l.key, State: l.state, Attempt: int(l.attempt)}
-	if l.state == MessageInTurn {
+	switch {
+	case l.state == MessageInTurn:
 		r.Turn = int(l.turn)
+	case !l.now && l.state != MessageAccepted && t.no == l.attempt && !t.live() && !st.kept(t):
+		r.State = MessageAccepted // the end of the attempt is not shown yet
 	}
 	if t.hasRecord() {
 		r.Task = st.fullSnapshot(t)
@@ -231,6 +234,9 @@ func (st *state) letterAnswered(t *task, l *letter, now int64) (kept, uncertain 
 	case l.withdrawn:
 		return false, true
 	case st.hasLetter(t, l):
+		if t.no != l.attempt || !t.live() {
+			t.dropText(l)
+		}
 		return true, false
 	case l.callers > 0 && !st.storing.failing && !st.storing.over && !st.isRefused(t):
 		return false, true
@@ -256,7 +262,13 @@ func (st *state) unsend(t *task, l *letter) {
 			st.parkInstead(a)
 		}
 	}
-	st.letterChanged(t)
+	switch s := st.storing; {
+	case t.live() && (s == nil || !s.over):
+		st.letterChanged(t)
+	case s != nil: // the end of the attempt may be durable already, and nothing waits for this change
+		st.changed(t)
+		s.urgent = true
+	}
 }
 
 // inTurn reports whether the task is in a turn that a message can join.
@@ -380,12 +392,30 @@ func (t *task) endMail() {
 	if b == nil {
 		return
 	}
-	b.current = nil
+	// A current letter that is accepted is being handed over, unless the call has not begun.
+	a := t.run
+	begun := a != nil && (a.inCall || a.stage == stageNone || a.recovering || a.loose)
 	for _, l := range b.letters {
-		if l.state == MessageAccepted {
+		switch {
+		case l.state != MessageAccepted:
+		case l == b.current && begun:
+			b.set(l, MessageUncertain)
+		default:
 			b.set(l, MessageUnconsumed)
 		}
-		l.text, l.answer = "", ""
+		if l.answer = ""; t.st.hasLetter(t, l) {
+			t.dropText(l)
+		}
+	}
+	b.current = nil
+}
+
+// dropText drops the text of a letter that no turn will get. Before the letter is durable, its text must
+// not be dropped, because the text shows whether the letter is durable.
+func (t *task) dropText(l *letter) {
+	if l.text != "" {
+		l.text = ""
+		t.st.changed(t)
 	}
 }
 
@@ -412,15 +442,16 @@ func (st *state) forwardMail(a, next *attempt, request string) string {
 	return request
 }
 
-// unconsumed lists the messages that the attempt with the given number had not got when it ended.
+// unconsumed lists the messages that the attempt with the given number is not known to have got when it
+// ended.
 func (t *task) unconsumed(no int32) (list []UnconsumedMessage) {
 	b := t.mail()
 	if b == nil {
 		return nil
 	}
 	for _, l := range b.letters {
-		if l.attempt == no && l.state == MessageUnconsumed {
-			list = append(list, UnconsumedMessage{l.key, l.about})
+		if l.attempt == no && !l.now && (l.state == MessageUnconsumed || l.state == MessageUncertain) {
+			list = append(list, UnconsumedMessage{l.key, l.about, l.state == MessageUncertain})
 		}
 	}
 	return list

@@ -206,7 +206,7 @@ type Task struct {
 	Notice    NoticeState `json:"notice,omitempty"`     // state of the notice that the parent is owed for the end
 
 	Messages   int                 `json:"messages,omitempty"`   // number of messages that wait for their turns; see BackgroundManager.Send
-	Unconsumed []UnconsumedMessage `json:"unconsumed,omitempty"` // messages that the ended attempt has not got
+	Unconsumed []UnconsumedMessage `json:"unconsumed,omitempty"` // messages that the ended attempt is not known to have got
 
 	Budget   BudgetUse `json:"budget,omitzero"`    // budget of the task over all its attempts; zero if the task has none
 	Attempts []Attempt `json:"attempts,omitempty"` // earlier attempts, oldest first; only the last 20 are kept
@@ -322,7 +322,7 @@ type NoticeItem struct {
 	Reason      string        `json:"reason,omitempty"`
 	Duration    time.Duration `json:"duration"`             // nanoseconds in JSON
 	NoAnswer    bool          `json:"no_answer,omitempty"`  // the attempt completed with tool calls but without any text
-	Unconsumed  int           `json:"unconsumed,omitempty"` // number of messages that the attempt has not got
+	Unconsumed  int           `json:"unconsumed,omitempty"` // number of messages that the attempt is not known to have got
 
 	// Result is the beginning of the result, up to Config.NoticeResult bytes. Cut is true if the
 	// result is longer.
