@@ -14,6 +14,30 @@ type letterRecord struct {
 	Current bool         `json:"current,omitempty"` // the message is the prompt of the turn that runs or is about to begin
 }
 
+// recordLetters makes the record of the task's letters.
+func (t *task) recordLetters(r *recorded) (list []letterRecord) {
+	b := t.mail()
+	if b == nil {
+		return nil
+	}
+	a := t.run
+	begins := a != nil && a.live() && a.parkedFor == notParked
+	for _, l := range b.letters {
+		x := letterRecord{
+			Key: l.key, No: l.no, State: l.state, Attempt: l.attempt, Turn: l.turn, About: l.about, Now: l.now,
+			Current: begins && l == b.current,
+		}
+		if l.text != "" {
+			x.Text = r.name(l.name, l.text)
+		}
+		if l.answer != "" {
+			x.Answer = r.name("answer."+contentID(l.answer), l.answer)
+		}
+		list = append(list, x)
+	}
+	return list
+}
+
 // possibleLetters reports whether the messages of a task do not contradict each other or the task.
 func (x *storedTask) possibleLetters() bool {
 	last, current := int32(0), 0

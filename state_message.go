@@ -457,30 +457,6 @@ func (t *task) unconsumed(no int32) (list []UnconsumedMessage) {
 	return list
 }
 
-// recordLetters makes the record of the task's letters.
-func (t *task) recordLetters(r *recorded) (list []letterRecord) {
-	b := t.mail()
-	if b == nil {
-		return nil
-	}
-	a := t.run
-	begins := a != nil && a.live() && a.parkedFor == notParked
-	for _, l := range b.letters {
-		x := letterRecord{
-			Key: l.key, No: l.no, State: l.state, Attempt: l.attempt, Turn: l.turn, About: l.about, Now: l.now,
-			Current: begins && l == b.current,
-		}
-		if l.text != "" {
-			x.Text = r.name(l.name, l.text)
-		}
-		if l.answer != "" {
-			x.Answer = r.name("answer."+contentID(l.answer), l.answer)
-		}
-		list = append(list, x)
-	}
-	return list
-}
-
 // loadLetters restores the letters of the task from its record.
 func (t *task) loadLetters(x *storedTask) {
 	if len(x.Letters) == 0 {
