@@ -450,43 +450,6 @@ func (s *TodoState) UnmarshalText(b []byte) error {
 // Open reports whether the todo is neither completed nor cancelled.
 func (s TodoState) Open() bool { return s == TodoPending || s == TodoInProgress }
 
-// HostEventKind is the kind of a [HostEvent].
-type HostEventKind uint8
-
-// The kinds of events that a host reports.
-const (
-	_              HostEventKind = iota
-	HostStatus                   // the session has a new status, in Status
-	HostMessage                  // the message in Message is new or has changed
-	HostTodos                    // the session has a new todo list, in Todos
-	HostError                    // the turn failed: Error is the text, and Stop is the stop reason; StopUntold and StopEndOfTurn count as StopError
-	HostDeleted                  // the session was deleted
-	HostActivity                 // something else in the session changed
-	HostStreamUp                 // from now on, every change in every session is reported, in order
-	HostStreamBeat               // the stream still works
-	HostStreamGap                // events may have been lost
-)
-
-var hostEventKindNames = [...]string{"none", "status", "message", "todos", "error", "deleted", "activity", "stream up", "stream beat", "stream gap"}
-
-// String returns the name of the kind in lower case.
-func (k HostEventKind) String() string { return enumName(hostEventKindNames[:], uint8(k)) }
-
-// HostEvent is an event in a host's agent runtime. Events come from an [EventSource], or from the
-// host through [BackgroundManager.Observe].
-type HostEvent struct {
-	Kind    HostEventKind
-	Client  string // name of the client in Config.Clients; empty for the client given to New, and optional for an EventSource
-	Session string // id of the session; empty in events about the stream
-	Status  SessionStatus
-	Message *Message
-	Todos   []Todo
-	Stop    StopReason
-	Error   string
-	// Provider is set in a HostError event if a request to the provider of the model failed.
-	Provider *ProviderError
-}
-
 // enumName returns the name of v. If v has no name, enumName returns the number in brackets, so
 // that a log line shows it.
 func enumName(names []string, v uint8) string {

@@ -488,14 +488,6 @@ func (st *state) allKept() bool {
 	return s == nil || st.recovery.due || !s.urgent && s.lastTries == 0 && len(s.dirty)+len(s.dead) == 0 && s.open == s.committed+1
 }
 
-// flushLast is flush before the store is closed. Each record that the store refuses is tried once more.
-func (st *state) flushLast() {
-	st.flush()
-	if s := st.storing; s != nil && len(s.refused) > 0 {
-		s.lastTries, s.urgent = len(s.refused), true
-	}
-}
-
 // flush causes every change to be written at once.
 func (st *state) flush() {
 	if s := st.storing; s != nil && len(s.dirty)+len(s.dead) > 0 {

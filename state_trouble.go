@@ -362,6 +362,14 @@ func (st *state) retryRefused(now int64) *StoreBatch {
 	return nil
 }
 
+// flushLast is flush before the store is closed. Each record that the store refuses is tried once more.
+func (st *state) flushLast() {
+	st.flush()
+	if s := st.storing; s != nil && len(s.refused) > 0 {
+		s.lastTries, s.urgent = len(s.refused), true
+	}
+}
+
 // retryLater makes sure that the records that were set aside are tried again.
 func (st *state) retryLater() {
 	if s := st.storing; len(s.refused) > 0 && st.deadlines.store == 0 {

@@ -175,31 +175,6 @@ func TestATaskWhoseRecordTheStoreRefusesIsNotResumed(t *testing.T) {
 	})
 }
 
-func TestRecordsThatTheStoreRefusedAreTriedOnceMoreWhenItIsClosed(t *testing.T) {
-	for _, stays := range []int{0, 1, 3} { // number of records that the store still refuses
-		withHands(t, working(time.Minute), bgagent.Config{Wake: bgagent.WakeNever}, func(t *testing.T, m *bgagent.BackgroundManager, mem *storetest.Memory, h *hands) {
-			ids := []string{launch(t, m, "a").ID, launch(t, m, "b").ID, launch(t, m, "c").ID}
-			time.Sleep(30 * time.Second)
-			var bad atomic.Pointer[[]string]
-			bad.Store(&ids)
-			refused := h.refuse(func(b *bgagent.StoreBatch) bool {
-				return slices.ContainsFunc(*bad.Load(), func(id string) bool { return holds(b, id) })
-			})
-			ended(t, m, ids...)
-			still := ids[:stays]
-			bad.Store(&still)
-			before, began := refused.Load(), time.Now()
-			_ = m.Close(t.Context()) // nobody was told of the ends
-			require.Less(t, time.Since(began), 10*time.Second)
-			require.EqualValues(t, stays, refused.Load()-before)
-			for i, id := range ids {
-				x, _ := taskIn(mem, id)
-				require.Equal(t, i < stays, x.Status == "running")
-			}
-		})
-	}
-}
-
 func TestALaunchThatTheStoreRefusesFailsAlone(t *testing.T) {
 	withHands(t, working(time.Hour), bgagent.Config{TimeToLive: bgagent.Disabled}, func(t *testing.T, m *bgagent.BackgroundManager, mem *storetest.Memory, h *hands) {
 		good := launch(t, m, "good")

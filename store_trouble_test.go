@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -431,4 +432,29 @@ func TestAStoreWithoutRoomIsNoBadRecord(t *testing.T) {
 		store.full = false
 		require.Equal(t, strings.TrimSpace(result), strings.TrimSpace(ended(t, m, id)[0].Result))
 	})
+}
+
+func TestRecordsThatTheStoreRefusedAreTriedOnceMoreWhenItIsClosed(t *testing.T) {
+	for _, stays := range []int{0, 1, 3} { // number of records that the store still refuses
+		withHands(t, working(time.Minute), bgagent.Config{Wake: bgagent.WakeNever}, func(t *testing.T, m *bgagent.BackgroundManager, mem *storetest.Memory, h *hands) {
+			ids := []string{launch(t, m, "a").ID, launch(t, m, "b").ID, launch(t, m, "c").ID}
+			time.Sleep(30 * time.Second)
+			var bad atomic.Pointer[[]string]
+			bad.Store(&ids)
+			refused := h.refuse(func(b *bgagent.StoreBatch) bool {
+				return slices.ContainsFunc(*bad.Load(), func(id string) bool { return holds(b, id) })
+			})
+			ended(t, m, ids...)
+			still := ids[:stays]
+			bad.Store(&still)
+			before, began := refused.Load(), time.Now()
+			_ = m.Close(t.Context()) // nobody was told of the ends
+			require.Less(t, time.Since(began), 10*time.Second)
+			require.EqualValues(t, stays, refused.Load()-before)
+			for i, id := range ids {
+				x, _ := taskIn(mem, id)
+				require.Equal(t, i < stays, x.Status == "running")
+			}
+		})
+	}
 }
