@@ -1,15 +1,16 @@
 // The page. Batches from the stream are applied to the store. The visible part of the
 // page is redrawn at most once per PAUSE.
 
+import { format, parse } from './address.js'
 import { Detail, fetchJSON } from './detail.js'
-import { count, el, isLive, say } from './format.js'
+import { count, el, GROUPS, isLive, say } from './format.js'
 import { Pools } from './pools.js'
 import { Store } from './store.js'
 import { Timeline } from './timeline.js'
 import { Tree } from './tree.js'
 
 const $ = id => document.getElementById(id)
-const CHIPS = [['all', 'All'], ['live', 'Live'], ['queued', 'Queued'], ['done', 'Done'], ['problems', 'Problems']]
+const CHIPS = ['all', ...GROUPS].map(key => [key, key[0].toUpperCase() + key.slice(1)])
 const PAUSE = 120 // minimum ms between two drawings
 
 let skew = 0 // time by the server's clock minus time by the browser's clock, in ms
@@ -34,6 +35,7 @@ function redraw() {
   setTimeout(() => requestAnimationFrame(() => {
     waiting = false
     drawn = performance.now()
+    store.total()
     tree.draw()
     timeline.draw()
     drawChips()
@@ -61,6 +63,7 @@ function connect() {
     timeline.changed()
     if (batch.pools) pools.draw(batch.pools)
     if (detail.node) follow(batch)
+    if (wanted) find(!batch.more)
     redraw()
   })
   stream.addEventListener('closed', () => {
@@ -101,68 +104,75 @@ function selected(node) {
   if (!node.task || !(wide.matches || detail.open)) return
   clearTimeout(later)
   later = setTimeout(() => {
-    if (tree.active === node.key) detail.show(node)
+    if (tree.active !== node.key) return
+    const again = detail.open
+    detail.show(node)
+    remember({ again })
   }, detail.open ? 80 : 0)
 }
 
 function opened(node, options) {
   clearTimeout(later)
+  wanted = ''
   tree.active = node.key
   timeline.active = node.key
-  history.replaceState(null, '', `#${node.key}`)
   detail.show(node, options)
+  remember()
   redraw()
 }
 
 function closed() {
   clearTimeout(later)
-  history.replaceState(null, '', location.pathname + location.search)
+  remember()
   const view = $('tree-view').hidden ? timeline.box : tree.box
   view.focus({ preventScroll: true })
   redraw()
 }
 
-function jump(node) {
+function jump(node, { focus = true } = {}) {
   tree.activate(node.key, { quiet: true })
   timeline.activate(node, { quiet: true })
-  opened(node, { focus: true })
+  opened(node, { focus })
 }
 
 // --- the top bar ---
 
 const chips = CHIPS.map(([key, name]) => {
   const figure = el('b')
-  const chip = el('button', { 'data-show': key, 'aria-pressed': String(key === store.show), onclick: () => choose(key) }, name, figure)
+  const chip = el('button', { 'data-show': key, 'aria-pressed': String(key === store.show), onclick: () => pick(key) }, name, figure)
   chip.figure = figure
   return chip
 })
 $('chips').append(...chips)
 
-function choose(key) {
-  store.choose({ show: key })
-  for (const chip of chips) chip.setAttribute('aria-pressed', String(chip.dataset.show === key))
+// choose changes which tasks the tree shows, and their order.
+function choose(change) {
+  store.choose(change)
+  for (const chip of chips) chip.setAttribute('aria-pressed', String(chip.dataset.show === store.show))
+  say($('order-mark'), store.newest ? 'newest first' : 'oldest first')
+  $('order').parentNode.setAttribute('aria-sort', store.newest ? 'descending' : 'ascending')
   tree.begin()
   redraw()
 }
 
 function drawChips() {
-  const n = store.counts()
-  for (const chip of chips) say(chip.figure, count(n[chip.dataset.show]) || '0')
+  for (const chip of chips) say(chip.figure, count(store.groups[chip.dataset.show]) || '0')
 }
 
 $('search').addEventListener('input', e => {
-  store.choose({ search: e.target.value })
-  tree.begin()
-  redraw()
+  choose({ search: e.target.value })
+  remember({ again: true })
 })
 
-$('order').addEventListener('click', e => {
-  store.choose({ newest: !store.newest })
-  say($('order-mark'), store.newest ? 'newest first' : 'oldest first')
-  e.currentTarget.parentNode.setAttribute('aria-sort', store.newest ? 'descending' : 'ascending')
-  tree.begin()
-  redraw()
+$('order').addEventListener('click', () => {
+  choose({ newest: !store.newest })
+  remember()
 })
+
+function pick(key) {
+  choose({ show: key })
+  remember()
+}
 
 const tabs = [$('tab-tree'), $('tab-time')]
 
@@ -176,11 +186,15 @@ function view(tab) {
 }
 
 for (const tab of tabs) {
-  tab.addEventListener('click', () => view(tab))
+  tab.addEventListener('click', () => {
+    view(tab)
+    remember()
+  })
   tab.addEventListener('keydown', e => {
     if (e.key !== 'ArrowLeft' && e.key !== 'ArrowRight') return
     const other = tabs[1 - tabs.indexOf(tab)]
     view(other)
+    remember()
     other.focus()
   })
 }
@@ -196,6 +210,42 @@ document.addEventListener('keydown', e => {
     tree.box.focus()
   } else if (e.key === 'Escape' && detail.open) detail.close()
 })
+
+// --- the address ---
+
+let wanted = '' // id of the task in the address, until the page has the task
+
+// remember writes what the page shows into its address. Each change is a step back for the browser's
+// Back button, unless "again" is set: then it replaces the last step.
+function remember({ again = false } = {}) {
+  const to = format({
+    task: detail.node?.key ?? wanted, show: store.show, search: store.search, newest: store.newest,
+    view: $('tree-view').hidden ? 'timeline' : 'tree',
+  })
+  if (to === format(parse(location.hash))) return
+  history[again ? 'replaceState' : 'pushState'](null, '', to || location.pathname + location.search)
+}
+
+// arrive makes the page show what its address says.
+function arrive({ focus = false } = {}) {
+  const at = parse(location.hash)
+  wanted = at.task
+  $('search').value = at.search
+  choose({ show: at.show, search: at.search, newest: at.newest })
+  view(tabs[at.view === 'tree' ? 0 : 1])
+  if (!wanted && detail.open) detail.close()
+  else find(false, focus)
+}
+
+// find opens the wanted task if the page has it. If the page has all tasks, but not this one, the
+// page stops looking for it.
+function find(complete, focus = true) {
+  const node = store.tasks.get(wanted)
+  if (node) jump(node, { focus })
+  else if (complete) wanted = ''
+}
+
+addEventListener('popstate', () => arrive())
 
 // --- actions on a task ---
 
@@ -248,13 +298,6 @@ async function send(kind, words, node) {
 
 // --- start ---
 
+arrive()
 connect()
 setInterval(redraw, 1000) // updates the running times
-const wanted = location.hash.slice(1) // the id of a task; ids contain no characters that need encoding
-if (wanted) {
-  const look = setInterval(() => {
-    const node = store.tasks.get(wanted)
-    if (node) jump(node)
-    if (node || performance.now() > 10_000) clearInterval(look)
-  }, 200)
-}

@@ -1,7 +1,5 @@
 // Wording and formatting. Every function in this file except "say" is pure.
 
-export const STATES = ['live', 'asking', 'queued', 'completed', 'error', 'cancelled']
-
 const running = task => (task.tool ? `running · ${task.tool}` : 'running')
 
 // PHASES holds the state and the words with which the page shows each phase of a running task.
@@ -12,6 +10,7 @@ const PHASES = {
   'asking': { state: 'asking', words: () => 'asks' },
   'waiting for its own tasks': { state: 'waiting', words: task => `waits for ${task.waiting || 'its'} task${task.waiting === 1 ? '' : 's'}` },
   'stopping': { state: 'running', words: running },
+  'parked': { state: 'parked', words: () => 'parked' },
   'storing': { state: 'running', words: () => 'storing its result' },
 }
 
@@ -19,19 +18,32 @@ const phaseOf = task => PHASES[task.phase || ''] || PHASES['']
 
 // stateOf maps a task to one of the states that the page distinguishes by colour.
 export function stateOf(task) {
+  if (isParked(task)) return 'parked'
   if (task.status === 'pending') return 'queued'
   if (task.status !== 'running') return task.status
   return phaseOf(task).state
 }
 
 export const isLive = task => task.status === 'pending' || task.status === 'running'
-export const hasProblem = task => task.status === 'error' || task.phase === 'asking' || !!task.over || !!task.away
+const isParked = task => isLive(task) && task.phase === 'parked'
+
+const ENDS = { completed: 'done', error: 'failed', cancelled: 'cancelled' }
+
+// GROUPS holds the groups that the user can select. Each task belongs to exactly one group.
+export const GROUPS = ['running', 'queued', 'parked', 'failed', 'cancelled', 'done']
+
+export function groupOf(task) {
+  if (isParked(task)) return 'parked'
+  if (task.status === 'pending') return 'queued'
+  return ENDS[task.status] ?? 'running'
+}
 
 // stateText returns a few words about the activity of a task or about its end.
 export function stateText(task) {
   switch (stateOf(task)) {
     case 'queued': return 'queued'
     case 'asking':
+    case 'parked':
     case 'waiting': return phaseOf(task).words(task)
     case 'running': return task.away ? 'out of reach' : phaseOf(task).words(task)
     case 'completed': return 'completed'
@@ -45,7 +57,7 @@ export function stateText(task) {
 // lastHeard returns the most informative current line about a task.
 export function lastHeard(task) {
   if (task.over) return 'did not stop in time; its slot has been passed on'
-  if (task.status === 'error' || task.status === 'cancelled') return task.reason || ''
+  if (task.status === 'error' || task.status === 'cancelled' || isParked(task)) return task.reason || ''
   return task.detail || task.text || ''
 }
 

@@ -1,7 +1,7 @@
 // The page's data: all tasks, linked as the nodes of a tree. A node is a task, or a
 // session that has launched tasks but belongs to no task.
 
-import { hasProblem, isLive, stateOf } from './format.js'
+import { GROUPS, groupOf, isLive, stateOf } from './format.js'
 
 class Node {
   constructor(key, task, session) {
@@ -14,6 +14,13 @@ class Node {
     this.closed = false
     this.text = '' // the text for the search, set on demand
     this.first = Infinity // launch number of the session's latest task
+
+    // The following fields are sums over all tasks below the node, at any depth. They are set by
+    // the method "total" of the store.
+    this.below = 0 // number of tasks
+    this.failed = 0 // number of failed tasks
+    this.live = 0 // number of live tasks directly below the node
+    this.states = task ? null : new Map() // for a session: number of tasks by state
   }
 }
 
@@ -24,40 +31,52 @@ function above(node) {
   return all
 }
 
-// PASS holds the filters that the user can choose, by name.
-export const PASS = {
-  all: () => true,
-  live: isLive,
-  queued: task => task.status === 'pending',
-  done: task => task.status === 'completed',
-  problems: task => hasProblem(task) || task.status === 'cancelled',
-}
-
 export class Store {
   tasks = new Map() // by id
   owners = new Map() // by session: the node of the task to which the session belongs
   sessions = new Map() // by session: the node of a session that belongs to no task
   closed = new Set() // keys of folded nodes
-  show = 'all'
+  show = 'all' // the selected group, or "all"
   search = ''
   newest = true
   flat = []
   shape = true // the tree has changed, so the list "flat" must be rebuilt
+  summed = false // the sums of all nodes are up to date
+  groups = {} // number of tasks by group, and of all tasks as "all"
 
   apply(batch) {
     if (batch.first) this.#reset()
     for (const task of batch.rows ?? []) this.#put(task)
     for (const id of batch.gone ?? []) this.#drop(id)
-    this.#recount(batch.rows ?? [])
+    this.summed = false
   }
 
-  // recount updates the number of live children of waiting tasks. The server does not send
-  // the row of the parent when a child starts or ends, only the row of the child.
-  #recount(rows) {
-    const nodes = new Set()
-    for (const { id, parent } of rows) nodes.add(this.tasks.get(id)).add(this.owners.get(parent))
-    for (const node of nodes) {
-      if (node && stateOf(node.task) === 'waiting') node.task.waiting = node.kids.filter(kid => isLive(kid.task)).length
+  // total sums up what is below each node. It always starts from nothing, so no missed or repeated
+  // update can make a sum wrong. The server does not send the row of a waiting task again when one
+  // of its children starts or ends, so the number of its live children is counted here, too.
+  total() {
+    if (this.summed) return
+    this.summed = true
+    this.groups = { all: this.tasks.size }
+    for (const name of GROUPS) this.groups[name] = 0
+    const nodes = [...this.sessions.values()] // becomes all nodes, each after its parent
+    for (let i = 0; i < nodes.length; i++) {
+      const node = nodes[i]
+      node.root = node.up ? node.up.root : node
+      node.below = node.failed = node.live = 0
+      node.states?.clear()
+      for (const kid of node.kids) nodes.push(kid)
+    }
+    for (let i = nodes.length - 1; i >= 0; i--) {
+      const { task, up, root } = nodes[i]
+      if (!task) continue
+      if (task.phase && stateOf(task) === 'waiting') task.waiting = nodes[i].live
+      const state = stateOf(task)
+      root.states.set(state, (root.states.get(state) ?? 0) + 1)
+      this.groups[groupOf(task)]++
+      up.below += nodes[i].below + 1
+      up.failed += nodes[i].failed + (task.status === 'error' ? 1 : 0)
+      up.live += isLive(task) ? 1 : 0
     }
   }
 
@@ -85,8 +104,7 @@ export class Store {
         this.#link(node)
         this.shape = true
       }
-      const filtered = this.show !== 'all' || this.search
-      if (filtered && (this.search || old.status !== task.status || hasProblem(old) !== hasProblem(task))) this.shape = true
+      if (this.search || (this.show !== 'all' && groupOf(old) !== groupOf(task))) this.shape = true
     }
     if (task.session && (this.owners.get(task.session) !== node || this.sessions.has(task.session))) this.#own(task.session, node)
   }
@@ -165,18 +183,18 @@ export class Store {
     const roots = [...this.sessions.values()]
     for (const root of roots) root.first = root.kids.reduce((n, kid) => Math.max(n, kid.task.n), 0)
     roots.sort((a, b) => (this.newest ? b.first - a.first : a.first - b.first))
-    const pass = PASS[this.show]
     const word = this.search.trim().toLowerCase()
-    const plain = this.show === 'all' && !word
+    const any = this.show === 'all'
+    const plain = any && !word
     const shown = plain ? null : new Set()
     if (shown) {
       for (const node of this.tasks.values()) {
-        if (!pass(node.task) || (word && !this.#matches(node, word))) continue
+        if (!(any || groupOf(node.task) === this.show) || (word && !this.#matches(node, word))) continue
         for (let n = node; n && !shown.has(n); n = n.up) shown.add(n)
       }
     }
     this.flat = []
-    this.#walk(roots, shown, word !== '')
+    this.#walk(roots, shown, !plain)
     return this.flat
   }
 
@@ -188,7 +206,7 @@ export class Store {
 
   // walk appends the rows of the nodes and their descendants. It does not recurse, because
   // the depth of the tree is unbounded. If unfold is set, it also enters folded nodes, so
-  // that search results are visible.
+  // that everything that passes the filter and the search is visible.
   #walk(roots, shown, unfold) {
     const pick = nodes => (shown ? nodes.filter(n => shown.has(n)) : nodes)
     const stack = [{ nodes: pick(roots), at: 0, level: 1 }]
@@ -213,20 +231,9 @@ export class Store {
     node.sorted = true
   }
 
-  // counts returns the number of tasks that pass each filter.
-  counts() {
-    const n = { all: 0, live: 0, queued: 0, done: 0, problems: 0 }
-    for (const { task } of this.tasks.values()) {
-      n.all++
-      for (const name of ['live', 'queued', 'done', 'problems']) if (PASS[name](task)) n[name]++
-    }
-    return n
-  }
-
-  // summary returns the states of a session's tasks, each with the number of tasks.
+  // summary returns the states of all tasks below a session, each with the number of tasks. Failed
+  // tasks are missing, because each row shows their number separately.
   summary(node) {
-    const by = new Map()
-    for (const { task } of node.kids) by.set(stateOf(task), (by.get(stateOf(task)) ?? 0) + 1)
-    return ['running', 'asking', 'waiting', 'queued', 'completed', 'error', 'cancelled'].filter(s => by.has(s)).map(s => [s, by.get(s)])
+    return ['asking', 'running', 'waiting', 'parked', 'queued', 'completed', 'cancelled'].filter(s => node.states.has(s)).map(s => [s, node.states.get(s)])
   }
 }

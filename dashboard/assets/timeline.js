@@ -12,8 +12,8 @@ const GAP = 10
 const AXIS = 24
 const RECOMPUTE = 400 // minimum ms between two computations of the lanes
 const SPANS = [['1 min', 60e3], ['5 min', 300e3], ['15 min', 900e3], ['1 h', 3600e3], ['All', 0]]
-const STATES = ['running', 'asking', 'waiting', 'queued', 'completed', 'error', 'cancelled']
-const NAMES = { running: 'running', asking: 'asks', waiting: 'waits for its tasks', queued: 'queued', completed: 'completed', error: 'error', cancelled: 'cancelled' }
+const STATES = ['running', 'asking', 'waiting', 'parked', 'queued', 'completed', 'error', 'cancelled']
+const NAMES = { running: 'running', asking: 'asks', waiting: 'waits for its tasks', parked: 'parked', queued: 'queued', completed: 'completed', error: 'error', cancelled: 'cancelled' }
 
 export class Timeline {
   span = SPANS[1][1]

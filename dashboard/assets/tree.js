@@ -4,7 +4,7 @@ import { count, duration, elapsed, el, lastHeard, say, stateOf, stateText } from
 
 const EXTRA = 6 // extra rows drawn above and below the visible rows, so that scrolling shows no gaps
 
-const STATE_NAMES = { running: 'running', asking: 'asking', waiting: 'waiting', queued: 'queued', completed: 'done', error: 'failed', cancelled: 'cancelled' }
+const STATE_NAMES = { running: 'running', asking: 'asking', waiting: 'waiting', parked: 'parked', queued: 'queued', completed: 'done', error: 'failed', cancelled: 'cancelled' }
 
 class Line {
   constructor(id) {
@@ -12,6 +12,7 @@ class Line {
     this.dot = el('span', { class: 'dot', 'aria-hidden': 'true' })
     this.title = el('span', { class: 'text' })
     this.title.dir = 'auto'
+    this.below = el('span', { class: 'below' })
     this.agent = el('span', { class: 'c-agent', role: 'gridcell' })
     this.state = el('span', { class: 'c-state', role: 'gridcell' })
     this.last = el('span', { class: 'c-last', role: 'gridcell', dir: 'auto' })
@@ -19,7 +20,7 @@ class Line {
     this.tokens = el('span', { class: 'c-num c-tokens', role: 'gridcell' })
     this.time = el('span', { class: 'c-num c-time', role: 'gridcell' })
     this.el = el('div', { class: 'row', role: 'row', id },
-      el('span', { class: 'c-title', role: 'gridcell' }, this.twist, this.dot, this.title),
+      el('span', { class: 'c-title', role: 'gridcell' }, this.twist, this.dot, this.title, this.below),
       this.agent, this.state, this.last, this.tools, this.tokens, this.time)
     this.index = -1
   }
@@ -49,21 +50,30 @@ class Line {
     say(this.twist, item.kids ? (item.open ? '▾' : '▸') : '')
   }
 
+  // failed shows how many tasks below the node have failed, also if they are folded or filtered out.
+  failed(node) {
+    say(this.below, node.failed ? `${count(node.failed)} failed` : '')
+    this.below.title = node.failed ? `${node.failed} failed ${node.failed === 1 ? 'task' : 'tasks'} below` : ''
+  }
+
   session(item, store) {
     const name = item.node.session || 'the host'
     this.attr('data-state', 'session')
     say(this.title, name)
     say(this.agent, 'session')
+    this.failed(item.node)
     const parts = store.summary(item.node).map(([state, n]) => `${n} ${STATE_NAMES[state]}`)
     say(this.state, '')
     say(this.last, parts.join(' · '))
     say(this.tools, '')
     say(this.tokens, '')
-    const kids = item.node.kids.length
-    say(this.time, kids === 1 ? '1 task' : `${count(kids) || 'no'} tasks`)
+    const { below } = item.node
+    say(this.time, below === 1 ? '1 task' : `${count(below)} tasks`)
   }
 
-  task(task, now) {
+  task(node, now) {
+    const { task } = node
+    this.failed(node)
     this.attr('data-state', stateOf(task))
     say(this.title, task.title)
     say(this.agent, task.agent)
@@ -100,6 +110,7 @@ export class Tree {
   draw() {
     if (this.box.offsetParent === null) return
     const list = this.store.rows()
+    this.store.total()
     const height = (this.height = this.#rowHeight())
     if (this.fresh) this.fresh = false
     else this.#hold(list, height)
@@ -124,7 +135,7 @@ export class Tree {
       const line = this.lines[i % want]
       const item = list[i]
       line.place(i, height, item, item.node.key === this.active)
-      if (item.node.task) line.task(item.node.task, now)
+      if (item.node.task) line.task(item.node, now)
       else line.session(item, this.store)
       if (item.node.key === this.active) activeLine = line.el.id
     }

@@ -90,6 +90,6 @@ func startScene(t *testing.T) (url string) {
 	if *keepPictures {
 		done = 150
 	}
-	p.until(figure("done") + fmt.Sprintf(" > %d", done) + ` && ` + figure("problems") + ` > 2 && ` + figure("queued") + ` > 3`)
+	p.until(figure("done") + fmt.Sprintf(" > %d", done) + ` && ` + figure("failed") + ` > 2 && ` + figure("queued") + ` > 3`)
 	return url
 }
