@@ -52,6 +52,10 @@ import (
 // time as immediate. A shorter interval makes pages redraw without any benefit.
 const DefaultInterval = 150 * time.Millisecond
 
+// DefaultSilent is the default of [Config].Silent: half of the time after which a manager with
+// default settings cancels a silent task.
+const DefaultSilent = bgagent.DefaultStaleTimeout / 2
+
 // Config configures a [Handler]. With the zero value, tasks cannot be changed on the page.
 type Config struct {
 	// Title is the page's heading. Default "Background tasks".
@@ -66,6 +70,10 @@ type Config struct {
 	// server on loopback accepts only localhost and loopback addresses, and other servers
 	// accept any name.
 	Hosts []string
+	// Silent is the time after which the page marks a task that works but about which nothing is
+	// heard. A good value is half of [bgagent.Config].StaleTimeout, so that users see the silence
+	// before the task is cancelled. Default DefaultSilent; [bgagent.Disabled] for no marks.
+	Silent time.Duration
 	// Interval is how long changes are collected before they are sent to the pages. Default
 	// DefaultInterval.
 	Interval time.Duration
@@ -93,6 +101,9 @@ func New(m *bgagent.BackgroundManager, cfg Config) *Handler {
 	}
 	if cfg.Interval == 0 {
 		cfg.Interval = DefaultInterval
+	}
+	if cfg.Silent == 0 {
+		cfg.Silent = DefaultSilent
 	}
 	cfg.Hosts = slices.Clone(cfg.Hosts)
 	return &Handler{m: m, cfg: cfg, feed: newFeed(m, cfg.Interval), origin: http.NewCrossOriginProtection()}

@@ -40,12 +40,12 @@ type row struct {
 	Budget  string  `json:"budget,omitempty"` // what is used of the task's budget
 	Cost    float64 `json:"cost,omitempty"`
 	Notice  string  `json:"notice,omitempty"`
-	Over    bool    `json:"over,omitempty"` // the session did not stop in time
+	Over    bool    `json:"over,omitempty"`  // the session did not stop in time
+	Heard   int64   `json:"heard,omitempty"` // time of the last activity, in ms since 1970
 
-	// The fields below are not sent. They make the row differ when other data of the task
-	// changes. A page that shows the details of the task then fetches the details again.
-	active int64  // time of the last activity, in ms since 1970
-	todos  uint64 // digest of the todo list
+	// todos is a digest of the todo list. It is not sent. It makes the row differ when the todos
+	// change. A page that shows the details of the task then fetches the details again.
+	todos uint64
 }
 
 // todoSeed is the seed of all digests of todo lists. Digests with the same seed can be
@@ -75,7 +75,7 @@ func newRow(t *bgagent.Task, pool string) row {
 		Waiting: t.Waiting, Turns: p.Turns, Tools: p.ToolCalls, Tool: line(p.LastTool), Text: line(p.LastMessage),
 		Detail: line(p.Detail), Tokens: p.Usage.InputTokens + p.Usage.OutputTokens, Cost: p.Usage.Cost,
 		Notice: t.Notice.String(),
-		active: millis(p.LastActivity), todos: digest(p.Todos),
+		Heard:  millis(p.LastActivity), todos: digest(p.Todos),
 	}
 	if t.Budget != (bgagent.BudgetUse{}) {
 		r.Budget = line(t.Budget.String())

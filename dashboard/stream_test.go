@@ -133,13 +133,16 @@ func TestAPageSeesWhatWasAndWhatHappens(t *testing.T) {
 		require.Equal(t, "pending", v.status(queued))
 		require.Equal(t, []bgagent.PoolStats{{Name: "agent wait", Limit: 1, InUse: 1, Waiting: 1}}, v.pools)
 		require.Equal(t, "waiting", v.tasks[before]["text"])
+		task, err := m.Get(before)
+		require.NoError(t, err)
+		require.EqualValues(t, task.Progress.LastActivity.UnixMilli(), v.tasks[before]["heard"])
 		require.Equal(t, "hello", v.events[0])
 
 		after := launch(t, m, "other", "echo", "z").ID
 		pass(dashboard.DefaultInterval + time.Millisecond)
 		require.Equal(t, "completed", v.status(after))
 		require.Equal(t, "other", v.tasks[after]["parent"])
-		_, err := m.Cancel(t.Context(), bgagent.Caller{}, before, bgagent.CancelOptions{})
+		_, err = m.Cancel(t.Context(), bgagent.Caller{}, before, bgagent.CancelOptions{})
 		require.NoError(t, err)
 		pass(time.Second)
 		require.Equal(t, "cancelled", v.status(before))

@@ -6,6 +6,7 @@ import (
 	"crypto/subtle"
 	"fmt"
 	"net/http"
+	"time"
 
 	"github.com/bgagent/bgagent"
 	"github.com/bgagent/bgagent/dashboard"
@@ -19,15 +20,16 @@ type pageFlags struct {
 
 // page returns the page that shows the tasks of all callers, and a handler that serves
 // the page and checks the password, if there is one. Both are nil if nobody may see the
-// page.
-func (f pageFlags) page(ctx context.Context, m *bgagent.BackgroundManager, tokens bool, secret *secrets) (*dashboard.Handler, http.Handler, error) {
+// page. The page marks a task that is silent for half of the time "stale", after which the manager
+// cancels it.
+func (f pageFlags) page(ctx context.Context, m *bgagent.BackgroundManager, tokens bool, stale time.Duration, secret *secrets) (*dashboard.Handler, http.Handler, error) {
 	if f.Page == "" && tokens {
 		if f.PageActs {
 			return nil, nil, fmt.Errorf("--page-acts: if callers have tokens, the page needs a password; name its environment variable with --page VARIABLE")
 		}
 		return nil, nil, nil
 	}
-	page := dashboard.New(m, dashboard.Config{AllowCancel: f.PageActs, AllowResume: f.PageActs})
+	page := dashboard.New(m, dashboard.Config{AllowCancel: f.PageActs, AllowResume: f.PageActs, Silent: stale / 2})
 	if f.Page == "" {
 		return page, page, nil
 	}

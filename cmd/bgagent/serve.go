@@ -141,7 +141,7 @@ func (c *serveCmd) serve(s *serving, cfg mcpserver.HTTPConfig, secret *secrets, 
 	if err != nil {
 		return &exitError{exitInput, err}
 	}
-	page, guarded, err := c.page(stop.soft, s.manager, len(c.Token) > 0, secret)
+	page, guarded, err := c.page(stop.soft, s.manager, len(c.Token) > 0, s.stale, secret)
 	if err != nil {
 		return &exitError{exitInput, err}
 	}

@@ -25,6 +25,7 @@ type serving struct {
 	manager *bgagent.BackgroundManager
 	server  *mcpserver.Server
 	life    life
+	stale   time.Duration // time after which a silent task is cancelled; 0 means never
 	older   older
 
 	logger  *slog.Logger // nil if nothing is logged
@@ -43,7 +44,7 @@ func startServing(all *cli, command string, copies copyFlags, log logFlags, stop
 	if err != nil {
 		return nil, err
 	}
-	s := &serving{command: command, copies: copies, follow: make(chan struct{})}
+	s := &serving{command: command, copies: copies, stale: staleTime(set), follow: make(chan struct{})}
 	s.logFile, err = untilStopped(stop.soft, log.open)
 	switch {
 	case errors.Is(err, context.Canceled):

@@ -3,7 +3,7 @@
 
 import { format, parse } from './address.js'
 import { Detail, fetchJSON } from './detail.js'
-import { count, el, GROUPS, isLive, say } from './format.js'
+import { count, el, GROUPS, isLive, money, say } from './format.js'
 import { Pools } from './pools.js'
 import { Store } from './store.js'
 import { Timeline } from './timeline.js'
@@ -14,12 +14,12 @@ const CHIPS = ['all', ...GROUPS].map(key => [key, key[0].toUpperCase() + key.sli
 const PAUSE = 120 // minimum ms between two drawings
 
 let skew = 0 // time by the server's clock minus time by the browser's clock, in ms
-let allowed = { cancel: false, resume: false }
+let allowed = { cancel: false, resume: false, silent: 0 }
 const now = () => Date.now() + skew
 const store = new Store()
 const pools = new Pools()
-const detail = new Detail({ now, allowed: () => allowed, act: ask, onclose: closed, onjump: jump })
-const tree = new Tree(store, { now, onselect: selected, onopen: opened })
+const detail = new Detail({ now, silent: () => allowed.silent, allowed: () => allowed, act: ask, onclose: closed, onjump: jump })
+const tree = new Tree(store, { now, onselect: selected, onopen: opened, silent: () => allowed.silent })
 const timeline = new Timeline(store, { now, onselect: selected, onopen: opened, limits: name => pools.byName.get(name) })
 const wide = matchMedia('(min-width: 860px)')
 
@@ -39,6 +39,7 @@ function redraw() {
     tree.draw()
     timeline.draw()
     drawChips()
+    drawSum()
     detail.draw()
   }), rest)
 }
@@ -157,6 +158,12 @@ function choose(change) {
 
 function drawChips() {
   for (const chip of chips) say(chip.figure, count(store.groups[chip.dataset.show]) || '0')
+}
+
+function drawSum() {
+  const { tokens, cost, priced } = store.sum
+  say($('sum'), [tokens ? `${count(tokens)} tokens` : '', money(cost)].filter(Boolean).join(' · '))
+  $('sum').title = `Tokens and cost of the latest attempts of all tasks on this page, as far as their agents report them. ${priced} of ${store.tasks.size} tasks report a cost.`
 }
 
 $('search').addEventListener('input', e => {

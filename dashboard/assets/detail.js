@@ -1,6 +1,6 @@
 // The details of one task, and the buttons for actions on the task.
 
-import { count, duration, elapsed, el, isLive, say, stateOf, stateText, time } from './format.js'
+import { ago, count, duration, elapsed, el, isLive, isSilent, money, say, stateOf, stateText, time } from './format.js'
 
 const KEEP = 150 // maximum number of messages shown; the latest are shown
 const PAGES = 50 // maximum number of pages of messages per refresh
@@ -14,8 +14,8 @@ export class Detail {
   again = false
   looked = 0
 
-  constructor({ now, allowed, act, onclose, onjump }) {
-    Object.assign(this, { now, allowed, act, onclose, onjump })
+  constructor({ now, silent, allowed, act, onclose, onjump }) {
+    Object.assign(this, { now, silent, allowed, act, onclose, onjump })
     this.box = document.getElementById('detail')
     this.box.addEventListener('keydown', e => {
       if (e.key === 'Escape') {
@@ -99,15 +99,18 @@ export class Detail {
     const allowed = this.allowed()
     ui.cancel.hidden = !(allowed.cancel && isLive(t))
     ui.resume.hidden = !(allowed.resume && !isLive(t))
+    const since = t.heard ? `${ago(this.now() - t.heard)} ago` : ''
     const waited = (t.started || t.ended || this.now()) - t.queued
     this.#facts([
       ['Agent', t.agent], ['Model', t.model], ['Pool', t.pool],
       ['Place in line', this.full?.queue?.place],
       ['Waited', duration(waited)], [isLive(t) ? 'Running for' : 'Ran for', t.started ? duration(elapsed(t, this.now())) : ''],
+      ['Last heard of', isSilent(t, this.now(), this.silent()) ? `${since}, which is long` : since],
       ['Out of reach since', time(t.away)], ['Fails at', time(t.until)],
       ['Queued', time(t.queued)], ['Started', time(t.started)], ['Ended', time(t.ended)],
       ['Turns', t.turns], ['Tool calls', t.tools ? `${t.tools}${t.tool ? `, last ${t.tool}` : ''}` : ''],
-      ['Tokens', count(t.tokens)], ['Cost', t.cost ? `$${t.cost.toFixed(t.cost < 1 ? 4 : 2)}` : ''],
+      ['Tokens', count(t.tokens)], ['Cost', money(t.cost)],
+      ['With its tasks', this.node.below ? [count(this.node.tokens) && `${count(this.node.tokens)} tokens`, money(this.node.cost)].filter(Boolean).join(' · ') : ''],
       ['Budget used', t.budget],
       ['Attempt', t.attempt > 1 ? t.attempt : ''], ['Notice', t.notice],
       ['Task', t.id], ['Session', t.session], ['Parent', t.parent],

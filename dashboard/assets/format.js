@@ -71,6 +71,29 @@ export function duration(ms) {
   return `${Math.floor(m / 60)}h ${String(m % 60).padStart(2, '0')}m`
 }
 
+// ago returns a time span roughly, in one unit.
+export function ago(ms) {
+  const s = Math.max(Math.floor(ms / 1000), 0)
+  if (s < 60) return `${s}s`
+  if (s < 3600) return `${Math.floor(s / 60)}m`
+  if (s < 2 * 86400) return `${Math.floor(s / 3600)}h`
+  return `${Math.floor(s / 86400)}d`
+}
+
+const WORKING = ['', 'starting', 'in a turn']
+
+// isSilent reports whether a task works, but nothing was heard of it for at least the given time in
+// ms. A task that waits for something else is expected to be silent.
+export function isSilent(task, now, most) {
+  return most > 0 && !!task.heard && task.status === 'running' && WORKING.includes(task.phase || '') && now - task.heard >= most
+}
+
+// money formats US dollars. It is empty for 0, because clients that do not know a cost report 0.
+export function money(x) {
+  if (!x) return ''
+  return `$${x.toFixed(x < 0.1 ? 4 : x < 1000 ? 2 : 0)}`
+}
+
 // elapsed returns the time for which a task has run or, if it is pending, has been queued.
 export function elapsed(task, now) {
   if (task.ended) return task.started ? task.ended - task.started : 0
@@ -81,7 +104,8 @@ export function count(n) {
   if (!n) return ''
   if (n < 1000) return String(n)
   if (n < 1e6) return `${(n / 1e3).toFixed(n < 1e4 ? 1 : 0)}k`
-  return `${(n / 1e6).toFixed(1)}M`
+  if (n < 1e9) return `${(n / 1e6).toFixed(1)}M`
+  return `${(n / 1e9).toFixed(1)}G`
 }
 
 const clock = new Intl.DateTimeFormat(undefined, { hour: '2-digit', minute: '2-digit', second: '2-digit', hour12: false })

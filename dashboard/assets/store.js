@@ -19,6 +19,8 @@ class Node {
     // the method "total" of the store.
     this.below = 0 // number of tasks
     this.failed = 0 // number of failed tasks
+    this.tokens = 0 // also of the node's own task
+    this.cost = 0 // in US dollars, also of the node's own task
     this.live = 0 // number of live tasks directly below the node
     this.states = task ? null : new Map() // for a session: number of tasks by state
   }
@@ -43,6 +45,7 @@ export class Store {
   shape = true // the tree has changed, so the list "flat" must be rebuilt
   summed = false // the sums of all nodes are up to date
   groups = {} // number of tasks by group, and of all tasks as "all"
+  sum = { tokens: 0, cost: 0, priced: 0 } // tokens and cost of all tasks; number of tasks with a cost
 
   apply(batch) {
     if (batch.first) this.#reset()
@@ -59,11 +62,14 @@ export class Store {
     this.summed = true
     this.groups = { all: this.tasks.size }
     for (const name of GROUPS) this.groups[name] = 0
+    const sum = (this.sum = { tokens: 0, cost: 0, priced: 0 })
     const nodes = [...this.sessions.values()] // becomes all nodes, each after its parent
     for (let i = 0; i < nodes.length; i++) {
       const node = nodes[i]
       node.root = node.up ? node.up.root : node
       node.below = node.failed = node.live = 0
+      node.tokens = node.task?.tokens ?? 0
+      node.cost = node.task?.cost ?? 0
       node.states?.clear()
       for (const kid of node.kids) nodes.push(kid)
     }
@@ -74,6 +80,11 @@ export class Store {
       const state = stateOf(task)
       root.states.set(state, (root.states.get(state) ?? 0) + 1)
       this.groups[groupOf(task)]++
+      up.tokens += nodes[i].tokens
+      up.cost += nodes[i].cost
+      sum.tokens += task.tokens ?? 0
+      sum.cost += task.cost ?? 0
+      if (task.cost) sum.priced++
       up.below += nodes[i].below + 1
       up.failed += nodes[i].failed + (task.status === 'error' ? 1 : 0)
       up.live += isLive(task) ? 1 : 0

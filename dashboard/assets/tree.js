@@ -1,6 +1,6 @@
 // The tree: a list of rows. Only the visible rows are in the document.
 
-import { count, duration, elapsed, el, lastHeard, say, stateOf, stateText } from './format.js'
+import { ago, count, duration, elapsed, el, isSilent, lastHeard, money, say, stateOf, stateText } from './format.js'
 
 const EXTRA = 6 // extra rows drawn above and below the visible rows, so that scrolling shows no gaps
 
@@ -15,13 +15,15 @@ class Line {
     this.below = el('span', { class: 'below' })
     this.agent = el('span', { class: 'c-agent', role: 'gridcell' })
     this.state = el('span', { class: 'c-state', role: 'gridcell' })
+    this.heard = el('span', { class: 'c-heard', role: 'gridcell' })
     this.last = el('span', { class: 'c-last', role: 'gridcell', dir: 'auto' })
     this.tools = el('span', { class: 'c-num c-tools', role: 'gridcell' })
     this.tokens = el('span', { class: 'c-num c-tokens', role: 'gridcell' })
+    this.cost = el('span', { class: 'c-num c-cost', role: 'gridcell' })
     this.time = el('span', { class: 'c-num c-time', role: 'gridcell' })
     this.el = el('div', { class: 'row', role: 'row', id },
       el('span', { class: 'c-title', role: 'gridcell' }, this.twist, this.dot, this.title, this.below),
-      this.agent, this.state, this.last, this.tools, this.tokens, this.time)
+      this.agent, this.state, this.heard, this.last, this.tools, this.tokens, this.cost, this.time)
     this.index = -1
   }
 
@@ -65,22 +67,30 @@ class Line {
     const parts = store.summary(item.node).map(([state, n]) => `${n} ${STATE_NAMES[state]}`)
     say(this.state, '')
     say(this.last, parts.join(' · '))
+    say(this.heard, '')
+    this.attr('data-silent', undefined)
     say(this.tools, '')
-    say(this.tokens, '')
+    say(this.tokens, count(item.node.tokens))
+    say(this.cost, money(item.node.cost))
     const { below } = item.node
     say(this.time, below === 1 ? '1 task' : `${count(below)} tasks`)
   }
 
-  task(node, now) {
+  task(node, now, silent) {
     const { task } = node
     this.failed(node)
     this.attr('data-state', stateOf(task))
     say(this.title, task.title)
     say(this.agent, task.agent)
     say(this.state, stateText(task) + (task.attempt > 1 ? ` · attempt ${task.attempt}` : ''))
+    const quiet = isSilent(task, now, silent)
+    const since = task.heard ? ago(now - task.heard) : ''
+    this.attr('data-silent', quiet || undefined)
+    say(this.heard, quiet ? `silent ${since}` : since && `${since} ago`)
     say(this.last, lastHeard(task))
     say(this.tools, count(task.tools))
     say(this.tokens, count(task.tokens))
+    say(this.cost, money(task.cost))
     say(this.time, duration(elapsed(task, now)))
   }
 }
@@ -91,11 +101,12 @@ export class Tree {
   fresh = true // the next drawing need not keep rows in place
   active = null // key of the active row
 
-  constructor(store, { onselect, onopen, now }) {
+  constructor(store, { onselect, onopen, now, silent }) {
     this.store = store
     this.onselect = onselect
     this.onopen = onopen
     this.now = now
+    this.silent = silent
     this.box = document.getElementById('tree')
     this.rows = document.getElementById('rows')
     this.empty = document.getElementById('empty')
@@ -121,6 +132,7 @@ export class Tree {
     const from = Math.max(Math.floor(this.box.scrollTop / height) - EXTRA, 0)
     const to = Math.min(Math.ceil((this.box.scrollTop + view) / height) + EXTRA, list.length)
     const now = this.now()
+    const silent = this.silent()
     const want = to - from
     while (this.lines.length < want) {
       const line = new Line(`line-${this.lines.length}`)
@@ -135,7 +147,7 @@ export class Tree {
       const line = this.lines[i % want]
       const item = list[i]
       line.place(i, height, item, item.node.key === this.active)
-      if (item.node.task) line.task(item.node, now)
+      if (item.node.task) line.task(item.node, now, silent)
       else line.session(item, this.store)
       if (item.node.key === this.active) activeLine = line.el.id
     }
