@@ -89,6 +89,7 @@ func (st *state) truth(t *task) Task {
 		s.Reason, s.Result, s.Partial, s.Cut, s.OpenTodos = f.reason, f.result, f.partial, f.cut, int(f.todos)
 		s.Reasoning = f.thought && s.Result != ""
 		s.Quiet = t.run == nil
+		s.OverLimit = t.run != nil && t.run.no == t.no && t.run.overrun && !t.is(flagSlot)
 		if f.prog != nil {
 			s.Progress = st.progress(f.prog, int(f.turns), f.activity)
 		} else {

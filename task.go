@@ -191,6 +191,7 @@ type Task struct {
 	Started    time.Time `json:"started,omitzero"`     // zero while pending
 	Ended      time.Time `json:"ended,omitzero"`       // zero while live
 	Quiet      bool      `json:"quiet"`                // the attempt has ended, and everything it started has stopped
+	OverLimit  bool      `json:"over_limit,omitempty"` // the session of the ended attempt did not stop in time, and its slot went to the next task; false once the attempt is quiet
 	Waiting    int       `json:"waiting"`              // number of tasks that this task has launched and that have not ended
 	Foreground bool      `json:"foreground,omitempty"` // a caller waits for the task in Run or RunResume
 

@@ -1,6 +1,7 @@
 package dashboard
 
 import (
+	"cmp"
 	"container/list"
 	"context"
 	"crypto/rand"
@@ -67,6 +68,9 @@ const (
 	eventBuffer = 4096
 	// pageRows is the maximum number of rows in one batch.
 	pageRows = 400
+	// refresh is the time after which the feed reads all tasks again. So even a change for which
+	// there is no event, such as the name of a pool after a change of the limits, reaches the pages.
+	refresh = time.Minute
 	// maxGone bounds the number of evicted tasks that are remembered for pages that have
 	// not read their eviction yet. A page that is too slow to read all of them starts over.
 	maxGone = 10_000
@@ -134,13 +138,13 @@ func (f *feed) follow(ctx context.Context, s *feedState) {
 			tasks, first = f.loadPast(ctx, s, tasks), false
 		}
 		f.resync(s, tasks)
-		missed := f.followUntilMissed(ctx, s, sub)
+		again := f.followForAWhile(ctx, s, sub)
 		sub.Close()
-		if !missed {
+		if !again {
 			return
 		}
-		// There are more events than the feed can process. Reading all tasks once per interval
-		// costs the manager less than trying to keep up.
+		// If events were lost, there are more events than the feed can process. Reading all tasks
+		// once per interval costs the manager less than trying to keep up.
 		select {
 		case <-ctx.Done():
 			return
@@ -149,9 +153,10 @@ func (f *feed) follow(ctx context.Context, s *feedState) {
 	}
 }
 
-// followUntilMissed applies events until events are lost, the manager is closed or ctx
-// ends. It returns true if events were lost.
-func (f *feed) followUntilMissed(ctx context.Context, s *feedState, sub *bgagent.Subscription) bool {
+// followForAWhile applies events until events are lost, a refresh is due, the manager is closed or
+// ctx ends. It returns true if all tasks must be read again.
+func (f *feed) followForAWhile(ctx context.Context, s *feedState, sub *bgagent.Subscription) bool {
+	due := time.Now().Add(refresh)
 	for {
 		f.flush(s)
 		next, cancel := context.WithTimeout(ctx, f.interval)
@@ -165,6 +170,8 @@ func (f *feed) followUntilMissed(ctx context.Context, s *feedState, sub *bgagent
 			return false
 		case ctx.Err() != nil:
 			return false
+		case !time.Now().Before(due):
+			return true
 		}
 	}
 }
@@ -193,9 +200,6 @@ func (f *feed) take(s *feedState, e *bgagent.Event) {
 	case bgagent.EventStoreTrouble: // the event concerns no task
 	case bgagent.EventExpired:
 		s.expired(e.Task.ID)
-	case bgagent.EventOverLimit:
-		r.Over = true
-		s.put(r)
 	default:
 		delete(s.past.ids, e.Task.ID)
 		s.put(r)
@@ -216,10 +220,15 @@ func (f *feed) resync(s *feedState, tasks []bgagent.Task) {
 	for _, r := range rows {
 		s.put(r)
 	}
-	for id := range s.rows {
+	var missing []*change
+	for id, el := range s.rows {
 		if !have[id] {
-			s.expired(id)
+			missing = append(missing, el.Value.(*change))
 		}
+	}
+	slices.SortFunc(missing, func(a, b *change) int { return cmp.Compare(a.N, b.N) })
+	for _, c := range missing {
+		s.expired(c.ID)
 	}
 }
 
@@ -270,7 +279,6 @@ func (s *feedState) put(r row) {
 		s.gone--
 	}
 	r.N = c.N
-	r.Over = r.Over || c.Over && c.Attempt == r.Attempt
 	if c.row == r {
 		return
 	}

@@ -65,7 +65,7 @@ func (s *feedState) expired(id string) {
 		s.drop(id)
 		return
 	}
-	if p.ids[id] || s.rows[id] == nil {
+	if el := s.rows[id]; p.ids[id] || el == nil || el.Value.(*change).gone {
 		return
 	}
 	p.ids[id] = true

@@ -75,6 +75,7 @@ func newRow(t *bgagent.Task, pool string) row {
 		Waiting: t.Waiting, Turns: p.Turns, Tools: p.ToolCalls, Tool: line(p.LastTool), Text: line(p.LastMessage),
 		Detail: line(p.Detail), Tokens: p.Usage.InputTokens + p.Usage.OutputTokens, Cost: p.Usage.Cost,
 		Notice: t.Notice.String(),
+		Over:   t.OverLimit,
 		Heard:  millis(p.LastActivity), todos: digest(p.Todos),
 	}
 	if t.Budget != (bgagent.BudgetUse{}) {

@@ -9,8 +9,9 @@ import (
 )
 
 const (
-	// beat is the interval of the lines that keep a silent stream alive. Proxies close
-	// connections that are silent for a minute.
+	// beat is the interval of the events that show that a stream is alive. Proxies close
+	// connections that are silent for a minute, and a page that gets nothing for longer connects
+	// again.
 	beat = 15 * time.Second
 	// writeTimeout bounds the time to write one message. If a page takes longer, its stream
 	// is closed. writeTimeout also replaces the server's WriteTimeout, because WriteTimeout
@@ -48,7 +49,9 @@ func (h *Handler) serveEvents(w http.ResponseWriter, r *http.Request) {
 		case <-r.Context().Done():
 			return
 		case <-beats.C:
-			s.write(": alive\n\n")
+			s.send("beat", struct {
+				Now int64 `json:"now"`
+			}{time.Now().UnixMilli()})
 			continue
 		case <-page.wake:
 		}

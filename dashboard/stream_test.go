@@ -154,7 +154,7 @@ func TestAPageSeesWhatWasAndWhatHappens(t *testing.T) {
 		batches := v.batches
 		pass(time.Minute)
 		require.Equal(t, batches, v.batches, "nothing is sent when nothing happens")
-		require.Contains(t, v.events, ": alive")
+		require.Contains(t, v.events, "beat")
 		v.leave()
 	})
 }
@@ -306,10 +306,10 @@ func TestThePageShowsALimitedPartOfTheStore(t *testing.T) {
 		}
 		live := len(m.List(bgagent.Query{}))
 		require.Less(t, live, 400)
-		require.Len(t, v.tasks, 1000+live)
+		require.Equal(t, 1000+live, len(v.tasks)) // after several refreshes of the feed
 		late := watch(t, dashboard.New(m, dashboard.Config{}), 0)
 		pass(time.Second)
-		require.Len(t, late.tasks, 1000+live)
+		require.Equal(t, 1000+live, len(late.tasks))
 		v.leave()
 		late.leave()
 	})
@@ -450,6 +450,52 @@ func TestAPageHearsOfWhatItsListsDoNotShow(t *testing.T) {
 			pass(time.Second)
 			require.Equal(t, before+1, rows(), i) // a page that shows the task's details then fetches the details again
 		}
+		v.leave()
+	})
+}
+
+func TestAnOverdueStopIsShownToEveryPageUntilItIsOver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		release := make(chan struct{})
+		m, err := bgagent.New(inproc.New(map[string]inproc.Agent{
+			"deaf": func(context.Context, *inproc.Turn) (string, error) {
+				<-release
+				return "", nil
+			},
+		}), bgagent.Config{})
+		require.NoError(t, err)
+		defer m.Close(context.Background())
+		h := dashboard.New(m, dashboard.Config{})
+		id := launch(t, m, "main", "deaf", "x").ID
+		early := watch(t, h, 0)
+		pass(time.Second)
+		_, _ = m.Cancel(t.Context(), bgagent.Caller{}, id, bgagent.CancelOptions{}) // the error says that the session does not stop
+		pass(time.Hour)
+		late := watch(t, h, 0) // has not seen the event
+		pass(time.Second)
+		for _, v := range []*viewer{early, late} {
+			require.Equal(t, "cancelled", v.status(id))
+			require.Equal(t, true, v.tasks[id]["over"])
+		}
+		close(release)
+		pass(time.Second)
+		for _, v := range []*viewer{early, late} {
+			require.Nil(t, v.tasks[id]["over"])
+			v.leave()
+		}
+	})
+}
+
+func TestAChangeWithoutAnEventReachesThePage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newManager(t, bgagent.Config{})
+		v := watch(t, dashboard.New(m, dashboard.Config{}), 0)
+		id := launch(t, m, "main", "wait", "x").ID
+		pass(time.Second)
+		require.Equal(t, "agent wait", v.tasks[id]["pool"])
+		require.NoError(t, m.Concurrency().SetLimits(bgagent.Limits{Agent: map[string]int{"wait": 2}}))
+		pass(time.Minute + time.Second)
+		require.Equal(t, "cap wait", v.tasks[id]["pool"])
 		v.leave()
 	})
 }

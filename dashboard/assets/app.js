@@ -12,6 +12,7 @@ import { Tree } from './tree.js'
 const $ = id => document.getElementById(id)
 const CHIPS = ['all', ...GROUPS].map(key => [key, key[0].toUpperCase() + key.slice(1)])
 const PAUSE = 120 // minimum ms between two drawings
+const LONGEST = 40_000 // maximum ms without a message of the server, which sends one every 15 s
 
 let skew = 0 // time by the server's clock minus time by the browser's clock, in ms
 let allowed = { cancel: false, resume: false, silent: 0 }
@@ -44,21 +45,30 @@ function redraw() {
   }), rest)
 }
 
+let stream = null
+let arrived = 0 // time of the last message of the stream
+
+// connect opens the stream. The server then sends the state of all tasks, so nothing that the page has
+// missed can stay wrong.
 function connect() {
-  const stream = new EventSource('events')
+  stream?.close()
+  stream = new EventSource('events')
+  arrived = Date.now()
   const state = (name, text) => {
     $('link').dataset.state = name
     say($('link'), text)
   }
   stream.addEventListener('hello', e => {
     const hello = JSON.parse(e.data)
-    skew = hello.now - Date.now()
+    heard(hello)
     allowed = hello
     document.title = hello.title
     say($('title'), hello.title)
     state('live', 'live')
   })
+  stream.addEventListener('beat', e => heard(JSON.parse(e.data)))
   stream.addEventListener('batch', e => {
+    arrived = Date.now()
     const batch = JSON.parse(e.data)
     store.apply(batch)
     timeline.changed()
@@ -69,15 +79,32 @@ function connect() {
   })
   stream.addEventListener('closed', () => {
     stream.close()
+    stream = null
     state('closed', 'closed')
     $('link').title = 'The manager has been closed. The page shows its last state.'
   })
-  stream.addEventListener('error', () => {
+  stream.addEventListener('error', e => {
+    if (e.target !== stream) return
     if (stream.readyState === EventSource.CLOSED) { // the server refused; the browser does not retry
       state('lost', 'refused, trying again')
+      stream = null
       setTimeout(connect, 3000)
     } else state('lost', 'reconnecting')
   })
+}
+
+function heard({ now }) {
+  arrived = Date.now()
+  skew = now - arrived
+}
+
+// check opens a new stream if nothing has arrived for too long. A browser does not notice that a
+// connection has died while the computer slept.
+function check() {
+  if (!stream || Math.abs(Date.now() - arrived) < LONGEST) return
+  $('link').dataset.state = 'lost'
+  say($('link'), 'reconnecting')
+  connect()
 }
 
 // follow updates the open task's details from a batch. After a restart of the stream, the task
@@ -307,4 +334,7 @@ async function send(kind, words, node) {
 
 arrive()
 connect()
-setInterval(redraw, 1000) // updates the running times
+setInterval(() => {
+  check()
+  redraw() // updates the running times
+}, 1000)

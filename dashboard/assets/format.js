@@ -38,6 +38,11 @@ export function groupOf(task) {
   return ENDS[task.status] ?? 'running'
 }
 
+const RANKS = { running: 0, parked: 1, queued: 2 }
+
+// rankOf returns the place of a task's group among the groups below a session.
+export const rankOf = task => RANKS[groupOf(task)] ?? 3
+
 // stateText returns a few words about the activity of a task or about its end.
 export function stateText(task) {
   switch (stateOf(task)) {

@@ -1,7 +1,7 @@
 // The page's data: all tasks, linked as the nodes of a tree. A node is a task, or a
 // session that has launched tasks but belongs to no task.
 
-import { GROUPS, groupOf, isLive, stateOf } from './format.js'
+import { GROUPS, groupOf, isLive, rankOf, stateOf } from './format.js'
 
 class Node {
   constructor(key, task, session) {
@@ -12,6 +12,7 @@ class Node {
     this.kids = []
     this.sorted = true
     this.closed = false
+    this.owned = [] // sessions that belong to the task
     this.text = '' // the text for the search, set on demand
     this.first = Infinity // launch number of the session's latest task
 
@@ -44,13 +45,24 @@ export class Store {
   flat = []
   shape = true // the tree has changed, so the list "flat" must be rebuilt
   summed = false // the sums of all nodes are up to date
+  fresh = null // while a snapshot of all tasks arrives: the ids of its tasks so far
   groups = {} // number of tasks by group, and of all tasks as "all"
   sum = { tokens: 0, cost: 0, priced: 0 } // tokens and cost of all tasks; number of tasks with a cost
 
+  // apply changes the store as a batch says. A batch holds the state of tasks, never a difference. The
+  // first batch of a stream begins a snapshot of all tasks. Until the snapshot is complete, the tasks
+  // that the store already has stay, so that the page does not jump after each reconnect.
   apply(batch) {
-    if (batch.first) this.#reset()
-    for (const task of batch.rows ?? []) this.#put(task)
+    if (batch.first) this.fresh = new Set()
+    for (const task of batch.rows ?? []) {
+      this.#put(task)
+      this.fresh?.add(task.id)
+    }
     for (const id of batch.gone ?? []) this.#drop(id)
+    if (this.fresh && !batch.more) {
+      for (const id of [...this.tasks.keys()]) if (!this.fresh.has(id)) this.#drop(id)
+      this.fresh = null
+    }
     this.summed = false
   }
 
@@ -91,13 +103,6 @@ export class Store {
     }
   }
 
-  #reset() {
-    this.tasks.clear()
-    this.owners.clear()
-    this.sessions.clear()
-    this.shape = true
-  }
-
   #put(task) {
     let node = this.tasks.get(task.id)
     if (!node) {
@@ -115,6 +120,10 @@ export class Store {
         this.#link(node)
         this.shape = true
       }
+      if (old.n !== task.n || rankOf(old) !== rankOf(task)) {
+        node.up.sorted = false
+        this.shape = true
+      }
       if (this.search || (this.show !== 'all' && groupOf(old) !== groupOf(task))) this.shape = true
     }
     if (task.session && (this.owners.get(task.session) !== node || this.sessions.has(task.session))) this.#own(task.session, node)
@@ -126,6 +135,7 @@ export class Store {
   // shown.
   #own(session, node) {
     this.owners.set(session, node)
+    if (!node.owned.includes(session)) node.owned.push(session)
     const stray = this.sessions.get(session)
     if (!stray) return
     const over = above(node)
@@ -166,7 +176,7 @@ export class Store {
     if (!node) return
     this.tasks.delete(id)
     this.shape = true
-    if (this.owners.get(node.task.session) === node) this.owners.delete(node.task.session)
+    for (const session of node.owned) if (this.owners.get(session) === node) this.owners.delete(session)
     this.#unlink(node)
     const orphans = node.kids
     node.kids = []
@@ -238,7 +248,8 @@ export class Store {
 
   #sort(node) {
     if (node.sorted) return
-    node.kids.sort((a, b) => (this.newest ? b.task.n - a.task.n : a.task.n - b.task.n))
+    const order = this.newest ? -1 : 1
+    node.kids.sort((a, b) => rankOf(a.task) - rankOf(b.task) || order * (a.task.n - b.task.n))
     node.sorted = true
   }
 

@@ -251,15 +251,17 @@ export class Timeline {
       const state = stateOf(t)
       c.fillStyle = this.colours[state] ?? dim
       const width = Math.max(x1 - x0 - 0.5, 1)
-      if (t.ended && node.key !== this.active) { // ended tasks are paler; the grid is covered first, so that it does not show through
+      const pale = t.ended && node.key !== this.active
+      if (pale) { // ended tasks are paler; the grid is covered first, so that it does not show through
         c.fillStyle = this.colours.bg
         c.fillRect(x0, y + 2, width, LANE - 4)
         c.fillStyle = this.colours[state] ?? dim
-        c.globalAlpha = 0.62
+        c.fillRect(x0, y + 2, Math.min(width, 3), LANE - 4)
+        c.globalAlpha = 0.3
       }
       c.fillRect(x0, y + 2, width, LANE - 4)
       c.globalAlpha = 1
-      if (x1 - x0 > 34) this.#label(c, t, x0, x1, y)
+      if (x1 - x0 > 34) this.#label(c, t, x0, x1, y, this.colours[pale ? 'fg' : 'on-state'])
       if (node.key === this.active) {
         c.strokeStyle = fg
         c.lineWidth = 1.5
@@ -270,12 +272,12 @@ export class Timeline {
     c.fillStyle = accent
   }
 
-  #label(c, t, x0, x1, y) {
+  #label(c, t, x0, x1, y, colour) {
     c.save()
     c.beginPath()
     c.rect(x0 + 2, y, x1 - x0 - 6, LANE)
     c.clip()
-    c.fillStyle = this.colours['on-state']
+    c.fillStyle = colour
     c.fillText(t.title.slice(0, 120), x0 + 5, y + LANE / 2 + 0.5)
     c.restore()
   }
