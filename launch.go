@@ -262,7 +262,8 @@ func title(description, prompt string) string {
 //
 // If the task was cancelled while it was pending, or could not start, its prompt has not reached
 // the session. Resume then sends one text: first all earlier prompts that have not reached the
-// session, then the new prompt.
+// session, then the new prompt. If the new prompt is the same as the last of these prompts, the text
+// contains it only once.
 //
 // The error is an [*InputError] if the prompt is missing. It matches [ErrStillLive] if the task has
 // not ended, and [ErrNoSession] if the session of the task was deleted. Otherwise it matches
@@ -346,10 +347,14 @@ func (m *BackgroundManager) prepareResume(ctx context.Context, by Caller, ref, a
 }
 
 // joined returns two prompts with an empty line between them: first the prompt "first", then the
-// prompt "then". If the first prompt is empty, the result is only the second.
+// prompt "then". If the first prompt is empty, the result is only the second. If the first prompt ends
+// with the second, the result is only the first.
 func joined(first, then string) string {
-	if first == "" {
+	switch {
+	case first == "":
 		return then
+	case first == then || strings.HasSuffix(first, "\n\n"+then):
+		return first
 	}
 	return first + "\n\n" + then
 }

@@ -194,6 +194,29 @@ func TestAContinuedTaskThatNeverStartedGetsItsPromptFirst(t *testing.T) {
 	}
 }
 
+func TestAPromptThatIsTriedAgainIsSentOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newServer().answers(time.Second)
+		f.startErr = errors.New("no")
+		m := manage(t, f, limit(1))
+		id := launch(t, m, "count the files").ID
+		ended(t, m, id)
+		for _, prompt := range []string{"count the files", "in French", "in French"} {
+			time.Sleep(time.Minute)
+			_, err := m.Resume(t.Context(), root, id, bgagent.ResumeInput{Prompt: prompt})
+			require.NoError(t, err)
+			require.Equal(t, bgagent.CausePromptFailed, ended(t, m, id)[0].Cause)
+		}
+		time.Sleep(time.Minute)
+		f.do(func() { f.startErr = nil })
+		task, err := m.RunResume(t.Context(), root, id, bgagent.ResumeInput{Prompt: "in French"})
+		require.NoError(t, err)
+		require.Equal(t, bgagent.Completed, task.Status, task.Reason)
+		prompts := f.prompted()
+		require.Equal(t, "count the files\n\nin French", prompts[len(prompts)-1].Text)
+	})
+}
+
 func TestTwoResumesTakeOneSlot(t *testing.T) {
 	bubble(t, working(time.Minute), limit(2), func(t *testing.T, m *bgagent.BackgroundManager) {
 		a := launch(t, m, "a")

@@ -27,6 +27,15 @@ type action struct {
 	Prompt string `json:"prompt"` // only for resume
 }
 
+// retry resumes a task with the prompt of its latest attempt.
+func (h *Handler) retry(_ *http.Request, a action) (bgagent.Task, error) {
+	t, err := h.task(a.ID)
+	if err != nil {
+		return t, err
+	}
+	return h.m.Resume(context.Background(), bgagent.Caller{}, a.ID, bgagent.ResumeInput{Prompt: t.Prompt})
+}
+
 // act serves a request that changes something. It first checks that the page itself has
 // sent the request and that the host allows the action.
 func (h *Handler) act(w http.ResponseWriter, r *http.Request, allowed bool, do func(*http.Request, action) (bgagent.Task, error)) {

@@ -36,6 +36,7 @@
 package dashboard
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"net"
@@ -64,8 +65,13 @@ type Config struct {
 	// behalf of the host, so the task's parent is notified of the end.
 	AllowCancel bool
 	// AllowResume lets everybody with access to the page resume ended tasks with another
-	// prompt. When a resumed task ends, its parent is notified.
+	// prompt, or with the same prompt. When a resumed task ends, its parent is notified.
 	AllowResume bool
+	// Log reads what the program of a task has printed. It returns the text after the given offset,
+	// and the offset of the text that follows. The text may be only the next part of the log; at the
+	// end of the log, the text is empty and the offset unchanged. An error is shown on the page. Log
+	// must be safe for concurrent use. If Log is nil, the page shows no logs.
+	Log func(ctx context.Context, task string, offset int64) (text string, next int64, err error)
 	// Hosts are the accepted host names of requests, without a port. If Hosts is empty, a
 	// server on loopback accepts only localhost and loopback addresses, and other servers
 	// accept any name.
@@ -134,10 +140,14 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		h.read(w, r, h.serveTask)
 	case "messages":
 		h.read(w, r, h.serveMessages)
+	case "log":
+		h.read(w, r, h.serveLog)
 	case "cancel":
 		h.act(w, r, h.cfg.AllowCancel, h.cancel)
 	case "resume":
 		h.act(w, r, h.cfg.AllowResume, h.resume)
+	case "retry":
+		h.act(w, r, h.cfg.AllowResume, h.retry)
 	case ".":
 		// StripPrefix has removed the whole path. The page's links need a slash at the end of
 		// the address. http.Redirect cannot be used: it would make the target relative to the

@@ -222,6 +222,45 @@ func TestAResumedTaskTellsItsParent(t *testing.T) {
 	require.Equal(t, 2, n.Items[0].Attempt)
 }
 
+func TestARetryHasTheSamePrompt(t *testing.T) {
+	m := newManager(t, bgagent.Config{})
+	id := launch(t, m, "main", "echo", "one").ID
+	ended(t, m, id)
+	require.Equal(t, http.StatusForbidden, post(dashboard.New(m, dashboard.Config{AllowCancel: true}), "/retry", `{"id":"`+id+`"}`).Code)
+	h := dashboard.New(m, dashboard.Config{AllowResume: true})
+	require.Equal(t, http.StatusNotFound, post(h, "/retry", `{"id":"bg_none"}`).Code)
+	require.Equal(t, http.StatusForbidden, post(h, "/retry", `{"id":"`+id+`"}`, "Sec-Fetch-Site", "cross-site").Code)
+	require.Equal(t, http.StatusOK, post(h, "/retry", `{"id":"`+id+`"}`).Code)
+	task := ended(t, m, id)
+	require.Equal(t, 2, task.Attempt)
+	require.Equal(t, "you said: one", task.Result)
+}
+
+func TestALogIsReadOnlyForATaskAndAnOffset(t *testing.T) {
+	m := newManager(t, bgagent.Config{})
+	id := launch(t, m, "main", "wait", "x").ID
+	require.Equal(t, http.StatusNotFound, get(dashboard.New(m, dashboard.Config{}), "/log?from=0&id="+id).Code)
+	h := dashboard.New(m, dashboard.Config{Log: func(_ context.Context, task string, offset int64) (string, int64, error) {
+		require.Equal(t, id, task)
+		return hostile, offset + 5, nil
+	}})
+	require.Equal(t, http.StatusNotFound, get(h, "/log?from=0&id=bg_none").Code)
+	for _, from := range []string{"", "-1", "x", "99999999999999999999"} {
+		require.Equal(t, http.StatusBadRequest, get(h, "/log?id="+id+"&from="+from).Code)
+	}
+	w := get(h, "/log?from=7&id="+id)
+	require.Equal(t, http.StatusOK, w.Code)
+	require.NotContains(t, w.Body.String(), "<", "no markup in the response")
+	var part struct {
+		Text string
+		Next int64
+	}
+	require.NoError(t, json.Unmarshal(w.Body.Bytes(), &part))
+	require.Equal(t, hostile, part.Text)
+	require.EqualValues(t, 12, part.Next)
+	require.Equal(t, http.StatusForbidden, get(h, "/log?from=0&id="+id, "Sec-Fetch-Site", "cross-site").Code)
+}
+
 func TestAServerOnLoopbackHasOnlyLoopbacksNames(t *testing.T) {
 	m := newManager(t, bgagent.Config{})
 	on := func(cfg dashboard.Config, ip, host string) int {

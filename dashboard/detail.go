@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strconv"
 
 	"github.com/bgagent/bgagent"
 )
@@ -53,11 +54,7 @@ type todo struct {
 // serveTask answers with all details of one task except the host's metadata, because the
 // metadata can be confidential.
 func (h *Handler) serveTask(w http.ResponseWriter, r *http.Request) {
-	id := r.URL.Query().Get("id")
-	t, err := h.m.Get(id)
-	if err != nil { // the task may be in the store
-		t, err = h.m.Read(bgagent.Caller{}, id)
-	}
+	t, err := h.task(r.URL.Query().Get("id"))
 	if err != nil {
 		writeError(w, statusOf(err), err)
 		return
@@ -68,6 +65,46 @@ func (h *Handler) serveTask(w http.ResponseWriter, r *http.Request) {
 	}
 	d.Metadata, d.Progress.Todos = nil, nil
 	writeJSON(w, http.StatusOK, d)
+}
+
+// task returns a task that is in memory or in the store.
+func (h *Handler) task(id string) (bgagent.Task, error) {
+	t, err := h.m.Get(id)
+	if err != nil {
+		t, err = h.m.Read(bgagent.Caller{}, id)
+	}
+	return t, err
+}
+
+// logPart is a part of the log of a task.
+type logPart struct {
+	Text string `json:"text"`
+	Next int64  `json:"next"`
+}
+
+// serveLog answers with the part of a task's log that follows an offset.
+func (h *Handler) serveLog(w http.ResponseWriter, r *http.Request) {
+	if h.cfg.Log == nil {
+		writeError(w, http.StatusNotFound, errors.New("this server has no logs of tasks"))
+		return
+	}
+	q := r.URL.Query()
+	from, err := strconv.ParseInt(q.Get("from"), 10, 64)
+	if err != nil || from < 0 {
+		writeError(w, http.StatusBadRequest, fmt.Errorf("from must be an offset in bytes, not %q", q.Get("from")))
+		return
+	}
+	t, err := h.task(q.Get("id"))
+	if err != nil {
+		writeError(w, statusOf(err), err)
+		return
+	}
+	text, next, err := h.cfg.Log(r.Context(), t.ID, from)
+	if err != nil {
+		writeError(w, statusOf(err), fmt.Errorf("reading the log: %w", err))
+		return
+	}
+	writeJSON(w, http.StatusOK, logPart{text, next})
 }
 
 // serveMessages answers with those messages of one task that are new or have changed since

@@ -2,7 +2,8 @@
 // page is redrawn at most once per PAUSE.
 
 import { format, parse } from './address.js'
-import { Detail, fetchJSON } from './detail.js'
+import { Detail } from './detail.js'
+import { post } from './fetch.js'
 import { count, el, GROUPS, isLive, money, say } from './format.js'
 import { Pools } from './pools.js'
 import { Store } from './store.js'
@@ -312,11 +313,7 @@ async function send(kind, words, node) {
   $('ask-yes').disabled = true
   say($('ask-yes'), words.busy)
   try {
-    await fetchJSON(kind, {
-      method: 'POST',
-      headers: { 'Content-Type': 'application/json', 'X-Bgagent-Dashboard': '1' },
-      body: JSON.stringify({ id: node.key, [words.field]: $('ask-text').value }),
-    })
+    await post(kind, { id: node.key, [words.field]: $('ask-text').value })
     if (asked === asking) $('ask').close()
   } catch (err) {
     if (asked !== asking) return

@@ -1,6 +1,8 @@
 // The details of one task, and the buttons for actions on the task.
 
+import { fetchJSON, post } from './fetch.js'
 import { ago, count, duration, elapsed, el, isLive, isSilent, money, say, stateOf, stateText, time } from './format.js'
+import { Log } from './log.js'
 
 const KEEP = 150 // maximum number of messages shown; the latest are shown
 const PAGES = 50 // maximum number of pages of messages per refresh
@@ -55,6 +57,7 @@ export class Detail {
   // leave aborts the refresh in flight, because its answer would belong to the previous view.
   // The same applies if the same task is shown again.
   #leave() {
+    this.ui?.log.stop()
     this.looking?.abort()
     this.looking = null
     this.again = false
@@ -64,23 +67,24 @@ export class Detail {
     const part = (title, ...content) => el('section', {}, el('h3', {}, title), ...content)
     const ui = (this.ui = {
       title: el('h2', { dir: 'auto' }), badge: el('span', { class: 'badge' }), reason: el('p', { class: 'reason', dir: 'auto' }),
-      facts: el('dl'), todos: el('ul', { class: 'todos' }), prompt: el('pre', { dir: 'auto' }), result: el('pre', { dir: 'auto' }),
+      facts: el('dl'), todos: el('ul', { class: 'todos' }), prompt: el('pre', { dir: 'auto' }),
       messages: el('ol', { class: 'messages' }), note: el('p', { class: 'note' }), attempts: el('ul', { class: 'attempts' }),
       cancel: el('button', { class: 'danger', onclick: () => this.act('cancel', this.node) }, 'Cancel'),
-      resume: el('button', { onclick: () => this.act('resume', this.node) }, 'Resume'),
-      children: el('ul', { class: 'kids' }),
+      retry: el('button', { title: 'Continue with the same prompt', onclick: () => this.#retry() }, 'Retry'),
+      resume: el('button', { title: 'Continue with another prompt', onclick: () => this.act('resume', this.node) }, 'Resume'),
+      problem: el('p', { class: 'problem', role: 'alert', hidden: true }), children: el('ul', { class: 'kids' }),
+      error: new Whole('Error'), result: new Whole('Result'), log: new Log(),
     })
     ui.todoPart = part('Todos', ui.todos)
-    ui.resultPart = part('Result', ui.result)
     ui.attemptPart = part('Earlier attempts', ui.attempts)
     ui.kidPart = part('Its own tasks', ui.children)
-    ui.promptPart = part('Prompt', ui.prompt)
-    for (const p of [ui.todoPart, ui.resultPart, ui.attemptPart, ui.kidPart]) p.hidden = true
+    ui.promptPart = el('details', { class: 'prompt' }, el('summary', {}, 'Prompt'), ui.prompt)
+    for (const p of [ui.todoPart, ui.attemptPart, ui.kidPart]) p.hidden = true
     this.box.replaceChildren(
       el('div', { class: 'detail-head' },
         el('button', { class: 'close', 'aria-label': 'Close', title: 'Close (Esc)', onclick: () => this.close() }, '✕'),
-        ui.badge, el('span', { class: 'grow' }), ui.cancel, ui.resume),
-      ui.title, ui.reason, ui.facts, ui.todoPart, ui.kidPart, ui.promptPart, part('Messages', ui.note, ui.messages), ui.resultPart, ui.attemptPart)
+        ui.badge, el('span', { class: 'grow' }), ui.cancel, ui.retry, ui.resume),
+      ui.problem, ui.title, ui.reason, ui.error.el, ui.result.el, ui.facts, ui.todoPart, ui.kidPart, ui.attemptPart, ui.promptPart, ui.log.el, part('Messages', ui.note, ui.messages))
     say(ui.note, 'reading …')
     this.draw()
   }
@@ -94,11 +98,14 @@ export class Detail {
     this.box.setAttribute('aria-label', `Task: ${t.title}`)
     this.box.dataset.state = stateOf(t)
     say(ui.badge, stateText(t))
-    say(ui.reason, t.detail || t.reason || '')
+    say(ui.reason, isLive(t) ? t.detail || t.reason || '' : '')
     ui.reason.hidden = !ui.reason.textContent
+    this.#outcome()
     const allowed = this.allowed()
     ui.cancel.hidden = !(allowed.cancel && isLive(t))
     ui.resume.hidden = !(allowed.resume && !isLive(t))
+    ui.retry.hidden = !(allowed.resume && !isLive(t) && t.status !== 'completed')
+    if (allowed.log) ui.log.follow(this.node.key, isLive(t))
     const since = t.heard ? `${ago(this.now() - t.heard)} ago` : ''
     const waited = (t.started || t.ended || this.now()) - t.queued
     this.#facts([
@@ -106,6 +113,7 @@ export class Detail {
       ['Place in line', this.full?.queue?.place],
       ['Waited', duration(waited)], [isLive(t) ? 'Running for' : 'Ran for', t.started ? duration(elapsed(t, this.now())) : ''],
       ['Last heard of', isSilent(t, this.now(), this.silent()) ? `${since}, which is long` : since],
+      ['Parked until', t.phase === 'parked' && this.full?.until ? time(Date.parse(this.full.until)) : ''],
       ['Out of reach since', time(t.away)], ['Fails at', time(t.until)],
       ['Queued', time(t.queued)], ['Started', time(t.started)], ['Ended', time(t.ended)],
       ['Turns', t.turns], ['Tool calls', t.tools ? `${t.tools}${t.tool ? `, last ${t.tool}` : ''}` : ''],
@@ -116,6 +124,32 @@ export class Detail {
       ['Task', t.id], ['Session', t.session], ['Parent', t.parent],
     ])
     this.#kids()
+  }
+
+  // outcome shows why the task ended, and its result. While the whole texts are not fetched yet, it
+  // shows the beginning of the reason, which is in the row.
+  #outcome() {
+    const { ui } = this
+    const t = this.node.task
+    const full = this.full?.status === t.status && this.full?.attempt === t.attempt ? this.full : null
+    const ended = !isLive(t)
+    ui.error.show(t.status === 'error' ? 'Error' : 'Reason', ended && t.status !== 'completed' ? full?.reason ?? t.reason ?? '' : '')
+    ui.result.show(`Result${full?.partial ? ', not finished' : ''}${full?.reasoning ? ', only its reasoning' : ''}${full?.cut ? ', cut' : ''}`, ended ? full?.result ?? '' : '')
+  }
+
+  // retry continues the task with the prompt of its latest attempt.
+  async #retry() {
+    const { ui, node } = this
+    ui.retry.disabled = true
+    ui.problem.hidden = true
+    try {
+      await post('retry', { id: node.key })
+    } catch (err) {
+      say(ui.problem, String(err.message ?? err))
+      ui.problem.hidden = false
+    } finally {
+      ui.retry.disabled = false
+    }
   }
 
   #facts(list) {
@@ -212,21 +246,22 @@ export class Detail {
   #drawFull(full) {
     const { ui } = this
     say(ui.prompt, full.prompt)
-    say(ui.result, full.result || '')
-    ui.resultPart.hidden = !full.result
-    say(ui.resultPart.firstChild, `Result${full.partial ? ', not finished' : ''}${full.cut ? ', cut' : ''}`)
+    this.#outcome()
     ui.todoPart.hidden = full.todos.length === 0
     ui.todos.replaceChildren(...full.todos.slice(0, 60).map(t => el('li', { 'data-todo': t.state, dir: 'auto' }, t.text, el('span', { class: 'hidden' }, `, ${t.state}`))))
     const attempts = full.attempts ?? []
     ui.attemptPart.hidden = attempts.length === 0
-    ui.attempts.replaceChildren(...attempts.map(a => el('li', {}, `${a.number}: ${a.status}${a.cause ? ` · ${a.cause}` : ''}${a.reason ? ` · ${a.reason}` : ''}`)))
+    ui.attempts.replaceChildren(...attempts.map(attemptItem))
   }
 
   #drawMessages(note) {
     const { ui } = this
     const all = [...this.messages.values()]
-    const prompt = this.full?.prompt // shown in a separate part
-    const shown = all.slice(-KEEP).map(m => (m.role === 'user' && m.text === prompt ? { ...m, above: true } : m))
+    const { prompt, result, status, reason } = this.full ?? {} // shown in separate parts
+    const over = status && !isLive({ status })
+    const answer = over && result ? all.findLast(m => m.role !== 'user' && m.text?.trim() === result.trim()) : null
+    const above = m => (m.role === 'user' && m.text === prompt) || m === answer
+    const shown = all.slice(-KEEP).map(m => ({ ...m, above: above(m), told: over && !!m.error && !!reason?.includes(m.error) }))
     const left = all.length - shown.length
     say(ui.note, note || (left ? `${left} earlier messages are not shown.` : shown.length ? '' : 'None yet.'))
     ui.note.hidden = !ui.note.textContent
@@ -241,6 +276,42 @@ export class Detail {
   }
 }
 
+// Whole shows a whole text with a button that copies it.
+class Whole {
+  constructor(title) {
+    this.title = el('h3', {}, title)
+    this.button = el('button', { class: 'copy', onclick: () => this.#copy() }, 'Copy')
+    this.pre = el('pre', { dir: 'auto', tabindex: '0' })
+    this.el = el('section', { class: 'whole', hidden: true }, el('div', { class: 'part-head' }, this.title, this.button), this.pre)
+  }
+
+  show(title, text) {
+    say(this.title, title)
+    say(this.pre, text)
+    this.el.hidden = !text
+  }
+
+  // copy copies the text. A page that was not loaded over HTTPS or from this machine may not use the
+  // clipboard, so the text is then selected and copied.
+  async #copy() {
+    let copied = true
+    try {
+      await navigator.clipboard.writeText(this.pre.textContent)
+    } catch {
+      getSelection().selectAllChildren(this.pre)
+      copied = document.execCommand('copy')
+    }
+    say(this.button, copied ? 'Copied' : 'Selected')
+    setTimeout(() => say(this.button, 'Copy'), 1500)
+  }
+}
+
+function attemptItem(a) {
+  const [from, to] = [Date.parse(a.started ?? a.queued), Date.parse(a.ended)]
+  return el('li', {}, el('div', { class: 'who' }, `${a.number}: ${a.status}${a.cause ? ` · ${a.cause}` : ''}`, el('time', {}, `${time(from)} · ${duration(to - from)}`)),
+    a.reason ? el('pre', { dir: 'auto' }, a.reason) : '')
+}
+
 const same = (a, b) => a === b || JSON.stringify(a) === JSON.stringify(b)
 
 function messageItem(m) {
@@ -249,15 +320,8 @@ function messageItem(m) {
     m.reasoning ? el('details', {}, el('summary', {}, 'thinking'), el('pre', { dir: 'auto' }, m.reasoning)) : '',
     m.tools?.length ? el('div', { class: 'calls' }, ...m.tools.map(t => el('span', { 'data-tool': t.state, title: t.state }, t.name))) : '',
     m.above ? el('p', { class: 'note' }, 'as above') : m.text ? el('pre', { dir: 'auto' }, m.text) : '',
-    m.error ? el('p', { class: 'problem', dir: 'auto' }, m.error) : '')
+    m.error && !m.told ? el('p', { class: 'problem', dir: 'auto' }, m.error) : '')
   li.dataset.id = m.id
   li.message = m
   return li
-}
-
-export async function fetchJSON(url, options) {
-  const answer = await fetch(url, options)
-  const body = await answer.json().catch(() => ({ error: `${answer.status} ${answer.statusText}` }))
-  if (!answer.ok) throw new Error(body.error ?? answer.statusText)
-  return body
 }

@@ -196,14 +196,22 @@ export class Timeline {
     c.font = `600 ${this.font}`
     c.textAlign = 'left'
     c.textBaseline = 'middle'
-    c.fillStyle = this.colours.fg
-    c.fillText(pool.name, 12, y + HEAD / 2)
-    const w = c.measureText(pool.name).width
+    const w = this.#say(c, pool.name, 12, y, this.colours.fg)
     c.font = this.font
-    c.fillStyle = this.colours.dim
-    if (limit) c.fillText(`${limit.in_use} of ${limit.limit < 0 ? '∞' : limit.limit} in use${limit.waiting ? ` · ${limit.waiting} waiting` : ''}`, 22 + w, y + HEAD / 2)
+    if (limit) this.#say(c, `${limit.in_use} of ${limit.limit < 0 ? '∞' : limit.limit} in use${limit.waiting ? ` · ${limit.waiting} waiting` : ''}`, 22 + w, y, this.colours.dim)
     this.#drawQueue(c, pool, y + HEAD)
     this.#eachLane(pool, top, height, (lane, at) => this.#drawLane(c, pool, lane, at))
+  }
+
+  // The method "say" draws a text in the head of a pool, over a piece of plain ground that hides the
+  // grid. It returns the width of the text.
+  #say(c, text, x, y, colour) {
+    const w = c.measureText(text).width
+    c.fillStyle = this.colours.bg
+    c.fillRect(x - 2, y + 4, w + 4, HEAD - 8)
+    c.fillStyle = colour
+    c.fillText(text, x, y + HEAD / 2)
+    return w
   }
 
   #drawGround(c, pool, top, height) {

@@ -135,7 +135,10 @@ func colourful(t *testing.T) (*bgagent.BackgroundManager, []string) {
 
 func TestEveryTextHasEnoughContrast(t *testing.T) {
 	m, titles := colourful(t)
-	url := serve(t, m, dashboard.Config{AllowCancel: true, AllowResume: true, Silent: time.Millisecond})
+	url := serve(t, m, dashboard.Config{AllowCancel: true, AllowResume: true, Silent: time.Millisecond,
+		Log: func(_ context.Context, _ string, offset int64) (string, int64, error) {
+			return "a line\n"[offset:], 7, nil
+		}})
 	for name, s := range map[string]screen{"light": desktop, "dark": {width: 1360, height: 820, scale: 1, dark: true}, "phone": phone} {
 		t.Run(name, func(t *testing.T) {
 			p := open(t, url, s)

@@ -58,6 +58,9 @@ func (p *tab) openTask(title string) {
 // above the messages.
 const messages = `[...detail.querySelectorAll('.messages :is(pre, .note)')].map(e => e.textContent).join('|')`
 
+// result is an expression for the result or the error that the page shows of a task.
+const result = `[...detail.querySelectorAll('.whole:not([hidden]) pre')].map(e => e.textContent).join('|')`
+
 func TestASlowAnswerAboutOneTaskDoesNotHoldUpAnother(t *testing.T) {
 	m := newManager(t, agents, bgagent.Config{})
 	slow := launch(t, m, "main", "echo", "slow")
@@ -72,7 +75,7 @@ func TestASlowAnswerAboutOneTaskDoesNotHoldUpAnother(t *testing.T) {
 	p.openTask("slow")
 	require.Eventually(t, func() bool { return waiting.Load() > 0 }, time.Minute, 20*time.Millisecond)
 	p.openTask("fast")
-	p.until(messages + ` === 'as above|you said: fast'`)
+	p.until(messages + ` === 'as above|as above' && ` + result + ` === 'you said: fast'`)
 }
 
 func TestATaskThatIsLeftAndLookedAtAgainHasAllItsMessages(t *testing.T) {

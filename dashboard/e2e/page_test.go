@@ -117,7 +117,7 @@ func TestTheTreeBesideATaskKeepsItsTitles(t *testing.T) {
 	require.LessOrEqual(t, eval[int](p, `document.documentElement.scrollWidth`), 1280)
 }
 
-func TestAPromptIsShownOnce(t *testing.T) {
+func TestAPromptAndAResultAreShownOnce(t *testing.T) {
 	m := newManager(t, agents, bgagent.Config{})
 	id := launch(t, m, "main", "echo", "what is it?")
 	_, err := m.Wait(t.Context(), bgagent.Caller{}, bgagent.WaitAll, id)
@@ -125,7 +125,9 @@ func TestAPromptIsShownOnce(t *testing.T) {
 	p := open(t, serve(t, m, dashboard.Config{})+"#"+id, desktop)
 	p.until(`document.querySelectorAll('.messages li').length === 2`)
 	require.Equal(t, 1, eval[int](p, `[...detail.querySelectorAll('pre')].filter(e => e.textContent === 'what is it?').length`))
-	require.Equal(t, "as above", eval[string](p, `detail.querySelector('.messages .note').textContent`))
+	require.Equal(t, "as above as above", eval[string](p, `[...detail.querySelectorAll('.messages .note')].map(e => e.textContent).join(' ')`))
+	require.Equal(t, 1, eval[int](p, `[...detail.querySelectorAll('pre')].filter(e => e.textContent === 'you said: what is it?').length`))
+	require.Equal(t, "0", eval[string](p, `String(detail.querySelector('.prompt pre').checkVisibility() ? 1 : 0)`), "the prompt is folded")
 }
 
 func TestWhatAnAgentWroteIsText(t *testing.T) {
@@ -135,8 +137,8 @@ func TestWhatAnAgentWroteIsText(t *testing.T) {
 	require.NoError(t, err)
 	p := open(t, serve(t, m, dashboard.Config{Title: hostile})+"#"+id, desktop)
 	p.until(`document.querySelectorAll('.messages li').length === 2`)
-	require.Equal(t, hostile, eval[string](p, `detail.querySelector('section > pre').textContent`))
-	require.Equal(t, "you said: "+hostile, eval[string](p, `document.querySelector('.messages pre').textContent`))
+	require.Equal(t, hostile, eval[string](p, `detail.querySelector('.prompt pre').textContent`))
+	require.Equal(t, "you said: "+hostile, eval[string](p, result))
 	require.Equal(t, hostile, eval[string](p, `document.querySelector('h1').textContent`))
 	require.Zero(t, eval[int](p, `document.querySelectorAll('img, body script').length`))
 	require.Equal(t, hostile, eval[string](p, `document.title`), "no script changed it")
