@@ -10,8 +10,8 @@ const PHASES = {
   'asking': { state: 'asking', words: () => 'asks' },
   'waiting for its own tasks': { state: 'waiting', words: task => `waits for ${task.waiting || 'its'} task${task.waiting === 1 ? '' : 's'}` },
   'stopping': { state: 'running', words: running },
-  'parked': { state: 'parked', words: () => 'parked' },
   'storing': { state: 'running', words: () => 'storing its result' },
+  'parked': { state: 'waiting', words: () => 'waits for the provider' },
 }
 
 const phaseOf = task => PHASES[task.phase || ''] || PHASES['']

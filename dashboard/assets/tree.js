@@ -166,17 +166,23 @@ export class Tree {
     return parseFloat(getComputedStyle(this.rows).getPropertyValue('--row')) || 28
   }
 
-  // The method "hold" keeps the visible rows in place when other rows appear or
-  // disappear above them.
+  // The method "hold" keeps the visible rows in place when other rows appear, disappear or move above
+  // them. It moves the view as far as most of the visible rows have moved, because a single row can
+  // move far when its state changes.
   #hold(list, height) {
     if (this.list === list || this.box.scrollTop < height) return
-    const top = this.list[Math.floor(this.box.scrollTop / height)]
-    const rest = this.box.scrollTop % height
-    const at = top ? list.findIndex(item => item.node === top.node) : -1
-    if (at < 0) return
+    const from = Math.floor(this.box.scrollTop / height)
+    const places = new Map(this.list.slice(from, from + Math.ceil(this.box.clientHeight / height)).map((item, i) => [item.node, from + i]))
+    const moves = new Map() // number of visible rows by the number of rows that they have moved
+    for (let i = 0; i < list.length; i++) {
+      const was = places.get(list[i].node)
+      if (was !== undefined) moves.set(i - was, (moves.get(i - was) ?? 0) + 1)
+    }
+    let best = 0
+    for (const [move, n] of moves) if (n > (moves.get(best) ?? 0)) best = move
+    if (!best) return
     this.rows.style.height = `${list.length * height}px`
-    const to = at * height + rest
-    if (Math.abs(to - this.box.scrollTop) >= 1) this.box.scrollTop = to
+    this.box.scrollTop += best * height
   }
 
   #sayEmpty(list) {

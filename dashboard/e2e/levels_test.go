@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"fmt"
 	"net/http"
 	"strings"
 	"sync/atomic"
@@ -152,4 +153,26 @@ func TestWhatRunsIsAboveWhatIsOver(t *testing.T) {
 	p.until(`document.querySelector('[aria-label="cap wait"] .waiting').textContent === ''`)
 	require.Equal(t, "2/2", eval[string](p, `document.querySelector('[aria-label="cap wait"] b').textContent`))
 	require.NotEqual(t, alarming, eval[string](p, bar), "a full pool is not alarming if nobody waits")
+}
+
+func TestTheViewDoesNotFollowARowThatMoves(t *testing.T) {
+	m := newManager(t, agents, bgagent.Config{Limits: bgagent.Limits{Default: bgagent.Unlimited}, MaxTasksPerRoot: bgagent.Unlimited})
+	ids := make([]string, 200)
+	for i := range ids {
+		ids[i] = launch(t, m, "main", "wait", fmt.Sprint("task ", i))
+	}
+	p := open(t, serve(t, m, dashboard.Config{}), desktop)
+	p.until(rowWith("task 199"))
+	p.js(`tree.scrollTop = 28 * 51`) // 199 is the first task, so 149 is the first visible task
+	visible := `[...document.querySelectorAll('#rows .row')].map(r => [r.getBoundingClientRect().top - document.querySelector('#tree .head').getBoundingClientRect().bottom, r.querySelector('.text').textContent]).filter(r => r[0] > -1).sort((a, b) => a[0] - b[0])[0]?.[1]`
+	p.until(visible + ` === 'task 149'`)
+	cancel := func(i int) {
+		_, err := m.Cancel(t.Context(), bgagent.Caller{}, ids[i], bgagent.CancelOptions{})
+		require.NoError(t, err)
+	}
+	cancel(149)
+	p.until(visible + ` === 'task 150'`) // the rows below stay where they are
+	cancel(199)                          // out of view
+	p.until(`document.querySelector('[data-show=cancelled] b').textContent === '2' && ` + visible + ` === 'task 150'`)
+	require.EqualValues(t, 28*49, eval[float64](p, `tree.scrollTop`))
 }
