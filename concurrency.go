@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/bgagent/bgagent/internal/mdtext"
 	"github.com/bgagent/bgagent/internal/slots"
@@ -26,7 +27,17 @@ import (
 // starts no goroutine and need not be closed. All methods are safe for concurrent use. Create a
 // ConcurrencyManager with [NewConcurrencyManager]. To share slots between background managers, set
 // the same ConcurrencyManager as Config.Concurrency of each.
-type ConcurrencyManager struct{ slots *slots.Manager }
+//
+// If a provider refuses a turn of a BackgroundManager because of a limit or a failure, the pool cools
+// down: it grants no slot for some time, also not to callers of Acquire. Then it grants one slot. While
+// the turns succeed, it grants two, four, eight and more slots per step, up to its limit. A slot that a
+// caller of Acquire releases counts as a turn that has succeeded. While a pool cools down, a timer of
+// package time runs.
+type ConcurrencyManager struct {
+	slots *slots.Manager
+	epoch time.Time   // time from which the times of cool-downs count
+	timer *time.Timer // ends the next cool-down; nil until the first one; guarded by the lock of slots
+}
 
 // PoolStats contains the figures of one pool or of one cap.
 type PoolStats struct {
@@ -38,6 +49,12 @@ type PoolStats struct {
 	Limit   int    `json:"limit"`   // number of slots; Unlimited if there is no limit
 	InUse   int    `json:"in_use"`  // number of slots in use; above Limit only after SetLimits
 	Waiting int    `json:"waiting"` // number of waiters for a slot
+
+	// CoolUntil is the time from which on the pool grants slots again, after a provider has refused a
+	// turn. It is in the past if the pool grants slots one by one until enough turns have succeeded. It
+	// is zero if the pool does not cool down.
+	CoolUntil time.Time `json:"cool_until,omitzero"`
+	Refusals  int       `json:"refusals,omitempty"` // number of refusals since the pool began to cool down
 }
 
 // NewConcurrencyManager returns a ConcurrencyManager with the limits l. If a limit is wrong, the
@@ -47,7 +64,25 @@ func NewConcurrencyManager(l Limits) (*ConcurrencyManager, error) {
 	if err != nil {
 		return nil, fmt.Errorf("bgagent: limits: %w", err)
 	}
-	return &ConcurrencyManager{slots.New(rules{l})}, nil
+	c := &ConcurrencyManager{slots: slots.New(rules{l}), epoch: time.Now()}
+	c.slots.OnCool(c.coolUntil)
+	return c, nil
+}
+
+// coolUntil makes the timer end the cool-downs at the given time. The lock of the slots is held.
+func (c *ConcurrencyManager) coolUntil(at int64) {
+	d := time.Until(c.epoch.Add(time.Duration(at)))
+	if c.timer == nil {
+		c.timer = time.AfterFunc(d, func() { c.slots.Warm(int64(time.Since(c.epoch))) })
+		return
+	}
+	c.timer.Reset(d)
+}
+
+// poolStats returns the figures of a pool as callers see them. The argument "epoch" is the time from
+// which the times of cool-downs count.
+func poolStats(epoch time.Time, f slots.Figures) PoolStats {
+	return PoolStats{f.Name, f.Limit, f.InUse, f.Waiting, wall(epoch, f.Cool.Until), f.Cool.Refusals}
 }
 
 // Acquire waits for a slot of the model's pool and returns it. The model is written
@@ -70,11 +105,11 @@ func (c *ConcurrencyManager) TryAcquire(model string) (Slot, bool) {
 
 // Stats returns the figures of the model's pool. To get the figures of caps, call Pools.
 func (c *ConcurrencyManager) Stats(model string) PoolStats {
-	return PoolStats(c.slots.Stats(model))
+	return poolStats(c.epoch, c.slots.Stats(model))
 }
 
-// Pools returns the figures of every pool that has slots in use or waiters, and of every cap that
-// applies to one of these slots or waiters. The figures are sorted by name. If a task has no model
+// Pools returns the figures of every pool that has slots in use or waiters, or that cools down, and
+// of every cap that applies to one of these slots or waiters. The figures are sorted by name. If a task has no model
 // and its agent has a cap, the task has no pool: it counts only in the cap, such as "cap explore".
 func (c *ConcurrencyManager) Pools() []PoolStats {
 	figures := c.slots.Pools()
@@ -83,7 +118,7 @@ func (c *ConcurrencyManager) Pools() []PoolStats {
 	}
 	out := make([]PoolStats, len(figures))
 	for i, f := range figures {
-		out[i] = PoolStats(f)
+		out[i] = poolStats(c.epoch, f)
 	}
 	return out
 }
@@ -126,10 +161,13 @@ func (s Slot) Release() { s.slot.Release() }
 // Pool is a handle for the pool of one model. A caller that acquires many slots of the same model
 // can use a handle to avoid looking up the model each time. The handle always stands for the pool
 // that the current limits assign to the model.
-type Pool struct{ handle slots.Handle }
+type Pool struct {
+	of     *ConcurrencyManager
+	handle slots.Handle
+}
 
 // Pool returns a handle for the pool of the model. The handle takes no slot and keeps no pool alive.
-func (c *ConcurrencyManager) Pool(model string) *Pool { return &Pool{c.slots.Handle(model)} }
+func (c *ConcurrencyManager) Pool(model string) *Pool { return &Pool{c, c.slots.Handle(model)} }
 
 // Acquire is like [ConcurrencyManager.Acquire] for the model of the handle.
 func (p *Pool) Acquire(ctx context.Context) (Slot, error) {
@@ -144,7 +182,7 @@ func (p *Pool) TryAcquire() (Slot, bool) {
 }
 
 // Stats is like [ConcurrencyManager.Stats] for the model of the handle.
-func (p *Pool) Stats() PoolStats { return PoolStats(p.handle.Stats()) }
+func (p *Pool) Stats() PoolStats { return poolStats(p.of.epoch, p.handle.Stats()) }
 
 // countedAs returns the name under which a task is counted: the name of its model, or the name of
 // its agent if the task has no model.

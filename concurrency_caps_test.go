@@ -37,8 +37,8 @@ func TestTheTotalHoldsOverAllPools(t *testing.T) {
 	for i := range 8 {
 		all = append(all, ask(c, "", fmt.Sprint("script", i%4), nil))
 	}
-	require.Equal(t, PoolStats{"total", 3, 3, 5}, pools(t, c)["total"])
-	require.Equal(t, PoolStats{"agent script3", 2, 0, 2}, pools(t, c)["agent script3"])
+	require.Equal(t, PoolStats{Name: "total", Limit: 3, InUse: 3, Waiting: 5}, pools(t, c)["total"])
+	require.Equal(t, PoolStats{Name: "agent script3", Limit: 2, InUse: 0, Waiting: 2}, pools(t, c)["agent script3"])
 	place, s := c.slots.Place(&all[4].Waiter)
 	require.Equal(t, "total", s.Name)
 	require.Equal(t, 2, place)
@@ -60,7 +60,7 @@ func TestAnAgentsCapHoldsForAllItsModels(t *testing.T) {
 	third := ask(c, "p/y", "EXPLORE", nil)
 	require.True(t, holds(c, a) && holds(c, b))
 	_, s := c.slots.Place(&third.Waiter)
-	require.Equal(t, PoolStats{"cap explore", 2, 2, 1}, PoolStats(s))
+	require.Equal(t, PoolStats{Name: "cap explore", Limit: 2, InUse: 2, Waiting: 1}, poolStats(c.epoch, s))
 	require.NotContains(t, pools(t, c), "agent explore", "the cap decides in place of the default")
 	s2, ok := c.TryAcquire("p/y")
 	require.True(t, ok, "the cap holds for its agent only")
@@ -204,8 +204,8 @@ func TestCapsCanComeAndGoWhileThingsRun(t *testing.T) {
 	}
 	require.NoError(t, c.SetLimits(Limits{Default: 5, Total: 5, Agent: map[string]int{"a": 1}}))
 	stats := pools(t, c)
-	require.Equal(t, PoolStats{"total", 5, 5, 1}, stats["total"])
-	require.Equal(t, PoolStats{"cap a", 1, 2, 1}, stats["cap a"], "what is out counts")
+	require.Equal(t, PoolStats{Name: "total", Limit: 5, InUse: 5, Waiting: 1}, stats["total"])
+	require.Equal(t, PoolStats{Name: "cap a", Limit: 1, InUse: 2, Waiting: 1}, stats["cap a"], "what is out counts")
 	all[0].leave(c)
 	require.False(t, holds(c, all[4]))
 	all[2].leave(c)

@@ -59,10 +59,10 @@ func TestAgentsAreCountedApartFromModels(t *testing.T) {
 	require.False(t, takeSlot(c, &b.Waiter, "", "explore", false, c.slots.Ticket()))
 	require.True(t, takeSlot(c, &m.Waiter, "explore", "explore", false, c.slots.Ticket()))
 	require.True(t, takeSlot(c, &e.Waiter, "", "", false, c.slots.Ticket()))
-	require.Equal(t, []PoolStats{{"agent explore", 1, 1, 1}, {"default", 1, 1, 0}, {"model explore", 9, 1, 0}}, c.Pools())
+	require.Equal(t, []PoolStats{{Name: "agent explore", Limit: 1, InUse: 1, Waiting: 1}, {Name: "default", Limit: 1, InUse: 1, Waiting: 0}, {Name: "model explore", Limit: 9, InUse: 1, Waiting: 0}}, c.Pools())
 	require.NoError(t, c.SetLimits(Limits{Default: 2}))
 	requireHolds(t, c, b)
-	require.Equal(t, PoolStats{"default explore", 2, 1, 0}, c.Stats("explore"))
+	require.Equal(t, PoolStats{Name: "default explore", Limit: 2, InUse: 1, Waiting: 0}, c.Stats("explore"))
 }
 
 func TestPoolHandleFollowsTheLimits(t *testing.T) {
@@ -74,7 +74,7 @@ func TestPoolHandleFollowsTheLimits(t *testing.T) {
 	_, ok := c.TryAcquire("p/x")
 	require.False(t, ok)
 	require.NoError(t, c.SetLimits(Limits{Provider: map[string]int{"p": 2}}))
-	require.Equal(t, PoolStats{"provider p", 2, 1, 0}, p.Stats())
+	require.Equal(t, PoolStats{Name: "provider p", Limit: 2, InUse: 1, Waiting: 0}, p.Stats())
 	s2, ok := p.TryAcquire()
 	require.True(t, ok)
 	_, ok = c.TryAcquire("p/other")

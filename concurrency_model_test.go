@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 	"testing/synctest"
+	"time"
 	"unicode"
 
 	"github.com/bgagent/bgagent/internal/slots"
@@ -254,7 +255,7 @@ func runAgainstOracle(t *testing.T, seed uint64, ops int) {
 				place, s := c.slots.Place(&g.Waiter)
 				wantPlace, want := o.place(x)
 				must(place == wantPlace, "place %d, should be %d", place, wantPlace)
-				must(PoolStats(s) == want, "place says %+v, should say %+v", s, want)
+				must(poolStats(time.Time{}, s) == want, "place says %+v, should say %+v", s, want)
 			}
 		case k < 30:
 			early = append(early, c.slots.Ticket())
@@ -394,7 +395,7 @@ func requireResolves(t *testing.T, c *ConcurrencyManager, l Limits, name string)
 			takeSlot(c, &g.Waiter, as[0], as[1], false, c.slots.Ticket())
 			in = append(in, g)
 			_, s := c.slots.Place(&g.Waiter)
-			require.Equal(t, want, PoolStats(s), "%q with %+v", as, l)
+			require.Equal(t, want, poolStats(time.Time{}, s), "%q with %+v", as, l)
 		}
 		require.Equal(t, []PoolStats{want}, c.Pools())
 		if oracleName(as[0]) != "" {

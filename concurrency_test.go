@@ -141,7 +141,7 @@ func TestAcquireWaitsForItsTurnOrItsContext(t *testing.T) {
 		}
 		ctx, cancel := context.WithCancel(t.Context())
 		first, second, third := start(ctx), start(t.Context()), start(t.Context())
-		require.Equal(t, PoolStats{"default m", 1, 1, 3}, c.Stats("m"))
+		require.Equal(t, PoolStats{Name: "default m", Limit: 1, InUse: 1, Waiting: 3}, c.Stats("m"))
 		cancel()
 		r := <-first
 		require.ErrorIs(t, r.err, context.Canceled)
@@ -241,7 +241,7 @@ func TestRaisedLimitServesAsManyAsFit(t *testing.T) {
 	for _, g := range w {
 		requireHolds(t, c, g)
 	}
-	require.Equal(t, PoolStats{"default m", Unlimited, 6, 0}, c.Stats("m"))
+	require.Equal(t, PoolStats{Name: "default m", Limit: Unlimited, InUse: 6, Waiting: 0}, c.Stats("m"))
 	for _, g := range append(w, a) {
 		g.leave(c)
 	}
@@ -259,7 +259,7 @@ func TestLoweredLimitTakesNothingAndGrantsNothingUntilBelow(t *testing.T) {
 	w := newGuest()
 	require.False(t, w.take(c, "m"))
 	require.NoError(t, c.SetLimits(Limits{Default: 1}))
-	require.Equal(t, PoolStats{"default m", 1, 3, 1}, c.Stats("m"))
+	require.Equal(t, PoolStats{Name: "default m", Limit: 1, InUse: 3, Waiting: 1}, c.Stats("m"))
 	in[0].leave(c)
 	in[1].leave(c)
 	require.False(t, c.slots.Holds(&w.Waiter), "granted at the limit")
@@ -280,7 +280,7 @@ func TestWaitersMoveToTheNewPoolByQueueTime(t *testing.T) {
 		w = append(w, g)
 	}
 	require.NoError(t, c.SetLimits(Limits{Provider: map[string]int{"P": 2}}))
-	require.Equal(t, []PoolStats{{"provider p", 2, 2, 6}}, c.Pools(), "slots that are out count in the new pool")
+	require.Equal(t, []PoolStats{{Name: "provider p", Limit: 2, InUse: 2, Waiting: 6}}, c.Pools(), "slots that are out count in the new pool")
 	for i, g := range w {
 		place, _ := c.slots.Place(&g.Waiter)
 		require.Equal(t, i+1, place)
@@ -294,7 +294,7 @@ func TestWaitersMoveToTheNewPoolByQueueTime(t *testing.T) {
 
 	// Separate the pools again.
 	require.NoError(t, c.SetLimits(Limits{Default: 1, Model: map[string]int{"x": 2}}))
-	require.Equal(t, []PoolStats{{"default p/y", 1, 1, 3}, {"model x", 2, 2, 2}}, c.Pools())
+	require.Equal(t, []PoolStats{{Name: "default p/y", Limit: 1, InUse: 1, Waiting: 3}, {Name: "model x", Limit: 2, InUse: 2, Waiting: 2}}, c.Pools())
 	requireHolds(t, c, w[1])
 	for _, g := range append(w, holdX, late) {
 		g.leave(c)

@@ -49,6 +49,7 @@ const (
 	DefaultRetainText       = 64 << 20               // number of bytes
 	DefaultNoticeWindow     = 100 * time.Millisecond // too short for a user to notice
 	DefaultNoticeMaxWait    = 5 * time.Minute
+	DefaultMaxPark          = 6 * time.Hour // longer than the usage windows of common plans
 	DefaultRestartWithin    = 1 * time.Hour // a deploy or a reboot takes less time
 	DefaultReadConcurrency  = 32            // number of sessions that are read concurrently, per client
 )
@@ -314,6 +315,12 @@ type Config struct {
 	// QueueTimeToLive is how long a task may wait for a slot before it is cancelled.
 	// By default there is no limit. Disabled also means no limit.
 	QueueTimeToLive time.Duration
+	// MaxPark is how long a task may be parked because a provider has refused its turn, if
+	// the provider has told from when on it accepts requests again. If it has told a later
+	// time, the task ends at once with [CauseRateLimited]. If it has told no time, the task
+	// ends when no turn of it has had any output for 30 min. Default 6 h. With Disabled,
+	// no task is parked and no pool cools down: a refused task ends at once.
+	MaxPark time.Duration
 	// StopTimeout is how long a session may take to stop before its slot is given to
 	// the next task. Default 10 s.
 	StopTimeout time.Duration

@@ -24,7 +24,7 @@ func (silent) RunTurn(context.Context, string, Prompt, *Reporter) (TurnEnd, erro
 // canBeDisabled and canBeUnlimited list the fields for which the comments of Config allow
 // Disabled and Unlimited. They do not use the tested code.
 var (
-	canBeDisabled = []string{"RestartWithin", "NoticeResult", "NoticeWindow", "NoticeMaxWait", "MinIdleTime", "MinStabilityTime", "TodoHold", "StaleTimeout",
+	canBeDisabled = []string{"MaxPark", "RestartWithin", "NoticeResult", "NoticeWindow", "NoticeMaxWait", "MinIdleTime", "MinStabilityTime", "TodoHold", "StaleTimeout",
 		"HostUnreachable", "TimeToLive", "QueueTimeToLive", "Retention", "BudgetPeriod"}
 	canBeUnlimited = []string{"MaxTasksPerRoot", "MaxToolCalls", "RepeatedCalls", "RetainTasks", "RetainText"}
 )
@@ -99,7 +99,7 @@ func TestConfigFillsInEveryDefaultAndKeepsWhatIsSet(t *testing.T) {
 		TimeToLive: 30 * time.Minute, QueueTimeToLive: Disabled, StopTimeout: 10 * time.Second, CreateTimeout: 30 * time.Second,
 		CallTimeout: 10 * time.Second, StatusTimeout: 5 * time.Second, ReadConcurrency: 32, Retention: 30 * time.Minute,
 		RetainTasks: 10_000, RetainText: 64 << 20, NoticeResult: -1, StoreTimeout: 30 * time.Second, RestartWithin: time.Hour,
-		BudgetPeriod: Disabled, MaxToolCalls: 4000, RepeatedCalls: 20,
+		BudgetPeriod: Disabled, MaxPark: 6 * time.Hour, MaxToolCalls: 4000, RepeatedCalls: 20,
 	}
 	require.Equal(t, want, c)
 	for _, field := range numbers() {

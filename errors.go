@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // The errors that a caller can test for with [errors.Is].
@@ -249,7 +250,11 @@ func pastDepth(depth, most int) error {
 	return fmt.Errorf("%w: the session is at depth %d of at most %d; do the work in the session itself", ErrDepth, depth, most)
 }
 
-func tooManyTasks(session string, live, most int) error {
+func tooManyTasks(session string, live, most, parked int, until time.Time) error {
+	if parked > 0 {
+		return fmt.Errorf("%w: session %q has %d of at most %d, of which %d wait for the provider of their model until %s or later; wait for some to end or cancel them",
+			ErrTooManyTasks, session, live, most, parked, until.UTC().Format(time.RFC3339))
+	}
 	return fmt.Errorf("%w: session %q has %d of at most %d; wait for some to end or cancel them", ErrTooManyTasks, session, live, most)
 }
 

@@ -94,7 +94,8 @@ func ExamplePool() {
 		return
 	}
 	defer slot.Release()
-	fmt.Printf("%+v\n", pool.Stats())
+	s := pool.Stats()
+	fmt.Printf("%s: %d of %d in use\n", s.Name, s.InUse, s.Limit)
 	// Output:
-	// {Name:provider openai Limit:1 InUse:1 Waiting:0}
+	// provider openai: 1 of 1 in use
 }

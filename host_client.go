@@ -147,6 +147,12 @@ func lookedAt(err error) error {
 	if errors.As(err, &agent) && agent != nil {
 		e.is = append(e.is, &NoSuchAgentError{Agent: agent.Agent, Known: slices.Clone(agent.Known)})
 	}
+	var refusal *ProviderError
+	if errors.As(err, &refusal) {
+		if refusal = refusal.clone(); refusal != nil {
+			e.is = append(e.is, refusal)
+		}
+	}
 	return e
 }
 

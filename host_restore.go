@@ -214,7 +214,7 @@ func (m *BackgroundManager) callRestore(a *attempt, j *job) *attempt {
 	j.restore = SessionRestore{}
 	var r restoredSession
 	var err error
-	var ctx context.Context = &a.ctx
+	var ctx context.Context = a.callContext()
 	ends := false
 	m.view(func(*state) {
 		if ends = a.restoreEnds; ends { // the attempt's own context has ended

@@ -69,7 +69,7 @@ func (m *BackgroundManager) callCreate(a *attempt, j *job) (next *attempt) {
 		}
 		m.workAgain(func(j *job) *attempt { return m.created(a, "", errGoexit, j) })
 	}()
-	id, err = m.host(a.cl).sc.CreateSession(&a.ctx, j.spec)
+	id, err = m.host(a.cl).sc.CreateSession(a.callContext(), j.spec)
 	err = lookedAt(err)
 	returned = true
 	return m.created(a, id, err, j)
@@ -91,7 +91,7 @@ func (m *BackgroundManager) callRun(a *attempt, j *job) (next *attempt) {
 		m.workAgain(func(j *job) *attempt { return m.turnReturned(a, TurnEnd{}, errGoexit, j) })
 	}()
 	j.rep.m = m
-	end, err = m.host(a.cl).runner.RunTurn(&a.ctx, j.session, j.prompt, j.rep)
+	end, err = m.host(a.cl).runner.RunTurn(a.callContext(), j.session, j.prompt, j.rep)
 	err = lookedAt(err)
 	returned = true
 	j.rep.end()
@@ -118,7 +118,7 @@ func (m *BackgroundManager) callStart(a *attempt, j *job) (next *attempt) {
 		err = m.keptTurn(a) // wait until the position that the session has before the prompt is durable
 	}
 	if err == nil {
-		err = lookedAt(m.host(a.cl).starter.StartTurn(&a.ctx, j.session, j.prompt))
+		err = lookedAt(m.host(a.cl).starter.StartTurn(a.callContext(), j.session, j.prompt))
 	}
 	returned = true
 	return m.turnStarted(a, err, j)
@@ -140,7 +140,7 @@ func (m *BackgroundManager) keptTurn(a *attempt) (err error) {
 // messages would count as the answer to the next prompt. catchUp returns an error only if the
 // attempt has ended meanwhile.
 func (m *BackgroundManager) catchUp(a *attempt, j *job) (err error) {
-	pages, failed := m.read(&a.ctx, a.cl, j.session, j.cursor)
+	pages, failed := m.read(a.callContext(), a.cl, j.session, j.cursor)
 	m.update(func(st *state, now int64) {
 		if failed != nil {
 			st.logText(logReadFailed, j.session, failed.Error())
@@ -211,10 +211,13 @@ func (m *BackgroundManager) failureOf(a *attempt, doing string, err error) hostF
 	}
 	err = m.withAgents(a.cl, err)
 	f := hostFailure{kind: failedSomehow, text: err.Error()}
+	if errors.As(err, &f.provider) {
+		f.kind = failedAnswered
+	}
 	var p *hostPanic
 	switch {
 	case errors.Is(err, ErrUnreachable):
-		f.kind = failedUnreachable
+		f.kind, f.provider = failedUnreachable, nil
 	case errors.As(err, new(*NoSuchAgentError)):
 		f.kind, doing = failedNoAgent, doingStart
 	case errors.Is(err, ErrBusy) || errors.Is(err, ErrNoSession):
@@ -252,10 +255,7 @@ func (m *BackgroundManager) abort(a *attempt) {
 			pause = abortPause
 			continue
 		}
-		m.update(func(st *state, _ int64) {
-			a.stopMore = true
-			st.logText(logAbortFailed, session, err.Error())
-		})
+		m.update(func(st *state, _ int64) { st.abortFailed(a, session, err.Error()) })
 		if !m.sleep(pause) {
 			m.update(func(st *state, _ int64) { a.stopper = false })
 			return

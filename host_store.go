@@ -235,7 +235,7 @@ func (m *BackgroundManager) untilBatch(ctx context.Context, most time.Duration, 
 // awaitKept waits until the changes before the attempt's next call are durable, or the attempt has
 // ended.
 func (m *BackgroundManager) awaitKept(a *attempt) {
-	var ctx context.Context = &a.ctx
+	var ctx context.Context = a.callContext()
 	m.view(func(*state) {
 		if a.ended { // the attempt's own context has ended
 			ctx = m.base

@@ -215,7 +215,7 @@ func (m *BackgroundManager) newState() state {
 			TaskBudget: c.TaskBudget, TreeBudget: c.TreeBudget,
 			delegate: m.words.delegate, notifies: c.Notify != nil, logs: c.Logger != nil, notifierForgets: c.Notify != nil,
 		},
-		slots: m.cm.slots, home: m, epoch: m.epoch, seed: m.seed, callSeed: m.callSeed, ids: bufio.NewReaderSize(rand.Reader, 1024),
+		slots: m.cm.slots, slotsFrom: int64(m.epoch.Sub(m.cm.epoch)), home: m, epoch: m.epoch, seed: m.seed, callSeed: m.callSeed, ids: bufio.NewReaderSize(rand.Reader, 1024),
 		tasks: map[uint64]*task{}, calls: map[uint64]*task{}, sessions: sessionIndex{m.seed, map[uint64]*session{}},
 		nodes: map[string]*node{}, kinds: map[kindKey]*kind{}, waiters: map[*task][]*waiter{},
 	}
@@ -330,6 +330,9 @@ func (m *BackgroundManager) releaseNow(fx *effects) {
 		return
 	}
 	rare := &fx.rare.now
+	for _, c := range rare.halts {
+		c.end()
+	}
 	for _, a := range rare.aborts {
 		m.begin(goAbort, func() { m.abort(a) })
 	}

@@ -79,11 +79,12 @@ type verdict struct {
 	end       bool
 	cause     Cause
 	reason    string
-	running   bool  // the session is not at rest and must be stopped
-	needTodos bool  // the todos must be read before the turn can be judged
-	dropHint  bool  // the hint must be dropped, because its error did not end the turn
-	todos     int32 // number of todos left open
-	lookAt    int64 // time by which the session must be polled again; 0 means that the next sweep is early enough
+	provider  *ProviderError // set if the turn ended because the provider of the model refused a request
+	running   bool           // the session is not at rest and must be stopped
+	needTodos bool           // the todos must be read before the turn can be judged
+	dropHint  bool           // the hint must be dropped, because its error did not end the turn
+	todos     int32          // number of todos left open
+	lookAt    int64          // time by which the session must be polled again; 0 means that the next sweep is early enough
 }
 
 // judge decides whether a turn is over. It is a pure function: it returns the new counters, which
@@ -191,12 +192,12 @@ func judgeIdle(c counters, o observation, th thresholds, now int64) (counters, v
 	switch {
 	case marked && v.stop != StopEndOfTurn:
 		cause, reason := stopCause(v.stop, v.err)
-		return c, verdict{end: true, cause: cause, reason: reason}
+		return c, verdict{end: true, cause: cause, reason: reason, provider: v.provider}
 	case marked && v.output && o.flying == 0:
 		return judgeTodos(c, o, CauseIdle, th, now)
 	case o.hint != nil && (o.trust || !early && o.hint.finger == v.finger): // if the fingerprint has changed, the agent continued after the error
 		cause, reason := stopCause(o.hint.stop, o.hint.err)
-		return c, verdict{end: true, cause: cause, reason: reason}
+		return c, verdict{end: true, cause: cause, reason: reason, provider: o.hint.provider}
 	case early:
 		return c, verdict{lookAt: c.began + th.minIdle}
 	case !v.output:
@@ -242,11 +243,11 @@ func judgeUntold(c counters, o observation, changed bool, th thresholds, now int
 	v := &o.view
 	if o.read && v.marked() && v.stop != StopEndOfTurn {
 		cause, reason := stopCause(v.stop, v.err)
-		return c, verdict{end: true, cause: cause, reason: reason}
+		return c, verdict{end: true, cause: cause, reason: reason, provider: v.provider}
 	}
 	if o.hint != nil && (o.trust || now-c.began >= th.minIdle) {
 		cause, reason := stopCause(o.hint.stop, o.hint.err)
-		return c, verdict{end: true, cause: cause, reason: reason, running: true}
+		return c, verdict{end: true, cause: cause, reason: reason, provider: o.hint.provider, running: true}
 	}
 	switch {
 	case changed || now-c.began < th.minStable:

@@ -32,6 +32,15 @@ func (e *ProviderError) Error() string {
 	return "the provider: " + e.Kind.String()
 }
 
+// clone returns a copy, so that the client cannot change what the manager keeps. The copy of nil is nil.
+func (e *ProviderError) clone() *ProviderError {
+	if e == nil {
+		return nil
+	}
+	copied := *e
+	return &copied
+}
+
 // ProviderErrorKind is the kind of a [ProviderError].
 type ProviderErrorKind uint8
 

@@ -61,9 +61,12 @@ func (w wording) goesOn(t Task, deadline bool) answer {
 		b.Field("Place in line", place(*t.Queue))
 	}
 	b.Line()
-	if deadline {
+	switch {
+	case deadline:
 		b.Line("The time limit of this call passed before the task ended. Nothing is lost.")
-	} else {
+	case t.awaitsProvider():
+		b.Line(waitsForProvider(t))
+	default:
 		b.Line("You are a task yourself, and waiting here could keep this one from ever getting its turn.")
 	}
 	b.Line(w.untilEnd(t.ID))
@@ -80,7 +83,11 @@ func place(q QueuePlace) string {
 	if q.Place > 0 {
 		where = fmt.Sprintf("%d of %d", q.Place, max(q.Place, q.Pool.Waiting))
 	}
-	return fmt.Sprintf("%s (pool %s: %s, %d in use)", where, mdtext.OneLine(q.Pool.Name, nameMax), limit, q.Pool.InUse)
+	cools := ""
+	if at := q.Pool.CoolUntil; !at.IsZero() {
+		cools = ", the provider refuses requests; none before " + at.UTC().Format(time.RFC3339)
+	}
+	return fmt.Sprintf("%s (pool %s: %s, %d in use%s)", where, mdtext.OneLine(q.Pool.Name, nameMax), limit, q.Pool.InUse, cools)
 }
 
 // status answers a call about a pending or running task.
@@ -145,6 +152,9 @@ func (b *text) progress(t Task, now time.Time) {
 		b.Row("Waits for", "a slot for its next turn")
 	case t.Phase == PhaseWaiting:
 		b.Row("Waits for", mdtext.Count(t.Waiting, "task", "tasks")+" of its own")
+	}
+	if t.Phase == PhaseParked {
+		b.parkedRows(t, now)
 	}
 	if t.Messages > 0 {
 		b.Row("Messages", strconv.Itoa(t.Messages)+" not in a turn yet")
@@ -330,13 +340,24 @@ func (b *text) noReport(w wording, t Task) {
 
 // atLimit reports whether an attempt with this cause has reached a limit that a further attempt would
 // probably reach, too. The texts then name who can change this, and do not advise to continue.
-func atLimit(c Cause) bool { return c == CauseLoop || c == CauseTooLong || c == CauseBudget }
+func atLimit(c Cause) bool {
+	switch c {
+	case CauseLoop, CauseTooLong, CauseBudget, CauseRateLimited, CauseRefused:
+		return true
+	}
+	return false
+}
 
 // limitAdvice tells the model what it can do about a task that has reached a limit.
 func (w wording) limitAdvice(c Cause) string {
 	switch c {
 	case CauseBudget:
 		return budgetAdvice
+	case CauseRateLimited:
+		return "The provider of its model does not accept its requests. The reason says why and, if the provider has told it, from when on it accepts them. " +
+			"Do not continue the task before that time. If no time is known, do other work first."
+	case CauseRefused:
+		return "Its model refused the request, and the same request would be refused again. If its work is still needed, ask for it in other words."
 	case CauseLoop:
 		return "It has reached a limit, which the reason names. Only the people who run this program can raise the limit; no tool can."
 	}

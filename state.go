@@ -23,13 +23,14 @@ import (
 // requests a consequence by listing the task, attempt or node in the field "due". There is one
 // exception: the end of a task also ends the tasks below it.
 type state struct {
-	cfg      settings
-	slots    *slots.Manager
-	home     grants    // handles a slot that a task got outside of an update
-	epoch    time.Time // point in time from which the times in records are counted
-	seed     maphash.Seed
-	callSeed maphash.Seed  // seed for the hashes of calls; zero with a store
-	ids      *bufio.Reader // source of randomness
+	cfg       settings
+	slots     *slots.Manager
+	slotsFrom int64     // difference between the clock of the slots' cool-downs and that of the records
+	home      grants    // handles a slot that a task got outside of an update
+	epoch     time.Time // point in time from which the times in records are counted
+	seed      maphash.Seed
+	callSeed  maphash.Seed  // seed for the hashes of calls; zero with a store
+	ids       *bufio.Reader // source of randomness
 
 	tasks      map[uint64]*task // keyed by the number that is encoded in the id
 	peak       int              // largest number of entries that the map "tasks" has had since it was last copied
@@ -204,10 +205,11 @@ type afterEffects struct {
 
 type rareEffects struct {
 	now struct {
-		aborts []*attempt // for each attempt, a goroutine aborts the session until the session has stopped
-		strays *stray     // first stray in the list; for each stray, a goroutine aborts the session once
-		kicks  []*client  // clients to poll at once
-		write  bool       // start a goroutine that writes to the store
+		halts  []*turnContext // contexts of host calls that must be ended
+		aborts []*attempt     // for each attempt, a goroutine aborts the session until the session has stopped
+		strays *stray         // first stray in the list; for each stray, a goroutine aborts the session once
+		kicks  []*client      // clients to poll at once
+		write  bool           // start a goroutine that writes to the store
 	}
 	after struct {
 		grants   []*slots.Waiter // slots that tasks of other managers got; each of these managers must be informed

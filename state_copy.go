@@ -12,7 +12,7 @@ func (st *state) fullSnapshot(t *task) Task {
 	s := st.snapshot(t)
 	if t.status == Pending && !t.is(flagAwaitsQuiet) {
 		place, pool := st.slots.Place(&t.wait)
-		s.Queue = &QueuePlace{Place: place, Pool: PoolStats(pool)}
+		s.Queue = &QueuePlace{Place: place, Pool: poolStats(st.epoch.Add(-time.Duration(st.slotsFrom)), pool)}
 	}
 	return s
 }
@@ -78,6 +78,9 @@ func (st *state) truth(t *task) Task {
 		if t.live() {
 			s.Progress = st.progress(&a.sight.prog, int(a.turn), a.activity)
 			s.Outage = st.outageOf(a)
+			if a.awaitsProvider() {
+				st.showParked(a, &s)
+			}
 			s.Result = a.answer()
 			if s.Partial = s.Result != ""; !s.Partial && a.sight.text != "" {
 				s.Result, s.Partial = a.sight.text, true

@@ -56,6 +56,9 @@ type turnOutcome struct {
 	reason string
 	text   string
 	todos  int32
+
+	provider *ProviderError // set if the turn ended because the provider of the model refused a request
+	loose    bool           // a starter's session may be in a turn although the turn has failed
 }
 
 // turnOver records that the turn of an attempt is over. The agent has ended the turn, with success
@@ -79,7 +82,14 @@ func (st *state) turnOver(a *attempt, o turnOutcome, now int64) {
 	st.unfollow(a)
 	st.noteUsage(a)
 	st.countEnd(a, now)
-	st.parkOrFinish(a, o.cause, o.reason, now)
+	if o.provider != nil {
+		st.turnRefused(a, o, now)
+	} else {
+		if a.refused = nil; o.cause.Status() == Completed {
+			st.provesPool(a)
+		}
+		st.parkOrFinish(a, o.cause, o.reason, now)
+	}
 	if st.budgets {
 		st.enforce(a.t, nil, now)
 	}
@@ -232,15 +242,11 @@ func (st *state) stop(a *attempt, now int64) {
 	a.epoch++
 	st.unquiet++
 	st.inStopTime++
-	a.nextCancel, st.fx.now.cancels = st.fx.now.cancels, a
+	st.endContext(a)
 	st.leaveLine(a)
 	st.isContinued(a.t)
 	a.notice = nil
-	if o := a.cl.out; o != nil && o.trying == a {
-		o.trying = nil
-		st.deadlines.outages.set(&o.alarm, o, 0)
-		st.tryLater(o, now)
-	}
+	st.stopsTrying(a, now)
 	if a.cl.starter && len(a.sight.msgs) > 0 {
 		past := a.sight.last(st.seed)
 		a.t.sess.past = &past
@@ -422,4 +428,13 @@ func (st *state) abortReturned(a *attempt, now int64) {
 	}
 	st.rest(a, now)
 	st.kick(a.cl)
+	if a.aborts == 0 && a.live() {
+		st.touchAttempt(a) // a parked attempt waits for the end of the call
+	}
+}
+
+// abortFailed records that an Abort call has failed. It is repeated, unless the turn has ended.
+func (st *state) abortFailed(a *attempt, session, why string) {
+	a.stopMore = !a.live() || a.halted() != nil && a.turnStart > 0
+	st.logText(logAbortFailed, session, why)
 }

@@ -73,6 +73,7 @@ func (st *state) observed(a *attempt, e HostEvent, now int64) {
 		if s.message(st.seed, e.Message, &a.sight.prog, now) {
 			a.activity = now
 			st.progressed(a, e.Message.Finished, now)
+			st.showsOutput(a)
 		}
 		s.toldBy(e.Message.ID, now)
 		if st.streamed(a, now) {
@@ -89,7 +90,7 @@ func (st *state) observed(a *attempt, e HostEvent, now int64) {
 			stop = StopError
 		}
 		if s.hint == nil { // keep only the first error, because it is the most informative one
-			s.hint = &hint{stop: stop, err: e.Error, at: now, finger: s.finger}
+			s.hint = &hint{stop: stop, err: e.Error, at: now, finger: s.finger, provider: e.Provider.clone()}
 		}
 		st.eventLook(a)
 	case HostStatus:
@@ -166,6 +167,9 @@ func (st *state) report(a *attempt, r Report, now int64) {
 	case ReportRetrying:
 		st.asking(a, "")
 		p.detail = title(r.Provider.Error(), "")
+		if st.retrying(a, r.Provider, r.RetryAt, now); !a.live() {
+			return
+		}
 	case ReportActivity:
 		quick = false
 	case ReportCompaction:
@@ -180,6 +184,11 @@ func (st *state) report(a *attempt, r Report, now int64) {
 		return
 	}
 	a.activity, s.reported = now, true
+	switch r.Kind {
+	case ReportText, ReportReasoning, ReportTool, ReportUsage:
+		s.goesOnAfterRetry()
+		st.provesPool(a)
+	}
 	st.setDeadline(a, now)
 	st.progressed(a, quick, now)
 	st.stopLoop(a, now)

@@ -34,6 +34,8 @@ type hostFailure struct {
 	kind   failureKind
 	text   string // text of the error
 	reason string // name of the action that failed, followed by the text of the error
+
+	provider *ProviderError // set if the provider of the model has refused a request
 }
 
 type failureKind uint8
@@ -152,6 +154,26 @@ func (st *state) reached(cl *client, now int64) {
 			st.unhold(a)
 			st.wantCall(a)
 		}
+	}
+}
+
+// leaveOutage makes sure that the attempt no longer waits for the end of its client's outage.
+func (st *state) leaveOutage(a *attempt, now int64) {
+	if o := a.cl.out; o != nil {
+		o.held = slices.DeleteFunc(o.held, func(x *attempt) bool { return x == a })
+	}
+	if a.heldAt > 0 {
+		st.unhold(a)
+	}
+	st.stopsTrying(a, now)
+}
+
+// stopsTrying lets another attempt try to start, if the attempt was the one that did.
+func (st *state) stopsTrying(a *attempt, now int64) {
+	if o := a.cl.out; o != nil && o.trying == a {
+		o.trying = nil
+		st.deadlines.outages.set(&o.alarm, o, 0)
+		st.tryLater(o, now)
 	}
 }
 

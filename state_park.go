@@ -29,8 +29,9 @@ type parked struct {
 type parking uint8
 
 const (
-	notParked parking = iota
-	forTasks          // the attempt waits for its own tasks and their notices, and for messages; see state_message.go
+	notParked   parking = iota
+	forTasks            // the attempt waits for its own tasks and their notices, and for messages; see state_message.go
+	forProvider         // the attempt waits until its pool grants slots again, because the provider of the model refuses requests; see state_provider.go
 )
 
 // phase returns the phase of an attempt that is parked for the given kind of event.
@@ -38,6 +39,8 @@ func (what parking) phase() Phase {
 	switch what {
 	case forTasks:
 		return PhaseWaiting
+	case forProvider:
+		return PhaseParked
 	}
 	panic("bgagent: bug: a wait without a phase")
 }
@@ -45,6 +48,9 @@ func (what parking) phase() Phase {
 // recordedPhase returns the phase for the attempt's record. If the attempt's next prompt is a notice
 // that has no text yet, the record describes the attempt as parked.
 func (a *attempt) recordedPhase() Phase {
+	if a.unsealed() && a.refused != nil {
+		return forProvider.phase()
+	}
 	if a.unsealed() {
 		return forTasks.phase()
 	}
@@ -54,6 +60,9 @@ func (a *attempt) recordedPhase() Phase {
 // afterTurn returns the kind of event that the attempt waits for after a turn that ended for the
 // given cause. It returns notParked if the attempt ends now.
 func (st *state) afterTurn(a *attempt, cause Cause) parking {
+	if a.refused != nil {
+		return forProvider
+	}
 	if cause.Status() == Completed && st.waits(a, forTasks) {
 		return forTasks
 	}
@@ -68,6 +77,8 @@ func (st *state) waits(a *attempt, what parking) bool {
 	case forTasks:
 		own := a.t.sess.own
 		return a.t.lettersWaiting() > 0 || own != nil && (own.live > 0 || own.outstanding() > 0)
+	case forProvider:
+		return a.refused != nil
 	}
 	panic("bgagent: bug: a wait for nothing")
 }
@@ -83,6 +94,10 @@ func (st *state) lookAgain(a *attempt) {
 		if own := a.t.sess.own; own != nil { // nil if the tasks belong to an earlier process and could not be loaded
 			st.touchNode(own)
 		}
+	case forProvider:
+		if a.aborts == 0 { // an Abort call would stop the next turn
+			st.lineUp(a)
+		}
 	}
 }
 
@@ -91,21 +106,26 @@ func (st *state) lookAgain(a *attempt) {
 func (st *state) nextPrompt(a *attempt, now int64) bool {
 	switch a.parkedFor {
 	case forTasks: // the prompt is a message, or a notice whose text is added outside of the state
-		if st.nextLetter(a) {
-			return true
-		}
-		n := a.t.sess.own
-		if n == nil { // all results were read, and the tasks have expired
-			return false
-		}
-		env := st.pack(n, now)
-		if env == nil { // the notices were taken in the meantime
-			return false
-		}
-		a.notice, n.env, env.flying = env, env, true
-		return true
+		return st.nextLetter(a) || st.nextNotice(a, now)
+	case forProvider:
+		return st.nextAfterRefusal(a, now)
 	}
 	panic("bgagent: bug: a turn after no wait")
+}
+
+// nextNotice makes the notices that are owed to the attempt its next prompt. It returns false if none
+// is owed.
+func (st *state) nextNotice(a *attempt, now int64) bool {
+	n := a.t.ownNode()
+	if n == nil { // all results were read, and the tasks have expired
+		return false
+	}
+	env := st.pack(n, now)
+	if env == nil { // the notices were taken in the meantime
+		return false
+	}
+	a.notice, n.env, env.flying = env, env, true
+	return true
 }
 
 // parkOrFinish parks an attempt whose turn has ended. If the attempt has nothing to wait for,
@@ -117,6 +137,9 @@ func (st *state) parkOrFinish(a *attempt, cause Cause, reason string, now int64)
 	}
 	st.finish(a, cause, reason, now)
 }
+
+// awaitsProvider reports whether the attempt is parked because its provider refuses requests.
+func (a *attempt) awaitsProvider() bool { return a.parkedFor == forProvider }
 
 // park parks the attempt and releases its slot.
 func (st *state) park(a *attempt, what parking, cause Cause) {
@@ -138,8 +161,12 @@ func (a *attempt) takesLetter() bool { return a.parkedFor == forTasks }
 
 // parkAgain parks an attempt of an earlier process that was parked when the process ended.
 func (a *attempt) parkAgain(cause Cause) {
-	a.parked = parked{parkedFor: forTasks, endCause: cause}
-	a.phase = forTasks.phase()
+	what := forTasks
+	if a.refused != nil {
+		what = forProvider
+	}
+	a.parked = parked{parkedFor: what, endCause: cause}
+	a.phase = what.phase()
 }
 
 // reconsider finishes a parked attempt that has nothing left to wait for. The method touchAttempt
@@ -184,7 +211,11 @@ func (st *state) lineUp(a *attempt) {
 		panic("bgagent: bug: a turn after a wait that is over, so that the attempt would end before it")
 	}
 	a.wantTurn = true
-	st.askForSlot(a.t, true)
+	if a.parkedFor == forProvider {
+		st.askForSlot(a.t, true, st.parkRank(a.t))
+		return
+	}
+	st.askForSlot(a.t, true, st.slots.Ticket())
 }
 
 // leaveLine gives back the slot, or the place in line, that a parked attempt has for its next turn.
@@ -206,7 +237,12 @@ func (st *state) nextTurn(a *attempt, now int64) {
 		st.touchAttempt(a)
 		return
 	}
-	st.wantPrompt(a)
+	if a.t.sess != nil {
+		st.wantPrompt(a)
+	} else { // the session could not be created before, or has to be replaced
+		a.stage = stageCreate
+		st.changed(a.t)
+	}
 	st.unpark(a)
 	st.wantCall(a)
 }

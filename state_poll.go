@@ -98,7 +98,11 @@ func (st *state) status(a *attempt, s SessionStatus) {
 	case SessionRetrying:
 		st.asking(a, "")
 		a.sight.prog.detail = title(s.Detail, "")
+		st.retrying(a, s.Provider, s.RetryAt, st.now)
 	default:
+		if s.State == SessionBusy {
+			a.sight.goesOnAfterRetry()
+		}
 		if a.phase == PhaseAsking || a.sight.prog.detail != "" {
 			st.asking(a, "")
 		}
@@ -200,6 +204,7 @@ func (st *state) wasRead(a *attempt, l looked, pages []Page, began, now int64) (
 	if changed {
 		a.activity = now
 		st.progressed(a, true, now)
+		st.showsOutput(a)
 	}
 	return st.count(a, now)
 }
@@ -222,6 +227,9 @@ const todosFresh = int64(time.Second)
 // the verdict.
 func (st *state) judge(a *attempt, o observation, now int64) {
 	s := a.sight
+	if !a.live() || a.turnStart == 0 { // the status itself has ended the attempt
+		return
+	}
 	if sess := a.t.sess; sess.active {
 		sess.active = false
 		a.activity = now
@@ -241,6 +249,9 @@ func (st *state) judge(a *attempt, o observation, now int64) {
 	default:
 		o.todos = -1
 	}
+	if st.turnHalted(a, o, now) {
+		return
+	}
 	var v verdict
 	s.c.counters, v = judge(s.c.counters, o, st.thresholds(), now)
 	s.c.needsTodos = v.needTodos
@@ -254,12 +265,14 @@ func (st *state) judge(a *attempt, o observation, now int64) {
 		st.lookSoon(a)
 	case v.end && v.cause == CauseStale:
 		st.end(a.t, CauseStale, reasonStale(time.Duration(now-a.activity), a.turnStart, &s.prog), now)
+	case v.end && v.running && v.provider != nil && st.mayHalt(a, v.provider):
+		st.haltFor(a, v.provider, now)
 	case v.end && v.running:
 		st.end(a.t, v.cause, v.reason, now)
 	case v.end && v.cause == CauseNoOutput: // the turn was empty, but earlier turns may have an answer
 		st.turnOver(a, turnOutcome{cause: CauseIdle, todos: v.todos}, now)
 	case v.end:
-		st.turnOver(a, turnOutcome{cause: v.cause, reason: v.reason, text: s.text, todos: v.todos}, now)
+		st.turnOver(a, turnOutcome{cause: v.cause, reason: v.reason, text: s.text, todos: v.todos, provider: v.provider}, now)
 	case v.needTodos && o.answered && !o.poll && !s.looking:
 		st.lookSoon(a) // an event does not show the todos, so poll the session
 	default:

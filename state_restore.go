@@ -159,7 +159,7 @@ func (st *state) giveValues(t *task, values launchValues, why string) {
 // startedAt returns the time from which the time to live of the attempt's start counts.
 func (st *state) startedAt(a *attempt) int64 {
 	if st.storing == nil {
-		return a.started
+		return cmp.Or(a.startFrom, a.started)
 	}
 	return cmp.Or(st.storing.task(a.t).since, a.started)
 }
@@ -399,11 +399,14 @@ func (st *state) renew(a *attempt, now int64) {
 	}
 	st.sessions.remove(t.sess)
 	t.sess = nil
+	a.stage = stageCreate
+	a.turn, a.promptID, a.startFrom = 0, "", now
+	if st.storing == nil {
+		return
+	}
 	mark := st.storing.task(t)
 	mark.sessions++
 	mark.saved, mark.since, mark.counted = nil, now, spent{}
-	a.stage = stageCreate
-	a.turn, a.promptID = 0, ""
 	st.mustKeep(t)
 }
 
@@ -430,7 +433,7 @@ func (st *state) supersede(a *attempt, now int64) {
 	a.ended = true
 	st.unfollow(a)
 	st.deadlines.attempts.set(&a.alarm, a, 0)
-	a.nextCancel, st.fx.now.cancels = st.fx.now.cancels, a
+	st.endContext(a)
 
 	t.transition(Pending, CauseNone)
 	t.transition(Running, CauseNone)

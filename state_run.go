@@ -69,6 +69,10 @@ func (st *state) beginCall(a *attempt, j *job, now int64) bool {
 	if st.refusesTurn(t, now) {
 		return false
 	}
+	if !st.slots.MayBegin(&t.wait) {
+		st.holdForPool(a, now)
+		return false
+	}
 	a.inCall, a.callEnd = true, now+int64(st.limit(limitCreateTimeout))
 	if a.stage == stageCreate {
 		j.call = callCreate
@@ -136,6 +140,9 @@ func (st *state) prompt(a *attempt, p *Prompt, now int64) {
 	p.Agent, p.Model, p.Permissions = t.kind.key.agent, t.kind.key.model, slices.Clone(t.kind.rules)
 	if t.more != nil {
 		p.System = t.more.system
+	}
+	if r := a.refused; r != nil {
+		p.Unanswered = r.unanswered
 	}
 	a.continues = false
 	if st.storing != nil {
@@ -256,6 +263,9 @@ func (st *state) turnReturned(a *attempt, end TurnEnd, f hostFailure, now int64)
 		a.sight.pieces.Reset()
 	}
 	completes := end.Stop == StopUntold || end.Stop == StopEndOfTurn
+	if o.provider = f.provider; o.provider == nil && (f.kind != failedNot || !completes) {
+		o.provider = a.halted()
+	}
 	switch {
 	case f.kind == failedNoAgent:
 		o.cause, o.reason = CauseStartFailed, f.reason
@@ -287,6 +297,11 @@ func (st *state) turnStarted(a *attempt, f hostFailure, now int64) {
 		return
 	}
 	if st.unreached(a, stagePrompt, f, now) {
+		return
+	}
+	if f.provider != nil {
+		o := turnOutcome{cause: CausePromptFailed, reason: f.reason, provider: f.provider, loose: true}
+		st.turnOver(a, o, now)
 		return
 	}
 	if f.kind != failedNot {

@@ -77,7 +77,7 @@ func runScript(t *testing.T, text string) string {
 func (x *script) configure(limit int, starter, notifies bool) {
 	c, err := Config{}.withDefaults()
 	require.NoError(x.t, err)
-	m := &BackgroundManager{cfg: c, cm: &ConcurrencyManager{slots.New(rules{Limits{Default: limit}})}, seed: maphash.MakeSeed(), epoch: time.Unix(0, 0)}
+	m := &BackgroundManager{cfg: c, cm: &ConcurrencyManager{slots: slots.New(rules{Limits{Default: limit}}), epoch: time.Unix(0, 0)}, seed: maphash.MakeSeed(), epoch: time.Unix(0, 0)}
 	m.cfg.MaxDepth = 3
 	st := m.newState()
 	st.cfg.notifies, st.ids = notifies, bufio.NewReader(rand.Reader)
@@ -125,7 +125,7 @@ func (x *script) do(what string, plain []string, arg map[string]string) {
 	}
 	failed := hostFailure{}
 	if arg["error"] != "" {
-		failed = hostFailure{failedSomehow, arg["error"], arg["error"]}
+		failed = hostFailure{kind: failedSomehow, text: arg["error"], reason: arg["error"]}
 	}
 	by := Caller{Session: "root"}
 	if arg["by"] != "" {

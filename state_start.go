@@ -121,7 +121,8 @@ func (st *state) room(top *node) error {
 		return err
 	}
 	if limit := st.cfg.MaxTasksPerRoot; limit != Unlimited && top.account.live >= limit {
-		return tooManyTasks(top.session, top.account.live, limit)
+		parked, until := st.parkedInTree(top, st.now)
+		return tooManyTasks(top.session, top.account.live, limit, parked, until)
 	}
 	return nil
 }
@@ -194,27 +195,32 @@ func (st *state) queue(t *task, now int64) {
 		return
 	}
 	t.wait.Owner = t
-	st.askForSlot(t, false)
+	st.askForSlot(t, false, st.slots.Ticket())
 }
 
 // askForSlot takes a slot for the task. If none is free, the method puts the task at the head or at
-// the end of the line. If the task got a slot, the method "settle" continues with the task. In a
+// the end of the line, among the others there by the given queue time. If the task got a slot, the method "settle" continues with the task. In a
 // suspended manager, askForSlot does nothing, because no task begins.
-func (st *state) askForSlot(t *task, head bool) {
+func (st *state) askForSlot(t *task, head bool, ticket uint64) {
 	if st.suspend != notSuspended {
 		return
 	}
-	s := st.slots
 	top, _ := t.up.root()
 	t.wait.Root = &top.slots
-	if s.Take(&t.wait, &t.kind.slot, head, s.Ticket()) {
+	if st.slots.Take(&t.wait, &t.kind.slot, head, ticket) {
 		st.due.granted = append(st.due.granted, t)
 	}
 }
 
 // ringQueued ends a pending task whose queue time to live has passed.
 func (st *state) ringQueued(t *task, now int64) {
-	if t.status == Pending {
+	if t.status != Pending {
+		return
+	}
+	if end := st.queueEnd(t, now); end > now { // the time did not pass during the cool-down of the pool
+		st.deadlines.queued.set(t.more.ttl, t, end)
+		st.changed(t)
+	} else {
 		st.end(t, CauseQueueTimeToLive, reasonQueued(st.limit(limitQueueTimeToLive)), now)
 	}
 }

@@ -191,13 +191,16 @@ type attempt struct {
 	parked
 	stopping
 
-	epoch      int      // grows with every prompt and abort; observations of an older epoch are dropped
-	sight      *sight   // observations of the turn; nothingSeen until there are any
-	activity   int64    // time of the last change of any kind
-	lastNews   int64    // time at which the last progress event was sent
-	nextRun    *attempt // next attempt in the list effects.after.start
-	nextCancel *attempt // next attempt in the list effects.now.cancels
-	touched    bool     // listed in due.waiting
+	epoch      int          // grows with every prompt and abort; observations of an older epoch are dropped
+	sight      *sight       // observations of the turn; nothingSeen until there are any
+	activity   int64        // time of the last change of any kind
+	lastNews   int64        // time at which the last progress event was sent
+	nextRun    *attempt     // next attempt in the list effects.after.start
+	nextCancel *attempt     // next attempt in the list effects.now.cancels
+	refused    *refused     // set after a refusal of the provider, until a turn has ended in another way
+	cur        *turnContext // context for host calls after ctx has ended because of a halt; nil before
+	startFrom  int64        // without a store, time from which the time to live of the start counts; 0 if this is the time in started
+	touched    bool         // listed in due.waiting
 
 	// The next three fields belong to an attempt of an earlier process; see state_restore.go.
 	recovering bool // it is not known yet how far the session has got with the last prompt
@@ -335,4 +338,6 @@ type client struct {
 	lastBeat int64
 	gapAt    int64   // time at which events were last lost
 	out      *outage // current outage; nil if there is none
+
+	showsRetries bool // the client has shown that a program repeats requests
 }

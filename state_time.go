@@ -177,10 +177,13 @@ type attemptLimit uint8
 const (
 	untilStopped   attemptLimit = iota // deadline for stopping the session of an ended attempt
 	untilAnswered                      // deadline for the return of CreateSession or StartTurn
+	untilHalted                        // end of the patience with a program that repeats refused requests, and deadline for stopping its turn
+	untilParked                        // end of the wait for a provider
 	untilReachable                     // deadline for the end of the outage that holds up the attempt
 	untilOld                           // end of the attempt's time to live
 	untilStale                         // time at which a runner's turn becomes stale; the function "judge" checks the turns of starters
 	untilSilent                        // deadline for the status of a starter's session
+	untilProved                        // time at which a turn shows by its silence that the provider accepts requests; does not end the attempt
 	untilLook                          // time of the next poll of a starter's session; does not end the attempt
 	attemptLimits
 )
@@ -196,6 +199,12 @@ func (st *state) limitEnd(l attemptLimit, a *attempt) int64 {
 		}
 	case untilAnswered:
 		return a.callEnd
+	case untilHalted:
+		return a.retryLimits()
+	case untilParked:
+		if a.awaitsProvider() {
+			return a.refused.limit
+		}
 	case untilReachable:
 		return st.outageEnd(a)
 	case untilOld:
@@ -206,6 +215,8 @@ func (st *state) limitEnd(l attemptLimit, a *attempt) int64 {
 		if d := st.limit(limitHostUnreachable); followed && d > 0 {
 			return a.sight.answered + int64(d)
 		}
+	case untilProved:
+		return st.provedAt(a)
 	case untilLook:
 		if followed {
 			return a.sight.lookAt
@@ -228,6 +239,12 @@ func (st *state) applyLimit(l attemptLimit, a *attempt, now int64) {
 			what, cause, a.loose = doingPrompt, CausePromptFailed, true
 		}
 		st.end(a.t, cause, reasonNoAnswerToCall(what, st.limit(limitCreateTimeout)), now)
+	case untilHalted:
+		st.retryLimit(a, now)
+	case untilParked:
+		st.parkLimit(a, now)
+	case untilProved:
+		st.provesPool(a)
 	case untilReachable:
 		st.end(a.t, CauseHostUnreachable, reasonOutage(st.limit(limitHostUnreachable), a.sight.prog.detail), now)
 	case untilOld:
@@ -316,5 +333,9 @@ func (st *state) staleEnd(a *attempt) int64 {
 	if !a.cl.runner || a.turnStart == 0 || st.limit(limitStaleTimeout) <= 0 || !a.sight.reported || a.sight.inFlight() > 0 || a.phase == PhaseAsking {
 		return 0
 	}
-	return max(a.activity+int64(st.limit(limitStaleTimeout)), a.turnStart+int64(staleGrace))
+	activity := a.activity
+	if x := a.sight.retry; x != nil {
+		activity = max(activity, x.at)
+	}
+	return max(activity+int64(st.limit(limitStaleTimeout)), a.turnStart+int64(staleGrace))
 }

@@ -44,9 +44,10 @@ const (
 	PhaseWaiting        // the agent has ended its turn; it waits for its own tasks, or for a slot for the turn of a message
 	PhaseStopping       // the attempt has ended, and its session is being stopped
 	PhaseStoring        // the attempt has ended, and the end is being written to the store
+	PhaseParked         // the attempt waits without a slot for a provider that has refused its turn; Reason and Until say more
 )
 
-var phaseNames = [...]string{"", "starting", "in a turn", "asking", "waiting for its own tasks", "stopping", "storing"}
+var phaseNames = [...]string{"", "starting", "in a turn", "asking", "waiting for its own tasks", "stopping", "storing", "parked"}
 
 // String returns the phase in lower-case words; empty for PhaseNone.
 func (p Phase) String() string { return enumName(phaseNames[:], uint8(p)) }
@@ -97,6 +98,7 @@ const (
 	CauseNotStopped      // the session of the earlier attempt did not stop, so the next attempt could not start
 	CauseNoAnswer        // the agent wrote no visible text and called no tool
 	CauseTooLong         // the input is too long for the model, even after it was shortened
+	CauseRateLimited     // the provider of the model refused a turn because of a limit, an overload or a failure, and the turn could not go on later
 )
 
 // causes holds the name of each cause and the status of an attempt that ends for that cause. A new
@@ -138,6 +140,7 @@ var causes = [...]struct {
 	CauseNotStopped:      {"session did not stop", Failed},
 	CauseNoAnswer:        {"no answer", Failed},
 	CauseTooLong:         {"too long", Failed},
+	CauseRateLimited:     {"rate limited", Failed},
 }
 
 // causeNames are the names in causes.
@@ -183,9 +186,10 @@ type Task struct {
 	Metadata    map[string]string `json:"metadata,omitempty"`
 
 	Status     Status    `json:"status"`
-	Cause      Cause     `json:"cause,omitempty"` // cause of the attempt's end
-	Phase      Phase     `json:"phase,omitempty"` // set while running, and after the end while the session is being stopped
-	Reason     string    `json:"reason,omitempty"`
+	Cause      Cause     `json:"cause,omitempty"`      // cause of the attempt's end
+	Phase      Phase     `json:"phase,omitempty"`      // set while running, and after the end while the session is being stopped
+	Reason     string    `json:"reason,omitempty"`     // of an ended attempt, why it ended; of a parked one, what it waits for
+	Until      time.Time `json:"until,omitzero"`       // while parked: time until which the attempt waits at least; zero if it is unknown or has passed
 	Attempt    int       `json:"attempt"`              // number of the latest attempt, from 1
 	Queued     time.Time `json:"queued"`               // time at which the attempt was launched or resumed
 	Started    time.Time `json:"started,omitzero"`     // zero while pending

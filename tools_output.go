@@ -103,19 +103,23 @@ type waitEnd uint8
 const (
 	waitOver      waitEnd = iota // one of the tasks has ended
 	waitTimedOut                 // the timeout has passed
-	waitPointless                // waiting longer could keep the tasks from getting a slot
+	waitPointless                // waiting longer could keep the tasks from getting a slot, or the tasks wait for their provider for long
 )
 
 // wait waits until one of the tasks has ended.
 func (o *outputCall) wait(ids ...string) (waitEnd, error) {
 	ctx, cancel := context.WithTimeout(o.ctx, o.timeout)
 	defer cancel()
-	_, err := o.m.wait(ctx, o.by, WaitAny, ids...)
+	tasks, err := o.m.wait(ctx, o.by, WaitAny, true, ids...)
 	switch {
 	case err == nil:
 		return waitOver, nil
 	case errors.Is(err, ErrGoesOn):
-		o.notes = append(o.notes, notePointless)
+		if i := slices.IndexFunc(tasks, Task.awaitsProvider); i >= 0 {
+			o.notes = append(o.notes, waitsForProvider(tasks[i]))
+		} else {
+			o.notes = append(o.notes, notePointless)
+		}
 		return waitPointless, nil
 	case errors.Is(err, context.DeadlineExceeded):
 		return waitTimedOut, nil
@@ -129,7 +133,7 @@ func (o *outputCall) wait(ids ...string) (waitEnd, error) {
 func (o *outputCall) look(id string) (Task, error) {
 	at, cancel := context.WithCancel(o.ctx)
 	cancel()
-	tasks, err := o.m.wait(at, o.by, WaitAny, id)
+	tasks, err := o.m.wait(at, o.by, WaitAny, false, id)
 	if len(tasks) == 1 {
 		return tasks[0], nil
 	}

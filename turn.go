@@ -28,6 +28,7 @@ type sight struct {
 	knownTo  int64                 // time up to which all tool calls are known
 	before   int                   // number of tool calls in earlier turns
 	repeats  repeats               // latest tool calls that were equal
+	retry    *retrying             // requests that the program repeats by itself; nil if it does not
 	compacts int                   // compactions in a row without an answer or a tool call
 	pieces   strings.Builder       // pieces of a runner's text; there can be thousands of pieces of a few bytes each
 
@@ -80,12 +81,13 @@ type turn struct {
 	finished bool // the newest message of the agent will no longer change
 	stop     StopReason
 	err      string
-	text     string // text of the newest message that has a text
-	textAt   int    // index of that message
-	newest   int    // index of the agent's newest message
-	from     int    // index of the last prompt; earlier messages do not answer it
-	finger   uint64 // fingerprint of all messages; changes whenever a message changes
-	afterUse bool   // a tool call followed the text, so the next text replaces it
+	provider *ProviderError // set if the agent's newest message says that the provider has refused a request
+	text     string         // text of the newest message that has a text
+	textAt   int            // index of that message
+	newest   int            // index of the agent's newest message
+	from     int            // index of the last prompt; earlier messages do not answer it
+	finger   uint64         // fingerprint of all messages; changes whenever a message changes
+	afterUse bool           // a tool call followed the text, so the next text replaces it
 }
 
 // seenMessage holds the data that the sight keeps about a message.
@@ -98,10 +100,11 @@ type seenMessage struct {
 
 // hint holds the data of an error event.
 type hint struct {
-	stop   StopReason
-	err    string
-	at     int64
-	finger uint64 // fingerprint of the turn when the event came
+	stop     StopReason
+	err      string
+	provider *ProviderError
+	at       int64
+	finger   uint64 // fingerprint of the turn when the event came
 }
 
 // maxOld is the number of messages of earlier turns whose ids are kept. If there are more when a
@@ -139,7 +142,7 @@ func (s *sight) begin(promptID string, now int64) {
 	s.promptID, s.hint, s.reported = promptID, nil, false
 	s.c = judged{counters: counters{began: now, changed: now}}
 	s.answered, s.lookAt, s.again, s.said = now, 0, false, SessionUnknown
-	s.lost, s.lostWhy = false, ""
+	s.lost, s.lostWhy, s.retry = false, "", nil
 	s.repeats.reset()
 	s.todos, s.todosAt, s.todosLive, s.doubted, s.foreign = 0, 0, false, false, false
 	s.knownTo, s.before, s.compacts = now, s.prog.toolCalls, 0
@@ -320,7 +323,7 @@ func (s *sight) prompted(msg *Message, index int, p *progress) int {
 		s.uncount()
 		return 0
 	}
-	s.output, s.begun, s.finished, s.stop, s.err = false, false, false, StopUntold, ""
+	s.output, s.begun, s.finished, s.stop, s.err, s.provider = false, false, false, StopUntold, "", nil
 	s.from = index
 	return index
 }
@@ -354,6 +357,12 @@ func (s *sight) wrote(piece string, now int64) {
 }
 
 func (s *sight) agentMessage(index int, msg *Message, p *progress, now int64) {
+	if msg.Provider != nil { // the text is that of the failure
+		if index >= max(s.newest, s.from) {
+			s.newest, s.begun, s.finished, s.stop, s.err, s.provider = index, true, msg.Finished, msg.Stop, msg.Error, msg.Provider.clone()
+		}
+		return
+	}
 	if index >= s.from && (msg.Text != "" || msg.Reasoning != "" || len(msg.Tools) > 0) {
 		s.output = true
 	}
@@ -381,7 +390,7 @@ func (s *sight) agentMessage(index int, msg *Message, p *progress, now int64) {
 	}
 	if index >= max(s.newest, s.from) {
 		s.newest, s.begun = index, true
-		s.finished, s.stop, s.err = msg.Finished, msg.Stop, msg.Error
+		s.finished, s.stop, s.err, s.provider = msg.Finished, msg.Stop, msg.Error, nil
 	}
 }
 
@@ -396,6 +405,9 @@ func hashMessage(seed maphash.Seed, msg *Message) uint64 {
 	h.WriteByte(byte(msg.Stop))
 	if msg.Finished {
 		h.WriteByte(1)
+	}
+	if msg.Provider != nil {
+		h.WriteByte(2 + byte(msg.Provider.Kind))
 	}
 	for _, t := range msg.Tools {
 		h.WriteString(t.ID)

@@ -74,10 +74,10 @@ func waitFor(ctx context.Context, ch <-chan struct{}, d time.Duration) error {
 // [BackgroundManager.TakeNotice].
 func (m *BackgroundManager) Wait(ctx context.Context, by Caller, mode WaitMode, ids ...string) ([]Task, error) {
 	m.heard(by.Session)
-	return m.wait(ctx, by, mode, ids...)
+	return m.wait(ctx, by, mode, false, ids...)
 }
 
-func (m *BackgroundManager) wait(ctx context.Context, by Caller, mode WaitMode, ids ...string) ([]Task, error) {
+func (m *BackgroundManager) wait(ctx context.Context, by Caller, mode WaitMode, brief bool, ids ...string) ([]Task, error) {
 	if err := m.start(ctx); err != nil && ctx.Err() == nil { // if ctx has ended, the tasks are returned as they are
 		return nil, fmt.Errorf("bgagent: wait: %w", err)
 	}
@@ -87,7 +87,7 @@ func (m *BackgroundManager) wait(ctx context.Context, by Caller, mode WaitMode, 
 	if mode > WaitAny {
 		return nil, fmt.Errorf("bgagent: wait: %w", &InputError{"mode", fmt.Sprintf("is %d; it must be WaitAll or WaitAny", mode)})
 	}
-	x := waiting{by: by, mode: mode, w: newWaiter()}
+	x := waiting{by: by, mode: mode, brief: brief, w: newWaiter()}
 	var err error
 	m.update(func(st *state, _ int64) { err = x.begin(st, ids) })
 	if err != nil {
@@ -98,6 +98,7 @@ func (m *BackgroundManager) wait(ctx context.Context, by Caller, mode WaitMode, 
 		var out []Task
 		var done bool
 		ended := ctx.Err()
+		x.now = int64(time.Since(m.epoch))
 		m.view(func(st *state) {
 			switch done, err = x.done(st); {
 			case done:
@@ -126,6 +127,8 @@ type waiting struct {
 	w     waiter
 	tasks []*task
 	no    []int32 // numbers of the attempts, one per task
+	brief bool    // do not wait while all live tasks wait for their provider for long
+	now   int64   // time of the current check
 	ended int     // number of tasks at the beginning of the list that are known to have ended
 }
 
@@ -159,10 +162,10 @@ func (x *waiting) done(st *state) (bool, error) {
 		return true, err
 	}
 	isTask := st.isTask(x.by)
-	if x.mode == WaitAll && !isTask {
+	if x.mode == WaitAll && !isTask && !x.brief {
 		return false, nil
 	}
-	turns, live := 0, 0
+	turns, live, paused := 0, 0, 0
 	for i := x.ended; i < len(x.tasks); i++ {
 		if x.over(st, i) {
 			if x.mode == WaitAny {
@@ -171,9 +174,15 @@ func (x *waiting) done(st *state) (bool, error) {
 			continue
 		}
 		live++
+		if x.brief && st.pausesLong(x.tasks[i], x.now) {
+			paused++
+		}
 		if x.tasks[i].inTurn() || !x.tasks[i].live() { // the task has ended and needs no slot while its end is being written
 			turns++
 		}
+	}
+	if x.brief && paused == live {
+		return true, ErrGoesOn
 	}
 	if isTask && (turns == 0 || x.mode == WaitAll && turns < live) {
 		return true, ErrGoesOn
@@ -240,7 +249,8 @@ func (m *BackgroundManager) Quiet(ctx context.Context, id string) error {
 // in two cases. Either the deadline of ctx has passed, or the caller is itself a task and waiting
 // longer could deadlock, because the new task is queued or waits for its own tasks. The task then
 // continues in the background, and its end will be reported by a notice. Run returns the task
-// together with these errors. If the task ends and its record expires before Run begins to wait, the
+// together with these errors. Run also returns ErrGoesOn if the task waits for the provider of its
+// model for more than a minute; see [PhaseParked]. If the task ends and its record expires before Run begins to wait, the
 // error matches [ErrExpired]. All other errors are those of [BackgroundManager.Launch].
 func (m *BackgroundManager) Run(ctx context.Context, by Caller, in LaunchInput) (Task, error) {
 	m.heard(by.Session)

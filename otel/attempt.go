@@ -52,6 +52,7 @@ var phaseStages = map[bgagent.Phase]stage{
 	bgagent.PhaseWaiting:  stageWaiting,
 	bgagent.PhaseStopping: stageTurn,
 	bgagent.PhaseStoring:  stageTurn,
+	bgagent.PhaseParked:   stageWaiting,
 }
 
 // stageOf returns the stage of a running attempt.

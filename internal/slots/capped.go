@@ -40,9 +40,11 @@ func newGauge(name string, limit int) *gauge {
 	return g
 }
 
-func (g *gauge) isFull() bool     { return g.inUse >= g.limit }
-func (g *gauge) isCap() bool      { return g.limit != math.MaxInt }
-func (g *gauge) figures() Figures { return Figures{g.name, g.limit, g.inUse, g.waiting} }
+func (g *gauge) isFull() bool { return g.inUse >= g.limit }
+func (g *gauge) isCap() bool  { return g.limit != math.MaxInt }
+func (g *gauge) figures() Figures {
+	return Figures{Name: g.name, Limit: g.limit, InUse: g.inUse, Waiting: g.waiting}
+}
 
 // capped holds the additional state of a [Manager] whose rules have caps.
 type capped struct {
@@ -125,9 +127,9 @@ func (c *capped) countWaiting(k *key, n int) {
 	k.lane.cap.waiting += n
 }
 
-// hasRoomBesideKept reports whether the pool has a slot that is neither held nor kept.
+// hasRoomBesideKept reports whether the pool can grant a slot that is neither held nor kept.
 func (p *pool) hasRoomBesideKept() bool {
-	return p.limit == Unlimited || p.inUse+p.capped.kept < p.limit
+	return (p.limit == Unlimited || p.inUse+p.capped.kept < p.limit) && (p.cool == nil || !p.cool.isFull())
 }
 
 // canStart reports whether all limits allow a grant to the first waiter of l.
@@ -157,7 +159,7 @@ func (c *capped) tryTake(w *Waiter, k *key, order uint64) bool {
 	grant(w, k)
 	c.count(k, 1)
 	c.served(k.pool, w)
-	c.keep(k.pool)
+	c.granted(k.pool)
 	return true
 }
 
@@ -262,7 +264,7 @@ func (c *capped) grantFirst(x *rootLine) *Waiter {
 	c.remove(w)
 	grant(w, w.key)
 	c.count(w.key, 1)
-	c.keep(l.pool)
+	c.granted(l.pool)
 	return w
 }
 
@@ -275,11 +277,20 @@ func (c *capped) passOver(l *lane, at place) {
 	}
 }
 
+// granted must be called after a slot of p was granted.
+func (c *capped) granted(p *pool) {
+	if p.cool != nil {
+		c.turnedAll(p.cool)
+		return
+	}
+	c.keep(p)
+}
+
 // keep must be called when p may have gained or lost room. It keeps free slots of p for
 // waiters that have become the head of the line, have been passed over too often, and still
 // cannot start.
 func (c *capped) keep(p *pool) {
-	for p.hasRoomBesideKept() {
+	for p.cool == nil && p.hasRoomBesideKept() {
 		x, _ := p.capped.first(heads)
 		if x == nil || x.lane.passed < MaxPassed || c.canStart(x.lane) {
 			break

@@ -1,6 +1,9 @@
 package slots
 
-import "fmt"
+import (
+	"errors"
+	"fmt"
+)
 
 // Check returns an error if the records contradict each other. It is for tests.
 func (m *Manager) Check() error {
@@ -52,6 +55,9 @@ func (m *Manager) Check() error {
 		if m.capped == nil && p.length() != p.waiting {
 			return fmt.Errorf("pool %q: %d in line, counted as %d", p.name, p.length(), p.waiting)
 		}
+	}
+	if wrong := m.checkCools(); wrong != "" {
+		return errors.New(wrong)
 	}
 	if m.capped != nil {
 		return m.capped.check()

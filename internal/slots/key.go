@@ -19,9 +19,9 @@ type key struct {
 	agents  map[string]*key // further keys of the same name, one for each agent
 }
 
-// isIdle reports whether k counts no slot and no waiter. The keys in k.agents are
+// isIdle reports whether k counts no slot and no waiter, and its pool does not cool down. The keys in k.agents are
 // ignored.
-func (k *key) isIdle() bool { return k.inUse+k.waiting == 0 }
+func (k *key) isIdle() bool { return k.inUse+k.waiting == 0 && (k.pool == nil || k.pool.cool == nil) }
 
 // capAlone reports whether k is the key of an agent that has a cap. The figures of that key
 // are those of the cap, not those of the pool.
@@ -68,6 +68,9 @@ func (m *Manager) assign(k *key, before map[string]*pool) {
 	k.lane = nil
 	if m.capped != nil {
 		k.lane = m.capped.lane(k)
+	}
+	if len(m.cools) > 0 {
+		m.inherit(k)
 	}
 }
 
@@ -239,7 +242,7 @@ func (m *Manager) forgetIdle() {
 	}
 }
 
-// busyPools iterates over the pools that have held slots or waiters. It yields each pool once.
+// busyPools iterates over the pools that have held slots or waiters, or that cool down. It yields each pool once.
 // It ignores keys that are counted only in their cap.
 func (m *Manager) busyPools() iter.Seq[*pool] {
 	return func(yield func(*pool) bool) {

@@ -17,7 +17,7 @@ type Grantee interface {
 // needs the slot, so that waiting costs no additional allocation. The zero value with
 // an Owner is ready for use. All fields except Owner and Root belong to the manager.
 type Waiter struct {
-	next, prev *Waiter // neighbours in the line of key.pool or of a lane
+	next, prev *Waiter // neighbours in the line of key.pool or of a lane; for prev of a holder, see passes
 	key        *key    // key that counts the waiter; nil if it neither waits nor holds a slot
 	order      uint64  // rank in line: the ticket, with or without notHead; 0 if it does not wait
 	Owner      Grantee // is notified of a grant; must not change after the first Take
@@ -41,26 +41,32 @@ type pool struct {
 	waiting int
 	list    // the waiters; empty while there are caps
 	capped  *cappedPool
+	cool    *cool // nil while the pool is in its usual state
 }
 
 // list is a line of waiters, sorted by order.
 type list struct{ first, last *Waiter }
 
-// setLimit sets the limit. With caps, the field "open" is 0, so that every grant checks the
-// caps.
+// setLimit sets the limit. With caps, and after a refusal, the field "open" is 0, so that every
+// grant checks the caps or the cool-down.
 func (p *pool) setLimit(n int, capped bool) {
 	p.limit, p.open = n, n
 	switch {
-	case capped:
+	case capped || p.cool != nil:
 		p.open = 0
 	case n == Unlimited:
 		p.open = math.MaxInt
 	}
 }
 
-func (p *pool) figures() Figures { return Figures{p.name, p.limit, p.inUse, p.waiting} }
+func (p *pool) figures() Figures { return Figures{p.name, p.limit, p.inUse, p.waiting, p.coolDown()} }
 
-func (p *pool) hasRoom() bool { return p.inUse < p.open }
+func (p *pool) hasRoom() bool { return p.inUse < p.open || p.cool != nil && p.hasRoomInCool() }
+
+// hasRoomInCool is hasRoom for a pool with a cool-down.
+func (p *pool) hasRoomInCool() bool {
+	return p.capped == nil && !p.cool.isFull() && (p.limit == Unlimited || p.inUse < p.limit)
+}
 
 // insert puts w into the line at its rank, which is usually the end. It searches from both
 // ends at the same time. A waiter with an old ticket belongs near the front, and a search from

@@ -224,7 +224,7 @@ func TestHeadOfLineGoesBeforeEarlierTickets(t *testing.T) {
 	for i, g := range []*guest{h1, h2, w[0], w[1], between, late} {
 		place, s := c.Place(&g.Waiter)
 		require.Equal(t, i+1, place)
-		require.Equal(t, Figures{"pool m", 1, 1, 6}, s)
+		require.Equal(t, Figures{Name: "pool m", Limit: 1, InUse: 1, Waiting: 6}, s)
 	}
 	for _, g := range []*guest{h1, h2, w[0], w[1], between, late} {
 		a.leave(c)
@@ -237,7 +237,7 @@ func TestPlaceIsCountedSoFarAndNoFurther(t *testing.T) {
 	c, a, w := line(t, MaxPlace+1)
 	place, s := c.Place(&a.Waiter)
 	require.Zero(t, place, "a holder of a slot has no place")
-	require.Equal(t, Figures{"pool m", 1, 1, MaxPlace + 1}, s)
+	require.Equal(t, Figures{Name: "pool m", Limit: 1, InUse: 1, Waiting: MaxPlace + 1}, s)
 	place, _ = c.Place(&w[MaxPlace-1].Waiter)
 	require.Equal(t, MaxPlace, place)
 	place, s = c.Place(&w[MaxPlace].Waiter)

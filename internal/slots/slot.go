@@ -23,14 +23,19 @@ func (s Slot) Release() {
 		return
 	}
 	k := r.key
+	var granted []*Waiter
+	if r.passes() { // no refusal was reported
+		granted = m.proved(&r.Waiter)
+	}
 	m.giveBack(&r.Waiter, k)
 	m.recycle(r)
-	if m.settled(k) {
+	if granted == nil && m.settled(k) {
 		m.mu.Unlock()
 		return
 	}
 	next, more := m.settle(k)
 	m.mu.Unlock()
+	tell(nil, granted)
 	tell(next, more)
 }
 

@@ -94,6 +94,7 @@ type Figures struct {
 	Limit   int // Unlimited if there is no limit
 	InUse   int // number of slots that are held; greater than Limit only after a call to SetRules
 	Waiting int // number of waiters
+	Cool    CoolDown
 }
 
 // Manager hands out slots. A pool without caps serves its waiters in the order of
@@ -102,6 +103,7 @@ type Figures struct {
 // methods are safe for concurrent use. [New] makes a Manager.
 type Manager struct {
 	tickets atomic.Uint64 // last queue time that was given out
+	cooling atomic.Int32  // number of cool-downs
 
 	// mu guards all fields below, every key, pool, Waiter and record that is reachable from
 	// them, and Handle.key. It is a leaf lock: a goroutine that holds mu takes no other lock,
@@ -116,11 +118,14 @@ type Manager struct {
 	rules  Rules
 	capped *capped   // nil while the rules have no caps
 	free   []*record // records for reuse, at most maxFreeRecords
+	cools  []*cool   // cool-downs; see cool.go
+	onCool func(at int64)
 }
 
 // New returns a manager with the given rules.
 func New(r Rules) *Manager {
 	m := &Manager{}
+	m.tickets.Store(FirstTicket - 1)
 	for space := range m.keys {
 		m.keys[space] = make(map[string]*key)
 	}
@@ -242,8 +247,12 @@ func (m *Manager) setRulesLocked(r Rules) []*Waiter {
 			was.inUse -= k.inUse
 			k.pool.inUse += k.inUse
 			touched[was], touched[k.pool] = true, true
+			if was.cool != nil {
+				m.chill(k.pool, was.cool)
+			}
 		}
 	}
+	m.forgetCools()
 	for p := range touched {
 		moving = p.leaveAll(moving)
 	}

@@ -35,6 +35,10 @@ func grant(w *Waiter, k *key) {
 	w.key = k
 	k.inUse++
 	k.pool.inUse++
+	if c := k.pool.cool; c != nil {
+		w.prev = &c.mark
+		c.unproven++
+	}
 }
 
 func queue(w *Waiter, k *key, head bool, ticket uint64) {
@@ -89,6 +93,7 @@ func (m *Manager) leaveLocked(w *Waiter) (next *Waiter, more []*Waiter) {
 
 // giveBack takes the slot from w.
 func (m *Manager) giveBack(w *Waiter, k *key) {
+	w.dropPass()
 	w.key = nil
 	k.inUse--
 	k.pool.inUse--
@@ -99,13 +104,17 @@ func (m *Manager) giveBack(w *Waiter, k *key) {
 
 // settled reports whether no work remains after a slot of k was given back.
 func (m *Manager) settled(k *key) bool {
-	return k.pool.first == nil && m.weight <= maxIdle && m.capped == nil
+	return k.pool.first == nil && m.weight <= maxIdle && m.capped == nil && k.pool.cool == nil
 }
 
 // settle must be called after a waiter or a slot of k has left. It grants the slots that can
 // now be granted, and returns the waiters that got them.
 func (m *Manager) settle(k *key) (next *Waiter, more []*Waiter) {
-	if m.capped != nil {
+	if c := k.pool.cool; c != nil {
+		if more = m.review(c); len(more) > 0 {
+			next, more = more[0], more[1:]
+		}
+	} else if m.capped != nil {
 		if more = m.capped.freed(k); len(more) > 0 {
 			next, more = more[0], more[1:]
 		}

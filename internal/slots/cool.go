@@ -1,0 +1,434 @@
+package slots
+
+import (
+	"slices"
+	"strings"
+)
+
+// A pool cools down after the provider of a model has refused a turn. Until the end of the
+// cool-down, the pool grants no slot. Then it grants one. While nothing shows that this one
+// succeeds, it grants no other. Each success raises the number of slots that may be granted
+// and are not proved yet by one, so that 2, 4, 8 and more start per step. A further refusal
+// begins a new cool-down.
+//
+// Times are nanoseconds on a clock that the callers share. The Manager has no clock: callers
+// pass the time, and call [Manager.Warm] when the time comes that [Manager.OnCool] has
+// announced.
+
+const (
+	coolFirst     = int64(5e9)   // first cool-down, if the provider has told no time
+	coolMax       = int64(300e9) // longest cool-down, if the provider has told no time
+	coolSpreadMax = int64(30e9)  // greatest random addition
+)
+
+// FirstTicket is the lowest queue time that [Manager.Ticket] gives out. [Manager.Take] also
+// accepts lower ones. A waiter with a lower queue time comes before all waiters in its group
+// that have a ticket.
+const FirstTicket = 1 << 62
+
+// cool is the state of one or several pools from a refusal until enough slots have proved that
+// the provider accepts requests again. Pools that cool down together share one cool.
+type cool struct {
+	pools    []*pool
+	provider string // the cool-down concerns all pools of this provider; empty if it concerns one pool
+	since    int64  // time of the first refusal without a success in between
+	until    int64  // end of the cool-down
+	reset    int64  // latest time that the provider has told; 0 if it told none
+	tries    int    // number of refusals in a row
+	refusals int    // number of refusals since the pool last was in its usual state
+	warm     bool   // the cool-down is over
+	proved   bool   // a slot has proved that the provider accepts requests
+	window   int    // number of slots that may be granted and not proved
+	unproven int    // number of slots that were granted since the refusal and are not proved
+	mark     Waiter // the field prev of the waiters that hold these slots points to it; see passes
+}
+
+// passes reports whether w holds a slot that was granted since the last refusal in its pool and is
+// not proved. The field prev marks such a slot, because a field of its own would take memory in each
+// pending task.
+func (w *Waiter) passes() bool {
+	return w.holds() && w.prev != nil && w.key.pool.cool != nil && w.prev == &w.key.pool.cool.mark
+}
+
+// dropPass makes w an ordinary holder of its slot.
+func (w *Waiter) dropPass() {
+	if w.passes() {
+		w.key.pool.cool.unproven--
+	}
+	if w.holds() {
+		w.prev = nil
+	}
+}
+
+// isFull reports whether no further slot may be granted now.
+func (c *cool) isFull() bool { return !c.warm || c.unproven >= c.window }
+
+// isOver reports whether the pools can return to their usual state: either the limits of the pools
+// are the stricter limit, or all that waited have started.
+func (c *cool) isOver() bool {
+	if !c.proved {
+		return false
+	}
+	idle, within := c.unproven == 0, true
+	for _, p := range c.pools {
+		idle = idle && p.waiting == 0
+		within = within && p.limit != Unlimited && c.window >= p.limit
+	}
+	return idle || within
+}
+
+// Refusal describes a turn that a provider has refused.
+type Refusal struct {
+	Now      int64
+	Reset    int64   // time from which on the provider accepts requests, as it has told; 0 if it told none
+	Tries    int     // number of requests that were refused; 0 counts as 1
+	Provider bool    // the refusal concerns all models of the provider
+	Spread   float64 // random number from 0 to 1
+}
+
+// until returns the end of the cool-down after the given number of refusals.
+func (r *Refusal) until(tries int) int64 {
+	wait := coolMax
+	if tries < 8 {
+		wait = min(coolFirst<<(tries-1), coolMax)
+	}
+	wait = max(wait, r.Reset-r.Now)
+	return r.Now + wait + int64(r.Spread*float64(min(wait/5, coolSpreadMax)))
+}
+
+// CoolDown describes the cool-down of a pool.
+type CoolDown struct {
+	Since    int64 // time of the first refusal without a success in between
+	Until    int64 // time from which on the pool grants slots again; it may have passed
+	Reset    int64 // latest time that the provider has told; 0 if it told none
+	Refusals int   // number of refusals; 0 if the pool does not cool down
+	Proved   bool  // a turn after the cool-down has succeeded
+}
+
+// OnCool sets the function that m calls when the time changes at which the caller must call
+// [Manager.Warm]. The function is called while the lock of m is held. It must not block or call m.
+func (m *Manager) OnCool(f func(at int64)) { m.onCool = f }
+
+// Refuse begins or extends the cool-down of the pool of h, because a provider has refused the turn
+// for which w holds its slot.
+func (m *Manager) Refuse(w *Waiter, h *Handle, r Refusal) {
+	k := h.lock()
+	defer m.mu.Unlock()
+	p := k.pool
+	old, tries := p.cool, max(r.Tries, 1)
+	probe := w.passes()
+	if w.dropPass(); probe {
+		tries += old.tries
+	}
+	if old != nil && !old.warm && !probe { // the turn began before the cool-down
+		old.refusals++
+		old.reset = max(old.reset, r.Reset)
+		old.until = max(old.until, r.until(max(old.tries, tries)))
+		m.spreadTo(old, k, r.Provider)
+		m.rearm()
+		return
+	}
+	c := &cool{since: r.Now, tries: tries, refusals: 1, reset: r.Reset, window: 1}
+	if old != nil {
+		c.tries = max(old.tries, tries)
+		c.refusals, c.provider = old.refusals+1, old.provider
+		if !old.proved {
+			c.since = old.since
+		}
+		c.reset = max(c.reset, old.reset)
+		c.pools = old.pools
+		m.dropCool(old)
+	}
+	c.until = r.until(c.tries)
+	m.cools = append(m.cools, c)
+	m.cooling.Store(int32(len(m.cools)))
+	for _, p := range append(slices.Clone(c.pools), p) {
+		m.addTo(c, p)
+	}
+	m.spreadTo(c, k, r.Provider)
+	m.rearm()
+}
+
+// spreadTo extends the cool-down to all pools of the provider of k, if the argument "all" is set.
+func (m *Manager) spreadTo(c *cool, k *key, all bool) {
+	provider := providerOf(k)
+	if !all || provider == "" {
+		return
+	}
+	c.provider = provider
+	for o := range m.all() {
+		if providerOf(o) == provider {
+			m.chill(o.pool, c)
+		}
+	}
+}
+
+// providerOf returns the provider of the model that k counts, or "".
+func providerOf(k *key) string {
+	if provider, _, ok := strings.Cut(k.name, "/"); ok && k.space == Models {
+		return provider
+	}
+	return ""
+}
+
+// chill makes p one of the pools of c. If p has another cool-down, the two become one.
+func (m *Manager) chill(p *pool, c *cool) {
+	switch o := p.cool; {
+	case o == nil || o == c:
+		m.addTo(c, p)
+	case c.warm && !o.warm:
+		m.merge(o, c)
+	default:
+		m.merge(c, o)
+	}
+}
+
+// merge makes the pools of o pools of c. The slots that were granted after o no longer count as
+// unproven.
+func (m *Manager) merge(c, o *cool) {
+	m.dropCool(o)
+	c.since, c.until, c.reset = min(c.since, o.since), max(c.until, o.until), max(c.reset, o.reset)
+	c.refusals = max(c.refusals, o.refusals)
+	if c.provider == "" {
+		c.provider = o.provider
+	}
+	for _, p := range o.pools {
+		m.addTo(c, p)
+	}
+}
+
+// addTo makes p a pool of c.
+func (m *Manager) addTo(c *cool, p *pool) {
+	p.cool = c
+	p.setLimit(p.limit, m.capped != nil)
+	if !slices.Contains(c.pools, p) {
+		c.pools = append(c.pools, p)
+	}
+	if p.capped != nil {
+		m.capped.giveUpKept(p)
+	}
+}
+
+// dropCool removes c from the list of cool-downs.
+func (m *Manager) dropCool(c *cool) {
+	m.cools = slices.DeleteFunc(m.cools, func(x *cool) bool { return x == c })
+	m.cooling.Store(int32(len(m.cools)))
+}
+
+// rearm announces when the next cool-down ends.
+func (m *Manager) rearm() {
+	at := int64(0)
+	for _, c := range m.cools {
+		if !c.warm && (at == 0 || c.until < at) {
+			at = c.until
+		}
+	}
+	if at != 0 && m.onCool != nil {
+		m.onCool(at)
+	}
+}
+
+// Warm ends the cool-downs whose time has come. It tells the owners of the waiters that get a slot.
+func (m *Manager) Warm(now int64) {
+	var granted []*Waiter
+	m.mu.Lock()
+	for _, c := range slices.Clone(m.cools) {
+		if !c.warm && c.until <= now {
+			c.warm = true
+			granted = append(granted, m.review(c)...)
+		}
+	}
+	m.rearm()
+	m.mu.Unlock()
+	for _, w := range granted {
+		w.Owner.SlotGranted(w)
+	}
+}
+
+// review grants the slots that the pools of c can grant. If c is over, it returns the pools to their
+// usual state before.
+func (m *Manager) review(c *cool) (granted []*Waiter) {
+	if c.isOver() {
+		m.dropCool(c)
+		for _, p := range c.pools {
+			p.cool = nil
+			p.setLimit(p.limit, m.capped != nil)
+		}
+	}
+	if m.capped != nil {
+		m.capped.turnedAll(c)
+		granted = m.capped.settle()
+		m.capped.turnedAll(c)
+	} else {
+		for p := c.next(); p != nil; p = c.next() {
+			granted = append(granted, p.grantFirst())
+		}
+	}
+	for _, w := range granted {
+		w.order = 0
+	}
+	return granted
+}
+
+// next returns the pool whose first waiter is the first of all that can get a slot now, or nil.
+func (c *cool) next() (best *pool) {
+	for _, p := range c.pools {
+		if p.first != nil && p.hasRoom() && (best == nil || p.first.order < best.first.order) {
+			best = p
+		}
+	}
+	return best
+}
+
+// Proved records that the turn for which w holds its slot shows that the provider accepts requests.
+// It returns the waiters that get a slot because of this; the caller must report the grants to their
+// owners. If the turn began before the cool-down, it counts only once, in place of the first turn
+// after the cool-down.
+func (m *Manager) Proved(w *Waiter) (granted []*Waiter) {
+	if !m.Cools() {
+		return nil
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.proved(w)
+}
+
+func (m *Manager) proved(w *Waiter) (granted []*Waiter) {
+	if w.key == nil || w.key.pool.cool == nil {
+		return nil
+	}
+	c := w.key.pool.cool
+	switch {
+	case w.passes():
+		w.dropPass()
+		c.window++
+	case c.warm && !c.proved && c.unproven > 0:
+		c.window += 2
+	default:
+		return nil
+	}
+	c.proved, c.tries = true, 0
+	return m.review(c)
+}
+
+// Cools reports whether any pool cools down. It takes no lock.
+func (m *Manager) Cools() bool { return m.cooling.Load() != 0 }
+
+// MayBegin reports whether the turn for which w holds its slot may begin now. It may not if the pool
+// has begun to cool down since the slot was granted.
+func (m *Manager) MayBegin(w *Waiter) bool {
+	if !m.Cools() {
+		return true
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return w.key == nil || w.key.pool.cool == nil || w.passes()
+}
+
+// Unproven reports whether w holds one of the slots that were granted after a cool-down and that
+// have not proved yet that the provider accepts requests.
+func (m *Manager) Unproven(w *Waiter) bool {
+	if !m.Cools() {
+		return false
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return w.passes()
+}
+
+// CoolDown returns the cool-down of the pool of h.
+func (m *Manager) CoolDown(h *Handle) CoolDown {
+	if !m.Cools() {
+		return CoolDown{}
+	}
+	k := h.lock()
+	defer m.mu.Unlock()
+	return k.pool.coolDown()
+}
+
+func (p *pool) coolDown() CoolDown {
+	if c := p.cool; c != nil {
+		return CoolDown{c.since, c.until, c.reset, c.refusals, c.proved}
+	}
+	return CoolDown{}
+}
+
+// inherit makes the pool of k cool down if another pool of its provider does.
+func (m *Manager) inherit(k *key) {
+	if k.pool.cool != nil {
+		return
+	}
+	for _, c := range m.cools {
+		if c.provider != "" && c.provider == providerOf(k) {
+			m.chill(k.pool, c)
+			return
+		}
+	}
+}
+
+// forgetCools removes the pools that count no key any longer from the cool-downs.
+func (m *Manager) forgetCools() {
+	if len(m.cools) == 0 {
+		return
+	}
+	used := make(map[*pool]bool)
+	for k := range m.all() {
+		used[k.pool] = true
+	}
+	for _, c := range slices.Clone(m.cools) {
+		c.pools = slices.DeleteFunc(c.pools, func(p *pool) bool {
+			if !used[p] {
+				p.cool = nil
+			}
+			return !used[p]
+		})
+		if len(c.pools) == 0 {
+			m.dropCool(c)
+		}
+	}
+}
+
+// turnedAll calls turned for the gates of all pools of c.
+func (c *capped) turnedAll(x *cool) {
+	for _, p := range x.pools {
+		if p.capped != nil {
+			c.keep(p)
+		}
+	}
+}
+
+// giveUpKept gives up the slots of p that are kept for lanes, because p begins to cool down.
+func (c *capped) giveUpKept(p *pool) {
+	for _, l := range p.capped.byCap {
+		if !l.kept {
+			continue
+		}
+		c.unfile(l)
+		c.unkeep(l)
+		c.file(l, &p.capped.gate)
+	}
+	c.turned(&p.capped.gate)
+}
+
+// checkCools checks the cool-downs.
+func (m *Manager) checkCools() string {
+	if int(m.cooling.Load()) != len(m.cools) {
+		return "the number of cool-downs is wrong"
+	}
+	for k := range m.all() {
+		if c := k.pool.cool; c != nil && (!slices.Contains(m.cools, c) || !slices.Contains(c.pools, k.pool)) {
+			return "a pool has a cool-down that does not know it"
+		}
+	}
+	for _, c := range m.cools {
+		if c.unproven < 0 || c.window < 1 || !c.warm && c.unproven > 0 {
+			return "a cool-down counts wrongly"
+		}
+		for _, p := range c.pools {
+			if p.cool != c {
+				return "a cool-down lists a pool that does not know it"
+			}
+		}
+	}
+	return ""
+}

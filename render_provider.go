@@ -1,0 +1,95 @@
+package bgagent
+
+import (
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/bgagent/bgagent/internal/mdtext"
+)
+
+// Texts about turns that the provider of a model has refused.
+
+// refusalOf describes a refusal in a few words.
+func refusalOf(kind ProviderErrorKind, status int, message string) string {
+	s := kind.String()
+	if status != 0 {
+		s += ", status " + strconv.Itoa(status)
+	}
+	s = "the provider of the model refused the turn (" + s + ")"
+	if message != "" {
+		s += ": " + mdtext.Joined(mdtext.Valid(message), reasonBytes/2)
+	}
+	return s
+}
+
+// again says from when on the provider accepts requests. It returns "" for the zero time.
+func again(at time.Time) string {
+	if at.IsZero() {
+		return ""
+	}
+	return "; it accepts requests again from " + at.UTC().Format(time.RFC3339)
+}
+
+// reasonProvider is the reason of an attempt that ended because the provider refused its turn. The
+// argument "at" is the time from which on the provider accepts requests, or zero.
+func reasonProvider(e *ProviderError, at time.Time) string {
+	return refusalOf(e.Kind, e.Status, e.Message) + again(at)
+}
+
+// reasonWaited is the reason of an attempt that waited too long for the provider.
+func reasonWaited(r *refused, at time.Time) string {
+	return fmt.Sprintf("waited for the provider without progress; at last, %s%s", refusalOf(r.kind, r.status, r.message), again(at))
+}
+
+// reasonParked says what a parked attempt waits for.
+func reasonParked(r *refused) string {
+	if r.kind == 0 {
+		return "its turn has not begun, because the provider of its model refused other turns"
+	}
+	return refusalOf(r.kind, r.status, r.message) + "; the turn goes on when the provider accepts requests"
+}
+
+// promptAfterRefusal returns the prompt with which a session goes on after the provider has refused a
+// request. The session has the request that was not answered.
+func promptAfterRefusal(kind ProviderErrorKind) string {
+	why := "the provider of your model refused a request (" + kind.String() + ")"
+	if kind == ProviderBroken {
+		why = "a request to the provider of your model failed"
+	}
+	return "Your last turn was cut off because " + why + ". Nobody stopped you on purpose. The request before this message still stands. " +
+		"Go on where you were. Before you repeat a step, check whether it has been done."
+}
+
+// parkedRows writes the rows about a parked attempt.
+func (b *text) parkedRows(t Task, now time.Time) {
+	if t.Reason != "" {
+		b.Row("Waits because", mdtext.OneLine(t.Reason, reasonMax))
+	}
+	if t.Until.After(now) {
+		b.Row("Waits until", fmt.Sprintf("%s at least (in %s)", t.Until.UTC().Format(time.RFC3339), mdtext.Span(t.Until.Sub(now))))
+	}
+}
+
+// waitsForProvider answers a call that does not wait for a task, because the task waits for its
+// provider.
+func waitsForProvider(t Task) string {
+	s := "It goes on in the background, because it waits for the provider of its model"
+	if until := t.pause(); !until.IsZero() {
+		s += " until " + until.UTC().Format(time.RFC3339) + " at least"
+	}
+	return s + ". Nothing is lost."
+}
+
+// pause returns the time until which the task waits for the provider of its model at least, or zero.
+func (t Task) pause() time.Time {
+	if t.Queue != nil {
+		return t.Queue.Pool.CoolUntil
+	}
+	return t.Until
+}
+
+// awaitsProvider reports whether the task waits for the provider of its model.
+func (t Task) awaitsProvider() bool {
+	return t.Phase == PhaseParked || t.Queue != nil && !t.Queue.Pool.CoolUntil.IsZero()
+}

@@ -1,0 +1,369 @@
+package bgagent
+
+import (
+	"time"
+
+	"github.com/bgagent/bgagent/internal/mdtext"
+	"github.com/bgagent/bgagent/internal/slots"
+)
+
+// This file handles turns that the provider of the model has refused. The pool of such a turn cools
+// down (internal/slots), so that no turn of it begins for some time. The attempt is parked: it waits
+// in the line of its pool, without a slot.
+//
+//	turn -> turnRefused -> cool, park -> a slot -> nextTurn -> the turn goes on -> turnOver
+//	                    -> it cannot go on, or not in time -> end
+//	a slot -> beginCall -> the pool has begun to cool down -> holdForPool: park
+//
+// The file state_retry.go handles programs that repeat refused requests by themselves.
+
+const (
+	parkMost  = int64(30 * time.Minute) // longest wait without progress, if the provider has told no time
+	parkTries = 5                       // number of refusals without progress that end an attempt after parkMost, even if other turns of its pool succeed
+	pauseMost = int64(time.Minute)      // longest pause for which a foreground call or a blocking read waits
+)
+
+// refused describes the refusals of an attempt's turns, from the first refusal until a turn has ended
+// in another way. It also describes an attempt whose turn could not begin, because its pool had begun
+// to cool down. The field kind is then zero.
+type refused struct {
+	kind       ProviderErrorKind
+	status     int
+	message    string
+	step       nextStep
+	unanswered string  // id of the prompt with which the session goes on
+	prompt     string  // text of the next prompt, unless the step says otherwise
+	told       *Notice // notice that a repeated prompt delivers
+	since      int64   // time of the first refusal, or of a later one whose turn had output before
+	retryAt    int64   // time that the provider has told; 0 if it told none
+	until      int64   // end of the pool's cool-down as it was after the refusal
+	tries      int     // number of refusals since the time "since"
+	limit      int64   // time at which the wait ends the attempt; 0 if there is no limit
+}
+
+// nextStep is how a refused attempt goes on.
+type nextStep uint8
+
+const (
+	stepBegin      nextStep = iota // the turn that could not begin begins
+	stepContinue                   // the session goes on
+	stepRepeat                     // the session gets the same prompt again
+	stepNewSession                 // a new session gets the same prompt
+	stepNotice                     // the session gets the notices that are owed to it by then
+	nextSteps
+)
+
+// stepOf returns the next step that a client has told. It returns false for NextNone.
+func stepOf(n ProviderNextStep) (step nextStep, ok bool) {
+	switch n {
+	case NextContinue:
+		return stepContinue, true
+	case NextRepeat:
+		return stepRepeat, true
+	case NextNewSession:
+		return stepNewSession, true
+	}
+	return stepBegin, false
+}
+
+// passes reports whether the provider is expected to accept requests again within a time that can be
+// waited for. The argument "reset" is the time that the provider has told, or 0.
+func (st *state) passes(kind ProviderErrorKind, reset, now int64) bool {
+	most := st.limit(limitMaxPark)
+	switch kind {
+	case ProviderRateLimited, ProviderOverloaded, ProviderBroken:
+	case ProviderQuota:
+		if reset <= now {
+			return false
+		}
+	default:
+		return false
+	}
+	return most > 0 && reset-now <= int64(most)
+}
+
+// providerTime converts a time that a client has told. Times in the past count as unknown.
+func (st *state) providerTime(t time.Time, now int64) int64 {
+	if at := st.at(t); at > now {
+		return at
+	}
+	return 0
+}
+
+// cool makes the pool of the attempt cool down because of a refusal. The argument "reset" is the
+// earliest time of the next request, or 0 if it is unknown.
+func (st *state) cool(a *attempt, e *ProviderError, reset, now int64) {
+	if reset > 0 {
+		reset += st.slotsFrom
+	}
+	high, _ := st.ids.ReadByte()
+	low, _ := st.ids.ReadByte()
+	st.slots.Refuse(&a.t.wait, &a.t.kind.slot, slots.Refusal{
+		Now: now + st.slotsFrom, Reset: reset, Tries: e.Tries, Provider: e.Scope == ScopeProvider,
+		Spread: (float64(high)*256 + float64(low)) / (1 << 16),
+	})
+	for t := range st.waiters { // a caller does not wait for long pauses
+		if t.live() {
+			st.wakeTask(t)
+		}
+	}
+}
+
+// coolDown returns the cool-down of the task's pool, with the times of the manager.
+func (st *state) coolDown(t *task) slots.CoolDown {
+	c := st.slots.CoolDown(&t.kind.slot)
+	if c.Refusals > 0 {
+		c.Since, c.Until = max(c.Since-st.slotsFrom, 1), max(c.Until-st.slotsFrom, 1)
+		if c.Reset > 0 {
+			c.Reset = max(c.Reset-st.slotsFrom, 1)
+		}
+	}
+	return c
+}
+
+// turnRefused parks an attempt whose turn the provider has refused. If the attempt cannot go on, or
+// not in time, turnRefused ends it.
+func (st *state) turnRefused(a *attempt, o turnOutcome, now int64) {
+	e := o.provider
+	reset := st.providerTime(e.RetryAt, now)
+	if st.passes(e.Kind, reset, now) {
+		st.cool(a, e, reset, now)
+	}
+	if cause, reason := st.refusalEnds(a, o, reset, now); cause != CauseNone {
+		a.loose = a.loose || o.loose
+		st.end(a.t, cause, reason, now)
+		return
+	}
+	r := a.refused
+	if r == nil {
+		r = &refused{since: now}
+		a.refused = r
+	}
+	if a.sight.output {
+		r.since, r.tries = now, 0
+	}
+	r.kind, r.status, r.message, r.retryAt = e.Kind, e.Status, mdtext.Joined(mdtext.Valid(e.Message), titleMax), reset
+	r.tries += max(e.Tries, 1)
+	r.limit = r.since + parkMost
+	if reset > 0 {
+		r.limit = now + int64(st.limit(limitMaxPark))
+	} else if r.limit <= now { // other turns of the pool succeed, so this one is tried again
+		r.limit = now + parkMost
+	}
+	switch r.step, _ = stepOf(e.Next); r.step {
+	case stepContinue:
+		if r.unanswered == "" {
+			r.unanswered = a.promptID
+		}
+		r.prompt, r.told = "", nil
+	case stepRepeat:
+		if r.prompt, r.told = a.prompt, a.told; a.notice != nil { // no agent has seen the notice
+			st.oweAgain(a)
+			r.step, r.prompt = stepNotice, ""
+		}
+	case stepNewSession:
+		r.unanswered, r.prompt, r.told = "", joined(a.t.unsaid(), a.t.text), nil
+	}
+	if a.notice != nil {
+		st.told(a, now)
+	}
+	st.parkForProvider(a, now)
+}
+
+// refusalEnds returns the cause and the reason of the end if the attempt ends because of a refusal.
+func (st *state) refusalEnds(a *attempt, o turnOutcome, reset, now int64) (Cause, string) {
+	e := o.provider
+	_, goes := stepOf(e.Next)
+	if e.Next == NextNewSession && !a.mayRenew() {
+		goes = false
+	}
+	switch {
+	case e.Kind == ProviderTooLong:
+		return CauseTooLong, reasonProvider(e, time.Time{})
+	case e.Kind == ProviderAuthentication || e.Kind == ProviderUnknownModel || e.Kind > ProviderTooLong || e.Kind == 0:
+		return o.cause, o.reason
+	case !goes || a.late || !st.passes(e.Kind, reset, now):
+		return CauseRateLimited, reasonProvider(e, st.wall(reset))
+	case a.refused != nil && !a.sight.output && reset == 0 && now-a.refused.since >= parkMost && a.refused.tries >= parkTries:
+		return CauseRateLimited, reasonProvider(e, time.Time{})
+	}
+	return CauseNone, ""
+}
+
+// mayRenew reports whether a new session may get the attempt's first prompt. It may not if the old
+// session knew more.
+func (a *attempt) mayRenew() bool {
+	return a.no == 1 && !a.output && a.text == "" && a.t.ownNode() == nil
+}
+
+// holdForPool parks an attempt that has a slot and whose turn has not begun, because its pool has
+// begun to cool down.
+func (st *state) holdForPool(a *attempt, now int64) {
+	r := a.refused
+	if r == nil {
+		r = &refused{since: now, prompt: a.prompt, told: a.told}
+		a.refused = r
+	}
+	if a.notice != nil {
+		st.oweAgain(a)
+		r.step, r.prompt = stepNotice, ""
+	}
+	a.promptID = ""
+	st.parkForProvider(a, now)
+}
+
+// oweAgain makes the notice that was meant to be the attempt's prompt owed again.
+func (st *state) oweAgain(a *attempt) {
+	env, own := a.notice, a.t.ownNode()
+	if a.notice = nil; own == nil || own.env != env {
+		return
+	}
+	env.flying = false
+	st.nodeChanged(own)
+	st.unpack(own, env)
+	st.changed(a.t)
+}
+
+// parkForProvider parks an attempt until its pool grants it a slot again.
+func (st *state) parkForProvider(a *attempt, now int64) {
+	st.leaveOutage(a, now)
+	a.stage, a.stopMore = stageNone, false
+	if a.halted() != nil {
+		if a.cl.runner { // the context of the turn has ended
+			a.cur = &turnContext{values: a.ctx.values}
+		}
+		a.sight.retry = nil
+	}
+	a.refused.until = st.coolDown(a.t).Until
+	st.parkOrFinish(a, a.endCause, "", now)
+	if st.storing != nil {
+		st.mustKeep(a.t)
+	}
+	st.setDeadline(a, now)
+}
+
+// nextAfterRefusal prepares the next prompt of an attempt that was parked because of a refusal. It
+// returns false if there is nothing left to report to the agent.
+func (st *state) nextAfterRefusal(a *attempt, now int64) bool {
+	r := a.refused
+	if a.turn == 0 {
+		st.startsLater(a, now)
+	}
+	switch r.step {
+	case stepContinue:
+		a.prompt = promptAfterRefusal(r.kind)
+	case stepNotice:
+		if !st.nextNotice(a, now) {
+			a.refused = nil
+			return false
+		}
+	case stepNewSession:
+		if a.t.sess != nil {
+			st.renew(a, now)
+		}
+		a.prompt = r.prompt
+	default:
+		a.prompt, a.told = r.prompt, r.told
+	}
+	return true
+}
+
+// startsLater makes the time to live of the attempt's start begin now, because it stands still while
+// the attempt is parked.
+func (st *state) startsLater(a *attempt, now int64) {
+	a.startFrom = now
+	if st.storing != nil {
+		st.storing.task(a.t).since = now
+	}
+}
+
+// parkRank returns the queue time with which a parked attempt waits for its pool. It is lower than
+// every ticket, so that parked attempts go before others, the one that was queued first before all.
+func (st *state) parkRank(t *task) uint64 {
+	return min(uint64(max(t.queued+st.slotsFrom, 1)), slots.FirstTicket-1)
+}
+
+// parkLimit handles the end of the time for which a parked attempt waits for its provider.
+func (st *state) parkLimit(a *attempt, now int64) {
+	r := a.refused
+	switch c := st.coolDown(a.t); {
+	case c.Refusals == 0 || c.Proved: // the attempt waits for a slot, as others do
+		r.limit = now + parkMost
+	case c.Since+parkMost > now:
+		r.limit = c.Since + parkMost
+	case c.Reset > now && r.retryAt == 0 && c.Reset-now <= int64(st.limit(limitMaxPark)):
+		r.limit = c.Reset + parkMost
+	default:
+		st.end(a.t, CauseRateLimited, reasonWaited(r, st.wall(r.retryAt)), now)
+		return
+	}
+	st.changed(a.t)
+}
+
+// pausedUntil returns the time before which the task cannot begin a turn, because its pool cools down.
+// It returns 0 if the task does not wait for its pool or the time has passed.
+func (st *state) pausedUntil(t *task, now int64) int64 {
+	parked := t.run != nil && t.run.live() && t.run.awaitsProvider()
+	if !parked && (t.status != Pending || t.is(flagAwaitsQuiet)) {
+		return 0
+	}
+	if c := st.coolDown(t); c.Refusals > 0 && c.Until > now {
+		return c.Until
+	}
+	return 0
+}
+
+// pausesLong reports whether the task cannot begin a turn for so long that a caller does not wait
+// for it.
+func (st *state) pausesLong(t *task, now int64) bool {
+	return st.slots.Cools() && st.pausedUntil(t, now) > now+pauseMost
+}
+
+// showParked sets the fields of a snapshot that describe a parked attempt.
+func (st *state) showParked(a *attempt, s *Task) {
+	s.Reason = reasonParked(a.refused)
+	s.Until = st.wall(st.pausedUntil(a.t, st.now))
+}
+
+// provesPool records that a turn of the attempt shows that the provider accepts requests.
+func (st *state) provesPool(a *attempt) {
+	if !st.slots.Cools() {
+		return
+	}
+	for _, next := range st.slots.Proved(&a.t.wait) {
+		st.noteGrant(next)
+	}
+}
+
+// showsOutput does the same as provesPool if the session of a starter has output in the turn.
+func (st *state) showsOutput(a *attempt) {
+	if a.sight.output && a.sight.provider == nil {
+		st.provesPool(a)
+	}
+}
+
+// queueEnd returns the time at which the queue time to live of a pending task ends. The time does not
+// pass while the pool of the task cools down.
+func (st *state) queueEnd(t *task, now int64) int64 {
+	c := st.coolDown(t)
+	if c.Refusals == 0 || c.Until <= now || st.limit(limitQueueTimeToLive) <= 0 {
+		return now
+	}
+	return c.Until + max(int64(st.limit(limitQueueTimeToLive))-max(c.Since-t.queued, 0), 1)
+}
+
+// parkedInTree returns the number of live tasks of the tree that wait for a provider, and the
+// earliest time at which one of them can go on.
+func (st *state) parkedInTree(top *node, now int64) (n int, until time.Time) {
+	if !st.slots.Cools() {
+		return 0, until
+	}
+	top.each(func(t *task) {
+		if at := st.pausedUntil(t, now); t.live() && at > 0 {
+			if n++; until.IsZero() || st.wall(at).Before(until) {
+				until = st.wall(at)
+			}
+		}
+	})
+	return n, until
+}

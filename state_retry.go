@@ -1,0 +1,191 @@
+package bgagent
+
+import "time"
+
+// This file handles agents' programs that repeat refused requests by themselves and show it. Such a
+// turn holds its pool back. If it would wait for long, the turn is stopped, and the attempt is parked.
+
+const (
+	retryMost   = int64(time.Minute)      // longest time for which a turn keeps its slot while its program waits to repeat a request
+	retrySilent = int64(10 * time.Second) // time in a turn without a repeated request that shows that the provider accepts requests
+)
+
+// retrying describes the requests that the program of a turn repeats by itself, since the last output
+// of the turn.
+type retrying struct {
+	since   int64
+	at      int64 // time of the next request; 0 if it is unknown
+	err     ProviderError
+	haltEnd int64 // time at which the turn must have stopped; 0 if it is not being stopped
+}
+
+// retrying applies a report that the program of a turn will repeat a refused request. The argument
+// "at" is the time of the next request, or zero.
+func (st *state) retrying(a *attempt, e *ProviderError, at time.Time, now int64) {
+	st.showsRetries(a.cl, now)
+	if e == nil || e.Kind == 0 || e.Kind > ProviderTooLong { // the connection failed, not the provider
+		return
+	}
+	if e.Kind == ProviderAuthentication {
+		a.loose = a.cl.starter
+		st.end(a.t, CauseSessionError, reasonProvider(e, time.Time{}), now)
+		return
+	}
+	next := st.providerTime(at, now)
+	s := a.seen()
+	x := s.retry
+	known := x != nil && x.at == next && x.err.Kind == e.Kind && x.err.Tries == e.Tries
+	if x == nil {
+		x = &retrying{since: now}
+		s.retry = x
+	}
+	if x.haltEnd > 0 || known {
+		return
+	}
+	x.at, x.err = next, *e
+	reset := max(next, st.providerTime(e.RetryAt, now))
+	if st.passes(e.Kind, reset, now) {
+		st.cool(a, e, reset, now)
+	}
+	if at := x.haltAt(); at > 0 && at <= now {
+		st.halt(a, now)
+	}
+	st.setDeadline(a, now)
+}
+
+// haltAt returns the time at which the turn is stopped because its program repeats requests, or 0 if
+// it is not stopped.
+func (x *retrying) haltAt() int64 {
+	switch {
+	case x.haltEnd > 0 || x.err.Next == NextNone: // a turn that cannot go on later keeps trying
+		return 0
+	case x.at == 0:
+		return x.since + retryMost
+	case x.at-x.since > retryMost:
+		return x.since
+	}
+	return 0
+}
+
+// halt stops the turn of a live attempt, so that the attempt can be parked.
+func (st *state) halt(a *attempt, now int64) {
+	if st.limit(limitMaxPark) <= 0 || a.t.sess == nil {
+		a.sight.retry.err.Next = NextNone
+		return
+	}
+	a.sight.retry.haltEnd = now + int64(st.limit(limitStopTimeout))
+	if a.cl.runner {
+		st.rare().now.halts = append(st.rare().now.halts, a.callContext())
+	}
+	st.wantAbort(a)
+	st.setDeadline(a, now)
+}
+
+// mayHalt reports whether a turn that the provider has refused, and that may still run, is stopped so
+// that the attempt can be parked.
+func (st *state) mayHalt(a *attempt, e *ProviderError) bool {
+	_, goes := stepOf(e.Next)
+	return goes && a.halted() == nil && st.passes(e.Kind, st.providerTime(e.RetryAt, st.now), st.now)
+}
+
+// haltFor stops the turn of a live attempt because of a refusal.
+func (st *state) haltFor(a *attempt, e *ProviderError, now int64) {
+	a.sight.retry = &retrying{since: now, err: *e}
+	st.halt(a, now)
+}
+
+// halted returns the refusal because of which the turn of the attempt is being stopped, or nil.
+func (a *attempt) halted() *ProviderError {
+	if x := a.sight.retry; x != nil && x.haltEnd > 0 {
+		return &x.err
+	}
+	return nil
+}
+
+// turnHalted applies the status of a starter's session whose turn is being stopped. It returns true
+// if it has handled the status.
+func (st *state) turnHalted(a *attempt, o observation, now int64) bool {
+	e := a.halted()
+	if e == nil || !o.answered || a.sight.marked() && a.sight.stop == StopEndOfTurn {
+		return false
+	}
+	switch o.status.State {
+	case SessionIdle, SessionGone, SessionUntold:
+		if a.aborts > 0 || a.stopMore {
+			return true
+		}
+		st.turnOver(a, turnOutcome{cause: CauseRateLimited, reason: reasonProvider(e, time.Time{}), text: a.sight.text, provider: e}, now)
+		return true
+	}
+	return false
+}
+
+// goesOnAfterRetry forgets the repeated requests, because a request has succeeded.
+func (s *sight) goesOnAfterRetry() {
+	if s.retry != nil && s.retry.haltEnd == 0 {
+		s.retry = nil
+	}
+}
+
+// showsRetries records that the client shows repeated requests. Its turns in which none was seen for
+// some time then show that the provider accepts requests.
+func (st *state) showsRetries(cl *client, now int64) {
+	if cl.showsRetries {
+		return
+	}
+	cl.showsRetries = true
+	for _, t := range st.tasks {
+		if a := t.run; a != nil && a.cl == cl && a.live() {
+			st.setDeadline(a, now)
+		}
+	}
+}
+
+// provedAt returns the time at which a turn shows by its silence that the provider accepts requests,
+// or 0.
+func (st *state) provedAt(a *attempt) int64 {
+	if !a.cl.showsRetries || a.turnStart == 0 || a.sight.retry != nil || !st.slots.Unproven(&a.t.wait) {
+		return 0
+	}
+	return a.turnStart + retrySilent
+}
+
+// retryLimits returns the time at which the turn is stopped, or must have stopped, because of
+// repeated requests.
+func (a *attempt) retryLimits() int64 {
+	x := a.sight.retry
+	switch {
+	case x == nil || a.turnStart == 0:
+		return 0
+	case x.haltEnd > 0:
+		return x.haltEnd
+	}
+	return x.haltAt()
+}
+
+// retryLimit handles the time that retryLimits has returned.
+func (st *state) retryLimit(a *attempt, now int64) {
+	x := a.sight.retry
+	if x.haltEnd == 0 {
+		st.halt(a, now)
+		return
+	}
+	a.loose = a.loose || a.cl.starter
+	st.end(a.t, CauseRateLimited, reasonProvider(&x.err, st.wall(x.at)), now)
+}
+
+// callContext returns the context for the attempt's next host call.
+func (a *attempt) callContext() *turnContext {
+	if a.cur != nil {
+		return a.cur
+	}
+	return &a.ctx
+}
+
+// endContext asks for the end of the contexts of the attempt's host calls.
+func (st *state) endContext(a *attempt) {
+	a.nextCancel, st.fx.now.cancels = st.fx.now.cancels, a
+	if a.cur != nil {
+		st.rare().now.halts = append(st.rare().now.halts, a.cur)
+	}
+}
