@@ -13,7 +13,8 @@ const (
 // retrying describes the requests that the program of a turn repeats by itself, since the last output
 // of the turn.
 type retrying struct {
-	since   int64
+	since   int64 // time of the first report
+	told    int64 // time of the last report
 	at      int64 // time of the next request; 0 if it is unknown
 	err     ProviderError
 	haltEnd int64 // time at which the turn must have stopped; 0 if it is not being stopped
@@ -31,7 +32,7 @@ func (st *state) retrying(a *attempt, e *ProviderError, at time.Time, now int64)
 		st.end(a.t, CauseSessionError, reasonProvider(e, time.Time{}), now)
 		return
 	}
-	next := st.providerTime(at, now)
+	next := st.at(at)
 	s := a.seen()
 	x := s.retry
 	known := x != nil && x.at == next && x.err.Kind == e.Kind && x.err.Tries == e.Tries
@@ -42,8 +43,8 @@ func (st *state) retrying(a *attempt, e *ProviderError, at time.Time, now int64)
 	if x.haltEnd > 0 || known {
 		return
 	}
-	x.at, x.err = next, *e
-	reset := max(next, st.providerTime(e.RetryAt, now))
+	x.at, x.told, x.err = next, now, *e
+	reset := max(st.providerTime(at, now), st.providerTime(e.RetryAt, now))
 	if st.passes(e.Kind, reset, now) {
 		st.cool(a, e, reset, now)
 	}
@@ -61,8 +62,8 @@ func (x *retrying) haltAt() int64 {
 		return 0
 	case x.at == 0:
 		return x.since + retryMost
-	case x.at-x.since > retryMost:
-		return x.since
+	case x.at-x.told > retryMost:
+		return x.told
 	}
 	return 0
 }
