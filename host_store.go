@@ -75,7 +75,7 @@ const epochBefore = 100 * 365 * 24 * time.Hour
 // records are positive.
 func (m *BackgroundManager) startEpoch() {
 	m.epoch = m.epoch.Add(-epochBefore)
-	m.update(func(st *state, _ int64) { st.epoch = m.epoch })
+	m.update(func(st *state, _ int64) { st.epoch, st.slotsFrom = m.epoch, int64(m.epoch.Sub(m.cm.epoch)) })
 }
 
 // storeFailed returns an error that states why nothing can be written.

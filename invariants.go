@@ -315,6 +315,9 @@ func (c *checker) running(t *task, a *attempt, holds, waits bool) {
 		c.expect(a.phase == PhaseStarting || a.phase == PhaseTurn || a.phase == PhaseAsking, "task %s is not parked, and in phase %q", t, a.phase)
 		c.expect(holds && !waits || c.st.recovery.due || c.st.suspend == frozen, "running task %s has no slot (%s)", t, a.phase)
 	}
+	if a.awaitsProvider() {
+		c.expect(a.refused != nil && a.stage == stageNone && !a.inCall && a.turnStart == 0, "task %s waits for its provider, and a turn or a call is due", t)
+	}
 	_, followed := a.cl.followed[a]
 	c.expect(followed == (a.cl.starter && a.turnStart > 0 && a.stage == stageNone), "task %s is followed: %v", t, followed)
 }

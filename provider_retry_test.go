@@ -98,7 +98,9 @@ func TestATurnThatRetriesSoonHoldsItsPoolBackAndIsNotStale(t *testing.T) {
 }
 
 func TestAConnectionThatFailsDoesNotHoldThePoolBack(t *testing.T) {
-	f := retries(func(r *bgagent.Reporter) { r.Retrying(bgagent.ProviderError{Message: "connection reset"}, time.Now().Add(time.Hour)) })
+	f := retries(func(r *bgagent.Reporter) {
+		r.Retrying(bgagent.ProviderError{Message: "connection reset"}, time.Now().Add(time.Hour))
+	})
 	bubble(t, f, limit(2), func(t *testing.T, m *bgagent.BackgroundManager) {
 		id := launch(t, m, "p").ID
 		synctest.Wait()

@@ -92,6 +92,8 @@ type runRecord struct {
 	Before    Cursor    `json:"before,omitempty"`     // position in the session before the prompt
 	Notice    string    `json:"notice,omitempty"`     // id of the notice that is the prompt, until the notice is settled
 
+	Refused *refusedRecord `json:"refused,omitempty"` // set if the provider has refused the last turns, or if the turn could not begin because of others
+
 	Counted usedRecord `json:"counted,omitzero"` // for a starter, the part of the used budget that belongs to the last turn
 }
 
@@ -328,6 +330,7 @@ func (st *state) recordRun(a *attempt, r *recorded) *runRecord {
 			x.PromptOf = cmp.Or(r.name(name, a.prompt), stored(name))
 		}
 	}
+	x.Refused = st.recordRefused(a, r)
 	x.Text = mark.said
 	if a.text != "" {
 		x.Text = r.name("turn."+contentID(a.text), a.text)

@@ -86,9 +86,11 @@ func decodeTask(r *StoreRecord) (*storedTask, error) {
 		return nil, fmt.Errorf("an attempt cannot have %d turns in %d ns", run.Turn, run.Ran)
 	case run != nil && (run.ToolCalls < 0 || run.ToolCalls > math.MaxInt32):
 		return nil, fmt.Errorf("an attempt cannot have made %d tool calls", run.ToolCalls)
-	case run != nil && (run.Turn > 0 || run.Waits) && x.Session == nil:
+	case run != nil && (run.Turn > 0 || run.Waits && run.Refused == nil) && x.Session == nil:
 		return nil, errors.New("the attempt has a turn, but no session")
-	case run != nil && run.Waits && !run.Stopping && run.EndCause.Status() != Completed:
+	case run != nil && !run.Refused.possible():
+		return nil, errors.New("the refusals of the provider are impossible")
+	case run != nil && run.Waits && run.Refused == nil && !run.Stopping && run.EndCause.Status() != Completed:
 		return nil, fmt.Errorf("the attempt waits between its turns and would end for %q", run.EndCause)
 	case run != nil && run.Counted.spent() != (spent{run.Counted.Usage, run.Counted.ToolCalls}), !x.Budget.possible():
 		return nil, errors.New("the used budget or its limits are impossible")
@@ -155,6 +157,9 @@ func (x *storedTask) textNames() (names []string, needed int) {
 	}
 	if x.Run != nil && !x.Run.Stopping && x.Run.PromptOf != "" {
 		names = append(names, x.Run.PromptOf)
+	}
+	if x.Run != nil && x.Run.Refused != nil && x.Run.Refused.Prompt != "" {
+		names = append(names, x.Run.Refused.Prompt)
 	}
 	if x.Unsaid != "" {
 		names = append(names, x.Unsaid)

@@ -21,6 +21,9 @@ func (r *StoreRecord) Task() (Task, error) {
 	t.Foreground = x.Foreground
 	if x.Run != nil && x.Run.Attempt == x.Attempt && !t.Status.Terminal() {
 		t.Started, t.Phase, t.Progress.Turns, t.Quiet = x.Run.Started, x.Run.Phase, int(x.Run.Turn), false
+		if r := x.Run.Refused; r != nil && x.Run.Waits {
+			t.Reason, t.Until = reasonParked(&refused{kind: r.Kind, status: r.Status, message: r.Message}), r.Until
+		}
 	}
 	return t, nil
 }

@@ -45,6 +45,7 @@ type world struct {
 	last     bgagent.Prompt            // last prompt that a session got
 
 	reports func(session string, p bgagent.Prompt, r *bgagent.Reporter) // reports the progress of a turn when it begins
+	refuse  func(session string, p bgagent.Prompt) error                // if it returns an error, the provider refuses the turn
 	bills   func(ctx context.Context, r *bgagent.Reporter)              // runs beside each turn until the turn ends
 }
 
@@ -164,6 +165,11 @@ func (l *life) RunTurn(ctx context.Context, session string, p bgagent.Prompt, r 
 	}
 	if w.reports != nil {
 		w.reports(session, p, r)
+	}
+	if w.refuse != nil {
+		if err := w.refuse(session, p); err != nil {
+			return bgagent.TurnEnd{}, err
+		}
 	}
 	s := &heard{prompt: p}
 	w.mu.Lock()

@@ -179,6 +179,7 @@ func (st *state) loadRun(t *task, x *storedTask, now int64) {
 	if a.text == "" {
 		mark.said = r.Text
 	}
+	a.refused = st.loadRefused(r.Refused, x.texts)
 	a.prompt, a.endCause = joined(t.unsaid(), t.text), r.EndCause
 	if r.PromptOf != "" {
 		a.prompt = x.texts[r.PromptOf]

@@ -96,11 +96,8 @@ func (st *state) cool(a *attempt, e *ProviderError, reset, now int64) {
 	if reset > 0 {
 		reset += st.slotsFrom
 	}
-	high, _ := st.ids.ReadByte()
-	low, _ := st.ids.ReadByte()
 	st.slots.Refuse(&a.t.wait, &a.t.kind.slot, slots.Refusal{
-		Now: now + st.slotsFrom, Reset: reset, Tries: e.Tries, Provider: e.Scope == ScopeProvider,
-		Spread: (float64(high)*256 + float64(low)) / (1 << 16),
+		Now: now + st.slotsFrom, Reset: reset, Tries: e.Tries, Provider: e.Scope == ScopeProvider, Spread: st.random(),
 	})
 	for t := range st.waiters { // a caller does not wait for long pauses
 		if t.live() {
@@ -119,6 +116,20 @@ func (st *state) coolDown(t *task) slots.CoolDown {
 		}
 	}
 	return c
+}
+
+// random returns a random number from 0 to 1.
+func (st *state) random() float64 {
+	high, _ := st.ids.ReadByte()
+	low, _ := st.ids.ReadByte()
+	return (float64(high)*256 + float64(low)) / (1 << 16)
+}
+
+// coolAgain makes the pool of an attempt of an earlier process cool down as it did there.
+func (st *state) coolAgain(a *attempt, now int64) {
+	if until := a.refused.until; until > now {
+		st.slots.Refuse(&slots.Waiter{}, &a.t.kind.slot, slots.Refusal{Now: now + st.slotsFrom, Reset: until + st.slotsFrom, Spread: st.random()})
+	}
 }
 
 // turnRefused parks an attempt whose turn the provider has refused. If the attempt cannot go on, or
@@ -208,7 +219,9 @@ func (st *state) holdForPool(a *attempt, now int64) {
 		st.oweAgain(a)
 		r.step, r.prompt = stepNotice, ""
 	}
-	a.promptID = ""
+	if a.promptID = ""; a.turn > 0 { // the record still names the prompt of the last turn
+		a.prompt = ""
+	}
 	st.parkForProvider(a, now)
 }
 

@@ -100,7 +100,13 @@ func (st *state) beginRecovery(now int64) {
 		if a == nil || !a.live() || a.parkedFor == notParked {
 			continue
 		}
-		if why := st.storing.task(t).noValues; why != "" {
+		why := st.storing.task(t).noValues
+		if a.awaitsProvider() {
+			why = cmp.Or(why, late)
+			st.coolAgain(a, now)
+			st.setDeadline(a, now)
+		}
+		if why != "" {
 			st.end(t, CauseInterrupted, why, now)
 			continue
 		}
@@ -254,6 +260,9 @@ func (st *state) beginRestore(a *attempt, j *job, now int64) {
 		p.ID, p.Task, p.Attempt, p.Turn, p.Text = a.promptID, t.id(), int(a.no), int(a.turn), a.prompt
 		p.Agent, p.Model, p.Permissions = t.kind.key.agent, t.kind.key.model, slices.Clone(t.kind.rules)
 		p.Instance, j.cursor = j.restore.Instance, mark.before
+		if a.refused != nil {
+			p.Unanswered = a.refused.unanswered
+		}
 	}
 	a.inCall, a.restoring, a.restoreEnds = true, true, !a.live()
 	if a.live() {

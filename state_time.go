@@ -202,7 +202,7 @@ func (st *state) limitEnd(l attemptLimit, a *attempt) int64 {
 	case untilHalted:
 		return a.retryLimits()
 	case untilParked:
-		if a.awaitsProvider() {
+		if a.awaitsProvider() && !st.recovery.due {
 			return a.refused.limit
 		}
 	case untilReachable:

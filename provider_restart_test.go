@@ -1,0 +1,91 @@
+package bgagent_test
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/bgagent/bgagent"
+	"github.com/stretchr/testify/require"
+)
+
+func TestAParkedTaskIsParkedAgainByTheNextProcess(t *testing.T) {
+	for _, next := range []bgagent.ProviderNextStep{bgagent.NextContinue, bgagent.NextRepeat, bgagent.NextNewSession} {
+		for _, suspends := range []bool{false, true} {
+			t.Run(fmt.Sprint(next, " ", suspends), func(t *testing.T) {
+				inWorld(t, func(t *testing.T, w *world) {
+					w.cfg = limit(1)
+					var refused bgagent.Prompt
+					reset := time.Now().Add(40 * time.Minute)
+					w.refuse = func(_ string, p bgagent.Prompt) error {
+						if refused = p; time.Now().Before(reset) {
+							return &bgagent.ProviderError{Kind: bgagent.ProviderQuota, RetryAt: reset, Next: next, Message: "used up"}
+						}
+						return nil
+					}
+					m := w.begin()
+					id := launch(t, m, "first").ID
+					synctest.Wait()
+					other := launch(t, m, "second").ID
+					original := refused.ID
+					parked := get(t, m, id)
+					require.Equal(t, bgagent.PhaseParked, parked.Phase)
+					time.Sleep(time.Minute)
+					if suspends {
+						require.NoError(t, m.Suspend(context.Background()))
+					} else {
+						w.crash()
+					}
+					time.Sleep(10 * time.Minute)
+
+					m = w.begin()
+					m.Start()
+					synctest.Wait()
+					again := get(t, m, id)
+					require.Equal(t, bgagent.PhaseParked, again.Phase)
+					require.Equal(t, parked.Reason, again.Reason)
+					require.False(t, again.Until.Before(reset))
+					tasks := ended(t, m, id, other)
+					require.Equal(t, []bgagent.Status{bgagent.Completed, bgagent.Completed}, statuses(tasks), tasks[0].Reason)
+					require.False(t, time.Now().Before(reset))
+					w.mu.Lock()
+					defer w.mu.Unlock()
+					first := w.sessions[tasks[0].Session][0].prompt
+					if next == bgagent.NextContinue {
+						require.Equal(t, original, first.Unanswered)
+					} else {
+						require.Equal(t, "first", first.Text)
+						require.Empty(t, first.Unanswered)
+					}
+					require.Equal(t, next == bgagent.NextNewSession, tasks[0].Session != parked.Session)
+				})
+			})
+		}
+	}
+}
+
+// TestACrashInTheTurnAfterARefusalKeepsThePromptThatWasNotAnswered ends the process while the session
+// goes on.
+func TestACrashInTheTurnAfterARefusalKeepsThePromptThatWasNotAnswered(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		refusals := 0
+		w.refuse = func(string, bgagent.Prompt) error {
+			if refusals++; refusals == 1 {
+				return &bgagent.ProviderError{Kind: bgagent.ProviderRateLimited, Next: bgagent.NextContinue}
+			}
+			return nil
+		}
+		m := w.begin()
+		task := launch(t, m, "first")
+		time.Sleep(30 * time.Second)
+		require.Equal(t, bgagent.PhaseTurn, get(t, m, task.ID).Phase)
+		w.crash()
+		w.answer = bgagent.PromptMissing
+		m = w.begin()
+		require.Equal(t, bgagent.Completed, ended(t, m, task.ID)[0].Status)
+		require.Equal(t, task.ID+".1.1", w.last.Unanswered)
+		require.Equal(t, task.ID+".1.1", w.restored[0].Last.Unanswered)
+	})
+}

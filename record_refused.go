@@ -1,0 +1,48 @@
+package bgagent
+
+import "time"
+
+// refusedRecord is the part of a task's record that describes the refusals of its turns.
+type refusedRecord struct {
+	Kind       ProviderErrorKind `json:"kind,omitempty"` // zero if the turn could not begin
+	Status     int               `json:"status,omitempty"`
+	Message    string            `json:"message,omitempty"`
+	Step       nextStep          `json:"step"`
+	Unanswered string            `json:"unanswered,omitempty"` // id of the prompt with which the session goes on
+	Prompt     string            `json:"prompt,omitempty"`     // name of the text of the next prompt
+	Since      time.Time         `json:"since"`
+	RetryAt    time.Time         `json:"retry_at,omitzero"` // time that the provider has told
+	Until      time.Time         `json:"until,omitzero"`    // time before which no turn of the pool begins
+	Limit      time.Time         `json:"limit,omitzero"`    // time at which the wait ends the attempt
+	Tries      int               `json:"tries,omitempty"`
+}
+
+// recordRefused makes the record of the refusals of an attempt's turns. It returns nil if there are
+// none.
+func (st *state) recordRefused(a *attempt, r *recorded) *refusedRecord {
+	f := a.refused
+	if f == nil || a.ended {
+		return nil
+	}
+	return &refusedRecord{
+		Kind: f.kind, Status: f.status, Message: f.message, Step: f.step, Unanswered: f.unanswered, Tries: f.tries,
+		Prompt: r.name("refused."+contentID(f.prompt), f.prompt),
+		Since:  st.wall(f.since), RetryAt: st.wall(f.retryAt), Until: st.wall(f.until), Limit: st.wall(f.limit),
+	}
+}
+
+// loadRefused restores what the record describes.
+func (st *state) loadRefused(x *refusedRecord, texts map[string]string) *refused {
+	if x == nil {
+		return nil
+	}
+	return &refused{
+		kind: x.Kind, status: x.Status, message: x.Message, step: x.Step, unanswered: x.Unanswered, prompt: texts[x.Prompt], tries: x.Tries,
+		since: st.at(x.Since), retryAt: st.at(x.RetryAt), until: st.at(x.Until), limit: st.at(x.Limit),
+	}
+}
+
+// possible reports whether an attempt can have been refused in this way.
+func (x *refusedRecord) possible() bool {
+	return x == nil || x.Step < nextSteps && x.Tries >= 0 && !x.Since.IsZero()
+}
