@@ -112,6 +112,7 @@ var planted = map[string]struct {
 		why := plant(&x.running.run.parkedFor, forTasks)
 		mail := plant(&x.running.extra().mail, &mailbox{letters: []*letter{{state: MessageAccepted, attempt: 1, text: "m"}}, waiting: 1})
 		return func() { mail(); why(); undo() }
+	}},
 	"a refusal that is missing": {"waits for its provider", func(x scene) func() {
 		undo := plant(&x.running.run.phase, PhaseParked)
 		why := plant(&x.running.run.parkedFor, forProvider)

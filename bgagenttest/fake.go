@@ -105,6 +105,8 @@ type session struct {
 	todos    []bgagent.Todo
 	inbox    []bgagent.Notice
 	joined   []string // ids of the messages that have joined turns
+
+	unanswered string // text of a refused prompt that the session keeps
 }
 
 // Runner is a fake [bgagent.TurnRunner]. RunTurn plays the script and returns when
@@ -341,6 +343,9 @@ func (f *Fake) open(ctx context.Context, id string, p bgagent.Prompt, runner boo
 	}
 	if s.client != f && runner && !f.NoRestore {
 		f.book.wrong("session %s of an earlier process was prompted before it was restored (%s)", id, p.ID)
+	}
+	if p.Unanswered == "" && p.Text != "" && p.Text == s.unanswered {
+		f.book.wrong("session %s got a prompt again that the provider has refused and that it keeps (%s)", id, p.ID)
 	}
 	s.turns++
 	t := &Turn{Prompt: p, N: s.turns, f: f, s: s, caller: ctx, done: make(chan struct{}), runner: runner, r: r, first: len(s.messages)}

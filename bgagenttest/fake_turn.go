@@ -35,6 +35,7 @@ type Turn struct {
 	msg     *bgagent.Message // the message that is being written
 	calls   int
 	text    string // the text of the newest message that has text
+	refused *bgagent.ProviderError
 	stop    bgagent.StopReason
 	err     error
 	aborted bool
@@ -185,6 +186,29 @@ func (t *Turn) Fail(err error) {
 	panic(unwound{})
 }
 
+// Refuse ends the turn because the provider of the model has refused a request. A runner returns e as
+// the error of RunTurn; a starter sets it in the message that ends the turn and in the event. What the
+// session keeps depends on e.Next. With NextRepeat, it can get the same prompt again; otherwise, the
+// fake records a mistake of the manager if it does. With NextNewSession, the session of a runner no
+// longer exists.
+func (t *Turn) Refuse(e bgagent.ProviderError) {
+	t.f.mu.Lock()
+	t.refused = &e
+	t.err, t.stop = t.refused, bgagent.StopError
+	t.f.mu.Unlock()
+	panic(unwound{})
+}
+
+// Retrying plays a program that repeats a refused request by itself, after d. If the turn is stopped
+// meanwhile, Retrying unwinds the script.
+func (t *Turn) Retrying(e bgagent.ProviderError, d time.Duration) {
+	at := time.Now().Add(d)
+	t.status(bgagent.SessionStatus{State: bgagent.SessionRetrying, Detail: e.Error(), RetryAt: at, Provider: &e})
+	t.reporter().Retrying(e, at)
+	t.Sleep(d)
+	t.status(bgagent.SessionStatus{State: bgagent.SessionBusy})
+}
+
 // Stop ends the turn with the given reason.
 func (t *Turn) Stop(reason bgagent.StopReason) {
 	t.f.mu.Lock()
@@ -267,15 +291,16 @@ func (t *Turn) finish(orderly bool, v any) {
 		t.msg = &bgagent.Message{ID: f.messageIDLocked(s), Role: bgagent.RoleAgent, Time: time.Now()}
 	}
 	if t.msg != nil {
-		t.msg.Finished, t.msg.Stop, t.msg.Error = true, t.stop, why
+		t.msg.Finished, t.msg.Stop, t.msg.Error, t.msg.Provider = true, t.stop, why, t.refused
 		f.putLocked(s, *t.msg)
 	}
 	s.run = nil
+	f.keepsRefusedLocked(t)
 	f.book.ends(t)
 	t.receipt.state, t.receipt.end = bgagent.PromptAnswered, bgagent.TurnEnd{Stop: t.stop, Text: t.text}
 	idle := bgagent.SessionStatus{State: bgagent.SessionIdle}
 	if t.stop == bgagent.StopError || t.stop == bgagent.StopAborted && f.AbortTells {
-		f.emitLocked(bgagent.HostEvent{Kind: bgagent.HostError, Session: s.id, Stop: t.stop, Error: why})
+		f.emitLocked(bgagent.HostEvent{Kind: bgagent.HostError, Session: s.id, Stop: t.stop, Error: why, Provider: t.refused})
 	}
 	f.statusLocked(s, idle)
 	if t.stop == bgagent.StopAborted && f.AbortTells {
@@ -284,4 +309,15 @@ func (t *Turn) finish(orderly bool, v any) {
 	f.mu.Unlock()
 	close(t.done)
 	f.turns.Done()
+}
+
+// keepsRefusedLocked sets what the session keeps of a refused turn.
+func (f *Fake) keepsRefusedLocked(t *Turn) {
+	switch {
+	case t.refused == nil:
+	case t.refused.Next == bgagent.NextNewSession && t.runner:
+		delete(f.sessions, t.s.id)
+	case t.refused.Next != bgagent.NextRepeat:
+		t.s.unanswered = t.Prompt.Text
+	}
 }

@@ -43,6 +43,11 @@ import (
 // Agent works on one turn and returns its answer. If ctx ends, the agent must return soon
 // and must not leave goroutines or processes running. ctx carries the agent's session as
 // the [bgagent.Caller], so that the agent can call the three tools of bgagent with ctx.
+//
+// If a request to the provider of its model failed, the agent can return a
+// [*bgagent.ProviderError]. If the turn had no effect that must not happen twice, set the
+// field Next to [bgagent.NextRepeat]: the agent is then called with the same prompt again
+// later. [bgagent.NextContinue] suits an agent that keeps its own history.
 type Agent func(ctx context.Context, t *Turn) (string, error)
 
 // Client is a session client for agents that are Go functions. Its methods are safe for
@@ -232,6 +237,9 @@ func (c *Client) RunTurn(ctx context.Context, id string, p bgagent.Prompt, r *bg
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		s.run = nil
+		if refusal := (*bgagent.ProviderError)(nil); errors.As(err, &refusal) && refusal.Next == bgagent.NextRepeat {
+			return // nothing of the turn is left in the session
+		}
 		x := exchange{prompt: p.Text, answer: answer, tools: t.tools, stop: bgagent.StopEndOfTurn}
 		if x.answer == "" {
 			x.answer = t.text

@@ -250,3 +250,21 @@ func TestAnAgentReceivesMessagesInItsTurn(t *testing.T) {
 		require.Equal(t, "got a message", list[0].Result)
 	})
 }
+
+func TestAnAgentThatTheProviderRefusesIsCalledAgainWithTheSamePrompt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		calls := 0
+		client := inproc.New(map[string]inproc.Agent{"a": func(_ context.Context, turn *inproc.Turn) (string, error) {
+			if calls++; calls < 3 {
+				return "half", &bgagent.ProviderError{Kind: bgagent.ProviderRateLimited, Next: bgagent.NextRepeat}
+			}
+			return fmt.Sprintf("%s after %d", turn.Prompt.Text, len(turn.History())), nil
+		}})
+		m, err := bgagent.New(client, bgagent.Config{})
+		require.NoError(t, err)
+		defer m.Close(context.Background())
+		task, err := m.Run(t.Context(), bgagent.Caller{Session: "root"}, bgagent.LaunchInput{Agent: "a", Prompt: "p"})
+		require.NoError(t, err)
+		require.Equal(t, "p after 0", task.Result)
+	})
+}

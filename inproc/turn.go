@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/bgagent/bgagent"
 	"github.com/bgagent/bgagent/internal/permission"
@@ -116,6 +117,10 @@ func (t *Turn) FinalUsage(u bgagent.Usage) {
 	t.final.OutputTokens += u.OutputTokens
 	t.final.Cost += u.Cost
 }
+
+// Retrying reports that a request to the provider of the model failed, and that the agent will repeat it
+// at the given time, or at an unknown time if that is zero. See [bgagent.Reporter.Retrying].
+func (t *Turn) Retrying(e bgagent.ProviderError, at time.Time) { t.r.Retrying(e, at) }
 
 // Asking reports that the agent waits for an answer to the question. An empty question
 // reports that the agent has received the answer.
