@@ -63,6 +63,8 @@ import (
 //     is open only while a task of the tree is live.
 //  18. A message waits only for the latest attempt of a live task. When the attempt ends, no message waits
 //     for it. While a message waits for a parked attempt, the attempt asks for its next turn.
+//  19. An attempt that waits for its provider holds no slot, unless its next turn is about to begin. No
+//      turn runs, and no host call other than Abort is due. No turn begins in a pool while it cools down.
 
 // BackgroundManager manages background tasks. It starts a task when a slot is free, detects how the
 // task ends, and reports the end to the session that launched the task. Create a manager with [New] and

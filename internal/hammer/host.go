@@ -313,6 +313,22 @@ func (f *host) alone(ctx context.Context, a *activity) (context.Context, context
 	return own, func() { stop(); cancel() }
 }
 
+// refusal returns an error of the provider at random.
+func (f *host) refusal(p bgagent.Prompt, r *rand.Rand) error {
+	if !f.o.broken(r) || r.IntN(2) == 0 {
+		return nil
+	}
+	e := &bgagent.ProviderError{
+		Kind: bgagent.ProviderErrorKind(1 + r.IntN(4)), Scope: bgagent.ProviderScope(r.IntN(2)), Tries: r.IntN(3),
+		Next: bgagent.ProviderNextStep(r.IntN(3)), // no new session, because it would get the id of the prompt again
+	}
+	if r.IntN(3) == 0 {
+		e.RetryAt = time.Now().Add(time.Duration(r.IntN(900)) * time.Second)
+	}
+	f.o.log("the provider refuses %s: %s, next step %d", p.ID, e.Kind, e.Next)
+	return fmt.Errorf("the model: %w", e)
+}
+
 // runTurn plays the turn of an accepted prompt.
 func (f *runnerHost) runTurn(ctx context.Context, session string, p bgagent.Prompt, rep *bgagent.Reporter, r *rand.Rand) (bgagent.TurnEnd, error) {
 	l := f.life
@@ -321,6 +337,9 @@ func (f *runnerHost) runTurn(ctx context.Context, session string, p bgagent.Prom
 	}
 	if err := f.mishap(ctx, r); err != nil {
 		return bgagent.TurnEnd{}, err
+	}
+	if e := f.refusal(p, r); e != nil {
+		return bgagent.TurnEnd{}, e
 	}
 	text := "answer to " + p.ID + ";"
 	f.last(ctx)
@@ -344,6 +363,9 @@ func (f *runnerHost) runTurn(ctx context.Context, session string, p bgagent.Prom
 			tool.State = bgagent.ToolDone
 			rep.Tool(tool)
 		case 2:
+			if f.o.broken(r) && r.IntN(2) == 0 {
+				rep.Retrying(bgagent.ProviderError{Kind: bgagent.ProviderOverloaded, Next: bgagent.NextContinue}, time.Now().Add(time.Duration(r.IntN(120))*time.Second))
+			}
 			rep.Asking("may I?")
 			_ = f.pause(ctx, workTime(r), deaf)
 			rep.Asking("")

@@ -19,6 +19,7 @@ const (
 	coolFirst     = int64(5e9)   // first cool-down, if the provider has told no time
 	coolMax       = int64(300e9) // longest cool-down, if the provider has told no time
 	coolSpreadMax = int64(30e9)  // greatest random addition
+	coolForgotten = int64(300e9) // time after which a cool-down that is over is forgotten, if nobody holds or awaits a slot because of it
 )
 
 // FirstTicket is the lowest queue time that [Manager.Ticket] gives out. [Manager.Take] also
@@ -33,6 +34,7 @@ type cool struct {
 	provider string // the cool-down concerns all pools of this provider; empty if it concerns one pool
 	since    int64  // time of the first refusal without a success in between
 	until    int64  // end of the cool-down
+	look     int64  // time at which Warm next looks at a cool-down that is over
 	reset    int64  // latest time that the provider has told; 0 if it told none
 	tries    int    // number of refusals in a row
 	refusals int    // number of refusals since the pool last was in its usual state
@@ -69,12 +71,16 @@ func (c *cool) isOver() bool {
 	if !c.proved {
 		return false
 	}
-	idle, within := c.unproven == 0, true
+	within := true
 	for _, p := range c.pools {
-		idle = idle && p.waiting == 0
 		within = within && p.limit != Unlimited && c.window >= p.limit
 	}
-	return idle || within
+	return within || c.isIdle()
+}
+
+// isIdle reports whether nobody waits for a slot of the pools or holds one that is not proved.
+func (c *cool) isIdle() bool {
+	return c.unproven == 0 && !slices.ContainsFunc(c.pools, func(p *pool) bool { return p.waiting > 0 })
 }
 
 // Refusal describes a turn that a provider has refused.
@@ -219,8 +225,12 @@ func (m *Manager) dropCool(c *cool) {
 func (m *Manager) rearm() {
 	at := int64(0)
 	for _, c := range m.cools {
-		if !c.warm && (at == 0 || c.until < at) {
-			at = c.until
+		next := c.until
+		if c.warm {
+			next = c.look
+		}
+		if at == 0 || next < at {
+			at = next
 		}
 	}
 	if at != 0 && m.onCool != nil {
@@ -233,8 +243,13 @@ func (m *Manager) Warm(now int64) {
 	var granted []*Waiter
 	m.mu.Lock()
 	for _, c := range slices.Clone(m.cools) {
-		if !c.warm && c.until <= now {
-			c.warm = true
+		switch {
+		case !c.warm && c.until <= now:
+			c.warm, c.look = true, now+coolForgotten
+			granted = append(granted, m.review(c)...)
+		case c.warm && c.look <= now:
+			c.look = now + coolForgotten
+			c.proved = c.proved || c.isIdle()
 			granted = append(granted, m.review(c)...)
 		}
 	}

@@ -83,12 +83,12 @@ func TestARefusalOfTheFirstDoublesTheCoolDown(t *testing.T) {
 	for _, want := range []int64{5, 10, 20, 40, 80, 160, 300, 300} {
 		require.Equal(t, want*second, at-last)
 		last = at
-		m.Warm(at)
+		m.Warm(last)
 		require.Equal(t, 1, holders(m, waiting), "after %d s", want)
 		for i, g := range waiting {
 			if m.Holds(&g.Waiter) {
 				waiting = append(waiting[:i], waiting[i+1:]...)
-				g.refuse(m, "m", Refusal{Now: at})
+				g.refuse(m, "m", Refusal{Now: last})
 				break
 			}
 		}
@@ -250,4 +250,18 @@ func TestCoolDownsKeepTheirPromises(t *testing.T) {
 
 func TestACoolDownCostsAWaitingTaskNoMemory(t *testing.T) {
 	require.LessOrEqual(t, unsafe.Sizeof(Waiter{}), uintptr(56))
+}
+
+func TestACoolDownWithoutWaitersIsForgotten(t *testing.T) {
+	m := New(alone(3))
+	var at int64
+	m.OnCool(func(next int64) { at = next })
+	crowd(m, "m", 1)[0].refuse(m, "m", Refusal{})
+	waiting := crowd(m, "m", 1)
+	m.Warm(at)
+	waiting[0].leave(m)
+	require.True(t, m.Cools())
+	m.Warm(at)
+	require.False(t, m.Cools())
+	require.Equal(t, 3, holders(m, crowd(m, "m", 4)))
 }

@@ -227,6 +227,13 @@ func doing(r Row, short bool) string {
 		if t.Outage != nil {
 			return clean(t.Outage.Reason)
 		}
+		if t.Phase == bgagent.PhaseParked {
+			line := "waits for the provider"
+			if !t.Until.IsZero() {
+				line += " until " + t.Until.Local().Format("15:04:05")
+			}
+			return line
+		}
 		for _, s := range []string{t.Progress.Detail, t.Progress.LastMessage, t.Progress.LastTool} {
 			if s = clean(s); s != "" {
 				return s
