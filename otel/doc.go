@@ -23,7 +23,7 @@
 //	├─ session                the session is created
 //	├─ invoke_agent explore   a turn, from the prompt until the session is idle
 //	│   └─ task oracle        a task delegated in the turn
-//	├─ waiting                for its own tasks, then for the slot of its next turn
+//	├─ waiting                for its own tasks or for the provider of its model, then for the slot of its next turn
 //	└─ invoke_agent explore
 //
 // An attempt that ends early has only the stages that it has reached. The parent of a task's
