@@ -44,6 +44,13 @@ func (f *starterHost) StartTurn(ctx context.Context, session string, p bgagent.P
 	if err := f.mishap(ctx, r); err != nil {
 		return err
 	}
+	if e := f.refusal(p, r); e != nil {
+		var how *bgagent.ProviderError
+		if errors.As(e, &how) && how.Next == bgagent.NextContinue && p.Notice != nil && !l.over.Load() {
+			f.o.told(*p.Notice, "as a turn that was refused") // the session has it
+		}
+		return e
+	}
 	f.accept(session, p)
 	if t, err := l.m.Get(p.Task); p.Notice != nil && ctx.Err() == nil && err == nil && !t.Status.Terminal() && t.Attempt == p.Attempt {
 		f.o.told(*p.Notice, "as a turn")
