@@ -49,7 +49,7 @@ const (
 	stepContinue                   // the session goes on
 	stepRepeat                     // the session gets the same prompt again
 	stepNewSession                 // a new session gets the same prompt
-	stepNotice                     // the session gets the notices that are owed to it by then
+	stepNotice                     // the session gets the message or the notices that wait for it by then
 	nextSteps
 )
 
@@ -168,7 +168,7 @@ func (st *state) turnRefused(a *attempt, o turnOutcome, now int64) {
 		}
 		r.prompt, r.told = "", nil
 	case stepRepeat:
-		if r.prompt, r.told = a.prompt, a.told; a.notice != nil { // no agent has seen the notice
+		if r.prompt, r.told = a.prompt, a.told; a.notice != nil || a.t.letterDue() { // no agent has seen the notice or the message
 			st.oweAgain(a)
 			r.step, r.prompt = stepNotice, ""
 		}
@@ -177,6 +177,9 @@ func (st *state) turnRefused(a *attempt, o turnOutcome, now int64) {
 	}
 	if a.notice != nil {
 		st.told(a, now)
+	}
+	if r.step == stepContinue {
+		st.handedOver(a, true)
 	}
 	st.parkForProvider(a, now)
 }
@@ -215,7 +218,7 @@ func (st *state) holdForPool(a *attempt, now int64) {
 		r = &refused{since: now, prompt: a.prompt, told: a.told}
 		a.refused = r
 	}
-	if a.notice != nil {
+	if a.notice != nil || a.t.letterDue() {
 		st.oweAgain(a)
 		r.step, r.prompt = stepNotice, ""
 	}
@@ -225,10 +228,19 @@ func (st *state) holdForPool(a *attempt, now int64) {
 	st.parkForProvider(a, now)
 }
 
+// letterDue reports whether the task's next prompt is a message that no turn has got.
+func (t *task) letterDue() bool {
+	b := t.mail()
+	return b != nil && b.current != nil && b.current.state == MessageAccepted
+}
+
 // oweAgain makes the notice that was meant to be the attempt's prompt owed again.
 func (st *state) oweAgain(a *attempt) {
+	if b := a.t.mail(); b != nil && a.t.letterDue() {
+		b.current = nil
+	}
 	env, own := a.notice, a.t.ownNode()
-	if a.notice = nil; own == nil || own.env != env {
+	if a.notice = nil; env == nil || own == nil || own.env != env {
 		return
 	}
 	env.flying = false
@@ -266,7 +278,7 @@ func (st *state) nextAfterRefusal(a *attempt, now int64) bool {
 	case stepContinue:
 		a.prompt = promptAfterRefusal(r.kind)
 	case stepNotice:
-		if !st.nextNotice(a, now) {
+		if !st.nextLetter(a) && !st.nextNotice(a, now) {
 			a.refused = nil
 			return false
 		}
