@@ -66,6 +66,7 @@ type turnOutcome struct {
 func (st *state) turnOver(a *attempt, o turnOutcome, now int64) {
 	a.ran += now - a.turnStart
 	a.turnStart = 0
+	a.afterHalt()
 	if !a.goesOn(o.cause) {
 		st.madeProgress(a.t)
 	}
@@ -428,8 +429,11 @@ func (st *state) abortReturned(a *attempt, now int64) {
 	}
 	st.rest(a, now)
 	st.kick(a.cl)
-	if a.aborts == 0 && a.live() {
-		st.touchAttempt(a) // a parked attempt waits for the end of the call
+	if a.aborts == 0 && a.live() { // a parked attempt, or the next turn, waits for the end of the call
+		st.touchAttempt(a)
+		if a.stage != stageNone && !a.inCall {
+			st.wantCall(a)
+		}
 	}
 }
 

@@ -253,12 +253,6 @@ func (st *state) oweAgain(a *attempt) {
 func (st *state) parkForProvider(a *attempt, now int64) {
 	st.leaveOutage(a, now)
 	a.stage, a.stopMore = stageNone, false
-	if a.halted() != nil {
-		if a.cl.runner { // the context of the turn has ended
-			a.cur = &turnContext{values: a.ctx.values}
-		}
-		a.sight.retry = nil
-	}
 	a.refused.until = st.coolDown(a.t).Until
 	st.parkOrFinish(a, a.endCause, "", now)
 	if st.storing != nil {

@@ -103,6 +103,17 @@ func (a *attempt) halted() *ProviderError {
 	return nil
 }
 
+// afterHalt makes the attempt ready for further host calls, if its turn was being stopped.
+func (a *attempt) afterHalt() {
+	if a.halted() == nil {
+		return
+	}
+	if a.cl.runner { // the context of the turn has ended
+		a.cur = &turnContext{values: a.ctx.values}
+	}
+	a.sight.retry, a.stopMore = nil, false
+}
+
 // turnHalted applies the status of a starter's session whose turn is being stopped. It returns true
 // if it has handled the status.
 func (st *state) turnHalted(a *attempt, o observation, now int64) bool {

@@ -69,6 +69,9 @@ func (st *state) beginCall(a *attempt, j *job, now int64) bool {
 	if st.refusesTurn(t, now) {
 		return false
 	}
+	if a.live() && a.aborts > 0 { // the call would stop the next turn
+		return false
+	}
 	if !st.slots.MayBegin(&t.wait) {
 		st.holdForPool(a, now)
 		return false

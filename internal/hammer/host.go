@@ -325,6 +325,11 @@ func (f *host) refusal(p bgagent.Prompt, r *rand.Rand) error {
 	if r.IntN(3) == 0 {
 		e.RetryAt = time.Now().Add(time.Duration(r.IntN(900)) * time.Second)
 	}
+	if e.Next == bgagent.NextRepeat {
+		f.o.mu.Lock()
+		f.o.repeats[p.ID] = true
+		f.o.mu.Unlock()
+	}
 	f.o.log("the provider refuses %s: %s, next step %d", p.ID, e.Kind, e.Next)
 	return fmt.Errorf("the model: %w", e)
 }
