@@ -35,7 +35,7 @@ type row struct {
 	Text    string  `json:"text,omitempty"`
 	Detail  string  `json:"detail,omitempty"`
 	Away    int64   `json:"away,omitempty"`  // start of the agent runtime's outage; 0 if there is no outage
-	Until   int64   `json:"until,omitempty"` // time at which the outage makes the task fail, or before which a parked task does not go on; 0 if there is none
+	Until   int64   `json:"until,omitempty"` // time at which the outage makes the task fail; 0 if it never does
 	Tokens  int64   `json:"tokens,omitempty"`
 	Budget  string  `json:"budget,omitempty"` // what is used of the task's budget
 	Cost    float64 `json:"cost,omitempty"`
@@ -85,7 +85,7 @@ func newRow(t *bgagent.Task, pool string) row {
 		r.Away, r.Until, r.Detail = millis(o.Since), millis(o.Until), line(o.Reason)
 	}
 	if t.Phase == bgagent.PhaseParked {
-		r.Until, r.Detail = millis(t.Until), line(t.Reason)
+		r.Detail = line(t.Reason)
 	}
 	return r
 }

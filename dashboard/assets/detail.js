@@ -114,7 +114,7 @@ export class Detail {
       ['Waited', duration(waited)], [isLive(t) ? 'Running for' : 'Ran for', t.started ? duration(elapsed(t, this.now())) : ''],
       ['Last heard of', isSilent(t, this.now(), this.silent()) ? `${since}, which is long` : since],
       ['Parked until', t.phase === 'parked' && this.full?.until ? time(Date.parse(this.full.until)) : ''],
-      ['Out of reach since', time(t.away)], [t.phase === 'parked' ? 'Waits until' : 'Fails at', time(t.until)],
+      ['Out of reach since', time(t.away)], ['Fails at', time(t.until)],
       ['Queued', time(t.queued)], ['Started', time(t.started)], ['Ended', time(t.ended)],
       ['Turns', t.turns], ['Tool calls', t.tools ? `${t.tools}${t.tool ? `, last ${t.tool}` : ''}` : ''],
       ['Tokens', count(t.tokens)], ['Cost', money(t.cost)],
