@@ -9,6 +9,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -67,7 +68,7 @@ func program(t testing.TB, fault string, more ...string) Config {
 	t.Helper()
 	self, err := os.Executable()
 	require.NoError(t, err)
-	return Config{Command: []string{self}, Dir: t.TempDir(), Env: append([]string{"FAKE_AGENT=" + fault, "GORACE=atexit_sleep_ms=0"}, more...)}
+	return Config{Command: []string{self}, Dir: t.TempDir(), Env: slices.Concat([]string{"FAKE_AGENT=" + fault}, more, []string{"GORACE=atexit_sleep_ms=0"})}
 }
 
 // open returns a client that is closed when the test ends.
