@@ -261,10 +261,11 @@ func (m *BackgroundManager) view(f func(st *state)) {
 func (m *BackgroundManager) step(f func(st *state, now int64), j *job) (next *attempt) {
 	st := &m.st
 	m.mu.Lock()
-	now := int64(time.Since(m.epoch))
-	st.now = now
+	clock := time.Now()
+	now := int64(clock.Sub(m.epoch))
+	st.now, st.clock = now, clock
 	if st.storing != nil {
-		st.storing.clock = time.Now()
+		st.storing.clock = clock
 	}
 	f(st, now)
 	st.settle(now)

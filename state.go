@@ -70,7 +70,8 @@ type state struct {
 
 	lateFor string // reason why the manager does not begin turns of an earlier process's tasks by itself; empty if it does
 
-	now int64 // time of the current update
+	now   int64     // time of the current update
+	clock time.Time // the same time on the wall clock
 	due due
 	fx  effects
 }

@@ -125,7 +125,7 @@ func (a *attempt) unsaid(cause Cause) bool {
 	if a.turn == 1 && (cause == CauseStartFailed || cause == CausePromptFailed) {
 		return !a.sight.output && !a.sight.reported
 	}
-	return a.turn == 0
+	return a.turn == 0 || a.forgot
 }
 
 // end ends the latest attempt of a task. It does nothing if the attempt has already ended, so the

@@ -184,6 +184,9 @@ func (st *state) loadRun(t *task, x *storedTask, now int64) {
 	if r.PromptOf != "" {
 		a.prompt = x.texts[r.PromptOf]
 	}
+	if f := a.refused; f != nil && f.kind != 0 {
+		a.forgot = a.forgets(f.step, f.prompt)
+	}
 	switch {
 	case r.Stopping:
 		a.ended, a.phase = true, PhaseStopping // if the session missed its stopping deadline, it is stopped once more

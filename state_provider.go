@@ -1,6 +1,7 @@
 package bgagent
 
 import (
+	"math"
 	"time"
 
 	"github.com/bgagent/bgagent/internal/mdtext"
@@ -82,10 +83,15 @@ func (st *state) passes(kind ProviderErrorKind, reset, now int64) bool {
 	return most > 0 && reset-now <= int64(most)
 }
 
-// providerTime converts a time that a client has told. Times in the past count as unknown.
+// providerTime converts a time that a client has told. Times in the past count as unknown. Such a time
+// is a wall time, so it is compared with the wall clock of now: the time of the manager stands still
+// while the machine sleeps.
 func (st *state) providerTime(t time.Time, now int64) int64 {
-	if at := st.at(t); at > now {
-		return at
+	if t.IsZero() {
+		return 0
+	}
+	if d := t.Sub(st.clock); d > 0 {
+		return now + int64(min(d, math.MaxInt64/2))
 	}
 	return 0
 }
@@ -140,6 +146,8 @@ func (st *state) turnRefused(a *attempt, o turnOutcome, now int64) {
 	if st.passes(e.Kind, reset, now) {
 		st.cool(a, e, reset, now)
 	}
+	step, _ := stepOf(e.Next)
+	a.forgot = a.forgets(step, a.prompt)
 	if cause, reason := st.refusalEnds(a, o, reset, now); cause != CauseNone {
 		a.loose = a.loose || o.loose
 		st.end(a.t, cause, reason, now)
@@ -182,6 +190,12 @@ func (st *state) turnRefused(a *attempt, o turnOutcome, now int64) {
 		st.handedOver(a, true)
 	}
 	st.parkForProvider(a, now)
+}
+
+// forgets reports whether the session has nothing of the attempt after a refusal with the given step. The
+// argument "prompt" is the prompt that was refused.
+func (a *attempt) forgets(step nextStep, prompt string) bool {
+	return (step == stepRepeat || step == stepNewSession) && prompt == joined(a.t.unsaid(), a.t.text) && !a.output && a.text == "" && a.sight.prog.toolCalls == 0
 }
 
 // refusalEnds returns the cause and the reason of the end if the attempt ends because of a refusal.

@@ -13,9 +13,10 @@ const (
 // retrying describes the requests that the program of a turn repeats by itself, since the last output
 // of the turn.
 type retrying struct {
-	since   int64 // time of the first report
-	told    int64 // time of the last report
-	at      int64 // time of the next request; 0 if it is unknown
+	since   int64     // time of the first report
+	told    int64     // time of the last report
+	at      int64     // time of the next request; 0 if it is unknown
+	when    time.Time // the same as the client has told it
 	err     ProviderError
 	haltEnd int64 // time at which the turn must have stopped; 0 if it is not being stopped
 }
@@ -32,10 +33,10 @@ func (st *state) retrying(a *attempt, e *ProviderError, at time.Time, now int64)
 		st.end(a.t, CauseSessionError, reasonProvider(e, time.Time{}), now)
 		return
 	}
-	next := st.at(at)
+	next := st.providerTime(at, now)
 	s := a.seen()
 	x := s.retry
-	known := x != nil && x.at == next && x.err.Kind == e.Kind && x.err.Tries == e.Tries
+	known := x != nil && x.when.Equal(at) && x.err.Kind == e.Kind && x.err.Tries == e.Tries
 	if x == nil {
 		x = &retrying{since: now}
 		s.retry = x
@@ -43,7 +44,7 @@ func (st *state) retrying(a *attempt, e *ProviderError, at time.Time, now int64)
 	if x.haltEnd > 0 || known {
 		return
 	}
-	x.at, x.told, x.err = next, now, *e
+	x.at, x.when, x.told, x.err = next, at, now, *e
 	reset := max(st.providerTime(at, now), st.providerTime(e.RetryAt, now))
 	if st.passes(e.Kind, reset, now) {
 		st.cool(a, e, reset, now)

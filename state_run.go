@@ -130,6 +130,7 @@ func (st *state) prompt(a *attempt, p *Prompt, now int64) {
 	a.turn++
 	a.epoch++
 	st.turnContinues(t, now)
+	a.forgot = false
 	a.turnStart, t.sess.active = now, false
 	a.activity = now
 	if a.cl.starter || a.sight != &nothingSeen {

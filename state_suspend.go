@@ -91,7 +91,7 @@ func (st *state) leavesTasks() bool { return st.suspend == frozen || st.closing 
 func (st *state) stopFrozen() {
 	for _, t := range st.tasks {
 		if a := t.run; a != nil && !a.ended {
-			a.nextCancel, st.fx.now.cancels = st.fx.now.cancels, a
+			st.endContext(a)
 		}
 	}
 }

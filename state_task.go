@@ -179,6 +179,7 @@ type attempt struct {
 	told      *Notice // notice that a runner's turn got with its prompt
 	countedIn uint64  // number of the batch that contains the number of restarts, for a call that only stops something
 	postponed bool    // the attempt of an earlier process waits until it is its turn to be continued
+	forgot    bool    // the provider has refused all turns so far, and the session has nothing of them
 	heldAt    int64   // time at which an outage began to hold the attempt; 0 if no outage holds it
 	started   int64
 	turnStart int64 // start of the current turn; 0 between turns

@@ -64,7 +64,7 @@ func (st *state) withdraw(t *task, no int32, now int64) (uncertain bool) {
 func (st *state) withdrawAttempt(t *task, now int64) {
 	if a := t.run; a != nil && a.no == t.no {
 		a.ended, t.run = true, nil
-		a.nextCancel, st.fx.now.cancels = st.fx.now.cancels, a
+		st.endContext(a)
 		st.deadlines.attempts.set(&a.alarm, a, 0)
 		st.unfollow(a)
 		if o := a.cl.out; o != nil && o.trying == a {
