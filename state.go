@@ -72,8 +72,8 @@ type state struct {
 
 	now   int64     // time of the current update
 	clock time.Time // the same time on the wall clock
-	due due
-	fx  effects
+	due   due
+	fx    effects
 }
 
 // settings are the parts of [Config] that the state needs.
