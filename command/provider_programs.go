@@ -2,6 +2,7 @@ package command
 
 import (
 	"encoding/json"
+	"net/http"
 	"regexp"
 	"slices"
 	"strconv"
@@ -78,7 +79,7 @@ func (d *claudeDecoder) retrying(x *claudeLine, text string) {
 var (
 	codexRetry  = regexp.MustCompile(`(?s)^Reconnecting\.\.\. (\d+)/\d+ \((.*)\)$`)
 	codexStatus = regexp.MustCompile(`^(?:exceeded retry limit, last status:|unexpected status) (\d{3})\b`)
-	codexModel  = regexp.MustCompile("^The model .*does not exist or you do not have access to it")
+	codexModel  = regexp.MustCompile(`^(?:unexpected status \d{3} [^:]*: )?(?:The model .*does not exist or you do not have access to it|You are not allowed to sample from this model)`)
 )
 
 // codexTexts are beginnings of codex's messages about failures.
@@ -104,7 +105,11 @@ func codexFailure(text string) (e bgagent.ProviderError, told bool) {
 	if m := codexStatus.FindStringSubmatch(text); m != nil {
 		status, _ := strconv.Atoi(m[1])
 		f := readFault(text)
-		return failureOf(status, f.words()...), true
+		words := f.words()
+		if codexModel.MatchString(text) {
+			words = append(words, "model_not_allowed")
+		}
+		return failureOf(status, words...), true
 	}
 	if rest, ok := strings.CutPrefix(text, codexStream); ok {
 		low := strings.ToLower(rest)
@@ -147,17 +152,22 @@ func codexGivesUp(text string, o *Output) {
 }
 
 // codexRetries handles a message "Reconnecting... 1/5 (…)". It reports whether the turn must end,
-// because the key was rejected.
+// because the key was rejected. Status 403 alone does not show that: a proxy can refuse a single request
+// with it. Such a retry is not reported to the manager, which would end the task because of it. A retry
+// with a model that may not be used is not reported either, because it says nothing about a time.
 func codexRetries(number, text string, o *Output) (rejected bool) {
 	n, _ := strconv.Atoi(number)
 	e, told := codexFailure(text)
 	o.tried(n)
 	if e.Kind == bgagent.ProviderAuthentication {
+		if f := readFault(text); e.Status == http.StatusForbidden && kindOf(0, f.words()...) != bgagent.ProviderAuthentication {
+			return false
+		}
 		e.Tries = n
 		o.ProviderFailed(e)
 		return true
 	}
-	if told {
+	if told && e.Kind != bgagent.ProviderUnknownModel {
 		e.Message = errorText(text)
 		o.Retrying(e, time.Time{})
 	}

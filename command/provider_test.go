@@ -127,7 +127,7 @@ func TestRecordedFailuresAtTheProviderAreRecognized(t *testing.T) {
 		"claude_usage":               {1, fails(limited, 429, 1), 0},
 
 		"codex_401":                 {1, fails(authentication, 401, 6), 0},
-		"codex_403":                 {1, fails(authentication, 403, 6), 0},
+		"codex_403":                 {1, fails(unknownModel, 403, 6), 0}, // not allowed to sample from this model
 		"codex_429":                 {1, fails(limited, 429, 1), 0},
 		"codex_429-date":            {0, nil, 1},
 		"codex_429-ra2":             {0, nil, 3},
