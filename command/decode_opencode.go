@@ -50,8 +50,13 @@ type opencodeLine struct {
 // After opencode has compacted the session, it prompts itself and prints this prompt as a text. The
 // summary comes before it, as a message like any other. So the turn makes no progress if there is
 // at most one message, and no tool call, between two such prompts.
+//
+// If the input is too long, opencode prints an error and then compacts the session. It can give the
+// prompt again without printing one. So neither the error nor the end of the next step ends the turn. If
+// opencode exits instead, the turn has failed.
 func decodeOpencode() Decoder {
 	messages, compacted := 0, false // messages since the last such prompt; whether there was one
+	summary := false                // whether the next step to finish writes the summary, because the input was too long
 	return func(line []byte, o *Output) {
 		var x opencodeLine
 		if !jsonlines.Decode(line, &x) {
@@ -63,6 +68,8 @@ func decodeOpencode() Decoder {
 			o.Activity()
 		case "text":
 			if x.Part.Metadata.Continues {
+				summary = false
+				o.GoesOn() // the step that wrote the summary ended like the last step of a turn
 				o.Compaction()
 				if compacted && messages <= 1 {
 					o.Compaction() // the summary was reported as text, which ended the row
@@ -82,17 +89,28 @@ func decodeOpencode() Decoder {
 				o.Denied(x.Part.Tool)
 				o.Problem(x.Part.State.Error)
 			}
-			messages, compacted = 0, false
+			messages, compacted, summary = 0, false, false
 			o.Call(x.call())
 		case "step_finish":
 			used := x.Part.Tokens
 			o.roundUsage(x.Part.ID, bgagent.Usage{InputTokens: (used.Input + used.Cache.Read + used.Cache.Write).tokens(), OutputTokens: used.Output.tokens(), Cost: x.Part.Cost})
-			if x.Part.Reason != "tool-calls" && x.Part.Reason != "tool_calls" { // otherwise another step follows
+			switch {
+			case x.Part.Reason == "tool-calls" || x.Part.Reason == "tool_calls": // another step follows
+			case summary:
+				summary = false
+			default:
 				stop, _ := stopOf(x.Part.Reason)
 				o.End(stop, "", "")
 			}
 		case "error":
+			if summary = x.Error.name == "ContextOverflowError"; summary {
+				o.GoesOn()
+			}
 			x.Error.failed(o)
+			if summary {
+				o.breaks(errorText(x.Error.text))
+				break
+			}
 			o.End(bgagent.StopError, "", errorText(x.Error.text))
 		default:
 			return

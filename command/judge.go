@@ -104,9 +104,10 @@ func (t *turn) judge(x outcome) (bgagent.TurnEnd, error) {
 }
 
 // unsaid returns the stop reason of a turn if the program has exited without reporting the
-// end of the turn.
+// end of the turn. A program that exits after its last request to the provider has failed was not
+// interrupted.
 func (t *turn) unsaid(said said, x outcome) bgagent.StopReason {
-	begun := said.known && !x.plain
+	begun := said.known && !x.plain && said.failed == nil
 	if x.signal != nil || slices.Contains(interruptedCodes, x.code) || x.code == 0 && begun {
 		return bgagent.StopInterrupted
 	}

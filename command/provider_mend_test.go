@@ -23,3 +23,47 @@ func TestCodexRepeatsARequestAfterABare403(t *testing.T) {
 	got = playRecorded(Codex(), outputOf(`{"type":"thread.started","thread_id":"t"}`, `{"type":"turn.failed","error":{"message":"unexpected status 403 Forbidden: no"}}`), 1)
 	require.Equal(t, &bgagent.ProviderError{Kind: authentication, Status: 403, Tries: 1, Scope: allModels, Next: goOn, Message: "unexpected status 403 Forbidden: no"}, got.failure)
 }
+
+// Lines that opencode prints around a compaction.
+const (
+	opencodeStep     = `{"type":"step_start","sessionID":"s"}`
+	opencodeStop     = `{"type":"step_finish","sessionID":"s","part":{"reason":"stop"}}`
+	opencodeSummary  = `{"type":"text","sessionID":"s","part":{"text":"the summary"}}`
+	opencodeAnswer   = `{"type":"text","sessionID":"s","part":{"text":"the answer"}}`
+	opencodeContinue = `{"type":"text","sessionID":"s","part":{"text":"Continue","metadata":{"compaction_continue":true}}}`
+	opencodeOverflow = `{"type":"error","sessionID":"s","error":{"name":"ContextOverflowError","data":{"message":"too long"}}}`
+)
+
+func TestOpencodesSummaryIsNotTheEndOfTheTurn(t *testing.T) {
+	for name, begin := range map[string][]string{
+		"compacted":                      {opencodeStep, opencodeSummary, opencodeStop, opencodeContinue},
+		"too long":                       {opencodeOverflow},
+		"too long, summary":              {opencodeOverflow, opencodeStep, opencodeSummary, opencodeStop},
+		"too long, summary, continued":   {opencodeOverflow, opencodeStep, opencodeSummary, opencodeStop, opencodeContinue},
+		"too long after an end":          {opencodeStep, opencodeAnswer, opencodeStop, opencodeOverflow, opencodeStep, opencodeSummary, opencodeStop},
+		"too long after another attempt": {opencodeOverflow, opencodeStep, opencodeSummary, opencodeStop, opencodeOverflow, opencodeStep, opencodeSummary, opencodeStop},
+	} {
+		got := playRecorded(Opencode(), outputOf(begin...), 0)
+		require.Nil(t, got.said.end, name)
+		if name == "too long" {
+			begin = append(begin, opencodeStep, opencodeSummary, opencodeStop)
+		}
+		got = playRecorded(Opencode(), outputOf(append(begin, opencodeStep, opencodeAnswer, opencodeStop)...), 0)
+		require.NoError(t, got.err, name)
+		require.Equal(t, bgagent.TurnEnd{Stop: bgagent.StopEndOfTurn, Text: "the answer"}, got.end, name)
+	}
+}
+
+func TestOpencodeThatExitsAfterAnInputThatIsTooLongHasFailed(t *testing.T) {
+	want := &bgagent.ProviderError{Kind: inputTooLong, Next: goOn}
+	for code := range 2 {
+		for _, lines := range [][]string{{opencodeOverflow}, {opencodeStep, opencodeAnswer, opencodeStop, opencodeOverflow}, {opencodeOverflow, opencodeStep}} {
+			got := playRecorded(Opencode(), outputOf(lines...), code)
+			require.Equal(t, bgagent.StopError, got.end.Stop, lines)
+			require.ErrorContains(t, got.err, "too long", lines)
+			require.NotNil(t, got.failure, lines)
+			got.failure.Message = ""
+			require.Equal(t, want, got.failure, lines)
+		}
+	}
+}
