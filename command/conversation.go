@@ -33,6 +33,7 @@ type exchange struct {
 	problem        string
 	provider       *bgagent.ProviderError
 	cut            bool // whether the end of the prompt or of the answer is missing
+	undone         bool // whether nothing of the turn is left in the program; see [bgagent.NextRepeat]
 }
 
 func (x *exchange) size() int {
@@ -79,6 +80,9 @@ func (c *conversation) retell(prompt string) (string, error) {
 	var b strings.Builder
 	b.WriteString("The conversation so far was lost by the program. It is told again here, without the tool calls.\n\n")
 	for _, x := range c.list {
+		if x.undone {
+			continue
+		}
 		if x.cut {
 			return "", errForgotten
 		}

@@ -319,18 +319,13 @@ func (o *Output) GoesOn() { o.conclude(nil) }
 
 func (o *Output) conclude(end *ending) {
 	rest := ""
-	var broken *ending
-	// tellDraft resets o.broken if there is a draft. But a draft is older than the error,
-	// so it does not show that the agent has continued.
-	o.locked(func() { broken = o.broken })
 	o.tellDraft()
 	o.locked(func() {
 		if o.sealed {
 			return
 		}
 		rest = o.closeLocked()
-		o.broken = broken
-		o.endLocked(end, broken)
+		o.endLocked(end, o.broken)
 		o.waited = end != nil && len(o.background) > 0
 	})
 	if rest != "" {

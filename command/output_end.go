@@ -54,10 +54,12 @@ func (o *Output) grows(id, text string, whole bool) {
 }
 
 // tellDraft reports an unfinished draft as a message, because no later line will complete
-// it.
+// it. The draft is older than an error or a failure at the provider, so it does not show that the agent
+// has continued.
 func (o *Output) tellDraft() {
 	text := ""
 	o.mu.Lock()
+	broken, failed, tries := o.broken, o.failed, o.tries
 	if !o.draft.told {
 		text = o.draft.text
 	}
@@ -65,6 +67,7 @@ func (o *Output) tellDraft() {
 	o.mu.Unlock()
 	if text != "" {
 		o.Message(text)
+		o.locked(func() { o.broken, o.failed, o.tries = broken, failed, tries })
 	}
 }
 

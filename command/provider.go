@@ -19,7 +19,7 @@ import (
 //
 // If e.Next is [bgagent.NextContinue], the program has kept the prompt in its session. The client
 // replaces it by [bgagent.NextNone] or [bgagent.NextNewSession] if there is no session that can be
-// continued. If e.Message is empty, the client uses the problem of the turn.
+// continued. It replaces any other step by [bgagent.NextNone] if the agent has called a tool. If e.Message is empty, the client uses the problem of the turn.
 func (o *Output) ProviderFailed(e bgagent.ProviderError) {
 	e.Message = oneLine(bounded(e.Message))
 	o.locked(func() { o.failed = &e })
@@ -71,6 +71,8 @@ func (o *Output) triesAtEnd() int {
 // the program has reported in the turn, and "called" reports whether the agent has called a tool.
 func (t *turn) step(want bgagent.ProviderNextStep, session string, called bool) bgagent.ProviderNextStep {
 	switch {
+	case want != bgagent.NextContinue && called: // the model would not see the calls
+		return bgagent.NextNone
 	case want != bgagent.NextContinue:
 		return want
 	case t.session.agent.Program.Resume.isZero():

@@ -67,3 +67,25 @@ func TestOpencodeThatExitsAfterAnInputThatIsTooLongHasFailed(t *testing.T) {
 		}
 	}
 }
+
+func TestATurnWithToolCallsIsNotBegunAgain(t *testing.T) {
+	const call = `{"type":"tool","id":"1","name":"x","state":"done"}`
+	for next, want := range map[string]bgagent.ProviderNextStep{"repeat": bgagent.NextRepeat, "new session": anew, "continue": goOn} {
+		lines := []string{`{"type":"session","id":"s"}`, `{"type":"error","status":429,"next":"` + next + `"}`, `{"type":"end","stop":"error"}`}
+		require.Equal(t, want, playRecorded(Lines("x"), outputOf(lines...), 1).failure.Next)
+		if want != goOn {
+			want = bgagent.NextNone
+		}
+		require.Equal(t, want, playRecorded(Lines("x"), outputOf(append([]string{call}, lines...)...), 1).failure.Next)
+	}
+}
+
+func TestADraftDoesNotHideTheFailureAfterIt(t *testing.T) {
+	const retry, limit = `{"type":"error","message":"Reconnecting... 2/5 (exceeded retry limit, last status: 429 Too Many Requests)"}`, `{"message":"exceeded retry limit, last status: 429 Too Many Requests"}`
+	want := &bgagent.ProviderError{Kind: limited, Status: 429, Tries: 3, Next: goOn, Message: "exceeded retry limit, last status: 429 Too Many Requests"}
+	for _, end := range []string{`{"type":"turn.failed","error":` + limit + `}`, strings.Replace(limit, "{", `{"type":"error",`, 1) + "\n" + codexDone} {
+		got := playRecorded(Codex(), outputOf(`{"type":"thread.started","thread_id":"t"}`, item("updated", "1", "half"), retry, end), 1)
+		require.Equal(t, want, got.failure, end)
+		require.Equal(t, "half", got.end.Text)
+	}
+}

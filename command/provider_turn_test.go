@@ -89,3 +89,30 @@ func TestRetriesReachTheManagerAsTheyAreShown(t *testing.T) {
 		{Kind: bgagent.ReportRetrying, Provider: &bgagent.ProviderError{Kind: limited, Tries: 2}},
 	}, got)
 }
+
+func TestAPromptThatIsGivenAgainIsToldOnce(t *testing.T) {
+	const refused = `print {"type":"error","status":429,"next":"repeat"}` + "\n" + `{"type":"end","stop":"error"}`
+	for _, forgets := range []bool{false, true} {
+		p := Lines("fake")
+		p.ForgetsUnanswered = forgets
+		var stored []byte
+		home := bgagent.NewReporter(func(r bgagent.Report) {
+			if r.Kind == bgagent.ReportState {
+				stored = r.Saved
+			}
+		})
+		c := clientOf(t, fakeAgent(t, p))
+		id := create(t, c)
+		for range 2 { // the program never reports its session
+			_, err := c.RunTurn(t.Context(), id, bgagent.Prompt{Text: refused, Instance: "i"}, home)
+			require.Equal(t, bgagent.NextRepeat, failure(t, err).Provider.Next)
+			require.NotContains(t, string(stored), "next")
+		}
+		end, err := play(t, c, id, "repeat this")
+		require.NoError(t, err)
+		require.Equal(t, "repeat this", end.Text, "the program gets only the prompt")
+		page, err := c.Messages(t.Context(), id, "", 0)
+		require.NoError(t, err)
+		require.Len(t, page.Messages, 6, "the messages still show what happened")
+	}
+}

@@ -196,6 +196,9 @@ func (c *conversation) saved(most int) (list []savedExchange, lost bool) {
 		return nil, true
 	}
 	for _, x := range c.list {
+		if x.undone {
+			continue
+		}
 		if most -= len(x.prompt) + len(x.answer); x.cut || most < 0 {
 			return nil, true
 		}
@@ -222,5 +225,5 @@ func (c *conversation) restore(list []savedExchange, turns int) {
 func (c *conversation) any() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return len(c.list) > 0 || c.first > c.before
+	return c.first > c.before || slices.ContainsFunc(c.list, func(x exchange) bool { return !x.undone })
 }

@@ -133,7 +133,9 @@ func (t *turn) settle(end bgagent.TurnEnd, err error) {
 	if err != nil {
 		x.problem = err.Error()
 	}
-	_ = errors.As(err, &x.provider)
+	if errors.As(err, &x.provider) {
+		x.undone = x.provider.Next == bgagent.NextRepeat // the same prompt follows, and must not be told twice
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	s.talk.end(x)
@@ -145,7 +147,7 @@ func (t *turn) settle(end bgagent.TurnEnd, err error) {
 	s.memory = t.out.memory
 	if s.answered = s.answered || (said.text != "" || len(said.tools) > 0) && !t.keepsNothing(said); s.answered {
 		s.unanswered = ""
-	} else {
+	} else if !x.undone {
 		s.unanswered = cut(t.prompt.Text, c.cfg.Keep) + "\n\n"
 	}
 	s.wroteLocked(said.text != "", len(said.tools) > 0)
