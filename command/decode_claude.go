@@ -326,6 +326,7 @@ func (d *claudeDecoder) assistant(x *claudeLine) {
 		return
 	}
 	d.alive()
+	d.limit = claudeLimit{}
 	if d.o.brief().waited {
 		d.o.GoesOn()
 	}

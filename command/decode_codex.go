@@ -68,7 +68,7 @@ func decodeCodex() Decoder {
 			o.End(bgagent.StopEndOfTurn, "", "")
 		case "turn.failed":
 			codexGivesUp(x.Error.text, o)
-			o.End(bgagent.StopError, "", errorText(x.Error.text))
+			o.End(codexStop(x.Error.text), "", errorText(x.Error.text))
 		case "error":
 			o.breaks(errorText(x.Message.text))
 			m := codexRetry.FindStringSubmatch(x.Message.text)

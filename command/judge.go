@@ -63,7 +63,7 @@ func (t *turn) judge(x outcome) (bgagent.TurnEnd, error) {
 	if x.plain {
 		end.Text = strings.TrimSpace(end.Text)
 	}
-	cutOff := said.end != nil && len(said.background) > 0
+	cutOff := said.cutOff()
 	succeeded := said.end != nil && !cutOff && (said.end.stop == bgagent.StopEndOfTurn || said.end.stop == bgagent.StopUntold)
 	switch {
 	case t.lost != nil:
@@ -103,6 +103,11 @@ func (t *turn) judge(x outcome) (bgagent.TurnEnd, error) {
 	return end, err
 }
 
+// cutOff reports whether the program has exited although its agent waited for work in the background.
+func (s *said) cutOff() bool {
+	return s.end != nil && len(s.background) > 0 && badness(s.end.stop) == 0
+}
+
 // unsaid returns the stop reason of a turn if the program has exited without reporting the
 // end of the turn. A program that exits after its last request to the provider has failed was not
 // interrupted.
@@ -125,7 +130,7 @@ func (t *turn) problem(said said, x outcome) *TurnError {
 		detail = oneLine(said.lastErr)
 	}
 	switch {
-	case said.end != nil && len(said.background) > 0:
+	case said.cutOff():
 		e.Problem, detail = "it exited while its agent waited for work in the background; its own background work was cut off: "+oneLine(strings.Join(said.background, ", ")), ""
 	case said.end != nil && said.end.problem != "":
 		e.Problem, detail = oneLine(said.end.problem), ""

@@ -48,6 +48,7 @@ type Output struct {
 
 	failed *bgagent.ProviderError // failure at the provider after which the agent has done nothing; nil if there is none
 	tries  int                    // requests for the current answer that the program has shown; see retries
+	status int                    // status of the last refused request for the current answer, if only standard error shows it
 	step   func(want bgagent.ProviderNextStep, session string, called bool) bgagent.ProviderNextStep
 
 	background []string       // work that the program still does in the background
@@ -336,7 +337,7 @@ func (o *Output) conclude(end *ending) {
 // Background reports the whole list of work that the program does in the background, such as
 // running commands. While the list is not empty, an End does not end the turn, because the
 // agent gets the results and continues. If the program exits while the list is not empty,
-// the turn is interrupted.
+// the turn is interrupted, unless the End was no success.
 func (o *Output) Background(work []string) {
 	o.locked(func() {
 		o.background = o.background[:0]
@@ -379,6 +380,7 @@ type said struct {
 	used    bgagent.Usage // usage that was not reported yet
 	failed  *bgagent.ProviderError
 	tries   int
+	status  int
 
 	background, denied []string
 }
@@ -389,7 +391,7 @@ func (o *Output) said() said {
 	defer o.mu.Unlock()
 	return said{
 		known: o.known, session: o.session, text: o.answerLocked(), lastErr: o.lastErr, end: o.end,
-		tools: slices.Clone(o.tools), total: o.total, totaled: o.totaled, used: o.used, failed: o.failed, tries: o.tries,
+		tools: slices.Clone(o.tools), total: o.total, totaled: o.totaled, used: o.used, failed: o.failed, tries: o.tries, status: o.status,
 		background: slices.Clone(o.background), denied: slices.Clone(o.denied),
 	}
 }

@@ -91,7 +91,7 @@ func (o *Output) acts() { o.locked(o.actsLocked) }
 func (o *Output) actsLocked() {
 	if o.end == nil {
 		o.broken, o.round.over = nil, true
-		o.failed, o.tries = nil, 0
+		o.failed, o.tries, o.status = nil, 0, 0
 	}
 	o.round.later = true
 }

@@ -14,15 +14,35 @@ import (
 
 // ProviderFailed reports that a request to the provider of the model has failed, and that the
 // program does not repeat it. It does not end the turn. If the agent does nothing afterwards and the
-// turn ends with [bgagent.StopError], the error of RunTurn wraps e. A decoder takes the fields of e
-// from fields and messages that report an error, and never from an answer or from the output of a tool.
+// turn ends with [bgagent.StopError], the error of RunTurn wraps e. Only the last call counts. Its e.Kind is
+// zero if the last failure was not one of the provider. A decoder takes the fields of e from fields and
+// messages that report an error, and never from an answer or from the output of a tool.
 //
 // If e.Next is [bgagent.NextContinue], the program has kept the prompt in its session. The client
 // replaces it by [bgagent.NextNone] or [bgagent.NextNewSession] if there is no session that can be
-// continued. It replaces any other step by [bgagent.NextNone] if the agent has called a tool. If e.Message is empty, the client uses the problem of the turn.
+// continued. It replaces any other step by [bgagent.NextNone] if the agent has called a tool. An e.RetryAt
+// that is over, or more than 366 days away, is dropped. If e.Message is empty, the client uses the problem
+// of the turn.
 func (o *Output) ProviderFailed(e bgagent.ProviderError) {
+	e = plausible(e)
+	o.locked(func() {
+		if o.failed = &e; e.Kind == 0 {
+			o.failed = nil
+		}
+	})
+}
+
+// maxReset is the longest time after which a provider is believed to accept requests again.
+const maxReset = 366 * 24 * time.Hour
+
+// plausible returns the failure with one line as its message, and without a RetryAt that is over or too
+// far away.
+func plausible(e bgagent.ProviderError) bgagent.ProviderError {
 	e.Message = oneLine(bounded(e.Message))
-	o.locked(func() { o.failed = &e })
+	if wait := time.Until(e.RetryAt); wait <= 0 || wait > maxReset {
+		e.RetryAt = time.Time{}
+	}
+	return e
 }
 
 // Retrying reports that a request to the provider of the model has failed, and that the program
@@ -36,7 +56,7 @@ func (o *Output) Retrying(e bgagent.ProviderError, at time.Time) {
 
 // retries does the same as Retrying, but does not mark a line as known. It is for standard error.
 func (o *Output) retries(e bgagent.ProviderError, at time.Time) {
-	e.Message = oneLine(bounded(e.Message))
+	e = plausible(e)
 	o.tried(e.Tries)
 	o.mu.Lock()
 	over, session, called := o.end != nil, o.session, len(o.tools) > 0
@@ -56,6 +76,13 @@ func (o *Output) tried(n int) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.tries = max(o.tries, n)
+}
+
+// refused records the status of the last answer that standard error has shown.
+func (o *Output) refused(status int) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.status = status
 }
 
 // triesAtEnd returns the number of requests that the program has made, if it makes no further request for
@@ -216,10 +243,15 @@ func readFault(text string) (f providerFault) {
 	if begin < 0 || end < begin || !json.Valid([]byte(text[begin:end+1])) || !jsonlines.Decode([]byte(text[begin:end+1]), &f) {
 		return providerFault{}
 	}
-	for f.Error != nil {
+	for f.Error != nil && f.Error.tells() {
 		f = *f.Error
 	}
 	return f
+}
+
+// tells reports whether the error has any field that is known. An error that is only a text has none.
+func (f *providerFault) tells() bool {
+	return f.Error != nil || strings.Join(f.words(), "")+string(f.Message) != "" || f.Code.number != 0 || f.ResetsAt != 0
 }
 
 // words returns the words of the error that kindOf knows.
@@ -233,6 +265,12 @@ func (f *providerFault) words() []string {
 
 // reset returns the time from which on the provider accepts requests again, as the error tells it.
 func (f *providerFault) reset() time.Time { return unixTime(f.ResetsAt) }
+
+// digits returns the number that the digits of a text mean, or a large number if it is too large.
+func digits(text string) int {
+	n, _ := strconv.Atoi(text)
+	return min(n, 1e6)
+}
 
 // small returns a number of tries, or an HTTP status.
 func small(c count) int { return int(min(c.tokens(), 1e6)) }

@@ -3,6 +3,7 @@ package command
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/bgagent/bgagent"
 	"github.com/stretchr/testify/require"
@@ -87,5 +88,95 @@ func TestADraftDoesNotHideTheFailureAfterIt(t *testing.T) {
 		got := playRecorded(Codex(), outputOf(`{"type":"thread.started","thread_id":"t"}`, item("updated", "1", "half"), retry, end), 1)
 		require.Equal(t, want, got.failure, end)
 		require.Equal(t, "half", got.end.Text)
+	}
+}
+
+func TestAnAnswerOfCodexThatWasCutIsNoFailureOfTheProvider(t *testing.T) {
+	for reason, want := range map[string]bgagent.StopReason{"content_filter": bgagent.StopRefused, "max_output_tokens": bgagent.StopLength, "mood": bgagent.StopError} {
+		text := "stream disconnected before completion: Incomplete response returned, reason: " + reason
+		got := playRecorded(Codex(), outputOf(item("completed", "1", "half"), `{"type":"error","message":"Reconnecting... 1/5 (`+text+`)"}`,
+			`{"type":"error","message":"`+text+`"}`, `{"type":"turn.failed","error":{"message":"`+text+`"}}`), 1)
+		require.Equal(t, bgagent.TurnEnd{Stop: want, Text: "half"}, got.end)
+		require.ErrorContains(t, got.err, text)
+		require.Nil(t, got.failure)
+		require.Empty(t, got.retries)
+	}
+}
+
+func TestGeminiThatDoesNotExitHasTheStatusOfItsLastTry(t *testing.T) {
+	const busy = `{"stderr":"Attempt 1 failed with status 503. Retrying with backoff... _ApiError: {}"}`
+	const failed = `{"type":"result","status":"error","error":{"message":"[API Error: The model is overloaded.]"}}`
+	play := func(code int, lines ...string) *bgagent.ProviderError {
+		return playRecorded(Gemini(), outputOf(append([]string{`{"type":"init","session_id":"s"}`}, lines...)...), code).failure
+	}
+	require.Equal(t, &bgagent.ProviderError{Kind: overloaded, Status: 503, Tries: 1, Next: anew, Message: "[API Error: The model is overloaded.]"}, play(-1, busy, failed))
+	require.Equal(t, limited, play(-1, busy, `{"stderr":"Attempt 2 failed: slow. Retrying after 99999999999999999999ms..."}`, failed).Kind)
+	require.Equal(t, limited, play(173, busy, failed).Kind, "the exit code is certain")
+	require.Nil(t, play(-1, busy, `{"type":"message","role":"assistant","content":"here again","delta":true}`, failed))
+	require.Nil(t, play(-1, failed))
+}
+
+func TestOnlyAnErrorOfGeminisAPIIsClassified(t *testing.T) {
+	for text, want := range map[string]bool{`[API Error: {\"error\":{\"code\":503}}]`: true, `the tool printed {\"error\":{\"code\":503}}`: false} {
+		for _, line := range []string{`{"type":"error","severity":"error","message":"` + text + `"}`, `{"type":"result","status":"error","error":{"message":"` + text + `"}}`} {
+			got := playRecorded(Gemini(), outputOf(line, `{"type":"result","status":"error","error":{"message":"boom"}}`), 1)
+			require.Equal(t, want, got.said.failed != nil, line)
+		}
+	}
+}
+
+func TestARefusalDuringBackgroundWorkIsARefusal(t *testing.T) {
+	got := playRecorded(Claude(), outputOf(claudeStarted, `{"type":"assistant","message":{"model":"<synthetic>","content":"API Error"},"error":"rate_limit","is_api_error_message":true,"api_error_status":429}`,
+		`{"type":"result","subtype":"success","is_error":true,"result":"API Error"}`), 1)
+	require.Equal(t, bgagent.StopError, got.end.Stop)
+	require.EqualError(t, got.err, "command: claude: API Error")
+	require.Equal(t, limited, got.failure.Kind)
+}
+
+func TestATimeThatCannotBeAResetIsDropped(t *testing.T) {
+	const day = 24 * time.Hour
+	for wait, kept := range map[time.Duration]bool{time.Hour: true, 365 * day: true, 367 * day: false, -time.Hour: false, 99 * 366 * day: false} {
+		at := time.Now().Add(wait).UTC().Truncate(time.Second)
+		told := `"status":429,"retry_at":"` + at.Format(time.RFC3339) + `"}`
+		got := playRecorded(Lines("x"), outputOf(`{"type":"retrying",`+told, `{"type":"error",`+told, `{"type":"end","stop":"error"}`), 1)
+		if !kept {
+			at = time.Time{}
+		}
+		require.Equal(t, at, got.failure.RetryAt, wait)
+		require.Equal(t, at, got.retries[0].Provider.RetryAt, wait)
+	}
+}
+
+func TestTheLastFailureSaysWhetherItWasTheProvider(t *testing.T) {
+	for program, lines := range map[string][]string{
+		"codex":    {`{"type":"error","message":"exceeded retry limit, last status: 429 Too Many Requests"}`, `{"type":"turn.failed","error":{"message":"boom"}}`},
+		"opencode": {`{"type":"error","error":{"name":"APIError","data":{"message":"slow","statusCode":429}}}`, `{"type":"error","error":{"name":"Odd","data":{"message":"boom"}}}`},
+		"lines":    {`{"type":"error","status":429}`, `{"type":"end","stop":"error","error":"boom"}`},
+	} {
+		got := playRecorded(presets[program], outputOf(lines...), 1)
+		require.ErrorContains(t, got.err, "boom")
+		require.Equal(t, program == "lines", got.failure != nil, program)
+	}
+}
+
+func TestAnAbsurdNumberOfTriesIsBounded(t *testing.T) {
+	const many = "99999999999999999999"
+	got := playRecorded(Codex(), outputOf(`{"type":"error","message":"Reconnecting... `+many+`/5 (unexpected status 503 Service Unavailable: no)"}`), 1)
+	require.Equal(t, 1_000_000, got.retries[0].Provider.Tries)
+	for _, line := range []string{"Attempt " + many + " failed with status 503. Retrying with backoff...", "Attempt " + many + " failed: slow. Retrying after 1ms..."} {
+		got = playRecorded(Gemini(), outputOf(`{"stderr":"`+line+`"}`), 1)
+		require.Equal(t, 1_000_000, got.retries[0].Provider.Tries, line)
+	}
+}
+
+func TestACodeBesideAnErrorThatIsOnlyATextCounts(t *testing.T) {
+	for body, want := range map[string]bgagent.ProviderErrorKind{
+		`{"error":"no credit","code":"insufficient_quota"}`:                            quota,
+		`{"error":{"code":"insufficient_quota"},"code":"rate_limit"}`:                  quota,
+		`{"error":null,"code":"insufficient_quota"}`:                                   quota,
+		`{"type":"error","error":{"type":"overloaded_error","message":"x"},"code":""}`: overloaded,
+	} {
+		f := readFault(body)
+		require.Equal(t, want, kindOf(0, f.words()...), body)
 	}
 }

@@ -27,8 +27,9 @@ type claudeFailure struct {
 // claudeLimit is the limit in a line of type "rate_limit_event".
 type claudeLimit struct {
 	Status string
-	Resets count  `json:"resetsAt"`      // Unix time in seconds
-	Window string `json:"rateLimitType"` // for example "five_hour"
+	Resets count  `json:"resetsAt"`       // Unix time in seconds
+	Window string `json:"rateLimitType"`  // for example "five_hour"
+	Paid   yesNo  `json:"isUsingOverage"` // whether requests beyond the limit are paid for and accepted
 }
 
 // failed reports the failed request in a synthetic message or in a result. The argument "word" is
@@ -38,7 +39,7 @@ func (d *claudeDecoder) failed(f claudeFailure, word string) {
 	if e.Kind == 0 {
 		return
 	}
-	if d.limit.Status == "rejected" && (e.Kind == bgagent.ProviderRateLimited || e.Kind == bgagent.ProviderQuota) {
+	if d.limit.Status == "rejected" && !bool(d.limit.Paid) && (e.Kind == bgagent.ProviderRateLimited || e.Kind == bgagent.ProviderQuota) {
 		e.Kind, e.Scope, e.RetryAt = bgagent.ProviderQuota, bgagent.ScopeProvider, unixTime(d.limit.Resets)
 		if strings.Contains(d.limit.Window, "opus") || strings.Contains(d.limit.Window, "sonnet") {
 			e.Scope = bgagent.ScopeModel
@@ -97,6 +98,19 @@ var codexTexts = []struct {
 // message follows if the provider has reported an error in the stream.
 const codexStream = "stream disconnected before completion: "
 
+// codexIncomplete follows codexStream if the model's answer was cut. The reason follows.
+const codexIncomplete = "Incomplete response returned"
+
+// codexStop returns the stop reason of a turn that codex has given up with the message.
+func codexStop(text string) bgagent.StopReason {
+	if reason, ok := strings.CutPrefix(strings.TrimSpace(text), codexStream+codexIncomplete+", reason: "); ok {
+		if stop, known := stopOf(reason); known {
+			return stop
+		}
+	}
+	return bgagent.StopError
+}
+
 // codexFailure returns the failure that a message of codex describes. Its kind is zero if the message
 // does not describe a failure at the provider. The result "told" reports whether the provider has
 // answered, so that the failure is certainly not one of this machine's network.
@@ -114,6 +128,8 @@ func codexFailure(text string) (e bgagent.ProviderError, told bool) {
 	if rest, ok := strings.CutPrefix(text, codexStream); ok {
 		low := strings.ToLower(rest)
 		switch {
+		case strings.HasPrefix(rest, codexIncomplete): // the answer was cut, and the provider did not fail
+			return bgagent.ProviderError{}, false
 		case strings.Contains(low, "overloaded"):
 			return failureOf(0, "overloaded"), true
 		case strings.HasPrefix(low, "rate limit reached"):
@@ -139,10 +155,10 @@ func codexFailure(text string) (e bgagent.ProviderError, told bool) {
 
 // codexGivesUp reports the failure in the last message about a failed request.
 func codexGivesUp(text string, o *Output) {
-	e, _ := codexFailure(text)
-	if e.Kind == 0 {
+	if text == "" {
 		return
 	}
+	e, _ := codexFailure(text)
 	// Codex shows that it opens a stream again. It does not show that it repeats a request because the
 	// provider is overloaded or broken.
 	if e.Kind != bgagent.ProviderOverloaded && e.Kind != bgagent.ProviderBroken || strings.HasPrefix(text, codexStream) {
@@ -156,7 +172,7 @@ func codexGivesUp(text string, o *Output) {
 // with it. Such a retry is not reported to the manager, which would end the task because of it. A retry
 // with a model that may not be used is not reported either, because it says nothing about a time.
 func codexRetries(number, text string, o *Output) (rejected bool) {
-	n, _ := strconv.Atoi(number)
+	n := digits(number)
 	e, told := codexFailure(text)
 	o.tried(n)
 	if e.Kind == bgagent.ProviderAuthentication {
@@ -188,21 +204,21 @@ func decodeGeminiErrors() func(line string, o *Output) {
 	last := "" // message of the last failed attempt
 	return func(line string, o *Output) {
 		if m := geminiRetry.FindStringSubmatch(line); m != nil {
-			n, _ := strconv.Atoi(m[1])
-			status, _ := strconv.Atoi(m[2])
+			n, status := digits(m[1]), digits(m[2])
 			f := readFault(m[3])
 			e := failureOf(status, f.words()...)
 			e.Tries, e.Message = n, string(f.Message)
+			o.refused(status)
 			o.retries(e, time.Time{})
 		} else if m := geminiTry.FindStringSubmatch(line); m != nil {
-			n, _ := strconv.Atoi(m[1])
-			o.tried(n)
+			o.tried(digits(m[1]))
 			last = m[2]
 		}
 		if m := geminiWait.FindStringSubmatch(line); m != nil && last != "" {
 			e := failureOf(429) // gemini waits for a given time only after this status
 			e.Message, last = geminiWait.ReplaceAllString(last, ""), ""
 			millis, _ := strconv.Atoi(m[1])
+			o.refused(429)
 			o.retries(e, time.Now().Add(time.Duration(min(millis, 1e9))*time.Millisecond))
 		}
 	}
@@ -215,7 +231,8 @@ const geminiAPI = "[API Error: "
 // failures is known only after gemini has exited; see geminiExplains.
 func geminiFailed(text string, o *Output) {
 	var e bgagent.ProviderError
-	switch rest, api := strings.CutPrefix(text, geminiAPI); {
+	rest, api := strings.CutPrefix(text, geminiAPI)
+	switch {
 	case strings.HasPrefix(text, "Model stream ended without a finish reason"), api && strings.HasPrefix(rest, "terminated]"):
 		e = failureOf(0, "connection_failed")
 	case api && strings.Contains(rest, "exceeds the maximum number of tokens"):
@@ -224,7 +241,7 @@ func geminiFailed(text string, o *Output) {
 		e = failureOf(0, "insufficient_quota")
 		e.Scope = bgagent.ScopeModel
 	}
-	if f := readFault(text); f.Code.number > 0 && e.Kind == 0 {
+	if f := readFault(text); api && f.Code.number > 0 && e.Kind == 0 {
 		e = failureOf(small(f.Code.number), f.words()...)
 		if e.Status == 404 && strings.HasPrefix(string(f.Message), "models/") {
 			e.Kind = bgagent.ProviderUnknownModel
@@ -239,7 +256,8 @@ func geminiFailed(text string, o *Output) {
 var geminiStatuses = []int{400, 401, 403, 404, 413, 429, 500, 502, 503, 504, 529}
 
 // geminiExplains completes the failure of a turn. The exit code of gemini is the HTTP status of the
-// last answer, modulo 256. Standard error names the kind of the error.
+// last answer, modulo 256. Standard error names the kind of the error, and the status of each answer
+// after which gemini repeated the request.
 func geminiExplains(e *bgagent.ProviderError, said said, x outcome) *bgagent.ProviderError {
 	if said.end == nil || said.end.stop != bgagent.StopError || !strings.HasPrefix(said.end.problem, geminiAPI) && e == nil {
 		return nil
@@ -247,6 +265,9 @@ func geminiExplains(e *bgagent.ProviderError, said said, x outcome) *bgagent.Pro
 	status := 0
 	if i := slices.IndexFunc(geminiStatuses, func(s int) bool { return s%256 == x.code }); i >= 0 {
 		status = geminiStatuses[i]
+	}
+	if status == 0 && e == nil { // gemini was stopped because it did not exit
+		status = said.status
 	}
 	full := failureOf(status)
 	if e != nil {
@@ -305,9 +326,6 @@ func (f *opencodeFault) failed(o *Output) {
 	e := failureOf(small(f.data.Status), append(body.words(), f.name, string(body.Message))...)
 	if e.Kind == 0 && e.Status == 0 && f.name == "APIError" && bool(f.data.Retryable) { // the connection has failed
 		e.Kind = bgagent.ProviderBroken
-	}
-	if e.Kind == 0 {
-		return
 	}
 	if e.RetryAt = body.reset(); e.RetryAt.IsZero() {
 		e.RetryAt = retryAfter(string(f.data.Headers["retry-after"]), string(f.data.Headers["retry-after-ms"]), time.Now())

@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -71,6 +73,13 @@ const (
 	goOn, anew                                 = bgagent.NextContinue, bgagent.NextNewSession
 )
 
+// recordedReset matches the times in the recordings at which a provider accepts requests again. A time
+// that is over would be dropped, so the test moves them by the number of seconds in the variable moved.
+var (
+	recordedReset = regexp.MustCompile(`\b17959\d{5}\b`)
+	moved         = time.Now().Unix() - 1795900000
+)
+
 func TestRecordedFailuresAtTheProviderAreRecognized(t *testing.T) {
 	type failure = bgagent.ProviderError
 	fails := func(kind bgagent.ProviderErrorKind, status, tries int) *failure {
@@ -86,7 +95,7 @@ func TestRecordedFailuresAtTheProviderAreRecognized(t *testing.T) {
 		return e
 	}
 	until := func(e *failure, unix int64) *failure {
-		e.RetryAt = time.Unix(unix, 0)
+		e.RetryAt = time.Unix(unix+moved, 0)
 		return e
 	}
 	ofModel := func(e *failure) *failure {
@@ -197,6 +206,11 @@ func TestRecordedFailuresAtTheProviderAreRecognized(t *testing.T) {
 		t.Run(file, func(t *testing.T) {
 			data, err := os.ReadFile(filepath.Join("testdata", "limits", file+".jsonl"))
 			require.NoError(t, err)
+			data = recordedReset.ReplaceAllFunc(data, func(reset []byte) []byte {
+				unix, err := strconv.ParseInt(string(reset), 10, 64)
+				require.NoError(t, err)
+				return strconv.AppendInt(nil, unix+moved, 10)
+			})
 			program, _, _ := strings.Cut(file, "_")
 			got := playRecorded(presets[program], data, tc.code)
 			require.Len(t, got.retries, tc.retries)
@@ -299,8 +313,9 @@ func TestTheTriesOfAnAnswerAreCountedFromItsFirstRequest(t *testing.T) {
 }
 
 func TestALimitOfOneModelLeavesTheOthers(t *testing.T) {
+	reset := time.Now().Unix() + 3600
 	event := func(status, window string) string {
-		return `{"type":"rate_limit_event","rate_limit_info":{"status":"` + status + `","resetsAt":1795908597,"rateLimitType":"` + window + `"}}` + "\n"
+		return `{"type":"rate_limit_event","rate_limit_info":{"status":"` + status + `","resetsAt":` + strconv.FormatInt(reset, 10) + `,"rateLimitType":"` + window + `"}}` + "\n"
 	}
 	const end = `{"type":"result","subtype":"success","is_error":true,"api_error_status":429,"result":"limit"}`
 	for _, tc := range []struct {
@@ -309,8 +324,10 @@ func TestALimitOfOneModelLeavesTheOthers(t *testing.T) {
 		scope  bgagent.ProviderScope
 		reset  int64
 	}{
-		{event("rejected", "five_hour"), quota, allModels, 1795908597},
-		{event("rejected", "seven_day_opus"), quota, bgagent.ScopeModel, 1795908597},
+		{event("rejected", "five_hour"), quota, allModels, reset},
+		{event("rejected", "seven_day_opus"), quota, bgagent.ScopeModel, reset},
+		{event(`rejected","isUsingOverage":"true`, "five_hour"), limited, bgagent.ScopeModel, 0},
+		{event("rejected", "five_hour") + `{"type":"assistant","message":{"model":"m","content":[{"type":"text","text":"hello"}]}}` + "\n", limited, bgagent.ScopeModel, 0},
 		{event("allowed_warning", "five_hour"), limited, bgagent.ScopeModel, 0},
 		{event("rejected", "five_hour") + event("allowed", "five_hour"), limited, bgagent.ScopeModel, 0},
 	} {
@@ -364,9 +381,9 @@ func TestLinesTellOfFailuresAtTheProvider(t *testing.T) {
 	play := func(lines ...string) played {
 		return playRecorded(Lines("x"), []byte(`{"type":"session","id":"s"}`+"\n"+strings.Join(lines, "\n")+"\n"+`{"type":"end","stop":"error","error":"refused"}`), 1)
 	}
-	at := time.Date(2026, 11, 29, 10, 0, 0, 0, time.UTC)
-	got := play(`{"type":"retrying","kind":"overload","tries":1,"at":"2026-11-29T10:00:00Z","next":"continue"}`,
-		`{"type":"error","kind":"rate limit","status":429,"retry_at":"2026-11-29T10:00:00Z","tries":2,"scope":"provider","next":"continue","text":"slow down"}`)
+	at := time.Now().Add(time.Hour).UTC().Truncate(time.Second)
+	got := play(`{"type":"retrying","kind":"overload","tries":1,"at":"`+at.Format(time.RFC3339)+`","next":"continue"}`,
+		`{"type":"error","kind":"rate limit","status":429,"retry_at":"`+at.Format(time.RFC3339)+`","tries":2,"scope":"provider","next":"continue","text":"slow down"}`)
 	require.Equal(t, &bgagent.ProviderError{Kind: limited, Status: 429, RetryAt: at, Tries: 2, Scope: allModels, Next: goOn, Message: "slow down"}, got.failure)
 	require.Len(t, got.retries, 1)
 	require.Equal(t, at, got.retries[0].RetryAt)
