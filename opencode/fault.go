@@ -42,10 +42,10 @@ func (s wireStatus) provider(now time.Time) *bgagent.ProviderError {
 	}
 	e := f.Error()
 	if e == nil {
-		e = &bgagent.ProviderError{Kind: bgagent.ProviderBroken, Message: firstLine(s.Message)}
+		e = &bgagent.ProviderError{Kind: bgagent.ProviderBroken, Message: apifault.Line(s.Message)}
 	}
 	e.Tries, e.Next = max(s.Attempt, 0), bgagent.NextContinue
-	if at := millis(s.Next); at.Sub(now) > ownPause { // the provider has told the time
+	if at := apifault.Ahead(millis(s.Next), now); at.Sub(now) > ownPause { // the provider has told the time
 		e.RetryAt = at
 	}
 	return e
@@ -105,7 +105,7 @@ func (e *wireError) provider(at time.Time) *bgagent.ProviderError {
 	d := &e.Data
 	out := apifault.Fault{Status: d.Status, Names: []string{e.Name}, Text: d.Message, Headers: d.Headers, Body: d.Body, At: at}.Error()
 	if out == nil && e.Name == "APIError" && d.Status == 0 && d.Retryable != nil && *d.Retryable { // the connection has failed
-		out = &bgagent.ProviderError{Kind: bgagent.ProviderBroken, Message: firstLine(d.Message)}
+		out = &bgagent.ProviderError{Kind: bgagent.ProviderBroken, Message: apifault.Line(d.Message)}
 	}
 	if out == nil {
 		return nil

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/internal/cleantext"
 )
 
 // Fault is what an agent's program shows of a failed request. Unknown fields are zero.
@@ -29,7 +30,7 @@ type Fault struct {
 // Error returns the fault as a ProviderError without Tries and Next. It returns nil if the request
 // has failed for a reason that is not one of the kinds, such as a bad request.
 func (f Fault) Error() *bgagent.ProviderError {
-	text := strings.TrimSpace(f.Text)
+	text := strings.TrimSpace(f.Text[:min(len(f.Text), maxRead)])
 	status := f.Status
 	body := parse(f.Body)
 	names := slices.Concat(f.Names, body.names)
@@ -40,20 +41,49 @@ func (f Fault) Error() *bgagent.ProviderError {
 		status = statusIn(text)
 	}
 	kind := classify(status, names, strings.ToLower(text+"\n"+body.message))
+	if kind == bgagent.ProviderQuota && soon(status, names, &body, text) {
+		kind = bgagent.ProviderRateLimited
+	}
 	if kind == 0 {
 		return nil
 	}
-	e := &bgagent.ProviderError{Kind: kind, Status: status, Message: firstLine(text)}
+	e := &bgagent.ProviderError{Kind: kind, Status: status, Message: Line(text)}
 	e.RetryAt = later(retryAfter(f.Headers, f.At), body.reset(f.At))
-	if kind == bgagent.ProviderAuthentication || kind == bgagent.ProviderQuota && !strings.Contains(text, "on this model") {
+	if kind == bgagent.ProviderAuthentication || kind == bgagent.ProviderQuota && !strings.Contains(text, "on this model") && !body.limits("PerModel") {
 		e.Scope = bgagent.ScopeProvider
 	}
 	return e
 }
 
-func firstLine(s string) string {
+// maxRead is the maximum length of a text or a body that is examined. The rest of a longer text is
+// ignored, and a longer body is ignored as a whole.
+const maxRead = 64 << 10
+
+// maxLine is the maximum length of the result of Line, in bytes.
+const maxLine = 500
+
+// Line returns the first line of a failure message without characters that control a terminal. A
+// longer line is cut off after 500 bytes. The address of the request, which codex puts near the end,
+// is left out with everything behind it, because it can contain a key.
+func Line(s string) string {
+	s = strings.TrimSpace(s[:min(len(s), maxRead)])
 	s, _, _ = strings.Cut(s, "\n")
-	return strings.TrimSpace(s)
+	s, _, _ = strings.Cut(cleantext.Line(s), ", url: ")
+	if len(s) > maxLine {
+		s = strings.ToValidUTF8(s[:maxLine-len("…")], "") + "…"
+	}
+	return s
+}
+
+// exhausted is Google's name for the status 429.
+const exhausted = "RESOURCE_EXHAUSTED"
+
+// soon reports whether a quota is one of Google's limits for a minute. Google has the same message
+// for them and for the limits for a day.
+func soon(status int, names []string, body *apiError, text string) bool {
+	google := status == http.StatusTooManyRequests && slices.Contains(names, exhausted)
+	daily := body.limits("PerDay") || strings.Contains(text, "daily quota")
+	return !daily && (google || strings.Contains(text, "Please retry in "))
 }
 
 // kindsOf contains the names of errors whose kind is certain. Names such as "server_error" are not
@@ -187,22 +217,30 @@ type apiError struct {
 	message string
 	names   []string
 
-	resetsAt float64 // Unix time
-	resetsIn float64 // seconds
+	resetsAt float64  // Unix time
+	resetsIn float64  // seconds
+	quotas   []string // Google's ids of the exceeded quotas
+}
+
+// limits reports whether the id of an exceeded quota contains the word.
+func (e *apiError) limits(word string) bool {
+	return slices.ContainsFunc(e.quotas, func(id string) bool { return strings.Contains(id, word) })
 }
 
 // parse reads an error of a provider's API: an object with a message, or an object that has such an
-// object in its field "error". If the text is something else, the result is zero.
+// object in its field "error". If the text is something else or too long, the result is zero.
 func parse(text string) (e apiError) {
-	if !strings.HasPrefix(strings.TrimSpace(text), "{") {
+	if len(text) > maxRead || !strings.HasPrefix(strings.TrimSpace(text), "{") {
 		return e
 	}
 	type object struct {
-		Message  any `json:"message"`
-		Type     any `json:"type"`
-		Code     any `json:"code"`
-		ResetsAt any `json:"resets_at"`
-		ResetsIn any `json:"resets_in_seconds"`
+		Message  json.RawMessage `json:"message"`
+		Type     json.RawMessage `json:"type"`
+		Code     json.RawMessage `json:"code"`
+		Status   json.RawMessage `json:"status"` // from Google
+		Details  json.RawMessage `json:"details"`
+		ResetsAt json.RawMessage `json:"resets_at"`
+		ResetsIn json.RawMessage `json:"resets_in_seconds"`
 	}
 	var in struct {
 		object
@@ -215,23 +253,62 @@ func parse(text string) (e apiError) {
 	if in.Error != nil {
 		o = *in.Error
 	}
-	e.message, _ = o.Message.(string)
-	for _, field := range []any{o.Code, o.Type} {
-		if name, ok := field.(string); ok && name != "" {
+	e.message = as[string](o.Message)
+	for _, field := range []json.RawMessage{o.Code, o.Type, o.Status} {
+		if name := as[string](field); name != "" {
 			e.names = append(e.names, name)
 		}
 	}
-	e.resetsAt, _ = o.ResetsAt.(float64)
-	e.resetsIn, _ = o.ResetsIn.(float64)
+	e.resetsAt, e.resetsIn = as[float64](o.ResetsAt), as[float64](o.ResetsIn)
+	for _, d := range as[[]json.RawMessage](o.Details) {
+		e.detail(d)
+	}
 	return e
+}
+
+// detail reads a detail of an error of Google.
+func (e *apiError) detail(raw json.RawMessage) {
+	d := as[struct {
+		Delay      json.RawMessage `json:"retryDelay"`
+		Violations json.RawMessage `json:"violations"`
+	}](raw)
+	if delay, err := time.ParseDuration(as[string](d.Delay)); err == nil {
+		e.resetsIn = max(e.resetsIn, delay.Seconds())
+	}
+	for _, v := range as[[]json.RawMessage](d.Violations) {
+		quota := as[struct {
+			ID json.RawMessage `json:"quotaId"`
+		}](v)
+		if id := as[string](quota.ID); id != "" {
+			e.quotas = append(e.quotas, id)
+		}
+	}
+}
+
+// as decodes a value. If the value is of another type, the result is zero.
+func as[T any](raw json.RawMessage) T {
+	var value, zero T
+	if len(raw) == 0 || json.Unmarshal(raw, &value) != nil {
+		return zero
+	}
+	return value
 }
 
 // longest bounds the time until a reset. A later reset is a mistake.
 const longest = 366 * 24 * time.Hour
 
+// Ahead returns the time t if it is after now and at most 366 days away. Otherwise it returns zero,
+// because such a time is a mistake.
+func Ahead(t, now time.Time) time.Time {
+	if !t.After(now) || t.Sub(now) > longest {
+		return time.Time{}
+	}
+	return t
+}
+
 func (e *apiError) reset(at time.Time) time.Time {
 	if e.resetsAt > 0 && e.resetsAt < 1<<40 {
-		if t := time.Unix(int64(e.resetsAt), 0); t.Sub(at) < longest {
+		if t := Ahead(time.Unix(int64(e.resetsAt), 0), at); !t.IsZero() {
 			return t
 		}
 	}
@@ -247,8 +324,8 @@ func retryAfter(headers map[string]string, at time.Time) time.Time {
 	if seconds, err := strconv.ParseFloat(value, 64); err == nil {
 		return after(seconds, at)
 	}
-	if date, err := http.ParseTime(value); err == nil && date.Sub(at) < longest {
-		return date
+	if date, err := http.ParseTime(value); err == nil {
+		return Ahead(date, at)
 	}
 	return time.Time{}
 }

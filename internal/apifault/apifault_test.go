@@ -2,6 +2,7 @@ package apifault
 
 import (
 	"net/http"
+	"strings"
 	"testing"
 	"time"
 
@@ -10,6 +11,13 @@ import (
 )
 
 var noon = time.Date(2026, 11, 28, 12, 0, 0, 0, time.UTC)
+
+// google returns the body of an answer of Gemini's API about an exceeded quota.
+func google(quota, delay string) string {
+	return `{"error":{"code":429,"message":"You exceeded your current quota, please check your plan and billing details.","status":"RESOURCE_EXHAUSTED","details":[
+		{"@type":"type.googleapis.com/google.rpc.QuotaFailure","violations":[{"quotaMetric":"requests","quotaId":"` + quota + `","quotaValue":"10"}]},
+		{"@type":"type.googleapis.com/google.rpc.RetryInfo","retryDelay":"` + delay + `"},7]}}`
+}
 
 func TestTheKindComesFromNamesStatusesAndMessages(t *testing.T) {
 	for _, x := range []struct {
@@ -41,6 +49,15 @@ func TestTheKindComesFromNamesStatusesAndMessages(t *testing.T) {
 		{Fault{Text: "unexpected status 529 <unknown>"}, bgagent.ProviderOverloaded, 529},
 		{Fault{Text: "exceeded retry limit, last status: 429 Too Many Requests"}, bgagent.ProviderRateLimited, 429},
 		{Fault{Names: []string{"rate_limit"}, Text: "You've hit your limit"}, bgagent.ProviderQuota, 0},
+		{Fault{Status: 429, Text: "You exceeded your current quota.\nPlease retry in 12s."}, bgagent.ProviderRateLimited, 429},
+		{Fault{Text: "You exceeded your current quota. Please retry in 12s."}, bgagent.ProviderRateLimited, 0},
+		{Fault{Status: 429, Names: []string{"RESOURCE_EXHAUSTED"}, Text: "You exceeded your current quota"}, bgagent.ProviderRateLimited, 429},
+		{Fault{Status: 429, Names: []string{"RESOURCE_EXHAUSTED"}, Text: "You have exhausted your daily quota on this model for the account."}, bgagent.ProviderQuota, 429},
+		{Fault{Status: 429, Body: google("GenerateRequestsPerMinutePerProjectPerModel-FreeTier", "26s")}, bgagent.ProviderRateLimited, 429},
+		{Fault{Status: 429, Body: google("GenerateRequestsPerDayPerProjectPerModel-FreeTier", "26s")}, bgagent.ProviderQuota, 429},
+		{Fault{Status: 429, Body: google("GenerateRequestsPerDayPerProject", "26s")}, bgagent.ProviderQuota, 429},
+		{Fault{Status: 429, Body: `{"error":{"type":"insufficient_quota","filler":"` + strings.Repeat("x", maxRead) + `"}}`}, bgagent.ProviderRateLimited, 429},
+		{Fault{Text: strings.Repeat("x", maxRead) + " Overloaded"}, 0, 0},
 		{Fault{Text: "Agent not found"}, 0, 0},
 		{Fault{}, 0, 0},
 	} {
@@ -52,7 +69,11 @@ func TestTheKindComesFromNamesStatusesAndMessages(t *testing.T) {
 		require.NotNil(t, e, "%+v", x.fault)
 		require.Equal(t, x.kind, e.Kind, "%+v", x.fault)
 		require.Equal(t, x.status, e.Status, "%+v", x.fault)
-		require.Equal(t, e.Kind == bgagent.ProviderQuota || e.Kind == bgagent.ProviderAuthentication, e.Scope == bgagent.ScopeProvider)
+		if strings.Contains(x.fault.Text, "on this model") || strings.Contains(x.fault.Body, "PerModel") {
+			require.Equal(t, bgagent.ScopeModel, e.Scope, "%+v", x.fault)
+			continue
+		}
+		require.Equal(t, e.Kind == bgagent.ProviderQuota || e.Kind == bgagent.ProviderAuthentication, e.Scope == bgagent.ScopeProvider, "%+v", x.fault)
 	}
 	daily := Fault{Text: "You have exhausted your daily quota on this model."}.Error()
 	require.Equal(t, bgagent.ScopeModel, daily.Scope)
@@ -72,6 +93,10 @@ func TestTheTimeOfTheNextTryComesFromHeadersAndBodiesOnly(t *testing.T) {
 		"a time in the body":    {Fault{Body: `{"error":{"resets_at":1795870800}}`}, time.Unix(1795870800, 0)},
 		"seconds in the body":   {Fault{Body: `{"error":{"resets_in_seconds":60}}`}, noon.Add(time.Minute)},
 		"the later of the two":  {Fault{Headers: map[string]string{"retry-after": "40"}, Body: `{"error":{"resets_in_seconds":60}}`}, noon.Add(time.Minute)},
+		"a delay from Google":   {Fault{Body: google("PerMinute", "26.5s")}, noon.Add(26500 * time.Millisecond)},
+		"no delay from Google":  {Fault{Body: google("PerMinute", "soon")}, time.Time{}},
+		"a date that is past":   {Fault{Headers: map[string]string{"retry-after": "Sat, 28 Nov 2026 11:59:00 GMT"}}, time.Time{}},
+		"a past reset":          {Fault{Body: `{"error":{"resets_at":1795860000}}`}, time.Time{}},
 		"nothing":               {Fault{Text: "Please try again in 6s."}, time.Time{}},
 		"a strange number":      {Fault{Headers: map[string]string{"retry-after": "-1"}}, time.Time{}},
 		"not a number":          {Fault{Headers: map[string]string{"retry-after": "NaN"}}, time.Time{}},
@@ -79,6 +104,19 @@ func TestTheTimeOfTheNextTryComesFromHeadersAndBodiesOnly(t *testing.T) {
 	} {
 		x.fault.Status, x.fault.At = http.StatusTooManyRequests, noon
 		require.True(t, x.want.Equal(x.fault.Error().RetryAt), "%s: %v", name, x.fault.Error().RetryAt)
+	}
+}
+
+func TestTheMessageIsOneShortCleanLineWithoutAnAddress(t *testing.T) {
+	for text, want := range map[string]string{
+		"Overloaded\n  at stack":               "Overloaded",
+		"\n\x1b[31mOverloaded\x1b[0m\x07\rnow": "Overloaded now",
+		"unexpected status 529: Overloaded, url: http://model/v1?key=secret-1, cf-ray: 7": "unexpected status 529: Overloaded",
+		"Overloaded " + strings.Repeat("é", 300):                                          "Overloaded " + strings.Repeat("é", 243) + "…",
+	} {
+		e := Fault{Text: text, Status: 529}.Error()
+		require.Equal(t, want, e.Message)
+		require.LessOrEqual(t, len(e.Message), 500)
 	}
 }
 
@@ -95,6 +133,7 @@ func FuzzFault(f *testing.F) {
 		require.NotZero(t, e.Kind)
 		require.LessOrEqual(t, e.Kind, bgagent.ProviderTooLong)
 		require.NotContains(t, e.Message, "\n")
-		require.True(t, e.RetryAt.IsZero() || e.RetryAt.Before(noon.Add(longest+time.Hour)))
+		require.LessOrEqual(t, len(e.Message), maxLine)
+		require.True(t, e.RetryAt.IsZero() || e.RetryAt.After(noon) && e.RetryAt.Before(noon.Add(longest+time.Hour)))
 	})
 }
