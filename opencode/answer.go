@@ -29,6 +29,7 @@ const (
 // facts holds the properties of a message from which a track is computed.
 type facts struct {
 	id, key string // id: id of the message; key: bgagent's first id of the prompt, or of the copied prompt, in the message
+	last    string // bgagent's last id of the prompt, if the message has several
 	kind    kind
 	hidden  bool // opencode itself wrote all the text of the message
 	said    bool // the message has text or a tool call
@@ -43,6 +44,9 @@ func (w *wireMessage) facts(m *bgagent.Message) facts {
 	f := facts{id: m.ID, said: len(m.Tools) > 0 || visible(m.Text)}
 	if keys := w.keys(); m.Role == bgagent.RoleUser && len(keys) > 0 {
 		f.key = keys[0]
+		if len(keys) > 1 {
+			f.last = keys[len(keys)-1]
+		}
 	}
 	switch {
 	case w.Info.Role == "user":
@@ -78,6 +82,7 @@ func visible(s string) bool {
 // the session's messages in order, up to this message.
 type track struct {
 	prompt, key string // message id and first prompt id of the last prompt from outside
+	last        string // last prompt id of that prompt, if its turn was continued
 	whole       bool   // the prompt has a complete answer
 	after       bool   // opencode has prompted itself since the complete answer
 	summed      bool   // the last message was a summary
@@ -96,21 +101,29 @@ func (t *track) next(f facts, m *bgagent.Message) {
 		t.after = t.whole
 		m.Role, m.PromptID = bgagent.RoleOther, ""
 	case f.kind == kindPrompt:
-		*t = track{prompt: f.id, key: f.key}
+		*t = track{prompt: f.id, key: f.key, last: f.last}
 	case f.kind == kindCompaction:
 		t.compacted++
 	case f.kind == kindSummary:
 		t.summed = true
+		if t.whole { // a compaction that failed after the answer does not change the answer
+			none(m)
+		}
 	case f.kind == kindAgent:
 		if f.said {
 			t.compacted = 0
 		}
 		if t.after {
-			m.Role, m.Stop, m.Error = bgagent.RoleOther, bgagent.StopUntold, ""
+			none(m)
 			return
 		}
 		t.whole = f.whole
 	}
+}
+
+// The function "none" makes a message one that neither answers the prompt nor ends its turn.
+func none(m *bgagent.Message) {
+	m.Role, m.Stop, m.Error, m.Provider = bgagent.RoleOther, bgagent.StopUntold, "", nil
 }
 
 // The method "stuck" reports whether the turn makes no progress because the input
@@ -123,20 +136,27 @@ func (t track) String() string {
 	for _, b := range []bool{t.whole, t.after, t.summed} {
 		flags += strconv.Itoa(map[bool]int{true: 1}[b])
 	}
-	return url.QueryEscape(t.prompt) + "," + url.QueryEscape(t.key) + "," + flags + "," + strconv.Itoa(t.compacted)
+	s := url.QueryEscape(t.prompt) + "," + url.QueryEscape(t.key) + "," + flags + "," + strconv.Itoa(t.compacted)
+	if t.last != "" {
+		s += "," + url.QueryEscape(t.last)
+	}
+	return s
 }
 
 func parseTrack(s string) (t track, ok bool) {
 	f := strings.Split(s, ",")
-	if len(f) != 4 || len(f[2]) != 3 || strings.Trim(f[2], "01") != "" {
+	if len(f) < 4 || len(f) > 5 || len(f[2]) != 3 || strings.Trim(f[2], "01") != "" {
 		return t, false
 	}
-	var errs [3]error
+	var errs [4]error
+	if len(f) == 5 {
+		t.last, errs[3] = url.QueryUnescape(f[4])
+	}
 	t.prompt, errs[0] = url.QueryUnescape(f[0])
 	t.key, errs[1] = url.QueryUnescape(f[1])
 	t.compacted, errs[2] = strconv.Atoi(f[3])
 	t.whole, t.after, t.summed = f[2][0] == '1', f[2][1] == '1', f[2][2] == '1'
-	return t, errs == [3]error{} && t.compacted >= 0
+	return t, errs == [4]error{} && t.compacted >= 0
 }
 
 // line is a converted message, with the track after the message.
@@ -167,6 +187,7 @@ type over struct {
 
 	tried string // id of the prompt message of the last turn with the status "retry"
 	tries int    // number of failed requests according to that status; 0 if the server has made another request since
+	blind bool   // that status was not from the stream, so that the server might have made another request since
 }
 
 func (c *Client) over(session string) over {
@@ -185,7 +206,7 @@ const tooLongText = "opencode has compacted the session twice in a row without a
 // provider. The argument "prompt" is the id of the message that began the turn; empty if it is not
 // known.
 func (o over) apply(prompt string, m *bgagent.Message) {
-	if m.Provider != nil && (prompt == "" || prompt == o.tried) && o.tries > 0 {
+	if m.Provider != nil && (prompt == "" || prompt == o.tried) && o.tries > 0 && !(o.blind && m.Provider.Tries > 0) {
 		m.Provider.Tries = o.tries + 1
 	}
 	if m.Role != bgagent.RoleAgent || m.Stop != bgagent.StopAborted && m.Stop != bgagent.StopInterrupted {

@@ -191,3 +191,34 @@ func TestADirectoryThatWasRemovedIsRefused(t *testing.T) {
 		assert.Contains(t, r.wait(task).Reason, `cannot read the directory "/somewhere"`)
 	})
 }
+
+func TestARefusedCompactionEndsTheTurnUnlessItHasAnAnswer(t *testing.T) {
+	const (
+		asks     = `{"info":{"id":"msg_1","role":"user","time":{"created":1}},"parts":[{"type":"text","text":"do it"}]},`
+		answers  = `{"info":{"id":"msg_2","role":"assistant","time":{"created":1,"completed":2},"finish":"stop"},"parts":[{"type":"text","text":"done"}]},`
+		compacts = `{"info":{"id":"msg_3","role":"user","time":{"created":1}},"parts":[{"type":"compaction"}]},`
+		goes     = `{"info":{"id":"msg_4","role":"user","time":{"created":1}},"parts":[{"type":"text","text":"Continue","synthetic":true,"metadata":{"compaction_continue":true}}]},`
+		refused  = `"time":{"created":1,"completed":2},"error":{"name":"APIError","data":{"message":"Overloaded","statusCode":529,"isRetryable":true}}},"parts":[]}`
+		summary  = `{"info":{"id":"msg_5","role":"assistant","summary":true,` + refused
+		agent    = `{"info":{"id":"msg_5","role":"assistant",` + refused
+	)
+	bubble(t, opencode.Config{}, none, func(t *testing.T, r *rig) {
+		for list, ends := range map[string]bool{
+			asks + compacts + summary:           true,
+			asks + answers + compacts + summary: false,
+			asks + answers + goes + agent:       false,
+		} {
+			r.serves(r.root, "["+list+"]")
+			all := r.messages(r.root)
+			last := all[len(all)-1]
+			require.True(t, last.Finished)
+			if ends {
+				require.Equal(t, bgagent.RoleAgent, last.Role)
+				require.Equal(t, bgagent.StopError, last.Stop)
+				require.Equal(t, bgagent.ProviderOverloaded, last.Provider.Kind)
+				continue
+			}
+			require.Equal(t, bgagent.Message{ID: "msg_5", Role: bgagent.RoleOther, Finished: true, Time: time.UnixMilli(1)}, last)
+		}
+	})
+}

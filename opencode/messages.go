@@ -109,13 +109,16 @@ func (c *Client) Messages(ctx context.Context, id string, after bgagent.Cursor, 
 		return bgagent.Page{}, fmt.Errorf("reading the messages of session %s: %w", id, err)
 	}
 	c.inherit(ctx, id)
-	earlier := c.continuedBefore(ctx, id, p, list)
+	earlier, err := c.continuedBefore(ctx, id, &p, list)
+	if err != nil {
+		return bgagent.Page{}, fmt.Errorf("reading the messages of session %s: %w", id, err)
+	}
 	c.recall(id, list)
 	c.stuckIn(id, list)
 	if max <= 0 {
 		max = defaultPage
 	}
-	if earlier == nil || max == 1 {
+	if earlier == nil {
 		return p.page(list, after, max), nil
 	}
 	page := p.page(list, after, max-1)

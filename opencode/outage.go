@@ -34,6 +34,6 @@ func (c *Client) rests(s *session) {
 func (c *Client) works(s *session, w wireStatus) {
 	s.cut = false
 	if s.over.retried = w.Type == "retry"; s.over.retried {
-		s.over.tried, s.over.tries = s.turn, w.Attempt
+		s.over.tried, s.over.tries, s.over.blind = s.turn, w.Attempt, !c.stream
 	}
 }

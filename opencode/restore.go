@@ -102,6 +102,7 @@ func (c *Client) recall(id string, lines []line) {
 	for i := range lines {
 		if t := &lines[i].track; t.key != "" {
 			s.note(sent{t.key, t.prompt})
+			s.note(sent{cmp.Or(t.last, t.key), t.prompt})
 		}
 	}
 	if len(s.sent) > 0 {

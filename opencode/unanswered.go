@@ -29,18 +29,24 @@ func (m *wireMessage) keys() (keys []string) {
 	return keys
 }
 
+// deepest is the number of messages in which the message of an earlier prompt is looked for. A turn
+// has fewer messages.
+const deepest = 20_000
+
 // The method "unanswered" looks for the message of an earlier prompt whose turn is to be continued for
 // the prompt with the given key. It returns the id of the message and the part to send. The part is nil
 // if the turn cannot be continued. The boolean result reports whether the session already has the
 // prompt.
 func (c *Client) unanswered(ctx context.Context, id, earlier, key string) (message string, part *wirePromptPart, there bool, err error) {
 	var keys []string
-	list, found, err := c.back(ctx, id, func(w *wireMessage) bool {
-		if w.sentFor() == "" {
-			return false
+	read, found := 0, false
+	list, _, err := c.back(ctx, id, func(w *wireMessage) bool {
+		read++
+		if w.sentFor() != "" {
+			keys = w.keys()
+			found = slices.Contains(keys, key) || slices.Contains(keys, earlier)
 		}
-		keys = w.keys()
-		return slices.Contains(keys, key) || slices.Contains(keys, earlier)
+		return found || read >= deepest
 	})
 	if err != nil {
 		return "", nil, false, fmt.Errorf("looking for the unanswered prompt in session %s: %w", id, err)
@@ -79,32 +85,59 @@ func (c *Client) continued(session, message string) bool {
 	return n > 1
 }
 
-// continuedBefore returns the message of the last prompt if the position is after the message and the
-// turn of the prompt was continued. A new process must get the message, because it may know only the
-// id of the prompt that has continued the turn. The result is nil if the session is not inherited, if
-// the turn was not continued, or if the message cannot be read.
-func (c *Client) continuedBefore(ctx context.Context, id string, p position, rest []line) *bgagent.Message {
+// continuedBefore returns the message of the last prompt if the position is after the message, and the
+// turn of the prompt was continued since the position was determined. The caller must get the message,
+// because it may know only the earlier ids of the prompt. The method records the last id in the
+// position and in the argument "rest", which holds the later messages. So a later position does not
+// return the message again.
+func (c *Client) continuedBefore(ctx context.Context, id string, p *position, rest []line) (*bgagent.Message, error) {
+	prompt, known := p.track.prompt, cmp.Or(p.track.last, p.track.key)
+	if prompt == "" || slices.ContainsFunc(rest, func(l line) bool { return l.ID == prompt }) {
+		return nil, nil
+	}
 	c.mu.Lock()
 	s := c.sessions[id]
-	inherited := s != nil && s.inherited
+	read := s != nil && (s.inherited || cmp.Or(s.lastKey(prompt), known) != known)
 	c.mu.Unlock()
-	prompt := p.track.prompt
-	if !inherited || prompt == "" || slices.ContainsFunc(rest, func(l line) bool { return l.ID == prompt }) {
-		return nil
+	if !read {
+		return nil, nil
 	}
 	var w wireMessage
-	path := sessionPath(id, "/message/"+url.PathEscape(prompt))
-	if err := c.do(ctx, call{method: http.MethodGet, path: path, out: &w}); err != nil || len(w.keys()) < 2 {
-		return nil
+	err := c.do(ctx, call{method: http.MethodGet, path: sessionPath(id, "/message/"+url.PathEscape(prompt)), out: &w})
+	if missing(err) { // the user has reverted it
+		return nil, nil
 	}
+	if err != nil {
+		return nil, err
+	}
+	keys := w.keys()
+	if len(keys) == 0 || keys[len(keys)-1] == known {
+		return nil, nil
+	}
+	last := keys[len(keys)-1]
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	for _, key := range w.keys() {
-		s.note(sent{key, prompt})
+	s.note(sent{keys[0], prompt})
+	s.note(sent{last, prompt})
+	c.mu.Unlock()
+	p.track.last = last
+	for i := range rest {
+		if rest[i].track.prompt == prompt {
+			rest[i].track.last = last
+		}
 	}
-	s.inherited, s.turn = false, cmp.Or(s.turn, prompt)
 	m := w.message()
-	return &m
+	return &m, nil
+}
+
+// lastKey returns the id of the last prompt that this client knows for a message. It returns "" if the
+// client knows none. Client.mu must be held.
+func (s *session) lastKey(message string) (key string) {
+	for _, x := range s.sent {
+		if x.message == message {
+			key = x.key
+		}
+	}
+	return key
 }
 
 // The method "tries" returns the number of requests that the server has made for the request that has

@@ -2,7 +2,10 @@ package opencode_test
 
 import (
 	"encoding/json"
+	"fmt"
+	"net/http"
 	"os"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -165,6 +168,86 @@ func TestANewProcessFindsTheContinuedTurn(t *testing.T) {
 			require.Len(t, r.f.sent(), 2)
 		})
 	}
+}
+
+// A page can be lost on its way to the manager's state, so a second reading must return the same.
+func TestAContinuedPromptIsReturnedUntilACursorContainsIt(t *testing.T) {
+	bubble(t, opencode.Config{}, bgagent.Config{}, func(t *testing.T, r *rig) {
+		s, err := r.c.CreateSession(t.Context(), bgagent.SessionSpec{Agent: "worker", Directory: "/work", Title: "a task", Key: "a key"})
+		require.NoError(t, err)
+		r.refused(s, prompt("p1", "working 1 fine"))
+		before, err := r.c.Messages(t.Context(), s, "", 1000)
+		require.NoError(t, err)
+		require.NoError(t, r.c.StartTurn(t.Context(), s, again("p2", "p1")))
+		seconds(2)
+
+		next := newClient(t, opencode.Config{HTTPClient: r.f.client()})
+		r.f.intercept(func(req *http.Request) *http.Response {
+			if strings.Contains(req.URL.Path, "/message/") {
+				return answer(http.StatusInternalServerError, "")
+			}
+			return nil
+		})
+		_, err = next.Messages(t.Context(), s, before.Next, 1000)
+		require.Error(t, err, "the message of the prompt cannot be read")
+		r.f.intercept(nil)
+		var page bgagent.Page
+		for _, c := range []*opencode.Client{next, next, r.c} {
+			for _, most := range []int{1, 1000} {
+				page, err = c.Messages(t.Context(), s, before.Next, most)
+				require.NoError(t, err)
+				require.Equal(t, "p2", page.Messages[0].PromptID)
+				require.Equal(t, most == 1, page.More)
+			}
+		}
+		page, err = next.Messages(t.Context(), s, page.Next, 1000)
+		require.NoError(t, err)
+		require.Empty(t, page.Messages)
+	})
+}
+
+// Without the stream, the client does not see that the server has made another request.
+func TestWithoutTheStreamTheFirstTryOfALaterRequestIsTheFirst(t *testing.T) {
+	bubble(t, opencode.Config{}, bgagent.Config{}, func(t *testing.T, r *rig) {
+		s := r.session("/work")
+		c := newClient(t, opencode.Config{HTTPClient: r.f.client()})
+		require.NoError(t, c.StartTurn(t.Context(), s, prompt("p1", "delayed 3600 fine")))
+		seconds(2)
+		got, err := c.Statuses(t.Context(), []string{s})
+		require.NoError(t, err)
+		require.Equal(t, bgagent.SessionRetrying, got[s].State)
+		for retryable, tries := range map[string]int{"false": 1, "true": 2} {
+			r.serves(s, `[{"info":{"id":"msg_1","role":"assistant","time":{"created":1},"error":{"name":"APIError","data":{"message":"no","statusCode":401,"isRetryable":`+retryable+`}}},"parts":[]}]`)
+			page, err := c.Messages(t.Context(), s, "", 10)
+			require.NoError(t, err)
+			require.Equal(t, tries, page.Messages[0].Provider.Tries, retryable)
+		}
+	})
+}
+
+func TestAnUnansweredPromptIsNotLookedForWithoutEnd(t *testing.T) {
+	bubble(t, opencode.Config{}, bgagent.Config{}, func(t *testing.T, r *rig) {
+		s := r.session("/work")
+		pages := 0
+		r.f.intercept(func(req *http.Request) *http.Response {
+			if req.URL.Path != "/session/"+s+"/message" {
+				return nil
+			}
+			pages++
+			var list []string
+			for i := range 100 {
+				list = append(list, fmt.Sprintf(`{"info":{"id":"msg_%d_%d","role":"assistant"}}`, pages, i))
+			}
+			out := answer(http.StatusOK, "["+strings.Join(list, ",")+"]")
+			out.Header.Set("X-Next-Cursor", strconv.Itoa(pages))
+			return out
+		})
+		p := again("p2", "p1")
+		p.Text = "say go on"
+		require.NoError(t, r.c.StartTurn(t.Context(), s, p))
+		require.Less(t, pages, 250)
+		require.Equal(t, "say go on", r.f.sent()[0]["parts"].([]any)[0].(map[string]any)["text"])
+	})
 }
 
 func TestATurnThatIsAbortedBeforeARetryLeavesNoError(t *testing.T) {

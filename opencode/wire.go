@@ -274,7 +274,7 @@ func (m *wireMessage) message() bgagent.Message {
 	switch {
 	case m.Info.Role == "user":
 		out.Role, out.Finished = bgagent.RoleUser, true
-	case m.Info.Role == "assistant" && !m.Info.Summary:
+	case m.Info.Role == "assistant" && (!m.Info.Summary || m.Info.Error != nil): // if a compaction fails, the turn ends
 		out.Role = bgagent.RoleAgent
 		out.Usage = m.Info.usage()
 		m.ended(&out)
