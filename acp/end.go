@@ -122,9 +122,9 @@ func (c *Client) endOf(t *turn, answer sdk.PromptResponse, err error) (bgagent.T
 	unused := err == nil && answer.StopReason == sdk.StopReasonEndTurn && !why.broken && c.unused(t, answer)
 	apiError := unused && isAPIError(end.Text)
 	if apiError {
-		why.broken, why.problem = true, strings.TrimSpace(end.Text)
+		why.quoted = strings.TrimSpace(end.Text)
 	}
-	why.cut = unused && !apiError && end.Text != "" && c.runs("gemini")
+	why.cut = unused && !apiError && end.Text != "" && c.runs("gemini") && quotaOf(answer) != nil
 	said := end.Text
 	if apiError || isProblem(end.Text, err) {
 		end.Text = t.s.conv.priorText()
@@ -165,9 +165,10 @@ func (c *Client) endOf(t *turn, answer sdk.PromptResponse, err error) (bgagent.T
 // failing holds the reasons because of which a turn that the agent has ended normally has failed.
 type failing struct {
 	refused string         // last refusal after which the agent has written nothing
-	broken  bool           // the agent has reported that it has failed, or its answer is an error
+	broken  bool           // the agent has reported that it has failed
 	problem string         // text about this failure
 	fault   apifault.Fault // last error of the provider that the agent has reported
+	quoted  string         // answer that looks like an error; the model can have written it
 	cut     bool           // the answer is incomplete
 }
 
@@ -179,10 +180,17 @@ func (c *Client) failed(t *turn, why failing) error {
 		return c.blame(t, fmt.Errorf("acp: the agent %s failed, and gave no reason", c.program()), brokenBy("", why.fault))
 	case why.broken:
 		return c.blame(t, fmt.Errorf("acp: the agent %s failed: %s", c.program(), why.problem), brokenBy(why.problem, why.fault))
+	case why.quoted != "":
+		return fmt.Errorf("acp: the agent %s failed: %s", c.program(), why.quoted)
 	case why.cut:
-		// Gemini ends its turn normally if the stream of its model breaks off. It reports no tokens then.
+		// Gemini ends its turn normally if the stream of its model breaks off. It reports zero tokens
+		// then. It also does so after a whole answer if the provider has not told the tokens. So the
+		// prompt must not be sent again.
 		const text = "the answer broke off"
-		return c.blame(t, fmt.Errorf("acp: the agent %s failed: %s", c.program(), text), &bgagent.ProviderError{Kind: bgagent.ProviderBroken, Message: text})
+		c.mu.Lock()
+		t.s.system = "" // gemini might have dropped the prompt
+		c.mu.Unlock()
+		return &providerFailure{fmt.Errorf("acp: the agent %s failed: %s", c.program(), text), &bgagent.ProviderError{Kind: bgagent.ProviderBroken, Message: text}}
 	case why.refused != "":
 		// Some agents end their turn without any text after a refusal. Such a turn has no
 		// answer.

@@ -285,7 +285,7 @@ func (a *fakeAgent) Prompt(ctx context.Context, q sdk.PromptRequest) (sdk.Prompt
 		return sdk.PromptResponse{StopReason: sdk.StopReasonCancelled}, nil
 	}
 	if t.free {
-		return sdk.PromptResponse{StopReason: t.stop}, err
+		return sdk.PromptResponse{StopReason: t.stop, Meta: t.meta}, err
 	}
 	return sdk.PromptResponse{StopReason: t.stop, Usage: &sdk.Usage{InputTokens: 10, OutputTokens: 5, TotalTokens: 15}}, err
 }

@@ -26,9 +26,10 @@ type fakeTurn struct {
 	stop sdk.StopReason
 	said strings.Builder
 
-	blocks int  // number of blocks in the prompt
-	blind  bool // whether the turn reports a normal end after a cancellation
-	free   bool // whether the turn reports no tokens
+	blocks int            // number of blocks in the prompt
+	blind  bool           // whether the turn reports a normal end after a cancellation
+	free   bool           // whether the turn reports no tokens
+	meta   map[string]any // of the answer to the prompt
 }
 
 func (t *fakeTurn) tell(u sdk.SessionUpdate) { _ = t.a.update(context.Background(), t.id, u) }
@@ -56,6 +57,8 @@ func (t *fakeTurn) do(line string) error {
 		t.blind = true
 	case "free":
 		t.free = true
+	case "zero": // reports zero tokens, as gemini does
+		t.free, t.meta = true, map[string]any{"quota": map[string]any{"token_count": map[string]any{"input_tokens": 0, "output_tokens": 0}}}
 	case "think":
 		t.tell(sdk.UpdateAgentThoughtText(rest))
 	case "wait": // waits until the turn is cancelled

@@ -3,6 +3,7 @@ package acp
 import (
 	"cmp"
 	"errors"
+	"net/http"
 	"regexp"
 	"strconv"
 	"strings"
@@ -28,15 +29,22 @@ func (c *Client) blame(t *turn, err error, e *bgagent.ProviderError) error {
 		return err
 	}
 	c.mu.Lock()
-	defer c.mu.Unlock()
 	e.Next = bgagent.NextContinue
-	if c.runs("gemini") && len(t.calls) == 0 {
+	dropped := c.runs("gemini") && len(t.calls) == 0
+	if dropped {
 		// Until its model has called a tool, gemini drops the prompt of a turn that fails.
 		e.Next = bgagent.NextRepeat
 		t.s.system = ""
+		if t.s.memory.Now.Prompt == t.prompt.ID {
+			t.s.memory.unsent()
+		}
 	}
 	if t.retries > 0 {
 		e.Tries = t.retries + 1
+	}
+	c.mu.Unlock()
+	if dropped {
+		t.save()
 	}
 	return &providerFailure{err, e}
 }
@@ -71,13 +79,25 @@ func (c *Client) refusedBy(err error, text string) *bgagent.ProviderError {
 		f.Names, f.Status = []string{name}, status
 	case errorName == "APIError", errorName == "UnknownError", errorName == "ProviderAuthError", errorName == "ContextOverflowError": // from opencode
 		f.Names = []string{errorName}
+	case c.runs("gemini") && re.Code == http.StatusInternalServerError: // the code is the HTTP status, or gemini knows none
+		f.Body = re.Message
+		if brokenOff.MatchString(f.Text) {
+			f.Names = []string{"api_error"}
+		}
 	case c.runs("gemini") && re.Code >= 400 && re.Code < 600: // the code is the HTTP status
-		f.Status = re.Code
+		f.Status, f.Body = re.Code, re.Message
+		if re.Code == http.StatusTooManyRequests {
+			f.Names = []string{"RESOURCE_EXHAUSTED"} // Google's name for it
+		}
 	default:
 		return nil
 	}
 	return f.Error()
 }
+
+// brokenOff matches gemini's messages about a connection to the provider that has failed, and Google's
+// messages about an error of its own.
+var brokenOff = regexp.MustCompile(`(?i)^terminated$|fetch failed|socket hang up|other side closed|\bECONN(?:RESET|REFUSED)\b|\binternal error (?:encountered|has occurred)`)
 
 // codexInfo returns the name and the HTTP status in codex's description of an error. The status is 0
 // if the description has none.
@@ -118,7 +138,7 @@ func (t *turn) noteRetry(fields map[string]any) *bgagent.ProviderError {
 	}
 	e := t.fault.Error()
 	if e == nil {
-		e = &bgagent.ProviderError{Kind: bgagent.ProviderBroken, Status: status, Message: t.fault.Text}
+		e = &bgagent.ProviderError{Kind: bgagent.ProviderBroken, Status: status, Message: apifault.Line(t.fault.Text)}
 	}
 	e.Tries, e.Next = t.retries, bgagent.NextContinue
 	return e
@@ -126,11 +146,14 @@ func (t *turn) noteRetry(fields map[string]any) *bgagent.ProviderError {
 
 // brokenBy returns the error of the provider because of which the agent has reported its own failure.
 // The result is nil if the provider is not the cause. The argument "problem" is the text that the agent
-// has written about the failure. The argument "last" is the last error that the agent has reported.
+// has written about the failure. The argument "last" is the last error that the agent has reported. It
+// counts only if the text is empty or contains its message, because it can be about an earlier request.
 func brokenBy(problem string, last apifault.Fault) *bgagent.ProviderError {
 	if e := (apifault.Fault{Text: problem}).Error(); e != nil {
 		return e
 	}
-	last.Text = cmp.Or(problem, last.Text)
+	if problem != "" && (last.Text == "" || !strings.Contains(problem, last.Text)) {
+		return nil
+	}
 	return last.Error()
 }

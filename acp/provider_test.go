@@ -140,12 +140,63 @@ func TestAnAnswerOfGeminiThatBrokeOffIsAFailure(t *testing.T) {
 		require.NoError(t, prompt(t, c, s, "say whole").err)
 		require.NoError(t, prompt(t, c, s, "free\nsay no tokens").err, "other agents need not report tokens in each turn")
 		playing(c, "gemini")
-		e := prompt(t, c, s, "free\nsay half of")
+		require.NoError(t, prompt(t, c, s, "free\nsay no field").err, "without its field, tokens are unknown")
+		e := prompt(t, c, s, "zero\nsay half of")
 		var p *bgagent.ProviderError
 		require.ErrorAs(t, e.err, &p)
 		require.Equal(t, bgagent.ProviderBroken, p.Kind)
-		require.Equal(t, bgagent.NextRepeat, p.Next)
+		require.Equal(t, bgagent.NextNone, p.Next, "the answer might be whole")
 		require.Equal(t, "half of", e.Text)
+	})
+}
+
+func TestAnAnswerAboutAnErrorBlamesNoProvider(t *testing.T) {
+	bubble(t, Config{}, false, func(t *testing.T, c *Client) {
+		s := create(t, c)
+		require.NoError(t, prompt(t, c, s, "say whole").err)
+		e := prompt(t, c, s, "free\nsay 503 Service unavailable means that the server is overloaded")
+		require.ErrorContains(t, e.err, "503 Service unavailable")
+		require.False(t, errors.As(e.err, new(*bgagent.ProviderError)), "%v", e.err)
+	})
+}
+
+// A fault that the agent has overcome must not be the reason of a later failure.
+func TestAFaultIsForgottenWhenTheAgentGoesOn(t *testing.T) {
+	const (
+		fault = `update {"sessionUpdate":"session_info_update","_meta":{"codex":{"error":{"message":"Reconnecting... 1/5","codexErrorInfo":{"responseStreamDisconnected":{"httpStatusCode":529}},"additionalDetails":"unexpected status 529: Overloaded","willRetry":true}}}}` + "\n"
+		fails = `update {"sessionUpdate":"session_info_update","_meta":{"codex":{"threadStatus":{"type":"systemError"}}}}` + "\n"
+		call  = `update {"sessionUpdate":"tool_call","toolCallId":"x","title":"x"}` + "\n"
+		more  = `update {"sessionUpdate":"tool_call_update","toolCallId":"x","status":"completed"}` + "\n"
+	)
+	for script, blamed := range map[string]bool{
+		fault + fails: true,
+		fault + fails + "say unexpected status 529: Overloaded": true,
+		fault + fails + "say the sandbox cannot be started":     false,
+		fault + "think so\n" + fails:                            false,
+		call + fault + more + fails:                             false,
+	} {
+		bubble(t, Config{}, false, func(t *testing.T, c *Client) {
+			s := create(t, c)
+			playing(c, "codex")
+			e := prompt(t, c, s, script)
+			require.Error(t, e.err)
+			require.Equal(t, blamed, errors.As(e.err, new(*bgagent.ProviderError)), "%s: %v", script, e.err)
+		})
+	}
+}
+
+func TestAPromptThatGeminiHasDroppedIsNotRemembered(t *testing.T) {
+	bubble(t, Config{}, false, func(t *testing.T, c *Client) {
+		s := create(t, c)
+		playing(c, "gemini")
+		for script, want := range map[string]int{"tool grep\n": 1, "": 0} {
+			e := run(t, c, s, bgagent.Prompt{ID: "p", Agent: "fake", Instance: "one", Text: script + `error {"code":429,"message":"no"}`}).wait()
+			require.Error(t, e.err)
+			c.mu.Lock()
+			m := c.sessions[s].memory
+			c.mu.Unlock()
+			require.Equal(t, want == 1, m.Now.Prompt == "p", script)
+		}
 	})
 }
 

@@ -175,6 +175,7 @@ func (s *session) progress(t *turn, u sdk.SessionUpdate, left bool) []report {
 		return s.says(t, text, id)
 	case u.AgentThoughtChunk != nil:
 		text := textOf(u.AgentThoughtChunk.Content)
+		t.fault = apifault.Fault{}
 		s.conv.thought(text, u.AgentThoughtChunk.MessageId)
 		return []report{func(r *bgagent.Reporter) { r.Reasoning(text) }}
 	case u.ToolCall != nil:
@@ -190,6 +191,7 @@ func (s *session) progress(t *turn, u sdk.SessionUpdate, left bool) []report {
 		return []report{func(r *bgagent.Reporter) { r.Activity() }}
 	case u.ToolCallUpdate != nil:
 		x := u.ToolCallUpdate
+		t.fault = apifault.Fault{}
 		return s.called(t, callNews{string(x.ToolCallId), value(x.Title), string(value(x.Kind)), value(x.Status), x.RawInput, pathsOf(x.Locations, x.Content, x.RawInput), false, left,
 			callOutput{x.RawOutput, x.Content, x.Meta}})
 	case u.Plan != nil:
@@ -280,19 +282,31 @@ func usageOf(answer sdk.PromptResponse) (u bgagent.Usage) {
 	if x := answer.Usage; x != nil {
 		u.InputTokens, u.OutputTokens = int64(x.InputTokens), int64(x.OutputTokens)
 	} else {
-		var meta struct {
-			Quota struct {
-				Count struct {
-					Input  int64 `json:"input_tokens"`
-					Output int64 `json:"output_tokens"`
-				} `json:"token_count"`
-			} `json:"quota"`
-		}
-		if raw, err := json.Marshal(answer.Meta); err == nil && json.Unmarshal(raw, &meta) == nil {
-			u.InputTokens, u.OutputTokens = meta.Quota.Count.Input, meta.Quota.Count.Output
+		if x := quotaOf(answer); x != nil {
+			u.InputTokens, u.OutputTokens = x.Input, x.Output
 		}
 	}
 	return u
+}
+
+// quota holds the tokens of a turn according to gemini.
+type quota struct {
+	Input  int64 `json:"input_tokens"`
+	Output int64 `json:"output_tokens"`
+}
+
+// quotaOf returns the tokens in gemini's field of an answer. It returns nil if the answer has no such
+// field.
+func quotaOf(answer sdk.PromptResponse) *quota {
+	var meta struct {
+		Quota struct {
+			Count *quota `json:"token_count"`
+		} `json:"quota"`
+	}
+	if raw, err := json.Marshal(answer.Meta); err != nil || json.Unmarshal(raw, &meta) != nil {
+		return nil
+	}
+	return meta.Quota.Count
 }
 
 // textOf returns the text or the link in a content block.

@@ -193,7 +193,7 @@ func classify(status int, names []string, text string) bgagent.ProviderErrorKind
 // decide.
 func named(said bgagent.ProviderErrorKind, names []string) bgagent.ProviderErrorKind {
 	broken := func(name string) bool {
-		return name == "server_error" || name == "api_error" || name == "internalServerError" || name == "responseStreamDisconnected"
+		return name == "server_error" || name == "api_error" || name == "internalServerError" || name == "INTERNAL" || name == "responseStreamDisconnected"
 	}
 	if said == 0 && slices.ContainsFunc(names, broken) {
 		return bgagent.ProviderBroken
