@@ -72,7 +72,7 @@ func TestAHundredTasksGetThroughATokenBucket(t *testing.T) {
 						if err := b.take(); err != nil {
 							defer func() { // the manager learns of the refusal when the call has returned
 								go func() {
-									time.Sleep(1)
+									time.Sleep(time.Nanosecond)
 									mu.Lock()
 									defer mu.Unlock()
 									coolUntil = m.Concurrency().Stats("limited/m").CoolUntil

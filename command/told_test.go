@@ -191,3 +191,28 @@ func TestAMessageThatIsCutOffWhileItGrowsIsTold(t *testing.T) {
 	require.Contains(t, failure(t, err).Problem, "in the middle of the turn")
 	require.Equal(t, bgagent.TurnEnd{Stop: bgagent.StopInterrupted, Text: "half of it"}, end)
 }
+
+func TestTheKeptConversationIsBounded(t *testing.T) {
+	c := linesClient(t, func(cfg *Config) { cfg.Keep = 1000 })
+	id := create(t, c)
+	for range 3 {
+		_, err := play(t, c, id, "big 600")
+		require.NoError(t, err)
+	}
+	page, err := c.Messages(t.Context(), id, "", 10)
+	require.NoError(t, err)
+	ids := make([]string, len(page.Messages))
+	for i, m := range page.Messages {
+		ids[i] = m.ID
+	}
+	require.Equal(t, []string{"msg_5", "msg_6"}, ids)
+	_, err = play(t, c, id, "big 3000")
+	require.NoError(t, err)
+	page, err = c.Messages(t.Context(), id, page.Next, 10)
+	require.NoError(t, err)
+	require.True(t, slices.ContainsFunc(page.Messages, func(m bgagent.Message) bool {
+		return m.Role == bgagent.RoleAgent && len(m.Text) == 1000-len("big 3000")
+	}))
+	_, err = c.Messages(t.Context(), id, "here", 10)
+	require.ErrorContains(t, err, "is not one of this client's")
+}
