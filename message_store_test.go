@@ -146,3 +146,46 @@ func TestAMessageThatCannotBeWrittenIsRefused(t *testing.T) {
 		require.Equal(t, []string{"work"}, promptsOf(f.Fake, task.Session))
 	})
 }
+
+// A message is written as the prompt of the next turn, and withdrawn before the write returns. Another
+// message is then the prompt of that turn.
+func TestTheNextProcessRepeatsTheMessageThatTookThePlaceOfAWithdrawnOne(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		w.work, w.cfg.MaxDepth = 10*time.Second, 2
+		m := w.begin()
+		task := parkedForAChild(t, w, m)
+		w.memory.SetFaults(func(uint64, int) storetest.Fault { return storetest.Fault{Delay: 2 * time.Second} })
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		_, err := m.Send(ctx, root, task.ID, bgagent.SendInput{Key: "a", Text: "withdrawn"})
+		require.ErrorIs(t, err, bgagent.ErrUncertain)
+		time.Sleep(3 * time.Second)
+		w.memory.SetFaults(nil)
+		send(t, m, task.ID, "b", "second")
+		time.Sleep(5 * time.Second)
+		require.Equal(t, "second", w.last.Text)
+		w.crash()
+		w.answer = bgagent.PromptMissing
+		m = w.begin()
+		m.Start()
+		time.Sleep(5 * time.Second)
+		heard := w.sessions[task.Session]
+		require.Len(t, heard, 3, "the prompt of the second turn is repeated")
+		require.Equal(t, "second", heard[2].prompt.Text)
+		require.Empty(t, m.Restored().Damage)
+	})
+}
+
+// parkedForAChild launches a task that waits for its own task, which works for an hour.
+func parkedForAChild(t *testing.T, w *world, m *bgagent.BackgroundManager) bgagent.Task {
+	t.Helper()
+	task := launch(t, m, "work")
+	time.Sleep(time.Second)
+	w.takes(time.Hour)
+	_, err := m.Launch(t.Context(), bgagent.Caller{Session: get(t, m, task.ID).Session}, bgagent.LaunchInput{Agent: "worker", Prompt: "child"})
+	require.NoError(t, err)
+	time.Sleep(time.Minute)
+	w.takes(10 * time.Second)
+	require.Equal(t, bgagent.PhaseWaiting, get(t, m, task.ID).Phase)
+	return get(t, m, task.ID)
+}

@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -187,8 +188,40 @@ func textOf(what string, numbers ...int32) string {
 
 // recorded is a record with the texts that it refers to.
 type recorded struct {
-	rec   StoreRecord
-	texts []StoreText
+	rec    StoreRecord
+	texts  []StoreText
+	prompt string // name of the text of the last prompt, or ""
+}
+
+// notePrompt keeps the name of the text of a prompt whose record is put into a batch.
+func (m *mark) notePrompt(name string) {
+	if name == "" || name == m.prompts[0] {
+		return
+	}
+	if turnOf(name) != turnOf(m.prompts[0]) {
+		m.prompts[1] = m.prompts[0]
+	}
+	m.prompts[0] = name
+}
+
+// turnOf returns the part of a prompt's name that contains the numbers of the attempt and the turn.
+func turnOf(name string) string {
+	if parts := strings.SplitN(name, ".", 4); len(parts) == 4 {
+		return strings.TrimSuffix(name, "."+parts[3])
+	}
+	return name // an earlier version of the library has written it
+}
+
+// promptOf returns the name of the text of the turn's prompt if the store has the text. The same turn can
+// get several prompts in a row, because a prompt is written before it is handed over. The last one
+// counts.
+func (m *mark) promptOf(turn string) string {
+	for _, name := range m.prompts {
+		if _, has := m.texts[name]; has && (turnOf(name) == turn) {
+			return name
+		}
+	}
+	return ""
 }
 
 // name adds a text to the record and returns the name of the text. For an empty text, it adds
@@ -299,12 +332,6 @@ func (t *task) isDue() bool {
 // written before the prompt is handed over.
 func (st *state) recordRun(a *attempt, r *recorded) *runRecord {
 	mark := st.storing.task(a.t)
-	stored := func(name string) string { // returns the name if the store has the text
-		if _, has := mark.texts[name]; has {
-			return name
-		}
-		return ""
-	}
 	x := &runRecord{
 		Attempt: a.no, Started: st.wall(a.started), Phase: a.recordedPhase(), TurnStart: st.wall(a.turnStart), Ran: a.ran,
 		Output: a.output, Waits: a.parkedFor != notParked || a.unsealed(), EndCause: a.endCause, Stopping: a.ended, Overrun: a.overrun || mark.overrun,
@@ -327,7 +354,8 @@ func (st *state) recordRun(a *attempt, r *recorded) *runRecord {
 		x.Prompt = a.t.promptID(a.no, x.Turn)
 		if x.Turn > 1 || a.prompt != joined(a.t.unsaid(), a.t.text) { // the prompt differs from the task's own prompt
 			name := textOf("prompt", a.no, x.Turn)
-			x.PromptOf = cmp.Or(r.name(name, a.prompt), stored(name))
+			x.PromptOf = cmp.Or(r.name(name+"."+contentID(a.prompt), a.prompt), mark.promptOf(name))
+			r.prompt = x.PromptOf
 		}
 	}
 	x.Refused = st.recordRefused(a, r)

@@ -175,7 +175,7 @@ func (st *state) loadRun(t *task, x *storedTask, now int64) {
 	}
 	mark := st.storing.task(t)
 	mark.instance, mark.turnStart, mark.before, mark.overrun = r.Instance, st.at(r.TurnStart), r.Before, r.Overrun
-	mark.since, mark.counted = st.at(r.Since), r.Counted.spent()
+	mark.since, mark.counted, mark.prompts[0] = st.at(r.Since), r.Counted.spent(), r.PromptOf
 	if a.text == "" {
 		mark.said = r.Text
 	}

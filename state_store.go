@@ -92,6 +92,7 @@ type mark struct {
 	overrun   bool      // the attempt missed its stopping deadline in the earlier process
 	noValues  string    // reason why the context values could not be restored
 	said      string    // name of the text of the last turn, if the text cannot be read
+	prompts   [2]string // names of the texts of the last two turns' prompts, the last one first
 	counted   spent     // for a starter, what the turn in which the process ended had used, as far as it was counted
 }
 
@@ -343,6 +344,7 @@ func (st *state) putRecord(b *StoreBatch, m *mark) {
 			return
 		}
 	}
+	m.notePrompt(r.prompt)
 	if is := r.image(); is != m.last {
 		m.last, m.taken, m.saves = is, b.Number, true
 		b.Records = append(b.Records, r.rec)
