@@ -11,7 +11,7 @@ type letterRecord struct {
 	Text    string       `json:"text,omitempty"`    // name of the text, while the text is still needed
 	Answer  string       `json:"answer,omitempty"`  // name of the text of the message's turn, while the attempt runs
 	Now     bool         `json:"now,omitempty"`     // the message was to join a running turn
-	Current bool         `json:"current,omitempty"` // the message is the prompt of the turn that runs or is about to begin
+	Current bool         `json:"current,omitempty"` // the message is the prompt of the turn that runs, is about to begin, or goes on after a refusal
 }
 
 // recordLetters makes the record of the task's letters.
@@ -21,11 +21,11 @@ func (t *task) recordLetters(r *recorded) (list []letterRecord) {
 		return nil
 	}
 	a := t.run
-	begins := a != nil && a.live() && a.parkedFor == notParked
+	goesOn := a != nil && a.live() && a.parkedFor != forTasks // a turn that the provider has refused goes on later
 	for _, l := range b.letters {
 		x := letterRecord{
 			Key: l.key, No: l.no, State: l.state, Attempt: l.attempt, Turn: l.turn, About: l.about, Now: l.now,
-			Current: begins && l == b.current,
+			Current: goesOn && l == b.current,
 		}
 		if l.text != "" {
 			x.Text = r.name(l.name, l.text)
@@ -49,7 +49,7 @@ func (x *storedTask) possibleLetters() bool {
 			return false
 		case l.State == MessageAccepted && (x.Status.Terminal() || l.Attempt != x.Attempt || l.Text == "" || l.Now):
 			return false
-		case l.Current && (x.Status != Running || x.Run == nil || x.Run.Waits || l.Attempt != x.Attempt):
+		case l.Current && (x.Status != Running || x.Run == nil || x.Run.Waits && x.Run.Refused == nil || l.Attempt != x.Attempt):
 			return false
 		}
 		if last = l.No; l.Current {
