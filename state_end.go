@@ -76,7 +76,7 @@ func (st *state) turnOver(a *attempt, o turnOutcome, now int64) {
 	if !mdtext.Invisible(o.text) {
 		a.said(o.text)
 	}
-	if !a.goesOn(o.cause) {
+	if !a.goesOn(o.cause) && o.provider == nil { // a refused turn goes on later
 		st.lettersOver(a)
 	}
 	a.output = a.output || a.sight.output
