@@ -189,3 +189,119 @@ func parkedForAChild(t *testing.T, w *world, m *bgagent.BackgroundManager) bgage
 	require.Equal(t, bgagent.PhaseWaiting, get(t, m, task.ID).Phase)
 	return get(t, m, task.ID)
 }
+
+// refusesMessageOnce makes the provider refuse the first turn whose prompt is the given message.
+func refusesMessageOnce(w *world, text string) {
+	refused := false
+	w.refuse = func(_ string, p bgagent.Prompt) error {
+		if p.Text != text || refused {
+			return nil
+		}
+		refused = true
+		return &bgagent.ProviderError{Kind: bgagent.ProviderRateLimited, Next: bgagent.NextContinue}
+	}
+}
+
+func TestTheAnswerToARefusedMessageDoesNotReplaceTheResultInTheNextProcess(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		refusesMessageOnce(w, "more")
+		m := w.begin()
+		task := launch(t, m, "work")
+		time.Sleep(time.Second)
+		send(t, m, task.ID, "k", "more")
+		time.Sleep(w.work)
+		require.Equal(t, bgagent.PhaseParked, get(t, m, task.ID).Phase)
+		w.crash()
+		m = w.begin()
+		m.Start()
+		task = ended(t, m, task.ID)[0]
+		require.Contains(t, task.Result, "answer to work\n\n## Answer to message 1: more\n\nanswer to ")
+	})
+}
+
+func TestAnAttemptThatGoesOnAfterARefusalAndACrashHasTheMessage(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		refusesMessageOnce(w, "more")
+		m := w.begin()
+		task := launch(t, m, "work")
+		time.Sleep(time.Second)
+		send(t, m, task.ID, "k", "more")
+		time.Sleep(w.work + 30*time.Second)
+		require.Equal(t, bgagent.PhaseTurn, get(t, m, task.ID).Phase)
+		w.crash()
+		m = w.begin()
+		task = ended(t, m, task.ID)[0]
+		require.Equal(t, 2, task.Attempt)
+		require.Contains(t, w.last.Text, "\nmore")
+	})
+}
+
+func TestAMessageWhoseRecordTheStoreRefusesReachesNoTurn(t *testing.T) {
+	f := bgagenttest.NewRunner(func(t *bgagenttest.Turn) {
+		if t.Prompt.Text == "child" {
+			t.Sleep(time.Hour)
+		}
+		answering(t)
+	})
+	withHands(t, f, bgagent.Config{MaxDepth: 2}, func(t *testing.T, m *bgagent.BackgroundManager, _ *storetest.Memory, h *hands) {
+		defer f.Close()
+		task := launch(t, m, "work")
+		time.Sleep(time.Second)
+		session := get(t, m, task.ID).Session
+		_, err := m.Launch(t.Context(), bgagent.Caller{Session: session}, bgagent.LaunchInput{Agent: "worker", Prompt: "child"})
+		require.NoError(t, err)
+		time.Sleep(30 * time.Second)
+		require.Equal(t, bgagent.PhaseWaiting, get(t, m, task.ID).Phase)
+		_, sub := m.Subscribe(1 << 10)
+		h.refuse(func(b *bgagent.StoreBatch) bool { return holds(b, task.ID) })
+		for _, key := range []string{"a", "b"} {
+			r, err := m.Send(t.Context(), root, task.ID, bgagent.SendInput{Key: key, Text: "more"})
+			require.ErrorIs(t, err, bgagent.ErrStore)
+			require.NotErrorIs(t, err, bgagent.ErrUncertain)
+			require.Equal(t, bgagent.MessageRefused, r.State)
+			require.Equal(t, bgagent.PhaseWaiting, get(t, m, task.ID).Phase)
+			require.Zero(t, get(t, m, task.ID).Messages)
+		}
+		for {
+			e, err := sub.Next(t.Context())
+			require.NoError(t, err)
+			if e.Kind == bgagent.EventStoreTrouble {
+				require.Zero(t, e.Task.Messages, "the message is withdrawn before anything can begin its turn")
+				break
+			}
+		}
+		time.Sleep(time.Minute)
+		require.Equal(t, []string{"work"}, promptsOf(f.Fake, session))
+	})
+}
+
+// The client takes the message after the task has ended.
+func TestAMessageThatJoinsTooLateDoesNotMakeTheTaskRunAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := steered{Runner: bgagenttest.NewRunner(answering)}
+		defer f.Close()
+		f.steer = func(context.Context, string, bgagent.TurnMessage) error {
+			time.Sleep(5 * time.Second)
+			return nil
+		}
+		var memory storetest.Memory
+		cfg := limit(1)
+		cfg.Store = memory.Process()
+		m := manage(t, &f, cfg)
+		task := launch(t, m, "work")
+		time.Sleep(time.Second)
+		done := make(chan bgagent.SendResult)
+		go func() {
+			r, _ := m.Send(context.Background(), root, task.ID, bgagent.SendInput{Text: "more", Now: true})
+			done <- r
+		}()
+		time.Sleep(4900 * time.Millisecond)
+		_, err := m.Cancel(t.Context(), root, task.ID, bgagent.CancelOptions{})
+		require.NoError(t, err)
+		require.Equal(t, bgagent.Cancelled, get(t, m, task.ID).Status)
+		slow(&memory, 5*time.Second)
+		time.Sleep(time.Second)
+		require.Equal(t, bgagent.Cancelled, get(t, m, task.ID).Status)
+		<-done
+	})
+}

@@ -43,6 +43,7 @@ type letter struct {
 	steering  bool  // a call of Steer for the letter is in progress
 	callers   int32 // number of calls of Send that wait until the letter is durable
 	withdrawn bool
+	refused   bool // the letter was withdrawn because the store refuses the record of its task
 }
 
 // id returns the id of the letter, which is unique in the session.
@@ -232,7 +233,7 @@ func (st *state) letterAnswered(t *task, l *letter, now int64) (kept, uncertain 
 	l.callers--
 	switch {
 	case l.withdrawn:
-		return false, true
+		return false, !l.refused
 	case st.hasLetter(t, l):
 		if t.no != l.attempt || !t.live() {
 			t.dropText(l)
@@ -246,6 +247,21 @@ func (st *state) letterAnswered(t *task, l *letter, now int64) (kept, uncertain 
 	}
 	st.unsend(t, l)
 	return false, uncertain
+}
+
+// refuseLetters withdraws the letters that are not durable, because the store refuses the task's record.
+// Nothing waits for that record, so the next turn could otherwise get them.
+func (st *state) refuseLetters(t *task) {
+	b := t.mail()
+	if b == nil || !t.hasRecord() {
+		return
+	}
+	for _, l := range slices.Clone(b.letters) {
+		if !st.hasLetter(t, l) {
+			l.refused = true
+			st.unsend(t, l)
+		}
+	}
 }
 
 // unsend withdraws a letter that no turn has got.
@@ -262,10 +278,16 @@ func (st *state) unsend(t *task, l *letter) {
 			st.parkInstead(a)
 		}
 	}
+	st.letterSettled(t)
+}
+
+// letterSettled notes an urgent change of a letter whose task may have ended. The end may be durable and
+// shown already, so nothing waits for the change then.
+func (st *state) letterSettled(t *task) {
 	switch s := st.storing; {
 	case t.live() && (s == nil || !s.over):
 		st.letterChanged(t)
-	case s != nil: // the end of the attempt may be durable already, and nothing waits for this change
+	case s != nil:
 		st.changed(t)
 		s.urgent = true
 	}
@@ -289,7 +311,7 @@ func (st *state) joinedTurn(t *task, l *letter) {
 		if !t.live() || t.no != l.attempt || t.run == nil || t.run.turn != l.turn {
 			l.text = ""
 		}
-		st.letterChanged(t)
+		st.letterSettled(t)
 	}
 }
 

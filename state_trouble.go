@@ -297,6 +297,7 @@ func (st *state) setAside(x refusal, now int64) {
 			s.retryAt = max(s.retryAt, now+s.asidePause())
 		}
 		if m.t != nil {
+			st.refuseLetters(m.t)
 			e.Task = st.truth(m.t)
 		}
 	}
@@ -385,8 +386,11 @@ func (st *state) retryEnds(refused bool) {
 		return
 	}
 	s.retrying = nil
-	if m.refused = refused; !refused {
+	switch m.refused = refused; {
+	case !refused:
 		s.refused = slices.DeleteFunc(s.refused, func(x *mark) bool { return x == m })
+	case m.t != nil:
+		st.refuseLetters(m.t)
 	}
 }
 
