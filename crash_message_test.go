@@ -51,7 +51,6 @@ func (b *playBook) judgeMessages(states map[string]*storedState) {
 		}
 		switch n := got[key]; {
 		case state == bgagent.MessageInTurn && n > 0, state == bgagent.MessageUnconsumed && n == 0, state == bgagent.MessageUncertain:
-		case state == bgagent.MessageUnconsumed && x.Status != bgagent.Completed: // the end came while the prompt was handed over
 		default:
 			b.faultLocked("%q was accepted by %s, is %q, and %d turns got it", key[1], key[0], state, n)
 		}

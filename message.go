@@ -101,7 +101,7 @@ type TurnMessage struct {
 type Steerer interface {
 	// Steer adds the message to the turn that the session is in, and returns when the agent runtime
 	// has taken it. It must not abort the turn and prompt the session again. An error means that the
-	// message is not part of the session and never will be. It is [ErrNoSession] for a session that
+	// message is not part of the session and never will be, unless it matches [ErrUncertain]. It is [ErrNoSession] for a session that
 	// does not exist, and errors.ErrUnsupported if the runtime cannot do this. If no turn is
 	// running, Steer starts none and returns an error. Steer may be called while RunTurn runs. The
 	// manager calls Steer at most once for a message.
@@ -165,6 +165,7 @@ func (m *BackgroundManager) sendTo(ctx context.Context, by Caller, ref string, i
 	case len(in.Key) > messageKeyBytes || mdtext.Valid(in.Key) != in.Key:
 		return r, &InputError{"Key", fmt.Sprintf("must be valid UTF-8 of at most %d bytes", messageKeyBytes)}
 	}
+	_ = m.fetch(ctx, ref) // if the record cannot be loaded, the method fails as it would without a store
 	var t *task
 	var l *letter
 	for {
@@ -278,10 +279,14 @@ func (m *BackgroundManager) steer(ctx context.Context, t *task, l *letter, text 
 		return r, err
 	}
 	_, err = within(call, m, goCall, "Steer", m.cfg.CallTimeout, func(ctx context.Context) (struct{}, error) {
-		return struct{}{}, lookedAt(steerer.Steer(ctx, session, msg))
+		err := steerer.Steer(ctx, session, msg)
+		if errors.Is(err, ErrUncertain) {
+			return struct{}{}, fmt.Errorf("%w: %w", ErrUncertain, lookedAt(err))
+		}
+		return struct{}{}, lookedAt(err)
 	})
-	var panic *hostPanic
-	unknown := errors.Is(err, errTookTooLong) || errors.As(err, &panic) || errors.Is(err, ErrClosed)
+	var answer *hostError
+	unknown := err != nil && (!errors.As(err, &answer) || errors.Is(err, ErrUncertain)) // otherwise the client has refused it
 	m.update(func(st *state, _ int64) {
 		switch l.steering = false; {
 		case err == nil:

@@ -69,6 +69,13 @@ func TestAMessageJoinsTheRunningTurn(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, bgagent.MessageUncertain, r.State)
 
+		f.steer = func(context.Context, string, bgagent.TurnMessage) error {
+			return fmt.Errorf("no answer: %w", bgagent.ErrUncertain)
+		}
+		r, err = now("e")
+		require.ErrorIs(t, err, bgagent.ErrUncertain)
+		require.Equal(t, bgagent.MessageUncertain, r.State)
+
 		task = ended(t, m, task.ID)[0]
 		require.Equal(t, "answer to work", task.Result, "what joins a turn has no text of its own")
 		require.Empty(t, task.Unconsumed)

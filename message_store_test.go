@@ -300,3 +300,65 @@ func TestAMessageThatJoinsTooLateDoesNotMakeTheTaskRunAgain(t *testing.T) {
 		<-done
 	})
 }
+
+// steeringLife is the runner of a world that takes messages in its turns.
+type steeringLife struct{ *life }
+
+func (l steeringLife) Steer(context.Context, string, bgagent.TurnMessage) error { return nil }
+
+func (l steeringLife) Notify(ctx context.Context, session string, n bgagent.Notice) error {
+	return l.notify(ctx, session, n)
+}
+
+// The session does not have the prompt of the turn that the message has joined.
+func TestAMessageThatJoinedALostTurnGetsATurnOfItsOwn(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		w.client = func(l *life) bgagent.SessionClient { return steeringLife{l} }
+		m := w.begin()
+		task := launch(t, m, "work")
+		time.Sleep(time.Second)
+		r, err := m.Send(t.Context(), root, task.ID, bgagent.SendInput{Key: "k", Text: "more", Now: true})
+		require.NoError(t, err)
+		require.Equal(t, bgagent.MessageInTurn, r.State)
+		w.crash()
+		w.sessions[get(t, m, task.ID).Session] = nil
+		m = w.begin()
+		m.Start()
+		task = ended(t, m, task.ID)[0]
+		require.Equal(t, "answer to work\n\n## Answer to message 1: more\n\nanswer to more", task.Result)
+	})
+}
+
+func TestAMessageThatTheSessionHasIsNotNamedAsUnconsumed(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		m := w.begin()
+		task := launch(t, m, "work")
+		time.Sleep(time.Second)
+		send(t, m, task.ID, "k", "more")
+		time.Sleep(w.work - time.Second + time.Millisecond)
+		require.Equal(t, "more", w.last.Text)
+		w.crash()
+		w.cfg.InterruptRestored = true
+		m = w.begin()
+		m.Start()
+		task = ended(t, m, task.ID)[0]
+		require.Equal(t, bgagent.CauseInterrupted, task.Cause)
+		require.Empty(t, task.Unconsumed)
+		require.Equal(t, bgagent.MessageInTurn, send(t, m, task.ID, "k", "").State)
+	})
+}
+
+func TestAKeyIsRememberedAfterTheTaskIsNoLongerInMemory(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		m := w.begin()
+		task := launch(t, m, "work")
+		time.Sleep(time.Second)
+		send(t, m, task.ID, "k", "more")
+		ended(t, m, task.ID)
+		time.Sleep(time.Hour)
+		w.crash()
+		m = w.begin()
+		m.Start()
+		require.Equal(t, bgagent.MessageInTurn, send(t, m, task.ID, "k", "").State)
+	})
+}

@@ -21,7 +21,7 @@ func (t *task) recordLetters(r *recorded) (list []letterRecord) {
 		return nil
 	}
 	a := t.run
-	goesOn := a != nil && a.live() && a.parkedFor != forTasks // a turn that the provider has refused goes on later
+	goesOn := a != nil && a.live() && !a.takesLetter() // a turn that the provider has refused goes on later
 	for _, l := range b.letters {
 		x := letterRecord{
 			Key: l.key, No: l.no, State: l.state, Attempt: l.attempt, Turn: l.turn, About: l.about, Now: l.now,

@@ -369,6 +369,22 @@ func (a *attempt) notHandedOver() {
 	}
 }
 
+// sendAgain makes the messages that joined a turn wait for turns of their own, because their turn is lost
+// and begins again.
+func (a *attempt) sendAgain() {
+	b := a.t.mail()
+	if b == nil {
+		return
+	}
+	for _, l := range b.letters {
+		if l.now && l.attempt == a.no && l.state == MessageInTurn && l.text != "" {
+			l.now, l.turn = false, 0
+			b.set(l, MessageAccepted)
+			a.t.st.changed(a.t)
+		}
+	}
+}
+
 // said records the text of the attempt's latest turn. The turn of a letter has a text of its own.
 func (a *attempt) said(text string) {
 	if b := a.t.mail(); b != nil && b.current != nil {

@@ -152,6 +152,7 @@ func (st *state) park(a *attempt, what parking, cause Cause) {
 // parkInstead parks an attempt whose next turn does not begin, because the message that was to be its
 // prompt was withdrawn.
 func (st *state) parkInstead(a *attempt) {
+	st.leaveOutage(a, st.now)
 	a.stage, a.prompt, a.promptID = stageNone, "", ""
 	st.park(a, forTasks, a.endCause)
 }

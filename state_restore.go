@@ -316,6 +316,9 @@ func (st *state) restored(a *attempt, r restoredSession, f hostFailure, now int6
 		t.sess.foreign = false
 		st.changed(t)
 	}
+	if a.live() && recovering && a.turn > 0 && (r.missing || f.kind == failedNot && r.prompt != PromptMissing) { // the session may have the prompt
+		st.handedOver(a, !r.missing && (r.follow || r.prompt == PromptAnswered || r.prompt == PromptInterrupted))
+	}
 	switch {
 	case !a.live():
 		st.rest(a, now)
@@ -348,6 +351,7 @@ func (st *state) restoredTurn(a *attempt, r restoredSession, now int64) {
 	t, mark := a.t, st.storing.task(a.t)
 	if r.prompt == PromptMissing { // the same prompt is handed over again, with the same id
 		a.turn--
+		a.sendAgain()
 		st.mustKeep(t)
 		st.wantCall(a)
 		return
@@ -356,7 +360,6 @@ func (st *state) restoredTurn(a *attempt, r restoredSession, now int64) {
 	if a.notice != nil {
 		st.told(a, now)
 	}
-	st.handedOver(a, r.follow || r.prompt == PromptAnswered || r.prompt == PromptInterrupted)
 	switch {
 	case r.follow:
 		st.turnContinues(t, now)
@@ -410,6 +413,7 @@ func (st *state) renew(a *attempt, now int64) {
 	t.sess = nil
 	a.stage = stageCreate
 	a.turn, a.promptID, a.startFrom = 0, "", now
+	a.sendAgain()
 	if st.storing == nil {
 		return
 	}

@@ -50,8 +50,9 @@ type storedTask struct {
 	Attempt int
 	Session *struct{ ID string }
 	Run     *struct {
-		Turn   int
-		Prompt string
+		PromptOf string `json:"prompt_of"`
+		Turn     int
+		Prompt   string
 	}
 	End *struct{ Result string }
 }
@@ -139,8 +140,8 @@ func (s *story) runner() *goRunner {
 		x, ok := s.task(p.Task)
 		ok = ok && x.Session != nil && x.Session.ID == session && x.Run != nil && x.Run.Turn == p.Turn && x.Run.Prompt == p.ID && x.Attempt == p.Attempt
 		name := fmt.Sprintf("prompt.%d", p.Attempt)
-		if p.Turn > 1 {
-			name += fmt.Sprintf(".%d", p.Turn)
+		if ok && p.Turn > 1 {
+			name = x.Run.PromptOf
 		}
 		s.met(rowPrompt, ok && s.text(p.Task, name) == p.Text, "%s: %+v", p.ID, x)
 		if p.Notice != nil {
