@@ -70,3 +70,23 @@ func (x *storedTask) letterTexts() (names []string) {
 	}
 	return names
 }
+
+// loadLetters restores the letters of the task from its record.
+func (t *task) loadLetters(x *storedTask) {
+	if len(x.Letters) == 0 {
+		return
+	}
+	b := &mailbox{}
+	t.extra().mail = b
+	for _, r := range x.Letters {
+		l := &letter{
+			key: r.Key, no: r.No, attempt: r.Attempt, turn: r.Turn, about: r.About, now: r.Now, name: r.Text, text: x.texts[r.Text], answer: x.texts[r.Answer],
+		}
+		b.letters = append(b.letters, l)
+		b.set(l, r.State)
+		b.last = max(b.last, r.No)
+		if r.Current {
+			b.current = l
+		}
+	}
+}
