@@ -62,6 +62,9 @@ func (o *oracle) endedLocked(t bgagent.Task) {
 	if t.Messages > 0 || t.Status == bgagent.Completed && len(t.Unconsumed) > 0 {
 		o.faultLocked("%s.%d is %s, %d messages wait, and %v is unconsumed", t.ID, t.Attempt, t.Status, t.Messages, t.Unconsumed)
 	}
+	for _, u := range t.Unconsumed {
+		o.named[sentMessage{t.ID, u.Key}] = true
+	}
 }
 
 // nothingUnsaid checks that each accepted message has reached a turn or counts as unconsumed.
@@ -81,6 +84,10 @@ func (h *hammer) nothingUnsaid() {
 		got := h.o.got[s] != ""
 		for _, p := range h.o.again[s.task] { // the message may be part of a prompt that continues an interrupted turn
 			got = got || strings.Contains(p, s.text)
+		}
+		if errors.Is(err, bgagent.ErrAlreadyEnded) && (got || h.o.named[s]) { // the key expired with the task's record, and the task was resumed
+			h.o.mu.Unlock()
+			continue
 		}
 		if err != nil || r.State != bgagent.MessageUnconsumed && r.State != bgagent.MessageUncertain && !(r.State == bgagent.MessageInTurn && got) {
 			h.o.faultLocked("%q was accepted by %s, and is %s: %v; a turn has got it: %v", s.text, s.task, r.State, err, got)

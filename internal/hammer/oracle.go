@@ -52,6 +52,7 @@ type oracle struct {
 	earlier   map[attemptKey]bool    // notices that an earlier process has settled; a later process might not know about that
 	super     map[attemptKey]bool    // attempts that were superseded
 	messages  map[sentMessage]bool   // messages that were accepted
+	named     map[sentMessage]bool   // messages that an end has named as unconsumed
 	got       map[sentMessage]string // ids of the prompts with these messages
 	again     map[string][]string    // for each task, the prompts that continue interrupted turns
 	calls     map[string]*host       // hosts of the prompts that the current process has handed over; some of the prompts might not have arrived
@@ -98,7 +99,7 @@ func newOracle(seed uint64) *oracle {
 		notices: map[attemptKey]bgagent.NoticeState{}, overran: map[attemptKey]bool{}, quiets: map[attemptKey]int{},
 		aborted: map[string]bool{}, seen: map[attemptKey]map[string]bool{}, delivered: map[attemptKey]string{}, pulls: map[attemptKey]bool{}, pulled: map[attemptKey]bool{}, earlier: map[attemptKey]bool{},
 		super: map[attemptKey]bool{}, calls: map[string]*host{},
-		messages: map[sentMessage]bool{}, got: map[sentMessage]string{}, again: map[string][]string{}, heal: make(chan struct{}),
+		messages: map[sentMessage]bool{}, named: map[sentMessage]bool{}, got: map[sentMessage]string{}, again: map[string][]string{}, heal: make(chan struct{}),
 	}
 }
 
