@@ -205,15 +205,16 @@ func (st *state) scheduleTurn(n *node, p *task, now int64) {
 	}
 }
 
-// lineUp puts a parked attempt at the head of the line for a slot, because the event that the
-// attempt waits for has happened.
+// lineUp puts a parked attempt in line for a slot, because the event that the attempt waits for has
+// happened. Its place is the head of the line, unless parkRank returns another.
 func (st *state) lineUp(a *attempt) {
 	if !st.waits(a, a.parkedFor) {
 		panic("bgagent: bug: a turn after a wait that is over, so that the attempt would end before it")
 	}
 	a.wantTurn = true
 	if a.parkedFor == forProvider {
-		st.askForSlot(a.t, true, st.parkRank(a.t))
+		head, ticket := st.parkRank(a)
+		st.askForSlot(a.t, head, ticket)
 		return
 	}
 	st.askForSlot(a.t, true, st.slots.Ticket())

@@ -21,6 +21,7 @@ import (
 const (
 	parkMost  = int64(30 * time.Minute) // longest wait without progress, if the provider has told no time
 	parkTries = 5                       // number of refusals without progress that end an attempt after parkMost, even if other turns of its pool succeed
+	headTurns = 2                       // number of refused turns without progress after which an attempt waits behind the others of its pool
 	pauseMost = int64(time.Minute)      // longest pause for which a foreground call or a blocking read waits
 )
 
@@ -39,6 +40,7 @@ type refused struct {
 	retryAt    int64   // time that the provider has told; 0 if it told none
 	until      int64   // end of the pool's cool-down as it was after the refusal
 	tries      int     // number of refusals since the time "since"
+	turns      int     // number of refused turns since the time "since"
 	limit      int64   // time at which the wait ends the attempt; 0 if there is no limit
 }
 
@@ -159,10 +161,11 @@ func (st *state) turnRefused(a *attempt, o turnOutcome, now int64) {
 		a.refused = r
 	}
 	if a.sight.output {
-		r.since, r.tries = now, 0
+		r.since, r.tries, r.turns = now, 0, 0
 	}
 	r.kind, r.status, r.message, r.retryAt = e.Kind, e.Status, mdtext.Joined(mdtext.Valid(e.Message), titleMax), reset
 	r.tries += max(e.Tries, 1)
+	r.turns++
 	r.limit = r.since + parkMost
 	if reset > 0 {
 		r.limit = now + int64(st.limit(limitMaxPark))
@@ -310,10 +313,15 @@ func (st *state) startsLater(a *attempt, now int64) {
 	}
 }
 
-// parkRank returns the queue time with which a parked attempt waits for its pool. It is lower than
-// every ticket, so that parked attempts go before others, the one that was queued first before all.
-func (st *state) parkRank(t *task) uint64 {
-	return min(uint64(max(t.queued+st.slotsFrom, 1)), slots.FirstTicket-1)
+// parkRank returns the place in line with which a parked attempt waits for its pool. Parked attempts
+// wait at the head, in the order in which their tasks were queued: these queue times are lower than
+// every ticket. An attempt whose turns are refused again and again waits at the end instead, so that
+// it is not the only one whose turns are tried.
+func (st *state) parkRank(a *attempt) (head bool, ticket uint64) {
+	if a.refused.turns >= headTurns {
+		return false, st.slots.Ticket()
+	}
+	return true, min(uint64(max(a.t.queued+st.slotsFrom, 1)), slots.FirstTicket-1)
 }
 
 // parkLimit handles the end of the time for which a parked attempt waits for its provider.
@@ -326,6 +334,8 @@ func (st *state) parkLimit(a *attempt, now int64) {
 		r.limit = c.Since + parkMost
 	case c.Reset > now && r.retryAt == 0 && c.Reset-now <= int64(st.limit(limitMaxPark)):
 		r.limit = c.Reset + parkMost
+	case r.tries < parkTries && r.since+int64(st.limit(limitMaxPark)) > now: // the turns of others were tried more often
+		r.limit = min(now+parkMost, r.since+int64(st.limit(limitMaxPark)))
 	default:
 		st.end(a.t, CauseRateLimited, reasonWaited(r, st.wall(r.retryAt)), now)
 		return

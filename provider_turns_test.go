@@ -1,0 +1,67 @@
+package bgagent_test
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/bgagent/bgagent"
+	"github.com/stretchr/testify/require"
+)
+
+// TestATaskThatIsAlwaysRefusedDoesNotHoldItsPoolUp refuses all turns of the first task, and the
+// first turn of each task that begins with it.
+func TestATaskThatIsAlwaysRefusedDoesNotHoldItsPoolUp(t *testing.T) {
+	for _, parked := range []int{1, 5} {
+		t.Run(fmt.Sprint(parked), func(t *testing.T) {
+			f := newLimited(func(i int, p bgagent.Prompt) error {
+				if i < parked || p.Text == "0" {
+					time.Sleep(time.Second) // the first turns run at the same time
+					return &bgagent.ProviderError{Kind: bgagent.ProviderRateLimited, Status: 429, Next: bgagent.NextRepeat}
+				}
+				return nil
+			})
+			bubble(t, f, limit(parked), func(t *testing.T, m *bgagent.BackgroundManager) {
+				began := time.Now()
+				var ids []string
+				for i := range parked + 1 {
+					ids = append(ids, launch(t, m, fmt.Sprint(i)).ID)
+					time.Sleep(time.Millisecond)
+				}
+				for _, task := range ended(t, m, ids[1:]...) {
+					require.Equal(t, bgagent.Completed, task.Status, task.Reason)
+				}
+				require.Less(t, time.Since(began), time.Minute)
+				require.Equal(t, bgagent.CauseRateLimited, ended(t, m, ids[0])[0].Cause)
+				require.Less(t, time.Since(began), 40*time.Minute)
+			})
+		})
+	}
+}
+
+func TestATaskThatWasSeldomTriedIsNotEndedByTheRefusalsOfOthers(t *testing.T) {
+	var until time.Time
+	f := newLimited(func(int, bgagent.Prompt) error {
+		if time.Sleep(time.Second); time.Now().Before(until) {
+			return &bgagent.ProviderError{Kind: bgagent.ProviderOverloaded, Status: 529, Next: bgagent.NextRepeat}
+		}
+		return nil
+	})
+	bubble(t, f, limit(10), func(t *testing.T, m *bgagent.BackgroundManager) {
+		until = time.Now().Add(40 * time.Minute)
+		var ids []string
+		for i := range 10 {
+			ids = append(ids, launch(t, m, fmt.Sprint(i)).ID)
+		}
+		for _, task := range ended(t, m, ids...) {
+			require.Equal(t, bgagent.Completed, task.Status, task.Reason)
+		}
+		tried := map[string]int{}
+		for _, turn := range f.turns() {
+			tried[turn.prompt.Task]++
+		}
+		for _, n := range tried {
+			require.InDelta(t, 2.5, n, 1.5, "the tasks take turns")
+		}
+	})
+}
