@@ -65,3 +65,18 @@ func TestATaskThatWasSeldomTriedIsNotEndedByTheRefusalsOfOthers(t *testing.T) {
 		}
 	})
 }
+
+func TestAProviderThatAlwaysTellsATimeDoesNotKeepATaskForever(t *testing.T) {
+	f := newLimited(func(int, bgagent.Prompt) error {
+		return &bgagent.ProviderError{Kind: bgagent.ProviderRateLimited, RetryAt: time.Now().Add(time.Minute), Next: bgagent.NextRepeat}
+	})
+	bubble(t, f, bgagent.Config{MaxPark: 2 * time.Hour}, func(t *testing.T, m *bgagent.BackgroundManager) {
+		id := launch(t, m, "p").ID
+		time.Sleep(2*time.Hour - time.Minute)
+		require.Equal(t, bgagent.PhaseParked, get(t, m, id).Phase)
+		time.Sleep(10 * time.Minute) // the longest backoff, and one more turn
+		task := get(t, m, id)
+		require.Equal(t, bgagent.CauseRateLimited, task.Cause)
+		require.Contains(t, task.Reason, "from ")
+	})
+}

@@ -20,7 +20,7 @@ import (
 
 const (
 	parkMost  = int64(30 * time.Minute) // longest wait without progress, if the provider has told no time
-	parkTries = 5                       // number of refusals without progress that end an attempt after parkMost, even if other turns of its pool succeed
+	parkTries = 5                       // number of refusals without progress that end an attempt after parkMost, or after MaxPark if the provider tells times, even if other turns of its pool succeed
 	headTurns = 2                       // number of refused turns without progress after which an attempt waits behind the others of its pool
 	pauseMost = int64(time.Minute)      // longest pause for which a foreground call or a blocking read waits
 )
@@ -167,8 +167,8 @@ func (st *state) turnRefused(a *attempt, o turnOutcome, now int64) {
 	r.tries += max(e.Tries, 1)
 	r.turns++
 	r.limit = r.since + parkMost
-	if reset > 0 {
-		r.limit = now + int64(st.limit(limitMaxPark))
+	if reset > 0 { // the pool begins shortly after this time
+		r.limit = max(r.since+int64(st.limit(limitMaxPark)), reset+parkMost)
 	} else if r.limit <= now { // other turns of the pool succeed, so this one is tried again
 		r.limit = now + parkMost
 	}
@@ -208,6 +208,10 @@ func (st *state) refusalEnds(a *attempt, o turnOutcome, reset, now int64) (Cause
 	if e.Next == NextNewSession && !a.mayRenew() {
 		goes = false
 	}
+	most := parkMost
+	if reset > 0 {
+		most = int64(st.limit(limitMaxPark))
+	}
 	switch {
 	case e.Kind == ProviderTooLong:
 		return CauseTooLong, reasonProvider(e, time.Time{})
@@ -215,8 +219,8 @@ func (st *state) refusalEnds(a *attempt, o turnOutcome, reset, now int64) (Cause
 		return o.cause, o.reason
 	case !goes || a.late || !st.passes(e.Kind, reset, now):
 		return CauseRateLimited, reasonProvider(e, st.wall(reset))
-	case a.refused != nil && !a.sight.output && reset == 0 && now-a.refused.since >= parkMost && a.refused.tries >= parkTries:
-		return CauseRateLimited, reasonProvider(e, time.Time{})
+	case a.refused != nil && !a.sight.output && now-a.refused.since >= most && a.refused.tries >= parkTries:
+		return CauseRateLimited, reasonProvider(e, st.wall(reset))
 	}
 	return CauseNone, ""
 }
