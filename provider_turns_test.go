@@ -3,6 +3,7 @@ package bgagent_test
 import (
 	"fmt"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/bgagent/bgagent"
@@ -78,5 +79,33 @@ func TestAProviderThatAlwaysTellsATimeDoesNotKeepATaskForever(t *testing.T) {
 		task := get(t, m, id)
 		require.Equal(t, bgagent.CauseRateLimited, task.Cause)
 		require.Contains(t, task.Reason, "from ")
+	})
+}
+
+// TestAForegroundCallDoesNotWaitForAPauseThatAnotherManagerBegan lets a task of another manager hold the
+// only slot of the pool, until its turn is refused.
+func TestAForegroundCallDoesNotWaitForAPauseThatAnotherManagerBegan(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cm, err := bgagent.NewConcurrencyManager(bgagent.Limits{Default: 1})
+		require.NoError(t, err)
+		f := newLimited(func(int, bgagent.Prompt) error {
+			time.Sleep(time.Second)
+			return &bgagent.ProviderError{Kind: bgagent.ProviderRateLimited, RetryAt: time.Now().Add(20 * time.Minute), Next: bgagent.NextRepeat}
+		})
+		launch(t, manage(t, f, bgagent.Config{Concurrency: cm}), "other")
+		synctest.Wait()
+		m := manage(t, newLimited(first(0, bgagent.ProviderError{})), bgagent.Config{Concurrency: cm})
+		waiting := launch(t, m, "p").ID
+		read := make(chan bgagent.BackgroundOutputResult, 1)
+		go func() {
+			out, _ := bgagent.BackgroundOutput(bgagent.WithCaller(t.Context(), root), m, root, bgagent.BackgroundOutputArgs{TaskID: waiting, Block: true, Timeout: new(int64(600_000))})
+			read <- out
+		}()
+		began := time.Now()
+		task, err := m.Run(t.Context(), root, bgagent.LaunchInput{Agent: "worker", Prompt: "p"})
+		require.ErrorIs(t, err, bgagent.ErrGoesOn)
+		require.Equal(t, bgagent.Pending, task.Status)
+		require.False(t, (<-read).TimedOut)
+		require.LessOrEqual(t, time.Since(began), time.Minute)
 	})
 }

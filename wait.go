@@ -10,6 +10,10 @@ import (
 
 // The functions below wait until tasks have ended or become quiet.
 
+// pauseCheck is the time after which a call that does not wait for long pauses looks again, because
+// another manager with the same ConcurrencyManager wakes no callers of this one.
+const pauseCheck = time.Minute
+
 func newWaiter() waiter { return waiter{ch: make(chan struct{}, 1)} }
 
 func (w *waiter) wake() {
@@ -116,7 +120,11 @@ func (m *BackgroundManager) wait(ctx context.Context, by Caller, mode WaitMode, 
 		if done {
 			return out, err
 		}
-		_ = waitFor(ctx, x.w.ch, -1)
+		again := time.Duration(-1)
+		if brief {
+			again = pauseCheck
+		}
+		_ = waitFor(ctx, x.w.ch, again)
 	}
 }
 
@@ -322,6 +330,6 @@ func (m *BackgroundManager) foreground(ctx context.Context, by Caller, s Task, o
 		default:
 			return s, nil
 		}
-		_ = waitFor(ctx, w.ch, -1)
+		_ = waitFor(ctx, w.ch, pauseCheck)
 	}
 }
