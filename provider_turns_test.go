@@ -109,3 +109,25 @@ func TestAForegroundCallDoesNotWaitForAPauseThatAnotherManagerBegan(t *testing.T
 		require.LessOrEqual(t, time.Since(began), time.Minute)
 	})
 }
+
+// TestAPauseThatIsOverIsNotQueueTime lets the first turn after the cool-down be silent for long, so that
+// the pool grants no further slot.
+func TestAPauseThatIsOverIsNotQueueTime(t *testing.T) {
+	f := newLimited(func(n int, _ bgagent.Prompt) error {
+		switch n {
+		case 0:
+			return &bgagent.ProviderError{Kind: bgagent.ProviderRateLimited, RetryAt: time.Now().Add(5 * time.Minute), Next: bgagent.NextRepeat}
+		case 1:
+			time.Sleep(8 * time.Minute)
+		}
+		return nil
+	})
+	bubble(t, f, bgagent.Config{Limits: bgagent.Limits{Default: 2}, QueueTimeToLive: 10 * time.Minute}, func(t *testing.T, m *bgagent.BackgroundManager) {
+		id := launch(t, m, "first").ID
+		synctest.Wait()
+		late := launch(t, m, "late").ID
+		for _, task := range ended(t, m, id, late) {
+			require.Equal(t, bgagent.Completed, task.Status, task.Reason)
+		}
+	})
+}

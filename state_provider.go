@@ -390,13 +390,17 @@ func (st *state) showsOutput(a *attempt) {
 }
 
 // queueEnd returns the time at which the queue time to live of a pending task ends. The time does not
-// pass while the pool of the task cools down.
+// pass while the pool of the task cools down, nor did it until the end of the cool-down.
 func (st *state) queueEnd(t *task, now int64) int64 {
 	c := st.coolDown(t)
-	if c.Refusals == 0 || c.Until <= now || st.limit(limitQueueTimeToLive) <= 0 {
+	if c.Refusals == 0 || st.limit(limitQueueTimeToLive) <= 0 {
 		return now
 	}
-	return c.Until + max(int64(st.limit(limitQueueTimeToLive))-max(c.Since-t.queued, 0), 1)
+	end := t.queued + int64(st.limit(limitQueueTimeToLive)) + max(c.Until-max(c.Since, t.queued), 0)
+	if c.Until > now {
+		return max(end, c.Until+1)
+	}
+	return end
 }
 
 // parkedInTree returns the number of live tasks of the tree that wait for a provider, and the
