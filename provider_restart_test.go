@@ -3,6 +3,7 @@ package bgagent_test
 import (
 	"context"
 	"fmt"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -87,5 +88,63 @@ func TestACrashInTheTurnAfterARefusalKeepsThePromptThatWasNotAnswered(t *testing
 		require.Equal(t, bgagent.Completed, ended(t, m, task.ID)[0].Status)
 		require.Equal(t, task.ID+".1.1", w.last.Unanswered)
 		require.Equal(t, task.ID+".1.1", w.restored[0].Last.Unanswered)
+	})
+}
+
+// TestParkedTasksDoNotAllBeginAfterARestart ends the process in a cool-down that is over when the next
+// process begins.
+func TestParkedTasksDoNotAllBeginAfterARestart(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		w.cfg = limit(5)
+		var mu sync.Mutex
+		var turns []time.Time
+		down, tries := true, 4
+		w.refuse = func(string, bgagent.Prompt) error {
+			mu.Lock()
+			defer mu.Unlock()
+			if turns = append(turns, time.Now()); down {
+				mu.Unlock()
+				time.Sleep(time.Second) // the first turns run at the same time
+				mu.Lock()
+				return &bgagent.ProviderError{Kind: bgagent.ProviderRateLimited, Scope: bgagent.ScopeProvider, Tries: tries, Next: bgagent.NextRepeat}
+			}
+			return nil
+		}
+		count := func() int {
+			mu.Lock()
+			defer mu.Unlock()
+			return len(turns)
+		}
+		m := w.begin()
+		var ids []string
+		for i := range 5 {
+			task, err := m.Launch(t.Context(), root, bgagent.LaunchInput{Agent: "worker", Prompt: fmt.Sprint(i), Model: fmt.Sprintf("p/%d", i%2)})
+			require.NoError(t, err)
+			ids = append(ids, task.ID)
+		}
+		time.Sleep(10 * time.Second)
+		require.Equal(t, 5, count())
+		w.crash()
+		time.Sleep(10 * time.Minute)
+		mu.Lock()
+		tries = 1
+		mu.Unlock()
+
+		m = w.begin()
+		began := time.Now()
+		m.Start()
+		time.Sleep(4 * time.Second)
+		require.Equal(t, 5, count(), "no turn begins at once")
+		time.Sleep(3 * time.Second)
+		require.Equal(t, 6, count(), "one turn of the provider begins")
+		time.Sleep(70 * time.Second)
+		require.Equal(t, 6, count(), "the number of refusals is known")
+		mu.Lock()
+		down = false
+		mu.Unlock()
+		for _, task := range ended(t, m, ids...) {
+			require.Equal(t, bgagent.Completed, task.Status, task.Reason)
+		}
+		require.Less(t, time.Since(began), 10*time.Minute)
 	})
 }

@@ -15,7 +15,9 @@ type refusedRecord struct {
 	Until      time.Time         `json:"until,omitzero"`    // time before which no turn of the pool begins
 	Limit      time.Time         `json:"limit,omitzero"`    // time at which the wait ends the attempt
 	Tries      int               `json:"tries,omitempty"`
-	Turns      int               `json:"turns,omitempty"` // number of refused turns; Tries counts requests
+	Turns      int               `json:"turns,omitempty"`      // number of refused turns; Tries counts requests
+	PoolTries  int               `json:"pool_tries,omitempty"` // number of refusals in a row in the pool
+	Provider   bool              `json:"provider,omitempty"`   // all pools of the provider cooled down
 }
 
 // recordRefused makes the record of the refusals of an attempt's turns. It returns nil if there are
@@ -27,6 +29,7 @@ func (st *state) recordRefused(a *attempt, r *recorded) *refusedRecord {
 	}
 	return &refusedRecord{
 		Kind: f.kind, Status: f.status, Message: f.message, Step: f.step, Unanswered: f.unanswered, Tries: f.tries, Turns: f.turns,
+		PoolTries: f.poolTries, Provider: f.provider,
 		Prompt: r.name("refused."+contentID(f.prompt), f.prompt),
 		Since:  st.wall(f.since), RetryAt: st.wall(f.retryAt), Until: st.wall(f.until), Limit: st.wall(f.limit),
 	}
@@ -39,11 +42,12 @@ func (st *state) loadRefused(x *refusedRecord, texts map[string]string) *refused
 	}
 	return &refused{
 		kind: x.Kind, status: x.Status, message: x.Message, step: x.Step, unanswered: x.Unanswered, prompt: texts[x.Prompt], tries: x.Tries, turns: x.Turns,
+		poolTries: x.PoolTries, provider: x.Provider,
 		since: st.at(x.Since), retryAt: st.at(x.RetryAt), until: st.at(x.Until), limit: st.at(x.Limit),
 	}
 }
 
 // possible reports whether an attempt can have been refused in this way.
 func (x *refusedRecord) possible() bool {
-	return x == nil || x.Step < nextSteps && x.Tries >= 0 && x.Turns >= 0 && !x.Since.IsZero()
+	return x == nil || x.Step < nextSteps && x.Tries >= 0 && x.Turns >= 0 && x.PoolTries >= 0 && !x.Since.IsZero()
 }

@@ -39,6 +39,8 @@ type refused struct {
 	since      int64   // time of the first refusal, or of a later one whose turn had output before
 	retryAt    int64   // time that the provider has told; 0 if it told none
 	until      int64   // end of the pool's cool-down as it was after the refusal
+	poolTries  int     // number of refusals in a row in the pool, as it was then
+	provider   bool    // all pools of the provider cooled down then
 	tries      int     // number of refusals since the time "since"
 	turns      int     // number of refused turns since the time "since"
 	limit      int64   // time at which the wait ends the attempt; 0 if there is no limit
@@ -133,11 +135,15 @@ func (st *state) random() float64 {
 	return (float64(high)*256 + float64(low)) / (1 << 16)
 }
 
-// coolAgain makes the pool of an attempt of an earlier process cool down as it did there.
+// coolAgain makes the pool of an attempt of an earlier process cool down as it did there. If the
+// cool-down is over, a short one begins, so that not all parked attempts begin their turns at once.
 func (st *state) coolAgain(a *attempt, now int64) {
-	if until := a.refused.until; until > now {
-		st.slots.Refuse(&slots.Waiter{}, &a.t.kind.slot, slots.Refusal{Now: now + st.slotsFrom, Reset: until + st.slotsFrom, Spread: st.random()})
+	r := a.refused
+	again := slots.Refusal{Now: now + st.slotsFrom, Tries: r.poolTries, Provider: r.provider, Again: true, Spread: st.random()}
+	if r.until > now {
+		again.Reset = r.until + st.slotsFrom
 	}
+	st.slots.Refuse(&slots.Waiter{}, &a.t.kind.slot, again)
 }
 
 // turnRefused parks an attempt whose turn the provider has refused. If the attempt cannot go on, or
@@ -274,7 +280,8 @@ func (st *state) oweAgain(a *attempt) {
 func (st *state) parkForProvider(a *attempt, now int64) {
 	st.leaveOutage(a, now)
 	a.stage, a.stopMore = stageNone, false
-	a.refused.until = st.coolDown(a.t).Until
+	c := st.coolDown(a.t)
+	a.refused.until, a.refused.poolTries, a.refused.provider = c.Until, c.Tries, c.Provider
 	st.parkOrFinish(a, a.endCause, "", now)
 	if st.storing != nil {
 		st.mustKeep(a.t)

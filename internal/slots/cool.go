@@ -89,12 +89,16 @@ type Refusal struct {
 	Reset    int64   // time from which on the provider accepts requests, as it has told; 0 if it told none
 	Tries    int     // number of requests that were refused; 0 counts as 1
 	Provider bool    // the refusal concerns all models of the provider
+	Again    bool    // an earlier process has seen the refusal: the cool-down takes as long as after a first refusal, and Tries count for the next
 	Spread   float64 // random number from 0 to 1
 }
 
 // until returns the end of the cool-down after the given number of refusals.
 func (r *Refusal) until(tries int) int64 {
 	wait := coolMax
+	if r.Again {
+		tries = 1
+	}
 	if tries < 8 {
 		wait = min(coolFirst<<(tries-1), coolMax)
 	}
@@ -109,6 +113,8 @@ type CoolDown struct {
 	Reset    int64 // latest time that the provider has told; 0 if it told none
 	Refusals int   // number of refusals; 0 if the pool does not cool down
 	Proved   bool  // a turn after the cool-down has succeeded
+	Tries    int   // number of refusals in a row
+	Provider bool  // all pools of the provider cool down
 }
 
 // OnCool sets the function that m calls when the time changes at which the caller must call
@@ -130,6 +136,9 @@ func (m *Manager) Refuse(w *Waiter, h *Handle, r Refusal) {
 		old.refusals++
 		old.reset = max(old.reset, r.Reset)
 		old.until = max(old.until, r.until(max(old.tries, tries)))
+		if r.Again {
+			old.tries = max(old.tries, tries)
+		}
 		m.spreadTo(old, k, r.Provider)
 		m.rearm()
 		return
@@ -363,7 +372,7 @@ func (m *Manager) CoolDown(h *Handle) CoolDown {
 
 func (p *pool) coolDown() CoolDown {
 	if c := p.cool; c != nil {
-		return CoolDown{c.since, c.until, c.reset, c.refusals, c.proved}
+		return CoolDown{c.since, c.until, c.reset, c.refusals, c.proved, c.tries, c.provider != ""}
 	}
 	return CoolDown{}
 }
