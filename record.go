@@ -334,15 +334,20 @@ func (st *state) recordRun(a *attempt, r *recorded) *runRecord {
 	mark := st.storing.task(a.t)
 	x := &runRecord{
 		Attempt: a.no, Started: st.wall(a.started), Phase: a.recordedPhase(), TurnStart: st.wall(a.turnStart), Ran: a.ran,
-		Output: a.output, Waits: a.parkedFor != notParked || a.unsealed(), EndCause: a.endCause, Stopping: a.ended, Overrun: a.overrun || mark.overrun,
+		Output: a.output, Waits: a.parkedFor != notParked || a.unsealed() || a.stillParked(), EndCause: a.endCause, Stopping: a.ended, Overrun: a.overrun || mark.overrun,
 		OpenTodos: a.openTodos, ToolCalls: a.earlierCalls(), Turn: a.turn, Before: mark.before, Instance: cmp.Or(mark.instance, st.storing.instance),
 	}
-	x.Since, x.Counted = st.wall(mark.since), st.countedInTurn(a, mark)
+	if x.Since = st.wall(mark.since); !x.Waits {
+		x.Counted = st.countedInTurn(a, mark)
+	}
 	if a.recovering && !a.ended && x.TurnStart.IsZero() {
 		x.TurnStart = st.wall(mark.turnStart)
 	}
 	if env := a.notice; env != nil && env.sealed() {
 		x.Notice = env.notice.ID
+	}
+	if a.stillParked() {
+		x.TurnStart = time.Time{}
 	}
 	switch {
 	case a.catchingUp: // the prompt is not handed over before the session has been read
@@ -354,8 +359,12 @@ func (st *state) recordRun(a *attempt, r *recorded) *runRecord {
 		x.Prompt = a.t.promptID(a.no, x.Turn)
 		if x.Turn > 1 || a.prompt != joined(a.t.unsaid(), a.t.text) { // the prompt differs from the task's own prompt
 			name := textOf("prompt", a.no, x.Turn)
-			x.PromptOf = cmp.Or(r.name(name+"."+contentID(a.prompt), a.prompt), mark.promptOf(name))
-			r.prompt = x.PromptOf
+			if a.stillParked() { // the attempt's prompt is that of the next turn
+				x.PromptOf = mark.promptOf(name)
+			} else {
+				x.PromptOf = cmp.Or(r.name(name+"."+contentID(a.prompt), a.prompt), mark.promptOf(name))
+				r.prompt = x.PromptOf
+			}
 		}
 	}
 	x.Refused = st.recordRefused(a, r)
@@ -376,14 +385,30 @@ func (a *attempt) earlierCalls() int {
 }
 
 // promptDue reports whether the attempt is waiting to hand over its next prompt.
-func (a *attempt) promptDue() bool {
-	return a.stage == stagePrompt && !a.recovering && (!a.inCall || a.restoring) && a.live() && !a.unsealed() && !a.mustCatchUp()
+func (a *attempt) promptDue() bool { return a.handsOverNext() && !a.mustCatchUp() }
+
+// handsOverNext does the same as promptDue, even if the session must be read first.
+func (a *attempt) handsOverNext() bool {
+	return a.stage == stagePrompt && !a.recovering && (!a.inCall || a.restoring) && a.live() && !a.unsealed()
 }
 
 // mustCatchUp reports whether the session must be read before the attempt hands over its next
 // prompt. If the prompt were recorded as handed over before that read, old messages would be taken
-// for its answer.
-func (a *attempt) mustCatchUp() bool { return a.cl.starter && a.no > 1 && a.turn == 0 }
+// for its answer. These are the messages of earlier attempts, or of a refused turn that goes on: some
+// servers put the next messages behind those of the refused turn, without a new prompt in between.
+func (a *attempt) mustCatchUp() bool {
+	return a.cl.starter && (a.no > 1 && a.turn == 0 || a.goesOnUnanswered())
+}
+
+// goesOnUnanswered reports whether the attempt's next turn, or its current one, continues a turn that
+// the provider has refused.
+func (a *attempt) goesOnUnanswered() bool { return a.refused != nil && a.refused.unanswered != "" }
+
+// stillParked reports whether the attempt's record describes the attempt as parked, because its refused
+// turn goes on only after the session has been read.
+func (a *attempt) stillParked() bool {
+	return a.live() && a.cl.starter && a.goesOnUnanswered() && (a.catchingUp || a.handsOverNext())
+}
 
 // unsealed reports whether the attempt's next prompt is a notice that has no text yet. Until the
 // notice has its text, the attempt's record describes the attempt as parked.

@@ -46,9 +46,10 @@ func (what parking) phase() Phase {
 }
 
 // recordedPhase returns the phase for the attempt's record. If the attempt's next prompt is a notice
-// that has no text yet, the record describes the attempt as parked.
+// that has no text yet, or if its session must be read before a refused turn goes on, the record
+// describes the attempt as parked.
 func (a *attempt) recordedPhase() Phase {
-	if a.unsealed() && a.refused != nil {
+	if a.unsealed() && a.refused != nil || a.stillParked() {
 		return forProvider.phase()
 	}
 	if a.unsealed() {

@@ -41,6 +41,7 @@ type refused struct {
 	until      int64   // end of the pool's cool-down as it was after the refusal
 	poolTries  int     // number of refusals in a row in the pool, as it was then
 	provider   bool    // all pools of the provider cooled down then
+	here       bool    // a turn was refused in this process
 	tries      int     // number of refusals since the time "since"
 	turns      int     // number of refused turns since the time "since"
 	limit      int64   // time at which the wait ends the attempt; 0 if there is no limit
@@ -172,6 +173,7 @@ func (st *state) turnRefused(a *attempt, o turnOutcome, now int64) {
 	r.kind, r.status, r.message, r.retryAt = e.Kind, e.Status, mdtext.Joined(mdtext.Valid(e.Message), titleMax), reset
 	r.tries += max(e.Tries, 1)
 	r.turns++
+	r.here = true
 	r.limit = r.since + parkMost
 	if reset > 0 { // the pool begins shortly after this time
 		r.limit = max(r.since+int64(st.limit(limitMaxPark)), reset+parkMost)
@@ -287,6 +289,22 @@ func (st *state) parkForProvider(a *attempt, now int64) {
 		st.mustKeep(a.t)
 	}
 	st.setDeadline(a, now)
+}
+
+// countRefused counts a message of a refused turn that was not read before the turn ended. An earlier
+// process may have counted the messages of its own turns.
+func (st *state) countRefused(a *attempt, msg *Message) {
+	s := a.sight
+	if _, known := s.old[msg.ID]; known || a.refused == nil || !a.refused.here {
+		return
+	}
+	s.prog.usage = s.prog.usage.plus(msg.Usage)
+	s.prog.toolCalls += len(msg.Tools)
+	s.before = s.prog.toolCalls
+	if st.budgets {
+		st.add(a, st.now)
+		s.base = s.counted
+	}
 }
 
 // nextAfterRefusal prepares the next prompt of an attempt that was parked because of a refusal. It

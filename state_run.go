@@ -24,7 +24,7 @@ type job struct {
 	prompt  Prompt
 	rep     *Reporter
 	cursor  Cursor // if again is set: position up to which the session's messages were read
-	again   bool   // the call is callStart, in a session that an earlier attempt has used
+	again   bool   // the call is callStart, in a session that has messages of earlier turns which must be read first
 	restore SessionRestore
 }
 
@@ -81,13 +81,13 @@ func (st *state) beginCall(a *attempt, j *job, now int64) bool {
 		j.call = callCreate
 		st.spec(t, &j.spec)
 	} else {
-		j.call, j.session = callStart, t.sess.id
+		j.call, j.session, j.again = callStart, t.sess.id, a.mustCatchUp()
 		st.prompt(a, &j.prompt, now)
 		if a.cl.runner {
 			a.callEnd = 0 // no time limit, because the call returns only at the end of the turn
 			j.call, j.rep = callRun, a.reporter()
 			st.phase(a, PhaseTurn)
-		} else if j.again = a.no > 1 && a.turn == 1; j.again {
+		} else if j.again {
 			a.catchingUp = true
 			j.cursor = t.sess.cursor
 			a.callEnd = 0 // handsOver sets the time limit right before the prompt is handed over
@@ -351,8 +351,8 @@ func (st *state) handsOver(a *attempt, now int64) bool {
 	return true
 }
 
-// caughtUp records the messages that earlier attempts have left in the session. It is called right
-// before the attempt prompts the session.
+// caughtUp records the messages that earlier attempts, or a refused turn that goes on, have left in the
+// session. It is called right before the attempt prompts the session.
 func (st *state) caughtUp(a *attempt, pages []Page) {
 	if !a.live() {
 		return // the prompt is not handed over
@@ -372,6 +372,7 @@ func (st *state) caughtUp(a *attempt, pages []Page) {
 		for i := range p.Messages {
 			msg := &p.Messages[i]
 			st.countOld(a.t, msg, st.now)
+			st.countRefused(a, msg)
 			a.sight.isOld(msg.ID)
 		}
 	}

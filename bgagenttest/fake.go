@@ -57,6 +57,12 @@ type Fake struct {
 	// Steerable makes Steer add messages to running turns; see [Turn.Steered].
 	Steerable bool
 
+	// Continues makes a starter go on by itself with a turn that the provider has refused; see
+	// [bgagent.Prompt.Unanswered]. The session gets no new prompt message: the message of the refused
+	// prompt stays in its place and gets the id of the new prompt, and the messages of both turns stand
+	// behind it.
+	Continues bool
+
 	// Place is the result of Home.
 	Place string
 
@@ -106,7 +112,10 @@ type session struct {
 	inbox    []bgagent.Notice
 	joined   []string // ids of the messages that have joined turns
 
-	unanswered string // text of a refused prompt that the session keeps
+	continued  map[string]string // ids of the unanswered prompts, by the ids of the prompts that have continued their turns
+	unanswered string            // text of a refused prompt that the session keeps
+	again      int               // revision at which the id of a prompt message was last changed; see Fake.Continues
+	againAt    int               // index of that message
 }
 
 // Runner is a fake [bgagent.TurnRunner]. RunTurn plays the script and returns when
@@ -164,7 +173,7 @@ func (f *Fake) Root(sessions ...string) {
 }
 
 func (f *Fake) addLocked(id string, spec bgagent.SessionSpec) {
-	f.sessions[id] = &session{id: id, spec: spec, state: bgagent.SessionStatus{State: bgagent.SessionIdle}, prompts: map[string]*received{}, client: f}
+	f.sessions[id] = &session{id: id, spec: spec, state: bgagent.SessionStatus{State: bgagent.SessionIdle}, prompts: map[string]*received{}, continued: map[string]string{}, client: f}
 }
 
 // Close aborts every turn and releases every call that hangs because of HangForever. It
@@ -362,8 +371,32 @@ func (f *Fake) open(ctx context.Context, id string, p bgagent.Prompt, runner boo
 	t.receipt = f.book.begins(t)
 	s.prompts[p.ID] = t.receipt
 	f.statusLocked(s, bgagent.SessionStatus{State: bgagent.SessionBusy})
-	f.putLocked(s, bgagent.Message{ID: f.messageIDLocked(s), Role: bgagent.RoleUser, PromptID: p.ID, Text: p.Text, Finished: true, Time: time.Now()})
+	if runner || !f.continuesLocked(s, p) {
+		f.putLocked(s, bgagent.Message{ID: f.messageIDLocked(s), Role: bgagent.RoleUser, PromptID: p.ID, Text: p.Text, Finished: true, Time: time.Now()})
+	}
 	return t, nil
+}
+
+// continuesLocked gives the message of the unanswered prompt the id of the prompt that continues its
+// turn. It returns false if the turn gets a prompt message of its own.
+func (f *Fake) continuesLocked(s *session, p bgagent.Prompt) bool {
+	if !f.Continues || p.Unanswered == "" {
+		return false
+	}
+	i := slices.IndexFunc(s.messages, func(msg bgagent.Message) bool {
+		return msg.PromptID == p.Unanswered || msg.PromptID != "" && s.continued[msg.PromptID] == p.Unanswered
+	})
+	if i < 0 {
+		return false
+	}
+	s.rev++
+	s.again, s.againAt = s.rev, i
+	s.continued[p.ID] = p.Unanswered
+	msg := &s.messages[i]
+	msg.PromptID = p.ID
+	changed := *msg
+	f.emitLocked(bgagent.HostEvent{Kind: bgagent.HostMessage, Session: s.id, Message: &changed})
+	return true
 }
 
 func (f *Fake) messageIDLocked(s *session) string {
@@ -438,6 +471,12 @@ func (f *Fake) Messages(ctx context.Context, id string, from bgagent.Cursor, mos
 	if s == nil {
 		f.mu.Unlock()
 		return page, fmt.Errorf("%s: session %q: %w", f.kind, id, bgagent.ErrNoSession)
+	}
+	if s.again > since && s.revs[s.againAt] <= since && !lie { // it is in its old place, so it moves no cursor
+		page.Messages = append(page.Messages, s.messages[s.againAt])
+		if most > 0 {
+			most++
+		}
 	}
 	for i, msg := range s.messages {
 		if s.revs[i] <= since || lie {

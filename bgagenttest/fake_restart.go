@@ -134,6 +134,9 @@ func (t *Turn) cutLocked(fate Fate) {
 		t.receipt.Lost++
 		t.receipt.state = bgagent.PromptMissing
 		delete(f.book.ids, t.Prompt.ID)
+		if s.continued[t.Prompt.ID] != "" {
+			s.messages[s.againAt].PromptID = t.Prompt.Unanswered
+		}
 	case fate == FateUnknown:
 		t.receipt.state = bgagent.PromptUnknown
 	default:
