@@ -42,6 +42,12 @@ func reasonWaited(r *refused, at time.Time) string {
 	return fmt.Sprintf("waited for the provider without progress; at last, %s%s", refusalOf(r.kind, r.status, r.message), again(at))
 }
 
+// reasonNotHalted is the reason of an attempt whose next turn could not begin, because a call that stops
+// its last turn has not returned.
+func reasonNotHalted(most time.Duration) string {
+	return limitStopTimeout.decided("the call that stops the last turn did not return within " + mdtext.Setting(most) + ", so that the next turn could not begin")
+}
+
 // reasonParked says what a parked attempt waits for.
 func reasonParked(r *refused) string {
 	if r.kind == 0 {

@@ -66,7 +66,7 @@ type turnOutcome struct {
 func (st *state) turnOver(a *attempt, o turnOutcome, now int64) {
 	a.ran += now - a.turnStart
 	a.turnStart = 0
-	a.afterHalt()
+	st.afterHalt(a, now)
 	if !a.goesOn(o.cause) {
 		st.madeProgress(a.t)
 	}
@@ -223,7 +223,7 @@ func (st *state) cascade(n *node, reason string, now int64) {
 // both cases.
 type stopping struct {
 	ended    bool
-	stopEnd  int64 // stopping deadline, at which the slot is released; 0 if none was set
+	stopEnd  int64 // stopping deadline, at which the slot is released; 0 if none was set; for a live attempt, see afterHalt
 	aborts   int   // number of Abort calls in flight
 	stopMore bool  // another Abort call is wanted
 	stopper  bool  // a goroutine makes the Abort calls
@@ -260,10 +260,13 @@ func (st *state) stop(a *attempt, now int64) {
 	}
 	a.recovering = a.recovering && a.cl.runner // for a starter, polls show whether its session runs
 	a.turnStart = 0
-	if a.inCall || a.loose || a.recovering {
+	runs := a.inCall || a.loose || a.recovering
+	if runs || a.aborts > 0 { // the slot is released even if an Abort call never returns
 		a.phase = PhaseStopping
 		a.stopEnd = now + int64(st.limit(limitStopTimeout))
 		st.deadlines.attempts.set(&a.alarm, a, a.stopEnd)
+	}
+	if runs {
 		if a.t.sess != nil && (a.stage == stagePrompt || a.loose) {
 			st.wantAbort(a)
 		}
@@ -430,6 +433,7 @@ func (st *state) abortReturned(a *attempt, now int64) {
 	st.rest(a, now)
 	st.kick(a.cl)
 	if a.aborts == 0 && a.live() { // a parked attempt, or the next turn, waits for the end of the call
+		a.stopEnd = 0
 		st.touchAttempt(a)
 		if a.stage != stageNone && !a.inCall {
 			st.wantCall(a)

@@ -104,8 +104,9 @@ func (a *attempt) halted() *ProviderError {
 	return nil
 }
 
-// afterHalt makes the attempt ready for further host calls, if its turn was being stopped.
-func (a *attempt) afterHalt() {
+// afterHalt makes the attempt ready for further host calls, if its turn was being stopped. An Abort call
+// that is still in flight would stop the next turn. If it does not return in time, the attempt ends.
+func (st *state) afterHalt(a *attempt, now int64) {
 	if a.halted() == nil {
 		return
 	}
@@ -113,6 +114,10 @@ func (a *attempt) afterHalt() {
 		a.cur = &turnContext{values: a.ctx.values}
 	}
 	a.sight.retry, a.stopMore = nil, false
+	if a.aborts > 0 {
+		a.stopEnd = now + int64(st.limit(limitStopTimeout))
+		st.setDeadline(a, now)
+	}
 }
 
 // turnHalted applies the status of a starter's session whose turn is being stopped. It returns true
@@ -164,10 +169,12 @@ func (st *state) provedAt(a *attempt) int64 {
 }
 
 // retryLimits returns the time at which the turn is stopped, or must have stopped, because of
-// repeated requests.
+// repeated requests. After the turn, it returns the time at which the Abort calls must have returned.
 func (a *attempt) retryLimits() int64 {
 	x := a.sight.retry
 	switch {
+	case a.stopEnd > 0:
+		return a.stopEnd
 	case x == nil || a.turnStart == 0:
 		return 0
 	case x.haltEnd > 0:
@@ -179,6 +186,10 @@ func (a *attempt) retryLimits() int64 {
 // retryLimit handles the time that retryLimits has returned.
 func (st *state) retryLimit(a *attempt, now int64) {
 	x := a.sight.retry
+	if a.stopEnd > 0 {
+		st.end(a.t, CauseNotStopped, reasonNotHalted(st.limit(limitStopTimeout)), now)
+		return
+	}
 	if x.haltEnd == 0 {
 		st.halt(a, now)
 		return

@@ -95,7 +95,7 @@ const (
 	CauseRefused         // the model refused
 	CauseSessionGone     // the session no longer exists
 	CauseHostUnreachable // the agent runtime did not answer for too long
-	CauseNotStopped      // the session of the earlier attempt did not stop, so the next attempt could not start
+	CauseNotStopped      // the session did not stop, so the next attempt or the next turn could not start
 	CauseNoAnswer        // the agent wrote no visible text and called no tool
 	CauseTooLong         // the input is too long for the model, even after it was shortened
 	CauseRateLimited     // the provider of the model refused a turn because of a limit, an overload or a failure, and the turn could not go on later
