@@ -130,6 +130,45 @@ func TestAnAuthenticationThatFailsEndsTheTurnAtOnce(t *testing.T) {
 }
 
 func TestTheSilenceOfAProgramThatShowsItsRetriesProvesThePool(t *testing.T) {
+	f := silentAfterRetry()
+	bubble(t, f, limit(4), func(t *testing.T, m *bgagent.BackgroundManager) {
+		launch(t, m, "first")
+		synctest.Wait()
+		for range 3 {
+			launch(t, m, "p")
+		}
+		time.Sleep(5 * time.Minute)
+		turns := f.turns()
+		require.Len(t, turns, 5)
+		require.Equal(t, []time.Duration{0, 10 * time.Second, 10 * time.Second, 20 * time.Second}, between(turns[1:]))
+	})
+}
+
+// TestTheSilenceOfAnotherProgramProvesNothing lets one agent of a client show that its program repeats a
+// request. The program of another agent may hide it.
+func TestTheSilenceOfAnotherProgramProvesNothing(t *testing.T) {
+	f := silentAfterRetry()
+	cfg := limit(4)
+	cfg.Model = func(string, string) (string, error) { return "m/m", nil }
+	bubble(t, f, cfg, func(t *testing.T, m *bgagent.BackgroundManager) {
+		first, err := m.Launch(t.Context(), root, bgagent.LaunchInput{Agent: "talker", Prompt: "first"})
+		require.NoError(t, err)
+		synctest.Wait()
+		for range 3 {
+			launch(t, m, "p")
+		}
+		_, err = m.Cancel(t.Context(), root, first.ID, bgagent.CancelOptions{})
+		require.NoError(t, err)
+		time.Sleep(10 * time.Minute)
+		turns := f.turns()
+		require.Len(t, turns, 4)
+		require.Equal(t, []time.Duration{0, time.Minute, time.Minute}, between(turns[1:]), "the first turn shows it by its end")
+	})
+}
+
+// silentAfterRetry returns a runner whose first turn reports a repeated request until it is stopped.
+// Later turns report nothing and end after a minute.
+func silentAfterRetry() *limited {
 	f := retries(func(r *bgagent.Reporter) { r.Retrying(overloaded, time.Now().Add(2*time.Minute)) })
 	quiet := f.run
 	f.run = func(ctx context.Context, session string, p bgagent.Prompt, r *bgagent.Reporter) (bgagent.TurnEnd, error) {
@@ -141,21 +180,15 @@ func TestTheSilenceOfAProgramThatShowsItsRetriesProvesThePool(t *testing.T) {
 		f.mu.Unlock()
 		return works(time.Minute)(ctx, session, p, r) // without a report
 	}
-	bubble(t, f, limit(4), func(t *testing.T, m *bgagent.BackgroundManager) {
-		launch(t, m, "first")
-		synctest.Wait()
-		for range 3 {
-			launch(t, m, "p")
-		}
-		time.Sleep(5 * time.Minute)
-		turns := f.turns()
-		require.Len(t, turns, 5)
-		var since []time.Duration
-		for _, turn := range turns[1:] {
-			since = append(since, turn.at.Sub(turns[1].at))
-		}
-		require.Equal(t, []time.Duration{0, 10 * time.Second, 10 * time.Second, 20 * time.Second}, since)
-	})
+	return f
+}
+
+// between returns the times of the turns since the first one.
+func between(turns []limitedTurn) (since []time.Duration) {
+	for _, turn := range turns {
+		since = append(since, turn.at.Sub(turns[0].at))
+	}
+	return since
 }
 
 // refusedMessage is the message of an agent whose request was refused.

@@ -24,7 +24,7 @@ type retrying struct {
 // retrying applies a report that the program of a turn will repeat a refused request. The argument
 // "at" is the time of the next request, or zero.
 func (st *state) retrying(a *attempt, e *ProviderError, at time.Time, now int64) {
-	st.showsRetries(a.cl, now)
+	st.showsRetries(a, now)
 	if e == nil || e.Kind == 0 || e.Kind > ProviderTooLong { // the connection failed, not the provider
 		return
 	}
@@ -145,15 +145,20 @@ func (s *sight) goesOnAfterRetry() {
 	}
 }
 
-// showsRetries records that the client shows repeated requests. Its turns in which none was seen for
-// some time then show that the provider accepts requests.
-func (st *state) showsRetries(cl *client, now int64) {
-	if cl.showsRetries {
+// showsRetries records that the program of the attempt's agent shows repeated requests. Turns of the
+// agent in which none was seen for some time then show that the provider accepts requests. The other
+// agents of the client can have other programs.
+func (st *state) showsRetries(by *attempt, now int64) {
+	cl, agent := by.cl, by.t.kind.key.agent
+	if cl.showsRetries[agent] {
 		return
 	}
-	cl.showsRetries = true
+	if cl.showsRetries == nil {
+		cl.showsRetries = map[string]bool{}
+	}
+	cl.showsRetries[agent] = true
 	for _, t := range st.tasks {
-		if a := t.run; a != nil && a.cl == cl && a.live() {
+		if a := t.run; a != nil && a.cl == cl && t.kind.key.agent == agent && a.live() {
 			st.setDeadline(a, now)
 		}
 	}
@@ -162,7 +167,7 @@ func (st *state) showsRetries(cl *client, now int64) {
 // provedAt returns the time at which a turn shows by its silence that the provider accepts requests,
 // or 0.
 func (st *state) provedAt(a *attempt) int64 {
-	if !a.cl.showsRetries || a.turnStart == 0 || a.sight.retry != nil || !st.slots.Unproven(&a.t.wait) {
+	if !a.cl.showsRetries[a.t.kind.key.agent] || a.turnStart == 0 || a.sight.retry != nil || !st.slots.Unproven(&a.t.wait) {
 		return 0
 	}
 	return a.turnStart + retrySilent

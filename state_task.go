@@ -340,5 +340,5 @@ type client struct {
 	gapAt    int64   // time at which events were last lost
 	out      *outage // current outage; nil if there is none
 
-	showsRetries bool // the client has shown that a program repeats requests
+	showsRetries map[string]bool // agents whose programs have shown that they repeat requests, by name
 }
