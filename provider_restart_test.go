@@ -148,3 +148,62 @@ func TestParkedTasksDoNotAllBeginAfterARestart(t *testing.T) {
 		require.Less(t, time.Since(began), 10*time.Minute)
 	})
 }
+
+// TestACrashBeforeTheNewSessionKeepsItsKey ends the process while a refused task gets a new session. With
+// the key of the refused session, the client could return that session.
+func TestACrashBeforeTheNewSessionKeepsItsKey(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		refusals := 0
+		w.refuse = func(string, bgagent.Prompt) error {
+			if refusals++; refusals == 1 {
+				w.start = 20 * time.Second
+				return &bgagent.ProviderError{Kind: bgagent.ProviderRateLimited, Next: bgagent.NextNewSession}
+			}
+			return nil
+		}
+		m := w.begin()
+		task := launch(t, m, "first")
+		time.Sleep(20 * time.Second)
+		require.Equal(t, bgagent.PhaseStarting, get(t, m, task.ID).Phase)
+		w.crash()
+		m = w.begin()
+		require.Equal(t, bgagent.Completed, ended(t, m, task.ID)[0].Status)
+		require.Equal(t, []string{task.ID + ".1", task.ID + ".2", task.ID + ".2"}, w.keys)
+	})
+}
+
+// TestANewSessionThatGotNoPromptIsUsed begins another cool-down while a refused task gets its new session.
+func TestANewSessionThatGotNoPromptIsUsed(t *testing.T) {
+	f := newLimited(first(2, bgagent.ProviderError{Kind: bgagent.ProviderRateLimited, Next: bgagent.NextNewSession}))
+	created := 0
+	f.create = func(context.Context, bgagent.SessionSpec) (string, error) {
+		if created++; created == 3 { // the first new session takes long, and another task of the pool is refused meanwhile
+			time.Sleep(10 * time.Second)
+		}
+		return f.nextID(), nil
+	}
+	other := 0
+	refuse := f.refuse
+	f.refuse = func(n int, p bgagent.Prompt) error {
+		if p.Text == "other" {
+			if other++; other == 1 {
+				time.Sleep(8 * time.Second)
+				return &bgagent.ProviderError{Kind: bgagent.ProviderRateLimited, RetryAt: time.Now().Add(20 * time.Second), Next: bgagent.NextContinue}
+			}
+			return nil
+		}
+		if n > 1 {
+			return nil
+		}
+		return refuse(n, p)
+	}
+	bubble(t, f, limit(2), func(t *testing.T, m *bgagent.BackgroundManager) {
+		slow := launch(t, m, "other").ID
+		synctest.Wait()
+		id := launch(t, m, "p").ID
+		tasks := ended(t, m, id, slow)
+		require.Equal(t, []bgagent.Status{bgagent.Completed, bgagent.Completed}, statuses(tasks))
+		require.Equal(t, 3, created, "one new session")
+		require.Equal(t, "ses_3", tasks[0].Session)
+	})
+}

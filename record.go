@@ -49,8 +49,9 @@ type taskRecord struct {
 	Past        []Attempt         `json:"past,omitempty"`
 	QueueEnds   time.Time         `json:"queue_ends,omitzero"` // time at which the queue time to live ends
 	Session     *sessionRecord    `json:"session,omitempty"`
-	Run         *runRecord        `json:"run,omitempty"` // set while an attempt runs or is being stopped
-	End         *endRecord        `json:"end,omitempty"` // set once the task has ended
+	Sessions    int32             `json:"sessions,omitempty"` // if the task has no session, the number of sessions that it had
+	Run         *runRecord        `json:"run,omitempty"`      // set while an attempt runs or is being stopped
+	End         *endRecord        `json:"end,omitempty"`      // set once the task has ended
 	Restarts    int32             `json:"restarts,omitempty"`
 	Outlived    int32             `json:"outlived,omitempty"`
 	Burnt       int32             `json:"burnt,omitempty"` // highest attempt number that was withdrawn and must not be used again
@@ -308,6 +309,8 @@ func (st *state) recordTask(t *task) (r recorded) {
 	if s := t.sess; s != nil {
 		x.Session = &sessionRecord{ID: s.id, Cursor: s.cursor, Gone: s.gone, Stuck: s.stuck, Number: mark.sessions, Saved: mark.saved,
 			Instance: cmp.Or(mark.instance, st.storing.instance)}
+	} else {
+		x.Sessions = mark.sessions
 	}
 	x.Letters = t.recordLetters(&r)
 	if t.run != nil {

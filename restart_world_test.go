@@ -43,6 +43,7 @@ type world struct {
 	hangs    bool                      // turns ignore their contexts
 	calls    []string                  // names of the client's methods that were called
 	last     bgagent.Prompt            // last prompt that a session got
+	keys     []string                  // keys of the sessions that were to be created
 
 	reports func(session string, p bgagent.Prompt, r *bgagent.Reporter) // reports the progress of a turn when it begins
 	refuse  func(session string, p bgagent.Prompt) error                // if it returns an error, the provider refuses the turn
@@ -110,7 +111,10 @@ func (l *life) notify(ctx context.Context, session string, n bgagent.Notice) err
 	}
 }
 
-func (l *life) CreateSession(ctx context.Context, _ bgagent.SessionSpec) (string, error) {
+func (l *life) CreateSession(ctx context.Context, spec bgagent.SessionSpec) (string, error) {
+	l.w.mu.Lock()
+	l.w.keys = append(l.w.keys, spec.Key)
+	l.w.mu.Unlock()
 	stopped := ctx.Done()
 	if l.w.hangs {
 		stopped = nil

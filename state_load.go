@@ -92,6 +92,7 @@ func (st *state) loadMark(t *task, x *storedTask) {
 	m := s.task(t)
 	m.restarts, m.outlived, m.burnt, m.batch, m.past = x.Restarts, x.Outlived, x.Burnt, x.Batch, x.PastBatches
 	m.last, m.taken = (&recorded{rec: x.rec}).image(), s.committed
+	m.sessions = x.Sessions
 	names, _ := x.textNames()
 	for _, name := range names {
 		m.texts[name] = s.committed

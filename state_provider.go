@@ -323,7 +323,7 @@ func (st *state) nextAfterRefusal(a *attempt, now int64) bool {
 			return false
 		}
 	case stepNewSession:
-		if a.t.sess != nil {
+		if a.t.sess != nil && a.turn > 0 { // otherwise the session is new
 			st.renew(a, now)
 		}
 		a.prompt = r.prompt
