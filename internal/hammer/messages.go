@@ -77,8 +77,8 @@ func (h *hammer) nothingUnsaid() {
 	h.o.mu.Unlock()
 	for _, s := range sent {
 		r, err := h.m.Send(context.Background(), bgagent.Caller{}, s.task, bgagent.SendInput{Key: s.text})
-		if errors.Is(err, bgagent.ErrExpired) || errors.Is(err, bgagent.ErrUnknownTask) {
-			continue
+		if errors.Is(err, bgagent.ErrExpired) || errors.Is(err, bgagent.ErrUnknownTask) || errors.Is(err, bgagent.ErrClosed) {
+			continue // memory does not contain the task, and a closed manager does not read the store
 		}
 		h.o.mu.Lock()
 		got := h.o.got[s] != ""
