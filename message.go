@@ -138,11 +138,13 @@ type Steerer interface {
 // errors as Launch if the message cannot be written.
 func (m *BackgroundManager) Send(ctx context.Context, by Caller, id string, in SendInput) (SendResult, error) {
 	m.heard(by.Session)
-	return m.send(ctx, by, id, in)
+	return m.send(ctx, by, id, in, false)
 }
 
-func (m *BackgroundManager) send(ctx context.Context, by Caller, id string, in SendInput) (SendResult, error) {
-	r, err := m.sendTo(ctx, by, strings.TrimSpace(id), in)
+// send is Send. If the argument "again" is true, the key is that of a tool call. It counts only until the
+// task is resumed, because some model servers give every call the same id.
+func (m *BackgroundManager) send(ctx context.Context, by Caller, id string, in SendInput, again bool) (SendResult, error) {
+	r, err := m.sendTo(ctx, by, strings.TrimSpace(id), in, again)
 	switch {
 	case err == nil:
 		return r, nil
@@ -154,7 +156,7 @@ func (m *BackgroundManager) send(ctx context.Context, by Caller, id string, in S
 	return r, fmt.Errorf("bgagent: send: %w", err)
 }
 
-func (m *BackgroundManager) sendTo(ctx context.Context, by Caller, ref string, in SendInput) (r SendResult, err error) {
+func (m *BackgroundManager) sendTo(ctx context.Context, by Caller, ref string, in SendInput, again bool) (r SendResult, err error) {
 	if err := cmpErr(m.start(ctx), ctx.Err()); err != nil {
 		return r, err
 	}
@@ -171,7 +173,7 @@ func (m *BackgroundManager) sendTo(ctx context.Context, by Caller, ref string, i
 	for {
 		unsettled := false
 		m.update(func(st *state, now int64) {
-			if t, l, unsettled, err = st.send(by, ref, in, now); l != nil {
+			if t, l, unsettled, err = st.send(by, ref, in, again, now); l != nil {
 				st.settle(now) // the message might begin its turn at once
 				r = st.sendResult(t, l)
 			}

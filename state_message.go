@@ -110,14 +110,17 @@ func (st *state) unsettled(t *task) bool {
 
 // send accepts a message for a task, or returns the letter of an earlier message with the same key. The
 // result "unsettled" is true if the caller must wait, because the task's attempt can still be
-// withdrawn.
-func (st *state) send(by Caller, ref string, in SendInput, now int64) (t *task, l *letter, unsettled bool, err error) {
+// withdrawn. If the argument "again" is true, a resume of the task ends the validity of the key.
+func (st *state) send(by Caller, ref string, in SendInput, again bool, now int64) (t *task, l *letter, unsettled bool, err error) {
 	t, tomb, err := st.ref(by, ref)
 	switch {
 	case err != nil:
 		return nil, nil, false, err
 	case tomb != nil:
 		return nil, nil, false, &ExpiredError{ID: tomb.id, Status: tomb.status, Session: tomb.sessionID()}
+	}
+	if again && in.Key != "" {
+		in.Key += "." + itoa(int(t.opened()))
 	}
 	if l := t.mail().find(in.Key); l != nil {
 		st.awaitLetter(l)

@@ -481,3 +481,13 @@ func (t *task) followed(no int32) int32 {
 	}
 	return no
 }
+
+// opened returns the number of the attempt that the latest launch or resume has opened. Later attempts
+// continue it.
+func (t *task) opened() int32 {
+	no := t.no
+	for no > 1 && t.followed(no-1) == t.no {
+		no--
+	}
+	return no
+}

@@ -74,7 +74,7 @@ func (c *call) message(a BackgroundMessageArgs) (BackgroundMessageResult, error)
 	if c.by.ToolCallID != "" {
 		in.Key = "call." + strconv.FormatUint(storedHash(c.by.Session, c.by.ToolCallID, a.Message), 36)
 	}
-	sent, err := c.m.send(c.ctx, c.by, a.TaskID, in)
+	sent, err := c.m.send(c.ctx, c.by, a.TaskID, in, true)
 	if err != nil {
 		problem, err := c.messageProblem(err, a.TaskID)
 		if err != nil {

@@ -92,3 +92,28 @@ func TestBackgroundMessageSendsAMessage(t *testing.T) {
 		require.Contains(t, r.Text, "delegate_task(session_id=")
 	})
 }
+
+// Some model servers give every call the same id.
+func TestACallIDIsForgottenWhenTheTaskIsResumed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := steered{Runner: bgagenttest.NewRunner(answering)}
+		defer f.Close()
+		m := manage(t, &f, limit(1))
+		by := bgagent.Caller{Session: "root", ToolCallID: "call_1"}
+		task := launch(t, m, "work")
+		for attempt := range 2 {
+			if attempt > 0 {
+				ended(t, m, task.ID)
+				_, err := m.Resume(t.Context(), root, task.ID, bgagent.ResumeInput{Prompt: "more"})
+				require.NoError(t, err)
+			}
+			time.Sleep(time.Second)
+			for range 2 {
+				r, err := bgagent.BackgroundMessage(t.Context(), m, by, bgagent.BackgroundMessageArgs{TaskID: task.ID, Message: "Continue."})
+				require.NoError(t, err)
+				require.Equal(t, bgagent.MessageAccepted, r.State)
+				require.Equal(t, 1, r.Task.Messages)
+			}
+		}
+	})
+}
