@@ -131,6 +131,10 @@ var cues = []struct {
 	{bgagent.ProviderBroken, lost},
 }
 
+// incomplete is the part of a message of codex about an answer that the provider has ended early, for
+// example because of its content filter. Such an answer ends in the same way when it is asked for again.
+const incomplete = "incomplete response returned"
+
 // lost are parts of messages about a connection that has failed.
 var lost = []string{"cannot connect to api", "connection reset", "connection dropped", "stream disconnected", "stream ended without"}
 
@@ -156,6 +160,9 @@ func cue(text string) bgagent.ProviderErrorKind {
 }
 
 func classify(status int, names []string, text string) bgagent.ProviderErrorKind {
+	if strings.Contains(text, incomplete) {
+		return 0
+	}
 	said := cue(text)
 	for _, name := range names {
 		switch kind := kindsOf[name]; {

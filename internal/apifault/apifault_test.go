@@ -77,6 +77,7 @@ func TestTheKindComesFromNamesStatusesAndMessages(t *testing.T) {
 	}
 	daily := Fault{Text: "You have exhausted your daily quota on this model."}.Error()
 	require.Equal(t, bgagent.ScopeModel, daily.Scope)
+	require.Nil(t, Fault{Names: []string{"responseStreamDisconnected"}, Text: "stream disconnected before completion: Incomplete response returned, reason: content_filter"}.Error())
 	require.True(t, Fault{Text: "stream disconnected before completion: network error"}.Lost())
 	require.False(t, Fault{Text: "stream disconnected before completion: Overloaded"}.Lost())
 	require.False(t, Fault{Status: 500, Text: "connection reset"}.Lost())
