@@ -29,7 +29,7 @@ import (
 // the same ConcurrencyManager as Config.Concurrency of each.
 //
 // If a provider refuses a turn of a BackgroundManager because of a limit or a failure, the pool cools
-// down: it grants no slot for some time, also not to callers of Acquire. Then it grants one slot. While
+// down: it grants no slot for some time, not even to callers of Acquire. Then it grants one slot. While
 // the turns succeed, it grants two, four, eight and more slots per step, up to its limit. A slot that a
 // caller of Acquire releases counts as a turn that has succeeded. While a pool cools down, a timer of
 // package time runs.
@@ -50,7 +50,7 @@ type PoolStats struct {
 	InUse   int    `json:"in_use"`  // number of slots in use; above Limit only after SetLimits
 	Waiting int    `json:"waiting"` // number of waiters for a slot
 
-	// CoolUntil is the time from which on the pool grants slots again, after a provider has refused a
+	// CoolUntil is the time from which the pool grants slots again, after a provider has refused a
 	// turn. It is in the past if the pool grants slots one by one until enough turns have succeeded. It
 	// is zero if the pool does not cool down.
 	CoolUntil time.Time `json:"cool_until,omitzero"`

@@ -17,7 +17,7 @@ type oracle struct {
 	kept   map[oracleLane]bool   // true if a slot of the pool is kept for the lane
 	served map[oracleTurn]uint64 // time at which a waiting root last got a slot of the pool
 
-	known map[[2]string]oracleRule // what the limits say about a model and an agent; finding it takes long
+	known map[[2]string]oracleRule // what the limits say about a model and an agent; finding it takes a long time
 }
 
 // oracleRule is what the limits say about a model and an agent.

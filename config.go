@@ -257,10 +257,10 @@ type Config struct {
 	// is cancelled. Default 4,000; Unlimited for no limit.
 	MaxToolCalls int
 	// RepeatedCalls is how many equal tool calls in a row cancel an attempt. Calls are
-	// equal if they have the same tool, the same input and the same result. The row is
-	// broken by any other call, by a call whose input or result the client does not know,
-	// and by a call that takes 5 s or longer. Only calls within 60 s count as one row. So an
-	// agent whose calls are more than about 3 s apart is not cancelled. At least 2; default
+	// equal if they have the same tool, the same input and the same result. The sequence
+	// is broken by any other call, by a call whose input or result the client does not know,
+	// and by a call that takes 5 s or longer. Only calls within 60 s count as one sequence. So
+	// an agent whose calls are more than about 3 s apart is not cancelled. At least 2; default
 	// 20; Unlimited for never.
 	RepeatedCalls int
 	// TaskBudget bounds what each task uses, over all its attempts. When a limit is reached,
@@ -316,8 +316,8 @@ type Config struct {
 	// By default there is no limit. Disabled also means no limit.
 	QueueTimeToLive time.Duration
 	// MaxPark is how long a task may be parked because a provider has refused its turn, if
-	// the provider has told from when on it accepts requests again. If it has told a later
-	// time, the task ends at once with [CauseRateLimited]. If it has told no time, the task
+	// the provider has said when it will accept requests again. If it has given a later
+	// time, the task ends at once with [CauseRateLimited]. If it has given no time, the task
 	// ends when no turn of it has had any output for 30 min. Default 6 h. With Disabled,
 	// no task is parked and no pool cools down: a refused task ends at once.
 	MaxPark time.Duration

@@ -81,7 +81,7 @@ var timeLimits = [...]struct {
 		about:   "A task is cancelled when it has waited for a slot for this long",
 		decides: "how long a task may wait"},
 	limitMaxPark: {field: "MaxPark", of: func(c *Config) *time.Duration { return &c.MaxPark },
-		def: DefaultMaxPark, off: "never parked", about: "How long a task waits for a provider that has told when it accepts requests again"},
+		def: DefaultMaxPark, off: "never parked", about: "How long a task waits for a provider that has said when it will accept requests again"},
 	limitStopTimeout: {field: "StopTimeout", of: func(c *Config) *time.Duration { return &c.StopTimeout },
 		def: DefaultStopTimeout, key: "stopTimeoutMs",
 		about:   "How long a session may take to stop before its slot goes to the next task",

@@ -119,7 +119,7 @@ func panicked(v any) error {
 var errGoexit = &hostPanic{text: "the host's function called runtime.Goexit"}
 
 // hostError is a copy of the facts that the manager needs from an error that the host returned. The
-// methods of the host's error are code of the host: they can panic or call the manager. Therefore
+// methods of the host's error are the host's code: they can panic or call the manager. Therefore
 // lookedAt calls them only once, right after the host call and never under the lock.
 type hostError struct {
 	text string
@@ -230,8 +230,8 @@ func (m *BackgroundManager) tellForgotten() {
 	}
 }
 
-// hostErrors keeps the original errors that failed host calls of attempts have returned. The errors
-// are kept outside the state, because the state must not call their methods.
+// hostErrors keeps the original errors that the host calls of attempts have returned. The errors are
+// kept outside the state, because the state must not call their methods.
 type hostErrors struct {
 	mu  sync.Mutex       // guards the map; no host code is called while mu is held
 	all map[string]error // error by task id

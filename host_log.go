@@ -66,7 +66,7 @@ type logEntry struct {
 	about, detail string
 }
 
-// logQueue holds entries until a goroutine has written them. The logger is code of the host and can
+// logQueue holds entries until a goroutine has written them. The logger is the host's code and can
 // be slow, so it is never called under the lock. Entries beyond maxLogEntries are dropped, and only
 // their number is logged.
 type logQueue struct {

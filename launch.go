@@ -26,7 +26,7 @@ import (
 // client that does not exist, or if Config.AgentPermissions returns an invalid rule. Otherwise it
 // matches [ErrClosed], [ErrDepth], [ErrTooManyTasks], [ErrSessionEnded] or [ErrParentCycle], or it
 // is the error of ctx or of a host call. If a budget of the tree is used up, it is a
-// [*BudgetError]. A budget with a limit on something that the client does not report rightly is
+// [*BudgetError]. A budget with a limit on something that the client does not report correctly is
 // refused with an [*InputError]. If Launch returns an error, it has launched no task.
 //
 // With [Config].Store, Launch returns once the task is durable in the store. It waits until ctx
@@ -359,8 +359,8 @@ func joined(first, then string) string {
 	return first + "\n\n" + then
 }
 
-// checkBudgets returns an error if the budgets of a launch are wrong, or if the client does not report
-// rightly what they limit. The lock must not be held.
+// checkBudgets returns an error if the budgets of a launch are wrong, or if the client does not
+// correctly report what they limit. The lock must not be held.
 func (m *BackgroundManager) checkBudgets(ctx context.Context, session, agent string, task, tree Budget, cl *client) error {
 	if err := cmp.Or(task.check("Budget"), tree.check("TreeBudget")); err != nil {
 		return err
@@ -382,8 +382,8 @@ type budgetOf struct {
 	budget Budget
 }
 
-// reports returns an error if a budget limits something that the client does not report rightly for
-// the agent.
+// reports returns an error if a budget limits something that the client does not report correctly
+// for the agent.
 func (m *BackgroundManager) reports(ctx context.Context, cl *client, agent string, budgets ...budgetOf) error {
 	h := m.host(cl)
 	ask := func(what string, f func(agent string) bool) (bool, error) {

@@ -60,8 +60,8 @@ type SendResult struct {
 	Task    Task         // snapshot of the task; zero after an error
 }
 
-// UnconsumedMessage is a message that an attempt had accepted, and that none of its turns is known to
-// have got when the attempt ended.
+// UnconsumedMessage is a message that an attempt had accepted. When the attempt ended, it was not known
+// that any of its turns had got the message.
 type UnconsumedMessage struct {
 	Key       string `json:"key"`
 	Text      string `json:"text"`                // beginning of the message, in one line

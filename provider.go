@@ -13,8 +13,8 @@ type ProviderError struct {
 	Kind   ProviderErrorKind
 	Status int // HTTP status of the answer; 0 if unknown
 
-	// RetryAt is the time from which on the provider accepts requests again, as the provider has
-	// told it. It is zero if the provider has told no time. Do not set it from the text of a
+	// RetryAt is the time from which the provider accepts requests again, as the provider has
+	// stated it. It is zero if the provider has given no time. Do not set it from the text of a
 	// message, such as "try again at 11:16 PM", because the text has no date and no time zone.
 	RetryAt time.Time
 

@@ -177,7 +177,7 @@ func TestANewSessionThatGotNoPromptIsUsed(t *testing.T) {
 	f := newLimited(first(2, bgagent.ProviderError{Kind: bgagent.ProviderRateLimited, Next: bgagent.NextNewSession}))
 	created := 0
 	f.create = func(context.Context, bgagent.SessionSpec) (string, error) {
-		if created++; created == 3 { // the first new session takes long, and another task of the pool is refused meanwhile
+		if created++; created == 3 { // the first new session takes a long time, and another task of the pool is refused meanwhile
 			time.Sleep(10 * time.Second)
 		}
 		return f.nextID(), nil

@@ -59,7 +59,7 @@ func (x *budgetRecord) budget() *taskBudget {
 	return &taskBudget{limits: x.Limits, tally: x.tally()}
 }
 
-// possible reports whether no number of the record is impossible.
+// possible reports whether all numbers of the record are possible.
 func (x *budgetRecord) possible() bool {
 	return x == nil || x.Limits.check("") == nil && x.Used.spent() == (spent{x.Used.Usage, x.Used.ToolCalls})
 }

@@ -11,7 +11,7 @@ type refusedRecord struct {
 	Unanswered string            `json:"unanswered,omitempty"` // id of the prompt with which the session goes on
 	Prompt     string            `json:"prompt,omitempty"`     // name of the text of the next prompt
 	Since      time.Time         `json:"since"`
-	RetryAt    time.Time         `json:"retry_at,omitzero"` // time that the provider has told
+	RetryAt    time.Time         `json:"retry_at,omitzero"` // time that the provider has given
 	Until      time.Time         `json:"until,omitzero"`    // time before which no turn of the pool begins
 	Limit      time.Time         `json:"limit,omitzero"`    // time at which the wait ends the attempt
 	Tries      int               `json:"tries,omitempty"`

@@ -23,7 +23,7 @@ func refusalOf(kind ProviderErrorKind, status int, message string) string {
 	return s
 }
 
-// again says from when on the provider accepts requests. It returns "" for the zero time.
+// again says when the provider will accept requests. It returns "" for the zero time.
 func again(at time.Time) string {
 	if at.IsZero() {
 		return ""
@@ -32,7 +32,7 @@ func again(at time.Time) string {
 }
 
 // reasonProvider is the reason of an attempt that ended because the provider refused its turn. The
-// argument "at" is the time from which on the provider accepts requests, or zero.
+// argument "at" is the time from which the provider accepts requests, or zero.
 func reasonProvider(e *ProviderError, at time.Time) string {
 	return refusalOf(e.Kind, e.Status, e.Message) + again(at)
 }

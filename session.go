@@ -303,7 +303,7 @@ type SessionStatus struct {
 	RetryAt time.Time // if State is SessionRetrying: time of the next try, if known
 	Detail  string    // one line for people: the error that caused the retry, or the question asked
 	// Provider describes the failed request if State is SessionRetrying and the client knows it. Its
-	// field RetryAt is what the provider has told; the field RetryAt above is when the runtime tries
+	// field RetryAt is what the provider has given; the field RetryAt above is when the runtime tries
 	// again.
 	Provider *ProviderError
 	// Revision is empty if the runtime has no revisions. Otherwise it must change whenever a

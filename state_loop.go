@@ -6,7 +6,7 @@ import "time"
 
 const (
 	repeatedShorter = int64(5 * time.Second)  // a tool call that takes this long, or longer, counts as no repetition
-	repeatedWithin  = int64(60 * time.Second) // time within which all calls of a row begin and end
+	repeatedWithin  = int64(60 * time.Second) // time within which all calls of a sequence begin and end
 	compactionsMax  = 2                       // number of compactions in a row that show that the input stays too long
 )
 
@@ -18,10 +18,10 @@ type repeats struct {
 	input  Digest
 	result Digest
 	began  int64   // earliest time at which the latest call can have begun
-	older  []int64 // the same for the calls before it, oldest first; without calls that began too early for the row
+	older  []int64 // the same for the calls before it, oldest first; without calls that began too early for the sequence
 }
 
-// count returns the number of calls in the row.
+// count returns the number of calls in the sequence.
 func (r *repeats) count() int {
 	if r.input == 0 {
 		return 0
@@ -29,7 +29,7 @@ func (r *repeats) count() int {
 	return len(r.older) + 1
 }
 
-// reset begins a new row.
+// reset begins a new sequence.
 func (r *repeats) reset() { r.input, r.older = 0, r.older[:0] }
 
 // ended adds a call that has just ended.

@@ -346,7 +346,7 @@ func (st *state) nextLetter(a *attempt) bool {
 	return false
 }
 
-// handedOver records that the turn that begins has got the current letter. If the argument "sure" is
+// handedOver records that the new turn has got the current letter. If the argument "sure" is
 // false, it is not known whether the turn has got the letter.
 func (st *state) handedOver(a *attempt, sure bool) {
 	b := a.t.mail()
@@ -483,8 +483,8 @@ func (st *state) forwardMail(a, next *attempt, request string) string {
 	return request
 }
 
-// unconsumed lists the messages that the attempt with the given number is not known to have got when it
-// ended.
+// unconsumed lists the messages of the attempt with the given number for which it was not known, at the
+// end of the attempt, that a turn had got them.
 func (t *task) unconsumed(no int32) (list []UnconsumedMessage) {
 	b := t.mail()
 	if b == nil {

@@ -19,8 +19,8 @@ import (
 // The file state_retry.go handles programs that repeat refused requests by themselves.
 
 const (
-	parkMost  = int64(30 * time.Minute) // longest wait without progress, if the provider has told no time
-	parkTries = 5                       // number of refusals without progress that end an attempt after parkMost, or after MaxPark if the provider tells times, even if other turns of its pool succeed
+	parkMost  = int64(30 * time.Minute) // longest wait without progress, if the provider has given no time
+	parkTries = 5                       // number of refusals without progress that end an attempt after parkMost, or after MaxPark if the provider gives times, even if other turns of its pool succeed
 	headTurns = 2                       // number of refused turns without progress after which an attempt waits behind the others of its pool
 	pauseMost = int64(time.Minute)      // longest pause for which a foreground call or a blocking read waits
 )
@@ -37,7 +37,7 @@ type refused struct {
 	prompt     string  // text of the next prompt, unless the step says otherwise
 	told       *Notice // notice that a repeated prompt delivers
 	since      int64   // time of the first refusal, or of a later one whose turn had output before
-	retryAt    int64   // time that the provider has told; 0 if it told none
+	retryAt    int64   // time that the provider has given; 0 if it gave none
 	until      int64   // end of the pool's cool-down as it was after the refusal
 	poolTries  int     // number of refusals in a row in the pool, as it was then
 	provider   bool    // all pools of the provider cooled down then
@@ -59,7 +59,7 @@ const (
 	nextSteps
 )
 
-// stepOf returns the next step that a client has told. It returns false for NextNone.
+// stepOf returns the next step that a client has reported. It returns false for NextNone.
 func stepOf(n ProviderNextStep) (step nextStep, ok bool) {
 	switch n {
 	case NextContinue:
@@ -73,7 +73,7 @@ func stepOf(n ProviderNextStep) (step nextStep, ok bool) {
 }
 
 // passes reports whether the provider is expected to accept requests again within a time that can be
-// waited for. The argument "reset" is the time that the provider has told, or 0.
+// waited for. The argument "reset" is the time that the provider has given, or 0.
 func (st *state) passes(kind ProviderErrorKind, reset, now int64) bool {
 	most := st.limit(limitMaxPark)
 	switch kind {
@@ -88,9 +88,9 @@ func (st *state) passes(kind ProviderErrorKind, reset, now int64) bool {
 	return most > 0 && reset-now <= int64(most)
 }
 
-// providerTime converts a time that a client has told. Times in the past count as unknown. Such a time
-// is a wall time, so it is compared with the wall clock of now: the time of the manager stands still
-// while the machine sleeps.
+// providerTime converts a time that a client has reported. Times in the past count as unknown. Such a
+// time is a wall time, so it is compared with the wall clock of now: the time of the manager stands
+// still while the machine sleeps.
 func (st *state) providerTime(t time.Time, now int64) int64 {
 	if t.IsZero() {
 		return 0

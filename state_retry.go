@@ -16,7 +16,7 @@ type retrying struct {
 	since   int64     // time of the first report
 	told    int64     // time of the last report
 	at      int64     // time of the next request; 0 if it is unknown
-	when    time.Time // the same as the client has told it
+	when    time.Time // the same time as the client has reported it
 	err     ProviderError
 	haltEnd int64 // time at which the turn must have stopped; 0 if it is not being stopped
 }

@@ -365,9 +365,10 @@ type LaunchInput struct {
 type ResumeInput struct {
 	Prompt string
 	Model  string // model from this attempt on; empty keeps the task's model
-	// Budget replaces limits of the task's budget, which counts all attempts. A limit of 0 stays as it
-	// is. A limit may be raised above Config.TaskBudget, but not if another task resumes the task: each
-	// limit of 0 or more than the present one then stays as it is.
+	// Budget replaces limits of the task's budget, which counts all attempts. A field that is 0
+	// leaves the present limit as it is. A limit may be raised, even above Config.TaskBudget, unless
+	// another task resumes the task. In that case, a higher value also leaves the present limit as it
+	// is.
 	Budget Budget
 }
 

@@ -23,9 +23,9 @@ import (
 // reports the tokens of a whole thread; the client subtracts the tokens of earlier turns.
 // The client stops codex with SIGINT, because codex does not stop its tools on SIGTERM.
 //
-// Codex repeats some requests that the provider has refused, for some seconds. For a provider of the
-// user's own configuration, the keys request_max_retries and stream_max_retries of model_providers
-// limit this. With 0 in [Agent].Args, codex leaves the retries to the manager.
+// For some seconds, codex repeats some of the requests that the provider has refused. For a provider
+// from the user's own configuration, the keys request_max_retries and stream_max_retries of
+// model_providers limit this. With 0 in [Agent].Args, codex leaves the retries to the manager.
 //
 // After a restart, the client reads the thread from its rollout file under CODEX_HOME.
 func Codex() Program {

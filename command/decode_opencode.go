@@ -51,9 +51,9 @@ type opencodeLine struct {
 // summary comes before it, as a message like any other. So the turn makes no progress if there is
 // at most one message, and no tool call, between two such prompts.
 //
-// If the input is too long, opencode prints an error and then compacts the session. It can give the
-// prompt again without printing one. So neither the error nor the end of the next step ends the turn. If
-// opencode exits instead, the turn has failed.
+// If the input is too long, opencode prints an error and then compacts the session. It may then repeat
+// the prompt of the turn instead of prompting itself, and it does not print that prompt. So neither the
+// error nor the end of the next step ends the turn. If opencode exits instead, the turn has failed.
 func decodeOpencode() Decoder {
 	messages, compacted := 0, false // messages since the last such prompt; whether there was one
 	summary := false                // whether the next step to finish writes the summary, because the input was too long
@@ -72,7 +72,7 @@ func decodeOpencode() Decoder {
 				o.GoesOn() // the step that wrote the summary ended like the last step of a turn
 				o.Compaction()
 				if compacted && messages <= 1 {
-					o.Compaction() // the summary was reported as text, which ended the row
+					o.Compaction() // the summary was reported as text, which ended the sequence of compactions
 				}
 				messages, compacted = 0, true
 				break

@@ -60,7 +60,7 @@ type simpleFailure struct {
 	Next    string
 }
 
-// failure returns the failure at the provider. Its kind is zero if the line tells neither a kind nor a
+// failure returns the failure at the provider. Its kind is zero if the line gives neither a kind nor a
 // status of a failure.
 func (x *simpleFailure) failure(message string) bgagent.ProviderError {
 	e := failureOf(small(x.Status))
@@ -118,7 +118,7 @@ var spaces = strings.NewReplacer("_", " ", "-", " ")
 // [*bgagent.ProviderError]. The line must have a "kind", which is the name of a
 // [bgagent.ProviderErrorKind], or a "status", which is the HTTP status. The other fields are optional:
 //
-//	"retry_at":"2026-11-29T10:00:00Z"  time from which on the provider accepts requests again, as it has told
+//	"retry_at":"2026-11-29T10:00:00Z"  time from which the provider accepts requests again, as it has stated
 //	"tries":3                          number of requests so far
 //	"scope":"provider"                 all models of the provider are concerned; otherwise only this one
 //	"next":"continue"                  the session has the prompt, and the next turn continues it

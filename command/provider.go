@@ -263,7 +263,7 @@ func (f *providerFault) words() []string {
 	return words
 }
 
-// reset returns the time from which on the provider accepts requests again, as the error tells it.
+// reset returns the time from which the provider accepts requests again, as stated in the error.
 func (f *providerFault) reset() time.Time { return unixTime(f.ResetsAt) }
 
 // digits returns the number that the digits of a text mean, or a large number if it is too large.
@@ -283,8 +283,8 @@ func unixTime(seconds count) time.Time {
 	return time.Unix(int64(seconds), 0)
 }
 
-// retryAfter returns the time that a header "Retry-After" tells: a number of seconds or a date. The
-// argument "millis" is the header "Retry-After-Ms", which some providers also send.
+// retryAfter returns the time that a header "Retry-After" gives, as a number of seconds or as a date.
+// The argument "millis" is the header "Retry-After-Ms", which some providers also send.
 func retryAfter(after, millis string, now time.Time) time.Time {
 	if n, err := strconv.ParseFloat(millis, 64); err == nil && n > 0 && n < 1e12 {
 		return now.Add(time.Duration(n * float64(time.Millisecond)))

@@ -169,8 +169,9 @@ func codexGivesUp(text string, o *Output) {
 
 // codexRetries handles a message "Reconnecting... 1/5 (…)". It reports whether the turn must end,
 // because the key was rejected. Status 403 alone does not show that: a proxy can refuse a single request
-// with it. Such a retry is not reported to the manager, which would end the task because of it. A retry
-// with a model that may not be used is not reported either, because it says nothing about a time.
+// with it. Such a retry is not reported to the manager, which would end the task because of it. If
+// the model does not exist or may not be used, a retry is not reported either, because it says nothing
+// about when the provider will accept requests.
 func codexRetries(number, text string, o *Output) (rejected bool) {
 	n := digits(number)
 	e, told := codexFailure(text)

@@ -46,7 +46,7 @@ func limits(t *testing.T, w *realagent.World, server *realagent.OpencodeServer) 
 	}()
 	t.Cleanup(func() { cancel(); <-over })
 	<-up
-	require.Eventually(t, func() (ok bool) { // the first request to a directory can take long
+	require.Eventually(t, func() (ok bool) { // the first request to a directory can take a long time
 		id, err := s.c.CreateSession(t.Context(), bgagent.SessionSpec{Agent: "worker", Model: realagent.OpencodeModel, Directory: w.Dir})
 		if !errors.Is(err, bgagent.ErrUnreachable) {
 			require.NoError(t, err)

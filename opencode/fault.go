@@ -45,7 +45,7 @@ func (s wireStatus) provider(now time.Time) *bgagent.ProviderError {
 		e = &bgagent.ProviderError{Kind: bgagent.ProviderBroken, Message: apifault.Line(s.Message)}
 	}
 	e.Tries, e.Next = max(s.Attempt, 0), bgagent.NextContinue
-	if at := apifault.Ahead(millis(s.Next), now); at.Sub(now) > ownPause { // the provider has told the time
+	if at := apifault.Ahead(millis(s.Next), now); at.Sub(now) > ownPause { // the provider has given the time
 		e.RetryAt = at
 	}
 	return e

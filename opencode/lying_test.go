@@ -329,7 +329,7 @@ func TestOnlyAStartOfWhichNothingWasSentIsUnreachable(t *testing.T) {
 		name         string
 		err          error
 		status       int
-		ask, started bool // whether the error of a preparing request (ask) and of a starting request (started) matches ErrUnreachable
+		ask, started bool // whether the error matches ErrUnreachable if a preparing request fails (ask), and if a starting request fails (started)
 	}{
 		{name: "refused", err: dial(syscall.ECONNREFUSED), ask: true, started: true},
 		{name: "no route", err: dial(syscall.EHOSTUNREACH), ask: true, started: true},

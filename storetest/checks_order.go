@@ -117,7 +117,7 @@ func checkDurable(c *checkContext) {
 	}
 }
 
-// checkAtomic makes the process die at every place of every batch.
+// checkAtomic makes the process die at every place in every batch.
 func checkAtomic(c *checkContext) {
 	script := NewScript(5, 12, start)
 	for n := 1; n <= script.Len(); n++ {

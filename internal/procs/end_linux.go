@@ -34,7 +34,7 @@ const chase = 3
 
 // maxKilling is the maximum time from the first SIGKILL until the function "end" returns. It is much
 // longer than killTime, because killed processes can start others until they are found, and because
-// scans take long if the machine is busy.
+// scans take a long time if the machine is busy.
 const maxKilling = 5 * killTime
 
 // attempt is the last signal sent to a process, and the result of sending it.

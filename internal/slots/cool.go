@@ -12,12 +12,11 @@ import (
 // begins a new cool-down.
 //
 // Times are nanoseconds on a clock that the callers share. The Manager has no clock: callers
-// pass the time, and call [Manager.Warm] when the time comes that [Manager.OnCool] has
-// announced.
+// pass the time, and call [Manager.Warm] at the time that [Manager.OnCool] has announced.
 
 const (
-	coolFirst     = int64(5e9)   // first cool-down, if the provider has told no time
-	coolMax       = int64(300e9) // longest cool-down, if the provider has told no time
+	coolFirst     = int64(5e9)   // first cool-down, if the provider has given no time
+	coolMax       = int64(300e9) // longest cool-down, if the provider has given no time
 	coolSpreadMax = int64(30e9)  // greatest random addition
 	coolForgotten = int64(300e9) // time after which a cool-down that is over is forgotten, if nobody holds or awaits a slot because of it
 )
@@ -35,7 +34,7 @@ type cool struct {
 	since    int64  // time of the first refusal without a success in between
 	until    int64  // end of the cool-down
 	look     int64  // time at which Warm next looks at a cool-down that is over
-	reset    int64  // latest time that the provider has told; 0 if it told none
+	reset    int64  // latest time that the provider has given; 0 if it gave none
 	tries    int    // number of refusals in a row
 	refusals int    // number of refusals since the pool last was in its usual state
 	warm     bool   // the cool-down is over
@@ -86,7 +85,7 @@ func (c *cool) isIdle() bool {
 // Refusal describes a turn that a provider has refused.
 type Refusal struct {
 	Now      int64
-	Reset    int64   // time from which on the provider accepts requests, as it has told; 0 if it told none
+	Reset    int64   // time from which the provider accepts requests, as it has stated; 0 if it gave none
 	Tries    int     // number of requests that were refused; 0 counts as 1
 	Provider bool    // the refusal concerns all models of the provider
 	Again    bool    // an earlier process has seen the refusal: the cool-down takes as long as after a first refusal, and Tries count for the next
@@ -109,16 +108,16 @@ func (r *Refusal) until(tries int) int64 {
 // CoolDown describes the cool-down of a pool.
 type CoolDown struct {
 	Since    int64 // time of the first refusal without a success in between
-	Until    int64 // time from which on the pool grants slots again; it may have passed
-	Reset    int64 // latest time that the provider has told; 0 if it told none
+	Until    int64 // time from which the pool grants slots again; it may have passed
+	Reset    int64 // latest time that the provider has given; 0 if it gave none
 	Refusals int   // number of refusals; 0 if the pool does not cool down
 	Proved   bool  // a turn after the cool-down has succeeded
 	Tries    int   // number of refusals in a row
 	Provider bool  // all pools of the provider cool down
 }
 
-// OnCool sets the function that m calls when the time changes at which the caller must call
-// [Manager.Warm]. The function is called while the lock of m is held. It must not block or call m.
+// OnCool sets the function that m calls whenever the time for the next call of [Manager.Warm]
+// changes. The function is called while the lock of m is held. It must not block or call m.
 func (m *Manager) OnCool(f func(at int64)) { m.onCool = f }
 
 // Refuse begins or extends the cool-down of the pool of h, because a provider has refused the turn
