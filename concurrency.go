@@ -108,9 +108,10 @@ func (c *ConcurrencyManager) Stats(model string) PoolStats {
 	return poolStats(c.epoch, c.slots.Stats(model))
 }
 
-// Pools returns the figures of every pool that has slots in use or waiters, or that cools down, and
-// of every cap that applies to one of these slots or waiters. The figures are sorted by name. If a task has no model
-// and its agent has a cap, the task has no pool: it counts only in the cap, such as "cap explore".
+// Pools returns the figures of every pool that has slots in use, has waiters or cools down, and of
+// every cap that applies to one of these slots or waiters. The figures are sorted by name. If a
+// task has no model and its agent has a cap, the task has no pool: it counts only in the cap, such
+// as "cap explore".
 func (c *ConcurrencyManager) Pools() []PoolStats {
 	figures := c.slots.Pools()
 	if figures == nil {

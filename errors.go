@@ -29,8 +29,8 @@ var (
 	// a task below it has launched.
 	ErrNotDescendant = errors.New("the task does not descend from the caller's session")
 
-	// ErrStillLive is returned by Resume for a task that is pending or running. Send returns it for a
-	// task that has ended and whose end is not stored yet.
+	// ErrStillLive is returned by Resume for a task that is pending or running. Send returns it for
+	// a task that has ended but whose end is not stored yet.
 	ErrStillLive = errors.New("the task has not ended yet")
 
 	// ErrNotStopped is returned by Resume if the session of an earlier attempt did not stop in time

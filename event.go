@@ -25,7 +25,7 @@ const (
 	EventStoreTrouble           // writes to the store have failed for Config.StoreTimeout, the store is lost, or the store refuses the record of Task; the log contains the error
 	EventSuperseded             // a new attempt of the task replaced the attempt; no EventEnded follows for the replaced attempt
 	EventBudget                 // 80 % of a limit of a budget is used; the field Budget contains the limit
-	EventMessage                // a message for the task was accepted or withdrawn, or a turn has got it; see Task.Messages
+	EventMessage                // a message for the task was accepted or withdrawn, or a turn has received it; see Task.Messages
 	EventMissed                 // the subscriber was too slow; the field Missed contains the number of lost events
 )
 

@@ -16,11 +16,11 @@ type MessageState uint8
 // SendInput.Now is in the state MessageUncertain until the client has answered.
 const (
 	_                 MessageState = iota
-	MessageAccepted                // the message waits until it is the prompt of the attempt's next turn
-	MessageInTurn                  // a turn of the attempt has got the message
+	MessageAccepted                // the message waits to become the prompt of one of the attempt's next turns
+	MessageInTurn                  // a turn of the attempt has received the message
 	MessageRefused                 // the message was not accepted, and nothing was sent
-	MessageUnconsumed              // the attempt ended before a turn had got the message
-	MessageUncertain               // it is not known whether a turn has got the message
+	MessageUnconsumed              // the attempt ended before a turn had received the message
+	MessageUncertain               // it is not known whether a turn has received the message
 )
 
 var messageStateNames = [...]string{"none", "accepted", "in the turn", "refused", "unconsumed", "uncertain"}
@@ -36,27 +36,27 @@ func (s *MessageState) UnmarshalText(b []byte) error {
 	return enumOf(s, messageStateNames[:], "state of a message", b)
 }
 
-// SendInput is a message for a task that has not ended. Text is required, except to ask for the state
-// of a message with a known key.
+// SendInput is a message for a task that has not ended. Text is required unless the task already
+// has a message with the same Key; Send then only returns the state of that message.
 type SendInput struct {
 	// Key identifies the message among the messages of its task. If the task already has a message
 	// with this key, Send sends nothing and returns the state of that message. If Key is empty, every
 	// call sends a new message, and SendResult.Key contains the key that the manager has given to it.
 	// A key has at most 200 bytes.
 	Key string
-	// Text is the message, at most 64 KiB. The agent gets it as it is.
+	// Text is the message, at most 64 KiB. The agent gets it unchanged.
 	Text string
 	// Now adds the message to the turn that the task is in, if its client can do so (see [Steerer]).
 	// Without Now, the message is the prompt of a turn of its own.
 	Now bool
 }
 
-// SendResult describes a message and the state that it has at the return of Send.
+// SendResult describes a message and its state when Send returns.
 type SendResult struct {
 	Key     string       // key of the message; after an error, empty if the message had no key
 	State   MessageState // after an error: MessageRefused, or MessageUncertain if the error matches ErrUncertain
 	Attempt int          // attempt to which the message belongs
-	Turn    int          // number of the turn that has got the message; 0 if none has
+	Turn    int          // number of the turn that has received the message; 0 if none has
 	Task    Task         // snapshot of the task; zero after an error
 }
 
@@ -65,7 +65,7 @@ type SendResult struct {
 type UnconsumedMessage struct {
 	Key       string `json:"key"`
 	Text      string `json:"text"`                // beginning of the message, in one line
-	Uncertain bool   `json:"uncertain,omitempty"` // a turn may have got it, because the attempt ended while the message was handed over
+	Uncertain bool   `json:"uncertain,omitempty"` // a turn may have received it, because the attempt ended while the message was being handed over
 }
 
 // Bounds of messages.
@@ -73,7 +73,7 @@ const (
 	messageBytes    = 64 << 10 // longest text
 	messageKeyBytes = 200      // longest key
 	messagesWaiting = 20       // largest number of messages of a task that wait for their turns
-	messagesKept    = 50       // number of messages of a task whose keys are remembered, at least
+	messagesKept    = 50       // minimum number of messages of a task whose keys are remembered
 	messageAbout    = 80       // bytes of a message that headings and lists show
 )
 
@@ -83,7 +83,7 @@ var (
 	ErrTooManyMessages = errors.New("too many messages wait for their turns")
 
 	// ErrCannotSteer is returned by Send for a message with SendInput.Now that cannot join a running
-	// turn: the client is no [Steerer], the client has refused the message, or the task is not in a
+	// turn: the client is not a [Steerer], it has refused the message, or the task is not in a
 	// turn. The same message can be sent without Now.
 	ErrCannotSteer = errors.New("the message cannot join a running turn")
 )
@@ -100,11 +100,11 @@ type TurnMessage struct {
 // Steerer is an ability of a session client: it adds a message to a running turn.
 type Steerer interface {
 	// Steer adds the message to the turn that the session is in, and returns when the agent runtime
-	// has taken it. It must not abort the turn and prompt the session again. An error means that the
-	// message is not part of the session and never will be, unless it matches [ErrUncertain]. It is [ErrNoSession] for a session that
-	// does not exist, and errors.ErrUnsupported if the runtime cannot do this. If no turn is
-	// running, Steer starts none and returns an error. Steer may be called while RunTurn runs. The
-	// manager calls Steer at most once for a message.
+	// has taken it. It must not abort the turn and prompt the session again. Unless an error
+	// matches [ErrUncertain], it means that the message is not part of the session and never will
+	// be. The error is [ErrNoSession] if the session does not exist, and errors.ErrUnsupported if
+	// the runtime cannot do this. If no turn is running, Steer starts none and returns an error.
+	// Steer may be called while RunTurn runs. The manager calls Steer at most once for a message.
 	Steer(ctx context.Context, session string, msg TurnMessage) error
 }
 
@@ -112,25 +112,26 @@ type Steerer interface {
 // or of its session. A session can send messages to the tasks that descend from it, but not to its own
 // task.
 //
-// The message is the prompt of a further turn of the same attempt, after the turn that runs now. For a
-// pending task, this is its second turn. An attempt that waits for its own tasks gets the message as
-// soon as it has a slot, before the notices about these tasks. Several messages get their turns in the
-// order in which they were accepted. The attempt does not complete before it has had these turns. If
-// it ends for another reason, such as a cancellation or a failure, Task.Unconsumed lists the messages
-// that it has not got; Resume can send them again. The result of the attempt is the result without the
-// messages, followed by the text of the turn of each message under a heading.
+// The message becomes the prompt of another turn of the same attempt, after the turn that is
+// running now. For a pending task, this is its second turn. An attempt that waits for its own tasks
+// gets the message as soon as it has a slot, before the notices about these tasks. Several messages
+// get their turns in the order in which they were accepted. The attempt does not complete before it
+// has had these turns. If it ends for another reason, such as a cancellation or a failure,
+// Task.Unconsumed lists the messages that it has not received; they can be sent again with Resume.
+// The result of the attempt is the result of its turns without messages, followed by the text of
+// each message's turn under a heading of its own.
 //
 // With SendInput.Now, the message joins the running turn, if the client can do that.
 //
 // If Send returns an error, it has sent nothing. There is one exception: if the error matches
-// [ErrUncertain], it is not known whether the task has got the message. Send with the same key then
-// returns the state of the message, or sends the message if the task does not have it. A key is
-// remembered across the attempts of the task, at least for the last 50 messages, until the task's
-// record expires. With [Config].Store, it is also remembered across processes.
+// [ErrUncertain], it is not known whether the task has received the message. Another call with the
+// same key then returns the state of the message, or sends the message if the task does not have
+// it. A task remembers the keys of at least its last 50 messages, across all its attempts, until
+// its record expires. With [Config].Store, keys are also remembered across processes.
 //
 // The error is an [*InputError] if the text is missing or if an argument is too long. It matches
-// [ErrAlreadyEnded] if the task has ended (use Resume), [ErrStillLive] if the task has ended and its
-// end is not stored yet, and [ErrTooManyMessages] if 20 messages wait. Otherwise it matches
+// [ErrAlreadyEnded] if the task has ended (use Resume), [ErrStillLive] if the task has ended but
+// its end is not stored yet, and [ErrTooManyMessages] if 20 messages wait. Otherwise it matches
 // [ErrCannotSteer], [ErrUnknownTask], [ErrExpired], [ErrNotDescendant] or [ErrClosed], or it is the
 // error of ctx.
 //
@@ -174,7 +175,7 @@ func (m *BackgroundManager) sendTo(ctx context.Context, by Caller, ref string, i
 		unsettled := false
 		m.update(func(st *state, now int64) {
 			if t, l, unsettled, err = st.send(by, ref, in, again, now); l != nil {
-				st.settle(now) // the message might begin its turn at once
+				st.settle(now) // the turn of the message might begin at once
 				r = st.sendResult(t, l)
 			}
 		})

@@ -4,8 +4,8 @@ import "time"
 
 // ProviderError reports that a request to the provider of the model has failed. A client returns it
 // from RunTurn or StartTurn, wrapped or not, if the turn has failed because of it, and sets it in
-// [Message].Provider and [HostEvent].Provider. It decides what the manager does about the failure: a
-// turn that was refused for a rate limit, for example, does not end the attempt.
+// [Message].Provider and [HostEvent].Provider. It decides what the manager does about the failure:
+// a turn that was refused because of a rate limit, for example, does not end the attempt.
 //
 // A client sets the fields from error fields, exit codes and the text of failure lines. It never
 // sets them from the text of an answer or from the result of a tool.

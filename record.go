@@ -94,7 +94,7 @@ type runRecord struct {
 	Before    Cursor    `json:"before,omitempty"`     // position in the session before the prompt
 	Notice    string    `json:"notice,omitempty"`     // id of the notice that is the prompt, until the notice is settled
 
-	Refused *refusedRecord `json:"refused,omitempty"` // set if the provider has refused the last turns, or if the turn could not begin because of others
+	Refused *refusedRecord `json:"refused,omitempty"` // set if the provider has refused the last turns, or if the turn could not begin because other turns were refused
 
 	Counted usedRecord `json:"counted,omitzero"` // for a starter, the part of the used budget that belongs to the last turn
 }
@@ -210,7 +210,7 @@ func turnOf(name string) string {
 	if parts := strings.SplitN(name, ".", 4); len(parts) == 4 {
 		return strings.TrimSuffix(name, "."+parts[3])
 	}
-	return name // an earlier version of the library has written it
+	return name // an earlier version of the library wrote it
 }
 
 // promptOf returns the name of the text of the turn's prompt if the store has the text. The same turn can
@@ -390,7 +390,7 @@ func (a *attempt) earlierCalls() int {
 // promptDue reports whether the attempt is waiting to hand over its next prompt.
 func (a *attempt) promptDue() bool { return a.handsOverNext() && !a.mustCatchUp() }
 
-// handsOverNext does the same as promptDue, even if the session must be read first.
+// handsOverNext is like promptDue, but does not check whether the session must be read first.
 func (a *attempt) handsOverNext() bool {
 	return a.stage == stagePrompt && !a.recovering && (!a.inCall || a.restoring) && a.live() && !a.unsealed()
 }

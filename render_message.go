@@ -17,8 +17,8 @@ type letterAnswer struct {
 	text  string
 }
 
-// withAnswers returns the text of an attempt: first its text without the messages, then the text of the
-// turn of each message under a heading.
+// withAnswers returns the text of an attempt: first its text without the messages, then the text of
+// each message's turn under a heading.
 func withAnswers(first string, list []letterAnswer) string {
 	if len(list) == 0 {
 		return first
@@ -36,7 +36,7 @@ func withAnswers(first string, list []letterAnswer) string {
 
 const unconsumedShown = 5 // maximum number of unconsumed messages that an answer quotes
 
-// unconsumed describes the messages that an ended attempt has not got.
+// unconsumed describes the messages that an ended attempt is not known to have received.
 func (b *text) unconsumed(list []UnconsumedMessage) {
 	if len(list) == 0 {
 		return

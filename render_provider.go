@@ -42,8 +42,8 @@ func reasonWaited(r *refused, at time.Time) string {
 	return fmt.Sprintf("waited for the provider without progress; at last, %s%s", refusalOf(r.kind, r.status, r.message), again(at))
 }
 
-// reasonNotHalted is the reason of an attempt whose next turn could not begin, because a call that stops
-// its last turn has not returned.
+// reasonNotHalted is the reason of an attempt whose next turn could not begin, because the call
+// that stops its last turn has not returned.
 func reasonNotHalted(most time.Duration) string {
 	return limitStopTimeout.decided("the call that stops the last turn did not return within " + mdtext.Setting(most) + ", so that the next turn could not begin")
 }
@@ -57,7 +57,7 @@ func reasonParked(r *refused) string {
 }
 
 // promptAfterRefusal returns the prompt with which a session goes on after the provider has refused a
-// request. The session has the request that was not answered.
+// request. The session still contains the unanswered request.
 func promptAfterRefusal(kind ProviderErrorKind) string {
 	why := "the provider of your model refused a request (" + kind.String() + ")"
 	if kind == ProviderBroken {
@@ -87,7 +87,8 @@ func waitsForProvider(t Task) string {
 	return s + ". Nothing is lost."
 }
 
-// pause returns the time until which the task waits for the provider of its model at least, or zero.
+// pause returns the earliest time at which the task's wait for the provider of its model can end,
+// or zero.
 func (t Task) pause() time.Time {
 	if t.Queue != nil {
 		return t.Queue.Pool.CoolUntil

@@ -110,9 +110,9 @@ type Notifier interface {
 }
 
 // NoticeRecognizer is the ability of a [Notifier] to recognize notices. With a store, a notice whose
-// delivery was not recorded is delivered again by the next process. Unless all notifiers of a manager
-// recognize notices, and [Config].Notify is nil, at most 3 processes deliver the same notice. After that,
-// it waits until it is taken with NextNotice or TakeNotice.
+// delivery was not recorded is delivered again by the next process. If [Config].Notify is set, or
+// if a notifier of the manager does not recognize notices, at most 3 processes deliver the same
+// notice. After that, it waits until it is taken with NextNotice or TakeNotice.
 type NoticeRecognizer interface {
 	// NoticeIDs reports whether a repeated Notify call with the same [Notice].ID has no effect. It must
 	// return at once.
@@ -234,10 +234,10 @@ type Prompt struct {
 	Notice      *Notice      // notice about tasks that the session has launched; nil if the prompt delivers no notice
 	Instance    string       // id of the manager, for the environment of processes; empty if the manager has no store
 
-	// Unanswered is the ID of an earlier prompt of the session whose turn the provider has refused
-	// (see [NextContinue]); otherwise it is empty. If the runtime can go on with that turn by itself,
-	// the client lets it do so and does not use Text. Otherwise it sends Text, which says what has
-	// happened and asks the agent to go on.
+	// Unanswered is empty unless the provider has refused the turn of an earlier prompt of the
+	// session (see [NextContinue]). In that case, it is the ID of that prompt. If the runtime can
+	// go on with that turn by itself, the client lets it do so and does not use Text. Otherwise it
+	// sends Text, which says what has happened and asks the agent to go on.
 	Unanswered string
 }
 

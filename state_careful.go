@@ -5,21 +5,21 @@ import "time"
 // A task can make the process crash whenever it is continued. Each crash counts as a restart of every
 // task that was being continued, and a task survives only few restarts. So that one such task does not
 // exhaust the restarts of all others, attempts are continued one after the other once the process has
-// crashed twice in a short time. This goes on in the next process if the process crashes before all
-// attempts were continued.
+// crashed twice in a short time. If the process crashes before all attempts have been continued,
+// the next process does the same.
 
 const (
 	crashesWithin = 2 * time.Minute // time between two crashes after which attempts are continued one after the other
 
-	// An attempt waits for this time after the turn of the attempt before it has begun. If many attempts
-	// wait, the time is shorter, so that together they wait for carefulTotal.
+	// After the turn of one attempt has begun, the next attempt waits for this time. If many
+	// attempts wait, the time is shorter, so that together they wait for carefulTotal.
 	carefulPause    = 10 * time.Second
 	carefulPauseMin = time.Second
 	carefulTotal    = 200 * time.Second
 
-	// An attempt whose turn has lasted for the pause is probably not the reason for the crashes, so the
-	// restart counts less. maxOutlived is the number of such restarts without progress that a task
-	// survives.
+	// An attempt whose turn has lasted longer than the pause is probably not the reason for the
+	// crashes, so the restart counts less. maxOutlived is the number of such restarts without
+	// progress that a task survives.
 	maxOutlived = 10
 )
 
@@ -46,8 +46,8 @@ func (st *state) postpone(a *attempt, now int64) {
 	c.pause = min(max(carefulTotal/time.Duration(len(c.waiting)), carefulPauseMin), carefulPause)
 }
 
-// isCareful reports whether attempts wait for their turn to be continued, or the last of them is being
-// continued.
+// isCareful reports whether attempts are still waiting to be continued, or the last of them is
+// being continued.
 func (c *careful) isCareful() bool { return c.current != nil || len(c.waiting) > 0 }
 
 // continueNext continues the next attempt that waits.
@@ -82,14 +82,14 @@ func (st *state) continueNext(now int64) {
 }
 
 // mustCount reports whether the attempt's next call must wait until the store has the number of its
-// restarts. Otherwise a call that makes the process crash at once would be repeated without end. While
-// writes fail, calls do not wait.
+// restarts. Without this wait, a call that makes the process crash at once would be repeated
+// without end. While writes fail, calls do not wait.
 func (st *state) mustCount(a *attempt) bool {
 	return a.countedIn > st.storing.committed && !st.storing.failing
 }
 
 // turnContinues notes that a turn of the task has begun or is followed again. If the task is being
-// continued, the next one is continued after the pause.
+// continued, the next task is continued after the pause.
 func (st *state) turnContinues(t *task, now int64) {
 	if st.careful.current == t {
 		st.deadlines.careful = now + int64(st.careful.pause)

@@ -95,7 +95,8 @@ func (st *state) pushedOften(env *envelope) bool {
 	return st.cfg.notifierForgets && !env.pushed && env.pushes >= noticePushes
 }
 
-// unpush takes back that this process has pushed the notice, because the host has not recorded it.
+// unpush makes the notice count as not pushed by this process, because the host has not recorded
+// it.
 func (st *state) unpush(n *node, env *envelope) {
 	if env.pushed {
 		env.pushed = false

@@ -441,7 +441,8 @@ func (st *state) abortReturned(a *attempt, now int64) {
 	}
 }
 
-// abortFailed records that an Abort call has failed. It is repeated, unless the turn has ended.
+// abortFailed records that an Abort call has failed. The call is repeated, unless the turn has
+// ended.
 func (st *state) abortFailed(a *attempt, session, why string) {
 	a.stopMore = !a.live() || a.halted() != nil && a.turnStart > 0
 	st.logText(logAbortFailed, session, why)

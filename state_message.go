@@ -6,7 +6,7 @@ import (
 	"github.com/bgagent/bgagent/internal/mdtext"
 )
 
-// The code in this file handles the messages that are sent to tasks. In the state, a message is a
+// The code in this file handles the messages that are sent to tasks. The state calls a message a
 // letter.
 //
 //	send -> accepted -> the turn is over: park, lineUp -> nextTurn: current -> handed over: in the turn
@@ -14,9 +14,9 @@ import (
 //	send, now -> uncertain -> the client has taken it: in the turn
 //
 // An attempt with an accepted letter waits like an attempt with live tasks; see state_park.go. Letters
-// come before notices. With a store, a letter whose acceptance cannot be written is withdrawn, which is
-// possible until it is durable. No turn can have got it by then, because the prompt of a turn is
-// handed over only after all changes of the task are durable.
+// come before notices. With a store, a letter is withdrawn if its acceptance cannot be written.
+// This is safe until the letter is durable: no turn can have received it before, because the prompt
+// of a turn is handed over only after all changes of the task are durable.
 
 // mailbox holds the letters of a task.
 type mailbox struct {
@@ -253,7 +253,7 @@ func (st *state) letterAnswered(t *task, l *letter, now int64) (kept, uncertain 
 }
 
 // refuseLetters withdraws the letters that are not durable, because the store refuses the task's record.
-// Nothing waits for that record, so the next turn could otherwise get them.
+// Otherwise the next turn could get them, because nothing waits for that record.
 func (st *state) refuseLetters(t *task) {
 	b := t.mail()
 	if b == nil || !t.hasRecord() {
@@ -284,8 +284,8 @@ func (st *state) unsend(t *task, l *letter) {
 	st.letterSettled(t)
 }
 
-// letterSettled notes an urgent change of a letter whose task may have ended. The end may be durable and
-// shown already, so nothing waits for the change then.
+// letterSettled notes an urgent change of a letter whose task may have ended. If the end is already
+// durable and shown, nothing waits for the change.
 func (st *state) letterSettled(t *task) {
 	switch s := st.storing; {
 	case t.live() && (s == nil || !s.over):
@@ -302,7 +302,7 @@ func (st *state) inTurn(t *task) bool {
 	return a != nil && a.live() && a.turnStart > 0 && (a.phase == PhaseTurn || a.phase == PhaseAsking)
 }
 
-// mayJoin reports whether the turn that the letter is to join still runs.
+// mayJoin reports whether the turn that the letter is to join is still running.
 func (st *state) mayJoin(t *task, l *letter) bool {
 	return !l.withdrawn && st.inTurn(t) && t.no == l.attempt && t.run.turn == l.turn && !st.closing
 }
@@ -372,8 +372,8 @@ func (a *attempt) notHandedOver() {
 	}
 }
 
-// sendAgain makes the messages that joined a turn wait for turns of their own, because their turn is lost
-// and begins again.
+// sendAgain makes the messages that joined a turn wait for turns of their own, because the turn
+// that they joined is lost and begins again.
 func (a *attempt) sendAgain() {
 	b := a.t.mail()
 	if b == nil {
@@ -397,8 +397,8 @@ func (a *attempt) said(text string) {
 	a.text = text
 }
 
-// answer returns the text of the attempt so far: the text of the last turn without a letter that had a
-// text, followed by the texts of the turns of letters.
+// answer returns the text of the attempt so far: the text of the last turn that had a text but no
+// letter, followed by the texts of the letters' turns.
 func (a *attempt) answer() string {
 	b := a.t.mail()
 	if b == nil {
@@ -433,7 +433,7 @@ func (t *task) endMail() {
 	if b == nil {
 		return
 	}
-	// A current letter that is accepted is being handed over, unless the call has not begun.
+	// An accepted letter that is current is being handed over, unless the call has not begun yet.
 	a := t.run
 	begun := a != nil && (a.inCall || a.stage == stageNone || a.recovering || a.loose)
 	for _, l := range b.letters {
@@ -460,8 +460,8 @@ func (t *task) dropText(l *letter) {
 	}
 }
 
-// forwardMail gives the letters of a superseded attempt to the next attempt. It returns the prompt that
-// repeats the letters that the interrupted turn had got, after the given request.
+// forwardMail gives the letters of a superseded attempt to the next attempt. It returns the prompt:
+// the given request, followed by the letters that the interrupted turn had received.
 func (st *state) forwardMail(a, next *attempt, request string) string {
 	b := a.t.mail()
 	if b == nil {

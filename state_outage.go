@@ -168,7 +168,7 @@ func (st *state) leaveOutage(a *attempt, now int64) {
 	st.stopsTrying(a, now)
 }
 
-// stopsTrying lets another attempt try to start, if the attempt was the one that did.
+// stopsTrying lets another attempt try to start, if the given attempt was the one that was trying.
 func (st *state) stopsTrying(a *attempt, now int64) {
 	if o := a.cl.out; o != nil && o.trying == a {
 		o.trying = nil

@@ -9,8 +9,8 @@ package bgagent
 // is the only started attempt that waits without a slot.
 
 // parked is the state of an attempt between two of its turns. The attempt waits and holds no slot.
-// It can also be parked before its first turn, if its pool has begun to cool down. Its time to live does not run, and it cannot become stale. It counts as live and can be
-// cancelled.
+// An attempt can also be parked before its first turn, if its pool has begun to cool down. Its time
+// to live does not run, and it cannot become stale. It counts as live and can be cancelled.
 //
 //	turnOver -> park -> reconsider -> nothing left to wait for -> finish
 //	                 -> awaited event -> lineUp -> a slot -> nextTurn -> unpark: the turn begins

@@ -9,8 +9,8 @@ import (
 )
 
 // This file handles turns that the provider of the model has refused. The pool of such a turn cools
-// down (internal/slots), so that no turn of it begins for some time. The attempt is parked: it waits
-// in the line of its pool, without a slot.
+// down (internal/slots): for some time, no turn begins in it. The attempt is parked: it waits in
+// the line of its pool, without a slot.
 //
 //	turn -> turnRefused -> cool, park -> a slot -> nextTurn -> the turn goes on -> turnOver
 //	                    -> it cannot go on, or not in time -> end
@@ -36,7 +36,7 @@ type refused struct {
 	unanswered string  // id of the prompt with which the session goes on
 	prompt     string  // text of the next prompt, unless the step says otherwise
 	told       *Notice // notice that a repeated prompt delivers
-	since      int64   // time of the first refusal, or of a later one whose turn had output before
+	since      int64   // time of the first refusal; if the turn of a later refusal had output, the time of that refusal
 	retryAt    int64   // time that the provider has given; 0 if it gave none
 	until      int64   // end of the pool's cool-down as it was after the refusal
 	poolTries  int     // number of refusals in a row in the pool, as it was then
@@ -117,7 +117,7 @@ func (st *state) cool(a *attempt, e *ProviderError, reset, now int64) {
 	}
 }
 
-// coolDown returns the cool-down of the task's pool, with the times of the manager.
+// coolDown returns the cool-down of the task's pool, with times of the manager's clock.
 func (st *state) coolDown(t *task) slots.CoolDown {
 	c := st.slots.CoolDown(&t.kind.slot)
 	if c.Refusals > 0 {
@@ -203,8 +203,8 @@ func (st *state) turnRefused(a *attempt, o turnOutcome, now int64) {
 	st.parkForProvider(a, now)
 }
 
-// forgets reports whether the session has nothing of the attempt after a refusal with the given step. The
-// argument "prompt" is the prompt that was refused.
+// forgets reports whether, after a refusal with the given step, the session has nothing of the
+// attempt. The argument "prompt" is the prompt that was refused.
 func (a *attempt) forgets(step nextStep, prompt string) bool {
 	return (step == stepRepeat || step == stepNewSession) && prompt == joined(a.t.unsaid(), a.t.text) && !a.output && a.text == "" && a.sight.prog.toolCalls == 0
 }
@@ -291,8 +291,8 @@ func (st *state) parkForProvider(a *attempt, now int64) {
 	st.setDeadline(a, now)
 }
 
-// countRefused counts a message of a refused turn that was not read before the turn ended. An earlier
-// process may have counted the messages of its own turns.
+// countRefused counts a message of a refused turn if the message was not read before the turn
+// ended. An earlier process may have counted the messages of its own turns.
 func (st *state) countRefused(a *attempt, msg *Message) {
 	s := a.sight
 	if _, known := s.old[msg.ID]; known || a.refused == nil || !a.refused.here {
@@ -333,8 +333,8 @@ func (st *state) nextAfterRefusal(a *attempt, now int64) bool {
 	return true
 }
 
-// startsLater makes the time to live of the attempt's start begin now, because it stands still while
-// the attempt is parked.
+// startsLater makes the time to live of the attempt's start count from now, because this time does
+// not pass while the attempt is parked.
 func (st *state) startsLater(a *attempt, now int64) {
 	a.startFrom = now
 	if st.storing != nil {
@@ -343,9 +343,9 @@ func (st *state) startsLater(a *attempt, now int64) {
 }
 
 // parkRank returns the place in line with which a parked attempt waits for its pool. Parked attempts
-// wait at the head, in the order in which their tasks were queued: these queue times are lower than
-// every ticket. An attempt whose turns are refused again and again waits at the end instead, so that
-// it is not the only one whose turns are tried.
+// wait at the head, in the order in which their tasks were queued, because these queue times are
+// lower than every ticket. An attempt whose turns are refused again and again waits at the end
+// instead, so that it is not the only one whose turns are tried.
 func (st *state) parkRank(a *attempt) (head bool, ticket uint64) {
 	if a.refused.turns >= headTurns {
 		return false, st.slots.Ticket()
@@ -385,8 +385,8 @@ func (st *state) pausedUntil(t *task, now int64) int64 {
 	return 0
 }
 
-// pausesLong reports whether the task cannot begin a turn for so long that a caller does not wait
-// for it.
+// pausesLong reports whether the pause before the next turn of the task is so long that a caller
+// does not wait for it.
 func (st *state) pausesLong(t *task, now int64) bool {
 	return st.slots.Cools() && st.pausedUntil(t, now) > now+pauseMost
 }
@@ -414,8 +414,8 @@ func (st *state) showsOutput(a *attempt) {
 	}
 }
 
-// queueEnd returns the time at which the queue time to live of a pending task ends. The time does not
-// pass while the pool of the task cools down, nor did it until the end of the cool-down.
+// queueEnd returns the time at which the queue time to live of a pending task ends. The cool-down
+// of the task's pool does not count towards this time, whether it still lasts or is over.
 func (st *state) queueEnd(t *task, now int64) int64 {
 	c := st.coolDown(t)
 	if c.Refusals == 0 || st.limit(limitQueueTimeToLive) <= 0 {

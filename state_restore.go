@@ -211,7 +211,7 @@ func (st *state) stopAgain(a *attempt, clean bool, now int64) {
 		mark.restarts++
 		st.changed(a.t)
 		st.storing.urgent, a.countedIn = true, st.storing.open
-		if mark.restarts > maxRestarts+1 { // one more, because the end by maxRestarts begins with such a call
+		if mark.restarts > maxRestarts+1 { // one more, because an attempt that ends at maxRestarts is stopped with such a call
 			a.stage = stageNone
 			st.overrun(a, now)
 			return

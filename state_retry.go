@@ -2,12 +2,13 @@ package bgagent
 
 import "time"
 
-// This file handles agents' programs that repeat refused requests by themselves and show it. Such a
-// turn holds its pool back. If it would wait for long, the turn is stopped, and the attempt is parked.
+// This file handles turns in which the agent's program repeats refused requests by itself and shows
+// this. Such a turn holds its pool back. If the program would wait for long, the turn is stopped,
+// and the attempt is parked.
 
 const (
 	retryMost   = int64(time.Minute)      // longest time for which a turn keeps its slot while its program waits to repeat a request
-	retrySilent = int64(10 * time.Second) // time in a turn without a repeated request that shows that the provider accepts requests
+	retrySilent = int64(10 * time.Second) // if a turn has shown no repeated request for this time, the provider counts as accepting requests
 )
 
 // retrying describes the requests that the program of a turn repeats by itself, since the last output
@@ -83,8 +84,8 @@ func (st *state) halt(a *attempt, now int64) {
 	st.setDeadline(a, now)
 }
 
-// mayHalt reports whether a turn that the provider has refused, and that may still run, is stopped so
-// that the attempt can be parked.
+// mayHalt reports whether a refused turn that may still be running is to be stopped, so that the
+// attempt can be parked.
 func (st *state) mayHalt(a *attempt, e *ProviderError) bool {
 	_, goes := stepOf(e.Next)
 	return goes && a.halted() == nil && st.passes(e.Kind, st.providerTime(e.RetryAt, st.now), st.now)
@@ -96,7 +97,8 @@ func (st *state) haltFor(a *attempt, e *ProviderError, now int64) {
 	st.halt(a, now)
 }
 
-// halted returns the refusal because of which the turn of the attempt is being stopped, or nil.
+// halted returns the refusal if the turn of the attempt is being stopped because of one, and nil
+// otherwise.
 func (a *attempt) halted() *ProviderError {
 	if x := a.sight.retry; x != nil && x.haltEnd > 0 {
 		return &x.err
@@ -145,9 +147,9 @@ func (s *sight) goesOnAfterRetry() {
 	}
 }
 
-// showsRetries records that the program of the attempt's agent shows repeated requests. Turns of the
-// agent in which none was seen for some time then show that the provider accepts requests. The other
-// agents of the client can have other programs.
+// showsRetries records that the program of the attempt's agent shows repeated requests. From then
+// on, a turn of this agent that has shown no repeated request for some time proves that the
+// provider accepts requests. Other agents of the client can have other programs.
 func (st *state) showsRetries(by *attempt, now int64) {
 	cl, agent := by.cl, by.t.kind.key.agent
 	if cl.showsRetries[agent] {
@@ -164,8 +166,8 @@ func (st *state) showsRetries(by *attempt, now int64) {
 	}
 }
 
-// provedAt returns the time at which a turn shows by its silence that the provider accepts requests,
-// or 0.
+// provedAt returns the time at which the silence of a turn proves that the provider accepts
+// requests, or 0.
 func (st *state) provedAt(a *attempt) int64 {
 	if !a.cl.showsRetries[a.t.kind.key.agent] || a.turnStart == 0 || a.sight.retry != nil || !st.slots.Unproven(&a.t.wait) {
 		return 0
@@ -211,7 +213,7 @@ func (a *attempt) callContext() *turnContext {
 	return &a.ctx
 }
 
-// endContext asks for the end of the contexts of the attempt's host calls.
+// endContext requests that the contexts of the attempt's host calls are ended.
 func (st *state) endContext(a *attempt) {
 	a.nextCancel, st.fx.now.cancels = st.fx.now.cancels, a
 	if a.cur != nil {

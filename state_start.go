@@ -199,8 +199,9 @@ func (st *state) queue(t *task, now int64) {
 }
 
 // askForSlot takes a slot for the task. If none is free, the method puts the task at the head or at
-// the end of the line, among the others there by the given queue time. If the task got a slot, the method "settle" continues with the task. In a
-// suspended manager, askForSlot does nothing, because no task begins.
+// the end of the line; the given queue time decides its place among the others there. If the task
+// got a slot, the method "settle" continues with the task. In a suspended manager, askForSlot does
+// nothing, because no task begins.
 func (st *state) askForSlot(t *task, head bool, ticket uint64) {
 	if st.suspend != notSuspended {
 		return

@@ -177,13 +177,13 @@ type attemptLimit uint8
 const (
 	untilStopped   attemptLimit = iota // deadline for stopping the session of an ended attempt
 	untilAnswered                      // deadline for the return of CreateSession or StartTurn
-	untilHalted                        // end of the patience with a program that repeats refused requests, and deadline for stopping its turn
+	untilHalted                        // time at which a turn whose program repeats refused requests is stopped, then the deadline for the stop
 	untilParked                        // end of the wait for a provider
 	untilReachable                     // deadline for the end of the outage that holds up the attempt
 	untilOld                           // end of the attempt's time to live
 	untilStale                         // time at which a runner's turn becomes stale; the function "judge" checks the turns of starters
 	untilSilent                        // deadline for the status of a starter's session
-	untilProved                        // time at which a turn shows by its silence that the provider accepts requests; does not end the attempt
+	untilProved                        // time at which the silence of a turn proves that the provider accepts requests; does not end the attempt
 	untilLook                          // time of the next poll of a starter's session; does not end the attempt
 	attemptLimits
 )

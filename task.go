@@ -189,7 +189,7 @@ type Task struct {
 	Cause      Cause     `json:"cause,omitempty"`      // cause of the attempt's end
 	Phase      Phase     `json:"phase,omitempty"`      // set while running, and after the end while the session is being stopped
 	Reason     string    `json:"reason,omitempty"`     // of an ended attempt, why it ended; of a parked one, what it waits for
-	Until      time.Time `json:"until,omitzero"`       // while parked: time until which the attempt waits at least; zero if it is unknown or has passed
+	Until      time.Time `json:"until,omitzero"`       // while parked: earliest time at which the attempt can go on; zero if it is unknown or has passed
 	Attempt    int       `json:"attempt"`              // number of the latest attempt, from 1
 	Queued     time.Time `json:"queued"`               // time at which the attempt was launched or resumed
 	Started    time.Time `json:"started,omitzero"`     // zero while pending
@@ -211,7 +211,7 @@ type Task struct {
 	Notice    NoticeState `json:"notice,omitempty"`     // state of the notice that the parent is owed for the end
 
 	Messages   int                 `json:"messages,omitempty"`   // number of messages that wait for their turns; see BackgroundManager.Send
-	Unconsumed []UnconsumedMessage `json:"unconsumed,omitempty"` // messages that the ended attempt is not known to have got
+	Unconsumed []UnconsumedMessage `json:"unconsumed,omitempty"` // messages that the ended attempt is not known to have received
 
 	Budget   BudgetUse `json:"budget,omitzero"`    // budget of the task over all its attempts; zero if the task has none
 	Attempts []Attempt `json:"attempts,omitempty"` // earlier attempts, oldest first; only the last 20 are kept
@@ -327,7 +327,7 @@ type NoticeItem struct {
 	Reason      string        `json:"reason,omitempty"`
 	Duration    time.Duration `json:"duration"`             // nanoseconds in JSON
 	NoAnswer    bool          `json:"no_answer,omitempty"`  // the attempt completed with tool calls but without any text
-	Unconsumed  int           `json:"unconsumed,omitempty"` // number of messages that the attempt is not known to have got
+	Unconsumed  int           `json:"unconsumed,omitempty"` // number of messages that the attempt is not known to have received
 
 	// Result is the beginning of the result, up to Config.NoticeResult bytes. Cut is true if the
 	// result is longer.

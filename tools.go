@@ -106,8 +106,8 @@ type ToolOptions struct {
 	// Omit lists the usual names of tools to leave out. The texts of the other tools then do not
 	// mention the omitted tools.
 	Omit []string
-	// With lists the usual names of optional tools that the models have, too. The only optional tool
-	// is [ToolBackgroundMessage].
+	// With lists the usual names of the optional tools to add. The only optional tool is
+	// [ToolBackgroundMessage].
 	With []string
 	// Agents lists the agents that a model may delegate to. If Agents is set, delegate_task names
 	// these agents in its description and schema, and refuses other names at once. If Agents is
@@ -144,10 +144,11 @@ type ToolDef struct {
 	Usual string
 }
 
-// Tools defines the tools for a model's API: delegate_task, background_output and background_cancel, in
-// this order, then the optional tools. It panics if the options mention a tool that does not exist, or
-// give a tool an empty name or the name of another tool. It also panics if a name is longer than 64
-// characters or has characters other than letters, digits, _ and -.
+// Tools defines the tools for a model's API: delegate_task, background_output and
+// background_cancel, in this order, followed by the optional tools. It panics if the options
+// mention a tool that does not exist, or give a tool an empty name or the name of another tool. It
+// also panics if a name is longer than 64 characters or has characters other than letters, digits,
+// _ and -.
 func Tools(m *BackgroundManager, o ToolOptions) []ToolDef {
 	if m == nil {
 		panic("bgagent: Tools: the manager is nil")
@@ -407,8 +408,8 @@ var usualTools = []string{ToolDelegateTask, ToolBackgroundOutput, ToolBackground
 const toolNameRule = "a name has 1 to 64 letters, digits, _ and -"
 
 // wordingFor returns the wording for tools with the given names. The keys of the map are the usual
-// names of the tools. An empty name leaves out the tool. Of the optional tools, only those in "with" are
-// not left out. wordingFor returns an error if a name is wrong.
+// names of the tools. An empty name leaves out the tool. An optional tool is left out unless the
+// argument "with" contains it. wordingFor returns an error if a name is wrong.
 func wordingFor(other map[string]string, with ...string) (wording, error) {
 	names, taken, all := map[string]string{}, map[string]bool{}, slices.Concat(usualTools, optionalTools)
 	for _, n := range all {

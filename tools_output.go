@@ -103,7 +103,7 @@ type waitEnd uint8
 const (
 	waitOver      waitEnd = iota // one of the tasks has ended
 	waitTimedOut                 // the timeout has passed
-	waitPointless                // waiting longer could keep the tasks from getting a slot, or the tasks wait for their provider for long
+	waitPointless                // waiting longer could keep the tasks from getting a slot, or the tasks must wait long for their provider
 )
 
 // wait waits until one of the tasks has ended.

@@ -10,8 +10,9 @@ import (
 
 // The functions below wait until tasks have ended or become quiet.
 
-// pauseCheck is the time after which a call that does not wait for long pauses looks again, because
-// another manager with the same ConcurrencyManager wakes no callers of this one.
+// pauseCheck is the interval at which a call that does not wait for long pauses checks whether a
+// long pause has begun, because another manager with the same ConcurrencyManager does not wake the
+// callers of this one.
 const pauseCheck = time.Minute
 
 func newWaiter() waiter { return waiter{ch: make(chan struct{}, 1)} }
@@ -135,7 +136,7 @@ type waiting struct {
 	w     waiter
 	tasks []*task
 	no    []int32 // numbers of the attempts, one per task
-	brief bool    // do not wait while all live tasks wait for their provider for long
+	brief bool    // do not wait if all live tasks must wait long for their provider
 	now   int64   // time of the current check
 	ended int     // number of tasks at the beginning of the list that are known to have ended
 }
@@ -258,8 +259,9 @@ func (m *BackgroundManager) Quiet(ctx context.Context, id string) error {
 // longer could deadlock, because the new task is queued or waits for its own tasks. The task then
 // continues in the background, and its end will be reported by a notice. Run returns the task
 // together with these errors. Run also returns ErrGoesOn if the task waits for the provider of its
-// model for more than a minute; see [PhaseParked]. If the task ends and its record expires before Run begins to wait, the
-// error matches [ErrExpired]. All other errors are those of [BackgroundManager.Launch].
+// model for more than a minute; see [PhaseParked]. If the task ends and its record expires before
+// Run begins to wait, the error matches [ErrExpired]. All other errors are those of
+// [BackgroundManager.Launch].
 func (m *BackgroundManager) Run(ctx context.Context, by Caller, in LaunchInput) (Task, error) {
 	m.heard(by.Session)
 	return m.run(ctx, by, in, nil)

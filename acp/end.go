@@ -162,7 +162,7 @@ func (c *Client) endOf(t *turn, answer sdk.PromptResponse, err error) (bgagent.T
 	return end, err
 }
 
-// failing holds the reasons because of which a turn that the agent has ended normally has failed.
+// failing holds the reasons for the failure of a turn that the agent has ended normally.
 type failing struct {
 	refused string         // last refusal after which the agent has written nothing
 	broken  bool           // the agent has reported that it has failed
@@ -183,9 +183,9 @@ func (c *Client) failed(t *turn, why failing) error {
 	case why.quoted != "":
 		return fmt.Errorf("acp: the agent %s failed: %s", c.program(), why.quoted)
 	case why.cut:
-		// Gemini ends its turn normally if the stream of its model breaks off. It reports zero tokens
-		// then. It also does so after a whole answer if the provider has not told the tokens. So the
-		// prompt must not be sent again.
+		// If the stream of its model breaks off, gemini ends its turn normally and reports zero
+		// tokens. It also reports zero tokens after a whole answer if the provider has not reported
+		// any. So the prompt must not be sent again.
 		const text = "the answer broke off"
 		c.mu.Lock()
 		t.s.system = "" // gemini might have dropped the prompt

@@ -49,9 +49,9 @@ func (c *Client) blame(t *turn, err error, e *bgagent.ProviderError) error {
 	return &providerFailure{err, e}
 }
 
-// refusedBy returns the error of the provider because of which the agent has answered the prompt with
-// an error. The result is nil if the provider is not the cause. The argument "text" is what the agent
-// has written about the error; it can be empty.
+// refusedBy returns the error of the provider that made the agent answer the prompt with an error.
+// The result is nil if the provider is not the cause. The argument "text" is what the agent has
+// written about the error; it can be empty.
 func (c *Client) refusedBy(err error, text string) *bgagent.ProviderError {
 	var re *sdk.RequestError
 	if !errors.As(err, &re) {
@@ -144,10 +144,11 @@ func (t *turn) noteRetry(fields map[string]any) *bgagent.ProviderError {
 	return e
 }
 
-// brokenBy returns the error of the provider because of which the agent has reported its own failure.
-// The result is nil if the provider is not the cause. The argument "problem" is the text that the agent
-// has written about the failure. The argument "last" is the last error that the agent has reported. It
-// counts only if the text is empty or contains its message, because it can be about an earlier request.
+// brokenBy returns the error of the provider that made the agent report a failure of its own. The
+// result is nil if the provider is not the cause. The argument "problem" is the text that the agent
+// has written about the failure. The argument "last" is the last error that the agent has reported.
+// This error counts only if the text is empty or contains its message, because the error can be
+// about an earlier request.
 func brokenBy(problem string, last apifault.Fault) *bgagent.ProviderError {
 	if e := (apifault.Fault{Text: problem}).Error(); e != nil {
 		return e

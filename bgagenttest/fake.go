@@ -59,8 +59,8 @@ type Fake struct {
 
 	// Continues makes a starter go on by itself with a turn that the provider has refused; see
 	// [bgagent.Prompt.Unanswered]. The session gets no new prompt message: the message of the refused
-	// prompt stays in its place and gets the id of the new prompt, and the messages of both turns stand
-	// behind it.
+	// prompt stays in its place and gets the id of the new prompt, and the messages of both turns
+	// follow it.
 	Continues bool
 
 	// Place is the result of Home.

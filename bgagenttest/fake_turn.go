@@ -199,8 +199,8 @@ func (t *Turn) Refuse(e bgagent.ProviderError) {
 	panic(unwound{})
 }
 
-// Retrying plays a program that repeats a refused request by itself, after d. If the turn is stopped
-// meanwhile, Retrying unwinds the script.
+// Retrying simulates a program that repeats a refused request by itself after the time d. If the
+// turn is stopped meanwhile, Retrying unwinds the script.
 func (t *Turn) Retrying(e bgagent.ProviderError, d time.Duration) {
 	at := time.Now().Add(d)
 	t.status(bgagent.SessionStatus{State: bgagent.SessionRetrying, Detail: e.Error(), RetryAt: at, Provider: &e})

@@ -26,8 +26,8 @@ import (
 // has started run in the background, the turn continues, and the last result is the answer. If
 // the model server rejects the key, the turn ends at once.
 //
-// Claude Code repeats a request that the provider has refused up to ten times, for about three minutes.
-// To leave this to the manager, which then gives the slot to another task, set
+// If the provider refuses a request, Claude Code repeats it up to ten times, for about three
+// minutes. To leave this to the manager, which then gives the slot to another task, set
 // CLAUDE_CODE_MAX_RETRIES=0 in [Agent].Env.
 //
 // After a restart, the client reads the session from its file in the folder of Claude Code.

@@ -401,7 +401,7 @@ func (d *claudeDecoder) result(x *claudeLine) {
 		}
 	}
 	answer := string(x.claudeResult.Result)
-	if answer == d.wrote { // claude has written it, and not the model
+	if answer == d.wrote { // claude wrote it, not the model
 		answer = ""
 	}
 	stop, known := stopOf(x.Why)

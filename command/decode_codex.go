@@ -43,8 +43,9 @@ type codexItem struct {
 
 // decodeCodex returns a decoder for the output of codex exec --json. A line of type "error"
 // does not end the turn, because codex also reports retries with such lines. If the agent
-// does nothing after such a line, the turn has failed, even if codex then reports success. If the key
-// was certainly rejected, the turn ends at the first retry, unless the agent then does something. An item of type "error" can be just a warning.
+// does nothing after such a line, the turn has failed, even if codex then reports success. If the
+// key was certainly rejected, the turn ends at the first retry, unless the agent then does
+// something. An item of type "error" can be just a warning.
 func decodeCodex() Decoder {
 	rejected := false // whether the end was reported because the key was rejected
 	return func(line []byte, o *Output) {

@@ -102,21 +102,21 @@
 //
 // # Failures at the provider
 //
-// If a turn fails because the provider of the model limits requests, is overloaded or broken, has used
-// up a quota, or rejects the key, the model or the length of the input, the error of the turn wraps a
-// [*bgagent.ProviderError]. The client classifies error fields, the messages of lines that report an
-// error, exit codes, and the lines about retries on gemini's standard error. It never classifies
-// answers or the output of tools. A program that does not tell is not classified; this includes all
-// plain-text programs.
+// If a turn fails because the provider of the model limits requests, is overloaded or broken, or
+// rejects the key, the model or the length of the input, or because a quota is used up, the error
+// of the turn wraps a [*bgagent.ProviderError]. The client classifies error fields, the messages of
+// lines that report an error, exit codes, and the lines about retries on gemini's standard error.
+// It never classifies answers or the output of tools. If a program reports none of these, its
+// failures are not classified. This includes all plain-text programs.
 //
-// While a program repeats a request and shows it, the client reports this to the manager; see
-// [bgagent.Reporter.Retrying]. A retry after a lost connection is not reported, because the network of
-// this machine can be the reason. If the key is rejected, the turn ends at once.
+// If a program repeats a request and shows this, the client reports it to the manager; see
+// [bgagent.Reporter.Retrying]. A retry after a lost connection is not reported, because the network
+// of this machine can be the reason. If the key is rejected, the turn ends at once.
 //
-// After such a failure, the sessions of claude, codex and opencode have the prompt. The next turn sends
-// only the new text, so that the model sees the prompt once. Gemini loses a session whose first turn
-// failed before there was a whole answer or a tool call. The prompt is then given to a new session.
-// docs/clients.md contains a table of what each program shows.
+// After such a failure, the sessions of claude, codex and opencode still contain the prompt. The
+// next turn sends only the new text, so that the model sees the prompt once. Gemini loses a session
+// whose first turn failed before there was a whole answer or a tool call. The prompt is then given
+// to a new session. docs/clients.md contains a table of what each program shows.
 //
 // # After a restart
 //

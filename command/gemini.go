@@ -24,8 +24,8 @@ import (
 // session only in the directory of its first turn, and loses a session whose first turn failed
 // before there was a whole answer or a tool call.
 //
-// Gemini repeats a request that the provider has refused up to ten times, for several minutes. The key
-// general.maxAttempts of its settings limits this.
+// If the provider refuses a request, gemini repeats it up to ten times, for several minutes. The
+// key general.maxAttempts of its settings limits this.
 //
 // After a restart, the client reads the session from its file. The file does not show whether
 // a turn has ended. The turn therefore counts as interrupted, unless the earlier host had read

@@ -87,7 +87,7 @@ func (x *simpleFailure) failure(message string) bgagent.ProviderError {
 	return e
 }
 
-// spaces replaces the separators of words by spaces.
+// spaces replaces the separators of words with spaces.
 var spaces = strings.NewReplacer("_", " ", "-", " ")
 
 // DecodeLines returns a decoder for JSON lines in a small format that is easy to print in
@@ -120,15 +120,16 @@ var spaces = strings.NewReplacer("_", " ", "-", " ")
 //
 //	"retry_at":"2026-11-29T10:00:00Z"  time from which the provider accepts requests again, as it has stated
 //	"tries":3                          number of requests so far
-//	"scope":"provider"                 all models of the provider are concerned; otherwise only this one
+//	"scope":"provider"                 the failure concerns all models of the provider; otherwise, it concerns only this one
 //	"next":"continue"                  the session has the prompt, and the next turn continues it
 //	"next":"repeat"                    nothing of the turn is left, and its prompt can be given again
 //	"next":"new session"               the session is lost, and the prompt can be given to a new one
 //	"text":"…"                         one line for people
 //
-// Without "next", the turn cannot be continued. A line of the type "retrying" has the same fields, and in
-// "at" the time of the next try, if it is known. Do not print it if the reason can be this machine's
-// network, because the manager starts no other turns with the model meanwhile.
+// Without "next", the turn cannot be continued. A line of the type "retrying" has the same fields.
+// If the time of the next try is known, the field "at" contains it. Do not print such a line if
+// this machine's network can be the cause, because the manager then holds back the other turns with
+// the model.
 //
 // The field "stop" of an end is the name of a [bgagent.StopReason]: "end of turn",
 // "length", "turn limit", "refused", "aborted", "interrupted", "error" or "too long". Stop reasons of

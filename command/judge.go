@@ -21,8 +21,8 @@ type TurnError struct {
 	Signal  os.Signal // signal that ended the program; nil if it exited by itself
 	Stderr  string    // end of the program's standard error, at most 8 KiB
 
-	// Provider describes the failure at the provider of the model because of which the turn failed.
-	// It is nil if the turn failed for another reason, or if the program does not tell.
+	// Provider describes the failure at the model's provider that made the turn fail. It is nil if
+	// the turn failed for another reason, or if the program does not report the reason.
 	Provider *bgagent.ProviderError
 }
 
@@ -109,8 +109,8 @@ func (s *said) cutOff() bool {
 }
 
 // unsaid returns the stop reason of a turn if the program has exited without reporting the
-// end of the turn. A program that exits after its last request to the provider has failed was not
-// interrupted.
+// end of the turn. If the program exits after its last request to the provider has failed, it was
+// not interrupted.
 func (t *turn) unsaid(said said, x outcome) bgagent.StopReason {
 	begun := said.known && !x.plain && said.failed == nil
 	if x.signal != nil || slices.Contains(interruptedCodes, x.code) || x.code == 0 && begun {

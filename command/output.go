@@ -336,8 +336,8 @@ func (o *Output) conclude(end *ending) {
 
 // Background reports the whole list of work that the program does in the background, such as
 // running commands. While the list is not empty, an End does not end the turn, because the
-// agent gets the results and continues. If the program exits while the list is not empty,
-// the turn is interrupted, unless the End was no success.
+// agent gets the results and continues. If the program exits while the list is not empty, the turn
+// counts as interrupted if the End reported success; any other End stands.
 func (o *Output) Background(work []string) {
 	o.locked(func() {
 		o.background = o.background[:0]

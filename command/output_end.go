@@ -85,9 +85,9 @@ func (o *Output) breaks(text string) {
 func (o *Output) acts() { o.locked(o.actsLocked) }
 
 // actsLocked records that the agent has continued its work. An earlier error, or failure at the
-// provider, then no longer makes the turn fail, and the next reported usage belongs to a new round. After the end of
-// the turn, only round.later is set, because output that looks like the agent's work can
-// come from the program itself.
+// provider, then no longer makes the turn fail, and the next reported usage belongs to a new round.
+// After the end of the turn, only round.later is set, because output that looks like the agent's
+// work can come from the program itself.
 func (o *Output) actsLocked() {
 	if o.end == nil {
 		o.broken, o.round.over = nil, true

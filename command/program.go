@@ -80,9 +80,9 @@ type Program struct {
 	Commands string
 
 	// ForgetsUnanswered means that the program loses a session if its agent has neither
-	// written text nor called a tool in it. Text does not count in a turn that the program has reported
-	// as failed. The next turn then begins a new session, and the earlier prompts are put in front of
-	// its prompt.
+	// written text nor called a tool in it. Text in a turn that the program has reported as failed
+	// does not count. The next turn then begins a new session, and the earlier prompts are put in
+	// front of its prompt.
 	ForgetsUnanswered bool
 
 	// Choose contains the arguments that give a new session an id. The client chooses the id, a
@@ -111,9 +111,9 @@ type Program struct {
 	// unknown. Your own function can read the session from the place where it is stored.
 	Look func(ctx context.Context, l Lookup) (Stored, error)
 
-	// decodeErrors returns a function that reads the lines of standard error, which is called on
-	// another goroutine than the decoder. The function "explain" completes the description of a
-	// failure at the provider when the program has exited. Both can be nil.
+	// decodeErrors returns a function that reads the lines of standard error. That function runs on
+	// a different goroutine from the decoder. The function "explain" completes the description of a
+	// failure at the provider once the program has exited. Both can be nil.
 	decodeErrors func() func(line string, o *Output)
 	explain      func(e *bgagent.ProviderError, said said, x outcome) *bgagent.ProviderError
 }

@@ -14,15 +14,16 @@ import (
 
 // ProviderFailed reports that a request to the provider of the model has failed, and that the
 // program does not repeat it. It does not end the turn. If the agent does nothing afterwards and the
-// turn ends with [bgagent.StopError], the error of RunTurn wraps e. Only the last call counts. Its e.Kind is
-// zero if the last failure was not one of the provider. A decoder takes the fields of e from fields and
-// messages that report an error, and never from an answer or from the output of a tool.
+// turn ends with [bgagent.StopError], the error of RunTurn wraps e. Only the last call counts; a
+// call with a zero e.Kind means that the last failure was not one of the provider. A decoder must
+// take the fields of e from fields and messages that report an error, and never from an answer or
+// from the output of a tool.
 //
-// If e.Next is [bgagent.NextContinue], the program has kept the prompt in its session. The client
-// replaces it by [bgagent.NextNone] or [bgagent.NextNewSession] if there is no session that can be
-// continued. It replaces any other step by [bgagent.NextNone] if the agent has called a tool. An e.RetryAt
-// that is over, or more than 366 days away, is dropped. If e.Message is empty, the client uses the problem
-// of the turn.
+// If e.Next is [bgagent.NextContinue], the program has kept the prompt in its session. If no
+// session can be continued, the client replaces this step with [bgagent.NextNone] or
+// [bgagent.NextNewSession]. It replaces any other step with [bgagent.NextNone] if the agent has
+// called a tool. If e.RetryAt has passed or is more than 366 days away, the client ignores it. If
+// e.Message is empty, the client uses the problem of the turn.
 func (o *Output) ProviderFailed(e bgagent.ProviderError) {
 	e = plausible(e)
 	o.locked(func() {
@@ -32,11 +33,11 @@ func (o *Output) ProviderFailed(e bgagent.ProviderError) {
 	})
 }
 
-// maxReset is the longest time after which a provider is believed to accept requests again.
+// maxReset bounds the time until a reset. A later reset is not believed.
 const maxReset = 366 * 24 * time.Hour
 
-// plausible returns the failure with one line as its message, and without a RetryAt that is over or too
-// far away.
+// plausible returns the failure with one line as its message, and without a RetryAt that has passed
+// or is too far away.
 func plausible(e bgagent.ProviderError) bgagent.ProviderError {
 	e.Message = oneLine(bounded(e.Message))
 	if wait := time.Until(e.RetryAt); wait <= 0 || wait > maxReset {
@@ -47,8 +48,9 @@ func plausible(e bgagent.ProviderError) bgagent.ProviderError {
 
 // Retrying reports that a request to the provider of the model has failed, and that the program
 // repeats it at the given time; see [bgagent.Reporter.Retrying]. The time is zero if it is not known.
-// The field Tries of e is the number of requests so far. Do not call Retrying if the reason can be the
-// network of this machine, because the manager starts no other turns with the model meanwhile.
+// The field Tries of e is the number of requests so far. Do not call Retrying if the network of
+// this machine can be the cause, because the manager then holds back the other turns with the
+// model.
 func (o *Output) Retrying(e bgagent.ProviderError, at time.Time) {
 	o.Known()
 	o.retries(e, at)
@@ -85,8 +87,9 @@ func (o *Output) refused(status int) {
 	o.status = status
 }
 
-// triesAtEnd returns the number of requests that the program has made, if it makes no further request for
-// the current answer. Each retry that the program has shown follows another request.
+// triesAtEnd returns the number of requests that the program has made for the current answer, if it
+// makes no more. The number is one more than the number of retries that the program has shown,
+// because the first request is not a retry.
 func (o *Output) triesAtEnd() int {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -94,8 +97,8 @@ func (o *Output) triesAtEnd() int {
 }
 
 // step returns how the client can go on with the turn after a failure at the provider. The argument
-// "want" is the step for which the program's session must exist. The argument "session" is the id that
-// the program has reported in the turn, and "called" reports whether the agent has called a tool.
+// "want" is the step that the decoder has reported. The argument "session" is the id that the
+// program has reported in the turn, and "called" reports whether the agent has called a tool.
 func (t *turn) step(want bgagent.ProviderNextStep, session string, called bool) bgagent.ProviderNextStep {
 	switch {
 	case want != bgagent.NextContinue && called: // the model would not see the calls
@@ -119,8 +122,8 @@ func (t *turn) step(want bgagent.ProviderNextStep, session string, called bool) 
 	return bgagent.NextNewSession
 }
 
-// provider returns the failure at the provider because of which the turn has failed, or nil if the
-// turn has failed for another reason.
+// provider returns the failure at the provider that made the turn fail, or nil if the turn has
+// failed for another reason.
 func (t *turn) provider(said said, x outcome, problem string) *bgagent.ProviderError {
 	e := said.failed
 	if explain := t.session.agent.Program.explain; explain != nil {
@@ -152,7 +155,7 @@ func failureOf(status int, words ...string) bgagent.ProviderError {
 }
 
 // exactWords are the words with which providers and programs report failures that the HTTP status
-// alone does not tell. looseWords count only if there is no status.
+// alone does not identify. looseWords count only if there is no status.
 var (
 	exactWords = map[string]bgagent.ProviderErrorKind{
 		"insufficient_quota": bgagent.ProviderQuota, "billing_error": bgagent.ProviderQuota, "usage_limit_reached": bgagent.ProviderQuota,
@@ -212,7 +215,7 @@ func kindOf(status int, words ...string) (kind bgagent.ProviderErrorKind) {
 	return kind
 }
 
-// providerFault is an error in the form of a provider's answer. The fields come from several
+// providerFault is an error in the form in which providers report it. The fields come from several
 // protocols.
 type providerFault struct {
 	Type     wording
@@ -266,7 +269,8 @@ func (f *providerFault) words() []string {
 // reset returns the time from which the provider accepts requests again, as stated in the error.
 func (f *providerFault) reset() time.Time { return unixTime(f.ResetsAt) }
 
-// digits returns the number that the digits of a text mean, or a large number if it is too large.
+// digits converts a text of digits to a number. If the number is too large, the result is one
+// million.
 func digits(text string) int {
 	n, _ := strconv.Atoi(text)
 	return min(n, 1e6)

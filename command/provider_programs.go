@@ -98,7 +98,7 @@ var codexTexts = []struct {
 // message follows if the provider has reported an error in the stream.
 const codexStream = "stream disconnected before completion: "
 
-// codexIncomplete follows codexStream if the model's answer was cut. The reason follows.
+// codexIncomplete follows codexStream if the model's answer was cut off. The reason comes after it.
 const codexIncomplete = "Incomplete response returned"
 
 // codexStop returns the stop reason of a turn that codex has given up with the message.
@@ -113,7 +113,7 @@ func codexStop(text string) bgagent.StopReason {
 
 // codexFailure returns the failure that a message of codex describes. Its kind is zero if the message
 // does not describe a failure at the provider. The result "told" reports whether the provider has
-// answered, so that the failure is certainly not one of this machine's network.
+// answered. The cause is then certainly not this machine's network.
 func codexFailure(text string) (e bgagent.ProviderError, told bool) {
 	text = strings.TrimSpace(text)
 	if m := codexStatus.FindStringSubmatch(text); m != nil {

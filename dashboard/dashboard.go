@@ -76,9 +76,9 @@ type Config struct {
 	// server on loopback accepts only localhost and loopback addresses, and other servers
 	// accept any name.
 	Hosts []string
-	// Silent is the time after which the page marks a task that works but about which nothing is
-	// heard. A good value is half of [bgagent.Config].StaleTimeout, so that users see the silence
-	// before the task is cancelled. Default DefaultSilent; [bgagent.Disabled] for no marks.
+	// Silent is the time after which the page marks a task that works but is silent. A good value
+	// is half of [bgagent.Config].StaleTimeout, so that users see the silence before the task is
+	// cancelled. Default DefaultSilent; [bgagent.Disabled] for no marks.
 	Silent time.Duration
 	// Interval is how long changes are collected before they are sent to the pages. Default
 	// DefaultInterval.

@@ -9,8 +9,9 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// receiveWithin is the time for which Steer waits until the agent receives a message. It is shorter
-// than the usual time limit of the manager, so that the manager learns that the agent has not got it.
+// receiveWithin is how long Steer waits for the agent to receive a message. It is shorter than the
+// usual time limit of the manager, so that the manager learns that the agent has not received the
+// message.
 const receiveWithin = 5 * time.Second
 
 // Receive returns a channel of the messages that are sent to the task with [bgagent.SendInput].Now

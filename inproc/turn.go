@@ -118,8 +118,9 @@ func (t *Turn) FinalUsage(u bgagent.Usage) {
 	t.final.Cost += u.Cost
 }
 
-// Retrying reports that a request to the provider of the model failed, and that the agent will repeat it
-// at the given time, or at an unknown time if that is zero. See [bgagent.Reporter.Retrying].
+// Retrying reports that a request to the provider of the model failed, and that the agent will
+// repeat it at the given time. The time is zero if it is not known. See
+// [bgagent.Reporter.Retrying].
 func (t *Turn) Retrying(e bgagent.ProviderError, at time.Time) { t.r.Retrying(e, at) }
 
 // Asking reports that the agent waits for an answer to the question. An empty question

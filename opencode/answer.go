@@ -121,7 +121,7 @@ func (t *track) next(f facts, m *bgagent.Message) {
 	}
 }
 
-// The function "none" makes a message one that neither answers the prompt nor ends its turn.
+// The function "none" changes a message so that it neither answers the prompt nor ends the turn.
 func none(m *bgagent.Message) {
 	m.Role, m.Stop, m.Error, m.Provider = bgagent.RoleOther, bgagent.StopUntold, "", nil
 }
@@ -187,7 +187,7 @@ type over struct {
 
 	tried string // id of the prompt message of the last turn with the status "retry"
 	tries int    // number of failed requests according to that status; 0 if the server has made another request since
-	blind bool   // that status was not from the stream, so that the server might have made another request since
+	blind bool   // that status was not from the stream, so the server might have made another request since
 }
 
 func (c *Client) over(session string) over {

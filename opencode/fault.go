@@ -28,13 +28,13 @@ func (s wireStatus) status() bgagent.SessionStatus {
 	return bgagent.SessionStatus{} // SessionUnknown, because later versions of the server can report other statuses
 }
 
-// ownPause is longer than the pauses before a retry that the server chooses by itself. The longest
-// that was seen is 35 seconds.
+// ownPause is longer than any pause before a retry that the server itself chooses. The longest such
+// pause that was seen is 35 seconds.
 const ownPause = time.Minute
 
 // provider describes the failed request that the server is going to repeat. The result is nil if the
 // connection has failed, because the cause can be the network of the server's machine. The server
-// repeats no other requests than those that the provider has refused or that have broken off.
+// repeats only requests that the provider has refused or that have broken off.
 func (s wireStatus) provider(now time.Time) *bgagent.ProviderError {
 	f := apifault.Fault{Text: s.Message}
 	if f.Lost() {

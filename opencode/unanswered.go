@@ -13,9 +13,9 @@ import (
 
 // The server keeps a prompt whose turn the provider of the model has refused. If the message of the
 // prompt is sent again without its part, the server continues the turn, and the model gets the
-// prompt once. The client sends a part with an empty text that the model does not get. The metadata
-// of this part contain the id of the new prompt. So every client can find out from the session
-// whether the turn was continued for this prompt.
+// prompt once. In place of that part, the client sends one with an empty text, which the model does
+// not get. The metadata of this part contain the id of the new prompt, so every client can find out
+// from the session whether the turn was continued for this prompt.
 
 // keys returns the ids of the prompts that a message of this package stands for: the id of the prompt
 // that was sent, followed by the ids of the prompts that have continued its turn. A copy that the
@@ -29,8 +29,8 @@ func (m *wireMessage) keys() (keys []string) {
 	return keys
 }
 
-// deepest is the number of messages in which the message of an earlier prompt is looked for. A turn
-// has fewer messages.
+// deepest is the maximum number of messages that are searched for the message of an earlier prompt.
+// A turn has fewer messages.
 const deepest = 20_000
 
 // The method "unanswered" looks for the message of an earlier prompt whose turn is to be continued for
@@ -85,11 +85,11 @@ func (c *Client) continued(session, message string) bool {
 	return n > 1
 }
 
-// continuedBefore returns the message of the last prompt if the position is after the message, and the
-// turn of the prompt was continued since the position was determined. The caller must get the message,
-// because it may know only the earlier ids of the prompt. The method records the last id in the
-// position and in the argument "rest", which holds the later messages. So a later position does not
-// return the message again.
+// continuedBefore returns the message of the last prompt if the position is after that message and
+// the turn of the prompt has been continued since the position was determined. The caller needs the
+// message, because it may know only the earlier ids of the prompt. The method records the last id
+// in the position and in the later messages, which are in the argument "rest", so that the message
+// is not returned again for a later position.
 func (c *Client) continuedBefore(ctx context.Context, id string, p *position, rest []line) (*bgagent.Message, error) {
 	prompt, known := p.track.prompt, cmp.Or(p.track.last, p.track.key)
 	if prompt == "" || slices.ContainsFunc(rest, func(l line) bool { return l.ID == prompt }) {
@@ -140,8 +140,8 @@ func (s *session) lastKey(message string) (key string) {
 	return key
 }
 
-// The method "tries" returns the number of requests that the server has made for the request that has
-// failed at last. It returns 0 if the number is not known.
+// The method "tries" returns how often the server has made the request that has now finally failed.
+// It returns 0 if the number is not known.
 func (c *Client) tries(session string) int {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -20,8 +20,8 @@ type pageFlags struct {
 
 // page returns the page that shows the tasks of all callers, and a handler that serves
 // the page and checks the password, if there is one. Both are nil if nobody may see the
-// page. The page marks a task that is silent for half of the time "stale", after which the manager
-// cancels it.
+// page. The argument "stale" is the time after which the manager cancels a silent task. The page
+// marks the task as silent after half of this time.
 func (f pageFlags) page(ctx context.Context, m *bgagent.BackgroundManager, tokens bool, stale time.Duration, secret *secrets) (*dashboard.Handler, http.Handler, error) {
 	if f.Page == "" && tokens {
 		if f.PageActs {

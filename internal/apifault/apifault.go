@@ -1,6 +1,6 @@
-// Package apifault classifies failed requests to the providers of models, from what agent programs
-// show of them: statuses, names of errors, headers, bodies, and the text of failure messages. It
-// must not be used for the text of answers or the results of tools.
+// Package apifault classifies failed requests to the providers of models by what agent programs
+// show of them: statuses, names of errors, headers, bodies, and the text of failure messages. Do
+// not use it for the text of answers or the results of tools.
 package apifault
 
 import (
@@ -34,7 +34,7 @@ func (f Fault) Error() *bgagent.ProviderError {
 	status := f.Status
 	body := parse(f.Body)
 	names := slices.Concat(f.Names, body.names)
-	if inner := parse(text); inner.message != "" { // the text is an error of a provider's API itself
+	if inner := parse(text); inner.message != "" { // the text itself is an error in the form of a provider's API
 		names, text = append(names, inner.names...), inner.message
 	}
 	if status == 0 {
@@ -64,7 +64,7 @@ const maxLine = 500
 
 // Line returns the first line of a failure message without characters that control a terminal. A
 // longer line is cut off after 500 bytes. The address of the request, which codex puts near the end,
-// is left out with everything behind it, because it can contain a key.
+// is left out together with everything after it, because it can contain a key.
 func Line(s string) string {
 	s = strings.TrimSpace(s[:min(len(s), maxRead)])
 	s, _, _ = strings.Cut(s, "\n")
@@ -78,8 +78,8 @@ func Line(s string) string {
 // exhausted is Google's name for the status 429.
 const exhausted = "RESOURCE_EXHAUSTED"
 
-// soon reports whether a quota is one of Google's limits for a minute. Google has the same message
-// for them and for the limits for a day.
+// soon reports whether a quota is one of Google's limits per minute. Google uses the same message
+// for them as for its limits per day.
 func soon(status int, names []string, body *apiError, text string) bool {
 	google := status == http.StatusTooManyRequests && slices.Contains(names, exhausted)
 	daily := body.limits("PerDay") || strings.Contains(text, "daily quota")

@@ -32,7 +32,7 @@ type oracle struct {
 	forced    map[string]bool // tasks that were running when the process began; their slots can exceed the limits
 	suspects  []suspect
 	promptIDs map[string]bool
-	repeats   map[string]bool         // ids of prompts that the provider has refused and that nothing is left of
+	repeats   map[string]bool         // ids of prompts that the provider has refused and of which the session keeps nothing
 	refused   map[string]time.Time    // time of the first failure, by prompt id; only for prompts that could not reach the host
 	answers   map[attemptKey][]string // prompt ids of each attempt
 	draws     map[string]uint64

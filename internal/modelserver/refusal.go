@@ -12,7 +12,7 @@ import (
 // codes, the types and the headers of the protocol, and the message if there is none.
 type Reason string
 
-// The reasons. The words after "usually" are the status that providers use.
+// The reasons. The number after "usually" is the HTTP status that providers use.
 const (
 	UsageLimit   Reason = "usage-limit" // the usage limit of a plan is reached; usually 429
 	Quota        Reason = "quota"       // a quota or a credit is used up; usually 429, Anthropic 400

@@ -6,10 +6,10 @@ import (
 )
 
 // A pool cools down after the provider of a model has refused a turn. Until the end of the
-// cool-down, the pool grants no slot. Then it grants one. While nothing shows that this one
-// succeeds, it grants no other. Each success raises the number of slots that may be granted
-// and are not proved yet by one, so that 2, 4, 8 and more start per step. A further refusal
-// begins a new cool-down.
+// cool-down, the pool grants no slot. Then it grants one. Until something shows that the turn with
+// this slot succeeds, it grants no other. Each success raises by one the number of slots that may
+// be granted but not proved yet, so that 2, 4, 8 and more start per step. A further refusal begins
+// a new cool-down.
 //
 // Times are nanoseconds on a clock that the callers share. The Manager has no clock: callers
 // pass the time, and call [Manager.Warm] at the time that [Manager.OnCool] has announced.
@@ -31,17 +31,17 @@ const FirstTicket = 1 << 62
 type cool struct {
 	pools    []*pool
 	provider string // the cool-down concerns all pools of this provider; empty if it concerns one pool
-	since    int64  // time of the first refusal without a success in between
+	since    int64  // time of the first refusal since the last success
 	until    int64  // end of the cool-down
 	look     int64  // time at which Warm next looks at a cool-down that is over
 	reset    int64  // latest time that the provider has given; 0 if it gave none
 	tries    int    // number of refusals in a row
-	refusals int    // number of refusals since the pool last was in its usual state
+	refusals int    // number of refusals since the pool was last in its usual state
 	warm     bool   // the cool-down is over
 	proved   bool   // a slot has proved that the provider accepts requests
 	window   int    // number of slots that may be granted and not proved
 	unproven int    // number of slots that were granted since the refusal and are not proved
-	mark     Waiter // the field prev of the waiters that hold these slots points to it; see passes
+	mark     Waiter // the waiters that hold these slots point to it with their field prev; see passes
 }
 
 // passes reports whether w holds a slot that was granted since the last refusal in its pool and is
@@ -65,7 +65,7 @@ func (w *Waiter) dropPass() {
 func (c *cool) isFull() bool { return !c.warm || c.unproven >= c.window }
 
 // isOver reports whether the pools can return to their usual state: either the limits of the pools
-// are the stricter limit, or all that waited have started.
+// are now at least as strict as the window, or all waiters have started.
 func (c *cool) isOver() bool {
 	if !c.proved {
 		return false
@@ -88,7 +88,7 @@ type Refusal struct {
 	Reset    int64   // time from which the provider accepts requests, as it has stated; 0 if it gave none
 	Tries    int     // number of requests that were refused; 0 counts as 1
 	Provider bool    // the refusal concerns all models of the provider
-	Again    bool    // an earlier process has seen the refusal: the cool-down takes as long as after a first refusal, and Tries count for the next
+	Again    bool    // an earlier process has seen the refusal: the cool-down takes as long as after a first refusal, and Tries count only after the next refusal
 	Spread   float64 // random number from 0 to 1
 }
 
@@ -107,7 +107,7 @@ func (r *Refusal) until(tries int) int64 {
 
 // CoolDown describes the cool-down of a pool.
 type CoolDown struct {
-	Since    int64 // time of the first refusal without a success in between
+	Since    int64 // time of the first refusal since the last success
 	Until    int64 // time from which the pool grants slots again; it may have passed
 	Reset    int64 // latest time that the provider has given; 0 if it gave none
 	Refusals int   // number of refusals; 0 if the pool does not cool down
@@ -197,8 +197,7 @@ func (m *Manager) chill(p *pool, c *cool) {
 	}
 }
 
-// merge makes the pools of o pools of c. The slots that were granted after o no longer count as
-// unproven.
+// merge moves the pools of o to c. The slots that were granted after o no longer count as unproven.
 func (m *Manager) merge(c, o *cool) {
 	m.dropCool(o)
 	c.since, c.until, c.reset = min(c.since, o.since), max(c.until, o.until), max(c.reset, o.reset)
@@ -246,7 +245,8 @@ func (m *Manager) rearm() {
 	}
 }
 
-// Warm ends the cool-downs whose time has come. It tells the owners of the waiters that get a slot.
+// Warm ends the cool-downs whose time has come. It notifies the owners of the waiters that get a
+// slot.
 func (m *Manager) Warm(now int64) {
 	var granted []*Waiter
 	m.mu.Lock()
@@ -268,8 +268,8 @@ func (m *Manager) Warm(now int64) {
 	}
 }
 
-// review grants the slots that the pools of c can grant. If c is over, it returns the pools to their
-// usual state before.
+// review grants the slots that the pools of c can grant. If c is over, it first returns the pools
+// to their usual state.
 func (m *Manager) review(c *cool) (granted []*Waiter) {
 	if c.isOver() {
 		m.dropCool(c)
@@ -305,8 +305,8 @@ func (c *cool) next() (best *pool) {
 
 // Proved records that the turn for which w holds its slot shows that the provider accepts requests.
 // It returns the waiters that get a slot because of this; the caller must report the grants to their
-// owners. If the turn began before the cool-down, it counts only once, in place of the first turn
-// after the cool-down.
+// owners. A turn that began before the cool-down can count only in place of the first turn after
+// the cool-down.
 func (m *Manager) Proved(w *Waiter) (granted []*Waiter) {
 	if !m.Cools() {
 		return nil
@@ -349,7 +349,7 @@ func (m *Manager) MayBegin(w *Waiter) bool {
 }
 
 // Unproven reports whether w holds one of the slots that were granted after a cool-down and that
-// have not proved yet that the provider accepts requests.
+// have not yet proved that the provider accepts requests.
 func (m *Manager) Unproven(w *Waiter) bool {
 	if !m.Cools() {
 		return false
@@ -389,7 +389,7 @@ func (m *Manager) inherit(k *key) {
 	}
 }
 
-// forgetCools removes the pools that count no key any longer from the cool-downs.
+// forgetCools removes from the cool-downs the pools that no longer count any key.
 func (m *Manager) forgetCools() {
 	if len(m.cools) == 0 {
 		return

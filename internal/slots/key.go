@@ -19,8 +19,8 @@ type key struct {
 	agents  map[string]*key // further keys of the same name, one for each agent
 }
 
-// isIdle reports whether k counts no slot and no waiter, and its pool does not cool down. The keys in k.agents are
-// ignored.
+// isIdle reports whether k counts no slot and no waiter and its pool does not cool down. The keys
+// in k.agents are ignored.
 func (k *key) isIdle() bool { return k.inUse+k.waiting == 0 && (k.pool == nil || k.pool.cool == nil) }
 
 // capAlone reports whether k is the key of an agent that has a cap. The figures of that key
@@ -242,8 +242,8 @@ func (m *Manager) forgetIdle() {
 	}
 }
 
-// busyPools iterates over the pools that have held slots or waiters, or that cool down. It yields each pool once.
-// It ignores keys that are counted only in their cap.
+// busyPools iterates over the pools that have held slots, have waiters or cool down. It yields each
+// pool once. It ignores keys that are counted only in their cap.
 func (m *Manager) busyPools() iter.Seq[*pool] {
 	return func(yield func(*pool) bool) {
 		seen := make(map[*pool]bool)
