@@ -161,9 +161,9 @@ func dialServe(t *testing.T, url string) *mcp.ClientSession {
 func TestAKilledServeGoesOnWithEveryTaskItHasAccepted(t *testing.T) {
 	t.Parallel()
 	p := withMindful(t)
-	p.write("go-1", "")
 	url, cmd := startServe(t, p)
 	ids := launchNumbers(t, dialServe(t, url), 8)
+	p.write("go-1", "")
 	p.awaitSaved(2, 3, 4) // one task has ended, three are running, and four are pending
 	kill(t, cmd)
 	for i, k := range p.kept() {
@@ -318,9 +318,9 @@ func killMCP(t *testing.T, cs *mcp.ClientSession, cmd *exec.Cmd) {
 func TestAKilledMCPContinuesNothingAndItsSuccessorSaysWhatEnded(t *testing.T) {
 	t.Parallel()
 	p := withMindful(t)
-	p.write("go-1", "")
 	cs, cmd := mcpOf(t, p)
 	ids := launchNumbers(t, cs, 5)
+	p.write("go-1", "") // only now, because the answer of a launch would report the end of the task
 	p.awaitSaved(2, 3, 4)
 	killMCP(t, cs, cmd)
 	p.write("go", "") // agent programs that are still running can end now

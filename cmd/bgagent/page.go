@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"crypto/subtle"
@@ -21,7 +22,7 @@ type pageFlags struct {
 // page returns the page that shows the tasks of all callers, and a handler that serves
 // the page and checks the password, if there is one. Both are nil if nobody may see the
 // page. The argument "stale" is the time after which the manager cancels a silent task. The page
-// marks the task as silent after half of this time.
+// marks the task as silent after half of this time, or never if the time is 0.
 func (f pageFlags) page(ctx context.Context, m *bgagent.BackgroundManager, tokens bool, stale time.Duration, secret *secrets) (*dashboard.Handler, http.Handler, error) {
 	if f.Page == "" && tokens {
 		if f.PageActs {
@@ -29,7 +30,7 @@ func (f pageFlags) page(ctx context.Context, m *bgagent.BackgroundManager, token
 		}
 		return nil, nil, nil
 	}
-	page := dashboard.New(m, dashboard.Config{AllowCancel: f.PageActs, AllowResume: f.PageActs, Silent: stale / 2})
+	page := dashboard.New(m, dashboard.Config{AllowCancel: f.PageActs, AllowResume: f.PageActs, Silent: cmp.Or(stale/2, bgagent.Disabled)})
 	if f.Page == "" {
 		return page, page, nil
 	}
