@@ -36,7 +36,8 @@ type opencodeLine struct {
 				Exit json.RawMessage // exit code of a command
 			} `json:"metadata"`
 		}
-		Metadata struct {
+		Synthetic yesNo // opencode has written the text
+		Metadata  struct {
 			Continues yesNo `json:"compaction_continue"`
 		}
 	}
@@ -67,7 +68,7 @@ func decodeOpencode() Decoder {
 			o.GoesOn()
 			o.Activity()
 		case "text":
-			if x.Part.Metadata.Continues {
+			if x.Part.Metadata.Continues || x.Part.Synthetic {
 				summary = false
 				o.GoesOn() // the step that wrote the summary ended like the last step of a turn
 				o.Compaction()
