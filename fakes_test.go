@@ -294,10 +294,16 @@ func (b *inbox) called() int {
 }
 
 // answers makes all calls from now on return nil.
-func (b *inbox) answers() {
+func (b *inbox) answers() { b.fails(nil) }
+
+// fails makes all calls from now on return err.
+func (b *inbox) fails(err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.fail = nil
+	if err != nil {
+		b.fail = func(int) error { return err }
+	}
 }
 
 func (b *inbox) all() []bgagent.Notice {

@@ -193,9 +193,10 @@ func TestANoticeThatIsWrittenWhenCloseBeginsIsNotDelivered(t *testing.T) {
 }
 
 // pushesOf lets every process end while it pushes a notice, and returns the notices that were pushed.
-func pushesOf(t *testing.T, w *world, processes int) (pushed []bgagent.Notice, last *bgagent.BackgroundManager) {
+func pushesOf(t *testing.T, w *world, processes int) ([]bgagent.Notice, *bgagent.BackgroundManager) {
+	var pushed []bgagent.Notice // guarded by w.told.mu
 	w.takes(time.Second)
-	w.told.fail = func(int) error { return errors.New("the process ends before the session has recorded the notice") }
+	w.told.fails(errors.New("the process ends before the session has recorded the notice"))
 	w.told.seen = func(n bgagent.Notice) { pushed = append(pushed, n) }
 	m := w.begin()
 	launch(t, m, "a")
@@ -206,7 +207,9 @@ func pushesOf(t *testing.T, w *world, processes int) (pushed []bgagent.Notice, l
 		m = w.begin()
 		m.Start()
 	}
-	return pushed, m
+	w.told.mu.Lock()
+	defer w.told.mu.Unlock()
+	return slices.Clone(pushed), m
 }
 
 func TestANoticeIsPushedByAtMostThreeProcesses(t *testing.T) {
@@ -219,11 +222,11 @@ func TestANoticeIsPushedByAtMostThreeProcesses(t *testing.T) {
 		_, owed := m.Outstanding("root")
 		require.Equal(t, 1, owed)
 
-		w.told.fail = nil
+		w.told.answers()
 		second := launch(t, m, "b") // a later end is pushed, and the notice that waits is not in its way
 		time.Sleep(5 * time.Second)
-		require.Len(t, w.told.notices, 1)
-		require.Equal(t, second.ID, w.told.notices[0].Items[0].Task)
+		require.Len(t, w.told.all(), 1)
+		require.Equal(t, second.ID, w.told.all()[0].Items[0].Task)
 
 		n, ok := m.TakeNotice("root")
 		require.True(t, ok)
@@ -256,7 +259,7 @@ func TestANoticeThatWaitsIsTakenWithNextNoticeAndHoldsUpNoDrain(t *testing.T) {
 func TestANoticeToABusySessionIsNotCountedAsPushed(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
 		w.takes(time.Second)
-		w.told.fail = func(int) error { return bgagent.ErrBusy }
+		w.told.fails(bgagent.ErrBusy)
 		m := w.begin()
 		launch(t, m, "a")
 		for range 6 {
@@ -267,26 +270,26 @@ func TestANoticeToABusySessionIsNotCountedAsPushed(t *testing.T) {
 			m = w.begin()
 			m.Start()
 		}
-		w.told.fail = nil
+		w.told.answers()
 		time.Sleep(10 * time.Second)
-		require.Len(t, w.told.notices, 1)
+		require.Len(t, w.told.all(), 1)
 	})
 }
 
 func TestANoticeThatWaitsIsNotPushedAfterAnother(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
 		pushed, m := pushesOf(t, w, 4)
-		w.told.fail = func(int) error { return errors.New("the process ends") }
+		w.told.fails(errors.New("the process ends"))
 		launch(t, m, "b")
 		time.Sleep(1500 * time.Millisecond)
 		calls := w.told.called()
-		w.told.fail = nil
+		w.told.answers()
 		w.crash()
 		m = w.begin()
 		m.Start()
 		time.Sleep(time.Minute)
 		require.Equal(t, calls+1, w.told.called(), "the notice about b")
-		require.NotEqual(t, pushed[0].ID, w.told.notices[0].ID)
+		require.NotEqual(t, pushed[0].ID, w.told.all()[0].ID)
 		_, owed := m.Outstanding("root")
 		require.Equal(t, 1, owed)
 	})

@@ -163,15 +163,15 @@ func TestTheNextProcessRepeatsTheMessageThatTookThePlaceOfAWithdrawnOne(t *testi
 		w.memory.SetFaults(nil)
 		send(t, m, task.ID, "b", "second")
 		time.Sleep(5 * time.Second)
-		require.Equal(t, "second", w.last.Text)
+		require.Equal(t, "second", w.lastText())
 		w.crash()
 		w.answer = bgagent.PromptMissing
 		m = w.begin()
 		m.Start()
 		time.Sleep(5 * time.Second)
-		heard := w.sessions[task.Session]
+		heard := w.texts(task.Session)
 		require.Len(t, heard, 3, "the prompt of the second turn is repeated")
-		require.Equal(t, "second", heard[2].prompt.Text)
+		require.Equal(t, "second", heard[2])
 		require.Empty(t, m.Restored().Damage)
 	})
 }
@@ -232,7 +232,7 @@ func TestAnAttemptThatGoesOnAfterARefusalAndACrashHasTheMessage(t *testing.T) {
 		m = w.begin()
 		task = ended(t, m, task.ID)[0]
 		require.Equal(t, 2, task.Attempt)
-		require.Contains(t, w.last.Text, "\nmore")
+		require.Contains(t, w.lastText(), "\nmore")
 	})
 }
 
@@ -321,7 +321,10 @@ func TestAMessageThatJoinedALostTurnGetsATurnOfItsOwn(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, bgagent.MessageInTurn, r.State)
 		w.crash()
-		w.sessions[get(t, m, task.ID).Session] = nil
+		session := get(t, m, task.ID).Session
+		w.mu.Lock()
+		w.sessions[session] = nil
+		w.mu.Unlock()
 		m = w.begin()
 		m.Start()
 		task = ended(t, m, task.ID)[0]
@@ -336,7 +339,7 @@ func TestAMessageThatTheSessionHasIsNotNamedAsUnconsumed(t *testing.T) {
 		time.Sleep(time.Second)
 		send(t, m, task.ID, "k", "more")
 		time.Sleep(w.work - time.Second + time.Millisecond)
-		require.Equal(t, "more", w.last.Text)
+		require.Equal(t, "more", w.lastText())
 		w.crash()
 		w.cfg.InterruptRestored = true
 		m = w.begin()

@@ -2,6 +2,7 @@ package bgagent_test
 
 import (
 	"context"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -20,15 +21,16 @@ func hangs() (abort func(context.Context, string) error, release func()) {
 func TestAnAbortThatNeverReturnsKeepsNoSlot(t *testing.T) {
 	for _, delegates := range []bool{false, true} { // with a task of its own, the session gets another turn
 		f := newServer()
-		retrying := true
+		var retrying atomic.Bool
+		retrying.Store(true)
 		f.started = func(session string, p bgagent.Prompt) {
-			if !retrying {
+			if !retrying.Load() {
 				f.say(session, "answer to "+p.Text)
 			}
 		}
 		f.statuses = func(all map[string]bgagent.SessionStatus) {
 			for id, s := range all {
-				if retrying && s.State == bgagent.SessionBusy {
+				if retrying.Load() && s.State == bgagent.SessionBusy {
 					e := overloaded
 					all[id] = bgagent.SessionStatus{State: bgagent.SessionRetrying, RetryAt: time.Now().Add(time.Hour), Provider: &e}
 				}
@@ -45,13 +47,13 @@ func TestAnAbortThatNeverReturnsKeepsNoSlot(t *testing.T) {
 			m := manage(t, f, cfg)
 			defer release()
 			id, session := turnOn(t, m, "p")
-			if retrying = false; delegates {
+			if retrying.Store(false); delegates {
 				_, err := m.Launch(t.Context(), bgagent.Caller{Session: session}, bgagent.LaunchInput{Agent: "worker", Prompt: "child"})
 				require.NoError(t, err)
 			}
-			retrying = true
+			retrying.Store(true)
 			time.Sleep(10 * time.Second)
-			retrying = false
+			retrying.Store(false)
 			require.Equal(t, 1, f.session(session).aborts)
 			other := launch(t, m, "other").ID
 			time.Sleep(2 * time.Hour)

@@ -2,6 +2,7 @@ package bgagent_test
 
 import (
 	"fmt"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -36,7 +37,8 @@ func TestARefusedTurnThatGoesOnIsCountedOnce(t *testing.T) {
 		for _, stream := range []bool{false, true} {
 			t.Run(fmt.Sprint(c.name, ", stream ", stream), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
-					unreadable := c.halts
+					var unreadable atomic.Bool
+					unreadable.Store(c.halts)
 					s := bgagenttest.NewStarter(func(turn *bgagenttest.Turn) {
 						if turn.N == 1 {
 							work(turn, time.Second)
@@ -46,13 +48,13 @@ func TestARefusedTurnThatGoesOnIsCountedOnce(t *testing.T) {
 							}
 							turn.Refuse(refusal)
 						}
-						unreadable = false
+						unreadable.Store(false)
 						work(turn, 30*time.Second)
 						turn.Say("new")
 					})
 					s.Stream, s.Continues = stream, true
 					s.Faults = func(call bgagenttest.Call) (fault bgagenttest.Fault) {
-						if call.Kind == bgagenttest.CallMessages && unreadable && call.N < 100 {
+						if call.Kind == bgagenttest.CallMessages && unreadable.Load() && call.N < 100 {
 							fault.Err = fmt.Errorf("the messages cannot be read")
 						}
 						return fault

@@ -239,6 +239,23 @@ func (w *world) takes(work time.Duration) {
 	w.work = work
 }
 
+// lastText returns the text of the last prompt that a session got.
+func (w *world) lastText() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.last.Text
+}
+
+// texts returns the texts of all prompts of a session.
+func (w *world) texts(session string) (texts []string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, s := range w.sessions[session] {
+		texts = append(texts, s.prompt.Text)
+	}
+	return texts
+}
+
 // prompts returns the ids of all prompts of a session.
 func (w *world) prompts(session string) (ids []string) {
 	w.mu.Lock()

@@ -95,5 +95,5 @@ func run(ctx context.Context, w io.Writer) (err error) {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	return nil
+	return m.Drain(ctx) // returns when the manager knows that the notice was accepted
 }
