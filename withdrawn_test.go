@@ -18,7 +18,8 @@ import (
 func withdraw(t *testing.T, m *bgagent.BackgroundManager, memory *storetest.Memory, id, prompt string) {
 	t.Helper()
 	slow(memory, 2*time.Second)
-	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	// The write of an earlier withdrawal may still run for half a second.
+	ctx, cancel := context.WithTimeout(t.Context(), 1500*time.Millisecond)
 	defer cancel()
 	_, err := m.Resume(ctx, root, id, bgagent.ResumeInput{Prompt: prompt})
 	require.ErrorIs(t, err, bgagent.ErrUncertain)
