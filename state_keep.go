@@ -200,7 +200,8 @@ func (st *state) storedResult(t *task) string {
 func (st *state) expire(t *task) {
 	st.emit(EventExpired, t)
 	st.logTask(logExpired, t)
-	stuck := t.run != nil
+	// If the record was loaded again, its run is gone, but what its session did is still not known.
+	stuck := t.run != nil || t.sess != nil && t.sess.stuck
 	if a := t.run; a != nil { // the attempt could not be stopped; its session is no longer polled
 		st.unquiet--
 		st.unfollow(a)
