@@ -301,9 +301,11 @@ func (st *state) giveUp(n *node, now int64) {
 	}
 	n.compact()
 	n.unblocked()
-	if env != nil && env.flying && n.delivering { // a notice that is being delivered may still arrive
-		n.adrift = env
+	if env != nil && env.flying { // a notice that is being delivered, or that is the prompt of a turn, may still arrive
 		env.setReclaimable(false)
+		if n.delivering {
+			n.adrift = env
+		}
 	}
 	st.touchNode(n)
 }
