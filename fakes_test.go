@@ -261,68 +261,6 @@ func (f *server) prompted() []bgagent.Prompt {
 	return slices.Clone(f.prompts)
 }
 
-// inbox has a Notify function that keeps all notices.
-type inbox struct {
-	mu      sync.Mutex
-	notices []bgagent.Notice
-	fail    func(n int) error // returns the error for the n-th call, counted from 1
-	seen    func(n bgagent.Notice)
-	calls   int
-}
-
-func (b *inbox) notify(ctx context.Context, session string, n bgagent.Notice) error {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.calls++
-	if b.seen != nil {
-		b.seen(n)
-	}
-	if b.fail != nil {
-		if err := b.fail(b.calls); err != nil {
-			return err
-		}
-	}
-	b.notices = append(b.notices, n)
-	return nil
-}
-
-// called returns the number of calls.
-func (b *inbox) called() int {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.calls
-}
-
-// answers makes all calls from now on return nil.
-func (b *inbox) answers() { b.fails(nil) }
-
-// fails makes all calls from now on return err.
-func (b *inbox) fails(err error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.fail = nil
-	if err != nil {
-		b.fail = func(int) error { return err }
-	}
-}
-
-func (b *inbox) all() []bgagent.Notice {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return slices.Clone(b.notices)
-}
-
-// told returns, for each task, the statuses in all notices about it.
-func (b *inbox) told() map[string][]bgagent.Status {
-	out := map[string][]bgagent.Status{}
-	for _, n := range b.all() {
-		for _, it := range n.Items {
-			out[it.Task] = append(out[it.Task], it.Status)
-		}
-	}
-	return out
-}
-
 // manage creates a manager whose invariants are checked after every update. The manager is
 // closed at the end of the test.
 func manage(t *testing.T, sc bgagent.SessionClient, cfg bgagent.Config) *bgagent.BackgroundManager {
