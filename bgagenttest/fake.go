@@ -244,27 +244,20 @@ var errAborted = errors.New("bgagenttest: the turn was aborted")
 // Abort implements [bgagent.SessionClient]. It cancels the context of the turn. For a
 // runner, Abort does not wait. For a starter, the turn has ended when Abort returns nil.
 func (f *Fake) Abort(ctx context.Context, id string) error {
-	after, lie, err := f.begin(ctx, Call{Kind: CallAbort, Session: id})
-	if err != nil {
-		return err
-	}
-	if lie {
-		return after()
-	}
-	f.mu.Lock()
-	var run *Turn
-	if s := f.sessions[id]; s != nil && s.run != nil && !f.isDead() {
-		run = s.run
-		run.aborted = true
-		run.cancel(errAborted)
-	}
-	f.mu.Unlock()
-	if run != nil && !run.runner {
-		if err := f.stopped(ctx, run); err != nil {
-			return err
+	return f.act(ctx, Call{Kind: CallAbort, Session: id}, func() error {
+		f.mu.Lock()
+		var run *Turn
+		if s := f.sessions[id]; s != nil && s.run != nil && !f.isDead() {
+			run = s.run
+			run.aborted = true
+			run.cancel(errAborted)
 		}
-	}
-	return after()
+		f.mu.Unlock()
+		if run != nil && !run.runner {
+			return f.stopped(ctx, run)
+		}
+		return nil
+	})
 }
 
 // stopped waits until the turn's script has returned.
@@ -313,22 +306,17 @@ func (r Runner) RunTurn(ctx context.Context, id string, p bgagent.Prompt, rep *b
 // that the session has already accepted.
 func (s Starter) StartTurn(ctx context.Context, id string, p bgagent.Prompt) error {
 	f := s.Fake
-	after, lie, err := f.begin(ctx, Call{Kind: CallTurn, Session: id})
-	if err != nil {
-		return err
-	}
-	if lie {
-		return after()
-	}
-	if f.repeated(id, p.ID) {
-		return after()
-	}
-	t, err := f.open(ctx, id, p, false, nil)
-	if err != nil {
-		return err
-	}
-	go t.play()
-	return after()
+	return f.act(ctx, Call{Kind: CallTurn, Session: id}, func() error {
+		if f.repeated(id, p.ID) {
+			return nil
+		}
+		t, err := f.open(ctx, id, p, false, nil)
+		if err != nil {
+			return err
+		}
+		go t.play()
+		return nil
+	})
 }
 
 // open begins a turn of the session, or returns an error if the prompt is refused.

@@ -14,17 +14,7 @@ import (
 // the inbox already contains the notice. For a session in a turn, it returns
 // [bgagent.ErrBusy].
 func (f *Fake) Notify(ctx context.Context, id string, n bgagent.Notice) error {
-	after, lie, err := f.begin(ctx, Call{Kind: CallNotify, Session: id})
-	if err != nil {
-		return err
-	}
-	if lie {
-		return after()
-	}
-	if err := f.receive(id, n); err != nil {
-		return err
-	}
-	return after()
+	return f.act(ctx, Call{Kind: CallNotify, Session: id}, func() error { return f.receive(id, n) })
 }
 
 func (f *Fake) receive(id string, n bgagent.Notice) error {

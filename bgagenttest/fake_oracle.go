@@ -113,6 +113,21 @@ func (f *Fake) begin(ctx context.Context, c Call) (after func() error, lie bool,
 	return after, fault.Lie, err
 }
 
+// act makes the call: it calls the function "do", unless the fault of the call prevents that.
+func (f *Fake) act(ctx context.Context, c Call, do func() error) error {
+	after, lie, err := f.begin(ctx, c)
+	if err != nil {
+		return err
+	}
+	if lie {
+		return after()
+	}
+	if err := do(); err != nil {
+		return err
+	}
+	return after()
+}
+
 func (f *Fake) suffer(ctx context.Context, fault Fault) error {
 	if fault.Delay > 0 {
 		timer := time.NewTimer(fault.Delay)

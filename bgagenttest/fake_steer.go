@@ -18,17 +18,7 @@ func (f *Fake) Steer(ctx context.Context, id string, msg bgagent.TurnMessage) er
 	if !f.Steerable {
 		return fmt.Errorf("%s is not Steerable: %w", f.kind, errors.ErrUnsupported)
 	}
-	after, lie, err := f.begin(ctx, Call{Kind: CallSteer, Session: id})
-	if err != nil {
-		return err
-	}
-	if lie {
-		return after()
-	}
-	if err := f.join(id, msg); err != nil {
-		return err
-	}
-	return after()
+	return f.act(ctx, Call{Kind: CallSteer, Session: id}, func() error { return f.join(id, msg) })
 }
 
 // join adds the message to the running turn of the session.
