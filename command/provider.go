@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/internal/apifault"
 	"github.com/bgagent/bgagent/internal/jsonlines"
 )
 
@@ -33,16 +34,11 @@ func (o *Output) ProviderFailed(e bgagent.ProviderError) {
 	})
 }
 
-// maxReset bounds the time until a reset. A later reset is not believed.
-const maxReset = 366 * 24 * time.Hour
-
 // plausible returns the failure with one line as its message, and without a RetryAt that has passed
 // or is too far away.
 func plausible(e bgagent.ProviderError) bgagent.ProviderError {
 	e.Message = oneLine(bounded(e.Message))
-	if wait := time.Until(e.RetryAt); wait <= 0 || wait > maxReset {
-		e.RetryAt = time.Time{}
-	}
+	e.RetryAt = apifault.Ahead(e.RetryAt, time.Now())
 	return e
 }
 
