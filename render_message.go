@@ -79,11 +79,7 @@ func (w wording) messageSent(r SendResult) answer {
 	default:
 		b.Line("Message sent, with an unknown outcome.\n")
 	}
-	b.Field("Task ID", mdtext.OneLine(t.ID, idMax))
-	b.Field("Session ID", sessionLine(t.Session))
-	b.Field("Description", mdtext.OneLine(t.Description, titleShown))
-	b.Field("Agent", mdtext.OneLine(t.Agent, nameMax))
-	b.Field("Status", t.Status.String())
+	b.task(t)
 	if t.Messages > 1 {
 		b.Field("Messages that wait", strconv.Itoa(t.Messages))
 	}

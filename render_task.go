@@ -14,6 +14,15 @@ import (
 // read returns the tool call that reads the task.
 func (w wording) read(id string) string { return fmt.Sprintf("%s(task_id=%s)", w.output, arg(id)) }
 
+// task writes the lines about a task with which the answer to a call begins.
+func (b *text) task(t Task) {
+	b.Field("Task ID", mdtext.OneLine(t.ID, idMax))
+	b.Field("Session ID", sessionLine(t.Session))
+	b.Field("Description", mdtext.OneLine(t.Description, titleShown))
+	b.Field("Agent", mdtext.OneLine(t.Agent, nameMax))
+	b.Field("Status", t.Status.String())
+}
+
 // launched answers a call that launched a task in the background. If the argument "again" is set,
 // the call resumed the task.
 func (w wording) launched(t Task, again bool, notes ...string) answer {
@@ -23,11 +32,7 @@ func (w wording) launched(t Task, again bool, notes ...string) answer {
 	} else {
 		b.Line("Background task launched successfully.\n")
 	}
-	b.Field("Task ID", mdtext.OneLine(t.ID, idMax))
-	b.Field("Session ID", sessionLine(t.Session))
-	b.Field("Description", mdtext.OneLine(t.Description, titleShown))
-	b.Field("Agent", mdtext.OneLine(t.Agent, nameMax))
-	b.Field("Status", t.Status.String())
+	b.task(t)
 	if t.Attempt > 1 {
 		b.Field("Attempt", strconv.Itoa(t.Attempt))
 	}
@@ -52,11 +57,7 @@ func (w wording) launched(t Task, again bool, notes ...string) answer {
 func (w wording) goesOn(t Task, deadline bool) answer {
 	var b text
 	b.Line("The task goes on in the background.\n")
-	b.Field("Task ID", mdtext.OneLine(t.ID, idMax))
-	b.Field("Session ID", sessionLine(t.Session))
-	b.Field("Description", mdtext.OneLine(t.Description, titleShown))
-	b.Field("Agent", mdtext.OneLine(t.Agent, nameMax))
-	b.Field("Status", t.Status.String())
+	b.task(t)
 	if t.Status == Pending && t.Queue != nil {
 		b.Field("Place in line", place(*t.Queue))
 	}
