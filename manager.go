@@ -264,9 +264,6 @@ func (m *BackgroundManager) step(f func(st *state, now int64), j *job) (next *at
 	clock := time.Now()
 	now := int64(clock.Sub(m.epoch))
 	st.now, st.clock = now, clock
-	if st.storing != nil {
-		st.storing.clock = clock
-	}
 	f(st, now)
 	st.settle(now)
 	for j != nil && next == nil && st.fx.after.start != nil {

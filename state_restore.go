@@ -34,7 +34,7 @@ type recovery struct {
 // itself. It returns "" if the manager does.
 func (st *state) late() string {
 	r := &st.recovery
-	gone := st.storing.clock.Sub(r.seen)
+	gone := st.clock.Sub(r.seen)
 	switch most := st.limit(limitRestartWithin); {
 	case r.outdated != "":
 		return reasonOutdated(r.outdated)

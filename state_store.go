@@ -47,7 +47,6 @@ type storing struct {
 	aside    map[string]bool // keys of records that a newer version of the library wrote, which stay as they are
 	instance string          // id of this run of the manager
 	seen     int64           // time at which the manager's own record was last made
-	clock    time.Time       // wall time of the current update
 	clean    bool            // the manager is being suspended
 
 	failing bool       // the last write failed or takes too long
@@ -296,7 +295,7 @@ func (st *state) putManager(b *StoreBatch) {
 func (st *state) recordManager() StoreRecord {
 	s := st.storing
 	r := recorded{rec: StoreRecord{Key: managerKey, Kind: StoreManager, Due: true}}
-	r.data(&managerRecord{Version: recordVersion, Instance: s.instance, Seen: s.clock, Clock: st.wall(st.now), Clean: s.clean, Crashed: s.crashed, Careful: st.careful.isCareful()})
+	r.data(&managerRecord{Version: recordVersion, Instance: s.instance, Seen: st.clock, Clock: st.wall(st.now), Clean: s.clean, Crashed: s.crashed, Careful: st.careful.isCareful()})
 	return r.rec
 }
 

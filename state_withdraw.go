@@ -67,11 +67,7 @@ func (st *state) withdrawAttempt(t *task, now int64) {
 		st.endContext(a)
 		st.deadlines.attempts.set(&a.alarm, a, 0)
 		st.unfollow(a)
-		if o := a.cl.out; o != nil && o.trying == a {
-			o.trying = nil
-			st.deadlines.outages.set(&o.alarm, o, 0)
-			st.tryLater(o, now)
-		}
+		st.stopsTrying(a, now)
 	}
 	if x := t.more; x != nil && x.ttl != nil {
 		st.deadlines.queued.set(x.ttl, t, 0)
