@@ -89,6 +89,11 @@ func (r *runner) run(crew *fleet.Fleet, open func() (*results.Folder, error), ne
 	long.SpoolTo(r.folder.Spool)
 	_, events := r.manager.Subscribe(1024 + 16*len(r.tasks))
 	defer events.Close()
+	if r.failFast {
+		_, ends := r.manager.Subscribe(1024 + 16*len(r.tasks))
+		defer ends.Close()
+		go r.haltAtBadEnd(ends)
+	}
 	r.show = newDisplay()
 	// After the second signal, do not wait for hanging calls.
 	defer context.AfterFunc(r.stop.hard, func() { time.AfterFunc(leaveTime, r.leave) })()
@@ -304,17 +309,46 @@ func (r *runner) take(number int, t bgagent.Task) {
 	}
 }
 
-// endedBadly notifies the user that a task did not complete and, with --fail-fast,
-// stops the other tasks. While the run is being stopped, endedBadly does nothing,
-// because the stop ended the task.
+// badEndError is the reason why --fail-fast stopped the run.
+type badEndError struct{ task int } // number of the first task that did not complete
+
+func (e *badEndError) Error() string {
+	return fmt.Sprintf("stopped, as task %d did not complete (--fail-fast)", e.task)
+}
+
+// haltAtBadEnd stops the run when a task does not complete. It has a subscription of its own, because
+// the goroutine that follows the events also writes files: meanwhile, the next task would run.
+func (r *runner) haltAtBadEnd(ends *bgagent.Subscription) {
+	for {
+		e, err := ends.Next(r.halted)
+		if err != nil {
+			return
+		}
+		if n, ok := numberOf(e.Task); ok && bad(e.Task) && e.Task.Cause != bgagent.CauseSuperseded {
+			r.fail(n)
+		}
+	}
+}
+
+// fail stops the run because the task with the number did not complete. If the user or another stop
+// has stopped the run before, fail does nothing, because that stop ended the task.
+func (r *runner) fail(number int) {
+	if r.stop.soft.Err() == nil {
+		r.halt(&badEndError{number}) // only the first reason counts
+	}
+}
+
+// endedBadly notifies the user that a task did not complete and, with --fail-fast, stops the other
+// tasks. If a stop of the run has ended the task, endedBadly does nothing.
 func (r *runner) endedBadly(number int, t bgagent.Task) {
-	if r.stop.soft.Err() != nil || r.halted.Err() != nil {
+	if r.failFast {
+		r.fail(number)
+	}
+	var first *badEndError
+	if r.stop.soft.Err() != nil || r.halted.Err() != nil && !(errors.As(context.Cause(r.halted), &first) && first.task == number) {
 		return
 	}
 	r.notify.Tell(notify.Event{Kind: kindOfEnd(t), Text: endText(fmt.Sprintf("task %d", number), t), Task: t.ID, Folder: r.folder.Dir()})
-	if r.failFast {
-		r.halt(fmt.Errorf("stopped, as task %d did not complete (--fail-fast)", number))
-	}
 }
 
 // write writes the result of a task: the whole answer if it was kept, otherwise the
