@@ -40,11 +40,15 @@ func TestAPendingTaskStaysInLineOverARestart(t *testing.T) {
 		var ids []string
 		for i := range 4 {
 			ids = append(ids, launch(t, m, fmt.Sprint("task ", i)).ID)
+			time.Sleep(time.Second)
 		}
 		w.crash()
 		m = w.begin()
+		var started time.Time
 		for i, task := range ended(t, m, ids...) {
 			require.Equal(t, bgagent.Completed, task.Status, task.Reason)
+			require.Greater(t, task.Started, started, "task %d", i)
+			started = task.Started
 			if i > 0 {
 				require.Equal(t, 1, task.Attempt)
 				require.Equal(t, "answer to task "+strconv.Itoa(i), task.Result)

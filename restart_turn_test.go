@@ -2,6 +2,7 @@ package bgagent_test
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -147,6 +148,44 @@ func TestASessionThatMayBeBusyAfterARestartIsAborted(t *testing.T) {
 		require.NoError(t, l.m.Quiet(t.Context(), id))
 		require.NotZero(t, client.aborts)
 	})
+}
+
+// illegible is a starter whose messages cannot be read, or not completely, until a time.
+type illegible struct {
+	bgagenttest.Starter
+	until time.Time
+	err   error // nil if there is always a further page
+}
+
+func (s *illegible) Messages(ctx context.Context, id string, from bgagent.Cursor, most int) (bgagent.Page, error) {
+	if time.Now().Before(s.until) {
+		return bgagent.Page{Next: from, More: true}, s.err
+	}
+	return s.Starter.Messages(ctx, id, from, most)
+}
+
+func TestAReadThatFailsOrIsIncompleteDoesNotRepeatAPrompt(t *testing.T) {
+	for name, err := range map[string]error{"fails": errors.New("the server is starting"), "is incomplete": nil} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				l := newCutServer(t)
+				l.begin()
+				id := launch(t, l.m, "explore").ID
+				time.Sleep(time.Second)
+				l.die()
+				l.client = &illegible{Starter: l.client.(bgagenttest.Starter), until: time.Now().Add(20 * time.Second), err: err}
+				l.begin()
+				task := ended(t, l.m, id)[0]
+				require.Equal(t, bgagent.Completed, task.Status, task.Reason)
+				require.Equal(t, 2, task.Attempt)
+				var ids []string
+				for _, p := range l.fake.Prompts() {
+					ids = append(ids, p.ID)
+				}
+				require.Equal(t, []string{id + ".1.1", id + ".2.1"}, ids)
+			})
+		})
+	}
 }
 
 func TestWhatACancelledStartHasLeftIsEndedByTheNextProcess(t *testing.T) {
