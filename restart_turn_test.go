@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -186,6 +187,41 @@ func TestAReadThatFailsOrIsIncompleteDoesNotRepeatAPrompt(t *testing.T) {
 			})
 		})
 	}
+}
+
+// waking is a starter that first reports once that no session exists.
+type waking struct {
+	bgagenttest.Starter
+	asked atomic.Int32
+}
+
+func (s *waking) Statuses(ctx context.Context, ids []string) (map[string]bgagent.SessionStatus, error) {
+	if s.asked.Add(1) > 1 {
+		return s.Starter.Statuses(ctx, ids)
+	}
+	out := map[string]bgagent.SessionStatus{}
+	for _, id := range ids {
+		out[id] = bgagent.SessionStatus{State: bgagent.SessionGone}
+	}
+	return out, nil
+}
+
+func TestASessionIsMissingOnlyIfTheServerReportsItTwice(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newCutServer(t)
+		l.begin()
+		first := launch(t, l.m, "explore")
+		time.Sleep(time.Second)
+		session := get(t, l.m, first.ID).Session
+		l.die()
+		client := &waking{Starter: l.client.(bgagenttest.Starter)}
+		l.client = client
+		l.begin()
+		task := ended(t, l.m, first.ID)[0]
+		require.Equal(t, bgagent.Completed, task.Status, task.Reason)
+		require.Equal(t, session, task.Session)
+		require.Greater(t, client.asked.Load(), int32(1))
+	})
 }
 
 func TestWhatACancelledStartHasLeftIsEndedByTheNextProcess(t *testing.T) {

@@ -81,6 +81,7 @@ func run(list, dir, only string, check bool) (missed int, err error) {
 	}
 	defer os.RemoveAll(tmp)
 	planted, passed := 0, map[string]bool{} // tests that were run without a fault
+	var broken []error                      // faults that cannot be tried, for example because the package does not compile
 	for _, f := range faults {
 		overlay, err := f.overlay(dir, tmp)
 		if err != nil {
@@ -97,12 +98,12 @@ func run(list, dir, only string, check bool) (missed int, err error) {
 		}
 		planted++
 		began := time.Now()
-		by, err := f.find(dir, overlay)
-		if err != nil {
-			return missed, fmt.Errorf("%s: %w", f.name, err)
-		}
+		by, findErr := f.find(dir, overlay)
 		took := time.Since(began).Round(time.Second)
-		if by == "" {
+		if findErr != nil {
+			broken = append(broken, fmt.Errorf("%s: %w", f.name, findErr))
+			fmt.Printf("BROKEN     %s (%v)\n", f.name, took)
+		} else if by == "" {
 			missed++
 			fmt.Printf("NOT FOUND  %s (%v)\n", f.name, took)
 		} else {
@@ -112,12 +113,12 @@ func run(list, dir, only string, check bool) (missed int, err error) {
 	if check {
 		fmt.Printf("%d faults can be planted\n", len(faults))
 	} else {
-		fmt.Printf("%d of %d faults were found\n", planted-missed, planted)
+		fmt.Printf("%d of %d faults were found\n", planted-missed-len(broken), planted)
 		if planted == 0 {
 			return 0, fmt.Errorf("no fault has a name with %q", only)
 		}
 	}
-	return missed, nil
+	return missed, errors.Join(broken...)
 }
 
 // parse reads the list.
