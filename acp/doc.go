@@ -33,9 +33,10 @@
 //
 // If the process ends, its turns are interrupted. The error states how the process ended
 // and contains the end of its stderr. The next prompt starts another process. If the agent
-// can load sessions, the new process loads the session. Otherwise the error wraps
-// [bgagent.ErrNoSession] and states how the session was lost. A session from an earlier run
-// of the host is loaded in the same way.
+// can load sessions, the new process loads the session. If the agent cannot load sessions,
+// or had not stored this session, the error wraps [bgagent.ErrNoSession] and states how the
+// session was lost. Claude Code stores a session a moment after its first prompt. A session
+// from an earlier run of the host is loaded in the same way.
 //
 // To stop a turn, the client cancels it, and repeats the cancellation until the turn ends.
 // If the agent has not stopped the turn after Config.CancelGrace, the client ends the whole

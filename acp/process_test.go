@@ -101,6 +101,21 @@ func TestALostSessionSaysHowItWasLost(t *testing.T) {
 	require.ErrorIs(t, prompt(t, c, "never heard of", "say hello").err, bgagent.ErrNoSession)
 }
 
+func TestASessionThatTheAgentHadNotStoredSaysHowItWasLost(t *testing.T) {
+	store := t.TempDir()
+	c := open(t, program(t, "", "FAKE_STORE="+store))
+	unstored := create(t, c)
+	require.NoError(t, os.Remove(filepath.Join(store, unstored))) // Claude stores a session only after its first prompt
+	require.Equal(t, bgagent.StopInterrupted, prompt(t, c, create(t, c), "kill").Stop)
+	for range 2 {
+		e := prompt(t, c, unstored, "say hello")
+		require.ErrorIs(t, e.err, bgagent.ErrNoSession)
+		require.ErrorContains(t, e.err, "was lost with the agent process that had it (it ended (signal: killed)")
+		require.ErrorContains(t, e.err, "no such session here")
+	}
+	require.Equal(t, "hello", prompt(t, c, create(t, c), "say hello").Text)
+}
+
 func TestASessionCannotContinueWithoutItsDirectory(t *testing.T) {
 	c := open(t, program(t, "", "FAKE_STORE="+t.TempDir()))
 	dir := filepath.Join(t.TempDir(), "here")

@@ -142,6 +142,13 @@ func TestASessionThatDoesNotExistIsMissing(t *testing.T) {
 		require.Equal(t, bgagent.PromptMissing, state)
 		require.Zero(t, c.known())
 	}
+	// The agent stores the next session only after its first prompt, so no other process can load it.
+	id, err := c.CreateSession(t.Context(), in.Spec)
+	require.NoError(t, err)
+	require.NoError(t, os.Remove(h.store(id)))
+	next := in
+	next.Session = id
+	require.Equal(t, "hello", goesOn(t, c, next, "say hello"))
 	in.Session = "" // it is not known whether the session was created
 	states(t, c, in, bgagent.PromptMissing)
 }

@@ -167,9 +167,21 @@ func (c *Client) attach(ctx context.Context, s *session, instance string) (*proc
 		return nil, noSession(s.id)
 	}
 	if err := c.load(ctx, p, s); err != nil {
-		return nil, err
+		return nil, c.lostWith(s, err)
 	}
 	return p, nil
+}
+
+// lostWith adds to the error of the method "load" why the agent does not have the session, if the reason
+// is the end of the process that had it. Some agents store a session only after its first prompt.
+func (c *Client) lostWith(s *session, err error) error {
+	c.mu.Lock()
+	lost := s.lost
+	c.mu.Unlock()
+	if lost == nil || !errors.Is(err, bgagent.ErrNoSession) {
+		return err
+	}
+	return fmt.Errorf("acp: session %q was lost with the agent process that had it (%w): %w", s.id, lost, err)
 }
 
 // release makes the agent process of an earlier manager of this host give up the session, because some

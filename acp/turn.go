@@ -72,8 +72,8 @@ type turn struct {
 // RunTurn implements [bgagent.TurnRunner]. If the agent answers with an error, the turn has
 // failed. If the agent process ends, the turn is interrupted, and the error states how the
 // process ended. If the process of the session has ended before the turn, another process
-// loads the session; if the agent cannot load sessions, the error wraps
-// [bgagent.ErrNoSession].
+// loads the session; if the agent cannot load sessions or does not have this one, the error
+// wraps [bgagent.ErrNoSession].
 func (c *Client) RunTurn(ctx context.Context, id string, p bgagent.Prompt, r *bgagent.Reporter) (bgagent.TurnEnd, error) {
 	t, err := c.begin(ctx, id, p, r)
 	if err != nil {
