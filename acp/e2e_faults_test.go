@@ -98,6 +98,36 @@ func (s *scene) agents() (pids []int) {
 	return pids
 }
 
+// files returns the files in which the agent stores a session, or all of its sessions if the id is
+// empty.
+func (s *scene) files(session string) []string {
+	s.Helper()
+	if s.name == gemini.name {
+		session = session[:min(8, len(session))]
+	}
+	files, err := filepath.Glob(filepath.Join(filepath.Dir(s.w.Dir), strings.ReplaceAll(s.sessions, "ID", session)))
+	require.NoError(s, err)
+	return files
+}
+
+// stored waits until the agent has stored a prompt that contains the text. The text must look the
+// same in JSON.
+func (s *scene) stored(session, text string) {
+	s.Helper()
+	require.Eventually(s, func() bool {
+		for _, file := range s.files(session) {
+			content, _ := os.ReadFile(file) // opencode removes files of its database
+			for line := range strings.Lines(string(content)) {
+				// Claude stores the text in other lines too, before it stores the prompt.
+				if strings.Contains(line, text) && (s.name == opencode.name || strings.Contains(line, `"user"`)) {
+					return true
+				}
+			}
+		}
+		return false
+	}, 5*time.Minute, 20*time.Millisecond, "the agent does not store its prompt")
+}
+
 // age makes gemini's session records a year older. The name of a record contains the id of
 // the session and the minute. If gemini loads a session in the minute of its creation, it
 // overwrites the record and finds an empty session.
@@ -106,8 +136,7 @@ func (s *scene) age() {
 	if s.name != gemini.name {
 		return
 	}
-	records, err := filepath.Glob(filepath.Join(filepath.Dir(s.w.Dir), "home/.gemini/tmp/*/chats/session-*"))
-	require.NoError(s, err)
+	records := s.files("")
 	require.NotEmpty(s, records)
 	for _, r := range records {
 		id := r[strings.LastIndex(r, "-"):]
@@ -126,6 +155,12 @@ func TestAKilledAgentInterruptsItsTurnsAndIsStartedAgain(t *testing.T) {
 		two := s.launch(s.bash("touch begun; sleep 300", "") + "\n@say never")
 		s.asked("half an ans")
 		s.appears(filepath.Join(s.w.Dir, "begun"))
+		said := map[string]string{first.ID: "marzipan", one.ID: "half an ans"}
+		for id, text := range said {
+			task, err := s.m.Get(id)
+			require.NoError(s, err)
+			s.stored(task.Session, text)
+		}
 		require.Len(s, s.agents(), 1)
 		require.NoError(s, syscall.Kill(s.agents()[0], syscall.SIGKILL))
 		began := time.Now()
@@ -138,14 +173,13 @@ func TestAKilledAgentInterruptsItsTurnsAndIsStartedAgain(t *testing.T) {
 		require.Eventually(s, func() bool { return len(s.w.Processes()) == 0 }, 20*time.Second, 10*time.Millisecond, "children of the killed agent are alive")
 
 		s.age()
-		_, err := s.m.Resume(s.Context(), root, first.ID, bgagent.ResumeInput{Prompt: "What did I say first?"})
-		require.NoError(s, err)
-		task := s.ended(first.ID)[0]
-		require.Equal(s, bgagent.Completed, task.Status, task.Reason)
-		require.Contains(s, task.Result, "marzipan")
-		_, err = s.m.Resume(s.Context(), root, one.ID, bgagent.ResumeInput{Prompt: "What did I say first?"})
-		require.NoError(s, err)
-		require.Contains(s, s.ended(one.ID)[0].Result, "half an ans")
+		for id, text := range said {
+			_, err := s.m.Resume(s.Context(), root, id, bgagent.ResumeInput{Prompt: "What did I say first?"})
+			require.NoError(s, err)
+			task := s.ended(id)[0]
+			require.Equal(s, bgagent.Completed, task.Status, task.Reason)
+			require.Contains(s, task.Result, text)
+		}
 		require.Len(s, s.agents(), 1)
 	})
 }

@@ -4,6 +4,7 @@ package acp
 
 import (
 	"encoding/json"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -20,45 +21,55 @@ import (
 type moment struct {
 	name   string
 	prompt func(s *scene) string
+	part   string                  // part of the prompt that looks the same in JSON
 	until  func(s *scene, h *host) // waits until the moment has come
 	want   []bgagent.PromptState
 	agents []string // agents that are killed at this moment even without the flag -acp.slow
+	lost   bool     // whether the files of the session are removed, as if the agent had not written them yet
 }
 
 var moments = []moment{
 	{
-		"before the first byte", func(*scene) string { return "@mute" },
-		func(s *scene, _ *host) { s.asked("@mute") },
-		[]bgagent.PromptState{bgagent.PromptInterrupted, bgagent.PromptMissing},
-		[]string{codex.name},
+		name: "before the first byte", prompt: func(*scene) string { return "@mute" }, part: "@mute",
+		until:  func(s *scene, _ *host) { s.asked("@mute") },
+		want:   []bgagent.PromptState{bgagent.PromptInterrupted, bgagent.PromptMissing},
+		agents: []string{codex.name},
 	},
 	{
-		"in the text", func(*scene) string { return "@hang half an ans" },
-		func(s *scene, h *host) {
-			s.asked("half an ans")
-			if s.streams {
-				h.read("text")
-			}
-		},
-		[]bgagent.PromptState{bgagent.PromptInterrupted, bgagent.PromptMissing},
-		[]string{gemini.name, claude.name},
+		name: "in the text", prompt: hangs, part: "half an ans", until: inText,
+		want:   []bgagent.PromptState{bgagent.PromptInterrupted, bgagent.PromptMissing},
+		agents: []string{gemini.name, claude.name},
 	},
 	{
-		"in a command", func(s *scene) string { return s.bash("touch begun; sleep 300", "") + "\n@say never" },
-		func(s *scene, h *host) {
+		name: "in the text of a session that is not stored", prompt: hangs, part: "half an ans", until: inText,
+		want:   []bgagent.PromptState{bgagent.PromptMissing},
+		agents: []string{claude.name}, lost: true,
+	},
+	{
+		name: "in a command", prompt: func(s *scene) string { return s.bash("touch begun; sleep 300", "") + "\n@say never" }, part: "touch begun",
+		until: func(s *scene, h *host) {
 			s.appears(filepath.Join(s.w.Dir, "begun"))
 			s.sleep(true, "no command runs")
 			h.saves(`"called":true`)
 		},
-		[]bgagent.PromptState{bgagent.PromptInterrupted},
-		[]string{opencode.name, gemini.name, claude.name, codex.name},
+		want:   []bgagent.PromptState{bgagent.PromptInterrupted},
+		agents: []string{opencode.name, gemini.name, claude.name, codex.name},
 	},
 	{
-		"after the answer", func(*scene) string { return "@say marzipan" },
-		func(_ *scene, h *host) { h.read("end0") },
-		[]bgagent.PromptState{bgagent.PromptAnswered},
-		[]string{gemini.name, codex.name},
+		name: "after the answer", prompt: func(*scene) string { return "@say marzipan" }, part: "marzipan",
+		until:  func(_ *scene, h *host) { h.read("end0") },
+		want:   []bgagent.PromptState{bgagent.PromptAnswered},
+		agents: []string{gemini.name, codex.name},
 	},
+}
+
+func hangs(*scene) string { return "@hang half an ans" }
+
+func inText(s *scene, h *host) {
+	s.asked("half an ans")
+	if s.streams {
+		h.read("text")
+	}
 }
 
 // kills are the ways to kill a host. If only the agent's own process is killed with the host, other
@@ -85,6 +96,9 @@ func TestASessionOfAKilledHostIsRestored(t *testing.T) {
 					if k.agents != nil {
 						at = m.name == "in a command" && slices.Contains(k.agents, a.name)
 					}
+					if m.lost && a.name == opencode.name { // its database contains all sessions
+						continue
+					}
 					if !at && !*slow {
 						continue
 					}
@@ -107,6 +121,11 @@ func (s *scene) restores(m moment, kill func(h *host)) {
 	first := bgagent.Prompt{ID: "p1", Task: "bg_1", Attempt: 1, Turn: 1, Agent: s.name, Text: m.prompt(s), Instance: spec.Instance}
 	h := startHost(s.T, order{Command: cfg.Command, Dir: cfg.Dir, Env: cfg.Env, Auth: cfg.Auth, Spec: spec, Prompts: []bgagent.Prompt{first}})
 	m.until(s, h)
+	// Claude stores a session some time after its first request to the model, and the other agents before
+	// that. If the host is killed earlier, the prompt is missing.
+	if s.name != claude.name || len(m.want) == 1 {
+		s.stored(h.read("session"), m.part)
+	}
 	kill(h)
 	in := h.restore(first)
 	c := open(s.T, h.o.config())
@@ -116,6 +135,11 @@ func (s *scene) restores(m moment, kill func(h *host)) {
 	if s.name == gemini.name {
 		s.age()
 		in.Saved = older(s.T, in.Saved)
+	}
+	if m.lost {
+		for _, file := range s.files(in.Session) {
+			require.NoError(s, os.Remove(file))
+		}
 	}
 	asked := s.turnRequests(first.Text)
 	began := time.Now()
@@ -133,7 +157,8 @@ func (s *scene) restores(m moment, kill func(h *host)) {
 	case err != nil:
 		require.ErrorIs(s, err, bgagent.ErrNoSession)
 		require.Equal(s, bgagent.PromptMissing, state)
-		session = create(s.T, c)
+		session, err = c.CreateSession(s.Context(), in.Spec)
+		require.NoError(s, err)
 	default:
 		require.NoError(s, err)
 	}
