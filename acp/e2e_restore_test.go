@@ -124,7 +124,7 @@ func (s *scene) restores(m moment, kill func(h *host)) {
 	// Claude stores a session some time after its first request to the model, and the other agents before
 	// that. If the host is killed earlier, the prompt is missing.
 	if s.name != claude.name || len(m.want) == 1 {
-		s.stored(h.read("session"), m.part)
+		s.stored(m.part)
 	}
 	kill(h)
 	in := h.restore(first)
@@ -137,7 +137,7 @@ func (s *scene) restores(m moment, kill func(h *host)) {
 		in.Saved = older(s.T, in.Saved)
 	}
 	if m.lost {
-		for _, file := range s.files(in.Session) {
+		for _, file := range s.w.SessionFiles(in.Session) {
 			require.NoError(s, os.Remove(file))
 		}
 	}

@@ -45,6 +45,7 @@ func each(t *testing.T, with []real, cfg bgagent.Config, edit func(*Config), tes
 			c := open(t, ac)
 			cfg := cfg
 			cfg.CreateTimeout = 2 * ac.StartTimeout // the client must end a slow start before the manager does
+			cfg.StopTimeout = 4 * ac.CancelGrace
 			m, err := bgagent.New(c, cfg)
 			require.NoError(t, err)
 			t.Cleanup(func() {
@@ -71,7 +72,7 @@ func (s *scene) launch(prompt string) bgagent.Task {
 // ended waits until the tasks have ended.
 func (s *scene) ended(ids ...string) []bgagent.Task {
 	s.Helper()
-	ctx, cancel := context.WithTimeout(s.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(s.Context(), 5*time.Minute)
 	defer cancel()
 	tasks, err := s.m.Wait(ctx, root, bgagent.WaitAll, ids...)
 	require.NoError(s, err)
@@ -114,7 +115,7 @@ func (s *scene) follow(id string, ok func(bgagent.Task) bool) (task bgagent.Task
 		var err error
 		task, err = s.m.Get(id)
 		return err == nil && ok(task)
-	}, time.Minute, 20*time.Millisecond)
+	}, 5*time.Minute, 20*time.Millisecond)
 	return task
 }
 
@@ -123,10 +124,16 @@ func (s *scene) cancel(id string) bgagent.Task {
 	s.Helper()
 	_, err := s.m.Cancel(s.Context(), root, id, bgagent.CancelOptions{})
 	require.NoError(s, err)
-	ctx, cancel := context.WithTimeout(s.Context(), time.Minute)
-	defer cancel()
-	require.NoError(s, s.m.Quiet(ctx, id))
+	s.quiet(id)
 	task, err := s.m.Get(id)
 	require.NoError(s, err)
 	return task
+}
+
+// quiet waits until everything that the task started has stopped.
+func (s *scene) quiet(id string) {
+	s.Helper()
+	ctx, cancel := context.WithTimeout(s.Context(), 5*time.Minute)
+	defer cancel()
+	require.NoError(s, s.m.Quiet(ctx, id))
 }

@@ -34,7 +34,6 @@ type real struct {
 	// and read a file.
 	bash, write, read func(arg, text string) string
 	todos             string // script that sets two todos: "look" is completed, "write" is pending
-	sessions          string // pattern of the files of a session in the world's folder; ID stands for its id
 }
 
 var (
@@ -47,9 +46,8 @@ var (
 		write: func(path, text string) string {
 			return `@tool write {"filePath":"` + path + `","content":"` + text + `"}`
 		},
-		read:     func(path, _ string) string { return `@tool read {"filePath":"` + path + `"}` },
-		todos:    `@tool todowrite {"todos":[{"content":"look","status":"completed","priority":"high","id":"1"},{"content":"write","status":"pending","priority":"low","id":"2"}]}`,
-		sessions: "data/opencode/opencode.db*",
+		read:  func(path, _ string) string { return `@tool read {"filePath":"` + path + `"}` },
+		todos: `@tool todowrite {"todos":[{"content":"look","status":"completed","priority":"high","id":"1"},{"content":"write","status":"pending","priority":"low","id":"2"}]}`,
 	}
 	gemini = real{
 		name: "gemini", auth: "gemini-api-key", model: "gemini-2.5-pro",
@@ -60,8 +58,7 @@ var (
 		write: func(path, text string) string {
 			return `@tool write_file {"file_path":"` + path + `","content":"` + text + `"}`
 		},
-		read:     func(path, _ string) string { return `@tool read_file {"file_path":"` + path + `"}` },
-		sessions: "home/.gemini/tmp/*/chats/session-*ID*",
+		read: func(path, _ string) string { return `@tool read_file {"file_path":"` + path + `"}` },
 	}
 	// claude is the agent for Claude Code. Its tools work only in the session's directory.
 	claude = real{
@@ -77,7 +74,6 @@ var (
 		read: func(path, _ string) string { return `@tool Read {"file_path":"` + path + `"}` },
 		todos: `@tool TaskCreate {"subject":"look","description":"around"}` + "\n" + `@tool TaskCreate {"subject":"write","description":"it"}` + "\n" +
 			`@tool TaskUpdate {"taskId":"1","status":"completed"}`,
-		sessions: "claude/projects/*/*ID.jsonl",
 	}
 	// codex is the agent for codex, in a mode that asks. It runs commands in a
 	// read-only sandbox, and asks if the model wants to run a command outside of the
@@ -89,8 +85,7 @@ var (
 		write: func(path, text string) string {
 			return `@tool apply_patch *** Begin Patch\n*** Add File: ` + path + `\n+` + text + `\n*** End Patch`
 		},
-		read:     func(path, _ string) string { return `@tool exec_command {"cmd":"cat '` + path + `'"}` },
-		sessions: "codex/sessions/*/*/*/rollout-*ID.jsonl",
+		read: func(path, _ string) string { return `@tool exec_command {"cmd":"cat '` + path + `'"}` },
 	}
 	reals = []real{opencode, gemini, claude, codex}
 )
@@ -112,7 +107,7 @@ func (a real) world(t *testing.T) *realagent.World {
 // config returns a configuration for the program in w.
 func (a real) config(w *realagent.World) Config {
 	return Config{
-		Command: a.argv(w), Dir: w.Dir, Env: w.Env, Auth: a.auth, StartTimeout: 5 * time.Minute,
+		Command: a.argv(w), Dir: w.Dir, Env: w.Env, Auth: a.auth, StartTimeout: 5 * time.Minute, CancelGrace: 30 * time.Second,
 		Agents: map[string]Agent{a.name: {}},
 	}
 }

@@ -39,7 +39,7 @@ func TestConformance(t *testing.T) {
 				Agent: "obedient",
 				Say:   func(text string) string { return "say " + text },
 				Slow:  fixed("slow"), Fail: fixed("exit 3 it failed"),
-				Parent: "root", Directory: dir, MayRepeat: true,
+				Parent: "root", Directory: dir, MayRepeat: true, Soon: time.Minute,
 			}
 			if name == "lines" {
 				h.Fail, h.Tool, h.Recall = fixed("fail"), fixed("use"), fixed("recall")

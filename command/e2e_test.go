@@ -91,6 +91,7 @@ func (r real) scene(t *testing.T, cfg bgagent.Config, change ...func(*Agent)) *s
 		cfg.Permissions = everything
 	}
 	c := clientOf(t, a, func(cc *Config) { cc.Directory, cc.Grace = w.Dir, 0 })
+	cfg.StopTimeout = limit
 	m, err := bgagent.New(c, cfg)
 	require.NoError(t, err)
 	t.Cleanup(func() {
@@ -104,7 +105,7 @@ func (r real) scene(t *testing.T, cfg bgagent.Config, change ...func(*Agent)) *s
 }
 
 // limit is the maximum time for a normal task on a busy machine.
-const limit = 2 * time.Minute
+const limit = 5 * time.Minute
 
 func (s *scene) run(prompt string) bgagent.Task {
 	s.Helper()
@@ -152,7 +153,7 @@ func (s *scene) cancelled(id string) {
 // in the process table for a moment.
 func (s *scene) nothingLeft() {
 	s.Helper()
-	if !until(2*time.Second, func() bool { return len(s.w.Processes()) == 0 }) {
+	if !until(20*time.Second, func() bool { return len(s.w.Processes()) == 0 }) {
 		s.Errorf("left running: %s", strings.Join(s.w.Processes(), "\n"))
 	}
 }
@@ -426,7 +427,7 @@ func TestRealConformance(t *testing.T) {
 					bgagent.SessionClient
 				}{c, c}
 			},
-			Agent: "a", Parent: "root", Directory: w.Dir, MayRepeat: true, TurnTime: 3 * limit,
+			Agent: "a", Parent: "root", Directory: w.Dir, MayRepeat: true, TurnTime: limit, Soon: time.Minute,
 			Say:  func(text string) string { return "@say " + text },
 			Slow: fixed("@hang I wait"), Fail: fixed("@error 400 no thanks"),
 			Tool: fixed(r.shell("sleep 0.3") + "\n@say done"), Recall: fixed("@say (recall)"),

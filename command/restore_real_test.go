@@ -118,7 +118,8 @@ var moments = []moment{
 		},
 		wait: func(x *restoring) {
 			require.True(x, until(patience, func() bool { return x.runs("sleep 302") }))
-			if x.h.Preset != "opencode" { // opencode reports a tool call only after the call has ended
+			require.True(x, until(patience, func() bool { return x.w.HasStored(marker) })) // Claude Code stores the prompt late
+			if x.h.Preset != "opencode" {                                                  // opencode reports a tool call only after the call has ended
 				x.h.waits("saved", `"called":true`)
 			}
 		},

@@ -113,7 +113,7 @@ func (s *OpencodeServer) start() error {
 func (s *OpencodeServer) healthy() error {
 	client := &http.Client{Timeout: time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
 	var last error
-	for end := time.Now().Add(90 * time.Second); time.Now().Before(end); {
+	for end := time.Now().Add(3 * time.Minute); time.Now().Before(end); {
 		if last = s.ask(client); last == nil {
 			return nil
 		}
@@ -123,7 +123,7 @@ func (s *OpencodeServer) healthy() error {
 		case <-time.After(50 * time.Millisecond):
 		}
 	}
-	return fmt.Errorf("not healthy after 90 s: %w", last)
+	return fmt.Errorf("not healthy after 3 minutes: %w", last)
 }
 
 func (s *OpencodeServer) ask(client *http.Client) error {

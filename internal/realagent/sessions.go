@@ -1,0 +1,43 @@
+package realagent
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// sessionFiles are the patterns of the files in which the programs store their sessions. ID stands for
+// the id of the session, and PART for its first 8 characters. The database of opencode contains all
+// sessions.
+var sessionFiles = []string{
+	"claude/projects/*/*ID.jsonl",
+	"codex/sessions/*/*/*/rollout-*ID.jsonl",
+	"home/.gemini/tmp/*/chats/session-*PART*",
+	"data/opencode/opencode.db*",
+}
+
+// SessionFiles returns the files in which the programs have stored a session. If the id is empty, the
+// files of all sessions are returned.
+func (w *World) SessionFiles(id string) (files []string) {
+	in := strings.NewReplacer("ID", id, "PART", id[:min(8, len(id))])
+	for _, pattern := range sessionFiles {
+		found, _ := filepath.Glob(w.path(in.Replace(filepath.FromSlash(pattern)))) // the patterns are correct
+		files = append(files, found...)
+	}
+	return files
+}
+
+// HasStored reports whether a program has stored a prompt that contains the text. The text must look the
+// same in JSON.
+func (w *World) HasStored(text string) bool {
+	for _, file := range w.SessionFiles("") {
+		content, _ := os.ReadFile(file) // opencode removes files of its database
+		for line := range strings.Lines(string(content)) {
+			// Claude stores the text in other lines too, before it stores the prompt.
+			if strings.Contains(line, text) && (strings.Contains(line, `"user"`) || strings.Contains(file, "opencode.db")) {
+				return true
+			}
+		}
+	}
+	return false
+}
