@@ -53,7 +53,7 @@ func limits(t *testing.T, w *realagent.World, server *realagent.OpencodeServer) 
 		}
 		s.id = id
 		return err == nil
-	}, 2*time.Minute, 50*time.Millisecond)
+	}, patience, 50*time.Millisecond)
 	return s
 }
 
@@ -69,14 +69,18 @@ func (s *limitScene) turn(p bgagent.Prompt) []bgagent.HostEvent {
 	require.Eventually(s, func() bool {
 		s.mu.Lock()
 		defer s.mu.Unlock()
+		begun := false // the server can report the end of the turn before once more
 		for _, e := range s.events {
-			if e.Session == s.id && e.Kind == bgagent.HostStatus && e.Status.State == bgagent.SessionIdle {
+			if e.Session != s.id || e.Kind != bgagent.HostStatus {
+				continue
+			}
+			if begun = begun || e.Status.State != bgagent.SessionIdle; begun && e.Status.State == bgagent.SessionIdle {
 				out = s.events
 				return true
 			}
 		}
 		return false
-	}, 2*time.Minute, 20*time.Millisecond)
+	}, patience, 20*time.Millisecond)
 	return out
 }
 
@@ -133,7 +137,7 @@ func refusals(t *testing.T, w *realagent.World, server *realagent.OpencodeServer
 		require.NoError(t, err)
 		last = page.Messages[len(page.Messages)-1]
 		return last.Finished && last.Text != ""
-	}, time.Minute, 50*time.Millisecond)
+	}, patience, 50*time.Millisecond)
 	require.Equal(t, "done", last.Text)
 	require.Equal(t, bgagent.StopEndOfTurn, last.Stop)
 	requests := s.requests()

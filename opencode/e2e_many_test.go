@@ -76,7 +76,10 @@ func TestAServerThatIsKilledInMidTurnInterruptsItsTasks(t *testing.T) {
 
 func TestAServerThatIsAwayForTooLongFailsItsTasks(t *testing.T) {
 	w := realagent.New(t, "opencode")
-	s := serve(t, w, w.ServeOpencode(t), opencode.Config{}, bgagent.Config{HostUnreachable: 15 * time.Second, StopTimeout: time.Second})
+	server := w.ServeOpencode(t)
+	warm := serve(t, w, server, opencode.Config{}, bgagent.Config{}) // the first turn of a server can take longer than the server may be away
+	require.Equal(t, "warm", warm.ended(warm.launch("scope", "worker", "@say warm").ID)[0].Result)
+	s := serve(t, w, server, opencode.Config{}, bgagent.Config{HostUnreachable: 20 * time.Second, StopTimeout: time.Second})
 	task := s.launch("scope", "worker", "@key away\n@hang never")
 	s.waitFor(func(r modelserver.Request) bool { return r.Key == "away" && isMain(r) })
 	s.s.Kill()
@@ -176,7 +179,7 @@ func (s *scene) watchWire() func(session string) time.Time {
 			defer mu.Unlock()
 			when = at[session]
 			return !when.IsZero()
-		}, time.Minute, time.Millisecond)
+		}, patience, time.Millisecond)
 		return when
 	}
 }

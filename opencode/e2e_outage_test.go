@@ -70,6 +70,6 @@ func TestTheRealServerAndItsOwnEnds(t *testing.T) {
 			require.Equal(s, bgagent.CauseInterrupted, got.Cause, got.Reason)
 		}},
 	} {
-		t.Run(x.name, func(t *testing.T) { x.run(serve(t, w, server, cfg, bgagent.Config{CreateTimeout: 2 * time.Minute})) })
+		t.Run(x.name, func(t *testing.T) { x.run(serve(t, w, server, cfg, bgagent.Config{})) })
 	}
 }

@@ -73,7 +73,7 @@ func (t *childTasks) manager() (*opencode.Client, *bgagent.BackgroundManager, er
 	}
 	m, err := bgagent.New(c, bgagent.Config{
 		Store: &fileStore{path: t.Store}, PollInterval: 500 * time.Millisecond, Limits: bgagent.Limits{Default: t.Limit},
-		CreateTimeout: 2 * time.Minute, // a server that has just started can be slow
+		CreateTimeout: patience, // a server that has just started can be slow
 	})
 	return c, m, err
 }
@@ -266,7 +266,7 @@ func (h *held) reply(r modelserver.Request) modelserver.Reply {
 // until waits until the condition holds.
 func (h *held) until(what string, ok func() bool) {
 	h.Helper()
-	require.Eventually(h, ok, 3*time.Minute, 20*time.Millisecond, what)
+	require.Eventually(h, ok, patience, 20*time.Millisecond, what)
 }
 
 // asked returns the requests of the conversation.
@@ -338,7 +338,7 @@ func TestTasksOfAKilledManagerOnTheRealServer(t *testing.T) {
 					h.release(key)
 				}
 			}
-			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+			ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
 			defer cancel()
 			got, err := m.Wait(ctx, bgagent.Caller{}, bgagent.WaitAll, ids...)
 			require.NoError(t, err)
