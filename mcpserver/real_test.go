@@ -25,7 +25,7 @@ func TestTheProtocolsConformancePackage(t *testing.T) {
 	_, server := serve(t, mcpserver.HTTPConfig{Scope: "here"})
 	for _, name := range scenarios {
 		t.Run(name, func(t *testing.T) {
-			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 			defer cancel()
 			out, err := w.Command(ctx, w.Conformance("server", "--url", server.URL, "--scenario", name)...).CombinedOutput()
 			require.NoError(t, err, "%s", out)
@@ -45,7 +45,7 @@ func runScript(t *testing.T, w *realagent.World, name string, args ...string) []
 	// Node looks for the packages in the folder of the script.
 	require.NoError(t, os.Symlink(modules, filepath.Join(w.Dir, "node_modules")))
 	require.NoError(t, os.WriteFile(filepath.Join(w.Dir, name), script, 0o644))
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	var problems strings.Builder
 	cmd := w.Command(ctx, append([]string{node, name}, args...)...)
@@ -96,7 +96,7 @@ func TestTheProtocolsInspector(t *testing.T) {
 	m, server := serve(t, mcpserver.HTTPConfig{Scope: "here"})
 	ask := func(t *testing.T, args ...string) string {
 		t.Helper()
-		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 		defer cancel()
 		var problems strings.Builder
 		cmd := w.Command(ctx, w.Inspector(append([]string{server.URL, "--transport", "http"}, args...)...)...)

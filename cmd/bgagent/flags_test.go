@@ -61,17 +61,19 @@ func TestFailFastStopsTheRestAfterOneBadEnd(t *testing.T) {
 
 func TestARunEndsAfterItsMaxTime(t *testing.T) {
 	t.Parallel()
-	p := withPicky(t, "one", "hang", "three")
+	p := withPicky(t, "hang", "two")
 	begin := time.Now()
 	got := p.run("run", "tasks.jsonc", "-o", "out", "--max-time", "1500ms")
 	require.Equal(t, 1, got.code, got.stderr)
-	require.Less(t, time.Since(begin), 20*time.Second)
-	require.Contains(t, got.out, "1 completed, 2 cancelled in ")
-	require.Equal(t, "stopped after 1.5s (--max-time)", p.rows("out")[2]["reason"])
+	require.Less(t, time.Since(begin), atMost)
+	require.Contains(t, got.out, "2 cancelled in ")
+	for _, row := range p.rows("out") {
+		require.Equal(t, "stopped after 1.5s (--max-time)", row["reason"])
+	}
 
 	got = p.run("run", "-", "-o", "out2", "--max-time", "1m")
 	require.Equal(t, 2, got.code, "an empty list")
-	got = p.feed(`[{"agent": "a", "prompt": "x"}]`, "run", "-", "-o", "out3", "--max-time", "1m")
+	got = p.feed(`[{"agent": "a", "prompt": "x"}]`, "run", "-", "-o", "out3", "--max-time", "10m")
 	require.Equal(t, 0, got.code, "a run that is done in time")
 	require.NotContains(t, got.out, "stopped")
 }
@@ -80,10 +82,10 @@ func TestARunEndsWhenItHasCostItsMaxCost(t *testing.T) {
 	t.Parallel()
 	p := newPlace(t)
 	p.write("agent.sh", `#!/bin/sh
-cat >/dev/null
+prompt=$(cat)
 echo '{"type":"tool","id":"1","name":"read","state":"done"}'
 echo '{"type":"usage","input":100,"output":10,"cost":0.6}'
-sleep 1
+[ "$prompt" = a ] || exec sleep 600
 echo '{"type":"end","text":"done"}'
 `)
 	p.write(".bgagent.jsonc", `{"background_task": {"defaultConcurrency": 1}, "agents": {
@@ -108,15 +110,16 @@ echo '{"type":"end","text":"done"}'
 func TestResumeRunsWhatIsMissingOrHasFailed(t *testing.T) {
 	t.Parallel()
 	p := withPicky(t, "one", "fail", "hang", "four")
-	got := p.run("run", "tasks.jsonc", "-o", "out", "--max-time", "2s")
-	require.Equal(t, 1, got.code, got.stderr)
-	require.Equal(t, "one\nfail\nhang\n", p.asked())
+	r := p.start("run", "tasks.jsonc", "-o", "out")
+	require.Eventually(t, func() bool { return p.asked() == "one\nfail\nhang\n" }, atMost, 10*time.Millisecond)
+	r.interrupt(t)
+	require.Equal(t, 130, r.code(), r.out)
 	before, err := os.Stat(filepath.Join(p.project, "out", "001-one.md"))
 	require.NoError(t, err)
 
 	p.write("mended", "")
 	require.NoError(t, os.Remove(filepath.Join(p.project, "tasks.jsonc")), "the folder has the list")
-	got = p.run("run", "--resume", "out")
+	got := p.run("run", "--resume", "out")
 	require.Equal(t, 0, got.code, got.out+got.stderr)
 	require.Contains(t, got.out, "1 of 4 tasks are already done and are left as they are")
 	require.Contains(t, got.out, "4 completed in ")

@@ -38,7 +38,7 @@ func killedRun(t *testing.T, p *place) (store string) {
 func (p *place) continues(dir string) {
 	p.t.Helper()
 	p.write("go", "")
-	got := p.run("run", "--resume", dir, "--max-time", "60s")
+	got := p.run("run", "--resume", dir, "--max-time", "10m")
 	require.Equal(p.t, 0, got.code, got.out+got.stderr)
 	require.Equal(p.t, map[string][]string{"1": {"", "--session=s-1"}}, p.askedOf())
 }
@@ -88,7 +88,7 @@ func TestAResumedRunWhoseStoreCannotBeUsedStartsNothing(t *testing.T) {
 		if c.broken != nil {
 			require.NoError(t, c.broken(), name)
 		}
-		got := p.run(append(c.flags, "run", "--resume", "out", "--max-time", "60s")...)
+		got := p.run(append(c.flags, "run", "--resume", "out", "--max-time", "10m")...)
 		require.Equal(t, 2, got.code, "%s: %s", name, got.out+got.stderr)
 		require.Contains(t, got.stderr, "the kept tasks of this run cannot be continued", name)
 		require.Contains(t, got.stderr, c.says, name)
@@ -108,7 +108,7 @@ func TestTheTasksOfARunBelongToItsFolder(t *testing.T) {
 	p := withMindful(t)
 	killedRun(t, p)
 	require.NoError(t, os.CopyFS(filepath.Join(p.project, "copy"), os.DirFS(filepath.Join(p.project, "out"))))
-	got := p.run("run", "--resume", "copy", "--max-time", "60s")
+	got := p.run("run", "--resume", "copy", "--max-time", "10m")
 	require.Equal(t, 2, got.code, got.out+got.stderr)
 	require.Contains(t, got.stderr, "they belong to bgagent run into "+p.project+"/out, and this folder is a copy; resume the original")
 	require.NoError(t, os.Rename(filepath.Join(p.project, "out"), filepath.Join(p.project, "moved")))
@@ -116,7 +116,7 @@ func TestTheTasksOfARunBelongToItsFolder(t *testing.T) {
 	for _, k := range p.kept() {
 		require.Equal(t, p.project+"/moved", k.Path)
 	}
-	got = p.run("run", "--resume", "copy", "--max-time", "60s")
+	got = p.run("run", "--resume", "copy", "--max-time", "10m")
 	require.Equal(t, 2, got.code, got.out+got.stderr)
 	require.Contains(t, got.stderr, "they belong to bgagent run into "+p.project+"/moved")
 	require.Len(t, p.askedOf()["1"], 2)
@@ -131,7 +131,7 @@ func TestAResumedRunWithoutItsStoreRunsAgainWhatFailed(t *testing.T) {
 	require.Contains(t, p.run("prune", "--yes").out, "deleted 1 tasks\n")
 	require.Empty(t, p.kept())
 	p.write("fixed", "")
-	got := p.run("run", "--resume", "out", "--max-time", "60s")
+	got := p.run("run", "--resume", "out", "--max-time", "10m")
 	require.Equal(t, 0, got.code, got.out+got.stderr)
 	require.Len(t, p.kept(), 1)
 }
@@ -152,10 +152,10 @@ func TestATaskThatAResumedRunNoLongerNeedsIsCancelled(t *testing.T) {
 	p := withMindful(t)
 	killedRun(t, p)
 	p.write("go-1", "")
-	got := p.run("--state", "none", "run", "--resume", "out", "--max-time", "60s")
+	got := p.run("--state", "none", "run", "--resume", "out", "--max-time", "10m")
 	require.Equal(t, 0, got.code, got.out+got.stderr)
 	require.NoError(t, os.Remove(filepath.Join(p.project, "go-1")))
-	got = p.run("run", "--resume", "out", "--max-time", "60s")
+	got = p.run("run", "--resume", "out", "--max-time", "10m")
 	require.Equal(t, 0, got.code, got.out+got.stderr)
 	require.Equal(t, map[string][]string{"1": {"", ""}}, p.askedOf())
 	for _, k := range p.kept() {
@@ -257,7 +257,7 @@ func TestARunTakesNoStoreOfAnotherKind(t *testing.T) {
 	b, err = json.Marshal(x)
 	require.NoError(t, err)
 	require.NoError(t, os.WriteFile(index, b, 0o644))
-	got := p.run("run", "--resume", "out", "--max-time", "60s")
+	got := p.run("run", "--resume", "out", "--max-time", "10m")
 	require.Equal(t, 2, got.code, got.out+got.stderr)
 	require.Contains(t, got.stderr, "belongs to bgagent serve with")
 }
@@ -269,7 +269,7 @@ func TestAResumedRunRunsTheTasksOfAnAcceptedCopyAgain(t *testing.T) {
 	require.NoError(t, os.Remove(filepath.Join(store, "lock")))
 	require.Equal(t, 2, p.run("run", "tasks.jsonc", "--accept-copy").code)
 	p.write("go", "")
-	got := p.run("run", "--resume", "out", "--accept-copy", "--max-time", "60s")
+	got := p.run("run", "--resume", "out", "--accept-copy", "--max-time", "10m")
 	require.Equal(t, 0, got.code, got.out+got.stderr)
 	require.Contains(t, got.out, "task 1 cannot be continued and runs again: ")
 	require.Equal(t, map[string][]string{"1": {"", ""}}, p.askedOf())
@@ -386,7 +386,7 @@ func TestAResumedRunThatCannotReadAResultCancelsNothing(t *testing.T) {
 	require.True(t, text.Match(b))
 	require.NoError(t, os.WriteFile(database, text.ReplaceAll(b, []byte("${1}the Answer to 1")), 0o600))
 
-	got := p.run("run", "--resume", "out", "--max-time", "60s")
+	got := p.run("run", "--resume", "out", "--max-time", "10m")
 	require.Equal(t, 2, got.code, got.out+got.stderr)
 	require.Contains(t, got.stderr, "the result of task 1: ")
 	live := 0
@@ -400,7 +400,7 @@ func TestAResumedRunThatCannotReadAResultCancelsNothing(t *testing.T) {
 	require.Contains(t, got.stderr, "bgagent prune "+id+" --force deletes the task, so that it runs again")
 	require.Equal(t, "deleted "+id+"\n", p.run("prune", id, "--force").out)
 	p.write("go", "")
-	got = p.run("run", "--resume", "out", "--max-time", "60s")
+	got = p.run("run", "--resume", "out", "--max-time", "10m")
 	require.Equal(t, 0, got.code, got.out+got.stderr)
 	require.Equal(t, map[string][]string{"1": {"", ""}, "2": {"", "--session=s-2"}}, p.askedOf())
 }

@@ -62,7 +62,7 @@ func (p *place) askedOf() map[string][]string {
 // awaitAsked waits until n tasks have received a prompt.
 func (p *place) awaitAsked(n int) {
 	p.t.Helper()
-	require.Eventually(p.t, func() bool { return len(p.askedOf()) >= n }, 2*time.Minute, 10*time.Millisecond)
+	require.Eventually(p.t, func() bool { return len(p.askedOf()) >= n }, atMost, 10*time.Millisecond)
 }
 
 // kept runs "bgagent tasks" and returns the kept tasks by their ids.
@@ -92,7 +92,7 @@ func (p *place) awaitEnded() map[string]keptTask {
 			}
 		}
 		return true
-	}, 2*time.Minute, 50*time.Millisecond)
+	}, atMost, 50*time.Millisecond)
 	return all
 }
 
@@ -132,7 +132,7 @@ func (p *place) awaitSaved(numbers ...int) {
 			}
 		}
 		return len(missing) == 0
-	}, 2*time.Minute, 50*time.Millisecond)
+	}, atMost, 50*time.Millisecond)
 }
 
 // kill ends the program without a chance to clean up, like a crash.
@@ -305,7 +305,7 @@ func TestAResumedRunWritesResultsThatTheKilledOneCouldNotWrite(t *testing.T) {
 func mcpOf(t *testing.T, p *place) (*mcp.ClientSession, *exec.Cmd) {
 	t.Helper()
 	cmd := p.command("mcp")
-	return client(t, &mcp.CommandTransport{Command: cmd}), cmd
+	return client(t, &mcp.CommandTransport{Command: cmd, TerminateDuration: atMost}), cmd
 }
 
 // killMCP kills the "bgagent mcp" of a connection. The connection itself waits for the process.

@@ -25,7 +25,7 @@ echo "$BGAGENT_EVENT: $1" >>"$(dirname "$0")/told"
 	cmd := p.command("mcp", "--log", "server.log", "-v")
 	problems := newOutput()
 	cmd.Stderr = problems
-	cs := client(t, &mcp.CommandTransport{Command: cmd})
+	cs := client(t, &mcp.CommandTransport{Command: cmd, TerminateDuration: atMost})
 	callTool(t, cs, "delegate_task", map[string]any{"subagent_type": "wait", "prompt": "1 ms", "description": "a \x1b[2Jtitle", "run_in_background": false})
 	callTool(t, cs, "delegate_task", map[string]any{"subagent_type": "bad", "prompt": "x", "description": "other", "run_in_background": false})
 	p.awaitFile("told")

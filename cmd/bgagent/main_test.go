@@ -21,6 +21,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
+// atMost is the maximum time for a step of a test on a busy machine.
+const atMost = 2 * time.Minute
+
 // binary is the path of the program, which is built once for all tests.
 var binary string
 
@@ -158,7 +161,7 @@ func (o *output) String() string {
 // await waits until a text has been printed.
 func (o *output) await(t *testing.T, text string) {
 	t.Helper()
-	timeout := time.After(2 * time.Minute)
+	timeout := time.After(atMost)
 	for !strings.Contains(o.String(), text) {
 		select {
 		case <-o.new:
@@ -290,7 +293,7 @@ func TestAKilledRunLeavesAnIndexOfWhatHasEnded(t *testing.T) {
 	require.Eventually(t, func() bool {
 		x := p.index("out")
 		return x.Tasks[0].Status == bgagent.Completed && x.Tasks[1].Status == bgagent.Failed
-	}, time.Minute, 10*time.Millisecond)
+	}, atMost, 10*time.Millisecond)
 	require.NoError(t, r.Process.Kill())
 	r.code()
 	x := p.index("out")

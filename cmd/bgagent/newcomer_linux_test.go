@@ -79,7 +79,7 @@ func tenTasks(t *testing.T) *place {
 // awaitScreen waits until each of the expressions matches a line of the screen.
 func awaitScreen(t *testing.T, out *output, cols int, want ...string) *screen {
 	t.Helper()
-	timeout := time.After(40 * time.Second)
+	timeout := time.After(atMost)
 	for {
 		s := screenOf(out.String(), cols)
 		missing := ""

@@ -30,7 +30,7 @@ func (p *place) pipe(name string) string {
 // end in time is killed, and has no exit code.
 func (r *running) endsWith(t *testing.T, code int) {
 	t.Helper()
-	defer time.AfterFunc(20*time.Second, func() { _ = r.Process.Kill() }).Stop()
+	defer time.AfterFunc(atMost, func() { _ = r.Process.Kill() }).Stop()
 	require.Equal(t, code, r.code(), r.out)
 }
 

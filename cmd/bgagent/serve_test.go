@@ -13,7 +13,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/modelcontextprotocol/go-sdk/mcp"
 	"github.com/stretchr/testify/require"
@@ -22,7 +21,7 @@ import (
 // client connects to the program as an MCP client.
 func client(t *testing.T, transport mcp.Transport) *mcp.ClientSession {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), atMost)
 	defer cancel()
 	cs, err := mcp.NewClient(&mcp.Implementation{Name: "test", Version: "1"}, nil).Connect(ctx, transport, nil)
 	require.NoError(t, err)
@@ -33,7 +32,7 @@ func client(t *testing.T, transport mcp.Transport) *mcp.ClientSession {
 // callTool calls a tool and returns the text of its result.
 func callTool(t *testing.T, cs *mcp.ClientSession, name string, args map[string]any) string {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), atMost)
 	defer cancel()
 	r, err := cs.CallTool(ctx, &mcp.CallToolParams{Name: name, Arguments: args})
 	require.NoError(t, err)
@@ -45,7 +44,7 @@ func TestMCPServesTheToolsAndLeavesNothing(t *testing.T) {
 	cmd := p.command("mcp")
 	var problems strings.Builder
 	cmd.Stderr = &problems
-	cs := client(t, &mcp.CommandTransport{Command: cmd})
+	cs := client(t, &mcp.CommandTransport{Command: cmd, TerminateDuration: atMost})
 	text := callTool(t, cs, "delegate_task", map[string]any{"subagent_type": "wait", "prompt": "1 ms", "run_in_background": false})
 	require.Contains(t, text, "I have waited for 1ms.")
 	callTool(t, cs, "delegate_task", map[string]any{"subagent_type": "program", "prompt": "x"})
@@ -63,7 +62,7 @@ func TestANoticeToACallerCarriesResultsWhereTheFileSaysSo(t *testing.T) {
 	} {
 		p := newPlace(t)
 		p.write(".bgagent.jsonc", `{"background_task": {"totalConcurrency": 1, "noticeResultBytes": `+bytes+`}, "agents": {"wait": {"kind": "inproc"}}}`)
-		cs := client(t, &mcp.CommandTransport{Command: p.command("mcp")})
+		cs := client(t, &mcp.CommandTransport{Command: p.command("mcp"), TerminateDuration: atMost})
 		callTool(t, cs, "delegate_task", map[string]any{"subagent_type": "wait", "prompt": "1 ms", "description": "the first"})
 		// The second task waits for the slot of the first task. So when the call for
 		// the second task returns, the first task has ended.
@@ -80,7 +79,7 @@ func TestMCPInATaskThatMayNotDelegate(t *testing.T) {
 	p := withProgram(t, obedient)
 	p.env = append(p.env, "BGAGENT_DEPTH=1")
 	cmd := p.command("mcp")
-	cs := client(t, &mcp.CommandTransport{Command: cmd})
+	cs := client(t, &mcp.CommandTransport{Command: cmd, TerminateDuration: atMost})
 	list, err := cs.ListTools(t.Context(), nil)
 	require.NoError(t, err)
 	for _, tool := range list.Tools {

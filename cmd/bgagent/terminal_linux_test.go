@@ -27,7 +27,7 @@ func modes(t *testing.T, tty *os.File) unix.Termios {
 // awaitSilence waits until typed keys are not echoed.
 func awaitSilence(t *testing.T, tty *os.File) {
 	t.Helper()
-	require.Eventually(t, func() bool { return modes(t, tty).Lflag&unix.ECHO == 0 }, 20*time.Second, 5*time.Millisecond)
+	require.Eventually(t, func() bool { return modes(t, tty).Lflag&unix.ECHO == 0 }, atMost, 5*time.Millisecond)
 }
 
 // manyWaits writes a list of n tasks, each of which waits for the given time.
@@ -40,6 +40,17 @@ func (p *place) manyWaits(n int, time string) {
 	p.write(".bgagent.jsonc", `{"background_task": {"defaultConcurrency": 20}, "agents": {"wait": {"kind": "inproc"}}}`)
 }
 
+// gated writes a list of n tasks. All but one of them end soon. The last one ends when the file "go"
+// exists.
+func (p *place) gated(n int) {
+	p.manyWaits(n, "300 ms")
+	p.write("gate.sh", "#!/bin/sh\nwhile [ ! -e go ]; do sleep 0.05; done\necho open\n")
+	p.write(".bgagent.jsonc", `{"background_task": {"defaultConcurrency": 20}, "agents": {"wait": {"kind": "inproc"}, "gate": {"kind": "command", "preset": "generic", "command": ["./gate.sh"]}}}`)
+	list, err := os.ReadFile(filepath.Join(p.project, "tasks.jsonc"))
+	require.NoError(p.t, err)
+	p.write("tasks.jsonc", strings.Replace(string(list), `"agent": "wait"`, `"agent": "gate"`, 1))
+}
+
 const typed = "rm -rf typed-by-mistake\n"
 
 func TestTypingIntoTheTableChangesNothing(t *testing.T) {
@@ -48,7 +59,7 @@ func TestTypingIntoTheTableChangesNothing(t *testing.T) {
 		for _, cols := range []uint16{130, 80, 60, 40} {
 			t.Run(fmt.Sprintf("%d tasks in %d columns", tasks, cols), func(t *testing.T) {
 				p := newPlace(t)
-				p.manyWaits(tasks, "300 ms")
+				p.gated(tasks)
 				var before, after unix.Termios
 				out, code := p.inTerminalOf(pty.Winsize{Rows: 24, Cols: cols}, func(cmd *exec.Cmd, out *output, tty *os.File) {
 					before = modes(t, tty)
@@ -56,8 +67,9 @@ func TestTypingIntoTheTableChangesNothing(t *testing.T) {
 					_, err := tty.WriteString(typed)
 					require.NoError(t, err)
 					require.NoError(t, pty.Setsize(tty, &pty.Winsize{Rows: 12, Cols: cols - 7}))
+					p.write("go", "")
 					out.await(t, " completed in ")
-					require.Eventually(t, func() bool { after = modes(t, tty); return after.Lflag&unix.ECHO != 0 }, 10*time.Second, 5*time.Millisecond)
+					require.Eventually(t, func() bool { after = modes(t, tty); return after.Lflag&unix.ECHO != 0 }, atMost, 5*time.Millisecond)
 				}, "run", "tasks.jsonc", "-o", "out")
 				require.Equal(t, 0, code, out)
 				require.NotContains(t, out, "typed-by-mistake")
@@ -73,7 +85,7 @@ func TestTypingIntoTheTableChangesNothing(t *testing.T) {
 
 func TestWhatWasTypedIsNotLeftForTheShell(t *testing.T) {
 	p := newPlace(t)
-	p.manyWaits(1, "500 ms")
+	p.gated(1)
 	cmd := exec.Command("sh", "-c", `"$0" run tasks.jsonc -o out; read -t 1 x || x=nothing; echo "read: $x"`, binary)
 	cmd.Args[0], cmd.Path = "bash", "/bin/bash"
 	cmd.Dir, cmd.Env = p.project, append(p.env, "PATH="+p.path)
@@ -90,6 +102,7 @@ func TestWhatWasTypedIsNotLeftForTheShell(t *testing.T) {
 	awaitSilence(t, tty)
 	_, err = tty.WriteString(typed)
 	require.NoError(t, err)
+	p.write("go", "")
 	out.await(t, "read: nothing")
 	_ = cmd.Wait()
 	require.NotContains(t, out.String(), "typed-by-mistake")
@@ -114,18 +127,18 @@ func TestCtrlCIsHeardHoweverMuchWasTyped(t *testing.T) {
 func TestAServerThatCannotBeReachedIsSaidWhileTasksWaitForIt(t *testing.T) {
 	t.Parallel()
 	p := newPlace(t)
-	p.write(".bgagent.jsonc", `{"background_task": {"hostUnreachableMs": 1500, "pollIntervalMs": 500},
+	p.write(".bgagent.jsonc", `{"background_task": {"hostUnreachableMs": 5000, "pollIntervalMs": 500},
 		"agents": {"away": {"kind": "opencode", "url": "http://127.0.0.1:1"}}}`)
 	p.write("tasks.jsonc", `[{"agent": "away", "prompt": "review the API"}, {"agent": "away", "prompt": "mend the test"}]`)
 	shown, code := p.inTerminalOf(pty.Winsize{Rows: 24, Cols: 80}, func(cmd *exec.Cmd, out *output, tty *os.File) {}, "run", "tasks.jsonc", "-o", "out")
 	require.Equal(t, 1, code, shown)
 	for _, title := range []string{"review the API", "mend the test "} {
-		require.Regexp(t, title+` +\d\.\ds  \S*out of reach \d\.\ds of 1\.5s\S*; looking for`, shown)
+		require.Regexp(t, title+` +\d+\.?\d*s  \S*out of reach \d\.\ds of 5\.0s\S*; looking for`, shown)
 	}
 	require.Contains(t, strings.Join(strings.Fields(shown), " "), "away is out of reach: looking for the agent: no answer from the opencode server at http://127.0.0.1:1: dial tcp 127.0.0.1:1: connect: connection refused")
 	piped := p.run("run", "tasks.jsonc", "-o", "piped")
 	for n := range 2 {
-		require.Regexp(t, fmt.Sprintf(` %d  running    away: [a-zA-Z ]+: out of reach \d\.\ds of 1\.5s: looking for the agent: no answer from the opencode server at http://127\.0\.0\.1:1`, n+1), piped.out)
+		require.Regexp(t, fmt.Sprintf(` %d  running    away: [a-zA-Z ]+: out of reach \d\.\ds of 5\.0s: looking for the agent: no answer from the opencode server at http://127\.0\.0\.1:1`, n+1), piped.out)
 	}
 }
 
@@ -192,7 +205,7 @@ func TestARunInTheBackgroundLeavesTheTerminalAloneUntilItIsBroughtToTheFront(t *
 	awaitSilence(t, tty)
 	p.say(tty, typed+"\x03")
 	out.await(t, "3 cancelled in ")
-	require.Eventually(t, func() bool { return modes(t, tty).Lflag&unix.ECHO != 0 }, 10*time.Second, 5*time.Millisecond)
+	require.Eventually(t, func() bool { return modes(t, tty).Lflag&unix.ECHO != 0 }, atMost, 5*time.Millisecond)
 	p.say(tty, "echo code=$?\n")
 	out.await(t, "code=130")
 	require.NotContains(t, out.String(), "typed-by-mistake")
@@ -228,7 +241,7 @@ func TestAKilledRunGivesTheTerminalBack(t *testing.T) {
 			require.Eventually(t, func() bool {
 				m := modes(t, tty)
 				return m.Lflag&unix.ECHO != 0 && m.Lflag&unix.ICANON != 0
-			}, 20*time.Second, 5*time.Millisecond, "%v", sig)
+			}, atMost, 5*time.Millisecond, "%v", sig)
 		}, "run", "tasks.jsonc", "-o", "out")
 		require.NotContains(t, out, "typed-by-mistake")
 		require.True(t, strings.LastIndex(out, "\x1b[?25h") > strings.LastIndex(out, "\x1b[?25l"), "%v: the cursor is shown again", sig)
@@ -236,8 +249,10 @@ func TestAKilledRunGivesTheTerminalBack(t *testing.T) {
 		left, err := filepath.Glob("/proc/[0-9]*/cmdline")
 		require.NoError(t, err)
 		for _, path := range left {
-			line, _ := os.ReadFile(path)
-			require.False(t, strings.HasPrefix(string(line), binary+"\x00--give"), "the guard has ended")
+			require.Eventually(t, func() bool {
+				line, _ := os.ReadFile(path)
+				return !strings.HasPrefix(string(line), binary+"\x00--give")
+			}, atMost, 5*time.Millisecond, "the guard ends")
 		}
 	}
 }

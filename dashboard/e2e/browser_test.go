@@ -211,7 +211,7 @@ func eval[T any](p *tab, expression string) T {
 // page, because the page's policy forbids code made from text.
 func (p *tab) until(expression string) {
 	p.t.Helper()
-	deadline := time.Now().Add(time.Minute)
+	deadline := time.Now().Add(3 * time.Minute)
 	for !eval[bool](p, "!!("+expression+")") {
 		if time.Now().After(deadline) {
 			require.FailNow(p.t, "waited in vain for "+expression)

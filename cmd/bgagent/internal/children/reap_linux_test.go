@@ -35,7 +35,7 @@ func gone(t *testing.T, pid int) {
 	require.Eventually(t, func() bool {
 		_, err := os.Stat("/proc/" + strconv.Itoa(pid))
 		return os.IsNotExist(err)
-	}, 20*time.Second, 5*time.Millisecond, "process %d is still there", pid)
+	}, 2*time.Minute, 5*time.Millisecond, "process %d is still there", pid)
 }
 
 func TestOnlyAdoptedChildrenAreWaitedFor(t *testing.T) {

@@ -30,7 +30,7 @@ func TestACheckLeavesNothingOfTheProgram(t *testing.T) {
 	check := <-f.Check(t.Context())
 	require.NoError(t, check.Err)
 	require.True(t, strings.HasSuffix(check.Found, " codex 1.2"), check.Found)
-	require.Less(t, time.Since(begin), 10*time.Second, "a process that it has left holds its output open")
+	require.Less(t, time.Since(begin), time.Minute, "a process that it has left holds its output open")
 	pid, err := os.ReadFile(dir + "/pid")
 	require.NoError(t, err)
 	require.NoDirExists(t, "/proc/"+strings.TrimSpace(string(pid)))
@@ -50,11 +50,11 @@ func TestACheckSaysHowAProgramFails(t *testing.T) {
 
 func TestACheckDoesNotWaitForHiddenProcesses(t *testing.T) {
 	dir := t.TempDir()
-	f, _ := crewOf(t, scripted(t, "setsid env -i sleep 60 & echo $! >"+dir+"/pid\necho codex 1.2\nsleep 0.3\n"))
+	f, _ := crewOf(t, scripted(t, "setsid env -i sleep 600 & echo $! >"+dir+"/pid\necho codex 1.2\nsleep 0.3\n"))
 	begin := time.Now()
 	check := <-f.Check(t.Context())
 	require.NoError(t, check.Err)
-	require.Less(t, time.Since(begin), 20*time.Second)
+	require.Less(t, time.Since(begin), time.Minute)
 	text, err := os.ReadFile(dir + "/pid")
 	require.NoError(t, err)
 	pid, err := strconv.Atoi(strings.TrimSpace(string(text)))

@@ -57,7 +57,7 @@ func TestAProgramThatHangsIsEnded(t *testing.T) {
 	defer cancel()
 	begin := time.Now()
 	n.Close(ctx)
-	require.Less(t, time.Since(begin), 20*time.Second)
+	require.Less(t, time.Since(begin), 2*time.Minute)
 }
 
 func TestLostEventsAreReported(t *testing.T) {
