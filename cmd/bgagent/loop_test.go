@@ -188,7 +188,7 @@ func judge(t *testing.T, w *realagent.World, prefix string) {
 
 // finished waits for the last answer of the host's model.
 func finished(t *testing.T, w *realagent.World) {
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 	defer cancel()
 	err := w.Model.WaitFor(ctx, func(all []modelserver.Request) bool {
 		for _, r := range all {
@@ -220,7 +220,7 @@ func TestTheWholeLoopWithOpencodeAsTheHost(t *testing.T) {
 // hosted runs a host to its end and returns its output.
 func hosted(t *testing.T, w *realagent.World, argv []string) string {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 6*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 	defer cancel()
 	out, err := w.Command(ctx, argv...).CombinedOutput()
 	if err != nil {
@@ -281,7 +281,7 @@ func TestClaudeInATerminalTakesADelegationAsATaskOfTheProtocol(t *testing.T) {
 		}
 		return modelserver.Say("fine")
 	})
-	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 	defer cancel()
 	cmd := w.Command(ctx, "script", "-qec", w.Claude()[0]+" --allowedTools=mcp__bgagent "+hostWord, os.DevNull)
 	keys, err := cmd.StdinPipe() // without this pipe, Claude Code would reach the end of its input and exit

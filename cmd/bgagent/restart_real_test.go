@@ -141,6 +141,7 @@ func TestAKilledServeGoesOnWithItsWorkOnRealPrograms(t *testing.T) {
 		h.until(key+" begins", func() bool { return h.begun(key) })
 	}
 	h.until("the store has Claude Code's call", func() bool { return p.savedWith(`"called":true`) })
+	h.until("Claude Code stores its prompt", func() bool { return w.HasStored("@key claude-command") })
 	require.Empty(t, h.asked("claude-waits"))
 	kill(t, cmd)
 
