@@ -138,6 +138,25 @@ func TestATurnThatIsInterruptedTooOftenIsNotContinued(t *testing.T) {
 	})
 }
 
+func TestOnlyInterruptionsSinceTheLastProgressCount(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		m := w.begin()
+		id := launch(t, m, "explore").ID
+		for range 3 {
+			for range 3 { // one more would be too many
+				time.Sleep(9 * time.Second)
+				w.crash()
+				m = w.begin()
+				m.Start()
+			}
+			task := ended(t, m, id)[0]
+			require.Equal(t, bgagent.Completed, task.Status, task.Reason)
+			_, err := m.Resume(t.Context(), root, id, bgagent.ResumeInput{Prompt: "go on"})
+			require.NoError(t, err)
+		}
+	})
+}
+
 // broken records the first violation of an invariant.
 func (w *world) broken(err error) {
 	w.mu.Lock()
