@@ -149,7 +149,7 @@ func lookedAt(err error) error {
 	}
 	var refusal *ProviderError
 	if errors.As(err, &refusal) {
-		if refusal = refusal.clone(); refusal != nil {
+		if refusal = refusal.received(); refusal != nil {
 			e.is = append(e.is, refusal)
 		}
 	}

@@ -72,10 +72,13 @@ func (m *BackgroundManager) sweep(cl *client) {
 	if err != nil {
 		why = err.Error()
 	}
+	for i := range list {
+		list[i].status = answer[list[i].session].received()
+	}
 	m.update(func(st *state, now int64) {
 		for i := range list {
 			l := &list[i]
-			l.status, l.at = answer[l.session], now
+			l.at = now
 			if st.swept(l, why, now) {
 				st.readSoon(*l)
 			}
@@ -136,7 +139,7 @@ func (m *BackgroundManager) readThem(cl *client) {
 // lookNow asks for the status of one session, and then reads and judges the session.
 func (m *BackgroundManager) lookNow(l looked) {
 	answer, _ := m.statuses(l.a.cl, []string{l.session})
-	if l.status = answer[l.session]; l.status.State == SessionUntold && l.said != SessionUnknown {
+	if l.status = answer[l.session].received(); l.status.State == SessionUntold && l.said != SessionUnknown {
 		l.status.State = l.said // this client reports statuses only in events
 	}
 	m.look(l)
@@ -256,7 +259,7 @@ func (m *BackgroundManager) read(ctx context.Context, cl *client, session string
 		if err != nil {
 			return pages, err
 		}
-		pages = append(pages, page)
+		pages = append(pages, page.received())
 		if !page.More || page.Next == cursor {
 			return pages, nil
 		}

@@ -70,7 +70,7 @@ func (m *BackgroundManager) recoverTasks() {
 	m.startEvents()
 	m.restoreContexts()
 	m.update(func(st *state, now int64) {
-		st.beginRecovery(now)
+		st.beginRecovery(time.Now(), now)
 		close(m.started)
 	})
 }

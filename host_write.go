@@ -31,7 +31,7 @@ func (m *BackgroundManager) write() {
 	pause, refused := storePause, 0
 	for {
 		var b *StoreBatch
-		m.update(func(st *state, now int64) { b = st.nextBatch(now) })
+		m.update(func(st *state, now int64) { b = st.nextBatch(time.Now(), now) })
 		if b == nil {
 			return
 		}
@@ -260,7 +260,7 @@ func (m *BackgroundManager) writeApart(b *StoreBatch, pause *time.Duration) (las
 	}
 	healthy := func() error {
 		part := StoreBatch{}
-		m.update(func(st *state, _ int64) { part.Records = []StoreRecord{st.recordManager()} })
+		m.update(func(st *state, _ int64) { part.Records = []StoreRecord{st.recordManager(time.Now())} })
 		return write(part)
 	}
 	if err := healthy(); err != nil {

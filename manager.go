@@ -261,9 +261,8 @@ func (m *BackgroundManager) view(f func(st *state)) {
 func (m *BackgroundManager) step(f func(st *state, now int64), j *job) (next *attempt) {
 	st := &m.st
 	m.mu.Lock()
-	clock := time.Now()
-	now := int64(clock.Sub(m.epoch))
-	st.now, st.clock = now, clock
+	now := int64(time.Since(m.epoch))
+	st.now = now
 	f(st, now)
 	st.settle(now)
 	for j != nil && next == nil && st.fx.after.start != nil {

@@ -18,6 +18,7 @@ func (m *BackgroundManager) Observe(e HostEvent) {
 	if e.Session != "" && m.passed(e.Kind, e.Session) {
 		return
 	}
+	e = e.received()
 	m.update(func(st *state, now int64) {
 		cl := m.client(e.Client)
 		if of := st.clientOf(e.Session); of != nil && e.Client == "" {
@@ -181,6 +182,7 @@ func (r *Reporter) report(x Report) {
 	case r == nil || r.closed.Load() && (r.m == nil || x.Kind != ReportUsage):
 	case r.m != nil:
 		over := r.closed.Load()
+		x = x.received()
 		r.m.update(func(st *state, now int64) {
 			switch a := r.a; {
 			case st.suspend == frozen:

@@ -20,11 +20,12 @@ type thresholds struct {
 // counters are the values that the function "judge" keeps from one observation of a turn to the
 // next.
 type counters struct {
-	began     int64 // time at which the turn began
-	changed   int64 // time of the last change of any kind
-	blind     int64 // start of the current series of incomplete observations; 0 if the last observation was complete
-	blindTime int64 // total duration of these series since the last change
-	retryAt   int64 // time of the session's next or latest retry
+	began     int64     // time at which the turn began
+	changed   int64     // time of the last change of any kind
+	blind     int64     // start of the current series of incomplete observations; 0 if the last observation was complete
+	blindTime int64     // total duration of these series since the last change
+	retryAt   int64     // time of the session's next or latest retry
+	retryTold time.Time // the same time on the wall clock, as the client has reported it
 	finger    uint64
 	state     SessionState
 	detail    string
@@ -111,13 +112,13 @@ func judge(c counters, o observation, th thresholds, now int64) (counters, verdi
 		c.blind = 0
 	}
 	changed := o.read && o.view.finger != c.finger
-	if changed || o.status.State != c.state || o.status.Detail != c.detail || o.retryAt != c.retryAt {
+	if changed || o.status.State != c.state || o.status.Detail != c.detail || !o.status.RetryAt.Round(0).Equal(c.retryTold) {
 		c.change(now)
 	}
 	if o.read {
 		c.finger = o.view.finger
 	}
-	c.state, c.detail, c.retryAt = o.status.State, o.status.Detail, o.retryAt
+	c.state, c.detail, c.retryAt, c.retryTold = o.status.State, o.status.Detail, o.retryAt, o.status.RetryAt.Round(0)
 	if c.state != SessionGone {
 		c.gone, c.goneSince = 0, 0
 	}

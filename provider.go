@@ -15,10 +15,11 @@ type ProviderError struct {
 
 	// RetryAt is the time from which the provider accepts requests again, as the provider has
 	// stated it. It is zero if the provider has given no time. Do not set it from the text of a
-	// message, such as "try again at 11:16 PM", because the text has no date and no time zone.
+	// message, such as "try again at 11:16 PM", because the text has no date and no time zone. The
+	// manager treats a time that has passed, or that is more than 366 days away, as unknown.
 	RetryAt time.Time
 
-	Tries   int              // number of requests that the agent's program has made for the failed request; 0 if unknown
+	Tries   int              // number of requests that the agent's program has made for the failed request; 0 or less if unknown
 	Scope   ProviderScope    // which models the failure concerns
 	Next    ProviderNextStep // how the client can go on with the turn
 	Message string           // one line for people; the reason of the end, if the attempt ends because of the failure

@@ -300,7 +300,7 @@ func (s SessionState) String() string { return enumName(sessionStateNames[:], ui
 // SessionStatus is the status of one session.
 type SessionStatus struct {
 	State   SessionState
-	RetryAt time.Time // if State is SessionRetrying: time of the next try, if known
+	RetryAt time.Time // if State is SessionRetrying: time of the next try, if known; a time more than 366 days away counts as unknown
 	Detail  string    // one line for people: the error that caused the retry, or the question asked
 	// Provider describes the failed request if State is SessionRetrying and the client knows it. Its
 	// field RetryAt is what the provider has given; the field RetryAt above is when the runtime tries

@@ -70,10 +70,9 @@ type state struct {
 
 	lateFor string // reason why the manager does not begin turns of an earlier process's tasks by itself; empty if it does
 
-	now   int64     // time of the current update
-	clock time.Time // the same time on the wall clock
-	due   due
-	fx    effects
+	now int64 // time of the current update
+	due due
+	fx  effects
 }
 
 // settings are the parts of [Config] that the state needs.

@@ -1,7 +1,6 @@
 package bgagent
 
 import (
-	"math"
 	"time"
 
 	"github.com/bgagent/bgagent/internal/mdtext"
@@ -88,15 +87,14 @@ func (st *state) passes(kind ProviderErrorKind, reset, now int64) bool {
 	return most > 0 && reset-now <= int64(most)
 }
 
-// providerTime converts a time that a client has reported. Times in the past count as unknown. Such a
-// time is a wall time, so it is compared with the wall clock of now: the time of the manager stands
-// still while the machine sleeps.
+// providerTime converts a time that a client has reported and that onClock has returned. Times in the
+// past count as unknown.
 func (st *state) providerTime(t time.Time, now int64) int64 {
 	if t.IsZero() {
 		return 0
 	}
-	if d := t.Sub(st.clock); d > 0 {
-		return now + int64(min(d, math.MaxInt64/2))
+	if at := int64(t.Sub(st.epoch)); at > now {
+		return at
 	}
 	return 0
 }

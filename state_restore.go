@@ -31,10 +31,10 @@ type recovery struct {
 }
 
 // late returns the reason why the manager does not begin turns of the earlier process's tasks by
-// itself. It returns "" if the manager does.
-func (st *state) late() string {
+// itself. It returns "" if the manager does. The argument "wall" is the wall time now.
+func (st *state) late(wall time.Time) string {
 	r := &st.recovery
-	gone := st.clock.Sub(r.seen)
+	gone := wall.Sub(r.seen)
 	switch most := st.limit(limitRestartWithin); {
 	case r.outdated != "":
 		return reasonOutdated(r.outdated)
@@ -50,8 +50,8 @@ func (st *state) late() string {
 // survives.
 const maxRestarts = 3
 
-// beginRecovery continues the tasks of the earlier process.
-func (st *state) beginRecovery(now int64) {
+// beginRecovery continues the tasks of the earlier process. The argument "wall" is the wall time now.
+func (st *state) beginRecovery(wall time.Time, now int64) {
 	if !st.recovery.due || st.closing || st.isLost() {
 		return
 	}
@@ -59,7 +59,7 @@ func (st *state) beginRecovery(now int64) {
 	if !st.recovery.clean && len(st.recovery.tasks) > 0 { // otherwise the earlier manager was suspended or closed
 		st.storing.crashed = st.recovery.seen
 	}
-	list, clean, clock, late := st.recovery.tasks, st.recovery.clean, st.recovery.clock, st.late()
+	list, clean, clock, late := st.recovery.tasks, st.recovery.clean, st.recovery.clock, st.late(wall)
 	st.recovery = recovery{}
 	st.lateFor = late
 	for _, t := range list {

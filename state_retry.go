@@ -17,7 +17,7 @@ type retrying struct {
 	since   int64     // time of the first report
 	told    int64     // time of the last report
 	at      int64     // time of the next request; 0 if it is unknown
-	when    time.Time // the same time as the client has reported it
+	when    time.Time // the same time on the wall clock, as the client has reported it
 	err     ProviderError
 	haltEnd int64 // time at which the turn must have stopped; 0 if it is not being stopped
 }
@@ -37,7 +37,7 @@ func (st *state) retrying(a *attempt, e *ProviderError, at time.Time, now int64)
 	next := st.providerTime(at, now)
 	s := a.seen()
 	x := s.retry
-	known := x != nil && x.when.Equal(at) && x.err.Kind == e.Kind && x.err.Tries == e.Tries
+	known := x != nil && x.when.Equal(at.Round(0)) && x.err.Kind == e.Kind && x.err.Tries == e.Tries
 	if x == nil {
 		x = &retrying{since: now}
 		s.retry = x
@@ -45,7 +45,7 @@ func (st *state) retrying(a *attempt, e *ProviderError, at time.Time, now int64)
 	if x.haltEnd > 0 || known {
 		return
 	}
-	x.at, x.when, x.told, x.err = next, at, now, *e
+	x.at, x.when, x.told, x.err = next, at.Round(0), now, *e
 	reset := max(st.providerTime(at, now), st.providerTime(e.RetryAt, now))
 	if st.passes(e.Kind, reset, now) {
 		st.cool(a, e, reset, now)

@@ -245,9 +245,9 @@ func (st *state) askWriter() {
 	}
 }
 
-// nextBatch returns the next batch to write. If nothing waits to be written, it returns nil, and
+// nextBatch returns the next batch to write. The argument "wall" is the wall time now. If nothing waits to be written, it returns nil, and
 // the writer stops.
-func (st *state) nextBatch(now int64) *StoreBatch {
+func (st *state) nextBatch(wall time.Time, now int64) *StoreBatch {
 	s := st.storing
 	for s.urgent && !s.over {
 		b := &StoreBatch{Number: s.open, Delete: s.dead}
@@ -261,7 +261,7 @@ func (st *state) nextBatch(now int64) *StoreBatch {
 		st.retryLater()
 		if len(b.Records)+len(b.Texts)+len(b.Delete) > 0 || s.clean && s.seen == 0 || st.beats() || s.failing {
 			s.open++
-			st.putManager(b)
+			st.putManager(b, wall)
 			st.beatLater()
 			st.expectAnswer(now)
 			return b
@@ -282,20 +282,20 @@ func (st *state) nextBatch(now int64) *StoreBatch {
 }
 
 // putManager puts the manager's own record into the batch if the last such record is old.
-func (st *state) putManager(b *StoreBatch) {
+func (st *state) putManager(b *StoreBatch, wall time.Time) {
 	s := st.storing
 	if s.seen != 0 && st.now-s.seen < int64(storeLaterBy) {
 		return
 	}
 	s.seen = st.now
-	b.Records = append(b.Records, st.recordManager())
+	b.Records = append(b.Records, st.recordManager(wall))
 }
 
-// recordManager makes the manager's own record.
-func (st *state) recordManager() StoreRecord {
+// recordManager makes the manager's own record. The argument "wall" is the wall time now.
+func (st *state) recordManager(wall time.Time) StoreRecord {
 	s := st.storing
 	r := recorded{rec: StoreRecord{Key: managerKey, Kind: StoreManager, Due: true}}
-	r.data(&managerRecord{Version: recordVersion, Instance: s.instance, Seen: st.clock, Clock: st.wall(st.now), Clean: s.clean, Crashed: s.crashed, Careful: st.careful.isCareful()})
+	r.data(&managerRecord{Version: recordVersion, Instance: s.instance, Seen: wall, Clock: st.wall(st.now), Clean: s.clean, Crashed: s.crashed, Careful: st.careful.isCareful()})
 	return r.rec
 }
 

@@ -2,6 +2,7 @@ package bgagent
 
 import (
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 )
@@ -45,7 +46,7 @@ func TestTheRetryOfARefusedRecordMakesNoOtherChangeDurable(t *testing.T) {
 	refused.refused, s.refused = true, []*mark{refused}
 	s.mustChange(urgent)
 	written := map[string]bool{}
-	for b := st.nextBatch(1); b != nil; b = st.nextBatch(1) {
+	for b := st.nextBatch(time.Time{}, 1); b != nil; b = st.nextBatch(time.Time{}, 1) {
 		for _, r := range b.Records {
 			written[r.Key] = true
 		}

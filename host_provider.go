@@ -1,0 +1,83 @@
+package bgagent
+
+import "time"
+
+// The code in this file receives what clients report about the providers of models. Providers state
+// wall times. The state has only the clock of the manager, which stands still while the machine
+// sleeps. So each time that arrives gets a reading of that clock here.
+
+const (
+	resetMost = 366 * 24 * time.Hour // longest time until a provider accepts requests again; a longer time is a mistake
+	triesMost = 1_000_000            // largest number of requests; a larger number is a mistake
+)
+
+// onClock returns the time t with a reading of the monotonic clock. The state compares this reading
+// with its own times; see state.providerTime. If t is more than resetMost away, onClock returns zero.
+func onClock(t time.Time) time.Time {
+	if t.IsZero() {
+		return t
+	}
+	now := time.Now()
+	d := t.Round(0).Sub(now) // difference of the wall times, because Round removes the reading that t may have
+	if d > resetMost || d < -resetMost {
+		return time.Time{}
+	}
+	return now.Add(d)
+}
+
+// received returns a copy of the error that the state can use. A number of requests that cannot be
+// right is replaced with the nearest possible number, and such an HTTP status with 0. The copy of nil is
+// nil.
+func (e *ProviderError) received() *ProviderError {
+	if e = e.clone(); e != nil {
+		e.RetryAt = onClock(e.RetryAt)
+		e.Tries = min(max(e.Tries, 0), triesMost)
+		if e.Status < 100 || e.Status > 999 {
+			e.Status = 0
+		}
+	}
+	return e
+}
+
+// received returns the status as the state can use it.
+func (s SessionStatus) received() SessionStatus {
+	s.RetryAt, s.Provider = onClock(s.RetryAt), s.Provider.received()
+	return s
+}
+
+// received returns the message as the state can use it. It returns m itself if nothing has to change.
+func (m *Message) received() *Message {
+	if m == nil || m.Provider == nil {
+		return m
+	}
+	copied := *m
+	copied.Provider = m.Provider.received()
+	return &copied
+}
+
+// received returns the page as the state can use it. The messages of the client's page stay as they are.
+func (p Page) received() Page {
+	own := false
+	for i := range p.Messages {
+		if p.Messages[i].Provider == nil {
+			continue
+		}
+		if !own {
+			p.Messages, own = append([]Message(nil), p.Messages...), true
+		}
+		p.Messages[i] = *p.Messages[i].received()
+	}
+	return p
+}
+
+// received returns the event as the state can use it.
+func (e HostEvent) received() HostEvent {
+	e.Status, e.Message, e.Provider = e.Status.received(), e.Message.received(), e.Provider.received()
+	return e
+}
+
+// received returns the report as the state can use it.
+func (x Report) received() Report {
+	x.Provider, x.RetryAt = x.Provider.received(), onClock(x.RetryAt)
+	return x
+}

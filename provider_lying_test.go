@@ -1,0 +1,103 @@
+package bgagent_test
+
+import (
+	"math"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/bgagent/bgagent"
+	"github.com/stretchr/testify/require"
+)
+
+// inTheBubble is the time at which a bubble of synctest begins.
+var inTheBubble = time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)
+
+// wrongTimes are times at which no provider accepts requests again.
+var wrongTimes = map[string]time.Time{
+	"a second ago":    inTheBubble.Add(-time.Second),
+	"a year ago":      inTheBubble.AddDate(-1, 0, 0),
+	"the year 1970":   time.Unix(0, 0),
+	"in 100 years":    inTheBubble.AddDate(100, 0, 0),
+	"the year 9999":   time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC),
+	"the end of time": time.Unix(math.MaxInt64, 0),
+	"the first time":  time.Unix(math.MinInt64, 0),
+}
+
+func TestAWrongTimeOfAProviderCountsAsUnknown(t *testing.T) {
+	for name, at := range wrongTimes {
+		t.Run(name, func(t *testing.T) {
+			f := newLimited(first(1, bgagent.ProviderError{Kind: bgagent.ProviderRateLimited, Next: bgagent.NextContinue, RetryAt: at}))
+			bubble(t, f, limit(1), func(t *testing.T, m *bgagent.BackgroundManager) {
+				id := launch(t, m, "p").ID
+				synctest.Wait()
+				parked := get(t, m, id)
+				require.Equal(t, bgagent.PhaseParked, parked.Phase)
+				require.WithinRange(t, parked.Until, inTheBubble.Add(5*time.Second), inTheBubble.Add(6*time.Second))
+				require.Equal(t, bgagent.Completed, ended(t, m, id)[0].Status)
+			})
+			f = newLimited(first(1, bgagent.ProviderError{Kind: bgagent.ProviderQuota, Next: bgagent.NextContinue, RetryAt: at}))
+			bubble(t, f, limit(1), func(t *testing.T, m *bgagent.BackgroundManager) {
+				task := ended(t, m, launch(t, m, "p").ID)[0]
+				require.Equal(t, bgagent.CauseRateLimited, task.Cause)
+				require.NotContains(t, task.Reason, "accepts requests again", "a time that is wrong is not told")
+			})
+		})
+	}
+}
+
+func TestAProgramThatRetriesAtAWrongTimeIsStopped(t *testing.T) {
+	for name, at := range wrongTimes {
+		t.Run(name, func(t *testing.T) {
+			f := retries(func(r *bgagent.Reporter) { r.Retrying(overloaded, at) })
+			bubble(t, f, limit(1), func(t *testing.T, m *bgagent.BackgroundManager) {
+				id := launch(t, m, "p").ID
+				time.Sleep(59 * time.Second)
+				require.Equal(t, bgagent.PhaseTurn, get(t, m, id).Phase)
+				time.Sleep(2 * time.Second)
+				synctest.Wait()
+				require.Equal(t, bgagent.PhaseParked, get(t, m, id).Phase)
+				require.Equal(t, bgagent.Completed, ended(t, m, id)[0].Status)
+			})
+		})
+	}
+}
+
+func TestAnAbsurdNumberOfRefusalsKeepsNoTaskForEver(t *testing.T) {
+	for _, tries := range []int{math.MinInt, -1, 0, math.MaxInt} {
+		e := bgagent.ProviderError{Kind: bgagent.ProviderOverloaded, Next: bgagent.NextContinue, Tries: tries}
+		bubble(t, newLimited(first(math.MaxInt, e)), limit(1), func(t *testing.T, m *bgagent.BackgroundManager) {
+			began := time.Now()
+			task := ended(t, m, launch(t, m, "p").ID)[0]
+			require.Equal(t, bgagent.CauseRateLimited, task.Cause, "%d", tries)
+			require.WithinRange(t, time.Now(), began.Add(30*time.Minute), began.Add(2*time.Hour), "%d", tries)
+		})
+	}
+}
+
+func TestUnknownValuesOfAClientDoNotParkATask(t *testing.T) {
+	for name, x := range map[string]struct {
+		e     bgagent.ProviderError
+		cause bgagent.Cause
+	}{
+		"no kind":         {bgagent.ProviderError{Next: bgagent.NextContinue, Message: "odd"}, bgagent.CauseSessionError},
+		"an unknown kind": {bgagent.ProviderError{Kind: 200, Next: bgagent.NextContinue, RetryAt: inTheBubble.Add(time.Minute), Message: "odd"}, bgagent.CauseSessionError},
+		"an unknown step": {bgagent.ProviderError{Kind: bgagent.ProviderRateLimited, Next: 200, Scope: 200, Status: -7, Message: "odd"}, bgagent.CauseRateLimited},
+		"a huge status":   {bgagent.ProviderError{Kind: bgagent.ProviderRateLimited, Status: math.MaxInt, Message: "odd"}, bgagent.CauseRateLimited},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newLimited(first(1, x.e))
+			f.refuse = func(n int, p bgagent.Prompt) error {
+				e := x.e
+				return &e
+			}
+			bubble(t, f, limit(1), func(t *testing.T, m *bgagent.BackgroundManager) {
+				task := ended(t, m, launch(t, m, "p").ID)[0]
+				require.Equal(t, inTheBubble.UnixNano(), time.Now().UnixNano(), "it ends at once")
+				require.Equal(t, x.cause, task.Cause)
+				require.Contains(t, task.Reason, "odd")
+				require.NotContains(t, task.Reason, "status")
+			})
+		})
+	}
+}
