@@ -1,6 +1,7 @@
 package bgagent_test
 
 import (
+	"context"
 	"math"
 	"testing"
 	"testing/synctest"
@@ -97,6 +98,39 @@ func TestUnknownValuesOfAClientDoNotParkATask(t *testing.T) {
 				require.Equal(t, x.cause, task.Cause)
 				require.Contains(t, task.Reason, "odd")
 				require.NotContains(t, task.Reason, "status")
+			})
+		})
+	}
+}
+
+func TestAnAnnouncedRetryIsNotWaitedForForEver(t *testing.T) {
+	for name, x := range map[string]struct {
+		at    time.Time
+		after time.Duration // time after which the turn is stale
+	}{
+		"a retry soon":         {inTheBubble.Add(time.Hour), time.Hour},
+		"a retry in some days": {inTheBubble.AddDate(0, 0, 9), bgagent.DefaultMaxPark},
+		"in 100 years":         {wrongTimes["in 100 years"], 0},
+		"the end of time":      {wrongTimes["the end of time"], 0},
+		"the first time":       {wrongTimes["the first time"], 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newServer()
+			f.statuses = func(all map[string]bgagent.SessionStatus) {
+				for id, s := range all {
+					if s.State == bgagent.SessionBusy { // the connection has failed, so Provider is nil
+						all[id] = bgagent.SessionStatus{State: bgagent.SessionRetrying, RetryAt: x.at}
+					}
+				}
+			}
+			f.abort = func(_ context.Context, session string) error { return nil }
+			cfg := limit(1)
+			cfg.TimeToLive = bgagent.Disabled
+			bubble(t, f, cfg, func(t *testing.T, m *bgagent.BackgroundManager) {
+				began := time.Now()
+				task := ended(t, m, launch(t, m, "p").ID)[0]
+				require.Equal(t, bgagent.CauseStale, task.Cause, task.Reason)
+				require.WithinDuration(t, began.Add(x.after+bgagent.DefaultStaleTimeout), task.Ended, 10*time.Second)
 			})
 		})
 	}
