@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/internal/apifault"
 	"github.com/bgagent/bgagent/internal/calldigest"
 	"github.com/bgagent/bgagent/internal/jsonlines"
 )
@@ -63,7 +64,7 @@ type simpleFailure struct {
 // failure returns the failure at the provider. Its kind is zero if the line gives neither a kind nor a
 // status of a failure.
 func (x *simpleFailure) failure(message string) bgagent.ProviderError {
-	e := failureOf(small(x.Status))
+	e := failureOf(apifault.Fault{Status: small(x.Status)})
 	var kind bgagent.ProviderErrorKind
 	if kind.UnmarshalText([]byte(spaces.Replace(x.Kind))) == nil && kind != 0 {
 		e.Kind = kind

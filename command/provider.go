@@ -2,15 +2,11 @@ package command
 
 import (
 	"cmp"
-	"encoding/json"
-	"net/http"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/bgagent/bgagent"
 	"github.com/bgagent/bgagent/internal/apifault"
-	"github.com/bgagent/bgagent/internal/jsonlines"
 )
 
 // ProviderFailed reports that a request to the provider of the model has failed, and that the
@@ -140,130 +136,17 @@ func (t *turn) keepsNothing(said said) bool {
 	return t.session.agent.Program.ForgetsUnanswered && len(said.tools) == 0 && said.end != nil && said.end.stop == bgagent.StopError
 }
 
-// failureOf returns a failure with the kind that kindOf returns. The kind decides the scope: limits of
-// an account, and rejected keys, concern all models of the provider.
-func failureOf(status int, words ...string) bgagent.ProviderError {
-	e := bgagent.ProviderError{Kind: kindOf(status, words...), Status: status, Next: bgagent.NextContinue}
-	if e.Kind == bgagent.ProviderQuota || e.Kind == bgagent.ProviderAuthentication {
-		e.Scope = bgagent.ScopeProvider
+// failureOf returns the failure that a program has just shown, without a message. Its kind is zero if the
+// provider is not the cause.
+func failureOf(f apifault.Fault) bgagent.ProviderError {
+	f.At = time.Now()
+	failure := bgagent.ProviderError{Status: f.Status}
+	if e := f.Error(); e != nil {
+		failure = *e
 	}
-	return e
+	failure.Message, failure.Next = "", bgagent.NextContinue
+	return failure
 }
-
-// exactWords are the words with which providers and programs report failures that the HTTP status
-// alone does not identify. looseWords count only if there is no status.
-var (
-	exactWords = map[string]bgagent.ProviderErrorKind{
-		"insufficient_quota": bgagent.ProviderQuota, "billing_error": bgagent.ProviderQuota, "usage_limit_reached": bgagent.ProviderQuota,
-
-		"context_length_exceeded": bgagent.ProviderTooLong, "request_too_large": bgagent.ProviderTooLong, "prompt_too_long": bgagent.ProviderTooLong,
-		"contextoverflowerror": bgagent.ProviderTooLong,
-
-		"model_not_found": bgagent.ProviderUnknownModel, "model_not_allowed": bgagent.ProviderUnknownModel,
-		"providermodelnotfounderror": bgagent.ProviderUnknownModel,
-
-		"authentication_failed": bgagent.ProviderAuthentication, "authentication_error": bgagent.ProviderAuthentication,
-		"permission_error": bgagent.ProviderAuthentication, "invalid_api_key": bgagent.ProviderAuthentication, "api_key_invalid": bgagent.ProviderAuthentication,
-		"oauth_org_not_allowed": bgagent.ProviderAuthentication, "providerautherror": bgagent.ProviderAuthentication,
-	}
-	looseWords = map[string]bgagent.ProviderErrorKind{
-		"rate_limit": bgagent.ProviderRateLimited, "rate_limit_error": bgagent.ProviderRateLimited, "rate_limit_exceeded": bgagent.ProviderRateLimited,
-		"resource_exhausted": bgagent.ProviderRateLimited,
-
-		"overloaded": bgagent.ProviderOverloaded, "overloaded_error": bgagent.ProviderOverloaded, "server_is_overloaded": bgagent.ProviderOverloaded,
-		"service_unavailable_error": bgagent.ProviderOverloaded, "unavailable": bgagent.ProviderOverloaded,
-
-		"server_error": bgagent.ProviderBroken, "api_error": bgagent.ProviderBroken, "internal": bgagent.ProviderBroken, "timeout_error": bgagent.ProviderBroken,
-		"connection_failed": bgagent.ProviderBroken,
-	}
-)
-
-// kindOf returns the kind of a failure for the status and the words with which it was reported, or
-// zero if it was not a failure at the provider. The status can be zero. Of several loose words, the
-// one with the lowest kind counts, because "server_error" is often added to a more exact word.
-func kindOf(status int, words ...string) (kind bgagent.ProviderErrorKind) {
-	for _, w := range words {
-		if k := exactWords[strings.ToLower(w)]; k != 0 {
-			return k
-		}
-	}
-	switch {
-	case status == http.StatusTooManyRequests:
-		return bgagent.ProviderRateLimited
-	case status == http.StatusServiceUnavailable || status == 529:
-		return bgagent.ProviderOverloaded
-	case status >= 500 && status <= 599:
-		return bgagent.ProviderBroken
-	case status == http.StatusUnauthorized || status == http.StatusForbidden:
-		return bgagent.ProviderAuthentication
-	case status == http.StatusPaymentRequired:
-		return bgagent.ProviderQuota
-	case status == http.StatusRequestEntityTooLarge:
-		return bgagent.ProviderTooLong
-	case status != 0:
-		return 0
-	}
-	for _, w := range words {
-		if k := looseWords[strings.ToLower(w)]; k != 0 && (kind == 0 || k < kind) {
-			kind = k
-		}
-	}
-	return kind
-}
-
-// providerFault is an error in the form in which providers report it. The fields come from several
-// protocols.
-type providerFault struct {
-	Type     wording
-	Status   wording
-	Message  wording
-	Code     code
-	Details  []struct{ Reason wording }
-	ResetsAt count `json:"resets_at"` // Unix time in seconds
-	Error    *providerFault
-}
-
-// code is a code of an error, which is a number or a word.
-type code struct {
-	number count
-	word   wording
-}
-
-// UnmarshalJSON implements [json.Unmarshaler].
-func (c *code) UnmarshalJSON(data []byte) error {
-	_, _ = c.number.UnmarshalJSON(data), c.word.UnmarshalJSON(data) // never fail
-	return nil
-}
-
-// readFault returns the provider's error in a text that contains a JSON object. Without such an
-// object, it returns a zero value.
-func readFault(text string) (f providerFault) {
-	begin, end := strings.IndexByte(text, '{'), strings.LastIndexByte(text, '}')
-	if begin < 0 || end < begin || !json.Valid([]byte(text[begin:end+1])) || !jsonlines.Decode([]byte(text[begin:end+1]), &f) {
-		return providerFault{}
-	}
-	for f.Error != nil && f.Error.tells() {
-		f = *f.Error
-	}
-	return f
-}
-
-// tells reports whether the error has any field that is known. An error that is only a text has none.
-func (f *providerFault) tells() bool {
-	return f.Error != nil || strings.Join(f.words(), "")+string(f.Message) != "" || f.Code.number != 0 || f.ResetsAt != 0
-}
-
-// words returns the words of the error that kindOf knows.
-func (f *providerFault) words() []string {
-	words := []string{string(f.Code.word), string(f.Type), string(f.Status)}
-	for _, d := range f.Details {
-		words = append(words, string(d.Reason))
-	}
-	return words
-}
-
-// reset returns the time from which the provider accepts requests again, as stated in the error.
-func (f *providerFault) reset() time.Time { return unixTime(f.ResetsAt) }
 
 // digits converts a text of digits to a number. If the number is too large, the result is one
 // million.
@@ -274,26 +157,3 @@ func digits(text string) int {
 
 // small returns a number of tries, or an HTTP status.
 func small(c count) int { return int(min(c.tokens(), 1e6)) }
-
-// unixTime returns the time for a number of seconds, or a zero time if the number cannot be one.
-func unixTime(seconds count) time.Time {
-	if seconds <= 0 || seconds > 1e11 {
-		return time.Time{}
-	}
-	return time.Unix(int64(seconds), 0)
-}
-
-// retryAfter returns the time that a header "Retry-After" gives, as a number of seconds or as a date.
-// The argument "millis" is the header "Retry-After-Ms", which some providers also send.
-func retryAfter(after, millis string, now time.Time) time.Time {
-	if n, err := strconv.ParseFloat(millis, 64); err == nil && n > 0 && n < 1e12 {
-		return now.Add(time.Duration(n * float64(time.Millisecond)))
-	}
-	if n, err := strconv.ParseFloat(after, 64); err == nil && n > 0 && n < 1e9 {
-		return now.Add(time.Duration(n * float64(time.Second)))
-	}
-	if at, err := http.ParseTime(after); err == nil {
-		return at
-	}
-	return time.Time{}
-}

@@ -112,8 +112,12 @@ func TestGeminiThatDoesNotExitHasTheStatusOfItsLastTry(t *testing.T) {
 	require.Equal(t, &bgagent.ProviderError{Kind: overloaded, Status: 503, Tries: 1, Next: anew, Message: "[API Error: The model is overloaded.]"}, play(-1, busy, failed))
 	require.Equal(t, limited, play(-1, busy, `{"stderr":"Attempt 2 failed: slow. Retrying after 99999999999999999999ms..."}`, failed).Kind)
 	require.Equal(t, limited, play(173, busy, failed).Kind, "the exit code is certain")
-	require.Nil(t, play(-1, busy, `{"type":"message","role":"assistant","content":"here again","delta":true}`, failed))
-	require.Nil(t, play(-1, failed))
+	const odd = `{"type":"result","status":"error","error":{"message":"[API Error: odd]"}}`
+	require.Equal(t, overloaded, play(-1, busy, odd).Kind, "the status of the last try")
+	require.Nil(t, play(-1, busy, `{"type":"message","role":"assistant","content":"here again","delta":true}`, odd))
+	require.Nil(t, play(-1, odd))
+	require.Equal(t, &bgagent.ProviderError{Kind: overloaded, Next: anew, Message: "[API Error: The model is overloaded.]"}, play(-1, failed), "the message alone says it")
+	require.Equal(t, limited, play(173, odd).Kind)
 }
 
 func TestOnlyAnErrorOfGeminisAPIIsClassified(t *testing.T) {
@@ -166,17 +170,5 @@ func TestAnAbsurdNumberOfTriesIsBounded(t *testing.T) {
 	for _, line := range []string{"Attempt " + many + " failed with status 503. Retrying with backoff...", "Attempt " + many + " failed: slow. Retrying after 1ms..."} {
 		got = playRecorded(Gemini(), outputOf(`{"stderr":"`+line+`"}`), 1)
 		require.Equal(t, 1_000_000, got.retries[0].Provider.Tries, line)
-	}
-}
-
-func TestACodeBesideAnErrorThatIsOnlyATextCounts(t *testing.T) {
-	for body, want := range map[string]bgagent.ProviderErrorKind{
-		`{"error":"no credit","code":"insufficient_quota"}`:                            quota,
-		`{"error":{"code":"insufficient_quota"},"code":"rate_limit"}`:                  quota,
-		`{"error":null,"code":"insufficient_quota"}`:                                   quota,
-		`{"type":"error","error":{"type":"overloaded_error","message":"x"},"code":""}`: overloaded,
-	} {
-		f := readFault(body)
-		require.Equal(t, want, kindOf(0, f.words()...), body)
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/internal/apifault"
 	"github.com/bgagent/bgagent/internal/jsonlines"
 )
 
@@ -35,12 +36,12 @@ type claudeLimit struct {
 // failed reports the failed request in a synthetic message or in a result. The argument "word" is
 // claude's word for the error, or for the reason of the end.
 func (d *claudeDecoder) failed(f claudeFailure, word string) {
-	e := failureOf(small(f.Status), word, f.Own, f.Kind)
+	e := failureOf(apifault.Fault{Status: small(f.Status), Names: []string{word, f.Own, f.Kind}})
 	if e.Kind == 0 {
 		return
 	}
 	if d.limit.Status == "rejected" && !bool(d.limit.Paid) && (e.Kind == bgagent.ProviderRateLimited || e.Kind == bgagent.ProviderQuota) {
-		e.Kind, e.Scope, e.RetryAt = bgagent.ProviderQuota, bgagent.ScopeProvider, unixTime(d.limit.Resets)
+		e.Kind, e.Scope, e.RetryAt = bgagent.ProviderQuota, bgagent.ScopeProvider, apifault.Unix(float64(d.limit.Resets))
 		if strings.Contains(d.limit.Window, "opus") || strings.Contains(d.limit.Window, "sonnet") {
 			e.Scope = bgagent.ScopeModel
 		}
@@ -67,7 +68,7 @@ func (d *claudeDecoder) retrying(x *claudeLine, text string) {
 	if x.claudeRetry.Status <= 0 {
 		return
 	}
-	e := failureOf(small(x.claudeRetry.Status), x.Error)
+	e := failureOf(apifault.Fault{Status: small(x.claudeRetry.Status), Names: []string{x.Error}})
 	e.Tries, e.Message = small(x.Attempt), text
 	var at time.Time
 	if x.Delay > 0 {
@@ -76,23 +77,8 @@ func (d *claudeDecoder) retrying(x *claudeLine, text string) {
 	d.o.Retrying(e, at)
 }
 
-// Forms of codex's messages.
-var (
-	codexRetry  = regexp.MustCompile(`(?s)^Reconnecting\.\.\. (\d+)/\d+ \((.*)\)$`)
-	codexStatus = regexp.MustCompile(`^(?:exceeded retry limit, last status:|unexpected status) (\d{3})\b`)
-	codexModel  = regexp.MustCompile(`^(?:unexpected status \d{3} [^:]*: )?(?:The model .*does not exist or you do not have access to it|You are not allowed to sample from this model)`)
-)
-
-// codexTexts are beginnings of codex's messages about failures.
-var codexTexts = []struct {
-	text string
-	kind bgagent.ProviderErrorKind
-}{
-	{"You’ve hit your usage limit", bgagent.ProviderQuota}, {"You've hit your usage limit", bgagent.ProviderQuota}, {"Quota exceeded.", bgagent.ProviderQuota},
-	{"Selected model is at capacity", bgagent.ProviderOverloaded},
-	{"We’re currently experiencing high demand", bgagent.ProviderBroken}, {"We're currently experiencing high demand", bgagent.ProviderBroken},
-	{"Codex ran out of room in the model's context window", bgagent.ProviderTooLong}, {"Codex ran out of room in the model’s context window", bgagent.ProviderTooLong},
-}
+// codexRetry matches codex's message about a request that it repeats.
+var codexRetry = regexp.MustCompile(`(?s)^Reconnecting\.\.\. (\d+)/\d+ \((.*)\)$`)
 
 // codexStream is the beginning of codex's message about a stream that broke off. The provider's
 // message follows if the provider has reported an error in the stream.
@@ -111,54 +97,12 @@ func codexStop(text string) bgagent.StopReason {
 	return bgagent.StopError
 }
 
-// codexFailure returns the failure that a message of codex describes. Its kind is zero if the message
-// does not describe a failure at the provider. The result "told" reports whether the provider has
-// answered. The cause is then certainly not this machine's network.
-func codexFailure(text string) (e bgagent.ProviderError, told bool) {
-	text = strings.TrimSpace(text)
-	if m := codexStatus.FindStringSubmatch(text); m != nil {
-		status, _ := strconv.Atoi(m[1])
-		f := readFault(text)
-		words := f.words()
-		if codexModel.MatchString(text) {
-			words = append(words, "model_not_allowed")
-		}
-		return failureOf(status, words...), true
-	}
-	if rest, ok := strings.CutPrefix(text, codexStream); ok {
-		low := strings.ToLower(rest)
-		switch {
-		case strings.HasPrefix(rest, codexIncomplete): // the answer was cut, and the provider did not fail
-			return bgagent.ProviderError{}, false
-		case strings.Contains(low, "overloaded"):
-			return failureOf(0, "overloaded"), true
-		case strings.HasPrefix(low, "rate limit reached"):
-			return failureOf(0, "rate_limit"), true
-		}
-		return failureOf(0, "connection_failed"), false
-	}
-	if codexModel.MatchString(text) {
-		return failureOf(0, "model_not_found"), true
-	}
-	for _, c := range codexTexts {
-		if strings.HasPrefix(text, c.text) {
-			e = bgagent.ProviderError{Kind: c.kind, Next: bgagent.NextContinue}
-			if c.kind == bgagent.ProviderQuota {
-				e.Scope = bgagent.ScopeProvider
-			}
-			return e, true
-		}
-	}
-	f := readFault(text)
-	return failureOf(0, f.words()...), true
-}
-
 // codexGivesUp reports the failure in the last message about a failed request.
 func codexGivesUp(text string, o *Output) {
 	if text == "" {
 		return
 	}
-	e, _ := codexFailure(text)
+	e := failureOf(apifault.Fault{Text: text})
 	// Codex shows that it opens a stream again. It does not show that it repeats a request because the
 	// provider is overloaded or broken.
 	if e.Kind != bgagent.ProviderOverloaded && e.Kind != bgagent.ProviderBroken || strings.HasPrefix(text, codexStream) {
@@ -174,17 +118,21 @@ func codexGivesUp(text string, o *Output) {
 // about when the provider will accept requests.
 func codexRetries(number, text string, o *Output) (rejected bool) {
 	n := digits(number)
-	e, told := codexFailure(text)
 	o.tried(n)
-	if e.Kind == bgagent.ProviderAuthentication {
-		if f := readFault(text); e.Status == http.StatusForbidden && kindOf(0, f.words()...) != bgagent.ProviderAuthentication {
+	f := apifault.Fault{Text: text}
+	e := failureOf(f)
+	switch e.Kind {
+	case bgagent.ProviderAuthentication:
+		if !f.Rejected() {
 			return false
 		}
 		e.Tries = n
 		o.ProviderFailed(e)
 		return true
+	case bgagent.ProviderUnknownModel:
+		return false
 	}
-	if told && e.Kind != bgagent.ProviderUnknownModel {
+	if !f.Lost() {
 		e.Message = errorText(text)
 		o.Retrying(e, time.Time{})
 	}
@@ -206,9 +154,9 @@ func decodeGeminiErrors() func(line string, o *Output) {
 	return func(line string, o *Output) {
 		if m := geminiRetry.FindStringSubmatch(line); m != nil {
 			n, status := digits(m[1]), digits(m[2])
-			f := readFault(m[3])
-			e := failureOf(status, f.words()...)
-			e.Tries, e.Message = n, string(f.Message)
+			_, answer, _ := strings.Cut(m[3], "_ApiError: ")
+			e := failureOf(apifault.Fault{Status: status, Text: answer})
+			e.Tries, e.Message = n, errorText(answer)
 			o.refused(status)
 			o.retries(e, time.Time{})
 		} else if m := geminiTry.FindStringSubmatch(line); m != nil {
@@ -216,10 +164,10 @@ func decodeGeminiErrors() func(line string, o *Output) {
 			last = m[2]
 		}
 		if m := geminiWait.FindStringSubmatch(line); m != nil && last != "" {
-			e := failureOf(429) // gemini waits for a given time only after this status
+			e := failureOf(apifault.Fault{Status: http.StatusTooManyRequests}) // gemini waits for a given time only after this status
 			e.Message, last = geminiWait.ReplaceAllString(last, ""), ""
 			millis, _ := strconv.Atoi(m[1])
-			o.refused(429)
+			o.refused(http.StatusTooManyRequests)
 			o.retries(e, time.Now().Add(time.Duration(min(millis, 1e9))*time.Millisecond))
 		}
 	}
@@ -228,28 +176,27 @@ func decodeGeminiErrors() func(line string, o *Output) {
 // geminiAPI is the beginning of gemini's message about a failed request.
 const geminiAPI = "[API Error: "
 
-// geminiFailed reports the failure in the message of an error or of a result. The kind of some
-// failures is known only after gemini has exited; see geminiExplains.
-func geminiFailed(text string, o *Output) {
-	var e bgagent.ProviderError
+// geminiFault returns what the message of an error or of a result shows of a failed request. The result
+// "ok" is false if the message is about something else.
+func geminiFault(text string) (f apifault.Fault, ok bool) {
+	text = strings.TrimSpace(text)
 	rest, api := strings.CutPrefix(text, geminiAPI)
 	switch {
 	case strings.HasPrefix(text, "Model stream ended without a finish reason"), api && strings.HasPrefix(rest, "terminated]"):
-		e = failureOf(0, "connection_failed")
-	case api && strings.Contains(rest, "exceeds the maximum number of tokens"):
-		e = failureOf(0, "prompt_too_long")
-	case api && strings.HasPrefix(rest, "You have exhausted your daily quota on this model"):
-		e = failureOf(0, "insufficient_quota")
-		e.Scope = bgagent.ScopeModel
+		return apifault.Fault{Names: []string{"connection_failed"}}, true
+	case api:
+		return apifault.Fault{Text: rest}, true
 	}
-	if f := readFault(text); api && f.Code.number > 0 && e.Kind == 0 {
-		e = failureOf(small(f.Code.number), f.words()...)
-		if e.Status == 404 && strings.HasPrefix(string(f.Message), "models/") {
-			e.Kind = bgagent.ProviderUnknownModel
+	return f, false
+}
+
+// geminiFailed reports the failure in the message of an error or of a result. The kind of some
+// failures is known only after gemini has exited; see geminiExplains.
+func geminiFailed(text string, o *Output) {
+	if f, ok := geminiFault(text); ok {
+		if e := failureOf(f); e.Kind != 0 {
+			o.ProviderFailed(e)
 		}
-	}
-	if e.Kind != 0 {
-		o.ProviderFailed(e)
 	}
 }
 
@@ -260,22 +207,30 @@ var geminiStatuses = []int{400, 401, 403, 404, 413, 429, 500, 502, 503, 504, 529
 // last answer, modulo 256. Standard error names the kind of the error, and the status of each answer
 // after which gemini repeated the request.
 func geminiExplains(e *bgagent.ProviderError, said said, x outcome) *bgagent.ProviderError {
-	if said.end == nil || said.end.stop != bgagent.StopError || !strings.HasPrefix(said.end.problem, geminiAPI) && e == nil {
+	if said.end == nil || said.end.stop != bgagent.StopError {
 		return nil
 	}
-	status := 0
+	f, ok := geminiFault(said.end.problem)
+	if !ok && e == nil {
+		return nil
+	}
 	if i := slices.IndexFunc(geminiStatuses, func(s int) bool { return s%256 == x.code }); i >= 0 {
-		status = geminiStatuses[i]
+		f.Status = geminiStatuses[i]
+	} else if ok && len(f.Names) == 0 { // gemini has not exited by itself, and the connection has not failed
+		f.Status = said.status
 	}
-	if status == 0 && e == nil { // gemini was stopped because it did not exit
-		status = said.status
-	}
-	full := failureOf(status)
+	full := bgagent.ProviderError{Next: bgagent.NextContinue}
 	if e != nil {
 		full = *e
-		if full.Status == 0 {
-			full.Status = status
+	}
+	if full.Status == 0 && f.Status != 0 {
+		if f.Status == http.StatusTooManyRequests {
+			f.Names = append(f.Names, "RESOURCE_EXHAUSTED") // Google's name for it
 		}
+		if known := failureOf(f); known.Kind != 0 || e == nil {
+			full = known
+		}
+		full.Status = f.Status
 	}
 	if all := geminiError.FindAllStringSubmatch(x.stderr, -1); len(all) > 0 {
 		switch all[len(all)-1][1] {
@@ -320,16 +275,14 @@ func (f *opencodeFault) UnmarshalJSON(data []byte) error {
 
 // failed reports the failure that the error describes.
 func (f *opencodeFault) failed(o *Output) {
-	body := readFault(f.data.Body)
-	if f.data.Body == "" {
-		body = readFault(f.data.Message)
+	d := &f.data
+	headers := make(map[string]string, len(d.Headers))
+	for name, value := range d.Headers {
+		headers[name] = string(value)
 	}
-	e := failureOf(small(f.data.Status), append(body.words(), f.name, string(body.Message))...)
-	if e.Kind == 0 && e.Status == 0 && f.name == "APIError" && bool(f.data.Retryable) { // the connection has failed
+	e := failureOf(apifault.Fault{Status: small(d.Status), Names: []string{f.name}, Text: d.Message, Headers: headers, Body: d.Body})
+	if e.Kind == 0 && small(d.Status) == 0 && f.name == "APIError" && bool(d.Retryable) { // the connection has failed
 		e.Kind = bgagent.ProviderBroken
-	}
-	if e.RetryAt = body.reset(); e.RetryAt.IsZero() {
-		e.RetryAt = retryAfter(string(f.data.Headers["retry-after"]), string(f.data.Headers["retry-after-ms"]), time.Now())
 	}
 	o.ProviderFailed(e)
 }

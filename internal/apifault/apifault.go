@@ -4,7 +4,7 @@
 package apifault
 
 import (
-	"encoding/json"
+	"cmp"
 	"net/http"
 	"regexp"
 	"slices"
@@ -31,28 +31,41 @@ type Fault struct {
 // has failed for a reason that is not one of the kinds, such as a bad request.
 func (f Fault) Error() *bgagent.ProviderError {
 	text := strings.TrimSpace(f.Text[:min(len(f.Text), maxRead)])
-	status := f.Status
-	body := parse(f.Body)
-	names := slices.Concat(f.Names, body.names)
-	if inner := parse(text); inner.message != "" { // the text itself is an error in the form of a provider's API
-		names, text = append(names, inner.names...), inner.message
+	inner, body := parse(text), parse(f.Body)
+	said := text
+	if inner.message != "" { // the text itself contains an error in the form of a provider's API
+		before, _, _ := strings.Cut(text, "{")
+		if said = before + "\n" + inner.message; before == "" {
+			text, said = inner.message, inner.message
+		}
 	}
-	if status == 0 {
-		status = statusIn(text)
-	}
-	kind := classify(status, names, strings.ToLower(text+"\n"+body.message))
-	if kind == bgagent.ProviderQuota && soon(status, names, &body, text) {
+	names := slices.Concat(f.Names, inner.names, body.names)
+	status := cmp.Or(failed(f.Status), statusIn(said), inner.status, body.status)
+	kind := classify(status, names, strings.ToLower(said+"\n"+body.message))
+	if kind == bgagent.ProviderQuota && soon(status, names, &inner, &body, said) {
 		kind = bgagent.ProviderRateLimited
 	}
 	if kind == 0 {
 		return nil
 	}
 	e := &bgagent.ProviderError{Kind: kind, Status: status, Message: Line(text)}
-	e.RetryAt = later(retryAfter(f.Headers, f.At), body.reset(f.At))
-	if kind == bgagent.ProviderAuthentication || kind == bgagent.ProviderQuota && !strings.Contains(text, "on this model") && !body.limits("PerModel") {
+	e.RetryAt = later(retryAfter(f.Headers, f.At), later(body.reset(f.At), inner.reset(f.At)))
+	ofModel := strings.Contains(said, "on this model") || body.limits("PerModel") || inner.limits("PerModel")
+	if kind == bgagent.ProviderAuthentication || kind == bgagent.ProviderQuota && !ofModel {
 		e.Scope = bgagent.ScopeProvider
 	}
 	return e
+}
+
+// Rejected reports whether the provider has certainly rejected the key. Status 403 alone does not show
+// that: a proxy can refuse a single request with it.
+func (f Fault) Rejected() bool {
+	e := f.Error()
+	if e == nil || e.Kind != bgagent.ProviderAuthentication {
+		return false
+	}
+	names := slices.Concat(f.Names, parse(f.Text).names, parse(f.Body).names)
+	return e.Status != http.StatusForbidden || certain(names) == bgagent.ProviderAuthentication
 }
 
 // maxRead is the maximum length of a text or a body that is examined. The rest of a longer text is
@@ -75,44 +88,64 @@ func Line(s string) string {
 	return s
 }
 
-// exhausted is Google's name for the status 429.
-const exhausted = "RESOURCE_EXHAUSTED"
+// exhausted is Google's name for the status 429, in lower case.
+const exhausted = "resource_exhausted"
 
 // soon reports whether a quota is one of Google's limits per minute. Google uses the same message
 // for them as for its limits per day.
-func soon(status int, names []string, body *apiError, text string) bool {
-	google := status == http.StatusTooManyRequests && slices.Contains(names, exhausted)
-	daily := body.limits("PerDay") || strings.Contains(text, "daily quota")
+func soon(status int, names []string, inner, body *apiError, text string) bool {
+	google := (status == http.StatusTooManyRequests || status == 0) && slices.ContainsFunc(names, func(n string) bool { return strings.EqualFold(n, exhausted) })
+	daily := inner.limits("PerDay") || body.limits("PerDay") || strings.Contains(text, "daily quota")
 	return !daily && (google || strings.Contains(text, "Please retry in "))
 }
 
-// kindsOf contains the names of errors whose kind is certain. Names such as "server_error" are not
-// among them, because providers also use them for an overload.
-var kindsOf = map[string]bgagent.ProviderErrorKind{
-	"rate_limit":                bgagent.ProviderRateLimited,
-	"rate_limit_error":          bgagent.ProviderRateLimited,
-	"rate_limit_exceeded":       bgagent.ProviderRateLimited,
-	"overloaded":                bgagent.ProviderOverloaded,
-	"overloaded_error":          bgagent.ProviderOverloaded,
-	"server_is_overloaded":      bgagent.ProviderOverloaded,
-	"serverOverloaded":          bgagent.ProviderOverloaded,
-	"service_unavailable_error": bgagent.ProviderOverloaded,
-	"billing_error":             bgagent.ProviderQuota,
-	"insufficient_quota":        bgagent.ProviderQuota,
-	"usage_limit_reached":       bgagent.ProviderQuota,
-	"usageLimitExceeded":        bgagent.ProviderQuota,
-	"model_not_found":           bgagent.ProviderUnknownModel,
-	"model_not_allowed":         bgagent.ProviderUnknownModel,
-	"authentication_error":      bgagent.ProviderAuthentication,
-	"authentication_failed":     bgagent.ProviderAuthentication,
-	"permission_error":          bgagent.ProviderAuthentication,
-	"invalid_api_key":           bgagent.ProviderAuthentication,
-	"unauthorized":              bgagent.ProviderAuthentication,
-	"ProviderAuthError":         bgagent.ProviderAuthentication,
-	"context_length_exceeded":   bgagent.ProviderTooLong,
-	"request_too_large":         bgagent.ProviderTooLong,
-	"contextWindowExceeded":     bgagent.ProviderTooLong,
-	"ContextOverflowError":      bgagent.ProviderTooLong,
+// certainNames contains the names of errors whose kind is certain, whatever the status is. The names
+// are in lower case. A limit of a plan is often named a rate limit as well, so the name of another kind,
+// or a message about a quota, counts more than the name of a rate limit.
+var certainNames = map[string]bgagent.ProviderErrorKind{
+	"rate_limit":                 bgagent.ProviderRateLimited,
+	"rate_limit_error":           bgagent.ProviderRateLimited,
+	"rate_limit_exceeded":        bgagent.ProviderRateLimited,
+	"overloaded":                 bgagent.ProviderOverloaded,
+	"overloaded_error":           bgagent.ProviderOverloaded,
+	"server_is_overloaded":       bgagent.ProviderOverloaded,
+	"serveroverloaded":           bgagent.ProviderOverloaded, // codex
+	"service_unavailable_error":  bgagent.ProviderOverloaded,
+	"billing_error":              bgagent.ProviderQuota,
+	"insufficient_quota":         bgagent.ProviderQuota,
+	"usage_limit_reached":        bgagent.ProviderQuota,
+	"usagelimitexceeded":         bgagent.ProviderQuota, // codex
+	"model_not_found":            bgagent.ProviderUnknownModel,
+	"model_not_allowed":          bgagent.ProviderUnknownModel,
+	"providermodelnotfounderror": bgagent.ProviderUnknownModel, // opencode
+	"authentication_error":       bgagent.ProviderAuthentication,
+	"authentication_failed":      bgagent.ProviderAuthentication,
+	"permission_error":           bgagent.ProviderAuthentication,
+	"invalid_api_key":            bgagent.ProviderAuthentication,
+	"api_key_invalid":            bgagent.ProviderAuthentication, // Google
+	"oauth_org_not_allowed":      bgagent.ProviderAuthentication,
+	"unauthorized":               bgagent.ProviderAuthentication,
+	"providerautherror":          bgagent.ProviderAuthentication, // opencode
+	"context_length_exceeded":    bgagent.ProviderTooLong,
+	"request_too_large":          bgagent.ProviderTooLong,
+	"prompt_too_long":            bgagent.ProviderTooLong, // Claude Code
+	"contextwindowexceeded":      bgagent.ProviderTooLong, // codex
+	"contextoverflowerror":       bgagent.ProviderTooLong, // opencode
+}
+
+// looseNames contains the names of errors, in lower case, that decide only if neither the status nor the
+// message does. Providers also use some of them for failures of another kind: "server_error", for
+// example, for an overload.
+var looseNames = map[string]bgagent.ProviderErrorKind{
+	exhausted:                    bgagent.ProviderRateLimited,
+	"unavailable":                bgagent.ProviderOverloaded, // Google
+	"server_error":               bgagent.ProviderBroken,
+	"api_error":                  bgagent.ProviderBroken,
+	"internal":                   bgagent.ProviderBroken, // Google
+	"timeout_error":              bgagent.ProviderBroken,
+	"connection_failed":          bgagent.ProviderBroken, // Claude Code
+	"internalservererror":        bgagent.ProviderBroken, // codex
+	"responsestreamdisconnected": bgagent.ProviderBroken, // codex
 }
 
 // cues are parts of failure messages, in lower case. Messages of an earlier kind can contain parts
@@ -121,13 +154,13 @@ var cues = []struct {
 	kind  bgagent.ProviderErrorKind
 	parts []string
 }{
-	{bgagent.ProviderTooLong, []string{"prompt is too long", "context window", "context length", "maximum number of tokens allowed"}},
+	{bgagent.ProviderTooLong, []string{"prompt is too long", "context window", "context length", "exceeds the maximum number of tokens"}},
 	{bgagent.ProviderQuota, []string{"usage limit", "hit your limit", "exceeded your current quota", "quota exceeded", "exhausted your daily quota", "credit balance is too low"}},
-	{bgagent.ProviderUnknownModel, []string{"model not found", "not allowed to sample from this model"}},
+	{bgagent.ProviderUnknownModel, []string{"model not found", "not allowed to sample from this model", "does not exist or you do not have access to it"}},
 	{bgagent.ProviderAuthentication, []string{"incorrect api key", "invalid api key", "api key not valid", "failed to authenticate"}},
 	{bgagent.ProviderRateLimited, []string{"rate limit", "too many requests", "resource has been exhausted"}},
 	{bgagent.ProviderOverloaded, []string{"overloaded", "at capacity", "service unavailable"}},
-	{bgagent.ProviderBroken, []string{"the server had an error", "internal server error"}},
+	{bgagent.ProviderBroken, []string{"the server had an error", "internal server error", "currently experiencing high demand"}},
 	{bgagent.ProviderBroken, lost},
 }
 
@@ -159,18 +192,29 @@ func cue(text string) bgagent.ProviderErrorKind {
 	return 0
 }
 
+// certain returns the kind that the names make certain, or 0.
+func certain(names []string) (kind bgagent.ProviderErrorKind) {
+	for _, name := range names {
+		k := certainNames[strings.ToLower(name)]
+		if k != 0 && (kind == 0 || kind == bgagent.ProviderRateLimited) {
+			kind = k
+		}
+	}
+	return kind
+}
+
+// classify returns the kind of a failure, or 0 if it is not one of the kinds. The status is 0 if it is
+// unknown, and the text is in lower case.
 func classify(status int, names []string, text string) bgagent.ProviderErrorKind {
 	if strings.Contains(text, incomplete) {
 		return 0
 	}
 	said := cue(text)
-	for _, name := range names {
-		switch kind := kindsOf[name]; {
-		case kind == bgagent.ProviderRateLimited && said == bgagent.ProviderQuota: // a limit of a plan is reported as a rate limit, too
-			return said
-		case kind != 0:
-			return kind
-		}
+	switch kind := certain(names); {
+	case kind == bgagent.ProviderRateLimited && said == bgagent.ProviderQuota:
+		return said
+	case kind != 0:
+		return kind
 	}
 	specific := said == bgagent.ProviderTooLong || said == bgagent.ProviderQuota || said == bgagent.ProviderUnknownModel
 	switch {
@@ -178,8 +222,10 @@ func classify(status int, names []string, text string) bgagent.ProviderErrorKind
 		return bgagent.ProviderAuthentication
 	case status == http.StatusPaymentRequired:
 		return bgagent.ProviderQuota
-	case status == 0 || specific:
-		return named(said, names)
+	case said != 0 && (status == 0 || specific):
+		return said
+	case status == 0:
+		return loose(names)
 	case status == http.StatusForbidden:
 		return bgagent.ProviderAuthentication
 	case status == http.StatusRequestEntityTooLarge:
@@ -192,161 +238,49 @@ func classify(status int, names []string, text string) bgagent.ProviderErrorKind
 		return bgagent.ProviderBroken
 	case status == http.StatusBadRequest && said == bgagent.ProviderAuthentication: // from Gemini
 		return said
+	case status == http.StatusNotFound && googleModel.MatchString(text):
+		return bgagent.ProviderUnknownModel
 	}
 	return 0
 }
 
-// named returns the kind of a message. If the message does not show a kind, the names of the error
-// decide.
-func named(said bgagent.ProviderErrorKind, names []string) bgagent.ProviderErrorKind {
-	broken := func(name string) bool {
-		return name == "server_error" || name == "api_error" || name == "internalServerError" || name == "INTERNAL" || name == "responseStreamDisconnected"
+// loose returns the lowest kind of the loose names, or 0, because the more general name has the higher
+// kind.
+func loose(names []string) (kind bgagent.ProviderErrorKind) {
+	for _, name := range names {
+		if k := looseNames[strings.ToLower(name)]; k != 0 && (kind == 0 || k < kind) {
+			kind = k
+		}
 	}
-	if said == 0 && slices.ContainsFunc(names, broken) {
-		return bgagent.ProviderBroken
-	}
-	return said
+	return kind
 }
 
-// inText matches the status in a failure message of codex or Claude Code.
-var inText = regexp.MustCompile(`(?:\bstatus:? |\bAPI Error: (?:Request rejected \()?|\bRepeated )([45]\d\d)\b`)
+// googleModel matches Google's message about a model that does not exist.
+var googleModel = regexp.MustCompile(`(?m)^models/\S+ is not `)
 
+// inText matches the status in the message of a failure.
+var inText = regexp.MustCompile(`(?i)(?:\bstatus(?: code)?:? |\bHTTP(?:/[\d.]+)? |\bAPI Error: (?:Request rejected \()?|\bRepeated )([45]\d\d)\b`)
+
+// statusIn returns the HTTP status that the message of a failure names with its number, or that is
+// the whole message, such as "502 Bad Gateway" or "Bad Gateway". It returns 0 if there is none.
 func statusIn(text string) int {
 	if m := inText.FindStringSubmatch(text); m != nil {
 		n, _ := strconv.Atoi(m[1])
 		return n
 	}
+	text = strings.TrimRight(strings.TrimSpace(text), ".")
+	for status := 400; status < 600; status++ {
+		if words := http.StatusText(status); words != "" && (strings.EqualFold(text, words) || strings.EqualFold(text, strconv.Itoa(status)+" "+words)) {
+			return status
+		}
+	}
 	return 0
 }
 
-// apiError is an error in the form of a provider's API.
-type apiError struct {
-	message string
-	names   []string
-
-	resetsAt float64  // Unix time
-	resetsIn float64  // seconds
-	quotas   []string // Google's ids of the exceeded quotas
-}
-
-// limits reports whether the id of an exceeded quota contains the word.
-func (e *apiError) limits(word string) bool {
-	return slices.ContainsFunc(e.quotas, func(id string) bool { return strings.Contains(id, word) })
-}
-
-// parse reads an error of a provider's API: an object with a message, or an object that has such an
-// object in its field "error". If the text is something else or too long, the result is zero.
-func parse(text string) (e apiError) {
-	if len(text) > maxRead || !strings.HasPrefix(strings.TrimSpace(text), "{") {
-		return e
+// failed returns the status if it is one of a request that has failed, and 0 otherwise.
+func failed(status int) int {
+	if status < 400 || status > 599 {
+		return 0
 	}
-	type object struct {
-		Message  json.RawMessage `json:"message"`
-		Type     json.RawMessage `json:"type"`
-		Code     json.RawMessage `json:"code"`
-		Status   json.RawMessage `json:"status"` // from Google
-		Details  json.RawMessage `json:"details"`
-		ResetsAt json.RawMessage `json:"resets_at"`
-		ResetsIn json.RawMessage `json:"resets_in_seconds"`
-	}
-	var in struct {
-		object
-		Error *object `json:"error"`
-	}
-	if json.Unmarshal([]byte(text), &in) != nil {
-		return e
-	}
-	o := in.object
-	if in.Error != nil {
-		o = *in.Error
-	}
-	e.message = as[string](o.Message)
-	for _, field := range []json.RawMessage{o.Code, o.Type, o.Status} {
-		if name := as[string](field); name != "" {
-			e.names = append(e.names, name)
-		}
-	}
-	e.resetsAt, e.resetsIn = as[float64](o.ResetsAt), as[float64](o.ResetsIn)
-	for _, d := range as[[]json.RawMessage](o.Details) {
-		e.detail(d)
-	}
-	return e
-}
-
-// detail reads a detail of an error of Google.
-func (e *apiError) detail(raw json.RawMessage) {
-	d := as[struct {
-		Delay      json.RawMessage `json:"retryDelay"`
-		Violations json.RawMessage `json:"violations"`
-	}](raw)
-	if delay, err := time.ParseDuration(as[string](d.Delay)); err == nil {
-		e.resetsIn = max(e.resetsIn, delay.Seconds())
-	}
-	for _, v := range as[[]json.RawMessage](d.Violations) {
-		quota := as[struct {
-			ID json.RawMessage `json:"quotaId"`
-		}](v)
-		if id := as[string](quota.ID); id != "" {
-			e.quotas = append(e.quotas, id)
-		}
-	}
-}
-
-// as decodes a value. If the value is of another type, the result is zero.
-func as[T any](raw json.RawMessage) T {
-	var value, zero T
-	if len(raw) == 0 || json.Unmarshal(raw, &value) != nil {
-		return zero
-	}
-	return value
-}
-
-// longest bounds the time until a reset. A later reset is a mistake.
-const longest = 366 * 24 * time.Hour
-
-// Ahead returns the time t if it is after now and at most 366 days away. Otherwise it returns zero,
-// because such a time is a mistake.
-func Ahead(t, now time.Time) time.Time {
-	if !t.After(now) || t.Sub(now) > longest {
-		return time.Time{}
-	}
-	return t
-}
-
-func (e *apiError) reset(at time.Time) time.Time {
-	if e.resetsAt > 0 && e.resetsAt < 1<<40 {
-		if t := Ahead(time.Unix(int64(e.resetsAt), 0), at); !t.IsZero() {
-			return t
-		}
-	}
-	return after(e.resetsIn, at)
-}
-
-// retryAfter returns the time that the header Retry-After names: a number of seconds or a date.
-func retryAfter(headers map[string]string, at time.Time) time.Time {
-	if ms, err := strconv.ParseFloat(headers["retry-after-ms"], 64); err == nil {
-		return after(ms/1000, at)
-	}
-	value := strings.TrimSpace(headers["retry-after"])
-	if seconds, err := strconv.ParseFloat(value, 64); err == nil {
-		return after(seconds, at)
-	}
-	if date, err := http.ParseTime(value); err == nil {
-		return Ahead(date, at)
-	}
-	return time.Time{}
-}
-
-func after(seconds float64, at time.Time) time.Time {
-	if !(seconds > 0 && seconds < longest.Seconds()) || at.IsZero() {
-		return time.Time{}
-	}
-	return at.Add(time.Duration(seconds * float64(time.Second)))
-}
-
-func later(a, b time.Time) time.Time {
-	if a.After(b) {
-		return a
-	}
-	return b
+	return status
 }

@@ -58,6 +58,40 @@ func TestTheKindComesFromNamesStatusesAndMessages(t *testing.T) {
 		{Fault{Status: 429, Body: google("GenerateRequestsPerDayPerProject", "26s")}, bgagent.ProviderQuota, 429},
 		{Fault{Status: 429, Body: `{"error":{"type":"insufficient_quota","filler":"` + strings.Repeat("x", maxRead) + `"}}`}, bgagent.ProviderRateLimited, 429},
 		{Fault{Text: strings.Repeat("x", maxRead) + " Overloaded"}, 0, 0},
+		{Fault{Status: 418, Names: []string{"RATE_LIMIT_EXCEEDED"}}, bgagent.ProviderRateLimited, 418}, // letters of any case
+		{Fault{Names: []string{"rate_limit", "usage_limit_reached"}}, bgagent.ProviderQuota, 0},        // a plan's limit has two names
+		{Fault{Names: []string{"server_error", "unavailable"}}, bgagent.ProviderOverloaded, 0},
+		{Fault{Status: 500, Names: []string{"unavailable"}}, bgagent.ProviderBroken, 500},
+		{Fault{Names: []string{"resource_exhausted"}, Text: "You exceeded your current quota"}, bgagent.ProviderRateLimited, 0},
+		{Fault{Status: 404, Text: "models/x is not found for API version v1beta"}, bgagent.ProviderUnknownModel, 404},
+		{Fault{Text: "The model `x` does not exist or you do not have access to it."}, bgagent.ProviderUnknownModel, 0},
+		{Fault{Text: "We’re currently experiencing high demand, which may cause temporary errors."}, bgagent.ProviderBroken, 0},
+		{Fault{Text: "502 Bad Gateway"}, bgagent.ProviderBroken, 502}, // the status in words
+		{Fault{Text: "gateway timeout."}, bgagent.ProviderBroken, 504},
+		{Fault{Text: "Too Many Requests"}, bgagent.ProviderRateLimited, 429},
+		{Fault{Text: "Unauthorized"}, bgagent.ProviderAuthentication, 401},
+		{Fault{Text: "the gateway answered HTTP 529"}, bgagent.ProviderOverloaded, 529},
+		{Fault{Text: "HTTP/1.1 503 no"}, bgagent.ProviderOverloaded, 503},
+		{Fault{Text: "request failed with Status Code: 429"}, bgagent.ProviderRateLimited, 429},
+		{Fault{Text: "a bad gateway drug"}, 0, 0},
+		{Fault{Text: "the file has 429 lines"}, 0, 0},
+		{Fault{Status: 1000}, 0, 0}, // not a status
+		{Fault{Status: -429}, 0, 0},
+		{Fault{Status: 200, Text: "Overloaded"}, bgagent.ProviderOverloaded, 0}, // the stream had begun
+		// JSON in other text, in JSON and in texts of JSON.
+		{Fault{Text: `[API Error: {"error":{"code":429,"message":"slow","status":"RESOURCE_EXHAUSTED"}}]`}, bgagent.ProviderRateLimited, 429},
+		{Fault{Body: `[{"error":{"code":"503","message":"no"}}]`}, bgagent.ProviderOverloaded, 503},
+		{Fault{Body: "event: error\ndata: {\"type\":\"error\",\"error\":{\"type\":\"overloaded_error\"}}"}, bgagent.ProviderOverloaded, 0},
+		{Fault{Body: `{"error":{"message":"{\"error\":{\"message\":\"x\",\"code\":\"insufficient_quota\"}}","code":"rate_limit"}}`}, bgagent.ProviderQuota, 0},
+		{Fault{Body: `{"error":"{\"error\":{\"code\":401}}"}`}, bgagent.ProviderAuthentication, 401},
+		{Fault{Body: `{"error":{"details":[{"reason":"API_KEY_INVALID"}],"status":"INVALID_ARGUMENT"}}`, Status: 400}, bgagent.ProviderAuthentication, 400},
+		{Fault{Body: `{"error":"no credit","code":"insufficient_quota"}`}, bgagent.ProviderQuota, 0},
+		{Fault{Body: `{"error":{"code":"insufficient_quota"},"code":"rate_limit"}`}, bgagent.ProviderQuota, 0},
+		{Fault{Body: `{"error":null,"code":"insufficient_quota"}`}, bgagent.ProviderQuota, 0},
+		{Fault{Body: `{"type":"error","error":{"type":"overloaded_error","message":"x"},"code":""}`}, bgagent.ProviderOverloaded, 0},
+		{Fault{Body: strings.Repeat(`{"error":`, 40) + `{"code":"insufficient_quota"}` + strings.Repeat("}", 40)}, 0, 0},
+		// A provider can quote what the model was given.
+		{Fault{Status: 400, Body: `{"error":{"message":"messages[2] is wrong: {\"error\":{\"code\":\"rate_limit_exceeded\"}}","type":"invalid_request_error"}}`}, 0, 0},
 		{Fault{Text: "Agent not found"}, 0, 0},
 		{Fault{}, 0, 0},
 	} {
@@ -88,20 +122,30 @@ func TestTheTimeOfTheNextTryComesFromHeadersAndBodiesOnly(t *testing.T) {
 		fault Fault
 		want  time.Time
 	}{
-		"seconds":               {Fault{Headers: map[string]string{"retry-after": "40"}}, noon.Add(40 * time.Second)},
-		"a date":                {Fault{Headers: map[string]string{"retry-after": "Sat, 28 Nov 2026 12:01:00 GMT"}}, noon.Add(time.Minute)},
-		"milliseconds":          {Fault{Headers: map[string]string{"retry-after-ms": "1500", "retry-after": "2"}}, noon.Add(1500 * time.Millisecond)},
-		"a time in the body":    {Fault{Body: `{"error":{"resets_at":1795870800}}`}, time.Unix(1795870800, 0)},
-		"seconds in the body":   {Fault{Body: `{"error":{"resets_in_seconds":60}}`}, noon.Add(time.Minute)},
-		"the later of the two":  {Fault{Headers: map[string]string{"retry-after": "40"}, Body: `{"error":{"resets_in_seconds":60}}`}, noon.Add(time.Minute)},
-		"a delay from Google":   {Fault{Body: google("PerMinute", "26.5s")}, noon.Add(26500 * time.Millisecond)},
-		"no delay from Google":  {Fault{Body: google("PerMinute", "soon")}, time.Time{}},
-		"a date that is past":   {Fault{Headers: map[string]string{"retry-after": "Sat, 28 Nov 2026 11:59:00 GMT"}}, time.Time{}},
-		"a past reset":          {Fault{Body: `{"error":{"resets_at":1795860000}}`}, time.Time{}},
-		"nothing":               {Fault{Text: "Please try again in 6s."}, time.Time{}},
-		"a strange number":      {Fault{Headers: map[string]string{"retry-after": "-1"}}, time.Time{}},
-		"not a number":          {Fault{Headers: map[string]string{"retry-after": "NaN"}}, time.Time{}},
-		"a time that is absurd": {Fault{Headers: map[string]string{"retry-after": "1e30"}, Body: `{"error":{"resets_at":99999999999}}`}, time.Time{}},
+		"seconds":                  {Fault{Headers: map[string]string{"retry-after": "40"}}, noon.Add(40 * time.Second)},
+		"a date":                   {Fault{Headers: map[string]string{"retry-after": "Sat, 28 Nov 2026 12:01:00 GMT"}}, noon.Add(time.Minute)},
+		"milliseconds":             {Fault{Headers: map[string]string{"retry-after-ms": "1500", "retry-after": "2"}}, noon.Add(1500 * time.Millisecond)},
+		"a time in the body":       {Fault{Body: `{"error":{"resets_at":1795870800}}`}, time.Unix(1795870800, 0)},
+		"seconds in the body":      {Fault{Body: `{"error":{"resets_in_seconds":60}}`}, noon.Add(time.Minute)},
+		"the later of the two":     {Fault{Headers: map[string]string{"retry-after": "40"}, Body: `{"error":{"resets_in_seconds":60}}`}, noon.Add(time.Minute)},
+		"a delay from Google":      {Fault{Body: google("PerMinute", "26.5s")}, noon.Add(26500 * time.Millisecond)},
+		"no delay from Google":     {Fault{Body: google("PerMinute", "soon")}, time.Time{}},
+		"a date that is past":      {Fault{Headers: map[string]string{"retry-after": "Sat, 28 Nov 2026 11:59:00 GMT"}}, time.Time{}},
+		"a past reset":             {Fault{Body: `{"error":{"resets_at":1795860000}}`}, time.Time{}},
+		"nothing":                  {Fault{Text: "Please try again in 6s."}, time.Time{}},
+		"a negative number":        {Fault{Headers: map[string]string{"retry-after": "-1"}}, time.Time{}},
+		"not a number":             {Fault{Headers: map[string]string{"retry-after": "NaN"}}, time.Time{}},
+		"a date by another clock":  {Fault{Headers: map[string]string{"retry-after": "Sat, 28 Nov 2026 15:01:00 GMT", "date": "Sat, 28 Nov 2026 15:00:00 GMT"}}, noon.Add(time.Minute)},
+		"a date before the answer": {Fault{Headers: map[string]string{"retry-after": "Sat, 28 Nov 2026 14:00:00 GMT", "date": "Sat, 28 Nov 2026 15:00:00 GMT"}}, time.Time{}},
+		"names in upper case":      {Fault{Headers: map[string]string{"Retry-After": "40"}}, noon.Add(40 * time.Second)},
+		"wrong milliseconds":       {Fault{Headers: map[string]string{"retry-after-ms": "-5", "retry-after": " 40 "}}, noon.Add(40 * time.Second)},
+		"infinite":                 {Fault{Headers: map[string]string{"retry-after": "+Inf"}}, time.Time{}},
+		"zero":                     {Fault{Headers: map[string]string{"retry-after": "0"}}, time.Time{}},
+		"a text":                   {Fault{Headers: map[string]string{"retry-after": "soon"}}, time.Time{}},
+		"a time as a text":         {Fault{Body: `{"error":{"resets_at":"1795870800"}}`}, time.Unix(1795870800, 0)},
+		"a time in an inner error": {Fault{Body: `{"error":{"error":{"resets_in_seconds":60}}}`}, noon.Add(time.Minute)},
+		"a time in the text":       {Fault{Text: `{"error":{"message":"no","resets_in_seconds":60}}`}, noon.Add(time.Minute)},
+		"a time that is absurd":    {Fault{Headers: map[string]string{"retry-after": "1e30"}, Body: `{"error":{"resets_at":99999999999}}`}, time.Time{}},
 	} {
 		x.fault.Status, x.fault.At = http.StatusTooManyRequests, noon
 		require.True(t, x.want.Equal(x.fault.Error().RetryAt), "%s: %v", name, x.fault.Error().RetryAt)
@@ -121,20 +165,42 @@ func TestTheMessageIsOneShortCleanLineWithoutAnAddress(t *testing.T) {
 	}
 }
 
+func TestStatus403AloneDoesNotRejectTheKey(t *testing.T) {
+	for want, faults := range map[bool][]Fault{
+		true:  {{Status: 401}, {Status: 403, Names: []string{"permission_error"}}, {Text: `unexpected status 403 Forbidden: {"error":{"code":"invalid_api_key"}}`}, {Status: 403, Body: `{"error":{"type":"permission_error"}}`}},
+		false: {{Status: 403}, {Text: "unexpected status 403 Forbidden: <html>"}, {Status: 429}, {Status: 403, Names: []string{"model_not_allowed"}}, {}},
+	} {
+		for _, f := range faults {
+			require.Equal(t, want, f.Rejected(), "%+v", f)
+		}
+	}
+}
+
 func FuzzFault(f *testing.F) {
-	f.Add(429, "rate_limit", "unexpected status 429", `{"error":{"code":1,"resets_at":1e300}}`, "Sat, 28 Nov 2026 12:01:00 GMT")
-	f.Add(0, "", `{"message":{"a":[]},"error":{"message":"Overloaded","code":"x"}}`, "{", "1e308")
-	f.Fuzz(func(t *testing.T, status int, name, text, body, after string) {
-		x := Fault{Status: status, Names: []string{name}, Text: text, Body: body, Headers: map[string]string{"retry-after": after, "retry-after-ms": name}, At: noon}
+	f.Add(429, "rate_limit", "unexpected status 429", `{"error":{"code":1,"resets_at":1e300}}`, "Sat, 28 Nov 2026 12:01:00 GMT", "")
+	f.Add(0, "", `{"message":{"a":[]},"error":{"message":"Overloaded","code":"x"}}`, "{", "1e308", "Sat, 28 Nov 2026 12:00:00 GMT")
+	f.Add(-1, "UNAVAILABLE", `x {"error":"{\"error\":{\"code\":\"503\",\"message\":\"{}\"}}"} y`, `[{"error":{"details":[{"retryDelay":"-1s"}]}}]`, "-9223372036854775808", "x")
+	f.Fuzz(func(t *testing.T, status int, name, text, body, after, date string) {
+		x := Fault{Status: status, Names: []string{name}, Text: text, Body: body, Headers: map[string]string{"retry-after": after, "retry-after-ms": name, "date": date}, At: noon}
 		e := x.Error()
+		require.Equal(t, e, x.Error())
 		if e == nil {
 			require.False(t, x.Lost())
+			require.False(t, x.Rejected())
 			return
 		}
 		require.NotZero(t, e.Kind)
 		require.LessOrEqual(t, e.Kind, bgagent.ProviderTooLong)
+		require.True(t, e.Status == 0 || e.Status >= 400 && e.Status <= 599, e.Status)
 		require.NotContains(t, e.Message, "\n")
 		require.LessOrEqual(t, len(e.Message), maxLine)
 		require.True(t, e.RetryAt.IsZero() || e.RetryAt.After(noon) && e.RetryAt.Before(noon.Add(longest+time.Hour)))
+		x.Headers, x.At = nil, time.Time{}
+		require.Zero(t, x.Error().RetryAt, "without the time of the answer, no time is known")
+		require.False(t, x.Rejected() && e.Kind != bgagent.ProviderAuthentication)
+		x.Names = []string{strings.ToUpper(name)}
+		if strings.ToLower(strings.ToUpper(name)) == strings.ToLower(name) { // some letters change
+			require.Equal(t, e.Kind, x.Error().Kind)
+		}
 	})
 }

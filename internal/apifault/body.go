@@ -1,0 +1,216 @@
+package apifault
+
+import (
+	"bytes"
+	"encoding/json"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// apiError is an error in the form of a provider's API. If errors are nested, it has the message of the
+// innermost error, and the other fields of all.
+type apiError struct {
+	message string
+	names   []string
+	status  int
+
+	resetsAt float64  // Unix time
+	resetsIn float64  // seconds
+	quotas   []string // Google's ids of the exceeded quotas
+}
+
+// limits reports whether the id of an exceeded quota contains the word.
+func (e *apiError) limits(word string) bool {
+	return slices.ContainsFunc(e.quotas, func(id string) bool { return strings.Contains(id, word) })
+}
+
+// maxDepth is how deep errors may be nested. Seen were two levels; a gateway can add some.
+const maxDepth = 6
+
+// parse reads the error of a provider's API in a text: an object with a message or a name, which can
+// contain such an object in its field "error", and such an object as a text in its fields "error" and
+// "message". Other text can surround the object. If there is no such object, or the text is too long,
+// the result is zero.
+func parse(text string) (e apiError) {
+	if len(text) <= maxRead {
+		e.read(text, maxDepth)
+	}
+	return e
+}
+
+// read adds the error in the text to e, and reports whether there is one.
+func (e *apiError) read(text string, depth int) bool {
+	begin, end := strings.IndexByte(text, '{'), strings.LastIndexByte(text, '}')
+	return begin >= 0 && begin < end && e.object([]byte(text[begin:end+1]), depth)
+}
+
+// object adds the error in a JSON object to e, and reports whether there is one.
+func (e *apiError) object(data []byte, depth int) bool {
+	var o struct {
+		Error    json.RawMessage `json:"error"`
+		Message  json.RawMessage `json:"message"`
+		Type     json.RawMessage `json:"type"`
+		Code     json.RawMessage `json:"code"`
+		Status   json.RawMessage `json:"status"` // from Google
+		Details  json.RawMessage `json:"details"`
+		ResetsAt json.RawMessage `json:"resets_at"`
+		ResetsIn json.RawMessage `json:"resets_in_seconds"`
+	}
+	if depth == 0 || json.Unmarshal(data, &o) != nil {
+		return false
+	}
+	inner := false // whether there is an inner error; the names of inner errors come first, because they are more exact
+	if nested := bytes.TrimSpace(o.Error); len(nested) > 0 && nested[0] == '{' {
+		inner = e.object(nested, depth-1)
+	}
+	for _, text := range []string{as[string](o.Error), as[string](o.Message)} {
+		if text = strings.TrimSpace(text); e.whole(text, depth-1) {
+			inner = true
+		} else if text != "" && !inner {
+			e.message = text
+		}
+	}
+	for _, field := range []json.RawMessage{o.Code, o.Type, o.Status} {
+		if name := as[string](field); name != "" {
+			e.names = append(e.names, name)
+		}
+		if e.status == 0 {
+			e.status = failed(int(min(max(number(field), 0), 1000)))
+		}
+	}
+	if e.resetsAt == 0 {
+		e.resetsAt = number(o.ResetsAt)
+	}
+	e.resetsIn = max(e.resetsIn, number(o.ResetsIn))
+	for _, d := range as[[]json.RawMessage](o.Details) {
+		e.detail(d)
+	}
+	return e.message != "" || len(e.names) > 0 || e.status != 0
+}
+
+// whole adds the error to e if the whole text is an object that contains one, and reports whether it is.
+// Other text that contains an object can quote what the model was given.
+func (e *apiError) whole(text string, depth int) bool {
+	return strings.HasPrefix(text, "{") && strings.HasSuffix(text, "}") && e.object([]byte(text), depth)
+}
+
+// detail reads a detail of an error of Google.
+func (e *apiError) detail(raw json.RawMessage) {
+	d := as[struct {
+		Reason     json.RawMessage `json:"reason"`
+		Delay      json.RawMessage `json:"retryDelay"`
+		Violations json.RawMessage `json:"violations"`
+	}](raw)
+	if reason := as[string](d.Reason); reason != "" {
+		e.names = append(e.names, reason)
+	}
+	if delay, err := time.ParseDuration(as[string](d.Delay)); err == nil {
+		e.resetsIn = max(e.resetsIn, delay.Seconds())
+	}
+	for _, v := range as[[]json.RawMessage](d.Violations) {
+		quota := as[struct {
+			ID json.RawMessage `json:"quotaId"`
+		}](v)
+		if id := as[string](quota.ID); id != "" {
+			e.quotas = append(e.quotas, id)
+		}
+	}
+}
+
+// as decodes a value. If the value is of another type, the result is zero.
+func as[T any](raw json.RawMessage) T {
+	var value, zero T
+	if len(raw) == 0 || json.Unmarshal(raw, &value) != nil {
+		return zero
+	}
+	return value
+}
+
+// number decodes a number, which can also be written as a text. If the value is something else, the
+// result is zero.
+func number(raw json.RawMessage) float64 {
+	if n := as[float64](raw); n != 0 {
+		return n
+	}
+	n, err := strconv.ParseFloat(as[string](raw), 64)
+	if err != nil || n != n {
+		return 0
+	}
+	return n
+}
+
+// longest bounds the time until a reset. A later reset is a mistake.
+const longest = 366 * 24 * time.Hour
+
+// Ahead returns the time t if it is after now and at most 366 days away. Otherwise it returns zero,
+// because such a time is a mistake.
+func Ahead(t, now time.Time) time.Time {
+	if !t.After(now) || t.Sub(now) > longest {
+		return time.Time{}
+	}
+	return t
+}
+
+// Unix returns the time for a number of seconds, or zero if the number cannot be a time of today.
+func Unix(seconds float64) time.Time {
+	if !(seconds > 0 && seconds < 1e11) {
+		return time.Time{}
+	}
+	return time.Unix(int64(seconds), 0)
+}
+
+func (e *apiError) reset(at time.Time) time.Time {
+	if t := Ahead(Unix(e.resetsAt), at); !t.IsZero() {
+		return t
+	}
+	return after(e.resetsIn, at)
+}
+
+// retryAfter returns the time that the headers give: Retry-After, which is a number of seconds or a
+// date, or Retry-After-Ms, which counts more if it is usable. A date counts from the header Date if there
+// is one, because the clock of the provider can differ from the clock of this machine.
+func retryAfter(headers map[string]string, at time.Time) time.Time {
+	get := func(name string) string {
+		value := headers[name]
+		for n, v := range headers {
+			if value == "" && strings.EqualFold(n, name) {
+				value = v
+			}
+		}
+		return strings.TrimSpace(value)
+	}
+	if ms, err := strconv.ParseFloat(get("retry-after-ms"), 64); err == nil {
+		if t := after(ms/1000, at); !t.IsZero() {
+			return t
+		}
+	}
+	value := get("retry-after")
+	if seconds, err := strconv.ParseFloat(value, 64); err == nil {
+		return after(seconds, at)
+	}
+	date, err := http.ParseTime(value)
+	if err != nil {
+		return time.Time{}
+	}
+	if sent, err := http.ParseTime(get("date")); err == nil {
+		return after(date.Sub(sent).Seconds(), at)
+	}
+	return Ahead(date, at)
+}
+
+func after(seconds float64, at time.Time) time.Time {
+	if !(seconds > 0 && seconds < longest.Seconds()) || at.IsZero() {
+		return time.Time{}
+	}
+	return at.Add(time.Duration(seconds * float64(time.Second)))
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}
