@@ -120,7 +120,8 @@ var attempt = regexp.MustCompile(`\b(\d{1,4})/\d+$`)
 
 // noteRetry records an error that codex has reported outside the protocol. If codex is going to
 // repeat the request, the result is the error of the provider. Otherwise it is nil. It is also nil if
-// the connection has failed, because the cause can be the network of this machine.
+// the connection has failed, because the cause can be the network of this machine, and if a request was
+// refused with status 403 and nothing else shows that the key was rejected.
 func (t *turn) noteRetry(fields map[string]any) *bgagent.ProviderError {
 	name, status := codexInfo(fields["codexErrorInfo"])
 	message, _ := fields["message"].(string)
@@ -137,6 +138,9 @@ func (t *turn) noteRetry(fields map[string]any) *bgagent.ProviderError {
 		return nil
 	}
 	e := t.fault.Error()
+	if e != nil && e.Kind == bgagent.ProviderAuthentication && !t.fault.Rejected() { // the manager would end the task
+		return nil
+	}
 	if e == nil {
 		e = &bgagent.ProviderError{Kind: bgagent.ProviderBroken, Status: status, Message: apifault.Line(t.fault.Text)}
 	}

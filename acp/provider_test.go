@@ -3,6 +3,7 @@
 package acp
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"os"
@@ -10,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/internal/apifault/recordings"
 	"github.com/stretchr/testify/require"
 )
 
@@ -60,9 +62,13 @@ func TestRecordedErrorsOfProvidersAreRecognized(t *testing.T) {
 				playing(c, r.Program)
 				e := prompt(t, c, s, r.script())
 				require.Equal(t, r.Text, e.Text, "an error is neither result nor partial text")
+				_, recording, _ := strings.Cut(strings.TrimPrefix(r.Case, "claude-agent"), "acp-")
+				kind, known := recordings.Kind(r.Program, cmp.Or(recording, strings.TrimPrefix(r.Case, "gemini-")))
+				require.True(t, known, "the recording needs a row in the package recordings")
 				retries := e.of(bgagent.ReportRetrying)
 				require.Len(t, retries, r.Retries)
 				for i, x := range retries {
+					require.Equal(t, kind, x.Provider.Kind)
 					require.Equal(t, r.Kind, x.Provider.Kind.String())
 					require.Equal(t, i+1, x.Provider.Tries)
 					require.True(t, x.RetryAt.IsZero())
@@ -75,6 +81,7 @@ func TestRecordedErrorsOfProvidersAreRecognized(t *testing.T) {
 				}
 				require.Equal(t, bgagent.StopError, e.Stop)
 				require.Equal(t, r.Want, p.Kind.String())
+				require.Equal(t, kind, p.Kind)
 				require.Equal(t, r.Status, p.Status)
 				require.Equal(t, r.Tries, p.Tries)
 				require.Equal(t, r.Scope == "provider", p.Scope == bgagent.ScopeProvider)
@@ -158,6 +165,25 @@ func TestAnAnswerAboutAnErrorBlamesNoProvider(t *testing.T) {
 		require.ErrorContains(t, e.err, "503 Service unavailable")
 		require.False(t, errors.As(e.err, new(*bgagent.ProviderError)), "%v", e.err)
 	})
+}
+
+// A proxy can refuse a single request with status 403, so the manager must not end the task.
+func TestOnlyARejectedKeyIsReportedBeforeCodexGivesUp(t *testing.T) {
+	for details, reported := range map[string]bool{
+		"unexpected status 403 Forbidden: <html>blocked</html>":                       false,
+		`unexpected status 403 Forbidden: {\"error\":{\"code\":\"invalid_api_key\"}}`: true,
+		"unexpected status 401 Unauthorized: no":                                      true,
+	} {
+		bubble(t, Config{}, false, func(t *testing.T, c *Client) {
+			s := create(t, c)
+			playing(c, "codex")
+			status := details[len("unexpected status "):len("unexpected status 403")]
+			e := prompt(t, c, s, `update {"sessionUpdate":"session_info_update","_meta":{"codex":{"error":{"message":"Reconnecting... 1/5","codexErrorInfo":{"responseStreamDisconnected":{"httpStatusCode":`+
+				status+`}},"additionalDetails":"`+details+`","willRetry":true}}}}`+"\nsay fine")
+			require.NoError(t, e.err)
+			require.Equal(t, reported, len(e.of(bgagent.ReportRetrying)) == 1, details)
+		})
+	}
 }
 
 // A fault that the agent has overcome must not be the reason of a later failure.

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/internal/apifault/recordings"
 	"github.com/bgagent/bgagent/internal/jsonlines"
 	"github.com/stretchr/testify/require"
 )
@@ -211,14 +212,20 @@ func TestRecordedFailuresAtTheProviderAreRecognized(t *testing.T) {
 				require.NoError(t, err)
 				return strconv.AppendInt(nil, unix+moved, 10)
 			})
-			program, _, _ := strings.Cut(file, "_")
+			program, recording, _ := strings.Cut(file, "_")
 			got := playRecorded(presets[program], data, tc.code)
 			require.Len(t, got.retries, tc.retries)
+			kind, known := recordings.Kind(program, recording)
+			require.True(t, known, "the recording needs a row in the package recordings")
+			for _, r := range got.retries {
+				require.Equal(t, kind, r.Provider.Kind)
+			}
 			if tc.want == nil {
 				require.Nil(t, got.failure)
 				return
 			}
 			require.NotNil(t, got.failure, "%v", got.err)
+			require.Equal(t, kind, got.failure.Kind)
 			require.ErrorAs(t, got.err, new(*bgagent.ProviderError))
 			require.Equal(t, bgagent.StopError, got.end.Stop)
 			require.Empty(t, got.end.Text, "what the program writes about the error is no answer")

@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/internal/apifault/recordings"
 	"github.com/bgagent/bgagent/opencode"
 )
 
@@ -289,12 +290,15 @@ func TestRecordedErrors(t *testing.T) {
 		require.NoError(t, json.Unmarshal([]byte(line), &x), line)
 		t.Run(x.Case, func(t *testing.T) {
 			got := opencode.ProviderErrorIn(x.Line, time.Date(2026, 11, 28, 21, 50, 0, 0, time.UTC))
+			kind, known := recordings.Kind("opencode", strings.TrimPrefix(x.Case, "retry "))
+			require.True(t, known, "the recording needs a row in the package recordings")
 			if x.Want == "" {
 				require.Nil(t, got)
 				return
 			}
 			require.NotNil(t, got)
 			require.Equal(t, x.Want, got.Kind.String())
+			require.Equal(t, kind, got.Kind)
 			require.Equal(t, x.Status, got.Status)
 			require.Equal(t, x.Tries, got.Tries)
 			require.Equal(t, x.Scope == "provider", got.Scope == bgagent.ScopeProvider)
