@@ -6,8 +6,13 @@
 //	bgagent config                shows the configuration and the origin of each value
 //	bgagent mcp                   serves the tools to the program that starts it
 //	bgagent serve                 serves the tools over HTTP
+//	bgagent status                shows what runs and waits now, and what has failed
 //	bgagent tasks                 lists the kept tasks
 //	bgagent show ID               prints a kept task
+//	bgagent logs [-f] ID          prints what the program of a task has printed
+//	bgagent cancel ID             cancels a task of a running serve
+//	bgagent resume ID PROMPT      continues a task that has ended, on a running serve
+//	bgagent send ID TEXT          sends a message to a task of a running serve
 //	bgagent prune [ID]            deletes kept tasks
 //	bgagent cleanup               lists or ends the processes that killed runs have left behind
 //	bgagent version               prints the version
@@ -57,9 +62,14 @@ type cli struct {
 	MCP    mcpCmd    `cmd:"" name:"mcp" help:"Serve the tools over MCP to the program that starts this one."`
 	Serve  serveCmd  `cmd:"" help:"Serve the tools over MCP on HTTP."`
 
-	Tasks tasksCmd `cmd:"" help:"List the tasks that are kept, those of dead and of running commands."`
-	Show  showCmd  `cmd:"" help:"Print a task that is kept, with its result."`
-	Prune pruneCmd `cmd:"" help:"Delete tasks that are kept, with their prompts and results."`
+	Status statusCmd `cmd:"" help:"Show what runs and waits now, and what has failed."`
+	Tasks  tasksCmd  `cmd:"" help:"List the tasks that are kept, those of dead and of running commands."`
+	Show   showCmd   `cmd:"" help:"Print a task that is kept, with its result."`
+	Logs   logsCmd   `cmd:"" help:"Print what the program of a task has printed."`
+	Cancel cancelCmd `cmd:"" help:"Cancel a task of a running serve."`
+	Resume resumeCmd `cmd:"" help:"Continue a task that has ended, on a running serve."`
+	Send   sendCmd   `cmd:"" help:"Send a message to a task of a running serve."`
+	Prune  pruneCmd  `cmd:"" help:"Delete tasks that are kept, with their prompts and results."`
 
 	Cleanup cleanupCmd `cmd:"" help:"List or end what killed runs of this program have left."`
 	About   versionCmd `cmd:"" name:"version" help:"Print the version."`

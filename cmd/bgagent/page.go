@@ -7,7 +7,6 @@ import (
 	"crypto/subtle"
 	"fmt"
 	"net/http"
-	"time"
 
 	"github.com/bgagent/bgagent"
 	"github.com/bgagent/bgagent/dashboard"
@@ -21,16 +20,15 @@ type pageFlags struct {
 
 // page returns the page that shows the tasks of all callers, and a handler that serves
 // the page and checks the password, if there is one. Both are nil if nobody may see the
-// page. The argument "stale" is the time after which the manager cancels a silent task. The page
-// marks the task as silent after half of this time, or never if the time is 0.
-func (f pageFlags) page(ctx context.Context, m *bgagent.BackgroundManager, tokens bool, stale time.Duration, secret *secrets) (*dashboard.Handler, http.Handler, error) {
+// page.
+func (f pageFlags) page(ctx context.Context, s *serving, tokens bool, secret *secrets) (*dashboard.Handler, http.Handler, error) {
 	if f.Page == "" && tokens {
 		if f.PageActs {
 			return nil, nil, fmt.Errorf("--page-acts: if callers have tokens, the page needs a password; name its environment variable with --page VARIABLE")
 		}
 		return nil, nil, nil
 	}
-	page := dashboard.New(m, dashboard.Config{AllowCancel: f.PageActs, AllowResume: f.PageActs, Silent: cmp.Or(stale/2, bgagent.Disabled)})
+	page := dashboard.New(s.manager, dashboard.Config{AllowCancel: f.PageActs, AllowResume: f.PageActs, Silent: cmp.Or(s.silent(), bgagent.Disabled), Log: s.log()})
 	if f.Page == "" {
 		return page, page, nil
 	}

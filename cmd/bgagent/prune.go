@@ -8,6 +8,7 @@ import (
 
 	"github.com/bgagent/bgagent"
 	"github.com/bgagent/bgagent/cmd/bgagent/internal/statedir"
+	"github.com/bgagent/bgagent/cmd/bgagent/internal/transcript"
 	"github.com/bgagent/bgagent/sqlite"
 )
 
@@ -148,6 +149,9 @@ func deleteTasks(s statedir.Store, ids []string) (err error) {
 		n := min(len(ids), pageSize)
 		c.Batch++
 		err = store.Write(context.Background(), &bgagent.StoreBatch{Number: c.Batch, Delete: ids[:n]})
+		for i := 0; i < n && err == nil; i++ {
+			err = transcript.RemoveLog(s.Logs(), ids[i])
+		}
 		ids = ids[n:]
 	}
 	return err

@@ -9,8 +9,10 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/bgagent/bgagent/cmd/bgagent/internal/children"
+	"github.com/bgagent/bgagent/cmd/bgagent/internal/control"
 	"github.com/bgagent/bgagent/mcpserver"
 )
 
@@ -141,7 +143,7 @@ func (c *serveCmd) serve(s *serving, cfg mcpserver.HTTPConfig, secret *secrets, 
 	if err != nil {
 		return &exitError{exitInput, err}
 	}
-	page, guarded, err := c.page(stop.soft, s.manager, len(c.Token) > 0, s.stale, secret)
+	page, guarded, err := c.page(stop.soft, s, len(c.Token) > 0, secret)
 	if err != nil {
 		return &exitError{exitInput, err}
 	}
@@ -151,6 +153,12 @@ func (c *serveCmd) serve(s *serving, cfg mcpserver.HTTPConfig, secret *secrets, 
 		return &exitError{exitInput, fmt.Errorf("listening on %s: %w; choose another port with --addr", c.Addr, err)}
 	}
 	s.restore()
+	info := control.Info{MCP: "http://" + listener.Addr().String() + "/mcp", Silent: s.silent()}
+	if page != nil {
+		info.Page = "http://" + listener.Addr().String() + "/"
+	}
+	commands := s.acceptCommands(info)
+	defer func() { _ = commands.Close() }()
 	mux := http.NewServeMux()
 	mux.Handle("/mcp", h)
 	mux.HandleFunc("/healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok\n") })
@@ -161,13 +169,38 @@ func (c *serveCmd) serve(s *serving, cfg mcpserver.HTTPConfig, secret *secrets, 
 	server := newServer(c.known(mux))
 	server.BaseContext = func(net.Listener) context.Context { return stop.soft }
 	defer context.AfterFunc(stop.soft, func() { _ = server.Close() })()
-	fmt.Printf("MCP: http://%s/mcp\n", listener.Addr())
+	fmt.Printf("MCP: %s\n", info.MCP)
 	if page != nil {
-		fmt.Printf("page: http://%s/\n", listener.Addr())
+		fmt.Printf("page: %s\n", info.Page)
 	}
 	c.sayHow(listener.Addr())
 	if err := serveBounded(server, listener, maxConnections(), writeTime); !errors.Is(err, http.ErrServerClosed) {
 		return err
 	}
 	return nil
+}
+
+// maxCommands is the number of commands in a terminal that are served at the same time.
+const maxCommands = 64
+
+// silent returns the time after which a task that works counts as silent: half of the time after
+// which the manager cancels it. It returns 0 if the manager does not cancel silent tasks.
+func (s *serving) silent() time.Duration { return s.stale / 2 }
+
+// acceptCommands lets the commands "status", "tasks", "show", "logs", "cancel", "resume" and
+// "send" use this server. They find it by its store, so the result is nil if tasks are not kept.
+func (s *serving) acceptCommands(info control.Info) *control.Server {
+	if s.at.Dir == "" {
+		return nil
+	}
+	c, err := control.Listen(s.at.Dir, control.Host{
+		Manager: s.manager, Instance: s.life.id, Info: info, Log: s.log(),
+		Serve: func(server *http.Server, l net.Listener) error {
+			return serveBounded(server, l, maxCommands, writeTime)
+		},
+	})
+	if err != nil {
+		warn("commands such as bgagent status and bgagent cancel cannot reach this server: %v", err)
+	}
+	return c
 }

@@ -13,6 +13,8 @@ import (
 	"github.com/bgagent/bgagent/cmd/bgagent/internal/fleet"
 	"github.com/bgagent/bgagent/cmd/bgagent/internal/notify"
 	"github.com/bgagent/bgagent/cmd/bgagent/internal/settings"
+	"github.com/bgagent/bgagent/cmd/bgagent/internal/statedir"
+	"github.com/bgagent/bgagent/cmd/bgagent/internal/transcript"
 	"github.com/bgagent/bgagent/mcpserver"
 )
 
@@ -27,6 +29,8 @@ type serving struct {
 	life    life
 	stale   time.Duration // time after which a silent task is cancelled; 0 means never
 	older   older
+	at      statedir.Store    // store of the manager; zero if tasks are not kept
+	files   *transcript.Files // logs of the tasks; nil if tasks are not kept
 
 	logger  *slog.Logger // nil if nothing is logged
 	logFile *os.File
@@ -91,6 +95,9 @@ func (s *serving) watch(known []bgagent.Task, events *bgagent.Subscription) {
 		case bgagent.EventLaunched, bgagent.EventResumed:
 			live[e.Task.ID] = struct{}{}
 		case bgagent.EventEnded:
+			if s.files != nil {
+				s.files.End(e.Task.ID)
+			}
 			delete(live, e.Task.ID)
 			s.tell(e.Task, len(live) == 0)
 		case bgagent.EventMissed:
@@ -165,6 +172,7 @@ func (s *serving) end(stop stops) error {
 	s.older.await(ctx)
 	err := s.crew.Close(ctx)
 	s.told(ctx)
+	s.files.Close()
 	children.Kill(killTime)
 	s.life.end()
 	if s.logger != nil {

@@ -37,7 +37,7 @@ func (s *serving) makeManager(set *settings.Settings, state stateFlags) (*bgagen
 		if err != nil {
 			return nil, err
 		}
-		return openKept(at, s.copies, s.withStore)
+		return s.open(at)
 	}
 	m, err := s.projectManager(folder)
 	var kept *keepError
@@ -46,6 +46,29 @@ func (s *serving) makeManager(set *settings.Settings, state stateFlags) (*bgagen
 	}
 	warn("the tasks of this process are lost when it ends: %v", err)
 	return s.crew.Manager(s.config(nil))
+}
+
+// open makes the manager with the store at the place. The logs of its tasks are written beside
+// the store.
+func (s *serving) open(at statedir.Store) (*bgagent.BackgroundManager, error) {
+	m, err := openKept(at, s.copies, s.withStore)
+	if err == nil {
+		s.at, s.files = at, s.crew.LogTo(at.Logs(), func(err error) { warn("%v", err) })
+	}
+	return m, err
+}
+
+// log returns the function that reads the log of a task, or nil if there are no logs.
+func (s *serving) log() func(ctx context.Context, task string, from int64) (string, int64, error) {
+	if s.files == nil {
+		return nil
+	}
+	return func(_ context.Context, task string, from int64) (string, int64, error) {
+		if t, err := s.manager.Get(task); err != nil || t.Status.Terminal() {
+			s.files.End(task) // the event of the end may not have been handled yet
+		}
+		return s.files.Read(task, from)
+	}
 }
 
 // withStore makes a manager with the store.
@@ -72,7 +95,7 @@ func (s *serving) projectManager(folder statedir.Folder) (*bgagent.BackgroundMan
 		return nil, &keepError{folder.Dir(), err}
 	}
 	for i, at := range old {
-		m, err := openKept(at, s.copies, s.withStore)
+		m, err := s.open(at)
 		var owned *bgagent.StoreOwnedError
 		var kept *keepError
 		switch {
@@ -84,7 +107,7 @@ func (s *serving) projectManager(folder statedir.Folder) (*bgagent.BackgroundMan
 			return m, err
 		}
 	}
-	return openKept(fresh, s.copies, s.withStore)
+	return s.open(fresh)
 }
 
 // older ends the tasks in the older stores of a project.

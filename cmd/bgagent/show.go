@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/cmd/bgagent/internal/control"
 	"github.com/bgagent/bgagent/cmd/bgagent/internal/fleet"
 	"github.com/bgagent/bgagent/cmd/bgagent/internal/statedir"
 	"github.com/bgagent/bgagent/internal/cleantext"
@@ -41,6 +42,15 @@ func (c showCmd) Run(all *cli, stop stops) error {
 		return err
 	}
 	defer v.reader.Close()
+	if server, err := v.server(); err == nil {
+		latest, err := server.Task(stop.soft, control.TaskInput{ID: t.ID})
+		switch {
+		case err == nil:
+			t = latest
+		case stop.soft.Err() == nil:
+			warn("%v: %v; what is shown comes from its store", v, err)
+		}
+	}
 	switch {
 	case c.Messages:
 		return printMessages(all, stop, t)
@@ -130,7 +140,12 @@ func (v *view) print(w io.Writer, t bgagent.Task) error {
 	}
 	line("task", t.ID)
 	line("status", v.status(t))
-	line("reason", plainReason(t))
+	if _, detail := doing(t, time.Now(), 0); v.lives && !t.Status.Terminal() {
+		line("phase", t.Phase.String())
+		line("doing", detail)
+	} else {
+		line("reason", plainReason(t))
+	}
 	line("description", t.Description)
 	line("agent", t.Agent)
 	line("model", t.Model)

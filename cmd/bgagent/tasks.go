@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/cmd/bgagent/internal/control"
 	"github.com/bgagent/bgagent/cmd/bgagent/internal/statedir"
 	"github.com/bgagent/bgagent/internal/cleantext"
 	"github.com/bgagent/bgagent/sqlite"
@@ -25,7 +26,7 @@ type tasksCmd struct {
 
 // Help implements kong's help provider.
 func (tasksCmd) Help() string {
-	return `run, mcp and serve keep their tasks in the state folder. This command reads the folder and changes nothing. It can be used while other commands run.
+	return `run, mcp and serve keep their tasks in the state folder. This command reads the folder, asks a running serve for the latest state of its tasks, and changes nothing. It can be used while other commands run.
 
 Exit codes: 0 the tasks were listed; 1 some could not be read, or the output could not be written; 2 invalid input.`
 }
@@ -43,7 +44,7 @@ type keptTask struct {
 }
 
 // Run implements the subcommand.
-func (c tasksCmd) Run(all *cli) error {
+func (c tasksCmd) Run(all *cli, stop stops) error {
 	folder, err := all.folder()
 	if err != nil {
 		return err
@@ -75,6 +76,7 @@ func (c tasksCmd) Run(all *cli) error {
 		if v == nil {
 			continue
 		}
+		v.refresh(stop.soft)
 		if c.JSON {
 			err = v.writeJSON(os.Stdout)
 		} else {
@@ -96,6 +98,7 @@ type view struct {
 	tasks  []bgagent.Task
 	due    map[string]bool // ids of the tasks that the next process needs, even if they have ended
 	more   bool            // whether the store contains further ended tasks
+	now    *control.Status // what the running server says; nil if none was asked
 }
 
 // openView opens the store for reading. The view has no tasks yet. The error matches

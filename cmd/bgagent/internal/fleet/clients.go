@@ -102,7 +102,7 @@ func (f *Fleet) addCommands() error {
 	if len(agents) == 0 {
 		return nil
 	}
-	cfg := command.Config{Agents: map[string]command.Agent{}, Grace: grace, Instance: f.options.Instance, Logger: f.options.Logger, Printed: f.printed()}
+	cfg := command.Config{Agents: map[string]command.Agent{}, Grace: grace, Instance: f.options.Instance, Logger: f.options.Logger, Printed: f.printed}
 	var errs []error
 	for _, a := range agents {
 		one := command.Agent{
@@ -180,7 +180,7 @@ func (f *Fleet) addACP() error {
 	var errs []error
 	for _, g := range all {
 		first := g.agents[0]
-		cfg := acp.Config{Command: first.Command, Dir: first.Directory, Env: first.Env, Auth: first.Auth, Files: files[first.Files], Instance: f.options.Instance, Logger: f.options.Logger, Printed: f.printed(), StartTimeout: f.createTimeout() / 3 * 2, Agents: map[string]acp.Agent{}}
+		cfg := acp.Config{Command: first.Command, Dir: first.Directory, Env: first.Env, Auth: first.Auth, Files: files[first.Files], Instance: f.options.Instance, Logger: f.options.Logger, Printed: f.printed, StartTimeout: f.createTimeout() / 3 * 2, Agents: map[string]acp.Agent{}}
 		if first.Terminals {
 			cfg.Terminal = func(context.Context, acp.TerminalRequest) error { return nil }
 		}

@@ -30,7 +30,8 @@ type Fleet struct {
 	closers []func(context.Context) error
 	answers *answers.Keeper // nil if long answers are not kept
 	secrets transcript.Secrets
-	logs    *transcript.Keeper // nil if the output of programs is not kept
+	logs    *transcript.Keeper // nil if the output of programs is not kept in memory
+	files   *transcript.Files  // nil if the output of programs is not written to files
 	options Options
 }
 
@@ -61,13 +62,22 @@ func (f *Fleet) Log(task string) *transcript.Log {
 	return f.logs.Take(task)
 }
 
-// printed returns the function that gets the output of programs, or nil if output is
-// not kept.
-func (f *Fleet) printed() func(task string, stream int, p []byte) {
-	if f.logs == nil {
-		return nil
+// printed is called with the output of programs.
+func (f *Fleet) printed(task string, stream int, p []byte) {
+	if f.logs != nil {
+		f.logs.Printed(task, stream, p)
 	}
-	return f.logs.Printed
+	if f.files != nil {
+		f.files.Printed(task, stream, p)
+	}
+}
+
+// LogTo writes the output of the programs of each task to files in the folder, while the
+// programs run. The function "warn" gets the first error. Call LogTo before the first task
+// runs.
+func (f *Fleet) LogTo(dir string, warn func(error)) *transcript.Files {
+	f.files = transcript.NewFiles(dir, &f.secrets, warn)
+	return f.files
 }
 
 // KeepAnswers keeps the whole text of long answers in k until [Fleet.Answer] is

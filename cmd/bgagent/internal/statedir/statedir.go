@@ -299,14 +299,20 @@ func (s Store) Describe() error {
 	return os.Rename(part, path)
 }
 
-// Size returns the total size of the store's files in bytes. Files that cannot be examined
-// do not count.
+// Logs returns the folder of the tasks' logs.
+func (s Store) Logs() string { return filepath.Join(s.Dir, "logs") }
+
+// Size returns the total size of the store's files in bytes, with the logs. Files that cannot be
+// examined do not count.
 func (s Store) Size() (n int64) {
-	entries, _ := os.ReadDir(s.Dir)
-	for _, e := range entries {
-		if info, err := e.Info(); err == nil {
+	_ = filepath.WalkDir(s.Dir, func(_ string, e fs.DirEntry, err error) error {
+		if err != nil {
+			return nil
+		}
+		if info, err := e.Info(); err == nil && info.Mode().IsRegular() {
 			n += info.Size()
 		}
-	}
+		return nil
+	})
 	return n
 }

@@ -1,0 +1,268 @@
+//go:build unix
+
+package main
+
+import (
+	"encoding/json"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/bgagent/bgagent"
+	"github.com/modelcontextprotocol/go-sdk/mcp"
+	"github.com/stretchr/testify/require"
+)
+
+// patient is an agent with sessions. It answers each prompt when the file "go" exists.
+const patient = `#!/bin/sh
+prompt=$(cat)
+echo "$prompt" >>asked
+echo '{"type":"session","id":"s-1"}'
+echo "a problem of $prompt" >&2
+while [ ! -e go ]; do sleep 0.05; done
+echo '{"type":"message","text":"the answer to '"$prompt"'"}'
+echo '{"type":"end"}'
+`
+
+// withPatient returns a place with the agent "patient". Only one task runs at a time.
+func withPatient(t *testing.T) *place {
+	p := newPlace(t)
+	p.write("patient.sh", patient)
+	p.write(".bgagent.jsonc", `{"background_task": {"totalConcurrency": 1}, "agents": {"patient": {"kind": "command", "preset": "generic", "format": "lines", "command": ["./patient.sh"]}}}`)
+	return p
+}
+
+// delegate launches a task in the background and returns its id.
+func delegate(t *testing.T, cs *mcp.ClientSession, prompt string) string {
+	t.Helper()
+	text := callTool(t, cs, "delegate_task", map[string]any{"subagent_type": "patient", "prompt": prompt, "description": "task " + prompt})
+	require.Regexp(t, idIn, text)
+	return idIn.FindStringSubmatch(text)[1]
+}
+
+// control returns the path of the file with which commands find the running serve.
+func (p *place) control() string {
+	p.t.Helper()
+	all, err := filepath.Glob(filepath.Join(p.project, "../../.local/state/bgagent/tasks/serve-*/control.json"))
+	require.NoError(p.t, err)
+	if len(all) == 0 {
+		return ""
+	}
+	require.Len(p.t, all, 1)
+	return all[0]
+}
+
+// does runs a command that must succeed, and returns what it prints.
+func (p *place) does(args ...string) string {
+	p.t.Helper()
+	got := p.run(args...)
+	require.Equal(p.t, 0, got.code, "%v: %s%s", args, got.out, got.stderr)
+	return got.out
+}
+
+// refuses runs a command that must fail with the exit code, and returns what it reports.
+func (p *place) refuses(code int, args ...string) string {
+	p.t.Helper()
+	got := p.run(args...)
+	require.Equal(p.t, code, got.code, "%v: %s%s", args, got.out, got.stderr)
+	return got.stderr
+}
+
+func TestATerminalSeesAndControlsARunningServe(t *testing.T) {
+	t.Parallel()
+	p := withPatient(t)
+	at, cmd := startServe(t, p)
+	cs := client(t, &mcp.StreamableClientTransport{Endpoint: at, DisableStandaloneSSE: true})
+	first, second := delegate(t, cs, "one"), delegate(t, cs, "two")
+	p.awaitFile("asked")
+
+	info, err := os.Stat(p.control())
+	require.NoError(t, err)
+	require.Equal(t, os.FileMode(0o600), info.Mode().Perm())
+
+	text := p.does("status")
+	require.Contains(t, text, "runs as process "+strconv.Itoa(cmd.Process.Pid)+"\n")
+	require.Contains(t, text, "MCP: "+at+", page: http://")
+	require.Contains(t, text, "1 running, 1 queued, 0 parked; in the last 24 hours: 0 completed, 0 failed, 0 cancelled\n")
+	require.Regexp(t, first+` +running +patient .* task one\n`, text)
+	require.Regexp(t, second+` +queued +patient +- +for \d+s, place 1; total: 1 of 1 in use +task two\n`, text)
+
+	var st standing
+	require.NoError(t, json.Unmarshal([]byte(p.does("status", "--json")), &st))
+	require.Equal(t, cmd.Process.Pid, st.Owner)
+	require.Equal(t, at, st.MCP)
+	require.Equal(t, []int{1, 1, 0}, []int{st.Running, st.Queued, st.Parked})
+	require.Len(t, st.Tasks, 2)
+
+	require.Regexp(t, second+` +pending `, p.does("tasks"))
+	require.Regexp(t, `doing: +for \d+s, place 1; total: 1 of 1 in use\n`, p.does("show", second))
+
+	require.Regexp(t, `^message \S+ to `+first+`: accepted; it waits for its turn\n$`, p.does("send", first, "and more"))
+	require.Regexp(t, `^message k to `+first+`: accepted`, p.does("send", first, "--key", "k", "and yet more"))
+	require.Regexp(t, `^message k to `+first+`: accepted`, p.does("send", first, "--key", "k", "and yet more"))
+	require.Contains(t, p.refuses(1, "send", "--now", first, "now"), "cannot join")
+
+	require.Equal(t, "cancelled "+second+", which was pending: task two\n", p.does("cancel", second, "--reason", "not needed"))
+	require.Contains(t, p.does("show", second), "not needed")
+	require.Contains(t, p.refuses(1, "cancel", second), "has already ended")
+	require.Contains(t, p.refuses(2, "cancel", "bg_0123456789abcdef"), "no task bg_0123456789abcdef is kept in ")
+	require.Contains(t, p.refuses(1, "resume", first, "next"), "has not ended")
+	require.Contains(t, p.refuses(2, "resume", first), "bgagent resume ID PROMPT")
+	require.Contains(t, p.refuses(2, "send", first, " "), "the message is empty")
+
+	p.write("go", "")
+	log := p.does("logs", "-f", first)
+	require.Contains(t, log, "stderr: a problem of one\n")
+	require.Contains(t, log, "the answer to and yet more")
+	require.Equal(t, log, p.does("logs", first))
+	require.Regexp(t, `(?s)status: +completed.*the answer to one.*the answer to and more`, p.does("show", first))
+
+	got := p.feed("three\n", "resume", first, "-")
+	require.Equal(t, 0, got.code, got.stderr)
+	require.Equal(t, "resumed "+first+", attempt 2: task one\n", got.out)
+	require.Contains(t, p.does("logs", "-f", first), "the answer to three")
+	require.Contains(t, p.does("resume", first, "--again"), "attempt 3")
+	p.does("logs", "-f", first)
+	b, err := os.ReadFile(filepath.Join(p.project, "asked"))
+	require.NoError(t, err)
+	require.Equal(t, 2, strings.Count(string(b), "three\n"), "the prompt was repeated")
+
+	require.NoError(t, cmd.Process.Signal(syscall.SIGTERM))
+	_ = cmd.Wait()
+	require.Empty(t, p.control(), "a serve that ends removes the file")
+	require.Contains(t, p.refuses(2, "resume", first, "next"), ", which has task "+first+", does not run; start it with this configuration, and repeat the command\n")
+	require.Contains(t, p.does("logs", first), "the answer to three", "the log is read from its files")
+	require.Contains(t, p.does("logs", "-f", first), "the answer to three")
+	require.Equal(t, "nothing runs and no task waits; bgagent tasks lists the tasks that have ended\n", p.does("status"))
+
+	p.does("prune", first, "--force")
+	require.NoDirExists(t, filepath.Join(filepath.Dir(st.Store), filepath.Base(st.Store), "logs", first))
+}
+
+func TestTheFileOfAKilledServeIsKnownToBeStale(t *testing.T) {
+	t.Parallel()
+	p := withPatient(t)
+	at, cmd := startServe(t, p)
+	cs := client(t, &mcp.StreamableClientTransport{Endpoint: at, DisableStandaloneSSE: true})
+	id := delegate(t, cs, "one")
+	p.awaitFile("asked")
+	require.NoError(t, cmd.Process.Kill())
+	_ = cmd.Wait()
+	require.NotEmpty(t, p.control(), "a killed serve leaves its file")
+	for _, args := range [][]string{{"cancel", id}, {"send", id, "x"}, {"resume", id, "x"}, {"logs", "-f", id}} {
+		require.Regexp(t, `^bgagent: bgagent serve with \S+, which has task `+id+`, does not run; start it with this configuration, and repeat the command\n$`, p.refuses(2, args...))
+	}
+	text := p.does("status")
+	require.Contains(t, text, "has ended; the next one with this configuration continues its tasks\n")
+	require.Regexp(t, id+` +was running `, text)
+	require.Contains(t, p.does("logs", id), "stderr: a problem of one\n")
+	require.Regexp(t, id+` +was running `, p.does("tasks"))
+
+	// The next serve has a file of its own.
+	startServe(t, p)
+	require.Contains(t, p.does("cancel", id), "cancelled "+id)
+}
+
+func TestAServeThatDoesNotAnswerIsReported(t *testing.T) {
+	t.Parallel()
+	p := withPatient(t)
+	at, _ := startServe(t, p)
+	cs := client(t, &mcp.StreamableClientTransport{Endpoint: at, DisableStandaloneSSE: true})
+	id := delegate(t, cs, "one")
+	p.awaitFile("asked")
+	b, err := os.ReadFile(p.control())
+	require.NoError(t, err)
+	var file map[string]string
+	require.NoError(t, json.Unmarshal(b, &file))
+
+	// Nothing listens on port 1.
+	file["address"] = "127.0.0.1:1"
+	b, err = json.Marshal(file)
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(p.control(), b, 0o600))
+	require.Contains(t, p.refuses(1, "cancel", id), "the server does not answer: ")
+	got := p.run("status")
+	require.Equal(t, 0, got.code)
+	require.Contains(t, got.stderr, "; what is shown comes from its store\n")
+	require.Contains(t, got.out, id)
+
+	require.NoError(t, os.WriteFile(p.control(), []byte("{"), 0o600))
+	require.Contains(t, p.refuses(1, "cancel", id), "reading the address for commands: ")
+}
+
+func TestCommandsThatControlAreRefusedInsideATurn(t *testing.T) {
+	t.Parallel()
+	p := withAgent(t, "cat >/dev/null\nfor command in 'cancel bg_x' 'resume bg_x y' 'send bg_x y'; do "+binary+" $command >>said 2>&1; echo $? >>codes; done\n"+binary+" status >>seen 2>&1; echo $? >>codes\necho done\n")
+	at, _ := startServe(t, p)
+	cs := client(t, &mcp.StreamableClientTransport{Endpoint: at, DisableStandaloneSSE: true})
+	require.Contains(t, callTool(t, cs, "delegate_task", map[string]any{"subagent_type": "a", "prompt": "x", "run_in_background": false}), "done")
+	said, err := os.ReadFile(filepath.Join(p.project, "said"))
+	require.NoError(t, err)
+	require.Equal(t, 3, strings.Count(string(said), "refused inside a turn of a task; "), string(said))
+	codes, err := os.ReadFile(filepath.Join(p.project, "codes"))
+	require.NoError(t, err)
+	require.Equal(t, "2\n2\n2\n0\n", string(codes))
+}
+
+func TestOnlyTheTasksOfServeAreControlled(t *testing.T) {
+	t.Parallel()
+	p := withPatient(t)
+	p.write("tasks.jsonc", `[{"agent": "patient", "prompt": "one"}]`)
+	r := p.start("run", "tasks.jsonc", "-o", "out", "--json")
+	p.awaitFile("asked")
+	var id string
+	for k := range p.keptTasks() {
+		id = k
+	}
+	require.Contains(t, p.refuses(2, "cancel", id), "only the tasks of bgagent serve can be controlled from here")
+	require.Contains(t, p.refuses(2, "logs", id), "its log is in that folder")
+	require.Contains(t, p.does("status"), "bgagent run into ")
+	p.write("go", "")
+	require.Equal(t, 0, r.code(), r.out)
+	require.Contains(t, p.refuses(2, "resume", id, "x"), ", which had task "+id+", has ended")
+}
+
+// keptTasks returns the kept tasks by their ids.
+func (p *place) keptTasks() map[string]bgagent.Task {
+	p.t.Helper()
+	out := map[string]bgagent.Task{}
+	for line := range strings.Lines(p.does("tasks", "--all", "--json")) {
+		var k keptTask
+		require.NoError(p.t, json.Unmarshal([]byte(line), &k))
+		out[k.Task.ID] = k.Task
+	}
+	return out
+}
+
+func TestThePageShowsTheLogOfATask(t *testing.T) {
+	t.Parallel()
+	p := withPatient(t)
+	p.write("go", "")
+	at, _ := startServe(t, p)
+	cs := client(t, &mcp.StreamableClientTransport{Endpoint: at, DisableStandaloneSSE: true})
+	id := delegate(t, cs, "one")
+	require.Contains(t, callTool(t, cs, "background_output", map[string]any{"task_id": id, "block": true}), "the answer to one")
+	status, body := get(t, strings.TrimSuffix(at, "mcp")+"log?"+url.Values{"id": {id}, "from": {"0"}}.Encode(), "")
+	require.Equal(t, http.StatusOK, status, body)
+	var part struct {
+		Text string
+		Next int64
+	}
+	require.NoError(t, json.Unmarshal([]byte(body), &part))
+	require.Contains(t, part.Text, "stderr: a problem of one\n")
+	require.Contains(t, part.Text, `{"type":"end"}`)
+	require.EqualValues(t, len(part.Text), part.Next)
+
+	p2 := withPatient(t)
+	p2.write("go", "")
+	at, _ = startServe(t, p2, "--state", "none")
+	cs = client(t, &mcp.StreamableClientTransport{Endpoint: at, DisableStandaloneSSE: true})
+	id = delegate(t, cs, "one")
+	status, body = get(t, strings.TrimSuffix(at, "mcp")+"log?"+url.Values{"id": {id}, "from": {"0"}}.Encode(), "")
+	require.Equal(t, http.StatusNotFound, status, body)
+}

@@ -1,0 +1,196 @@
+package control
+
+import (
+	"context"
+	"encoding/json"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/inproc"
+	"github.com/stretchr/testify/require"
+)
+
+// server returns a server for a manager with one agent, and the folder of its file.
+func server(t *testing.T) (dir string, s *Server, m *bgagent.BackgroundManager) {
+	t.Helper()
+	m, err := bgagent.New(inproc.New(map[string]inproc.Agent{
+		"quick": func(_ context.Context, turn *inproc.Turn) (string, error) { return "done: " + turn.Prompt.Text, nil },
+		"slow": func(ctx context.Context, _ *inproc.Turn) (string, error) {
+			<-ctx.Done()
+			return "", ctx.Err()
+		},
+	}), bgagent.Config{Wake: bgagent.WakeNever})
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = m.Close(context.Background()) })
+	dir = t.TempDir()
+	s, err = Listen(dir, Host{
+		Manager: m, Instance: "this", Info: Info{MCP: "http://x/mcp"},
+		Log: func(_ context.Context, task string, from int64) (string, int64, error) {
+			text := "log of " + task
+			return text[from:], int64(len(text)), nil
+		},
+		Serve: (*http.Server).Serve,
+	})
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = s.Close() })
+	return dir, s, m
+}
+
+func TestTheFileIsForTheUserAndForOneLifeOfTheServer(t *testing.T) {
+	dir, s, _ := server(t)
+	path := filepath.Join(dir, fileName)
+	info, err := os.Stat(path)
+	require.NoError(t, err)
+	require.Equal(t, os.FileMode(0o600), info.Mode().Perm())
+
+	c, err := Dial(dir, bgagent.StoreOwner{Instance: "this"})
+	require.NoError(t, err)
+	st, err := c.Status(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, "http://x/mcp", st.MCP)
+
+	_, err = Dial(dir, bgagent.StoreOwner{Instance: "another"})
+	require.ErrorIs(t, err, ErrNone, "the file of a dead server")
+	_, err = Dial(t.TempDir(), bgagent.StoreOwner{Instance: "this"})
+	require.ErrorIs(t, err, ErrNone)
+
+	require.NoError(t, s.Close())
+	require.NoFileExists(t, path)
+	_, err = c.Status(t.Context())
+	require.ErrorContains(t, err, "the server does not answer")
+
+	require.NoError(t, os.WriteFile(path, []byte("{"), 0o600))
+	_, err = Dial(dir, bgagent.StoreOwner{Instance: "this"})
+	require.ErrorContains(t, err, "reading the address for commands")
+	require.NotErrorIs(t, err, ErrNone)
+	require.NoError(t, (*Server)(nil).Close())
+}
+
+func TestTasksAreSeenAndControlled(t *testing.T) {
+	dir, _, m := server(t)
+	c, err := Dial(dir, bgagent.StoreOwner{Instance: "this"})
+	require.NoError(t, err)
+	slow, err := m.Launch(t.Context(), bgagent.Caller{Session: "s"}, bgagent.LaunchInput{Agent: "slow", Prompt: "secret", Metadata: map[string]string{"a": "b"}})
+	require.NoError(t, err)
+	quick, err := m.Run(t.Context(), bgagent.Caller{Session: "s"}, bgagent.LaunchInput{Agent: "quick", Prompt: "once"})
+	require.NoError(t, err)
+
+	st, err := c.Status(t.Context())
+	require.NoError(t, err)
+	require.Len(t, st.Tasks, 1)
+	require.Equal(t, slow.ID, st.Tasks[0].ID)
+	require.Empty(t, st.Tasks[0].Prompt)
+	require.Empty(t, st.Tasks[0].Metadata)
+
+	got, err := c.Task(t.Context(), TaskInput{ID: quick.ID})
+	require.NoError(t, err)
+	require.Equal(t, "done: once", got.Result)
+	require.Equal(t, bgagent.Completed, got.Status)
+
+	sent, err := c.Send(t.Context(), SendInput{ID: slow.ID, Key: "k", Text: "more"})
+	require.NoError(t, err)
+	require.Equal(t, bgagent.MessageAccepted, sent.State)
+	require.Equal(t, "k", sent.Key)
+
+	part, err := c.Log(t.Context(), LogInput{ID: slow.ID, From: 4})
+	require.NoError(t, err)
+	require.Equal(t, LogPart{Text: "of " + slow.ID, Next: int64(len("log of " + slow.ID))}, part)
+	part, err = c.Log(t.Context(), LogInput{ID: quick.ID})
+	require.NoError(t, err)
+	require.True(t, part.Ended)
+
+	_, err = c.Cancel(t.Context(), CancelInput{ID: slow.ID, Reason: "enough"})
+	require.NoError(t, err)
+	got, err = c.Task(t.Context(), TaskInput{ID: slow.ID})
+	require.NoError(t, err)
+	require.Equal(t, bgagent.Cancelled, got.Status)
+	require.Equal(t, "enough", got.Reason)
+
+	resumed, err := c.Resume(t.Context(), ResumeInput{ID: quick.ID})
+	require.NoError(t, err)
+	require.Equal(t, 2, resumed.Attempt)
+	all, err := m.Wait(t.Context(), bgagent.Caller{}, bgagent.WaitAll, quick.ID)
+	require.NoError(t, err)
+	require.Equal(t, "done: once", all[0].Result)
+	_, err = c.Resume(t.Context(), ResumeInput{ID: quick.ID, Prompt: "twice"})
+	require.NoError(t, err)
+	all, err = m.Wait(t.Context(), bgagent.Caller{}, bgagent.WaitAll, quick.ID)
+	require.NoError(t, err)
+	require.Equal(t, "done: twice", all[0].Result)
+}
+
+func TestErrorsSayWhetherTheRequestWasWrong(t *testing.T) {
+	dir, _, m := server(t)
+	c, err := Dial(dir, bgagent.StoreOwner{Instance: "this"})
+	require.NoError(t, err)
+	quick, err := m.Run(t.Context(), bgagent.Caller{Session: "s"}, bgagent.LaunchInput{Agent: "quick", Prompt: "once"})
+	require.NoError(t, err)
+	var e *Error
+	_, err = c.Cancel(t.Context(), CancelInput{ID: "bg_0123456789abcdef"})
+	require.ErrorAs(t, err, &e)
+	require.True(t, e.Input, e.Text)
+	_, err = c.Resume(t.Context(), ResumeInput{ID: "bg_0123456789abcdef"})
+	require.ErrorAs(t, err, &e)
+	require.True(t, e.Input, e.Text)
+	slow, err := m.Launch(t.Context(), bgagent.Caller{Session: "s"}, bgagent.LaunchInput{Agent: "slow", Prompt: "x"})
+	require.NoError(t, err)
+	_, err = c.Send(t.Context(), SendInput{ID: slow.ID, Text: ""})
+	require.ErrorAs(t, err, &e)
+	require.True(t, e.Input, e.Text)
+	_, err = c.Cancel(t.Context(), CancelInput{ID: quick.ID})
+	require.ErrorAs(t, err, &e)
+	require.False(t, e.Input)
+	require.Equal(t, "cancel: task "+quick.ID+" is completed: the task has already ended", e.Text)
+}
+
+func TestRequestsWithoutTheTokenOrFromWebPagesAreRefused(t *testing.T) {
+	_, s, m := server(t)
+	task, err := m.Launch(t.Context(), bgagent.Caller{Session: "s"}, bgagent.LaunchInput{Agent: "slow", Prompt: "x"})
+	require.NoError(t, err)
+	ask := func(method, path, body string, change func(*http.Request)) (int, string) {
+		r, err := http.NewRequestWithContext(t.Context(), method, "http://"+s.file.Address+path, strings.NewReader(body))
+		require.NoError(t, err)
+		r.Header.Set("Authorization", "Bearer "+s.file.Token)
+		change(r)
+		resp, err := http.DefaultClient.Do(r)
+		require.NoError(t, err)
+		defer resp.Body.Close()
+		b, err := io.ReadAll(resp.Body)
+		require.NoError(t, err)
+		return resp.StatusCode, string(b)
+	}
+	body, err := json.Marshal(CancelInput{ID: task.ID})
+	require.NoError(t, err)
+	_, port, err := net.SplitHostPort(s.file.Address)
+	require.NoError(t, err)
+	for name, x := range map[string]struct {
+		change func(*http.Request)
+		want   int
+	}{
+		"without a token":    {func(r *http.Request) { r.Header.Del("Authorization") }, http.StatusUnauthorized},
+		"with a wrong token": {func(r *http.Request) { r.Header.Set("Authorization", "Bearer x") }, http.StatusUnauthorized},
+		"with an empty one":  {func(r *http.Request) { r.Header.Set("Authorization", "Bearer ") }, http.StatusUnauthorized},
+		"from a page":        {func(r *http.Request) { r.Header.Set("Origin", "http://"+s.file.Address) }, http.StatusForbidden},
+		"for another name":   {func(r *http.Request) { r.Host = "evil.example.com:" + port }, http.StatusMisdirectedRequest},
+	} {
+		status, text := ask(http.MethodPost, "/cancel", string(body), x.change)
+		require.Equal(t, x.want, status, "%s: %s", name, text)
+	}
+	unchanged := func(*http.Request) {}
+	status, _ := ask(http.MethodGet, "/cancel", string(body), unchanged)
+	require.Equal(t, http.StatusMethodNotAllowed, status)
+	status, text := ask(http.MethodPost, "/cancel", `{"id": "`+task.ID+`", "force": true}`, unchanged)
+	require.Equal(t, http.StatusBadRequest, status)
+	require.Contains(t, text, "force")
+	got, err := m.Get(task.ID)
+	require.NoError(t, err)
+	require.False(t, got.Status.Terminal(), "no refused request has cancelled the task")
+	status, _ = ask(http.MethodPost, "/cancel", string(body), unchanged)
+	require.Equal(t, http.StatusOK, status)
+}

@@ -1,0 +1,203 @@
+package control
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/bgagent/bgagent"
+)
+
+// maxBody bounds the body of a request, in bytes. A prompt of 1 MiB can take six times as much in
+// JSON.
+const maxBody = 8 << 20
+
+// Host is what a server lets commands see and control.
+type Host struct {
+	Manager  *bgagent.BackgroundManager
+	Instance string // instance id of the manager
+	Info     Info
+	// Log returns a part of the log of a task, as transcript.ReadLog does.
+	Log func(ctx context.Context, task string, from int64) (text string, next int64, err error)
+	// Serve serves the connections of a listener until the server is closed. It bounds their number.
+	Serve func(*http.Server, net.Listener) error
+}
+
+// bodyTime is how long the body of a request may take.
+const bodyTime = 30 * time.Second
+
+// Server serves the commands.
+type Server struct {
+	dir    string
+	file   address
+	listen net.Listener
+	http   *http.Server
+}
+
+// Listen starts to serve commands, and writes the file with the address into the folder of the
+// store, dir. The store must belong to this process.
+func Listen(dir string, h Host) (*Server, error) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, err
+	}
+	s := &Server{dir: dir, listen: listener, file: address{Address: listener.Addr().String(), Token: rand.Text() + rand.Text(), Instance: h.Instance}}
+	s.http = &http.Server{Handler: s.guard(h.routes()), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10}
+	if err := s.file.write(dir); err != nil {
+		return nil, errors.Join(err, listener.Close())
+	}
+	go func() { _ = h.Serve(s.http, listener) }()
+	return s, nil
+}
+
+// Close removes the file with the address and ends all requests. A nil Server is closed.
+func (s *Server) Close() error {
+	if s == nil {
+		return nil
+	}
+	return errors.Join(os.Remove(filepath.Join(s.dir, fileName)), s.http.Close())
+}
+
+// guard passes on only requests that have the token and cannot come from a web page. A browser
+// adds the header Origin to such requests. If a page used a name of its own that points to
+// loopback, the Host header would contain this name.
+func (s *Server) guard(h http.Handler) http.Handler {
+	want := sha256.Sum256([]byte(s.file.Token))
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyTime))
+		token, _ := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+		got := sha256.Sum256([]byte(token))
+		switch {
+		case r.Host != s.file.Address:
+			writeError(w, http.StatusMisdirectedRequest, &Error{Text: fmt.Sprintf("this server is not known as %q", r.Host)})
+		case r.Header.Get("Origin") != "":
+			writeError(w, http.StatusForbidden, &Error{Text: "requests of web pages are refused"})
+		case subtle.ConstantTimeCompare(got[:], want[:]) != 1:
+			writeError(w, http.StatusUnauthorized, &Error{Text: "the token is wrong; it is in the file " + fileName + " beside the store"})
+		default:
+			h.ServeHTTP(w, r)
+		}
+	})
+}
+
+// routes returns the handler of all requests. A new request needs a line here, and a method of
+// [Client].
+func (h Host) routes() http.Handler {
+	mux := http.NewServeMux()
+	handle(mux, "status", h.status)
+	handle(mux, "task", h.task)
+	handle(mux, "log", h.log)
+	handle(mux, "cancel", h.cancel)
+	handle(mux, "resume", h.resume)
+	handle(mux, "send", h.send)
+	return mux
+}
+
+// handle serves requests with the name. Input and output are JSON.
+func handle[In, Out any](mux *http.ServeMux, name string, do func(context.Context, In) (Out, error)) {
+	mux.HandleFunc("POST /"+name, func(w http.ResponseWriter, r *http.Request) {
+		var in In
+		dec := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody))
+		dec.DisallowUnknownFields()
+		if err := dec.Decode(&in); err != nil {
+			writeError(w, http.StatusBadRequest, &Error{Text: fmt.Sprintf("reading the request: %v", err), Input: true})
+			return
+		}
+		_ = http.NewResponseController(w).SetReadDeadline(time.Time{}) // an expired deadline would look like the end of the connection
+		out, err := do(r.Context(), in)
+		if err != nil {
+			writeError(w, http.StatusUnprocessableEntity, &Error{Text: strings.TrimPrefix(err.Error(), "bgagent: "), Input: isInput(err)})
+			return
+		}
+		writeJSON(w, http.StatusOK, out)
+	})
+}
+
+// isInput reports whether an error of the manager says that the request was wrong.
+func isInput(err error) bool {
+	var input *bgagent.InputError
+	return errors.As(err, &input) || errors.Is(err, bgagent.ErrUnknownTask) || errors.Is(err, bgagent.ErrExpired)
+}
+
+func writeError(w http.ResponseWriter, code int, e *Error) { writeJSON(w, code, e) }
+
+func writeJSON(w http.ResponseWriter, code int, v any) {
+	b, err := json.Marshal(v)
+	if err != nil {
+		code, b = http.StatusInternalServerError, []byte(`{"error":"the answer cannot be written as JSON"}`)
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(code)
+	_, _ = w.Write(b) // an error means that the command has ended
+}
+
+// maxPlaces is the number of waiting tasks whose places in line are looked up.
+const maxPlaces = 100
+
+func (h Host) status(context.Context, struct{}) (Status, error) {
+	s := Status{Info: h.Info, Pools: h.Manager.Concurrency().Pools()}
+	places := 0
+	for _, t := range h.Manager.List(bgagent.Query{Status: []bgagent.Status{bgagent.Pending, bgagent.Running}}) {
+		if t.Status == bgagent.Pending && places < maxPlaces {
+			places++
+			if full, err := h.Manager.Get(t.ID); err == nil { // List leaves the place out
+				t = full
+			}
+		}
+		t.Prompt, t.Result, t.Metadata = "", "", nil
+		s.Tasks = append(s.Tasks, t)
+	}
+	return s, nil
+}
+
+// find returns a task that is in memory or in the store.
+func (h Host) find(id string) (bgagent.Task, error) {
+	t, err := h.Manager.Get(id)
+	if err != nil {
+		t, err = h.Manager.Read(bgagent.Caller{}, id)
+	}
+	t.Metadata = nil
+	return t, err
+}
+
+func (h Host) task(_ context.Context, in TaskInput) (bgagent.Task, error) { return h.find(in.ID) }
+
+func (h Host) log(ctx context.Context, in LogInput) (LogPart, error) {
+	t, err := h.find(in.ID)
+	if err != nil {
+		return LogPart{}, err
+	}
+	part := LogPart{Ended: t.Status.Terminal()}
+	part.Text, part.Next, err = h.Log(ctx, t.ID, in.From)
+	return part, err
+}
+
+func (h Host) cancel(ctx context.Context, in CancelInput) (bgagent.Task, error) {
+	return h.Manager.Cancel(ctx, bgagent.Caller{}, in.ID, bgagent.CancelOptions{Reason: in.Reason})
+}
+
+// resume does not use the context of the request, because the attempt outlives the request.
+func (h Host) resume(ctx context.Context, in ResumeInput) (bgagent.Task, error) {
+	if in.Prompt == "" {
+		t, err := h.find(in.ID)
+		if err != nil {
+			return t, err
+		}
+		in.Prompt = t.Prompt
+	}
+	return h.Manager.Resume(context.WithoutCancel(ctx), bgagent.Caller{}, in.ID, bgagent.ResumeInput{Prompt: in.Prompt, Model: in.Model})
+}
+
+func (h Host) send(ctx context.Context, in SendInput) (bgagent.SendResult, error) {
+	return h.Manager.Send(context.WithoutCancel(ctx), bgagent.Caller{}, in.ID, bgagent.SendInput{Key: in.Key, Text: in.Text, Now: in.Now})
+}

@@ -1,0 +1,351 @@
+package transcript
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+	"unicode/utf8"
+
+	"github.com/bgagent/bgagent/internal/cleantext"
+)
+
+// The bounds of the logs in files.
+const (
+	segmentBytes = 512 << 10          // size at which a new segment begins
+	segmentsKept = 3                  // the number of segments that are kept: the first one, and the latest ones
+	lineBytes    = 64 << 10           // a longer line is written in parts
+	partBytes    = 64 << 10           // most that ReadLog returns
+	logsAge      = 7 * 24 * time.Hour // a log that was last written longer ago is removed
+	sweepPause   = time.Hour          // time between two removals of old logs
+)
+
+// logsBytes is the total size of the logs in a folder, above which the oldest logs are removed.
+// Tests reduce it.
+var logsBytes int64 = 256 << 20
+
+// Files writes the output of tasks' programs to files while the programs run, one folder of
+// files for each task. Lines of standard error begin with "stderr: ". Secrets are replaced with
+// their names, and escape sequences are removed. Files is safe for concurrent use.
+//
+// The log of a task consists of segments. The name of a segment is the offset of its first byte
+// in the log. The first segment and the latest segments are kept, so the log of a task takes
+// about 1.5 MiB at most.
+type Files struct {
+	dir     string
+	secrets *Secrets
+	warn    func(error)
+
+	mu     sync.Mutex
+	logs   map[string]*logFile
+	warned bool
+	swept  time.Time
+}
+
+// NewFiles returns a Files that writes into the folder dir, which need not exist. The function
+// "warn" gets the first error, because the logs must not disturb the tasks.
+func NewFiles(dir string, secrets *Secrets, warn func(error)) *Files {
+	return &Files{dir: dir, secrets: secrets, warn: warn, logs: map[string]*logFile{}}
+}
+
+// logFile is the log of one task.
+type logFile struct {
+	mu      sync.Mutex
+	dir     string
+	opened  bool      // start and size are known
+	start   int64     // offset of the latest segment
+	size    int64     // bytes in the latest segment
+	pending [2][]byte // the unfinished lines of standard output and standard error
+	within  [2]bool   // the beginning of the unfinished line was written
+}
+
+// taskName matches the ids that are used as names of folders.
+var taskName = regexp.MustCompile(`^[A-Za-z0-9_-]{1,128}$`)
+
+// Printed adds output of a task's program. Stream 1 is standard output; any other number means
+// standard error.
+func (f *Files) Printed(task string, stream int, p []byte) {
+	if !taskName.MatchString(task) {
+		return
+	}
+	f.mu.Lock()
+	l := f.logs[task]
+	if l == nil {
+		l = &logFile{dir: filepath.Join(f.dir, task)}
+		f.logs[task] = l
+	}
+	f.mu.Unlock()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	at := 0
+	if stream != 1 {
+		at = 1
+	}
+	l.pending[at] = append(l.pending[at], p...)
+	f.check(l.write(at, f.secrets, false))
+}
+
+// End writes the unfinished lines of a task. Call it when the task has ended, and before the log
+// of an ended task is read.
+func (f *Files) End(task string) {
+	f.mu.Lock()
+	l := f.logs[task]
+	delete(f.logs, task)
+	sweep := time.Since(f.swept) > sweepPause
+	if sweep {
+		f.swept = time.Now()
+	}
+	f.mu.Unlock()
+	if l != nil {
+		l.mu.Lock()
+		err := errors.Join(l.write(0, f.secrets, true), l.write(1, f.secrets, true))
+		l.mu.Unlock()
+		f.check(err)
+	}
+	if sweep {
+		f.sweep()
+	}
+}
+
+// Read returns a part of a task's log, as [ReadLog] does.
+func (f *Files) Read(task string, from int64) (text string, next int64, err error) {
+	return ReadLog(f.dir, task, from)
+}
+
+// Close writes the unfinished lines of all tasks. A nil Files has none.
+func (f *Files) Close() {
+	if f == nil {
+		return
+	}
+	f.mu.Lock()
+	tasks := slices.Collect(maps.Keys(f.logs))
+	f.mu.Unlock()
+	for _, task := range tasks {
+		f.End(task)
+	}
+}
+
+// check reports the first error.
+func (f *Files) check(err error) {
+	f.mu.Lock()
+	first := err != nil && !f.warned
+	f.warned = f.warned || first
+	f.mu.Unlock()
+	if first {
+		f.warn(fmt.Errorf("the logs of tasks cannot be written: %w", err))
+	}
+}
+
+// write writes the finished lines of a stream. If the argument "all" is true, it also writes the
+// unfinished line.
+func (l *logFile) write(at int, secrets *Secrets, all bool) error {
+	raw := l.pending[at]
+	n := bytes.LastIndexByte(raw, '\n') + 1
+	switch {
+	case all:
+		n = len(raw)
+	case n == 0 && len(raw) > lineBytes:
+		n = partOf(raw, secrets)
+	}
+	if n == 0 {
+		return nil
+	}
+	text := cleantext.String(secrets.Mask(string(raw[:n])))
+	l.pending[at] = append(raw[:0], raw[n:]...)
+	if all && !strings.HasSuffix(text, "\n") {
+		text += "\n"
+	}
+	if at == 1 {
+		text = prefixed(text, l.within[at])
+	}
+	l.within[at] = !strings.HasSuffix(text, "\n")
+	return l.append(text)
+}
+
+// partOf returns how many bytes of a long unfinished line can be written. The rest may be the
+// beginning of a secret or of a character.
+func partOf(raw []byte, secrets *Secrets) int {
+	n := len(secrets.withoutEnd(string(raw)))
+	for i := 1; i < utf8.UTFMax && i < n; i++ {
+		if utf8.RuneStart(raw[n-i]) {
+			if !utf8.FullRune(raw[n-i : n]) {
+				n -= i
+			}
+			break
+		}
+	}
+	return n
+}
+
+const errPrefix = "stderr: "
+
+// prefixed marks the lines of standard error. If the argument "within" is true, the text begins
+// within a line that has already been marked.
+func prefixed(text string, within bool) string {
+	var b strings.Builder
+	for line := range strings.Lines(text) {
+		if !within {
+			b.WriteString(errPrefix)
+		}
+		within = false
+		b.WriteString(line)
+	}
+	return b.String()
+}
+
+// append writes the text to the latest segment. If the segment is full, append begins a new
+// segment and removes the oldest segment but one.
+func (l *logFile) append(text string) error {
+	if !l.opened {
+		if err := os.MkdirAll(l.dir, 0o700); err != nil {
+			return err
+		}
+		all, err := segments(l.dir)
+		if err != nil {
+			return err
+		}
+		if len(all) > 0 {
+			last := all[len(all)-1]
+			l.start, l.size = last.start, last.size
+		}
+		l.opened = true
+	}
+	if l.size >= segmentBytes {
+		l.start, l.size = l.start+l.size, 0
+		all, err := segments(l.dir)
+		if err != nil {
+			return err
+		}
+		for len(all) >= segmentsKept {
+			if err := os.Remove(all[1].path); err != nil {
+				return err
+			}
+			all = slices.Delete(all, 1, 2)
+		}
+	}
+	file, err := os.OpenFile(filepath.Join(l.dir, strconv.FormatInt(l.start, 10)), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+	if err != nil {
+		return err
+	}
+	n, err := io.WriteString(file, text)
+	l.size += int64(n)
+	return errors.Join(err, file.Close())
+}
+
+// segment is one file of a log.
+type segment struct {
+	path        string
+	start, size int64
+	at          time.Time // time of the last write
+}
+
+// segments returns the segments of a log in their order. If there is no log, there are none.
+func segments(dir string) (all []segment, err error) {
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	for _, e := range entries {
+		start, wrong := strconv.ParseInt(e.Name(), 10, 64)
+		info, gone := e.Info()
+		if wrong == nil && gone == nil && start >= 0 {
+			all = append(all, segment{filepath.Join(dir, e.Name()), start, info.Size(), info.ModTime()})
+		}
+	}
+	slices.SortFunc(all, func(a, b segment) int { return int(min(max(a.start-b.start, -1), 1)) })
+	return all, err
+}
+
+// ReadLog returns the part of a task's log that begins at the offset, and the offset of the part
+// that follows. A part has at most 64 KiB. At the end of the log, the text is empty and the
+// offset unchanged. If the part at the offset was not kept, the text is a line that says so. The
+// argument "dir" is the folder of all logs.
+func ReadLog(dir, task string, from int64) (text string, next int64, err error) {
+	if !taskName.MatchString(task) || from < 0 {
+		return "", from, nil
+	}
+	all, err := segments(filepath.Join(dir, task))
+	for _, s := range all {
+		switch {
+		case err != nil:
+			return "", from, err
+		case from < s.start:
+			return fmt.Sprintf("[… %d bytes are left out here …]\n", s.start-from), s.start, nil
+		case from >= s.start+s.size:
+			continue
+		}
+		file, err := os.Open(s.path)
+		if errors.Is(err, fs.ErrNotExist) { // the segment was removed meanwhile
+			return ReadLog(dir, task, from)
+		}
+		if err != nil {
+			return "", from, err
+		}
+		defer file.Close()
+		b := make([]byte, min(s.start+s.size-from, partBytes))
+		n, err := file.ReadAt(b, from-s.start)
+		if errors.Is(err, io.EOF) {
+			err = nil
+		}
+		b = b[:n]
+		if n > utf8.UTFMax {
+			b = b[:partOf(b, &Secrets{})]
+		}
+		return string(b), from + int64(len(b)), err
+	}
+	return "", from, err
+}
+
+// RemoveLog removes the log of a task. The argument "dir" is the folder of all logs.
+func RemoveLog(dir, task string) error {
+	if !taskName.MatchString(task) {
+		return nil
+	}
+	return os.RemoveAll(filepath.Join(dir, task))
+}
+
+// sweep removes the logs that were last written long ago. If all logs together are too large, it
+// also removes the logs that were written earliest. The logs of tasks that print are not removed.
+func (f *Files) sweep() {
+	type log struct {
+		task string
+		size int64
+		at   time.Time
+	}
+	var all []log
+	var total int64
+	entries, _ := os.ReadDir(f.dir)
+	for _, e := range entries {
+		parts, _ := segments(filepath.Join(f.dir, e.Name()))
+		one := log{task: e.Name()}
+		for _, s := range parts {
+			one.size += s.size
+			if s.at.After(one.at) {
+				one.at = s.at
+			}
+		}
+		all, total = append(all, one), total+one.size
+	}
+	slices.SortFunc(all, func(a, b log) int { return a.at.Compare(b.at) })
+	for _, one := range all {
+		f.mu.Lock()
+		_, prints := f.logs[one.task]
+		f.mu.Unlock()
+		if prints || total <= logsBytes && time.Since(one.at) < logsAge {
+			continue
+		}
+		if RemoveLog(f.dir, one.task) == nil {
+			total -= one.size
+		}
+	}
+}

@@ -1,0 +1,172 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"time"
+
+	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/cmd/bgagent/internal/control"
+	"github.com/bgagent/bgagent/cmd/bgagent/internal/fleet"
+	"github.com/bgagent/bgagent/cmd/bgagent/internal/statedir"
+	"github.com/bgagent/bgagent/command"
+	"github.com/bgagent/bgagent/internal/cleantext"
+)
+
+// This file contains what the commands that look at a running "bgagent serve" and control it have
+// in common.
+
+// server returns a client for the "bgagent serve" that uses the store. The error is [control.ErrNone]
+// if the store does not belong to a running serve that accepts commands.
+func (v *view) server() (*control.Client, error) {
+	if v.Kind != statedir.Serve || !v.lives {
+		return nil, control.ErrNone
+	}
+	return control.Dial(v.Dir, v.owner)
+}
+
+// refresh asks the running server for the tasks that have not ended, because what the store has of
+// them can be a few seconds old. If the server does not answer, refresh prints a warning and leaves
+// the view as it is.
+func (v *view) refresh(ctx context.Context) {
+	c, err := v.server()
+	if err == nil {
+		var s control.Status
+		if s, err = c.Status(ctx); err == nil {
+			v.now = &s
+			v.merge(ctx, c, s.Tasks)
+			return
+		}
+	}
+	if !errors.Is(err, control.ErrNone) && ctx.Err() == nil {
+		warn("%v: %v; what is shown comes from its store", v, err)
+	}
+}
+
+// merge replaces tasks of the view with those of the server. The argument "live" contains all tasks
+// that have not ended.
+func (v *view) merge(ctx context.Context, c *control.Client, live []bgagent.Task) {
+	known := map[string]bool{}
+	for _, t := range live {
+		known[t.ID] = true
+	}
+	var ended []bgagent.Task
+	for _, t := range v.tasks {
+		switch {
+		case known[t.ID]:
+			continue
+		case !t.Status.Terminal(): // it has ended since the store was read
+			if latest, err := c.Task(ctx, control.TaskInput{ID: t.ID}); err == nil {
+				t = latest
+			}
+		}
+		ended = append(ended, t)
+	}
+	v.tasks = append(slices.Clone(live), ended...)
+}
+
+// inTask returns an error if this program runs inside a turn of a task. An agent must not control
+// tasks that are not its own. This bounds well-behaved programs only, as the depth does.
+func inTask() error {
+	depth, err := fleet.Depth()
+	switch {
+	case err != nil:
+		return &exitError{exitInput, err}
+	case depth > 0 || os.Getenv(command.TurnVariable) != "":
+		return &exitError{exitInput, errors.New("this command is for people and is refused inside a turn of a task; a task controls the tasks that it has launched with the tools delegate_task, background_output and background_cancel")}
+	}
+	return nil
+}
+
+// controlled returns a client for the running "bgagent serve" that has the task, and the id of the
+// task. The argument "ref" is the id of the task or of its session.
+func controlled(all *cli, ref string) (*control.Client, string, error) {
+	if err := inTask(); err != nil {
+		return nil, "", err
+	}
+	folder, err := all.folder()
+	if err != nil {
+		return nil, "", err
+	}
+	v, t, err := find(folder, ref)
+	if err != nil {
+		return nil, "", err
+	}
+	c, err := v.server()
+	if err = errors.Join(noServer(v, t.ID, err), v.reader.Close()); err != nil {
+		return nil, "", err
+	}
+	return c, t.ID, nil
+}
+
+// noServer describes why a task cannot be controlled. The argument is the error of the method
+// "server"; if it is nil, so is the result.
+func noServer(v *view, id string, err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case !errors.Is(err, control.ErrNone):
+		return fmt.Errorf("%v: %w", v, err)
+	case !v.lives && v.Kind == statedir.Serve:
+		return &exitError{exitInput, fmt.Errorf("%v, which has task %s, does not run; start it with this configuration, and repeat the command", v, id)}
+	case !v.lives:
+		return &exitError{exitInput, fmt.Errorf("%v, which had task %s, %s", v, id, v.state())}
+	case v.Kind != statedir.Serve:
+		return &exitError{exitInput, fmt.Errorf("task %s belongs to %v (process %d); only the tasks of bgagent serve can be controlled from here", id, v, v.owner.PID)}
+	}
+	return &exitError{exitFailed, fmt.Errorf("%v runs as process %d, but %w now: it is starting or ending, or it is an older version; try again, or start it again", v, v.owner.PID, err)}
+}
+
+// refused turns an error of a server into the error of a command.
+func refused(err error) error {
+	var e *control.Error
+	if errors.As(err, &e) && e.Input {
+		return &exitError{exitInput, err}
+	}
+	return err
+}
+
+// doing describes what a task that has not ended does. The argument "silent" is the time after which
+// a task that works counts as silent; 0 means never.
+func doing(t bgagent.Task, now time.Time, silent time.Duration) (state, detail string) {
+	since := func(at time.Time) string { return max(now.Sub(at), 0).Round(time.Second).String() }
+	switch {
+	case t.Status.Terminal():
+		return t.Status.String(), plainReason(t)
+	case t.Phase == bgagent.PhaseParked:
+		detail = t.Reason
+		if !t.Until.IsZero() {
+			detail += ", until " + t.Until.Local().Format(time.TimeOnly)
+		}
+		return "parked", detail
+	case t.Status == bgagent.Pending:
+		detail = "for " + since(t.Queued)
+		if q := t.Queue; q != nil {
+			detail += fmt.Sprintf(", place %d; %s: %d of %d in use", q.Place, q.Pool.Name, q.Pool.InUse, q.Pool.Limit)
+		}
+		return "queued", detail
+	case t.Outage != nil:
+		return "running", "out of reach for " + since(t.Outage.Since) + ": " + t.Outage.Reason
+	case t.Phase == bgagent.PhaseAsking:
+		return "asking", t.Progress.Detail
+	case t.Phase == bgagent.PhaseWaiting:
+		return "waiting", fmt.Sprintf("for %d of its own tasks", t.Waiting)
+	case t.Phase == bgagent.PhaseTurn && silent > 0 && !t.Progress.LastActivity.IsZero() && now.Sub(t.Progress.LastActivity) >= silent:
+		return "running", "silent for " + since(t.Progress.LastActivity)
+	case t.Progress.LastTool != "":
+		return "running", fmt.Sprintf("%d tool calls, last %s", t.Progress.ToolCalls, t.Progress.LastTool)
+	}
+	return "running", ""
+}
+
+// clean returns texts as single lines without control characters.
+func clean(texts ...string) []any {
+	out := make([]any, len(texts))
+	for i, text := range texts {
+		out[i] = cleantext.Line(text)
+	}
+	return out
+}

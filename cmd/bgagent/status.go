@@ -1,0 +1,205 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/bgagent/bgagent"
+)
+
+// statusCmd is the command "bgagent status".
+type statusCmd struct {
+	JSON bool `name:"json" help:"Print one JSON object per command and line."`
+}
+
+// Help implements kong's help provider.
+func (statusCmd) Help() string {
+	return `Shows what runs now: for each command that runs, its tasks with what they do and wait for, its pools, and the tasks that failed in the last 24 hours, with the reasons and what all of this has cost. It also shows the tasks that dead commands have left. A running serve is asked; everything else comes from the state folder.
+
+Exit codes: 0 the state was printed; 1 something could not be read, or the output could not be written; 2 invalid input.`
+}
+
+const (
+	statusAge    = 24 * time.Hour // how long ago a task may have ended to be counted
+	statusEnded  = 1000           // maximum number of ended tasks that are counted for a store
+	statusFailed = 10             // maximum number of failed tasks that are listed for a store
+)
+
+// standing is what "bgagent status --json" prints about a store.
+type standing struct {
+	Command string     `json:"command"` // serve, mcp or run
+	Path    string     `json:"path"`    // configuration file, working directory or results folder
+	Store   string     `json:"store"`   // folder of the store
+	Owner   int        `json:"owner"`   // PID of the process that uses the store; 0 if there is none
+	Since   *time.Time `json:"since,omitempty"`
+	MCP     string     `json:"mcp,omitempty"`  // address of the tools
+	Page    string     `json:"page,omitempty"` // address of the page
+
+	Running int `json:"running"` // these tasks have a slot, or wait for an answer or for their own tasks
+	Queued  int `json:"queued"`
+	Parked  int `json:"parked"`
+
+	// The tasks that ended in the last 24 hours.
+	Completed int `json:"completed"`
+	Failed    int `json:"failed"`
+	Cancelled int `json:"cancelled"`
+
+	Usage bgagent.Usage       `json:"usage"` // of the tasks above, of their latest attempts
+	Pools []bgagent.PoolStats `json:"pools,omitempty"`
+	Tasks []bgagent.Task      `json:"tasks"` // those that have not ended, and those that failed
+}
+
+// Run implements the subcommand.
+func (c statusCmd) Run(all *cli, stop stops) error {
+	folder, err := all.folder()
+	if err != nil {
+		return err
+	}
+	stores, err := folder.Stores()
+	if err != nil {
+		return fmt.Errorf("reading the state folder: %w", err)
+	}
+	var problems []error
+	shown := 0
+	for _, s := range stores {
+		v, err := openView(s)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // the store has never been opened, or it was removed
+		}
+		if err == nil {
+			err = errors.Join(v.list(statusEnded), v.reader.Close())
+		}
+		if err != nil {
+			problems = append(problems, fmt.Errorf("the tasks of %v cannot all be read: %w", s, err))
+		}
+		if v == nil {
+			continue
+		}
+		v.refresh(stop.soft)
+		st := v.standing(time.Now())
+		if !v.lives && st.Running+st.Queued+st.Parked == 0 {
+			continue
+		}
+		shown++
+		if c.JSON {
+			e := json.NewEncoder(os.Stdout)
+			e.SetEscapeHTML(false)
+			err = e.Encode(st)
+		} else {
+			err = v.writeStanding(os.Stdout, st, time.Now())
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if shown == 0 && !c.JSON {
+		fmt.Println("nothing runs and no task waits; bgagent tasks lists the tasks that have ended")
+	}
+	return errors.Join(problems...)
+}
+
+// standing sums up the tasks of the view.
+func (v *view) standing(now time.Time) standing {
+	st := standing{Command: v.Kind, Path: v.Path, Store: v.Dir, Tasks: []bgagent.Task{}}
+	if v.lives {
+		st.Owner, st.Since = v.owner.PID, &v.owner.Since
+	}
+	if v.now != nil {
+		st.MCP, st.Page, st.Pools = v.now.MCP, v.now.Page, v.now.Pools
+	}
+	for _, t := range v.tasks {
+		switch {
+		case t.Status.Terminal() && now.Sub(t.Ended) > statusAge:
+			continue
+		case t.Status == bgagent.Completed:
+			st.Completed++
+		case t.Status == bgagent.Cancelled:
+			st.Cancelled++
+		case t.Status == bgagent.Failed:
+			if st.Failed++; st.Failed <= statusFailed {
+				st.Tasks = append(st.Tasks, t)
+			}
+		default:
+			switch state, _ := doing(t, now, 0); state {
+			case "queued":
+				st.Queued++
+			case "parked":
+				st.Parked++
+			default:
+				st.Running++
+			}
+			st.Tasks = append(st.Tasks, t)
+		}
+		u := t.Progress.Usage
+		st.Usage.InputTokens += u.InputTokens
+		st.Usage.OutputTokens += u.OutputTokens
+		st.Usage.Cost += u.Cost
+	}
+	return st
+}
+
+// writeStanding writes what a store is doing, for people.
+func (v *view) writeStanding(w io.Writer, st standing, now time.Time) error {
+	fmt.Fprintf(w, "%s: %s\n", v, v.state())
+	if st.MCP != "" {
+		at := "MCP: " + st.MCP
+		if st.Page != "" {
+			at += ", page: " + st.Page
+		}
+		fmt.Fprintf(w, "  %s\n", at)
+	}
+	line := fmt.Sprintf("%d running, %d queued, %d parked; in the last 24 hours: %d completed, %d failed, %d cancelled",
+		st.Running, st.Queued, st.Parked, st.Completed, st.Failed, st.Cancelled)
+	if u := st.Usage; u != (bgagent.Usage{}) {
+		line += fmt.Sprintf("; %d tokens in, %d out, $%.2f", u.InputTokens, u.OutputTokens, u.Cost)
+	}
+	fmt.Fprintf(w, "  %s\n", line)
+	for _, p := range st.Pools {
+		if p.Waiting > 0 || p.CoolUntil.After(now) {
+			fmt.Fprintf(w, "  %s\n", poolLine(p, now))
+		}
+	}
+	silent := bgagent.DefaultStaleTimeout / 2
+	if v.now != nil {
+		silent = v.now.Silent
+	}
+	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	for _, t := range st.Tasks {
+		state, detail := doing(t, now, silent)
+		took := "-"
+		switch {
+		case t.Status.Terminal():
+			detail = strings.TrimSpace(now.Sub(t.Ended).Round(time.Second).String() + " ago: " + detail)
+		case !v.lives:
+			state, detail = "was "+state, ""
+		}
+		if !t.Started.IsZero() && (v.lives || t.Status.Terminal()) {
+			took = t.Duration(now).Round(time.Second).String()
+		}
+		fmt.Fprintf(table, "  %s\t%s\t%s\t%s\t%s\t%s\n", clean(t.ID, state, t.Agent, took, detail, t.Description)...)
+	}
+	if err := table.Flush(); err != nil {
+		return err
+	}
+	if st.Failed > statusFailed {
+		_, err := fmt.Fprintf(w, "  (%d further tasks failed; bgagent tasks --all lists them)\n", st.Failed-statusFailed)
+		return err
+	}
+	return nil
+}
+
+// poolLine describes a pool in which tasks wait.
+func poolLine(p bgagent.PoolStats, now time.Time) string {
+	line := fmt.Sprintf("pool %s: %d of %d in use, %d waiting", clean(p.Name)[0], p.InUse, p.Limit, p.Waiting)
+	if p.CoolUntil.After(now) {
+		line += "; its provider refuses turns, so none begins before " + p.CoolUntil.Local().Format(time.TimeOnly)
+	}
+	return line
+}
