@@ -12,15 +12,18 @@ import (
 type mcpCmd struct {
 	copyFlags
 	logFlags
+	viaFlags
 }
 
 // Help implements kong's help provider.
 func (mcpCmd) Help() string {
 	return `This command is for agent programs that start MCP servers: name "bgagent mcp" as one of them. Their model gets delegate_task, background_output and background_cancel.
 
-When the program goes away, all tasks are cancelled. If this command is killed, the next one in the same directory ends the tasks as interrupted and says so in its first answer; the model can continue them. Problems are reported on standard error. -v also reports launches, starts and ends there, and --log in a file.
+When the program goes away, all tasks are cancelled. If this command is killed, the next one in the same directory ends the tasks as interrupted and says so in its first answer; the model can continue them. With --via, the tasks run in a bgagent serve, whose limits hold for all of its callers; they continue when the program goes away, and the next bridge of the same program in the same directory finds them. The server must accept the directory (serve --root). The project's file can only take away what the server allows.
 
-Exit codes: 0 the caller ended the connection, or a signal such as Ctrl-C asked the server to end; 1 the connection broke, or an agent program did not end well; 2 invalid input; 130 a second signal ended everything at once.`
+Problems are reported on standard error. -v also reports launches, starts and ends there, and --log in a file.
+
+Exit codes: 0 the caller ended the connection, or a signal such as Ctrl-C asked the server to end; 1 the connection broke, or an agent program did not end well; 2 invalid input, or there is no server at --via; 130 a second signal ended everything at once.`
 }
 
 // stdioScope is the scope of the only caller: the program that started "bgagent mcp".
@@ -28,13 +31,21 @@ const stdioScope = "mcp"
 
 // Run implements the subcommand.
 func (c *mcpCmd) Run(all *cli, stop stops) error {
+	switch {
+	case c.Via != "" && (c.Log != "" || c.Verbose || c.AcceptCopy):
+		return &exitError{exitInput, errors.New("--via runs no tasks here, so --log, --verbose and --accept-copy have no effect; leave them out")}
+	case c.Via != "":
+		return c.bridge(all, stop)
+	case c.TokenFile != "":
+		return &exitError{exitInput, errors.New("--token-file is the token for a server; name the server with --via URL, or leave it out")}
+	}
 	children.Adopt()
 	s, err := startServing(all, "mcp", c.copyFlags, c.logFlags, stop)
 	if s == nil {
 		return err
 	}
 	s.restore()
-	err = s.server.Run(stop.soft, stdioScope, stdio(os.Stdin, os.Stdout))
+	err = s.server.Run(stop.soft, stdioScope, stdio("standard input", os.Stdin, os.Stdout))
 	if errors.Is(err, context.Canceled) { // a signal has asked the server to stop
 		err = nil
 	}

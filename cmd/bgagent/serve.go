@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/bgagent/bgagent/cmd/bgagent/internal/bridge"
 	"github.com/bgagent/bgagent/cmd/bgagent/internal/children"
 	"github.com/bgagent/bgagent/cmd/bgagent/internal/control"
 	"github.com/bgagent/bgagent/mcpserver"
@@ -22,6 +23,7 @@ type serveCmd struct {
 	Token  []string `placeholder:"NAME=VARIABLE" help:"A caller, and the environment variable, or @FILE, that holds its bearer token of at least 16 bytes. Repeatable; required unless --addr is a loopback address."`
 	Origin []string `placeholder:"URL" help:"A web page's origin whose requests are served, such as https://example.com. Repeatable."`
 	Host   []string `placeholder:"NAME" help:"A name, without a port, that a reverse proxy on this machine passes on in the Host header. Repeatable; needs --token."`
+	bridgeFlags
 	pageFlags
 	copyFlags
 	logFlags
@@ -42,6 +44,10 @@ const httpScope = "local"
 // Run implements the subcommand.
 func (c *serveCmd) Run(all *cli, stop stops) error {
 	children.Adopt()
+	roots, err := c.roots()
+	if err != nil {
+		return &exitError{exitInput, err}
+	}
 	var secret secrets
 	cfg, err := untilStopped(stop.soft, func() (mcpserver.HTTPConfig, error) { return c.callers(&secret) })
 	switch {
@@ -54,7 +60,7 @@ func (c *serveCmd) Run(all *cli, stop stops) error {
 	if s == nil {
 		return err
 	}
-	err = c.serve(s, cfg, &secret, stop)
+	err = c.serve(s, cfg, roots, &secret, stop)
 	if errors.Is(err, context.Canceled) {
 		err = nil
 	}
@@ -109,7 +115,7 @@ func (c *serveCmd) callers(secret *secrets) (mcpserver.HTTPConfig, error) {
 		}
 		cfg.Tokens[token] = name
 	}
-	return cfg, nil
+	return cfg, checkNames(cfg.Tokens)
 }
 
 // known checks the host names of requests that arrive on a loopback address. It refuses
@@ -138,7 +144,7 @@ func (c *serveCmd) known(h http.Handler) http.Handler {
 	})
 }
 
-func (c *serveCmd) serve(s *serving, cfg mcpserver.HTTPConfig, secret *secrets, stop stops) error {
+func (c *serveCmd) serve(s *serving, cfg mcpserver.HTTPConfig, roots []string, secret *secrets, stop stops) error {
 	h, err := s.server.Handler(cfg)
 	if err != nil {
 		return &exitError{exitInput, err}
@@ -161,6 +167,7 @@ func (c *serveCmd) serve(s *serving, cfg mcpserver.HTTPConfig, secret *secrets, 
 	defer func() { _ = commands.Close() }()
 	mux := http.NewServeMux()
 	mux.Handle("/mcp", h)
+	mux.Handle("/"+bridge.Path, s.acceptBridges(roots, cfg))
 	mux.HandleFunc("/healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok\n") })
 	if page != nil {
 		mux.Handle("/", guarded)

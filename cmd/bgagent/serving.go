@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/cmd/bgagent/internal/bridge"
 	"github.com/bgagent/bgagent/cmd/bgagent/internal/children"
 	"github.com/bgagent/bgagent/cmd/bgagent/internal/fleet"
 	"github.com/bgagent/bgagent/cmd/bgagent/internal/notify"
@@ -23,6 +24,7 @@ import (
 type serving struct {
 	command string // serve or mcp
 	copies  copyFlags
+	set     *settings.Settings
 	crew    *fleet.Fleet
 	manager *bgagent.BackgroundManager
 	server  *mcpserver.Server
@@ -31,6 +33,7 @@ type serving struct {
 	older   older
 	at      statedir.Store    // store of the manager; zero if tasks are not kept
 	files   *transcript.Files // logs of the tasks; nil if tasks are not kept
+	bridges *bridge.Server    // nil before the command "serve" serves
 
 	logger  *slog.Logger // nil if nothing is logged
 	logFile *os.File
@@ -48,7 +51,7 @@ func startServing(all *cli, command string, copies copyFlags, log logFlags, stop
 	if err != nil {
 		return nil, err
 	}
-	s := &serving{command: command, copies: copies, stale: staleTime(set), follow: make(chan struct{})}
+	s := &serving{command: command, copies: copies, set: set, stale: staleTime(set), follow: make(chan struct{})}
 	s.logFile, err = untilStopped(stop.soft, log.open)
 	switch {
 	case errors.Is(err, context.Canceled):

@@ -82,7 +82,7 @@ func (s *serving) withStore(store bgagent.Store) (*bgagent.BackgroundManager, er
 func (s *serving) config(store bgagent.Store) bgagent.Config {
 	return bgagent.Config{
 		Wake: bgagent.WakeNever, Limits: bgagent.Limits{Fair: true}, Logger: library(s.logger),
-		Store: store, Instance: s.life.id, InterruptRestored: s.command == statedir.MCP,
+		PrepareLaunch: s.prepareLaunch, Store: store, Instance: s.life.id, InterruptRestored: s.command == statedir.MCP,
 	}
 }
 

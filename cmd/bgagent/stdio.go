@@ -23,14 +23,15 @@ const (
 // stdio returns a transport for MCP over two streams, with one message per line. A line
 // that is not a message is answered with an error, as JSON-RPC requires. The transport
 // of the protocol library would end the connection at such a line. That would also end
-// the running tasks.
-func stdio(in io.ReadCloser, out io.Writer) mcp.Transport {
+// the running tasks. The argument "from" describes the input in warnings.
+func stdio(from string, in io.ReadCloser, out io.Writer) mcp.Transport {
 	w := &lineWriter{w: out}
-	return &mcp.IOTransport{Reader: &lineReader{in: in, lines: bufio.NewReaderSize(in, 64<<10), refuse: w.refuse}, Writer: w}
+	return &mcp.IOTransport{Reader: &lineReader{from: from, in: in, lines: bufio.NewReaderSize(in, 64<<10), refuse: w.refuse}, Writer: w}
 }
 
 // lineReader passes on the messages of its input and refuses all other lines.
 type lineReader struct {
+	from   string
 	in     io.Closer
 	lines  *bufio.Reader
 	ready  []byte // messages that Read has not yet returned
@@ -46,7 +47,7 @@ func (r *lineReader) Read(p []byte) (int, error) {
 		line, err := r.line()
 		switch messages, code, why := messagesOf(line); {
 		case why != "":
-			warn("standard input: refused a line: %s", why)
+			warn("%s: refused a line: %s", r.from, why)
 			if err := r.refuse(code, why); err != nil {
 				return 0, err
 			}

@@ -85,20 +85,30 @@ func Find(dir string) ([]string, error) {
 			out = append(out, path)
 		}
 	}
+	path, err := FindProject(dir)
+	if path != "" {
+		out = append(out, path)
+	}
+	return out, err
+}
+
+// FindProject returns the first .bgagent.jsonc in dir or above it, or "" if there is none. Like
+// [Find], it returns an error if another user could change the file.
+func FindProject(dir string) (string, error) {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
-		return nil, fmt.Errorf("looking for %s: %w", projectFile, err)
+		return "", fmt.Errorf("looking for %s: %w", projectFile, err)
 	}
 	for {
 		path := filepath.Join(dir, projectFile)
 		if there, err := exists(path); err != nil {
-			return nil, err
+			return "", err
 		} else if there {
-			return append(out, path), trusted(path)
+			return path, trusted(path)
 		}
 		up := filepath.Dir(dir)
 		if up == dir {
-			return out, nil
+			return "", nil
 		}
 		dir = up
 	}

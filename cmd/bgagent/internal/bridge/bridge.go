@@ -1,0 +1,103 @@
+// Package bridge connects "bgagent mcp --via URL" with a "bgagent serve". The bridge passes the
+// lines of its standard input and output on over one connection, so that the server speaks the
+// same protocol with the host program as "bgagent mcp" does, in every version. The connection
+// begins as an HTTP request that is upgraded, as for a WebSocket.
+//
+// Each open bridge has a scope of its own. Its name consists of the caller's name, the key of the
+// bridge, and the lowest number that no other open bridge with this key has. The key is the same
+// for each bridge of a user in the same project and for the same host program. So a bridge that is
+// started again finds the tasks of the earlier one, and two bridges never share a scope.
+package bridge
+
+import (
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/bgagent/bgagent"
+)
+
+// Path is the last part of the address of the requests.
+const Path = "bridge"
+
+const (
+	helloHeader = "Bgagent-Bridge"
+	protocol    = "bgagent-bridge"
+	maxHello    = 32 << 10 // maximum size of the header
+)
+
+// Hello is what a bridge tells the server about itself.
+type Hello struct {
+	Key       string `json:"key"`       // see KeyOf
+	Directory string `json:"directory"` // working directory for the tasks of the bridge; absolute
+	Narrow    Narrow `json:"narrow,omitzero"`
+}
+
+// Narrow restricts a bridge. It can only take away what the server allows.
+type Narrow struct {
+	NoAgents   bool                            `json:"no_agents,omitempty"`  // no agent may be used
+	Without    []string                        `json:"without,omitempty"`    // names of agents that may not be used
+	Rules      map[string][]bgagent.Permission `json:"rules,omitempty"`      // by the names of agents; an agent may be used only if the server has the same rules for it
+	TaskBudget bgagent.Budget                  `json:"task_budget,omitzero"` // limits of each task
+	TreeBudget bgagent.Budget                  `json:"tree_budget,omitzero"` // limits of all tasks of the bridge together
+}
+
+// encode returns the value of the header.
+func (h Hello) encode() (string, error) {
+	b, err := json.Marshal(h)
+	text := base64.RawURLEncoding.EncodeToString(b)
+	if err == nil && len(text) > maxHello {
+		err = fmt.Errorf("the project's file restricts more than the %d bytes of a request can say", maxHello)
+	}
+	return text, err
+}
+
+// decode reads the value of the header. A field that is not known is an error, because it could be
+// a restriction.
+func decode(text string) (h Hello, err error) {
+	if len(text) > maxHello {
+		return h, fmt.Errorf("the header %s is longer than %d bytes", helloHeader, maxHello)
+	}
+	b, err := base64.RawURLEncoding.DecodeString(text)
+	if err == nil {
+		dec := json.NewDecoder(strings.NewReader(string(b)))
+		dec.DisallowUnknownFields()
+		err = dec.Decode(&h)
+	}
+	switch {
+	case err != nil:
+		return h, fmt.Errorf("the header %s cannot be read, perhaps because the bridge is another version of bgagent: %w", helloHeader, err)
+	case !keyed.MatchString(h.Key):
+		return h, fmt.Errorf("%q is not the key of a bridge", h.Key)
+	case !filepath.IsAbs(h.Directory):
+		return h, fmt.Errorf("the directory %q is not absolute", h.Directory)
+	}
+	return h, nil
+}
+
+// KeyOf returns the key of a bridge. The argument "id" belongs to the user, "dir" is the project,
+// and "program" is the name of the host program.
+func KeyOf(id, dir, program string) string {
+	host, _ := os.Hostname()
+	sum := sha256.Sum256([]byte(strings.Join([]string{id, host, dir, program}, "\x00")))
+	return readable(filepath.Base(dir)) + "-" + readable(program) + "-" + hex.EncodeToString(sum[:8])
+}
+
+// readable returns at most 24 letters and digits of a name, in lower case.
+func readable(name string) string {
+	var b strings.Builder
+	for _, r := range strings.ToLower(name) {
+		if (r >= 'a' && r <= 'z' || r >= '0' && r <= '9') && b.Len() < 24 {
+			b.WriteRune(r)
+		}
+	}
+	if b.Len() == 0 {
+		return "x"
+	}
+	return b.String()
+}

@@ -1,0 +1,243 @@
+package bridge
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"path/filepath"
+	"reflect"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/bgagent/bgagent"
+)
+
+// keyed matches the keys of bridges.
+var keyed = regexp.MustCompile(`^[a-z0-9]+-[a-z0-9]+-[0-9a-f]{16}$`)
+
+// maxOpen is the maximum number of open bridges with the same key.
+const maxOpen = 100
+
+// Agent is what a server needs to know about a configured agent.
+type Agent struct {
+	Directory   string               // working directory of tasks that name no directory; can be empty
+	Permissions []bgagent.Permission // its rules
+}
+
+// Config holds the settings of a server.
+type Config struct {
+	// Tokens maps each bearer token to the name of its caller. Without tokens, only bridges on the
+	// same machine are accepted, and Scope is the name of their caller.
+	Tokens map[string]string
+	Scope  string
+
+	// Roots are the directories below which the directory of a bridge must be. They contain no
+	// symbolic links. Without roots, no bridge is accepted.
+	Roots []string
+
+	// Agents are the configured agents, by name.
+	Agents map[string]Agent
+
+	// Serve serves one caller until it ends its input or ctx ends.
+	Serve func(ctx context.Context, scope string, in io.ReadCloser, out io.Writer) error
+}
+
+// Server accepts bridges. It is safe for concurrent use.
+type Server struct {
+	cfg     Config
+	callers map[[sha256.Size]byte]string // by the hashes of tokens, so that the time of a look-up reveals nothing
+
+	mu     sync.Mutex
+	scopes map[string]*scope
+}
+
+// scope is the scope of a bridge.
+type scope struct {
+	open   bool
+	dir    string
+	narrow Narrow
+}
+
+// NewServer returns a server.
+func NewServer(cfg Config) *Server {
+	s := &Server{cfg: cfg, callers: map[[sha256.Size]byte]string{}, scopes: map[string]*scope{}}
+	for token, name := range cfg.Tokens {
+		s.callers[sha256.Sum256([]byte(token))] = name
+	}
+	return s
+}
+
+// ServeHTTP implements [http.Handler]. It returns when the bridge has ended. The error of a refused
+// bridge is the text of the response.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	caller, code, err := s.caller(r)
+	if err != nil {
+		if code == http.StatusUnauthorized {
+			w.Header().Set("WWW-Authenticate", `Bearer realm="bgagent"`)
+		}
+		http.Error(w, err.Error(), code)
+		return
+	}
+	hello, err := decode(r.Header.Get(helloHeader))
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	dir, err := s.below(hello.Directory)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusForbidden)
+		return
+	}
+	name, err := s.take(caller, dir, hello)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusTooManyRequests)
+		return
+	}
+	conn, buffered, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		s.leave(name)
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	defer conn.Close()
+	defer s.leave(name) // before the connection ends, so that a bridge that is started again gets the same scope
+	_ = conn.SetDeadline(time.Time{})
+	if _, err := io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: "+protocol+"\r\n\r\n"); err != nil {
+		return
+	}
+	defer context.AfterFunc(r.Context(), func() { _ = conn.Close() })()
+	ctx, cancel := context.WithCancel(r.Context())
+	defer cancel()
+	_ = s.cfg.Serve(ctx, name, input{buffered.Reader, conn, cancel}, conn) // an error means that the connection broke
+}
+
+// answerTime is how long a bridge that has ended its input gets answers. A call that only waits for a
+// task would otherwise keep the scope for a long time.
+const answerTime = time.Second
+
+// input is the input of a connection of which a part has already been read.
+type input struct {
+	io.Reader
+	io.Closer
+	end context.CancelFunc // called some time after the end of the input
+}
+
+// Read implements [io.Reader].
+func (i input) Read(p []byte) (int, error) {
+	n, err := i.Reader.Read(p)
+	if err != nil {
+		time.AfterFunc(answerTime, i.end)
+	}
+	return n, err
+}
+
+// caller returns the name of the caller, or the status and the text of a refusal.
+func (s *Server) caller(r *http.Request) (name string, code int, err error) {
+	switch {
+	case r.Header.Get("Origin") != "":
+		return "", http.StatusForbidden, errors.New("requests of web pages are refused")
+	case !strings.EqualFold(r.Header.Get("Upgrade"), protocol):
+		return "", http.StatusUpgradeRequired, errors.New("this is the address for bgagent mcp --via")
+	case len(s.callers) == 0:
+		if host, _, err := net.SplitHostPort(r.RemoteAddr); err != nil || !net.ParseIP(host).IsLoopback() {
+			return "", http.StatusForbidden, errors.New("bridges without a token are accepted only on the same machine")
+		}
+		return s.cfg.Scope, 0, nil
+	}
+	token, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+	name, known := s.callers[sha256.Sum256([]byte(token))]
+	switch {
+	case !ok:
+		return "", http.StatusUnauthorized, errors.New("the server wants a token; name its file with --token-file FILE")
+	case !known:
+		return "", http.StatusUnauthorized, errors.New("the server does not know the token")
+	}
+	return name, 0, nil
+}
+
+// below returns the directory without symbolic links, or an error if it is not below a root.
+func (s *Server) below(dir string) (string, error) {
+	if len(s.cfg.Roots) == 0 {
+		return "", errors.New("the server accepts no bridges; start it with --root DIR, for the directories in which their tasks may work")
+	}
+	real, err := filepath.EvalSymlinks(dir)
+	if err == nil {
+		for _, root := range s.cfg.Roots {
+			if rel, err := filepath.Rel(root, real); err == nil && filepath.IsLocal(rel) {
+				return real, nil
+			}
+		}
+	}
+	// Whether another directory exists is not revealed.
+	return "", fmt.Errorf("the directory %s is not below a directory that the server was given with --root: %s", dir, strings.Join(s.cfg.Roots, ", "))
+}
+
+// take returns the name of a scope that no open bridge has.
+func (s *Server) take(caller, dir string, h Hello) (string, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for n := 1; n <= maxOpen; n++ {
+		name := fmt.Sprintf("%s/%s-%d", caller, h.Key, n)
+		if sc := s.scopes[name]; sc == nil || !sc.open {
+			s.scopes[name] = &scope{open: true, dir: dir, narrow: h.Narrow}
+			return name, nil
+		}
+	}
+	return "", fmt.Errorf("%d bridges of this project and program are open; end some", maxOpen)
+}
+
+// leave makes the scope available again. Its restrictions stay until the next bridge takes it.
+func (s *Server) leave(name string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.scopes[name].open = false
+}
+
+// Prepare completes the launch of a caller. It does nothing if the caller is not a bridge. The error
+// says that the project's file does not allow the launch.
+func (s *Server) Prepare(by bgagent.Caller, in bgagent.LaunchInput) (bgagent.LaunchInput, error) {
+	s.mu.Lock()
+	sc := s.scopes[by.Session]
+	s.mu.Unlock()
+	if sc == nil {
+		return in, nil
+	}
+	agent, known := s.cfg.Agents[in.Agent]
+	rules, ruled := sc.narrow.Rules[in.Agent]
+	switch {
+	case sc.narrow.NoAgents, slices.Contains(sc.narrow.Without, in.Agent):
+		return in, &bgagent.InputError{Field: "LaunchInput.Agent", Problem: fmt.Sprintf("the project's file removes the agent %s", in.Agent)}
+	case ruled && known && !reflect.DeepEqual(rules, agent.Permissions):
+		return in, &bgagent.InputError{Field: "LaunchInput.Agent", Problem: fmt.Sprintf("the project's file restricts the agent %s by permissions that the server does not have for it, so it cannot be used here", in.Agent)}
+	}
+	if in.Directory == "" && agent.Directory == "" {
+		in.Directory = sc.dir
+	}
+	in.Budget, in.TreeBudget = narrower(in.Budget, sc.narrow.TaskBudget), narrower(in.TreeBudget, sc.narrow.TreeBudget)
+	return in, nil
+}
+
+// narrower returns the smaller of each limit. A limit of 0 does not exist.
+func narrower(a, b bgagent.Budget) bgagent.Budget {
+	return bgagent.Budget{
+		InputTokens:  smaller(a.InputTokens, b.InputTokens),
+		OutputTokens: smaller(a.OutputTokens, b.OutputTokens),
+		TotalTokens:  smaller(a.TotalTokens, b.TotalTokens),
+		Cost:         smaller(a.Cost, b.Cost),
+		ToolCalls:    smaller(a.ToolCalls, b.ToolCalls),
+	}
+}
+
+func smaller[N int | int64 | float64](a, b N) N {
+	if a <= 0 || b > 0 && b < a {
+		return b
+	}
+	return a
+}

@@ -1,0 +1,250 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"time"
+
+	"github.com/bgagent/bgagent/cmd/bgagent/internal/bridge"
+	"github.com/bgagent/bgagent/cmd/bgagent/internal/settings"
+	"github.com/modelcontextprotocol/go-sdk/mcp"
+)
+
+// viaFlags make "bgagent mcp" a bridge to a "bgagent serve".
+type viaFlags struct {
+	Via       string `placeholder:"URL" help:"Use the bgagent serve at this address, such as http://127.0.0.1:8321, instead of running tasks here."`
+	TokenFile string `type:"path" placeholder:"FILE" help:"With --via: the file with the server's token. Only you may be able to read it."`
+}
+
+// bridge passes the lines of standard input and output on to the server until the host program ends
+// its input or a signal comes.
+func (f viaFlags) bridge(all *cli, stop stops) error {
+	if err := inTask(); err != nil {
+		return err
+	}
+	at, err := bridge.ParseAddress(f.Via)
+	if err != nil {
+		return &exitError{exitInput, fmt.Errorf("--via %w", err)}
+	}
+	token, err := untilStopped(stop.soft, f.token)
+	if err != nil {
+		return unlessStopped(stop.soft, &exitError{exitInput, err})
+	}
+	narrow, err := projectNarrow(all.Config)
+	if err != nil {
+		return &exitError{exitInput, err}
+	}
+	dir, err := filepath.Abs(".")
+	if err == nil {
+		dir, err = filepath.EvalSymlinks(dir) // the project is the same by whichever path it was entered
+	}
+	if err != nil {
+		return err
+	}
+	id, err := all.bridgeID()
+	if err != nil {
+		return &exitError{exitInput, err}
+	}
+	if err := at.Reach(stop.soft); err != nil {
+		return unlessStopped(stop.soft, f.gone(err))
+	}
+	in := bufio.NewReaderSize(os.Stdin, 64<<10)
+	first, err := untilStopped(stop.soft, func() ([]byte, error) { return firstLine(in) })
+	if err != nil {
+		return unlessStopped(stop.soft, err)
+	}
+	conn, err := at.Connect(stop.soft, token, bridge.Hello{Key: bridge.KeyOf(id, dir, programOf(first)), Directory: dir, Narrow: narrow})
+	if err != nil {
+		return unlessStopped(stop.soft, f.gone(err))
+	}
+	return f.pass(stop.soft, conn, io.MultiReader(bytes.NewReader(first), in))
+}
+
+// bridgeLeaveTime is how long the bridge waits, after a signal, until the server has ended the connection.
+const bridgeLeaveTime = 2 * time.Second
+
+// pass copies the streams.
+func (f viaFlags) pass(ctx context.Context, conn *bridge.Conn, in io.Reader) error {
+	defer conn.Close()
+	defer context.AfterFunc(ctx, func() {
+		// The server makes the scope available before it ends the connection.
+		_ = conn.SetReadDeadline(time.Now().Add(bridgeLeaveTime))
+		_ = conn.CloseWrite()
+	})()
+	ended := make(chan struct{}) // closed when the host program has ended its input
+	go func() {
+		if _, err := io.Copy(conn, in); err == nil {
+			close(ended)
+			_ = conn.CloseWrite()
+		}
+	}()
+	out := &outputWriter{w: os.Stdout}
+	_, _ = io.Copy(out, conn) // whether the server has ended the connection, or it broke, makes no difference
+	select {
+	case <-ctx.Done(): // a signal has asked the bridge to stop
+		return nil
+	case <-ended:
+		return out.err
+	default:
+	}
+	if out.err != nil {
+		return fmt.Errorf("writing to the host program: %w", out.err)
+	}
+	return f.gone(errors.New("it has ended the connection"))
+}
+
+// outputWriter keeps the error of the output apart from errors of the connection.
+type outputWriter struct {
+	w   io.Writer
+	err error
+}
+
+// Write implements io.Writer.
+func (o *outputWriter) Write(p []byte) (int, error) {
+	n, err := o.w.Write(p)
+	o.err = err
+	return n, err
+}
+
+// gone returns the error of a server that cannot be used. It is one sentence. The bridge never runs
+// tasks itself, because the limits of the server would not hold for them.
+func (f viaFlags) gone(err error) error {
+	var refused *bridge.RefusedError
+	if errors.As(err, &refused) {
+		return &exitError{exitInput, fmt.Errorf("the bgagent serve at %s cannot be used: %w", f.Via, refused)}
+	}
+	return &exitError{exitInput, fmt.Errorf("there is no bgagent serve at %s (%w); start it, and start this program again", f.Via, err)}
+}
+
+// unlessStopped returns the error, or nil if a signal has asked this program to stop.
+func unlessStopped(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
+
+// token reads the file with the token.
+func (f viaFlags) token() (string, error) {
+	if f.TokenFile == "" {
+		return "", nil
+	}
+	info, err := os.Stat(f.TokenFile)
+	switch {
+	case err != nil:
+		return "", fmt.Errorf("--token-file %s: %w", f.TokenFile, unpathed(err))
+	case runtime.GOOS != "windows" && info.Mode().Perm()&0o077 != 0:
+		return "", fmt.Errorf("--token-file %s: others may use the file (its mode is %04o); chmod 600 it", f.TokenFile, info.Mode().Perm())
+	}
+	var s secrets
+	token, err := s.read("--token-file "+f.TokenFile, "@"+f.TokenFile, "token")
+	if err == nil && strings.ContainsAny(token, " \t\r\n") {
+		err = fmt.Errorf("--token-file %s: the token contains a space, which a header cannot carry", f.TokenFile)
+	}
+	return token, err
+}
+
+// projectNarrow returns what the project's file takes away from the server's settings. The argument
+// is the file that the command line names, or "". The user's own file does not count, because it
+// belongs to the server.
+func projectNarrow(file string) (n bridge.Narrow, err error) {
+	if file == "" {
+		if file, err = settings.FindProject("."); file == "" || err != nil {
+			return n, err
+		}
+	}
+	p, err := settings.Narrow(file)
+	if err != nil {
+		return n, err
+	}
+	if len(p.Unused) > 0 {
+		warn("%s: the limits of the server apply, and these keys of background_task have no effect: %s", file, strings.Join(p.Unused, ", "))
+	}
+	return bridge.Narrow{NoAgents: p.NoAgents, Without: p.Removed, Rules: p.Rules, TaskBudget: p.TaskBudget, TreeBudget: p.TreeBudget}, nil
+}
+
+// bridgeID returns the id that the keys of this user's bridges have in common. It is random and is
+// kept in the state folder, so that the bridges of two users never have the same key. If no tasks are
+// kept, each bridge has an id of its own.
+func (f stateFlags) bridgeID() (string, error) {
+	if !f.keeps() {
+		return rand.Text(), nil
+	}
+	folder, err := f.folder()
+	if err != nil {
+		return "", err
+	}
+	base := filepath.Dir(folder.Dir())
+	if err := os.MkdirAll(base, 0o700); err != nil {
+		return "", err
+	}
+	path := filepath.Join(base, "bridge-id")
+	for {
+		b, err := os.ReadFile(path)
+		if !errors.Is(err, fs.ErrNotExist) {
+			return string(b), err
+		}
+		// The file gets its name when it is complete, and the first bridge decides what it contains.
+		part := path + "." + rand.Text()
+		if err := os.WriteFile(part, []byte(rand.Text()), 0o600); err != nil {
+			return "", err
+		}
+		err = os.Link(part, path)
+		_ = os.Remove(part)
+		if err != nil && !errors.Is(err, fs.ErrExist) {
+			return "", err
+		}
+	}
+}
+
+// firstLine returns the first line that is not empty, with its end. At the end of the input, the line
+// is empty.
+func firstLine(in *bufio.Reader) (line []byte, err error) {
+	for {
+		part, err := in.ReadSlice('\n')
+		line = append(line, part...)
+		switch {
+		case errors.Is(err, bufio.ErrBufferFull) && len(line) < maxLine:
+			continue
+		case errors.Is(err, bufio.ErrBufferFull), errors.Is(err, io.EOF):
+			return line, nil
+		case err != nil || len(bytes.TrimSpace(line)) > 0:
+			return line, err
+		}
+		line = line[:0]
+	}
+}
+
+// programOf returns the name of the host program, which its first message contains. If it does not,
+// the result is "unknown".
+func programOf(line []byte) string {
+	type info struct{ Name string }
+	var first struct {
+		Params struct {
+			ClientInfo info
+			Meta       map[string]json.RawMessage `json:"_meta"`
+		}
+	}
+	_ = json.Unmarshal(line, &first) // the server answers a message that is wrong
+	name := first.Params.ClientInfo.Name
+	if name == "" {
+		var meta info
+		_ = json.Unmarshal(first.Params.Meta[mcp.MetaKeyClientInfo], &meta)
+		name = meta.Name
+	}
+	if name == "" {
+		return "unknown"
+	}
+	return name
+}

@@ -1,0 +1,238 @@
+//go:build unix
+
+package main
+
+import (
+	"context"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/modelcontextprotocol/go-sdk/mcp"
+	"github.com/stretchr/testify/require"
+)
+
+// withServed returns a place with the folders "one" and "two", and with a serve whose bridges may work
+// in the project. Its agent "patient" answers when the file "go" exists in the project.
+func withServed(t *testing.T, args ...string) (p *place, url string, serve *exec.Cmd) {
+	p = newPlace(t)
+	p.write("one/x", "")
+	p.write("two/x", "")
+	p.write("served/patient.sh", "#!/bin/sh\nprompt=$(cat)\necho \"$prompt\" >>"+p.project+"/asked\nwhile [ ! -e "+p.project+"/go ]; do sleep 0.05; done\necho \"$prompt in $(pwd)\"\n")
+	p.write("served/.bgagent.jsonc", `{"background_task": {"totalConcurrency": 1}, "agents": {
+		"patient": {"kind": "command", "preset": "generic", "command": ["./patient.sh"]},
+		"other": {"kind": "inproc", "agent": "wait"},
+	}}`)
+	url, serve = startServe(t, p, append([]string{"-c", "served/.bgagent.jsonc", "--root", "."}, args...)...)
+	return p, url, serve
+}
+
+// via returns a command that is a bridge in a folder of the project.
+func (p *place) via(url, dir string, args ...string) *exec.Cmd {
+	cmd := p.command(append([]string{"mcp", "--via", url}, args...)...)
+	cmd.Dir = filepath.Join(p.project, dir)
+	return cmd
+}
+
+// host connects to a bridge as the host program with the name.
+func host(t *testing.T, cmd *exec.Cmd, name string) *mcp.ClientSession {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	cs, err := mcp.NewClient(&mcp.Implementation{Name: name, Version: "1"}, nil).Connect(ctx, &mcp.CommandTransport{Command: cmd}, nil)
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = cs.Close() })
+	return cs
+}
+
+func TestABridgeFindsItsTasksAgainAndSharesThemWithNobody(t *testing.T) {
+	t.Parallel()
+	p, url, _ := withServed(t)
+	first := host(t, p.via(url, "one"), "alpha")
+	id := delegate(t, first, "one")
+	p.awaitFile("asked")
+	list := func(cs *mcp.ClientSession) string { return callTool(t, cs, "background_output", nil) }
+	require.Contains(t, list(first), id)
+
+	second := host(t, p.via(url, "one"), "alpha") // the same project and program, at the same time
+	require.NotContains(t, list(second), id)
+	require.NotContains(t, list(host(t, p.via(url, "two"), "alpha")), id)
+	require.NotContains(t, list(host(t, p.via(url, "one"), "beta")), id)
+
+	// The limit holds for all bridges together.
+	waits := delegate(t, second, "two")
+	require.Contains(t, p.does("status"), "1 running, 1 queued")
+
+	require.NoError(t, first.Close())
+	require.Contains(t, p.does("status"), "1 running, 1 queued", "the tasks outlive the host program")
+	again := host(t, p.via(strings.TrimSuffix(url, "/mcp"), "one"), "alpha")
+	require.Contains(t, list(again), id)
+	require.NotContains(t, list(again), waits)
+	p.write("go", "")
+	text := callTool(t, again, "background_output", map[string]any{"task_id": id, "block": true})
+	require.Contains(t, text, "one in "+filepath.Join(p.project, "one"), "the task works in the directory of its bridge")
+}
+
+func TestATaskOfABridgeOutlivesTheServe(t *testing.T) {
+	t.Parallel()
+	p, url, serve := withServed(t)
+	cmd := p.via(url, "one")
+	var problems strings.Builder
+	cmd.Stderr = &problems
+	cs := host(t, cmd, "alpha")
+	id := delegate(t, cs, "one")
+	p.awaitFile("asked")
+	require.NoError(t, serve.Process.Kill())
+	_ = serve.Wait()
+	_ = cs.Wait() // the bridge has closed its output
+	_ = cs.Close()
+	require.Equal(t, 2, cmd.ProcessState.ExitCode())
+	require.Equal(t, "bgagent: there is no bgagent serve at "+url+" (it has ended the connection); start it, and start this program again\n", problems.String())
+
+	p.write("go", "")
+	url, _ = startServe(t, p, "-c", "served/.bgagent.jsonc", "--root", ".")
+	cs = host(t, p.via(url, "one"), "alpha")
+	require.Contains(t, callTool(t, cs, "background_output", map[string]any{"task_id": id, "block": true}), id)
+}
+
+func TestABridgeWithoutAServerSaysSoAndRunsNothing(t *testing.T) {
+	t.Parallel()
+	p, url, serve := withServed(t)
+	require.NoError(t, serve.Process.Signal(syscall.SIGTERM))
+	_ = serve.Wait()
+	got := p.run("mcp", "--via", url)
+	require.Equal(t, 2, got.code)
+	require.Regexp(t, `^bgagent: there is no bgagent serve at `+url+` \(.*connection refused\); start it, and start this program again\n$`, got.stderr)
+	require.Empty(t, got.out)
+	for want, args := range map[string][]string{
+		`--via "8321" is not the address of a bgagent serve, such as http://127.0.0.1:8321`: {"--via", "8321"},
+		"--via runs no tasks here, so --log, --verbose and --accept-copy have no effect":    {"--via", url, "-v"},
+		"--token-file is the token for a server; name the server with --via URL":            {"--token-file", "x"},
+		"x: no such file or directory":                             {"--via", url, "--token-file", "x"},
+		"others may use the file (its mode is 0755); chmod 600 it": {"--via", url, "--token-file", p.write("open", "0123456789abcdef")},
+	} {
+		require.Contains(t, p.refuses(2, append([]string{"mcp"}, args...)...), want)
+	}
+	p.env = append(p.env, "BGAGENT_DEPTH=1")
+	require.Contains(t, p.refuses(2, "mcp", "--via", url), "is refused inside a turn of a task")
+}
+
+const hello = `{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-06-18","capabilities":{},"clientInfo":{"name":"alpha","version":"1"}}}` + "\n"
+
+// bridged runs a bridge with the first message of a host program.
+func (p *place) bridged(url, dir string, args ...string) outcome {
+	p.t.Helper()
+	cmd := p.via(url, dir, args...)
+	var out, problems strings.Builder
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(hello), &out, &problems
+	_ = cmd.Run()
+	return outcome{cmd.ProcessState.ExitCode(), out.String(), problems.String()}
+}
+
+func TestABridgeNeedsTheTokenAndADirectoryBelowARoot(t *testing.T) {
+	t.Parallel()
+	p := newPlace(t)
+	p.write("allowed/x", "")
+	p.write("allowed-too/x", "")
+	require.NoError(t, os.Symlink("..", filepath.Join(p.project, "allowed", "out")))
+	p.write(".bgagent.jsonc", `{"agents": {"wait": {"kind": "inproc"}}}`)
+	p.env = append(p.env, "ALICE=alices-token-0123456789")
+	url, _ := startServe(t, p, "--token", "alice=ALICE", "--root", "allowed")
+	file, wrong := p.write("token", "alices-token-0123456789\n"), p.write("wrong", "another-token-0123456789")
+	require.NoError(t, os.Chmod(file, 0o600))
+	require.NoError(t, os.Chmod(wrong, 0o600))
+	use := "bgagent: the bgagent serve at " + url + " cannot be used: it refuses this bridge: "
+	got := p.bridged(url, "allowed")
+	require.Equal(t, outcome{2, "", use + "the server wants a token; name its file with --token-file FILE\n"}, got)
+	got = p.bridged(url, "allowed", "--token-file", wrong)
+	require.Equal(t, outcome{2, "", use + "the server does not know the token\n"}, got)
+	for dir, real := range map[string]string{".": ".", "allowed-too": "allowed-too", "allowed/out": "."} {
+		got = p.bridged(url, dir, "--token-file", file)
+		require.Equal(t, 2, got.code)
+		require.Contains(t, got.stderr, use+"the directory "+filepath.Join(p.project, real)+" is not below a directory that the server was given with --root: "+filepath.Join(p.project, "allowed")+"\n")
+	}
+	cs := host(t, p.via(url, "allowed", "--token-file", file), "alpha")
+	require.Contains(t, callTool(t, cs, "delegate_task", map[string]any{"subagent_type": "wait", "prompt": "1 ms", "run_in_background": false}), "I have waited")
+	var owner string
+	for _, task := range p.keptTasks() {
+		owner = task.Root
+	}
+	require.Regexp(t, `^alice/allowed-alpha-[0-9a-f]{16}-1$`, owner)
+
+	rootless, _ := startServe(t, p, "--state", "rootless")
+	got = p.bridged(rootless, "allowed")
+	require.Equal(t, 2, got.code)
+	require.Contains(t, got.stderr, "the server accepts no bridges; start it with --root DIR")
+	require.Contains(t, p.refuses(2, "serve", "--root", "none"), "no such file or directory; name a directory that exists")
+	p.env = append(p.env, "BOB=bobs-token-0123456789abc")
+	require.Contains(t, p.refuses(2, "serve", "--token", "a=ALICE", "--token", "a/b=BOB"), "the names a and a/b could be confused")
+}
+
+func TestAProjectsFileNarrowsItsBridgeAndNeverWidensIt(t *testing.T) {
+	t.Parallel()
+	p, url, _ := withServed(t)
+	p.write("go", "")
+	p.write("one/.bgagent.jsonc", `{
+		"background_task": {"totalConcurrency": 9, "budget": {"task": {"cost": 0.5}}},
+		"agents": {
+			"other": null,
+			"mine": {"kind": "inproc", "agent": "wait"},
+		},
+	}`)
+	p.write("two/.bgagent.jsonc", `{"agents": {"patient": {"kind": "command", "preset": "generic", "command": ["./patient.sh"], "permissions": {"edit": "deny"}}}}`)
+	cmd := p.via(url, "one")
+	var problems strings.Builder
+	cmd.Stderr = &problems
+	cs := host(t, cmd, "alpha")
+	launch := func(cs *mcp.ClientSession, agent string) string {
+		return callTool(t, cs, "delegate_task", map[string]any{"subagent_type": agent, "prompt": "1 ms", "run_in_background": false})
+	}
+	require.Contains(t, launch(cs, "other"), "the project's file removes the agent other")
+	require.Contains(t, launch(cs, "mine"), "There is no agent `mine`. There are: other, patient.", "a file of the project adds no agent")
+	require.Contains(t, launch(cs, "patient"), "cost")
+	require.NoError(t, cs.Close())
+	require.Contains(t, problems.String(), ".bgagent.jsonc: the limits of the server apply, and these keys of background_task have no effect: totalConcurrency\n")
+
+	cs = host(t, p.via(url, "two"), "alpha")
+	require.Contains(t, launch(cs, "patient"), "restricts the agent patient by permissions that the server does not have for it")
+	require.Contains(t, launch(cs, "other"), "I have waited")
+
+	p.write("one/.bgagent.jsonc", `{"agents": null}`)
+	cs = host(t, p.via(url, "one"), "alpha")
+	require.Contains(t, launch(cs, "patient"), "the project's file removes the agent patient")
+	p.write("one/.bgagent.jsonc", `{"agents": 1}`)
+	got := p.bridged(url, "one")
+	require.Equal(t, 2, got.code)
+	require.Contains(t, got.stderr, "one/.bgagent.jsonc:1:")
+}
+
+// A host program can end while it waits for an answer. The next bridge then finds its tasks.
+func TestABridgeThatEndsDuringACallFreesItsScope(t *testing.T) {
+	t.Parallel()
+	p, url, _ := withServed(t)
+	for name, end := range map[string]func(*exec.Cmd, *mcp.ClientSession){
+		"killed": func(cmd *exec.Cmd, cs *mcp.ClientSession) { _ = cmd.Process.Kill(); _ = cs.Close() },
+		"asked":  func(cmd *exec.Cmd, cs *mcp.ClientSession) { _ = cmd.Process.Signal(syscall.SIGTERM); _ = cs.Close() },
+		"closed": func(_ *exec.Cmd, cs *mcp.ClientSession) { _ = cs.Close() },
+	} {
+		cmd := p.via(url, "one")
+		cs := host(t, cmd, name)
+		id := delegate(t, cs, name)
+		waits := make(chan error, 1)
+		go func() {
+			_, err := cs.CallTool(t.Context(), &mcp.CallToolParams{Name: "background_output", Arguments: map[string]any{"task_id": id, "block": true, "timeout": 600_000}})
+			waits <- err
+		}()
+		end(cmd, cs)
+		require.Error(t, <-waits)
+		require.Eventually(t, func() bool {
+			again := host(t, p.via(url, "one"), name)
+			defer again.Close()
+			return strings.Contains(callTool(t, again, "background_output", nil), id)
+		}, 2*time.Minute, 10*time.Millisecond, name)
+	}
+}
