@@ -3,6 +3,8 @@
 //
 //	bgagent run [tasks.jsonc|-]   runs a list of tasks side by side
 //	bgagent agents                lists the agents and checks that each can start
+//	bgagent init                  writes a configuration file with the agents on PATH
+//	bgagent completion SHELL      prints a script that completes command lines
 //	bgagent config                shows the configuration and the origin of each value
 //	bgagent mcp                   serves the tools to the program that starts it
 //	bgagent serve                 serves the tools over HTTP
@@ -70,6 +72,9 @@ type cli struct {
 	Resume resumeCmd `cmd:"" help:"Continue a task that has ended, on a running serve."`
 	Send   sendCmd   `cmd:"" help:"Send a message to a task of a running serve."`
 	Prune  pruneCmd  `cmd:"" help:"Delete tasks that are kept, with their prompts and results."`
+
+	Init       initCmd       `cmd:"" help:"Write a configuration file with the agent programs on PATH."`
+	Completion completionCmd `cmd:"" help:"Print a script that completes command lines in a shell."`
 
 	Cleanup cleanupCmd `cmd:"" help:"List or end what killed runs of this program have left."`
 	About   versionCmd `cmd:"" name:"version" help:"Print the version."`

@@ -63,9 +63,20 @@ func (s *Settings) Names() []string {
 
 // The names of the files.
 const (
-	userFile    = "bgagent.jsonc"
-	projectFile = ".bgagent.jsonc"
+	userFile = "bgagent.jsonc"
+
+	// ProjectFile is the name of the project's file.
+	ProjectFile = ".bgagent.jsonc"
 )
+
+// UserFile returns the path of the user's file, which need not exist.
+func UserFile() (string, error) {
+	base, err := os.UserConfigDir()
+	if err != nil {
+		return "", err
+	}
+	return filepath.Join(base, "bgagent", userFile), nil
+}
 
 // Find returns the files that exist, in the order that [Load] needs:
 // bgagent/bgagent.jsonc in the user's configuration folder, and the first
@@ -74,8 +85,7 @@ const (
 // file or could change it.
 func Find(dir string) ([]string, error) {
 	var out []string
-	if base, err := os.UserConfigDir(); err == nil { // a service might have no home directory
-		path := filepath.Join(base, "bgagent", userFile)
+	if path, err := UserFile(); err == nil { // a service might have no home directory
 		if there, err := exists(path); err != nil {
 			return nil, err
 		} else if there {
@@ -97,10 +107,10 @@ func Find(dir string) ([]string, error) {
 func FindProject(dir string) (string, error) {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
-		return "", fmt.Errorf("looking for %s: %w", projectFile, err)
+		return "", fmt.Errorf("looking for %s: %w", ProjectFile, err)
 	}
 	for {
-		path := filepath.Join(dir, projectFile)
+		path := filepath.Join(dir, ProjectFile)
 		if there, err := exists(path); err != nil {
 			return "", err
 		} else if there {

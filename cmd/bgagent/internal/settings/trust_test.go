@@ -18,7 +18,7 @@ func project(t *testing.T) (file, below string) {
 	t.Setenv("HOME", t.TempDir())
 	dir, err := filepath.EvalSymlinks(t.TempDir())
 	require.NoError(t, err)
-	file, below = filepath.Join(dir, projectFile), filepath.Join(dir, "mine", "deep")
+	file, below = filepath.Join(dir, ProjectFile), filepath.Join(dir, "mine", "deep")
 	require.NoError(t, os.Chmod(dir, 0o755))
 	require.NoError(t, os.MkdirAll(below, 0o755))
 	require.NoError(t, os.WriteFile(file, []byte("{}"), 0o644))
