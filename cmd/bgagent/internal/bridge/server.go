@@ -1,6 +1,7 @@
 package bridge
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -115,7 +116,11 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer context.AfterFunc(r.Context(), func() { _ = conn.Close() })()
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
-	_ = s.cfg.Serve(ctx, name, input{buffered.Reader, conn, cancel}, conn) // an error means that the connection broke
+	// The buffered reader of net/http cancels the context of the request at the end of the input, and
+	// the answers that follow would be lost.
+	early, _ := buffered.Reader.Peek(buffered.Reader.Buffered())
+	in := io.MultiReader(bytes.NewReader(early), conn)
+	_ = s.cfg.Serve(ctx, name, input{in, conn, cancel}, conn) // an error means that the connection broke
 }
 
 // answerTime is how long a bridge that has ended its input gets answers. A call that only waits for a
