@@ -12,6 +12,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/bgagent/bgagent"
 	"github.com/modelcontextprotocol/go-sdk/mcp"
@@ -150,7 +151,7 @@ func TestTheFileOfAKilledServeIsKnownToBeStale(t *testing.T) {
 	at, cmd := startServe(t, p)
 	cs := client(t, &mcp.StreamableClientTransport{Endpoint: at, DisableStandaloneSSE: true})
 	id := delegate(t, cs, "one")
-	p.awaitFile("asked")
+	require.Eventually(t, func() bool { return strings.Contains(p.run("logs", id).out, "a problem of one") }, 2*time.Minute, 10*time.Millisecond)
 	require.NoError(t, cmd.Process.Kill())
 	_ = cmd.Wait()
 	require.NotEmpty(t, p.control(), "a killed serve leaves its file")
