@@ -165,8 +165,9 @@ func TestTheFileOfAKilledServeIsKnownToBeStale(t *testing.T) {
 	require.Regexp(t, id+` +was running `, p.does("tasks"))
 
 	// The next serve has a file of its own.
-	startServe(t, p)
-	require.Contains(t, p.does("cancel", id), "cancelled "+id)
+	at, _ = startServe(t, p)
+	another := delegate(t, client(t, &mcp.StreamableClientTransport{Endpoint: at, DisableStandaloneSSE: true}), "two")
+	require.Contains(t, p.does("cancel", another), "cancelled "+another)
 }
 
 func TestAServeThatDoesNotAnswerIsReported(t *testing.T) {
