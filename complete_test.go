@@ -115,6 +115,8 @@ func TestTheStateHasEverySettingThatItNeeds(t *testing.T) {
 			f.SetInt(int64(time.Hour) + int64(i))
 		case f.Type() == reflect.TypeFor[[]Permission]():
 			f.Set(reflect.ValueOf([]Permission{{Name: "edit"}}))
+		case f.Type() == reflect.TypeFor[map[string][]string]():
+			f.Set(reflect.ValueOf(map[string][]string{"a": {"b"}}))
 		}
 	}
 	cm, err := NewConcurrencyManager(Limits{})

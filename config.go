@@ -50,6 +50,7 @@ const (
 	DefaultNoticeWindow     = 100 * time.Millisecond // too short for a user to notice
 	DefaultNoticeMaxWait    = 5 * time.Minute
 	DefaultMaxPark          = 6 * time.Hour // longer than the usage windows of common plans
+	DefaultFallbackAfter    = 10 * time.Minute
 	DefaultRestartWithin    = 1 * time.Hour // a deploy or a reboot takes less time
 	DefaultReadConcurrency  = 32            // number of sessions that are read concurrently, per client
 )
@@ -75,37 +76,6 @@ const (
 	// math.MaxInt64 for "never".
 	durationMax = 50 * 365 * 24 * time.Hour
 )
-
-// Wake determines when a root session gets its notices. A batch is the set of tasks
-// that the session has launched since it last had no live task. A task that is launched
-// while other tasks of the session are live therefore joins their batch.
-type Wake uint8
-
-// The values of [Wake]. They do not apply to a task that waits for its own tasks. That
-// task always gets its notices as the prompt of its next turn.
-const (
-	WakeBatch Wake = iota // when no task of the batch is live, or when a task of the batch was cancelled, has failed, or ended NoticeMaxWait ago
-	WakeEach              // whenever a task has ended
-	WakeNever             // never; the host takes notices with NextNotice or TakeNotice
-)
-
-var wakeNames = [...]string{"batch", "each", "never"}
-
-// String returns "batch", "each" or "never".
-func (w Wake) String() string { return enumName(wakeNames[:], uint8(w)) }
-
-// MarshalText implements [encoding.TextMarshaler].
-func (w Wake) MarshalText() ([]byte, error) { return []byte(w.String()), nil }
-
-// UnmarshalText implements [encoding.TextUnmarshaler].
-func (w *Wake) UnmarshalText(b []byte) error {
-	i := slices.Index(wakeNames[:], string(b))
-	if i < 0 {
-		return fmt.Errorf("unknown value %q; it must be batch, each or never", b)
-	}
-	*w = Wake(i)
-	return nil
-}
 
 // Limits bounds the number of sessions that are in a turn at the same time. For each
 // model, one limit applies: the model's own limit if there is one, otherwise the limit
@@ -322,6 +292,15 @@ type Config struct {
 	// ends when no turn of it has had any output for 30 min. Default 6 h. With Disabled,
 	// no task is parked and no pool cools down: a refused task ends at once.
 	MaxPark time.Duration
+	// Fallback holds, for each model, the models with which its tasks go on, in this order, if its
+	// provider does not accept their requests. A key without a slash stands for that model of any
+	// provider. Names are compared as in Limits. A model that the caller has named, in
+	// LaunchInput.Model or ResumeInput.Model, is never replaced. docs/guardrails.md has the details.
+	Fallback map[string][]string
+	// FallbackAfter is how long a refused task waits for the provider of its model before it goes on
+	// with the next model. If the task cannot go on within this time, it takes the next model at
+	// once. Default 10 min; Disabled for no wait.
+	FallbackAfter time.Duration
 	// StopTimeout is how long a session may take to stop before its slot is given to
 	// the next task. Default 10 s.
 	StopTimeout time.Duration
@@ -365,6 +344,7 @@ func (c Config) withDefaults() (Config, error) {
 	c.Clients = maps.Clone(c.Clients)
 	c.ToolNames = maps.Clone(c.ToolNames)
 	c.Permissions = slices.Clone(c.Permissions)
+	c.Fallback = normalFallbacks(c.Fallback)
 	follow := c.following()
 	for i := range timeLimits {
 		d := timeLimits[i].of(&c)
@@ -450,6 +430,9 @@ func (c *Config) validate() error {
 		return &InputError{"Config.RetainText", fmt.Sprintf("is %d; it must be a number of bytes, 0 for the default, or Unlimited", c.RetainText)}
 	}
 	if err := cmp.Or(c.TaskBudget.check("Config.TaskBudget"), c.TreeBudget.check("Config.TreeBudget")); err != nil {
+		return err
+	}
+	if err := checkFallbacks(c.Fallback); err != nil {
 		return err
 	}
 	if c.Wake > WakeNever {

@@ -48,6 +48,8 @@ const maxConfigFile = 1 << 20
 //	hostUnreachableMs                    300000      never
 //	stopTimeoutMs                        10000       refused
 //	budget                               {}          no limit
+//	fallback                             {}          refused
+//	fallbackAfterMs                      600000      no wait
 //	pollIntervalMs                       2000        refused
 //	minIdleTimeMs                        5000        no wait
 //	minStabilityTimeMs                   10000       no wait
@@ -81,12 +83,13 @@ type FileConfig struct {
 }
 
 // valueID identifies a value. The field "entry" is the model, provider or agent of a
-// limit. It is empty for other keys, and for a null that removes a whole map of limits.
+// limit, or the model of a fallback. It is empty for other keys, and for a null that removes a whole map of limits.
 type valueID struct{ key, entry string }
 
-// value is a number in the unit of the file, or a null.
+// value is a number in the unit of the file, a list of names, or a null.
 type value struct {
 	n      int64
+	names  []string // for a key of kind keyFallback
 	null   bool
 	origin Origin
 }
@@ -111,7 +114,7 @@ func (o Origin) String() string {
 // Setting is one value that applies, from a file or as a default.
 type Setting struct {
 	Key    string // name of the key in background_task
-	Entry  string // model, provider or agent of a limit, or limit of a budget, such as task.cost; empty for other keys
+	Entry  string // model, provider or agent of a limit, limit of a budget, such as task.cost, or model with a fallback; empty for other keys
 	Value  string // value, as a file would contain it
 	Origin Origin // place of the value; zero for a default
 }
@@ -275,8 +278,8 @@ func (f FileConfig) Merge(later FileConfig) FileConfig {
 }
 
 // Settings returns all values that apply, including defaults, with their origins, in the
-// order of the table. There is one Setting for each key, with two exceptions. The maps
-// of limits and the budgets have one Setting for each entry. Of maxToolCalls and
+// order of the table. There is one Setting for each key, with two exceptions. The maps of
+// limits, the budgets and the fallbacks have one Setting for each entry. Of maxToolCalls and
 // circuitBreaker.maxToolCalls, only the key that decides has a Setting.
 func (f FileConfig) Settings() []Setting {
 	var out []Setting
@@ -289,12 +292,15 @@ func (f FileConfig) Settings() []Setting {
 		for _, id := range ids {
 			v := f.values[id]
 			text := k.text(v.n)
-			if k.kind == keyBudget {
+			switch k.kind {
+			case keyBudget:
 				text = budgetText(id.entry, v.n)
+			case keyFallback:
+				text = fallbackText(v.names)
 			}
 			out = append(out, Setting{k.key, id.entry, text, v.origin})
 		}
-		if len(ids) == 0 && k.kind != keyLimits && k.kind != keyBudget && k.key != nestedMaxCallsKey {
+		if len(ids) == 0 && !k.hasEntries() && k.key != nestedMaxCallsKey {
 			out = append(out, Setting{Key: k.key, Value: k.standard()})
 		}
 	}
@@ -303,7 +309,7 @@ func (f FileConfig) Settings() []Setting {
 
 // set returns the ids of the values that are set for a key, sorted by entry.
 func (f FileConfig) set(k *fileKey) []valueID {
-	if k.kind != keyLimits && k.kind != keyBudget {
+	if !k.hasEntries() {
 		id := valueID{key: k.key}
 		if v, ok := f.values[id]; !ok || v.null {
 			return nil
@@ -347,6 +353,10 @@ func (f FileConfig) Apply(c *Config) {
 			for _, id := range ids {
 				applyBudget(c, id.entry, f.values[id].n)
 			}
+			continue
+		}
+		if k.kind == keyFallback {
+			f.applyFallbacks(c, ids)
 			continue
 		}
 		if k.kind == keySwitch && f.values[ids[0]].n != 0 && f.givesRepeats() { // "enabled": true keeps the number that the files give

@@ -40,8 +40,12 @@ func formatMembers(c Config) (members []jsonMember, err error) {
 			}
 			continue
 		}
-		if k.kind == keyBudget {
-			text, err := formatBudgets(&c)
+		if k.kind == keyBudget || k.kind == keyFallback {
+			format := formatBudgets
+			if k.kind == keyFallback {
+				format = formatFallbacks
+			}
+			text, err := format(&c)
 			if err != nil {
 				return nil, err
 			}

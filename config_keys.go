@@ -26,14 +26,15 @@ const (
 type keyKind uint8
 
 const (
-	keyMs     keyKind = iota // a duration in Config, written in milliseconds
-	keyCount                 // an int field of Config that Config.counts lists
-	keyBytes                 // Config.RetainText or Config.NoticeResult
-	keyLimit                 // Limits.Default or Limits.Total
-	keyLimits                // a map in Limits
-	keyWake                  // Config.Wake
-	keySwitch                // Config.RepeatedCalls: false switches it off
-	keyBudget                // Config.TaskBudget, Config.TreeBudget and Config.BudgetPeriod; see config_budget.go
+	keyMs       keyKind = iota // a duration in Config, written in milliseconds
+	keyCount                   // an int field of Config that Config.counts lists
+	keyBytes                   // Config.RetainText or Config.NoticeResult
+	keyLimit                   // Limits.Default or Limits.Total
+	keyLimits                  // a map in Limits
+	keyWake                    // Config.Wake
+	keySwitch                  // Config.RepeatedCalls: false switches it off
+	keyBudget                  // Config.TaskBudget, Config.TreeBudget and Config.BudgetPeriod; see config_budget.go
+	keyFallback                // Config.Fallback; see config_fallback.go
 )
 
 // fileKey describes one key of the file. A key inside of an object has a name with a dot,
@@ -74,6 +75,9 @@ var fileKeys = []fileKey{
 	limitHostUnreachable.inFile(),
 	limitStopTimeout.inFile(),
 	{key: budgetKey, kind: keyBudget, field: "TaskBudget", zero: "no limit", about: "What a task may use over all its attempts (`task`), and what all tasks of a root session may use together (`tree`): `inputTokens`, `outputTokens`, `totalTokens`, `cost` in US dollars, `toolCalls`. `tree.periodMs` makes the tree's budget count by period. See [Guardrails](guardrails.md)"},
+
+	{key: fallbackKey, kind: keyFallback, field: "Fallback", about: "For each model, the models with which its tasks go on, in this order, if its provider does not accept their requests: `{ \"a/opus\": [\"b/large\", \"a/sonnet\"] }`. See [Guardrails](guardrails.md#fallback)"},
+	limitFallbackAfter.inFile(),
 
 	limitPollInterval.inFile(),
 	limitMinIdleTime.inFile(),
@@ -149,6 +153,12 @@ func isASCIIAlnum(r rune) bool {
 	return 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9'
 }
 
+// hasEntries reports whether the value of the key is an object, each of whose entries is a value of
+// its own.
+func (k *fileKey) hasEntries() bool {
+	return k.kind == keyLimits || k.kind == keyBudget || k.kind == keyFallback
+}
+
 // unit returns the value in Config that corresponds to 1 in the file.
 func (k *fileKey) unit() int64 {
 	if k.kind == keyMs {
@@ -206,7 +216,7 @@ func (k *fileKey) want() string {
 }
 
 // access returns the value of the key's field in c as a number, and a function that sets
-// the field. It must not be called for keys of kind keyLimits or keyBudget.
+// the field. It must not be called for a key that has entries.
 func (k *fileKey) access(c *Config) (int64, func(int64)) {
 	switch k.kind {
 	case keyMs:
@@ -301,7 +311,7 @@ func (k *fileKey) text(n int64) string {
 // standard returns the default value of the key as JSON text for a file.
 func (k *fileKey) standard() string {
 	switch k.kind {
-	case keyLimits, keyBudget:
+	case keyLimits, keyBudget, keyFallback:
 		return "{}"
 	case keySwitch:
 		return "true"

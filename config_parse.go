@@ -259,6 +259,8 @@ func (p *fileParser) key(k *fileKey, m jsonc.Member) {
 		p.limits(k, v)
 	case k.kind == keyBudget:
 		p.budgets(v)
+	case k.kind == keyFallback:
+		p.fallbacks(v)
 	case k.kind == keyWake:
 		p.wake(k, v, at)
 	case k.kind == keySwitch:

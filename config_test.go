@@ -24,7 +24,7 @@ func (silent) RunTurn(context.Context, string, Prompt, *Reporter) (TurnEnd, erro
 // canBeDisabled and canBeUnlimited list the fields for which the comments of Config allow
 // Disabled and Unlimited. They do not use the tested code.
 var (
-	canBeDisabled = []string{"MaxPark", "RestartWithin", "NoticeResult", "NoticeWindow", "NoticeMaxWait", "MinIdleTime", "MinStabilityTime", "TodoHold", "StaleTimeout",
+	canBeDisabled = []string{"MaxPark", "FallbackAfter", "RestartWithin", "NoticeResult", "NoticeWindow", "NoticeMaxWait", "MinIdleTime", "MinStabilityTime", "TodoHold", "StaleTimeout",
 		"HostUnreachable", "TimeToLive", "QueueTimeToLive", "Retention", "BudgetPeriod"}
 	canBeUnlimited = []string{"MaxTasksPerRoot", "MaxToolCalls", "RepeatedCalls", "RetainTasks", "RetainText"}
 )
@@ -99,7 +99,7 @@ func TestConfigFillsInEveryDefaultAndKeepsWhatIsSet(t *testing.T) {
 		TimeToLive: 30 * time.Minute, QueueTimeToLive: Disabled, StopTimeout: 10 * time.Second, CreateTimeout: 30 * time.Second,
 		CallTimeout: 10 * time.Second, StatusTimeout: 5 * time.Second, ReadConcurrency: 32, Retention: 30 * time.Minute,
 		RetainTasks: 10_000, RetainText: 64 << 20, NoticeResult: -1, StoreTimeout: 30 * time.Second, RestartWithin: time.Hour,
-		BudgetPeriod: Disabled, MaxPark: 6 * time.Hour, MaxToolCalls: 4000, RepeatedCalls: 20,
+		BudgetPeriod: Disabled, MaxPark: 6 * time.Hour, FallbackAfter: 10 * time.Minute, MaxToolCalls: 4000, RepeatedCalls: 20,
 	}
 	require.Equal(t, want, c)
 	for _, field := range numbers() {
@@ -189,6 +189,7 @@ func TestConfigIsCopied(t *testing.T) {
 		Clients:     map[string]SessionClient{"other": silent{}},
 		Permissions: []Permission{{Name: "*"}},
 		ToolNames:   map[string]string{ToolDelegateTask: "spawn"},
+		Fallback:    map[string][]string{"Big": {" small "}},
 	}
 	c, err := given.withDefaults()
 	require.NoError(t, err)
@@ -198,6 +199,9 @@ func TestConfigIsCopied(t *testing.T) {
 	clear(given.Clients)
 	clear(given.ToolNames)
 	given.Permissions[0] = Permission{Name: "changed"}
+	given.Fallback["Big"][0] = "changed"
+	given.Fallback["other"] = nil
+	require.Equal(t, map[string][]string{"big": {"small"}}, c.Fallback)
 	require.Equal(t, map[string]int{"m": 1}, c.Limits.Model)
 	require.Equal(t, map[string]int{"p": 2}, c.Limits.Provider)
 	require.Len(t, c.Clients, 1)
@@ -211,5 +215,5 @@ func TestConfigIsCopied(t *testing.T) {
 			shared = append(shared, f.Name)
 		}
 	}
-	require.Equal(t, []string{"Clients", "Permissions", "ToolNames"}, shared)
+	require.Equal(t, []string{"Clients", "Permissions", "ToolNames", "Fallback"}, shared)
 }

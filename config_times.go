@@ -18,6 +18,7 @@ const (
 	limitTimeToLive
 	limitQueueTimeToLive
 	limitMaxPark
+	limitFallbackAfter
 	limitStopTimeout
 	limitCreateTimeout
 	limitCallTimeout
@@ -82,6 +83,9 @@ var timeLimits = [...]struct {
 		decides: "how long a task may wait"},
 	limitMaxPark: {field: "MaxPark", of: func(c *Config) *time.Duration { return &c.MaxPark },
 		def: DefaultMaxPark, off: "never parked", about: "How long a task waits for a provider that has said when it will accept requests again"},
+	limitFallbackAfter: {field: "FallbackAfter", of: func(c *Config) *time.Duration { return &c.FallbackAfter },
+		def: DefaultFallbackAfter, off: "no wait", key: "fallbackAfterMs",
+		about: "How long a task that the provider of its model refuses waits before it goes on with the next model of `fallback`"},
 	limitStopTimeout: {field: "StopTimeout", of: func(c *Config) *time.Duration { return &c.StopTimeout },
 		def: DefaultStopTimeout, key: "stopTimeoutMs",
 		about:   "How long a session may take to stop before its slot goes to the next task",

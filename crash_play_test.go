@@ -344,6 +344,9 @@ func (p *play) script(t *bgagenttest.Turn) {
 	text := t.Prompt.Text
 	has := func(word string) bool { return strings.Contains(text, word) }
 	t.SaveState([]byte(t.Prompt.ID))
+	if t.Prompt.Model == modelA {
+		p.refuse(t)
+	}
 	p.book.says(turn, t, "first of "+t.Prompt.ID+"\x00 é; ")
 	t.Tool("tool", 3*time.Second)
 	if has("delegate") && t.Prompt.Notice == nil {
@@ -355,6 +358,23 @@ func (p *play) script(t *bgagenttest.Turn) {
 	}
 	p.book.says(turn, t, "answer to "+t.Prompt.ID)
 	t.Sleep(time.Second)
+}
+
+// refuse ends the turn, because the provider of its model refuses it.
+func (p *play) refuse(t *bgagenttest.Turn) {
+	t.Sleep(2 * time.Second)
+	next := bgagent.NextContinue
+	if strings.Contains(t.Prompt.Text, "repeat") {
+		next = bgagent.NextRepeat
+		p.book.keepsNothing(t.Prompt.ID)
+	}
+	t.Refuse(bgagent.ProviderError{Kind: bgagent.ProviderQuota, Next: next})
+}
+
+func (b *playBook) keepsNothing(id string) {
+	b.Lock()
+	defer b.Unlock()
+	b.unheard[id] = true
 }
 
 var errAgent = fmt.Errorf("the agent failed on purpose")

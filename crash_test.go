@@ -22,6 +22,8 @@ type scenario struct {
 	cfg  bgagent.Config
 	host func(*process)            // the host in the first process; in later processes the host only reads
 	want map[string]bgagent.Status // expected status of the tasks with these prompts
+
+	refuses bool // the provider refuses turns; a client that restores a session does not report why its turn failed
 }
 
 // ends returns the status with which each task must end. It omits tasks that may end differently
@@ -33,6 +35,7 @@ func (s *scenario) ends(p *play, states map[string]*storedState) map[string]bgag
 		want, is := s.want[x.prompt]
 		switch {
 		case !is || p.fault.again > 0:
+		case s.refuses && x.Cause == bgagent.CauseSessionError:
 		case fated && p.fault.fate == bgagenttest.FateAnswered && want == bgagent.Failed:
 		case fated && p.fault.fate == bgagenttest.FateOrphan && x.Cause == bgagent.CauseNotStopped:
 		case fated && (p.fault.fate == bgagenttest.FateUnknown || p.fault.fate == bgagenttest.FateGone && want == bgagent.Completed && x.Status == bgagent.Failed && x.Cause == bgagent.CauseSessionGone):
@@ -169,6 +172,12 @@ var scenarios = []scenario{
 	}, {
 		name: "messages to a starter", want: statusOf(bgagent.Completed, "work"),
 		host: sendAfter(onServer("work"), 5*time.Second, 3*time.Second),
+	}, {
+		name: "a runner that falls back", refuses: true, cfg: fallbacks(modelB), want: statusOf(bgagent.Completed, "work", "repeat"),
+		host: func(l *process) { l.launch(root, onRunner("work")); l.launch(root, onRunner("repeat")) },
+	}, {
+		name: "a starter that falls back", refuses: true, cfg: fallbacks(modelB, modelC), want: statusOf(bgagent.Completed, "work", "work too"),
+		host: func(l *process) { l.launch(root, onServer("work")); l.launch(root, onServer("work too")) },
 	}, {
 		name: "a message to a task that is cancelled then",
 		host: func(l *process) {

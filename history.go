@@ -52,6 +52,9 @@ func (x *storedTask) task(r *StoreRecord) Task {
 		ToolCallID: x.Call, Client: x.Client, Depth: x.Depth, Metadata: x.Metadata, Status: x.Status, Cause: x.Cause,
 		Attempt: int(x.Attempt), Attempts: x.Past, Queued: x.Queued, Notice: x.Notice, Quiet: x.Run == nil,
 	}
+	if f := x.Fallen; f != nil {
+		t.Fallback = f.Why
+	}
 	if b := x.Budget; b != nil && !b.Limits.isZero() {
 		t.Budget = BudgetUse{b.Limits, b.Used.spent().asBudget(), b.CostUnknown}
 	}

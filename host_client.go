@@ -29,6 +29,7 @@ type hostClient struct {
 	costs     CostReporter
 	tokens    TokenReporter
 	steerer   Steerer
+	fallback  FallbackReporter
 	kick      chan struct{} // a token in this channel makes the client's polling goroutine sweep at once
 }
 
@@ -64,6 +65,7 @@ func (m *BackgroundManager) addClient(name string, sc SessionClient) error {
 	cl.costs, _ = sc.(CostReporter)
 	cl.tokens, _ = sc.(TokenReporter)
 	cl.steerer, _ = sc.(Steerer)
+	cl.fallback, _ = sc.(FallbackReporter)
 	if cl.runner != nil {
 		cl.restorer, _ = sc.(SessionRestorer)
 	}

@@ -69,6 +69,7 @@ func (m *BackgroundManager) start(ctx context.Context) error {
 func (m *BackgroundManager) recoverTasks() {
 	m.startEvents()
 	m.restoreContexts()
+	m.learnFallbacks()
 	m.update(func(st *state, now int64) {
 		st.beginRecovery(time.Now(), now)
 		close(m.started)

@@ -318,6 +318,9 @@ func (c *checker) running(t *task, a *attempt, holds, waits bool) {
 	if a.awaitsProvider() {
 		c.expect(a.refused != nil && a.stage == stageNone && !a.inCall && a.turnStart == 0, "task %s waits for its provider, and a turn or a call is due", t)
 	}
+	if r := a.refused; r != nil && a.parkedFor != notParked && r.falls {
+		c.expect(a.aborts > 0 || c.st.recovery.due || c.st.suspend != notSuspended, "task %s goes on with another model, and nothing holds it up", t)
+	}
 	_, followed := a.cl.followed[a]
 	c.expect(followed == (a.cl.starter && a.turnStart > 0 && a.stage == stageNone), "task %s is followed: %v", t, followed)
 }

@@ -108,6 +108,7 @@ func (m *BackgroundManager) prepare(ctx context.Context, by Caller, in LaunchInp
 	in.Agent = mdtext.Valid(strings.TrimSpace(in.Agent))
 	in.Prompt = mdtext.Valid(in.Prompt)
 	p.asked = [2]string{in.Agent, in.Prompt}
+	named := strings.TrimSpace(in.Model)
 	if m.cfg.PrepareLaunch != nil {
 		if in, err = m.prepareLaunch(ctx, by, in); err != nil {
 			return p, fmt.Errorf("preparing the launch: %w", err)
@@ -123,7 +124,7 @@ func (m *BackgroundManager) prepare(ctx context.Context, by Caller, in LaunchInp
 	}
 	in.Description = title(in.Description, in.Prompt)
 	p.in, p.values = in, valuesOf(ctx)
-	p.key = kindKey{agent: in.Agent, model: in.Model}
+	p.key = kindKey{agent: in.Agent, model: in.Model, named: named != "" && strings.TrimSpace(in.Model) == named}
 	if p.key.model, err = m.modelFor(ctx, in.Agent, in.Model); err != nil {
 		return p, err
 	}
@@ -131,6 +132,7 @@ func (m *BackgroundManager) prepare(ctx context.Context, by Caller, in LaunchInp
 		return p, err
 	}
 	p.key.client = p.cl.name
+	m.learnFallback(p.cl, in.Agent)
 	if err := m.checkBudgets(ctx, by.Session, in.Agent, in.Budget, in.TreeBudget, p.cl); err != nil {
 		return p, err
 	}
@@ -292,7 +294,7 @@ func (m *BackgroundManager) resume(ctx context.Context, by Caller, ref string, i
 	}
 	ref = strings.TrimSpace(ref)
 	unread := m.fetch(ctx, ref)
-	if in.Model != "" || !in.Budget.isZero() {
+	if in.Model != "" || !in.Budget.isZero() || len(m.cfg.Fallback) > 0 {
 		if in.Model, err = m.prepareResume(ctx, by, ref, in.Model, in.Budget); err != nil {
 			return s, fmt.Errorf("bgagent: resume: %w", err)
 		}
@@ -341,6 +343,7 @@ func (m *BackgroundManager) prepareResume(ctx context.Context, by Caller, ref, a
 		}
 	}
 	if cl := m.client(k.client); cl != nil {
+		m.learnFallback(cl, k.agent)
 		err = m.reports(ctx, cl, k.agent, budgetOf{"Budget", budget})
 	}
 	return model, err

@@ -99,3 +99,21 @@ const (
 	// NextNewSession means that the session no longer exists. A new session gets the same prompt.
 	NextNewSession
 )
+
+// FallbackReporter is the ability of a client to say how an agent goes on with another model after
+// the provider of its model has refused a turn; see [Config].Fallback. Without this ability, the
+// session of the agent goes on with the other model.
+type FallbackReporter interface {
+	// Fallback returns how the agent goes on with another model. It must return at once.
+	Fallback(agent string) FallbackWay
+}
+
+// FallbackWay is the way in which an agent goes on with another model.
+type FallbackWay uint8
+
+// The ways of a [FallbackReporter].
+const (
+	FallbackInSession    FallbackWay = iota // the session goes on with the model in [Prompt].Model
+	FallbackInNewSession                    // a session keeps its model, so a new session gets the prompt
+	FallbackByItself                        // the agent's runtime takes another model by itself, so the manager takes none
+)

@@ -57,6 +57,8 @@ type taskRecord struct {
 	Burnt       int32             `json:"burnt,omitempty"` // highest attempt number that was withdrawn and must not be used again
 	Budget      *budgetRecord     `json:"budget,omitempty"`
 	Letters     []letterRecord    `json:"letters,omitempty"` // messages to the task
+	ModelNamed  bool              `json:"model_named,omitempty"`
+	Fallen      *fallenRecord     `json:"fallen,omitempty"` // set if the task runs on a fallback of its model
 }
 
 // sessionRecord is the part of a task's record that describes its session.
@@ -90,6 +92,7 @@ type runRecord struct {
 	Stopping  bool      `json:"stopping,omitempty"`   // the attempt was ended from outside and may still run
 	Overrun   bool      `json:"overrun,omitempty"`    // the attempt missed its stopping deadline
 	OpenTodos int32     `json:"open_todos,omitempty"` // number of open todos after the last turn
+	Heard     bool      `json:"heard,omitempty"`      // the session has got the prompt of the attempt that this one has replaced
 	Instance  string    `json:"instance,omitempty"`   // id of the manager that hands over the prompt, or has handed it over
 	Before    Cursor    `json:"before,omitempty"`     // position in the session before the prompt
 	Notice    string    `json:"notice,omitempty"`     // id of the notice that is the prompt, until the notice is settled
@@ -273,7 +276,7 @@ func (st *state) recordTask(t *task) (r recorded) {
 	x := taskRecord{
 		Version: recordVersion, Parent: t.up.session, Title: t.title, Agent: k.key.agent, Model: k.key.model, Client: k.key.client,
 		Depth: k.key.depth, Rules: k.agentRules, Call: t.call, Foreground: t.is(flagForeground), Attempt: t.no, Queued: st.wall(t.queued),
-		Status: t.status, Cause: t.cause, Notice: t.notice, Reclaimable: t.is(flagReclaimable),
+		Status: t.status, Cause: t.cause, Notice: t.notice, Reclaimable: t.is(flagReclaimable), ModelNamed: k.key.named, Fallen: recordFallen(t),
 	}
 	mark := st.storing.task(t)
 	x.Restarts, x.Outlived = mark.restarts, mark.outlived
@@ -337,7 +340,7 @@ func (st *state) recordRun(a *attempt, r *recorded) *runRecord {
 	mark := st.storing.task(a.t)
 	x := &runRecord{
 		Attempt: a.no, Started: st.wall(a.started), Phase: a.recordedPhase(), TurnStart: st.wall(a.turnStart), Ran: a.ran,
-		Output: a.output, Waits: a.parkedFor != notParked || a.unsealed() || a.stillParked(), EndCause: a.endCause, Stopping: a.ended, Overrun: a.overrun || mark.overrun,
+		Output: a.output, Waits: a.parkedFor != notParked || a.unsealed() || a.stillParked(), EndCause: a.endCause, Stopping: a.ended, Overrun: a.overrun || mark.overrun, Heard: a.heard,
 		OpenTodos: a.openTodos, ToolCalls: a.earlierCalls(), Turn: a.turn, Before: mark.before, Instance: cmp.Or(mark.instance, st.storing.instance),
 	}
 	if x.Since = st.wall(mark.since); !x.Waits {

@@ -22,7 +22,7 @@ func (r *StoreRecord) Task() (Task, error) {
 	if x.Run != nil && x.Run.Attempt == x.Attempt && !t.Status.Terminal() {
 		t.Started, t.Phase, t.Progress.Turns, t.Quiet = x.Run.Started, x.Run.Phase, int(x.Run.Turn), false
 		if r := x.Run.Refused; r != nil && x.Run.Waits {
-			t.Reason, t.Until = reasonParked(&refused{kind: r.Kind, status: r.Status, message: r.Message}), r.Until
+			t.Reason, t.Until = reasonParked(&refused{kind: r.Kind, status: r.Status, message: r.Message, fell: r.Fell}), r.Until
 		}
 	}
 	return t, nil

@@ -18,6 +18,31 @@ type refusedRecord struct {
 	Turns      int               `json:"turns,omitempty"`      // number of refused turns; Tries counts requests
 	PoolTries  int               `json:"pool_tries,omitempty"` // number of refusals in a row in the pool
 	Provider   bool              `json:"provider,omitempty"`   // all pools of the provider cooled down
+	FallAt     time.Time         `json:"fall_at,omitzero"`     // time at which the attempt goes on with another model
+	Falls      bool              `json:"falls,omitempty"`      // the attempt goes on with another model once an Abort call has returned
+	Fell       string            `json:"fell,omitempty"`       // if the attempt has taken over from one with another model and has begun no turn, the reason
+}
+
+// fallenRecord is the part of a task's record that describes the models on which the task has run.
+type fallenRecord struct {
+	Tried []string `json:"tried"` // models before the present one
+	Why   string   `json:"why"`
+	Calls bool     `json:"calls,omitempty"` // an attempt with one of these models has made tool calls
+	Steps int32    `json:"steps,omitempty"` // number of attempts that went on with another model
+}
+
+func recordFallen(t *task) *fallenRecord {
+	f := t.fallen()
+	if f == nil {
+		return nil
+	}
+	return &fallenRecord{f.tried, f.why, f.calls, f.steps}
+}
+
+func (t *task) loadFallen(x *fallenRecord) {
+	if x != nil {
+		t.extra().fallen = &fallen{x.Tried, x.Why, x.Calls, x.Steps}
+	}
 }
 
 // recordRefused makes the record of the refusals of an attempt's turns. It returns nil if there are
@@ -29,7 +54,7 @@ func (st *state) recordRefused(a *attempt, r *recorded) *refusedRecord {
 	}
 	return &refusedRecord{
 		Kind: f.kind, Status: f.status, Message: f.message, Step: f.step, Unanswered: f.unanswered, Tries: f.tries, Turns: f.turns,
-		PoolTries: f.poolTries, Provider: f.provider,
+		PoolTries: f.poolTries, Provider: f.provider, FallAt: st.wall(f.fallAt), Falls: f.falls, Fell: f.fell,
 		Prompt: r.name("refused."+contentID(f.prompt), f.prompt),
 		Since:  st.wall(f.since), RetryAt: st.wall(f.retryAt), Until: st.wall(f.until), Limit: st.wall(f.limit),
 	}
@@ -42,7 +67,7 @@ func (st *state) loadRefused(x *refusedRecord, texts map[string]string) *refused
 	}
 	return &refused{
 		kind: x.Kind, status: x.Status, message: x.Message, step: x.Step, unanswered: x.Unanswered, prompt: texts[x.Prompt], tries: x.Tries, turns: x.Turns,
-		poolTries: x.PoolTries, provider: x.Provider,
+		poolTries: x.PoolTries, provider: x.Provider, fallAt: st.at(x.FallAt), falls: x.Falls, fell: x.Fell,
 		since: st.at(x.Since), retryAt: st.at(x.RetryAt), until: st.at(x.Until), limit: st.at(x.Limit),
 	}
 }

@@ -77,6 +77,7 @@ func (w wording) notice(n Notice) string {
 		b.Line("\n### Completed\n")
 		b.items(good, told, room, false)
 	}
+	b.fallbacks(items, noticeMax-b.Len()-800)
 	b.results(items, noticeMax-b.Len()-800)
 	w.noticeEnd(&b, n, len(good), bad)
 	return strings.TrimRight(b.String(), "\n")
@@ -143,6 +144,22 @@ func (b *text) items(items []NoticeItem, told map[string]bool, room int, failed 
 		b.WriteString(s)
 	}
 	b.Line()
+}
+
+// fallbacks says which tasks have gone on with another model, as many as fit.
+func (b *text) fallbacks(items []NoticeItem, room int) {
+	head := "\n### On Other Models\n\n"
+	for _, it := range items {
+		if it.Fallback == "" {
+			continue
+		}
+		s := head + "- " + mdtext.Code(it.Task, idMax) + ": " + mdtext.OneLine(it.Fallback, reasonMax) + "\n"
+		if room -= len(s); room < 0 {
+			return
+		}
+		b.WriteString(s)
+		head = ""
+	}
 }
 
 // results writes the results that the notice contains, as many as fit. The notice may contain only

@@ -50,10 +50,22 @@ func reasonNotHalted(most time.Duration) string {
 
 // reasonParked says what a parked attempt waits for.
 func reasonParked(r *refused) string {
+	if r.fell != "" {
+		return r.fell + "; it waits for a slot of that model"
+	}
 	if r.kind == 0 {
 		return "its turn has not begun, because the provider of its model refused other turns"
 	}
 	return refusalOf(r.kind, r.status, r.message) + "; the turn goes on when the provider accepts requests"
+}
+
+// reasonFellBack says from which model to which other model a task fell back, and why.
+func reasonFellBack(from, to string, r *refused) string {
+	why := "the provider of the model refused other turns, and the turn could not begin"
+	if r.kind != 0 {
+		why = refusalOf(r.kind, r.status, r.message)
+	}
+	return fmt.Sprintf("fell back from the model %s to %s: %s", mdtext.OneLine(from, nameMax), mdtext.OneLine(to, nameMax), why)
 }
 
 // promptAfterRefusal returns the prompt with which a session goes on after the provider has refused a

@@ -145,6 +145,9 @@ func (b *text) progress(t Task, now time.Time) {
 	case t.Status == Pending && t.Attempt > 1:
 		b.Row("Waits for", "its earlier attempt to stop")
 	}
+	if t.Fallback != "" {
+		b.Row("Model", mdtext.OneLine(t.Fallback, reasonMax))
+	}
 	if t.Phase != PhaseNone {
 		b.Row("Phase", t.Phase.String())
 	}
@@ -250,6 +253,9 @@ func (w wording) ended(t Task, p part, room int, notes ...string) answer {
 	}
 	if t.OpenTodos > 0 {
 		b.Field("Open todos", fmt.Sprintf("%d left open by the agent", t.OpenTodos))
+	}
+	if t.Fallback != "" {
+		b.Field("Model", mdtext.OneLine(t.Fallback, reasonMax))
 	}
 	b.unconsumed(t.Unconsumed)
 	if t.Phase == PhaseStopping {

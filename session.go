@@ -14,7 +14,7 @@ import (
 // [TurnStarter]; [New] refuses a client with both or neither. Everything else that a runtime can do
 // is an optional ability, which the manager finds by type assertion: [Notifier], [EventSource],
 // [NoticeRecognizer], [MessageReader], [TodoReader], [SessionFinder], [AgentLister],
-// [SessionForgetter], [CostReporter], [TokenReporter], [Steerer]. If a method of an ability returns
+// [SessionForgetter], [CostReporter], [TokenReporter], [FallbackReporter], [Steerer]. If a method of an ability returns
 // [errors.ErrUnsupported], the ability counts as missing. So a wrapper can have methods for
 // abilities that the wrapped client lacks.
 //

@@ -87,6 +87,7 @@ type settings struct {
 	RetainTasks                  int
 	RetainText                   int64
 	NoticeResult                 int
+	Fallback                     map[string][]string // keyed by the model in its normal form
 
 	times [len(timeLimits)]time.Duration // all durations of Config; see state.limit
 

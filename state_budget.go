@@ -414,7 +414,7 @@ func (st *state) costMissing(t *task) {
 		st.nodeChanged(t.up.top())
 	}
 	if key := t.kind.key; mine || ours {
-		key.depth = 0
+		key.depth, key.named = 0, false
 		if st.costless == nil {
 			st.costless = map[kindKey]struct{}{}
 		}

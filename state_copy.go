@@ -71,6 +71,7 @@ func (st *state) truth(t *task) Task {
 		s.Metadata = maps.Clone(x.metadata)
 		s.Attempts = slices.Clone(x.past)
 		s.Messages, s.Unconsumed = t.lettersWaiting(), t.unconsumed(t.no)
+		s.Fallback = t.fallback()
 	}
 	if a := t.run; a != nil && a.no == t.no {
 		s.Phase = a.phase

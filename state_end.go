@@ -123,9 +123,9 @@ func (st *state) finish(a *attempt, cause Cause, reason string, now int64) {
 // the attempt ends.
 func (a *attempt) unsaid(cause Cause) bool {
 	if a.turn == 1 && (cause == CauseStartFailed || cause == CausePromptFailed) {
-		return !a.sight.output && !a.sight.reported
+		return !a.sight.output && !a.sight.reported && !a.heard
 	}
-	return a.turn == 0 || a.forgot
+	return a.turn == 0 && !a.heard || a.forgot
 }
 
 // end ends the latest attempt of a task. It does nothing if the attempt has already ended, so the

@@ -60,7 +60,7 @@ func (st *state) loadTask(x *storedTask) *task {
 		st: st, ids: x.id, title: x.Title, text: x.texts[textOf("prompt", x.Attempt)], call: x.Call,
 		queued: st.at(x.Queued), no: x.Attempt, debt: -1,
 	}
-	t.kind = st.kind(kindKey{agent: x.Agent, model: x.Model, client: x.Client, depth: x.Depth}, x.cl, x.Rules)
+	t.kind = st.kind(kindKey{agent: x.Agent, model: x.Model, client: x.Client, depth: x.Depth, named: x.ModelNamed}, x.cl, x.Rules)
 	if x.Metadata != nil || x.System != "" || x.Directory != "" || x.Past != nil || x.CallHash|x.ResumeHash != 0 || x.Unsaid != "" {
 		m := t.extra()
 		m.metadata, m.system, m.directory, m.past = x.Metadata, x.System, x.Directory, x.Past
@@ -71,6 +71,7 @@ func (st *state) loadTask(x *storedTask) *task {
 		st.budgets = st.budgets || !x.Budget.Limits.isZero()
 	}
 	t.loadLetters(x)
+	t.loadFallen(x.Fallen)
 	t.wait.Owner = t
 	num, _ := parseID(x.id)
 	st.tasks[num] = t
@@ -167,7 +168,7 @@ func (st *state) loadRun(t *task, x *storedTask, now int64) {
 	r := x.Run
 	a := &attempt{
 		t: t, no: r.Attempt, cl: t.kind.cl, started: st.at(r.Started), phase: PhaseStarting, activity: now, sight: &nothingSeen,
-		ran: r.Ran, output: r.Output, openTodos: r.OpenTodos, text: x.texts[r.Text], turn: r.Turn, promptID: r.Prompt,
+		ran: r.Ran, output: r.Output, openTodos: r.OpenTodos, text: x.texts[r.Text], turn: r.Turn, promptID: r.Prompt, heard: r.Heard,
 	}
 	t.run = a
 	if r.ToolCalls > 0 {

@@ -385,7 +385,7 @@ func (st *state) item(t *task, no int32) NoticeItem {
 	}
 	it.Unconsumed = len(t.unconsumed(no))
 	if t.no == no && t.fin != nil {
-		it.Status, it.Cause, it.Reason = t.status, t.cause, t.fin.reason
+		it.Status, it.Cause, it.Reason, it.Fallback = t.status, t.cause, t.fin.reason, t.fallback()
 		if t.fin.started > 0 {
 			it.Duration = time.Duration(t.fin.ended - t.fin.started)
 		}

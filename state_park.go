@@ -96,7 +96,7 @@ func (st *state) lookAgain(a *attempt) {
 			st.touchNode(own)
 		}
 	case forProvider:
-		if a.aborts == 0 { // an Abort call would stop the next turn
+		if a.aborts == 0 && !a.refused.falls { // an Abort call would stop the next turn
 			st.lineUp(a)
 		}
 	}
@@ -175,6 +175,10 @@ func (a *attempt) parkAgain(cause Cause) {
 // requests a call to the method "reconsider".
 func (st *state) reconsider(a *attempt, now int64) {
 	if !a.live() || a.parkedFor == notParked {
+		return
+	}
+	if a.awaitsProvider() && a.refused != nil && a.refused.falls {
+		st.fallBack(a, now)
 		return
 	}
 	if st.waits(a, a.parkedFor) {

@@ -44,6 +44,9 @@ type refused struct {
 	tries      int     // number of refusals since the time "since"
 	turns      int     // number of refused turns since the time "since"
 	limit      int64   // time at which the wait ends the attempt; 0 if there is no limit
+	fallAt     int64   // time at which the attempt goes on with another model; 0 if it does not; see state_fallback.go
+	falls      bool    // the attempt goes on with another model as soon as no Abort call is in flight
+	fell       string  // if the attempt has taken over from one with another model and has begun no turn, the reason for people
 }
 
 // nextStep is how a refused attempt goes on.
@@ -99,9 +102,13 @@ func (st *state) providerTime(t time.Time, now int64) int64 {
 	return 0
 }
 
+// shownMessage returns the message of a refusal as one short line.
+func shownMessage(e *ProviderError) string { return mdtext.Joined(mdtext.Valid(e.Message), titleMax) }
+
 // cool makes the pool of the attempt cool down because of a refusal. The argument "reset" is the
 // earliest time of the next request, or 0 if it is unknown.
 func (st *state) cool(a *attempt, e *ProviderError, reset, now int64) {
+	was := st.shut(a.t.kind, now)
 	if reset > 0 {
 		reset += st.slotsFrom
 	}
@@ -113,11 +120,17 @@ func (st *state) cool(a *attempt, e *ProviderError, reset, now int64) {
 			st.wakeTask(t)
 		}
 	}
+	if !was && st.shut(a.t.kind, now) {
+		st.leaveShut(now)
+	}
 }
 
 // coolDown returns the cool-down of the task's pool, with times of the manager's clock.
-func (st *state) coolDown(t *task) slots.CoolDown {
-	c := st.slots.CoolDown(&t.kind.slot)
+func (st *state) coolDown(t *task) slots.CoolDown { return st.coolDownOf(&t.kind.slot) }
+
+// coolDownOf returns the cool-down of a pool.
+func (st *state) coolDownOf(h *slots.Handle) slots.CoolDown {
+	c := st.slots.CoolDown(h)
 	if c.Refusals > 0 {
 		c.Since, c.Until = max(c.Since-st.slotsFrom, 1), max(c.Until-st.slotsFrom, 1)
 		if c.Reset > 0 {
@@ -138,6 +151,9 @@ func (st *state) random() float64 {
 // cool-down is over, a short one begins, so that not all parked attempts begin their turns at once.
 func (st *state) coolAgain(a *attempt, now int64) {
 	r := a.refused
+	if r.fell != "" && r.poolTries == 0 { // no turn of the pool was refused
+		return
+	}
 	again := slots.Refusal{Now: now + st.slotsFrom, Tries: r.poolTries, Provider: r.provider, Again: true, Spread: st.random()}
 	if r.until > now {
 		again.Reset = r.until + st.slotsFrom
@@ -153,9 +169,14 @@ func (st *state) turnRefused(a *attempt, o turnOutcome, now int64) {
 	if st.passes(e.Kind, reset, now) {
 		st.cool(a, e, reset, now)
 	}
-	step, _ := stepOf(e.Next)
+	step, goes := stepOf(e.Next)
 	a.forgot = a.forgets(step, a.prompt)
-	if cause, reason := st.refusalEnds(a, o, reset, now); cause != CauseNone {
+	if !goes {
+		step = stepNewSession
+	}
+	cause, reason := st.refusalEnds(a, o, reset, now)
+	falls := st.mayFallBack(a, e.Kind, step)
+	if cause != CauseNone && !falls {
 		a.loose = a.loose || o.loose
 		st.end(a.t, cause, reason, now)
 		return
@@ -168,7 +189,7 @@ func (st *state) turnRefused(a *attempt, o turnOutcome, now int64) {
 	if a.sight.output {
 		r.since, r.tries, r.turns = now, 0, 0
 	}
-	r.kind, r.status, r.message, r.retryAt = e.Kind, e.Status, mdtext.Joined(mdtext.Valid(e.Message), titleMax), reset
+	r.kind, r.status, r.message, r.retryAt = e.Kind, e.Status, shownMessage(e), reset
 	r.tries += max(e.Tries, 1)
 	r.turns++
 	r.here = true
@@ -178,7 +199,8 @@ func (st *state) turnRefused(a *attempt, o turnOutcome, now int64) {
 	} else if r.limit <= now { // other turns of the pool succeed, so this one is tried again
 		r.limit = now + parkMost
 	}
-	switch r.step, _ = stepOf(e.Next); r.step {
+	st.planFallback(a, falls, cause != CauseNone, now)
+	switch r.step = step; step {
 	case stepContinue:
 		if r.unanswered == "" {
 			r.unanswered = a.promptID
@@ -199,6 +221,9 @@ func (st *state) turnRefused(a *attempt, o turnOutcome, now int64) {
 		st.handedOver(a, true)
 	}
 	st.parkForProvider(a, now)
+	if r.falls {
+		st.touchAttempt(a)
+	}
 }
 
 // forgets reports whether, after a refusal with the given step, the session has nothing of the
@@ -234,7 +259,7 @@ func (st *state) refusalEnds(a *attempt, o turnOutcome, reset, now int64) (Cause
 // mayRenew reports whether a new session may get the attempt's first prompt. It may not if the old
 // session knew more.
 func (a *attempt) mayRenew() bool {
-	return a.no == 1 && !a.output && a.text == "" && a.t.ownNode() == nil
+	return a.isFirst() && !a.output && a.text == "" && a.t.ownNode() == nil
 }
 
 // holdForPool parks an attempt that has a slot and whose turn has not begun, because its pool has
@@ -244,6 +269,7 @@ func (st *state) holdForPool(a *attempt, now int64) {
 	if r == nil {
 		r = &refused{since: now, prompt: a.prompt, told: a.told}
 		a.refused = r
+		st.planFallback(a, st.mayFallBack(a, r.kind, r.step), false, now)
 	}
 	if a.notice != nil || a.t.letterDue() {
 		st.oweAgain(a)
@@ -364,6 +390,10 @@ func (st *state) parkLimit(a *attempt, now int64) {
 	case r.tries < parkTries && r.since+int64(st.limit(limitMaxPark)) > now: // the turns of others were tried more often
 		r.limit = min(now+parkMost, r.since+int64(st.limit(limitMaxPark)))
 	default:
+		if st.mayFallBack(a, r.kind, r.step) {
+			st.falls(a)
+			return
+		}
 		st.end(a.t, CauseRateLimited, reasonWaited(r, st.wall(r.retryAt)), now)
 		return
 	}

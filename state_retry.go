@@ -87,8 +87,11 @@ func (st *state) halt(a *attempt, now int64) {
 // mayHalt reports whether a refused turn that may still be running is to be stopped, so that the
 // attempt can be parked.
 func (st *state) mayHalt(a *attempt, e *ProviderError) bool {
-	_, goes := stepOf(e.Next)
-	return goes && a.halted() == nil && st.passes(e.Kind, st.providerTime(e.RetryAt, st.now), st.now)
+	step, goes := stepOf(e.Next)
+	if !goes || a.halted() != nil {
+		return false
+	}
+	return st.passes(e.Kind, st.providerTime(e.RetryAt, st.now), st.now) || st.mayFallBack(a, e.Kind, step)
 }
 
 // haltFor stops the turn of a live attempt because of a refusal.

@@ -195,6 +195,7 @@ func (st *state) queue(t *task, now int64) {
 		return
 	}
 	t.wait.Owner = t
+	st.passShut(t, now)
 	st.askForSlot(t, false, st.slots.Ticket())
 }
 
@@ -334,9 +335,8 @@ func (st *state) kindOf(by Caller, ref string) (kindKey, error) {
 		return kindKey{}, err
 	case tomb != nil:
 		return tomb.kind.key, nil
-	default:
-		return t.kind.key, nil
 	}
+	return t.kind.key, nil
 }
 
 func (st *state) resume(values launchValues, by Caller, chain []SessionInfo, ref string, in ResumeInput, foreground bool, now int64) (*task, error) {
@@ -393,8 +393,8 @@ func (st *state) resume(values launchValues, by Caller, chain []SessionInfo, ref
 	if values != (launchValues{}) {
 		t.extra().values = values
 	}
-	if in.Model != "" && in.Model != t.kind.key.model {
-		st.changeModel(t, in.Model)
+	if in.Model != "" {
+		st.chooseModel(t, in.Model)
 	}
 	st.countLive(t, +1)
 	st.reopenBudget(t, budget, now)

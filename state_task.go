@@ -112,6 +112,7 @@ type extra struct {
 	ttl       *alarm // alarm for the queue time to live
 	budget    *taskBudget
 	mail      *mailbox // messages to the task; nil if there were none
+	fallen    *fallen  // set if the task runs on a fallback of its model
 }
 
 func (t *task) extra() *extra {
@@ -180,6 +181,7 @@ type attempt struct {
 	countedIn uint64  // number of the batch that contains the number of restarts, for a call that only stops something
 	postponed bool    // the attempt of an earlier process waits until it is its turn to be continued
 	forgot    bool    // the provider has refused all turns so far, and the session has nothing of them
+	heard     bool    // the session has got the prompt of the attempt that this one has replaced
 	heldAt    int64   // time at which an outage began to hold the attempt; 0 if no outage holds it
 	started   int64
 	turnStart int64 // start of the current turn; 0 between turns
@@ -272,6 +274,7 @@ type kindKey struct {
 	model  string
 	client string
 	depth  int
+	named  bool // the caller has named the model, so no fallback replaces it
 }
 
 // kind returns the shared kind for the key and the rules, with one more reference. No other code
@@ -297,10 +300,10 @@ func (st *state) kind(key kindKey, cl *client, agentRules []Permission) *kind {
 	return k
 }
 
-// changeModel gives the task another model.
-func (st *state) changeModel(t *task, model string) {
+// changeModel gives the task another model. The argument "named" is true if a caller has named it.
+func (st *state) changeModel(t *task, model string, named bool) {
 	key, old := t.kind.key, t.kind
-	key.model = model
+	key.model, key.named = model, named
 	t.kind = st.kind(key, old.cl, old.agentRules)
 	st.releaseKind(old)
 }
@@ -339,6 +342,8 @@ type client struct {
 	lastBeat int64
 	gapAt    int64   // time at which events were last lost
 	out      *outage // current outage; nil if there is none
+
+	fallbacks map[string]FallbackWay // ways in which agents go on with other models, by the agent's name
 
 	showsRetries map[string]bool // agents whose programs have shown that they repeat requests, by name
 }

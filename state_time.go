@@ -178,6 +178,7 @@ const (
 	untilStopped   attemptLimit = iota // deadline for stopping the session of an ended attempt
 	untilAnswered                      // deadline for the return of CreateSession or StartTurn
 	untilHalted                        // time at which a turn whose program repeats refused requests is stopped, then the deadline for the stop
+	untilFallback                      // time at which a parked attempt goes on with another model
 	untilParked                        // end of the wait for a provider
 	untilReachable                     // deadline for the end of the outage that holds up the attempt
 	untilOld                           // end of the attempt's time to live
@@ -201,6 +202,8 @@ func (st *state) limitEnd(l attemptLimit, a *attempt) int64 {
 		return a.callEnd
 	case untilHalted:
 		return a.retryLimits()
+	case untilFallback:
+		return st.fallbackAt(a)
 	case untilParked:
 		if a.awaitsProvider() && !st.recovery.due {
 			return a.refused.limit
@@ -241,6 +244,8 @@ func (st *state) applyLimit(l attemptLimit, a *attempt, now int64) {
 		st.end(a.t, cause, reasonNoAnswerToCall(what, st.limit(limitCreateTimeout)), now)
 	case untilHalted:
 		st.retryLimit(a, now)
+	case untilFallback:
+		st.fallbackDue(a, now)
 	case untilParked:
 		st.parkLimit(a, now)
 	case untilProved:

@@ -179,8 +179,9 @@ type Task struct {
 	Depth       int               `json:"depth"`             // depth at the launch; 1 for a task of a root session
 	Description string            `json:"description"`
 	Agent       string            `json:"agent"`
-	Model       string            `json:"model,omitempty"` // name of the model, after Config.Model was applied; empty means the agent's own model
-	Prompt      string            `json:"prompt"`          // prompt of the latest attempt
+	Model       string            `json:"model,omitempty"`    // name of the model, after Config.Model and Config.Fallback were applied; empty means the agent's own model
+	Fallback    string            `json:"fallback,omitempty"` // if Model is a fallback, one line that says from which model the task fell back to it, and why
+	Prompt      string            `json:"prompt"`             // prompt of the latest attempt
 	ToolCallID  string            `json:"tool_call_id,omitempty"`
 	Client      string            `json:"client,omitempty"` // name of the session client; empty for the client given to New
 	Metadata    map[string]string `json:"metadata,omitempty"`
@@ -328,6 +329,7 @@ type NoticeItem struct {
 	Duration    time.Duration `json:"duration"`             // nanoseconds in JSON
 	NoAnswer    bool          `json:"no_answer,omitempty"`  // the attempt completed with tool calls but without any text
 	Unconsumed  int           `json:"unconsumed,omitempty"` // number of messages that the attempt is not known to have received
+	Fallback    string        `json:"fallback,omitempty"`   // Task.Fallback of the task
 
 	// Result is the beginning of the result, up to Config.NoticeResult bytes. Cut is true if the
 	// result is longer.

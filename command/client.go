@@ -120,6 +120,7 @@ var (
 	_ bgagent.SessionForgetter = (*Client)(nil)
 	_ bgagent.CostReporter     = (*Client)(nil)
 	_ bgagent.TokenReporter    = (*Client)(nil)
+	_ bgagent.FallbackReporter = (*Client)(nil)
 )
 
 // session is one session of the client, with the program that runs in it.
@@ -257,6 +258,21 @@ func (c *Client) ReportsCost(agent string) bool {
 func (c *Client) ReportsTokens(agent string) bool {
 	a, ok := c.agentOf(agent)
 	return !ok || a.Program.Decode != nil && !a.Program.NoTokens
+}
+
+// ownFallback is the option with which Claude Code falls back by itself.
+const ownFallback = "--fallback-model"
+
+// Fallback implements [bgagent.FallbackReporter]. A session goes on with another model, because its
+// program gets the model in each turn. The exception is Claude Code with the option --fallback-model in
+// Agent.Args or Agent.Command, which falls back by itself.
+func (c *Client) Fallback(agent string) bgagent.FallbackWay {
+	a, _ := c.agentOf(agent)
+	own := func(arg string) bool { return arg == ownFallback || strings.HasPrefix(arg, ownFallback+"=") }
+	if slices.ContainsFunc(a.Args, own) || slices.ContainsFunc(a.Command, own) {
+		return bgagent.FallbackByItself
+	}
+	return bgagent.FallbackInSession
 }
 
 // newSession returns a new session and does not add it to the client's sessions.

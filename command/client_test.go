@@ -473,3 +473,22 @@ func TestATaskEndsAsItsProgramDoes(t *testing.T) {
 	task = run("stops refused")
 	require.Equal(t, bgagent.CauseRefused, task.Cause)
 }
+
+func TestAProgramThatFallsBackByItselfSaysSo(t *testing.T) {
+	for _, own := range [][]string{nil, {"--fallback-model", "sonnet"}, {"--fallback-model=sonnet"}} {
+		for _, inCommand := range []bool{false, true} {
+			a := Agent{Program: Claude(), Args: own}
+			if inCommand {
+				a.Args, a.Command = nil, append([]string{"claude"}, own...)
+			}
+			c, err := New(Config{Agents: map[string]Agent{"a": a}})
+			require.NoError(t, err)
+			want := bgagent.FallbackInSession
+			if own != nil {
+				want = bgagent.FallbackByItself
+			}
+			require.Equal(t, want, c.Fallback("a"))
+			require.Equal(t, bgagent.FallbackInSession, c.Fallback("unknown"))
+		}
+	}
+}

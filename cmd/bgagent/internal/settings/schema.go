@@ -162,7 +162,7 @@ func limitsSchema() (object, error) {
 		}
 	}
 	properties = append(properties, member{breakerKey, object{{"type", []string{"object", "null"}}, {"properties", breaker}}})
-	properties = append(properties, member{"budget", budgetSchema()})
+	properties = append(properties, member{"budget", budgetSchema()}, member{"fallback", fallbackSchema()})
 	return object{
 		{"description", "Limits and times of the library, as in its documentation. Keys that end in Ms are milliseconds."},
 		{"type", []string{"object", "null"}},
@@ -189,6 +189,17 @@ func budgetSchema() object {
 		{"task", budget("What each task may use, over all its attempts.", limits)},
 		{"tree", budget("What all tasks under a root session may use together.", append(limits[:len(limits):len(limits)], period))},
 	})
+}
+
+// fallbackSchema returns the schema of the fallbacks.
+func fallbackSchema() object {
+	name := object{{"type", "string"}, {"pattern", `\S`}}
+	return object{
+		{"description", "For each model, the models with which its tasks go on if its provider does not accept their requests."},
+		{"type", []string{"object", "null"}},
+		{"propertyNames", object{{"pattern", `\S`}}},
+		{"additionalProperties", object{{"type", []string{"array", "null"}}, {"items", name}, {"uniqueItems", true}}},
+	}
 }
 
 // least returns the smallest number that the library accepts for a key.

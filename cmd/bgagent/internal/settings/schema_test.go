@@ -87,6 +87,13 @@ var documents = map[string]bool{
 	`{"background_task": {"budget": {"all": {}}}}`:                                             false,
 	`{"background_task": {"budget": {"task": {"inputTokens": 1.5}}}}`:                          false,
 	`{"background_task": {"budget": 3}}`:                                                       false,
+	`{"background_task": {"fallback": {"a/opus": ["b/large"], "mini": [], "c": null}}}`:        true,
+	`{"background_task": {"fallback": null, "fallbackAfterMs": 0}}`:                            true,
+	`{"background_task": {"fallback": {"a": "b"}}}`:                                            false,
+	`{"background_task": {"fallback": {"a": [" "]}}}`:                                          false,
+	`{"background_task": {"fallback": {"": ["b"]}}}`:                                           false,
+	`{"background_task": {"fallback": {"a": ["b", "b"]}}}`:                                     false,
+	`{"background_task": {"fallback": ["b"]}}`:                                                 false,
 	`{"background_task": {"nonsense": 3}}`:                                                     true, // a newer host might have the key
 	"{\"agents\": {\"wait\": {\"kind\": \"inproc\", // a comment, and a comma too many\n},},}": true,
 }

@@ -1,0 +1,275 @@
+package bgagent
+
+import (
+	"slices"
+
+	"github.com/bgagent/bgagent/internal/slots"
+)
+
+// This file lets attempts go on with another model if the provider of their model does not accept
+// their requests.
+//
+//	turnRefused -> park -> untilFallback -> falls -> reconsider: fallBack
+//	turnRefused, cannot wait -> park, falls -> reconsider: fallBack
+//	fallBack -> replace, park -> a slot of the next model's pool -> nextTurn -> the turn goes on
+//
+// An attempt that goes on with another model is superseded. The attempt that takes its place is parked
+// until the pool of the next model grants it a slot.
+
+// fallen describes the models on which a task has run before its present model.
+type fallen struct {
+	tried []string
+	why   string // why the task has its present model, for people
+	calls bool   // an attempt with one of these models has made tool calls
+	steps int32  // number of attempts that went on with another model
+}
+
+// fallen returns what is known about the task's earlier models, or nil.
+func (t *task) fallen() *fallen {
+	if t.more == nil {
+		return nil
+	}
+	return t.more.fallen
+}
+
+// fallback says why the task runs on a fallback of its model. It returns "" if it does not.
+func (t *task) fallback() string {
+	if f := t.fallen(); f != nil {
+		return f.why
+	}
+	return ""
+}
+
+// chooseModel gives the task the model that a caller has named.
+func (st *state) chooseModel(t *task, model string) {
+	st.changeModel(t, model, true)
+	if t.more != nil {
+		t.more.fallen = nil
+	}
+}
+
+// nextModel returns the model with which the task goes on if the provider of its model refuses its
+// requests. It returns "" if there is none.
+func (st *state) nextModel(t *task) string {
+	k := &t.kind.key
+	if len(st.cfg.Fallback) == 0 || k.named || k.model == "" {
+		return ""
+	}
+	var tried []string
+	if f := t.fallen(); f != nil {
+		tried = slices.Clip(f.tried)
+	}
+	return nextFallback(st.cfg.Fallback, append(tried, k.model), func(model string) bool {
+		space, name := countedAs(model, k.agent)
+		h := st.slots.For(space, name, k.agent)
+		return st.slots.Cools() && st.isShut(&h, st.now)
+	})
+}
+
+// fell records that the task runs on another model from now on. The argument "why" is for people.
+func (st *state) fell(t *task, to, why string) *fallen {
+	f := &fallen{why: why}
+	if was := t.fallen(); was != nil {
+		f.tried, f.calls, f.steps = slices.Clip(was.tried), was.calls, was.steps
+	}
+	f.tried = append(f.tried, t.kind.key.model)
+	t.extra().fallen = f
+	st.changeModel(t, to, false)
+	st.changed(t)
+	return f
+}
+
+// isShut reports whether the pool begins no turn before a time that the provider has given and that is
+// too late to wait for, because there are other models.
+func (st *state) isShut(h *slots.Handle, now int64) bool {
+	c := st.coolDownOf(h)
+	return c.Refusals > 0 && c.Reset > now+max(int64(st.limit(limitFallbackAfter)), 0)
+}
+
+// shut reports the same for the pool of a kind of tasks, if there are fallbacks.
+func (st *state) shut(k *kind, now int64) bool {
+	return len(st.cfg.Fallback) > 0 && st.slots.Cools() && st.isShut(&k.slot, now)
+}
+
+// instead returns the model on which a pending task starts because the pool of its own model is shut.
+// It returns "" if the task keeps its model.
+func (st *state) instead(t *task, now int64) string {
+	way := t.kind.cl.fallbacks[t.kind.key.agent]
+	if !st.shut(t.kind, now) || way == FallbackByItself || way == FallbackInNewSession && t.sess != nil {
+		return ""
+	}
+	return st.nextModel(t)
+}
+
+// passShut gives a pending task the next model if the pool of its model is shut. No attempt is
+// superseded, because none has begun.
+func (st *state) passShut(t *task, now int64) {
+	if to := st.instead(t, now); to != "" {
+		st.fell(t, to, reasonFellBack(t.kind.key.model, to, &refused{}))
+	}
+}
+
+// leaveShut lets the tasks that wait in the lines of shut pools go on with their next models, in the
+// order of their launches.
+func (st *state) leaveShut(now int64) {
+	var list []*task
+	for _, t := range st.tasks {
+		if t.status == Pending && st.slots.Waits(&t.wait) && st.instead(t, now) != "" {
+			list = append(list, t)
+		}
+	}
+	slices.SortFunc(list, byLaunch)
+	for _, t := range list {
+		st.releaseSlot(t)
+		st.queue(t, now)
+	}
+}
+
+// mayFallBack reports whether, after a refusal of the given kind, the attempt can go on with another
+// model. The argument "step" is how it would go on with the present model. The kind is zero if the
+// turn could not begin because other turns were refused.
+func (st *state) mayFallBack(a *attempt, kind ProviderErrorKind, step nextStep) bool {
+	switch kind {
+	case 0, ProviderRateLimited, ProviderOverloaded, ProviderBroken, ProviderQuota, ProviderUnknownModel:
+	default:
+		return false
+	}
+	if a.late || a.cl.fallbacks[a.t.kind.key.agent] == FallbackByItself || st.nextModel(a.t) == "" {
+		return false
+	}
+	return !a.needsNewSession(step) || a.mayBeginAgain()
+}
+
+// needsNewSession reports whether the attempt needs a new session to go on with another model.
+func (a *attempt) needsNewSession(step nextStep) bool {
+	return step == stepNewSession || a.cl.fallbacks[a.t.kind.key.agent] == FallbackInNewSession
+}
+
+// isFirst reports whether the attempt works on the prompt of the launch, and every attempt before it
+// went on with another model.
+func (a *attempt) isFirst() bool {
+	if f := a.t.fallen(); f != nil {
+		return a.no == 1+f.steps
+	}
+	return a.no == 1
+}
+
+// mayBeginAgain reports whether a new session may get the prompt of the launch, because nothing has been
+// done that would be done twice or be forgotten: the agent has called no tool, and no turn has got a
+// message or a notice. The messages of a starter's session show its tool calls. They have been read if
+// one of them reports the refusal.
+func (a *attempt) mayBeginAgain() bool {
+	if f := a.t.fallen(); !a.isFirst() || f != nil && f.calls || a.sight.prog.toolCalls > 0 || a.t.ownNode() != nil {
+		return false
+	}
+	if a.cl.starter && a.turn > 0 && a.sight.provider == nil {
+		return false
+	}
+	b := a.t.mail()
+	return b == nil || !slices.ContainsFunc(b.letters, func(l *letter) bool { return l.turn > 0 })
+}
+
+// planFallback decides when a refused attempt goes on with another model, if the argument "may" says
+// that it can. The argument "ends" is true if the attempt cannot wait for the provider of its model.
+func (st *state) planFallback(a *attempt, may, ends bool, now int64) {
+	r := a.refused
+	r.fell, r.fallAt, r.falls = "", 0, false
+	if !may {
+		return
+	}
+	r.fallAt = r.since + max(int64(st.limit(limitFallbackAfter)), 0)
+	if r.falls = ends || r.fallAt <= now || r.retryAt > r.fallAt; r.falls {
+		r.fallAt = 0
+	}
+}
+
+// fallbackAt returns the time at which a parked attempt goes on with another model, or 0 if it does
+// not.
+func (st *state) fallbackAt(a *attempt) int64 {
+	if !a.awaitsProvider() || st.recovery.due {
+		return 0
+	}
+	return a.refused.fallAt
+}
+
+// fallbackDue handles the time that fallbackAt has returned.
+func (st *state) fallbackDue(a *attempt, now int64) {
+	r := a.refused
+	r.fallAt = 0
+	st.changed(a.t)
+	if r.kind != 0 || st.pausedUntil(a.t, now) > 0 { // otherwise the attempt only waits for a slot
+		if st.mayFallBack(a, r.kind, r.step) {
+			st.falls(a)
+		}
+	}
+}
+
+// falls lets a parked attempt go on with another model at the end of the update.
+func (st *state) falls(a *attempt) {
+	a.refused.falls, a.refused.fallAt, a.refused.limit = true, 0, 0
+	st.leaveLine(a)
+	st.changed(a.t)
+	st.touchAttempt(a)
+}
+
+// refusedAtStart lets an attempt go on with another model if its session could not be created because of
+// its model. It returns false if the attempt cannot.
+func (st *state) refusedAtStart(a *attempt, e *ProviderError, now int64) bool {
+	if !st.mayFallBack(a, e.Kind, stepNewSession) {
+		return false
+	}
+	a.refused = &refused{kind: e.Kind, status: e.Status, message: shownMessage(e), step: stepNewSession, prompt: a.prompt, since: now, limit: now + parkMost}
+	st.planFallback(a, true, true, now)
+	st.parkForProvider(a, now)
+	st.touchAttempt(a)
+	return true
+}
+
+// fallBack replaces a parked attempt by one that goes on with the next model. While an Abort call is in
+// flight, fallBack does nothing, because the call would stop the next turn.
+func (st *state) fallBack(a *attempt, now int64) {
+	t, r := a.t, a.refused
+	if a.aborts > 0 {
+		return
+	}
+	if !st.mayFallBack(a, r.kind, r.step) { // for example because another process has decided that it can
+		st.end(t, CauseRateLimited, reasonWaited(r, st.wall(r.retryAt)), now)
+		return
+	}
+	from, to, renews := t.kind.key.model, st.nextModel(t), a.needsNewSession(r.step)
+	why := reasonFellBack(from, to, r)
+	if a.cl.starter && len(a.sight.msgs) > 0 && !renews {
+		past := a.sight.last(st.seed)
+		t.sess.past = &past
+	}
+	next := st.replace(a, why, now)
+	f := st.fell(t, to, why)
+	f.calls = f.calls || a.sight.prog.toolCalls > 0
+	f.steps++
+	st.emit(EventStarted, t)
+	st.forwardMail(a, next, "")
+	next.endCause = a.endCause
+	next.refused = r
+	*r = refused{
+		kind: r.kind, status: r.status, message: r.message, step: r.step, unanswered: r.unanswered, prompt: r.prompt, told: r.told,
+		since: now, limit: now + parkMost, fell: why,
+	}
+	if renews {
+		r.step, r.unanswered, r.prompt, r.told = stepNewSession, "", joined(t.unsaid(), t.text), nil
+		st.forgetOld(next, now)
+	} else {
+		next.text, next.output, next.forgot = a.text, a.output, a.forgot
+		next.heard = a.heard || a.turn > 0 && !a.forgot
+	}
+	st.parkForProvider(next, now)
+}
+
+// forgetOld makes sure that a new session is created for the attempt, which has begun no turn.
+func (st *state) forgetOld(a *attempt, now int64) {
+	old := a.t.sess
+	if old == nil {
+		return
+	}
+	st.renew(a, now)
+	st.forgetSession(a.cl, old.id)
+}
