@@ -410,7 +410,11 @@ func (c *Client) choose(ctx context.Context, p *process, s *session, a Agent, mo
 		}
 		value, ok := x.ch.find(x.want)
 		if !ok {
-			return fmt.Errorf("acp: session %q: the agent %s has no %s %q; there are: %s", s.id, c.program(), x.ch.what, x.want, strings.Join(x.ch.known, ", "))
+			err := fmt.Errorf("acp: session %q: the agent %s has no %s %q; there are: %s", s.id, c.program(), x.ch.what, x.want, strings.Join(x.ch.known, ", "))
+			if x.ch.what != mode.what { // the session has got no prompt for the model
+				err = &bgagent.ProviderError{Kind: bgagent.ProviderUnknownModel, Next: bgagent.NextRepeat, Message: err.Error()}
+			}
+			return err
 		}
 		if value == x.ch.current {
 			continue

@@ -339,6 +339,9 @@ func TestAgentsAndModelsAreChosenByName(t *testing.T) {
 		spec.Model = "huge"
 		_, err = c.CreateSession(t.Context(), spec)
 		require.ErrorContains(t, err, `has no model "huge"`)
+		var unknown *bgagent.ProviderError
+		require.ErrorAs(t, err, &unknown)
+		require.Equal(t, bgagent.ProviderUnknownModel, unknown.Kind)
 		require.Equal(t, 1, c.known())
 		list, err := c.Agents(t.Context())
 		require.NoError(t, err)

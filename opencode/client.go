@@ -356,9 +356,15 @@ func (c *Client) hasModel(ctx context.Context, dir string, m *wireModel) error {
 	case models[name]:
 		return nil
 	case len(siblings) > 0:
-		return fmt.Errorf("there is no model %q on the opencode server; its provider %s has: %s", name, m.ProviderID, some(siblings))
+		return unknownModel("there is no model %q on the opencode server; its provider %s has: %s", name, m.ProviderID, some(siblings))
 	}
-	return fmt.Errorf("there is no provider %q on the opencode server for the model %q; there are: %s", m.ProviderID, name, some(providers))
+	return unknownModel("there is no provider %q on the opencode server for the model %q; there are: %s", m.ProviderID, name, some(providers))
+}
+
+// unknownModel returns the error about a model that the server does not have. The session has got no
+// prompt for the model.
+func unknownModel(format string, args ...any) error {
+	return &bgagent.ProviderError{Kind: bgagent.ProviderUnknownModel, Next: bgagent.NextRepeat, Message: fmt.Sprintf(format, args...)}
 }
 
 // parseModel parses provider/model. The model's own name can contain slashes. For an empty

@@ -182,6 +182,16 @@ func TestUnknownModelIsRefusedWithThoseThereAre(t *testing.T) {
 			assert.Contains(t, task.Reason, want)
 		})
 	}
+	fallback := bgagent.Config{
+		Model:    func(string, string) (string, error) { return "scripted/none", nil },
+		Fallback: map[string][]string{"scripted/none": {"other/none", "scripted/nested/name"}},
+	}
+	bubble(t, opencode.Config{}, fallback, func(t *testing.T, r *rig) {
+		task := r.wait(r.launch("say x"))
+		assert.Equal(t, bgagent.Completed, task.Status, task.Reason)
+		assert.Equal(t, "scripted/nested/name", task.Model)
+		assert.Contains(t, task.Fallback, `there is no provider "other"`)
+	})
 }
 
 func TestAVanishedDirectoryIsRefusedWithASentence(t *testing.T) {
