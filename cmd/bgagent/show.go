@@ -149,6 +149,7 @@ func (v *view) print(w io.Writer, t bgagent.Task) error {
 	line("description", t.Description)
 	line("agent", t.Agent)
 	line("model", t.Model)
+	line("fallback", t.Fallback)
 	line("session", t.Session)
 	line("launched by", t.Parent)
 	line("kept by", v.String())

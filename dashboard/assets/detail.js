@@ -109,7 +109,7 @@ export class Detail {
     const since = t.heard ? `${ago(this.now() - t.heard)} ago` : ''
     const waited = (t.started || t.ended || this.now()) - t.queued
     this.#facts([
-      ['Agent', t.agent], ['Model', t.model], ['Pool', t.pool],
+      ['Agent', t.agent], ['Model', t.model], ['Fallback', this.full?.fallback], ['Pool', t.pool],
       ['Place in line', this.full?.queue?.place],
       ['Waited', duration(waited)], [isLive(t) ? 'Running for' : 'Ran for', t.started ? duration(elapsed(t, this.now())) : ''],
       ['Last heard of', isSilent(t, this.now(), this.silent()) ? `${since}, which is long` : since],
