@@ -1,0 +1,134 @@
+package bgagent_test
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/bgagenttest"
+	"github.com/stretchr/testify/require"
+)
+
+func TestAModelWithWhichNoSessionCanBeCreatedIsReplaced(t *testing.T) {
+	for kind, falls := range map[bgagent.ProviderErrorKind]bool{bgagent.ProviderUnknownModel: true, bgagent.ProviderAuthentication: false} {
+		f := newLimited(onModels(nil))
+		f.create = func(_ context.Context, s bgagent.SessionSpec) (string, error) {
+			if s.Model == modelA {
+				return "", fmt.Errorf("fake: %w", &bgagent.ProviderError{Kind: kind, Message: "no such model"})
+			}
+			return f.nextID(), nil
+		}
+		bubble(t, f, fallbacks(modelB), func(t *testing.T, m *bgagent.BackgroundManager) {
+			task := ended(t, m, launch(t, m, "p").ID)[0]
+			require.Equal(t, falls, task.Status == bgagent.Completed, task.Reason)
+			require.Contains(t, task.Reason+task.Fallback, "no such model")
+			if falls {
+				require.Equal(t, modelB, task.Model)
+				require.Equal(t, "p", f.turns()[0].prompt.Text)
+			} else {
+				require.Equal(t, bgagent.CauseStartFailed, task.Cause)
+			}
+		})
+	}
+}
+
+// TestTheFallbackWaitsForTheAbortCall stops a turn whose program would repeat its request late. The call
+// that stops it takes long.
+func TestTheFallbackWaitsForTheAbortCall(t *testing.T) {
+	f := newLimited(nil)
+	var aborted time.Time
+	f.run = func(ctx context.Context, session string, p bgagent.Prompt, r *bgagent.Reporter) (bgagent.TurnEnd, error) {
+		f.mu.Lock()
+		f.begun = append(f.begun, limitedTurn{session, p, time.Now()})
+		f.mu.Unlock()
+		if p.Model == modelA {
+			r.Retrying(bgagent.ProviderError{Kind: bgagent.ProviderQuota, Next: bgagent.NextContinue}, time.Now().Add(time.Hour))
+			<-ctx.Done()
+			time.Sleep(time.Second)
+			return bgagent.TurnEnd{Stop: bgagent.StopAborted}, nil
+		}
+		r.Text("answer")
+		return bgagent.TurnEnd{}, nil
+	}
+	f.abort = func(context.Context, string) error {
+		time.Sleep(4 * time.Second)
+		aborted = time.Now()
+		return nil
+	}
+	bubble(t, f, fallbacks(modelB), func(t *testing.T, m *bgagent.BackgroundManager) {
+		id := launch(t, m, "p").ID
+		time.Sleep(2 * time.Second)
+		require.Equal(t, modelA, get(t, m, id).Model)
+		require.Equal(t, bgagent.PhaseParked, get(t, m, id).Phase)
+		task := ended(t, m, id)[0]
+		require.Equal(t, bgagent.Completed, task.Status, task.Reason)
+		turns := f.turns()
+		require.Equal(t, []string{modelA, modelB}, modelsOf(turns))
+		require.False(t, turns[1].at.Before(aborted))
+	})
+}
+
+// TestAStarterGoesOnWithTheNextModel plays turns of a server that refuses the first one after a tool call.
+func TestAStarterGoesOnWithTheNextModel(t *testing.T) {
+	for _, next := range []bgagent.ProviderNextStep{bgagent.NextContinue, bgagent.NextNone} {
+		f := bgagenttest.NewStarter(func(turn *bgagenttest.Turn) {
+			if turn.Prompt.Model == modelA {
+				turn.Tool("write", time.Second)
+				turn.Refuse(bgagent.ProviderError{Kind: bgagent.ProviderQuota, Next: next})
+			}
+			turn.Say("answer")
+		})
+		bubble(t, f, fallbacks(modelB), func(t *testing.T, m *bgagent.BackgroundManager) {
+			task := ended(t, m, launch(t, m, "p").ID)[0]
+			got := f.Received()
+			if next == bgagent.NextNone {
+				require.Equal(t, bgagent.CauseRateLimited, task.Cause)
+				require.Len(t, got, 1, "the tool has done something")
+				return
+			}
+			require.Equal(t, bgagent.Completed, task.Status, task.Reason)
+			require.Equal(t, "answer", task.Result)
+			require.Equal(t, modelB, task.Model)
+			require.Zero(t, task.Progress.ToolCalls, "the calls of the superseded attempt do not count again")
+			require.Len(t, got, 2)
+			require.Equal(t, got[0].Session, got[1].Session)
+			require.Empty(t, f.Violations())
+		})
+	}
+}
+
+// TestATaskThatCouldNotBeginFallsBack holds a task back because its pool begins to cool down while its
+// session is created. The provider never recovers.
+func TestATaskThatCouldNotBeginFallsBack(t *testing.T) {
+	f := newLimited(onModels(map[string]bgagent.ProviderError{modelA: {Kind: bgagent.ProviderOverloaded, Next: bgagent.NextNone}}))
+	n := 0
+	f.create = func(context.Context, bgagent.SessionSpec) (string, error) {
+		f.mu.Lock()
+		n++
+		slow := n == 1
+		f.mu.Unlock()
+		if slow {
+			time.Sleep(2 * time.Second)
+		}
+		return f.nextID(), nil
+	}
+	cfg := fallbacks(modelB)
+	cfg.Limits.Default = 2
+	cfg.FallbackAfter = 2 * time.Second
+	bubble(t, f, cfg, func(t *testing.T, m *bgagent.BackgroundManager) {
+		began := time.Now()
+		id := launch(t, m, "p").ID
+		synctest.Wait()
+		_, err := m.Launch(t.Context(), root, bgagent.LaunchInput{Agent: "worker", Prompt: "named", Model: modelA})
+		require.NoError(t, err)
+		task := ended(t, m, id)[0]
+		require.Equal(t, bgagent.Completed, task.Status, task.Reason)
+		require.Equal(t, modelB, task.Model)
+		require.Contains(t, task.Fallback, "refused other turns, and the turn could not begin")
+		require.Equal(t, 5*time.Second, time.Since(began), "2 s until its session exists, 2 s of waiting, 1 s in its turn")
+		require.Equal(t, "p", f.turns()[1].prompt.Text)
+	})
+}
