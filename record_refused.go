@@ -27,7 +27,7 @@ type refusedRecord struct {
 type fallenRecord struct {
 	Tried []string `json:"tried"` // models before the present one
 	Why   string   `json:"why"`
-	Calls bool     `json:"calls,omitempty"` // an attempt with one of these models has made tool calls
+	Calls bool     `json:"calls,omitempty"` // an attempt with one of these models may have called a tool
 	Steps int32    `json:"steps,omitempty"` // number of attempts that went on with another model
 }
 

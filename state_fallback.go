@@ -20,7 +20,7 @@ import (
 type fallen struct {
 	tried []string
 	why   string // why the task has its present model, for people
-	calls bool   // an attempt with one of these models has made tool calls
+	calls bool   // an attempt with one of these models may have called a tool
 	steps int32  // number of attempts that went on with another model
 }
 
@@ -156,17 +156,19 @@ func (a *attempt) isFirst() bool {
 
 // mayBeginAgain reports whether a new session may get the prompt of the launch, because nothing has been
 // done that would be done twice or be forgotten: the agent has called no tool, and no turn has got a
-// message or a notice. The messages of a starter's session show its tool calls. They have been read if
-// one of them reports the refusal.
+// message or a notice.
 func (a *attempt) mayBeginAgain() bool {
-	if f := a.t.fallen(); !a.isFirst() || f != nil && f.calls || a.sight.prog.toolCalls > 0 || a.t.ownNode() != nil {
-		return false
-	}
-	if a.cl.starter && a.turn > 0 && a.sight.provider == nil {
+	if f := a.t.fallen(); !a.isFirst() || f != nil && f.calls || a.mayHaveCalled() || a.t.ownNode() != nil {
 		return false
 	}
 	b := a.t.mail()
 	return b == nil || !slices.ContainsFunc(b.letters, func(l *letter) bool { return l.turn > 0 })
+}
+
+// mayHaveCalled reports whether the agent may have called a tool. The messages of a starter's turn that
+// show its tool calls may not have been read when the turn is refused.
+func (a *attempt) mayHaveCalled() bool {
+	return a.sight.prog.toolCalls > 0 || a.cl.starter && a.turn > 0
 }
 
 // planFallback decides when a refused attempt goes on with another model, if the argument "may" says
@@ -244,7 +246,7 @@ func (st *state) fallBack(a *attempt, now int64) {
 	}
 	next := st.replace(a, why, now)
 	f := st.fell(t, to, why)
-	f.calls = f.calls || a.sight.prog.toolCalls > 0
+	f.calls = f.calls || a.mayHaveCalled()
 	f.steps++
 	st.emit(EventStarted, t)
 	st.forwardMail(a, next, "")
