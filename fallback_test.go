@@ -348,10 +348,10 @@ func TestBudgetsCountTheTurnsOfAllModels(t *testing.T) {
 	f := newLimited(onModels(map[string]bgagent.ProviderError{modelA: {Kind: bgagent.ProviderQuota, Next: bgagent.NextContinue}}))
 	turn := f.run
 	f.run = func(ctx context.Context, session string, p bgagent.Prompt, r *bgagent.Reporter) (bgagent.TurnEnd, error) {
+		r.Usage(bgagent.Usage{InputTokens: 100}) // before the call that uses the budget up
 		for i := range 2 {
 			r.Tool(bgagent.MessageTool{ID: fmt.Sprint(i), Name: "read", State: bgagent.ToolDone})
 		}
-		r.Usage(bgagent.Usage{InputTokens: 100})
 		return turn(ctx, session, p, r)
 	}
 	for limit, want := range map[int]bgagent.Status{5: bgagent.Completed, 4: bgagent.Cancelled} {
