@@ -216,8 +216,12 @@ func sentTooLate(id string, s Status) error {
 
 func textMissing() error { return &InputError{"Text", "is missing; it must be the message"} }
 
-func tooManyMessages(id string, most int) error {
-	return fmt.Errorf("task %s: %w: at most %d", id, ErrTooManyMessages, most)
+func tooManyWait(id string, most int) error {
+	return fmt.Errorf("task %s: %w: %d wait for their turns, and no more can wait", id, ErrTooManyMessages, most)
+}
+
+func tooManyJoin(id string, most int) error {
+	return fmt.Errorf("task %s: %w: %d have joined its running turn, and no more can join it; send the message without Now", id, ErrTooManyMessages, most)
 }
 
 func notInTurn(id string) error {

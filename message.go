@@ -47,7 +47,7 @@ type SendInput struct {
 	// Text is the message, at most 64 KiB. The agent gets it unchanged.
 	Text string
 	// Now adds the message to the turn that the task is in, if its client can do so (see [Steerer]).
-	// Without Now, the message is the prompt of a turn of its own.
+	// At most 20 messages join one turn. Without Now, the message is the prompt of a turn of its own.
 	Now bool
 }
 
@@ -73,14 +73,16 @@ const (
 	messageBytes    = 64 << 10 // longest text
 	messageKeyBytes = 200      // longest key
 	messagesWaiting = 20       // largest number of messages of a task that wait for their turns
+	messagesJoining = 20       // largest number of messages that join one turn
 	messagesKept    = 50       // minimum number of messages of a task whose keys are remembered
 	messageAbout    = 80       // bytes of a message that headings and lists show
 )
 
 // The errors of messages.
 var (
-	// ErrTooManyMessages is returned by Send if too many messages of the task wait for their turns.
-	ErrTooManyMessages = errors.New("too many messages wait for their turns")
+	// ErrTooManyMessages is returned by Send if 20 messages of the task wait for their turns, or for a
+	// message with SendInput.Now, if 20 messages have joined the running turn.
+	ErrTooManyMessages = errors.New("the task has too many messages")
 
 	// ErrCannotSteer is returned by Send for a message with SendInput.Now that cannot join a running
 	// turn: the client is not a [Steerer], it has refused the message, or the task is not in a
@@ -131,9 +133,9 @@ type Steerer interface {
 //
 // The error is an [*InputError] if the text is missing or if an argument is too long. It matches
 // [ErrAlreadyEnded] if the task has ended (use Resume), [ErrStillLive] if the task has ended but
-// its end is not stored yet, and [ErrTooManyMessages] if 20 messages wait. Otherwise it matches
-// [ErrCannotSteer], [ErrUnknownTask], [ErrExpired], [ErrNotDescendant] or [ErrClosed], or it is the
-// error of ctx.
+// its end is not stored yet, and [ErrTooManyMessages] if 20 messages wait, or have joined the running
+// turn. Otherwise it matches [ErrCannotSteer], [ErrUnknownTask], [ErrExpired], [ErrNotDescendant] or
+// [ErrClosed], or it is the error of ctx.
 //
 // With [Config].Store, Send returns once the message is durable in the store, and returns the same
 // errors as Launch if the message cannot be written.

@@ -31,7 +31,10 @@ func (t *task) recordLetters(r *recorded) (list []letterRecord) {
 			x.Text = r.name(l.name, l.text)
 		}
 		if l.answer != "" {
-			x.Answer = r.name("answer."+contentID(l.answer), l.answer)
+			if l.answerName == "" {
+				l.answerName = "answer." + contentID(l.answer)
+			}
+			x.Answer = r.name(l.answerName, l.answer)
 		}
 		list = append(list, x)
 	}

@@ -24,6 +24,7 @@ type mailbox struct {
 	last    int32     // number of the latest letter
 	waiting int       // number of letters in the state MessageAccepted
 	current *letter   // letter that is the prompt of the attempt's latest turn, or of the turn about to begin; nil if there is none
+	joined  answers
 }
 
 // letter is a message to a task.
@@ -33,6 +34,8 @@ type letter struct {
 	text    string // empty once the turn that got the letter is over, or the attempt has ended
 	name    string // with a store, name of the text; can be empty if the letter was loaded
 	answer  string // text of the letter's turn; empty once the attempt has ended
+
+	answerName string // with a store, name of the answer; empty if it was not needed yet
 	no      int32  // number of the letter, from 1
 	attempt int32
 	turn    int32 // number of the turn that has got the letter, or that it is to join; 0 if there is none
@@ -144,12 +147,14 @@ func (st *state) send(by Caller, ref string, in SendInput, again bool, now int64
 		return t, nil, false, recordRefused(t.id())
 	case st.unsettled(t):
 		return t, nil, true, nil
-	case t.lettersWaiting() >= messagesWaiting:
-		return t, nil, false, tooManyMessages(t.id(), messagesWaiting)
 	case in.Now && !st.inTurn(t):
 		return t, nil, false, notInTurn(t.id())
 	case in.Now && !t.kind.cl.steers:
 		return t, nil, false, cannotSteer(t.kind.key.agent)
+	case in.Now && t.joining() >= messagesJoining:
+		return t, nil, false, tooManyJoin(t.id(), messagesJoining)
+	case !in.Now && t.lettersWaiting() >= messagesWaiting:
+		return t, nil, false, tooManyWait(t.id(), messagesWaiting)
 	}
 	l = st.accept(t, in)
 	st.awaitLetter(l)
@@ -238,7 +243,7 @@ func (st *state) letterAnswered(t *task, l *letter, now int64) (kept, uncertain 
 	case l.withdrawn:
 		return false, !l.refused
 	case st.hasLetter(t, l):
-		if t.no != l.attempt || !t.live() {
+		if t.no != l.attempt || !t.live() || l.now && !t.mayLose(l) {
 			t.dropText(l)
 		}
 		return true, false
@@ -296,28 +301,6 @@ func (st *state) letterSettled(t *task) {
 	}
 }
 
-// inTurn reports whether the task is in a turn that a message can join.
-func (st *state) inTurn(t *task) bool {
-	a := t.run
-	return a != nil && a.live() && a.turnStart > 0 && (a.phase == PhaseTurn || a.phase == PhaseAsking)
-}
-
-// mayJoin reports whether the turn that the letter is to join is still running.
-func (st *state) mayJoin(t *task, l *letter) bool {
-	return !l.withdrawn && st.inTurn(t) && t.no == l.attempt && t.run.turn == l.turn && !st.closing
-}
-
-// joinedTurn records that the running turn has got the letter.
-func (st *state) joinedTurn(t *task, l *letter) {
-	if t.hasRecord() {
-		t.mail().set(l, MessageInTurn)
-		if !t.live() || t.no != l.attempt || t.run == nil || t.run.turn != l.turn {
-			l.text = ""
-		}
-		st.letterSettled(t)
-	}
-}
-
 // letterDue asks for a slot for the turn of the next letter, if there is a letter.
 func (st *state) letterDue(a *attempt, now int64) {
 	switch {
@@ -372,61 +355,6 @@ func (a *attempt) notHandedOver() {
 	}
 }
 
-// sendAgain makes the messages that joined a turn wait for turns of their own, because the turn
-// that they joined is lost and begins again.
-func (a *attempt) sendAgain() {
-	b := a.t.mail()
-	if b == nil {
-		return
-	}
-	for _, l := range b.letters {
-		if l.now && l.attempt == a.no && l.state == MessageInTurn && l.text != "" {
-			l.now, l.turn = false, 0
-			b.set(l, MessageAccepted)
-			a.t.st.changed(a.t)
-		}
-	}
-}
-
-// said records the text of the attempt's latest turn. The turn of a letter has a text of its own.
-func (a *attempt) said(text string) {
-	if b := a.t.mail(); b != nil && b.current != nil {
-		b.current.answer = text
-		return
-	}
-	a.text = text
-}
-
-// answer returns the text of the attempt so far: the text of the last turn that had a text but no
-// letter, followed by the texts of the letters' turns.
-func (a *attempt) answer() string {
-	b := a.t.mail()
-	if b == nil {
-		return a.text
-	}
-	var list []letterAnswer
-	for _, l := range b.letters {
-		if l.attempt == a.no && l.answer != "" {
-			list = append(list, letterAnswer{int(l.no), l.about, l.answer})
-		}
-	}
-	return withAnswers(a.text, list)
-}
-
-// lettersOver drops the texts of the letters that the turn has got, because the turn is over.
-func (st *state) lettersOver(a *attempt) {
-	b := a.t.mail()
-	if b == nil {
-		return
-	}
-	for _, l := range b.letters {
-		if l.attempt == a.no && l.state == MessageInTurn {
-			l.text = ""
-		}
-	}
-	st.changed(a.t)
-}
-
 // endMail is called when the task's attempt ends, after its result was captured.
 func (t *task) endMail() {
 	b := t.mail()
@@ -444,11 +372,11 @@ func (t *task) endMail() {
 		default:
 			b.set(l, MessageUnconsumed)
 		}
-		if l.answer = ""; t.st.hasLetter(t, l) {
+		if l.answer, l.answerName = "", ""; t.st.hasLetter(t, l) {
 			t.dropText(l)
 		}
 	}
-	b.current = nil
+	b.current, b.joined = nil, answers{}
 }
 
 // dropText drops the text of a letter that no turn will get. Before the letter is durable, its text must
@@ -475,6 +403,7 @@ func (st *state) forwardMail(a, next *attempt, request string) string {
 			continue
 		}
 		l.attempt = next.no
+		b.joined = answers{}
 		if l.state == MessageInTurn && l.text != "" {
 			request = joined(request, l.text)
 			l.turn = 1

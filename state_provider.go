@@ -200,7 +200,10 @@ func (st *state) turnRefused(a *attempt, o turnOutcome, now int64) {
 		r.limit = now + parkMost
 	}
 	st.planFallback(a, falls, cause != CauseNone, now)
-	switch r.step = step; step {
+	if r.step = step; step == stepRepeat || step == stepNewSession {
+		a.sendAgain()
+	}
+	switch step {
 	case stepContinue:
 		if r.unanswered == "" {
 			r.unanswered = a.promptID

@@ -76,7 +76,7 @@ func (c *call) message(a BackgroundMessageArgs) (BackgroundMessageResult, error)
 	}
 	sent, err := c.m.send(c.ctx, c.by, a.TaskID, in, true)
 	if err != nil {
-		problem, err := c.messageProblem(err, a.TaskID)
+		problem, err := c.messageProblem(err, a.TaskID, a.Now)
 		if err != nil {
 			return BackgroundMessageResult{State: sent.State}, err
 		}
@@ -109,7 +109,7 @@ func checkMessage(a BackgroundMessageArgs) string {
 }
 
 // messageProblem turns an error of Send into a text for the model.
-func (c *call) messageProblem(err error, ref string) (string, error) {
+func (c *call) messageProblem(err error, ref string, now bool) (string, error) {
 	switch {
 	case errors.Is(err, ErrAlreadyEnded), errors.Is(err, ErrStillLive):
 		session := ""
@@ -117,6 +117,8 @@ func (c *call) messageProblem(err error, ref string) (string, error) {
 			session = t.Session
 		}
 		return c.w.messageTooLate(ref, session), nil
+	case errors.Is(err, ErrTooManyMessages) && now:
+		return c.w.tooManyJoin(ref), nil
 	case errors.Is(err, ErrTooManyMessages):
 		return c.w.tooManyMessages(ref), nil
 	case errors.Is(err, ErrCannotSteer):

@@ -1,0 +1,106 @@
+package bgagent_test
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+	"unsafe"
+
+	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/bgagenttest"
+	"github.com/stretchr/testify/require"
+)
+
+func TestABoundedNumberOfMessagesJoinsATurn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := steered{Runner: bgagenttest.NewRunner(answering)}
+		defer f.Close()
+		got := 0
+		var fail error
+		f.steer = func(context.Context, string, bgagent.TurnMessage) error { got++; return fail }
+		m := manage(t, &f, limit(1))
+		task := launch(t, m, "work")
+		time.Sleep(time.Second)
+		text := strings.Repeat("x", 64<<10)
+		now := func(key int) error {
+			_, err := m.Send(t.Context(), root, task.ID, bgagent.SendInput{Key: fmt.Sprint(key), Text: text, Now: true})
+			return err
+		}
+		for i := range 20 {
+			fail = nil
+			if i%2 == 1 { // a message that may have joined counts, too
+				fail = bgagent.ErrUncertain
+				require.ErrorIs(t, now(i), bgagent.ErrUncertain)
+				continue
+			}
+			require.NoError(t, now(i))
+		}
+		err := now(20)
+		require.ErrorIs(t, err, bgagent.ErrTooManyMessages)
+		require.ErrorContains(t, err, "20 have joined its running turn, and no more can join it; send the message without Now")
+		require.NoError(t, now(0), "a key that was used before is not refused")
+		require.Equal(t, 20, got)
+
+		r := send(t, m, task.ID, "", "more")
+		require.Equal(t, bgagent.MessageAccepted, r.State, "the message can be sent without Now")
+		time.Sleep(11 * time.Second) // its turn runs
+		require.Equal(t, bgagent.MessageInTurn, send(t, m, task.ID, r.Key, "").State)
+		fail = nil
+		for i := range 20 {
+			require.NoError(t, now(30+i), "each turn has room for 20 messages")
+		}
+		require.ErrorIs(t, now(50), bgagent.ErrTooManyMessages)
+		for range 20 {
+			send(t, m, task.ID, "", "more")
+		}
+		_, err = m.Send(t.Context(), root, task.ID, bgagent.SendInput{Text: "x"})
+		require.ErrorContains(t, err, "20 wait for their turns, and no more can wait")
+	})
+}
+
+// A snapshot of a task with many long answers must not join them again.
+func TestSnapshotsShareTheTextOfTheAnswers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := bgagenttest.NewRunner(answering)
+		defer f.Close()
+		m := manage(t, f, limit(1))
+		task := launch(t, m, "work")
+		time.Sleep(time.Second)
+		send(t, m, task.ID, "", "one")
+		send(t, m, task.ID, "", "two")
+		time.Sleep(20 * time.Second) // the turn of the second message runs
+		first, second := get(t, m, task.ID).Result, get(t, m, task.ID).Result
+		require.Equal(t, "answer to work\n\n## Answer to message 1: one\n\nanswer to one", first)
+		require.Same(t, unsafe.StringData(first), unsafe.StringData(second))
+		require.Same(t, unsafe.StringData(first), unsafe.StringData(m.List(bgagent.Query{})[0].Result))
+		require.Equal(t, first+"\n\n## Answer to message 2: two\n\nanswer to two", ended(t, m, task.ID)[0].Result)
+	})
+}
+
+// A turn of which nothing is left begins again without the messages that have joined it.
+func TestAMessageThatJoinedARefusedTurnGetsATurnOfItsOwn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		refused := false
+		f := steered{Runner: bgagenttest.NewRunner(func(turn *bgagenttest.Turn) {
+			if !refused {
+				refused = true
+				turn.Sleep(10 * time.Second)
+				turn.Fail(&bgagent.ProviderError{Kind: bgagent.ProviderOverloaded, Next: bgagent.NextRepeat})
+			}
+			answering(turn)
+		})}
+		defer f.Close()
+		f.steer = func(context.Context, string, bgagent.TurnMessage) error { return nil }
+		m := manage(t, &f, limit(1))
+		task := launch(t, m, "work")
+		time.Sleep(time.Second)
+		r, err := m.Send(t.Context(), root, task.ID, bgagent.SendInput{Key: "k", Text: "joined", Now: true})
+		require.NoError(t, err)
+		require.Equal(t, bgagent.MessageInTurn, r.State)
+		task = ended(t, m, task.ID)[0]
+		require.Equal(t, "answer to work\n\n## Answer to message 1: joined\n\nanswer to joined", task.Result)
+	})
+}

@@ -1,0 +1,55 @@
+package bgagent
+
+// The code in this file joins the text of an attempt with the texts of the turns that answer letters.
+
+// said records the text of the attempt's latest turn. The turn of a letter has a text of its own.
+func (a *attempt) said(text string) {
+	if b := a.t.mail(); b != nil && b.current != nil {
+		b.current.answer, b.current.answerName, b.joined = text, "", answers{}
+		return
+	}
+	a.text = text
+}
+
+// answers is the text that was made from an attempt's own text and from the answers to its letters. It
+// is kept, because every snapshot shows it.
+type answers struct {
+	of   *attempt // nil if no text is kept
+	own  string   // text of the attempt from which the text was made
+	text string
+}
+
+// answer returns the text of the attempt so far: the text of the last turn that had a text but no
+// letter, followed by the texts of the letters' turns.
+func (a *attempt) answer() string {
+	b := a.t.mail()
+	if b == nil {
+		return a.text
+	}
+	if k := &b.joined; k.of == a && k.own == a.text {
+		return k.text
+	}
+	var list []letterAnswer
+	for _, l := range b.letters {
+		if l.attempt == a.no && l.answer != "" {
+			list = append(list, letterAnswer{int(l.no), l.about, l.answer})
+		}
+	}
+	b.joined = answers{a, a.text, withAnswers(a.text, list)}
+	return b.joined.text
+}
+
+// lettersOver drops the texts of the letters that the turn has got, or may have got, because the turn is
+// over.
+func (st *state) lettersOver(a *attempt) {
+	b := a.t.mail()
+	if b == nil {
+		return
+	}
+	for _, l := range b.letters {
+		if l.attempt == a.no && (l.state == MessageInTurn || l.now && st.hasLetter(a.t, l)) {
+			l.text = ""
+		}
+	}
+	st.changed(a.t)
+}

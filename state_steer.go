@@ -1,0 +1,63 @@
+package bgagent
+
+// The code in this file handles letters that join a running turn.
+
+// inTurn reports whether the task is in a turn that a message can join.
+func (st *state) inTurn(t *task) bool {
+	a := t.run
+	return a != nil && a.live() && a.turnStart > 0 && (a.phase == PhaseTurn || a.phase == PhaseAsking)
+}
+
+// mayJoin reports whether the turn that the letter is to join is still running.
+func (st *state) mayJoin(t *task, l *letter) bool {
+	return !l.withdrawn && st.inTurn(t) && t.no == l.attempt && t.run.turn == l.turn && !st.closing
+}
+
+// joining returns the number of letters whose texts are kept because they have joined the running turn
+// or are about to.
+func (t *task) joining() (n int) {
+	b := t.mail()
+	if b == nil {
+		return 0
+	}
+	for _, l := range b.letters {
+		if l.now && l.text != "" {
+			n++
+		}
+	}
+	return n
+}
+
+// mayLose reports whether the turn that the letter has joined may still be lost. The text of the letter
+// is kept until then, because the letter would be sent again.
+func (t *task) mayLose(l *letter) bool {
+	a := t.run
+	return a != nil && t.live() && t.no == l.attempt && a.turn == l.turn && (a.turnStart > 0 || a.recovering || a.refused != nil)
+}
+
+// joinedTurn records that the running turn has got the letter.
+func (st *state) joinedTurn(t *task, l *letter) {
+	if t.hasRecord() {
+		t.mail().set(l, MessageInTurn)
+		if !t.mayLose(l) {
+			l.text = ""
+		}
+		st.letterSettled(t)
+	}
+}
+
+// sendAgain makes the messages that joined a turn wait for turns of their own, because the turn
+// that they joined is lost and begins again.
+func (a *attempt) sendAgain() {
+	b := a.t.mail()
+	if b == nil {
+		return
+	}
+	for _, l := range b.letters {
+		if l.now && l.attempt == a.no && l.state == MessageInTurn && l.text != "" {
+			l.now, l.turn = false, 0
+			b.set(l, MessageAccepted)
+			a.t.st.changed(a.t)
+		}
+	}
+}
