@@ -221,6 +221,14 @@ func (m *BackgroundManager) attemptKept(ctx context.Context, t *task) error {
 	})
 }
 
+// endKept waits until the end of the task is durable.
+func (m *BackgroundManager) endKept(ctx context.Context, by Caller, ref string) error {
+	return m.untilKept(ctx, m.cfg.StoreTimeout, func(st *state) bool {
+		t, _, err := st.ref(by, ref)
+		return err != nil || t == nil || t.live() || st.kept(t)
+	})
+}
+
 // letterKept waits until the message is durable. If this takes too long or is impossible, letterKept
 // withdraws the message and returns an error. There is one exception: if another call with the same key
 // still waits, letterKept withdraws nothing, and the error matches [ErrUncertain].

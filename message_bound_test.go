@@ -11,6 +11,7 @@ import (
 
 	"github.com/bgagent/bgagent"
 	"github.com/bgagent/bgagent/bgagenttest"
+	"github.com/bgagent/bgagent/storetest"
 	"github.com/stretchr/testify/require"
 )
 
@@ -102,5 +103,36 @@ func TestAMessageThatJoinedARefusedTurnGetsATurnOfItsOwn(t *testing.T) {
 		require.Equal(t, bgagent.MessageInTurn, r.State)
 		task = ended(t, m, task.ID)[0]
 		require.Equal(t, "answer to work\n\n## Answer to message 1: joined\n\nanswer to joined", task.Result)
+	})
+}
+
+// A model must not hear that a task has ended before the end is durable.
+func TestBackgroundMessageWaitsForTheStoredEnd(t *testing.T) {
+	withMemory(t, working(time.Second), limit(1), func(t *testing.T, m *bgagent.BackgroundManager, mem *storetest.Memory) {
+		task := launch(t, m, "a")
+		time.Sleep(100 * time.Millisecond)
+		slow(mem, 10*time.Second)
+		time.Sleep(2 * time.Second)
+		require.Equal(t, bgagent.PhaseStoring, get(t, m, task.ID).Phase)
+		r, err := bgagent.BackgroundMessage(t.Context(), m, root, bgagent.BackgroundMessageArgs{TaskID: task.ID, Message: "more"})
+		require.NoError(t, err)
+		require.True(t, r.IsError)
+		require.Contains(t, r.Text, "has ended, so the message was not sent.")
+		x, _ := taskIn(mem, task.ID)
+		require.Equal(t, "completed", x.Status, "the answer did not come before the end was durable")
+	})
+}
+
+func TestBackgroundMessageShowsNoEndThatCannotBeStored(t *testing.T) {
+	withMemory(t, working(time.Second), limit(1), func(t *testing.T, m *bgagent.BackgroundManager, mem *storetest.Memory) {
+		task := launch(t, m, "a")
+		time.Sleep(100 * time.Millisecond)
+		slow(mem, 10*time.Minute)
+		time.Sleep(2 * time.Second)
+		r, err := bgagent.BackgroundMessage(t.Context(), m, root, bgagent.BackgroundMessageArgs{TaskID: task.ID, Message: "more"})
+		require.NoError(t, err)
+		require.True(t, r.IsError)
+		require.Contains(t, r.Text, "cannot be stored at present. Try again later.")
+		require.NotContains(t, r.Text, "ended")
 	})
 }

@@ -115,6 +115,11 @@ func (w wording) messageTooLate(ref, session string) string {
 	return s
 }
 
+// messageNotNow answers a call whose task has ended, if the end is not durable and must not be shown.
+func (w wording) messageNotNow(ref string) string {
+	return "The message was not sent: the state of task " + mdtext.Code(ref, idMax) + " cannot be stored at present. Try again later."
+}
+
 func (w wording) tooManyMessages(ref string) string {
 	return fmt.Sprintf("Task %s already has %d messages that its agent has not got yet, so this one was not sent. Wait until it has got some, and put what you have to say into one message.", mdtext.Code(ref, idMax), messagesWaiting)
 }

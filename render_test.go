@@ -241,6 +241,7 @@ func goldenProblems(w wording, all map[string]string) {
 	all["problem_message_too_late"] = w.messageTooLate("bg_abc123", "sess_xyz789")
 	all["problem_message_too_late_no_session"] = w.messageTooLate("bg_abc123", "")
 	all["problem_too_many_messages"] = w.tooManyMessages("bg_abc123")
+	all["problem_message_not_now"] = w.messageNotNow("bg_abc123")
 	all["problem_too_many_join"] = w.tooManyJoin("bg_abc123")
 	all["problem_cannot_join"] = w.cannotJoin("bg_abc123")
 	all["problem_message_uncertain"] = w.messageUncertain("bg_abc123")

@@ -75,6 +75,9 @@ func (c *call) message(a BackgroundMessageArgs) (BackgroundMessageResult, error)
 		in.Key = "call." + strconv.FormatUint(storedHash(c.by.Session, c.by.ToolCallID, a.Message), 36)
 	}
 	sent, err := c.m.send(c.ctx, c.by, a.TaskID, in, true)
+	if errors.Is(err, ErrStillLive) && c.m.endKept(c.ctx, c.by, a.TaskID) == nil { // the model must not hear of the end before
+		sent, err = c.m.send(c.ctx, c.by, a.TaskID, in, true)
+	}
 	if err != nil {
 		problem, err := c.messageProblem(err, a.TaskID, a.Now)
 		if err != nil {
@@ -111,7 +114,9 @@ func checkMessage(a BackgroundMessageArgs) string {
 // messageProblem turns an error of Send into a text for the model.
 func (c *call) messageProblem(err error, ref string, now bool) (string, error) {
 	switch {
-	case errors.Is(err, ErrAlreadyEnded), errors.Is(err, ErrStillLive):
+	case errors.Is(err, ErrStillLive):
+		return c.w.messageNotNow(ref), c.ctx.Err()
+	case errors.Is(err, ErrAlreadyEnded):
 		session := ""
 		if t, err := c.m.Get(ref); err == nil {
 			session = t.Session
