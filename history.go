@@ -51,6 +51,7 @@ func (x *storedTask) task(r *StoreRecord) Task {
 		ID: x.id, Parent: x.Parent, Root: r.Root, Session: r.Session, Description: x.Title, Agent: x.Agent, Model: x.Model,
 		ToolCallID: x.Call, Client: x.Client, Depth: x.Depth, Metadata: x.Metadata, Status: x.Status, Cause: x.Cause,
 		Attempt: int(x.Attempt), Attempts: x.Past, Queued: x.Queued, Notice: x.Notice, Quiet: x.Run == nil,
+		Messages: x.waiting(), Unconsumed: x.unconsumed(),
 	}
 	if f := x.Fallen; f != nil {
 		t.Fallback = f.Why

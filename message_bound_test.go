@@ -118,8 +118,7 @@ func TestBackgroundMessageWaitsForTheStoredEnd(t *testing.T) {
 		require.NoError(t, err)
 		require.True(t, r.IsError)
 		require.Contains(t, r.Text, "has ended, so the message was not sent.")
-		x, _ := taskIn(mem, task.ID)
-		require.Equal(t, "completed", x.Status, "the answer did not come before the end was durable")
+		require.Equal(t, bgagent.Completed, get(t, m, task.ID).Status, "the end is durable, so it is shown")
 	})
 }
 
@@ -134,5 +133,35 @@ func TestBackgroundMessageShowsNoEndThatCannotBeStored(t *testing.T) {
 		require.True(t, r.IsError)
 		require.Contains(t, r.Text, "cannot be stored at present. Try again later.")
 		require.NotContains(t, r.Text, "ended")
+	})
+}
+
+func TestARecordDescribesTheMessagesOfItsTask(t *testing.T) {
+	withMemory(t, working(10*time.Second), limit(1), func(t *testing.T, m *bgagent.BackgroundManager, mem *storetest.Memory) {
+		id := launch(t, m, "a").ID
+		recorded := func() bgagent.Task {
+			for _, r := range mem.Records() {
+				if r.Key == id {
+					task, err := r.Task()
+					require.NoError(t, err)
+					return task
+				}
+			}
+			t.Fatal("the task has no record")
+			return bgagent.Task{}
+		}
+		time.Sleep(time.Second)
+		send(t, m, id, "k", "more")
+		require.Equal(t, 1, recorded().Messages)
+		require.Empty(t, recorded().Unconsumed)
+		_, err := m.Cancel(t.Context(), root, id, bgagent.CancelOptions{})
+		require.NoError(t, err)
+		want := ended(t, m, id)[0].Unconsumed
+		require.Equal(t, []bgagent.UnconsumedMessage{{Key: "k", Text: "more"}}, want)
+		require.Equal(t, want, recorded().Unconsumed)
+		require.Zero(t, recorded().Messages)
+		page, err := m.History(t.Context(), bgagent.Query{}, "")
+		require.NoError(t, err)
+		require.Equal(t, want, page[0].Unconsumed)
 	})
 }

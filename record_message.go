@@ -62,6 +62,26 @@ func (x *storedTask) possibleLetters() bool {
 	return current <= 1
 }
 
+// unconsumed is like the method of task with this name, for the latest attempt.
+func (x *storedTask) unconsumed() (list []UnconsumedMessage) {
+	for _, l := range x.Letters {
+		if l.Attempt == x.Attempt && !l.Now && (l.State == MessageUnconsumed || l.State == MessageUncertain) {
+			list = append(list, UnconsumedMessage{l.Key, l.About, l.State == MessageUncertain})
+		}
+	}
+	return list
+}
+
+// waiting returns the number of messages that no turn has got yet.
+func (x *storedTask) waiting() (n int) {
+	for _, l := range x.Letters {
+		if l.State == MessageAccepted {
+			n++
+		}
+	}
+	return n
+}
+
 // letterTexts returns the names of the texts of the task's messages.
 func (x *storedTask) letterTexts() (names []string) {
 	for _, l := range x.Letters {
