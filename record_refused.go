@@ -10,6 +10,7 @@ type refusedRecord struct {
 	Step       nextStep          `json:"step"`
 	Unanswered string            `json:"unanswered,omitempty"` // id of the prompt with which the session goes on
 	Prompt     string            `json:"prompt,omitempty"`     // name of the text of the next prompt
+	Told       *Notice           `json:"told,omitempty"`       // notice that the next prompt repeats
 	Since      time.Time         `json:"since"`
 	RetryAt    time.Time         `json:"retry_at,omitzero"` // time that the provider has given
 	Until      time.Time         `json:"until,omitzero"`    // time before which no turn of the pool begins
@@ -54,7 +55,7 @@ func (st *state) recordRefused(a *attempt, r *recorded) *refusedRecord {
 	}
 	return &refusedRecord{
 		Kind: f.kind, Status: f.status, Message: f.message, Step: f.step, Unanswered: f.unanswered, Tries: f.tries, Turns: f.turns,
-		PoolTries: f.poolTries, Provider: f.provider, FallAt: st.wall(f.fallAt), Falls: f.falls, Fell: f.fell,
+		PoolTries: f.poolTries, Provider: f.provider, FallAt: st.wall(f.fallAt), Falls: f.falls, Fell: f.fell, Told: f.told,
 		Prompt: r.name("refused."+contentID(f.prompt), f.prompt),
 		Since:  st.wall(f.since), RetryAt: st.wall(f.retryAt), Until: st.wall(f.until), Limit: st.wall(f.limit),
 	}
@@ -67,7 +68,7 @@ func (st *state) loadRefused(x *refusedRecord, texts map[string]string) *refused
 	}
 	return &refused{
 		kind: x.Kind, status: x.Status, message: x.Message, step: x.Step, unanswered: x.Unanswered, prompt: texts[x.Prompt], tries: x.Tries, turns: x.Turns,
-		poolTries: x.PoolTries, provider: x.Provider, fallAt: st.at(x.FallAt), falls: x.Falls, fell: x.Fell,
+		poolTries: x.PoolTries, provider: x.Provider, fallAt: st.at(x.FallAt), falls: x.Falls, fell: x.Fell, told: x.Told,
 		since: st.at(x.Since), retryAt: st.at(x.RetryAt), until: st.at(x.Until), limit: st.at(x.Limit),
 	}
 }

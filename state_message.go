@@ -29,17 +29,17 @@ type mailbox struct {
 
 // letter is a message to a task.
 type letter struct {
-	key     string
-	about   string // beginning of the text
-	text    string // empty once the turn that got the letter is over, or the attempt has ended
-	name    string // with a store, name of the text; can be empty if the letter was loaded
-	answer  string // text of the letter's turn; empty once the attempt has ended
+	key    string
+	about  string // beginning of the text
+	text   string // empty once the turn that got the letter is over, or the attempt has ended
+	name   string // with a store, name of the text; can be empty if the letter was loaded
+	answer string // text of the letter's turn; empty once the attempt has ended
 
 	answerName string // with a store, name of the answer; empty if it was not needed yet
-	no      int32  // number of the letter, from 1
-	attempt int32
-	turn    int32 // number of the turn that has got the letter, or that it is to join; 0 if there is none
-	state   MessageState
+	no         int32  // number of the letter, from 1
+	attempt    int32
+	turn       int32 // number of the turn that has got the letter, or that it is to join; 0 if there is none
+	state      MessageState
 
 	now       bool  // the letter joins a running turn
 	unsent    bool  // Steer has not been called for the letter yet

@@ -1,6 +1,7 @@
 package bgagent
 
 import (
+	"slices"
 	"time"
 
 	"github.com/bgagent/bgagent/internal/mdtext"
@@ -275,8 +276,9 @@ func (st *state) holdForPool(a *attempt, now int64) {
 		st.planFallback(a, st.mayFallBack(a, r.kind, r.step), false, now)
 	}
 	if a.notice != nil || a.t.letterDue() {
-		st.oweAgain(a)
-		r.step, r.prompt = stepNotice, ""
+		if st.oweAgain(a); r.told == nil { // otherwise the notice repeats another one
+			r.step, r.prompt = stepNotice, ""
+		}
 	}
 	if a.promptID = ""; a.turn > 0 { // the record still names the prompt of the last turn
 		a.prompt = ""
@@ -356,8 +358,25 @@ func (st *state) nextAfterRefusal(a *attempt, now int64) bool {
 		a.prompt = r.prompt
 	default:
 		a.prompt, a.told = r.prompt, r.told
+		st.tellMore(a, now)
 	}
 	return true
+}
+
+// tellMore adds the ends that are owed by now to the notice that a refused turn had as its prompt and
+// that the next turn repeats.
+func (st *state) tellMore(a *attempt, now int64) {
+	told := a.told
+	if told == nil || !st.nextNotice(a, now) {
+		return
+	}
+	n := &a.notice.notice
+	n.Items, n.Batch = append(slices.Clone(told.Items), n.Items...), append(slices.Clone(told.Batch), n.Batch...)
+	n.Omitted += told.Omitted
+	if n.Closing = n.Live == 0 && (n.Closing || told.Closing); !n.Closing {
+		n.Batch, n.Omitted = nil, 0
+	}
+	a.prompt, a.told = "", nil
 }
 
 // startsLater makes the time to live of the attempt's start count from now, because this time does

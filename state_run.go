@@ -154,19 +154,24 @@ func (st *state) prompt(a *attempt, p *Prompt, now int64) {
 		mark.instance, mark.counted, p.Instance = "", spent{}, st.storing.instance
 	}
 	if a.notice != nil {
-		n := a.notice.notice
-		n.Items, n.Batch = slices.Clone(n.Items), slices.Clone(n.Batch) // the client must not change the record
-		p.Notice = &n
-		if a.cl.runner { // the call returns only at the end of the turn, so the notice counts as delivered when the call begins
+		p.Notice = a.notice.notice.clone() // the client must not change the record
+		if a.cl.runner {                   // the call returns only at the end of the turn, so the notice counts as delivered when the call begins
+			a.told = a.notice.notice.clone()
 			st.told(a, now)
-			a.told = &n
 		}
 	} else if a.told != nil { // the call is repeated
-		p.Notice = a.told
+		p.Notice = a.told.clone()
 	}
 	if a.cl.runner {
 		st.handedOver(a, true)
 	}
+}
+
+// clone returns a copy of n that shares no changeable parts with n.
+func (n *Notice) clone() *Notice {
+	c := *n
+	c.Items, c.Batch = slices.Clone(n.Items), slices.Clone(n.Batch)
+	return &c
 }
 
 // noteFailure records whether a host call has failed. The manager keeps the error while Err can
