@@ -16,7 +16,7 @@ const (
 	EventResumed                // an ended task was resumed; its new attempt is pending
 	EventStarted                // a pending attempt became running
 	EventPhase                  // the phase of a running attempt changed, or its session became known
-	EventProgress               // Task.Progress changed; one event can cover several changes
+	EventProgress               // Task.Progress or the text so far changed; one event can cover several changes within 100 ms
 	EventEnded                  // the attempt ended; each attempt has exactly one event of the kind EventEnded or EventSuperseded
 	EventQuiet                  // everything that the ended attempt started has stopped
 	EventOverLimit              // the session of an ended attempt did not stop in time; its slot went to the next task

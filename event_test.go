@@ -1,6 +1,7 @@
 package bgagent_test
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"testing"
@@ -76,4 +77,46 @@ func TestSubscribersDoNotShareWhatTheyAreTold(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, "v", e.Task.Metadata["k"])
 	})
+}
+
+// Pieces of text that follow each other quickly share their events, but the last piece has one.
+func TestTheLastPieceOfABurstHasAnEvent(t *testing.T) {
+	f := &goRunner{run: func(_ context.Context, _ string, p bgagent.Prompt, r *bgagent.Reporter) (bgagent.TurnEnd, error) {
+		time.Sleep(time.Second)
+		for _, piece := range []string{"a", "b", "c", "d"} {
+			r.Text(piece)
+			time.Sleep(10 * time.Millisecond)
+		}
+		if p.Text == "pause" {
+			time.Sleep(10 * time.Second)
+		}
+		return bgagent.TurnEnd{Text: "abcd"}, nil
+	}}
+	for prompt, want := range map[string][]string{
+		"pause": {"a at 1s", "abcd at 1.1s"},
+		"end":   {"a at 1s", "abcd at 1.04s"}, // the turn ends before the pause between two events
+	} {
+		bubble(t, f, limit(1), func(t *testing.T, m *bgagent.BackgroundManager) {
+			_, sub := m.Subscribe(0)
+			begun := time.Now()
+			var progress []string
+			read := make(chan struct{})
+			go func() {
+				defer close(read)
+				for {
+					e, err := sub.Next(context.Background())
+					if err != nil {
+						return
+					}
+					if e.Kind == bgagent.EventProgress {
+						progress = append(progress, fmt.Sprintf("%s at %v", e.Task.Result, time.Since(begun)))
+					}
+				}
+			}()
+			ended(t, m, launch(t, m, prompt).ID)
+			_ = m.Close(t.Context())
+			<-read
+			require.Equal(t, want, progress)
+		})
+	}
 }

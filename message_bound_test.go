@@ -131,7 +131,7 @@ func TestBackgroundMessageShowsNoEndThatCannotBeStored(t *testing.T) {
 		r, err := bgagent.BackgroundMessage(t.Context(), m, root, bgagent.BackgroundMessageArgs{TaskID: task.ID, Message: "more"})
 		require.NoError(t, err)
 		require.True(t, r.IsError)
-		require.Contains(t, r.Text, "cannot be stored at present. Try again later.")
+		require.Contains(t, r.Text, "cannot be stored at present.")
 		require.NotContains(t, r.Text, "ended")
 	})
 }

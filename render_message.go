@@ -117,7 +117,7 @@ func (w wording) messageTooLate(ref, session string) string {
 
 // messageNotNow answers a call whose task has ended, if the end is not durable and must not be shown.
 func (w wording) messageNotNow(ref string) string {
-	return "The message was not sent: the state of task " + mdtext.Code(ref, idMax) + " cannot be stored at present. Try again later."
+	return "The message was not sent: the state of task " + mdtext.Code(ref, idMax) + " cannot be stored at present. Go on with your other work."
 }
 
 func (w wording) tooManyMessages(ref string) string {

@@ -76,6 +76,9 @@ func (st *state) turnOver(a *attempt, o turnOutcome, now int64) {
 	if !mdtext.Invisible(o.text) {
 		a.said(o.text)
 	}
+	if a.newsAt > 0 {
+		st.news(a, now)
+	}
 	if !a.goesOn(o.cause) && o.provider == nil { // a refused turn goes on later
 		st.lettersOver(a)
 	}

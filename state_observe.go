@@ -212,10 +212,19 @@ func (st *state) asking(a *attempt, question string) {
 const newsPause = int64(100e6)
 
 // progressed emits a progress event. Unless the argument "quick" is set, it emits at most one event
-// per newsPause.
+// per newsPause. The event about the last change then follows at the end of the pause or of the turn.
 func (st *state) progressed(a *attempt, quick bool, now int64) {
-	if quick || now-a.lastNews >= newsPause {
-		a.lastNews = now
-		st.emit(EventProgress, a.t)
+	switch {
+	case quick || now-a.lastNews >= newsPause:
+		st.news(a, now)
+	case a.newsAt == 0 && len(st.subs) > 0:
+		a.newsAt = a.lastNews + newsPause
+		st.deadlines.attempts.setBy(&a.alarm, a, a.newsAt)
 	}
+}
+
+// news emits a progress event.
+func (st *state) news(a *attempt, now int64) {
+	a.lastNews, a.newsAt = now, 0
+	st.emit(EventProgress, a.t)
 }

@@ -198,6 +198,7 @@ type attempt struct {
 	sight      *sight       // observations of the turn; nothingSeen until there are any
 	activity   int64        // time of the last change of any kind
 	lastNews   int64        // time at which the last progress event was sent
+	newsAt     int64        // time of a progress event that was put off; 0 if there is none
 	nextRun    *attempt     // next attempt in the list effects.after.start
 	nextCancel *attempt     // next attempt in the list effects.now.cancels
 	refused    *refused     // set after a refusal of the provider, until a turn has ended in another way

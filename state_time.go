@@ -185,6 +185,7 @@ const (
 	untilStale                         // time at which a runner's turn becomes stale; the function "judge" checks the turns of starters
 	untilSilent                        // deadline for the status of a starter's session
 	untilProved                        // time at which the silence of a turn proves that the provider accepts requests; does not end the attempt
+	untilNews                          // time of a progress event that was put off; does not end the attempt
 	untilLook                          // time of the next poll of a starter's session; does not end the attempt
 	attemptLimits
 )
@@ -220,6 +221,8 @@ func (st *state) limitEnd(l attemptLimit, a *attempt) int64 {
 		}
 	case untilProved:
 		return st.provedAt(a)
+	case untilNews:
+		return a.newsAt
 	case untilLook:
 		if followed {
 			return a.sight.lookAt
@@ -250,6 +253,8 @@ func (st *state) applyLimit(l attemptLimit, a *attempt, now int64) {
 		st.parkLimit(a, now)
 	case untilProved:
 		st.provesPool(a)
+	case untilNews:
+		st.news(a, now)
 	case untilReachable:
 		st.end(a.t, CauseHostUnreachable, reasonOutage(st.limit(limitHostUnreachable), a.sight.prog.detail), now)
 	case untilOld:
