@@ -28,6 +28,57 @@ func TestAnExpiredTaskKeepsItsBudget(t *testing.T) {
 	})
 }
 
+// A task without a budget that has expired is resumed with one.
+func TestAnExpiredTaskKeepsWhatItUsedWithoutABudget(t *testing.T) {
+	withoutStore(t)
+	f := spending(bgagent.Usage{InputTokens: 10})
+	bubble(t, f, bgagent.Config{Retention: time.Minute}, func(t *testing.T, m *bgagent.BackgroundManager) {
+		task := ended(t, m, launch(t, m, "a").ID)[0]
+		_, err := m.Read(root, task.ID)
+		require.NoError(t, err)
+		used := task.Progress.Usage.InputTokens
+		require.Positive(t, used)
+		time.Sleep(2 * time.Minute)
+		_, err = m.Get(task.ID)
+		require.ErrorIs(t, err, bgagent.ErrExpired)
+		_, err = m.Resume(t.Context(), root, task.Session, bgagent.ResumeInput{Prompt: "b", Budget: bgagent.Budget{InputTokens: used}})
+		var over *bgagent.BudgetError
+		require.ErrorAs(t, err, &over)
+		require.Equal(t, float64(used), over.Limit.Used)
+		task, err = m.Resume(t.Context(), root, task.Session, bgagent.ResumeInput{Prompt: "b", Budget: bgagent.Budget{InputTokens: used + 1000}})
+		require.NoError(t, err)
+		require.Equal(t, used, task.Budget.Used.InputTokens)
+	})
+}
+
+// The client of a runner tells what the turn has used whose answer it has found. What was reported before
+// the process ended is not counted twice.
+func TestTheUsageOfAnAnswerThatIsFoundCountsOnce(t *testing.T) {
+	for reported, want := range map[int64]int64{0: 300, 10: 300, 40: 400} { // what was reported can be more than the client finds
+		inWorld(t, func(t *testing.T, w *world) {
+			w.cfg = bgagent.Config{TaskBudget: bgagent.Budget{InputTokens: 1000}, StaleTimeout: bgagent.Disabled}
+			w.takes(time.Hour)
+			if reported > 0 {
+				billed(w, time.Second, bgagent.Usage{InputTokens: reported})
+			}
+			m := w.begin()
+			task := launch(t, m, "a")
+			time.Sleep(10*time.Second + time.Millisecond)
+			require.Equal(t, 10*reported, get(t, m, task.ID).Budget.Used.InputTokens)
+			time.Sleep(400 * time.Millisecond)
+			require.NoError(t, w.life.m.Suspend(t.Context()))
+			w.answer, w.ending = bgagent.PromptAnswered, bgagent.TurnEnd{Usage: bgagent.Usage{InputTokens: 300, OutputTokens: 7}}
+			m = w.begin()
+			m.Start()
+			end := ended(t, m, task.ID)[0]
+			require.Equal(t, bgagent.Completed, end.Status)
+			require.Equal(t, "found", end.Result)
+			require.Equal(t, bgagent.Usage{InputTokens: 300, OutputTokens: 7}, end.Progress.Usage)
+			require.Equal(t, want, end.Budget.Used.InputTokens)
+		})
+	}
+}
+
 func billed(w *world, every time.Duration, u bgagent.Usage) {
 	w.bills = func(ctx context.Context, r *bgagent.Reporter) {
 		for {

@@ -99,7 +99,7 @@ type runRecord struct {
 
 	Refused *refusedRecord `json:"refused,omitempty"` // set if the provider has refused the last turns, or if the turn could not begin because other turns were refused
 
-	Counted usedRecord `json:"counted,omitzero"` // for a starter, the part of the used budget that belongs to the last turn
+	Counted usedRecord `json:"counted,omitzero"` // part of the used budget that belongs to the last turn
 }
 
 // endRecord is the part of a task's record that describes how an attempt ended.

@@ -65,11 +65,11 @@ func (x *budgetRecord) possible() bool {
 }
 
 // countedInTurn returns the part of what was counted that belongs to the attempt's current turn. After
-// a restart, the turn of a starter is read again from its beginning, and this part must not be
-// counted twice. A runner's turn is not read again.
+// a restart, the turn of a starter is read again from its beginning, and the client of a runner can tell
+// what the whole turn has used. This part must not be counted twice.
 func (st *state) countedInTurn(a *attempt, mark *mark) usedRecord {
 	switch {
-	case !a.cl.starter || !st.budgets:
+	case !st.budgets:
 		return usedRecord{}
 	case a.recovering || a.sight == &nothingSeen:
 		return recordUsed(mark.counted)

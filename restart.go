@@ -41,7 +41,8 @@ type SessionRestorer interface {
 	// the runtime cannot be reached, the error matches [ErrUnreachable].
 	//
 	// Then RestoreSession reads the session. With PromptAnswered, the TurnEnd describes the end of
-	// the turn and contains the answer. If the session does not exist, the error matches
+	// the turn and contains the answer. Its Usage is what the whole turn has used, or zero if the client
+	// does not know it; what an earlier process has counted is not counted again. If the session does not exist, the error matches
 	// [ErrNoSession]. In this case the manager creates a new session, unless a turn of the old
 	// session has ended. If the error matches [errors.ErrUnsupported], the state counts as
 	// PromptUnknown. After any other error, the attempt ends as interrupted.

@@ -24,8 +24,8 @@ type retention struct {
 	// has any, so a field of the tombstone would waste memory.
 	unsaid map[*session]string
 
-	// budgets holds the budgets of the tasks of tombstones, so that a resume does not begin with an
-	// unused budget.
+	// budgets holds the budgets of the tasks of tombstones, and what tasks without a budget have used, so
+	// that a resume does not begin with an unused budget.
 	budgets map[*session]*taskBudget
 }
 
@@ -292,7 +292,7 @@ func (st *state) bury(t *task, stuck bool) {
 		if t.fin.unsaid {
 			k.keepUnsaid(s, joined(t.unsaid(), t.text))
 		}
-		if b := t.budget(); b != nil {
+		if b := st.spentSoFar(t); b != nil {
 			if k.budgets == nil {
 				k.budgets = map[*session]*taskBudget{}
 			}

@@ -377,6 +377,10 @@ func (st *state) restoredTurn(a *attempt, r restoredSession, now int64) {
 		st.setDeadline(a, now)
 	case r.prompt == PromptAnswered:
 		a.turnStart = now
+		if r.end.Usage != (Usage{}) {
+			s := a.seen()
+			s.counted.usage, mark.counted = s.counted.usage.plus(mark.counted.usage), spent{}
+		}
 		st.turnReturned(a, r.end, hostFailure{}, now)
 	case r.prompt == PromptInterrupted && r.continues:
 		st.supersede(a, now)

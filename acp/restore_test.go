@@ -357,6 +357,20 @@ func TestASavedDirectoryDoesNotChangeWithALink(t *testing.T) {
 	require.Equal(t, dir, m.Directory)
 }
 
+func TestASavedEndHasTheUsageOfItsTurn(t *testing.T) {
+	c := open(t, program(t, ""))
+	id, err := c.CreateSession(t.Context(), bgagent.SessionSpec{Task: "bg_1", Agent: "fake", Directory: t.TempDir(), Instance: "one"})
+	require.NoError(t, err)
+	e := run(t, c, id, bgagent.Prompt{ID: "p", Task: "bg_1", Agent: "fake", Text: "cost 0.25\nsay a\ncost 1", Instance: "one"}).wait()
+	require.Equal(t, 0.75, e.TurnEnd.Usage.Cost, "the first cost was reported in the turn")
+	saved := e.of(bgagent.ReportState)
+	m, err := recall(saved[len(saved)-1].Saved)
+	require.NoError(t, err)
+	end, ok := m.Now.turnEnd()
+	require.True(t, ok)
+	require.Equal(t, 1.0, end.Usage.Cost)
+}
+
 func TestASavedStateThatCannotBeReadIsAnError(t *testing.T) {
 	c := open(t, program(t, ""))
 	for want, saved := range map[string]string{"cannot be read": "{", "has version 2": `{"v":2}`} {

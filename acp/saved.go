@@ -41,6 +41,8 @@ type savedEnd struct {
 	Stop   string `json:"stop"` // name of the stop reason
 	Text   string `json:"text,omitempty"`
 	NoText bool   `json:"noText,omitempty"`
+
+	Used bgagent.Usage `json:"used,omitzero"` // usage of the whole turn
 }
 
 const (
@@ -96,7 +98,7 @@ func (m *memory) unsent() {
 func (p *progress) ends(end bgagent.TurnEnd) {
 	for _, stop := range savedStops {
 		if end.Stop == stop && len(end.Text) <= maxSavedText {
-			p.End = &savedEnd{Stop: stop.String(), Text: end.Text, NoText: end.NoText}
+			p.End = &savedEnd{Stop: stop.String(), Text: end.Text, NoText: end.NoText, Used: end.Usage}
 		}
 	}
 }
@@ -105,7 +107,7 @@ func (p *progress) ends(end bgagent.TurnEnd) {
 func (p *progress) turnEnd() (bgagent.TurnEnd, bool) {
 	for _, stop := range savedStops {
 		if p.End != nil && p.End.Stop == stop.String() {
-			return bgagent.TurnEnd{Stop: stop, Text: p.End.Text, NoText: p.End.NoText}, true
+			return bgagent.TurnEnd{Stop: stop, Text: p.End.Text, NoText: p.End.NoText, Usage: p.End.Used}, true
 		}
 	}
 	return bgagent.TurnEnd{}, false
@@ -177,6 +179,7 @@ func (c *Client) remember(t *turn, end bgagent.TurnEnd, err error) {
 	c.mu.Lock()
 	now := &t.s.memory.Now
 	if now.Prompt == t.prompt.ID {
+		end.Usage.Cost += t.told
 		now.ends(end)
 	}
 	known := now.End != nil

@@ -65,6 +65,7 @@ type turn struct {
 	terms    map[string]*terminal
 	asides   asides
 	cost     float64 // cost in US dollars that is not reported yet
+	told     float64 // cost in US dollars that is reported
 
 	compaction sdk.ToolCallId // id of the call with which the agent has reported its last compaction; empty if there was none
 }

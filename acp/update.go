@@ -153,7 +153,7 @@ func (s *session) apply(t *turn, u sdk.SessionUpdate, left bool) []report {
 	reports := s.progress(t, u, left)
 	acts := u.AgentMessageChunk != nil || u.AgentThoughtChunk != nil || u.ToolCall != nil || u.ToolCallUpdate != nil
 	if cost := t.cost; acts && cost > 0 && !t.answered {
-		t.cost = 0
+		t.cost, t.told = 0, t.told+cost
 		reports = append(reports, func(r *bgagent.Reporter) { r.Usage(bgagent.Usage{Cost: cost}) })
 	}
 	return reports

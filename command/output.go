@@ -45,6 +45,7 @@ type Output struct {
 	round   round
 	parts   parts
 	used    bgagent.Usage // usage that is not reported yet; see reportUsage
+	told    bgagent.Usage // usage of the turn that is reported
 
 	failed *bgagent.ProviderError // failure at the provider after which the agent has done nothing; nil if there is none
 	tries  int                    // requests for the current answer that the program has shown; see retries
@@ -240,6 +241,7 @@ func (o *Output) reportUsage() {
 	o.mu.Lock()
 	if o.end == nil {
 		u, o.used = o.used, u
+		o.told = more(o.told, u)
 	}
 	o.mu.Unlock()
 	if u != (bgagent.Usage{}) {
@@ -378,6 +380,7 @@ type said struct {
 	total   bgagent.Usage
 	totaled bool
 	used    bgagent.Usage // usage that was not reported yet
+	whole   bgagent.Usage // usage of the whole turn
 	failed  *bgagent.ProviderError
 	tries   int
 	status  int
@@ -391,7 +394,7 @@ func (o *Output) said() said {
 	defer o.mu.Unlock()
 	return said{
 		known: o.known, session: o.session, text: o.answerLocked(), lastErr: o.lastErr, end: o.end,
-		tools: slices.Clone(o.tools), total: o.total, totaled: o.totaled, used: o.used, failed: o.failed, tries: o.tries, status: o.status,
+		tools: slices.Clone(o.tools), total: o.total, totaled: o.totaled, used: o.used, whole: more(o.told, o.used), failed: o.failed, tries: o.tries, status: o.status,
 		background: slices.Clone(o.background), denied: slices.Clone(o.denied),
 	}
 }

@@ -57,6 +57,8 @@ type progress struct {
 	Called   bool      `json:"called,omitempty"`   // whether the agent has called a tool
 	Ended    bool      `json:"ended,omitempty"`    // whether the program has reported success; if so, Answer is set
 	Answer   string    `json:"answer,omitempty"`
+
+	Used bgagent.Usage `json:"used,omitzero"` // usage of the turn; valid only if Ended is set
 }
 
 // Limits for a saved state. They keep the task's record small, because the record contains the saved
@@ -129,7 +131,7 @@ func (s *session) savedLocked(keep int) []byte {
 		x.Talk, x.Lost = s.talk.saved(maxSavedText)
 	}
 	if len(x.Now.Answer) > maxSavedAnswer {
-		x.Now.Ended, x.Now.Answer = false, ""
+		x.Now.Ended, x.Now.Answer, x.Now.Used = false, "", bgagent.Usage{}
 	}
 	data, _ := json.Marshal(x) // never fails, because all fields are texts, numbers and booleans
 	return data

@@ -89,11 +89,16 @@ func TestTheSavedStateHasWhatTheNextTurnNeeds(t *testing.T) {
 	require.WithinDuration(t, time.Now(), x.Now.Began, limit)
 	require.Equal(t, saved{
 		Version: savedVersion, Own: own, Directory: a.Directory, Turns: 1, Used: bgagent.Usage{InputTokens: 100}, Answered: true,
-		Sent: []sent{{ID: "bg_1.1.1", Hash: hashOf("say hello")}}, Now: progress{Prompt: "bg_1.1.1", Instance: firstLife, Began: x.Now.Began, Wrote: true, Ended: true, Answer: "As you wish: hello"},
+		Sent: []sent{{ID: "bg_1.1.1", Hash: hashOf("say hello")}}, Now: progress{Prompt: "bg_1.1.1", Instance: firstLife, Began: x.Now.Began, Wrote: true, Ended: true, Answer: "As you wish: hello", Used: bgagent.Usage{InputTokens: 100}},
 	}, x)
 
 	a.Directory = t.TempDir()
 	next := clientOf(t, a)
+	state, found, err := next.RestoreSession(t.Context(), bgagent.SessionRestore{Spec: bgagent.SessionSpec{Agent: "a"}, Session: id, Saved: data, Instance: firstLife, Last: bgagent.Prompt{ID: "bg_1.1.1", Text: "say hello"}})
+	require.NoError(t, err)
+	require.Equal(t, bgagent.PromptAnswered, state)
+	require.Equal(t, bgagent.Usage{InputTokens: 100}, found.Usage, "the answer that is found has the usage of its turn")
+	next = clientOf(t, a)
 	_, _, err = next.RestoreSession(t.Context(), bgagent.SessionRestore{Spec: bgagent.SessionSpec{Agent: "a"}, Session: id, Saved: data, Instance: firstLife})
 	require.NoError(t, err)
 	var used int64

@@ -62,7 +62,7 @@ func (c *Client) recall(ctx context.Context, s *session, r bgagent.SessionRestor
 	var none bgagent.TurnEnd
 	switch {
 	case now.Ended:
-		return bgagent.PromptAnswered, bgagent.TurnEnd{Stop: bgagent.StopEndOfTurn, Text: now.Answer}, nil
+		return bgagent.PromptAnswered, bgagent.TurnEnd{Stop: bgagent.StopEndOfTurn, Text: now.Answer, Usage: now.Used}, nil
 	case program.Look == nil && now.Wrote && s.own != "" && !program.Resume.isZero():
 		return bgagent.PromptInterrupted, none, nil
 	case program.Look == nil:

@@ -78,6 +78,11 @@ type opencodeExport struct {
 			Finish   string
 			Error    json.RawMessage
 			Time     struct{ Completed float64 }
+			Cost     count
+			Tokens   struct {
+				Input, Output count
+				Cache         struct{ Read, Write count }
+			}
 		}
 		Parts []struct {
 			Type      string
@@ -95,6 +100,7 @@ func readExport(id string, out []byte) (Stored, error) {
 		return Stored{}, errors.New("its exported session is not understood")
 	}
 	st, last := Stored{Session: id}, ""
+	var used bgagent.Usage // usage of the answers to the last prompt
 	for _, m := range x.Messages {
 		st.Ended = false
 		text, answer := "", ""
@@ -108,13 +114,16 @@ func readExport(id string, out []byte) (Stored, error) {
 		}
 		switch i := &m.Info; {
 		case i.Role == "user" && text != "":
-			st.Prompts, last = append(st.Prompts, text), i.ID
+			st.Prompts, last, used = append(st.Prompts, text), i.ID, bgagent.Usage{}
 		case i.Role == "user": // a message without text, such as a request to summarize the session
 			last = ""
 		case i.Role == "assistant":
+			if u := &i.Tokens; i.ParentID == last {
+				used = more(used, bgagent.Usage{InputTokens: (u.Input + u.Cache.Read + u.Cache.Write).tokens(), OutputTokens: u.Output.tokens(), Cost: float64(i.Cost)})
+			}
 			hasError := len(i.Error) > 0 && string(i.Error) != "null"
 			if i.Finish == "stop" && i.Time.Completed > 0 && !hasError && i.ParentID == last && answer != "" {
-				st.Ended, st.End = true, bgagent.TurnEnd{Stop: bgagent.StopEndOfTurn, Text: answer}
+				st.Ended, st.End = true, bgagent.TurnEnd{Stop: bgagent.StopEndOfTurn, Text: answer, Usage: used}
 			}
 		default:
 			st.Unclear = true

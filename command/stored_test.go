@@ -412,7 +412,7 @@ func TestWhatOpencodeStores(t *testing.T) {
 	require.Len(t, st.Prompts, 2)
 	require.Equal(t, "@say again\n", st.Prompts[1])
 	require.True(t, st.Ended)
-	require.Equal(t, bgagent.TurnEnd{Stop: bgagent.StopEndOfTurn, Text: "again"}, st.End)
+	require.Equal(t, bgagent.TurnEnd{Stop: bgagent.StopEndOfTurn, Text: "again", Usage: bgagent.Usage{InputTokens: 7398, OutputTokens: 2}}, st.End)
 
 	for _, bad := range []string{`"finish": "length"`, `"finish": "tool-calls"`} { // the last message is not an answer
 		cut := strings.LastIndex(string(export), `"finish": "stop"`)

@@ -153,10 +153,10 @@ func (t *turn) settle(end bgagent.TurnEnd, err error) {
 	s.wroteLocked(said.text != "", len(said.tools) > 0)
 	// The answer is saved because the host might be killed before the manager has stored the end of
 	// the turn. After a panic, end is zero.
-	s.now.Answer = ""
+	s.now.Answer, s.now.Used = "", bgagent.Usage{}
 	s.now.Ended = err == nil && (end.Stop == bgagent.StopEndOfTurn || end.Stop == bgagent.StopUntold && end.Text != "")
 	if s.now.Ended {
-		s.now.Answer = x.answer
+		s.now.Answer, s.now.Used = x.answer, said.whole
 	}
 	c.running.Done()
 }
@@ -293,7 +293,7 @@ func (t *turn) notes(said brief) {
 	t.kept = said
 	now := progress{Prompt: t.prompt.ID, Wrote: said.wrote || said.called, Called: said.called}
 	if whole := t.out.said(); said.over && whole.end != nil && badness(whole.end.stop) == 0 {
-		now.Ended, now.Answer = true, whole.text
+		now.Ended, now.Answer, now.Used = true, whole.text, whole.whole
 	}
 	t.client.mu.Lock()
 	t.ownsLocked(said.session)
