@@ -31,12 +31,15 @@ type fakeAgent struct {
 	out   io.Writer
 	ears  <-chan struct{} // ends a "deaf" turn; nil if nothing ends it
 
+	steers string // answer to messages for the running turn; empty if the agent does not support them
+
 	conn *sdk.AgentSideConnection
 	plug atomic.Bool
 
 	mu       sync.Mutex
 	sessions map[string]*fakeSession
 	calls    int
+	steered  []steerRequest
 }
 
 type fakeSession struct {
@@ -87,6 +90,7 @@ func (a *fakeAgent) Initialize(context.Context, sdk.InitializeRequest) (sdk.Init
 		return sdk.InitializeResponse{}, errors.New("not today")
 	}
 	return sdk.InitializeResponse{
+		Meta:            a.steering(),
 		ProtocolVersion: version,
 		AgentCapabilities: sdk.AgentCapabilities{
 			LoadSession:         a.store != "",

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -80,6 +81,16 @@ var hiddenHash = hashOf("")
 // sends records that the agent gets the text as the prompt with the id.
 func (m *memory) sends(id, text string) {
 	m.Sent, m.Now = append(m.Sent, hashOf(text)), progress{Prompt: id}
+	if more := len(m.Sent) - maxSent; more > 0 {
+		m.Sent, m.Cut = append([]string(nil), m.Sent[more:]...), true
+	}
+}
+
+// joins records that the agent gets the text as a message in the turn of the last prompt.
+func (m *memory) joins(text string) {
+	if n := len(m.Sent); n > 0 {
+		m.Sent = slices.Insert(m.Sent, n-1, hashOf(text))
+	}
 	if more := len(m.Sent) - maxSent; more > 0 {
 		m.Sent, m.Cut = append([]string(nil), m.Sent[more:]...), true
 	}

@@ -21,6 +21,7 @@ const (
 	kindOther      kind = iota
 	kindPrompt          // a prompt from outside
 	kindSelf            // a prompt by opencode that makes the agent continue
+	kindJoined          // a message that has joined the turn
 	kindCompaction      // a request by opencode for a summary
 	kindSummary         // the summary
 	kindAgent           // a message of the agent
@@ -60,6 +61,8 @@ func (w *wireMessage) facts(m *bgagent.Message) facts {
 				f.kind = kindCompaction
 			case p.continues():
 				f.kind = kindSelf
+			case p.joins():
+				f.kind, f.hidden = kindJoined, false
 			case p.Type == "text" && !p.Synthetic, p.Type == "file", p.Type == "agent", p.Type == "subtask":
 				f.hidden = false
 			}
@@ -100,6 +103,9 @@ func (t *track) next(f facts, m *bgagent.Message) {
 	case f.kind == kindSelf, f.kind == kindPrompt && (copied || summed && f.hidden):
 		t.after = t.whole
 		m.Role, m.PromptID = bgagent.RoleOther, ""
+	case f.kind == kindJoined: // the agent's next message answers it
+		t.whole, t.after = false, false
+		m.Role = bgagent.RoleOther
 	case f.kind == kindPrompt:
 		*t = track{prompt: f.id, key: f.key, last: f.last}
 	case f.kind == kindCompaction:

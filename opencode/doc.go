@@ -32,6 +32,8 @@
 // not end the next turn. [Client.Delete] aborts the turns in a session and its
 // descendants before it deletes these sessions.
 //
+// A message for a running task joins its turn; see [Client.Steer].
+//
 // If the provider of the model refuses a request, the status, the error and the message of
 // the session contain a [bgagent.ProviderError]. The server can continue such a turn; see
 // [Client.StartTurn].

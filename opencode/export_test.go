@@ -1,6 +1,7 @@
 package opencode
 
 import (
+	"context"
 	"encoding/json"
 	"time"
 
@@ -46,6 +47,11 @@ func Tell(c *Client, emit func(bgagent.HostEvent)) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.tell = emit
+}
+
+// Join stores a message that is to join a turn, although the session is not in one.
+func Join(c *Client, ctx context.Context, id string, msg bgagent.TurnMessage) error {
+	return c.join(ctx, id, msg, c.session(id).asked)
 }
 
 // These variables give tests access to functions that are not exported.

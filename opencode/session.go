@@ -32,9 +32,10 @@ type session struct {
 	aborts int           // unanswered requests to abort
 	calm   chan struct{} // closed when aborts becomes zero; nil while it is zero
 
-	turn string // id of the prompt message of the current turn; empty when the turn is known to have ended
-	cut  bool   // the server could not be reached during the current turn
-	over over
+	turn  string     // id of the prompt message of the current turn; empty when the turn is known to have ended
+	asked wirePrompt // prompt of the last turn that this client has started, without its parts; messages that join the turn have the same agent, model and system text
+	cut   bool       // the server could not be reached during the current turn
+	over  over
 
 	// State of the session according to the event stream. It is needed to check whether
 	// the stream keeps up with the server.

@@ -225,6 +225,7 @@ func (c *Client) send(ctx context.Context, id, message, key, text string, in wir
 	s.over.tries = 0
 	if !in.NoReply {
 		s.turn, s.cut = message, false
+		s.asked = wirePrompt{MessageID: message, Agent: in.Agent, Model: in.Model, System: in.System}
 		if c.stream {
 			s.awaited = message
 		}

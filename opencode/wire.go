@@ -88,7 +88,8 @@ type wireInfo struct {
 	ID        string `json:"id"`
 	SessionID string `json:"sessionID"`
 	Role      string `json:"role"`
-	Summary   bool   `json:"-"` // the assistant wrote the message as a summary of older messages
+	ParentID  string `json:"parentID"` // in a message of the assistant: the message that it answers
+	Summary   bool   `json:"-"`        // the assistant wrote the message as a summary of older messages
 	Time      struct {
 		Created   float64 `json:"created"`
 		Completed float64 `json:"completed"`
@@ -198,6 +199,12 @@ func (p *wirePart) promptID() string {
 		return ""
 	}
 	return id
+}
+
+// The method "joins" reports whether the part is a message that has joined a turn; see [Client.Steer].
+func (p *wirePart) joins() bool {
+	var m map[string]json.RawMessage
+	return len(p.Metadata) > 0 && json.Unmarshal(p.Metadata, &m) == nil && len(m[joinsKey]) > 0
 }
 
 // The method "continues" reports whether opencode wrote the part to make an agent continue

@@ -1,0 +1,96 @@
+package acp
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/bgagent/bgagent"
+	sdk "github.com/coder/acp-go-sdk"
+)
+
+var _ bgagent.Steerer = (*Client)(nil)
+
+// methodSteer is an extension of the protocol. An agent announces it in the answer to initialize, in
+// _meta.steering.supported.
+const methodSteer = "_session/steering"
+
+// steerRequest asks the agent to add a message to the turn that the session is in.
+type steerRequest struct {
+	SessionID sdk.SessionId      `json:"sessionId"`
+	Prompt    []sdk.ContentBlock `json:"prompt"`
+	Meta      map[string]any     `json:"_meta"`
+}
+
+// hostPrompts asks the agent to start no turn if none is running.
+var hostPrompts = map[string]any{"steering": map[string]any{"idleBehavior": "promptRequired"}}
+
+// Steer implements [bgagent.Steerer] for agents that support the extension "_session/steering", such as
+// claude-agent-acp and codex-acp. For other agents, the error is [errors.ErrUnsupported]: a second prompt
+// is never sent in a turn. Both agents stop the request to the model that is running, and begin another
+// one with the message. Its text so far remains in the session. A running command of claude-agent-acp
+// goes on in the background. codex-acp waits for its commands first. If the agent has started a turn of
+// its own for the message although it was asked not to, Steer cancels that turn, and the error matches
+// [bgagent.ErrUncertain].
+func (c *Client) Steer(ctx context.Context, id string, msg bgagent.TurnMessage) error {
+	text := msg.Text
+	if isCommand(text) {
+		text = leadMessage + text
+	}
+	p, t, err := c.steerable(id, text)
+	if err != nil {
+		return err
+	}
+	t.save()
+	req := steerRequest{sdk.SessionId(id), []sdk.ContentBlock{sdk.TextBlock(text)}, hostPrompts}
+	var answer struct {
+		Outcome string `json:"outcome"`
+	}
+	err = p.conn.call(ctx, methodSteer, req, &answer)
+	var refused *sdk.RequestError
+	switch {
+	case errors.As(err, &refused) && refused.Code == codeNoMethod:
+		return fmt.Errorf("acp: %w: %w", errors.ErrUnsupported, err)
+	case errors.As(err, &refused) && (refused.Code == codeBadParams || refused.Code == codeNotFound):
+		return fmt.Errorf("acp: session %q: %w", id, err)
+	case err != nil:
+		return fmt.Errorf("acp: session %q: %w: %w", id, bgagent.ErrUncertain, err)
+	}
+	switch answer.Outcome {
+	case "injected":
+		return nil
+	case "promptRequired":
+		return fmt.Errorf("acp: session %q: %w", id, errNoTurn)
+	}
+	_ = p.conn.notify(sdk.AgentMethodSessionCancel, sdk.CancelNotification{SessionId: sdk.SessionId(id)})
+	return fmt.Errorf("acp: session %q: %w: the agent answered %.40q, so the turn was cancelled", id, bgagent.ErrUncertain, answer.Outcome)
+}
+
+var errNoTurn = errors.New("the session is not in a turn")
+
+// leadMessage is put in front of a message that the agent would otherwise treat as a command.
+const leadMessage = "A message:\n\n"
+
+// steerable returns the turn of the session and its process, and records that the agent gets the text.
+func (c *Client) steerable(id, text string) (*process, *turn, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s := c.sessions[id]
+	switch {
+	case s == nil:
+		return nil, nil, noSession(id)
+	case s.turn == nil || s.turn.answered || s.turn.over || s.turn.stopped() || s.proc == nil:
+		return nil, nil, fmt.Errorf("acp: session %q: %w", id, errNoTurn)
+	}
+	if _, in := s.proc.turns[s.turn]; !in {
+		return nil, nil, fmt.Errorf("acp: session %q: %w: the agent has not got the prompt yet", id, errNoTurn)
+	}
+	steering, _ := s.proc.init.Meta["steering"].(map[string]any)
+	if yes, _ := steering["supported"].(bool); !yes {
+		return nil, nil, fmt.Errorf("acp: the agent does not support %s: %w", methodSteer, errors.ErrUnsupported)
+	}
+	if s.turn.prompt.Instance != "" {
+		s.memory.joins(text)
+	}
+	return s.proc, s.turn, nil
+}

@@ -1,0 +1,88 @@
+//go:build unix
+
+package acp
+
+import (
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/bgagent/bgagent"
+	"github.com/stretchr/testify/require"
+)
+
+// steerFake sends a message to a turn of an agent that answers with the outcome. It returns the error, the
+// end of the turn and the agent.
+func steerFake(t *testing.T, outcome, prompt, text string) (err error, end ended, a *fakeAgent) {
+	synctest.Test(t, func(t *testing.T) {
+		a = &fakeAgent{steers: outcome}
+		c := piped(t, Config{}, func() *fakeAgent { return a })
+		id := create(t, c)
+		require.ErrorContains(t, c.Steer(t.Context(), id, bgagent.TurnMessage{Text: text}), "not in a turn")
+		require.ErrorIs(t, c.Steer(t.Context(), "other", bgagent.TurnMessage{Text: text}), bgagent.ErrNoSession)
+		l := run(t, c, id, bgagent.Prompt{ID: "p", Text: prompt})
+		time.Sleep(time.Second)
+		err = c.Steer(t.Context(), id, bgagent.TurnMessage{ID: "m", Text: text})
+		end = l.wait()
+	})
+	return err, end, a
+}
+
+func TestAMessageJoinsTheTurnOfAnAgent(t *testing.T) {
+	for text, want := range map[string]string{"more": "more", " /help": "A message:\n\n /help"} {
+		err, end, a := steerFake(t, "injected", "nap 10s\nsay done", text)
+		require.NoError(t, err)
+		require.Equal(t, "done", end.Text)
+		require.Len(t, a.steered, 1)
+		require.Equal(t, want, a.steered[0].Prompt[0].Text.Text)
+		require.Equal(t, map[string]any{"steering": map[string]any{"idleBehavior": "promptRequired"}}, a.steered[0].Meta, "the agent starts no turn by itself")
+	}
+}
+
+func TestWhatAnAgentAnswersToAMessageForItsTurn(t *testing.T) {
+	const prompt = "nap 10s\nsay done"
+	err, end, _ := steerFake(t, "", prompt, "more")
+	require.ErrorIs(t, err, errors.ErrUnsupported, "the agent has not announced the extension")
+	require.Equal(t, "done", end.Text)
+
+	err, end, _ = steerFake(t, "promptRequired", prompt, "more")
+	require.ErrorIs(t, err, errNoTurn)
+	require.NotErrorIs(t, err, bgagent.ErrUncertain)
+	require.Equal(t, "done", end.Text)
+
+	for _, answer := range []string{`{"code":-32601,"message":"no such method"}`, `{"code":-32602,"message":"bad"}`} {
+		err, _, _ = steerFake(t, answer, prompt, "more")
+		require.Error(t, err)
+		require.NotErrorIs(t, err, bgagent.ErrUncertain, "the agent has refused the message")
+	}
+	err, _, _ = steerFake(t, `{"code":-32603,"message":"failed"}`, prompt, "more")
+	require.ErrorIs(t, err, bgagent.ErrUncertain)
+
+	err, end, _ = steerFake(t, "startedNewTurn", "wait", "more")
+	require.ErrorIs(t, err, bgagent.ErrUncertain)
+	require.ErrorContains(t, err, `the agent answered "startedNewTurn", so the turn was cancelled`)
+	require.Equal(t, bgagent.StopAborted, end.Stop, "the turn that the agent has started is cancelled")
+}
+
+// A message that joined a turn does not count as the prompt of a later turn.
+func TestAJoinedMessageIsNotAPrompt(t *testing.T) {
+	var m memory
+	m.sends("p1", "first")
+	m.joins("continue")
+	require.Equal(t, []string{hashOf("continue"), hashOf("first")}, m.Sent)
+	r := &replay{}
+	r.asked("first")
+	r.said("I work", "1")
+	r.asked("continue")
+	r.said("I work on", "2")
+	require.Equal(t, bgagent.PromptInterrupted, r.judge(&m, bgagent.Prompt{ID: "p1", Text: "first"}))
+	m.sends("p2", "continue")
+	require.NotEqual(t, bgagent.PromptInterrupted, r.judge(&m, bgagent.Prompt{ID: "p2", Text: "continue"}), "the agent does not have the prompt")
+	for range maxSent {
+		m.joins("x")
+	}
+	require.Len(t, m.Sent, maxSent)
+	require.Equal(t, hashOf("continue"), m.Sent[maxSent-1])
+	require.True(t, m.Cut)
+}

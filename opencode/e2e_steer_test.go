@@ -1,0 +1,82 @@
+package opencode_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/internal/modelserver"
+	"github.com/bgagent/bgagent/internal/realagent"
+	"github.com/bgagent/bgagent/opencode"
+)
+
+// A message joins the running turn of the real server: after the tool calls of the request, and after its
+// text, which is not cut.
+func TestAMessageJoinsATurnOfTheRealServer(t *testing.T) {
+	w := realagent.New(t, "opencode")
+	s := w.ServeOpencode(t)
+	for name, prompt := range map[string]string{
+		"tool": `@tool bash {"command":"sleep 6; echo command done","description":"waits"}` + "\n@say without the message",
+		"text": "@slow 60 100ms\n@say " + strings.Repeat("one and two ", 30) + "the end",
+	} {
+		t.Run(name, func(t *testing.T) {
+			x := serve(t, w, s, opencode.Config{}, bgagent.Config{})
+			key := "steer-" + name
+			task := x.launch("scope", "worker", "@key "+key+"\n"+prompt)
+			require.Eventually(t, func() bool {
+				got, err := x.m.Get(task.ID)
+				return err == nil && (got.Progress.ToolCalls > 0 || strings.Contains(got.Result, "one"))
+			}, time.Minute, 20*time.Millisecond)
+			sent, err := x.m.Send(t.Context(), bgagent.Caller{}, task.ID, bgagent.SendInput{Text: "@key " + key + "\n@say with the message", Now: true})
+			require.NoError(t, err)
+			require.Equal(t, bgagent.MessageInTurn, sent.State)
+			require.Equal(t, 1, sent.Turn)
+			end := x.ended(task.ID)[0]
+			require.Equal(t, bgagent.Completed, end.Status, end.Reason)
+			require.Equal(t, "with the message", end.Result)
+			require.Equal(t, 1, end.Progress.Turns)
+			x.quiet(task.ID)
+			var requests []modelserver.Request
+			for _, r := range w.Model.Requests() {
+				if isMain(r) && r.Session == end.Session {
+					requests = append(requests, r)
+				}
+			}
+			require.Len(t, requests, 2)
+			for i, r := range requests {
+				n := 0
+				for _, m := range r.Messages {
+					if m.Role == modelserver.User {
+						n += strings.Count(m.Text, "with the message")
+					}
+				}
+				require.Equal(t, i, n, "request %d", i)
+			}
+			last := requests[1].Messages
+			before := last[len(last)-2]
+			if name == "tool" {
+				require.Contains(t, fmt.Sprint(before.Results), "command done", "the command was not cut")
+			} else {
+				require.Contains(t, before.Text, "the end", "the text was not cut")
+			}
+
+			err = x.c.Steer(t.Context(), end.Session, bgagent.TurnMessage{ID: task.ID + ".m2", Text: "@say late"})
+			require.ErrorContains(t, err, "the session is not in a turn")
+			err = opencode.Join(x.c, t.Context(), end.Session, bgagent.TurnMessage{ID: task.ID + ".m3", Text: "@say late"})
+			require.ErrorContains(t, err, "its turn has just ended")
+			require.NotErrorIs(t, err, bgagent.ErrUncertain)
+			page, err := x.c.Messages(t.Context(), end.Session, "", 0)
+			require.NoError(t, err)
+			for _, m := range page.Messages {
+				require.NotContains(t, m.Text, "late", "the message is not part of the session")
+			}
+			got, err := x.c.Statuses(t.Context(), []string{end.Session})
+			require.NoError(t, err)
+			require.Equal(t, bgagent.SessionIdle, got[end.Session].State)
+		})
+	}
+}
