@@ -27,9 +27,9 @@ var hostPrompts = map[string]any{"steering": map[string]any{"idleBehavior": "pro
 
 // Steer implements [bgagent.Steerer] for agents that support the extension "_session/steering", such as
 // claude-agent-acp and codex-acp. For other agents, the error is [errors.ErrUnsupported]: a second prompt
-// is never sent in a turn. Both agents stop the request to the model that is running, and begin another
-// one with the message. Its text so far remains in the session. A running command of claude-agent-acp
-// goes on in the background. codex-acp waits for its commands first. If the agent has started a turn of
+// is never sent in a turn. While the model writes text, both agents stop it and ask it again with the
+// message; the text so far can be lost to the model. A running command of claude-agent-acp goes on in the
+// background. codex-acp waits for its commands first. If the agent has started a turn of
 // its own for the message although it was asked not to, Steer cancels that turn, and the error matches
 // [bgagent.ErrUncertain].
 func (c *Client) Steer(ctx context.Context, id string, msg bgagent.TurnMessage) error {

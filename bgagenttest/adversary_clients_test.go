@@ -23,6 +23,7 @@ type badRunner struct {
 	agents   func(ctx context.Context) ([]bgagent.AgentInfo, error)
 	listed   func(ctx context.Context, id string) ([]bgagent.Todo, error)
 	forget   func(id string)
+	steer    func(ctx context.Context, id string, msg bgagent.TurnMessage) error
 	restore  func(ctx context.Context, r bgagent.SessionRestore) (bgagent.PromptState, bgagent.TurnEnd, error)
 }
 
@@ -87,6 +88,13 @@ func (b *badRunner) Todos(ctx context.Context, id string) ([]bgagent.Todo, error
 		return b.listed(ctx, id)
 	}
 	return b.Runner.Todos(ctx, id)
+}
+
+func (b *badRunner) Steer(ctx context.Context, id string, msg bgagent.TurnMessage) error {
+	if b.steer != nil {
+		return b.steer(ctx, id, msg)
+	}
+	return b.Runner.Steer(ctx, id, msg)
 }
 
 func (b *badRunner) ForgetSession(id string) {

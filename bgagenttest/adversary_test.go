@@ -43,11 +43,11 @@ var adversaries = slices.Concat(adversariesOfRestarts, []adversary{
 	}},
 	{
 		check: "abort", how: "a runner's abort does nothing", runner: func(b *badRunner) { b.abort = func(context.Context, string) error { return nil } },
-		also: []string{"side by side", "abort is no answer", "after abort", "reporter", "changes", "notice to a busy session"},
+		also: []string{"side by side", "abort is no answer", "after abort", "reporter", "changes", "notice to a busy session", "message in a turn"},
 	},
 	{
 		check: "abort", how: "a starter's abort does nothing", starter: func(b *badStarter) { b.abort = func(context.Context, string) error { return nil } },
-		also: []string{"side by side", "abort is no answer", "after abort", "handed over", "statuses", "idle after the turn", "changes", "notice to a busy session", "restart followed"},
+		also: []string{"side by side", "abort is no answer", "after abort", "handed over", "statuses", "idle after the turn", "changes", "notice to a busy session", "message in a turn", "restart followed"},
 	},
 	{check: "abort is no answer", how: "it ends like any other turn", runner: func(b *badRunner) {
 		after(b, func(_ string, _ bgagent.Prompt, e *ended) {
@@ -56,14 +56,14 @@ var adversaries = slices.Concat(adversariesOfRestarts, []adversary{
 			}
 		})
 	}},
-	{check: "after abort", how: "an abort kills the session", also: []string{"changes"}, runner: func(b *badRunner) {
+	{check: "after abort", how: "an abort kills the session", also: []string{"changes", "message in a turn"}, runner: func(b *badRunner) {
 		dead(b, &guardedSet{}, func(_ bgagent.Prompt, e *ended) bool { return e.Stop == bgagent.StopAborted })
 	}},
 	{check: "abort idle", how: "an error when nothing runs", runner: abortsOnlyRunning},
 	{check: "abort missing", how: "an error when there is no session", runner: abortsOnlyExisting},
 	{check: "context of a turn", how: "it is ignored", runner: ignoresContext},
 	{check: "reporter", how: "a report comes late", runner: reportsLate},
-	{check: "handed over", how: "the turn ends with the call's context", starter: tiesTurnToCall, also: []string{"late pieces"}},
+	{check: "handed over", how: "the turn ends with the call's context", starter: tiesTurnToCall, also: []string{"late pieces", "message in a turn"}},
 	{check: "repeated prompt", how: "a repeated prompt is a new one", starter: takesRepeatsForNew},
 	{check: "statuses", how: "unused sessions are left out", starter: leavesOutUnused},
 	{check: "idle after the turn", how: "sometimes idle in the middle of a turn", starter: idlesNowAndThen},
@@ -171,6 +171,20 @@ var adversaries = slices.Concat(adversariesOfRestarts, []adversary{
 	}},
 	{check: "agents", how: "one is missing", runner: func(b *badRunner) {
 		b.agents = func(context.Context) ([]bgagent.AgentInfo, error) { return []bgagent.AgentInfo{{Name: "other"}}, nil }
+	}},
+	{check: "message without a turn", how: "it is accepted", runner: func(b *badRunner) {
+		b.steer = func(ctx context.Context, id string, msg bgagent.TurnMessage) error {
+			_ = b.Runner.Steer(ctx, id, msg)
+			return nil
+		}
+	}},
+	{check: "message in a turn", how: "the turn is aborted", runner: func(b *badRunner) {
+		b.steer = func(ctx context.Context, id string, msg bgagent.TurnMessage) error {
+			if err := b.Runner.Steer(ctx, id, msg); err != nil {
+				return err
+			}
+			return b.Runner.Abort(ctx, id)
+		}
 	}},
 	{check: "forget", how: "all sessions go", runner: forgetsAll},
 })

@@ -179,6 +179,7 @@ const (
 	aFinder        need = "is not a SessionFinder"
 	aLister        need = "is not an AgentLister"
 	aForgetter     need = "is not a SessionForgetter"
+	aSteerer       need = "is not a Steerer"
 	aRestorer      need = "is not a SessionRestorer"
 	harnessFail    need = "has no Harness.Fail"
 	harnessTool    need = "has no Harness.Tool"
@@ -234,7 +235,7 @@ func (ck *check) hold(t TB, h *Harness) {
 	has := map[need]bool{
 		aRunner: c.runner != nil, aStarter: c.starter != nil, aReader: c.reader != nil, aNotifier: c.notifier != nil,
 		anEventSource: c.events != nil, aTodoReader: c.todos != nil, aFinder: c.finder != nil, aLister: c.lister != nil,
-		aForgetter: c.forgetter != nil, aRestorer: c.restorer != nil,
+		aForgetter: c.forgetter != nil, aSteerer: c.steerer != nil, aRestorer: c.restorer != nil,
 	}
 	for _, n := range ck.needs {
 		if ok, known := has[n]; known && !ok {

@@ -29,6 +29,7 @@ type checkContext struct {
 	finder    bgagent.SessionFinder
 	lister    bgagent.AgentLister
 	forgetter bgagent.SessionForgetter
+	steerer   bgagent.Steerer
 	restorer  bgagent.SessionRestorer
 
 	sessions []string // ids of the sessions that the check has created
@@ -62,6 +63,7 @@ func (c *checkContext) use(sc bgagent.SessionClient) {
 	c.finder, _ = c.sc.(bgagent.SessionFinder)
 	c.lister, _ = c.sc.(bgagent.AgentLister)
 	c.forgetter, _ = c.sc.(bgagent.SessionForgetter)
+	c.steerer, _ = c.sc.(bgagent.Steerer)
 	c.restorer, _ = c.sc.(bgagent.SessionRestorer)
 }
 

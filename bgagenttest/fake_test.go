@@ -111,7 +111,7 @@ func obedient(wrap func(*Fake) bgagent.SessionClient) Harness {
 		New: func(t TB) bgagent.SessionClient {
 			f := newFake("bgagenttest.Fake", obey)
 			f.AgentNames = []string{"obedient", "other"}
-			f.Stream, f.AbortTells, f.Beat = true, true, time.Second
+			f.Stream, f.AbortTells, f.Beat, f.Steerable = true, true, time.Second, true
 			t.Cleanup(f.Close)
 			return wrap(f)
 		},

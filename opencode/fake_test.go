@@ -27,6 +27,7 @@ type fakeServer struct {
 
 	mu       sync.Mutex
 	down     bool // connections are refused
+	passes   bool // a turn does not read messages that are stored in it, as if it were ending
 	mute     bool // nothing is sent on event streams, not even heartbeats
 	skew     time.Duration
 	ids      int
@@ -291,6 +292,13 @@ func (f *fakeServer) sessionRoute(req *http.Request, id, rest string, body map[s
 			return 200, m, nil
 		}
 		return notFound("Message", rest)
+	case strings.HasPrefix(route, "DELETE message/"):
+		s.messages = slices.DeleteFunc(s.messages, func(m *fakeMessage) bool { return m.Info["id"] == strings.TrimPrefix(rest, "message/") })
+		return 200, true, nil
+	case route == "POST message" && body["noReply"] == true:
+		f.prompts = append(f.prompts, body)
+		f.prompt(s, body)
+		return 200, s.message(body["messageID"].(string)), nil
 	case route == "POST prompt_async":
 		f.prompts = append(f.prompts, body)
 		f.prompt(s, body)

@@ -39,11 +39,11 @@ func (c *Client) Steer(ctx context.Context, id string, msg bgagent.TurnMessage) 
 	if !calm {
 		return fmt.Errorf("session %s: %w: it is being aborted", id, errNoTurn)
 	}
-	if in.MessageID == "" {
-		return fmt.Errorf("session %s: %w that this client has started", id, errNoTurn)
-	}
 	if err := c.inTurn(ctx, id); err != nil {
 		return err
+	}
+	if in.MessageID == "" {
+		return fmt.Errorf("session %s: %w that this client has started", id, errNoTurn)
 	}
 	return c.join(ctx, id, msg, in)
 }

@@ -1,0 +1,73 @@
+package opencode_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/opencode"
+)
+
+func now(t *testing.T, r *rig, task bgagent.Task, text string) (bgagent.SendResult, error) {
+	return r.m.Send(t.Context(), bgagent.Caller{}, task.ID, bgagent.SendInput{Text: text, Now: true})
+}
+
+func TestAMessageJoinsATurnOfTheFakeServer(t *testing.T) {
+	bubble(t, opencode.Config{}, bgagent.Config{}, func(t *testing.T, r *rig) {
+		task, err := r.m.Launch(t.Context(), bgagent.Caller{Session: r.root}, bgagent.LaunchInput{Agent: "worker", Prompt: "later the answer", System: "be brief"})
+		require.NoError(t, err)
+		time.Sleep(10 * time.Second)
+		sent, err := now(t, r, task, "more")
+		require.NoError(t, err)
+		require.Equal(t, bgagent.MessageInTurn, sent.State)
+		end := r.wait(task)
+		require.Equal(t, bgagent.Completed, end.Status, end.Reason)
+		require.Equal(t, "echo: more", end.Result, "the turn ends with the answer to the message")
+		require.Equal(t, 1, end.Progress.Turns)
+		r.f.do(func() {
+			require.Len(t, r.f.prompts, 2)
+			for _, key := range []string{"agent", "system", "model"} {
+				require.Equal(t, r.f.prompts[0][key], r.f.prompts[1][key], "the later requests of the turn have the same %s", key)
+			}
+			require.Equal(t, "be brief", r.f.prompts[1]["system"])
+		})
+		again, err := r.m.Resume(t.Context(), bgagent.Caller{Session: r.root}, task.ID, bgagent.ResumeInput{Prompt: "and again"})
+		require.NoError(t, err)
+		require.Equal(t, "echo: and again", r.wait(again).Result)
+	})
+}
+
+// The turn ends right after the message was stored, and does not read it.
+func TestAMessageThatComesTooLateIsRemoved(t *testing.T) {
+	bubble(t, opencode.Config{}, bgagent.Config{}, func(t *testing.T, r *rig) {
+		r.f.do(func() { r.f.passes = true })
+		task := r.launch("later the answer")
+		time.Sleep(time.Minute - 100*time.Millisecond)
+		_, err := now(t, r, task, "more")
+		require.ErrorIs(t, err, bgagent.ErrCannotSteer)
+		require.ErrorContains(t, err, "its turn has just ended")
+		end := r.wait(task)
+		require.Equal(t, bgagent.Completed, end.Status, end.Reason)
+		require.Equal(t, "the answer", end.Result)
+		time.Sleep(time.Minute)
+		require.Equal(t, bgagent.SessionIdle, r.state(end.Session))
+		require.NotContains(t, r.texts(end.Session), "more")
+	})
+}
+
+func TestWhenAMessageCannotJoinATurnOfTheServer(t *testing.T) {
+	bubble(t, opencode.Config{}, bgagent.Config{}, func(t *testing.T, r *rig) {
+		task := r.under(r.launch("later the answer"))
+		steer := func(c *opencode.Client, session string) error {
+			return c.Steer(t.Context(), session, bgagent.TurnMessage{ID: "bg_1.m1", Text: "more"})
+		}
+		other := newClient(t, opencode.Config{HTTPClient: r.f.client()})
+		require.ErrorContains(t, steer(other, task.Session), "in a turn that this client has started")
+		require.ErrorContains(t, steer(r.c, r.session("/work")), "not in a turn")
+		require.ErrorIs(t, steer(r.c, "ses_none"), bgagent.ErrNoSession)
+		require.ErrorIs(t, steer(r.c, "no id"), bgagent.ErrNoSession)
+		require.Equal(t, "the answer", r.wait(task).Result)
+	})
+}
