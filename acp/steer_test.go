@@ -14,7 +14,7 @@ import (
 
 // steerFake sends a message to a turn of an agent that answers with the outcome. It returns the error, the
 // end of the turn and the agent.
-func steerFake(t *testing.T, outcome, prompt, text string) (err error, end ended, a *fakeAgent) {
+func steerFake(t *testing.T, outcome, prompt, text string) (a *fakeAgent, end ended, err error) {
 	synctest.Test(t, func(t *testing.T) {
 		a = &fakeAgent{steers: outcome}
 		c := piped(t, Config{}, func() *fakeAgent { return a })
@@ -26,12 +26,12 @@ func steerFake(t *testing.T, outcome, prompt, text string) (err error, end ended
 		err = c.Steer(t.Context(), id, bgagent.TurnMessage{ID: "m", Text: text})
 		end = l.wait()
 	})
-	return err, end, a
+	return a, end, err
 }
 
 func TestAMessageJoinsTheTurnOfAnAgent(t *testing.T) {
 	for text, want := range map[string]string{"more": "more", " /help": "A message:\n\n /help"} {
-		err, end, a := steerFake(t, "injected", "nap 10s\nsay done", text)
+		a, end, err := steerFake(t, "injected", "nap 10s\nsay done", text)
 		require.NoError(t, err)
 		require.Equal(t, "done", end.Text)
 		require.Len(t, a.steered, 1)
@@ -42,24 +42,24 @@ func TestAMessageJoinsTheTurnOfAnAgent(t *testing.T) {
 
 func TestWhatAnAgentAnswersToAMessageForItsTurn(t *testing.T) {
 	const prompt = "nap 10s\nsay done"
-	err, end, _ := steerFake(t, "", prompt, "more")
+	_, end, err := steerFake(t, "", prompt, "more")
 	require.ErrorIs(t, err, errors.ErrUnsupported, "the agent has not announced the extension")
 	require.Equal(t, "done", end.Text)
 
-	err, end, _ = steerFake(t, "promptRequired", prompt, "more")
+	_, end, err = steerFake(t, "promptRequired", prompt, "more")
 	require.ErrorIs(t, err, errNoTurn)
 	require.NotErrorIs(t, err, bgagent.ErrUncertain)
 	require.Equal(t, "done", end.Text)
 
 	for _, answer := range []string{`{"code":-32601,"message":"no such method"}`, `{"code":-32602,"message":"bad"}`} {
-		err, _, _ = steerFake(t, answer, prompt, "more")
+		_, _, err = steerFake(t, answer, prompt, "more")
 		require.Error(t, err)
 		require.NotErrorIs(t, err, bgagent.ErrUncertain, "the agent has refused the message")
 	}
-	err, _, _ = steerFake(t, `{"code":-32603,"message":"failed"}`, prompt, "more")
+	_, _, err = steerFake(t, `{"code":-32603,"message":"failed"}`, prompt, "more")
 	require.ErrorIs(t, err, bgagent.ErrUncertain)
 
-	err, end, _ = steerFake(t, "startedNewTurn", "wait", "more")
+	_, end, err = steerFake(t, "startedNewTurn", "wait", "more")
 	require.ErrorIs(t, err, bgagent.ErrUncertain)
 	require.ErrorContains(t, err, `the agent answered "startedNewTurn", so the turn was cancelled`)
 	require.Equal(t, bgagent.StopAborted, end.Stop, "the turn that the agent has started is cancelled")
