@@ -61,8 +61,9 @@ type Config struct {
 	Grace time.Duration
 
 	// MaxLine is the maximum number of bytes that are kept of an output line. Zero means 16
-	// MiB. In a longer line, each string is cut to an eighth of MaxLine. If the line is still
-	// too long, it is dropped. If the turn ends badly, the error mentions the dropped line.
+	// MiB. In a longer line, each string is cut to an eighth of MaxLine, and a note at the end
+	// of the string says how many bytes are missing. If the line is still too long, it is
+	// dropped. If the turn ends badly, the error mentions the dropped line.
 	MaxLine int
 
 	// Silence is the longest time that a program may run before its first output. After

@@ -11,8 +11,8 @@ import (
 // Config configures a [Reader]. The zero value is ready for use.
 type Config struct {
 	// MaxLine is the maximum length of a line in bytes. Zero means 16 MiB. In a longer
-	// line, each string is cut to an eighth of MaxLine. A line that is still too long
-	// is dropped.
+	// line, each string is cut to an eighth of MaxLine, and ends with the note
+	// "[cut: 123 more bytes]". A line that is still too long is dropped.
 	MaxLine int
 
 	// MaxNoise is the maximum number of bytes of noise before the first object that is
@@ -115,8 +115,7 @@ func (r *Reader) readLine() []byte {
 		}
 		if sh == nil && len(r.long)+len(piece) > r.cfg.MaxLine+1 {
 			sh = &shortener{most: r.cfg.MaxLine / 8}
-			whole := r.long
-			r.long = sh.append(whole[:0], whole)
+			r.long = sh.append(nil, r.long)
 		}
 		switch {
 		case sh == nil:

@@ -3,6 +3,7 @@ package jsonlines
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"strings"
 	"testing"
@@ -114,6 +115,8 @@ func TestRepeatedInputIsNoEvent(t *testing.T) {
 func TestLongLinesAreBounded(t *testing.T) {
 	long := strings.Repeat("x", 100_000)
 	const after = `{"after":1}`
+	cut := func(text string, n int) string { return fmt.Sprintf("%s [cut: %d more bytes]", text[:n], len(text)-n) }
+	lines, escapes, chars := strings.Repeat(`\n`, 50_000), strings.Repeat(`\u00e4`, 20_000)+`\"`, strings.Repeat("日", 40_000)
 	for name, tc := range map[string]struct {
 		in      string
 		most    int
@@ -121,15 +124,16 @@ func TestLongLinesAreBounded(t *testing.T) {
 		dropped int
 	}{
 		"that fits":         {`{"x":"` + long + `"}` + "\n" + after, 200_000, []string{`{"x":"` + long + `"}`, after}, 0},
-		"a long string":     {`{"x":"` + long + `","type":"y"}` + "\n" + after, 16_000, []string{`{"x":"` + long[:2000] + `","type":"y"}`, after}, 0},
-		"long strings":      {`{"x":"` + long + `","y":["` + long + `"]}` + "\n" + after, 16_000, []string{`{"x":"` + long[:2000] + `","y":["` + long[:2000] + `"]}`, after}, 0},
-		"escapes":           {`{"x":"` + strings.Repeat(`\n`, 50_000) + `"}` + "\n" + after, 8_008, []string{`{"x":"` + strings.Repeat(`\n`, 501) + `"}`, after}, 0},
-		"unicode escapes":   {`{"x":"` + strings.Repeat(`\u00e4`, 20_000) + `\""}` + "\n" + after, 8_000, []string{`{"x":"` + strings.Repeat(`\u00e4`, 167) + `"}`, after}, 0},
-		"characters":        {`{"x":"` + strings.Repeat("日", 40_000) + `"}` + "\n" + after, 8_000, []string{`{"x":"` + strings.Repeat("日", 334) + `"}`, after}, 0},
+		"a long string":     {`{"x":"` + long + `","type":"y"}` + "\n" + after, 16_000, []string{`{"x":"` + cut(long, 2000) + `","type":"y"}`, after}, 0},
+		"long strings":      {`{"x":"` + long + `","y":["` + long + `"]}` + "\n" + after, 16_000, []string{`{"x":"` + cut(long, 2000) + `","y":["` + cut(long, 2000) + `"]}`, after}, 0},
+		"long and short":    {`{"x":"` + long + `","y":"` + long[:2000] + `"}` + "\n" + after, 16_000, []string{`{"x":"` + cut(long, 2000) + `","y":"` + long[:2000] + `"}`, after}, 0},
+		"escapes":           {`{"x":"` + lines + `"}` + "\n" + after, 8_008, []string{`{"x":"` + cut(lines, 1002) + `"}`, after}, 0},
+		"unicode escapes":   {`{"x":"` + escapes + `"}` + "\n" + after, 8_000, []string{`{"x":"` + cut(escapes, 1002) + `"}`, after}, 0},
+		"characters":        {`{"x":"` + chars + `"}` + "\n" + after, 8_000, []string{`{"x":"` + cut(chars, 1002) + `"}`, after}, 0},
 		"text":              {long + "\n" + after + "\n" + long, 50_000, []string{after}, 2},
 		"too many things":   {`{"x":[` + strings.Repeat("1,", 50_000) + `1]}` + "\n" + after, 50_000, []string{after}, 1},
 		"just too long":     {strings.Repeat("y", 101) + "\n" + after, 100, []string{after}, 1},
-		"only a little cut": {`{"x":"` + long[:95] + `"}` + "\n" + after, 100, []string{`{"x":"` + long[:12] + `"}`, after}, 0},
+		"only a little cut": {`{"x":"` + long[:95] + `"}` + "\n" + after, 100, []string{`{"x":"` + cut(long[:95], 12) + `"}`, after}, 0},
 	} {
 		for how, r := range map[string]io.Reader{"at once": strings.NewReader(tc.in), "in bytes": iotest.OneByteReader(strings.NewReader(tc.in))} {
 			got, n := objects(t, r, Config{MaxLine: tc.most})
