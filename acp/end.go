@@ -29,7 +29,7 @@ func (c *Client) answered(t *turn, m received) {
 	_ = json.Unmarshal(m.Result, &answer) // an unreadable answer does not complete the turn
 	c.mu.Lock()
 	t.answered = true
-	t.over = present(m.Error) || answer.StopReason != sdk.StopReasonEndTurn || t.broken
+	t.over = present(m.Error) || stopReason(answer.StopReason) != sdk.StopReasonEndTurn || t.broken
 	well := !t.over && t.s.memory.Now.Prompt == t.prompt.ID
 	if well {
 		t.s.memory.Now.Answered = true
@@ -116,6 +116,7 @@ func (t *turn) noteStatus(meta map[string]any) (retry *bgagent.ProviderError) {
 
 // endOf returns how the turn ended.
 func (c *Client) endOf(t *turn, answer sdk.PromptResponse, err error) (bgagent.TurnEnd, error) {
+	answer.StopReason = stopReason(answer.StopReason)
 	c.mu.Lock()
 	end := bgagent.TurnEnd{Text: t.s.conv.lastText(), Usage: bgagent.Usage{Cost: t.cost}}
 	why := failing{refused: t.refused, broken: t.broken, problem: strings.TrimSpace(t.problem), fault: t.fault}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"math"
 	"strconv"
 	"strings"
 
@@ -75,10 +76,14 @@ func brokenAnswer(line []byte) (m received, ok bool) {
 func present(raw json.RawMessage) bool { return len(raw) > 0 && string(raw) != "null" }
 
 // request returns the id of the request that the message answers. Some agents write the
-// id in quotation marks.
+// id in quotation marks, or as a number that is not written like an integer, such as 2.0.
 func (m *received) request() (id int64, ok bool) {
-	id, err := strconv.ParseInt(strings.Trim(string(m.ID), `"`), 10, 64)
-	return id, err == nil
+	digits := strings.TrimSpace(strings.Trim(string(m.ID), `"`))
+	if id, err := strconv.ParseInt(digits, 10, 64); err == nil {
+		return id, true
+	}
+	f, err := strconv.ParseFloat(digits, 64)
+	return int64(f), err == nil && f == math.Trunc(f) && math.Abs(f) < 1<<53
 }
 
 // problem returns the error in an answer from the agent, or nil. If a part of the error

@@ -275,15 +275,17 @@ func (p *process) handshake(ctx context.Context) error {
 			Terminal: cfg.Terminal != nil,
 		},
 	}
-	if err := p.conn.call(ctx, sdk.AgentMethodInitialize, req, &p.init); err != nil {
+	version := ""
+	seen := func(m received) { version = versionIn(m.Result) }
+	if err := p.conn.callSeen(ctx, sdk.AgentMethodInitialize, req, &p.init, seen); err != nil {
 		return during("initialize", err)
 	}
 	if info := p.init.AgentInfo; info != nil && info.Name != "" {
 		name := fmt.Sprintf("%.80q", info.Name)
 		p.c.told.Store(&name)
 	}
-	if v := p.init.ProtocolVersion; v != sdk.ProtocolVersionNumber {
-		return fmt.Errorf("it speaks version %d of the Agent Client Protocol, this client speaks version %d; update the older of the two", v, sdk.ProtocolVersionNumber)
+	if err := checkVersion(version); err != nil {
+		return err
 	}
 	if cfg.Auth == "" {
 		return nil

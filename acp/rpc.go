@@ -260,12 +260,15 @@ func (c *conn) hear(text []byte) {
 func (c *conn) take(m received) {
 	switch {
 	case m.method == "":
-		id, ok := m.request()
-		if !ok {
-			return // the id belongs to no request of this client
-		}
 		c.mu.Lock()
-		w, asked := c.pending[id]
+		id, ok := m.request()
+		if !ok && string(m.ID) == "null" && present(m.Error) && len(c.pending) == 1 {
+			// The agent could not read the request, so it does not know its id.
+			for only := range c.pending {
+				id = only
+			}
+		}
+		w, asked := c.pending[id] // there is no request with the id 0
 		delete(c.pending, id)
 		c.mu.Unlock()
 		if asked && w.seen != nil {

@@ -62,6 +62,9 @@ func TestAnUnreadableAnswerIsAnError(t *testing.T) {
 		`{"jsonrpc":"2.0","meta":{"a":[1]},"id":1,"error":{"code":1,"message":log: hello}}`: `its answer cannot be read`,
 		`{"jsonrpc":"2.0","id":1,"result":7}`:                                               "the answer to ask cannot be read: ",
 		`{"jsonrpc":"2.0","id":"1","result":"yes","error":null}`:                            "",
+		`{"jsonrpc":"2.0","id":1.0,"result":"yes"}`:                                         "",
+		`{"jsonrpc":"2.0","id":1e0,"result":"yes"}`:                                         "",
+		`{"jsonrpc":"2.0","id":" 1 ","result":"yes"}`:                                       "",
 	} {
 		written := make(told, 1)
 		c := newConn(written, handlers{})

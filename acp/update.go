@@ -34,6 +34,11 @@ func (p *process) update(method string, params json.RawMessage) {
 	}
 	var n sdk.SessionNotification
 	left, err := readable(params, &n)
+	if left || err != nil {
+		if c, ok := chunk(params); ok {
+			left, err = readable(c, &n)
+		}
+	}
 	if err != nil || n.SessionId == "" {
 		// An update of a kind that the SDK does not know still counts as activity.
 		n.SessionId = sessionOf(params)
