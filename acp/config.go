@@ -16,6 +16,7 @@ import (
 // Defaults of [Config].
 const (
 	DefaultStartTimeout = 20 * time.Second // agents need 2 to 4 s on an idle machine
+	DefaultSilence      = 10 * time.Minute // models can think for minutes, and some agents report nothing of it
 	DefaultCancelGrace  = 5 * time.Second  // agents need about 0.1 s; half of bgagent.DefaultStopTimeout
 	DefaultCloseGrace   = 3 * time.Second
 	DefaultMaxHistory   = 1 << 20 // bytes
@@ -86,6 +87,11 @@ type Config struct {
 	// StartTimeout is the longest time that the agent may take to start, or to create or
 	// load a session. Zero means DefaultStartTimeout.
 	StartTimeout time.Duration
+
+	// Silence is how long an agent may work on a prompt before it sends its first update or
+	// request. After that, the turn is cancelled and fails. From then on, the manager's
+	// StaleTimeout applies. Zero means DefaultSilence.
+	Silence time.Duration
 
 	// CancelGrace is how long the client waits for a turn to stop after it has cancelled
 	// the turn. After that, the agent process is ended as soon as no other turn runs in it.
@@ -164,6 +170,7 @@ func (cfg Config) withDefaults() (Config, error) {
 		def   time.Duration
 	}{
 		{"StartTimeout", &cfg.StartTimeout, DefaultStartTimeout},
+		{"Silence", &cfg.Silence, DefaultSilence},
 		{"CancelGrace", &cfg.CancelGrace, DefaultCancelGrace},
 		{"CloseGrace", &cfg.CloseGrace, DefaultCloseGrace},
 	} {

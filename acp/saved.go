@@ -175,6 +175,7 @@ func (t *turn) works() (news bool) {
 // The method "acts" records and saves that the agent has sent a request to the client.
 func (t *turn) acts() {
 	t.c.mu.Lock()
+	t.heard = true
 	news := t.works()
 	t.c.mu.Unlock()
 	if news {

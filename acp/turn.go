@@ -39,7 +39,8 @@ type turn struct {
 	cancel context.CancelCauseFunc
 	done   chan struct{} // closed when RunTurn returns
 
-	late chan struct{} // gets a signal when a late piece arrives, and when the wait for late pieces ends
+	heard bool          // whether the agent has sent an update or a request since the prompt
+	late  chan struct{} // gets a signal when a late piece arrives, and when the wait for late pieces ends
 
 	// reporting guards r and the questions. It is also held while r is called, because r
 	// must not be used after RunTurn has returned.
@@ -246,7 +247,8 @@ func (c *Client) retire(p *process) {
 }
 
 // ask sends the prompt and waits for its answer. If the turn must stop meanwhile, the
-// method "ask" tells the agent to cancel the turn.
+// method "ask" tells the agent to cancel the turn. It does the same if the agent sends nothing
+// for Config.Silence.
 func (c *Client) ask(t *turn, p *process) (sdk.PromptResponse, error) {
 	var answer sdk.PromptResponse
 	over := make(chan error, 1)
@@ -255,11 +257,35 @@ func (c *Client) ask(t *turn, p *process) (sdk.PromptResponse, error) {
 	go func() {
 		over <- p.conn.callSeen(context.Background(), sdk.AgentMethodSessionPrompt, req, &answer, func(m received) { c.answered(t, m) })
 	}()
-	select {
-	case err := <-over:
-		return answer, err
-	case <-t.ctx.Done():
+	silence := time.NewTimer(c.cfg.Silence)
+	defer silence.Stop()
+	for waiting := true; waiting; {
+		select {
+		case err := <-over:
+			return answer, err
+		case <-t.ctx.Done():
+			waiting = false
+		case <-silence.C:
+			waiting = c.heard(t)
+		}
 	}
+	err := c.cancelTurn(t, p, over)
+	if !t.stopped() && !c.heard(t) {
+		err = fmt.Errorf("it sent nothing at all in %v (Config.Silence), so the turn was cancelled", c.cfg.Silence)
+	}
+	return answer, err
+}
+
+// heard reports whether the agent has sent an update or a request since the prompt.
+func (c *Client) heard(t *turn) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return t.heard
+}
+
+// cancelTurn tells the agent to cancel the turn and waits until the prompt is answered. The
+// channel "over" gets the result of the prompt.
+func (c *Client) cancelTurn(t *turn, p *process, over <-chan error) error {
 	// The cancellation is repeated, because an agent ignores a cancellation that it reads
 	// before it has begun to work on the prompt.
 	again := time.NewTicker(cancelAgain)
@@ -272,7 +298,7 @@ func (c *Client) ask(t *turn, p *process) (sdk.PromptResponse, error) {
 		}
 		select {
 		case err := <-over:
-			return answer, err
+			return err
 		case <-again.C:
 			continue
 		case <-timer.C:
@@ -286,7 +312,7 @@ func (c *Client) ask(t *turn, p *process) (sdk.PromptResponse, error) {
 	defer c.mu.Unlock()
 	p.stuck--
 	p.endIfUseless()
-	return answer, err
+	return err
 }
 
 // blocks returns the content of the prompt. The protocol has no system text. Therefore

@@ -54,6 +54,28 @@ func TestATurnEndsAsTheAgentSays(t *testing.T) {
 	})
 }
 
+func TestAnAgentThatSendsNothingIsStopped(t *testing.T) {
+	bubble(t, Config{}, false, func(t *testing.T, c *Client) {
+		begun := time.Now()
+		id := create(t, c)
+		e := prompt(t, c, id, "nap 1h")
+		require.Equal(t, bgagent.StopError, e.Stop)
+		require.EqualError(t, e.err, `acp: the agent "fake": it sent nothing at all in 10m0s (Config.Silence), so the turn was cancelled`)
+		require.Equal(t, 10*time.Minute, time.Since(begun))
+		require.Equal(t, "hello", prompt(t, c, id, "say hello").Text, "the session can be used again")
+
+		for _, sign := range []string{"say half", "think hard", "cost 1", `update {"sessionUpdate":"new_in_2027"}`} {
+			e = prompt(t, c, id, sign+"\nnap 1h\nsay done")
+			require.NoError(t, e.err, sign)
+			require.Equal(t, bgagent.StopEndOfTurn, e.Stop, sign)
+		}
+	})
+	bubble(t, Config{Silence: time.Second}, false, func(t *testing.T, c *Client) {
+		require.ErrorContains(t, prompt(t, c, create(t, c), "nap 1h").err, "it sent nothing at all in 1s")
+		require.NoError(t, prompt(t, c, create(t, c), "nap 999ms\nsay done").err)
+	})
+}
+
 func TestTheAgentsProgressIsReported(t *testing.T) {
 	bubble(t, Config{}, false, func(t *testing.T, c *Client) {
 		id := create(t, c)

@@ -51,6 +51,9 @@ func (p *process) update(method string, params json.RawMessage) {
 		return
 	}
 	t := s.turn
+	if t != nil && s.proc == p {
+		t.heard = true
+	}
 	var out []report
 	switch {
 	case s.loading:
