@@ -270,7 +270,11 @@ func slashInProvider(name, models string) string {
 	if !slash {
 		return ""
 	}
-	return fmt.Sprintf("can never apply, because a provider is what stands before the first slash; limit %s here, or %s in %s", mdtext.Quote(provider), mdtext.Quote(name), models)
+	here := ""
+	if provider != "" {
+		here = fmt.Sprintf("limit %s here, or ", mdtext.Quote(provider))
+	}
+	return fmt.Sprintf("can never apply, because a provider is what stands before the first slash; %slimit %s in %s", here, mdtext.Quote(name), models)
 }
 
 // normalLimits normalizes one map of the limits. It checks the keys in sorted order, so that the

@@ -2,6 +2,9 @@ package bgagent
 
 import "fmt"
 
+// leastRepeats is the smallest limit of equal tool calls in a row. A single call repeats nothing.
+const leastRepeats = 2
+
 type countField struct {
 	name      string
 	value     *int
@@ -15,7 +18,7 @@ func (c *Config) counts() []countField {
 		{"MaxDepth", &c.MaxDepth, DefaultMaxDepth, false, 1},
 		{"MaxTasksPerRoot", &c.MaxTasksPerRoot, DefaultMaxTasksPerRoot, true, 1},
 		{"MaxToolCalls", &c.MaxToolCalls, DefaultMaxToolCalls, true, 1},
-		{"RepeatedCalls", &c.RepeatedCalls, DefaultRepeatedCalls, true, 2},
+		{"RepeatedCalls", &c.RepeatedCalls, DefaultRepeatedCalls, true, leastRepeats},
 		{"StablePolls", &c.StablePolls, DefaultStablePolls, false, 1},
 		{"ReadConcurrency", &c.ReadConcurrency, DefaultReadConcurrency, false, 1},
 		{"RetainTasks", &c.RetainTasks, DefaultRetainTasks, true, 1},

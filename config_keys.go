@@ -47,6 +47,7 @@ type fileKey struct {
 	kind  keyKind
 	field string    // name of the field in Config
 	zero  string    // words that follow "0 for"; empty if 0 is refused
+	least int64     // smallest number except 0, if it is greater than 1
 	about string    // description in the documentation
 	limit timeLimit // row of a duration in timeLimits
 }
@@ -63,7 +64,7 @@ var fileKeys = []fileKey{
 	{key: "maxTasksPerRoot", kind: keyCount, field: "MaxTasksPerRoot", zero: "no limit", about: "Live tasks under one root session"},
 	{key: "maxToolCalls", kind: keyCount, field: "MaxToolCalls", zero: "no limit", about: "Tool calls that an attempt may make. An attempt that makes more is cancelled"},
 	{key: "circuitBreaker.maxToolCalls", kind: keyCount, field: "MaxToolCalls", zero: "no limit", about: "The same. If both keys are set, this key decides"},
-	{key: "circuitBreaker.consecutiveThreshold", kind: keyCount, field: "RepeatedCalls", zero: "never", about: "Number of tool calls in a row, with the same input and result, for which an attempt is cancelled"},
+	{key: "circuitBreaker.consecutiveThreshold", kind: keyCount, field: "RepeatedCalls", zero: "never", least: leastRepeats, about: "Number of tool calls in a row, with the same input and result, for which an attempt is cancelled"},
 	{key: "circuitBreaker.enabled", kind: keySwitch, field: "RepeatedCalls", about: "Whether an attempt is cancelled for repeated tool calls. As in the host, `false` does not switch off `maxToolCalls`"},
 	{key: "totalConcurrency", kind: keyLimit, field: "Limits.Total", zero: "no limit", about: "Sessions in a turn at the same time, over all models and agents. Applies in addition to `modelConcurrency`, `providerConcurrency`, `defaultConcurrency` and `agentConcurrency`"},
 	{key: "agentConcurrency", kind: keyLimits, field: "Limits.Agent", zero: "no limit", about: "Sessions in a turn at the same time, by agent, with any model. For an agent without a model, this limit replaces `defaultConcurrency`"},
@@ -211,6 +212,9 @@ func (k *fileKey) want() string {
 	}
 	if k.zero == "" {
 		return s + ", at least 1"
+	}
+	if k.least > 1 {
+		s += fmt.Sprintf(", at least %d", k.least)
 	}
 	return s + ", or 0 for " + k.zero
 }

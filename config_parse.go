@@ -369,6 +369,8 @@ func (p *fileParser) number(k *fileKey, path string, v jsonc.Value) (int64, bool
 		return problem("is too large (%d); the maximum is %d", n, k.most())
 	case n == 0 && k.zero == "":
 		return problem("is 0, but it cannot be switched off")
+	case 0 < n && n < k.least:
+		return problem("is %d", n)
 	}
 	return n, true
 }

@@ -146,11 +146,8 @@ func (cfg Config) withDefaults() (Config, error) {
 	}
 	cfg.Dir = dir
 	for _, e := range cfg.Env {
-		switch name, _, _ := strings.Cut(e, "="); {
-		case name == "" || strings.ContainsRune(e, 0):
-			return cfg, wrong("Config.Env", fmt.Sprintf("the entry %q has no name; write NAME, NAME* or NAME=value", e))
-		case procs.IsMark(name):
-			return cfg, wrong("Config.Env", name+" is set by the client itself; remove it")
+		if err := procs.CheckEnv(e); err != nil {
+			return cfg, wrong("Config.Env", err.Error())
 		}
 	}
 	if err := procs.CheckInstance(cfg.Instance); err != nil {

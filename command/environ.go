@@ -1,9 +1,8 @@
 package command
 
 import (
-	"errors"
+	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/bgagent/bgagent/internal/procs"
@@ -85,12 +84,8 @@ func splitEnv(list []string) (through, set []string) {
 
 func checkEnv(list []string) error {
 	for _, e := range list {
-		name, _, _ := strings.Cut(e, "=")
-		switch {
-		case name == "" || strings.IndexByte(e, 0) >= 0:
-			return errors.New("Env has " + strconv.Quote(e) + "; write NAME=value, or NAME to pass on the host's value")
-		case procs.IsMark(name):
-			return errors.New("Env sets " + name + ", which the client sets itself; remove it")
+		if err := procs.CheckEnv(e); err != nil {
+			return fmt.Errorf("Env %w", err)
 		}
 	}
 	return nil

@@ -292,9 +292,26 @@ func checkRules(path string, v jsonc.Value) error {
 	if !ok {
 		return v.Errorf(path, `is %s; it must be an object like { "edit": "deny", "bash": { "*": "deny", "git *": "allow" } }`, v.Describe())
 	}
+	// The order of rules matters, so a rule must not be overridden by another one far below it.
+	twice := func(path string, members []jsonc.Member) error {
+		first := map[string]jsonc.Origin{}
+		for _, m := range members {
+			if o, found := first[m.Name]; found {
+				return m.Errorf(jsonc.Key(path, m.Name), "appears twice, first in line %d; merge the two", o.Line)
+			}
+			first[m.Name] = m.At()
+		}
+		return nil
+	}
+	if err := twice(path, members); err != nil {
+		return err
+	}
 	for _, m := range members {
 		at := jsonc.Key(path, m.Name)
 		patterns, nested := m.Value.Members()
+		if err := twice(at, patterns); err != nil {
+			return err
+		}
 		if problem := rulename.Problem(m.Name); problem != "" {
 			return m.Errorf(at, "%s", problem)
 		}
