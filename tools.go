@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/bgagent/bgagent/internal/mdtext"
 )
@@ -388,9 +389,15 @@ func (c *call) problem(err error, ref string) (string, error) {
 	return "The call failed and changed nothing: " + mdtext.OneLine(err.Error(), reasonMax) + ".", nil
 }
 
-// taskRef removes white space and backquotes around an id that a model may have copied from a
-// table.
-func taskRef(s string) string { return strings.Trim(s, " \t\r\n`") }
+// taskRef removes white space, invisible characters, quotation marks and angle brackets around an id
+// that a model may have copied from a table or a text.
+func taskRef(s string) string {
+	return strings.TrimFunc(s, func(r rune) bool { return isBlank(r) || strings.ContainsRune("`\"'<>", r) })
+}
+
+// isBlank reports whether nobody sees a character at the edge of a name: white space, control
+// characters, and characters that only control the layout, such as U+200B.
+func isBlank(r rune) bool { return unicode.IsSpace(r) || unicode.Is(unicode.C, r) }
 
 // badText returns a text that describes the problem with an argument, or "" if there is none.
 func badText(field, s string, limit int) string {

@@ -34,7 +34,7 @@ func (a DelegateTaskArgs) Foreground() bool {
 }
 
 func (c *call) delegate(a DelegateTaskArgs) (DelegateTaskResult, error) {
-	a.SessionID, a.TaskID, a.SubagentType = taskRef(a.SessionID), taskRef(a.TaskID), strings.TrimSpace(a.SubagentType)
+	a.SessionID, a.TaskID, a.SubagentType = taskRef(a.SessionID), taskRef(a.TaskID), strings.TrimFunc(a.SubagentType, isBlank)
 	problem := c.checkDelegate(a)
 	if problem != "" {
 		return c.delegateRefused(problem), nil

@@ -47,6 +47,23 @@ func TestARefusedReadLeavesTheNoticeOwed(t *testing.T) {
 	}
 }
 
+// Models copy ids with what stands around them, and put their own marks around names.
+func TestIDsAreFoundWithinMarks(t *testing.T) {
+	bubble(t, says("x"), bgagent.Config{}, func(t *testing.T, m *bgagent.BackgroundManager) {
+		task := launch(t, m, "now")
+		synctest.Wait()
+		for _, marks := range []string{"%s", " %s\r\n", "`%s`", "\"%s\"", "'%s'", "<%s>", "\u202e%s\u202c", "\ufeff`%s`\u200b", "\u00a0%s"} {
+			r := output(t, m, bgagent.BackgroundOutputArgs{TaskID: fmt.Sprintf(marks, task.ID)})
+			require.False(t, r.IsError, "%q: %s", marks, r.Text)
+			require.Contains(t, r.Text, task.ID)
+		}
+		require.True(t, output(t, m, bgagent.BackgroundOutputArgs{TaskID: task.ID + "x"}).IsError)
+		r := delegate(t, m, bgagent.DelegateTaskArgs{SubagentType: "\u200bworker\ufeff ", Prompt: "x"})
+		require.False(t, r.IsError, r.Text)
+		require.Equal(t, "worker", r.Task.Agent)
+	})
+}
+
 func TestTheListCanBeReadToItsEnd(t *testing.T) {
 	bubble(t, &goRunner{run: echo}, bgagent.Config{MaxTasksPerRoot: bgagent.Unlimited, Limits: bgagent.Limits{Default: bgagent.Unlimited}}, func(t *testing.T, m *bgagent.BackgroundManager) {
 		var want []string

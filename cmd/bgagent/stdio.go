@@ -83,7 +83,8 @@ func (r *lineReader) line() (line []byte, err error) {
 // messages is split. Later versions of the protocol have no arrays, and the library
 // would end the connection at an array.
 func messagesOf(line []byte) (out []byte, code int, why string) {
-	line = bytes.TrimSpace(line)
+	const blank = " \t\r\n\ufeff" // some programs on Windows begin their output with a byte-order mark
+	line = bytes.Trim(line, blank)
 	if len(line) == 0 {
 		return nil, 0, ""
 	}

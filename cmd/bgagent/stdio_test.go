@@ -44,7 +44,7 @@ func TestMCPContinuesAfterALineThatIsNotAMessage(t *testing.T) {
 	}
 	say := func(line string) { _, err := io.WriteString(in, line+"\n"); require.NoError(t, err) }
 
-	say(`{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-06-18","capabilities":{},"clientInfo":{"name":"c","version":"1"}}}`)
+	say("\ufeff" + `{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-06-18","capabilities":{},"clientInfo":{"name":"c","version":"1"}}}`)
 	require.Equal(t, 1, *next().ID)
 	say(`{"jsonrpc":"2.0","method":"notifications/initialized"}`)
 	say(`{"jsonrpc":"2.0","id":2,"method":"tools/call","params":{"name":"delegate_task","arguments":{"subagent_type":"wait","prompt":"300 ms"}}}`)
