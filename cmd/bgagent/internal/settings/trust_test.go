@@ -61,6 +61,42 @@ func TestAFileThatOthersCouldHaveWrittenIsRefusedByName(t *testing.T) {
 	found()
 }
 
+func TestALinkThatOthersCouldTurnIsRefused(t *testing.T) {
+	file, below := project(t)
+	mine, others := t.TempDir(), t.TempDir()
+	real, err := filepath.EvalSymlinks(mine)
+	require.NoError(t, err)
+	require.NoError(t, os.Mkdir(filepath.Join(real, "conf"), 0o755))
+	require.NoError(t, os.Rename(file, filepath.Join(real, "conf", "f")))
+	require.NoError(t, os.Symlink("conf", filepath.Join(real, "link"))) // in a folder of this user
+	require.NoError(t, os.Symlink(filepath.Join(real, "link"), filepath.Join(others, "hop")))
+	for _, target := range []string{filepath.Join(others, "hop", "f"), others + "/hop/../conf/f"} {
+		require.NoError(t, os.Symlink(target, file))
+		for mode, refused := range map[os.FileMode]bool{0o777: true, 0o777 | os.ModeSticky: false, 0o755: false} {
+			require.NoError(t, os.Chmod(others, mode))
+			files, err := Find(below)
+			if refused {
+				require.ErrorContains(t, err, file+": is reached by the link ")
+				require.ErrorContains(t, err, "hop in a folder into which others may write")
+			} else {
+				require.NoError(t, err)
+				require.Equal(t, []string{file}, files)
+			}
+		}
+		if os.Geteuid() == 0 { // only root can give a link to another user
+			require.NoError(t, os.Lchown(filepath.Join(others, "hop"), 65534, 65534))
+			_, err = Find(below)
+			require.ErrorContains(t, err, "hop, which belongs to ")
+			require.NoError(t, os.Lchown(filepath.Join(others, "hop"), 0, 0))
+			require.NoError(t, os.Lchown(others, 65534, 65534))
+			_, err = Find(below)
+			require.ErrorContains(t, err, "hop in a folder that belongs to ")
+			require.NoError(t, os.Lchown(others, 0, 0))
+		}
+		require.NoError(t, os.Remove(file))
+	}
+}
+
 func TestAFileOfAnotherUserIsRefusedByName(t *testing.T) {
 	if os.Geteuid() != 0 {
 		return // only root can create a file owned by another user

@@ -3,12 +3,14 @@
 package settings
 
 import (
+	"cmp"
 	"fmt"
 	"io/fs"
 	"os"
 	"os/user"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"syscall"
 
 	"github.com/bgagent/bgagent"
@@ -16,18 +18,64 @@ import (
 
 // trusted returns an error if anybody except this user and root owns the file or could
 // change it. It is called for files that this program has found, not for files that the
-// user has named. If the file is a link, the function "trusted" examines the link and
-// its target.
+// user has named. If the file is a link, the function "trusted" examines the link, all
+// further links on the way to its target, and the target.
 func trusted(path string) error {
 	wrong := untrusted(path)
 	if real, err := filepath.EvalSymlinks(path); err == nil && real != path && wrong == "" {
-		wrong = untrusted(real) // a link without a target is reported when it is read
+		wrong = cmp.Or(untrusted(real), detour(path)) // a link without a target is reported when it is read
 	}
 	if wrong == "" {
 		return nil
 	}
 	return &bgagent.ConfigFileError{File: path, Problem: wrong + "; it names programs that are run, so it is not used. Look at it, and name it with --config if it is right"}
 }
+
+// detour describes the first link behind the file that others can point to another file; "" if there
+// is none. The way to the folder of the file does not count, because the file was found in this folder.
+func detour(path string) string {
+	dir, err := filepath.EvalSymlinks(filepath.Dir(path))
+	if err != nil {
+		return ""
+	}
+	parts := []string{filepath.Base(path)}
+	for n := 0; len(parts) > 0 && n < mostLinks; {
+		next := filepath.Join(dir, parts[0])
+		parts = parts[1:]
+		info, err := os.Lstat(next)
+		if err != nil {
+			return ""
+		}
+		if info.Mode()&fs.ModeSymlink == 0 {
+			dir = next
+			continue
+		}
+		if n++; n > 1 { // the first link is the file itself
+			folder, err := os.Stat(dir)
+			switch {
+			case foreign(info):
+				return fmt.Sprintf("is reached by the link %s, which belongs to %s", next, owner(info))
+			case err == nil && foreign(folder):
+				return fmt.Sprintf("is reached by the link %s in a folder that belongs to %s", next, owner(folder))
+			case err == nil && othersWrite(folder) && folder.Mode()&fs.ModeSticky == 0:
+				return fmt.Sprintf("is reached by the link %s in a folder into which others may write", next)
+			}
+		}
+		target, err := os.Readlink(next)
+		if err != nil {
+			return ""
+		}
+		if filepath.IsAbs(target) {
+			dir = "/"
+		}
+		parts = append(strings.FieldsFunc(target, func(r rune) bool { return r == filepath.Separator }), parts...)
+	}
+	return ""
+}
+
+// mostLinks is the maximum number of links in a path, as on Linux. The function EvalSymlinks refuses
+// a path with more links.
+const mostLinks = 255
 
 // untrusted describes why a file is not trusted; "" if it is trusted.
 func untrusted(path string) string {
