@@ -9,6 +9,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// nonBlocking is a flag with which opening a pipe does not wait for a program that writes into it.
+const nonBlocking = unix.O_NONBLOCK
+
 // lock locks the folder and reports whether no other run has locked it. The lock ends
 // with this program. Programs that this program starts do not inherit the lock. On a
 // file system without locks, the result is true.

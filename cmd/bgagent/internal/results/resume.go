@@ -67,9 +67,17 @@ func (f *Folder) saved() (x Index, list []byte, err error) {
 	return x, list, err
 }
 
-// read reads a file of the folder.
+// read reads a regular file of the folder. Programs can have put anything into the folder, and
+// opening a pipe could block forever.
 func (f *Folder) read(name string) ([]byte, error) {
-	r, err := f.root.Open(name)
+	info, err := f.root.Stat(name)
+	if err == nil && !info.Mode().IsRegular() {
+		err = errors.New("it is not a regular file")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reading %s in the folder %s: %w", name, f.dir, reason(err))
+	}
+	r, err := f.root.OpenFile(name, os.O_RDONLY|nonBlocking, 0) // it may have been replaced since
 	if err != nil {
 		return nil, fmt.Errorf("reading %s in the folder %s: %w", name, f.dir, reason(err))
 	}

@@ -74,7 +74,7 @@ func living(dir string, dead []*Run) procs.Keep {
 	entries, _ := os.ReadDir(dir)
 	for _, e := range entries {
 		id, named := strings.CutSuffix(e.Name(), suffix)
-		if named && !over[id] && lives(dir, id) {
+		if named && e.Type().IsRegular() && !over[id] && lives(dir, id) {
 			if b, err := os.ReadFile(filepath.Join(dir, e.Name())); err == nil {
 				var info Info
 				_ = json.Unmarshal(b, &info)

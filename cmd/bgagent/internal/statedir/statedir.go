@@ -243,7 +243,11 @@ const maxAbout = 64 << 10
 
 // read returns the store in the folder.
 func read(dir string) (s Store, err error) {
-	f, err := os.Open(filepath.Join(dir, aboutName))
+	name := filepath.Join(dir, aboutName)
+	if info, err := os.Stat(name); err == nil && !info.Mode().IsRegular() { // opening a pipe could block forever
+		return s, fmt.Errorf("%s is not a regular file", name)
+	}
+	f, err := os.Open(name)
 	if err != nil {
 		return s, err
 	}
