@@ -160,7 +160,7 @@ func TestAFailedStatusCallDecidesNothing(t *testing.T) {
 		f.do(func() { f.statusErr = errors.New("down for good") })
 		task := ended(t, m, id)[0]
 		require.Equal(t, bgagent.CauseHostUnreachable, task.Cause)
-		require.Contains(t, task.Reason, "5m0s")
+		require.Equal(t, "the client has not told the session's status for 5m0s: down for good; Config.HostUnreachable (hostUnreachableMs) decides how long is too long", task.Reason)
 	})
 }
 
@@ -192,7 +192,9 @@ func TestAnUnknownStatusNeitherCompletesNorLastsForEver(t *testing.T) {
 				f.say(session, "x")
 				time.Sleep(4 * time.Minute)
 				require.Equal(t, bgagent.Running, get(t, m, id).Status)
-				require.Equal(t, bgagent.CauseHostUnreachable, ended(t, m, id)[0].Cause)
+				task := ended(t, m, id)[0]
+				require.Equal(t, bgagent.CauseHostUnreachable, task.Cause)
+				require.Contains(t, task.Reason, "status for 5m0s; Config", "the client has returned no error")
 			})
 		})
 	}

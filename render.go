@@ -239,8 +239,14 @@ func reasonTimeToLive(most time.Duration) string {
 	return limitTimeToLive.decided("ran for more than " + mdtext.Setting(most))
 }
 
-func reasonUnreachable(most time.Duration) string {
-	return limitHostUnreachable.decided("the client has not told the session's status for " + mdtext.Setting(most))
+// reasonUnreachable is the reason if the client has not told the session's status for too long. The
+// argument "why" is the client's last error; it is empty if there was none.
+func reasonUnreachable(most time.Duration, why string) string {
+	text := "the client has not told the session's status for " + mdtext.Setting(most)
+	if why != "" {
+		text += ": " + mdtext.Joined(mdtext.Valid(why), reasonBytes/2)
+	}
+	return limitHostUnreachable.decided(text)
 }
 
 // reasonUnread is the reason if the messages of the session could not be read for too long. The

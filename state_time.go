@@ -263,7 +263,7 @@ func (st *state) applyLimit(l attemptLimit, a *attempt, now int64) {
 	case untilStale:
 		st.end(a.t, CauseStale, reasonStale(time.Duration(now-a.activity), a.turnStart, &a.sight.prog), now)
 	case untilSilent:
-		st.end(a.t, CauseHostUnreachable, reasonUnreachable(st.limit(limitHostUnreachable)), now)
+		st.end(a.t, CauseHostUnreachable, reasonUnreachable(st.limit(limitHostUnreachable), a.sight.lostWhy), now)
 	case untilLook:
 		a.sight.lookAt = 0
 		st.lookSoon(a)
