@@ -76,10 +76,14 @@ func (m *BackgroundManager) isClosed() bool {
 // closes the store.
 //
 // The error is nil or a [*CloseError]. A CloseError names the tasks and host calls that did not
-// stop, and the ended tasks that were reported to no parent. Close may be called several times, and
+// stop, and the ended tasks that were reported to no parent. There is one exception: if ctx is nil,
+// Close does nothing, and the error wraps an [*InputError]. Close may be called several times, and
 // concurrently. Once the first call has returned, all calls return the same error, even if their
 // ctx has ended. Get, List, Read, TakeNotice and NextNotice still work after Close.
 func (m *BackgroundManager) Close(ctx context.Context) error {
+	if ctx == nil {
+		return fmt.Errorf("bgagent: close: %w", errNoContext)
+	}
 	first := false
 	m.update(func(st *state, now int64) {
 		if first = !st.closing; first {

@@ -92,6 +92,9 @@ func poolStats(epoch time.Time, f slots.Figures) PoolStats {
 // The slot counts in the pool and towards Limits.Total, but not towards the cap of any agent. With
 // Limits.Fair, all waiters in Acquire count as tasks of one root session.
 func (c *ConcurrencyManager) Acquire(ctx context.Context, model string) (Slot, error) {
+	if ctx == nil {
+		return Slot{}, fmt.Errorf("bgagent: acquire: %w", errNoContext)
+	}
 	s, err := c.slots.Acquire(ctx, model)
 	return Slot{s}, err
 }

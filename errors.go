@@ -100,6 +100,9 @@ type InputError struct {
 // Error returns the field and the problem in one line.
 func (e *InputError) Error() string { return e.Field + ": " + e.Problem }
 
+// errNoContext is the error of every call with a nil context.
+var errNoContext error = &InputError{"ctx", "is nil; use context.Background() if there is no other"}
+
 // ConfigFileError reports what is wrong in a configuration file and which values are valid.
 // ParseConfig and LoadConfig return it joined with the other errors about the same files. Use
 // [errors.As] to get the first error, or the method Unwrap() []error of the joined error to get all

@@ -25,6 +25,9 @@ const historyPage = 100
 // store has no task with the id in "before", the error also matches [ErrNoRecord]. History is safe
 // for concurrent use.
 func (m *BackgroundManager) History(ctx context.Context, q Query, before string) ([]Task, error) {
+	if ctx == nil {
+		return nil, fmt.Errorf("bgagent: history: %w", errNoContext)
+	}
 	if m.cfg.Store == nil {
 		return nil, fmt.Errorf("bgagent: history: the manager has no store: %w", errors.ErrUnsupported)
 	}

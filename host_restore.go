@@ -42,6 +42,9 @@ var errRestoring = errors.New("the call would wait for Config.RestoreContext, fr
 // start does the work of Start. If ctx ends first, start returns the error of ctx, and the work goes
 // on. Every caller waits, so that no new task comes before the tasks of the earlier process.
 func (m *BackgroundManager) start(ctx context.Context) error {
+	if ctx == nil {
+		return errNoContext
+	}
 	if m.cfg.Store == nil || m.isClosed() {
 		return nil
 	}

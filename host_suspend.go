@@ -2,6 +2,7 @@ package bgagent
 
 import (
 	"context"
+	"fmt"
 	"time"
 )
 
@@ -16,8 +17,12 @@ import (
 // turns get no time to end. The error is nil or a [*CloseError]. A CloseError names the host calls
 // that did not return and the tasks whose last changes could not be stored. A suspension does not
 // count as a crash. After Suspend, Close does nothing and returns the same error. Without a store,
-// Suspend does the same as Close.
+// Suspend does the same as Close. If ctx is nil, Suspend does nothing, and the error wraps an
+// [*InputError].
 func (m *BackgroundManager) Suspend(ctx context.Context) error {
+	if ctx == nil {
+		return fmt.Errorf("bgagent: suspend: %w", errNoContext)
+	}
 	first := false
 	m.update(func(st *state, _ int64) {
 		if first = !st.closing && m.cfg.Store != nil; first {

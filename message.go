@@ -160,6 +160,9 @@ func (m *BackgroundManager) send(ctx context.Context, by Caller, id string, in S
 }
 
 func (m *BackgroundManager) sendTo(ctx context.Context, by Caller, ref string, in SendInput, again bool) (r SendResult, err error) {
+	if ctx == nil {
+		return r, errNoContext
+	}
 	if err := cmpErr(m.start(ctx), ctx.Err()); err != nil {
 		return r, err
 	}

@@ -111,6 +111,9 @@ func (m *BackgroundManager) Outstanding(session string) (live, owed int) {
 // [ErrUnknownTask], [ErrExpired], [ErrNotDescendant] or [ErrClosed], or it is the error of ctx or of
 // the host call.
 func (m *BackgroundManager) Messages(ctx context.Context, by Caller, id string, after Cursor, max int) (Page, error) {
+	if ctx == nil {
+		return Page{}, fmt.Errorf("bgagent: messages: %w", errNoContext)
+	}
 	var cl *client
 	var session string
 	var err error

@@ -83,7 +83,7 @@ func (m *BackgroundManager) Wait(ctx context.Context, by Caller, mode WaitMode, 
 }
 
 func (m *BackgroundManager) wait(ctx context.Context, by Caller, mode WaitMode, brief bool, ids ...string) ([]Task, error) {
-	if err := m.start(ctx); err != nil && ctx.Err() == nil { // if ctx has ended, the tasks are returned as they are
+	if err := m.start(ctx); err != nil && (ctx == nil || ctx.Err() == nil) { // if ctx has ended, the tasks are returned as they are
 		return nil, fmt.Errorf("bgagent: wait: %w", err)
 	}
 	if len(ids) == 0 {
