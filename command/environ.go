@@ -85,7 +85,7 @@ func splitEnv(list []string) (through, set []string) {
 func checkEnv(list []string) error {
 	for _, e := range list {
 		if err := procs.CheckEnv(e); err != nil {
-			return fmt.Errorf("Env %w", err)
+			return fmt.Errorf("%s %w", "Env", err)
 		}
 	}
 	return nil
