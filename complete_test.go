@@ -187,13 +187,16 @@ func TestEveryWaitAndEveryLimitOfAnAttemptHasAllItsCases(t *testing.T) {
 		require.Equal(t, of.want, total, "switches over %v", of.names)
 	}
 
-	require.Empty(t, slices.DeleteFunc(slices.Clone(waits[1:]), mentioned(files["state_park.go"], "afterTurn")), "afterTurn must say after which turns an attempt waits for it")
+	between := slices.DeleteFunc(slices.Clone(waits[1:]), func(name string) bool { return name == "forAnswer" }) // a turn that waits for an answer is not over
+	require.Empty(t, slices.DeleteFunc(slices.Clone(between), mentioned(files["state_park.go"], "afterTurn")), "afterTurn must say after which turns an attempt waits for it")
 	phases := map[Phase]bool{PhaseNone: true, PhaseStarting: true, PhaseTurn: true, PhaseAsking: true, PhaseStopping: true}
-	for i := range waits[1:] {
-		p := parking(i + 1).phase()
-		require.False(t, phases[p], "%s needs a phase of its own", waits[i+1])
-		phases[p] = true
+	for i, name := range waits[1:] {
+		if p := parking(i + 1).phase(); slices.Contains(between, name) {
+			require.False(t, phases[p], "%s needs a phase of its own", name)
+			phases[p] = true
+		}
 	}
+	require.Equal(t, PhaseParked, forAnswer.phase())
 	for name, file := range files {
 		if name != "state_park.go" {
 			require.False(t, slices.ContainsFunc(waits[1:], mentioned(file, "")), "%s: what differs between the waits is in state_park.go", name)

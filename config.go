@@ -247,6 +247,15 @@ type Config struct {
 	// period ends. By default, and with Disabled, there is no period.
 	BudgetPeriod time.Duration
 
+	// Ask makes the questions of agents wait for an answer; see [BackgroundManager.Answer].
+	// These are permissions that no rule gives or denies, and questions with a fixed set of
+	// answers. By default, they are refused at once.
+	Ask bool
+	// ModelsMayPermit allows a session to give permissions to the tasks that descend from
+	// it. By default, only the host may give permissions, and sessions may only answer
+	// other questions.
+	ModelsMayPermit bool
+
 	// PollInterval is the pause between two polls of a client that is a TurnStarter.
 	// It is also the pause between two deliveries of a notice if the first was refused
 	// with ErrBusy. Default 2 s.

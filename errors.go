@@ -59,8 +59,8 @@ var (
 	ErrParentCycle = errors.New("the parents of the session form a cycle")
 
 	// ErrGoesOn is returned by Run and Wait, together with the tasks, if a longer wait could cause a
-	// deadlock. Run also returns ErrGoesOn if the deadline has passed. The tasks that have not ended
-	// continue in the background, and their ends will be reported.
+	// deadlock. Run also returns ErrGoesOn if the deadline has passed or if a task asks a question. The
+	// tasks that have not ended continue in the background, and their ends will be reported.
 	ErrGoesOn = errors.New("the task goes on in the background")
 
 	// ErrNothingOwed is returned by NextNotice if no notice is owed to the session and no task that

@@ -26,10 +26,11 @@ const (
 	EventSuperseded             // a new attempt of the task replaced the attempt; no EventEnded follows for the replaced attempt
 	EventBudget                 // 80 % of a limit of a budget is used; the field Budget contains the limit
 	EventMessage                // a message for the task was accepted or withdrawn, or a turn has received it; see Task.Messages
+	EventQuestion               // the agent asks a question, or the question was answered, has expired or is no longer asked; the field Question contains it
 	EventMissed                 // the subscriber was too slow; the field Missed contains the number of lost events
 )
 
-var eventKindNames = [...]string{"none", "launched", "resumed", "started", "phase", "progress", "ended", "quiet", "over limit", "notice", "expired", "store trouble", "superseded", "budget", "message", "missed"}
+var eventKindNames = [...]string{"none", "launched", "resumed", "started", "phase", "progress", "ended", "quiet", "over limit", "notice", "expired", "store trouble", "superseded", "budget", "message", "question", "missed"}
 
 // String returns the name of the kind in lower case, such as "over limit".
 func (k EventKind) String() string { return enumName(eventKindNames[:], uint8(k)) }
@@ -50,7 +51,8 @@ type Event struct {
 	Task   Task      `json:"task"`
 	Missed uint64    `json:"missed,omitempty"` // number of lost events; only for EventMissed
 
-	Budget *BudgetLimit `json:"budget,omitempty"` // the limit; only for EventBudget
+	Budget   *BudgetLimit `json:"budget,omitempty"`   // the limit; only for EventBudget
+	Question *Question    `json:"question,omitempty"` // the question after the change; only for EventQuestion
 }
 
 // Subscription is a stream of events. [BackgroundManager.Subscribe] creates it.

@@ -30,6 +30,7 @@ type hostClient struct {
 	tokens    TokenReporter
 	steerer   Steerer
 	fallback  FallbackReporter
+	answerer  Answerer
 	kick      chan struct{} // a token in this channel makes the client's polling goroutine sweep at once
 }
 
@@ -66,11 +67,12 @@ func (m *BackgroundManager) addClient(name string, sc SessionClient) error {
 	cl.tokens, _ = sc.(TokenReporter)
 	cl.steerer, _ = sc.(Steerer)
 	cl.fallback, _ = sc.(FallbackReporter)
+	cl.answerer, _ = sc.(Answerer)
 	if cl.runner != nil {
 		cl.restorer, _ = sc.(SessionRestorer)
 	}
 	cl.rec = &client{
-		name: name, runner: cl.runner != nil, starter: cl.starter != nil, reads: cl.reader != nil, todos: cl.todos != nil, forgets: cl.forgetter != nil, restores: cl.restorer != nil, steers: cl.steerer != nil,
+		name: name, runner: cl.runner != nil, starter: cl.starter != nil, reads: cl.reader != nil, todos: cl.todos != nil, forgets: cl.forgetter != nil, restores: cl.restorer != nil, steers: cl.steerer != nil, answers: cl.answerer != nil,
 		followed: map[*attempt]struct{}{}, parents: map[*node]struct{}{},
 	}
 	m.hosts = append(m.hosts, cl)
@@ -140,7 +142,7 @@ func lookedAt(err error) error {
 		return nil
 	}
 	e := &hostError{text: err.Error(), from: err}
-	for _, known := range [...]error{ErrBusy, ErrNoSession, ErrUnreachable, errors.ErrUnsupported} {
+	for _, known := range [...]error{ErrBusy, ErrNoSession, ErrUnreachable, ErrNoQuestion, errors.ErrUnsupported} {
 		if errors.Is(err, known) {
 			e.is = append(e.is, known)
 		}

@@ -18,6 +18,7 @@ const (
 	logGivenUp
 	logExpired
 	logAbortFailed
+	logAnswerFailed
 	logStreamBroke
 	logStatusesFailed
 	logReadFailed
@@ -38,7 +39,7 @@ const (
 var logMessages = [...]string{
 	logLaunched: "task launched", logResumed: "task resumed", logStarted: "task started", logEnded: "task ended",
 	logOverLimit: "a session did not stop in time; its slot is used again", logGivenUp: "a notice was given up",
-	logExpired: "task expired", logAbortFailed: "aborting a session failed", logStreamBroke: "the event stream broke off",
+	logExpired: "task expired", logAbortFailed: "aborting a session failed", logAnswerFailed: "passing an answer failed", logStreamBroke: "the event stream broke off",
 	logStatusesFailed: "asking for statuses failed", logReadFailed: "reading messages failed",
 	logNoticeFailed: "a notice could not be delivered", logNoticeGivenUp: "a notice was given up",
 	logNoticeLeft: "several processes have pushed a notice, and none has recorded it; it waits to be taken",

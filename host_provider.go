@@ -1,6 +1,9 @@
 package bgagent
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // The code in this file receives what clients report about the providers of models. Providers state
 // wall times. The state has only the clock of the manager, which stands still while the machine
@@ -73,6 +76,10 @@ func (p Page) received() Page {
 // received returns the event as the state can use it.
 func (e HostEvent) received() HostEvent {
 	e.Status, e.Message, e.Provider = e.Status.received(), e.Message.received(), e.Provider.received()
+	e.Questions = slices.Clone(e.Questions)
+	for i := range e.Questions {
+		e.Questions[i].Expires = onClock(e.Questions[i].Expires)
+	}
 	return e
 }
 

@@ -70,6 +70,7 @@ func (st *state) checkWithin(budget *int) error {
 	c.expect(c.total == st.live, "live is %d, counted %d", st.live, c.total)
 	c.expect(c.unquiet == st.unquiet, "unquiet is %d, counted %d", st.unquiet, c.unquiet)
 	c.expect(c.inStopTime == st.inStopTime, "inStopTime is %d, counted %d", st.inStopTime, c.inStopTime)
+	c.expect(c.asked == st.openQuestions, "%d questions are open, counted %d", st.openQuestions, c.asked)
 	c.expect(c.text == st.keep.text, "text is %d, counted %d", st.keep.text, c.text)
 	for _, s := range st.sessions.all {
 		for ; s != nil; s = s.same {
@@ -155,6 +156,7 @@ type checker struct {
 	total      int
 	unquiet    int
 	inStopTime int
+	asked      int // number of open questions
 	text       int64
 	errs       []error
 }
@@ -195,6 +197,7 @@ func (c *checker) task(t *task) {
 	}
 	c.alarm(t, a)
 	c.mail(t, a)
+	c.questions(t, a)
 	holds, waits := st.slots.Holds(&t.wait), st.slots.Waits(&t.wait)
 	c.expect(!t.is(flagSlot) || holds, "task %s thinks that it has a slot", t)
 	switch {
@@ -248,6 +251,25 @@ func (c *checker) mail(t *task, a *attempt) {
 	c.expect(t.live() || waiting == 0, "task %s has ended, and %d messages wait", t, waiting)
 	idle := a != nil && a.live() && a.takesLetter() && !a.wantTurn && waiting > 0
 	c.expect(!idle || c.st.closing || c.st.recovery.due || c.st.isLost(), "task %s has a message and asks for no turn", t)
+}
+
+// questions checks the questions of a task, and counts the open ones.
+func (c *checker) questions(t *task, a *attempt) {
+	b := t.questions()
+	if b == nil {
+		return
+	}
+	open := 0
+	for _, x := range b.list {
+		if x.State == QuestionOpen {
+			open++
+			c.expect(a != nil && a.live() && x.a == a && (x.turn == a.turn || a.recovering), "question %s of task %s belongs to no turn", x.Key, t)
+		}
+	}
+	c.asked += open
+	c.expect(open == b.open, "task %s has %d open questions, counted %d", t, b.open, open)
+	c.expect(open == 0 || b.from > 0, "task %s asks, and its clocks run", t)
+	c.expect(b.from == 0 || a != nil && a.live() && (open > 0 || a.outcomeWaits()), "the clocks of task %s stand still, and it does not ask", t)
 }
 
 // alarm checks that the attempt's alarm is set for the earliest time limit of the attempt. Between
@@ -314,6 +336,9 @@ func (c *checker) running(t *task, a *attempt, holds, waits bool) {
 	} else {
 		c.expect(a.phase == PhaseStarting || a.phase == PhaseTurn || a.phase == PhaseAsking, "task %s is not parked, and in phase %q", t, a.phase)
 		c.expect(holds && !waits || c.st.recovery.due || c.st.suspend == frozen, "running task %s has no slot (%s)", t, a.phase)
+	}
+	if a.awaitsAnswer() {
+		c.expect(a.inCall && a.turnStart > 0 && a.cl.runner, "task %s waits for an answer, and it is in no turn", t)
 	}
 	if a.awaitsProvider() {
 		c.expect(a.refused != nil && a.stage == stageNone && !a.inCall && a.turnStart == 0, "task %s waits for its provider, and a turn or a call is due", t)

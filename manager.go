@@ -65,6 +65,8 @@ import (
 //     for it. While a message waits for a parked attempt, the attempt asks for its next turn.
 //  19. An attempt that waits for its provider holds no slot, unless its next turn is about to begin. No
 //      turn runs, and no host call other than Abort is due. No turn begins in a pool while it cools down.
+//  20. Only a task in a turn has open questions. An attempt that is parked in its turn waits for the answer
+//      to a question, and the client has not got the outcome of that question.
 
 // BackgroundManager manages background tasks. It starts a task when a slot is free, detects how the
 // task ends, and reports the end to the session that launched the task. Create a manager with [New] and
@@ -192,17 +194,6 @@ func New(sc SessionClient, cfg Config) (m *BackgroundManager, err error) {
 	return m, nil
 }
 
-// startEvents starts the event streams of the clients. Only the first call has an effect.
-func (m *BackgroundManager) startEvents() {
-	m.events.Do(func() {
-		for _, cl := range m.hosts {
-			if cl.events != nil {
-				m.spawn(goEvents, func() { m.streamEvents(cl) })
-			}
-		}
-	})
-}
-
 // Concurrency returns the ConcurrencyManager that hands out the slots. Use it to read the figures of
 // pools or to change the limits.
 func (m *BackgroundManager) Concurrency() *ConcurrencyManager { return m.cm }
@@ -212,7 +203,7 @@ func (m *BackgroundManager) newState() state {
 	c := &m.cfg
 	st := state{
 		cfg: settings{
-			MaxDepth: c.MaxDepth, MaxTasksPerRoot: c.MaxTasksPerRoot, Wake: c.Wake, InterruptRestored: c.InterruptRestored, Permissions: c.Permissions,
+			MaxDepth: c.MaxDepth, MaxTasksPerRoot: c.MaxTasksPerRoot, Wake: c.Wake, InterruptRestored: c.InterruptRestored, Ask: c.Ask, ModelsMayPermit: c.ModelsMayPermit, Permissions: c.Permissions,
 			ReadConcurrency: c.ReadConcurrency, StablePolls: c.StablePolls, MaxToolCalls: c.MaxToolCalls, RepeatedCalls: c.RepeatedCalls, RetainTasks: c.RetainTasks, RetainText: c.RetainText, NoticeResult: c.NoticeResult, Fallback: c.Fallback,
 			TaskBudget: c.TaskBudget, TreeBudget: c.TreeBudget,
 			delegate: m.words.delegate, notifies: c.Notify != nil, logs: c.Logger != nil, notifierForgets: c.Notify != nil,
@@ -299,6 +290,7 @@ func (m *BackgroundManager) expect(fx *effects) {
 		}
 		m.running[goNotify].Add(int64(len(r.after.deliver)))
 		m.running[goPoll].Add(int64(len(r.after.poll) + len(r.after.readers) + len(r.after.looks)))
+		m.running[goCall].Add(int64(len(r.after.answers)))
 		if r.after.writeLog {
 			m.running[goLog].Add(1)
 		}
@@ -383,6 +375,9 @@ func (m *BackgroundManager) releaseRare(fx *rareEffects) {
 	}
 	for _, l := range rare.looks {
 		m.begin(goPoll, func() { m.lookNow(l) })
+	}
+	for _, x := range rare.answers {
+		m.begin(goCall, func() { m.passAnswer(x) })
 	}
 	if rare.writeLog {
 		m.begin(goLog, m.writeLogs)

@@ -25,6 +25,12 @@ func answering(t *bgagenttest.Turn) {
 
 // onBoth runs a test with a runner and with a starter whose turns play the script.
 func onBoth(t *testing.T, script func(*bgagenttest.Turn), cfg bgagent.Config, test func(t *testing.T, m *bgagent.BackgroundManager, f *bgagenttest.Fake)) {
+	t.Helper()
+	runBoth(t, script, false, cfg, test)
+}
+
+// runBoth does the same. The argument "stream" is true if the starter reports events.
+func runBoth(t *testing.T, script func(*bgagenttest.Turn), stream bool, cfg bgagent.Config, test func(t *testing.T, m *bgagent.BackgroundManager, f *bgagenttest.Fake)) {
 	for _, name := range []string{"runner", "starter"} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -32,6 +38,7 @@ func onBoth(t *testing.T, script func(*bgagenttest.Turn), cfg bgagent.Config, te
 				f, sc := runner.Fake, bgagent.SessionClient(runner)
 				if name == "starter" {
 					starter := bgagenttest.NewStarter(script)
+					starter.Stream = stream
 					f, sc = starter.Fake, starter
 				}
 				defer f.Close()

@@ -52,6 +52,17 @@ func (m *BackgroundManager) passed(kind HostEventKind, session string) (passed b
 	return passed
 }
 
+// startEvents starts the event streams of the clients. Only the first call has an effect.
+func (m *BackgroundManager) startEvents() {
+	m.events.Do(func() {
+		for _, cl := range m.hosts {
+			if cl.events != nil {
+				m.spawn(goEvents, func() { m.streamEvents(cl) })
+			}
+		}
+	})
+}
+
 // streamEvents runs the event stream of a client until the manager closes. If the stream breaks,
 // streamEvents starts it again after a pause.
 func (m *BackgroundManager) streamEvents(cl *hostClient) {
@@ -106,9 +117,10 @@ const (
 	HostStreamUp                 // from now on, every change in every session is reported, in order
 	HostStreamBeat               // the stream still works
 	HostStreamGap                // events may have been lost
+	HostQuestion                 // Questions are all open questions of the session; none means that it asks nothing. The client must be an Answerer, and emits the event again after a gap
 )
 
-var hostEventKindNames = [...]string{"none", "status", "message", "todos", "error", "deleted", "activity", "stream up", "stream beat", "stream gap"}
+var hostEventKindNames = [...]string{"none", "status", "message", "todos", "error", "deleted", "activity", "stream up", "stream beat", "stream gap", "question"}
 
 // String returns the name of the kind in lower case.
 func (k HostEventKind) String() string { return enumName(hostEventKindNames[:], uint8(k)) }
@@ -125,7 +137,8 @@ type HostEvent struct {
 	Stop    StopReason
 	Error   string
 	// Provider is set in a HostError event if a request to the provider of the model failed.
-	Provider *ProviderError
+	Provider  *ProviderError
+	Questions []Question // only in a HostQuestion event
 }
 
 // ReportKind is the kind of change in a turn that a [Report] describes.

@@ -63,6 +63,7 @@ type observation struct {
 	// foreign is true if the turn began in an earlier process. If the server ended together with
 	// that process, the session is idle, and the agent's message may be missing.
 	foreign bool
+	asks    bool // the agent waits for the answer to a question
 }
 
 // marked reports whether the newest message is finished and has a stop reason that ends the turn.
@@ -304,7 +305,7 @@ func judgeStale(c counters, o observation, th thresholds, now int64) verdict {
 	if th.park > 0 {
 		retryAt = min(retryAt, c.changed+th.park)
 	}
-	if th.stale == 0 || !o.read || o.flying > 0 || o.status.State == SessionAsking ||
+	if th.stale == 0 || !o.read || o.flying > 0 || o.status.State == SessionAsking || o.asks ||
 		now-c.began < int64(staleGrace) || now-max(c.changed, c.began, retryAt)-c.blindTime < th.stale {
 		return verdict{}
 	}

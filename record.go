@@ -59,6 +59,10 @@ type taskRecord struct {
 	Letters     []letterRecord    `json:"letters,omitempty"` // messages to the task
 	ModelNamed  bool              `json:"model_named,omitempty"`
 	Fallen      *fallenRecord     `json:"fallen,omitempty"` // set if the task runs on a fallback of its model
+
+	Questions    []questionRecord `json:"questions,omitempty"`
+	LastQuestion int32            `json:"last_question,omitempty"` // number of the latest question that a runner has asked
+	AskedFrom    time.Time        `json:"asked_from,omitzero"`     // time from which the clocks of the turn stand still because of a question
 }
 
 // sessionRecord is the part of a task's record that describes its session.
@@ -316,6 +320,9 @@ func (st *state) recordTask(t *task) (r recorded) {
 		x.Sessions = mark.sessions
 	}
 	x.Letters = t.recordLetters(&r)
+	if b := t.questions(); b != nil {
+		x.Questions, x.LastQuestion, x.AskedFrom = t.recordQuestions(&r), b.last, st.wall(b.from)
+	}
 	if t.run != nil {
 		x.Run = st.recordRun(t.run, &r)
 	}
@@ -340,7 +347,7 @@ func (st *state) recordRun(a *attempt, r *recorded) *runRecord {
 	mark := st.storing.task(a.t)
 	x := &runRecord{
 		Attempt: a.no, Started: st.wall(a.started), Phase: a.recordedPhase(), TurnStart: st.wall(a.turnStart), Ran: a.ran,
-		Output: a.output, Waits: a.parkedFor != notParked || a.unsealed() || a.stillParked(), EndCause: a.endCause, Stopping: a.ended, Overrun: a.overrun || mark.overrun, Heard: a.heard,
+		Output: a.output, Waits: a.betweenTurns() || a.unsealed() || a.stillParked(), EndCause: a.endCause, Stopping: a.ended, Overrun: a.overrun || mark.overrun, Heard: a.heard,
 		OpenTodos: a.openTodos, ToolCalls: a.earlierCalls(), Turn: a.turn, Before: mark.before, Instance: cmp.Or(mark.instance, st.storing.instance),
 	}
 	if x.Since = st.wall(mark.since); !x.Waits {

@@ -96,6 +96,8 @@ func decodeTask(r *StoreRecord) (*storedTask, error) {
 		return nil, errors.New("the used budget or its limits are impossible")
 	case !x.possibleLetters():
 		return nil, errors.New("the messages to the task are impossible")
+	case !x.possibleQuestions():
+		return nil, errors.New("the questions of the task are impossible")
 	case x.Session != nil && x.Session.ID == "":
 		return nil, errors.New("the session has no id")
 	}
@@ -164,7 +166,7 @@ func (x *storedTask) textNames() (names []string, needed int) {
 	if x.Unsaid != "" {
 		names = append(names, x.Unsaid)
 	}
-	names = append(names, x.letterTexts()...)
+	names = append(append(names, x.letterTexts()...), x.questionTexts()...)
 	needed = len(names)
 	if x.Status.Terminal() && !x.End.Unsaid {
 		names = append(names, textOf("prompt", x.Attempt))

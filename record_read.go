@@ -5,7 +5,8 @@ import (
 	"fmt"
 )
 
-// Task returns the task that the record describes. The texts Task.Prompt and Task.Result are empty.
+// Task returns the task that the record describes. The texts Task.Prompt and Task.Result, and the
+// subjects of Task.Questions, are empty.
 // For the attempt with number A, [Store].Text returns them under the names "prompt.A" and
 // "result.A". If the task has not ended, the result shows it as it was when the record was written.
 // Task returns an error if the record does not describe a task or cannot be decoded.
@@ -21,6 +22,7 @@ func (r *StoreRecord) Task() (Task, error) {
 	t.Foreground = x.Foreground
 	if x.Run != nil && x.Run.Attempt == x.Attempt && !t.Status.Terminal() {
 		t.Started, t.Phase, t.Progress.Turns, t.Quiet = x.Run.Started, x.Run.Phase, int(x.Run.Turn), false
+		t.Questions = x.openQuestions()
 		if r := x.Run.Refused; r != nil && x.Run.Waits {
 			t.Reason, t.Until = reasonParked(&refused{kind: r.Kind, status: r.Status, message: r.Message, fell: r.Fell}), r.Until
 		}

@@ -45,6 +45,8 @@ const notStarted = "(not started)"
 type wording struct {
 	delegate, output, cancel, message string
 
+	permits bool // the model may give permissions
+
 	// noNotices means that nothing wakes the model when a task ends. The texts then do not promise
 	// a notice, and they ask the model to wait instead of ending its turn.
 	noNotices bool

@@ -62,6 +62,7 @@ func (w wording) messageDescription() string {
 	if w.delegate != "" {
 		s += " A task that has ended is continued with " + w.delegate + " instead."
 	}
+	s += "\n\nIt also answers a question that a task asks: with question and answer in place of message."
 	return s
 }
 

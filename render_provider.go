@@ -84,7 +84,9 @@ func (b *text) parkedRows(t Task, now time.Time) {
 	if t.Reason != "" {
 		b.Row("Waits because", mdtext.OneLine(t.Reason, reasonMax))
 	}
-	if t.Until.After(now) {
+	switch {
+	case t.asks(): // the questions are shown with the times at which they expire
+	case t.Until.After(now):
 		b.Row("Waits until", fmt.Sprintf("%s at least (in %s)", t.Until.UTC().Format(time.RFC3339), mdtext.Span(t.Until.Sub(now))))
 	}
 }
@@ -110,5 +112,5 @@ func (t Task) pause() time.Time {
 
 // awaitsProvider reports whether the task waits for the provider of its model.
 func (t Task) awaitsProvider() bool {
-	return t.Phase == PhaseParked || t.Queue != nil && !t.Queue.Pool.CoolUntil.IsZero()
+	return t.Phase == PhaseParked && !t.asks() || t.Queue != nil && !t.Queue.Pool.CoolUntil.IsZero()
 }

@@ -53,8 +53,9 @@ func (w wording) launched(t Task, again bool, notes ...string) answer {
 }
 
 // goesOn answers a foreground call that returns before its task has ended. The argument "deadline"
-// is true if the call's time limit has passed. Otherwise the caller is a task that must not wait.
-func (w wording) goesOn(t Task, deadline bool) answer {
+// is true if the call's time limit has passed, and the argument "askers" are tasks that ask. Otherwise the
+// caller is a task that must not wait.
+func (w wording) goesOn(t Task, deadline bool, askers ...Task) answer {
 	var b text
 	b.Line("The task goes on in the background.\n")
 	b.task(t)
@@ -65,12 +66,19 @@ func (w wording) goesOn(t Task, deadline bool) answer {
 	switch {
 	case deadline:
 		b.Line("The time limit of this call passed before the task ended. Nothing is lost.")
+	case t.asks() || len(askers) > 0:
+		b.Line(asksBelow(t, askers))
 	case t.awaitsProvider():
 		b.Line(waitsForProvider(t))
 	default:
 		b.Line("You are a task yourself, and waiting here could keep this one from ever getting its turn.")
 	}
-	b.Line(w.untilEnd(t.ID))
+	b.Line(w.untilAnswered(t))
+	for _, a := range askers {
+		if a.ID == t.ID {
+			w.questions(&b, a)
+		}
+	}
 	return answer{head: b.String()}
 }
 
@@ -111,7 +119,8 @@ func (w wording) status(t Task, now time.Time, notes ...string) answer {
 	for _, n := range notes {
 		b.Line("> ", n, "\n>")
 	}
-	b.Line("> **Note**: ", w.untilEnd(t.ID))
+	b.Line("> **Note**: ", w.untilAnswered(t))
+	w.questions(&b, t)
 	if t.Result != "" {
 		all := cleantext.String(t.Result)
 		shown := mdtext.Tail(all, soFarMax)
@@ -166,6 +175,7 @@ func (b *text) progress(t Task, now time.Time) {
 	switch {
 	case t.Outage != nil:
 		b.Row("Out of reach", outOfReach(*t.Outage, now))
+	case len(t.Questions) > 0: // shown below
 	case p.Detail != "" && t.Phase == PhaseAsking:
 		b.Row("Asks", mdtext.OneLine(p.Detail, reasonMax))
 	case p.Detail != "":

@@ -196,6 +196,7 @@ func golden(w wording) map[string]string {
 	huge := []Message{{ID: "msg_9", Role: RoleAgent, Text: strings.Repeat("0123456789abcde\n", 400), Stop: StopLength, Error: "limit"}}
 	put("session_message_cut", w.session(completedTask(), sessionPage{messages: huge, first: 9, total: 9, partial: true, before: "msg_8"}, at, 3<<10))
 	goldenMessages(w, put)
+	goldenQuestions(w, put)
 	goldenProblems(w, all)
 	goldenNotices(w, all)
 	return all
@@ -327,7 +328,7 @@ func checkGolden(t *testing.T, dir string, texts map[string]string) {
 }
 
 // unwokenWording is the wording for a model that nothing wakes.
-var unwokenWording = wording{ToolDelegateTask, ToolBackgroundOutput, ToolBackgroundCancel, "", true}
+var unwokenWording = wording{ToolDelegateTask, ToolBackgroundOutput, ToolBackgroundCancel, "", false, true}
 
 // promise matches sentences that must not appear in texts for a model that
 // nothing wakes. There are two exceptions: digests, which a host shows by its

@@ -14,9 +14,9 @@ import (
 // [TurnStarter]; [New] refuses a client with both or neither. Everything else that a runtime can do
 // is an optional ability, which the manager finds by type assertion: [Notifier], [EventSource],
 // [NoticeRecognizer], [MessageReader], [TodoReader], [SessionFinder], [AgentLister],
-// [SessionForgetter], [CostReporter], [TokenReporter], [FallbackReporter], [Steerer]. If a method of an ability returns
-// [errors.ErrUnsupported], the ability counts as missing. So a wrapper can have methods for
-// abilities that the wrapped client lacks.
+// [SessionForgetter], [CostReporter], [TokenReporter], [FallbackReporter], [Steerer], [Answerer]. If
+// a method of an ability returns [errors.ErrUnsupported], the ability counts as missing. So a
+// wrapper can have methods for abilities that the wrapped client lacks.
 //
 // All methods must be safe for concurrent use. The manager holds no lock when it calls them. The
 // context of a call ends when the manager stops waiting for the call. The manager survives a method

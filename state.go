@@ -68,6 +68,9 @@ type state struct {
 	budgets  bool                 // a budget has been set, so that usage is counted
 	costless map[kindKey]struct{} // kinds of tasks that have used tokens and reported no cost, and for which this was logged
 
+	openQuestions int    // number of open questions of all tasks
+	lastQuestion  uint64 // number of the last question that was opened
+
 	lateFor string // reason why the manager does not begin turns of an earlier process's tasks by itself; empty if it does
 
 	now int64 // time of the current update
@@ -80,6 +83,7 @@ type settings struct {
 	MaxDepth, MaxTasksPerRoot    int
 	Wake                         Wake
 	InterruptRestored            bool
+	Ask, ModelsMayPermit         bool
 	TaskBudget, TreeBudget       Budget
 	Permissions                  []Permission
 	ReadConcurrency, StablePolls int
@@ -217,6 +221,7 @@ type rareEffects struct {
 		deliver  []*node         // for each node, a goroutine delivers a notice to the session
 		poll     []*client       // for each client, a goroutine polls the sessions
 		readers  []*client       // for each client, a goroutine reads the messages of sessions
+		answers  []*asked        // for each question, a goroutine passes the outcome to the client
 		looks    []looked        // for each poll, a goroutine asks for the session's status and messages
 		writeLog bool            // a goroutine writes the log
 		forget   bool            // a goroutine calls ForgetSession for the sessions in state.forget
@@ -280,16 +285,17 @@ func (x *wakes) taken() {
 
 // emit sends an event to every subscriber. If the event reports a change that is not durable yet,
 // the event is held back.
-func (st *state) emit(kind EventKind, t *task) { st.emitWith(kind, t, nil) }
+func (st *state) emit(kind EventKind, t *task) { st.emitWith(Event{Kind: kind}, t) }
 
-// emitWith is emit for an event about a limit of a budget.
-func (st *state) emitWith(kind EventKind, t *task, l *BudgetLimit) {
-	if st.storing != nil && st.holdEvent(kind, t, l) {
+// emitWith is emit for an event with a limit of a budget or with a question.
+func (st *state) emitWith(e Event, t *task) {
+	if st.storing != nil && st.holdEvent(e, t) {
 		return
 	}
 	st.seq++
 	for _, s := range st.subs {
-		s.put(Event{Seq: st.seq, Kind: kind, Task: st.snapshot(t), Budget: l.clone()}) // each gets its own snapshot, because a snapshot holds maps and slices
+		// Each subscriber gets its own snapshot, because a snapshot holds maps and slices.
+		s.put(Event{Seq: st.seq, Kind: e.Kind, Task: st.snapshot(t), Budget: e.Budget.clone(), Question: e.Question.clone()})
 		st.fx.after.wakes.add(&s.waiter)
 	}
 }

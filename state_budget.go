@@ -323,7 +323,7 @@ func (st *state) spend(t *task, more spent, now int64) {
 // that wait for that turn. A parked attempt has no turn that could be stopped; its next turn is
 // refused.
 func (st *state) enforce(t *task, over *attempt, now int64) {
-	if a := t.run; a != nil && a.live() && a != over && a.parkedFor == notParked && !a.closesTurn() {
+	if a := t.run; a != nil && a.live() && a != over && !a.betweenTurns() && !a.closesTurn() {
 		if l, used := t.usedUp(); used {
 			st.end(t, CauseBudget, reasonBudget(l), now)
 		}
@@ -342,7 +342,7 @@ func (st *state) enforce(t *task, over *attempt, now int64) {
 		case a == nil || a.ended || a != over && !a.closesTurn():
 			live = append(live, t)
 		default:
-			for p := t.up.parentTask(); p != nil && p.run != nil && p.run.parkedFor != notParked; p = p.up.parentTask() {
+			for p := t.up.parentTask(); p != nil && p.run != nil && p.run.betweenTurns(); p = p.up.parentTask() {
 				waits[p] = true
 			}
 		}
@@ -444,7 +444,9 @@ func (st *state) noteUsage(a *attempt) {
 }
 
 // emitBudget sends an EventBudget.
-func (st *state) emitBudget(t *task, l BudgetLimit) { st.emitWith(EventBudget, t, &l) }
+func (st *state) emitBudget(t *task, l BudgetLimit) {
+	st.emitWith(Event{Kind: EventBudget, Budget: &l}, t)
+}
 
 // budgetUse returns the budget of the task for a snapshot. It is zero if the task has none.
 func (t *task) budgetUse() BudgetUse {

@@ -46,7 +46,10 @@ func (st *state) snapshot(t *task) Task {
 // clone returns a copy of t that shares no changeable parts with t.
 func (t Task) clone() Task {
 	t.Metadata, t.Attempts, t.Progress.Todos = maps.Clone(t.Metadata), slices.Clone(t.Attempts), slices.Clone(t.Progress.Todos)
-	t.Unconsumed = slices.Clone(t.Unconsumed)
+	t.Unconsumed, t.Questions = slices.Clone(t.Unconsumed), slices.Clone(t.Questions)
+	for i := range t.Questions {
+		t.Questions[i] = *t.Questions[i].clone()
+	}
 	return t
 }
 
@@ -79,8 +82,12 @@ func (st *state) truth(t *task) Task {
 		if t.live() {
 			s.Progress = st.progress(&a.sight.prog, int(a.turn), a.activity)
 			s.Outage = st.outageOf(a)
-			if a.awaitsProvider() {
+			s.Questions = t.openQuestions()
+			switch {
+			case a.awaitsProvider():
 				st.showParked(a, &s)
+			case a.awaitsAnswer():
+				s.Reason, s.Until = reasonAsking(s.Questions)
 			}
 			s.Result = a.answer()
 			if s.Partial = s.Result != ""; !s.Partial && a.sight.text != "" {

@@ -64,6 +64,7 @@ type turnOutcome struct {
 // turnOver records that the turn of an attempt is over. The agent has ended the turn, with success
 // or with an error, and everything that the turn started has stopped.
 func (st *state) turnOver(a *attempt, o turnOutcome, now int64) {
+	st.asksNoMore(a, now)
 	a.ran += now - a.turnStart
 	a.turnStart = 0
 	st.afterHalt(a, now)
@@ -141,6 +142,7 @@ func (st *state) end(t *task, cause Cause, reason string, now int64) {
 	f := &outcome{ended: now, reason: reason, unsaid: true}
 	if t.status == Running {
 		a = t.run
+		st.asksNoMore(a, now)
 		st.capture(a, f, cause.Status() != Completed)
 		f.unsaid = a.unsaid(cause)
 	}

@@ -7,11 +7,11 @@ import "time"
 
 // holdEvent notes that the event changes the record of the task. If the event reports something
 // that is not durable yet, holdEvent holds the event back and returns true.
-func (st *state) holdEvent(kind EventKind, t *task, l *BudgetLimit) bool {
-	switch kind {
+func (st *state) holdEvent(e Event, t *task) bool {
+	switch e.Kind {
 	case EventLaunched, EventResumed, EventEnded, EventSuperseded:
 		st.mustKeep(t)
-		st.storing.task(t).fresh = kind == EventLaunched || st.storing.task(t).fresh
+		st.storing.task(t).fresh = e.Kind == EventLaunched || st.storing.task(t).fresh
 	case EventProgress:
 	default:
 		st.changed(t)
@@ -20,7 +20,7 @@ func (st *state) holdEvent(kind EventKind, t *task, l *BudgetLimit) bool {
 		return false
 	}
 	s := st.storing
-	s.events = append(s.events, heldEvent{s.tasks[t].must, t, Event{Kind: kind, Task: st.truth(t), Budget: l.clone()}})
+	s.events = append(s.events, heldEvent{s.tasks[t].must, t, Event{Kind: e.Kind, Task: st.truth(t), Budget: e.Budget.clone(), Question: e.Question.clone()}})
 	return true
 }
 
@@ -30,7 +30,7 @@ func (st *state) sendEvent(e Event) {
 	e.Seq = st.seq
 	for i, s := range st.subs {
 		if i > 0 {
-			e.Task, e.Budget = e.Task.clone(), e.Budget.clone()
+			e.Task, e.Budget, e.Question = e.Task.clone(), e.Budget.clone(), e.Question.clone()
 		}
 		s.put(e)
 		st.fx.after.wakes.add(&s.waiter)

@@ -130,6 +130,7 @@ func (st *state) loadStatus(t *task, x *storedTask, now int64) {
 	if x.Run != nil {
 		st.loadRun(t, x, now)
 	}
+	st.loadQuestions(t, x)
 	if x.Status.Terminal() {
 		t.transition(x.Status, x.Cause)
 		st.loadEnd(t, x)
@@ -159,6 +160,7 @@ func (st *state) leaveEarlier(t *task, seen time.Time, now int64) {
 		if mark.turnStart == 0 && a.turn > 0 { // the process ended before the start of the turn was recorded
 			mark.turnStart = st.at(seen)
 		}
+		st.leaveQuestions(a, now)
 	}
 	st.changed(t)
 }

@@ -45,7 +45,7 @@ func (st *state) observe(cl *client, e HostEvent, now int64) {
 		if e.Kind == HostStatus && (e.Status.State == SessionIdle || e.Status.State == SessionGone) {
 			st.kick(cl) // a poll must confirm the status, because the event may belong to an earlier turn
 		}
-	} else if cl.starter && a.turnStart > 0 {
+	} else if cl.starter && (a.turnStart > 0 || a.recovering && e.Kind == HostQuestion) {
 		st.observed(a, e, now)
 	}
 }
@@ -95,6 +95,8 @@ func (st *state) observed(a *attempt, e HostEvent, now int64) {
 		st.eventLook(a)
 	case HostStatus:
 		st.statusEvent(a, e.Status, now)
+	case HostQuestion:
+		st.hostAsks(a, e.Questions, now)
 	}
 }
 
@@ -200,6 +202,9 @@ func (st *state) report(a *attempt, r Report, now int64) {
 // asking records the question that the agent asks. An empty question means that the agent no longer
 // waits for an answer.
 func (st *state) asking(a *attempt, question string) {
+	if a.clocksStand() { // an open question is shown
+		return
+	}
 	a.sight.prog.detail = title(question, "")
 	if question != "" {
 		st.phase(a, PhaseAsking)

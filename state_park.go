@@ -9,8 +9,9 @@ package bgagent
 // is the only started attempt that waits without a slot.
 
 // parked is the state of an attempt between two of its turns. The attempt waits and holds no slot.
-// An attempt can also be parked before its first turn, if its pool has begun to cool down. Its time
-// to live does not run, and it cannot become stale. It counts as live and can be cancelled.
+// An attempt can also be parked before its first turn, if its pool has begun to cool down. A runner's
+// attempt can also be parked in its turn, until it gets the answer to a question. The time to live does
+// not run, and the attempt cannot become stale. It counts as live and can be cancelled.
 //
 //	turnOver -> park -> reconsider -> nothing left to wait for -> finish
 //	                 -> awaited event -> lineUp -> a slot -> nextTurn -> unpark: the turn begins
@@ -32,6 +33,7 @@ const (
 	notParked   parking = iota
 	forTasks            // the attempt waits for its own tasks and their notices, and for messages; see state_message.go
 	forProvider         // the attempt waits until its pool grants slots again, because the provider of the model refuses requests; see state_provider.go
+	forAnswer           // the attempt waits in its turn for the answer to a question; see state_question.go
 )
 
 // phase returns the phase of an attempt that is parked for the given kind of event.
@@ -39,7 +41,7 @@ func (what parking) phase() Phase {
 	switch what {
 	case forTasks:
 		return PhaseWaiting
-	case forProvider:
+	case forProvider, forAnswer:
 		return PhaseParked
 	}
 	panic("bgagent: bug: a wait without a phase")
@@ -51,6 +53,9 @@ func (what parking) phase() Phase {
 func (a *attempt) recordedPhase() Phase {
 	if a.unsealed() && a.refused != nil || a.stillParked() {
 		return forProvider.phase()
+	}
+	if a.awaitsAnswer() { // the question ends with the process
+		return PhaseTurn
 	}
 	if a.unsealed() {
 		return forTasks.phase()
@@ -80,6 +85,8 @@ func (st *state) waits(a *attempt, what parking) bool {
 		return a.t.lettersWaiting() > 0 || own != nil && (own.live > 0 || own.outstanding() > 0)
 	case forProvider:
 		return a.refused != nil
+	case forAnswer:
+		return a.asks() || a.outcomeWaits()
 	}
 	panic("bgagent: bug: a wait for nothing")
 }
@@ -99,6 +106,10 @@ func (st *state) lookAgain(a *attempt) {
 		if a.aborts == 0 && !a.refused.falls { // an Abort call would stop the next turn
 			st.lineUp(a)
 		}
+	case forAnswer:
+		if a.outcomeWaits() && !st.closing {
+			st.lineUp(a)
+		}
 	}
 }
 
@@ -110,6 +121,7 @@ func (st *state) nextPrompt(a *attempt, now int64) bool {
 		return st.nextLetter(a) || st.nextNotice(a, now)
 	case forProvider:
 		return st.nextAfterRefusal(a, now)
+	case forAnswer: // the turn goes on without a prompt; see nextTurn
 	}
 	panic("bgagent: bug: a turn after no wait")
 }
@@ -141,6 +153,27 @@ func (st *state) parkOrFinish(a *attempt, cause Cause, reason string, now int64)
 
 // awaitsProvider reports whether the attempt is parked because its provider refuses requests.
 func (a *attempt) awaitsProvider() bool { return a.parkedFor == forProvider }
+
+// awaitsAnswer reports whether the attempt is parked in its turn until it gets the answer to a question.
+func (a *attempt) awaitsAnswer() bool { return a.parkedFor == forAnswer }
+
+// betweenTurns reports whether the attempt is parked and not in a turn.
+func (a *attempt) betweenTurns() bool { return a.parkedFor != notParked && a.parkedFor != forAnswer }
+
+// parkForAnswer parks an attempt whose turn waits for the answer to a question.
+func (st *state) parkForAnswer(a *attempt) {
+	st.park(a, forAnswer, a.endCause)
+	st.changed(a.t)
+}
+
+// leavePark ends the parking of an attempt whose turn no longer waits for an answer, because the turn has
+// ended.
+func (st *state) leavePark(a *attempt) {
+	if a.awaitsAnswer() {
+		st.leaveLine(a)
+		a.parked = parked{endCause: a.endCause}
+	}
+}
 
 // park parks the attempt and releases its slot.
 func (st *state) park(a *attempt, what parking, cause Cause) {
@@ -236,6 +269,12 @@ func (st *state) leaveLine(a *attempt) {
 // nextTurn begins the next turn of a parked attempt that got a slot.
 func (st *state) nextTurn(a *attempt, now int64) {
 	if st.refusesTurn(a.t, now) {
+		return
+	}
+	if a.awaitsAnswer() {
+		a.parked = parked{endCause: a.endCause}
+		st.phase(a, PhaseTurn)
+		st.turnGoesOn(a, now)
 		return
 	}
 	a.prompt, a.promptID, a.told, a.continues = "", "", nil, false // forget the values of the last turn

@@ -236,7 +236,7 @@ func (st *state) judge(a *attempt, o observation, now int64) {
 		s.c.change(now)
 	}
 	o.view, o.flying, o.hint, o.lastly = s.turn, s.flying, s.hint, s.todos
-	o.foreign = s.foreign
+	o.foreign, o.asks = s.foreign, a.clocksStand()
 	o.trust = a.no == 1 && a.turn == 1 && a.t.sess.aborted == 0
 	if !o.status.RetryAt.IsZero() {
 		o.retryAt = int64(o.status.RetryAt.Sub(st.epoch))

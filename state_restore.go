@@ -373,6 +373,9 @@ func (st *state) restoredTurn(a *attempt, r restoredSession, now int64) {
 		a.sight.needRead = true
 		t.sess.cursor = mark.before
 		st.phase(a, PhaseTurn)
+		if a.asks() {
+			st.showQuestion(a)
+		}
 		st.follow(a)
 		st.setDeadline(a, now)
 	case r.prompt == PromptAnswered:

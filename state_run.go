@@ -258,7 +258,9 @@ func (st *state) turnReturned(a *attempt, end TurnEnd, f hostFailure, now int64)
 		st.rest(a, now)
 		return
 	}
-	if st.unreached(a, stagePrompt, f, now) {
+	gaveSlot := a.awaitsAnswer() // so the turn has begun, and the call cannot be repeated
+	st.asksNoMore(a, now)
+	if !gaveSlot && st.unreached(a, stagePrompt, f, now) {
 		return
 	}
 	if end.Usage != (Usage{}) {
@@ -331,6 +333,9 @@ func (st *state) turnStarted(a *attempt, f hostFailure, now int64) {
 	// The turn counts as begun now that the session has the prompt.
 	a.sight.answered, a.sight.c.began, a.sight.c.changed = now, now, now
 	st.phase(a, PhaseTurn)
+	if a.asks() { // the agent has asked before the call returned
+		st.showQuestion(a)
+	}
 	st.follow(a)
 	st.setDeadline(a, now)
 }

@@ -40,7 +40,7 @@ func (st *state) ownTurns() (n int) {
 		return 0
 	}
 	for _, t := range st.tasks {
-		if a := t.run; a != nil && !a.overrun && (a.inCall || a.ended) {
+		if a := t.run; a != nil && !a.overrun && (a.inCall || a.ended) && !(a.live() && a.awaitsAnswer()) { // an answer can take a day
 			n++
 		}
 	}
@@ -57,6 +57,15 @@ func (st *state) freeze() {
 	for _, list := range st.waiters {
 		for _, w := range list {
 			st.fx.after.wakes.add(w)
+		}
+	}
+	for _, t := range st.tasks {
+		if t.run != nil && t.run.asks() {
+			for _, x := range t.questions().list {
+				if x.w != nil {
+					st.fx.after.wakes.add(x.w)
+				}
+			}
 		}
 	}
 	for _, n := range st.nodes {

@@ -113,6 +113,7 @@ type extra struct {
 	budget    *taskBudget
 	mail      *mailbox // messages to the task; nil if there were none
 	fallen    *fallen  // set if the task runs on a fallback of its model
+	questions *questions
 }
 
 func (t *task) extra() *extra {
@@ -331,6 +332,7 @@ type client struct {
 	todos   bool // the client is a TodoReader
 	forgets bool // the client is a SessionForgetter
 	steers  bool // the client is a Steerer
+	answers bool // the client is an Answerer
 
 	restores bool // the client is a SessionRestorer
 

@@ -183,6 +183,8 @@ const (
 	untilReachable                     // deadline for the end of the outage that holds up the attempt
 	untilOld                           // end of the attempt's time to live
 	untilStale                         // time at which a runner's turn becomes stale; the function "judge" checks the turns of starters
+	untilExpired                       // time at which the attempt's first open question expires; does not end the attempt
+	untilAsleep                        // time at which a turn that waits for an answer gives its slot back; does not end the attempt
 	untilSilent                        // deadline for the status of a starter's session
 	untilProved                        // time at which the silence of a turn proves that the provider accepts requests; does not end the attempt
 	untilNews                          // time of a progress event that was put off; does not end the attempt
@@ -215,6 +217,10 @@ func (st *state) limitEnd(l attemptLimit, a *attempt) int64 {
 		return st.ttlEnd(a)
 	case untilStale:
 		return st.staleEnd(a)
+	case untilExpired:
+		return a.questionEnd()
+	case untilAsleep:
+		return a.parksAt()
 	case untilSilent:
 		if d := st.limit(limitHostUnreachable); followed && d > 0 {
 			return a.sight.answered + int64(d)
@@ -262,6 +268,10 @@ func (st *state) applyLimit(l attemptLimit, a *attempt, now int64) {
 		st.end(a.t, CauseTimeToLive, reasonTimeToLive(st.limit(limitTimeToLive)), now)
 	case untilStale:
 		st.end(a.t, CauseStale, reasonStale(time.Duration(now-a.activity), a.turnStart, &a.sight.prog), now)
+	case untilExpired:
+		st.expireQuestions(a, now)
+	case untilAsleep:
+		st.parkForAnswer(a)
 	case untilSilent:
 		st.end(a.t, CauseHostUnreachable, reasonUnreachable(st.limit(limitHostUnreachable), a.sight.lostWhy), now)
 	case untilLook:
@@ -323,7 +333,7 @@ func (st *state) ringAttempt(a *attempt, now int64) {
 // ttlEnd returns the time at which the attempt's time to live ends, or 0 if the time to live does
 // not run now.
 func (st *state) ttlEnd(a *attempt) int64 {
-	if st.limit(limitTimeToLive) <= 0 || a.t.is(flagForeground) || a.parkedFor != notParked {
+	if st.limit(limitTimeToLive) <= 0 || a.t.is(flagForeground) || a.parkedFor != notParked || a.clocksStand() {
 		return 0
 	}
 	from := a.turnStart
@@ -340,7 +350,7 @@ func (st *state) ttlEnd(a *attempt) int64 {
 // staleEnd returns the time at which a runner's turn becomes stale, or 0 if it cannot become stale
 // now.
 func (st *state) staleEnd(a *attempt) int64 {
-	if !a.cl.runner || a.turnStart == 0 || st.limit(limitStaleTimeout) <= 0 || !a.sight.reported || a.sight.inFlight() > 0 || a.phase == PhaseAsking {
+	if !a.cl.runner || a.turnStart == 0 || st.limit(limitStaleTimeout) <= 0 || !a.sight.reported || a.sight.inFlight() > 0 || a.phase == PhaseAsking || a.clocksStand() {
 		return 0
 	}
 	activity := a.activity

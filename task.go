@@ -44,7 +44,7 @@ const (
 	PhaseWaiting        // the agent has ended its turn; it waits for its own tasks, or for a slot for the turn of a message
 	PhaseStopping       // the attempt has ended, and its session is being stopped
 	PhaseStoring        // the attempt has ended, and the end is being written to the store
-	PhaseParked         // the attempt waits without a slot for a provider that has refused its turn; Reason and Until say more
+	PhaseParked         // the attempt waits without a slot for a provider that has refused its turn, or for the answer to a question; Reason and Until say more
 )
 
 var phaseNames = [...]string{"", "starting", "in a turn", "asking", "waiting for its own tasks", "stopping", "storing", "parked"}
@@ -190,7 +190,7 @@ type Task struct {
 	Cause      Cause     `json:"cause,omitempty"`      // cause of the attempt's end
 	Phase      Phase     `json:"phase,omitempty"`      // set while running, and after the end while the session is being stopped
 	Reason     string    `json:"reason,omitempty"`     // of an ended attempt, why it ended; of a parked one, what it waits for
-	Until      time.Time `json:"until,omitzero"`       // while parked: earliest time at which the attempt can go on; zero if it is unknown or has passed
+	Until      time.Time `json:"until,omitzero"`       // while parked: earliest time at which the provider accepts requests, zero if it is unknown or has passed; or time at which the first question expires
 	Attempt    int       `json:"attempt"`              // number of the latest attempt, from 1
 	Queued     time.Time `json:"queued"`               // time at which the attempt was launched or resumed
 	Started    time.Time `json:"started,omitzero"`     // zero while pending
@@ -210,6 +210,8 @@ type Task struct {
 	Dropped   bool        `json:"dropped,omitempty"`    // Result was deleted because of a limit such as Config.RetainText
 	OpenTodos int         `json:"open_todos,omitempty"` // number of todos that were open when the turn ended
 	Notice    NoticeState `json:"notice,omitempty"`     // state of the notice that the parent is owed for the end
+
+	Questions []Question `json:"questions,omitempty"` // open questions of the agent, oldest first; see BackgroundManager.Answer
 
 	Messages   int                 `json:"messages,omitempty"`   // number of messages that wait for their turns; see BackgroundManager.Send
 	Unconsumed []UnconsumedMessage `json:"unconsumed,omitempty"` // messages that the ended attempt is not known to have received

@@ -208,7 +208,7 @@ func (o ToolOptions) wording(m *BackgroundManager) wording {
 	if err != nil {
 		panic("bgagent: Tools: ToolOptions.Names " + err.Error())
 	}
-	w.noNotices = o.NoNotices
+	w.noNotices, w.permits = o.NoNotices, m.cfg.ModelsMayPermit
 	return w
 }
 

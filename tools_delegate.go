@@ -71,8 +71,9 @@ func (c *call) delegate(a DelegateTaskArgs) (DelegateTaskResult, error) {
 		c.queuePlace(&t)
 		render = func(int) answer { return c.w.launched(t, ref != "", agentNote(a, t)...) }
 	case errors.Is(err, ErrGoesOn):
+		askers := c.askers(t)
 		render = func(int) answer {
-			return c.w.goesOn(t, errors.Is(c.ctx.Err(), context.DeadlineExceeded))
+			return c.w.goesOn(t, errors.Is(c.ctx.Err(), context.DeadlineExceeded), askers...)
 		}
 	default:
 		problem, err := c.problem(err, ref)

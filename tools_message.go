@@ -17,18 +17,21 @@ var optionalTools = []string{ToolBackgroundMessage}
 // BackgroundMessageArgs are the arguments of [BackgroundMessage]. They are decoded from JSON like
 // [DelegateTaskArgs].
 type BackgroundMessageArgs struct {
-	TaskID  string `json:"task_id"`       // id of the task that gets the message; required
-	Message string `json:"message"`       // text of the message, at most 64 KiB; required
-	Now     bool   `json:"now,omitempty"` // the message joins the running turn; see SendInput.Now
+	TaskID   string `json:"task_id"`            // id of the task that gets the message or asks the question; required
+	Message  string `json:"message,omitempty"`  // text of the message, at most 64 KiB; required without Answer
+	Now      bool   `json:"now,omitempty"`      // the message joins the running turn; see SendInput.Now
+	Question string `json:"question,omitempty"` // key of the question that Answer answers; see Question.Key
+	Answer   string `json:"answer,omitempty"`   // option that answers the question, in place of a message
 }
 
 // BackgroundMessageResult is the answer of [BackgroundMessage].
 type BackgroundMessageResult struct {
-	Text    string       // text for the model, at most 32 KiB
-	IsError bool         // the call was wrong or was refused
-	State   MessageState // state of the message; zero if the arguments are wrong
-	Task    *Task        // task that got the message; nil if IsError is set
-	Notice  *Notice      // notice about the ends that the caller was owed; it is part of Text and counts as delivered
+	Text     string       // text for the model, at most 32 KiB
+	IsError  bool         // the call was wrong or was refused
+	State    MessageState // state of the message; zero if the arguments are wrong or if the call answers a question
+	Question *Question    // question that the call was to answer; nil if there is none with this key
+	Task     *Task        // task that got the message or the answer; nil if IsError is set
+	Notice   *Notice      // notice about the ends that the caller was owed; it is part of Text and counts as delivered
 }
 
 func (r BackgroundMessageResult) result() ToolResult { return ToolResult{r.Text, r.IsError, r} }
@@ -37,19 +40,24 @@ func (r BackgroundMessageResult) result() ToolResult { return ToolResult{r.Text,
 func (a *BackgroundMessageArgs) UnmarshalJSON(raw []byte) error { return messageFields.decode(a, raw) }
 
 var messageFields = fields[BackgroundMessageArgs]{
-	required: []string{"task_id", "message"},
+	required: []string{"task_id"},
 	list: []field[BackgroundMessageArgs]{
-		{name: "task_id", description: "The task that is to get the message.",
+		{name: "task_id", description: "The task that is to get the message, or that asks the question.",
 			text: func(a *BackgroundMessageArgs, s string) { a.TaskID = s }},
 		{name: "message", description: "The message, with everything that its agent needs to know to act on it.",
 			text: func(a *BackgroundMessageArgs, s string) { a.Message = s }},
 		{name: "now", description: "true: the message joins what the agent is doing right now; not every agent can do that. false (the default): the agent gets it when it has finished what it is doing.",
 			flag: func(a *BackgroundMessageArgs, v bool) { a.Now = v }},
+		{name: "question", description: "To answer a question of the task: the key of the question, as background_output shows it.",
+			text: func(a *BackgroundMessageArgs, s string) { a.Question = s }},
+		{name: "answer", description: "To answer a question of the task: one of the options of the question. Leave out message then.",
+			text: func(a *BackgroundMessageArgs, s string) { a.Answer = s }},
 	},
 }
 
 // BackgroundMessage is the tool background_message. It sends a message to a task of the caller that has
-// not ended; see [BackgroundManager.Send]. If the caller has a tool-call id, a repeated call with the
+// not ended, or answers a question of the task; see [BackgroundManager.Send] and
+// [BackgroundManager.Answer]. If the caller has a tool-call id, a repeated call with the
 // same id and message sends nothing and answers with the state of the message. BackgroundMessage
 // returns errors in the same cases as [DelegateTask].
 func BackgroundMessage(ctx context.Context, m *BackgroundManager, by Caller, a BackgroundMessageArgs) (BackgroundMessageResult, error) {
@@ -69,6 +77,9 @@ func (c *call) message(a BackgroundMessageArgs) (BackgroundMessageResult, error)
 	a.TaskID = taskRef(a.TaskID)
 	if problem := checkMessage(a); problem != "" {
 		return c.messageRefused(problem, 0), nil
+	}
+	if a.Answer != "" {
+		return c.answerQuestion(a)
 	}
 	in := SendInput{Text: a.Message, Now: a.Now}
 	if c.by.ToolCallID != "" {
@@ -102,10 +113,22 @@ func checkMessage(a BackgroundMessageArgs) string {
 	if s := badText("message", a.Message, messageBytes); s != "" {
 		return s
 	}
+	if s := badText("question", a.Question, questionIDBytes+keyDigest); s != "" {
+		return s
+	}
+	if s := badText("answer", a.Answer, questionOption); s != "" {
+		return s
+	}
 	switch {
 	case mdtext.Invisible(a.TaskID):
 		return "The argument task_id is missing. It must name the task that is to get the message."
-	case mdtext.Invisible(a.Message):
+	case a.Answer != "" && a.Message != "":
+		return "The arguments message and answer exclude each other. Use message to send a message, or question and answer to answer a question."
+	case a.Answer != "" && mdtext.Invisible(a.Question):
+		return "The argument question is missing. It must be the key of the question that is answered."
+	case a.Question != "" && a.Answer == "":
+		return "The argument answer is missing. It must be one of the options of the question."
+	case a.Answer == "" && mdtext.Invisible(a.Message):
 		return "The argument message is missing. It must be the message for the task."
 	}
 	return ""
@@ -132,4 +155,67 @@ func (c *call) messageProblem(err error, ref string, now bool) (string, error) {
 		return c.w.messageUncertain(ref), nil
 	}
 	return c.problem(err, ref)
+}
+
+// answerQuestion answers a question of a task.
+func (c *call) answerQuestion(a BackgroundMessageArgs) (BackgroundMessageResult, error) {
+	q, err := c.m.Answer(c.ctx, c.by, a.TaskID, AnswerInput{Key: a.Question, Option: a.Answer})
+	var known *Question
+	if q.Key != "" {
+		known = &q
+	}
+	if err != nil {
+		problem, err := c.answerProblem(err, a, q)
+		if err != nil {
+			return BackgroundMessageResult{Question: known}, err
+		}
+		r := c.messageRefused(problem, 0)
+		r.Question = known
+		return r, nil
+	}
+	t, err := c.m.Get(a.TaskID)
+	if err != nil { // the argument is the id of the task's session, or the record has just expired
+		t = Task{ID: a.TaskID}
+	}
+	r := c.reply(func(int) answer { return c.w.questionAnswered(t, q) })
+	return BackgroundMessageResult{Text: r.text, Question: known, Task: &t, Notice: r.notice}, nil
+}
+
+// answerProblem turns an error of Answer into a text for the model.
+func (c *call) answerProblem(err error, a BackgroundMessageArgs, q Question) (string, error) {
+	var wrong *InputError
+	switch {
+	case errors.Is(err, ErrQuestionOver):
+		return c.w.questionIsOver(a.TaskID, q), nil
+	case errors.Is(err, ErrNoQuestion):
+		return c.w.noSuchQuestion(a.TaskID, a.Question), nil
+	case errors.Is(err, ErrMayNotPermit):
+		return notPermitted(a.TaskID), nil
+	case errors.Is(err, ErrUncertain):
+		return answerUncertain(a.TaskID), nil
+	case errors.As(err, &wrong) && wrong.Field == "Option":
+		return "The argument answer " + wrong.Problem + ".", nil
+	}
+	return c.problem(err, a.TaskID)
+}
+
+// askers returns the given tasks and the tasks below them that ask.
+func (c *call) askers(tasks ...Task) (list []Task) {
+	if !c.m.cfg.Ask {
+		return nil
+	}
+	for _, t := range tasks {
+		if t, err := c.m.Get(t.ID); err == nil && len(t.Questions) > 0 {
+			list = append(list, t)
+		}
+		if t.Session == "" {
+			continue
+		}
+		for _, below := range c.m.List(Query{Under: t.Session, Status: []Status{Running}}) {
+			if len(below.Questions) > 0 {
+				list = append(list, below)
+			}
+		}
+	}
+	return list
 }

@@ -110,12 +110,18 @@ const (
 func (o *outputCall) wait(ids ...string) (waitEnd, error) {
 	ctx, cancel := context.WithTimeout(o.ctx, o.timeout)
 	defer cancel()
-	tasks, err := o.m.wait(ctx, o.by, WaitAny, true, ids...)
+	p := waitBriefly
+	if o.w.message != "" {
+		p = waitAnswer
+	}
+	tasks, err := o.m.wait(ctx, o.by, WaitAny, p, ids...)
 	switch {
 	case err == nil:
 		return waitOver, nil
 	case errors.Is(err, ErrGoesOn):
-		if i := slices.IndexFunc(tasks, Task.awaitsProvider); i >= 0 {
+		if askers := o.askers(tasks...); len(askers) > 0 {
+			o.notes = append(o.notes, noteAsking(askers))
+		} else if i := slices.IndexFunc(tasks, Task.awaitsProvider); i >= 0 {
 			o.notes = append(o.notes, waitsForProvider(tasks[i]))
 		} else {
 			o.notes = append(o.notes, notePointless)
@@ -133,7 +139,7 @@ func (o *outputCall) wait(ids ...string) (waitEnd, error) {
 func (o *outputCall) look(id string) (Task, error) {
 	at, cancel := context.WithCancel(o.ctx)
 	cancel()
-	tasks, err := o.m.wait(at, o.by, WaitAny, false, id)
+	tasks, err := o.m.wait(at, o.by, WaitAny, waitFully, id)
 	if len(tasks) == 1 {
 		return tasks[0], nil
 	}

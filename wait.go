@@ -79,10 +79,19 @@ func waitFor(ctx context.Context, ch <-chan struct{}, d time.Duration) error {
 // [BackgroundManager.TakeNotice].
 func (m *BackgroundManager) Wait(ctx context.Context, by Caller, mode WaitMode, ids ...string) ([]Task, error) {
 	m.heard(by.Session)
-	return m.wait(ctx, by, mode, false, ids...)
+	return m.wait(ctx, by, mode, waitFully, ids...)
 }
 
-func (m *BackgroundManager) wait(ctx context.Context, by Caller, mode WaitMode, brief bool, ids ...string) ([]Task, error) {
+// patience says when a call returns although the tasks that it waits for have not ended.
+type patience uint8
+
+const (
+	waitFully   patience = iota // only if waiting longer could deadlock
+	waitBriefly                 // also if all live tasks must wait long for their provider, or if one asks another question
+	waitAnswer                  // also if a task asks a question already, because the caller can answer it
+)
+
+func (m *BackgroundManager) wait(ctx context.Context, by Caller, mode WaitMode, p patience, ids ...string) ([]Task, error) {
 	if err := m.start(ctx); err != nil && (ctx == nil || ctx.Err() == nil) { // if ctx has ended, the tasks are returned as they are
 		return nil, fmt.Errorf("bgagent: wait: %w", err)
 	}
@@ -92,9 +101,13 @@ func (m *BackgroundManager) wait(ctx context.Context, by Caller, mode WaitMode, 
 	if mode > WaitAny {
 		return nil, fmt.Errorf("bgagent: wait: %w", &InputError{"mode", fmt.Sprintf("is %d; it must be WaitAll or WaitAny", mode)})
 	}
-	x := waiting{by: by, mode: mode, brief: brief, w: newWaiter()}
+	x := waiting{by: by, mode: mode, brief: p != waitFully, w: newWaiter()}
 	var err error
-	m.update(func(st *state, _ int64) { err = x.begin(st, ids) })
+	m.update(func(st *state, _ int64) {
+		if err = x.begin(st, ids); p != waitAnswer {
+			x.asked = st.lastQuestion
+		}
+	})
 	if err != nil {
 		return nil, fmt.Errorf("bgagent: wait: %w", err)
 	}
@@ -122,7 +135,7 @@ func (m *BackgroundManager) wait(ctx context.Context, by Caller, mode WaitMode, 
 			return out, err
 		}
 		again := time.Duration(-1)
-		if brief {
+		if x.brief {
 			again = pauseCheck
 		}
 		_ = waitFor(ctx, x.w.ch, again)
@@ -136,7 +149,8 @@ type waiting struct {
 	w     waiter
 	tasks []*task
 	no    []int32 // numbers of the attempts, one per task
-	brief bool    // do not wait if all live tasks must wait long for their provider
+	brief bool    // do not wait if all live tasks must wait long for their provider, or if one asks a question
+	asked uint64  // number of the last question that does not end the wait
 	now   int64   // time of the current check
 	ended int     // number of tasks at the beginning of the list that are known to have ended
 }
@@ -174,7 +188,7 @@ func (x *waiting) done(st *state) (bool, error) {
 	if x.mode == WaitAll && !isTask && !x.brief {
 		return false, nil
 	}
-	turns, live, paused := 0, 0, 0
+	turns, live, paused, asks := 0, 0, 0, false
 	for i := x.ended; i < len(x.tasks); i++ {
 		if x.over(st, i) {
 			if x.mode == WaitAny {
@@ -186,11 +200,12 @@ func (x *waiting) done(st *state) (bool, error) {
 		if x.brief && st.pausesLong(x.tasks[i], x.now) {
 			paused++
 		}
+		asks = asks || x.brief && st.asksBelow(x.tasks[i], x.asked)
 		if x.tasks[i].inTurn() || !x.tasks[i].live() { // the task has ended and needs no slot while its end is being written
 			turns++
 		}
 	}
-	if x.brief && paused == live {
+	if x.brief && paused == live || asks {
 		return true, ErrGoesOn
 	}
 	if isTask && (turns == 0 || x.mode == WaitAll && turns < live) {
@@ -259,7 +274,8 @@ func (m *BackgroundManager) Quiet(ctx context.Context, id string) error {
 // longer could deadlock, because the new task is queued or waits for its own tasks. The task then
 // continues in the background, and its end will be reported by a notice. Run returns the task
 // together with these errors. Run also returns ErrGoesOn if the task waits for the provider of its
-// model for more than a minute; see [PhaseParked]. If the task ends and its record expires before
+// model for more than a minute (see [PhaseParked]), and if the task or a task below it asks a
+// question. If the task ends and its record expires before
 // Run begins to wait, the error matches [ErrExpired]. All other errors are those of
 // [BackgroundManager.Launch].
 func (m *BackgroundManager) Run(ctx context.Context, by Caller, in LaunchInput) (Task, error) {

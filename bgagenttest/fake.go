@@ -112,6 +112,8 @@ type session struct {
 	inbox    []bgagent.Notice
 	joined   []string // ids of the messages that have joined turns
 
+	questions []*pendingQuestion // open questions of a starter's turn
+
 	continued  map[string]string // ids of the unanswered prompts, by the ids of the prompts that have continued their turns
 	unanswered string            // text of a refused prompt that the session keeps
 	again      int               // revision at which the id of a prompt message was last changed; see Fake.Continues

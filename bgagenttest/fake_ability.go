@@ -166,6 +166,11 @@ func (s Starter) Events(ctx context.Context, emit func(bgagent.HostEvent)) error
 	f.mu.Lock()
 	if !f.down {
 		st.queue = []bgagent.HostEvent{{Kind: bgagent.HostStreamUp}}
+		for _, s := range f.sessions {
+			if s.run != nil && !s.run.runner {
+				st.queue = append(st.queue, s.questionsLocked())
+			}
+		}
 		st.wake <- struct{}{}
 	}
 	f.streams[st] = struct{}{}

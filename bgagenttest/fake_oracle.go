@@ -29,9 +29,10 @@ const (
 	CallEvents            // Events
 	CallRestore           // RestoreSession
 	CallSteer             // Steer
+	CallAnswer            // AnswerQuestion
 )
 
-var callNames = [...]string{"none", "CreateSession", "RunTurn or StartTurn", "Abort", "Statuses", "Messages", "Notify", "Todos", "FindSession", "Agents", "Events", "RestoreSession", "Steer"}
+var callNames = [...]string{"none", "CreateSession", "RunTurn or StartTurn", "Abort", "Statuses", "Messages", "Notify", "Todos", "FindSession", "Agents", "Events", "RestoreSession", "Steer", "AnswerQuestion"}
 
 // String returns the name of the method or methods.
 func (k CallKind) String() string {

@@ -127,6 +127,13 @@ func (t *Turn) Retrying(e bgagent.ProviderError, at time.Time) { t.r.Retrying(e,
 // reports that the agent has received the answer.
 func (t *Turn) Asking(question string) { t.r.Asking(question) }
 
+// Ask asks a question and returns the option that was chosen. It waits for the answer, which can
+// take a day. If nobody is asked, the error matches [bgagent.ErrNotAsked]; the agent must then do
+// without what it has asked for. See [bgagent.Reporter.Ask].
+func (t *Turn) Ask(ctx context.Context, q bgagent.Question) (option string, err error) {
+	return t.r.Ask(ctx, q)
+}
+
 // Stop sets the reason for the end of the turn. The agent calls Stop if it does not end the
 // turn normally, for example if its output was cut off or the model refused.
 func (t *Turn) Stop(reason bgagent.StopReason) {

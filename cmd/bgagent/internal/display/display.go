@@ -227,6 +227,9 @@ func doing(r Row, short bool) string {
 		if t.Outage != nil {
 			return clean(t.Outage.Reason)
 		}
+		if t.Phase == bgagent.PhaseParked && strings.HasPrefix(t.Reason, "waits for ") { // for an answer, or for a slot after the answer
+			return clean(t.Reason)
+		}
 		if t.Phase == bgagent.PhaseParked {
 			line := "waits for the provider"
 			if !t.Until.IsZero() {

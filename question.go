@@ -1,0 +1,393 @@
+package bgagent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/bgagent/bgagent/internal/mdtext"
+)
+
+// QuestionKind is the kind of a [Question].
+type QuestionKind uint8
+
+// The kinds of questions.
+const (
+	_                  QuestionKind = iota
+	QuestionPermission              // may the agent do what the subject says? Models may answer only with Config.ModelsMayPermit
+	QuestionChoice                  // any other question with a fixed set of answers
+)
+
+var questionKindNames = [...]string{"none", "permission", "choice"}
+
+// String returns the name of the kind in lower case.
+func (k QuestionKind) String() string { return enumName(questionKindNames[:], uint8(k)) }
+
+// MarshalText implements [encoding.TextMarshaler].
+func (k QuestionKind) MarshalText() ([]byte, error) { return []byte(k.String()), nil }
+
+// UnmarshalText implements [encoding.TextUnmarshaler].
+func (k *QuestionKind) UnmarshalText(b []byte) error {
+	return enumOf(k, questionKindNames[:], "kind of question", b)
+}
+
+// QuestionState is the state of a [Question].
+type QuestionState uint8
+
+// The states of a question. All states except QuestionOpen are final.
+const (
+	_                 QuestionState = iota
+	QuestionOpen                    // the question can be answered
+	QuestionAnswered                // the question has been answered
+	QuestionExpired                 // nobody has answered the question in time
+	QuestionWithdrawn               // the agent no longer asks, for example because its turn or its process has ended
+)
+
+var questionStateNames = [...]string{"none", "open", "answered", "expired", "no longer asked"}
+
+// String returns the name of the state in lower case, such as "no longer asked".
+func (s QuestionState) String() string { return enumName(questionStateNames[:], uint8(s)) }
+
+// MarshalText implements [encoding.TextMarshaler].
+func (s QuestionState) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+
+// UnmarshalText implements [encoding.TextUnmarshaler].
+func (s *QuestionState) UnmarshalText(b []byte) error {
+	return enumOf(s, questionStateNames[:], "state of a question", b)
+}
+
+// Question is a question that an agent asks in a turn, and for whose answer the turn waits. The
+// client sets ID, Kind, Title, Subject, Options and Expires, and the manager sets the other fields.
+type Question struct {
+	// ID is the id that the agent runtime of a [TurnStarter] has given to the question. It must be
+	// unique in its session. The manager makes the ids of the questions that [Reporter.Ask] asks.
+	ID string `json:"id"`
+	// Key identifies the question among the questions of its task. It contains ID and a digest of the
+	// kind, the title, the subject and the options. So an answer with this key cannot answer a
+	// question that asks something else.
+	Key     string       `json:"key"`
+	Kind    QuestionKind `json:"kind"`
+	Title   string       `json:"title"`   // what the agent asks, in one line of at most 200 bytes
+	Subject string       `json:"subject"` // exact subject, such as the whole command; at most 64 KiB; empty once the turn has ended
+	// Options are the possible answers, from 1 to 20. An option is not empty and has at most 200
+	// bytes. If the runtime offers an answer that also covers later questions, such as "always", the
+	// client leaves it out.
+	Options []string      `json:"options"`
+	Asked   time.Time     `json:"asked"`
+	Expires time.Time     `json:"expires"` // if the client leaves it zero or sets a time more than 366 days away, 24 h after Asked
+	State   QuestionState `json:"state"`
+	Answer  string        `json:"answer,omitempty"` // option that was chosen; only with QuestionAnswered
+}
+
+// clone returns a copy of q that shares nothing with q. The result is nil if q is nil.
+func (q *Question) clone() *Question {
+	if q == nil {
+		return nil
+	}
+	c := *q
+	c.Options = slices.Clone(q.Options)
+	return &c
+}
+
+// AnswerInput is the answer to a question.
+type AnswerInput struct {
+	Key    string // Question.Key of the question as the person or model that answers has seen it
+	Option string // one of Question.Options
+}
+
+// Bounds of questions.
+const (
+	questionExpiry  = 24 * time.Hour   // default time after which a question expires
+	questionPark    = time.Minute      // time without a report after which a runner's turn that waits for an answer gives its slot back
+	questionsOpen   = 20               // largest number of open questions of a manager
+	questionsKept   = 20               // number of questions of a task whose outcomes are remembered
+	questionTitle   = 200              // bytes of a title
+	questionSubject = 64 << 10         // bytes of a subject
+	questionOptions = 20               // largest number of options
+	questionOption  = 200              // bytes of an option
+	questionIDBytes = 200              // bytes of an id that a client gives
+	keyDigest       = 16               // most bytes that a key has in addition to the id
+	answerPauseMost = 30 * time.Second // longest pause between two calls of AnswerQuestion
+)
+
+// The errors of questions.
+var (
+	// ErrNotAsked is returned by Reporter.Ask, and passed to an [Answerer], if nobody is asked. The text
+	// of the error says why: [Config].Ask is not set, or too many questions are open.
+	ErrNotAsked = errors.New("nobody was asked")
+
+	// ErrQuestionExpired is returned by Reporter.Ask, and passed to an [Answerer], if nobody has answered
+	// the question in time. Nobody has denied anything.
+	ErrQuestionExpired = errors.New("nobody has answered the question in time")
+
+	// ErrNoQuestion is returned by Answer if the task does not ask a question with the key. An
+	// [Answerer] returns it if the runtime does not ask the question.
+	ErrNoQuestion = errors.New("the task does not ask this question")
+
+	// ErrQuestionOver is returned by Answer, together with the question, if the question has been
+	// answered already, has expired or is no longer asked.
+	ErrQuestionOver = errors.New("the question cannot be answered any more")
+
+	// ErrMayNotPermit is returned by Answer if a session answers a question for a permission and
+	// [Config].ModelsMayPermit is not set.
+	ErrMayNotPermit = errors.New("models may not give permissions")
+)
+
+// Answerer is the ability of a [TurnStarter] to pass answers to the questions that it reports with
+// [HostQuestion].
+type Answerer interface {
+	// AnswerQuestion passes the answer q.Answer to the agent runtime. If "refusal" is not nil, there
+	// is no answer: the client then refuses what the agent has asked for, and gives the agent the
+	// text of the error as the reason if it can. The error matches [ErrNotAsked] or
+	// [ErrQuestionExpired].
+	//
+	// If the runtime no longer asks the question, the error matches [ErrNoQuestion]. After an error
+	// that matches [ErrUnreachable], and after a call that has taken too long, the manager repeats
+	// the call until the turn ends. So an answer that the runtime has got already must have no effect.
+	AnswerQuestion(ctx context.Context, session string, q Question, refusal error) error
+}
+
+// Answer answers a question of a task. The argument "id" is the id of the task or of its session, and
+// [Task].Questions contains the open questions of a task. A session can answer questions of the tasks
+// that descend from it, but not of its own task. It can answer a [QuestionPermission] only with
+// [Config].ModelsMayPermit. The host, which is the zero [Caller], can answer every question.
+//
+// An answer counts once. The first answer decides, and Answer returns the answered question. If the
+// question has been answered already, has expired or is no longer asked, Answer returns the question and
+// an error that matches [ErrQuestionOver]; Question.State and Question.Answer say what has become of it.
+// A task remembers at least its last 20 questions.
+//
+// The error is an [*InputError] if the key is missing or if the option is not one of Question.Options.
+// It matches [ErrNoQuestion] if the task asks no question with this key, and [ErrMayNotPermit] if the
+// caller may not answer. Otherwise it matches [ErrUnknownTask], [ErrExpired], [ErrNotDescendant] or
+// [ErrClosed], or it is the error of ctx.
+//
+// With [Config].Store, Answer returns once the answer is durable, and the agent gets the answer after
+// that. If this takes too long, the error matches [ErrStore] and [ErrUncertain]: the agent gets the
+// answer once the store has it. Another call with the same key then returns what has become of the
+// question.
+func (m *BackgroundManager) Answer(ctx context.Context, by Caller, id string, in AnswerInput) (Question, error) {
+	m.heard(by.Session)
+	q, err := m.answerQuestion(ctx, by, strings.TrimSpace(id), in)
+	if err != nil {
+		return q, fmt.Errorf("bgagent: answer: %w", err)
+	}
+	return q, nil
+}
+
+func (m *BackgroundManager) answerQuestion(ctx context.Context, by Caller, ref string, in AnswerInput) (q Question, err error) {
+	if err := cmpErr(m.start(ctx), ctx.Err()); err != nil {
+		return q, err
+	}
+	if in.Key == "" {
+		return q, &InputError{"Key", "is missing; it must be the key of the question"}
+	}
+	_ = m.fetch(ctx, ref) // if the record cannot be loaded, the method fails as it would without a store
+	var t *task
+	m.update(func(st *state, now int64) { q, t, err = st.answerQuestion(by, ref, in, now) })
+	if err != nil {
+		return q, err
+	}
+	if m.cfg.Store != nil {
+		kept := m.untilKept(ctx, m.cfg.StoreTimeout, func(st *state) bool {
+			return st.storing.failing || !t.hasRecord() || st.isRefused(t) || st.kept(t)
+		})
+		m.view(func(st *state) {
+			if kept == nil && t.hasRecord() && !st.isRefused(t) && !st.kept(t) {
+				kept = errStoreSlow
+			}
+		})
+		if kept != nil {
+			return q, fmt.Errorf("%w: %w: %w", ErrStore, ErrUncertain, kept)
+		}
+	}
+	return q, nil
+}
+
+// Ask asks a question and returns the option that was chosen. It waits for the answer, which can take as
+// long as the question is open. Meanwhile the turn cannot become stale, and the time to live does not pass.
+// If the turn makes no report for a minute, the task is parked: it gives its slot back, and Ask returns
+// only after the task has got a slot again.
+//
+// Ask returns at once with an error that matches [ErrNotAsked] if [Config].Ask is not set, if 20 questions
+// are open already, or if the turn has ended. The client then refuses what the agent has asked for, and
+// gives the agent the text of the error as the reason. The error matches [ErrQuestionExpired] if nobody has
+// answered in time. If ctx or the turn ends first, Ask returns the error of ctx, or an error that matches
+// [context.Canceled], and the question is no longer asked. The error is an [*InputError] if the question
+// is not valid.
+//
+// Unlike the other methods, Ask blocks. A Reporter that [NewReporter] has made reports the question as
+// [ReportAsking] and returns ErrNotAsked.
+func (r *Reporter) Ask(ctx context.Context, q Question) (option string, err error) {
+	if err := q.check(false); err != nil {
+		return "", fmt.Errorf("bgagent: ask: %w", err)
+	}
+	if r == nil || r.m == nil {
+		r.report(Report{Kind: ReportAsking, Text: q.Title})
+		r.report(Report{Kind: ReportAsking})
+		return "", fmt.Errorf("bgagent: ask: %w", ErrNotAsked)
+	}
+	q.Expires = onClock(q.Expires)
+	option, err = r.m.ask(ctx, r, q)
+	if err != nil {
+		return "", fmt.Errorf("bgagent: ask: %w", err)
+	}
+	return option, nil
+}
+
+func (m *BackgroundManager) ask(ctx context.Context, r *Reporter, q Question) (option string, err error) {
+	w := newWaiter()
+	var x *asked
+	m.update(func(st *state, now int64) { x, err = st.askFor(r.a, r.turn, q, &w, now) })
+	if err != nil {
+		return "", err
+	}
+	for over := false; !over; {
+		gone := ctx.Err()
+		m.update(func(st *state, now int64) {
+			if gone != nil {
+				st.withdrawQuestion(x, now)
+			}
+			if over = st.askReturns(x); over {
+				q = x.Question
+			}
+		})
+		switch {
+		case over:
+		case gone != nil: // the turn must have a slot before Ask returns
+			_ = waitFor(context.Background(), w.ch, -1)
+		default:
+			_ = waitFor(ctx, w.ch, -1)
+		}
+	}
+	if m.cfg.Store != nil {
+		m.awaitKept(r.a)
+	}
+	passed := false
+	m.update(func(st *state, now int64) { passed = st.passed(x, now) })
+	switch {
+	case !passed: // the turn ended first, so the agent must not act on the answer
+	case q.State == QuestionAnswered:
+		return q.Answer, nil
+	case q.State == QuestionExpired:
+		return "", ErrQuestionExpired
+	}
+	if err := ctx.Err(); err != nil {
+		return "", err
+	}
+	return "", fmt.Errorf("the turn has ended: %w", context.Canceled)
+}
+
+// passAnswer passes the outcome of a question to the client that has reported it. If the client cannot
+// be reached, the call is repeated until the turn has ended.
+func (m *BackgroundManager) passAnswer(x *asked) {
+	for failures := 1; ; failures++ {
+		var call context.Context
+		var answerer Answerer
+		var q Question
+		var refusal error
+		session := ""
+		if m.cfg.Store != nil {
+			m.awaitKept(x.a)
+		}
+		m.view(func(st *state) {
+			if st.mayPass(x) {
+				session, answerer, call = x.a.t.sess.id, m.host(x.a.cl).answerer, m.contextOf(x.a.t)
+				q, refusal = *x.Question.clone(), x.refusal()
+			}
+		})
+		if session == "" {
+			return
+		}
+		_, err := within(call, m, goCall, "AnswerQuestion", m.cfg.CallTimeout, func(ctx context.Context) (struct{}, error) {
+			return struct{}{}, lookedAt(answerer.AnswerQuestion(ctx, session, q, refusal))
+		})
+		again := errors.Is(err, ErrUnreachable) || errors.Is(err, errTookTooLong)
+		if err == nil || !again {
+			m.update(func(st *state, now int64) {
+				if err != nil && !errors.Is(err, ErrNoQuestion) {
+					st.logText(logAnswerFailed, session, err.Error())
+				}
+				st.passed(x, now)
+			})
+			return
+		}
+		if !m.sleep(min(backoff(failures), answerPauseMost)) {
+			return
+		}
+	}
+}
+
+// check returns an error about a question that a client reports. The argument "id" is true if the
+// question must have an id.
+func (q *Question) check(id bool) error {
+	bad := func(field, format string, a ...any) error {
+		return &InputError{"Question." + field, fmt.Sprintf(format, a...)}
+	}
+	switch {
+	case id && (q.ID == "" || len(q.ID) > questionIDBytes):
+		return bad("ID", "has %d bytes; it must have from 1 to %d", len(q.ID), questionIDBytes)
+	case q.Kind != QuestionPermission && q.Kind != QuestionChoice:
+		return bad("Kind", "is %d; it must be QuestionPermission or QuestionChoice", q.Kind)
+	case strings.TrimSpace(q.Title) == "":
+		return bad("Title", "is missing; it must say what the agent asks")
+	case len(q.Subject) > questionSubject:
+		return bad("Subject", "is %d bytes long; it must have at most %d, because it is shown as a whole", len(q.Subject), questionSubject)
+	case len(q.Options) == 0 || len(q.Options) > questionOptions:
+		return bad("Options", "has %d options; it must have from 1 to %d", len(q.Options), questionOptions)
+	}
+	for i, o := range q.Options {
+		switch {
+		case o == "" || len(o) > questionOption || mdtext.Valid(o) != o:
+			return bad("Options", "contains %.80q; an option must be valid UTF-8 of 1 to %d bytes", o, questionOption)
+		case slices.Contains(q.Options[:i], o):
+			return bad("Options", "contains %q twice", o)
+		}
+	}
+	return nil
+}
+
+// refusal returns the error that an [Answerer] gets with the question. It returns nil if the question
+// was answered.
+func (x *asked) refusal() error {
+	switch {
+	case x.State == QuestionAnswered:
+		return nil
+	case x.State == QuestionExpired:
+		return ErrQuestionExpired
+	default:
+		return notAsked(x.refused)
+	}
+}
+
+// notAsked returns the error for a question that was refused at once.
+func notAsked(why refusedQuestion) error {
+	switch why {
+	case questionsOff:
+		return fmt.Errorf("%w: the host does not answer questions of its tasks (Config.Ask is not set)", ErrNotAsked)
+	case questionsFull:
+		return fmt.Errorf("%w: %d questions wait for an answer already, and there may not be more", ErrNotAsked, questionsOpen)
+	default:
+		return fmt.Errorf("%w: the turn has ended", ErrNotAsked)
+	}
+}
+
+func noQuestion(id, key string) error {
+	return fmt.Errorf("task %s: %w (key %.80q)", id, ErrNoQuestion, key)
+}
+
+func questionOver(id string, q *Question) error {
+	if q.State == QuestionAnswered {
+		return fmt.Errorf("task %s: %w: it has been answered with %q", id, ErrQuestionOver, q.Answer)
+	}
+	return fmt.Errorf("task %s: %w: it is %s", id, ErrQuestionOver, map[bool]string{true: "expired", false: "no longer asked"}[q.State == QuestionExpired])
+}
+
+func mayNotPermit(id string) error { return taskError(id, ErrMayNotPermit) }
+
+func notOffered(option string, q *Question) error {
+	return &InputError{"Option", fmt.Sprintf("is %.80q; it must be one of: %s", option, strings.Join(q.Options, ", "))}
+}

@@ -1,0 +1,92 @@
+package bgagent_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/bgagenttest"
+	"github.com/stretchr/testify/require"
+)
+
+func TestWhoMayAnswer(t *testing.T) {
+	script := func(t *bgagenttest.Turn) {
+		switch t.Prompt.Text {
+		case "permission":
+			asking(mayI)(t)
+		case "choice":
+			asking(which)(t)
+		default:
+			t.Sleep(time.Hour)
+		}
+	}
+	for _, permit := range []bool{false, true} {
+		cfg := bgagent.Config{MaxDepth: 3, ModelsMayPermit: permit}
+		askingOnBoth(t, script, cfg, func(t *testing.T, m *bgagent.BackgroundManager, _ *bgagenttest.Fake) {
+			sibling := launch(t, m, "sibling")
+			middle := launch(t, m, "middle")
+			time.Sleep(time.Second)
+			parent := bgagent.Caller{Session: get(t, m, middle.ID).Session}
+			for prompt, allowed := range map[string]bool{"choice": true, "permission": permit} {
+				task, err := m.Launch(t.Context(), parent, bgagent.LaunchInput{Agent: "worker", Prompt: prompt})
+				require.NoError(t, err)
+				q := asks(t, m, task.ID)
+				in := bgagent.AnswerInput{Key: q.Key, Option: q.Options[0]}
+				for _, other := range []string{get(t, m, task.ID).Session, get(t, m, sibling.ID).Session, "another root"} {
+					_, err := m.Answer(t.Context(), bgagent.Caller{Session: other}, task.ID, in)
+					require.ErrorIs(t, err, bgagent.ErrNotDescendant)
+				}
+				for _, by := range []bgagent.Caller{parent, root} {
+					_, err := m.Answer(t.Context(), by, task.ID, in)
+					switch {
+					case !allowed:
+						require.ErrorIs(t, err, bgagent.ErrMayNotPermit)
+					case by == parent:
+						require.NoError(t, err)
+					default:
+						require.ErrorIs(t, err, bgagent.ErrQuestionOver)
+					}
+				}
+			}
+		})
+	}
+}
+
+func TestAForegroundCallReturnsWhenItsTaskAsks(t *testing.T) {
+	askingOnBoth(t, asking(which), bgagent.Config{}, func(t *testing.T, m *bgagent.BackgroundManager, _ *bgagenttest.Fake) {
+		task, err := m.Run(t.Context(), root, bgagent.LaunchInput{Agent: "worker", Prompt: "release"})
+		require.ErrorIs(t, err, bgagent.ErrGoesOn)
+		require.Len(t, task.Questions, 1)
+		_, err = m.Answer(t.Context(), root, task.ID, bgagent.AnswerInput{Key: task.Questions[0].Key, Option: "next"})
+		require.NoError(t, err)
+		require.Equal(t, "I ask. told next", ended(t, m, task.ID)[0].Result)
+	})
+}
+
+// A root waits in the foreground for a task that waits for its own task, which asks.
+func TestAForegroundCallReturnsWhenATaskBelowAsks(t *testing.T) {
+	var m *bgagent.BackgroundManager
+	script := func(t *bgagenttest.Turn) {
+		if t.Prompt.Text != "delegate" {
+			asking(which)(t)
+			return
+		}
+		_, _ = m.Launch(t.Context(), bgagent.Caller{Session: t.Session()}, bgagent.LaunchInput{Agent: "worker", Prompt: "release"})
+		t.Say("delegated")
+	}
+	askingOnBoth(t, script, bgagent.Config{MaxDepth: 2}, func(t *testing.T, manager *bgagent.BackgroundManager, _ *bgagenttest.Fake) {
+		m = manager
+		_, err := m.Run(t.Context(), root, bgagent.LaunchInput{Agent: "worker", Prompt: "delegate"})
+		require.ErrorIs(t, err, bgagent.ErrGoesOn)
+		var below bgagent.Task
+		for _, task := range m.List(bgagent.Query{}) {
+			if task.Depth == 2 {
+				below = task
+			}
+		}
+		require.Len(t, below.Questions, 1)
+		_, err = m.Answer(t.Context(), root, below.ID, bgagent.AnswerInput{Key: below.Questions[0].Key, Option: "main"})
+		require.NoError(t, err)
+		require.Equal(t, "I ask. told main", ended(t, m, below.ID)[0].Result)
+	})
+}

@@ -1,0 +1,159 @@
+package bgagent
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/bgagent/bgagent/internal/cleantext"
+	"github.com/bgagent/bgagent/internal/mdtext"
+)
+
+// Texts about questions that agents ask.
+
+// The largest parts of questions that a text shows.
+const (
+	questionsShown = 3       // questions of a task
+	askersShown    = 10      // tasks that ask
+	subjectShown   = 2 << 10 // bytes of a subject; a subject that is longer can be answered only by the host
+)
+
+// reasonAnswered is the reason of a task that waits for a slot after its question was answered.
+const reasonAnswered = "waits for a slot, because its question is no longer open"
+
+// reasonAsking says for what a task that is parked in its turn waits, and when its first question expires.
+func reasonAsking(list []Question) (reason string, until time.Time) {
+	if len(list) == 0 {
+		return reasonAnswered, until
+	}
+	for _, q := range list {
+		if until.IsZero() || q.Expires.Before(until) {
+			until = q.Expires
+		}
+	}
+	return "waits for an answer: " + list[0].Title, until
+}
+
+// asks reports whether the task waits for an answer, or for a slot after the answer.
+func (t Task) asks() bool {
+	return len(t.Questions) > 0 || t.Phase == PhaseParked && t.Reason == reasonAnswered
+}
+
+// questions describes the open questions of a task, and how to answer them.
+func (w wording) questions(b *text, t Task) {
+	for i, q := range t.Questions {
+		b.Line("\n## Question\n")
+		if i == questionsShown {
+			b.Line(fmt.Sprintf("The task asks %d further questions.", len(t.Questions)-i))
+			return
+		}
+		b.Field("Asks", mdtext.OneLine(q.Title, questionTitle))
+		b.Field("Kind", q.Kind.String())
+		b.Field("Key", mdtext.Code(q.Key, idMax))
+		var options []string
+		for _, o := range q.Options {
+			options = append(options, mdtext.Code(o, questionOption))
+		}
+		b.Field("Options", strings.Join(options, ", "))
+		b.Field("Expires", q.Expires.UTC().Format(time.RFC3339))
+		subject := cleantext.String(q.Subject)
+		switch whole := len(subject) <= subjectShown; {
+		case mdtext.Invisible(subject):
+		case whole:
+			b.WriteString("\n" + mdtext.Fence(subject))
+		default:
+			b.Line(fmt.Sprintf("\nThe subject has %d bytes and is not shown. Only the host can answer.", len(subject)))
+			continue
+		}
+		if !w.mayAnswer(q) {
+			b.Line("\nYou cannot answer this question. The host has been asked.")
+			continue
+		}
+		b.Line("\nTo answer it with one of the options:\n\n    " + fmt.Sprintf("%s(task_id=%s, question=%s, answer=\"<option>\")", w.message, arg(t.ID), arg(q.Key)))
+	}
+}
+
+// untilAnswered says what a task that asks waits for. If the model cannot answer its question, the text
+// is the same as for any other task that has not ended.
+func (w wording) untilAnswered(t Task) string {
+	for _, q := range t.Questions {
+		if w.mayAnswer(q) {
+			return "The task goes on once its question is answered. Answer it now; see below."
+		}
+	}
+	return w.untilEnd(t.ID)
+}
+
+// mayAnswer reports whether the model has the tool and the right to answer the question.
+func (w wording) mayAnswer(q Question) bool {
+	return w.message != "" && (q.Kind != QuestionPermission || w.permits)
+}
+
+// asksBelow says that the task, or tasks below it, ask questions. The argument "askers" are the tasks that ask.
+func asksBelow(t Task, askers []Task) string {
+	if len(t.Questions) > 0 || len(askers) == 0 {
+		return "It goes on in the background, because it asks a question."
+	}
+	s := "It goes on in the background, because tasks below it ask questions:"
+	for i, a := range askers {
+		if i == askersShown {
+			return s + fmt.Sprintf(" and %d more", len(askers)-i)
+		}
+		s += " " + mdtext.Code(a.ID, idMax)
+	}
+	return s
+}
+
+// noteAsking says why a call that waits for tasks returns.
+func noteAsking(askers []Task) string {
+	s := "This call does not wait any longer, because an answer is awaited by"
+	for i, a := range askers {
+		if i == askersShown {
+			return s + fmt.Sprintf(" and %d more", len(askers)-i)
+		}
+		s += " " + mdtext.Code(a.ID, idMax) + " (" + mdtext.OneLine(a.Questions[0].Title, titleShort) + ")"
+	}
+	return s + "."
+}
+
+// questionAnswered answers a call that answered a question.
+func (w wording) questionAnswered(t Task, q Question) answer {
+	var b text
+	b.Line("Question answered.\n")
+	b.task(t)
+	b.Field("Question", mdtext.OneLine(q.Title, questionTitle))
+	b.Field("Answer", mdtext.Code(q.Answer, questionOption))
+	b.Line()
+	b.Line("Its agent goes on with this answer.")
+	b.Line(w.untilEnd(t.ID))
+	return answer{head: b.String()}
+}
+
+// questionIsOver answers a call with an answer to a question that is over.
+func (w wording) questionIsOver(ref string, q Question) string {
+	s := "The question of task " + mdtext.Code(ref, idMax) + " was not answered by this call: "
+	switch q.State {
+	case QuestionAnswered:
+		return s + "it has been answered already with " + mdtext.Code(q.Answer, questionOption) + "."
+	case QuestionExpired:
+		return s + "it has expired."
+	default:
+		return s + "the task no longer asks it."
+	}
+}
+
+func (w wording) noSuchQuestion(ref, key string) string {
+	s := "Task " + mdtext.Code(ref, idMax) + " does not ask the question " + mdtext.Code(key, idMax) + "."
+	if w.output != "" {
+		s += " To see its questions: " + w.read(ref)
+	}
+	return s
+}
+
+func notPermitted(ref string) string {
+	return "You may not give a permission to task " + mdtext.Code(ref, idMax) + ". Only the host can answer this question, and it has been asked."
+}
+
+func answerUncertain(ref string) string {
+	return "The answer for task " + mdtext.Code(ref, idMax) + " is not stored yet. The agent gets it once it is stored."
+}

@@ -1,0 +1,471 @@
+package bgagent
+
+import (
+	"slices"
+	"strconv"
+
+	"github.com/bgagent/bgagent/internal/mdtext"
+)
+
+// The code in this file handles the questions that agents ask in their turns.
+//
+//	ask, or an event -> open -> answer: answered -------------------> passed: the client has the outcome
+//	                         -> its time is over: expired ---------->
+//	                         -> the client asks no more, the turn or the process ends: withdrawn
+//
+// Until the client has the outcome, the turn's clocks stand still. A runner's turn that makes no report for a
+// minute gives its slot back; see forAnswer in state_park.go. The outcome is then passed only once the
+// attempt has a slot again. A starter keeps its slot, because a person can answer the question at its
+// server without the manager, and the turn would then go on without a slot.
+
+// questions holds the questions of a task.
+type questions struct {
+	list []*asked // oldest first; old questions that are over are dropped
+	last int32    // number of the latest question that a runner has asked
+	open int      // number of questions in the state QuestionOpen
+	from int64    // time from which the clocks of the attempt stand still; 0 if they run
+}
+
+// asked is the record of a question.
+type asked struct {
+	Question
+	a       *attempt
+	turn    int32
+	no      uint64  // number among the questions that this manager has opened
+	w       *waiter // waiter of Reporter.Ask; nil for the question of a starter
+	expires int64
+	passed  bool // the client has got the outcome, or needs none
+	refused refusedQuestion
+}
+
+// refusedQuestion is the reason why a question was refused at once.
+type refusedQuestion uint8
+
+const (
+	notRefused    refusedQuestion = iota
+	questionsOff                  // Config.Ask is not set
+	questionsFull                 // too many questions are open
+	questionLate                  // the turn has ended
+)
+
+// questions returns the task's questions, or nil if the task has asked none.
+func (t *task) questions() *questions {
+	if t.more == nil {
+		return nil
+	}
+	return t.more.questions
+}
+
+// asks reports whether the attempt has an open question.
+func (a *attempt) asks() bool {
+	b := a.t.questions()
+	return b != nil && b.open > 0
+}
+
+// clocksStand reports whether the clocks of the attempt's turn stand still because of a question.
+func (a *attempt) clocksStand() bool {
+	b := a.t.questions()
+	return b != nil && b.from > 0
+}
+
+// openQuestions returns copies of the open questions of a task.
+func (t *task) openQuestions() (list []Question) {
+	b := t.questions()
+	if b == nil || b.open == 0 {
+		return nil
+	}
+	for _, x := range b.list {
+		if x.State == QuestionOpen {
+			list = append(list, *x.Question.clone())
+		}
+	}
+	return list
+}
+
+// asksBelow reports whether the task, or a task below it, has an open question whose number is greater
+// than the given one.
+func (st *state) asksBelow(t *task, after uint64) bool {
+	if st.openQuestions == 0 || st.lastQuestion <= after {
+		return false
+	}
+	asks := t.asksAfter(after)
+	if own := t.ownNode(); own != nil {
+		own.each(func(t *task) { asks = asks || t.asksAfter(after) })
+	}
+	return asks
+}
+
+func (t *task) asksAfter(no uint64) bool {
+	b := t.questions()
+	return b != nil && b.open > 0 && slices.ContainsFunc(b.list, func(x *asked) bool { return x.State == QuestionOpen && x.no > no })
+}
+
+// refusesQuestion returns the reason for which a question is refused at once.
+func (st *state) refusesQuestion() refusedQuestion {
+	switch {
+	case !st.cfg.Ask:
+		return questionsOff
+	case st.openQuestions >= questionsOpen:
+		return questionsFull
+	}
+	return notRefused
+}
+
+// askFor opens the question of a runner, or returns an error if nobody is asked.
+func (st *state) askFor(a *attempt, turn int32, q Question, w *waiter, now int64) (*asked, error) {
+	if !a.live() || a.turn != turn || a.turnStart == 0 || a.halted() != nil || st.suspend == frozen {
+		return nil, notAsked(questionLate)
+	}
+	if why := st.refusesQuestion(); why != notRefused {
+		return nil, notAsked(why)
+	}
+	b := a.inquiries()
+	b.last++
+	q.ID = "q" + itoa(int(b.last))
+	return st.openQuestion(a, &q, w, now), nil
+}
+
+func (a *attempt) inquiries() *questions {
+	x := a.t.extra()
+	if x.questions == nil {
+		x.questions = &questions{}
+	}
+	return x.questions
+}
+
+// keyOfQuestion returns the key of a question.
+func keyOfQuestion(q *Question) string {
+	parts := append([]string{q.Kind.String(), q.Title, q.Subject}, q.Options...)
+	return q.ID + "." + strconv.FormatUint(storedHash(parts...), 36)
+}
+
+// newAsked makes the record of a question that the attempt asks. The function onClock has returned the time
+// at which the question expires.
+func (st *state) newAsked(a *attempt, q *Question, now int64) *asked {
+	x := &asked{Question: *q.clone(), a: a, turn: a.turn}
+	x.Key = keyOfQuestion(q)
+	x.Title, x.Subject = mdtext.Joined(mdtext.Valid(q.Title), questionTitle), mdtext.Valid(q.Subject)
+	x.expires = now + int64(questionExpiry)
+	if !q.Expires.IsZero() {
+		x.expires = max(int64(q.Expires.Sub(st.epoch)), now)
+	}
+	x.State, x.Answer, x.Asked, x.Expires = QuestionOpen, "", st.wall(now), st.wall(x.expires)
+	return x
+}
+
+// openQuestion opens a question. The callers that wait for the task, or for a task above it, need not
+// wait any longer.
+func (st *state) openQuestion(a *attempt, q *Question, w *waiter, now int64) *asked {
+	x, b := st.newAsked(a, q, now), a.inquiries()
+	st.lastQuestion++
+	x.w, x.no = w, st.lastQuestion
+	b.add(x)
+	b.open++
+	st.openQuestions++
+	if b.from == 0 {
+		b.from = now
+	}
+	a.seen()
+	a.activity = now
+	st.showQuestion(a)
+	st.questionChanged(x)
+	for t := a.t; t != nil; t = t.up.parentTask() {
+		st.wakeTask(t)
+	}
+	st.setDeadline(a, now)
+	return x
+}
+
+// add adds a question, and drops the oldest questions that are over.
+func (b *questions) add(x *asked) {
+	b.list = append(b.list, x)
+	for i := 0; len(b.list) > questionsKept && i < len(b.list); {
+		if q := b.list[i]; q.State == QuestionOpen || !q.passed && q != x {
+			i++
+			continue
+		}
+		if b.list[i] == x {
+			break
+		}
+		b.list = slices.Delete(b.list, i, i+1)
+	}
+}
+
+// showQuestion shows the attempt's oldest open question as what the attempt does. If no question is open,
+// the agent works again.
+func (st *state) showQuestion(a *attempt) {
+	about := ""
+	for _, x := range a.t.questions().list {
+		if x.State == QuestionOpen {
+			about = x.Title
+			break
+		}
+	}
+	a.seen().prog.detail = about
+	switch {
+	case a.parkedFor != notParked || a.phase == PhaseStarting:
+	case about != "":
+		st.phase(a, PhaseAsking)
+	case a.phase == PhaseAsking:
+		st.phase(a, PhaseTurn)
+	}
+}
+
+// questionChanged notes an urgent change of a question and reports it.
+func (st *state) questionChanged(x *asked) {
+	st.mustKeep(x.a.t)
+	st.emitWith(Event{Kind: EventQuestion, Question: &x.Question}, x.a.t)
+}
+
+// questionOver records the outcome of an open question.
+func (st *state) questionOver(x *asked, s QuestionState, now int64) {
+	a, b := x.a, x.a.t.questions()
+	x.State = s
+	b.open--
+	st.openQuestions--
+	st.showQuestion(a)
+	st.questionChanged(x)
+	switch {
+	case x.w != nil:
+		st.fx.after.wakes.add(x.w)
+	case s == QuestionWithdrawn:
+		x.passed = true
+	default:
+		st.wantPass(x)
+	}
+	if a.parkedFor != notParked {
+		st.touchAttempt(a)
+	} else {
+		st.clocksMayRun(a, now)
+	}
+}
+
+// wantPass passes the outcome of a question to the client.
+func (st *state) wantPass(x *asked) { st.rare().after.answers = append(st.rare().after.answers, x) }
+
+// clocksMayRun makes the clocks of the attempt's turn run again, unless it still waits for an answer.
+func (st *state) clocksMayRun(a *attempt, now int64) {
+	if b := a.t.questions(); b.open == 0 && !a.outcomeWaits() {
+		st.clocksRun(a, now)
+	}
+}
+
+// clocksRun makes the clocks of the attempt's turn run again. The time since they have stood still does
+// not count.
+func (st *state) clocksRun(a *attempt, now int64) {
+	b := a.t.questions()
+	if b.from == 0 {
+		return
+	}
+	a.ran -= now - b.from
+	b.from, a.activity = 0, now
+	a.seen().c.change(now)
+	st.setDeadline(a, now)
+}
+
+// withdrawQuestion records that a runner no longer asks the question.
+func (st *state) withdrawQuestion(x *asked, now int64) {
+	if x.State == QuestionOpen && st.suspend != frozen {
+		st.questionOver(x, QuestionWithdrawn, now)
+	}
+}
+
+// askReturns reports whether Reporter.Ask returns now. It does not return while the attempt has no slot,
+// unless the turn ends.
+func (st *state) askReturns(x *asked) bool {
+	a := x.a
+	switch {
+	case st.suspend == frozen || a.halted() != nil:
+	case x.State == QuestionOpen || a.live() && a.turn == x.turn && a.awaitsAnswer():
+		return false
+	}
+	return true
+}
+
+// mayPass reports whether the outcome of a starter's question is still to be passed.
+func (st *state) mayPass(x *asked) bool {
+	return !x.passed && x.a.live() && x.a.turn == x.turn && st.suspend != frozen
+}
+
+// passed records that the client gets the outcome of a question. It returns false if the turn has ended
+// before that. The turn can give its slot back again if it has other open questions.
+func (st *state) passed(x *asked, now int64) bool {
+	if x.passed || x.State == QuestionOpen || st.suspend == frozen || !x.a.live() || x.a.halted() != nil {
+		return false
+	}
+	x.passed = true
+	st.clocksMayRun(x.a, now)
+	st.setDeadline(x.a, now)
+	return true
+}
+
+// answerQuestion answers a question of a task. It also returns the question if it is over.
+func (st *state) answerQuestion(by Caller, ref string, in AnswerInput, now int64) (q Question, t *task, err error) {
+	t, tomb, err := st.ref(by, ref)
+	switch {
+	case err != nil:
+		return q, nil, err
+	case tomb != nil:
+		return q, nil, &ExpiredError{ID: tomb.id, Status: tomb.status, Session: tomb.sessionID()}
+	}
+	x := t.question(in.Key)
+	switch {
+	case x == nil:
+		return q, t, noQuestion(t.id(), in.Key)
+	case x.Kind == QuestionPermission && by.Session != "" && !st.cfg.ModelsMayPermit:
+		return q, t, mayNotPermit(t.id())
+	case x.State != QuestionOpen:
+		return *x.Question.clone(), t, questionOver(t.id(), &x.Question)
+	case !slices.Contains(x.Options, in.Option):
+		return q, t, notOffered(in.Option, &x.Question)
+	case st.closing:
+		return q, t, ErrClosed
+	case st.isRefused(t):
+		return q, t, recordRefused(t.id())
+	}
+	if err := st.storeFails(); err != nil {
+		return q, t, err
+	}
+	x.Answer = in.Option
+	st.questionOver(x, QuestionAnswered, now)
+	return *x.Question.clone(), t, nil
+}
+
+// question returns the task's question with the key, or nil.
+func (t *task) question(key string) *asked {
+	if b := t.questions(); b != nil {
+		for _, x := range b.list {
+			if x.Key == key {
+				return x
+			}
+		}
+	}
+	return nil
+}
+
+// expireQuestions ends the questions of the attempt that nobody has answered in time.
+func (st *state) expireQuestions(a *attempt, now int64) {
+	for _, x := range slices.Clone(a.t.questions().list) {
+		if x.State == QuestionOpen && x.expires <= now {
+			st.questionOver(x, QuestionExpired, now)
+		}
+	}
+}
+
+// questionEnd returns the time at which the first open question of the attempt expires, or 0.
+func (a *attempt) questionEnd() (at int64) {
+	if !a.asks() {
+		return 0
+	}
+	for _, x := range a.t.questions().list {
+		if x.State == QuestionOpen && (at == 0 || x.expires < at) {
+			at = x.expires
+		}
+	}
+	return at
+}
+
+// parksAt returns the time at which a turn that waits for an answer gives its slot back, or 0 if it
+// keeps the slot.
+func (a *attempt) parksAt() int64 {
+	if !a.cl.runner || !a.asks() || a.turnStart == 0 || a.parkedFor != notParked || a.halted() != nil || a.outcomeWaits() {
+		return 0
+	}
+	return a.activity + int64(questionPark)
+}
+
+// outcomeWaits reports whether the client has not got the outcome of a question yet.
+func (a *attempt) outcomeWaits() bool {
+	b := a.t.questions()
+	return b != nil && slices.ContainsFunc(b.list, func(x *asked) bool { return x.a == a && x.State != QuestionOpen && !x.passed })
+}
+
+// turnGoesOn continues a turn that was parked until the answer to a question, and has a slot again.
+func (st *state) turnGoesOn(a *attempt, now int64) {
+	b := a.t.questions()
+	a.activity = now
+	st.showQuestion(a)
+	for _, x := range b.list {
+		if x.a == a && x.State != QuestionOpen && !x.passed {
+			st.fx.after.wakes.add(x.w)
+		}
+	}
+	st.setDeadline(a, now)
+}
+
+// asksNoMore withdraws all questions of the attempt, because its turn or the attempt has ended.
+func (st *state) asksNoMore(a *attempt, now int64) {
+	b := a.t.questions()
+	if b == nil {
+		return
+	}
+	for _, x := range slices.Clone(b.list) {
+		if x.a != a {
+			continue
+		}
+		if x.State == QuestionOpen {
+			st.questionOver(x, QuestionWithdrawn, now)
+		}
+		x.passed, x.Subject = true, "" // nobody decides about the subject any more, and it can be long
+		if x.w != nil {
+			st.fx.after.wakes.add(x.w)
+		}
+	}
+	st.leavePark(a)
+	st.clocksRun(a, now)
+}
+
+// hostAsks applies the list of the open questions of a starter's session.
+func (st *state) hostAsks(a *attempt, list []Question, now int64) {
+	if !a.cl.answers {
+		return
+	}
+	keys := map[string]bool{}
+	for i := range list {
+		if q := &list[i]; q.check(true) == nil {
+			keys[keyOfQuestion(q)] = true
+		}
+	}
+	if b := a.t.questions(); b != nil {
+		for _, x := range slices.Clone(b.list) {
+			if x.State == QuestionOpen && !keys[x.Key] {
+				st.questionOver(x, QuestionWithdrawn, now)
+			}
+		}
+	}
+	for i := range list {
+		q := &list[i]
+		if err := q.check(true); err != nil {
+			st.logText(logAnswerFailed, a.t.sess.id, err.Error())
+			continue
+		}
+		x := a.t.question(keyOfQuestion(q))
+		switch why := st.refusesQuestion(); {
+		case x != nil:
+		case why != notRefused:
+			x := st.newAsked(a, q, now)
+			x.State, x.refused = QuestionWithdrawn, why
+			a.inquiries().add(x)
+			st.wantPass(x)
+		default:
+			st.openQuestion(a, q, nil, now)
+		}
+	}
+}
+
+// leaveQuestions ends the questions of a runner whose process has ended. The questions of a starter stay
+// open, because its server may still ask them. An outcome that was not passed is passed again.
+func (st *state) leaveQuestions(a *attempt, now int64) {
+	if a.t.questions() == nil {
+		return
+	}
+	if a.cl.runner {
+		st.asksNoMore(a, now)
+		return
+	}
+	for _, x := range a.t.questions().list {
+		if x.State != QuestionOpen && !x.passed {
+			st.wantPass(x)
+		}
+	}
+}
