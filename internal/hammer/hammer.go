@@ -66,7 +66,7 @@ func Run(t *testing.T, o Options) {
 	for _, seed := range x.failed {
 		runAgain(t, o, seed)
 	}
-	t.Logf("%d runs from seed %d, %d sessions were above a limit, %d crashes\n%s", x.runs, x.base, met.total("over limit"), met.total("lives"), met)
+	t.Logf("%d runs from seed %d, %d sessions were above a limit, %d crashes, %d answers to questions\n%s", x.runs, x.base, met.total("over limit"), met.total("lives"), met.total("answer"), met)
 	if t.Failed() || x.runs < matrixRuns {
 		return
 	}
@@ -224,6 +224,7 @@ func newHammer(t *testing.T, op Options, seed uint64, met matrix) *hammer {
 	if r.IntN(4) > 0 {
 		cfg.Notify = (&life{}).notify // only marks the field as set; newLife sets the function of each process
 	}
+	cfg.Ask, cfg.ModelsMayPermit = r.IntN(3) > 0, r.IntN(2) == 0
 	if r.IntN(3) == 0 {
 		cfg.RetainTasks = 1 + r.IntN(6)
 	}

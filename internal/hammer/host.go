@@ -371,6 +371,12 @@ func (f *runnerHost) runTurn(ctx context.Context, session string, p bgagent.Prom
 			if f.o.broken(r) && r.IntN(2) == 0 {
 				rep.Retrying(bgagent.ProviderError{Kind: bgagent.ProviderOverloaded, Next: bgagent.NextContinue}, time.Now().Add(time.Duration(r.IntN(120))*time.Second))
 			}
+			if r.IntN(2) == 0 {
+				if err := f.asks(ctx, session, rep, r); err != nil {
+					return bgagent.TurnEnd{Text: text}, err
+				}
+				continue
+			}
 			rep.Asking("may I?")
 			_ = f.pause(ctx, workTime(r), deaf)
 			rep.Asking("")

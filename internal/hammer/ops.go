@@ -287,7 +287,7 @@ func (h *hammer) op() {
 				sub.Close()
 			})
 		},
-		h.observe, h.observe, h.send, h.send,
+		h.observe, h.observe, h.send, h.send, h.answer, h.answer,
 		func() {
 			h.all("SetLimits")
 			l := h.limits()

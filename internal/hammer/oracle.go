@@ -47,15 +47,16 @@ type oracle struct {
 	delivered map[attemptKey]string          // id of the delivered notice about the attempt
 	overLimit int
 	life      *life
-	pulls     map[attemptKey]bool    // whether the last delivery of the notice was a pull, such as a call of TakeNotice
-	pulled    map[attemptKey]bool    // latest values of the field "pulls" in earlier processes; a later process might not know about a pull
-	earlier   map[attemptKey]bool    // notices that an earlier process has settled; a later process might not know about that
-	super     map[attemptKey]bool    // attempts that were superseded
-	messages  map[sentMessage]bool   // messages that were accepted
-	named     map[sentMessage]bool   // messages that an end has named as unconsumed
-	got       map[sentMessage]string // ids of the prompts with these messages
-	again     map[string][]string    // for each task, the prompts that continue interrupted turns
-	calls     map[string]*host       // hosts of the prompts that the current process has handed over; some of the prompts might not have arrived
+	pulls     map[attemptKey]bool     // whether the last delivery of the notice was a pull, such as a call of TakeNotice
+	pulled    map[attemptKey]bool     // latest values of the field "pulls" in earlier processes; a later process might not know about a pull
+	earlier   map[attemptKey]bool     // notices that an earlier process has settled; a later process might not know about that
+	super     map[attemptKey]bool     // attempts that were superseded
+	messages  map[sentMessage]bool    // messages that were accepted
+	named     map[sentMessage]bool    // messages that an end has named as unconsumed
+	got       map[sentMessage]string  // ids of the prompts with these messages
+	chosen    map[openQuestion]string // the answers that count
+	again     map[string][]string     // for each task, the prompts that continue interrupted turns
+	calls     map[string]*host        // hosts of the prompts that the current process has handed over; some of the prompts might not have arrived
 	healed    bool
 	heal      chan struct{}
 	rate      float64 // probability of a fault
@@ -82,6 +83,7 @@ type activity struct {
 
 	prompt string
 	life   *life // process that makes the call; nil for a turn on a server
+	parked bool  // whether the turn waits for an answer and has no slot
 	orphan bool  // whether the turn continues after the end of its process
 }
 
@@ -99,7 +101,7 @@ func newOracle(seed uint64) *oracle {
 		notices: map[attemptKey]bgagent.NoticeState{}, overran: map[attemptKey]bool{}, quiets: map[attemptKey]int{},
 		aborted: map[string]bool{}, seen: map[attemptKey]map[string]bool{}, delivered: map[attemptKey]string{}, pulls: map[attemptKey]bool{}, pulled: map[attemptKey]bool{}, earlier: map[attemptKey]bool{},
 		super: map[attemptKey]bool{}, calls: map[string]*host{},
-		messages: map[sentMessage]bool{}, named: map[sentMessage]bool{}, got: map[sentMessage]string{}, again: map[string][]string{}, heal: make(chan struct{}),
+		messages: map[sentMessage]bool{}, named: map[sentMessage]bool{}, got: map[sentMessage]string{}, again: map[string][]string{}, chosen: map[openQuestion]string{}, heal: make(chan struct{}),
 	}
 }
 
@@ -222,7 +224,7 @@ func (o *oracle) suspectLocked(l limit) {
 	var who []*activity
 	tasks := map[attemptKey]bool{}
 	for b := range o.runs {
-		if !b.lied && !tasks[b.key] && slices.Contains(o.limitsLocked(b.model, b.agent), l) {
+		if !b.lied && !b.parked && !tasks[b.key] && slices.Contains(o.limitsLocked(b.model, b.agent), l) {
 			tasks[b.key] = true
 			who = append(who, b)
 		}
