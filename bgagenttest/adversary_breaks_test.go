@@ -223,6 +223,8 @@ func renumbersTools(b *badRunner) {
 				r.Tool(x.Tool)
 			case bgagent.ReportText:
 				r.Text(x.Text)
+			case bgagent.ReportAsking:
+				r.Asking(x.Text)
 			}
 		}))
 	}
@@ -413,6 +415,8 @@ func repeatsEnds(b *badRunner) {
 			switch x.Kind {
 			case bgagent.ReportText:
 				r.Text(x.Text)
+			case bgagent.ReportAsking:
+				r.Asking(x.Text)
 			case bgagent.ReportTool:
 				r.Tool(x.Tool)
 				if !x.Tool.State.InFlight() {

@@ -113,6 +113,14 @@ type badStarter struct {
 	statuses func(ctx context.Context, ids []string) (map[string]bgagent.SessionStatus, error)
 	messages func(ctx context.Context, id string, after bgagent.Cursor, most int) (bgagent.Page, error)
 	events   func(ctx context.Context, emit func(bgagent.HostEvent)) error
+	answer   func(ctx context.Context, id string, q bgagent.Question, refusal error) error
+}
+
+func (b *badStarter) AnswerQuestion(ctx context.Context, id string, q bgagent.Question, refusal error) error {
+	if b.answer != nil {
+		return b.answer(ctx, id, q, refusal)
+	}
+	return b.Starter.AnswerQuestion(ctx, id, q, refusal)
 }
 
 func (b *badStarter) Abort(ctx context.Context, id string) error {

@@ -163,6 +163,27 @@ var adversaries = slices.Concat(adversariesOfRestarts, []adversary{
 		}
 	}},
 	{check: "events end", how: "the stream outlives its context", starter: neverEndsEvents},
+	{check: "refused question", how: "the turn fails", runner: func(b *badRunner) {
+		after(b, func(_ string, p bgagent.Prompt, e *ended) {
+			if p.Text == "ask" {
+				e.err = bgagent.ErrNotAsked
+			}
+		})
+	}},
+	{check: "question", how: "it is not reported", starter: func(b *badStarter) { b.events = without(b, bgagent.HostQuestion) }},
+	{check: "question", how: "the answer is lost", starter: func(b *badStarter) {
+		b.answer = func(context.Context, string, bgagent.Question, error) error { return nil }
+	}},
+	{check: "question", how: "it offers an answer to all later questions", starter: func(b *badStarter) {
+		b.events = func(ctx context.Context, emit func(bgagent.HostEvent)) error {
+			return b.Starter.Events(ctx, func(e bgagent.HostEvent) {
+				for i := range e.Questions {
+					e.Questions[i].Options = append(slices.Clone(e.Questions[i].Options), "allow always")
+				}
+				emit(e)
+			})
+		}
+	}},
 	{check: "todos", how: "an error when there are none", runner: func(b *badRunner) {
 		b.listed = func(context.Context, string) ([]bgagent.Todo, error) { return nil, errBroken }
 	}},

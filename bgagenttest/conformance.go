@@ -86,6 +86,10 @@ type Harness struct {
 	// background. It is for runtimes whose answers can arrive late. Optional.
 	Late func(text string) string
 
+	// Ask returns a prompt that makes the agent ask exactly one question, as a
+	// [bgagent.Question], and then end its turn normally, whatever the answer. Optional.
+	Ask func() string
+
 	// Notices returns the ids of the notices that have reached the session. If the
 	// session's agent gets a notice several times, its id is returned as many times. The
 	// suite cannot count the deliveries without this function. Optional.
@@ -181,12 +185,14 @@ const (
 	aForgetter     need = "is not a SessionForgetter"
 	aSteerer       need = "is not a Steerer"
 	aRestorer      need = "is not a SessionRestorer"
+	anAnswerer     need = "is not an Answerer"
 	harnessFail    need = "has no Harness.Fail"
 	harnessTool    need = "has no Harness.Tool"
 	harnessRecall  need = "has no Harness.Recall"
 	harnessSilent  need = "has no Harness.Silent"
 	harnessCut     need = "has no Harness.Cut"
 	harnessLate    need = "has no Harness.Late"
+	harnessAsk     need = "has no Harness.Ask"
 	harnessNotices need = "has no Harness.Notices"
 	knownAgents    need = "has Harness.AnyAgent"
 	keptPromptIDs  need = "has no Harness.KeepsPromptID"
@@ -208,13 +214,13 @@ type check struct {
 }
 
 // checks holds all checks of the suite.
-var checks = slices.Concat(sessionChecks, messageChecks, abilityChecks, restartChecks)
+var checks = slices.Concat(sessionChecks, messageChecks, abilityChecks, questionChecks, restartChecks)
 
 // inReach reports whether the harness provides what the check needs.
 func (ck *check) inReach(h *Harness) bool {
 	has := map[need]bool{
 		harnessFail: h.Fail != nil, harnessTool: h.Tool != nil, harnessRecall: h.Recall != nil, harnessSilent: h.Silent != nil,
-		harnessCut: h.Cut != nil, harnessLate: h.Late != nil, harnessNotices: h.Notices != nil,
+		harnessCut: h.Cut != nil, harnessLate: h.Late != nil, harnessAsk: h.Ask != nil, harnessNotices: h.Notices != nil,
 		knownAgents: !h.AnyAgent, keptPromptIDs: h.KeepsPromptID, knownRepeats: !h.MayRepeat,
 		harnessRestart: h.Restart.Next != nil, harnessRelease: h.Restart.Release != nil, harnessLeft: h.Restart.Left != nil,
 		harnessSpoil: h.Restart.Spoil != nil, harnessRequests: h.Restart.Requests != nil,
@@ -235,7 +241,7 @@ func (ck *check) hold(t TB, h *Harness) {
 	has := map[need]bool{
 		aRunner: c.runner != nil, aStarter: c.starter != nil, aReader: c.reader != nil, aNotifier: c.notifier != nil,
 		anEventSource: c.events != nil, aTodoReader: c.todos != nil, aFinder: c.finder != nil, aLister: c.lister != nil,
-		aForgetter: c.forgetter != nil, aSteerer: c.steerer != nil, aRestorer: c.restorer != nil,
+		aForgetter: c.forgetter != nil, aSteerer: c.steerer != nil, aRestorer: c.restorer != nil, anAnswerer: c.answerer != nil,
 	}
 	for _, n := range ck.needs {
 		if ok, known := has[n]; known && !ok {

@@ -31,6 +31,7 @@ type checkContext struct {
 	forgetter bgagent.SessionForgetter
 	steerer   bgagent.Steerer
 	restorer  bgagent.SessionRestorer
+	answerer  bgagent.Answerer
 
 	sessions []string // ids of the sessions that the check has created
 	instance string   // instance in specs and prompts; empty if the check does not need a restart
@@ -65,6 +66,7 @@ func (c *checkContext) use(sc bgagent.SessionClient) {
 	c.forgetter, _ = c.sc.(bgagent.SessionForgetter)
 	c.steerer, _ = c.sc.(bgagent.Steerer)
 	c.restorer, _ = c.sc.(bgagent.SessionRestorer)
+	c.answerer, _ = c.sc.(bgagent.Answerer)
 }
 
 // failf fails the check and adds to the message why the failure matters. The check

@@ -31,6 +31,12 @@ func obey(t *Turn) {
 		t.Say("used")
 	case "think":
 		t.Think("hm")
+	case "ask":
+		option, err := t.Question(bgagent.Question{ID: "per_1", Kind: bgagent.QuestionPermission, Title: "May I?", Options: []string{"allow", "deny"}})
+		if err != nil {
+			option = "go on without it"
+		}
+		t.Say("I was told to " + option)
 	case "cut":
 		t.Say("half of")
 		t.Stop(bgagent.StopLength)
@@ -118,7 +124,7 @@ func obedient(wrap func(*Fake) bgagent.SessionClient) Harness {
 		Agent: "obedient",
 		Say:   func(text string) string { return "say " + text },
 		Slow:  fixed("wait"), Fail: fixed("fail"), Tool: fixed("use"), Recall: fixed("recall"),
-		Silent: fixed("think"), Cut: fixed("cut"), Late: func(text string) string { return "late " + text },
+		Silent: fixed("think"), Cut: fixed("cut"), Late: func(text string) string { return "late " + text }, Ask: fixed("ask"),
 		Notices: func(sc bgagent.SessionClient, session string) []string {
 			return notices(sc.(interface {
 				Inbox(string) []bgagent.Notice

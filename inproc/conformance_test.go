@@ -84,6 +84,12 @@ func obeys(ctx context.Context, t *inproc.Turn) (string, error) {
 	case "think":
 		t.Reasoning("hm")
 		return "", nil
+	case "ask":
+		option, err := t.Ask(ctx, bgagent.Question{Kind: bgagent.QuestionPermission, Title: "May I?", Options: []string{"allow", "deny"}})
+		if err != nil {
+			return "I go on without it", nil
+		}
+		return "I was told to " + option, nil
 	case "fail":
 		return "", errors.New("the agent failed as asked")
 	case "use":
@@ -108,7 +114,7 @@ func TestConformance(t *testing.T) {
 		New:   func(bgagenttest.TB) bgagent.SessionClient { return newClient() },
 		Agent: "obedient",
 		Say:   func(text string) string { return "say " + text },
-		Slow:  fixed("wait"), Fail: fixed("fail"), Tool: fixed("use"), Recall: fixed("recall"), Silent: fixed("think"),
+		Slow:  fixed("wait"), Fail: fixed("fail"), Tool: fixed("use"), Recall: fixed("recall"), Silent: fixed("think"), Ask: fixed("ask"),
 		Parent: "root", Directory: "/work", Virtual: true,
 		Restart: bgagenttest.Restart{
 			Next: func(_ bgagenttest.TB, _ bgagent.SessionClient, death bgagenttest.Death) bgagent.SessionClient {
