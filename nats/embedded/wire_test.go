@@ -1,0 +1,199 @@
+package embedded_test
+
+import (
+	"bytes"
+	"errors"
+	"net"
+	"strconv"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/stretchr/testify/require"
+
+	"github.com/bgagent/bgagent/nats/embedded"
+	"github.com/bgagent/bgagent/storetest"
+)
+
+// process is the connection of a simulated process. It can be cut between any two messages.
+type process struct {
+	server *embedded.Server
+	nc     *nats.Conn
+
+	mu   sync.Mutex
+	dead bool // no connection can be made any more
+	live net.Conn
+	plan func(f frame) verdict
+}
+
+// frame is a message that the client sends to the server.
+type frame struct {
+	batch  bool // it belongs to an atomic batch
+	commit bool // it is the last message of the batch
+}
+
+// verdict tells what happens to the connection when the client sends a message.
+type verdict int
+
+const (
+	pass      verdict = iota
+	cutBefore         // the server does not get the message
+	cutAfter          // the server gets the message, and the client does not get the answer
+)
+
+// newProcess connects to the server. The connection is closed by the caller.
+func newProcess(t storetest.TB, server *embedded.Server) *process {
+	t.Helper()
+	p := &process{server: server}
+	nc, err := nats.Connect("", nats.InProcessServer(p), nats.MaxReconnects(-1), nats.ReconnectWait(time.Millisecond), nats.ReconnectJitter(0, 0),
+		nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}))
+	if err != nil {
+		t.Fatalf("%v", err)
+	}
+	p.nc = nc
+	return p
+}
+
+// crash ends the process.
+func (p *process) crash() {
+	p.mu.Lock()
+	p.dead = true
+	live := p.live
+	p.mu.Unlock()
+	_ = live.Close() // it may have been cut already
+	p.nc.Close()
+}
+
+// at sets the function that is asked about each message of a batch.
+func (p *process) at(plan func(frame) verdict) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.plan = plan
+}
+
+// crashAt makes the process die at the given place of the next batch. There is a place before each
+// message, and one after the last message, before the answer.
+func (p *process) crashAt(place int) {
+	sent := 0
+	p.at(func(f frame) verdict {
+		switch {
+		case !f.batch:
+			return pass
+		case sent == place:
+			p.dead = true
+			return cutBefore
+		case f.commit && sent+1 == place:
+			p.dead = true
+			return cutAfter
+		}
+		sent++
+		return pass
+	})
+}
+
+// loseAnswer cuts the connection at the last message of the next batch, once.
+func (p *process) loseAnswer(how verdict) {
+	done := false
+	p.at(func(f frame) verdict {
+		if done || !f.commit {
+			return pass
+		}
+		done = true
+		return how
+	})
+}
+
+// InProcessConn implements [nats.InProcessConnProvider].
+func (p *process) InProcessConn() (net.Conn, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.dead {
+		return nil, errors.New("the process is dead")
+	}
+	c, err := p.server.InProcessConn()
+	if err != nil {
+		return nil, err
+	}
+	p.live = c
+	return &watchedConn{Conn: c, p: p}, nil
+}
+
+// watchedConn divides what the client writes into the messages of the protocol.
+type watchedConn struct {
+	net.Conn
+	p    *process
+	rest []byte
+}
+
+func (c *watchedConn) Write(b []byte) (int, error) {
+	c.rest = append(c.rest, b...)
+	for {
+		n, f := parse(c.rest)
+		if n == 0 {
+			return len(b), nil
+		}
+		c.p.mu.Lock()
+		v := pass
+		if c.p.plan != nil {
+			v = c.p.plan(f)
+		}
+		c.p.mu.Unlock()
+		if v != cutBefore {
+			if _, err := c.Conn.Write(c.rest[:n]); err != nil {
+				return 0, err
+			}
+		}
+		if v != pass {
+			return 0, errors.Join(net.ErrClosed, c.Conn.Close())
+		}
+		c.rest = c.rest[n:]
+	}
+}
+
+// parse returns the length of the first message in b, or 0 if b does not contain all of it.
+func parse(b []byte) (n int, f frame) {
+	end := bytes.Index(b, []byte("\r\n"))
+	if end < 0 {
+		return 0, f
+	}
+	line := bytes.Fields(b[:end])
+	n = end + 2
+	if len(line) == 0 || !bytes.Equal(line[0], []byte("PUB")) && !bytes.Equal(line[0], []byte("HPUB")) {
+		return n, f
+	}
+	size, err := strconv.Atoi(string(line[len(line)-1]))
+	if err != nil {
+		panic(err)
+	}
+	if n += size + 2; len(b) < n {
+		return 0, f
+	}
+	if len(line[0]) == 4 {
+		header, err := strconv.Atoi(string(line[len(line)-2]))
+		if err != nil {
+			panic(err)
+		}
+		head := b[end+2 : end+2+header]
+		f.batch, f.commit = bytes.Contains(head, []byte("Nats-Batch-Id:")), bytes.Contains(head, []byte("Nats-Batch-Commit:"))
+	}
+	return n, f
+}
+
+func TestTheMessagesOfTheProtocolAreDivided(t *testing.T) {
+	for _, x := range []struct {
+		text string
+		n    int
+		f    frame
+	}{
+		{"PING\r\nPONG\r\n", 6, frame{}},
+		{"PING\r", 0, frame{}},
+		{"PUB a 3\r\nxyz\r\nrest", 14, frame{}},
+		{"PUB a r 3\r\nxyz\r", 0, frame{}},
+		{"HPUB a 30 32\r\nNATS/1.0\r\nNats-Batch-Id: x\r\n\r\nab\r\n", 48, frame{batch: true}},
+	} {
+		n, f := parse([]byte(x.text))
+		require.Equal(t, x.n, n, x.text)
+		require.Equal(t, x.f, f, x.text)
+	}
+}

@@ -1,0 +1,165 @@
+package bgnats
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/bgagent/bgagent"
+)
+
+// meta is the content of the message about the store itself. Each batch contains a new one, with the
+// expected sequence number of the one before. Therefore, a batch of an owner that has lost the store
+// to another one is refused as a whole.
+type meta struct {
+	Version int                `json:"version"` // format of the store
+	Epoch   uint64             `json:"epoch"`   // number of times that the store was opened
+	Batch   uint64             `json:"batch"`   // number of the last batch of the manager
+	Token   string             `json:"token"`   // token of the owner; empty if there is none
+	Owner   bgagent.StoreOwner `json:"owner"`   // the last owner
+	Due     int                `json:"due"`     // number of due records
+	DueSum  uint64             `json:"due_sum"` // sum of the checksums of the headers of due records
+	Swept   uint64             `json:"swept"`   // the texts of records are gone that were deleted up to this sequence number
+
+	// Journal is set while a large batch is being applied; see the file journal.go.
+	Journal *journal `json:"journal,omitempty"`
+
+	// The following fields are not a part of the content.
+	seq    uint64 // sequence number of the message
+	before uint64 // sequence number of the message that was there when the store was opened
+}
+
+const metaVersion = 1
+
+// silentAfter is the time after which an owner counts as dead that is connected but does not answer,
+// for example because its machine has stopped and the servers have not noticed it yet. It is less than
+// the default of the manager's StoreTimeout.
+const silentAfter = 20 * time.Second
+
+// pingWithin is the time after which a question to an owner is repeated.
+const pingWithin = time.Second
+
+// message returns the message with the content. The server refuses it if the stream does not contain
+// the message that m was read from.
+func (m meta) message(n names) (message, error) {
+	body, err := json.Marshal(m)
+	out := message{subject: n.meta(), header: nats.Header{}, data: body}
+	out.expect(m.seq)
+	return out, err
+}
+
+// readMeta returns the content of the store's message about itself. For a new store, it returns a
+// content without an owner.
+func (w *wire) readMeta(ctx context.Context) (m meta, err error) {
+	var msg message
+	found := false
+	err = w.patiently(ctx, func() error {
+		msg, found, err = w.last(ctx, w.meta())
+		return err
+	})
+	if err != nil {
+		return m, err
+	}
+	m.Version, m.seq = metaVersion, msg.seq
+	if !found {
+		return m, nil
+	}
+	if err := json.Unmarshal(msg.data, &m); err != nil {
+		return m, fmt.Errorf("the message on %s cannot be read: %w", msg.subject, err)
+	}
+	if m.Version != metaVersion {
+		return m, fmt.Errorf("the store has the format %d, which is not known: a newer version of bgagent wrote it", m.Version)
+	}
+	return m, nil
+}
+
+// writeMeta writes a content that was read before, with changes.
+func (w *wire) writeMeta(ctx context.Context, m *meta) error {
+	msg, err := m.message(w.names)
+	if err != nil {
+		return err
+	}
+	seq, err := w.publish(ctx, []message{msg})
+	if err == nil {
+		m.seq = seq
+	}
+	return err
+}
+
+// moved reports whether a batch was refused because the stream has other messages than expected.
+func moved(err error) bool { return isCode(err, codeWrongSequence, codeWrongSequence2) }
+
+// again reports whether a write of a content can succeed if the content is read again.
+func again(err error) bool {
+	return moved(err) || soon(err) || errors.Is(err, bgagent.ErrUncertain) || errors.Is(err, errNotConnected)
+}
+
+// take makes the owner the owner of the store, unless a living owner has it. The owner answers
+// questions from then on.
+func (w *wire) take(ctx context.Context, owner bgagent.StoreOwner, grace time.Duration) (m meta, answering *nats.Subscription, err error) {
+	token := rand.Text()
+	answering, err = w.nc.Subscribe(w.alive(token), func(q *nats.Msg) { _ = q.Respond(nil) }) // who asks repeats the question
+	if err == nil {                                                                           // nobody may see the token before the servers know the subscription
+		flushing, done := w.during(ctx)
+		err = w.nc.FlushWithContext(flushing)
+		done()
+	}
+	for err == nil {
+		if m, err = w.readMeta(ctx); err != nil {
+			break
+		}
+		if m.Token == token { // an earlier attempt has succeeded, but its answer was lost
+			return m, answering, nil
+		}
+		if m.Token != "" {
+			if err = w.awaitDeath(ctx, m, grace); err != nil {
+				break
+			}
+		}
+		m.Epoch++
+		m.Token, m.Owner, m.before = token, owner, m.seq
+		if err = w.writeMeta(ctx, &m); err == nil {
+			return m, answering, nil
+		}
+		if again(err) && pause(ctx, retryEvery) == nil {
+			err = w.ready(ctx)
+		}
+	}
+	if answering != nil {
+		_ = answering.Unsubscribe() // the first error is reported
+	}
+	return m, nil, err
+}
+
+// awaitDeath waits until the owner is certainly or probably dead. If the owner lives, it returns a
+// [*bgagent.StoreOwnedError].
+func (w *wire) awaitDeath(ctx context.Context, m meta, grace time.Duration) error {
+	began := time.Now()
+	for {
+		if err := w.ready(ctx); err != nil {
+			return err
+		}
+		asking, cancel := context.WithTimeout(ctx, pingWithin)
+		_, err := w.nc.RequestWithContext(asking, w.alive(m.Token), nil)
+		cancel()
+		waited := time.Since(began)
+		switch {
+		case err == nil:
+			return &bgagent.StoreOwnedError{Owner: m.Owner}
+		case ctx.Err() != nil:
+			return fmt.Errorf("the store belongs to %s (process %d on %s), which does not answer; Open waits to see whether it is dead: %w", m.Owner.Program, m.Owner.PID, m.Owner.Host, ctx.Err())
+		case w.nc.Status() != nats.CONNECTED:
+			began = time.Now() // the owner may have answered
+		case errors.Is(err, nats.ErrNoResponders) && waited >= grace, waited >= max(silentAfter, grace):
+			return nil
+		}
+		if err := pause(ctx, retryEvery); err != nil {
+			return err
+		}
+	}
+}

@@ -1,0 +1,258 @@
+package bgnats
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc64"
+	"strconv"
+	"strings"
+	"time"
+	"unique"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/bgagent/bgagent"
+)
+
+// These headers describe the messages of a store. Strings in them are quoted as in Go, so that they
+// can contain any bytes and people can read them.
+const (
+	headRecord  = "Bgagent-Record"  // the fields of a record; see entry.header
+	headSum     = "Bgagent-Sum"     // checksum of the header Bgagent-Record
+	headPart    = "Bgagent-Part"    // the fields of a part; see part.header
+	headDeleted = "Bgagent-Deleted" // key of a deleted record
+)
+
+// headTTL makes the server delete a message after the given time.
+const headTTL = "Nats-TTL"
+
+// keepDeleted is how long the servers keep the message that a record was deleted.
+const keepDeleted = "168h"
+
+// chunk is the maximum number of bytes of one message. A longer text is divided into parts.
+const chunk = 128 << 10
+
+var sumTable = crc64.MakeTable(crc64.ECMA)
+
+// sumOf returns a checksum of the strings and of their lengths.
+func sumOf(all ...string) (sum uint64) {
+	for _, s := range all {
+		sum = crc64.Update(sum, sumTable, binary.AppendUvarint(nil, uint64(len(s))))
+		sum = crc64.Update(sum, sumTable, []byte(s))
+	}
+	return sum
+}
+
+// errDamaged is matched by the errors that are returned if the data read differ from the data
+// written.
+var errDamaged = errors.New("it is damaged")
+
+// entry is what a store keeps in memory about a record.
+type entry struct {
+	key                          string
+	parent, root, session, agent string
+	kind                         bgagent.StoreKind
+	due                          bool
+	status                       bgagent.Status
+	launched, ended              time.Time
+
+	version uint64 // number of the batch that wrote the record
+	born    uint64 // number of the batch that wrote the first record with this key since the last one was deleted
+	parts   int    // number of messages that contain the data; 0 if the message of the record contains them
+	size    int    // number of bytes of the data
+	data    uint64 // checksum of the key and the data
+
+	// The following fields are not a part of the header.
+	seq     uint64 // sequence number of the message
+	sum     uint64 // checksum of the header
+	damaged bool   // the record cannot be read back
+}
+
+// entryOf returns the entry of a record without its sequence number.
+func entryOf(r *bgagent.StoreRecord, batch, born uint64) (*entry, error) {
+	e := &entry{
+		key: r.Key, parent: same(r.Parent), root: same(r.Root), session: r.Session, agent: same(r.Agent), kind: r.Kind, due: r.Due,
+		status: r.Status, launched: r.Launched, ended: r.Ended,
+		version: batch, born: born, size: len(r.Data), data: sumOf(r.Key, string(r.Data)),
+	}
+	if e.size > chunk {
+		e.parts = (e.size + chunk - 1) / chunk
+	}
+	for _, t := range []*time.Time{&e.launched, &e.ended} {
+		if *t = t.UTC().Round(0); t.Year() < 0 || t.Year() > 9999 {
+			return nil, fmt.Errorf("the record %q has the year %d, which cannot be stored", r.Key, t.Year())
+		}
+	}
+	h := e.header()
+	if len(h) > maxHeader {
+		return nil, fmt.Errorf("the fields of the record %q have %d bytes; at most %d can be stored", r.Key, len(h), maxHeader)
+	}
+	e.sum = sumOf(h)
+	return e, nil
+}
+
+// maxHeader is the maximum length of a header of ours. The servers allow 65,535 bytes for all headers
+// of a message.
+const maxHeader = 60_000
+
+// same returns an equal string that shares its memory with all others that are equal.
+func same(s string) string { return unique.Make(s).Value() }
+
+// header returns the header of the record's message.
+func (e *entry) header() string {
+	var b strings.Builder
+	due := "-"
+	if e.due {
+		due = "due"
+	}
+	fmt.Fprintf(&b, "1 %d %s %d %d %d %d %016x %s %s", e.kind, due, e.version, e.born, e.parts, e.size, e.data,
+		e.launched.Format(time.RFC3339Nano), e.ended.Format(time.RFC3339Nano))
+	for _, s := range [...]string{e.key, e.parent, e.root, e.session, e.agent, e.status.String()} {
+		b.WriteByte(' ')
+		b.WriteString(strconv.QuoteToASCII(s))
+	}
+	return b.String()
+}
+
+// message returns the message of the record. The data follow in parts if they are long.
+func (e *entry) message(n names, data []byte) message {
+	m := message{subject: n.record(e.key), header: nats.Header{headRecord: {e.header()}, headSum: {fmt.Sprintf("%016x", e.sum)}}}
+	if e.parts == 0 {
+		m.data = data
+	}
+	return m
+}
+
+// readEntry decodes the headers of a record's message.
+func readEntry(h nats.Header) (*entry, error) {
+	text := h.Get(headRecord)
+	e := &entry{sum: sumOf(text)}
+	if h.Get(headSum) != fmt.Sprintf("%016x", e.sum) {
+		return nil, fmt.Errorf("%w: the checksum of its header is wrong", errDamaged)
+	}
+	f := fields{rest: text}
+	if v := f.number(10); v != 1 {
+		return nil, fmt.Errorf("its format %d is not known: a newer version of bgagent wrote it", v)
+	}
+	e.kind = bgagent.StoreKind(f.number(10))
+	e.due = f.word() == "due"
+	e.version, e.born = f.number(10), f.number(10)
+	e.parts, e.size = int(f.number(10)), int(f.number(10))
+	e.data = f.number(16)
+	e.launched, e.ended = f.time(), f.time()
+	e.key, e.parent, e.root, e.session = f.quoted(), same(f.quoted()), same(f.quoted()), f.quoted()
+	e.agent = same(f.quoted())
+	f.fail(e.status.UnmarshalText([]byte(f.quoted())))
+	if f.err == nil && f.rest != "" {
+		f.err = errors.New("more follows")
+	}
+	if f.err != nil {
+		return nil, fmt.Errorf("%w: its header cannot be read: %w", errDamaged, f.err)
+	}
+	return e, nil
+}
+
+// record returns the record, or an error if the data are not those that were written.
+func (e *entry) record(data []byte) (bgagent.StoreRecord, error) {
+	if len(data) != e.size || sumOf(e.key, string(data)) != e.data {
+		return bgagent.StoreRecord{}, fmt.Errorf("%w: the checksum of its data is wrong", errDamaged)
+	}
+	return bgagent.StoreRecord{
+		Key: e.key, Kind: e.kind, Due: e.due, Data: data, Parent: e.parent, Root: e.root, Session: e.session, Agent: e.agent,
+		Status: e.status, Launched: e.launched, Ended: e.ended,
+	}, nil
+}
+
+// isEnded reports whether the record belongs to the history.
+func (e *entry) isEnded() bool { return e.kind == bgagent.StoreTask && !e.ended.IsZero() }
+
+// part describes a text, or the data of a record, that is stored in one or more messages.
+type part struct {
+	key, name string // name of the text; empty for data
+	of        uint64 // for a text, the number "born" of its record; for data, the number "version"
+	count     int    // number of parts
+	size      int    // number of bytes of the whole
+	sum       uint64 // checksum of the key, the name and the whole
+}
+
+func partOf(key, name string, of uint64, whole string) part {
+	return part{key: key, name: name, of: of, count: max(1, (len(whole)+chunk-1)/chunk), size: len(whole), sum: sumOf(key, name, whole)}
+}
+
+// header returns the header of part i.
+func (p part) header(i int) string {
+	return fmt.Sprintf("1 %d %d %d %d %016x %s %s", p.of, i, p.count, p.size, p.sum, strconv.QuoteToASCII(p.key), strconv.QuoteToASCII(p.name))
+}
+
+// messages returns the messages of all parts. The subject of each part begins with base.
+func (p part) messages(base, whole string) (all []message, err error) {
+	for i := range p.count {
+		h := p.header(i)
+		if len(h) > maxHeader {
+			return nil, fmt.Errorf("the name of a text of the record %q has %d bytes, which is too much", p.key, len(p.name))
+		}
+		piece := whole[i*chunk : min(len(whole), (i+1)*chunk)]
+		all = append(all, message{subject: base + strconv.Itoa(i), header: nats.Header{headPart: {h}}, data: []byte(piece)})
+	}
+	return all, nil
+}
+
+// readPart decodes the header of a part, and returns the number of the part.
+func readPart(h nats.Header) (p part, i int, err error) {
+	f := fields{rest: h.Get(headPart)}
+	if v := f.number(10); f.err == nil && v != 1 {
+		return p, 0, fmt.Errorf("its format %d is not known: a newer version of bgagent wrote it", v)
+	}
+	p.of, i = f.number(10), int(f.number(10))
+	p.count, p.size, p.sum = int(f.number(10)), int(f.number(10)), f.number(16)
+	p.key, p.name = f.quoted(), f.quoted()
+	if f.err != nil {
+		return p, 0, fmt.Errorf("%w: its header cannot be read: %w", errDamaged, f.err)
+	}
+	return p, i, nil
+}
+
+// deleted returns the message that the record with the given key was deleted.
+func deleted(n names, key string) message {
+	return message{subject: n.record(key), header: nats.Header{headDeleted: {strconv.QuoteToASCII(key)}, headTTL: {keepDeleted}}}
+}
+
+// fields reads the fields of a header. After an error, it returns zero values.
+type fields struct {
+	rest string
+	err  error
+}
+
+func (f *fields) word() string {
+	w, rest, _ := strings.Cut(f.rest, " ")
+	f.rest = rest
+	return w
+}
+
+func (f *fields) number(base int) uint64 {
+	n, err := strconv.ParseUint(f.word(), base, 64)
+	f.fail(err)
+	return n
+}
+
+func (f *fields) time() time.Time {
+	t, err := time.Parse(time.RFC3339Nano, f.word())
+	f.fail(err)
+	return t
+}
+
+func (f *fields) quoted() string {
+	q, err := strconv.QuotedPrefix(f.rest)
+	f.fail(err)
+	f.rest = strings.TrimPrefix(f.rest[len(q):], " ")
+	s, err := strconv.Unquote(q)
+	f.fail(err)
+	return s
+}
+
+func (f *fields) fail(err error) {
+	if f.err == nil {
+		f.err = err
+	}
+}

@@ -1,0 +1,335 @@
+package bgnats
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/bgagent/bgagent"
+)
+
+// StoreOptions contains the settings of a store. The zero value selects the defaults.
+type StoreOptions struct {
+	// Replicas is the number of servers that keep a copy of the stream, if Open creates the stream. It
+	// is 1, 3 or 5. Zero means 1. Open does not change the number of an existing stream.
+	Replicas int
+
+	// Grace is how long Open waits for an owner of the store whose connection to the servers is gone.
+	// If the owner has only lost its connection, it connects again within this time and keeps the
+	// store. Zero means 10 seconds. A negative value means that Open does not wait, which is right
+	// only if the owner's connection is never interrupted while the owner lives. For example, the
+	// server runs in the owner's process.
+	Grace time.Duration
+
+	// KeepFor is how long an ended task is kept that is not owed to anybody. KeepTasks is the
+	// maximum number of such tasks. The tasks that ended first are deleted first, when the store is
+	// opened and when other tasks end. Zero means the default, and a negative value means no limit.
+	KeepFor   time.Duration // 7 days by default
+	KeepTasks int           // 100,000 by default
+
+	// KeepBytes is the maximum size of the stream. If the stream is larger, the store deletes the
+	// tasks that ended first. Zero means 1 GiB, and a negative value means no limit. Live tasks and
+	// owed tasks are always kept.
+	KeepBytes int64
+
+	// Warn is called for errors that occur outside of the manager's calls, when the store deletes
+	// ended tasks and their texts. It is called on a goroutine of the store and must not call the
+	// store. If Warn is nil, such errors are dropped. The store tries again later.
+	Warn func(error)
+}
+
+func (o StoreOptions) withDefaults() StoreOptions {
+	if o.Replicas == 0 {
+		o.Replicas = 1
+	}
+	if o.Grace == 0 {
+		o.Grace = 10 * time.Second
+	}
+	if o.KeepFor == 0 {
+		o.KeepFor = 7 * 24 * time.Hour
+	}
+	if o.KeepTasks == 0 {
+		o.KeepTasks = 100_000
+	}
+	if o.KeepBytes == 0 {
+		o.KeepBytes = 1 << 30
+	}
+	if o.Warn == nil {
+		o.Warn = func(error) {}
+	}
+	return o
+}
+
+// Store is a [bgagent.Store] in a JetStream stream. Its methods are safe for concurrent use. Call
+// [NewStore] to make a Store.
+type Store struct {
+	w       wire
+	bad     error // error of the arguments of NewStore
+	options StoreOptions
+
+	life sync.Mutex   // held during Open, Reopen and Close
+	use  sync.RWMutex // read-locked during Text and History, and locked to close the store
+
+	mu        sync.Mutex // guards the following fields, and is held during Write
+	open      bool       // the store can be used
+	held      bool       // the store belongs to its owner, even if Reopen has failed
+	doubt     bool       // it is not known whether the last batch is in the stream
+	lost      *bgagent.StoreOwnedError
+	meta      meta
+	answering *nats.Subscription
+	ctx       context.Context // ends when the store is closed
+	end       context.CancelFunc
+	upkeep    *upkeep
+	graves    []grave // deleted records whose texts may still be there, in the order of their deletion
+
+	index index
+}
+
+var (
+	_ bgagent.Store         = (*Store)(nil)
+	_ bgagent.StoreReopener = (*Store)(nil)
+)
+
+var errClosed = errors.New("bgnats: the store is not open")
+
+// NewStore returns a store with the given name on the servers of the connection. It does not use the
+// connection yet. Open creates the stream BGAGENT_name if it does not exist. The name consists of up
+// to 64 letters, digits, hyphens and underscores.
+//
+// The connection stays the caller's: the store does not close it. It should reconnect without a
+// limit ([nats.MaxReconnects] with -1), because a store on a closed connection cannot be opened again.
+func NewStore(nc *nats.Conn, name string, o StoreOptions) *Store {
+	n, err := namesOf(name)
+	if nc == nil && err == nil {
+		err = errors.New("bgnats: NewStore needs a connection")
+	}
+	return &Store{w: wire{nc: nc, names: n}, bad: err, options: o.withDefaults()}
+}
+
+// Open opens the store for the owner and implements [bgagent.Store].
+//
+// If another owner has the store, Open asks it whether it lives. If the owner answers, the error is a
+// [*bgagent.StoreOwnedError]. If its connection to the servers is gone, Open waits as
+// [StoreOptions].Grace says. If it is connected but does not answer, Open waits for 20 seconds. Then
+// Open takes the store over, and all later writes of the earlier owner are refused.
+//
+// While the servers have no leader for the stream, Open tries again until ctx ends.
+func (s *Store) Open(ctx context.Context, owner bgagent.StoreOwner) (c bgagent.StoreContents, err error) {
+	s.life.Lock()
+	defer s.life.Unlock()
+	if s.bad != nil {
+		return c, s.bad
+	}
+	if err := ctx.Err(); err != nil {
+		return c, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.held {
+		return c, errors.New("bgnats: the store is open already")
+	}
+	s.w.watch()
+	if c, err = s.openFor(ctx, owner); err != nil {
+		s.w.unwatch()
+		return bgagent.StoreContents{}, fmt.Errorf("bgnats: open: %w", err)
+	}
+	return c, nil
+}
+
+// minPayload is the size of the largest message that the store writes.
+const minPayload = chunk + 64<<10
+
+func (s *Store) openFor(ctx context.Context, owner bgagent.StoreOwner) (c bgagent.StoreContents, err error) {
+	if err := s.w.ready(ctx); err != nil {
+		return c, err
+	}
+	if most := s.w.nc.MaxPayload(); most < minPayload {
+		return c, fmt.Errorf("the servers accept messages of %d bytes; the store needs max_payload to be at least %d", most, minPayload)
+	}
+	if err := s.w.ensure(ctx, s.options.Replicas); err != nil {
+		return c, err
+	}
+	if s.meta, s.answering, err = s.w.take(ctx, owner, s.options.Grace); err != nil {
+		return c, err
+	}
+	if c, err = s.load(ctx); err != nil {
+		return c, errors.Join(err, s.release(ctx))
+	}
+	s.held = true
+	s.begin()
+	return c, nil
+}
+
+// begin makes the store usable after it was loaded.
+func (s *Store) begin() {
+	s.open, s.doubt, s.lost = true, false, nil
+	s.ctx, s.end = context.WithCancel(context.Background())
+	s.use.Lock()
+	s.index.life = s.ctx
+	s.use.Unlock()
+	s.upkeep = newUpkeep(s)
+	go s.upkeep.run()
+}
+
+// Reopen opens the store again after a Write whose result is uncertain, and implements
+// [bgagent.StoreReopener]. If the servers have not stored the batch by then, they refuse it from then
+// on.
+func (s *Store) Reopen(ctx context.Context) (c bgagent.StoreContents, err error) {
+	s.life.Lock()
+	defer s.life.Unlock()
+	if err := ctx.Err(); err != nil {
+		return c, err
+	}
+	s.halt()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.held {
+		return c, errClosed
+	}
+	s.doubt = true
+	if c, err = s.retake(ctx); err != nil {
+		return bgagent.StoreContents{}, fmt.Errorf("bgnats: reopen: %w", err)
+	}
+	s.begin()
+	return c, nil
+}
+
+// retake enters the owner again, so that the servers refuse whatever it has sent before.
+func (s *Store) retake(ctx context.Context) (c bgagent.StoreContents, err error) {
+	if err := s.w.ready(ctx); err != nil {
+		return c, err
+	}
+	for {
+		m, err := s.w.readMeta(ctx)
+		if err != nil {
+			return c, err
+		}
+		if m.Token != s.meta.Token {
+			return c, &bgagent.StoreOwnedError{Owner: m.Owner}
+		}
+		m.Epoch++
+		m.before = m.seq
+		if err = s.w.writeMeta(ctx, &m); err == nil {
+			s.meta = m
+			return s.load(ctx)
+		}
+		if !again(err) {
+			return c, err
+		}
+		if err := pause(ctx, retryEvery); err != nil {
+			return c, err
+		}
+	}
+}
+
+// Text returns a text of a record and implements [bgagent.Store].
+func (s *Store) Text(ctx context.Context, record, name string) (string, error) {
+	ctx, done, err := s.reading(ctx)
+	if err != nil {
+		return "", err
+	}
+	defer done()
+	text, err := s.text(ctx, record, name)
+	if err != nil {
+		return "", fmt.Errorf("bgnats: the text %q of %q: %w", name, record, err)
+	}
+	return text, nil
+}
+
+// History returns a page of ended tasks and implements [bgagent.Store].
+func (s *Store) History(ctx context.Context, q bgagent.StoreQuery) ([]bgagent.StoreRecord, error) {
+	ctx, done, err := s.reading(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	page, err := s.history(ctx, q)
+	if err != nil {
+		return nil, fmt.Errorf("bgnats: history: %w", err)
+	}
+	return page, nil
+}
+
+// reading begins a call that reads. The context that it returns also ends when the store is closed.
+func (s *Store) reading(ctx context.Context) (context.Context, func(), error) {
+	if err := ctx.Err(); err != nil {
+		return nil, nil, err
+	}
+	s.use.RLock()
+	life := s.index.life
+	if life == nil {
+		s.use.RUnlock()
+		return nil, nil, errClosed
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	stop := context.AfterFunc(life, cancel)
+	return ctx, func() { stop(); cancel(); s.use.RUnlock() }, nil
+}
+
+// closeWithin is the time limit for the message that the store has no owner.
+const closeWithin = 5 * time.Second
+
+// Close closes the store and implements [bgagent.Store]. If Close returns an error, the servers may not
+// know that the store was closed, and the next Open waits as for a dead owner.
+func (s *Store) Close() error {
+	s.life.Lock()
+	defer s.life.Unlock()
+	s.halt()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.held {
+		return nil
+	}
+	s.held = false
+	ctx, cancel := context.WithTimeout(context.Background(), closeWithin)
+	defer cancel()
+	err := s.release(ctx)
+	s.w.unwatch()
+	if err != nil {
+		return fmt.Errorf("bgnats: close: %w", err)
+	}
+	return nil
+}
+
+// halt makes all later calls fail, and waits for calls that have begun.
+func (s *Store) halt() {
+	s.mu.Lock()
+	was, up := s.open, s.upkeep
+	s.open, s.upkeep = false, nil
+	if was {
+		s.end()
+	}
+	s.mu.Unlock()
+	if !was {
+		return
+	}
+	<-up.gone
+	s.use.Lock()
+	s.index.life = nil
+	s.index.install(nil)
+	s.use.Unlock()
+}
+
+// release removes the owner from the store, unless the store belongs to another one.
+func (s *Store) release(ctx context.Context) error {
+	err := s.w.ready(ctx)
+	for err == nil {
+		var m meta
+		if m, err = s.w.readMeta(ctx); err != nil || m.Token != s.meta.Token {
+			break
+		}
+		m.Token = ""
+		if err = s.w.writeMeta(ctx, &m); err == nil {
+			break
+		}
+		if again(err) && pause(ctx, retryEvery) == nil {
+			err = s.w.ready(ctx)
+		}
+	}
+	_ = s.answering.Unsubscribe() // a connection that was closed has no subscriptions
+	return err
+}

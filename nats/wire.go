@@ -1,0 +1,405 @@
+package bgnats
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/bgagent/bgagent"
+)
+
+const (
+	answerWithin = 10 * time.Second       // time after which a request counts as unanswered
+	inFlightFor  = 12 * time.Second       // more than the time after which the servers drop a batch that has no end
+	retryEvery   = 100 * time.Millisecond // pause between two attempts of a request that the servers cannot answer yet
+	maxGet       = 256                    // maximum number of messages of one read
+)
+
+// These headers are understood by the servers. The client library has no functions for atomic
+// batches.
+const (
+	headBatch    = "Nats-Batch-Id"
+	headBatchSeq = "Nats-Batch-Sequence"
+	headCommit   = "Nats-Batch-Commit"
+	headExpected = "Nats-Expected-Last-Subject-Sequence"
+	headOf       = "Nats-Expected-Last-Subject-Sequence-Subject"
+)
+
+// These are error codes of the servers.
+const (
+	codeResources      = 10002 // the account has no space left
+	codeNoPeers        = 10005 // no server can take the stream yet
+	codeNotAvailable   = 10008 // the servers have no leader yet
+	codeInsufficient   = 10023 // the server has no space left
+	codeMemory         = 10028
+	codeNoMessage      = 10037
+	codeStorage        = 10047 // the server has no space left on the disk
+	codeNoStream       = 10059
+	codeWrongSequence  = 10071 // a subject has another message than expected
+	codeStoreFailed    = 10077
+	codeOffline        = 10118 // the servers of the stream have just been started
+	codeIncomplete     = 10176 // a message of the batch is missing
+	codeWrongSequence2 = 10164 // like codeWrongSequence, but a write to the subject is in progress
+	codeInFlight       = 10210 // too many batches have begun and not ended
+)
+
+// apiError is an error in the answer of a server.
+type apiError struct {
+	Code        int    `json:"err_code"`
+	Description string `json:"description"`
+}
+
+func (e *apiError) Error() string {
+	return fmt.Sprintf("the server answers: %s (%d)", e.Description, e.Code)
+}
+
+// Is makes the error match [ErrFull] and [syscall.ENOSPC] if no space is left.
+func (e *apiError) Is(target error) bool {
+	return (target == ErrFull || target == syscall.ENOSPC) && e.full()
+}
+
+func (e *apiError) full() bool {
+	switch e.Code {
+	case codeResources, codeInsufficient, codeMemory, codeStorage:
+		return true
+	case codeStoreFailed:
+		return e.Description == "maximum bytes exceeded" || e.Description == "maximum messages exceeded"
+	}
+	return false
+}
+
+// certain reports whether the server has stored no part of a batch that it has answered with this
+// error. The server checks the batch before it stores the first message. An error of the disk can
+// come later.
+func (e *apiError) certain() bool { return e.Code != codeStoreFailed || e.full() }
+
+func isCode(err error, codes ...int) bool {
+	var e *apiError
+	if errors.As(err, &e) {
+		for _, c := range codes {
+			if e.Code == c {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// ErrFull is matched by the errors that a store returns because the servers, the account or the
+// stream have no space left. These errors also match [syscall.ENOSPC].
+var ErrFull = errors.New("no space is left on the servers")
+
+// errNotConnected is returned if the connection to the servers is interrupted.
+var errNotConnected = errors.New("the connection to the servers is interrupted")
+
+// message is a message of the stream.
+type message struct {
+	subject string
+	header  nats.Header
+	data    []byte
+	seq     uint64 // sequence number; 0 if it is not known
+}
+
+// expect makes the server refuse the batch of the message if the last message of its subject does
+// not have the sequence number. The number 0 means that there is no message.
+func (m *message) expect(seq uint64) { m.header.Set(headExpected, strconv.FormatUint(seq, 10)) }
+
+// bytes returns the approximate size of the message.
+func (m *message) bytes() int { return len(m.subject) + 200 + len(m.data) }
+
+// wire makes requests over the connection. Its methods are safe for concurrent use.
+type wire struct {
+	nc *nats.Conn
+	names
+
+	mu     sync.Mutex
+	joined context.Context // ends at the next interruption of the connection
+	cut    context.CancelFunc
+	list   chan nats.Status
+	gone   chan struct{}
+}
+
+// watch starts to watch the connection, so that a request does not wait for an answer that was lost
+// with the connection.
+func (w *wire) watch() {
+	w.joined, w.cut = context.WithCancel(context.Background())
+	w.list, w.gone = w.nc.StatusChanged(nats.RECONNECTING, nats.DISCONNECTED, nats.CLOSED), make(chan struct{})
+	go func() {
+		defer close(w.gone)
+		for range w.list {
+			w.mu.Lock()
+			w.cut()
+			w.joined, w.cut = context.WithCancel(context.Background())
+			w.mu.Unlock()
+		}
+	}()
+}
+
+func (w *wire) unwatch() {
+	w.nc.RemoveStatusListener(w.list)
+	<-w.gone
+	w.cut()
+}
+
+// during returns a context that ends if ctx ends, if the connection is interrupted, or if the answer
+// takes too long.
+func (w *wire) during(ctx context.Context) (context.Context, context.CancelFunc) {
+	w.mu.Lock()
+	joined := w.joined
+	w.mu.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, answerWithin)
+	stop := context.AfterFunc(joined, cancel)
+	return ctx, func() { stop(); cancel() }
+}
+
+// ready waits until the connection works.
+func (w *wire) ready(ctx context.Context) error {
+	changed := w.nc.StatusChanged(nats.CONNECTED, nats.CLOSED)
+	defer w.nc.RemoveStatusListener(changed)
+	for {
+		switch w.nc.Status() {
+		case nats.CONNECTED:
+			return nil
+		case nats.CLOSED:
+			return nats.ErrConnectionClosed
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return fmt.Errorf("%w: %w", errNotConnected, ctx.Err())
+		}
+	}
+}
+
+// call makes a request to the servers' interface and decodes the answer into out.
+func (w *wire) call(ctx context.Context, subject string, in, out any) error {
+	var body []byte
+	if in != nil {
+		var err error
+		if body, err = json.Marshal(in); err != nil {
+			return err
+		}
+	}
+	ctx, done := w.during(ctx)
+	defer done()
+	m, err := w.nc.RequestWithContext(ctx, "$JS.API."+subject, body)
+	if err != nil {
+		return err
+	}
+	return decode(m.Data, out)
+}
+
+// decode decodes an answer, which contains an error or fields for out.
+func decode(data []byte, out any) error {
+	var x struct {
+		Error *apiError `json:"error"`
+	}
+	if err := json.Unmarshal(data, &x); err != nil {
+		return fmt.Errorf("the answer of the server cannot be read: %w", err)
+	}
+	if x.Error != nil {
+		return x.Error
+	}
+	if out == nil {
+		return nil
+	}
+	return json.Unmarshal(data, out)
+}
+
+// soon reports whether the error can go away soon, because the servers have just been started or
+// choose a leader.
+func soon(err error) bool {
+	return errors.Is(err, nats.ErrNoResponders) || isCode(err, codeNoPeers, codeNotAvailable, codeOffline)
+}
+
+// patiently calls f again as long as its error can go away soon.
+func (w *wire) patiently(ctx context.Context, f func() error) error {
+	for {
+		err := f()
+		if err == nil || !soon(err) {
+			return err
+		}
+		if pause(ctx, retryEvery) != nil {
+			return err
+		}
+	}
+}
+
+// pause waits, or returns the error of ctx if it ends first.
+func pause(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// publish writes the messages as one atomic batch and returns the sequence number of the last
+// message. The sequence numbers of the others precede it. If the error matches
+// [bgagent.ErrUncertain], the stream may or may not contain the batch. After any other error, it
+// contains no part of the batch.
+func (w *wire) publish(ctx context.Context, all []message) (last uint64, err error) {
+	// The server drops a batch, for example, if it has lost the leadership in the middle of it, or if other
+	// processes have begun 50 batches and died. The server forgets those after ten seconds.
+	for end := time.Now().Add(inFlightFor); ; {
+		last, err = w.publishOnce(ctx, all)
+		if !isCode(err, codeInFlight, codeIncomplete) || time.Now().After(end) || pause(ctx, retryEvery) != nil {
+			return last, err
+		}
+	}
+}
+
+func (w *wire) publishOnce(ctx context.Context, all []message) (last uint64, err error) {
+	if w.nc.Status() != nats.CONNECTED {
+		return 0, errNotConnected
+	}
+	ctx, done := w.during(ctx)
+	defer done()
+	id := rand.Text()
+	for i, m := range all {
+		out := &nats.Msg{Subject: m.subject, Header: nats.Header{}, Data: m.data}
+		if len(all) > 1 {
+			out.Header = nats.Header{headBatch: {id}, headBatchSeq: {strconv.Itoa(i + 1)}}
+		}
+		for k, v := range m.header {
+			out.Header[k] = v
+		}
+		if i < len(all)-1 {
+			if err := w.nc.PublishMsg(out); err != nil { // without the last message, the server drops the batch
+				return 0, err
+			}
+			continue
+		}
+		if err := ctx.Err(); err != nil {
+			return 0, err
+		}
+		if len(all) > 1 {
+			out.Header.Set(headCommit, "1")
+		}
+		answer, err := w.nc.RequestMsgWithContext(ctx, out)
+		switch {
+		case errors.Is(err, nats.ErrConnectionClosed), errors.Is(err, nats.ErrMaxPayload): // the message was not sent
+			return 0, err
+		case err != nil:
+			return 0, fmt.Errorf("%w: the answer of the servers did not arrive: %w", bgagent.ErrUncertain, err)
+		}
+		var ack struct {
+			Seq   uint64 `json:"seq"`
+			Count int    `json:"count"`
+		}
+		err = decode(answer.Data, &ack)
+		var refused *apiError
+		switch {
+		case errors.As(err, &refused) && refused.certain():
+			return 0, err
+		case err == nil && (ack.Count != len(all) && len(all) > 1 || ack.Seq < uint64(len(all))):
+			err = fmt.Errorf("the server answers that it has stored %d of %d messages", ack.Count, len(all))
+		}
+		if err != nil {
+			return 0, fmt.Errorf("%w: %w", bgagent.ErrUncertain, err)
+		}
+		last = ack.Seq
+	}
+	return last, nil
+}
+
+// stored is a message in the answer of the stream's leader.
+type stored struct {
+	Message struct {
+		Subject string `json:"subject"`
+		Seq     uint64 `json:"seq"`
+		Header  []byte `json:"hdrs"`
+		Data    []byte `json:"data"`
+	} `json:"message"`
+}
+
+// last returns the last message of the subject, as the leader of the stream knows it. Other servers
+// may lag behind. It returns false if there is no such message.
+func (w *wire) last(ctx context.Context, subject string) (message, bool, error) {
+	return w.get(ctx, map[string]any{"last_by_subj": subject})
+}
+
+// at returns the message with the sequence number, as the leader of the stream knows it.
+func (w *wire) at(ctx context.Context, seq uint64) (message, bool, error) {
+	return w.get(ctx, map[string]any{"seq": seq})
+}
+
+func (w *wire) get(ctx context.Context, query any) (m message, found bool, err error) {
+	var s stored
+	if err := w.call(ctx, "STREAM.MSG.GET."+w.stream, query, &s); err != nil {
+		if isCode(err, codeNoMessage) {
+			err = nil
+		}
+		return m, false, err
+	}
+	m = message{subject: s.Message.Subject, seq: s.Message.Seq, data: s.Message.Data}
+	if len(s.Message.Header) > 0 {
+		if m.header, err = nats.DecodeHeadersMsg(s.Message.Header); err != nil {
+			return m, false, err
+		}
+	}
+	return m, true, nil
+}
+
+// latest returns the last message of each of the subjects that has a message. Any server of the
+// stream may answer, so the messages may be older than those that the leader knows. There are at
+// most maxGet subjects.
+func (w *wire) latest(ctx context.Context, subjects []string) (map[string]message, error) {
+	body, err := json.Marshal(map[string]any{"multi_last": subjects})
+	if err != nil {
+		return nil, err
+	}
+	ctx, done := w.during(ctx)
+	defer done()
+	inbox := w.nc.NewInbox()
+	sub, err := w.nc.SubscribeSync(inbox)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = sub.Unsubscribe() }() // an interrupted connection has no subscriptions
+	if err := sub.SetPendingLimits(-1, -1); err != nil {
+		return nil, err
+	}
+	if err := w.nc.PublishRequest("$JS.API.DIRECT.GET."+w.stream, inbox, body); err != nil {
+		return nil, err
+	}
+	all := make(map[string]message, len(subjects))
+	for {
+		m, err := sub.NextMsgWithContext(ctx)
+		if err != nil {
+			return nil, err
+		}
+		switch status := m.Header.Get("Status"); status {
+		case "":
+			seq, err := strconv.ParseUint(m.Header.Get("Nats-Sequence"), 10, 64)
+			if err != nil {
+				return nil, fmt.Errorf("the answer of the server cannot be read: %w", err)
+			}
+			subject := m.Header.Get("Nats-Subject")
+			all[subject] = message{subject: subject, header: m.Header, data: m.Data, seq: seq}
+		case "204", "404": // the end, or nothing was found
+			return all, nil
+		case "503":
+			return nil, nats.ErrNoResponders
+		default:
+			return nil, fmt.Errorf("the server answers: %s %s", status, m.Header.Get("Description"))
+		}
+	}
+}
+
+// purge deletes the messages of the subjects whose sequence numbers are less than the given one. The
+// number 0 means all.
+func (w *wire) purge(ctx context.Context, subjects string, below uint64) error {
+	return w.call(ctx, "STREAM.PURGE."+w.stream, map[string]any{"filter": subjects, "seq": below}, nil)
+}
