@@ -243,25 +243,23 @@ func (w *wire) assemble(base string, want part, get func(subjects []string) (map
 		return "", false, nil // it belongs to an earlier record with the same key
 	}
 	var b strings.Builder
-	subjects := make([]string, 0, first.count)
-	for i := range first.count {
-		subjects = append(subjects, base+strconv.Itoa(i))
-	}
-	done := 0
-	for group := range slices.Chunk(subjects, maxGet) {
-		if len(group) > 1 || done > 0 {
-			if all, err = get(group); err != nil {
+	for done := 0; done < first.count; {
+		var subjects []string
+		for i := done; i < min(done+maxGet, first.count); i++ {
+			subjects = append(subjects, base+strconv.Itoa(i))
+		}
+		if first.count > 1 {
+			if all, err = get(subjects); err != nil {
 				return "", false, err
 			}
 		}
-		for i, subject := range group {
-			p, number, err := readPart(all[subject].header)
-			if err != nil || p != first || number != done+i {
-				return "", false, fmt.Errorf("%w: part %d of %d is missing or is another one", errDamaged, done+i+1, first.count)
+		for _, subject := range subjects {
+			p, i, err := readPart(all[subject].header)
+			if done++; err != nil || p != first || i != done-1 {
+				return "", false, fmt.Errorf("%w: part %d of %d is missing or is another one", errDamaged, done, first.count)
 			}
 			b.Write(all[subject].data)
 		}
-		done += len(group)
 	}
 	if text = b.String(); len(text) != first.size || sumOf(first.key, first.name, text) != first.sum {
 		return "", false, fmt.Errorf("%w: its checksum is wrong", errDamaged)

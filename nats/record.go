@@ -44,6 +44,8 @@ func sumOf(all ...string) (sum uint64) {
 	return sum
 }
 
+func sumText(sum uint64) string { return fmt.Sprintf("%016x", sum) }
+
 // errDamaged is matched by the errors that are returned if the data read differ from the data
 // written.
 var errDamaged = errors.New("it is damaged")
@@ -77,7 +79,7 @@ func entryOf(r *bgagent.StoreRecord, batch, born uint64) (*entry, error) {
 		version: batch, born: born, size: len(r.Data), data: sumOf(r.Key, string(r.Data)),
 	}
 	if e.size > chunk {
-		e.parts = (e.size + chunk - 1) / chunk
+		e.parts = partsOf(e.size)
 	}
 	for _, t := range []*time.Time{&e.launched, &e.ended} {
 		if *t = t.UTC().Round(0); t.Year() < 0 || t.Year() > 9999 {
@@ -117,7 +119,7 @@ func (e *entry) header() string {
 
 // message returns the message of the record. The data follow in parts if they are long.
 func (e *entry) message(n names, data []byte) message {
-	m := message{subject: n.record(e.key), header: nats.Header{headRecord: {e.header()}, headSum: {fmt.Sprintf("%016x", e.sum)}}}
+	m := message{subject: n.record(e.key), header: nats.Header{headRecord: {e.header()}, headSum: {sumText(e.sum)}}}
 	if e.parts == 0 {
 		m.data = data
 	}
@@ -128,11 +130,11 @@ func (e *entry) message(n names, data []byte) message {
 func readEntry(h nats.Header) (*entry, error) {
 	text := h.Get(headRecord)
 	e := &entry{sum: sumOf(text)}
-	if h.Get(headSum) != fmt.Sprintf("%016x", e.sum) {
+	if h.Get(headSum) != sumText(e.sum) {
 		return nil, fmt.Errorf("%w: the checksum of its header is wrong", errDamaged)
 	}
 	f := fields{rest: text}
-	if v := f.number(10); v != 1 {
+	if v := f.number(10); f.err == nil && v != 1 {
 		return nil, fmt.Errorf("its format %d is not known: a newer version of bgagent wrote it", v)
 	}
 	e.kind = bgagent.StoreKind(f.number(10))
@@ -176,8 +178,11 @@ type part struct {
 	sum       uint64 // checksum of the key, the name and the whole
 }
 
+// partsOf returns the number of parts of a text.
+func partsOf(size int) int { return max(1, (size-1)/chunk+1) }
+
 func partOf(key, name string, of uint64, whole string) part {
-	return part{key: key, name: name, of: of, count: max(1, (len(whole)+chunk-1)/chunk), size: len(whole), sum: sumOf(key, name, whole)}
+	return part{key: key, name: name, of: of, count: partsOf(len(whole)), size: len(whole), sum: sumOf(key, name, whole)}
 }
 
 // header returns the header of part i.
@@ -207,6 +212,9 @@ func readPart(h nats.Header) (p part, i int, err error) {
 	p.of, i = f.number(10), int(f.number(10))
 	p.count, p.size, p.sum = int(f.number(10)), int(f.number(10)), f.number(16)
 	p.key, p.name = f.quoted(), f.quoted()
+	if f.err == nil && (p.size < 0 || p.count != partsOf(p.size)) {
+		f.err = fmt.Errorf("%d bytes are not %d parts", p.size, p.count)
+	}
 	if f.err != nil {
 		return p, 0, fmt.Errorf("%w: its header cannot be read: %w", errDamaged, f.err)
 	}
@@ -239,7 +247,7 @@ func (f *fields) number(base int) uint64 {
 func (f *fields) time() time.Time {
 	t, err := time.Parse(time.RFC3339Nano, f.word())
 	f.fail(err)
-	return t
+	return t.UTC()
 }
 
 func (f *fields) quoted() string {

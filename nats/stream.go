@@ -4,26 +4,27 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"time"
 )
 
 // streamConfig contains the settings of a stream on which a store relies. The other settings belong
 // to the operator.
 type streamConfig struct {
-	Name       string   `json:"name"`
-	Subjects   []string `json:"subjects"`
-	Retention  string   `json:"retention"`
-	Storage    string   `json:"storage"`
-	Discard    string   `json:"discard"`
-	Replicas   int      `json:"num_replicas"`
-	PerSubject int      `json:"max_msgs_per_subject"`
-	MaxAge     int64    `json:"max_age"`
-	MaxMsgs    int      `json:"max_msgs"`
-	MaxMsgSize int      `json:"max_msg_size"`
-	Direct     bool     `json:"allow_direct"`
-	Atomic     bool     `json:"allow_atomic"`
-	TTL        bool     `json:"allow_msg_ttl"`
-	NoAck      bool     `json:"no_ack"`
-	DenyPurge  bool     `json:"deny_purge"`
+	Name       string        `json:"name"`
+	Subjects   []string      `json:"subjects"`
+	Retention  string        `json:"retention"`
+	Storage    string        `json:"storage"`
+	Discard    string        `json:"discard"`
+	Replicas   int           `json:"num_replicas"`
+	PerSubject int           `json:"max_msgs_per_subject"`
+	MaxAge     time.Duration `json:"max_age"`
+	MaxMsgs    int           `json:"max_msgs"`
+	MaxMsgSize int           `json:"max_msg_size"`
+	Direct     bool          `json:"allow_direct"`
+	Atomic     bool          `json:"allow_atomic"`
+	TTL        bool          `json:"allow_msg_ttl"`
+	NoAck      bool          `json:"no_ack"`
+	DenyPurge  bool          `json:"deny_purge"`
 
 	MaxConsumers int   `json:"max_consumers"`
 	MaxBytes     int64 `json:"max_bytes"`

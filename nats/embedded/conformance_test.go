@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"math/rand/v2"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -13,6 +14,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/internal/race"
 	bgnats "github.com/bgagent/bgagent/nats"
 	"github.com/bgagent/bgagent/nats/embedded"
 	"github.com/bgagent/bgagent/storetest"
@@ -91,13 +93,18 @@ func (c *content) of(s bgagent.Store) *process {
 func newContent(t storetest.TB, server *embedded.Server) storetest.Content {
 	c := newStores(t, server)
 	losses := 0
+	first, step := 0, 1 // the places at which a process dies
+	if race.Enabled {
+		step = 4
+		first = rand.IntN(step)
+	}
 	return storetest.Content{
 		Process: func() bgagent.Store {
 			s, _ := c.store(bgnats.StoreOptions{})
 			return s
 		},
 		Crash:   func(s bgagent.Store) { c.of(s).crash() },
-		CrashAt: func(s bgagent.Store, place int) { c.of(s).crashAt(place) },
+		CrashAt: func(s bgagent.Store, place int) { c.of(s).crashAt(first + step*place) },
 		LoseAnswer: func(s bgagent.Store) {
 			losses++
 			c.of(s).loseAnswer([]verdict{cutBefore, cutAfter}[losses%2])

@@ -22,15 +22,16 @@ type process struct {
 	nc     *nats.Conn
 
 	mu   sync.Mutex
-	dead bool // no connection can be made any more
+	dead bool // no connection can be made
 	live net.Conn
 	plan func(f frame) verdict
 }
 
 // frame is a message that the client sends to the server.
 type frame struct {
-	batch  bool // it belongs to an atomic batch
-	commit bool // it is the last message of the batch
+	subject string
+	write   bool // it belongs to a batch, or is a batch of one message
+	commit  bool // it is the last message of the batch
 }
 
 // verdict tells what happens to the connection when the client sends a message.
@@ -65,6 +66,19 @@ func (p *process) crash() {
 	p.nc.Close()
 }
 
+// part cuts the connection and lets the client make no new one until the function "heal" is called.
+func (p *process) part() (heal func()) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.dead = true
+	_ = p.live.Close() // it may have been cut already
+	return func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.dead = false
+	}
+}
+
 // at sets the function that is asked about each message of a batch.
 func (p *process) at(plan func(frame) verdict) {
 	p.mu.Lock()
@@ -78,7 +92,7 @@ func (p *process) crashAt(place int) {
 	sent := 0
 	p.at(func(f frame) verdict {
 		switch {
-		case !f.batch:
+		case !f.write:
 			return pass
 		case sent == place:
 			p.dead = true
@@ -169,13 +183,16 @@ func parse(b []byte) (n int, f frame) {
 	if n += size + 2; len(b) < n {
 		return 0, f
 	}
+	f.subject = string(line[1])
 	if len(line[0]) == 4 {
 		header, err := strconv.Atoi(string(line[len(line)-2]))
 		if err != nil {
 			panic(err)
 		}
 		head := b[end+2 : end+2+header]
-		f.batch, f.commit = bytes.Contains(head, []byte("Nats-Batch-Id:")), bytes.Contains(head, []byte("Nats-Batch-Commit:"))
+		batch := bytes.Contains(head, []byte("Nats-Batch-Id:"))
+		f.write = batch || bytes.Contains(head, []byte("Nats-Expected-Last-Subject-Sequence:"))
+		f.commit = f.write && !batch || bytes.Contains(head, []byte("Nats-Batch-Commit:"))
 	}
 	return n, f
 }
@@ -188,9 +205,10 @@ func TestTheMessagesOfTheProtocolAreDivided(t *testing.T) {
 	}{
 		{"PING\r\nPONG\r\n", 6, frame{}},
 		{"PING\r", 0, frame{}},
-		{"PUB a 3\r\nxyz\r\nrest", 14, frame{}},
+		{"PUB a 3\r\nxyz\r\nrest", 14, frame{subject: "a"}},
 		{"PUB a r 3\r\nxyz\r", 0, frame{}},
-		{"HPUB a 30 32\r\nNATS/1.0\r\nNats-Batch-Id: x\r\n\r\nab\r\n", 48, frame{batch: true}},
+		{"HPUB a 30 32\r\nNATS/1.0\r\nNats-Batch-Id: x\r\n\r\nab\r\n", 48, frame{subject: "a", write: true}},
+		{"HPUB a 34 34\r\nNATS/1.0\r\nNats-Batch-Commit: 1\r\n\r\n\r\n", 50, frame{subject: "a", commit: true}},
 	} {
 		n, f := parse([]byte(x.text))
 		require.Equal(t, x.n, n, x.text)
