@@ -2,9 +2,14 @@ package embedded_test
 
 import (
 	"fmt"
+	"os"
+	"regexp"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/stretchr/testify/require"
@@ -281,4 +286,54 @@ func TestWrongArgumentsAreNamed(t *testing.T) {
 	require.ErrorContains(t, err, "the folder "+dir+" cannot be used: another server uses it")
 	require.NoError(t, first.Close())
 	require.NoError(t, first.Close())
+}
+
+func TestAUserWithTheDocumentedRightsCanUseAStore(t *testing.T) {
+	text, err := os.ReadFile("../../docs/cluster.md")
+	require.NoError(t, err)
+	rights := map[string][]string{}
+	for _, m := range regexp.MustCompile(`(?m)^\| (publish|subscribe) \| (.*) \|$`).FindAllStringSubmatch(string(text), -1) {
+		for subject := range strings.SplitSeq(m[2], ", ") {
+			rights[m[1]] = append(rights[m[1]], strings.Trim(subject, "`"))
+		}
+	}
+	require.Len(t, rights, 2)
+	s, err := embedded.StartWith(embedded.Options{Dir: t.TempDir()}, func(o *server.Options) {
+		o.Users = []*server.User{{Username: "u", Password: "p", Permissions: &server.Permissions{
+			Publish: &server.SubjectPermission{Allow: rights["publish"]}, Subscribe: &server.SubjectPermission{Allow: rights["subscribe"]},
+		}}}
+	})
+	require.NoError(t, err)
+	defer func() { require.NoError(t, s.Close()) }()
+	var mu sync.Mutex
+	var refused []error
+	connect := func() *nats.Conn {
+		nc, err := nats.Connect("", s.Connection(), nats.UserInfo("u", "p"), nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
+			mu.Lock()
+			defer mu.Unlock()
+			refused = append(refused, err)
+		}))
+		require.NoError(t, err)
+		t.Cleanup(nc.Close)
+		return nc
+	}
+	first := bgnats.NewStore(connect(), "tasks", bgnats.StoreOptions{Grace: -1})
+	open(t, first, 1)
+	b := large(1)
+	b.Records = append(b.Records, ended("ended", time.Now()))
+	write(t, first, b)
+	second := bgnats.NewStore(connect(), "tasks", bgnats.StoreOptions{Grace: -1})
+	_, err = second.Open(t.Context(), owner(2))
+	requireOwner(t, err, 1)
+	write(t, first, &bgagent.StoreBatch{Number: 2, Delete: []string{"large_0001"}})
+	_, err = first.Text(t.Context(), "large_0000", "result.1")
+	require.NoError(t, err)
+	page, err := first.History(t.Context(), bgagent.StoreQuery{Limit: 10})
+	require.NoError(t, err)
+	require.Len(t, page, 1)
+	require.NoError(t, first.Close())
+	require.Len(t, open(t, second, 2).Records, 1009)
+	mu.Lock()
+	defer mu.Unlock()
+	require.Empty(t, refused)
 }
