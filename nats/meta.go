@@ -58,7 +58,7 @@ func (m meta) message(n names) (message, error) {
 func (w *wire) readMeta(ctx context.Context) (m meta, err error) {
 	var msg message
 	found := false
-	err = w.patiently(ctx, func() error {
+	err = w.patiently(ctx, func(ctx context.Context) error {
 		msg, found, err = w.last(ctx, w.meta())
 		return err
 	})

@@ -73,7 +73,7 @@ type streamInfo struct {
 func (w *wire) ensure(ctx context.Context, replicas int) error {
 	want := w.config(replicas)
 	var info streamInfo
-	err := w.patiently(ctx, func() error {
+	err := w.patiently(ctx, func(ctx context.Context) error {
 		err := w.call(ctx, "STREAM.INFO."+w.stream, nil, &info)
 		if isCode(err, codeNoStream) {
 			err = w.call(ctx, "STREAM.CREATE."+w.stream, want, &info)

@@ -18,9 +18,10 @@ import (
 
 const (
 	answerWithin = 10 * time.Second       // time after which a request counts as unanswered
+	askAgain     = 2 * time.Second        // time after which a request is repeated that changes nothing if it is repeated
 	inFlightFor  = 12 * time.Second       // more than the time after which the servers drop a batch that has no end
 	retryEvery   = 100 * time.Millisecond // pause between two attempts of a request that the servers cannot answer yet
-	maxGet       = 256                    // maximum number of messages of one read
+	maxGet       = 64                     // maximum number of messages of one read
 )
 
 // These headers are understood by the servers. The client library has no functions for atomic
@@ -149,15 +150,21 @@ func (w *wire) unwatch() {
 	w.cut()
 }
 
-// during returns a context that ends if ctx ends, if the connection is interrupted, or if the answer
-// takes too long.
-func (w *wire) during(ctx context.Context) (context.Context, context.CancelFunc) {
+// connection returns a context that ends if ctx ends or if the connection is interrupted.
+func (w *wire) connection(ctx context.Context) (context.Context, context.CancelFunc) {
 	w.mu.Lock()
 	joined := w.joined
 	w.mu.Unlock()
-	ctx, cancel := context.WithTimeout(ctx, answerWithin)
+	ctx, cancel := context.WithCancel(ctx)
 	stop := context.AfterFunc(joined, cancel)
 	return ctx, func() { stop(); cancel() }
+}
+
+// during returns a context that also ends if the answer takes too long.
+func (w *wire) during(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, done := w.connection(ctx)
+	ctx, cancel := context.WithTimeout(ctx, answerWithin)
+	return ctx, func() { cancel(); done() }
 }
 
 // ready waits until the connection works.
@@ -220,11 +227,15 @@ func soon(err error) bool {
 	return errors.Is(err, nats.ErrNoResponders) || isCode(err, codeNoPeers, codeNotAvailable, codeOffline)
 }
 
-// patiently calls f again as long as its error can go away soon.
-func (w *wire) patiently(ctx context.Context, f func() error) error {
+// patiently calls f again as long as its error can go away soon. Without a leader, the servers do not
+// answer at all.
+func (w *wire) patiently(ctx context.Context, f func(context.Context) error) error {
 	for {
-		err := f()
-		if err == nil || !soon(err) {
+		asking, cancel := context.WithTimeout(ctx, askAgain)
+		err := f(asking)
+		silent := asking.Err() != nil
+		cancel()
+		if err == nil || ctx.Err() != nil || !silent && !soon(err) {
 			return err
 		}
 		if pause(ctx, retryEvery) != nil {
@@ -264,7 +275,7 @@ func (w *wire) publishOnce(ctx context.Context, all []message) (last uint64, err
 	if w.nc.Status() != nats.CONNECTED {
 		return 0, errNotConnected
 	}
-	ctx, done := w.during(ctx)
+	ctx, done := w.connection(ctx)
 	defer done()
 	id := rand.Text()
 	for i, m := range all {
@@ -287,7 +298,9 @@ func (w *wire) publishOnce(ctx context.Context, all []message) (last uint64, err
 		if len(all) > 1 {
 			out.Header.Set(headCommit, "1")
 		}
-		answer, err := w.nc.RequestMsgWithContext(ctx, out)
+		waiting, cancel := context.WithTimeout(ctx, answerWithin)
+		defer cancel()
+		answer, err := w.nc.RequestMsgWithContext(waiting, out)
 		switch {
 		case errors.Is(err, nats.ErrConnectionClosed), errors.Is(err, nats.ErrMaxPayload): // the message was not sent
 			return 0, err
@@ -360,7 +373,7 @@ func (w *wire) latest(ctx context.Context, subjects []string) (map[string]messag
 	if err != nil {
 		return nil, err
 	}
-	ctx, done := w.during(ctx)
+	ctx, done := w.connection(ctx)
 	defer done()
 	inbox := w.nc.NewInbox()
 	sub, err := w.nc.SubscribeSync(inbox)
@@ -376,7 +389,9 @@ func (w *wire) latest(ctx context.Context, subjects []string) (map[string]messag
 	}
 	all := make(map[string]message, len(subjects))
 	for {
-		m, err := sub.NextMsgWithContext(ctx)
+		waiting, cancel := context.WithTimeout(ctx, answerWithin)
+		m, err := sub.NextMsgWithContext(waiting)
+		cancel()
 		if err != nil {
 			return nil, err
 		}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -83,6 +84,18 @@ func (c *content) store(o bgnats.StoreOptions) (*bgnats.Store, *process) {
 	return s, p
 }
 
+// settle waits until all processes that live are connected. Without a grace, a store can be taken over
+// while its owner connects again.
+func (c *content) settle() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, p := range c.processes {
+		for !p.isDead() && p.nc.Flush() != nil {
+			runtime.Gosched()
+		}
+	}
+}
+
 func (c *content) of(s bgagent.Store) *process {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -100,6 +113,7 @@ func newContent(t storetest.TB, server *embedded.Server) storetest.Content {
 	}
 	return storetest.Content{
 		Process: func() bgagent.Store {
+			c.settle()
 			s, _ := c.store(bgnats.StoreOptions{})
 			return s
 		},

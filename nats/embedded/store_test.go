@@ -282,7 +282,7 @@ func TestATextThatIsLargerThanABatchIsReadBack(t *testing.T) {
 	c := newStores(t, start(t))
 	s, _ := c.store(bgnats.StoreOptions{})
 	open(t, s, 1)
-	long := strings.Repeat("0123456789abcdef", 36<<20/16) // more parts than one read returns
+	long := strings.Repeat("0123456789abcdef", 10<<20/16) // more parts than one read returns
 	b := &bgagent.StoreBatch{Number: 1, Records: []bgagent.StoreRecord{task("a")}, Texts: []bgagent.StoreText{{Record: "a", Name: "result.1", Text: long}}}
 	write(t, s, b)
 	b.Number++

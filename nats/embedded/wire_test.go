@@ -66,6 +66,13 @@ func (p *process) crash() {
 	p.nc.Close()
 }
 
+func (p *process) isDead() bool {
+	p.mu.Lock()
+	dead := p.dead
+	p.mu.Unlock()
+	return dead || p.nc.IsClosed() // the client calls InProcessConn while it holds its own lock
+}
+
 // part cuts the connection and lets the client make no new one until the function "heal" is called.
 func (p *process) part() (heal func()) {
 	p.mu.Lock()
