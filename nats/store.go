@@ -157,6 +157,8 @@ func (s *Store) openFor(ctx context.Context, owner bgagent.StoreOwner) (c bgagen
 		return c, err
 	}
 	if c, err = s.load(ctx); err != nil {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeWithin) // ctx may have ended
+		defer cancel()
 		return c, errors.Join(err, s.release(ctx))
 	}
 	s.held = true
