@@ -369,6 +369,19 @@ func TestBudgetsCountTheTurnsOfAllModels(t *testing.T) {
 	}
 }
 
+func TestACallWhoseTimeEndsAfterAFallbackIsToldThatTheTaskGoesOn(t *testing.T) {
+	f := newLimited(onModels(map[string]bgagent.ProviderError{modelA: {Kind: bgagent.ProviderQuota, Next: bgagent.NextContinue}}))
+	f.last = time.Minute
+	bubble(t, f, fallbacks(modelB), func(t *testing.T, m *bgagent.BackgroundManager) {
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		defer cancel()
+		task, err := m.Run(ctx, root, bgagent.LaunchInput{Agent: "worker", Prompt: "p"})
+		require.ErrorIs(t, err, bgagent.ErrGoesOn)
+		require.Equal(t, 2, task.Attempt)
+		require.Equal(t, bgagent.Running, task.Status)
+	})
+}
+
 // TestWhatWaitsForATaskFollowsItToTheNextModel checks callers, repeated tool calls and messages.
 func TestWhatWaitsForATaskFollowsItToTheNextModel(t *testing.T) {
 	f := newLimited(onModels(map[string]bgagent.ProviderError{modelA: {Kind: bgagent.ProviderQuota, Next: bgagent.NextContinue}}))

@@ -131,3 +131,21 @@ func TestASuspensionIsRecordedAlthoughAWriteIsRefused(t *testing.T) {
 		require.Equal(t, bgagent.Completed, task.Status, task.Reason)
 	})
 }
+
+func TestNoTurnBeginsAfterASuspensionHasBegun(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		w.start = 10 * time.Second
+		m := w.begin()
+		launch(t, m, "first")
+		time.Sleep(11 * time.Second)
+		second := launch(t, m, "second")
+		time.Sleep(5 * time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+		defer cancel()
+		require.NoError(t, m.Suspend(ctx)) // it waits for the first task's turn; meanwhile, the second task gets its session
+		require.Len(t, w.sessions, 2)
+		require.Empty(t, w.prompts("ses_2"))
+		m = w.begin()
+		require.Equal(t, "answer to second", ended(t, m, second.ID)[0].Result)
+	})
+}

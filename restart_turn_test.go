@@ -244,6 +244,27 @@ func TestWhatACancelledStartHasLeftIsEndedByTheNextProcess(t *testing.T) {
 	})
 }
 
+func TestAServerIsToldAgainToStopATaskThatWasCancelled(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLives(t, 0, true)
+		l.fake.Fates = nil
+		l.fake.Faults = func(c bgagenttest.Call) bgagenttest.Fault {
+			return bgagenttest.Fault{Hang: c.Kind == bgagenttest.CallAbort && c.N == 1}
+		}
+		l.begin()
+		first := launch(t, l.m, "explore")
+		time.Sleep(time.Second)
+		_, err := l.m.Cancel(t.Context(), root, first.ID, bgagent.CancelOptions{})
+		require.NoError(t, err)
+		time.Sleep(time.Second)
+		require.NotEmpty(t, l.fake.Running())
+		l.die()
+		l.begin()
+		require.NoError(t, l.m.Quiet(t.Context(), first.ID))
+		require.Empty(t, l.fake.Running())
+	})
+}
+
 func TestANoticeKeepsItsTextWhateverTheNextProcessCallsItsTools(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
 		m := w.begin()

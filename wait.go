@@ -312,6 +312,7 @@ func (m *BackgroundManager) foreground(ctx context.Context, by Caller, s Task, o
 	var t *task
 	m.update(func(st *state, _ int64) {
 		if t, _ = st.find(s.ID); t != nil {
+			w.no = int(t.followed(int32(w.no))) // the attempt might already have been superseded
 			st.await(t, &w)
 		}
 	})
