@@ -27,30 +27,50 @@ type Fault struct {
 	At      time.Time         // time of the answer, from which relative times count
 }
 
+// shown holds what a fault shows in its texts.
+type shown struct {
+	line        string   // text whose first line is the message for people
+	said        string   // all messages, without the JSON objects around and inside them
+	inner, body apiError // errors in the form of a provider's API, in the text and in the body
+	names       []string
+	status      int
+}
+
+// shown reads the texts of the fault.
+func (f Fault) shown() shown {
+	text := strings.TrimSpace(f.Text[:min(len(f.Text), maxRead)])
+	before, inner, after := split(text, prefixes)
+	x := shown{line: text, inner: inner}
+	if before == "" && inner.message != "" {
+		x.line = inner.message
+	}
+	if len(f.Body) <= maxRead {
+		_, x.body, _ = split(strings.TrimSpace(f.Body), bodyPrefixes)
+	}
+	x.said = strings.Join([]string{before, inner.message, after}, "\n")
+	x.names = slices.Concat(f.Names, inner.names, x.body.names)
+	stated := 0 // status that the program has put in front of the provider's answer
+	if len(before) < len(text) {
+		stated = statusIn(before)
+	}
+	x.status = cmp.Or(failed(f.Status), stated, inner.status, x.body.status, statusIn(before), statusIn(inner.message), statusIn(after), statusIn(x.body.message))
+	return x
+}
+
 // Error returns the fault as a ProviderError without Tries and Next. It returns nil if the request
 // has failed for a reason that is not one of the kinds, such as a bad request.
 func (f Fault) Error() *bgagent.ProviderError {
-	text := strings.TrimSpace(f.Text[:min(len(f.Text), maxRead)])
-	inner, body := parse(text), parse(f.Body)
-	said := text
-	if inner.message != "" { // the text itself contains an error in the form of a provider's API
-		before, _, _ := strings.Cut(text, "{")
-		if said = before + "\n" + inner.message; before == "" {
-			text, said = inner.message, inner.message
-		}
-	}
-	names := slices.Concat(f.Names, inner.names, body.names)
-	status := cmp.Or(failed(f.Status), statusIn(said), inner.status, body.status)
-	kind := classify(status, names, strings.ToLower(said+"\n"+body.message))
-	if kind == bgagent.ProviderQuota && soon(status, names, &inner, &body, said) {
+	x := f.shown()
+	kind := classify(x.status, x.names, strings.ToLower(x.said+"\n"+x.body.message))
+	if kind == bgagent.ProviderQuota && x.soon() {
 		kind = bgagent.ProviderRateLimited
 	}
 	if kind == 0 {
 		return nil
 	}
-	e := &bgagent.ProviderError{Kind: kind, Status: status, Message: Line(text)}
-	e.RetryAt = later(retryAfter(f.Headers, f.At), later(body.reset(f.At), inner.reset(f.At)))
-	ofModel := strings.Contains(said, "on this model") || body.limits("PerModel") || inner.limits("PerModel")
+	e := &bgagent.ProviderError{Kind: kind, Status: x.status, Message: Line(x.line)}
+	e.RetryAt = later(retryAfter(f.Headers, f.At), later(x.body.reset(f.At), x.inner.reset(f.At)))
+	ofModel := strings.Contains(x.said, "on this model") || x.limits("PerModel")
 	if kind == bgagent.ProviderAuthentication || kind == bgagent.ProviderQuota && !ofModel {
 		e.Scope = bgagent.ScopeProvider
 	}
@@ -64,8 +84,7 @@ func (f Fault) Rejected() bool {
 	if e == nil || e.Kind != bgagent.ProviderAuthentication {
 		return false
 	}
-	names := slices.Concat(f.Names, parse(f.Text).names, parse(f.Body).names)
-	return e.Status != http.StatusForbidden || certain(names) == bgagent.ProviderAuthentication
+	return e.Status != http.StatusForbidden || certain(f.shown().names) == bgagent.ProviderAuthentication
 }
 
 // maxRead is the maximum length of a text or a body that is examined. The rest of a longer text is
@@ -93,11 +112,14 @@ const exhausted = "resource_exhausted"
 
 // soon reports whether a quota is one of Google's limits per minute. Google uses the same message
 // for them as for its limits per day.
-func soon(status int, names []string, inner, body *apiError, text string) bool {
-	google := (status == http.StatusTooManyRequests || status == 0) && slices.ContainsFunc(names, func(n string) bool { return strings.EqualFold(n, exhausted) })
-	daily := inner.limits("PerDay") || body.limits("PerDay") || strings.Contains(text, "daily quota")
-	return !daily && (google || strings.Contains(text, "Please retry in "))
+func (x *shown) soon() bool {
+	google := (x.status == http.StatusTooManyRequests || x.status == 0) && slices.ContainsFunc(x.names, func(n string) bool { return strings.EqualFold(n, exhausted) })
+	daily := x.limits("PerDay") || strings.Contains(x.said, "daily quota")
+	return !daily && (google || strings.Contains(x.said, "Please retry in "))
 }
+
+// limits reports whether the id of an exceeded quota contains the word.
+func (x *shown) limits(word string) bool { return x.inner.limits(word) || x.body.limits(word) }
 
 // certainNames contains the names of errors whose kind is certain, whatever the status is. The names
 // are in lower case. A limit of a plan is often named a rate limit as well, so the name of another kind,
@@ -175,7 +197,7 @@ var lost = []string{"cannot connect to api", "connection reset", "connection dro
 // this machine.
 func (f Fault) Lost() bool {
 	e := f.Error()
-	return e != nil && e.Kind == bgagent.ProviderBroken && e.Status == 0 && contains(strings.ToLower(f.Text), lost)
+	return e != nil && e.Kind == bgagent.ProviderBroken && e.Status == 0 && contains(strings.ToLower(f.shown().said), lost)
 }
 
 func contains(text string, parts []string) bool {

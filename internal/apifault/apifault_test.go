@@ -92,6 +92,28 @@ func TestTheKindComesFromNamesStatusesAndMessages(t *testing.T) {
 		{Fault{Body: strings.Repeat(`{"error":`, 40) + `{"code":"insufficient_quota"}` + strings.Repeat("}", 40)}, 0, 0},
 		// A provider can quote what the model was given.
 		{Fault{Status: 400, Body: `{"error":{"message":"messages[2] is wrong: {\"error\":{\"code\":\"rate_limit_exceeded\"}}","type":"invalid_request_error"}}`}, 0, 0},
+		{Fault{Text: `unexpected status 400 Bad Request: Invalid 'input[3].output': {"error":{"code":"rate_limit_exceeded"}}, url: http://model`}, 0, 0},
+		{Fault{Text: `unexpected status 400 Bad Request: bad input {"code":"invalid_api_key"}`}, 0, 0},
+		{Fault{Text: `unexpected status 400 Bad Request: bad input {"message":"You've hit your usage limit"}`}, 0, 0},
+		{Fault{Text: `unexpected status 529 x: Overloaded {"code":"unauthorized"}`}, bgagent.ProviderOverloaded, 529},
+		{Fault{Text: `the tool printed {"error":{"code":503}}`}, 0, 0},
+		{Fault{Status: 400, Body: `input: no data: {"error":{"code":"rate_limit_exceeded"}}`}, 0, 0},
+		{Fault{Status: 400, Body: `wrong input: {"error":{"code":"rate_limit_exceeded"}}`}, 0, 0},
+		{Fault{Text: `unexpected status 400 Bad Request: {"error":{"code":"insufficient_quota"}}, url: http://model`}, bgagent.ProviderQuota, 400},
+		{Fault{Text: `API Error: 500 {"type":"error","error":{"type":"overloaded_error","message":"no"}}`}, bgagent.ProviderOverloaded, 500},
+		{Fault{Text: `{"error":{"code":429,"message":"no"}} {"error":{"code":"unauthorized"}}`}, bgagent.ProviderRateLimited, 429},
+		{Fault{Text: strings.Repeat("{", maxObjects) + `{"error":{"code":"unauthorized"}}`}, 0, 0},
+		// Text around an object.
+		{Fault{Text: `Provider error {"error":{"message":"slow"}}, last status: 429 Too Many Requests`}, bgagent.ProviderRateLimited, 429},
+		{Fault{Text: `Error: {"type":"error","message":"try later"} The model is overloaded`}, bgagent.ProviderOverloaded, 0},
+		{Fault{Text: `stream: {"message":"x"} connection reset`}, bgagent.ProviderBroken, 0},
+		{Fault{Text: `{"message":"x"} the gateway answered HTTP 503`}, bgagent.ProviderOverloaded, 503},
+		{Fault{Text: `{oops} the gateway answered HTTP 503`}, bgagent.ProviderOverloaded, 503},
+		// A field for the status counts more than a status in prose.
+		{Fault{Text: `{"error":{"code":502,"message":"upstream answered HTTP 404"}}`}, bgagent.ProviderBroken, 502},
+		{Fault{Text: "upstream answered HTTP 404", Body: `{"error":{"code":502}}`}, bgagent.ProviderBroken, 502},
+		{Fault{Body: `{"error":{"message":"HTTP 503"}}`}, bgagent.ProviderOverloaded, 503},
+		{Fault{Text: `unexpected status 503 x: {"error":{"code":404,"message":"HTTP 400"}}`}, bgagent.ProviderOverloaded, 503},
 		{Fault{Text: "Agent not found"}, 0, 0},
 		{Fault{}, 0, 0},
 	} {

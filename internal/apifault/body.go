@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"net/http"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -30,21 +31,44 @@ func (e *apiError) limits(word string) bool {
 // maxDepth is how deep errors may be nested. Seen were two levels; a gateway can add some.
 const maxDepth = 6
 
-// parse reads the error of a provider's API in a text: an object with a message or a name, which can
-// contain such an object in its field "error", and such an object as a text in its fields "error" and
-// "message". Other text can surround the object. If there is no such object, or the text is too long,
-// the result is zero.
-func parse(text string) (e apiError) {
-	if len(text) <= maxRead {
-		e.read(text, maxDepth)
-	}
-	return e
-}
+// prefixes matches what can be in front of the provider's answer in a message: nothing, or the words of
+// the agent's program. An object after other words can be a quotation of what the model was given.
+var prefixes = regexp.MustCompile(`^(?:(?:Failed to authenticate\. )?\[?API Error: (?:[45]\d\d )?|unexpected status [45]\d\d [^:{]*: )?$`)
 
-// read adds the error in the text to e, and reports whether there is one.
-func (e *apiError) read(text string, depth int) bool {
-	begin, end := strings.IndexByte(text, '{'), strings.LastIndexByte(text, '}')
-	return begin >= 0 && begin < end && e.object([]byte(text[begin:end+1]), depth)
+// bodyPrefixes matches what can be in front of the first object in a body: nothing, a list, or the lines
+// of an event in a stream.
+var bodyPrefixes = regexp.MustCompile(`^(?:\[\s*|(?:[a-z]+:.*\n)*data:\s*)?$`)
+
+// maxObjects is the maximum number of objects that are looked for in a text. It bounds the work.
+const maxObjects = 8
+
+// split divides a text at the error of a provider's API in it: an object with a message or a name, which
+// can contain such an object in its field "error", and such an object as a text in its fields "error"
+// and "message". The words in front of the object must match the argument "known". Other objects are
+// left out, because they say nothing about the failure. If there is no such error, before is the whole
+// text without objects.
+func split(text string, known *regexp.Regexp) (before string, e apiError, after string) {
+	var words [2]string // in front of the error, and after it
+	at := 0
+	for range maxObjects {
+		begin := strings.IndexByte(text, '{')
+		if begin < 0 {
+			break
+		}
+		words[at] += text[:begin]
+		var object json.RawMessage
+		if json.NewDecoder(strings.NewReader(text[begin:])).Decode(&object) != nil { // a brace in prose
+			words[at] += "{"
+			text = text[begin+1:]
+			continue
+		}
+		text = text[begin+len(object):]
+		if at == 0 && known.MatchString(words[0]) && e.object(object, maxDepth) {
+			at = 1
+		}
+	}
+	words[at] += text
+	return words[0], e, words[1]
 }
 
 // object adds the error in a JSON object to e, and reports whether there is one.
