@@ -77,8 +77,10 @@ func (c *Client) refusedBy(err error, text string) *bgagent.ProviderError {
 		f.Text = cmp.Or(detail(re.Data), f.Text)
 		name, status := codexInfo(data["codexErrorInfo"])
 		f.Names, f.Status = []string{name}, status
+		f = f.OfCodex()
 	case errorName == "APIError", errorName == "UnknownError", errorName == "ProviderAuthError", errorName == "ContextOverflowError": // from opencode
 		f.Names = []string{errorName}
+		f = f.OfOpencode()
 	case c.runs("gemini") && re.Code == http.StatusInternalServerError: // the code is the HTTP status, or gemini knows none
 		f.Body = re.Message
 		if brokenOff.MatchString(f.Text) {
@@ -148,17 +150,17 @@ func (t *turn) noteRetry(fields map[string]any) *bgagent.ProviderError {
 	return e
 }
 
-// brokenBy returns the error of the provider that made the agent report a failure of its own. The
+// brokenBy returns the error of the provider that made codex report a failure of its own. The
 // result is nil if the provider is not the cause. The argument "problem" is the text that the agent
 // has written about the failure. The argument "last" is the last error that the agent has reported.
 // This error counts only if the text is empty or contains its message, because the error can be
 // about an earlier request.
 func brokenBy(problem string, last apifault.Fault) *bgagent.ProviderError {
-	if e := (apifault.Fault{Text: problem}).Error(); e != nil {
+	if e := (apifault.Fault{Text: problem}).OfCodex().Error(); e != nil {
 		return e
 	}
 	if problem != "" && (last.Text == "" || !strings.Contains(problem, last.Text)) {
 		return nil
 	}
-	return last.Error()
+	return last.OfCodex().Error()
 }

@@ -104,6 +104,9 @@ func TestErrorsThatDoNotConcernTheProviderNameNone(t *testing.T) {
 		"an error without a field for its kind": "fail rate limit",
 		"a bad request, from Claude":            `error {"code":-32603,"message":"Internal error: overloaded image","data":{"errorKind":"invalid_request"}}`,
 		"an error of opencode itself":           `error {"code":-32603,"message":"Internal error: Agent not found","data":{"errorName":"UnknownError"}}`,
+		"a file of opencode":                    `error {"code":-32603,"message":"Internal error: ENOENT: no such file \"docs/rate limit.md\"","data":{"errorName":"UnknownError"}}`,
+		"an MCP server of codex":                `error {"code":-32603,"message":"Internal error","data":{"message":"MCP server github failed: HTTP 401 Unauthorized","codexErrorInfo":"other"}}`,
+		"an MCP server of codex, as text":       systemError + "say required MCP servers failed to initialize: github: HTTP 503",
 		"a code that is no status":              `error {"code":429,"message":"no"}`,
 		"a failure of codex itself":             systemError + "say the sandbox cannot be started",
 	} {

@@ -25,6 +25,30 @@ func TestCodexRepeatsARequestAfterABare403(t *testing.T) {
 	require.Equal(t, &bgagent.ProviderError{Kind: authentication, Status: 403, Tries: 1, Scope: allModels, Next: goOn, Message: "unexpected status 403 Forbidden: no"}, got.failure)
 }
 
+func TestAFailureOfTheMachineBlamesNoProvider(t *testing.T) {
+	for _, text := range []string{
+		"required MCP servers failed to initialize: github: handshake failed: HTTP 503 Service Unavailable",
+		"plugin marketplace: GitHub API rate limit exceeded",
+		"failed to load config: connection reset by peer",
+		"MCP server github failed: HTTP 401 Unauthorized",
+		`ENOENT: no such file "docs/rate limit.md"`,
+		`cannot read {"error":{"code":429}}`,
+	} {
+		quoted := jsonString(text)
+		for program, output := range map[string][]byte{
+			"codex":         outputOf(`{"type":"thread.started","thread_id":"t"}`, `{"type":"turn.failed","error":{"message":`+quoted+`}}`),
+			"codex, error":  outputOf(`{"type":"error","message":` + quoted + `}`),
+			"codex, before": outputOf(`{"type":"error","message":"exceeded retry limit, last status: 429"}`, `{"type":"turn.failed","error":{"message":`+quoted+`}}`),
+			"opencode":      outputOf(`{"type":"error","error":{"name":"UnknownError","data":{"message":` + quoted + `}}}`),
+		} {
+			name, _, _ := strings.Cut(program, ",")
+			got := playRecorded(presets[name], output, 1)
+			require.ErrorContains(t, got.err, text, program)
+			require.Nil(t, got.failure, "%s: %s", program, text)
+		}
+	}
+}
+
 // Lines that opencode prints around a compaction.
 const (
 	opencodeStep     = `{"type":"step_start","sessionID":"s"}`

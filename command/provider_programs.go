@@ -102,7 +102,7 @@ func codexGivesUp(text string, o *Output) {
 	if text == "" {
 		return
 	}
-	e := failureOf(apifault.Fault{Text: text})
+	e := failureOf(apifault.Fault{Text: text}.OfCodex())
 	// Codex shows that it opens a stream again. It does not show that it repeats a request because the
 	// provider is overloaded or broken.
 	if e.Kind != bgagent.ProviderOverloaded && e.Kind != bgagent.ProviderBroken || strings.HasPrefix(text, codexStream) {
@@ -280,7 +280,7 @@ func (f *opencodeFault) failed(o *Output) {
 	for name, value := range d.Headers {
 		headers[name] = string(value)
 	}
-	e := failureOf(apifault.Fault{Status: small(d.Status), Names: []string{f.name}, Text: d.Message, Headers: headers, Body: d.Body})
+	e := failureOf(apifault.Fault{Status: small(d.Status), Names: []string{f.name}, Text: d.Message, Headers: headers, Body: d.Body}.OfOpencode())
 	if e.Kind == 0 && small(d.Status) == 0 && f.name == "APIError" && bool(d.Retryable) { // the connection has failed
 		e.Kind = bgagent.ProviderBroken
 	}

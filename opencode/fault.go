@@ -103,7 +103,7 @@ func (e *wireError) provider(at time.Time) *bgagent.ProviderError {
 		at = time.Now()
 	}
 	d := &e.Data
-	out := apifault.Fault{Status: d.Status, Names: []string{e.Name}, Text: d.Message, Headers: d.Headers, Body: d.Body, At: at}.Error()
+	out := apifault.Fault{Status: d.Status, Names: []string{e.Name}, Text: d.Message, Headers: d.Headers, Body: d.Body, At: at}.OfOpencode().Error()
 	if out == nil && e.Name == "APIError" && d.Status == 0 && d.Retryable != nil && *d.Retryable { // the connection has failed
 		out = &bgagent.ProviderError{Kind: bgagent.ProviderBroken, Message: apifault.Line(d.Message)}
 	}

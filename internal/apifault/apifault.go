@@ -25,6 +25,8 @@ type Fault struct {
 	Headers map[string]string // headers of the answer; the names are in lower case
 	Body    string            // body of the answer
 	At      time.Time         // time of the answer, from which relative times count
+
+	aside string // message that is only shown, and does not count for the kind
 }
 
 // shown holds what a fault shows in its texts.
@@ -40,7 +42,7 @@ type shown struct {
 func (f Fault) shown() shown {
 	text := strings.TrimSpace(f.Text[:min(len(f.Text), maxRead)])
 	before, inner, after := split(text, prefixes)
-	x := shown{line: text, inner: inner}
+	x := shown{line: cmp.Or(text, strings.TrimSpace(f.aside)), inner: inner}
 	if before == "" && inner.message != "" {
 		x.line = inner.message
 	}

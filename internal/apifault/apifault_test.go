@@ -187,6 +187,36 @@ func TestTheMessageIsOneShortCleanLineWithoutAnAddress(t *testing.T) {
 	}
 }
 
+func TestATextOfAnotherFormIsOnlyShown(t *testing.T) {
+	const words = "MCP server github failed: HTTP 429, rate limit"
+	require.Nil(t, Fault{Text: words}.OfCodex().Error())
+	e := Fault{Names: []string{"serverOverloaded"}, Text: words}.OfCodex().Error()
+	require.Equal(t, &bgagent.ProviderError{Kind: bgagent.ProviderOverloaded, Message: words}, e)
+	require.False(t, Fault{Status: 500, Text: "connection reset"}.OfCodex().Lost())
+	for text, kind := range map[string]bgagent.ProviderErrorKind{
+		"We’re currently experiencing high demand":                         bgagent.ProviderBroken,
+		"Selected model is at capacity.":                                   bgagent.ProviderOverloaded,
+		"The model `x` does not exist or you do not have access to it.":    bgagent.ProviderUnknownModel,
+		`{"error":{"code":"insufficient_quota"}}` + "\n":                   bgagent.ProviderQuota,
+		"stream disconnected before completion: Rate limit reached for x":  bgagent.ProviderRateLimited,
+		" exceeded retry limit, last status: 429 Too Many Requests":        bgagent.ProviderRateLimited,
+		"unexpected status 502 Bad Gateway: <html>":                        bgagent.ProviderBroken,
+		"You've hit your usage limit.":                                     bgagent.ProviderQuota,
+		"Codex ran out of room in the model's context window. Start anew.": bgagent.ProviderTooLong,
+	} {
+		e := Fault{Text: text}.OfCodex().Error()
+		require.NotNil(t, e, text)
+		require.Equal(t, kind, e.Kind, text)
+	}
+	opencode := func(name, text string) *bgagent.ProviderError {
+		return Fault{Names: []string{name}, Text: text}.OfOpencode().Error()
+	}
+	require.Nil(t, opencode("UnknownError", "rate limit"))
+	require.Equal(t, bgagent.ProviderRateLimited, opencode("APIError", "rate limit").Kind)
+	require.Equal(t, bgagent.ProviderOverloaded, opencode("UnknownError", `{"message":"Overloaded","type":"server_error"}`).Kind)
+	require.Equal(t, bgagent.ProviderUnknownModel, opencode("UnknownError", "ProviderModelNotFoundError: Model not found.").Kind)
+}
+
 func TestStatus403AloneDoesNotRejectTheKey(t *testing.T) {
 	for want, faults := range map[bool][]Fault{
 		true:  {{Status: 401}, {Status: 403, Names: []string{"permission_error"}}, {Text: `unexpected status 403 Forbidden: {"error":{"code":"invalid_api_key"}}`}, {Status: 403, Body: `{"error":{"type":"permission_error"}}`}},

@@ -1,0 +1,42 @@
+package apifault
+
+import (
+	"regexp"
+	"slices"
+	"strings"
+)
+
+// codexForms matches codex's messages about failed requests. Codex reports failures of this machine and
+// of MCP servers in the same way, and such a message can contain any words.
+var codexForms = regexp.MustCompile(`(?s)^(?:\{.*\}$` +
+	`|unexpected status \d{3}\b|exceeded retry limit\b|stream disconnected before completion: ` +
+	`|You['’]ve hit your usage limit|Quota exceeded\.` +
+	`|Selected model is at capacity|We['’]re currently experiencing high demand` +
+	`|Codex ran out of room in the model['’]s context window` +
+	`|The model .{0,200}does not exist or you do not have access to it|You are not allowed to sample from this model)`)
+
+// OfCodex returns the fault for a message of codex that is not marked as one about a request. If the text
+// has no form in which codex reports failed requests, it is only shown, and does not count for the kind.
+func (f Fault) OfCodex() Fault { return f.only(codexForms) }
+
+// opencodeForms matches messages of opencode's UnknownError about failed requests: an error that the
+// provider has sent in a stream, and a model that does not exist.
+var opencodeForms = regexp.MustCompile(`(?s)^(?:\{.*\}$|(?:ProviderModelNotFoundError: )?Model not found\b)`)
+
+// OfOpencode returns the fault for an error of opencode. Failures of opencode itself have the name
+// UnknownError. With this name, the text counts only if it has a form in which opencode reports failed
+// requests. Otherwise it is only shown.
+func (f Fault) OfOpencode() Fault {
+	if !slices.Contains(f.Names, "UnknownError") {
+		return f
+	}
+	return f.only(opencodeForms)
+}
+
+// only returns the fault. If its text does not match the forms, the text is only shown.
+func (f Fault) only(forms *regexp.Regexp) Fault {
+	if !forms.MatchString(strings.TrimSpace(f.Text)) {
+		f.Text, f.aside = "", f.Text
+	}
+	return f
+}
