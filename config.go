@@ -278,8 +278,8 @@ type Config struct {
 	TodoHold time.Duration
 	// StaleTimeout is how long a turn may go without any change before it is cancelled.
 	// A turn is never cancelled for this reason in its first 30 s. If the session has
-	// announced a retry, the time until the retry does not count, up to MaxPark. Default
-	// 3 min; Disabled for no limit.
+	// announced a retry, the time until the retry does not count, up to MaxPark, or up
+	// to 6 h if MaxPark is Disabled. Default 3 min; Disabled for no limit.
 	StaleTimeout time.Duration
 	// SessionGone is how long a session must be reported as gone before its task
 	// ends. Default 60 s.

@@ -15,7 +15,7 @@ type thresholds struct {
 	stale       int64 // 0 disables the check
 	gone        int64
 	unreachable int64 // 0 disables the check
-	park        int64 // longest time for which a retry that the session has announced is waited for; 0 means no limit
+	park        int64 // longest time for which a retry that the session has announced is waited for
 }
 
 // counters are the values that the function "judge" keeps from one observation of a turn to the
@@ -301,10 +301,7 @@ func judgeTodos(c counters, o observation, cause Cause, th thresholds, now int64
 // does not count, because changes during that time may have been missed. The time before a retry that
 // the session has announced does not count either.
 func judgeStale(c counters, o observation, th thresholds, now int64) verdict {
-	retryAt := c.retryAt
-	if th.park > 0 {
-		retryAt = min(retryAt, c.changed+th.park)
-	}
+	retryAt := min(c.retryAt, c.changed+th.park)
 	if th.stale == 0 || !o.read || o.flying > 0 || o.status.State == SessionAsking || o.asks ||
 		now-c.began < int64(staleGrace) || now-max(c.changed, c.began, retryAt)-c.blindTime < th.stale {
 		return verdict{}

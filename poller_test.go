@@ -10,7 +10,7 @@ import (
 var usual = thresholds{
 	minIdle: int64(DefaultMinIdleTime), minStable: int64(DefaultMinStabilityTime), stablePolls: DefaultStablePolls,
 	todoHold: int64(DefaultTodoHold), stale: int64(DefaultStaleTimeout), gone: int64(DefaultSessionGone),
-	unreachable: int64(DefaultHostUnreachable),
+	unreachable: int64(DefaultHostUnreachable), park: int64(DefaultMaxPark),
 }
 
 // answerView returns the view of a turn with a complete answer.

@@ -2,6 +2,7 @@ package bgagent_test
 
 import (
 	"context"
+	"fmt"
 	"math"
 	"testing"
 	"testing/synctest"
@@ -114,7 +115,7 @@ func TestAnAnnouncedRetryIsNotWaitedForForEver(t *testing.T) {
 		"the end of time":      {wrongTimes["the end of time"], 0},
 		"the first time":       {wrongTimes["the first time"], 0},
 	} {
-		t.Run(name, func(t *testing.T) {
+		server := func() bgagent.SessionClient {
 			f := newServer()
 			f.statuses = func(all map[string]bgagent.SessionStatus) {
 				for id, s := range all {
@@ -124,14 +125,26 @@ func TestAnAnnouncedRetryIsNotWaitedForForEver(t *testing.T) {
 				}
 			}
 			f.abort = func(_ context.Context, session string) error { return nil }
-			cfg := limit(1)
-			cfg.TimeToLive = bgagent.Disabled
-			bubble(t, f, cfg, func(t *testing.T, m *bgagent.BackgroundManager) {
-				began := time.Now()
-				task := ended(t, m, launch(t, m, "p").ID)[0]
-				require.Equal(t, bgagent.CauseStale, task.Cause, task.Reason)
-				require.WithinDuration(t, began.Add(x.after+bgagent.DefaultStaleTimeout), task.Ended, 10*time.Second)
-			})
-		})
+			return f
+		}
+		runner := func() bgagent.SessionClient {
+			e := overloaded
+			e.Next = bgagent.NextNone // otherwise the turn is stopped
+			return retries(func(r *bgagent.Reporter) { r.Retrying(e, x.at) })
+		}
+		for client, create := range map[string]func() bgagent.SessionClient{"server": server, "runner": runner} {
+			for _, park := range []time.Duration{0, bgagent.Disabled} {
+				t.Run(fmt.Sprintf("%s, %s, MaxPark %d", name, client, park), func(t *testing.T) {
+					cfg := limit(1)
+					cfg.TimeToLive, cfg.MaxPark = bgagent.Disabled, park
+					bubble(t, create(), cfg, func(t *testing.T, m *bgagent.BackgroundManager) {
+						began := time.Now()
+						task := ended(t, m, launch(t, m, "p").ID)[0]
+						require.Equal(t, bgagent.CauseStale, task.Cause, task.Reason)
+						require.WithinDuration(t, began.Add(x.after+bgagent.DefaultStaleTimeout), task.Ended, 10*time.Second)
+					})
+				})
+			}
+		}
 	}
 }

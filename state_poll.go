@@ -10,7 +10,7 @@ func (st *state) thresholds() thresholds {
 	return thresholds{
 		minIdle: notNegative(st.limit(limitMinIdleTime)), minStable: notNegative(st.limit(limitMinStabilityTime)), stablePolls: st.cfg.StablePolls,
 		todoHold: notNegative(st.limit(limitTodoHold)), stale: notNegative(st.limit(limitStaleTimeout)), gone: int64(st.limit(limitSessionGone)),
-		unreachable: notNegative(st.limit(limitHostUnreachable)), park: notNegative(st.limit(limitMaxPark)),
+		unreachable: notNegative(st.limit(limitHostUnreachable)), park: st.announcedMost(),
 	}
 }
 

@@ -347,6 +347,15 @@ func (st *state) ttlEnd(a *attempt) int64 {
 	return from + int64(st.limit(limitTimeToLive)) - a.ran
 }
 
+// announcedMost returns the longest time for which a retry that a program has announced is waited for. It
+// does not depend on whether tasks are parked.
+func (st *state) announcedMost() int64 {
+	if most := st.limit(limitMaxPark); most > 0 {
+		return int64(most)
+	}
+	return int64(DefaultMaxPark)
+}
+
 // staleEnd returns the time at which a runner's turn becomes stale, or 0 if it cannot become stale
 // now.
 func (st *state) staleEnd(a *attempt) int64 {
@@ -355,7 +364,7 @@ func (st *state) staleEnd(a *attempt) int64 {
 	}
 	activity := a.activity
 	if x := a.sight.retry; x != nil {
-		activity = max(activity, x.at)
+		activity = max(activity, min(x.at, x.told+st.announcedMost()))
 	}
 	return max(activity+int64(st.limit(limitStaleTimeout)), a.turnStart+int64(staleGrace))
 }
