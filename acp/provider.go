@@ -136,11 +136,8 @@ func (t *turn) noteRetry(fields map[string]any) *bgagent.ProviderError {
 	if m := attempt.FindStringSubmatch(message); m != nil {
 		t.retries, _ = strconv.Atoi(m[1])
 	}
-	if t.fault.Lost() {
-		return nil
-	}
-	e := t.fault.Error()
-	if e != nil && e.Kind == bgagent.ProviderAuthentication && !t.fault.Rejected() { // the manager would end the task
+	e := t.fault.Repeated()
+	if e == nil && t.fault.Error() != nil {
 		return nil
 	}
 	if e == nil {

@@ -77,6 +77,7 @@ func TestRecordedErrorsOfProvidersAreRecognized(t *testing.T) {
 				found := errors.As(e.err, &p)
 				require.Equal(t, r.Want != "", found, "%v", e.err)
 				if !found {
+					require.True(t, kind == 0 || e.err == nil, "%v", e.err)
 					return
 				}
 				require.Equal(t, bgagent.StopError, e.Stop)

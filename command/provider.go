@@ -140,8 +140,19 @@ func (t *turn) keepsNothing(said said) bool {
 // provider is not the cause.
 func failureOf(f apifault.Fault) bgagent.ProviderError {
 	f.At = time.Now()
-	failure := bgagent.ProviderError{Status: f.Status}
-	if e := f.Error(); e != nil {
+	return shownFailure(f.Error(), f.Status)
+}
+
+// retryOf returns the failure after which a program repeats the request, like failureOf. Its kind is also
+// zero if the manager must not hear of the retry; see [apifault.Fault.Repeated].
+func retryOf(f apifault.Fault) bgagent.ProviderError {
+	f.At = time.Now()
+	return shownFailure(f.Repeated(), f.Status)
+}
+
+func shownFailure(e *bgagent.ProviderError, status int) bgagent.ProviderError {
+	failure := bgagent.ProviderError{Status: status}
+	if e != nil {
 		failure = *e
 	}
 	failure.Message, failure.Next = "", bgagent.NextContinue

@@ -49,6 +49,45 @@ func TestAFailureOfTheMachineBlamesNoProvider(t *testing.T) {
 	}
 }
 
+func TestARetryEndsTheTaskOnlyIfTheKeyIsCertainlyRejected(t *testing.T) {
+	claude := func(status, word string) []byte {
+		return outputOf(claudeStarted, `{"type":"system","subtype":"api_retry","attempt":1,"error_status":`+status+`,"error":"`+word+`"}`)
+	}
+	gemini := func(status, answer string) []byte {
+		return outputOf(`{"stderr":` + jsonString("Attempt 1 failed with status "+status+". Retrying with backoff... _ApiError: "+answer) + `}`)
+	}
+	for _, x := range []struct {
+		program string
+		output  []byte
+		want    bgagent.ProviderErrorKind // kind in the report; 0 if there is none
+	}{
+		{"claude", claude("403", "unknown"), 0},
+		{"claude", claude("401", "unknown"), authentication},
+		{"claude", claude("429", "rate_limit"), limited},
+		{"gemini", gemini("403", "{}"), 0},
+		{"gemini", gemini("400", `{"error":{"code":400,"details":[{"reason":"API_KEY_INVALID"}]}}`), authentication},
+		{"gemini", gemini("503", "{}"), overloaded},
+	} {
+		got := playRecorded(presets[x.program], x.output, 0)
+		if x.want == 0 {
+			require.Empty(t, got.retries, "%s", x.output)
+			continue
+		}
+		require.Len(t, got.retries, 1, "%s", x.output)
+		require.Equal(t, x.want, got.retries[0].Provider.Kind, "%s", x.output)
+	}
+}
+
+func TestGeminisExitCodeDoesNotHideAnEarlierFailure(t *testing.T) {
+	const daily = `{"type":"error","severity":"error","message":"[API Error: You have exhausted your daily quota on this model.]"}`
+	const boom = `{"type":"result","status":"error","error":{"message":"boom"}}`
+	got := playRecorded(Gemini(), outputOf(daily, boom), 173).failure
+	require.Equal(t, quota, got.Kind)
+	require.Equal(t, 429, got.Status)
+	const gateway = `{"type":"result","status":"error","error":{"message":"[API Error: Bad Gateway]\nPlease wait [and] see"}}`
+	require.Equal(t, broken, playRecorded(Gemini(), outputOf(strings.Replace(gateway, "[and]", "and", 1)), -1).failure.Kind, "the message is a status in words")
+}
+
 // Lines that opencode prints around a compaction.
 const (
 	opencodeStep     = `{"type":"step_start","sessionID":"s"}`

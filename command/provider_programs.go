@@ -68,7 +68,7 @@ func (d *claudeDecoder) retrying(x *claudeLine, text string) {
 	if x.claudeRetry.Status <= 0 {
 		return
 	}
-	e := failureOf(apifault.Fault{Status: small(x.claudeRetry.Status), Names: []string{x.Error}})
+	e := retryOf(apifault.Fault{Status: small(x.claudeRetry.Status), Names: []string{x.Error}})
 	e.Tries, e.Message = small(x.Attempt), text
 	var at time.Time
 	if x.Delay > 0 {
@@ -112,30 +112,22 @@ func codexGivesUp(text string, o *Output) {
 }
 
 // codexRetries handles a message "Reconnecting... 1/5 (…)". It reports whether the turn must end,
-// because the key was rejected. Status 403 alone does not show that: a proxy can refuse a single request
-// with it. Such a retry is not reported to the manager, which would end the task because of it. If
-// the model does not exist or may not be used, a retry is not reported either, because it says nothing
-// about when the provider will accept requests.
+// because the key was rejected. If the model does not exist or may not be used, a retry is not reported to
+// the manager, because it says nothing about when the provider will accept requests.
 func codexRetries(number, text string, o *Output) (rejected bool) {
 	n := digits(number)
 	o.tried(n)
-	f := apifault.Fault{Text: text}
-	e := failureOf(f)
+	e := retryOf(apifault.Fault{Text: text})
 	switch e.Kind {
 	case bgagent.ProviderAuthentication:
-		if !f.Rejected() {
-			return false
-		}
 		e.Tries = n
 		o.ProviderFailed(e)
 		return true
 	case bgagent.ProviderUnknownModel:
 		return false
 	}
-	if !f.Lost() {
-		e.Message = errorText(text)
-		o.Retrying(e, time.Time{})
-	}
+	e.Message = errorText(text)
+	o.Retrying(e, time.Time{})
 	return false
 }
 
@@ -155,7 +147,7 @@ func decodeGeminiErrors() func(line string, o *Output) {
 		if m := geminiRetry.FindStringSubmatch(line); m != nil {
 			n, status := digits(m[1]), digits(m[2])
 			_, answer, _ := strings.Cut(m[3], "_ApiError: ")
-			e := failureOf(apifault.Fault{Status: status, Text: answer})
+			e := retryOf(apifault.Fault{Status: status, Text: answer})
 			e.Tries, e.Message = n, errorText(answer)
 			o.refused(status)
 			o.retries(e, time.Time{})
@@ -185,6 +177,9 @@ func geminiFault(text string) (f apifault.Fault, ok bool) {
 	case strings.HasPrefix(text, "Model stream ended without a finish reason"), api && strings.HasPrefix(rest, "terminated]"):
 		return apifault.Fault{Names: []string{"connection_failed"}}, true
 	case api:
+		if end := strings.LastIndexByte(rest, ']'); end >= 0 { // gemini's advice comes after it
+			rest = rest[:end]
+		}
 		return apifault.Fault{Text: rest}, true
 	}
 	return f, false
@@ -227,7 +222,7 @@ func geminiExplains(e *bgagent.ProviderError, said said, x outcome) *bgagent.Pro
 		if f.Status == http.StatusTooManyRequests {
 			f.Names = append(f.Names, "RESOURCE_EXHAUSTED") // Google's name for it
 		}
-		if known := failureOf(f); known.Kind != 0 || e == nil {
+		if known := failureOf(f); ok && known.Kind != 0 || e == nil {
 			full = known
 		}
 		full.Status = f.Status

@@ -222,6 +222,7 @@ func TestRecordedFailuresAtTheProviderAreRecognized(t *testing.T) {
 			}
 			if tc.want == nil {
 				require.Nil(t, got.failure)
+				require.True(t, kind == 0 || tc.code == 0 && (got.said.end == nil || got.err == nil), "the turn has succeeded, or the recording ends before it: %v", got.err)
 				return
 			}
 			require.NotNil(t, got.failure, "%v", got.err)

@@ -40,8 +40,8 @@ func (s wireStatus) provider(now time.Time) *bgagent.ProviderError {
 	if f.Lost() {
 		return nil
 	}
-	e := f.Error()
-	if e == nil {
+	e := f.Repeated()
+	if e == nil { // after a key that it takes for rejected, the server would not repeat the request
 		e = &bgagent.ProviderError{Kind: bgagent.ProviderBroken, Message: apifault.Line(s.Message)}
 	}
 	e.Tries, e.Next = max(s.Attempt, 0), bgagent.NextContinue

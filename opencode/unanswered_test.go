@@ -274,6 +274,21 @@ func TestATurnThatIsAbortedBeforeARetryLeavesNoError(t *testing.T) {
 }
 
 // TestRecordedErrors checks lines that a real server has sent while its provider refused requests.
+func TestAServerThatRepeatsARequestDoesNotEndTheTask(t *testing.T) {
+	for message, kind := range map[string]bgagent.ProviderErrorKind{
+		"Invalid API key":                      bgagent.ProviderBroken,
+		"the gateway answered HTTP 403":        bgagent.ProviderBroken,
+		`{"error":{"code":"invalid_api_key"}}`: bgagent.ProviderAuthentication,
+		"Too Many Requests":                    bgagent.ProviderRateLimited,
+	} {
+		line, err := json.Marshal(map[string]any{"type": "retry", "attempt": 1, "message": message})
+		require.NoError(t, err)
+		got := opencode.ProviderErrorIn(line, time.Now())
+		require.Equal(t, kind, got.Kind, message)
+		require.Equal(t, kind == bgagent.ProviderAuthentication, got.Scope == bgagent.ScopeProvider, message)
+	}
+}
+
 func TestRecordedErrors(t *testing.T) {
 	raw, err := os.ReadFile("testdata/faults.jsonl")
 	require.NoError(t, err)
@@ -294,6 +309,8 @@ func TestRecordedErrors(t *testing.T) {
 			require.True(t, known, "the recording needs a row in the package recordings")
 			if x.Want == "" {
 				require.Nil(t, got)
+				lost := strings.HasPrefix(x.Case, "retry ") && kind == bgagent.ProviderBroken
+				require.True(t, kind == 0 || lost, "only a retry after a lost connection names no provider")
 				return
 			}
 			require.NotNil(t, got)

@@ -79,14 +79,26 @@ func (f Fault) Error() *bgagent.ProviderError {
 	return e
 }
 
+// Repeated returns the error for a report that the program repeats the request. It returns nil if there
+// is no error, and if the report must not reach the manager: a failed connection can be the fault of this
+// machine's network, and must not hold other turns back. A key that is not certainly rejected must
+// not end the task.
+func (f Fault) Repeated() *bgagent.ProviderError {
+	e := f.Error()
+	if e == nil || f.Lost() || e.Kind == bgagent.ProviderAuthentication && !f.Rejected() {
+		return nil
+	}
+	return e
+}
+
 // Rejected reports whether the provider has certainly rejected the key. Status 403 alone does not show
-// that: a proxy can refuse a single request with it.
+// that: a proxy can refuse a single request with it. Neither do the words of a message.
 func (f Fault) Rejected() bool {
 	e := f.Error()
 	if e == nil || e.Kind != bgagent.ProviderAuthentication {
 		return false
 	}
-	return e.Status != http.StatusForbidden || certain(f.shown().names) == bgagent.ProviderAuthentication
+	return e.Status != 0 && e.Status != http.StatusForbidden || certain(f.shown().names) == bgagent.ProviderAuthentication
 }
 
 // maxRead is the maximum length of a text or a body that is examined. The rest of a longer text is

@@ -135,6 +135,8 @@ func TestTheKindComesFromNamesStatusesAndMessages(t *testing.T) {
 	require.Equal(t, bgagent.ScopeModel, daily.Scope)
 	require.Nil(t, Fault{Names: []string{"responseStreamDisconnected"}, Text: "stream disconnected before completion: Incomplete response returned, reason: content_filter"}.Error())
 	require.True(t, Fault{Text: "stream disconnected before completion: network error"}.Lost())
+	require.Nil(t, Fault{Text: "stream disconnected before completion: network error"}.Repeated())
+	require.Equal(t, bgagent.ProviderOverloaded, Fault{Text: "stream disconnected before completion: Overloaded"}.Repeated().Kind)
 	require.False(t, Fault{Text: "stream disconnected before completion: Overloaded"}.Lost())
 	require.False(t, Fault{Status: 500, Text: "connection reset"}.Lost())
 }
@@ -160,6 +162,7 @@ func TestTheTimeOfTheNextTryComesFromHeadersAndBodiesOnly(t *testing.T) {
 		"a date by another clock":  {Fault{Headers: map[string]string{"retry-after": "Sat, 28 Nov 2026 15:01:00 GMT", "date": "Sat, 28 Nov 2026 15:00:00 GMT"}}, noon.Add(time.Minute)},
 		"a date before the answer": {Fault{Headers: map[string]string{"retry-after": "Sat, 28 Nov 2026 14:00:00 GMT", "date": "Sat, 28 Nov 2026 15:00:00 GMT"}}, time.Time{}},
 		"names in upper case":      {Fault{Headers: map[string]string{"Retry-After": "40"}}, noon.Add(40 * time.Second)},
+		"two spellings":            {Fault{Headers: map[string]string{"Retry-After": "90", "Retry-after": "40", "RETRY-AFTER": "20"}}, noon.Add(20 * time.Second)},
 		"wrong milliseconds":       {Fault{Headers: map[string]string{"retry-after-ms": "-5", "retry-after": " 40 "}}, noon.Add(40 * time.Second)},
 		"infinite":                 {Fault{Headers: map[string]string{"retry-after": "+Inf"}}, time.Time{}},
 		"zero":                     {Fault{Headers: map[string]string{"retry-after": "0"}}, time.Time{}},
@@ -220,10 +223,12 @@ func TestATextOfAnotherFormIsOnlyShown(t *testing.T) {
 func TestStatus403AloneDoesNotRejectTheKey(t *testing.T) {
 	for want, faults := range map[bool][]Fault{
 		true:  {{Status: 401}, {Status: 403, Names: []string{"permission_error"}}, {Text: `unexpected status 403 Forbidden: {"error":{"code":"invalid_api_key"}}`}, {Status: 403, Body: `{"error":{"type":"permission_error"}}`}},
-		false: {{Status: 403}, {Text: "unexpected status 403 Forbidden: <html>"}, {Status: 429}, {Status: 403, Names: []string{"model_not_allowed"}}, {}},
+		false: {{Status: 403}, {Text: "unexpected status 403 Forbidden: <html>"}, {Status: 429}, {Status: 403, Names: []string{"model_not_allowed"}}, {}, {Text: "Invalid API key"}},
 	} {
 		for _, f := range faults {
 			require.Equal(t, want, f.Rejected(), "%+v", f)
+			e := f.Repeated()
+			require.Equal(t, want, e != nil && e.Kind == bgagent.ProviderAuthentication, "%+v", f)
 		}
 	}
 }

@@ -3,6 +3,7 @@ package apifault
 import (
 	"bytes"
 	"encoding/json"
+	"maps"
 	"net/http"
 	"regexp"
 	"slices"
@@ -199,9 +200,9 @@ func (e *apiError) reset(at time.Time) time.Time {
 func retryAfter(headers map[string]string, at time.Time) time.Time {
 	get := func(name string) string {
 		value := headers[name]
-		for n, v := range headers {
+		for _, n := range slices.Sorted(maps.Keys(headers)) { // two spellings of a name can have different values
 			if value == "" && strings.EqualFold(n, name) {
-				value = v
+				value = headers[n]
 			}
 		}
 		return strings.TrimSpace(value)
