@@ -17,11 +17,17 @@ const (
 // onClock returns the time t with a reading of the monotonic clock. The state compares this reading
 // with its own times; see state.providerTime. If t is more than resetMost away, onClock returns zero.
 func onClock(t time.Time) time.Time {
+	now := time.Now()
+	return onClockAt(t, now.Round(0), now)
+}
+
+// onClockAt does the same as onClock at the time now. The argument "wall" is the wall time of now,
+// without a reading of the monotonic clock.
+func onClockAt(t, wall, now time.Time) time.Time {
 	if t.IsZero() {
 		return t
 	}
-	now := time.Now()
-	d := t.Round(0).Sub(now) // difference of the wall times, because Round removes the reading that t may have
+	d := t.Round(0).Sub(wall) // difference of the wall times, because Round removes the reading that t may have
 	if d > resetMost || d < -resetMost {
 		return time.Time{}
 	}

@@ -245,8 +245,8 @@ func (st *state) askWriter() {
 	}
 }
 
-// nextBatch returns the next batch to write. The argument "wall" is the wall time now. If nothing waits to be written, it returns nil, and
-// the writer stops.
+// nextBatch returns the next batch to write. The argument "wall" is the wall time now. If nothing waits
+// to be written, it returns nil, and the writer stops.
 func (st *state) nextBatch(wall time.Time, now int64) *StoreBatch {
 	s := st.storing
 	for s.urgent && !s.over {
