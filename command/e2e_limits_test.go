@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -116,6 +117,17 @@ func TestRealRefusedTurnIsContinuedAndTheModelSeesThePromptOnce(t *testing.T) {
 		script, kind, status := "@error 429 times=1 slow down", limited, 429
 		if r.name == "opencode" {
 			script, kind, status = "@error 401 times=1 no", authentication, 401
+		}
+		if r.name == "gemini" {
+			// The session of the second turn is a new one. Its first message can differ, because it describes
+			// the folder, so the model server would not always see that the request is repeated.
+			var attempts atomic.Int32
+			s.w.Model.Handle(func(q modelserver.Request) modelserver.Reply {
+				if q.Kind == modelserver.Main {
+					q.Attempt = int(attempts.Add(1))
+				}
+				return q.Scripted()
+			})
 		}
 		session, p := s.session(), bgagent.Prompt{ID: "first", Text: "MARK-ONE\n" + script + "\n@say fine"}
 		failure := s.refused(session, p)
