@@ -70,10 +70,13 @@ func (x *retrying) haltAt() int64 {
 	return 0
 }
 
-// halt stops the turn of a live attempt, so that the attempt can be parked.
+// halt stops the turn of a live attempt, so that the attempt can be parked or go on with another model.
+// If it can do neither, its program goes on trying.
 func (st *state) halt(a *attempt, now int64) {
-	if st.limit(limitMaxPark) <= 0 || a.t.sess == nil {
-		a.sight.retry.err.Next = NextNone
+	e := &a.sight.retry.err
+	step, goes := stepOf(e.Next)
+	if !goes || a.t.sess == nil || st.limit(limitMaxPark) <= 0 && !st.mayFallBack(a, e.Kind, step) {
+		e.Next = NextNone
 		return
 	}
 	a.sight.retry.haltEnd = now + int64(st.limit(limitStopTimeout))
