@@ -132,3 +132,25 @@ func TestATaskThatCouldNotBeginFallsBack(t *testing.T) {
 		require.Equal(t, "p", f.turns()[1].prompt.Text)
 	})
 }
+
+// TestTheNextModelDoesNotAnswerWithTheThoughtsOfTheModelBefore refuses a turn that has shown only
+// reasoning. The turn of the next model is empty.
+func TestTheNextModelDoesNotAnswerWithTheThoughtsOfTheModelBefore(t *testing.T) {
+	for _, next := range []bgagent.ProviderNextStep{bgagent.NextContinue, bgagent.NextRepeat, bgagent.NextNone} {
+		f := newLimited(nil)
+		f.run = func(_ context.Context, session string, p bgagent.Prompt, r *bgagent.Reporter) (bgagent.TurnEnd, error) {
+			if p.Model == modelA {
+				r.Reasoning("a secret thought")
+				return bgagent.TurnEnd{}, &bgagent.ProviderError{Kind: bgagent.ProviderQuota, Next: next}
+			}
+			return bgagent.TurnEnd{}, nil
+		}
+		bubble(t, f, fallbacks(modelB), func(t *testing.T, m *bgagent.BackgroundManager) {
+			task := ended(t, m, launch(t, m, "p").ID)[0]
+			require.Equal(t, modelB, task.Model)
+			require.Equal(t, bgagent.Failed, task.Status, task.Reason)
+			require.Empty(t, task.Result)
+			require.False(t, task.Reasoning)
+		})
+	}
+}

@@ -185,15 +185,16 @@ func (st *state) capture(a *attempt, f *outcome, partial bool) {
 	if (a.answer() == "" || partial && a.turnStart > 0) && !mdtext.Invisible(a.sight.text) {
 		a.said(a.sight.text)
 	}
-	if partial && a.answer() == "" && a.sight.prog.toolCalls == 0 && !mdtext.Invisible(a.sight.thought) {
-		a.text, f.thought = a.sight.thought, true
+	text := a.answer()
+	if partial && text == "" && a.sight.prog.toolCalls == 0 && !mdtext.Invisible(a.sight.thought) {
+		text, f.thought = a.sight.thought, true
 	}
 	f.started, f.activity, f.turns, f.todos, f.failed = a.started, a.activity, a.turn, a.openTodos, a.failed
 	limit := maxResult
 	if !a.cl.reads {
 		limit = maxResultUnreadable
 	}
-	f.result = mdtext.Valid(a.answer())
+	f.result = mdtext.Valid(text)
 	if len(f.result) > limit {
 		f.result, f.cut = strings.Clone(mdtext.Head(f.result, limit)), true // cloned, because a slice would keep the whole text alive
 	}
