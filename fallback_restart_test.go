@@ -88,6 +88,43 @@ func TestACrashKeepsTheFallback(t *testing.T) {
 	}
 }
 
+// TestACrashKeepsTheFallbackWithoutItsSession is like TestACrashKeepsTheFallback, but the session of the
+// next model no longer exists. A new session gets the prompt, unless the old session had it.
+func TestACrashKeepsTheFallbackWithoutItsSession(t *testing.T) {
+	for _, next := range []bgagent.ProviderNextStep{bgagent.NextContinue, bgagent.NextRepeat, bgagent.NextNewSession, bgagent.NextNone} {
+		for _, inTurn := range []bool{false, true} {
+			t.Run(fmt.Sprint(next, " ", inTurn), func(t *testing.T) {
+				inWorldWithFallbacks(t, bgagent.ProviderError{Kind: bgagent.ProviderQuota, Next: next}, func(t *testing.T, w *world) {
+					m := w.begin()
+					if !inTurn {
+						launchOn(t, m, modelB, "busy")
+					}
+					id := launchOn(t, m, "", "p")
+					time.Sleep(time.Second)
+					was := get(t, m, id)
+					require.Equal(t, 2, was.Attempt)
+					w.crash()
+					w.mu.Lock()
+					delete(w.sessions, was.Session)
+					w.mu.Unlock()
+
+					m = w.begin()
+					task := ended(t, m, id)[0]
+					require.Equal(t, modelB, task.Model)
+					require.Equal(t, 2, task.Attempt)
+					if next == bgagent.NextContinue {
+						require.Equal(t, bgagent.CauseSessionGone, task.Cause)
+						return
+					}
+					require.Equal(t, bgagent.Completed, task.Status, task.Reason)
+					require.NotEqual(t, was.Session, task.Session)
+					require.Equal(t, "answer to p", task.Result)
+				})
+			})
+		}
+	}
+}
+
 func TestAModelThatTheCallerNamedStaysAfterARestart(t *testing.T) {
 	inWorldWithFallbacks(t, bgagent.ProviderError{Kind: bgagent.ProviderOverloaded, Next: bgagent.NextContinue}, func(t *testing.T, w *world) {
 		m := w.begin()

@@ -328,7 +328,7 @@ func (st *state) restored(a *attempt, r restoredSession, f hostFailure, now int6
 		st.wantCall(a)
 	case r.missing && recovering && a.cl.starter && a.turn > 0: // the session may have worked on the prompt before the server deleted it
 		st.end(t, CauseSessionGone, reasonSessionLost, now)
-	case r.missing && (!recovering && a.turn > 0 || a.turn > 1 || a.no > 1 || t.sess != nil && t.sess.own != nil): // a new session would lack what the old session knew
+	case r.missing && (!recovering && a.turn > 0 || a.turn > 1 || !a.isFirst() || a.heard || t.sess != nil && t.sess.own != nil): // a new session would lack what the old session knew
 		st.end(t, CauseSessionGone, reasonSessionLost, now)
 	case a.late && (!recovering || a.turn == 0 || r.missing || r.prompt == PromptMissing || r.prompt == PromptInterrupted && !r.follow):
 		st.end(t, CauseInterrupted, st.lateFor, now)
