@@ -109,20 +109,39 @@ func (st *state) passShut(t *task, now int64) {
 	}
 }
 
-// leaveShut lets the tasks that wait in the lines of shut pools go on with their next models, in the
-// order of their launches.
+// leaveShut lets the tasks that wait for shut pools go on with their next models, in the order of their
+// launches.
 func (st *state) leaveShut(now int64) {
+	if st.recovery.due || st.suspend != notSuspended {
+		return
+	}
 	var list []*task
 	for _, t := range st.tasks {
-		if t.status == Pending && st.slots.Waits(&t.wait) && st.instead(t, now) != "" {
+		if st.leavesPool(t, now) {
 			list = append(list, t)
 		}
 	}
 	slices.SortFunc(list, byLaunch)
 	for _, t := range list {
+		if t.status == Running {
+			st.falls(t.run)
+			continue
+		}
 		st.releaseSlot(t)
 		st.queue(t, now)
 	}
+}
+
+// leavesPool reports whether a task that waits for its pool goes on with its next model, because the pool is
+// shut.
+func (st *state) leavesPool(t *task, now int64) bool {
+	switch a := t.run; {
+	case t.status == Pending:
+		return st.slots.Waits(&t.wait) && st.instead(t, now) != ""
+	case t.status == Running && a.awaitsProvider() && !a.refused.falls:
+		return st.shut(t.kind, now) && st.mayFallBack(a, a.refused.kind, a.refused.step)
+	}
+	return false
 }
 
 // mayFallBack reports whether, after a refusal of the given kind, the attempt can go on with another
@@ -240,6 +259,9 @@ func (st *state) fallBack(a *attempt, now int64) {
 	}
 	from, to, renews := t.kind.key.model, st.nextModel(t), a.needsNewSession(r.step)
 	why := reasonFellBack(from, to, r)
+	if r.fell != "" { // no turn of the model was refused
+		why = reasonFellBack(from, to, &refused{})
+	}
 	if a.cl.starter && len(a.sight.msgs) > 0 && !renews {
 		past := a.sight.last(st.seed)
 		t.sess.past = &past

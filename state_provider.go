@@ -109,7 +109,6 @@ func shownMessage(e *ProviderError) string { return mdtext.Joined(mdtext.Valid(e
 // cool makes the pool of the attempt cool down because of a refusal. The argument "reset" is the
 // earliest time of the next request, or 0 if it is unknown.
 func (st *state) cool(a *attempt, e *ProviderError, reset, now int64) {
-	was := st.shut(a.t.kind, now)
 	if reset > 0 {
 		reset += st.slotsFrom
 	}
@@ -121,7 +120,7 @@ func (st *state) cool(a *attempt, e *ProviderError, reset, now int64) {
 			st.wakeTask(t)
 		}
 	}
-	if !was && st.shut(a.t.kind, now) {
+	if st.shut(a.t.kind, now) {
 		st.leaveShut(now)
 	}
 }
@@ -316,6 +315,9 @@ func (st *state) parkForProvider(a *attempt, now int64) {
 	st.parkOrFinish(a, a.endCause, "", now)
 	if st.storing != nil {
 		st.mustKeep(a.t)
+	}
+	if st.leavesPool(a.t, now) {
+		st.falls(a)
 	}
 	st.setDeadline(a, now)
 }
