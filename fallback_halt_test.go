@@ -1,6 +1,7 @@
 package bgagent_test
 
 import (
+	"context"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -36,6 +37,39 @@ func TestATurnIsStoppedForTheNextModelEvenIfNoTaskIsParked(t *testing.T) {
 			require.Equal(t, 1, f.session(session).aborts)
 			require.Equal(t, falls, task.Status == bgagent.Completed, task.Reason)
 			require.Len(t, f.prompted(), map[bool]int{true: 2, false: 1}[falls])
+		})
+	}
+}
+
+// TestAProgramThatRetriesByItselfIsStoppedForTheNextModel lets the program of a turn repeat its request
+// again and again, so soon that the turn keeps its slot.
+func TestAProgramThatRetriesByItselfIsStoppedForTheNextModel(t *testing.T) {
+	for _, park := range []time.Duration{0, bgagent.Disabled} {
+		f := newLimited(nil)
+		f.run = func(ctx context.Context, session string, p bgagent.Prompt, r *bgagent.Reporter) (bgagent.TurnEnd, error) {
+			f.mu.Lock()
+			f.begun = append(f.begun, limitedTurn{session, p, time.Now()})
+			f.mu.Unlock()
+			for p.Model == modelA && ctx.Err() == nil {
+				r.Retrying(overloaded, time.Now().Add(50*time.Second))
+				select {
+				case <-time.After(50 * time.Second):
+				case <-ctx.Done():
+				}
+			}
+			return bgagent.TurnEnd{Text: "answer"}, ctx.Err()
+		}
+		cfg := fallbacks(modelB)
+		cfg.MaxPark = park
+		bubble(t, f, cfg, func(t *testing.T, m *bgagent.BackgroundManager) {
+			began := time.Now()
+			task := ended(t, m, launch(t, m, "p").ID)[0]
+			require.Equal(t, bgagent.Completed, task.Status, task.Reason)
+			require.Equal(t, "answer", task.Result)
+			turns := f.turns()
+			require.Equal(t, []string{modelA, modelB}, modelsOf(turns))
+			require.Equal(t, turns[0].prompt.ID, turns[1].prompt.Unanswered)
+			require.Equal(t, 10*time.Minute, turns[1].at.Sub(began))
 		})
 	}
 }

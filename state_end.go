@@ -59,6 +59,7 @@ type turnOutcome struct {
 
 	provider *ProviderError // set if the turn ended because the provider of the model refused a request
 	loose    bool           // a starter's session may be in a turn although the turn has failed
+	since    int64          // if a request was refused, the time of the first refusal after the last output
 }
 
 // turnOver records that the turn of an attempt is over. The agent has ended the turn, with success
@@ -67,6 +68,10 @@ func (st *state) turnOver(a *attempt, o turnOutcome, now int64) {
 	st.asksNoMore(a, now)
 	a.ran += now - a.turnStart
 	a.turnStart = 0
+	o.since = now
+	if x := a.sight.retry; x != nil {
+		o.since = x.since
+	}
 	st.afterHalt(a, now)
 	if !a.goesOn(o.cause) {
 		st.madeProgress(a.t)

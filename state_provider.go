@@ -36,7 +36,7 @@ type refused struct {
 	unanswered string  // id of the prompt with which the session goes on
 	prompt     string  // text of the next prompt, unless the step says otherwise
 	told       *Notice // notice that a repeated prompt delivers
-	since      int64   // time of the first refusal; if the turn of a later refusal had output, the time of that refusal
+	since      int64   // time of the first refusal; if the turn of a later refusal had output, the time of the first refusal after it
 	retryAt    int64   // time that the provider has given; 0 if it gave none
 	until      int64   // end of the pool's cool-down as it was after the refusal
 	poolTries  int     // number of refusals in a row in the pool, as it was then
@@ -183,11 +183,11 @@ func (st *state) turnRefused(a *attempt, o turnOutcome, now int64) {
 	}
 	r := a.refused
 	if r == nil {
-		r = &refused{since: now}
+		r = &refused{since: o.since}
 		a.refused = r
 	}
 	if a.sight.output {
-		r.since, r.tries, r.turns = now, 0, 0
+		r.since, r.tries, r.turns = o.since, 0, 0
 	}
 	r.kind, r.status, r.message, r.retryAt = e.Kind, e.Status, shownMessage(e), reset
 	r.tries += max(e.Tries, 1)

@@ -50,7 +50,7 @@ func (st *state) retrying(a *attempt, e *ProviderError, at time.Time, now int64)
 	if st.passes(e.Kind, reset, now) {
 		st.cool(a, e, reset, now)
 	}
-	if at := x.haltAt(); at > 0 && at <= now {
+	if at := st.haltAt(a); at > 0 && at <= now {
 		st.halt(a, now)
 	}
 	st.setDeadline(a, now)
@@ -58,16 +58,27 @@ func (st *state) retrying(a *attempt, e *ProviderError, at time.Time, now int64)
 
 // haltAt returns the time at which the turn is stopped because its program repeats requests, or 0 if
 // it is not stopped.
-func (x *retrying) haltAt() int64 {
-	switch {
-	case x.haltEnd > 0 || x.err.Next == NextNone: // a turn that cannot go on later keeps trying
+func (st *state) haltAt(a *attempt) (at int64) {
+	x := a.sight.retry
+	step, goes := stepOf(x.err.Next)
+	if x.haltEnd > 0 || !goes { // a turn that cannot go on later keeps trying
 		return 0
-	case x.at == 0:
-		return x.since + retryMost
-	case x.at-x.told > retryMost:
-		return x.told
 	}
-	return 0
+	switch {
+	case st.limit(limitMaxPark) <= 0: // the attempt cannot be parked
+	case x.at == 0:
+		at = x.since + retryMost
+	case x.at-x.told > retryMost:
+		at = x.told
+	}
+	fall := x.since + max(int64(st.limit(limitFallbackAfter)), 0)
+	if x.at > fall {
+		fall = min(fall, x.told)
+	}
+	if (at == 0 || fall < at) && st.mayFallBack(a, x.err.Kind, step) {
+		at = fall
+	}
+	return at
 }
 
 // halt stops the turn of a live attempt, so that the attempt can be parked or go on with another model.
@@ -183,7 +194,7 @@ func (st *state) provedAt(a *attempt) int64 {
 
 // retryLimits returns the time at which the turn is stopped, or must have stopped, because of
 // repeated requests. After the turn, it returns the time at which the Abort calls must have returned.
-func (a *attempt) retryLimits() int64 {
+func (st *state) retryLimits(a *attempt) int64 {
 	x := a.sight.retry
 	switch {
 	case a.stopEnd > 0:
@@ -193,7 +204,7 @@ func (a *attempt) retryLimits() int64 {
 	case x.haltEnd > 0:
 		return x.haltEnd
 	}
-	return x.haltAt()
+	return st.haltAt(a)
 }
 
 // retryLimit handles the time that retryLimits has returned.

@@ -204,7 +204,7 @@ func (st *state) limitEnd(l attemptLimit, a *attempt) int64 {
 	case untilAnswered:
 		return a.callEnd
 	case untilHalted:
-		return a.retryLimits()
+		return st.retryLimits(a)
 	case untilFallback:
 		return st.fallbackAt(a)
 	case untilParked:
