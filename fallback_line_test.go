@@ -39,3 +39,55 @@ func TestAFallbackThatWaitsForItsSlotLeavesAModelThatIsRefusedForLong(t *testing
 		require.Equal(t, []string{modelB, modelA, modelC}, modelsOf(f.turns()))
 	})
 }
+
+// TestTasksThatHaveNotStartedLeaveAModelWithoutProgress launches tasks on a model that is overloaded. Its
+// provider gives no time.
+func TestTasksThatHaveNotStartedLeaveAModelWithoutProgress(t *testing.T) {
+	f := newLimited(onModels(map[string]bgagent.ProviderError{
+		modelA: {Kind: bgagent.ProviderOverloaded, Next: bgagent.NextContinue},
+		modelB: {Kind: bgagent.ProviderOverloaded, Next: bgagent.NextContinue},
+	}))
+	bubble(t, f, fallbacks(modelB, modelC), func(t *testing.T, m *bgagent.BackgroundManager) {
+		began := time.Now()
+		var ids []string
+		for range 5 {
+			ids = append(ids, launchOn(t, m, "", "p"))
+		}
+		time.Sleep(9 * time.Minute)
+		for _, id := range ids {
+			require.Equal(t, modelA, get(t, m, id).Model)
+		}
+		time.Sleep(2 * time.Minute)
+		for _, id := range ids {
+			require.Equal(t, modelB, get(t, m, id).Model)
+		}
+		for _, task := range ended(t, m, ids...) {
+			require.Equal(t, bgagent.Completed, task.Status, task.Reason)
+			require.Equal(t, modelC, task.Model)
+		}
+		require.Less(t, time.Since(began), 21*time.Minute)
+	})
+}
+
+// TestNoTaskLeavesAModelThatMakesProgress refuses each second turn for a long time.
+func TestNoTaskLeavesAModelThatMakesProgress(t *testing.T) {
+	f := newLimited(func(n int, _ bgagent.Prompt) error {
+		if n%2 == 0 {
+			return &bgagent.ProviderError{Kind: bgagent.ProviderOverloaded, Next: bgagent.NextContinue}
+		}
+		return nil
+	})
+	f.last = 2 * time.Minute
+	bubble(t, f, fallbacks(modelB), func(t *testing.T, m *bgagent.BackgroundManager) {
+		began := time.Now()
+		var ids []string
+		for range 20 {
+			ids = append(ids, launchOn(t, m, "", "p"))
+		}
+		for _, task := range ended(t, m, ids...) {
+			require.Equal(t, bgagent.Completed, task.Status, task.Reason)
+			require.Equal(t, modelA, task.Model, task.Fallback)
+		}
+		require.Greater(t, time.Since(began), 40*time.Minute)
+	})
+}

@@ -83,12 +83,46 @@ func (st *state) fell(t *task, to, why string) *fallen {
 // too late to wait for, because there are other models.
 func (st *state) isShut(h *slots.Handle, now int64) bool {
 	c := st.coolDownOf(h)
-	return c.Refusals > 0 && c.Reset > now+max(int64(st.limit(limitFallbackAfter)), 0)
+	return c.Refusals > 0 && c.Reset > now+st.fallbackAfter()
 }
 
-// shut reports the same for the pool of a kind of tasks, if there are fallbacks.
+// fallbackAfter returns the time for which a task waits for its provider if there are other models.
+func (st *state) fallbackAfter() int64 { return max(int64(st.limit(limitFallbackAfter)), 0) }
+
+// shut reports whether the tasks that wait for the pool of a kind of tasks go on with other models,
+// because the pool is shut or has cooled down for too long without progress.
 func (st *state) shut(k *kind, now int64) bool {
-	return len(st.cfg.Fallback) > 0 && st.slots.Cools() && st.isShut(&k.slot, now)
+	if len(st.cfg.Fallback) == 0 || !st.slots.Cools() {
+		return false
+	}
+	c := st.coolDownOf(&k.slot)
+	lasts := c.Refusals > 0 && !c.Proved && c.Until > now && c.Since+st.fallbackAfter() <= now
+	return lasts || st.isShut(&k.slot, now)
+}
+
+// watchPool makes sure that the tasks in the line of a pool go on with other models if the pool cools
+// down for too long.
+func (st *state) watchPool(k *kind, now int64) {
+	if len(st.cfg.Fallback) == 0 || !st.slots.Cools() {
+		return
+	}
+	c := st.coolDownOf(&k.slot)
+	if at := c.Since + st.fallbackAfter(); c.Refusals > 0 && !c.Proved && at > now {
+		if d := &st.deadlines; d.shut == 0 || at < d.shut {
+			d.shut = at
+		}
+	}
+}
+
+// ringShut handles the time that watchPool has set.
+func (st *state) ringShut(now int64) {
+	st.deadlines.shut = 0
+	st.leaveShut(now)
+	for _, t := range st.tasks {
+		if st.pausedUntil(t, now) > 0 {
+			st.watchPool(t.kind, now)
+		}
+	}
 }
 
 // instead returns the model on which a pending task starts because the pool of its own model is shut.
@@ -107,6 +141,7 @@ func (st *state) passShut(t *task, now int64) {
 	if to := st.instead(t, now); to != "" {
 		st.fell(t, to, reasonFellBack(t.kind.key.model, to, &refused{}))
 	}
+	st.watchPool(t.kind, now)
 }
 
 // leaveShut lets the tasks that wait for shut pools go on with their next models, in the order of their
@@ -198,7 +233,7 @@ func (st *state) planFallback(a *attempt, may, ends bool, now int64) {
 	if !may {
 		return
 	}
-	r.fallAt = r.since + max(int64(st.limit(limitFallbackAfter)), 0)
+	r.fallAt = r.since + st.fallbackAfter()
 	if r.falls = ends || r.fallAt <= now || r.retryAt > r.fallAt; r.falls {
 		r.fallAt = 0
 	}

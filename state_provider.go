@@ -123,6 +123,7 @@ func (st *state) cool(a *attempt, e *ProviderError, reset, now int64) {
 	if st.shut(a.t.kind, now) {
 		st.leaveShut(now)
 	}
+	st.watchPool(a.t.kind, now)
 }
 
 // coolDown returns the cool-down of the task's pool, with times of the manager's clock.
@@ -159,6 +160,7 @@ func (st *state) coolAgain(a *attempt, now int64) {
 		again.Reset = r.until + st.slotsFrom
 	}
 	st.slots.Refuse(&slots.Waiter{}, &a.t.kind.slot, again)
+	st.watchPool(a.t.kind, now)
 }
 
 // turnRefused parks an attempt whose turn the provider has refused. If the attempt cannot go on, or
@@ -319,6 +321,7 @@ func (st *state) parkForProvider(a *attempt, now int64) {
 	if st.leavesPool(a.t, now) {
 		st.falls(a)
 	}
+	st.watchPool(a.t.kind, now)
 	st.setDeadline(a, now)
 }
 

@@ -71,7 +71,7 @@ func (st *state) haltAt(a *attempt) (at int64) {
 	case x.at-x.told > retryMost:
 		at = x.told
 	}
-	fall := x.since + max(int64(st.limit(limitFallbackAfter)), 0)
+	fall := x.since + st.fallbackAfter()
 	if x.at > fall {
 		fall = min(fall, x.told)
 	}

@@ -119,12 +119,13 @@ type deadlines struct {
 	trouble  int64            // time at which failing or slow writes are reported; 0 if nothing is being written
 	beat     int64            // time at which the manager's own record is written; 0 if no task is live or being stopped
 	careful  int64            // time at which the next attempt of an earlier process is continued; 0 if none waits
+	shut     int64            // time at which the next pool may have cooled down for too long; see watchPool
 	store    int64            // time at which non-urgent changes are written; 0 if there are none
 }
 
 // first returns the earliest deadline, or 0 if there is none.
 func (d *deadlines) first() (at int64) {
-	for _, t := range [...]int64{d.attempts.first(), d.queued.first(), d.nodes.first(), d.accounts.first(), d.outages.first(), d.keep, d.store, d.beat, d.trouble, d.careful} {
+	for _, t := range [...]int64{d.attempts.first(), d.queued.first(), d.nodes.first(), d.accounts.first(), d.outages.first(), d.keep, d.shut, d.store, d.beat, d.trouble, d.careful} {
 		if t != 0 && (at == 0 || t < at) {
 			at = t
 		}
@@ -152,6 +153,9 @@ func (st *state) ringDue(now int64) {
 	}
 	if d.keep != 0 && d.keep <= now {
 		d.keep, st.due.evict = 0, true
+	}
+	if d.shut != 0 && d.shut <= now {
+		st.ringShut(now)
 	}
 	if d.trouble != 0 && d.trouble <= now {
 		st.ringTrouble()
