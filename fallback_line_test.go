@@ -91,3 +91,51 @@ func TestNoTaskLeavesAModelThatMakesProgress(t *testing.T) {
 		require.Greater(t, time.Since(began), 40*time.Minute)
 	})
 }
+
+// TestTasksLeaveAllModelsOfAProviderThatRefusesThemForLong refuses two turns with a model. Only the second
+// refusal concerns all models of the provider. Another task waits for one of these.
+func TestTasksLeaveAllModelsOfAProviderThatRefusesThemForLong(t *testing.T) {
+	const other = "one/b"
+	f := newLimited(nil)
+	f.refuse = func(_ int, p bgagent.Prompt) error {
+		e := &bgagent.ProviderError{Kind: bgagent.ProviderQuota, Next: bgagent.NextContinue}
+		switch p.Text {
+		case "busy":
+			time.Sleep(10 * time.Minute)
+			return nil
+		case "first":
+			time.Sleep(30 * time.Second)
+		case "second":
+			time.Sleep(time.Minute)
+			e.Scope = bgagent.ScopeProvider
+		default:
+			return nil
+		}
+		e.RetryAt = time.Now().Add(5 * time.Hour)
+		return e
+	}
+	cfg := fallbacks(modelC)
+	cfg.Limits = bgagent.Limits{Default: 2, Model: map[string]int{other: 1}}
+	cfg.Fallback[other] = []string{modelC}
+	model := cfg.Model
+	cfg.Model = func(agent, asked string) (string, error) {
+		if asked == "" {
+			asked = other
+		}
+		return model(agent, asked)
+	}
+	bubble(t, f, cfg, func(t *testing.T, m *bgagent.BackgroundManager) {
+		began := time.Now()
+		busy := launchOn(t, m, other, "busy")
+		launchOn(t, m, modelA, "first")
+		launchOn(t, m, modelA, "second")
+		id := launchOn(t, m, "", "p")
+		time.Sleep(45 * time.Second)
+		require.Equal(t, other, get(t, m, id).Model)
+		task := ended(t, m, id)[0]
+		require.Equal(t, bgagent.Completed, task.Status, task.Reason)
+		require.Equal(t, modelC, task.Model)
+		require.Equal(t, time.Minute+time.Second, time.Since(began))
+		require.Equal(t, bgagent.Completed, ended(t, m, busy)[0].Status)
+	})
+}
