@@ -30,12 +30,12 @@ type scenario struct {
 // because of the fault.
 func (s *scenario) ends(p *play, states map[string]*storedState) map[string]bgagent.Status {
 	out := map[string]bgagent.Status{}
-	_, fated := p.outcome()
+	struck, fated := p.outcome()
 	for id, x := range states {
 		want, is := s.want[x.prompt]
 		switch {
 		case !is || p.fault.again > 0:
-		case s.refuses && x.Cause == bgagent.CauseSessionError:
+		case s.refuses && struck && p.fault.crashes() && x.Attempt == 1 && x.Cause == bgagent.CauseSessionError:
 		case fated && p.fault.fate == bgagenttest.FateAnswered && want == bgagent.Failed:
 		case fated && p.fault.fate == bgagenttest.FateOrphan && x.Cause == bgagent.CauseNotStopped:
 		case fated && (p.fault.fate == bgagenttest.FateUnknown || p.fault.fate == bgagenttest.FateGone && want == bgagent.Completed && x.Status == bgagent.Failed && x.Cause == bgagent.CauseSessionGone):
