@@ -1,6 +1,7 @@
 package bgagent_test
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"testing"
@@ -137,6 +138,30 @@ func TestAModelThatTheCallerNamedStaysAfterARestart(t *testing.T) {
 		require.Equal(t, bgagent.CauseRateLimited, tasks[0].Cause)
 		require.Equal(t, modelA, tasks[0].Model)
 		require.Equal(t, bgagent.Completed, tasks[1].Status, tasks[1].Reason)
+	})
+}
+
+// TestTheModelOfARecordOfAnEarlierVersionStays removes from a record what earlier versions did not write.
+func TestTheModelOfARecordOfAnEarlierVersionStays(t *testing.T) {
+	inWorldWithFallbacks(t, bgagent.ProviderError{Kind: bgagent.ProviderOverloaded, Next: bgagent.NextContinue}, func(t *testing.T, w *world) {
+		m := w.begin()
+		id := launchOn(t, m, "", "p")
+		time.Sleep(time.Minute)
+		w.crash()
+		r := recordOf(t, &w.memory, id)
+		const field = `,"model_chosen":true`
+		require.Contains(t, string(r.Data), field)
+		r.Data = bytes.Replace(r.Data, []byte(field), nil, 1)
+		p := w.memory.Process()
+		c, err := p.Open(t.Context(), bgagent.StoreOwner{})
+		require.NoError(t, err)
+		require.NoError(t, p.Write(t.Context(), &bgagent.StoreBatch{Number: c.Batch + 1, Records: []bgagent.StoreRecord{r}}))
+		require.NoError(t, p.Close())
+
+		m = w.begin()
+		task := ended(t, m, id)[0]
+		require.Equal(t, bgagent.CauseRateLimited, task.Cause, task.Reason)
+		require.Equal(t, modelA, task.Model)
 	})
 }
 

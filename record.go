@@ -56,9 +56,9 @@ type taskRecord struct {
 	Outlived    int32             `json:"outlived,omitempty"`
 	Burnt       int32             `json:"burnt,omitempty"` // highest attempt number that was withdrawn and must not be used again
 	Budget      *budgetRecord     `json:"budget,omitempty"`
-	Letters     []letterRecord    `json:"letters,omitempty"` // messages to the task
-	ModelNamed  bool              `json:"model_named,omitempty"`
-	Fallen      *fallenRecord     `json:"fallen,omitempty"` // set if the task runs on a fallback of its model
+	Letters     []letterRecord    `json:"letters,omitempty"`      // messages to the task
+	ModelChosen bool              `json:"model_chosen,omitempty"` // the host has chosen the model; without it, as in records of earlier versions, no fallback replaces the model
+	Fallen      *fallenRecord     `json:"fallen,omitempty"`       // set if the task runs on a fallback of its model
 
 	Questions    []questionRecord `json:"questions,omitempty"`
 	LastQuestion int32            `json:"last_question,omitempty"` // number of the latest question that a runner has asked
@@ -280,7 +280,7 @@ func (st *state) recordTask(t *task) (r recorded) {
 	x := taskRecord{
 		Version: recordVersion, Parent: t.up.session, Title: t.title, Agent: k.key.agent, Model: k.key.model, Client: k.key.client,
 		Depth: k.key.depth, Rules: k.agentRules, Call: t.call, Foreground: t.is(flagForeground), Attempt: t.no, Queued: st.wall(t.queued),
-		Status: t.status, Cause: t.cause, Notice: t.notice, Reclaimable: t.is(flagReclaimable), ModelNamed: k.key.named, Fallen: recordFallen(t),
+		Status: t.status, Cause: t.cause, Notice: t.notice, Reclaimable: t.is(flagReclaimable), ModelChosen: !k.key.named, Fallen: recordFallen(t),
 	}
 	mark := st.storing.task(t)
 	x.Restarts, x.Outlived = mark.restarts, mark.outlived

@@ -60,7 +60,7 @@ func (st *state) loadTask(x *storedTask) *task {
 		st: st, ids: x.id, title: x.Title, text: x.texts[textOf("prompt", x.Attempt)], call: x.Call,
 		queued: st.at(x.Queued), no: x.Attempt, debt: -1,
 	}
-	t.kind = st.kind(kindKey{agent: x.Agent, model: x.Model, client: x.Client, depth: x.Depth, named: x.ModelNamed}, x.cl, x.Rules)
+	t.kind = st.kind(kindKey{agent: x.Agent, model: x.Model, client: x.Client, depth: x.Depth, named: !x.ModelChosen}, x.cl, x.Rules)
 	if x.Metadata != nil || x.System != "" || x.Directory != "" || x.Past != nil || x.CallHash|x.ResumeHash != 0 || x.Unsaid != "" {
 		m := t.extra()
 		m.metadata, m.system, m.directory, m.past = x.Metadata, x.System, x.Directory, x.Past
