@@ -73,3 +73,45 @@ func TestAProgramThatRetriesByItselfIsStoppedForTheNextModel(t *testing.T) {
 		})
 	}
 }
+
+// TestATaskWaitsOnIfItsNextModelIsRefusedMeanwhile refuses the next model while an Abort call holds the
+// fallback up.
+func TestATaskWaitsOnIfItsNextModelIsRefusedMeanwhile(t *testing.T) {
+	for _, kind := range []bgagent.ProviderErrorKind{bgagent.ProviderOverloaded, bgagent.ProviderQuota} {
+		f := newLimited(nil)
+		f.refuse = func(_ int, p bgagent.Prompt) error {
+			if p.Model != modelB {
+				return nil
+			}
+			time.Sleep(2 * time.Second)
+			return &bgagent.ProviderError{Kind: bgagent.ProviderQuota, Next: bgagent.NextContinue, RetryAt: time.Now().Add(5 * time.Hour)}
+		}
+		run, retried := f.run, false
+		f.run = func(ctx context.Context, session string, p bgagent.Prompt, r *bgagent.Reporter) (bgagent.TurnEnd, error) {
+			if p.Model != modelA || retried {
+				return run(ctx, session, p, r)
+			}
+			retried = true
+			r.Retrying(bgagent.ProviderError{Kind: kind, Next: bgagent.NextContinue}, time.Time{})
+			<-ctx.Done()
+			time.Sleep(time.Second) // the Abort call begins before the end of the turn
+			return bgagent.TurnEnd{Stop: bgagent.StopAborted}, nil
+		}
+		f.abort = func(context.Context, string) error { time.Sleep(4 * time.Second); return nil }
+		cfg := fallbacks(modelB)
+		cfg.FallbackAfter = bgagent.Disabled
+		bubble(t, f, cfg, func(t *testing.T, m *bgagent.BackgroundManager) {
+			launchOn(t, m, modelB, "named")
+			task := ended(t, m, launchOn(t, m, "", "p"))[0]
+			require.Equal(t, modelA, task.Model)
+			require.Equal(t, 1, task.Attempt)
+			if kind == bgagent.ProviderQuota { // nobody knows when it is renewed
+				require.Equal(t, bgagent.CauseRateLimited, task.Cause)
+				require.Contains(t, task.Reason, "the provider of the model refused the turn (quota)")
+				require.NotContains(t, task.Reason, "waited")
+				return
+			}
+			require.Equal(t, bgagent.Completed, task.Status, task.Reason)
+		})
+	}
+}

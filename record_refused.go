@@ -21,7 +21,9 @@ type refusedRecord struct {
 	Provider   bool              `json:"provider,omitempty"`   // all pools of the provider cooled down
 	FallAt     time.Time         `json:"fall_at,omitzero"`     // time at which the attempt goes on with another model
 	Falls      bool              `json:"falls,omitempty"`      // the attempt goes on with another model once an Abort call has returned
-	Fell       string            `json:"fell,omitempty"`       // if the attempt has taken over from one with another model and has begun no turn, the reason
+	Ends       Cause             `json:"ends,omitempty"`       // cause for which the attempt ends if it falls and there is no other model by then
+	EndsWhy    string            `json:"ends_why,omitempty"`
+	Fell       string            `json:"fell,omitempty"` // if the attempt has taken over from one with another model and has begun no turn, the reason
 }
 
 // fallenRecord is the part of a task's record that describes the models on which the task has run.
@@ -55,7 +57,7 @@ func (st *state) recordRefused(a *attempt, r *recorded) *refusedRecord {
 	}
 	return &refusedRecord{
 		Kind: f.kind, Status: f.status, Message: f.message, Step: f.step, Unanswered: f.unanswered, Tries: f.tries, Turns: f.turns,
-		PoolTries: f.poolTries, Provider: f.provider, FallAt: st.wall(f.fallAt), Falls: f.falls, Fell: f.fell, Told: f.told,
+		PoolTries: f.poolTries, Provider: f.provider, FallAt: st.wall(f.fallAt), Falls: f.falls, Ends: f.ends, EndsWhy: f.endsWhy, Fell: f.fell, Told: f.told,
 		Prompt: r.name("refused."+contentID(f.prompt), f.prompt),
 		Since:  st.wall(f.since), RetryAt: st.wall(f.retryAt), Until: st.wall(f.until), Limit: st.wall(f.limit),
 	}
@@ -68,12 +70,12 @@ func (st *state) loadRefused(x *refusedRecord, texts map[string]string) *refused
 	}
 	return &refused{
 		kind: x.Kind, status: x.Status, message: x.Message, step: x.Step, unanswered: x.Unanswered, prompt: texts[x.Prompt], tries: x.Tries, turns: x.Turns,
-		poolTries: x.PoolTries, provider: x.Provider, fallAt: st.at(x.FallAt), falls: x.Falls, fell: x.Fell, told: x.Told,
+		poolTries: x.PoolTries, provider: x.Provider, fallAt: st.at(x.FallAt), falls: x.Falls, ends: x.Ends, endsWhy: x.EndsWhy, fell: x.Fell, told: x.Told,
 		since: st.at(x.Since), retryAt: st.at(x.RetryAt), until: st.at(x.Until), limit: st.at(x.Limit),
 	}
 }
 
 // possible reports whether an attempt can have been refused in this way.
 func (x *refusedRecord) possible() bool {
-	return x == nil || x.Step < nextSteps && x.Tries >= 0 && x.Turns >= 0 && x.PoolTries >= 0 && !x.Since.IsZero()
+	return x == nil || x.Step < nextSteps && x.Tries >= 0 && x.Turns >= 0 && x.PoolTries >= 0 && !x.Since.IsZero() && (x.Ends == CauseNone || x.Ends.Status() == Failed)
 }

@@ -270,11 +270,15 @@ func (st *state) falls(a *attempt) {
 
 // refusedAtStart lets an attempt go on with another model if its session could not be created because of
 // its model. It returns false if the attempt cannot.
-func (st *state) refusedAtStart(a *attempt, e *ProviderError, now int64) bool {
+func (st *state) refusedAtStart(a *attempt, f hostFailure, now int64) bool {
+	e := f.provider
 	if !st.mayFallBack(a, e.Kind, stepNewSession) {
 		return false
 	}
-	a.refused = &refused{kind: e.Kind, status: e.Status, message: shownMessage(e), step: stepNewSession, prompt: a.prompt, since: now, limit: now + parkMost}
+	a.refused = &refused{
+		kind: e.Kind, status: e.Status, message: shownMessage(e), step: stepNewSession, prompt: a.prompt, since: now, limit: now + parkMost,
+		ends: CauseStartFailed, endsWhy: f.reason,
+	}
 	st.planFallback(a, true, true, now)
 	st.parkForProvider(a, now)
 	st.touchAttempt(a)
@@ -288,8 +292,8 @@ func (st *state) fallBack(a *attempt, now int64) {
 	if a.aborts > 0 {
 		return
 	}
-	if !st.mayFallBack(a, r.kind, r.step) { // for example because another process has decided that it can
-		st.end(t, CauseRateLimited, reasonWaited(r, st.wall(r.retryAt)), now)
+	if !st.mayFallBack(a, r.kind, r.step) { // for example because the next model is refused meanwhile
+		st.staysOnModel(a, now)
 		return
 	}
 	from, to, renews := t.kind.key.model, st.nextModel(t), a.needsNewSession(r.step)
@@ -321,6 +325,19 @@ func (st *state) fallBack(a *attempt, now int64) {
 		next.heard = a.heard || a.turn > 0 && !a.forgot
 	}
 	st.parkForProvider(next, now)
+}
+
+// staysOnModel lets an attempt that cannot go on with another model any more wait for the provider of its
+// model. If the attempt cannot wait, staysOnModel ends it.
+func (st *state) staysOnModel(a *attempt, now int64) {
+	r := a.refused
+	if r.ends != CauseNone {
+		st.end(a.t, r.ends, r.endsWhy, now)
+		return
+	}
+	r.falls, r.limit = false, now+parkMost
+	st.lookAgain(a)
+	st.setDeadline(a, now)
 }
 
 // forgetOld makes sure that a new session is created for the attempt, which has begun no turn.

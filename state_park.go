@@ -1,5 +1,7 @@
 package bgagent
 
+import "github.com/bgagent/bgagent/internal/slots"
+
 // The code in this file parks attempts. A parked attempt waits between two of its turns.
 //
 // Parking is one of five ways to wait. These are the other four. A pending task waits in the line
@@ -256,6 +258,17 @@ func (st *state) lineUp(a *attempt) {
 		return
 	}
 	st.askForSlot(a.t, true, st.slots.Ticket())
+}
+
+// parkRank returns the place in line with which a parked attempt waits for its pool. Parked attempts
+// wait at the head, in the order in which their tasks were queued, because these queue times are
+// lower than every ticket. An attempt whose turns are refused again and again waits at the end
+// instead, so that it is not the only one whose turns are tried.
+func (st *state) parkRank(a *attempt) (head bool, ticket uint64) {
+	if a.refused.turns >= headTurns {
+		return false, st.slots.Ticket()
+	}
+	return true, min(uint64(max(a.t.queued+st.slotsFrom, 1)), slots.FirstTicket-1)
 }
 
 // leaveLine gives back the slot, or the place in line, that a parked attempt has for its next turn.

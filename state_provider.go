@@ -47,6 +47,8 @@ type refused struct {
 	limit      int64   // time at which the wait ends the attempt; 0 if there is no limit
 	fallAt     int64   // time at which the attempt goes on with another model; 0 if it does not; see state_fallback.go
 	falls      bool    // the attempt goes on with another model as soon as no Abort call is in flight
+	ends       Cause   // cause for which the attempt ends if there is no other model by then; CauseNone if it goes on waiting
+	endsWhy    string  // reason of that end
 	fell       string  // if the attempt has taken over from one with another model and has begun no turn, the reason for people
 }
 
@@ -192,6 +194,7 @@ func (st *state) turnRefused(a *attempt, o turnOutcome, now int64) {
 		r.since, r.tries, r.turns = o.since, 0, 0
 	}
 	r.kind, r.status, r.message, r.retryAt = e.Kind, e.Status, shownMessage(e), reset
+	r.ends, r.endsWhy = cause, reason
 	r.tries += max(e.Tries, 1)
 	r.turns++
 	r.here = true
@@ -393,17 +396,6 @@ func (st *state) startsLater(a *attempt, now int64) {
 	}
 }
 
-// parkRank returns the place in line with which a parked attempt waits for its pool. Parked attempts
-// wait at the head, in the order in which their tasks were queued, because these queue times are
-// lower than every ticket. An attempt whose turns are refused again and again waits at the end
-// instead, so that it is not the only one whose turns are tried.
-func (st *state) parkRank(a *attempt) (head bool, ticket uint64) {
-	if a.refused.turns >= headTurns {
-		return false, st.slots.Ticket()
-	}
-	return true, min(uint64(max(a.t.queued+st.slotsFrom, 1)), slots.FirstTicket-1)
-}
-
 // parkLimit handles the end of the time for which a parked attempt waits for its provider.
 func (st *state) parkLimit(a *attempt, now int64) {
 	r := a.refused
@@ -417,11 +409,12 @@ func (st *state) parkLimit(a *attempt, now int64) {
 	case r.tries < parkTries && r.since+int64(st.limit(limitMaxPark)) > now: // the turns of others were tried more often
 		r.limit = min(now+parkMost, r.since+int64(st.limit(limitMaxPark)))
 	default:
+		r.ends, r.endsWhy = CauseRateLimited, reasonWaited(r, st.wall(r.retryAt))
 		if st.mayFallBack(a, r.kind, r.step) {
 			st.falls(a)
-			return
+		} else {
+			st.end(a.t, r.ends, r.endsWhy, now)
 		}
-		st.end(a.t, CauseRateLimited, reasonWaited(r, st.wall(r.retryAt)), now)
 		return
 	}
 	st.changed(a.t)

@@ -197,7 +197,7 @@ func (st *state) created(a *attempt, id string, f hostFailure, now int64) {
 	switch {
 	case st.unreached(a, stageCreate, f, now):
 		return
-	case f.provider != nil && st.refusedAtStart(a, f.provider, now):
+	case f.provider != nil && st.refusedAtStart(a, f, now):
 		return
 	case f.kind != failedNot:
 		st.end(t, CauseStartFailed, f.reason, now)
