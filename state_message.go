@@ -11,7 +11,7 @@ import (
 //
 //	send -> accepted -> the turn is over: park, lineUp -> nextTurn: current -> handed over: in the turn
 //	     -> the attempt ends first: unconsumed
-//	send, now -> uncertain -> the client has taken it: in the turn
+//	send, now -> uncertain -> the client has taken it: in the turn -> the turn is lost: accepted
 //
 // An attempt with an accepted letter waits like an attempt with live tasks; see state_park.go. Letters
 // come before notices. With a store, a letter is withdrawn if its acceptance cannot be written.
@@ -406,7 +406,7 @@ func (st *state) forwardMail(a, next *attempt, request string) string {
 		b.joined = answers{}
 		if l.state == MessageInTurn && l.text != "" {
 			request = joined(request, l.text)
-			l.turn = 1
+			l.turn, l.now = 1, false // it is part of the prompt, so it is not sent again
 		}
 	}
 	return request

@@ -214,6 +214,7 @@ func (st *state) turnRefused(a *attempt, o turnOutcome, now int64) {
 			r.unanswered = a.promptID
 		}
 		r.prompt, r.told = "", nil
+		st.keepJoined(a)
 	case stepRepeat:
 		if r.prompt, r.told = a.prompt, a.told; a.notice != nil || a.t.letterDue() { // no agent has seen the notice or the message
 			st.oweAgain(a)

@@ -8,9 +8,10 @@ func (st *state) inTurn(t *task) bool {
 	return a != nil && a.live() && a.turnStart > 0 && (a.phase == PhaseTurn || a.phase == PhaseAsking)
 }
 
-// mayJoin reports whether the turn that the letter is to join is still running.
+// mayJoin reports whether the turn that the letter is to join is still running. The text of a letter is
+// dropped when that turn is over.
 func (st *state) mayJoin(t *task, l *letter) bool {
-	return !l.withdrawn && st.inTurn(t) && t.no == l.attempt && t.run.turn == l.turn && !st.closing
+	return !l.withdrawn && l.text != "" && st.inTurn(t) && t.no == l.attempt && t.run.turn == l.turn && !st.closing
 }
 
 // joining returns the number of letters whose texts are kept because they have joined the running turn
@@ -32,7 +33,7 @@ func (t *task) joining() (n int) {
 // is kept until then, because the letter would be sent again.
 func (t *task) mayLose(l *letter) bool {
 	a := t.run
-	return a != nil && t.live() && t.no == l.attempt && a.turn == l.turn && (a.turnStart > 0 || a.recovering || a.refused != nil)
+	return a != nil && t.live() && t.no == l.attempt && a.turn == l.turn && (a.turnStart > 0 || a.recovering)
 }
 
 // joinedTurn records that the running turn has got the letter.
@@ -58,6 +59,20 @@ func (a *attempt) sendAgain() {
 			l.now, l.turn = false, 0
 			b.set(l, MessageAccepted)
 			a.t.st.changed(a.t)
+		}
+	}
+}
+
+// keepJoined drops the texts of the messages that joined a turn. The turn was refused, but its session
+// goes on with them, so that they are not sent again.
+func (st *state) keepJoined(a *attempt) {
+	b := a.t.mail()
+	if b == nil {
+		return
+	}
+	for _, l := range b.letters {
+		if l.now && l.attempt == a.no && st.hasLetter(a.t, l) {
+			a.t.dropText(l)
 		}
 	}
 }
