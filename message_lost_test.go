@@ -2,6 +2,8 @@ package bgagent_test
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -118,4 +120,58 @@ func TestAMessageInThePromptThatContinuesATurnIsSentOnce(t *testing.T) {
 		task = ended(t, m, task.ID)[0]
 		require.Equal(t, 1, strings.Count(strings.Join(w.texts(task.Session), "\n"), "joined"))
 	})
+}
+
+// The client takes the message only after the turn was refused, and nothing of that turn is left.
+func TestAMessageThatTheClientTakesAfterARefusalGetsATurnOfItsOwn(t *testing.T) {
+	for _, next := range []bgagent.ProviderNextStep{bgagent.NextRepeat, bgagent.NextNewSession} {
+		for name, c := range map[string]struct {
+			prompts int           // number of prompts that the session has got before the client takes the message
+			takes   time.Duration // time until the client takes the message after that
+			state   bgagent.MessageState
+			fail    error
+		}{
+			"at once":                     {prompts: 1, takes: 9*time.Second + time.Millisecond, state: bgagent.MessageAccepted},
+			"in the repeated turn":        {prompts: 2, takes: time.Second, state: bgagent.MessageAccepted},
+			"after the end":               {prompts: 2, takes: time.Minute, state: bgagent.MessageUnconsumed},
+			"the client refuses it later": {prompts: 2, takes: time.Second, state: bgagent.MessageRefused, fail: errors.ErrUnsupported},
+		} {
+			t.Run(fmt.Sprint(next)+", "+name, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					f := refusing(next)
+					defer f.Close()
+					f.steer = func(context.Context, string, bgagent.TurnMessage) error {
+						for len(f.Prompts()) < c.prompts {
+							time.Sleep(time.Second)
+						}
+						time.Sleep(c.takes)
+						return c.fail
+					}
+					cfg := limit(1)
+					cfg.CallTimeout = time.Hour
+					m := manage(t, f, cfg)
+					task := launch(t, m, "work")
+					time.Sleep(time.Second)
+					r, err := m.Send(t.Context(), root, task.ID, bgagent.SendInput{Key: "k", Text: "joined", Now: true})
+					if c.fail == nil {
+						require.NoError(t, err)
+					} else {
+						require.ErrorIs(t, err, bgagent.ErrCannotSteer)
+					}
+					require.Equal(t, c.state, r.State)
+					task = ended(t, m, task.ID)[0]
+					if c.state == bgagent.MessageAccepted {
+						require.Equal(t, "answer to work\n\n## Answer to message 1: joined\n\nanswer to joined", task.Result)
+					} else {
+						require.Equal(t, "answer to work", task.Result)
+					}
+					if c.state == bgagent.MessageUnconsumed {
+						require.Equal(t, []bgagent.UnconsumedMessage{{Key: "k", Text: "joined"}}, task.Unconsumed)
+					} else {
+						require.Empty(t, task.Unconsumed)
+					}
+				})
+			})
+		}
+	}
 }

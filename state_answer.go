@@ -40,14 +40,14 @@ func (a *attempt) answer() string {
 }
 
 // lettersOver drops the texts of the letters that the turn has got, or may have got, because the turn is
-// over.
+// over. A letter of a lost turn keeps its text until it has a turn of its own.
 func (st *state) lettersOver(a *attempt) {
 	b := a.t.mail()
 	if b == nil {
 		return
 	}
 	for _, l := range b.letters {
-		if l.attempt == a.no && (l.state == MessageInTurn || l.now && st.hasLetter(a.t, l)) {
+		if l.attempt == a.no && (l.state == MessageInTurn || l.now && !l.lost && st.hasLetter(a.t, l)) {
 			l.text = ""
 		}
 	}

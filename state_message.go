@@ -44,6 +44,7 @@ type letter struct {
 	now       bool  // the letter joins a running turn
 	unsent    bool  // Steer has not been called for the letter yet
 	steering  bool  // a call of Steer for the letter is in progress
+	lost      bool  // the turn that the letter was to join is lost, and the call of Steer is still in progress
 	callers   int32 // number of calls of Send that wait until the letter is durable
 	withdrawn bool
 	refused   bool // the letter was withdrawn because the store refuses the record of its task
@@ -243,7 +244,7 @@ func (st *state) letterAnswered(t *task, l *letter, now int64) (kept, uncertain 
 	case l.withdrawn:
 		return false, !l.refused
 	case st.hasLetter(t, l):
-		if t.no != l.attempt || !t.live() || l.now && !t.mayLose(l) {
+		if t.no != l.attempt || !t.live() || l.now && !l.lost && !t.mayLose(l) {
 			t.dropText(l)
 		}
 		return true, false
@@ -366,6 +367,9 @@ func (t *task) endMail() {
 	begun := a != nil && (a.inCall || a.stage == stageNone || a.recovering || a.loose)
 	for _, l := range b.letters {
 		switch {
+		case l.lost: // the client may still take it, but no turn will get it
+			l.now, l.lost = false, false
+			b.set(l, MessageUnconsumed)
 		case l.state != MessageAccepted:
 		case l == b.current && begun:
 			b.set(l, MessageUncertain)

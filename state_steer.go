@@ -36,29 +36,46 @@ func (t *task) mayLose(l *letter) bool {
 	return a != nil && t.live() && t.no == l.attempt && a.turn == l.turn && (a.turnStart > 0 || a.recovering)
 }
 
-// joinedTurn records that the running turn has got the letter.
+// joinedTurn records that the client has taken the letter for the turn that it was to join. If that turn
+// is lost, the letter waits for a turn of its own. If the attempt has ended, the letter is unconsumed
+// already.
 func (st *state) joinedTurn(t *task, l *letter) {
-	if t.hasRecord() {
+	switch {
+	case !t.hasRecord() || l.state != MessageUncertain:
+		return
+	case l.lost:
+		t.mail().waits(l)
+	default:
 		t.mail().set(l, MessageInTurn)
 		if !t.mayLose(l) {
 			l.text = ""
 		}
-		st.letterSettled(t)
 	}
+	st.letterSettled(t)
+}
+
+// waits makes a letter of a lost turn wait for a turn of its own.
+func (b *mailbox) waits(l *letter) {
+	l.now, l.lost, l.turn = false, false, 0
+	b.set(l, MessageAccepted)
 }
 
 // sendAgain makes the messages that joined a turn wait for turns of their own, because the turn
-// that they joined is lost and begins again.
+// that they joined is lost and begins again. A message that the client has not taken yet follows when the
+// client has taken it.
 func (a *attempt) sendAgain() {
 	b := a.t.mail()
 	if b == nil {
 		return
 	}
 	for _, l := range b.letters {
-		if l.now && l.attempt == a.no && l.state == MessageInTurn && l.text != "" {
-			l.now, l.turn = false, 0
-			b.set(l, MessageAccepted)
+		switch {
+		case !l.now || l.attempt != a.no || l.text == "":
+		case l.state == MessageInTurn:
+			b.waits(l)
 			a.t.st.changed(a.t)
+		case l.steering:
+			l.lost = true
 		}
 	}
 }
