@@ -175,3 +175,22 @@ func TestAMessageThatTheClientTakesAfterARefusalGetsATurnOfItsOwn(t *testing.T) 
 		}
 	}
 }
+
+func TestAMessageOfARefusedTurnIsUnconsumedIfTheAttemptEnds(t *testing.T) {
+	for next, unconsumed := range map[bgagent.ProviderNextStep][]bgagent.UnconsumedMessage{
+		bgagent.NextRepeat:     {{Key: "k", Text: "joined"}},
+		bgagent.NextNewSession: {{Key: "k", Text: "joined"}},
+		bgagent.NextContinue:   nil,
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			f := refusing(next)
+			defer f.Close()
+			cfg := limit(1)
+			cfg.MaxPark = bgagent.Disabled
+			m := manage(t, f, cfg)
+			task := ended(t, m, joins(t, m).ID)[0]
+			require.Equal(t, bgagent.CauseRateLimited, task.Cause)
+			require.Equal(t, unconsumed, task.Unconsumed, next)
+		})
+	}
+}

@@ -180,6 +180,9 @@ func (st *state) turnRefused(a *attempt, o turnOutcome, now int64) {
 	}
 	cause, reason := st.refusalEnds(a, o, reset, now)
 	falls := st.mayFallBack(a, e.Kind, step)
+	if (goes || falls) && (step == stepRepeat || step == stepNewSession) {
+		a.sendAgain()
+	}
 	if cause != CauseNone && !falls {
 		a.loose = a.loose || o.loose
 		st.end(a.t, cause, reason, now)
@@ -205,9 +208,7 @@ func (st *state) turnRefused(a *attempt, o turnOutcome, now int64) {
 		r.limit = now + parkMost
 	}
 	st.planFallback(a, falls, cause != CauseNone, now)
-	if r.step = step; step == stepRepeat || step == stepNewSession {
-		a.sendAgain()
-	}
+	r.step = step
 	switch step {
 	case stepContinue:
 		if r.unanswered == "" {
