@@ -5,6 +5,7 @@ package acp
 import (
 	"context"
 	"encoding/json"
+	"time"
 
 	sdk "github.com/coder/acp-go-sdk"
 )
@@ -37,5 +38,6 @@ func (a *fakeAgent) HandleExtensionMethod(_ context.Context, method string, para
 	a.mu.Lock()
 	a.steered = append(a.steered, q)
 	a.mu.Unlock()
+	time.Sleep(a.steersIn)
 	return map[string]any{"outcome": a.steers}, nil
 }

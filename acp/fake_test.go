@@ -31,7 +31,8 @@ type fakeAgent struct {
 	out   io.Writer
 	ears  <-chan struct{} // ends a "deaf" turn; nil if nothing ends it
 
-	steers string // answer to messages for the running turn; empty if the agent does not support them
+	steers   string        // answer to messages for the running turn; empty if the agent does not support them
+	steersIn time.Duration // time until this answer
 
 	conn *sdk.AgentSideConnection
 	plug atomic.Bool
@@ -40,6 +41,7 @@ type fakeAgent struct {
 	sessions map[string]*fakeSession
 	calls    int
 	steered  []steerRequest
+	cancels  int // number of session/cancel notifications
 }
 
 type fakeSession struct {
@@ -243,6 +245,7 @@ func (a *fakeAgent) SetSessionConfigOption(_ context.Context, q sdk.SetSessionCo
 func (a *fakeAgent) Cancel(_ context.Context, q sdk.CancelNotification) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	a.cancels++
 	if s := a.sessions[string(q.SessionId)]; s != nil && s.cancel != nil {
 		s.cancel()
 	}

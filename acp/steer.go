@@ -30,8 +30,8 @@ var hostPrompts = map[string]any{"steering": map[string]any{"idleBehavior": "pro
 // is never sent in a turn. While the model writes text, both agents stop it and ask it again with the
 // message; the text so far can be lost to the model. A running command of claude-agent-acp goes on in the
 // background. codex-acp waits for its commands first. If the agent has started a turn of
-// its own for the message although it was asked not to, Steer cancels that turn, and the error matches
-// [bgagent.ErrUncertain].
+// its own for the message although it was asked not to, the error matches [bgagent.ErrUncertain]. Steer
+// cancels that turn unless the session is in a turn of this client, which the cancellation would stop, too.
 func (c *Client) Steer(ctx context.Context, id string, msg bgagent.TurnMessage) error {
 	text := msg.Text
 	if isCommand(text) {
@@ -62,8 +62,22 @@ func (c *Client) Steer(ctx context.Context, id string, msg bgagent.TurnMessage) 
 	case "promptRequired":
 		return fmt.Errorf("acp: session %q: %w", id, errNoTurn)
 	}
-	_ = p.conn.notify(sdk.AgentMethodSessionCancel, sdk.CancelNotification{SessionId: sdk.SessionId(id)})
-	return fmt.Errorf("acp: session %q: %w: the agent answered %.40q, so the turn was cancelled", id, bgagent.ErrUncertain, answer.Outcome)
+	end := ""
+	if answer.Outcome == "startedNewTurn" && c.cancelOwn(p, t) {
+		end = ", and the turn that it has started was cancelled"
+	}
+	return fmt.Errorf("acp: session %q: %w: the agent answered %.40q%s", id, bgagent.ErrUncertain, answer.Outcome, end)
+}
+
+// cancelOwn cancels the turn that the agent has started by itself after the given turn. It returns false
+// if a prompt of this client is unanswered.
+func (c *Client) cancelOwn(p *process, t *turn) bool {
+	c.mu.Lock() // no turn of this client begins before the notification is queued
+	defer c.mu.Unlock()
+	if now := t.s.turn; now != nil && (now != t || !t.answered) {
+		return false
+	}
+	return p.conn.notify(sdk.AgentMethodSessionCancel, sdk.CancelNotification{SessionId: sdk.SessionId(t.s.id)}) == nil
 }
 
 var errNoTurn = errors.New("the session is not in a turn")

@@ -59,10 +59,47 @@ func TestWhatAnAgentAnswersToAMessageForItsTurn(t *testing.T) {
 	_, _, err = steerFake(t, `{"code":-32603,"message":"failed"}`, prompt, "more")
 	require.ErrorIs(t, err, bgagent.ErrUncertain)
 
-	_, end, err = steerFake(t, "startedNewTurn", "wait", "more")
-	require.ErrorIs(t, err, bgagent.ErrUncertain)
-	require.ErrorContains(t, err, `the agent answered "startedNewTurn", so the turn was cancelled`)
-	require.Equal(t, bgagent.StopAborted, end.Stop, "the turn that the agent has started is cancelled")
+	for _, outcome := range []string{"queued", "startedNewTurn"} {
+		a, end, err := steerFake(t, outcome, prompt, "more")
+		require.ErrorIs(t, err, bgagent.ErrUncertain)
+		require.ErrorContains(t, err, "the agent answered")
+		require.Equal(t, "done", end.Text, "the running turn is not cancelled")
+		require.Zero(t, a.cancels)
+	}
+}
+
+// The turn ends before the agent answers that it has started a turn of its own.
+func TestTheTurnThatAnAgentStartsForAMessageIsCancelled(t *testing.T) {
+	for name, next := range map[string]bool{"the session is idle": false, "the next prompt is being answered": true} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				a := &fakeAgent{steers: "startedNewTurn", steersIn: time.Minute}
+				c := piped(t, Config{}, func() *fakeAgent { return a })
+				id := create(t, c)
+				l := run(t, c, id, bgagent.Prompt{ID: "p", Text: "nap 10s\nsay done"})
+				time.Sleep(time.Second)
+				steered := make(chan error)
+				go func() { steered <- c.Steer(t.Context(), id, bgagent.TurnMessage{ID: "m", Text: "more"}) }()
+				require.Equal(t, "done", l.wait().Text)
+				if next {
+					l = run(t, c, id, bgagent.Prompt{ID: "q", Text: "nap 5m\nsay done, too"})
+				}
+				err := <-steered
+				require.ErrorIs(t, err, bgagent.ErrUncertain)
+				synctest.Wait()
+				a.mu.Lock()
+				cancels := a.cancels
+				a.mu.Unlock()
+				if next {
+					require.Zero(t, cancels)
+					require.Equal(t, "done, too", l.wait().Text, "the next turn is not cancelled")
+					return
+				}
+				require.Equal(t, 1, cancels)
+				require.ErrorContains(t, err, "the turn that it has started was cancelled")
+			})
+		})
+	}
 }
 
 // A message that joined a turn does not count as the prompt of a later turn.
