@@ -12,7 +12,11 @@ import (
 func (c *checkContext) steer(session, word string) error {
 	c.turns++
 	msg := bgagent.TurnMessage{ID: "bg_" + c.task + "." + word, Task: "bg_" + c.task, Attempt: 1, Turn: c.turns, Text: c.h.Say(word)}
-	return c.call("Steer", func(ctx context.Context) error { return c.steerer.Steer(ctx, session, msg) })
+	return c.call("Steer", func(ctx context.Context) error {
+		ctx, cancel := context.WithTimeout(ctx, c.h.Soon/2) // the manager sets a deadline, too
+		defer cancel()
+		return c.steerer.Steer(ctx, session, msg)
+	})
 }
 
 func checkMessageWithoutTurn(c *checkContext) {

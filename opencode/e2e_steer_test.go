@@ -1,6 +1,7 @@
 package opencode_test
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"testing"
@@ -24,7 +25,7 @@ func TestAMessageJoinsATurnOfTheRealServer(t *testing.T) {
 		"text": "@slow 60 100ms\n@say " + strings.Repeat("one and two ", 30) + "the end",
 	} {
 		t.Run(name, func(t *testing.T) {
-			x := serve(t, w, s, opencode.Config{}, bgagent.Config{})
+			x := serve(t, w, s, opencode.Config{}, bgagent.Config{CallTimeout: time.Minute})
 			key := "steer-" + name
 			task := x.launch("scope", "worker", "@key "+key+"\n"+prompt)
 			require.Eventually(t, func() bool {
@@ -77,6 +78,48 @@ func TestAMessageJoinsATurnOfTheRealServer(t *testing.T) {
 			got, err := x.c.Statuses(t.Context(), []string{end.Session})
 			require.NoError(t, err)
 			require.Equal(t, bgagent.SessionIdle, got[end.Session].State)
+		})
+	}
+}
+
+// A command runs for longer than Steer may take. The model then gets the message late, or, if the turn is
+// cancelled meanwhile, never.
+func TestAMessageIsUncertainUntilTheRealServerReadsIt(t *testing.T) {
+	w := realagent.New(t, "opencode")
+	s := w.ServeOpencode(t)
+	for name, cancels := range map[string]bool{"late": false, "cancelled": true} {
+		t.Run(name, func(t *testing.T) {
+			x := serve(t, w, s, opencode.Config{}, bgagent.Config{})
+			key := "@key unread-" + name + "\n"
+			task := x.launch("scope", "worker", key+`@tool bash {"command":"sleep 14","description":"waits"}`+"\n@say done")
+			require.Eventually(t, func() bool {
+				got, err := x.m.Get(task.ID)
+				return err == nil && got.Progress.ToolCalls > 0
+			}, time.Minute, 20*time.Millisecond)
+			if cancels {
+				time.AfterFunc(time.Second, func() { _, _ = x.m.Cancel(context.Background(), bgagent.Caller{}, task.ID, bgagent.CancelOptions{}) })
+			}
+			_, err := x.m.Send(t.Context(), bgagent.Caller{}, task.ID, bgagent.SendInput{Text: key + "@say with the message", Now: true})
+			if cancels {
+				require.Error(t, err)
+			} else {
+				require.ErrorIs(t, err, bgagent.ErrUncertain)
+				require.Equal(t, "with the message", x.ended(task.ID)[0].Result)
+				return
+			}
+			end := x.ended(task.ID)[0]
+			again, err := x.m.Resume(t.Context(), bgagent.Caller{Session: "scope"}, task.ID, bgagent.ResumeInput{Prompt: key + "@say again"})
+			require.NoError(t, err)
+			end = x.ended(again.ID)[0]
+			require.Equal(t, "again", end.Result)
+			x.quiet(task.ID)
+			for _, r := range w.Model.Requests() {
+				if isMain(r) && r.Session == end.Session {
+					for _, m := range r.Messages {
+						require.NotContains(t, m.Text, "with the message")
+					}
+				}
+			}
 		})
 	}
 }

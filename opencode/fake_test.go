@@ -27,6 +27,7 @@ type fakeServer struct {
 
 	mu       sync.Mutex
 	down     bool // connections are refused
+	gathers  bool // a turn answers all waiting messages together
 	passes   bool // a turn does not read messages that are stored in it, as if it were ending
 	mute     bool // nothing is sent on event streams, not even heartbeats
 	skew     time.Duration
@@ -294,6 +295,7 @@ func (f *fakeServer) sessionRoute(req *http.Request, id, rest string, body map[s
 		return notFound("Message", rest)
 	case strings.HasPrefix(route, "DELETE message/"):
 		s.messages = slices.DeleteFunc(s.messages, func(m *fakeMessage) bool { return m.Info["id"] == strings.TrimPrefix(rest, "message/") })
+		s.queue = slices.DeleteFunc(s.queue, func(id string) bool { return id == strings.TrimPrefix(rest, "message/") })
 		return 200, true, nil
 	case route == "POST message" && body["noReply"] == true:
 		f.prompts = append(f.prompts, body)

@@ -233,6 +233,9 @@ func (f *fakeServer) turn(ctx context.Context, s *fakeSession, turn int) {
 		more := false
 		if !t.step(func() {
 			if more = len(s.queue) > 0; more {
+				if t.f.gathers {
+					s.queue = s.queue[len(s.queue)-1:]
+				}
 				id = s.queue[0]
 				text, _ = s.message(id).Parts[0]["text"].(string)
 				s.queue = s.queue[1:]

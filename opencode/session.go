@@ -35,7 +35,11 @@ type session struct {
 	turn  string     // id of the prompt message of the current turn; empty when the turn is known to have ended
 	asked wirePrompt // prompt of the last turn that this client has started, without its parts; messages that join the turn have the same agent, model and system text
 	cut   bool       // the server could not be reached during the current turn
-	over  over
+
+	joins  int           // number of messages that are being added to the current turn
+	joined chan struct{} // closed when joins becomes zero; nil while it is zero
+	unread []string      // ids of stored messages that perhaps no turn has read
+	over   over
 
 	// State of the session according to the event stream. It is needed to check whether
 	// the stream keeps up with the server.
@@ -245,15 +249,15 @@ func (c *Client) Abort(ctx context.Context, id string) error {
 	return nil
 }
 
-// The method "calmed" waits until no request to abort the session is in flight. The
-// server might never run a prompt that overtakes a request to abort.
+// The method "calmed" waits until no request to abort the session is in flight, and no message is being
+// added to a turn. The server might never run a prompt that overtakes a request to abort.
 func (c *Client) calmed(ctx context.Context, id string) error {
 	for {
 		c.mu.Lock()
 		calm := c.session(id).calm
 		c.mu.Unlock()
 		if calm == nil {
-			return nil
+			return c.settleJoins(ctx, id)
 		}
 		select {
 		case <-calm:

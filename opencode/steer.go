@@ -17,66 +17,95 @@ var _ bgagent.Steerer = (*Client)(nil)
 // turn. The server stores the metadata.
 const joinsKey = "bgagent.joins"
 
-// settleTime is how long the client waits after it has stored a message in a busy session. A turn that was
-// ending when the message was stored is over by then.
-const settleTime = 300 * time.Millisecond
+// joinPoll is the time between two looks whether the turn has read a message.
+const joinPoll = 200 * time.Millisecond
 
 var errNoTurn = errors.New("the session is not in a turn")
 
 // Steer implements [bgagent.Steerer]. The message becomes a message of the session. The server's loop
 // for the running turn reads it before its next request to the model: after the tool calls of the present
-// request, or after its text, which is not cut. The turn then ends with the answer to the message. If the
-// turn has ended in the meantime, Steer removes the message again and returns an error, and no turn
-// starts. A turn that began before this client was created cannot be joined.
+// request, or after its text, which is not cut. The turn then ends with the answer to the message. Steer
+// returns nil once that request has begun. If the turn ends before, Steer removes the message again and
+// returns an error, and no turn starts. If ctx ends before, the error matches [bgagent.ErrUncertain],
+// because the server removes no message from a running turn: the turn can still read the message. If it
+// does not, the client removes the message before it starts the next turn. A turn that began before this
+// client was created cannot be joined.
 func (c *Client) Steer(ctx context.Context, id string, msg bgagent.TurnMessage) error {
 	if !isSession(id) {
 		return c.noSession()
 	}
-	c.mu.Lock()
-	s := c.session(id)
-	in, calm := s.asked, s.aborts == 0
-	c.mu.Unlock()
+	asked, done := c.holdTurns(id)
+	defer done()
+	in, calm := asked()
 	if !calm {
 		return fmt.Errorf("session %s: %w: it is being aborted", id, errNoTurn)
 	}
 	if err := c.inTurn(ctx, id); err != nil {
 		return err
 	}
-	if in.MessageID == "" {
+	if now, _ := asked(); in.MessageID == "" || now.MessageID != in.MessageID {
 		return fmt.Errorf("session %s: %w that this client has started", id, errNoTurn)
 	}
-	return c.join(ctx, id, msg, in)
+	err := c.join(ctx, id, msg, in)
+	if now, _ := asked(); err == nil && now.MessageID != in.MessageID {
+		return fmt.Errorf("session %s: %w: another turn has begun", id, bgagent.ErrUncertain)
+	}
+	return err
 }
 
-// join stores the message in a session that was in a turn shortly before. The argument "in" is the prompt
-// of the turn, without its parts.
+// holdTurns makes the next turn of the session wait until the function "done" is called. The function
+// "asked" returns the prompt of the last turn, and reports whether no request to abort is in flight.
+func (c *Client) holdTurns(id string) (asked func() (wirePrompt, bool), done func()) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s := c.session(id)
+	if s.joins++; s.joins == 1 {
+		s.joined = make(chan struct{})
+	}
+	asked = func() (wirePrompt, bool) {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		return s.asked, s.aborts == 0
+	}
+	return asked, func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if s.joins--; s.joins == 0 {
+			close(s.joined)
+			s.joined = nil
+		}
+	}
+}
+
+// join stores the message in a session that was in a turn shortly before, and waits until the turn has
+// read it. The argument "in" is the prompt of the turn, without its parts.
 func (c *Client) join(ctx context.Context, id string, msg bgagent.TurnMessage, in wirePrompt) error {
 	message, there, err := c.place(ctx, id, msg.ID)
-	if err != nil || there {
+	if err != nil {
 		return err
+	}
+	if there {
+		return fmt.Errorf("session %s: %w: it already has the message", id, bgagent.ErrUncertain)
 	}
 	in.MessageID, in.NoReply = message, true // the server starts no turn for such a message
 	in.Parts = []wirePromptPart{{ID: partID(message), Type: "text", Text: msg.Text, Metadata: map[string]string{joinsKey: msg.ID}}}
 	var stored wireMessage
 	err = c.do(ctx, call{method: http.MethodPost, path: sessionPath(id, "/message"), body: in, out: &stored})
 	var refused *ServerError
-	switch {
-	case err == nil:
-	case errors.As(err, &refused) && (refused.unsent || refused.Status >= 400 && refused.Status < 500):
+	if errors.As(err, &refused) && (refused.unsent || refused.Status >= 400 && refused.Status < 500) {
 		return fmt.Errorf("session %s: %w", id, err)
-	default:
-		return fmt.Errorf("session %s: %w: %w", id, bgagent.ErrUncertain, err)
 	}
-	if err := c.joined(ctx, id, message); err != nil {
-		return fmt.Errorf("session %s: %w: %w", id, bgagent.ErrUncertain, err)
+	if err == nil {
+		err = c.awaitRead(ctx, id, message)
 	}
-	if there, err = c.has(ctx, id, message); err != nil {
-		return fmt.Errorf("session %s: %w: %w", id, bgagent.ErrUncertain, err)
+	if err == nil || errors.Is(err, errNoTurn) {
+		return err
 	}
-	if !there {
-		return fmt.Errorf("session %s: %w: its turn has just ended", id, errNoTurn)
-	}
-	return nil
+	c.mu.Lock()
+	s := c.session(id)
+	s.unread = append(s.unread, message)
+	c.mu.Unlock()
+	return fmt.Errorf("session %s: %w: %w", id, bgagent.ErrUncertain, err)
 }
 
 // inTurn returns an error if the session is not in a turn.
@@ -94,27 +123,98 @@ func (c *Client) inTurn(ctx context.Context, id string) error {
 	return fmt.Errorf("session %s: %w", id, errNoTurn)
 }
 
-// joined makes sure that a stored message is part of a turn. If the turn ended before it has read the
-// message, joined removes the message.
-func (c *Client) joined(ctx context.Context, id, message string) error {
-	select {
-	case <-time.After(settleTime):
-	case <-ctx.Done():
-		return context.Cause(ctx)
+// awaitRead waits until the turn has read a stored message. If the turn ends before, awaitRead removes the
+// message and returns errNoTurn.
+func (c *Client) awaitRead(ctx context.Context, id, message string) error {
+	for {
+		ended := c.inTurn(ctx, id)
+		if ended != nil && !errors.Is(ended, errNoTurn) {
+			return ended
+		}
+		read, err := c.wasRead(ctx, id, message)
+		switch {
+		case err != nil || read:
+			return err
+		case ended != nil:
+			return c.takeBack(ctx, id, message)
+		}
+		select {
+		case <-time.After(joinPoll):
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
 	}
-	switch err := c.inTurn(ctx, id); {
-	case err == nil:
-		return nil
-	case !errors.Is(err, errNoTurn):
+}
+
+// wasRead reports whether the model was asked after the message was stored: the server then has an answer to
+// this message, or to a later one that was read together with it.
+func (c *Client) wasRead(ctx context.Context, id, message string) (read bool, err error) {
+	_, _, err = c.back(ctx, id, func(w *wireMessage) bool {
+		read = read || w.Info.ParentID >= message
+		return read || w.Info.ID < message
+	})
+	return read, err
+}
+
+// takeBack removes a message that no turn has read, and returns errNoTurn.
+func (c *Client) takeBack(ctx context.Context, id, message string) error {
+	if err := c.remove(ctx, id, message); err != nil {
 		return err
 	}
-	answered := false
-	if _, _, err := c.back(ctx, id, func(w *wireMessage) bool {
-		answered = answered || w.Info.ParentID == message
-		return answered || w.Info.ID <= message
-	}); err != nil || answered {
+	there, err := c.has(ctx, id, message)
+	switch {
+	case err != nil:
 		return err
+	case there:
+		return errors.New("the server has not removed the message")
 	}
+	return fmt.Errorf("session %s: %w: its turn has just ended", id, errNoTurn)
+}
+
+func (c *Client) remove(ctx context.Context, id, message string) error {
 	var gone bool
-	return c.do(ctx, call{method: http.MethodDelete, path: sessionPath(id, "/message/"+url.PathEscape(message)), out: &gone})
+	err := c.do(ctx, call{method: http.MethodDelete, path: sessionPath(id, "/message/"+url.PathEscape(message)), out: &gone})
+	if missing(err) {
+		return nil
+	}
+	return err
+}
+
+// settleJoins waits until no message is being added to a turn of the session. It removes the messages that
+// no turn has read. Otherwise the next turn would get them.
+func (c *Client) settleJoins(ctx context.Context, id string) error {
+	for {
+		c.mu.Lock()
+		s := c.session(id)
+		joined, unread := s.joined, s.unread
+		if joined == nil {
+			s.unread = nil
+		}
+		c.mu.Unlock()
+		if joined == nil {
+			return c.removeUnread(ctx, id, unread)
+		}
+		select {
+		case <-joined:
+		case <-ctx.Done():
+			return fmt.Errorf("waiting for a message to session %s: %w", id, context.Cause(ctx))
+		}
+	}
+}
+
+func (c *Client) removeUnread(ctx context.Context, id string, unread []string) error {
+	for i, message := range unread {
+		read, err := c.wasRead(ctx, id, message)
+		if err == nil && !read {
+			err = c.remove(ctx, id, message)
+		}
+		if err != nil {
+			c.mu.Lock()
+			s := c.session(id)
+			s.unread = append(s.unread, unread[i:]...)
+			c.mu.Unlock()
+			return fmt.Errorf("removing a message that no turn of session %s has read: %w", id, err)
+		}
+	}
+	return nil
 }
