@@ -92,14 +92,14 @@ func (r *replay) close() {
 //
 // The same text could have been sent before. The session therefore has the prompt only if the replay
 // contains the text more often than it was sent before. The prompt is missing only in two cases: the
-// last prompt in the replay is the one that was sent before it, or no prompt was sent before it and
-// the replay is empty. In other cases, the agent might have replayed only a part of the session, or
+// last prompt in the replay is the one that was sent before it or a message that joined the turn of that
+// one, or no prompt was sent before it and the replay is empty. In other cases, the agent might have replayed only a part of the session, or
 // might have changed the text. The state is then unknown.
 func (r *replay) judge(m *memory, p bgagent.Prompt) bgagent.PromptState {
 	r.close()
-	sent, own := m.Sent, []string{hashOf(p.Text), hashOf(lead + p.Text)}
+	sent, own, joined := m.Sent, []string{hashOf(p.Text), hashOf(lead + p.Text)}, m.Joined
 	if n := len(sent); n > 0 && m.Now.Prompt == p.ID {
-		sent, own = sent[:n-1], sent[n-1:]
+		sent, own, joined = sent[:n-1], sent[n-1:], m.Before
 	}
 	sent = slices.DeleteFunc(slices.Clone(sent), func(hash string) bool { return hash == hiddenHash })
 	is := func(run userRun) bool {
@@ -124,7 +124,7 @@ func (r *replay) judge(m *memory, p bgagent.Prompt) bgagent.PromptState {
 		return bgagent.PromptInterrupted
 	case n == 0 && !r.any && len(sent) == 0:
 		return bgagent.PromptMissing
-	case n > 0 && len(sent) > 0 && slices.Contains(r.runs[n-1], sent[len(sent)-1]):
+	case n > 0 && len(sent) > 0 && slices.ContainsFunc(r.runs[n-1], func(hash string) bool { return hash == sent[len(sent)-1] || slices.Contains(joined, hash) }):
 		return bgagent.PromptMissing
 	case n > 0 && strings.HasSuffix(plain(string(r.text)), " "+plain(p.Text)): // an unknown system text precedes the prompt
 		return bgagent.PromptInterrupted

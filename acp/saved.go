@@ -23,9 +23,11 @@ type memory struct {
 	Mode      string    `json:"mode,omitempty"`  // mode that the agent itself chose
 	Model     string    `json:"model,omitempty"` // model that the agent itself chose
 
-	Sent []string `json:"sent,omitempty"` // hashes of the prompts that the agent got, oldest first
-	Cut  bool     `json:"cut,omitempty"`  // whether the oldest entries of Sent are missing
-	Now  progress `json:"now,omitzero"`
+	Sent   []string `json:"sent,omitempty"`   // hashes of the prompts that the agent got, oldest first; a message that joined a turn precedes the prompt of that turn
+	Cut    bool     `json:"cut,omitempty"`    // whether the oldest entries of Sent are missing
+	Joined []string `json:"joined,omitempty"` // hashes of the messages that joined the turn of the last prompt
+	Before []string `json:"before,omitempty"` // hashes of the messages that joined the turn before that
+	Now    progress `json:"now,omitzero"`
 }
 
 // progress describes how far the turn of the last prompt has come, as far as the client saw it. The
@@ -81,6 +83,7 @@ var hiddenHash = hashOf("")
 // sends records that the agent gets the text as the prompt with the id.
 func (m *memory) sends(id, text string) {
 	m.Sent, m.Now = append(m.Sent, hashOf(text)), progress{Prompt: id}
+	m.Before, m.Joined = m.Joined, nil
 	if more := len(m.Sent) - maxSent; more > 0 {
 		m.Sent, m.Cut = append([]string(nil), m.Sent[more:]...), true
 	}
@@ -90,9 +93,30 @@ func (m *memory) sends(id, text string) {
 func (m *memory) joins(text string) {
 	if n := len(m.Sent); n > 0 {
 		m.Sent = slices.Insert(m.Sent, n-1, hashOf(text))
+		m.Joined = append(m.Joined, hashOf(text))
 	}
 	if more := len(m.Sent) - maxSent; more > 0 {
 		m.Sent, m.Cut = append([]string(nil), m.Sent[more:]...), true
+	}
+}
+
+// leaves records that the agent has refused a message that was to join the turn of the last prompt, or the
+// turn before that.
+func (m *memory) leaves(text string) {
+	drop := func(list, after []string) ([]string, bool) {
+		for i := len(list) - 1; i >= 0; i-- {
+			if list[i] == hashOf(text) {
+				return slices.Concat(list[:i], list[i+1:], after), true
+			}
+		}
+		return slices.Concat(list, after), false
+	}
+	var was bool
+	if m.Joined, was = drop(m.Joined, nil); !was {
+		m.Before, was = drop(m.Before, nil)
+	}
+	if n := len(m.Sent); was && n > 0 {
+		m.Sent, _ = drop(m.Sent[:n-1], m.Sent[n-1:])
 	}
 }
 
@@ -100,6 +124,7 @@ func (m *memory) joins(text string) {
 func (m *memory) unsent() {
 	if n := len(m.Sent); n > 0 && m.Now.Prompt != "" {
 		m.Sent = m.Sent[:n-1]
+		m.Joined, m.Before = m.Before, nil
 	}
 	m.Now = progress{}
 }

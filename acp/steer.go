@@ -50,8 +50,10 @@ func (c *Client) Steer(ctx context.Context, id string, msg bgagent.TurnMessage) 
 	var refused *sdk.RequestError
 	switch {
 	case errors.As(err, &refused) && refused.Code == codeNoMethod:
+		t.leaves(text)
 		return fmt.Errorf("acp: %w: %w", errors.ErrUnsupported, err)
 	case errors.As(err, &refused) && (refused.Code == codeBadParams || refused.Code == codeNotFound):
+		t.leaves(text)
 		return fmt.Errorf("acp: session %q: %w", id, err)
 	case err != nil:
 		return fmt.Errorf("acp: session %q: %w: %w", id, bgagent.ErrUncertain, err)
@@ -60,6 +62,7 @@ func (c *Client) Steer(ctx context.Context, id string, msg bgagent.TurnMessage) 
 	case "injected":
 		return nil
 	case "promptRequired":
+		t.leaves(text)
 		return fmt.Errorf("acp: session %q: %w", id, errNoTurn)
 	}
 	end := ""
@@ -67,6 +70,17 @@ func (c *Client) Steer(ctx context.Context, id string, msg bgagent.TurnMessage) 
 		end = ", and the turn that it has started was cancelled"
 	}
 	return fmt.Errorf("acp: session %q: %w: the agent answered %.40q%s", id, bgagent.ErrUncertain, answer.Outcome, end)
+}
+
+// leaves records and saves that the agent has refused the text.
+func (t *turn) leaves(text string) {
+	if t.prompt.Instance == "" {
+		return
+	}
+	t.c.mu.Lock()
+	t.s.memory.leaves(text)
+	t.c.mu.Unlock()
+	t.save()
 }
 
 // cancelOwn cancels the turn that the agent has started by itself after the given turn. It returns false

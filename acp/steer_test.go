@@ -114,12 +114,42 @@ func TestAJoinedMessageIsNotAPrompt(t *testing.T) {
 	r.asked("continue")
 	r.said("I work on", "2")
 	require.Equal(t, bgagent.PromptInterrupted, r.judge(&m, bgagent.Prompt{ID: "p1", Text: "first"}))
+	require.Equal(t, bgagent.PromptMissing, r.judge(&m, bgagent.Prompt{ID: "p2", Text: "second"}), "the prompt is not recorded yet")
+	recorded := m
+	recorded.sends("p2", "second")
+	require.Equal(t, bgagent.PromptMissing, r.judge(&recorded, bgagent.Prompt{ID: "p2", Text: "second"}), "the agent has the message of the turn before, and not the prompt")
+	recorded.sends("p3", "third")
+	require.NotEqual(t, bgagent.PromptMissing, r.judge(&recorded, bgagent.Prompt{ID: "p3", Text: "third"}), "the prompt of the turn before is missing")
 	m.sends("p2", "continue")
 	require.NotEqual(t, bgagent.PromptInterrupted, r.judge(&m, bgagent.Prompt{ID: "p2", Text: "continue"}), "the agent does not have the prompt")
+	m.joins("refused")
+	m.leaves("refused")
+	require.Empty(t, m.Joined)
+	require.Equal(t, []string{hashOf("continue"), hashOf("first"), hashOf("continue")}, m.Sent)
+	m.leaves("continue")
+	require.Equal(t, []string{hashOf("first"), hashOf("continue")}, m.Sent, "the message of the turn before, and not the prompt")
 	for range maxSent {
 		m.joins("x")
 	}
 	require.Len(t, m.Sent, maxSent)
 	require.Equal(t, hashOf("continue"), m.Sent[maxSent-1])
 	require.True(t, m.Cut)
+}
+
+func TestOnlyAMessageThatTheAgentMayHaveIsRemembered(t *testing.T) {
+	for outcome, want := range map[string]int{"injected": 1, "queued": 1, "promptRequired": 0, `{"code":-32601}`: 0, `{"code":-32602}`: 0, `{"code":-32603}`: 1} {
+		synctest.Test(t, func(t *testing.T) {
+			c := piped(t, Config{}, func() *fakeAgent { return &fakeAgent{steers: outcome} })
+			id := create(t, c)
+			l := run(t, c, id, bgagent.Prompt{ID: "p", Text: "nap 10s\nsay done", Instance: "one"})
+			time.Sleep(time.Second)
+			_ = c.Steer(t.Context(), id, bgagent.TurnMessage{ID: "m", Text: "more"})
+			l.wait()
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			m := c.sessions[id].memory
+			require.Len(t, m.Joined, want, outcome)
+			require.Len(t, m.Sent, 1+want, outcome)
+		})
+	}
 }
