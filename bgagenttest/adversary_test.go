@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -199,13 +200,29 @@ var adversaries = slices.Concat(adversariesOfRestarts, []adversary{
 			return nil
 		}
 	}},
-	{check: "message in a turn", how: "the turn is aborted", runner: func(b *badRunner) {
+	{check: "message in a turn", how: "the turn is aborted", also: []string{"message taken"}, runner: func(b *badRunner) {
 		b.steer = func(ctx context.Context, id string, msg bgagent.TurnMessage) error {
 			if err := b.Runner.Steer(ctx, id, msg); err != nil {
 				return err
 			}
 			return b.Runner.Abort(ctx, id)
 		}
+	}},
+	{check: "message taken", how: "it is dropped", also: []string{"message without a turn"}, runner: func(b *badRunner) {
+		b.steer = func(context.Context, string, bgagent.TurnMessage) error { return nil }
+	}},
+	{check: "message taken", how: "it is answered again in the next turn", runner: func(b *badRunner) {
+		var taken atomic.Bool
+		b.steer = func(ctx context.Context, id string, msg bgagent.TurnMessage) error {
+			err := b.Runner.Steer(ctx, id, msg)
+			taken.Store(err == nil)
+			return err
+		}
+		after(b, func(_ string, p bgagent.Prompt, e *ended) {
+			if taken.Load() && p.Text == "say maple" {
+				e.Text += " lotus"
+			}
+		})
 	}},
 	{check: "forget", how: "all sessions go", runner: forgetsAll},
 })

@@ -25,6 +25,7 @@ var abilityChecks = []check{
 	{name: "agents", why: "a caller that misspells a name is shown the list", needs: []need{aLister}, run: checkAgents},
 	{name: "message without a turn", why: "a message that starts a turn by itself runs without a slot, and nobody waits for it", needs: []need{aSteerer}, run: checkMessageWithoutTurn},
 	{name: "message in a turn", why: "a message must not stop the turn that it joins, and must not be answered in a later turn", needs: []need{aSteerer}, run: checkMessageInTurn},
+	{name: "message taken", why: "a message that the session has not got is lost, because its sender hears that it was received", needs: []need{aSteerer, harnessNap}, run: checkMessageTaken},
 	{name: "forget", why: "a client that forgets too little fills the memory, and one that forgets too much loses sessions in use", needs: []need{aForgetter}, run: checkForget},
 }
 

@@ -71,3 +71,30 @@ func checkMessageInTurn(c *checkContext) {
 	}
 	c.say(id, "maple")
 }
+
+func checkMessageTaken(c *checkContext) {
+	id := c.create()
+	d := c.begin(id, c.h.Nap())
+	if c.starter != nil && !c.until(c.h.TurnTime, func() bool { return inTurn(c.statuses(id)[id].State) }) {
+		c.endf("the status never showed the session in a turn while the turn of Harness.Nap ran")
+	}
+	c.pause(5 * c.h.Poll)
+	err := c.steer(id, "lotus")
+	if c.unsupported(err) {
+		d.stop()
+		return
+	}
+	switch o := d.await(); {
+	case o.failed():
+		c.failf("the turn ended as %v after Steer returned %v; Steer should not stop the turn", o, err)
+	case err == nil && !strings.Contains(o.text, "lotus"):
+		c.failf("Steer returned nil, and the turn ended as %v; the answer should contain \"lotus\"", o)
+	case err != nil && !errors.Is(err, bgagent.ErrUncertain) && strings.Contains(o.text, "lotus"):
+		c.failf("Steer returned %v, but the turn ended as %v; after an error, the session should not get the message", err, o)
+	}
+	next := c.begin(id, c.h.Say("maple"))
+	c.answered(next, "maple")
+	if o := next.outcome(); strings.Contains(o.text, "lotus") {
+		c.failf("the next turn ended as %v; the message of the turn before should not be answered again", o)
+	}
+}

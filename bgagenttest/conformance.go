@@ -90,6 +90,12 @@ type Harness struct {
 	// [bgagent.Question], and then end its turn normally, whatever the answer. Optional.
 	Ask func() string
 
+	// Nap returns a prompt that makes the agent work for about a second and then end its turn
+	// normally. If a message has joined the turn by then, the answer contains the word for which
+	// the message asks; the text of the message is the result of Say. It is for clients that are
+	// a [bgagent.Steerer]. Optional.
+	Nap func() string
+
 	// Notices returns the ids of the notices that have reached the session. If the
 	// session's agent gets a notice several times, its id is returned as many times. The
 	// suite cannot count the deliveries without this function. Optional.
@@ -193,6 +199,7 @@ const (
 	harnessCut     need = "has no Harness.Cut"
 	harnessLate    need = "has no Harness.Late"
 	harnessAsk     need = "has no Harness.Ask"
+	harnessNap     need = "has no Harness.Nap"
 	harnessNotices need = "has no Harness.Notices"
 	knownAgents    need = "has Harness.AnyAgent"
 	keptPromptIDs  need = "has no Harness.KeepsPromptID"
@@ -220,7 +227,7 @@ var checks = slices.Concat(sessionChecks, messageChecks, abilityChecks, question
 func (ck *check) inReach(h *Harness) bool {
 	has := map[need]bool{
 		harnessFail: h.Fail != nil, harnessTool: h.Tool != nil, harnessRecall: h.Recall != nil, harnessSilent: h.Silent != nil,
-		harnessCut: h.Cut != nil, harnessLate: h.Late != nil, harnessAsk: h.Ask != nil, harnessNotices: h.Notices != nil,
+		harnessCut: h.Cut != nil, harnessLate: h.Late != nil, harnessAsk: h.Ask != nil, harnessNap: h.Nap != nil, harnessNotices: h.Notices != nil,
 		knownAgents: !h.AnyAgent, keptPromptIDs: h.KeepsPromptID, knownRepeats: !h.MayRepeat,
 		harnessRestart: h.Restart.Next != nil, harnessRelease: h.Restart.Release != nil, harnessLeft: h.Restart.Left != nil,
 		harnessSpoil: h.Restart.Spoil != nil, harnessRequests: h.Restart.Requests != nil,

@@ -22,6 +22,12 @@ func obey(t *Turn) {
 	case "wait":
 		t.Say("I wait")
 		t.Wait()
+	case "nap":
+		t.Sleep(time.Second)
+		for _, msg := range t.Steered() {
+			t.Say("you said: " + msg.Text)
+		}
+		t.Say("I am awake")
 	case "fail":
 		t.Say("I will")
 		t.Fail(errors.New("failed as I was told to"))
@@ -124,7 +130,7 @@ func obedient(wrap func(*Fake) bgagent.SessionClient) Harness {
 		Agent: "obedient",
 		Say:   func(text string) string { return "say " + text },
 		Slow:  fixed("wait"), Fail: fixed("fail"), Tool: fixed("use"), Recall: fixed("recall"),
-		Silent: fixed("think"), Cut: fixed("cut"), Late: func(text string) string { return "late " + text }, Ask: fixed("ask"),
+		Silent: fixed("think"), Cut: fixed("cut"), Late: func(text string) string { return "late " + text }, Ask: fixed("ask"), Nap: fixed("nap"),
 		Notices: func(sc bgagent.SessionClient, session string) []string {
 			return notices(sc.(interface {
 				Inbox(string) []bgagent.Notice

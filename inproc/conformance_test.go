@@ -6,6 +6,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/bgagent/bgagent"
 	"github.com/bgagent/bgagent/bgagenttest"
@@ -81,6 +82,19 @@ func obeys(ctx context.Context, t *inproc.Turn) (string, error) {
 		t.Text("I wait")
 		<-ctx.Done()
 		return "", ctx.Err()
+	case "nap":
+		timer := time.NewTimer(time.Second)
+		defer timer.Stop()
+		for said := "awake"; ; {
+			select {
+			case msg := <-t.Receive():
+				said += ", and " + msg.Text
+			case <-timer.C:
+				return said, nil
+			case <-ctx.Done():
+				return "", ctx.Err()
+			}
+		}
 	case "think":
 		t.Reasoning("hm")
 		return "", nil
@@ -114,7 +128,7 @@ func TestConformance(t *testing.T) {
 		New:   func(bgagenttest.TB) bgagent.SessionClient { return newClient() },
 		Agent: "obedient",
 		Say:   func(text string) string { return "say " + text },
-		Slow:  fixed("wait"), Fail: fixed("fail"), Tool: fixed("use"), Recall: fixed("recall"), Silent: fixed("think"), Ask: fixed("ask"),
+		Slow:  fixed("wait"), Fail: fixed("fail"), Tool: fixed("use"), Recall: fixed("recall"), Silent: fixed("think"), Ask: fixed("ask"), Nap: fixed("nap"),
 		Parent: "root", Directory: "/work", Virtual: true,
 		Restart: bgagenttest.Restart{
 			Next: func(_ bgagenttest.TB, _ bgagent.SessionClient, death bgagenttest.Death) bgagent.SessionClient {

@@ -31,6 +31,7 @@ import (
 //	delayed N WORDS its request is refused with status 429 and repeated after N seconds; answers with the words
 //	working N WORDS calls six tools; then like limited
 //	later WORDS     works for a minute, then answers with the words
+//	nap WORDS       works for a second, then answers with the words
 //	anything else   answers with the prompt
 
 // The method "prompt" accepts any prompt. f.mu must be held.
@@ -433,10 +434,10 @@ func (t *fakeTurn) answer(id, text string) {
 	case "blank":
 		t.message(id)
 		<-t.ctx.Done()
-	case "later":
+	case "later", "nap":
 		t.message(id)
 		part := t.tool("bash")
-		t.pause(time.Minute)
+		t.pause(map[string]time.Duration{"later": time.Minute, "nap": time.Second}[verb])
 		t.toolDone(part, "completed")
 		t.say(id, rest)
 	case "recall":
