@@ -175,8 +175,8 @@ func (l *logFile) write(at int, secrets *Secrets, all bool) error {
 // partOf returns how many bytes of a long unfinished line can be written. The rest may be the
 // beginning of a secret or of a character.
 func partOf(raw []byte, secrets *Secrets) int {
-	n := len(secrets.withoutEnd(string(raw)))
-	for i := 1; i < utf8.UTFMax && i < n; i++ {
+	n, masked := secrets.complete(string(raw))
+	for i := 1; i < utf8.UTFMax && i < n && n-i >= masked; i++ {
 		if utf8.RuneStart(raw[n-i]) {
 			if !utf8.FullRune(raw[n-i : n]) {
 				n -= i

@@ -87,6 +87,36 @@ func TestSecretsAreMaskedHoweverTheOutputIsCut(t *testing.T) {
 	}
 }
 
+// A part of a long line must not end within a secret, even if the end of the secret is also the
+// beginning of this or another secret.
+func TestSecretsThatOverlapAreMaskedInLongLines(t *testing.T) {
+	for _, values := range [][]string{
+		{"sk-0123456789abcdefghijklmns"},
+		{"aaaaaaaaaa"},
+		{"abcabcabcabc"},
+		{"the-first-key-shared", "shared-second-key"},
+		{"abcdefgh", "abcdefghijkl"},
+		{"key-of-\xe2\x80"}, // ends within a character
+	} {
+		s, secret := &Secrets{}, values[0]
+		for i, v := range values {
+			s.Add(fmt.Sprint("KEY", i), v)
+		}
+		line := strings.Repeat("x", lineBytes) + secret + " y " + values[len(values)-1] + secret + "\n"
+		want := s.Mask(line)
+		dir := t.TempDir()
+		f := filesIn(t, dir, s)
+		for cut := lineBytes - 1; cut < len(line); cut++ {
+			task := fmt.Sprint("bg_", cut)
+			f.Printed(task, 1, []byte(line[:cut]))
+			f.Printed(task, 1, []byte(line[cut:]))
+			if got := whole(t, dir, task); got != want {
+				require.Equal(t, want[lineBytes:], got[min(lineBytes, len(got)):], "%q, cut at %d", values, cut)
+			}
+		}
+	}
+}
+
 func TestALongLineIsNotCutWithinACharacter(t *testing.T) {
 	dir := t.TempDir()
 	f := filesIn(t, dir, &Secrets{})

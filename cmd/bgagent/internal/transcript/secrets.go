@@ -52,22 +52,31 @@ func (s *Secrets) Mask(text string) string {
 	return strings.NewReplacer(s.pairs...).Replace(text)
 }
 
-// withoutEnd is for a text whose end was cut off: it removes the beginning of a value
-// from the end of the text. withoutBegin is for a text whose beginning was cut off:
-// it removes the end of a value from the beginning of the text.
-func (s *Secrets) withoutEnd(text string) string {
-	for i := 0; i < len(s.pairs); i += 2 {
-		v := s.pairs[i]
-		for n := min(len(v)-1, len(text)); n > 0; n-- {
-			if strings.HasSuffix(text, v[:n]) {
-				text = text[:len(text)-n]
-				break
+// complete is for a text whose end was cut off. It returns how many bytes of the text can be masked
+// alone: the rest can be the beginning of a value. The result "masked" is the end of the last value
+// within these bytes. The text is searched as Mask does it, so that no complete value is cut.
+func (s *Secrets) complete(text string) (n, masked int) {
+next:
+	for n < len(text) {
+		rest := text[n:]
+		for i := 0; i < len(s.pairs); i += 2 {
+			v := s.pairs[i]
+			if len(rest) < len(v) && strings.HasPrefix(v, rest) {
+				return n, masked
+			}
+			if strings.HasPrefix(rest, v) {
+				n += len(v)
+				masked = n
+				continue next
 			}
 		}
+		n++
 	}
-	return text
+	return n, masked
 }
 
+// withoutBegin is for a text whose beginning was cut off: it removes the end of a value from the
+// beginning of the text.
 func (s *Secrets) withoutBegin(text string) string {
 	for i := 0; i < len(s.pairs); i += 2 {
 		v := s.pairs[i]

@@ -134,5 +134,6 @@ func (s *stream) text(secrets *Secrets) (head, tail string, left int64) {
 	if left = s.size - int64(len(s.head)+len(s.tail)); left == 0 {
 		return secrets.Mask(string(s.head) + tail), "", 0
 	}
-	return secrets.withoutEnd(secrets.Mask(string(s.head))), secrets.withoutBegin(secrets.Mask(tail)), left
+	n, _ := secrets.complete(string(s.head))
+	return secrets.Mask(string(s.head[:n])), secrets.withoutBegin(secrets.Mask(tail)), left
 }
