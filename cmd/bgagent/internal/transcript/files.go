@@ -28,6 +28,7 @@ const (
 	partBytes    = 64 << 10           // most that ReadLog returns
 	logsAge      = 7 * 24 * time.Hour // a log that was last written longer ago is removed
 	sweepPause   = time.Hour          // time between two removals of old logs
+	unsentBytes  = 256 << 10          // text of a log that is kept if it cannot be written; earlier text is lost
 )
 
 // logsBytes is the total size of the logs in a folder, above which the oldest logs are removed.
@@ -62,11 +63,13 @@ func NewFiles(dir string, secrets *Secrets, warn func(error)) *Files {
 type logFile struct {
 	mu      sync.Mutex
 	dir     string
+	ended   bool      // the log is no longer in Files.logs, so nothing may be added
 	opened  bool      // start and size are known
 	start   int64     // offset of the latest segment
 	size    int64     // bytes in the latest segment
 	pending [2][]byte // the unfinished lines of standard output and standard error
 	within  [2]bool   // the beginning of the unfinished line was written
+	unsent  []byte    // text that could not be written yet
 }
 
 // taskName matches the ids that are used as names of folders.
@@ -78,14 +81,7 @@ func (f *Files) Printed(task string, stream int, p []byte) {
 	if !taskName.MatchString(task) {
 		return
 	}
-	f.mu.Lock()
-	l := f.logs[task]
-	if l == nil {
-		l = &logFile{dir: filepath.Join(f.dir, task)}
-		f.logs[task] = l
-	}
-	f.mu.Unlock()
-	l.mu.Lock()
+	l := f.lock(task)
 	defer l.mu.Unlock()
 	at := 0
 	if stream != 1 {
@@ -95,26 +91,55 @@ func (f *Files) Printed(task string, stream int, p []byte) {
 	f.check(l.write(at, f.secrets, false))
 }
 
-// End writes the unfinished lines of a task. Call it when the task has ended, and before the log
-// of an ended task is read.
+// lock returns the log of a task. The caller must unlock it.
+func (f *Files) lock(task string) *logFile {
+	for {
+		f.mu.Lock()
+		l := f.logs[task]
+		if l == nil {
+			l = &logFile{dir: filepath.Join(f.dir, task)}
+			f.logs[task] = l
+		}
+		f.mu.Unlock()
+		l.mu.Lock()
+		if !l.ended {
+			return l
+		}
+		l.mu.Unlock()
+	}
+}
+
+// End writes the unfinished lines of a task. Call it when the task has ended, when its programs have
+// stopped, and before the log of an ended task is read.
 func (f *Files) End(task string) {
 	f.mu.Lock()
 	l := f.logs[task]
-	delete(f.logs, task)
 	sweep := time.Since(f.swept) > sweepPause
 	if sweep {
 		f.swept = time.Now()
 	}
 	f.mu.Unlock()
 	if l != nil {
-		l.mu.Lock()
-		err := errors.Join(l.write(0, f.secrets, true), l.write(1, f.secrets, true))
-		l.mu.Unlock()
-		f.check(err)
+		f.end(task, l)
 	}
 	if sweep {
 		f.sweep()
 	}
+}
+
+// end writes what is left of a log. The log stays in the map until then, so that sweep does not
+// remove its folder meanwhile.
+func (f *Files) end(task string, l *logFile) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.ended {
+		return
+	}
+	f.check(errors.Join(l.write(0, f.secrets, true), l.write(1, f.secrets, true)))
+	l.ended = true
+	f.mu.Lock()
+	delete(f.logs, task)
+	f.mu.Unlock()
 }
 
 // Read returns a part of a task's log, as [ReadLog] does.
@@ -158,7 +183,7 @@ func (l *logFile) write(at int, secrets *Secrets, all bool) error {
 		n = partOf(raw, secrets)
 	}
 	if n == 0 {
-		return nil
+		return l.flush()
 	}
 	text := cleantext.String(secrets.Mask(string(raw[:n])))
 	l.pending[at] = append(raw[:0], raw[n:]...)
@@ -169,7 +194,8 @@ func (l *logFile) write(at int, secrets *Secrets, all bool) error {
 		text = prefixed(text, l.within[at])
 	}
 	l.within[at] = !strings.HasSuffix(text, "\n")
-	return l.append(text)
+	l.unsent = append(l.unsent, text...)
+	return l.flush()
 }
 
 // partOf returns how many bytes of a long unfinished line can be written. The rest may be the
@@ -203,16 +229,37 @@ func prefixed(text string, within bool) string {
 	return b.String()
 }
 
-// append writes the text to the latest segment. If the segment is full, append begins a new
-// segment and removes the oldest segment but one.
-func (l *logFile) append(text string) error {
+// flush writes the text that is not written yet. If that fails, a later call tries it again. If
+// others have removed the folder meanwhile, flush makes a new one, and the offsets go on.
+func (l *logFile) flush() error {
+	if len(l.unsent) == 0 {
+		return nil
+	}
+	n, err := l.append(l.unsent)
+	if errors.Is(err, fs.ErrNotExist) {
+		if err = os.MkdirAll(l.dir, 0o700); err == nil {
+			l.start, l.size = l.start+l.size, 0
+			n, err = l.append(l.unsent)
+		}
+	}
+	l.unsent = append(l.unsent[:0], l.unsent[n:]...)
+	if more := len(l.unsent) - unsentBytes; more > 0 {
+		more += bytes.IndexByte(l.unsent[more:], '\n') + 1
+		l.unsent = append(l.unsent[:0], l.unsent[more:]...)
+	}
+	return err
+}
+
+// append writes the text to the latest segment, and returns how much of it was written. If the segment
+// is full, append begins a new segment and removes the oldest segment but one.
+func (l *logFile) append(text []byte) (int, error) {
 	if !l.opened {
 		if err := os.MkdirAll(l.dir, 0o700); err != nil {
-			return err
+			return 0, err
 		}
 		all, err := segments(l.dir)
 		if err != nil {
-			return err
+			return 0, err
 		}
 		if len(all) > 0 {
 			last := all[len(all)-1]
@@ -221,25 +268,25 @@ func (l *logFile) append(text string) error {
 		l.opened = true
 	}
 	if l.size >= segmentBytes {
-		l.start, l.size = l.start+l.size, 0
 		all, err := segments(l.dir)
 		if err != nil {
-			return err
+			return 0, err
 		}
 		for len(all) >= segmentsKept {
 			if err := os.Remove(all[1].path); err != nil {
-				return err
+				return 0, err
 			}
 			all = slices.Delete(all, 1, 2)
 		}
+		l.start, l.size = l.start+l.size, 0
 	}
 	file, err := os.OpenFile(filepath.Join(l.dir, strconv.FormatInt(l.start, 10)), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
 	if err != nil {
-		return err
+		return 0, err
 	}
-	n, err := io.WriteString(file, text)
+	n, err := file.Write(text)
 	l.size += int64(n)
-	return errors.Join(err, file.Close())
+	return n, errors.Join(err, file.Close())
 }
 
 // segment is one file of a log.
@@ -322,30 +369,33 @@ func (f *Files) sweep() {
 		size int64
 		at   time.Time
 	}
-	var all []log
-	var total int64
-	entries, _ := os.ReadDir(f.dir)
-	for _, e := range entries {
-		parts, _ := segments(filepath.Join(f.dir, e.Name()))
-		one := log{task: e.Name()}
+	measure := func(task string) log {
+		parts, _ := segments(filepath.Join(f.dir, task))
+		one := log{task: task}
 		for _, s := range parts {
 			one.size += s.size
 			if s.at.After(one.at) {
 				one.at = s.at
 			}
 		}
+		return one
+	}
+	var all []log
+	var total int64
+	entries, _ := os.ReadDir(f.dir)
+	for _, e := range entries {
+		one := measure(e.Name())
 		all, total = append(all, one), total+one.size
 	}
 	slices.SortFunc(all, func(a, b log) int { return a.at.Compare(b.at) })
 	for _, one := range all {
-		f.mu.Lock()
-		_, prints := f.logs[one.task]
-		f.mu.Unlock()
-		if prints || total <= logsBytes && time.Since(one.at) < logsAge {
+		if total <= logsBytes && time.Since(one.at) < logsAge {
 			continue
 		}
-		if RemoveLog(f.dir, one.task) == nil {
+		f.mu.Lock() // nobody can begin to write the log
+		if _, prints := f.logs[one.task]; !prints && measure(one.task) == one && RemoveLog(f.dir, one.task) == nil {
 			total -= one.size
 		}
+		f.mu.Unlock()
 	}
 }

@@ -198,6 +198,75 @@ func TestALogThatCannotBeWrittenIsReportedOnce(t *testing.T) {
 	require.True(t, errors.As(got[0], &pathError))
 }
 
+func TestTextThatCouldNotBeWrittenIsWrittenLater(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "bg_1")
+	require.NoError(t, os.WriteFile(path, nil, 0o600))
+	problems := 0
+	f := NewFiles(dir, &Secrets{}, func(error) { problems++ })
+	f.Printed("bg_1", 1, []byte("one\n"))
+	f.Printed("bg_1", 2, []byte("two\nth"))
+	require.Equal(t, 1, problems)
+	require.NoError(t, os.Remove(path))
+	f.Printed("bg_1", 2, []byte("ree\n"))
+	require.Equal(t, "one\nstderr: two\nstderr: three\n", whole(t, dir, "bg_1"))
+
+	// The text that waits is bounded, and begins with a whole line.
+	path = filepath.Join(dir, "bg_2")
+	require.NoError(t, os.WriteFile(path, nil, 0o600))
+	lines := strings.Repeat("a line\n", lineBytes/7)
+	for range 2 * unsentBytes / lineBytes {
+		f.Printed("bg_2", 1, []byte(lines))
+	}
+	require.NoError(t, os.Remove(path))
+	f.Close()
+	text := whole(t, dir, "bg_2")
+	require.LessOrEqual(t, len(text), unsentBytes)
+	require.Greater(t, len(text), unsentBytes-10)
+	require.True(t, strings.HasPrefix(text, "a line\n"))
+	require.Empty(t, f.logs)
+}
+
+func TestALogWhoseFolderWasRemovedGoesOn(t *testing.T) {
+	dir := t.TempDir()
+	f := filesIn(t, dir, &Secrets{})
+	f.Printed("bg_1", 1, []byte("one\n"))
+	require.NoError(t, RemoveLog(dir, "bg_1"))
+	f.Printed("bg_1", 1, []byte("two\n"))
+	text, next, err := ReadLog(dir, "bg_1", 4)
+	require.NoError(t, err)
+	require.Equal(t, "two\n", text, "the offsets go on")
+	require.EqualValues(t, 8, next)
+	require.Equal(t, "[… 4 bytes are left out here …]\ntwo\n", whole(t, dir, "bg_1"))
+}
+
+func TestNoLogIsRemovedWhileItIsWritten(t *testing.T) {
+	defer func(was int64) { logsBytes = was }(logsBytes)
+	logsBytes = 0 // each sweep removes all logs of tasks that do not print
+	dir := t.TempDir()
+	f := filesIn(t, dir, &Secrets{})
+	var all sync.WaitGroup
+	for range 4 {
+		all.Go(func() {
+			for range 200 {
+				f.Printed("bg_1", 1, []byte("x\n"))
+				f.End("bg_1")
+			}
+		})
+		all.Go(func() {
+			for range 200 {
+				f.sweep()
+			}
+		})
+	}
+	all.Wait()
+	require.Empty(t, f.logs)
+	f.Printed("bg_1", 1, []byte("the last line"))
+	f.sweep()
+	f.End("bg_1")
+	require.True(t, strings.HasSuffix(whole(t, dir, "bg_1"), "the last line\n"))
+}
+
 func TestManyProgramsPrintAtTheSameTime(t *testing.T) {
 	dir := t.TempDir()
 	f := filesIn(t, dir, &Secrets{})
