@@ -3,11 +3,16 @@
 package main
 
 import (
+	"context"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/cmd/bgagent/internal/transcript"
+	"github.com/bgagent/bgagent/inproc"
 	"github.com/stretchr/testify/require"
 )
 
@@ -59,4 +64,43 @@ echo first; head -c 10000000 /dev/zero | tr '\0' 'x'; echo; echo last
 	require.Contains(t, string(b), "bytes ==\nfirst\nxxx")
 	require.Contains(t, string(b), "\n[… 7902860 bytes are left out here …]\n")
 	require.True(t, strings.HasSuffix(string(b), "xxx\nlast\n"))
+}
+
+// The programs of a task can print after its end, until they have stopped.
+func TestALogEndsWhenTheProgramsOfItsTaskHaveStopped(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	s := &serving{follow: make(chan struct{}), files: transcript.NewFiles(dir, &transcript.Secrets{}, func(err error) { t.Error(err) })}
+	s.ending.Store(true) // nobody is notified
+	stop := make(chan struct{})
+	m, err := bgagent.New(inproc.New(map[string]inproc.Agent{"a": func(ctx context.Context, _ *inproc.Turn) (string, error) {
+		<-ctx.Done()
+		<-stop
+		return "", ctx.Err()
+	}}), bgagent.Config{Wake: bgagent.WakeNever})
+	require.NoError(t, err)
+	known, events := m.Subscribe(100)
+	go s.watch(known, events)
+	task, err := m.Launch(t.Context(), bgagent.Caller{Session: "s"}, bgagent.LaunchInput{Agent: "a", Prompt: "x"})
+	require.NoError(t, err)
+	require.Eventually(t, func() bool {
+		now, err := m.Get(task.ID)
+		return err == nil && now.Phase == bgagent.PhaseTurn
+	}, 2*time.Minute, time.Millisecond)
+	log := func() string {
+		text, _, err := s.files.Read(task.ID, 0)
+		require.NoError(t, err)
+		return text
+	}
+	s.files.Printed(task.ID, 1, []byte("the task ends"))
+	_, err = m.Cancel(t.Context(), bgagent.Caller{}, task.ID, bgagent.CancelOptions{})
+	require.NoError(t, err)
+	require.Eventually(t, func() bool { return log() == "the task ends\n" }, 2*time.Minute, time.Millisecond)
+	s.files.Printed(task.ID, 1, []byte("the last words"))
+	close(stop)
+	var left *bgagent.CloseError // nobody was told of the end
+	require.ErrorAs(t, m.Close(t.Context()), &left)
+	require.Empty(t, left.NotStopped)
+	<-s.follow
+	require.Equal(t, "the task ends\nthe last words\n", log())
 }

@@ -98,14 +98,21 @@ func (s *serving) watch(known []bgagent.Task, events *bgagent.Subscription) {
 		case bgagent.EventLaunched, bgagent.EventResumed:
 			live[e.Task.ID] = struct{}{}
 		case bgagent.EventEnded:
-			if s.files != nil {
-				s.files.End(e.Task.ID)
-			}
+			s.endLog(e.Task)
 			delete(live, e.Task.ID)
 			s.tell(e.Task, len(live) == 0)
+		case bgagent.EventQuiet: // the programs can print until then
+			s.endLog(e.Task)
 		case bgagent.EventMissed:
 			clear(live) // it is unknown which tasks are live, so the next task to end can count as the last
 		}
+	}
+}
+
+// endLog ends the log of a task unless a further attempt has begun.
+func (s *serving) endLog(t bgagent.Task) {
+	if s.files != nil && t.Status.Terminal() {
+		s.files.End(t.ID)
 	}
 }
 
