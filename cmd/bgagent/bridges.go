@@ -2,15 +2,19 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"path/filepath"
 	"strings"
+	"sync"
+	"unicode"
 
 	"github.com/bgagent/bgagent"
 	"github.com/bgagent/bgagent/cmd/bgagent/internal/bridge"
 	"github.com/bgagent/bgagent/mcpserver"
+	"github.com/modelcontextprotocol/go-sdk/mcp"
 )
 
 // bridgeFlags say in which directories the tasks of bridges may work.
@@ -36,7 +40,19 @@ func (s *serving) acceptBridges(roots []string, callers mcpserver.HTTPConfig) *b
 	for _, a := range s.set.Agents {
 		cfg.Agents[a.Name] = bridge.Agent{Directory: a.Directory, Permissions: a.Permissions}
 	}
+	var mu sync.Mutex
+	guarded := map[string]bool{} // the scopes whose resumes are checked
 	cfg.Serve = func(ctx context.Context, scope string, in io.ReadCloser, out io.Writer) error {
+		protocol, err := s.server.MCP(scope)
+		if err != nil {
+			return err
+		}
+		mu.Lock()
+		if !guarded[scope] {
+			guarded[scope] = true
+			protocol.AddReceivingMiddleware(s.checkResumes(scope))
+		}
+		mu.Unlock()
 		return s.server.Run(ctx, scope, stdio("bridge "+scope, in, out))
 	}
 	s.bridges = bridge.NewServer(cfg)
@@ -49,6 +65,55 @@ func (s *serving) prepareLaunch(_ context.Context, by bgagent.Caller, in bgagent
 		return in, nil
 	}
 	return s.bridges.Prepare(by, in)
+}
+
+// checkResumes returns a middleware that refuses to resume a task of a bridge if the project's file
+// does not allow it. PrepareLaunch is not called for a resume.
+func (s *serving) checkResumes(scope string) mcp.Middleware {
+	return func(next mcp.MethodHandler) mcp.MethodHandler {
+		return func(ctx context.Context, method string, req mcp.Request) (mcp.Result, error) {
+			call, ok := req.(*mcp.CallToolRequest)
+			if ok && call.Params.Name == bgagent.ToolDelegateTask {
+				if problem := s.resumes(scope, call.Params.Arguments); problem != "" {
+					text := "Nothing was resumed: " + problem + ". Delegate a new task instead, with an agent that is allowed."
+					return &mcp.CallToolResult{IsError: true, Content: []mcp.Content{&mcp.TextContent{Text: text}}, StructuredContent: mcpserver.Structured{Text: text}}, nil
+				}
+			}
+			return next(ctx, method, req)
+		}
+	}
+}
+
+// resumes returns why the call of delegate_task may not resume a task, or "" if it may, or if the tool
+// itself refuses it.
+func (s *serving) resumes(scope string, arguments json.RawMessage) string {
+	var args bgagent.DelegateTaskArgs
+	if json.Unmarshal(arguments, &args) != nil {
+		return ""
+	}
+	for _, ref := range []string{args.TaskID, args.SessionID} {
+		// The tool ignores the same characters.
+		ref = strings.TrimFunc(ref, func(r rune) bool {
+			return unicode.IsSpace(r) || unicode.Is(unicode.C, r) || strings.ContainsRune("`\"'<>", r)
+		})
+		if ref == "" {
+			continue
+		}
+		t, err := s.manager.Get(ref)
+		if err != nil { // perhaps only the store has it
+			t, err = s.manager.Read(bgagent.Caller{}, ref)
+		}
+		switch {
+		case errors.Is(err, bgagent.ErrUnknownTask), errors.Is(err, bgagent.ErrExpired):
+			continue
+		case err != nil:
+			return "task " + ref + " cannot be read, so it is unknown whether the project's file allows it: " + err.Error()
+		}
+		if problem := s.bridges.Resumes(scope, t, s.manager.Figures().Budgets); problem != "" {
+			return problem
+		}
+	}
+	return ""
 }
 
 // checkNames returns an error if the name of a caller could also be the name of a bridge of another

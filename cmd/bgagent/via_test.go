@@ -204,6 +204,33 @@ func TestAProjectsFileNarrowsItsBridgeAndNeverWidensIt(t *testing.T) {
 	p.write("one/.bgagent.jsonc", `{"agents": null}`)
 	cs = host(t, p.via(url, "one"), "alpha")
 	require.Contains(t, launch(cs, "patient"), "the project's file removes the agent patient")
+	require.NoError(t, cs.Close())
+
+	// The restrictions also hold for tasks that were launched before, however they are named.
+	resume := func(ref string) string {
+		cs := host(t, p.via(url, "three"), "alpha")
+		defer cs.Close()
+		return callTool(t, cs, "delegate_task", map[string]any{"task_id": ref, "prompt": "1 ms", "run_in_background": false})
+	}
+	p.write("three/x", "")
+	cs = host(t, p.via(url, "three"), "alpha")
+	text := launch(cs, "other")
+	require.Regexp(t, idIn, text)
+	id := idIn.FindStringSubmatch(text)[1]
+	require.NoError(t, cs.Close())
+	require.Contains(t, resume(id), "I have waited")
+	for file, want := range map[string]string{
+		`{"agents": {"other": null}}`:                                 "Nothing was resumed: the project's file removes the agent other.",
+		`{"background_task": {"budget": {"task": {"toolCalls": 3}}}}`: "a smaller budget for each task",
+		`{"background_task": {"budget": {"tree": {"toolCalls": 3}}}}`: "only a new task opens this budget",
+	} {
+		p.write("three/.bgagent.jsonc", file)
+		require.Contains(t, resume(id), want)
+		require.Contains(t, resume(" `"+id+"`\u200b"), want)
+	}
+	p.write("three/.bgagent.jsonc", "{}")
+	require.Contains(t, resume(id), "I have waited")
+
 	p.write("one/.bgagent.jsonc", `{"agents": 1}`)
 	got := p.bridged(url, "one")
 	require.Equal(t, 2, got.code)

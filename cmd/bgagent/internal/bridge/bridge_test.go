@@ -212,6 +212,45 @@ func TestRestrictionsOnlyTakeAway(t *testing.T) {
 	require.Empty(t, in.Directory, "the agent has a directory of its own")
 }
 
+func TestRestrictionsHoldForTasksThatWereLaunchedBefore(t *testing.T) {
+	deny := []bgagent.Permission{{Name: "edit", Action: bgagent.PermissionDeny}}
+	s := NewServer(Config{Scope: "local", Agents: map[string]Agent{"free": {}}})
+	task := bgagent.Task{ID: "bg_1", Agent: "free", Budget: bgagent.BudgetUse{Limit: bgagent.Budget{Cost: 2}}}
+	account := func(root string, cost float64) bgagent.TreeBudget {
+		return bgagent.TreeBudget{Root: root, BudgetUse: bgagent.BudgetUse{Limit: bgagent.Budget{Cost: cost}}}
+	}
+	for _, x := range []struct {
+		n    Narrow
+		open []bgagent.TreeBudget
+		want string // part of the reason; empty for none
+	}{
+		{Narrow{}, nil, ""},
+		{Narrow{NoAgents: true}, nil, "removes the agent free"},
+		{Narrow{Without: []string{"free"}}, nil, "removes the agent free"},
+		{Narrow{Without: []string{"other"}}, nil, ""},
+		{Narrow{Rules: map[string][]bgagent.Permission{"free": deny}}, nil, "permissions that the server does not have"},
+		{Narrow{TaskBudget: bgagent.Budget{Cost: 2}}, nil, ""},
+		{Narrow{TaskBudget: bgagent.Budget{Cost: 1}}, nil, "a smaller budget for each task than task bg_1 has"},
+		{Narrow{TaskBudget: bgagent.Budget{ToolCalls: 9}}, nil, "a smaller budget for each task than task bg_1 has"},
+		{Narrow{TreeBudget: bgagent.Budget{Cost: 5}}, nil, "only a new task opens this budget"},
+		{Narrow{TreeBudget: bgagent.Budget{Cost: 5}}, []bgagent.TreeBudget{account("local/k-1", 6)}, "only a new task opens this budget"},
+		{Narrow{TreeBudget: bgagent.Budget{Cost: 5}}, []bgagent.TreeBudget{account("local/k-2", 5)}, "only a new task opens this budget"},
+		{Narrow{TreeBudget: bgagent.Budget{Cost: 5}}, []bgagent.TreeBudget{account("local/k-1", 5), account("x", 9)}, ""},
+	} {
+		name, err := s.take("local", "/here", Hello{Key: "k", Narrow: x.n})
+		require.NoError(t, err)
+		require.Equal(t, "local/k-1", name)
+		got := s.Resumes(name, task, x.open)
+		s.leave(name)
+		if x.want == "" {
+			require.Empty(t, got)
+			continue
+		}
+		require.Contains(t, got, x.want)
+	}
+	require.Empty(t, s.Resumes("local", task, nil), "a caller that is no bridge")
+}
+
 func TestAddresses(t *testing.T) {
 	for text, want := range map[string]string{
 		"http://127.0.0.1:8321":          "http://127.0.0.1:8321/bridge 127.0.0.1:8321",

@@ -208,25 +208,65 @@ func (s *Server) leave(name string) {
 // Prepare completes the launch of a caller. It does nothing if the caller is not a bridge. The error
 // says that the project's file does not allow the launch.
 func (s *Server) Prepare(by bgagent.Caller, in bgagent.LaunchInput) (bgagent.LaunchInput, error) {
-	s.mu.Lock()
-	sc := s.scopes[by.Session]
-	s.mu.Unlock()
+	sc := s.find(by.Session)
 	if sc == nil {
 		return in, nil
 	}
-	agent, known := s.cfg.Agents[in.Agent]
-	rules, ruled := sc.narrow.Rules[in.Agent]
-	switch {
-	case sc.narrow.NoAgents, slices.Contains(sc.narrow.Without, in.Agent):
-		return in, &bgagent.InputError{Field: "LaunchInput.Agent", Problem: fmt.Sprintf("the project's file removes the agent %s", in.Agent)}
-	case ruled && known && !reflect.DeepEqual(rules, agent.Permissions):
-		return in, &bgagent.InputError{Field: "LaunchInput.Agent", Problem: fmt.Sprintf("the project's file restricts the agent %s by permissions that the server does not have for it, so it cannot be used here", in.Agent)}
+	if problem := s.refuses(sc.narrow, in.Agent); problem != "" {
+		return in, &bgagent.InputError{Field: "LaunchInput.Agent", Problem: problem}
 	}
-	if in.Directory == "" && agent.Directory == "" {
+	if in.Directory == "" && s.cfg.Agents[in.Agent].Directory == "" {
 		in.Directory = sc.dir
 	}
 	in.Budget, in.TreeBudget = narrower(in.Budget, sc.narrow.TaskBudget), narrower(in.TreeBudget, sc.narrow.TreeBudget)
 	return in, nil
+}
+
+// Resumes returns why the project's file does not allow the bridge with the scope to resume the task,
+// or to send it a message. The result is "" if it may, or if there is no such bridge. A task can have
+// been launched before the file was changed. The argument "open" contains the open accounts of trees.
+func (s *Server) Resumes(scope string, t bgagent.Task, open []bgagent.TreeBudget) string {
+	sc := s.find(scope)
+	if sc == nil {
+		return ""
+	}
+	if problem := s.refuses(sc.narrow, t.Agent); problem != "" {
+		return problem
+	}
+	if narrower(t.Budget.Limit, sc.narrow.TaskBudget) != t.Budget.Limit {
+		return "the project's file sets a smaller budget for each task than task " + t.ID + " has"
+	}
+	// A resume that opens the account of the tree would not have the limits of the file.
+	var tree bgagent.Budget
+	for _, b := range open {
+		if b.Root == scope {
+			tree = b.Limit
+		}
+	}
+	if narrower(tree, sc.narrow.TreeBudget) != tree {
+		return "the project's file sets a budget for all tasks together, and only a new task opens this budget"
+	}
+	return ""
+}
+
+// find returns the scope of a bridge, or nil if no bridge has the name.
+func (s *Server) find(name string) *scope {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.scopes[name]
+}
+
+// refuses returns why the restrictions do not allow the agent, or "" if they do.
+func (s *Server) refuses(n Narrow, name string) string {
+	agent, known := s.cfg.Agents[name]
+	rules, ruled := n.Rules[name]
+	switch {
+	case n.NoAgents, slices.Contains(n.Without, name):
+		return "the project's file removes the agent " + name
+	case ruled && known && !reflect.DeepEqual(rules, agent.Permissions):
+		return "the project's file restricts the agent " + name + " by permissions that the server does not have for it, so it cannot be used here"
+	}
+	return ""
 }
 
 // narrower returns the smaller of each limit. A limit of 0 does not exist.
