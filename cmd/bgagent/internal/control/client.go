@@ -1,20 +1,27 @@
 package control
 
 import (
+	"bufio"
 	"bytes"
 	"context"
+	"crypto/hmac"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"time"
 
 	"github.com/bgagent/bgagent"
 )
 
-// LookTime is how long a request that only looks may take.
-const LookTime = 10 * time.Second
+// The longest times that a client waits for an answer.
+const (
+	helloTime = 10 * time.Second // for the answer to the challenge, which needs nothing but the token
+	lookTime  = 30 * time.Second // for the answer to a request that only looks
+)
 
 // maxAnswer bounds the size of an answer, in bytes.
 const maxAnswer = 256 << 20
@@ -23,11 +30,16 @@ const maxAnswer = 256 << 20
 // it is already ending, or it is an earlier version of the program.
 var ErrNone = errors.New("it accepts no commands")
 
+// ErrUnanswered is matched by the error of a request that may have been sent, and whose answer did not
+// arrive. The request can still take effect.
+var ErrUnanswered = errors.New("its answer did not arrive")
+
 // Client sends requests to a server. Its methods are safe for concurrent use. If the server
 // refuses a request, the error is an [*Error].
 type Client struct {
-	at   address
-	http http.Client
+	at    address
+	hello time.Duration
+	http  http.Client
 }
 
 // Dial returns a client for the living process that owns the store in the folder dir. It sends no
@@ -40,8 +52,87 @@ func Dial(dir string, owner bgagent.StoreOwner) (*Client, error) {
 	case !found, at.Instance != owner.Instance:
 		return nil, ErrNone
 	}
+	c := &Client{at: at, hello: helloTime}
 	// A proxy from the environment must not see the token.
-	return &Client{at: at, http: http.Client{Transport: &http.Transport{}}}, nil
+	c.http.Transport = &http.Transport{DialContext: c.connect}
+	return c, nil
+}
+
+// unsentError is the error of a connection that carried no request.
+type unsentError struct{ error }
+
+// Unwrap returns the cause.
+func (e unsentError) Unwrap() error { return e.error }
+
+// connect opens a connection whose other end is known to have the token.
+func (c *Client) connect(ctx context.Context, network, at string) (net.Conn, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	silent := time.AfterFunc(c.hello, func() { cancel(fmt.Errorf("it was silent for %v", c.hello)) })
+	defer silent.Stop()
+	conn, err := (&net.Dialer{}).DialContext(ctx, network, at)
+	if err == nil {
+		stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
+		err = c.check(conn)
+		stop()
+	}
+	if ctx.Err() != nil {
+		err = context.Cause(ctx)
+	}
+	if err != nil {
+		if conn != nil {
+			_ = conn.Close()
+		}
+		return nil, unsentError{err}
+	}
+	return conn, nil
+}
+
+// check sends a challenge and checks the answer.
+func (c *Client) check(conn net.Conn) error {
+	question := challenge{rand.Text()}
+	body, err := json.Marshal(question)
+	if err != nil {
+		return err
+	}
+	r, err := c.request(context.Background(), helloName, body)
+	if err != nil {
+		return err
+	}
+	if err := r.Write(conn); err != nil {
+		return err
+	}
+	in := bufio.NewReader(io.LimitReader(conn, 64<<10))
+	resp, err := http.ReadResponse(in, r)
+	if err != nil {
+		return c.stranger(err)
+	}
+	defer resp.Body.Close()
+	var answer proof
+	if err := json.NewDecoder(resp.Body).Decode(&answer); err != nil {
+		return c.stranger(err)
+	}
+	if !hmac.Equal(answer.Proof, c.at.prove(question).Proof) {
+		return c.stranger(errors.New("its answer to the challenge is wrong"))
+	}
+	if _, err := io.Copy(io.Discard, resp.Body); err != nil {
+		return c.stranger(err)
+	}
+	return nil
+}
+
+// stranger returns the error for a program that is not the server.
+func (c *Client) stranger(err error) error {
+	return fmt.Errorf("the program at %s is not this bgagent serve, so it was sent nothing; if the serve runs in a container, give the command there (%w)", c.at.Address, err)
+}
+
+// request returns a request without the token.
+func (c *Client) request(ctx context.Context, name string, body []byte) (*http.Request, error) {
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+c.at.Address+"/"+name, bytes.NewReader(body))
+	if err == nil {
+		r.Header.Set("Content-Type", "application/json")
+	}
+	return r, err
 }
 
 // call sends a request and decodes the answer.
@@ -50,20 +141,23 @@ func call[Out any](ctx context.Context, c *Client, name string, in any) (out Out
 	if err != nil {
 		return out, err
 	}
-	r, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+c.at.Address+"/"+name, bytes.NewReader(body))
+	r, err := c.request(ctx, name, body)
 	if err != nil {
 		return out, err
 	}
 	r.Header.Set("Authorization", "Bearer "+c.at.Token)
-	r.Header.Set("Content-Type", "application/json")
 	resp, err := c.http.Do(r)
-	if err != nil {
-		return out, fmt.Errorf("the server does not answer: %w", err)
+	var unsent unsentError
+	switch {
+	case errors.As(err, &unsent):
+		return out, fmt.Errorf("the server does not answer: %w", unsent.error)
+	case err != nil:
+		return out, fmt.Errorf("%w: %w", ErrUnanswered, err)
 	}
 	defer resp.Body.Close()
 	answer, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
 	if err != nil {
-		return out, fmt.Errorf("the answer of the server broke off: %w", err)
+		return out, fmt.Errorf("%w as a whole: %w", ErrUnanswered, err)
 	}
 	if resp.StatusCode != http.StatusOK {
 		refused := &Error{}
@@ -80,7 +174,7 @@ func call[Out any](ctx context.Context, c *Client, name string, in any) (out Out
 
 // look is call with a time limit.
 func look[Out any](ctx context.Context, c *Client, name string, in any) (Out, error) {
-	ctx, cancel := context.WithTimeout(ctx, LookTime)
+	ctx, cancel := context.WithTimeout(ctx, lookTime)
 	defer cancel()
 	return call[Out](ctx, c, name, in)
 }

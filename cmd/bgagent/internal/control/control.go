@@ -7,14 +7,21 @@
 // other machines, from reverse proxies, and from the callers, tokens and passwords of the server.
 //
 // The file contains the instance id of the server. A file of another instance than the one that
-// owns the store is left over from a killed server, so no request and no token is sent to its
-// address, which another program may use now.
+// owns the store is left over from a killed server, and nothing is sent to its address.
+//
+// Another program can have this address nevertheless: in a container, 127.0.0.1 is not that of the
+// host. So each connection begins with a question that only a program with the token can answer, and
+// the client sends the token and the requests only after the right answer.
 package control
 
 import (
+	"crypto/hmac"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io/fs"
+	"net"
 	"os"
 	"path/filepath"
 	"time"
@@ -56,7 +63,30 @@ func read(dir string) (a address, found bool, err error) {
 	if err == nil {
 		err = json.Unmarshal(b, &a)
 	}
+	if err == nil {
+		host, _, _ := net.SplitHostPort(a.Address)
+		if ip := net.ParseIP(host); ip == nil || !ip.IsLoopback() {
+			err = fmt.Errorf("the address %q in %s is not on this machine", a.Address, fileName)
+		}
+	}
 	return a, err == nil, err
+}
+
+// challenge is the question with which each connection begins. Its nonce is random.
+type challenge struct {
+	Nonce string `json:"nonce"`
+}
+
+// proof is the answer to a challenge.
+type proof struct {
+	Proof []byte `json:"proof"`
+}
+
+// prove answers a challenge. The answer does not reveal the token, and is not a token itself.
+func (a address) prove(c challenge) proof {
+	h := hmac.New(sha256.New, []byte(a.Token))
+	_, _ = h.Write([]byte("bgagent control\x00" + a.Instance + "\x00" + c.Nonce)) // never fails
+	return proof{h.Sum(nil)}
 }
 
 // Info describes a server.

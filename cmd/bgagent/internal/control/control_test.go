@@ -3,13 +3,18 @@ package control
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/bgagent/bgagent"
 	"github.com/bgagent/bgagent/inproc"
@@ -63,7 +68,8 @@ func TestTheFileIsForTheUserAndForOneLifeOfTheServer(t *testing.T) {
 	require.NoError(t, s.Close())
 	require.NoFileExists(t, path)
 	_, err = c.Status(t.Context())
-	require.ErrorContains(t, err, "the server does not answer")
+	require.Error(t, err)
+	require.NotErrorIs(t, err, ErrNone)
 
 	require.NoError(t, os.WriteFile(path, []byte("{"), 0o600))
 	_, err = Dial(dir, bgagent.StoreOwner{Instance: "this"})
@@ -176,6 +182,7 @@ func TestRequestsWithoutTheTokenOrFromWebPagesAreRefused(t *testing.T) {
 		"without a token":    {func(r *http.Request) { r.Header.Del("Authorization") }, http.StatusUnauthorized},
 		"with a wrong token": {func(r *http.Request) { r.Header.Set("Authorization", "Bearer x") }, http.StatusUnauthorized},
 		"with an empty one":  {func(r *http.Request) { r.Header.Set("Authorization", "Bearer ") }, http.StatusUnauthorized},
+		"a challenge":        {func(r *http.Request) { r.URL.Path = "/hello"; r.Header.Set("Origin", "http://x") }, http.StatusForbidden},
 		"from a page":        {func(r *http.Request) { r.Header.Set("Origin", "http://"+s.file.Address) }, http.StatusForbidden},
 		"for another name":   {func(r *http.Request) { r.Host = "evil.example.com:" + port }, http.StatusMisdirectedRequest},
 	} {
@@ -193,4 +200,87 @@ func TestRequestsWithoutTheTokenOrFromWebPagesAreRefused(t *testing.T) {
 	require.False(t, got.Status.Terminal(), "no refused request has cancelled the task")
 	status, _ = ask(http.MethodPost, "/cancel", string(body), unchanged)
 	require.Equal(t, http.StatusOK, status)
+}
+
+// foreign returns a client that takes the program at the address for its server.
+func foreign(t *testing.T, at string) *Client {
+	t.Helper()
+	dir := t.TempDir()
+	require.NoError(t, address{Address: at, Token: "the-secret-token", Instance: "this"}.write(dir))
+	c, err := Dial(dir, bgagent.StoreOwner{Instance: "this"})
+	require.NoError(t, err)
+	return c
+}
+
+// In another network namespace, the address of the server can belong to another program.
+func TestAProgramWithoutTheTokenIsSentNothing(t *testing.T) {
+	for name, answer := range map[string]func(http.ResponseWriter, *http.Request){
+		"anything":        func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "hello") },
+		"an empty object": func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "{}") },
+		"another proof": func(w http.ResponseWriter, _ *http.Request) {
+			writeJSON(w, http.StatusOK, address{Token: "another", Instance: "this"}.prove(challenge{"x"}))
+		},
+		"an older proof": func(w http.ResponseWriter, _ *http.Request) {
+			writeJSON(w, http.StatusOK, address{Token: "the-secret-token", Instance: "this"}.prove(challenge{"x"}))
+		},
+		"a refusal": func(w http.ResponseWriter, _ *http.Request) {
+			writeError(w, http.StatusUnauthorized, &Error{Text: "the token is wrong"})
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var mu sync.Mutex
+			var got strings.Builder
+			ts := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				b, err := httputil.DumpRequest(r, true)
+				mu.Lock()
+				fmt.Fprintf(&got, "%s %v\n", b, err)
+				mu.Unlock()
+				answer(w, r)
+			}))
+			defer ts.Close()
+			c := foreign(t, ts.Listener.Addr().String())
+			_, err := c.Resume(t.Context(), ResumeInput{ID: "bg_1", Prompt: "the secret prompt"})
+			require.ErrorContains(t, err, "is not this bgagent serve, so it was sent nothing")
+			require.NotErrorIs(t, err, ErrUnanswered)
+			ts.Close()
+			require.Contains(t, got.String(), "nonce")
+			require.NotContains(t, got.String(), "secret")
+			require.NotContains(t, got.String(), "Authorization")
+			require.NotContains(t, got.String(), "bg_1")
+		})
+	}
+	dir := t.TempDir()
+	for _, at := range []string{"192.0.2.1:80", "localhost:80", "0.0.0.0:80", "", "127.0.0.1"} {
+		require.NoError(t, address{Address: at, Token: "x", Instance: "this"}.write(dir))
+		_, err := Dial(dir, bgagent.StoreOwner{Instance: "this"})
+		require.ErrorContains(t, err, "is not on this machine", at)
+	}
+}
+
+func TestAProgramThatIsSilentIsNotAwaited(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0") // nobody accepts the connection
+	require.NoError(t, err)
+	defer l.Close()
+	c := foreign(t, l.Addr().String())
+	c.hello = time.Millisecond
+	_, err = c.Cancel(t.Context(), CancelInput{ID: "bg_1"})
+	require.ErrorContains(t, err, "the server does not answer: it was silent for 1ms")
+	require.NotErrorIs(t, err, ErrUnanswered)
+}
+
+func TestARequestWithoutAnAnswerIsToldApart(t *testing.T) {
+	var c *Client
+	ts := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/"+helloName {
+			panic(http.ErrAbortHandler) // the connection ends
+		}
+		var question challenge
+		if err := json.NewDecoder(r.Body).Decode(&question); err == nil {
+			writeJSON(w, http.StatusOK, c.at.prove(question))
+		}
+	}))
+	defer ts.Close()
+	c = foreign(t, ts.Listener.Addr().String())
+	_, err := c.Cancel(t.Context(), CancelInput{ID: "bg_1"})
+	require.ErrorIs(t, err, ErrUnanswered)
 }

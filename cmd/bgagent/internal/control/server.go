@@ -68,11 +68,16 @@ func (s *Server) Close() error {
 	return errors.Join(os.Remove(filepath.Join(s.dir, fileName)), s.http.Close())
 }
 
+// helloName is the request with a challenge.
+const helloName = "hello"
+
 // guard passes on only requests that have the token and cannot come from a web page. A browser
 // adds the header Origin to such requests. If a page used a name of its own that points to
-// loopback, the Host header would contain this name.
+// loopback, the Host header would contain this name. A challenge needs no token.
 func (s *Server) guard(h http.Handler) http.Handler {
 	want := sha256.Sum256([]byte(s.file.Token))
+	hello := http.NewServeMux()
+	handle(hello, helloName, func(_ context.Context, c challenge) (proof, error) { return s.file.prove(c), nil })
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyTime))
 		token, _ := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
@@ -82,6 +87,8 @@ func (s *Server) guard(h http.Handler) http.Handler {
 			writeError(w, http.StatusMisdirectedRequest, &Error{Text: fmt.Sprintf("this server is not known as %q", r.Host)})
 		case r.Header.Get("Origin") != "":
 			writeError(w, http.StatusForbidden, &Error{Text: "requests of web pages are refused"})
+		case r.URL.Path == "/"+helloName:
+			hello.ServeHTTP(w, r)
 		case subtle.ConstantTimeCompare(got[:], want[:]) != 1:
 			writeError(w, http.StatusUnauthorized, &Error{Text: "the token is wrong; it is in the file " + fileName + " beside the store"})
 		default:
