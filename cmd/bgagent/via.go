@@ -74,6 +74,10 @@ func (f viaFlags) bridge(all *cli, stop stops) error {
 // bridgeLeaveTime is how long the bridge waits, after a signal, until the server has ended the connection.
 const bridgeLeaveTime = 2 * time.Second
 
+// bridgeAnswerTime is how long the bridge waits, after the end of its input, for the last answers. The
+// server ends the connection after a second, but it may hang.
+const bridgeAnswerTime = 10 * time.Second
+
 // pass copies the streams.
 func (f viaFlags) pass(ctx context.Context, conn *bridge.Conn, in io.Reader) error {
 	defer conn.Close()
@@ -86,6 +90,9 @@ func (f viaFlags) pass(ctx context.Context, conn *bridge.Conn, in io.Reader) err
 	go func() {
 		if _, err := io.Copy(conn, in); err == nil {
 			close(ended)
+			if ctx.Err() == nil {
+				_ = conn.SetReadDeadline(time.Now().Add(bridgeAnswerTime))
+			}
 			_ = conn.CloseWrite()
 		}
 	}()

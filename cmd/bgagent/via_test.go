@@ -4,6 +4,8 @@ package main
 
 import (
 	"context"
+	"io"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -262,4 +264,24 @@ func TestABridgeThatEndsDuringACallFreesItsScope(t *testing.T) {
 			return strings.Contains(callTool(t, again, "background_output", nil), id)
 		}, 2*time.Minute, 10*time.Millisecond, name)
 	}
+}
+
+// The server can hang, for example because it was stopped with SIGSTOP.
+func TestABridgeEndsAfterItsInputEvenIfTheServerHangs(t *testing.T) {
+	t.Parallel()
+	p := newPlace(t)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer l.Close()
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			defer conn.Close()
+			_, _ = io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: bgagent-bridge\r\n\r\n")
+		}
+	}()
+	require.Equal(t, outcome{}, p.bridged("http://"+l.Addr().String(), "."))
 }
