@@ -88,7 +88,7 @@ func words(flags []completionFlag) []string {
 }
 
 // taskIDs is a shell command that prints the ids of tasks.
-const taskIDs = `bgagent tasks 2>/dev/null | grep -o '^  bg_[a-z0-9]*'`
+const taskIDs = `bgagent tasks --kept 2>/dev/null | grep -o '^  bg_[a-z0-9]*'`
 
 // bash returns the script for bash. It also works in zsh, after bashcompinit.
 func (m completion) bash() []byte {

@@ -1,11 +1,13 @@
 package main
 
 import (
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/bgagent/bgagent"
 	"github.com/bgagent/bgagent/cmd/bgagent/internal/control"
@@ -41,9 +43,10 @@ func (c cancelCmd) Run(all *cli, stop stops) error {
 	if reason == "" {
 		reason = "cancelled in the terminal"
 	}
+	defer sayWaiting(id)()
 	t, err := server.Cancel(stop.soft, control.CancelInput{ID: id, Reason: reason})
 	if err != nil {
-		return refused(err)
+		return undone(err, "bgagent show "+id+" tells whether it did")
 	}
 	return say("cancelled %s, which was %s: %s", t.ID, t.Status.String(), t.Description)
 }
@@ -76,9 +79,10 @@ func (c resumeCmd) Run(all *cli, stop stops) error {
 			return err
 		}
 	}
+	defer sayWaiting(id)()
 	t, err := server.Resume(stop.soft, in)
 	if err != nil {
-		return refused(err)
+		return undone(err, "bgagent show "+id+" tells whether it did")
 	}
 	return say("resumed %s, attempt %s: %s", t.ID, fmt.Sprint(t.Attempt), t.Description)
 }
@@ -106,15 +110,30 @@ func (c sendCmd) Run(all *cli, stop stops) error {
 	if err != nil {
 		return err
 	}
+	if c.Key == "" {
+		c.Key = rand.Text()
+	}
+	defer sayWaiting(id)()
 	r, err := server.Send(stop.soft, control.SendInput{ID: id, Key: c.Key, Text: text, Now: c.Now})
 	if err != nil {
-		return refused(err)
+		return undone(err, "with --key "+c.Key+", the command can be repeated, and the message is sent only once")
 	}
 	how := r.State.String()
 	if r.State == bgagent.MessageAccepted {
 		how += "; it waits for its turn"
 	}
 	return say("message %s to %s: %s", r.Key, id, how)
+}
+
+// waitingTime is how long a command waits for an answer before it says what it waits for.
+const waitingTime = 3 * time.Second
+
+// sayWaiting says after a while that the command waits for the server of the task. The result ends that.
+func sayWaiting(id string) (stop func()) {
+	t := time.AfterFunc(waitingTime, func() {
+		warn("waiting for the answer of the bgagent serve that has task %s; Ctrl-C stops the wait", id)
+	})
+	return func() { t.Stop() }
 }
 
 // maxText bounds a text that is read from standard input, in bytes.

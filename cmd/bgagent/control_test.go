@@ -4,6 +4,7 @@ package main
 
 import (
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"net/url"
 	"os"
@@ -15,6 +16,7 @@ import (
 	"time"
 
 	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/cmd/bgagent/internal/control"
 	"github.com/modelcontextprotocol/go-sdk/mcp"
 	"github.com/stretchr/testify/require"
 )
@@ -91,7 +93,7 @@ func TestATerminalSeesAndControlsARunningServe(t *testing.T) {
 	require.Contains(t, text, "MCP: "+at+", page: http://")
 	require.Contains(t, text, "1 running, 1 queued, 0 parked; in the last 24 hours: 0 completed, 0 failed, 0 cancelled\n")
 	require.Regexp(t, first+` +running +patient .* task one\n`, text)
-	require.Regexp(t, second+` +queued +patient +- +for \d+s, place 1; total: 1 of 1 in use +task two\n`, text)
+	require.Regexp(t, second+` +queued +patient +- +for \S+, place 1; total: 1 of 1 in use +task two\n`, text)
 
 	var st standing
 	require.NoError(t, json.Unmarshal([]byte(p.does("status", "--json")), &st))
@@ -101,7 +103,7 @@ func TestATerminalSeesAndControlsARunningServe(t *testing.T) {
 	require.Len(t, st.Tasks, 2)
 
 	require.Regexp(t, second+` +pending `, p.does("tasks"))
-	require.Regexp(t, `doing: +for \d+s, place 1; total: 1 of 1 in use\n`, p.does("show", second))
+	require.Regexp(t, `doing: +for \S+, place 1; total: 1 of 1 in use\n`, p.does("show", second))
 
 	require.Regexp(t, `^message \S+ to `+first+`: accepted; it waits for its turn\n$`, p.does("send", first, "and more"))
 	require.Regexp(t, `^message k to `+first+`: accepted`, p.does("send", first, "--key", "k", "and yet more"))
@@ -195,6 +197,28 @@ func TestAServeThatDoesNotAnswerIsReported(t *testing.T) {
 
 	require.NoError(t, os.WriteFile(p.control(), []byte("{"), 0o600))
 	require.Contains(t, p.refuses(1, "cancel", id), "reading the address for commands: ")
+}
+
+func TestAServeThatHangsIsNotAwaitedForEver(t *testing.T) {
+	t.Parallel()
+	p := withPatient(t)
+	at, cmd := startServe(t, p)
+	cs := client(t, &mcp.StreamableClientTransport{Endpoint: at, DisableStandaloneSSE: true})
+	id := delegate(t, cs, "one")
+	p.awaitFile("asked")
+	require.NoError(t, cmd.Process.Signal(syscall.SIGSTOP))
+	defer func() { _ = cmd.Process.Signal(syscall.SIGCONT) }()
+	got := p.run("cancel", id)
+	require.Equal(t, 1, got.code)
+	require.Contains(t, got.stderr, "waiting for the answer of the bgagent serve that has task "+id)
+	require.Contains(t, got.stderr, "the server does not answer: it was silent for 10s\n")
+	require.Contains(t, p.does("tasks", "--kept"), id)
+}
+
+func TestARequestWithoutAnAnswerCanStillTakeEffect(t *testing.T) {
+	err := undone(fmt.Errorf("%w: EOF", control.ErrUnanswered), "look")
+	require.EqualError(t, err, "the request was sent, but its answer did not arrive: EOF; it can still take effect: look")
+	require.ErrorIs(t, err, control.ErrUnanswered)
 }
 
 func TestCommandsThatControlAreRefusedInsideATurn(t *testing.T) {

@@ -129,6 +129,15 @@ func refused(err error) error {
 	return err
 }
 
+// undone is like refused, for a request that changes something. The argument "then" says what can be
+// done if it is unknown whether the request has taken effect.
+func undone(err error, then string) error {
+	if errors.Is(err, control.ErrUnanswered) {
+		return fmt.Errorf("the request was sent, but %w; it can still take effect: %s", err, then)
+	}
+	return refused(err)
+}
+
 // doing describes what a task that has not ended does. The argument "silent" is the time after which
 // a task that works counts as silent; 0 means never.
 func doing(t bgagent.Task, now time.Time, silent time.Duration) (state, detail string) {

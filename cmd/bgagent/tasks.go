@@ -22,6 +22,7 @@ import (
 type tasksCmd struct {
 	All  bool `help:"List all tasks that have ended. Without this flag, only the last ten of each command are listed."`
 	JSON bool `name:"json" help:"Print one JSON object per task and line."`
+	Kept bool `help:"Read only the state folder, and ask no serve."` // completion in a shell must not wait for a server
 }
 
 // Help implements kong's help provider.
@@ -76,7 +77,9 @@ func (c tasksCmd) Run(all *cli, stop stops) error {
 		if v == nil {
 			continue
 		}
-		v.refresh(stop.soft)
+		if !c.Kept {
+			v.refresh(stop.soft)
+		}
 		if c.JSON {
 			err = v.writeJSON(os.Stdout)
 		} else {
