@@ -138,7 +138,7 @@ func (m completion) bash() []byte {
 
 // zsh returns the script for zsh.
 func (m completion) zsh() []byte {
-	return append([]byte("autoload -U +X compinit && compinit -u\nautoload -U +X bashcompinit && bashcompinit\n"), m.bash()...)
+	return append([]byte("(( $+functions[compdef] )) || { autoload -U +X compinit && compinit -i }\nautoload -U +X bashcompinit && bashcompinit\n"), m.bash()...)
 }
 
 // fish returns the script for fish.

@@ -111,6 +111,10 @@ func TestFishCompletesCommandsFlagsAndTasks(t *testing.T) {
 func TestZshLoadsItsScript(t *testing.T) {
 	t.Parallel()
 	p := newPlace(t)
+	p.write("open/_other", "#compdef other\n")
+	require.NoError(t, os.Chmod(filepath.Join(p.project, "open"), 0o777))
+	require.Equal(t, " none ", p.completes("zsh", "zsh", `fpath+=($PWD/open); source ./script; print -r -- ${_comps[other]:-none}`),
+		"a folder in which others can write is ignored")
 	require.Equal(t, " loaded _bash_complete -o default -F _bgagent ",
 		p.completes("zsh", "zsh", `source ./script; whence _bgagent >/dev/null && echo loaded; print -r -- ${_comps[bgagent]}`))
 }
