@@ -46,6 +46,15 @@ func (v *view) refresh(ctx context.Context) {
 	}
 }
 
+// silent returns the time after which a task that works counts as silent. The default applies if no
+// server was asked. 0 means never.
+func (v *view) silent() time.Duration {
+	if v.now != nil {
+		return v.now.Silent
+	}
+	return bgagent.DefaultStaleTimeout / 2
+}
+
 // merge replaces tasks of the view with those of the server. The argument "live" contains all tasks
 // that have not ended.
 func (v *view) merge(ctx context.Context, c *control.Client, live []bgagent.Task) {

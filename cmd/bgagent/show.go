@@ -47,6 +47,9 @@ func (c showCmd) Run(all *cli, stop stops) error {
 		switch {
 		case err == nil:
 			t = latest
+			if s, err := server.Status(stop.soft); err == nil {
+				v.now = &s
+			}
 		case stop.soft.Err() == nil:
 			warn("%v: %v; what is shown comes from its store", v, err)
 		}
@@ -140,7 +143,7 @@ func (v *view) print(w io.Writer, t bgagent.Task) error {
 	}
 	line("task", t.ID)
 	line("status", v.status(t))
-	if _, detail := doing(t, time.Now(), 0); v.lives && !t.Status.Terminal() {
+	if _, detail := doing(t, time.Now(), v.silent()); v.lives && !t.Status.Terminal() {
 		line("phase", t.Phase.String())
 		line("doing", detail)
 	} else {

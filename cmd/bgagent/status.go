@@ -21,14 +21,14 @@ type statusCmd struct {
 
 // Help implements kong's help provider.
 func (statusCmd) Help() string {
-	return `Shows what runs now: for each command that runs, its tasks with what they do and wait for, its pools, and the tasks that failed in the last 24 hours, with the reasons and what all of this has cost. It also shows the tasks that dead commands have left. A running serve is asked; everything else comes from the state folder.
+	return `Shows what runs now: for each command that runs, its tasks with what they do and wait for, its pools, and the tasks that failed in the last 24 hours, with the reasons and what the latest attempts of all these tasks have cost. It also shows the tasks that dead commands have left. A running serve is asked; everything else comes from the state folder.
 
 Exit codes: 0 the state was printed; 1 something could not be read, or the output could not be written; 2 invalid input.`
 }
 
 const (
 	statusAge    = 24 * time.Hour // how long ago a task may have ended to be counted
-	statusEnded  = 1000           // maximum number of ended tasks that are counted for a store
+	statusEnded  = 1000           // maximum number of ended tasks that are read for a store; those that were launched last
 	statusFailed = 10             // maximum number of failed tasks that are listed for a store
 )
 
@@ -47,9 +47,10 @@ type standing struct {
 	Parked  int `json:"parked"`
 
 	// The tasks that ended in the last 24 hours.
-	Completed int `json:"completed"`
-	Failed    int `json:"failed"`
-	Cancelled int `json:"cancelled"`
+	Completed int  `json:"completed"`
+	Failed    int  `json:"failed"`
+	Cancelled int  `json:"cancelled"`
+	AtLeast   bool `json:"at_least,omitempty"` // there can be more, because not all ended tasks were read
 
 	Usage bgagent.Usage       `json:"usage"` // of the tasks above, of their latest attempts
 	Pools []bgagent.PoolStats `json:"pools,omitempty"`
@@ -107,7 +108,7 @@ func (c statusCmd) Run(all *cli, stop stops) error {
 
 // standing sums up the tasks of the view.
 func (v *view) standing(now time.Time) standing {
-	st := standing{Command: v.Kind, Path: v.Path, Store: v.Dir, Tasks: []bgagent.Task{}}
+	st := standing{Command: v.Kind, Path: v.Path, Store: v.Dir, AtLeast: v.more, Tasks: []bgagent.Task{}}
 	if v.lives {
 		st.Owner, st.Since = v.owner.PID, &v.owner.Since
 	}
@@ -155,10 +156,14 @@ func (v *view) writeStanding(w io.Writer, st standing, now time.Time) error {
 		}
 		fmt.Fprintf(w, "  %s\n", at)
 	}
-	line := fmt.Sprintf("%d running, %d queued, %d parked; in the last 24 hours: %d completed, %d failed, %d cancelled",
-		st.Running, st.Queued, st.Parked, st.Completed, st.Failed, st.Cancelled)
+	atLeast := ""
+	if st.AtLeast {
+		atLeast = "at least "
+	}
+	line := fmt.Sprintf("%d running, %d queued, %d parked; in the last 24 hours: %s%d completed, %d failed, %d cancelled",
+		st.Running, st.Queued, st.Parked, atLeast, st.Completed, st.Failed, st.Cancelled)
 	if u := st.Usage; u != (bgagent.Usage{}) {
-		line += fmt.Sprintf("; %d tokens in, %d out, $%.2f", u.InputTokens, u.OutputTokens, u.Cost)
+		line += fmt.Sprintf("; latest attempts: %s%d tokens in, %d out, $%.2f", atLeast, u.InputTokens, u.OutputTokens, u.Cost)
 	}
 	fmt.Fprintf(w, "  %s\n", line)
 	for _, p := range st.Pools {
@@ -166,13 +171,9 @@ func (v *view) writeStanding(w io.Writer, st standing, now time.Time) error {
 			fmt.Fprintf(w, "  %s\n", poolLine(p, now))
 		}
 	}
-	silent := bgagent.DefaultStaleTimeout / 2
-	if v.now != nil {
-		silent = v.now.Silent
-	}
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	for _, t := range st.Tasks {
-		state, detail := doing(t, now, silent)
+		state, detail := doing(t, now, v.silent())
 		took := "-"
 		switch {
 		case t.Status.Terminal():

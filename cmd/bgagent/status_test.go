@@ -1,0 +1,53 @@
+package main
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/cmd/bgagent/internal/control"
+	"github.com/bgagent/bgagent/cmd/bgagent/internal/statedir"
+	"github.com/stretchr/testify/require"
+)
+
+// stood returns what "bgagent status" prints about the tasks.
+func stood(t *testing.T, v *view, now time.Time) string {
+	t.Helper()
+	var b strings.Builder
+	require.NoError(t, v.writeStanding(&b, v.standing(now), now))
+	return b.String()
+}
+
+func TestStatusSaysWhatItsNumbersMean(t *testing.T) {
+	now := time.Now()
+	done := bgagent.Task{ID: "bg_1", Status: bgagent.Completed, Ended: now.Add(-time.Hour)}
+	done.Progress.Usage = bgagent.Usage{InputTokens: 5, OutputTokens: 3, Cost: 0.25}
+	v := &view{Store: statedir.Store{About: statedir.About{Kind: statedir.Serve, Path: "/p"}}, tasks: []bgagent.Task{done}}
+	require.Contains(t, stood(t, v, now), "0 running, 0 queued, 0 parked; in the last 24 hours: 1 completed, 0 failed, 0 cancelled; latest attempts: 5 tokens in, 3 out, $0.25\n")
+	require.False(t, v.standing(now).AtLeast)
+
+	v.more = true // further ended tasks were not read
+	require.Contains(t, stood(t, v, now), "in the last 24 hours: at least 1 completed, 0 failed, 0 cancelled; latest attempts: at least 5 tokens in")
+	require.True(t, v.standing(now).AtLeast)
+}
+
+func TestATaskCountsAsSilentAfterTheTimeOfItsServer(t *testing.T) {
+	now := time.Now()
+	task := bgagent.Task{ID: "bg_1", Status: bgagent.Running, Phase: bgagent.PhaseTurn}
+	task.Progress.LastActivity = now.Add(-2 * time.Second)
+	v := &view{lives: true, tasks: []bgagent.Task{task}}
+	shown := func() string {
+		var b strings.Builder
+		require.NoError(t, v.print(&b, task))
+		return b.String()
+	}
+	require.NotContains(t, stood(t, v, now), "silent for")
+	require.NotContains(t, shown(), "silent for")
+	v.now = &control.Status{Info: control.Info{Silent: time.Second}}
+	require.Contains(t, stood(t, v, now), "silent for")
+	require.Contains(t, shown(), "silent for")
+	v.now.Silent = 0
+	require.NotContains(t, stood(t, v, now), "silent for")
+	require.NotContains(t, shown(), "silent for")
+}
