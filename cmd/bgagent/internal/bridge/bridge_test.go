@@ -3,6 +3,7 @@ package bridge
 import (
 	"bufio"
 	"context"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -10,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/bgagent/bgagent"
 	"github.com/stretchr/testify/require"
@@ -82,6 +84,40 @@ func TestOpenBridgesHaveAScopeEachAndTheLowestNumberIsTakenAgain(t *testing.T) {
 	in, err = s.Prepare(bgagent.Caller{Session: "local"}, bgagent.LaunchInput{Agent: "a"})
 	require.NoError(t, err)
 	require.Empty(t, in.Directory, "a caller that is no bridge")
+}
+
+// A call that waits for a task must not keep the scope of a bridge that has ended its input, but the
+// bridge gets the answers that are already on their way.
+func TestTheContextOfABridgeEndsSomeTimeAfterItsInput(t *testing.T) {
+	root := rootOf(t)
+	for _, x := range []struct {
+		answers time.Duration
+		serve   func(ctx context.Context) string // after the end of the input
+		want    string
+	}{
+		{time.Hour, func(ctx context.Context) string { return fmt.Sprint(ctx.Err()) }, "<nil>"},
+		{time.Millisecond, func(ctx context.Context) string { <-ctx.Done(); return ctx.Err().Error() }, "context canceled"},
+	} {
+		s := NewServer(Config{Scope: "local", Roots: []string{root}, Serve: func(ctx context.Context, _ string, in io.ReadCloser, out io.Writer) error {
+			_, _ = io.Copy(io.Discard, in)
+			_, err := io.WriteString(out, x.serve(ctx))
+			return err
+		}})
+		s.answers = x.answers
+		ts := httptest.NewServer(s)
+		defer ts.Close()
+		at, err := ParseAddress(ts.URL)
+		require.NoError(t, err)
+		c, err := at.Connect(t.Context(), "", Hello{Key: KeyOf("me", root, "x"), Directory: root})
+		require.NoError(t, err)
+		defer c.Close()
+		_, err = io.WriteString(c, "a line\n")
+		require.NoError(t, err)
+		require.NoError(t, c.CloseWrite())
+		rest, err := io.ReadAll(c)
+		require.NoError(t, err)
+		require.Equal(t, x.want, string(rest))
+	}
 }
 
 func TestKeysDifferByUserProjectAndProgram(t *testing.T) {

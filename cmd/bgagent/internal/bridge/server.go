@@ -54,6 +54,7 @@ type Config struct {
 type Server struct {
 	cfg     Config
 	callers map[[sha256.Size]byte]string // by the hashes of tokens, so that the time of a look-up reveals nothing
+	answers time.Duration                // answerTime; tests change it
 
 	mu     sync.Mutex
 	scopes map[string]*scope
@@ -68,7 +69,7 @@ type scope struct {
 
 // NewServer returns a server.
 func NewServer(cfg Config) *Server {
-	s := &Server{cfg: cfg, callers: map[[sha256.Size]byte]string{}, scopes: map[string]*scope{}}
+	s := &Server{cfg: cfg, answers: answerTime, callers: map[[sha256.Size]byte]string{}, scopes: map[string]*scope{}}
 	for token, name := range cfg.Tokens {
 		s.callers[sha256.Sum256([]byte(token))] = name
 	}
@@ -120,7 +121,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	// the answers that follow would be lost.
 	early, _ := buffered.Reader.Peek(buffered.Reader.Buffered())
 	in := io.MultiReader(bytes.NewReader(early), conn)
-	_ = s.cfg.Serve(ctx, name, input{in, conn, cancel}, conn) // an error means that the connection broke
+	_ = s.cfg.Serve(ctx, name, input{in, conn, func() { time.AfterFunc(s.answers, cancel) }}, conn) // an error means that the connection broke
 }
 
 // answerTime is how long a bridge that has ended its input gets answers. A call that only waits for a
@@ -131,14 +132,14 @@ const answerTime = time.Second
 type input struct {
 	io.Reader
 	io.Closer
-	end context.CancelFunc // called some time after the end of the input
+	end func() // called at the end of the input
 }
 
 // Read implements [io.Reader].
 func (i input) Read(p []byte) (int, error) {
 	n, err := i.Reader.Read(p)
 	if err != nil {
-		time.AfterFunc(answerTime, i.end)
+		i.end()
 	}
 	return n, err
 }
