@@ -68,7 +68,8 @@ func TestAnAnswerThatTheHostHasSeenIsNotLost(t *testing.T) {
 			in := h.restore(last)
 			require.Less(t, len(in.Saved), maxSavedText+1000)
 			c := open(t, h.o.config())
-			require.Equal(t, bgagent.TurnEnd{Stop: bgagent.StopEndOfTurn, Text: answer}, states(t, c, in, bgagent.PromptAnswered))
+			end := bgagent.TurnEnd{Stop: bgagent.StopEndOfTurn, Text: answer, Usage: bgagent.Usage{InputTokens: 10, OutputTokens: 5}}
+			require.Equal(t, end, states(t, c, in, bgagent.PromptAnswered))
 			require.Equal(t, "say "+answer, goesOn(t, c, in, "recall"))
 		})
 	}
