@@ -91,7 +91,10 @@ func TestARefusedTurnThatGoesOnIsCountedOnce(t *testing.T) {
 					require.Equal(t, bgagent.Budget{InputTokens: 20, OutputTokens: 20, TotalTokens: 40, ToolCalls: 2}, task.Budget.Used)
 					require.Equal(t, 2, task.Progress.ToolCalls)
 					require.Equal(t, 2, task.Progress.Turns)
-					if len(c.crashes) == 0 {
+					switch {
+					case c.halts: // usage that is reported after its turn was stopped counts only towards budgets
+						require.Contains(t, []int64{10, 20}, task.Progress.Usage.InputTokens)
+					case len(c.crashes) == 0:
 						require.Equal(t, bgagent.Usage{InputTokens: 20, OutputTokens: 20}, task.Progress.Usage)
 					}
 					require.Empty(t, s.Violations())
