@@ -328,6 +328,9 @@ func (f *host) refusal(p bgagent.Prompt, r *rand.Rand) error {
 	if e.Next == bgagent.NextRepeat {
 		f.o.mu.Lock()
 		f.o.repeats[p.ID] = true
+		if p.Notice != nil {
+			f.o.unheard[p.Notice.ID] = true
+		}
 		f.o.mu.Unlock()
 	}
 	f.o.log("the provider refuses %s: %s, next step %d", p.ID, e.Kind, e.Next)

@@ -33,6 +33,7 @@ type oracle struct {
 	suspects  []suspect
 	promptIDs map[string]bool
 	repeats   map[string]bool         // ids of prompts that the provider has refused and of which the session keeps nothing
+	unheard   map[string]bool         // ids of the notices that were such prompts
 	refused   map[string]time.Time    // time of the first failure, by prompt id; only for prompts that could not reach the host
 	answers   map[attemptKey][]string // prompt ids of each attempt
 	draws     map[string]uint64
@@ -96,7 +97,7 @@ type suspect struct {
 
 func newOracle(seed uint64) *oracle {
 	return &oracle{
-		seed: seed, began: time.Now(), runs: map[*activity]struct{}{}, granted: map[string]bool{}, promptIDs: map[string]bool{}, refused: map[string]time.Time{}, repeats: map[string]bool{},
+		seed: seed, began: time.Now(), runs: map[*activity]struct{}{}, granted: map[string]bool{}, promptIDs: map[string]bool{}, refused: map[string]time.Time{}, repeats: map[string]bool{}, unheard: map[string]bool{},
 		answers: map[attemptKey][]string{}, draws: map[string]uint64{}, ends: map[attemptKey]bgagent.Cause{},
 		notices: map[attemptKey]bgagent.NoticeState{}, overran: map[attemptKey]bool{}, quiets: map[attemptKey]int{},
 		aborted: map[string]bool{}, seen: map[attemptKey]map[string]bool{}, delivered: map[attemptKey]string{}, pulls: map[attemptKey]bool{}, pulled: map[attemptKey]bool{}, earlier: map[attemptKey]bool{},
@@ -364,7 +365,7 @@ func (o *oracle) told(n bgagent.Notice, how string) {
 	}
 	for _, it := range n.Items {
 		key := attemptKey{it.Task, it.Attempt}
-		if id, ok := o.delivered[key]; ok && id != n.ID && !o.pulled[key] {
+		if id, ok := o.delivered[key]; ok && id != n.ID && !o.pulled[key] && !o.unheard[id] {
 			o.faultLocked("%s.%d reported twice: %s and %s (%s)", it.Task, it.Attempt, id, n.ID, how)
 		}
 		o.delivered[key] = n.ID
