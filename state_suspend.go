@@ -60,9 +60,9 @@ func (st *state) freeze() {
 		}
 	}
 	for _, t := range st.tasks {
-		if t.run != nil && t.run.asks() {
-			for _, x := range t.questions().list {
-				if x.w != nil {
+		if b := t.questions(); b != nil {
+			for _, x := range b.list {
+				if x.w != nil { // also if the outcome waits for a slot, because the turn gets none any more
 					st.fx.after.wakes.add(x.w)
 				}
 			}
