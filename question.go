@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/bgagent/bgagent/internal/cleantext"
 	"github.com/bgagent/bgagent/internal/mdtext"
 )
 
@@ -92,6 +93,15 @@ func (q *Question) clone() *Question {
 	return &c
 }
 
+// isShown reports whether the subject is short enough to be shown to models.
+func (q *Question) isShown() bool { return len(cleantext.String(q.Subject)) <= subjectShown }
+
+// isForModels reports whether a model may answer the question. The argument "permits" is
+// Config.ModelsMayPermit.
+func (q *Question) isForModels(permits bool) bool {
+	return (q.Kind != QuestionPermission || permits) && q.isShown()
+}
+
 // AnswerInput is the answer to a question.
 type AnswerInput struct {
 	Key    string // Question.Key of the question as the person or model that answers has seen it
@@ -106,6 +116,7 @@ const (
 	questionsKept   = 20               // number of questions of a task whose outcomes are remembered
 	questionTitle   = 200              // bytes of a title
 	questionSubject = 64 << 10         // bytes of a subject
+	subjectShown    = 2 << 10          // bytes of a subject that is shown to models; only the host can answer about a longer one
 	questionOptions = 20               // largest number of options
 	questionOption  = 200              // bytes of an option
 	questionIDBytes = 200              // bytes of an id that a client gives
@@ -132,8 +143,9 @@ var (
 	ErrQuestionOver = errors.New("the question cannot be answered any more")
 
 	// ErrMayNotPermit is returned by Answer if a session answers a question for a permission and
-	// [Config].ModelsMayPermit is not set.
-	ErrMayNotPermit = errors.New("models may not give permissions")
+	// [Config].ModelsMayPermit is not set. It is also returned if a session answers a question whose
+	// subject has more than 2 KiB, because the subject is not shown to models.
+	ErrMayNotPermit = errors.New("models may not answer this question")
 )
 
 // Answerer is the ability of a [TurnStarter] to pass answers to the questions that it reports with
@@ -153,7 +165,8 @@ type Answerer interface {
 // Answer answers a question of a task. The argument "id" is the id of the task or of its session, and
 // [Task].Questions contains the open questions of a task. A session can answer questions of the tasks
 // that descend from it, but not of its own task. It can answer a [QuestionPermission] only with
-// [Config].ModelsMayPermit. The host, which is the zero [Caller], can answer every question.
+// [Config].ModelsMayPermit, and no question whose subject has more than 2 KiB, because such a subject is
+// not shown to models. The host, which is the zero [Caller], can answer every question.
 //
 // An answer counts once. The first answer decides, and Answer returns the answered question. If the
 // question has been answered already, has expired or is no longer asked, Answer returns the question and
@@ -386,7 +399,13 @@ func questionOver(id string, q *Question) error {
 	return fmt.Errorf("task %s: %w: it is %s", id, ErrQuestionOver, map[bool]string{true: "expired", false: "no longer asked"}[q.State == QuestionExpired])
 }
 
-func mayNotPermit(id string) error { return taskError(id, ErrMayNotPermit) }
+// mayNotPermit returns the error for a session that may not answer the question.
+func mayNotPermit(id string, q *Question) error {
+	if !q.isShown() {
+		return fmt.Errorf("task %s: %w: its subject has more than %d bytes and is not shown to them", id, ErrMayNotPermit, subjectShown)
+	}
+	return fmt.Errorf("task %s: %w: it is for a permission, and Config.ModelsMayPermit is not set", id, ErrMayNotPermit)
+}
 
 func notOffered(option string, q *Question) error {
 	return &InputError{"Option", fmt.Sprintf("is %.80q; it must be one of: %s", option, strings.Join(q.Options, ", "))}

@@ -1,6 +1,7 @@
 package bgagent_test
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -89,4 +90,26 @@ func TestAForegroundCallReturnsWhenATaskBelowAsks(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, "I ask. told main", ended(t, m, below.ID)[0].Result)
 	})
+}
+
+// A model must not answer a question whose subject it has not seen.
+func TestOnlyTheHostAnswersAQuestionWithALongSubject(t *testing.T) {
+	for _, q := range []bgagent.Question{mayI, which} {
+		q.Subject = strings.Repeat("x", 2<<10) + "\nrm -rf /"
+		askingOnBoth(t, asking(q), bgagent.Config{ModelsMayPermit: true}, func(t *testing.T, m *bgagent.BackgroundManager, _ *bgagenttest.Fake) {
+			task := launch(t, m, "build")
+			key := asks(t, m, task.ID).Key
+			r := useTool(t, m, bgagent.ToolBackgroundOutput, map[string]any{"task_id": task.ID})
+			require.Contains(t, r.Text, "Only the host can answer.")
+			require.NotContains(t, r.Text, key)
+			r = useTool(t, m, bgagent.ToolBackgroundMessage, map[string]any{"task_id": task.ID, "question": key, "answer": q.Options[0]})
+			require.True(t, r.IsError)
+			require.Contains(t, r.Text, "Only the host can answer it")
+			_, err := m.Answer(t.Context(), root, task.ID, bgagent.AnswerInput{Key: key, Option: q.Options[0]})
+			require.ErrorIs(t, err, bgagent.ErrMayNotPermit)
+			require.ErrorContains(t, err, "2048 bytes")
+			answer(t, m, task.ID, key, q.Options[0])
+			require.Equal(t, "I ask. told "+q.Options[0], ended(t, m, task.ID)[0].Result)
+		})
+	}
 }

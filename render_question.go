@@ -13,9 +13,8 @@ import (
 
 // The largest parts of questions that a text shows.
 const (
-	questionsShown = 3       // questions of a task
-	askersShown    = 10      // tasks that ask
-	subjectShown   = 2 << 10 // bytes of a subject; a subject that is longer can be answered only by the host
+	questionsShown = 3  // questions of a task
+	askersShown    = 10 // tasks that ask
 )
 
 // reasonAnswered is the reason of a task that waits for a slot after its question was answered.
@@ -49,7 +48,9 @@ func (w wording) questions(b *text, t Task) {
 		}
 		b.Field("Asks", mdtext.OneLine(q.Title, questionTitle))
 		b.Field("Kind", q.Kind.String())
-		b.Field("Key", mdtext.Code(q.Key, idMax))
+		if w.mayAnswer(q) {
+			b.Field("Key", mdtext.Code(q.Key, idMax))
+		}
 		var options []string
 		for _, o := range q.Options {
 			options = append(options, mdtext.Code(o, questionOption))
@@ -57,9 +58,9 @@ func (w wording) questions(b *text, t Task) {
 		b.Field("Options", strings.Join(options, ", "))
 		b.Field("Expires", q.Expires.UTC().Format(time.RFC3339))
 		subject := cleantext.String(q.Subject)
-		switch whole := len(subject) <= subjectShown; {
+		switch {
 		case mdtext.Invisible(subject):
-		case whole:
+		case q.isShown():
 			b.WriteString("\n" + mdtext.Fence(subject))
 		default:
 			b.Line(fmt.Sprintf("\nThe subject has %d bytes and is not shown. Only the host can answer.", len(subject)))
@@ -86,7 +87,7 @@ func (w wording) untilAnswered(t Task) string {
 
 // mayAnswer reports whether the model has the tool and the right to answer the question.
 func (w wording) mayAnswer(q Question) bool {
-	return w.message != "" && (q.Kind != QuestionPermission || w.permits)
+	return w.message != "" && q.isForModels(w.permits)
 }
 
 // asksBelow says that the task, or tasks below it, ask questions. The argument "askers" are the tasks that ask.
@@ -151,7 +152,7 @@ func (w wording) noSuchQuestion(ref, key string) string {
 }
 
 func notPermitted(ref string) string {
-	return "You may not give a permission to task " + mdtext.Code(ref, idMax) + ". Only the host can answer this question, and it has been asked."
+	return "You may not answer this question of task " + mdtext.Code(ref, idMax) + ". Only the host can answer it, and it has been asked."
 }
 
 func answerUncertain(ref string) string {

@@ -312,8 +312,8 @@ func (st *state) answerQuestion(by Caller, ref string, in AnswerInput, now int64
 	switch {
 	case x == nil:
 		return q, t, noQuestion(t.id(), in.Key)
-	case x.Kind == QuestionPermission && by.Session != "" && !st.cfg.ModelsMayPermit:
-		return q, t, mayNotPermit(t.id())
+	case by.Session != "" && !x.isForModels(st.cfg.ModelsMayPermit):
+		return q, t, mayNotPermit(t.id(), &x.Question)
 	case x.State != QuestionOpen:
 		return *x.Question.clone(), t, questionOver(t.id(), &x.Question)
 	case !slices.Contains(x.Options, in.Option):
