@@ -251,13 +251,16 @@ func (st *state) clocksMayRun(a *attempt, now int64) {
 }
 
 // clocksRun makes the clocks of the attempt's turn run again. The time since they have stood still does
-// not count.
+// not count. In a turn of an earlier process, they can have stood still before the time from which the
+// turn counts; see turnOfBefore.
 func (st *state) clocksRun(a *attempt, now int64) {
 	b := a.t.questions()
 	if b.from == 0 {
 		return
 	}
-	a.ran -= now - b.from
+	if a.turnStart > 0 {
+		a.ran -= now - max(b.from, a.turnStart)
+	}
 	b.from, a.activity = 0, now
 	a.seen().c.change(now)
 	st.setDeadline(a, now)

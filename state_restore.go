@@ -397,14 +397,19 @@ func (st *state) restoredTurn(a *attempt, r restoredSession, now int64) {
 
 // turnOfBefore returns the time from which the time to live of a starter's turn counts. If the turn
 // began so long ago that its time to live is over, the result is a later time. The manager then
-// still has enough time to read the session, because the turn may have ended in the meantime.
+// still has enough time to read the session, because the turn may have ended in the meantime. The time
+// for which the turn has waited for an answer does not count.
 func (st *state) turnOfBefore(a *attempt, now int64) int64 {
 	began := st.storing.task(a.t).turnStart
 	if began == 0 {
 		return now
 	}
 	if most := st.limit(limitTimeToLive); most > 0 {
-		began = max(began, now+a.ran-int64(most)+int64(st.limit(limitCreateTimeout)))
+		until := now
+		if a.clocksStand() {
+			until = a.t.questions().from
+		}
+		began = max(began, until+a.ran-int64(most)+int64(st.limit(limitCreateTimeout)))
 	}
 	return min(began, now)
 }

@@ -1,0 +1,66 @@
+package bgagent_test
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/bgagenttest"
+	"github.com/stretchr/testify/require"
+)
+
+// An agent works on for longer than its time to live after the answer to a question of an earlier process.
+func TestTheTimeToLiveAfterAnAnswerDoesNotGrowOverARestart(t *testing.T) {
+	script := func(t *bgagenttest.Turn) {
+		t.Sleep(10 * time.Second)
+		_, _ = t.Question(mayI)
+		t.Sleep(10 * time.Hour)
+	}
+	for _, create := range []time.Duration{5 * time.Second, time.Minute} {
+		onProcesses(t, script, func(t *testing.T, p *processes) {
+			p.cfg.TimeToLive, p.cfg.StaleTimeout, p.cfg.CreateTimeout = 25*time.Second, bgagent.Disabled, create
+			task := launch(t, p.m, "build") // the first process has the default limits
+			q := asks(t, p.m, task.ID)
+			time.Sleep(time.Hour)
+			for range 2 {
+				p.crash(time.Hour)
+				p.m.Start()
+				time.Sleep(time.Hour)
+			}
+			answer(t, p.m, task.ID, q.Key, "allow")
+			began := time.Now()
+			end := ended(t, p.m, task.ID)[0]
+			require.Equal(t, bgagent.CauseTimeToLive, end.Cause, end.Reason)
+			require.LessOrEqual(t, time.Since(began), 26*time.Second)
+			if create < 25*time.Second {
+				require.LessOrEqual(t, time.Since(began), 16*time.Second, "the turn has worked for 10 s before its question")
+			}
+		})
+	}
+}
+
+// A runner's turn asks, and its process ends. The next attempt continues the turn.
+func TestTheTimeToLiveOfTheNextAttemptDoesNotGrowAfterAQuestion(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		w.cfg.Ask, w.cfg.TimeToLive, w.cfg.StaleTimeout = true, 25*time.Second, bgagent.Disabled
+		w.work = 10 * time.Hour
+		w.reports = func(_ string, p bgagent.Prompt, r *bgagent.Reporter) {
+			if p.Attempt == 1 {
+				_, _ = r.Ask(context.Background(), mayI)
+			}
+		}
+		m := w.begin()
+		task := launch(t, m, "build")
+		asks(t, m, task.ID)
+		time.Sleep(time.Hour)
+		w.crash()
+		m = w.begin()
+		m.Start()
+		began := time.Now()
+		end := ended(t, m, task.ID)[0]
+		require.Equal(t, 2, end.Attempt)
+		require.Equal(t, bgagent.CauseTimeToLive, end.Cause, end.Reason)
+		require.LessOrEqual(t, time.Since(began), 26*time.Second)
+	})
+}
