@@ -156,9 +156,10 @@ type Answerer interface {
 	// text of the error as the reason if it can. The error matches [ErrNotAsked] or
 	// [ErrQuestionExpired].
 	//
-	// If the runtime no longer asks the question, the error matches [ErrNoQuestion]. After an error
-	// that matches [ErrUnreachable], and after a call that has taken too long, the manager repeats
-	// the call until the turn ends. So an answer that the runtime has got already must have no effect.
+	// If the runtime no longer asks the question, the error matches [ErrNoQuestion]. If the runtime
+	// cannot be told the outcome at all, the error matches [errors.ErrUnsupported]. After any other
+	// error, and after a call that has taken too long, the manager repeats the call until the turn
+	// ends. So an answer that the runtime has got already must have no effect.
 	AnswerQuestion(ctx context.Context, session string, q Question, refusal error) error
 }
 
@@ -294,9 +295,10 @@ func (m *BackgroundManager) ask(ctx context.Context, r *Reporter, q Question) (o
 	return "", fmt.Errorf("the turn has ended: %w", context.Canceled)
 }
 
-// passAnswer passes the outcome of a question to the client that has reported it. If the client cannot
-// be reached, the call is repeated until the turn has ended.
+// passAnswer passes the outcome of a question to the client that has reported it. A call that fails is
+// repeated until the turn has ended, because an answer that was accepted must not be lost.
 func (m *BackgroundManager) passAnswer(x *asked) {
+	logged := ""
 	for failures := 1; ; failures++ {
 		var call context.Context
 		var answerer Answerer
@@ -315,20 +317,24 @@ func (m *BackgroundManager) passAnswer(x *asked) {
 		if session == "" {
 			return
 		}
-		_, err := within(call, m, goCall, "AnswerQuestion", m.cfg.CallTimeout, func(ctx context.Context) (struct{}, error) {
-			return struct{}{}, lookedAt(answerer.AnswerQuestion(ctx, session, q, refusal))
-		})
-		again := errors.Is(err, ErrUnreachable) || errors.Is(err, errTookTooLong)
-		if err == nil || !again {
-			m.update(func(st *state, now int64) {
-				if err != nil && !errors.Is(err, ErrNoQuestion) {
-					st.logText(logAnswerFailed, session, err.Error())
-				}
-				st.passed(x, now)
+		err := fmt.Errorf("the client is no Answerer: %w", errors.ErrUnsupported) // another client can have reported it in an earlier process
+		if answerer != nil {
+			_, err = within(call, m, goCall, "AnswerQuestion", m.cfg.CallTimeout, func(ctx context.Context) (struct{}, error) {
+				return struct{}{}, lookedAt(answerer.AnswerQuestion(ctx, session, q, refusal))
 			})
-			return
 		}
-		if !m.sleep(min(backoff(failures), answerPauseMost)) {
+		over := err == nil || errors.Is(err, ErrNoQuestion) || errors.Is(err, errors.ErrUnsupported)
+		quiet := err == nil || errors.Is(err, ErrNoQuestion) || errors.Is(err, ErrUnreachable) || errors.Is(err, errTookTooLong)
+		m.update(func(st *state, now int64) {
+			if !quiet && err.Error() != logged {
+				logged = err.Error()
+				st.logText(logAnswerFailed, session, logged)
+			}
+			if over {
+				st.passed(x, now)
+			}
+		})
+		if over || !m.sleep(min(backoff(failures), answerPauseMost)) {
 			return
 		}
 	}

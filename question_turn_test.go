@@ -2,6 +2,7 @@ package bgagent_test
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -44,18 +45,39 @@ func TestARunnerCanStopAsking(t *testing.T) {
 	}
 }
 
-func TestAnAnswerIsPassedAgainWhileTheServerCannotBeReached(t *testing.T) {
-	faults := func(c bgagenttest.Call) bgagenttest.Fault {
-		if c.Kind == bgagenttest.CallAnswer && c.N < 4 {
-			return bgagenttest.Fault{Err: bgagent.ErrUnreachable}
+func TestAnAnswerIsPassedAgainAfterAFailure(t *testing.T) {
+	for _, failure := range []error{bgagent.ErrUnreachable, bgagent.ErrBusy, errors.New("status 500")} {
+		faults := func(c bgagenttest.Call) bgagenttest.Fault {
+			if c.Kind == bgagenttest.CallAnswer && c.N < 4 {
+				return bgagenttest.Fault{Err: failure}
+			}
+			return bgagenttest.Fault{}
 		}
-		return bgagenttest.Fault{}
+		onFaultyServer(t, asking(mayI), faults, bgagent.Config{}, func(t *testing.T, m *bgagent.BackgroundManager, _ bgagenttest.Starter) {
+			task := launch(t, m, "build")
+			answer(t, m, task.ID, asks(t, m, task.ID).Key, "allow")
+			require.Equal(t, "I ask. told allow", ended(t, m, task.ID)[0].Result)
+		})
 	}
-	onFaultyServer(t, asking(mayI), faults, bgagent.Config{}, func(t *testing.T, m *bgagent.BackgroundManager, _ bgagenttest.Starter) {
-		task := launch(t, m, "build")
-		answer(t, m, task.ID, asks(t, m, task.ID).Key, "allow")
-		require.Equal(t, "I ask. told allow", ended(t, m, task.ID)[0].Result)
-	})
+}
+
+func TestAnAnswerThatTheRuntimeCannotGetIsNotPassedAgain(t *testing.T) {
+	for _, failure := range []error{bgagent.ErrNoQuestion, errors.ErrUnsupported} {
+		faults := func(c bgagenttest.Call) bgagenttest.Fault {
+			if c.Kind == bgagenttest.CallAnswer {
+				return bgagenttest.Fault{Err: failure}
+			}
+			return bgagenttest.Fault{}
+		}
+		onFaultyServer(t, asking(mayI), faults, bgagent.Config{TimeToLive: time.Hour}, func(t *testing.T, m *bgagent.BackgroundManager, s bgagenttest.Starter) {
+			task := launch(t, m, "build")
+			answer(t, m, task.ID, asks(t, m, task.ID).Key, "allow")
+			time.Sleep(10 * time.Minute)
+			require.Equal(t, 1, s.Calls(bgagenttest.CallAnswer, get(t, m, task.ID).Session))
+			_, err := m.Cancel(t.Context(), root, task.ID, bgagent.CancelOptions{})
+			require.NoError(t, err)
+		})
+	}
 }
 
 func TestAQuestionThatWasAnsweredAtTheServerIsOver(t *testing.T) {
