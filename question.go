@@ -127,7 +127,8 @@ const (
 // The errors of questions.
 var (
 	// ErrNotAsked is returned by Reporter.Ask, and passed to an [Answerer], if nobody is asked. The text
-	// of the error says why: [Config].Ask is not set, or too many questions are open.
+	// of the error says why: [Config].Ask is not set, too many questions are open, or the question that
+	// a [TurnStarter] has reported is not valid.
 	ErrNotAsked = errors.New("nobody was asked")
 
 	// ErrQuestionExpired is returned by Reporter.Ask, and passed to an [Answerer], if nobody has answered
@@ -154,7 +155,8 @@ type Answerer interface {
 	// AnswerQuestion passes the answer q.Answer to the agent runtime. If "refusal" is not nil, there
 	// is no answer: the client then refuses what the agent has asked for, and gives the agent the
 	// text of the error as the reason if it can. The error matches [ErrNotAsked] or
-	// [ErrQuestionExpired].
+	// [ErrQuestionExpired]. A question that was refused because it is not valid has only its ID, Kind
+	// and Title. If its ID is not valid either, AnswerQuestion is not called.
 	//
 	// If the runtime no longer asks the question, the error matches [ErrNoQuestion]. If the runtime
 	// cannot be told the outcome at all, the error matches [errors.ErrUnsupported]. After any other
@@ -346,9 +348,10 @@ func (q *Question) check(id bool) error {
 	bad := func(field, format string, a ...any) error {
 		return &InputError{"Question." + field, fmt.Sprintf(format, a...)}
 	}
+	if err := q.checkID(); id && err != nil {
+		return err
+	}
 	switch {
-	case id && (q.ID == "" || len(q.ID) > questionIDBytes):
-		return bad("ID", "has %d bytes; it must have from 1 to %d", len(q.ID), questionIDBytes)
 	case q.Kind != QuestionPermission && q.Kind != QuestionChoice:
 		return bad("Kind", "is %d; it must be QuestionPermission or QuestionChoice", q.Kind)
 	case strings.TrimSpace(q.Title) == "":
@@ -369,6 +372,14 @@ func (q *Question) check(id bool) error {
 	return nil
 }
 
+// checkID returns an error about the id of a question that a client reports.
+func (q *Question) checkID() error {
+	if q.ID == "" || len(q.ID) > questionIDBytes || mdtext.Valid(q.ID) != q.ID {
+		return &InputError{"Question.ID", fmt.Sprintf("is %.80q; it must be valid UTF-8 of 1 to %d bytes", q.ID, questionIDBytes)}
+	}
+	return nil
+}
+
 // refusal returns the error that an [Answerer] gets with the question. It returns nil if the question
 // was answered.
 func (x *asked) refusal() error {
@@ -377,6 +388,8 @@ func (x *asked) refusal() error {
 		return nil
 	case x.State == QuestionExpired:
 		return ErrQuestionExpired
+	case x.refused == questionInvalid:
+		return fmt.Errorf("%w: the question is not valid: %s", ErrNotAsked, x.problem)
 	default:
 		return notAsked(x.refused)
 	}

@@ -15,6 +15,9 @@ func (t *task) recordQuestions(r *recorded) (list []questionRecord) {
 		return nil
 	}
 	for _, q := range b.list {
+		if q.refused == questionInvalid {
+			continue
+		}
 		x := questionRecord{Question: q.Question, Turn: q.turn, Passed: q.passed}
 		if x.Question.Subject = ""; q.State == QuestionOpen {
 			x.Subject = r.name("question."+contentID(q.Subject), q.Subject)

@@ -36,16 +36,18 @@ type asked struct {
 	expires int64
 	passed  bool // the client has got the outcome, or needs none
 	refused refusedQuestion
+	problem string // with questionInvalid: what is wrong
 }
 
 // refusedQuestion is the reason why a question was refused at once.
 type refusedQuestion uint8
 
 const (
-	notRefused    refusedQuestion = iota
-	questionsOff                  // Config.Ask is not set
-	questionsFull                 // too many questions are open
-	questionLate                  // the turn has ended
+	notRefused      refusedQuestion = iota
+	questionsOff                    // Config.Ask is not set
+	questionsFull                   // too many questions are open
+	questionLate                    // the turn has ended
+	questionInvalid                 // a starter has reported a question that is not valid; not recorded, because its server may ask it again
 )
 
 // questions returns the task's questions, or nil if the task has asked none.
@@ -438,22 +440,34 @@ func (st *state) hostAsks(a *attempt, list []Question, now int64) {
 	}
 	for i := range list {
 		q := &list[i]
-		if err := q.check(true); err != nil {
-			st.logText(logAnswerFailed, a.t.sess.id, err.Error())
+		err, usable := q.check(true), q.checkID() == nil
+		if usable && a.t.question(keyOfQuestion(q)) != nil {
 			continue
 		}
-		x := a.t.question(keyOfQuestion(q))
+		if err != nil {
+			st.logText(logAnswerFailed, a.t.sess.id, err.Error())
+		}
 		switch why := st.refusesQuestion(); {
-		case x != nil:
+		case !usable: // the runtime cannot be told which question is refused
+		case err != nil:
+			st.refuseQuestion(a, &Question{ID: q.ID, Key: keyOfQuestion(q), Kind: q.Kind, Title: q.Title}, questionInvalid, err.Error(), now)
 		case why != notRefused:
-			x := st.newAsked(a, q, now)
-			x.State, x.refused = QuestionWithdrawn, why
-			a.inquiries().add(x)
-			st.wantPass(x)
+			st.refuseQuestion(a, q, why, "", now)
 		default:
 			st.openQuestion(a, q, nil, now)
 		}
 	}
+}
+
+// refuseQuestion refuses the question of a starter at once.
+func (st *state) refuseQuestion(a *attempt, q *Question, why refusedQuestion, problem string, now int64) {
+	x := st.newAsked(a, q, now)
+	x.State, x.refused, x.problem = QuestionWithdrawn, why, problem
+	if why == questionInvalid {
+		x.Key = q.Key // of the whole question, which can be too large to be kept
+	}
+	a.inquiries().add(x)
+	st.wantPass(x)
 }
 
 // leaveQuestions ends the questions of a runner whose process has ended. The questions of a starter stay
