@@ -85,21 +85,24 @@ func (t *task) openQuestions() (list []Question) {
 }
 
 // asksBelow reports whether the task, or a task below it, has an open question whose number is greater
-// than the given one.
-func (st *state) asksBelow(t *task, after uint64) bool {
-	if st.openQuestions == 0 || st.lastQuestion <= after {
+// than the given one. If "models" is true, an earlier question that a model may answer counts, too.
+func (st *state) asksBelow(t *task, after uint64, models bool) bool {
+	if st.openQuestions == 0 || st.lastQuestion <= after && !models {
 		return false
 	}
-	asks := t.asksAfter(after)
+	counts := func(x *asked) bool {
+		return x.State == QuestionOpen && (x.no > after || models && x.isForModels(st.cfg.ModelsMayPermit))
+	}
+	asks := t.asksAny(counts)
 	if own := t.ownNode(); own != nil {
-		own.each(func(t *task) { asks = asks || t.asksAfter(after) })
+		own.each(func(t *task) { asks = asks || t.asksAny(counts) })
 	}
 	return asks
 }
 
-func (t *task) asksAfter(no uint64) bool {
+func (t *task) asksAny(counts func(*asked) bool) bool {
 	b := t.questions()
-	return b != nil && b.open > 0 && slices.ContainsFunc(b.list, func(x *asked) bool { return x.State == QuestionOpen && x.no > no })
+	return b != nil && b.open > 0 && slices.ContainsFunc(b.list, counts)
 }
 
 // refusesQuestion returns the reason for which a question is refused at once.

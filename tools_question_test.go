@@ -2,6 +2,7 @@ package bgagent_test
 
 import (
 	"encoding/json"
+	"strings"
 	"testing"
 	"time"
 
@@ -101,4 +102,27 @@ func TestABlockingReadReturnsOnceForAQuestionThatItsCallerCannotAnswer(t *testin
 		require.True(t, r.TimedOut)
 		require.Equal(t, time.Minute, took)
 	})
+}
+
+// A model with the tool may not answer these questions. Its next read therefore waits.
+func TestABlockingReadReturnsOnceForAQuestionThatOnlyTheHostMayAnswer(t *testing.T) {
+	long := which
+	long.Subject = strings.Repeat("x", 2<<10+1)
+	for _, q := range []bgagent.Question{mayI, long} {
+		askingOnBoth(t, asking(q), bgagent.Config{}, func(t *testing.T, m *bgagent.BackgroundManager, _ *bgagenttest.Fake) {
+			task := launch(t, m, "release")
+			for _, args := range []map[string]any{{"task_id": task.ID}, {}} {
+				args["block"], args["timeout"] = true, 60000
+				for i, want := range []time.Duration{10 * time.Second, time.Minute} {
+					if i == 0 && args["task_id"] == nil {
+						continue // the question is open already
+					}
+					began := time.Now()
+					r := useTool(t, m, bgagent.ToolBackgroundOutput, args)
+					require.False(t, r.IsError, r.Text)
+					require.Equal(t, want, time.Since(began))
+				}
+			}
+		})
+	}
 }

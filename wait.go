@@ -88,7 +88,7 @@ type patience uint8
 const (
 	waitFully   patience = iota // only if waiting longer could deadlock
 	waitBriefly                 // also if all live tasks must wait long for their provider, or if one asks another question
-	waitAnswer                  // also if a task asks a question already, because the caller can answer it
+	waitAnswer                  // also if a task asks a question already that a model may answer, because the caller can answer it
 )
 
 func (m *BackgroundManager) wait(ctx context.Context, by Caller, mode WaitMode, p patience, ids ...string) ([]Task, error) {
@@ -101,12 +101,10 @@ func (m *BackgroundManager) wait(ctx context.Context, by Caller, mode WaitMode, 
 	if mode > WaitAny {
 		return nil, fmt.Errorf("bgagent: wait: %w", &InputError{"mode", fmt.Sprintf("is %d; it must be WaitAll or WaitAny", mode)})
 	}
-	x := waiting{by: by, mode: mode, brief: p != waitFully, w: newWaiter()}
+	x := waiting{by: by, mode: mode, brief: p != waitFully, answers: p == waitAnswer, w: newWaiter()}
 	var err error
 	m.update(func(st *state, _ int64) {
-		if err = x.begin(st, ids); p != waitAnswer {
-			x.asked = st.lastQuestion
-		}
+		err, x.asked = x.begin(st, ids), st.lastQuestion
 	})
 	if err != nil {
 		return nil, fmt.Errorf("bgagent: wait: %w", err)
@@ -144,15 +142,16 @@ func (m *BackgroundManager) wait(ctx context.Context, by Caller, mode WaitMode, 
 
 // waiting is one call to Wait.
 type waiting struct {
-	by    Caller
-	mode  WaitMode
-	w     waiter
-	tasks []*task
-	no    []int32 // numbers of the attempts, one per task
-	brief bool    // do not wait if all live tasks must wait long for their provider, or if one asks a question
-	asked uint64  // number of the last question that does not end the wait
-	now   int64   // time of the current check
-	ended int     // number of tasks at the beginning of the list that are known to have ended
+	by      Caller
+	mode    WaitMode
+	w       waiter
+	tasks   []*task
+	no      []int32 // numbers of the attempts, one per task
+	brief   bool    // do not wait if all live tasks must wait long for their provider, or if one asks a question
+	asked   uint64  // number of the last question that was asked before the wait
+	answers bool    // questions that were asked before the wait end it, too, if a model may answer them
+	now     int64   // time of the current check
+	ended   int     // number of tasks at the beginning of the list that are known to have ended
 }
 
 func (x *waiting) begin(st *state, ids []string) error {
@@ -200,7 +199,7 @@ func (x *waiting) done(st *state) (bool, error) {
 		if x.brief && st.pausesLong(x.tasks[i], x.now) {
 			paused++
 		}
-		asks = asks || x.brief && st.asksBelow(x.tasks[i], x.asked)
+		asks = asks || x.brief && st.asksBelow(x.tasks[i], x.asked, x.answers)
 		if x.tasks[i].inTurn() || !x.tasks[i].live() { // the task has ended and needs no slot while its end is being written
 			turns++
 		}
