@@ -1,8 +1,11 @@
 package bgagent_test
 
 import (
+	"context"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/bgagent/bgagent"
@@ -112,4 +115,47 @@ func TestOnlyTheHostAnswersAQuestionWithALongSubject(t *testing.T) {
 			require.Equal(t, "I ask. told "+q.Options[0], ended(t, m, task.ID)[0].Result)
 		})
 	}
+}
+
+// nested is a runner that knows the parent of the session "inner".
+type nested struct {
+	bgagenttest.Runner
+	parent *atomic.Value
+}
+
+func (n nested) FindSession(_ context.Context, session string) (bgagent.SessionInfo, error) {
+	if session == "inner" {
+		return bgagent.SessionInfo{Parent: n.parent.Load().(string)}, nil
+	}
+	return bgagent.SessionInfo{}, nil
+}
+
+// A session that belongs to no task lies between the task that is waited for and the task that asks.
+func TestAForegroundCallReturnsWhenATaskOfANestedSessionAsks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := nested{bgagenttest.NewRunner(func(t *bgagenttest.Turn) {
+			if t.Prompt.Text == "release" {
+				asking(which)(t)
+				return
+			}
+			t.Sleep(10 * time.Minute)
+			t.Say("done")
+		}), &atomic.Value{}}
+		defer r.Close()
+		m := manage(t, r, bgagent.Config{Ask: true, MaxDepth: 5})
+		began := time.Now()
+		returned := make(chan error, 1)
+		go func() {
+			_, err := m.Run(context.Background(), root, bgagent.LaunchInput{Agent: "worker", Prompt: "middle"})
+			returned <- err
+		}()
+		time.Sleep(time.Second)
+		r.parent.Store(m.List(bgagent.Query{})[0].Session)
+		task, err := m.Launch(t.Context(), bgagent.Caller{Session: "inner"}, bgagent.LaunchInput{Agent: "worker", Prompt: "release"})
+		require.NoError(t, err)
+		require.ErrorIs(t, <-returned, bgagent.ErrGoesOn)
+		require.Equal(t, 11*time.Second, time.Since(began))
+		answer(t, m, task.ID, asks(t, m, task.ID).Key, "main")
+		ended(t, m, task.ID)
+	})
 }

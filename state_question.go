@@ -174,8 +174,11 @@ func (st *state) openQuestion(a *attempt, q *Question, w *waiter, now int64) *as
 	a.activity = now
 	st.showQuestion(a)
 	st.questionChanged(x)
-	for t := a.t; t != nil; t = t.up.parentTask() {
-		st.wakeTask(t)
+	st.wakeTask(a.t)
+	for n := a.t.up; n != nil; n = n.above() { // sessions that belong to no task can lie between two tasks
+		if t := n.parentTask(); t != nil {
+			st.wakeTask(t)
+		}
 	}
 	st.setDeadline(a, now)
 	return x
