@@ -3,6 +3,7 @@ package bgagent_test
 import (
 	"context"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/bgagent/bgagent"
@@ -62,5 +63,35 @@ func TestTheTimeToLiveOfTheNextAttemptDoesNotGrowAfterAQuestion(t *testing.T) {
 		require.Equal(t, 2, end.Attempt)
 		require.Equal(t, bgagent.CauseTimeToLive, end.Cause, end.Reason)
 		require.LessOrEqual(t, time.Since(began), 26*time.Second)
+	})
+}
+
+// noAnswerer is a starter that cannot pass answers.
+type noAnswerer struct {
+	bgagent.SessionClient
+	bgagent.TurnStarter
+	bgagent.EventSource
+}
+
+// The client of the next process is no Answerer. The clocks of the turn run again, because nothing can be passed.
+func TestAnAnswerIsNotPassedByAClientThatIsNoAnswerer(t *testing.T) {
+	onProcesses(t, asking(mayI), func(t *testing.T, p *processes) {
+		p.hangs.Store(true)
+		task := launch(t, p.m, "build")
+		q := asks(t, p.m, task.ID)
+		time.Sleep(time.Second) // until the store has the question
+		answer(t, p.m, task.ID, q.Key, "deny")
+		time.Sleep(time.Second)
+		p.store.Crash()
+		synctest.Wait()
+		p.server = p.server.NextProcess()
+		closeNow(p.m)
+		m, err := bgagent.New(noAnswerer{p.server, p.server, p.server}, bgagent.Config{
+			Ask: true, Store: p.memory.Process(), TimeToLive: 25 * time.Second, CreateTimeout: 5 * time.Second, StaleTimeout: bgagent.Disabled,
+		})
+		require.NoError(t, err)
+		p.all = append(p.all, m)
+		m.Start()
+		require.Equal(t, bgagent.CauseTimeToLive, ended(t, m, task.ID)[0].Cause)
 	})
 }
