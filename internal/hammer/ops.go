@@ -339,7 +339,8 @@ func (h *hammer) resume(op string) {
 	if op == "Resume" {
 		before, _ := h.m.Get(ref)
 		h.o.mu.Lock()
-		stuck := before.Status.Terminal() && !before.Quiet && h.o.overran[attemptKey{before.ID, before.Attempt}]
+		// A later process first tries to stop the session again.
+		stuck := before.Status.Terminal() && !before.Quiet && h.o.overran[attemptKey{before.ID, before.Attempt}] == h.life
 		h.o.mu.Unlock()
 		t, err := h.m.Resume(h.life.ctx, by, ref, in)
 		if after, _ := h.m.Get(t.ID); err == nil && stuck && after.Status == bgagent.Pending && after.Queue == nil {

@@ -41,7 +41,7 @@ type oracle struct {
 	seq       uint64
 	ends      map[attemptKey]bgagent.Cause
 	notices   map[attemptKey]bgagent.NoticeState
-	overran   map[attemptKey]bool
+	overran   map[attemptKey]*life // the process that gave up waiting until the attempt stops
 	quiets    map[attemptKey]int
 	aborted   map[string]bool                // sessions that were aborted
 	seen      map[attemptKey]map[string]bool // ids of the notices about the attempt that were shown to a host
@@ -99,7 +99,7 @@ func newOracle(seed uint64) *oracle {
 	return &oracle{
 		seed: seed, began: time.Now(), runs: map[*activity]struct{}{}, granted: map[string]bool{}, promptIDs: map[string]bool{}, refused: map[string]time.Time{}, repeats: map[string]bool{}, unheard: map[string]bool{},
 		answers: map[attemptKey][]string{}, draws: map[string]uint64{}, ends: map[attemptKey]bgagent.Cause{},
-		notices: map[attemptKey]bgagent.NoticeState{}, overran: map[attemptKey]bool{}, quiets: map[attemptKey]int{},
+		notices: map[attemptKey]bgagent.NoticeState{}, overran: map[attemptKey]*life{}, quiets: map[attemptKey]int{},
 		aborted: map[string]bool{}, seen: map[attemptKey]map[string]bool{}, delivered: map[attemptKey]string{}, pulls: map[attemptKey]bool{}, pulled: map[attemptKey]bool{}, earlier: map[attemptKey]bool{},
 		super: map[attemptKey]bool{}, calls: map[string]*host{},
 		messages: map[sentMessage]bool{}, named: map[sentMessage]bool{}, got: map[sentMessage]string{}, again: map[string][]string{}, chosen: map[openQuestion]string{}, heal: make(chan struct{}),
@@ -267,7 +267,7 @@ func (o *oracle) clear() {
 		var names []string
 		for _, a := range s.who {
 			_, ended := o.ends[a.key]
-			if !o.overran[a.key] && !a.lied && !(died && ended) {
+			if o.overran[a.key] == nil && !a.lied && !(died && ended) {
 				n++
 				names = append(names, fmt.Sprintf("%s of %s.%d", a.what, a.key.task, a.key.no))
 			}
@@ -429,7 +429,7 @@ func (o *oracle) event(l *life, e bgagent.Event) {
 		// The attempt that does not stop may be older than the attempt in the event. Newer
 		// attempts may have been queued and cancelled while they waited for the older attempt.
 		for no := t.Attempt; no > 0; no-- {
-			o.overran[attemptKey{t.ID, no}] = true
+			o.overran[attemptKey{t.ID, no}] = l
 			if o.runsLocked(t.ID, no) {
 				break
 			}
@@ -458,7 +458,7 @@ func (o *oracle) invariant(err error) {
 func (o *oracle) isOver(t bgagent.Task) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return o.overran[attemptKey{t.ID, t.Attempt}]
+	return o.overran[attemptKey{t.ID, t.Attempt}] != nil
 }
 
 func (o *oracle) manager() *bgagent.BackgroundManager {

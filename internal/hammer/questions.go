@@ -22,6 +22,9 @@ func (f *runnerHost) asks(ctx context.Context, session string, rep *bgagent.Repo
 	f.mu.Lock()
 	a := f.sessions[session].run
 	f.mu.Unlock()
+	if a == nil { // the turn was ended, and continues although its context has ended
+		return ctx.Err()
+	}
 	q := bgagent.Question{
 		Kind: bgagent.QuestionKind(1 + r.IntN(2)), Title: "may I?", Subject: fmt.Sprint("subject ", r.IntN(1000)), Options: []string{"yes", "no"},
 		Expires: time.Now().Add(time.Duration(r.IntN(600)) * time.Second),
