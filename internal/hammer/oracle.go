@@ -435,7 +435,9 @@ func (o *oracle) event(l *life, e bgagent.Event) {
 			}
 		}
 		o.overLimit++
-		if t.Session != "" && o.closedAt.IsZero() && !o.aborted[t.Session] {
+		// If stopping an attempt has made the process crash several times, the next process gives it up
+		// at once, without a call.
+		if t.Session != "" && o.closedAt.IsZero() && !o.aborted[t.Session] && time.Since(l.began) > time.Second {
 			o.faultLocked("%s.%d was given up, but its session %s was never aborted", t.ID, t.Attempt, t.Session)
 		}
 	case bgagent.EventQuiet:
