@@ -34,6 +34,7 @@ type oracle struct {
 	promptIDs map[string]bool
 	repeats   map[string]bool         // ids of prompts that the provider has refused and of which the session keeps nothing
 	unheard   map[string]bool         // ids of the notices that were such prompts
+	read      map[attemptKey]bool     // attempts whose ends were read, in runs with crashes; see told
 	refused   map[string]time.Time    // time of the first failure, by prompt id; only for prompts that could not reach the host
 	answers   map[attemptKey][]string // prompt ids of each attempt
 	draws     map[string]uint64
@@ -97,7 +98,7 @@ type suspect struct {
 
 func newOracle(seed uint64) *oracle {
 	return &oracle{
-		seed: seed, began: time.Now(), runs: map[*activity]struct{}{}, granted: map[string]bool{}, promptIDs: map[string]bool{}, refused: map[string]time.Time{}, repeats: map[string]bool{}, unheard: map[string]bool{},
+		seed: seed, began: time.Now(), runs: map[*activity]struct{}{}, granted: map[string]bool{}, promptIDs: map[string]bool{}, refused: map[string]time.Time{}, repeats: map[string]bool{}, unheard: map[string]bool{}, read: map[attemptKey]bool{},
 		answers: map[attemptKey][]string{}, draws: map[string]uint64{}, ends: map[attemptKey]bgagent.Cause{},
 		notices: map[attemptKey]bgagent.NoticeState{}, overran: map[attemptKey]*life{}, quiets: map[attemptKey]int{},
 		aborted: map[string]bool{}, seen: map[attemptKey]map[string]bool{}, delivered: map[attemptKey]string{}, pulls: map[attemptKey]bool{}, pulled: map[attemptKey]bool{}, earlier: map[attemptKey]bool{},
@@ -365,7 +366,9 @@ func (o *oracle) told(n bgagent.Notice, how string) {
 	}
 	for _, it := range n.Items {
 		key := attemptKey{it.Task, it.Attempt}
-		if id, ok := o.delivered[key]; ok && id != n.ID && !o.pulled[key] && !o.unheard[id] {
+		// If the process crashes after a result was read while its notice was on its way, the next process
+		// can report the end again under another id.
+		if id, ok := o.delivered[key]; ok && id != n.ID && !o.pulled[key] && !o.unheard[id] && !o.read[key] {
 			o.faultLocked("%s.%d reported twice: %s and %s (%s)", it.Task, it.Attempt, id, n.ID, how)
 		}
 		o.delivered[key] = n.ID
@@ -424,6 +427,7 @@ func (o *oracle) event(l *life, e bgagent.Event) {
 			o.faultLocked("notice of %s.%d settled as %q", t.ID, t.Attempt, t.Notice)
 		}
 		o.notices[key] = t.Notice
+		o.read[key] = o.read[key] || l.store != nil && t.Notice == bgagent.NoticeRead
 		delete(o.earlier, key)
 	case bgagent.EventOverLimit:
 		// The attempt that does not stop may be older than the attempt in the event. Newer
