@@ -2,10 +2,8 @@ package main
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"strings"
 	"text/tabwriter"
@@ -67,43 +65,25 @@ func (c statusCmd) Run(all *cli, stop stops) error {
 	if err != nil {
 		return fmt.Errorf("reading the state folder: %w", err)
 	}
-	var problems []error
 	shown := 0
-	for _, s := range stores {
-		v, err := openView(s)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue // the store has never been opened, or it was removed
-		}
-		if err == nil {
-			err = errors.Join(v.list(statusEnded), v.reader.Close())
-		}
-		if err != nil {
-			problems = append(problems, fmt.Errorf("the tasks of %v cannot all be read: %w", s, err))
-		}
-		if v == nil {
-			continue
-		}
+	err = eachView(stores, statusEnded, func(v *view) error {
 		v.refresh(stop.soft)
 		st := v.standing(time.Now())
 		if !v.lives && st.Running+st.Queued+st.Parked == 0 {
-			continue
+			return nil
 		}
 		shown++
 		if c.JSON {
 			e := json.NewEncoder(os.Stdout)
 			e.SetEscapeHTML(false)
-			err = e.Encode(st)
-		} else {
-			err = v.writeStanding(os.Stdout, st, time.Now())
+			return e.Encode(st)
 		}
-		if err != nil {
-			return err
-		}
-	}
+		return v.writeStanding(os.Stdout, st, time.Now())
+	})
 	if shown == 0 && !c.JSON {
 		fmt.Println("nothing runs and no task waits; bgagent tasks lists the tasks that have ended")
 	}
-	return errors.Join(problems...)
+	return err
 }
 
 // standing sums up the tasks of the view.

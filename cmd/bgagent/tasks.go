@@ -62,6 +62,21 @@ func (c tasksCmd) Run(all *cli, stop stops) error {
 	if c.All {
 		most = 0
 	}
+	return eachView(stores, most, func(v *view) error {
+		if !c.Kept {
+			v.refresh(stop.soft)
+		}
+		if c.JSON {
+			return v.writeJSON(os.Stdout)
+		}
+		return v.write(os.Stdout)
+	})
+}
+
+// eachView calls the function "show" with the tasks of each store. At most the given number of ended
+// tasks are read for each store; 0 means all. If the tasks of a store cannot all be read, eachView goes
+// on and returns the error at the end. If show returns an error, eachView returns it at once.
+func eachView(stores []statedir.Store, most int, show func(v *view) error) error {
 	var problems []error
 	for _, s := range stores {
 		v, err := openView(s)
@@ -77,15 +92,7 @@ func (c tasksCmd) Run(all *cli, stop stops) error {
 		if v == nil {
 			continue
 		}
-		if !c.Kept {
-			v.refresh(stop.soft)
-		}
-		if c.JSON {
-			err = v.writeJSON(os.Stdout)
-		} else {
-			err = v.write(os.Stdout)
-		}
-		if err != nil {
+		if err := show(v); err != nil {
 			return err
 		}
 	}
