@@ -22,6 +22,7 @@ func TestANilContextIsRefused(t *testing.T) {
 			"Cancel":     func() error { _, err := m.Cancel(none, root, task.ID, bgagent.CancelOptions{}); return err },
 			"CancelAll":  func() error { _, err := m.CancelAll(none, root, bgagent.CancelOptions{}); return err },
 			"Send":       func() error { _, err := m.Send(none, root, task.ID, bgagent.SendInput{Text: "x"}); return err },
+			"Answer":     func() error { _, err := m.Answer(none, root, task.ID, bgagent.AnswerInput{Key: "x"}); return err },
 			"Messages":   func() error { _, err := m.Messages(none, root, task.ID, "", 0); return err },
 			"NextNotice": func() error { _, err := m.NextNotice(none, root.Session); return err },
 			"History":    func() error { _, err := m.History(none, bgagent.Query{}, ""); return err },

@@ -195,6 +195,9 @@ func (m *BackgroundManager) Answer(ctx context.Context, by Caller, id string, in
 }
 
 func (m *BackgroundManager) answerQuestion(ctx context.Context, by Caller, ref string, in AnswerInput) (q Question, err error) {
+	if ctx == nil {
+		return q, errNoContext
+	}
 	if err := cmpErr(m.start(ctx), ctx.Err()); err != nil {
 		return q, err
 	}
