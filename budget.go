@@ -65,10 +65,10 @@ func (b *Budget) of(p BudgetPart) float64 {
 	panic("bgagent: bug: a budget without this limit")
 }
 
-// isZero reports whether the budget has no limit.
+// isZero reports whether the budget has no limits.
 func (b Budget) isZero() bool { return b == Budget{} }
 
-// countsTokens reports whether the budget has a limit of tokens.
+// countsTokens reports whether the budget limits tokens.
 func (b Budget) countsTokens() bool {
 	return b.InputTokens > 0 || b.OutputTokens > 0 || b.TotalTokens > 0
 }
@@ -139,13 +139,13 @@ func sum(a, b int64) int64 {
 	return a + b
 }
 
-// beyond returns by how much x exceeds y, with 0 in the place of negative numbers.
+// beyond returns x minus y, with 0 in place of negative numbers.
 func (x spent) beyond(y spent) spent {
 	d := x.usage.minus(y.usage)
 	return spent{Usage{max(d.InputTokens, 0), max(d.OutputTokens, 0), max(d.cost(), 0)}, max(x.calls-y.calls, 0)}
 }
 
-// of returns what counts towards the limit.
+// of returns the amount that counts towards the limit.
 func (x *spent) of(p BudgetPart) float64 {
 	switch p {
 	case BudgetInputTokens:
@@ -171,11 +171,11 @@ func (x spent) asBudget() Budget {
 // budgetWarning is the part of a limit at which an EventBudget is sent.
 const budgetWarning = 0.8
 
-// costError is more than the rounding error of a sum of costs, in US dollars. So ten reports of 0.1
-// reach a limit of 1.
+// costError is an upper bound on the rounding error of a sum of costs, in US dollars. It makes ten
+// reports of 0.1 reach a limit of 1.
 const costError = 1e-9
 
-// reached returns the first limit of which at least the given part is used, except the limits in
+// reached returns the first limit that is used to at least the given part. It ignores the limits in
 // the set "but".
 func (b *Budget) reached(x *spent, part float64, but partSet) (p BudgetPart, ok bool) {
 	for p := range budgetParts {
@@ -200,7 +200,7 @@ type BudgetUse struct {
 	Limit Budget `json:"limit"`
 	Used  Budget `json:"used"` // a cost of 0 is unknown if CostNotReported is set
 	// CostNotReported is set if the budget limits the cost, and a turn that used tokens has reported
-	// no cost. The cost of that turn is then not part of Used.
+	// no cost. Used does not include the cost of that turn.
 	CostNotReported bool `json:"cost_not_reported,omitempty"`
 }
 

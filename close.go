@@ -76,10 +76,10 @@ func (m *BackgroundManager) isClosed() bool {
 // closes the store.
 //
 // The error is nil or a [*CloseError]. A CloseError names the tasks and host calls that did not
-// stop, and the ended tasks that were reported to no parent. There is one exception: if ctx is nil,
-// Close does nothing, and the error wraps an [*InputError]. Close may be called several times, and
-// concurrently. Once the first call has returned, all calls return the same error, even if their
-// ctx has ended. Get, List, Read, TakeNotice and NextNotice still work after Close.
+// stop, and the ended tasks that were not reported to any parent. There is one exception: if ctx is
+// nil, Close does nothing, and the error wraps an [*InputError]. Close may be called several times,
+// and concurrently. Once the first call has returned, all calls return the same error, even if
+// their ctx has ended. Get, List, Read, TakeNotice and NextNotice still work after Close.
 func (m *BackgroundManager) Close(ctx context.Context) error {
 	if ctx == nil {
 		return fmt.Errorf("bgagent: close: %w", errNoContext)
@@ -174,7 +174,7 @@ func (m *BackgroundManager) stopTimer() {
 
 // closeResult returns the error of Close. The argument "unkept" is the reason why some changes are not
 // durable, or nil. If the store is lost, this manager writes nothing more, and the next owner of the
-// store reports the ends that are owed.
+// store reports the owed ends.
 func (m *BackgroundManager) closeResult(ctx context.Context, unkept error) error {
 	kept := unkept == nil
 	if errors.Is(unkept, ErrStoreLost) {

@@ -28,10 +28,10 @@ import (
 // ConcurrencyManager with [NewConcurrencyManager]. To share slots between background managers, set
 // the same ConcurrencyManager as Config.Concurrency of each.
 //
-// If a provider refuses a turn of a BackgroundManager because of a limit or a failure, the pool cools
-// down: it grants no slot for some time, not even to callers of Acquire. Then it grants one slot. While
-// the turns succeed, it grants two, four, eight and more slots per step, up to its limit. A slot that a
-// caller of Acquire releases counts as a turn that has succeeded. While a pool cools down, a timer of
+// If a provider refuses a turn of a BackgroundManager because of a limit or a failure, the model's pool
+// cools down: it grants no slot for some time, not even to callers of Acquire. Then it grants one slot.
+// While the turns succeed, it grants two, four, eight and more slots per step, up to its limit. A slot
+// that a caller of Acquire releases counts as a successful turn. While a pool cools down, a timer of
 // package time runs.
 type ConcurrencyManager struct {
 	slots *slots.Manager
@@ -51,8 +51,8 @@ type PoolStats struct {
 	Waiting int    `json:"waiting"` // number of waiters for a slot
 
 	// CoolUntil is the time from which the pool grants slots again, after a provider has refused a
-	// turn. It is in the past if the pool grants slots one by one until enough turns have succeeded. It
-	// is zero if the pool does not cool down.
+	// turn. It is in the past while the pool grants only a few slots at a time, until enough turns have
+	// succeeded. It is zero if the pool does not cool down.
 	CoolUntil time.Time `json:"cool_until,omitzero"`
 	Refusals  int       `json:"refusals,omitempty"` // number of refusals since the pool began to cool down
 }
@@ -139,12 +139,12 @@ func (c *ConcurrencyManager) Limits() Limits {
 // [*InputError].
 //
 // Slots in use stay in use. If a limit is lowered, no slot is taken away, and no slot is granted
-// until fewer slots than the new limit are in use. If a limit is raised, waiters get slots as far
+// until fewer slots than the new limit are in use. If a limit is raised, waiters get as many slots
 // as the new limits allow. If the new limits assign another pool to a model, the waiters for that
 // model move to the other pool. Their places in line there depend on how long they have already
 // waited. The model's slots in use count in the other pool from then on. A new cap counts the slots
-// that are already in use. The counts of waiters that have overtaken the first waiter in line start
-// again from zero.
+// that are already in use. In each pool, the count of waiters that have overtaken the first waiter
+// starts again from zero.
 func (c *ConcurrencyManager) SetLimits(l Limits) error {
 	l, err := l.normal()
 	if err != nil {
@@ -197,8 +197,7 @@ func countedAs(model, agent string) (slots.Space, string) {
 	return slots.Models, model
 }
 
-// rules are normalized limits. They decide which pool counts a name. Their maps are never
-// changed.
+// rules are normalized limits. They decide which pool counts a name. Their maps never change.
 type rules struct{ Limits }
 
 // Pool implements [slots.Rules]. It looks for an entry for the model, then for an entry for the

@@ -22,8 +22,7 @@ const Disabled time.Duration = -1
 // DefaultRepeatedCalls, DefaultPollInterval, DefaultMinIdleTime,
 // DefaultMinStabilityTime, DefaultStablePolls, DefaultStaleTimeout and
 // DefaultTimeToLive have the same values as in the TypeScript original of this package,
-// because hosts and users know these values. The other defaults were chosen to go with
-// them.
+// because hosts and users know these values. The other defaults were chosen to fit them.
 const (
 	DefaultConcurrency      = 5   // number of slots in a pool
 	DefaultMaxDepth         = 1   // tasks may not delegate
@@ -59,15 +58,15 @@ const (
 	noticeTries         = 20                             // number of failed deliveries after which a notice is given up
 	noticePushes        = 3                              // number of processes that push the same notice
 	noticeGiveUp        = 24 * time.Hour                 // time after which a due notice is given up
-	noticeBackoffMax    = 1 * time.Hour                  // longest pause between two deliveries of a notice
+	noticeBackoffMax    = 1 * time.Hour                  // longest pause between two attempts to deliver a notice
 	staleGrace          = 30 * time.Second               // time at the beginning of a turn during which the turn cannot be stale
 	sessionGonePolls    = 3                              // number of answered polls in a row that must report a session as gone
 	streamBeatMax       = 30 * time.Second               // longest time without an event for which a stream still counts as complete
 	tombstonesGo        = 250                            // number of tombstones that are dropped at once
 	tombstones          = 40*tombstonesGo + tombstonesGo // maximum number of remembered ids of evicted tasks; dropping old ones always leaves the newest 10,000
 	maxResult           = 256 << 10                      // number of bytes that are kept of a result
-	maxResultUnreadable = 1 << 20                        // number of bytes that are kept of a result if the session cannot be read again
-	pastAttempts        = 20                             // number of earlier attempts that are kept per task
+	maxResultUnreadable = 1 << 20                        // maximum number of bytes kept of a result if the session cannot be read again
+	pastAttempts        = 20                             // number of earlier attempts kept per task
 	titleMax            = 200                            // maximum number of bytes of a description
 	reasonBytes         = 1000                           // maximum number of bytes of a reason; enough for the end of a program's standard error
 
@@ -159,10 +158,10 @@ type Config struct {
 	// already has an answer, the answer is still read.
 	InterruptRestored bool
 	// RestoreContext returns a context for a task of an earlier process. The host calls of
-	// the task get the values of this context, because the store cannot keep the original
-	// values. If RestoreContext returns an error, the task ends. If RestoreContext is nil,
-	// these host calls get no values. RestoreContext must not call methods that call
-	// [BackgroundManager.Start], because Start waits until RestoreContext returns.
+	// the task get the values of this context, because a store cannot keep context values. If
+	// RestoreContext returns an error, the task ends. If RestoreContext is nil, these host calls
+	// get no values. RestoreContext must not call methods that call [BackgroundManager.Start],
+	// because Start waits until RestoreContext returns.
 	RestoreContext func(ctx context.Context, t Task) (context.Context, error)
 
 	// Clients holds further session clients by name. The client that is passed to New
@@ -234,17 +233,17 @@ type Config struct {
 	// 20; Unlimited for never.
 	RepeatedCalls int
 	// TaskBudget bounds what each task uses, over all its attempts. When a limit is reached,
-	// the task is cancelled with CauseBudget. An [EventBudget] is sent at 80 % of a limit. A
-	// task can exceed a limit by what its client reports at once; see docs/guardrails.md.
+	// the task is cancelled with CauseBudget. An [EventBudget] is sent at 80 % of a limit. A task
+	// can exceed a limit by one report of its client; see docs/guardrails.md.
 	TaskBudget Budget
 	// TreeBudget bounds what all tasks under a root session use together. When a limit is
 	// reached, all of them are cancelled. The first launch opens the account of a tree. Without
 	// BudgetPeriod, the account closes when no task of the tree is live, and the next launch
 	// opens another one.
 	TreeBudget Budget
-	// BudgetPeriod makes the account of a tree stay open for this time, whether tasks are
-	// live or not. Once the budget of the tree is used up, launches are refused until the
-	// period ends. By default, and with Disabled, there is no period.
+	// BudgetPeriod makes the account of a tree stay open for this time, whether or not tasks are
+	// live. Once the budget of the tree is used up, launches are refused until the period ends. By
+	// default, and with Disabled, there is no period.
 	BudgetPeriod time.Duration
 
 	// Ask makes the questions of agents wait for an answer; see [BackgroundManager.Answer].
@@ -257,8 +256,8 @@ type Config struct {
 	ModelsMayPermit bool
 
 	// PollInterval is the pause between two polls of a client that is a TurnStarter.
-	// It is also the pause between two deliveries of a notice if the first was refused
-	// with ErrBusy. Default 2 s.
+	// It is also the pause before a notice that was refused with ErrBusy is delivered again.
+	// Default 2 s.
 	PollInterval time.Duration
 	// MinIdleTime is a period after each prompt. In this period, an idle session counts
 	// as done only if its newest message reports how the turn ended. After the period,
@@ -297,13 +296,13 @@ type Config struct {
 	QueueTimeToLive time.Duration
 	// MaxPark is how long a task may be parked because a provider has refused its turn, if
 	// the provider has said when it will accept requests again. If it has given a later
-	// time, the task ends at once with [CauseRateLimited]. If it has given no time, the task
-	// ends when no turn of it has had any output for 30 min. Default 6 h. With Disabled,
-	// no task is parked and no pool cools down: a refused task ends at once.
+	// time, the task ends at once with [CauseRateLimited]. If it has given no time, the task ends
+	// when none of its turns has had any output for 30 min. Default 6 h. With Disabled, no task is
+	// parked and no pool cools down: a refused task ends at once.
 	MaxPark time.Duration
-	// Fallback holds, for each model, the models with which its tasks go on, in this order, if its
-	// provider does not accept their requests. A key without a slash stands for that model of any
-	// provider. Names are compared as in Limits. A model that the caller has named, in
+	// Fallback holds, for each model, the models with which its tasks continue if its provider
+	// refuses their requests, in order. A key without a slash stands for the model with that name
+	// from any provider. Names are compared as in Limits. A model that the caller has named, in
 	// LaunchInput.Model or ResumeInput.Model, is never replaced. docs/guardrails.md has the details.
 	Fallback map[string][]string
 	// FallbackAfter is how long a refused task waits for the provider of its model before it goes on

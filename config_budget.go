@@ -23,11 +23,11 @@ var budgetKeys = [budgetParts]string{"inputTokens", "outputTokens", "totalTokens
 // budgetPeriod is the key of Config.BudgetPeriod, which is a member of "tree".
 const budgetPeriod = "periodMs"
 
-// microDollars is the number by which a file's value for a cost is 1 US dollar. The values of a
-// file are whole numbers in memory.
+// microDollars is the number that stands for 1 US dollar in memory, where all values of a file are
+// whole numbers.
 const microDollars = 1e6
 
-// mostDollars is the largest cost that a file can contain.
+// mostDollars is the largest cost that a file may contain.
 const mostDollars = 1e9
 
 // budgetMembers returns the keys that the object "task" or "tree" can have.

@@ -18,9 +18,9 @@ import (
 // fallbackKey is the key of the fallbacks in a file.
 const fallbackKey = "fallback"
 
-// checkFallbacks returns an error about the first mistake in Config.Fallback. A circle is no mistake: a
-// task never gets a model twice. The keys are checked in sorted order, so that the same mistake always
-// gives the same error.
+// checkFallbacks returns an error about the first mistake in Config.Fallback. A circle is not a
+// mistake, because a task never gets a model twice. The keys are checked in sorted order, so that the
+// same mistake always gives the same error.
 func checkFallbacks(all map[string][]string) error {
 	from := map[string]string{} // key as the caller wrote it, by its normal form
 	for _, raw := range slices.Sorted(maps.Keys(all)) {
@@ -84,9 +84,9 @@ func fallbacksOf(all map[string][]string, model string) []string {
 	return nil
 }
 
-// nextFallback returns the first fallback of the models that is none of them and for which the function
-// "closed" returns false. The fallbacks of the first model come before those of the second, and so on. It
-// returns "" if there is none.
+// nextFallback returns the first fallback of the models that is not one of them, and for which the
+// function "closed" returns false. The fallbacks of the first model come before those of the second, and
+// so on. It returns "" if there is none.
 func nextFallback(all map[string][]string, models []string, closed func(model string) bool) string {
 	for _, model := range models {
 		for _, next := range fallbacksOf(all, model) {
@@ -150,7 +150,7 @@ func (p *fileParser) fallback(of jsonc.Member, path string) (list []string, ok b
 	return list, ok
 }
 
-// applyFallbacks sets the entries of c.Fallback that the files have.
+// applyFallbacks sets the entries of c.Fallback that the files contain.
 func (f FileConfig) applyFallbacks(c *Config, ids []valueID) {
 	all := normalFallbacks(c.Fallback)
 	if all == nil {
@@ -171,7 +171,7 @@ func fallbackText(list []string) string {
 	return "[" + strings.Join(texts, ", ") + "]"
 }
 
-// formatFallbacks returns the value of the key "fallback" as JSON text, or "" if c has no fallback.
+// formatFallbacks returns the value of the key "fallback" as JSON text, or "" if c has no fallbacks.
 func formatFallbacks(c *Config) (string, error) {
 	if err := checkFallbacks(c.Fallback); err != nil || len(c.Fallback) == 0 {
 		return "", err

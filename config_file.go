@@ -16,8 +16,8 @@ import (
 	"github.com/bgagent/bgagent/internal/slots"
 )
 
-// maxConfigFile is the maximum size of a file in bytes. A larger file cannot be the
-// intended file, because nobody writes a megabyte of settings by hand.
+// maxConfigFile is the maximum size of a file in bytes. A larger file is probably the wrong file,
+// because nobody writes a megabyte of settings by hand.
 const maxConfigFile = 1 << 20
 
 // FileConfig is the content of one or more configuration files. The zero value is
@@ -114,7 +114,7 @@ func (o Origin) String() string {
 // Setting is one value that applies, from a file or as a default.
 type Setting struct {
 	Key    string // name of the key in background_task
-	Entry  string // model, provider or agent of a limit, limit of a budget, such as task.cost, or model with a fallback; empty for other keys
+	Entry  string // model, provider or agent of a limit; limit of a budget, such as task.cost; or model with a fallback; otherwise empty
 	Value  string // value, as a file would contain it
 	Origin Origin // place of the value; zero for a default
 }
@@ -279,8 +279,8 @@ func (f FileConfig) Merge(later FileConfig) FileConfig {
 
 // Settings returns all values that apply, including defaults, with their origins, in the
 // order of the table. There is one Setting for each key, with two exceptions. The maps of
-// limits, the budgets and the fallbacks have one Setting for each entry. Of maxToolCalls and
-// circuitBreaker.maxToolCalls, only the key that decides has a Setting.
+// limits, the budgets and the fallbacks have one Setting for each entry. Only one of maxToolCalls
+// and circuitBreaker.maxToolCalls has a Setting: the one that applies.
 func (f FileConfig) Settings() []Setting {
 	var out []Setting
 	for i := range fileKeys {
@@ -359,7 +359,7 @@ func (f FileConfig) Apply(c *Config) {
 			f.applyFallbacks(c, ids)
 			continue
 		}
-		if k.kind == keySwitch && f.values[ids[0]].n != 0 && f.givesRepeats() { // "enabled": true keeps the number that the files give
+		if k.kind == keySwitch && f.values[ids[0]].n != 0 && f.givesRepeats() { // "enabled": true keeps the number from the files
 			continue
 		}
 		if k.kind != keyLimits {

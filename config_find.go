@@ -32,10 +32,9 @@ const unifiedDir = ".omo"
 // two names in projectDir/.opencode. The name of each file can end in .json instead of
 // .jsonc.
 //
-// If several of these files exist, only the file of the newest kind is returned, with
-// one exception: if omo.jsonc has no section background_task, it is returned after the
-// older file. The values of the older file then apply, and [FileConfig.Ignored] reports
-// that omo.jsonc has no effect.
+// If several of these files exist, only the newest kind of file is returned, with one exception: if
+// omo.jsonc has no section background_task, it is returned after the older file. The values of the
+// older file then apply, and [FileConfig.Ignored] reports that omo.jsonc has no effect.
 func FindConfigFiles(projectDir string) ([]string, error) {
 	user, project := configPlaces{}, configPlaces{}
 	home, err := os.UserHomeDir()

@@ -118,7 +118,7 @@ func jsonObject(members []jsonMember, indent string) string {
 	return b.String()
 }
 
-// jsonString returns s as a JSON string and does not escape <, > and &.
+// jsonString returns s as a JSON string, without escaping <, > and &.
 func jsonString(s string) string {
 	var b bytes.Buffer
 	e := json.NewEncoder(&b)

@@ -57,9 +57,9 @@ type fileKey struct {
 // mislead under that name: "taskCleanupDelayMs: 0" reads like "drop at once" but would
 // have to mean "never drop".
 var fileKeys = []fileKey{
-	{key: "modelConcurrency", kind: keyLimits, field: "Limits.Model", zero: "no limit", about: "Sessions in a turn at the same time, by model: `provider/model`, or a model id without a slash for any provider"},
+	{key: "modelConcurrency", kind: keyLimits, field: "Limits.Model", zero: "no limit", about: "Sessions in a turn at the same time, for each model: `provider/model`, or a model id without a slash for any provider"},
 	{key: "providerConcurrency", kind: keyLimits, field: "Limits.Provider", zero: "no limit", about: "The same for all models of a provider together, except models with a limit of their own"},
-	{key: "defaultConcurrency", kind: keyLimit, field: "Limits.Default", zero: "no limit", about: "The same for each other model and for each agent without a model, counted separately"},
+	{key: "defaultConcurrency", kind: keyLimit, field: "Limits.Default", zero: "no limit", about: "The same for each other model and for each agent without a model; each is counted separately"},
 	{key: "maxDepth", kind: keyCount, field: "MaxDepth", about: "How deep tasks can delegate. With 1, tasks cannot delegate"},
 	{key: "maxTasksPerRoot", kind: keyCount, field: "MaxTasksPerRoot", zero: "no limit", about: "Live tasks under one root session"},
 	{key: "maxToolCalls", kind: keyCount, field: "MaxToolCalls", zero: "no limit", about: "Tool calls that an attempt may make. An attempt that makes more is cancelled"},
@@ -67,7 +67,7 @@ var fileKeys = []fileKey{
 	{key: "circuitBreaker.consecutiveThreshold", kind: keyCount, field: "RepeatedCalls", zero: "never", least: leastRepeats, about: "Number of tool calls in a row, with the same input and result, for which an attempt is cancelled"},
 	{key: "circuitBreaker.enabled", kind: keySwitch, field: "RepeatedCalls", about: "Whether an attempt is cancelled for repeated tool calls. As in the host, `false` does not switch off `maxToolCalls`"},
 	{key: "totalConcurrency", kind: keyLimit, field: "Limits.Total", zero: "no limit", about: "Sessions in a turn at the same time, over all models and agents. Applies in addition to `modelConcurrency`, `providerConcurrency`, `defaultConcurrency` and `agentConcurrency`"},
-	{key: "agentConcurrency", kind: keyLimits, field: "Limits.Agent", zero: "no limit", about: "Sessions in a turn at the same time, by agent, with any model. For an agent without a model, this limit replaces `defaultConcurrency`"},
+	{key: "agentConcurrency", kind: keyLimits, field: "Limits.Agent", zero: "no limit", about: "Sessions in a turn at the same time, for each agent, with any model. For an agent without a model, this limit replaces `defaultConcurrency`"},
 
 	limitStaleTimeout.inFile(),
 	limitTimeToLive.inFile(),
@@ -77,7 +77,7 @@ var fileKeys = []fileKey{
 	limitStopTimeout.inFile(),
 	{key: budgetKey, kind: keyBudget, field: "TaskBudget", zero: "no limit", about: "What a task may use over all its attempts (`task`), and what all tasks of a root session may use together (`tree`): `inputTokens`, `outputTokens`, `totalTokens`, `cost` in US dollars, `toolCalls`. `tree.periodMs` makes the tree's budget count by period. See [Guardrails](guardrails.md)"},
 
-	{key: fallbackKey, kind: keyFallback, field: "Fallback", about: "For each model, the models with which its tasks go on, in this order, if its provider does not accept their requests: `{ \"a/opus\": [\"b/large\", \"a/sonnet\"] }`. See [Guardrails](guardrails.md#fallback)"},
+	{key: fallbackKey, kind: keyFallback, field: "Fallback", about: "For each model, the models with which its tasks continue if its provider refuses their requests, in order: `{ \"a/opus\": [\"b/large\", \"a/sonnet\"] }`. See [Guardrails](guardrails.md#fallback)"},
 	limitFallbackAfter.inFile(),
 
 	limitPollInterval.inFile(),
@@ -154,8 +154,8 @@ func isASCIIAlnum(r rune) bool {
 	return 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9'
 }
 
-// hasEntries reports whether the value of the key is an object, each of whose entries is a value of
-// its own.
+// hasEntries reports whether the value of the key is an object with a separate value for each
+// entry.
 func (k *fileKey) hasEntries() bool {
 	return k.kind == keyLimits || k.kind == keyBudget || k.kind == keyFallback
 }
@@ -372,7 +372,7 @@ func nearestKey(name string) string {
 // mistyped returns the known key that the given name almost matches, or "". A name
 // almost matches if one character is extra, missing or wrong, if two neighbouring
 // characters are swapped, or if its words are separated differently. A name that almost
-// matches is an error, because otherwise the limit would not apply. A name that differs
+// matches is an error, because otherwise the limit would silently not apply. A name that differs
 // more might belong to a newer host and is only reported as ignored.
 func mistyped(name string) string {
 	name = plainKey(name)

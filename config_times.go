@@ -31,8 +31,8 @@ const (
 
 // timeLimits describes the durations in Config. A new duration needs a row here, a
 // field in Config and, if it has a key, an entry in fileKeys. The state reads the values
-// of all durations with state.limit. Only the rows contain the names of these fields and
-// keys as strings. All other code takes the names from the rows.
+// of all durations with state.limit. Only these rows contain the names of the fields and keys as
+// strings. All other code takes the names from the rows.
 var timeLimits = [...]struct {
 	field   string                       // name of the field in Config
 	of      func(*Config) *time.Duration // returns a pointer to the field
@@ -85,7 +85,7 @@ var timeLimits = [...]struct {
 		def: DefaultMaxPark, off: "never parked", about: "How long a task waits for a provider that has said when it will accept requests again"},
 	limitFallbackAfter: {field: "FallbackAfter", of: func(c *Config) *time.Duration { return &c.FallbackAfter },
 		def: DefaultFallbackAfter, off: "no wait", key: "fallbackAfterMs",
-		about: "How long a task that the provider of its model refuses waits before it goes on with the next model of `fallback`"},
+		about: "How long a refused task waits for the provider of its model before it continues with the next model of `fallback`"},
 	limitStopTimeout: {field: "StopTimeout", of: func(c *Config) *time.Duration { return &c.StopTimeout },
 		def: DefaultStopTimeout, key: "stopTimeoutMs",
 		about:   "How long a session may take to stop before its slot goes to the next task",
@@ -104,7 +104,7 @@ var timeLimits = [...]struct {
 		def: DefaultRetention, off: "no time limit", key: "retentionMs", alias: "taskCleanupDelayMs",
 		about: "How long an ended task is kept after its end has been reported"},
 	limitRestartWithin: {field: "RestartWithin", of: func(c *Config) *time.Duration { return &c.RestartWithin },
-		def: DefaultRestartWithin, off: "no limit", about: "How long the process may have been gone for turns to begin by themselves"},
+		def: DefaultRestartWithin, off: "no limit", about: "Longest time without a process after which turns still begin by themselves"},
 	limitStoreTimeout: {field: "StoreTimeout", of: func(c *Config) *time.Duration { return &c.StoreTimeout },
 		def: DefaultStoreTimeout, about: "How long a call waits for the store"},
 	limitBudgetPeriod: {field: "BudgetPeriod", of: func(c *Config) *time.Duration { return &c.BudgetPeriod },

@@ -10,8 +10,8 @@ import (
 // while other tasks of the session are live therefore joins their batch.
 type Wake uint8
 
-// The values of [Wake]. They do not apply to a task that waits for its own tasks. That
-// task always gets its notices as the prompt of its next turn.
+// The values of [Wake]. They do not apply to a task that waits for its own tasks. Such a task
+// always gets its notices as the prompt of its next turn.
 const (
 	WakeBatch Wake = iota // when no task of the batch is live, or when a task of the batch was cancelled, has failed, or ended NoticeMaxWait ago
 	WakeEach              // whenever a task has ended

@@ -58,10 +58,10 @@
 //
 //   - The session of a task gets its notices as the prompt of its next turn.
 //   - A root session gets its notices through [Config].Notify or through a client that is a [Notifier].
-//     A failed delivery is repeated after pauses that become longer. The id of the notice stays the same.
-//     If the host uses the id to recognize repetitions, the notice arrives exactly once, otherwise at
-//     least once. After 20 failed deliveries or after a day, the notice is given up, but can still be taken.
-//     If there is no notifier, notices are held as for a scope.
+//     A failed delivery is repeated after increasing pauses. The id of the notice stays the same. If the
+//     host uses the id to recognize repetitions, the notice arrives exactly once, otherwise at least once.
+//     After 20 failed deliveries or after a day, the notice is given up, but can still be taken. If there is
+//     no notifier, notices are held as for a scope.
 //   - A scope is a parent for which the notifier returns [ErrNoSession]. Its notices are held until
 //     [BackgroundManager.NextNotice] or [BackgroundManager.TakeNotice] returns them. Then they
 //     are settled.

@@ -18,7 +18,7 @@ var (
 	ErrClosed = errors.New("the manager is closed")
 
 	// ErrUnknownTask is returned if no task has the id, and the manager does not remember an
-	// expired task with that id.
+	// expired task with it.
 	ErrUnknownTask = errors.New("unknown task")
 
 	// ErrExpired is matched by an [*ExpiredError], which is returned for a task whose record was
@@ -50,8 +50,8 @@ var (
 	ErrTooManyTasks = errors.New("too many live tasks")
 
 	// ErrSessionEnded is returned by Launch and Resume if the calling session was deleted, or if it
-	// belongs to a task that has failed, was cancelled, or waits for its next attempt to begin while
-	// the session is still being stopped.
+	// belongs to a task that has failed, was cancelled, or waits for its session to stop before its
+	// next attempt begins.
 	ErrSessionEnded = errors.New("the calling session's own task has ended")
 
 	// ErrParentCycle is returned by Launch and Resume if the parents of the calling session form a
@@ -67,9 +67,8 @@ var (
 	// the session has launched is live.
 	ErrNothingOwed = errors.New("nothing is owed to the session")
 
-	// ErrBusy is returned by a client, or by Config.Notify, if the session is in a turn. If the call
-	// was to deliver a notice, the delivery is repeated later. If the call was to start a turn, the
-	// prompt has failed.
+	// ErrBusy is returned by a client, or by Config.Notify, if the session is in a turn. A notice is
+	// then delivered later. If the call was meant to start a turn, the prompt has failed.
 	ErrBusy = errors.New("the session is busy")
 
 	// ErrNoSession is returned by a client, or by Config.Notify, for a session that does not exist.
@@ -81,9 +80,9 @@ var (
 	// the agent runtime cannot be reached and nothing was started. The call can then be repeated
 	// safely. Clients return ErrUnreachable if a connection was refused, for example. They do not
 	// return it if an answer was lost, because the call might have started something. The start of
-	// the task does not fail then. It is held back for at most Config.HostUnreachable. If several
-	// starts on the same client are held back, the manager repeats only one of them, and the others
-	// wait. [Task].Outage contains the time since which the start of a task is held back.
+	// the task then does not fail. It is delayed for at most Config.HostUnreachable. If several
+	// starts on the same client are delayed, the manager repeats only one of them, and the others
+	// wait. [Task].Outage tells since when the start of a task has been delayed.
 	ErrUnreachable = errors.New("the agent runtime cannot be reached")
 )
 
@@ -166,10 +165,11 @@ func (e *ExpiredError) Error() string {
 func (e *ExpiredError) Is(target error) bool { return target == ErrExpired }
 
 // CloseError is returned by Close and Suspend if tasks or host calls did not stop, if ended tasks
-// were reported to no parent, or if changes could not be stored. Even then, the manager is closed.
+// were not reported to any parent, or if changes could not be stored. Even then, the manager is
+// closed.
 type CloseError struct {
 	NotStopped []string     // ids of tasks whose sessions might still run; after Suspend, of tasks whose last changes are not stored
-	Owed       []NoticeItem // ended tasks that were reported to no parent; TakeNotice still returns them
+	Owed       []NoticeItem // ended tasks that were not reported to any parent; TakeNotice still returns them
 	Hung       []string     // kinds of host calls that have not returned
 	Err        error        // error of the context if it ended before Close could finish, otherwise nil
 }
