@@ -64,7 +64,7 @@ const (
 	streamBeatMax       = 30 * time.Second               // longest time without an event for which a stream still counts as complete
 	tombstonesGo        = 250                            // number of tombstones that are dropped at once
 	tombstones          = 40*tombstonesGo + tombstonesGo // maximum number of remembered ids of evicted tasks; dropping old ones always leaves the newest 10,000
-	maxResult           = 256 << 10                      // number of bytes that are kept of a result
+	maxResult           = 256 << 10                      // maximum number of bytes kept of a result
 	maxResultUnreadable = 1 << 20                        // maximum number of bytes kept of a result if the session cannot be read again
 	pastAttempts        = 20                             // number of earlier attempts kept per task
 	titleMax            = 200                            // maximum number of bytes of a description

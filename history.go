@@ -20,10 +20,10 @@ const historyPage = 100
 // session. Query.Limit is the size of the page; 0 means 100. The argument "before" is the id of the
 // last task of the previous page, or empty for the first page.
 //
-// History waits for the answer of the store, but at most for Config.StoreTimeout. If the manager has
-// no store, the error matches [errors.ErrUnsupported]. Any other error matches [ErrStore]. If the
-// store has no task with the id in "before", the error also matches [ErrNoRecord]. History is safe
-// for concurrent use.
+// History waits for the store for at most Config.StoreTimeout. If the manager has no store, the
+// error matches [errors.ErrUnsupported]. Any other error matches [ErrStore]. If the store has no
+// task with the id in "before", the error also matches [ErrNoRecord]. History is safe for concurrent
+// use.
 func (m *BackgroundManager) History(ctx context.Context, q Query, before string) ([]Task, error) {
 	if ctx == nil {
 		return nil, fmt.Errorf("bgagent: history: %w", errNoContext)
@@ -74,9 +74,9 @@ func (x *storedTask) task(r *StoreRecord) Task {
 }
 
 // fetch loads an ended task from the store if memory does not contain the task. The argument "ref"
-// is the id of the task or of its session. If the store does not have the task either, nothing
-// changes, and the result is nil. If the store might have the task but the task cannot be loaded,
-// fetch returns an error.
+// is the id of the task or of its session. If the store does not have the task either, fetch
+// returns nil and changes nothing. If the store might have the task but fetch cannot load it, fetch
+// returns an error.
 func (m *BackgroundManager) fetch(ctx context.Context, ref string) error {
 	if m.cfg.Store == nil || ref == "" {
 		return nil
@@ -86,7 +86,7 @@ func (m *BackgroundManager) fetch(ctx context.Context, ref string) error {
 	if known {
 		return nil
 	}
-	if last { // the store has an older record of the task than memory had
+	if last { // the store has an older record than the one that memory had
 		m.update(func(st *state, _ int64) { st.flush() })
 		if err := m.untilKept(ctx, m.cfg.StoreTimeout, func(st *state) bool { return !st.unwritten(ref) }); err != nil {
 			return err
@@ -120,7 +120,7 @@ func (m *BackgroundManager) history(ctx context.Context, q StoreQuery) ([]StoreR
 	})
 }
 
-// text reads a text from the store. It waits at most for Config.StoreTimeout.
+// text reads a text from the store. It waits for at most Config.StoreTimeout.
 func (m *BackgroundManager) text(ctx context.Context, record, name string) (string, error) {
 	return within(ctx, m, goStore, "Store.Text", m.cfg.StoreTimeout, func(ctx context.Context) (string, error) {
 		text, err := m.cfg.Store.Text(ctx, record, name)
@@ -128,8 +128,8 @@ func (m *BackgroundManager) text(ctx context.Context, record, name string) (stri
 	})
 }
 
-// inMemory reports whether the task with this id, or the task of the session with this id, has a
-// record in memory.
+// inMemory reports whether memory has a record of the task with this id, or of the task whose
+// session has this id.
 func (st *state) inMemory(ref string) bool {
 	num, ok := parseID(ref)
 	return ok && st.tasks[num] != nil || st.session(ref) != nil
@@ -147,7 +147,7 @@ func (st *state) unwritten(ref string) bool {
 // remember puts the record of an ended task from the store back into memory.
 func (st *state) remember(x *storedTask, now int64) {
 	if tomb := st.tomb(x.id); tomb != nil {
-		if tomb.no != max(x.Attempt, x.Burnt) { // the task has been resumed and has expired again since the record was read
+		if tomb.no != max(x.Attempt, x.Burnt) { // since the record was read, the task was resumed and expired again
 			return
 		}
 		if s := tomb.sess; s != nil {

@@ -280,7 +280,7 @@ func (m *BackgroundManager) Err(id string) error {
 
 // turnContext is the context of an attempt's host calls. It ends when the attempt ends, and has the
 // values of the launch's context. It is a field of the attempt and creates its channel only on
-// demand. Contexts of the standard library would take a fifth of the time of a short task.
+// demand. Contexts of the standard library would take up a fifth of the time of a short task.
 type turnContext struct {
 	values launchValues
 
@@ -290,7 +290,7 @@ type turnContext struct {
 	after map[*func()]struct{} // functions that AfterFunc has registered
 }
 
-// launchValues holds the context of a launch, but only for the values in it. It is zero if the
+// launchValues holds the context of a launch, but only the values are used. It is zero if the
 // context is context.Background(). Records store a launchValues for the host and never read it.
 type launchValues struct{ from context.Context }
 
@@ -346,9 +346,9 @@ func valueOf(values launchValues, key any) any {
 	return values.from.Value(key)
 }
 
-// AfterFunc runs f on a new goroutine when the context ends, unless the function "stop" is called
-// before. Package context calls this method if a parent context has it. A derived context then
-// needs no goroutine.
+// AfterFunc runs f on a new goroutine when the context ends, unless the returned function is called
+// first. Package context calls this method if a parent context has it. As a result, a derived
+// context needs no goroutine.
 func (c *turnContext) AfterFunc(f func()) (stop func() bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -386,8 +386,8 @@ func (c *turnContext) end() {
 	c.after = nil
 }
 
-// contextOf returns a context with the values of the task's launch. It is meant for host calls that
-// are not made by the attempt's worker goroutine.
+// contextOf returns a context with the values of the task's launch. It is for host calls that the
+// attempt's worker goroutine does not make.
 func (m *BackgroundManager) contextOf(t *task) context.Context {
 	if t.more != nil && t.more.values != (launchValues{}) {
 		return valuesOver{m.base, t.more.values}

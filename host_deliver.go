@@ -48,8 +48,7 @@ func (m *BackgroundManager) deliver(n *node) {
 }
 
 // parentState asks the clients that report statuses for the status of a root session. It returns
-// the answer of the first client that knows whether the session is idle or busy, together with that
-// client.
+// the answer of the first client that knows whether the session is idle or busy, and that client.
 func (m *BackgroundManager) parentState(session string) (state parentState, by *client) {
 	for _, cl := range m.hosts {
 		if cl.starter == nil {
@@ -100,7 +99,7 @@ func (m *BackgroundManager) parentState(session string) (state parentState, by *
 func (m *BackgroundManager) notify(by *client, session string, n Notice) error {
 	call := func(f func(context.Context, string, Notice) error) error {
 		_, err := within(m.base, m, goNotify, "Notify", m.cfg.CallTimeout, func(ctx context.Context) (struct{}, error) {
-			n := n // pass a copy, because the host might change the notice and a repetition must deliver the same notice
+			n := n // pass a copy, because the host might change the notice, and a repetition must deliver it unchanged
 			n.Items, n.Batch = slices.Clone(n.Items), slices.Clone(n.Batch)
 			return struct{}{}, lookedAt(f(ctx, session, n))
 		})

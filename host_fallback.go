@@ -2,8 +2,8 @@ package bgagent
 
 import "context"
 
-// learnFallback asks the client how the agent goes on with another model, if nobody has asked before
-// and Config has fallbacks. The lock must not be held.
+// learnFallback asks the client how the agent goes on with another model, unless the answer is
+// already known or Config has no fallbacks. The lock must not be held.
 func (m *BackgroundManager) learnFallback(cl *client, agent string) {
 	h := m.host(cl)
 	if len(m.cfg.Fallback) == 0 || h.fallback == nil {
@@ -28,7 +28,7 @@ func (m *BackgroundManager) learnFallback(cl *client, agent string) {
 	})
 }
 
-// learnFallbacks does the same for the agents of the earlier process's tasks.
+// learnFallbacks does this for the agents of the earlier process's tasks.
 func (m *BackgroundManager) learnFallbacks() {
 	agents := map[kindKey]*client{}
 	m.view(func(st *state) {

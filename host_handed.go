@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// This file hands out what a session or the host requests from a manager with a store.
+// This file hands out ends and notices from a manager with a store to a session or the host.
 
 // Ack acknowledges that a notice was read. The argument is the id of a [Notice] or of one of its
 // items.
@@ -24,7 +24,7 @@ func (m *BackgroundManager) Ack(noticeID string) {
 	}
 }
 
-// heard acknowledges what was handed out to the session in earlier answers.
+// heard acknowledges everything that earlier answers handed out to the session.
 func (m *BackgroundManager) heard(session string) {
 	if m.cfg.Store != nil {
 		m.update(func(st *state, now int64) { st.heardFrom(st.nodes[session], now) })
@@ -40,8 +40,8 @@ func (m *BackgroundManager) storesNotices() (is bool) {
 	return is
 }
 
-// takeStored makes one notice of everything that the node is owed, writes the notice to the store,
-// and returns it. If nothing is owed, the notice is empty. If the notice cannot be written,
+// takeStored makes one notice of everything that is owed to the node, writes the notice to the
+// store, and returns it. If nothing is owed, the notice is empty. If the notice cannot be written,
 // everything stays owed.
 func (m *BackgroundManager) takeStored(ctx context.Context, most time.Duration, n *node, w wording, out *handing) (notice Notice, err error) {
 	if n == nil {

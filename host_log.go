@@ -38,7 +38,7 @@ const (
 
 var logMessages = [...]string{
 	logLaunched: "task launched", logResumed: "task resumed", logStarted: "task started", logEnded: "task ended",
-	logOverLimit: "a session did not stop in time; its slot is used again", logGivenUp: "a notice was given up",
+	logOverLimit: "a session did not stop in time; its slot goes to the next task", logGivenUp: "a notice was given up",
 	logExpired: "task expired", logAbortFailed: "aborting a session failed", logAnswerFailed: "passing an answer failed", logStreamBroke: "the event stream broke off",
 	logStatusesFailed: "asking for statuses failed", logReadFailed: "reading messages failed",
 	logNoticeFailed: "a notice could not be delivered", logNoticeGivenUp: "a notice was given up",
@@ -47,8 +47,8 @@ var logMessages = [...]string{
 	logTodosFailed: "reading todos failed", logStoreFailed: "writing a batch to the store failed",
 	logNoContext:    "tasks of an earlier process have no context values; see Config.RestoreContext",
 	logStoreLost:    "the store is lost; the tasks have ended here",
-	logStoreAside:   "the store refuses a record; its changes are only in memory, and are tried again",
-	logSavedTooLong: "data given to SaveState are too long and are not stored",
+	logStoreAside:   "the store refuses a record; its changes are only in memory for now, and will be tried again",
+	logSavedTooLong: "the data given to SaveState is too long and is not stored",
 	logNoCost:       "an agent has used tokens and reported no cost, so a budget does not count its cost",
 }
 

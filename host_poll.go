@@ -7,12 +7,11 @@ import (
 )
 
 // stopPoll is the pause between two sweeps while a session is being stopped. The pause is short
-// because the slot of the session becomes free only when a sweep has found that the session has
-// stopped.
+// because the session's slot becomes free only when a sweep finds that the session has stopped.
 const stopPoll = 250 * time.Millisecond
 
 // readPage is how many messages one call to Messages asks for. readPages is the maximum number of
-// calls to Messages in one read. The maximum exists because a client might report further messages
+// calls to Messages in one read. The limit exists because a client might report further messages
 // forever.
 const (
 	readPage  = 100
@@ -45,9 +44,9 @@ func (m *BackgroundManager) poll(cl *client) {
 	}
 }
 
-// sweep asks the client once for the statuses of all sessions that need polling. A session that
-// might have new messages is queued for reading. The method does not wait for the reads, so one
-// slow session does not delay the others.
+// sweep asks the client once for the statuses of all sessions that need polling, and queues the
+// sessions that might have new messages for reading. It does not wait for the reads, so one slow
+// session does not delay the others.
 func (m *BackgroundManager) sweep(cl *client) {
 	var list []looked
 	var parents []*node
@@ -96,8 +95,8 @@ func (m *BackgroundManager) sweep(cl *client) {
 }
 
 // statuses asks the client for the statuses of sessions. If the client does not support the call,
-// every status is SessionUntold. On any other error, it returns a nil map. Every status in a nil
-// map is SessionUnknown.
+// every status is SessionUntold. On any other error, it returns a nil map, in which every status is
+// SessionUnknown.
 func (m *BackgroundManager) statuses(cl *client, ids []string) (map[string]SessionStatus, error) {
 	answer, err := within(m.base, m, goPoll, "Statuses", m.cfg.StatusTimeout, func(ctx context.Context) (map[string]SessionStatus, error) {
 		answer, err := m.host(cl).starter.Statuses(ctx, ids)
@@ -205,8 +204,8 @@ func (m *BackgroundManager) look(l looked) {
 }
 
 // readNew reads the messages after the cursor for an observation, and completes the observation. If
-// the messages could not be read the last time either, the cursor might be the cause of the error:
-// readNew then reads them from the beginning.
+// the previous read failed, too, the cursor might be the cause, so readNew reads the messages from
+// the beginning.
 func (m *BackgroundManager) readNew(ctx context.Context, a *attempt, session string, cursor Cursor, again bool, o *observation) (pages []Page, err error) {
 	afresh := false
 	if pages, err = m.read(ctx, a.cl, session, cursor); err != nil && again && cursor != "" {
@@ -223,8 +222,8 @@ func (m *BackgroundManager) readNew(ctx context.Context, a *attempt, session str
 	return pages, err
 }
 
-// lookAtTodos reads the todos of a session, because without them the observation cannot be judged. It
-// waits for at most the given time.
+// lookAtTodos reads the todos of a session, which are needed to judge the observation. It waits at
+// most for the given time.
 func (m *BackgroundManager) lookAtTodos(ctx context.Context, l looked, o observation, most time.Duration) {
 	a := l.a
 	todos, err := within(ctx, m, goPoll, "Todos", most, func(ctx context.Context) ([]Todo, error) {

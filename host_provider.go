@@ -6,8 +6,8 @@ import (
 )
 
 // The code in this file receives what clients report about the providers of models. Providers state
-// wall times. The state has only the clock of the manager, which stands still while the machine
-// sleeps. So each time that arrives gets a reading of that clock here.
+// wall times. The state knows only the manager's clock, which stands still while the machine
+// sleeps. So this code adds a reading of that clock to each time that a client reports.
 
 const (
 	resetMost = 366 * 24 * time.Hour // longest time until a provider accepts requests again; a longer time is a mistake
@@ -27,15 +27,15 @@ func onClockAt(t, wall, now time.Time) time.Time {
 	if t.IsZero() {
 		return t
 	}
-	d := t.Round(0).Sub(wall) // difference of the wall times, because Round removes the reading that t may have
+	d := t.Round(0).Sub(wall) // difference of the wall times, because Round strips the monotonic reading that t may have
 	if d > resetMost || d < -resetMost {
 		return time.Time{}
 	}
 	return now.Add(d)
 }
 
-// received returns a copy of the error that the state can use. A number of requests that cannot be
-// right is replaced with the nearest possible number, and such an HTTP status with 0. The copy of nil is
+// received returns a copy of the error that the state can use. An impossible number of requests is
+// replaced with the nearest possible number, and an impossible HTTP status with 0. The copy of nil is
 // nil.
 func (e *ProviderError) received() *ProviderError {
 	if e = e.clone(); e != nil {

@@ -11,7 +11,7 @@ import (
 )
 
 // This file loads the contents of a store. It also asks clients how far the sessions of an earlier
-// process have got with their last prompts.
+// process got with their last prompts.
 
 // Restored describes what a new manager found in its store.
 type Restored struct {
@@ -40,7 +40,7 @@ type restoringKey struct{}
 var errRestoring = errors.New("the call would wait for Config.RestoreContext, from which it was made")
 
 // start does the work of Start. If ctx ends first, start returns the error of ctx, and the work goes
-// on. Every caller waits, so that no new task comes before the tasks of the earlier process.
+// on. Every caller waits, so that no new task gets ahead of the tasks of the earlier process.
 func (m *BackgroundManager) start(ctx context.Context) error {
 	if ctx == nil {
 		return errNoContext
@@ -97,7 +97,7 @@ func (m *BackgroundManager) restoreContexts() {
 		return
 	}
 	for _, s := range tasks {
-		if m.isClosed() { // the tasks stay as they are in the store
+		if m.isClosed() { // the tasks stay unchanged in the store
 			return
 		}
 		base := context.WithValue(m.base, restoringKey{}, m)
@@ -203,8 +203,8 @@ func (m *BackgroundManager) loadTask(ctx context.Context, r *StoreRecord) (*stor
 	return x, nil
 }
 
-// busyPause is the pause before a restore call is repeated because a process of the session still
-// runs.
+// busyPause is the pause before a restore call is repeated if a process of the session is still
+// running.
 const busyPause = time.Second
 
 // restoreTimes is the time limit for a restore call, as a multiple of Config.CreateTimeout. The
@@ -250,10 +250,10 @@ func (m *BackgroundManager) continues(agent string) (bool, error) {
 }
 
 // restoreRunner restores the session of a runner. It repeats the call while the client reports that
-// a process of the session still runs.
+// a process of the session is still running.
 func (m *BackgroundManager) restoreRunner(ctx context.Context, cl *hostClient, in SessionRestore) (r restoredSession, err error) {
 	if cl.restorer == nil {
-		return r, nil // it is not known how far the session has got
+		return r, nil // the progress of the session is not known
 	}
 	most := restoreTimes * m.cfg.CreateTimeout
 	end := time.Now().Add(most)
@@ -271,7 +271,7 @@ func (m *BackgroundManager) restoreRunner(ctx context.Context, cl *hostClient, i
 		switch {
 		case errors.Is(err, errors.ErrUnsupported):
 			return restoredSession{}, nil
-		case errors.Is(err, errTookTooLong): // a timeout decides nothing, so the call is repeated later
+		case errors.Is(err, errTookTooLong): // a timeout proves nothing, so the call is repeated later
 			return r, fmt.Errorf("%w: %w", ErrUnreachable, err)
 		case !errors.Is(err, ErrBusy) || time.Now().After(end):
 			return r, err
@@ -304,15 +304,15 @@ func (m *BackgroundManager) restoreStarter(ctx context.Context, cl *hostClient, 
 }
 
 // lookForPrompt asks once for the session's status, and for the messages after the position that
-// the session had before the prompt. The result "sure" is false if the call fails, or if a turn
-// runs and the messages do not show to which prompt the turn belongs.
+// the session had before the prompt. The result "sure" is false if the call fails, or if a turn is
+// running and the messages do not show which prompt it belongs to.
 func (m *BackgroundManager) lookForPrompt(ctx context.Context, cl *hostClient, in SessionRestore, before Cursor) (r restoredSession, sure bool, err error) {
 	answer, err := within(ctx, m, goPoll, "Statuses", m.cfg.StatusTimeout, func(ctx context.Context) (map[string]SessionStatus, error) {
 		answer, err := cl.starter.Statuses(ctx, []string{in.Session})
 		return answer, lookedAt(err)
 	})
 	if err != nil {
-		return r, false, fmt.Errorf("%w: %w", ErrUnreachable, err) // a failed read decides nothing
+		return r, false, fmt.Errorf("%w: %w", ErrUnreachable, err) // a failed read proves nothing
 	}
 	idle := false
 	switch s := answer[in.Session]; s.State {

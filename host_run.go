@@ -13,11 +13,11 @@ import (
 // turnReturned. If the host ends the worker goroutine with runtime.Goexit, a new goroutine continues
 // with that method.
 
-// work makes the host calls of an attempt. Then it makes the host calls of further attempts that
-// have got a slot, until no such attempt is left.
+// work makes the host calls of an attempt. Then it makes the host calls of other attempts that have
+// been granted a slot, until none is left.
 func (m *BackgroundManager) work(a *attempt) {
 	var j job
-	// Ask for the host call again, so that the method "step" prepares it in j.
+	// Request the host call again, so that the method "step" prepares it in j.
 	m.workOn(m.step(func(st *state, _ int64) { st.wantCall(a) }, &j), &j)
 }
 
@@ -46,8 +46,8 @@ func (m *BackgroundManager) workOn(a *attempt, j *job) {
 	}
 }
 
-// workAgain continues the work on a new goroutine after the host has ended the worker goroutine.
-// The function "answer" applies the answer of the host call that ended the worker goroutine.
+// workAgain continues the work on a new goroutine after a host call has ended the worker goroutine.
+// The function "answer" applies the answer of that host call.
 func (m *BackgroundManager) workAgain(answer func(*job) *attempt) {
 	m.spawn(goWorker, func() {
 		var j job
@@ -115,7 +115,7 @@ func (m *BackgroundManager) callStart(a *attempt, j *job) (next *attempt) {
 		err = m.catchUp(a, j)
 	}
 	if err == nil && m.cfg.Store != nil {
-		err = m.keptTurn(a) // wait until the position that the session has before the prompt is durable
+		err = m.keptTurn(a) // wait until the session's position before the prompt is durable
 	}
 	if err == nil {
 		err = lookedAt(m.host(a.cl).starter.StartTurn(a.callContext(), j.session, j.prompt))
@@ -136,9 +136,9 @@ func (m *BackgroundManager) keptTurn(a *attempt) (err error) {
 	return err
 }
 
-// catchUp reads the messages that an earlier attempt has left in the session. Otherwise, these
-// messages would count as the answer to the next prompt. catchUp returns an error only if the
-// attempt has ended meanwhile.
+// catchUp reads the messages that an earlier attempt left in the session. Otherwise, these messages
+// would count as the answer to the next prompt. catchUp returns an error only if the attempt has
+// ended meanwhile.
 func (m *BackgroundManager) catchUp(a *attempt, j *job) (err error) {
 	pages, failed := m.read(a.callContext(), a.cl, j.session, j.cursor)
 	m.update(func(st *state, now int64) {

@@ -68,7 +68,8 @@ func (m *BackgroundManager) openStore() error {
 }
 
 // epochBefore is the time between the epoch of a manager with a store and the creation of the manager.
-// All times of records lie after the epoch, even those of tasks that are read years later.
+// All times in records lie after the epoch, even those of tasks that a later manager reads years
+// later.
 const epochBefore = 100 * 365 * 24 * time.Hour
 
 // startEpoch moves the epoch to a time before all tasks in the store, so that the times of their
@@ -86,7 +87,7 @@ var errStoreSlow = errors.New("no answer in time")
 
 // accepted waits until the launch or resume that opened the attempt is durable. If this takes too
 // long or is impossible, accepted withdraws the launch or resume and returns an error. There is one
-// exception: if another caller of the same launch or resume still waits and writes do not fail,
+// exception: if another caller still waits for the same launch or resume and writes do not fail,
 // accepted withdraws nothing, and the error matches [ErrUncertain].
 func (m *BackgroundManager) accepted(ctx context.Context, t *task, no int) error {
 	if m.cfg.Store == nil {
@@ -151,8 +152,8 @@ func (m *BackgroundManager) ended(ctx context.Context, tasks ...*task) error {
 	return nil
 }
 
-// storeGrace is the time limit for closing the store if the context of Close has already ended. It is
-// also the time limit for the end of the writer afterwards.
+// storeGrace is the time limit for closing the store if the context of Close has already ended, and
+// then for the writer to end.
 const storeGrace = time.Second
 
 // closeStore closes the store.
@@ -187,16 +188,16 @@ func (st *state) overError() error {
 }
 
 // untilKept waits until the function "kept" returns true. It returns an error if ctx ends first, if
-// the duration passes first, or if the manager no longer writes to the store. A negative duration
-// means no limit.
+// the given duration passes first, or if the manager no longer writes to the store. A negative
+// duration means no limit.
 func (m *BackgroundManager) untilKept(ctx context.Context, most time.Duration, kept func(st *state) bool) error {
 	return m.untilBatch(ctx, most, func(st *state) (bool, uint64) { return kept(st), 0 })
 }
 
 // untilBatch is like untilKept, but the function "kept" also returns the number of the batch that
-// must be durable before "kept" can return true. Until then, "kept" is called again only if something
-// happens that concerns all waiters, such as a failed write. The number 0 means that "kept" is called
-// after every write.
+// must be durable before "kept" can return true. Until then, "kept" is called again only after events
+// that concern all waiters, such as a failed write. The number 0 means that "kept" is called after
+// every write.
 func (m *BackgroundManager) untilBatch(ctx context.Context, most time.Duration, kept func(st *state) (bool, uint64)) (err error) {
 	w := newWaiter()
 	end := time.Now().Add(most)

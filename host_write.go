@@ -12,14 +12,14 @@ import (
 
 // This file contains the writer of the store.
 
-// These are the shortest and the longest pause after a failed write.
+// The shortest and the longest pause after a failed write.
 const (
 	storePause    = 250 * time.Millisecond
 	storePauseMax = 5 * time.Second
 )
 
-// storeRefusals is the number of refusals in a row after which the writer looks for the record that
-// the store refuses.
+// storeRefusals is the number of refusals in a row after which the writer starts to look for the
+// refused record.
 const storeRefusals = 3
 
 // errStoreClosing stops the writer, because the manager closes the store.
@@ -59,7 +59,7 @@ func (m *BackgroundManager) write() {
 				pause, refused = storePause, 0
 				continue
 			}
-			if last >= b.Number { // parts of the batch are durable, and all of it is written again
+			if last >= b.Number { // only parts of the batch are durable, so the whole batch is written again
 				m.update(func(st *state, _ int64) { st.moveBatch(b, last+1) })
 			}
 		}
@@ -86,8 +86,8 @@ func (m *BackgroundManager) givesUp(err error) bool {
 }
 
 // commit writes the batch. If the result of a write is uncertain, commit finds out whether the
-// store contains the batch. If commit returns an error for which the writer need not stop, the store
-// does not contain the batch.
+// store contains the batch. If commit returns an error after which the writer can continue, the
+// store does not contain the batch.
 func (m *BackgroundManager) commit(b *StoreBatch, pause *time.Duration) error {
 	err := m.writeOnce(b)
 	for errors.Is(err, ErrUncertain) {
@@ -110,7 +110,7 @@ func (m *BackgroundManager) commit(b *StoreBatch, pause *time.Duration) error {
 	return err
 }
 
-// names reports whether the batch contains the record of the manager.
+// names reports whether the batch contains the manager's own record.
 func (b *StoreBatch) names() bool {
 	return slices.ContainsFunc(b.Records, func(r StoreRecord) bool { return r.Kind == StoreManager })
 }
@@ -139,7 +139,7 @@ func (m *BackgroundManager) writeOnce(b *StoreBatch) error {
 // storeCall calls a method of the store on a separate goroutine, so that a panic or a
 // runtime.Goexit of the store does no harm. An error can contain code of the store, so storeCall
 // also copies the error on that goroutine. If ctx ends first, storeCall returns the error of ctx. If
-// the call then still succeeds, the function "late" gets its result.
+// the call succeeds after that, the function "late" gets its result.
 func storeCall[T any](ctx context.Context, m *BackgroundManager, f func() (T, error), late func(T)) (value T, err error) {
 	type answer struct {
 		value T
@@ -188,8 +188,9 @@ func storeError(err error) error {
 }
 
 // reopenStore opens the store again and finds out whether it contains the batch. If it does,
-// reopenStore returns nil. Otherwise the error matches [ErrUncertain] if this is still not known.
-// If the store belongs to another manager or has other batches, the error is a [*lostError].
+// reopenStore returns nil. Otherwise, it returns an error. The error matches [ErrUncertain] if it
+// is still not known whether the store contains the batch, and is a [*lostError] if the store
+// belongs to another manager or has other batches.
 func (m *BackgroundManager) reopenStore(b *StoreBatch, cause error) error {
 	if m.store.ctx.Err() != nil { // the manager closes the store, so it must not be opened again
 		return cause
@@ -216,7 +217,7 @@ func (m *BackgroundManager) reopenStore(b *StoreBatch, cause error) error {
 		return nil
 	}
 	missing := &hostError{text: cause.Error() + "; the batch is not there after the store was opened again", from: cause}
-	if errors.Is(cause, syscall.ENOSPC) { // a full store refuses no single record
+	if errors.Is(cause, syscall.ENOSPC) { // a full store does not refuse a single record
 		missing.is = append(missing.is, syscall.ENOSPC)
 	}
 	return missing
@@ -245,9 +246,9 @@ func (m *BackgroundManager) changedBy(c StoreContents, last *StoreBatch) string 
 }
 
 // writeApart divides a batch that the store has refused, and writes the parts as batches of their own.
-// It returns the records that the store refuses even alone, and the number of the last batch that is
-// durable. Before and after the parts, it writes the manager's own record. If this fails, the problem
-// is not a single record, and writeApart returns an error.
+// It returns the records that the store refuses even on their own, and the number of the last batch
+// that is durable. Before and after the parts, it writes the manager's own record. If this fails, the
+// problem is not a single record, and writeApart returns an error.
 func (m *BackgroundManager) writeApart(b *StoreBatch, pause *time.Duration) (last uint64, bad []refusal, err error) {
 	last = b.Number - 1
 	write := func(part StoreBatch) error {

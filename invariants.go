@@ -41,17 +41,17 @@ func init() {
 	}
 }
 
-// recordBudget is the number of records that the checks of one manager compare before they compare
-// only recordsAtOnce records of tasks, and as many of sessions, after each update. Making a record takes
-// longer than all other checks of a task. Without this limit, a hammer run with a store spends most of
-// its time on comparing records.
+// recordBudget is the number of records that the checks of one manager compare in full. After that, they
+// compare only recordsAtOnce records of tasks, and as many of sessions, after each update. Making a
+// record takes longer than all other checks of a task. Without this limit, a hammer run with a store
+// would spend most of its time comparing records.
 const (
 	recordBudget  = 1000
 	recordsAtOnce = 1
 )
 
-// checkInvariants checks every index of the state, and compares every counter with a new count. The
-// list of invariants is in manager.go.
+// checkInvariants checks every index of the state, and recounts every counter. The list of
+// invariants is in manager.go.
 func (st *state) checkInvariants() error {
 	budget := math.MaxInt
 	return st.checkWithin(&budget)
@@ -94,7 +94,7 @@ func (st *state) checkWithin(budget *int) error {
 }
 
 // records checks that the transitions have noted every change of a record. Once the budget is used
-// up, it checks a few random records. A change that nobody noted lasts until another change of the same
+// up, it checks a few random records. An unnoted change stays visible until another change of the same
 // record is noted, so a later check can still find it.
 func (c *checker) records(budget *int) {
 	most := recordsAtOnce
@@ -231,8 +231,8 @@ func (c *checker) task(t *task) {
 	}
 }
 
-// mail checks the messages to a task: none waits once the task has ended, and only the messages of the
-// latest attempt wait.
+// mail checks the messages to a task: once the task has ended, none waits, and until then, only
+// messages for the latest attempt wait.
 func (c *checker) mail(t *task, a *attempt) {
 	b := t.mail()
 	if b == nil {
@@ -329,8 +329,8 @@ func (c *checker) running(t *task, a *attempt, holds, waits bool) {
 	}
 	if a.parkedFor != notParked {
 		c.expect(a.phase == a.parkedFor.phase(), "parked task %s is in phase %q", t, a.phase)
-		// After SetLimits has granted a slot, the task still wants a turn until the state processes
-		// the grant.
+		// After SetLimits has granted a slot, the task still asks for a turn until the state
+		// processes the grant.
 		c.expect((waits || holds) == a.wantTurn, "task %s wants a turn: %v; stands in line: %v; has a slot: %v", t, a.wantTurn, waits, holds)
 		c.expect(a.wantTurn || c.st.recovery.due || c.st.waits(a, a.parkedFor), "task %s waits for nothing", t)
 	} else {

@@ -30,7 +30,7 @@ import (
 // refused with an [*InputError]. If Launch returns an error, it has launched no task.
 //
 // With [Config].Store, Launch returns once the task is durable in the store. It waits until ctx
-// ends, but at most for Config.StoreTimeout. If the task cannot be written, Launch withdraws the
+// ends, but for at most Config.StoreTimeout. If the task cannot be written, Launch withdraws the
 // task and returns an error that matches [ErrStore]. If earlier writes have failed and no write has
 // succeeded since then, Launch returns this error at once. If the error also matches
 // [ErrUncertain], the store may contain the task. The manager does not run the task and deletes it
@@ -68,8 +68,8 @@ func (m *BackgroundManager) launch(ctx context.Context, by Caller, in LaunchInpu
 	return snap, nil
 }
 
-// repeated returns the live task that an earlier delivery of the same tool call has launched, if
-// there is one. It does not call the host.
+// repeated returns the live task that an earlier copy of the same tool call has launched, if there
+// is one. It does not call the host.
 func (m *BackgroundManager) repeated(by Caller, in LaunchInput, foreground bool) (t *task, snap Task) {
 	if by.ToolCallID == "" {
 		return nil, snap
@@ -273,9 +273,9 @@ func title(description, prompt string) string {
 // [ErrSessionEnded], [ErrParentCycle] or [ErrClosed], or it is the error of ctx or of a host call.
 //
 // With [Config].Store, Resume waits for the store as Launch does, and returns the same errors. If
-// Resume withdraws the attempt, the task is as it was before the call. If the store might contain the
-// withdrawn attempt, later attempts do not use its number. If the store has the task but cannot read
-// it, Resume opens no attempt, and the error matches [ErrStore].
+// Resume withdraws the attempt, the task is in the same state as before the call. If the store might
+// contain the withdrawn attempt, later attempts do not use its number. If the store has the task but
+// cannot read it, Resume opens no attempt, and the error matches [ErrStore].
 func (m *BackgroundManager) Resume(ctx context.Context, by Caller, ref string, in ResumeInput) (Task, error) {
 	m.heard(by.Session)
 	return m.resume(ctx, by, ref, in, false)
@@ -362,7 +362,7 @@ func joined(first, then string) string {
 	return first + "\n\n" + then
 }
 
-// checkBudgets returns an error if the budgets of a launch are wrong, or if the client does not
+// checkBudgets returns an error if the budgets of a launch are invalid, or if the client does not
 // correctly report what they limit. The lock must not be held.
 func (m *BackgroundManager) checkBudgets(ctx context.Context, session, agent string, task, tree Budget, cl *client) error {
 	if err := cmp.Or(task.check("Budget"), tree.check("TreeBudget")); err != nil {
@@ -379,7 +379,7 @@ func (m *BackgroundManager) checkBudgets(ctx context.Context, session, agent str
 	return m.reports(ctx, cl, agent, budgetOf{"budget of the task", task}, budgetOf{"budget of the tree", tree})
 }
 
-// budgetOf is a budget with the words that an error uses for it.
+// budgetOf is a budget and its description in errors.
 type budgetOf struct {
 	field  string
 	budget Budget

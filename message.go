@@ -41,8 +41,8 @@ func (s *MessageState) UnmarshalText(b []byte) error {
 type SendInput struct {
 	// Key identifies the message among the messages of its task. If the task already has a message
 	// with this key, Send sends nothing and returns the state of that message. If Key is empty, every
-	// call sends a new message, and SendResult.Key contains the key that the manager has given to it.
-	// A key has at most 200 bytes.
+	// call sends a new message, and SendResult.Key contains the key that the manager chose for it. A
+	// key has at most 200 bytes.
 	Key string
 	// Text is the message, at most 64 KiB. The agent gets it unchanged.
 	Text string
@@ -60,8 +60,8 @@ type SendResult struct {
 	Task    Task         // snapshot of the task; zero after an error
 }
 
-// UnconsumedMessage is a message that an attempt had accepted. When the attempt ended, it was not known
-// that any of its turns had got the message.
+// UnconsumedMessage is an accepted message that, as far as is known, no turn of the attempt had
+// received when the attempt ended.
 type UnconsumedMessage struct {
 	Key       string `json:"key"`
 	Text      string `json:"text"`                // beginning of the message, in one line
@@ -75,7 +75,7 @@ const (
 	messagesWaiting = 20       // largest number of messages of a task that wait for their turns
 	messagesJoining = 20       // largest number of messages that join one turn
 	messagesKept    = 50       // minimum number of messages of a task whose keys are remembered
-	messageAbout    = 80       // bytes of a message that headings and lists show
+	messageAbout    = 80       // number of bytes of a message that headings and lists show
 )
 
 // The errors of messages.
@@ -102,11 +102,12 @@ type TurnMessage struct {
 // Steerer is an ability of a session client: it adds a message to a running turn.
 type Steerer interface {
 	// Steer adds the message to the turn that the session is in, and returns when the agent runtime
-	// has taken it. It must not abort the turn and prompt the session again. Unless an error
-	// matches [ErrUncertain], it means that the message is not part of the session and never will
-	// be. The error is [ErrNoSession] if the session does not exist, and errors.ErrUnsupported if
-	// the runtime cannot do this. If no turn is running, Steer starts none and returns an error.
-	// Steer may be called while RunTurn runs. The manager calls Steer at most once for a message.
+	// has taken it. It must not abort the turn in order to prompt the session again. Any error that
+	// does not match [ErrUncertain] means that the message is not part of the session and never
+	// will be. The error is [ErrNoSession] if the session does not exist, and errors.ErrUnsupported
+	// if the runtime cannot do this. If no turn is running, Steer does not start one, and returns
+	// an error. Steer may be called while RunTurn runs. The manager calls Steer at most once for a
+	// message.
 	Steer(ctx context.Context, session string, msg TurnMessage) error
 }
 
@@ -117,11 +118,11 @@ type Steerer interface {
 // The message becomes the prompt of another turn of the same attempt, after the turn that is
 // running now. For a pending task, this is its second turn. An attempt that waits for its own tasks
 // gets the message as soon as it has a slot, before the notices about these tasks. Several messages
-// get their turns in the order in which they were accepted. The attempt does not complete before it
-// has had these turns. If it ends for another reason, such as a cancellation or a failure,
-// Task.Unconsumed lists the messages that it has not received; they can be sent again with Resume.
-// The result of the attempt is the result of its turns without messages, followed by the text of
-// each message's turn under a heading of its own.
+// get their turns in the order of their acceptance. The attempt does not complete before it has had
+// these turns. If it ends for another reason, such as a cancellation or a failure, Task.Unconsumed
+// lists the messages that it has not received; they can be sent again with Resume. The result of
+// the attempt is the result of its turns without messages, followed by the text of each message's
+// turn under a heading of its own.
 //
 // With SendInput.Now, the message joins the running turn, if the client can do that.
 //
@@ -144,8 +145,8 @@ func (m *BackgroundManager) Send(ctx context.Context, by Caller, id string, in S
 	return m.send(ctx, by, id, in, false)
 }
 
-// send is Send. If the argument "again" is true, the key is that of a tool call. It counts only until the
-// task is resumed, because some model servers give every call the same id.
+// send is Send. If the argument "again" is true, the key is that of a tool call. Such a key counts only
+// until the task is resumed, because some model servers give every call the same id.
 func (m *BackgroundManager) send(ctx context.Context, by Caller, id string, in SendInput, again bool) (SendResult, error) {
 	r, err := m.sendTo(ctx, by, strings.TrimSpace(id), in, again)
 	switch {

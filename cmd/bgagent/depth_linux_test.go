@@ -62,7 +62,7 @@ func TestADepthIsKnownWithoutTheVariableAndTheDocumentsSayWhoEscapes(t *testing.
 	require.Equal(t, 0, p.innerCode())
 	text, err := os.ReadFile("../../docs/program.md")
 	require.NoError(t, err)
-	require.Contains(t, strings.Join(strings.Fields(string(text)), " "), "This bounds well-behaved programs only: a detached program with a cleared environment begins at the top again.")
+	require.Contains(t, strings.Join(strings.Fields(string(text)), " "), "This stops only well-behaved programs: a detached program with a cleared environment starts at depth 0 again.")
 }
 
 func TestACallerIsKnownByItsTokenWhateverItsEnvironmentSays(t *testing.T) {
