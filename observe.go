@@ -86,7 +86,7 @@ func (m *BackgroundManager) streamEvents(cl *hostClient) {
 	}
 }
 
-// streamOnce calls Events on a separate goroutine and returns when the call has returned or the
+// streamOnce calls Events on a separate goroutine, and returns when the call has returned or the
 // manager has closed. The goroutine is separate because Events may call runtime.Goexit or ignore
 // its context.
 func (m *BackgroundManager) streamOnce(cl *hostClient, emit func(HostEvent)) error {
@@ -117,7 +117,7 @@ const (
 	HostStreamUp                 // from now on, every change in every session is reported, in order
 	HostStreamBeat               // the stream still works
 	HostStreamGap                // events may have been lost
-	HostQuestion                 // Questions are all open questions of the session; none means that it asks nothing. The client must be an Answerer, and emits the event again after a gap
+	HostQuestion                 // Questions are all open questions of the session, or none. The client must be an Answerer, and emits the event again after a gap
 )
 
 var hostEventKindNames = [...]string{"none", "status", "message", "todos", "error", "deleted", "activity", "stream up", "stream beat", "stream gap", "question"}
@@ -217,10 +217,10 @@ func (r *Reporter) Text(delta string) { r.report(Report{Kind: ReportText, Text: 
 func (r *Reporter) Reasoning(delta string) { r.report(Report{Kind: ReportReasoning, Text: delta}) }
 
 // SaveState stores data that the client needs to continue the session in another process, such as
-// the id that the agent's program uses for the session. The data replace the data of the previous
-// call. The first data of a turn are written to the store at once, and later data within 5 seconds.
-// In a later process, they are in [SessionRestore].Saved. Data of more than 1 MiB are not stored: the
-// next process then gets no data. Without a store, SaveState does nothing.
+// the id that the agent's program uses for the session. Each call replaces the data of the previous
+// call. The first data of a turn is written to the store at once, and later data within 5 seconds. A
+// later process gets it in [SessionRestore].Saved. Data of more than 1 MiB is not stored, and the
+// next process gets none. Without a store, SaveState does nothing.
 func (r *Reporter) SaveState(data []byte) {
 	r.report(Report{Kind: ReportState, Saved: slices.Clone(data)})
 }
@@ -232,7 +232,7 @@ func (r *Reporter) SaveState(data []byte) {
 // is stopped; see [Config].RepeatedCalls. For this, a call should also be reported when it begins.
 func (r *Reporter) Tool(t MessageTool) { r.report(Report{Kind: ReportTool, Tool: t}) }
 
-// Compaction reports that the agent's runtime has replaced earlier messages of the session by a
+// Compaction reports that the agent's runtime has replaced earlier messages of the session with a
 // summary, because the input became too long for the model. If this happens twice in a row, and the
 // agent has written no text and called no tool in between, the attempt ends with [CauseTooLong].
 func (r *Reporter) Compaction() { r.report(Report{Kind: ReportCompaction}) }
@@ -243,12 +243,12 @@ func (r *Reporter) Todos(list []Todo) {
 }
 
 // Usage reports the agent's usage since the last report of usage. If a budget is then used up, the
-// turn is stopped. Therefore, return usage that becomes known with the end of the turn in
-// [TurnEnd].Usage instead, so that the answer is kept.
+// turn is stopped. Therefore, usage that becomes known at the end of the turn belongs in
+// [TurnEnd].Usage, so that the answer is kept.
 func (r *Reporter) Usage(u Usage) { r.report(Report{Kind: ReportUsage, Usage: u}) }
 
 // Asking reports that the agent waits for an answer to the question. An empty question reports that
-// the agent has got the answer.
+// the agent has received the answer.
 func (r *Reporter) Asking(question string) { r.report(Report{Kind: ReportAsking, Text: question}) }
 
 // Retrying reports that a request to the provider of the model failed, and that the agent's program

@@ -160,7 +160,7 @@ func TestAFailedStatusCallDecidesNothing(t *testing.T) {
 		f.do(func() { f.statusErr = errors.New("down for good") })
 		task := ended(t, m, id)[0]
 		require.Equal(t, bgagent.CauseHostUnreachable, task.Cause)
-		require.Equal(t, "the client has not told the session's status for 5m0s: down for good; Config.HostUnreachable (hostUnreachableMs) decides how long is too long", task.Reason)
+		require.Equal(t, "the client has not reported the session's status for 5m0s: down for good; Config.HostUnreachable (hostUnreachableMs) decides how long is too long", task.Reason)
 	})
 }
 

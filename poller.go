@@ -15,7 +15,7 @@ type thresholds struct {
 	stale       int64 // 0 disables the check
 	gone        int64
 	unreachable int64 // 0 disables the check
-	park        int64 // longest time for which a retry that the session has announced is waited for
+	park        int64 // longest wait for a retry that the session has announced
 }
 
 // counters are the values that the function "judge" keeps from one observation of a turn to the
@@ -26,7 +26,7 @@ type counters struct {
 	blind     int64     // start of the current series of incomplete observations; 0 if the last observation was complete
 	blindTime int64     // total duration of these series since the last change
 	retryAt   int64     // time of the session's next or latest retry
-	retryTold time.Time // the same time on the wall clock, as the client has reported it
+	retryTold time.Time // the same time on the wall clock, as the client reported it
 	finger    uint64
 	state     SessionState
 	detail    string

@@ -2,10 +2,11 @@ package bgagent
 
 import "time"
 
-// ProviderError reports that a request to the provider of the model has failed. A client returns it
-// from RunTurn or StartTurn, wrapped or not, if the turn has failed because of it, and sets it in
-// [Message].Provider and [HostEvent].Provider. It decides what the manager does about the failure:
-// a turn that was refused because of a rate limit, for example, does not end the attempt.
+// ProviderError reports that a request to the provider of the model has failed. If a turn has
+// failed for this reason, the client returns a ProviderError from RunTurn or StartTurn, wrapped or
+// not, or sets it in [Message].Provider and [HostEvent].Provider. The manager decides from it what
+// to do about the failure. For example, a turn that was refused because of a rate limit does not
+// end the attempt.
 //
 // A client sets the fields from error fields, exit codes and the text of failure lines. It never
 // sets them from the text of an answer or from the result of a tool.
@@ -19,7 +20,7 @@ type ProviderError struct {
 	// manager treats a time that has passed, or that is more than 366 days away, as unknown.
 	RetryAt time.Time
 
-	Tries   int              // number of requests that the agent's program has made for the failed request; 0 or less if unknown
+	Tries   int              // number of times that the agent's program has sent the failed request; 0 or less if unknown
 	Scope   ProviderScope    // which models the failure concerns
 	Next    ProviderNextStep // how the client can go on with the turn
 	Message string           // one line for people; the reason of the end, if the attempt ends because of the failure
@@ -33,7 +34,8 @@ func (e *ProviderError) Error() string {
 	return "the provider: " + e.Kind.String()
 }
 
-// clone returns a copy, so that the client cannot change what the manager keeps. The copy of nil is nil.
+// clone returns a copy, so that the client cannot change what the manager keeps. It returns nil for
+// nil.
 func (e *ProviderError) clone() *ProviderError {
 	if e == nil {
 		return nil
@@ -45,7 +47,7 @@ func (e *ProviderError) clone() *ProviderError {
 // ProviderErrorKind is the kind of a [ProviderError].
 type ProviderErrorKind uint8
 
-// The kinds of a ProviderError. After the first three, the turn is continued later. After
+// The kinds of a ProviderError. After the first three kinds, the turn is continued later. After
 // ProviderQuota, it is continued if RetryAt is known.
 const (
 	_                      ProviderErrorKind = iota
@@ -81,16 +83,15 @@ const (
 )
 
 // ProviderNextStep says how a client can go on with a turn that the provider has refused. A model
-// must not see the same prompt twice. Most programs keep a prompt that was not answered in the
-// conversation.
+// must not see the same prompt twice. Most programs keep an unanswered prompt in the conversation.
 type ProviderNextStep uint8
 
 // The next steps after a ProviderError.
 const (
 	// NextNone means that the client cannot go on with the turn. The attempt ends.
 	NextNone ProviderNextStep = iota
-	// NextContinue means that the session has the prompt, and what the turn has done so far. The
-	// next turn of the session has [Prompt].Unanswered set.
+	// NextContinue means that the session has the prompt, and everything that the turn has done so
+	// far. The next turn of the session has [Prompt].Unanswered set.
 	NextContinue
 	// NextRepeat means that nothing of the turn is left in the session, and that the turn had no
 	// effect that must not happen twice. The session gets the same prompt again. A Go function that
@@ -115,5 +116,5 @@ type FallbackWay uint8
 const (
 	FallbackInSession    FallbackWay = iota // the session goes on with the model in [Prompt].Model
 	FallbackInNewSession                    // a session keeps its model, so a new session gets the prompt
-	FallbackByItself                        // the agent's runtime takes another model by itself, so the manager takes none
+	FallbackByItself                        // the agent's runtime takes another model by itself, so the manager does not
 )

@@ -145,8 +145,8 @@ func (m *BackgroundManager) Messages(ctx context.Context, by Caller, id string, 
 	return page, nil
 }
 
-// Digest describes the session's tasks in a text of at most max bytes. It is meant for a model
-// whose context has been compacted.
+// Digest describes the session's tasks in a text of at most max bytes. It is for a model whose
+// context has been compacted.
 func (m *BackgroundManager) Digest(session string, max int) string {
 	tasks := m.List(Query{Under: session})
 	live, owed := m.Outstanding(session)
@@ -213,21 +213,21 @@ func (m *BackgroundManager) Figures() Figures {
 		case Cancelled:
 			f.Cancelled += n
 		default:
-			panic("bgagent: bug: an attempt ended for no cause")
+			panic("bgagent: bug: an attempt ended without a cause")
 		}
 	}
 	f.Attempts = uint64(f.Live) + f.Completed + f.Failed + f.Cancelled
 	return f
 }
 
-// With the methods below, a host takes the notices of a session itself.
+// With the methods below, the host itself takes the notices of a session.
 
 // TakeNotice returns one notice about everything that the session is owed now. It does not wait for
 // the end of a batch. The notice counts as delivered. It also reports the ends whose notices were
 // given up. If a delivery has failed before, the first call returns the notice of that delivery
 // unchanged, and the next call returns the rest. The result "ok" is false if nothing is owed.
 //
-// With [Config].Store, TakeNotice waits until the notice is durable in the store, but at most for
+// With [Config].Store, TakeNotice waits until the notice is durable in the store, but for at most
 // Config.StoreTimeout. If the notice is not durable by that time, the result "ok" is false, and
 // everything stays owed. The store keeps the ends in the notice as owed until the notice is
 // acknowledged; see [BackgroundManager.Ack].
@@ -238,7 +238,7 @@ func (m *BackgroundManager) TakeNotice(session string) (n Notice, ok bool) {
 }
 
 // takeNotice is TakeNotice for an answer that contains everything in the argument "out". If "out"
-// is nil, the notice is an answer of its own.
+// is nil, the notice is the whole answer.
 func (m *BackgroundManager) takeNotice(session string, w wording, out *handing) (n Notice, ok bool) {
 	if m.storesNotices() {
 		var node *node

@@ -18,7 +18,7 @@ type QuestionKind uint8
 // The kinds of questions.
 const (
 	_                  QuestionKind = iota
-	QuestionPermission              // may the agent do what the subject says? Models may answer only with Config.ModelsMayPermit
+	QuestionPermission              // whether the agent may do what the subject says; models may answer only with Config.ModelsMayPermit
 	QuestionChoice                  // any other question with a fixed set of answers
 )
 
@@ -60,15 +60,15 @@ func (s *QuestionState) UnmarshalText(b []byte) error {
 	return enumOf(s, questionStateNames[:], "state of a question", b)
 }
 
-// Question is a question that an agent asks in a turn, and for whose answer the turn waits. The
-// client sets ID, Kind, Title, Subject, Options and Expires, and the manager sets the other fields.
+// Question is a question that an agent asks in a turn. The turn waits for the answer. The client
+// sets ID, Kind, Title, Subject, Options and Expires, and the manager sets the other fields.
 type Question struct {
 	// ID is the id that the agent runtime of a [TurnStarter] has given to the question. It must be
-	// unique in its session. The manager makes the ids of the questions that [Reporter.Ask] asks.
+	// unique in its session. For a question of [Reporter.Ask], the manager makes the id.
 	ID string `json:"id"`
 	// Key identifies the question among the questions of its task. It contains ID and a digest of the
 	// kind, the title, the subject and the options. So an answer with this key cannot answer a
-	// question that asks something else.
+	// different question.
 	Key     string       `json:"key"`
 	Kind    QuestionKind `json:"kind"`
 	Title   string       `json:"title"`   // what the agent asks, in one line of at most 200 bytes
@@ -78,7 +78,7 @@ type Question struct {
 	// client leaves it out.
 	Options []string      `json:"options"`
 	Asked   time.Time     `json:"asked"`
-	Expires time.Time     `json:"expires"` // if the client leaves it zero or sets a time more than 366 days away, 24 h after Asked
+	Expires time.Time     `json:"expires"` // 24 h after Asked if the client leaves it zero or sets a time more than 366 days away
 	State   QuestionState `json:"state"`
 	Answer  string        `json:"answer,omitempty"` // option that was chosen; only with QuestionAnswered
 }
@@ -104,7 +104,7 @@ func (q *Question) isForModels(permits bool) bool {
 
 // AnswerInput is the answer to a question.
 type AnswerInput struct {
-	Key    string // Question.Key of the question as the person or model that answers has seen it
+	Key    string // Question.Key of the question that the answering person or model has seen
 	Option string // one of Question.Options
 }
 
@@ -113,14 +113,14 @@ const (
 	questionExpiry  = 24 * time.Hour   // default time after which a question expires
 	questionPark    = time.Minute      // time without a report after which a runner's turn that waits for an answer gives its slot back
 	questionsOpen   = 20               // largest number of open questions of a manager
-	questionsKept   = 20               // number of questions of a task whose outcomes are remembered
+	questionsKept   = 20               // number of a task's questions whose outcomes are remembered
 	questionTitle   = 200              // bytes of a title
 	questionSubject = 64 << 10         // bytes of a subject
-	subjectShown    = 2 << 10          // bytes of a subject that is shown to models; only the host can answer about a longer one
+	subjectShown    = 2 << 10          // maximum number of bytes of a subject that is shown to models; only the host can answer about a longer one
 	questionOptions = 20               // largest number of options
 	questionOption  = 200              // bytes of an option
-	questionIDBytes = 200              // bytes of an id that a client gives
-	keyDigest       = 16               // most bytes that a key has in addition to the id
+	questionIDBytes = 200              // maximum number of bytes of an id from a client
+	keyDigest       = 16               // maximum number of bytes that a key has in addition to the id
 	answerPauseMost = 30 * time.Second // longest pause between two calls of AnswerQuestion
 )
 
@@ -139,8 +139,8 @@ var (
 	// [Answerer] returns it if the runtime does not ask the question.
 	ErrNoQuestion = errors.New("the task does not ask this question")
 
-	// ErrQuestionOver is returned by Answer, together with the question, if the question has been
-	// answered already, has expired or is no longer asked.
+	// ErrQuestionOver is returned by Answer, together with the question, if the question has
+	// already been answered, has expired or is no longer asked.
 	ErrQuestionOver = errors.New("the question cannot be answered any more")
 
 	// ErrMayNotPermit is returned by Answer if a session answers a question for a permission and
@@ -153,15 +153,15 @@ var (
 // [HostQuestion].
 type Answerer interface {
 	// AnswerQuestion passes the answer q.Answer to the agent runtime. If "refusal" is not nil, there
-	// is no answer: the client then refuses what the agent has asked for, and gives the agent the
-	// text of the error as the reason if it can. The error matches [ErrNotAsked] or
+	// is no answer: the client then refuses what the agent has asked for, and, if it can, gives the
+	// agent the text of the error as the reason. The error matches [ErrNotAsked] or
 	// [ErrQuestionExpired]. A question that was refused because it is not valid has only its ID, Kind
 	// and Title. If its ID is not valid either, AnswerQuestion is not called.
 	//
-	// If the runtime no longer asks the question, the error matches [ErrNoQuestion]. If the runtime
-	// cannot be told the outcome at all, the error matches [errors.ErrUnsupported]. After any other
-	// error, and after a call that has taken too long, the manager repeats the call until the turn
-	// ends. So an answer that the runtime has got already must have no effect.
+	// If the runtime no longer asks the question, the error matches [ErrNoQuestion]. If there is no
+	// way to tell the runtime the outcome, the error matches [errors.ErrUnsupported]. After any
+	// other error, and after a call that has taken too long, the manager repeats the call until the
+	// turn ends. So repeating an answer that the runtime already has must be harmless.
 	AnswerQuestion(ctx context.Context, session string, q Question, refusal error) error
 }
 
@@ -173,8 +173,8 @@ type Answerer interface {
 //
 // An answer counts once. The first answer decides, and Answer returns the answered question. If the
 // question has been answered already, has expired or is no longer asked, Answer returns the question and
-// an error that matches [ErrQuestionOver]; Question.State and Question.Answer say what has become of it.
-// A task remembers at least its last 20 questions.
+// an error that matches [ErrQuestionOver]; Question.State and Question.Answer contain the outcome. A
+// task remembers at least its last 20 questions.
 //
 // The error is an [*InputError] if the key is missing or if the option is not one of Question.Options.
 // It matches [ErrNoQuestion] if the task asks no question with this key, and [ErrMayNotPermit] if the
@@ -183,8 +183,7 @@ type Answerer interface {
 //
 // With [Config].Store, Answer returns once the answer is durable, and the agent gets the answer after
 // that. If this takes too long, the error matches [ErrStore] and [ErrUncertain]: the agent gets the
-// answer once the store has it. Another call with the same key then returns what has become of the
-// question.
+// answer once the store has it. Another call with the same key then returns the outcome.
 func (m *BackgroundManager) Answer(ctx context.Context, by Caller, id string, in AnswerInput) (Question, error) {
 	m.heard(by.Session)
 	q, err := m.answerQuestion(ctx, by, strings.TrimSpace(id), in)
@@ -229,7 +228,7 @@ func (m *BackgroundManager) answerQuestion(ctx context.Context, by Caller, ref s
 // Ask asks a question and returns the option that was chosen. It waits for the answer, which can take as
 // long as the question is open. Meanwhile the turn cannot become stale, and the time to live does not pass.
 // If the turn makes no report for a minute, the task is parked: it gives its slot back, and Ask returns
-// only after the task has got a slot again.
+// only when the task has a slot again.
 //
 // Ask returns at once with an error that matches [ErrNotAsked] if [Config].Ask is not set, if 20 questions
 // are open already, or if the turn has ended. The client then refuses what the agent has asked for, and
@@ -300,8 +299,8 @@ func (m *BackgroundManager) ask(ctx context.Context, r *Reporter, q Question) (o
 	return "", fmt.Errorf("the turn has ended: %w", context.Canceled)
 }
 
-// passAnswer passes the outcome of a question to the client that has reported it. A call that fails is
-// repeated until the turn has ended, because an answer that was accepted must not be lost.
+// passAnswer passes the outcome of a question to the client that reported it. It repeats a failed call
+// until the turn has ended, because an accepted answer must not be lost.
 func (m *BackgroundManager) passAnswer(x *asked) {
 	logged := ""
 	for failures := 1; ; failures++ {
@@ -322,7 +321,7 @@ func (m *BackgroundManager) passAnswer(x *asked) {
 		if session == "" {
 			return
 		}
-		err := fmt.Errorf("the client is no Answerer: %w", errors.ErrUnsupported) // another client can have reported it in an earlier process
+		err := fmt.Errorf("the client is no Answerer: %w", errors.ErrUnsupported) // in an earlier process, another client can have reported it
 		if answerer != nil {
 			_, err = within(call, m, goCall, "AnswerQuestion", m.cfg.CallTimeout, func(ctx context.Context) (struct{}, error) {
 				return struct{}{}, lookedAt(answerer.AnswerQuestion(ctx, session, q, refusal))
@@ -345,8 +344,8 @@ func (m *BackgroundManager) passAnswer(x *asked) {
 	}
 }
 
-// check returns an error about a question that a client reports. The argument "id" is true if the
-// question must have an id.
+// check returns an error if a question that a client reports is not valid. The argument "id" is
+// true if the question must have an id.
 func (q *Question) check(id bool) error {
 	bad := func(field, format string, a ...any) error {
 		return &InputError{"Question." + field, fmt.Sprintf(format, a...)}
@@ -375,7 +374,7 @@ func (q *Question) check(id bool) error {
 	return nil
 }
 
-// checkID returns an error about the id of a question that a client reports.
+// checkID returns an error if the id of a question that a client reports is not valid.
 func (q *Question) checkID() error {
 	if q.ID == "" || len(q.ID) > questionIDBytes || mdtext.Valid(q.ID) != q.ID {
 		return &InputError{"Question.ID", fmt.Sprintf("is %.80q; it must be valid UTF-8 of 1 to %d bytes", q.ID, questionIDBytes)}
@@ -404,7 +403,7 @@ func notAsked(why refusedQuestion) error {
 	case questionsOff:
 		return fmt.Errorf("%w: the host does not answer questions of its tasks (Config.Ask is not set)", ErrNotAsked)
 	case questionsFull:
-		return fmt.Errorf("%w: %d questions wait for an answer already, and there may not be more", ErrNotAsked, questionsOpen)
+		return fmt.Errorf("%w: %d questions are already open, which is the maximum", ErrNotAsked, questionsOpen)
 	default:
 		return fmt.Errorf("%w: the turn has ended", ErrNotAsked)
 	}

@@ -12,15 +12,14 @@ import (
 )
 
 // A [Store] keeps records. This file defines the contents of the records and makes the records from
-// the state. Times in records are wall times, because the clock of the manager starts anew in each
-// process.
+// the state. Times in records are wall times, because each process starts its own manager clock.
 
 // recordVersion is the version of the records that this code writes. This code cannot read records
 // of a newer version.
 const recordVersion = 1
 
 // taskRecord is the record that a store keeps of a task. The texts of the task can be long, so the
-// store keeps them outside the record. The record contains their names; see textOf.
+// store keeps them outside of the record. The record contains their names; see textOf.
 type taskRecord struct {
 	Version     int               `json:"v"`
 	Parent      string            `json:"parent"`
@@ -49,7 +48,7 @@ type taskRecord struct {
 	Past        []Attempt         `json:"past,omitempty"`
 	QueueEnds   time.Time         `json:"queue_ends,omitzero"` // time at which the queue time to live ends
 	Session     *sessionRecord    `json:"session,omitempty"`
-	Sessions    int32             `json:"sessions,omitempty"` // if the task has no session, the number of sessions that it had
+	Sessions    int32             `json:"sessions,omitempty"` // number of earlier sessions, if the task has no session
 	Run         *runRecord        `json:"run,omitempty"`      // set while an attempt runs or is being stopped
 	End         *endRecord        `json:"end,omitempty"`      // set once the task has ended
 	Restarts    int32             `json:"restarts,omitempty"`
@@ -86,7 +85,7 @@ type runRecord struct {
 	Prompt    string    `json:"prompt,omitempty"`     // id of that prompt
 	PromptOf  string    `json:"prompt_of,omitempty"`  // name of the text of that prompt
 	TurnStart time.Time `json:"turn_start,omitzero"`  // zero between turns
-	Since     time.Time `json:"since,omitzero"`       // time from which the time to live of the start counts; zero if this is the time in Started
+	Since     time.Time `json:"since,omitzero"`       // start of the time to live of the task's start; zero if it is the time in Started
 	Ran       int64     `json:"ran,omitempty"`        // nanoseconds spent in earlier turns
 	Text      string    `json:"text,omitempty"`       // name of the text of the last turn that produced text
 	Output    bool      `json:"output,omitempty"`     // an earlier turn produced output
@@ -96,7 +95,7 @@ type runRecord struct {
 	Stopping  bool      `json:"stopping,omitempty"`   // the attempt was ended from outside and may still run
 	Overrun   bool      `json:"overrun,omitempty"`    // the attempt missed its stopping deadline
 	OpenTodos int32     `json:"open_todos,omitempty"` // number of open todos after the last turn
-	Heard     bool      `json:"heard,omitempty"`      // the session has got the prompt of the attempt that this one has replaced
+	Heard     bool      `json:"heard,omitempty"`      // the session has received the prompt of the attempt that this one replaced
 	Instance  string    `json:"instance,omitempty"`   // id of the manager that hands over the prompt, or has handed it over
 	Before    Cursor    `json:"before,omitempty"`     // position in the session before the prompt
 	Notice    string    `json:"notice,omitempty"`     // id of the notice that is the prompt, until the notice is settled
@@ -129,8 +128,8 @@ type endRecord struct {
 }
 
 // nodeRecord is the record that a store keeps of a session that delegates. The debts to the session
-// are part of the records of its tasks. Therefore the end of one task does not require the debts of
-// all other tasks to be written again.
+// are in the records of its tasks, so that the end of one task does not rewrite the debts of all
+// other tasks.
 type nodeRecord struct {
 	Version int              `json:"v"`
 	Parent  string           `json:"parent,omitempty"` // id of the parent session, if the session was looked up or its task has expired
@@ -140,7 +139,7 @@ type nodeRecord struct {
 	Scope   bool             `json:"scope,omitempty"`
 	Batch   uint32           `json:"batch,omitempty"`  // number of the open batch
 	Notice  *envelopeRecord  `json:"notice,omitempty"` // notice that is being delivered
-	Handed  []envelopeRecord `json:"handed,omitempty"` // notices that were handed out, or are about to be, and are not acknowledged
+	Handed  []envelopeRecord `json:"handed,omitempty"` // unacknowledged notices that were handed out or are about to be
 	Account *accountRecord   `json:"account,omitempty"`
 }
 
@@ -154,11 +153,11 @@ type managerRecord struct {
 	Version  int       `json:"v"`
 	Instance string    `json:"instance"`
 	Seen     time.Time `json:"seen"`            // last time at which the manager is known to have been running
-	Clock    time.Time `json:"clock"`           // the same moment on the clock of the other records, which stands still while the machine sleeps
+	Clock    time.Time `json:"clock"`           // the same moment on the other records' clock, which stands still while the machine sleeps
 	Clean    bool      `json:"clean,omitempty"` // the manager was suspended
 
 	Crashed time.Time `json:"crashed,omitzero"`  // last time at which the manager before this one is known to have been running, if it was not suspended
-	Careful bool      `json:"careful,omitempty"` // attempts are being continued one after the other
+	Careful bool      `json:"careful,omitempty"` // attempts are being continued one at a time
 }
 
 // memberRecord refers to the end of one attempt.
@@ -221,7 +220,7 @@ func turnOf(name string) string {
 }
 
 // promptOf returns the name of the text of the turn's prompt if the store has the text. The same turn can
-// get several prompts in a row, because a prompt is written before it is handed over. The last one
+// have several prompts in a row, because a prompt is written before it is handed over. The last one
 // counts.
 func (m *mark) promptOf(turn string) string {
 	for _, name := range m.prompts {
@@ -232,7 +231,7 @@ func (m *mark) promptOf(turn string) string {
 	return ""
 }
 
-// name adds a text to the record and returns the name of the text. For an empty text, it adds
+// name adds a text to the record and returns the name of the text. If the text is empty, it adds
 // nothing and returns "".
 func (r *recorded) name(name, text string) string {
 	if text == "" {
@@ -245,7 +244,7 @@ func (r *recorded) name(name, text string) string {
 func (r *recorded) data(v any) {
 	b, err := encodeExactly(v)
 	if err != nil {
-		panic("bgagent: bug: a record that cannot be encoded: " + err.Error())
+		panic("bgagent: bug: a record cannot be encoded: " + err.Error())
 	}
 	r.rec.Data = b
 }
@@ -341,8 +340,8 @@ func (t *task) isDue() bool {
 }
 
 // recordRun makes the record of an attempt that runs or is being stopped. If the attempt is about
-// to hand over its next prompt, the record counts the prompt as handed over, because the record is
-// written before the prompt is handed over.
+// to hand over its next prompt, the record already counts the prompt as handed over, because it is
+// written first.
 func (st *state) recordRun(a *attempt, r *recorded) *runRecord {
 	mark := st.storing.task(a.t)
 	x := &runRecord{
@@ -363,7 +362,7 @@ func (st *state) recordRun(a *attempt, r *recorded) *runRecord {
 		x.TurnStart = time.Time{}
 	}
 	switch {
-	case a.catchingUp: // the prompt is not handed over before the session has been read
+	case a.catchingUp: // the session must be read before the prompt is handed over
 		x.Turn--
 	case a.promptDue():
 		x.Turn++
@@ -372,7 +371,7 @@ func (st *state) recordRun(a *attempt, r *recorded) *runRecord {
 		x.Prompt = a.t.promptID(a.no, x.Turn)
 		if x.Turn > 1 || a.prompt != joined(a.t.unsaid(), a.t.text) { // the prompt differs from the task's own prompt
 			name := textOf("prompt", a.no, x.Turn)
-			if a.stillParked() { // the attempt's prompt is that of the next turn
+			if a.stillParked() { // the attempt's prompt is already that of the next turn
 				x.PromptOf = mark.promptOf(name)
 			} else {
 				x.PromptOf = cmp.Or(r.name(name+"."+contentID(a.prompt), a.prompt), mark.promptOf(name))
@@ -389,7 +388,7 @@ func (st *state) recordRun(a *attempt, r *recorded) *runRecord {
 }
 
 // earlierCalls returns the number of tool calls in the turns before the current one. The calls of the
-// current turn are not recorded: the next process reads them again, if the turn goes on.
+// current turn are not recorded: if the turn goes on, the next process reads them again.
 func (a *attempt) earlierCalls() int {
 	if a.turnStart > 0 {
 		return a.sight.before
@@ -406,9 +405,9 @@ func (a *attempt) handsOverNext() bool {
 }
 
 // mustCatchUp reports whether the session must be read before the attempt hands over its next
-// prompt. If the prompt were recorded as handed over before that read, old messages would be taken
-// for its answer. These are the messages of earlier attempts, or of a refused turn that goes on: some
-// servers put the next messages behind those of the refused turn, without a new prompt in between.
+// prompt. If the prompt were recorded as handed over before that read, old messages would count as
+// its answer. They can belong to earlier attempts, or to a refused turn that goes on: some servers
+// append the next messages to the refused turn, without a new prompt in between.
 func (a *attempt) mustCatchUp() bool {
 	return a.cl.starter && (a.no > 1 && a.turn == 0 || a.goesOnUnanswered())
 }
@@ -417,8 +416,8 @@ func (a *attempt) mustCatchUp() bool {
 // the provider has refused.
 func (a *attempt) goesOnUnanswered() bool { return a.refused != nil && a.refused.unanswered != "" }
 
-// stillParked reports whether the attempt's record describes the attempt as parked, because its refused
-// turn goes on only after the session has been read.
+// stillParked reports whether the attempt's record still describes the attempt as parked, because the
+// session must be read before the refused turn goes on.
 func (a *attempt) stillParked() bool {
 	return a.live() && a.cl.starter && a.goesOnUnanswered() && (a.catchingUp || a.handsOverNext())
 }
@@ -464,8 +463,8 @@ func (st *state) recordEnvelope(env *envelope) envelopeRecord {
 // nodeKey returns the key of the record of a session that delegates.
 func nodeKey(session string) string { return sessionKey + session }
 
-// recordNode makes the record of a session that delegates. It returns false if the record would
-// contain nothing beyond what the records of the session's tasks contain.
+// recordNode makes the record of a session that delegates. It returns false if the record would add
+// nothing to the records of the session's tasks.
 func (st *state) recordNode(n *node) (r recorded, ok bool) {
 	r.rec = StoreRecord{Key: nodeKey(n.session), Kind: StoreSession, Due: true}
 	x := nodeRecord{Version: recordVersion, Dir: n.dir, Gone: n.gone, Lapsed: n.lapsed, Scope: n.scope, Batch: st.storing.batchOf(n), Account: st.recordAccount(n)}

@@ -29,7 +29,7 @@ type accountRecord struct {
 	Until  time.Time `json:"until,omitzero"` // end of the period; zero without a period
 }
 
-// limits returns the limits that the record contains, without impossible ones.
+// limits returns the possible limits that the record contains.
 func (x *accountRecord) limits() Budget {
 	if x.Narrow.check("") != nil {
 		return Budget{}
@@ -39,7 +39,7 @@ func (x *accountRecord) limits() Budget {
 
 func recordUsed(x spent) usedRecord { return usedRecord{x.usage, x.calls} }
 
-// spent returns what the record describes, with 0 in the place of impossible numbers.
+// spent returns what the record describes, with 0 in place of impossible numbers.
 func (x usedRecord) spent() spent { return spent{x.Usage, x.ToolCalls}.beyond(spent{}) }
 
 func recordTally(x tally) tallyRecord { return tallyRecord{recordUsed(x.used), x.warned, x.untold} }
@@ -64,9 +64,9 @@ func (x *budgetRecord) possible() bool {
 	return x == nil || x.Limits.check("") == nil && x.Used.spent() == (spent{x.Used.Usage, x.Used.ToolCalls})
 }
 
-// countedInTurn returns the part of what was counted that belongs to the attempt's current turn. After
-// a restart, the turn of a starter is read again from its beginning, and the client of a runner can tell
-// what the whole turn has used. This part must not be counted twice.
+// countedInTurn returns the counted usage that belongs to the attempt's current turn. After a restart,
+// the turn of a starter is read again from its beginning, and the client of a runner can report what the
+// whole turn has used. This usage must not be counted twice.
 func (st *state) countedInTurn(a *attempt, mark *mark) usedRecord {
 	switch {
 	case !st.budgets:

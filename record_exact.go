@@ -10,11 +10,11 @@ import (
 )
 
 // Ids, cursors and metadata come from hosts and clients and can contain any bytes. JSON strings
-// contain only valid UTF-8, so the code in this file replaces each invalid byte by a rune. When it
-// decodes the string, it restores the byte.
+// contain only valid UTF-8, so the code in this file replaces each invalid byte with a rune.
+// Decoding restores the bytes.
 
 // firstEscape is the rune that stands for the byte 0. The runes for all bytes are private-use runes.
-// A string with such a rune is escaped too, so no information is lost.
+// If a string already contains such a rune, the rune is escaped, too, so no information is lost.
 const firstEscape = 0x10ff00
 
 // escapeStart is the beginning of the UTF-8 encoding of each rune from firstEscape on.
@@ -39,7 +39,7 @@ func decodeExactly(data []byte, v any) error {
 	return nil
 }
 
-// escape replaces invalid bytes by runes.
+// escape replaces invalid bytes with runes.
 func escape(s string) string {
 	var b strings.Builder
 	for i := 0; i < len(s); {

@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// This file decodes records. If the contents of a record are contradictory, decoding fails, and the
-// caller reports the record as damaged.
+// This file decodes records. If a record contradicts itself, decoding fails, and the caller reports
+// the record as damaged.
 
 // storedTask is the record of a task together with its texts.
 type storedTask struct {
@@ -50,8 +50,8 @@ func decodeRecord(data []byte, v any) error {
 	return nil
 }
 
-// mostRan is the longest time that the turns of a recorded attempt can have taken, in nanoseconds. The
-// time is negative if a foreground task moved to the background during a turn.
+// mostRan is the longest time that the turns of a recorded attempt can have taken, in nanoseconds. A
+// recorded time can be negative if a foreground task moved to the background during a turn.
 const mostRan = int64(100 * 365 * 24 * time.Hour)
 
 // decodeTask decodes the record of a task, without its texts.
@@ -71,7 +71,7 @@ func decodeTask(r *StoreRecord) (*storedTask, error) {
 	case x.Cause != CauseNone && x.Cause.Status() != x.Status || x.Cause == CauseNone && x.Status.Terminal():
 		return nil, fmt.Errorf("the status %s contradicts the cause %q", x.Status, x.Cause)
 	case x.Status == Running && (run == nil || run.Stopping || run.Attempt != x.Attempt):
-		return nil, errors.New("the task runs, but its attempt is missing")
+		return nil, errors.New("the task is running, but its attempt is missing")
 	case x.Status != Running && run != nil && !run.Stopping:
 		return nil, fmt.Errorf("the task is %s, but an attempt runs", x.Status)
 	case x.Status.Terminal() != (end != nil):
@@ -91,7 +91,7 @@ func decodeTask(r *StoreRecord) (*storedTask, error) {
 	case run != nil && !run.Refused.possible():
 		return nil, errors.New("the refusals of the provider are impossible")
 	case run != nil && run.Waits && run.Refused == nil && !run.Stopping && run.EndCause.Status() != Completed:
-		return nil, fmt.Errorf("the attempt waits between its turns and would end for %q", run.EndCause)
+		return nil, fmt.Errorf("the attempt waits between its turns, and its end would have the cause %q", run.EndCause)
 	case run != nil && run.Counted.spent() != (spent{run.Counted.Usage, run.Counted.ToolCalls}), !x.Budget.possible():
 		return nil, errors.New("the used budget or its limits are impossible")
 	case !x.possibleLetters():

@@ -6,11 +6,11 @@ type letterRecord struct {
 	No      int32        `json:"no"`
 	State   MessageState `json:"state"`
 	Attempt int32        `json:"attempt"`
-	Turn    int32        `json:"turn,omitempty"`    // number of the turn that has got the message, or that it was to join
+	Turn    int32        `json:"turn,omitempty"`    // number of the turn that received the message, or that the message was meant to join
 	About   string       `json:"about,omitempty"`   // beginning of the message
 	Text    string       `json:"text,omitempty"`    // name of the text, while the text is still needed
 	Answer  string       `json:"answer,omitempty"`  // name of the text of the message's turn, while the attempt runs
-	Now     bool         `json:"now,omitempty"`     // the message was to join a running turn
+	Now     bool         `json:"now,omitempty"`     // the message was meant to join a running turn
 	Current bool         `json:"current,omitempty"` // the message is the prompt of the turn that runs, is about to begin, or goes on after a refusal
 }
 
@@ -62,7 +62,7 @@ func (x *storedTask) possibleLetters() bool {
 	return current <= 1
 }
 
-// unconsumed is like the method of task with this name, for the latest attempt.
+// unconsumed is like the method of task with the same name, for the latest attempt.
 func (x *storedTask) unconsumed() (list []UnconsumedMessage) {
 	for _, l := range x.Letters {
 		if l.Attempt == x.Attempt && !l.Now && (l.State == MessageUnconsumed || l.State == MessageUncertain) {
@@ -72,7 +72,7 @@ func (x *storedTask) unconsumed() (list []UnconsumedMessage) {
 	return list
 }
 
-// waiting returns the number of messages that no turn has got yet.
+// waiting returns the number of messages that no turn has received yet.
 func (x *storedTask) waiting() (n int) {
 	for _, l := range x.Letters {
 		if l.State == MessageAccepted {

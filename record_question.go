@@ -5,7 +5,7 @@ type questionRecord struct {
 	Question Question `json:"question"`          // without the subject
 	Subject  string   `json:"subject,omitempty"` // name of the text, while the question is open
 	Turn     int32    `json:"turn"`              // number of the turn in which the question was asked
-	Passed   bool     `json:"passed,omitempty"`  // the client has got the outcome, or needs none
+	Passed   bool     `json:"passed,omitempty"`  // the client has received the outcome, or needs none
 }
 
 // recordQuestions makes the record of the task's questions.

@@ -21,14 +21,14 @@ type refusedRecord struct {
 	Provider   bool              `json:"provider,omitempty"`   // all pools of the provider cooled down
 	FallAt     time.Time         `json:"fall_at,omitzero"`     // time at which the attempt goes on with another model
 	Falls      bool              `json:"falls,omitempty"`      // the attempt goes on with another model once an Abort call has returned
-	Ends       Cause             `json:"ends,omitempty"`       // cause for which the attempt ends if it falls and there is no other model by then
+	Ends       Cause             `json:"ends,omitempty"`       // cause with which the attempt ends if it must fall back but no other model is left
 	EndsWhy    string            `json:"ends_why,omitempty"`
-	Fell       string            `json:"fell,omitempty"` // if the attempt has taken over from one with another model and has begun no turn, the reason
+	Fell       string            `json:"fell,omitempty"` // reason why the attempt has another model than its predecessor; empty once it has begun a turn
 }
 
 // fallenRecord is the part of a task's record that describes the models on which the task has run.
 type fallenRecord struct {
-	Tried []string `json:"tried"` // models before the present one
+	Tried []string `json:"tried"` // models before the current one
 	Why   string   `json:"why"`
 	Calls bool     `json:"calls,omitempty"` // an attempt with one of these models may have called a tool
 	Steps int32    `json:"steps,omitempty"` // number of attempts that went on with another model
@@ -75,7 +75,7 @@ func (st *state) loadRefused(x *refusedRecord, texts map[string]string) *refused
 	}
 }
 
-// possible reports whether an attempt can have been refused in this way.
+// possible reports whether the record describes refusals that can have happened.
 func (x *refusedRecord) possible() bool {
 	return x == nil || x.Step < nextSteps && x.Tries >= 0 && x.Turns >= 0 && x.PoolTries >= 0 && !x.Since.IsZero() && (x.Ends == CauseNone || x.Ends.Status() == Failed)
 }

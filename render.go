@@ -18,10 +18,9 @@ import (
 //     Table cells are also escaped, and code spans are made by mdtext.Code. So text from outside
 //     cannot begin a line, end a cell or end a code span.
 //   - Text with several lines (a result, a partial text, a prompt) is in one of two places. Either
-//     it is in a fence that is longer than any fence inside it. Or it is the last part of an
-//     answer, so that no text of our own follows it. The notice and the lines that describe how to
-//     read more come before it. So the notice is not lost in hosts that cut off the end of long
-//     tool results.
+//     it is in a fence that is longer than any fence inside it, or it is the last part of an
+//     answer, so that no text of our own follows it. The notice, and the lines that describe how to
+//     read more, come before it, because some hosts cut off the end of long tool results.
 //   - Text with several lines goes through cleantext, which removes escape sequences and control
 //     characters and turns all line ends into "\n".
 
@@ -99,7 +98,7 @@ func sessionCode(session string) string {
 // reasonStopped states why a turn ended early. The argument "detail" is the client's own
 // description. It can be empty.
 func reasonStopped(r StopReason, detail string) string {
-	reason := "the client gave an unknown stop reason, " + r.String()
+	reason := "the client reported an unknown stop reason, " + r.String()
 	switch r {
 	case StopLength:
 		reason = "the model's output limit cut the answer off"
@@ -151,7 +150,7 @@ const (
 	reasonSessionLost    = "the session, which an earlier process has created, does not exist"
 	reasonSuperseded     = "the process ended in the middle of the turn; the next attempt continues it"
 	reasonRestart        = "the process ended in the middle of the turn, and the agent's turns are not continued"
-	reasonRestartUnknown = "the process ended in the middle of the turn, and it is not known what the session has of it"
+	reasonRestartUnknown = "the process ended in the middle of the turn, and it is not known how far the session got"
 
 	questionNotTold = "(not told)"
 )
@@ -187,7 +186,7 @@ func reasonRestarts(most int) string {
 	return fmt.Sprintf("the process ended more than %d times in the turn, without progress in between", most)
 }
 
-// reasonNoAnswerOfStore is the reason why nothing can be written while a write takes too long.
+// reasonNoAnswerOfStore is the reason why nothing can be written when a write takes too long.
 func reasonNoAnswerOfStore(limit time.Duration) string {
 	return limitStoreTimeout.decided(fmt.Sprintf("the store has not answered for %s", mdtext.Setting(limit)))
 }
@@ -197,17 +196,18 @@ func reasonNoContext(why string) string {
 	return "restoring its context: " + mdtext.Ends(mdtext.Valid(why), reasonBytes)
 }
 
-// reasonNotContinued is the reason if the host wants no task of an earlier process to be continued.
+// reasonNotContinued is the reason if the host does not want tasks of an earlier process to be
+// continued.
 const reasonNotContinued = "the process that had the task was ended, and the next one continues no tasks"
 
-// reasonLate is the reason if no process was running for too long.
+// reasonLate is the reason if too much time passed without a running process.
 func reasonLate(gone, most time.Duration) string {
 	return limitRestartWithin.decided(fmt.Sprintf("the program was not running for %s, longer than %s", mdtext.Setting(gone.Round(time.Second)), mdtext.Setting(most)))
 }
 
 // reasonOutdated is the reason if the store may lack the latest changes.
 func reasonOutdated(why string) string {
-	return "the store may not be current, so nothing of it is continued: " + why
+	return "the store may be out of date, so none of its tasks is continued: " + why
 }
 
 // reasonNotRestored is the reason if the session of an earlier process could not be restored.
@@ -241,10 +241,10 @@ func reasonTimeToLive(most time.Duration) string {
 	return limitTimeToLive.decided("ran for more than " + mdtext.Setting(most))
 }
 
-// reasonUnreachable is the reason if the client has not told the session's status for too long. The
-// argument "why" is the client's last error; it is empty if there was none.
+// reasonUnreachable is the reason if the client has not reported the session's status for too long.
+// The argument "why" is the client's last error; it is empty if there was none.
 func reasonUnreachable(most time.Duration, why string) string {
-	text := "the client has not told the session's status for " + mdtext.Setting(most)
+	text := "the client has not reported the session's status for " + mdtext.Setting(most)
 	if why != "" {
 		text += ": " + mdtext.Joined(mdtext.Valid(why), reasonBytes/2)
 	}

@@ -7,8 +7,8 @@ import (
 	"github.com/bgagent/bgagent/internal/mdtext"
 )
 
-// Texts about budgets. None of them advises to go on, because only a person or the host can raise a
-// limit.
+// Texts about budgets. None of them suggests going on, because only a person or the host can raise
+// a limit.
 
 // fileKey returns the path of the limit's key in a file.
 func (l *BudgetLimit) fileKey() string {
@@ -35,7 +35,7 @@ func reasonBudget(l BudgetLimit) string {
 	return s + ", which counts anew from " + l.Until.UTC().Format(budgetTime)
 }
 
-// budgetAdvice follows the reason of an end by a budget.
+// budgetAdvice follows the reason of an end that a budget caused.
 const budgetAdvice = "Do not continue it, and do not launch another task for the same work: a budget is used up. Only the user, or the program that runs the agents, can raise it. Use what there is, and report what is missing."
 
 // budgetUsedUp answers a call that was refused because a budget is used up.

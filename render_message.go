@@ -10,7 +10,7 @@ import (
 
 // Texts about messages to running tasks.
 
-// letterAnswer is the text of the turn that has answered a message.
+// letterAnswer is the text of the turn that answered a message.
 type letterAnswer struct {
 	no    int    // number of the message among the messages of the task
 	about string // beginning of the message
@@ -36,7 +36,7 @@ func withAnswers(first string, list []letterAnswer) string {
 
 const unconsumedShown = 5 // maximum number of unconsumed messages that an answer quotes
 
-// unconsumed describes the messages that an ended attempt is not known to have received.
+// unconsumed describes the messages that an ended attempt may not have received.
 func (b *text) unconsumed(list []UnconsumedMessage) {
 	if len(list) == 0 {
 		return

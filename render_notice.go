@@ -84,7 +84,7 @@ func (w wording) notice(n Notice) string {
 }
 
 // sameItems reports whether two lists describe the same ended attempts. The items and the batch of
-// a closing notice are usually the same, because no end of the batch was reported before.
+// a closing notice are usually the same, because usually no end of the batch was reported earlier.
 func sameItems(a, b []NoticeItem) bool {
 	return slices.EqualFunc(a, b, func(x, y NoticeItem) bool { return x.ID == y.ID })
 }
@@ -146,7 +146,7 @@ func (b *text) items(items []NoticeItem, told map[string]bool, room int, failed 
 	b.Line()
 }
 
-// fallbacks says which tasks have gone on with another model, as many as fit.
+// fallbacks names the tasks that went on with another model, as many as fit.
 func (b *text) fallbacks(items []NoticeItem, room int) {
 	head := "\n### On Other Models\n\n"
 	for _, it := range items {

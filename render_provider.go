@@ -59,7 +59,7 @@ func reasonParked(r *refused) string {
 	return refusalOf(r.kind, r.status, r.message) + "; the turn goes on when the provider accepts requests"
 }
 
-// reasonFellBack says from which model to which other model a task fell back, and why.
+// reasonFellBack names the old model, the new model and the reason for a fallback.
 func reasonFellBack(from, to string, r *refused) string {
 	why := "the provider of the model refused other turns, and the turn could not begin"
 	if r.kind != 0 {
@@ -101,7 +101,7 @@ func waitsForProvider(t Task) string {
 	return s + ". Nothing is lost."
 }
 
-// pause returns the earliest time at which the task's wait for the provider of its model can end,
+// pause returns the earliest time at which the task can stop waiting for the provider of its model,
 // or zero.
 func (t Task) pause() time.Time {
 	if t.Queue != nil {

@@ -20,7 +20,8 @@ const (
 // reasonAnswered is the reason of a task that waits for a slot after its question was answered.
 const reasonAnswered = "waits for a slot, because its question is no longer open"
 
-// reasonAsking says for what a task that is parked in its turn waits, and when its first question expires.
+// reasonAsking says what a task that is parked in its turn waits for, and when its first question
+// expires.
 func reasonAsking(list []Question) (reason string, until time.Time) {
 	if len(list) == 0 {
 		return reasonAnswered, until

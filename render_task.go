@@ -53,8 +53,8 @@ func (w wording) launched(t Task, again bool, notes ...string) answer {
 }
 
 // goesOn answers a foreground call that returns before its task has ended. The argument "deadline"
-// is true if the call's time limit has passed, and the argument "askers" are tasks that ask. Otherwise the
-// caller is a task that must not wait.
+// is true if the call's time limit has passed, and the argument "askers" are tasks that ask. If neither is
+// the case, the caller is a task that must not wait.
 func (w wording) goesOn(t Task, deadline bool, askers ...Task) answer {
 	var b text
 	b.Line("The task goes on in the background.\n")
@@ -211,9 +211,9 @@ func (b *text) progress(t Task, now time.Time) {
 // outOfReach describes an outage: how long it has lasted, when it will make the task fail, and why
 // the agent runtime cannot be reached.
 func outOfReach(o Outage, now time.Time) string {
-	s := "its agent runtime has not been reached for " + mdtext.Span(now.Sub(o.Since))
+	s := "its agent runtime has been unreachable for " + mdtext.Span(now.Sub(o.Since))
 	if !o.Until.IsZero() {
-		s += "; if that goes on, the task fails in " + mdtext.Span(max(o.Until.Sub(now), 0))
+		s += "; if this goes on, the task fails in " + mdtext.Span(max(o.Until.Sub(now), 0))
 	}
 	if o.Reason != "" {
 		s += ": " + mdtext.OneLine(o.Reason, reasonMax)
@@ -229,7 +229,7 @@ type part struct {
 }
 
 // The method "of" returns the selected part of s and the offset of that part in s. The part has at
-// most as many bytes as the argument "room" gives.
+// most as many bytes as the argument "room" says.
 func (p part) of(s string, room int) (shown string, from int) {
 	room = max(room, 0)
 	if p.fromEnd {
@@ -356,7 +356,7 @@ func (b *text) noReport(w wording, t Task) {
 }
 
 // atLimit reports whether an attempt with this cause has reached a limit that a further attempt would
-// probably reach, too. The texts then name who can change this, and do not advise to continue.
+// probably reach, too. The texts then say who can change this, and do not suggest continuing.
 func atLimit(c Cause) bool {
 	switch c {
 	case CauseLoop, CauseTooLong, CauseBudget, CauseRateLimited, CauseRefused:
@@ -371,7 +371,7 @@ func (w wording) limitAdvice(c Cause) string {
 	case CauseBudget:
 		return budgetAdvice
 	case CauseRateLimited:
-		return "The provider of its model does not accept its requests. The reason says why and, if the provider has told it, from when on it accepts them. " +
+		return "The provider of its model does not accept its requests. The reason says why and, if known, from when the provider accepts them again. " +
 			"Do not continue the task before that time. If no time is known, do other work first."
 	case CauseRefused:
 		return "Its model refused the request, and the same request would be refused again. If its work is still needed, ask for it in other words."

@@ -8,7 +8,7 @@ import (
 // This file defines the interface through which clients continue the sessions of an earlier
 // process. The document docs/store.md describes what happens to a task when its process ends.
 
-// PromptState is how far a session has got with a prompt that an earlier process handed over.
+// PromptState is how far a session got with a prompt that an earlier process handed over.
 type PromptState uint8
 
 // The states of a prompt.
@@ -28,30 +28,29 @@ func (s PromptState) String() string { return enumName(promptStateNames[:], uint
 // created. Without this ability, a client cannot continue a turn that was interrupted by the end of
 // the process. The attempt then ends as interrupted.
 type SessionRestorer interface {
-	// RestoreSession makes the session ready for its next prompt and reports how far the session has
-	// got with the last prompt. The manager calls it for each session of an earlier process, before
-	// it does anything else with the session. The manager repeats the call if the answer is
-	// [ErrBusy] or [ErrUnreachable].
+	// RestoreSession makes the session ready for its next prompt and reports how far the session got
+	// with the last prompt. The manager calls it for each session of an earlier process, before it
+	// does anything else with the session. The manager repeats the call if the answer is [ErrBusy]
+	// or [ErrUnreachable].
 	//
 	// First, RestoreSession ends every process that the earlier process has left behind for the
 	// session. It identifies these processes by r.Instance and searches for them until two
 	// consecutive searches find none. If a program is known to end by itself, RestoreSession may
-	// instead wait for the program for a limited time. If a process of the session still runs
-	// afterwards, the error matches [ErrBusy], and the manager calls RestoreSession again later. If
-	// the runtime cannot be reached, the error matches [ErrUnreachable].
+	// instead wait a limited time for it to end. If a process of the session still runs afterwards,
+	// the error matches [ErrBusy], and the manager calls RestoreSession again later. If the runtime
+	// cannot be reached, the error matches [ErrUnreachable].
 	//
 	// Then RestoreSession reads the session. With PromptAnswered, the TurnEnd describes the end of
-	// the turn and contains the answer. Its Usage is what the whole turn has used, or zero if the client
-	// does not know it; what an earlier process has counted is not counted again. If the session does not exist, the error matches
-	// [ErrNoSession]. In this case the manager creates a new session, unless a turn of the old
-	// session has ended. If the error matches [errors.ErrUnsupported], the state counts as
-	// PromptUnknown. After any other error, the attempt ends as interrupted.
+	// the turn and contains the answer. Its Usage is what the whole turn has used, or zero if the client does not know it. The
+	// manager does not count again what an earlier process has counted. If the session does not exist, the error matches
+	// [ErrNoSession]. In this case the manager creates a new session, unless a turn of the old session has ended. If the error
+	// matches [errors.ErrUnsupported], the state counts as PromptUnknown. After any other error, the attempt ends as interrupted.
 	RestoreSession(ctx context.Context, r SessionRestore) (PromptState, TurnEnd, error)
 }
 
 // SessionRestore is the argument of [SessionRestorer].RestoreSession.
 type SessionRestore struct {
-	Spec    SessionSpec // the value that CreateSession got, if the configuration has not changed
+	Spec    SessionSpec // the value passed to CreateSession, if the configuration has not changed
 	Session string      // id of the session; empty if CreateSession may have been called but its answer is not known
 	Saved   []byte      // data of the last call to [Reporter.SaveState]; nil if there are none
 	Last    Prompt      // last prompt that may have been handed over; Last.ID is empty if there is none

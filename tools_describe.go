@@ -105,7 +105,7 @@ func (w wording) outputDescription() string {
 	b.Line("Read the result of a background task, or where it stands; without task_id, a list of your tasks.")
 	b.Line()
 	if w.noNotices {
-		b.Line("Nothing wakes you when a task ends; an end is told with the next answer of one of these tools. When nothing else is left to do, wait with block=true: for the end of the task, or without task_id for the next end. If the time runs out first, wait again.")
+		b.Line("Nothing wakes you when a task ends; an end is reported with the next answer of one of these tools. When nothing else is left to do, wait with block=true: for the end of the task, or without task_id for the next end. If the time runs out first, wait again.")
 	} else {
 		b.Line("Call it when a notice has told you that a task has ended, or when you really need what there is so far. A notice comes by itself, so there is no need to look whether a task has ended.")
 	}

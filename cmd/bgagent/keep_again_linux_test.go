@@ -182,7 +182,7 @@ func TestACopyIsUsedIfItIsAcceptedAndNoneOfItsTasksIsContinued(t *testing.T) {
 	all := p.awaitEnded()
 	for _, id := range ids {
 		require.Equal(t, bgagent.CauseInterrupted, all[id].Task.Cause, all[id].Task.Reason)
-		require.Contains(t, all[id].Task.Reason, "the store may not be current")
+		require.Contains(t, all[id].Task.Reason, "the store may be out of date")
 	}
 	require.Equal(t, map[string][]string{"1": {""}, "2": {""}, "3": {""}}, p.askedOf())
 	require.Contains(t, callTool(t, dialServe(t, url), "background_output", nil), ids[4])
