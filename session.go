@@ -30,7 +30,7 @@ type SessionClient interface {
 
 	// Abort stops the turn that runs in the session. It is idempotent, and returns nil if the
 	// session does not exist or is not in a turn. The session can be prompted again afterwards. For
-	// a TurnRunner, the manager also ends the context of RunTurn; if that stops the turn, Abort may
+	// a TurnRunner, the manager also ends the context of RunTurn. If that stops the turn, Abort may
 	// do nothing.
 	Abort(ctx context.Context, session string) error
 }
@@ -43,8 +43,8 @@ type TurnRunner interface {
 	// In that case, it must not return a zero TurnEnd, because a zero TurnEnd means that the agent
 	// ended the turn itself.
 	//
-	// If RunTurn returns an error, the task fails, and the error is the reason. TurnEnd.Stop can
-	// give the kind of failure, such as StopInterrupted. An error that matches [ErrUnreachable]
+	// If RunTurn returns an error, the task fails, and the error is the reason. TurnEnd.Stop can say
+	// what kind of failure it is, such as StopInterrupted. An error that matches [ErrUnreachable]
 	// means that nothing was started; the manager repeats the call later. A [*ProviderError] means
 	// that a request to the provider of the model failed; the manager may go on with the turn later.
 	//
@@ -53,7 +53,7 @@ type TurnRunner interface {
 	//
 	// RunTurn must return only when the answer is complete. The agent may report earlier that it
 	// has finished. The client must then wait a moment for late pieces of text. If the agent's own
-	// program continues to work in the background, the client waits for that work too, and the
+	// program continues to work in the background, the client waits for that work, too, and the
 	// agent's report on it is the answer. Text that the program writes after the answer, such as a
 	// tip, is not part of it. If the program warns that the answer was cut off, the client returns
 	// StopLength or StopTurnLimit. An agent that has written nothing has no answer.
@@ -178,7 +178,7 @@ type SessionSpec struct {
 	Depth       int               // depth of the task: 1 if a root session launched it, 2 if a task with depth 1 launched it, and so on
 	Permissions []Permission      // rules for the session; the last matching rule decides
 	Metadata    map[string]string // metadata of the host, from LaunchInput; must not be changed
-	Key         string            // with a store, the key of the session, which is the same whenever the manager repeats the call; otherwise empty
+	Key         string            // with a store, the session's key, which stays the same if the manager repeats the call; otherwise empty
 	Instance    string            // with a store, the id of the manager, for the environment of processes; otherwise empty
 }
 
@@ -200,7 +200,7 @@ type Permission struct {
 }
 
 // checkRules returns an error about the first rule whose name has a problem, such as characters
-// that no tool has in its name. Kept rules are not checked.
+// that tool names never contain. Kept rules are not checked.
 func checkRules(field string, rules []Permission) error {
 	for i, r := range rules {
 		if problem := rulename.Problem(r.Name); problem != "" && !r.Kept {
@@ -235,9 +235,9 @@ type Prompt struct {
 	Instance    string       // id of the manager, for the environment of processes; empty if the manager has no store
 
 	// Unanswered is empty unless the provider has refused the turn of an earlier prompt of the
-	// session (see [NextContinue]). In that case, it is the ID of that prompt. If the runtime can
-	// go on with that turn by itself, the client lets it do so and does not use Text. Otherwise it
-	// sends Text, which says what has happened and asks the agent to go on.
+	// session (see [NextContinue]). In that case, it is the ID of that earlier prompt. If the
+	// runtime can go on with that turn by itself, the client lets it do so and does not use Text.
+	// Otherwise it sends Text, which says what has happened and asks the agent to go on.
 	Unanswered string
 }
 
@@ -248,11 +248,11 @@ type TurnEnd struct {
 	// Text is the agent's final message. If Text is empty, the text reported since the last tool
 	// call counts as the message.
 	Text string
-	// NoText means that the reported text is not the final message. A client sets NoText if, for
-	// example, the agent's program has written an error in place of a message.
+	// NoText means that the reported text is not the final message. For example, a client sets
+	// NoText if the agent's program has written an error in place of a message.
 	NoText bool
-	// Usage is usage that has become known with the end of the turn and was not reported with the
-	// method [Reporter.Usage]. It never changes how the turn ends, even if a budget is then used up.
+	// Usage is usage that became known only at the end of the turn and was not reported with
+	// [Reporter.Usage]. It never changes how the turn ends, even if a budget is then used up.
 	Usage Usage
 }
 
@@ -303,7 +303,7 @@ type SessionStatus struct {
 	RetryAt time.Time // if State is SessionRetrying: time of the next try, if known; a time more than 366 days away counts as unknown
 	Detail  string    // one line for people: the error that caused the retry, or the question asked
 	// Provider describes the failed request if State is SessionRetrying and the client knows it. Its
-	// field RetryAt is what the provider has given; the field RetryAt above is when the runtime tries
+	// field RetryAt is the time from the provider; the field RetryAt above is when the runtime tries
 	// again.
 	Provider *ProviderError
 	// Revision is empty if the runtime has no revisions. Otherwise it must change whenever a
@@ -384,18 +384,18 @@ type MessageTool struct {
 
 	// Input is a digest of the tool's input, and Result is a digest of what the tool returned,
 	// including the text of an error. Equal digests mean equal contents. The client leaves out what
-	// is different in every call, such as the name of a temporary file. The zero Digest means that
-	// the client does not know the contents. Result is set once the call has ended.
+	// differs in every call, such as the name of a temporary file. The zero Digest means that the
+	// client does not know the contents. Result is set once the call has ended.
 	Input, Result Digest
 }
 
-// Digest is a hash of a content that is compared and not kept. The zero Digest stands for an unknown
-// content.
+// Digest is a hash of contents that are compared but not kept. The zero Digest stands for unknown
+// contents.
 type Digest uint64
 
 // DigestOf returns the digest of the parts, which is never zero. It is the same in every process.
-// Two lists of parts have the same digest only if they have the same parts in the same order, apart
-// from collisions of a 64-bit hash (FNV-1a).
+// Apart from collisions of a 64-bit hash (FNV-1a), two lists of parts have the same digest only if
+// they have the same parts in the same order.
 func DigestOf(parts ...string) Digest {
 	const offset, prime = 14695981039346656037, 1099511628211
 	h := uint64(offset)
@@ -450,8 +450,8 @@ func (s *TodoState) UnmarshalText(b []byte) error {
 // Open reports whether the todo is neither completed nor cancelled.
 func (s TodoState) Open() bool { return s == TodoPending || s == TodoInProgress }
 
-// enumName returns the name of v. If v has no name, enumName returns the number in brackets, so
-// that a log line shows it.
+// enumName returns the name of v. If v has no name, enumName returns its number in brackets, so
+// that log lines show it.
 func enumName(names []string, v uint8) string {
 	if int(v) < len(names) {
 		return names[v]

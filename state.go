@@ -46,7 +46,7 @@ type state struct {
 	inStopTime int       // like unquiet, but only for attempts whose stopping deadline has not passed
 	over       int       // number of sessions that missed their stopping deadline, since New
 	ends       endCounts
-	waived     *task  // task that is being cancelled right now by the session in the field "waiver"
+	waived     *task  // task that the session in the field "waiver" is cancelling right now
 	waiver     string // session that is cancelling the task in the field "waived"; needs no notice if it is that task's parent
 	closing    bool   // Close has begun: no task starts from now on
 	closed     bool   // Close has ended: no event is sent from now on
@@ -66,7 +66,7 @@ type state struct {
 	suspend  suspending
 	outdated bool                 // the store may belong to another manager that still runs, for example because it is a copy
 	budgets  bool                 // a budget has been set, so that usage is counted
-	costless map[kindKey]struct{} // kinds of tasks that have used tokens and reported no cost, and for which this was logged
+	costless map[kindKey]struct{} // kinds of tasks for which it was logged that they used tokens and reported no cost
 
 	openQuestions int    // number of open questions of all tasks
 	lastQuestion  uint64 // number of the last question that was opened
@@ -96,8 +96,8 @@ type settings struct {
 	times [len(timeLimits)]time.Duration // all durations of Config; see state.limit
 
 	delegate string // name of the tool that delegates; empty if there is none
-	// notifierForgets means that a repeated notice may reach its session twice, because a notifier does
-	// not say that it recognizes the ids of notices.
+	// notifierForgets means that a repeated notice may reach its session twice, because some notifier
+	// does not recognize the ids of notices.
 	notifierForgets bool
 
 	notifies bool // notices can be delivered to root sessions, because Config or a client has a notifier
@@ -150,7 +150,7 @@ func (st *state) touchAttempt(a *attempt) {
 
 // settle calls the consequences that are listed in the field "due", until that field is empty.
 // Consequences may add to it. Granted slots come first, in the order of the grants, because a task
-// that has a slot and does not start holds up the others. The order of attempts and nodes does not
+// that holds a slot without starting holds up the others. The order of attempts and nodes does not
 // matter. The last one is taken first, because that is cheapest.
 func (st *state) settle(now int64) {
 	d := &st.due
@@ -230,8 +230,7 @@ type rareEffects struct {
 }
 
 // stray is a session that must be aborted once, in addition to the aborts of its attempt. Strays
-// form a linked list. A slice in every rareEffects would take more memory than the list, because
-// strays are rare.
+// form a linked list, because they are rare: a slice in every rareEffects would take more memory.
 type stray struct {
 	a       *attempt
 	session string

@@ -11,8 +11,8 @@ func (a *attempt) said(text string) {
 	a.text = text
 }
 
-// answers is the text that was made from an attempt's own text and from the answers to its letters. It
-// is kept, because every snapshot shows it.
+// answers is the text that combines an attempt's own text with the answers to its letters. It is
+// cached, because every snapshot shows it.
 type answers struct {
 	of   *attempt // nil if no text is kept
 	own  string   // text of the attempt from which the text was made
@@ -39,8 +39,8 @@ func (a *attempt) answer() string {
 	return b.joined.text
 }
 
-// lettersOver drops the texts of the letters that the turn has got, or may have got, because the turn is
-// over. A letter of a lost turn keeps its text until it has a turn of its own.
+// lettersOver drops the texts of the letters that the turn has received, or may have received, because
+// the turn is over. A letter of a lost turn keeps its text until it has a turn of its own.
 func (st *state) lettersOver(a *attempt) {
 	b := a.t.mail()
 	if b == nil {

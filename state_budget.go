@@ -197,7 +197,7 @@ func (st *state) closeAccount(n *node) {
 	}
 }
 
-// ringAccount ends the period of an account. If tasks of the tree are live, the next account opens.
+// ringAccount ends the period of an account. If tasks of the tree are live, it opens the next account.
 func (st *state) ringAccount(n *node, now int64) {
 	sp := n.spending
 	n.spending = nil
@@ -209,8 +209,8 @@ func (st *state) ringAccount(n *node, now int64) {
 }
 
 // joinAccount adds the account of n, which was a root, to the account of the tree that n now
-// belongs to. The limits of both accounts then apply to that tree, and its own period. If the tree has
-// no account, it takes over the account of n with its period.
+// belongs to. The limits of both accounts then apply to that tree, but only the tree's own period. If
+// the tree has no account, it takes over the account of n with its period.
 func (st *state) joinAccount(n *node, now int64) {
 	sp := n.spending
 	if sp == nil || n.above() == nil {
@@ -233,8 +233,8 @@ func (st *state) joinAccount(n *node, now int64) {
 // counts returns what the attempt has used according to its progress.
 func (a *attempt) counts() spent { return spent{a.sight.prog.usage, a.sight.prog.toolCalls} }
 
-// count counts what the attempt has used since the last call. A message that is read again, or that
-// was lost, changes nothing, because only the highest numbers count. The result reports whether the
+// count counts what the attempt has used since the last call. Reading a message again, or losing
+// one, changes nothing, because only the highest numbers count. The result reports whether the
 // attempt is still live.
 func (st *state) count(a *attempt, now int64) (live bool) {
 	if st.budgets && a.sight != &nothingSeen {
@@ -252,8 +252,8 @@ func (st *state) add(a *attempt, now int64) {
 	st.spend(a.t, more, now)
 }
 
-// countEnd adds what the attempt has used by the end of its turn. Budgets that are used up then do not
-// change that end, so the caller calls enforce later.
+// countEnd adds what the attempt has used by the end of its turn. A budget that is used up at that
+// moment does not change that end, so the caller calls enforce later.
 func (st *state) countEnd(a *attempt, now int64) {
 	if !st.budgets || a.sight == &nothingSeen {
 		return
@@ -319,9 +319,9 @@ func (st *state) spend(t *task, more spent, now int64) {
 
 // enforce stops the task's turn if the budget of the task is used up, and all tasks of the tree if
 // the account of the tree is used up. It does not stop the attempt "over", whose turn has just
-// returned, nor a turn that ends by itself with the message that has been read, nor the parked tasks
-// that wait for that turn. A parked attempt has no turn that could be stopped; its next turn is
-// refused.
+// returned. It also spares a turn that ends by itself with the message just read, and the parked
+// tasks that wait for that turn. A parked attempt has no turn that could be stopped; its next turn
+// is refused.
 func (st *state) enforce(t *task, over *attempt, now int64) {
 	if a := t.run; a != nil && a.live() && a != over && !a.betweenTurns() && !a.closesTurn() {
 		if l, used := t.usedUp(); used {
@@ -334,7 +334,7 @@ func (st *state) enforce(t *task, over *attempt, now int64) {
 		return
 	}
 	var live []*task
-	waits := map[*task]bool{} // parked tasks whose ends would take the answer of a turn that ends by itself
+	waits := map[*task]bool{} // parked tasks to spare: their ends would cut off the answer of a turn that ends by itself
 	top.each(func(t *task) {
 		a := t.run
 		switch {
@@ -372,7 +372,7 @@ func (b *taskBudget) reached(id string) (l BudgetLimit, used bool) {
 }
 
 // closesTurn reports whether the newest message of a starter's turn shows that the turn ends by
-// itself. A client without stop reasons shows it with a finished text.
+// itself. For a client without stop reasons, a finished text shows it.
 func (a *attempt) closesTurn() bool {
 	s := a.sight
 	if !a.cl.starter || a.turnStart == 0 || !s.begun || !s.finished || s.inFlight() > 0 {
@@ -384,7 +384,7 @@ func (a *attempt) closesTurn() bool {
 	return s.stop != StopToolCalls
 }
 
-// refusesTurn ends a task whose budget, or whose tree's budget, does not allow another turn.
+// refusesTurn ends a task if its budget, or the budget of its tree, does not allow another turn.
 func (st *state) refusesTurn(t *task, now int64) bool {
 	if !st.budgets || !t.live() {
 		return false
@@ -425,7 +425,7 @@ func (st *state) costMissing(t *task) {
 	}
 }
 
-// pastUsage are the usages of the messages in pastMessages, in the same order.
+// pastUsage holds the usage of each message in pastMessages, in the same order.
 type pastUsage [len(pastMessages{})]Usage
 
 // noteUsage keeps what the last messages of the turn have used, so that usage that becomes known

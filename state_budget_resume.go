@@ -28,7 +28,8 @@ func (st *state) raised(was *taskBudget, by Budget, mayRaise bool) *taskBudget {
 // resumeBudget returns the budget for the next attempt of an ended task, or of the task of a
 // tombstone. It returns an error if the budget of the task or of the tree is used up.
 //
-// A task that resumes another task cannot raise a limit, and cannot give it wider limits than its own.
+// A task that resumes another task cannot raise its limits, and cannot give it wider limits than its
+// own.
 func (st *state) resumeBudget(t *task, tomb *tombstone, up *node, by Caller, asked Budget) (*taskBudget, error) {
 	var was *taskBudget
 	id := ""
@@ -53,7 +54,7 @@ func (st *state) resumeBudget(t *task, tomb *tombstone, up *node, by Caller, ask
 	return b, st.treeUsedUp(up.top(), Budget{})
 }
 
-// spentSoFar returns the budget of an ended task. If the latest attempt was not counted, because
+// spentSoFar returns the budget of an ended task. If the latest attempt was not counted because
 // there was no budget, the result also contains what that attempt has used.
 func (st *state) spentSoFar(t *task) *taskBudget {
 	if t.fin == nil {

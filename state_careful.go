@@ -3,13 +3,13 @@ package bgagent
 import "time"
 
 // A task can make the process crash whenever it is continued. Each crash counts as a restart of every
-// task that was being continued, and a task survives only few restarts. So that one such task does not
-// exhaust the restarts of all others, attempts are continued one after the other once the process has
-// crashed twice in a short time. If the process crashes before all attempts have been continued,
-// the next process does the same.
+// task that was being continued, and a task survives only few restarts. One such task must not exhaust
+// the restarts of all others. Therefore, once the process has crashed twice in a short time, attempts
+// are continued one at a time. If the process crashes before all attempts have been continued, the
+// next process does the same.
 
 const (
-	crashesWithin = 2 * time.Minute // time between two crashes after which attempts are continued one after the other
+	crashesWithin = 2 * time.Minute // longest time between two crashes after which attempts are continued one at a time
 
 	// After the turn of one attempt has begun, the next attempt waits for this time. If many
 	// attempts wait, the time is shorter, so that together they wait for carefulTotal.
@@ -23,15 +23,15 @@ const (
 	maxOutlived = 10
 )
 
-// careful holds the attempts that are continued one after the other.
+// careful holds the attempts that are continued one at a time.
 type careful struct {
 	waiting []*attempt
 	current *task         // task that is being continued
 	began   int64         // time at which the recovery began
-	pause   time.Duration // time for which the next attempt waits
+	pause   time.Duration // pause before the next attempt
 }
 
-// crashedOften reports whether attempts are continued one after the other.
+// crashedOften reports whether attempts are continued one at a time.
 func (r *recovery) crashedOften() bool {
 	gap := r.seen.Sub(r.crashed)
 	return !r.clean && (r.careful || !r.crashed.IsZero() && gap >= 0 && gap <= crashesWithin)
@@ -77,13 +77,13 @@ func (st *state) continueNext(now int64) {
 		}
 	}
 	if !c.isCareful() {
-		st.storing.seen, st.storing.urgent = 0, true // the next process must know
+		st.storing.seen, st.storing.urgent = 0, true // the next process must know this
 	}
 }
 
 // mustCount reports whether the attempt's next call must wait until the store has the number of its
 // restarts. Without this wait, a call that makes the process crash at once would be repeated
-// without end. While writes fail, calls do not wait.
+// forever. While writes fail, calls do not wait.
 func (st *state) mustCount(a *attempt) bool {
 	return a.countedIn > st.storing.committed && !st.storing.failing
 }
@@ -96,7 +96,7 @@ func (st *state) turnContinues(t *task, now int64) {
 	}
 }
 
-// isContinued notes that the task has made progress or has ended, so that the next one is continued.
+// isContinued notes that the task has made progress or has ended, so the next one can be continued.
 func (st *state) isContinued(t *task) {
 	if st.careful.current == t {
 		st.deadlines.careful = st.now

@@ -47,10 +47,10 @@ func (st *state) beginClose(now int64) {
 	st.wakeDrainers()
 }
 
-// left returns the ids of the tasks whose sessions may still run, and the items of all notices that
-// are still owed. In a suspended manager, it returns the ids of the tasks whose last changes are not
-// durable. If all changes were durable when the store was closed, there are none: what workers change
-// afterwards has no effect.
+// left returns the ids of the tasks whose sessions may still run, and the items of all owed notices.
+// In a suspended manager, it returns the ids of the tasks whose last changes are not durable. If all
+// changes were durable when the store was closed, it returns no ids: what workers change afterwards
+// has no effect.
 func (st *state) left(kept bool) (notStopped []string, owed []NoticeItem) {
 	switch {
 	case st.recovery.due || kept && st.suspend == frozen:

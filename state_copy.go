@@ -43,7 +43,7 @@ func (st *state) snapshot(t *task) Task {
 	return s
 }
 
-// clone returns a copy of t that shares no changeable parts with t.
+// clone returns a copy of t that shares no mutable parts with t.
 func (t Task) clone() Task {
 	t.Metadata, t.Attempts, t.Progress.Todos = maps.Clone(t.Metadata), slices.Clone(t.Attempts), slices.Clone(t.Progress.Todos)
 	t.Unconsumed, t.Questions = slices.Clone(t.Unconsumed), slices.Clone(t.Questions)

@@ -77,9 +77,9 @@ func (st *state) schedule(n *node, now int64) {
 	}
 }
 
-// leavePushed leaves notices to be taken that several processes have pushed and whose delivery none of
-// them has recorded. The host may have got such a notice each time, or each process may have ended
-// because of it.
+// leavePushed stops pushing notices that several processes have pushed without recording a delivery.
+// Such notices wait until they are taken. The host may have received them each time, or each process
+// may have crashed because of them.
 func (st *state) leavePushed(n *node) {
 	for n.env != nil && st.pushedOften(n.env) {
 		n.hold().left = append(n.hold().left, n.env)

@@ -77,7 +77,7 @@ func (st *state) turnOver(a *attempt, o turnOutcome, now int64) {
 		st.madeProgress(a.t)
 	}
 	a.epoch++
-	st.heardFrom(a.t.sess.own, now) // the turn has ended, so the agent has got the answers of its tools
+	st.heardFrom(a.t.sess.own, now) // the turn has ended, so the agent has received the answers of its tools
 	a.openTodos = o.todos
 	if !mdtext.Invisible(o.text) {
 		a.said(o.text)
@@ -105,8 +105,8 @@ func (st *state) turnOver(a *attempt, o turnOutcome, now int64) {
 	}
 }
 
-// goesOn reports whether a new attempt continues this attempt, because the turn of this attempt was
-// interrupted by the end of an earlier process. The argument is the cause for which the turn ended.
+// goesOn reports whether a new attempt continues this attempt, because the end of an earlier
+// process interrupted its turn. The argument is the cause with which the turn ended.
 func (a *attempt) goesOn(cause Cause) bool { return a.continues && cause == CauseInterrupted }
 
 // finish ends an attempt after its last turn. The attempt counts as answered if any of its turns
@@ -128,7 +128,7 @@ func (st *state) finish(a *attempt, cause Cause, reason string, now int64) {
 	st.end(a.t, cause, reason, now)
 }
 
-// unsaid reports whether the prompt never reached the session. The argument is the cause for which
+// unsaid reports whether the prompt never reached the session. The argument is the cause with which
 // the attempt ends.
 func (a *attempt) unsaid(cause Cause) bool {
 	if a.turn == 1 && (cause == CauseStartFailed || cause == CausePromptFailed) {
@@ -242,8 +242,8 @@ type stopping struct {
 
 	// loose means that a starter's session may still be in a turn, so a poll must confirm that it is
 	// not. The method "stop" sets the field "loose" if the manager follows the turn. Other code sets
-	// loose before it ends an attempt if the client may have accepted the prompt, or created the
-	// session, without the manager's knowledge.
+	// "loose" before it ends an attempt, if the client may have accepted the prompt or created the
+	// session without the manager's knowledge.
 	loose bool
 }
 
@@ -284,7 +284,7 @@ func (st *state) stop(a *attempt, now int64) {
 	} else if a.stage != stageNone { // the attempt's worker has not begun and will not make a call
 		a.stage = stageNone
 	}
-	if a.postponed && a.recovering { // the call stops what still runs
+	if a.postponed && a.recovering { // the call stops what is still running
 		st.wantCall(a)
 	}
 	a.postponed = false

@@ -6,8 +6,8 @@ import (
 	"github.com/bgagent/bgagent/internal/slots"
 )
 
-// This file lets attempts go on with another model if the provider of their model does not accept
-// their requests.
+// This file lets attempts go on with another model if the provider of their model refuses their
+// requests.
 //
 //	turnRefused -> park -> untilFallback -> falls -> reconsider: fallBack
 //	turnRefused, cannot wait -> park, falls -> reconsider: fallBack
@@ -16,10 +16,10 @@ import (
 // An attempt that goes on with another model is superseded. The attempt that takes its place is parked
 // until the pool of the next model grants it a slot.
 
-// fallen describes the models on which a task has run before its present model.
+// fallen describes the models on which a task ran before its current model.
 type fallen struct {
 	tried []string
-	why   string // why the task has its present model, for people
+	why   string // why the task has its current model, for people
 	calls bool   // an attempt with one of these models may have called a tool
 	steps int32  // number of attempts that went on with another model
 }
@@ -66,7 +66,7 @@ func (st *state) nextModel(t *task) string {
 	})
 }
 
-// fell records that the task runs on another model from now on. The argument "why" is for people.
+// fell records that the task now runs on another model. The argument "why" is for people.
 func (st *state) fell(t *task, to, why string) *fallen {
 	f := &fallen{why: why}
 	if was := t.fallen(); was != nil {
@@ -79,8 +79,8 @@ func (st *state) fell(t *task, to, why string) *fallen {
 	return f
 }
 
-// isShut reports whether the pool begins no turn before a time that the provider has given and that is
-// too late to wait for, because there are other models.
+// isShut reports whether the provider has given a time before which the pool begins no turn, and the
+// time is too late to wait for because there are other models.
 func (st *state) isShut(h *slots.Handle, now int64) bool {
 	c := st.coolDownOf(h)
 	return c.Refusals > 0 && c.Reset > now+st.fallbackAfter()
@@ -89,7 +89,7 @@ func (st *state) isShut(h *slots.Handle, now int64) bool {
 // fallbackAfter returns the time for which a task waits for its provider if there are other models.
 func (st *state) fallbackAfter() int64 { return max(int64(st.limit(limitFallbackAfter)), 0) }
 
-// shut reports whether the tasks that wait for the pool of a kind of tasks go on with other models,
+// shut reports whether the tasks of a kind that wait for their pool go on with other models,
 // because the pool is shut or has cooled down for too long without progress.
 func (st *state) shut(k *kind, now int64) bool {
 	if len(st.cfg.Fallback) == 0 || !st.slots.Cools() {
@@ -100,8 +100,8 @@ func (st *state) shut(k *kind, now int64) bool {
 	return lasts || st.isShut(&k.slot, now)
 }
 
-// watchPool makes sure that the tasks in the line of a pool go on with other models if the pool cools
-// down for too long.
+// watchPool makes sure that the tasks in a pool's line go on with other models if the pool cools down
+// for too long.
 func (st *state) watchPool(k *kind, now int64) {
 	if len(st.cfg.Fallback) == 0 || !st.slots.Cools() {
 		return
@@ -180,7 +180,7 @@ func (st *state) leavesPool(t *task, now int64) bool {
 }
 
 // mayFallBack reports whether, after a refusal of the given kind, the attempt can go on with another
-// model. The argument "step" is how it would go on with the present model. The kind is zero if the
+// model. The argument "step" is how it would go on with the current model. The kind is zero if the
 // turn could not begin because other turns were refused.
 func (st *state) mayFallBack(a *attempt, kind ProviderErrorKind, step nextStep) bool {
 	switch kind {
@@ -208,9 +208,9 @@ func (a *attempt) isFirst() bool {
 	return a.no == 1
 }
 
-// mayBeginAgain reports whether a new session may get the prompt of the launch, because nothing has been
-// done that would be done twice or be forgotten: the agent has called no tool, and no turn has got a
-// message or a notice.
+// mayBeginAgain reports whether a new session may get the prompt of the launch. It may if nothing would
+// be done twice or forgotten: the agent has called no tool, and no turn has received a message or a
+// notice.
 func (a *attempt) mayBeginAgain() bool {
 	if f := a.t.fallen(); !a.isFirst() || f != nil && f.calls || a.mayHaveCalled() || a.t.ownNode() != nil {
 		return false
@@ -225,8 +225,8 @@ func (a *attempt) mayHaveCalled() bool {
 	return a.sight.prog.toolCalls > 0 || a.cl.starter && a.turn > 0
 }
 
-// planFallback decides when a refused attempt goes on with another model, if the argument "may" says
-// that it can. The argument "ends" is true if the attempt cannot wait for the provider of its model.
+// planFallback decides when a refused attempt goes on with another model, if the argument "may" is
+// true. The argument "ends" is true if the attempt cannot wait for the provider of its model.
 func (st *state) planFallback(a *attempt, may, ends bool, now int64) {
 	r := a.refused
 	r.fell, r.fallAt, r.falls = "", 0, false
@@ -285,14 +285,14 @@ func (st *state) refusedAtStart(a *attempt, f hostFailure, now int64) bool {
 	return true
 }
 
-// fallBack replaces a parked attempt by one that goes on with the next model. While an Abort call is in
-// flight, fallBack does nothing, because the call would stop the next turn.
+// fallBack replaces a parked attempt with one that goes on with the next model. While an Abort call is
+// in flight, fallBack does nothing, because the call would stop the next turn.
 func (st *state) fallBack(a *attempt, now int64) {
 	t, r := a.t, a.refused
 	if a.aborts > 0 {
 		return
 	}
-	if !st.mayFallBack(a, r.kind, r.step) { // for example because the next model is refused meanwhile
+	if !st.mayFallBack(a, r.kind, r.step) { // for example, because the next model was refused meanwhile
 		st.staysOnModel(a, now)
 		return
 	}

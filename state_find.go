@@ -139,7 +139,7 @@ type session struct {
 }
 
 // sessionIndex finds sessions by id. It maps hashes of ids to sessions. This map grows and shrinks
-// in half the time that a map with string keys takes.
+// in half the time of a map with string keys.
 type sessionIndex struct {
 	seed maphash.Seed
 	all  map[uint64]*session

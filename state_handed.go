@@ -91,7 +91,7 @@ func (n *node) hold() *holding {
 	return n.held
 }
 
-// read settles the notices of the task because the end of the task was handed out.
+// read settles the notices of the task because the task's end was handed out.
 func (st *state) read(t *task, out *handing, now int64) {
 	if st.storing != nil && !st.closed && t.notice == NoticeOwed {
 		st.handOut(t.up, nil, out, t.owes()...)
@@ -265,7 +265,7 @@ func (st *state) leaves(out *handing) {
 }
 
 // heardFrom acknowledges the answers that were handed out and returned to the session. The session
-// has continued since then, so it has got them.
+// has continued since then, so it has received them.
 func (st *state) heardFrom(n *node, now int64) {
 	if n == nil || n.held == nil {
 		return
@@ -356,7 +356,7 @@ func (n *node) nextAgain() *envelope {
 	return nil
 }
 
-// taking returns the number of debts in notices that are about to be handed out, or wait for it.
+// taking returns the number of debts in notices that are about to be handed out or waiting to be.
 func (n *node) taking() (debts int) {
 	for _, env := range n.held.envelopes() {
 		debts += len(env.debts)

@@ -25,7 +25,7 @@ type retention struct {
 	unsaid map[*session]string
 
 	// budgets holds the budgets of the tasks of tombstones, and what tasks without a budget have used, so
-	// that a resume does not begin with an unused budget.
+	// that a resume does not start with an unused budget.
 	budgets map[*session]*taskBudget
 }
 
@@ -200,7 +200,7 @@ func (st *state) storedResult(t *task) string {
 func (st *state) expire(t *task) {
 	st.emit(EventExpired, t)
 	st.logTask(logExpired, t)
-	// If the record was loaded again, its run is gone, but what its session did is still not known.
+	// If the record was loaded again, its run is gone, but it is still unknown what its session did.
 	stuck := t.run != nil || t.sess != nil && t.sess.stuck
 	if a := t.run; a != nil { // the attempt could not be stopped; its session is no longer polled
 		st.unquiet--
@@ -242,9 +242,10 @@ func (st *state) forgetError(t *task) {
 	}
 }
 
-// adopt makes n the parent of the node "child". The node "child" belongs to a session whose task
-// has expired, and n is the node of the task's parent. So the tasks below the expired task stay in
-// the tree. Notices can no longer be delivered to the session. They wait until a host takes them.
+// adopt makes n the parent of the node "child". The node "child" belongs to the session of an
+// expired task, and n is the node of that task's parent. So the tasks below the expired task stay
+// in the tree. Notices can no longer be delivered to the session. They wait until a host takes
+// them.
 func (n *node) adopt(child *node, status Status) {
 	child.up, child.lapsed, child.scope, child.gone = n, true, true, status != Completed
 	n.subs = append(n.subs, child)
@@ -306,7 +307,7 @@ func (st *state) bury(t *task, stuck bool) {
 	}
 }
 
-// keepUnsaid keeps prompts that never reached the session. The task of the session has expired.
+// keepUnsaid keeps prompts that never reached the session of an expired task.
 func (k *retention) keepUnsaid(s *session, prompts string) {
 	if prompts == "" {
 		return
@@ -377,8 +378,7 @@ func (k *retention) descends(id, session string) bool {
 }
 
 // revive makes a new record of a task from its tombstone, so that reopen can open a new attempt.
-// The status of the record is pending, because no transition leads to the earlier status of the
-// task.
+// The status of the record is pending, because no transition leads to the task's earlier status.
 func (st *state) revive(tomb *tombstone, up *node) *task {
 	num, _ := parseID(tomb.id)
 	t := &task{st: st, ids: tomb.id, title: tomb.title, no: tomb.no, debt: -1, notice: NoticeRead}
@@ -403,8 +403,7 @@ func (st *state) revive(tomb *tombstone, up *node) *task {
 	return t
 }
 
-// rejoin makes n the node of the session of t again, after the record of t had expired and was
-// restored.
+// rejoin makes n the node of t's session again, after the record of t expired and was restored.
 func (st *state) rejoin(n *node, t *task) {
 	old := n.up
 	t.sess.own = n

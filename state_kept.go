@@ -64,8 +64,8 @@ func (st *state) seal(n *node, env *envelope, text string) {
 	}
 }
 
-// sealPush is seal for a notice that is about to be pushed. The first push of each process is counted
-// before it happens.
+// sealPush is seal for a notice that is about to be pushed. Each process counts its first push before
+// it happens.
 func (st *state) sealPush(n *node, env *envelope, text string) {
 	st.seal(n, env, text)
 	if !env.pushed {

@@ -53,8 +53,8 @@ func (st *state) load(tasks []*storedTask, nodes []*storedNode, now int64) {
 	st.peak = len(st.tasks)
 }
 
-// loadTask makes a task from its record. The task does not have its place in the tree and its
-// status yet.
+// loadTask makes a task from its record. It sets neither the task's place in the tree nor its
+// status.
 func (st *state) loadTask(x *storedTask) *task {
 	t := &task{
 		st: st, ids: x.id, title: x.Title, text: x.texts[textOf("prompt", x.Attempt)], call: x.Call,
@@ -143,8 +143,8 @@ func (st *state) loadStatus(t *task, x *storedTask, now int64) {
 	st.storing.task(t).queueEnds = x.QueueEnds
 }
 
-// leaveEarlier replaces the state of the task in the earlier process by its state in this process.
-// Before leaveEarlier is called, the record of the task does not change.
+// leaveEarlier replaces the state of the task in the earlier process with its state in this
+// process. Until leaveEarlier is called, the record of the task does not change.
 func (st *state) leaveEarlier(t *task, seen time.Time, now int64) {
 	mark := st.storing.task(t)
 	if ends := mark.queueEnds; t.status == Pending && !ends.IsZero() { // the queue time does not pass while no process runs

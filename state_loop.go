@@ -5,9 +5,9 @@ import "time"
 // The code in this file ends attempts whose agents go round in circles.
 
 const (
-	repeatedShorter = int64(5 * time.Second)  // a tool call that takes this long, or longer, counts as no repetition
+	repeatedShorter = int64(5 * time.Second)  // a tool call that takes this long, or longer, does not count as a repetition
 	repeatedWithin  = int64(60 * time.Second) // time within which all calls of a sequence begin and end
-	compactionsMax  = 2                       // number of compactions in a row that show that the input stays too long
+	compactionsMax  = 2                       // number of compactions in a row that prove that the input is too long
 )
 
 // repeats holds the latest tool calls of an attempt, as long as they are equal.
@@ -18,7 +18,7 @@ type repeats struct {
 	input  Digest
 	result Digest
 	began  int64   // earliest time at which the latest call can have begun
-	older  []int64 // the same for the calls before it, oldest first; without calls that began too early for the sequence
+	older  []int64 // the same for the earlier calls, oldest first, without calls that began too early for the sequence
 }
 
 // count returns the number of calls in the sequence.

@@ -15,8 +15,8 @@ import (
 //
 // An attempt with an accepted letter waits like an attempt with live tasks; see state_park.go. Letters
 // come before notices. With a store, a letter is withdrawn if its acceptance cannot be written.
-// This is safe until the letter is durable: no turn can have received it before, because the prompt
-// of a turn is handed over only after all changes of the task are durable.
+// This is safe because a turn cannot receive a letter before the letter is durable: the prompt of a
+// turn is handed over only after all changes of the task are durable.
 
 // mailbox holds the letters of a task.
 type mailbox struct {
@@ -31,14 +31,14 @@ type mailbox struct {
 type letter struct {
 	key    string
 	about  string // beginning of the text
-	text   string // empty once the turn that got the letter is over, or the attempt has ended
+	text   string // empty once the turn that received the letter is over, or the attempt has ended
 	name   string // with a store, name of the text; can be empty if the letter was loaded
 	answer string // text of the letter's turn; empty once the attempt has ended
 
 	answerName string // with a store, name of the answer; empty if it was not needed yet
 	no         int32  // number of the letter, from 1
 	attempt    int32
-	turn       int32 // number of the turn that has got the letter, or that it is to join; 0 if there is none
+	turn       int32 // number of the turn that received the letter, or that the letter is to join; 0 if there is none
 	state      MessageState
 
 	now       bool  // the letter joins a running turn
@@ -61,7 +61,7 @@ func (t *task) mail() *mailbox {
 	return t.more.mail
 }
 
-// lettersWaiting returns the number of accepted letters that no turn has got yet.
+// lettersWaiting returns the number of accepted letters that no turn has received yet.
 func (t *task) lettersWaiting() int {
 	if b := t.mail(); b != nil {
 		return b.waiting
@@ -114,7 +114,7 @@ func (st *state) unsettled(t *task) bool {
 
 // send accepts a message for a task, or returns the letter of an earlier message with the same key. The
 // result "unsettled" is true if the caller must wait, because the task's attempt can still be
-// withdrawn. If the argument "again" is true, a resume of the task ends the validity of the key.
+// withdrawn. If the argument "again" is true, the key is valid only until the task is resumed.
 func (st *state) send(by Caller, ref string, in SendInput, again bool, now int64) (t *task, l *letter, unsettled bool, err error) {
 	t, tomb, err := st.ref(by, ref)
 	switch {
@@ -187,7 +187,7 @@ func (st *state) accept(t *task, in SendInput) *letter {
 	b.letters = append(b.letters, l)
 	b.trim()
 	if a := t.run; a != nil && !a.recovering {
-		a.late = false // the caller wants a further turn, however old the attempt is
+		a.late = false // the caller wants another turn, however old the attempt is
 	}
 	if l.now {
 		l.state, l.turn, l.unsent = MessageUncertain, t.run.turn, true
@@ -199,7 +199,7 @@ func (st *state) accept(t *task, in SendInput) *letter {
 }
 
 // letterChanged notes an urgent change of a letter and reports it. If the task's attempt is parked,
-// settle checks whether its next turn is due, or whether it has nothing left to wait for.
+// settle checks whether its next turn is due, or whether nothing is left to wait for.
 func (st *state) letterChanged(t *task) {
 	st.mustKeep(t)
 	st.emit(EventMessage, t)
@@ -259,7 +259,7 @@ func (st *state) letterAnswered(t *task, l *letter, now int64) (kept, uncertain 
 }
 
 // refuseLetters withdraws the letters that are not durable, because the store refuses the task's record.
-// Otherwise the next turn could get them, because nothing waits for that record.
+// Otherwise, the next turn could get them, because nothing waits for that record.
 func (st *state) refuseLetters(t *task) {
 	b := t.mail()
 	if b == nil || !t.hasRecord() {
@@ -273,7 +273,7 @@ func (st *state) refuseLetters(t *task) {
 	}
 }
 
-// unsend withdraws a letter that no turn has got.
+// unsend withdraws a letter that no turn has received.
 func (st *state) unsend(t *task, l *letter) {
 	b := t.mail()
 	if l.withdrawn = true; !t.hasRecord() {
@@ -330,8 +330,8 @@ func (st *state) nextLetter(a *attempt) bool {
 	return false
 }
 
-// handedOver records that the new turn has got the current letter. If the argument "sure" is
-// false, it is not known whether the turn has got the letter.
+// handedOver records that the new turn has received the current letter. If the argument "sure" is
+// false, it is not known whether it has.
 func (st *state) handedOver(a *attempt, sure bool) {
 	b := a.t.mail()
 	if b == nil || b.current == nil || b.current.state != MessageAccepted {
@@ -362,7 +362,8 @@ func (t *task) endMail() {
 	if b == nil {
 		return
 	}
-	// An accepted letter that is current is being handed over, unless the call has not begun yet.
+	// If the current letter is in the state MessageAccepted, it is being handed over, unless the call
+	// has not begun yet.
 	a := t.run
 	begun := a != nil && (a.inCall || a.stage == stageNone || a.recovering || a.loose)
 	for _, l := range b.letters {
@@ -416,8 +417,8 @@ func (st *state) forwardMail(a, next *attempt, request string) string {
 	return request
 }
 
-// unconsumed lists the messages of the attempt with the given number for which it was not known, at the
-// end of the attempt, that a turn had got them.
+// unconsumed lists the messages of the attempt with the given number that, as far as was known when the
+// attempt ended, no turn had received.
 func (t *task) unconsumed(no int32) (list []UnconsumedMessage) {
 	b := t.mail()
 	if b == nil {

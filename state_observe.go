@@ -100,8 +100,8 @@ func (st *state) observed(a *attempt, e HostEvent, now int64) {
 	}
 }
 
-// statusEvent applies an event that reports a status. An idle status counts only together with
-// messages that were read after the event, so the session is polled.
+// statusEvent applies an event that reports a status. An idle status counts only with messages that
+// were read after the event, so the session is polled.
 func (st *state) statusEvent(a *attempt, s SessionStatus, now int64) {
 	switch s.State {
 	case SessionIdle, SessionGone:
@@ -147,7 +147,7 @@ func (st *state) report(a *attempt, r Report, now int64) {
 		}
 	case ReportReasoning:
 		if changed = r.Text != ""; changed {
-			if s.text == "" && p.toolCalls == 0 { // reasoning is only shown if there is nothing else
+			if s.text == "" && p.toolCalls == 0 { // reasoning is shown only if there is nothing else
 				s.thinks.WriteString(mdtext.Head(r.Text, maxResult-s.thinks.Len()))
 				s.thought = s.thinks.String()
 			}

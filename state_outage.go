@@ -17,9 +17,9 @@ const (
 	outagePatience = 2 * time.Second
 )
 
-// outage is a period when a client cannot reach its runtime. Attempts that are about to start
-// wait and keep their slots, so that the tasks behind them in line do not fail as well. At any
-// time, at most one of the waiting attempts tries to start.
+// outage is a period when a client cannot reach its runtime. Attempts that are about to start wait
+// and keep their slots, so that the tasks behind them in line do not fail, too. At any time, at
+// most one of the waiting attempts tries to start.
 type outage struct {
 	cl     *client
 	why    string
@@ -76,9 +76,9 @@ func (st *state) hold(a *attempt, now int64) {
 	st.setDeadline(a, now)
 }
 
-// unreached handles a host call that could not reach the runtime and has started nothing. It holds
-// the attempt, so that the same call is made again later, and returns true. For other failures it
-// does nothing and returns false.
+// unreached handles a host call that could not reach the runtime and started nothing. It holds the
+// attempt, so that the same call is made again later, and returns true. For other failures it does
+// nothing and returns false.
 func (st *state) unreached(a *attempt, of stage, f hostFailure, now int64) bool {
 	if f.kind != failedUnreachable || a.sight.reported {
 		return false

@@ -49,7 +49,7 @@ func (n *node) outstanding() int {
 // owe records the debt for an ended attempt. If no notice is needed, it settles the notice at once.
 func (st *state) owe(t *task, now int64) {
 	n := t.up
-	if len(n.members) == 2*maxMembers { // drop many members at once, because each drop moves all the others
+	if len(n.members) == 2*maxMembers { // drop many members at once, because each drop moves all remaining members
 		n.omitted += maxMembers
 		n.members = append(n.members[:0], n.members[maxMembers:]...)
 	}
@@ -434,7 +434,7 @@ func (n *node) closedSettled() bool {
 	return len(n.closed) > 0
 }
 
-// take returns one notice about everything that the session is owed, and settles it as taken.
+// take returns one notice about everything that is owed to the session, and settles it as taken.
 func (st *state) take(n *node, now int64) (Notice, bool) {
 	env := n.env
 	switch {

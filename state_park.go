@@ -25,7 +25,7 @@ import "github.com/bgagent/bgagent/internal/slots"
 type parked struct {
 	parkedFor parking
 	wantTurn  bool  // the awaited event has happened; the attempt is in line for its next turn, or has got the slot for it
-	endCause  Cause // cause with which the attempt ends if no further turn follows; it stays until the next turn ends
+	endCause  Cause // cause with which the attempt ends if no further turn follows; it is kept until the next turn ends
 }
 
 // parking is the kind of event that a parked attempt waits for.
@@ -78,8 +78,8 @@ func (st *state) afterTurn(a *attempt, cause Cause) parking {
 }
 
 // waits reports whether the attempt has anything of the given kind to wait for. The result must
-// still be true after the awaited event, until the next turn begins. Otherwise, the method
-// "reconsider" would end the attempt before that turn.
+// stay true after the awaited event, until the next turn begins. Otherwise, the method "reconsider"
+// would end the attempt before that turn.
 func (st *state) waits(a *attempt, what parking) bool {
 	switch what {
 	case forTasks:
@@ -185,8 +185,8 @@ func (st *state) park(a *attempt, what parking, cause Cause) {
 	st.lookAgain(a)
 }
 
-// parkInstead parks an attempt whose next turn does not begin, because the message that was to be its
-// prompt was withdrawn.
+// parkInstead parks an attempt whose next turn does not begin, because the message for its prompt was
+// withdrawn.
 func (st *state) parkInstead(a *attempt) {
 	st.leaveOutage(a, st.now)
 	a.stage, a.prompt, a.promptID = stageNone, "", ""
@@ -260,10 +260,10 @@ func (st *state) lineUp(a *attempt) {
 	st.askForSlot(a.t, true, st.slots.Ticket())
 }
 
-// parkRank returns the place in line with which a parked attempt waits for its pool. Parked attempts
+// parkRank returns the place at which a parked attempt waits in its pool's line. Parked attempts
 // wait at the head, in the order in which their tasks were queued, because these queue times are
 // lower than every ticket. An attempt whose turns are refused again and again waits at the end
-// instead, so that it is not the only one whose turns are tried.
+// instead, so that the turns of other attempts are tried, too.
 func (st *state) parkRank(a *attempt) (head bool, ticket uint64) {
 	if a.refused.turns >= headTurns {
 		return false, st.slots.Ticket()

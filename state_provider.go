@@ -20,7 +20,7 @@ import (
 
 const (
 	parkMost  = int64(30 * time.Minute) // longest wait without progress, if the provider has given no time
-	parkTries = 5                       // number of refusals without progress that end an attempt after parkMost, or after MaxPark if the provider gives times, even if other turns of its pool succeed
+	parkTries = 5                       // number of refusals without progress that end an attempt at its limit even if other turns of its pool succeed
 	headTurns = 2                       // number of refused turns without progress after which an attempt waits behind the others of its pool
 	pauseMost = int64(time.Minute)      // longest pause for which a foreground call or a blocking read waits
 )
@@ -38,8 +38,8 @@ type refused struct {
 	told       *Notice // notice that a repeated prompt delivers
 	since      int64   // time of the first refusal; if the turn of a later refusal had output, the time of the first refusal after it
 	retryAt    int64   // time that the provider has given; 0 if it gave none
-	until      int64   // end of the pool's cool-down as it was after the refusal
-	poolTries  int     // number of refusals in a row in the pool, as it was then
+	until      int64   // end of the pool's cool-down, as of the refusal
+	poolTries  int     // number of refusals in a row in the pool, as of the refusal
 	provider   bool    // all pools of the provider cooled down then
 	here       bool    // a turn was refused in this process
 	tries      int     // number of refusals since the time "since"
@@ -47,20 +47,20 @@ type refused struct {
 	limit      int64   // time at which the wait ends the attempt; 0 if there is no limit
 	fallAt     int64   // time at which the attempt goes on with another model; 0 if it does not; see state_fallback.go
 	falls      bool    // the attempt goes on with another model as soon as no Abort call is in flight
-	ends       Cause   // cause for which the attempt ends if there is no other model by then; CauseNone if it goes on waiting
+	ends       Cause   // cause with which the attempt ends if no other model is left by then; CauseNone if it goes on waiting
 	endsWhy    string  // reason of that end
-	fell       string  // if the attempt has taken over from one with another model and has begun no turn, the reason for people
+	fell       string  // for people, why the attempt has another model than its predecessor; empty once it has begun a turn
 }
 
 // nextStep is how a refused attempt goes on.
 type nextStep uint8
 
 const (
-	stepBegin      nextStep = iota // the turn that could not begin begins
+	stepBegin      nextStep = iota // the turn that could not begin now begins
 	stepContinue                   // the session goes on
 	stepRepeat                     // the session gets the same prompt again
 	stepNewSession                 // a new session gets the same prompt
-	stepNotice                     // the session gets the message or the notices that wait for it by then
+	stepNotice                     // the session gets the message or the notices that are waiting for it by then
 	nextSteps
 )
 
@@ -77,8 +77,8 @@ func stepOf(n ProviderNextStep) (step nextStep, ok bool) {
 	return stepBegin, false
 }
 
-// passes reports whether the provider is expected to accept requests again within a time that can be
-// waited for. The argument "reset" is the time that the provider has given, or 0.
+// passes reports whether the provider is expected to accept requests again soon enough to wait for
+// it. The argument "reset" is the time that the provider has given, or 0.
 func (st *state) passes(kind ProviderErrorKind, reset, now int64) bool {
 	most := st.limit(limitMaxPark)
 	switch kind {
@@ -150,8 +150,9 @@ func (st *state) random() float64 {
 	return (float64(high)*256 + float64(low)) / (1 << 16)
 }
 
-// coolAgain makes the pool of an attempt of an earlier process cool down as it did there. If the
-// cool-down is over, a short one begins, so that not all parked attempts begin their turns at once.
+// coolAgain makes the pool of an earlier process's attempt cool down as it did in that process. If
+// the cool-down is over, a short one begins, so that not all parked attempts begin their turns at
+// once.
 func (st *state) coolAgain(a *attempt, now int64) {
 	r := a.refused
 	if r.fell != "" && r.poolTries == 0 { // no turn of the pool was refused
@@ -202,7 +203,7 @@ func (st *state) turnRefused(a *attempt, o turnOutcome, now int64) {
 	r.turns++
 	r.here = true
 	r.limit = r.since + parkMost
-	if reset > 0 { // the pool begins shortly after this time
+	if reset > 0 { // the pool grants slots again shortly after this time
 		r.limit = max(r.since+int64(st.limit(limitMaxPark)), reset+parkMost)
 	} else if r.limit <= now { // other turns of the pool succeed, so this one is tried again
 		r.limit = now + parkMost
@@ -236,7 +237,7 @@ func (st *state) turnRefused(a *attempt, o turnOutcome, now int64) {
 	}
 }
 
-// forgets reports whether, after a refusal with the given step, the session has nothing of the
+// forgets reports whether, after a refusal with the given step, the session contains nothing of the
 // attempt. The argument "prompt" is the prompt that was refused.
 func (a *attempt) forgets(step nextStep, prompt string) bool {
 	return (step == stepRepeat || step == stepNewSession) && prompt == joined(a.t.unsaid(), a.t.text) && !a.output && a.text == "" && a.sight.prog.toolCalls == 0
@@ -267,7 +268,7 @@ func (st *state) refusalEnds(a *attempt, o turnOutcome, reset, now int64) (Cause
 }
 
 // mayRenew reports whether a new session may get the attempt's first prompt. It may not if the old
-// session knew more.
+// session contained more.
 func (a *attempt) mayRenew() bool {
 	return a.isFirst() && !a.output && a.text == "" && a.t.ownNode() == nil
 }
@@ -292,7 +293,7 @@ func (st *state) holdForPool(a *attempt, now int64) {
 	st.parkForProvider(a, now)
 }
 
-// letterDue reports whether the task's next prompt is a message that no turn has got.
+// letterDue reports whether the task's next prompt is a message that no turn has received.
 func (t *task) letterDue() bool {
 	b := t.mail()
 	return b != nil && b.current != nil && b.current.state == MessageAccepted
@@ -331,7 +332,7 @@ func (st *state) parkForProvider(a *attempt, now int64) {
 }
 
 // countRefused counts a message of a refused turn if the message was not read before the turn
-// ended. An earlier process may have counted the messages of its own turns.
+// ended. An earlier process may already have counted the messages of its own turns.
 func (st *state) countRefused(a *attempt, msg *Message) {
 	s := a.sight
 	if _, known := s.old[msg.ID]; known || a.refused == nil || !a.refused.here {
@@ -373,8 +374,8 @@ func (st *state) nextAfterRefusal(a *attempt, now int64) bool {
 	return true
 }
 
-// tellMore adds the ends that are owed by now to the notice that a refused turn had as its prompt and
-// that the next turn repeats.
+// tellMore adds the ends that are owed by now to the notice of a refused turn, which the next turn
+// repeats.
 func (st *state) tellMore(a *attempt, now int64) {
 	told := a.told
 	if told == nil || !st.nextNotice(a, now) {
@@ -389,8 +390,8 @@ func (st *state) tellMore(a *attempt, now int64) {
 	a.prompt, a.told = "", nil
 }
 
-// startsLater makes the time to live of the attempt's start count from now, because this time does
-// not pass while the attempt is parked.
+// startsLater makes the time to live of the attempt's start count from now, because it does not
+// pass while the attempt is parked.
 func (st *state) startsLater(a *attempt, now int64) {
 	a.startFrom = now
 	if st.storing != nil {
@@ -464,8 +465,8 @@ func (st *state) showsOutput(a *attempt) {
 	}
 }
 
-// queueEnd returns the time at which the queue time to live of a pending task ends. The cool-down
-// of the task's pool does not count towards this time, whether it still lasts or is over.
+// queueEnd returns the time at which the queue time to live of a pending task ends. Cool-downs of
+// the task's pool, past or current, do not count towards this time.
 func (st *state) queueEnd(t *task, now int64) int64 {
 	c := st.coolDown(t)
 	if c.Refusals == 0 || st.limit(limitQueueTimeToLive) <= 0 {

@@ -34,7 +34,7 @@ type asked struct {
 	no      uint64  // number among the questions that this manager has opened
 	w       *waiter // waiter of Reporter.Ask; nil for the question of a starter
 	expires int64
-	passed  bool // the client has got the outcome, or needs none
+	passed  bool // the client has received the outcome, or needs none
 	refused refusedQuestion
 	problem string // with questionInvalid: what is wrong
 }
@@ -105,7 +105,7 @@ func (t *task) asksAny(counts func(*asked) bool) bool {
 	return b != nil && b.open > 0 && slices.ContainsFunc(b.list, counts)
 }
 
-// refusesQuestion returns the reason for which a question is refused at once.
+// refusesQuestion returns the reason why a question is refused at once, if it is.
 func (st *state) refusesQuestion() refusedQuestion {
 	switch {
 	case !st.cfg.Ask:
@@ -199,7 +199,7 @@ func (b *questions) add(x *asked) {
 	}
 }
 
-// showQuestion shows the attempt's oldest open question as what the attempt does. If no question is open,
+// showQuestion shows the attempt's oldest open question as its current activity. If no question is open,
 // the agent works again.
 func (st *state) showQuestion(a *attempt) {
 	about := ""
@@ -258,8 +258,8 @@ func (st *state) clocksMayRun(a *attempt, now int64) {
 	}
 }
 
-// clocksRun makes the clocks of the attempt's turn run again. The time since they have stood still does
-// not count. In a turn of an earlier process, they can have stood still before the time from which the
+// clocksRun makes the clocks of the attempt's turn run again. The time during which they stood still
+// does not count. In a turn of an earlier process, they can have stopped before the time from which the
 // turn counts; see turnOfBefore.
 func (st *state) clocksRun(a *attempt, now int64) {
 	b := a.t.questions()
@@ -293,7 +293,7 @@ func (st *state) askReturns(x *asked) bool {
 	return true
 }
 
-// mayPass reports whether the outcome of a starter's question is still to be passed.
+// mayPass reports whether the outcome of a starter's question must still be passed.
 func (st *state) mayPass(x *asked) bool {
 	return !x.passed && x.a.live() && x.a.turn == x.turn && st.suspend != frozen
 }
@@ -385,13 +385,13 @@ func (a *attempt) parksAt() int64 {
 	return a.activity + int64(questionPark)
 }
 
-// outcomeWaits reports whether the client has not got the outcome of a question yet.
+// outcomeWaits reports whether the client has not received the outcome of a question yet.
 func (a *attempt) outcomeWaits() bool {
 	b := a.t.questions()
 	return b != nil && slices.ContainsFunc(b.list, func(x *asked) bool { return x.a == a && x.State != QuestionOpen && !x.passed })
 }
 
-// turnGoesOn continues a turn that was parked until the answer to a question, and has a slot again.
+// turnGoesOn continues a turn that was parked while it waited for an answer, and that has a slot again.
 func (st *state) turnGoesOn(a *attempt, now int64) {
 	b := a.t.questions()
 	a.activity = now
@@ -417,7 +417,7 @@ func (st *state) asksNoMore(a *attempt, now int64) {
 		if x.State == QuestionOpen {
 			st.questionOver(x, QuestionWithdrawn, now)
 		}
-		x.passed, x.Subject = true, "" // nobody decides about the subject any more, and it can be long
+		x.passed, x.Subject = true, "" // the subject is no longer needed, and it can be long
 		if x.w != nil {
 			st.fx.after.wakes.add(x.w)
 		}
@@ -470,7 +470,7 @@ func (st *state) refuseQuestion(a *attempt, q *Question, why refusedQuestion, pr
 	x := st.newAsked(a, q, now)
 	x.State, x.refused, x.problem = QuestionWithdrawn, why, problem
 	if why == questionInvalid {
-		x.Key = q.Key // of the whole question, which can be too large to be kept
+		x.Key = q.Key // digest of the whole question, which can be too large to keep
 	}
 	a.inquiries().add(x)
 	st.wantPass(x)

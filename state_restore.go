@@ -11,12 +11,12 @@ import (
 //	load -> beginRecovery -> attempts that may still run get slots -> restore call -> restored -> ...
 //	                      -> pending tasks get in line
 //
-// An attempt is recovering from beginRecovery until its client has reported how far the session has
-// got with the last prompt. A session of an earlier process is foreign until the client has
-// restored it. The client restores the session before the session's next prompt at the latest.
+// An attempt is recovering from beginRecovery until its client has reported how far the session got
+// with the last prompt. A session of an earlier process is foreign until the client has restored
+// it. The client restores the session before the session's next prompt at the latest.
 
-// recovery is the information about an earlier process that the state needs until that process's
-// tasks have been continued.
+// recovery is the information about an earlier process that the state needs until it has continued
+// that process's tasks.
 type recovery struct {
 	due   bool    // the tasks have been loaded but not continued yet
 	tasks []*task // live tasks and ended tasks that are being stopped, in the order in which they were queued
@@ -46,8 +46,7 @@ func (st *state) late(wall time.Time) string {
 	return ""
 }
 
-// maxRestarts is the number of crashes of the process without progress in between that a task
-// survives.
+// maxRestarts is the number of crashes without progress in between that a task survives.
 const maxRestarts = 3
 
 // beginRecovery continues the tasks of the earlier process. The argument "wall" is the wall time now.
@@ -127,7 +126,7 @@ func (st *state) beginRecovery(wall time.Time, now int64) {
 	st.continueNext(now)
 }
 
-// endAll ends the tasks of an outdated store without a call to a client or a notifier, because
+// endAll ends the tasks of an outdated store without calling a client or a notifier, because
 // another manager may still run their sessions. Hosts can take the notices, and resume the tasks.
 func (st *state) endAll(list []*task, why string, now int64) {
 	for _, t := range st.tasks {
@@ -204,14 +203,14 @@ func (st *state) recoverTurn(a *attempt, clean bool, now int64) {
 	st.wantCall(a)
 }
 
-// stopAgain stops an attempt that was being stopped when the process ended. If this has made the process
-// crash several times, the attempt counts as not stopped, and its client is not called again.
+// stopAgain stops an attempt that was being stopped when the process ended. If the call has made the
+// process crash several times, the attempt counts as not stopped, and its client is not called again.
 func (st *state) stopAgain(a *attempt, clean bool, now int64) {
 	if mark := st.storing.task(a.t); !clean {
 		mark.restarts++
 		st.changed(a.t)
 		st.storing.urgent, a.countedIn = true, st.storing.open
-		if mark.restarts > maxRestarts+1 { // one more, because an attempt that ends at maxRestarts is stopped with such a call
+		if mark.restarts > maxRestarts+1 { // one more, because an attempt that ends at maxRestarts is also stopped with such a call
 			a.stage = stageNone
 			st.overrun(a, now)
 			return
@@ -294,7 +293,7 @@ func (st *state) restored(a *attempt, r restoredSession, f hostFailure, now int6
 	a.restoring = false
 	if !a.live() && f.kind != failedNot && !r.missing {
 		if a.recovering {
-			st.wantCall(a) // something may still run, so the call is repeated until the stopping deadline
+			st.wantCall(a) // something may still be running, so the call is repeated until the stopping deadline
 		} else {
 			st.rest(a, now) // for a starter, polls show whether its session runs
 		}
@@ -322,13 +321,13 @@ func (st *state) restored(a *attempt, r restoredSession, f hostFailure, now int6
 	switch {
 	case !a.live():
 		st.rest(a, now)
-	case f.kind != failedNot && !r.missing: // something may still run, so the session is stopped as usual
+	case f.kind != failedNot && !r.missing: // something may still be running, so the session is stopped as usual
 		a.recovering, a.loose = a.cl.runner, a.loose || a.cl.starter
 		st.end(t, CauseInterrupted, reasonNotRestored(f.reason), now)
 		st.wantCall(a)
 	case r.missing && recovering && a.cl.starter && a.turn > 0: // the session may have worked on the prompt before the server deleted it
 		st.end(t, CauseSessionGone, reasonSessionLost, now)
-	case r.missing && (!recovering && a.turn > 0 || a.turn > 1 || !a.isFirst() || a.heard || t.sess != nil && t.sess.own != nil): // a new session would lack what the old session knew
+	case r.missing && (!recovering && a.turn > 0 || a.turn > 1 || !a.isFirst() || a.heard || t.sess != nil && t.sess.own != nil): // a new session would lack what the old session contained
 		st.end(t, CauseSessionGone, reasonSessionLost, now)
 	case a.late && (!recovering || a.turn == 0 || r.missing || r.prompt == PromptMissing || r.prompt == PromptInterrupted && !r.follow):
 		st.end(t, CauseInterrupted, st.lateFor, now)
@@ -345,8 +344,8 @@ func (st *state) restored(a *attempt, r restoredSession, f hostFailure, now int6
 	}
 }
 
-// restoredTurn continues or ends the attempt, depending on how far the session has got with the
-// last prompt.
+// restoredTurn continues or ends the attempt, depending on how far the session got with the last
+// prompt.
 func (st *state) restoredTurn(a *attempt, r restoredSession, now int64) {
 	t, mark := a.t, st.storing.task(a.t)
 	if r.prompt == PromptMissing { // the same prompt is handed over again, with the same id
@@ -396,9 +395,9 @@ func (st *state) restoredTurn(a *attempt, r restoredSession, now int64) {
 }
 
 // turnOfBefore returns the time from which the time to live of a starter's turn counts. If the turn
-// began so long ago that its time to live is over, the result is a later time. The manager then
-// still has enough time to read the session, because the turn may have ended in the meantime. The time
-// for which the turn has waited for an answer does not count.
+// began so long ago that its time to live is over, the result is a later time. This gives the manager
+// enough time to read the session, because the turn may have ended in the meantime. The time during
+// which the turn waited for an answer does not count.
 func (st *state) turnOfBefore(a *attempt, now int64) int64 {
 	began := st.storing.task(a.t).turnStart
 	if began == 0 {

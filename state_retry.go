@@ -8,7 +8,7 @@ import "time"
 
 const (
 	retryMost   = int64(time.Minute)      // longest time for which a turn keeps its slot while its program waits to repeat a request
-	retrySilent = int64(10 * time.Second) // if a turn has shown no repeated request for this time, the provider counts as accepting requests
+	retrySilent = int64(10 * time.Second) // if a turn has shown no repeated request for this long, the provider counts as accepting requests
 )
 
 // retrying describes the requests that the program of a turn repeats by itself, since the last output
@@ -17,7 +17,7 @@ type retrying struct {
 	since   int64     // time of the first report
 	told    int64     // time of the last report
 	at      int64     // time of the next request; 0 if it is unknown
-	when    time.Time // the same time on the wall clock, as the client has reported it
+	when    time.Time // the same time on the wall clock, as the client reported it
 	err     ProviderError
 	haltEnd int64 // time at which the turn must have stopped; 0 if it is not being stopped
 }
@@ -61,7 +61,7 @@ func (st *state) retrying(a *attempt, e *ProviderError, at time.Time, now int64)
 func (st *state) haltAt(a *attempt) (at int64) {
 	x := a.sight.retry
 	step, goes := stepOf(x.err.Next)
-	if x.haltEnd > 0 || !goes { // a turn that cannot go on later keeps trying
+	if x.haltEnd > 0 || !goes { // a turn that could not go on later keeps trying
 		return 0
 	}
 	switch {
@@ -98,7 +98,7 @@ func (st *state) halt(a *attempt, now int64) {
 	st.setDeadline(a, now)
 }
 
-// mayHalt reports whether a refused turn that may still be running is to be stopped, so that the
+// mayHalt reports whether a refused turn that may still be running must be stopped, so that the
 // attempt can be parked.
 func (st *state) mayHalt(a *attempt, e *ProviderError) bool {
 	step, goes := stepOf(e.Next)
@@ -230,7 +230,7 @@ func (a *attempt) callContext() *turnContext {
 	return &a.ctx
 }
 
-// endContext requests that the contexts of the attempt's host calls are ended.
+// endContext requests the end of the contexts of the attempt's host calls.
 func (st *state) endContext(a *attempt) {
 	a.nextCancel, st.fx.now.cancels = st.fx.now.cancels, a
 	if a.cur != nil {

@@ -24,7 +24,7 @@ type job struct {
 	prompt  Prompt
 	rep     *Reporter
 	cursor  Cursor // if again is set: position up to which the session's messages were read
-	again   bool   // the call is callStart, in a session that has messages of earlier turns which must be read first
+	again   bool   // the call is callStart, and the session has messages of earlier turns, which must be read first
 	restore SessionRestore
 }
 
@@ -60,7 +60,7 @@ func (st *state) beginCall(a *attempt, j *job, now int64) bool {
 			st.beginRestore(a, j, now)
 			return true
 		}
-		if a.recovering = false; toEnd { // the client cannot stop what an earlier process has left
+		if a.recovering = false; toEnd { // the client cannot stop what an earlier process has left running
 			a.stage = stageNone
 			st.rest(a, now)
 			return false
@@ -121,7 +121,7 @@ func (st *state) spec(t *task, s *SessionSpec) {
 
 // prompt opens the next turn and fills in its prompt. Like spec, it fills in a parameter and does
 // not return the prompt. A returned Prompt would be copied into every stack frame, and the stack of
-// a new goroutine would have to grow. That took an eighth of the time of a short task.
+// a new goroutine would have to grow, which took an eighth of the time of a short task.
 func (st *state) prompt(a *attempt, p *Prompt, now int64) {
 	t := a.t
 	if a.promptID == "" {
@@ -167,7 +167,7 @@ func (st *state) prompt(a *attempt, p *Prompt, now int64) {
 	}
 }
 
-// clone returns a copy of n that shares no changeable parts with n.
+// clone returns a copy of n that shares no mutable parts with n.
 func (n *Notice) clone() *Notice {
 	c := *n
 	c.Items, c.Batch = slices.Clone(n.Items), slices.Clone(n.Batch)
@@ -333,7 +333,7 @@ func (st *state) turnStarted(a *attempt, f hostFailure, now int64) {
 	// The turn counts as begun now that the session has the prompt.
 	a.sight.answered, a.sight.c.began, a.sight.c.changed = now, now, now
 	st.phase(a, PhaseTurn)
-	if a.asks() { // the agent has asked before the call returned
+	if a.asks() { // the agent asked before the call returned
 		st.showQuestion(a)
 	}
 	st.follow(a)
@@ -378,7 +378,7 @@ func (st *state) caughtUp(a *attempt, pages []Page) {
 				st.mustKeep(a.t)
 			}
 		}
-		if i < len(pages)-maxOld/readPage { // skip these old messages, because only the last messages have been seen to change
+		if i < len(pages)-maxOld/readPage { // skip these old messages, because only the last messages have ever been seen to change
 			continue
 		}
 		for i := range p.Messages {
@@ -416,8 +416,8 @@ func (st *state) bind(t *task, id string) (other *session) {
 // session.
 func (st *state) regraft(n *node, t *task) {
 	if n.up != nil || t.up == n || t.up.under(n.session) {
-		// Either there would be a cycle, or a client has reported another parent of the node. Leave
-		// the node unchanged.
+		// Either there would be a cycle, or a client has reported another parent for the node.
+		// Leave the node unchanged.
 		n.of, t.sess.own = nil, nil
 		return
 	}
@@ -427,7 +427,7 @@ func (st *state) regraft(n *node, t *task) {
 	st.changedBelow(n)
 }
 
-// told settles the notice that the turn's prompt has delivered.
+// told settles the notice that the turn's prompt delivered.
 func (st *state) told(a *attempt, now int64) {
 	env := a.notice
 	a.notice = nil

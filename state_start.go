@@ -199,10 +199,10 @@ func (st *state) queue(t *task, now int64) {
 	st.askForSlot(t, false, st.slots.Ticket())
 }
 
-// askForSlot takes a slot for the task. If none is free, the method puts the task at the head or at
-// the end of the line; the given queue time decides its place among the others there. If the task
-// got a slot, the method "settle" continues with the task. In a suspended manager, askForSlot does
-// nothing, because no task begins.
+// askForSlot takes a slot for the task. If none is free, it puts the task at the head or at the end
+// of the line; the given queue time decides its place among the tasks there. If the task gets a
+// slot, the method "settle" continues with it. In a suspended manager, askForSlot does nothing,
+// because no task begins.
 func (st *state) askForSlot(t *task, head bool, ticket uint64) {
 	if st.suspend != notSuspended {
 		return

@@ -29,16 +29,16 @@ func (t *task) joining() (n int) {
 	return n
 }
 
-// mayLose reports whether the turn that the letter has joined may still be lost. The text of the letter
-// is kept until then, because the letter would be sent again.
+// mayLose reports whether the turn that the letter has joined may still be lost. As long as it may, the
+// text of the letter is kept, so that the letter can be sent again.
 func (t *task) mayLose(l *letter) bool {
 	a := t.run
 	return a != nil && t.live() && t.no == l.attempt && a.turn == l.turn && (a.turnStart > 0 || a.recovering)
 }
 
-// joinedTurn records that the client has taken the letter for the turn that it was to join. If that turn
-// is lost, the letter waits for a turn of its own. If the attempt has ended, the letter is unconsumed
-// already.
+// joinedTurn records that the client has taken the letter into the turn that it was to join. If that
+// turn is lost, the letter waits for a turn of its own. If the attempt has ended, the letter is
+// unconsumed already.
 func (st *state) joinedTurn(t *task, l *letter) {
 	switch {
 	case !t.hasRecord() || l.state != MessageUncertain:
@@ -61,7 +61,7 @@ func (b *mailbox) waits(l *letter) {
 }
 
 // sendAgain makes the messages that joined a turn wait for turns of their own, because the turn
-// that they joined is lost and begins again. A message that the client has not taken yet follows when the
+// that they joined is lost and begins again. A message that the client has not taken yet follows once the
 // client has taken it.
 func (a *attempt) sendAgain() {
 	b := a.t.mail()
@@ -81,7 +81,7 @@ func (a *attempt) sendAgain() {
 }
 
 // keepJoined drops the texts of the messages that joined a turn. The turn was refused, but its session
-// goes on with them, so that they are not sent again.
+// goes on with them, so they are not sent again.
 func (st *state) keepJoined(a *attempt) {
 	b := a.t.mail()
 	if b == nil {

@@ -11,8 +11,8 @@ import (
 // callers and workers that wait until a change is durable. It is nil without a store.
 //
 // A change becomes part of the open batch. When the previous batch has been written, the writer
-// takes the open batch, and the next batch is opened. Therefore a batch contains all changes that
-// were made during the previous write.
+// takes the open batch and opens the next one. Therefore, a batch contains all changes that were
+// made during the previous write.
 //
 //	changed -> open -> taken: the records are made -> written -> committed: ends become visible,
 //	                                                  events are sent, waiters wake
@@ -64,9 +64,9 @@ type mark struct {
 	must    uint64            // number of the batch that contains the last urgent change
 	taken   uint64            // number of the last batch that contains the record
 	last    string            // image of the record as it was last made
-	texts   map[string]uint64 // for each text that was written, the number of its batch; for a loaded task, the texts that its record names
+	texts   map[string]uint64 // number of the batch of each written text; for a loaded task, the texts that its record names
 	final   *recorded         // for an expired task, its last record
-	fresh   bool              // for a task, whether its launch is not durable yet, so that the task is not shown
+	fresh   bool              // for a task: its launch is not durable yet, so the task is not shown
 	undo    *unresumed        // for a task, its state before its last resume, while that resume is not durable
 	asked   *asking           // for a task, the callers of its launch or resume; nil if none of them waits
 	batch   uint32            // for a node, the number of its open batch; for a task, the number of the batch that contains its latest end
@@ -79,20 +79,20 @@ type mark struct {
 	// The following fields are set for tasks. The client needs them to continue the session in
 	// another process.
 	saved     []byte    // data that the client has saved
-	savedAt   int64     // time at which the data were last urgent
+	savedAt   int64     // time at which the data was last urgent
 	sessions  int32     // number of sessions that the task had before its session
 	before    Cursor    // position in the session before the last prompt
 	restarts  int32     // number of crashes of the process since the task last made progress
-	outlived  int32     // number of further crashes that are probably not due to the task; see maxOutlived
+	outlived  int32     // number of other crashes, which the task probably did not cause; see maxOutlived
 	instance  string    // id of the manager that handed over the last prompt; empty for this manager
 	turnStart int64     // start of the turn in which the process ended
-	since     int64     // for a start that an earlier process began, the time from which its time to live counts; otherwise 0
+	since     int64     // for a start that an earlier process began, the beginning of its time to live; otherwise 0
 	queueEnds time.Time // end of the queue time to live, before beginRecovery
 	overrun   bool      // the attempt missed its stopping deadline in the earlier process
 	noValues  string    // reason why the context values could not be restored
 	said      string    // name of the text of the last turn, if the text cannot be read
 	prompts   [2]string // names of the texts of the last two turns' prompts, the last one first
-	counted   spent     // for a starter, what the turn in which the process ended had used, as far as it was counted
+	counted   spent     // for a starter, the counted usage of the turn in which the process ended
 }
 
 // heldEvent is an event that waits for a batch.
@@ -190,10 +190,10 @@ func (st *state) mustKeepNode(n *node) {
 	}
 }
 
-// saved keeps the data that the task's client has saved. The first data of a turn are urgent,
-// because they can contain the id of the session. Later data are urgent only if the last urgent
-// data are old, so that a client can save often. Data that are too long are not kept. The next process
-// then does not know how far the session has got.
+// saved keeps the data that the task's client has saved. The first data of a turn is urgent, because
+// it can contain the id of the session. Later data is urgent only if the last urgent data is old, so
+// that a client can save often. Data that is too long is not kept. The next process then does not know
+// how far the session got.
 func (st *state) saved(a *attempt, data []byte, now int64) {
 	s := st.storing
 	if s == nil {
@@ -267,7 +267,7 @@ func (st *state) nextBatch(wall time.Time, now int64) *StoreBatch {
 			return b
 		}
 		st.beatLater()
-		for _, m := range dirty { // the changes for which callers wait are already durable
+		for _, m := range dirty { // the changes that callers wait for are already durable
 			m.must = min(m.must, s.committed)
 		}
 		st.lowerEvents(s.committed)
@@ -424,7 +424,7 @@ func (st *state) writeFailed(b *StoreBatch) {
 	st.wakeStoring(anyBatch)
 }
 
-// lowerEvents makes sure that no event waits for a batch later than the given batch.
+// lowerEvents makes sure that no event waits for a batch after the given one.
 func (st *state) lowerEvents(number uint64) {
 	for i := range st.storing.events {
 		e := &st.storing.events[i]

@@ -3,11 +3,11 @@ package bgagent
 import "slices"
 
 // An attempt is superseded if another attempt of its task continues its work. The code in this file
-// replaces a superseded attempt. This is no end: no notice is owed, and a caller that waits for the old
-// attempt then waits for the new one.
+// replaces a superseded attempt. Superseding is not an end: no notice is owed, and callers that wait
+// for the old attempt then wait for the new one.
 
 // replace ends an attempt as superseded and returns the attempt that takes its place. The caller
-// decides how that attempt goes on, and reports its start.
+// decides how the new attempt goes on, and reports its start.
 func (st *state) replace(a *attempt, reason string, now int64) *attempt {
 	t := a.t
 	f := &outcome{ended: now, reason: reason}
@@ -52,8 +52,8 @@ func (st *state) replace(a *attempt, reason string, now int64) *attempt {
 	return next
 }
 
-// supersede replaces an attempt whose turn was interrupted by the end of the process. The next
-// attempt continues the turn in the same session. The task keeps its slot.
+// supersede replaces an attempt if the end of the process interrupted its turn. The next attempt
+// continues the turn in the same session. The task keeps its slot.
 func (st *state) supersede(a *attempt, now int64) {
 	next := st.replace(a, reasonSuperseded, now)
 	next.prompt = promptToContinue(st.forwardMail(a, next, joined(a.t.unsaid(), a.t.text)))

@@ -33,8 +33,8 @@ func (st *state) beginSuspend() {
 	st.wakeDrainers()
 }
 
-// ownTurns returns the number of attempts that would be interrupted by the end of the process. It
-// does not count the turns of a starter, because these continue on its server.
+// ownTurns returns the number of attempts that the end of the process would interrupt. It does not
+// count the turns of a starter, because these continue on its server.
 func (st *state) ownTurns() (n int) {
 	if st.live+st.unquiet == 0 || st.recovery.due {
 		return 0
@@ -62,7 +62,7 @@ func (st *state) freeze() {
 	for _, t := range st.tasks {
 		if b := t.questions(); b != nil {
 			for _, x := range b.list {
-				if x.w != nil { // also if the outcome waits for a slot, because the turn gets none any more
+				if x.w != nil { // even if the outcome waits for a slot, because the turn will not get one any more
 					st.fx.after.wakes.add(x.w)
 				}
 			}

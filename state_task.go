@@ -13,7 +13,7 @@ import (
 // starts at 1.
 
 // task is the record of one task. It is small, because a program may have a million pending tasks.
-// Data that only running or ended tasks need are in separate objects.
+// Data that only running or ended tasks need is in separate objects.
 type task struct {
 	wait  slots.Waiter // place in a pool's line, or slot
 	st    *state       // state that holds the record
@@ -179,10 +179,10 @@ type attempt struct {
 	prompt    string // prompt of the next turn
 	notice    *envelope
 	told      *Notice // notice that a runner's turn got with its prompt
-	countedIn uint64  // number of the batch that contains the number of restarts, for a call that only stops something
-	postponed bool    // the attempt of an earlier process waits until it is its turn to be continued
-	forgot    bool    // the provider has refused all turns so far, and the session has nothing of them
-	heard     bool    // the session has got the prompt of the attempt that this one has replaced
+	countedIn uint64  // for a call that only stops something, the number of the batch that contains the number of restarts
+	postponed bool    // the attempt of an earlier process waits for its turn to be continued
+	forgot    bool    // the provider has refused all turns so far, and the session contains nothing of them
+	heard     bool    // the session has received the prompt of the attempt that this one replaced
 	heldAt    int64   // time at which an outage began to hold the attempt; 0 if no outage holds it
 	started   int64
 	turnStart int64 // start of the current turn; 0 between turns
@@ -204,11 +204,11 @@ type attempt struct {
 	nextCancel *attempt     // next attempt in the list effects.now.cancels
 	refused    *refused     // set after a refusal of the provider, until a turn has ended in another way
 	cur        *turnContext // context for host calls after ctx has ended because of a halt; nil before
-	startFrom  int64        // without a store, time from which the time to live of the start counts; 0 if this is the time in started
+	startFrom  int64        // without a store, beginning of the start's time to live; 0 if it is the time in "started"
 	touched    bool         // listed in due.waiting
 
 	// The next three fields belong to an attempt of an earlier process; see state_restore.go.
-	recovering bool // it is not known yet how far the session has got with the last prompt
+	recovering bool // it is not known yet how far the session got with the last prompt
 	restoring  bool // a restore call is in progress
 	late       bool // the manager does not begin turns of the attempt by itself; state.lateFor is the reason
 
@@ -348,5 +348,5 @@ type client struct {
 
 	fallbacks map[string]FallbackWay // ways in which agents go on with other models, by the agent's name
 
-	showsRetries map[string]bool // agents whose programs have shown that they repeat requests, by name
+	showsRetries map[string]bool // agents whose programs show repeated requests, by name
 }

@@ -351,8 +351,8 @@ func (st *state) ttlEnd(a *attempt) int64 {
 	return from + int64(st.limit(limitTimeToLive)) - a.ran
 }
 
-// announcedMost returns the longest time for which a retry that a program has announced is waited for. It
-// does not depend on whether tasks are parked.
+// announcedMost returns the longest wait for a retry that a program has announced. It does not depend on
+// whether tasks are parked.
 func (st *state) announcedMost() int64 {
 	if most := st.limit(limitMaxPark); most > 0 {
 		return int64(most)

@@ -154,7 +154,7 @@ func (st *state) countLive(t *task, by int) {
 // account holds the counts of a whole tree. The account of the tree's root is the sum of the shares
 // of the tree's tasks; the accounts of other nodes are zero. So the account is zero when no task is
 // left, and dropNode keeps a root until its account is zero. A count that must outlast the tasks
-// must not be a part of account.
+// must not be part of account.
 type account struct {
 	live int // number of pending and running tasks
 }
@@ -170,7 +170,7 @@ func (t *task) share() (own account) {
 // plus returns the sum of two accounts.
 func (x account) plus(y account) account { return account{live: x.live + y.live} }
 
-// minus returns the difference of two accounts.
+// minus returns the difference between two accounts.
 func (x account) minus(y account) account { return account{live: x.live - y.live} }
 
 // subtree returns the sum of the shares of the tasks below an ended task.

@@ -18,7 +18,8 @@ import (
 const anyBatch = math.MaxUint64
 
 // await makes the waiter wait for the batch with the given number. The number 0 stands for the next
-// batch that becomes durable. After a waiter was woken, it waits again only if await is called again.
+// batch that becomes durable. After a waiter has been woken, it waits again only if await is called
+// again.
 func (s *storing) await(w *waiter, batch uint64) {
 	w.place = len(s.waiters[batch])
 	s.waiters[batch] = append(s.waiters[batch], w)
@@ -378,7 +379,7 @@ func (st *state) retryLater() {
 	}
 }
 
-// retryEnds notes whether the store has refused the record that the last batch tried again.
+// retryEnds notes whether the store refused the record that the last batch tried again.
 func (st *state) retryEnds(refused bool) {
 	s := st.storing
 	m := s.retrying

@@ -3,7 +3,7 @@ package bgagent
 import "slices"
 
 // This file withdraws a launch or a resume that cannot be written. The caller of the launch or
-// resume then gets an error, and the task is as it was before the call.
+// resume then gets an error, and the task is in the same state as before the call.
 
 // shows reports whether the task is visible. Until its launch is durable, a task is visible only to
 // the caller that launches it.
@@ -25,7 +25,7 @@ func (st *state) accepted(t *task, no int32) bool {
 func (st *state) withdrawn(t *task, no int32) bool { return t.no < no }
 
 // withdraw withdraws the launch or resume that opened the attempt. It returns true if the store may
-// nevertheless contain the launch or resume.
+// contain the launch or resume anyway.
 func (st *state) withdraw(t *task, no int32, now int64) (uncertain bool) {
 	s := st.storing
 	m := s.tasks[t]
@@ -141,9 +141,8 @@ type unresumed struct {
 // endedBy maps each status that a tombstone can contain to a cause with this status.
 var endedBy = map[Status]Cause{Completed: CauseTurnEnded, Failed: CauseStartFailed, Cancelled: CauseHost}
 
-// beforeResume saves the parts of the task that a resume changes. The resume calls it before it
-// makes its changes. If the task was revived, the argument "revived" is the status in its
-// tombstone.
+// beforeResume saves the parts of the task that a resume changes. A resume calls it before making
+// its changes. If the task was revived, the argument "revived" is the status in its tombstone.
 func (st *state) beforeResume(t *task, revived Status) {
 	if s := st.storing; s != nil {
 		u := &unresumed{was: *t, status: t.status, cause: t.cause, up: t.up.session, revived: revived.Terminal()}

@@ -27,7 +27,7 @@ import (
 //   - A batch is durable when Write returns nil, whatever happens to the process and the machine.
 //   - Batches keep their order: if the store contains a batch, it contains all earlier batches.
 //   - The store returns what was written, byte for byte. If it cannot read something back, it
-//     reports [StoreDamage] or an error, and never returns something else instead.
+//     reports a [StoreDamage] or an error, and never returns anything else instead.
 //   - At most one manager has the store open.
 //
 // A store may have its own limits on the amount of data that it keeps. To keep these limits, it may
@@ -45,9 +45,9 @@ type Store interface {
 	// batch. After any other error, the store contains no part of the batch, neither now nor later,
 	// and the next Write may succeed. If no space is left, the error should match [syscall.ENOSPC].
 	// If the store refuses a batch repeatedly for another reason, the manager writes the batch in
-	// parts, sets aside the record that is refused, and reports it. A [*StoreOwnedError] means that
-	// another manager has opened the store in the meantime. The manager then ends its tasks. The
-	// store must not use the batch or its slices after Write has returned.
+	// parts, sets the refused record aside, and reports it. A [*StoreOwnedError] means that another
+	// manager has opened the store in the meantime. The manager then ends its tasks. The store must
+	// not use the batch or its slices after Write has returned.
 	Write(ctx context.Context, b *StoreBatch) error
 
 	// Text returns the text that has the given name and belongs to the record with the given key. If
@@ -93,9 +93,9 @@ type StoreContents struct {
 
 	// Outdated is the reason why the store may lack changes that its last owner wrote, without a full
 	// stop. For example, the store is a copy, or batches are missing. Outdated is empty if there is
-	// no sign of this. Tasks that are live in an outdated store may run elsewhere, or may have ended
-	// already, so the manager ends them as interrupted without a call to a client. Every Open reports
-	// the reason until a batch has been written.
+	// no sign of this. Tasks that are live in an outdated store may be running elsewhere, or may
+	// already have ended, so the manager ends them as interrupted without calling a client. Every
+	// Open reports the reason until a batch has been written.
 	Outdated string
 }
 
@@ -163,9 +163,9 @@ var (
 	// ErrStore matches every error that comes from the store.
 	ErrStore = errors.New("the store failed")
 
-	// ErrStoreLost is matched, together with ErrStore, by the errors of a manager whose store no longer
-	// belongs to it: another manager has opened the store, or the store lacks batches that it had.
-	// The manager then writes nothing more and runs nothing more. A new manager must be created.
+	// ErrStoreLost means that the store no longer belongs to the manager: another manager has opened
+	// the store, or the store lacks batches that it once had. Errors that match ErrStoreLost also match
+	// ErrStore. The manager then writes nothing more and runs nothing more. Create a new manager.
 	ErrStoreLost = errors.New("the store is lost to this manager")
 
 	// ErrUncertain is returned if a write failed and it is not known whether the store contains the
