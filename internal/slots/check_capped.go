@@ -82,9 +82,7 @@ func (c *capped) checkGates(all []*gate) error {
 			return err
 		}
 		lanes += len(g.lanes.items)
-		for range g.stuck.common(g.stuck) {
-			stuck++
-		}
+		stuck += g.stuck.len()
 		if g.ready {
 			ready++
 		}

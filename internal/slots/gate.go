@@ -10,7 +10,7 @@ type gate struct {
 	ready bool        // whether the gate is open and has filed lanes
 	open  bool        // whether the gate has room; updated only while the gate has a number
 	id    int         // number of the gate among the gates on its side; -1 for the gate of a pool without waiters
-	stuck set         // numbers of the gates on the other side that share a stuck lane with this gate
+	stuck sparse      // numbers of the gates on the other side that share a stuck lane with this gate
 }
 
 func (g *gate) hasRoom() bool {

@@ -23,8 +23,8 @@
 //     the lane is granted a slot. Otherwise the lane is filed at the other gate. When
 //     both gates have turned the lane away, the lane is stuck. Both gates note a stuck
 //     lane, and the lane is filed again when both are open. Each gate keeps a set of
-//     bits for its stuck lanes. When the gate opens, the intersection of that set with
-//     the set of open gates on the other side yields the lanes to file, 64 per step.
+//     its stuck lanes. When the gate opens, the intersection of that set with the set of
+//     open gates on the other side yields the lanes to file, up to 64 per step.
 //   - Between calls, a gate can be ready only if the total is full.
 //
 // So a grant costs O(log n) for n lines, and another O(log n) for each lane that is turned
@@ -45,9 +45,13 @@
 //
 // With Fair, a root that is served gets a later place in all lanes of the pool at once. A lane
 // at the gate of its cap is updated when it reaches the front, in O(log n) for each of its
-// roots that were served. So if a cap has lanes in many pools, a grant may require an update
-// of each of these lanes. Lanes at the gate of a pool need no update, because they are sorted
-// by root first and then by order.
+// roots that were served. Each grant makes at most k lines out of date, and each of them is
+// updated at most once, so grants cost O(k log n) on average. Here, k is the number of capped
+// agents whose tasks of one root wait in one pool. It does not grow with the number of pools
+// or agents. Lanes at the gate of a pool need no update, because they are sorted by root first
+// and then by order. Again, no structure does much better if k is large: "is there a pool with
+// waiters of the agent in which the root was not served since then?" is another bit of a
+// product of a matrix and a vector, and a grant answers it.
 //
 // A second heap sorts the lines of a pool by root and then by order. Its first line is the
 // head of the pool. If a waiter behind the head is granted a slot of the pool, the head is
