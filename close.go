@@ -130,6 +130,7 @@ func (m *BackgroundManager) finishClose(ctx context.Context) error {
 		m.update(func(st *state, _ int64) { st.flush() })
 		_ = m.untilKept(ctx, -1, (*state).allKept)
 	}
+	m.cm.part(m)
 	m.stop(ErrClosed)
 	m.stopTimer()
 	// From here on, the manager no longer notices when a session stops. Release the slots of the

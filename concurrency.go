@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/bgagent/bgagent/internal/mdtext"
@@ -37,6 +38,9 @@ type ConcurrencyManager struct {
 	slots *slots.Manager
 	epoch time.Time   // time from which the times of cool-downs count
 	timer *time.Timer // ends the next cool-down; nil until the first one; guarded by the lock of slots
+
+	mu      sync.Mutex
+	sharers []*BackgroundManager // open managers that use the slots; guarded by mu
 }
 
 // PoolStats contains the figures of one pool or of one cap.
@@ -77,6 +81,33 @@ func (c *ConcurrencyManager) coolUntil(at int64) {
 		return
 	}
 	c.timer.Reset(d)
+}
+
+// join adds a manager that uses the slots.
+func (c *ConcurrencyManager) join(m *BackgroundManager) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.sharers = append(c.sharers, m)
+}
+
+// part removes a manager that is closed.
+func (c *ConcurrencyManager) part(m *BackgroundManager) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.sharers = slices.DeleteFunc(c.sharers, func(x *BackgroundManager) bool { return x == m })
+}
+
+// tellCooled informs all managers that use the slots, except m, that a pool cools down. No lock may be
+// held.
+func (c *ConcurrencyManager) tellCooled(m *BackgroundManager) {
+	c.mu.Lock()
+	sharers := slices.Clone(c.sharers)
+	c.mu.Unlock()
+	for _, o := range sharers {
+		if o != m {
+			o.update(func(st *state, now int64) { st.cooledByOther(now) })
+		}
+	}
 }
 
 // poolStats returns the figures of a pool as callers see them. The argument "epoch" is the time from

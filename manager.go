@@ -183,6 +183,7 @@ func New(sc SessionClient, cfg Config) (m *BackgroundManager, err error) {
 	if err := m.openStore(); err != nil {
 		return nil, err
 	}
+	m.cm.join(m)
 	if cfg.Store == nil {
 		m.startEvents()
 	}
@@ -382,6 +383,9 @@ func (m *BackgroundManager) releaseRare(fx *rareEffects) {
 	}
 	for _, id := range rare.expired {
 		m.errs.keep(id, nil)
+	}
+	if rare.cooled {
+		m.cm.tellCooled(m)
 	}
 }
 

@@ -226,6 +226,7 @@ type rareEffects struct {
 		writeLog bool            // a goroutine writes the log
 		forget   bool            // a goroutine calls ForgetSession for the sessions in state.forget
 		expired  []string        // ids of tasks whose host errors can be forgotten
+		cooled   bool            // a pool cools down or cools down longer; the other managers that share the slots must be informed
 	}
 }
 

@@ -167,6 +167,19 @@ func (st *state) leaveShut(now int64) {
 	}
 }
 
+// cooledByOther handles a cool-down that another manager with the same slots has begun or extended.
+func (st *state) cooledByOther(now int64) {
+	st.wakePaused()
+	leaves := false
+	for _, k := range st.kinds {
+		leaves = leaves || st.shut(k, now)
+		st.watchPool(k, now)
+	}
+	if leaves {
+		st.leaveShut(now)
+	}
+}
+
 // leavesPool reports whether a task that waits for its pool goes on with its next model, because the pool is
 // shut.
 func (st *state) leavesPool(t *task, now int64) bool {

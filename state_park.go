@@ -261,14 +261,16 @@ func (st *state) lineUp(a *attempt) {
 }
 
 // parkRank returns the place at which a parked attempt waits in its pool's line. Parked attempts
-// wait at the head, in the order in which their tasks were queued, because these queue times are
-// lower than every ticket. An attempt whose turns are refused again and again waits at the end
-// instead, so that the turns of other attempts are tried, too.
+// wait at the head, in the order of the first queue times of their work (see [state.firstQueued]),
+// because these are lower than every ticket. The same applies in the pool of another model, after a
+// fallback. An attempt whose turns are refused again and again waits at the end instead, so that the
+// turns of other attempts are tried, too.
 func (st *state) parkRank(a *attempt) (head bool, ticket uint64) {
 	if a.refused.turns >= headTurns {
 		return false, st.slots.Ticket()
 	}
-	return true, min(uint64(max(a.t.queued+st.slotsFrom, 1)), slots.FirstTicket-1)
+	const epoch = slots.FirstTicket / 2 // the slots may be younger than the tasks of an earlier process
+	return true, uint64(min(max(epoch+st.firstQueued(a.t)+st.slotsFrom, 1), slots.FirstTicket-1))
 }
 
 // leaveLine gives back the slot, or the place in line, that a parked attempt has for its next turn.

@@ -117,11 +117,8 @@ func (st *state) cool(a *attempt, e *ProviderError, reset, now int64) {
 	st.slots.Refuse(&a.t.wait, &a.t.kind.slot, slots.Refusal{
 		Now: now + st.slotsFrom, Reset: reset, Tries: e.Tries, Provider: e.Scope == ScopeProvider, Spread: st.random(),
 	})
-	for t := range st.waiters { // a caller does not wait for long pauses
-		if t.live() {
-			st.wakeTask(t)
-		}
-	}
+	st.rare().after.cooled = true
+	st.wakePaused()
 	if st.shut(a.t.kind, now) {
 		st.leaveShut(now)
 	}
@@ -163,6 +160,7 @@ func (st *state) coolAgain(a *attempt, now int64) {
 		again.Reset = r.until + st.slotsFrom
 	}
 	st.slots.Refuse(&slots.Waiter{}, &a.t.kind.slot, again)
+	st.rare().after.cooled = true
 	st.watchPool(a.t.kind, now)
 }
 

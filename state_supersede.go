@@ -71,6 +71,24 @@ func (t *task) followed(no int32) int32 {
 	return no
 }
 
+// firstQueued returns the queue time of the attempt that the latest launch or resume has opened. A fallback
+// and a restart open further attempts, but the work has waited since that time.
+func (st *state) firstQueued(t *task) int64 {
+	at := t.queued
+	if t.more == nil {
+		return at
+	}
+	no := int(t.no) - 1
+	for _, p := range slices.Backward(t.more.past) {
+		if p.Number != no || p.Cause != CauseSuperseded {
+			break
+		}
+		at = st.at(p.Queued)
+		no--
+	}
+	return at
+}
+
 // opened returns the number of the attempt that the latest launch or resume has opened. Later attempts
 // continue it.
 func (t *task) opened() int32 {

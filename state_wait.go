@@ -127,3 +127,13 @@ func (st *state) wakeDrainers() {
 		st.fx.after.wakes.add(w)
 	}
 }
+
+// wakePaused wakes the callers that wait for live tasks, because a pool has begun to cool down and they do
+// not wait for long pauses.
+func (st *state) wakePaused() {
+	for t := range st.waiters {
+		if t.live() {
+			st.wakeTask(t)
+		}
+	}
+}
