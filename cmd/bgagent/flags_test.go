@@ -52,10 +52,10 @@ func TestFailFastStopsTheRestAfterOneBadEnd(t *testing.T) {
 	got := p.run("run", "tasks.jsonc", "-o", "out", "--fail-fast")
 	require.Equal(t, 1, got.code, got.stderr)
 	require.Contains(t, got.out, "1 completed, 1 failed, 2 cancelled in ")
-	require.Contains(t, got.out, "     stopped, as task 2 did not complete (--fail-fast)\n")
+	require.Contains(t, got.out, "     stopped because task 2 did not complete (--fail-fast)\n")
 	require.Contains(t, []string{"one\nfail\n", "one\nfail\nhang\n"}, p.asked())
 	rows := p.rows("out")
-	require.Equal(t, "stopped, as task 2 did not complete (--fail-fast)", rows[3]["reason"])
+	require.Equal(t, "stopped because task 2 did not complete (--fail-fast)", rows[3]["reason"])
 	require.False(t, p.index("out").Interrupted)
 }
 

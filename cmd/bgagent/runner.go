@@ -313,7 +313,7 @@ func (r *runner) take(number int, t bgagent.Task) {
 type badEndError struct{ task int } // number of the first task that did not complete
 
 func (e *badEndError) Error() string {
-	return fmt.Sprintf("stopped, as task %d did not complete (--fail-fast)", e.task)
+	return fmt.Sprintf("stopped because task %d did not complete (--fail-fast)", e.task)
 }
 
 // haltAtBadEnd stops the run when a task does not complete. It has a subscription of its own, because
