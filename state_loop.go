@@ -41,6 +41,9 @@ func (r *repeats) ended(call *toolCall, t MessageTool, now int64) {
 		r.reset()
 		return
 	case r.input == call.input && r.result == t.Result && r.state == t.State && r.name == call.name:
+		if r.older == nil {
+			r.older = make([]int64, 0, min(r.most, DefaultRepeatedCalls))
+		}
 		r.older = append(r.older, r.began)
 		early := 0
 		for early < len(r.older) && (now-r.older[early] > repeatedWithin || len(r.older)-early >= r.most) {

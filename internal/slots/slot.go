@@ -24,7 +24,7 @@ func (s Slot) Release() {
 	}
 	k := r.key
 	var granted []*Waiter
-	if r.passes() { // no refusal was reported
+	if r.prev != nil && r.passes() { // no refusal was reported
 		granted = m.proved(&r.Waiter)
 	}
 	m.giveBack(&r.Waiter, k)
