@@ -162,7 +162,7 @@ func (st *state) remember(x *storedTask, now int64) {
 	}
 	t := st.loadTask(x)
 	t.up = st.node(x.Parent)
-	if root := x.rec.Root; root != "" && root != x.Parent && !t.up.needed() && t.up.above() == nil {
+	if root := x.rec.Root; root != x.Parent && !t.up.needed() && t.up.above() == nil {
 		if top := st.node(root); top.under(x.Parent) {
 			st.touchNode(top)
 		} else { // the tasks between the root and this task have expired
