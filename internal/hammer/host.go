@@ -169,8 +169,13 @@ func (f *host) create(ctx context.Context, l *life, s bgagent.SessionSpec) (stri
 		case 0:
 			return "", nil
 		case 1:
+			// The manager refuses an id only if it knows the session. A later process does not know the
+			// sessions of tasks whose ends were reported to an earlier process.
 			if len(f.order) > 0 {
-				return f.order[r.IntN(len(f.order))], nil
+				id := f.order[r.IntN(len(f.order))]
+				if _, err := l.m.Get(f.sessions[id].task); !errors.Is(err, bgagent.ErrUnknownTask) {
+					return id, nil
+				}
 			}
 		case 2:
 			return "", &bgagent.NoSuchAgentError{Agent: s.Agent}
