@@ -139,7 +139,7 @@ type nodeRecord struct {
 	Scope   bool             `json:"scope,omitempty"`
 	Batch   uint32           `json:"batch,omitempty"`  // number of the open batch
 	Notice  *envelopeRecord  `json:"notice,omitempty"` // notice that is being delivered
-	Handed  []envelopeRecord `json:"handed,omitempty"` // unacknowledged notices that were handed out or are about to be
+	Handed  []envelopeRecord `json:"handed,omitempty"` // unacknowledged notices that were handed out or sent, or are about to be
 	Account *accountRecord   `json:"account,omitempty"`
 }
 
@@ -475,16 +475,9 @@ func (st *state) recordNode(n *node) (r recorded, ok bool) {
 		e := st.recordEnvelope(env)
 		x.Notice = &e
 	}
-	for _, env := range n.held.envelopes() {
+	for _, env := range n.handedOut() {
 		if env.sealed() {
 			x.Handed = append(x.Handed, st.recordEnvelope(env))
-		}
-	}
-	if n.held != nil {
-		for _, h := range n.held.hands {
-			if h.notice != nil {
-				x.Handed = append(x.Handed, st.recordEnvelope(h.notice))
-			}
 		}
 	}
 	if x.empty() {

@@ -185,7 +185,9 @@ func (st *state) endDelivery(n *node, env *envelope, answer noticeAnswer, detail
 	env.flying = false
 	if n.env != env { // the envelope was given up during the delivery
 		n.adrift = nil
-		if answer != noticeRecorded {
+		if answer == noticeRecorded {
+			st.arrived(env, now)
+		} else {
 			env.setReclaimable(true)
 		}
 		st.wakeNode(n)
@@ -231,6 +233,9 @@ func (st *state) endDelivery(n *node, env *envelope, answer noticeAnswer, detail
 func (st *state) abandonDelivery(n *node, env *envelope) {
 	st.unpush(n, env)
 	env.flying, n.delivering = false, false
+	if env.tries == 0 {
+		n.notSent(env)
+	}
 	if n.env != env {
 		n.adrift = nil
 		env.setReclaimable(true)
@@ -251,6 +256,7 @@ func (st *state) delivered(n *node, s NoticeState, now int64) {
 	for _, d := range env.debts {
 		st.settleDebt(d, s, now)
 	}
+	st.arrived(env, now)
 	if n.nOwed == 0 {
 		n.compact()
 	}
@@ -261,6 +267,7 @@ func (st *state) delivered(n *node, s NoticeState, now int64) {
 // may be empty, because the results that it reports may have been read in the meantime.
 func (st *state) unpack(n *node, env *envelope) {
 	n.env = nil
+	n.notSent(env)
 	for _, d := range append(env.debts, n.emptyOwed()...) {
 		if d.t == nil {
 			continue

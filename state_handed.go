@@ -13,6 +13,10 @@ import (
 //	owed -> taken: the notice is sealed and written -> handed out -> the answer was returned
 //	                                                -> acknowledged: the store records it as settled
 //
+// An end can be read after its notice has been sent for the first time. If the notice arrives, the end
+// counts as acknowledged. Until the end is acknowledged, the store also keeps the notice, so that the next
+// manager reports the end with the same notice and not with another one.
+//
 // If the record of a task expires from memory, the ends of the task count as acknowledged.
 
 // holding contains the notices and answers that were requested for a node and are not acknowledged.
@@ -21,6 +25,7 @@ type holding struct {
 	again []*envelope // notices of an earlier process that will be delivered or handed out again, unchanged
 	left  []*envelope // notices that were pushed too often and wait until they are taken
 	hands []*hand
+	sent  []*envelope // notices that may have arrived and report ends that were handed out otherwise, and are not acknowledged
 }
 
 // envelopes returns all notices that are not handed out. The argument can be nil.
@@ -29,6 +34,25 @@ func (h *holding) envelopes() []*envelope {
 		return nil
 	}
 	return slices.Concat(h.again, h.taken, h.left)
+}
+
+// handedOut returns all notices that the record of the node contains in addition to n.env.
+func (n *node) handedOut() []*envelope {
+	if n.held == nil {
+		return nil
+	}
+	all := n.held.envelopes()
+	for _, h := range n.held.hands {
+		if h.notice != nil {
+			all = append(all, h.notice)
+		}
+	}
+	for _, env := range n.held.sent {
+		if env != n.env && !slices.Contains(all, env) {
+			all = append(all, env)
+		}
+	}
+	return all
 }
 
 // leftOver returns the number of debts in notices that were pushed too often.
@@ -95,8 +119,61 @@ func (n *node) hold() *holding {
 func (st *state) read(t *task, out *handing, now int64) {
 	if st.storing != nil && !st.closed && t.notice == NoticeOwed {
 		st.handOut(t.up, nil, out, t.owes()...)
+		if t.up.of == nil { // otherwise the next turn of the session reports what is not acknowledged
+			st.keepSent(t.up)
+		}
 	}
 	st.settleTask(t, NoticeRead, now)
+}
+
+// keepSent keeps the notices of the node that may have arrived and report ends that were read just now.
+func (st *state) keepSent(n *node) {
+	for _, env := range n.unsettled() {
+		if (env.flying || env.tries > 0) && !slices.Contains(n.hold().sent, env) && st.reportsRead(env) {
+			n.held.sent = append(n.held.sent, env)
+		}
+	}
+}
+
+// reportsRead reports whether the notice reports an end that was handed out otherwise and is not
+// acknowledged.
+func (st *state) reportsRead(env *envelope) bool {
+	return slices.ContainsFunc(env.notice.Items, func(it NoticeItem) bool { return st.handOf(it, env) != nil })
+}
+
+// handOf returns the answer that has handed out the end in a notice's item otherwise than with the notice.
+// It returns nil if there is none.
+func (st *state) handOf(it NoticeItem, env *envelope) *hand {
+	num, _ := parseID(it.Task)
+	t := st.tasks[num]
+	if t == nil {
+		return nil
+	}
+	if h := st.storing.handed[member{t, int32(it.Attempt)}]; h != nil && h.notice != env {
+		return h
+	}
+	return nil
+}
+
+// arrived acknowledges the ends that the notice reports and that were handed out otherwise, because the
+// notice has arrived.
+func (st *state) arrived(env *envelope, now int64) {
+	if st.storing == nil {
+		return
+	}
+	for _, it := range env.notice.Items {
+		if h := st.handOf(it, env); h != nil {
+			num, _ := parseID(it.Task)
+			st.ackedOne(member{st.tasks[num], int32(it.Attempt)}, h, now)
+		}
+	}
+}
+
+// notSent notes that the notice has not arrived.
+func (n *node) notSent(env *envelope) {
+	if n.held != nil {
+		n.held.sent = slices.DeleteFunc(n.held.sent, func(x *envelope) bool { return x == env })
+	}
 }
 
 // owes returns those attempts of the task that are still owed to the parent.
@@ -298,6 +375,12 @@ func (st *state) ack(id string, now int64) {
 				return
 			}
 		}
+		for _, env := range n.held.sent {
+			if env.notice.ID == id {
+				st.arrived(env, now)
+				return
+			}
+		}
 	}
 }
 
@@ -306,12 +389,19 @@ func (st *state) acked(h *hand, now int64) {
 	for _, x := range slices.Clone(h.members) {
 		st.ackedOne(x, h, now)
 	}
+	if h.notice != nil {
+		st.arrived(h.notice, now)
+	}
 }
 
 func (st *state) ackedOne(x member, h *hand, now int64) {
 	delete(st.storing.handed, x)
 	st.changed(x.t)
 	h.members = slices.DeleteFunc(h.members, func(y member) bool { return x == y })
+	if held := h.n.held; len(held.sent) > 0 {
+		held.sent = slices.DeleteFunc(held.sent, func(env *envelope) bool { return !st.reportsRead(env) })
+		st.nodeChanged(h.n)
+	}
 	if len(h.members) == 0 {
 		h.n.held.hands = slices.DeleteFunc(h.n.held.hands, func(y *hand) bool { return y == h })
 		st.nodeChanged(h.n)

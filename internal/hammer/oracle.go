@@ -34,7 +34,6 @@ type oracle struct {
 	promptIDs map[string]bool
 	repeats   map[string]bool         // ids of prompts that the provider has refused and of which the session keeps nothing
 	unheard   map[string]bool         // ids of the notices that were such prompts
-	read      map[attemptKey]bool     // attempts whose ends were read, in runs with crashes; see told
 	refused   map[string]time.Time    // time of the first failure, by prompt id; only for prompts that could not reach the host
 	answers   map[attemptKey][]string // prompt ids of each attempt
 	draws     map[string]uint64
@@ -98,7 +97,7 @@ type suspect struct {
 
 func newOracle(seed uint64) *oracle {
 	return &oracle{
-		seed: seed, began: time.Now(), runs: map[*activity]struct{}{}, granted: map[string]bool{}, promptIDs: map[string]bool{}, refused: map[string]time.Time{}, repeats: map[string]bool{}, unheard: map[string]bool{}, read: map[attemptKey]bool{},
+		seed: seed, began: time.Now(), runs: map[*activity]struct{}{}, granted: map[string]bool{}, promptIDs: map[string]bool{}, refused: map[string]time.Time{}, repeats: map[string]bool{}, unheard: map[string]bool{},
 		answers: map[attemptKey][]string{}, draws: map[string]uint64{}, ends: map[attemptKey]bgagent.Cause{},
 		notices: map[attemptKey]bgagent.NoticeState{}, overran: map[attemptKey]*life{}, quiets: map[attemptKey]int{},
 		aborted: map[string]bool{}, seen: map[attemptKey]map[string]bool{}, delivered: map[attemptKey]string{}, pulls: map[attemptKey]bool{}, pulled: map[attemptKey]bool{}, earlier: map[attemptKey]bool{},
@@ -366,9 +365,7 @@ func (o *oracle) told(n bgagent.Notice, how string) {
 	}
 	for _, it := range n.Items {
 		key := attemptKey{it.Task, it.Attempt}
-		// If the process crashes after a result was read while its notice was on its way, the next process
-		// can report the end again under another id.
-		if id, ok := o.delivered[key]; ok && id != n.ID && !o.pulled[key] && !o.unheard[id] && !o.read[key] {
+		if id, ok := o.delivered[key]; ok && id != n.ID && !o.pulled[key] && !o.unheard[id] {
 			o.faultLocked("%s.%d reported twice: %s and %s (%s)", it.Task, it.Attempt, id, n.ID, how)
 		}
 		o.delivered[key] = n.ID
@@ -427,7 +424,6 @@ func (o *oracle) event(l *life, e bgagent.Event) {
 			o.faultLocked("notice of %s.%d settled as %q", t.ID, t.Attempt, t.Notice)
 		}
 		o.notices[key] = t.Notice
-		o.read[key] = o.read[key] || l.store != nil && t.Notice == bgagent.NoticeRead
 		delete(o.earlier, key)
 	case bgagent.EventOverLimit:
 		// The attempt that does not stop may be older than the attempt in the event. Newer
@@ -481,15 +477,17 @@ func (o *oracle) abort(session string) {
 	o.aborted[session] = true
 }
 
-// resultLocked checks that the result of a completed attempt is an answer to a prompt of
-// that attempt.
+// resultLocked checks that the result of a completed attempt is an answer to a prompt of that attempt. An
+// attempt that has replaced others also has the answers to the messages that these got.
 func (o *oracle) resultLocked(t bgagent.Task) {
 	if t.Status != bgagent.Completed || t.Result == "" {
 		return
 	}
-	for _, id := range o.answers[attemptKey{t.ID, t.Attempt}] {
-		if strings.Contains(t.Result, "answer to "+id+";") {
-			return
+	for no := t.Attempt; no == t.Attempt || o.super[attemptKey{t.ID, no}]; no-- {
+		for _, id := range o.answers[attemptKey{t.ID, no}] {
+			if strings.Contains(t.Result, "answer to "+id+";") {
+				return
+			}
 		}
 	}
 	o.faultLocked("%s.%d completed (%s) with a foreign result: %.100q", t.ID, t.Attempt, t.Cause, t.Result)
