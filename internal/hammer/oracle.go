@@ -56,6 +56,7 @@ type oracle struct {
 	named     map[sentMessage]bool    // messages that an end has named as unconsumed
 	got       map[sentMessage]string  // ids of the prompts with these messages
 	chosen    map[openQuestion]string // the answers that count
+	options   map[string]*answering   // by the subject of the question
 	again     map[string][]string     // for each task, the prompts that continue interrupted turns
 	calls     map[string]*host        // hosts of the prompts that the current process has handed over; some of the prompts might not have arrived
 	healed    bool
@@ -102,7 +103,7 @@ func newOracle(seed uint64) *oracle {
 		notices: map[attemptKey]bgagent.NoticeState{}, overran: map[attemptKey]*life{}, quiets: map[attemptKey]int{},
 		aborted: map[string]bool{}, seen: map[attemptKey]map[string]bool{}, delivered: map[attemptKey]string{}, pulls: map[attemptKey]bool{}, pulled: map[attemptKey]bool{}, earlier: map[attemptKey]bool{},
 		super: map[attemptKey]bool{}, calls: map[string]*host{},
-		messages: map[sentMessage]bool{}, named: map[sentMessage]bool{}, got: map[sentMessage]string{}, again: map[string][]string{}, chosen: map[openQuestion]string{}, heal: make(chan struct{}),
+		messages: map[sentMessage]bool{}, named: map[sentMessage]bool{}, got: map[sentMessage]string{}, again: map[string][]string{}, chosen: map[openQuestion]string{}, options: map[string]*answering{}, heal: make(chan struct{}),
 	}
 }
 

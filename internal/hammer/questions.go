@@ -16,6 +16,28 @@ type openQuestion struct {
 	task, key string
 }
 
+// answering is what the oracle knows about the answer to a question.
+type answering struct {
+	chosen string // option that was chosen with Answer
+	told   string // option that the agent got
+}
+
+// answeringLocked returns what is known about the answer to the question with the subject. Subjects are
+// unique.
+func (o *oracle) answeringLocked(subject string) *answering {
+	if o.options[subject] == nil {
+		o.options[subject] = &answering{}
+	}
+	return o.options[subject]
+}
+
+// sameLocked checks that the agent got the option that was chosen.
+func (o *oracle) sameLocked(subject string) {
+	if a := o.answeringLocked(subject); a.chosen != "" && a.told != "" && a.chosen != a.told {
+		o.faultLocked("the question about %q was answered with %q, and its agent got %q", subject, a.chosen, a.told)
+	}
+}
+
 // asks imitates an agent that asks a question. A turn that waits for the answer for a minute gives its slot
 // back, so it does not count as running until it has a slot again.
 func (f *runnerHost) asks(ctx context.Context, session string, rep *bgagent.Reporter, r *rand.Rand) error {
@@ -26,7 +48,7 @@ func (f *runnerHost) asks(ctx context.Context, session string, rep *bgagent.Repo
 		return ctx.Err()
 	}
 	q := bgagent.Question{
-		Kind: bgagent.QuestionKind(1 + r.IntN(2)), Title: "may I?", Subject: fmt.Sprint("subject ", r.IntN(1000)), Options: []string{"yes", "no"},
+		Kind: bgagent.QuestionKind(1 + r.IntN(2)), Title: "may I?", Subject: fmt.Sprint("subject ", r.Uint64()), Options: []string{"yes", "no"},
 		Expires: time.Now().Add(time.Duration(r.IntN(600)) * time.Second),
 	}
 	ctx, cancel := context.WithCancel(ctx)
@@ -50,6 +72,12 @@ func (f *runnerHost) asks(ctx context.Context, session string, rep *bgagent.Repo
 		f.o.fault("a question of %s expired too early", session)
 	case err != nil && ctx.Err() == nil && !errors.Is(err, bgagent.ErrQuestionExpired) && !errors.Is(err, bgagent.ErrNotAsked) && !errors.Is(err, context.Canceled):
 		f.o.fault("Ask of %s: %v", session, err)
+	}
+	if err == nil {
+		f.o.mu.Lock()
+		f.o.answeringLocked(q.Subject).told = option
+		f.o.sameLocked(q.Subject)
+		f.o.mu.Unlock()
 	}
 	if err == nil || errors.Is(err, bgagent.ErrQuestionExpired) { // otherwise the turn may have ended, and the slot is gone
 		f.o.setParked(a, false)
@@ -98,16 +126,37 @@ func (h *hammer) answer() {
 	if h.r.IntN(3) == 0 {
 		by = h.caller()
 	}
+	above := h.above(x.task)
 	for range 1 + h.r.IntN(2) {
 		option := []string{"yes", "no", "always"}[h.r.IntN(3)]
 		h.aside(func(ctx context.Context) {
 			q, err := m.Answer(ctx, by, x.task, bgagent.AnswerInput{Key: x.key, Option: option})
 			h.o.log("%d answer to %s of %s by %q: %q %v", n, x.key, x.task, by.Session, q.Answer, err)
-			if err == nil {
-				h.o.answered(x, q)
+			if err != nil {
+				return
+			}
+			h.o.answered(x, q)
+			if by.Session != "" && (!above[by.Session] || q.Kind == bgagent.QuestionPermission && !h.cfg.ModelsMayPermit) {
+				h.o.fault("%q answered a question of kind %d of %s", by.Session, q.Kind, x.task)
 			}
 		})
 	}
+}
+
+// above returns the sessions above the session of the task.
+func (h *hammer) above(id string) map[string]bool {
+	tasks := map[string]bgagent.Task{} // by session
+	for _, t := range h.m.List(bgagent.Query{}) {
+		if t.Session != "" {
+			tasks[t.Session] = t
+		}
+	}
+	all := map[string]bool{}
+	t, err := h.m.Get(id)
+	for ok := err == nil; ok; t, ok = tasks[t.Parent] {
+		all[t.Parent], all[t.Root] = true, true
+	}
+	return all
 }
 
 // answered records an answer that counts.
@@ -118,4 +167,6 @@ func (o *oracle) answered(x openQuestion, q bgagent.Question) {
 		o.faultLocked("%s of %s was answered with %q, and before with %q: %+v", x.key, x.task, q.Answer, was, q)
 	}
 	o.chosen[x] = q.Answer
+	o.answeringLocked(q.Subject).chosen = q.Answer
+	o.sameLocked(q.Subject)
 }
