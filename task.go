@@ -101,7 +101,7 @@ const (
 	CauseRateLimited     // the provider of the model refused a turn because of a limit, an overload or a failure, and the turn could not go on later
 )
 
-// causes holds the name of each cause and the status of an attempt that ends for that cause. A new
+// causes holds the name of each cause and the status of an attempt that ends with that cause. A new
 // cause needs a constant above and a row here; a test finds a constant without a row.
 // CONTRIBUTING.md lists what else a new cause needs.
 var causes = [...]struct {
@@ -160,7 +160,7 @@ func (c Cause) MarshalText() ([]byte, error) { return []byte(c.String()), nil }
 // UnmarshalText implements [encoding.TextUnmarshaler].
 func (c *Cause) UnmarshalText(b []byte) error { return enumOf(c, causeNames[:], "cause", b) }
 
-// Status returns the status of an attempt that ended for this cause. It returns Pending for
+// Status returns the status of an attempt that ended with this cause. It returns Pending for
 // CauseNone.
 func (c Cause) Status() Status {
 	if int(c) >= len(causes) { // a value without a constant
@@ -180,7 +180,7 @@ type Task struct {
 	Description string            `json:"description"`
 	Agent       string            `json:"agent"`
 	Model       string            `json:"model,omitempty"`    // name of the model, after Config.Model and Config.Fallback were applied; empty means the agent's own model
-	Fallback    string            `json:"fallback,omitempty"` // if Model is a fallback, one line that says from which model the task fell back to it, and why
+	Fallback    string            `json:"fallback,omitempty"` // if Model is a fallback, one line that names the previous model and the reason
 	Prompt      string            `json:"prompt"`             // prompt of the latest attempt
 	ToolCallID  string            `json:"tool_call_id,omitempty"`
 	Client      string            `json:"client,omitempty"` // name of the session client; empty for the client given to New
@@ -189,7 +189,7 @@ type Task struct {
 	Status     Status    `json:"status"`
 	Cause      Cause     `json:"cause,omitempty"`      // cause of the attempt's end
 	Phase      Phase     `json:"phase,omitempty"`      // set while running, and after the end while the session is being stopped
-	Reason     string    `json:"reason,omitempty"`     // of an ended attempt, why it ended; of a parked one, what it waits for
+	Reason     string    `json:"reason,omitempty"`     // for an ended attempt, why it ended; for a parked one, what it waits for
 	Until      time.Time `json:"until,omitzero"`       // while parked: earliest time at which the provider accepts requests, zero if it is unknown or has passed; or time at which the first question expires
 	Attempt    int       `json:"attempt"`              // number of the latest attempt, from 1
 	Queued     time.Time `json:"queued"`               // time at which the attempt was launched or resumed
@@ -214,7 +214,7 @@ type Task struct {
 	Questions []Question `json:"questions,omitempty"` // open questions of the agent, oldest first; see BackgroundManager.Answer
 
 	Messages   int                 `json:"messages,omitempty"`   // number of messages that wait for their turns; see BackgroundManager.Send
-	Unconsumed []UnconsumedMessage `json:"unconsumed,omitempty"` // messages that the ended attempt is not known to have received
+	Unconsumed []UnconsumedMessage `json:"unconsumed,omitempty"` // messages that the ended attempt may not have received
 
 	Budget   BudgetUse `json:"budget,omitzero"`    // budget of the task over all its attempts; zero if the task has none
 	Attempts []Attempt `json:"attempts,omitempty"` // earlier attempts, oldest first; only the last 20 are kept
@@ -256,7 +256,7 @@ type QueuePlace struct {
 // again (see [ErrUnreachable]). During an outage while the turn runs, the client does not report
 // the status of the session.
 type Outage struct {
-	Since  time.Time `json:"since"`            // time at which the attempt was first held back, or at which the session's status was last reported
+	Since  time.Time `json:"since"`            // time at which the attempt was first delayed, or at which the session's status was last reported
 	Until  time.Time `json:"until,omitzero"`   // time at which the attempt fails if the outage continues; zero if there is no time limit
 	Reason string    `json:"reason,omitempty"` // error of the client, in one line
 }
@@ -330,7 +330,7 @@ type NoticeItem struct {
 	Reason      string        `json:"reason,omitempty"`
 	Duration    time.Duration `json:"duration"`             // nanoseconds in JSON
 	NoAnswer    bool          `json:"no_answer,omitempty"`  // the attempt completed with tool calls but without any text
-	Unconsumed  int           `json:"unconsumed,omitempty"` // number of messages that the attempt is not known to have received
+	Unconsumed  int           `json:"unconsumed,omitempty"` // number of messages that the attempt may not have received
 	Fallback    string        `json:"fallback,omitempty"`   // Task.Fallback of the task
 
 	// Result is the beginning of the result, up to Config.NoticeResult bytes. Cut is true if the
@@ -357,8 +357,8 @@ type LaunchInput struct {
 	Directory   string            // working directory; empty means the parent's directory
 	Metadata    map[string]string // data of the host; copied
 
-	// Budget narrows the budget of the task. Of each limit, the smallest applies: that of Budget, of
-	// Config.TaskBudget, and of the budget of the task that launches this task.
+	// Budget narrows the budget of the task. For each limit, the smallest value applies: that of
+	// Budget, of Config.TaskBudget, or of the budget of the task that launches this task.
 	Budget Budget
 	// TreeBudget narrows the budget that all tasks of the tree share, until the tree's account closes.
 	// See Config.TreeBudget.
@@ -370,9 +370,9 @@ type ResumeInput struct {
 	Prompt string
 	Model  string // model from this attempt on; empty keeps the task's model
 	// Budget replaces limits of the task's budget, which counts all attempts. A field that is 0
-	// leaves the present limit as it is. A limit may be raised, even above Config.TaskBudget, unless
-	// another task resumes the task. In that case, a higher value also leaves the present limit as it
-	// is.
+	// leaves the current limit unchanged. A limit may be raised, even above Config.TaskBudget, unless
+	// another task resumes the task. In that case, a higher value leaves the current limit unchanged,
+	// too.
 	Budget Budget
 }
 

@@ -56,7 +56,7 @@ type DelegateTaskResult struct {
 	Text    string  // text for the model, at most 32 KiB
 	IsError bool    // the call was wrong or was refused, and did nothing; false if a task was launched or continued and then failed
 	Task    *Task   // task that was launched or continued
-	Notice  *Notice // notice about the other ends that the caller was owed; it is part of Text and counts as delivered
+	Notice  *Notice // notice about the other ends owed to the caller; it is part of Text and counts as delivered
 }
 
 // BackgroundOutputArgs are the arguments of [BackgroundOutput]. They are decoded from JSON like
@@ -78,7 +78,7 @@ type BackgroundOutputResult struct {
 	IsError  bool    // the call was wrong; a task that failed does not make the call wrong
 	Tasks    []Task  // the task with the given id, or the caller's tasks
 	TimedOut bool    // the timeout passed before the task ended
-	Notice   *Notice // notice about the other ends that the caller was owed; it is part of Text and counts as delivered
+	Notice   *Notice // notice about the other ends owed to the caller; it is part of Text and counts as delivered
 }
 
 // BackgroundCancelArgs are the arguments of [BackgroundCancel]. They are decoded
@@ -94,7 +94,7 @@ type BackgroundCancelResult struct {
 	Text      string  // text for the model, at most 32 KiB
 	IsError   bool    // the call was wrong and cancelled nothing
 	Cancelled []Task  // cancelled tasks, with the status that they had right before the call
-	Notice    *Notice // notice about the other ends that the caller was owed; it is part of Text and counts as delivered
+	Notice    *Notice // notice about the other ends owed to the caller; it is part of Text and counts as delivered
 }
 
 // ToolOptions are the options with which [Tools] defines the tools. The zero value is ready to use.
@@ -329,9 +329,9 @@ type reply struct {
 	notice *Notice
 }
 
-// reply renders an answer together with a notice about everything that the caller is owed. The
+// reply renders an answer together with a notice about everything that is owed to the caller. The
 // notice then counts as delivered. If the caller's context has ended, the caller may never read the
-// answer. In this case no notice is added, and the caller is still owed one.
+// answer. In this case, no notice is added, and everything stays owed.
 func (c *call) reply(render func(room int) answer) reply {
 	var r reply
 	owed := ""
@@ -353,9 +353,9 @@ func (c *call) refuse(problem string) reply {
 	return c.reply(func(int) answer { return answer{head: problem} })
 }
 
-// problem turns an error from the manager into a text for the model that includes a remedy. It
-// returns an error if the model can do nothing about the failure, because the context has ended or
-// the host's configuration is wrong.
+// problem turns an error from the manager into a text that tells the model what to do. It returns
+// an error if the model can do nothing about the failure, because the context has ended or the
+// host's configuration is wrong.
 func (c *call) problem(err error, ref string) (string, error) {
 	var gone *ExpiredError
 	var input *InputError
@@ -395,7 +395,7 @@ func taskRef(s string) string {
 	return strings.TrimFunc(s, func(r rune) bool { return isBlank(r) || strings.ContainsRune("`\"'<>", r) })
 }
 
-// isBlank reports whether nobody sees a character at the edge of a name: white space, control
+// isBlank reports whether a character is invisible at the edge of a name: white space, control
 // characters, and characters that only control the layout, such as U+200B.
 func isBlank(r rune) bool { return unicode.IsSpace(r) || unicode.Is(unicode.C, r) }
 

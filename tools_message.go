@@ -29,9 +29,9 @@ type BackgroundMessageResult struct {
 	Text     string       // text for the model, at most 32 KiB
 	IsError  bool         // the call was wrong or was refused
 	State    MessageState // state of the message; zero if the arguments are wrong or if the call answers a question
-	Question *Question    // question that the call was to answer; nil if there is none with this key
+	Question *Question    // question that the call was meant to answer; nil if there is none with this key
 	Task     *Task        // task that got the message or the answer; nil if IsError is set
-	Notice   *Notice      // notice about the ends that the caller was owed; it is part of Text and counts as delivered
+	Notice   *Notice      // notice about the ends owed to the caller; it is part of Text and counts as delivered
 }
 
 func (r BackgroundMessageResult) result() ToolResult { return ToolResult{r.Text, r.IsError, r} }
@@ -86,7 +86,7 @@ func (c *call) message(a BackgroundMessageArgs) (BackgroundMessageResult, error)
 		in.Key = "call." + strconv.FormatUint(storedHash(c.by.Session, c.by.ToolCallID, a.Message), 36)
 	}
 	sent, err := c.m.send(c.ctx, c.by, a.TaskID, in, true)
-	if errors.Is(err, ErrStillLive) && c.m.endKept(c.ctx, c.by, a.TaskID) == nil { // the model must not hear of the end before
+	if errors.Is(err, ErrStillLive) && c.m.endKept(c.ctx, c.by, a.TaskID) == nil { // the model must not hear of the end before it is durable
 		sent, err = c.m.send(c.ctx, c.by, a.TaskID, in, true)
 	}
 	if err != nil {

@@ -103,7 +103,7 @@ type waitEnd uint8
 const (
 	waitOver      waitEnd = iota // one of the tasks has ended
 	waitTimedOut                 // the timeout has passed
-	waitPointless                // waiting longer could keep the tasks from getting a slot, or the tasks must wait long for their provider
+	waitPointless                // waiting longer could keep the tasks from getting a slot, or the tasks must wait a long time for their provider
 )
 
 // wait waits until one of the tasks has ended.
@@ -129,7 +129,7 @@ func (o *outputCall) wait(ids ...string) (waitEnd, error) {
 		return waitPointless, nil
 	case errors.Is(err, context.DeadlineExceeded):
 		return waitTimedOut, nil
-	default: // also if the caller's own context was cancelled
+	default: // even if the caller's own context was cancelled
 		return waitOver, err
 	}
 }
@@ -205,8 +205,8 @@ func (c *call) unreadable(t Task) bool {
 const listedEnded = 50
 
 // overview makes the answer that lists the caller's tasks. With Block, it first waits until the
-// next task that the caller itself launched has ended. It does not wait if the caller is still owed
-// a notice: that notice counts as the next end.
+// next task that the caller itself launched has ended. It does not wait if a notice is still owed
+// to the caller: that notice counts as the next end.
 func (o *outputCall) overview() (r BackgroundOutputResult, problem string, err error) {
 	if o.args.Block {
 		var live []string

@@ -57,8 +57,8 @@ type sight struct {
 // because most runners in a burst of short tasks never show anything. It is never written to.
 var nothingSeen sight
 
-// seen returns the attempt's own sight. If the attempt still shares nothingSeen, the attempt then
-// gets a sight of its own.
+// seen returns the attempt's own sight. If the attempt still shares nothingSeen, it gets a sight of
+// its own.
 func (a *attempt) seen() *sight {
 	if a.sight == &nothingSeen {
 		a.sight = &sight{repeats: repeats{most: a.t.st.cfg.RepeatedCalls}}
@@ -108,7 +108,7 @@ type hint struct {
 }
 
 // maxOld is the number of messages of earlier turns whose ids are kept. If there are more when a
-// turn begins, only the ids from the turn right before that turn are kept.
+// turn begins, only the ids of the previous turn are kept.
 const maxOld = 1000
 
 // pastMessages are hashes of the ids of a session's last messages. An abort or a slow server may
@@ -159,8 +159,8 @@ func (s *sight) readAfresh() {
 	s.turn, s.knownTo = turn{msgs: s.msgs}, longAgo
 }
 
-// uncount takes back the calls of the turn, because their messages are about to be read again, or
-// belong to an earlier turn.
+// uncount removes the calls of the turn from the counts, because their messages are about to be
+// read again, or belong to an earlier turn.
 func (s *sight) uncount() {
 	counted := map[*toolCall]bool{}
 	for _, call := range s.calls {
@@ -174,7 +174,7 @@ func (s *sight) uncount() {
 	s.repeats.reset()
 }
 
-// longAgo is before every time of the manager. The sum of it and a time does not overflow.
+// longAgo is before every time of the manager. Adding a time to it does not overflow.
 const longAgo = math.MinInt64 / 2
 
 // isOld records that a message belongs to an earlier turn.
@@ -357,7 +357,7 @@ func (s *sight) wrote(piece string, now int64) {
 }
 
 func (s *sight) agentMessage(index int, msg *Message, p *progress, now int64) {
-	if msg.Provider != nil { // the text is that of the failure
+	if msg.Provider != nil { // the text describes the failure
 		if index >= max(s.newest, s.from) {
 			s.newest, s.begun, s.finished, s.stop, s.err, s.provider = index, true, msg.Finished, msg.Stop, msg.Error, msg.Provider.clone()
 		}

@@ -10,7 +10,7 @@ import (
 // DetectUltrawork reports whether a prompt asks for ultrawork mode with the word "ultrawork" or
 // "ulw". A host can then change its behaviour. The library itself does not react to these words.
 //
-// Case does not matter. The word must stand by itself:
+// Case does not matter. The word must stand alone:
 //
 //   - If a Latin letter, digit, underscore or accent is next to the word, the word is part of
 //     another word (ulwx, ulw2, my_ulw) and does not count. A letter of another script may be next

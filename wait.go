@@ -10,9 +10,9 @@ import (
 
 // The functions below wait until tasks have ended or become quiet.
 
-// pauseCheck is the interval at which a call that does not wait for long pauses checks whether a
-// long pause has begun, because another manager with the same ConcurrencyManager does not wake the
-// callers of this one.
+// pauseCheck is the interval at which a call that does not wait for long pauses checks whether one
+// has begun. The check is needed because another manager with the same ConcurrencyManager does not
+// wake the callers of this manager.
 const pauseCheck = time.Minute
 
 func newWaiter() waiter { return waiter{ch: make(chan struct{}, 1)} }
@@ -82,13 +82,13 @@ func (m *BackgroundManager) Wait(ctx context.Context, by Caller, mode WaitMode, 
 	return m.wait(ctx, by, mode, waitFully, ids...)
 }
 
-// patience says when a call returns although the tasks that it waits for have not ended.
+// patience says when a call returns even though the tasks that it waits for have not ended.
 type patience uint8
 
 const (
 	waitFully   patience = iota // only if waiting longer could deadlock
-	waitBriefly                 // also if all live tasks must wait long for their provider, or if one asks another question
-	waitAnswer                  // also if a task asks a question already that a model may answer, because the caller can answer it
+	waitBriefly                 // also if all live tasks must wait a long time for their provider, or if one asks another question
+	waitAnswer                  // also if a task is already asking a question that a model may answer, because the caller can answer it
 )
 
 func (m *BackgroundManager) wait(ctx context.Context, by Caller, mode WaitMode, p patience, ids ...string) ([]Task, error) {
@@ -147,9 +147,9 @@ type waiting struct {
 	w       waiter
 	tasks   []*task
 	no      []int32 // numbers of the attempts, one per task
-	brief   bool    // do not wait if all live tasks must wait long for their provider, or if one asks a question
+	brief   bool    // do not wait if all live tasks must wait a long time for their provider, or if one asks a question
 	asked   uint64  // number of the last question that was asked before the wait
-	answers bool    // questions that were asked before the wait end it, too, if a model may answer them
+	answers bool    // questions from before the wait also end it if a model may answer them
 	now     int64   // time of the current check
 	ended   int     // number of tasks at the beginning of the list that are known to have ended
 }

@@ -2,10 +2,9 @@ package acp
 
 import "strings"
 
-// asides separate the text that an agent program writes itself, such as warnings, from the
-// text of its model. The protocol does not distinguish the two. But if a program gives
-// every piece of a model's message the id of that message, the text of the program itself
-// has no id.
+// asides separate the text that an agent program itself writes, such as warnings, from the text of
+// its model. The protocol does not distinguish the two. But if a program gives every piece of a
+// model's message the id of that message, text without an id comes from the program.
 type asides struct {
 	last string // id of the last piece that had an id
 	told bool   // whether the turn has text with an id
@@ -45,6 +44,6 @@ func (c *Client) settleAsides(t *turn) {
 	c.mu.Unlock()
 	t.report(out...)
 	if a.text != "" && a.told {
-		c.cfg.Logger.Info("acp: the program has written something beside the answer, which is left out", "session", t.s.id, "bytes", len(a.text))
+		c.cfg.Logger.Info("acp: the program wrote text that is not part of the answer; the text is left out", "session", t.s.id, "bytes", len(a.text))
 	}
 }

@@ -14,8 +14,8 @@ import (
 	"github.com/bgagent/bgagent/internal/procs"
 )
 
-// drainTime is the longest time that the output of a program is read after the program
-// has ended. Reading takes that long only if another process keeps the output open.
+// drainTime is how long the output of a program is read at most after the program has ended.
+// Reading takes that long only if another process keeps the output open.
 const drainTime = time.Second
 
 // baseEnv names the variables of the host's environment that every program gets. Programs

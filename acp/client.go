@@ -54,10 +54,9 @@ var (
 // errClosed is the error of processes and turns that end because of Close.
 var errClosed = errors.New("the client has been closed")
 
-// New returns a client for the agent. It does not start the program. The client starts
-// the program for the first session, and starts it again if it has ended and is needed.
-// If a field of cfg is wrong, the error is an [*bgagent.InputError]. The caller must
-// close the client.
+// New returns a client for the agent. It does not start the program. The client starts the program
+// for the first session, and starts it again if it has ended and is needed again. If a field of cfg
+// is wrong, the error is an [*bgagent.InputError]. The caller must close the client.
 func New(cfg Config) (*Client, error) {
 	cfg, err := cfg.withDefaults()
 	if err != nil {

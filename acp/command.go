@@ -149,8 +149,8 @@ func isCompound(command string) bool {
 // keywords are words of a shell after which a command can follow, though not always directly.
 var keywords = []string{"if", "then", "else", "elif", "do", "while", "until", "!", "coproc", "case", "in", "function", "trap", "{"}
 
-// isOpaque reports whether the text does not name the programs that it runs. In this case
-// the names are known only when a shell runs the text.
+// isOpaque reports whether the text does not name the programs that it runs. In this case, only a
+// shell that runs the text can determine the names.
 func isOpaque(text string) bool {
 	return slices.ContainsFunc(partsOf(text), func(part string) bool {
 		program, _, _ := strings.Cut(part, " ")
@@ -172,10 +172,9 @@ func partsOf(text string) (list []string) {
 	return list
 }
 
-// commandsOfParts splits the text at each character that the argument at contains. After a
-// runner, such as sudo, the command can begin at any word, because it is not known which
-// words are arguments of the runner. So commandsOfParts returns one command for each word
-// after the runner.
+// commandsOfParts splits the text at each character in the argument "at". After a runner, such as
+// sudo, the command can begin at any word, because it is not known which words are arguments of the
+// runner. So commandsOfParts returns one command for each word after the runner.
 func commandsOfParts(text, at string) (list []string) {
 	for _, p := range strings.FieldsFunc(text, func(r rune) bool { return strings.ContainsRune(at, r) }) {
 		p = strings.TrimSpace(p)

@@ -23,7 +23,7 @@ type callOutput struct {
 type callResult struct {
 	digest  bgagent.Digest // digest of the last raw output or, without any, of the last content
 	raw     bool           // whether digest is the digest of a raw output
-	printed hash.Hash64    // output of the agent's own terminal, which comes in pieces of any size; nil if there is none
+	printed hash.Hash64    // output of the agent's own terminal, which arrives in pieces of any size; nil if there is none
 	exit    string         // how the command in that terminal ended
 	lost    bool           // whether a part of a message about the call could not be read
 }

@@ -45,19 +45,18 @@
 // has stopped, and a task that cannot be stopped does not interrupt other tasks.
 //
 // The client ends a program together with everything that the program has started: its
-// process group, on Linux also its session, and descendants that have left both but have
-// the client's mark in their environment. The client does this on Close, after a crash, and
-// for commands in terminals. A process is not found if it has left the session and the host
-// cannot read its mark. The host cannot read the mark if the process has overwritten its
-// environment or runs as another user. No agent can make the host hang, even if it prints
-// text that is not JSON (for example in front of a message), writes endlessly, or never
-// reads its input.
+// process group, on Linux also its session, and descendants outside of both that have the client's
+// mark in their environment. The client does this on Close, after a crash, and for commands in
+// terminals. A process is not found if it has left the session and the host cannot read its mark.
+// The host cannot read the mark if the process has overwritten its environment or runs as another
+// user. No agent can make the host hang, even if it prints text that is not JSON (for example in
+// front of a message), writes endlessly, or never reads its input.
 //
 // Programs and commands in terminals run in operating system sessions of their own, without
 // a controlling terminal. They cannot open /dev/tty. Ctrl-C reaches only the host, which
 // must then stop them. They run as the host's user and can read everything that this user
-// can read. On Linux that includes the environment and the memory of the host. If an agent
-// must not have a secret, keep the secret out of both.
+// can read. On Linux that includes the environment and the memory of the host. Keep secrets that an
+// agent must not know out of both.
 //
 // A killed host cannot end its agents. Their input is then closed, and opencode and gemini
 // exit if they are idle. A command in a terminal continues. If the manager has a store, the
@@ -67,20 +66,21 @@
 //
 // # After a restart
 //
-// The client is a [bgagent.SessionRestorer]. It first kills what the earlier host has left
-// running, which works on Linux only: the processes that have the earlier manager's instance
-// in their environment. Then it loads the session. The protocol has no ids of prompts, so the
-// client looks for the text of the last prompt in the replay:
+// The client is a [bgagent.SessionRestorer]. It first kills the processes that the earlier host has
+// left running. It finds them by the earlier manager's instance in their environment, which works
+// only on Linux. Then it loads the session. The protocol has no ids of prompts, so the client looks
+// for the text of the last prompt in the replay:
 //
 //   - The turn is answered if the earlier client has saved its end. If the answer is longer
 //     than 64 KiB, or if late pieces were still expected, the replay must end with a text.
 //   - The prompt was interrupted if its text is in the replay more often than it was sent
-//     before. The replay alone never proves an answer, because its last text may have come
-//     before a tool call that was not stored. gemini stores no calls of a broken-off turn.
-//   - The prompt is missing if the replay is empty and the session was never prompted, or if
-//     the replay ends with the prompt before. Anything else is unknown.
-//   - A session that the agent does not have is missing, unless the agent had begun to work
-//     on the prompt.
+//     before. The replay alone never proves that there is an answer, because a tool call that was
+//     not stored may have followed its last text. gemini does not store the calls of an interrupted
+//     turn.
+//   - The prompt is missing if the replay is empty and the session was never prompted, or if the
+//     replay ends with the previous prompt. Anything else is unknown.
+//   - The prompt is also missing if the agent does not have the session, unless the agent had begun
+//     to work on the prompt.
 //
 // With a store, the client saves what it needs for this: a hash of each prompt, the first
 // tool call of a turn, and the end of the turn.
@@ -130,8 +130,8 @@
 //
 // # Limits of the protocol
 //
-//   - The protocol has no parent sessions. The client records the parent that the manager
-//     gives, and finds only the sessions that it has used itself.
+//   - The protocol has no parent sessions. The client records the parent that the manager names,
+//     and finds only sessions that it has used itself.
 //   - The protocol does not report the status of sessions. The client does not know whether
 //     a session is busy with a prompt from another program.
 //   - Every prompt causes an answer, and agents do not recognize a repeated prompt.
@@ -139,10 +139,9 @@
 //   - The protocol has no system text. The client puts the system text in front of the
 //     first prompt. If the text changes, the client also puts it in front of the next
 //     prompt.
-//   - The protocol has no mark for prompts that are not commands. Agents treat a prompt
-//     that begins with a slash, such as /compact, as a command. gemini also treats a prompt
-//     that begins with a dollar sign as a command. The client puts the line "The task:" in
-//     front of such prompts.
+//   - The protocol cannot mark a prompt as not being a command. Agents treat a prompt that begins
+//     with a slash, such as /compact, as a command. gemini also treats a prompt that begins with a
+//     dollar sign as a command. The client puts the line "The task:" in front of such prompts.
 //   - The protocol has titles of tools, but no names. If a title is a sentence or a
 //     command, the client uses the kind of the tool instead of its name.
 //   - The protocol has no names for agents. The host defines them in Config.Agents, and
@@ -177,10 +176,9 @@
 // # Tests
 //
 // The tests use an agent that is built with the SDK. It runs as a program or in virtual
-// time. On request it crashes, floods the client, stops answering or ignores a
-// cancellation. The tests also use opencode, gemini, claude-agent-acp and codex-acp with a
-// scripted model server. The conformance suite of bgagenttest runs with all of these. With
-// claude-agent-acp it runs only if -acp.slow is given, because that agent starts a process
-// for each session and needs minutes for the suite. The test of a model that never answers
-// runs only with opencode and gemini.
+// time. On request, it crashes, floods the client, stops answering or ignores a cancellation. The
+// tests also use opencode, gemini, claude-agent-acp and codex-acp with a scripted model server. The
+// conformance suite of bgagenttest runs with all of these. With claude-agent-acp it runs only if
+// -acp.slow is given, because that agent starts a process for each session and needs minutes for
+// the suite. The test of a model that never answers runs only with opencode and gemini.
 package acp

@@ -10,8 +10,7 @@ import (
 	sdk "github.com/coder/acp-go-sdk"
 )
 
-// The functions in this file read values whose form differs from the protocol, but whose
-// meaning is clear.
+// The functions in this file read values that deviate from the protocol, but have a clear meaning.
 
 // versionIn returns the version of the protocol in an answer to initialize, as the agent has
 // written it, without quotation marks. It returns "" if the answer has none.
@@ -64,7 +63,7 @@ func letters(s sdk.StopReason) string {
 }
 
 // chunk returns a copy of an update of a message in which the content is one text block, as the
-// protocol requires. It reports false if the update is another one, or if its content is
+// protocol requires. It reports false if the update is of another kind, or if its content is
 // neither a string nor a list of texts.
 func chunk(params json.RawMessage) (json.RawMessage, bool) {
 	var n, update map[string]json.RawMessage

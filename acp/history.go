@@ -39,8 +39,8 @@ type conversation struct {
 // that message.
 type place struct{ msg, at int }
 
-// maxAnswer is the maximum number of bytes kept of an answer. It is a little more than the
-// manager keeps, so that the manager notices that an answer is too long.
+// maxAnswer is the maximum number of bytes kept of an answer. It is a little more than the manager
+// keeps, so the manager notices if an answer is too long.
 const maxAnswer = 1<<20 + 4
 
 func (h *conversation) empty() bool { return h.first == 0 && len(h.msgs) == 0 }
@@ -241,7 +241,7 @@ func (h *conversation) goesOn(id string) bool {
 	return m == nil || m.Role != bgagent.RoleAgent || h.called || len(h.text) == 0 || id == "" || h.id == "" || id == h.id
 }
 
-// page returns at most max messages, from the cursor on.
+// page returns at most max messages, starting at the cursor.
 func (h *conversation) page(after bgagent.Cursor, max int) (bgagent.Page, error) {
 	from := 0
 	if after != "" {

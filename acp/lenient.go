@@ -60,7 +60,7 @@ func (m *mender) mend(value []byte, depth int, fits func([]byte) bool) ([]byte, 
 		return nil, false
 	}
 	var kept []field
-	if object { // every other field is tried together with the fields that the list "kinds" contains
+	if object { // every other field is tried together with the fields named in "kinds"
 		for _, f := range list {
 			if slices.Contains(kinds, f.name) {
 				kept = append(kept, f)

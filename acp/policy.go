@@ -131,7 +131,7 @@ func (c *Client) permission(t *turn, req sdk.RequestPermissionRequest, left bool
 	}
 	id, ok := option(req.Options, answer)
 	if answer.Allow && !ok {
-		answer = PermissionAnswer{Reason: "the agent offers no way to allow only what was asked"}
+		answer = PermissionAnswer{Reason: "the agent offers no way to allow only what it asked for"}
 		id, ok = option(req.Options, answer)
 	}
 	resp := cancelled()
@@ -249,7 +249,7 @@ func (c *Client) decide(t *turn, q PermissionRequest, unclear bool) PermissionAn
 		return PermissionAnswer{Reason: "a rule of the host denies it"}
 	}
 	if c.cfg.Permit == nil {
-		return PermissionAnswer{Reason: "nobody is there to be asked, and no rule of the host allows it"}
+		return PermissionAnswer{Reason: "nobody can be asked, and no rule of the host allows it"}
 	}
 	defer t.asks(fmt.Sprintf("may it use %s: %.200s", q.Name, q.Title))()
 	answer, err := await(t.ctx, func() PermissionAnswer { return c.cfg.Permit(t.ctx, q) })

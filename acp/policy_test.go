@@ -24,7 +24,7 @@ func TestAQuestionOfTheAgentIsAnswered(t *testing.T) {
 		rules  []bgagent.Permission
 		want   string
 	}{
-		"nobody to ask":        {nil, nil, "answer no nobody is there to be asked, and no rule of the host allows it"},
+		"nobody to ask":        {nil, nil, "answer no nobody can be asked, and no rule of the host allows it"},
 		"allowed by a rule":    {nil, rule(bgagent.PermissionAllow), "answer once <nil>"},
 		"denied by a rule":     {yes(PermissionAnswer{Allow: true}), rule(bgagent.PermissionDeny), "answer no a rule of the host denies it"},
 		"a rule says ask":      {yes(PermissionAnswer{Allow: true}), rule(bgagent.PermissionAsk), "answer once <nil>"},

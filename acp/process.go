@@ -60,8 +60,8 @@ func (c *Client) spawn(instance string) (_ *running, err error) {
 	}
 	ch, err := startChild(procs.Spec{
 		Command: c.cfg.Command, Dir: c.cfg.Dir, Env: c.env, Stdin: inR, Stdout: outW, Stderr: errW,
-		// One process has sessions of many depths. The process counts as one level below
-		// its host. This limits the length of a chain of agents that start hosts.
+		// One process has sessions of many depths, so the process counts as one level below its
+		// host. This limits the length of a chain of agents that start hosts.
 		Marks: procs.NewMarks(1, instance),
 	})
 	if err != nil {

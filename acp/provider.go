@@ -32,7 +32,7 @@ func (c *Client) blame(t *turn, err error, e *bgagent.ProviderError) error {
 	e.Next = bgagent.NextContinue
 	dropped := c.runs("gemini") && len(t.calls) == 0
 	if dropped {
-		// Until its model has called a tool, gemini drops the prompt of a turn that fails.
+		// If a turn fails before its model has called a tool, gemini drops the prompt.
 		e.Next = bgagent.NextRepeat
 		t.s.system = ""
 		if t.s.memory.Now.Prompt == t.prompt.ID {
@@ -81,7 +81,7 @@ func (c *Client) refusedBy(err error, text string) *bgagent.ProviderError {
 	case errorName == "APIError", errorName == "UnknownError", errorName == "ProviderAuthError", errorName == "ContextOverflowError": // from opencode
 		f.Names = []string{errorName}
 		f = f.OfOpencode()
-	case c.runs("gemini") && re.Code == http.StatusInternalServerError: // the code is the HTTP status, or gemini knows none
+	case c.runs("gemini") && re.Code == http.StatusInternalServerError: // the code is the HTTP status, or gemini does not know the status
 		f.Body = re.Message
 		if brokenOff.MatchString(f.Text) {
 			f.Names = []string{"api_error"}
@@ -121,9 +121,9 @@ func codexInfo(info any) (name string, status int) {
 var attempt = regexp.MustCompile(`\b(\d{1,4})/\d+$`)
 
 // noteRetry records an error that codex has reported outside the protocol. If codex is going to
-// repeat the request, the result is the error of the provider. Otherwise it is nil. It is also nil if
-// the connection has failed, because the cause can be the network of this machine, and if a request was
-// refused with status 403 and nothing else shows that the key was rejected.
+// repeat the request, the result is the error of the provider. Otherwise it is nil. Otherwise it is
+// nil. It is also nil if the connection has failed, because the network of this machine can be the
+// cause, and if only status 403 suggests that the key was rejected.
 func (t *turn) noteRetry(fields map[string]any) *bgagent.ProviderError {
 	name, status := codexInfo(fields["codexErrorInfo"])
 	message, _ := fields["message"].(string)

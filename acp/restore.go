@@ -70,7 +70,7 @@ func (c *Client) endLeft(ctx context.Context, in bgagent.SessionRestore) error {
 	id := in.Instance
 	if id == "" || id == c.cfg.Instance || id == in.Spec.Instance {
 		if in.Last.ID != "" {
-			return errors.New("acp: the processes of the earlier host cannot be told from those of this host; give every run of the host another Config.Instance")
+			return errors.New("acp: the processes of the earlier host cannot be distinguished from those of this host; give every run of the host another Config.Instance")
 		}
 		return nil
 	}
@@ -176,7 +176,7 @@ func (c *Client) reload(ctx context.Context, s *session, in bgagent.SessionResto
 	}
 	if !p.init.AgentCapabilities.LoadSession {
 		if in.Last.ID != "" {
-			return fmt.Errorf("acp: session %q: the agent %s cannot load sessions, so what became of the last prompt is not known", s.id, c.program())
+			return fmt.Errorf("acp: session %q: the agent %s cannot load sessions, so the outcome of the last prompt is not known", s.id, c.program())
 		}
 		return noSession(s.id)
 	}

@@ -50,7 +50,7 @@ func accessOf(name, kind string) permission.Access {
 	return a
 }
 
-// kindsOf returns the kind of access for a kind of tool in the protocol. The result maybe
+// kindsOf returns the kind of access for a kind of tool in the protocol. The result "maybe"
 // contains the more exact kinds that the access can have.
 func kindsOf(kind sdk.ToolKind) (is permission.Kind, maybe []permission.Kind) {
 	switch kind {

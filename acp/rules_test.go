@@ -138,11 +138,11 @@ func TestAQuestionCoversEverythingReportedAboutTheCall(t *testing.T) {
 			told:  sdk.ToolCallUpdate{Locations: []sdk.ToolCallLocation{secret}},
 			asked: sdk.ToolCallUpdate{Locations: []sdk.ToolCallLocation{{Path: "/w/a"}}}, want: "a rule of the host denies it",
 		},
-		"never told": {want: "nobody is there to be asked, and no rule of the host allows it"},
+		"never told": {want: "nobody can be asked, and no rule of the host allows it"},
 		"allowed":    {told: sdk.ToolCallUpdate{Locations: []sdk.ToolCallLocation{{Path: "/w/a"}}}},
 		"more than is kept": {
 			told: sdk.ToolCallUpdate{Locations: []sdk.ToolCallLocation{{Path: "/w/a"}}, RawInput: map[string]any{"x": strings.Repeat("x", maxKept)}},
-			want: "nobody is there to be asked, and no rule of the host allows it",
+			want: "nobody can be asked, and no rule of the host allows it",
 		},
 	} {
 		c, turn := asker(t, on("edit", "*", bgagent.PermissionAllow), on("edit", "secrets/*", bgagent.PermissionDeny))

@@ -26,17 +26,17 @@ type memory struct {
 	Sent   []string `json:"sent,omitempty"`   // hashes of the prompts that the agent got, oldest first; a message that joined a turn precedes the prompt of that turn
 	Cut    bool     `json:"cut,omitempty"`    // whether the oldest entries of Sent are missing
 	Joined []string `json:"joined,omitempty"` // hashes of the messages that joined the turn of the last prompt
-	Before []string `json:"before,omitempty"` // hashes of the messages that joined the turn before that
+	Before []string `json:"before,omitempty"` // hashes of the messages that joined the previous turn
 	Now    progress `json:"now,omitzero"`
 }
 
-// progress describes how far the turn of the last prompt has come, as far as the client saw it. The
-// hash of that prompt is the last entry of memory.Sent.
+// progress describes how far the turn of the last prompt got, as far as the client saw it. The hash
+// of that prompt is the last entry of memory.Sent.
 type progress struct {
 	Prompt   string    `json:"prompt,omitempty"`   // id of the prompt
 	Called   bool      `json:"called,omitempty"`   // whether the agent has begun a tool call or sent a request to the client
 	Answered bool      `json:"answered,omitempty"` // whether the agent has answered the prompt with the stop reason end_turn
-	End      *savedEnd `json:"end,omitempty"`      // end of the turn; nil if it has not ended, has failed or has too long a text
+	End      *savedEnd `json:"end,omitempty"`      // end of the turn; nil if the turn has not ended, has failed, or has a text that is too long
 }
 
 // savedEnd is a saved [bgagent.TurnEnd].
@@ -100,8 +100,8 @@ func (m *memory) joins(text string) {
 	}
 }
 
-// leaves records that the agent has refused a message that was to join the turn of the last prompt, or the
-// turn before that.
+// leaves records that the agent has refused a message that was meant to join the turn of the last prompt
+// or the previous turn.
 func (m *memory) leaves(text string) {
 	drop := func(list, after []string) ([]string, bool) {
 		for i := len(list) - 1; i >= 0; i-- {

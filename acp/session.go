@@ -21,7 +21,7 @@ type session struct {
 	id     string
 	parent string
 	dir    string // absolute
-	place  string // dir without symbolic links, because the next host might find another directory behind a link
+	place  string // dir with links resolved, because they might lead to another directory when the next host follows them
 	mcp    []sdk.McpServer
 
 	// Client.mu guards the fields below.
@@ -172,8 +172,9 @@ func (c *Client) attach(ctx context.Context, s *session, instance string) (*proc
 	return p, nil
 }
 
-// lostWith adds to the error of the method "load" why the agent does not have the session, if the reason
-// is the end of the process that had it. Some agents store a session only after its first prompt.
+// lostWith adds the end of the process that had the session to the error of the method "load", if that
+// end is the reason why the agent does not have the session. Some agents store a session only after its
+// first prompt.
 func (c *Client) lostWith(s *session, err error) error {
 	c.mu.Lock()
 	lost := s.lost
@@ -411,7 +412,7 @@ func (c *Client) choose(ctx context.Context, p *process, s *session, a Agent, mo
 		value, ok := x.ch.find(x.want)
 		if !ok {
 			err := fmt.Errorf("acp: session %q: the agent %s has no %s %q; there are: %s", s.id, c.program(), x.ch.what, x.want, strings.Join(x.ch.known, ", "))
-			if x.ch.what != mode.what { // the session has got no prompt for the model
+			if x.ch.what != mode.what { // the session has not received a prompt for the model
 				err = &bgagent.ProviderError{Kind: bgagent.ProviderUnknownModel, Next: bgagent.NextRepeat, Message: err.Error()}
 			}
 			return err
@@ -455,8 +456,8 @@ func (c *Client) set(ctx context.Context, p *process, s *session, ch choice, val
 	return nil
 }
 
-// servers returns the list. For a nil list, it returns an empty list. The protocol requires
-// a list that is not null.
+// servers returns the list. For a nil list, it returns an empty list, because the protocol does not
+// allow null.
 func servers(list []sdk.McpServer) []sdk.McpServer {
 	if list == nil {
 		return []sdk.McpServer{}

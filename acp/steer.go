@@ -22,16 +22,16 @@ type steerRequest struct {
 	Meta      map[string]any     `json:"_meta"`
 }
 
-// hostPrompts asks the agent to start no turn if none is running.
+// hostPrompts asks the agent not to start a turn if none is running.
 var hostPrompts = map[string]any{"steering": map[string]any{"idleBehavior": "promptRequired"}}
 
 // Steer implements [bgagent.Steerer] for agents that support the extension "_session/steering", such as
 // claude-agent-acp and codex-acp. For other agents, the error is [errors.ErrUnsupported]: a second prompt
-// is never sent in a turn. While the model writes text, both agents stop it and ask it again with the
-// message; the text so far can be lost to the model. A running command of claude-agent-acp goes on in the
-// background. codex-acp waits for its commands first. If the agent has started a turn of
-// its own for the message although it was asked not to, the error matches [bgagent.ErrUncertain]. Steer
-// cancels that turn unless the session is in a turn of this client, which the cancellation would stop, too.
+// is never sent in a turn. If the model is writing text, both agents stop it and ask it again with the
+// message; the model may not see the text so far. A running command of claude-agent-acp goes on in the
+// background. codex-acp waits for its commands first. If the agent starts its own turn for the message
+// although it was asked not to, the error matches [bgagent.ErrUncertain]. Steer cancels that turn, unless
+// the session is in a turn of this client, because the cancellation would stop both.
 func (c *Client) Steer(ctx context.Context, id string, msg bgagent.TurnMessage) error {
 	text := msg.Text
 	if isCommand(text) {
@@ -111,7 +111,7 @@ func (c *Client) steerable(id, text string) (*process, *turn, error) {
 		return nil, nil, fmt.Errorf("acp: session %q: %w", id, errNoTurn)
 	}
 	if _, in := s.proc.turns[s.turn]; !in {
-		return nil, nil, fmt.Errorf("acp: session %q: %w: the agent has not got the prompt yet", id, errNoTurn)
+		return nil, nil, fmt.Errorf("acp: session %q: %w: the agent has not received the prompt yet", id, errNoTurn)
 	}
 	steering, _ := s.proc.init.Meta["steering"].(map[string]any)
 	if yes, _ := steering["supported"].(bool); !yes {

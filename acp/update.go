@@ -155,8 +155,8 @@ func (s *session) replayed(u sdk.SessionUpdate) {
 // apply applies an update of the current turn. It returns the progress to report. The
 // argument "left" reports whether a part of the update could not be read.
 //
-// A cost is reported when the agent goes on after it. If the agent does not, the cost belongs to the
-// end of the turn.
+// A cost is reported only if the agent goes on afterwards. Otherwise, the cost belongs to the end of
+// the turn.
 func (s *session) apply(t *turn, u sdk.SessionUpdate, left bool) []report {
 	reports := s.progress(t, u, left)
 	acts := u.AgentMessageChunk != nil || u.AgentThoughtChunk != nil || u.ToolCall != nil || u.ToolCallUpdate != nil

@@ -86,7 +86,7 @@ func (c *Client) endLeft(ctx context.Context, r bgagent.SessionRestore) error {
 	switch r.Instance {
 	case "", c.cfg.Instance, r.Spec.Instance:
 		if r.Last.ID != "" {
-			return errors.New("command: the processes of the earlier host cannot be told from those of this host; give every run of the host another Config.Instance")
+			return errors.New("command: the processes of the earlier host cannot be distinguished from those of this host; give every run of the host another Config.Instance")
 		}
 		return nil
 	}

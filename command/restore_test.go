@@ -292,7 +292,7 @@ func TestAnEarlierHostWithoutAnIDDecidesNothing(t *testing.T) {
 	r := asks("slow", saved{})
 	r.Instance, r.Spec.Instance = "", ""
 	_, _, err := linesClient(t).RestoreSession(t.Context(), r)
-	require.ErrorContains(t, err, "cannot be told from those of this host")
+	require.ErrorContains(t, err, "cannot be distinguished from those of this host")
 }
 
 func TestASessionThatWasNeverPromptedIsThere(t *testing.T) {

@@ -193,7 +193,7 @@ type over struct {
 
 	tried string // id of the prompt message of the last turn with the status "retry"
 	tries int    // number of failed requests according to that status; 0 if the server has made another request since
-	blind bool   // that status was not from the stream, so the server might have made another request since
+	blind bool   // that status did not come from the stream, so the server might have made another request since
 }
 
 func (c *Client) over(session string) over {

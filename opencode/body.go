@@ -36,7 +36,7 @@ var (
 	errTooMany    = fmt.Errorf("the server has sent more than %d values in one answer", maxValues)
 	errNoBody     = errors.New("the answer has no body")
 	errLongList   = fmt.Errorf("the server has sent a list of more than %d elements", maxElements)
-	errTrailing   = errors.New("the answer goes on after its end")
+	errTrailing   = errors.New("the answer continues after its end")
 	errNotAList   = errors.New("a list was expected")
 	errNotAnEntry = errors.New("an object was expected")
 )
@@ -48,8 +48,8 @@ type bounded struct {
 	values counter
 }
 
-// Read reduces each run of whitespace to one character. Otherwise a decoder would scan
-// the whole run again for every piece of the run that arrives.
+// Read reduces each run of whitespace to one character. Otherwise, a decoder would scan the whole
+// run again for each piece of it that arrives.
 func (b *bounded) Read(p []byte) (n int, err error) {
 	for n == 0 && err == nil && len(p) > 0 {
 		n, err = b.r.Read(p)

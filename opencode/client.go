@@ -361,8 +361,8 @@ func (c *Client) hasModel(ctx context.Context, dir string, m *wireModel) error {
 	return unknownModel("there is no provider %q on the opencode server for the model %q; there are: %s", m.ProviderID, name, some(providers))
 }
 
-// unknownModel returns the error about a model that the server does not have. The session has got no
-// prompt for the model.
+// unknownModel returns the error about a model that the server does not have. The session has
+// received no prompt for that model.
 func unknownModel(format string, args ...any) error {
 	return &bgagent.ProviderError{Kind: bgagent.ProviderUnknownModel, Next: bgagent.NextRepeat, Message: fmt.Sprintf(format, args...)}
 }

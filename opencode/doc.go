@@ -58,9 +58,9 @@
 //     the notice in one turn.
 //   - opencode's own task tool starts sessions that no limit counts and no manager
 //     sees. Switch this tool off with Config.Tools, or set lower limits.
-//   - After a crash of the server, a session with a half-finished message looks like a
-//     session that has just fallen idle. The task ends as interrupted only if a second
-//     poll finds the session in the same state.
+//   - After a crash of the server, a session with a half-finished message looks like a session that
+//     has just become idle. The task ends as interrupted only if a second poll finds the session in
+//     the same state.
 //   - The rules that a prompt sets stay in the session. If a user answers a permission
 //     question with "always" in opencode's window, the answer also applies to the
 //     tasks.

@@ -12,9 +12,9 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// textPause is how long pieces of text are collected before the messages that have grown
-// are emitted. They are not emitted for each piece, because each of these events copies the
-// whole text of a message. For each piece, only an event about activity is emitted.
+// textPause is how long pieces of text are collected before the grown messages are emitted. A
+// message is not emitted for each piece, because its event copies its whole text. For each piece,
+// only an event about activity is emitted.
 const textPause = 100 * time.Millisecond
 
 // drawn is a message that is assembled from the events in the stream.

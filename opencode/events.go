@@ -124,8 +124,8 @@ const streamLag = time.Second
 var errBehind = fmt.Errorf("the event stream has been more than %v behind the server's answers", streamLag)
 
 // keepsUp is called when the server has reported a session as idle. It checks whether
-// the stream has reported the same. It breaks off a stream that lags, because the
-// manager would conclude from a missing event that nothing happened.
+// the stream has reported the same. It closes a stream that lags, because the manager would
+// conclude from a missing event that nothing happened.
 func (c *Client) keepsUp(session string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -41,7 +41,7 @@ func (s wireStatus) provider(now time.Time) *bgagent.ProviderError {
 		return nil
 	}
 	e := f.Repeated()
-	if e == nil { // after a key that it takes for rejected, the server would not repeat the request
+	if e == nil { // if the server considered the key rejected, it would not repeat the request
 		e = &bgagent.ProviderError{Kind: bgagent.ProviderBroken, Message: apifault.Line(s.Message)}
 	}
 	e.Tries, e.Next = max(s.Attempt, 0), bgagent.NextContinue

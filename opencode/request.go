@@ -117,7 +117,7 @@ type call struct {
 	header *http.Header // receives the header of the answer; can be nil
 }
 
-// errSlow is the reason why a request failed that took longer than Config.Timeout.
+// errSlow is the reason why a request failed if it took longer than Config.Timeout.
 var errSlow = errors.New("no answer in time")
 
 // The method "do" makes a request. If the request was made and has failed, the error is a

@@ -38,14 +38,14 @@ type session struct {
 
 	joins  int           // number of messages that are being added to the current turn
 	joined chan struct{} // closed when joins becomes zero; nil while it is zero
-	unread []string      // ids of stored messages that perhaps no turn has read
+	unread []string      // ids of stored messages that possibly no turn has read
 	over   over
 
 	// State of the session according to the event stream. It is needed to check whether
 	// the stream keeps up with the server.
 	awaited string    // id of the current turn's prompt message until the stream mentions it; then empty
 	busy    bool      // according to the stream, the session is in a turn
-	behind  time.Time // time since which the server has reported the session as idle and the stream has not; zero if they agree
+	behind  time.Time // time from which the server has reported the session as idle but the stream has not; zero if they agree
 }
 
 // The type "sent" describes a prompt or a notice that was sent to a session: the field
@@ -114,10 +114,10 @@ func (c *Client) fetch(ctx context.Context, id string) (w wireSession, err error
 
 // CreateSession implements [bgagent.SessionClient]. If the server has the session
 // s.Parent, the new session is its child and works in its directory. If s.Directory is
-// set, the new session works there instead. An agent or a model that does not exist and
-// a directory that cannot be read are refused here, because the server would accept
-// them and report an error later or never. The error matches [bgagent.ErrUnreachable]
-// if the server cannot be reached and no session was created.
+// set, the new session works there instead. CreateSession refuses an agent or model that does not
+// exist, and a directory that cannot be read, because the server would accept them and report an
+// error later or never. The error matches [bgagent.ErrUnreachable] if the server cannot be reached
+// and no session was created.
 //
 // If s.Key is set, the client stores it in the session's metadata. A repeated call with
 // the same key returns the session that the first call has created, even in another
@@ -218,7 +218,7 @@ func (c *Client) readable(ctx context.Context, dir string) error {
 }
 
 // Abort implements [bgagent.SessionClient]. It returns when the server has answered.
-// The session is idle then, but the events that report it as idle can come later.
+// The session is then idle, but the events that report this can come later.
 func (c *Client) Abort(ctx context.Context, id string) error {
 	if !isSession(id) {
 		return nil
@@ -369,7 +369,7 @@ func (c *Client) rested(ctx context.Context, ids []string) error {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			return fmt.Errorf("waiting for session %s to fall idle: %w", busy, context.Cause(ctx))
+			return fmt.Errorf("waiting for session %s to become idle: %w", busy, context.Cause(ctx))
 		}
 	}
 }

@@ -17,19 +17,19 @@ var _ bgagent.Steerer = (*Client)(nil)
 // turn. The server stores the metadata.
 const joinsKey = "bgagent.joins"
 
-// joinPoll is the time between two looks whether the turn has read a message.
+// joinPoll is the time between two checks whether the turn has read a message.
 const joinPoll = 200 * time.Millisecond
 
 var errNoTurn = errors.New("the session is not in a turn")
 
-// Steer implements [bgagent.Steerer]. The message becomes a message of the session. The server's loop
-// for the running turn reads it before its next request to the model: after the tool calls of the present
+// Steer implements [bgagent.Steerer]. The message becomes a message of the session. The server's loop for
+// the running turn reads it before its next request to the model: after the tool calls of the current
 // request, or after its text, which is not cut. The turn then ends with the answer to the message. Steer
-// returns nil once that request has begun. If the turn ends before, Steer removes the message again and
-// returns an error, and no turn starts. If ctx ends before, the error matches [bgagent.ErrUncertain],
-// because the server removes no message from a running turn: the turn can still read the message. If it
-// does not, the client removes the message before it starts the next turn. A turn that began before this
-// client was created cannot be joined.
+// returns nil once the next request has begun. If the turn ends first, Steer removes the message again
+// and returns an error, and no turn starts. If ctx ends first, the error matches [bgagent.ErrUncertain],
+// because the server does not remove messages from a running turn, so the turn can still read the
+// message. If it does not, the client removes the message before it starts the next turn. Messages cannot
+// join a turn that began before this client was created.
 func (c *Client) Steer(ctx context.Context, id string, msg bgagent.TurnMessage) error {
 	if !isSession(id) {
 		return c.noSession()
@@ -87,7 +87,7 @@ func (c *Client) join(ctx context.Context, id string, msg bgagent.TurnMessage, i
 	if there {
 		return fmt.Errorf("session %s: %w: it already has the message", id, bgagent.ErrUncertain)
 	}
-	in.MessageID, in.NoReply = message, true // the server starts no turn for such a message
+	in.MessageID, in.NoReply = message, true // the server does not start a turn for such a message
 	in.Parts = []wirePromptPart{{ID: partID(message), Type: "text", Text: msg.Text, Metadata: map[string]string{joinsKey: msg.ID}}}
 	var stored wireMessage
 	err = c.do(ctx, call{method: http.MethodPost, path: sessionPath(id, "/message"), body: in, out: &stored})
@@ -123,7 +123,7 @@ func (c *Client) inTurn(ctx context.Context, id string) error {
 	return fmt.Errorf("session %s: %w", id, errNoTurn)
 }
 
-// awaitRead waits until the turn has read a stored message. If the turn ends before, awaitRead removes the
+// awaitRead waits until the turn has read a stored message. If the turn ends first, awaitRead removes the
 // message and returns errNoTurn.
 func (c *Client) awaitRead(ctx context.Context, id, message string) error {
 	for {

@@ -15,10 +15,10 @@ import (
 
 // StartTurn implements [bgagent.TurnStarter]. It first waits until no request to abort
 // the session is in flight. Another call with the same p.ID does not start a second
-// turn, even from another process. An agent or a model that does not exist and a
-// directory that no longer exists are refused here, because the server would accept the
-// prompt and never run it. The error matches [bgagent.ErrUnreachable] if the server
-// cannot be reached and the prompt was not sent.
+// turn, even from another process. StartTurn refuses an agent or model that does not exist, and a
+// directory that no longer exists, because the server would accept the prompt and never run it. The
+// error matches [bgagent.ErrUnreachable] if the server cannot be reached and the prompt was not
+// sent.
 //
 // If p.Unanswered is set, the server continues the turn of that prompt, and the model gets
 // neither the prompt again nor p.Text. If the session no longer has the prompt, or has a
@@ -251,9 +251,9 @@ func (c *Client) NoticeIDs() bool { return true }
 
 // Notify implements [bgagent.Notifier]. The notice becomes a message of the session,
 // for the agent and the model that the session last used. Notify returns
-// [bgagent.ErrBusy] while the session is in a turn. It does so even with
-// Config.SilentNotices, because in the middle of a turn the server also answers silent
-// messages. Sending the same notice again is harmless.
+// [bgagent.ErrBusy] while the session is in a turn. It does so even with Config.SilentNotices,
+// because the server also answers silent messages in the middle of a turn. Sending the same notice
+// again is harmless.
 func (c *Client) Notify(ctx context.Context, id string, n bgagent.Notice) error {
 	if !isSession(id) {
 		return c.noSession()

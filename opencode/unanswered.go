@@ -14,8 +14,8 @@ import (
 // The server keeps a prompt whose turn the provider of the model has refused. If the message of the
 // prompt is sent again without its part, the server continues the turn, and the model gets the
 // prompt once. In place of that part, the client sends one with an empty text, which the model does
-// not get. The metadata of this part contain the id of the new prompt, so every client can find out
-// from the session whether the turn was continued for this prompt.
+// not get. The metadata of this part contains the id of the new prompt, so every client can find
+// out from the session whether the turn was continued for this prompt.
 
 // keys returns the ids of the prompts that a message of this package stands for: the id of the prompt
 // that was sent, followed by the ids of the prompts that have continued its turn. A copy that the
@@ -86,7 +86,7 @@ func (c *Client) continued(session, message string) bool {
 }
 
 // continuedBefore returns the message of the last prompt if the position is after that message and
-// the turn of the prompt has been continued since the position was determined. The caller needs the
+// the prompt's turn has been continued since the position was determined. The caller needs the
 // message, because it may know only the earlier ids of the prompt. The method records the last id
 // in the position and in the later messages, which are in the argument "rest", so that the message
 // is not returned again for a later position.
@@ -140,8 +140,8 @@ func (s *session) lastKey(message string) (key string) {
 	return key
 }
 
-// The method "tries" returns how often the server has made the request that has now finally failed.
-// It returns 0 if the number is not known.
+// The method "tries" returns how often the server has made the request that has now failed for
+// good. It returns 0 if the number is not known.
 func (c *Client) tries(session string) int {
 	c.mu.Lock()
 	defer c.mu.Unlock()

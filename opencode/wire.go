@@ -144,7 +144,7 @@ type wirePart struct {
 	Metadata json.RawMessage `json:"metadata"`
 }
 
-// wireInput is the input of a tool call. Only its digest is kept, and the questions to the user.
+// wireInput is the input of a tool call. Only its digest and the questions to the user are kept.
 type wireInput struct {
 	Questions []wireAsked `json:"questions"`
 	digest    bgagent.Digest
