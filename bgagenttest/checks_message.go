@@ -14,11 +14,11 @@ var messageChecks = []check{
 	{name: "message ids", why: "a message is identified by its id, so a second one with the same id replaces the first", needs: []need{aReader}, run: checkMessageIDs},
 	{name: "finished", why: "a turn whose last message may still change looks as if it broke off", needs: []need{aReader}, run: checkFinished},
 	{name: "prompt ids", why: "they distinguish the answer to this prompt from the answer to an earlier one", needs: []need{aReader, keptPromptIDs}, run: checkPromptIDs},
-	{name: "cursor", why: "if old messages are returned again, every look reads the whole session", needs: []need{aReader}, run: checkCursor},
+	{name: "cursor", why: "if old messages are returned again, every read covers the whole session", needs: []need{aReader}, run: checkCursor},
 	{name: "changes", why: "if a change is not returned, the manager keeps a half-written message", needs: []need{aReader}, run: checkChanges},
 	{name: "pages", why: "a page that is larger than requested may not fit into memory", needs: []need{aReader}, run: checkPages},
 	{name: "tool calls", why: "a call is counted once by its id, and a call that never ends keeps its turn open", needs: []need{harnessTool}, run: checkToolCalls},
-	{name: "no answer", why: "a task without an answer ends as an error, but a made-up answer is taken for a real one", needs: []need{harnessSilent}, run: checkNoAnswer},
+	{name: "no answer", why: "a task without an answer ends as an error, but a made-up answer counts as a real one", needs: []need{harnessSilent}, run: checkNoAnswer},
 	{name: "cut answer", why: "the reader takes half an answer for completed work", needs: []need{harnessCut}, run: checkCutAnswer},
 	{name: "late pieces", why: "late pieces are often the whole answer, and they are ignored after RunTurn has returned", needs: []need{harnessLate}, run: checkLatePieces},
 	{name: "one end of a call", why: "a report under the id of a call that has ended counts as another call", needs: []need{aRunner, harnessTool}, run: checkOneEnd},
@@ -147,11 +147,11 @@ func checkChanges(c *checkContext) {
 		return fmt.Sprint(shown(v.list)) == fmt.Sprint(shown(whole))
 	}
 	if !c.until(c.h.Settle, same) {
-		c.failf("reading on from the cursor after %q, the session is %+v; reading from the beginning, it is %+v", half, shown(v.list), shown(whole))
+		c.failf("read from the cursor after %q, the session is %+v; read from the beginning, it is %+v", half, shown(v.list), shown(whole))
 	}
 	c.say(id, "jasmine")
 	if !c.until(c.h.Settle, same) {
-		c.failf("reading on from the cursor one turn later, the session is %+v; reading from the beginning, it is %+v", shown(v.list), shown(whole))
+		c.failf("read from the cursor one turn later, the session is %+v; read from the beginning, it is %+v", shown(v.list), shown(whole))
 	}
 }
 
@@ -195,7 +195,7 @@ func checkPages(c *checkContext) {
 			}
 		}
 		if got, want := fmt.Sprint(shown(v.list)), fmt.Sprint(shown(whole.list)); got != want {
-			c.failf("reading %d messages at a time, the session is %s; reading all at once, it is %s", most, got, want)
+			c.failf("read %d messages at a time, the session is %s; read all at once, it is %s", most, got, want)
 		}
 	}
 }

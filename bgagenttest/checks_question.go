@@ -12,7 +12,7 @@ import (
 // questionChecks check how a client asks the questions of its agent.
 var questionChecks = []check{
 	{name: "refused question", why: "an agent whose question is refused must go on without what it has asked for", needs: []need{aRunner, harnessAsk}, run: checkRefusedQuestion},
-	{name: "question", why: "a question that nobody hears of, or whose answer does not arrive, keeps its turn waiting for a day", needs: []need{aStarter, anEventSource, anAnswerer, harnessAsk}, run: checkQuestion},
+	{name: "question", why: "if nobody hears of a question, or its answer does not arrive, its turn waits for a day", needs: []need{aStarter, anEventSource, anAnswerer, harnessAsk}, run: checkQuestion},
 }
 
 // checkRefusedQuestion uses a reporter of the suite, which refuses every question.

@@ -8,26 +8,25 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// restartChecks contains the checks of what the next process finds out about the sessions of the
-// earlier process.
+// restartChecks checks what the next process finds out about the sessions of the earlier process.
 var restartChecks = []check{
-	{name: "restart answered", why: "an answer that is not found costs the whole turn again", needs: restartNeeds(), run: checkRestartAnswered},
+	{name: "restart answered", why: "if an answer is not found, the whole turn is paid for again", needs: restartNeeds(), run: checkRestartAnswered},
 	{name: "restart interrupted", why: "a prompt that counts as missing is sent again, so its work is done twice", needs: restartNeeds(), run: checkRestartInterrupted},
-	{name: "restart left", why: "a program that goes on works beside the next turn, in the same session and the same files", needs: restartNeeds(harnessLeft), run: checkRestartLeft},
-	{name: "restart missing", why: "the answer to an earlier prompt would be taken for the answer to a prompt that was never received", needs: restartNeeds(), run: checkRestartMissing},
+	{name: "restart left", why: "a program that goes on works at the same time as the next turn, in the same session and the same files", needs: restartNeeds(harnessLeft), run: checkRestartLeft},
+	{name: "restart missing", why: "the answer to an earlier prompt would count as the answer to a prompt that was never received", needs: restartNeeds(), run: checkRestartMissing},
 	{name: "restart same text", why: "two prompts of a session can have the same text, so the text does not show which of them was received", needs: restartNeeds(), run: checkRestartSameText},
 	{name: "restart no session", why: "only ErrNoSession makes the manager create another session", needs: restartNeeds(), run: checkRestartNoSession},
-	{name: "restart unknown", why: "a session that cannot be read may have the prompt, and would get it twice", needs: restartNeeds(harnessSpoil), run: checkRestartUnknown},
-	{name: "restart busy", why: "a prompt in the middle of an old turn is refused, or the two turns mix", needs: restartNeeds(harnessRelease), run: checkRestartBusy},
+	{name: "restart unknown", why: "a session that cannot be read may already have the prompt, and would get it twice", needs: restartNeeds(harnessSpoil), run: checkRestartUnknown},
+	{name: "restart busy", why: "a prompt in the middle of an old turn is refused, or the two turns get mixed up", needs: restartNeeds(harnessRelease), run: checkRestartBusy},
 	{name: "restart without state", why: "the process can end before the saved state is durable", needs: restartNeeds(), run: checkRestartWithoutState},
 	{name: "restart next prompt", why: "the next prompt continues the session", needs: restartNeeds(), run: checkRestartNextPrompt},
 	{name: "restart resumed", why: "a task of an earlier process can be resumed, and a parked task gets its next turn", needs: restartNeeds(), run: checkRestartResumed},
 	{name: "restart twice", why: "a process that restores a session can end too", needs: restartNeeds(), run: checkRestartTwice},
-	{name: "restart memory", why: "a task that is continued without its conversation begins anew", needs: restartNeeds(harnessRecall), run: checkRestartMemory},
+	{name: "restart memory", why: "a task that is continued without its conversation starts over", needs: restartNeeds(harnessRecall), run: checkRestartMemory},
 	{name: "restart no request", why: "a request costs money and changes the session", needs: restartNeeds(harnessRequests), run: checkRestartNoRequest},
 	{name: "restart followed", why: "a turn that cannot be seen looks like a prompt that was never received, which is sent again", needs: []need{aStarter, harnessRestart}, run: checkRestartFollowed},
 	{name: "restart repeated prompt", why: "the earlier process may have sent the prompt just before its end", needs: []need{aStarter, harnessRestart, knownRepeats}, run: checkRestartRepeatedPrompt},
-	{name: "restart other instances", why: "RestoreSession must end what one dead manager has left, and nothing of a living one", needs: restartNeeds(), run: checkRestartOtherInstances},
+	{name: "restart other instances", why: "RestoreSession must end what the dead manager has left running, and nothing of a living manager", needs: restartNeeds(), run: checkRestartOtherInstances},
 }
 
 // restartNeeds returns the given needs and those of every check of RestoreSession.

@@ -34,7 +34,7 @@ var sessionChecks = []check{
 	{name: "repeated prompt", why: "StartTurn is called again if its answer was lost, and the work must not be done twice", needs: []need{aStarter, knownRepeats}, run: checkRepeatedPrompt},
 	{name: "statuses", why: "a session that is missing from the answer is unknown, so its task never ends", needs: []need{aStarter}, run: checkStatuses},
 	{name: "idle after the turn", why: "an idle session with output completes its task, even if something still runs", needs: []need{aStarter}, run: checkIdleAfterTurn},
-	{name: "failure", why: "a failed agent's last words would be taken for its answer", needs: []need{harnessFail}, run: checkFailure},
+	{name: "failure", why: "a failed agent's last words would count as its answer", needs: []need{harnessFail}, run: checkFailure},
 	{name: "after a failure", why: "a failed task can be resumed in its session", needs: []need{harnessFail}, run: checkAfterFailure},
 }
 

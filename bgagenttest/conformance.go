@@ -136,8 +136,8 @@ type Harness struct {
 
 // Conformance checks that the client behaves as the manager expects. Every check is a
 // subtest, named after its subject. The message of a failure states what happened and
-// why it matters. If the client does not have an ability, the checks of this ability
-// pass and log a line about that.
+// why it matters. If the client lacks an ability, the checks of this ability pass and log that they
+// do not apply.
 func Conformance(t *testing.T, h Harness) {
 	t.Helper()
 	if h.New == nil || h.Agent == "" || h.Say == nil || h.Slow == nil {

@@ -23,8 +23,8 @@ import (
 // process has a different Instance. The configuration of the clients must not contain an instance.
 type Restart struct {
 	// Next simulates the death of the old client's process, and returns a client of the next
-	// process. It brings everything that the old client has started into the state in which that
-	// death leaves it. It should register functions that free the new client's resources with
+	// process. It puts everything that the old client has started into the state in which that
+	// death would leave it. It should register functions that free the new client's resources with
 	// t.Cleanup. If the death cannot happen to such a client, Next must return nil; the check then
 	// does not apply. Required: without Next, all checks of restarts are skipped.
 	Next func(t TB, old bgagent.SessionClient, death Death) bgagent.SessionClient
@@ -90,7 +90,7 @@ func (c *checkContext) restart(deaths ...Death) bool {
 	c.use(next)
 	c.newInstance()
 	if runner && (c.runner == nil || c.restorer == nil) || !runner && c.starter == nil {
-		c.endf("Restart.Next returned a %T; it should have the abilities of the client before", next)
+		c.endf("Restart.Next returned a %T; it should have the abilities of the previous client", next)
 	}
 	for _, id := range c.sessions {
 		c.forgetLater(id)

@@ -57,10 +57,9 @@ type Fake struct {
 	// Steerable makes Steer add messages to running turns; see [Turn.Steered].
 	Steerable bool
 
-	// Continues makes a starter go on by itself with a turn that the provider has refused; see
-	// [bgagent.Prompt.Unanswered]. The session gets no new prompt message: the message of the refused
-	// prompt stays in its place and gets the id of the new prompt, and the messages of both turns
-	// follow it.
+	// Continues makes a starter continue a refused turn by itself; see [bgagent.Prompt.Unanswered].
+	// The session gets no new prompt message: the message of the refused prompt stays in its place
+	// and gets the id of the new prompt, and the messages of both turns follow it.
 	Continues bool
 
 	// Place is the result of Home.
@@ -462,7 +461,7 @@ func (f *Fake) Messages(ctx context.Context, id string, from bgagent.Cursor, mos
 		f.mu.Unlock()
 		return page, fmt.Errorf("%s: session %q: %w", f.kind, id, bgagent.ErrNoSession)
 	}
-	if s.again > since && s.revs[s.againAt] <= since && !lie { // it is in its old place, so it moves no cursor
+	if s.again > since && s.revs[s.againAt] <= since && !lie { // it is in its old place, so it does not move a cursor
 		page.Messages = append(page.Messages, s.messages[s.againAt])
 		if most > 0 {
 			most++

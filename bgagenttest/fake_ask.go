@@ -53,8 +53,8 @@ func (t *Turn) askAtServer(q bgagent.Question) (string, error) {
 	}
 }
 
-// Unask ends a question of a starter without an answer of the manager, as if a person had answered it
-// with the option at the server.
+// Unask ends a question of a starter without an answer from the manager, as if a person had answered
+// it with the option at the server.
 func (t *Turn) Unask(id string) { t.f.answer(t.s, id, reply{}) }
 
 // AnswerAtServer answers a question of a starter's session, as a person could at the server. It reports

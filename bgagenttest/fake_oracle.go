@@ -44,8 +44,8 @@ func (k CallKind) String() string {
 
 // Call describes a call to one of the fake's methods. [Fake.Faults] uses it to decide
 // whether the call has a fault. Title and N do not depend on the order of
-// goroutines. A random draw that depends only on Title, N and a seed has the same
-// result when the test is repeated.
+// goroutines. A random draw that depends only on Title, N and a seed gives the same result when the
+// test is repeated.
 type Call struct {
 	Kind    CallKind
 	Session string // empty for CreateSession, Statuses, Agents and Events

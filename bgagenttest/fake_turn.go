@@ -187,10 +187,10 @@ func (t *Turn) Fail(err error) {
 }
 
 // Refuse ends the turn because the provider of the model has refused a request. A runner returns e as
-// the error of RunTurn; a starter sets it in the message that ends the turn and in the event. What the
-// session keeps depends on e.Next. With NextRepeat, the session can get the same prompt again. With any
-// other step, the fake records a repeated prompt as a mistake of the manager. With NextNewSession, the
-// session of a runner no longer exists.
+// the error of RunTurn; a starter reports it in the message that ends the turn and in the event. What
+// the session keeps depends on e.Next. With NextRepeat, the session can get the same prompt again. With
+// any other step, the fake records a repeated prompt as a mistake of the manager. With NextNewSession,
+// the session of a runner no longer exists.
 func (t *Turn) Refuse(e bgagent.ProviderError) {
 	t.f.mu.Lock()
 	t.refused = &e

@@ -27,7 +27,7 @@ import (
 // the model server rejects the key, the turn ends at once.
 //
 // If the provider refuses a request, Claude Code repeats it up to ten times, for about three
-// minutes. To leave this to the manager, which then gives the slot to another task, set
+// minutes. To let the manager handle this and give the slot to another task, set
 // CLAUDE_CODE_MAX_RETRIES=0 in [Agent].Env.
 //
 // After a restart, the client reads the session from its file in the folder of Claude Code.

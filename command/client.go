@@ -261,10 +261,10 @@ func (c *Client) ReportsTokens(agent string) bool {
 	return !ok || a.Program.Decode != nil && !a.Program.NoTokens
 }
 
-// ownFallback is the option with which Claude Code falls back by itself.
+// ownFallback is the option that makes Claude Code fall back by itself.
 const ownFallback = "--fallback-model"
 
-// Fallback implements [bgagent.FallbackReporter]. A session goes on with another model, because its
+// Fallback implements [bgagent.FallbackReporter]. A session can go on with another model, because its
 // program gets the model in each turn. The exception is Claude Code with the option --fallback-model in
 // Agent.Args or Agent.Command, which falls back by itself.
 func (c *Client) Fallback(agent string) bgagent.FallbackWay {

@@ -210,8 +210,8 @@ func (d *claudeDecoder) begin(o *Output) {
 	d.list = list
 }
 
-// alive records that the model has answered. If the turn was reported as ended because the
-// key was rejected, the turn continues.
+// alive records that the model has answered. If a rejected key made the turn count as ended, the
+// turn continues.
 func (d *claudeDecoder) alive() {
 	if d.gone {
 		d.gone = false

@@ -91,8 +91,8 @@
 // for [Config].Grace.
 //
 // A program runs as the host's user and can read everything that this user can read. On
-// Linux that includes the environment and the memory of the host. If an agent must not have
-// a secret, keep the secret out of both.
+// Linux that includes the environment and the memory of the host. Keep secrets that an agent must
+// not know out of both.
 //
 // If the host itself is killed, its programs continue to the end of their turns. If
 // Config.Instance is set or the manager has a store, the programs can be found by
@@ -111,12 +111,12 @@
 //
 // If a program repeats a request and shows this, the client reports it to the manager; see
 // [bgagent.Reporter.Retrying]. A retry after a lost connection is not reported, because the network
-// of this machine can be the reason. If the key is rejected, the turn ends at once.
+// of this machine can be the cause. If the key is rejected, the turn ends at once.
 //
 // After such a failure, the sessions of claude, codex and opencode still contain the prompt. The
 // next turn sends only the new text, so that the model sees the prompt once. Gemini loses a session
 // whose first turn failed before there was a whole answer or a tool call. The prompt is then given
-// to a new session. docs/clients.md contains a table of what each program shows.
+// to a new session. A table in docs/clients.md lists what each program shows.
 //
 // # After a restart
 //
@@ -138,7 +138,8 @@
 // Gemini does not store whether a turn has ended. A turn of gemini therefore counts as
 // interrupted and is continued, unless the earlier host had read the end of the turn. A program
 // without Look is continued if it can resume sessions, has reported its session, and has printed
-// a text or a tool call of the agent. If it has printed none, the state of the prompt is unknown.
+// a text or a tool call of the agent. If it has printed neither, the state of the prompt is
+// unknown.
 //
 // # Limits
 //

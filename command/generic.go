@@ -61,8 +61,8 @@ type simpleFailure struct {
 	Next    string
 }
 
-// failure returns the failure at the provider. Its kind is zero if the line gives neither a kind nor a
-// status of a failure.
+// failure returns the failure at the provider. Its kind is zero if the line contains neither a kind
+// nor a status of a failure.
 func (x *simpleFailure) failure(message string) bgagent.ProviderError {
 	e := failureOf(apifault.Fault{Status: small(x.Status)})
 	var kind bgagent.ProviderErrorKind

@@ -45,7 +45,7 @@ type outcome struct {
 	code    int
 	signal  os.Signal
 	stderr  string
-	left    error // names those processes of the turn that could not be ended; nil if all have ended
+	left    error // names the processes of the turn that could not be ended; nil if all have ended
 }
 
 // interruptedCodes are the exit codes for the signals HUP, INT, KILL and TERM: 128 plus the
@@ -103,7 +103,7 @@ func (t *turn) judge(x outcome) (bgagent.TurnEnd, error) {
 	return end, err
 }
 
-// cutOff reports whether the program has exited although its agent waited for work in the background.
+// cutOff reports whether the program has exited while its agent was waiting for work in the background.
 func (s *said) cutOff() bool {
 	return s.end != nil && len(s.background) > 0 && badness(s.end.stop) == 0
 }

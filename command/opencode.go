@@ -14,8 +14,8 @@ import (
 // which gets much more information.
 //
 // The model is passed with --model as provider/model, and [Agent].Profile with --agent. If
-// opencode has no agent with that name, it uses its default agent. Opencode takes no system
-// text. The client puts the system text in front of the first prompt.
+// opencode has no agent with that name, it uses its default agent. Opencode has no option for a
+// system text. The client puts the system text in front of the first prompt.
 //
 // All rules are passed on with their patterns in OPENCODE_PERMISSION. "ask" becomes "deny",
 // because a rejected question would end the turn without an answer. Opencode merges the
@@ -61,10 +61,9 @@ var (
 	}
 )
 
-// opencodeRules writes the rules as the permission object of opencode's configuration. In
-// that object, too, the last matching entry decides. The object has one entry for each
-// name, and one entry for each pattern within it. Therefore all rules for a name must
-// follow each other.
+// opencodeRules writes the rules as the permission object of opencode's configuration. In that
+// object, too, the last matching entry decides. The object has one entry for each name, with one
+// entry for each pattern inside it. Therefore, all rules for a name must be next to each other.
 func opencodeRules(rules []bgagent.Permission) (_, env []string, err error) {
 	if err := opencodeKeeps.Check(rules); err != nil {
 		return nil, nil, err
@@ -88,7 +87,7 @@ func opencodeRules(rules []bgagent.Permission) (_, env []string, err error) {
 		last := len(entries) - 1
 		if last < 0 || entries[last].name != r.Name {
 			if slices.ContainsFunc(entries, func(e entry) bool { return e.name == r.Name }) {
-				return nil, nil, errors.New("opencode takes all rules for one name together; put those for " + jsonString(r.Name) + " next to each other")
+				return nil, nil, errors.New("opencode groups all rules for one name; put the rules for " + jsonString(r.Name) + " next to each other")
 			}
 			entries = append(entries, entry{name: r.Name})
 			last++

@@ -65,8 +65,8 @@ type ending struct {
 	problem string
 }
 
-// maxText is the maximum number of bytes kept per message. It is a little more than the
-// manager keeps, so that the manager notices that a message is too long.
+// maxText is the maximum number of bytes kept per message. It is a little more than the manager
+// keeps, so the manager notices if a message is too long.
 const maxText = 1<<20 + 4
 
 // maxTools is the maximum number of tool calls that are kept for Messages.
@@ -235,7 +235,8 @@ func (o *Output) Usage(u bgagent.Usage) {
 }
 
 // reportUsage reports the usage of the last line. Usage that the program prints with the end of the
-// turn is kept for the end, so that a budget that is then used up does not change how the turn ends.
+// turn is held back until the end, so that a budget that it uses up does not change how the turn
+// ends.
 func (o *Output) reportUsage() {
 	var u bgagent.Usage
 	o.mu.Lock()
@@ -316,8 +317,8 @@ func (o *Output) End(stop bgagent.StopReason, text, problem string) {
 	o.conclude(&ending{stop, text, bounded(problem)})
 }
 
-// GoesOn reports that the turn continues after an End, which then does not count. If the
-// End was a failure, the turn can only succeed if the agent does something afterwards.
+// GoesOn reports that the turn continues after an End, which then does not count. If the End was a
+// failure, the turn can succeed only if the agent does something afterwards.
 func (o *Output) GoesOn() { o.conclude(nil) }
 
 func (o *Output) conclude(end *ending) {
@@ -339,7 +340,7 @@ func (o *Output) conclude(end *ending) {
 // Background reports the whole list of work that the program does in the background, such as
 // running commands. While the list is not empty, an End does not end the turn, because the
 // agent gets the results and continues. If the program exits while the list is not empty, the turn
-// counts as interrupted if the End reported success; any other End stands.
+// counts as interrupted if the End reported success; any other End remains valid.
 func (o *Output) Background(work []string) {
 	o.locked(func() {
 		o.background = o.background[:0]

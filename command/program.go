@@ -57,8 +57,8 @@ type Program struct {
 	Decode func() Decoder
 
 	// NoTokens means that the output does not contain all tokens that a turn uses, and NoCost that it
-	// does not contain their cost. A task with a budget that limits them is then refused. Neither is
-	// known of a program whose Decode is nil.
+	// does not contain their cost. A task with a budget that limits them is then refused. If Decode
+	// is nil, neither tokens nor cost are known.
 	NoTokens, NoCost bool
 
 	// Environ names the variables of the host's environment that the program needs in
@@ -193,7 +193,7 @@ func (p *Program) invoke(t turnSpec) (invocation, error) {
 		case o.value == "":
 			continue
 		case o.args == nil && o.what != always:
-			return call, fmt.Errorf("%s cannot be told which %s to use, but %q was requested; leave it empty", p.Executable, o.what, o.value)
+			return call, fmt.Errorf("%s has no option for the %s, but %q was requested; leave it empty", p.Executable, o.what, o.value)
 		}
 		for _, arg := range o.args {
 			s, err := t.expand(arg, false)
@@ -291,7 +291,7 @@ func (t *turnSpec) expand(arg string, literal bool) (string, error) {
 	for i, name := range placeholders {
 		if v := values[i]; arg == "{"+name+"}" && strings.HasPrefix(v, "-") && !literal {
 			if name != "prompt" && name != "system" {
-				return "", fmt.Errorf("the %s %s begins with a dash and would be taken for a flag; give its name without the dash", name, strconv.Quote(v))
+				return "", fmt.Errorf("the %s %s begins with a dash and would be treated as a flag; give its name without the dash", name, strconv.Quote(v))
 			}
 			return " " + v, nil
 		}

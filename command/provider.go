@@ -80,8 +80,8 @@ func (o *Output) refused(status int) {
 }
 
 // triesAtEnd returns the number of requests that the program has made for the current answer, if it
-// makes no more. The number is one more than the number of retries that the program has shown,
-// because the first request is not a retry.
+// makes no more requests. The number is one more than the number of retries that the program has
+// shown, because the first request is not a retry.
 func (o *Output) triesAtEnd() int {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -144,7 +144,7 @@ func failureOf(f apifault.Fault) bgagent.ProviderError {
 }
 
 // retryOf returns the failure after which a program repeats the request, like failureOf. Its kind is also
-// zero if the manager must not hear of the retry; see [apifault.Fault.Repeated].
+// zero if the manager must not be told of the retry; see [apifault.Fault.Repeated].
 func retryOf(f apifault.Fault) bgagent.ProviderError {
 	f.At = time.Now()
 	return shownFailure(f.Repeated(), f.Status)

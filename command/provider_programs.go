@@ -14,8 +14,8 @@ import (
 	"github.com/bgagent/bgagent/internal/jsonlines"
 )
 
-// This file contains what the programs print about failures at the provider of the model. The texts
-// come from the tested versions. A text is compared only if it is the message of an error.
+// This file recognizes what the programs print about failures at the provider of the model. The
+// texts come from the tested versions. A text counts only if it is the message of an error.
 
 // claudeFailure has the fields in which claude describes a failed request. They are in synthetic
 // messages and in results.
@@ -63,7 +63,7 @@ func (d *claudeDecoder) resultFailed(x *claudeLine) {
 }
 
 // retrying reports a line with the subtype "api_retry". Without a status, the connection has failed.
-// This can be the fault of this machine's network, so it must not hold other turns back.
+// This machine's network can be the cause, so the retry must not hold other turns back.
 func (d *claudeDecoder) retrying(x *claudeLine, text string) {
 	if x.claudeRetry.Status <= 0 {
 		return
@@ -168,8 +168,8 @@ func decodeGeminiErrors() func(line string, o *Output) {
 // geminiAPI is the beginning of gemini's message about a failed request.
 const geminiAPI = "[API Error: "
 
-// geminiFault returns what the message of an error or of a result shows of a failed request. The result
-// "ok" is false if the message is about something else.
+// geminiFault returns what the message of an error or of a result says about a failed request. The
+// result "ok" is false if the message is about something else.
 func geminiFault(text string) (f apifault.Fault, ok bool) {
 	text = strings.TrimSpace(text)
 	rest, api := strings.CutPrefix(text, geminiAPI)

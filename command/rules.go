@@ -16,7 +16,7 @@ func (p *Program) undone(ruleArgs, ruleEnv []string, t turnSpec) error {
 	for _, e := range ruleEnv {
 		name, _, _ := strings.Cut(e, "=")
 		if slices.ContainsFunc(t.set, func(s string) bool { return strings.HasPrefix(s, name+"=") }) {
-			return fmt.Errorf("Agent.Env sets %s, which tells %s the rules of the task; remove it there, and write it as rules", name, p.Executable)
+			return fmt.Errorf("Agent.Env sets %s, through which %s gets the rules of the task; remove it there, and write it as rules", name, p.Executable)
 		}
 	}
 	if len(ruleArgs)+len(ruleEnv) == 0 {

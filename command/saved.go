@@ -45,10 +45,10 @@ type savedExchange struct {
 type sent struct {
 	ID    string `json:"id"`
 	Hash  string `json:"hash"`            // result of hashOf for the text that the program got
-	Doubt bool   `json:"doubt,omitempty"` // whether the agent did nothing in the turn; the program might not have stored the prompt
+	Doubt bool   `json:"doubt,omitempty"` // whether the agent did nothing in the turn; if so, the program might not have stored the prompt
 }
 
-// progress describes how far the turn of the last prompt has come.
+// progress describes how far the turn of the last prompt got.
 type progress struct {
 	Prompt   string    `json:"prompt,omitempty"`   // id of the prompt
 	Instance string    `json:"instance,omitempty"` // id of the manager that handed over the prompt

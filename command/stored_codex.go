@@ -77,7 +77,7 @@ func lookCodex(ctx context.Context, l Lookup) (Stored, error) {
 	return r.Stored, err
 }
 
-// oldRollout is the age from which a file cannot belong to the last turn, even if the clock was
+// oldRollout is the age beyond which a file cannot belong to the last turn, even if the clock was
 // changed or differs from the clock of a file server.
 const oldRollout = 24 * time.Hour
 

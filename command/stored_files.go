@@ -22,8 +22,8 @@ import (
 // here returns the function Look of a preset. The argument "program" is the name of the preset's
 // program, and "look" reads the program's files on this machine. If another executable runs the
 // program, such as ssh, docker, sudo or a script, the program might have other files, and the client
-// might not have ended all of its processes. A session or a prompt that is not found is then not
-// certainly missing.
+// might not have ended all of its processes. In that case, a session or prompt that is not found
+// might still exist.
 func here(program string, look func(context.Context, Lookup) (Stored, error)) func(context.Context, Lookup) (Stored, error) {
 	return func(ctx context.Context, l Lookup) (Stored, error) {
 		st, err := look(ctx, l)

@@ -134,7 +134,7 @@ func (t *turn) settle(end bgagent.TurnEnd, err error) {
 		x.problem = err.Error()
 	}
 	if errors.As(err, &x.provider) {
-		x.undone = x.provider.Next == bgagent.NextRepeat // the same prompt follows, and must not be told twice
+		x.undone = x.provider.Next == bgagent.NextRepeat // the same prompt follows, and the conversation must not contain it twice
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -203,8 +203,8 @@ func (t *turn) play(ctx context.Context) (bgagent.TurnEnd, error) {
 
 // await waits until the program has exited. It stops the program if the turn must stop, if
 // the program does not exit after it has reported the end of the turn, or if the program
-// prints nothing. In the second case the reported end counts. The result reports whether
-// "await" has stopped the program because the program printed nothing.
+// prints nothing. In the second case, the reported end counts. The result reports whether "await"
+// has stopped the program because the program printed nothing.
 func (t *turn) await(ctx context.Context, p *process) (silent bool) {
 	defer t.linger.Stop()
 	silence := time.NewTimer(t.client.cfg.Silence)
@@ -286,7 +286,7 @@ func (t *turn) sends(prompt string) {
 // next process needs in order to restore the session.
 func (t *turn) notes(said brief) {
 	said.known, said.sealed, said.waited = false, false, false
-	said.wrote = said.wrote && t.session.agent.Program.Look == nil // otherwise Look shows whether the session has the prompt
+	said.wrote = said.wrote && t.session.agent.Program.Look == nil // otherwise, Look shows whether the session has the prompt
 	if t.prompt.Instance == "" || said == t.kept {
 		return
 	}

@@ -1,5 +1,5 @@
-// Package inproc runs agents that are Go functions. It is meant for programs that define
-// their own agents, and it is the quickest way to try the library.
+// Package inproc runs agents that are Go functions. It is for programs that define their own
+// agents, and it is the quickest way to try the library.
 //
 //	client := inproc.New(map[string]inproc.Agent{
 //		"echo": func(ctx context.Context, t *inproc.Turn) (string, error) {

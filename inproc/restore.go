@@ -110,10 +110,10 @@ func exchanges(history []bgagent.Message) (out []exchange) {
 	return out
 }
 
-// SaveState stores data with which another process can continue the session; see
-// [bgagent.Reporter.SaveState]. The data replace the data of earlier calls, including calls in
-// earlier turns. If the manager has no store, the data last as long as the session in this process.
-// SaveState copies the data.
+// SaveState stores data that lets another process continue the session; see
+// [bgagent.Reporter.SaveState]. Each call replaces the data of earlier calls, including calls in
+// earlier turns. Without a store, the data lasts as long as the session in this process. SaveState
+// copies the data.
 func (t *Turn) SaveState(data []byte) {
 	t.c.mu.Lock()
 	t.s.extra().saved = slices.Clone(data)

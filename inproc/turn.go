@@ -104,8 +104,8 @@ func (t *Turn) Compaction() { t.r.Compaction() }
 func (t *Turn) Todos(list []bgagent.Todo) { t.r.Todos(list) }
 
 // Usage reports the tokens and costs of the agent since the last call to Usage. If a budget is then
-// used up, the turn is stopped at once. Report usage that came with the answer with
-// [Turn.FinalUsage] instead.
+// used up, the turn is stopped at once. If the usage arrived together with the answer, report it
+// with [Turn.FinalUsage] instead.
 func (t *Turn) Usage(u bgagent.Usage) { t.r.Usage(u) }
 
 // FinalUsage reports tokens and costs that have become known together with the answer. The agent
@@ -128,8 +128,8 @@ func (t *Turn) Retrying(e bgagent.ProviderError, at time.Time) { t.r.Retrying(e,
 func (t *Turn) Asking(question string) { t.r.Asking(question) }
 
 // Ask asks a question and returns the option that was chosen. It waits for the answer, which can
-// take a day. If nobody is asked, the error matches [bgagent.ErrNotAsked]; the agent must then do
-// without what it has asked for. See [bgagent.Reporter.Ask].
+// take a day. If nobody can be asked, the error matches [bgagent.ErrNotAsked], and the agent must
+// do without what it asked for. See [bgagent.Reporter.Ask].
 func (t *Turn) Ask(ctx context.Context, q bgagent.Question) (option string, err error) {
 	return t.r.Ask(ctx, q)
 }

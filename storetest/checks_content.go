@@ -13,21 +13,21 @@ import (
 
 // contentChecks are the checks of the contents that a store returns.
 var contentChecks = []check{
-	{name: "new store", why: "what is not there would be continued", run: checkNewStore},
-	{name: "fields", why: "a person and the indexes rely on the fields", run: checkFields},
-	{name: "data byte for byte", why: "a record that has changed is another task", run: checkData},
-	{name: "odd keys", why: "keys are session ids too, which come from other programs", run: checkOddKeys},
-	{name: "texts byte for byte", why: "a result is what the task was for", run: checkTexts},
-	{name: "texts of their own records", why: "a task would show the answer of another one", run: checkTextsApart},
-	{name: "no text", why: "a text that is not there is not an empty one", run: checkNoText},
+	{name: "new store", why: "tasks that do not exist would be continued", run: checkNewStore},
+	{name: "fields", why: "people and the indexes rely on the fields", run: checkFields},
+	{name: "data byte for byte", why: "a changed record is a different task", run: checkData},
+	{name: "odd keys", why: "keys can be session ids, which come from other programs", run: checkOddKeys},
+	{name: "texts byte for byte", why: "the result is the purpose of the task", run: checkTexts},
+	{name: "texts of their own records", why: "a task would show the answer of another task", run: checkTextsApart},
+	{name: "no text", why: "a missing text is not an empty text", run: checkNoText},
 	{name: "replaced", why: "a later record replaces the earlier one, and the task's texts stay", run: checkReplaced},
-	{name: "texts once", why: "a result that was shown must not become another one", run: checkTextsOnce},
-	{name: "deleted with its texts", why: "who deletes a task wants its texts gone", run: checkDeleted},
-	{name: "only what is due", why: "Open is to take no longer than what is live needs", run: checkOnlyDue},
+	{name: "texts once", why: "a result that was shown must not change", run: checkTextsOnce},
+	{name: "deleted with its texts", why: "a user who deletes a task wants its texts gone", run: checkDeleted},
+	{name: "only what is due", why: "the time of Open must depend only on the live tasks", run: checkOnlyDue},
 	{name: "order of keys", why: "recovery goes through the records in one order", run: checkOrder},
-	{name: "many", why: "a limit on what is read would lose tasks", run: checkMany},
+	{name: "many", why: "a limit on the number of records read would lose tasks", run: checkMany},
 	{name: "the batch is the manager's", why: "the manager uses its slices again", run: checkCopies},
-	{name: "damage", why: "one bad record must neither be taken for a good one nor hold up the others", needs: []need{aDamage}, run: checkDamage},
+	{name: "damage", why: "a bad record must neither count as good nor block the others", needs: []need{aDamage}, run: checkDamage},
 	{name: "damaged text", why: "a result that has changed must not be shown", needs: []need{aBadText}, run: checkDamagedText},
 }
 
@@ -171,12 +171,12 @@ func checkTextsOnce(c *checkContext) {
 	b = c.next(live("b"))
 	b.Texts = []bgagent.StoreText{{Record: "a", Name: "result.1", Text: "another"}}
 	if err := s.Write(c.Context(), b); err == nil {
-		c.failf("another text was taken under the name of one that is there")
+		c.failf("the store accepted a different text under an existing name")
 	}
 	b = c.next(live("b"))
 	b.Texts = []bgagent.StoreText{{Record: "nobody", Name: "result.1", Text: "of nobody"}}
 	if err := s.Write(c.Context(), b); err == nil {
-		c.failf("a text was taken for a record that is not there")
+		c.failf("the store accepted a text for a record that does not exist")
 	}
 	s, contents := c.reopen(s)
 	c.due(contents, live("a"))
@@ -262,7 +262,7 @@ func checkCopies(c *checkContext) {
 	c.due(contents, want)
 	contents.Records[0].Data[0] ^= 0xff
 	if err := sameRecords("History", []bgagent.StoreRecord{want}, c.history(s, bgagent.StoreQuery{})); err != nil {
-		c.failf("after what Open returned was changed: %v", err)
+		c.failf("after a change to the result of Open: %v", err)
 	}
 }
 

@@ -13,12 +13,12 @@ import (
 var lifeChecks = []check{
 	{name: "one owner", why: "two managers would run each task twice", run: checkOneOwner},
 	{name: "after a crash", why: "a dead manager's store is taken over at once", needs: []need{aCrash}, run: checkAfterCrash},
-	{name: "the dead write nothing", why: "what an earlier owner writes would undo what its successor has written", needs: []need{aCrash}, run: checkDead},
+	{name: "the dead write nothing", why: "writes of an earlier owner would undo those of its successor", needs: []need{aCrash}, run: checkDead},
 	{name: "close and open again", why: "after a failed sync the manager closes and opens the store", run: checkOpenAgain},
-	{name: "after Close", why: "the next owner may be there already", run: checkAfterClose},
-	{name: "Close beside calls", why: "a call that has begun ends as it should, or with an error", run: checkCloseBeside},
-	{name: "reopened", why: "another manager that gets in would continue the same tasks", needs: []need{aLostAnswer}, run: checkReopen},
-	{name: "ended context at reads", why: "a reader that nobody waits for would hold up the others", run: checkReadEnded},
+	{name: "after Close", why: "the next owner may already have the store", run: checkAfterClose},
+	{name: "Close beside calls", why: "a call that has begun ends correctly or with an error", run: checkCloseBeside},
+	{name: "reopened", why: "another manager that opens the store would continue the same tasks", needs: []need{aLostAnswer}, run: checkReopen},
+	{name: "ended context at reads", why: "an abandoned reader would hold up the others", run: checkReadEnded},
 	{name: "ended context at Open", why: "an Open that failed must not keep the store", run: checkOpenEnded},
 }
 
@@ -151,11 +151,11 @@ func checkCloseBeside(c *checkContext) {
 	closed.Store(true)
 	wg.Wait()
 	if err != nil {
-		c.failf("Close failed beside calls of Text: %v", err)
+		c.failf("Close failed during calls of Text: %v", err)
 	}
 	select {
 	case text := <-bad:
-		c.failf("beside Close a text was read as %q", text)
+		c.failf("during Close, a text was read as %q", text)
 	default:
 	}
 	_, contents := c.open()
@@ -181,7 +181,7 @@ func checkReopen(c *checkContext) {
 	s, _ := c.open()
 	r, ok := s.(bgagent.StoreReopener)
 	if !ok {
-		c.Logf("does not apply: the store is no bgagent.StoreReopener")
+		c.Logf("does not apply: the store is not a bgagent.StoreReopener")
 		return
 	}
 	for n := 1; n <= script.Len(); n++ {

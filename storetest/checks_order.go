@@ -13,20 +13,20 @@ import (
 
 // orderChecks are the checks of batches and of pages of history.
 var orderChecks = []check{
-	{name: "batch number", why: "the manager asks for it to learn whether a batch is there", run: checkBatchNumber},
-	{name: "only the next batch", why: "a batch that is there twice, or missing, must be noticed", run: checkNextBatch},
-	{name: "refused is not there", why: "what was refused is not started, and must not come back", run: checkRefused},
-	{name: "ended context", why: "an error means that nothing is there", run: checkEndedContext},
+	{name: "batch number", why: "from the number, the manager learns whether the store has a batch", run: checkBatchNumber},
+	{name: "only the next batch", why: "a repeated or missing batch must be noticed", run: checkNextBatch},
+	{name: "refused is not there", why: "what was refused does not start, and must not reappear", run: checkRefused},
+	{name: "ended context", why: "an error means that nothing was written", run: checkEndedContext},
 	{name: "durable", why: "what was acknowledged has been shown and acted on", needs: []need{aCrash}, run: checkDurable},
-	{name: "atomic", why: "half of a batch is a task without its prompt, or an end that nobody is told", needs: []need{aCrash, aCrashAt}, run: checkAtomic},
-	{name: "lost answer", why: "a batch that may be there is neither refused nor written", needs: []need{aLostAnswer}, run: checkLostAnswer},
-	{name: "history", why: "it shows what has ended, the latest first", run: checkHistory},
+	{name: "atomic", why: "half of a batch is a task without its prompt, or an end that is never reported", needs: []need{aCrash, aCrashAt}, run: checkAtomic},
+	{name: "lost answer", why: "a batch that may have been written counts as neither refused nor written", needs: []need{aLostAnswer}, run: checkLostAnswer},
+	{name: "history", why: "it lists ended tasks, the latest first", run: checkHistory},
 	{name: "history in pages", why: "a reader wants each task once", run: checkPages},
-	{name: "history of some", why: "a page of everything would show the tasks of others", run: checkFilters},
-	{name: "history by id", why: "an ended task is found by its id, or by its session's", run: checkRef},
-	{name: "history before nothing", why: "a page that begins anew would repeat everything", run: checkBeforeNothing},
-	{name: "pages beside writes", why: "a page with half of a batch shows what never was", run: checkPagesBeside},
-	{name: "texts beside writes", why: "a reader of results must not wait for the writer, nor see other texts", run: checkTextsBeside},
+	{name: "history of some", why: "an unfiltered page would show the tasks of others", run: checkFilters},
+	{name: "history by id", why: "an ended task is found by its own id or by that of its session", run: checkRef},
+	{name: "history before nothing", why: "a page that starts over would repeat everything", run: checkBeforeNothing},
+	{name: "pages beside writes", why: "a page with half of a batch shows a state that never existed", run: checkPagesBeside},
+	{name: "texts beside writes", why: "a reader of results must neither wait for the writer nor see other texts", run: checkTextsBeside},
 }
 
 func checkBatchNumber(c *checkContext) {
@@ -123,7 +123,7 @@ func checkAtomic(c *checkContext) {
 	for n := 1; n <= script.Len(); n++ {
 		for place := 0; ; place++ {
 			if place == 10_000 {
-				c.failf("a Write has 10,000 places, and more")
+				c.failf("a Write has more than 10,000 places")
 			}
 			s, contents := c.open()
 			if contents.Batch >= uint64(n) { // the process died after the batch was written, or did not die
@@ -154,7 +154,7 @@ func checkLostAnswer(c *checkContext) {
 			c.failf("the answer to a commit was lost; Write returned %v instead of ErrUncertain", err)
 		}
 		if err := s.Write(c.Context(), script.Batch(n)); err == nil {
-			c.failf("the end of a batch is not known; the next Write succeeded without a new Open")
+			c.failf("the outcome of a batch is not known, but the next Write succeeded without a new Open")
 		}
 		if err := s.Close(); err != nil {
 			c.failf("Close failed: %v", err)

@@ -270,7 +270,7 @@ func (p *Process) faultOf(batch uint64) (Fault, error) {
 		return Fault{}, err
 	}
 	if p.uncertain {
-		return Fault{}, errors.New("storetest: the end of the last write is not known; the store must be closed and opened again")
+		return Fault{}, errors.New("storetest: the outcome of the last write is not known; the store must be closed and opened again")
 	}
 	if m.tried != batch {
 		m.tried, m.tries = batch, 0
@@ -301,7 +301,7 @@ func (m *Memory) check(b *bgagent.StoreBatch) error {
 	keys := map[string]bool{}
 	for _, r := range b.Records {
 		if keys[r.Key] {
-			return fmt.Errorf("storetest: the record %q is twice in the batch", r.Key)
+			return fmt.Errorf("storetest: the record %q is in the batch twice", r.Key)
 		}
 		keys[r.Key] = true
 	}
@@ -320,7 +320,7 @@ func (m *Memory) check(b *bgagent.StoreBatch) error {
 			old, is = texts[[2]string{t.Record, t.Name}]
 		}
 		if is && old != t.Text {
-			return fmt.Errorf("storetest: the record %q has another text %q already", t.Record, t.Name)
+			return fmt.Errorf("storetest: the record %q already has a different text %q", t.Record, t.Name)
 		}
 		texts[[2]string{t.Record, t.Name}] = t.Text
 	}

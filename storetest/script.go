@@ -32,8 +32,8 @@ type content struct {
 }
 
 // NewScript makes a script of n batches. The same arguments produce the same script. The tasks are
-// launched at start and shortly afterwards. If the store deletes old tasks, start must be recent
-// enough.
+// launched at the time "start" and shortly afterwards. If the store deletes old tasks, "start" must
+// be recent enough.
 func NewScript(seed uint64, n int, start time.Time) *Script {
 	w := writer{
 		rnd: rand.New(rand.NewPCG(seed, 1)), now: start.Round(0).UTC(),
@@ -63,14 +63,14 @@ func (s *Script) Len() int { return len(s.batches) }
 func (s *Script) Batch(n int) *bgagent.StoreBatch { return &s.batches[n-1] }
 
 // Check compares an open store with the script and returns an error that describes the first
-// difference. The process of the store was interrupted after batch acked was acknowledged. By then
-// batch tried, which is batch acked or the next one, had been passed to Write.
+// difference. The process of the store was interrupted after the batch "acked" was acknowledged. By
+// then, the batch "tried", which is "acked" or the next batch, had been passed to Write.
 func (s *Script) Check(ctx context.Context, st bgagent.Store, c bgagent.StoreContents, acked, tried int) error {
 	if c.Batch < uint64(acked) {
-		return fmt.Errorf("batch %d was acknowledged, and only %d are there", acked, c.Batch)
+		return fmt.Errorf("batch %d was acknowledged, but the store has only %d", acked, c.Batch)
 	}
 	if c.Batch > uint64(tried) {
-		return fmt.Errorf("batch %d was not written yet, and %d are there", tried+1, c.Batch)
+		return fmt.Errorf("batch %d was not written yet, but the store has %d", tried+1, c.Batch)
 	}
 	for _, d := range c.Damage {
 		return fmt.Errorf("the record %q cannot be read after batch %d: %s", d.Key, c.Batch, d.Problem)
@@ -142,7 +142,7 @@ func differ(want, got bgagent.StoreRecord) string {
 	case got.Key != want.Key:
 		return fmt.Sprintf("it is %q instead of %q", short(got.Key), short(want.Key))
 	case !bytes.Equal(got.Data, want.Data):
-		return fmt.Sprintf("the data of %q are %q instead of %q", short(want.Key), short(string(got.Data)), short(string(want.Data)))
+		return fmt.Sprintf("the data of %q is %q instead of %q", short(want.Key), short(string(got.Data)), short(string(want.Data)))
 	case !got.Launched.Equal(want.Launched) || !got.Ended.Equal(want.Ended):
 		return fmt.Sprintf("the times of %q are %v and %v instead of %v and %v", short(want.Key), got.Launched, got.Ended, want.Launched, want.Ended)
 	}
