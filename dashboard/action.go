@@ -94,9 +94,9 @@ func (h *Handler) cancel(r *http.Request, a action) (bgagent.Task, error) {
 	return h.m.Cancel(r.Context(), bgagent.Caller{}, a.ID, bgagent.CancelOptions{Reason: reason})
 }
 
-// resume resumes a task. The host is the caller, so the notice is delivered to the task's
-// parent or to the nearest ancestor that can still be notified. The task does not use the
-// context of the request, because the task continues after the request.
+// resume resumes a task. The host is the caller, so the notice is delivered to the task's parent or
+// to the nearest ancestor that can still be notified. The task does not use the context of the
+// request, because it continues after the request.
 func (h *Handler) resume(_ *http.Request, a action) (bgagent.Task, error) {
 	return h.m.Resume(context.Background(), bgagent.Caller{}, a.ID, bgagent.ResumeInput{Prompt: a.Prompt})
 }

@@ -19,7 +19,7 @@ var assetFiles embed.FS
 type asset struct {
 	content []byte
 	kind    string
-	tag     string // ETag of the content, with which a browser revalidates its copy
+	tag     string // ETag of the content; a browser uses it to revalidate its copy
 }
 
 var assets = readAssets()

@@ -21,8 +21,8 @@
 // The page shows prompts, answers and everything that agents write about the files that they
 // work on. It has no login. Protect it with a login of the host, as you would protect
 // net/http/pprof, or serve it on loopback only. On loopback, the handler accepts only
-// requests for localhost or a loopback address. So a web page cannot read the dashboard
-// through a domain that points to loopback; see [Config].Hosts.
+// requests for localhost or a loopback address. So a web page cannot read the dashboard through a
+// domain name that points to loopback; see [Config].Hosts.
 //
 // Tasks can be changed on the page only if [Config] allows that. A request that changes
 // something must come from the page itself: it must have the same origin, and a header
@@ -189,7 +189,7 @@ func (h *Handler) checkHost(r *http.Request) error {
 		if slices.ContainsFunc(h.cfg.Hosts, func(name string) bool { return strings.EqualFold(name, host) }) {
 			return nil
 		}
-		return fmt.Errorf("the page is not served as %q; Config.Hosts lists the names it is served under", host)
+		return fmt.Errorf("the page is not served as %q; Config.Hosts lists the accepted names", host)
 	}
 	addr, ok := r.Context().Value(http.LocalAddrContextKey).(*net.TCPAddr)
 	if !ok || !addr.IP.IsLoopback() || host == "localhost" || net.ParseIP(host).IsLoopback() {

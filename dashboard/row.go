@@ -37,7 +37,7 @@ type row struct {
 	Away    int64   `json:"away,omitempty"`  // start of the agent runtime's outage; 0 if there is no outage
 	Until   int64   `json:"until,omitempty"` // time at which the outage makes the task fail; 0 if it never does
 	Tokens  int64   `json:"tokens,omitempty"`
-	Budget  string  `json:"budget,omitempty"` // what is used of the task's budget
+	Budget  string  `json:"budget,omitempty"` // how much of the task's budget is used
 	Cost    float64 `json:"cost,omitempty"`
 	Notice  string  `json:"notice,omitempty"`
 	Over    bool    `json:"over,omitempty"`  // the session did not stop in time

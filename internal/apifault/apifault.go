@@ -1,6 +1,6 @@
 // Package apifault classifies failed requests to the providers of models by what agent programs
-// show of them: statuses, names of errors, headers, bodies, and the text of failure messages. Do
-// not use it for the text of answers or the results of tools.
+// show: statuses, names of errors, headers, bodies, and the text of failure messages. Do not use it
+// for the text of answers or the results of tools.
 package apifault
 
 import (
@@ -26,7 +26,7 @@ type Fault struct {
 	Body    string            // body of the answer
 	At      time.Time         // time of the answer, from which relative times count
 
-	aside string // message that is only shown, and does not count for the kind
+	aside string // message that is only shown, and does not decide the kind
 }
 
 // shown holds what a fault shows in its texts.
@@ -80,8 +80,8 @@ func (f Fault) Error() *bgagent.ProviderError {
 }
 
 // Repeated returns the error for a report that the program repeats the request. It returns nil if there
-// is no error, and if the report must not reach the manager: a failed connection can be the fault of this
-// machine's network, and must not hold other turns back. A key that is not certainly rejected must
+// is no error, and if the report must not reach the manager. A failed connection must not hold other
+// turns back, because this machine's network can be the cause. A key that is not certainly rejected must
 // not end the task.
 func (f Fault) Repeated() *bgagent.ProviderError {
 	e := f.Error()
@@ -92,7 +92,7 @@ func (f Fault) Repeated() *bgagent.ProviderError {
 }
 
 // Rejected reports whether the provider has certainly rejected the key. Status 403 alone does not show
-// that: a proxy can refuse a single request with it. Neither do the words of a message.
+// that: a proxy can refuse a single request with it. The words of a message do not show it either.
 func (f Fault) Rejected() bool {
 	e := f.Error()
 	if e == nil || e.Kind != bgagent.ProviderAuthentication {
@@ -136,8 +136,8 @@ func (x *shown) soon() bool {
 func (x *shown) limits(word string) bool { return x.inner.limits(word) || x.body.limits(word) }
 
 // certainNames contains the names of errors whose kind is certain, whatever the status is. The names
-// are in lower case. A limit of a plan is often named a rate limit as well, so the name of another kind,
-// or a message about a quota, counts more than the name of a rate limit.
+// are in lower case. A limit of a plan is often called a rate limit, too, so the name of another kind,
+// or a message about a quota, takes precedence over the name of a rate limit.
 var certainNames = map[string]bgagent.ProviderErrorKind{
 	"rate_limit":                 bgagent.ProviderRateLimited,
 	"rate_limit_error":           bgagent.ProviderRateLimited,
@@ -169,9 +169,9 @@ var certainNames = map[string]bgagent.ProviderErrorKind{
 	"contextoverflowerror":       bgagent.ProviderTooLong, // opencode
 }
 
-// looseNames contains the names of errors, in lower case, that decide only if neither the status nor the
-// message does. Providers also use some of them for failures of another kind: "server_error", for
-// example, for an overload.
+// looseNames contains the names of errors, in lower case, that count only if neither the status nor the
+// message decides. Providers also use some of them for failures of another kind. For example,
+// "server_error" can mean an overload.
 var looseNames = map[string]bgagent.ProviderErrorKind{
 	exhausted:                    bgagent.ProviderRateLimited,
 	"unavailable":                bgagent.ProviderOverloaded, // Google
@@ -201,7 +201,7 @@ var cues = []struct {
 }
 
 // incomplete is the part of a message of codex about an answer that the provider has ended early, for
-// example because of its content filter. Such an answer ends in the same way when it is asked for again.
+// example because of its content filter. Asking for such an answer again has the same result.
 const incomplete = "incomplete response returned"
 
 // lost are parts of messages about a connection that has failed.
@@ -280,8 +280,8 @@ func classify(status int, names []string, text string) bgagent.ProviderErrorKind
 	return 0
 }
 
-// loose returns the lowest kind of the loose names, or 0, because the more general name has the higher
-// kind.
+// loose returns the lowest kind of the loose names, because the more general names have the higher
+// kinds. It returns 0 if there is none.
 func loose(names []string) (kind bgagent.ProviderErrorKind) {
 	for _, name := range names {
 		if k := looseNames[strings.ToLower(name)]; k != 0 && (kind == 0 || k < kind) {
@@ -297,8 +297,9 @@ var googleModel = regexp.MustCompile(`(?m)^models/\S+ is not `)
 // inText matches the status in the message of a failure.
 var inText = regexp.MustCompile(`(?i)(?:\bstatus(?: code)?:? |\bHTTP(?:/[\d.]+)? |\bAPI Error: (?:Request rejected \()?|\bRepeated )([45]\d\d)\b`)
 
-// statusIn returns the HTTP status that the message of a failure names with its number, or that is
-// the whole message, such as "502 Bad Gateway" or "Bad Gateway". It returns 0 if there is none.
+// statusIn returns the HTTP status in the message of a failure: one with a number, such as "502 Bad
+// Gateway", or a text that is the whole message, such as "Bad Gateway". It returns 0 if there is
+// none.
 func statusIn(text string) int {
 	if m := inText.FindStringSubmatch(text); m != nil {
 		n, _ := strconv.Atoi(m[1])
@@ -313,7 +314,7 @@ func statusIn(text string) int {
 	return 0
 }
 
-// failed returns the status if it is one of a request that has failed, and 0 otherwise.
+// failed returns the status if it is that of a failed request, and 0 otherwise.
 func failed(status int) int {
 	if status < 400 || status > 599 {
 		return 0

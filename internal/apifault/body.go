@@ -29,7 +29,7 @@ func (e *apiError) limits(word string) bool {
 	return slices.ContainsFunc(e.quotas, func(id string) bool { return strings.Contains(id, word) })
 }
 
-// maxDepth is how deep errors may be nested. Seen were two levels; a gateway can add some.
+// maxDepth is how deep errors may be nested. Two levels were seen; a gateway can add some.
 const maxDepth = 6
 
 // prefixes matches what can be in front of the provider's answer in a message: nothing, or the words of
@@ -43,11 +43,11 @@ var bodyPrefixes = regexp.MustCompile(`^(?:\[\s*|(?:[a-z]+:.*\n)*data:\s*)?$`)
 // maxObjects is the maximum number of objects that are looked for in a text. It bounds the work.
 const maxObjects = 8
 
-// split divides a text at the error of a provider's API in it: an object with a message or a name, which
-// can contain such an object in its field "error", and such an object as a text in its fields "error"
-// and "message". The words in front of the object must match the argument "known". Other objects are
-// left out, because they say nothing about the failure. If there is no such error, before is the whole
-// text without objects.
+// split divides a text at the first error of a provider's API. Such an error is an object with a message
+// or a name. Its field "error" can contain another such object, and its fields "error" and "message" can
+// contain one as a text. The words in front of the object must match the argument "known". Other objects
+// are left out, because they say nothing about the failure. If there is no such error, "before" is the
+// whole text without objects.
 func split(text string, known *regexp.Regexp) (before string, e apiError, after string) {
 	var words [2]string // in front of the error, and after it
 	at := 0
@@ -116,13 +116,13 @@ func (e *apiError) object(data []byte, depth int) bool {
 	return e.message != "" || len(e.names) > 0 || e.status != 0
 }
 
-// whole adds the error to e if the whole text is an object that contains one, and reports whether it is.
+// If the whole text is an object that contains an error, whole adds the error to e and reports true.
 // Other text that contains an object can quote what the model was given.
 func (e *apiError) whole(text string, depth int) bool {
 	return strings.HasPrefix(text, "{") && strings.HasSuffix(text, "}") && e.object([]byte(text), depth)
 }
 
-// detail reads a detail of an error of Google.
+// detail reads a detail of an error from Google.
 func (e *apiError) detail(raw json.RawMessage) {
 	d := as[struct {
 		Reason     json.RawMessage `json:"reason"`
@@ -179,7 +179,7 @@ func Ahead(t, now time.Time) time.Time {
 	return t
 }
 
-// Unix returns the time for a number of seconds, or zero if the number cannot be a time of today.
+// Unix returns the time for a number of seconds, or zero if the number cannot be a present-day time.
 func Unix(seconds float64) time.Time {
 	if !(seconds > 0 && seconds < 1e11) {
 		return time.Time{}
@@ -195,8 +195,8 @@ func (e *apiError) reset(at time.Time) time.Time {
 }
 
 // retryAfter returns the time that the headers give: Retry-After, which is a number of seconds or a
-// date, or Retry-After-Ms, which counts more if it is usable. A date counts from the header Date if there
-// is one, because the clock of the provider can differ from the clock of this machine.
+// date, or Retry-After-Ms, which takes precedence if it is usable. A date counts from the header Date if
+// there is one, because the clock of the provider can differ from the clock of this machine.
 func retryAfter(headers map[string]string, at time.Time) time.Time {
 	get := func(name string) string {
 		value := headers[name]

@@ -15,8 +15,9 @@ var codexForms = regexp.MustCompile(`(?s)^(?:\{.*\}$` +
 	`|Codex ran out of room in the model['’]s context window` +
 	`|The model .{0,200}does not exist or you do not have access to it|You are not allowed to sample from this model)`)
 
-// OfCodex returns the fault for a message of codex that is not marked as one about a request. If the text
-// has no form in which codex reports failed requests, it is only shown, and does not count for the kind.
+// OfCodex returns the fault for a message of codex that is not marked as one about a request. If codex
+// does not report failed requests in the form of the text, the text is only shown, and does not decide
+// the kind.
 func (f Fault) OfCodex() Fault { return f.only(codexForms) }
 
 // opencodeForms matches messages of opencode's UnknownError about failed requests: an error that the
@@ -24,8 +25,8 @@ func (f Fault) OfCodex() Fault { return f.only(codexForms) }
 var opencodeForms = regexp.MustCompile(`(?s)^(?:\{.*\}$|(?:ProviderModelNotFoundError: )?Model not found\b)`)
 
 // OfOpencode returns the fault for an error of opencode. Failures of opencode itself have the name
-// UnknownError. With this name, the text counts only if it has a form in which opencode reports failed
-// requests. Otherwise it is only shown.
+// UnknownError. With this name, the text counts only if opencode reports failed requests in its form.
+// Otherwise it is only shown.
 func (f Fault) OfOpencode() Fault {
 	if !slices.Contains(f.Names, "UnknownError") {
 		return f

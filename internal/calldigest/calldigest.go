@@ -1,7 +1,7 @@
 // Package calldigest makes the digests of tool calls that session clients report. Agent programs put
 // things into results that differ from call to call even if the calls are the same. The package
-// leaves out what the tested programs are known to add: the names of the files in which Claude Code
-// and opencode keep results that are too long for the model.
+// removes what the tested programs are known to add: the names of the files in which Claude Code and
+// opencode keep results that are too long for the model.
 package calldigest
 
 import (
@@ -54,7 +54,7 @@ func digest(v any, more []string) bgagent.Digest {
 	return bgagent.DigestOf(append([]string{string(b)}, more...)...)
 }
 
-// lasting returns the value without what is different in every call. It does not change v.
+// lasting returns the value without the parts that differ in every call. It does not change v.
 func lasting(v any) any {
 	switch v := v.(type) {
 	case string:

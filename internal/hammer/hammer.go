@@ -26,8 +26,8 @@ var (
 	oneSeed = flag.Uint64("hammer.seed", 0, "seed of a single run to repeat")
 )
 
-// leastRuns is the minimum number of runs if no run fails. A run with crashes takes longer, so that fewer
-// of them are the minimum.
+// leastRuns is the minimum number of runs if no run fails. Runs with crashes take longer, so their
+// minimum is lower.
 const (
 	leastRuns        = 20
 	leastRunsCrashes = 8
@@ -388,8 +388,7 @@ func (h *hammer) atRest() bool {
 	return true
 }
 
-// nothingOwed takes all remaining notices and checks that no session is owed a further
-// notice.
+// nothingOwed takes all remaining notices and checks that no further notice is owed to a session.
 func (h *hammer) nothingOwed() {
 	sessions := map[string]bool{}
 	for _, s := range roots {

@@ -41,7 +41,8 @@ func (o *oracle) sent(s sentMessage, r bgagent.SendResult) {
 	o.messages[s] = true
 }
 
-// messageLocked records a prompt with a message. No session gets a message as the prompt of two turns.
+// messageLocked records a prompt with a message. No session may get a message as the prompt of two
+// turns.
 func (o *oracle) messageLocked(p bgagent.Prompt) {
 	if !strings.HasPrefix(p.Text, "msg") {
 		if strings.Contains(p.Text, "msg") {
@@ -57,7 +58,7 @@ func (o *oracle) messageLocked(p bgagent.Prompt) {
 }
 
 // endedLocked checks that no message waits for an attempt that has ended, and that a completed attempt has
-// got all its messages.
+// received all its messages.
 func (o *oracle) endedLocked(t bgagent.Task) {
 	if t.Messages > 0 || t.Status == bgagent.Completed && len(t.Unconsumed) > 0 {
 		o.faultLocked("%s.%d is %s, %d messages wait, and %v is unconsumed", t.ID, t.Attempt, t.Status, t.Messages, t.Unconsumed)

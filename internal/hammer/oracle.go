@@ -32,7 +32,7 @@ type oracle struct {
 	forced    map[string]bool // tasks that were running when the process began; their slots can exceed the limits
 	suspects  []suspect
 	promptIDs map[string]bool
-	repeats   map[string]bool         // ids of prompts that the provider has refused and of which the session keeps nothing
+	repeats   map[string]bool         // ids of refused prompts of which the session keeps nothing
 	unheard   map[string]bool         // ids of the notices that were such prompts
 	refused   map[string]time.Time    // time of the first failure, by prompt id; only for prompts that could not reach the host
 	answers   map[attemptKey][]string // prompt ids of each attempt
@@ -41,7 +41,7 @@ type oracle struct {
 	seq       uint64
 	ends      map[attemptKey]bgagent.Cause
 	notices   map[attemptKey]bgagent.NoticeState
-	overran   map[attemptKey]*life // the process that gave up waiting until the attempt stops
+	overran   map[attemptKey]*life // the process that gave up waiting for the attempt to stop
 	quiets    map[attemptKey]int
 	aborted   map[string]bool                // sessions that were aborted
 	seen      map[attemptKey]map[string]bool // ids of the notices about the attempt that were shown to a host

@@ -53,7 +53,7 @@ func (f *runnerHost) asks(ctx context.Context, session string, rep *bgagent.Repo
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	go func() { // after a call to healAll, agents ask no more
+	go func() { // after a call to healAll, agents ask no more questions
 		select {
 		case <-f.o.heal:
 			cancel()
@@ -67,7 +67,7 @@ func (f *runnerHost) asks(ctx context.Context, session string, rep *bgagent.Repo
 	f.o.log("%s has asked, and was told %q %v", session, option, err)
 	switch {
 	case err == nil && !slices.Contains(q.Options, option):
-		f.o.fault("%s was told %q, which it has not offered", session, option)
+		f.o.fault("%s was told %q, which it did not offer", session, option)
 	case errors.Is(err, bgagent.ErrQuestionExpired) && time.Now().Before(q.Expires):
 		f.o.fault("a question of %s expired too early", session)
 	case err != nil && ctx.Err() == nil && !errors.Is(err, bgagent.ErrQuestionExpired) && !errors.Is(err, bgagent.ErrNotAsked) && !errors.Is(err, context.Canceled):
@@ -95,7 +95,7 @@ func (o *oracle) setParked(a *activity, parked bool) {
 	a.parked = parked
 }
 
-// hasSlot checks the limits for a turn that has got a slot again.
+// hasSlot checks the limits for a turn that has a slot again.
 func (o *oracle) hasSlot(a *activity) {
 	o.mu.Lock()
 	defer o.mu.Unlock()

@@ -3,7 +3,7 @@ package jsonlines
 import "fmt"
 
 // shortener shortens long strings in a line of JSON. The line is passed in pieces. A shortened
-// string ends with a note, so that its reader does not take it for the whole text.
+// string ends with a note, so that its reader does not mistake it for the whole text.
 type shortener struct {
 	most     int  // maximum number of bytes of a string
 	inside   bool // whether the current byte is within a string

@@ -54,7 +54,7 @@
 // number of seconds. With retry-date=N, it asks the client to wait until a date that is that
 // number of seconds away.
 //
-// If the status is not enough to describe the failure, @error has one of these options. The
+// If the status is not enough to describe the failure, @error can have one of these options. The
 // refusal then has the codes, the types and the headers that providers use. Without a TEXT, it also
 // has their message.
 //

@@ -17,8 +17,7 @@ var asked = []struct {
 	{"generating a highly factual state summary", Summary},
 }
 
-// kindOf distinguishes an agent's turns from other questions that the program asks the
-// model.
+// kindOf distinguishes an agent's turns from other requests that the program makes to the model.
 func kindOf(r Request) Kind {
 	if len(r.Tools) == 0 {
 		beginning := strings.ToLower(shorten(r.System, 400))

@@ -8,8 +8,9 @@ import (
 	"time"
 )
 
-// Reason is the reason of an [Error] for which the HTTP status is not enough. It decides the
-// codes, the types and the headers of the protocol, and the message if there is none.
+// Reason is the reason of an [Error] that the HTTP status does not describe well enough. It
+// determines the codes, the types and the headers of the protocol, and the message if there is
+// none.
 type Reason string
 
 // The reasons. The number after "usually" is the HTTP status that providers use.

@@ -67,7 +67,7 @@ type Error struct {
 	RetryAfter time.Duration
 	Dated      bool
 
-	Reason   Reason        // reason for which the status is not enough; usually empty
+	Reason   Reason        // reason, if the status is not enough to describe the failure; usually empty
 	Reset    time.Duration // time until a usage limit is reset; only for the reason UsageLimit
 	InStream bool          // whether a streamed answer begins with success, and the error follows in the stream
 }
@@ -91,7 +91,8 @@ type Usage struct {
 func (u Usage) total() int { return u.Input + u.Output }
 
 // usage returns the usage that is set in the reply. If none is set, the result is an estimate
-// of one token per four bytes. OpenAI's help pages give four characters as a rule of thumb.
+// of one token per four bytes. OpenAI's help pages give four characters per token as a rule of
+// thumb.
 func (rep Reply) usage(req Request, text string) Usage {
 	if rep.Usage != nil {
 		return *rep.Usage

@@ -9,13 +9,13 @@ import (
 	"time"
 )
 
-// ErrLeft is the error of [Earlier.End] if a process of the earlier run still runs.
+// ErrLeft is the error of [Earlier.End] if a process of the earlier run is still running.
 var ErrLeft = errors.New("a process of the earlier run still runs")
 
 // earlierPause is the pause between two searches for processes of an earlier run.
 const earlierPause = 20 * time.Millisecond
 
-// Earlier ends the processes of earlier runs. It remembers the runs of which no process is left. The
+// Earlier ends the processes of earlier runs. It remembers the runs that have no processes left. The
 // zero value is ready to use. All methods are safe for concurrent use.
 type Earlier struct {
 	mu      sync.Mutex
@@ -25,8 +25,8 @@ type Earlier struct {
 // End kills the processes of the run with the instance id. It returns when two consecutive searches
 // have found no process. If the run was already cleared, End returns at once.
 //
-// End kills the processes with SIGKILL and without a grace time. If it asked an agent to end, the
-// agent's commands would end first, and the agent could then send another request to its model.
+// End uses SIGKILL at once, without a grace time. If it only asked an agent to end, the agent's
+// commands would end first, and the agent could then send another request to its model.
 //
 // A process that also belongs to one of the living runs must not be ended. If there is such a
 // process, End returns an error. If ctx ends first or a process could not be ended, the error matches

@@ -1,5 +1,5 @@
-// Package recordings says of which kind the answers of providers in the recordings of agent programs
-// are. The tests of all clients compare with it, so that the clients agree.
+// Package recordings contains the expected kinds of the providers' answers in the recordings of
+// agent programs. The tests of all clients use it, so that the clients agree.
 package recordings
 
 import (
@@ -8,8 +8,8 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// row says of which kind an answer is. A program can make another kind of it, because the answers of its
-// provider have another form or because it shows less. Kind 0 means that the provider is not the cause.
+// row contains the kind of an answer. A program can lead to another kind, because its provider's answers
+// have another form or because it shows less. Kind 0 means that the provider is not the cause.
 type row struct {
 	kind   bgagent.ProviderErrorKind
 	except map[string]bgagent.ProviderErrorKind // by program
@@ -70,9 +70,9 @@ var rows = map[string]row{
 	"internal":            {kind: broken},
 }
 
-// Kind returns the kind of the answer in a recording. The name of the recording is that of its row, and
-// can have more words after a hyphen: the recording "429-ra2" contains the answer "429". If there is no
-// such row, the result "known" is false.
+// Kind returns the kind of the answer in a recording. The name of the recording is the name of its row,
+// and can have more words after a hyphen: the recording "429-ra2" contains the answer "429". If there
+// is no such row, the result "known" is false.
 func Kind(program, recording string) (kind bgagent.ProviderErrorKind, known bool) {
 	r, known := rows[recording]
 	if !known {
