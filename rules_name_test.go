@@ -13,11 +13,11 @@ func TestARuleThatCanBeAboutNothingIsRefused(t *testing.T) {
 	var input *bgagent.InputError
 	require.ErrorAs(t, err, &input)
 	require.Equal(t, "Config.Permissions[1]", input.Field)
-	require.Contains(t, input.Problem, `the name is "Bash", and the pattern "rm *" belongs beside it`)
+	require.Contains(t, input.Problem, `use "Bash" as the name, and "rm *" as the pattern`)
 
 	bubble(t, working(0), bgagent.Config{AgentPermissions: func(string) []bgagent.Permission { return rules }}, func(t *testing.T, m *bgagent.BackgroundManager) {
 		_, err := m.Launch(t.Context(), root, bgagent.LaunchInput{Agent: "a", Prompt: "p"})
-		require.ErrorContains(t, err, `belongs beside it`)
+		require.ErrorContains(t, err, `as the pattern`)
 		require.Empty(t, m.List(bgagent.Query{}))
 		rules[1].Name = "bash"
 		_, err = m.Launch(t.Context(), root, bgagent.LaunchInput{Agent: "a", Prompt: "p"})

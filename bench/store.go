@@ -134,7 +134,7 @@ func (s *storeManager) notify(_ context.Context, _ string, n bgagent.Notice) err
 	return nil
 }
 
-// task launches task i and waits until its end was told.
+// task launches task i and waits until a notice has reported its end.
 func (s *storeManager) task(i int) error {
 	t, err := s.Launch(context.Background(), bgagent.Caller{Session: root(i)}, input)
 	if err != nil {

@@ -8,9 +8,9 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// bare is a database that gets the batches of a store without anything that the store in the module
-// sqlite adds: no checksums, no indexes besides the keys, no number of the batch and no owner. Each
-// batch is synced fully.
+// bare is a database that gets the batches of a store without the additions of the module sqlite:
+// no checksums, no indexes besides the keys, no batch number and no owner. Each batch is synced
+// fully.
 type bare struct {
 	conn                 *sqlite3.Conn
 	record, text, remove *sqlite3.Stmt

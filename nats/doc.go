@@ -7,18 +7,19 @@
 // The servers must have version 2.12 or newer, with JetStream. The package is not named nats, because
 // that is the name of the client library. The module nats/embedded runs a server in the process.
 //
-// At any time, one manager has the store. If its process dies, a manager on the same or another machine
-// takes the store over. The page docs/cluster.md tells what is promised, and how to run the servers.
+// At any time, only one manager owns the store. If its process dies, a manager on the same or another
+// machine takes the store over. The page docs/cluster.md describes what a store promises, and how to
+// run the servers.
 //
 // # Messages
 //
 // A store with the name tasks is the stream BGAGENT_tasks. Only the last message of each subject is kept.
 //
 //   - bgagent.tasks.m is about the store itself. Each batch ends with a message on this subject.
-//   - bgagent.tasks.r.KEY is a record. Its headers contain the fields, and its body the data. After the
-//     record was deleted, a message with the header Bgagent-Deleted takes its place for 7 days.
-//   - bgagent.tasks.x.KEY.NAME.N is part N of a text, or of data that are longer than 128 KiB.
-//   - bgagent.tasks.j.ID.N is part N of a batch that is larger than the servers accept at once.
+//   - bgagent.tasks.r.KEY is a record. Its headers contain the fields, and its body the data. When the
+//     record is deleted, a message with the header Bgagent-Deleted takes its place for 7 days.
+//   - bgagent.tasks.x.KEY.NAME.N is part N of a text, or of data longer than 128 KiB.
+//   - bgagent.tasks.j.ID.N is part N of a batch that is too large for the servers to accept at once.
 //
 // In subjects, keys and names are encoded as the letter k and base64url. If they are very long, they are
 // encoded as the letter h and their SHA-256. People can read a store with the program nats:

@@ -70,7 +70,7 @@ func (s *Store) writeLarge(ctx context.Context, p *plan) error {
 				return err
 			}
 		}
-		return fmt.Errorf("a part of a large batch cannot be written: %v", err) // the batch is certainly not there
+		return fmt.Errorf("a part of a large batch cannot be written: %v", err) // the batch is certainly not in the stream
 	}
 	next := p.next
 	next.Journal = j
@@ -91,14 +91,14 @@ func (s *Store) writeLarge(ctx context.Context, p *plan) error {
 }
 
 // onlyMine makes the servers refuse a batch that begins with the message if the store has another
-// owner by then.
+// owner when the batch arrives.
 func (s *Store) onlyMine(m *message) {
 	m.header.Set(headExpected, strconv.FormatUint(s.meta.seq, 10))
 	m.header.Set(headOf, s.w.meta())
 }
 
-// inGroups calls f for groups of messages that are small enough for an atomic batch with one message
-// more. It tells f which group is the last one.
+// inGroups calls f for groups of messages that fit into an atomic batch with one further message. It
+// tells f which group is the last.
 func (s *Store) inGroups(all []message, f func(group []message, last bool) error) error {
 	for from := 0; from < len(all); {
 		to, size := from, 0
@@ -135,7 +135,8 @@ func (s *Store) apply(ctx context.Context, all []message) error {
 	})
 }
 
-// finish applies the journal that an earlier owner, or this owner before an uncertain write, has left.
+// finish applies a journal that was left behind by an earlier owner, or by this owner before an
+// uncertain write.
 func (s *Store) finish(ctx context.Context) error {
 	j := s.meta.Journal
 	var text []byte

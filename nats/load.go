@@ -34,7 +34,7 @@ func (s *Store) load(ctx context.Context) (c bgagent.StoreContents, err error) {
 	c.Batch, c.Damage = s.meta.Batch, found.damage
 	if found.due != s.meta.Due || found.dueSum != s.meta.DueSum {
 		c.Damage = append(c.Damage, bgagent.StoreDamage{
-			Problem: fmt.Sprintf("the stream has %d records of live or owed tasks, and %d were written: some were lost or changed", found.due, s.meta.Due),
+			Problem: fmt.Sprintf("the stream has %d records of live or owed tasks, but %d were written: some were lost or changed", found.due, s.meta.Due),
 		})
 		s.meta.Due, s.meta.DueSum = found.due, found.dueSum
 	}
@@ -67,7 +67,7 @@ func (s *Store) load(ctx context.Context) (c bgagent.StoreContents, err error) {
 // contents is what the headers of the messages show.
 type contents struct {
 	entries map[string]*entry
-	graves  []grave // records whose texts may still be there
+	graves  []grave // records whose texts may still be in the stream
 	damage  []bgagent.StoreDamage
 	due     int
 	dueSum  uint64
@@ -156,7 +156,7 @@ type reading struct {
 	err    error // matches errDamaged or errGone, if the record cannot be read back
 }
 
-// errGone is the error of a record whose message is not in the stream any more.
+// errGone is the error for a record whose message is no longer in the stream.
 var errGone = errors.New("its message is gone")
 
 // records reads the records of the entries.
@@ -191,7 +191,7 @@ func (s *Store) records(ctx context.Context, all []*entry) (out []reading, err e
 	return out, nil
 }
 
-// record returns the record of the entry. The data are those of the record's message.
+// record returns the record of the entry. The data is that of the record's message.
 func (s *Store) record(ctx context.Context, e *entry, data []byte) (bgagent.StoreRecord, error) {
 	if e.parts > 0 {
 		whole, found, err := s.w.whole(ctx, s.w.parts(e.key, dataName), part{key: e.key, of: e.version})
@@ -206,8 +206,8 @@ func (s *Store) record(ctx context.Context, e *entry, data []byte) (bgagent.Stor
 	return e.record(data)
 }
 
-// whole returns a text or data that were written in parts. The fields key, name and of of the argument
-// tell which are meant. It returns false if the stream does not contain them.
+// whole returns a text, or data, that was written in parts. The fields "key", "name" and "of" of the
+// argument identify it. It returns false if the stream does not contain it.
 func (w *wire) whole(ctx context.Context, base string, want part) (text string, found bool, err error) {
 	if text, found, err = w.assemble(base, want, func(subjects []string) (map[string]message, error) {
 		return w.latest(ctx, subjects)

@@ -13,9 +13,9 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// meta is the content of the message about the store itself. Each batch contains a new one, with the
-// expected sequence number of the one before. Therefore, a batch of an owner that has lost the store
-// to another one is refused as a whole.
+// meta is the content of the message about the store itself. Each batch contains a new version, with
+// the expected sequence number of the previous one. Therefore, the servers refuse the whole batch of
+// an owner that has lost the store to another owner.
 type meta struct {
 	Version int                `json:"version"` // format of the store
 	Epoch   uint64             `json:"epoch"`   // number of times that the store was opened
@@ -24,24 +24,24 @@ type meta struct {
 	Owner   bgagent.StoreOwner `json:"owner"`   // the last owner
 	Due     int                `json:"due"`     // number of due records
 	DueSum  uint64             `json:"due_sum"` // sum of the checksums of the headers of due records
-	Swept   uint64             `json:"swept"`   // the texts of records are gone that were deleted up to this sequence number
+	Swept   uint64             `json:"swept"`   // the texts of records that were deleted up to this sequence number are gone
 
 	// Journal is set while a large batch is being applied; see the file journal.go.
 	Journal *journal `json:"journal,omitempty"`
 
-	// The following fields are not a part of the content.
+	// The following fields are not part of the content.
 	seq    uint64 // sequence number of the message
-	before uint64 // sequence number of the message that was there when the store was opened
+	before uint64 // sequence number of the message that existed when the store was opened
 }
 
 const metaVersion = 1
 
-// silentAfter is the time after which an owner counts as dead that is connected but does not answer,
-// for example because its machine has stopped and the servers have not noticed it yet. It is less than
-// the default of the manager's StoreTimeout.
+// silentAfter is the time after which an owner that is connected but does not answer counts as dead.
+// For example, its machine has stopped and the servers have not noticed it yet. It is less than the
+// default of the manager's StoreTimeout.
 const silentAfter = 20 * time.Second
 
-// pingWithin is the time after which a question to an owner is repeated.
+// pingWithin is the time after which a request to an owner is repeated.
 const pingWithin = time.Second
 
 // message returns the message with the content. The server refuses it if the stream does not contain
@@ -53,7 +53,7 @@ func (m meta) message(n names) (message, error) {
 	return out, err
 }
 
-// readMeta returns the content of the store's message about itself. For a new store, it returns a
+// readMeta returns the content of the store's message about itself. For a new store, it returns
 // content without an owner.
 func (w *wire) readMeta(ctx context.Context) (m meta, err error) {
 	var msg message
@@ -94,16 +94,16 @@ func (w *wire) writeMeta(ctx context.Context, m *meta) error {
 // moved reports whether a batch was refused because the stream has other messages than expected.
 func moved(err error) bool { return isCode(err, codeWrongSequence, codeWrongSequence2) }
 
-// again reports whether a write of a content can succeed if the content is read again.
+// again reports whether a write of the content can succeed after the content has been read again.
 func again(err error) bool {
 	return moved(err) || soon(err) || errors.Is(err, bgagent.ErrUncertain) || errors.Is(err, errNotConnected)
 }
 
-// take makes the owner the owner of the store, unless a living owner has it. The owner answers
-// questions from then on.
+// take enters the owner as the store's owner, unless a living owner has the store. From then on,
+// the owner answers requests.
 func (w *wire) take(ctx context.Context, owner bgagent.StoreOwner, grace time.Duration) (m meta, answering *nats.Subscription, err error) {
 	token := rand.Text()
-	answering, err = w.nc.Subscribe(w.alive(token), func(q *nats.Msg) { _ = q.Respond(nil) }) // who asks repeats the question
+	answering, err = w.nc.Subscribe(w.alive(token), func(q *nats.Msg) { _ = q.Respond(nil) }) // the asking manager repeats its request
 	if err == nil {                                                                           // nobody may see the token before the servers know the subscription
 		flushing, done := w.during(ctx)
 		err = w.nc.FlushWithContext(flushing)
@@ -136,8 +136,8 @@ func (w *wire) take(ctx context.Context, owner bgagent.StoreOwner, grace time.Du
 	return m, nil, err
 }
 
-// awaitDeath waits until the owner is certainly or probably dead. If the owner lives, it returns a
-// [*bgagent.StoreOwnedError].
+// awaitDeath waits until the owner is certainly or probably dead. If the owner is alive, it returns
+// a [*bgagent.StoreOwnedError].
 func (w *wire) awaitDeath(ctx context.Context, m meta, grace time.Duration) error {
 	began := time.Now()
 	for {

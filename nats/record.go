@@ -27,7 +27,7 @@ const (
 // headTTL makes the server delete a message after the given time.
 const headTTL = "Nats-TTL"
 
-// keepDeleted is how long the servers keep the message that a record was deleted.
+// keepDeleted is how long the servers keep the message about a deleted record.
 const keepDeleted = "168h"
 
 // chunk is the maximum number of bytes of one message. A longer text is divided into parts.
@@ -46,8 +46,7 @@ func sumOf(all ...string) (sum uint64) {
 
 func sumText(sum uint64) string { return fmt.Sprintf("%016x", sum) }
 
-// errDamaged is matched by the errors that are returned if the data read differ from the data
-// written.
+// errDamaged is matched by the errors for data that differs from the data that was written.
 var errDamaged = errors.New("it is damaged")
 
 // entry is what a store keeps in memory about a record.
@@ -60,12 +59,12 @@ type entry struct {
 	launched, ended              time.Time
 
 	version uint64 // number of the batch that wrote the record
-	born    uint64 // number of the batch that wrote the first record with this key since the last one was deleted
+	born    uint64 // number of the batch that wrote the first record with this key since the last such record was deleted
 	parts   int    // number of messages that contain the data; 0 if the message of the record contains them
 	size    int    // number of bytes of the data
 	data    uint64 // checksum of the key and the data
 
-	// The following fields are not a part of the header.
+	// The following fields are not part of the header.
 	seq     uint64 // sequence number of the message
 	sum     uint64 // checksum of the header
 	damaged bool   // the record cannot be read back
@@ -117,7 +116,7 @@ func (e *entry) header() string {
 	return b.String()
 }
 
-// message returns the message of the record. The data follow in parts if they are long.
+// message returns the message of the record. Long data follows in parts.
 func (e *entry) message(n names, data []byte) message {
 	m := message{subject: n.record(e.key), header: nats.Header{headRecord: {e.header()}, headSum: {sumText(e.sum)}}}
 	if e.parts == 0 {
@@ -155,7 +154,7 @@ func readEntry(h nats.Header) (*entry, error) {
 	return e, nil
 }
 
-// record returns the record, or an error if the data are not those that were written.
+// record returns the record, or an error if the data differs from the data that was written.
 func (e *entry) record(data []byte) (bgagent.StoreRecord, error) {
 	if len(data) != e.size || sumOf(e.key, string(data)) != e.data {
 		return bgagent.StoreRecord{}, fmt.Errorf("%w: the checksum of its data is wrong", errDamaged)
@@ -221,7 +220,7 @@ func readPart(h nats.Header) (p part, i int, err error) {
 	return p, i, nil
 }
 
-// deleted returns the message that the record with the given key was deleted.
+// deleted returns the message that says that the record with the given key was deleted.
 func deleted(n names, key string) message {
 	return message{subject: n.record(key), header: nats.Header{headDeleted: {strconv.QuoteToASCII(key)}, headTTL: {keepDeleted}}}
 }

@@ -21,11 +21,11 @@ type StoreOptions struct {
 	// Grace is how long Open waits for an owner of the store whose connection to the servers is gone.
 	// If the owner has only lost its connection, it connects again within this time and keeps the
 	// store. Zero means 10 seconds. A negative value means that Open does not wait, which is right
-	// only if the owner's connection is never interrupted while the owner lives. For example, the
-	// server runs in the owner's process.
+	// only if the owner's connection is never interrupted during the owner's life, for example
+	// because the server runs in the owner's process.
 	Grace time.Duration
 
-	// KeepFor is how long an ended task is kept that is not owed to anybody. KeepTasks is the
+	// KeepFor is how long an ended task is kept if its end is not owed to anybody. KeepTasks is the
 	// maximum number of such tasks. The tasks that ended first are deleted first, when the store is
 	// opened and when other tasks end. Zero means the default, and a negative value means no limit.
 	KeepFor   time.Duration // 7 days by default
@@ -84,7 +84,7 @@ type Store struct {
 	ctx       context.Context // ends when the store is closed
 	end       context.CancelFunc
 	upkeep    *upkeep
-	graves    []grave // deleted records whose texts may still be there, in the order of their deletion
+	graves    []grave // deleted records whose texts may still be in the stream, in the order of their deletion
 
 	index index
 }
@@ -100,7 +100,7 @@ var errClosed = errors.New("bgnats: the store is not open")
 // connection yet. Open creates the stream BGAGENT_name if it does not exist. The name consists of up
 // to 64 letters, digits, hyphens and underscores.
 //
-// The connection stays the caller's: the store does not close it. It should reconnect without a
+// The connection belongs to the caller: the store does not close it. It should reconnect without a
 // limit ([nats.MaxReconnects] with -1), because a store on a closed connection cannot be opened again.
 func NewStore(nc *nats.Conn, name string, o StoreOptions) *Store {
 	n, err := namesOf(name)
@@ -112,8 +112,8 @@ func NewStore(nc *nats.Conn, name string, o StoreOptions) *Store {
 
 // Open opens the store for the owner and implements [bgagent.Store].
 //
-// If another owner has the store, Open asks it whether it lives. If the owner answers, the error is a
-// [*bgagent.StoreOwnedError]. If its connection to the servers is gone, Open waits as
+// If another owner has the store, Open asks it whether it is alive. If the owner answers, the error
+// is a [*bgagent.StoreOwnedError]. If its connection to the servers is gone, Open waits as
 // [StoreOptions].Grace says. If it is connected but does not answer, Open waits for 20 seconds. Then
 // Open takes the store over, and all later writes of the earlier owner are refused.
 //
@@ -272,7 +272,7 @@ func (s *Store) reading(ctx context.Context) (context.Context, func(), error) {
 	return ctx, func() { stop(); cancel(); s.use.RUnlock() }, nil
 }
 
-// closeWithin is the time limit for the message that the store has no owner.
+// closeWithin is the time limit for the message that says that the store has no owner.
 const closeWithin = 5 * time.Second
 
 // Close closes the store and implements [bgagent.Store]. If Close returns an error, the servers may not

@@ -23,11 +23,11 @@ const (
 // grave is a deleted record whose texts may still be in the stream.
 type grave struct {
 	key string
-	seq uint64 // sequence number of the message that the record was deleted
+	seq uint64 // sequence number of the message that says that the record was deleted
 }
 
-// upkeep performs the work of a store outside of the manager's calls. It deletes ended tasks above the
-// limits, and the texts of deleted records.
+// upkeep performs the work of a store outside of the manager's calls. It deletes ended tasks that
+// exceed the limits, and the texts of deleted records.
 type upkeep struct {
 	s     *Store
 	ctx   context.Context
@@ -88,7 +88,7 @@ func (u *upkeep) run() {
 	}
 }
 
-// prune deletes the ended tasks above the limits.
+// prune deletes the ended tasks that exceed the limits.
 func (u *upkeep) prune() error {
 	o := u.s.options
 	for u.ctx.Err() == nil {
@@ -144,7 +144,7 @@ func (u *upkeep) pruneSome(large bool) (more bool, err error) {
 	return true, nil
 }
 
-// victims returns ended tasks above the limits, at most pruneStep of them.
+// victims returns at most pruneStep ended tasks that exceed the limits.
 func (s *Store) victims(now time.Time, large bool) []*entry {
 	var all []*entry
 	s.index.mu.RLock()

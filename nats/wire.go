@@ -18,8 +18,8 @@ import (
 
 const (
 	answerWithin = 10 * time.Second       // time after which a request counts as unanswered
-	askAgain     = 2 * time.Second        // time after which a request is repeated that changes nothing if it is repeated
-	inFlightFor  = 12 * time.Second       // more than the time after which the servers drop a batch that has no end
+	askAgain     = 2 * time.Second        // time after which a request is repeated, if repeating it is harmless
+	inFlightFor  = 12 * time.Second       // more than the time after which the servers drop an unfinished batch
 	retryEvery   = 100 * time.Millisecond // pause between two attempts of a request that the servers cannot answer yet
 	maxGet       = 64                     // maximum number of messages of one read
 )
@@ -44,7 +44,7 @@ const (
 	codeNoMessage      = 10037
 	codeStorage        = 10047 // the server has no space left on the disk
 	codeNoStream       = 10059
-	codeWrongSequence  = 10071 // a subject has another message than expected
+	codeWrongSequence  = 10071 // the last message of a subject is not the expected one
 	codeStoreFailed    = 10077
 	codeOffline        = 10118 // the servers of the stream have just been started
 	codeIncomplete     = 10176 // a message of the batch is missing
@@ -77,9 +77,8 @@ func (e *apiError) full() bool {
 	return false
 }
 
-// certain reports whether the server has stored no part of a batch that it has answered with this
-// error. The server checks the batch before it stores the first message. An error of the disk can
-// come later.
+// certain reports whether the error means that the server has stored no part of the batch. The
+// server checks the batch before it stores the first message. An error of the disk can come later.
 func (e *apiError) certain() bool { return e.Code != codeStoreFailed || e.full() }
 
 func isCode(err error, codes ...int) bool {
@@ -129,7 +128,7 @@ type wire struct {
 }
 
 // watch starts to watch the connection, so that a request does not wait for an answer that was lost
-// with the connection.
+// together with the connection.
 func (w *wire) watch() {
 	w.joined, w.cut = context.WithCancel(context.Background())
 	w.list, w.gone = w.nc.StatusChanged(nats.RECONNECTING, nats.DISCONNECTED, nats.CLOSED), make(chan struct{})
@@ -261,8 +260,8 @@ func pause(ctx context.Context, d time.Duration) error {
 // [bgagent.ErrUncertain], the stream may or may not contain the batch. After any other error, it
 // contains no part of the batch.
 func (w *wire) publish(ctx context.Context, all []message) (last uint64, err error) {
-	// The server drops a batch, for example, if it has lost the leadership in the middle of it, or if other
-	// processes have begun 50 batches and died. The server forgets those after ten seconds.
+	// For example, the server drops a batch if it loses the leadership in the middle of the batch, or if
+	// other processes have begun 50 batches and died. The server forgets those after ten seconds.
 	for end := time.Now().Add(inFlightFor); ; {
 		last, err = w.publishOnce(ctx, all)
 		if !isCode(err, codeInFlight, codeIncomplete) || time.Now().After(end) || pause(ctx, retryEvery) != nil {

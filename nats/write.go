@@ -39,7 +39,7 @@ func (s *Store) Write(ctx context.Context, b *bgagent.StoreBatch) error {
 	return nil
 }
 
-// failed notes what an error of a write means for the next ones.
+// failed notes what an error of a write means for later writes.
 func (s *Store) failed(err error) {
 	s.doubt = s.doubt || errors.Is(err, bgagent.ErrUncertain)
 	if owned := new(bgagent.StoreOwnedError); errors.As(err, &owned) {
@@ -78,8 +78,8 @@ func (s *Store) write(ctx context.Context, b *bgagent.StoreBatch) error {
 		if try > 0 || len(p.texts) == 0 {
 			return fmt.Errorf("another program has changed the stream: %w", err)
 		}
-		// The record has one of the texts already, or the texts of a deleted record with the same key
-		// are still there.
+		// The record already has one of the texts, or the texts of a deleted record with the same key
+		// are still in the stream.
 		if err := p.lookUp(ctx); err != nil {
 			return err
 		}
@@ -120,7 +120,7 @@ func (s *Store) mine(ctx context.Context) error {
 	return nil
 }
 
-// done changes what the store keeps in memory after a batch was written.
+// done updates what the store keeps in memory after a batch was written.
 func (s *Store) done(p *plan, all []message, next meta) {
 	for i, e := range p.records {
 		e.seq = all[i].seq
@@ -212,7 +212,7 @@ func (s *Store) plan(b *bgagent.StoreBatch) (*plan, error) {
 }
 
 func otherText(record, name string) error {
-	return fmt.Errorf("the record %q has another text %q already", record, name)
+	return fmt.Errorf("the record %q already has a different text %q", record, name)
 }
 
 // remove plans to delete the record, if it exists.
@@ -271,7 +271,8 @@ func (p *plan) messages() (all []message, err error) {
 }
 
 // expectOld makes the servers refuse the message if another program has changed the record. For a
-// record that does not exist, the stream may still contain the message that it was deleted.
+// record that does not exist, the stream may still contain the message that says that it was
+// deleted.
 func (p *plan) expectOld(m *message, key string) {
 	if old := p.s.index.get(key); old != nil {
 		m.expect(old.seq)

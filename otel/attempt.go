@@ -220,7 +220,7 @@ func (r *Recorder) end(x *record, t *bgagent.Task) {
 	x.close()
 }
 
-// abandon ends the spans of an attempt of which only the last status is known. It records no
+// abandon ends the spans of an attempt if only its last status is known. It records no
 // measurements.
 func (r *Recorder) abandon(x *record, status bgagent.Status) {
 	now := time.Now()

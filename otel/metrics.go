@@ -63,7 +63,7 @@ func (in *instruments) measured(meter metric.Meter) error {
 	in.cost, errs[4] = meter.Float64Counter("bgagent.task.cost", metric.WithUnit("{USD}"),
 		metric.WithDescription("Costs, as reported by the agents."))
 	in.missed, errs[5] = meter.Int64Counter("bgagent.event.missed", metric.WithUnit("{event}"),
-		metric.WithDescription("Events that the recorder could not keep up with."))
+		metric.WithDescription("Events that the recorder missed because it could not keep up."))
 	return errors.Join(errs[:]...)
 }
 

@@ -20,12 +20,10 @@ func (diskFull) Error() string { return "the disk is full" }
 // cause.
 func (diskFull) Is(target error) bool { return target == syscall.ENOSPC }
 
-// errDamaged is matched by the error that is returned if the data read differ from the data
-// written.
+// errDamaged is matched by the error for data that differs from the data that was written.
 var errDamaged = errors.New("it is damaged")
 
-// little is a number of free bytes. If a write fails while fewer bytes are free, the disk counts as
-// full.
+// If a write fails while fewer than this number of bytes are free, the disk counts as full.
 const little = 1 << 20
 
 // room describes the space that a file system has for this user.
@@ -52,7 +50,7 @@ func (f files) explain(doing string, err error) error {
 	case errors.Is(err, sqlite3.BUSY):
 		return fmt.Errorf("%sanother program is writing to %s: %w", what, f.database(), err)
 	case errors.Is(err, sqlite3.NOTADB):
-		return fmt.Errorf("%s%s is no database, or its beginning is damaged: %w", what, f.database(), err)
+		return fmt.Errorf("%s%s is not a database, or its beginning is damaged: %w", what, f.database(), err)
 	case errors.Is(err, sqlite3.CORRUPT):
 		return fmt.Errorf("%s%s is damaged: %w", what, f.database(), err)
 	case errors.Is(err, sqlite3.IOERR):

@@ -28,7 +28,7 @@ func makeFolder(dir string) (string, error) {
 	_, err := os.Lstat(dir)
 	fresh := errors.Is(err, fs.ErrNotExist)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return "", fmt.Errorf("sqlite: the folder of the store cannot be made: %w", err)
+		return "", fmt.Errorf("sqlite: the folder of the store cannot be created: %w", err)
 	}
 	real, err := checkFolder(dir)
 	if err == nil && fresh {
@@ -50,7 +50,7 @@ func checkFolder(dir string) (string, error) {
 	info, err := os.Lstat(abs)
 	switch {
 	case err != nil:
-		return "", fmt.Errorf("sqlite: the folder of the store cannot be looked at: %w", err)
+		return "", fmt.Errorf("sqlite: the folder of the store cannot be examined: %w", err)
 	case !info.IsDir():
 		return "", fmt.Errorf("sqlite: %s is no folder", abs)
 	}
@@ -76,9 +76,9 @@ func checkFile(path string) error {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil
 	case err != nil:
-		return fmt.Errorf("sqlite: a file of the store cannot be looked at: %w", err)
+		return fmt.Errorf("sqlite: a file of the store cannot be examined: %w", err)
 	case !info.Mode().IsRegular():
-		return fmt.Errorf("sqlite: %s is no ordinary file (%s); the store does not follow links", path, info.Mode().Type())
+		return fmt.Errorf("sqlite: %s is not a regular file (%s); the store does not follow links", path, info.Mode().Type())
 	}
 	return ownedAndPrivate(path, info)
 }
@@ -94,7 +94,7 @@ func createBeforehand(paths ...string) error {
 			continue
 		}
 		if err != nil {
-			return fmt.Errorf("a file of the store cannot be made: %w", err)
+			return fmt.Errorf("a file of the store cannot be created: %w", err)
 		}
 		if err := f.Close(); err != nil {
 			return err

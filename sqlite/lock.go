@@ -15,8 +15,8 @@ import (
 
 // lock is the file that belongs to the owner of a store. The owner holds the operating system's
 // lock on this file. The file also contains a witness, which records the number of the last batch.
-// The witness has two places, which are written alternately. Therefore one of the places is intact
-// whenever the machine stops.
+// The witness has two places, which are written alternately. Therefore, one of them is always
+// intact, whenever the machine stops.
 type lock struct {
 	f       *os.File
 	witness witness // witness that was written last; zero if there is none
@@ -47,7 +47,7 @@ func takeLock(path string, owner bgagent.StoreOwner) (*lock, error) {
 		switch taken, err := l.take(); {
 		case err != nil:
 			f.Close()
-			return nil, fmt.Errorf("sqlite: the store cannot be locked, so that it cannot be used here: %w", err)
+			return nil, fmt.Errorf("sqlite: the store cannot be locked, so it cannot be used here: %w", err)
 		case !taken:
 			defer f.Close()
 			return nil, &bgagent.StoreOwnedError{Owner: readOwner(f)}
@@ -96,7 +96,7 @@ func (l *lock) id() int64 { return fileID(l.f) }
 func (l *lock) name(owner bgagent.StoreOwner) error {
 	text, err := json.Marshal(owner)
 	if err != nil || len(text)+1 > ownerMax {
-		return fmt.Errorf("sqlite: the owner cannot be written down (%d bytes): %w", len(text), err)
+		return fmt.Errorf("sqlite: the owner cannot be recorded (%d bytes): %w", len(text), err)
 	}
 	err = l.f.Truncate(ownerAt)
 	if err == nil {
@@ -171,7 +171,7 @@ func lockHolder(path string) (o bgagent.StoreOwner, lives bool, err error) {
 	defer f.Close()
 	free, err := tryLock(f, false)
 	if err != nil {
-		return o, false, fmt.Errorf("sqlite: the lock of the store cannot be looked at: %w", err)
+		return o, false, fmt.Errorf("sqlite: the lock of the store cannot be examined: %w", err)
 	}
 	return readOwner(f), !free, nil
 }

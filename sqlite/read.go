@@ -24,7 +24,7 @@ func scan(s *sqlite3.Stmt) (r bgagent.StoreRecord, sum int64, problem string) {
 	size, sum := s.ColumnInt64(10), s.ColumnInt64(11)
 	switch {
 	case size != int64(len(raw.data)):
-		problem = fmt.Sprintf("its data have %d bytes instead of %d", len(raw.data), size)
+		problem = fmt.Sprintf("its data has %d bytes instead of %d", len(raw.data), size)
 	case sum != raw.sum():
 		problem = "its checksum is wrong"
 	default:
@@ -89,7 +89,7 @@ func (w *writer) salvage(want tally) (records []bgagent.StoreRecord, damage []bg
 		return nil, nil, first
 	}
 	for _, id := range byName(names) {
-		problem := "it is in the index only"
+		problem := "it is only in the index"
 		err := w.ask("SELECT "+columns+" FROM records NOT INDEXED WHERE id = ?", func(s *sqlite3.Stmt) {
 			var r bgagent.StoreRecord
 			if r, _, problem = scan(s); problem == "" {
@@ -107,7 +107,7 @@ func (w *writer) salvage(want tally) (records []bgagent.StoreRecord, damage []bg
 	case found < want.due:
 		damage = append(damage, bgagent.StoreDamage{Problem: fmt.Sprintf("%d of the %d records to continue cannot be found: the database is damaged", want.due-found, want.due)})
 	case len(damage) == 0:
-		damage = append(damage, bgagent.StoreDamage{Problem: fmt.Sprintf("the records to continue are not those that were written: there should be %d, and are %d", want.due, found)})
+		damage = append(damage, bgagent.StoreDamage{Problem: fmt.Sprintf("the records to continue are not those that were written: there are %[2]d instead of %[1]d", want.due, found)})
 	}
 	return records, damage, nil
 }

@@ -45,7 +45,7 @@ import (
 
 // Options contains the settings of a store. The zero value selects the defaults.
 type Options struct {
-	// KeepFor is how long an ended task is kept that is not owed to anybody. KeepTasks is the
+	// KeepFor is how long an ended task is kept if its end is not owed to anybody. KeepTasks is the
 	// maximum number of such tasks. The tasks that ended first are deleted first, when the store is
 	// opened and when other tasks end. Zero means the default, and a negative value means no limit.
 	KeepFor   time.Duration // 7 days by default
@@ -272,7 +272,7 @@ func (s *Store) History(ctx context.Context, q bgagent.StoreQuery) ([]bgagent.St
 	return page, err
 }
 
-// suspect requests a check of the database if the error shows that data are damaged.
+// suspect requests a check of the database if the error shows that data is damaged.
 func (s *Store) suspect(err error) {
 	if errors.Is(err, errDamaged) || errors.Is(err, sqlite3.CORRUPT) {
 		s.reader.suspicious()

@@ -45,14 +45,14 @@ func filled(t *testing.T) (dir string) {
 
 func TestAFolderThatIsNotOursIsRefusedWithASentence(t *testing.T) {
 	for want, spoil := range map[string]func(dir string) error{
-		"others can reach":                   func(dir string) error { return os.Chmod(dir, 0o755) },
-		"run chmod 0700":                     func(dir string) error { return os.Chmod(dir, 0o710) },
-		"run chmod 0600":                     func(dir string) error { return os.Chmod(filepath.Join(dir, databaseName), 0o640) },
-		"lock (mode 0644)":                   func(dir string) error { return os.Chmod(filepath.Join(dir, lockName), 0o644) },
-		"does not follow links":              func(dir string) error { return link(dir, databaseName) },
-		"lock is no ordinary file":           func(dir string) error { return link(dir, lockName) },
-		"folder of the store cannot be made": func(dir string) error { return errors.Join(os.RemoveAll(dir), os.WriteFile(dir, nil, 0o600)) },
-		"is no database": func(dir string) error {
+		"others can reach":                      func(dir string) error { return os.Chmod(dir, 0o755) },
+		"run chmod 0700":                        func(dir string) error { return os.Chmod(dir, 0o710) },
+		"run chmod 0600":                        func(dir string) error { return os.Chmod(filepath.Join(dir, databaseName), 0o640) },
+		"lock (mode 0644)":                      func(dir string) error { return os.Chmod(filepath.Join(dir, lockName), 0o644) },
+		"does not follow links":                 func(dir string) error { return link(dir, databaseName) },
+		"lock is not a regular file":            func(dir string) error { return link(dir, lockName) },
+		"folder of the store cannot be created": func(dir string) error { return errors.Join(os.RemoveAll(dir), os.WriteFile(dir, nil, 0o600)) },
+		"is not a database": func(dir string) error {
 			return os.WriteFile(filepath.Join(dir, databaseName), []byte(strings.Repeat("a text ", 900)), 0o600)
 		},
 		"belongs to another program":    func(dir string) error { return sql(dir, "PRAGMA application_id=7") },
@@ -153,7 +153,7 @@ func TestACopyIsRecognised(t *testing.T) {
 	for want, copy := range map[string]func(t *testing.T, from, to string) error{
 		"it is a copy of the folder": func(_ *testing.T, from, to string) error { return os.CopyFS(to, os.DirFS(from)) },
 		"its file lock was removed":  func(_ *testing.T, from, to string) error { return one(from, to) },
-		"the folder had another database, with 1 batches": func(t *testing.T, from, to string) error {
+		"the folder contained another database, with 1 batches": func(t *testing.T, from, to string) error {
 			return errors.Join(os.Rename(filled(t), to), os.Remove(filepath.Join(to, databaseName)), one(from, to))
 		},
 		"it is a backup of": func(t *testing.T, from, to string) error {
@@ -215,7 +215,7 @@ func TestADatabaseThatIsGoneIsSaid(t *testing.T) {
 	if err := os.Remove(filepath.Join(dir, databaseName)); err != nil {
 		t.Fatal(err)
 	}
-	if c := open(t, New(dir, Options{})); c.Batch != 0 || c.Outdated != "the folder had another database, with 1 batches" {
+	if c := open(t, New(dir, Options{})); c.Batch != 0 || c.Outdated != "the folder contained another database, with 1 batches" {
 		t.Errorf("Open returned %+v", c)
 	}
 }

@@ -23,9 +23,9 @@ const (
 )
 
 // upkeep performs the work of a store outside of the manager's calls. It copies the WAL into the
-// database, deletes ended tasks above the limits, and returns unused pages to the file system. It
-// has its own connection, so that most of this work does not delay a commit. Only the short steps
-// that hold the store's lock delay commits.
+// database, deletes ended tasks that exceed the limits, and returns unused pages to the file
+// system. It has its own connection, so that most of this work does not delay a commit. Only the
+// short steps that hold the store's lock delay commits.
 type upkeep struct {
 	s     *Store
 	f     files
@@ -62,7 +62,7 @@ func (u *upkeep) wrote(pages, ended int) {
 	}
 }
 
-// suspicious is called if damaged data were read. The upkeep then checks the database, but only
+// suspicious is called if damaged data was read. The upkeep then checks the database, but only
 // once.
 func (u *upkeep) suspicious() {
 	u.doubt.Store(true)
@@ -72,8 +72,8 @@ func (u *upkeep) suspicious() {
 	}
 }
 
-// look checks the structure of the database if damaged data were read, and reports the result with
-// a warning.
+// look checks the structure of the database if damaged data was read, and reports the result with a
+// warning.
 func (u *upkeep) look() error {
 	if u.looked || !u.doubt.Load() {
 		return nil
@@ -92,7 +92,7 @@ func (u *upkeep) look() error {
 	case err != nil:
 		return err
 	case text == "ok":
-		text = "its structure is whole, and texts or records in it are not"
+		text = "its structure is intact, but some of its texts or records are not"
 	}
 	u.s.options.Warn(fmt.Errorf("sqlite: %s: %w: %s", u.f.database(), errDamaged, text))
 	return nil

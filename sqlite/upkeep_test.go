@@ -236,7 +236,7 @@ func TestDamageThatIsReadIsLookedInto(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	if len(warnings) != 1 || !strings.Contains(warnings[0].Error(), "its structure is whole, and texts or records in it are not") {
+	if len(warnings) != 1 || !strings.Contains(warnings[0].Error(), "its structure is intact, but some of its texts or records are not") {
 		t.Errorf("said was %v", warnings)
 	}
 }

@@ -118,7 +118,7 @@ func (w *writer) outdated(file int64, copied string) string {
 	case seen.Store == "" && w.batch > 0:
 		return "it is a copy, or its file " + lockName + " was removed"
 	case seen.Store != w.store && seen.Batch > 0:
-		return fmt.Sprintf("the folder had another database, with %d batches", seen.Batch)
+		return fmt.Sprintf("the folder contained another database, with %d batches", seen.Batch)
 	case seen.Store != w.store && w.batch > 0:
 		return "the database comes from another folder"
 	case file != 0 && w.lock.id() != 0 && file != w.lock.id() && w.batch > 0:
@@ -256,8 +256,8 @@ func (w *writer) fill(b *bgagent.StoreBatch, rows []row) error {
 	return w.exec("UPDATE meta SET batch = ?, due = ?, due_sum = ?, file = ?, copy = ''", int64(b.Number), t.due, t.sum, w.lock.id())
 }
 
-// tally contains the number of due records and the sum of their checksums. If a damaged page has
-// lost a row, only the tally shows this.
+// tally contains the number of due records and the sum of their checksums. Only the tally shows if
+// a damaged page has lost a row.
 type tally struct{ due, sum int64 }
 
 func (t *tally) add(due bool, sum int64) {
@@ -375,7 +375,7 @@ func (w *writer) putText(t *bgagent.StoreText, ids map[string]int64) (err error)
 	if err := errors.Join(s.Err(), s.Reset()); err != nil || same {
 		return err
 	}
-	return fmt.Errorf("the record %q has another text %q already", t.Record, t.Name)
+	return fmt.Errorf("the record %q already has a different text %q", t.Record, t.Name)
 }
 
 // close closes the database and then releases the lock.

@@ -17,9 +17,9 @@ import (
 	"github.com/modelcontextprotocol/go-sdk/mcp"
 )
 
-// bridgeFlags say in which directories the tasks of bridges may work.
+// bridgeFlags name the directories in which the tasks of bridges may work.
 type bridgeFlags struct {
-	Root []string `type:"path" placeholder:"DIR" help:"Accept bridges (bgagent mcp --via) whose directory is this one or is below it. Repeatable; without it, no bridge is accepted."`
+	Root []string `type:"path" placeholder:"DIR" help:"Accept bridges (bgagent mcp --via) whose working directory is this directory or below it. Repeatable; without this flag, no bridge is accepted."`
 }
 
 // roots returns the directories without symbolic links.
@@ -100,7 +100,7 @@ func (s *serving) resumes(scope string, arguments json.RawMessage) string {
 			continue
 		}
 		t, err := s.manager.Get(ref)
-		if err != nil { // perhaps only the store has it
+		if err != nil { // possibly only the store has it
 			t, err = s.manager.Read(bgagent.Caller{}, ref)
 		}
 		switch {

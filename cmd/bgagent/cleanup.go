@@ -15,7 +15,7 @@ import (
 
 // cleanupCmd is the command "bgagent cleanup".
 type cleanupCmd struct {
-	Yes bool `help:"End the processes. Without this flag they are only listed."`
+	Yes bool `help:"End the processes. Without this flag, they are only listed."`
 }
 
 // Help implements kong's help provider.
@@ -88,8 +88,7 @@ func list(all []procs.Process) string {
 	return strings.Join(names, ", ")
 }
 
-// life identifies this run. If the run is killed, the programs of its agents can be
-// found by this id.
+// life identifies this run. If the run is killed, this id identifies the programs of its agents.
 type life struct {
 	id  string
 	run *runs.Run // nil if this run could not be recorded

@@ -32,7 +32,7 @@ func (c completionCmd) Run(parsed *kong.Context) error {
 	return err
 }
 
-// completion is what the scripts complete.
+// completion contains the words that the scripts complete.
 type completion struct {
 	flags    []completionFlag // of all commands
 	commands []completionCommand

@@ -25,7 +25,7 @@ Exit codes: 0 done; 1 the server refused it or did not answer; 2 invalid input, 
 // cancelCmd is the command "bgagent cancel".
 type cancelCmd struct {
 	ID     string `arg:"" help:"Id of the task."`
-	Reason string `placeholder:"TEXT" help:"Reason that the task's caller is told, in one line."`
+	Reason string `placeholder:"TEXT" help:"Reason to report to the task's caller, in one line."`
 }
 
 // Help implements kong's help provider.
@@ -91,7 +91,7 @@ func (c resumeCmd) Run(all *cli, stop stops) error {
 type sendCmd struct {
 	ID   string `arg:"" help:"Id of the task."`
 	Text string `arg:"" help:"The message; - reads it from standard input."`
-	Now  bool   `help:"Add the message to the turn that is running, if the agent can do that."`
+	Now  bool   `help:"Add the message to the running turn, if the agent supports this."`
 	Key  string `placeholder:"KEY" help:"Send the message only if the task has no message with this key; otherwise print the state of that message."`
 }
 

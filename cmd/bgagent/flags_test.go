@@ -150,7 +150,7 @@ func TestAKilledRunCanBeResumed(t *testing.T) {
 	r.out.await(t, "2  running")
 	got := p.run("run", "--resume", "out")
 	require.Equal(t, 2, got.code)
-	require.Contains(t, got.stderr, "another run is writing into the folder "+p.project+"/out; wait for its end")
+	require.Contains(t, got.stderr, "another run is writing into the folder "+p.project+"/out; wait until it has ended")
 	require.NoError(t, r.Process.Kill())
 	r.code()
 	p.write("mended", "")

@@ -142,7 +142,7 @@ func (c *runCmd) newFolder() (*results.Folder, error) {
 	case c.List == "":
 		var err error
 		if dir, err = os.MkdirTemp("", "bgagent-results-"); err != nil {
-			return nil, fmt.Errorf("making the folder for the results: %w", err)
+			return nil, fmt.Errorf("creating the folder for the results: %w", err)
 		}
 	default:
 		folder, err := results.OpenNew("bgagent-results-" + time.Now().Format("20060102-150405"))

@@ -354,7 +354,7 @@ func TestAFolderThatCannotBeMadeIsNamed(t *testing.T) {
 	p.write("file", "")
 	got := p.run("run", "-o", "file/out")
 	require.Equal(t, 2, got.code)
-	require.Contains(t, got.stderr, "making the folder for the results")
+	require.Contains(t, got.stderr, "creating the folder for the results")
 }
 
 func TestTheCommandLineIsChecked(t *testing.T) {

@@ -89,7 +89,7 @@ func TestAProgramThatDoesNotStartIsNamed(t *testing.T) {
 	got := p.run("agents")
 	require.Equal(t, 1, got.code)
 	require.Regexp(t, `a +command codex +- +cannot start: .*/codex --version fails: exit status 3: it is broken`, got.out)
-	require.Regexp(t, `b +acp +- +cannot start: the program exists, but makes no session: .*it is broken`, got.out)
+	require.Regexp(t, `b +acp +- +cannot start: the program exists, but creates no session: .*it is broken`, got.out)
 	require.Regexp(t, `c +acp +- +cannot start: there is no program no-such-program on PATH`, got.out)
 }
 

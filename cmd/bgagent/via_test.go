@@ -155,7 +155,7 @@ func TestABridgeNeedsTheTokenAndADirectoryBelowARoot(t *testing.T) {
 	for dir, real := range map[string]string{".": ".", "allowed-too": "allowed-too", "allowed/out": "."} {
 		got = p.bridged(url, dir, "--token-file", file)
 		require.Equal(t, 2, got.code)
-		require.Contains(t, got.stderr, use+"the directory "+filepath.Join(p.project, real)+" is not below a directory that the server was given with --root: "+filepath.Join(p.project, "allowed")+"\n")
+		require.Contains(t, got.stderr, use+"the directory "+filepath.Join(p.project, real)+" is not below a --root of the server: "+filepath.Join(p.project, "allowed")+"\n")
 	}
 	cs := host(t, p.via(url, "allowed", "--token-file", file), "alpha")
 	require.Contains(t, callTool(t, cs, "delegate_task", map[string]any{"subagent_type": "wait", "prompt": "1 ms", "run_in_background": false}), "I have waited")

@@ -72,7 +72,7 @@ func endEarlier(ctx context.Context, instance string, living []string) error {
 		case err != nil:
 			return fmt.Errorf("%w: %w", ErrLeft, err)
 		case spared > 0:
-			return errors.New("this process itself runs within the earlier run, which cannot be ended")
+			return errors.New("this process itself belongs to the earlier run, which therefore cannot be ended")
 		}
 		if empty++; len(ended) > 0 {
 			empty = 0

@@ -242,8 +242,8 @@ const (
 	readRefused     // this process is not permitted to read the environment
 )
 
-// execTries is the number of times that a scan repeats the read of a process that is in the
-// middle of exec. The first quickTries of them follow at once, because the process may end soon.
+// execTries is the number of times that a scan repeats the read of a process that is in the middle
+// of exec. The first quickTries repetitions follow at once, because the process may end soon.
 const (
 	execTries  = 12
 	quickTries = 8

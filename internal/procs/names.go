@@ -6,9 +6,8 @@ import (
 	"unicode"
 )
 
-// CheckEnv returns an error if an entry of a list of environment variables cannot be meant as it
-// is written. Such an entry would silently pass on nothing. Entries have the form NAME, NAME* or
-// NAME=value.
+// CheckEnv returns an error if an entry of a list of environment variables is probably a mistake,
+// because it would silently pass on nothing. Entries have the form NAME, NAME* or NAME=value.
 func CheckEnv(entry string) error {
 	name, _, sets := strings.Cut(entry, "=")
 	stem := name
@@ -23,7 +22,7 @@ func CheckEnv(entry string) error {
 	case strings.Contains(stem, "*"):
 		return fmt.Errorf("has %q, but * can only be the end of a NAME without a value; name the variables one by one", name)
 	case strings.ContainsFunc(name, func(r rune) bool { return unicode.IsSpace(r) || unicode.IsControl(r) }):
-		return fmt.Errorf("has %q, and the name of no variable has blanks or control characters; leave them out", name)
+		return fmt.Errorf("has %q, but names of variables have no blanks or control characters; remove them", name)
 	}
 	return nil
 }

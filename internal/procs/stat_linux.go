@@ -125,7 +125,7 @@ func readEnviron(dir string, before stat) (env []byte, whole bool, err error) {
 		return env, true, err
 	}
 	after, _ := statIn(dir)                         // the process may have executed another program before the read
-	told := before.envEnd != 0 || after.envEnd != 0 // some systems, such as gVisor, do not tell the addresses
+	told := before.envEnd != 0 || after.envEnd != 0 // some systems, such as gVisor, do not report the addresses
 	return env, !told || uint64(len(env)) == after.envEnd-after.envStart, err
 }
 

@@ -72,7 +72,7 @@ func (p program) find() ([]string, error) {
 	manifest := filepath.Join(dir, filepath.FromSlash(p.pkg), "package.json")
 	b, err := os.ReadFile(manifest)
 	if err != nil {
-		return nil, fmt.Errorf("%s %s is not there: %w", p.pkg, want, err)
+		return nil, fmt.Errorf("%s %s is not installed: %w", p.pkg, want, err)
 	}
 	var have struct{ Version string }
 	if err := json.Unmarshal(b, &have); err != nil {

@@ -85,7 +85,7 @@ func TestAMissingProgramIsSkippedOrAFailureAndNamed(t *testing.T) {
 			} else {
 				require.Empty(t, got.errors)
 			}
-			require.Contains(t, text, "codex is not installed (@openai/codex 0.171.0 is not there")
+			require.Contains(t, text, "codex is not installed (@openai/codex 0.171.0 is not installed")
 			require.Contains(t, text, ".ci/agents installs it")
 		})
 	}

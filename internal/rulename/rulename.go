@@ -1,6 +1,5 @@
 // Package rulename checks the names of permission rules. If no tool can have the name of a
-// rule, the rule never applies. The access that the rule is meant to forbid would then be
-// allowed.
+// rule, the rule never applies. The access that it is meant to forbid would then be allowed.
 package rulename
 
 import (
@@ -17,16 +16,16 @@ func Problem(name string) string {
 	}
 	if word, rest, ok := strings.Cut(name, "("); ok {
 		pattern := strings.ReplaceAll(strings.TrimSuffix(rest, ")"), ":*", " *")
-		return fmt.Sprintf("is named %q; the name is %q, and the pattern %q belongs beside it", name, word, pattern)
+		return fmt.Sprintf("is named %q; use %q as the name, and %q as the pattern", name, word, pattern)
 	}
 	for _, r := range name {
 		switch {
 		case r > '~' || r < ' ':
-			return fmt.Sprintf("is named %s, with %s in it, which no tool has in its name", strconv.QuoteToASCII(name), strconv.QuoteToASCII(string(r)))
+			return fmt.Sprintf("is named %s, but no tool has %s in its name", strconv.QuoteToASCII(name), strconv.QuoteToASCII(string(r)))
 		case strings.ContainsRune(",|;&", r):
 			return fmt.Sprintf("is named %q; a rule has one name, so write one rule for each", name)
 		case strings.ContainsRune("){}$\"'`<>\\=+", r), r == '^' && !strings.Contains(name, "["), r == '!' && !strings.Contains(name, "["):
-			return fmt.Sprintf("is named %q, with %q in it, which no tool has in its name; * and ? stand for any characters", name, string(r))
+			return fmt.Sprintf("is named %q, but no tool has %q in its name; * and ? stand for any characters", name, string(r))
 		}
 	}
 	return ""

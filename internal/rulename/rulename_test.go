@@ -15,17 +15,17 @@ func TestNamesThatCanBeNoToolsAreFound(t *testing.T) {
 	for name, want := range map[string]string{
 		"":            "has no name",
 		" \t":         "has no name",
-		"Bash(rm *)":  `the name is "Bash", and the pattern "rm *" belongs beside it`,
-		"Bash(rm:*)":  `the name is "Bash", and the pattern "rm *" belongs beside it`,
+		"Bash(rm *)":  `use "Bash" as the name, and "rm *" as the pattern`,
+		"Bash(rm:*)":  `use "Bash" as the name, and "rm *" as the pattern`,
 		"bash,edit":   "write one rule for each",
 		"Bash|Edit":   "write one rule for each",
-		"{bash,edit}": "which no tool has in its name",
-		"^bash$":      "which no tool has in its name",
-		"!bash":       "which no tool has in its name",
-		"'bash'":      "which no tool has in its name",
-		"b\u200bash":  `with "\u200b" in it`,
-		"ｂａｓｈ":        `with "\uff42" in it`,
-		"bash\x00":    `with "\x00" in it`,
+		"{bash,edit}": "in its name",
+		"^bash$":      "in its name",
+		"!bash":       "in its name",
+		"'bash'":      "in its name",
+		"b\u200bash":  `has "\u200b" in its name`,
+		"ｂａｓｈ":        `has "\uff42" in its name`,
+		"bash\x00":    `has "\x00" in its name`,
 	} {
 		require.Contains(t, Problem(name), want, name)
 	}

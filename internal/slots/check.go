@@ -83,7 +83,7 @@ func (m *Manager) checkKey(k *key, space Space, name string) error {
 // check checks one line of p.
 func (p *pool) check(l list) error {
 	if l.first != nil && p.hasRoom() {
-		return fmt.Errorf("pool %q has a free slot and somebody waiting: %+v", p.name, p.figures())
+		return fmt.Errorf("pool %q has a free slot, but somebody waits: %+v", p.name, p.figures())
 	}
 	n := 0
 	var prev *Waiter
@@ -93,11 +93,11 @@ func (p *pool) check(l list) error {
 		case w.prev != prev:
 			return fmt.Errorf("pool %q: the links of number %d are wrong", p.name, n)
 		case w.key == nil || w.key.pool != p:
-			return fmt.Errorf("pool %q: number %d stands in the wrong line", p.name, n)
+			return fmt.Errorf("pool %q: number %d is in the wrong line", p.name, n)
 		case !w.waits():
-			return fmt.Errorf("pool %q: number %d does not wait", p.name, n)
+			return fmt.Errorf("pool %q: number %d is in line, but does not wait", p.name, n)
 		case prev != nil && prev.order > w.order:
-			return fmt.Errorf("pool %q: number %d stands before one who came earlier", p.name, n)
+			return fmt.Errorf("pool %q: number %d is ahead of an earlier waiter", p.name, n)
 		}
 	}
 	if l.last != prev {

@@ -76,7 +76,7 @@ func (c *capped) checkGates(all []*gate) error {
 		case g.ready != (g.open && some) || g.ready && (g.at >= len(c.ready.items) || c.ready.items[g.at] != g):
 			return fmt.Errorf("gate %d does not know whether it is ready", g.id)
 		case g.ready && g.place != first:
-			return fmt.Errorf("gate %d has not the place of its first lane", g.id)
+			return fmt.Errorf("gate %d does not have the place of its first lane", g.id)
 		}
 		if err := checkHeap(&g.lanes); err != nil {
 			return err
@@ -115,17 +115,17 @@ func (c *capped) checkLane(l *lane) (n int, err error) {
 	case !ok:
 		return 0, fmt.Errorf("nobody is in it")
 	case l.place != first.place:
-		return 0, fmt.Errorf("its key is not that of its first")
+		return 0, fmt.Errorf("its key is not the key of its first waiter")
 	case c.canStart(l):
 		return 0, fmt.Errorf("its first could start")
 	case l.stuck != (l.filed == nil) || l.stuck != pool.stuck.has(cap.id) || l.stuck != cap.stuck.has(pool.id):
-		return 0, fmt.Errorf("it is filed nowhere, or stuck as well")
+		return 0, fmt.Errorf("it is neither filed nor stuck, or both")
 	case l.stuck && (l.kept || pool.hasRoom() && cap.hasRoom()):
-		return 0, fmt.Errorf("it is stuck while nothing is in its way")
+		return 0, fmt.Errorf("it is stuck although nothing blocks it")
 	case !l.stuck && l.filed != pool && l.filed != cap || l.kept && l.filed != cap:
-		return 0, fmt.Errorf("it is filed where nothing blocks it")
+		return 0, fmt.Errorf("it is filed at a gate that does not block it")
 	case l.filed == cap && (l.at >= len(l.filed.lanes.items) || l.filed.lanes.items[l.at] != l):
-		return 0, fmt.Errorf("where it is filed it is not known")
+		return 0, fmt.Errorf("the gate at which it is filed does not know it")
 	case len(l.byRoot) != len(l.lines.items):
 		return 0, fmt.Errorf("it has %d roots and %d lines", len(l.byRoot), len(l.lines.items))
 	}
@@ -141,7 +141,7 @@ func (c *capped) checkLane(l *lane) (n int, err error) {
 		}
 		for w := x.first; w != nil; w = w.next {
 			if w.key.lane != l || c.root(w) != root {
-				return 0, fmt.Errorf("somebody stands in the wrong line")
+				return 0, fmt.Errorf("a waiter is in the wrong line")
 			}
 		}
 		n += x.length()
@@ -195,11 +195,11 @@ func (c *capped) checkPool(p *pool) error {
 	case len(x.turns) != len(lines) || len(x.parts[heads].items) != parts[heads] || len(x.parts[filed].items) != parts[filed]:
 		return fmt.Errorf("%d roots wait, counted as %d", len(lines), len(x.turns))
 	case kept != x.kept || waiting != p.waiting || busy != x.busy || (busy > 0) != (x.id >= 0):
-		return fmt.Errorf("keeps %d slots for %d who wait in %d lanes, counted as %d, %d and %d", kept, waiting, busy, x.kept, p.waiting, x.busy)
+		return fmt.Errorf("keeps %d slots for %d waiters in %d lanes, counted as %d, %d and %d", kept, waiting, busy, x.kept, p.waiting, x.busy)
 	case kept > 0 && p.limit != Unlimited && kept > max(0, p.limit-p.inUse):
 		return fmt.Errorf("keeps %d slots, which it does not have: %+v", kept, p.figures())
 	case top != nil && top.lane.passed >= MaxPassed && p.hasRoomBesideKept():
-		return fmt.Errorf("somebody was passed over %d times, and no slot is kept", top.lane.passed)
+		return fmt.Errorf("a waiter was passed over %d times, but no slot is kept", top.lane.passed)
 	}
 	if err := checkHeap(&x.parts[heads]); err != nil {
 		return err
@@ -213,7 +213,7 @@ func checkHeap[T comparable](h *heap[T]) error {
 			return fmt.Errorf("number %d of a heap says that it is number %d", i, *h.at(x))
 		}
 		if i > 0 && h.before(x, h.items[(i-1)/2]) {
-			return fmt.Errorf("number %d of a heap stands behind a later one", i)
+			return fmt.Errorf("number %d of a heap comes after a later one", i)
 		}
 	}
 	return nil

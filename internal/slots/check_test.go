@@ -25,14 +25,14 @@ func TestCheckFindsWhatIsPlanted(t *testing.T) {
 		"another limit":           {func(_ *Manager, k *key, _ []*guest) { k.pool.limit = 2 }, "not in the pool"},
 		"a slot that is not handed on": {func(_ *Manager, k *key, _ []*guest) {
 			k.inUse, k.pool.inUse = 0, 0
-		}, "a free slot and somebody waiting"},
+		}, "a free slot, but somebody waits"},
 		"a link back":          {func(_ *Manager, _ *key, w []*guest) { w[1].prev = nil }, "links of number 2"},
 		"a link to oneself":    {func(_ *Manager, _ *key, w []*guest) { w[1].next = &w[1].Waiter }, "links of number 3"},
 		"somebody who is lost": {func(_ *Manager, _ *key, w []*guest) { w[0].next = nil }, "the last is not the last"},
 		"an end of the line":   {func(_ *Manager, k *key, w []*guest) { k.pool.last = &w[0].Waiter }, "the last is not the last"},
-		"another key":          {func(_ *Manager, _ *key, w []*guest) { w[0].key = &key{pool: &pool{}} }, "number 1 stands in the wrong line"},
-		"no key":               {func(_ *Manager, _ *key, w []*guest) { w[0].key = nil }, "number 1 stands in the wrong line"},
-		"one who has a slot":   {func(_ *Manager, _ *key, w []*guest) { w[1].order = 0 }, "number 2 does not wait"},
+		"another key":          {func(_ *Manager, _ *key, w []*guest) { w[0].key = &key{pool: &pool{}} }, "number 1 is in the wrong line"},
+		"no key":               {func(_ *Manager, _ *key, w []*guest) { w[0].key = nil }, "number 1 is in the wrong line"},
+		"one who has a slot":   {func(_ *Manager, _ *key, w []*guest) { w[1].order = 0 }, "number 2 is in line, but does not wait"},
 		"the order":            {func(_ *Manager, _ *key, w []*guest) { w[0].order, w[1].order = w[1].order, w[0].order }, "came earlier"},
 		"a shared pool":        {func(m *Manager, _ *key, _ []*guest) { m.shared["s"] = &pool{name: "s", inUse: 1} }, "its keys"},
 	} {
@@ -52,9 +52,9 @@ func TestCheckFindsWhatIsPlantedAmongCaps(t *testing.T) {
 	}{
 		"a slot of a cap":       {func(c *capped, l, _ *lane) { l.cap.inUse++ }, "its keys"},
 		"another lane":          {func(c *capped, l, _ *lane) { l.pool.capped.byCap[l.cap] = nil }, "wrong lane"},
-		"a lane that is lost":   {func(c *capped, l, _ *lane) { c.unfile(l) }, "filed nowhere"},
-		"a lane at a wrong one": {func(c *capped, l, o *lane) { c.unfile(l); c.file(l, &o.cap.gate) }, "nothing blocks it"},
-		"a number of the stuck": {func(c *capped, _, o *lane) { o.cap.stuck.remove(o.pool.capped.id) }, "stuck as well"},
+		"a lane that is lost":   {func(c *capped, l, _ *lane) { c.unfile(l) }, "neither filed nor stuck"},
+		"a lane at a wrong one": {func(c *capped, l, o *lane) { c.unfile(l); c.file(l, &o.cap.gate) }, "does not block it"},
+		"a number of the stuck": {func(c *capped, _, o *lane) { o.cap.stuck.remove(o.pool.capped.id) }, "neither filed nor stuck"},
 		"a stuck one too many":  {func(c *capped, l, _ *lane) { l.cap.stuck.add(7) }, "numbers too many"},
 		"a gate that is shut":   {func(c *capped, l, _ *lane) { l.cap.open = false }, "whether it has room"},
 		"a gate that is ready":  {func(c *capped, l, _ *lane) { l.pool.capped.ready = true }, "whether it is ready"},

@@ -6,10 +6,10 @@ import (
 )
 
 // A pool cools down after the provider of a model has refused a turn. Until the end of the
-// cool-down, the pool grants no slot. Then it grants one. Until something shows that the turn with
-// this slot succeeds, it grants no other. Each success raises by one the number of slots that may
-// be granted but not proved yet, so that 2, 4, 8 and more start per step. A further refusal begins
-// a new cool-down.
+// cool-down, the pool grants no slot. Then it grants one. Then it grants one slot, and no other
+// until something shows that the turn with this slot succeeds. Each success raises the number of
+// slots that may be granted but not proved yet by one, so that 2, 4, 8 and more start per step. A
+// further refusal begins a new cool-down.
 //
 // Times are nanoseconds on a clock that the callers share. The Manager has no clock: callers
 // pass the time, and call [Manager.Warm] at the time that [Manager.OnCool] has announced.
@@ -18,7 +18,7 @@ const (
 	coolFirst     = int64(5e9)   // first cool-down, if the provider has given no time
 	coolMax       = int64(300e9) // longest cool-down, if the provider has given no time
 	coolSpreadMax = int64(30e9)  // greatest random addition
-	coolForgotten = int64(300e9) // time after which a cool-down that is over is forgotten, if nobody holds or awaits a slot because of it
+	coolForgotten = int64(300e9) // time after which a finished cool-down is forgotten, if nobody holds or awaits a slot because of it
 )
 
 // FirstTicket is the lowest queue time that [Manager.Ticket] gives out. [Manager.Take] also
@@ -88,7 +88,7 @@ type Refusal struct {
 	Reset    int64   // time from which the provider accepts requests, as it has stated; 0 if it gave none
 	Tries    int     // number of requests that were refused; 0 counts as 1
 	Provider bool    // the refusal concerns all models of the provider
-	Again    bool    // an earlier process has seen the refusal: the cool-down takes as long as after a first refusal, and Tries count only after the next refusal
+	Again    bool    // an earlier process saw the refusal: the cool-down is as long as after a first refusal, and Tries count only after the next refusal
 	Spread   float64 // random number from 0 to 1
 }
 
@@ -293,7 +293,7 @@ func (m *Manager) review(c *cool) (granted []*Waiter) {
 	return granted
 }
 
-// next returns the pool whose first waiter is the first of all that can get a slot now, or nil.
+// next returns the pool with the first of all waiters that can get a slot now, or nil.
 func (c *cool) next() (best *pool) {
 	for _, p := range c.pools {
 		if p.first != nil && p.hasRoom() && (best == nil || p.first.order < best.first.order) {

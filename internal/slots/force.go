@@ -1,7 +1,7 @@
 package slots
 
 // Force grants w a slot for the name and agent of h, even if the limits are exceeded. It is for work
-// that already runs. Force panics if w waits for a slot or holds one.
+// that is already running. Force panics if w waits for a slot or holds one.
 func (m *Manager) Force(w *Waiter, h *Handle) {
 	k := h.lock()
 	defer m.mu.Unlock()

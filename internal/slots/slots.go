@@ -1,6 +1,6 @@
-// Package slots keeps pools of slots and the lines of waiters for those slots. It knows
-// nothing of tasks, of models or of the meaning of limits. [Rules] assign each name to a pool
-// and set the caps that apply in addition to the pools.
+// Package slots keeps pools of slots and the lines of waiters for those slots. It knows nothing
+// about tasks, models or the meaning of limits. [Rules] assign each name to a pool and set the caps
+// that apply in addition to the pools.
 //
 // Without caps, each pool has one line. A released slot passes to the first waiter in
 // that line in O(1) and without an allocation.

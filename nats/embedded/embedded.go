@@ -54,7 +54,7 @@ const startWithin = time.Minute
 const lockName = "bgagent.lock"
 
 // Start starts a server and waits until it accepts connections. The caller must close the server. If
-// another server uses the folder, also in another process, Start returns an error.
+// another server uses the folder, even in another process, Start returns an error.
 func Start(o Options) (*Server, error) { return startWith(o, func(*server.Options) {}) }
 
 // startWith is Start with a function that changes the options of the server.
@@ -154,8 +154,8 @@ func (s *Server) URL() string {
 	return s.s.ClientURL()
 }
 
-// Connection returns the option that makes [nats.Connect] connect within the process. The address that
-// Connect gets does not matter then.
+// Connection returns the option that makes [nats.Connect] connect within the process. The address
+// passed to Connect then does not matter.
 func (s *Server) Connection() nats.Option { return nats.InProcessServer(s) }
 
 // InProcessConn returns a new connection within the process. It implements [nats.InProcessConnProvider].

@@ -175,7 +175,7 @@ func TestALostRecordIsNoticed(t *testing.T) {
 	contents := open(t, s, 2)
 	require.Equal(t, []bgagent.StoreRecord{task("b")}, contents.Records)
 	require.Len(t, contents.Damage, 1)
-	require.Equal(t, "the stream has 1 records of live or owed tasks, and 2 were written: some were lost or changed", contents.Damage[0].Problem)
+	require.Equal(t, "the stream has 1 records of live or owed tasks, but 2 were written: some were lost or changed", contents.Damage[0].Problem)
 }
 
 func TestARecordOutsideOfABatchIsSetAside(t *testing.T) {

@@ -17,8 +17,8 @@ const (
 	// number of bytes of an answer. Longer answers are rare.
 	inMemory = 256 << 10
 
-	// clientMax is the least length of a message that a client has cut, in bytes. A
-	// shorter message is whole.
+	// clientMax is the least length of a message that a client has cut, in bytes. A shorter message
+	// is complete.
 	clientMax = 1 << 20
 
 	// maxStarts is how many possible beginnings of the last message are kept.

@@ -1,12 +1,12 @@
-// Package bridge connects "bgagent mcp --via URL" with a "bgagent serve". The bridge passes the
-// lines of its standard input and output on over one connection, so that the server speaks the
-// same protocol with the host program as "bgagent mcp" does, in every version. The connection
-// begins as an HTTP request that is upgraded, as for a WebSocket.
+// Package bridge connects "bgagent mcp --via URL" with a "bgagent serve". The bridge passes on the
+// lines of its standard input and output over one connection. So the server speaks the same
+// protocol with the host program as "bgagent mcp" does, in every version. The connection begins as
+// an HTTP request that is upgraded, as for a WebSocket.
 //
 // Each open bridge has a scope of its own. Its name consists of the caller's name, the key of the
-// bridge, and the lowest number that no other open bridge with this key has. The key is the same
-// for each bridge of a user in the same project and for the same host program. So a bridge that is
-// started again finds the tasks of the earlier one, and two bridges never share a scope.
+// bridge, and the lowest number that is not used by another open bridge with this key. The key is
+// the same for each bridge of a user in the same project and for the same host program. So a
+// restarted bridge finds the tasks of the earlier one, and two open bridges never share a scope.
 package bridge
 
 import (
@@ -38,7 +38,7 @@ type Hello struct {
 	Narrow    Narrow `json:"narrow,omitzero"`
 }
 
-// Narrow restricts a bridge. It can only take away what the server allows.
+// Narrow restricts a bridge. It can only restrict what the server allows.
 type Narrow struct {
 	NoAgents   bool                            `json:"no_agents,omitempty"`  // no agent may be used
 	Without    []string                        `json:"without,omitempty"`    // names of agents that may not be used
@@ -52,13 +52,13 @@ func (h Hello) encode() (string, error) {
 	b, err := json.Marshal(h)
 	text := base64.RawURLEncoding.EncodeToString(b)
 	if err == nil && len(text) > maxHello {
-		err = fmt.Errorf("the project's file restricts more than the %d bytes of a request can say", maxHello)
+		err = fmt.Errorf("the restrictions in the project's file do not fit into the %d bytes of a request", maxHello)
 	}
 	return text, err
 }
 
-// decode reads the value of the header. A field that is not known is an error, because it could be
-// a restriction.
+// decode reads the value of the header. An unknown field is an error, because it could be a
+// restriction.
 func decode(text string) (h Hello, err error) {
 	if len(text) > maxHello {
 		return h, fmt.Errorf("the header %s is longer than %d bytes", helloHeader, maxHello)

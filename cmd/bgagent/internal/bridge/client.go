@@ -50,7 +50,7 @@ func (a Address) Reach(ctx context.Context) error {
 	return conn.Close()
 }
 
-// dial connects to the server. Proxies in the environment are not used, because they need not pass
+// dial connects to the server. Proxies in the environment are not used, because they might not pass
 // on such a connection and must not see a token.
 func (a Address) dial(ctx context.Context) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, connectTime)
@@ -140,7 +140,7 @@ func (a Address) open(conn net.Conn, token, hello string) (*Conn, error) {
 	in := bufio.NewReader(conn)
 	resp, err := http.ReadResponse(in, r)
 	if err != nil {
-		return nil, fmt.Errorf("it does not answer as a bgagent serve does: %w", err)
+		return nil, fmt.Errorf("it does not answer like a bgagent serve: %w", err)
 	}
 	if resp.StatusCode != http.StatusSwitchingProtocols || resp.Header.Get("Upgrade") != protocol {
 		defer resp.Body.Close()

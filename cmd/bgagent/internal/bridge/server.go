@@ -109,7 +109,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer conn.Close()
-	defer s.leave(name) // before the connection ends, so that a bridge that is started again gets the same scope
+	defer s.leave(name) // before the connection ends, so that a restarted bridge gets the same scope
 	_ = conn.SetDeadline(time.Time{})
 	if _, err := io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: "+protocol+"\r\n\r\n"); err != nil {
 		return
@@ -124,8 +124,8 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	_ = s.cfg.Serve(ctx, name, input{in, conn, func() { time.AfterFunc(s.answers, cancel) }}, conn) // an error means that the connection broke
 }
 
-// answerTime is how long a bridge that has ended its input gets answers. A call that only waits for a
-// task would otherwise keep the scope for a long time.
+// answerTime is how long a bridge still gets answers after it has ended its input. Otherwise, a call
+// that only waits for a task would keep the scope for a long time.
 const answerTime = time.Second
 
 // input is the input of a connection of which a part has already been read.
@@ -171,7 +171,7 @@ func (s *Server) caller(r *http.Request) (name string, code int, err error) {
 // below returns the directory without symbolic links, or an error if it is not below a root.
 func (s *Server) below(dir string) (string, error) {
 	if len(s.cfg.Roots) == 0 {
-		return "", errors.New("the server accepts no bridges; start it with --root DIR, for the directories in which their tasks may work")
+		return "", errors.New("the server accepts no bridges; start it with --root DIR, where DIR contains the directories in which their tasks may work")
 	}
 	real, err := filepath.EvalSymlinks(dir)
 	if err == nil {
@@ -182,7 +182,7 @@ func (s *Server) below(dir string) (string, error) {
 		}
 	}
 	// Whether another directory exists is not revealed.
-	return "", fmt.Errorf("the directory %s is not below a directory that the server was given with --root: %s", dir, strings.Join(s.cfg.Roots, ", "))
+	return "", fmt.Errorf("the directory %s is not below a --root of the server: %s", dir, strings.Join(s.cfg.Roots, ", "))
 }
 
 // take returns the name of a scope that no open bridge has.
@@ -270,7 +270,7 @@ func (s *Server) refuses(n Narrow, name string) string {
 	return ""
 }
 
-// narrower returns the smaller of each limit. A limit of 0 does not exist.
+// narrower returns the smaller value of each limit. 0 means that there is no limit.
 func narrower(a, b bgagent.Budget) bgagent.Budget {
 	return bgagent.Budget{
 		InputTokens:  smaller(a.InputTokens, b.InputTokens),

@@ -19,7 +19,7 @@ import (
 
 // The longest times that a client waits for an answer.
 const (
-	helloTime = 10 * time.Second // for the answer to the challenge, which needs nothing but the token
+	helloTime = 10 * time.Second // for the answer to the challenge, which needs only the token
 	lookTime  = 30 * time.Second // for the answer to a request that only looks
 )
 
@@ -58,13 +58,13 @@ func Dial(dir string, owner bgagent.StoreOwner) (*Client, error) {
 	return c, nil
 }
 
-// unsentError is the error of a connection that carried no request.
+// unsentError is the error of a connection over which no request was sent.
 type unsentError struct{ error }
 
 // Unwrap returns the cause.
 func (e unsentError) Unwrap() error { return e.error }
 
-// connect opens a connection whose other end is known to have the token.
+// connect opens a connection whose other end has proved that it has the token.
 func (c *Client) connect(ctx context.Context, network, at string) (net.Conn, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -123,7 +123,7 @@ func (c *Client) check(conn net.Conn) error {
 
 // stranger returns the error for a program that is not the server.
 func (c *Client) stranger(err error) error {
-	return fmt.Errorf("the program at %s is not this bgagent serve, so it was sent nothing; if the serve runs in a container, give the command there (%w)", c.at.Address, err)
+	return fmt.Errorf("the program at %s is not this bgagent serve, so nothing was sent to it; if the serve runs in a container, run the command there (%w)", c.at.Address, err)
 }
 
 // request returns a request without the token.

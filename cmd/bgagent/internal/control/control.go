@@ -2,16 +2,17 @@
 //
 // The server listens on a port of its own on loopback and writes the address and a secret token
 // into a file beside its store. Only the user can read the file. This needs no further names and
-// works alike on all systems: the path of a Unix socket could be longer than its system allows,
-// and Windows protects such sockets differently. A separate port keeps these requests away from
-// other machines, from reverse proxies, and from the callers, tokens and passwords of the server.
+// works in the same way on all systems: the path of a Unix socket could be longer than the system
+// allows, and Windows protects such sockets differently. A separate port keeps these requests away
+// from other machines, from reverse proxies, and from the callers, tokens and passwords of the
+// server.
 //
-// The file contains the instance id of the server. A file of another instance than the one that
-// owns the store is left over from a killed server, and nothing is sent to its address.
+// The file contains the instance id of the server. If another instance owns the store, the file is
+// left over from a killed server, and nothing is sent to its address.
 //
-// Another program can have this address nevertheless: in a container, 127.0.0.1 is not that of the
-// host. So each connection begins with a question that only a program with the token can answer, and
-// the client sends the token and the requests only after the right answer.
+// But another program can have this address: in a container, 127.0.0.1 is not that of the host. So
+// each connection begins with a question that only a program with the token can answer, and the
+// client sends the token and the requests only after the right answer.
 package control
 
 import (

@@ -68,7 +68,7 @@ func (f *Fleet) check(ctx context.Context, a settings.Agent) (string, error) {
 		}
 		id, err := c.CreateSession(ctx, bgagent.SessionSpec{Agent: a.Name, Title: "check", Model: a.Model})
 		if err != nil {
-			return "", fmt.Errorf("the program exists, but makes no session: %w", err)
+			return "", fmt.Errorf("the program exists, but creates no session: %w", err)
 		}
 		c.ForgetSession(id)
 		return "speaks ACP", nil

@@ -265,11 +265,10 @@ func (r roster) Agents(context.Context) ([]bgagent.AgentInfo, error) { return r.
 // messagesMost is the number of messages after which no further page of a session is read.
 const messagesMost = 10_000
 
-// Messages reads the conversation of a task's session from the agent's server. Of a very
-// long conversation, it returns only the beginning. The error matches
-// [errors.ErrUnsupported] if the agent's client cannot read sessions, and
-// [bgagent.ErrNoSession] if the client does not find the session. It is a
-// [*bgagent.NoSuchAgentError] if the agent is not configured.
+// Messages reads the conversation of a task's session from the agent's server. If the conversation
+// is very long, it returns only the beginning. The error matches [errors.ErrUnsupported] if the
+// agent's client cannot read sessions, and [bgagent.ErrNoSession] if the client does not find the
+// session. It is a [*bgagent.NoSuchAgentError] if the agent is not configured.
 func (f *Fleet) Messages(ctx context.Context, t bgagent.Task) (all []bgagent.Message, err error) {
 	cl, known := f.clients[cmp.Or(t.Client, f.route[t.Agent])]
 	reader, ok := cl.(bgagent.MessageReader)

@@ -13,7 +13,7 @@ import (
 	"github.com/bgagent/bgagent/internal/procs"
 )
 
-// Event is something that the user is notified of.
+// Event is something to notify the user of.
 type Event struct {
 	Kind   string // "failed", "cancelled", or "done" when the last task has ended
 	Text   string // one line for the user

@@ -40,7 +40,7 @@ type file interface {
 // empty, Open returns an error, so that nothing is overwritten.
 func Open(dir string) (*Folder, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return nil, fmt.Errorf("making the folder for the results: %w", err)
+		return nil, fmt.Errorf("creating the folder for the results: %w", err)
 	}
 	return hold(dir)
 }
@@ -54,7 +54,7 @@ func OpenNew(base string) (*Folder, error) {
 			return holdNew(dir)
 		}
 		if !errors.Is(err, fs.ErrExist) {
-			return nil, fmt.Errorf("making the folder for the results: %w", err)
+			return nil, fmt.Errorf("creating the folder for the results: %w", err)
 		}
 		dir = fmt.Sprintf("%s-%d", base, n)
 	}
@@ -92,7 +92,7 @@ func holdNew(dir string) (*Folder, error) {
 		return nil, err
 	}
 	if info, err := os.Lstat(dir); err != nil || !f.is(info) {
-		return nil, errors.Join(fmt.Errorf("the folder %s was replaced as soon as it was made; name another one", dir), f.Close())
+		return nil, errors.Join(fmt.Errorf("the folder %s was replaced right after it was created; name another one", dir), f.Close())
 	}
 	return f, nil
 }

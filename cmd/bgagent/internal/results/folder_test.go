@@ -61,7 +61,7 @@ func TestEveryRunGetsANewFolder(t *testing.T) {
 		require.Equal(t, base+want, f.Dir())
 	}
 	_, err := OpenNew(filepath.Join(base, "none", "results"))
-	require.ErrorContains(t, err, "making the folder for the results")
+	require.ErrorContains(t, err, "creating the folder for the results")
 }
 
 func TestSecondsHaveThreeDigits(t *testing.T) {

@@ -4,7 +4,7 @@ package results
 
 import "os"
 
-// nonBlocking is no flag here, because the folder cannot contain a pipe.
+// nonBlocking is 0 here, because the folder cannot contain a pipe.
 const nonBlocking = 0
 
 // lock reports true, because this system has no such locks.

@@ -117,7 +117,7 @@ func (f *Folder) claim() error {
 		return fmt.Errorf("opening the folder %s: %w", f.dir, reason(err))
 	}
 	if !lock(d) {
-		return errors.Join(fmt.Errorf("another run is writing into the folder %s; wait for its end", f.dir), d.Close())
+		return errors.Join(fmt.Errorf("another run is writing into the folder %s; wait until it has ended", f.dir), d.Close())
 	}
 	f.lock = d
 	return nil

@@ -48,7 +48,7 @@ var (
 // keys is the table of an agent's keys, in the order of the documentation and of the
 // output. The schema is made from this table.
 var keys = []key{
-	{"kind", shapeText, nil, kinds, "What runs the agent. A later file that gives the kind replaces what an earlier file says of the agent; otherwise the two are merged key by key."},
+	{"kind", shapeText, nil, kinds, "What runs the agent. If a later file gives the kind, it replaces what an earlier file says about the agent; otherwise the two are merged key by key."},
 	{"description", shapeText, nil, nil, "What the agent is good for, in one line. Models read it to choose an agent."},
 	{"model", shapeText, nil, nil, "Model of tasks that name none. Limits by model and provider apply to it."},
 	{"directory", shapeText, nil, nil, "Working directory of tasks that name none. Relative to the file that names it; ~/ is the home directory."},
@@ -58,7 +58,7 @@ var keys = []key{
 	{"preset", shapeText, []Kind{Command}, presets, "How the program is called and read. generic reads a prompt from standard input and prints its answer."},
 	{"command", shapeTexts, []Kind{Command, ACP}, nil, "The program and its first arguments. No shell sees them. A relative path is relative to the folder of the file that names it; a name without a slash is looked up in PATH. A preset other than generic has its own."},
 	{"args", shapeTexts, []Kind{Command}, nil, "Further arguments."},
-	{"env", shapeTexts, []Kind{Command, ACP}, nil, "What the program gets of the environment in addition to what every program needs: NAME, NAME* or NAME=value."},
+	{"env", shapeTexts, []Kind{Command, ACP}, nil, "Environment variables for the program, in addition to those that every program needs: NAME, NAME* or NAME=value."},
 	{"profile", shapeText, []Kind{Command}, nil, "The program's own name for an agent or a set of settings."},
 	{"format", shapeText, []Kind{Command}, formats, "What a generic program prints: plain text, or JSON lines."},
 	{"mode", shapeText, []Kind{ACP}, nil, "Id of the session mode, such as plan."},

@@ -292,7 +292,7 @@ func checkRules(path string, v jsonc.Value) error {
 	if !ok {
 		return v.Errorf(path, `is %s; it must be an object like { "edit": "deny", "bash": { "*": "deny", "git *": "allow" } }`, v.Describe())
 	}
-	// The order of rules matters, so a rule must not be overridden by another one far below it.
+	// The order of rules matters, so a rule far below must not silently override an earlier one.
 	twice := func(path string, members []jsonc.Member) error {
 		first := map[string]jsonc.Origin{}
 		for _, m := range members {

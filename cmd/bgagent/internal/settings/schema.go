@@ -135,7 +135,7 @@ func limitsSchema() (object, error) {
 	properties := object{
 		{"modelConcurrency", append(object{{"description", `Sessions in a turn at once, by "provider/model" or model id. 0 for no limit.`}}, byName...)},
 		{"providerConcurrency", append(object{{"description", "The same for all models of a provider together. 0 for no limit."}}, byName...)},
-		{"agentConcurrency", append(object{{"description", "The same by agent, whatever its model. 0 for no limit."}}, byName...)},
+		{"agentConcurrency", append(object{{"description", "The same for each agent, whatever its model. 0 for no limit."}}, byName...)},
 	}
 	breaker := object{}
 	for _, s := range (bgagent.FileConfig{}).Settings() {
@@ -170,7 +170,7 @@ func limitsSchema() (object, error) {
 	}, nil
 }
 
-// breakerKey is the key of the object in which the keys of the library with a dot are.
+// breakerKey is the key of the object that contains the library's keys with a dot.
 const breakerKey = "circuitBreaker"
 
 // budgetSchema returns the schema of the budgets.
@@ -181,7 +181,7 @@ func budgetSchema() object {
 		{"cost", object{{"description", "US dollars. 0 for no limit."}, {"type", []string{"number", "null"}}, {"minimum", 0}, {"maximum", 1e9}}},
 		{"toolCalls", whole},
 	}
-	period := member{"periodMs", append(object{{"description", "How long the budget counts until it counts anew. 0 counts while a task is live."}}, whole...)}
+	period := member{"periodMs", append(object{{"description", "How long the budget counts before it starts over. With 0, it counts while a task is live."}}, whole...)}
 	budget := func(about string, properties object) object {
 		return object{{"description", about}, {"type", []string{"object", "null"}}, {"additionalProperties", false}, {"properties", properties}}
 	}
@@ -195,7 +195,7 @@ func budgetSchema() object {
 func fallbackSchema() object {
 	name := object{{"type", "string"}, {"pattern", `\S`}}
 	return object{
-		{"description", "For each model, the models with which its tasks go on if its provider does not accept their requests."},
+		{"description", "For each model, the models with which its tasks continue if its provider refuses their requests."},
 		{"type", []string{"object", "null"}},
 		{"propertyNames", object{{"pattern", `\S`}}},
 		{"additionalProperties", object{{"type", []string{"array", "null"}}, {"items", name}, {"uniqueItems", true}}},

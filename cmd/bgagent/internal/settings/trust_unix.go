@@ -28,11 +28,11 @@ func trusted(path string) error {
 	if wrong == "" {
 		return nil
 	}
-	return &bgagent.ConfigFileError{File: path, Problem: wrong + "; it names programs that are run, so it is not used. Look at it, and name it with --config if it is right"}
+	return &bgagent.ConfigFileError{File: path, Problem: wrong + "; it names programs that are run, so it is not used. Read it, and name it with --config if it is right"}
 }
 
 // detour describes the first link behind the file that others can point to another file; "" if there
-// is none. The way to the folder of the file does not count, because the file was found in this folder.
+// is none. The path to the file's folder does not count, because the file was found in this folder.
 func detour(path string) string {
 	dir, err := filepath.EvalSymlinks(filepath.Dir(path))
 	if err != nil {

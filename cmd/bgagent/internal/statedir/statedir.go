@@ -25,7 +25,7 @@ import (
 	"github.com/bgagent/bgagent/internal/cleantext"
 )
 
-// None is the value of the flag --state with which no tasks are kept.
+// None is the value of the flag --state that means that no tasks are kept.
 const None = "none"
 
 // Base returns the default state folder: the folder "bgagent" in $XDG_STATE_HOME, or in
