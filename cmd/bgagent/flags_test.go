@@ -175,7 +175,7 @@ func TestAFolderThatIsNotARunIsNotResumed(t *testing.T) {
 		"--resume broken":             "index.json in the folder " + p.project + "/broken is not the index of a run",
 		"--resume apart":              "do not belong together: one has 1 tasks and the other 0",
 		"--resume other":              `names the agent "gone", which does not exist; the agents are a`,
-		"--resume out tasks.jsonc":    "--resume takes no list: " + p.project + "/out has the one that was run; leave tasks.jsonc out",
+		"--resume out tasks.jsonc":    "--resume takes no list: " + p.project + "/out contains the list that was run; leave tasks.jsonc out",
 		"--resume out -o out2":        "writes into that folder; leave --output out",
 		"tasks.jsonc --max-time soon": `--max-time "soon" is not a time such as 90s, 10m or 2h`,
 		"tasks.jsonc --max-time 0s":   `--max-time "0s" is not a time`,

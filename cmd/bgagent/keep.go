@@ -25,7 +25,7 @@ func (f stateFlags) keeps() bool { return f.State != statedir.None }
 // folder returns the folder of the stores. With --state none, it returns an error.
 func (f stateFlags) folder() (statedir.Folder, error) {
 	if !f.keeps() {
-		return statedir.Folder{}, &exitError{exitInput, errors.New("--state none has no tasks; leave it out, or name a folder")}
+		return statedir.Folder{}, &exitError{exitInput, errors.New("with --state none, no tasks are kept; leave it out, or name a folder")}
 	}
 	dir := f.State
 	if dir != "" {
@@ -100,7 +100,7 @@ func (e *keepError) Error() string {
 func (e *keepError) reason() string {
 	var owned *bgagent.StoreOwnedError
 	if errors.As(e.err, &owned) {
-		return fmt.Sprintf("the tasks in %s belong to a bgagent that runs (process %d since %s)", e.dir, owned.Owner.PID, owned.Owner.Since.Local().Format(time.DateTime))
+		return fmt.Sprintf("the tasks in %s belong to a running bgagent (process %d since %s)", e.dir, owned.Owner.PID, owned.Owner.Since.Local().Format(time.DateTime))
 	}
 	return fmt.Sprintf("tasks cannot be kept in %s: %v", e.dir, reasonOfStore(e.err))
 }
@@ -182,8 +182,8 @@ const (
 )
 
 // keepBytes limits the total size of the stores of run and mcp. If this size is exceeded, the stores
-// that were written earliest are removed. A store stays for at least an hour after it was last written.
-// Tests reduce the limit.
+// that were written earliest are removed. A store is kept for at least an hour after it was last
+// written. Tests reduce the limit.
 var keepBytes int64 = 1 << 30
 
 // remove removes a store and reports whether it was removed. A store that a living process

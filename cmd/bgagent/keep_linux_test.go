@@ -232,7 +232,7 @@ func TestTwoServesOfOneConfigurationDoNotShareTasks(t *testing.T) {
 	_, cmd := startServe(t, p)
 	got := p.run("serve", "--addr", "127.0.0.1:0")
 	require.Equal(t, 2, got.code)
-	require.Contains(t, got.stderr, "belong to a bgagent that runs (process "+strconv.Itoa(cmd.Process.Pid)+" since ")
+	require.Contains(t, got.stderr, "belong to a running bgagent (process "+strconv.Itoa(cmd.Process.Pid)+" since ")
 	_, _ = startServe(t, p, "--state", "none")
 	_, _ = startServe(t, p, "--state", "other")
 	require.DirExists(t, filepath.Join(p.project, "other", "tasks"))

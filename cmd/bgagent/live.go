@@ -16,8 +16,8 @@ import (
 	"github.com/bgagent/bgagent/internal/cleantext"
 )
 
-// This file contains what the commands that look at a running "bgagent serve" and control it have
-// in common.
+// This file contains the common code of the commands that show and control a running "bgagent
+// serve".
 
 // server returns a client for the "bgagent serve" that uses the store. The error is [control.ErrNone]
 // if the store does not belong to a running serve that accepts commands.
@@ -28,9 +28,9 @@ func (v *view) server() (*control.Client, error) {
 	return control.Dial(v.Dir, v.owner)
 }
 
-// refresh asks the running server for the tasks that have not ended, because what the store has of
-// them can be a few seconds old. If the server does not answer, refresh prints a warning and leaves
-// the view as it is.
+// refresh asks the running server for the tasks that have not ended, because the store can lag a
+// few seconds behind. If the server does not answer, refresh prints a warning and leaves the view
+// as it is.
 func (v *view) refresh(ctx context.Context) {
 	c, err := v.server()
 	if err == nil {
@@ -78,7 +78,7 @@ func (v *view) merge(ctx context.Context, c *control.Client, live []bgagent.Task
 }
 
 // inTask returns an error if this program runs inside a turn of a task. An agent must not control
-// tasks that are not its own. This bounds well-behaved programs only, as the depth does.
+// tasks that are not its own. This stops only well-behaved programs, as the depth does.
 func inTask() error {
 	depth, err := fleet.Depth()
 	switch {
@@ -147,8 +147,8 @@ func undone(err error, then string) error {
 	return refused(err)
 }
 
-// doing describes what a task that has not ended does. The argument "silent" is the time after which
-// a task that works counts as silent; 0 means never.
+// doing describes what a task that has not ended is doing. The argument "silent" is the time after
+// which a task that works counts as silent; 0 means never.
 func doing(t bgagent.Task, now time.Time, silent time.Duration) (state, detail string) {
 	since := func(at time.Time) string { return max(now.Sub(at), 0).Round(time.Second).String() }
 	switch {

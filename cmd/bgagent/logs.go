@@ -27,7 +27,7 @@ func (logsCmd) Help() string {
 Exit codes: 0 the log was printed; 1 it could not be read, or the output could not be written; 2 invalid input, or there is no such task; 130 interrupted.`
 }
 
-// followPause is the time between two looks at a log.
+// followPause is the time between two reads of a log.
 const followPause = 200 * time.Millisecond
 
 // Run implements the subcommand.

@@ -64,8 +64,8 @@ type cli struct {
 	MCP    mcpCmd    `cmd:"" name:"mcp" help:"Serve the tools over MCP to the program that starts this one."`
 	Serve  serveCmd  `cmd:"" help:"Serve the tools over MCP on HTTP."`
 
-	Status statusCmd `cmd:"" help:"Show what runs and waits now, and what has failed."`
-	Tasks  tasksCmd  `cmd:"" help:"List the tasks that are kept, those of dead and of running commands."`
+	Status statusCmd `cmd:"" help:"Show which tasks run and wait now, and which have failed."`
+	Tasks  tasksCmd  `cmd:"" help:"List the kept tasks of dead and running commands."`
 	Show   showCmd   `cmd:"" help:"Print a task that is kept, with its result."`
 	Logs   logsCmd   `cmd:"" help:"Print what the program of a task has printed."`
 	Cancel cancelCmd `cmd:"" help:"Cancel a task of a running serve."`
@@ -76,7 +76,7 @@ type cli struct {
 	Init       initCmd       `cmd:"" help:"Write a configuration file with the agent programs on PATH."`
 	Completion completionCmd `cmd:"" help:"Print a script that completes command lines in a shell."`
 
-	Cleanup cleanupCmd `cmd:"" help:"List or end what killed runs of this program have left."`
+	Cleanup cleanupCmd `cmd:"" help:"List or end the processes that killed runs of this program have left."`
 	About   versionCmd `cmd:"" name:"version" help:"Print the version."`
 }
 

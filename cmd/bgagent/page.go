@@ -15,7 +15,7 @@ import (
 // pageFlags say whether "bgagent serve" shows the page, and to whom.
 type pageFlags struct {
 	Page     string `placeholder:"VARIABLE" help:"The environment variable, or @FILE, that holds the page's password of at least 16 bytes (any user name will do). Without it the page is shown only if there are no tokens, to everybody on this machine."`
-	PageActs bool   `help:"Whoever sees the page may cancel and resume tasks."`
+	PageActs bool   `help:"Everybody who sees the page may cancel and resume tasks."`
 }
 
 // page returns the page that shows the tasks of all callers, and a handler that serves

@@ -100,7 +100,7 @@ func TestNothingLeavesAResultsFolderThatAnAgentReplaces(t *testing.T) {
 	p.write("../home/.claude/commands/.keep", "")
 	got := p.run("run", "--plain", "tasks.jsonc")
 	require.Equal(t, 1, got.code, got.out)
-	require.Contains(t, got.stderr, "was moved during the run; nothing was written to what is there now, the results are in "+p.project+"/.old")
+	require.Contains(t, got.stderr, "was moved during the run; nothing was written to the folder that is there now; the results are in "+p.project+"/.old")
 	require.Contains(t, got.out, "results in "+p.project+"/.old")
 	outside, err := os.ReadDir(filepath.Join(p.project, "../home/.claude/commands"))
 	require.NoError(t, err)

@@ -31,9 +31,9 @@ var sample []byte
 type runCmd struct {
 	List     string `arg:"" optional:"" help:"File with the tasks, or - for standard input. Without it a sample with demo agents runs."`
 	Output   string `short:"o" type:"path" placeholder:"DIR" help:"New or empty folder for the results. Default: bgagent-results-<time> here, with -2 and so on if that exists. The sample uses a temporary folder."`
-	Resume   string `type:"path" placeholder:"DIR" help:"Continue what was running or waiting when an earlier run was killed, and run again what is missing or has not completed in its folder. Takes no list."`
+	Resume   string `type:"path" placeholder:"DIR" help:"Continue the tasks that were running or waiting when an earlier run was killed, and run the tasks again whose results are missing or incomplete in its folder. Takes no list."`
 	FailFast bool   `help:"Cancel all other tasks as soon as one ends without completing."`
-	MaxTime  string `placeholder:"TIME" help:"Cancel what has not ended after this time, such as 90s, 10m or 2h."`
+	MaxTime  string `placeholder:"TIME" help:"Cancel the tasks that have not ended after this time, such as 90s, 10m or 2h."`
 	MaxCost  string `placeholder:"USD" help:"Cancel all tasks when together they have cost this many US dollars, such as 2.50. Agents that report no cost are refused."`
 	JSON     bool   `name:"json" xor:"format" help:"Print one JSON object per line."`
 	Plain    bool   `xor:"format" help:"Print plain lines even in a terminal, as with NO_COLOR in the environment."`
@@ -97,7 +97,7 @@ func (c *runCmd) Run(all *cli, stop stops) error {
 func (c *runCmd) check() (limit time.Duration, cost float64, err error) {
 	var errs []error
 	if c.Resume != "" && c.List != "" {
-		errs = append(errs, fmt.Errorf("--resume takes no list: %s has the one that was run; leave %s out", c.Resume, c.List))
+		errs = append(errs, fmt.Errorf("--resume takes no list: %s contains the list that was run; leave %s out", c.Resume, c.List))
 	}
 	if c.Resume != "" && c.Output != "" {
 		errs = append(errs, fmt.Errorf("--resume %s writes into that folder; leave --output out", c.Resume))

@@ -316,8 +316,8 @@ func (e *badEndError) Error() string {
 	return fmt.Sprintf("stopped because task %d did not complete (--fail-fast)", e.task)
 }
 
-// haltAtBadEnd stops the run when a task does not complete. It has a subscription of its own, because
-// the goroutine that follows the events also writes files: meanwhile, the next task would run.
+// haltAtBadEnd stops the run when a task does not complete. It has its own subscription, because the
+// goroutine that follows the events also writes files, and the next task would start meanwhile.
 func (r *runner) haltAtBadEnd(ends *bgagent.Subscription) {
 	for {
 		e, err := ends.Next(r.halted)
@@ -331,7 +331,7 @@ func (r *runner) haltAtBadEnd(ends *bgagent.Subscription) {
 }
 
 // fail stops the run because the task with the number did not complete. If the user or another stop
-// has stopped the run before, fail does nothing, because that stop ended the task.
+// has already stopped the run, fail does nothing, because that stop ended the task.
 func (r *runner) fail(number int) {
 	if r.stop.soft.Err() == nil {
 		r.halt(&badEndError{number}) // only the first reason counts

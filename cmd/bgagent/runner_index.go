@@ -86,7 +86,7 @@ func (r *runner) whereabouts() error {
 		r.summary.Folder = r.folder.Dir()
 		return fmt.Errorf("the folder for the results, %s, was removed or replaced during the run; the results that were written into it are not there", r.folder.Dir())
 	}
-	return fmt.Errorf("the folder for the results, %s, was moved during the run; nothing was written to what is there now, the results are in %s", r.folder.Dir(), path)
+	return fmt.Errorf("the folder for the results, %s, was moved during the run; nothing was written to the folder that is there now; the results are in %s", r.folder.Dir(), path)
 }
 
 // notifyTime is how long the run waits for the notification program before it ends.

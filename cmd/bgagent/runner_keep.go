@@ -171,7 +171,7 @@ func (r *runner) settle(t bgagent.Task) {
 // launched again, or if t is not the latest task with this number.
 func (r *runner) mustRunAgain(number int, t bgagent.Task) bool {
 	if !r.resumed[t.ID] {
-		return t.ID != r.ids[number-1] // then t has been replaced by another task
+		return t.ID != r.ids[number-1] // then another task has replaced t
 	}
 	if t.Cause != bgagent.CauseInterrupted || r.stop.soft.Err() != nil || r.halted.Err() != nil {
 		return false

@@ -25,7 +25,7 @@ Exit codes: 0 the state was printed; 1 something could not be read, or the outpu
 }
 
 const (
-	statusAge    = 24 * time.Hour // how long ago a task may have ended to be counted
+	statusAge    = 24 * time.Hour // maximum time since the end of a task that is counted
 	statusEnded  = 1000           // maximum number of ended tasks that are read for a store; those that were launched last
 	statusFailed = 10             // maximum number of failed tasks that are listed for a store
 )
@@ -50,9 +50,9 @@ type standing struct {
 	Cancelled int  `json:"cancelled"`
 	AtLeast   bool `json:"at_least,omitempty"` // there can be more, because not all ended tasks were read
 
-	Usage bgagent.Usage       `json:"usage"` // of the tasks above, of their latest attempts
+	Usage bgagent.Usage       `json:"usage"` // of the latest attempts of the tasks above
 	Pools []bgagent.PoolStats `json:"pools,omitempty"`
-	Tasks []bgagent.Task      `json:"tasks"` // those that have not ended, and those that failed
+	Tasks []bgagent.Task      `json:"tasks"` // the tasks that have not ended, and those that failed
 }
 
 // Run implements the subcommand.

@@ -47,7 +47,7 @@ func (f viaFlags) bridge(all *cli, stop stops) error {
 	}
 	dir, err := filepath.Abs(".")
 	if err == nil {
-		dir, err = filepath.EvalSymlinks(dir) // the project is the same by whichever path it was entered
+		dir, err = filepath.EvalSymlinks(dir) // the project is the same, whichever path was used to enter it
 	}
 	if err != nil {
 		return err
@@ -71,7 +71,7 @@ func (f viaFlags) bridge(all *cli, stop stops) error {
 	return f.pass(stop.soft, conn, io.MultiReader(bytes.NewReader(first), in))
 }
 
-// bridgeLeaveTime is how long the bridge waits, after a signal, until the server has ended the connection.
+// bridgeLeaveTime is how long the bridge waits, after a signal, for the server to end the connection.
 const bridgeLeaveTime = 2 * time.Second
 
 // bridgeAnswerTime is how long the bridge waits, after the end of its input, for the last answers. The
@@ -162,9 +162,9 @@ func (f viaFlags) token() (string, error) {
 	return token, err
 }
 
-// projectNarrow returns what the project's file takes away from the server's settings. The argument
-// is the file that the command line names, or "". The user's own file does not count, because it
-// belongs to the server.
+// projectNarrow returns the restrictions of the server's settings that the project's file contains.
+// The argument is the file that the command line names, or "". The user's own file does not count,
+// because it belongs to the server.
 func projectNarrow(file string) (n bridge.Narrow, err error) {
 	if file == "" {
 		if file, err = settings.FindProject("."); file == "" || err != nil {

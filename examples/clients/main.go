@@ -36,7 +36,7 @@ func modelOf(agent, asked string) (string, error) {
 	case asked != "":
 		return asked, nil
 	}
-	return models[agent], nil // the agent explore has no model, so its tasks count toward a limit for its name
+	return models[agent], nil // the agent explore has no model, so its tasks count towards the limit for its name
 }
 
 // newRuntime returns a client whose agents answer with the name of the runtime and the model.

@@ -33,7 +33,7 @@ func TestCheckFindsWhatIsPlanted(t *testing.T) {
 		"another key":          {func(_ *Manager, _ *key, w []*guest) { w[0].key = &key{pool: &pool{}} }, "number 1 is in the wrong line"},
 		"no key":               {func(_ *Manager, _ *key, w []*guest) { w[0].key = nil }, "number 1 is in the wrong line"},
 		"one who has a slot":   {func(_ *Manager, _ *key, w []*guest) { w[1].order = 0 }, "number 2 is in line, but does not wait"},
-		"the order":            {func(_ *Manager, _ *key, w []*guest) { w[0].order, w[1].order = w[1].order, w[0].order }, "came earlier"},
+		"the order":            {func(_ *Manager, _ *key, w []*guest) { w[0].order, w[1].order = w[1].order, w[0].order }, "an earlier waiter"},
 		"a shared pool":        {func(m *Manager, _ *key, _ []*guest) { m.shared["s"] = &pool{name: "s", inUse: 1} }, "its keys"},
 	} {
 		t.Run(name, func(t *testing.T) {

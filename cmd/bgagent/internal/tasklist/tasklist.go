@@ -35,7 +35,7 @@ const MaxSize = 16 << 20
 type Task struct {
 	Agent       string `json:"agent"`
 	Prompt      string `json:"prompt"`
-	Description string `json:"description"`         // short title; made from the prompt if the list has none
+	Description string `json:"description"`         // short title; made from the prompt if the list contains none
 	Model       string `json:"model,omitempty"`     // empty if the agent's model applies
 	Directory   string `json:"directory,omitempty"` // absolute; empty if the agent's directory applies
 }

@@ -230,7 +230,7 @@ func prefixed(text string, within bool) string {
 }
 
 // flush writes the text that is not written yet. If that fails, a later call tries it again. If
-// others have removed the folder meanwhile, flush makes a new one, and the offsets go on.
+// others have removed the folder meanwhile, flush makes a new one, and the offsets continue.
 func (l *logFile) flush() error {
 	if len(l.unsent) == 0 {
 		return nil
