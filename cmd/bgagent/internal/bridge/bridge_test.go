@@ -193,7 +193,7 @@ func TestWhatAServerRefuses(t *testing.T) {
 	require.ErrorContains(t, err, "it accepts no bridges (status 404); it is not a bgagent serve, or an older version")
 	good.Narrow.Without = []string{strings.Repeat("x", maxHello)}
 	_, err = at.Connect(t.Context(), "the-token", good)
-	require.ErrorContains(t, err, "restricts more than")
+	require.ErrorContains(t, err, "do not fit into")
 }
 
 func TestAnOpenBridgeCountsAndTooManyAreRefused(t *testing.T) {
