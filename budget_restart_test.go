@@ -51,8 +51,8 @@ func TestAnExpiredTaskKeepsWhatItUsedWithoutABudget(t *testing.T) {
 	})
 }
 
-// The client of a runner tells what the turn has used whose answer it has found. What was reported before
-// the process ended is not counted twice.
+// The client of a runner reports what the turn used, if it has found the turn's answer. What was reported
+// before the process ended is not counted twice.
 func TestTheUsageOfAnAnswerThatIsFoundCountsOnce(t *testing.T) {
 	for reported, want := range map[int64]int64{0: 300, 10: 300, 40: 400} { // what was reported can be more than the client finds
 		inWorld(t, func(t *testing.T, w *world) {

@@ -15,8 +15,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Some changes must be made in several places, which CONTRIBUTING.md lists. The tests in
-// this file compare these places, so that a forgotten place is found and named.
+// Some changes must be made in several places, which CONTRIBUTING.md lists. The tests in this file
+// compare these places, and name a place that was forgotten.
 
 // sources returns the parsed files of the package, without its tests.
 func sources(t *testing.T) (*token.FileSet, map[string]*ast.File) {

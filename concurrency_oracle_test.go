@@ -13,7 +13,7 @@ type oracle struct {
 	clock  func() uint64
 	all    []*oracleOne
 
-	passed map[oracleLane]int    // number of slots that later waiters of the pool have got since the lane last got one
+	passed map[oracleLane]int    // number of slots that later waiters of the pool have received since the lane last got one
 	kept   map[oracleLane]bool   // true if a slot of the pool is kept for the lane
 	served map[oracleTurn]uint64 // time at which a waiting root last got a slot of the pool
 

@@ -42,7 +42,7 @@ type playBook struct {
 	denied map[string]bool    // messages that were refused
 
 	secondWrites int
-	unheard      map[string]bool // ids of prompts of which the session keeps nothing, because the provider refused the turn
+	unheard      map[string]bool // ids of the prompts of refused turns of which the session keeps nothing
 	last         bool            // the last process only reads
 	before       string          // summary of what had happened before the last process
 }
@@ -356,7 +356,7 @@ func (b *playBook) judgeTask(p *play, id string, x *storedState) {
 	result := b.judgeAnswers(id, x)
 	for _, t := range b.turns {
 		// A turn that answers a message does not replace the text of an earlier turn, so that text can be
-		// part of the result although a new attempt continues the turn.
+		// part of the result even though a new attempt continues the turn.
 		mine := t.prompt.Task == id && (t.prompt.Attempt == x.Attempt || result != x.result)
 		if mine && (slices.Contains(t.said, result) || result == strings.Join(t.said[1:], "")) {
 			return

@@ -48,8 +48,7 @@ func TestAFailedNoticeIsNeitherLostNorDoubled(t *testing.T) {
 	})
 }
 
-// A repeated notice is unchanged, even if the host has modified the notice that it got
-// first.
+// A repeated notice is unchanged, even if the host has modified the first copy.
 func TestANoticeIsRepeatedUnchanged(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var items []string

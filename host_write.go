@@ -329,7 +329,7 @@ func (b *StoreBatch) parts() (all []StoreBatch) {
 	return all
 }
 
-// key returns the key of a part with one key.
+// key returns the single key of a part that has only one.
 func (b *StoreBatch) key() string {
 	switch {
 	case len(b.Records) > 0:

@@ -81,7 +81,7 @@ func TestSnapshotsShareTheTextOfTheAnswers(t *testing.T) {
 	})
 }
 
-// A turn of which nothing is left begins again without the messages that have joined it.
+// If nothing is left of a turn, the turn begins again without the messages that had joined it.
 func TestAMessageThatJoinedARefusedTurnGetsATurnOfItsOwn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		refused := false

@@ -71,7 +71,8 @@ func TestAMessageThatTheSessionHasIsNotSentAgainWithAnotherModel(t *testing.T) {
 	})
 }
 
-// The session does not have the prompt after the refusal, but the message that joined the refused turn.
+// After the refusal, the session does not have the prompt, but it has the message that joined the
+// refused turn.
 func TestAMessageThatTheSessionHasIsNotSentAgainAfterACrash(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
 		w.client = func(l *life) bgagent.SessionClient { return steeringLife{l} }
@@ -126,7 +127,7 @@ func TestAMessageInThePromptThatContinuesATurnIsSentOnce(t *testing.T) {
 func TestAMessageThatTheClientTakesAfterARefusalGetsATurnOfItsOwn(t *testing.T) {
 	for _, next := range []bgagent.ProviderNextStep{bgagent.NextRepeat, bgagent.NextNewSession} {
 		for name, c := range map[string]struct {
-			prompts int           // number of prompts that the session has got before the client takes the message
+			prompts int           // number of prompts that the session has received before the client takes the message
 			takes   time.Duration // time until the client takes the message after that
 			state   bgagent.MessageState
 			fail    error

@@ -295,7 +295,7 @@ func TestNoEndLosesAMessage(t *testing.T) {
 	}
 }
 
-// promptsOf returns the texts of the prompts that the session has got.
+// promptsOf returns the texts of the prompts that the session has received.
 func promptsOf(f *bgagenttest.Fake, session string) (texts []string) {
 	p, err := f.Messages(context.Background(), session, "", 0)
 	if err != nil {

@@ -43,7 +43,7 @@ func delegatesTwice(t *testing.T, m **bgagent.BackgroundManager, cfg *bgagent.Co
 	return f
 }
 
-// A refused notice turn that is repeated also tells what has ended since.
+// If a refused turn that delivered a notice is repeated, its notice also reports what has ended since.
 func TestARepeatedNoticeTellsWhatHasEndedSince(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var m *bgagent.BackgroundManager

@@ -110,8 +110,8 @@ func TestAForegroundCallDoesNotWaitForAPauseThatAnotherManagerBegan(t *testing.T
 	})
 }
 
-// TestAPauseThatIsOverIsNotQueueTime lets the first turn after the cool-down be silent for long, so that
-// the pool grants no further slot.
+// TestAPauseThatIsOverIsNotQueueTime makes the first turn after the cool-down silent for a long time, so
+// that the pool grants no further slot.
 func TestAPauseThatIsOverIsNotQueueTime(t *testing.T) {
 	f := newLimited(func(n int, _ bgagent.Prompt) error {
 		switch n {

@@ -130,7 +130,7 @@ func (n nested) FindSession(_ context.Context, session string) (bgagent.SessionI
 	return bgagent.SessionInfo{}, nil
 }
 
-// A session that belongs to no task lies between the task that is waited for and the task that asks.
+// A session without a task is between the awaited task and the task that asks.
 func TestAForegroundCallReturnsWhenATaskOfANestedSessionAsks(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := nested{bgagenttest.NewRunner(func(t *bgagenttest.Turn) {

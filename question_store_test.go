@@ -139,7 +139,7 @@ func TestAQuestionThatItsServerNoLongerAsksIsOverAfterARestart(t *testing.T) {
 	})
 }
 
-// The process ends after the answer was accepted, and before the server has got it.
+// The process ends after the answer was accepted, and before the server has received it.
 func TestAnAcceptedAnswerReachesItsServerInTheNextProcess(t *testing.T) {
 	onProcesses(t, asking(mayI), func(t *testing.T, p *processes) {
 		p.hangs.Store(true)

@@ -21,7 +21,7 @@ var mayI = bgagent.Question{ID: "per_1", Kind: bgagent.QuestionPermission, Title
 var which = bgagent.Question{ID: "que_1", Kind: bgagent.QuestionChoice, Title: "Which branch?", Subject: "Which branch is to be released?", Options: []string{"main", "next"}}
 
 // asking plays an agent that asks a question after 10 s, works for another 10 s, and answers with what
-// it has been told.
+// it was told.
 func asking(q bgagent.Question) func(*bgagenttest.Turn) {
 	return func(t *bgagenttest.Turn) {
 		t.Say("I ask. ")

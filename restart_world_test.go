@@ -43,7 +43,7 @@ type world struct {
 	hangs    bool                      // turns ignore their contexts
 	calls    []string                  // names of the client's methods that were called
 	last     bgagent.Prompt            // last prompt that a session got
-	keys     []string                  // keys of the sessions that were to be created
+	keys     []string                  // keys passed to CreateSession
 
 	reports func(session string, p bgagent.Prompt, r *bgagent.Reporter) // reports the progress of a turn when it begins
 	refuse  func(session string, p bgagent.Prompt) error                // if it returns an error, the provider refuses the turn

@@ -403,7 +403,7 @@ func TestTheStoreKeepsWhatExpiresFromMemory(t *testing.T) {
 }
 
 // fullStore is a store without room for long texts. A write that contains one fails in the middle, so
-// that it is not known whether the store has it.
+// it is not known whether the store has it.
 type fullStore struct {
 	bgagent.Store
 	full bool
@@ -448,7 +448,7 @@ func TestRecordsThatTheStoreRefusedAreTriedOnceMoreWhenItIsClosed(t *testing.T) 
 			still := ids[:stays]
 			bad.Store(&still)
 			before, began := refused.Load(), time.Now()
-			_ = m.Close(t.Context()) // nobody was told of the ends
+			_ = m.Close(t.Context()) // the ends were not reported to anybody
 			require.Less(t, time.Since(began), 10*time.Second)
 			require.EqualValues(t, stays, refused.Load()-before)
 			for i, id := range ids {

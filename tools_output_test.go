@@ -47,7 +47,7 @@ func TestARefusedReadLeavesTheNoticeOwed(t *testing.T) {
 	}
 }
 
-// Models copy ids with what stands around them, and put their own marks around names.
+// Models copy ids together with the surrounding characters, and put their own marks around names.
 func TestIDsAreFoundWithinMarks(t *testing.T) {
 	bubble(t, says("x"), bgagent.Config{}, func(t *testing.T, m *bgagent.BackgroundManager) {
 		task := launch(t, m, "now")

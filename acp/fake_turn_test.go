@@ -81,7 +81,7 @@ func (t *fakeTurn) do(line string) error {
 			return err
 		}
 		return &e
-	case "heard": // tells how many prompts contain the text
+	case "heard": // reports how many prompts contain the text
 		n := 0
 		for _, text := range t.s.User {
 			n += min(strings.Count(text, rest), 1)

@@ -133,7 +133,7 @@ func TestRecordedFailuresAtTheProviderAreRecognized(t *testing.T) {
 		"claude_opt-fallback":        {0, nil, 9},
 		"claude_opt-watchdog":        {0, nil, 1},
 		"claude_toolong":             {1, fails(inputTooLong, 400, 1), 0},
-		"claude_unified":             {1, fails(limited, 429, 1), 0}, // an API key: no reset is told
+		"claude_unified":             {1, fails(limited, 429, 1), 0}, // an API key: no reset time is given
 		"claude_usage":               {1, fails(limited, 429, 1), 0},
 
 		"codex_401":                 {1, fails(authentication, 401, 6), 0},

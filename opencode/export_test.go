@@ -49,7 +49,7 @@ func Tell(c *Client, emit func(bgagent.HostEvent)) {
 	c.tell = emit
 }
 
-// Join stores a message that is to join a turn, although the session is not in one.
+// Join stores a message that is meant to join a turn, even though the session is not in a turn.
 func Join(c *Client, ctx context.Context, id string, msg bgagent.TurnMessage) error {
 	return c.join(ctx, id, msg, c.session(id).asked)
 }

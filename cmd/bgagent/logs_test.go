@@ -98,7 +98,7 @@ func TestALogEndsWhenTheProgramsOfItsTaskHaveStopped(t *testing.T) {
 	require.Eventually(t, func() bool { return log() == "the task ends\n" }, 2*time.Minute, time.Millisecond)
 	s.files.Printed(task.ID, 1, []byte("the last words"))
 	close(stop)
-	var left *bgagent.CloseError // nobody was told of the end
+	var left *bgagent.CloseError // the end was not reported to anybody
 	require.ErrorAs(t, m.Close(t.Context()), &left)
 	require.Empty(t, left.NotStopped)
 	<-s.follow

@@ -119,7 +119,7 @@ func spawn(t *testing.T, env string) *child {
 // kill ends the process with SIGKILL. Later calls do nothing.
 func (c *child) kill() {
 	_ = c.cmd.Process.Kill() // it may have ended already
-	_ = c.cmd.Wait()         // it was killed, or was waited for already
+	_ = c.cmd.Wait()         // it was killed, or has already been waited for
 }
 
 func TestAKilledOwnerLosesNothingAndIsReplaced(t *testing.T) {
@@ -176,7 +176,7 @@ func (s *serverProcess) start() {
 	s.c, s.address = c, c.out.Text()[len("nats://"):]
 }
 
-// Dial implements [nats.CustomDialer]. It connects to the server's present address.
+// Dial implements [nats.CustomDialer]. It connects to the server's current address.
 func (s *serverProcess) Dial(network, _ string) (net.Conn, error) {
 	s.mu.Lock()
 	address := s.address

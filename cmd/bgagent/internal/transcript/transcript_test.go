@@ -59,7 +59,7 @@ func TestSecretsAreMaskedWhereverTheyAre(t *testing.T) {
 	require.Equal(t, "x [CERT] y", s.Mask("x abcdefghijklmnop y"))
 	require.Equal(t, "x", (*Secrets)(nil).Mask("x"))
 
-	// A value that is complete at the end of the text is masked there, and not taken for the
+	// A value that is complete at the end of the text is masked there, and does not count as the
 	// beginning of a value.
 	var again Secrets
 	again.Add("KEY", "sk-0123456789sk")
