@@ -151,7 +151,7 @@ func TestRulesArePassedOnOrRefused(t *testing.T) {
 		{"opencode: none", Opencode(), nil, "", ""},
 		{"opencode: in order", Opencode(), []bgagent.Permission{rule("edit", "*", no), all, rule("bash", "*", yes), rule("bash", "rm *", ask), rule("bash", "ls", yes), rule("bash", "rm *", no), rule("edit", "", no)},
 			`OPENCODE_PERMISSION={"*":{"*":"allow"},"bash":{"*":"allow","ls":"allow","rm *":"deny"},"edit":{"*":"deny"}}`, ""},
-		{"opencode: back to a name", Opencode(), []bgagent.Permission{rule("edit", "*", no), rule("b*", "*", no), rule("edit", "x", yes)}, "", `put those for "edit" next to each other`},
+		{"opencode: back to a name", Opencode(), []bgagent.Permission{rule("edit", "*", no), rule("b*", "*", no), rule("edit", "x", yes)}, "", `put the rules for "edit" next to each other`},
 		{"claude: none", Claude(), nil, "", ""},
 		{"claude: look only", Claude(), []bgagent.Permission{rule("edit", "*", no), rule("bash", "git log *", yes), rule("bash", "rm *", no), rule("mcp__db__drop", "*", no)},
 			"--allowedTools=Bash(git log *)|--disallowedTools=Edit,Write,NotebookEdit,Bash(rm *),mcp__db__drop", ""},
