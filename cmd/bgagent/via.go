@@ -9,7 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
+	"net"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -68,7 +68,7 @@ func (f viaFlags) bridge(all *cli, stop stops) error {
 	if err != nil {
 		return unlessStopped(stop.soft, f.gone(err))
 	}
-	return f.pass(stop.soft, conn, io.MultiReader(bytes.NewReader(first), in))
+	return f.pass(stop.soft, conn, io.MultiReader(bytes.NewReader(first), in), os.Stdout)
 }
 
 // bridgeLeaveTime is how long the bridge waits, after a signal, for the server to end the connection.
@@ -78,8 +78,18 @@ const bridgeLeaveTime = 2 * time.Second
 // server ends the connection after a second, but it may hang.
 const bridgeAnswerTime = 10 * time.Second
 
+// bridgeWriteTime is how long the server may leave what the bridge has written unread. A server reads at
+// once unless it hangs, for example because it was stopped with SIGSTOP.
+const bridgeWriteTime = 30 * time.Second
+
+// bridgeConn is the connection of a bridge.
+type bridgeConn interface {
+	net.Conn
+	CloseWrite() error
+}
+
 // pass copies the streams.
-func (f viaFlags) pass(ctx context.Context, conn *bridge.Conn, in io.Reader) error {
+func (f viaFlags) pass(ctx context.Context, conn bridgeConn, in io.Reader, host io.Writer) error {
 	defer conn.Close()
 	defer context.AfterFunc(ctx, func() {
 		// The server makes the scope available before it ends the connection.
@@ -87,28 +97,46 @@ func (f viaFlags) pass(ctx context.Context, conn *bridge.Conn, in io.Reader) err
 		_ = conn.CloseWrite()
 	})()
 	ended := make(chan struct{}) // closed when the host program has ended its input
+	hangs := make(chan struct{}) // closed when the server does not read
 	go func() {
-		if _, err := io.Copy(conn, in); err == nil {
+		switch _, err := io.Copy(boundedWriter{conn}, in); {
+		case err == nil:
 			close(ended)
 			if ctx.Err() == nil {
 				_ = conn.SetReadDeadline(time.Now().Add(bridgeAnswerTime))
 			}
 			_ = conn.CloseWrite()
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			close(hangs)
+			_ = conn.Close()
 		}
 	}()
-	out := &outputWriter{w: os.Stdout}
+	out := &outputWriter{w: host}
 	_, _ = io.Copy(out, conn) // whether the server has ended the connection, or it broke, makes no difference
 	select {
 	case <-ctx.Done(): // a signal has asked the bridge to stop
 		return nil
 	case <-ended:
 		return out.err
+	case <-hangs:
+		return f.silent(fmt.Errorf("it has read nothing for %v", bridgeWriteTime))
 	default:
 	}
 	if out.err != nil {
 		return fmt.Errorf("writing to the host program: %w", out.err)
 	}
 	return f.gone(errors.New("it has ended the connection"))
+}
+
+// boundedWriter bounds the time of each write.
+type boundedWriter struct{ conn net.Conn }
+
+// Write implements io.Writer.
+func (w boundedWriter) Write(p []byte) (int, error) {
+	if err := w.conn.SetWriteDeadline(time.Now().Add(bridgeWriteTime)); err != nil {
+		return 0, err
+	}
+	return w.conn.Write(p)
 }
 
 // outputWriter keeps the error of the output apart from errors of the connection.
@@ -131,7 +159,15 @@ func (f viaFlags) gone(err error) error {
 	if errors.As(err, &refused) {
 		return &exitError{exitInput, fmt.Errorf("the bgagent serve at %s cannot be used: %w", f.Via, refused)}
 	}
+	if timeout := net.Error(nil); errors.As(err, &timeout) && timeout.Timeout() {
+		return f.silent(err)
+	}
 	return &exitError{exitInput, fmt.Errorf("there is no bgagent serve at %s (%w); start it, and start this program again", f.Via, err)}
+}
+
+// silent returns the error of a server that hangs.
+func (f viaFlags) silent(err error) error {
+	return &exitError{exitInput, fmt.Errorf("the bgagent serve at %s does not respond (%w); if it hangs, end it and start it again, and start this program again", f.Via, err)}
 }
 
 // unlessStopped returns the error, or nil if a signal has asked this program to stop.
@@ -181,9 +217,8 @@ func projectNarrow(file string) (n bridge.Narrow, err error) {
 	return bridge.Narrow{NoAgents: p.NoAgents, Without: p.Removed, Rules: p.Rules, TaskBudget: p.TaskBudget, TreeBudget: p.TreeBudget}, nil
 }
 
-// bridgeID returns the id that the keys of this user's bridges have in common. It is random and is
-// kept in the state folder, so that the bridges of two users never have the same key. If no tasks are
-// kept, each bridge has an id of its own.
+// bridgeID returns the id that the keys of this user's bridges have in common. If no tasks are kept,
+// each bridge has an id of its own.
 func (f stateFlags) bridgeID() (string, error) {
 	if !f.keeps() {
 		return rand.Text(), nil
@@ -196,23 +231,7 @@ func (f stateFlags) bridgeID() (string, error) {
 	if err := os.MkdirAll(base, 0o700); err != nil {
 		return "", err
 	}
-	path := filepath.Join(base, "bridge-id")
-	for {
-		b, err := os.ReadFile(path)
-		if !errors.Is(err, fs.ErrNotExist) {
-			return string(b), err
-		}
-		// The file gets its name when it is complete, and the first bridge decides what it contains.
-		part := path + "." + rand.Text()
-		if err := os.WriteFile(part, []byte(rand.Text()), 0o600); err != nil {
-			return "", err
-		}
-		err = os.Link(part, path)
-		_ = os.Remove(part)
-		if err != nil && !errors.Is(err, fs.ErrExist) {
-			return "", err
-		}
-	}
+	return bridge.ID(base)
 }
 
 // firstLine returns the first line that is not empty, with its end. At the end of the input, the line

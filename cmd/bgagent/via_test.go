@@ -4,6 +4,8 @@ package main
 
 import (
 	"context"
+	"encoding/json"
+	"fmt"
 	"io"
 	"net"
 	"os"
@@ -239,31 +241,121 @@ func TestAProjectsFileNarrowsItsBridgeAndNeverWidensIt(t *testing.T) {
 	require.Contains(t, got.stderr, "one/.bgagent.jsonc:1:")
 }
 
+// rawHost is a host program that writes its messages itself, so that it knows which of them the server
+// has read.
+type rawHost struct {
+	t   *testing.T
+	cmd *exec.Cmd
+	in  io.WriteCloser
+	out *json.Decoder
+}
+
+// rawHost starts a bridge in the folder "one".
+func (p *place) rawHost(url, name string) *rawHost {
+	p.t.Helper()
+	h := &rawHost{t: p.t, cmd: p.via(url, "one")}
+	var err error
+	h.in, err = h.cmd.StdinPipe()
+	require.NoError(p.t, err)
+	out, err := h.cmd.StdoutPipe()
+	require.NoError(p.t, err)
+	require.NoError(p.t, h.cmd.Start())
+	p.t.Cleanup(func() { _ = h.cmd.Process.Kill(); _ = h.cmd.Wait() })
+	h.out = json.NewDecoder(out)
+	h.write(strings.ReplaceAll(hello, "alpha", name))
+	h.answer(1)
+	h.write(`{"jsonrpc":"2.0","method":"notifications/initialized"}` + "\n")
+	return h
+}
+
+func (h *rawHost) write(line string) {
+	h.t.Helper()
+	_, err := io.WriteString(h.in, line)
+	require.NoError(h.t, err)
+}
+
+// call writes the call of a tool.
+func (h *rawHost) call(id int, tool, arguments string) {
+	h.t.Helper()
+	h.write(fmt.Sprintf(`{"jsonrpc":"2.0","id":%d,"method":"tools/call","params":{"name":%q,"arguments":%s}}`+"\n", id, tool, arguments))
+}
+
+// answer returns the text of the next answer, which must be that of the request with the id.
+func (h *rawHost) answer(id int) string {
+	h.t.Helper()
+	for {
+		var message struct {
+			ID     int
+			Result struct{ Content []struct{ Text string } }
+		}
+		require.NoError(h.t, h.out.Decode(&message))
+		if message.ID == 0 { // a notification
+			continue
+		}
+		require.Equal(h.t, id, message.ID)
+		if len(message.Result.Content) == 0 {
+			return ""
+		}
+		return message.Result.Content[0].Text
+	}
+}
+
 // A host program can end while it waits for an answer. The next bridge then finds its tasks.
 func TestABridgeThatEndsDuringACallFreesItsScope(t *testing.T) {
 	t.Parallel()
 	p, url, _ := withServed(t)
-	for name, end := range map[string]func(*exec.Cmd, *mcp.ClientSession){
-		"killed": func(cmd *exec.Cmd, cs *mcp.ClientSession) { _ = cmd.Process.Kill(); _ = cs.Close() },
-		"asked":  func(cmd *exec.Cmd, cs *mcp.ClientSession) { _ = cmd.Process.Signal(syscall.SIGTERM); _ = cs.Close() },
-		"closed": func(_ *exec.Cmd, cs *mcp.ClientSession) { _ = cs.Close() },
+	for name, end := range map[string]func(*rawHost){
+		"killed": func(h *rawHost) { _ = h.cmd.Process.Kill() },
+		"asked":  func(h *rawHost) { _ = h.cmd.Process.Signal(syscall.SIGTERM) },
+		"closed": func(h *rawHost) { _ = h.in.Close() },
 	} {
-		cmd := p.via(url, "one")
-		cs := host(t, cmd, name)
-		id := delegate(t, cs, name)
-		waits := make(chan error, 1)
-		go func() {
-			_, err := cs.CallTool(t.Context(), &mcp.CallToolParams{Name: "background_output", Arguments: map[string]any{"task_id": id, "block": true, "timeout": 600_000}})
-			waits <- err
-		}()
-		end(cmd, cs)
-		require.Error(t, <-waits)
-		require.Eventually(t, func() bool {
-			again := host(t, p.via(url, "one"), name)
-			defer again.Close()
-			return strings.Contains(callTool(t, again, "background_output", nil), id)
-		}, 2*time.Minute, 10*time.Millisecond, name)
+		h := p.rawHost(url, name)
+		h.call(2, "delegate_task", `{"subagent_type":"patient","prompt":"x","description":"x"}`)
+		text := h.answer(2)
+		require.Regexp(t, idIn, text)
+		id := idIn.FindStringSubmatch(text)[1]
+		// The server reads the messages in order. So when it answers the ping, it has begun the call.
+		h.call(3, "background_output", `{"task_id":"`+id+`","block":true,"timeout":600000}`)
+		h.write(`{"jsonrpc":"2.0","id":4,"method":"ping"}` + "\n")
+		h.answer(4)
+		end(h)
+		_ = h.cmd.Wait()
+		found := false
+		// The call itself lasts for ten minutes. If the server kept the scope for so long, the new bridges
+		// would have other scopes, and this would take in vain.
+		for deadline := time.Now().Add(2 * time.Minute); !found && time.Now().Before(deadline); {
+			again := p.rawHost(url, name)
+			again.call(2, "background_output", "{}")
+			found = strings.Contains(again.answer(2), id)
+			_ = again.in.Close()
+			_ = again.cmd.Wait()
+		}
+		require.True(t, found, name)
 	}
+}
+
+func TestBridgesShareTheSlotsFairly(t *testing.T) {
+	t.Parallel()
+	p, url, _ := withServed(t) // one task runs at a time
+	var hosts []*mcp.ClientSession
+	var last []string
+	for _, name := range []string{"alpha", "beta", "gamma"} {
+		hosts = append(hosts, host(t, p.via(url, "one"), name))
+	}
+	delegate(t, hosts[0], "a1")
+	p.awaitFile("asked")
+	for _, prompts := range [][]string{{"a2", "a3", "a4"}, {"b1", "b2"}, {"c1"}} {
+		for _, prompt := range prompts {
+			last = append(last, delegate(t, hosts[prompt[0]-'a'], prompt))
+		}
+	}
+	p.write("go", "")
+	for i, id := range last {
+		callTool(t, hosts[[]int{0, 0, 0, 1, 1, 2}[i]], "background_output", map[string]any{"task_id": id, "block": true})
+	}
+	asked, err := os.ReadFile(filepath.Join(p.project, "asked"))
+	require.NoError(t, err)
+	require.Equal(t, "a1 a2 b1 c1 a3 b2 a4", strings.Join(strings.Fields(string(asked)), " "), "one after the other, from the bridge that has waited longest")
 }
 
 // The server can hang, for example because it was stopped with SIGSTOP.

@@ -1,0 +1,62 @@
+package bridge
+
+import (
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+)
+
+// idFolder is the folder, in the state folder, that contains the file with the id.
+const idFolder = "bridge-id"
+
+// ID returns the id that the keys of a user's bridges have in common. It is random, so that the bridges
+// of two users never have the same key. The first bridge writes it into the state folder "base", which
+// must exist.
+//
+// Several processes can call ID at the same time. The folder with the file gets its name when the file is
+// complete, and no file system renames a folder to the name of another folder that is not empty. So all
+// processes return the same id. Not every file system has links, with which a file could get its name
+// in the same way.
+func ID(base string) (string, error) {
+	folder := filepath.Join(base, idFolder)
+	path := filepath.Join(folder, "id")
+	id, err := readID(path)
+	if !errors.Is(err, fs.ErrNotExist) {
+		return id, err
+	}
+	part, err := os.MkdirTemp(base, idFolder+".")
+	if err != nil {
+		return "", err
+	}
+	defer os.RemoveAll(part)
+	if err := writeID(filepath.Join(part, filepath.Base(path))); err != nil {
+		return "", err
+	}
+	renamed := os.Rename(part, folder)
+	// If another process was faster, its id counts. The error of the rename differs from system to system.
+	if id, err = readID(path); err != nil && renamed != nil {
+		return "", errors.Join(renamed, err)
+	}
+	return id, err
+}
+
+func readID(path string) (string, error) {
+	b, err := os.ReadFile(path)
+	if err == nil && len(b) == 0 {
+		return "", fmt.Errorf("%s is empty; remove the folder it is in", path)
+	}
+	return string(b), err
+}
+
+// writeID writes a new id. The file is complete even if the machine stops.
+func writeID(path string) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(rand.Text())
+	return errors.Join(err, f.Sync(), f.Close())
+}
