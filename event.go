@@ -3,6 +3,7 @@ package bgagent
 import (
 	"context"
 	"io"
+	"iter"
 	"slices"
 )
 
@@ -150,6 +151,24 @@ func (s *Subscription) Next(ctx context.Context) (Event, error) {
 		}
 		if err := waitFor(ctx, s.waiter.ch, -1); err != nil {
 			return Event{}, err
+		}
+	}
+}
+
+// Events returns an iterator over the events that Next returns. The loop ends when the subscription or the
+// manager is closed and all events are read, or when ctx ends and no event is unread.
+//
+// While the body of the loop runs, events wait in the buffer of the subscription. A loop that is too slow
+// loses the oldest of them and gets an [EventMissed]; it delays nobody. A loop that breaks off leaves the
+// subscription open, and a later loop continues with the next event. So Close is still needed. Only one
+// loop may run at a time.
+func (s *Subscription) Events(ctx context.Context) iter.Seq[Event] {
+	return func(yield func(Event) bool) {
+		for {
+			e, err := s.Next(ctx)
+			if err != nil || !yield(e) {
+				return
+			}
 		}
 	}
 }

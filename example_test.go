@@ -43,10 +43,10 @@ func Example() {
 			return
 		}
 	}
-	for {
-		notice, err := m.NextNotice(ctx, caller.Session)
+	for notice, err := range m.Notices(ctx, caller.Session) { // until all tasks have ended, and all ends were reported
 		if err != nil {
-			break // bgagent.ErrNothingOwed: all tasks have ended, and all ends were reported
+			fmt.Println(err)
+			return
 		}
 		for _, item := range notice.Items {
 			task, _ := m.Get(item.Task)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"time"
 )
 
@@ -338,6 +339,32 @@ func (m *BackgroundManager) NextNotice(ctx context.Context, session string) (Not
 		}
 		if err := waitFor(ctx, w.ch, wait); err != nil {
 			return Notice{}, err
+		}
+	}
+}
+
+// Notices returns an iterator over the notices for the session, as [BackgroundManager.NextNotice] returns
+// them. The loop ends when nothing is live and nothing is owed any more. With any other error, such as
+// that of ctx, the loop gets the zero Notice and the error, and ends:
+//
+//	for notice, err := range m.Notices(ctx, session) {
+//		if err != nil {
+//			return err
+//		}
+//		// …
+//	}
+//
+// A notice counts as delivered when the body of the loop gets it. While the body runs, nothing else is
+// taken: the ends of this time are in the next notice. So a loop that is slow or breaks off loses
+// nothing, and a later loop continues with what is owed then. The iterator holds nothing between two
+// notices. It can be used several times and concurrently; each notice is then returned once.
+func (m *BackgroundManager) Notices(ctx context.Context, session string) iter.Seq2[Notice, error] {
+	return func(yield func(Notice, error) bool) {
+		for {
+			n, err := m.NextNotice(ctx, session)
+			if errors.Is(err, ErrNothingOwed) || !yield(n, err) || err != nil {
+				return
+			}
 		}
 	}
 }

@@ -74,11 +74,7 @@ func (sc *scope) follow() {
 	_, sub := s.m.Subscribe(0)
 	s.wg.Go(func() {
 		defer sub.Close()
-		for {
-			e, err := sub.Next(s.life)
-			if err != nil {
-				return
-			}
+		for e := range sub.Events(s.life) {
 			switch {
 			case e.Kind == bgagent.EventMissed:
 				for _, t := range s.m.List(bgagent.Query{Under: sc.name}) {

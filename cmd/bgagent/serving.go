@@ -86,11 +86,7 @@ func (s *serving) watch(known []bgagent.Task, events *bgagent.Subscription) {
 			live[t.ID] = struct{}{}
 		}
 	}
-	for {
-		e, err := events.Next(context.Background())
-		if err != nil { // the manager is closed, and all events have been read
-			return
-		}
+	for e := range events.Events(context.Background()) { // until the manager is closed, and all events have been read
 		if s.logger != nil {
 			logEvent(s.logger, e)
 		}

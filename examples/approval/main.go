@@ -29,21 +29,17 @@ func main() {
 		if err != nil {
 			log.Fatal(err)
 		}
-		for ended := false; !ended; {
-			e, err := events.Next(ctx)
-			if err != nil {
-				log.Fatal(err)
-			}
-			switch {
-			case e.Kind == bgagent.EventQuestion && e.Question.State == bgagent.QuestionOpen:
+		for e := range events.Events(ctx) {
+			if e.Kind == bgagent.EventQuestion && e.Question.State == bgagent.QuestionOpen {
 				fmt.Printf("%s\n   %s\n   %s? %s\n", e.Question.Title, e.Question.Subject, strings.Join(e.Question.Options, " or "), decide(e.Question))
 				answer := bgagent.AnswerInput{Key: e.Question.Key, Option: decide(e.Question)}
 				if _, err := m.Answer(ctx, bgagent.Caller{}, e.Task.ID, answer); err != nil { // the zero Caller is the host
 					log.Fatal(err)
 				}
-			case e.Kind == bgagent.EventEnded:
+			}
+			if e.Kind == bgagent.EventEnded {
 				fmt.Printf("%s: %s\n", e.Task.Status, e.Task.Result)
-				ended = true
+				break
 			}
 		}
 	}

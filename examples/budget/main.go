@@ -23,7 +23,6 @@ func main() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	defer m.Close(ctx)
 	_, events := m.Subscribe(0)
 	defer events.Close()
 
@@ -49,13 +48,8 @@ func main() {
 	}
 
 	fmt.Println("\nwarnings:")
-	for {
-		short, cancel := context.WithTimeout(ctx, 100*time.Millisecond)
-		e, err := events.Next(short)
-		cancel()
-		if err != nil {
-			break
-		}
+	m.Close(ctx) // no further event follows
+	for e := range events.Events(ctx) {
 		if e.Kind == bgagent.EventBudget {
 			whose := "the task"
 			if e.Budget.Task == "" {

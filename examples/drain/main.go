@@ -1,5 +1,5 @@
 // Command drain shows a host that takes notices whenever it chooses. Between two steps of
-// its loop, the host calls TakeNotice, which never waits. In the end, it calls NextNotice
+// its loop, the host calls TakeNotice, which never waits. In the end, it takes Notices
 // until no notice is owed and no task is live.
 package main
 
@@ -63,17 +63,14 @@ func run(ctx context.Context, w io.Writer) (err error) {
 
 	// The host has nothing else to do, so it waits for the remaining tasks.
 	close(finish)
-	for {
-		n, err := m.NextNotice(ctx, caller.Session)
-		if errors.Is(err, bgagent.ErrNothingOwed) {
-			fmt.Fprintln(w, "nothing is live, nothing is owed")
-			return nil
-		}
+	for n, err := range m.Notices(ctx, caller.Session) {
 		if err != nil {
 			return err
 		}
 		show(w, "at the end", m, n)
 	}
+	fmt.Fprintln(w, "nothing is live, nothing is owed")
+	return nil
 }
 
 func show(w io.Writer, when string, m *bgagent.BackgroundManager, n bgagent.Notice) {

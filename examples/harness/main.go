@@ -165,11 +165,7 @@ func (h *harness) run(ctx context.Context, question string, in io.Reader) (err e
 
 // show prints events until the manager is closed.
 func (h *harness) show(events *bgagent.Subscription) {
-	for {
-		e, err := events.Next(context.Background())
-		if err != nil {
-			return
-		}
+	for e := range events.Events(context.Background()) {
 		fmt.Fprintf(h.out, "  [%s %s: %s, %d tool calls]\n", e.Task.Agent, e.Kind, e.Task.Description, e.Task.Progress.ToolCalls)
 	}
 }

@@ -28,10 +28,9 @@ func main() {
 			log.Fatal(err)
 		}
 	}
-	for {
-		notice, err := m.NextNotice(ctx, me.Session)
+	for notice, err := range m.Notices(ctx, me.Session) { // until nothing is live and all notices are taken
 		if err != nil {
-			break // bgagent.ErrNothingOwed: nothing is live, and all notices are taken
+			log.Fatal(err)
 		}
 		for _, end := range notice.Items {
 			task, _ := m.Get(end.Task)

@@ -107,11 +107,7 @@ func run(ctx context.Context, w io.Writer, r runtimes, question string) (err err
 			return err
 		}
 	}
-	for {
-		notice, err := m.NextNotice(ctx, me.Session)
-		if errors.Is(err, bgagent.ErrNothingOwed) {
-			return nil
-		}
+	for notice, err := range m.Notices(ctx, me.Session) {
 		if err != nil {
 			return err
 		}
@@ -123,6 +119,7 @@ func run(ctx context.Context, w io.Writer, r runtimes, question string) (err err
 			fmt.Fprintf(w, "%s (%s, %s): %s%s\n", task.Agent, task.Status, task.Duration(time.Now()).Round(time.Second/10), task.Result, task.Reason)
 		}
 	}
+	return nil
 }
 
 // inFlags replaces the client's advice, which names fields of its Config, with the

@@ -70,16 +70,13 @@ func work(ctx context.Context, m *bgagent.BackgroundManager, provider *sdktrace.
 		}
 	}
 	fmt.Fprintln(w, expvar.Get("bgagent")) // a server would publish this text under /debug/vars
-	for {
-		_, err := m.NextNotice(ctx, me.Session)
-		if errors.Is(err, bgagent.ErrNothingOwed) {
-			fmt.Fprintln(w, expvar.Get("bgagent"))
-			return nil
-		}
+	for _, err := range m.Notices(ctx, me.Session) {
 		if err != nil {
 			return err
 		}
 	}
+	fmt.Fprintln(w, expvar.Get("bgagent"))
+	return nil
 }
 
 // works returns an agent that uses some tokens, runs for the duration d, and then returns err.

@@ -96,11 +96,7 @@ func run(ctx context.Context, w io.Writer, o options) (err error) {
 		}
 	}
 	var alone time.Duration
-	for {
-		notice, err := m.NextNotice(ctx, me.Session)
-		if errors.Is(err, bgagent.ErrNothingOwed) {
-			break
-		}
+	for notice, err := range m.Notices(ctx, me.Session) {
 		if err != nil {
 			return err
 		}

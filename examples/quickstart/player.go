@@ -164,11 +164,7 @@ func (p *player) watched(ctx context.Context, f func(context.Context) error, ids
 // argument "of" is a function that filters the tasks.
 func (p *player) follow(ctx context.Context, events *bgagent.Subscription, of func([]bgagent.Task) []bgagent.Task) {
 	p.refresh(of, bgagent.Pending)
-	for {
-		e, err := events.Next(ctx)
-		if err != nil { // the subscription is closed, or ctx has ended
-			return
-		}
+	for e := range events.Events(ctx) {
 		for _, t := range of([]bgagent.Task{e.Task}) {
 			p.out.task(t)
 		}
