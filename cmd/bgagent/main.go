@@ -214,7 +214,7 @@ func misread(parser *kong.Kong, err error) string {
 	}
 	text := fmt.Sprintf("%v; the commands are\n", err)
 	for _, c := range parser.Model.Children {
-		text += fmt.Sprintf("  %-8s %s\n", c.Name, c.Help)
+		text += fmt.Sprintf("  %-10s %s\n", c.Name, c.Help)
 	}
 	return text + "see bgagent --help, or bgagent run --help"
 }

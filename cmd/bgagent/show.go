@@ -169,6 +169,9 @@ func (v *view) print(w io.Writer, t bgagent.Task) error {
 	}
 	if u := t.Progress.Usage; u != (bgagent.Usage{}) {
 		line("tokens", fmt.Sprintf("%d in, %d out", u.InputTokens, u.OutputTokens))
+		if u.Cost > 0 { // clients that do not know the cost report 0
+			line("cost", fmt.Sprintf("$%.4f", u.Cost))
+		}
 	}
 	if t.Budget != (bgagent.BudgetUse{}) {
 		line("budget used", t.Budget.String())

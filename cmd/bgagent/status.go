@@ -1,15 +1,19 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
+	"unicode/utf8"
 
 	"github.com/bgagent/bgagent"
+	"github.com/charmbracelet/x/term"
 )
 
 // statusCmd is the command "bgagent status".
@@ -66,6 +70,10 @@ func (c statusCmd) Run(all *cli, stop stops) error {
 		return fmt.Errorf("reading the state folder: %w", err)
 	}
 	shown := 0
+	width, _, err := term.GetSize(os.Stdout.Fd())
+	if err != nil { // no terminal
+		width = 0
+	}
 	err = eachView(stores, statusEnded, func(v *view) error {
 		v.refresh(stop.soft)
 		st := v.standing(time.Now())
@@ -78,7 +86,7 @@ func (c statusCmd) Run(all *cli, stop stops) error {
 			e.SetEscapeHTML(false)
 			return e.Encode(st)
 		}
-		return v.writeStanding(os.Stdout, st, time.Now())
+		return v.writeStanding(os.Stdout, st, time.Now(), width)
 	})
 	if shown == 0 && !c.JSON {
 		fmt.Println("nothing runs and no task waits; bgagent tasks lists the tasks that have ended")
@@ -126,8 +134,9 @@ func (v *view) standing(now time.Time) standing {
 	return st
 }
 
-// writeStanding writes what a store is doing, for people.
-func (v *view) writeStanding(w io.Writer, st standing, now time.Time) error {
+// writeStanding writes what a store is doing, for people. The width is that of the terminal; 0 means that
+// there is none.
+func (v *view) writeStanding(w io.Writer, st standing, now time.Time, width int) error {
 	fmt.Fprintf(w, "%s: %s\n", v, v.state())
 	if st.MCP != "" {
 		at := "MCP: " + st.MCP
@@ -151,7 +160,7 @@ func (v *view) writeStanding(w io.Writer, st standing, now time.Time) error {
 			fmt.Fprintf(w, "  %s\n", poolLine(p, now))
 		}
 	}
-	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	var rows [][]any
 	for _, t := range st.Tasks {
 		state, detail := doing(t, now, v.silent())
 		took := "-"
@@ -164,14 +173,42 @@ func (v *view) writeStanding(w io.Writer, st standing, now time.Time) error {
 		if !t.Started.IsZero() && (v.lives || t.Status.Terminal()) {
 			took = t.Duration(now).Round(time.Second).String()
 		}
-		fmt.Fprintf(table, "  %s\t%s\t%s\t%s\t%s\t%s\n", clean(t.ID, state, t.Agent, took, detail, t.Description)...)
+		rows = append(rows, clean(t.ID, state, t.Agent, took, detail, t.Description))
 	}
-	if err := table.Flush(); err != nil {
+	if err := writeRows(w, rows, width); err != nil {
 		return err
 	}
 	if st.Failed > statusFailed {
 		_, err := fmt.Fprintf(w, "  (%d further tasks failed; bgagent tasks --all lists them)\n", st.Failed-statusFailed)
 		return err
+	}
+	return nil
+}
+
+// writeRows writes a table. Each row consists of the id, the state, the agent, the duration, the detail and
+// the description of a task. If the table is wider than the terminal, each detail is below its row.
+func writeRows(w io.Writer, rows [][]any, width int) error {
+	var whole, short bytes.Buffer
+	table, narrow := tabwriter.NewWriter(&whole, 0, 0, 2, ' ', 0), tabwriter.NewWriter(&short, 0, 0, 2, ' ', 0)
+	for _, r := range rows {
+		fmt.Fprintf(table, "  %s\t%s\t%s\t%s\t%s\t%s\n", r...)
+		fmt.Fprintf(narrow, "  %s\t%s\t%s\t%s\t%s\n", r[0], r[1], r[2], r[3], r[5])
+	}
+	_, _ = table.Flush(), narrow.Flush()                                              // writing to memory never fails
+	fits := func(line string) bool { return utf8.RuneCountInString(line) <= width+1 } // with the end of the line
+	if lines := slices.Collect(strings.Lines(whole.String())); width <= 0 || !slices.ContainsFunc(lines, func(line string) bool { return !fits(line) }) {
+		_, err := w.Write(whole.Bytes())
+		return err
+	}
+	i := 0
+	for line := range strings.Lines(short.String()) {
+		if detail := rows[i][4].(string); detail != "" {
+			line += "    " + detail + "\n"
+		}
+		if _, err := io.WriteString(w, line); err != nil {
+			return err
+		}
+		i++
 	}
 	return nil
 }

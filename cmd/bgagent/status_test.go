@@ -15,7 +15,7 @@ import (
 func stood(t *testing.T, v *view, now time.Time) string {
 	t.Helper()
 	var b strings.Builder
-	require.NoError(t, v.writeStanding(&b, v.standing(now), now))
+	require.NoError(t, v.writeStanding(&b, v.standing(now), now, 0))
 	return b.String()
 }
 
@@ -50,4 +50,22 @@ func TestATaskCountsAsSilentAfterTheTimeOfItsServer(t *testing.T) {
 	v.now.Silent = 0
 	require.NotContains(t, stood(t, v, now), "silent for")
 	require.NotContains(t, shown(), "silent for")
+}
+
+func TestAStatusThatIsTooWideHasItsDetailsBelow(t *testing.T) {
+	now := time.Now()
+	failed := bgagent.Task{ID: "bg_1", Status: bgagent.Failed, Agent: "a", Description: "first", Ended: now, Reason: strings.Repeat("why ", 20)}
+	running := bgagent.Task{ID: "bg_22", Status: bgagent.Running, Agent: "other", Description: "second"}
+	v := &view{lives: true, tasks: []bgagent.Task{running, failed}}
+	written := func(width int) string {
+		var b strings.Builder
+		require.NoError(t, v.writeStanding(&b, v.standing(now), now, width))
+		_, rows, _ := strings.Cut(b.String(), "cancelled\n")
+		return rows
+	}
+	detail := "0s ago: " + strings.TrimSpace(failed.Reason)
+	wide := "  bg_22  running  other  -  " + strings.Repeat(" ", len(detail)) + "  second\n  bg_1   error    a      -  " + detail + "  first\n"
+	require.Equal(t, wide, written(0), "not in a terminal")
+	require.Equal(t, wide, written(len("  bg_1   error    a      -    second")+len(detail)))
+	require.Equal(t, "  bg_22  running  other  -  second\n  bg_1   error    a      -  first\n    "+detail+"\n", written(80))
 }
