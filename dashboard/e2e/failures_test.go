@@ -34,6 +34,32 @@ func sessionOf(t *testing.T, m *bgagent.BackgroundManager, id string) string {
 
 func below(title string) string { return rowWith(title) + `.querySelector('.below').textContent` }
 
+func TestAPhoneShowsWhyATaskFailedAndWhatItCost(t *testing.T) {
+	m := newManager(t, map[string]inproc.Agent{
+		"echo": agents["echo"],
+		"fail": func(_ context.Context, turn *inproc.Turn) (string, error) {
+			turn.Usage(bgagent.Usage{Cost: 1.25})
+			return "", errors.New("the disk is full")
+		},
+	}, bgagent.Config{})
+	launch(t, m, "main", "fail", "a task with a title that is longer than a phone is wide, so that it is cut")
+	launch(t, m, "main", "echo", "done")
+	p := open(t, serve(t, m, dashboard.Config{}), phone)
+	row := rowWith("a task with a title that is longer than a phone is wide, so that it is cut")
+	p.until(row + `?.dataset.state === 'error' && ` + rowWith("done") + `?.dataset.state === 'completed'`)
+	for cell, want := range map[string]string{".c-last": "the disk is full", ".c-cost": "$1.25", ".c-state": "error", ".c-heard": "ago"} {
+		require.Contains(t, eval[string](p, row+`.querySelector('`+cell+`').textContent`), want)
+		require.True(t, eval[bool](p, `(r => r.width > 20 && r.left >= 0 && r.right <= innerWidth)(`+row+`.querySelector('`+cell+`').getBoundingClientRect())`), cell)
+	}
+	require.Contains(t, eval[string](p, rowWith("main")+`.querySelector('.c-cost').textContent`), "$1.25")
+	// No cell covers another one.
+	require.Empty(t, eval[string](p, `[...document.querySelectorAll('#rows .row')].flatMap(row => {
+		const cells = [...row.children].filter(e => e.textContent && e.getClientRects().length).map(e => [e.className, e.getBoundingClientRect()])
+		return cells.flatMap(([a, x], i) => cells.slice(i + 1).filter(([, y]) => x.left < y.right && y.left < x.right && x.top < y.bottom && y.top < x.bottom).map(([b]) => a + ' and ' + b))
+	}).join()`))
+	require.Zero(t, eval[int](p, rowWith("done")+`.querySelector('.c-last').offsetWidth`), "what a completed task said last is not shown here")
+}
+
 func TestFailuresAreCountedOnEveryRowAboveThem(t *testing.T) {
 	m := newManager(t, withFailing, bgagent.Config{MaxDepth: 4})
 	top := launch(t, m, "main", "wait", "top")
