@@ -154,6 +154,9 @@ func (v *view) writeStanding(w io.Writer, st standing, now time.Time, width int)
 	if u := st.Usage; u != (bgagent.Usage{}) {
 		line += fmt.Sprintf("; latest attempts: %s%d tokens in, %d out, $%.2f", atLeast, u.InputTokens, u.OutputTokens, u.Cost)
 	}
+	if !v.lives {
+		line = "it left " + line
+	}
 	fmt.Fprintf(w, "  %s\n", line)
 	for _, p := range st.Pools {
 		if p.Waiting > 0 || p.CoolUntil.After(now) {

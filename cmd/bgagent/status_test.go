@@ -52,7 +52,7 @@ func TestATaskCountsAsSilentAfterTheTimeOfItsServer(t *testing.T) {
 	require.NotContains(t, shown(), "silent for")
 }
 
-func TestAStatusThatIsTooWideHasItsDetailsBelow(t *testing.T) {
+func TestAStatusThatIsTooWideHasItsDetailsBelowAndADeadOneIsNotTakenForALiveOne(t *testing.T) {
 	now := time.Now()
 	failed := bgagent.Task{ID: "bg_1", Status: bgagent.Failed, Agent: "a", Description: "first", Ended: now, Reason: strings.Repeat("why ", 20)}
 	running := bgagent.Task{ID: "bg_22", Status: bgagent.Running, Agent: "other", Description: "second"}
@@ -68,4 +68,7 @@ func TestAStatusThatIsTooWideHasItsDetailsBelow(t *testing.T) {
 	require.Equal(t, wide, written(0), "not in a terminal")
 	require.Equal(t, wide, written(len("  bg_1   error    a      -    second")+len(detail)))
 	require.Equal(t, "  bg_22  running  other  -  second\n  bg_1   error    a      -  first\n    "+detail+"\n", written(80))
+	v.lives = false
+	require.Contains(t, stood(t, v, now), "it left 1 running, 0 queued, 0 parked; in the last 24 hours: 0 completed, 1 failed, 0 cancelled\n")
+	require.Contains(t, stood(t, v, now), "was running")
 }
