@@ -134,7 +134,7 @@ func TestAServerThatWasKilledBeforeAnyOutputLeavesAnInterruptedTask(t *testing.T
 				task = r.wait(task)
 				assert.Equal(t, bgagent.Failed, task.Status)
 				assert.Equal(t, bgagent.CauseInterrupted, task.Cause, task.Reason)
-				assert.Contains(t, task.Reason, "the opencode server was away")
+				assert.Contains(t, task.Reason, "the opencode server was unreachable")
 			})
 		}
 	}

@@ -240,7 +240,7 @@ func TestAProgramWithoutTheTokenIsSentNothing(t *testing.T) {
 			defer ts.Close()
 			c := foreign(t, ts.Listener.Addr().String())
 			_, err := c.Resume(t.Context(), ResumeInput{ID: "bg_1", Prompt: "the secret prompt"})
-			require.ErrorContains(t, err, "is not this bgagent serve, so it was sent nothing")
+			require.ErrorContains(t, err, "is not this bgagent serve, so nothing was sent to it")
 			require.NotErrorIs(t, err, ErrUnanswered)
 			ts.Close()
 			require.Contains(t, got.String(), "nonce")
