@@ -420,9 +420,10 @@ func questionOver(id string, q *Question) error {
 	return fmt.Errorf("task %s: %w: it is %s", id, ErrQuestionOver, map[bool]string{true: "expired", false: "no longer asked"}[q.State == QuestionExpired])
 }
 
-// mayNotPermit returns the error for a session that may not answer the question.
-func mayNotPermit(id string, q *Question) error {
-	if !q.isShown() {
+// mayNotPermit returns the error for a session that may not answer the question. The argument "shown" is
+// false if the subject is too long to be shown to models.
+func mayNotPermit(id string, shown bool) error {
+	if !shown {
 		return fmt.Errorf("task %s: %w: its subject has more than %d bytes and is not shown to them", id, ErrMayNotPermit, subjectShown)
 	}
 	return fmt.Errorf("task %s: %w: it is for a permission, and Config.ModelsMayPermit is not set", id, ErrMayNotPermit)

@@ -78,6 +78,7 @@ func (st *state) loadQuestions(t *task, x *storedTask) {
 			st.lastQuestion++
 			q.no = st.lastQuestion
 		}
+		q.shown = q.isShown()
 		b.list = append(b.list, q)
 	}
 }

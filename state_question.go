@@ -34,7 +34,8 @@ type asked struct {
 	no      uint64  // number among the questions that this manager has opened
 	w       *waiter // waiter of Reporter.Ask; nil for the question of a starter
 	expires int64
-	passed  bool // the client has received the outcome, or needs none
+	shown   bool // the subject is short enough to be shown to models; computed once, because it takes time
+	passed  bool // the client has got the outcome, or needs none
 	refused refusedQuestion
 	problem string // with questionInvalid: what is wrong
 }
@@ -105,37 +106,10 @@ func (t *task) asksAny(counts func(*asked) bool) bool {
 	return b != nil && b.open > 0 && slices.ContainsFunc(b.list, counts)
 }
 
-// refusesQuestion returns the reason why a question is refused at once, if it is.
-func (st *state) refusesQuestion() refusedQuestion {
-	switch {
-	case !st.cfg.Ask:
-		return questionsOff
-	case st.openQuestions >= questionsOpen:
-		return questionsFull
-	}
-	return notRefused
-}
-
-// askFor opens the question of a runner, or returns an error if nobody is asked.
-func (st *state) askFor(a *attempt, turn int32, q Question, w *waiter, now int64) (*asked, error) {
-	if !a.live() || a.turn != turn || a.turnStart == 0 || a.halted() != nil || st.suspend == frozen {
-		return nil, notAsked(questionLate)
-	}
-	if why := st.refusesQuestion(); why != notRefused {
-		return nil, notAsked(why)
-	}
-	b := a.inquiries()
-	b.last++
-	q.ID = "q" + itoa(int(b.last))
-	return st.openQuestion(a, &q, w, now), nil
-}
-
-func (a *attempt) inquiries() *questions {
-	x := a.t.extra()
-	if x.questions == nil {
-		x.questions = &questions{}
-	}
-	return x.questions
+// isForModels reports whether a model may answer the question. The argument "permits" is
+// Config.ModelsMayPermit.
+func (x *asked) isForModels(permits bool) bool {
+	return x.shown && (x.Kind != QuestionPermission || permits)
 }
 
 // keyOfQuestion returns the key of a question.
@@ -150,6 +124,7 @@ func (st *state) newAsked(a *attempt, q *Question, now int64) *asked {
 	x := &asked{Question: *q.clone(), a: a, turn: a.turn}
 	x.Key = keyOfQuestion(q)
 	x.Title, x.Subject = mdtext.Joined(mdtext.Valid(q.Title), questionTitle), mdtext.Valid(q.Subject)
+	x.shown = x.Question.isShown()
 	x.expires = now + int64(questionExpiry)
 	if !q.Expires.IsZero() {
 		x.expires = max(int64(q.Expires.Sub(st.epoch)), now)
@@ -324,7 +299,7 @@ func (st *state) answerQuestion(by Caller, ref string, in AnswerInput, now int64
 	case x == nil:
 		return q, t, noQuestion(t.id(), in.Key)
 	case by.Session != "" && !x.isForModels(st.cfg.ModelsMayPermit):
-		return q, t, mayNotPermit(t.id(), &x.Question)
+		return q, t, mayNotPermit(t.id(), x.shown)
 	case x.State != QuestionOpen:
 		return *x.Question.clone(), t, questionOver(t.id(), &x.Question)
 	case !slices.Contains(x.Options, in.Option):
@@ -424,71 +399,4 @@ func (st *state) asksNoMore(a *attempt, now int64) {
 	}
 	st.leavePark(a)
 	st.clocksRun(a, now)
-}
-
-// hostAsks applies the list of the open questions of a starter's session.
-func (st *state) hostAsks(a *attempt, list []Question, now int64) {
-	if !a.cl.answers {
-		return
-	}
-	keys := map[string]bool{}
-	for i := range list {
-		if q := &list[i]; q.check(true) == nil {
-			keys[keyOfQuestion(q)] = true
-		}
-	}
-	if b := a.t.questions(); b != nil {
-		for _, x := range slices.Clone(b.list) {
-			if x.State == QuestionOpen && !keys[x.Key] {
-				st.questionOver(x, QuestionWithdrawn, now)
-			}
-		}
-	}
-	for i := range list {
-		q := &list[i]
-		err, usable := q.check(true), q.checkID() == nil
-		if usable && a.t.question(keyOfQuestion(q)) != nil {
-			continue
-		}
-		if err != nil {
-			st.logText(logAnswerFailed, a.t.sess.id, err.Error())
-		}
-		switch why := st.refusesQuestion(); {
-		case !usable: // the runtime cannot be told which question is refused
-		case err != nil:
-			st.refuseQuestion(a, &Question{ID: q.ID, Key: keyOfQuestion(q), Kind: q.Kind, Title: q.Title}, questionInvalid, err.Error(), now)
-		case why != notRefused:
-			st.refuseQuestion(a, q, why, "", now)
-		default:
-			st.openQuestion(a, q, nil, now)
-		}
-	}
-}
-
-// refuseQuestion refuses the question of a starter at once.
-func (st *state) refuseQuestion(a *attempt, q *Question, why refusedQuestion, problem string, now int64) {
-	x := st.newAsked(a, q, now)
-	x.State, x.refused, x.problem = QuestionWithdrawn, why, problem
-	if why == questionInvalid {
-		x.Key = q.Key // digest of the whole question, which can be too large to keep
-	}
-	a.inquiries().add(x)
-	st.wantPass(x)
-}
-
-// leaveQuestions ends the questions of a runner whose process has ended. The questions of a starter stay
-// open, because its server may still ask them. An outcome that was not passed is passed again.
-func (st *state) leaveQuestions(a *attempt, now int64) {
-	if a.t.questions() == nil {
-		return
-	}
-	if a.cl.runner {
-		st.asksNoMore(a, now)
-		return
-	}
-	for _, x := range a.t.questions().list {
-		if x.State != QuestionOpen && !x.passed {
-			st.wantPass(x)
-		}
-	}
 }

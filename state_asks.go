@@ -1,0 +1,106 @@
+package bgagent
+
+import "slices"
+
+// The code in this file decides which questions are asked: those that runners ask, those that starters
+// report, and those of an earlier process.
+
+// refusesQuestion returns the reason why a question is refused at once, if it is.
+func (st *state) refusesQuestion() refusedQuestion {
+	switch {
+	case !st.cfg.Ask:
+		return questionsOff
+	case st.openQuestions >= questionsOpen:
+		return questionsFull
+	}
+	return notRefused
+}
+
+// askFor opens the question of a runner, or returns an error if nobody is asked.
+func (st *state) askFor(a *attempt, turn int32, q Question, w *waiter, now int64) (*asked, error) {
+	if !a.live() || a.turn != turn || a.turnStart == 0 || a.halted() != nil || st.suspend == frozen {
+		return nil, notAsked(questionLate)
+	}
+	if why := st.refusesQuestion(); why != notRefused {
+		return nil, notAsked(why)
+	}
+	b := a.inquiries()
+	b.last++
+	q.ID = "q" + itoa(int(b.last))
+	return st.openQuestion(a, &q, w, now), nil
+}
+
+func (a *attempt) inquiries() *questions {
+	x := a.t.extra()
+	if x.questions == nil {
+		x.questions = &questions{}
+	}
+	return x.questions
+}
+
+// hostAsks applies the list of the open questions of a starter's session.
+func (st *state) hostAsks(a *attempt, list []Question, now int64) {
+	if !a.cl.answers {
+		return
+	}
+	keys := map[string]bool{}
+	for i := range list {
+		if q := &list[i]; q.check(true) == nil {
+			keys[keyOfQuestion(q)] = true
+		}
+	}
+	if b := a.t.questions(); b != nil {
+		for _, x := range slices.Clone(b.list) {
+			if x.State == QuestionOpen && !keys[x.Key] {
+				st.questionOver(x, QuestionWithdrawn, now)
+			}
+		}
+	}
+	for i := range list {
+		q := &list[i]
+		err, usable := q.check(true), q.checkID() == nil
+		if usable && a.t.question(keyOfQuestion(q)) != nil {
+			continue
+		}
+		if err != nil {
+			st.logText(logAnswerFailed, a.t.sess.id, err.Error())
+		}
+		switch why := st.refusesQuestion(); {
+		case !usable: // the runtime cannot be told which question is refused
+		case err != nil:
+			st.refuseQuestion(a, &Question{ID: q.ID, Key: keyOfQuestion(q), Kind: q.Kind, Title: q.Title}, questionInvalid, err.Error(), now)
+		case why != notRefused:
+			st.refuseQuestion(a, q, why, "", now)
+		default:
+			st.openQuestion(a, q, nil, now)
+		}
+	}
+}
+
+// refuseQuestion refuses the question of a starter at once.
+func (st *state) refuseQuestion(a *attempt, q *Question, why refusedQuestion, problem string, now int64) {
+	x := st.newAsked(a, q, now)
+	x.State, x.refused, x.problem = QuestionWithdrawn, why, problem
+	if why == questionInvalid {
+		x.Key = q.Key // digest of the whole question, which can be too large to keep
+	}
+	a.inquiries().add(x)
+	st.wantPass(x)
+}
+
+// leaveQuestions ends the questions of a runner whose process has ended. The questions of a starter stay
+// open, because its server may still ask them. An outcome that was not passed is passed again.
+func (st *state) leaveQuestions(a *attempt, now int64) {
+	if a.t.questions() == nil {
+		return
+	}
+	if a.cl.runner {
+		st.asksNoMore(a, now)
+		return
+	}
+	for _, x := range a.t.questions().list {
+		if x.State != QuestionOpen && !x.passed {
+			st.wantPass(x)
+		}
+	}
+}
