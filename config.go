@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/bgagent/bgagent/internal/procs"
@@ -193,6 +194,12 @@ type Config struct {
 	// tool, if the two differ. An empty name means that models do not have the tool.
 	// Notices, digests and the texts of the tools use these names.
 	ToolNames map[string]string
+	// OptionalTools lists the usual names of the optional tools that all models have. The
+	// only optional tool is [ToolBackgroundMessage]. [Tools] defines these tools as if
+	// ToolOptions.With listed them. With background_message, a session also gets a notice
+	// when a task that it has launched asks a question that the session can answer; see
+	// Notice.Questions.
+	OptionalTools []string
 
 	// Notify delivers a notice to a root session. It returns nil once the notice is
 	// recorded or queued. If it returns ErrBusy, it is called again later. ErrBusy does
@@ -351,6 +358,7 @@ func (c Config) withDefaults() (Config, error) {
 	c.Limits.Agent = maps.Clone(c.Limits.Agent)
 	c.Clients = maps.Clone(c.Clients)
 	c.ToolNames = maps.Clone(c.ToolNames)
+	c.OptionalTools = slices.Clone(c.OptionalTools)
 	c.Permissions = slices.Clone(c.Permissions)
 	c.Fallback = normalFallbacks(c.Fallback)
 	follow := c.following()
@@ -449,7 +457,12 @@ func (c *Config) validate() error {
 	if err := procs.CheckInstance(c.Instance); err != nil {
 		return &InputError{"Config.Instance", err.Error()}
 	}
-	if _, err := wordingFor(c.ToolNames); err != nil {
+	for _, n := range c.OptionalTools {
+		if !slices.Contains(optionalTools, n) {
+			return &InputError{"Config.OptionalTools", fmt.Sprintf("lists %q; the optional tools are %s", n, strings.Join(optionalTools, ", "))}
+		}
+	}
+	if _, err := wordingFor(c.ToolNames, c.OptionalTools...); err != nil {
 		return &InputError{"Config.ToolNames", err.Error()}
 	}
 	if err := checkRules("Config.Permissions", c.Permissions); err != nil {

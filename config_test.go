@@ -215,5 +215,5 @@ func TestConfigIsCopied(t *testing.T) {
 			shared = append(shared, f.Name)
 		}
 	}
-	require.Equal(t, []string{"Clients", "Permissions", "ToolNames", "Fallback"}, shared)
+	require.Equal(t, []string{"Clients", "Permissions", "ToolNames", "OptionalTools", "Fallback"}, shared)
 }

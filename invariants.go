@@ -60,7 +60,7 @@ func (st *state) checkInvariants() error {
 // checkWithin is like checkInvariants, but it compares the records within a budget. In tests, it is
 // called after every update and every view, while the lock is held.
 func (st *state) checkWithin(budget *int) error {
-	c := checker{st: st, live: map[*node]int{}, tree: map[*node]account{}, kids: map[*node]int{}}
+	c := checker{st: st, live: map[*node]int{}, tree: map[*node]account{}, kids: map[*node]int{}, owedAsks: map[*node]int{}}
 	for _, t := range st.tasks {
 		c.task(t)
 	}
@@ -156,7 +156,8 @@ type checker struct {
 	total      int
 	unquiet    int
 	inStopTime int
-	asked      int // number of open questions
+	asked      int           // number of open questions
+	owedAsks   map[*node]int // number of questions of which the node is to be told
 	text       int64
 	errs       []error
 }
@@ -267,6 +268,12 @@ func (c *checker) questions(t *task, a *attempt) {
 		}
 	}
 	c.asked += open
+	for _, x := range b.list {
+		if x.owed {
+			c.owedAsks[t.up]++
+			c.expect(x.State == QuestionOpen, "task %s: its parent is to be told of the question %s, which is %s", t, x.Key, x.State)
+		}
+	}
 	c.expect(open == b.open, "task %s has %d open questions, counted %d", t, b.open, open)
 	c.expect(open == 0 || b.from > 0, "task %s asks, and its clocks run", t)
 	c.expect(b.from == 0 || a != nil && a.live() && (open > 0 || a.outcomeWaits()), "the clocks of task %s stand still, and it does not ask", t)
@@ -370,6 +377,8 @@ func (c *checker) node(name string, n *node) {
 	c.expect(reclaimable == n.reclaimable, "node %q has %d reclaimable notices, counted %d", name, n.reclaimable, reclaimable)
 	c.expect((owed > 0) == (n.oldest > 0), "node %q: oldest is %d with %d owed", name, n.oldest, owed)
 	c.expect(n.needed(), "nothing needs node %q", name)
+	c.expect(c.owedAsks[n] == n.asksEverywhere(), "node %q is to be told of %d questions, counted %d", name, n.asksEverywhere(), c.owedAsks[n])
+	c.expect((len(n.asks) > 0) == (n.asksFrom > 0), "node %q: the first question was asked at %d, and it has %d", name, n.asksFrom, len(n.asks))
 	if sp := n.spending; sp != nil {
 		c.expect(n.above() == nil, "node %q is no root and has an account", name)
 		c.expect(sp.alarm.index > 0 || n.account.live > 0, "node %q has an account and no live task", name)

@@ -64,6 +64,7 @@ var planted = map[string]struct {
 	says  string
 	plant func(x scene) (undo func())
 }{
+	"questions to tell":    {`node "root" is to be told of 1 questions, counted 0`, func(x scene) func() { return plant(&x.root.asks, []*asked{{}}) }},
 	"live tasks":           {"live is 4, counted 3", func(x scene) func() { return plant(&x.st.live, 4) }},
 	"live tasks of a node": {`node "root" has 2 live tasks, counted 3`, func(x scene) func() { return plant(&x.root.live, 2) }},
 	"live tasks of a tree": {`node "root" has the account {live:2}, counted {live:3}`, func(x scene) func() { return plant(&x.root.account.live, 2) }},

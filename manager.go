@@ -25,43 +25,50 @@ import (
 //  1. Only task.transition writes a status, and only under the lock.
 //  2. A terminal status is final for its attempt. Resuming a task opens a new attempt.
 //  3. A waiter for an attempt is woken after the attempt is terminal and its notice is owed or settled.
-//     When the waiter is woken, Get already shows the end. 4. An attempt owns at most one slot. If the
-//     agent ended the turn, the update that ends or parks the attempt gives the slot back. If the attempt
-//     was ended from outside, the slot is given back once the session has stopped, or when the stopping
-//     deadline of the attempt passes. 5. No startable attempt waits while its pool has a free slot. An
-//     attempt is not startable while an earlier attempt in its session is not quiet; its task has
-//     flagAwaitsQuiet. 6. Each index (id, session, parent, tool call) contains exactly the tasks that
-//     belong in it. A session has at most one attempt that is live or not quiet. 7. Counts of live tasks
-//     change only in countLive and graft. The number of owed notices changes only in state_owed.go and
-//     state_deliver.go. 8. Every task is live, or it has ended with a notice that is owed or settled in
-//     exactly one way. 9. While the lock is held, no code blocks and no host, logger or subscriber is
-//     called. The only other lock that may be taken meanwhile is the lock of the ConcurrencyManager. 10.
-//     Transitions do not call the functions for their consequences. They note the consequences in
-//     state.due, and state.settle carries them out at the end of the update. There is one exception: when a
-//     task ends, the tasks below it end at once. 11. Only the method "release" performs effects, after the
-//     lock is released. It first performs the effects of class "now" (cancel, abort), then the effects of
-//     class "after" (deliver, wake, start). No code relies on the order within a class. The goroutine whose
-//     update made a transition performs its effects. The host calls of an attempt, except Abort, are not
-//     made concurrently. 12. An observation that is older than the session's last prompt or abort is
-//     dropped. 13. Events are emitted in the order of the transitions, with one EventEnded per attempt.
-//     Callers and subscribers get copies. 14. The method "begin" starts every goroutine of the manager,
-//     with two exceptions: the timer's tick, for which Close also waits, and the functions that are
-//     registered with the method AfterFunc of a turn's context. If an update asks for a goroutine, the
-//     goroutine is counted under the lock. When Close returns, every goroutine that "begin" started has
-//     ended, or the error of Close names its kind. 15. A client has at most one running sweep. Sweeps
-//     repeat only while a turn or a stopping session is followed, or while a notice is owed to a busy
-//     parent. With a store, the manager's own record is written at least once a minute while a task is live
-//     or is being stopped. No other work is periodic. One timer serves all deadlines, and the alarm of an
-//     attempt is set for the earliest of its time limits. 16. The update that begins Close ends every live
-//     task: parked and stopping attempts start no further turn, and deliveries end. No attempt, turn or
-//     notice starts afterwards. 17. Only the root of a tree has an account of what the tree has used.
-//     Without a period, the account is open only while a task of the tree is live. 18. A message waits only
-//     for the latest attempt of a live task. When the attempt ends, no message waits for it. While a
-//     message waits for a parked attempt, the attempt asks for its next turn. 19. An attempt that waits for
-//     its provider holds no slot, unless its next turn is about to begin. No turn runs, and no host call
-//     other than Abort is due. No turn begins in a pool while it cools down. 20. Only a task in a turn has
-//     open questions. An attempt that is parked in its turn waits for the answer to a question, and the
-//     client has not got the outcome of that question.
+//     By the time the waiter is woken, Get already shows the end.
+//  4. An attempt owns at most one slot. If the agent ended the turn, the update that ends or parks the
+//     attempt gives the slot back. If the attempt was ended from outside, the slot is given back once
+//     the session has stopped, or when the stopping deadline of the attempt passes.
+//  5. No startable attempt waits while its pool has a free slot. An attempt is not startable while an
+//     earlier attempt in its session is not quiet; its task has flagAwaitsQuiet.
+//  6. Each index (id, session, parent, tool call) contains exactly the tasks that belong in it. A session
+//     has at most one attempt that is live or not quiet.
+//  7. Counts of live tasks change only in countLive and graft. The number of owed notices changes only
+//     in state_owed.go and state_deliver.go.
+//  8. Every task is live, or it has ended with a notice that is owed or settled in exactly one way.
+//  9. While the lock is held, no code blocks and no host, logger or subscriber is called. The only other
+//     lock that may be taken meanwhile is the lock of the ConcurrencyManager.
+//  10. Transitions do not call the functions for their consequences. They note the consequences in
+//     state.due, and state.settle carries them out at the end of the update. There is one
+//     exception: when a task ends, the tasks below it end at once.
+//  11. Only the method "release" performs effects, after the lock is released. It first performs the
+//     effects of class "now" (cancel, abort), then the effects of class "after" (deliver, wake, start).
+//     No code relies on the order within a class. The goroutine whose update made a transition performs
+//     its effects. The host calls of an attempt, except Abort, are not made concurrently.
+//  12. An observation that is older than the session's last prompt or abort is dropped.
+//  13. Events are emitted in the order of the transitions, with one EventEnded per attempt. Callers and
+//     subscribers get copies.
+//  14. The method "begin" starts every goroutine of the manager, with two exceptions: the timer's tick,
+//     for which Close also waits, and the functions that are registered with the method AfterFunc of a
+//     turn's context. If an update asks for a goroutine, the goroutine is counted under the lock. When
+//     Close returns, every goroutine that "begin" started has ended, or the error of Close names its kind.
+//  15. A client has at most one running sweep. Sweeps repeat only while a turn or a stopping session is
+//     followed, or while a notice is owed to a busy parent. With a store, the manager's own record is
+//     written at least once a minute while a task is live or is being stopped. No other work is periodic.
+//     One timer serves all deadlines, and the alarm of an attempt is set for the earliest of its time
+//     limits.
+//  16. The update that begins Close ends every live task: parked and stopping attempts start no further
+//     turn, and deliveries end. No attempt, turn or notice starts afterwards.
+//  17. Only the root of a tree has an account of what the tree has used. Without a period, the account
+//     is open only while a task of the tree is live.
+//  18. A message waits only for the latest attempt of a live task. When the attempt ends, no message waits
+//     for it. While a message waits for a parked attempt, the attempt asks for its next turn.
+//  19. An attempt that waits for its provider holds no slot, unless its next turn is about to begin. No
+//      turn runs, and no host call other than Abort is due. No turn begins in a pool while it cools down.
+//  20. Only a task in a turn has open questions. An attempt that is parked in its turn waits for the answer
+//      to a question, and the client has not got the outcome of that question.
+//  21. A question of which a session is to be told is open. It is in exactly one place: in the outbox of the
+//      session, in one notice, or in one answer that was handed out.
 
 // BackgroundManager manages background tasks. It starts a task when a slot is free, detects how the
 // task ends, and reports the end to the session that launched the task. Create a manager with [New] and
@@ -149,9 +156,10 @@ func New(sc SessionClient, cfg Config) (m *BackgroundManager, err error) {
 		cfg: cfg, cm: cfg.Concurrency, epoch: time.Now().Add(-1), seed: maphash.MakeSeed(),
 		started: make(chan struct{}), closed: make(chan struct{}), closeDone: make(chan struct{}), exited: make(chan struct{}, 1),
 	}
-	if m.words, err = wordingFor(cfg.ToolNames); err != nil {
+	if m.words, err = wordingFor(cfg.ToolNames, cfg.OptionalTools...); err != nil {
 		panic("bgagent: bug: the tool names passed the check: " + err.Error())
 	}
+	m.words.permits = cfg.ModelsMayPermit
 	if m.cm == nil {
 		if m.cm, err = NewConcurrencyManager(cfg.Limits); err != nil {
 			return nil, err
@@ -202,7 +210,7 @@ func (m *BackgroundManager) newState() state {
 			MaxDepth: c.MaxDepth, MaxTasksPerRoot: c.MaxTasksPerRoot, Wake: c.Wake, InterruptRestored: c.InterruptRestored, Ask: c.Ask, ModelsMayPermit: c.ModelsMayPermit, Permissions: c.Permissions,
 			ReadConcurrency: c.ReadConcurrency, StablePolls: c.StablePolls, MaxToolCalls: c.MaxToolCalls, RepeatedCalls: c.RepeatedCalls, RetainTasks: c.RetainTasks, RetainText: c.RetainText, NoticeResult: c.NoticeResult, Fallback: c.Fallback,
 			TaskBudget: c.TaskBudget, TreeBudget: c.TreeBudget,
-			delegate: m.words.delegate, notifies: c.Notify != nil, logs: c.Logger != nil, notifierForgets: c.Notify != nil,
+			delegate: m.words.delegate, answers: m.words.message != "", notifies: c.Notify != nil, logs: c.Logger != nil, notifierForgets: c.Notify != nil,
 		},
 		slots: m.cm.slots, slotsFrom: int64(m.epoch.Sub(m.cm.epoch)), home: m, epoch: m.epoch, seed: m.seed, callSeed: m.callSeed, ids: bufio.NewReaderSize(rand.Reader, 1024),
 		tasks: map[uint64]*task{}, calls: map[uint64]*task{}, sessions: sessionIndex{m.seed, map[uint64]*session{}},

@@ -305,7 +305,7 @@ func (m *BackgroundManager) NextNotice(ctx context.Context, session string) (Not
 			at := st.dueAt(n)
 			if n.env != nil && !n.env.flying || n.leftOver() > 0 || at > 0 && at <= now || n.nOwed > 0 && st.closing || n.live == 0 && n.reclaimable > 0 {
 				if m.cfg.Store != nil && !st.closed {
-					if stored = n; n.env != nil && !n.env.flying || n.leftOver() > 0 || n.nOwed > 0 || n.reclaimable > 0 && n.env == nil {
+					if stored = n; n.env != nil && !n.env.flying || n.leftOver() > 0 || n.nOwed > 0 || len(n.asks) > 0 || n.reclaimable > 0 && n.env == nil {
 						return
 					}
 					stored = nil

@@ -1,11 +1,14 @@
 package bgagent
 
+import "slices"
+
 // questionRecord is the part of a task's record that describes a question of the agent.
 type questionRecord struct {
 	Question Question `json:"question"`          // without the subject
 	Subject  string   `json:"subject,omitempty"` // name of the text, while the question is open
 	Turn     int32    `json:"turn"`              // number of the turn in which the question was asked
 	Passed   bool     `json:"passed,omitempty"`  // the client has received the outcome, or needs none
+	Owed     bool     `json:"owed,omitempty"`    // the parent is still to be told about the question
 }
 
 // recordQuestions makes the record of the task's questions.
@@ -18,7 +21,7 @@ func (t *task) recordQuestions(r *recorded) (list []questionRecord) {
 		if q.refused == questionInvalid {
 			continue
 		}
-		x := questionRecord{Question: q.Question, Turn: q.turn, Passed: q.passed}
+		x := questionRecord{Question: q.Question, Turn: q.turn, Passed: q.passed, Owed: q.owed}
 		if x.Question.Subject = ""; q.State == QuestionOpen {
 			x.Subject = r.name("question."+contentID(q.Subject), q.Subject)
 		}
@@ -63,6 +66,13 @@ func (x *storedTask) openQuestions() (list []Question) {
 	return list
 }
 
+// owesQuestion reports whether the parent is to be told about the open question with the key.
+func (x *storedTask) owesQuestion(key string) bool {
+	return slices.ContainsFunc(x.Questions, func(r questionRecord) bool {
+		return r.Question.Key == key && r.Owed && r.Question.State == QuestionOpen
+	})
+}
+
 // loadQuestions restores the questions of the task from its record.
 func (st *state) loadQuestions(t *task, x *storedTask) {
 	if len(x.Questions) == 0 && x.LastQuestion == 0 {
@@ -79,6 +89,7 @@ func (st *state) loadQuestions(t *task, x *storedTask) {
 			q.no = st.lastQuestion
 		}
 		q.shown = q.isShown()
+		q.owed = r.Owed && st.mayTell(q)
 		b.list = append(b.list, q)
 	}
 }

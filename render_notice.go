@@ -21,8 +21,8 @@ func (w wording) told(n Notice) Notice {
 	return n
 }
 
-// notice returns the text of a notice. The text lists the tasks that ended, each with its status
-// and duration. It states how many tasks are still live and how to read the results. It asks the
+// notice returns the text of a notice. The text shows the questions that tasks ask, and lists
+// the tasks that ended, each with its status and duration. It states how many tasks are still live and how to read the results. It asks the
 // model to use the results and not to poll tasks that are still running.
 func (w wording) notice(n Notice) string {
 	var b text
@@ -45,6 +45,10 @@ func (w wording) notice(n Notice) string {
 			}
 			told[it.ID] = false
 		}
+	case len(items) == 0 && len(n.Questions) == 1:
+		b.Line("## Background Task Asks\n")
+	case len(items) == 0 && len(n.Questions) > 0:
+		b.Line("## Background Tasks Ask\n")
 	case len(items) == 1:
 		b.Line("## Background Task Ended\n")
 	default:
@@ -59,12 +63,18 @@ func (w wording) notice(n Notice) string {
 			bad = append(bad, it)
 		}
 	}
-	b.Field("Completed", strconv.Itoa(len(good)))
-	b.Field("Not completed", strconv.Itoa(len(bad)))
+	if len(items) > 0 || len(n.Questions) == 0 {
+		b.Field("Completed", strconv.Itoa(len(good)))
+		b.Field("Not completed", strconv.Itoa(len(bad)))
+	}
+	if len(n.Questions) > 0 {
+		b.Field("Questions", strconv.Itoa(len(n.Questions)))
+	}
 	b.Field("Still pending or running", strconv.Itoa(n.Live))
 	if n.Omitted > 0 {
 		b.Field("Not listed", mdtext.Count(n.Omitted, "older end", "older ends")+" of this batch")
 	}
+	w.noticeQuestions(&b, n)
 	// Attempts that did not complete get more room, because their rows include a reason.
 	room := noticeMax - b.Len() - 800
 	if len(bad) > 0 {
@@ -79,7 +89,12 @@ func (w wording) notice(n Notice) string {
 	}
 	b.fallbacks(items, noticeMax-b.Len()-800)
 	b.results(items, noticeMax-b.Len()-800)
-	w.noticeEnd(&b, n, len(good), bad)
+	if len(n.Questions) > 0 {
+		b.Line("\n", awaitsAnswers(n))
+	}
+	if len(items) > 0 || len(n.Questions) == 0 {
+		w.noticeEnd(&b, n, len(good), bad)
+	}
 	return strings.TrimRight(b.String(), "\n")
 }
 

@@ -47,32 +47,81 @@ func (w wording) questions(b *text, t Task) {
 			b.Line(fmt.Sprintf("The task asks %d further questions.", len(t.Questions)-i))
 			return
 		}
-		b.Field("Asks", mdtext.OneLine(q.Title, questionTitle))
-		b.Field("Kind", q.Kind.String())
-		if w.mayAnswer(q) {
-			b.Field("Key", mdtext.Code(q.Key, idMax))
-		}
-		var options []string
-		for _, o := range q.Options {
-			options = append(options, mdtext.Code(o, questionOption))
-		}
-		b.Field("Options", strings.Join(options, ", "))
-		b.Field("Expires", q.Expires.UTC().Format(time.RFC3339))
-		subject := cleantext.String(q.Subject)
-		switch {
-		case mdtext.Invisible(subject):
-		case q.isShown():
-			b.WriteString("\n" + mdtext.Fence(subject))
-		default:
-			b.Line(fmt.Sprintf("\nThe subject has %d bytes and is not shown. Only the host can answer.", len(subject)))
-			continue
-		}
-		if !w.mayAnswer(q) {
-			b.Line("\nYou cannot answer this question. The host has been asked.")
-			continue
-		}
-		b.Line("\nTo answer it with one of the options:\n\n    " + fmt.Sprintf("%s(task_id=%s, question=%s, answer=\"<option>\")", w.message, arg(t.ID), arg(q.Key)))
+		w.question(b, t.ID, q)
 	}
+}
+
+// question describes an open question of the task with the id, and how to answer it.
+func (w wording) question(b *text, id string, q Question) {
+	b.Field("Asks", mdtext.OneLine(q.Title, questionTitle))
+	b.Field("Kind", q.Kind.String())
+	if w.mayAnswer(q) {
+		b.Field("Key", mdtext.Code(q.Key, idMax))
+	}
+	var options []string
+	for _, o := range q.Options {
+		options = append(options, mdtext.Code(o, questionOption))
+	}
+	b.Field("Options", strings.Join(options, ", "))
+	b.Field("Expires", q.Expires.UTC().Format(time.RFC3339))
+	subject := cleantext.String(q.Subject)
+	switch {
+	case mdtext.Invisible(subject):
+	case q.isShown():
+		b.WriteString("\n" + mdtext.Fence(subject))
+	default:
+		b.Line(fmt.Sprintf("\nThe subject has %d bytes and is not shown. Only the host can answer.", len(subject)))
+		return
+	}
+	if !w.mayAnswer(q) {
+		b.Line("\nYou cannot answer this question. The host has been asked.")
+		return
+	}
+	b.Line("\nTo answer it with one of the options:\n\n    " + fmt.Sprintf("%s(task_id=%s, question=%s, answer=\"<option>\")", w.message, arg(id), arg(q.Key)))
+}
+
+// noticeQuestions describes the questions that a notice reports. If there is no room for all of them, only
+// the titles of the last ones are shown.
+func (w wording) noticeQuestions(b *text, n Notice) {
+	const short = 300 // more than a line with a title needs
+	room := noticeMax - b.Len() - 800
+	if len(n.Items) > 0 {
+		room /= 2
+	}
+	rest := n.Questions
+	for len(rest) > 0 {
+		q := rest[0]
+		var full text
+		full.Line("\n### Question\n")
+		full.Field("Task ID", mdtext.Code(q.Task, idMax))
+		full.Field("Description", mdtext.OneLine(q.Description, titleShort))
+		full.Field("Agent", mdtext.OneLine(q.Agent, nameMax))
+		w.question(&full, q.Task, q.Question)
+		if full.Len()+(len(rest)-1)*short > room {
+			break
+		}
+		b.WriteString(full.String())
+		room -= full.Len()
+		rest = rest[1:]
+	}
+	if len(rest) == 0 {
+		return
+	}
+	b.Line("\n### More Questions\n")
+	for _, q := range rest {
+		b.Line("- ", mdtext.Code(q.Task, idMax), " asks: ", mdtext.OneLine(q.Question.Title, questionTitle))
+	}
+	if w.output != "" {
+		b.Line("\nTo see these questions: ", w.output, `(task_id="<task id>")`)
+	}
+}
+
+// awaitsAnswers ends a notice that reports questions.
+func awaitsAnswers(n Notice) string {
+	if len(n.Questions) == 1 {
+		return "The task that asks waits for the answer. The host has been asked, too."
+	}
+	return "The tasks that ask wait for the answers. The host has been asked, too."
 }
 
 // untilAnswered says what a task that asks waits for. If the model cannot answer its question, the text

@@ -1,6 +1,7 @@
 package bgagent
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -42,6 +43,15 @@ func goldenQuestions(w wording, put func(name string, a answer)) {
 	answered := choice
 	answered.State, answered.Answer = QuestionAnswered, "next"
 	put("question_answered", w.questionAnswered(runningTask(), answered))
+
+	ask := func(q Question) NoticeQuestion {
+		return NoticeQuestion{Task: "bg_abc123", Session: "sess_xyz789", Description: "Explore: find the | code\n## No", Agent: "explore", Question: q}
+	}
+	n := Notice{ID: "bgn_5e6f7g", Live: 2, Questions: []NoticeQuestion{ask(permission)}}
+	put("notice_question", answer{head: w.notice(n)})
+	n.Items = []NoticeItem{{ID: "bgn_1.1", Task: "bg_ghi789", Attempt: 1, Description: "Oracle: look at the design", Agent: "oracle", Status: Completed, Duration: time.Minute}}
+	n.Questions = append(n.Questions, ask(choice))
+	put("notice_question_and_end", answer{head: w.notice(n)})
 }
 
 func TestWhatAModelMustNotAnswerIsNotOffered(t *testing.T) {
@@ -61,5 +71,36 @@ func TestWhatAModelMustNotAnswerIsNotOffered(t *testing.T) {
 	} {
 		task.Questions = []Question{x.q}
 		require.Equal(t, x.offers, strings.Contains(x.w.status(task, at).with(""), "say("))
+	}
+}
+
+// The largest questions, and as many as can be open, leave room for the ends in the same notice.
+func TestANoticeMentionsEveryQuestionAndEveryEnd(t *testing.T) {
+	w := wording{output: ToolBackgroundOutput, message: ToolBackgroundMessage, delegate: ToolDelegateTask}
+	q := Question{Kind: QuestionChoice, Title: strings.Repeat("t", questionTitle), Subject: strings.Repeat("s", subjectShown), Key: strings.Repeat("k", questionIDBytes+keyDigest)}
+	for i := range questionOptions {
+		q.Options = append(q.Options, strings.Repeat("o", questionOption-2)+string(rune('a'+i)))
+	}
+	for questions := range questionsOpen + 1 {
+		for _, ends := range []int{0, 1, 5, 100} {
+			n := Notice{ID: "bgn_5e6f7g", Live: 2}
+			for i := range questions {
+				n.Questions = append(n.Questions, NoticeQuestion{Task: fmt.Sprintf("bg_asks%02d", i), Description: strings.Repeat("d", titleMax), Agent: strings.Repeat("a", nameMax), Question: q})
+			}
+			for i := range ends {
+				n.Items = append(n.Items, NoticeItem{ID: fmt.Sprint(i), Task: fmt.Sprintf("bg_ended%03d", i), Status: Failed, Cause: CauseSessionError, Reason: strings.Repeat("r", reasonMax)})
+			}
+			text := w.notice(n)
+			require.LessOrEqual(t, len(text), noticeMax, "%d questions, %d ends", questions, ends)
+			for _, q := range n.Questions {
+				require.Contains(t, text, "`"+q.Task+"`")
+			}
+			if questions > 2 {
+				require.Contains(t, text, "### More Questions")
+			}
+			for _, it := range n.Items {
+				require.Contains(t, text, it.Task, "%d questions, %d ends", questions, ends)
+			}
+		}
 	}
 }

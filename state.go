@@ -96,6 +96,7 @@ type settings struct {
 	times [len(timeLimits)]time.Duration // all durations of Config; see state.limit
 
 	delegate string // name of the tool that delegates; empty if there is none
+	answers  bool   // models have the tool that answers questions
 	// notifierForgets means that a repeated notice may reach its session twice, because some notifier
 	// does not recognize the ids of notices.
 	notifierForgets bool

@@ -77,12 +77,45 @@ func (st *state) schedule(n *node, now int64) {
 	}
 }
 
+// dueAt returns the time at which the node's notices are due. It returns 0 if the time is not known
+// yet, because the notices wait for the end of the batch.
+func (st *state) dueAt(n *node) (at int64) {
+	at = st.endsDueAt(n)
+	if n.asksFrom > 0 {
+		if asks := n.asksFrom + st.noticeWindow(); at == 0 || asks < at {
+			return asks
+		}
+	}
+	return at
+}
+
+// noticeWindow returns how long a notice that is due waits for others.
+func (st *state) noticeWindow() int64 { return int64(max(st.limit(limitNoticeWindow), 0)) }
+
+// endsDueAt is dueAt for the debts alone.
+func (st *state) endsDueAt(n *node) (at int64) {
+	switch {
+	case n.nOwed == 0:
+		return 0
+	case n.urgent > 0:
+		at = n.urgent + st.noticeWindow()
+	case st.limit(limitNoticeMaxWait) > 0:
+		at = n.oldest + int64(st.limit(limitNoticeMaxWait))
+	default:
+		return 0
+	}
+	return max(at, 1)
+}
+
 // leavePushed stops pushing notices that several processes have pushed without recording a delivery.
 // Such notices wait until they are taken. The host may have received them each time, or each process
 // may have crashed because of them.
 func (st *state) leavePushed(n *node) {
 	for n.env != nil && st.pushedOften(n.env) {
-		n.hold().left = append(n.hold().left, n.env)
+		st.toldAsks(n.env.asks) // a host that got the notice knows them, and they can be read like any open question
+		if n.env.asks = nil; !n.env.empty() {
+			n.hold().left = append(n.hold().left, n.env)
+		}
 		n.env = n.nextAgain()
 		st.logText(logNoticeLeft, n.session, "")
 		st.nodeChanged(n)
@@ -222,7 +255,7 @@ func (st *state) endDelivery(n *node, env *envelope, answer noticeAnswer, detail
 		env.next = now + int64(backoff(env.tries))
 		st.logText(logNoticeFailed, n.session, detail)
 	}
-	if len(env.debts) == 0 && n.env == env {
+	if env.empty() && n.env == env {
 		n.env = nil // all results that the envelope reports were read in the meantime
 	}
 	st.touchNode(n)
@@ -236,7 +269,11 @@ func (st *state) abandonDelivery(n *node, env *envelope) {
 	if env.tries == 0 {
 		n.notSent(env)
 	}
-	if n.env != env {
+	if n.env == env && env.empty() {
+		n.env = nil
+		st.nodeChanged(n)
+	}
+	if n.env != env && n.adrift == env {
 		n.adrift = nil
 		env.setReclaimable(true)
 	}
@@ -257,6 +294,7 @@ func (st *state) delivered(n *node, s NoticeState, now int64) {
 		st.settleDebt(d, s, now)
 	}
 	st.arrived(env, now)
+	st.toldAsks(env.asks)
 	if n.nOwed == 0 {
 		n.compact()
 	}
@@ -268,6 +306,10 @@ func (st *state) delivered(n *node, s NoticeState, now int64) {
 func (st *state) unpack(n *node, env *envelope) {
 	n.env = nil
 	n.notSent(env)
+	oldest, urgent := n.oldest, n.urgent
+	if len(env.debts)+len(env.closed) > 0 {
+		oldest, urgent = env.since, env.since
+	}
 	for _, d := range append(env.debts, n.emptyOwed()...) {
 		if d.t == nil {
 			continue
@@ -280,8 +322,11 @@ func (st *state) unpack(n *node, env *envelope) {
 	}
 	n.closed = append(env.closed, n.closed...)
 	n.omitted += env.omitted
-	n.oldest, n.urgent = env.since, env.since
+	n.oldest, n.urgent = oldest, urgent
 	n.compact()
+	if len(env.asks) > 0 {
+		n.asks, n.asksFrom = append(env.asks, n.asks...), env.since
+	}
 }
 
 // notBusy stops waiting for a busy session to become idle.

@@ -80,6 +80,7 @@ type hand struct {
 	n       *node
 	notice  *envelope // notice in the answer; nil if the answer only shows the end of a task
 	members []member
+	asks    []*asked
 	left    bool // the answer has been returned
 }
 
@@ -92,10 +93,13 @@ type handing struct{ hands []*hand }
 func (st *state) handOut(n *node, env *envelope, out *handing, members ...member) *hand {
 	s := st.storing
 	members = slices.DeleteFunc(members, func(x member) bool { return s.handed[x] != nil || x.t.is(flagForgotten) })
-	if len(members) == 0 {
+	h := &hand{n: n, notice: env, members: members, left: out == nil}
+	if env != nil {
+		h.asks = env.asks
+	}
+	if len(h.members)+len(h.asks) == 0 {
 		return nil
 	}
-	h := &hand{n: n, notice: env, members: members, left: out == nil}
 	if out != nil {
 		out.hands = append(out.hands, h)
 	}
@@ -262,7 +266,7 @@ func (st *state) takeOut(n *node, now int64) *envelope {
 		if n.env == nil && n.reclaimable > 0 {
 			st.reclaim(n)
 		}
-		if n.nOwed == 0 {
+		if n.nOwed == 0 && len(n.asks) == 0 {
 			return nil
 		}
 		env = st.pack(n, now)
@@ -280,7 +284,7 @@ func (st *state) takeOut(n *node, now int64) *envelope {
 // results that the notice reports were read in the meantime.
 func (st *state) tookOut(n *node, env *envelope, out *handing, now int64) bool {
 	n.forgetTaken(env)
-	if len(env.debts) == 0 {
+	if env.empty() {
 		st.afterTake(n)
 		return false
 	}
@@ -313,8 +317,12 @@ func (st *state) takeBack(n *node, env *envelope, now int64) {
 		}
 		return again
 	})
+	if st.pushedOften(env) {
+		st.toldAsks(env.asks)
+		env.asks = nil
+	}
 	switch {
-	case len(env.debts) == 0: // all results were read in the meantime
+	case env.empty(): // all results were read in the meantime
 	case st.pushedOften(env):
 		n.held.left = append([]*envelope{env}, n.held.left...)
 	case n.env == nil && env.tries > 0:
@@ -386,12 +394,15 @@ func (st *state) ack(id string, now int64) {
 
 // acked acknowledges all ends in the answer.
 func (st *state) acked(h *hand, now int64) {
+	st.toldAsks(h.asks)
+	h.setAsks(nil)
 	for _, x := range slices.Clone(h.members) {
 		st.ackedOne(x, h, now)
 	}
 	if h.notice != nil {
 		st.arrived(h.notice, now)
 	}
+	st.dropHand(h)
 }
 
 func (st *state) ackedOne(x member, h *hand, now int64) {
@@ -402,8 +413,13 @@ func (st *state) ackedOne(x member, h *hand, now int64) {
 		held.sent = slices.DeleteFunc(held.sent, func(env *envelope) bool { return !st.reportsRead(env) })
 		st.nodeChanged(h.n)
 	}
-	if len(h.members) == 0 {
-		h.n.held.hands = slices.DeleteFunc(h.n.held.hands, func(y *hand) bool { return y == h })
+	st.dropHand(h)
+}
+
+// dropHand removes an answer that was handed out if everything in it is acknowledged.
+func (st *state) dropHand(h *hand) {
+	if i := slices.Index(h.n.held.hands, h); i >= 0 && len(h.members)+len(h.asks) == 0 {
+		h.n.held.hands = slices.Delete(h.n.held.hands, i, i+1)
 		st.nodeChanged(h.n)
 		st.touchNode(h.n)
 	}
@@ -439,7 +455,7 @@ func (n *node) nextAgain() *envelope {
 	for n.held != nil && len(n.held.again) > 0 {
 		env := n.held.again[0]
 		n.held.again = n.held.again[1:]
-		if len(env.debts) > 0 { // otherwise all results that the notice reports were read in the meantime
+		if !env.empty() { // otherwise all results that the notice reports were read in the meantime
 			return env
 		}
 	}

@@ -48,6 +48,7 @@ func (st *state) load(tasks []*storedTask, nodes []*storedNode, now int64) {
 		st.loadBatches(n, list, now)
 	}
 	for _, n := range st.nodes {
+		st.loadAsks(n, now)
 		st.touchNode(n)
 	}
 	st.peak = len(st.tasks)
@@ -350,8 +351,8 @@ func (st *state) loadEnvelopes(tasks []*storedTask, nodes []*storedNode) map[mem
 	return packed
 }
 
-// loadEnvelope restores a notice. It returns nil if the records of the tasks show that none of the
-// reported ends is owed. If the argument "handed" is true, the notice was handed out. An end whose
+// loadEnvelope restores a notice. It returns nil if the records of the tasks show that nothing in
+// it is owed. If the argument "handed" is true, the notice was handed out. An end whose
 // notice was given up then also counts as owed.
 func (st *state) loadEnvelope(n *node, e *envelopeRecord, handed bool, tasks map[string]*storedTask, packed map[member]bool) *envelope {
 	if e.Notice.ID == "" || e.Notice.Text == "" {
@@ -383,12 +384,16 @@ func (st *state) loadEnvelope(n *node, e *envelopeRecord, handed bool, tasks map
 	for _, it := range e.Notice.Items {
 		pay(memberRecord{it.Task, int32(it.Attempt)}, false)
 	}
+	env.loading = slices.ContainsFunc(e.Notice.Questions, func(q NoticeQuestion) bool {
+		x := tasks[q.Task]
+		return x != nil && x.owesQuestion(q.Question.Key)
+	})
 	for _, r := range e.Closed {
 		if m, x := find(r); x != nil {
 			env.closed = append(env.closed, m)
 		}
 	}
-	if len(env.debts) == 0 {
+	if env.empty() {
 		return nil
 	}
 	return env

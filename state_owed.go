@@ -1,6 +1,7 @@
 package bgagent
 
 import (
+	"cmp"
 	"slices"
 	"strconv"
 	"strings"
@@ -29,6 +30,8 @@ type outbox struct {
 	members     []member // ended attempts of the open batch
 	closed      []member // ended attempts of closed batches that were not reported yet
 	omitted     int      // number of members left out because there were too many
+	asks        []*asked // questions about which the session is to be told, oldest first
+	asksFrom    int64    // time at which the first of them was asked; 0 if there are none
 	reclaimable int      // number of tasks whose notice was given up and can still be taken
 }
 
@@ -167,7 +170,7 @@ func (st *state) settleTask(t *task, s NoticeState, now int64) {
 	t.settlePast(0, s)
 	n := t.up
 	if env := n.env; env != nil {
-		if env.drop(t); len(env.debts) == 0 && !env.flying {
+		if env.drop(t); env.empty() && !env.flying {
 			n.env = nil
 		}
 	}
@@ -175,7 +178,7 @@ func (st *state) settleTask(t *task, s NoticeState, now int64) {
 		env.drop(t)
 	}
 	if n.held != nil {
-		n.held.left = slices.DeleteFunc(n.held.left, func(env *envelope) bool { return len(env.debts) == 0 })
+		n.held.left = slices.DeleteFunc(n.held.left, (*envelope).empty)
 	}
 	if i := t.debt; i >= 0 {
 		n.owed[i].t = nil
@@ -286,13 +289,18 @@ func (st *state) giveUp(n *node, now int64) {
 		for _, d := range env.debts {
 			st.settleDebt(d, NoticeGivenUp, now)
 		}
+		st.toldAsks(env.asks)
+		env.asks = nil
 	}
+	st.toldAsks(n.emptyAsks())
 	owed := n.emptyOwed()
 	for again := n.nextAgain(); again != nil; again = n.nextAgain() {
 		owed = append(owed, again.debts...)
+		st.toldAsks(again.asks)
 	}
 	for left := n.nextLeft(); left != nil; left = n.nextLeft() {
 		owed = append(owed, left.debts...)
+		st.toldAsks(left.asks)
 	}
 	for _, d := range owed {
 		if d.t != nil {
@@ -324,10 +332,10 @@ func (env *envelope) drop(t *task) {
 	env.debts = slices.DeleteFunc(env.debts, func(d debt) bool { return d.t == t })
 }
 
-// pack puts all debts to the node into one envelope. It returns nil if there are none. The caller
+// pack puts all debts to the node, and all questions, into one envelope. It returns nil if there are none. The caller
 // adds the text of the notice.
 func (st *state) pack(n *node, now int64) *envelope {
-	env := &envelope{since: n.oldest}
+	env := &envelope{since: cmp.Or(n.oldest, n.asksFrom), asks: n.emptyAsks()}
 	for _, d := range n.emptyOwed() {
 		if d.t != nil {
 			if d.t.no == d.no {
@@ -338,7 +346,7 @@ func (st *state) pack(n *node, now int64) *envelope {
 	}
 	closed, omitted := n.closed, n.omitted
 	n.closed = nil
-	if len(env.debts) == 0 {
+	if env.empty() {
 		return nil
 	}
 	if len(closed) > 0 {
@@ -351,6 +359,9 @@ func (st *state) pack(n *node, now int64) *envelope {
 	env.notice.Items = make([]NoticeItem, len(env.debts))
 	for i, d := range env.debts {
 		env.notice.Items[i] = st.item(d.t, d.no)
+	}
+	for _, x := range env.asks {
+		env.notice.Questions = append(env.notice.Questions, x.noticeQuestion())
 	}
 	if len(closed) > 0 {
 		env.closed, env.omitted = closed, omitted
@@ -407,22 +418,6 @@ func (st *state) item(t *task, no int32) NoticeItem {
 	return it
 }
 
-// dueAt returns the time at which the node's notices are due. It returns 0 if the time is not known
-// yet, because the notices wait for the end of the batch.
-func (st *state) dueAt(n *node) (at int64) {
-	switch {
-	case n.nOwed == 0:
-		return 0
-	case n.urgent > 0:
-		at = n.urgent + int64(max(st.limit(limitNoticeWindow), 0))
-	case st.limit(limitNoticeMaxWait) > 0:
-		at = n.oldest + int64(st.limit(limitNoticeMaxWait))
-	default:
-		return 0
-	}
-	return max(at, 1)
-}
-
 // closedSettled reports whether there are closed batches and the notices about all their members
 // are settled.
 func (n *node) closedSettled() bool {
@@ -439,7 +434,7 @@ func (st *state) take(n *node, now int64) (Notice, bool) {
 	env := n.env
 	switch {
 	case env != nil && env.flying:
-		if n.nOwed == 0 {
+		if n.nOwed == 0 && len(n.asks) == 0 {
 			return Notice{}, false
 		}
 		// The notice that is being delivered is left unchanged.
@@ -447,6 +442,7 @@ func (st *state) take(n *node, now int64) (Notice, bool) {
 		for _, d := range rest.debts {
 			st.settleDebt(d, NoticeTaken, now)
 		}
+		st.toldAsks(rest.asks)
 		st.afterTake(n)
 		return rest.notice, true
 	case env == nil:

@@ -235,7 +235,7 @@ func (st *state) scheduleTurn(n *node, p *task, now int64) {
 		return
 	}
 	switch at := st.dueAt(n); {
-	case at == 0:
+	case at == 0, a.late && n.nOwed == 0: // a question alone does not end a task whose turns no longer begin
 	case at <= now && a.late:
 		st.end(p, CauseInterrupted, st.lateFor, now)
 	case at <= now:

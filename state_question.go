@@ -34,8 +34,9 @@ type asked struct {
 	no      uint64  // number among the questions that this manager has opened
 	w       *waiter // waiter of Reporter.Ask; nil for the question of a starter
 	expires int64
+	owed    bool // the parent is still to be told about the question; see state_told.go
 	shown   bool // the subject is short enough to be shown to models; computed once, because it takes time
-	passed  bool // the client has got the outcome, or needs none
+	passed  bool // the client has received the outcome, or needs none
 	refused refusedQuestion
 	problem string // with questionInvalid: what is wrong
 }
@@ -147,6 +148,7 @@ func (st *state) openQuestion(a *attempt, q *Question, w *waiter, now int64) *as
 	}
 	a.seen()
 	a.activity = now
+	st.tellQuestion(x, now)
 	st.showQuestion(a)
 	st.questionChanged(x)
 	st.wakeTask(a.t)
@@ -206,6 +208,7 @@ func (st *state) questionOver(x *asked, s QuestionState, now int64) {
 	x.State = s
 	b.open--
 	st.openQuestions--
+	st.tellNoMore(x)
 	st.showQuestion(a)
 	st.questionChanged(x)
 	switch {

@@ -250,6 +250,8 @@ type debt struct {
 type envelope struct {
 	notice  Notice
 	debts   []debt
+	asks    []*asked // questions that the notice reports and about which the session is still to be told
+	loading bool     // loadAsks has not found the questions yet
 	closed  []member // members of the batches that the notice closes
 	omitted int      // number of members that are missing in closed
 	tries   int

@@ -204,7 +204,7 @@ func (n *node) needed() bool {
 // dropNode removes the node if it is not needed. If no debt to the node is left, dropNode also
 // stops waiting for a busy session to become idle.
 func (st *state) dropNode(n *node) {
-	if n.outstanding() == n.leftOver() {
+	if n.outstanding() == n.leftOver() && !n.owesAsks() {
 		n.notBusy()
 		n.unblocked()
 	}

@@ -307,14 +307,24 @@ func (s *NoticeState) UnmarshalText(b []byte) error {
 
 // Notice reports ended attempts to the parent of their tasks. One notice may cover several tasks.
 type Notice struct {
-	ID      string       `json:"id"`                // id of the notice; unchanged when the delivery is repeated
-	Session string       `json:"session"`           // parent to which the notice is delivered
-	Items   []NoticeItem `json:"items"`             // ended attempts that were not reported before, oldest first
-	Batch   []NoticeItem `json:"batch,omitempty"`   // if Closing is set: all ended attempts of the batch, including those that were reported before
-	Omitted int          `json:"omitted,omitempty"` // number of ended attempts of the batch that are missing in Batch
-	Closing bool         `json:"closing"`           // all tasks of the batch have ended
-	Live    int          `json:"live"`              // number of the parent's tasks that are pending or running
-	Text    string       `json:"text"`              // text of the notice for the parent's model
+	ID        string           `json:"id"`                  // id of the notice; unchanged when the delivery is repeated
+	Session   string           `json:"session"`             // parent to which the notice is delivered
+	Items     []NoticeItem     `json:"items"`               // ended attempts that were not reported before, oldest first
+	Questions []NoticeQuestion `json:"questions,omitempty"` // questions that the parent can answer and that were not reported before; see Config.OptionalTools
+	Batch     []NoticeItem     `json:"batch,omitempty"`     // if Closing is set: all ended attempts of the batch, including those that were reported before
+	Omitted   int              `json:"omitted,omitempty"`   // number of ended attempts of the batch that are missing in Batch
+	Closing   bool             `json:"closing"`             // all tasks of the batch have ended
+	Live      int              `json:"live"`                // number of the parent's tasks that are pending or running
+	Text      string           `json:"text"`                // text of the notice for the parent's model
+}
+
+// NoticeQuestion describes a question in a [Notice].
+type NoticeQuestion struct {
+	Task        string   `json:"task"`
+	Session     string   `json:"session,omitempty"`
+	Description string   `json:"description"`
+	Agent       string   `json:"agent"`
+	Question    Question `json:"question"`
 }
 
 // NoticeItem describes one ended attempt in a [Notice].

@@ -107,8 +107,8 @@ type ToolOptions struct {
 	// Omit lists the usual names of tools to leave out. The texts of the other tools then do not
 	// mention the omitted tools.
 	Omit []string
-	// With lists the usual names of the optional tools to add. The only optional tool is
-	// [ToolBackgroundMessage].
+	// With lists the usual names of the optional tools to add to those of Config.OptionalTools.
+	// The only optional tool is [ToolBackgroundMessage].
 	With []string
 	// Agents lists the agents that a model may delegate to. If Agents is set, delegate_task names
 	// these agents in its description and schema, and refuses other names at once. If Agents is
@@ -191,8 +191,8 @@ func (o ToolOptions) wording(m *BackgroundManager) wording {
 		names = maps.Clone(m.cfg.ToolNames)
 	}
 	for _, n := range o.Omit {
-		if !slices.Contains(usualTools, n) {
-			panic(fmt.Sprintf("bgagent: Tools: ToolOptions.Omit leaves out %q; the tools are %s", n, strings.Join(usualTools, ", ")))
+		if all := slices.Concat(usualTools, optionalTools); !slices.Contains(all, n) {
+			panic(fmt.Sprintf("bgagent: Tools: ToolOptions.Omit leaves out %q; the tools are %s", n, strings.Join(all, ", ")))
 		}
 		if names == nil {
 			names = map[string]string{}
@@ -204,7 +204,7 @@ func (o ToolOptions) wording(m *BackgroundManager) wording {
 			panic(fmt.Sprintf("bgagent: Tools: ToolOptions.With lists %q; the optional tools are %s", n, strings.Join(optionalTools, ", ")))
 		}
 	}
-	w, err := wordingFor(names, o.With...)
+	w, err := wordingFor(names, slices.Concat(m.cfg.OptionalTools, o.With)...)
 	if err != nil {
 		panic("bgagent: Tools: ToolOptions.Names " + err.Error())
 	}

@@ -72,6 +72,9 @@ func (c *call) delegate(a DelegateTaskArgs) (DelegateTaskResult, error) {
 		render = func(int) answer { return c.w.launched(t, ref != "", agentNote(a, t)...) }
 	case errors.Is(err, ErrGoesOn):
 		askers := c.askers(t)
+		if len(askers) > 0 && askers[0].ID == t.ID {
+			c.showsQuestions(t.ID)
+		}
 		render = func(int) answer {
 			return c.w.goesOn(t, errors.Is(c.ctx.Err(), context.DeadlineExceeded), askers...)
 		}

@@ -9,7 +9,7 @@ import (
 )
 
 // ToolBackgroundMessage is the usual name of an optional tool, which sends a message to a running task.
-// Models have it only if [ToolOptions.With] lists it.
+// Models have it only if [Config.OptionalTools] or [ToolOptions.With] lists it.
 const ToolBackgroundMessage = "background_message"
 
 var optionalTools = []string{ToolBackgroundMessage}
@@ -197,6 +197,19 @@ func (c *call) answerProblem(err error, a BackgroundMessageArgs, q Question) (st
 		return "The argument answer " + wrong.Problem + ".", nil
 	}
 	return c.problem(err, a.TaskID)
+}
+
+// showsQuestions notes that the answer of the call shows the open questions of the task, so that no notice
+// repeats them.
+func (c *call) showsQuestions(id string) {
+	if c.w.message == "" || c.ctx.Err() != nil {
+		return
+	}
+	c.m.update(func(st *state, _ int64) {
+		if t, err := st.find(id); err == nil {
+			st.showsQuestions(c.by, t, questionsShown, c.out)
+		}
+	})
 }
 
 // askers returns the given tasks and the tasks below them that ask.

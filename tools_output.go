@@ -186,6 +186,9 @@ func (o *outputCall) task() (r BackgroundOutputResult, problem string, err error
 	if t.Status.Terminal() && o.ctx.Err() == nil {
 		_, _ = o.m.readAttempt(o.by, id, t.Attempt, o.out) // the answer shows the end, so its notice counts as read; the record may have expired
 	}
+	if !t.Status.Terminal() && !o.args.FullSession {
+		o.showsQuestions(t.ID)
+	}
 	reply := o.reply(render)
 	r.Text, r.Notice = reply.text, reply.notice
 	return r, "", nil

@@ -1,0 +1,193 @@
+package bgagent
+
+import "slices"
+
+// The code in this file reports questions to the sessions that may answer them. A question is reported
+// only if models have the tool that answers it, and if the question is one that a model may answer. The
+// host learns of every question from an event.
+//
+//	opened -> owed: in the outbox of the parent -> packed into an envelope -> told
+//	                                                                       -> handed out -> acknowledged: told
+//	       -> its answer no longer matters: not owed any more, wherever it is
+//
+// A question is urgent, so it does not wait for the end of a batch. Ends that are owed to the session
+// go out with it.
+
+// tellQuestion notes that the parent of the task is to be told about the question that was opened.
+func (st *state) tellQuestion(x *asked, now int64) {
+	n := x.a.t.up
+	if p := n.parentTask(); !st.mayTell(x) || n.session == "" || n.gone || p != nil && !p.live() {
+		return
+	}
+	x.owed = true
+	n.putAsk(x, now)
+	st.touchNode(n)
+}
+
+// mayTell reports whether models can answer the question.
+func (st *state) mayTell(x *asked) bool {
+	return st.cfg.answers && x.State == QuestionOpen && x.isForModels(st.cfg.ModelsMayPermit)
+}
+
+// putAsk puts a question into the outbox of the node.
+func (n *node) putAsk(x *asked, at int64) {
+	if len(n.asks) == 0 {
+		n.asksFrom = max(at, 1)
+	}
+	n.asks = append(n.asks, x)
+}
+
+// emptyAsks removes all questions from the outbox and returns them.
+func (n *node) emptyAsks() (list []*asked) {
+	list = n.asks
+	n.asks, n.asksFrom = nil, 0
+	return list
+}
+
+// owesAsks reports whether the session is still to be told about a question, apart from what was handed
+// out.
+func (n *node) owesAsks() bool {
+	return len(n.asks) > 0 || slices.ContainsFunc(n.unsettled(), func(env *envelope) bool { return len(env.asks) > 0 })
+}
+
+// asksEverywhere returns the number of questions of which the session is to be told.
+func (n *node) asksEverywhere() int {
+	count := len(n.asks)
+	for _, env := range n.unsettled() {
+		count += len(env.asks)
+	}
+	if n.held != nil {
+		for _, h := range n.held.hands {
+			count += len(h.asks)
+		}
+	}
+	return count
+}
+
+// packs reports whether an envelope of the node contains the question.
+func (n *node) packs(x *asked) bool {
+	return slices.ContainsFunc(n.unsettled(), func(env *envelope) bool { return slices.Contains(env.asks, x) })
+}
+
+// empty reports whether nothing in the envelope is owed any more.
+func (env *envelope) empty() bool { return len(env.debts)+len(env.asks) == 0 && !env.loading }
+
+// noticeQuestion describes a question in a notice.
+func (x *asked) noticeQuestion() NoticeQuestion {
+	t := x.a.t
+	q := NoticeQuestion{Task: t.id(), Description: t.title, Agent: t.kind.key.agent, Question: *x.Question.clone()}
+	if t.sess != nil {
+		q.Session = t.sess.id
+	}
+	return q
+}
+
+// toldAsks notes that the session has been told about the questions, or that it cannot be told.
+func (st *state) toldAsks(list []*asked) {
+	for _, x := range list {
+		x.owed = false
+		st.changed(x.a.t)
+	}
+}
+
+// tellNoMore notes that the session need not be told about a question, because the question is over.
+func (st *state) tellNoMore(x *asked) {
+	if !x.owed {
+		return
+	}
+	st.toldAsks([]*asked{x})
+	st.dropAsk(x)
+}
+
+// dropAsk removes a question from the outbox, from envelopes that are not empty without it, and from what
+// was handed out.
+func (st *state) dropAsk(x *asked) {
+	n := x.a.t.up
+	is := func(y *asked) bool { return x == y }
+	if n.asks = slices.DeleteFunc(n.asks, is); len(n.asks) == 0 {
+		n.asksFrom = 0
+	}
+	for _, env := range n.unsettled() {
+		env.asks = slices.DeleteFunc(env.asks, is)
+	}
+	if env := n.env; env != nil && env.empty() && !env.flying {
+		n.env = nil
+	}
+	if n.held != nil {
+		n.held.left = slices.DeleteFunc(n.held.left, (*envelope).empty)
+		for _, h := range slices.Clone(n.held.hands) {
+			h.setAsks(slices.DeleteFunc(h.asks, is))
+			st.dropHand(h)
+		}
+	}
+	st.touchNode(n)
+}
+
+// showsQuestions notes that an answer to the session shows the open questions of the task, so that no
+// notice repeats them. The argument "most" is the number of questions that the answer shows.
+func (st *state) showsQuestions(by Caller, t *task, most int, out *handing) {
+	b := t.questions()
+	if b == nil || b.open == 0 || t.up.session != by.Session || !st.cfg.answers {
+		return
+	}
+	var shown []*asked
+	for _, x := range b.list {
+		if x.State != QuestionOpen {
+			continue
+		}
+		if most--; most < 0 {
+			break
+		}
+		if x.owed {
+			st.dropAsk(x)
+			shown = append(shown, x)
+		}
+	}
+	switch {
+	case len(shown) == 0:
+	case st.storing == nil || st.closed:
+		st.toldAsks(shown)
+	default:
+		h := &hand{n: t.up, asks: shown}
+		out.hands = append(out.hands, h)
+		t.up.hold().hands = append(t.up.hold().hands, h)
+		st.nodeChanged(t.up)
+	}
+}
+
+// setAsks sets the questions in the answer that are not acknowledged.
+func (h *hand) setAsks(list []*asked) {
+	if h.asks = list; h.notice != nil {
+		h.notice.asks = list
+	}
+}
+
+// loadAsks finds the questions that are owed to the session of the node: first those that a notice of the
+// earlier process reports, then the others.
+func (st *state) loadAsks(n *node, now int64) {
+	for _, env := range n.unsettled() {
+		env.loading = false
+		for _, q := range env.notice.Questions {
+			num, _ := parseID(q.Task)
+			if t := st.tasks[num]; t != nil && t.up == n {
+				if x := t.question(q.Question.Key); x != nil && x.owed && !n.packs(x) {
+					env.asks = append(env.asks, x)
+				}
+			}
+		}
+	}
+	if env := n.env; env != nil && env.empty() && !env.flying { // models can no longer answer the questions
+		n.env = n.nextAgain()
+	}
+	for t := n.first; t != nil; t = t.next {
+		b := t.questions()
+		if b == nil {
+			continue
+		}
+		for _, x := range b.list {
+			if x.owed && !n.packs(x) {
+				n.putAsk(x, now)
+			}
+		}
+	}
+}
