@@ -48,6 +48,9 @@ const maxConfigFile = 1 << 20
 //	hostUnreachableMs                    300000      never
 //	stopTimeoutMs                        10000       refused
 //	budget                               {}          no limit
+//	ask                                  false       refused; true or false
+//	modelsMayPermit                      false       refused; true or false
+//	backgroundMessage                    false       refused; true or false
 //	fallback                             {}          refused
 //	fallbackAfterMs                      600000      no wait
 //	pollIntervalMs                       2000        refused

@@ -33,6 +33,7 @@ const (
 	keyLimits                  // a map in Limits
 	keyWake                    // Config.Wake
 	keySwitch                  // Config.RepeatedCalls: false switches it off
+	keyFlag                    // a bool field of Config that is false by default, or Config.OptionalTools
 	keyBudget                  // Config.TaskBudget, Config.TreeBudget and Config.BudgetPeriod; see config_budget.go
 	keyFallback                // Config.Fallback; see config_fallback.go
 )
@@ -76,6 +77,10 @@ var fileKeys = []fileKey{
 	limitHostUnreachable.inFile(),
 	limitStopTimeout.inFile(),
 	{key: budgetKey, kind: keyBudget, field: "TaskBudget", zero: "no limit", about: "What a task may use over all its attempts (`task`), and what all tasks of a root session may use together (`tree`): `inputTokens`, `outputTokens`, `totalTokens`, `cost` in US dollars, `toolCalls`. `tree.periodMs` makes the tree's budget count by period. See [Guardrails](guardrails.md)"},
+
+	{key: "ask", kind: keyFlag, field: "Ask", about: "Whether the questions of agents wait for an answer instead of being refused. See [Guardrails](guardrails.md#questions)"},
+	{key: "modelsMayPermit", kind: keyFlag, field: "ModelsMayPermit", about: "Whether a session may give permissions to the tasks that descend from it"},
+	{key: "backgroundMessage", kind: keyFlag, field: "OptionalTools", about: "Whether models have the tool `background_message`, which sends messages to running tasks and answers their questions"},
 
 	{key: fallbackKey, kind: keyFallback, field: "Fallback", about: "For each model, the models with which its tasks continue if its provider refuses their requests, in order: `{ \"a/opus\": [\"b/large\", \"a/sonnet\"] }`. See [Guardrails](guardrails.md#fallback)"},
 	limitFallbackAfter.inFile(),
@@ -200,7 +205,7 @@ func (k *fileKey) want() string {
 	switch k.kind {
 	case keyWake:
 		return `"batch", "each" or "never"`
-	case keySwitch:
+	case keySwitch, keyFlag:
 		return "true or false"
 	}
 	s := "a whole number"
@@ -242,6 +247,8 @@ func (k *fileKey) access(c *Config) (int64, func(int64)) {
 			return int64(c.Limits.Total), func(n int64) { c.Limits.Total = int(n) }
 		}
 		return int64(c.Limits.Default), func(n int64) { c.Limits.Default = int(n) }
+	case keyFlag:
+		return k.flag(c)
 	case keyWake:
 		return int64(c.Wake), func(n int64) { c.Wake = Wake(n) }
 	case keySwitch:
@@ -252,6 +259,34 @@ func (k *fileKey) access(c *Config) (int64, func(int64)) {
 		}
 	}
 	panic("bgagent: bug: no field for the key " + k.key)
+}
+
+// flag is the method access for a key that is true or false.
+func (k *fileKey) flag(c *Config) (int64, func(int64)) {
+	var on *bool
+	switch k.field {
+	case "Ask":
+		on = &c.Ask
+	case "ModelsMayPermit":
+		on = &c.ModelsMayPermit
+	default:
+		has := func(n string) bool { return n == ToolBackgroundMessage }
+		var n int64
+		if slices.ContainsFunc(c.OptionalTools, has) {
+			n = 1
+		}
+		return n, func(n int64) {
+			c.OptionalTools = slices.DeleteFunc(slices.Clone(c.OptionalTools), has)
+			if n != 0 {
+				c.OptionalTools = append(c.OptionalTools, ToolBackgroundMessage)
+			}
+		}
+	}
+	var n int64
+	if *on {
+		n = 1
+	}
+	return n, func(n int64) { *on = n != 0 }
 }
 
 // limits returns a pointer to the map of limits in c that the key sets.
@@ -269,7 +304,7 @@ func (k *fileKey) limits(c *Config) *map[string]int {
 
 // toConfig converts a number in the file to the number in Config.
 func (k *fileKey) toConfig(n int64) int64 {
-	if n == 0 && k.kind != keyWake {
+	if n == 0 && k.kind != keyWake && k.kind != keyFlag {
 		return -1 // both Unlimited and Disabled are -1
 	}
 	return n * k.unit()
@@ -306,7 +341,7 @@ func (k *fileKey) text(n int64) string {
 	switch k.kind {
 	case keyWake:
 		return strconv.Quote(Wake(n).String())
-	case keySwitch:
+	case keySwitch, keyFlag:
 		return strconv.FormatBool(n != 0)
 	}
 	return strconv.FormatInt(n, 10)

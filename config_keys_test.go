@@ -19,7 +19,7 @@ func docTable() string {
 		switch {
 		case k.kind == keyWake:
 			zero = `refused; "batch", "each" or "never"`
-		case k.kind == keySwitch:
+		case k.kind == keySwitch || k.kind == keyFlag:
 			zero = "refused; true or false"
 		case zero == "":
 			zero = "refused"
@@ -68,7 +68,7 @@ func TestDocumentationHoldsTheTableOfKeys(t *testing.T) {
 // If a new field of Config had no key, a file could not set it.
 func TestEveryDurationAndCountHasAKeyThatAgreesOnZero(t *testing.T) {
 	var c Config
-	canBeOff := map[string]bool{"RetainText": true, "NoticeResult": true, "Limits.Default": true, "Limits.Model": true, "Limits.Provider": true, "Limits.Total": true, "Limits.Agent": true, "Wake": false, "TaskBudget": true, "Fallback": false}
+	canBeOff := map[string]bool{"RetainText": true, "NoticeResult": true, "Limits.Default": true, "Limits.Model": true, "Limits.Provider": true, "Limits.Total": true, "Limits.Agent": true, "Wake": false, "Ask": false, "ModelsMayPermit": false, "OptionalTools": false, "TaskBudget": true, "Fallback": false}
 	for i := range timeLimits {
 		if timeLimits[i].key == "" { // the file cannot set this limit
 			continue

@@ -263,7 +263,7 @@ func (p *fileParser) key(k *fileKey, m jsonc.Member) {
 		p.fallbacks(v)
 	case k.kind == keyWake:
 		p.wake(k, v, at)
-	case k.kind == keySwitch:
+	case k.kind == keySwitch || k.kind == keyFlag:
 		on, ok := v.Bool()
 		if !ok {
 			p.fail(v.Errorf(path, "is %s; it must be %s, or null", v.Describe(), k.want()))

@@ -71,7 +71,7 @@ var keys = []key{
 }
 
 // notifyKey is the key "notify" at the top level of a file.
-var notifyKey = key{"notify", shapeTexts, nil, nil, "A program and its arguments. It runs when a task ends badly and when the last task has ended, with a sentence as its last argument. No shell sees it. A relative path is relative to the folder of the file."}
+var notifyKey = key{"notify", shapeTexts, nil, nil, "A program and its arguments. It runs when a task ends badly, when a task asks a question, and when the last task has ended, with a sentence as its last argument. No shell sees it. A relative path is relative to the folder of the file."}
 
 // required holds, for each kind, the key that its agents must have.
 var required = map[Kind]string{Command: "preset", ACP: "command", Opencode: "url"}
