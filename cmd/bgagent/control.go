@@ -14,8 +14,8 @@ import (
 	"github.com/bgagent/bgagent/internal/cleantext"
 )
 
-// This file contains the commands that control the tasks of a running "bgagent serve". A command
-// that answers a question of a task belongs here, too; see the routes of package control.
+// This file contains the commands that control the tasks of a running "bgagent serve". The command that
+// answers a question of a task is in answer.go.
 
 // controlCodes describes the exit codes of the commands in this file.
 const controlCodes = `

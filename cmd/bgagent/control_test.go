@@ -157,7 +157,7 @@ func TestTheFileOfAKilledServeIsKnownToBeStale(t *testing.T) {
 	require.NoError(t, cmd.Process.Kill())
 	_ = cmd.Wait()
 	require.NotEmpty(t, p.control(), "a killed serve leaves its file")
-	for _, args := range [][]string{{"cancel", id}, {"send", id, "x"}, {"resume", id, "x"}, {"logs", "-f", id}} {
+	for _, args := range [][]string{{"cancel", id}, {"send", id, "x"}, {"resume", id, "x"}, {"answer", id, "x"}, {"logs", "-f", id}} {
 		require.Regexp(t, `^bgagent: bgagent serve with \S+, which has task `+id+`, does not run; start it with this configuration, and repeat the command\n$`, p.refuses(2, args...))
 	}
 	text := p.does("status")
@@ -223,16 +223,16 @@ func TestARequestWithoutAnAnswerCanStillTakeEffect(t *testing.T) {
 
 func TestCommandsThatControlAreRefusedInsideATurn(t *testing.T) {
 	t.Parallel()
-	p := withAgent(t, "cat >/dev/null\nfor command in 'cancel bg_x' 'resume bg_x y' 'send bg_x y'; do "+binary+" $command >>said 2>&1; echo $? >>codes; done\n"+binary+" status >>seen 2>&1; echo $? >>codes\necho done\n")
+	p := withAgent(t, "cat >/dev/null\nfor command in 'cancel bg_x' 'resume bg_x y' 'send bg_x y' 'answer bg_x y'; do "+binary+" $command >>said 2>&1; echo $? >>codes; done\n"+binary+" status >>seen 2>&1; echo $? >>codes\necho done\n")
 	at, _ := startServe(t, p)
 	cs := client(t, &mcp.StreamableClientTransport{Endpoint: at, DisableStandaloneSSE: true})
 	require.Contains(t, callTool(t, cs, "delegate_task", map[string]any{"subagent_type": "a", "prompt": "x", "run_in_background": false}), "done")
 	said, err := os.ReadFile(filepath.Join(p.project, "said"))
 	require.NoError(t, err)
-	require.Equal(t, 3, strings.Count(string(said), "refused inside a turn of a task; "), string(said))
+	require.Equal(t, 4, strings.Count(string(said), "refused inside a turn of a task; "), string(said))
 	codes, err := os.ReadFile(filepath.Join(p.project, "codes"))
 	require.NoError(t, err)
-	require.Equal(t, "2\n2\n2\n0\n", string(codes))
+	require.Equal(t, "2\n2\n2\n2\n0\n", string(codes))
 }
 
 func TestOnlyTheTasksOfServeAreControlled(t *testing.T) {

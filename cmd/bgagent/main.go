@@ -15,6 +15,7 @@
 //	bgagent cancel ID             cancels a task of a running serve
 //	bgagent resume ID PROMPT      continues a task that has ended, on a running serve
 //	bgagent send ID TEXT          sends a message to a task of a running serve
+//	bgagent answer ID [KEY] OPTION  answers a question of a task of a running serve
 //	bgagent prune [ID]            deletes kept tasks
 //	bgagent cleanup               lists or ends the processes that killed runs have left behind
 //	bgagent version               prints the version
@@ -71,6 +72,7 @@ type cli struct {
 	Cancel cancelCmd `cmd:"" help:"Cancel a task of a running serve."`
 	Resume resumeCmd `cmd:"" help:"Continue a task that has ended, on a running serve."`
 	Send   sendCmd   `cmd:"" help:"Send a message to a task of a running serve."`
+	Answer answerCmd `cmd:"" help:"Answer a question of a task of a running serve."`
 	Prune  pruneCmd  `cmd:"" help:"Delete tasks that are kept, with their prompts and results."`
 
 	Init       initCmd       `cmd:"" help:"Write a configuration file with the agent programs on PATH."`

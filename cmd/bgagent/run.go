@@ -76,7 +76,7 @@ func (c *runCmd) Run(all *cli, stop stops) error {
 	kept := all.keeps() && (c.List != "" || c.Resume != "") // tasks of the sample are not kept
 	life := begin("run", kept)
 	defer life.end()
-	crew, err := fleet.New(set, fleet.Options{Instance: life.id, KeepLogs: true, MaxCost: cost})
+	crew, err := fleet.New(set, fleet.Options{Instance: life.id, KeepLogs: true, NobodyAnswers: true, MaxCost: cost})
 	if err != nil {
 		return errors.Join(&exitError{exitInput, err}, job.close())
 	}

@@ -194,8 +194,8 @@ const maxCommands = 64
 // which the manager cancels it. It returns 0 if the manager does not cancel silent tasks.
 func (s *serving) silent() time.Duration { return s.stale / 2 }
 
-// acceptCommands lets the commands "status", "tasks", "show", "logs", "cancel", "resume" and
-// "send" use this server. They find it by its store, so the result is nil if tasks are not kept.
+// acceptCommands lets the commands "status", "tasks", "show", "logs", "cancel", "resume",
+// "send" and "answer" use this server. They find it by its store, so the result is nil if tasks are not kept.
 func (s *serving) acceptCommands(info control.Info) *control.Server {
 	if s.at.Dir == "" {
 		return nil

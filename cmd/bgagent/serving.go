@@ -97,6 +97,10 @@ func (s *serving) watch(known []bgagent.Task, events *bgagent.Subscription) {
 			s.endLog(e.Task)
 			delete(live, e.Task.ID)
 			s.tell(e.Task, len(live) == 0)
+		case bgagent.EventQuestion:
+			if q := e.Question; q.State == bgagent.QuestionOpen && !s.ending.Load() {
+				s.notify.Tell(notify.Event{Kind: "asks", Text: questionText(e.Task, *q), Task: e.Task.ID})
+			}
 		case bgagent.EventQuiet: // the programs can print until then
 			s.endLog(e.Task)
 		case bgagent.EventMissed:

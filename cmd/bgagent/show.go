@@ -180,6 +180,9 @@ func (v *view) print(w io.Writer, t bgagent.Task) error {
 		line(fmt.Sprintf("attempt %d", a.Number), strings.TrimSpace(fmt.Sprintf("%v %v %s", a.Status, a.Cause, a.Reason)))
 	}
 	if !t.Status.Terminal() {
+		if v.lives {
+			printQuestions(w, t)
+		}
 		return nil
 	}
 	text, err := v.text(t, "result")

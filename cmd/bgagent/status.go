@@ -181,6 +181,17 @@ func (v *view) writeStanding(w io.Writer, st standing, now time.Time, width int)
 	if err := writeRows(w, rows, width); err != nil {
 		return err
 	}
+	for _, t := range st.Tasks {
+		if !v.lives {
+			break
+		}
+		for _, q := range t.Questions {
+			fmt.Fprintf(w, "  %s asks: %s; bgagent show %s prints the question\n", clean(t.ID, q.Title, t.ID)...)
+			for _, command := range answerCommands(t.ID, q) {
+				fmt.Fprintf(w, "    %s\n", command)
+			}
+		}
+	}
 	if st.Failed > statusFailed {
 		_, err := fmt.Fprintf(w, "  (%d further tasks failed; bgagent tasks --all lists them)\n", st.Failed-statusFailed)
 		return err

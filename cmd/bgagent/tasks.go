@@ -171,10 +171,13 @@ func (v *view) list(most int) error {
 	}
 }
 
-// status returns the status of a task in words. If the owner of the store is dead, a task that
+// status returns the status of a task in words. A task that waits for an answer is asking. If the owner of the store is dead, a task that
 // has not ended does not run, so the status begins with "was".
 func (v *view) status(t bgagent.Task) string {
-	if t.Status.Terminal() || v.lives {
+	switch {
+	case v.lives && len(t.Questions) > 0:
+		return "asking"
+	case t.Status.Terminal() || v.lives:
 		return t.Status.String()
 	}
 	return "was " + t.Status.String()

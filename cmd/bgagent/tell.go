@@ -19,6 +19,11 @@ func kindOfEnd(t bgagent.Task) string {
 	return "failed"
 }
 
+// questionText returns the text of the notification for a task that asks a question.
+func questionText(t bgagent.Task, q bgagent.Question) string {
+	return cleantext.Line("bgagent: task " + t.ID + " (" + t.Description + ") asks: " + q.Title + "; to see and answer it: bgagent show " + t.ID)
+}
+
 // endText returns the text of the notification for a task that has ended badly.
 func endText(name string, t bgagent.Task) string {
 	how := "has failed: "

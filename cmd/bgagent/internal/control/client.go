@@ -208,3 +208,8 @@ func (c *Client) Resume(ctx context.Context, in ResumeInput) (bgagent.Task, erro
 func (c *Client) Send(ctx context.Context, in SendInput) (bgagent.SendResult, error) {
 	return call[bgagent.SendResult](ctx, c, "send", in)
 }
+
+// Answer answers a question of a task. It returns when the answer is durable.
+func (c *Client) Answer(ctx context.Context, in AnswerInput) (bgagent.Question, error) {
+	return call[bgagent.Question](ctx, c, "answer", in)
+}

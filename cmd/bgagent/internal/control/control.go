@@ -130,6 +130,13 @@ type SendInput struct {
 	Now  bool   `json:"now,omitempty"`
 }
 
+// AnswerInput is the answer to a question of a task.
+type AnswerInput struct {
+	ID     string `json:"id"`
+	Key    string `json:"key"`
+	Option string `json:"option"`
+}
+
 // LogInput asks for a part of the log of a task.
 type LogInput struct {
 	ID   string `json:"id"`

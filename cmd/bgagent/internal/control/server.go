@@ -107,6 +107,7 @@ func (h Host) routes() http.Handler {
 	handle(mux, "cancel", h.cancel)
 	handle(mux, "resume", h.resume)
 	handle(mux, "send", h.send)
+	handle(mux, "answer", h.answer)
 	return mux
 }
 
@@ -133,7 +134,7 @@ func handle[In, Out any](mux *http.ServeMux, name string, do func(context.Contex
 // isInput reports whether an error of the manager says that the request was wrong.
 func isInput(err error) bool {
 	var input *bgagent.InputError
-	return errors.As(err, &input) || errors.Is(err, bgagent.ErrUnknownTask) || errors.Is(err, bgagent.ErrExpired)
+	return errors.As(err, &input) || errors.Is(err, bgagent.ErrUnknownTask) || errors.Is(err, bgagent.ErrExpired) || errors.Is(err, bgagent.ErrNoQuestion)
 }
 
 func writeError(w http.ResponseWriter, code int, e *Error) { writeJSON(w, code, e) }
@@ -207,4 +208,8 @@ func (h Host) resume(ctx context.Context, in ResumeInput) (bgagent.Task, error) 
 
 func (h Host) send(ctx context.Context, in SendInput) (bgagent.SendResult, error) {
 	return h.Manager.Send(context.WithoutCancel(ctx), bgagent.Caller{}, in.ID, bgagent.SendInput{Key: in.Key, Text: in.Text, Now: in.Now})
+}
+
+func (h Host) answer(ctx context.Context, in AnswerInput) (bgagent.Question, error) {
+	return h.Manager.Answer(context.WithoutCancel(ctx), bgagent.Caller{}, in.ID, bgagent.AnswerInput{Key: in.Key, Option: in.Option})
 }

@@ -48,6 +48,9 @@ type Options struct {
 	// called.
 	KeepLogs bool
 
+	// NobodyAnswers refuses the questions of agents at once, because nobody can see and answer them.
+	NobodyAnswers bool
+
 	// MaxCost limits the cost of all tasks of a root session together, in US dollars. If the
 	// configuration files have a smaller limit, that limit applies. 0 means no further limit.
 	MaxCost float64
@@ -163,6 +166,7 @@ const maxCostPeriod = 365 * 24 * time.Hour
 // matches [bgagent.ErrDepth]. This prevents agents from launching agents without limit.
 func (f *Fleet) Manager(cfg bgagent.Config) (*bgagent.BackgroundManager, error) {
 	f.set.Limits.Apply(&cfg)
+	cfg.Ask = cfg.Ask && !f.options.NobodyAnswers
 	if most := f.options.MaxCost; most > 0 && (cfg.TreeBudget.Cost == 0 || most < cfg.TreeBudget.Cost) {
 		cfg.TreeBudget.Cost = most
 	}

@@ -1,5 +1,5 @@
 // Package notify runs the program that the user has configured for notifications. The
-// program runs when a task ends badly and when the last task has ended.
+// program runs when a task ends badly, when a task asks a question, and when the last task has ended.
 package notify
 
 import (
@@ -15,7 +15,7 @@ import (
 
 // Event is something to notify the user of.
 type Event struct {
-	Kind   string // "failed", "cancelled", or "done" when the last task has ended
+	Kind   string // "failed", "cancelled", "asks", or "done" when the last task has ended
 	Text   string // one line for the user
 	Task   string // id of the task; empty with "done"
 	Folder string // folder of the results; empty if there is none
