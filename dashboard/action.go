@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"mime"
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/bgagent/bgagent"
@@ -39,32 +40,87 @@ func (h *Handler) retry(_ *http.Request, a action) (bgagent.Task, error) {
 // act serves a request that changes something. It first checks that the page itself has
 // sent the request and that the host allows the action.
 func (h *Handler) act(w http.ResponseWriter, r *http.Request, allowed bool, do func(*http.Request, action) (bgagent.Task, error)) {
+	var a action
+	if !h.readAction(w, r, allowed, &a) {
+		return
+	}
+	t, err := do(r, a)
+	if err != nil {
+		writeActionError(w, err)
+		return
+	}
+	writeJSON(w, http.StatusOK, map[string]string{"id": t.ID})
+}
+
+// readAction checks a request that changes something, and decodes its body. If anything is wrong, it
+// answers the request and returns false.
+func (h *Handler) readAction(w http.ResponseWriter, r *http.Request, allowed bool, body any) bool {
 	code, err := h.checkAction(r, allowed)
 	if err != nil {
 		if code == http.StatusMethodNotAllowed {
 			w.Header().Set("Allow", http.MethodPost)
 		}
 		writeError(w, code, err)
-		return
+		return false
 	}
-	var a action
 	dec := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxAction))
 	dec.DisallowUnknownFields()
-	if err := dec.Decode(&a); err != nil {
+	if err := dec.Decode(body); err != nil {
 		writeError(w, http.StatusBadRequest, fmt.Errorf("reading the request: %w", err))
+		return false
+	}
+	return true
+}
+
+func writeActionError(w http.ResponseWriter, err error) {
+	var input *bgagent.InputError
+	code := statusOf(err)
+	if errors.As(err, &input) {
+		code = http.StatusBadRequest
+	}
+	writeError(w, code, err)
+}
+
+// answer is the body of a request that answers a question.
+type answer struct {
+	ID     string `json:"id"`
+	Key    string `json:"key"`
+	Option string `json:"option"`
+}
+
+// answer answers a question of a task on behalf of the host. The key contains a digest of the question, so
+// the kind that is checked here is that of the question that is answered.
+func (h *Handler) answer(w http.ResponseWriter, r *http.Request) {
+	var a answer
+	if !h.readAction(w, r, h.cfg.AllowAnswer || h.cfg.AllowPermit, &a) {
 		return
 	}
-	t, err := do(r, a)
-	if err != nil {
-		var input *bgagent.InputError
-		code := statusOf(err)
-		if errors.As(err, &input) {
-			code = http.StatusBadRequest
+	t, err := h.m.Get(a.ID)
+	if err == nil {
+		i := slices.IndexFunc(t.Questions, func(q bgagent.Question) bool { return q.Key == a.Key })
+		if i >= 0 && !h.mayAnswer(t.Questions[i]) {
+			writeError(w, http.StatusForbidden, errors.New("the host does not allow this for questions of the kind "+t.Questions[i].Kind.String()))
+			return
 		}
-		writeError(w, code, err)
+		if i >= 0 {
+			_, err = h.m.Answer(r.Context(), bgagent.Caller{}, t.ID, bgagent.AnswerInput{Key: a.Key, Option: a.Option})
+		} else {
+			err = fmt.Errorf("task %s: %w", t.ID, bgagent.ErrNoQuestion)
+		}
+	}
+	if err != nil {
+		writeActionError(w, err)
 		return
 	}
 	writeJSON(w, http.StatusOK, map[string]string{"id": t.ID})
+}
+
+// mayAnswer reports whether the question may be answered on the page.
+func (h *Handler) mayAnswer(q bgagent.Question) bool {
+	if q.Kind == bgagent.QuestionChoice {
+		return h.cfg.AllowAnswer
+	}
+	return h.cfg.AllowPermit
 }
 
 func (h *Handler) checkAction(r *http.Request, allowed bool) (int, error) {

@@ -67,6 +67,13 @@ type Config struct {
 	// AllowResume lets everybody with access to the page resume ended tasks with another
 	// prompt, or with the same prompt. When a resumed task ends, its parent is notified.
 	AllowResume bool
+	// AllowAnswer lets everybody with access to the page answer the questions of tasks, except
+	// questions for permissions.
+	AllowAnswer bool
+	// AllowPermit lets everybody with access to the page give the permissions for which tasks ask. Set
+	// it only if a login protects the page, also on loopback: otherwise every program on the machine
+	// could give itself the permission for a command.
+	AllowPermit bool
 	// Log reads what the program of a task has printed. It returns the text after the given offset,
 	// and the offset of the text that follows. The text may be only the next part of the log; at the
 	// end of the log, the text is empty and the offset unchanged. An error is shown on the page. Log
@@ -148,6 +155,8 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		h.act(w, r, h.cfg.AllowResume, h.resume)
 	case "retry":
 		h.act(w, r, h.cfg.AllowResume, h.retry)
+	case "answer":
+		h.answer(w, r)
 	case ".":
 		// StripPrefix has removed the whole path. The page's links need a slash at the end of
 		// the address. http.Redirect cannot be used: it would make the target relative to the

@@ -8,6 +8,7 @@ import (
 	"strconv"
 
 	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/internal/cleantext"
 )
 
 // maxMessages bounds the number of messages of a session that are read in one request.
@@ -64,6 +65,10 @@ func (h *Handler) serveTask(w http.ResponseWriter, r *http.Request) {
 		d.Todos = append(d.Todos, todo{entry.Text, entry.State.String()})
 	}
 	d.Metadata, d.Progress.Todos = nil, nil
+	for i := range d.Questions { // the page shows what a person decides about without characters that change the order of others
+		q := &d.Questions[i]
+		q.Title, q.Subject = cleantext.Line(q.Title), cleantext.String(q.Subject)
+	}
 	writeJSON(w, http.StatusOK, d)
 }
 
@@ -146,14 +151,14 @@ func (h *Handler) serveMessages(w http.ResponseWriter, r *http.Request) {
 // statusOf maps an error from the manager to an HTTP status.
 func statusOf(err error) int {
 	switch {
-	case errors.Is(err, bgagent.ErrUnknownTask):
+	case errors.Is(err, bgagent.ErrUnknownTask), errors.Is(err, bgagent.ErrNoQuestion):
 		return http.StatusNotFound
 	case errors.Is(err, bgagent.ErrExpired):
 		return http.StatusGone
 	case errors.Is(err, bgagent.ErrClosed):
 		return http.StatusServiceUnavailable
 	case errors.Is(err, bgagent.ErrAlreadyEnded), errors.Is(err, bgagent.ErrStillLive), errors.Is(err, bgagent.ErrNotStopped),
-		errors.Is(err, bgagent.ErrNoSession), errors.Is(err, bgagent.ErrTooManyTasks):
+		errors.Is(err, bgagent.ErrNoSession), errors.Is(err, bgagent.ErrTooManyTasks), errors.Is(err, bgagent.ErrQuestionOver):
 		return http.StatusConflict
 	case errors.Is(err, context.DeadlineExceeded):
 		return http.StatusGatewayTimeout

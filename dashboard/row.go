@@ -41,14 +41,17 @@ type row struct {
 	Cost    float64 `json:"cost,omitempty"`
 	Notice  string  `json:"notice,omitempty"`
 	Over    bool    `json:"over,omitempty"`  // the session did not stop in time
+	Asks    int     `json:"asks,omitempty"`  // number of open questions
 	Heard   int64   `json:"heard,omitempty"` // time of the last activity, in ms since 1970
 
 	// todos is a digest of the todo list. It is not sent. It makes the row differ when the todos
 	// change. A page that shows the details of the task then fetches the details again.
 	todos uint64
+	// asked is a digest of the open questions, which is not sent either.
+	asked uint64
 }
 
-// todoSeed is the seed of all digests of todo lists. Digests with the same seed can be
+// todoSeed is the seed of all digests of todo lists and of questions. Digests with the same seed can be
 // compared.
 var todoSeed = maphash.MakeSeed()
 
@@ -80,6 +83,14 @@ func newRow(t *bgagent.Task, pool string) row {
 	}
 	if t.Budget != (bgagent.BudgetUse{}) {
 		r.Budget = line(t.Budget.String())
+	}
+	if r.Asks = len(t.Questions); r.Asks > 0 {
+		var h maphash.Hash
+		h.SetSeed(todoSeed)
+		for _, q := range t.Questions {
+			maphash.WriteComparable(&h, q.Key)
+		}
+		r.asked = h.Sum64()
 	}
 	if o := t.Outage; o != nil {
 		r.Away, r.Until, r.Detail = millis(o.Since), millis(o.Until), line(o.Reason)

@@ -15,7 +15,7 @@ import (
 // pageFlags say whether "bgagent serve" shows the page, and to whom.
 type pageFlags struct {
 	Page     string `placeholder:"VARIABLE" help:"The environment variable, or @FILE, that holds the page's password of at least 16 bytes (any user name will do). Without it the page is shown only if there are no tokens, to everybody on this machine."`
-	PageActs bool   `help:"Everybody who sees the page may cancel and resume tasks."`
+	PageActs bool   `help:"Everybody who sees the page may cancel and resume tasks and answer their questions; with --page, also questions for a permission."`
 }
 
 // page returns the page that shows the tasks of all callers, and a handler that serves
@@ -28,7 +28,7 @@ func (f pageFlags) page(ctx context.Context, s *serving, tokens bool, secret *se
 		}
 		return nil, nil, nil
 	}
-	page := dashboard.New(s.manager, dashboard.Config{AllowCancel: f.PageActs, AllowResume: f.PageActs, Silent: cmp.Or(s.silent(), bgagent.Disabled), Log: s.log()})
+	page := dashboard.New(s.manager, dashboard.Config{AllowCancel: f.PageActs, AllowResume: f.PageActs, AllowAnswer: f.PageActs, AllowPermit: f.PageActs && f.Page != "", Silent: cmp.Or(s.silent(), bgagent.Disabled), Log: s.log()})
 	if f.Page == "" {
 		return page, page, nil
 	}

@@ -3,6 +3,7 @@
 import { fetchJSON, post } from './fetch.js'
 import { ago, count, duration, elapsed, el, isLive, isSilent, money, say, stateOf, stateText, time } from './format.js'
 import { Log } from './log.js'
+import { Questions } from './questions.js'
 
 const KEEP = 150 // maximum number of messages shown; the latest are shown
 const PAGES = 50 // maximum number of pages of messages per refresh
@@ -73,7 +74,7 @@ export class Detail {
       retry: el('button', { title: 'Continue with the same prompt', onclick: () => this.#retry() }, 'Retry'),
       resume: el('button', { title: 'Continue with another prompt', onclick: () => this.act('resume', this.node) }, 'Resume'),
       problem: el('p', { class: 'problem', role: 'alert', hidden: true }), children: el('ul', { class: 'kids' }),
-      error: new Whole('Error'), result: new Whole('Result'), log: new Log(),
+      error: new Whole('Error'), result: new Whole('Result'), log: new Log(), questions: new Questions(this.allowed),
     })
     ui.todoPart = part('Todos', ui.todos)
     ui.attemptPart = part('Earlier attempts', ui.attempts)
@@ -84,7 +85,7 @@ export class Detail {
       el('div', { class: 'detail-head' },
         el('button', { class: 'close', 'aria-label': 'Close', title: 'Close (Esc)', onclick: () => this.close() }, '✕'),
         ui.badge, el('span', { class: 'grow' }), ui.cancel, ui.retry, ui.resume),
-      ui.problem, ui.title, ui.reason, ui.error.el, ui.result.el, ui.facts, ui.todoPart, ui.kidPart, ui.attemptPart, ui.promptPart, ui.log.el, part('Messages', ui.note, ui.messages))
+      ui.problem, ui.title, ui.reason, ui.questions.el, ui.error.el, ui.result.el, ui.facts, ui.todoPart, ui.kidPart, ui.attemptPart, ui.promptPart, ui.log.el, part('Messages', ui.note, ui.messages))
     say(ui.note, 'reading …')
     this.draw()
   }
@@ -101,6 +102,7 @@ export class Detail {
     say(ui.reason, isLive(t) ? t.detail || t.reason || '' : '')
     ui.reason.hidden = !ui.reason.textContent
     this.#outcome()
+    ui.questions.show(this.node.key, t.asks ? this.full?.questions ?? [] : [])
     const allowed = this.allowed()
     ui.cancel.hidden = !(allowed.cancel && isLive(t))
     ui.resume.hidden = !(allowed.resume && !isLive(t))
@@ -246,7 +248,7 @@ export class Detail {
   #drawFull(full) {
     const { ui } = this
     say(ui.prompt, full.prompt)
-    this.#outcome()
+    this.draw()
     ui.todoPart.hidden = full.todos.length === 0
     ui.todos.replaceChildren(...full.todos.slice(0, 60).map(t => el('li', { 'data-todo': t.state, dir: 'auto' }, t.text, el('span', { class: 'hidden' }, `, ${t.state}`))))
     const attempts = full.attempts ?? []
