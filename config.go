@@ -261,6 +261,10 @@ type Config struct {
 	// it. By default, only the host may give permissions, and sessions may only answer
 	// other questions.
 	ModelsMayPermit bool
+	// OnlyModelsAnswer means that nobody but models can answer questions, because no
+	// person sees them. A question that no model may answer is then refused at once, as
+	// without Ask. Models can answer only if OptionalTools names [ToolBackgroundMessage].
+	OnlyModelsAnswer bool
 
 	// PollInterval is the pause between two polls of a client that is a TurnStarter.
 	// It is also the pause before a notice that was refused with ErrBusy is delivered again.

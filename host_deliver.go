@@ -3,7 +3,6 @@ package bgagent
 import (
 	"context"
 	"errors"
-	"slices"
 )
 
 // This file delivers notices to root sessions. The session of a task gets notices in another way:
@@ -25,7 +24,8 @@ func (m *BackgroundManager) deliver(n *node) {
 		if m.cfg.Store != nil {
 			sealed := m.sealNotice(n, env, told.Text)
 			m.update(func(st *state, _ int64) {
-				if sealed = sealed && !st.closing; !sealed { // Close or Suspend began during the write
+				// During the write, Close or Suspend may have begun, or everything in the notice may be over.
+				if sealed = sealed && !st.closing && !env.empty(); !sealed {
 					st.abandonDelivery(n, env)
 				}
 			})
@@ -99,9 +99,8 @@ func (m *BackgroundManager) parentState(session string) (state parentState, by *
 func (m *BackgroundManager) notify(by *client, session string, n Notice) error {
 	call := func(f func(context.Context, string, Notice) error) error {
 		_, err := within(m.base, m, goNotify, "Notify", m.cfg.CallTimeout, func(ctx context.Context) (struct{}, error) {
-			n := n // pass a copy, because the host might change the notice, and a repetition must deliver it unchanged
-			n.Items, n.Batch = slices.Clone(n.Items), slices.Clone(n.Batch)
-			return struct{}{}, lookedAt(f(ctx, session, n))
+			// Pass a copy, because the host might change the notice, and a repetition must deliver it unchanged.
+			return struct{}{}, lookedAt(f(ctx, session, *n.clone()))
 		})
 		return err
 	}

@@ -3,7 +3,6 @@ package bgagent
 import (
 	"context"
 	"fmt"
-	"slices"
 	"time"
 )
 
@@ -50,7 +49,7 @@ func (m *BackgroundManager) takeStored(ctx context.Context, most time.Duration, 
 	var env *envelope
 	m.update(func(st *state, now int64) {
 		if st.nodes[n.session] == n {
-			env = st.takeOut(n, now)
+			env = st.takeOut(n, w.message != "", now)
 		}
 	})
 	if env == nil {
@@ -66,8 +65,7 @@ func (m *BackgroundManager) takeStored(ctx context.Context, most time.Duration, 
 	m.update(func(st *state, now int64) {
 		if kept {
 			if err = nil; st.tookOut(n, env, out, now) {
-				notice = env.notice
-				notice.Items, notice.Batch = slices.Clone(notice.Items), slices.Clone(notice.Batch) // the host must not change the record
+				notice = *env.notice.clone() // the host must not change the record
 			}
 			return
 		}

@@ -207,7 +207,7 @@ func (m *BackgroundManager) newState() state {
 	c := &m.cfg
 	st := state{
 		cfg: settings{
-			MaxDepth: c.MaxDepth, MaxTasksPerRoot: c.MaxTasksPerRoot, Wake: c.Wake, InterruptRestored: c.InterruptRestored, Ask: c.Ask, ModelsMayPermit: c.ModelsMayPermit, Permissions: c.Permissions,
+			MaxDepth: c.MaxDepth, MaxTasksPerRoot: c.MaxTasksPerRoot, Wake: c.Wake, InterruptRestored: c.InterruptRestored, Ask: c.Ask, ModelsMayPermit: c.ModelsMayPermit, OnlyModelsAnswer: c.OnlyModelsAnswer, Permissions: c.Permissions,
 			ReadConcurrency: c.ReadConcurrency, StablePolls: c.StablePolls, MaxToolCalls: c.MaxToolCalls, RepeatedCalls: c.RepeatedCalls, RetainTasks: c.RetainTasks, RetainText: c.RetainText, NoticeResult: c.NoticeResult, Fallback: c.Fallback,
 			TaskBudget: c.TaskBudget, TreeBudget: c.TreeBudget,
 			delegate: m.words.delegate, answers: m.words.message != "", notifies: c.Notify != nil, logs: c.Logger != nil, notifierForgets: c.Notify != nil,

@@ -249,7 +249,7 @@ func (m *BackgroundManager) takeNotice(session string, w wording, out *handing) 
 	}
 	m.update(func(st *state, now int64) {
 		if node := st.nodes[session]; node != nil {
-			n, ok = st.take(node, now)
+			n, ok = st.take(node, w.message != "", now)
 		}
 	})
 	if ok {
@@ -309,7 +309,7 @@ func (m *BackgroundManager) NextNotice(ctx context.Context, session string) (Not
 						return
 					}
 					stored = nil
-				} else if notice, ok = st.take(n, now); ok {
+				} else if notice, ok = st.take(n, m.words.message != "", now); ok {
 					return
 				}
 			}

@@ -404,6 +404,8 @@ func notAsked(why refusedQuestion) error {
 		return fmt.Errorf("%w: the host does not answer questions of its tasks (Config.Ask is not set)", ErrNotAsked)
 	case questionsFull:
 		return fmt.Errorf("%w: %d questions are already open, which is the maximum", ErrNotAsked, questionsOpen)
+	case questionNotForModels:
+		return fmt.Errorf("%w: only models can answer questions here, and none may answer this one", ErrNotAsked)
 	default:
 		return fmt.Errorf("%w: the turn has ended", ErrNotAsked)
 	}

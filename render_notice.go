@@ -45,7 +45,7 @@ func (w wording) notice(n Notice) string {
 			}
 			told[it.ID] = false
 		}
-	case len(items) == 0 && len(n.Questions) == 1:
+	case len(items) == 0 && n.oneAsks():
 		b.Line("## Background Task Asks\n")
 	case len(items) == 0 && len(n.Questions) > 0:
 		b.Line("## Background Tasks Ask\n")

@@ -2,6 +2,7 @@ package bgagent
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -116,9 +117,17 @@ func (w wording) noticeQuestions(b *text, n Notice) {
 	}
 }
 
+// oneAsks reports whether all questions of the notice are those of one task.
+func (n *Notice) oneAsks() bool {
+	return len(n.Questions) > 0 && !slices.ContainsFunc(n.Questions, func(q NoticeQuestion) bool { return q.Task != n.Questions[0].Task })
+}
+
 // awaitsAnswers ends a notice that reports questions.
 func awaitsAnswers(n Notice) string {
-	if len(n.Questions) == 1 {
+	if n.oneAsks() {
+		if len(n.Questions) > 1 {
+			return "The task that asks waits for the answers. The host has been asked, too."
+		}
 		return "The task that asks waits for the answer. The host has been asked, too."
 	}
 	return "The tasks that ask wait for the answers. The host has been asked, too."

@@ -80,18 +80,18 @@ type state struct {
 
 // settings are the parts of [Config] that the state needs.
 type settings struct {
-	MaxDepth, MaxTasksPerRoot    int
-	Wake                         Wake
-	InterruptRestored            bool
-	Ask, ModelsMayPermit         bool
-	TaskBudget, TreeBudget       Budget
-	Permissions                  []Permission
-	ReadConcurrency, StablePolls int
-	MaxToolCalls, RepeatedCalls  int
-	RetainTasks                  int
-	RetainText                   int64
-	NoticeResult                 int
-	Fallback                     map[string][]string // keyed by the model in its normal form
+	MaxDepth, MaxTasksPerRoot              int
+	Wake                                   Wake
+	InterruptRestored                      bool
+	Ask, ModelsMayPermit, OnlyModelsAnswer bool
+	TaskBudget, TreeBudget                 Budget
+	Permissions                            []Permission
+	ReadConcurrency, StablePolls           int
+	MaxToolCalls, RepeatedCalls            int
+	RetainTasks                            int
+	RetainText                             int64
+	NoticeResult                           int
+	Fallback                               map[string][]string // keyed by the model in its normal form
 
 	times [len(timeLimits)]time.Duration // all durations of Config; see state.limit
 

@@ -6,12 +6,14 @@ import "slices"
 // report, and those of an earlier process.
 
 // refusesQuestion returns the reason why a question is refused at once, if it is.
-func (st *state) refusesQuestion() refusedQuestion {
+func (st *state) refusesQuestion(t *task, q *Question) refusedQuestion {
 	switch {
 	case !st.cfg.Ask:
 		return questionsOff
 	case st.openQuestions >= questionsOpen:
 		return questionsFull
+	case st.cfg.OnlyModelsAnswer && !(st.cfg.answers && t.up.session != "" && !t.up.gone && q.isForModels(st.cfg.ModelsMayPermit)):
+		return questionNotForModels
 	}
 	return notRefused
 }
@@ -21,7 +23,7 @@ func (st *state) askFor(a *attempt, turn int32, q Question, w *waiter, now int64
 	if !a.live() || a.turn != turn || a.turnStart == 0 || a.halted() != nil || st.suspend == frozen {
 		return nil, notAsked(questionLate)
 	}
-	if why := st.refusesQuestion(); why != notRefused {
+	if why := st.refusesQuestion(a.t, &q); why != notRefused {
 		return nil, notAsked(why)
 	}
 	b := a.inquiries()
@@ -65,7 +67,7 @@ func (st *state) hostAsks(a *attempt, list []Question, now int64) {
 		if err != nil {
 			st.logText(logAnswerFailed, a.t.sess.id, err.Error())
 		}
-		switch why := st.refusesQuestion(); {
+		switch why := st.refusesQuestion(a.t, q); {
 		case !usable: // the runtime cannot be told which question is refused
 		case err != nil:
 			st.refuseQuestion(a, &Question{ID: q.ID, Key: keyOfQuestion(q), Kind: q.Kind, Title: q.Title}, questionInvalid, err.Error(), now)

@@ -324,6 +324,9 @@ func (st *state) unpack(n *node, env *envelope) {
 	n.omitted += env.omitted
 	n.oldest, n.urgent = oldest, urgent
 	n.compact()
+	if len(env.notice.Questions) > 0 && len(n.closed) == 0 && n.live > 0 && st.cfg.Wake != WakeEach {
+		n.urgent = n.urgentSince() // a question was urgent, and ends that wait for their batch went with it
+	}
 	if len(env.asks) > 0 {
 		n.asks, n.asksFrom = append(env.asks, n.asks...), env.since
 	}

@@ -254,22 +254,22 @@ func (st *state) owedAgain(t *task, now int64) {
 }
 
 // takeOut makes one notice of everything that the session is owed. The notice must be written
-// before it is handed out. If nothing is owed, takeOut returns nil.
-func (st *state) takeOut(n *node, now int64) *envelope {
+// before it is handed out. If nothing is owed, takeOut returns nil. For the argument "asks", see take.
+func (st *state) takeOut(n *node, asks bool, now int64) *envelope {
 	if st.isLost() { // the next owner of the store hands out the notices
 		return nil
 	}
 	env := n.nextLeft()
 	switch {
 	case env != nil:
-	case n.env == nil || n.env.flying:
+	case n.env == nil || n.keepsEnv(asks):
 		if n.env == nil && n.reclaimable > 0 {
 			st.reclaim(n)
 		}
-		if n.nOwed == 0 && len(n.asks) == 0 {
+		if !n.owesMore(asks) {
 			return nil
 		}
-		env = st.pack(n, now)
+		env = st.packFor(n, asks, now)
 	default:
 		env, n.env = n.env, nil
 	}

@@ -234,8 +234,12 @@ func (st *state) scheduleTurn(n *node, p *task, now int64) {
 	if a == nil || !a.live() || a.parkedFor != forTasks || a.wantTurn {
 		return
 	}
-	switch at := st.dueAt(n); {
-	case at == 0, a.late && n.nOwed == 0: // a question alone does not end a task whose turns no longer begin
+	at := st.dueAt(n)
+	if a.late { // a question does not end a task whose turns no longer begin
+		at = st.endsDueAt(n)
+	}
+	switch {
+	case at == 0:
 	case at <= now && a.late:
 		st.end(p, CauseInterrupted, st.lateFor, now)
 	case at <= now:

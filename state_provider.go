@@ -372,7 +372,7 @@ func (st *state) nextAfterRefusal(a *attempt, now int64) bool {
 	return true
 }
 
-// tellMore adds the ends that are owed by now to the notice of a refused turn, which the next turn
+// tellMore adds what is owed by now to the notice of a refused turn, which the next turn
 // repeats.
 func (st *state) tellMore(a *attempt, now int64) {
 	told := a.told
@@ -381,6 +381,7 @@ func (st *state) tellMore(a *attempt, now int64) {
 	}
 	n := &a.notice.notice
 	n.Items, n.Batch = append(slices.Clone(told.Items), n.Items...), append(slices.Clone(told.Batch), n.Batch...)
+	n.Questions = append(st.openAsks(told.Questions), n.Questions...)
 	n.Omitted += told.Omitted
 	if n.Closing = n.Live == 0 && (n.Closing || told.Closing); !n.Closing {
 		n.Batch, n.Omitted = nil, 0

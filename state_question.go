@@ -45,11 +45,12 @@ type asked struct {
 type refusedQuestion uint8
 
 const (
-	notRefused      refusedQuestion = iota
-	questionsOff                    // Config.Ask is not set
-	questionsFull                   // too many questions are open
-	questionLate                    // the turn has ended
-	questionInvalid                 // a starter has reported a question that is not valid; not recorded, because its server may ask it again
+	notRefused           refusedQuestion = iota
+	questionsOff                         // Config.Ask is not set
+	questionsFull                        // too many questions are open
+	questionNotForModels                 // no model may answer it, and nobody else can (Config.OnlyModelsAnswer)
+	questionLate                         // the turn has ended
+	questionInvalid                      // a starter has reported a question that is not valid; not recorded, because its server may ask it again
 )
 
 // questions returns the task's questions, or nil if the task has asked none.

@@ -170,7 +170,10 @@ func (st *state) prompt(a *attempt, p *Prompt, now int64) {
 // clone returns a copy of n that shares no mutable parts with n.
 func (n *Notice) clone() *Notice {
 	c := *n
-	c.Items, c.Batch = slices.Clone(n.Items), slices.Clone(n.Batch)
+	c.Items, c.Batch, c.Questions = slices.Clone(n.Items), slices.Clone(n.Batch), slices.Clone(n.Questions)
+	for i := range c.Questions {
+		c.Questions[i].Question = *c.Questions[i].Question.clone()
+	}
 	return &c
 }
 

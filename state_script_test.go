@@ -183,7 +183,7 @@ func (x *script) do(what string, plain []string, arg map[string]string) {
 	case "rested": // SESSION: a busy parent has become idle
 		st.parentIdle(st.nodes[name])
 	case "take": // SESSION: the host takes the notice that the session is owed
-		n, ok := st.take(st.nodes[name], now)
+		n, ok := st.take(st.nodes[name], true, now)
 		x.printf("taken: %v %s", ok, x.items(n))
 	case "read": // NAME: the parent reads the task's result
 		st.settleTask(x.tasks[name], NoticeRead, now)

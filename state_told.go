@@ -16,7 +16,7 @@ import "slices"
 // tellQuestion notes that the parent of the task is to be told about the question that was opened.
 func (st *state) tellQuestion(x *asked, now int64) {
 	n := x.a.t.up
-	if p := n.parentTask(); !st.mayTell(x) || n.session == "" || n.gone || p != nil && !p.live() {
+	if p := n.parentTask(); !st.mayTell(x) || n.session == "" || n.gone || p != nil && !p.live() && p.status != Completed {
 		return
 	}
 	x.owed = true
@@ -99,6 +99,19 @@ func (st *state) tellNoMore(x *asked) {
 	st.dropAsk(x)
 }
 
+// openAsks returns those of the questions that are still open.
+func (st *state) openAsks(list []NoticeQuestion) (open []NoticeQuestion) {
+	for _, q := range list {
+		num, _ := parseID(q.Task)
+		if t := st.tasks[num]; t != nil {
+			if x := t.question(q.Question.Key); x != nil && x.State == QuestionOpen {
+				open = append(open, q)
+			}
+		}
+	}
+	return open
+}
+
 // dropAsk removes a question from the outbox, from envelopes that are not empty without it, and from what
 // was handed out.
 func (st *state) dropAsk(x *asked) {
@@ -124,21 +137,16 @@ func (st *state) dropAsk(x *asked) {
 }
 
 // showsQuestions notes that an answer to the session shows the open questions of the task, so that no
-// notice repeats them. The argument "most" is the number of questions that the answer shows.
-func (st *state) showsQuestions(by Caller, t *task, most int, out *handing) {
+// notice repeats them. The argument "list" contains the questions that the answer shows. Questions that
+// were asked since then are not among them and stay owed.
+func (st *state) showsQuestions(by Caller, t *task, list []Question, out *handing) {
 	b := t.questions()
 	if b == nil || b.open == 0 || t.up.session != by.Session || !st.cfg.answers {
 		return
 	}
 	var shown []*asked
-	for _, x := range b.list {
-		if x.State != QuestionOpen {
-			continue
-		}
-		if most--; most < 0 {
-			break
-		}
-		if x.owed {
+	for _, q := range list {
+		if x := t.question(q.Key); x != nil && x.owed {
 			st.dropAsk(x)
 			shown = append(shown, x)
 		}

@@ -73,7 +73,7 @@ func (c *call) delegate(a DelegateTaskArgs) (DelegateTaskResult, error) {
 	case errors.Is(err, ErrGoesOn):
 		askers := c.askers(t)
 		if len(askers) > 0 && askers[0].ID == t.ID {
-			c.showsQuestions(t.ID)
+			c.showsQuestions(askers[0])
 		}
 		render = func(int) answer {
 			return c.w.goesOn(t, errors.Is(c.ctx.Err(), context.DeadlineExceeded), askers...)

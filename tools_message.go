@@ -199,15 +199,15 @@ func (c *call) answerProblem(err error, a BackgroundMessageArgs, q Question) (st
 	return c.problem(err, a.TaskID)
 }
 
-// showsQuestions notes that the answer of the call shows the open questions of the task, so that no notice
-// repeats them.
-func (c *call) showsQuestions(id string) {
+// showsQuestions notes that the answer of the call shows the questions of the task, so that no notice
+// repeats them. The argument is the same copy of the task that the answer is made of.
+func (c *call) showsQuestions(shown Task) {
 	if c.w.message == "" || c.ctx.Err() != nil {
 		return
 	}
 	c.m.update(func(st *state, _ int64) {
-		if t, err := st.find(id); err == nil {
-			st.showsQuestions(c.by, t, questionsShown, c.out)
+		if t, err := st.find(shown.ID); err == nil {
+			st.showsQuestions(c.by, t, shown.Questions[:min(len(shown.Questions), questionsShown)], c.out)
 		}
 	})
 }

@@ -187,7 +187,7 @@ func (o *outputCall) task() (r BackgroundOutputResult, problem string, err error
 		_, _ = o.m.readAttempt(o.by, id, t.Attempt, o.out) // the answer shows the end, so its notice counts as read; the record may have expired
 	}
 	if !t.Status.Terminal() && !o.args.FullSession {
-		o.showsQuestions(t.ID)
+		o.showsQuestions(t)
 	}
 	reply := o.reply(render)
 	r.Text, r.Notice = reply.text, reply.notice

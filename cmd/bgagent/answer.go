@@ -16,12 +16,12 @@ import (
 // answerCmd is the command "bgagent answer".
 type answerCmd struct {
 	ID    string   `arg:"" help:"Id of the task."`
-	Words []string `arg:"" name:"key-and-option" help:"Key of the question, which can be left out if the task asks only one question, and the option to choose."`
+	Words []string `arg:"" name:"key-and-option" help:"Key of the question, which can be left out if the task asks only one question and it is not for a permission, and the option to choose."`
 }
 
 // Help implements kong's help provider.
 func (answerCmd) Help() string {
-	return `Answers a question of a task of a running serve, as in "bgagent answer ID allow" or "bgagent answer ID KEY allow". bgagent show prints the questions of a task with their keys, subjects and options; bgagent status lists all that are open. An answer counts once.` + controlCodes
+	return `Answers a question of a task of a running serve, as in "bgagent answer ID KEY allow" or "bgagent answer ID main". A permission needs the key. bgagent show prints the questions of a task with their keys, subjects and options; bgagent status lists all that are open. An answer counts once.` + controlCodes
 }
 
 // Run implements the subcommand.
@@ -54,13 +54,18 @@ func (c answerCmd) Run(all *cli, stop stops) error {
 	return say("answered %s with %s: %s", id, q.Answer, q.Title)
 }
 
-// onlyQuestion returns the key of the only question of a task.
+// onlyQuestion returns the key of the only question of a task. A permission needs its key, so that nobody
+// permits what was asked after they looked.
 func onlyQuestion(t bgagent.Task) (string, error) {
 	switch len(t.Questions) {
 	case 0:
 		return "", fmt.Errorf("task %s asks nothing", t.ID)
 	case 1:
-		return t.Questions[0].Key, nil
+		q := t.Questions[0]
+		if q.Kind == bgagent.QuestionPermission { // it may not be the one that the user has seen
+			return "", fmt.Errorf("task %s asks for a permission, so the key is needed; bgagent show %[1]s prints what it is for, with the key", t.ID)
+		}
+		return q.Key, nil
 	}
 	var keys []string
 	for _, q := range t.Questions {
@@ -69,15 +74,20 @@ func onlyQuestion(t bgagent.Task) (string, error) {
 	return "", fmt.Errorf("task %s asks several questions, so the key of one is needed: %s", t.ID, strings.Join(keys, ", "))
 }
 
-// printQuestions writes the open questions of a task with the commands that answer them. Each command is
-// a line of its own, so that it can be copied.
-func printQuestions(w io.Writer, t bgagent.Task) {
+// printQuestions writes the open questions of a task and, if commands can control the task, the commands
+// that answer them. Each command is a line of its own, so that it can be copied.
+func printQuestions(w io.Writer, t bgagent.Task, controlled bool) {
 	for _, q := range t.Questions {
 		fmt.Fprintf(w, "\n%s: %s (%s)\n", clean(t.ID, q.Title, q.Kind.String())...)
 		if subject := strings.TrimRight(cleantext.String(q.Subject), "\n"); strings.TrimSpace(subject) != "" {
 			fmt.Fprintf(w, "\n    %s\n\n", strings.ReplaceAll(subject, "\n", "\n    "))
 		}
-		fmt.Fprintf(w, "  expires %s; to answer:\n", q.Expires.Local().Format(time.DateTime))
+		expires := q.Expires.Local().Format(time.DateTime)
+		if !controlled {
+			fmt.Fprintf(w, "  expires %s; only the model that launched the task can answer\n", expires)
+			continue
+		}
+		fmt.Fprintf(w, "  expires %s; to answer:\n", expires)
 		for _, command := range answerCommands(t.ID, q) {
 			fmt.Fprintf(w, "  %s\n", command)
 		}

@@ -87,7 +87,8 @@ func TestATerminalAnswersAQuestion(t *testing.T) {
 	require.Contains(t, text, "  "+answer+" allow\n  "+answer+" 'do not allow'\n")
 	require.NotContains(t, text, "\x1b")
 
-	require.Contains(t, p.refuses(2, "answer", task.ID, "always"), "it must be one of: allow, do not allow")
+	require.Contains(t, p.refuses(2, "answer", task.ID, q.Key, "always"), "it must be one of: allow, do not allow")
+	require.Contains(t, p.refuses(2, "answer", task.ID, "allow"), "asks for a permission, so the key is needed", "the question that is open now may not be the one that was read")
 	require.Contains(t, p.refuses(2, "answer", task.ID, "q9.x", "allow"), "does not ask this question")
 	require.Contains(t, p.refuses(2, "answer", "bg_none", "allow"), "no task bg_none")
 	require.Contains(t, p.refuses(2, "answer", task.ID, q.Key, "do", "not", "allow"), "Quote an option")
@@ -112,9 +113,40 @@ func TestAnAnswerNamesOneOfSeveralQuestions(t *testing.T) {
 	require.EqualError(t, err, "task bg_x asks several questions, so the key of one is needed: q1.a (One?), q2.b (Two?)")
 }
 
+// A key can be left out only for the one question that a task asks, and never for a permission.
+func TestAKeyCanBeLeftOutForAChoice(t *testing.T) {
+	key, err := onlyQuestion(bgagent.Task{ID: "bg_x", Questions: []bgagent.Question{{Key: "q1.a", Kind: bgagent.QuestionChoice}}})
+	require.NoError(t, err)
+	require.Equal(t, "q1.a", key)
+	_, err = onlyQuestion(bgagent.Task{ID: "bg_x", Questions: []bgagent.Question{{Key: "q1.a", Kind: bgagent.QuestionPermission}}})
+	require.EqualError(t, err, "task bg_x asks for a permission, so the key is needed; bgagent show bg_x prints what it is for, with the key")
+}
+
 func TestTheNotificationOfAQuestionIsOneLine(t *testing.T) {
-	text := questionText(bgagent.Task{ID: "bg_x", Description: "build\nall"}, bgagent.Question{Title: "May I?"})
-	require.Equal(t, "bgagent: task bg_x (build all) asks: May I?; to see and answer it: bgagent show bg_x", text)
+	task, q := bgagent.Task{ID: "bg_x", Description: "build\nall"}, bgagent.Question{Title: "May I?"}
+	for advice, s := range map[string]*serving{
+		"; to see and answer it: bgagent show bg_x": {command: "serve", at: statedir.Store{Dir: "kept"}},
+		"; to see it: bgagent show bg_x":            {command: "mcp", at: statedir.Store{Dir: "kept"}},
+		"":                                          {command: "mcp"},
+	} {
+		require.Equal(t, "bgagent: task bg_x (build all) asks: May I?"+advice, questionText(task, q, s.questionAdvice(task.ID)))
+	}
+}
+
+// Only commands that can succeed are printed: the tasks of mcp are answered by no command.
+func TestNoCommandIsPrintedThatCannotAnswer(t *testing.T) {
+	task := bgagent.Task{ID: "bg_x", Questions: []bgagent.Question{{Key: "q1.a", Kind: bgagent.QuestionChoice, Title: "Which?", Options: []string{"main"}}}}
+	for kind, prints := range map[string]bool{statedir.Serve: true, statedir.MCP: false} {
+		var show, status strings.Builder
+		v := &view{lives: true}
+		v.Kind = kind
+		printQuestions(&show, task, v.Kind == statedir.Serve)
+		require.NoError(t, v.writeStanding(&status, standing{Tasks: []bgagent.Task{task}}, time.Now()))
+		for _, text := range []string{show.String(), status.String()} {
+			require.Contains(t, text, "Which?")
+			require.Equal(t, prints, strings.Contains(text, "bgagent answer bg_x q1.a main"), text)
+		}
+	}
 }
 
 // The program that "notify" names runs when a task asks, and not for the outcome of the question.
@@ -138,5 +170,5 @@ func TestTheUserIsNotifiedOfAQuestion(t *testing.T) {
 	s.told(context.Background())
 	told, err := os.ReadFile(filepath.Join(p.project, "told"))
 	require.NoError(t, err)
-	require.Equal(t, "asks "+task.ID+": "+questionText(task, q)+"\ndone : bgagent: the last task has ended\n", string(told))
+	require.Equal(t, "asks "+task.ID+": "+questionText(task, q, "")+"\ndone : bgagent: the last task has ended\n", string(told))
 }

@@ -17,7 +17,7 @@ type mcpCmd struct {
 
 // Help implements kong's help provider.
 func (mcpCmd) Help() string {
-	return `This command is for agent programs that start MCP servers: name "bgagent mcp" as one of them. Their model gets delegate_task, background_output and background_cancel.
+	return `This command is for agent programs that start MCP servers: name "bgagent mcp" as one of them. Their model gets delegate_task, background_output and background_cancel, and with "backgroundMessage": true also background_message.
 
 When the program goes away, all tasks are cancelled. If this command is killed, the next one in the same directory ends the tasks as interrupted and says so in its first answer; the model can continue them. With --via, the tasks run in a bgagent serve, whose limits hold for all of its callers; they continue when the program goes away, and the next bridge of the same program in the same directory finds them. The server must accept the directory (serve --root). The project's file can only take away what the server allows.
 
@@ -40,7 +40,7 @@ func (c *mcpCmd) Run(all *cli, stop stops) error {
 		return &exitError{exitInput, errors.New("--token-file is the token for a server; name the server with --via URL, or leave it out")}
 	}
 	children.Adopt()
-	s, err := startServing(all, "mcp", c.copyFlags, c.logFlags, stop)
+	s, err := startServing(all, "mcp", false, c.copyFlags, c.logFlags, stop)
 	if s == nil {
 		return err
 	}

@@ -56,7 +56,7 @@ func (c *serveCmd) Run(all *cli, stop stops) error {
 	case err != nil:
 		return &exitError{exitInput, err}
 	}
-	s, err := startServing(all, "serve", c.copyFlags, c.logFlags, stop)
+	s, err := startServing(all, "serve", all.keeps() || c.PageActs, c.copyFlags, c.logFlags, stop)
 	if s == nil {
 		return err
 	}

@@ -23,6 +23,7 @@ import (
 // manager for the configured agents, and the server of the manager's tools.
 type serving struct {
 	command string // serve or mcp
+	people  bool   // a person can see and answer the questions of tasks
 	copies  copyFlags
 	set     *settings.Settings
 	crew    *fleet.Fleet
@@ -45,13 +46,13 @@ type serving struct {
 // startServing makes a serving and begins to follow the events of its manager. If this
 // program runs inside a task that may not delegate, the server does not offer
 // delegate_task. If a signal comes while startServing waits for a file, both results
-// are nil.
-func startServing(all *cli, command string, copies copyFlags, log logFlags, stop stops) (*serving, error) {
+// are nil. The argument "people" says whether a person can see and answer the questions of tasks.
+func startServing(all *cli, command string, people bool, copies copyFlags, log logFlags, stop stops) (*serving, error) {
 	set, err := all.settings()
 	if err != nil {
 		return nil, err
 	}
-	s := &serving{command: command, copies: copies, set: set, stale: staleTime(set), follow: make(chan struct{})}
+	s := &serving{command: command, people: people, copies: copies, set: set, stale: staleTime(set), follow: make(chan struct{})}
 	s.logFile, err = untilStopped(stop.soft, log.open)
 	switch {
 	case errors.Is(err, context.Canceled):
@@ -99,7 +100,7 @@ func (s *serving) watch(known []bgagent.Task, events *bgagent.Subscription) {
 			s.tell(e.Task, len(live) == 0)
 		case bgagent.EventQuestion:
 			if q := e.Question; q.State == bgagent.QuestionOpen && !s.ending.Load() {
-				s.notify.Tell(notify.Event{Kind: "asks", Text: questionText(e.Task, *q), Task: e.Task.ID})
+				s.notify.Tell(notify.Event{Kind: "asks", Text: questionText(e.Task, *q, s.questionAdvice(e.Task.ID)), Task: e.Task.ID})
 			}
 		case bgagent.EventQuiet: // the programs can print until then
 			s.endLog(e.Task)
@@ -131,7 +132,7 @@ func (s *serving) tell(t bgagent.Task, last bool) {
 
 // build makes the manager and the server.
 func (s *serving) build(set *settings.Settings, state stateFlags) (err error) {
-	if s.crew, err = fleet.New(set, fleet.Options{Instance: s.life.id, Logger: s.logger}); err != nil {
+	if s.crew, err = fleet.New(set, fleet.Options{Instance: s.life.id, Logger: s.logger, OnlyModelsAnswer: !s.people}); err != nil {
 		return &exitError{exitInput, err}
 	}
 	options := bgagent.ToolOptions{Agents: s.crew.Agents()}

@@ -181,7 +181,7 @@ func (v *view) print(w io.Writer, t bgagent.Task) error {
 	}
 	if !t.Status.Terminal() {
 		if v.lives {
-			printQuestions(w, t)
+			printQuestions(w, t, v.Kind == statedir.Serve)
 		}
 		return nil
 	}

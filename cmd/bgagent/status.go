@@ -13,6 +13,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/cmd/bgagent/internal/statedir"
 	"github.com/charmbracelet/x/term"
 )
 
@@ -187,6 +188,9 @@ func (v *view) writeStanding(w io.Writer, st standing, now time.Time, width int)
 		}
 		for _, q := range t.Questions {
 			fmt.Fprintf(w, "  %s asks: %s; bgagent show %s prints the question\n", clean(t.ID, q.Title, t.ID)...)
+			if v.Kind != statedir.Serve { // no command can answer
+				continue
+			}
 			for _, command := range answerCommands(t.ID, q) {
 				fmt.Fprintf(w, "    %s\n", command)
 			}

@@ -19,9 +19,25 @@ func kindOfEnd(t bgagent.Task) string {
 	return "failed"
 }
 
-// questionText returns the text of the notification for a task that asks a question.
-func questionText(t bgagent.Task, q bgagent.Question) string {
-	return cleantext.Line("bgagent: task " + t.ID + " (" + t.Description + ") asks: " + q.Title + "; to see and answer it: bgagent show " + t.ID)
+// questionText returns the text of the notification for a task that asks a question. The argument "advice"
+// says what the user can do; it may be empty.
+func questionText(t bgagent.Task, q bgagent.Question, advice string) string {
+	text := "bgagent: task " + t.ID + " (" + t.Description + ") asks: " + q.Title
+	if advice != "" {
+		text += "; " + advice
+	}
+	return cleantext.Line(text)
+}
+
+// questionAdvice says what the user of this server can do about a question of a task.
+func (s *serving) questionAdvice(id string) string {
+	switch {
+	case s.at.Dir == "":
+		return ""
+	case s.command == "serve":
+		return "to see and answer it: bgagent show " + id
+	}
+	return "to see it: bgagent show " + id
 }
 
 // endText returns the text of the notification for a task that has ended badly.

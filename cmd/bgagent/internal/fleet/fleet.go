@@ -51,6 +51,10 @@ type Options struct {
 	// NobodyAnswers refuses the questions of agents at once, because nobody can see and answer them.
 	NobodyAnswers bool
 
+	// OnlyModelsAnswer refuses at once the questions that no model may answer, because no person can see
+	// and answer them.
+	OnlyModelsAnswer bool
+
 	// MaxCost limits the cost of all tasks of a root session together, in US dollars. If the
 	// configuration files have a smaller limit, that limit applies. 0 means no further limit.
 	MaxCost float64
@@ -167,6 +171,7 @@ const maxCostPeriod = 365 * 24 * time.Hour
 func (f *Fleet) Manager(cfg bgagent.Config) (*bgagent.BackgroundManager, error) {
 	f.set.Limits.Apply(&cfg)
 	cfg.Ask = cfg.Ask && !f.options.NobodyAnswers
+	cfg.OnlyModelsAnswer = f.options.OnlyModelsAnswer
 	if most := f.options.MaxCost; most > 0 && (cfg.TreeBudget.Cost == 0 || most < cfg.TreeBudget.Cost) {
 		cfg.TreeBudget.Cost = most
 	}
