@@ -198,6 +198,9 @@ func TestAnEndWaitsForItsBatchAgainOnceTheQuestionIsOver(t *testing.T) {
 			asking(which)(t)
 		case "long":
 			t.Sleep(10 * time.Minute)
+			t.Say("done")
+		default:
+			t.Say("done")
 		}
 	}
 	cfg := canAnswer(&box)
