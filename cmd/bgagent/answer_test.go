@@ -141,7 +141,7 @@ func TestNoCommandIsPrintedThatCannotAnswer(t *testing.T) {
 		v := &view{lives: true}
 		v.Kind = kind
 		printQuestions(&show, task, v.Kind == statedir.Serve)
-		require.NoError(t, v.writeStanding(&status, standing{Tasks: []bgagent.Task{task}}, time.Now()))
+		require.NoError(t, v.writeStanding(&status, standing{Tasks: []bgagent.Task{task}}, time.Now(), 0))
 		for _, text := range []string{show.String(), status.String()} {
 			require.Contains(t, text, "Which?")
 			require.Equal(t, prints, strings.Contains(text, "bgagent answer bg_x q1.a main"), text)
