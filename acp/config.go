@@ -54,8 +54,8 @@ type Config struct {
 
 	// Permit answers the agent's permission requests that the rules of the session
 	// ([bgagent.Permission]) neither allow nor deny. ctx ends when the turn ends; the
-	// request is then refused. If Permit is nil, these requests are refused. Permit may be
-	// called concurrently.
+	// request is then refused. If Permit is nil, the task asks, as with
+	// PermissionAnswer.Ask. Permit may be called concurrently.
 	Permit func(ctx context.Context, q PermissionRequest) PermissionAnswer
 
 	// Files is the access that the agent gets, through the client, to files in the

@@ -17,6 +17,7 @@ func fakeHarness(fresh func(t bgagenttest.TB) bgagent.SessionClient) bgagenttest
 		Slow: fixed("wait"), Fail: fixed("fail as told"), Tool: fixed("tool grep\nsay used"), Recall: fixed("recall"),
 		Silent: fixed("think hm"), Cut: fixed("say half\nstop max_tokens"),
 		Late:          func(text string) string { return "say the answer is \nlateraw 100ms " + piece(text, "") },
+		Ask:           fixed("permit rm -r src"),
 		KeepsPromptID: true,
 	}
 }

@@ -36,6 +36,11 @@ type PermissionAnswer struct {
 	Allow  bool
 	Always bool   // if Allow is true: whether to allow calls of this kind for the rest of the session, if the agent offers this choice
 	Reason string // if Allow is false: reason for the refusal
+
+	// If Ask is true and Allow is false, the task asks the question, and
+	// [bgagent.BackgroundManager.Answer] answers it. If bgagent.Config.Ask is not set, the request
+	// is refused.
+	Ask bool
 }
 
 // request answers a request from the agent.
@@ -126,10 +131,17 @@ func (c *Client) permission(t *turn, req sdk.RequestPermissionRequest, left bool
 	q, unclear, out := c.question(t, req, left)
 	t.report(out...)
 	answer := c.decide(t, q, unclear)
+	var chosen *sdk.PermissionOption
+	if answer.Ask && !answer.Allow && t.ctx.Err() == nil {
+		chosen, answer = t.askManager(q, req, unclear)
+	}
 	if t.ctx.Err() != nil {
 		return cancelled()
 	}
 	id, ok := option(req.Options, answer)
+	if chosen != nil {
+		id, ok = chosen.OptionId, true
+	}
 	if answer.Allow && !ok {
 		answer = PermissionAnswer{Reason: "the agent offers no way to allow only what it asked for"}
 		id, ok = option(req.Options, answer)
@@ -249,14 +261,14 @@ func (c *Client) decide(t *turn, q PermissionRequest, unclear bool) PermissionAn
 		return PermissionAnswer{Reason: "a rule of the host denies it"}
 	}
 	if c.cfg.Permit == nil {
-		return PermissionAnswer{Reason: "nobody can be asked, and no rule of the host allows it"}
+		return PermissionAnswer{Ask: true}
 	}
 	defer t.asks(fmt.Sprintf("may it use %s: %.200s", q.Name, q.Title))()
 	answer, err := await(t.ctx, func() PermissionAnswer { return c.cfg.Permit(t.ctx, q) })
 	if err != nil {
 		return PermissionAnswer{Reason: err.Error()}
 	}
-	if !answer.Allow && answer.Reason == "" {
+	if !answer.Allow && !answer.Ask && answer.Reason == "" {
 		answer.Reason = "the host refused"
 	}
 	return answer

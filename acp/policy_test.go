@@ -24,12 +24,13 @@ func TestAQuestionOfTheAgentIsAnswered(t *testing.T) {
 		rules  []bgagent.Permission
 		want   string
 	}{
-		"nobody to ask":        {nil, nil, "answer no nobody can be asked, and no rule of the host allows it"},
+		"nobody to ask":        {nil, nil, "answer no nobody was asked"},
 		"allowed by a rule":    {nil, rule(bgagent.PermissionAllow), "answer once <nil>"},
 		"denied by a rule":     {yes(PermissionAnswer{Allow: true}), rule(bgagent.PermissionDeny), "answer no a rule of the host denies it"},
 		"a rule says ask":      {yes(PermissionAnswer{Allow: true}), rule(bgagent.PermissionAsk), "answer once <nil>"},
 		"always":               {yes(PermissionAnswer{Allow: true, Always: true}), nil, "answer always <nil>"},
 		"refused":              {yes(PermissionAnswer{Reason: "too late"}), nil, "answer no too late"},
+		"the host lets it ask": {yes(PermissionAnswer{Ask: true}), nil, "answer no nobody was asked"},
 		"refused for nothing":  {yes(PermissionAnswer{}), nil, "answer no the host refused"},
 		"the host panics":      {func(context.Context, PermissionRequest) PermissionAnswer { panic("boom") }, nil, "answer no the host's function panicked: boom"},
 		"the host's goroutine": {func(context.Context, PermissionRequest) PermissionAnswer { runtime.Goexit(); panic("unreachable") }, nil, "answer no the host's function ended its goroutine"},
@@ -84,7 +85,7 @@ func TestAnAgentThatFallsSilentWhenRefusedHasFailed(t *testing.T) {
 	bubble(t, Config{}, false, func(t *testing.T, c *Client) {
 		e := prompt(t, c, create(t, c), "say I shall try\nquietly rm -r src")
 		require.Equal(t, bgagent.StopError, e.Stop)
-		require.ErrorContains(t, e.err, `said nothing more after it was refused: permission for "rm -r src" (execute): nobody is there`)
+		require.ErrorContains(t, e.err, `said nothing more after it was refused: permission for "rm -r src" (execute): nobody was asked`)
 		require.NoError(t, prompt(t, c, create(t, c), "quietly rm -r src\nsay so be it").err)
 	})
 }
@@ -93,7 +94,7 @@ func TestAnAgentThatCallsItsTurnCancelledWhenRefusedHasFailed(t *testing.T) {
 	bubble(t, Config{}, false, func(t *testing.T, c *Client) {
 		e := prompt(t, c, create(t, c), "quietly rm -r src\nstop cancelled")
 		require.Equal(t, bgagent.StopError, e.Stop)
-		require.ErrorContains(t, e.err, `ended its turn after it was refused: permission for "rm -r src" (execute): nobody is there`)
+		require.ErrorContains(t, e.err, `ended its turn after it was refused: permission for "rm -r src" (execute): nobody was asked`)
 		require.Equal(t, bgagent.StopAborted, prompt(t, c, create(t, c), "say hm\nstop cancelled").Stop, "without a refusal it is an abort")
 	})
 }

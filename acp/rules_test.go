@@ -123,12 +123,13 @@ func asker(t *testing.T, rules ...bgagent.Permission) (c *Client, turn *turn) {
 }
 
 func TestAQuestionCoversEverythingReportedAboutTheCall(t *testing.T) {
+	const asked = "asked"
 	secret := sdk.ToolCallLocation{Path: "/w/secrets/key"}
 	diff := sdk.ToolCallContent{Diff: &sdk.ToolCallContentDiff{Path: "/w/secrets/key", NewText: "x"}}
 	for name, test := range map[string]struct {
 		told  sdk.ToolCallUpdate
 		asked sdk.ToolCallUpdate
-		want  string // reason for the refusal; empty if the call is allowed
+		want  string // reason for the refusal; empty if the call is allowed; asked if no rule decides
 	}{
 		"locations told before": {told: sdk.ToolCallUpdate{Locations: []sdk.ToolCallLocation{secret}}, want: "a rule of the host denies it"},
 		"diff told before":      {told: sdk.ToolCallUpdate{Content: []sdk.ToolCallContent{diff}}, want: "a rule of the host denies it"},
@@ -138,11 +139,11 @@ func TestAQuestionCoversEverythingReportedAboutTheCall(t *testing.T) {
 			told:  sdk.ToolCallUpdate{Locations: []sdk.ToolCallLocation{secret}},
 			asked: sdk.ToolCallUpdate{Locations: []sdk.ToolCallLocation{{Path: "/w/a"}}}, want: "a rule of the host denies it",
 		},
-		"never told": {want: "nobody can be asked, and no rule of the host allows it"},
+		"never told": {want: asked},
 		"allowed":    {told: sdk.ToolCallUpdate{Locations: []sdk.ToolCallLocation{{Path: "/w/a"}}}},
 		"more than is kept": {
 			told: sdk.ToolCallUpdate{Locations: []sdk.ToolCallLocation{{Path: "/w/a"}}, RawInput: map[string]any{"x": strings.Repeat("x", maxKept)}},
-			want: "nobody can be asked, and no rule of the host allows it",
+			want: asked,
 		},
 	} {
 		c, turn := asker(t, on("edit", "*", bgagent.PermissionAllow), on("edit", "secrets/*", bgagent.PermissionDeny))
@@ -153,7 +154,11 @@ func TestAQuestionCoversEverythingReportedAboutTheCall(t *testing.T) {
 		}}, false)
 		test.asked.ToolCallId = "1"
 		q, unclear, _ := c.question(turn, sdk.RequestPermissionRequest{ToolCall: test.asked}, false)
-		require.Equal(t, PermissionAnswer{Allow: test.want == "", Reason: test.want}, c.decide(turn, q, unclear), name)
+		want := PermissionAnswer{Allow: test.want == "", Reason: test.want}
+		if test.want == asked {
+			want = PermissionAnswer{Ask: true}
+		}
+		require.Equal(t, want, c.decide(turn, q, unclear), name)
 	}
 }
 

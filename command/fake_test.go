@@ -36,6 +36,10 @@ func TestMain(m *testing.M) {
 		os.Exit(0)
 	}
 	if kind := os.Getenv(fakeKind); kind != "" {
+		if kind == "claude" {
+			playClaude()
+			os.Exit(0)
+		}
 		f := &fake{kind: kind}
 		f.run()
 		os.Exit(0)

@@ -28,6 +28,7 @@ type turn struct {
 	stop    context.CancelCauseFunc
 	own     string      // program's id for the session to continue; empty for a new session
 	chosen  string      // id that the client has chosen for a new session; empty if it has chosen none
+	dialog  *dialog     // answers the program's questions; nil if the program cannot ask
 	linger  *time.Timer // runs after the program has reported the end of the turn
 	forgets bool        // whether the program loses the session if the agent does nothing in this turn
 	follows bool        // whether the session had turns before
@@ -175,7 +176,7 @@ func (t *turn) play(ctx context.Context) (bgagent.TurnEnd, error) {
 		return t.judge(outcome{stopped: context.Cause(ctx)})
 	}
 	program := &t.session.agent.Program
-	p, err := t.begin()
+	p, err := t.begin(ctx)
 	if err != nil {
 		return bgagent.TurnEnd{Stop: bgagent.StopError}, err
 	}
@@ -186,6 +187,9 @@ func (t *turn) play(ctx context.Context) (bgagent.TurnEnd, error) {
 	readers.Go(func() { t.read(t.hears(p.stdout, 1)) })
 	readers.Go(func() { copyAll(t.errors(&errs), t.hears(p.stderr, 2)) })
 	silent := t.await(ctx, p)
+	if t.dialog != nil {
+		t.dialog.end()
+	}
 	stopped := context.Cause(ctx) // read before p.finish, because ctx can end while the method "finish" runs
 	left := p.finish(t.client.cfg.Grace, &readers)
 	t.out.tellDraft()
@@ -229,7 +233,7 @@ func (t *turn) await(ctx context.Context, p *process) (silent bool) {
 }
 
 // begin starts the program with the arguments and the environment for the turn.
-func (t *turn) begin() (*process, error) {
+func (t *turn) begin(ctx context.Context) (*process, error) {
 	s, a := t.session, t.session.agent
 	path, err := findProgram(a)
 	if err != nil {
@@ -263,7 +267,10 @@ func (t *turn) begin() (*process, error) {
 	if err != nil {
 		return nil, fmt.Errorf("command: starting %s: %w", a.Program.Executable, err)
 	}
-	if call.toStdin {
+	switch {
+	case a.Program.asks:
+		t.dialog = newDialog(ctx, t.out.r, p.input, claudePrompt(call.stdin))
+	case call.toStdin:
 		p.feed(call.stdin)
 	}
 	return p, nil
@@ -341,6 +348,10 @@ func (t *turn) readObjects(r io.Reader, program *Program) {
 		if t.out.brief().sealed { // output after the end of the turn is ignored
 			continue
 		}
+		if t.dialog != nil && t.dialog.hears(line) {
+			t.out.Activity()
+			continue
+		}
 		decode(line, t.out)
 		t.out.reportUsage()
 		said := t.out.brief()
@@ -362,6 +373,9 @@ func (t *turn) readObjects(r io.Reader, program *Program) {
 // lingers starts the timer for the program's exit if the turn is over. It stops the timer if
 // the turn continues.
 func (t *turn) lingers(said brief) {
+	if said.over && t.dialog != nil {
+		t.dialog.over()
+	}
 	switch {
 	case !said.over:
 		t.linger.Stop()

@@ -43,8 +43,9 @@ type Config struct {
 	Tools map[string]bool
 
 	// Permission answers the permission questions of the sessions that this client runs, and of
-	// the descendants of these sessions. If Permission is nil or panics, the answer is a
-	// rejection with a reason that the agent reads. Permission may block. While it runs, the
+	// the descendants of these sessions. If Permission is nil, the task asks each question, as
+	// with PermissionReply.Ask. If Permission panics, the answer is a rejection. The agent reads
+	// the reason of a rejection. Permission may block. While it runs, the
 	// task is shown as asking. ctx ends when the question is answered in another way, when the
 	// session falls idle, and on Close.
 	Permission func(ctx context.Context, q PermissionRequest) PermissionReply
@@ -80,7 +81,7 @@ const (
 // Client runs sessions on an opencode server. It implements
 // [bgagent.TurnStarter], [bgagent.Notifier], [bgagent.NoticeRecognizer], [bgagent.EventSource],
 // [bgagent.TodoReader], [bgagent.SessionFinder], [bgagent.AgentLister],
-// [bgagent.SessionForgetter] and [bgagent.SessionHome]. Its methods are safe for
+// [bgagent.SessionForgetter], [bgagent.SessionHome] and [bgagent.Answerer]. Its methods are safe for
 // concurrent use.
 type Client struct {
 	cfg  Config
@@ -99,6 +100,7 @@ type Client struct {
 	closed   bool
 	sessions map[string]*session
 	asks     map[string]*ask         // open questions, by id
+	dead     map[string]bool         // ids of questions whose turns have ended; the server might still list them
 	known    map[string]catalog      // agents and models, by directory
 	stream   bool                    // the event stream is connected
 	breakOff context.CancelCauseFunc // closes the stream's connection; nil before the first connection
@@ -141,7 +143,7 @@ func New(cfg Config) (*Client, error) {
 	cfg.Tools = maps.Clone(cfg.Tools)
 	c := &Client{
 		cfg: cfg, base: strings.TrimRight(u.String(), "/"), home: origin(u) + strings.TrimRight(u.EscapedPath(), "/"), http: httpClient(cfg.HTTPClient),
-		sessions: map[string]*session{}, asks: map[string]*ask{}, known: map[string]catalog{},
+		sessions: map[string]*session{}, asks: map[string]*ask{}, dead: map[string]bool{}, known: map[string]catalog{},
 	}
 	c.life, c.close = context.WithCancel(context.Background())
 	return c, nil

@@ -34,7 +34,7 @@ func TestConformanceOnTheFakeServer(t *testing.T) {
 		Say:   func(text string) string { return "say " + text },
 		Slow:  fixed("wait"), Fail: fixed("refuse"), Tool: fixed("use"), Recall: fixed("recall"),
 		Silent: fixed("nothing"), Cut: fixed("length"), Late: func(text string) string { return "midway " + text },
-		Nap:     fixed("nap awake"),
+		Nap: fixed("nap awake"), Ask: fixed("ask"),
 		Notices: noticesIn, Directory: "/work", KeepsPromptID: true, Virtual: true,
 	})
 }

@@ -3,6 +3,7 @@ package opencode_test
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -34,7 +35,9 @@ const childEnv = "BGAGENT_TEST_OPENCODE_CHILD"
 type childTasks struct {
 	URL, Directory, Store string
 	Prompts               []string
-	Limit                 int // number of tasks that run concurrently
+	Limit                 int    // number of tasks that run concurrently
+	Asks                  bool   // tasks may ask; the process also writes the keys of their questions
+	Agent                 string // "worker" if empty
 }
 
 func TestMain(m *testing.M) {
@@ -55,11 +58,18 @@ func runChild(in string) error {
 		return err
 	}
 	for _, prompt := range t.Prompts {
-		task, err := m.Launch(context.Background(), bgagent.Caller{Session: "scope"}, bgagent.LaunchInput{Agent: "worker", Model: realagent.OpencodeModel, Prompt: prompt})
+		task, err := m.Launch(context.Background(), bgagent.Caller{Session: "scope"}, bgagent.LaunchInput{Agent: cmp.Or(t.Agent, "worker"), Model: realagent.OpencodeModel, Prompt: prompt})
 		if err != nil {
 			return err
 		}
 		fmt.Println(task.ID)
+		if t.Asks {
+			q, err := awaitQuestion(context.Background(), m, task.ID)
+			if err != nil {
+				return err
+			}
+			fmt.Println(q.Key)
+		}
 	}
 	time.Sleep(20 * time.Minute)
 	return errors.New("nobody has killed the process")
@@ -73,13 +83,13 @@ func (t *childTasks) manager() (*opencode.Client, *bgagent.BackgroundManager, er
 	}
 	m, err := bgagent.New(c, bgagent.Config{
 		Store: &fileStore{path: t.Store}, PollInterval: 500 * time.Millisecond, Limits: bgagent.Limits{Default: t.Limit},
-		CreateTimeout: patience, // a server that has just started can be slow
+		Ask: t.Asks, CreateTimeout: patience, // a server that has just started can be slow
 	})
 	return c, m, err
 }
 
-// start starts the child process. It returns the ids of the process's tasks and a function that kills
-// the process.
+// start starts the child process. It returns the first lines that the process writes, which are the ids
+// of its tasks and the keys of their questions, and a function that kills the process.
 func (t *childTasks) start(tb testing.TB) (ids []string, kill func()) {
 	tb.Helper()
 	in, err := json.Marshal(t)
@@ -97,7 +107,7 @@ func (t *childTasks) start(tb testing.TB) (ids []string, kill func()) {
 	})
 	tb.Cleanup(kill)
 	lines := bufio.NewReader(out)
-	for range t.Prompts {
+	for range len(t.Prompts) * map[bool]int{false: 1, true: 2}[t.Asks] {
 		line, err := lines.ReadString('\n')
 		if err != nil {
 			kill() // completes stderr

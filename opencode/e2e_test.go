@@ -132,7 +132,7 @@ func TestConformanceOfTheRealServer(t *testing.T) {
 
 func TestTheRealServer(t *testing.T) {
 	w := realagent.New(t, "opencode")
-	s := w.ServeOpencode(t)
+	s := w.ServeOpencodeWith(t, realagent.OpencodeOptions{Env: []string{"OPENCODE_ENABLE_QUESTION_TOOL=1"}}) // offered by default only in opencode's own windows
 	for _, x := range []struct {
 		name string
 		cfg  opencode.Config
@@ -145,6 +145,7 @@ func TestTheRealServer(t *testing.T) {
 		{"a model that refuses, fails or is limited", opencode.Config{}, bgagent.Config{}, badModels},
 		{"a model that hangs", opencode.Config{}, bgagent.Config{TimeToLive: 8 * time.Second}, hangingModel},
 		{"what is asked is rejected with a reason, or allowed", opencode.Config{Permission: decide}, bgagent.Config{}, asking},
+		{"what no policy decides is asked, and answered once", opencode.Config{Tools: map[string]bool{"question": true}}, bgagent.Config{Ask: true}, askingTheHost},
 		{"an agent or a model that does not exist", opencode.Config{}, bgagent.Config{}, unknowns},
 		{"a busy parent is told when it is idle", opencode.Config{}, bgagent.Config{}, busyParent},
 		{"delete stops the turns first", opencode.Config{}, bgagent.Config{}, deleting},

@@ -71,12 +71,6 @@ type fakeMessage struct {
 	row   int64            // sort key of the session's messages; the message that was stored first has the lowest key
 }
 
-type fakeAsk struct {
-	body   map[string]any
-	dir    string
-	answer chan map[string]any
-}
-
 type fakeStream struct{ send chan []byte }
 
 func newFake() *fakeServer {

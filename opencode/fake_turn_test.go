@@ -17,7 +17,9 @@ import (
 //	run             calls a tool that never ends
 //	todo            writes a todo list with an open entry
 //	ask             asks for a permission; the answer contains the reply
-//	question        asks the user
+//	question        asks the user, without options
+//	choose          asks the user, with the options A and B; the answer contains the reply
+//	ask2            asks for a permission twice
 //	length          is cut off by the model's token limit
 //	recall          answers with the first prompt
 //	full WORDS      answers with the words; then its context is compacted
@@ -405,7 +407,7 @@ func (t *fakeTurn) answer(id, text string) {
 		t.message(id)
 		t.tool("bash")
 		<-t.ctx.Done()
-	case "ask", "question", "dismissed":
+	case "ask", "ask2", "question", "dismissed", "choose":
 		t.ask(id, verb)
 	case "full":
 		t.say(id, rest)
@@ -444,43 +446,5 @@ func (t *fakeTurn) answer(id, text string) {
 		t.say(id, t.s.messages[0].Parts[0]["text"].(string))
 	default:
 		t.say(id, "echo: "+text)
-	}
-}
-
-// The method "ask" asks for a permission or asks the user, and waits for the reply.
-func (t *fakeTurn) ask(id, verb string) {
-	t.message(id)
-	part := t.tool("bash")
-	a := &fakeAsk{dir: t.s.Directory, answer: make(chan map[string]any, 1)}
-	kind, prefix := "permission.asked", "per"
-	if verb != "ask" {
-		kind, prefix = "question.asked", "que"
-	}
-	t.step(func() {
-		a.body = map[string]any{"id": t.f.id(prefix), "sessionID": t.s.ID, "permission": "bash", "patterns": []string{"rm -rf /"}, "metadata": map[string]any{},
-			"questions": []any{map[string]any{"question": "which one?"}}}
-		t.f.asks[a.body["id"].(string)] = a
-		t.f.emit(t.s.Directory, kind, a.body)
-	})
-	select {
-	case reply := <-a.answer:
-		t.step(func() {
-			t.f.emit(t.s.Directory, "permission.replied", map[string]any{"sessionID": t.s.ID, "requestID": a.body["id"]})
-		})
-		if verb == "dismissed" {
-			t.step(func() {
-				part["tool"] = "question"
-				part["state"] = map[string]any{"status": "error", "error": "The user dismissed this question", "input": map[string]any{"questions": a.body["questions"]}}
-				t.f.part(t.s, t.m, part)
-				t.f.complete(t.s, t.m, "tool-calls")
-			})
-			return
-		}
-		t.toolDone(part, "error")
-		text, _ := reply["reply"].(string)
-		why, _ := reply["message"].(string)
-		t.say(id, strings.TrimSpace("replied "+text+" "+why))
-	case <-t.ctx.Done():
-		t.f.do(func() { delete(t.f.asks, a.body["id"].(string)) })
 	}
 }

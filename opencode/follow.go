@@ -169,17 +169,9 @@ func (f *follower) connected() {
 	}
 	f.up = true
 	c := f.c
-	dirs := map[string]bool{}
 	c.mu.Lock()
 	c.stream = true
-	for _, s := range c.sessions {
-		if s.ours && s.dir != "" {
-			dirs[s.dir] = true
-		}
-	}
-	for dir := range dirs { // finds questions that were asked while no stream was connected
-		c.spawn(func() { c.findAsks(c.life, dir) })
-	}
+	c.findAll(func(*session) bool { return true }) // questions might have been asked while no stream was connected
 	c.mu.Unlock()
 	if f.again {
 		f.emit(bgagent.HostEvent{Kind: bgagent.HostStreamGap}) // makes the manager poll now
@@ -221,6 +213,9 @@ func (f *follower) lost() {
 	clear(f.full)
 	f.emit(bgagent.HostEvent{Kind: bgagent.HostStreamGap})
 	f.emit(bgagent.HostEvent{Kind: bgagent.HostStreamUp})
+	f.c.mu.Lock()
+	defer f.c.mu.Unlock()
+	f.c.findAll(func(s *session) bool { return s.posed }) // the questions might have ended
 }
 
 // The method "asked" processes a question from an agent.

@@ -1,6 +1,7 @@
 package opencode
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/http"
@@ -32,11 +33,17 @@ type PermissionReply struct {
 	// in opencode's own window. The session waits until the question is answered.
 	// Meanwhile, the task is shown as asking.
 	Leave bool
+
+	// If Ask is set, the task asks the question, and [bgagent.BackgroundManager.Answer] answers
+	// it. If bgagent.Config.Ask is not set, the request is rejected. Ask has no effect if Allow or
+	// Leave is set.
+	Ask bool
 }
 
 // Texts that an agent reads if its question is rejected without a reason.
 const (
-	noReason    = "This was not allowed, and nobody can be asked: the task runs in the background. Go on without it, or say in your answer what you would have needed."
+	noReason    = "This was not allowed." + advice
+	advice      = " Go on without it, or say in your answer what you would have needed."
 	policyPanic = "This was not allowed: the program that decides about it failed."
 )
 
@@ -45,45 +52,66 @@ type ask struct {
 	id, session, dir string
 	text             string             // one line for users
 	request          *PermissionRequest // nil for a question to the user
+	question         *wireAsked         // question to the user; nil if it cannot be answered with one of its options
+	tool             wireCall           // tool call that asks
+	listed           bool               // the question was found in a list, so its turn might have been aborted
+	changed          bool               // another question had the same id
 	owner            string             // the session found by findOwner; empty if there is no owner or the owner is not known yet
 	ctx              context.Context
 	cancel           context.CancelFunc
-	orphaned         bool // the question has no owner
+	orphaned         bool              // the question has no owner
+	posed            *bgagent.Question // question as the manager asks it; nil if the manager does not ask it
+	settled          chan struct{}     // closed when it is known whether the manager asks the question
 }
 
 func (w *wirePermission) ask(dir string) *ask {
 	return &ask{
-		id: w.ID, session: w.SessionID, dir: dir, text: firstLine("may I: " + w.Permission + " " + strings.Join(w.Patterns, ", ")),
+		id: w.ID, session: w.SessionID, dir: dir, text: firstLine("may I: " + w.Permission + " " + strings.Join(w.Patterns, ", ")), tool: w.Tool,
 		request: &PermissionRequest{Session: w.SessionID, Permission: w.Permission, Patterns: w.Patterns, Metadata: w.Metadata},
 	}
 }
 
 func (w *wireQuestion) ask(dir string) *ask {
-	a := &ask{id: w.ID, session: w.SessionID, dir: dir, text: "a question to the user"}
+	a := &ask{id: w.ID, session: w.SessionID, dir: dir, text: untitled, tool: w.Tool}
 	if len(w.Questions) > 0 {
-		a.text = firstLine(w.Questions[0].Question)
+		a.text = cmp.Or(firstLine(w.Questions[0].Question), untitled)
+	}
+	if len(w.Questions) == 1 && len(w.Questions[0].Options) > 0 {
+		a.question = &w.Questions[0]
 	}
 	return a
 }
 
-// The method "asking" registers a question. A goroutine answers the question if this
-// client runs the question's session or an ancestor of it.
-func (c *Client) asking(a *ask) {
+// untitled is the text of a question that has no text.
+const untitled = "a question to the user"
+
+// The method "asking" registers a question. A goroutine handles the question if this
+// client runs the question's session or an ancestor of it. The result is the registered
+// question. It is nil if the question is not valid or no longer asked.
+func (c *Client) asking(a *ask) *ask {
 	if a.id == "" || !isSession(a.session) {
-		return
+		return nil
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.closed || c.asks[a.id] != nil {
-		return
+	known := c.asks[a.id]
+	if c.closed || c.dead[a.id] || known != nil && known.isSame(a) {
+		return known
+	}
+	if known != nil { // an answer to the known question must not answer this one
+		c.unask(known)
+		a.changed = true
+		c.tellQuestions(known.owner)
 	}
 	a.ctx, a.cancel = context.WithCancel(c.life)
+	a.settled = make(chan struct{})
 	c.asks[a.id] = a
 	if s := c.sessions[a.session]; s != nil && s.ours {
 		a.owner = a.session
 		c.tellAsking(a)
 	}
 	c.spawn(func() { c.answer(a) })
+	return a
 }
 
 // The method "answered" records that a question is no longer open.
@@ -94,10 +122,12 @@ func (c *Client) answered(id string) {
 	if a == nil {
 		return
 	}
-	delete(c.asks, id)
-	a.cancel()
+	c.unask(a)
 	if a.owner == "" || c.tell == nil {
 		return
+	}
+	if a.posed != nil {
+		c.tellQuestions(a.owner)
 	}
 	if next := c.askOf(a.owner); next != nil {
 		c.tellAsking(next) // another question of the session is still open
@@ -106,23 +136,34 @@ func (c *Client) answered(id string) {
 	c.tell(bgagent.HostEvent{Kind: bgagent.HostStatus, Session: a.owner, Status: bgagent.SessionStatus{State: bgagent.SessionBusy}})
 }
 
-// drop forgets the questions of a session whose turn has ended or is being aborted.
-// c.mu must be held.
-func (c *Client) drop(session string) {
-	for _, a := range c.asksOf(session) {
-		delete(c.asks, a.id)
-		a.cancel()
-	}
+// unask forgets a question that is no longer open. c.mu must be held.
+func (c *Client) unask(a *ask) {
+	delete(c.asks, a.id)
+	a.cancel()
 }
 
-// asksOf returns the open questions of a session. c.mu must be held.
-func (c *Client) asksOf(session string) (out []*ask) {
+// drop forgets the questions of a session whose turn has ended or is being aborted. The server
+// can still list them. A question that a descendant of the session asks through the manager is
+// rejected, because nobody can answer it after the turn. c.mu must be held.
+func (c *Client) drop(session string) {
+	owners := map[string]bool{}
 	for _, a := range c.asks {
-		if a.session == session {
-			out = append(out, a)
+		switch {
+		case a.session == session:
+			c.bury(a)
+		case a.owner == session && a.posed != nil:
+			c.unask(a)
+			c.spawn(func() { c.refuse(a, turnOver) })
+		default:
+			continue
+		}
+		if a.posed != nil {
+			owners[a.owner] = true
 		}
 	}
-	return out
+	for owner := range owners {
+		c.tellQuestions(owner)
+	}
 }
 
 // The method "asked" returns the text of the oldest open question of the session or of a
@@ -214,35 +255,56 @@ func (c *Client) ownerOf(a *ask) string {
 	}
 }
 
-// The method "answer" answers a question if the question has an owner. It repeats the
-// request until the request succeeds or the question is no longer open.
+// The method "answer" decides who answers a question that has an owner. If it is this client, the
+// method repeats the request until the request succeeds or the question is no longer open.
 func (c *Client) answer(a *ask) {
 	defer a.cancel()
-	owner := c.ownerOf(a)
-	if owner == "" {
-		return
-	}
-	var done bool
-	r := call{method: http.MethodPost, path: "/question/" + url.PathEscape(a.id) + "/reject", dir: a.dir, out: &done}
-	if a.request != nil {
-		a.request.Task = owner
-		reply := c.decide(a)
-		if reply.Leave || a.ctx.Err() != nil {
-			return
-		}
-		r.path, r.body = "/permission/"+url.PathEscape(a.id)+"/reply", reply.body()
-	}
-	if retry(a.ctx, func() error { return c.do(a.ctx, r) }) {
+	reply := c.judge(a)
+	close(a.settled)
+	if reply != nil && retry(a.ctx, func() error { return c.reply(a.ctx, a, *reply) }) {
 		c.answered(a.id)
 	}
 }
 
-// decide calls Config.Permission, the host's policy. If the policy panics or ends its
-// goroutine, the reply is a rejection.
-func (c *Client) decide(a *ask) (reply PermissionReply) {
-	if c.cfg.Permission == nil {
-		return PermissionReply{}
+// judge returns the reply of this client to the question. The result is nil if somebody else
+// answers the question, or if nobody has to.
+func (c *Client) judge(a *ask) *PermissionReply {
+	owner := c.ownerOf(a)
+	if owner == "" || a.listed && c.hasDied(a) {
+		return nil
 	}
+	if a.request != nil && c.cfg.Permission != nil {
+		switch reply := c.decide(a, owner); {
+		case a.ctx.Err() != nil || reply.Leave && !reply.Allow:
+			return nil
+		case reply.Allow || !reply.Ask:
+			return &reply
+		}
+	}
+	if a.request == nil && a.question == nil { // there is no set of answers to choose from
+		return &PermissionReply{}
+	}
+	return c.pose(a)
+}
+
+// reply sends a reply to the server. Questions to the user can only be rejected in this way.
+func (c *Client) reply(ctx context.Context, a *ask, reply PermissionReply) error {
+	var done bool
+	r := call{method: http.MethodPost, path: questionPath(a.id, "/reject"), dir: a.dir, out: &done}
+	if a.request != nil {
+		r.path, r.body = permissionPath(a.id), reply.body()
+	}
+	return c.do(ctx, r)
+}
+
+func permissionPath(id string) string     { return "/permission/" + url.PathEscape(id) + "/reply" }
+func questionPath(id, rest string) string { return "/question/" + url.PathEscape(id) + rest }
+
+// decide calls Config.Permission, the host's policy, which is not nil. If the policy panics or ends its
+// goroutine, the reply is a rejection.
+func (c *Client) decide(a *ask, owner string) (reply PermissionReply) {
+	request := *a.request
+	request.Task = owner
 	done := make(chan PermissionReply, 1)
 	c.mu.Lock()
 	c.spawn(func() {
@@ -254,7 +316,7 @@ func (c *Client) decide(a *ask) (reply PermissionReply) {
 			}
 			done <- reply
 		}()
-		reply = c.cfg.Permission(a.ctx, *a.request)
+		reply = c.cfg.Permission(a.ctx, request)
 	})
 	c.mu.Unlock()
 	select {
@@ -300,45 +362,6 @@ func sleep(ctx context.Context, d time.Duration) bool {
 		return true
 	case <-ctx.Done():
 		return false
-	}
-}
-
-// findAsks requests the open questions of a directory. It is called after a gap of the
-// event stream, and while there is no event stream.
-func (c *Client) findAsks(ctx context.Context, dir string) {
-	var permissions list[wirePermission]
-	var questions list[wireQuestion]
-	var before []*ask // questions known before the requests; the lists might not contain later questions
-	c.mu.Lock()
-	for _, a := range c.asks {
-		if a.dir == dir {
-			before = append(before, a)
-		}
-	}
-	c.mu.Unlock()
-	if c.do(ctx, call{method: http.MethodGet, path: "/permission", dir: dir, out: &permissions}) != nil {
-		return
-	}
-	open := map[string]bool{}
-	for i := range permissions.items {
-		open[permissions.items[i].ID] = true
-		c.asking(permissions.items[i].ask(dir))
-	}
-	// Older servers have no route for questions.
-	if c.do(ctx, call{method: http.MethodGet, path: "/question", dir: dir, out: &questions}) != nil {
-		return
-	}
-	for i := range questions.items {
-		open[questions.items[i].ID] = true
-		c.asking(questions.items[i].ask(dir))
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for _, a := range before {
-		if !open[a.id] {
-			delete(c.asks, a.id)
-			a.cancel()
-		}
 	}
 }
 

@@ -18,7 +18,7 @@ func TestPermissionQuestionsAreRejectedWithAReason(t *testing.T) {
 		began := time.Now()
 		task := r.wait(r.launch("ask"))
 		assert.Equal(t, bgagent.Completed, task.Status, task.Reason)
-		assert.Contains(t, task.Result, "replied reject This was not allowed, and nobody can be asked")
+		assert.Contains(t, task.Result, "replied reject This was not allowed: nobody was asked: the host does not answer questions of its tasks (Config.Ask is not set). Go on without it")
 		assert.Less(t, time.Since(began), time.Second)
 	})
 }
@@ -146,7 +146,7 @@ func TestQuestionsOfAChildsOwnChildrenAreItsOwn(t *testing.T) {
 		})
 		seconds(1)
 		texts := r.texts(grandchild)
-		assert.Contains(t, texts[len(texts)-1], "replied reject")
+		assert.Contains(t, texts[len(texts)-1], "replied reject This was not allowed: nobody was asked")
 	})
 }
 

@@ -76,12 +76,12 @@ func (c *Client) inherit(ctx context.Context, id string) {
 	if s == nil || s.ours || s.key == "" {
 		return
 	}
-	s.ours, s.inherited = true, true
+	s.ours, s.inherited, s.unlisted, s.posed = true, true, true, true
 	c.heirs++
 	for _, a := range c.asks {
 		if a.orphaned { // the question might be from this session or from a descendant
 			delete(c.asks, a.id)
-			c.spawn(func() { c.asking(&ask{id: a.id, session: a.session, dir: a.dir, text: a.text, request: a.request}) })
+			c.spawn(func() { c.asking(a.again()) })
 		}
 	}
 	if dir := s.dir; c.stream { // without a stream, Statuses requests the questions

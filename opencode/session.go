@@ -26,7 +26,10 @@ type session struct {
 	ruled   bool       // the field "rules" is set
 
 	inherited bool // the session is from an earlier process, and its prompts have not been read yet
+	unlisted  bool // the session is from an earlier process, and its open questions are not known yet
 	searched  bool // the field "sent" contains the messages that an earlier process has sent
+
+	posed bool // the manager might have open questions of the session
 
 	sent   []sent        // the last prompts and notices, oldest first
 	aborts int           // unanswered requests to abort

@@ -168,7 +168,13 @@ func (o *wireOutput) UnmarshalJSON(b []byte) error {
 }
 
 type wireAsked struct {
-	Question string `json:"question"`
+	Question string       `json:"question"`
+	Options  []wireOption `json:"options"`
+}
+
+type wireOption struct {
+	Label       string `json:"label"`
+	Description string `json:"description"`
 }
 
 type wireParts []wirePart
@@ -267,12 +273,20 @@ type wirePermission struct {
 	Permission string         `json:"permission"`
 	Patterns   []string       `json:"patterns"`
 	Metadata   map[string]any `json:"metadata"`
+	Tool       wireCall       `json:"tool"`
 }
 
 type wireQuestion struct {
 	ID        string      `json:"id"`
 	SessionID string      `json:"sessionID"`
 	Questions []wireAsked `json:"questions"`
+	Tool      wireCall    `json:"tool"`
+}
+
+// wireCall names the tool call that asks.
+type wireCall struct {
+	MessageID string `json:"messageID"`
+	CallID    string `json:"callID"`
 }
 
 // message converts the message to bgagent's type.
@@ -390,9 +404,9 @@ func (m *wireMessage) declined() (why string) {
 		switch {
 		case p.Type != "tool" || p.State.Status != "error":
 		case strings.HasPrefix(p.State.Error, declinedQuestion) || p.Tool == questionTool:
-			why = "it asked the user, and nobody answers a task in the background"
+			why = "it asked the user, and nobody has answered"
 			if q := p.State.Input.Questions; len(q) > 0 && firstLine(q[0].Question) != "" {
-				why = fmt.Sprintf("it asked the user %q, and nobody answers a task in the background", firstLine(q[0].Question))
+				why = fmt.Sprintf("it asked the user %q, and nobody has answered", firstLine(q[0].Question))
 			}
 		case strings.HasPrefix(p.State.Error, declinedPermission):
 			why = "it asked whether it may use " + cmp.Or(firstLine(p.Tool), "a tool") + ", and that was rejected"

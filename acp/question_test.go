@@ -1,0 +1,205 @@
+//go:build unix
+
+package acp
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/bgagent/bgagent"
+	sdk "github.com/coder/acp-go-sdk"
+	"github.com/stretchr/testify/require"
+)
+
+// asking runs a test with a fake agent and a manager whose tasks may ask.
+func asking(t *testing.T, cfg Config, test func(t *testing.T, c *Client, m *bgagent.BackgroundManager)) {
+	t.Helper()
+	bubble(t, cfg, false, func(t *testing.T, c *Client) {
+		m, err := bgagent.New(c, bgagent.Config{Ask: true})
+		require.NoError(t, err)
+		defer m.Close(context.Background())
+		test(t, c, m)
+	})
+}
+
+func launchIn(t *testing.T, m *bgagent.BackgroundManager, prompt string) bgagent.Task {
+	t.Helper()
+	task, err := m.Launch(t.Context(), root, bgagent.LaunchInput{Agent: "fake", Prompt: prompt, Description: "a test"})
+	require.NoError(t, err)
+	time.Sleep(time.Second)
+	task, err = m.Get(task.ID)
+	require.NoError(t, err)
+	return task
+}
+
+func endOf(t *testing.T, m *bgagent.BackgroundManager, id string) bgagent.Task {
+	t.Helper()
+	got, err := m.Wait(t.Context(), bgagent.Caller{}, bgagent.WaitAll, id)
+	require.NoError(t, err)
+	return got[0]
+}
+
+func TestAQuestionIsAskedAndAnswered(t *testing.T) {
+	for option, want := range map[string]string{"Once": "answer once <nil>", "No": "answer no the host has denied it"} {
+		asking(t, Config{}, func(t *testing.T, _ *Client, m *bgagent.BackgroundManager) {
+			task := launchIn(t, m, "permit rm -r src")
+			require.Len(t, task.Questions, 1)
+			q := task.Questions[0]
+			require.Equal(t, bgagent.QuestionPermission, q.Kind)
+			require.Equal(t, "may it use execute: rm -r src", q.Title)
+			require.Equal(t, "rm -r src", q.Subject)
+			require.Equal(t, []string{"Once", "No"}, q.Options)
+			time.Sleep(3 * time.Hour) // a task that asks does not become stale
+			_, err := m.Answer(t.Context(), bgagent.Caller{}, task.ID, bgagent.AnswerInput{Key: q.Key, Option: option})
+			require.NoError(t, err)
+			got := endOf(t, m, task.ID)
+			require.Equal(t, want, got.Result, got.Reason)
+		})
+	}
+}
+
+func TestAnExpiredQuestionIsRefusedAsExpired(t *testing.T) {
+	asking(t, Config{}, func(t *testing.T, _ *Client, m *bgagent.BackgroundManager) {
+		task := launchIn(t, m, "permit rm -r src")
+		got := endOf(t, m, task.ID)
+		require.Equal(t, "answer no nobody has answered the question in time", got.Result, got.Reason)
+	})
+}
+
+func TestTheRulesDecideBeforeTheTaskAsks(t *testing.T) {
+	permit := func(_ context.Context, q PermissionRequest) PermissionAnswer {
+		return PermissionAnswer{Allow: q.Title == "ls", Ask: q.Title != "rm", Reason: "never"}
+	}
+	asking(t, Config{Permit: permit}, func(t *testing.T, _ *Client, m *bgagent.BackgroundManager) {
+		require.Equal(t, "answer once <nil>", launchIn(t, m, "permit ls").Result)
+		require.Equal(t, "answer no never", launchIn(t, m, "permit rm").Result)
+		require.Len(t, launchIn(t, m, "permit mv").Questions, 1)
+	})
+}
+
+func TestTwoAnswersToAQuestionAreOne(t *testing.T) {
+	asking(t, Config{}, func(t *testing.T, _ *Client, m *bgagent.BackgroundManager) {
+		task := launchIn(t, m, "permit rm -r src")
+		q := task.Questions[0]
+		var wg sync.WaitGroup
+		errs := make([]error, 10)
+		for i := range errs {
+			wg.Go(func() {
+				_, errs[i] = m.Answer(t.Context(), bgagent.Caller{}, task.ID, bgagent.AnswerInput{Key: q.Key, Option: q.Options[i%2]})
+			})
+		}
+		wg.Wait()
+		accepted := 0
+		for _, err := range errs {
+			if err == nil {
+				accepted++
+				continue
+			}
+			require.ErrorIs(t, err, bgagent.ErrQuestionOver)
+		}
+		require.Equal(t, 1, accepted)
+		require.Contains(t, endOf(t, m, task.ID).Result, "answer")
+	})
+}
+
+func TestAQuestionIsWithdrawnWithItsTurn(t *testing.T) {
+	for _, end := range []string{"cancel", "the process ends"} {
+		asking(t, Config{}, func(t *testing.T, c *Client, m *bgagent.BackgroundManager) {
+			task := launchIn(t, m, "permit rm -r src")
+			q := task.Questions[0]
+			if end == "cancel" {
+				_, err := m.Cancel(t.Context(), bgagent.Caller{}, task.ID, bgagent.CancelOptions{})
+				require.NoError(t, err)
+			} else {
+				c.mu.Lock()
+				for p := range c.all {
+					p.end(errClosed)
+				}
+				c.mu.Unlock()
+			}
+			require.True(t, endOf(t, m, task.ID).Status.Terminal())
+			over, err := m.Answer(t.Context(), bgagent.Caller{}, task.ID, bgagent.AnswerInput{Key: q.Key, Option: "Once"})
+			require.ErrorIs(t, err, bgagent.ErrQuestionOver)
+			require.Equal(t, bgagent.QuestionWithdrawn, over.State)
+		})
+	}
+}
+
+// A hostile agent asks a thousand questions in one turn, one with a huge subject, one without options, and
+// one in the name of another session. None of them stays without an answer.
+func TestQuestionsOfAHostileAgent(t *testing.T) {
+	asking(t, Config{}, func(t *testing.T, c *Client, m *bgagent.BackgroundManager) {
+		task := launchIn(t, m, "wait")
+		c.mu.Lock()
+		p := c.sessions[task.Session].proc
+		c.mu.Unlock()
+		options := []sdk.PermissionOption{
+			{Kind: "allow_for_ever", Name: "Sure", OptionId: "sure"}, {Kind: sdk.PermissionOptionKindAllowOnce, Name: "Yes", OptionId: "a"},
+			{Kind: sdk.PermissionOptionKindAllowOnce, Name: "Yes", OptionId: "b"}, {Kind: sdk.PermissionOptionKindRejectAlways, Name: "Never", OptionId: "n"},
+			{Kind: sdk.PermissionOptionKindRejectOnce, OptionId: "r"},
+		}
+		marshal := func(list []sdk.PermissionOption) string {
+			text, err := json.Marshal(list)
+			require.NoError(t, err)
+			return string(text)
+		}
+		var wg sync.WaitGroup
+		answers := make(chan sdk.RequestPermissionResponse, 2000)
+		ask := func(session, command string, options []sdk.PermissionOption) {
+			wg.Go(func() {
+				params := fmt.Sprintf(`{"sessionId":%q,"toolCall":{"toolCallId":"call","rawInput":{"command":%q}},"options":%s}`, session, command, marshal(options))
+				got, problem := p.request(t.Context(), sdk.ClientMethodSessionRequestPermission, []byte(params))
+				require.Nil(t, problem)
+				answers <- got.(sdk.RequestPermissionResponse)
+			})
+		}
+		for i := range 1000 {
+			ask(task.Session, fmt.Sprint("rm ", i), options)
+		}
+		ask("another", "rm", options)
+		time.Sleep(time.Second)
+		got, err := m.Get(task.ID)
+		require.NoError(t, err)
+		require.Len(t, got.Questions, 20)
+		require.Len(t, answers, 981, "the others were refused at once")
+		require.Equal(t, []string{"Yes", "Yes (b)", "(r)"}, got.Questions[0].Options)
+		_, err = m.Answer(t.Context(), bgagent.Caller{}, task.ID, bgagent.AnswerInput{Key: got.Questions[0].Key, Option: "Yes (b)"})
+		require.NoError(t, err)
+		time.Sleep(time.Second)
+		require.Len(t, answers, 982)
+		ask(task.Session, strings.Repeat("x", 1<<20), options)
+		ask(task.Session, "rm", nil)
+		time.Sleep(time.Second)
+		require.Len(t, answers, 984)
+		_, err = m.Cancel(t.Context(), bgagent.Caller{}, task.ID, bgagent.CancelOptions{})
+		require.NoError(t, err)
+		wg.Wait()
+		close(answers)
+		outcomes := map[string]int{}
+		for a := range answers {
+			switch {
+			case a.Outcome.Selected != nil:
+				outcomes[string(a.Outcome.Selected.OptionId)]++
+			default:
+				outcomes["cancelled"]++
+			}
+		}
+		require.Equal(t, map[string]int{"b": 1, "r": 981, "cancelled": 21}, outcomes)
+		late, problem := p.request(t.Context(), sdk.ClientMethodSessionRequestPermission, []byte(`{"sessionId":"`+task.Session+`"}`))
+		require.Nil(t, problem)
+		require.NotNil(t, late.(sdk.RequestPermissionResponse).Outcome.Cancelled, "after its turn")
+	})
+}
+
+func TestTheSubjectContainsAllThatTheAgentTells(t *testing.T) {
+	q := PermissionRequest{Title: "Edit a.go", Input: map[string]any{"path": "/w/a.go"}, Paths: []string{"/w/a.go", "/w/b.go"}}
+	req := sdk.RequestPermissionRequest{ToolCall: sdk.ToolCallUpdate{Content: []sdk.ToolCallContent{
+		sdk.ToolDiffContent("/w/a.go", "new\nlast", "old\n"), sdk.ToolContent(sdk.TextBlock("as told")),
+	}}}
+	require.Equal(t, "path: /w/a.go\nEdit a.go\n/w/b.go\nchange of /w/a.go:\n-old\n+new\n+last\nas told\n(the agent has not told everything about this call, or a part could not be read)", subjectOf(q, req, true))
+}

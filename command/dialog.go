@@ -1,0 +1,269 @@
+package command
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"os"
+	"regexp"
+	"sync"
+
+	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/internal/jsonlines"
+	"github.com/bgagent/bgagent/internal/mdtext"
+	"github.com/bgagent/bgagent/internal/toolinput"
+)
+
+// ClaudeAsking is like [Claude], but the agent can ask: for permission to call a tool, and a single
+// question with fixed options. [bgagent.BackgroundManager.Answer] answers. Without bgagent.Config.Ask,
+// each request is refused at once, and the agent reads the reason.
+//
+// The prompt is a JSON line (--input-format stream-json), and the questions and answers go through
+// standard input and output (--permission-prompt-tool stdio). The rules of Claude Code and of the task
+// decide first. A rule that says ask denies, as with [Claude]. A question without options, and several
+// questions at once, are refused. If the program ends, its question is no longer asked.
+func ClaudeAsking() Program {
+	p := Claude()
+	more := []string{"--input-format=stream-json", "--permission-prompt-tool=stdio"}
+	p.Start.Args = append(p.Start.Args[:len(p.Start.Args):len(p.Start.Args)], more...)
+	p.Resume.Args = append(p.Resume.Args[:len(p.Resume.Args):len(p.Resume.Args)], more...)
+	p.Overrides = append(p.Overrides, "--permission-prompt-tool")
+	p.asks = true
+	return p
+}
+
+// Options of a permission question of Claude Code.
+const (
+	allowOnce = "allow once"
+	deny      = "deny"
+)
+
+// advice follows the reason of a refusal.
+const advice = " Go on without it, or say in your answer what you would have needed."
+
+// claudePrompt returns the line with the prompt.
+func claudePrompt(text string) string {
+	var line struct {
+		Type    string `json:"type"`
+		Message struct {
+			Role    string `json:"role"`
+			Content string `json:"content"`
+		} `json:"message"`
+	}
+	line.Type, line.Message.Role, line.Message.Content = "user", "user", text
+	out, _ := json.Marshal(line) // strings can always be encoded
+	return string(out) + "\n"
+}
+
+// dialog answers the requests of a program that asks on standard output and reads the answers from
+// standard input.
+type dialog struct {
+	r      *bgagent.Reporter
+	input  *os.File
+	ctx    context.Context
+	cancel context.CancelFunc
+	asking sync.WaitGroup
+
+	mu    sync.Mutex
+	ended bool                          // further requests are ignored
+	asked map[string]context.CancelFunc // open questions, by the program's id
+	lines [][]byte                      // answers that are not written yet
+	wakes chan struct{}                 // gets a signal when lines grows
+}
+
+// newDialog returns a dialog that first writes the prompt.
+func newDialog(ctx context.Context, r *bgagent.Reporter, input *os.File, prompt string) *dialog {
+	d := &dialog{r: r, input: input, asked: map[string]context.CancelFunc{}, lines: [][]byte{[]byte(prompt)}, wakes: make(chan struct{}, 1)}
+	d.ctx, d.cancel = context.WithCancel(ctx)
+	d.asking.Go(d.write)
+	d.wakes <- struct{}{}
+	return d
+}
+
+// write writes the lines until the dialog is over. A program that does not read delays nothing else.
+func (d *dialog) write() {
+	for {
+		select {
+		case <-d.wakes:
+		case <-d.ctx.Done():
+			return
+		}
+		d.mu.Lock()
+		lines := d.lines
+		d.lines = nil
+		d.mu.Unlock()
+		for _, line := range lines {
+			if _, err := io.WriteString(d.input, string(line)); err != nil {
+				return
+			}
+		}
+	}
+}
+
+func (d *dialog) send(v any) {
+	line, err := json.Marshal(v)
+	if err != nil { // the input of a call is from JSON
+		return
+	}
+	d.mu.Lock()
+	d.lines = append(d.lines, append(line, '\n'))
+	d.mu.Unlock()
+	select {
+	case d.wakes <- struct{}{}:
+	default:
+	}
+}
+
+// over ends the program's input, so that the program exits.
+func (d *dialog) over() {
+	d.cancel()
+	_ = d.input.Close()
+}
+
+// end withdraws the open questions and waits until nothing uses the reporter.
+func (d *dialog) end() {
+	d.mu.Lock()
+	d.ended = true
+	d.mu.Unlock()
+	d.over()
+	d.asking.Wait()
+}
+
+// shortened matches the note in a string of a line that is longer than Config.MaxLine. Nobody may decide
+// about a part of an input.
+var shortened = regexp.MustCompile(`\[cut: \d+ more bytes\]"`)
+
+// controlLine is a line with which Claude Code asks, or withdraws a question.
+type controlLine struct {
+	Type    string
+	ID      string `json:"request_id"`
+	Request struct {
+		Subtype string
+		Tool    string `json:"tool_name"`
+		Input   json.RawMessage
+		Path    string `json:"blocked_path"`
+	}
+}
+
+// The method "hears" handles a line if it is about a question. It reports whether it is.
+func (d *dialog) hears(line []byte) bool {
+	var x controlLine
+	if !jsonlines.Decode(line, &x) {
+		return false
+	}
+	switch x.Type {
+	case "control_request":
+		d.ask(&x)
+	case "control_cancel_request":
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		if cancel := d.asked[x.ID]; cancel != nil {
+			cancel()
+		}
+	default:
+		return false
+	}
+	return true
+}
+
+// ask begins to answer a request. A request whose id is in use is refused, because the answer would not
+// show which of the two it answers.
+func (d *dialog) ask(x *controlLine) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	switch {
+	case d.ended:
+		return
+	case x.Request.Subtype != "can_use_tool" || x.ID == "" || len(x.ID) > maxName || d.asked[x.ID] != nil:
+		d.asking.Go(func() { d.fail(x.ID, "this client cannot answer the request") })
+		return
+	}
+	ctx, cancel := context.WithCancel(d.ctx)
+	d.asked[x.ID] = cancel
+	d.asking.Go(func() {
+		defer cancel()
+		answer := d.answer(ctx, x)
+		d.mu.Lock()
+		delete(d.asked, x.ID)
+		d.mu.Unlock()
+		if ctx.Err() == nil {
+			d.send(map[string]any{"type": "control_response", "response": map[string]any{"subtype": "success", "request_id": x.ID, "response": answer}})
+		}
+	})
+}
+
+func (d *dialog) fail(id, problem string) {
+	d.send(map[string]any{"type": "control_response", "response": map[string]any{"subtype": "error", "request_id": id, "error": problem}})
+}
+
+// answer asks the manager and returns the answer for the program.
+func (d *dialog) answer(ctx context.Context, x *controlLine) map[string]any {
+	refuse := func(reason string) map[string]any {
+		return map[string]any{"behavior": "deny", "message": reason + advice}
+	}
+	var input map[string]any
+	if json.Unmarshal(x.Request.Input, &input) != nil || input == nil || shortened.Match(x.Request.Input) {
+		return refuse("This was not allowed: the input of the call cannot be read.")
+	}
+	q := bgagent.Question{
+		Kind: bgagent.QuestionPermission, Title: "may it use " + x.Request.Tool, Options: []string{allowOnce, deny},
+		Subject: toolinput.Text(input),
+	}
+	asked := ""
+	if x.Request.Tool == "AskUserQuestion" {
+		if asked = choice(x.Request.Input, &q); asked == "" {
+			return refuse("Nobody answers this: the task can ask only one question at once, with fixed options.")
+		}
+	} else if x.Request.Path != "" {
+		q.Subject += "\nblocked path: " + x.Request.Path
+	}
+	q.Subject = mdtext.Valid(q.Subject)
+	option, err := d.r.Ask(ctx, q)
+	switch {
+	case err != nil:
+		return refuse("This was not allowed: " + reasonOf(err) + ".")
+	case asked != "":
+		input["answers"] = map[string]string{asked: option}
+	case option != allowOnce:
+		return refuse("The host has denied this.")
+	default:
+		return map[string]any{"behavior": "allow", "updatedInput": x.Request.Input}
+	}
+	return map[string]any{"behavior": "allow", "updatedInput": input}
+}
+
+// choice makes q the question that the agent asks, and returns its text. It returns "" if the agent does
+// not ask exactly one question with options.
+func choice(input json.RawMessage, q *bgagent.Question) (asked string) {
+	var x struct {
+		Questions []struct {
+			Question string
+			Options  []struct{ Label, Description string }
+		}
+	}
+	if !jsonlines.Decode(input, &x) || len(x.Questions) != 1 || len(x.Questions[0].Options) == 0 {
+		return ""
+	}
+	asked = x.Questions[0].Question
+	q.Kind, q.Title, q.Subject, q.Options = bgagent.QuestionChoice, asked, asked, nil
+	for _, o := range x.Questions[0].Options {
+		q.Options = append(q.Options, o.Label)
+		if o.Description != "" {
+			q.Subject += "\n" + o.Label + ": " + o.Description
+		}
+	}
+	return asked
+}
+
+// reasonOf returns the reason for which the manager has no answer.
+func reasonOf(err error) string {
+	var bad *bgagent.InputError
+	if errors.As(err, &bad) {
+		return "the question is not valid: " + bad.Error()
+	}
+	if under := errors.Unwrap(err); under != nil {
+		err = under // without the name of the package
+	}
+	return err.Error()
+}

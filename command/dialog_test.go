@@ -1,0 +1,150 @@
+//go:build unix
+
+package command
+
+import (
+	"context"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/bgagent/bgagent"
+	"github.com/stretchr/testify/require"
+)
+
+// asking is a manager whose fake Claude Code asks.
+type asking struct {
+	*testing.T
+	c *Client
+	m *bgagent.BackgroundManager
+}
+
+func askingClaude(t *testing.T, cfg bgagent.Config, change ...func(*Config)) *asking {
+	t.Helper()
+	a := Agent{Program: ClaudeAsking(), Command: []string{os.Args[0]}, Env: []string{fakeKind + "=claude"}}
+	c := clientOf(t, a, change...)
+	m, err := bgagent.New(c, cfg)
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = m.Close(context.Background()) }) // the error is about notices
+	return &asking{t, c, m}
+}
+
+// launch launches a task and waits until it asks n questions, or has ended.
+func (s *asking) launch(n int, lines ...string) bgagent.Task {
+	s.Helper()
+	return s.launchUntil(func(task bgagent.Task) bool { return len(task.Questions) >= n }, lines...)
+}
+
+// launchUntil launches a task and waits until the function "ok" accepts it, or it has ended.
+func (s *asking) launchUntil(ok func(bgagent.Task) bool, lines ...string) bgagent.Task {
+	s.Helper()
+	_, events := s.m.Subscribe(0)
+	defer events.Close()
+	task, err := s.m.Launch(s.Context(), root, bgagent.LaunchInput{Agent: "a", Prompt: strings.Join(lines, "\n")})
+	for err == nil && !ok(task) && !task.Status.Terminal() {
+		if _, err = events.Next(s.Context()); err == nil {
+			task, err = s.m.Get(task.ID)
+		}
+	}
+	require.NoError(s, err)
+	return task
+}
+
+func (s *asking) answer(task bgagent.Task, i int, option string) (bgagent.Question, error) {
+	return s.m.Answer(s.Context(), bgagent.Caller{}, task.ID, bgagent.AnswerInput{Key: task.Questions[i].Key, Option: option})
+}
+
+func (s *asking) ended(task bgagent.Task) bgagent.Task {
+	s.Helper()
+	got, err := s.m.Wait(s.Context(), bgagent.Caller{}, bgagent.WaitAll, task.ID)
+	require.NoError(s, err)
+	return got[0]
+}
+
+func TestAQuestionOfClaudeIsAnswered(t *testing.T) {
+	for option, want := range map[string]string{
+		"allow once": "r: allow;",
+		"deny":       "r: deny The host has denied this. Go on without it, or say in your answer what you would have needed.;",
+	} {
+		s := askingClaude(t, bgagent.Config{Ask: true})
+		task := s.launch(1, "ask rm -r src")
+		q := task.Questions[0]
+		require.Equal(t, "rm -r src", q.Subject)
+		_, err := s.answer(task, 0, option)
+		require.NoError(t, err)
+		got := s.ended(task)
+		require.Equal(t, want, got.Result, got.Reason)
+	}
+}
+
+func TestAQuestionOfClaudeIsRefusedWithoutAnybodyWhoAnswers(t *testing.T) {
+	s := askingClaude(t, bgagent.Config{})
+	got := s.ended(s.launch(1, "ask rm -r src"))
+	require.Contains(t, got.Result, "r: deny This was not allowed: nobody was asked: the host does not answer questions of its tasks (Config.Ask is not set).", got.Reason)
+}
+
+func TestAQuestionOfClaudeIsWithdrawnWithItsTurn(t *testing.T) {
+	s := askingClaude(t, bgagent.Config{Ask: true})
+	task := s.launch(1, "ask rm -r src")
+	_, err := s.m.Cancel(t.Context(), bgagent.Caller{}, task.ID, bgagent.CancelOptions{})
+	require.NoError(t, err)
+	s.ended(task)
+	over, err := s.answer(task, 0, "allow once")
+	require.ErrorIs(t, err, bgagent.ErrQuestionOver)
+	require.Equal(t, bgagent.QuestionWithdrawn, over.State)
+}
+
+func TestAQuestionThatClaudeWithdrawsIsWithdrawn(t *testing.T) {
+	s := askingClaude(t, bgagent.Config{Ask: true})
+	first := "send " + request("one", `"command":"ls"`)
+	task := s.launch(2, first, "ask rm") // the turn ends while the first question is open
+	_, err := s.answer(task, 1, "allow once")
+	require.NoError(t, err)
+	require.Equal(t, "r: allow;", s.ended(task).Result)
+	over, err := s.answer(task, 0, "allow once")
+	require.ErrorIs(t, err, bgagent.ErrQuestionOver)
+	require.Equal(t, bgagent.QuestionWithdrawn, over.State)
+
+	cancel := `send {"type":"control_cancel_request","request_id":"one"}`
+	task = s.launchUntil(func(task bgagent.Task) bool {
+		return len(task.Questions) == 1 && task.Questions[0].Subject == "rm"
+	}, first, cancel, "ask rm")
+	require.Len(t, task.Questions, 1, task.Reason)
+	_, err = s.answer(task, 0, "allow once")
+	require.NoError(t, err)
+	require.Equal(t, "r: allow;", s.ended(task).Result)
+}
+
+func request(id, input string) string {
+	return `{"type":"control_request","request_id":"` + id + `","request":{"subtype":"can_use_tool","tool_name":"Bash","input":{` + input + `}}}`
+}
+
+func TestRequestsOfAHostileProgram(t *testing.T) {
+	s := askingClaude(t, bgagent.Config{Ask: true})
+	task := s.launch(20, "many", "hear 980", "hang")
+	require.Len(t, task.Questions, 20, "the others are refused at once")
+	_, err := s.m.Cancel(t.Context(), bgagent.Caller{}, task.ID, bgagent.CancelOptions{})
+	require.NoError(t, err)
+	s.ended(task)
+
+	nothing := "This was not allowed: the input of the call cannot be read."
+	for _, x := range [][2]string{
+		{"send " + `{"type":"control_request","request_id":"x","request":{"subtype":"set_mode"}}`, "x: this client cannot answer the request"},
+		{"send " + strings.Replace(request("x", ""), "{}", "null", 1), "x: deny " + nothing},
+		{"send " + request("x", `"command":"rm [cut: 7 more bytes]"`), "x: deny " + nothing},
+		{"huge", "huge: deny This was not allowed: the question is not valid"},
+		{"send " + strings.Replace(request("x", `"questions":[{"question":"Which?","options":[]}]`), "Bash", "AskUserQuestion", 1), "x: deny Nobody answers this"},
+		{"send " + strings.Replace(request("x", `"questions":[{"question":"Which?","options":[{"label":"A"},{"label":"A"}]}]`), "Bash", "AskUserQuestion", 1), "x: deny This was not allowed: "},
+	} {
+		got := s.ended(s.launch(1, x[0], "hear 1"))
+		require.Contains(t, got.Result, x[1], got.Reason)
+	}
+
+	// The answer to the first question with an id is not given to the second one.
+	task = s.launch(1, "send "+request("x", `"command":"ls"`), "send "+request("x", `"command":"rm -r src"`), "hear 2")
+	require.Len(t, task.Questions, 1)
+	require.Equal(t, "ls", task.Questions[0].Subject)
+	_, err = s.answer(task, 0, "allow once")
+	require.NoError(t, err)
+	require.Contains(t, s.ended(task).Result, "x: this client cannot answer the request")
+}

@@ -1,0 +1,78 @@
+//go:build linux
+
+package command
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/bgagent/bgagent"
+	"github.com/stretchr/testify/require"
+)
+
+func TestRealClaudeAsksAndIsAnswered(t *testing.T) {
+	t.Parallel()
+	s := realClaude.scene(t, bgagent.Config{Ask: true, Permissions: []bgagent.Permission{}}, func(a *Agent) { a.Program = ClaudeAsking() })
+	asks := func(prompt string) (bgagent.Task, bgagent.Question) {
+		task := s.launch(prompt)
+		require.True(t, until(limit, func() bool {
+			var err error
+			task, err = s.m.Get(task.ID)
+			return err != nil || len(task.Questions) > 0 || task.Status.Terminal()
+		}))
+		require.Len(t, task.Questions, 1, "%s: %s", task.Result, task.Reason)
+		return task, task.Questions[0]
+	}
+	answer := func(task bgagent.Task, q bgagent.Question, option string) (bgagent.Question, error) {
+		return s.m.Answer(t.Context(), bgagent.Caller{}, task.ID, bgagent.AnswerInput{Key: q.Key, Option: option})
+	}
+	ran := func(name string) string {
+		text, _ := os.ReadFile(filepath.Join(s.w.Dir, name)) // "" if there is no file
+		return string(text)
+	}
+	shell := func(file string) string { return s.shell("echo ran >> " + file) }
+
+	task, q := asks(shell("allowed") + "\n@say done")
+	require.Equal(t, bgagent.QuestionPermission, q.Kind)
+	require.Equal(t, "may it use Bash", q.Title)
+	require.Contains(t, q.Subject, "echo ran >> allowed\ndescription: a test")
+	require.Equal(t, []string{"allow once", "deny"}, q.Options)
+	_, err := answer(task, q, "allow once")
+	require.NoError(t, err)
+	_, err = answer(task, q, "deny")
+	require.ErrorIs(t, err, bgagent.ErrQuestionOver)
+	s.completed(s.ended(task.ID), "done")
+	require.Equal(t, "ran\n", ran("allowed"), "the command has run once")
+
+	task, q = asks(shell("denied") + "\n@say told: ${re:The host has denied this}")
+	_, err = answer(task, q, "deny")
+	require.NoError(t, err)
+	s.completed(s.ended(task.ID), "told: The host has denied this")
+	require.Empty(t, ran("denied"))
+
+	task, q = asks(`@tool AskUserQuestion {"questions":[{"question":"Which one?","header":"Pick","multiSelect":false,"options":[{"label":"left","description":"a"},{"label":"right","description":"b"}]}]}` + "\n@say it was ${re:Which one\\?\\W+(\\w+)}")
+	require.Equal(t, bgagent.QuestionChoice, q.Kind)
+	require.Equal(t, []string{"left", "right"}, q.Options)
+	_, err = answer(task, q, "right")
+	require.NoError(t, err)
+	s.completed(s.ended(task.ID), "it was right")
+
+	task, q = asks(shell("cancelled"))
+	s.cancelled(task.ID)
+	over, err := answer(task, q, "allow once")
+	require.ErrorIs(t, err, bgagent.ErrQuestionOver)
+	require.Equal(t, bgagent.QuestionWithdrawn, over.State)
+	require.Empty(t, ran("cancelled"))
+
+	resumed, err := s.m.Resume(t.Context(), root, task.ID, bgagent.ResumeInput{Prompt: "@say again"})
+	require.NoError(t, err)
+	s.completed(s.ended(resumed.ID), "again")
+}
+
+func TestRealClaudeIsRefusedAtOnceIfTheHostDoesNotAnswer(t *testing.T) {
+	t.Parallel()
+	s := realClaude.scene(t, bgagent.Config{Permissions: []bgagent.Permission{}}, func(a *Agent) { a.Program = ClaudeAsking() })
+	s.completed(s.run(s.shell("touch forbidden")+"\n@say told: ${re:Config.Ask is not set}"), "told: Config.Ask is not set")
+	require.NoFileExists(t, filepath.Join(s.w.Dir, "forbidden"))
+}
