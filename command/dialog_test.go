@@ -141,9 +141,10 @@ func TestRequestsOfAHostileProgram(t *testing.T) {
 	}
 
 	// The answer to the first question with an id is not given to the second one.
-	task = s.launch(1, "send "+request("x", `"command":"ls"`), "send "+request("x", `"command":"rm -r src"`), "hear 2")
-	require.Len(t, task.Questions, 1)
-	require.Equal(t, "ls", task.Questions[0].Subject)
+	// The question "y" shows that the client has read the second one.
+	task = s.launch(2, "send "+request("x", `"command":"ls"`), "send "+request("x", `"command":"rm -r src"`), "send "+request("y", `"command":"ls"`), "hear 2")
+	require.Len(t, task.Questions, 2)
+	require.Equal(t, "ls", task.Questions[1].Subject)
 	_, err = s.answer(task, 0, "allow once")
 	require.NoError(t, err)
 	require.Contains(t, s.ended(task).Result, "x: this client cannot answer the request")
