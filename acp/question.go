@@ -8,8 +8,8 @@ import (
 	"strings"
 
 	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/internal/asktext"
 	"github.com/bgagent/bgagent/internal/mdtext"
-	"github.com/bgagent/bgagent/internal/toolinput"
 	sdk "github.com/coder/acp-go-sdk"
 )
 
@@ -35,8 +35,9 @@ func offers(list []sdk.PermissionOption) (out []offer) {
 	return out
 }
 
-// askManager asks the manager about a request. The result "chosen" is the option of the agent, or nil if
-// nobody has answered; the answer then contains the reason.
+// askManager asks the manager about a request. The argument "unclear" reports whether some paths or inputs of
+// the call are unknown. The result "chosen" is the agent's option that was chosen. It is nil if nobody has
+// answered, and the result "answer" then contains the reason.
 func (t *turn) askManager(q PermissionRequest, req sdk.RequestPermissionRequest, unclear bool) (chosen *sdk.PermissionOption, answer PermissionAnswer) {
 	t.reporting.Lock()
 	r := t.r
@@ -44,12 +45,15 @@ func (t *turn) askManager(q PermissionRequest, req sdk.RequestPermissionRequest,
 	if r == nil {
 		return nil, PermissionAnswer{Reason: errOver.Error()}
 	}
+	if unclear { // nobody may decide about what is not shown
+		return nil, PermissionAnswer{Reason: "the agent has not told everything about this call, or a part of it could not be read"}
+	}
 	list := offers(req.Options)
 	if len(list) == 0 {
 		return nil, PermissionAnswer{Reason: "the agent offers no answer that is about this request alone"}
 	}
 	question := bgagent.Question{
-		Kind: bgagent.QuestionPermission, Title: fmt.Sprintf("may it use %s: %.200s", q.Name, q.Title), Subject: subjectOf(q, req, unclear),
+		Kind: bgagent.QuestionPermission, Title: fmt.Sprintf("may it use %s: %.200s", q.Name, q.Title), Subject: subjectOf(q, req),
 	}
 	for _, o := range list {
 		question.Options = append(question.Options, o.text)
@@ -59,7 +63,7 @@ func (t *turn) askManager(q PermissionRequest, req sdk.RequestPermissionRequest,
 		t.cancel(errAborted)
 	}
 	if err != nil {
-		return nil, PermissionAnswer{Reason: reasonOf(err)}
+		return nil, PermissionAnswer{Reason: asktext.Reason(err)}
 	}
 	i := slices.Index(question.Options, text)
 	if i < 0 {
@@ -73,23 +77,11 @@ func (t *turn) askManager(q PermissionRequest, req sdk.RequestPermissionRequest,
 	return chosen, answer
 }
 
-// reasonOf returns the reason for which the manager has no answer.
-func reasonOf(err error) string {
-	var bad *bgagent.InputError
-	if errors.As(err, &bad) {
-		return "the question is not valid: " + bad.Error()
-	}
-	if under := errors.Unwrap(err); under != nil {
-		err = under // without the name of the package
-	}
-	return err.Error()
-}
-
 // subjectOf returns all that the agent has told about what it wants to do.
-func subjectOf(q PermissionRequest, req sdk.RequestPermissionRequest, unclear bool) string {
-	text := toolinput.Text(q.Input)
+func subjectOf(q PermissionRequest, req sdk.RequestPermissionRequest) string {
+	text := asktext.Input(q.Input)
 	add := func(more string) {
-		if more = strings.TrimSpace(more); more != "" && !strings.Contains(text, more) {
+		if more = strings.TrimSpace(more); more != "" && !contains(text, more) {
 			text = strings.TrimPrefix(text+"\n"+more, "\n")
 		}
 	}
@@ -103,15 +95,20 @@ func subjectOf(q PermissionRequest, req sdk.RequestPermissionRequest, unclear bo
 			add(diff(c.Diff))
 		case c.Content != nil && c.Content.Content.Text != nil:
 			add(c.Content.Content.Text.Text)
+		case c.Content != nil:
+			add(asktext.Value(c.Content.Content))
 		}
-	}
-	if unclear {
-		add("(the agent has not told everything about this call, or a part could not be read)")
 	}
 	return mdtext.Valid(text)
 }
 
-// diff writes a change of a file. The parts of the file that stay are not left out.
+// contains reports whether the text contains the lines, or a field whose value they are.
+func contains(text, lines string) bool {
+	text, lines = "\n"+text+"\n", lines+"\n"
+	return strings.Contains(text, "\n"+lines) || strings.Contains(text, ": "+lines)
+}
+
+// diff returns the change of a file as a text, including the lines that stay the same.
 func diff(d *sdk.ToolCallContentDiff) string {
 	lines := []string{"change of " + d.Path + ":"}
 	if d.OldText != nil {

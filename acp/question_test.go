@@ -196,10 +196,26 @@ func TestQuestionsOfAHostileAgent(t *testing.T) {
 	})
 }
 
+func TestARequestThatIsNotKnownAsAWholeIsNotAsked(t *testing.T) {
+	asking(t, Config{}, func(t *testing.T, c *Client, m *bgagent.BackgroundManager) {
+		task := launchIn(t, m, "wait")
+		c.mu.Lock()
+		p := c.sessions[task.Session].proc
+		c.mu.Unlock()
+		params := fmt.Sprintf(`{"sessionId":%q,"toolCall":{"toolCallId":"call","rawInput":{"command":"ls"},"content":[7]},"options":[
+			{"kind":"allow_once","name":"Yes","optionId":"y"},{"kind":"reject_once","name":"No","optionId":"n"}]}`, task.Session)
+		got, problem := p.request(t.Context(), sdk.ClientMethodSessionRequestPermission, []byte(params))
+		require.Nil(t, problem)
+		answer := got.(sdk.RequestPermissionResponse)
+		require.EqualValues(t, "n", answer.Outcome.Selected.OptionId)
+		require.Contains(t, answer.Meta["reason"], "has not told everything")
+	})
+}
+
 func TestTheSubjectContainsAllThatTheAgentTells(t *testing.T) {
-	q := PermissionRequest{Title: "Edit a.go", Input: map[string]any{"path": "/w/a.go"}, Paths: []string{"/w/a.go", "/w/b.go"}}
+	q := PermissionRequest{Title: "Edit a.go", Input: map[string]any{"path": "/w/abc.go"}, Paths: []string{"/w/a", "/w/abc.go", "/w/b.go"}}
 	req := sdk.RequestPermissionRequest{ToolCall: sdk.ToolCallUpdate{Content: []sdk.ToolCallContent{
 		sdk.ToolDiffContent("/w/a.go", "new\nlast", "old\n"), sdk.ToolContent(sdk.TextBlock("as told")),
 	}}}
-	require.Equal(t, "path: /w/a.go\nEdit a.go\n/w/b.go\nchange of /w/a.go:\n-old\n+new\n+last\nas told\n(the agent has not told everything about this call, or a part could not be read)", subjectOf(q, req, true))
+	require.Equal(t, "path: /w/abc.go\nEdit a.go\n/w/a\n/w/b.go\nchange of /w/a.go:\n-old\n+new\n+last\nas told", subjectOf(q, req))
 }

@@ -3,16 +3,15 @@ package command
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"io"
 	"os"
 	"regexp"
 	"sync"
 
 	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/internal/asktext"
 	"github.com/bgagent/bgagent/internal/jsonlines"
 	"github.com/bgagent/bgagent/internal/mdtext"
-	"github.com/bgagent/bgagent/internal/toolinput"
 )
 
 // ClaudeAsking is like [Claude], but the agent can ask: for permission to call a tool, and a single
@@ -63,7 +62,7 @@ type dialog struct {
 	input  *os.File
 	ctx    context.Context
 	cancel context.CancelFunc
-	asking sync.WaitGroup
+	tasks  sync.WaitGroup // goroutines of the dialog
 
 	mu    sync.Mutex
 	ended bool                          // further requests are ignored
@@ -76,7 +75,7 @@ type dialog struct {
 func newDialog(ctx context.Context, r *bgagent.Reporter, input *os.File, prompt string) *dialog {
 	d := &dialog{r: r, input: input, asked: map[string]context.CancelFunc{}, lines: [][]byte{[]byte(prompt)}, wakes: make(chan struct{}, 1)}
 	d.ctx, d.cancel = context.WithCancel(ctx)
-	d.asking.Go(d.write)
+	d.tasks.Go(d.write)
 	d.wakes <- struct{}{}
 	return d
 }
@@ -101,13 +100,16 @@ func (d *dialog) write() {
 	}
 }
 
+// send adds a line to those that are written. Lines for a program that does not read them are dropped.
 func (d *dialog) send(v any) {
 	line, err := json.Marshal(v)
 	if err != nil { // the input of a call is from JSON
 		return
 	}
 	d.mu.Lock()
-	d.lines = append(d.lines, append(line, '\n'))
+	if len(d.lines) < maxUnread {
+		d.lines = append(d.lines, append(line, '\n'))
+	}
 	d.mu.Unlock()
 	select {
 	case d.wakes <- struct{}{}:
@@ -121,17 +123,22 @@ func (d *dialog) over() {
 	_ = d.input.Close()
 }
 
-// end withdraws the open questions and waits until nothing uses the reporter.
-func (d *dialog) end() {
+// stop withdraws the open questions. Further requests are ignored.
+func (d *dialog) stop() {
 	d.mu.Lock()
 	d.ended = true
 	d.mu.Unlock()
 	d.over()
-	d.asking.Wait()
 }
 
+// wait waits until nothing uses the reporter. It must be called after "stop".
+func (d *dialog) wait() { d.tasks.Wait() }
+
+// maxUnread is the maximum number of answers that wait until the program reads them.
+const maxUnread = 10_000
+
 // shortened matches the note in a string of a line that is longer than Config.MaxLine. Nobody may decide
-// about a part of an input.
+// about a part of a request.
 var shortened = regexp.MustCompile(`\[cut: \d+ more bytes\]"`)
 
 // controlLine is a line with which Claude Code asks, or withdraws a question.
@@ -144,9 +151,11 @@ type controlLine struct {
 		Input   json.RawMessage
 		Path    string `json:"blocked_path"`
 	}
+
+	cut bool // a string of the line was shortened
 }
 
-// The method "hears" handles a line if it is about a question. It reports whether it is.
+// The method "hears" handles a line that is about a question. It reports false for any other line.
 func (d *dialog) hears(line []byte) bool {
 	var x controlLine
 	if !jsonlines.Decode(line, &x) {
@@ -154,6 +163,7 @@ func (d *dialog) hears(line []byte) bool {
 	}
 	switch x.Type {
 	case "control_request":
+		x.cut = shortened.Match(line)
 		d.ask(&x)
 	case "control_cancel_request":
 		d.mu.Lock()
@@ -167,21 +177,24 @@ func (d *dialog) hears(line []byte) bool {
 	return true
 }
 
-// ask begins to answer a request. A request whose id is in use is refused, because the answer would not
-// show which of the two it answers.
+// ask begins to answer a request. If the id of the request is in use, the request fails, because its answer
+// could be taken for the answer to the other request. A request without a usable id is ignored.
 func (d *dialog) ask(x *controlLine) {
+	if x.ID == "" || len(x.ID) > maxName {
+		return
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	switch {
 	case d.ended:
 		return
-	case x.Request.Subtype != "can_use_tool" || x.ID == "" || len(x.ID) > maxName || d.asked[x.ID] != nil:
-		d.asking.Go(func() { d.fail(x.ID, "this client cannot answer the request") })
+	case x.Request.Subtype != "can_use_tool" || d.asked[x.ID] != nil:
+		d.tasks.Go(func() { d.fail(x.ID, "this client cannot answer the request") })
 		return
 	}
 	ctx, cancel := context.WithCancel(d.ctx)
 	d.asked[x.ID] = cancel
-	d.asking.Go(func() {
+	d.tasks.Go(func() {
 		defer cancel()
 		answer := d.answer(ctx, x)
 		d.mu.Lock()
@@ -193,6 +206,7 @@ func (d *dialog) ask(x *controlLine) {
 	})
 }
 
+// fail answers a request with an error.
 func (d *dialog) fail(id, problem string) {
 	d.send(map[string]any{"type": "control_response", "response": map[string]any{"subtype": "error", "request_id": id, "error": problem}})
 }
@@ -203,12 +217,12 @@ func (d *dialog) answer(ctx context.Context, x *controlLine) map[string]any {
 		return map[string]any{"behavior": "deny", "message": reason + advice}
 	}
 	var input map[string]any
-	if json.Unmarshal(x.Request.Input, &input) != nil || input == nil || shortened.Match(x.Request.Input) {
+	if json.Unmarshal(x.Request.Input, &input) != nil || input == nil || x.cut {
 		return refuse("This was not allowed: the input of the call cannot be read.")
 	}
 	q := bgagent.Question{
 		Kind: bgagent.QuestionPermission, Title: "may it use " + x.Request.Tool, Options: []string{allowOnce, deny},
-		Subject: toolinput.Text(input),
+		Subject: asktext.Input(input),
 	}
 	asked := ""
 	if x.Request.Tool == "AskUserQuestion" {
@@ -222,7 +236,7 @@ func (d *dialog) answer(ctx context.Context, x *controlLine) map[string]any {
 	option, err := d.r.Ask(ctx, q)
 	switch {
 	case err != nil:
-		return refuse("This was not allowed: " + reasonOf(err) + ".")
+		return refuse("This was not allowed: " + asktext.Reason(err) + ".")
 	case asked != "":
 		input["answers"] = map[string]string{asked: option}
 	case option != allowOnce:
@@ -254,16 +268,4 @@ func choice(input json.RawMessage, q *bgagent.Question) (asked string) {
 		}
 	}
 	return asked
-}
-
-// reasonOf returns the reason for which the manager has no answer.
-func reasonOf(err error) string {
-	var bad *bgagent.InputError
-	if errors.As(err, &bad) {
-		return "the question is not valid: " + bad.Error()
-	}
-	if under := errors.Unwrap(err); under != nil {
-		err = under // without the name of the package
-	}
-	return err.Error()
 }

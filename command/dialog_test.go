@@ -5,6 +5,7 @@ package command
 import (
 	"context"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -50,7 +51,11 @@ func (s *asking) launchUntil(ok func(bgagent.Task) bool, lines ...string) bgagen
 	return task
 }
 
-func (s *asking) answer(task bgagent.Task, i int, option string) (bgagent.Question, error) {
+// answer answers the question with the subject. The questions are not always in the order of the requests.
+func (s *asking) answer(task bgagent.Task, subject, option string) (bgagent.Question, error) {
+	s.Helper()
+	i := slices.IndexFunc(task.Questions, func(q bgagent.Question) bool { return q.Subject == subject })
+	require.GreaterOrEqual(s, i, 0, "%+v", task.Questions)
 	return s.m.Answer(s.Context(), bgagent.Caller{}, task.ID, bgagent.AnswerInput{Key: task.Questions[i].Key, Option: option})
 }
 
@@ -68,9 +73,7 @@ func TestAQuestionOfClaudeIsAnswered(t *testing.T) {
 	} {
 		s := askingClaude(t, bgagent.Config{Ask: true})
 		task := s.launch(1, "ask rm -r src")
-		q := task.Questions[0]
-		require.Equal(t, "rm -r src", q.Subject)
-		_, err := s.answer(task, 0, option)
+		_, err := s.answer(task, "rm -r src", option)
 		require.NoError(t, err)
 		got := s.ended(task)
 		require.Equal(t, want, got.Result, got.Reason)
@@ -89,7 +92,7 @@ func TestAQuestionOfClaudeIsWithdrawnWithItsTurn(t *testing.T) {
 	_, err := s.m.Cancel(t.Context(), bgagent.Caller{}, task.ID, bgagent.CancelOptions{})
 	require.NoError(t, err)
 	s.ended(task)
-	over, err := s.answer(task, 0, "allow once")
+	over, err := s.answer(task, "rm -r src", "allow once")
 	require.ErrorIs(t, err, bgagent.ErrQuestionOver)
 	require.Equal(t, bgagent.QuestionWithdrawn, over.State)
 }
@@ -98,10 +101,10 @@ func TestAQuestionThatClaudeWithdrawsIsWithdrawn(t *testing.T) {
 	s := askingClaude(t, bgagent.Config{Ask: true})
 	first := "send " + request("one", `"command":"ls"`)
 	task := s.launch(2, first, "ask rm") // the turn ends while the first question is open
-	_, err := s.answer(task, 1, "allow once")
+	_, err := s.answer(task, "rm", "allow once")
 	require.NoError(t, err)
 	require.Equal(t, "r: allow;", s.ended(task).Result)
-	over, err := s.answer(task, 0, "allow once")
+	over, err := s.answer(task, "ls", "allow once")
 	require.ErrorIs(t, err, bgagent.ErrQuestionOver)
 	require.Equal(t, bgagent.QuestionWithdrawn, over.State)
 
@@ -110,7 +113,7 @@ func TestAQuestionThatClaudeWithdrawsIsWithdrawn(t *testing.T) {
 		return len(task.Questions) == 1 && task.Questions[0].Subject == "rm"
 	}, first, cancel, "ask rm")
 	require.Len(t, task.Questions, 1, task.Reason)
-	_, err = s.answer(task, 0, "allow once")
+	_, err = s.answer(task, "rm", "allow once")
 	require.NoError(t, err)
 	require.Equal(t, "r: allow;", s.ended(task).Result)
 }
@@ -121,11 +124,13 @@ func request(id, input string) string {
 
 func TestRequestsOfAHostileProgram(t *testing.T) {
 	s := askingClaude(t, bgagent.Config{Ask: true})
-	task := s.launch(20, "many", "hear 980", "hang")
-	require.Len(t, task.Questions, 20, "the others are refused at once")
-	_, err := s.m.Cancel(t.Context(), bgagent.Caller{}, task.ID, bgagent.CancelOptions{})
-	require.NoError(t, err)
-	s.ended(task)
+	for _, hear := range []string{"hear 980", "hear 0"} { // the pipe cannot hold all answers
+		task := s.launch(20, "many", hear, "hang")
+		require.Len(t, task.Questions, 20, "the others are refused at once")
+		_, err := s.m.Cancel(t.Context(), bgagent.Caller{}, task.ID, bgagent.CancelOptions{})
+		require.NoError(t, err)
+		s.ended(task)
+	}
 
 	nothing := "This was not allowed: the input of the call cannot be read."
 	for _, x := range [][2]string{
@@ -142,10 +147,9 @@ func TestRequestsOfAHostileProgram(t *testing.T) {
 
 	// The answer to the first question with an id is not given to the second one.
 	// The question "y" shows that the client has read the second one.
-	task = s.launch(2, "send "+request("x", `"command":"ls"`), "send "+request("x", `"command":"rm -r src"`), "send "+request("y", `"command":"ls"`), "hear 2")
+	task := s.launch(2, "send "+request("x", `"command":"ls"`), "send "+request("x", `"command":"rm -r src"`), "send "+request("y", `"command":"pwd"`), "hear 2")
 	require.Len(t, task.Questions, 2)
-	require.Equal(t, "ls", task.Questions[1].Subject)
-	_, err = s.answer(task, 0, "allow once")
+	_, err := s.answer(task, "ls", "allow once")
 	require.NoError(t, err)
 	require.Contains(t, s.ended(task).Result, "x: this client cannot answer the request")
 }

@@ -15,7 +15,8 @@ import (
 //	ask COMMAND     asks for a permission; the answer contains the response
 //	send LINE       prints a line
 //	hear N          reads N responses; the answer contains them
-//	close           withdraws the question with the id "r" and says nothing about it
+//	many            asks a thousand times
+//	huge            asks with a subject that is longer than a subject may be
 //	hang            never ends
 type fakeClaude struct {
 	in  *bufio.Scanner

@@ -111,10 +111,11 @@ type Program struct {
 	// unknown. Your own function can read the session from the place where it is stored.
 	Look func(ctx context.Context, l Lookup) (Stored, error)
 
+	asks bool // whether the program asks on standard output, in the way of Claude Code
+
 	// decodeErrors returns a function that reads the lines of standard error. That function runs on
 	// a different goroutine from the decoder. The function "explain" completes the description of a
 	// failure at the provider once the program has exited. Both can be nil.
-	asks         bool // whether the program asks on standard output, in the way of Claude Code
 	decodeErrors func() func(line string, o *Output)
 	explain      func(e *bgagent.ProviderError, said said, x outcome) *bgagent.ProviderError
 }

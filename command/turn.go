@@ -188,10 +188,13 @@ func (t *turn) play(ctx context.Context) (bgagent.TurnEnd, error) {
 	readers.Go(func() { copyAll(t.errors(&errs), t.hears(p.stderr, 2)) })
 	silent := t.await(ctx, p)
 	if t.dialog != nil {
-		t.dialog.end()
+		t.dialog.stop()
 	}
 	stopped := context.Cause(ctx) // read before p.finish, because ctx can end while the method "finish" runs
 	left := p.finish(t.client.cfg.Grace, &readers)
+	if t.dialog != nil {
+		t.dialog.wait()
+	}
 	t.out.tellDraft()
 	if silent {
 		t.lost = &TurnError{Program: program.Executable, Problem: fmt.Sprintf("it printed nothing at all in %v (Config.Silence), and was stopped", t.client.cfg.Silence)}
@@ -257,6 +260,9 @@ func (t *turn) begin(ctx context.Context) (*process, error) {
 	call, err := a.Program.invoke(spec)
 	if err != nil {
 		return nil, fmt.Errorf("command: %w", err)
+	}
+	if a.Program.asks && !call.toStdin {
+		return nil, fmt.Errorf("command: %s reads its prompt and the answers to its questions from standard input; leave Form.Prompt empty", a.Program.Executable)
 	}
 	through = slices.Concat(through, defaultEnviron, a.Program.Environ)
 	t.sends(call.prompt)
@@ -373,9 +379,6 @@ func (t *turn) readObjects(r io.Reader, program *Program) {
 // lingers starts the timer for the program's exit if the turn is over. It stops the timer if
 // the turn continues.
 func (t *turn) lingers(said brief) {
-	if said.over && t.dialog != nil {
-		t.dialog.over()
-	}
 	switch {
 	case !said.over:
 		t.linger.Stop()
@@ -383,6 +386,9 @@ func (t *turn) lingers(said brief) {
 		t.linger.Reset(max(t.client.cfg.Grace, afterBackground))
 	default:
 		t.linger.Reset(t.client.cfg.Grace)
+	}
+	if said.over && t.dialog != nil {
+		t.dialog.over()
 	}
 }
 

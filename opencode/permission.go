@@ -61,6 +61,7 @@ type ask struct {
 	cancel           context.CancelFunc
 	orphaned         bool              // the question has no owner
 	posed            *bgagent.Question // question as the manager asks it; nil if the manager does not ask it
+	owned            chan struct{}     // closed when the owner is known, or that there is none
 	settled          chan struct{}     // closed when it is known whether the manager asks the question
 }
 
@@ -104,7 +105,7 @@ func (c *Client) asking(a *ask) *ask {
 		c.tellQuestions(known.owner)
 	}
 	a.ctx, a.cancel = context.WithCancel(c.life)
-	a.settled = make(chan struct{})
+	a.owned, a.settled = make(chan struct{}), make(chan struct{})
 	c.asks[a.id] = a
 	if s := c.sessions[a.session]; s != nil && s.ours {
 		a.owner = a.session
@@ -270,6 +271,7 @@ func (c *Client) answer(a *ask) {
 // answers the question, or if nobody has to.
 func (c *Client) judge(a *ask) *PermissionReply {
 	owner := c.ownerOf(a)
+	close(a.owned)
 	if owner == "" || a.listed && c.hasDied(a) {
 		return nil
 	}

@@ -10,8 +10,10 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/internal/asktext"
 	"github.com/bgagent/bgagent/internal/mdtext"
 )
 
@@ -33,6 +35,7 @@ const (
 const (
 	hostRejects = "The host has denied this." + advice
 	turnOver    = "This was not allowed: the turn that could have asked about it has ended."
+	unclear     = "This was not allowed: the details of the request are not known." + advice
 	tooMany     = "This was not allowed: the task asks too many questions at once." + advice
 )
 
@@ -45,9 +48,13 @@ const (
 // pose passes a question to the manager. If the manager cannot ask it, the result is the reply of
 // the client.
 func (c *Client) pose(a *ask) *PermissionReply {
-	q := a.toManager(c.inputOf(a))
-	if a.ctx.Err() != nil {
+	input, known := c.inputOf(a)
+	q := a.toManager(input)
+	switch {
+	case a.ctx.Err() != nil:
 		return nil
+	case !known || a.request != nil && (strings.TrimSpace(q.Subject) == "" || slices.Contains(a.request.Patterns, "")):
+		return &PermissionReply{Reason: unclear}
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -107,7 +114,7 @@ func (r *PermissionRequest) subject(input json.RawMessage) string {
 		lines = append(lines, command)
 	}
 	for _, p := range r.Patterns {
-		if command == "" || !strings.Contains(command, p) {
+		if r.Permission != "bash" || !strings.Contains(command, p) { // the patterns of a command are parts of it
 			lines = append(lines, p)
 		}
 	}
@@ -117,8 +124,10 @@ func (r *PermissionRequest) subject(input json.RawMessage) string {
 			if v != command && v != diff && !slices.Contains(lines, v) {
 				lines = append(lines, key+": "+v)
 			}
-		case bool, float64:
-			lines = append(lines, fmt.Sprint(key, ": ", v))
+		default:
+			if key != "files" || diff == "" { // the diff contains the changes of all files
+				lines = append(lines, key+": "+asktext.Value(v))
+			}
 		}
 	}
 	if diff != "" {
@@ -145,7 +154,7 @@ type wireAskingPart struct {
 }
 
 // callOf fetches the tool call that asks. The boolean result is false if the server does not have the
-// call, or if a.ctx has ended.
+// call, or if a.ctx has ended first.
 func (c *Client) callOf(a *ask) (p wireAskingPart, found bool) {
 	var m wireAsking
 	path := sessionPath(a.session, "/message/"+url.PathEscape(a.tool.MessageID))
@@ -179,13 +188,14 @@ func (c *Client) hasDied(a *ask) bool {
 }
 
 // inputOf returns the input of the tool call if the question does not contain any details about the
-// call. The tools of MCP servers ask such questions.
-func (c *Client) inputOf(a *ask) json.RawMessage {
+// call. The tools of MCP servers ask such questions. The boolean result is false if the input cannot be
+// found.
+func (c *Client) inputOf(a *ask) (json.RawMessage, bool) {
 	if a.request == nil || len(a.request.Metadata) > 0 || a.tool.MessageID == "" {
-		return nil
+		return nil, true
 	}
-	p, _ := c.callOf(a)
-	return p.State.Input
+	p, found := c.callOf(a)
+	return p.State.Input, found
 }
 
 // bury forgets a question whose turn has ended. c.mu must be held.
@@ -223,13 +233,22 @@ func (c *Client) findAll(of func(*session) bool) {
 		}
 	}
 	for dir := range dirs {
-		c.spawn(func() { c.findAsks(c.life, dir) })
+		c.find(dir)
 	}
 }
 
+// find requests the open questions of a directory on another goroutine. It tries again if the server does
+// not answer, until about a minute has passed. c.mu must be held.
+func (c *Client) find(dir string) {
+	c.spawn(func() {
+		for pause := time.Second; !c.findAsks(c.life, dir) && pause < time.Minute && sleep(c.life, pause); pause *= 2 {
+		}
+	})
+}
+
 // findAsks requests the open questions of a directory. It is called after a gap of the
-// event stream, and while there is no event stream.
-func (c *Client) findAsks(ctx context.Context, dir string) {
+// event stream, and while there is no event stream. It reports whether the server has answered.
+func (c *Client) findAsks(ctx context.Context, dir string) bool {
 	var permissions list[wirePermission]
 	var questions list[wireQuestion]
 	var before []*ask       // questions known before the requests; the lists might not contain later questions
@@ -247,11 +266,11 @@ func (c *Client) findAsks(ctx context.Context, dir string) {
 	}
 	c.mu.Unlock()
 	if c.do(ctx, call{method: http.MethodGet, path: "/permission", dir: dir, out: &permissions}) != nil {
-		return
+		return false
 	}
 	// Older servers have no route for questions.
 	if err := c.do(ctx, call{method: http.MethodGet, path: "/question", dir: dir, out: &questions}); err != nil && !missing(err) {
-		return
+		return false
 	}
 	open := map[string]bool{}
 	var found []*ask
@@ -274,32 +293,54 @@ func (c *Client) findAsks(ctx context.Context, dir string) {
 			c.unask(a)
 		}
 	}
-	c.spawn(func() { c.listed(sessions, found) })
+	for _, s := range sessions {
+		if s.posed {
+			c.spawn(func() { c.listed(s, found) })
+		}
+	}
+	return true
 }
 
-// listed emits the questions of sessions once it is known which of the questions the manager asks.
-func (c *Client) listed(sessions []*session, found []*ask) {
+// listed emits the questions of a session once it is known which of them the manager asks.
+func (c *Client) listed(s *session, found []*ask) {
 	for _, a := range found {
-		select {
-		case <-a.settled:
-		case <-c.life.Done():
+		if !c.await(a.owned) {
+			return
+		}
+		c.mu.Lock()
+		other := a.owner != s.id
+		c.mu.Unlock()
+		if !other && !c.await(a.settled) {
 			return
 		}
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for _, s := range sessions {
-		if c.sessions[s.id] == s && s.posed {
-			s.unlisted = false
-			c.tellQuestions(s.id)
-		}
+	if c.sessions[s.id] == s && s.posed {
+		s.unlisted = false
+		c.tellQuestions(s.id)
 	}
 }
 
-// refuse rejects a question that the manager no longer asks.
-func (c *Client) refuse(a *ask, reason string) {
-	retry(c.life, func() error { return c.reply(c.life, a, PermissionReply{Reason: reason}) })
+// await waits until the channel is closed. It returns false if the client is closed first.
+func (c *Client) await(ch <-chan struct{}) bool {
+	select {
+	case <-ch:
+		return true
+	case <-c.life.Done():
+		return false
+	}
 }
+
+// refuse rejects a question that the manager no longer asks. It gives up after a while, because the server
+// might never accept the reply.
+func (c *Client) refuse(a *ask, reason string) {
+	ctx, cancel := context.WithTimeout(c.life, refusing)
+	defer cancel()
+	retry(ctx, func() error { return c.reply(ctx, a, PermissionReply{Reason: reason}) })
+}
+
+const refusing = 10 * time.Minute // longest time for which refuse repeats a reply
 
 // AnswerQuestion implements [bgagent.Answerer]. An agent whose permission question is refused reads
 // the reason, after a sentence of opencode that says that the user has rejected the call. A question to
@@ -342,7 +383,8 @@ func (c *Client) AnswerQuestion(ctx context.Context, id string, q bgagent.Questi
 }
 
 // isPosedAs reports whether the question can be what the manager asks as q in the given session. The
-// manager does not keep all of a question that it has refused as not valid, or whose turn has ended.
+// manager keeps neither the options of a question that it has refused as not valid, nor the subject of a
+// question that was answered in an earlier process.
 func (a *ask) isPosedAs(session string, q bgagent.Question) bool {
 	switch {
 	case a.owner != session && a.owner != "":

@@ -342,14 +342,20 @@ func TestQuestionsOfAServerThatLies(t *testing.T) {
 		ask("que_4", task.Session, `{"questions":{"question":7}}`)
 		ask("per_3"+strings.Repeat("x", 300), task.Session, bash("ls"))
 		ask("per_4", "ses_unknown", bash("ls"))
+		ask("per_6", task.Session, `{"permission":"bash","patterns":["ls",7],"metadata":{"command":"ls"}}`)
+		ask("per_7", task.Session, `{"permission":"tool","patterns":["*"],"metadata":{},"tool":{"messageID":"msg_unknown","callID":"call"}}`)
+		ask("per_8", task.Session, `{"permission":"doom_loop","patterns":["bash"],"metadata":{"tool":"bash","input":{"command":"a > b"}}}`)
 		r.f.do(func() {
 			_, s, _ := r.f.create("/work", nil)
 			users = s.(*fakeSession).ID
 		})
 		ask("per_5", users, bash("ls"))
 		seconds(1)
-		require.Len(t, open(), 1)
+		require.Len(t, open(), 2)
+		require.Equal(t, "bash\ninput: {\"command\":\"a > b\"}", open()[1].Subject)
 		require.Contains(t, got("per_2"), "reject")
+		require.Contains(t, got("per_6"), "the details of the request are not known")
+		require.Contains(t, got("per_7"), "the details of the request are not known")
 		for _, id := range []string{"que_1", "que_2", "que_3", "que_4", "per_3" + strings.Repeat("x", 300)} {
 			require.Contains(t, got(id), "answered", id)
 		}
@@ -366,7 +372,7 @@ func TestQuestionsOfAServerThatLies(t *testing.T) {
 				refused++
 			}
 		}
-		require.Equal(t, 981, refused)
+		require.Equal(t, 982, refused)
 		last := open()[19]
 		option(t, r.m, task.ID, last, "allow once")
 		seconds(1)

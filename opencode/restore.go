@@ -85,7 +85,7 @@ func (c *Client) inherit(ctx context.Context, id string) {
 		}
 	}
 	if dir := s.dir; c.stream { // without a stream, Statuses requests the questions
-		c.spawn(func() { c.findAsks(c.life, dir) })
+		c.find(dir)
 	}
 }
 
