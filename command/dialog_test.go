@@ -41,7 +41,7 @@ func (s *asking) launchUntil(ok func(bgagent.Task) bool, lines ...string) bgagen
 	s.Helper()
 	_, events := s.m.Subscribe(0)
 	defer events.Close()
-	task, err := s.m.Launch(s.Context(), root, bgagent.LaunchInput{Agent: "a", Prompt: strings.Join(lines, "\n")})
+	task, err := s.m.Launch(s.Context(), bgagent.Caller{Session: "parent"}, bgagent.LaunchInput{Agent: "a", Prompt: strings.Join(lines, "\n")})
 	for err == nil && !ok(task) && !task.Status.Terminal() {
 		if _, err = events.Next(s.Context()); err == nil {
 			task, err = s.m.Get(task.ID)

@@ -100,7 +100,7 @@ func askingTheHost(s *scene) {
 	got = s.ended(choice.ID)[0]
 	require.Equal(s, "it was right", got.Result, got.Reason)
 
-	// The server lists the question of an aborted turn further on. The next turn must not ask it.
+	// The server still lists the question of an aborted turn. The next turn must not ask it.
 	aborted := s.launch("scope", "asker", shell("asked-aborted", "asked-aborted"))
 	q = awaitQuestionOf(s, s.m, aborted.ID)
 	_, err := s.m.Cancel(s.Context(), bgagent.Caller{}, aborted.ID, bgagent.CancelOptions{})
@@ -116,7 +116,7 @@ func askingTheHost(s *scene) {
 	require.Empty(s, ran("asked-aborted"))
 }
 
-// An open question of a killed manager keeps its key if the server lives. If the server was killed too,
+// An open question of a killed manager keeps its key if the server lives. If the server was killed, too,
 // the question is withdrawn.
 func TestAnOpenQuestionOfAKilledManagerOnTheRealServer(t *testing.T) {
 	w := realagent.New(t, "opencode")

@@ -13,7 +13,7 @@ type fakeAsk struct {
 }
 
 // The method "ask" asks for a permission or asks the user, and waits for the reply. If the turn is
-// aborted, the server lists the question further on, as opencode does.
+// aborted, the server still lists the question, as opencode does.
 func (t *fakeTurn) ask(id, verb string) {
 	t.message(id)
 	part := t.tool("bash")
