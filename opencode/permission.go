@@ -277,7 +277,7 @@ func (c *Client) judge(a *ask) *PermissionReply {
 	}
 	if a.request != nil && c.cfg.Permission != nil {
 		switch reply := c.decide(a, owner); {
-		case a.ctx.Err() != nil || reply.Leave && !reply.Allow:
+		case a.ctx.Err() != nil || reply.Leave:
 			return nil
 		case reply.Allow || !reply.Ask:
 			return &reply

@@ -36,6 +36,7 @@ const (
 	hostRejects = "The host has denied this." + advice
 	turnOver    = "This was not allowed: the turn that could have asked about it has ended."
 	unclear     = "This was not allowed: the details of the request are not known." + advice
+	noEvents    = "This was not allowed: nobody can be asked, because the events of the server cannot be followed." + advice
 	tooMany     = "This was not allowed: the task asks too many questions at once." + advice
 )
 
@@ -69,6 +70,8 @@ func (c *Client) pose(a *ask) *PermissionReply {
 		return nil
 	case s == nil || s.turn == "" && !s.inherited:
 		return &PermissionReply{Reason: turnOver}
+	case c.tell == nil && !s.unlisted: // the manager would not learn of the question
+		return &PermissionReply{Reason: noEvents}
 	case n >= maxPosed:
 		return &PermissionReply{Reason: tooMany}
 	case len(a.id) > maxAskID || mdtext.Valid(a.id) != a.id:
