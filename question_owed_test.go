@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -169,8 +170,11 @@ func TestAQuestionThatIsOverBeforeItsNoticeIsStoredIsNotReported(t *testing.T) {
 // A host that changes a notice does not change its repetition.
 func TestAHostCannotChangeTheQuestionsOfANotice(t *testing.T) {
 	var box inbox
+	var calls sync.Mutex // the notice is delivered again, possibly while the test reads
 	var seen []bgagent.Question
 	box.seen = func(n bgagent.Notice) {
+		calls.Lock()
+		defer calls.Unlock()
 		q := &n.Questions[0]
 		seen = append(seen, bgagent.Question{Title: q.Question.Title, Options: append([]string{}, q.Question.Options...)})
 		q.Question.Title, q.Question.Options[0] = "changed", "changed"
@@ -180,6 +184,8 @@ func TestAHostCannotChangeTheQuestionsOfANotice(t *testing.T) {
 		task := launch(t, m, "release")
 		asks(t, m, task.ID)
 		time.Sleep(time.Minute)
+		calls.Lock()
+		defer calls.Unlock()
 		require.Greater(t, len(seen), 1)
 		for _, q := range seen {
 			require.Equal(t, bgagent.Question{Title: which.Title, Options: which.Options}, q)

@@ -2,6 +2,7 @@ package bgagent_test
 
 import (
 	"errors"
+	"sync"
 	"testing"
 	"time"
 
@@ -28,15 +29,23 @@ func TestTheNoticeOfAQuestionSurvivesARestart(t *testing.T) {
 			onProcesses(t, asking(which), func(t *testing.T, p *processes) {
 				closeNow(p.m)
 				p.cfg = canAnswer(&first)
+				var calls sync.Mutex // a busy session is asked again, possibly while the test reads
 				var tried []bgagent.Notice
 				first.fail = func(int) error { return c.first }
-				first.seen = func(n bgagent.Notice) { tried = append(tried, n) }
+				first.seen = func(n bgagent.Notice) {
+					calls.Lock()
+					defer calls.Unlock()
+					tried = append(tried, n)
+				}
 				p.begin()
 				task := launch(t, p.m, "release")
 				q := asks(t, p.m, task.ID)
 				time.Sleep(10 * time.Second)
+				calls.Lock()
 				require.NotEmpty(t, tried)
-				require.Equal(t, []string{q.Key}, questionsIn(tried[:1]))
+				told := tried[0]
+				calls.Unlock()
+				require.Equal(t, []string{q.Key}, questionsIn([]bgagent.Notice{told}))
 				session := get(t, p.m, task.ID).Session
 				p.store.Crash()
 				if c.over {
@@ -49,8 +58,8 @@ func TestTheNoticeOfAQuestionSurvivesARestart(t *testing.T) {
 				require.Len(t, questionsIn(second.all()), c.after)
 				if c.first == failed && c.after > 0 {
 					n := second.all()[0]
-					require.Equal(t, tried[0].ID, n.ID)
-					require.Equal(t, tried[0].Text, n.Text)
+					require.Equal(t, told.ID, n.ID)
+					require.Equal(t, told.Text, n.Text)
 				}
 				if !c.over {
 					answer(t, p.m, task.ID, q.Key, "next")

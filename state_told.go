@@ -183,6 +183,9 @@ func (st *state) loadAsks(n *node, now int64) {
 				}
 			}
 		}
+		if len(env.asks) > 0 { // the clients may soon report that the questions are over
+			env.next = max(env.next, now+st.noticeWindow())
+		}
 	}
 	if env := n.env; env != nil && env.empty() && !env.flying { // models can no longer answer the questions
 		n.env = n.nextAgain()

@@ -3,7 +3,6 @@ package command
 import (
 	"context"
 	"encoding/json"
-	"io"
 	"os"
 	"regexp"
 	"sync"
@@ -93,7 +92,7 @@ func (d *dialog) write() {
 		d.lines = nil
 		d.mu.Unlock()
 		for _, line := range lines {
-			if _, err := io.WriteString(d.input, string(line)); err != nil {
+			if _, err := d.input.Write(line); err != nil {
 				return
 			}
 		}
