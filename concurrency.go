@@ -38,6 +38,8 @@ type ConcurrencyManager struct {
 	slots *slots.Manager
 	epoch time.Time   // time from which the times of cool-downs count
 	timer *time.Timer // ends the next cool-down; nil until the first one; guarded by the lock of slots
+	from  SlotSource  // source of a manager's slots that this ConcurrencyManager shows; nil if it grants slots itself
+	roots requestRoots
 
 	mu      sync.Mutex
 	sharers []*BackgroundManager // open managers that use the slots; guarded by mu
@@ -126,6 +128,9 @@ func (c *ConcurrencyManager) Acquire(ctx context.Context, model string) (Slot, e
 	if ctx == nil {
 		return Slot{}, fmt.Errorf("bgagent: acquire: %w", errNoContext)
 	}
+	if c.from != nil {
+		return Slot{}, errSlotsElsewhere
+	}
 	s, err := c.slots.Acquire(ctx, model)
 	return Slot{s}, err
 }
@@ -133,12 +138,18 @@ func (c *ConcurrencyManager) Acquire(ctx context.Context, model string) (Slot, e
 // TryAcquire returns a slot of the model's pool if a slot is free and no waiter is in line for it.
 // It does not wait.
 func (c *ConcurrencyManager) TryAcquire(model string) (Slot, bool) {
+	if c.from != nil {
+		return Slot{}, false
+	}
 	s, ok := c.slots.TryAcquire(model)
 	return Slot{s}, ok
 }
 
 // Stats returns the figures of the model's pool. To get the figures of caps, call Pools.
 func (c *ConcurrencyManager) Stats(model string) PoolStats {
+	if c.from != nil {
+		return c.statsFrom(model)
+	}
 	return poolStats(c.epoch, c.slots.Stats(model))
 }
 
@@ -147,6 +158,9 @@ func (c *ConcurrencyManager) Stats(model string) PoolStats {
 // task has no model and its agent has a cap, the task has no pool: it counts only in the cap, such
 // as "cap explore".
 func (c *ConcurrencyManager) Pools() []PoolStats {
+	if c.from != nil {
+		return c.from.Pools()
+	}
 	figures := c.slots.Pools()
 	if figures == nil {
 		return nil
@@ -161,6 +175,9 @@ func (c *ConcurrencyManager) Pools() []PoolStats {
 // Limits returns a copy of the limits that apply. Names are trimmed and in lower case, entries with
 // the value 0 are left out, and the default is filled in.
 func (c *ConcurrencyManager) Limits() Limits {
+	if c.from != nil {
+		return c.from.Limits()
+	}
 	l := c.slots.Rules().(rules).Limits
 	l.Model, l.Provider, l.Agent = maps.Clone(l.Model), maps.Clone(l.Provider), maps.Clone(l.Agent)
 	return l
@@ -177,6 +194,12 @@ func (c *ConcurrencyManager) Limits() Limits {
 // that are already in use. In each pool, the count of waiters that have overtaken the first waiter
 // starts again from zero.
 func (c *ConcurrencyManager) SetLimits(l Limits) error {
+	if c.from != nil {
+		if s, ok := c.from.(interface{ SetLimits(Limits) error }); ok {
+			return s.SetLimits(l)
+		}
+		return fmt.Errorf("bgagent: limits: %w", &InputError{"Limits", "belong to Config.Slots; change them there"})
+	}
 	l, err := l.normal()
 	if err != nil {
 		return fmt.Errorf("bgagent: limits: %w", err)
@@ -206,18 +229,29 @@ func (c *ConcurrencyManager) Pool(model string) *Pool { return &Pool{c, c.slots.
 
 // Acquire is like [ConcurrencyManager.Acquire] for the model of the handle.
 func (p *Pool) Acquire(ctx context.Context) (Slot, error) {
+	if p.of.from != nil {
+		return Slot{}, errSlotsElsewhere
+	}
 	s, err := p.handle.Acquire(ctx)
 	return Slot{s}, err
 }
 
 // TryAcquire is like [ConcurrencyManager.TryAcquire] for the model of the handle.
 func (p *Pool) TryAcquire() (Slot, bool) {
+	if p.of.from != nil {
+		return Slot{}, false
+	}
 	s, ok := p.handle.TryAcquire()
 	return Slot{s}, ok
 }
 
 // Stats is like [ConcurrencyManager.Stats] for the model of the handle.
-func (p *Pool) Stats() PoolStats { return poolStats(p.of.epoch, p.handle.Stats()) }
+func (p *Pool) Stats() PoolStats {
+	if p.of.from != nil {
+		return p.of.statsFrom(p.handle.Name())
+	}
+	return poolStats(p.of.epoch, p.handle.Stats())
+}
 
 // countedAs returns the name under which a task is counted: the name of its model, or the name of
 // its agent if the task has no model.

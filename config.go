@@ -128,6 +128,12 @@ type Config struct {
 	// Concurrency, if set, replaces the manager's own ConcurrencyManager. With it,
 	// several managers or other code can share slots. Limits must then be empty.
 	Concurrency *ConcurrencyManager
+	// Slots, if set, grants the slots of the manager, in place of a ConcurrencyManager. With a source
+	// that several processes share, limits hold over all of these processes. Limits and Concurrency
+	// must then be empty. If the source loses the slot of an attempt, the attempt ends with
+	// [CauseSlotLost] and its session is stopped. Cool-downs after refusals of a provider, and budgets
+	// of trees, hold for each manager separately.
+	Slots SlotSource
 
 	// Store makes tasks outlive the process. If Store is nil, tasks are kept only in
 	// memory. With a store, an effect of the manager becomes visible only after the change
@@ -474,6 +480,9 @@ func (c *Config) validate() error {
 	}
 	if c.Concurrency != nil && !c.Limits.isZero() {
 		return &InputError{"Config.Limits", "are set together with Config.Concurrency, which has its own limits; set only one of them"}
+	}
+	if c.Slots != nil && (c.Concurrency != nil || !c.Limits.isZero()) {
+		return &InputError{"Config.Slots", "is set together with Config.Limits or Config.Concurrency; the source has its own limits, so set only one of them"}
 	}
 	for _, pair := range []struct {
 		small, large timeLimit

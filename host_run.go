@@ -69,8 +69,12 @@ func (m *BackgroundManager) callCreate(a *attempt, j *job) (next *attempt) {
 		}
 		m.workAgain(func(j *job) *attempt { return m.created(a, "", errGoexit, j) })
 	}()
-	id, err = m.host(a.cl).sc.CreateSession(a.callContext(), j.spec)
-	err = lookedAt(err)
+	if m.mayBegin(j) {
+		id, err = m.host(a.cl).sc.CreateSession(a.callContext(), j.spec)
+		err = lookedAt(err)
+	} else {
+		err = m.slotGone(a)
+	}
 	returned = true
 	return m.created(a, id, err, j)
 }
@@ -91,8 +95,12 @@ func (m *BackgroundManager) callRun(a *attempt, j *job) (next *attempt) {
 		m.workAgain(func(j *job) *attempt { return m.turnReturned(a, TurnEnd{}, errGoexit, j) })
 	}()
 	j.rep.m = m
-	end, err = m.host(a.cl).runner.RunTurn(a.callContext(), j.session, j.prompt, j.rep)
-	err = lookedAt(err)
+	if m.mayBegin(j) {
+		end, err = m.host(a.cl).runner.RunTurn(a.callContext(), j.session, j.prompt, j.rep)
+		err = lookedAt(err)
+	} else {
+		err = m.slotGone(a)
+	}
 	returned = true
 	j.rep.end()
 	return m.turnReturned(a, end, err, j)
@@ -116,6 +124,9 @@ func (m *BackgroundManager) callStart(a *attempt, j *job) (next *attempt) {
 	}
 	if err == nil && m.cfg.Store != nil {
 		err = m.keptTurn(a) // wait until the session's position before the prompt is durable
+	}
+	if err == nil && !m.mayBegin(j) {
+		err = m.slotGone(a)
 	}
 	if err == nil {
 		err = lookedAt(m.host(a.cl).starter.StartTurn(a.callContext(), j.session, j.prompt))

@@ -201,6 +201,7 @@ func (c *checker) task(t *task) {
 	c.questions(t, a)
 	holds, waits := st.slots.Holds(&t.wait), st.slots.Waits(&t.wait)
 	c.expect(!t.is(flagSlot) || holds, "task %s thinks that it has a slot", t)
+	c.claim(t, holds, waits)
 	switch {
 	case t.status == Pending:
 		if t.is(flagAwaitsQuiet) {
@@ -230,6 +231,17 @@ func (c *checker) task(t *task) {
 		d := t.up.owed[t.debt]
 		c.expect(t.notice == NoticeOwed && d.t == t && d.no == t.no, "debt of task %s points elsewhere", t)
 	}
+}
+
+// claim checks that a task has a claim if and only if it waits for a slot or holds one.
+func (c *checker) claim(t *task, holds, waits bool) {
+	if c.st.claims == nil {
+		return
+	}
+	k := c.st.claims.of[t]
+	c.expect((k != nil) == (holds || waits), "task %s has a claim: %v", t, k != nil)
+	c.expect(!t.is(flagSlot) || k != nil && k.granted, "task %s has a slot that the source has not granted", t)
+	c.expect(k == nil || waits || k.asked || c.st.suspend != notSuspended, "the source was not asked for the slot of task %s", t)
 }
 
 // mail checks the messages to a task: once the task has ended, none waits, and until then, only

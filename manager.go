@@ -125,6 +125,7 @@ const (
 	goLog
 	goForget
 	goStore
+	goSlots
 	goKinds
 )
 
@@ -138,6 +139,7 @@ var goNames = [goKinds]string{
 	goLog:    "the logger",
 	goForget: "ForgetSession",
 	goStore:  "a call of Config.Store",
+	goSlots:  "a call of Config.Slots",
 }
 
 // New returns a manager that runs tasks on the client sc. The client must be either a [TurnRunner]
@@ -160,10 +162,8 @@ func New(sc SessionClient, cfg Config) (m *BackgroundManager, err error) {
 		panic("bgagent: bug: the tool names passed the check: " + err.Error())
 	}
 	m.words.permits = cfg.ModelsMayPermit
-	if m.cm == nil {
-		if m.cm, err = NewConcurrencyManager(cfg.Limits); err != nil {
-			return nil, err
-		}
+	if err := m.chooseSlots(); err != nil {
+		return nil, err
 	}
 	if err := m.addClient("", sc); err != nil {
 		return nil, err
@@ -198,8 +198,37 @@ func New(sc SessionClient, cfg Config) (m *BackgroundManager, err error) {
 	return m, nil
 }
 
+// chooseSlots sets the ConcurrencyManager that hands out the slots. If another source hands them out,
+// m.cfg.Slots is set afterwards.
+func (m *BackgroundManager) chooseSlots() (err error) {
+	if m.cfg.Slots == nil && m.cm == nil && inside.Slots != nil {
+		own, err := NewConcurrencyManager(m.cfg.Limits)
+		if err != nil {
+			return err
+		}
+		m.cfg.Slots = inside.Slots(own).(SlotSource)
+	}
+	if own, ok := m.cfg.Slots.(*ConcurrencyManager); ok {
+		if own == nil {
+			return &InputError{"Config.Slots", "is a nil *ConcurrencyManager; leave the field empty, or make one with NewConcurrencyManager"}
+		}
+		if m.cm, m.cfg.Slots = own, nil; own.from != nil { // the ConcurrencyManager of another manager
+			m.cfg.Slots = own.from
+		}
+	}
+	switch {
+	case m.cfg.Slots != nil:
+		m.cm, err = front(m.cfg.Slots)
+	case m.cm == nil:
+		m.cm, err = NewConcurrencyManager(m.cfg.Limits)
+	}
+	return err
+}
+
 // Concurrency returns the ConcurrencyManager that hands out the slots. Use it to read the figures of
-// pools or to change the limits.
+// pools or to change the limits. With Config.Slots, it only shows the figures and limits of that source:
+// its method Acquire returns an error, and SetLimits calls the method SetLimits(Limits) error of the source,
+// or returns an error if there is no such method.
 func (m *BackgroundManager) Concurrency() *ConcurrencyManager { return m.cm }
 
 // newState returns the initial state.
@@ -215,6 +244,9 @@ func (m *BackgroundManager) newState() state {
 		slots: m.cm.slots, slotsFrom: int64(m.epoch.Sub(m.cm.epoch)), home: m, epoch: m.epoch, seed: m.seed, callSeed: m.callSeed, ids: bufio.NewReaderSize(rand.Reader, 1024),
 		tasks: map[uint64]*task{}, calls: map[uint64]*task{}, sessions: sessionIndex{m.seed, map[uint64]*session{}},
 		nodes: map[string]*node{}, kinds: map[kindKey]*kind{}, waiters: map[*task][]*waiter{},
+	}
+	if c.Slots != nil {
+		st.claims = &claims{of: map[*task]*claim{}}
 	}
 	st.budgets = !c.TaskBudget.isZero() || !c.TreeBudget.isZero()
 	for i := range timeLimits {
@@ -304,6 +336,9 @@ func (m *BackgroundManager) expect(fx *effects) {
 		if r.now.write {
 			m.running[goStore].Add(1)
 		}
+		if r.now.askSlots {
+			m.running[goSlots].Add(1)
+		}
 	}
 }
 
@@ -342,6 +377,9 @@ func (m *BackgroundManager) releaseNow(fx *effects) {
 	}
 	if rare.write {
 		m.begin(goStore, m.write)
+	}
+	if rare.askSlots {
+		m.begin(goSlots, m.askSlots)
 	}
 }
 

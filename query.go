@@ -24,6 +24,7 @@ func (m *BackgroundManager) Get(id string) (Task, error) {
 	if err != nil {
 		return Task{}, fmt.Errorf("bgagent: get: %w", err)
 	}
+	m.showSource(&s)
 	return s, nil
 }
 
@@ -59,6 +60,7 @@ func (m *BackgroundManager) readAttempt(by Caller, id string, no int, out *handi
 			s.Result, s.Dropped, s.Reasoning = text, false, thought
 		}
 	}
+	m.showSource(&s)
 	return s, err
 }
 
@@ -191,12 +193,18 @@ func (m *BackgroundManager) Figures() Figures {
 	var ends endCounts
 	m.view(func(st *state) {
 		f.Live, f.Stopping, f.Kept, f.KeptText = st.live, st.unquiet, len(st.tasks), st.keep.text
-		f.OverLimit, f.Pools, ends = uint64(st.over), m.cm.Pools(), st.ends
+		f.OverLimit, ends = uint64(st.over), st.ends
+		if m.cfg.Slots == nil {
+			f.Pools = m.cm.Pools()
+		}
 		f.Budgets = st.treeBudgets()
 		for _, n := range st.nodes {
 			f.Owed += n.outstanding()
 		}
 	})
+	if m.cfg.Slots != nil { // the source is not called under the lock
+		f.Pools = m.cfg.Slots.Pools()
+	}
 	if f.Pools == nil {
 		f.Pools = []PoolStats{} // an empty list in JSON, not null
 	}

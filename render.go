@@ -229,6 +229,10 @@ func reasonNotStopped(most time.Duration) string {
 	return limitStopTimeout.decided("the session of the earlier attempt did not stop within " + mdtext.Setting(most))
 }
 
+func reasonSlotLost(why string) string {
+	return "its slot is lost: " + mdtext.Joined(mdtext.Valid(why), reasonBytes)
+}
+
 func reasonQueued(most time.Duration) string {
 	return limitQueueTimeToLive.decided(fmt.Sprintf("waited %s for a slot", mdtext.Setting(most)))
 }

@@ -60,6 +60,7 @@ type state struct {
 	forget     []forgotten
 	forgetting bool
 
+	claims   *claims  // nil unless the slots come from Config.Slots
 	storing  *storing // nil without a store
 	recovery recovery
 	careful  careful
@@ -216,6 +217,8 @@ type rareEffects struct {
 		strays *stray         // first stray in the list; for each stray, a goroutine aborts the session once
 		kicks  []*client      // clients to poll at once
 		write  bool           // start a goroutine that writes to the store
+
+		askSlots bool // a goroutine calls the source of the slots
 	}
 	after struct {
 		grants   []*slots.Waiter // slots that tasks of other managers got; each of these managers must be informed

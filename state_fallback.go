@@ -185,7 +185,7 @@ func (st *state) cooledByOther(now int64) {
 func (st *state) leavesPool(t *task, now int64) bool {
 	switch a := t.run; {
 	case t.status == Pending:
-		return st.slots.Waits(&t.wait) && st.instead(t, now) != ""
+		return st.isInLine(t) && st.instead(t, now) != ""
 	case t.status == Running && a.awaitsProvider() && !a.refused.falls:
 		return st.shut(t.kind, now) && st.mayFallBack(a, a.refused.kind, a.refused.step)
 	}

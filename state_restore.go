@@ -84,6 +84,7 @@ func (st *state) beginRecovery(wall time.Time, now int64) {
 			continue
 		}
 		st.slots.Force(&t.wait, &t.kind.slot)
+		st.claimRunning(t)
 		t.set(flagSlot, true)
 		switch {
 		case a.ended:

@@ -26,6 +26,7 @@ type job struct {
 	cursor  Cursor // if again is set: position up to which the session's messages were read
 	again   bool   // the call is callStart, and the session has messages of earlier turns, which must be read first
 	restore SessionRestore
+	slot    *sourceSlot // slot of the attempt; nil without Config.Slots
 }
 
 type hostCall uint8
@@ -77,6 +78,9 @@ func (st *state) beginCall(a *attempt, j *job, now int64) bool {
 		return false
 	}
 	a.inCall, a.callEnd = true, now+int64(st.limit(limitCreateTimeout))
+	if st.claims != nil {
+		j.slot = st.claims.of[t].slot
+	}
 	if a.stage == stageCreate {
 		j.call = callCreate
 		st.spec(t, &j.spec)

@@ -209,6 +209,9 @@ func (st *state) askForSlot(t *task, head bool, ticket uint64) {
 	}
 	top, _ := t.up.root()
 	t.wait.Root = &top.slots
+	if st.claims != nil {
+		st.newClaim(t, head, ticket)
+	}
 	if st.slots.Take(&t.wait, &t.kind.slot, head, ticket) {
 		st.due.granted = append(st.due.granted, t)
 	}
@@ -230,7 +233,7 @@ func (st *state) ringQueued(t *task, now int64) {
 // granted continues with a task that got a slot: the task starts, or its next turn begins. It does
 // nothing if the task has released the slot in the meantime.
 func (st *state) granted(t *task, now int64) {
-	if t.is(flagSlot) || !st.slots.Holds(&t.wait) || st.suspend != notSuspended {
+	if t.is(flagSlot) || !st.slots.Holds(&t.wait) || st.suspend != notSuspended || !st.mayStart(t) {
 		return
 	}
 	t.set(flagSlot, true)
@@ -248,6 +251,7 @@ func (st *state) granted(t *task, now int64) {
 // the task that gets the slot.
 func (st *state) releaseSlot(t *task) {
 	t.set(flagSlot, false)
+	st.dropClaim(t)
 	next, more := st.slots.Leave(&t.wait)
 	if next != nil {
 		st.noteGrant(next)

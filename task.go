@@ -99,6 +99,7 @@ const (
 	CauseNoAnswer        // the agent wrote no visible text and called no tool
 	CauseTooLong         // the input is too long for the model, even after it was shortened
 	CauseRateLimited     // the provider of the model refused a turn because of a limit, an overload or a failure, and the turn could not go on later
+	CauseSlotLost        // the source of the slots could not keep the slot or the place in line; see Config.Slots
 )
 
 // causes holds the name of each cause and the status of an attempt that ends with that cause. A new
@@ -141,6 +142,7 @@ var causes = [...]struct {
 	CauseNoAnswer:        {"no answer", Failed},
 	CauseTooLong:         {"too long", Failed},
 	CauseRateLimited:     {"rate limited", Failed},
+	CauseSlotLost:        {"slot lost", Failed},
 }
 
 // causeNames are the names in causes.

@@ -17,6 +17,10 @@ var CheckAlways func(m any, broken func(error))
 // has loaded differ from the records in its store.
 var CheckUnchanged func(m any) error
 
+// Slots returns a source of slots that grants what the given *bgagent.ConcurrencyManager grants. If the
+// variable is set, every manager that has only limits gets its source from this function.
+var Slots func(own any) any
+
 // Store returns a new store. If the variable is set, every manager that has no store gets one from
 // this function.
 var Store func() any

@@ -158,6 +158,9 @@ func (m *Manager) For(space Space, name, agent string) Handle {
 	return h
 }
 
+// Name returns the name of the handle in its normal form.
+func (h *Handle) Name() string { return h.name }
+
 // lock locks m.mu and returns the key.
 func (h *Handle) lock() *key {
 	h.m.mu.Lock()

@@ -3,6 +3,16 @@ package slots
 // Ticket returns a queue time. Each ticket is greater than all earlier tickets.
 func (m *Manager) Ticket() uint64 { return m.tickets.Add(1) }
 
+// Reach makes all later tickets greater than the given one.
+func (m *Manager) Reach(ticket uint64) {
+	for {
+		last := m.tickets.Load()
+		if last >= ticket || m.tickets.CompareAndSwap(last, ticket) {
+			return
+		}
+	}
+}
+
 // Take grants w a slot for the name and agent of h (see [Manager.For]), or puts w into the
 // line. It reports whether w now holds a slot. If the argument "head" is set, w joins the head
 // of the line, before all waiters that joined without it. Within each of these two groups,

@@ -1,0 +1,123 @@
+package bgagent
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+)
+
+// This file makes the calls of Config.Slots, and passes its answers to the state.
+
+// sourceSlot is the part of a claim that the goroutines outside of the state use.
+type sourceSlot struct {
+	mu    sync.Mutex
+	claim SlotClaim // nil until Request has returned
+	early []func()  // calls of the holder that have come before
+}
+
+// mayBegin reports whether the host call that is prepared in j may begin. The result is false if the
+// source has lost the slot for the call.
+func (m *BackgroundManager) mayBegin(j *job) bool {
+	if j.slot == nil {
+		return true
+	}
+	j.slot.mu.Lock()
+	k := j.slot.claim
+	j.slot.mu.Unlock()
+	return k == nil || k.MayBegin() // nil only for a task of an earlier process, of whose slot the source has not heard
+}
+
+// showSource replaces the figures of the pool for which the task waits by those of the source, which
+// count all users of the source.
+func (m *BackgroundManager) showSource(s *Task) {
+	if m.cfg.Slots != nil && s.Queue != nil {
+		s.Queue.Pool = m.cm.statsOf(s.Queue.Pool.Name)
+	}
+}
+
+// errSlotGone is the answer of a host call that was not made, because its slot is lost.
+var errSlotGone = fmt.Errorf("the call was not made: %w", ErrSlotLost)
+
+// slotGone ends the attempt, because mayBegin has returned false.
+func (m *BackgroundManager) slotGone(a *attempt) error {
+	m.update(func(st *state, now int64) { st.slotGone(a, reasonSlotLost(ErrSlotLost.Error()), now) })
+	return errSlotGone
+}
+
+// askSlots makes the calls of the source until none is left.
+func (m *BackgroundManager) askSlots() {
+	for {
+		var calls []claimCall
+		m.update(func(st *state, _ int64) { calls = st.nextClaimCalls() })
+		if len(calls) == 0 {
+			return
+		}
+		m.each(goSlots, 0, len(calls), func(i int) { m.callSource(&calls[i]) }, m.askSlots)
+	}
+}
+
+func (m *BackgroundManager) callSource(x *claimCall) {
+	s := x.c.slot
+	if x.release {
+		s.mu.Lock()
+		k := s.claim
+		s.mu.Unlock()
+		if k != nil { // nil if Request has failed
+			k.Release()
+		}
+		return
+	}
+	h := &slotHolder{m, x.c}
+	returned := false
+	defer func() {
+		if !returned {
+			h.lost(time.Now(), errors.New("SlotSource.Request panicked"))
+		}
+	}()
+	k := m.cfg.Slots.Request(x.request, h)
+	returned = true
+	s.mu.Lock()
+	early := s.early
+	s.claim, s.early = k, nil
+	s.mu.Unlock()
+	for _, f := range early {
+		f()
+	}
+}
+
+// slotHolder passes the answers of the source about one claim to the state.
+type slotHolder struct {
+	m *BackgroundManager
+	c *claim
+}
+
+// SlotGranted implements [SlotHolder].
+func (h *slotHolder) SlotGranted() {
+	h.after(func() { h.m.update(func(st *state, _ int64) { st.sourceGranted(h.c) }) })
+}
+
+// SlotLost implements [SlotHolder].
+func (h *slotHolder) SlotLost(until time.Time, why error) {
+	h.after(func() { h.lost(until, why) })
+}
+
+func (h *slotHolder) lost(until time.Time, why error) {
+	reason := reasonSlotLost(why.Error())
+	h.m.update(func(st *state, now int64) {
+		st.slotLost(h.c, now+int64(time.Until(until)), reason, now)
+	})
+}
+
+// after calls f once Request has returned, so that the claim is known when the task starts.
+func (h *slotHolder) after(f func()) {
+	s := h.c.slot
+	s.mu.Lock()
+	if s.claim == nil {
+		s.early = append(s.early, f)
+		s.mu.Unlock()
+		return
+	}
+	s.mu.Unlock()
+	f()
+}

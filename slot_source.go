@@ -1,0 +1,227 @@
+package bgagent
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/bgagent/bgagent/internal/slots"
+)
+
+// SlotSource grants slots to managers, possibly of several processes. A [BackgroundManager] takes its
+// slots from Config.Slots. A [*ConcurrencyManager] is a SlotSource for one process. The package slottest
+// checks implementations.
+//
+// All methods must be safe for concurrent use, and must not block. Request and Release may call holders
+// before they return, also holders of other requests.
+type SlotSource interface {
+	// Request asks for a slot and returns at once. If the slot is free, it may be granted before
+	// Request returns.
+	Request(r SlotRequest, h SlotHolder) SlotClaim
+
+	// Limits returns the limits that apply. The caller does not change the maps of the result.
+	Limits() Limits
+
+	// Pools returns the figures of all pools and caps, as [ConcurrencyManager.Pools] does. They count
+	// the slots of all users of the source, and may be a few seconds old.
+	Pools() []PoolStats
+}
+
+// SlotRequest describes for what a slot is requested. The names need not be in lower case.
+type SlotRequest struct {
+	Model string // determines the pool; empty if the model is not known
+	Agent string // counts towards the agent's cap, and determines the pool if Model is empty
+	Root  string // root session, for Limits.Fair
+
+	// Head puts the request before all requests without it. Among the requests with Head, and among
+	// those without, an earlier time Queued comes first. The zero Queued means the time of the call.
+	Head   bool
+	Queued time.Time
+
+	// Running means that the work for which the slot is requested runs already. The source grants the
+	// slot at once, even above the limits.
+	Running bool
+}
+
+// SlotHolder is told what becomes of a request. Its methods must not block. They may be called before
+// Request has returned, and a call that has begun before Release can come after it.
+type SlotHolder interface {
+	// SlotGranted is called at most once, when the slot is granted.
+	SlotGranted()
+
+	// SlotLost is called at most once, if the source cannot keep the slot or the place in line. All
+	// work with the slot must have stopped at the given time, because others can get the slot then.
+	// The error says why. The claim must still be released, once the work has stopped.
+	SlotLost(until time.Time, why error)
+}
+
+// SlotClaim is a request for a slot, and later the slot. Its methods are safe for concurrent use.
+type SlotClaim interface {
+	// Release gives back the slot, or the place in line. Further calls do nothing.
+	Release()
+
+	// MayBegin reports whether work may begin now with the slot. It must be called right before. If
+	// the result is false for a slot that was granted and not released, it stays false, and
+	// [SlotHolder].SlotLost is called.
+	MayBegin() bool
+}
+
+// ErrSlotLost is matched by the reason that a [SlotSource] gives to [SlotHolder].SlotLost if it could not
+// keep a slot, for example because the connection to other processes is interrupted.
+var ErrSlotLost = errors.New("the slot is lost")
+
+var _ SlotSource = (*ConcurrencyManager)(nil)
+
+// ownClaim is a request to a ConcurrencyManager.
+type ownClaim struct {
+	slots.Waiter
+	c    *ConcurrencyManager
+	h    SlotHolder
+	root string
+
+	mu       sync.Mutex
+	released bool
+}
+
+// Request asks for a slot and implements [SlotSource]. Slots of a ConcurrencyManager are never lost. The
+// holder is called by the goroutine that frees the slot, or by Request itself.
+func (c *ConcurrencyManager) Request(r SlotRequest, h SlotHolder) SlotClaim {
+	if h == nil {
+		panic("bgagent: Request needs a SlotHolder")
+	}
+	if c.from != nil {
+		return c.from.Request(r, h)
+	}
+	k := &ownClaim{c: c, h: h, root: r.Root}
+	k.Owner, k.Root = k, c.roots.use(r.Root)
+	space, name := countedAs(r.Model, r.Agent)
+	handle := c.slots.For(space, name, r.Agent)
+	if r.Running {
+		c.slots.Force(&k.Waiter, &handle)
+		h.SlotGranted()
+		return k
+	}
+	ticket := uint64(0)
+	if r.Queued.IsZero() {
+		ticket = c.slots.Ticket()
+	} else {
+		ticket = slots.FirstTicket + uint64(min(max(r.Queued.UnixNano(), 0), slots.FirstTicket-1))
+		c.slots.Reach(min(ticket, slots.FirstTicket+uint64(max(time.Now().UnixNano(), 0))))
+	}
+	if c.slots.Take(&k.Waiter, &handle, r.Head, ticket) {
+		h.SlotGranted()
+	}
+	return k
+}
+
+// SlotGranted implements [slots.Grantee].
+func (k *ownClaim) SlotGranted(*slots.Waiter) {
+	if k.MayBegin() {
+		k.h.SlotGranted()
+	}
+}
+
+// MayBegin implements [SlotClaim].
+func (k *ownClaim) MayBegin() bool { return k.c.slots.Holds(&k.Waiter) }
+
+// Release implements [SlotClaim].
+func (k *ownClaim) Release() {
+	k.mu.Lock()
+	again := k.released
+	k.released = true
+	k.mu.Unlock()
+	if again {
+		return
+	}
+	next, more := k.c.slots.Leave(&k.Waiter)
+	k.c.roots.drop(k.root)
+	if next != nil {
+		next.Owner.SlotGranted(next)
+	}
+	for _, w := range more {
+		w.Owner.SlotGranted(w)
+	}
+}
+
+// requestRoots holds the root sessions of requests to a ConcurrencyManager by their names. The zero value
+// is ready for use.
+type requestRoots struct {
+	mu  sync.Mutex
+	all map[string]*requestRoot
+}
+
+type requestRoot struct {
+	slots.Root
+	uses int
+}
+
+func (r *requestRoots) use(name string) *slots.Root {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	x := r.all[name]
+	if x == nil {
+		if x = (&requestRoot{}); r.all == nil {
+			r.all = make(map[string]*requestRoot)
+		}
+		r.all[name] = x
+	}
+	x.uses++
+	return &x.Root
+}
+
+func (r *requestRoots) drop(name string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if x := r.all[name]; x != nil {
+		if x.uses--; x.uses == 0 {
+			delete(r.all, name)
+		}
+	}
+}
+
+// front returns a ConcurrencyManager for a manager whose slots come from another source. It keeps the
+// cool-downs of the pools, and its figures and limits are those of the source. Its own limits are
+// unlimited, because the source applies the limits.
+func front(s SlotSource) (*ConcurrencyManager, error) {
+	l, err := s.Limits().normal()
+	if err != nil {
+		return nil, fmt.Errorf("bgagent: the limits of Config.Slots: %w", err)
+	}
+	c := &ConcurrencyManager{slots: slots.New(unlimited{rules{l}}), epoch: time.Now(), from: s}
+	c.slots.OnCool(c.coolUntil)
+	return c, nil
+}
+
+// unlimited assigns names to the pools of the rules, without their limits.
+type unlimited struct{ rules }
+
+func (l unlimited) Pool(space slots.Space, name string) (pool string, limit int, shared bool) {
+	pool, _, shared = l.rules.Pool(space, name)
+	return pool, Unlimited, shared
+}
+
+func (l unlimited) Caps() slots.Caps { return slots.Caps{} }
+
+// statsFrom returns the figures of the model's pool as the source c.from knows them.
+func (c *ConcurrencyManager) statsFrom(model string) PoolStats {
+	l, _ := c.from.Limits().normal() // the function "front" has checked the limits
+	name, limit, _ := rules{l}.Pool(slots.Models, slots.Normal(model))
+	p := c.statsOf(name)
+	p.Limit = limit
+	return p
+}
+
+// statsOf returns the figures of the pool with the given name as the source c.from knows them.
+func (c *ConcurrencyManager) statsOf(name string) PoolStats {
+	for _, p := range c.from.Pools() {
+		if p.Name == name {
+			return p
+		}
+	}
+	return PoolStats{Name: name}
+}
+
+// errSlotsElsewhere is returned by Acquire of a ConcurrencyManager that shows the figures of another
+// source.
+var errSlotsElsewhere = errors.New("bgagent: acquire: the slots of this manager come from Config.Slots; call its method Request instead")

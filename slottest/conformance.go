@@ -1,0 +1,479 @@
+// Package slottest checks implementations of [bgagent.SlotSource].
+//
+//	func TestConformance(t *testing.T) {
+//		slottest.Conformance(t, slottest.Harness{
+//			New: func(t slottest.TB, n int, l bgagent.Limits) []bgagent.SlotSource {
+//				return newSources(t, n, l)
+//			},
+//		})
+//	}
+package slottest
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/bgagent/bgagent"
+)
+
+// TB is the part of [testing.TB] that the suite needs.
+type TB interface {
+	Helper()
+	Logf(format string, args ...any)
+	// Fatalf fails the test and stops the goroutine that calls it.
+	Fatalf(format string, args ...any)
+	Cleanup(func())
+	TempDir() string
+}
+
+// Harness describes how [Conformance] makes sources.
+type Harness struct {
+	// New returns n sources that share their slots under the limits l. If the slots are shared between
+	// processes, each source stands for a process of its own. Every check calls New once.
+	New func(t TB, n int, l bgagent.Limits) []bgagent.SlotSource
+
+	// Cut interrupts the connection of the source to the others, and returns a function that repairs the
+	// connection. If Cut is nil, the checks that need it are skipped, because slots are never lost.
+	Cut func(s bgagent.SlotSource) (repair func())
+
+	// Within is the longest time that an answer of the source can take. Zero means 10 seconds.
+	Within time.Duration
+}
+
+// Conformance checks that a source follows the rules on which the manager relies. Every check is a
+// subtest, whose name describes the rule. A failure reports what the check observed and why it matters.
+func Conformance(t *testing.T, h Harness) {
+	t.Helper()
+	if h.New == nil {
+		t.Fatalf("slottest: Harness needs New")
+	}
+	for _, ck := range checks {
+		t.Run(ck.name, func(t *testing.T) {
+			t.Helper()
+			ck.hold(t, h)
+		})
+	}
+}
+
+// check is one check of the suite.
+type check struct {
+	name   string
+	why    string // one line that describes what goes wrong if a source fails the check
+	limits bgagent.Limits
+	cuts   bool // the check needs Harness.Cut
+	run    func(c *context)
+}
+
+// two are limits of two slots for the model m.
+var two = bgagent.Limits{Model: map[string]int{"m": 2}}
+
+var one = bgagent.Limits{Model: map[string]int{"m": 1}}
+
+var checks = []check{
+	{name: "limit", why: "a limit counts what runs in all processes together", limits: two, run: checkLimit},
+	{name: "every slot", why: "a free slot that nobody can get is lost", limits: two, run: checkEverySlot},
+	{name: "order", why: "who has waited longest is next", limits: one, run: checkOrder},
+	{name: "head", why: "the next turn of a running task goes before tasks that have not begun", limits: one, run: checkHead},
+	{name: "withdrawn", why: "a cancelled task must neither get a slot nor hold up those behind it", limits: one, run: checkWithdrawn},
+	{name: "released once", why: "a slot that is given back twice would be granted twice", limits: one, run: checkReleasedOnce},
+	{name: "running", why: "what runs already counts, and the next grant waits until there is room again", limits: one, run: checkRunning},
+	{name: "total", why: "the total counts all pools", limits: bgagent.Limits{Total: 2}, run: checkTotal},
+	{name: "agent", why: "an agent's cap holds for all of its models, and holds up nobody else", limits: bgagent.Limits{Agent: map[string]int{"a": 1}}, run: checkAgent},
+	{name: "may begin", why: "a turn begins only with a slot", limits: one, run: checkMayBegin},
+	{name: "limits and figures", why: "people look at them to see what holds a task up", limits: two, run: checkFigures},
+	{name: "lost", why: "work must stop before its slot is granted to others", limits: one, cuts: true, run: checkLost},
+}
+
+func (ck *check) hold(t TB, h Harness) {
+	t.Helper()
+	if ck.cuts && h.Cut == nil {
+		t.Logf("does not apply: there is no Harness.Cut")
+		return
+	}
+	if h.Within == 0 {
+		h.Within = 10 * time.Second
+	}
+	c := &context{TB: t, ck: ck, h: h}
+	c.sources = h.New(t, 3, ck.limits)
+	ck.run(c)
+}
+
+// context contains the state of one run of a check.
+type context struct {
+	TB
+	ck      *check
+	h       Harness
+	sources []bgagent.SlotSource
+
+	mu     sync.Mutex
+	grants []*request    // granted requests in the order of the grants
+	more   chan struct{} // closed at the next call of a holder
+}
+
+// request is a request of a check.
+type request struct {
+	c     *context
+	name  string
+	claim bgagent.SlotClaim
+
+	granted, lost int // number of calls; guarded by c.mu
+	until         time.Time
+	why           error
+}
+
+func (c *context) failf(format string, args ...any) {
+	c.Helper()
+	c.Fatalf(format+"\n(why it matters: "+c.ck.why+")", args...)
+}
+
+// SlotGranted implements [bgagent.SlotHolder].
+func (r *request) SlotGranted() {
+	r.c.note(func() {
+		r.granted++
+		r.c.grants = append(r.c.grants, r)
+	})
+}
+
+// SlotLost implements [bgagent.SlotHolder].
+func (r *request) SlotLost(until time.Time, why error) {
+	r.c.note(func() { r.lost, r.until, r.why = r.lost+1, until, why })
+}
+
+func (c *context) note(f func()) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	f()
+	if c.more != nil {
+		close(c.more)
+		c.more = nil
+	}
+}
+
+// ask requests a slot of source i.
+func (c *context) ask(i int, name string, r bgagent.SlotRequest) *request {
+	q := &request{c: c, name: name}
+	q.claim = c.sources[i].Request(r, q)
+	return q
+}
+
+// until waits until the condition holds. It is called under the lock, after each call of a holder, and
+// from time to time, because figures can change without such a call.
+func (c *context) until(what string, f func() bool) {
+	c.Helper()
+	c.reaches(what, c.h.Within, f)
+}
+
+func (c *context) reaches(what string, within time.Duration, f func() bool) {
+	c.Helper()
+	over := time.After(within)
+	for {
+		c.mu.Lock()
+		if f() {
+			c.mu.Unlock()
+			return
+		}
+		if c.more == nil {
+			c.more = make(chan struct{})
+		}
+		more := c.more
+		c.mu.Unlock()
+		select {
+		case <-more:
+		case <-time.After(5 * time.Millisecond):
+		case <-over:
+			c.failf("within %v: %s", within, what)
+		}
+	}
+}
+
+func (c *context) granted(all ...*request) {
+	c.Helper()
+	for _, r := range all {
+		c.until(fmt.Sprintf("the slot for %s was not granted", r.name), func() bool { return r.granted > 0 })
+	}
+}
+
+// waiting waits until the figures of the last source show that so many wait for the pool. After that, the
+// order of their arrival is no longer open.
+func (c *context) waiting(pool string, n int) {
+	c.Helper()
+	seen := 0
+	c.until(fmt.Sprintf("the figures never showed that %d wait for %q", n, pool), func() bool {
+		seen = 0
+		for _, p := range c.sources[len(c.sources)-1].Pools() {
+			if p.Name == pool {
+				seen = p.Waiting
+			}
+		}
+		return seen == n
+	})
+}
+
+// names returns the names of the granted requests in the order of the grants.
+func (c *context) names() (names []string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, r := range c.grants {
+		names = append(names, r.name)
+	}
+	return names
+}
+
+func (c *context) expectOrder(want ...string) {
+	c.Helper()
+	if got := c.names(); !slices.Equal(got, want) {
+		c.failf("the slots were granted in the order %q; expected was %q", got, want)
+	}
+}
+
+// start is the time from which the requests of a check are queued.
+var start = time.Now().Add(-time.Minute)
+
+func (c *context) m(i int) bgagent.SlotRequest {
+	return bgagent.SlotRequest{Model: "m", Agent: "a", Queued: start.Add(time.Duration(i) * time.Second)}
+}
+
+// play has tasks of all sources take slots of the model and release them, and returns the largest number
+// of slots that were held at the same time.
+func (c *context) play(tasks int) (most int) {
+	var all []*request
+	for i := range tasks {
+		all = append(all, c.ask(i%len(c.sources), fmt.Sprint("task ", i), c.m(i)))
+	}
+	held, done := 0, 0
+	for done < tasks {
+		var free []*request
+		c.until(fmt.Sprintf("%d of %d tasks have got a slot, and no other gets one", done, tasks), func() bool {
+			held = 0
+			free = free[:0]
+			for _, r := range all {
+				if r.granted > 1 {
+					c.Fatalf("the slot for %s was granted twice", r.name)
+				}
+				if r.granted > 0 {
+					free = append(free, r)
+				}
+			}
+			held = len(free)
+			return held > 0
+		})
+		most = max(most, held)
+		r := free[rand.N(len(free))]
+		all = slices.DeleteFunc(all, func(x *request) bool { return x == r })
+		done++
+		r.claim.Release()
+	}
+	return most
+}
+
+func checkLimit(c *context) {
+	if most := c.play(60); most > 2 {
+		c.failf("%d slots were held at the same time; the limit is 2", most)
+	}
+}
+
+func checkEverySlot(c *context) {
+	c.play(20)
+	a, b := c.ask(0, "a", c.m(1)), c.ask(1, "b", c.m(2))
+	c.granted(a, b)
+	d := c.ask(2, "c", c.m(3))
+	a.claim.Release()
+	b.claim.Release()
+	e := c.ask(0, "d", c.m(4))
+	c.granted(d, e)
+}
+
+func checkOrder(c *context) {
+	first := c.ask(0, "first", c.m(0))
+	c.granted(first)
+	var all []*request
+	for _, i := range []int{3, 1, 4, 2} {
+		all = append(all, c.ask(i%len(c.sources), fmt.Sprint(i), c.m(i)))
+	}
+	c.waiting("model m", 4)
+	first.claim.Release()
+	c.inTurn(all)
+	c.expectOrder("first", "1", "2", "3", "4")
+}
+
+// inTurn releases each of the requests after it was granted.
+func (c *context) inTurn(all []*request) {
+	c.Helper()
+	for range all {
+		var r *request
+		c.until("no further slot was granted", func() bool {
+			i := slices.IndexFunc(all, func(x *request) bool { return x.granted > 0 })
+			if i < 0 {
+				return false
+			}
+			r = all[i]
+			return true
+		})
+		all = slices.DeleteFunc(slices.Clone(all), func(x *request) bool { return x == r })
+		r.claim.Release()
+	}
+}
+
+func checkHead(c *context) {
+	first := c.ask(0, "first", c.m(0))
+	c.granted(first)
+	next := c.m(5)
+	next.Head = true
+	all := []*request{c.ask(1, "waits", c.m(1)), c.ask(2, "next turn", next)}
+	c.waiting("model m", 2)
+	first.claim.Release()
+	c.inTurn(all)
+	c.expectOrder("first", "next turn", "waits")
+}
+
+func checkWithdrawn(c *context) {
+	first := c.ask(0, "first", c.m(0))
+	c.granted(first)
+	gone, last := c.ask(1, "withdrawn", c.m(1)), c.ask(2, "last", c.m(2))
+	c.waiting("model m", 2)
+	gone.claim.Release()
+	c.waiting("model m", 1)
+	first.claim.Release()
+	c.granted(last)
+	last.claim.Release()
+	c.expectOrder("first", "last")
+	end := c.ask(0, "end", c.m(3))
+	c.granted(end)
+}
+
+func checkReleasedOnce(c *context) {
+	first := c.ask(0, "first", c.m(0))
+	c.granted(first)
+	first.claim.Release()
+	first.claim.Release()
+	second := c.ask(1, "second", c.m(1))
+	c.granted(second)
+	first.claim.Release()
+	third := c.ask(2, "third", c.m(2))
+	c.waiting("model m", 1)
+	if slices.Contains(c.names(), "third") {
+		c.failf("the slot was granted a second time, after another claim was released three times")
+	}
+	second.claim.Release()
+	c.granted(third)
+}
+
+func checkRunning(c *context) {
+	first := c.ask(0, "first", c.m(0))
+	c.granted(first)
+	runs := c.m(1)
+	runs.Running = true
+	second := c.ask(1, "runs", runs)
+	c.granted(second)
+	third := c.ask(2, "third", c.m(2))
+	c.waiting("model m", 1)
+	first.claim.Release()
+	c.inUse("model m", 1)
+	if slices.Contains(c.names(), "third") {
+		c.failf("a slot was granted although the slot of what runs already is not back")
+	}
+	second.claim.Release()
+	c.granted(third)
+}
+
+// inUse waits until the figures of the last source show that so many slots of the pool are in use.
+func (c *context) inUse(pool string, n int) {
+	c.Helper()
+	c.until(fmt.Sprintf("the figures never showed that %d slots of %q are in use", n, pool), func() bool {
+		for _, p := range c.sources[len(c.sources)-1].Pools() {
+			if p.Name == pool {
+				return p.InUse == n
+			}
+		}
+		return n == 0
+	})
+}
+
+func checkTotal(c *context) {
+	a, b := c.ask(0, "a", bgagent.SlotRequest{Model: "x"}), c.ask(1, "b", bgagent.SlotRequest{Model: "y"})
+	c.granted(a, b)
+	third := c.ask(2, "third", bgagent.SlotRequest{Model: "z"})
+	c.waiting("total", 1)
+	if slices.Contains(c.names(), "third") {
+		c.failf("a third slot was granted; the total is 2")
+	}
+	b.claim.Release()
+	c.granted(third)
+}
+
+func checkAgent(c *context) {
+	a := c.ask(0, "first", bgagent.SlotRequest{Model: "x", Agent: "a"})
+	c.granted(a)
+	second := c.ask(1, "second", bgagent.SlotRequest{Model: "y", Agent: "A "})
+	c.waiting("cap a", 1)
+	other := c.ask(2, "other agent", bgagent.SlotRequest{Model: "y", Agent: "b"})
+	c.granted(other)
+	if slices.Contains(c.names(), "second") {
+		c.failf("a second slot of the agent was granted; its cap is 1")
+	}
+	a.claim.Release()
+	c.granted(second)
+}
+
+func checkMayBegin(c *context) {
+	first := c.ask(0, "first", c.m(0))
+	c.granted(first)
+	second := c.ask(1, "second", c.m(1))
+	c.waiting("model m", 1)
+	if !first.claim.MayBegin() {
+		c.failf("MayBegin returned false for a slot that was granted")
+	}
+	if second.claim.MayBegin() {
+		c.failf("MayBegin returned true for a slot that was not granted")
+	}
+	first.claim.Release()
+	if first.claim.MayBegin() {
+		c.failf("MayBegin returned true for a slot that was released")
+	}
+	c.granted(second)
+	if !second.claim.MayBegin() {
+		c.failf("MayBegin returned false for a slot that was granted to a waiter")
+	}
+}
+
+func checkFigures(c *context) {
+	for _, s := range c.sources {
+		if n := s.Limits().Model["m"]; n != 2 {
+			c.failf("Limits returned %d for the model m; it is 2", n)
+		}
+	}
+	c.granted(c.ask(0, "a", c.m(0)), c.ask(1, "b", c.m(1)))
+	c.ask(1, "waits", c.m(2))
+	c.waiting("model m", 1)
+	c.inUse("model m", 2)
+}
+
+func checkLost(c *context) {
+	first := c.ask(0, "first", c.m(0))
+	c.granted(first)
+	second := c.ask(1, "second", c.m(1))
+	c.waiting("model m", 1)
+	repair := c.h.Cut(c.sources[0])
+	var until, at time.Time
+	c.until("the holder of the slot was not told that the slot is lost", func() bool { until = first.until; return first.lost > 0 })
+	if now := time.Now(); until.Before(now) {
+		c.failf("the holder was told that its slot is lost %v after the slot was gone", now.Sub(until))
+	}
+	if first.claim.MayBegin() {
+		c.failf("MayBegin returned true for a slot that is lost")
+	}
+	c.until("the slot of a process that is gone was not granted again", func() bool { at = time.Now(); return second.granted > 0 })
+	if at.Before(until) {
+		c.failf("the slot was granted %v before the time at which its holder must have stopped", until.Sub(at))
+	}
+	repair()
+	first.claim.Release()
+	third := c.ask(0, "third", c.m(2))
+	c.waiting("model m", 1)
+	second.claim.Release()
+	c.granted(third)
+}

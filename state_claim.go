@@ -1,0 +1,158 @@
+package bgagent
+
+import (
+	"time"
+
+	"github.com/bgagent/bgagent/internal/slots"
+)
+
+// The code in this file handles slots that come from a SlotSource. Without Config.Slots, state.claims is
+// nil, and a task that takes a slot of state.slots has its slot.
+//
+// With Config.Slots, the pools of state.slots have no limits, so they hold tasks back only while they
+// cool down. A task that gets a slot there asks the source for a slot, and it starts once the source has
+// granted that one, too:
+//
+//	askForSlot -> a slot of state.slots -> ask -> the source grants -> granted: the task starts
+//	releaseSlot -> the source gets its slot back
+//	the source loses the slot -> slotLost -> end
+//
+// The calls of the source are effects: a goroutine makes them in the order of the queue.
+
+// claims are the requests to a SlotSource.
+type claims struct {
+	of    map[*task]*claim // the claim of each task that waits for a slot or holds one
+	queue []claimCall      // calls of the source that must be made, in this order
+	busy  bool             // a goroutine makes the calls
+}
+
+// claim is a request of a task for a slot. A task that asks for another slot gets a new claim.
+type claim struct {
+	t       *task
+	queued  time.Time
+	head    bool
+	running bool // the task has begun before, and the slot counts for what still runs
+	asked   bool // the source was asked, or will be
+	granted bool // the source has granted the slot
+	slot    *sourceSlot
+}
+
+// claimCall is a call of the source: Request, or Release if the field "release" is set.
+type claimCall struct {
+	c       *claim
+	request SlotRequest
+	release bool
+}
+
+// newClaim creates the claim of a task that is about to take a slot of state.slots. The claim's place in
+// line depends on the time since which the task waits.
+func (st *state) newClaim(t *task, head bool, ticket uint64) {
+	queued := st.now
+	if t.status == Pending || ticket < slots.FirstTicket { // a lower ticket stands for the time at which the task was queued
+		queued = t.queued
+	}
+	st.claims.of[t] = &claim{t: t, head: head, queued: st.wall(queued), slot: &sourceSlot{}}
+}
+
+// claimRunning asks the source for the slot of a task that has begun in an earlier process. The slot counts
+// at once.
+func (st *state) claimRunning(t *task) {
+	if st.claims == nil {
+		return
+	}
+	st.newClaim(t, false, slots.FirstTicket)
+	c := st.claims.of[t]
+	c.running, c.granted = true, true
+	st.askSource(c)
+}
+
+// mayStart reports whether a task that has a slot of state.slots has a slot of the source, too. If the
+// source was not asked yet, mayStart asks it.
+func (st *state) mayStart(t *task) bool {
+	if st.claims == nil {
+		return true
+	}
+	c := st.claims.of[t]
+	if !c.asked {
+		st.askSource(c)
+	}
+	return c.granted
+}
+
+// isInLine reports whether the task waits for a slot.
+func (st *state) isInLine(t *task) bool {
+	if st.slots.Waits(&t.wait) {
+		return true
+	}
+	return st.claims != nil && st.claims.of[t] != nil && !st.claims.of[t].granted
+}
+
+func (st *state) askSource(c *claim) {
+	c.asked = true
+	k := &c.t.kind.key
+	root, _ := c.t.up.root()
+	st.callSource(claimCall{c: c, request: SlotRequest{
+		Model: k.model, Agent: k.agent, Root: root.session, Head: c.head, Queued: c.queued, Running: c.running,
+	}})
+}
+
+// dropClaim gives the slot of the task, or its place in line, back to the source.
+func (st *state) dropClaim(t *task) {
+	if st.claims == nil {
+		return
+	}
+	c := st.claims.of[t]
+	if delete(st.claims.of, t); c != nil && c.asked {
+		st.callSource(claimCall{c: c, release: true})
+	}
+}
+
+func (st *state) callSource(x claimCall) {
+	q := st.claims
+	q.queue = append(q.queue, x)
+	if !q.busy {
+		q.busy = true
+		st.rare().now.askSlots = true
+	}
+}
+
+// nextClaimCalls returns the calls of the source that must be made now. If there are none, the goroutine
+// that makes them ends.
+func (st *state) nextClaimCalls() (calls []claimCall) {
+	calls, st.claims.queue = st.claims.queue, nil
+	st.claims.busy = len(calls) > 0
+	return calls
+}
+
+// sourceGranted records that the source has granted the slot of the claim.
+func (st *state) sourceGranted(c *claim) {
+	if st.claims.of[c.t] != c || c.granted {
+		return
+	}
+	c.granted = true
+	st.due.granted = append(st.due.granted, c.t)
+}
+
+// slotLost ends the attempt whose slot, or whose place in line, the source has lost. What runs must have
+// stopped at the given time; otherwise it counts as a session that could not be stopped.
+func (st *state) slotLost(c *claim, until int64, reason string, now int64) {
+	t := c.t
+	if st.claims.of[t] != c {
+		return
+	}
+	st.end(t, CauseSlotLost, reason, now)
+	if a := t.run; a != nil && a.ended && !a.overrun && a.stopEnd > until {
+		a.stopEnd = max(until, now)
+		st.setDeadline(a, now)
+	}
+}
+
+// slotGone ends an attempt whose prepared host call must not be made, because its slot is lost.
+func (st *state) slotGone(a *attempt, reason string, now int64) {
+	if a.stage == stagePrompt && a.turn == 1 && !a.output { // the prompt does not reach the session
+		a.forgot = true
+	}
+	if a.live() {
+		st.end(a.t, CauseSlotLost, reason, now)
+	}
+}
