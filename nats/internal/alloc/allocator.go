@@ -1,0 +1,310 @@
+package alloc
+
+import (
+	"cmp"
+	"slices"
+	"time"
+
+	"github.com/bgagent/bgagent"
+)
+
+// Allocator grants slots during one term. Its methods must not be called concurrently.
+type Allocator struct {
+	term   uint64
+	lease  time.Duration
+	slots  *bgagent.ConcurrencyManager
+	procs  map[string]*process
+	opened bool
+	silent time.Time // time from which the allocator says nothing, because its key may belong to another
+	tell   map[*process]struct{}
+	gone   []string
+}
+
+// process is what the allocator knows about a process.
+type process struct {
+	name         string
+	registration uint64
+	acked        uint64
+	seen         time.Time // when its last message that was answered has arrived
+	listed       bool      // an earlier allocator has known it
+	done         bool      // the registration is complete
+	claims       map[uint64]*claim
+}
+
+// claim is a request of a process.
+type claim struct {
+	a       *Allocator
+	p       *process
+	op      Op
+	slot    bgagent.SlotClaim // nil while the allocator grants nothing
+	granted bool
+	taken   bool // the process has confirmed the grant
+	stale   bool // the process has begun to register, and has not named the claim
+}
+
+// SlotGranted implements [bgagent.SlotHolder].
+func (c *claim) SlotGranted() {
+	c.granted = true
+	c.a.tell[c.p] = struct{}{}
+}
+
+// SlotLost implements [bgagent.SlotHolder].
+func (c *claim) SlotLost(time.Time, error) {
+	panic("bgnats: bug: a ConcurrencyManager has lost a slot")
+}
+
+// NewAllocator returns the allocator of a term. The given time is when the write was sent with which its
+// process took the key, and the members are the processes in the value that this write has replaced.
+func NewAllocator(term uint64, l bgagent.Limits, lease time.Duration, sent time.Time, members []string) (*Allocator, error) {
+	slots, err := bgagent.NewConcurrencyManager(l)
+	if err != nil {
+		return nil, err
+	}
+	a := &Allocator{term: term, lease: lease, slots: slots, procs: map[string]*process{}, tell: map[*process]struct{}{}}
+	for _, name := range members {
+		a.procs[name] = &process{name: name, seen: sent, listed: true, claims: map[uint64]*claim{}}
+	}
+	a.open()
+	return a, nil
+}
+
+// Term returns the term.
+func (a *Allocator) Term() uint64 { return a.term }
+
+// Keep records that the key was written; the write was sent at the given time.
+func (a *Allocator) Keep(sent time.Time, key time.Duration) { a.silent = sent.Add(twoThirds(key)) }
+
+// IsSilent reports whether the allocator must say nothing.
+func (a *Allocator) IsSilent(now time.Time) bool {
+	return !now.Before(a.silent) || !now.Round(0).Before(a.silent.Round(0))
+}
+
+// Knows reports whether the process is known. Otherwise, its name must be written to the key before it is
+// admitted.
+func (a *Allocator) Knows(name string) bool { return a.procs[name] != nil }
+
+// Admit adds a process after its name was written to the key.
+func (a *Allocator) Admit(now time.Time, name string) {
+	if a.procs[name] == nil {
+		a.procs[name] = &process{name: name, seen: now, claims: map[uint64]*claim{}}
+	}
+}
+
+// Members returns the names of the processes that the value of the key must contain.
+func (a *Allocator) Members() (names []string) {
+	for name := range a.procs {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return names
+}
+
+// Limits returns the limits that apply.
+func (a *Allocator) Limits() bgagent.Limits { return a.slots.Limits() }
+
+// SetLimits replaces the limits.
+func (a *Allocator) SetLimits(l bgagent.Limits) error { return a.slots.SetLimits(l) }
+
+// Pools returns the figures of all processes.
+func (a *Allocator) Pools() []bgagent.PoolStats { return a.slots.Pools() }
+
+// Handle handles a message of a process. It returns false if there is no answer, because the process is not
+// known, the message is out of date, or the allocator must say nothing.
+func (a *Allocator) Handle(now time.Time, up *Up) (answer Down, ok bool) {
+	p := a.procs[up.Process]
+	if p == nil || a.IsSilent(now) {
+		return Down{}, false
+	}
+	answer = Down{Term: a.term, Registration: up.Registration}
+	switch {
+	case up.Term != a.term:
+		answer.Register = true
+		return answer, true
+	case up.Registration < p.registration:
+		return Down{}, false
+	case up.Registration > p.registration:
+		if up.First != 1 {
+			answer.Register = true
+			return answer, true
+		}
+		p.registration, p.acked, p.done = up.Registration, 0, false
+		for _, c := range p.claims {
+			c.stale = true
+		}
+	}
+	p.seen = now
+	for i, op := range up.Ops {
+		if number := up.First + uint64(i); number == p.acked+1 {
+			p.acked = number
+			a.apply(p, op)
+		}
+	}
+	if a.procs[p.name] != p { // it has left
+		answer.Acked = p.acked
+		return answer, true
+	}
+	answer.Acked, answer.Grants = p.acked, a.grants(p)
+	delete(a.tell, p)
+	if up.Figures {
+		l := a.Limits()
+		answer.Limits, answer.Pools = &l, a.Pools()
+	}
+	return answer, true
+}
+
+// grants returns the requests of the process that have got slots and are not confirmed.
+func (a *Allocator) grants(p *process) (ids []uint64) {
+	if !p.done {
+		return nil
+	}
+	for id, c := range p.claims {
+		if c.granted && !c.taken {
+			ids = append(ids, id)
+		}
+	}
+	slices.Sort(ids)
+	return ids
+}
+
+func (a *Allocator) apply(p *process, op Op) {
+	c := p.claims[op.ID]
+	switch op.Kind {
+	case OpWant:
+		if c != nil && !c.granted {
+			c.stale = false
+			return
+		}
+		a.want(&claim{a: a, p: p, op: op})
+		a.release(c) // the process has not taken this grant and no longer will, so its request goes back to its place in line
+	case OpHold:
+		if c != nil && c.granted {
+			c.stale, c.taken = false, true
+			return
+		}
+		a.release(c)
+		c = &claim{a: a, p: p, op: op, taken: true}
+		p.claims[op.ID] = c
+		a.request(c, true)
+	case OpTake:
+		if c != nil && c.granted {
+			c.taken = true
+		}
+	case OpFree:
+		if c != nil {
+			delete(p.claims, op.ID)
+			a.release(c)
+		}
+	case OpDone:
+		p.done = true
+		for id, c := range p.claims {
+			if c.stale {
+				delete(p.claims, id)
+				a.release(c)
+			}
+		}
+		a.open()
+	case OpLeave:
+		a.drop(p)
+	}
+}
+
+func (a *Allocator) want(c *claim) {
+	c.p.claims[c.op.ID] = c
+	if a.opened {
+		a.request(c, false)
+	}
+}
+
+func (a *Allocator) request(c *claim, running bool) {
+	c.slot = a.slots.Request(bgagent.SlotRequest{
+		Model: c.op.Model, Agent: c.op.Agent, Root: c.op.Root, Head: c.op.Head, Queued: c.op.Queued, Running: running,
+	}, c)
+}
+
+func (a *Allocator) release(c *claim) {
+	if c != nil && c.slot != nil {
+		c.slot.Release()
+	}
+}
+
+// drop forgets a process and frees its slots.
+func (a *Allocator) drop(p *process) {
+	delete(a.procs, p.name)
+	delete(a.tell, p)
+	a.gone = append(a.gone, p.name)
+	for _, c := range p.claims {
+		if !c.granted { // first, so that none of them gets a slot
+			a.release(c)
+		}
+	}
+	for _, c := range p.claims {
+		a.release(c)
+	}
+	delete(a.tell, p)
+	a.open()
+}
+
+// open lets the allocator grant slots once every process that an earlier allocator has known has registered
+// or is gone.
+func (a *Allocator) open() {
+	if a.opened {
+		return
+	}
+	for _, p := range a.procs {
+		if p.listed && !p.done {
+			return
+		}
+	}
+	a.opened = true
+	var all []*claim
+	for _, p := range a.procs {
+		for _, c := range p.claims {
+			if c.slot == nil {
+				all = append(all, c)
+			}
+		}
+	}
+	slices.SortFunc(all, func(x, y *claim) int {
+		if x.op.Head != y.op.Head {
+			if x.op.Head {
+				return -1
+			}
+			return 1
+		}
+		return cmp.Or(x.op.Queued.Compare(y.op.Queued), cmp.Compare(x.p.name, y.p.name), cmp.Compare(x.op.ID, y.op.ID))
+	})
+	for _, c := range all {
+		a.request(c, false)
+	}
+}
+
+// IsOpen reports whether the allocator grants slots.
+func (a *Allocator) IsOpen() bool { return a.opened }
+
+// Tick frees the slots of processes whose lease is over. It reports whether the list of processes has
+// changed since the last call, so that the key must be written.
+func (a *Allocator) Tick(now time.Time) (changed bool) {
+	for _, p := range a.procs {
+		if now.Sub(p.seen) > a.lease {
+			a.drop(p)
+		}
+	}
+	changed = len(a.gone) > 0
+	a.gone = nil
+	return changed
+}
+
+// Tell returns messages with new grants for processes that have not asked for an answer.
+func (a *Allocator) Tell(now time.Time) map[string]Down {
+	if len(a.tell) == 0 || a.IsSilent(now) {
+		return nil
+	}
+	out := make(map[string]Down, len(a.tell))
+	for p := range a.tell {
+		if ids := a.grants(p); len(ids) > 0 {
+			out[p.name] = Down{Term: a.term, Registration: p.registration, Grants: ids}
+		}
+	}
+	clear(a.tell)
+	return out
+}

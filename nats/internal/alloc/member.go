@@ -1,0 +1,264 @@
+package alloc
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/bgagent/bgagent"
+)
+
+// maxOps is the largest number of ops in a message.
+const maxOps = 256
+
+// Member is the part of a process that wants slots. Its methods must not be called concurrently.
+type Member struct {
+	name         string
+	lease        time.Duration
+	term         uint64
+	registration uint64
+	registered   bool // the allocator knows the whole registration
+	mustRegister bool
+	leaving      bool
+	acked        uint64
+	done         uint64    // number of the op that ends the registration
+	ops          []Op      // ops that the allocator does not know; the first has the number acked+1
+	answered     time.Time // when the last message was sent that was answered
+	sent         time.Time // when the last message was sent
+	last         uint64    // number of the last request
+	requests     map[uint64]*request
+	news         []News
+}
+
+type request struct {
+	op         Op
+	held, lost bool
+}
+
+// News is what a process must tell a holder.
+type News struct {
+	ID    uint64
+	Lost  bool // the slot is lost; otherwise, it is granted
+	Until time.Time
+	Why   error
+}
+
+// NewMember returns the member of a process. The name must be new.
+func NewMember(name string, lease time.Duration) *Member {
+	return &Member{name: name, lease: lease, requests: map[uint64]*request{}}
+}
+
+// Join records that there is an allocator with the given term.
+func (m *Member) Join(term uint64) {
+	if term > m.term {
+		m.term, m.mustRegister, m.registered = term, true, false
+	}
+}
+
+// Request asks for a slot and returns the number of the request. If the work runs already, the slot is held
+// at once.
+func (m *Member) Request(op Op, running bool) uint64 {
+	m.last++
+	op.ID, op.Kind = m.last, OpWant
+	if running {
+		op.Kind = OpHold
+	}
+	m.requests[op.ID] = &request{op: op, held: running}
+	if running {
+		m.news = append(m.news, News{ID: op.ID})
+	}
+	m.ops = append(m.ops, op)
+	return op.ID
+}
+
+// Release gives up a slot, or a place in line.
+func (m *Member) Release(id uint64) {
+	if m.requests[id] != nil {
+		delete(m.requests, id)
+		m.ops = append(m.ops, Op{Kind: OpFree, ID: id})
+	}
+}
+
+// MayBegin reports whether work may begin with the slot.
+func (m *Member) MayBegin(now time.Time, id uint64) bool {
+	m.Advance(now)
+	r := m.requests[id]
+	return r != nil && r.held && !r.lost && m.isFresh(now)
+}
+
+// isFresh reports whether the process may take grants.
+func (m *Member) isFresh(now time.Time) bool {
+	return !m.answered.IsZero() && since(now, m.answered) < twoThirds(m.lease)
+}
+
+// Advance gives up all slots if two thirds of the lease are gone.
+func (m *Member) Advance(now time.Time) {
+	if m.isFresh(now) {
+		return
+	}
+	until := now // a slot that is held although no message was answered belongs to work that has begun earlier
+	if !m.answered.IsZero() {
+		until = m.answered.Add(m.lease)
+	}
+	for id, r := range m.requests {
+		if r.held && !r.lost && !(m.answered.IsZero() && r.op.Kind == OpHold) {
+			r.lost = true
+			m.news = append(m.news, News{ID: id, Lost: true, Until: until,
+				Why: fmt.Errorf("%w: no process has answered for %v", bgagent.ErrSlotLost, since(now, m.answered).Round(time.Millisecond))})
+		}
+	}
+}
+
+// Deadline returns when Advance must be called, or false if it need not be.
+func (m *Member) Deadline() (at time.Time, ok bool) {
+	for _, r := range m.requests {
+		if r.held && !r.lost && !m.answered.IsZero() {
+			return m.answered.Add(twoThirds(m.lease)), true
+		}
+	}
+	return at, false
+}
+
+// Leave gives up everything, because the process ends. The holders are told that their slots are lost.
+func (m *Member) Leave(now time.Time, why error) {
+	for id, r := range m.requests {
+		if !r.lost {
+			m.news = append(m.news, News{ID: id, Lost: true, Until: now.Add(m.lease), Why: why})
+		}
+		r.lost = true
+	}
+	m.leaving = true
+	m.ops = append(m.ops, Op{Kind: OpLeave})
+}
+
+// HasLeft reports whether the allocator knows that the process has ended.
+func (m *Member) HasLeft() bool { return m.leaving && len(m.ops) == 0 }
+
+// Holds returns the number of slots that are held and not lost.
+func (m *Member) Holds() (n int) {
+	for _, r := range m.requests {
+		if r.held && !r.lost {
+			n++
+		}
+	}
+	return n
+}
+
+// Next returns the message that must be sent now, or false if there is none. Each message must be answered
+// or given up before the next one is sent.
+func (m *Member) Next(now time.Time) (up Up, ok bool) {
+	if m.term == 0 {
+		return Up{}, false
+	}
+	if m.mustRegister {
+		m.register()
+	}
+	beat := m.sent.IsZero() || since(now, m.sent) >= m.lease/6
+	if !beat && len(m.ops) == 0 {
+		return Up{}, false
+	}
+	m.sent = now
+	return Up{
+		Process: m.name, Term: m.term, Registration: m.registration, First: m.acked + 1,
+		Ops: slices.Clone(m.ops[:min(len(m.ops), maxOps)]), Figures: beat,
+	}, true
+}
+
+// NextBeat returns when the next message is due if nothing changes.
+func (m *Member) NextBeat() time.Time { return m.sent.Add(m.lease / 6) }
+
+// register replaces all ops by a description of what the process holds and waits for.
+func (m *Member) register() {
+	m.mustRegister, m.registered = false, false
+	m.registration++
+	m.acked, m.ops = 0, nil
+	ids := make([]uint64, 0, len(m.requests))
+	for id := range m.requests {
+		ids = append(ids, id)
+	}
+	slices.Sort(ids)
+	for _, held := range []bool{true, false} { // what is held comes first, because it counts
+		for _, id := range ids {
+			if r := m.requests[id]; r.held == held {
+				op := r.op
+				if op.Kind = OpWant; held {
+					op.Kind = OpHold
+				}
+				m.ops = append(m.ops, op)
+			}
+		}
+	}
+	m.ops = append(m.ops, Op{Kind: OpDone})
+	m.done = uint64(len(m.ops))
+	if m.leaving {
+		m.ops = append(m.ops, Op{Kind: OpLeave})
+	}
+}
+
+// Answered handles the answer to a message that was sent at the given time.
+func (m *Member) Answered(sent, now time.Time, d *Down) {
+	m.Advance(now)
+	if !m.concerns(d) {
+		return
+	}
+	m.answered = later(m.answered, sent)
+	if d.Acked > m.acked {
+		n := min(d.Acked-m.acked, uint64(len(m.ops)))
+		m.ops = m.ops[n:]
+		m.acked += n
+	}
+	m.registered = m.acked >= m.done
+	m.take(now, d)
+}
+
+// Told handles a message that is not an answer.
+func (m *Member) Told(now time.Time, d *Down) {
+	m.Advance(now)
+	if m.concerns(d) {
+		m.take(now, d)
+	}
+}
+
+// concerns reports whether the message is from the allocator, and about the registration, that the process
+// knows. If the allocator asks for it, the process registers.
+func (m *Member) concerns(d *Down) bool {
+	switch {
+	case d.Term > m.term:
+		m.Join(d.Term)
+		return false
+	case d.Term < m.term || d.Registration != m.registration || m.mustRegister:
+		return false
+	case d.Register:
+		m.mustRegister, m.registered = true, false
+		return false
+	}
+	return true
+}
+
+// take takes the grants of a message, unless they may be out of date.
+func (m *Member) take(now time.Time, d *Down) {
+	if !m.registered || !m.isFresh(now) {
+		return
+	}
+	for _, id := range d.Grants {
+		if r := m.requests[id]; r != nil && !r.held && !r.lost {
+			r.held = true
+			m.ops = append(m.ops, Op{Kind: OpTake, ID: id})
+			m.news = append(m.news, News{ID: id})
+		}
+	}
+}
+
+// News returns what must be told to holders, in this order.
+func (m *Member) News() []News {
+	news := m.news
+	m.news = nil
+	return news
+}
+
+func later(a, b time.Time) time.Time {
+	if b.After(a) {
+		return b
+	}
+	return a
+}
