@@ -150,7 +150,7 @@ func (s *Store) openFor(ctx context.Context, owner bgagent.StoreOwner) (c bgagen
 	if most := s.w.nc.MaxPayload(); most < minPayload {
 		return c, fmt.Errorf("the servers accept messages of %d bytes; the store needs max_payload to be at least %d", most, minPayload)
 	}
-	if err := s.w.ensure(ctx, s.options.Replicas); err != nil {
+	if err := s.w.ensure(ctx, s.w.config(s.options.Replicas)); err != nil {
 		return c, err
 	}
 	if s.meta, s.answering, err = s.w.take(ctx, owner, s.options.Grace); err != nil {

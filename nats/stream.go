@@ -70,8 +70,7 @@ type streamInfo struct {
 }
 
 // ensure creates the stream if it does not exist, and otherwise checks its settings.
-func (w *wire) ensure(ctx context.Context, replicas int) error {
-	want := w.config(replicas)
+func (w *wire) ensure(ctx context.Context, want streamConfig) error {
 	var info streamInfo
 	err := w.patiently(ctx, func(ctx context.Context) error {
 		err := w.call(ctx, "STREAM.INFO."+w.stream, nil, &info)
@@ -84,7 +83,7 @@ func (w *wire) ensure(ctx context.Context, replicas int) error {
 		return fmt.Errorf("the stream %s cannot be opened: %w", w.stream, err)
 	}
 	if wrong := info.Config.wrong(want); wrong != "" {
-		return fmt.Errorf("the stream %s cannot keep a store: %s", w.stream, wrong)
+		return fmt.Errorf("the stream %s cannot be used: %s", w.stream, wrong)
 	}
 	return nil
 }

@@ -109,16 +109,6 @@ func (m *Member) Advance(now time.Time) {
 	}
 }
 
-// Deadline returns when Advance must be called, or false if it need not be.
-func (m *Member) Deadline() (at time.Time, ok bool) {
-	for _, r := range m.requests {
-		if r.held && !r.lost && !m.answered.IsZero() {
-			return m.answered.Add(twoThirds(m.lease)), true
-		}
-	}
-	return at, false
-}
-
 // Leave gives up everything, because the process ends. The holders are told that their slots are lost.
 func (m *Member) Leave(now time.Time, why error) {
 	for id, r := range m.requests {
@@ -133,16 +123,6 @@ func (m *Member) Leave(now time.Time, why error) {
 
 // HasLeft reports whether the allocator knows that the process has ended.
 func (m *Member) HasLeft() bool { return m.leaving && len(m.ops) == 0 }
-
-// Holds returns the number of slots that are held and not lost.
-func (m *Member) Holds() (n int) {
-	for _, r := range m.requests {
-		if r.held && !r.lost {
-			n++
-		}
-	}
-	return n
-}
 
 // Next returns the message that must be sent now, or false if there is none. Each message must be answered
 // or given up before the next one is sent.
@@ -163,6 +143,12 @@ func (m *Member) Next(now time.Time) (up Up, ok bool) {
 		Ops: slices.Clone(m.ops[:min(len(m.ops), maxOps)]), Figures: beat,
 	}, true
 }
+
+// Failed records that the last message was not answered, so that it is repeated at once.
+func (m *Member) Failed() { m.sent = time.Time{} }
+
+// Term returns the term of the allocator that the process knows.
+func (m *Member) Term() uint64 { return m.term }
 
 // NextBeat returns when the next message is due if nothing changes.
 func (m *Member) NextBeat() time.Time { return m.sent.Add(m.lease / 6) }

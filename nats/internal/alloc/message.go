@@ -84,10 +84,14 @@ type Key struct {
 	Holder  string         `json:"holder"` // process of the allocator; empty if it has given the key up
 	Members []string       `json:"members"`
 	Limits  bgagent.Limits `json:"limits"`
+	Lease   time.Duration  `json:"lease"`
 }
 
 // KeyVersion is the version of the protocol.
 const KeyVersion = 1
+
+// MinLease is the shortest lease. Only tests change it.
+var MinLease = 15 * time.Second
 
 // Watch observes the key for a process that would become the allocator.
 type Watch struct {

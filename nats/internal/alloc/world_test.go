@@ -104,7 +104,7 @@ func (w *world) after(d time.Duration, p *proc, f func()) {
 func (w *world) delay() time.Duration {
 	d := time.Duration(w.rand.Int64N(int64(3 * time.Millisecond)))
 	if w.rand.IntN(20) == 0 {
-		d += time.Duration(w.rand.Int64N(int64(w.lease)))
+		d += time.Duration(w.rand.Int64N(int64(2 * w.lease)))
 	}
 	return d
 }
@@ -180,7 +180,7 @@ func (p *proc) thaw() {
 	p.late = nil
 	p.w.rand.Shuffle(len(late), func(i, j int) { late[i], late[j] = late[j], late[i] })
 	for _, e := range late {
-		p.w.handle(e)
+		p.w.after(p.w.delay(), p, e.f)
 	}
 }
 

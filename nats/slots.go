@@ -1,0 +1,299 @@
+package bgnats
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"reflect"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/nats/internal/alloc"
+)
+
+// SlotOptions contains the settings of slots that several processes share. The zero value selects the
+// defaults.
+type SlotOptions struct {
+	// Limits are the limits over all processes together. The first process stores them on the servers.
+	// If other limits are stored, those apply, and Warn is called. [Slots.SetLimits] changes them.
+	Limits bgagent.Limits
+
+	// Lease is the time after which the slots of a process that cannot be reached are granted to other
+	// processes. The process gives up its slots after two thirds of this time, and its sessions have the
+	// last third to stop. The lease must be the same in all processes, and 15 seconds at least, because
+	// servers need up to 8 seconds to replace their leader. Zero means 30 seconds.
+	Lease time.Duration
+
+	// Replicas is the number of servers that keep a copy of the stream, if NewSlots creates the stream.
+	// It is 1, 3 or 5. Zero means 1.
+	Replicas int
+
+	// Warn is called for problems that occur outside of calls, for example because another process
+	// has other limits. It must not block. If Warn is nil, the problems are dropped.
+	Warn func(error)
+}
+
+// Slots are slots that several processes share over NATS. It implements [bgagent.SlotSource], for
+// Config.Slots. All processes that use the same name on the same servers share the same limits.
+//
+// One of the processes is the allocator, which grants the slots. The processes elect it. If it dies, no new
+// work begins for a few seconds until the next one is elected, and running work goes on.
+type Slots struct {
+	w       wire
+	options SlotOptions
+	me      string
+	keyFor  time.Duration
+
+	ctx    context.Context // ends when Close has given everything back
+	end    context.CancelFunc
+	wg     sync.WaitGroup
+	subs   []*nats.Subscription
+	wakeUp chan struct{} // wakes the goroutine that sends messages
+	keyUp  chan struct{} // wakes the goroutine that keeps the key
+	tellUp chan struct{} // wakes the goroutine that tells the holders
+	warned map[string]bool
+
+	mu      sync.Mutex // guards the following fields; no call to the servers or to holders is made under it
+	member  *alloc.Member
+	holders map[uint64]bgagent.SlotHolder
+	news    []alloc.News
+	limits  bgagent.Limits
+	pools   []bgagent.PoolStats
+	resend  context.CancelFunc // makes the request that is in flight fail
+	closing bool
+	chair   *chair // nil unless this process is the allocator
+}
+
+var _ bgagent.SlotSource = (*Slots)(nil)
+
+// NewSlots joins the processes that share the slots with the given name. It creates the stream BGSLOTS_name
+// if it does not exist. The name consists of up to 64 letters, digits, hyphens and underscores. The caller
+// must close the slots, after the managers that use them.
+//
+// The connection stays the caller's, and should reconnect without a limit ([nats.MaxReconnects] with -1).
+func NewSlots(ctx context.Context, nc *nats.Conn, name string, o SlotOptions) (s *Slots, err error) {
+	if o.Lease == 0 {
+		o.Lease = 30 * time.Second
+	}
+	if o.Replicas == 0 {
+		o.Replicas = 1
+	}
+	if o.Warn == nil {
+		o.Warn = func(error) {}
+	}
+	switch {
+	case nc == nil:
+		return nil, errors.New("bgnats: NewSlots needs a connection")
+	case !validName.MatchString(name):
+		return nil, fmt.Errorf("bgnats: the name %q of slots must have 1 to 64 characters, each of which is a letter, a digit, - or _", name)
+	case o.Lease < alloc.MinLease:
+		return nil, fmt.Errorf("bgnats: SlotOptions.Lease is %v; it must be %v or more, because servers need up to 8 s to replace their leader", o.Lease, alloc.MinLease)
+	}
+	own, err := bgagent.NewConcurrencyManager(o.Limits) // checks the limits, and fills in the default
+	if err != nil {
+		return nil, fmt.Errorf("bgnats: %w", err)
+	}
+	o.Limits = own.Limits()
+	s = &Slots{
+		w: wire{nc: nc, names: names{stream: "BGSLOTS_" + name, root: "bgslots." + name}}, options: o, me: rand.Text(), keyFor: min(o.Lease/6, 5*time.Second),
+		wakeUp: make(chan struct{}, 1), keyUp: make(chan struct{}, 1), tellUp: make(chan struct{}, 1), warned: map[string]bool{},
+		holders: map[uint64]bgagent.SlotHolder{}, limits: o.Limits,
+	}
+	s.member = alloc.NewMember(s.me, o.Lease)
+	s.w.watch()
+	if err := s.join(ctx); err != nil {
+		s.w.unwatch()
+		return nil, fmt.Errorf("bgnats: slots: %w", err)
+	}
+	return s, nil
+}
+
+// join opens the stream and starts the goroutines.
+func (s *Slots) join(ctx context.Context) error {
+	if err := s.w.ready(ctx); err != nil {
+		return err
+	}
+	want := s.w.config(s.options.Replicas)
+	want.Subjects = []string{s.w.meta()}
+	if err := s.w.ensure(ctx, want); err != nil {
+		return err
+	}
+	var k alloc.Key
+	err := s.w.patiently(ctx, func(ctx context.Context) (err error) { k, _, err = s.readKey(ctx); return err })
+	if err != nil {
+		return err
+	}
+	if len(k.Members) > 0 && k.Lease != s.options.Lease {
+		return fmt.Errorf("SlotOptions.Lease is %v, and %v in the other processes; it must be the same in all", s.options.Lease, k.Lease)
+	}
+	down, err := s.w.nc.Subscribe(s.downSubject(s.me), s.told)
+	if err != nil {
+		return err
+	}
+	s.subs = append(s.subs, down)
+	s.ctx, s.end = context.WithCancel(context.Background())
+	s.see(&k)
+	s.wg.Go(s.send)
+	s.wg.Go(s.keepKey)
+	s.wg.Go(s.tick)
+	s.wg.Go(s.tell)
+	return nil
+}
+
+// These are the subjects of messages to the allocator of a term, and to a process.
+func (s *Slots) upSubject(term uint64) string   { return fmt.Sprintf("%s.up.%d", s.w.root, term) }
+func (s *Slots) downSubject(name string) string { return s.w.root + ".down." + name }
+
+// slotClaim implements [bgagent.SlotClaim].
+type slotClaim struct {
+	s  *Slots
+	id uint64
+}
+
+// errSlotsClosed is the reason if the slots were closed.
+var errSlotsClosed = fmt.Errorf("%w: the slots were closed", bgagent.ErrSlotLost)
+
+// Request asks for a slot and implements [bgagent.SlotSource]. While no process can be reached, requests
+// wait. After Close, the holder is told that its slot is lost.
+func (s *Slots) Request(r bgagent.SlotRequest, h bgagent.SlotHolder) bgagent.SlotClaim {
+	if r.Queued.IsZero() {
+		r.Queued = time.Now()
+	}
+	s.mu.Lock()
+	if s.closing {
+		s.mu.Unlock()
+		h.SlotLost(time.Now(), errSlotsClosed)
+		return &slotClaim{s: s}
+	}
+	id := s.member.Request(alloc.Op{Model: r.Model, Agent: r.Agent, Root: r.Root, Head: r.Head, Queued: r.Queued.Round(0)}, r.Running)
+	s.holders[id] = h
+	s.heard()
+	s.mu.Unlock()
+	wake(s.wakeUp)
+	return &slotClaim{s, id}
+}
+
+// Release implements [bgagent.SlotClaim].
+func (k *slotClaim) Release() {
+	k.s.mu.Lock()
+	k.s.member.Release(k.id)
+	delete(k.s.holders, k.id)
+	k.s.mu.Unlock()
+	wake(k.s.wakeUp)
+}
+
+// MayBegin implements [bgagent.SlotClaim].
+func (k *slotClaim) MayBegin() bool {
+	k.s.mu.Lock()
+	defer k.s.mu.Unlock()
+	ok := k.s.member.MayBegin(time.Now(), k.id)
+	k.s.heard()
+	return ok
+}
+
+// Limits returns the limits that apply, as far as this process knows.
+func (s *Slots) Limits() bgagent.Limits {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.limits
+}
+
+// Pools returns the figures of all processes. They can be as old as a sixth of the lease.
+func (s *Slots) Pools() []bgagent.PoolStats {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.chair != nil {
+		return s.chair.a.Pools()
+	}
+	return s.pools
+}
+
+// heard takes the news of the member, for the goroutine that tells the holders. s.mu is locked.
+func (s *Slots) heard() {
+	if news := s.member.News(); len(news) > 0 {
+		s.news = append(s.news, news...)
+		wake(s.tellUp)
+	}
+}
+
+// wake lets a goroutine look for work.
+func wake(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// see records the value of the key.
+func (s *Slots) see(k *alloc.Key) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if k.Term == 0 {
+		return
+	}
+	s.seeLimits(&k.Limits)
+	if k.Holder != "" && k.Term > s.member.Term() {
+		s.member.Join(k.Term)
+		if s.resend != nil {
+			s.resend()
+		}
+		wake(s.wakeUp)
+	}
+}
+
+// seeLimits records the limits that apply. s.mu is locked.
+func (s *Slots) seeLimits(l *bgagent.Limits) {
+	if s.limits = *l; !reflect.DeepEqual(s.limits, s.options.Limits) && !s.warned["limits"] {
+		s.warned["limits"] = true
+		s.wg.Go(func() { // Warn may call s
+			s.options.Warn(errors.New("bgnats: the stored limits differ from SlotOptions.Limits, and apply instead of them"))
+		})
+	}
+}
+
+// Close gives all slots and places in line back, and leaves the other processes. Holders are told that
+// their slots are lost. If ctx ends before the allocator has answered, Close returns its error, and the
+// slots are granted to others when the lease is over. Later calls do nothing.
+func (s *Slots) Close(ctx context.Context) error {
+	s.mu.Lock()
+	if s.closing {
+		s.mu.Unlock()
+		return nil
+	}
+	s.closing = true
+	s.member.Leave(time.Now(), errSlotsClosed)
+	s.heard()
+	s.mu.Unlock()
+	wake(s.wakeUp)
+	err := s.untilLeft(ctx)
+	s.end()
+	s.wg.Wait()
+	s.tellHolders()
+	for _, sub := range s.subs {
+		_ = sub.Unsubscribe() // a connection that was closed has no subscriptions
+	}
+	s.giveUpKey(ctx)
+	s.w.unwatch()
+	if err != nil {
+		return fmt.Errorf("bgnats: close slots: %w", err)
+	}
+	return nil
+}
+
+func (s *Slots) untilLeft(ctx context.Context) error {
+	for {
+		s.mu.Lock()
+		left := s.member.HasLeft()
+		s.mu.Unlock()
+		if left {
+			return nil
+		}
+		if err := pause(ctx, time.Millisecond); err != nil {
+			return err
+		}
+	}
+}

@@ -1,0 +1,363 @@
+package bgnats
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/nats/internal/alloc"
+)
+
+// This file contains the goroutines of Slots, which carry the messages of the package alloc.
+
+// requestWithin is the time after which an unanswered message is repeated.
+const requestWithin = time.Second
+
+// send sends the messages of the member, one after the other.
+func (s *Slots) send() {
+	for s.ctx.Err() == nil {
+		s.mu.Lock()
+		now := time.Now()
+		s.member.Advance(now)
+		up, some := s.member.Next(now)
+		s.heard()
+		wait := s.member.NextBeat().Sub(now)
+		ctx, cancel := context.WithTimeout(s.ctx, min(requestWithin, s.options.Lease/6))
+		s.resend = cancel
+		s.mu.Unlock()
+		if some {
+			s.ask(ctx, now, &up)
+		} else {
+			s.sleep(s.wakeUp, min(max(wait, time.Millisecond), s.options.Lease/6))
+		}
+		cancel()
+	}
+}
+
+// sleep waits for a signal, or until the time has passed.
+func (s *Slots) sleep(signal chan struct{}, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-signal:
+	case <-t.C:
+	case <-s.ctx.Done():
+	}
+}
+
+// ask sends a message and handles its answer.
+func (s *Slots) ask(ctx context.Context, sent time.Time, up *alloc.Up) {
+	var d alloc.Down
+	body, err := json.Marshal(up)
+	if err == nil {
+		var m *nats.Msg
+		if m, err = s.w.nc.RequestWithContext(ctx, s.upSubject(up.Term), body); err == nil {
+			err = json.Unmarshal(m.Data, &d)
+		}
+	}
+	s.mu.Lock()
+	if err == nil {
+		s.member.Answered(sent, time.Now(), &d)
+		if d.Limits != nil {
+			s.seeLimits(d.Limits)
+			s.pools = d.Pools
+		}
+	} else {
+		s.member.Failed()
+	}
+	s.heard()
+	s.mu.Unlock()
+	if err != nil {
+		wake(s.keyUp) // there may be another allocator
+		_ = pause(s.ctx, s.keyFor/20)
+	}
+}
+
+// told handles a message of the allocator that is not an answer.
+func (s *Slots) told(m *nats.Msg) {
+	var d alloc.Down
+	if json.Unmarshal(m.Data, &d) != nil {
+		return // the allocator repeats what matters
+	}
+	s.mu.Lock()
+	s.member.Told(time.Now(), &d)
+	s.heard()
+	s.mu.Unlock()
+	wake(s.wakeUp)
+}
+
+// tick gives up slots and frees slots when leases are over.
+func (s *Slots) tick() {
+	for s.ctx.Err() == nil {
+		s.sleep(nil, s.options.Lease/60)
+		s.mu.Lock()
+		now := time.Now()
+		s.member.Advance(now)
+		s.heard()
+		var out map[string]alloc.Down
+		if c := s.chair; c != nil {
+			if c.a.Tick(now) {
+				wake(s.keyUp)
+			}
+			out = c.a.Tell(now)
+		}
+		s.mu.Unlock()
+		s.publish(out)
+	}
+}
+
+// tell tells the holders what has become of their requests.
+func (s *Slots) tell() {
+	for s.ctx.Err() == nil {
+		s.tellHolders()
+		s.sleep(s.tellUp, time.Minute)
+	}
+}
+
+func (s *Slots) tellHolders() {
+	for {
+		s.mu.Lock()
+		if len(s.news) == 0 {
+			s.mu.Unlock()
+			return
+		}
+		n := s.news[0]
+		s.news = s.news[1:]
+		h := s.holders[n.ID]
+		s.mu.Unlock()
+		switch {
+		case h == nil: // it was released meanwhile
+		case n.Lost:
+			h.SlotLost(n.Until, n.Why)
+		default:
+			h.SlotGranted()
+		}
+	}
+}
+
+// chair is the part of the process that is the allocator. It is guarded by Slots.mu.
+type chair struct {
+	a       *alloc.Allocator
+	sub     *nats.Subscription
+	rev     uint64               // revision of the key
+	joining map[string]*nats.Msg // messages of processes whose names must be written to the key first
+}
+
+// handle handles a message to the allocator.
+func (s *Slots) handle(c *chair, m *nats.Msg) {
+	var up alloc.Up
+	if json.Unmarshal(m.Data, &up) != nil || up.Process == "" {
+		return
+	}
+	s.mu.Lock()
+	if s.chair != c {
+		s.mu.Unlock()
+		return
+	}
+	if !c.a.Knows(up.Process) {
+		c.joining[up.Process] = m
+		s.mu.Unlock()
+		wake(s.keyUp)
+		return
+	}
+	now := time.Now()
+	d, ok := c.a.Handle(now, &up)
+	out := c.a.Tell(now)
+	s.mu.Unlock()
+	if body, err := json.Marshal(d); ok && err == nil {
+		_ = m.Respond(body) // who asks repeats the question
+	}
+	s.publish(out)
+}
+
+// publish sends grants. Grants that do not arrive are repeated by the next answers.
+func (s *Slots) publish(out map[string]alloc.Down) {
+	for name, d := range out {
+		if body, err := json.Marshal(d); err == nil {
+			_ = s.w.nc.Publish(s.downSubject(name), body)
+		}
+	}
+}
+
+// keepKey watches the key, takes it if its holder is gone, and keeps it.
+func (s *Slots) keepKey() {
+	watch := alloc.Watch{Time: s.keyFor}
+	for s.ctx.Err() == nil {
+		s.mu.Lock()
+		c := s.chair
+		s.mu.Unlock()
+		ctx, cancel := context.WithTimeout(s.ctx, max(s.keyFor, requestWithin))
+		if c != nil {
+			s.keep(ctx, c)
+			cancel()
+			s.sleep(s.keyUp, s.keyFor/4)
+			continue
+		}
+		k, rev, err := s.readKey(ctx)
+		if err != nil {
+			watch.Forget()
+		} else {
+			s.see(&k)
+			if watch.See(time.Now(), rev, &k) && s.take(ctx, k, rev) {
+				cancel()
+				continue
+			}
+		}
+		cancel()
+		s.sleep(s.keyUp, s.keyFor/5)
+		_ = pause(s.ctx, s.keyFor/50) // a signal must not make the key be read without a pause
+	}
+}
+
+func (s *Slots) readKey(ctx context.Context) (k alloc.Key, rev uint64, err error) {
+	m, found, err := s.w.last(ctx, s.w.meta())
+	if err != nil || !found {
+		return k, 0, err
+	}
+	if err := json.Unmarshal(m.data, &k); err != nil {
+		return k, 0, fmt.Errorf("the message on %s cannot be read: %w", s.w.meta(), err)
+	}
+	if k.Version != alloc.KeyVersion {
+		return k, 0, fmt.Errorf("the slots have the format %d, which is not known: another version of bgagent uses them", k.Version)
+	}
+	return k, m.seq, nil
+}
+
+func (s *Slots) writeKey(ctx context.Context, k alloc.Key, rev uint64) (now uint64, err error) {
+	body, err := json.Marshal(k)
+	if err != nil {
+		return 0, err
+	}
+	m := message{subject: s.w.meta(), header: nats.Header{}, data: body}
+	m.expect(rev)
+	return s.w.publish(ctx, []message{m})
+}
+
+// take makes this process the allocator.
+func (s *Slots) take(ctx context.Context, k alloc.Key, rev uint64) bool {
+	if k.Term == 0 {
+		k = alloc.Key{Version: alloc.KeyVersion, Limits: s.options.Limits}
+	}
+	k.Term, k.Holder, k.Lease = k.Term+1, s.me, s.options.Lease
+	sent := time.Now()
+	a, err := alloc.NewAllocator(k.Term, k.Limits, s.options.Lease, sent, k.Members)
+	if err != nil {
+		s.options.Warn(fmt.Errorf("bgnats: the stored limits are wrong: %w", err))
+		return false
+	}
+	c := &chair{a: a, joining: map[string]*nats.Msg{}}
+	if c.rev, err = s.writeKey(ctx, k, rev); err != nil {
+		return false // if the answer was lost, the key is read as that of a holder who is gone
+	}
+	a.Keep(sent, s.keyFor)
+	sub, err := s.w.nc.Subscribe(s.upSubject(k.Term), func(m *nats.Msg) { s.handle(c, m) })
+	if err != nil {
+		return false
+	}
+	s.mu.Lock()
+	c.sub, s.chair = sub, c
+	s.mu.Unlock()
+	s.see(&k)
+	return true
+}
+
+// keep writes the key again.
+func (s *Slots) keep(ctx context.Context, c *chair) {
+	s.mu.Lock()
+	members, waiting := c.a.Members(), c.joining
+	c.joining = map[string]*nats.Msg{}
+	k := alloc.Key{Version: alloc.KeyVersion, Term: c.a.Term(), Holder: s.me, Members: members, Limits: c.a.Limits(), Lease: s.options.Lease}
+	s.mu.Unlock()
+	for name := range waiting {
+		k.Members = append(k.Members, name)
+	}
+	sent := time.Now()
+	rev, err := s.writeKey(ctx, k, c.rev)
+	if err != nil {
+		s.review(ctx, c)
+		return // the processes that want to join repeat their messages
+	}
+	s.mu.Lock()
+	c.rev = rev
+	c.a.Keep(sent, s.keyFor)
+	for name := range waiting {
+		c.a.Admit(time.Now(), name)
+	}
+	s.mu.Unlock()
+	for _, m := range waiting {
+		s.handle(c, m)
+	}
+}
+
+// review finds out who holds the key after a write has failed.
+func (s *Slots) review(ctx context.Context, c *chair) {
+	k, rev, err := s.readKey(ctx)
+	if err != nil {
+		return
+	}
+	if k.Holder == s.me && k.Term == c.a.Term() { // the answer to a write was lost, or the limits were changed
+		s.mu.Lock()
+		c.rev = rev
+		err = c.a.SetLimits(k.Limits)
+		out := c.a.Tell(time.Now())
+		s.seeLimits(&k.Limits)
+		s.mu.Unlock()
+		if err != nil {
+			s.options.Warn(fmt.Errorf("bgnats: the stored limits are wrong: %w", err))
+		}
+		s.publish(out)
+		wake(s.keyUp)
+		return
+	}
+	s.mu.Lock()
+	s.chair = nil
+	s.mu.Unlock()
+	_ = c.sub.Unsubscribe() // a connection that was closed has no subscriptions
+	s.see(&k)
+}
+
+// giveUpKey lets another process become the allocator at once, because this process ends.
+func (s *Slots) giveUpKey(ctx context.Context) {
+	s.mu.Lock()
+	c := s.chair
+	s.chair = nil
+	s.mu.Unlock()
+	if c == nil {
+		return
+	}
+	_ = c.sub.Unsubscribe() // a connection that was closed has no subscriptions
+	k := alloc.Key{Version: alloc.KeyVersion, Term: c.a.Term(), Members: c.a.Members(), Limits: c.a.Limits(), Lease: s.options.Lease}
+	ctx, cancel := context.WithTimeout(ctx, closeWithin)
+	defer cancel()
+	_, _ = s.writeKey(ctx, k, c.rev) // if it fails, the others wait for the time of the key
+}
+
+// SetLimits replaces the stored limits, for all processes. The allocator applies them when it next writes
+// its key, which takes [SlotOptions].Lease/24 or 1.25 s at most. Lower limits take no slot away. If a limit
+// is wrong, the error wraps a [*bgagent.InputError].
+func (s *Slots) SetLimits(ctx context.Context, l bgagent.Limits) error {
+	checked, err := bgagent.NewConcurrencyManager(l)
+	if err != nil {
+		return fmt.Errorf("bgnats: %w", err)
+	}
+	for {
+		k, rev, err := s.readKey(ctx)
+		if err == nil && k.Term == 0 {
+			err = errors.New("no process has become the allocator yet")
+		}
+		if err == nil {
+			k.Limits = checked.Limits()
+			if _, err = s.writeKey(ctx, k, rev); err == nil {
+				return nil
+			}
+		}
+		if !again(err) && k.Term != 0 || pause(ctx, retryEvery) != nil {
+			return fmt.Errorf("bgnats: set limits: %w", err)
+		}
+	}
+}
