@@ -212,6 +212,14 @@ func (s *Slots) Pools() []bgagent.PoolStats {
 	return s.pools
 }
 
+// IsAllocator reports whether this process grants the slots of all processes now. For a short time, two
+// processes can think so; only one of them is listened to.
+func (s *Slots) IsAllocator() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.chair != nil && !s.chair.a.IsSilent(time.Now())
+}
+
 // heard takes the news of the member, for the goroutine that tells the holders. s.mu is locked.
 func (s *Slots) heard() {
 	if news := s.member.News(); len(news) > 0 {

@@ -41,6 +41,8 @@ var keepAll = bgnats.StoreOptions{Grace: -1, KeepFor: -1, KeepTasks: -1, KeepByt
 func TestMain(m *testing.M) {
 	var err error
 	switch dir, url := os.Getenv(childServer), os.Getenv(childOwner); {
+	case os.Getenv(childSlots) != "":
+		err = runSlots(os.Getenv(childSlots))
 	case dir != "":
 		err = runServer(dir)
 	case url != "":
