@@ -212,14 +212,14 @@ func (m *BackgroundManager) chooseSlots() (err error) {
 		if own == nil {
 			return &InputError{"Config.Slots", "is a nil *ConcurrencyManager; leave the field empty, or make one with NewConcurrencyManager"}
 		}
-		if m.cm, m.cfg.Slots = own, nil; own.from != nil { // the ConcurrencyManager of another manager
-			m.cfg.Slots = own.from
-		}
+		m.cm, m.cfg.Slots = own, nil
 	}
 	switch {
+	case m.cm != nil: // if it shows the slots of another manager's source, both managers ask that source
+		m.cfg.Slots = m.cm.from
 	case m.cfg.Slots != nil:
 		m.cm, err = front(m.cfg.Slots)
-	case m.cm == nil:
+	default:
 		m.cm, err = NewConcurrencyManager(m.cfg.Limits)
 	}
 	return err

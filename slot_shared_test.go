@@ -1,0 +1,35 @@
+package bgagent_test
+
+import (
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/bgagent/bgagent"
+	"github.com/stretchr/testify/require"
+)
+
+// TestAManagerAsksTheSourceOfTheManagerWhoseSlotsItShares gives a manager the ConcurrencyManager of
+// another one, whose slots come from a source.
+func TestAManagerAsksTheSourceOfTheManagerWhoseSlotsItShares(t *testing.T) {
+	for name, share := range map[string]func(*bgagent.ConcurrencyManager) bgagent.Config{
+		"Concurrency": func(c *bgagent.ConcurrencyManager) bgagent.Config { return bgagent.Config{Concurrency: c} },
+		"Slots":       func(c *bgagent.ConcurrencyManager) bgagent.Config { return bgagent.Config{Slots: c} },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := &scriptedSource{}
+				first := manage(t, working(time.Minute), bgagent.Config{Slots: s})
+				second := manage(t, working(time.Minute), share(first.Concurrency()))
+				require.Same(t, first.Concurrency(), second.Concurrency(), "they share cool-downs, too")
+				task := launch(t, second, "1")
+				k := s.claim(t, 0)
+				time.Sleep(time.Hour)
+				require.Equal(t, bgagent.Pending, get(t, second, task.ID).Status)
+				k.h.SlotGranted()
+				require.Equal(t, bgagent.Completed, ended(t, second, task.ID)[0].Status)
+				require.Equal(t, 1, k.releases())
+			})
+		})
+	}
+}
