@@ -1,6 +1,7 @@
 package bgagent
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"sync"
@@ -12,7 +13,7 @@ import (
 // sourceSlot is the part of a claim that the goroutines outside of the state use.
 type sourceSlot struct {
 	mu    sync.Mutex
-	claim SlotClaim // nil until Request has returned
+	claim SlotClaim // nil until Request has returned a claim
 	early []func()  // calls of the holder that have come before
 }
 
@@ -25,7 +26,24 @@ func (m *BackgroundManager) mayBegin(j *job) bool {
 	j.slot.mu.Lock()
 	k := j.slot.claim
 	j.slot.mu.Unlock()
-	return k == nil || k.MayBegin() // nil only for a task of an earlier process, of whose slot the source has not heard
+	return k != nil && k.MayBegin()
+}
+
+// mayPrompt returns an error if the session must not get the prompt that is prepared in j, because the slot
+// for the turn is lost or the attempt has ended.
+func (m *BackgroundManager) mayPrompt(a *attempt, j *job) error {
+	if j.slot == nil {
+		return nil
+	}
+	if !m.mayBegin(j) {
+		return m.slotGone(a)
+	}
+	hands := false
+	m.update(func(st *state, now int64) { hands = st.handsOverWithSlot(a, now) })
+	if !hands {
+		return context.Canceled
+	}
+	return nil
 }
 
 // showSource replaces the figures of the pool for which the task waits by those of the source, which
@@ -76,7 +94,10 @@ func (m *BackgroundManager) callSource(x *claimCall) {
 		}
 	}()
 	k := m.cfg.Slots.Request(x.request, h)
-	returned = true
+	if returned = true; k == nil {
+		h.lost(time.Now(), errNoClaim)
+		return
+	}
 	s.mu.Lock()
 	early := s.early
 	s.claim, s.early = k, nil
@@ -85,6 +106,9 @@ func (m *BackgroundManager) callSource(x *claimCall) {
 		f()
 	}
 }
+
+// errNoClaim is the reason why a task has no slot if the source is wrong, or no longer grants slots.
+var errNoClaim = errors.New("SlotSource.Request returned no claim")
 
 // slotHolder passes the answers of the source about one claim to the state.
 type slotHolder struct {
@@ -103,6 +127,9 @@ func (h *slotHolder) SlotLost(until time.Time, why error) {
 }
 
 func (h *slotHolder) lost(until time.Time, why error) {
+	if why == nil {
+		why = ErrSlotLost
+	}
 	reason := reasonSlotLost(why.Error())
 	h.m.update(func(st *state, now int64) {
 		st.slotLost(h.c, now+int64(time.Until(until)), reason, now)

@@ -95,11 +95,9 @@ func (m *BackgroundManager) callRun(a *attempt, j *job) (next *attempt) {
 		m.workAgain(func(j *job) *attempt { return m.turnReturned(a, TurnEnd{}, errGoexit, j) })
 	}()
 	j.rep.m = m
-	if m.mayBegin(j) {
+	if err = m.mayPrompt(a, j); err == nil {
 		end, err = m.host(a.cl).runner.RunTurn(a.callContext(), j.session, j.prompt, j.rep)
 		err = lookedAt(err)
-	} else {
-		err = m.slotGone(a)
 	}
 	returned = true
 	j.rep.end()
@@ -125,8 +123,8 @@ func (m *BackgroundManager) callStart(a *attempt, j *job) (next *attempt) {
 	if err == nil && m.cfg.Store != nil {
 		err = m.keptTurn(a) // wait until the session's position before the prompt is durable
 	}
-	if err == nil && !m.mayBegin(j) {
-		err = m.slotGone(a)
+	if err == nil {
+		err = m.mayPrompt(a, j)
 	}
 	if err == nil {
 		err = lookedAt(m.host(a.cl).starter.StartTurn(a.callContext(), j.session, j.prompt))

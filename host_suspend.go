@@ -61,9 +61,20 @@ func (m *BackgroundManager) finishSuspend(ctx context.Context) error {
 	for len(m.busyGoroutines()) > 0 && waitFor(ctx, m.exited, -1) == nil {
 		continue
 	}
-	err := m.closeResult(ctx, unkept)
 	m.update(func(st *state, _ int64) { st.leaveSlots() })
-	return err
+	m.untilSlotsLeft()
+	return m.closeResult(ctx, unkept)
+}
+
+// untilSlotsLeft waits until Config.Slots has got all slots back, because the caller may close the source
+// afterwards. Calls of a source do not block, so the time for them is short, and does not depend on the
+// context of the caller.
+func (m *BackgroundManager) untilSlotsLeft() {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	for m.running[goSlots].Load() > 0 && waitFor(ctx, m.exited, -1) == nil {
+		continue
+	}
 }
 
 // untilDelivered waits until no notice is being delivered. If the delivery of a notice were not

@@ -33,3 +33,29 @@ func TestAManagerAsksTheSourceOfTheManagerWhoseSlotsItShares(t *testing.T) {
 		})
 	}
 }
+
+// granted is a holder that appends its name to a list when it gets the slot.
+type granted struct {
+	name string
+	all  *[]string
+}
+
+func (g granted) SlotGranted()              { *g.all = append(*g.all, g.name) }
+func (g granted) SlotLost(time.Time, error) {}
+
+// TestARequestWithoutAQueueTimeIsQueuedWhenItIsMade has a request arrive later that was queued earlier.
+func TestARequestWithoutAQueueTimeIsQueuedWhenItIsMade(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, err := bgagent.NewConcurrencyManager(bgagent.Limits{Default: 1})
+		require.NoError(t, err)
+		var all []string
+		first := c.Request(bgagent.SlotRequest{Model: "m"}, granted{"first", &all})
+		time.Sleep(time.Minute)
+		third := c.Request(bgagent.SlotRequest{Model: "m"}, granted{"third", &all})
+		second := c.Request(bgagent.SlotRequest{Model: "m", Queued: time.Now().Add(-time.Second)}, granted{"second", &all})
+		first.Release()
+		second.Release()
+		third.Release()
+		require.Equal(t, []string{"first", "second", "third"}, all)
+	})
+}

@@ -15,9 +15,14 @@ import (
 //
 // All methods must be safe for concurrent use, and must not block. Request and Release may call holders
 // before they return, also holders of other requests.
+//
+// A source whose limits can be changed has the method SetLimits(Limits) error, which
+// [ConcurrencyManager.SetLimits] of the manager's Concurrency calls. Limits may change at any time; a
+// manager reads them again before its requests and before it shows figures.
 type SlotSource interface {
 	// Request asks for a slot and returns at once. If the slot is free, it may be granted before
-	// Request returns.
+	// Request returns. The result is never nil. A source that no longer grants slots returns a claim and
+	// calls SlotLost.
 	Request(r SlotRequest, h SlotHolder) SlotClaim
 
 	// Limits returns the limits that apply. The caller does not change the maps of the result.
@@ -39,31 +44,40 @@ type SlotRequest struct {
 	Head   bool
 	Queued time.Time
 
-	// Running means that the work for which the slot is requested runs already. The source grants the
-	// slot at once, even above the limits.
+	// Running means that the slot is for work that an earlier process has begun and that may still run.
+	// The source grants the slot at once, even above the limits. The manager begins nothing with this
+	// slot and does not call MayBegin: before it continues with a host call that begins something, it
+	// releases the slot and makes an ordinary request with Head.
 	Running bool
 }
 
-// SlotHolder is told what becomes of a request. Its methods must not block. They may be called before
-// Request has returned, and a call that has begun before Release can come after it.
+// SlotHolder is told what becomes of a request. A source must not call it while it holds a lock that its own
+// methods need, because a holder may call Release, Limits and Pools. The methods of a holder must not
+// block. They may be called before Request has returned, and a call that has begun before Release can come
+// after it. If the slot was granted and is lost, SlotGranted has returned before SlotLost is called. If only
+// the place in line is lost, SlotGranted is never called.
 type SlotHolder interface {
 	// SlotGranted is called at most once, when the slot is granted.
 	SlotGranted()
 
 	// SlotLost is called at most once, if the source cannot keep the slot or the place in line. All
 	// work with the slot must have stopped at the given time, because others can get the slot then.
-	// The error says why. The claim must still be released, once the work has stopped.
+	// The error says why; nil counts as ErrSlotLost. The claim must still be released, once the work has
+	// stopped. A manager also releases it at the given time if the work could not be stopped; such work
+	// counts in Figures.OverLimit.
 	SlotLost(until time.Time, why error)
 }
 
 // SlotClaim is a request for a slot, and later the slot. Its methods are safe for concurrent use.
 type SlotClaim interface {
-	// Release gives back the slot, or the place in line. Further calls do nothing.
+	// Release gives back the slot, or the place in line. Further calls do nothing. Release may be called
+	// after SlotLost, and from within the methods of a holder.
 	Release()
 
 	// MayBegin reports whether work may begin now with the slot. It must be called right before. If
 	// the result is false for a slot that was granted and not released, it stays false, and
-	// [SlotHolder].SlotLost is called.
+	// [SlotHolder].SlotLost is called. This does not hold for requests with Running, for which the result
+	// has no meaning.
 	MayBegin() bool
 }
 
@@ -104,6 +118,7 @@ func (c *ConcurrencyManager) Request(r SlotRequest, h SlotHolder) SlotClaim {
 	}
 	ticket := uint64(0)
 	if r.Queued.IsZero() {
+		c.slots.Reach(slots.FirstTicket + uint64(max(time.Now().UnixNano(), 0)))
 		ticket = c.slots.Ticket()
 	} else {
 		ticket = slots.FirstTicket + uint64(min(max(r.Queued.UnixNano(), 0), slots.FirstTicket-1))

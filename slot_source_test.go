@@ -20,11 +20,14 @@ type scriptedSource struct {
 	claims []*scriptedClaim
 	auto   bool // grant each slot at once
 	panics bool
+	none   bool          // Request returns no claim
+	takes  time.Duration // time that Release takes
 }
 
 type scriptedClaim struct {
 	bgagent.SlotRequest
 	h        bgagent.SlotHolder
+	takes    time.Duration
 	mu       sync.Mutex
 	released int
 	stale    bool
@@ -34,12 +37,15 @@ func (s *scriptedSource) Request(r bgagent.SlotRequest, h bgagent.SlotHolder) bg
 	if s.panics {
 		panic("on purpose")
 	}
-	k := &scriptedClaim{SlotRequest: r, h: h}
+	k := &scriptedClaim{SlotRequest: r, h: h, takes: s.takes}
 	s.mu.Lock()
 	s.claims = append(s.claims, k)
 	s.mu.Unlock()
 	if s.auto {
 		h.SlotGranted()
+	}
+	if s.none {
+		return nil
 	}
 	return k
 }
@@ -68,6 +74,7 @@ func (s *scriptedSource) asked() int {
 }
 
 func (k *scriptedClaim) Release() {
+	time.Sleep(k.takes)
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.released++

@@ -31,7 +31,7 @@ type claim struct {
 	t       *task
 	queued  time.Time
 	head    bool
-	running bool // the task has begun before, and the slot counts for what still runs
+	running bool // the slot counts for what an earlier process has begun; no turn begins with it
 	asked   bool // the source was asked, or will be
 	granted bool // the source has granted the slot
 	slot    *sourceSlot
@@ -64,6 +64,40 @@ func (st *state) claimRunning(t *task) {
 	c := st.claims.of[t]
 	c.running, c.granted = true, true
 	st.askSource(c)
+}
+
+// hasOwnClaim reports whether the source has granted a slot for the next host call of the attempt. The slot
+// of what an earlier process has begun is not for the call: the source may have counted it above the limits,
+// or may not know of it yet. For the call, the attempt asks for a slot at the head of the line.
+func (st *state) hasOwnClaim(a *attempt) bool {
+	if st.claims == nil {
+		return true
+	}
+	if c := st.claims.of[a.t]; c.running {
+		st.dropClaim(a.t)
+		st.newClaim(a.t, true, slots.FirstTicket-1)
+		st.askSource(st.claims.of[a.t])
+		st.setDeadline(a, st.now)
+	}
+	return st.claims.of[a.t].granted
+}
+
+// awaitsClaim reports whether an attempt that continues after a restart waits for the slot that hasOwnClaim
+// has asked for.
+func (st *state) awaitsClaim(a *attempt) bool {
+	return st.claims != nil && a.t.is(flagSlot) && !st.claims.of[a.t].granted
+}
+
+// goesOn makes the host call of an attempt that awaitsClaim has held back.
+func (st *state) goesOn(a *attempt) {
+	if !a.live() {
+		return
+	}
+	if a.turn == 0 { // its time to live has stood still
+		st.startsLater(a, st.now)
+	}
+	st.setDeadline(a, st.now)
+	st.wantCall(a)
 }
 
 // mayStart reports whether a task that has a slot of state.slots has a slot of the source, too. If the
@@ -126,10 +160,14 @@ func (st *state) nextClaimCalls() (calls []claimCall) {
 
 // sourceGranted records that the source has granted the slot of the claim.
 func (st *state) sourceGranted(c *claim) {
-	if st.claims.of[c.t] != c || c.granted {
+	if st.claims.of[c.t] != c || c.granted || st.suspend == frozen {
 		return
 	}
 	c.granted = true
+	if c.t.is(flagSlot) {
+		st.goesOn(c.t.run)
+		return
+	}
 	st.due.granted = append(st.due.granted, c.t)
 }
 
@@ -137,22 +175,38 @@ func (st *state) sourceGranted(c *claim) {
 // stopped at the given time; otherwise it counts as a session that could not be stopped.
 func (st *state) slotLost(c *claim, until int64, reason string, now int64) {
 	t := c.t
-	if st.claims.of[t] != c {
+	if st.claims.of[t] != c || st.suspend == frozen {
 		return
 	}
-	st.end(t, CauseSlotLost, reason, now)
+	if !t.is(flagAwaitsQuiet) { // otherwise the slot is that of an earlier attempt, which is being stopped
+		st.end(t, CauseSlotLost, reason, now)
+	}
 	if a := t.run; a != nil && a.ended && !a.overrun && a.stopEnd > until {
 		a.stopEnd = max(until, now)
 		st.setDeadline(a, now)
 	}
 }
 
-// slotGone ends an attempt whose prepared host call must not be made, because its slot is lost.
+// handsOverWithSlot records that the prepared prompt is about to be handed over, now that the source has confirmed
+// the slot for it. It returns false if the attempt has ended meanwhile.
+func (st *state) handsOverWithSlot(a *attempt, now int64) bool {
+	if !a.live() || st.suspend == frozen {
+		return false
+	}
+	st.promptBegins(a, now)
+	return true
+}
+
+// slotGone ends an attempt whose prepared host call must not be made, because its slot is lost. The turn has
+// not begun, so the session does not get the prompt.
 func (st *state) slotGone(a *attempt, reason string, now int64) {
-	if a.stage == stagePrompt && a.turn == 1 && !a.output { // the prompt does not reach the session
-		a.forgot = true
+	if !a.live() || st.suspend == frozen { // in the second case, the next process makes the call
+		return
 	}
-	if a.live() {
-		st.end(a.t, CauseSlotLost, reason, now)
+	if a.stage == stagePrompt {
+		a.turn--
+		a.turnStart = 0
+		st.oweAgain(a) // the agent has got neither the notice nor the message
 	}
+	st.end(a.t, CauseSlotLost, reason, now)
 }

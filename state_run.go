@@ -77,6 +77,9 @@ func (st *state) beginCall(a *attempt, j *job, now int64) bool {
 		st.holdForPool(a, now)
 		return false
 	}
+	if !st.hasOwnClaim(a) {
+		return false
+	}
 	a.inCall, a.callEnd = true, now+int64(st.limit(limitCreateTimeout))
 	if st.claims != nil {
 		j.slot = st.claims.of[t].slot
@@ -134,7 +137,6 @@ func (st *state) prompt(a *attempt, p *Prompt, now int64) {
 	a.turn++
 	a.epoch++
 	st.turnContinues(t, now)
-	a.forgot = false
 	a.turnStart, t.sess.active = now, false
 	a.activity = now
 	if a.cl.starter || a.sight != &nothingSeen {
@@ -159,16 +161,27 @@ func (st *state) prompt(a *attempt, p *Prompt, now int64) {
 	}
 	if a.notice != nil {
 		p.Notice = a.notice.notice.clone() // the client must not change the record
-		if a.cl.runner {                   // the call returns only at the end of the turn, so the notice counts as delivered when the call begins
-			a.told = a.notice.notice.clone()
-			st.told(a, now)
-		}
 	} else if a.told != nil { // the call is repeated
 		p.Notice = a.told.clone()
 	}
-	if a.cl.runner {
-		st.handedOver(a, true)
+	if st.claims == nil { // otherwise the source must confirm the slot first
+		st.promptBegins(a, now)
 	}
+}
+
+// promptBegins records that the session is about to get the prompt that the method "prompt" has prepared.
+// The call of a runner returns only at the end of the turn, so the notice and the message in the prompt
+// count as delivered when the call begins.
+func (st *state) promptBegins(a *attempt, now int64) {
+	a.forgot = false
+	if !a.cl.runner {
+		return
+	}
+	if a.notice != nil {
+		a.told = a.notice.notice.clone()
+		st.told(a, now)
+	}
+	st.handedOver(a, true)
 }
 
 // clone returns a copy of n that shares no mutable parts with n.

@@ -337,7 +337,7 @@ func (st *state) ringAttempt(a *attempt, now int64) {
 // ttlEnd returns the time at which the attempt's time to live ends, or 0 if the time to live does
 // not run now.
 func (st *state) ttlEnd(a *attempt) int64 {
-	if st.limit(limitTimeToLive) <= 0 || a.t.is(flagForeground) || a.parkedFor != notParked || a.clocksStand() {
+	if st.limit(limitTimeToLive) <= 0 || a.t.is(flagForeground) || a.parkedFor != notParked || a.clocksStand() || st.awaitsClaim(a) {
 		return 0
 	}
 	from := a.turnStart
