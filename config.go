@@ -131,8 +131,10 @@ type Config struct {
 	// Slots, if set, grants the slots of the manager, in place of a ConcurrencyManager. With a source
 	// that several processes share, limits hold over all of these processes. Limits and Concurrency
 	// must then be empty. If the source loses the slot of an attempt, the attempt ends with
-	// [CauseSlotLost] and its session is stopped. Cool-downs after refusals of a provider, and budgets
-	// of trees, hold for each manager separately.
+	// [CauseSlotLost] and its session is stopped. Budgets of trees hold for each manager separately. So do
+	// cool-downs after refusals of a provider: other managers notice a limit of the provider only when it
+	// refuses their own turns. A task that is to show whether the provider accepts requests again can wait
+	// in the line of its pool at the source. Until it has begun, other pools that cool down with it wait, too.
 	Slots SlotSource
 
 	// Store makes tasks outlive the process. If Store is nil, tasks are kept only in

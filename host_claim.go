@@ -93,6 +93,7 @@ func (m *BackgroundManager) callSource(x *claimCall) {
 			h.lost(time.Now(), errors.New("SlotSource.Request panicked"))
 		}
 	}()
+	m.cm.look() // the pools to which names belong may have changed
 	k := m.cfg.Slots.Request(x.request, h)
 	if returned = true; k == nil {
 		h.lost(time.Now(), errNoClaim)

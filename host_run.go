@@ -251,15 +251,18 @@ func (m *BackgroundManager) abort(a *attempt) {
 	for {
 		var session string
 		var ctx context.Context
+		var over *turnContext
 		m.update(func(st *state, now int64) {
 			if session = st.nextAbort(a, now); session != "" {
-				ctx = m.contextOf(a.t)
+				ctx, over = m.contextOf(a.t), a.slotOver
 			}
 		})
 		if session == "" {
 			return
 		}
+		ctx, end := untilOver(ctx, over)
 		err := m.callAbort(ctx, a, session, each)
+		end()
 		if err == nil {
 			pause = abortPause
 			continue
@@ -270,6 +273,20 @@ func (m *BackgroundManager) abort(a *attempt) {
 			return
 		}
 		pause *= 2
+	}
+}
+
+// untilOver returns a context that also ends when the context "over" ends, which may be nil. The caller must
+// call the function "end".
+func untilOver(ctx context.Context, over *turnContext) (_ context.Context, end func()) {
+	if over == nil {
+		return ctx, func() {}
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	stop := over.AfterFunc(cancel)
+	return ctx, func() {
+		stop()
+		cancel()
 	}
 }
 

@@ -203,7 +203,7 @@ func (m *BackgroundManager) Figures() Figures {
 		}
 	})
 	if m.cfg.Slots != nil { // the source is not called under the lock
-		f.Pools = m.cfg.Slots.Pools()
+		f.Pools = m.cm.Pools()
 	}
 	if f.Pools == nil {
 		f.Pools = []PoolStats{} // an empty list in JSON, not null

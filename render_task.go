@@ -7,6 +7,7 @@ import (
 
 	"github.com/bgagent/bgagent/internal/cleantext"
 	"github.com/bgagent/bgagent/internal/mdtext"
+	"github.com/bgagent/bgagent/internal/slots"
 )
 
 // Texts about one task.
@@ -89,7 +90,10 @@ func place(q QueuePlace) string {
 		limit = fmt.Sprintf("limit %d", q.Pool.Limit)
 	}
 	where := "far back"
-	if q.Place > 0 {
+	switch {
+	case q.Place == 0 && q.Pool.Waiting <= slots.MaxPlace: // the place is not known
+		where = fmt.Sprintf("one of %d", max(q.Pool.Waiting, 1))
+	case q.Place > 0:
 		where = fmt.Sprintf("%d of %d", q.Place, max(q.Place, q.Pool.Waiting))
 	}
 	cools := ""

@@ -95,7 +95,7 @@ func golden(w wording) map[string]string {
 	put("status_no_session", w.status(pendingTask(), at, noteNoSessionYet))
 	put("status_pending", w.status(pendingTask(), at))
 	far := pendingTask()
-	far.Queue = &QueuePlace{Pool: PoolStats{Name: "agent oracle", Limit: Unlimited, InUse: 7, Waiting: 2000}}
+	far.Queue = &QueuePlace{Pool: PoolStats{Name: "agent oracle", Limit: Unlimited, InUse: 7, Waiting: 20_000}}
 	put("status_pending_far_back", w.status(far, at))
 	put("status_pending_resumed", w.status(again, at))
 	busy := runningTask()

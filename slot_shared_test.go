@@ -59,3 +59,58 @@ func TestARequestWithoutAQueueTimeIsQueuedWhenItIsMade(t *testing.T) {
 		require.Equal(t, []string{"first", "second", "third"}, all)
 	})
 }
+
+// TestFiguresOfASourceHaveTheCoolDownsOfTheManager has a provider that refuses the first turn. The source
+// does not know the pool.
+func TestFiguresOfASourceHaveTheCoolDownsOfTheManager(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &scriptedSource{auto: true}
+		f := newLimited(first(1, bgagent.ProviderError{Kind: bgagent.ProviderRateLimited, Next: bgagent.NextRepeat, RetryAt: time.Now().Add(time.Hour)}))
+		m := manage(t, f, bgagent.Config{Slots: s})
+		by := func(model string) bgagent.Task {
+			task, err := m.Launch(t.Context(), root, bgagent.LaunchInput{Agent: "worker", Prompt: "p", Model: model})
+			require.NoError(t, err)
+			return task
+		}
+		by("openai/gpt")
+		synctest.Wait()
+		waits := by("openai/gpt")
+		pool := get(t, m, waits.ID).Queue.Pool
+		require.Equal(t, "default openai/gpt", pool.Name)
+		require.Equal(t, 2, pool.Limit)
+		require.Equal(t, 1, pool.Refusals)
+		require.True(t, pool.CoolUntil.After(time.Now().Add(time.Hour-1)))
+		require.Contains(t, m.Figures().Pools, pool)
+		require.Contains(t, m.Concurrency().Pools(), pool)
+		require.Equal(t, pool, m.Concurrency().Stats("openai/gpt"))
+
+		// The source puts all models of the provider into one pool.
+		s.mu.Lock()
+		s.limits = &bgagent.Limits{Default: 2, Provider: map[string]int{"openai": 3}}
+		s.mu.Unlock()
+		moved := m.Concurrency().Stats("openai/other")
+		require.Equal(t, "provider openai", moved.Name)
+		require.Equal(t, 3, moved.Limit)
+		require.Equal(t, pool.CoolUntil, moved.CoolUntil)
+		require.Equal(t, "provider openai", get(t, m, waits.ID).Queue.Pool.Name)
+		time.Sleep(2 * time.Hour)
+		ended(t, m, waits.ID)
+	})
+}
+
+// TestARequestTakesOverTheLimitsOfTheSource changes the limits of the source before a task asks for a slot.
+func TestARequestTakesOverTheLimitsOfTheSource(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &scriptedSource{}
+		m := manage(t, working(time.Minute), bgagent.Config{Slots: s})
+		s.mu.Lock()
+		s.limits = &bgagent.Limits{Default: 2, Provider: map[string]int{"openai": 3}}
+		s.mu.Unlock()
+		task, err := m.Launch(t.Context(), root, bgagent.LaunchInput{Agent: "worker", Prompt: "p", Model: "openai/gpt"})
+		require.NoError(t, err)
+		s.claim(t, 0)
+		require.Equal(t, bgagent.PoolStats{Name: "provider openai", Limit: 3}, get(t, m, task.ID).Queue.Pool)
+		_, err = m.Cancel(t.Context(), bgagent.Caller{}, task.ID, bgagent.CancelOptions{})
+		require.NoError(t, err)
+	})
+}

@@ -2,7 +2,6 @@ package bgagent
 
 import (
 	"errors"
-	"fmt"
 	"sync"
 	"time"
 
@@ -194,49 +193,3 @@ func (r *requestRoots) drop(name string) {
 		}
 	}
 }
-
-// front returns a ConcurrencyManager for a manager whose slots come from another source. It keeps the
-// cool-downs of the pools, and its figures and limits are those of the source. Its own limits are
-// unlimited, because the source applies the limits.
-func front(s SlotSource) (*ConcurrencyManager, error) {
-	l, err := s.Limits().normal()
-	if err != nil {
-		return nil, fmt.Errorf("bgagent: the limits of Config.Slots: %w", err)
-	}
-	c := &ConcurrencyManager{slots: slots.New(unlimited{rules{l}}), epoch: time.Now(), from: s}
-	c.slots.OnCool(c.coolUntil)
-	return c, nil
-}
-
-// unlimited assigns names to the pools of the rules, without their limits.
-type unlimited struct{ rules }
-
-func (l unlimited) Pool(space slots.Space, name string) (pool string, limit int, shared bool) {
-	pool, _, shared = l.rules.Pool(space, name)
-	return pool, Unlimited, shared
-}
-
-func (l unlimited) Caps() slots.Caps { return slots.Caps{} }
-
-// statsFrom returns the figures of the model's pool as the source c.from knows them.
-func (c *ConcurrencyManager) statsFrom(model string) PoolStats {
-	l, _ := c.from.Limits().normal() // the function "front" has checked the limits
-	name, limit, _ := rules{l}.Pool(slots.Models, slots.Normal(model))
-	p := c.statsOf(name)
-	p.Limit = limit
-	return p
-}
-
-// statsOf returns the figures of the pool with the given name as the source c.from knows them.
-func (c *ConcurrencyManager) statsOf(name string) PoolStats {
-	for _, p := range c.from.Pools() {
-		if p.Name == name {
-			return p
-		}
-	}
-	return PoolStats{Name: name}
-}
-
-// errSlotsElsewhere is returned by Acquire of a ConcurrencyManager that shows the figures of another
-// source.
-var errSlotsElsewhere = errors.New("bgagent: acquire: the slots of this manager come from Config.Slots; call its method Request instead")

@@ -22,6 +22,7 @@ type scriptedSource struct {
 	panics bool
 	none   bool          // Request returns no claim
 	takes  time.Duration // time that Release takes
+	limits *bgagent.Limits
 }
 
 type scriptedClaim struct {
@@ -50,7 +51,14 @@ func (s *scriptedSource) Request(r bgagent.SlotRequest, h bgagent.SlotHolder) bg
 	return k
 }
 
-func (s *scriptedSource) Limits() bgagent.Limits { return bgagent.Limits{Default: 2} }
+func (s *scriptedSource) Limits() bgagent.Limits {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.limits != nil {
+		return *s.limits
+	}
+	return bgagent.Limits{Default: 2}
+}
 
 func (s *scriptedSource) Pools() []bgagent.PoolStats {
 	return []bgagent.PoolStats{{Name: "agent worker", Limit: 2, InUse: 2, Waiting: 7}}

@@ -181,11 +181,17 @@ func (st *state) slotLost(c *claim, until int64, reason string, now int64) {
 	if !t.is(flagAwaitsQuiet) { // otherwise the slot is that of an earlier attempt, which is being stopped
 		st.end(t, CauseSlotLost, reason, now)
 	}
-	if a := t.run; a != nil && a.ended && !a.overrun && a.stopEnd > until {
-		a.stopEnd = max(until, now)
-		st.setDeadline(a, now)
+	if a := t.run; a != nil && a.ended && !a.overrun {
+		if a.slotEnd = max(until, now); a.stopEnd > a.slotEnd {
+			a.stopEnd = a.slotEnd
+			st.setDeadline(a, now)
+		}
 	}
 }
+
+// isSlotOver reports whether the slot of the attempt is lost and may belong to others by now. A starter's
+// session is not stopped afterwards, because another manager may have continued it.
+func (st *state) isSlotOver(a *attempt) bool { return a.slotEnd != 0 && a.slotEnd <= st.now }
 
 // handsOverWithSlot records that the prepared prompt is about to be handed over, now that the source has confirmed
 // the slot for it. It returns false if the attempt has ended meanwhile.

@@ -240,6 +240,9 @@ type stopping struct {
 	stopper  bool  // a goroutine makes the Abort calls
 	overrun  bool  // the stopping deadline has passed
 
+	slotEnd  int64        // time at which the lost slot of the attempt is over; 0 if the slot is not lost
+	slotOver *turnContext // ends the Abort call in flight at slotEnd; nil if there is none to end
+
 	// loose means that a starter's session may still be in a turn, so a poll must confirm that it is
 	// not. The method "stop" sets the field "loose" if the manager follows the turn. Other code sets
 	// "loose" before it ends an attempt, if the client may have accepted the prompt or created the
@@ -343,6 +346,9 @@ func (st *state) quiet(a *attempt, now int64) {
 // limit allows.
 func (st *state) overrun(a *attempt, now int64) {
 	a.overrun = true
+	if a.slotOver != nil && st.isSlotOver(a) {
+		st.rare().now.halts = append(st.rare().now.halts, a.slotOver)
+	}
 	if a.ended {
 		st.inStopTime--
 	}
@@ -397,7 +403,7 @@ func (st *state) abortLate(a *attempt, session string, now int64) {
 // wantAbort requests an Abort call for the attempt's session. If a call is in flight, another one
 // follows it.
 func (st *state) wantAbort(a *attempt) {
-	if a.cl.starter && st.isLost() { // another manager may follow the session
+	if a.cl.starter && (st.isLost() || st.isSlotOver(a)) { // another manager may follow the session
 		return
 	}
 	a.stopMore = true
@@ -410,7 +416,7 @@ func (st *state) wantAbort(a *attempt) {
 // wantAbortOnce requests a single Abort call for the session, in addition to the calls that
 // wantAbort requests.
 func (st *state) wantAbortOnce(a *attempt, session string) {
-	if a.cl.starter && st.isLost() {
+	if a.cl.starter && (st.isLost() || st.isSlotOver(a)) {
 		return
 	}
 	a.aborts++
@@ -429,6 +435,9 @@ func (st *state) nextAbort(a *attempt, now int64) (session string) {
 	a.stopMore = false
 	a.aborts++
 	a.epoch++
+	if st.claims != nil && a.cl.starter && a.slotOver == nil {
+		a.slotOver = &turnContext{}
+	}
 	return a.t.sess.id
 }
 

@@ -247,7 +247,8 @@ type Attempt struct {
 	Notice NoticeState `json:"notice,omitempty"` // state of the notice of this attempt's end
 }
 
-// QueuePlace is the place of a pending task in its pool's line.
+// QueuePlace is the place of a pending task in its pool's line. With Config.Slots, the place in the line of the
+// source is not known, and Place is 0.
 type QueuePlace struct {
 	Place int       `json:"place"` // position in the line, 1 for the next task; 0 if the task is too far back to count
 	Pool  PoolStats `json:"pool"`

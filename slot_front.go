@@ -1,0 +1,116 @@
+package bgagent
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/bgagent/bgagent/internal/slots"
+)
+
+// front returns a ConcurrencyManager for a manager whose slots come from another source. It keeps the
+// cool-downs of the pools, and its other figures and its limits are those of the source. Its own limits are
+// unlimited, because the source applies the limits.
+func front(s SlotSource) (*ConcurrencyManager, error) {
+	l, err := s.Limits().normal()
+	if err != nil {
+		return nil, fmt.Errorf("bgagent: the limits of Config.Slots: %w", err)
+	}
+	c := &ConcurrencyManager{slots: slots.New(unlimited{rules{l}}), epoch: time.Now(), from: s}
+	c.slots.OnCool(c.coolUntil)
+	return c, nil
+}
+
+// unlimited assigns names to the pools of the rules, without their limits.
+type unlimited struct{ rules }
+
+func (l unlimited) Pool(space slots.Space, name string) (pool string, limit int, shared bool) {
+	pool, _, shared = l.rules.Pool(space, name)
+	return pool, Unlimited, shared
+}
+
+func (l unlimited) Caps() slots.Caps { return slots.Caps{} }
+
+// look reads the limits of the source c.from. If they have changed, the names move to the pools of the new
+// limits, together with their cool-downs. If the limits are wrong, the earlier ones stay.
+func (c *ConcurrencyManager) look() Limits {
+	old := c.slots.Rules().(unlimited).Limits
+	l, err := c.from.Limits().normal()
+	if err != nil {
+		return old
+	}
+	if !l.equal(&old) {
+		c.slots.SetRules(unlimited{rules{l}})
+	}
+	return l
+}
+
+func (l *Limits) equal(o *Limits) bool {
+	return l.Default == o.Default && l.Total == o.Total && l.Fair == o.Fair &&
+		maps.Equal(l.Model, o.Model) && maps.Equal(l.Provider, o.Provider) && maps.Equal(l.Agent, o.Agent)
+}
+
+// ofPool returns the limit of the pool or the cap with the given name.
+func (l *Limits) ofPool(name string) int {
+	kind, of, _ := strings.Cut(name, " ")
+	switch kind {
+	case "model":
+		return cmp.Or(l.Model[of], l.Default)
+	case "provider":
+		return cmp.Or(l.Provider[of], l.Default)
+	case "agent":
+		if l.Agent[of] != 0 {
+			return Unlimited
+		}
+	case "cap":
+		return cmp.Or(l.Agent[of], Unlimited)
+	case "total":
+		return cmp.Or(l.Total, Unlimited)
+	}
+	return l.Default
+}
+
+// poolsFrom returns the figures of the source c.from, with the cool-downs of c.
+func (c *ConcurrencyManager) poolsFrom() []PoolStats {
+	l := c.look()
+	out := slices.Clone(c.from.Pools())
+	for _, f := range c.slots.Pools() {
+		if f.Cool.Refusals == 0 {
+			continue
+		}
+		own := poolStats(c.epoch, f)
+		i := slices.IndexFunc(out, func(p PoolStats) bool { return p.Name == own.Name })
+		if i < 0 {
+			i, out = len(out), append(out, PoolStats{Name: own.Name, Limit: l.ofPool(own.Name)})
+		}
+		out[i].CoolUntil, out[i].Refusals = own.CoolUntil, own.Refusals
+	}
+	slices.SortFunc(out, func(a, b PoolStats) int { return strings.Compare(a.Name, b.Name) })
+	return out
+}
+
+// statsFrom returns the figures of the model's pool as the source c.from knows them, with its cool-down.
+func (c *ConcurrencyManager) statsFrom(model string) PoolStats {
+	name, _, _ := rules{c.look()}.Pool(slots.Models, slots.Normal(model))
+	return c.statsOf(name)
+}
+
+// statsOf returns the figures of the pool with the given name as the source c.from knows them, with its
+// cool-down. The source may not know the pool, because nobody has a slot there or its figures are old.
+func (c *ConcurrencyManager) statsOf(name string) PoolStats {
+	for _, p := range c.poolsFrom() {
+		if p.Name == name {
+			return p
+		}
+	}
+	l := c.look()
+	return PoolStats{Name: name, Limit: l.ofPool(name)}
+}
+
+// errSlotsElsewhere is returned by Acquire of a ConcurrencyManager that shows the figures of another
+// source.
+var errSlotsElsewhere = errors.New("bgagent: acquire: the slots of this manager come from Config.Slots; call its method Request instead")

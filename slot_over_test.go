@@ -1,0 +1,51 @@
+package bgagent_test
+
+import (
+	"context"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/bgagent/bgagent"
+	"github.com/stretchr/testify/require"
+)
+
+// TestASessionIsNotTouchedOnceItsSlotIsOver has a server that answers StartTurn after the slot is over.
+func TestASessionIsNotTouchedOnceItsSlotIsOver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &scriptedSource{auto: true}
+		f := newServer()
+		f.started = func(string, bgagent.Prompt) { time.Sleep(time.Hour) }
+		m := manage(t, f, bgagent.Config{Slots: s})
+		launch(t, m, "1")
+		s.claim(t, 0).lose(5 * time.Second)
+		time.Sleep(6 * time.Second)
+		require.Equal(t, 1, f.session("ses_1").aborts)
+		time.Sleep(2 * time.Hour)
+		require.Equal(t, 1, f.session("ses_1").aborts)
+	})
+}
+
+// TestAnAbortEndsWithTheSlot has a server whose Abort does not return by itself.
+func TestAnAbortEndsWithTheSlot(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &scriptedSource{auto: true}
+		f := newServer()
+		var lasted time.Duration
+		f.abort = func(ctx context.Context, _ string) error {
+			began := time.Now()
+			<-ctx.Done()
+			lasted = time.Since(began)
+			return ctx.Err()
+		}
+		m := manage(t, f, bgagent.Config{Slots: s, StopTimeout: time.Minute})
+		launch(t, m, "1")
+		k := s.claim(t, 0)
+		time.Sleep(time.Second)
+		k.lose(5 * time.Second)
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		require.Equal(t, 5*time.Second, lasted)
+		require.Equal(t, 1, f.session("ses_1").aborts)
+	})
+}
