@@ -158,6 +158,18 @@ func (h twice) SlotGranted() {
 	h.SlotHolder.SlotGranted()
 }
 
+// insideOf is a holder that records that it is being told of a grant.
+type insideOf struct {
+	bgagent.SlotHolder
+	inside *atomic.Bool
+}
+
+func (h insideOf) SlotGranted() {
+	h.inside.Store(true)
+	defer h.inside.Store(false)
+	h.SlotHolder.SlotGranted()
+}
+
 // nobody is a holder that is told nothing.
 type nobody struct{ bgagent.SlotHolder }
 
@@ -249,6 +261,41 @@ var adversaries = []adversary{
 	{"may begin", "never", lying(func(l *liar) {
 		l.claim = func(k bgagent.SlotClaim, _ bgagent.SlotSource, _ bgagent.SlotRequest) bgagent.SlotClaim {
 			return claimOf{k.Release, func() bool { return false }}
+		}
+	})},
+	{"rounds", "no rounds", Harness{New: func(t TB, n int, l bgagent.Limits) []bgagent.SlotSource {
+		l.Fair = false
+		return sharing(t, n, l)
+	}}},
+	{"queued now", "it counts as queued first", lying(func(l *liar) {
+		l.request = func(r *bgagent.SlotRequest) {
+			if r.Queued.IsZero() {
+				r.Queued = time.Unix(1, 0)
+			}
+		}
+	})},
+	{"release at once", "it is forgotten", lying(func(l *liar) {
+		var inside atomic.Bool
+		l.holder = func(h bgagent.SlotHolder) bgagent.SlotHolder { return insideOf{h, &inside} }
+		l.claim = func(k bgagent.SlotClaim, _ bgagent.SlotSource, _ bgagent.SlotRequest) bgagent.SlotClaim {
+			return claimOf{func() {
+				if !inside.Load() {
+					k.Release()
+				}
+			}, k.MayBegin}
+		}
+	})},
+	{"many at once", "grants are told twice", lying(func(l *liar) {
+		l.holder = func(h bgagent.SlotHolder) bgagent.SlotHolder { return twice{h} }
+	})},
+	{"many at once", "a slot is lost at times", lying(func(l *liar) {
+		var n atomic.Int32
+		l.claim = func(k bgagent.SlotClaim, _ bgagent.SlotSource, _ bgagent.SlotRequest) bgagent.SlotClaim {
+			return claimOf{func() {
+				if n.Add(1)%5 != 0 {
+					k.Release()
+				}
+			}, k.MayBegin}
 		}
 	})},
 	{"limits and figures", "no limits", lying(func(l *liar) { l.limits = func(bgagent.Limits) bgagent.Limits { return bgagent.Limits{} } })},
