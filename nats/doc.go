@@ -1,4 +1,12 @@
-// Package bgnats keeps the tasks of a manager in NATS JetStream. It implements [bgagent.Store].
+// Package bgnats connects managers over NATS. [Slots] implements [bgagent.SlotSource]: limits hold over
+// several processes together. [Store] implements [bgagent.Store]: it keeps the tasks of a manager in
+// JetStream.
+//
+//	nc, err := nats.Connect("nats://10.0.0.1,nats://10.0.0.2,nats://10.0.0.3", nats.MaxReconnects(-1))
+//	slots, err := bgnats.NewSlots(ctx, nc, "agents", bgnats.SlotOptions{Limits: limits, Replicas: 3})
+//	m, err := bgagent.New(client, bgagent.Config{Slots: slots})
+//
+// The rest of this text is about the store.
 //
 //	nc, err := nats.Connect("nats://10.0.0.1,nats://10.0.0.2,nats://10.0.0.3", nats.MaxReconnects(-1))
 //	store := bgnats.NewStore(nc, "tasks", bgnats.StoreOptions{Replicas: 3})
