@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"net"
 	"os"
@@ -11,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -55,10 +57,10 @@ func runSlots(args string) error {
 	}
 	answers := bufio.NewScanner(conn)
 	var mu sync.Mutex
-	tell := func(what, pool string) error { // returns once the judge has heard it
+	tell := func(what, pool string, began int64) error { // returns once the judge has heard it
 		mu.Lock()
 		defer mu.Unlock()
-		fmt.Fprintln(conn, what, os.Getpid(), pool)
+		fmt.Fprintln(conn, what, os.Getpid(), pool, began)
 		if !answers.Scan() {
 			return fmt.Errorf("the judge has gone: %v", answers.Err())
 		}
@@ -66,19 +68,20 @@ func runSlots(args string) error {
 	}
 	client := inproc.New(map[string]inproc.Agent{"worker": func(ctx context.Context, turn *inproc.Turn) (string, error) {
 		pool := turn.Prompt.Text
-		if err := tell("begin", pool); err != nil {
+		began := ctx.Value(beganKey{}).(int64)
+		if err := tell("begin", pool, began); err != nil {
 			return "", err
 		}
 		select {
 		case <-time.After(time.Duration(20+rand.IntN(100)) * time.Millisecond):
 		case <-ctx.Done():
 		}
-		if err := tell("end", pool); err != nil {
+		if err := tell("end", pool, began); err != nil {
 			return "", err
 		}
 		return "done", ctx.Err()
 	}})
-	m, err := bgagent.New(client, bgagent.Config{Slots: slots})
+	m, err := bgagent.New(&stamped{Client: client}, bgagent.Config{Slots: slots})
 	if err != nil {
 		return err
 	}
@@ -119,18 +122,41 @@ func runSlots(args string) error {
 	return slots.Close(ctx)
 }
 
-// judge hears when bodies begin and end, and knows nothing of slots.
+// stamped records when a turn begins, before the turn waits for anything. No two turns of a process have the
+// same time.
+type stamped struct {
+	*inproc.Client
+	last atomic.Int64
+}
+
+// beganKey is the key of the context's value with the time at which the turn began.
+type beganKey struct{}
+
+func (c *stamped) RunTurn(ctx context.Context, id string, p bgagent.Prompt, r *bgagent.Reporter) (bgagent.TurnEnd, error) {
+	began := time.Now().UnixNano()
+	for last := c.last.Load(); ; last = c.last.Load() {
+		if c.last.CompareAndSwap(last, max(last+1, began)) {
+			began = max(last+1, began)
+			break
+		}
+	}
+	return c.Client.RunTurn(context.WithValue(ctx, beganKey{}, began), id, p, r)
+}
+
+// judge hears when bodies begin and end, and knows nothing of slots. What has begun in a process before the
+// process was frozen counts as dead from then on, also if the judge hears of it after the thaw.
 type judge struct {
 	mu       sync.Mutex
-	running  map[string]map[string]int // number of bodies by pool and process
-	dead     map[string]bool           // frozen or killed processes
+	running  map[string]map[string]string // process of each body, by pool
+	dead     map[string]bool              // frozen or killed processes
+	thawed   map[string]int64             // when the process was thawed
 	most     map[string]int
 	begun    int
 	problems []string
 }
 
 func newJudge(t *testing.T) (j *judge, socket string) {
-	j = &judge{running: map[string]map[string]int{"a": {}, "b": {}}, dead: map[string]bool{}, most: map[string]int{}}
+	j = &judge{running: map[string]map[string]string{"a": {}, "b": {}}, dead: map[string]bool{}, thawed: map[string]int64{}, most: map[string]int{}}
 	dir, err := os.MkdirTemp("", "judge") // a test's own folder can have too long a name for a socket
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
@@ -159,34 +185,38 @@ func newJudge(t *testing.T) (j *judge, socket string) {
 func (j *judge) hear(said []string) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	what, pid, pool := said[0], said[1], said[2]
+	what, pid, pool, body := said[0], said[1], said[2], said[1]+" "+said[3]
 	if j.dead[pid] {
 		return
 	}
 	if what == "end" {
-		if j.running[pool][pid] > 0 { // bodies from before a thaw count as dead
-			j.running[pool][pid]--
-		}
+		delete(j.running[pool], body)
+		return
+	}
+	began, err := strconv.ParseInt(said[3], 10, 64)
+	if err != nil {
+		j.problems = append(j.problems, err.Error())
+	}
+	if began <= j.thawed[pid] {
 		return
 	}
 	j.begun++
-	j.running[pool][pid]++
-	n := 0
-	for _, k := range j.running[pool] {
-		n += k
-	}
+	j.running[pool][body] = pid
+	n := len(j.running[pool])
 	if j.most[pool] = max(j.most[pool], n); n > processLimits.Model[pool] {
-		j.problems = append(j.problems, fmt.Sprintf("%d bodies of %s run: %v", n, pool, j.running[pool]))
+		j.problems = append(j.problems, fmt.Sprintf("%d bodies of %s run: %v; thawed: %v", n, pool, j.running[pool], j.thawed))
 	}
 }
 
-// die makes the bodies of the process count as dead.
+// die makes the bodies of the process count as dead. If dead is false, the process is about to be thawed.
 func (j *judge) die(pid string, dead bool) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	j.dead[pid] = dead
+	if j.dead[pid] = dead; !dead {
+		j.thawed[pid] = time.Now().UnixNano()
+	}
 	for _, pool := range j.running {
-		delete(pool, pid)
+		maps.DeleteFunc(pool, func(_, of string) bool { return of == pid })
 	}
 }
 

@@ -292,19 +292,3 @@ func TestARegistrationOfManyRequestsCountsWhatIsHeldBeforeTheRestIsKnown(t *test
 	i := slices.IndexFunc(b.Pools(), func(p bgagent.PoolStats) bool { return p.Name == "default m" })
 	require.Equal(t, bgagent.PoolStats{Name: "default m", Limit: 2, InUse: 2, Waiting: 3 * maxOps}, b.Pools()[i])
 }
-
-func TestAProcessThatLeavesGivesEverythingBack(t *testing.T) {
-	now, a, m := pair(t, 1)
-	m.Request(Op{Model: "m"}, false)
-	m.Request(Op{Model: "m"}, false)
-	exchange(t, now, a, m)
-	m.News()
-	m.Leave(now, bgagent.ErrClosed)
-	require.Len(t, m.News(), 2)
-	require.False(t, m.HasLeft())
-	exchange(t, now, a, m)
-	require.True(t, m.HasLeft())
-	require.Empty(t, a.Pools())
-	require.True(t, a.Tick(now))
-	require.Empty(t, a.Members())
-}

@@ -28,6 +28,7 @@ type process struct {
 	seen         time.Time // when its last message that was answered has arrived
 	listed       bool      // an earlier allocator has known it
 	done         bool      // the registration is complete
+	leaving      bool      // the process ends, and is forgotten once it holds nothing
 	claims       map[uint64]*claim
 }
 
@@ -127,10 +128,13 @@ func (a *Allocator) Handle(now time.Time, up *Up) (answer Down, ok bool) {
 			answer.Register = true
 			return answer, true
 		}
-		p.registration, p.acked, p.done = up.Registration, 0, false
+		p.registration, p.acked, p.done, p.leaving = up.Registration, 0, false, false
 		for _, c := range p.claims {
 			c.stale = true
 		}
+	case up.First > p.acked+1: // the process was forgotten, and an old message has begun its registration
+		answer.Register = true
+		return answer, true
 	}
 	p.seen = now
 	for i, op := range up.Ops {
@@ -194,6 +198,7 @@ func (a *Allocator) apply(p *process, op Op) {
 			delete(p.claims, op.ID)
 			a.release(c)
 		}
+		a.dropIfEmpty(p)
 	case OpDone:
 		p.done = true
 		for id, c := range p.claims {
@@ -204,7 +209,9 @@ func (a *Allocator) apply(p *process, op Op) {
 		}
 		a.open()
 	case OpLeave:
-		a.drop(p)
+		p.leaving = true
+		a.releaseAll(p, func(c *claim) bool { return !c.taken }) // the process takes no further grant
+		a.dropIfEmpty(p)
 	}
 }
 
@@ -232,16 +239,28 @@ func (a *Allocator) drop(p *process) {
 	delete(a.procs, p.name)
 	delete(a.tell, p)
 	a.gone = append(a.gone, p.name)
-	for _, c := range p.claims {
-		if !c.granted { // first, so that none of them gets a slot
-			a.release(c)
-		}
-	}
-	for _, c := range p.claims {
-		a.release(c)
-	}
+	a.releaseAll(p, func(*claim) bool { return true })
 	delete(a.tell, p)
 	a.open()
+}
+
+// dropIfEmpty forgets a process that ends, once it holds nothing.
+func (a *Allocator) dropIfEmpty(p *process) {
+	if p.leaving && len(p.claims) == 0 {
+		a.drop(p)
+	}
+}
+
+// releaseAll releases the claims of the process for which the function returns true.
+func (a *Allocator) releaseAll(p *process, which func(*claim) bool) {
+	for _, granted := range []bool{false, true} { // what waits comes first, so that none of it gets a slot
+		for id, c := range p.claims {
+			if c.granted == granted && which(c) {
+				delete(p.claims, id)
+				a.release(c)
+			}
+		}
+	}
 }
 
 // open lets the allocator grant slots once every process that an earlier allocator has known has registered

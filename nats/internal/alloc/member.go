@@ -109,25 +109,32 @@ func (m *Member) Advance(now time.Time) {
 	}
 }
 
-// Leave gives up everything, because the process ends. The holders are told that their slots are lost.
+// Leave gives up everything, because the process ends. The holders are told that their slots are lost. A
+// slot that is held stays the process's until it is released, or until the lease is over.
 func (m *Member) Leave(now time.Time, why error) {
+	until := now
+	if !m.answered.IsZero() {
+		until = m.answered.Add(m.lease)
+	}
 	for id, r := range m.requests {
 		if !r.lost {
-			m.news = append(m.news, News{ID: id, Lost: true, Until: now.Add(m.lease), Why: why})
+			m.news = append(m.news, News{ID: id, Lost: true, Until: until, Why: why})
 		}
-		r.lost = true
+		if r.lost = true; !r.held {
+			delete(m.requests, id) // the allocator needs no other word
+		}
 	}
 	m.leaving = true
 	m.ops = append(m.ops, Op{Kind: OpLeave})
 }
 
-// HasLeft reports whether the allocator knows that the process has ended.
+// HasLeft reports whether the allocator knows that the process ends.
 func (m *Member) HasLeft() bool { return m.leaving && len(m.ops) == 0 }
 
 // Next returns the message that must be sent now, or false if there is none. Each message must be answered
 // or given up before the next one is sent.
 func (m *Member) Next(now time.Time) (up Up, ok bool) {
-	if m.term == 0 {
+	if m.term == 0 || m.HasLeft() {
 		return Up{}, false
 	}
 	if m.mustRegister {

@@ -39,7 +39,7 @@ const (
 	OpFree  OpKind = "free"  // the process gives up its slot, or its place in line
 	OpTake  OpKind = "take"  // the process has taken a grant
 	OpDone  OpKind = "done"  // the end of a registration
-	OpLeave OpKind = "leave" // the process has ended
+	OpLeave OpKind = "leave" // the process ends, waits for nothing, and keeps its slots until it frees them
 )
 
 // Op is a change that a process reports.
