@@ -17,7 +17,7 @@ var (
 	seed  = flag.Uint64("alloc.seed", 0, "repeat the random run with this seed")
 )
 
-// TestNeverMoreThanTheLimitWhateverFails lets processes freeze, die, lose their connection and messages at
+// TestNeverMoreThanTheLimitWhateverFails lets processes freeze, die, leave, lose their connection and messages at
 // random. The judge counts the bodies of all processes. When the faults end, every request that is still
 // there gets a slot.
 func TestNeverMoreThanTheLimitWhateverFails(t *testing.T) {
@@ -33,7 +33,7 @@ func TestNeverMoreThanTheLimitWhateverFails(t *testing.T) {
 			p := w.procs[r.IntN(len(w.procs))]
 			switch r.IntN(12) {
 			case 0, 1, 2, 3, 4:
-				if !p.frozen && !p.dead {
+				if !p.frozen && !p.dead && !p.m.leaving {
 					p.ask(1 + r.IntN(5))
 				}
 			case 5:
@@ -43,6 +43,12 @@ func TestNeverMoreThanTheLimitWhateverFails(t *testing.T) {
 					if p.frozen && r.IntN(2) == 0 {
 						p.thaw()
 					}
+				}
+			case 7:
+				if !p.frozen && !p.dead && !p.m.leaving && r.IntN(2) == 0 {
+					p.m.Leave(w.now, bgagent.ErrClosed)
+					p.pump()
+					w.start()
 				}
 			case 8:
 				if r.IntN(3) == 0 {
@@ -246,6 +252,55 @@ func TestANewTermGrantsNothingUntilAllHaveRegisteredOrTheirLeaseIsOver(t *testin
 	require.True(t, a.IsOpen())
 	require.Equal(t, []uint64{waits}, a.Tell(now.Add(3 * time.Second))["a"].Grants)
 	require.Equal(t, []string{"a"}, a.Members())
+}
+
+// TestANewTermServesItsFirstRequestsLikeAllOthers has a new term whose first slots are wanted by two roots.
+func TestANewTermServesItsFirstRequestsLikeAllOthers(t *testing.T) {
+	for _, c := range []struct {
+		limits bgagent.Limits
+		first  []uint64
+	}{
+		{bgagent.Limits{Default: 2}, []uint64{1, 2}},
+		{bgagent.Limits{Default: 2, Fair: true}, []uint64{1, 4}},
+		{bgagent.Limits{Default: 5, Total: 2}, []uint64{1, 2}},
+		{bgagent.Limits{Default: 5, Total: 2, Fair: true}, []uint64{1, 4}},
+		{bgagent.Limits{Default: 5, Agent: map[string]int{"x": 2}, Fair: true}, []uint64{1, 4}},
+	} {
+		t.Run(fmt.Sprintf("%+v", c.limits), func(t *testing.T) {
+			now := time.Unix(1_800_000_000, 0)
+			a, err := NewAllocator(7, c.limits, 3*time.Second, now, []string{"a"})
+			require.NoError(t, err)
+			limits := a.Limits()
+			a.Keep(now, time.Hour)
+			m := NewMember("a", 3*time.Second)
+			for i, root := range []string{"r", "r", "r", "s"} {
+				m.Request(Op{Model: "m", Agent: "x", Root: root, Queued: time.Unix(1_700_000_000, int64(i))}, false) // in the past, as queue times are
+			}
+			m.Join(7)
+			exchange(t, now, a, m)
+			require.Equal(t, limits, a.Limits())
+			var got []uint64
+			for _, n := range m.News() {
+				got = append(got, n.ID)
+			}
+			require.Equal(t, c.first, got)
+			for _, p := range a.Pools() {
+				require.LessOrEqual(t, p.InUse, 2, p.Name)
+			}
+			for len(m.requests) > 0 {
+				for _, id := range got {
+					m.Release(id)
+				}
+				exchange(t, now, a, m)
+				got = nil
+				for _, n := range m.News() {
+					got = append(got, n.ID)
+				}
+				require.True(t, len(got) > 0 || len(m.requests) == 0)
+			}
+			require.Empty(t, a.Pools())
+		})
+	}
 }
 
 func TestAnAllocatorIsSilentWhenTwoThirdsOfItsKeyAreGone(t *testing.T) {

@@ -2,6 +2,7 @@ package alloc
 
 import (
 	"cmp"
+	"fmt"
 	"slices"
 	"time"
 
@@ -292,10 +293,38 @@ func (a *Allocator) open() {
 		}
 		return cmp.Or(x.op.Queued.Compare(y.op.Queued), cmp.Compare(x.p.name, y.p.name), cmp.Compare(x.op.ID, y.op.ID))
 	})
+	a.requestAll(all)
+}
+
+// requestAll puts all requests in line before the first one gets a slot. Otherwise, the first root would get
+// all slots with [bgagent.Limits].Fair, because nobody else would be in line.
+func (a *Allocator) requestAll(all []*claim) {
+	if len(all) == 0 {
+		return
+	}
+	limits := a.slots.Limits()
+	one := limits
+	one.Total = 1
+	a.mustSetLimits(one)
+	only := a.slots.Request(bgagent.SlotRequest{Root: "bgnats: opening", Running: true}, ignored{}) // nothing else has room
 	for _, c := range all {
 		a.request(c, false)
 	}
+	a.mustSetLimits(limits)
+	only.Release()
 }
+
+func (a *Allocator) mustSetLimits(l bgagent.Limits) {
+	if err := a.slots.SetLimits(l); err != nil {
+		panic(fmt.Sprintf("bgnats: bug: limits that applied are wrong: %v", err))
+	}
+}
+
+// ignored is a holder for which it does not matter what becomes of its request.
+type ignored struct{}
+
+func (ignored) SlotGranted()              {}
+func (ignored) SlotLost(time.Time, error) {}
 
 // IsOpen reports whether the allocator grants slots.
 func (a *Allocator) IsOpen() bool { return a.opened }
