@@ -263,9 +263,11 @@ func (s *Slots) seeLimits(l *bgagent.Limits) {
 	}
 }
 
-// Close gives all slots and places in line back, and leaves the other processes. Holders are told that
-// their slots are lost. If ctx ends before the allocator has answered, Close returns its error, and the
-// slots are granted to others when the lease is over. Later calls do nothing.
+// Close gives all places in line back, and leaves the other processes. Holders are told that their slots
+// are lost. The slots that are still held are granted to others when the lease is over, because the work in
+// them may run until then. So close the managers first. If ctx ends before the allocator has answered,
+// Close returns its error, and the same holds for slots that were released shortly before. Later calls do
+// nothing.
 func (s *Slots) Close(ctx context.Context) error {
 	s.mu.Lock()
 	if s.closing {
