@@ -334,7 +334,16 @@ func (s *Slots) giveUpKey(ctx context.Context) {
 	k := alloc.Key{Version: alloc.KeyVersion, Term: c.a.Term(), Members: c.a.Members(), Limits: c.a.Limits(), Lease: s.options.Lease}
 	ctx, cancel := context.WithTimeout(ctx, closeWithin)
 	defer cancel()
-	_, _ = s.writeKey(ctx, k, c.rev) // if it fails, the others wait for the time of the key
+	for rev := c.rev; ; { // if it fails, the others wait for the time of the key, and for the lease of this process
+		if _, err := s.writeKey(ctx, k, rev); err == nil || ctx.Err() != nil {
+			return
+		}
+		now, at, err := s.readKey(ctx)
+		if err != nil || now.Holder != s.me || now.Term != k.Term || at == rev {
+			return
+		}
+		k.Limits, rev = now.Limits, at // the last write of keep was cut off, or the limits were changed
+	}
 }
 
 // SetLimits replaces the stored limits, for all processes. The allocator applies them when it next writes
