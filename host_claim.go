@@ -6,9 +6,45 @@ import (
 	"fmt"
 	"sync"
 	"time"
+
+	"github.com/bgagent/bgagent/internal/inside"
 )
 
-// This file makes the calls of Config.Slots, and passes its answers to the state.
+// This file chooses the source of the slots, makes the calls of Config.Slots, and passes its answers to
+// the state.
+
+// chooseSlots sets the ConcurrencyManager that hands out the slots. If another source hands them out,
+// m.cfg.Slots is set afterwards.
+func (m *BackgroundManager) chooseSlots() (err error) {
+	if m.cfg.Slots == nil && m.cm == nil && inside.Slots != nil {
+		own, err := NewConcurrencyManager(m.cfg.Limits)
+		if err != nil {
+			return err
+		}
+		m.cfg.Slots = inside.Slots(own).(SlotSource)
+	}
+	if own, ok := m.cfg.Slots.(*ConcurrencyManager); ok {
+		if own == nil {
+			return &InputError{"Config.Slots", "is a nil *ConcurrencyManager; leave the field empty, or make one with NewConcurrencyManager"}
+		}
+		m.cm, m.cfg.Slots = own, nil
+	}
+	switch {
+	case m.cm != nil: // if it shows the slots of another manager's source, both managers ask that source
+		m.cfg.Slots = m.cm.from
+	case m.cfg.Slots != nil:
+		m.cm, err = front(m.cfg.Slots)
+	default:
+		m.cm, err = NewConcurrencyManager(m.cfg.Limits)
+	}
+	return err
+}
+
+// Concurrency returns the ConcurrencyManager that hands out the slots. Use it to read the figures of
+// pools or to change the limits. With Config.Slots, it only shows the figures and limits of that source:
+// its method Acquire returns an error, and SetLimits calls the method SetLimits(Limits) error of the source,
+// or returns an error if there is no such method.
+func (m *BackgroundManager) Concurrency() *ConcurrencyManager { return m.cm }
 
 // sourceSlot is the part of a claim that the goroutines outside of the state use.
 type sourceSlot struct {

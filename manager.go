@@ -198,39 +198,6 @@ func New(sc SessionClient, cfg Config) (m *BackgroundManager, err error) {
 	return m, nil
 }
 
-// chooseSlots sets the ConcurrencyManager that hands out the slots. If another source hands them out,
-// m.cfg.Slots is set afterwards.
-func (m *BackgroundManager) chooseSlots() (err error) {
-	if m.cfg.Slots == nil && m.cm == nil && inside.Slots != nil {
-		own, err := NewConcurrencyManager(m.cfg.Limits)
-		if err != nil {
-			return err
-		}
-		m.cfg.Slots = inside.Slots(own).(SlotSource)
-	}
-	if own, ok := m.cfg.Slots.(*ConcurrencyManager); ok {
-		if own == nil {
-			return &InputError{"Config.Slots", "is a nil *ConcurrencyManager; leave the field empty, or make one with NewConcurrencyManager"}
-		}
-		m.cm, m.cfg.Slots = own, nil
-	}
-	switch {
-	case m.cm != nil: // if it shows the slots of another manager's source, both managers ask that source
-		m.cfg.Slots = m.cm.from
-	case m.cfg.Slots != nil:
-		m.cm, err = front(m.cfg.Slots)
-	default:
-		m.cm, err = NewConcurrencyManager(m.cfg.Limits)
-	}
-	return err
-}
-
-// Concurrency returns the ConcurrencyManager that hands out the slots. Use it to read the figures of
-// pools or to change the limits. With Config.Slots, it only shows the figures and limits of that source:
-// its method Acquire returns an error, and SetLimits calls the method SetLimits(Limits) error of the source,
-// or returns an error if there is no such method.
-func (m *BackgroundManager) Concurrency() *ConcurrencyManager { return m.cm }
-
 // newState returns the initial state.
 func (m *BackgroundManager) newState() state {
 	c := &m.cfg
@@ -243,10 +210,7 @@ func (m *BackgroundManager) newState() state {
 		},
 		slots: m.cm.slots, slotsFrom: int64(m.epoch.Sub(m.cm.epoch)), home: m, epoch: m.epoch, seed: m.seed, callSeed: m.callSeed, ids: bufio.NewReaderSize(rand.Reader, 1024),
 		tasks: map[uint64]*task{}, calls: map[uint64]*task{}, sessions: sessionIndex{m.seed, map[uint64]*session{}},
-		nodes: map[string]*node{}, kinds: map[kindKey]*kind{}, waiters: map[*task][]*waiter{},
-	}
-	if c.Slots != nil {
-		st.claims = &claims{of: map[*task]*claim{}}
+		nodes: map[string]*node{}, kinds: map[kindKey]*kind{}, waiters: map[*task][]*waiter{}, claims: newClaims(c.Slots),
 	}
 	st.budgets = !c.TaskBudget.isZero() || !c.TreeBudget.isZero()
 	for i := range timeLimits {

@@ -44,6 +44,14 @@ type claimCall struct {
 	release bool
 }
 
+// newClaims returns the claims of a state whose slots come from the source. It returns nil if there is no source.
+func newClaims(from SlotSource) *claims {
+	if from == nil {
+		return nil
+	}
+	return &claims{of: map[*task]*claim{}}
+}
+
 // newClaim creates the claim of a task that is about to take a slot of state.slots. The claim's place in
 // line depends on the time since which the task waits.
 func (st *state) newClaim(t *task, head bool, ticket uint64) {
@@ -215,4 +223,18 @@ func (st *state) slotGone(a *attempt, reason string, now int64) {
 		st.oweAgain(a) // the agent has got neither the notice nor the message
 	}
 	st.end(a.t, CauseSlotLost, reason, now)
+}
+
+// releaseSlot releases the task's slot, or its place in line. The method "settle" continues with
+// the task that gets the slot.
+func (st *state) releaseSlot(t *task) {
+	t.set(flagSlot, false)
+	st.dropClaim(t)
+	next, more := st.slots.Leave(&t.wait)
+	if next != nil {
+		st.noteGrant(next)
+	}
+	for _, next := range more {
+		st.noteGrant(next)
+	}
 }

@@ -247,20 +247,6 @@ func (st *state) granted(t *task, now int64) {
 	}
 }
 
-// releaseSlot releases the task's slot, or its place in line. The method "settle" continues with
-// the task that gets the slot.
-func (st *state) releaseSlot(t *task) {
-	t.set(flagSlot, false)
-	st.dropClaim(t)
-	next, more := st.slots.Leave(&t.wait)
-	if next != nil {
-		st.noteGrant(next)
-	}
-	for _, next := range more {
-		st.noteGrant(next)
-	}
-}
-
 // noteGrant asks settle to continue with the task that got a slot. If the task belongs to another
 // manager, that manager is informed after the update.
 func (st *state) noteGrant(next *slots.Waiter) {
