@@ -398,37 +398,6 @@ func (c Config) withDefaults() (Config, error) {
 	return c, nil
 }
 
-// following returns the functions that adapt defaults to the limits that the user has
-// set. It must be called before the defaults are filled in.
-func (c *Config) following() map[timeLimit]func(time.Duration) time.Duration {
-	const most = durationMax / 8
-	set := func(d time.Duration) time.Duration { return min(max(d, 0), most) }
-	poll, status, hold := set(c.PollInterval), set(c.StatusTimeout), set(c.TodoHold)
-	polls := time.Duration(max(c.StablePolls, DefaultStablePolls) + 1)
-	stable := set(c.MinStabilityTime) + min(polls*min(max(poll, DefaultPollInterval), most/polls), most) + time.Minute // time until a session with the status SessionUntold can count as done
-	room := func(need time.Duration) func(time.Duration) time.Duration {
-		return func(d time.Duration) time.Duration { return max(d, need) }
-	}
-	below := func(limits ...time.Duration) func(time.Duration) time.Duration {
-		return func(d time.Duration) time.Duration {
-			for _, limit := range limits {
-				if limit > 0 {
-					d = min(d, limit)
-				}
-			}
-			return d
-		}
-	}
-	return map[timeLimit]func(time.Duration) time.Duration{
-		limitPollInterval:    below(c.HostUnreachable/3, c.StaleTimeout),
-		limitHostUnreachable: room(max(3*poll, poll+2*status)), // long enough to ask the client at least once
-		limitStaleTimeout:    room(stable),
-		limitTimeToLive:      room(stable + hold),
-		limitNoticeMaxWait:   room(set(c.NoticeWindow)),
-		limitNoticeWindow:    below(c.NoticeMaxWait),
-	}
-}
-
 // Errors use these words for the relation that two time limits must have.
 const (
 	notLonger = "must not be longer than"
