@@ -97,6 +97,16 @@ func program(a settings.Agent) command.Program {
 	return command.Text(a.Command[0])
 }
 
+// programFor returns the program that runs an agent. Claude Code asks its questions if somebody can answer.
+func (f *Fleet) programFor(a settings.Agent) command.Program {
+	var cfg bgagent.Config
+	f.set.Limits.Apply(&cfg)
+	if a.Preset == "claude" && cfg.Ask && !f.options.NobodyAnswers {
+		return command.ClaudeAsking()
+	}
+	return program(a)
+}
+
 func (f *Fleet) addCommands() error {
 	agents := f.of(settings.Command)
 	if len(agents) == 0 {
@@ -106,7 +116,7 @@ func (f *Fleet) addCommands() error {
 	var errs []error
 	for _, a := range agents {
 		one := command.Agent{
-			Program: program(a), Command: a.Command, Args: a.Args, Env: a.Env, Model: a.Model,
+			Program: f.programFor(a), Command: a.Command, Args: a.Args, Env: a.Env, Model: a.Model,
 			Profile: a.Profile, Directory: a.Directory, Description: a.Description,
 		}
 		cfg.Agents[a.Name] = one

@@ -139,3 +139,28 @@ func TestTheCostOfARunCountsAlsoWhileNothingIsLive(t *testing.T) {
 	require.ErrorAs(t, run(), &used)
 	require.Equal(t, 0.6, used.Limit.Used)
 }
+
+// With "ask" in the file, the preset of Claude Code asks, unless nobody can answer.
+func TestClaudeAsksIfTheFileSaysSo(t *testing.T) {
+	for name, c := range map[string]struct {
+		file    string
+		options Options
+		asks    bool
+	}{
+		"off":              {"{}", Options{}, false},
+		"on":               {`{"ask": true}`, Options{}, true},
+		"nobody to answer": {`{"ask": true}`, Options{NobodyAnswers: true}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			limits, err := bgagent.ParseConfig("test", []byte(`{"background_task": `+c.file+`}`))
+			require.NoError(t, err)
+			f, err := New(&settings.Settings{Limits: limits}, c.options)
+			require.NoError(t, err)
+			defer f.Close(context.Background())
+			for preset, asks := range map[string]bool{"claude": c.asks, "codex": false} {
+				p := f.programFor(settings.Agent{Kind: settings.Command, Preset: preset})
+				require.Equal(t, asks, slices.Contains(p.Start.Args, "--permission-prompt-tool=stdio"), preset)
+			}
+		})
+	}
+}
