@@ -166,8 +166,8 @@ type Config struct {
 	// short the time without a process was. It can then be resumed. If the session of a task
 	// already has an answer, the answer is still read.
 	InterruptRestored bool
-	// RestoreContext returns a context for a task of an earlier process. The host calls of
-	// the task get the values of this context, because a store cannot keep context values. If
+	// RestoreContext returns a context for a task of an earlier process. Calls to the host
+	// for this task get the values of this context, because a store cannot keep context values. If
 	// RestoreContext returns an error, the task ends. If RestoreContext is nil, these host calls
 	// get no values. RestoreContext must not call methods that call [BackgroundManager.Start],
 	// because Start waits until RestoreContext returns.

@@ -279,7 +279,7 @@ func TestABatchThatWasReadDoesNotHurryTheNext(t *testing.T) {
 		}}
 		m := manage(t, f, bgagent.Config{Notify: b.notify})
 		a := launch(t, m, "1ms").ID
-		time.Sleep(10 * time.Millisecond) // the batch of a has closed
+		time.Sleep(10 * time.Millisecond) // the first task's batch has closed
 		launch(t, m, "1m")
 		launch(t, m, "1ms")
 		time.Sleep(10 * time.Millisecond)

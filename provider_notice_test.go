@@ -63,7 +63,7 @@ func TestARepeatedNoticeTellsWhatHasEndedSince(t *testing.T) {
 		require.Len(t, notices, 3)
 		require.Len(t, notices[0].Items, 1)
 		require.Equal(t, 1, notices[0].Live)
-		for _, n := range notices[1:] { // the second one is refused, too, and repeated
+		for _, n := range notices[1:] { // the second notice is refused, too, and the third one repeats it
 			require.Len(t, n.Items, 2)
 			require.Equal(t, notices[0].Items[0], n.Items[0])
 			require.True(t, n.Closing)

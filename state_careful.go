@@ -88,8 +88,8 @@ func (st *state) mustCount(a *attempt) bool {
 	return a.countedIn > st.storing.committed && !st.storing.failing
 }
 
-// turnContinues notes that a turn of the task has begun or is followed again. If the task is being
-// continued, the next task is continued after the pause.
+// turnContinues notes that a turn of the task has begun or is followed again. If the manager waited for
+// this, it continues the next task after the pause.
 func (st *state) turnContinues(t *task, now int64) {
 	if st.careful.current == t {
 		st.deadlines.careful = now + int64(st.careful.pause)

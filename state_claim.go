@@ -31,7 +31,7 @@ type claim struct {
 	t       *task
 	queued  time.Time
 	head    bool
-	running bool // the slot counts for what an earlier process has begun; no turn begins with it
+	running bool // the slot covers what an earlier process began; no new turn begins with it
 	asked   bool // the source was asked, or will be
 	granted bool // the source has granted the slot
 	slot    *sourceSlot

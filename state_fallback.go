@@ -193,7 +193,7 @@ func (st *state) leavesPool(t *task, now int64) bool {
 }
 
 // mayFallBack reports whether, after a refusal of the given kind, the attempt can go on with another
-// model. The argument "step" is how it would go on with the current model. The kind is zero if the
+// model. The argument "step" says how the attempt would go on with its current model. The kind is zero if the
 // turn could not begin because other turns were refused.
 func (st *state) mayFallBack(a *attempt, kind ProviderErrorKind, step nextStep) bool {
 	switch kind {
@@ -340,8 +340,8 @@ func (st *state) fallBack(a *attempt, now int64) {
 	st.parkForProvider(next, now)
 }
 
-// staysOnModel lets an attempt that cannot go on with another model any more wait for the provider of its
-// model. If the attempt cannot wait, staysOnModel ends it.
+// staysOnModel makes an attempt wait for the provider of its model, because the attempt can no longer go on
+// with another model. If it cannot wait, staysOnModel ends it.
 func (st *state) staysOnModel(a *attempt, now int64) {
 	r := a.refused
 	if r.ends != CauseNone {

@@ -102,8 +102,8 @@ type Config struct {
 	// Zero means DefaultCloseGrace.
 	CloseGrace time.Duration
 
-	// MaxHistory is the maximum number of bytes that are kept of each session's
-	// conversation for Messages. If a conversation is longer, its beginning is dropped.
+	// MaxHistory is how many bytes of each session's conversation are kept for
+	// Messages, at most. If a conversation is longer, its beginning is dropped.
 	// Zero means DefaultMaxHistory.
 	MaxHistory int
 

@@ -79,7 +79,8 @@ func newDialog(ctx context.Context, r *bgagent.Reporter, input *os.File, prompt 
 	return d
 }
 
-// write writes the lines until the dialog is over. A program that does not read delays nothing else.
+// write writes the lines until the dialog is over. If the program does not read its
+// input, only this goroutine waits.
 func (d *dialog) write() {
 	for {
 		select {
@@ -136,8 +137,8 @@ func (d *dialog) wait() { d.tasks.Wait() }
 // maxUnread is the maximum number of answers that wait until the program reads them.
 const maxUnread = 10_000
 
-// shortened matches the note in a string of a line that is longer than Config.MaxLine. Nobody may decide
-// about a part of a request.
+// shortened matches the note in a string of a line that is longer than Config.MaxLine. Such a
+// request is refused, because nobody can see all of it.
 var shortened = regexp.MustCompile(`\[cut: \d+ more bytes\]"`)
 
 // controlLine is a line with which Claude Code asks, or withdraws a question.

@@ -129,8 +129,8 @@ var spaces = strings.NewReplacer("_", " ", "-", " ")
 //
 // Without "next", the turn cannot be continued. A line of the type "retrying" has the same fields.
 // If the time of the next try is known, the field "at" contains it. Do not print such a line if
-// this machine's network can be the cause, because the manager then holds back the other turns with
-// the model.
+// this machine's network might be the cause: the line makes the manager hold back the other turns
+// with the model.
 //
 // The field "stop" of an end is the name of a [bgagent.StopReason]: "end of turn",
 // "length", "turn limit", "refused", "aborted", "interrupted", "error" or "too long". Stop reasons of

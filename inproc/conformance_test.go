@@ -13,7 +13,7 @@ import (
 	"github.com/bgagent/bgagent/inproc"
 )
 
-// journal plays a file in which a host records the turns of its agent. The journal outlives the
+// journal stands in for a file in which a host records the turns of its agent. The journal outlives the
 // process.
 type journal struct {
 	mu      sync.Mutex

@@ -78,7 +78,7 @@ func (e *apiError) full() bool {
 }
 
 // certain reports whether the error means that the server has stored no part of the batch. The
-// server checks the batch before it stores the first message. An error of the disk can come later.
+// server checks the batch before it stores the first message. A disk error can still occur after that.
 func (e *apiError) certain() bool { return e.Code != codeStoreFailed || e.full() }
 
 func isCode(err error, codes ...int) bool {

@@ -317,7 +317,7 @@ func (s *Store) halt() (*writer, *reading) {
 }
 
 // WALError reports that the file tasks.db-wal stays large. The reason is a reader that keeps a
-// transaction open for a long time, or an error of the disk. The file continues to grow while the
+// transaction open for a long time, or a disk error. The file continues to grow while the
 // reason exists.
 type WALError struct {
 	Bytes int64

@@ -14,8 +14,8 @@ type Means uint8
 
 // The means.
 const (
-	None     Means = iota // rules cannot be enforced: a rule that denies or asks is refused
-	Switch                // the program can switch off the whole kind: a rule with a pattern is refused
+	None     Means = iota // rules cannot be enforced, so a rule that denies or asks is refused
+	Switch                // the program can only switch off a whole kind of access, so a rule with a pattern is refused
 	Patterns              // the program accepts rules with patterns
 	Asked                 // the agent asks the client before each access, and the client applies the rules
 	Handed                // the client passes the rules to a server, which enforces them

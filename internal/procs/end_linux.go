@@ -24,8 +24,8 @@ type ending struct {
 // on a file system that does not respond.
 const unclearTime = time.Second
 
-// maxBlind is the maximum number of consecutive blind scans; see the type look. A scan misses a process
-// that always starts another one and ends about every second time.
+// maxBlind is the maximum number of consecutive blind scans; see the type look. About every second scan
+// misses a process that keeps starting a successor and then ends.
 const maxBlind = 12
 
 // chase is the number of scans that may find new processes. After that, the function "again"

@@ -30,7 +30,7 @@ func TestAStoreOnJetStreamKeepsThePromisesOfAStore(t *testing.T) {
 func start(t storetest.TB) *embedded.Server {
 	t.Helper()
 	s, err := embedded.StartWith(embedded.Options{Dir: t.TempDir()}, func(o *server.Options) {
-		o.JetStreamLimits.MaxBatchInflightPerStream = 900 // batches of simulated processes that have died count for ten seconds
+		o.JetStreamLimits.MaxBatchInflightPerStream = 900 // the open batches of a simulated process still count for ten seconds after it has died
 	})
 	if err != nil {
 		t.Fatalf("%v", err)

@@ -23,7 +23,7 @@ type Member struct {
 	acked        uint64
 	done         uint64    // number of the op that ends the registration
 	ops          []Op      // ops that the allocator does not know; the first has the number acked+1
-	answered     time.Time // when the last message was sent that was answered
+	answered     time.Time // when the last answered message was sent
 	sent         time.Time // when the last message was sent
 	last         uint64    // number of the last request
 	requests     map[uint64]*request

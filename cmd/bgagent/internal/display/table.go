@@ -157,7 +157,7 @@ func (m *model) note(text string) {
 // Init implements [tea.Model].
 func (m *model) Init() tea.Cmd { return tick() }
 
-// tick requests the next redrawing, which updates durations and spinners.
+// tick schedules the next redraw, which updates durations and spinners.
 func tick() tea.Cmd {
 	return tea.Tick(100*time.Millisecond, func(now time.Time) tea.Msg { return tickMsg(now) })
 }
