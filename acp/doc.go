@@ -92,8 +92,8 @@
 // The host answers the agent's requests:
 //
 //   - Permission: the rules of the session ([bgagent.Permission]) decide first, then
-//     Config.Permit. A request that neither of them allows is refused with a reason, so
-//     every question is answered.
+//     Config.Permit. With bgagent.Config.Ask, the task asks what neither of them decides.
+//     Otherwise, such a request is refused with a reason.
 //   - Files: the agent gets the access that Config.Files grants, and only below the
 //     directory of the session. Neither .. nor links can lead out of that directory. A
 //     write replaces the file in one step and keeps its mode and owner. Symbolic links, and

@@ -26,11 +26,12 @@
 // notice again is harmless, even from another process. If an agent, a model or a
 // directory does not exist, the prompt is refused before it is sent, because the server
 // would accept the prompt and never run it. Config.Permission answers the permission
-// questions of the client's sessions and of their descendants. Questions to the user are
-// declined, because a background task has no user. The client waits until the server has
-// answered an abort before it sends the next prompt. Late events from the aborted turn do
-// not end the next turn. [Client.Delete] aborts the turns in a session and its
-// descendants before it deletes these sessions.
+// questions of the client's sessions and of their descendants. With bgagent.Config.Ask,
+// the task asks what Config.Permission does not decide, and questions to the user that
+// have options. All other questions to the user are declined. The client waits until the
+// server has answered an abort before it sends the next prompt. Late events from the
+// aborted turn do not end the next turn. [Client.Delete] aborts the turns in a session
+// and its descendants before it deletes these sessions.
 //
 // A message for a running task joins its turn; see [Client.Steer].
 //
