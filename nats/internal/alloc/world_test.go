@@ -70,7 +70,6 @@ type proc struct {
 	reading bool
 	dirty   bool
 	request int // number of the message that is not answered; 0 if there is none
-	sent    time.Time
 	frozen  bool
 	dead    bool
 	cut     bool
