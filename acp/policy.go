@@ -184,7 +184,8 @@ func (c *Client) question(t *turn, req sdk.RequestPermissionRequest, left bool) 
 		n.paths = append(n.paths, known.paths...)
 		slices.Sort(n.paths)
 		n.paths = slices.Compact(n.paths)
-		if n.input == nil {
+		// An empty input says nothing, and does not take the place of the one that is known.
+		if m, ok := n.input.(map[string]any); n.input == nil || ok && len(m) == 0 && known.input != nil {
 			n.input = known.input
 		}
 	}

@@ -165,9 +165,11 @@ func TestAQuestionCoversEverythingReportedAboutTheCall(t *testing.T) {
 func TestAQuestionIsAboutTheCommandOfItsCall(t *testing.T) {
 	c, turn := asker(t, on("bash", "*", bgagent.PermissionAllow), on("bash", "rm *", bgagent.PermissionDeny))
 	turn.s.apply(turn, sdk.StartToolCall("1", "Tidy up", sdk.WithStartKind(sdk.ToolKindExecute), sdk.WithStartRawInput(map[string]any{"command": "rm -rf .", "path": "/w"})), false)
-	q, unclear, _ := c.question(turn, sdk.RequestPermissionRequest{ToolCall: sdk.ToolCallUpdate{ToolCallId: "1"}}, false)
-	require.False(t, c.decide(turn, q, unclear).Allow)
-	require.Equal(t, map[string]any{"command": "rm -rf .", "path": "/w"}, q.Input)
+	for _, again := range []any{nil, map[string]any{}} {
+		q, unclear, _ := c.question(turn, sdk.RequestPermissionRequest{ToolCall: sdk.ToolCallUpdate{ToolCallId: "1", RawInput: again}}, false)
+		require.False(t, c.decide(turn, q, unclear).Allow)
+		require.Equal(t, map[string]any{"command": "rm -rf .", "path": "/w"}, q.Input)
+	}
 }
 
 func TestKeptInputsOfCallsAreBounded(t *testing.T) {

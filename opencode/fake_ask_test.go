@@ -3,6 +3,7 @@ package opencode_test
 import (
 	"fmt"
 	"strings"
+	"time"
 )
 
 // fakeAsk is an open question of the fake server.
@@ -58,9 +59,20 @@ func (t *fakeTurn) asks(part map[string]any, verb string) string {
 			"id": t.f.id(prefix), "sessionID": t.s.ID, "permission": "bash", "patterns": []string{"rm -rf /"}, "metadata": map[string]any{"command": "rm -rf /"},
 			"questions": questions(verb), "tool": map[string]any{"messageID": t.m.Info["id"], "callID": part["callID"]},
 		}
+		if verb == "askearly" { // the server does not have the input of the call yet
+			a.body["metadata"] = map[string]any{}
+			part["state"] = map[string]any{"status": "pending", "input": map[string]any{}}
+		}
 		t.f.asks[a.body["id"].(string)] = a
 		t.f.emit(t.s.Directory, kind+".asked", a.body)
 	})
+	if verb == "askearly" {
+		t.pause(500 * time.Millisecond)
+		t.step(func() {
+			part["state"] = map[string]any{"status": "running", "input": map[string]any{"path": "/etc/passwd"}}
+			t.f.part(t.s, t.m, part)
+		})
+	}
 	select {
 	case reply := <-a.answer:
 		t.step(func() {

@@ -407,7 +407,7 @@ func (t *fakeTurn) answer(id, text string) {
 		t.message(id)
 		t.tool("bash")
 		<-t.ctx.Done()
-	case "ask", "ask2", "question", "dismissed", "choose":
+	case "ask", "ask2", "askearly", "question", "dismissed", "choose":
 		t.ask(id, verb)
 	case "full":
 		t.say(id, rest)

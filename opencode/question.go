@@ -44,6 +44,9 @@ const (
 	maxPosed = 64   // maximum number of questions of a task that the manager is asked to ask
 	maxDead  = 4096 // maximum number of ids of dead questions that are remembered
 	maxAskID = 200  // maximum number of bytes of an id that the manager accepts
+
+	inputReads = 10                     // number of times that the input of a call is read until it is there
+	inputPause = 200 * time.Millisecond // pause between two of these reads
 )
 
 // pose passes a question to the manager. If the manager cannot ask it, the result is the reply of
@@ -197,8 +200,16 @@ func (c *Client) inputOf(a *ask) (json.RawMessage, bool) {
 	if a.request == nil || len(a.request.Metadata) > 0 || a.tool.MessageID == "" {
 		return nil, true
 	}
-	p, found := c.callOf(a)
-	return p.State.Input, found
+	for range inputReads {
+		p, found := c.callOf(a)
+		if !found || p.State.Status != "pending" || string(p.State.Input) != "{}" {
+			return p.State.Input, found
+		}
+		if !sleep(a.ctx, inputPause) { // the server stores the input when the call begins to run
+			break
+		}
+	}
+	return nil, false
 }
 
 // bury forgets a question whose turn has ended. c.mu must be held.

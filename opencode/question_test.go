@@ -55,6 +55,18 @@ func TestAPermissionIsAskedAndAnswered(t *testing.T) {
 	}
 }
 
+// A server can report a question before it has stored the input of the call that asks.
+func TestAPermissionIsNotAskedBeforeTheInputIsKnown(t *testing.T) {
+	bubble(t, opencode.Config{}, asks, func(t *testing.T, r *rig) {
+		task := r.launch("askearly")
+		seconds(3)
+		q := question(t, r.m, task.ID)
+		assert.Equal(t, "rm -rf /\n{\"path\":\"/etc/passwd\"}", q.Subject)
+		option(t, r.m, task.ID, q, "allow once")
+		assert.Contains(t, r.wait(task).Result, "replied once")
+	})
+}
+
 func TestAQuestionWithOptionsIsAChoice(t *testing.T) {
 	bubble(t, opencode.Config{}, asks, func(t *testing.T, r *rig) {
 		task := r.under(r.launch("choose"))
