@@ -159,7 +159,7 @@ func (c *ConcurrencyManager) Stats(model string) PoolStats {
 // as "cap explore".
 func (c *ConcurrencyManager) Pools() []PoolStats {
 	if c.from != nil {
-		return c.poolsFrom()
+		return c.poolsFrom(c.look())
 	}
 	figures := c.slots.Pools()
 	if figures == nil {

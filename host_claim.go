@@ -53,15 +53,20 @@ type sourceSlot struct {
 	early []func()  // calls of the holder that have come before
 }
 
+// get returns the claim, or nil if Request has returned none yet.
+func (s *sourceSlot) get() SlotClaim {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.claim
+}
+
 // mayBegin reports whether the host call that is prepared in j may begin. The result is false if the
 // source has lost the slot for the call.
 func (m *BackgroundManager) mayBegin(j *job) bool {
 	if j.slot == nil {
 		return true
 	}
-	j.slot.mu.Lock()
-	k := j.slot.claim
-	j.slot.mu.Unlock()
+	k := j.slot.get()
 	return k != nil && k.MayBegin()
 }
 
@@ -86,7 +91,7 @@ func (m *BackgroundManager) mayPrompt(a *attempt, j *job) error {
 // count all users of the source.
 func (m *BackgroundManager) showSource(s *Task) {
 	if m.cfg.Slots != nil && s.Queue != nil {
-		s.Queue.Pool = m.cm.statsOf(s.Queue.Pool.Name)
+		s.Queue.Pool = m.cm.statsOf(m.cm.look(), s.Queue.Pool.Name)
 	}
 }
 
@@ -114,10 +119,7 @@ func (m *BackgroundManager) askSlots() {
 func (m *BackgroundManager) callSource(x *claimCall) {
 	s := x.c.slot
 	if x.release {
-		s.mu.Lock()
-		k := s.claim
-		s.mu.Unlock()
-		if k != nil { // nil if Request has failed
+		if k := s.get(); k != nil { // nil if Request has failed
 			k.Release()
 		}
 		return

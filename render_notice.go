@@ -22,8 +22,9 @@ func (w wording) told(n Notice) Notice {
 }
 
 // notice returns the text of a notice. The text shows the questions that tasks ask, and lists
-// the tasks that ended, each with its status and duration. It states how many tasks are still live and how to read the results. It asks the
-// model to use the results and not to poll tasks that are still running.
+// the tasks that ended, each with its status and duration. It states how many tasks are still live
+// and how to read the results. It asks the model to use the results and not to poll tasks that are
+// still running.
 func (w wording) notice(n Notice) string {
 	var b text
 	b.Grow(min(noticeMax, 512+128*max(len(n.Items), len(n.Batch))))
@@ -63,7 +64,8 @@ func (w wording) notice(n Notice) string {
 			bad = append(bad, it)
 		}
 	}
-	if len(items) > 0 || len(n.Questions) == 0 {
+	ends := len(items) > 0 || len(n.Questions) == 0
+	if ends {
 		b.Field("Completed", strconv.Itoa(len(good)))
 		b.Field("Not completed", strconv.Itoa(len(bad)))
 	}
@@ -92,7 +94,7 @@ func (w wording) notice(n Notice) string {
 	if len(n.Questions) > 0 {
 		b.Line("\n", awaitsAnswers(n))
 	}
-	if len(items) > 0 || len(n.Questions) == 0 {
+	if ends {
 		w.noticeEnd(&b, n, len(good), bad)
 	}
 	return strings.TrimRight(b.String(), "\n")

@@ -81,8 +81,8 @@ func (w wording) question(b *text, id string, q Question) {
 	b.Line("\nTo answer it with one of the options:\n\n    " + fmt.Sprintf("%s(task_id=%s, question=%s, answer=\"<option>\")", w.message, arg(id), arg(q.Key)))
 }
 
-// noticeQuestions describes the questions that a notice reports. If there is no room for all of them, only
-// the titles of the last ones are shown.
+// noticeQuestions describes the questions that a notice reports. The last questions are shown with only their
+// titles if there is no room for more.
 func (w wording) noticeQuestions(b *text, n Notice) {
 	const short = 300 // more than a line with a title needs
 	room := noticeMax - b.Len() - 800

@@ -74,9 +74,9 @@ func (l *Limits) ofPool(name string) int {
 	return l.Default
 }
 
-// poolsFrom returns the figures of the source c.from, with the cool-downs of c.
-func (c *ConcurrencyManager) poolsFrom() []PoolStats {
-	l := c.look()
+// poolsFrom returns the figures of the source c.from, with the cool-downs of c. The argument is the result of
+// the method "look".
+func (c *ConcurrencyManager) poolsFrom(l Limits) []PoolStats {
 	out := slices.Clone(c.from.Pools())
 	for _, f := range c.slots.Pools() {
 		if f.Cool.Refusals == 0 {
@@ -95,19 +95,19 @@ func (c *ConcurrencyManager) poolsFrom() []PoolStats {
 
 // statsFrom returns the figures of the model's pool as the source c.from knows them, with its cool-down.
 func (c *ConcurrencyManager) statsFrom(model string) PoolStats {
-	name, _, _ := rules{c.look()}.Pool(slots.Models, slots.Normal(model))
-	return c.statsOf(name)
+	l := c.look()
+	name, _, _ := rules{l}.Pool(slots.Models, slots.Normal(model))
+	return c.statsOf(l, name)
 }
 
 // statsOf returns the figures of the pool with the given name as the source c.from knows them, with its
 // cool-down. The source may not know the pool, because nobody has a slot there or its figures are old.
-func (c *ConcurrencyManager) statsOf(name string) PoolStats {
-	for _, p := range c.poolsFrom() {
+func (c *ConcurrencyManager) statsOf(l Limits, name string) PoolStats {
+	for _, p := range c.poolsFrom(l) {
 		if p.Name == name {
 			return p
 		}
 	}
-	l := c.look()
 	return PoolStats{Name: name, Limit: l.ofPool(name)}
 }
 

@@ -115,18 +115,22 @@ func (c *ConcurrencyManager) Request(r SlotRequest, h SlotHolder) SlotClaim {
 		h.SlotGranted()
 		return k
 	}
-	ticket := uint64(0)
+	ticket, now := ticketAt(r.Queued), ticketAt(time.Now())
 	if r.Queued.IsZero() {
-		c.slots.Reach(slots.FirstTicket + uint64(max(time.Now().UnixNano(), 0)))
+		c.slots.Reach(now)
 		ticket = c.slots.Ticket()
 	} else {
-		ticket = slots.FirstTicket + uint64(min(max(r.Queued.UnixNano(), 0), slots.FirstTicket-1))
-		c.slots.Reach(min(ticket, slots.FirstTicket+uint64(max(time.Now().UnixNano(), 0))))
+		c.slots.Reach(min(ticket, now))
 	}
 	if c.slots.Take(&k.Waiter, &handle, r.Head, ticket) {
 		h.SlotGranted()
 	}
 	return k
+}
+
+// ticketAt returns the queue time of a request that was queued at the given time.
+func ticketAt(t time.Time) uint64 {
+	return slots.FirstTicket + uint64(min(max(t.UnixNano(), 0), slots.FirstTicket-1))
 }
 
 // SlotGranted implements [slots.Grantee].
@@ -150,12 +154,7 @@ func (k *ownClaim) Release() {
 	}
 	next, more := k.c.slots.Leave(&k.Waiter)
 	k.c.roots.drop(k.root)
-	if next != nil {
-		next.Owner.SlotGranted(next)
-	}
-	for _, w := range more {
-		w.Owner.SlotGranted(w)
-	}
+	slots.Tell(next, more)
 }
 
 // requestRoots holds the root sessions of requests to a ConcurrencyManager by their names. The zero value

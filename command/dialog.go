@@ -33,12 +33,9 @@ func ClaudeAsking() Program {
 
 // Options of a permission question of Claude Code.
 const (
-	allowOnce = "allow once"
+	allowOnce = asktext.AllowOnce
 	deny      = "deny"
 )
-
-// advice follows the reason of a refusal.
-const advice = " Go on without it, or say in your answer what you would have needed."
 
 // claudePrompt returns the line with the prompt.
 func claudePrompt(text string) string {
@@ -214,7 +211,7 @@ func (d *dialog) fail(id, problem string) {
 // answer asks the manager and returns the answer for the program.
 func (d *dialog) answer(ctx context.Context, x *controlLine) map[string]any {
 	refuse := func(reason string) map[string]any {
-		return map[string]any{"behavior": "deny", "message": reason + advice}
+		return map[string]any{"behavior": "deny", "message": reason + asktext.Advice}
 	}
 	var input map[string]any
 	if json.Unmarshal(x.Request.Input, &input) != nil || input == nil || x.cut {
@@ -253,19 +250,14 @@ func choice(input json.RawMessage, q *bgagent.Question) (asked string) {
 	var x struct {
 		Questions []struct {
 			Question string
-			Options  []struct{ Label, Description string }
+			Options  []asktext.Option
 		}
 	}
 	if !jsonlines.Decode(input, &x) || len(x.Questions) != 1 || len(x.Questions[0].Options) == 0 {
 		return ""
 	}
 	asked = x.Questions[0].Question
-	q.Kind, q.Title, q.Subject, q.Options = bgagent.QuestionChoice, asked, asked, nil
-	for _, o := range x.Questions[0].Options {
-		q.Options = append(q.Options, o.Label)
-		if o.Description != "" {
-			q.Subject += "\n" + o.Label + ": " + o.Description
-		}
-	}
+	q.Title = asked
+	asktext.Choose(q, asked, x.Questions[0].Options)
 	return asked
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/internal/asktext"
 )
 
 // PermissionRequest is an agent's request for access, for instance to a command or a
@@ -43,7 +44,7 @@ type PermissionReply struct {
 // Texts that an agent reads if its question is rejected without a reason.
 const (
 	noReason    = "This was not allowed." + advice
-	advice      = " Go on without it, or say in your answer what you would have needed."
+	advice      = asktext.Advice
 	policyPanic = "This was not allowed: the program that decides about it failed."
 )
 

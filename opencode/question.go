@@ -27,7 +27,7 @@ import (
 
 // The options of a permission question. The server also has "always", which is not offered.
 const (
-	allowOnce = "allow once"
+	allowOnce = asktext.AllowOnce
 	reject    = "reject"
 )
 
@@ -99,15 +99,7 @@ func (a *ask) toManager(input json.RawMessage) *bgagent.Question {
 		q.Subject = mdtext.Valid(a.request.subject(input))
 		return q
 	}
-	q.Kind, q.Options = bgagent.QuestionChoice, nil
-	text := []string{a.question.Question}
-	for _, o := range a.question.Options {
-		q.Options = append(q.Options, o.Label)
-		if o.Description != "" {
-			text = append(text, o.Label+": "+o.Description)
-		}
-	}
-	q.Subject = mdtext.Valid(strings.Join(text, "\n"))
+	asktext.Choose(q, a.question.Question, a.question.Options)
 	return q
 }
 

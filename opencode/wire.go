@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/internal/asktext"
 	"github.com/bgagent/bgagent/internal/calldigest"
 )
 
@@ -168,13 +169,8 @@ func (o *wireOutput) UnmarshalJSON(b []byte) error {
 }
 
 type wireAsked struct {
-	Question string       `json:"question"`
-	Options  []wireOption `json:"options"`
-}
-
-type wireOption struct {
-	Label       string `json:"label"`
-	Description string `json:"description"`
+	Question string           `json:"question"`
+	Options  []asktext.Option `json:"options"`
 }
 
 type wireParts []wirePart

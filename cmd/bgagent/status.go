@@ -182,18 +182,9 @@ func (v *view) writeStanding(w io.Writer, st standing, now time.Time, width int)
 	if err := writeRows(w, rows, width); err != nil {
 		return err
 	}
-	for _, t := range st.Tasks {
-		if !v.lives {
-			break
-		}
-		for _, q := range t.Questions {
-			fmt.Fprintf(w, "  %s asks: %s; bgagent show %s prints the question\n", clean(t.ID, q.Title, t.ID)...)
-			if v.Kind != statedir.Serve { // no command can answer
-				continue
-			}
-			for _, command := range answerCommands(t.ID, q) {
-				fmt.Fprintf(w, "    %s\n", command)
-			}
+	if v.lives {
+		for _, t := range st.Tasks {
+			v.writeQuestions(w, t)
 		}
 	}
 	if st.Failed > statusFailed {
@@ -201,6 +192,19 @@ func (v *view) writeStanding(w io.Writer, st standing, now time.Time, width int)
 		return err
 	}
 	return nil
+}
+
+// writeQuestions writes the titles of a task's questions, and the commands that answer them.
+func (v *view) writeQuestions(w io.Writer, t bgagent.Task) {
+	for _, q := range t.Questions {
+		fmt.Fprintf(w, "  %s asks: %s; bgagent show %s prints the question\n", clean(t.ID, q.Title, t.ID)...)
+		if v.Kind != statedir.Serve { // no command can answer
+			continue
+		}
+		for _, command := range answerCommands(t.ID, q) {
+			fmt.Fprintf(w, "    %s\n", command)
+		}
+	}
 }
 
 // writeRows writes a table. Each row consists of the id, the state, the agent, the duration, the detail and
@@ -212,9 +216,9 @@ func writeRows(w io.Writer, rows [][]any, width int) error {
 		fmt.Fprintf(table, "  %s\t%s\t%s\t%s\t%s\t%s\n", r...)
 		fmt.Fprintf(narrow, "  %s\t%s\t%s\t%s\t%s\n", r[0], r[1], r[2], r[3], r[5])
 	}
-	_, _ = table.Flush(), narrow.Flush()                                              // writing to memory never fails
-	fits := func(line string) bool { return utf8.RuneCountInString(line) <= width+1 } // with the end of the line
-	if lines := slices.Collect(strings.Lines(whole.String())); width <= 0 || !slices.ContainsFunc(lines, func(line string) bool { return !fits(line) }) {
+	_, _ = table.Flush(), narrow.Flush()                                                // writing to memory never fails
+	tooLong := func(line string) bool { return utf8.RuneCountInString(line) > width+1 } // with the end of the line
+	if width <= 0 || !slices.ContainsFunc(slices.Collect(strings.Lines(whole.String())), tooLong) {
 		_, err := w.Write(whole.Bytes())
 		return err
 	}

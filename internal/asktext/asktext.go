@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/internal/mdtext"
 )
 
 // Reason returns the reason for which [bgagent.Reporter.Ask] has returned no answer, as a text for the agent.
@@ -23,6 +24,31 @@ func Reason(err error) string {
 		err = under // without the name of the package
 	}
 	return err.Error()
+}
+
+// AllowOnce is the option that allows only what was asked for.
+const AllowOnce = "allow once"
+
+// Advice follows a refusal, as a text for the agent.
+const Advice = " Go on without it, or say in your answer what you would have needed."
+
+// Option is one of the fixed answers to a question.
+type Option struct {
+	Label       string `json:"label"`
+	Description string `json:"description"`
+}
+
+// Choose makes q a choice between the options.
+func Choose(q *bgagent.Question, asked string, options []Option) {
+	q.Kind, q.Options = bgagent.QuestionChoice, nil
+	lines := []string{asked}
+	for _, o := range options {
+		q.Options = append(q.Options, o.Label)
+		if o.Description != "" {
+			lines = append(lines, o.Label+": "+o.Description)
+		}
+	}
+	q.Subject = mdtext.Valid(strings.Join(lines, "\n"))
 }
 
 // commands are the names of fields that contain the whole command.

@@ -64,7 +64,7 @@ func (g *guest) take(c *Manager, model string) bool {
 
 // leave calls Leave and reports the grants that Leave returns.
 func (g *guest) leave(c *Manager) {
-	tell(c.Leave(&g.Waiter))
+	Tell(c.Leave(&g.Waiter))
 }
 
 // line returns a manager with a limit of 1, the holder of the only slot of the pool "m", and n

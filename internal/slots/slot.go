@@ -35,8 +35,8 @@ func (s Slot) Release() {
 	}
 	next, more := m.settle(k)
 	m.mu.Unlock()
-	tell(nil, granted)
-	tell(next, more)
+	Tell(nil, granted)
+	Tell(next, more)
 }
 
 // record is the state behind a Slot. Records are reused, so that a slot costs no allocation.
@@ -122,7 +122,7 @@ func (m *Manager) wait(ctx context.Context, done <-chan struct{}, k *key) (Slot,
 		m.recycle(r)
 	}
 	m.mu.Unlock()
-	tell(next, more)
+	Tell(next, more)
 	return Slot{}, ctx.Err()
 }
 

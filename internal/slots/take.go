@@ -63,7 +63,7 @@ func queue(w *Waiter, k *key, head bool, ticket uint64) {
 
 // Leave gives up the slot of w or its place in line. The slots that become free pass to other
 // waiters, and Leave returns these waiters. The second result is empty if there are no caps.
-// The caller must report each grant without holding a lock: next.Owner.SlotGranted(next).
+// The caller must report each grant without holding a lock, as [Tell] does.
 func (m *Manager) Leave(w *Waiter) (next *Waiter, more []*Waiter) {
 	m.mu.Lock()
 	next, more = m.leaveLocked(w)
@@ -71,8 +71,8 @@ func (m *Manager) Leave(w *Waiter) (next *Waiter, more []*Waiter) {
 	return next, more
 }
 
-// tell reports grants to the owners of the waiters that Leave has returned.
-func tell(next *Waiter, more []*Waiter) {
+// Tell reports grants to the owners of the waiters that [Manager.Leave] has returned.
+func Tell(next *Waiter, more []*Waiter) {
 	if next != nil {
 		next.Owner.SlotGranted(next)
 	}

@@ -238,7 +238,6 @@ func (a *Allocator) release(c *claim) {
 // drop forgets a process and frees its slots.
 func (a *Allocator) drop(p *process) {
 	delete(a.procs, p.name)
-	delete(a.tell, p)
 	a.gone = append(a.gone, p.name)
 	a.releaseAll(p, func(*claim) bool { return true })
 	delete(a.tell, p)
