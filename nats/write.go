@@ -212,7 +212,7 @@ func (s *Store) plan(b *bgagent.StoreBatch) (*plan, error) {
 }
 
 func otherText(record, name string) error {
-	return fmt.Errorf("the record %q already has a different text %q", record, name)
+	return fmt.Errorf("the record %q already has another text %q", record, name)
 }
 
 // remove plans to delete the record, if it exists.

@@ -375,7 +375,7 @@ func (w *writer) putText(t *bgagent.StoreText, ids map[string]int64) (err error)
 	if err := errors.Join(s.Err(), s.Reset()); err != nil || same {
 		return err
 	}
-	return fmt.Errorf("the record %q already has a different text %q", t.Record, t.Name)
+	return fmt.Errorf("the record %q already has another text %q", t.Record, t.Name)
 }
 
 // close closes the database and then releases the lock.

@@ -320,7 +320,7 @@ func (m *Memory) check(b *bgagent.StoreBatch) error {
 			old, is = texts[[2]string{t.Record, t.Name}]
 		}
 		if is && old != t.Text {
-			return fmt.Errorf("storetest: the record %q already has a different text %q", t.Record, t.Name)
+			return fmt.Errorf("storetest: the record %q already has another text %q", t.Record, t.Name)
 		}
 		texts[[2]string{t.Record, t.Name}] = t.Text
 	}
