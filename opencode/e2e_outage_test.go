@@ -17,7 +17,11 @@ import (
 
 func TestFiftyTasksThatStartWhileTheRealServerIsAwayAllComplete(t *testing.T) {
 	w := realagent.New(t, "opencode")
-	s := serve(t, w, w.ServeOpencode(t), opencode.Config{}, bgagent.Config{Limits: bgagent.Limits{Default: 10}})
+	// A server that is starting can accept a request and never answer it. Such a request must be repeated well
+	// before the manager gives up on the server.
+	s := serve(t, w, w.ServeOpencode(t), opencode.Config{Timeout: 30 * time.Second}, bgagent.Config{
+		HostUnreachable: patience, Limits: bgagent.Limits{Default: 10},
+	})
 	require.Equal(t, "warm", s.ended(s.launch("scope", "worker", "@say warm").ID)[0].Result)
 	s.s.Kill()
 	var ids []string

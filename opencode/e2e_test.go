@@ -1,6 +1,7 @@
 package opencode_test
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -34,7 +35,7 @@ const patience = 5 * time.Minute
 
 func serve(t *testing.T, w *realagent.World, s *realagent.OpencodeServer, cfg opencode.Config, mcfg bgagent.Config) *scene {
 	t.Helper()
-	cfg.URL, cfg.Directory, cfg.Timeout = s.URL, w.Dir, patience
+	cfg.URL, cfg.Directory, cfg.Timeout = s.URL, w.Dir, cmp.Or(cfg.Timeout, patience)
 	c, err := opencode.New(cfg)
 	require.NoError(t, err)
 	t.Cleanup(func() { c.Close() })
