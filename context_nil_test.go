@@ -23,6 +23,7 @@ func TestANilContextIsRefused(t *testing.T) {
 			"CancelAll":  func() error { _, err := m.CancelAll(none, root, bgagent.CancelOptions{}); return err },
 			"Send":       func() error { _, err := m.Send(none, root, task.ID, bgagent.SendInput{Text: "x"}); return err },
 			"Answer":     func() error { _, err := m.Answer(none, root, task.ID, bgagent.AnswerInput{Key: "x"}); return err },
+			"Forget":     func() error { return m.Forget(none, root, task.ID, bgagent.ForgetOptions{}) },
 			"Messages":   func() error { _, err := m.Messages(none, root, task.ID, "", 0); return err },
 			"NextNotice": func() error { _, err := m.NextNotice(none, root.Session); return err },
 			"History":    func() error { _, err := m.History(none, bgagent.Query{}, ""); return err },

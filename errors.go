@@ -34,9 +34,13 @@ var (
 	ErrStillLive = errors.New("the task has not ended yet")
 
 	// ErrNotStopped is returned by Resume if the session of an earlier attempt did not stop in time
-	// and might still be in a turn. Quiet returns ErrNotStopped if the session of an expired task
+	// and might still be in a turn, and by Forget if the session is still being stopped. Quiet returns ErrNotStopped if the session of an expired task
 	// did not stop.
 	ErrNotStopped = errors.New("the session of the earlier attempt did not stop")
+
+	// ErrStillNeeded is returned by Forget for a task whose end has not been reported, or that has
+	// launched tasks that are still needed.
+	ErrStillNeeded = errors.New("the task is still needed: its end has not been reported, or tasks below it are not over")
 
 	// ErrAlreadyEnded is returned by Cancel and Send for a task that has ended. They then change
 	// nothing.

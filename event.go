@@ -22,7 +22,7 @@ const (
 	EventQuiet                  // everything that the ended attempt started has stopped
 	EventOverLimit              // the session of an ended attempt did not stop in time; its slot went to the next task
 	EventNotice                 // Task.Notice became final
-	EventExpired                // retention dropped the record of the task
+	EventExpired                // the record of the task was dropped by retention or by Forget
 	EventStoreTrouble           // writes to the store have failed for Config.StoreTimeout, the store is lost, or the store refuses the record of Task; the log contains the error
 	EventSuperseded             // a new attempt of the task replaced the attempt; no EventEnded follows for the replaced attempt
 	EventBudget                 // 80 % of a limit of a budget is used; the field Budget contains the limit

@@ -33,6 +33,7 @@ type storing struct {
 	ended  []*task          // ended tasks that can expire once their last changes are durable
 	last   []*mark          // marks of expired tasks, until the last records of these tasks are durable
 	dead   []string         // keys of records to delete
+	forgot uint64           // number of tasks that were deleted on request
 
 	events  []heldEvent          // events that are held back until a change is durable, in order
 	waiters map[uint64][]*waiter // callers and workers that wait for a commit, by the number of the batch that they need
@@ -71,7 +72,7 @@ type mark struct {
 	asked   *asking           // for a task, the callers of its launch or resume; nil if none of them waits
 	batch   uint32            // for a node, the number of its open batch; for a task, the number of the batch that contains its latest end
 	past    []uint32          // for a task, the numbers of the batches that contain the ends of its earlier attempts, oldest first
-	gone    bool              // for a node, whether it is no longer needed
+	gone    bool              // the record is to be deleted, or is deleted already
 	refused bool              // the store refuses the record, so nothing waits for it
 	saves   bool              // for a node, whether the store might contain its record
 	burnt   int32             // for a task, the highest number of a withdrawn attempt that the store may contain

@@ -147,6 +147,37 @@ func TestATerminalSeesAndControlsARunningServe(t *testing.T) {
 	require.NoDirExists(t, filepath.Join(filepath.Dir(st.Store), filepath.Base(st.Store), "logs", first))
 }
 
+func TestARunningServeDeletesEndedTasks(t *testing.T) {
+	t.Parallel()
+	p := withPatient(t)
+	at, cmd := startServe(t, p)
+	cs := client(t, &mcp.StreamableClientTransport{Endpoint: at, DisableStandaloneSSE: true})
+	ids := []string{delegate(t, cs, "one"), delegate(t, cs, "two"), delegate(t, cs, "three")}
+	require.Contains(t, p.refuses(1, "prune", ids[0]), "has not ended")
+	p.write("go", "")
+	for _, id := range ids {
+		require.Contains(t, p.does("logs", "-f", id), "the answer to")
+	}
+	require.Contains(t, p.refuses(1, "prune", ids[0]), "its end has not been reported")
+	require.Equal(t, "deleted 0 tasks\n", strings.SplitAfter(p.does("prune", "--yes"), "\n")[0])
+	require.Equal(t, "deleted "+ids[0]+"\n", p.does("prune", ids[0], "--force"))
+	require.Contains(t, p.refuses(2, "show", ids[0]), "no task "+ids[0]+" is kept in ")
+	require.NoDirExists(t, filepath.Join(filepath.Dir(p.control()), "logs", ids[0]))
+	require.DirExists(t, filepath.Join(filepath.Dir(p.control()), "logs", ids[1]))
+
+	for range 2 { // the second call shows that the answer to the first, which also reported the third task, has arrived
+		callTool(t, cs, "background_output", map[string]any{"task_id": ids[1]})
+	}
+	require.Eventually(t, func() bool { return strings.HasPrefix(p.does("prune"), "2 tasks have ended") }, 2*time.Minute, 10*time.Millisecond)
+	require.Equal(t, "deleted 2 tasks\n", p.does("prune", "--yes"))
+	require.Contains(t, p.refuses(2, "show", ids[1]), "no task ")
+	require.NotContains(t, callTool(t, cs, "background_output", map[string]any{"task_id": ids[1]}), "the answer to two")
+
+	require.NoError(t, cmd.Process.Kill())
+	_ = cmd.Wait()
+	require.Contains(t, p.refuses(2, "show", ids[0]), "no task ", "the deletion was durable")
+}
+
 func TestTheFileOfAKilledServeIsKnownToBeStale(t *testing.T) {
 	t.Parallel()
 	p := withPatient(t)

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 
 	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/cmd/bgagent/internal/control"
 	"github.com/bgagent/bgagent/cmd/bgagent/internal/statedir"
 	"github.com/bgagent/bgagent/cmd/bgagent/internal/transcript"
 	"github.com/bgagent/bgagent/sqlite"
@@ -21,7 +22,7 @@ type pruneCmd struct {
 
 // Help implements kong's help provider.
 func (pruneCmd) Help() string {
-	return `Deletes tasks that have ended, with their prompts and results. Some ended tasks are left alone: those whose end has not been reported to whoever launched them, and those that the next process must stop again. Name such a task, with --force, to delete it. The tasks of a command that runs are left alone, too: end the command first.
+	return `Deletes tasks that have ended, with their prompts and results. Some ended tasks are left alone: those whose end has not been reported to whoever launched them, and those that the next process must stop again. Name such a task, with --force, to delete it. A running serve deletes its tasks itself when prune asks for it. The tasks of a running mcp or run are left alone, too: end the command first.
 
 Exit codes: 0 the tasks were deleted or counted; 1 some could not be deleted; 2 invalid input, or there is no such task.`
 }
@@ -33,7 +34,7 @@ type pruned struct {
 }
 
 // Run implements the subcommand.
-func (c pruneCmd) Run(all *cli) error {
+func (c pruneCmd) Run(all *cli, stop stops) error {
 	if c.Force && c.ID == "" {
 		return &exitError{exitInput, errors.New("--force needs the id of a task")}
 	}
@@ -42,7 +43,7 @@ func (c pruneCmd) Run(all *cli) error {
 		return err
 	}
 	if c.ID != "" {
-		return c.pruneOne(folder)
+		return c.pruneOne(stop.soft, folder)
 	}
 	stores, err := folder.Stores()
 	if err != nil {
@@ -51,7 +52,7 @@ func (c pruneCmd) Run(all *cli) error {
 	var problems []error
 	var total pruned
 	for _, s := range stores {
-		n, err := c.prune(s)
+		n, err := c.prune(stop.soft, s)
 		total.ended += n.ended
 		total.due += n.due
 		if err != nil {
@@ -69,9 +70,10 @@ func (c pruneCmd) Run(all *cli) error {
 	return errors.Join(problems...)
 }
 
-// prune counts the ended tasks of a store. With --yes, it deletes them. If a living process uses
-// the store, prune prints a warning and counts nothing.
-func (c pruneCmd) prune(s statedir.Store) (n pruned, err error) {
+// prune counts the ended tasks of a store. With --yes, it deletes them. If a running serve uses the
+// store, the serve deletes them. If another living process uses the store, prune prints a warning and
+// counts nothing.
+func (c pruneCmd) prune(ctx context.Context, s statedir.Store) (n pruned, err error) {
 	v, err := openView(s)
 	if errors.Is(err, fs.ErrNotExist) {
 		return n, nil
@@ -93,12 +95,18 @@ func (c pruneCmd) prune(s statedir.Store) (n pruned, err error) {
 		}
 	}
 	n.ended = len(ids)
+	server, err := v.server()
 	switch {
-	case v.lives && n.ended+n.due > 0:
+	case v.lives && n.ended+n.due > 0 && errors.Is(err, control.ErrNone):
 		warn("the %d ended tasks of %v stay, because it runs (process %d)", n.ended+n.due, s, v.owner.PID)
 		return pruned{}, nil
 	case n.ended == 0, !c.Yes:
 		return n, nil
+	case v.lives && err != nil:
+		return pruned{due: n.due}, err
+	case v.lives:
+		n.ended, err = forgetAll(ctx, server, ids)
+		return n, err
 	case s.Kind != statedir.Serve && n.ended == len(v.tasks):
 		if remove(s, false) {
 			return n, nil
@@ -107,26 +115,60 @@ func (c pruneCmd) prune(s statedir.Store) (n pruned, err error) {
 	return n, deleteTasks(s, ids)
 }
 
+// forgetAll lets a running serve delete tasks. It returns how many were deleted. A task that the serve
+// does not know any more counts as deleted. A task that has become live or needed again stays.
+func forgetAll(ctx context.Context, server *control.Client, ids []string) (n int, err error) {
+	if err := inTask(); err != nil {
+		return 0, err
+	}
+	var problems []error
+	for _, id := range ids {
+		err := server.Forget(ctx, control.ForgetInput{ID: id})
+		var refused *control.Error
+		switch {
+		case err == nil, errors.As(err, &refused) && refused.Input:
+			n++
+		case refused != nil:
+			problems = append(problems, err)
+		default: // the server does not answer
+			return n, errors.Join(append(problems, undone(err, "repeat the command"))...)
+		}
+	}
+	return n, errors.Join(problems...)
+}
+
 // pruneOne deletes the task that the command line names. It returns an error if the task has not
-// ended, or if a living process uses its store. Without --force, it also returns an error if the
-// next process needs the task.
-func (c pruneCmd) pruneOne(folder statedir.Folder) error {
+// ended, or if a living process other than a serve uses its store. Without --force, it also returns
+// an error if the next process needs the task.
+func (c pruneCmd) pruneOne(ctx context.Context, folder statedir.Folder) error {
 	v, t, err := find(folder, c.ID)
 	if err != nil {
 		return err
 	}
+	server, unreached := v.server()
 	if err := v.reader.Close(); err != nil {
 		return err
 	}
 	switch {
-	case v.lives:
+	case v.lives && errors.Is(unreached, control.ErrNone):
 		return fmt.Errorf("task %s belongs to %v, which runs (process %d); end it before you delete the task", t.ID, v, v.owner.PID)
+	case v.lives && unreached != nil:
+		return fmt.Errorf("%v: %w", v, unreached)
 	case !t.Status.Terminal():
 		return fmt.Errorf("task %s has not ended; %s", t.ID, v.state())
+	case v.due[t.ID] && !c.Force && v.lives:
+		return fmt.Errorf("task %s has ended, but its end has not been reported, or its session is still being stopped; --force deletes the task anyway", t.ID)
 	case v.due[t.ID] && !c.Force:
 		return fmt.Errorf("task %s has ended, but its end has not been reported, or it must be stopped again; %v does that when it runs again; --force deletes the task anyway", t.ID, v)
 	}
-	if err := deleteTasks(v.Store, []string{t.ID}); err != nil {
+	if v.lives {
+		if err := inTask(); err != nil {
+			return err
+		}
+		if err := server.Forget(ctx, control.ForgetInput{ID: t.ID, Force: c.Force}); err != nil {
+			return undone(err, "bgagent show "+t.ID+" tells whether the task is still there")
+		}
+	} else if err := deleteTasks(v.Store, []string{t.ID}); err != nil {
 		return err
 	}
 	fmt.Printf("deleted %s\n", t.ID)

@@ -14,6 +14,7 @@ import (
 	"github.com/bgagent/bgagent/cmd/bgagent/internal/bridge"
 	"github.com/bgagent/bgagent/cmd/bgagent/internal/children"
 	"github.com/bgagent/bgagent/cmd/bgagent/internal/control"
+	"github.com/bgagent/bgagent/cmd/bgagent/internal/transcript"
 	"github.com/bgagent/bgagent/mcpserver"
 )
 
@@ -202,6 +203,7 @@ func (s *serving) acceptCommands(info control.Info) *control.Server {
 	}
 	c, err := control.Listen(s.at.Dir, control.Host{
 		Manager: s.manager, Instance: s.life.id, Info: info, Log: s.log(),
+		RemoveLog: func(task string) error { return transcript.RemoveLog(s.at.Logs(), task) },
 		Serve: func(server *http.Server, l net.Listener) error {
 			return serveBounded(server, l, maxCommands, writeTime)
 		},

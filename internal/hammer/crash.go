@@ -181,8 +181,8 @@ func closeNow(m *bgagent.BackgroundManager) {
 	_ = m.Close(ctx)
 }
 
-// nothingLost checks the store at the end of a run. It must contain every accepted task, and all of
-// these tasks must have ended.
+// nothingLost checks the store at the end of a run. It must contain every accepted task that was not
+// deleted, and all of these tasks must have ended.
 func (h *hammer) nothingLost() {
 	if !h.crashes {
 		return
@@ -200,7 +200,12 @@ func (h *hammer) nothingLost() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for _, id := range h.ids {
-		if s, is := states[id]; !is || !s.Terminal() {
+		s, is := states[id]
+		may, must := h.o.lacks(id)
+		switch {
+		case is && must:
+			h.o.fault("%s was deleted, and the store has it", id)
+		case is && !s.Terminal() || !is && !may:
 			h.o.fault("%s was accepted; the store has it: %v, %s", id, is, s)
 		}
 	}

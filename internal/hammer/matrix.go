@@ -23,7 +23,7 @@ func phases() (names []string) {
 
 // targets are the operations that name a task. Only they can name a task that was
 // evicted.
-var targets = []string{"Cancel", "Get", "Quiet", "Read", "Resume", "RunResume", "Send", "Wait"}
+var targets = []string{"Cancel", "Forget", "Get", "Quiet", "Read", "Resume", "RunResume", "Send", "Wait"}
 
 var operations = append([]string{
 	"CancelAll", "Close", "Drain", "Launch", "List", "NextNotice", "Observe", "Outstanding and Digest", "Run", "SessionDeleted",

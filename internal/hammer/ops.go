@@ -183,6 +183,18 @@ func (h *hammer) op() {
 			h.aside(func(ctx context.Context) { o.log("%d quiet %s: %v", n, id, m.Quiet(ctx, id)) })
 		},
 		func() {
+			if h.r.IntN(4) > 0 {
+				return
+			}
+			id, by := h.target("Forget")
+			o.forgets(id)
+			err := m.Forget(h.life.ctx, by, id, bgagent.ForgetOptions{Force: h.r.IntN(4) == 0})
+			o.log("%d forget %s by %q: %v", n, id, by.Session, err)
+			if err == nil && !l.over.Load() {
+				o.forgot(id)
+			}
+		},
+		func() {
 			id, by := h.target("Cancel")
 			t, err := m.Cancel(h.life.ctx, by, id, bgagent.CancelOptions{Reason: "why not"})
 			o.log("%d cancel %s by %q: %s %v", n, id, by.Session, t.Status, err)

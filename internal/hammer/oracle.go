@@ -50,6 +50,7 @@ type oracle struct {
 	life      *life
 	pulls     map[attemptKey]bool     // whether the last delivery of the notice was a pull, such as a call of TakeNotice
 	pulled    map[attemptKey]bool     // latest values of the field "pulls" in earlier processes; a later process might not know about a pull
+	deleted   map[string]bool         // tasks for which Forget was called, and whether it has succeeded
 	earlier   map[attemptKey]bool     // notices that an earlier process has settled; a later process might not know about that
 	super     map[attemptKey]bool     // attempts that were superseded
 	messages  map[sentMessage]bool    // messages that were accepted
@@ -102,7 +103,7 @@ func newOracle(seed uint64) *oracle {
 		answers: map[attemptKey][]string{}, draws: map[string]uint64{}, ends: map[attemptKey]bgagent.Cause{},
 		notices: map[attemptKey]bgagent.NoticeState{}, overran: map[attemptKey]*life{}, quiets: map[attemptKey]int{},
 		aborted: map[string]bool{}, seen: map[attemptKey]map[string]bool{}, delivered: map[attemptKey]string{}, pulls: map[attemptKey]bool{}, pulled: map[attemptKey]bool{}, earlier: map[attemptKey]bool{},
-		super: map[attemptKey]bool{}, calls: map[string]*host{},
+		super: map[attemptKey]bool{}, deleted: map[string]bool{}, calls: map[string]*host{},
 		messages: map[sentMessage]bool{}, named: map[sentMessage]bool{}, got: map[sentMessage]string{}, again: map[string][]string{}, chosen: map[openQuestion]string{}, options: map[string]*answering{}, heal: make(chan struct{}),
 	}
 }

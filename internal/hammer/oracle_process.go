@@ -1,6 +1,7 @@
 package hammer
 
 import (
+	"errors"
 	"maps"
 	"time"
 
@@ -40,6 +41,32 @@ func (o *oracle) newProcess() {
 	o.limitsAt = time.Now()
 }
 
+// forgets records that Forget is about to be called for a task.
+func (o *oracle) forgets(id string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.deleted[id] = o.deleted[id]
+}
+
+// lacks reports whether the store may lack a task that was accepted, or must lack it.
+func (o *oracle) lacks(id string) (may, must bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	must, may = o.deleted[id]
+	return may, must
+}
+
+// forgot records that a task was deleted, and checks that it is unknown from then on.
+func (o *oracle) forgot(id string) {
+	_, err := o.manager().Get(id)
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.deleted[id] = true
+	if !errors.Is(err, bgagent.ErrUnknownTask) {
+		o.faultLocked("%s was deleted, and Get returns %v", id, err)
+	}
+}
+
 // The method "opens" checks and records the tasks that a new process has restored from the store.
 func (o *oracle) opens(tasks []bgagent.Task) {
 	o.mu.Lock()
@@ -53,6 +80,8 @@ func (o *oracle) opens(tasks []bgagent.Task) {
 		o.logLocked("a process begins with %s.%d %s %s %s %q", t.ID, t.Attempt, t.Status, t.Phase, t.Cause, t.Notice)
 		cause, ended := o.ends[key]
 		switch {
+		case o.deleted[t.ID]:
+			o.faultLocked("%s was deleted, and a new process shows it", t.ID)
 		case !t.Status.Terminal() && ended:
 			o.faultLocked("%s.%d had ended (%s), and a new process shows it as %s", t.ID, t.Attempt, cause, t.Status)
 		case t.Status.Terminal() && ended && cause != t.Cause:

@@ -213,3 +213,9 @@ func (c *Client) Send(ctx context.Context, in SendInput) (bgagent.SendResult, er
 func (c *Client) Answer(ctx context.Context, in AnswerInput) (bgagent.Question, error) {
 	return call[bgagent.Question](ctx, c, "answer", in)
 }
+
+// Forget deletes a task that has ended, with its log. It returns when the deletion is durable.
+func (c *Client) Forget(ctx context.Context, in ForgetInput) error {
+	_, err := call[struct{}](ctx, c, "forget", in)
+	return err
+}

@@ -137,6 +137,12 @@ type AnswerInput struct {
 	Option string `json:"option"`
 }
 
+// ForgetInput says which ended task is deleted.
+type ForgetInput struct {
+	ID    string `json:"id"`
+	Force bool   `json:"force,omitempty"` // delete the task even if it is still needed
+}
+
 // LogInput asks for a part of the log of a task.
 type LogInput struct {
 	ID   string `json:"id"`

@@ -29,6 +29,8 @@ type Host struct {
 	Info     Info
 	// Log returns a part of the log of a task, as transcript.ReadLog does.
 	Log func(ctx context.Context, task string, from int64) (text string, next int64, err error)
+	// RemoveLog removes the log of a task.
+	RemoveLog func(task string) error
 	// Serve serves the connections of a listener until the server is closed. It bounds their number.
 	Serve func(*http.Server, net.Listener) error
 }
@@ -108,6 +110,7 @@ func (h Host) routes() http.Handler {
 	handle(mux, "resume", h.resume)
 	handle(mux, "send", h.send)
 	handle(mux, "answer", h.answer)
+	handle(mux, "forget", h.forget)
 	return mux
 }
 
@@ -212,4 +215,12 @@ func (h Host) send(ctx context.Context, in SendInput) (bgagent.SendResult, error
 
 func (h Host) answer(ctx context.Context, in AnswerInput) (bgagent.Question, error) {
 	return h.Manager.Answer(context.WithoutCancel(ctx), bgagent.Caller{}, in.ID, bgagent.AnswerInput{Key: in.Key, Option: in.Option})
+}
+
+func (h Host) forget(ctx context.Context, in ForgetInput) (struct{}, error) {
+	err := h.Manager.Forget(context.WithoutCancel(ctx), bgagent.Caller{}, in.ID, bgagent.ForgetOptions{Force: in.Force})
+	if err == nil {
+		err = h.RemoveLog(in.ID)
+	}
+	return struct{}{}, err
 }
