@@ -241,12 +241,16 @@ func (k *fileKey) access(c *Config) (int64, func(int64)) {
 		if k.field == "NoticeResult" {
 			return int64(c.NoticeResult), func(n int64) { c.NoticeResult = int(n) }
 		}
-		return c.RetainText, func(n int64) { c.RetainText = n }
-	case keyLimit:
-		if k.field == "Limits.Total" {
-			return int64(c.Limits.Total), func(n int64) { c.Limits.Total = int(n) }
+		if k.field == "RetainText" {
+			return c.RetainText, func(n int64) { c.RetainText = n }
 		}
-		return int64(c.Limits.Default), func(n int64) { c.Limits.Default = int(n) }
+	case keyLimit:
+		switch k.field {
+		case "Limits.Total":
+			return int64(c.Limits.Total), func(n int64) { c.Limits.Total = int(n) }
+		case "Limits.Default":
+			return int64(c.Limits.Default), func(n int64) { c.Limits.Default = int(n) }
+		}
 	case keyFlag:
 		return k.flag(c)
 	case keyWake:
@@ -269,7 +273,7 @@ func (k *fileKey) flag(c *Config) (int64, func(int64)) {
 		on = &c.Ask
 	case "ModelsMayPermit":
 		on = &c.ModelsMayPermit
-	default:
+	case "OptionalTools":
 		has := func(n string) bool { return n == ToolBackgroundMessage }
 		var n int64
 		if slices.ContainsFunc(c.OptionalTools, has) {
@@ -281,6 +285,8 @@ func (k *fileKey) flag(c *Config) (int64, func(int64)) {
 				c.OptionalTools = append(c.OptionalTools, ToolBackgroundMessage)
 			}
 		}
+	default:
+		panic("bgagent: bug: no field for the key " + k.key)
 	}
 	var n int64
 	if *on {

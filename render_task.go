@@ -361,15 +361,10 @@ func (b *text) noReport(w wording, t Task) {
 
 // atLimit reports whether an attempt with this cause has reached a limit that a further attempt would
 // probably reach, too. The texts then say who can change this, and do not suggest continuing.
-func atLimit(c Cause) bool {
-	switch c {
-	case CauseLoop, CauseTooLong, CauseBudget, CauseRateLimited, CauseRefused:
-		return true
-	}
-	return false
-}
+func atLimit(c Cause) bool { return (wording{}).limitAdvice(c) != "" }
 
-// limitAdvice tells the model what it can do about a task that has reached a limit.
+// limitAdvice tells the model what it can do about a task that has reached a limit. It returns "" for
+// a cause that is not a limit.
 func (w wording) limitAdvice(c Cause) string {
 	switch c {
 	case CauseBudget:
@@ -381,12 +376,14 @@ func (w wording) limitAdvice(c Cause) string {
 		return "Its model refused the request, and the same request would be refused again. If its work is still needed, ask for it in other words."
 	case CauseLoop:
 		return "It has reached a limit, which the reason names. Only the people who run this program can raise the limit; no tool can."
+	case CauseTooLong:
+		advice := "Its input does not fit into its model, and the same prompt would fail again."
+		if w.delegate != "" {
+			advice += " If its work is still needed, divide it into smaller tasks."
+		}
+		return advice
 	}
-	advice := "Its input does not fit into its model, and the same prompt would fail again."
-	if w.delegate != "" {
-		advice += " If its work is still needed, divide it into smaller tasks."
-	}
-	return advice
+	return ""
 }
 
 // continuation writes how to continue a task that did not complete.

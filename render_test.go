@@ -454,7 +454,7 @@ func TestDigestKeepsToItsBytes(t *testing.T) {
 
 func TestNoTextAdvisesToContinueAtALimit(t *testing.T) {
 	w := defaultWording
-	for c, words := range map[Cause][]string{CauseLoop: {"limit", "Only the people who run this program can raise"}, CauseTooLong: {"does not fit into its model"}} {
+	for c, words := range map[Cause][]string{CauseLoop: {"limit", "Only the people who run this program can raise"}, CauseTooLong: {"does not fit into its model"}, CauseBudget: {"budget"}, CauseRateLimited: {"does not accept its requests"}, CauseRefused: {"ask for it in other words"}} {
 		it := item("a", "d", "a", c, "the reason", time.Minute)
 		for _, text := range []string{
 			w.ended(endedTask(c, "the reason", "half"), part{}, answerMax).with(""),

@@ -54,23 +54,7 @@ func (st *state) freeze() {
 	if s := st.storing; s != nil {
 		s.clean, s.seen, s.urgent = true, 0, true
 	}
-	for _, list := range st.waiters {
-		for _, w := range list {
-			st.fx.after.wakes.add(w)
-		}
-	}
-	for _, t := range st.tasks {
-		if b := t.questions(); b != nil {
-			for _, x := range b.list {
-				if x.w != nil { // even if the outcome waits for a slot, because the turn will not get one any more
-					st.fx.after.wakes.add(x.w)
-				}
-			}
-		}
-	}
-	for _, n := range st.nodes {
-		st.wakeNode(n)
-	}
+	st.wakeAll()
 }
 
 // unkept returns the ids of the tasks whose last changes are not durable.

@@ -171,16 +171,7 @@ func (st *state) storeFails() error {
 // leaveStore ends every wait for the store, because the manager no longer writes.
 func (st *state) leaveStore() {
 	st.storing.over = true
-	st.wakeStoring(anyBatch)
-	for _, all := range st.waiters {
-		for _, w := range all {
-			st.fx.after.wakes.add(w)
-		}
-	}
-	for _, n := range st.nodes {
-		st.wakeNode(n)
-	}
-	st.wakeDrainers()
+	st.wakeAll()
 }
 
 // loseStore is called when the store no longer belongs to this manager. Another manager may continue

@@ -128,6 +128,32 @@ func (st *state) wakeDrainers() {
 	}
 }
 
+// wakeAll wakes every caller that waits for anything, so that it can return an error. A new list of
+// waiters must be added here.
+func (st *state) wakeAll() {
+	for _, all := range st.waiters {
+		for _, w := range all {
+			st.fx.after.wakes.add(w)
+		}
+	}
+	for _, t := range st.tasks {
+		if b := t.questions(); b != nil {
+			for _, x := range b.list {
+				if x.w != nil { // even if the outcome waits for a slot, because the turn will not get one any more
+					st.fx.after.wakes.add(x.w)
+				}
+			}
+		}
+	}
+	for _, n := range st.nodes {
+		st.wakeNode(n)
+	}
+	st.wakeDrainers()
+	if st.storing != nil {
+		st.wakeStoring(anyBatch)
+	}
+}
+
 // wakePaused wakes the callers that wait for live tasks, because a pool has begun to cool down and they do
 // not wait for long pauses.
 func (st *state) wakePaused() {
