@@ -346,19 +346,19 @@ func TestEveryDeadlineIsArmedRungAndChecked(t *testing.T) {
 }
 
 func TestEveryCountOfATreeMovesWithIt(t *testing.T) {
-	var part account
+	var part liveCounts
 	counts := reflect.ValueOf(&part).Elem()
 	for i := range counts.NumField() {
-		require.Equal(t, reflect.Int, counts.Field(i).Kind(), "account.%s must be an int", counts.Type().Field(i).Name)
+		require.Equal(t, reflect.Int, counts.Field(i).Kind(), "liveCounts.%s must be an int", counts.Type().Field(i).Name)
 		// The counts are unexported, so they are set through their addresses.
 		*(*int)(counts.Field(i).Addr().UnsafePointer()) = i + 1
 	}
-	from, to := &node{account: part.plus(part)}, &node{account: part}
+	from, to := &node{counts: part.plus(part)}, &node{counts: part}
 	graft(part, from, to)
 	for i := range counts.NumField() {
 		name := counts.Type().Field(i).Name
-		require.Equal(t, int64(i+1), reflect.ValueOf(from.account).Field(i).Int(), "account.minus forgets %s", name)
-		require.Equal(t, int64(2*(i+1)), reflect.ValueOf(to.account).Field(i).Int(), "account.plus forgets %s", name)
+		require.Equal(t, int64(i+1), reflect.ValueOf(from.counts).Field(i).Int(), "liveCounts.minus forgets %s", name)
+		require.Equal(t, int64(2*(i+1)), reflect.ValueOf(to.counts).Field(i).Int(), "liveCounts.plus forgets %s", name)
 	}
 	for _, ended := range []Status{Completed, Failed, Cancelled} {
 		require.Zero(t, (&task{status: ended}).share(), "the eviction of an ended task subtracts nothing, so it must count zero")

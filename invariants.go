@@ -60,7 +60,7 @@ func (st *state) checkInvariants() error {
 // checkWithin is like checkInvariants, but it compares the records within a budget. In tests, it is
 // called after every update and every view, while the lock is held.
 func (st *state) checkWithin(budget *int) error {
-	c := checker{st: st, live: map[*node]int{}, tree: map[*node]account{}, kids: map[*node]int{}, owedAsks: map[*node]int{}}
+	c := checker{st: st, live: map[*node]int{}, tree: map[*node]liveCounts{}, kids: map[*node]int{}, owedAsks: map[*node]int{}}
 	for _, t := range st.tasks {
 		c.task(t)
 	}
@@ -151,7 +151,7 @@ func (st *state) checkUnchanged() error {
 type checker struct {
 	st         *state
 	live       map[*node]int
-	tree       map[*node]account
+	tree       map[*node]liveCounts
 	kids       map[*node]int
 	total      int
 	unquiet    int
@@ -372,7 +372,7 @@ func (c *checker) running(t *task, a *attempt, holds, waits bool) {
 func (c *checker) node(name string, n *node) {
 	c.expect(n.session == name, "node %q is indexed as %q", n.session, name)
 	c.expect(n.live == c.live[n], "node %q has %d live tasks, counted %d", name, n.live, c.live[n])
-	c.expect(n.account == c.tree[n], "node %q has the account %+v, counted %+v", name, n.account, c.tree[n])
+	c.expect(n.counts == c.tree[n], "node %q has the counts %+v, counted %+v", name, n.counts, c.tree[n])
 	c.expect(n.kids == c.kids[n], "node %q has %d tasks, counted %d", name, n.kids, c.kids[n])
 	owed, reclaimable := 0, 0
 	for _, d := range n.owed {
@@ -393,7 +393,7 @@ func (c *checker) node(name string, n *node) {
 	c.expect((len(n.asks) > 0) == (n.asksFrom > 0), "node %q: the first question was asked at %d, and it has %d", name, n.asksFrom, len(n.asks))
 	if sp := n.spending; sp != nil {
 		c.expect(n.above() == nil, "node %q is no root and has an account", name)
-		c.expect(sp.alarm.index > 0 || n.account.live > 0, "node %q has an account and no live task", name)
+		c.expect(sp.alarm.index > 0 || n.counts.live > 0, "node %q has an account and no live task", name)
 		c.expect(c.st.budgets, "node %q has an account, and nothing is counted", name)
 	}
 	if n.of != nil {

@@ -67,7 +67,7 @@ var planted = map[string]struct {
 	"questions to tell":    {`node "root" is to be told of 1 questions, counted 0`, func(x scene) func() { return plant(&x.root.asks, []*asked{{}}) }},
 	"live tasks":           {"live is 4, counted 3", func(x scene) func() { return plant(&x.st.live, 4) }},
 	"live tasks of a node": {`node "root" has 2 live tasks, counted 3`, func(x scene) func() { return plant(&x.root.live, 2) }},
-	"live tasks of a tree": {`node "root" has the account {live:2}, counted {live:3}`, func(x scene) func() { return plant(&x.root.account.live, 2) }},
+	"live tasks of a tree": {`node "root" has the counts {live:2}, counted {live:3}`, func(x scene) func() { return plant(&x.root.counts.live, 2) }},
 	"an account":           {`node "root" has an account, and nothing is counted`, func(x scene) func() { return plant(&x.root.spending, &spending{}) }},
 	"a period":             {"rings for a *bgagent.node that is over", func(x scene) func() { return plantAlarm(&x.st.deadlines.accounts, x.root) }},
 	"tasks of a node":      {`node "root" has 6 tasks, counted 5`, func(x scene) func() { return plant(&x.root.kids, 6) }},

@@ -191,7 +191,7 @@ func (st *state) openAccount(top *node, sp *spending, until int64) {
 // closeAccount closes the account of a tree if no task of the tree is live and the account has no
 // period.
 func (st *state) closeAccount(n *node) {
-	if sp := n.spending; sp != nil && sp.alarm.index == 0 && n.account.live == 0 {
+	if sp := n.spending; sp != nil && sp.alarm.index == 0 && n.counts.live == 0 {
 		n.spending = nil
 		st.nodeChanged(n)
 	}
@@ -203,7 +203,7 @@ func (st *state) ringAccount(n *node, now int64) {
 	n.spending = nil
 	st.nodeChanged(n)
 	st.touchNode(n)
-	if n.account.live > 0 {
+	if n.counts.live > 0 {
 		st.account(n, sp.narrow, now)
 	}
 }
@@ -330,7 +330,7 @@ func (st *state) enforce(t *task, over *attempt, now int64) {
 	}
 	top := t.up.top()
 	l, used := st.treeReached(top, Budget{})
-	if !used || top.account.live == 0 {
+	if !used || top.counts.live == 0 {
 		return
 	}
 	var live []*task

@@ -7,6 +7,8 @@ import (
 	"time"
 )
 
+// The code in this file makes the copies of tasks that callers see.
+
 // fullSnapshot returns a snapshot of the task that includes its place in line.
 func (st *state) fullSnapshot(t *task) Task {
 	s := st.snapshot(t)

@@ -5,6 +5,8 @@ import (
 	"time"
 )
 
+// The code in this file decides when notices are pushed to a root session, and applies the result.
+
 // delivery is the state of the delivery of notices to a session. At most one goroutine delivers to
 // a root session:
 //

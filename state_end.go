@@ -6,6 +6,8 @@ import (
 	"github.com/bgagent/bgagent/internal/mdtext"
 )
 
+// The code in this file ends turns and attempts, cascades an end to the tasks below, and stops sessions.
+
 func (st *state) cancel(by Caller, t *task, o CancelOptions, now int64) {
 	cause := CauseCaller
 	if by.Session == "" {

@@ -8,6 +8,8 @@ import (
 	"github.com/google/uuid"
 )
 
+// The code in this file makes ids, and finds tasks and sessions by their ids.
+
 // idEncoding writes ids in lower case. It does not use the letters i, l and o, which look like
 // digits, or the letter u.
 var idEncoding = base32.NewEncoding(idLetters).WithPadding(base32.NoPadding)

@@ -2,6 +2,8 @@ package bgagent
 
 import "github.com/bgagent/bgagent/internal/mdtext"
 
+// The code in this file applies the events and reports of clients.
+
 // observe applies one event from a client.
 func (st *state) observe(cl *client, e HostEvent, now int64) {
 	if cl.streamUp > 0 {

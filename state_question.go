@@ -34,7 +34,7 @@ type asked struct {
 	no      uint64  // number among the questions that this manager has opened
 	w       *waiter // waiter of Reporter.Ask; nil for the question of a starter
 	expires int64
-	owed    bool // the parent is still to be told about the question; see state_told.go
+	owed    bool // the parent is still to be told about the question; see state_question_told.go
 	shown   bool // the subject is short enough to be shown to models; computed once, because it takes time
 	passed  bool // the client has received the outcome, or needs none
 	refused refusedQuestion

@@ -7,6 +7,8 @@ import (
 	"github.com/bgagent/bgagent/internal/mdtext"
 )
 
+// The code in this file prepares the next host call of an attempt, and applies the answers to these calls.
+
 func openTodos(list []Todo) (n int32) {
 	for _, t := range list {
 		if t.State.Open() {
@@ -442,7 +444,7 @@ func (st *state) regraft(n *node, t *task) {
 		return
 	}
 	n.of, t.sess.own = nil, nil // detach n for a moment, so that the function "graft" finds its old root
-	graft(n.account, n, t.up)
+	graft(n.counts, n, t.up)
 	n.of, t.sess.own = t.sess, n
 	st.changedBelow(n)
 }

@@ -9,6 +9,8 @@ import (
 	"github.com/bgagent/bgagent/internal/slots"
 )
 
+// The code in this file admits a launch or a resume, and starts a task that got a slot.
+
 // sameCall returns the task that an earlier call with the same hash launched, or nil.
 func (st *state) sameCall(by Caller, hash uint64, foreground bool) *task {
 	t := st.calls[hash]
@@ -120,9 +122,9 @@ func (st *state) room(top *node) error {
 	if err := st.storeFails(); err != nil {
 		return err
 	}
-	if limit := st.cfg.MaxTasksPerRoot; limit != Unlimited && top.account.live >= limit {
+	if limit := st.cfg.MaxTasksPerRoot; limit != Unlimited && top.counts.live >= limit {
 		parked, until := st.parkedInTree(top, st.now)
-		return tooManyTasks(top.session, top.account.live, limit, parked, until)
+		return tooManyTasks(top.session, top.counts.live, limit, parked, until)
 	}
 	return nil
 }
@@ -151,7 +153,7 @@ func (st *state) launchNode(session string, chain []SessionInfo) (*node, error) 
 		if up.under(at.session) {
 			return nil, parentCycle(session)
 		}
-		graft(at.account, at, up)
+		graft(at.counts, at, up)
 		at.up = up
 		up.subs = append(up.subs, at)
 		st.joinAccount(at, st.now)

@@ -2,6 +2,8 @@ package bgagent
 
 import "time"
 
+// The code in this file holds all deadlines, and applies the time limits of attempts.
+
 // alarm is the deadline of a record; see alarms.
 type alarm struct {
 	at    int64

@@ -6,6 +6,8 @@ import (
 	"github.com/bgagent/bgagent/internal/slots"
 )
 
+// The code in this file links tasks and sessions into trees, and counts what each tree has.
+
 // node is the record of a session that delegates: a root session, a scope, or the session of a
 // task.
 type node struct {
@@ -16,8 +18,8 @@ type node struct {
 	dir      string
 	first    *task // first task in the list of the node's tasks, oldest first
 	last     *task
-	live     int     // number of the node's own pending and running tasks
-	account  account // on a root: counts of the whole tree; otherwise zero
+	live     int        // number of the node's own pending and running tasks
+	counts   liveCounts // on a root: counts of the whole tree; otherwise zero
 	kids     int
 	slots    slots.Root // on a root: data for sharing slots fairly among roots
 	gone     bool       // the host reported that the session no longer exists
@@ -146,48 +148,48 @@ func (st *state) countLive(t *task, by int) {
 	st.live += by
 	t.up.live += by
 	top := t.up.top()
-	if top.account.live += by; top.spending != nil && top.account.live == 0 {
+	if top.counts.live += by; top.spending != nil && top.counts.live == 0 {
 		st.touchNode(top) // the account of the tree may close
 	}
 }
 
-// account holds the counts of a whole tree. The account of the tree's root is the sum of the shares
-// of the tree's tasks; the accounts of other nodes are zero. So the account is zero when no task is
-// left, and dropNode keeps a root until its account is zero. A count that must outlast the tasks
-// must not be part of account.
-type account struct {
+// liveCounts counts what the live tasks of a tree contribute now. The counts of the tree's root are the
+// sum of the shares of the tree's tasks; other nodes count nothing. The counts are zero when no task
+// is left, and dropNode keeps a root until then. They are not recorded: the next process counts again.
+// A total that must outlast the tasks, such as the tool calls of the tree, belongs into spending.
+type liveCounts struct {
 	live int // number of pending and running tasks
 }
 
-// share returns the contribution of the task itself to the account of its tree.
-func (t *task) share() (own account) {
+// share returns the contribution of the task itself to the counts of its tree.
+func (t *task) share() (own liveCounts) {
 	if t.live() {
 		own.live = 1
 	}
 	return own
 }
 
-// plus returns the sum of two accounts.
-func (x account) plus(y account) account { return account{live: x.live + y.live} }
+// plus returns the sum of two counts.
+func (x liveCounts) plus(y liveCounts) liveCounts { return liveCounts{live: x.live + y.live} }
 
-// minus returns the difference between two accounts.
-func (x account) minus(y account) account { return account{live: x.live - y.live} }
+// minus returns the difference between two counts.
+func (x liveCounts) minus(y liveCounts) liveCounts { return liveCounts{live: x.live - y.live} }
 
 // subtree returns the sum of the shares of the tasks below an ended task.
-func (t *task) subtree() (part account) {
+func (t *task) subtree() (part liveCounts) {
 	if t.sess != nil && t.sess.own != nil {
 		t.sess.own.each(func(below *task) { part = part.plus(below.share()) })
 	}
 	return part
 }
 
-// graft moves a part of one tree's account to another tree. The part is the account of a root that
+// graft moves a part of one tree's counts to another tree. The part is the counts of a root that
 // is about to get a parent, or the subtree of a task. The function "graft" must be called before
 // the nodes move, while the node "from" is still below the old root.
-func graft(part account, from, to *node) {
+func graft(part liveCounts, from, to *node) {
 	from, to = from.top(), to.top()
-	from.account = from.account.minus(part)
-	to.account = to.account.plus(part)
+	from.counts = from.counts.minus(part)
+	to.counts = to.counts.plus(part)
 }
 
 // top returns the root of n's tree.
@@ -198,7 +200,7 @@ func (n *node) top() *node {
 
 // needed reports whether the node must be kept.
 func (n *node) needed() bool {
-	return n.held != nil && len(n.held.envelopes())+len(n.held.hands) > 0 || n.kids > 0 || n.nOwed > 0 || len(n.waiters) > 0 || n.env != nil || n.delivering || len(n.subs) > 0 || n.account != (account{}) || n.spending != nil
+	return n.held != nil && len(n.held.envelopes())+len(n.held.hands) > 0 || n.kids > 0 || n.nOwed > 0 || len(n.waiters) > 0 || n.env != nil || n.delivering || len(n.subs) > 0 || n.counts != (liveCounts{}) || n.spending != nil
 }
 
 // dropNode removes the node if it is not needed. If no debt to the node is left, dropNode also

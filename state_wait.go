@@ -1,5 +1,7 @@
 package bgagent
 
+// The code in this file decides when a foreground call returns, and wakes the callers that wait.
+
 // callEnd is the reason why a foreground call stops waiting before its task has ended.
 type callEnd uint8
 
