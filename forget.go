@@ -7,24 +7,26 @@ import (
 
 // ForgetOptions are the optional arguments of [BackgroundManager.Forget].
 type ForgetOptions struct {
-	// Force also deletes a task whose end has not been reported, one that delegates to tasks that are
-	// still needed, and one whose session did not stop in time. The end is then never reported.
+	// Force also deletes a task whose end has not been reported, one with tasks below it that are still
+	// needed, and one whose session did not stop in time. The end is then not reported any more, but a
+	// notice that was already made can still name the task.
 	Force bool
 }
 
-// Forget deletes an ended task with its prompts and results, from memory and from the store. It does not
-// delete the task's session from the agent runtime. From then on, the id is unknown, and the task
-// cannot be resumed. Tasks that the task has launched stay. Subscribers get [EventExpired] if the task
-// was in memory.
+// Forget deletes an ended task with its prompts and results, from memory and from the store. From then on,
+// the id is unknown, and the task cannot be resumed. A repeated tool call that launched the task launches
+// another one. Tasks that the task has launched stay. If the client is a [SessionForgetter], it is asked to
+// forget the session. Subscribers get [EventExpired].
 //
-// With [Config].Store, Forget returns once the deletion is durable, and also finds tasks that only the
-// store still contains. If ctx ends first, or if that takes longer than Config.StoreTimeout, the error
-// matches [ErrStore], and the task will be deleted later.
+// With [Config].Store, Forget returns once the deletion is durable, and it also finds tasks that only the
+// store still contains. If the error matches [ErrStore], the deletion is not known to be durable; the text
+// says whether anything was deleted. A repeated call waits for the same deletion. If the store refuses to
+// delete the record, the task stays in the store as history.
 //
 // The error matches [ErrUnknownTask], [ErrExpired] or [ErrNotDescendant] if the caller has no such
-// task, [ErrStillLive] if the task has not ended, [ErrNotStopped] if its session is still being
-// stopped, and [ErrStillNeeded] if only Force deletes the task. If Forget returns one of these errors,
-// it has deleted nothing. Forget is safe for concurrent use.
+// task, [ErrStillLive] if the task has not ended, [ErrNotStopped] if its session has not stopped, and
+// [ErrStillNeeded] if only Force deletes the task. If Forget returns one of these errors, it has deleted
+// nothing. Forget is safe for concurrent use.
 func (m *BackgroundManager) Forget(ctx context.Context, by Caller, id string, o ForgetOptions) error {
 	m.heard(by.Session)
 	if err := m.forget(ctx, by, id, o); err != nil {
@@ -38,12 +40,15 @@ func (m *BackgroundManager) forget(ctx context.Context, by Caller, id string, o 
 		return err
 	}
 	if err := m.fetch(ctx, id); err != nil {
-		return fmt.Errorf("%w: %w", ErrStore, err)
+		return fmt.Errorf("nothing was deleted: %w: %w", ErrStore, err)
 	}
 	var gone *mark
 	var err error
 	m.update(func(st *state, now int64) {
 		var t *task
+		if gone = st.forgotten(id); gone != nil { // an earlier call has deleted it
+			return
+		}
 		if t, err = st.findOwn(by, id); err == nil {
 			gone, err = st.forgetTask(t, o.Force, now)
 		}
@@ -53,14 +58,14 @@ func (m *BackgroundManager) forget(ctx context.Context, by Caller, id string, o 
 	}
 	refused := false
 	err = m.untilKept(ctx, m.cfg.StoreTimeout, func(st *state) bool {
-		refused = gone.refused
-		return st.storing.durable(gone)
+		refused = !gone.gone
+		return refused || st.storing.durable(gone)
 	})
 	switch {
 	case err != nil:
 		return fmt.Errorf("task %s is deleted, which is not stored yet: %w: %w", id, ErrStore, err)
 	case refused:
-		return fmt.Errorf("task %s: %w: it refuses to delete the task", id, ErrStore)
+		return fmt.Errorf("task %s: %w: it refuses to delete the task, which stays there", id, ErrStore)
 	}
 	return nil
 }

@@ -2,6 +2,7 @@ package bgagent_test
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"sync/atomic"
 	"testing"
@@ -9,6 +10,7 @@ import (
 	"time"
 
 	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/internal/race"
 	"github.com/bgagent/bgagent/storetest"
 	"github.com/stretchr/testify/require"
 )
@@ -185,5 +187,142 @@ func TestForgetReportsAStoreThatDoesNotDelete(t *testing.T) {
 		err = m.Forget(t.Context(), root, two, bgagent.ForgetOptions{})
 		require.ErrorIs(t, err, bgagent.ErrStore)
 		require.ErrorContains(t, err, "refuses to delete")
+		task, err := m.Read(root, two)
+		require.NoError(t, err, "the task stays in the store")
+		require.Equal(t, "answer to two", task.Result)
+	})
+}
+
+// A caller that waits for several tasks must not wait for the deletion of one of them.
+func TestADeletionHoldsUpNobodyWhoWaits(t *testing.T) {
+	withHands(t, working(time.Minute), bgagent.Config{}, func(t *testing.T, m *bgagent.BackgroundManager, _ *storetest.Memory, h *hands) {
+		gone := launch(t, m, "one").ID
+		ended(t, m, gone)
+		time.Sleep(time.Minute)
+		later := launch(t, m, "two").ID
+		writing, goOn := make(chan struct{}), make(chan struct{})
+		h.mu.Lock()
+		h.write = func(ctx context.Context, b *bgagent.StoreBatch) error {
+			if slices.ContainsFunc(b.Records, func(r bgagent.StoreRecord) bool { return r.Key == later && r.Status.Terminal() }) {
+				close(writing)
+				<-goOn
+				h.refuse(func(*bgagent.StoreBatch) bool { return false })
+			}
+			return h.Process.Write(ctx, b)
+		}
+		h.mu.Unlock()
+		waited := make(chan []bgagent.Task)
+		go func() { waited <- ended(t, m, later, gone) }()
+		<-writing
+		forgot := make(chan error)
+		go func() { forgot <- m.Forget(t.Context(), root, gone, bgagent.ForgetOptions{Force: true}) }()
+		synctest.Wait()
+		close(goOn)
+		require.NoError(t, <-forgot)
+		began := time.Now()
+		for _, task := range <-waited {
+			require.Equal(t, bgagent.Completed, task.Status)
+		}
+		require.Zero(t, time.Since(began))
+	})
+}
+
+func TestAForgottenTaskIsOwedToNobody(t *testing.T) {
+	box := &inbox{}
+	box.fails(errors.New("no"))
+	withHands(t, working(time.Second), bgagent.Config{Notify: box.notify}, func(t *testing.T, m *bgagent.BackgroundManager, _ *storetest.Memory, _ *hands) {
+		id := launch(t, m, "explore").ID
+		ended(t, m, id)
+		time.Sleep(5 * time.Second) // the notice about the first attempt was tried once
+		_, err := m.Resume(t.Context(), root, id, bgagent.ResumeInput{Prompt: "again"})
+		require.NoError(t, err)
+		_, err = m.Cancel(t.Context(), root, id, bgagent.CancelOptions{})
+		require.NoError(t, err)
+		time.Sleep(5 * time.Second)
+		require.ErrorIs(t, m.Forget(t.Context(), root, id, bgagent.ForgetOptions{}), bgagent.ErrStillNeeded)
+		require.NoError(t, m.Forget(t.Context(), root, id, bgagent.ForgetOptions{Force: true}))
+		_, owed := m.Outstanding(root.Session)
+		require.Zero(t, owed)
+		box.answers()
+		time.Sleep(time.Hour)
+		require.Empty(t, box.all())
+	})
+}
+
+func TestAForgottenTaskTakesNoPlaceOfAnExpiredOne(t *testing.T) {
+	withoutStore(t)
+	sc := &forgetful{forgot: map[string]int{}}
+	sc.run = works(time.Millisecond)
+	bubble(t, sc, bgagent.Config{RetainTasks: -1, Retention: time.Minute, MaxTasksPerRoot: bgagent.Unlimited}, func(t *testing.T, m *bgagent.BackgroundManager) {
+		id := launch(t, m, "explore").ID
+		ended(t, m, id)
+		_, err := m.Read(root, id)
+		require.NoError(t, err)
+		time.Sleep(time.Hour)
+		most := 10_300 // more than there are tombstones
+		if race.Enabled {
+			most = 10
+		}
+		for range most {
+			x := launch(t, m, "x").ID
+			ended(t, m, x)
+			require.NoError(t, m.Forget(t.Context(), root, x, bgagent.ForgetOptions{Force: true}))
+		}
+		_, err = m.Get(id)
+		require.ErrorIs(t, err, bgagent.ErrExpired)
+		synctest.Wait()
+		require.Equal(t, most, len(sc.forgot), "the client forgets each session")
+	})
+}
+
+func TestAParentWhoseTasksAreOverIsForgotten(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		w.cfg.MaxDepth, w.cfg.Retention = 2, -1
+		m := w.begin()
+		top := launch(t, m, "explore").ID
+		synctest.Wait()
+		below, err := m.Launch(t.Context(), bgagent.Caller{Session: get(t, m, top).Session}, bgagent.LaunchInput{Agent: "worker", Prompt: "read"})
+		require.NoError(t, err)
+		ended(t, m, below.ID, top)
+		time.Sleep(time.Minute)
+		require.NoError(t, m.Forget(t.Context(), root, top, bgagent.ForgetOptions{}))
+		require.NoError(t, m.Forget(t.Context(), root, below.ID, bgagent.ForgetOptions{}))
+	})
+}
+
+func TestATaskWhoseSessionHasNotStoppedIsNotForgotten(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		w.hangs, w.work, w.cfg.StopTimeout = true, 10*time.Minute, time.Minute
+		m := w.begin()
+		id := launch(t, m, "explore").ID
+		synctest.Wait()
+		_, err := m.Cancel(t.Context(), root, id, bgagent.CancelOptions{})
+		require.NoError(t, err)
+		for range 2 { // the second time, the stopping deadline has passed
+			require.ErrorIs(t, m.Forget(t.Context(), root, id, bgagent.ForgetOptions{Force: true}), bgagent.ErrNotStopped)
+			time.Sleep(2 * time.Minute)
+		}
+		time.Sleep(10 * time.Minute)
+		require.NoError(t, m.Forget(t.Context(), root, id, bgagent.ForgetOptions{Force: true}))
+	})
+}
+
+func TestASecondForgetWaitsForTheSameDeletion(t *testing.T) {
+	withHands(t, working(time.Second), bgagent.Config{}, func(t *testing.T, m *bgagent.BackgroundManager, _ *storetest.Memory, h *hands) {
+		id := launch(t, m, "explore").ID
+		ended(t, m, id)
+		time.Sleep(time.Minute)
+		var full atomic.Bool
+		full.Store(true)
+		h.refuse(func(*bgagent.StoreBatch) bool { return full.Load() })
+		force := bgagent.ForgetOptions{Force: true}
+		for range 2 {
+			err := m.Forget(t.Context(), root, id, force)
+			require.ErrorIs(t, err, bgagent.ErrStore)
+			require.ErrorContains(t, err, "is deleted, which is not stored yet")
+		}
+		full.Store(false)
+		require.NoError(t, m.Forget(t.Context(), root, id, force))
+		require.ErrorIs(t, m.Forget(t.Context(), root, id, force), bgagent.ErrUnknownTask)
 	})
 }

@@ -81,45 +81,45 @@ func (m *BackgroundManager) fetch(ctx context.Context, ref string) error {
 	if m.cfg.Store == nil || ref == "" {
 		return nil
 	}
-	known, last, forgot := false, false, uint64(0)
-	m.view(func(st *state) {
-		known, last = st.inMemory(ref) || st.isForgotten(ref), st.unwritten(ref) && !st.recovery.due
-		forgot = st.storing.forgot
+	known, last := false, false
+	m.update(func(st *state, _ int64) {
+		known, last = st.inMemory(ref) || st.forgotten(ref) != nil, st.unwritten(ref) && !st.recovery.due
+		if !known {
+			st.storing.fetches++
+		}
 	})
 	if known {
 		return nil
 	}
+	defer m.update(func(st *state, _ int64) {
+		if st.storing.fetches--; st.storing.fetches == 0 {
+			st.storing.deleted = nil
+		}
+	})
 	if last { // the store has an older record than the one that memory had
 		m.update(func(st *state, _ int64) { st.flush() })
 		if err := m.untilKept(ctx, m.cfg.StoreTimeout, func(st *state) bool { return !st.unwritten(ref) }); err != nil {
 			return err
 		}
 	}
-	limited, cancel := context.WithTimeout(ctx, m.cfg.StoreTimeout)
+	ctx, cancel := context.WithTimeout(ctx, m.cfg.StoreTimeout)
 	defer cancel()
-	found, err := m.history(limited, StoreQuery{Ref: ref, Limit: 1})
+	found, err := m.history(ctx, StoreQuery{Ref: ref, Limit: 1})
 	if err != nil || len(found) == 0 {
 		return err
 	}
-	x, err := m.loadTask(limited, &found[0])
+	x, err := m.loadTask(ctx, &found[0])
 	switch {
 	case err != nil:
 		return fmt.Errorf("task %s: %w", found[0].Key, err)
 	case !x.Status.Terminal() || x.Run != nil || !x.Notice.Settled() || slices.ContainsFunc(x.Past, func(p Attempt) bool { return p.Notice == NoticeOwed }):
 		return fmt.Errorf("task %s was not loaded when the store was opened", x.id)
 	}
-	again := false
 	m.update(func(st *state, now int64) {
-		switch {
-		case st.storing.forgot != forgot: // the task itself may be deleted since it was read
-			again = true
-		case !st.inMemory(x.id) && !st.unwritten(x.id):
+		if !st.inMemory(x.id) && !st.unwritten(x.id) && !slices.Contains(st.storing.deleted, x.id) {
 			st.remember(x, now)
 		}
 	})
-	if again {
-		return m.fetch(ctx, ref)
-	}
 	return nil
 }
 

@@ -162,7 +162,8 @@ type AgentInfo struct {
 
 // SessionForgetter is the ability to free the resources that a client holds for a session. The
 // manager calls ForgetSession once the session can no longer be resumed, because the task's record
-// has expired and its tombstone has been dropped. ForgetSession must return at once.
+// has expired and its tombstone has been dropped, or because Forget has deleted the task.
+// ForgetSession must return at once.
 type SessionForgetter interface {
 	ForgetSession(session string)
 }

@@ -196,12 +196,18 @@ func (st *state) storedResult(t *task) string {
 	return ""
 }
 
-// expire drops the record of an ended task.
+// expire drops the record of an ended task and leaves a tombstone.
 func (st *state) expire(t *task) {
-	st.emit(EventExpired, t)
-	st.logTask(logExpired, t)
 	// If the record was loaded again, its run is gone, but it is still unknown what its session did.
 	stuck := t.run != nil || t.sess != nil && t.sess.stuck
+	st.drop(t, true, stuck)
+}
+
+// drop drops the record of an ended task. If tomb is true, a tombstone remains; otherwise the id and the
+// session become unknown.
+func (st *state) drop(t *task, tomb, stuck bool) {
+	st.emit(EventExpired, t)
+	st.logTask(logExpired, t)
 	if a := t.run; a != nil { // the attempt could not be stopped; its session is no longer polled
 		st.unquiet--
 		st.unfollow(a)
@@ -218,7 +224,11 @@ func (st *state) expire(t *task) {
 	st.keep.size--
 	num, _ := parseID(t.id())
 	delete(st.tasks, num)
-	st.bury(t, stuck)
+	if tomb {
+		st.bury(t, stuck)
+	} else {
+		st.removeSession(t)
+	}
 	t.set(flagUnanswered, false)
 	st.forgetCall(t)
 	if !st.pushes(t.up) { // the notices of earlier attempts might never be taken
@@ -299,11 +309,16 @@ func (st *state) bury(t *task, stuck bool) {
 			}
 			k.budgets[s] = b
 		}
-		if n := s.own; n != nil {
-			n.of, s.own = nil, nil
-			t.up.adopt(n, t.status)
-			st.nodeChanged(n)
-		}
+		st.orphan(t)
+	}
+}
+
+// orphan gives the tasks below an expired task to the node of the task's parent.
+func (st *state) orphan(t *task) {
+	if n := t.sess.own; n != nil {
+		n.of, t.sess.own = nil, nil
+		t.up.adopt(n, t.status)
+		st.nodeChanged(n)
 	}
 }
 

@@ -1,32 +1,44 @@
 package bgagent
 
-// forgetTask deletes an ended task on request. With a store, it returns the mark of the deletion. Unlike
-// a task that expires, the task leaves no tombstone and no record.
+// The code in this file deletes ended tasks on request. Unlike a task that expires, a deleted task leaves
+// neither a tombstone nor a record in the store.
+
+// forgetTask deletes an ended task. With a store, it returns the mark of the deletion, which is durable once
+// the store no longer has the record.
 func (st *state) forgetTask(t *task, force bool, now int64) (gone *mark, err error) {
 	switch {
 	case !st.hasEnded(t):
-		return nil, stillLive(t.id(), t.status)
-	case t.run != nil && !(t.run.overrun && force), t.sess != nil && t.sess.stuck && !force:
+		return nil, stillLive(t.id(), st.shown(t))
+	case t.run != nil, t.sess != nil && t.sess.stuck && !force:
 		return nil, taskError(t.id(), ErrNotStopped)
 	case !force && st.isNeeded(t):
 		return nil, taskError(t.id(), ErrStillNeeded)
+	case st.storing != nil && st.storing.over:
+		return nil, st.overError()
 	}
 	st.settleTask(t, NoticeGivenUp, now)
+	t.up.unpackTask(t) // earlier attempts can still be owed
 	t.up.forgetDebts(t, NoticeGivenUp)
 	t.up.compact()
-	st.expire(t)
-	for i := range st.keep.tombs {
-		if st.keep.tombs[i].id == t.id() {
-			st.dropTomb(i)
-		}
-	}
+	st.drop(t, false, false)
 	return st.deleteRecord(t), nil
 }
 
+// removeSession forgets the session of a deleted task. It does what bury and dropTomb do for others.
+func (st *state) removeSession(t *task) {
+	if s := t.sess; s != nil {
+		st.orphan(t)
+		s.task = nil
+		st.sessions.remove(s)
+		st.forgetSession(t.kind.cl, s.id)
+	}
+	st.releaseKind(t.kind)
+}
+
 // isNeeded reports whether somebody still needs the record of the ended task: a session that has not been
-// told of an end, or tasks below the task.
+// told of an end, or a task below it.
 func (st *state) isNeeded(t *task) bool {
-	if t.isDue() || st.isHanded(t, t.no) {
+	if t.notice == NoticeOwed || t.is(flagReclaimable) || t.owesPast() || st.isHanded(t, t.no) {
 		return true
 	}
 	if t.more != nil {
@@ -36,11 +48,15 @@ func (st *state) isNeeded(t *task) bool {
 			}
 		}
 	}
-	return false
+	below := false
+	if t.sess != nil && t.sess.own != nil {
+		below = t.sess.own.outstanding() > 0
+		t.sess.own.each(func(c *task) { below = below || c.live() || c.run != nil })
+	}
+	return below
 }
 
-// deleteRecord deletes the record of an expired task from the store. It returns the task's mark, which is
-// durable once the record is deleted.
+// deleteRecord deletes the record of a dropped task from the store.
 func (st *state) deleteRecord(t *task) *mark {
 	s := st.storing
 	if s == nil {
@@ -50,17 +66,29 @@ func (st *state) deleteRecord(t *task) *mark {
 	m.gone, m.refused = true, false
 	s.mustChange(m)
 	s.dead = append(s.dead, t.id())
-	s.forgot++
+	if s.fetches > 0 {
+		s.deleted = append(s.deleted, t.id())
+	}
 	return m
 }
 
-// isForgotten reports whether the store still contains the record of a task that was deleted on
-// request. The argument "ref" is the id of the task or of its session.
-func (st *state) isForgotten(ref string) bool {
-	for _, m := range st.storing.last {
-		if m.gone && (m.t.id() == ref || sessionOf(m.t) == ref) {
-			return true
+// notDeleted is called when the store refuses to delete a record. The task stays out of memory, and its last
+// record is written, so that the store shows it as history.
+func (st *state) notDeleted(m *mark) {
+	m.gone, m.last, m.taken = false, "", 0
+	st.storing.change(m)
+	st.storeLater()
+}
+
+// forgotten returns the mark of a task that was deleted, if its deletion is not durable yet. The argument
+// "ref" is the id of the task or of its session.
+func (st *state) forgotten(ref string) *mark {
+	if st.storing != nil {
+		for _, m := range st.storing.last {
+			if m.gone && (m.t.id() == ref || sessionOf(m.t) == ref) {
+				return m
+			}
 		}
 	}
-	return false
+	return nil
 }

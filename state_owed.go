@@ -169,17 +169,7 @@ func (st *state) settleTask(t *task, s NoticeState, now int64) {
 	}
 	t.settlePast(0, s)
 	n := t.up
-	if env := n.env; env != nil {
-		if env.drop(t); env.empty() && !env.flying {
-			n.env = nil
-		}
-	}
-	for _, env := range n.held.envelopes() {
-		env.drop(t)
-	}
-	if n.held != nil {
-		n.held.left = slices.DeleteFunc(n.held.left, (*envelope).empty)
-	}
+	n.unpackTask(t)
 	if i := t.debt; i >= 0 {
 		n.owed[i].t = nil
 		n.nOwed--
@@ -330,6 +320,21 @@ func (env *envelope) setReclaimable(on bool) {
 // drop removes the debts of the task from the envelope.
 func (env *envelope) drop(t *task) {
 	env.debts = slices.DeleteFunc(env.debts, func(d debt) bool { return d.t == t })
+}
+
+// unpackTask takes the task's debts out of the node's envelopes.
+func (n *node) unpackTask(t *task) {
+	if env := n.env; env != nil {
+		if env.drop(t); env.empty() && !env.flying {
+			n.env = nil
+		}
+	}
+	for _, env := range n.held.envelopes() {
+		env.drop(t)
+	}
+	if n.held != nil {
+		n.held.left = slices.DeleteFunc(n.held.left, (*envelope).empty)
+	}
 }
 
 // pack puts all debts to the node, and all questions, into one envelope. It returns nil if there are none. The caller

@@ -26,14 +26,15 @@ type storing struct {
 	writing   bool   // the writer has taken a batch
 	urgent    bool   // something waits for the open batch
 
-	tasks  map[*task]*mark
-	nodes  map[*node]*mark
-	handed map[member]*hand // ends that were handed out and are not acknowledged
-	dirty  []*mark          // marks whose records may have changed since they were last made
-	ended  []*task          // ended tasks that can expire once their last changes are durable
-	last   []*mark          // marks of expired tasks, until the last records of these tasks are durable
-	dead   []string         // keys of records to delete
-	forgot uint64           // number of tasks that were deleted on request
+	tasks   map[*task]*mark
+	nodes   map[*node]*mark
+	handed  map[member]*hand // ends that were handed out and are not acknowledged
+	dirty   []*mark          // marks whose records may have changed since they were last made
+	ended   []*task          // ended tasks that can expire once their last changes are durable
+	last    []*mark          // marks of expired tasks, until the last records of these tasks are durable
+	dead    []string         // keys of records to delete
+	fetches int              // number of reads of the store that can bring an ended task back into memory
+	deleted []string         // ids of the tasks that were deleted on request during these reads
 
 	events  []heldEvent          // events that are held back until a change is durable, in order
 	waiters map[uint64][]*waiter // callers and workers that wait for a commit, by the number of the batch that they need
@@ -226,9 +227,14 @@ func (st *state) storeLater() {
 // durable reports whether the last urgent change of the mark is durable.
 func (s *storing) durable(m *mark) bool { return m == nil || m.refused || m.must <= s.committed }
 
-// kept reports whether the task's last urgent change is durable.
+// kept reports whether the task's last urgent change is durable. A deletion does not count: the end of
+// a deleted task was durable before.
 func (st *state) kept(t *task) bool {
-	return st.storing == nil || st.storing.durable(st.storing.tasks[t])
+	if st.storing == nil {
+		return true
+	}
+	m := st.storing.tasks[t]
+	return st.storing.durable(m) || m.gone
 }
 
 // keptNode reports whether the node's last urgent change is durable.

@@ -274,6 +274,8 @@ func (st *state) setAside(x refusal, now int64) {
 	e := Event{Kind: EventStoreTrouble}
 	m := st.markOf(x.key)
 	switch {
+	case m != nil && m.t != nil && m.gone:
+		st.notDeleted(m)
 	case m == nil: // the session is no longer needed, and its record cannot be deleted
 	case m.t != nil && (m.fresh || m.undo != nil):
 		s.why = mdtext.Joined(mdtext.Valid(x.why), titleMax)
@@ -378,6 +380,9 @@ func (st *state) retryEnds(refused bool) {
 		return
 	}
 	s.retrying = nil
+	if m.gone {
+		return
+	}
 	switch m.refused = refused; {
 	case !refused:
 		s.refused = slices.DeleteFunc(s.refused, func(x *mark) bool { return x == m })

@@ -158,7 +158,7 @@ func TestARunningServeDeletesEndedTasks(t *testing.T) {
 	for _, id := range ids {
 		require.Contains(t, p.does("logs", "-f", id), "the answer to")
 	}
-	require.Contains(t, p.refuses(1, "prune", ids[0]), "its end has not been reported")
+	require.Contains(t, p.refuses(1, "prune", ids[0]), "its end has not been reported, or tasks below it are not over; if the task has ended, --force deletes it anyway\n")
 	require.Equal(t, "deleted 0 tasks\n", strings.SplitAfter(p.does("prune", "--yes"), "\n")[0])
 	require.Equal(t, "deleted "+ids[0]+"\n", p.does("prune", ids[0], "--force"))
 	require.Contains(t, p.refuses(2, "show", ids[0]), "no task "+ids[0]+" is kept in ")

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 
 	"github.com/bgagent/bgagent"
 	"github.com/bgagent/bgagent/cmd/bgagent/internal/control"
@@ -105,8 +106,9 @@ func (c pruneCmd) prune(ctx context.Context, s statedir.Store) (n pruned, err er
 	case v.lives && err != nil:
 		return pruned{due: n.due}, err
 	case v.lives:
-		n.ended, err = forgetAll(ctx, server, ids)
-		return n, err
+		deleted, err := forgetAll(ctx, server, ids)
+		deleted.due += n.due
+		return deleted, err
 	case s.Kind != statedir.Serve && n.ended == len(v.tasks):
 		if remove(s, false) {
 			return n, nil
@@ -115,26 +117,43 @@ func (c pruneCmd) prune(ctx context.Context, s statedir.Store) (n pruned, err er
 	return n, deleteTasks(s, ids)
 }
 
-// forgetAll lets a running serve delete tasks. It returns how many were deleted. A task that the serve
-// does not know any more counts as deleted. A task that has become live or needed again stays.
-func forgetAll(ctx context.Context, server *control.Client, ids []string) (n int, err error) {
+// forgetAll lets a running serve delete tasks. It returns how many tasks are deleted, and how many stay
+// because they are needed again. It stops if a task cannot be deleted for another reason.
+func forgetAll(ctx context.Context, server *control.Client, ids []string) (n pruned, err error) {
 	if err := inTask(); err != nil {
-		return 0, err
+		return n, err
 	}
-	var problems []error
-	for _, id := range ids {
-		err := server.Forget(ctx, control.ForgetInput{ID: id})
-		var refused *control.Error
-		switch {
-		case err == nil, errors.As(err, &refused) && refused.Input:
-			n++
-		case refused != nil:
-			problems = append(problems, err)
-		default: // the server does not answer
-			return n, errors.Join(append(problems, undone(err, "repeat the command"))...)
+	for part := range slices.Chunk(ids, control.MaxForget) {
+		r, err := server.Forget(ctx, control.ForgetInput{IDs: part})
+		if err != nil {
+			return n, undone(err, "repeat the command")
+		}
+		n.ended += r.Deleted
+		n.due += len(r.Needed)
+		if len(r.Failed) > 0 {
+			return n, fmt.Errorf("%d tasks are not deleted: %s", len(r.Failed), r.Failed[0])
 		}
 	}
-	return n, errors.Join(problems...)
+	return n, nil
+}
+
+// forgetOne lets a running serve delete a task.
+func forgetOne(ctx context.Context, server *control.Client, id string, force bool) error {
+	if err := inTask(); err != nil {
+		return err
+	}
+	r, err := server.Forget(ctx, control.ForgetInput{IDs: []string{id}, Force: force})
+	switch {
+	case err != nil:
+		return undone(err, "bgagent show "+id+" tells whether the task is still there")
+	case len(r.Failed) > 0:
+		return errors.New(r.Failed[0])
+	case len(r.Needed) > 0 && !force:
+		return fmt.Errorf("%s; if the task has ended, --force deletes it anyway", r.Needed[0])
+	case len(r.Needed) > 0:
+		return errors.New(r.Needed[0])
+	}
+	return nil
 }
 
 // pruneOne deletes the task that the command line names. It returns an error if the task has not
@@ -154,19 +173,15 @@ func (c pruneCmd) pruneOne(ctx context.Context, folder statedir.Folder) error {
 		return fmt.Errorf("task %s belongs to %v, which runs (process %d); end it before you delete the task", t.ID, v, v.owner.PID)
 	case v.lives && unreached != nil:
 		return fmt.Errorf("%v: %w", v, unreached)
+	case v.lives: // the serve decides, because its store can lag behind
 	case !t.Status.Terminal():
 		return fmt.Errorf("task %s has not ended; %s", t.ID, v.state())
-	case v.due[t.ID] && !c.Force && v.lives:
-		return fmt.Errorf("task %s has ended, but its end has not been reported, or its session is still being stopped; --force deletes the task anyway", t.ID)
 	case v.due[t.ID] && !c.Force:
 		return fmt.Errorf("task %s has ended, but its end has not been reported, or it must be stopped again; %v does that when it runs again; --force deletes the task anyway", t.ID, v)
 	}
 	if v.lives {
-		if err := inTask(); err != nil {
+		if err := forgetOne(ctx, server, t.ID, c.Force); err != nil {
 			return err
-		}
-		if err := server.Forget(ctx, control.ForgetInput{ID: t.ID, Force: c.Force}); err != nil {
-			return undone(err, "bgagent show "+t.ID+" tells whether the task is still there")
 		}
 	} else if err := deleteTasks(v.Store, []string{t.ID}); err != nil {
 		return err

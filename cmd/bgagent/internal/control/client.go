@@ -214,8 +214,7 @@ func (c *Client) Answer(ctx context.Context, in AnswerInput) (bgagent.Question, 
 	return call[bgagent.Question](ctx, c, "answer", in)
 }
 
-// Forget deletes a task that has ended, with its log. It returns when the deletion is durable.
-func (c *Client) Forget(ctx context.Context, in ForgetInput) error {
-	_, err := call[struct{}](ctx, c, "forget", in)
-	return err
+// Forget deletes tasks that have ended, with their logs. It returns when the deletions are durable.
+func (c *Client) Forget(ctx context.Context, in ForgetInput) (ForgetResult, error) {
+	return call[ForgetResult](ctx, c, "forget", in)
 }

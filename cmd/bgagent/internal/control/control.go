@@ -137,10 +137,20 @@ type AnswerInput struct {
 	Option string `json:"option"`
 }
 
-// ForgetInput says which ended task is deleted.
+// ForgetInput says which ended tasks are deleted.
 type ForgetInput struct {
-	ID    string `json:"id"`
-	Force bool   `json:"force,omitempty"` // delete the task even if it is still needed
+	IDs   []string `json:"ids"`             // ids of at most MaxForget tasks
+	Force bool     `json:"force,omitempty"` // delete the tasks even if they are still needed
+}
+
+// MaxForget bounds the number of tasks that one request deletes.
+const MaxForget = 100
+
+// ForgetResult says what became of the tasks of a ForgetInput.
+type ForgetResult struct {
+	Deleted int      `json:"deleted"`          // number of tasks that are not in the store any more
+	Needed  []string `json:"needed,omitempty"` // why tasks stay that have not ended, or that somebody still needs
+	Failed  []string `json:"failed,omitempty"` // what went wrong with the other tasks
 }
 
 // LogInput asks for a part of the log of a task.

@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/bgagent/bgagent"
@@ -217,10 +218,32 @@ func (h Host) answer(ctx context.Context, in AnswerInput) (bgagent.Question, err
 	return h.Manager.Answer(context.WithoutCancel(ctx), bgagent.Caller{}, in.ID, bgagent.AnswerInput{Key: in.Key, Option: in.Option})
 }
 
-func (h Host) forget(ctx context.Context, in ForgetInput) (struct{}, error) {
-	err := h.Manager.Forget(context.WithoutCancel(ctx), bgagent.Caller{}, in.ID, bgagent.ForgetOptions{Force: in.Force})
-	if err == nil {
-		err = h.RemoveLog(in.ID)
+// forget deletes the tasks side by side, so that the store deletes many of them in one write.
+func (h Host) forget(ctx context.Context, in ForgetInput) (out ForgetResult, err error) {
+	if len(in.IDs) > MaxForget {
+		return out, &bgagent.InputError{Field: "ids", Problem: fmt.Sprintf("has %d ids; it must have at most %d", len(in.IDs), MaxForget)}
 	}
-	return struct{}{}, err
+	errs := make([]error, len(in.IDs))
+	var all sync.WaitGroup
+	for i, id := range in.IDs {
+		all.Go(func() {
+			err := h.Manager.Forget(context.WithoutCancel(ctx), bgagent.Caller{}, id, bgagent.ForgetOptions{Force: in.Force})
+			if err == nil || errors.Is(err, bgagent.ErrUnknownTask) { // somebody else may have deleted the task, but not its log
+				err = h.RemoveLog(id)
+			}
+			errs[i] = err
+		})
+	}
+	all.Wait()
+	for _, err := range errs {
+		switch {
+		case err == nil:
+			out.Deleted++
+		case errors.Is(err, bgagent.ErrStillLive), errors.Is(err, bgagent.ErrStillNeeded), errors.Is(err, bgagent.ErrNotStopped):
+			out.Needed = append(out.Needed, strings.TrimPrefix(err.Error(), "bgagent: forget: "))
+		default:
+			out.Failed = append(out.Failed, strings.TrimPrefix(err.Error(), "bgagent: forget: "))
+		}
+	}
+	return out, nil
 }
