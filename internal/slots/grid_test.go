@@ -43,8 +43,8 @@ func agentCaps(n, limit int) map[string]int {
 	return caps
 }
 
-// newGrid returns a grid. The argument "deep" is the number of tasks in each lane. The tasks
-// belong to the given number of roots.
+// newGrid returns a grid. Each lane has as many tasks as deep says, and the tasks belong to
+// the given number of roots.
 func newGrid(rules gridRules, n, deep, roots int) *grid {
 	g := &grid{Manager: New(rules), at: make(map[*Waiter]int, deep*n*n), r: rand.New(rand.NewPCG(1, uint64(n)))}
 	all := make([]Root, roots)
@@ -115,10 +115,10 @@ func (g *grid) count() {
 	g.granted = 0
 }
 
-// The number of steps per grant must not depend on which limits are full. These can be the
-// pools, the caps, both, the total, or pools and caps in turn. With Fair, the lanes of a cap
-// are updated before a grant. The update takes up to three steps for each pool with waiting
-// tasks of the agent.
+// The number of steps per grant must not depend on which limits are full: the pools, the
+// caps, both, the total, or pools and caps in turn. With Fair, the lanes of a cap are updated
+// before a grant. The update takes up to three steps for each pool with waiting tasks of the
+// agent.
 func TestAGrantUnderCapsTakesStepsLikeTheLogarithm(t *testing.T) {
 	for name, limits := range map[string]func(n int) (pool, agent, total int){
 		"both are full":        func(int) (int, int, int) { return 2, 2, 0 },

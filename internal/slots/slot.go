@@ -40,7 +40,7 @@ func (s Slot) Release() {
 }
 
 // record is the state behind a Slot. Records are reused, so that a slot costs no allocation.
-// The field "gen" distinguishes an old Slot from the current Slot. Release compares gen while
+// The field gen distinguishes an old Slot from the current Slot. Release compares gen while
 // it holds the manager's lock, which it needs in any case. A compare-and-swap would be an
 // additional atomic operation.
 type record struct {
@@ -77,8 +77,8 @@ func (m *Manager) recycle(r *record) {
 	}
 }
 
-// handOut grants a free slot. The pool must have room. It then has no waiters, so no waiter is
-// passed over.
+// handOut grants a free slot. The pool must have room. A pool with room has no waiters, so no
+// waiter is passed over.
 func (m *Manager) handOut(k *key) Slot {
 	r := m.record()
 	grant(&r.Waiter, k)
