@@ -39,8 +39,8 @@ func (b *Builder) TableHead(cells ...string) {
 }
 
 // Table writes the head of a table, and then writes rows until the next row would not fit. The
-// argument "room" is the maximum number of bytes that the rows may take. Table returns the
-// number of rows that it has written. It changes the cells in place.
+// rows may take at most room bytes. Table returns the number of rows that it wrote. It changes
+// the cells in place.
 func (b *Builder) Table(room int, head []string, rows [][]string) (shown int) {
 	b.TableHead(head...)
 	room += b.Len()
