@@ -11,7 +11,7 @@ import (
 const (
 	// beat is the interval between the events that show that a stream is alive. Proxies close
 	// connections that are silent for a minute, and a page reconnects if it does not get
-	// anything for a while.
+	// anything for 40 s.
 	beat = 15 * time.Second
 	// writeTimeout is the maximum time to write one message. If a page takes longer, its stream
 	// is closed. writeTimeout also replaces the server's WriteTimeout, which would end every

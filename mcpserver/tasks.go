@@ -24,10 +24,10 @@ import (
 // The status of a failed task is "completed", because its call still has an answer. The
 // extension's status "failed" is for calls that, because of a protocol error, have no answer.
 //
-// A client that names handles in a request to listen gets notifications/tasks whenever a task
-// of one of the handles changes. When the task ends, the notification contains the result.
-// This notification settles the notice about the task, and so does an answer to tasks/get
-// that contains the result.
+// A client that names handles in a request to listen gets notifications/tasks whenever the
+// task of one of the handles changes. When the task ends, the notification contains the
+// result. This notification settles the notice about the task, and so does an answer to
+// tasks/get that contains the result.
 const ExtensionTasks = "io.modelcontextprotocol/tasks"
 
 // pollInterval is the suggested pause between two tasks/get requests.
