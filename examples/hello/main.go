@@ -28,7 +28,7 @@ func main() {
 			log.Fatal(err)
 		}
 	}
-	for notice, err := range m.Notices(ctx, me.Session) { // until no task is live and all notices have been taken
+	for notice, err := range m.Notices(ctx, me.Session) { // until nothing is live and all notices are taken
 		if err != nil {
 			log.Fatal(err)
 		}
