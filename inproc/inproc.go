@@ -237,7 +237,7 @@ func (c *Client) RunTurn(ctx context.Context, id string, p bgagent.Prompt, r *bg
 		defer c.mu.Unlock()
 		s.run = nil
 		if refusal := (*bgagent.ProviderError)(nil); errors.As(err, &refusal) && refusal.Next == bgagent.NextRepeat {
-			return // nothing of the turn is left in the session
+			return // the turn leaves no trace in the session
 		}
 		x := exchange{prompt: p.Text, answer: answer, tools: t.tools, stop: bgagent.StopEndOfTurn}
 		if x.answer == "" {

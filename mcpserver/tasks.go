@@ -174,8 +174,8 @@ func stateOf(t bgagent.Task) *taskState {
 	return s
 }
 
-// parse splits a handle into the id of the task and the number of the attempt. It returns
-// an error if the scope does not have this task or attempt.
+// parse splits a handle into the task's id and the attempt's number. It returns an error if
+// the scope does not have this task or attempt.
 func (sc *scope) parse(handle string) (id string, attempt int, err error) {
 	id, number, _ := strings.Cut(handle, ".")
 	attempt, bad := strconv.Atoi(number)

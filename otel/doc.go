@@ -52,15 +52,15 @@
 //	bgagent.task.ended             attempts by bgagent.task.status and bgagent.task.cause
 //	bgagent.task.stopping          ended attempts whose session has not stopped yet
 //	bgagent.task.over_limit        sessions that did not stop in time
-//	bgagent.task.queue.duration    s; from the launch to the start (to the end if never started)
-//	bgagent.task.run.duration      s; from the start to the end, by status and cause
+//	bgagent.task.queue.duration    s; from the launch until the task starts (until it ends if it never starts)
+//	bgagent.task.run.duration      s; from when the task starts until it ends, by status and cause
 //	bgagent.task.tokens            tokens by gen_ai.token.type: input or output
 //	bgagent.task.cost              US dollars
 //	bgagent.slot.in_use            slots in use, by bgagent.pool
 //	bgagent.slot.waiting           tasks that wait for a slot, by bgagent.pool
 //	bgagent.slot.limit             slots in total, by bgagent.pool; absent if unlimited
 //	bgagent.notice.owed            ended attempts not yet reported to the parent
-//	bgagent.event.missed           events that the recorder has missed
+//	bgagent.event.missed           events that the recorder missed
 //	gen_ai.invoke_agent.duration   s; duration of turns
 //
 // Durations, tokens and costs also have gen_ai.agent.name and gen_ai.request.model. A pool is

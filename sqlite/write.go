@@ -303,8 +303,8 @@ func ownedBy(owner string) error {
 	return &bgagent.StoreOwnedError{Owner: o}
 }
 
-// find returns the id of the record and its share of the tally. If the record does not exist, the
-// id is 0.
+// find returns the record's id and its share of the tally. If the record does not exist, the id
+// is 0.
 func (w *writer) find(key string) (id int64, due bool, sum int64, err error) {
 	s, err := w.stmt("SELECT id, due, sum FROM records WHERE key = ?")
 	if err != nil {

@@ -124,7 +124,7 @@ func parse(args []string, stderr io.Writer) (options, error) {
 
 func quoted(s string) string { return `"` + s + `"` }
 
-// live reports whether w is a terminal that can show a redrawn display.
+// live reports whether w is a terminal on which a display can be redrawn.
 func live(o options, w io.Writer) bool {
 	f, ok := w.(*os.File)
 	return ok && !o.plain && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb" && term.IsTerminal(f.Fd())

@@ -102,8 +102,8 @@ func (f Fault) Rejected() bool {
 	return e.Status != 0 && e.Status != http.StatusForbidden || certain(f.shown().names) == bgagent.ProviderAuthentication
 }
 
-// maxRead is the maximum length of a text or a body that is examined. The rest of a longer text is
-// ignored, and a longer body is ignored as a whole.
+// maxRead is the maximum number of bytes of a text or body that are examined. The rest of a longer
+// text is ignored. A longer body is ignored entirely.
 const maxRead = 64 << 10
 
 // maxLine is the maximum length of the result of Line, in bytes.

@@ -45,11 +45,11 @@ var bodyPrefixes = regexp.MustCompile(`^(?:\[\s*|(?:[a-z]+:.*\n)*data:\s*)?$`)
 // maxObjects is the maximum number of objects that are examined in a text. It bounds the work.
 const maxObjects = 8
 
-// split divides a text at the first error of a provider's API. Such an error is an object with a message
-// or a name. Its field "error" can contain another such object, and its fields "error" and
-// "message" can contain one as a string. The words in front of the object must match the argument
-// "known". Other objects are left out, because they say nothing about the failure. If there is no
-// such error, the result "before" is the whole text without objects.
+// split divides text at the first error in the form of a provider's API. Such an error is an object
+// with a message or a name. Its field "error" can contain another such object, and its fields
+// "error" and "message" can contain one as a string. The words in front of the object must match
+// the argument "known". Other objects are left out, because they say nothing about the failure. If
+// there is no such error, the result "before" is the whole text without objects.
 func split(text string, known *regexp.Regexp) (before string, e apiError, after string) {
 	var words [2]string // in front of the error, and after it
 	at := 0

@@ -58,7 +58,7 @@ type oracle struct {
 	chosen    map[openQuestion]string // the answers that count
 	options   map[string]*answering   // by the subject of the question
 	again     map[string][]string     // for each task, the prompts that continue an interrupted turn
-	calls     map[string]*host        // hosts of the prompts that the current process handed over; some of the prompts might not have arrived
+	calls     map[string]*host        // hosts of the prompts that the current process sent; some of the prompts might not have arrived
 	healed    bool
 	heal      chan struct{}
 	rate      float64 // probability of a fault

@@ -123,7 +123,7 @@ func (r *Reader) readLine() []byte {
 			r.long = append(r.long, piece...)
 		case len(r.long) <= r.cfg.MaxLine+1 && total/mostOfLine <= r.cfg.MaxLine:
 			r.long = sh.append(r.long, piece)
-		default: // the line is dropped before its end, because it may never end
+		default: // the line is dropped before its end, because it might never end
 			r.noise.dropping(total-told, told == 0)
 			told = total
 		}

@@ -12,7 +12,7 @@ import "strings"
 // CellMax is the maximum length of a table cell in bytes.
 const CellMax = 1024
 
-// Builder builds a text. The zero value is empty and ready to use.
+// Builder builds text. The zero value is empty and ready to use.
 type Builder struct{ strings.Builder }
 
 // Line writes the parts as one line.

@@ -25,7 +25,7 @@
 //	@error STATUS TEXT      a turn that is refused with this HTTP status
 //	@hang TEXT              a turn that says TEXT (or nothing) and then never ends
 //	@mute                   a turn that gets no answer, not even a header
-//	@cut TEXT               a turn whose connection breaks after TEXT
+//	@cut TEXT               a turn whose connection is cut after TEXT
 //
 // The following lines come before one of the lines above and modify its turn:
 //
@@ -58,7 +58,7 @@
 // also has their message.
 //
 //	@error 429 reason=usage-limit reset=5400    the usage limit of a plan; it is reset in 5400 s
-//	@error 429 reason=quota                     a quota or a credit is used up
+//	@error 429 reason=quota                     a quota or the credit is used up
 //	@error 503 reason=overload                  the model has no capacity
 //	@error 401 reason=key                       the key is not valid
 //	@error 404 reason=model                     the model does not exist

@@ -30,7 +30,7 @@ type Marks struct {
 }
 
 // NewMarks returns the marks of a turn. depth is the depth of the turn's task. instance is
-// the id of the host's run, and can be empty.
+// the id of the host's run; it can be empty.
 func NewMarks(depth int, instance string) Marks {
 	if outer, err := strconv.Atoi(os.Getenv(DepthVariable)); err == nil && outer > 0 {
 		depth += outer

@@ -109,7 +109,7 @@ func (s *OpencodeServer) start() error {
 }
 
 // healthy waits until the server is healthy. Each request has a short timeout, because a
-// server that is still starting may never answer a request.
+// server that is still starting might never answer a request.
 func (s *OpencodeServer) healthy() error {
 	client := &http.Client{Timeout: time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
 	var last error

@@ -7,7 +7,7 @@ import (
 )
 
 // sessionFiles are the patterns of the files in which the programs store their sessions. ID stands for
-// the id of the session, and PART for its first 8 characters. The database of opencode contains all
+// the id of the session, and PART for its first 8 characters. opencode's database contains all
 // sessions.
 var sessionFiles = []string{
 	"claude/projects/*/*ID.jsonl",

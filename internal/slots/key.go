@@ -121,7 +121,7 @@ func (m *Manager) lockKey(space Space, raw string) *key {
 	return m.keyLocked(space, name)
 }
 
-// lockModel does the same as lockKey for the name of a model. It looks in m.hot first.
+// lockModel does the same as lockKey for a model name. It looks in m.hot first.
 func (m *Manager) lockModel(raw string) *key {
 	m.mu.Lock()
 	if k := m.hot[hotIndex(raw)]; k != nil && k.name == raw && k.pool != nil {

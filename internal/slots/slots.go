@@ -104,16 +104,15 @@ type Figures struct {
 
 // Manager hands out slots. A pool without caps serves its waiters in the order of
 // their arrival: a released slot passes directly to the first waiter in line, and no
-// later caller can take it. A Manager starts no goroutine and needs no Close. All
+// later caller can take it. A Manager does not start goroutines and need not be closed. All
 // methods are safe for concurrent use. [New] makes a Manager.
 type Manager struct {
 	tickets atomic.Uint64 // last queue time that was given out
 	cooling atomic.Int32  // number of cool-downs
 
 	// mu guards all fields below, every key, pool, Waiter and record that is reachable from
-	// them, and Handle.key. It is a leaf lock: a goroutine that holds mu takes no other lock,
-	// calls no Grantee and does not block. Grants are reported to the owners after mu is
-	// released.
+	// them, and Handle.key. It is a leaf lock: a goroutine that holds mu does not take another
+	// lock, call a Grantee or block. Grants are reported to the owners after mu is released.
 	mu     sync.Mutex
 	keys   [spaces]map[string]*key // keys by name in normal form
 	hot    [256]*key               // cache of the keys of models, because map look-ups are slow; may hold forgotten keys
