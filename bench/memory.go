@@ -84,8 +84,8 @@ func runPending(o Options) ([]Check, error) {
 }
 
 // endedHeap runs n tasks of Go functions until they end, and returns the heap bytes that
-// remain per task. The manager retains at most the number of tasks in retain. The bytes
-// include the client's session records.
+// remain per task. The argument "retain" is the maximum number of tasks that the manager
+// retains. The bytes include the client's session records.
 func endedHeap(n, retain int) (float64, error) {
 	t := newTold(n)
 	sc := inproc.New(map[string]inproc.Agent{

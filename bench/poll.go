@@ -23,10 +23,10 @@ type polled struct {
 	longest      time.Duration // longest sweep
 }
 
-// sweeps lets a manager poll n busy sessions for the number of intervals in many. The first
-// interval begins after all messages have been read once. In each interval, between is called
-// once. The result holds the averages over the sweeps that started and finished during these
-// intervals.
+// sweeps lets a manager poll n busy sessions. The argument "many" is the number of intervals.
+// The first interval begins after all messages have been read once. In each interval, the
+// function "between" is called once. The result holds the averages over the sweeps that
+// started and finished during these intervals.
 func sweeps(n, many int, s *starter, between func()) (p polled, err error) {
 	const interval = 2 * time.Second
 	s.latency, s.messages = 2*time.Millisecond, 50

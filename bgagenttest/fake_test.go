@@ -100,7 +100,7 @@ func (f *Fake) spoil(session string) {
 	}
 }
 
-// restarts returns the [Restart] for clients that wrap makes from fakes.
+// restarts returns the [Restart] for clients that the function "wrap" makes from fakes.
 func restarts(wrap func(*Fake) bgagent.SessionClient) Restart {
 	of := func(sc bgagent.SessionClient) *Fake { return sc.(interface{ self() *Fake }).self() }
 	return Restart{
@@ -117,8 +117,8 @@ func restarts(wrap func(*Fake) bgagent.SessionClient) Restart {
 	}
 }
 
-// obedient returns the harness for clients that wrap makes from fakes. The fakes play the script
-// obey.
+// obedient returns the harness for clients that the function "wrap" makes from fakes. The fakes
+// play the script obey.
 func obedient(wrap func(*Fake) bgagent.SessionClient) Harness {
 	return Harness{
 		New: func(t TB) bgagent.SessionClient {

@@ -179,7 +179,7 @@ func (o *observed) metrics(t *testing.T) []string {
 }
 
 // agents returns a client with agents that work for different durations, and with the agents
-// in more.
+// in the argument "more".
 func agents(more map[string]inproc.Agent) *inproc.Client {
 	all := map[string]inproc.Agent{
 		"quick": works(time.Second), "slow": works(10 * time.Second), "for ever": works(1000 * time.Hour),

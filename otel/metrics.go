@@ -145,7 +145,7 @@ func (in *instruments) spend(x *record, now bgagent.Usage) bgagent.Usage {
 }
 
 // inMetrics returns the agent's attributes that metrics have, followed by the attributes in
-// more.
+// the argument "more".
 func inMetrics(agent []attribute.KeyValue, more ...attribute.KeyValue) metric.MeasurementOption {
 	return metric.WithAttributes(slices.Concat(agent[:min(len(agent), 2)], more)...) // the third attribute is the provider
 }

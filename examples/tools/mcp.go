@@ -10,10 +10,10 @@ import (
 	"github.com/modelcontextprotocol/go-sdk/mcp"
 )
 
-// addMCPTools adds the tools to a server. MCP does not identify the caller, so session must
-// return the caller's name. With HTTP, the name can be the ID of the request's session. On
-// stdio, there is only one client and no ID, so any fixed name works. Two clients must never
-// have the same name, because each could then read and cancel the other's tasks.
+// addMCPTools adds the tools to a server. MCP does not identify the caller, so the function
+// "session" must return the caller's name. With HTTP, the name can be the ID of the request's
+// session. On stdio, there is only one client and no ID, so any fixed name works. Two clients
+// must never have the same name, because each could then read and cancel the other's tasks.
 //
 // addMCPTools uses Server.AddTool instead of mcp.AddTool, because the tools check their arguments
 // themselves and describe errors in text for a model.

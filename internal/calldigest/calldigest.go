@@ -24,9 +24,9 @@ func InputValue(v any) bgagent.Digest {
 	return digest(v, nil)
 }
 
-// Result returns the digest of a tool's result, which is a JSON value. Further parts of the result,
-// such as an exit code, are passed in more. If the value is missing, null or not JSON, the result
-// is unknown.
+// Result returns the digest of a tool's result, which is a JSON value. The argument "more" holds
+// further parts of the result, such as an exit code. If the value is missing, null or not JSON, the
+// result is unknown.
 func Result(raw []byte, more ...string) bgagent.Digest { return ResultValue(decode(raw), more...) }
 
 // ResultValue does the same for a decoded JSON value.

@@ -72,8 +72,8 @@ var googleProblems = map[Reason]struct {
 	}},
 }
 
-// message returns the text of the error. If it has none, the result is usual, which is the text
-// that providers use for the reason.
+// message returns the text of the error. If it has none, the result is the argument "usual",
+// which is the text that providers use for the reason.
 func (e *Error) message(usual string) string {
 	if e.Message == "" {
 		return usual

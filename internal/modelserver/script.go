@@ -204,9 +204,10 @@ func (r Request) Scripted() Reply {
 	return rep
 }
 
-// pickTurn returns the turn that answers a request. The model has given the number of answers
-// in answered since the script, and attempt counts the attempts of this request, from 1. A
-// turn that is limited to some attempts comes before the turn that it delays.
+// pickTurn returns the turn that answers a request. The argument "answered" is the number of
+// the model's answers since the script. The argument "attempt" is the number of this attempt
+// of the request, from 1. A turn that is limited to some attempts comes before the turn that
+// it delays.
 func pickTurn(turns []scriptTurn, answered, attempt int) (scriptTurn, bool) {
 	for _, t := range turns {
 		if t.ends() {

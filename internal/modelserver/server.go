@@ -22,7 +22,7 @@ type Server struct {
 	ctx     context.Context // parent of the contexts of all requests; ends with Close
 	cancel  context.CancelFunc
 	serving sync.WaitGroup // counts requests, connections, and the listener's loop
-	mu      sync.Mutex     // guards closed, so that no request is added to serving while Close waits
+	mu      sync.Mutex     // guards the field closed, so that no request is added to serving while Close waits
 	closed  bool
 	ids     atomic.Int64
 	handler atomic.Pointer[Handler]
@@ -97,7 +97,7 @@ type protocol struct {
 	stream func(a *answer) stream
 }
 
-// stream writes an answer in pieces. No method is called after end or fail.
+// stream writes an answer in pieces. After a call to end or fail, no other method is called.
 type stream interface {
 	text(piece string)
 	end()

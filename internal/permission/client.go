@@ -88,8 +88,8 @@ func (c Client) checkOthers(rules []bgagent.Permission) error {
 	return nil
 }
 
-// Cannot returns the error for a rule that cannot be enforced. The access that the client
-// cannot prevent is described by what.
+// Cannot returns the error for a rule that cannot be enforced. The argument "what" describes
+// the access that the client cannot prevent.
 func (c Client) Cannot(what string, by bgagent.Permission) error {
 	rule := by.Name
 	if !ForAll(by) {

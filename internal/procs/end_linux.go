@@ -14,7 +14,7 @@ type ending struct {
 	is    func(seen) bool // reports whether a process must be terminated
 	since func() uint64   // returns a time in the unit of stat.start; all processes that must be terminated were started at or after this time
 	first func() look     // scans the processes; may wait before the scan and may use results of earlier scans
-	again func() look     // scans at once, without earlier results; used if first is too slow to find all new processes
+	again func() look     // scans at once, without earlier results; used if the function "first" is too slow to find all new processes
 	grace time.Duration
 	send  func(pid int, start uint64, sig os.Signal) error
 }

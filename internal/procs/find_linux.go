@@ -57,8 +57,8 @@ func EndInstance(instance string, keep Keep, grace time.Duration) (ended []Proce
 	return ended, len(kept), err
 }
 
-// ofRun returns the data that end needs to terminate the processes of a run. Each process
-// that is spared is added to the returned set.
+// ofRun returns the data that the function "end" needs to terminate the processes of a run.
+// Each process that is spared is added to the returned set.
 func ofRun(instance string, keep Keep) (ending, map[int]struct{}, error) {
 	if err := CheckInstance(instance); err != nil || instance == "" {
 		return ending{}, nil, fmt.Errorf("looking for the processes of a run: %w", errors.Join(err, errNoInstance))

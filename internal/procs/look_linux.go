@@ -40,7 +40,7 @@ type look struct {
 }
 
 // unclear reports whether a process was in the middle of exec. It ignores processes that
-// started before the time that since returns.
+// started before the time that the function "since" returns.
 func (l look) unclear(since func() uint64) bool {
 	if len(l.inExec) == 0 {
 		return false
@@ -69,7 +69,7 @@ type table struct {
 
 type pending struct {
 	done chan struct{}
-	look look // set before done is closed
+	look look // set before the channel done is closed
 }
 
 // memory is the state of a process from an earlier scan.
@@ -157,8 +157,8 @@ func (t *table) scan() (l look) {
 	clear(t.spare)
 	latest := lastNumber()
 	l.blind = l.blind || latest < last
-	// A process that was started before the scan and has a PID above last is older than the last
-	// wrap-around. Its new children have lower PIDs.
+	// A process that was started before the scan and has a PID above "last" is older than the
+	// last wrap-around. Its new children have lower PIDs.
 	for i := range l.list {
 		s := &l.list[i]
 		s.wrapped = latest != last && s.pid > last && s.start < began

@@ -170,8 +170,8 @@ func (src *source) uses(ctx context.Context, id *ast.Ident) []use {
 	return all
 }
 
-// lines returns n lines of a file, but at most 40, indented as code. The first line has the
-// number in from.
+// lines returns n lines of a file, but at most 40, indented as code. The argument "from" is
+// the number of the first line.
 func (t *Turn) lines(name string, from, n int) (string, error) {
 	const most = 40
 	var text []byte
