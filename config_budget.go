@@ -134,7 +134,7 @@ func (p *fileParser) dollars(path string, v jsonc.Value) (int64, bool) {
 	return 0, false
 }
 
-// applyBudget sets the field of c that belongs to the entry.
+// applyBudget sets the field of c for the entry.
 func applyBudget(c *Config, entry string, n int64) {
 	whose, key, _ := strings.Cut(entry, ".")
 	b := &c.TaskBudget
