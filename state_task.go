@@ -232,37 +232,37 @@ type progress struct {
 	usage     Usage
 }
 
-// member is one ended attempt of a batch.
+// member is one attempt of a batch that has ended.
 type member struct {
 	t  *task
 	no int32
 }
 
-// debt stands for the notice that is owed for the end of one attempt.
+// debt stands for the notice that is owed because one attempt has ended.
 type debt struct {
 	t  *task // nil once the debt is settled
 	no int32
 	at int64
 }
 
-// envelope holds a notice that is being delivered, and its debts. After the first try of a
-// delivery, the contents no longer change, so that the host can recognize a repetition.
+// envelope holds a notice that is being delivered, and its debts. After the first try to deliver
+// it, the contents no longer change, so that the host can recognize a repetition.
 type envelope struct {
 	notice  Notice
 	debts   []debt
-	asks    []*asked // questions that the notice reports and about which the session is still to be told
+	asks    []*asked // questions in the notice that are still to be reported to the session
 	loading bool     // loadAsks has not found the questions yet
 	closed  []member // members of the batches that the notice closes
-	omitted int      // number of members that are missing in closed
+	omitted int      // number of members that are missing from closed
 	tries   int
-	pushes  int   // with a store, number of processes that have pushed the notice
+	pushes  int   // with a store, number of processes that pushed the notice
 	pushed  bool  // this process has pushed the notice
 	next    int64 // earliest time of the next try
 	since   int64
 	flying  bool
 }
 
-// kind holds data that many tasks have in common. The tasks share one kind, which counts its
+// kind holds data that many tasks have in common. Such tasks share one kind, which counts its
 // references.
 type kind struct {
 	key        kindKey
@@ -270,7 +270,7 @@ type kind struct {
 	refs       int
 	cl         *client
 	rules      []Permission
-	slot       slots.Handle // handle with which tasks ask for slots
+	slot       slots.Handle // handle with which the tasks ask for slots
 }
 
 type kindKey struct {
@@ -278,7 +278,7 @@ type kindKey struct {
 	model  string
 	client string
 	depth  int
-	named  bool // the caller has named the model, so no fallback replaces it
+	named  bool // the caller named the model, so no fallback replaces it
 }
 
 // kind returns the shared kind for the key and the rules, with one more reference. No other code
@@ -304,7 +304,7 @@ func (st *state) kind(key kindKey, cl *client, agentRules []Permission) *kind {
 	return k
 }
 
-// changeModel gives the task another model. The argument "named" is true if a caller has named it.
+// changeModel gives the task another model. named is true if a caller named the model.
 func (st *state) changeModel(t *task, model string, named bool) {
 	key, old := t.kind.key, t.kind
 	key.model, key.named = model, named
@@ -340,15 +340,15 @@ type client struct {
 
 	followed map[*attempt]struct{} // attempts in a turn or being stopped; sweeps poll their sessions
 	parents  map[*node]struct{}    // busy parents that are owed a notice
-	polling  bool                  // a polling goroutine runs
+	polling  bool                  // a polling goroutine is running
 	toRead   []looked              // sessions that wait for a reader
 	readers  int                   // number of reader goroutines, at most Config.ReadConcurrency
-	streamUp int64                 // time from which the event stream is complete; 0 if the stream is incomplete
+	streamUp int64                 // since when the event stream has been complete; 0 if it is incomplete
 	lastBeat int64
-	gapAt    int64   // time at which events were last lost
+	gapAt    int64   // when events were last lost
 	out      *outage // current outage; nil if there is none
 
-	fallbacks map[string]FallbackWay // ways in which agents go on with other models, by the agent's name
+	fallbacks map[string]FallbackWay // how agents continue with other models, by the agent's name
 
 	showsRetries map[string]bool // agents whose programs show repeated requests, by name
 }

@@ -10,9 +10,9 @@ import (
 // task.
 type node struct {
 	session  string
-	of       *session // session of the task that the node belongs to; nil for a root session or a scope
+	of       *session // session of the task to which the node belongs; nil for a root session or a scope
 	up       *node    // parent node, if a client reported it or the session's task has expired; otherwise nil
-	subs     []*node  // nodes whose field "up" points to this node
+	subs     []*node  // nodes whose up points to this node
 	dir      string
 	first    *task // first task in the list of the node's tasks, oldest first
 	last     *task
@@ -26,7 +26,7 @@ type node struct {
 
 	outbox
 	delivery
-	held *holding // with a store, answers that were handed out or are about to be, and are not acknowledged
+	held *holding // with a store, unacknowledged answers that were handed out or are about to be
 
 	waiters []*waiter // callers that wait in NextNotice
 	touched bool      // listed in due.nodes
@@ -103,7 +103,7 @@ func (n *node) each(f func(*task)) {
 	}
 }
 
-// directory returns the session's working directory, or "" if it is not known.
+// directory returns the session's working directory, or "" if it is unknown.
 func (n *node) directory() string {
 	if t := n.parentTask(); t != nil {
 		if t.more != nil {
@@ -152,9 +152,9 @@ func (st *state) countLive(t *task, by int) {
 }
 
 // account holds the counts of a whole tree. The account of the tree's root is the sum of the shares
-// of the tree's tasks; the accounts of other nodes are zero. So the account is zero when no task is
-// left, and dropNode keeps a root until its account is zero. A count that must outlast the tasks
-// must not be part of account.
+// of the tree's tasks; the accounts of other nodes are zero. Therefore, the account is zero when no
+// task is left, and dropNode keeps a root until its account is zero. A count that must outlast the
+// tasks must not be part of account.
 type account struct {
 	live int // number of pending and running tasks
 }
@@ -173,7 +173,7 @@ func (x account) plus(y account) account { return account{live: x.live + y.live}
 // minus returns the difference between two accounts.
 func (x account) minus(y account) account { return account{live: x.live - y.live} }
 
-// subtree returns the sum of the shares of the tasks below an ended task.
+// subtree returns the sum of the shares of the tasks below a task that has ended.
 func (t *task) subtree() (part account) {
 	if t.sess != nil && t.sess.own != nil {
 		t.sess.own.each(func(below *task) { part = part.plus(below.share()) })
@@ -182,8 +182,8 @@ func (t *task) subtree() (part account) {
 }
 
 // graft moves a part of one tree's account to another tree. The part is the account of a root that
-// is about to get a parent, or the subtree of a task. The function "graft" must be called before
-// the nodes move, while the node "from" is still below the old root.
+// is about to get a parent, or the subtree of a task. graft must be called before the nodes move,
+// while from is still below the old root.
 func graft(part account, from, to *node) {
 	from, to = from.top(), to.top()
 	from.account = from.account.minus(part)
