@@ -120,7 +120,7 @@ func TestASuspensionIsRecordedAlthoughAWriteIsRefused(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
 		m := w.begin()
 		first := launch(t, m, "explore")
-		for range 5 { // a task does not survive as many crashes
+		for range 5 { // a task would not survive this many crashes
 			time.Sleep(10 * time.Second)
 			breakFor(&w.memory, 100*time.Millisecond, storetest.Refused)
 			require.NoError(t, m.Suspend(t.Context()))

@@ -7,7 +7,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// If each commit woke every waiter, many launches at once would take a time that grows with the
+// If each commit woke every waiter, the time for many simultaneous launches would grow with the
 // square of their number.
 func TestACommitWakesOnlyTheWaitersThatNeedNoLaterBatch(t *testing.T) {
 	st := &state{storing: newStoring(0)}
@@ -58,8 +58,8 @@ func TestTheRetryOfARefusedRecordMakesNoOtherChangeDurable(t *testing.T) {
 	require.False(t, refused.refused)
 }
 
-// While a record is refused, the next retry is the next time at which the store is written. Changes
-// that nothing waits for must still be written soon.
+// While a record is refused, the store is next written to when this record is tried again. Changes
+// for which nothing waits must still be written soon.
 func TestARefusedRecordDoesNotDelayOtherChanges(t *testing.T) {
 	st := &state{storing: newStoring(0)}
 	s := st.storing
