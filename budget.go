@@ -118,7 +118,7 @@ func (b *Budget) check(field string) error {
 	return nil
 }
 
-// spent is what tasks have used. Its numbers only grow.
+// spent holds what tasks have used. Its numbers only grow.
 type spent struct {
 	usage Usage
 	calls int

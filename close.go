@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// This file contains the methods that shut down the manager or cancel its tasks.
+// The code in this file shuts down the manager or cancels its tasks.
 
 // Drain refuses new tasks and waits until all existing tasks have ended. If there is a notifier
 // ([Config].Notify or a client that is a [Notifier]), Drain also waits until the notices of these

@@ -26,7 +26,7 @@ const Disabled time.Duration = -1
 // because hosts and users know these values. The other defaults were chosen to fit them.
 const (
 	DefaultConcurrency      = 5   // number of slots in a pool
-	DefaultMaxDepth         = 1   // tasks may not delegate
+	DefaultMaxDepth         = 1   // tasks are not allowed to delegate
 	DefaultMaxTasksPerRoot  = 100 // number of live tasks
 	DefaultMaxToolCalls     = 4000
 	DefaultRepeatedCalls    = 20 // number of equal tool calls in a row
@@ -223,13 +223,13 @@ type Config struct {
 	// NoticeMaxWait is how long after its end a task is reported even if other tasks of its batch
 	// are live. Default 5 min; Disabled for never.
 	NoticeMaxWait time.Duration
-	// NoticeResult is how many bytes of each result a notice contains, so that a
-	// parent need not read the results one by one. Default 0, for none; Disabled (-1)
-	// also means none.
+	// NoticeResult is the maximum number of bytes of each result in a notice. With it, a parent
+	// does not have to read the results one by one. Default 0, for none; Disabled (-1) also means
+	// none.
 	NoticeResult int
 
-	// MaxDepth is the maximum number of levels of tasks under a root session. With 1, a task may
-	// not delegate. Default 1.
+	// MaxDepth is the maximum number of levels of tasks under a root session. With 1, tasks cannot
+	// delegate. Default 1.
 	MaxDepth int
 	// MaxTasksPerRoot is the maximum number of live tasks under one root session. Default 100;
 	// Unlimited for no limit.
@@ -286,9 +286,8 @@ type Config struct {
 	// idle and has no output. If the client cannot report statuses, a poll counts if nothing has
 	// changed since the previous poll. Default 3.
 	StablePolls int
-	// TodoHold is the longest time for which an idle session does not count as done
-	// because its todos are open or cannot be read. Default 30 s. With Disabled, todos
-	// are not read.
+	// TodoHold limits how long an idle session does not count as done because its todos are open or
+	// cannot be read. Default 30 s. With Disabled, todos are not read.
 	TodoHold time.Duration
 	// StaleTimeout is how long a turn may go without any change before it is cancelled.
 	// A turn is never cancelled for this reason in its first 30 s. If the session has
@@ -355,8 +354,8 @@ type Config struct {
 	Logger *slog.Logger
 }
 
-// withDefaults returns a copy of c with all defaults filled in. The copy shares no map
-// and no slice with c. The error names the invalid field.
+// withDefaults returns a copy of c with all defaults filled in. The copy does not share any map or
+// slice with c. The error names the invalid field.
 func (c Config) withDefaults() (Config, error) {
 	if err := c.validate(); err != nil {
 		return c, err

@@ -11,8 +11,8 @@ import (
 	"github.com/bgagent/bgagent/internal/jsonc"
 )
 
-// This file handles the key "budget" of a file. Its value has the members "task" and "tree", each an
-// object of limits. A limit is a valueID with an entry such as "task.cost".
+// The code in this file handles the key "budget" of a file. Its value has the members "task" and
+// "tree", each an object of limits. A limit is a valueID with an entry such as "task.cost".
 
 // budgetKey is the key of the budgets in a file.
 const budgetKey = "budget"

@@ -19,7 +19,7 @@
 // Resuming a task that has ended opens a new attempt of the same task in the same session.
 //
 // If the agent of an attempt has itself delegated work, the attempt ends only after the delegated tasks
-// have ended and the agent has been notified of this. Meanwhile, the attempt holds no slot.
+// have ended and the agent has been notified of this. Meanwhile, the attempt does not hold a slot.
 // Therefore, a chain of delegations finishes even with a limit of 1.
 //
 // A slot is the right to run turns now. Slots belong to pools. The [Limits] determine how many slots a
@@ -32,13 +32,13 @@
 // and stops the turns in them. There are two kinds of clients. A [TurnRunner] has a call that returns
 // when the turn is over. A [TurnStarter] has a call that only delivers the prompt; the manager then
 // learns about the turn by polling or from events. Package inproc has a client for agents that are Go
-// functions. The manager finds all other abilities of a client by type assertion; see [SessionClient].
+// functions. The manager finds a client's other abilities by type assertion; see [SessionClient].
 //
 // [BackgroundManager.Launch] returns at once. [BackgroundManager.Run] and [BackgroundManager.Wait] wait
 // until tasks have ended. [BackgroundManager.Cancel] cancels a task. [BackgroundManager.Resume]
-// continues a task that has ended. [BackgroundManager.Subscribe] reports every change. Models use
-// the same abilities through three tools: [DelegateTask], [BackgroundOutput] and
-// [BackgroundCancel]. [Tools] returns the definitions of these tools for any model API.
+// continues a task that has ended. [BackgroundManager.Subscribe] reports every change. Models do
+// the same through three tools: [DelegateTask], [BackgroundOutput] and [BackgroundCancel]. [Tools]
+// returns the definitions of these tools for any model API.
 //
 // # Guarantees
 //

@@ -72,7 +72,7 @@ func sameNotice(t *testing.T, want, got bgagent.Notice) {
 	require.Equal(t, want.Items[0].ID, got.Items[0].ID)
 }
 
-// noNoticeIn requires that the store keeps no notice.
+// noNoticeIn requires that the store does not contain a notice.
 func noNoticeIn(t *testing.T, w *world) {
 	t.Helper()
 	for _, r := range w.memory.Records() {

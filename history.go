@@ -7,7 +7,7 @@ import (
 	"slices"
 )
 
-// This file reads ended tasks from the store.
+// The code in this file reads ended tasks from the store.
 
 // historyPage is the number of tasks on a page of History if the query has no limit.
 const historyPage = 100

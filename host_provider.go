@@ -10,8 +10,8 @@ import (
 // Therefore, this code adds a reading of that clock to each time that a client reports.
 
 const (
-	resetMost = 366 * 24 * time.Hour // longest time until a provider accepts requests again; a longer time is a mistake
-	triesMost = 1_000_000            // largest number of requests; a larger number is a mistake
+	resetMost = 366 * 24 * time.Hour // maximum time until a provider accepts requests again; anything longer is a mistake
+	triesMost = 1_000_000            // maximum number of requests; anything larger is a mistake
 )
 
 // onClock returns the time t with a reading of the monotonic clock. The state compares this reading

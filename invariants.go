@@ -218,8 +218,8 @@ func (c *checker) task(t *task) {
 		c.expect(a != nil || !holds, "quiet task %s has a slot", t)
 		c.expect(a == nil || a.ended, "ended task %s has a live attempt", t)
 	}
-	// An ended task with a settled notice can be evicted, unless its session is still being stopped
-	// and the stopping deadline has not passed.
+	// A task that has ended, and whose notice is settled, can be evicted, unless its session is
+	// still being stopped and the stopping deadline has not passed.
 	mayGo := !t.live() && t.notice.Settled() && (a == nil || a.overrun) && st.kept(t) && !(st.storing != nil && t.owesPast())
 	c.expect(!mayGo || t.fin.line == &st.keep.settled, "task %s would never be forgotten", t)
 	if t.sess != nil {

@@ -27,7 +27,7 @@ import (
 // matches [ErrClosed], [ErrDepth], [ErrTooManyTasks], [ErrSessionEnded] or [ErrParentCycle], or it
 // is the error of ctx or of a host call. If a budget of the tree is used up, it is a
 // [*BudgetError]. If a budget limits something that the client does not report correctly, it is an
-// [*InputError]. If Launch returns an error, it has launched no task.
+// [*InputError]. If Launch returns an error, it has not launched a task.
 //
 // With [Config].Store, Launch returns once the task is durable in the store. It waits until ctx
 // ends, but for at most Config.StoreTimeout. If the task cannot be written, Launch withdraws the

@@ -37,7 +37,7 @@ import (
 //     in state_owed.go and state_deliver.go.
 //  8. Every task is live, or it has ended with a notice that is owed or settled in exactly one way.
 //  9. While the lock is held, no code blocks and no host, logger or subscriber is called. The only other
-//     lock that may be taken meanwhile is the lock of the ConcurrencyManager.
+//     lock that may be taken during this time is that of the ConcurrencyManager.
 //  10. Transitions do not call the functions for their consequences. They note the consequences in
 //     state.due, and state.settle carries them out at the end of the update. There is one
 //     exception: when a task ends, the tasks below it end at once.
@@ -67,8 +67,9 @@ import (
 //  18. Messages wait only for the latest attempt of a live task. When the attempt ends, none is
 //      left waiting
 //     for it. While a message waits for a parked attempt, the attempt asks for its next turn.
-//  19. An attempt that waits for its provider holds no slot, unless its next turn is about to begin. No
-//      turn runs, and no host call other than Abort is due. No turn begins in a pool while it cools down.
+//  19. An attempt that waits for its provider does not hold a slot, unless its next turn is about
+//      to begin. No turn runs, and no host call other than Abort is due. No turn begins in a pool
+//      while it cools down.
 //  20. Only a task in a turn has open questions. An attempt that is parked in its turn waits for the answer
 //      to a question, and the client has not yet received the outcome of that question.
 //  21. A question that is still to be reported to a session is open. It is in exactly one place:

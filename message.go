@@ -40,9 +40,9 @@ func (s *MessageState) UnmarshalText(b []byte) error {
 // has a message with the same Key; Send then only returns the state of that message.
 type SendInput struct {
 	// Key identifies the message among the messages of its task. If the task already has a message
-	// with this key, Send sends nothing and returns the state of that message. If Key is empty, every
-	// call sends a new message, and SendResult.Key contains the key that the manager chose for it. A
-	// key has at most 200 bytes.
+	// with this key, Send does not send anything and returns the state of that message. If Key is
+	// empty, every call sends a new message, and SendResult.Key contains the key that the manager
+	// chose for it. A key has at most 200 bytes.
 	Key string
 	// Text is the message, at most 64 KiB. The agent gets it unchanged.
 	Text string
@@ -127,7 +127,7 @@ type Steerer interface {
 //
 // With SendInput.Now, the message joins the running turn, if the client can do that.
 //
-// If Send returns an error, it has sent nothing. There is one exception: if the error matches
+// If Send returns an error, it has not sent anything. There is one exception: if the error matches
 // [ErrUncertain], it is unknown whether the task has received the message. Another call with the
 // same key then returns the state of the message, or sends the message if the task does not have
 // it. A task remembers the keys of at least its last 50 messages, across all its attempts, until

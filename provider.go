@@ -54,7 +54,7 @@ const (
 	ProviderOverloaded                       // the provider or the model has no capacity; usually status 503 or 529
 	ProviderBroken                           // the provider failed, or the stream of its answer was cut off; usually status 500 or none
 	ProviderQuota                            // a quota, a credit or a plan's usage limit is used up
-	ProviderUnknownModel                     // the model does not exist, was withdrawn, or may not be used
+	ProviderUnknownModel                     // the model does not exist, was withdrawn, or is not allowed
 	ProviderAuthentication                   // the key was rejected; usually status 401 or 403
 	ProviderTooLong                          // the input is too long for the model
 )

@@ -11,8 +11,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// delegatesTwice returns an agent that launches two tasks in its first turn. The first ends after
-// 10 s and the second after 40 s. The first turn that gets a notice is refused.
+// delegatesTwice returns a runner that launches two tasks in its first turn. One ends after 10 s
+// and the other after 40 s. The first two turns that get a notice are refused.
 func delegatesTwice(t *testing.T, m **bgagent.BackgroundManager, cfg *bgagent.Config) *limited {
 	cfg.MaxDepth = 2
 	refused := 0

@@ -83,7 +83,7 @@ type Question struct {
 	Answer  string        `json:"answer,omitempty"` // option that was chosen; only with QuestionAnswered
 }
 
-// clone returns a copy of q that shares nothing with q. The result is nil if q is nil.
+// clone returns a copy of q that does not share anything with q. It returns nil if q is nil.
 func (q *Question) clone() *Question {
 	if q == nil {
 		return nil
@@ -177,9 +177,9 @@ type Answerer interface {
 // task remembers at least its last 20 questions.
 //
 // The error is an [*InputError] if the key is missing or if the option is not one of Question.Options.
-// It matches [ErrNoQuestion] if the task asks no question with this key, and [ErrMayNotPermit] if the
-// caller may not answer. Otherwise it matches [ErrUnknownTask], [ErrExpired], [ErrNotDescendant] or
-// [ErrClosed], or it is the error of ctx.
+// It matches [ErrNoQuestion] if the task does not ask a question with this key, and
+// [ErrMayNotPermit] if the caller is not allowed to answer it. Otherwise it matches
+// [ErrUnknownTask], [ErrExpired], [ErrNotDescendant] or [ErrClosed], or it is the error of ctx.
 //
 // With [Config].Store, Answer returns once the answer is durable, and the agent gets the answer after
 // that. If this takes too long, the error matches [ErrStore] and [ErrUncertain]: the agent gets the

@@ -152,11 +152,11 @@ const (
 type managerRecord struct {
 	Version  int       `json:"v"`
 	Instance string    `json:"instance"`
-	Seen     time.Time `json:"seen"`            // last time at which the manager is known to have been running
+	Seen     time.Time `json:"seen"`            // when the manager is last known to have been running
 	Clock    time.Time `json:"clock"`           // the same moment on the other records' clock, which does not advance while the machine sleeps
 	Clean    bool      `json:"clean,omitempty"` // the manager was suspended
 
-	Crashed time.Time `json:"crashed,omitzero"`  // last time at which the manager before this one is known to have been running, if it was not suspended
+	Crashed time.Time `json:"crashed,omitzero"`  // when the manager before this one is last known to have been running, if it was not suspended
 	Careful bool      `json:"careful,omitempty"` // attempts are being continued one at a time
 }
 

@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// This file decodes records. If a record contradicts itself, decoding fails, and the caller reports
-// the record as damaged.
+// The code in this file decodes records. If a record contradicts itself, decoding fails, and the
+// caller reports the record as damaged.
 
 // storedTask is the record of a task together with its texts.
 type storedTask struct {

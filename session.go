@@ -18,9 +18,9 @@ import (
 // a method of an ability returns [errors.ErrUnsupported], the ability counts as missing, so a
 // wrapper can have methods for abilities that the wrapped client lacks.
 //
-// All methods must be safe for concurrent use. The manager holds no lock when it calls them. The
-// context of a call ends when the manager stops waiting for the call. The manager survives a method
-// that ignores its context, panics or calls runtime.Goexit.
+// All methods must be safe for concurrent use. The manager does not hold a lock when it calls them.
+// The context of a call ends when the manager stops waiting for the call. The manager survives a
+// method that ignores its context, panics or calls runtime.Goexit.
 type SessionClient interface {
 	// CreateSession creates an idle session for one task and returns its id. The id must not be
 	// empty or in use. If the agent does not exist, return a [*NoSuchAgentError]. If the runtime
@@ -211,7 +211,7 @@ func checkRules(field string, rules []Permission) error {
 	return nil
 }
 
-// PermissionAction is what a [Permission] decides.
+// PermissionAction is the decision that a [Permission] makes.
 type PermissionAction string
 
 // The actions of a [Permission].
@@ -262,7 +262,7 @@ type StopReason uint8
 
 // The stop reasons. Only StopEndOfTurn and StopUntold complete a task.
 const (
-	StopUntold      StopReason = iota // the client reports no stop reasons
+	StopUntold      StopReason = iota // the client does not report stop reasons
 	StopEndOfTurn                     // the agent ended its turn itself
 	StopLength                        // the model's output limit cut off the answer
 	StopTurnLimit                     // the runtime's limit of steps or requests was reached
@@ -348,7 +348,7 @@ type Message struct {
 	Reasoning string        // the agent's thoughts, if the runtime shows them
 	Tools     []MessageTool // tool calls in the message
 	Finished  bool          // the message will no longer change
-	Stop      StopReason    // why a finished message ended; StopUntold only if the client reports no stop reasons
+	Stop      StopReason    // why a finished message ended; StopUntold only if the client does not report stop reasons
 	Error     string        // if Stop is StopError or StopAborted: description of the failure
 	Time      time.Time     // time of creation, if known
 	Usage     Usage         // tokens and cost of the message, if known

@@ -9,9 +9,9 @@ import (
 // The code in this file handles slots that come from a SlotSource. Without Config.Slots, state.claims is
 // nil, and a task that takes a slot of state.slots has its slot.
 //
-// With Config.Slots, the pools of state.slots have no limits, so they hold tasks back only while they
-// cool down. A task that gets a slot there asks the source for a slot, and it starts once the source has
-// granted that one, too:
+// With Config.Slots, the pools of state.slots have no limits, so they hold back tasks only while
+// they cool down. A task that gets a slot there asks the source for a slot, and it starts once the
+// source has granted that one, too:
 //
 //	askForSlot -> a slot of state.slots -> ask -> the source grants -> granted: the task starts
 //	releaseSlot -> the source gets its slot back

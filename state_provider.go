@@ -266,7 +266,7 @@ func (st *state) refusalEnds(a *attempt, o turnOutcome, reset, now int64) (Cause
 	return CauseNone, ""
 }
 
-// mayRenew reports whether a new session may get the attempt's first prompt. It may not if the old
+// mayRenew reports whether a new session may get the attempt's first prompt. It must not if the old
 // session contained more.
 func (a *attempt) mayRenew() bool {
 	return a.isFirst() && !a.output && a.text == "" && a.t.ownNode() == nil

@@ -10,8 +10,8 @@ import "slices"
 //	                                                                       -> handed out -> acknowledged: told
 //	       -> its answer no longer matters: not owed any more, wherever it is
 //
-// A question is urgent, so it does not wait for the end of a batch. Debts to the session go out
-// with it.
+// A question is urgent, so it does not wait for the end of a batch. Debts to the session are
+// delivered with it.
 
 // tellQuestion records that the newly opened question is to be reported to the task's parent.
 func (st *state) tellQuestion(x *asked, now int64) {

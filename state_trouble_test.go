@@ -34,8 +34,8 @@ func TestACommitWakesOnlyTheWaitersThatNeedNoLaterBatch(t *testing.T) {
 	require.Empty(t, s.waiters)
 }
 
-// A batch that tries a refused record again contains no other change, so no change may count as
-// durable with this batch.
+// A batch that tries a refused record again does not contain other changes, so no change may count
+// as durable with it.
 func TestTheRetryOfARefusedRecordMakesNoOtherChangeDurable(t *testing.T) {
 	st := &state{storing: newStoring(0)}
 	s := st.storing

@@ -24,7 +24,8 @@ import (
 //
 //   - A batch is atomic. After a crash at any moment, the store contains either the whole batch or
 //     no part of it.
-//   - A batch is durable when Write returns nil, whatever happens to the process and the machine.
+//   - A batch is durable once Write has returned nil, no matter what happens to the process and the
+//     machine.
 //   - Batches keep their order: if the store contains a batch, it contains all earlier batches.
 //   - The store returns what was written, byte for byte. If it cannot read something back, it
 //     reports a [StoreDamage] or an error, and never returns other data instead.

@@ -96,7 +96,7 @@ const (
 	CauseSessionGone     // the session no longer exists
 	CauseHostUnreachable // the agent runtime did not answer for too long
 	CauseNotStopped      // the session did not stop, so the next attempt or the next turn could not start
-	CauseNoAnswer        // the agent wrote no visible text and called no tool
+	CauseNoAnswer        // the agent neither wrote visible text nor called a tool
 	CauseTooLong         // the input is too long for the model, even after it was shortened
 	CauseRateLimited     // the model provider refused a turn because of a limit, an overload or a failure, and the turn could not continue later
 	CauseSlotLost        // the slot source could not keep the slot or the place in line; see Config.Slots
@@ -216,7 +216,7 @@ type Task struct {
 	Questions []Question `json:"questions,omitempty"` // open questions of the agent, oldest first; see BackgroundManager.Answer
 
 	Messages   int                 `json:"messages,omitempty"`   // number of messages waiting for their turns; see BackgroundManager.Send
-	Unconsumed []UnconsumedMessage `json:"unconsumed,omitempty"` // messages that the ended attempt may not have received
+	Unconsumed []UnconsumedMessage `json:"unconsumed,omitempty"` // messages that the attempt, which has ended, may not have received
 
 	Budget   BudgetUse `json:"budget,omitzero"`    // budget of the task over all its attempts; zero if the task has none
 	Attempts []Attempt `json:"attempts,omitempty"` // earlier attempts, oldest first; only the latest 20 are kept

@@ -102,11 +102,11 @@ type BackgroundCancelResult struct {
 // depends on the options, like that of a [ToolDef]. The methods panic under the same conditions as
 // Tools.
 type ToolOptions struct {
-	// Names maps the usual names of tools to other names. All texts of these tools then use the
+	// Names maps the usual names of tools to other names. All text from these tools then uses the
 	// other names. If Names is nil, Config.ToolNames applies, as it does to notices and digests.
 	Names map[string]string
-	// Omit lists the usual names of tools to leave out. The texts of the other tools then do not
-	// mention the omitted tools.
+	// Omit lists the usual names of tools to leave out. The other tools then do not mention the
+	// omitted ones.
 	Omit []string
 	// With lists the usual names of the optional tools to add to those of Config.OptionalTools.
 	// The only optional tool is [ToolBackgroundMessage].

@@ -87,8 +87,8 @@ type patience uint8
 
 const (
 	waitFully   patience = iota // only if waiting longer could deadlock
-	waitBriefly                 // also if all live tasks must wait a long time for their provider, or if one asks another question
-	waitAnswer                  // also if a task is already asking a question that a model may answer, because the caller can answer it
+	waitBriefly                 // in addition, if all live tasks must wait a long time for their provider, or if one asks another question
+	waitAnswer                  // in addition, if a task is already asking a question that a model may answer, because the caller can answer it
 )
 
 func (m *BackgroundManager) wait(ctx context.Context, by Caller, mode WaitMode, p patience, ids ...string) ([]Task, error) {
