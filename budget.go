@@ -73,7 +73,7 @@ func (b Budget) countsTokens() bool {
 	return b.InputTokens > 0 || b.OutputTokens > 0 || b.TotalTokens > 0
 }
 
-// smaller returns the budget with the smaller of each pair of limits.
+// smaller returns a budget with the smaller of each pair of limits.
 func (b Budget) smaller(c Budget) Budget {
 	return Budget{
 		InputTokens: least(b.InputTokens, c.InputTokens), OutputTokens: least(b.OutputTokens, c.OutputTokens), TotalTokens: least(b.TotalTokens, c.TotalTokens),
@@ -124,7 +124,7 @@ type spent struct {
 	calls int
 }
 
-// plus returns the sum of x and y. A sum that is too large for its type becomes the largest number.
+// plus returns the sum of x and y. A sum that is too large for its type becomes the type's maximum.
 func (x spent) plus(y spent) spent {
 	return spent{
 		Usage{sum(x.usage.InputTokens, y.usage.InputTokens), sum(x.usage.OutputTokens, y.usage.OutputTokens), min(x.usage.Cost+y.usage.Cost, math.MaxFloat64)},
@@ -175,8 +175,8 @@ const budgetWarning = 0.8
 // reports of 0.1 reach a limit of 1.
 const costError = 1e-9
 
-// reached returns the first limit of which at least the given part is used. It ignores the limits
-// in but.
+// reached returns the first limit of which at least the given part is used. The limits in the set
+// but are ignored.
 func (b *Budget) reached(x *spent, part float64, but partSet) (p BudgetPart, ok bool) {
 	for p := range budgetParts {
 		limit, used := b.of(p), x.of(p)

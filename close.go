@@ -70,7 +70,7 @@ func (m *BackgroundManager) isClosed() bool {
 // After Close has begun, no task, turn or notice starts.
 //
 // Close returns when all sessions and goroutines of the manager have stopped, or when ctx ends. If
-// ctx has no deadline, Close waits at most Config.StopTimeout plus Config.CallTimeout. If the
+// ctx has no deadline, Close waits for at most Config.StopTimeout plus Config.CallTimeout. If the
 // deadline of ctx comes before Config.StopTimeout has passed, slow sessions have less time to stop.
 // With [Config].Store, Close can return up to two seconds after ctx has ended, because it closes
 // the store.
@@ -211,7 +211,7 @@ func (m *BackgroundManager) closeResult(ctx context.Context, unkept error) error
 // first, the error matches [ErrStore] and the error of ctx. If the manager closes the store first,
 // the error matches [ErrStore] and [ErrClosed]. In both cases, the task is cancelled. If ctx ends
 // while the tasks of an earlier process are being restored, Cancel returns the error of ctx and
-// changes nothing; see [BackgroundManager.Start].
+// does not change anything; see [BackgroundManager.Start].
 func (m *BackgroundManager) Cancel(ctx context.Context, by Caller, id string, o CancelOptions) (s Task, err error) {
 	m.heard(by.Session)
 	return m.cancel(ctx, by, id, o)

@@ -94,8 +94,8 @@ type Limits struct {
 	// of that provider. A key without a slash stands for that model id from any provider.
 	Model map[string]int
 	// Provider holds the limits of providers. The provider of a model is the part
-	// before the first slash of its name. All models of a provider that have no limit
-	// of their own share the provider's limit.
+	// before the first slash of its name. All of a provider's models that do not have their own
+	// limit share the provider's limit.
 	Provider map[string]int
 	// Default is the limit of each model without an entry in Model or Provider. These
 	// models do not share the limit: each model may use the full limit. 0 means
@@ -155,10 +155,10 @@ type Config struct {
 	// returns false, the attempt ends as interrupted. If OnRestart is nil, turns are
 	// continued.
 	OnRestart func(agent string) bool
-	// RestartWithin limits how long no process may have been running if the manager is to begin
-	// turns of the earlier process's tasks automatically. After a longer gap, a task that would
-	// begin a turn ends as interrupted instead. It can then be resumed. Default 1 h; Disabled means
-	// no limit.
+	// RestartWithin is the maximum gap between the earlier process and this one after which the
+	// manager still begins turns of the earlier process's tasks automatically. After a longer gap,
+	// a task that would begin a turn ends as interrupted instead. It can then be resumed. Default 1
+	// h; Disabled means no limit.
 	RestartWithin time.Duration
 	// InterruptRestored ends the tasks of an earlier process instead of continuing them. A
 	// task that would begin a turn ends as interrupted, even if it was pending, and no matter how
@@ -190,15 +190,15 @@ type Config struct {
 	AgentPermissions func(agent string) []Permission
 
 	// PrepareLaunch completes the input of a launch, for example its working directory,
-	// system text or metadata. It is called before the input is checked. It is also
-	// called for launches that a model makes with a tool. The task is launched with the returned
-	// input. If PrepareLaunch returns an error, the launch is refused. If PrepareLaunch is nil, the
-	// input is used as it is.
+	// system prompt or metadata. It is called before the input is checked. It is also called for
+	// launches that a model makes with a tool. The task is launched with the returned input. If
+	// PrepareLaunch returns an error, the launch is refused. If PrepareLaunch is nil, the input is
+	// used as it is.
 	PrepareLaunch func(ctx context.Context, by Caller, in LaunchInput) (LaunchInput, error)
 
 	// ToolNames maps the usual name of a tool to the name under which models know the
 	// tool, if the two differ. An empty name means that models do not have the tool.
-	// Notices, digests and the texts of the tools use these names.
+	// Notices, digests and the tools' texts use these names.
 	ToolNames map[string]string
 	// OptionalTools lists the usual names of the optional tools that all models have. The
 	// only optional tool is [ToolBackgroundMessage]. [Tools] defines these tools as if
@@ -220,8 +220,8 @@ type Config struct {
 	// NoticeWindow is how long a due notice is held, so that it can also report tasks
 	// that end shortly afterwards. Default 100 ms; Disabled for no wait.
 	NoticeWindow time.Duration
-	// NoticeMaxWait is how long after its end a task is reported even if other tasks of its batch
-	// are live. Default 5 min; Disabled for never.
+	// NoticeMaxWait limits how long the end of a task can go unreported because other tasks of its
+	// batch are still live. Default 5 min; Disabled for never.
 	NoticeMaxWait time.Duration
 	// NoticeResult is the maximum number of bytes of each result in a notice. With it, a parent
 	// does not have to read the results one by one. Default 0, for none; Disabled (-1) also means
@@ -247,7 +247,7 @@ type Config struct {
 	RepeatedCalls int
 	// TaskBudget limits what each task uses, over all its attempts. When a limit is reached, the
 	// task is cancelled with CauseBudget. An [EventBudget] is sent at 80 % of a limit. A task can
-	// exceed a limit by one report of its client; see docs/guardrails.md.
+	// exceed a limit by what its client reports at once; see docs/guardrails.md.
 	TaskBudget Budget
 	// TreeBudget limits what all tasks under a root session use together. When a limit is reached,
 	// all of them are cancelled. The first launch opens the account of a tree. Without
@@ -286,8 +286,8 @@ type Config struct {
 	// idle and has no output. If the client cannot report statuses, a poll counts if nothing has
 	// changed since the previous poll. Default 3.
 	StablePolls int
-	// TodoHold limits how long an idle session does not count as done because its todos are open or
-	// cannot be read. Default 30 s. With Disabled, todos are not read.
+	// TodoHold limits how long open or unreadable todos can keep an idle session from counting as
+	// done. Default 30 s. With Disabled, todos are not read.
 	TodoHold time.Duration
 	// StaleTimeout is how long a turn may go without any change before it is cancelled.
 	// A turn is never cancelled for this reason in its first 30 s. If the session has
@@ -312,7 +312,7 @@ type Config struct {
 	// provider has said when it will accept requests again. If that time is further away than
 	// MaxPark, the task ends at once with [CauseRateLimited]. If the provider has not given a time,
 	// the task ends when none of its turns has produced any output for 30 min. Default 6 h. With
-	// Disabled, no task is parked and no pool cools down: a refused task ends at once.
+	// Disabled, tasks are not parked and pools do not cool down: a refused task ends at once.
 	MaxPark time.Duration
 	// Fallback lists, for each model, the models with which its tasks continue, in order, if the
 	// provider refuses their requests. A key without a slash stands for the model with that name
@@ -399,8 +399,8 @@ const (
 	shorter   = "must be shorter than"
 )
 
-// validate checks the values that the user has set. A set value can contradict only
-// another set value, because defaults adapt.
+// validate checks the values that the user set. Such a value can contradict only another one,
+// because defaults adapt.
 func (c *Config) validate() error {
 	for i := range timeLimits {
 		row := &timeLimits[i]

@@ -78,8 +78,8 @@ const maxConfigFile = 1 << 20
 // The host's own names sessionGoneTimeoutMs and taskCleanupDelayMs are accepted as
 // other names for sessionGoneMs and retentionMs. An unknown key is not an error,
 // because it might belong to the host or to a fork of the host. [FileConfig.Ignored]
-// reports it. A misspelt key of the table is an error. Otherwise its limit would not
-// apply, and nobody would notice.
+// reports it. A misspelt key of the table is an error. Otherwise, its limit would silently not
+// apply.
 type FileConfig struct {
 	values  map[valueID]value
 	ignored []IgnoredKey
@@ -138,8 +138,8 @@ func (s Setting) Name() string {
 // Values from later files override values from earlier files, and null removes the values
 // from earlier files. A file that does not exist is an error. Values that contradict each
 // other are an error, too. [New] also finds this error, but only LoadConfig knows where the values
-// are in the files. If there are errors, LoadConfig loads nothing and returns the errors of all
-// files together. Each is a [*ConfigFileError], or an [*InputError] for an empty path.
+// are in the files. If there are errors, LoadConfig does not load anything and returns the errors
+// in all files together. Each is a [*ConfigFileError], or an [*InputError] for an empty path.
 func LoadConfig(paths ...string) (FileConfig, error) {
 	var all FileConfig
 	var errs []error
@@ -282,8 +282,8 @@ func (f FileConfig) Merge(later FileConfig) FileConfig {
 
 // Settings returns all values that apply, including defaults, with their origins, in the
 // order of the table. There is one Setting for each key, with two exceptions. The maps of
-// limits, the budgets and the fallbacks have one Setting for each entry. Only one of maxToolCalls
-// and circuitBreaker.maxToolCalls has a Setting: the one that applies.
+// limits, the budgets and the fallbacks have one Setting for each entry. Of maxToolCalls and
+// circuitBreaker.maxToolCalls, only the one that applies has a Setting.
 func (f FileConfig) Settings() []Setting {
 	var out []Setting
 	for i := range fileKeys {

@@ -15,8 +15,8 @@ import (
 )
 
 // ParseConfig parses the content of a configuration file. name is the name of the file in errors
-// and origins. If there are errors, ParseConfig loads nothing and returns all errors together. Each
-// is a [*ConfigFileError] with the line of the error.
+// and origins. If there are errors, ParseConfig does not load anything and returns all errors
+// together. Each is a [*ConfigFileError] with the line of the error.
 func ParseConfig(name string, data []byte) (FileConfig, error) {
 	p := parseFile(name, data)
 	if len(p.errs) > 0 {

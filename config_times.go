@@ -133,8 +133,8 @@ func (l timeLimit) decided(what string) string {
 	return what + "; " + l.field() + " (" + row.key + ") decides " + row.decides
 }
 
-// following returns the functions that adapt defaults to the limits that the user has
-// set. It must be called before the defaults are filled in.
+// following returns the functions that adapt defaults to the limits that the user set. It must be
+// called before the defaults are filled in.
 func (c *Config) following() map[timeLimit]func(time.Duration) time.Duration {
 	const most = durationMax / 8
 	set := func(d time.Duration) time.Duration { return min(max(d, 0), most) }

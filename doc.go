@@ -1,5 +1,5 @@
 // Package bgagent runs background tasks for an agent harness. An agent delegates pieces of its work to
-// other agents. The other agents work concurrently within limits, each in a session of its own. Their
+// other agents. The other agents work concurrently within limits, each in its own session. Their
 // results are reported to the agent that delegated the work.
 //
 // # Terms
@@ -11,7 +11,7 @@
 // A task is one piece of delegated work. Its id begins with bg_. A task runs in a session that is
 // created for it. The session that delegated the work is the task's parent. A parent is the session of
 // another task, a root session that the host runs, or a scope. A scope is a name that stands for a
-// program without a session of its own.
+// program without its own session.
 //
 // An attempt is one run of a task and consists of one or more turns. An attempt is pending until it has
 // a slot. Then it is running, until it ends with the status completed, error or cancelled. The end is

@@ -13,8 +13,8 @@ var (
 	// ErrClosed is returned after Close or Drain has begun, by every method that starts tasks or
 	// attempts. Messages returns ErrClosed after Close has begun. Drain returns ErrClosed if Close
 	// begins first. Quiet returns ErrClosed if Close has returned even though the session might still
-	// run. Run and Wait do not return ErrClosed if Close begins while they wait. They return the
-	// tasks that Close cancelled.
+	// be running. Run and Wait do not return ErrClosed if Close begins while they wait. They return
+	// the tasks that Close cancelled.
 	ErrClosed = errors.New("the manager is closed")
 
 	// ErrUnknownTask is returned if no task has the id, and the manager does not remember an
@@ -38,11 +38,12 @@ var (
 	// did not stop.
 	ErrNotStopped = errors.New("the session of the earlier attempt did not stop")
 
-	// ErrAlreadyEnded is returned by Cancel and Send for a task that has ended. They then change
-	// nothing.
+	// ErrAlreadyEnded is returned by Cancel and Send for a task that has ended. In that case, they
+	// do not change anything.
 	ErrAlreadyEnded = errors.New("the task has already ended")
 
-	// ErrDepth is returned by Launch if the task would be deeper than Config.MaxDepth allows.
+	// ErrDepth is returned by Launch if the task would be at a greater depth than Config.MaxDepth
+	// allows.
 	ErrDepth = errors.New("tasks may not delegate any further")
 
 	// ErrTooManyTasks is returned by Launch and Resume if the root session already has the maximum
@@ -91,8 +92,8 @@ var (
 // InputError reports which argument is wrong and which values are valid. It is returned by New,
 // NewConcurrencyManager, SetLimits, Launch, Run, Resume, RunResume, Wait, LoadConfig, FormatConfig
 // and the functions that call the tools. The functions that create clients in the packages command,
-// opencode and acp return it, too. A function that returns an InputError has changed nothing. For
-// errors in a configuration file, see [*ConfigFileError].
+// opencode and acp return it, too. A function that returns an InputError has not changed anything.
+// For errors in a configuration file, see [*ConfigFileError].
 type InputError struct {
 	Field   string // name of the argument or field
 	Problem string // description of the error and of the valid values, without a full stop
@@ -170,7 +171,7 @@ func (e *ExpiredError) Is(target error) bool { return target == ErrExpired }
 // ended were not reported to any parent, or if changes could not be stored. Even then, the manager
 // is closed.
 type CloseError struct {
-	NotStopped []string     // ids of tasks whose sessions might still run; after Suspend, of tasks whose last changes are not stored
+	NotStopped []string     // ids of tasks whose sessions might still be running; after Suspend, of tasks whose last changes are not stored
 	Owed       []NoticeItem // tasks that have ended but were not reported to any parent; TakeNotice still returns them
 	Hung       []string     // kinds of host calls that have not returned
 	Err        error        // error of the context if it ended before Close could finish, otherwise nil

@@ -131,9 +131,9 @@ func (s *Subscription) next() (e Event, ok bool) {
 	}
 }
 
-// Next returns the next event. If there is none, it waits for an event until ctx ends, and then
-// returns the error of ctx. Next returns [io.EOF] once the subscription or the manager is closed and
-// all events are read. Next must not be called concurrently.
+// Next returns the next event. If there is none, it waits for one. If ctx ends first, Next returns
+// the error of ctx. Next returns [io.EOF] once the subscription or the manager is closed and all
+// events are read. Next must not be called concurrently.
 func (s *Subscription) Next(ctx context.Context) (Event, error) {
 	for {
 		var e Event

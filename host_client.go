@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// hostClient is a session client of the host with the abilities that addClient found. For an
+// hostClient is one of the host's session clients, with the abilities that addClient found. For an
 // ability that the client does not have, the field is nil.
 type hostClient struct {
 	rec       *client // record of the client in the state
@@ -241,7 +241,7 @@ type hostErrors struct {
 	all map[string]error // error by task id
 }
 
-// keep remembers the error of a task's latest attempt. If err is nil, the remembered error is
+// keep remembers the error from a task's latest attempt. If err is nil, the remembered error is
 // forgotten.
 func (h *hostErrors) keep(task string, err error) {
 	h.mu.Lock()

@@ -250,8 +250,8 @@ func (m *BackgroundManager) continues(agent string) (bool, error) {
 	})
 }
 
-// restoreRunner restores the session of a runner. It repeats the call while the client reports that
-// a process of the session is still running.
+// restoreRunner restores the session of a runner. It repeats the call as long as the client reports
+// that a process of the session is still running.
 func (m *BackgroundManager) restoreRunner(ctx context.Context, cl *hostClient, in SessionRestore) (r restoredSession, err error) {
 	if cl.restorer == nil {
 		return r, nil // the progress of the session is unknown

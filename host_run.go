@@ -207,9 +207,9 @@ func (m *BackgroundManager) turnStarted(a *attempt, err error, j *job) *attempt 
 	return m.answer(func(st *state, now int64) { st.turnStarted(a, failed, now) }, j)
 }
 
-// failureOf converts the error of a host call to a hostFailure for the state. If the agent does not
-// exist, the text of the failure names the agents that exist. failureOf also keeps the error for
-// Err, and logs a panic with its stack.
+// failureOf converts the error from a host call to a hostFailure for the state. If the agent does
+// not exist, the failure names the agents that do. failureOf also keeps the error for Err, and logs
+// a panic with its stack.
 func (m *BackgroundManager) failureOf(a *attempt, doing string, err error) hostFailure {
 	if err == nil {
 		return hostFailure{}

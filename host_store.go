@@ -67,7 +67,7 @@ func (m *BackgroundManager) openStore() error {
 }
 
 // epochBefore is the time between the epoch of a manager with a store and the creation of the manager.
-// All times in records lie after the epoch, even those of tasks that a later manager reads years
+// All times in records are after the epoch, even those of tasks that another manager reads years
 // later.
 const epochBefore = 100 * 365 * 24 * time.Hour
 

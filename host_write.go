@@ -25,7 +25,7 @@ const storeRefusals = 3
 // errStoreClosing stops the writer, because the manager closes the store.
 var errStoreClosing = errors.New("the manager closes the store")
 
-// write writes the changes, batch by batch, until no change waits to be written. At most one
+// write writes the changes, batch by batch, until there is nothing left to write. At most one
 // goroutine runs it.
 func (m *BackgroundManager) write() {
 	pause, refused := storePause, 0

@@ -93,7 +93,7 @@ func (st *state) checkWithin(budget *int) error {
 	return errors.Join(c.errs...)
 }
 
-// records checks that the transitions have noted every change of a record. Once the budget is used
+// records checks that the transitions have noted every change to a record. Once the budget is used
 // up, it checks only a few random records. A change that was not noted stays visible until another
 // change to the same record is noted, so a later check can still find it.
 func (c *checker) records(budget *int) {

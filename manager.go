@@ -68,8 +68,8 @@ import (
 //      left waiting
 //     for it. While a message waits for a parked attempt, the attempt asks for its next turn.
 //  19. An attempt that waits for its provider does not hold a slot, unless its next turn is about
-//      to begin. No turn runs, and no host call other than Abort is due. No turn begins in a pool
-//      while it cools down.
+//      to begin. It is not in a turn, and no host call other than Abort is due. No turn begins in a
+//      pool while it cools down.
 //  20. Only a task in a turn has open questions. An attempt that is parked in its turn waits for the answer
 //      to a question, and the client has not yet received the outcome of that question.
 //  21. A question that is still to be reported to a session is open. It is in exactly one place:
@@ -472,9 +472,9 @@ func (m *BackgroundManager) begin(k goKind, f func()) {
 	}()
 }
 
-// each calls f with every number from from to n-1. f calls the host's code. If a call panics, the
+// each calls f with all numbers from "from" to n-1. f calls the host's code. If a call panics, the
 // loop continues with the next number. If a call ends the goroutine, a new goroutine of kind k
-// continues with the remaining numbers and then calls then.
+// continues with the remaining numbers and finally calls the function "then".
 func (m *BackgroundManager) each(k goKind, from, n int, f func(int), then func()) {
 	for i := from; i < n; i++ {
 		func() {

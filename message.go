@@ -117,10 +117,10 @@ type Steerer interface {
 // session. A session can send messages to the tasks that descend from it, but not to its own task.
 //
 // The message becomes the prompt of another turn of the same attempt, after the turn that is
-// running now. For a pending task, this is its second turn. An attempt that waits for its own tasks
-// gets the message as soon as it has a slot, before the notices about these tasks. Several messages
-// get their turns in the order in which they were accepted. The attempt does not complete before
-// these turns are over. If it ends for another reason, such as a cancellation or a failure,
+// currently running. For a pending task, this is its second turn. An attempt that waits for its own
+// tasks gets the message as soon as it has a slot, before the notices about these tasks. Several
+// messages get their turns in the order in which they were accepted. The attempt does not complete
+// before these turns are over. If it ends for another reason, such as a cancellation or a failure,
 // Task.Unconsumed lists the messages that it did not receive; they can be sent again with Resume.
 // The result of the attempt is the result of its turns without messages, followed by the text of
 // each message's turn under its own heading.
@@ -236,7 +236,7 @@ func (m *BackgroundManager) endKept(ctx context.Context, by Caller, ref string) 
 
 // letterKept waits until the message is durable. If this takes too long or is impossible, letterKept
 // withdraws the message and returns an error. There is one exception: if another call with the same key
-// still waits, letterKept withdraws nothing, and the error matches [ErrUncertain].
+// still waits, letterKept does not withdraw anything, and the error matches [ErrUncertain].
 func (m *BackgroundManager) letterKept(ctx context.Context, t *task, l *letter) error {
 	err := m.untilBatch(ctx, m.cfg.StoreTimeout, func(st *state) (bool, uint64) {
 		return st.storing.failing || st.isRefused(t) || l.withdrawn || st.hasLetter(t, l), 0

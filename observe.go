@@ -173,8 +173,8 @@ type Report struct {
 }
 
 // Reporter reports the changes in a running turn to the manager. The methods do not block, and they
-// are safe for concurrent use. After the turn has ended, they do nothing, except that [Reporter.Usage]
-// still counts towards budgets.
+// are safe for concurrent use. After the turn has ended, they have no effect, except that
+// [Reporter.Usage] still counts towards budgets.
 type Reporter struct {
 	sink   func(Report) // set by NewReporter
 	m      *BackgroundManager

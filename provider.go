@@ -15,8 +15,8 @@ type ProviderError struct {
 
 	// RetryAt is when the provider will accept requests again, as stated by the provider. It is
 	// zero if the provider did not give a time. Do not set it from the text of a message, such as
-	// "try again at 11:16 PM", because the text has no date and no time zone. The manager treats a
-	// time that has passed, or that is more than 366 days away, as unknown.
+	// "try again at 11:16 PM", because the text contains neither a date nor a time zone. The
+	// manager treats a time that has passed, or that is more than 366 days away, as unknown.
 	RetryAt time.Time
 
 	Tries   int              // how often the agent's program sent the failed request; 0 or less if unknown

@@ -154,12 +154,11 @@ func (m *BackgroundManager) Digest(session string, max int) string {
 	return m.words.digest(tasks, live, owed, max, time.Now())
 }
 
-// Figures are the counts of a manager at one moment. They marshal to JSON, so expvar can publish
-// them:
+// Figures holds a manager's counts at one moment. It marshals to JSON, so expvar can publish it:
 //
 //	expvar.Publish("bgagent", expvar.Func(func() any { return m.Figures() }))
 //
-// Attempts that have ended are counted from the call to [New] on, including those of expired tasks.
+// Ended attempts are counted since the call to [New], including those of expired tasks.
 type Figures struct {
 	Live     int   `json:"live"`      // pending and running tasks
 	Stopping int   `json:"stopping"`  // attempts that have ended but are not quiet yet
@@ -272,8 +271,7 @@ func (m *BackgroundManager) takeNotice(session string, w wording, out *handing) 
 //
 // A program that calls NextNotice until it returns [ErrNothingOwed] does not miss anything: at that
 // moment, no task that the session launched itself is live, and no notice is owed. If the manager
-// is suspended, the error matches [ErrSuspended]. Without a store, any other error is the error of
-// ctx.
+// is suspended, the error matches [ErrSuspended]. Without a store, any other error is that of ctx.
 //
 // With [Config].Store, NextNotice waits until the notice is durable in the store. If ctx ends
 // during this wait, the error matches both [ErrStore] and the error of ctx. If the manager is

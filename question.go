@@ -168,8 +168,9 @@ type Answerer interface {
 // Answer answers a question that a task has asked. id is the id of the task or of its session.
 // [Task].Questions contains the open questions of a task. A session can answer questions from the
 // tasks that descend from it, but not from its own task. It can answer a [QuestionPermission] only
-// with [Config].ModelsMayPermit, and no question whose subject has more than 2 KiB, because such a
-// subject is not shown to models. The host, which is the zero [Caller], can answer every question.
+// with [Config].ModelsMayPermit. It cannot answer a question whose subject has more than 2 KiB,
+// because such a subject is not shown to models. The host, which is the zero [Caller], can answer
+// every question.
 //
 // Only the first answer counts: for it, Answer returns the answered question. If the question has
 // already been answered, has expired or is no longer asked, Answer returns the question and an
@@ -231,7 +232,7 @@ func (m *BackgroundManager) answerQuestion(ctx context.Context, by Caller, ref s
 // parked: it gives its slot back, and Ask returns only when the task has a slot again.
 //
 // Ask returns at once with an error that matches [ErrNotAsked] if [Config].Ask is not set, if 20 questions
-// are open already, or if the turn has ended. The client then refuses what the agent asked for, and
+// are already open, or if the turn has ended. The client then refuses what the agent asked for, and
 // gives the agent the text of the error as the reason. The error matches [ErrQuestionExpired] if
 // nobody answered in time. If ctx or the turn ends first, Ask returns the error of ctx, or an error
 // that matches [context.Canceled], and the question is no longer asked. The error is an

@@ -14,8 +14,8 @@ import (
 // This file defines the contents of the records that a [Store] keeps, and makes these records from
 // the state. Times in records are wall times, because each process starts its own manager clock.
 
-// recordVersion is the version of the records that this code writes. It cannot read records of a
-// newer version.
+// recordVersion is the version of the records that this code writes. Records of a newer version
+// cannot be read.
 const recordVersion = 1
 
 // taskRecord is the record that a store keeps of a task. The texts of the task can be long, so the
@@ -56,7 +56,7 @@ type taskRecord struct {
 	Burnt       int32             `json:"burnt,omitempty"` // highest attempt number that was withdrawn and must not be used again
 	Budget      *budgetRecord     `json:"budget,omitempty"`
 	Letters     []letterRecord    `json:"letters,omitempty"`      // messages to the task
-	ModelChosen bool              `json:"model_chosen,omitempty"` // the host has chosen the model; without it, as in records of earlier versions, no fallback replaces the model
+	ModelChosen bool              `json:"model_chosen,omitempty"` // the host chose the model; if this is false, as in records of earlier versions, no fallback replaces the model
 	Fallen      *fallenRecord     `json:"fallen,omitempty"`       // set if the task runs on a fallback of its model
 
 	Questions    []questionRecord `json:"questions,omitempty"`
@@ -76,7 +76,8 @@ type sessionRecord struct {
 	Instance string `json:"instance,omitempty"` // id of the manager that used the session last
 }
 
-// runRecord is the part of a task's record that describes an attempt that runs or is being stopped.
+// runRecord is the part of a task's record that describes an attempt that is running or being
+// stopped.
 type runRecord struct {
 	Attempt   int32     `json:"attempt"`
 	Started   time.Time `json:"started"`
@@ -127,9 +128,9 @@ type endRecord struct {
 	Unsaid    bool      `json:"unsaid,omitempty"`
 }
 
-// nodeRecord is the record that a store keeps of a session that delegates. Which tasks are still to
-// be reported to the session is recorded in the tasks' own records, so that the end of one task
-// does not require rewriting this information for all the others.
+// nodeRecord is the record that a store keeps of a session that delegates. The tasks' own records
+// say whether they are still to be reported to the session, so that the end of one task does not
+// require rewriting this information for all the others.
 type nodeRecord struct {
 	Version int              `json:"v"`
 	Parent  string           `json:"parent,omitempty"` // id of the parent session, if the session was looked up or its task has expired
@@ -339,9 +340,9 @@ func (t *task) isDue() bool {
 	return t.live() || t.run != nil || t.notice == NoticeOwed || t.is(flagReclaimable) || t.owesPast() || t.sess != nil && t.sess.own != nil
 }
 
-// recordRun makes the record of an attempt that runs or is being stopped. If the attempt is about
-// to hand over its next prompt, the record already counts the prompt as handed over, because the
-// record is written first.
+// recordRun makes the record of an attempt that is running or being stopped. If the attempt is
+// about to hand over its next prompt, the record already counts the prompt as handed over, because
+// the record is written first.
 func (st *state) recordRun(a *attempt, r *recorded) *runRecord {
 	mark := st.storing.task(a.t)
 	x := &runRecord{
@@ -463,8 +464,8 @@ func (st *state) recordEnvelope(env *envelope) envelopeRecord {
 // nodeKey returns the key of the record of a session that delegates.
 func nodeKey(session string) string { return sessionKey + session }
 
-// recordNode makes the record of a session that delegates. It returns false if the record would not
-// add anything to the records of the session's tasks.
+// recordNode makes the record of a session that delegates. ok is false if the record would not add
+// anything to the records of the session's tasks.
 func (st *state) recordNode(n *node) (r recorded, ok bool) {
 	r.rec = StoreRecord{Key: nodeKey(n.session), Kind: StoreSession, Due: true}
 	x := nodeRecord{Version: recordVersion, Dir: n.dir, Gone: n.gone, Lapsed: n.lapsed, Scope: n.scope, Batch: st.storing.batchOf(n), Account: st.recordAccount(n)}

@@ -21,10 +21,10 @@ func (w wording) told(n Notice) Notice {
 	return n
 }
 
-// notice returns the text of a notice. The text shows the questions that tasks ask, and lists
-// the tasks that ended, each with its status and duration. It states how many tasks are still live
-// and how to read the results. It asks the model to use the results and not to poll tasks that are
-// still running.
+// notice returns the text of a notice. It shows the questions that tasks ask, and lists the tasks
+// that ended, each with its status and duration. It states how many tasks are still live and how to
+// read the results. It asks the model to use the results and not to poll tasks that are still
+// running.
 func (w wording) notice(n Notice) string {
 	var b text
 	b.Grow(min(noticeMax, 512+128*max(len(n.Items), len(n.Batch))))

@@ -43,7 +43,7 @@ func reasonWaited(r *refused, at time.Time) string {
 }
 
 // reasonNotHalted is the reason if an attempt's next turn could not begin because the call that
-// stops its last turn had not returned.
+// stops its previous turn had not returned.
 func reasonNotHalted(most time.Duration) string {
 	return limitStopTimeout.decided("the call that stops the last turn did not return within " + mdtext.Setting(most) + ", so that the next turn could not begin")
 }

@@ -244,8 +244,8 @@ func (p part) of(s string, room int) (shown string, from int) {
 
 var endTitles = [...]string{Completed: "Task Result", Failed: "Task Error", Cancelled: "Task Cancelled"}
 
-// ended answers a call about an ended task. The answer contains the result of a completed task. For
-// another task, it contains the reason and the partial text, if there is one.
+// ended answers a call about a task that has ended. If the task completed, the answer contains its
+// result. Otherwise, it contains the reason and the partial text, if there is any.
 func (w wording) ended(t Task, p part, room int, notes ...string) answer {
 	var b text
 	b.Line(endTitles[t.Status], "\n")

@@ -36,7 +36,7 @@ type SessionRestorer interface {
 	// First, RestoreSession terminates every process that the earlier process left behind for the
 	// session. It identifies these processes by r.Instance and searches for them until two
 	// consecutive searches find none. If a program is known to exit on its own, RestoreSession may
-	// instead wait a limited time for it to exit. If a process of the session still runs
+	// instead wait a limited time for it to exit. If a process of the session is still running
 	// afterwards, the error matches [ErrBusy], and the manager calls RestoreSession again later. If
 	// the runtime cannot be reached, the error matches [ErrUnreachable].
 	//
@@ -44,9 +44,9 @@ type SessionRestorer interface {
 	// the turn and contains the answer. Its Usage is the usage of the whole turn, or zero if the
 	// client does not know it. The manager does not count again what an earlier process counted. If
 	// the session does not exist, the error matches [ErrNoSession]. In this case, the manager
-	// creates a new session, unless a turn of the old session has ended. If the error matches
-	// [errors.ErrUnsupported], the state counts as PromptUnknown. After any other error, the
-	// attempt ends as interrupted.
+	// creates a new session, unless a turn of the old session has already ended. If the error
+	// matches [errors.ErrUnsupported], the state counts as PromptUnknown. After any other error,
+	// the attempt ends as interrupted.
 	RestoreSession(ctx context.Context, r SessionRestore) (PromptState, TurnEnd, error)
 }
 

@@ -10,12 +10,12 @@ import (
 )
 
 // SessionClient is the port to a host's agent runtime: the interface through which the manager runs
-// each agent in a session of its own. A client also implements exactly one of [TurnRunner] and
+// each agent in its own session. A client also implements exactly one of [TurnRunner] and
 // [TurnStarter]; [New] refuses a client with both or neither. Everything else that a runtime can do
 // is an optional ability, which the manager finds by type assertion: [Notifier], [EventSource],
 // [NoticeRecognizer], [MessageReader], [TodoReader], [SessionFinder], [AgentLister],
-// [SessionForgetter], [CostReporter], [TokenReporter], [FallbackReporter], [Steerer], [Answerer]. If
-// a method of an ability returns [errors.ErrUnsupported], the ability counts as missing, so a
+// [SessionForgetter], [CostReporter], [TokenReporter], [FallbackReporter], [Steerer], [Answerer].
+// If a method of an ability returns [errors.ErrUnsupported], the ability counts as missing, so a
 // wrapper can have methods for abilities that the wrapped client lacks.
 //
 // All methods must be safe for concurrent use. The manager does not hold a lock when it calls them.
@@ -28,7 +28,7 @@ type SessionClient interface {
 	// the call.
 	CreateSession(ctx context.Context, s SessionSpec) (session string, err error)
 
-	// Abort stops the turn that runs in the session. It is idempotent, and returns nil if the
+	// Abort stops the turn that is running in the session. It is idempotent, and returns nil if the
 	// session does not exist or is not in a turn. The session can be prompted again afterwards. For
 	// a TurnRunner, the manager also ends the context of RunTurn. If that stops the turn, Abort may
 	// do nothing.
@@ -63,11 +63,11 @@ type TurnRunner interface {
 	RunTurn(ctx context.Context, session string, p Prompt, r *Reporter) (TurnEnd, error)
 }
 
-// TurnStarter is a client whose StartTurn call hands the prompt over and returns while the turn
-// runs. It suits agent servers. The manager learns from events and polls that the turn is over. For
-// events, see [EventSource] and [BackgroundManager.Observe].
+// TurnStarter is a client whose StartTurn call hands over the prompt and returns while the turn is
+// running. It suits agent servers. The manager learns from events and polls that the turn is over.
+// For events, see [EventSource] and [BackgroundManager.Observe].
 type TurnStarter interface {
-	// StartTurn hands the prompt over and returns as soon as the runtime has accepted it. The
+	// StartTurn hands over the prompt and returns as soon as the runtime has accepted it. The
 	// manager may repeat a call with the same p.ID. If the runtime can recognize the repetition,
 	// StartTurn must not start a second turn and must return nil.
 	//
@@ -195,8 +195,8 @@ type Permission struct {
 	Pattern string           // pattern of paths or commands; "*" or empty matches all
 	Action  PermissionAction // answer to an action that the rule matches
 
-	// Kept means that the host enforces the rule itself, whatever the agent does. Therefore, a
-	// client never refuses the agent because of this rule.
+	// Kept means that the host enforces the rule itself, no matter what the agent does. Therefore,
+	// a client never refuses the agent because of this rule.
 	Kept bool
 }
 
@@ -243,7 +243,7 @@ type Prompt struct {
 }
 
 // TurnEnd describes how a turn of a [TurnRunner] ended. The zero value means that the agent
-// completed the turn. Clients that have no stop reasons return the zero value.
+// completed the turn. Clients without stop reasons return the zero value.
 type TurnEnd struct {
 	Stop StopReason
 	// Text is the agent's final message. If Text is empty, the text reported since the last tool
@@ -252,7 +252,7 @@ type TurnEnd struct {
 	// NoText means that the reported text is not the final message. For example, a client sets
 	// NoText if the agent's program wrote an error instead of a message.
 	NoText bool
-	// Usage is usage that became known only at the end of the turn and was not reported with
+	// Usage is the usage that became known only at the end of the turn and was not reported with
 	// [Reporter.Usage]. It never changes how the turn ends, even if it uses up a budget.
 	Usage Usage
 }
@@ -329,7 +329,7 @@ var roleNames = [...]string{"other", "user", "agent"}
 func (r Role) String() string { return enumName(roleNames[:], uint8(r)) }
 
 // Cursor is a position in the messages of a session. Only the client that returned a cursor can
-// interpret its value. The zero value is the beginning.
+// interpret its value. The zero value is the beginning of the session.
 type Cursor string
 
 // Page is a part of the messages of a session.

@@ -45,8 +45,8 @@ type state struct {
 	inStopTime int       // like unquiet, but only for attempts whose stopping deadline has not passed
 	over       int       // number of sessions that missed their stopping deadline, since New
 	ends       endCounts
-	waived     *task  // task that the session waiver is cancelling right now
-	waiver     string // session that is cancelling the task waived; if it is the task's parent, it needs no notice
+	waived     *task  // task that waiver is cancelling right now
+	waiver     string // session that is cancelling waived; if it is that task's parent, it needs no notice
 	closing    bool   // Close has begun: no task starts from now on
 	closed     bool   // Close has ended: no event is sent from now on
 	draining   bool
@@ -109,7 +109,7 @@ type settings struct {
 func (st *state) limit(l timeLimit) time.Duration { return st.cfg.times[l] }
 
 // grants is the part of the manager that records can call. It handles a slot that a task got
-// outside of an update.
+// outside an update.
 type grants interface {
 	slotGranted(t *task, w *slots.Waiter)
 }

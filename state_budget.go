@@ -199,7 +199,8 @@ func (st *state) closeAccount(n *node) {
 	}
 }
 
-// ringAccount ends the period of an account. If tasks of the tree are live, it opens the next account.
+// ringAccount handles the end of an account's period. If tasks of the tree are live, it opens the
+// next account.
 func (st *state) ringAccount(n *node, now int64) {
 	sp := n.spending
 	n.spending = nil
@@ -320,7 +321,7 @@ func (st *state) spend(t *task, more spent, now int64) {
 }
 
 // enforce stops the task's turn if the budget of the task is used up, and all tasks of the tree if
-// the account of the tree is used up. It does not stop the attempt over, whose turn has just
+// the account of the tree is used up. It does not stop over, an attempt whose turn has just
 // returned. It also spares a turn that the message just read shows to be ending anyway, and the
 // parked tasks that wait for that turn. A parked attempt has no turn that could be stopped; its
 // next turn is refused.

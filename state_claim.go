@@ -91,8 +91,8 @@ func (st *state) hasOwnClaim(a *attempt) bool {
 	return st.claims.of[a.t].granted
 }
 
-// awaitsClaim reports whether an attempt that continues after a restart waits for the slot that hasOwnClaim
-// has asked for.
+// awaitsClaim reports whether an attempt that continues after a restart waits for the slot for
+// which hasOwnClaim has asked.
 func (st *state) awaitsClaim(a *attempt) bool {
 	return st.claims != nil && a.t.is(flagSlot) && !st.claims.of[a.t].granted
 }

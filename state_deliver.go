@@ -259,8 +259,8 @@ func (st *state) endDelivery(n *node, env *envelope, answer noticeAnswer, detail
 	st.touchNode(n)
 }
 
-// abandonDelivery ends a delivery before the notice was passed to a host. The notice stays owed, and
-// a host can take it.
+// abandonDelivery ends a delivery before the notice has been passed to a host. The notice stays
+// owed, and a host can take it.
 func (st *state) abandonDelivery(n *node, env *envelope) {
 	st.unpush(n, env)
 	env.flying, n.delivering = false, false
@@ -323,7 +323,7 @@ func (st *state) unpack(n *node, env *envelope) {
 	n.oldest, n.urgent = oldest, urgent
 	n.compact()
 	if len(env.notice.Questions) > 0 && len(n.closed) == 0 && n.live > 0 && st.cfg.Wake != WakeEach {
-		n.urgent = n.urgentSince() // a question was urgent, and debts that were waiting for the end of their batch went with it
+		n.urgent = n.urgentSince() // a question was urgent, and debts that were waiting for the end of their batch were packed with it
 	}
 	if len(env.asks) > 0 {
 		n.asks, n.asksFrom = append(env.asks, n.asks...), env.since

@@ -369,9 +369,9 @@ func (st *state) overrun(a *attempt, now int64) {
 	st.expirable(t, now) // the record can expire now, because the attempt may never become quiet
 }
 
-// returnedLate clears the stuck mark of a session if the last host call of its runner returns after
-// the task's record has expired. The mark of a starter's session stays, because its status is no
-// longer polled.
+// returnedLate clears the stuck mark of a runner's session if its last host call returns after the
+// task's record has expired. The mark of a starter's session stays, because its status is no longer
+// polled.
 func (st *state) returnedLate(a *attempt) {
 	if a.t.is(flagForgotten) && a.cl.runner && !a.inCall && a.aborts == 0 {
 		st.keep.stopped(a.t.id())

@@ -221,9 +221,9 @@ func (a *attempt) isFirst() bool {
 	return a.no == 1
 }
 
-// mayBeginAgain reports whether a new session may get the prompt of the launch. It may if nothing would
-// be done twice or forgotten: the agent has not called a tool, and no turn has received a message
-// or a notice.
+// mayBeginAgain reports whether a new session may get the prompt of the launch. This is allowed if
+// nothing would be done twice or forgotten: the agent has not called a tool, and no turn has
+// received a message or a notice.
 func (a *attempt) mayBeginAgain() bool {
 	if f := a.t.fallen(); !a.isFirst() || f != nil && f.calls || a.mayHaveCalled() || a.t.ownNode() != nil {
 		return false

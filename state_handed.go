@@ -254,7 +254,7 @@ func (st *state) owedAgain(t *task, now int64) {
 	st.touchNode(n)
 }
 
-// takeOut makes one notice of everything that the session is owed. The notice must be written
+// takeOut combines everything that the session is owed into one notice. The notice must be written
 // before it is handed out. If nothing is owed, takeOut returns nil. For asks, see take.
 func (st *state) takeOut(n *node, asks bool, now int64) *envelope {
 	if st.isLost() { // the next owner of the store hands out the notices

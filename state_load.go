@@ -144,8 +144,8 @@ func (st *state) loadStatus(t *task, x *storedTask, now int64) {
 	st.storing.task(t).queueEnds = x.QueueEnds
 }
 
-// leaveEarlier replaces the state of the task in the earlier process with its state in this
-// process. Until leaveEarlier is called, the record of the task does not change.
+// leaveEarlier replaces the task's state in the earlier process with its state in this one. Until
+// leaveEarlier is called, the task's record does not change.
 func (st *state) leaveEarlier(t *task, seen time.Time, now int64) {
 	mark := st.storing.task(t)
 	if ends := mark.queueEnds; t.status == Pending && !ends.IsZero() { // the time during which no process runs does not count as queue time
@@ -380,8 +380,8 @@ func (st *state) loadEnvelope(n *node, e *envelopeRecord, handed bool, tasks map
 	for _, r := range e.Owed {
 		pay(r, handed)
 	}
-	// An end that was read after the notice was packed is owed again if nobody acknowledged it. The
-	// notice reports it anyway, so no other notice must.
+	// An end that was read after the notice was packed is owed again if nobody acknowledged it.
+	// This notice reports it anyway, so no other notice must report it.
 	for _, it := range e.Notice.Items {
 		pay(memberRecord{it.Task, int32(it.Attempt)}, false)
 	}

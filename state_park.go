@@ -4,9 +4,9 @@ import "github.com/bgagent/bgagent/internal/slots"
 
 // The code in this file parks attempts. A parked attempt waits between two of its turns.
 //
-// Parking is one of five ways to wait. The other four are these. A pending task waits in the line
-// of its pool (internal/slots). A pending task with flagAwaitsQuiet waits for the session of its
-// earlier attempt. An attempt that is held back by an outage (state_outage.go) keeps its slot,
+// Parking is one of five ways to wait. The other four are as follows. A pending task waits in the
+// line of its pool (internal/slots). A pending task with flagAwaitsQuiet waits for the session of
+// its earlier attempt. An attempt that is held back by an outage (state_outage.go) keeps its slot,
 // because it is about to start. A waiter (state_wait.go) is a caller, not a task. Of all attempts
 // that have started, only parked ones wait without a slot.
 
@@ -66,7 +66,7 @@ func (a *attempt) recordedPhase() Phase {
 	return a.phase
 }
 
-// afterTurn returns the kind of event that the attempt waits for after a turn that ended for the
+// afterTurn returns the kind of event that the attempt waits for after a turn that ended with the
 // given cause. It returns notParked if the attempt ends now.
 func (st *state) afterTurn(a *attempt, cause Cause) parking {
 	if a.refused != nil {

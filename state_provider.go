@@ -36,7 +36,7 @@ type refused struct {
 	unanswered string  // id of the prompt with which the session continues
 	prompt     string  // text of the next prompt, unless the step says otherwise
 	told       *Notice // notice that a repeated prompt delivers
-	since      int64   // when the first refusal came or, if a turn that was refused later had output, the first refusal after that output
+	since      int64   // when the first refusal came; if a later refused turn had output, when the first refusal after that output came
 	retryAt    int64   // time that the provider gave; 0 if it did not give one
 	until      int64   // end of the pool's cool-down, as of the refusal
 	poolTries  int     // number of refusals in a row in the pool, as of the refusal
@@ -235,8 +235,8 @@ func (st *state) turnRefused(a *attempt, o turnOutcome, now int64) {
 	}
 }
 
-// forgets reports whether, after a refusal with the given step, the session does not contain any
-// part of the attempt. prompt is the prompt that was refused.
+// forgets reports whether the session does not contain any part of the attempt after a refusal with
+// the given step. prompt is the prompt that was refused.
 func (a *attempt) forgets(step nextStep, prompt string) bool {
 	return (step == stepRepeat || step == stepNewSession) && prompt == joined(a.t.unsaid(), a.t.text) && !a.output && a.text == "" && a.sight.prog.toolCalls == 0
 }
@@ -298,7 +298,7 @@ func (t *task) letterDue() bool {
 	return b != nil && b.current != nil && b.current.state == MessageAccepted
 }
 
-// oweAgain makes a notice owed again that was meant to be the attempt's prompt.
+// oweAgain makes the notice that was meant to be the attempt's prompt owed again.
 func (st *state) oweAgain(a *attempt) {
 	if b := a.t.mail(); b != nil && a.t.letterDue() {
 		b.current = nil

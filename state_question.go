@@ -290,7 +290,7 @@ func (st *state) passed(x *asked, now int64) bool {
 	return true
 }
 
-// answerQuestion answers a question of a task. It also returns the question if it is over.
+// answerQuestion answers a question that a task asks. It returns the question even if it is over.
 func (st *state) answerQuestion(by Caller, ref string, in AnswerInput, now int64) (q Question, t *task, err error) {
 	t, tomb, err := st.ref(by, ref)
 	switch {

@@ -397,9 +397,9 @@ func (st *state) restoredTurn(a *attempt, r restoredSession, now int64) {
 }
 
 // turnOfBefore returns the time from which the time to live of a starter's turn counts. If the turn
-// began so long ago that its time to live is over, the result is a later time, so that the manager
-// has enough time to read the session, because the turn may have ended in the meantime. The time
-// during which the turn waited for an answer does not count.
+// began so long ago that its time to live is over, the result is a later time. This gives the
+// manager enough time to read the session, because the turn may have ended in the meantime. The
+// time during which the turn waited for an answer does not count.
 func (st *state) turnOfBefore(a *attempt, now int64) int64 {
 	began := st.storing.task(a.t).turnStart
 	if began == 0 {

@@ -76,7 +76,7 @@ type mark struct {
 	saves   bool              // for a node, whether the store might contain its record
 	burnt   int32             // for a task, the highest number of a withdrawn attempt that the store may contain
 
-	// The following fields are set for tasks. The client needs them to continue the session in
+	// The following fields are set only for tasks. The client needs them to continue the session in
 	// another process.
 	saved     []byte    // data that the client saved
 	savedAt   int64     // when the data was last urgent

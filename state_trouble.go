@@ -225,7 +225,8 @@ func (st *state) endLost(t *task, now int64) {
 func (st *state) isLost() bool { return st.storing != nil && st.storing.lost != nil }
 
 // asidePause returns the pause between two attempts to write records that the store refuses. Each
-// record is tried again every storeAsideEvery, but all records together at most once per second.
+// record is tried again every storeAsideEvery, but the store is tried at most once per second in
+// total.
 func (s *storing) asidePause() int64 {
 	return max(int64(storeAsideEvery)/int64(max(len(s.refused), 1)), int64(time.Second))
 }
@@ -397,7 +398,7 @@ func (st *state) retryEnds(refused bool) {
 }
 
 // stillRefused is called when the store has refused a batch. If the batch contained only a record
-// that had been set aside, the record stays set aside, and the result is true.
+// that had been set aside, the record stays set aside, and stillRefused returns true.
 func (st *state) stillRefused(b *StoreBatch) bool {
 	if st.storing.retrying == nil {
 		return false

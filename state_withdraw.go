@@ -213,8 +213,8 @@ func (st *state) unresume(t *task, u *unresumed, now int64) {
 }
 
 // expireAgain replaces a revived task with a tombstone. The store had no record of the task,
-// because a task with a record is loaded and not revived. If the store might contain the record of the
-// resumed task, that record is deleted.
+// because a task with a record is loaded instead of revived. If the store might contain the record
+// of the resumed task, that record is deleted.
 func (st *state) expireAgain(t *task, u *unresumed, uncertain bool) {
 	if uncertain {
 		st.storing.dead = append(st.storing.dead, t.id())

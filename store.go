@@ -172,7 +172,7 @@ var (
 
 	// ErrUncertain is returned if a write failed and it is unknown whether the store contains the
 	// batch. Launch and Resume return it, together with ErrStore, if they stop waiting for a write
-	// that is in progress. In this case, the task does not start in this process.
+	// that is in progress. In that case, the task does not start in this process.
 	ErrUncertain = errors.New("it is not known whether the store has it")
 
 	// ErrNoText is returned by Text if the store has no such text.

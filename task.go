@@ -385,8 +385,9 @@ type ResumeInput struct {
 	Prompt string
 	Model  string // model from this attempt on; empty keeps the task's model
 	// Budget replaces limits of the task's budget, which counts all attempts. A field that is 0
-	// leaves the current limit unchanged. A limit may be raised, even above Config.TaskBudget. But
-	// if another task resumes the task, a higher value also leaves the current limit unchanged.
+	// leaves the current limit unchanged. A limit may be raised, even above Config.TaskBudget.
+	// However, if another task resumes the task, a higher value leaves the current limit unchanged,
+	// too.
 	Budget Budget
 }
 

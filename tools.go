@@ -111,7 +111,7 @@ type ToolOptions struct {
 	// With lists the usual names of the optional tools to add to those of Config.OptionalTools.
 	// The only optional tool is [ToolBackgroundMessage].
 	With []string
-	// Agents lists the agents that a model may delegate to. If Agents is set, delegate_task names
+	// Agents lists the agents to which a model may delegate. If Agents is set, delegate_task names
 	// these agents in its description and schema, and refuses other names at once. If Agents is
 	// nil, any name is accepted, and a task for an agent that does not exist ends with an error.
 	Agents []AgentInfo

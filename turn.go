@@ -53,8 +53,8 @@ type sight struct {
 	foreign   bool // the turn began in an earlier process
 }
 
-// nothingSeen is the sight of every attempt that has not shown anything yet. The attempts share it,
-// because most runners in a burst of short tasks never show anything. It is never written to.
+// nothingSeen is the sight of every attempt in which nothing has been seen yet. The attempts share
+// it, because most runners in a burst of short tasks never report anything. It is never written to.
 var nothingSeen sight
 
 // seen returns the attempt's own sight. If the attempt still shares nothingSeen, it gets a sight of
@@ -425,7 +425,7 @@ func (u Usage) minus(v Usage) Usage {
 }
 
 // cost returns u.Cost, or 0 if u.Cost is not a finite number. A value that is not finite could not
-// be subtracted again, and JSON cannot represent it.
+// be subtracted again, and JSON could not represent it.
 func (u Usage) cost() float64 {
 	if math.IsNaN(u.Cost) || math.IsInf(u.Cost, 0) {
 		return 0

@@ -213,8 +213,8 @@ func (x *waiting) done(st *state) (bool, error) {
 	return false, nil
 }
 
-// Quiet waits until the task has ended and everything that it started has stopped. This may be
-// shortly after the task has ended. A host should call Quiet before it frees the task's directory.
+// Quiet waits until the task has ended and everything that it started has stopped, which can be
+// shortly after the end of the task. A host should call Quiet before it frees the task's directory.
 //
 // If ctx ends first, Quiet returns the error of ctx. The error matches [ErrClosed] if Close has
 // returned and the session may still be running. It matches [ErrNotStopped] if the task's record
