@@ -27,53 +27,49 @@ import (
 //  3. A waiter for an attempt is woken after the attempt is terminal and its notice is owed or settled.
 //     By the time the waiter is woken, Get already shows the end.
 //  4. An attempt owns at most one slot. If the agent ended the turn, the update that ends or parks the
-//     attempt gives the slot back. If something else ended the attempt, the slot is given back once
-//     the session has stopped, or when the attempt's stopping deadline passes.
+//     attempt gives the slot back. If something else ended the attempt, the slot is given back once the
+//     session has stopped, or when the attempt's stopping deadline passes.
 //  5. No startable attempt waits while its pool has a free slot. An attempt is not startable while an
 //     earlier attempt in its session is not quiet; its task has flagAwaitsQuiet.
-//  6. Each index (id, session, parent, tool call) contains exactly the tasks that belong in it. A session
-//     has at most one attempt that is live or not quiet.
+//  6. Each index (id, session, parent, tool call) contains exactly the tasks that belong in it. A
+//     session has at most one attempt that is live or not quiet.
 //  7. Counts of live tasks change only in countLive and graft. The number of owed notices changes only
 //     in state_owed.go and state_deliver.go.
 //  8. Every task is live, or it has ended with a notice that is owed or settled in exactly one way.
 //  9. While the lock is held, no code blocks and no host, logger or subscriber is called. The only other
 //     lock that may be taken during this time is that of the ConcurrencyManager.
 //  10. Transitions do not call the functions for their consequences. They note the consequences in
-//     state.due, and state.settle carries them out at the end of the update. There is one
-//     exception: when a task ends, the tasks below it end at once.
-//  11. Only m.release performs effects, after the lock is released. It first performs the
-//     effects of class "now" (cancel, abort), then the effects of class "after" (deliver, wake, start).
-//     No code relies on the order within a class. The goroutine whose update made a transition performs
-//     its effects. The host calls of an attempt, except Abort, are not made concurrently.
+//     state.due, and state.settle carries them out at the end of the update. There is one exception:
+//     when a task ends, the tasks below it end at once.
+//  11. Only m.release performs effects, after the lock is released. It first performs the effects of
+//     class "now" (cancel, abort), then the effects of class "after" (deliver, wake, start). No code
+//     relies on the order within a class. The goroutine whose update made a transition performs its
+//     effects. The host calls of an attempt, except Abort, are not made concurrently.
 //  12. Observations older than the session's last prompt or abort are dropped.
 //  13. Events are emitted in the order of the transitions, with one EventEnded per attempt. Callers and
 //     subscribers get copies.
-//  14. m.begin starts every goroutine of the manager, with two exceptions: the timer's tick,
-//     for which Close also waits, and functions that are registered with the AfterFunc method of a
-//     turn's context. If an update asks for a goroutine, the goroutine is counted under the lock.
-//     When Close returns, every goroutine that m.begin started has ended, or the error from Close
-//     names its kind.
+//  14. m.begin starts every goroutine of the manager, with two exceptions: the timer's tick, for which
+//     Close also waits, and functions that are registered with the AfterFunc method of a turn's context.
+//     If an update asks for a goroutine, the goroutine is counted under the lock. When Close returns,
+//     every goroutine that m.begin started has ended, or the error from Close names its kind.
 //  15. A client has at most one running sweep. Sweeps repeat only while a turn or a stopping session is
 //     followed, or while a notice is owed to a busy parent. With a store, the manager's own record is
-//     written at least once a minute while a task is live or being stopped. No other work is
-//     periodic. One timer serves all deadlines, and the alarm of an attempt is set for the earliest
-//     of its time limits.
+//     written at least once a minute while a task is live or being stopped. No other work is periodic.
+//     One timer serves all deadlines, and the alarm of an attempt is set for the earliest of its time
+//     limits.
 //  16. The update that begins Close ends every live task. Parked and stopping attempts do not start
-//      another
-//     turn, and deliveries stop. No attempt, turn or notice starts afterwards.
-//  17. Only the root of a tree has an account, which counts what the tree has used. Without a
-//      period, the account
-//     is open only while a task of the tree is live.
-//  18. Messages wait only for the latest attempt of a live task. When the attempt ends, none is
-//      left waiting
-//     for it. While a message waits for a parked attempt, the attempt asks for its next turn.
-//  19. An attempt that waits for its provider does not hold a slot, unless its next turn is about
-//      to begin. It is not in a turn, and no host call other than Abort is due. No turn begins in a
-//      pool while it cools down.
-//  20. Only a task in a turn has open questions. An attempt that is parked in its turn waits for the answer
-//      to a question, and the client has not yet received the outcome of that question.
-//  21. A question that is still to be reported to a session is open. It is in exactly one place:
-//      the session's outbox, one notice, or one answer that was handed out.
+//     another turn, and deliveries stop. No attempt, turn or notice starts afterwards.
+//  17. Only the root of a tree has an account, which counts what the tree has used. Without a period,
+//     the account is open only while a task of the tree is live.
+//  18. Messages wait only for the latest attempt of a live task. When the attempt ends, none is left
+//     waiting for it. While a message waits for a parked attempt, the attempt asks for its next turn.
+//  19. An attempt that waits for its provider does not hold a slot, unless its next turn is about to
+//     begin. It is not in a turn, and no host call other than Abort is due. No turn begins in a pool
+//     while it cools down.
+//  20. Only a task in a turn has open questions. An attempt that is parked in its turn waits for the
+//     answer to a question, and the client has not yet received the outcome of that question.
+//  21. A question that is still to be reported to a session is open. It is in exactly one place: the
+//     session's outbox, one notice, or one answer that was handed out.
 
 // BackgroundManager manages background tasks. It starts a task when a slot is free, detects how the
 // task ends, and reports the end to the session that launched the task. Create a manager with [New] and
