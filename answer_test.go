@@ -10,7 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// notSeen lists answers that contain no visible character.
+// notSeen lists answers without visible characters.
 var notSeen = []string{"", " \n\t", "\u200b", "\ufeff", "\u2060\u00ad", "\ufe0f", "\U000e0101", "\u3164", "\u115f\u1160", "\uffa0", "\u2800", "\u034f", "\x00\x07"}
 
 func TestAnAttemptWithoutAnAnswerIsAnError(t *testing.T) {

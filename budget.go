@@ -9,8 +9,8 @@ import (
 	"github.com/bgagent/bgagent/internal/mdtext"
 )
 
-// Budget bounds what a task, or all tasks of a tree together, may use. A budget is used up when one
-// of its limits is reached. In every field, 0 means that the budget has no such limit.
+// Budget limits what a task, or all tasks of a tree together, may use. A budget is used up when one
+// of its limits is reached. In every field, 0 means no limit.
 type Budget struct {
 	InputTokens  int64   `json:"input_tokens,omitempty"`
 	OutputTokens int64   `json:"output_tokens,omitempty"`
@@ -73,7 +73,7 @@ func (b Budget) countsTokens() bool {
 	return b.InputTokens > 0 || b.OutputTokens > 0 || b.TotalTokens > 0
 }
 
-// smaller returns the budget with the smaller of each pair of limits.
+// smaller returns a budget with the smaller of each pair of limits.
 func (b Budget) smaller(c Budget) Budget {
 	return Budget{
 		InputTokens: least(b.InputTokens, c.InputTokens), OutputTokens: least(b.OutputTokens, c.OutputTokens), TotalTokens: least(b.TotalTokens, c.TotalTokens),
@@ -118,13 +118,13 @@ func (b *Budget) check(field string) error {
 	return nil
 }
 
-// spent is what tasks have used. Its numbers only grow.
+// spent holds what tasks have used. Its numbers only grow.
 type spent struct {
 	usage Usage
 	calls int
 }
 
-// plus returns the sum of x and y. A sum that is too large for its type becomes the largest number.
+// plus returns the sum of x and y. A sum that is too large for its type becomes the type's maximum.
 func (x spent) plus(y spent) spent {
 	return spent{
 		Usage{sum(x.usage.InputTokens, y.usage.InputTokens), sum(x.usage.OutputTokens, y.usage.OutputTokens), min(x.usage.Cost+y.usage.Cost, math.MaxFloat64)},
@@ -175,8 +175,8 @@ const budgetWarning = 0.8
 // reports of 0.1 reach a limit of 1.
 const costError = 1e-9
 
-// reached returns the first limit that is used to at least the given part. It ignores the limits in
-// the set "but".
+// reached returns the first limit of which at least the given part is used. The limits in the set
+// but are ignored.
 func (b *Budget) reached(x *spent, part float64, but partSet) (p BudgetPart, ok bool) {
 	for p := range budgetParts {
 		limit, used := b.of(p), x.of(p)
@@ -195,25 +195,25 @@ type partSet uint8
 
 func (s partSet) has(p BudgetPart) bool { return s&(1<<p) != 0 }
 
-// BudgetUse is a budget and what has been used of it.
+// BudgetUse is a budget and how much of it has been used.
 type BudgetUse struct {
 	Limit Budget `json:"limit"`
-	Used  Budget `json:"used"` // a cost of 0 is unknown if CostNotReported is set
-	// CostNotReported is set if the budget limits the cost, and a turn that used tokens has reported
-	// no cost. Used does not include the cost of that turn.
+	Used  Budget `json:"used"` // if CostNotReported is set, a cost of 0 means that the cost is unknown
+	// CostNotReported is set if the budget limits the cost, and a turn that used tokens did not
+	// report its cost. Used does not include the cost of that turn.
 	CostNotReported bool `json:"cost_not_reported,omitempty"`
 }
 
 // TreeBudget is the account of a tree: what the tasks under a root session have used since the
 // account was opened. See [Config].TreeBudget.
 type TreeBudget struct {
-	Root   string    `json:"root"` // root session or scope; empty for the tasks that the host has launched
+	Root   string    `json:"root"` // root session or scope; empty for the tasks that the host launched
 	Opened time.Time `json:"opened"`
 	Until  time.Time `json:"until,omitzero"` // end of the period; zero if the account closes when no task of the tree is live
 	BudgetUse
 }
 
-// BudgetLimit is one limit of a budget, with what has been used of it.
+// BudgetLimit is one limit of a budget, and how much of it has been used.
 type BudgetLimit struct {
 	Task  string     `json:"task,omitempty"` // id of the task that has the budget; empty if a tree has it
 	Root  string     `json:"root,omitempty"` // root session of the tree that has the budget
@@ -256,8 +256,8 @@ func mustFloat(s string) float64 {
 	return x
 }
 
-// BudgetError is returned by Launch, Run, Resume and RunResume if a budget is used up. Nothing was
-// launched then.
+// BudgetError is returned by Launch, Run, Resume and RunResume if a budget is used up. In that
+// case, nothing was launched.
 type BudgetError struct {
 	Limit BudgetLimit // the limit that is reached
 }
@@ -281,17 +281,17 @@ func (e *BudgetError) Error() string {
 // budgetTime is the format in which texts name the end of a period.
 const budgetTime = "2006-01-02 15:04 MST"
 
-// CostReporter is the ability of a client to say whether an agent's costs are known. If
+// CostReporter is implemented by clients that can tell whether an agent's costs are known. If
 // ReportsCost returns false, a launch with a budget that limits the cost is refused. For a client
-// without this ability, every budget is accepted.
+// that is not a CostReporter, every budget is accepted.
 type CostReporter interface {
 	// ReportsCost reports whether the usage of the agent contains its cost. It must return at once.
 	ReportsCost(agent string) bool
 }
 
-// TokenReporter is the ability of a client to say whether all tokens of an agent are known. If
-// ReportsTokens returns false, a launch with a budget that limits tokens is refused. For a client
-// without this ability, every budget is accepted.
+// TokenReporter is implemented by clients that can tell whether all tokens of an agent are known.
+// If ReportsTokens returns false, a launch with a budget that limits tokens is refused. For a
+// client that is not a TokenReporter, every budget is accepted.
 type TokenReporter interface {
 	// ReportsTokens reports whether the usage of the agent contains all its tokens. It must return
 	// at once.

@@ -28,15 +28,15 @@ var (
 const (
 	treesOfARun = 5
 	mostTokens  = 30              // tokens of the largest report
-	lostAtMost  = 5 * time.Second // reports of this time before a crash can be lost
+	lostAtMost  = 5 * time.Second // reports made within this time before a crash can be lost
 )
 
-// spentBy is what was reported for a task or for the account of a tree.
+// spentBy is the usage that was reported for a task or for the account of a tree.
 type spentBy struct {
 	limit   int64
 	reports []reported
-	running int   // largest number of turns that ran at once
-	lost    int64 // tokens of the reports that crashes may have lost
+	running int   // largest number of turns that ran at the same time
+	lost    int64 // tokens in reports that crashes may have lost
 }
 
 type reported struct {
@@ -51,7 +51,7 @@ func (s *spentBy) total() (sum int64) {
 	return sum
 }
 
-// spenders is a client whose turns report tokens at random, with the store of its manager and what
+// spenders holds a client whose turns report tokens at random, the store of its manager, and what
 // was reported.
 type spenders struct {
 	memory  storetest.Memory
@@ -64,7 +64,7 @@ type spenders struct {
 	process  *spendersProcess
 	tasks    map[string]*spentBy
 	accounts map[string]*spentBy
-	running  map[string]int // turns that run, by root
+	running  map[string]int // running turns, by root
 	parents  map[string]int // number of delegations, by task
 	crashes  int
 	broken   []string
@@ -135,14 +135,16 @@ func (w *spenders) pause(most time.Duration) time.Duration {
 	return time.Duration(w.below(int(most))) + 1
 }
 
-// parent returns how many times the task has delegated. A turn of such a task may not be its last.
+// parent returns how many times the task has delegated. If it has, its current turn may not be its
+// last.
 func (w *spenders) parent(task string) int {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.parents[task]
 }
 
-// runs notes that a turn runs that can report usage. The result notes that it has ended.
+// runs records that a turn that can report usage is running. The returned function records that it
+// has ended.
 func (w *spenders) runs(root string) (ended func()) {
 	add := func(n int) {
 		w.mu.Lock()
@@ -162,7 +164,7 @@ func (p *spendersProcess) isDead() bool {
 	}
 }
 
-// report reports tokens of a task, and notes them for the task and for the account of its tree.
+// report reports tokens for a task, and records them for the task and for the account of its tree.
 func (p *spendersProcess) report(task bgagent.Task, n int64, report func(bgagent.Usage)) {
 	w := p.w
 	if p.isDead() {
@@ -244,7 +246,7 @@ func (p *spendersProcess) RunTurn(ctx context.Context, session string, prompt bg
 	switch last := 1 + int64(w.below(mostTokens)); w.below(3 - min(w.parent(task.ID), 1)) {
 	case 0:
 		p.report(task, last, func(u bgagent.Usage) { end.Usage = u })
-	case 2: // usage that arrives after the end; the next turn of a parent can begin at once, and would report, too
+	case 2: // usage that arrives after the end; a parent's next turn can begin at once, and would report usage, too
 		ended := w.runs(task.Root) // until then, this turn can exceed the budget, too
 		p.turns.Go(func() {
 			defer ended()
@@ -262,7 +264,7 @@ func (p *spendersProcess) RunTurn(ctx context.Context, session string, prompt bg
 	return end, nil
 }
 
-// delegate launches a task of the task, and checks that it has no wider budget.
+// delegate launches a task below the task, and checks that it does not have a wider budget.
 func (p *spendersProcess) delegate(ctx context.Context, session string, parent bgagent.Task) {
 	p.w.mu.Lock()
 	p.w.parents[parent.ID]++
@@ -278,7 +280,8 @@ func (p *spendersProcess) delegate(ctx context.Context, session string, parent b
 	}
 }
 
-// allowed fails the run unless the error of a launch is one that can occur, and is true.
+// allowed fails the run unless the error from a launch is one that can occur, and what it says is
+// true.
 func (p *spendersProcess) allowed(err error) {
 	var used *bgagent.BudgetError
 	switch {
@@ -301,7 +304,7 @@ func (w *spenders) input() bgagent.LaunchInput {
 	return in
 }
 
-// act makes one random call of the host.
+// act makes one random call as the host.
 func (w *spenders) act(t *testing.T) {
 	p := w.process
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
@@ -356,8 +359,8 @@ func runSpenders(t *testing.T, seed uint64) {
 	})
 }
 
-// verify checks that no budget was exceeded by more than it may be, and that the manager counts
-// neither more than was reported nor, without a crash, less.
+// verify checks that no budget was exceeded by more than is allowed, and that the manager does not
+// count more than was reported or, without a crash, less.
 func (w *spenders) verify() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -382,8 +385,8 @@ func (w *spenders) verify() {
 	}
 }
 
-// Never over by more than one report of each running task plus, for each crash, what was reported in
-// the last 5 s before it.
+// A budget is never exceeded by more than one report of each running task plus, for each crash,
+// what was reported in the last 5 s before it.
 func TestNoBudgetIsExceededByMoreThanAReportOfEachRunningTask(t *testing.T) {
 	if *budgetSeed != 0 {
 		runSpenders(t, *budgetSeed)

@@ -28,7 +28,7 @@ func TestAnExpiredTaskKeepsItsBudget(t *testing.T) {
 	})
 }
 
-// A task without a budget that has expired is resumed with one.
+// In this test, a task without a budget has expired and is resumed with one.
 func TestAnExpiredTaskKeepsWhatItUsedWithoutABudget(t *testing.T) {
 	withoutStore(t)
 	f := spending(bgagent.Usage{InputTokens: 10})
@@ -51,10 +51,10 @@ func TestAnExpiredTaskKeepsWhatItUsedWithoutABudget(t *testing.T) {
 	})
 }
 
-// The client of a runner reports what the turn used, if it has found the turn's answer. What was reported
+// A runner's client that has found a turn's answer reports what the turn used. What was reported
 // before the process ended is not counted twice.
 func TestTheUsageOfAnAnswerThatIsFoundCountsOnce(t *testing.T) {
-	for reported, want := range map[int64]int64{0: 300, 10: 300, 40: 400} { // what was reported can be more than the client finds
+	for reported, want := range map[int64]int64{0: 300, 10: 300, 40: 400} { // more may have been reported than the client finds
 		inWorld(t, func(t *testing.T, w *world) {
 			w.cfg = bgagent.Config{TaskBudget: bgagent.Budget{InputTokens: 1000}, StaleTimeout: bgagent.Disabled}
 			w.takes(time.Hour)
@@ -159,7 +159,7 @@ func TestATurnThatIsReadAgainAfterARestartCountsOnce(t *testing.T) {
 		time.Sleep(10 * time.Second)
 		require.Equal(t, int64(300), get(t, m, task.ID).Budget.Used.InputTokens)
 		p.Crash()
-		use("m3", 50) // the server goes on
+		use("m3", 50) // the server continues
 		m, _ = begin()
 		time.Sleep(10 * time.Second)
 		require.Equal(t, int64(350), get(t, m, task.ID).Budget.Used.InputTokens)

@@ -45,8 +45,8 @@ func TestABusyParentIsToldWhenItIsIdle(t *testing.T) {
 	}
 }
 
-// A busy session can refuse the notice that closes a batch. The notice still closes the
-// batch when it is delivered later.
+// A busy session may refuse the notice that closes a batch. The notice still closes the batch when
+// it is delivered later.
 func TestABusyParentIsToldThatItsBatchIsClosed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		busy := true

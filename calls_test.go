@@ -10,8 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Some model servers give every tool call the same id. Other servers use the same ids
-// again in every turn.
+// Some model servers give every tool call the same id. Others reuse the same ids in every turn.
 func TestAToolCallIDGuardsAgainstARetryOnly(t *testing.T) {
 	by := bgagent.Caller{Session: "root", ToolCallID: "delegate_task:0"}
 	background := true

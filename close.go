@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// This file contains the methods that end the manager or its tasks.
+// The code in this file shuts down the manager or cancels its tasks.
 
 // Drain refuses new tasks and waits until all existing tasks have ended. If there is a notifier
 // ([Config].Notify or a client that is a [Notifier]), Drain also waits until the notices of these
@@ -66,20 +66,20 @@ func (m *BackgroundManager) isClosed() bool {
 	}
 }
 
-// Close ends the manager. It cancels all pending and running tasks and stops their sessions. After
-// Close has begun, no task, turn or notice starts.
+// Close shuts down the manager. It cancels all pending and running tasks and stops their sessions.
+// After Close has begun, no task, turn or notice starts.
 //
 // Close returns when all sessions and goroutines of the manager have stopped, or when ctx ends. If
-// ctx has no deadline, Close waits at most Config.StopTimeout plus Config.CallTimeout. If the
-// deadline of ctx comes before Config.StopTimeout has passed, a session that is slow to stop gets
-// less time. With [Config].Store, Close can return up to two seconds after ctx has ended, because it
-// closes the store.
+// ctx has no deadline, Close waits for at most Config.StopTimeout plus Config.CallTimeout. If the
+// deadline of ctx comes before Config.StopTimeout has passed, slow sessions have less time to stop.
+// With [Config].Store, Close can return up to two seconds after ctx has ended, because it closes
+// the store.
 //
 // The error is nil or a [*CloseError]. A CloseError names the tasks and host calls that did not
-// stop, and the ended tasks that were not reported to any parent. There is one exception: if ctx is
-// nil, Close does nothing, and the error wraps an [*InputError]. Close may be called several times,
-// and concurrently. Once the first call has returned, all calls return the same error, even if
-// their ctx has ended. Get, List, Read, TakeNotice and NextNotice still work after Close.
+// stop, and the tasks that ended without being reported to any parent. There is one exception: if
+// ctx is nil, Close does nothing, and the error wraps an [*InputError]. Close may be called several
+// times, and concurrently. Once the first call has returned, all calls return the same error, even
+// if their ctx has ended. Get, List, Read, TakeNotice and NextNotice still work after Close.
 func (m *BackgroundManager) Close(ctx context.Context) error {
 	if ctx == nil {
 		return fmt.Errorf("bgagent: close: %w", errNoContext)
@@ -97,7 +97,7 @@ func (m *BackgroundManager) Close(ctx context.Context) error {
 		return m.closeErr
 	}
 	select {
-	case <-m.closeDone: // check closeDone first, because ctx might have ended too
+	case <-m.closeDone: // check closeDone first, because ctx might have ended, too
 		return m.closeErr
 	default:
 	}
@@ -112,8 +112,8 @@ func (m *BackgroundManager) Close(ctx context.Context) error {
 func (m *BackgroundManager) finishClose(ctx context.Context) error {
 	if _, ok := ctx.Deadline(); !ok {
 		var cancel context.CancelFunc
-		// CallTimeout is added so that Close does not give up before the stopping deadlines have
-		// passed.
+		// CallTimeout is added so that Close does not stop waiting before the stopping deadlines
+		// have passed.
 		ctx, cancel = context.WithTimeout(ctx, m.cfg.StopTimeout+m.cfg.CallTimeout)
 		defer cancel()
 	}
@@ -157,8 +157,7 @@ func (m *BackgroundManager) finishClose(ctx context.Context) error {
 	return m.closeResult(ctx, unkept)
 }
 
-// stopTimer stops the timer permanently. If a tick is running, stopTimer waits until the tick has
-// ended.
+// stopTimer stops the timer permanently. If a tick is running, stopTimer waits for it to end.
 func (m *BackgroundManager) stopTimer() {
 	var wait chan struct{}
 	m.update(func(*state, int64) {
@@ -173,9 +172,9 @@ func (m *BackgroundManager) stopTimer() {
 	}
 }
 
-// closeResult returns the error of Close. The argument "unkept" is the reason why some changes are not
-// durable, or nil. If the store is lost, this manager writes nothing more, and the next owner of the
-// store reports the owed ends.
+// closeResult returns the error of Close. unkept is the reason why some changes are not durable, or
+// nil. If the store is lost, this manager stops writing, and the next owner of the store delivers
+// the notices that are owed.
 func (m *BackgroundManager) closeResult(ctx context.Context, unkept error) error {
 	kept := unkept == nil
 	if errors.Is(unkept, ErrStoreLost) {
@@ -202,17 +201,17 @@ func (m *BackgroundManager) closeResult(ctx context.Context, unkept error) error
 	return e
 }
 
-// Cancel ends a pending or running task. It returns a snapshot of the task, taken right before the
-// cancellation. The task is terminal when Cancel returns. Its session is stopped afterwards; see
-// [BackgroundManager.Quiet]. The error matches [ErrUnknownTask], [ErrExpired], [ErrNotDescendant]
-// or, if the task has already ended, [ErrAlreadyEnded]. If Cancel returns one of these errors, it
-// has changed nothing.
+// Cancel cancels a pending or running task. It returns a snapshot of the task, taken right before
+// the cancellation. The task is terminal when Cancel returns. Its session is stopped afterwards;
+// see [BackgroundManager.Quiet]. The error matches [ErrUnknownTask], [ErrExpired],
+// [ErrNotDescendant] or, if the task has already ended, [ErrAlreadyEnded]. If Cancel returns one of
+// these errors, it has not changed anything.
 //
 // With [Config].Store, Cancel returns once the cancellation is durable in the store. If ctx ends
 // first, the error matches [ErrStore] and the error of ctx. If the manager closes the store first,
 // the error matches [ErrStore] and [ErrClosed]. In both cases, the task is cancelled. If ctx ends
 // while the tasks of an earlier process are being restored, Cancel returns the error of ctx and
-// changes nothing; see [BackgroundManager.Start].
+// does not change anything; see [BackgroundManager.Start].
 func (m *BackgroundManager) Cancel(ctx context.Context, by Caller, id string, o CancelOptions) (s Task, err error) {
 	m.heard(by.Session)
 	return m.cancel(ctx, by, id, o)
@@ -245,8 +244,8 @@ func (m *BackgroundManager) cancel(ctx context.Context, by Caller, id string, o 
 
 // CancelAll cancels every pending or running task that descends from the caller's session. If the
 // caller is the host, it cancels every pending or running task. All these tasks are cancelled in
-// one step. CancelAll does not cancel the tasks for which the session itself waits in Run, or the
-// descendants of these tasks. It returns snapshots of the cancelled tasks, taken right before the
+// one step. CancelAll does not cancel tasks for which the session itself is waiting in Run, or the
+// descendants of such tasks. It returns snapshots of the cancelled tasks, taken right before the
 // cancellation.
 //
 // With [Config].Store, CancelAll returns once the cancellations are durable in the store. If ctx

@@ -63,8 +63,8 @@ func TestDrainDoesNotWaitForASessionThatDoesNotStop(t *testing.T) {
 	})
 }
 
-// A host deletes the directory of a task once Quiet has returned nil. Therefore Quiet must
-// not return nil while the session may still run.
+// A host deletes the directory of a task once Quiet has returned nil. Therefore, Quiet must not
+// return nil while the session may still be running.
 func TestQuietIsNotSaidOfASessionThatStillRunsAfterItsRecordHasExpired(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		hang := make(chan struct{})

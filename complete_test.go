@@ -16,7 +16,7 @@ import (
 )
 
 // Some changes must be made in several places, which CONTRIBUTING.md lists. The tests in this file
-// compare these places, and name a place that was forgotten.
+// compare these places, and name any place that was forgotten.
 
 // sources returns the parsed files of the package, without its tests.
 func sources(t *testing.T) (*token.FileSet, map[string]*ast.File) {
@@ -43,7 +43,7 @@ func parsed(t *testing.T, fset *token.FileSet, text string) *ast.File {
 }
 
 // constants returns the names of the constants of a type in the order of their values. For each
-// constant, the result "groups" contains the last doc comment before it in the same block.
+// constant, groups contains the last doc comment before it in the same block.
 func constants(file *ast.File, typ string) (names, groups []string) {
 	for _, d := range file.Decls {
 		decl, ok := d.(*ast.GenDecl)
@@ -66,7 +66,7 @@ func constants(file *ast.File, typ string) (names, groups []string) {
 	return names, groups
 }
 
-// wrongCauses describes the causes for which the constants and the table "causes" differ.
+// wrongCauses describes the causes for which the constants and the table causes differ.
 func wrongCauses(file *ast.File) (wrong []string) {
 	names, groups := constants(file, "Cause")
 	for i, name := range names[1:] {
@@ -317,8 +317,8 @@ func begun(file *ast.File, fields []string) (out []string) {
 	return out
 }
 
-// The method "expect" must count the goroutine of every effect. If one goroutine were not
-// counted, another goroutine of the same kind could hide the mistake.
+// expect must count the goroutine of every effect. If one goroutine were not counted, another
+// goroutine of the same kind could hide the mistake.
 func TestEveryEffectThatNeedsAGoroutineIsExpected(t *testing.T) {
 	fset, files := sources(t)
 	var fields []string
@@ -385,13 +385,12 @@ func TestGoroutinesStartWhereTheyAreCounted(t *testing.T) {
 		in = append(in, goStatements(file)...)
 	}
 	slices.Sort(in)
-	// The methods "AfterFunc" and "end" run the functions that a host registers with the context of
-	// a turn.
+	// AfterFunc and end run the functions that a host registers with a turn's context.
 	require.Equal(t, []string{"AfterFunc", "begin", "end"}, in, "start it with spawn or begin")
 }
 
-// viewWrites returns the places where a function that is passed to the method "view" writes a
-// field, unless the field belongs to a result variable of the surrounding function.
+// viewWrites returns the places where a function that is passed to view writes to a field, unless
+// the field belongs to a result variable of the surrounding function.
 func viewWrites(fset *token.FileSet, file *ast.File) (out []string) {
 	ast.Inspect(file, func(n ast.Node) bool {
 		call, ok := n.(*ast.CallExpr)

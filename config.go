@@ -26,7 +26,7 @@ const Disabled time.Duration = -1
 // because hosts and users know these values. The other defaults were chosen to fit them.
 const (
 	DefaultConcurrency      = 5   // number of slots in a pool
-	DefaultMaxDepth         = 1   // tasks may not delegate
+	DefaultMaxDepth         = 1   // tasks are not allowed to delegate
 	DefaultMaxTasksPerRoot  = 100 // number of live tasks
 	DefaultMaxToolCalls     = 4000
 	DefaultRepeatedCalls    = 20 // number of equal tool calls in a row
@@ -56,15 +56,15 @@ const (
 )
 
 const (
-	noticeTries         = 20                             // number of failed deliveries after which a notice is given up
+	noticeTries         = 20                             // number of failed deliveries after which delivery is abandoned
 	noticePushes        = 3                              // number of processes that push the same notice
-	noticeGiveUp        = 24 * time.Hour                 // time after which a due notice is given up
+	noticeGiveUp        = 24 * time.Hour                 // how long after a notice is due its delivery is abandoned
 	noticeBackoffMax    = 1 * time.Hour                  // longest pause between two attempts to deliver a notice
-	staleGrace          = 30 * time.Second               // time at the beginning of a turn during which the turn cannot be stale
+	staleGrace          = 30 * time.Second               // period at the beginning of a turn in which the turn cannot be stale
 	sessionGonePolls    = 3                              // number of answered polls in a row that must report a session as gone
-	streamBeatMax       = 30 * time.Second               // longest time without an event for which a stream still counts as complete
-	tombstonesGo        = 250                            // number of tombstones that are dropped at once
-	tombstones          = 40*tombstonesGo + tombstonesGo // maximum number of remembered ids of evicted tasks; dropping old ones always leaves the newest 10,000
+	streamBeatMax       = 30 * time.Second               // how long a stream without an event still counts as complete
+	tombstonesGo        = 250                            // number of tombstones that are dropped together
+	tombstones          = 40*tombstonesGo + tombstonesGo // maximum number of evicted tasks whose ids are remembered; dropping old ones always leaves the newest 10,000
 	maxResult           = 256 << 10                      // maximum number of bytes kept of a result
 	maxResultUnreadable = 1 << 20                        // maximum number of bytes kept of a result if the session cannot be read again
 	pastAttempts        = 20                             // number of earlier attempts kept per task
@@ -77,10 +77,10 @@ const (
 	durationMax = 50 * 365 * 24 * time.Hour
 )
 
-// Limits bounds the number of sessions that are in a turn at the same time. For each
-// model, one limit applies: the model's own limit if there is one, otherwise the limit
-// of its provider, otherwise the default. 0 means "not set", and [Unlimited] means no
-// limit. Names are compared after they are trimmed and changed to lower case.
+// Limits limits the number of sessions that are in a turn at the same time. For each model, one
+// limit applies: the model's own limit if there is one, otherwise the limit of its provider,
+// otherwise the default. 0 means "not set", and [Unlimited] means no limit. Names are compared
+// after they are trimmed and changed to lower case.
 //
 // Total and Agent are caps in addition to that limit: a turn begins only if the limit
 // and all caps allow one more turn. A task that waits for its own tasks does not count
@@ -91,29 +91,27 @@ const (
 // same time. Total is one cap for all agents together.
 type Limits struct {
 	// Model holds the limits of models. The key "provider/model" stands for that model
-	// of that provider. A key without a slash stands for that model id of any provider.
+	// of that provider. A key without a slash stands for that model id from any provider.
 	Model map[string]int
 	// Provider holds the limits of providers. The provider of a model is the part
-	// before the first slash of its name. All models of a provider that have no limit
-	// of their own share the provider's limit.
+	// before the first slash of its name. All of a provider's models that do not have their own
+	// limit share the provider's limit.
 	Provider map[string]int
 	// Default is the limit of each model without an entry in Model or Provider. These
 	// models do not share the limit: each model may use the full limit. 0 means
 	// [DefaultConcurrency].
 	Default int
 
-	// Total caps the number of sessions that are in a turn, over all pools. 0 means no
-	// cap.
+	// Total caps the number of sessions that are in a turn, across all pools. 0 means no cap.
 	Total int
 	// Agent caps, for each agent, the number of the agent's sessions that are in a
 	// turn. The models of the sessions do not matter. For a task without a model, the
 	// entry of its agent replaces Default.
 	Agent map[string]int
 	// If Fair is set, a pool serves the waiting root sessions in rotation and gives
-	// each of them one slot per round. Otherwise a pool serves all tasks in the order
-	// of their arrival. With Fair, a task's place in line is its place among the tasks
-	// of the same root session. If SetLimits switches Fair on or off, the change also
-	// applies to the tasks that already wait.
+	// each of them one slot per round. Otherwise, a pool serves all tasks in order of arrival. With
+	// Fair, a task's place in line is its place among the tasks of the same root session. If
+	// SetLimits switches Fair on or off, the change also applies to tasks that are already waiting.
 	Fair bool
 }
 
@@ -123,18 +121,19 @@ type Limits struct {
 // duration that is set. For example, if PollInterval is set to a long duration, the
 // default of HostUnreachable is three times that duration.
 type Config struct {
-	// Limits are the limits of the manager's own ConcurrencyManager.
+	// Limits holds the limits of the manager's own ConcurrencyManager.
 	Limits Limits
 	// Concurrency, if set, replaces the manager's own ConcurrencyManager. With it,
 	// several managers or other code can share slots. Limits must then be empty.
 	Concurrency *ConcurrencyManager
-	// Slots, if set, grants the slots of the manager, in place of a ConcurrencyManager. With a source
-	// that several processes share, limits hold over all of these processes. Limits and Concurrency
-	// must then be empty. If the source loses the slot of an attempt, the attempt ends with
-	// [CauseSlotLost] and its session is stopped. Budgets of trees hold for each manager separately. So do
-	// cool-downs after refusals of a provider: other managers notice a limit of the provider only when it
-	// refuses their own turns. A task that is to show whether the provider accepts requests again can wait
-	// in the line of its pool at the source. Until it has begun, other pools that cool down with it wait, too.
+	// Slots, if set, grants the manager's slots in place of a ConcurrencyManager. If several
+	// processes share the source, limits apply across all of them. Limits and Concurrency must be
+	// empty if Slots is set. If the source loses the slot of an attempt, the attempt ends with
+	// [CauseSlotLost] and its session is stopped. Tree budgets still apply to each manager
+	// separately. So do cool-downs after a provider's refusals: other managers notice a provider's
+	// limit only when the provider refuses their own turns. The task that is to find out whether
+	// the provider accepts requests again may have to wait in its pool's line at the source. Until
+	// it has begun, other pools that cool down with its pool wait, too.
 	Slots SlotSource
 
 	// Store makes tasks outlive the process. If Store is nil, tasks are kept only in
@@ -142,35 +141,35 @@ type Config struct {
 	// that caused it is durable. The store contains prompts and answers as plain text.
 	Store Store
 	// StoreTimeout is how long Launch, Resume and TakeNotice wait for the store. If all
-	// writes fail for this time, an [EventStoreTrouble] reports the failure. Default 30 s.
+	// writes fail for this long, an [EventStoreTrouble] reports the failure. Default 30 s.
 	StoreTimeout time.Duration
 	// Instance identifies this run of the manager in the store and in the environment of
-	// agents' processes. It must be new at each start, because the next manager ends the
-	// processes of the earlier instance. New refuses the instance of an earlier manager of
-	// the store. If a client also has a field Instance, both must have the same value. The
-	// value may have at most 128 characters: letters, digits, hyphens, underscores and dots.
-	// If Instance is empty, New makes a random id.
+	// agents' processes. It must be new at each start, because the next manager terminates the
+	// processes of the earlier instance. New refuses an Instance that an earlier manager of the
+	// same store used. If a client also has a field Instance, both must have the same value. The
+	// value may have at most 128 characters: letters, digits, hyphens, underscores and dots. If
+	// Instance is empty, New makes a random id.
 	Instance string
 	// OnRestart reports whether an interrupted turn of the agent is continued with a new
 	// prompt. A turn is interrupted if the process ends during the turn. If OnRestart
 	// returns false, the attempt ends as interrupted. If OnRestart is nil, turns are
 	// continued.
 	OnRestart func(agent string) bool
-	// RestartWithin is the longest time without a running process after which the manager
-	// still begins turns of the earlier process's tasks by itself. After a longer time, a
-	// task that would begin a turn ends as interrupted instead. It can then be resumed.
-	// Default 1 h; Disabled means no limit.
+	// RestartWithin is the maximum gap between the earlier process and this one after which the
+	// manager still begins turns of the earlier process's tasks automatically. After a longer gap,
+	// a task that would begin a turn ends as interrupted instead. It can then be resumed. Default 1
+	// h; Disabled means no limit.
 	RestartWithin time.Duration
 	// InterruptRestored ends the tasks of an earlier process instead of continuing them. A
-	// task that would begin a turn ends as interrupted, even if it was pending, and however
+	// task that would begin a turn ends as interrupted, even if it was pending, and no matter how
 	// short the time without a process was. It can then be resumed. If the session of a task
 	// already has an answer, the answer is still read.
 	InterruptRestored bool
-	// RestoreContext returns a context for a task of an earlier process. Calls to the host
-	// for this task get the values of this context, because a store cannot keep context values. If
-	// RestoreContext returns an error, the task ends. If RestoreContext is nil, these host calls
-	// get no values. RestoreContext must not call methods that call [BackgroundManager.Start],
-	// because Start waits until RestoreContext returns.
+	// RestoreContext returns a context for a task of an earlier process. Host calls for the task
+	// get the values of this context, because a store cannot keep context values. If RestoreContext
+	// returns an error, the task ends. If RestoreContext is nil, these host calls get no values.
+	// RestoreContext must not call methods that call [BackgroundManager.Start], because Start waits
+	// until RestoreContext returns.
 	RestoreContext func(ctx context.Context, t Task) (context.Context, error)
 
 	// Clients holds further session clients by name. The client that is passed to New
@@ -179,10 +178,9 @@ type Config struct {
 	// ClientFor returns the name of the client that runs an agent. If ClientFor is nil,
 	// the client that is passed to New runs all agents.
 	ClientFor func(agent string) string
-	// Model returns the model for an agent. The argument "asked" is the model that the
-	// caller requested, or empty. The returned model is passed to the client, and
-	// Limits apply to it. If Model returns an error, the launch is refused. If Model is
-	// nil, the requested model is used.
+	// Model returns the model for an agent. asked is the model that the caller requested, or empty.
+	// The returned model is passed to the client, and Limits apply to it. If Model returns an
+	// error, the launch is refused. If Model is nil, the requested model is used.
 	Model func(agent, asked string) (string, error)
 	// Permissions holds rules for every session. AgentPermissions returns rules for one
 	// agent. These rules come after Permissions and therefore override them. A rule is
@@ -192,112 +190,109 @@ type Config struct {
 	AgentPermissions func(agent string) []Permission
 
 	// PrepareLaunch completes the input of a launch, for example its working directory,
-	// system text or metadata. It is called before the input is checked. It is also
-	// called for the launches that a model makes with a tool. The task is launched with
-	// the returned input. If PrepareLaunch returns an error, the launch is refused. If
-	// PrepareLaunch is nil, the input is used as it is.
+	// system prompt or metadata. It is called before the input is checked. It is also called for
+	// launches that a model makes with a tool. The task is launched with the returned input. If
+	// PrepareLaunch returns an error, the launch is refused. If PrepareLaunch is nil, the input is
+	// used as it is.
 	PrepareLaunch func(ctx context.Context, by Caller, in LaunchInput) (LaunchInput, error)
 
 	// ToolNames maps the usual name of a tool to the name under which models know the
 	// tool, if the two differ. An empty name means that models do not have the tool.
-	// Notices, digests and the texts of the tools use these names.
+	// Notices, digests and the tools' texts use these names.
 	ToolNames map[string]string
 	// OptionalTools lists the usual names of the optional tools that all models have. The
 	// only optional tool is [ToolBackgroundMessage]. [Tools] defines these tools as if
 	// ToolOptions.With listed them. With background_message, a session also gets a notice
-	// when a task that it has launched asks a question that the session can answer; see
+	// when a task that it launched asks a question that the session can answer; see
 	// Notice.Questions.
 	OptionalTools []string
 
 	// Notify delivers a notice to a root session. It returns nil once the notice is
 	// recorded or queued. If it returns ErrBusy, it is called again later. ErrBusy does
-	// not count as a failed delivery, but the notice is given up after a day. Notify
-	// returns ErrNoSession if the session does not exist. The session then counts as a
-	// scope, and its notices are kept until NextNotice takes them. If Notify is nil, a
-	// client that is a Notifier delivers the notices. If no client is a Notifier
-	// either, the notices are kept until NextNotice takes them.
+	// not count as a failed delivery, but delivery is abandoned after a day. Notify returns
+	// ErrNoSession if the session does not exist. The session then counts as a scope, and its
+	// notices are kept until NextNotice takes them. If Notify is nil, a client that is a Notifier
+	// delivers the notices. If no client is a Notifier either, the notices are kept until
+	// NextNotice takes them.
 	Notify func(ctx context.Context, session string, n Notice) error
 	// Wake determines when root sessions get their notices. Default WakeBatch.
 	Wake Wake
 	// NoticeWindow is how long a due notice is held, so that it can also report tasks
 	// that end shortly afterwards. Default 100 ms; Disabled for no wait.
 	NoticeWindow time.Duration
-	// NoticeMaxWait is the time after which an ended task is reported even if other
-	// tasks of its batch are live. Default 5 min; Disabled for never.
+	// NoticeMaxWait limits how long the end of a task can go unreported because other tasks of its
+	// batch are still live. Default 5 min; Disabled for never.
 	NoticeMaxWait time.Duration
-	// NoticeResult is how many bytes of each result a notice contains, so that a
-	// parent need not read the results one by one. Default 0, for none; Disabled (-1)
-	// also means none.
+	// NoticeResult is the maximum number of bytes of each result in a notice. With it, a parent
+	// does not have to read the results one by one. Default 0, for none; Disabled (-1) also means
+	// none.
 	NoticeResult int
 
-	// MaxDepth is how many levels of tasks there may be under a root session. With 1, a
-	// task may not delegate. Default 1.
+	// MaxDepth is the maximum number of levels of tasks under a root session. With 1, tasks cannot
+	// delegate. Default 1.
 	MaxDepth int
-	// MaxTasksPerRoot is how many live tasks there may be under one root session.
-	// Default 100; Unlimited for no limit.
+	// MaxTasksPerRoot is the maximum number of live tasks under one root session. Default 100;
+	// Unlimited for no limit.
 	MaxTasksPerRoot int
 
-	// MaxToolCalls is how many tool calls an attempt may make. An attempt that makes more
-	// is cancelled. Default 4,000; Unlimited for no limit.
+	// MaxToolCalls is the maximum number of tool calls in an attempt. An attempt that makes more is
+	// cancelled. Default 4,000; Unlimited for no limit.
 	MaxToolCalls int
-	// RepeatedCalls is how many equal tool calls in a row cancel an attempt. Calls are
-	// equal if they have the same tool, the same input and the same result. The sequence
-	// is broken by any other call, by a call whose input or result the client does not know,
-	// and by a call that takes 5 s or longer. Only calls within 60 s count as one sequence. So
-	// an agent whose calls are more than about 3 s apart is not cancelled. At least 2; default
-	// 20; Unlimited for never.
+	// RepeatedCalls is the number of equal tool calls in a row after which an attempt is cancelled.
+	// Calls are equal if they have the same tool, the same input and the same result. The sequence
+	// is broken by any other call, by a call whose input or result the client does not know, and by
+	// a call that takes 5 s or longer. Only calls within 60 s count as one sequence, so an agent
+	// whose calls are more than about 3 s apart is not cancelled. At least 2; default 20; Unlimited
+	// for never.
 	RepeatedCalls int
-	// TaskBudget bounds what each task uses, over all its attempts. When a limit is reached,
-	// the task is cancelled with CauseBudget. An [EventBudget] is sent at 80 % of a limit. A task
-	// can exceed a limit by one report of its client; see docs/guardrails.md.
+	// TaskBudget limits what each task uses, over all its attempts. When a limit is reached, the
+	// task is cancelled with CauseBudget. An [EventBudget] is sent at 80 % of a limit. A task can
+	// exceed a limit by what its client reports at once; see docs/guardrails.md.
 	TaskBudget Budget
-	// TreeBudget bounds what all tasks under a root session use together. When a limit is
-	// reached, all of them are cancelled. The first launch opens the account of a tree. Without
-	// BudgetPeriod, the account closes when no task of the tree is live, and the next launch
-	// opens another one.
+	// TreeBudget limits what all tasks under a root session use together. When a limit is reached,
+	// all of them are cancelled. The first launch opens the account of a tree. Without
+	// BudgetPeriod, the account closes when no task of the tree is live, and the next launch opens
+	// a new one.
 	TreeBudget Budget
-	// BudgetPeriod makes the account of a tree stay open for this time, whether or not tasks are
-	// live. Once the budget of the tree is used up, launches are refused until the period ends. By
+	// BudgetPeriod is how long the account of a tree stays open, whether or not tasks are live.
+	// Once the budget of the tree is used up, launches are refused until the period ends. By
 	// default, and with Disabled, there is no period.
 	BudgetPeriod time.Duration
 
 	// Ask makes the questions of agents wait for an answer; see [BackgroundManager.Answer].
-	// These are permissions that no rule gives or denies, and questions with a fixed set of
-	// answers. By default, they are refused at once.
+	// These are requests for permission that no rule grants or denies, and questions with a fixed
+	// set of answers. By default, they are refused at once.
 	Ask bool
-	// ModelsMayPermit allows a session to give permissions to the tasks that descend from
-	// it. By default, only the host may give permissions, and sessions may only answer
-	// other questions.
+	// ModelsMayPermit allows a session to grant permissions to the tasks that descend from it. By
+	// default, only the host may grant permissions, and sessions may answer only other questions.
 	ModelsMayPermit bool
-	// OnlyModelsAnswer means that nobody but models can answer questions, because no
-	// person sees them. A question that no model may answer is then refused at once, as
-	// without Ask. Models can answer only if OptionalTools names [ToolBackgroundMessage].
+	// OnlyModelsAnswer means that only models can answer questions, because no person sees them. A
+	// question that no model may answer is then refused at once, as if Ask were not set. Models can
+	// answer only if OptionalTools names [ToolBackgroundMessage].
 	OnlyModelsAnswer bool
 
 	// PollInterval is the pause between two polls of a client that is a TurnStarter.
-	// It is also the pause before a notice that was refused with ErrBusy is delivered again.
-	// Default 2 s.
+	// It is also the pause before the delivery of a notice that was refused with ErrBusy is
+	// repeated. Default 2 s.
 	PollInterval time.Duration
-	// MinIdleTime is a period after each prompt. In this period, an idle session counts
-	// as done only if its newest message reports how the turn ended. After the period,
-	// an idle session with a complete answer counts as done anyway. Default 5 s;
-	// Disabled for no wait.
+	// MinIdleTime is a period after each prompt. During this period, an idle session counts as done
+	// only if its newest message reports how the turn ended. After it, an idle session with a
+	// complete answer counts as done anyway. Default 5 s; Disabled for no wait.
 	MinIdleTime time.Duration
 	// MinStabilityTime is how long a turn must last before polls count towards
 	// StablePolls. Default 10 s; Disabled for no wait.
 	MinStabilityTime time.Duration
-	// StablePolls is how many polls in a row end a turn. A poll counts if the session
-	// is idle and has no output. If the client cannot report statuses, a poll counts if
-	// nothing has changed since the previous poll. Default 3.
+	// StablePolls is the number of polls in a row that end a turn. A poll counts if the session is
+	// idle and has no output. If the client cannot report statuses, a poll counts if nothing has
+	// changed since the previous poll. Default 3.
 	StablePolls int
-	// TodoHold is the longest time for which an idle session does not count as done
-	// because its todos are open or cannot be read. Default 30 s. With Disabled, todos
-	// are not read.
+	// TodoHold limits how long open or unreadable todos can keep an idle session from counting as
+	// done. Default 30 s. With Disabled, todos are not read.
 	TodoHold time.Duration
 	// StaleTimeout is how long a turn may go without any change before it is cancelled.
 	// A turn is never cancelled for this reason in its first 30 s. If the session has
-	// announced a retry, the time until the retry does not count, up to MaxPark, or up
-	// to 6 h if MaxPark is Disabled. Default 3 min; Disabled for no limit.
+	// announced a retry, the time until the retry does not count, up to a maximum of MaxPark (or 6
+	// h if MaxPark is Disabled). Default 3 min; Disabled for no limit.
 	StaleTimeout time.Duration
 	// SessionGone is how long a session must be reported as gone before its task
 	// ends. Default 60 s.
@@ -313,20 +308,20 @@ type Config struct {
 	// QueueTimeToLive is how long a task may wait for a slot before it is cancelled.
 	// By default there is no limit. Disabled also means no limit.
 	QueueTimeToLive time.Duration
-	// MaxPark is how long a task may be parked because a provider has refused its turn, if
-	// the provider has said when it will accept requests again. If it has given a later
-	// time, the task ends at once with [CauseRateLimited]. If it has given no time, the task ends
-	// when none of its turns has had any output for 30 min. Default 6 h. With Disabled, no task is
-	// parked and no pool cools down: a refused task ends at once.
+	// MaxPark limits how long a task may be parked because a provider refused its turn, if the
+	// provider has said when it will accept requests again. If that time is further away than
+	// MaxPark, the task ends at once with [CauseRateLimited]. If the provider has not given a time,
+	// the task ends when none of its turns has produced any output for 30 min. Default 6 h. With
+	// Disabled, tasks are not parked and pools do not cool down: a refused task ends at once.
 	MaxPark time.Duration
-	// Fallback holds, for each model, the models with which its tasks continue if its provider
-	// refuses their requests, in order. A key without a slash stands for the model with that name
-	// from any provider. Names are compared as in Limits. A model that the caller has named, in
-	// LaunchInput.Model or ResumeInput.Model, is never replaced. docs/guardrails.md has the details.
+	// Fallback lists, for each model, the models with which its tasks continue, in order, if the
+	// provider refuses their requests. A key without a slash stands for the model with that name
+	// from any provider. Names are compared as in Limits. A model that the caller named in
+	// LaunchInput.Model or ResumeInput.Model is never replaced. docs/guardrails.md has the details.
 	Fallback map[string][]string
-	// FallbackAfter is how long a refused task waits for the provider of its model before it goes on
-	// with the next model. If the task cannot go on within this time, it takes the next model at
-	// once. Default 10 min; Disabled for no wait.
+	// FallbackAfter is how long a refused task waits for its model provider before it continues
+	// with the next model. If it is clear that the task cannot continue within this time, it
+	// switches to the next model at once. Default 10 min; Disabled for no wait.
 	FallbackAfter time.Duration
 	// StopTimeout is how long a session may take to stop before its slot is given to
 	// the next task. Default 10 s.
@@ -340,18 +335,18 @@ type Config struct {
 	CallTimeout time.Duration
 	// StatusTimeout is the time limit for a Statuses call. Default 5 s.
 	StatusTimeout time.Duration
-	// ReadConcurrency is how many sessions of a client are read concurrently.
+	// ReadConcurrency is the maximum number of a client's sessions that are read concurrently.
 	// Default 32.
 	ReadConcurrency int
 
 	// Retention is how long a task is kept after its end has been reported.
 	// Default 30 min; Disabled for no time limit.
 	Retention time.Duration
-	// RetainTasks is how many ended tasks are kept. Default 10,000; Unlimited to keep
-	// all. With Store, tasks whose ends are owed are kept beyond this limit.
+	// RetainTasks is the maximum number of ended tasks that are kept. Default 10,000; Unlimited to
+	// keep all. With Store, tasks whose notices are still owed are kept beyond this limit.
 	RetainTasks int
-	// RetainText is how many bytes of results are kept, over all tasks. Default 64 MiB;
-	// Unlimited to keep all. With Store, Read finds the other results in the store.
+	// RetainText is the maximum number of bytes of results that are kept in memory, over all tasks.
+	// Default 64 MiB; Unlimited to keep all. With Store, Read finds the other results in the store.
 	RetainText int64
 
 	// Logger receives the log. If Logger is nil, nothing is logged. Prompts and answers
@@ -359,8 +354,8 @@ type Config struct {
 	Logger *slog.Logger
 }
 
-// withDefaults returns a copy of c with all defaults filled in. The copy shares no map
-// and no slice with c. The error names the invalid field.
+// withDefaults returns a copy of c with all defaults filled in. The copy does not share any map or
+// slice with c. The error names the invalid field.
 func (c Config) withDefaults() (Config, error) {
 	if err := c.validate(); err != nil {
 		return c, err
@@ -398,14 +393,14 @@ func (c Config) withDefaults() (Config, error) {
 	return c, nil
 }
 
-// Errors use these words for the relation that two time limits must have.
+// These words describe, in errors, the relation that two time limits must have.
 const (
 	notLonger = "must not be longer than"
 	shorter   = "must be shorter than"
 )
 
-// validate checks the values that the user has set. A set value can contradict only
-// another set value, because defaults adapt.
+// validate checks the values that the user set. Such a value can contradict only another one,
+// because defaults adapt.
 func (c *Config) validate() error {
 	for i := range timeLimits {
 		row := &timeLimits[i]
@@ -465,7 +460,7 @@ func (c *Config) validate() error {
 		{limitNoticeWindow, limitNoticeMaxWait, notLonger},
 	} {
 		small, large := *pair.small.of(c), *pair.large.of(c)
-		same := pair.must == shorter && small == large && large < durationMax // two limits of durationMax or more mean "never" and do not contradict each other
+		same := pair.must == shorter && small == large && large < durationMax // two limits of durationMax or more both mean "never" and do not contradict each other
 		if small > 0 && large > 0 && (small > large || same) {
 			return &InputError{pair.small.field(), fmt.Sprintf("is %v and %s is %v; the first %s the second", small, pair.large.field(), large, pair.must)}
 		}

@@ -11,8 +11,8 @@ import (
 	"github.com/bgagent/bgagent/internal/jsonc"
 )
 
-// This file handles the key "budget" of a file. Its value has the members "task" and "tree", each an
-// object of limits. A limit is a valueID with an entry such as "task.cost".
+// The code in this file handles the key "budget" of a file. Its value has the members "task" and
+// "tree", each an object of limits. A limit is a valueID with an entry such as "task.cost".
 
 // budgetKey is the key of the budgets in a file.
 const budgetKey = "budget"
@@ -23,8 +23,8 @@ var budgetKeys = [budgetParts]string{"inputTokens", "outputTokens", "totalTokens
 // budgetPeriod is the key of Config.BudgetPeriod, which is a member of "tree".
 const budgetPeriod = "periodMs"
 
-// microDollars is the number that stands for 1 US dollar in memory, where all values of a file are
-// whole numbers.
+// microDollars is the number that represents 1 US dollar in memory, where all values from a file
+// are whole numbers.
 const microDollars = 1e6
 
 // mostDollars is the largest cost that a file may contain.
@@ -134,7 +134,7 @@ func (p *fileParser) dollars(path string, v jsonc.Value) (int64, bool) {
 	return 0, false
 }
 
-// applyBudget sets the field of c that belongs to the entry.
+// applyBudget sets the field of c for the entry.
 func applyBudget(c *Config, entry string, n int64) {
 	whose, key, _ := strings.Cut(entry, ".")
 	b := &c.TaskBudget

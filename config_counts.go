@@ -2,7 +2,8 @@ package bgagent
 
 import "fmt"
 
-// leastRepeats is the smallest limit of equal tool calls in a row. A single call repeats nothing.
+// leastRepeats is the smallest limit for equal tool calls in a row. A single call is not a
+// repetition.
 const leastRepeats = 2
 
 type countField struct {

@@ -12,17 +12,17 @@ import (
 	"github.com/bgagent/bgagent/internal/slots"
 )
 
-// This file handles Config.Fallback and the key "fallback" of a file. Each entry of the key is a model
-// with the list of its fallbacks.
+// The code in this file handles Config.Fallback and the key "fallback" of a file. Each of its
+// entries is a model with the list of its fallbacks.
 
 // fallbackKey is the key of the fallbacks in a file.
 const fallbackKey = "fallback"
 
-// checkFallbacks returns an error about the first mistake in Config.Fallback. A circle is not a
-// mistake, because a task never gets a model twice. The keys are checked in sorted order, so that the
-// same mistake always gives the same error.
+// checkFallbacks returns an error about the first mistake in Config.Fallback. A cycle is not a
+// mistake, because a task never gets the same model twice. The keys are checked in sorted order, so
+// that the same mistake always gives the same error.
 func checkFallbacks(all map[string][]string) error {
-	from := map[string]string{} // key as the caller wrote it, by its normal form
+	from := map[string]string{} // maps the normal form of a key to the key as the caller wrote it
 	for _, raw := range slices.Sorted(maps.Keys(all)) {
 		field, name := fmt.Sprintf("Config.Fallback[%q]", raw), slots.Normal(raw)
 		if name == "" {
@@ -84,9 +84,9 @@ func fallbacksOf(all map[string][]string, model string) []string {
 	return nil
 }
 
-// nextFallback returns the first fallback of the models that is not one of them, and for which the
-// function "closed" returns false. The fallbacks of the first model come before those of the second, and
-// so on. It returns "" if there is none.
+// nextFallback returns the first fallback of the models that is not one of the models itself, and
+// for which closed returns false. The fallbacks of the first model come before those of the second,
+// and so on. It returns "" if there is none.
 func nextFallback(all map[string][]string, models []string, closed func(model string) bool) string {
 	for _, model := range models {
 		for _, next := range fallbacksOf(all, model) {

@@ -78,15 +78,16 @@ const maxConfigFile = 1 << 20
 // The host's own names sessionGoneTimeoutMs and taskCleanupDelayMs are accepted as
 // other names for sessionGoneMs and retentionMs. An unknown key is not an error,
 // because it might belong to the host or to a fork of the host. [FileConfig.Ignored]
-// reports it. A misspelt key of the table is an error. Otherwise its limit would not
-// apply, and nobody would notice.
+// reports it. A misspelt key of the table is an error. Otherwise, its limit would silently not
+// apply.
 type FileConfig struct {
 	values  map[valueID]value
 	ignored []IgnoredKey
 }
 
-// valueID identifies a value. The field "entry" is the model, provider or agent of a
-// limit, or the model of a fallback. It is empty for other keys, and for a null that removes a whole map of limits.
+// valueID identifies a value. entry is the model, provider or agent of a limit, the limit of a
+// budget, or the model of a fallback. It is empty for other keys, and for a null that removes a
+// whole map of limits.
 type valueID struct{ key, entry string }
 
 // value is a number in the unit of the file, a list of names, or a null.
@@ -136,10 +137,9 @@ func (s Setting) Name() string {
 // LoadConfig reads the files and merges them key by key, and limits entry by entry.
 // Values from later files override values from earlier files, and null removes the values
 // from earlier files. A file that does not exist is an error. Values that contradict each
-// other are an error too. [New] also finds this error, but only LoadConfig knows the
-// places of the values in the files. If there are errors, LoadConfig loads nothing and
-// returns the errors of all files together. Each is a [*ConfigFileError], or an
-// [*InputError] for an empty path.
+// other are an error, too. [New] also finds this error, but only LoadConfig knows where the values
+// are in the files. If there are errors, LoadConfig does not load anything and returns the errors
+// in all files together. Each is a [*ConfigFileError], or an [*InputError] for an empty path.
 func LoadConfig(paths ...string) (FileConfig, error) {
 	var all FileConfig
 	var errs []error
@@ -168,8 +168,8 @@ func LoadConfig(paths ...string) (FileConfig, error) {
 
 var fieldName = regexp.MustCompile(`Config(\.[A-Za-z]+)+`)
 
-// contradiction returns the error that New would return for the merged files. Its text
-// names keys and their places instead of fields.
+// contradiction returns the error that New would return for the merged files. It names keys and
+// their places instead of fields.
 func (f FileConfig) contradiction() error {
 	var c Config
 	f.Apply(&c)
@@ -236,7 +236,7 @@ func readConfigFile(path string) ([]byte, error) {
 		return nil, fileError(path, err)
 	}
 	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, maxConfigFile+1)) // the file might have grown since Stat
+	data, err := io.ReadAll(io.LimitReader(f, maxConfigFile+1)) // the file might have grown since the call to Stat
 	if err != nil {
 		return nil, fileError(path, err)
 	}
@@ -282,8 +282,8 @@ func (f FileConfig) Merge(later FileConfig) FileConfig {
 
 // Settings returns all values that apply, including defaults, with their origins, in the
 // order of the table. There is one Setting for each key, with two exceptions. The maps of
-// limits, the budgets and the fallbacks have one Setting for each entry. Only one of maxToolCalls
-// and circuitBreaker.maxToolCalls has a Setting: the one that applies.
+// limits, the budgets and the fallbacks have one Setting for each entry. Of maxToolCalls and
+// circuitBreaker.maxToolCalls, only the one that applies has a Setting.
 func (f FileConfig) Settings() []Setting {
 	var out []Setting
 	for i := range fileKeys {

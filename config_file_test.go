@@ -270,7 +270,7 @@ func TestFilesThatCannotBeReadAreNamed(t *testing.T) {
 	require.ErrorIs(t, err, fs.ErrNotExist)
 
 	large := writeFile(t, filepath.Join(dir, "large.json"), "{}")
-	require.NoError(t, os.Truncate(large, 100<<20)) // a sparse file needs no disk space
+	require.NoError(t, os.Truncate(large, 100<<20)) // a sparse file does not need disk space
 	_, err = bgagent.LoadConfig(large)
 	require.EqualError(t, err, large+": has 104857600 bytes; a configuration file may have at most 1048576")
 

@@ -173,7 +173,7 @@ func TestKeysOfANewerHostAreReportedWithTheNearestKnownOne(t *testing.T) {
 	}, said(f))
 }
 
-// If a limit did not apply because of a typo, the user would notice the mistake too late.
+// If a typo silently prevented a limit from applying, the user would notice the mistake too late.
 func TestASlipOfTheKeyboardIsNoKeyOfANewerHost(t *testing.T) {
 	for _, name := range []string{"modelConcurency", "modelConcurrencyy", "modelConcurremcy", "modelConcurrnecy", "ModelConcurrency", "model_concurrency", "model-concurrency", "Limits.Model", "defaultConcurency", "maxDepht", "wak"} {
 		_, err := bgagent.ParseConfig("f.json", inSection(`"`+name+`": {"a": 1}`))

@@ -38,10 +38,9 @@ const (
 	keyFallback                // Config.Fallback; see config_fallback.go
 )
 
-// fileKey describes one key of the file. A key inside of an object has a name with a dot,
-// such as circuitBreaker.enabled. In Config, 0 means the default and -1 switches
-// the limit off. In the file, an absent key means the default and 0 switches the limit
-// off, as in the host's own file.
+// fileKey describes one key of the file. A key inside an object has a name with a dot, such as
+// circuitBreaker.enabled. In Config, 0 means the default and -1 switches the limit off. In the
+// file, an absent key means the default and 0 switches the limit off, as in the host's own file.
 type fileKey struct {
 	key   string
 	alias string // the host's name for the key if it differs, otherwise empty
@@ -55,8 +54,8 @@ type fileKey struct {
 
 // fileKeys is the table of keys. Its order is the order of the documentation and of the
 // files that FormatConfig writes. A key has the host's name unless the value 0 would
-// mislead under that name: "taskCleanupDelayMs: 0" reads like "drop at once" but would
-// have to mean "never drop".
+// be misleading under that name: "taskCleanupDelayMs: 0" reads like "drop at once" but would have
+// to mean "never drop".
 var fileKeys = []fileKey{
 	{key: "modelConcurrency", kind: keyLimits, field: "Limits.Model", zero: "no limit", about: "Sessions in a turn at the same time, for each model: `provider/model`, or a model id without a slash for any provider"},
 	{key: "providerConcurrency", kind: keyLimits, field: "Limits.Provider", zero: "no limit", about: "The same for all models of a provider together, except models with a limit of their own"},
@@ -265,7 +264,7 @@ func (k *fileKey) access(c *Config) (int64, func(int64)) {
 	panic("bgagent: bug: no field for the key " + k.key)
 }
 
-// flag is the method access for a key that is true or false.
+// flag is like access, for a key that is true or false.
 func (k *fileKey) flag(c *Config) (int64, func(int64)) {
 	var on *bool
 	switch k.field {

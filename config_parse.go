@@ -14,10 +14,9 @@ import (
 	"github.com/bgagent/bgagent/internal/spell"
 )
 
-// ParseConfig parses the content of a configuration file. The argument "name" is the
-// name of the file in errors and origins. If there are errors, ParseConfig loads
-// nothing and returns all errors together. Each is a [*ConfigFileError] with the line
-// of the error.
+// ParseConfig parses the content of a configuration file. name is the name of the file in errors
+// and origins. If there are errors, ParseConfig does not load anything and returns all errors
+// together. Each is a [*ConfigFileError] with the line of the error.
 func ParseConfig(name string, data []byte) (FileConfig, error) {
 	p := parseFile(name, data)
 	if len(p.errs) > 0 {
@@ -186,8 +185,8 @@ func (p *fileParser) section(of jsonc.Member) {
 	}
 }
 
-// topKey returns the key with the given name or alias, if it is not inside of an object. Otherwise
-// it returns nil.
+// topKey returns the key with the given name or alias, or nil if there is none at the top level of
+// the section.
 func topKey(name string) *fileKey {
 	if strings.HasPrefix(name, inBreaker) {
 		return nil
@@ -344,7 +343,7 @@ func (p *fileParser) number(k *fileKey, path string, v jsonc.Value) (int64, bool
 		return problem("is %s", v.Describe())
 	}
 	n, err := strconv.ParseInt(text, 10, 64)
-	if err != nil { // 1e3 and 5.0 are whole numbers too; parse them as doubles, as the host does
+	if err != nil { // 1e3 and 5.0 are whole numbers, too; parse them as doubles, as the host does
 		f, ferr := strconv.ParseFloat(text, 64)
 		switch {
 		case ferr != nil || math.Abs(f) > 1<<53:

@@ -22,7 +22,7 @@ func (silent) RunTurn(context.Context, string, Prompt, *Reporter) (TurnEnd, erro
 }
 
 // canBeDisabled and canBeUnlimited list the fields for which the comments of Config allow
-// Disabled and Unlimited. They do not use the tested code.
+// Disabled and Unlimited. They are independent of the tested code.
 var (
 	canBeDisabled = []string{"MaxPark", "FallbackAfter", "RestartWithin", "NoticeResult", "NoticeWindow", "NoticeMaxWait", "MinIdleTime", "MinStabilityTime", "TodoHold", "StaleTimeout",
 		"HostUnreachable", "TimeToLive", "QueueTimeToLive", "Retention", "BudgetPeriod"}

@@ -36,7 +36,7 @@ const (
 var timeLimits = [...]struct {
 	field   string                       // name of the field in Config
 	of      func(*Config) *time.Duration // returns a pointer to the field
-	def     time.Duration                // default, which applies if the field is 0
+	def     time.Duration                // default, used if the field is 0
 	off     string                       // words for Disabled that follow "0 for"; empty if Disabled is refused
 	key     string                       // key in the file; its value is in milliseconds; empty if the file cannot set the limit
 	alias   string                       // the host's key for the same limit if its name differs, otherwise empty
@@ -133,14 +133,14 @@ func (l timeLimit) decided(what string) string {
 	return what + "; " + l.field() + " (" + row.key + ") decides " + row.decides
 }
 
-// following returns the functions that adapt defaults to the limits that the user has
-// set. It must be called before the defaults are filled in.
+// following returns the functions that adapt defaults to the limits that the user set. It must be
+// called before the defaults are filled in.
 func (c *Config) following() map[timeLimit]func(time.Duration) time.Duration {
 	const most = durationMax / 8
 	set := func(d time.Duration) time.Duration { return min(max(d, 0), most) }
 	poll, status, hold := set(c.PollInterval), set(c.StatusTimeout), set(c.TodoHold)
 	polls := time.Duration(max(c.StablePolls, DefaultStablePolls) + 1)
-	stable := set(c.MinStabilityTime) + min(polls*min(max(poll, DefaultPollInterval), most/polls), most) + time.Minute // time until a session with the status SessionUntold can count as done
+	stable := set(c.MinStabilityTime) + min(polls*min(max(poll, DefaultPollInterval), most/polls), most) + time.Minute // how long it takes until a session with the status SessionUntold can count as done
 	room := func(need time.Duration) func(time.Duration) time.Duration {
 		return func(d time.Duration) time.Duration { return max(d, need) }
 	}

@@ -6,14 +6,14 @@ import (
 )
 
 // Wake determines when a root session gets its notices. A batch is the set of tasks
-// that the session has launched since it last had no live task. A task that is launched
-// while other tasks of the session are live therefore joins their batch.
+// that the session has launched since it last had no live task. Therefore, a task that is launched
+// while other tasks of the session are live joins their batch.
 type Wake uint8
 
 // The values of [Wake]. They do not apply to a task that waits for its own tasks. Such a task
 // always gets its notices as the prompt of its next turn.
 const (
-	WakeBatch Wake = iota // when no task of the batch is live, or when a task of the batch was cancelled, has failed, or ended NoticeMaxWait ago
+	WakeBatch Wake = iota // when no task of the batch is live, when a task of the batch fails or is cancelled, or NoticeMaxWait after a task of the batch ended
 	WakeEach              // whenever a task has ended
 	WakeNever             // never; the host takes notices with NextNotice or TakeNotice
 )

@@ -7,8 +7,8 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// This file judges what has become of messages in the plays of crash_play_test.go. The key of each
-// message is its text.
+// The code in this file judges what has become of the messages in the plays of crash_play_test.go.
+// The key of each message is its text.
 
 // sends records the result of Send.
 func (b *playBook) sends(l *process, task, text string, r bgagent.SendResult, err error) {
@@ -24,7 +24,7 @@ func (b *playBook) sends(l *process, task, text string, r bgagent.SendResult, er
 	}
 }
 
-// judgeMessages checks that each accepted message has reached exactly one turn, or is named as
+// judgeMessages checks that each accepted message has reached exactly one turn, or is listed as
 // unconsumed.
 func (b *playBook) judgeMessages(states map[string]*storedState) {
 	got := map[[2]string]int{}

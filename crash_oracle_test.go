@@ -20,7 +20,7 @@ type attemptOf struct {
 	no   int
 }
 
-// playBook contains what an observer outside of all processes has seen.
+// playBook contains what an observer outside all processes has seen.
 type playBook struct {
 	*sync.Mutex
 	began     time.Time
@@ -35,14 +35,14 @@ type playBook struct {
 	super     map[attemptOf]bool
 	turns     []*playedTurn
 	notices   []playedNotice
-	read      map[attemptOf]bool // attempts whose ends Run has returned
+	read      map[attemptOf]bool // attempts that Run has returned as ended
 	created   []string           // titles of the sessions that the manager asked for
 
 	sent   map[[2]string]bool // messages that were accepted, by task and text
 	denied map[string]bool    // messages that were refused
 
 	secondWrites int
-	unheard      map[string]bool // ids of the prompts of refused turns of which the session keeps nothing
+	unheard      map[string]bool // ids of the prompts of refused turns that left nothing in the session
 	last         bool            // the last process only reads
 	before       string          // summary of what had happened before the last process
 }
@@ -59,7 +59,7 @@ func (e shownEnd) String() string { return fmt.Sprintf("%s (%s, %q)", e.status, 
 type playedTurn struct {
 	prompt bgagent.Prompt
 	began  time.Time
-	said   []string // all texts that can be the answer
+	said   []string // all texts that may be the answer
 }
 
 type playedNotice struct {
@@ -107,7 +107,7 @@ func (b *playBook) launched(l *process, prompt string, t bgagent.Task, err error
 	}
 }
 
-// returned records an end that Run has returned.
+// returned records that Run has returned a task that has ended.
 func (b *playBook) returned(t bgagent.Task) {
 	b.Lock()
 	defer b.Unlock()
@@ -242,8 +242,7 @@ type storedState struct {
 	result, prompt string
 }
 
-// judge compares what has happened with what the manager promises. The argument is the last
-// process.
+// judge compares what has happened with what the manager promises. l is the last process.
 func (p *play) judge(l *process) {
 	b := &p.book
 	runner, starter := p.fakes()
@@ -355,8 +354,8 @@ func (b *playBook) judgeTask(p *play, id string, x *storedState) {
 	}
 	result := b.judgeAnswers(id, x)
 	for _, t := range b.turns {
-		// A turn that answers a message does not replace the text of an earlier turn, so that text can be
-		// part of the result even though a new attempt continues the turn.
+		// A turn that answers a message does not replace the text of an earlier turn. Therefore,
+		// the earlier text can be part of the result even though a new attempt continues the turn.
 		mine := t.prompt.Task == id && (t.prompt.Attempt == x.Attempt || result != x.result)
 		if mine && (slices.Contains(t.said, result) || result == strings.Join(t.said[1:], "")) {
 			return

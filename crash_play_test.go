@@ -16,9 +16,9 @@ import (
 	"github.com/bgagent/bgagent/storetest"
 )
 
-// This file plays a scenario with faults. It simulates everything outside of the manager. The store
-// and the agents outlive the processes of the manager. The code in crash_oracle_test.go judges what
-// happened.
+// The code in this file plays a scenario with faults. It simulates everything outside the manager.
+// The store and the agents outlive the manager's processes. The code in crash_oracle_test.go judges
+// what happened.
 
 // play is one run of a scenario.
 type play struct {
@@ -42,7 +42,7 @@ type play struct {
 type process struct {
 	p     *play
 	no    int
-	m     *bgagent.BackgroundManager // written under play.mu; an agent that lives on reads it with manager
+	m     *bgagent.BackgroundManager // written under play.mu; an agent that outlives the process reads it with l.manager
 	store *storetest.Process
 	over  bool          // guarded by play.mu; the process has ended, and its calls have no effect
 	gone  chan struct{} // closed when the process ends
@@ -52,9 +52,9 @@ type process struct {
 type crashPlan struct {
 	at    int // number of the write that fails, counted from 1; 0 means no fault
 	kind  storetest.FaultKind
-	later time.Duration // time between the write, which succeeds, and the end of the process; 0 means that the process ends during the write
+	later time.Duration // how long after the write, which succeeds, the process ends; 0 means that the process ends during the write
 	times int           // for Refused and Full, the number of consecutive writes that fail
-	again int           // number of the next process's own writes after which that process ends; 0 means that it does not end
+	again int           // number of writes by the next process after which that process ends; 0 means that it does not end
 	fate  bgagenttest.Fate
 }
 
@@ -101,7 +101,7 @@ func newPlay(t *testing.T, sc *scenario, fault crashPlan) *play {
 	return p
 }
 
-// strike returns the fault of one write. If the fault is a crash, strike also ends the clients of
+// strike returns the fault of one write. If the fault is a crash, strike also stops the clients of
 // the process.
 func (p *play) strike(uint64, int) storetest.Fault {
 	p.mu.Lock()
@@ -131,14 +131,14 @@ func (p *play) strike(uint64, int) storetest.Fault {
 	return fault
 }
 
-// crash ends the process at a moment outside of a write.
+// crash ends the process while it is not writing.
 func (p *play) crash(l *process) {
 	if p.end(l) {
 		l.store.Crash()
 	}
 }
 
-// end ends the process for the clients. The caller ends the process for the store.
+// end ends the process as far as the clients are concerned. The caller does the same for the store.
 func (p *play) end(l *process) bool {
 	p.mu.Lock()
 	if l.over {
@@ -205,7 +205,7 @@ func (p *play) begin() *process {
 }
 
 // manager returns the manager of the process. A turn that outlives a process may call it while the
-// next process opens its manager. The result is nil until the manager is open.
+// next process opens its manager. It returns nil until the manager is open.
 func (l *process) manager() *bgagent.BackgroundManager {
 	l.p.mu.Lock()
 	defer l.p.mu.Unlock()
@@ -309,7 +309,7 @@ func brief(tasks []bgagent.Task) (out []string) {
 	return out
 }
 
-// quietLife ends the process even though nothing is happening, and checks that the next process has
+// quietLife ends the process while nothing is happening, and checks that the next process has
 // nothing to do. It returns true if the play is over.
 func (p *play) quietLife(l *process) bool {
 	if p.book.last {
@@ -360,7 +360,7 @@ func (p *play) script(t *bgagenttest.Turn) {
 	t.Sleep(time.Second)
 }
 
-// refuse ends the turn, because the provider of its model refuses it.
+// refuse ends the turn as if its model provider refused it.
 func (p *play) refuse(t *bgagenttest.Turn) {
 	t.Sleep(2 * time.Second)
 	next := bgagent.NextContinue
@@ -448,7 +448,7 @@ func (l *process) cancel(id string) {
 	l.p.book.cancelled(l, task, err)
 }
 
-// until waits for the end of the task. It returns true if this process has seen the end.
+// until waits for the task to end. It returns true if this process has seen the end.
 func (l *process) until(id string) bool {
 	if id == "" {
 		return false

@@ -20,10 +20,10 @@ import (
 type scenario struct {
 	name string
 	cfg  bgagent.Config
-	host func(*process)            // the host in the first process; in later processes the host only reads
+	host func(*process)            // what the host does in the first process; in later processes, it only reads
 	want map[string]bgagent.Status // expected status of the tasks with these prompts
 
-	refuses bool // the provider refuses turns; a client that restores a session does not report why its turn failed
+	refuses bool // the provider refuses turns; a client that restores a session does not report why the session's turn failed
 }
 
 // ends returns the status with which each task must end. It omits tasks that may end differently
@@ -189,8 +189,8 @@ var scenarios = []scenario{
 	},
 }
 
-// sendAfter launches a task, and sends it a message after each of the pauses. The first call for the
-// second message is repeated.
+// sendAfter launches a task, and sends it a message after each of the pauses. The call that sends
+// the second message is repeated.
 func sendAfter(in bgagent.LaunchInput, pauses ...time.Duration) func(*process) {
 	return func(l *process) {
 		task := l.launch(root, in)
@@ -210,8 +210,9 @@ var (
 	crashSeed  = flag.Uint64("crash.seed", 0, "seed that chooses the faults in TestEveryWriteOfEveryScenarioMayFail; 0 for a random one")
 )
 
-// TestEveryWriteOfEveryScenarioMayFail plays each scenario once for each of its writes, which is refused.
-// It also plays the other faults of each write. Without -crash.every, it plays only a part of them.
+// TestEveryWriteOfEveryScenarioMayFail plays each scenario once for each of its writes, with the
+// store refusing that write. It also plays the other faults of each write. Without -crash.every, it
+// plays only some of these.
 func TestEveryWriteOfEveryScenarioMayFail(t *testing.T) {
 	seed, oneOf := *crashSeed, 4
 	if seed == 0 {
@@ -247,8 +248,8 @@ type enumeration struct {
 	at      int
 	plays   int
 	rnd     *rand.Rand
-	oneOf   int  // of this number of faults, one is played
-	reached bool // the scenario has at least this number of writes
+	oneOf   int  // one in this many faults is played
+	reached bool // the scenario has at least this many writes
 	fated   bool // a turn was running in the previous play when the process ended
 }
 
@@ -271,7 +272,7 @@ func (e *enumeration) write() {
 		c.at = e.at
 		e.play(c)
 		for again := 1; again <= 3; again++ {
-			if c.later > 0 && again != 2 { // for a crash after the write, one value of "again" is enough
+			if c.later > 0 && again != 2 { // for a crash after the write, one value of again is enough
 				continue
 			}
 			c := c

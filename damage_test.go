@@ -63,8 +63,8 @@ func (stub) RestoreSession(context.Context, bgagent.SessionRestore) (bgagent.Pro
 	return bgagent.PromptInterrupted, bgagent.TurnEnd{}, nil
 }
 
-// changes returns copies of a decoded JSON value, each with one change. The argument "others"
-// contains strings that replace strings in the value.
+// changes returns copies of a decoded JSON value, each with one change. others contains strings
+// that replace strings in the value.
 func changes(v any, others []string) (all []any) {
 	switch v := v.(type) {
 	case map[string]any:
@@ -172,8 +172,8 @@ func TestNoContentOfARecordHarmsTheManager(t *testing.T) {
 	}
 }
 
-// openDamaged opens a store, continues its tasks and waits for their ends. It returns a description
-// of what went wrong, or "".
+// openDamaged opens a store, continues its tasks and waits for them to end. It returns a
+// description of what went wrong, or "".
 func openDamaged(t *testing.T, memory *storetest.Memory, records []bgagent.StoreRecord) (found string) {
 	texts := memory.Process()
 	_, err := texts.Open(t.Context(), bgagent.StoreOwner{})

@@ -71,7 +71,7 @@ func TestANoticeIsRepeatedUnchanged(t *testing.T) {
 }
 
 // noticeIs checks that the notice is in the given state. If the record has expired, the
-// check passes too, because a record expires only after its notice has been settled.
+// check passes, too, because a record expires only after its notice has been settled.
 func noticeIs(t *testing.T, m *bgagent.BackgroundManager, id string, s bgagent.NoticeState) {
 	t.Helper()
 	task, err := m.Get(id)
@@ -82,7 +82,7 @@ func noticeIs(t *testing.T, m *bgagent.BackgroundManager, id string, s bgagent.N
 	require.Equal(t, s, task.Notice)
 }
 
-// A notice is given up after 20 failed deliveries or 24 h.
+// The delivery of a notice is abandoned after 20 failures or 24 h.
 func TestANoticeIsGivenUpAfterADay(t *testing.T) {
 	t.Run("always busy", func(t *testing.T) {
 		cfg := bgagent.Config{PollInterval: time.Minute, Retention: bgagent.Disabled, Notify: func(context.Context, string, bgagent.Notice) error { return bgagent.ErrBusy }}
@@ -126,8 +126,8 @@ func TestANoticeIsGivenUpAfterADay(t *testing.T) {
 	}
 }
 
-// The time before a notice is due does not count towards the 24 h after which it is given
-// up.
+// The time before a notice is due does not count towards the 24 h after which its delivery is
+// abandoned.
 func TestANoticeThatWaitedForItsBatchIsTriedAsOftenAsAnyOther(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var box inbox
@@ -150,9 +150,8 @@ func TestANoticeThatWaitedForItsBatchIsTriedAsOftenAsAnyOther(t *testing.T) {
 	})
 }
 
-// A notice can be given up while its delivery is still running. If the host then accepts
-// the notice, it is not delivered a second time. If the host refuses the notice, it can
-// still be taken.
+// A notice can be abandoned while its delivery is still running. If the host then accepts the
+// notice, it is not delivered a second time. If the host refuses the notice, it can still be taken.
 func TestWhatWasGivenUpOnItsWayIsToldOnce(t *testing.T) {
 	for name, answer := range map[string]error{"taken after all": nil, "not taken": errors.New("gone")} {
 		t.Run(name, func(t *testing.T) {
@@ -251,7 +250,7 @@ func TestNoticeForAScopeIsHeldAfterOneTry(t *testing.T) {
 }
 
 // The parent is deleted while it is owed notices about more tasks than RetainTasks allows. The
-// manager gives up all these notices, and then drops records until at most one is left.
+// manager abandons all these notices, and then drops records until at most one is left.
 func TestGivingUpManyNoticesUnderALimitOfRecords(t *testing.T) {
 	bubble(t, working(time.Second), bgagent.Config{RetainTasks: 1, Limits: bgagent.Limits{Default: 9}, Notify: func(context.Context, string, bgagent.Notice) error { return bgagent.ErrBusy }}, func(t *testing.T, m *bgagent.BackgroundManager) {
 		var ids []string
@@ -266,7 +265,7 @@ func TestGivingUpManyNoticesUnderALimitOfRecords(t *testing.T) {
 	})
 }
 
-// A task waits for a slot, because its next prompt is a notice about another task. In the
+// A task waits for a slot for its next turn, whose prompt is a notice about another task. In the
 // meantime, the other task is read and expires.
 func TestTurnWhoseNoticeHasExpired(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -130,7 +130,7 @@ func delegates(m **bgagent.BackgroundManager, d time.Duration, prompts ...string
 }
 
 // While a cascade ends the children of a task, records may expire. They then leave the lists
-// that the cascade iterates over.
+// over which the cascade iterates.
 func TestCascadeReachesEveryChildWhileRecordsExpire(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var m *bgagent.BackgroundManager
@@ -244,7 +244,7 @@ func TestAWaitingTaskEndsWhenNothingIsOwedToItAnyMore(t *testing.T) {
 	})
 }
 
-// A task holds no slot while it waits for its own child.
+// A task does not hold a slot while it waits for its own child.
 func TestAChainOfDelegationsFinishesWithALimitOfOne(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var m *bgagent.BackgroundManager

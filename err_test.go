@@ -15,7 +15,7 @@ type quotaError struct{ Until int }
 
 func (e *quotaError) Error() string { return "quota" }
 
-// A harness needs the error that its own runtime returned, not only a text.
+// A harness needs the error that its own runtime returned, not only its message.
 func TestErrGivesTheHostsOwnErrorBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var fail error = &quotaError{Until: 7}

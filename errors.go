@@ -13,24 +13,24 @@ var (
 	// ErrClosed is returned after Close or Drain has begun, by every method that starts tasks or
 	// attempts. Messages returns ErrClosed after Close has begun. Drain returns ErrClosed if Close
 	// begins first. Quiet returns ErrClosed if Close has returned even though the session might still
-	// run. Run and Wait do not return ErrClosed if Close begins while they wait. They return the
-	// tasks that Close has cancelled.
+	// be running. Run and Wait do not return ErrClosed if Close begins while they wait. They return
+	// the tasks that Close cancelled.
 	ErrClosed = errors.New("the manager is closed")
 
 	// ErrUnknownTask is returned if no task has the id, and the manager does not remember an
-	// expired task with it.
+	// expired task with this id.
 	ErrUnknownTask = errors.New("unknown task")
 
-	// ErrExpired is matched by an [*ExpiredError], which is returned for a task whose record was
-	// dropped by retention.
+	// ErrExpired is matched by an [*ExpiredError], which is returned for a task whose record has
+	// expired and was dropped.
 	ErrExpired = errors.New("the task has expired")
 
-	// ErrNotDescendant is returned if a session asks for a task that neither the session itself nor
-	// a task below it has launched.
+	// ErrNotDescendant is returned if a session refers to a task that neither the session itself
+	// nor a task below it launched.
 	ErrNotDescendant = errors.New("the task does not descend from the caller's session")
 
 	// ErrStillLive is returned by Resume for a task that is pending or running. Send returns it for
-	// a task that has ended but whose end is not stored yet.
+	// a task that has ended but whose end has not yet been stored.
 	ErrStillLive = errors.New("the task has not ended yet")
 
 	// ErrNotStopped is returned by Resume if the session of an earlier attempt did not stop in time
@@ -46,7 +46,8 @@ var (
 	// nothing.
 	ErrAlreadyEnded = errors.New("the task has already ended")
 
-	// ErrDepth is returned by Launch if the task would be deeper than Config.MaxDepth allows.
+	// ErrDepth is returned by Launch if the task would be at a greater depth than Config.MaxDepth
+	// allows.
 	ErrDepth = errors.New("tasks may not delegate any further")
 
 	// ErrTooManyTasks is returned by Launch and Resume if the root session already has the maximum
@@ -62,9 +63,10 @@ var (
 	// cycle.
 	ErrParentCycle = errors.New("the parents of the session form a cycle")
 
-	// ErrGoesOn is returned by Run and Wait, together with the tasks, if a longer wait could cause a
-	// deadlock. Run also returns ErrGoesOn if the deadline has passed or if a task asks a question. The
-	// tasks that have not ended continue in the background, and their ends will be reported.
+	// ErrGoesOn is returned by Run and Wait, together with the tasks, if waiting longer could cause
+	// a deadlock. Run also returns ErrGoesOn if the deadline has passed or if a task asks a
+	// question. Tasks that have not ended continue in the background and will be reported when they
+	// end.
 	ErrGoesOn = errors.New("the task goes on in the background")
 
 	// ErrNothingOwed is returned by NextNotice if no notice is owed to the session and no task that
@@ -72,7 +74,7 @@ var (
 	ErrNothingOwed = errors.New("nothing is owed to the session")
 
 	// ErrBusy is returned by a client, or by Config.Notify, if the session is in a turn. A notice is
-	// then delivered later. If the call was meant to start a turn, the prompt has failed.
+	// then delivered later. If the call was meant to start a turn, the prompt counts as failed.
 	ErrBusy = errors.New("the session is busy")
 
 	// ErrNoSession is returned by a client, or by Config.Notify, for a session that does not exist.
@@ -83,18 +85,19 @@ var (
 	// ErrUnreachable is returned, wrapped, by CreateSession, StartTurn or RunTurn of a client if
 	// the agent runtime cannot be reached and nothing was started. The call can then be repeated
 	// safely. Clients return ErrUnreachable if a connection was refused, for example. They do not
-	// return it if an answer was lost, because the call might have started something. The start of
-	// the task then does not fail. It is delayed for at most Config.HostUnreachable. If several
-	// starts on the same client are delayed, the manager repeats only one of them, and the others
-	// wait. [Task].Outage tells since when the start of a task has been delayed.
+	// return it if an answer was lost, because the call might have started something. After
+	// ErrUnreachable, the start of the task does not fail. It is delayed for at most
+	// Config.HostUnreachable. If several starts on the same client are delayed, the manager repeats
+	// only one of them, and the others wait. [Task].Outage shows since when the start of a task has
+	// been delayed.
 	ErrUnreachable = errors.New("the agent runtime cannot be reached")
 )
 
 // InputError reports which argument is wrong and which values are valid. It is returned by New,
 // NewConcurrencyManager, SetLimits, Launch, Run, Resume, RunResume, Wait, LoadConfig, FormatConfig
-// and the functions that call the tools. The functions that create the clients in the packages
-// command, opencode and acp return it too. A function that returns an InputError has changed
-// nothing. For errors in a configuration file, see [*ConfigFileError].
+// and the functions that call the tools. The functions that create clients in the packages command,
+// opencode and acp return it, too. A function that returns an InputError has not changed anything.
+// For errors in a configuration file, see [*ConfigFileError].
 type InputError struct {
 	Field   string // name of the argument or field
 	Problem string // description of the error and of the valid values, without a full stop
@@ -108,7 +111,7 @@ var errNoContext error = &InputError{"ctx", "is nil; use context.Background() if
 
 // ConfigFileError reports what is wrong in a configuration file and which values are valid.
 // ParseConfig and LoadConfig return it joined with the other errors about the same files. Use
-// [errors.As] to get the first error, or the method Unwrap() []error of the joined error to get all
+// [errors.As] to get the first error, or the joined error's method Unwrap() []error to get all
 // errors. FindConfigFiles returns a single ConfigFileError.
 type ConfigFileError struct {
 	File    string // path or name of the file, as the caller gave it
@@ -168,18 +171,18 @@ func (e *ExpiredError) Error() string {
 // Is reports whether target is [ErrExpired].
 func (e *ExpiredError) Is(target error) bool { return target == ErrExpired }
 
-// CloseError is returned by Close and Suspend if tasks or host calls did not stop, if ended tasks
-// were not reported to any parent, or if changes could not be stored. Even then, the manager is
-// closed.
+// CloseError is returned by Close and Suspend if tasks or host calls did not stop, if tasks that
+// ended were not reported to any parent, or if changes could not be stored. Even then, the manager
+// is closed.
 type CloseError struct {
-	NotStopped []string     // ids of tasks whose sessions might still run; after Suspend, of tasks whose last changes are not stored
-	Owed       []NoticeItem // ended tasks that were not reported to any parent; TakeNotice still returns them
+	NotStopped []string     // ids of tasks whose sessions might still be running; after Suspend, of tasks whose last changes are not stored
+	Owed       []NoticeItem // tasks that have ended but were not reported to any parent; TakeNotice still returns them
 	Hung       []string     // kinds of host calls that have not returned
 	Err        error        // error of the context if it ended before Close could finish, otherwise nil
 }
 
-// Error names the tasks and the host calls that did not stop. It also states how many ended tasks
-// were not reported.
+// Error names the tasks and the host calls that did not stop. It also states how many tasks have
+// ended without being reported.
 func (e *CloseError) Error() string {
 	var parts []string
 	if len(e.NotStopped) > 0 {
@@ -200,8 +203,8 @@ func (e *CloseError) Error() string {
 // Unwrap returns Err.
 func (e *CloseError) Unwrap() error { return e.Err }
 
-// The errors that the state returns. They are in this file because the files of the state contain
-// no texts.
+// The errors that the state returns. They are defined in this file because the files of the state
+// contain no wording.
 
 func recordRefused(id string) error {
 	return fmt.Errorf("task %s: %w: it refuses the record of the task", id, ErrStore)

@@ -14,10 +14,10 @@ type EventKind uint8
 const (
 	_                 EventKind = iota
 	EventLaunched               // a task was launched; it is pending
-	EventResumed                // an ended task was resumed; its new attempt is pending
+	EventResumed                // a task that had ended was resumed; its new attempt is pending
 	EventStarted                // a pending attempt became running
 	EventPhase                  // the phase of a running attempt changed, or its session became known
-	EventProgress               // Task.Progress or the text so far changed; one event can cover several changes within 100 ms
+	EventProgress               // Task.Progress changed, or the text so far; one event can cover several changes within 100 ms
 	EventEnded                  // the attempt ended; each attempt has exactly one event of the kind EventEnded or EventSuperseded
 	EventQuiet                  // everything that the ended attempt started has stopped
 	EventOverLimit              // the session of an ended attempt did not stop in time; its slot went to the next task
@@ -27,7 +27,7 @@ const (
 	EventSuperseded             // a new attempt of the task replaced the attempt; no EventEnded follows for the replaced attempt
 	EventBudget                 // 80 % of a limit of a budget is used; the field Budget contains the limit
 	EventMessage                // a message for the task was accepted or withdrawn, or a turn has received it; see Task.Messages
-	EventQuestion               // the agent asks a question, or the question was answered, has expired or is no longer asked; the field Question contains it
+	EventQuestion               // the agent asks a question, or a question was answered, has expired or is no longer asked; the field Question contains it
 	EventMissed                 // the subscriber was too slow; the field Missed contains the number of lost events
 )
 
@@ -69,10 +69,10 @@ type Subscription struct {
 }
 
 // Subscribe returns all current tasks in launch order, and a subscription to all later events. No
-// event between the two is lost. The argument "buffer" is the maximum number of unread events that
-// the subscription holds. If it is not positive, the maximum is 256. If more events arrive, the
-// oldest unread events are lost, and an [EventMissed] reports their number. Call Close on the
-// subscription when it is no longer needed.
+// event between the two is lost. buffer is the maximum number of unread events that the
+// subscription holds. If it is not positive, the maximum is 256. If more events arrive, the oldest
+// unread events are lost, and an [EventMissed] reports their number. Call Close on the subscription
+// when it is no longer needed.
 func (m *BackgroundManager) Subscribe(buffer int) ([]Task, *Subscription) {
 	if buffer <= 0 {
 		buffer = 256
@@ -131,9 +131,9 @@ func (s *Subscription) next() (e Event, ok bool) {
 	}
 }
 
-// Next returns the next event. If there is none, it waits for an event until ctx ends, and then
-// returns the error of ctx. Next returns [io.EOF] once the subscription or the manager is closed and
-// all events are read. Next must not be called concurrently.
+// Next returns the next event. If there is none, it waits for one. If ctx ends first, Next returns
+// the error of ctx. Next returns [io.EOF] once the subscription or the manager is closed and all
+// events are read. Next must not be called concurrently.
 func (s *Subscription) Next(ctx context.Context) (Event, error) {
 	for {
 		var e Event
@@ -159,9 +159,9 @@ func (s *Subscription) Next(ctx context.Context) (Event, error) {
 // manager is closed and all events are read, or when ctx ends and no event is unread.
 //
 // While the body of the loop runs, events wait in the buffer of the subscription. A loop that is too slow
-// loses the oldest of them and gets an [EventMissed]; it delays nobody. A loop that breaks off leaves the
-// subscription open, and a later loop continues with the next event. So Close is still needed. Only one
-// loop may run at a time.
+// loses the oldest of them and gets an [EventMissed]; it does not delay anybody. If the loop ends
+// early, the subscription stays open, and a later loop continues with the next event, so Close is
+// still needed. Only one loop may run at a time.
 func (s *Subscription) Events(ctx context.Context) iter.Seq[Event] {
 	return func(yield func(Event) bool) {
 		for {

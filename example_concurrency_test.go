@@ -8,8 +8,8 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// The limit of the model decides. If the model has no limit, the limit of its provider decides. If
-// the provider has no limit either, the default limit decides.
+// The model's own limit applies. If the model has no limit, the limit of its provider applies. If
+// the provider has no limit either, the default applies.
 func ExampleConcurrencyManager() {
 	c, err := bgagent.NewConcurrencyManager(bgagent.Limits{
 		Model:    map[string]int{"claude-opus-4-5": 2},
@@ -36,7 +36,7 @@ func ExampleConcurrencyManager() {
 	// provider anthropic: 1 of 3
 }
 
-// A slot is given back only once, however often Release is called. Therefore Release can be
+// A slot is given back only once, no matter how often Release is called. Therefore, Release can be
 // called early and again in a defer statement.
 func ExampleSlot_Release() {
 	c, _ := bgagent.NewConcurrencyManager(bgagent.Limits{Default: 1})
@@ -48,7 +48,7 @@ func ExampleSlot_Release() {
 	slot.Release()
 	next, ok := c.TryAcquire("openai/gpt-5")
 	fmt.Println("afterwards:", ok)
-	slot.Release() // does not release the slot of the next holder
+	slot.Release() // does not release the next holder's slot
 	fmt.Println("in use:", c.Stats("openai/gpt-5").InUse)
 	next.Release()
 	// Output:
@@ -84,7 +84,7 @@ func ExampleConcurrencyManager_SetLimits() {
 	// true bgagent: limits: Limits.Provider["OpenAI"]: is -5; it must be positive, 0 for not set, or Unlimited (-1)
 }
 
-// With a Pool, the model's name need not be looked up in every call.
+// With a Pool, the model's name does not have to be looked up in every call.
 func ExamplePool() {
 	c, _ := bgagent.NewConcurrencyManager(bgagent.Limits{Provider: map[string]int{"openai": 1}})
 	pool := c.Pool("openai/gpt-5")

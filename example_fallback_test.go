@@ -8,8 +8,8 @@ import (
 	"github.com/bgagent/bgagent/inproc"
 )
 
-// Fallback names the models with which tasks go on if the provider of their model does not accept
-// their requests. Here, the quota of the first model is used up.
+// Fallback names the models with which tasks continue if their model provider does not accept their
+// requests. Here, the quota of the first model is used up.
 func ExampleConfig_fallback() {
 	agent := func(_ context.Context, t *inproc.Turn) (string, error) {
 		if t.Prompt.Model == "anthropic/large" {

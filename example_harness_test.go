@@ -11,15 +11,15 @@ import (
 	"github.com/bgagent/bgagent/inproc"
 )
 
-// This is a small harness. The tool calls of its model are JSON, and the harness gets notices
-// about ended tasks without polling. It cancels one task and resumes another task with a
-// second question.
+// This is a small harness. The tool calls of its model are JSON, and the harness is notified about
+// tasks that have ended without polling. It cancels one task and resumes another one with a second
+// question.
 func Example_harness() {
 	ctx := context.Background()
 	delegated := make(chan struct{}, 2)
 	client := inproc.New(map[string]inproc.Agent{
 		"count": func(_ context.Context, t *inproc.Turn) (string, error) {
-			<-delegated // otherwise the end could be reported in a tool's result instead of a notice
+			<-delegated // otherwise, the end could be reported in a tool's result instead of a notice
 			return fmt.Sprintf("%d words, turn %d", len(strings.Fields(t.Prompt.Text)), 1+len(t.History())/2), nil
 		},
 		"sleep": func(ctx context.Context, t *inproc.Turn) (string, error) {

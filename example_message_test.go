@@ -8,7 +8,7 @@ import (
 	"github.com/bgagent/bgagent/inproc"
 )
 
-// A message to a running task is the prompt of the task's next turn.
+// A message to a running task becomes the prompt of the task's next turn.
 func ExampleBackgroundManager_Send() {
 	ctx := context.Background()
 	sent := make(chan struct{})

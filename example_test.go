@@ -43,7 +43,7 @@ func Example() {
 			return
 		}
 	}
-	for notice, err := range m.Notices(ctx, caller.Session) { // until all tasks have ended, and all ends were reported
+	for notice, err := range m.Notices(ctx, caller.Session) { // until all tasks have ended and have been reported
 		if err != nil {
 			fmt.Println(err)
 			return
@@ -61,7 +61,7 @@ func Example() {
 
 // PrepareLaunch adds the host's own settings to every task, whether a model or the host
 // launches it. Here, each task that a model launches works in the directory of the
-// session that delegated it, and the task's system text contains the skills of its agent.
+// session that delegated it, and the task's system prompt contains the skills of its agent.
 func ExampleConfig_prepareLaunch() {
 	skills := map[string]string{"explore": "Name every file with its line."}
 	agent := func(_ context.Context, t *inproc.Turn) (string, error) {

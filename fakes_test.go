@@ -17,13 +17,13 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// goRunner is a TurnRunner whose turns call a function of the test.
+// goRunner is a TurnRunner whose turns call a function that the test provides.
 type goRunner struct {
 	mu     sync.Mutex
 	n      int
 	aborts map[string]int
 
-	create func(ctx context.Context, s bgagent.SessionSpec) (string, error) // if nil, the session gets the next id
+	create func(ctx context.Context, s bgagent.SessionSpec) (string, error) // if it is nil, the session gets the next id
 	run    func(ctx context.Context, session string, p bgagent.Prompt, r *bgagent.Reporter) (bgagent.TurnEnd, error)
 	abort  func(ctx context.Context, session string) error
 }
@@ -65,7 +65,7 @@ func (f *goRunner) RunTurn(ctx context.Context, session string, p bgagent.Prompt
 	return f.run(ctx, session, p, r)
 }
 
-// plain is a runner without further abilities.
+// plain is a runner that implements no optional interfaces.
 type plain struct {
 	bgagent.SessionClient
 	bgagent.TurnRunner
@@ -215,8 +215,8 @@ func (f *server) Messages(ctx context.Context, session string, after bgagent.Cur
 	return page, nil
 }
 
-// The method do calls the function "change" with the server's lock held. So a test can
-// change the server while the server is in use.
+// do calls change with the server's lock held, so that a test can change the server while it is in
+// use.
 func (f *server) do(change func()) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -230,7 +230,7 @@ func (f *server) set(session string, state bgagent.SessionState) {
 	f.sessions[session].state = state
 }
 
-// put adds or changes a message of the agent.
+// put adds or changes a message from the agent.
 func (f *server) put(session string, msg bgagent.Message) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -351,8 +351,7 @@ func hostError(session string, stop bgagent.StopReason) bgagent.HostEvent {
 	return bgagent.HostEvent{Kind: bgagent.HostError, Session: session, Stop: stop, Error: "x"}
 }
 
-// untold changes a result of Statuses to the answer of a client that cannot report
-// statuses.
+// untold changes the result of Statuses to that of a client that cannot report statuses.
 func untold(m map[string]bgagent.SessionStatus) {
 	for id := range m {
 		m[id] = bgagent.SessionStatus{State: bgagent.SessionUntold}

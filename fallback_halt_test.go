@@ -10,8 +10,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestATurnIsStoppedForTheNextModelEvenIfNoTaskIsParked reports a refusal in an event. The client cannot
-// tell whether the turn still runs.
+// In this test, an event reports a refusal. The client cannot tell whether the turn is still
+// running.
 func TestATurnIsStoppedForTheNextModelEvenIfNoTaskIsParked(t *testing.T) {
 	for _, falls := range []bool{true, false} {
 		f := newServer()
@@ -41,8 +41,8 @@ func TestATurnIsStoppedForTheNextModelEvenIfNoTaskIsParked(t *testing.T) {
 	}
 }
 
-// TestAProgramThatRetriesByItselfIsStoppedForTheNextModel lets the program of a turn repeat its request
-// again and again, so soon that the turn keeps its slot.
+// In this test, the program of a turn repeats its request again and again, so quickly that the turn
+// keeps its slot.
 func TestAProgramThatRetriesByItselfIsStoppedForTheNextModel(t *testing.T) {
 	for _, park := range []time.Duration{0, bgagent.Disabled} {
 		f := newLimited(nil)
@@ -74,8 +74,7 @@ func TestAProgramThatRetriesByItselfIsStoppedForTheNextModel(t *testing.T) {
 	}
 }
 
-// TestATaskWaitsOnIfItsNextModelIsRefusedMeanwhile refuses the next model while an Abort call holds the
-// fallback up.
+// In this test, the next model is refused while an Abort call delays the fallback.
 func TestATaskWaitsOnIfItsNextModelIsRefusedMeanwhile(t *testing.T) {
 	for _, kind := range []bgagent.ProviderErrorKind{bgagent.ProviderOverloaded, bgagent.ProviderQuota} {
 		f := newLimited(nil)
@@ -105,7 +104,7 @@ func TestATaskWaitsOnIfItsNextModelIsRefusedMeanwhile(t *testing.T) {
 			task := ended(t, m, launchOn(t, m, "", "p"))[0]
 			require.Equal(t, modelA, task.Model)
 			require.Equal(t, 1, task.Attempt)
-			if kind == bgagent.ProviderQuota { // nobody knows when it is renewed
+			if kind == bgagent.ProviderQuota { // nobody knows when the quota is renewed
 				require.Equal(t, bgagent.CauseRateLimited, task.Cause)
 				require.Contains(t, task.Reason, "the provider of the model refused the turn (quota)")
 				require.NotContains(t, task.Reason, "waited")

@@ -8,8 +8,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestAFallbackThatWaitsForItsSlotLeavesAModelThatIsRefusedForLong lets a task fall back to a model that
-// another task uses. Then the turn of that task is refused.
+// In this test, a task falls back to a model that another task uses. Then the turn of that other
+// task is refused.
 func TestAFallbackThatWaitsForItsSlotLeavesAModelThatIsRefusedForLong(t *testing.T) {
 	f := newLimited(nil)
 	f.refuse = func(_ int, p bgagent.Prompt) error {
@@ -40,8 +40,8 @@ func TestAFallbackThatWaitsForItsSlotLeavesAModelThatIsRefusedForLong(t *testing
 	})
 }
 
-// TestTasksThatHaveNotStartedLeaveAModelWithoutProgress launches tasks on a model that is overloaded. Its
-// provider gives no time.
+// In this test, tasks are launched on a model that is overloaded. Its provider does not say for how
+// long.
 func TestTasksThatHaveNotStartedLeaveAModelWithoutProgress(t *testing.T) {
 	f := newLimited(onModels(map[string]bgagent.ProviderError{
 		modelA: {Kind: bgagent.ProviderOverloaded, Next: bgagent.NextContinue},
@@ -69,7 +69,7 @@ func TestTasksThatHaveNotStartedLeaveAModelWithoutProgress(t *testing.T) {
 	})
 }
 
-// TestNoTaskLeavesAModelThatMakesProgress refuses each second turn for a long time.
+// In this test, every second turn is refused for a long time.
 func TestNoTaskLeavesAModelThatMakesProgress(t *testing.T) {
 	f := newLimited(func(n int, _ bgagent.Prompt) error {
 		if n%2 == 0 {
@@ -92,8 +92,8 @@ func TestNoTaskLeavesAModelThatMakesProgress(t *testing.T) {
 	})
 }
 
-// TestTasksLeaveAllModelsOfAProviderThatRefusesThemForLong refuses two turns with a model. Only the second
-// refusal concerns all models of the provider. Another task waits for one of these.
+// In this test, two turns with a model are refused. Only the second refusal concerns all models of
+// the provider. Another task waits for one of them.
 func TestTasksLeaveAllModelsOfAProviderThatRefusesThemForLong(t *testing.T) {
 	const other = "one/b"
 	f := newLimited(nil)

@@ -12,7 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// inWorldWithFallbacks plays a test with a store. The provider of modelA refuses all turns.
+// inWorldWithFallbacks runs a test with a store. The provider of modelA refuses all turns.
 func inWorldWithFallbacks(t *testing.T, e bgagent.ProviderError, test func(t *testing.T, w *world)) {
 	inWorld(t, func(t *testing.T, w *world) {
 		w.cfg = fallbacks(modelB)
@@ -35,8 +35,8 @@ func launchOn(t *testing.T, m *bgagent.BackgroundManager, model, prompt string) 
 	return task.ID
 }
 
-// TestACrashKeepsTheFallback ends the process after the decision, before the first turn with the other
-// model and within it.
+// In this test, the process ends after the decision to fall back, before or during the first turn
+// with the other model.
 func TestACrashKeepsTheFallback(t *testing.T) {
 	for _, next := range []bgagent.ProviderNextStep{bgagent.NextContinue, bgagent.NextRepeat, bgagent.NextNewSession, bgagent.NextNone} {
 		for _, inTurn := range []bool{false, true} {
@@ -89,8 +89,8 @@ func TestACrashKeepsTheFallback(t *testing.T) {
 	}
 }
 
-// TestACrashKeepsTheFallbackWithoutItsSession is like TestACrashKeepsTheFallback, but the session of the
-// next model no longer exists. A new session gets the prompt, unless the old session had it.
+// This test is like TestACrashKeepsTheFallback, but the session of the next model no longer exists.
+// A new session gets the prompt, unless the old session had it.
 func TestACrashKeepsTheFallbackWithoutItsSession(t *testing.T) {
 	for _, next := range []bgagent.ProviderNextStep{bgagent.NextContinue, bgagent.NextRepeat, bgagent.NextNewSession, bgagent.NextNone} {
 		for _, inTurn := range []bool{false, true} {
@@ -141,7 +141,7 @@ func TestAModelThatTheCallerNamedStaysAfterARestart(t *testing.T) {
 	})
 }
 
-// TestTheModelOfARecordOfAnEarlierVersionStays removes from a record what earlier versions did not write.
+// This test removes from a record what earlier versions did not write.
 func TestTheModelOfARecordOfAnEarlierVersionStays(t *testing.T) {
 	inWorldWithFallbacks(t, bgagent.ProviderError{Kind: bgagent.ProviderOverloaded, Next: bgagent.NextContinue}, func(t *testing.T, w *world) {
 		m := w.begin()
@@ -165,8 +165,7 @@ func TestTheModelOfARecordOfAnEarlierVersionStays(t *testing.T) {
 	})
 }
 
-// TestAWaitForAFallbackGoesOnAfterARestart ends the process, or suspends it, while a task waits for its
-// provider.
+// In this test, the process ends or is suspended while a task waits for its provider.
 func TestAWaitForAFallbackGoesOnAfterARestart(t *testing.T) {
 	for _, suspends := range []bool{false, true} {
 		inWorldWithFallbacks(t, bgagent.ProviderError{Kind: bgagent.ProviderOverloaded, Next: bgagent.NextContinue}, func(t *testing.T, w *world) {

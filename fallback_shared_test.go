@@ -10,9 +10,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestFallenAttemptsWaitInTheOrderOfTheirFirstQueueTimes fills the line of a model whose only slot is in
-// use: with a task that has not started, and with two attempts that fall back to the model. The attempt of
-// the older task falls back last.
+// In this test, the only slot of a model is in use. A task that has not started waits in line for
+// it, and so do two attempts that fall back to the model. The attempt of the older task falls back
+// last.
 func TestFallenAttemptsWaitInTheOrderOfTheirFirstQueueTimes(t *testing.T) {
 	f := newLimited(func(_ int, p bgagent.Prompt) error {
 		quota := &bgagent.ProviderError{Kind: bgagent.ProviderQuota, Next: bgagent.NextRepeat}
@@ -60,12 +60,12 @@ func TestFallenAttemptsWaitInTheOrderOfTheirFirstQueueTimes(t *testing.T) {
 	})
 }
 
-// TestTasksLeaveAModelThatAnotherManagerFindsShut shares slots between two managers. A task of the other
-// manager holds the only slot of the pool until its turn is refused.
+// In this test, two managers share slots. A task of the other manager holds the only slot of the
+// pool until its turn is refused.
 func TestTasksLeaveAModelThatAnotherManagerFindsShut(t *testing.T) {
 	for name, c := range map[string]struct {
 		refusal func() *bgagent.ProviderError
-		leaves  time.Duration // time after which the tasks of the manager leave the model
+		leaves  time.Duration // how long it takes until the manager's tasks leave the model
 	}{
 		"quota until later": {func() *bgagent.ProviderError {
 			return &bgagent.ProviderError{Kind: bgagent.ProviderQuota, RetryAt: time.Now().Add(5 * time.Hour), Next: bgagent.NextContinue}

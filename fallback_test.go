@@ -11,7 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// The models of the tests. Tasks are launched on modelA.
+// The models that the tests use. Tasks are launched on modelA.
 const modelA, modelB, modelC = "one/a", "two/b", "two/c"
 
 // fallbacks returns a configuration in which tasks run on modelA and have fallbacks.
@@ -27,7 +27,7 @@ func fallbacks(models ...string) bgagent.Config {
 	return cfg
 }
 
-// onModels refuses the turns with the given models.
+// onModels returns a function that refuses turns with the given models.
 func onModels(refusals map[string]bgagent.ProviderError) func(int, bgagent.Prompt) error {
 	return func(_ int, p bgagent.Prompt) error {
 		e, refuses := refusals[p.Model]
@@ -106,7 +106,7 @@ func TestATaskThatCanWaitGoesOnWithTheNextModelAfterFallbackAfter(t *testing.T) 
 	}{
 		"by default":     {bgagent.ProviderRateLimited, 0, 10 * time.Minute},
 		"an overload":    {bgagent.ProviderOverloaded, 2 * time.Minute, 2 * time.Minute},
-		"a failure":      {bgagent.ProviderBroken, time.Hour, 30 * time.Minute}, // without a fallback, it would end then
+		"a failure":      {bgagent.ProviderBroken, time.Hour, 30 * time.Minute}, // without a fallback, the task would end then
 		"without a wait": {bgagent.ProviderOverloaded, bgagent.Disabled, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -157,7 +157,7 @@ func TestNoFallbackWhereNoneIsAllowed(t *testing.T) {
 			switch name {
 			case "the caller named it":
 				in.Model = modelA
-			case "the host chose it": // so the caller did not
+			case "the host chose it": // so the caller did not choose it
 				falls = true
 				in.Model = modelC
 				cfg.PrepareLaunch = func(_ context.Context, _ bgagent.Caller, in bgagent.LaunchInput) (bgagent.LaunchInput, error) {
@@ -192,7 +192,7 @@ func TestNoFallbackWhereNoneIsAllowed(t *testing.T) {
 	})
 }
 
-// ways is a runner that says how its agents go on with other models.
+// ways is a runner that says how its agents continue with other models.
 type ways struct {
 	*limited
 	way bgagent.FallbackWay
@@ -200,7 +200,7 @@ type ways struct {
 
 func (w ways) Fallback(string) bgagent.FallbackWay { return w.way }
 
-// TestAToolCallForbidsANewSession refuses turns in which the agent has called a tool.
+// In this test, turns are refused in which the agent has called a tool.
 func TestAToolCallForbidsANewSession(t *testing.T) {
 	for _, way := range []bgagent.FallbackWay{bgagent.FallbackInSession, bgagent.FallbackInNewSession} {
 		for _, next := range []bgagent.ProviderNextStep{bgagent.NextContinue, bgagent.NextNone} {
@@ -235,7 +235,7 @@ func TestAToolCallForbidsANewSession(t *testing.T) {
 	}
 }
 
-// TestEachFallbackIsTriedOnce lets all models refuse. The fallbacks form a circle.
+// In this test, all models are refused. The fallbacks form a cycle.
 func TestEachFallbackIsTriedOnce(t *testing.T) {
 	quota := bgagent.ProviderError{Kind: bgagent.ProviderQuota, Next: bgagent.NextContinue}
 	f := newLimited(onModels(map[string]bgagent.ProviderError{modelA: quota, modelB: quota, modelC: quota}))
@@ -303,8 +303,8 @@ func TestAFallbackWaitsInTheLineOfItsOwnPool(t *testing.T) {
 	})
 }
 
-// TestTasksThatHaveNotStartedPassAModelThatIsRefusedForLong launches many tasks. The provider of their
-// model gives a time that is too late for them.
+// In this test, many tasks are launched. The provider of their model gives a time that is too late
+// for them.
 func TestTasksThatHaveNotStartedPassAModelThatIsRefusedForLong(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		late := func() time.Time { return time.Now().Add(5 * time.Hour) }
@@ -333,7 +333,7 @@ func TestTasksThatHaveNotStartedPassAModelThatIsRefusedForLong(t *testing.T) {
 			require.Equal(t, bgagent.Completed, task.Status, task.Reason)
 			require.Equal(t, modelC, task.Model)
 			require.Contains(t, task.Fallback, "to two/c")
-			if i > 1 { // the first task was refused meanwhile
+			if i > 1 { // the first task was refused in the meantime
 				require.False(t, task.Started.Before(tasks[i-1].Started), "task %d starts before the one before it", i)
 			}
 		}
@@ -348,7 +348,7 @@ func TestBudgetsCountTheTurnsOfAllModels(t *testing.T) {
 	f := newLimited(onModels(map[string]bgagent.ProviderError{modelA: {Kind: bgagent.ProviderQuota, Next: bgagent.NextContinue}}))
 	turn := f.run
 	f.run = func(ctx context.Context, session string, p bgagent.Prompt, r *bgagent.Reporter) (bgagent.TurnEnd, error) {
-		r.Usage(bgagent.Usage{InputTokens: 100}) // before the call that uses the budget up
+		r.Usage(bgagent.Usage{InputTokens: 100}) // before the call that uses up the budget
 		for i := range 2 {
 			r.Tool(bgagent.MessageTool{ID: fmt.Sprint(i), Name: "read", State: bgagent.ToolDone})
 		}
@@ -382,7 +382,7 @@ func TestACallWhoseTimeEndsAfterAFallbackIsToldThatTheTaskGoesOn(t *testing.T) {
 	})
 }
 
-// TestWhatWaitsForATaskFollowsItToTheNextModel checks callers, repeated tool calls and messages.
+// This test checks callers, repeated tool calls and messages.
 func TestWhatWaitsForATaskFollowsItToTheNextModel(t *testing.T) {
 	f := newLimited(onModels(map[string]bgagent.ProviderError{modelA: {Kind: bgagent.ProviderQuota, Next: bgagent.NextContinue}}))
 	refuse := f.refuse
@@ -447,7 +447,7 @@ func TestAResumedTaskKeepsTheModelToWhichItFellBack(t *testing.T) {
 	})
 }
 
-// TestAPromptThatTheSessionHasIsNotSentAgain cancels a task that waits for a slot of its next model.
+// In this test, a task that waits for a slot of its next model is cancelled.
 func TestAPromptThatTheSessionHasIsNotSentAgain(t *testing.T) {
 	for next, want := range map[bgagent.ProviderNextStep]string{bgagent.NextContinue: "more", bgagent.NextRepeat: "p\n\nmore", bgagent.NextNone: "p\n\nmore"} {
 		f := newLimited(onModels(map[string]bgagent.ProviderError{modelA: {Kind: bgagent.ProviderQuota, Next: next}}))

@@ -35,8 +35,8 @@ func TestAModelWithWhichNoSessionCanBeCreatedIsReplaced(t *testing.T) {
 	}
 }
 
-// TestTheFallbackWaitsForTheAbortCall stops a turn whose program would repeat its request late. The call
-// that stops it takes long.
+// In this test, a turn whose program would repeat its request late is stopped. The call that stops
+// it takes a long time.
 func TestTheFallbackWaitsForTheAbortCall(t *testing.T) {
 	f := newLimited(nil)
 	var aborted time.Time
@@ -71,7 +71,7 @@ func TestTheFallbackWaitsForTheAbortCall(t *testing.T) {
 	})
 }
 
-// TestAStarterGoesOnWithTheNextModel plays turns of a server that refuses the first one after a tool call.
+// In this test, the first turn on a server is refused after a tool call.
 func TestAStarterGoesOnWithTheNextModel(t *testing.T) {
 	for _, next := range []bgagent.ProviderNextStep{bgagent.NextContinue, bgagent.NextNone} {
 		f := bgagenttest.NewStarter(func(turn *bgagenttest.Turn) {
@@ -100,8 +100,8 @@ func TestAStarterGoesOnWithTheNextModel(t *testing.T) {
 	}
 }
 
-// TestATaskThatCouldNotBeginFallsBack holds a task back because its pool begins to cool down while its
-// session is created. The provider never recovers.
+// In this test, a task is held back because its pool begins to cool down while its session is being
+// created. The provider never recovers.
 func TestATaskThatCouldNotBeginFallsBack(t *testing.T) {
 	f := newLimited(onModels(map[string]bgagent.ProviderError{modelA: {Kind: bgagent.ProviderOverloaded, Next: bgagent.NextNone}}))
 	n := 0
@@ -133,8 +133,8 @@ func TestATaskThatCouldNotBeginFallsBack(t *testing.T) {
 	})
 }
 
-// TestTheNextModelDoesNotAnswerWithTheThoughtsOfTheModelBefore refuses a turn that has shown only
-// reasoning. The turn of the next model is empty.
+// In this test, a turn that has shown only reasoning is refused. The turn with the next model is
+// empty.
 func TestTheNextModelDoesNotAnswerWithTheThoughtsOfTheModelBefore(t *testing.T) {
 	for _, next := range []bgagent.ProviderNextStep{bgagent.NextContinue, bgagent.NextRepeat, bgagent.NextNone} {
 		f := newLimited(nil)

@@ -110,7 +110,7 @@ func TestCancelAllSparesTheSessionsUnderAForegroundCall(t *testing.T) {
 		m := manage(t, f, bgagent.Config{MaxDepth: 5})
 		go func() { _, _ = m.Run(t.Context(), root, bgagent.LaunchInput{Agent: "worker", Prompt: "fg"}) }()
 		synctest.Wait()
-		native, _ := f.CreateSession(t.Context(), bgagent.SessionSpec{Parent: m.List(bgagent.Query{})[0].Session}) // the agent itself creates this session
+		native, _ := f.CreateSession(t.Context(), bgagent.SessionSpec{Parent: m.List(bgagent.Query{})[0].Session}) // the agent creates this session itself
 		under, err := m.Launch(t.Context(), bgagent.Caller{Session: native}, bgagent.LaunchInput{Agent: "worker", Prompt: "x"})
 		require.NoError(t, err)
 		synctest.Wait()

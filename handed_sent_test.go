@@ -13,8 +13,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// postman gets the notices of all processes. Each notice arrives at once, and the call returns after the
-// time in the field "takes".
+// postman receives the notices from all processes. Each notice arrives at once, and the call
+// returns after the time in takes.
 type postman struct {
 	mu    sync.Mutex
 	got   []bgagent.Notice
@@ -72,7 +72,7 @@ func sameNotice(t *testing.T, want, got bgagent.Notice) {
 	require.Equal(t, want.Items[0].ID, got.Items[0].ID)
 }
 
-// noNoticeIn requires that the store keeps no notice.
+// noNoticeIn requires that the store does not contain a notice.
 func noNoticeIn(t *testing.T, w *world) {
 	t.Helper()
 	for _, r := range w.memory.Records() {
@@ -103,8 +103,8 @@ func TestAnEndThatIsReadDuringItsDeliveryIsNotToldAgain(t *testing.T) {
 	})
 }
 
-// The end of a task is read while its notice is being pushed, or after that. It is not known whether the
-// notice has arrived, so the next process must not report the end with another notice.
+// The end of a task is read while its notice is being pushed, or after that. It is unknown whether
+// the notice has arrived, so the next process must not report the end with another notice.
 func TestAnEndThatIsReadAfterItsNoticeWasSentIsToldAgainWithTheSameNotice(t *testing.T) {
 	for name, read := range map[string]struct{ at, crash time.Duration }{
 		"during the delivery":                       {2 * time.Second, 3 * time.Second},
@@ -150,8 +150,8 @@ func TestAnEndThatIsReadAfterItsNoticeWasSentIsToldAgainWithTheSameNotice(t *tes
 	}
 }
 
-// The notice was pushed by one process, the end is read in the next process, and the process after that
-// hands the notice out.
+// One process pushes the notice, the end is read in the next process, and the process after that
+// hands out the notice.
 func TestAnEndThatALaterProcessReadsKeepsItsNotice(t *testing.T) {
 	withPostman(t, func(t *testing.T, w *world, p *postman) {
 		p.answers(4*time.Second, errors.New("the answer is lost"))
@@ -172,8 +172,8 @@ func TestAnEndThatALaterProcessReadsKeepsItsNotice(t *testing.T) {
 	})
 }
 
-// The answer of Read is acknowledged by the next call of the session, or the notice itself is. The end is
-// then not reported again.
+// Either the session's next call acknowledges the answer of Read, or the notice itself is
+// acknowledged. The end is then not reported again.
 func TestAnAcknowledgedEndIsNotToldAgainAlthoughItsNoticeWasSent(t *testing.T) {
 	for name, ack := range map[string]func(m *bgagent.BackgroundManager, p *postman){
 		"by the next call": func(m *bgagent.BackgroundManager, _ *postman) { _, _ = m.TakeNotice(root.Session) },
@@ -203,7 +203,7 @@ func TestAnAcknowledgedEndIsNotToldAgainAlthoughItsNoticeWasSent(t *testing.T) {
 	}
 }
 
-// A busy session has recorded nothing, so a later notice can report the end.
+// A busy session has not recorded anything, so a later notice can report the end.
 func TestAnEndThatIsReadWhileItsSessionIsBusyNeedsNoOldNotice(t *testing.T) {
 	withPostman(t, func(t *testing.T, w *world, p *postman) {
 		p.answers(4*time.Second, bgagent.ErrBusy)

@@ -15,8 +15,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// takeTwice makes two calls of TakeNotice at the same time, so that neither call acknowledges the
-// notice that the other call returns. Each notice reports the end of one task.
+// takeTwice makes two calls to TakeNotice at the same time, so that neither acknowledges the notice
+// that the other returns. Each notice reports the end of one task.
 func takeTwice(t *testing.T, w *world, m *bgagent.BackgroundManager) (all []bgagent.Notice) {
 	first, second := launch(t, m, "first").ID, launch(t, m, "second").ID
 	time.Sleep(10 * time.Second)
@@ -192,7 +192,8 @@ func TestANoticeThatIsWrittenWhenCloseBeginsIsNotDelivered(t *testing.T) {
 	})
 }
 
-// pushesOf lets every process end while it pushes a notice, and returns the notices that were pushed.
+// pushesOf lets every process end while it is pushing a notice, and returns the notices that were
+// pushed.
 func pushesOf(t *testing.T, w *world, processes int) ([]bgagent.Notice, *bgagent.BackgroundManager) {
 	var pushed []bgagent.Notice // guarded by w.told.mu
 	w.takes(time.Second)
@@ -223,7 +224,7 @@ func TestANoticeIsPushedByAtMostThreeProcesses(t *testing.T) {
 		require.Equal(t, 1, owed)
 
 		w.told.answers()
-		second := launch(t, m, "b") // a later end is pushed, and the notice that waits is not in its way
+		second := launch(t, m, "b") // the notice about a later end is pushed, and the waiting notice does not prevent this
 		time.Sleep(5 * time.Second)
 		require.Len(t, w.told.all(), 1)
 		require.Equal(t, second.ID, w.told.all()[0].Items[0].Task)

@@ -7,22 +7,22 @@ import (
 	"slices"
 )
 
-// This file reads ended tasks from the store.
+// The code in this file reads ended tasks from the store.
 
 // historyPage is the number of tasks on a page of History if the query has no limit.
 const historyPage = 100
 
 // History returns a page of the ended tasks that the store keeps, including tasks that the manager
-// no longer holds in memory. The task launched last comes first. The snapshots contain no texts:
-// Task.Prompt and Task.Result are empty. Call [BackgroundManager.Read] to get the texts of a task.
+// no longer holds in memory. The most recently launched task comes first. In the snapshots,
+// Task.Prompt and Task.Result are empty. Call [BackgroundManager.Read] to get these texts.
 //
 // The query selects tasks as in [BackgroundManager.List], except that Query.Under must be a root
-// session. Query.Limit is the size of the page; 0 means 100. The argument "before" is the id of the
-// last task of the previous page, or empty for the first page.
+// session. Query.Limit is the size of the page; 0 means 100. before is the id of the last task on
+// the previous page, or empty for the first page.
 //
 // History waits for the store for at most Config.StoreTimeout. If the manager has no store, the
 // error matches [errors.ErrUnsupported]. Any other error matches [ErrStore]. If the store has no
-// task with the id in "before", the error also matches [ErrNoRecord]. History is safe for concurrent
+// task with the id before, the error also matches [ErrNoRecord]. History is safe for concurrent
 // use.
 func (m *BackgroundManager) History(ctx context.Context, q Query, before string) ([]Task, error) {
 	if ctx == nil {
@@ -73,9 +73,9 @@ func (x *storedTask) task(r *StoreRecord) Task {
 	return t
 }
 
-// fetch loads an ended task from the store if memory does not contain the task. The argument "ref"
-// is the id of the task or of its session. If the store does not have the task either, fetch
-// returns nil and changes nothing. If the store might have the task but fetch cannot load it, fetch
+// fetch loads an ended task from the store if memory does not contain the task. ref is the id of
+// the task or of its session. If the store does not have the task either, fetch returns nil and
+// does not change anything. If the store might have the task but fetch cannot load it, fetch
 // returns an error.
 func (m *BackgroundManager) fetch(ctx context.Context, ref string) error {
 	if m.cfg.Store == nil || ref == "" {
@@ -145,7 +145,7 @@ func (st *state) inMemory(ref string) bool {
 	return ok && st.tasks[num] != nil || st.session(ref) != nil
 }
 
-// unwritten reports whether the task has expired from memory and its last record is not durable
+// unwritten reports whether the task has expired from memory but its last record is not durable
 // yet.
 func (st *state) unwritten(ref string) bool {
 	s := st.storing
@@ -188,7 +188,7 @@ func (st *state) remember(x *storedTask, now int64) {
 	st.touchNode(t.up)
 }
 
-// sessionOf returns the id of the task's session. If the task has no session, it returns "".
+// sessionOf returns the id of the task's session, or "" if the task has none.
 func sessionOf(t *task) string {
 	if t.sess == nil {
 		return ""

@@ -10,8 +10,8 @@ import (
 	"github.com/bgagent/bgagent/internal/inside"
 )
 
-// This file chooses the source of the slots, makes the calls of Config.Slots, and passes its answers to
-// the state.
+// The code in this file chooses the slot source, makes the calls to Config.Slots, and passes its
+// answers to the state.
 
 // chooseSlots sets the ConcurrencyManager that hands out the slots. If another source hands them out,
 // m.cfg.Slots is set afterwards.
@@ -40,27 +40,27 @@ func (m *BackgroundManager) chooseSlots() (err error) {
 	return err
 }
 
-// Concurrency returns the ConcurrencyManager that hands out the slots. Use it to read the figures of
-// pools or to change the limits. With Config.Slots, it only shows the figures and limits of that source:
-// its method Acquire returns an error, and SetLimits calls the method SetLimits(Limits) error of the source,
-// or returns an error if there is no such method.
+// Concurrency returns the ConcurrencyManager that hands out the slots. Use it to read the pools'
+// figures or to change the limits. With Config.Slots, it only shows that source's figures and
+// limits: its method Acquire returns an error, and SetLimits calls the source's method
+// SetLimits(Limits) error, or returns an error if there is no such method.
 func (m *BackgroundManager) Concurrency() *ConcurrencyManager { return m.cm }
 
-// sourceSlot is the part of a claim that the goroutines outside of the state use.
+// sourceSlot is the part of a claim that goroutines outside the state use.
 type sourceSlot struct {
 	mu    sync.Mutex
 	claim SlotClaim // nil until Request has returned a claim
-	early []func()  // calls of the holder that have come before
+	early []func()  // calls to the holder that came before Request returned
 }
 
-// get returns the claim, or nil if Request has returned none yet.
+// get returns the claim, or nil if Request has not returned one yet.
 func (s *sourceSlot) get() SlotClaim {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.claim
 }
 
-// mayBegin reports whether the host call that is prepared in j may begin. The result is false if the
+// mayBegin reports whether the host call that is prepared in j may begin. It returns false if the
 // source has lost the slot for the call.
 func (m *BackgroundManager) mayBegin(j *job) bool {
 	if j.slot == nil {
@@ -87,24 +87,24 @@ func (m *BackgroundManager) mayPrompt(a *attempt, j *job) error {
 	return nil
 }
 
-// showSource replaces the figures of the pool for which the task waits by those of the source, which
-// count all users of the source.
+// showSource replaces the figures of the pool for which the task waits with the source's figures,
+// which count all users of the source.
 func (m *BackgroundManager) showSource(s *Task) {
 	if m.cfg.Slots != nil && s.Queue != nil {
 		s.Queue.Pool = m.cm.statsOf(m.cm.look(), s.Queue.Pool.Name)
 	}
 }
 
-// errSlotGone is the answer of a host call that was not made, because its slot is lost.
+// errSlotGone is the result of a host call that was not made because its slot is lost.
 var errSlotGone = fmt.Errorf("the call was not made: %w", ErrSlotLost)
 
-// slotGone ends the attempt, because mayBegin has returned false.
+// slotGone ends the attempt because mayBegin returned false.
 func (m *BackgroundManager) slotGone(a *attempt) error {
 	m.update(func(st *state, now int64) { st.slotGone(a, reasonSlotLost(ErrSlotLost.Error()), now) })
 	return errSlotGone
 }
 
-// askSlots makes the calls of the source until none is left.
+// askSlots makes the calls to the source until none is left.
 func (m *BackgroundManager) askSlots() {
 	for {
 		var calls []claimCall
@@ -131,7 +131,7 @@ func (m *BackgroundManager) callSource(x *claimCall) {
 			h.lost(time.Now(), errors.New("SlotSource.Request panicked"))
 		}
 	}()
-	m.cm.look() // the pools to which names belong may have changed
+	m.cm.look() // names may now belong to other pools
 	k := m.cfg.Slots.Request(x.request, h)
 	if returned = true; k == nil {
 		h.lost(time.Now(), errNoClaim)
@@ -146,10 +146,11 @@ func (m *BackgroundManager) callSource(x *claimCall) {
 	}
 }
 
-// errNoClaim is the reason why a task has no slot if the source is wrong, or no longer grants slots.
+// errNoClaim is the reason why a task has no slot if the source is faulty or no longer grants
+// slots.
 var errNoClaim = errors.New("SlotSource.Request returned no claim")
 
-// slotHolder passes the answers of the source about one claim to the state.
+// slotHolder passes the source's answers about one claim to the state.
 type slotHolder struct {
 	m *BackgroundManager
 	c *claim

@@ -11,8 +11,8 @@ import (
 	"time"
 )
 
-// hostClient is a session client of the host with the abilities that addClient found. The field of
-// an ability that the client does not have is nil.
+// hostClient is one of the host's session clients, with the abilities that addClient found. For an
+// ability that the client does not have, the field is nil.
 type hostClient struct {
 	rec       *client // record of the client in the state
 	sc        SessionClient
@@ -106,7 +106,7 @@ func (m *BackgroundManager) client(name string) *client {
 	return nil
 }
 
-// hostPanic is the error for a panic or a runtime.Goexit in a function of the host.
+// hostPanic is the error for a panic or a runtime.Goexit in a host function.
 type hostPanic struct {
 	text  string
 	stack []byte // stack of the panic; nil for a Goexit
@@ -115,16 +115,16 @@ type hostPanic struct {
 func (e *hostPanic) Error() string { return e.text }
 
 // panicked returns the error for a panic with the value v. It formats v at once, because formatting
-// can call code of the host.
+// can call the host's code.
 func panicked(v any) error {
 	return &hostPanic{text: fmt.Sprintf("the host's function panicked: %v", v), stack: debug.Stack()}
 }
 
 var errGoexit = &hostPanic{text: "the host's function called runtime.Goexit"}
 
-// hostError is a copy of the facts that the manager needs from an error that the host returned. The
-// methods of the host's error are the host's code: they can panic or call the manager. Therefore
-// lookedAt calls them only once, right after the host call and never under the lock.
+// hostError holds what the manager needs to know about an error that the host returned. The methods
+// of the host's error are the host's code: they can panic or call the manager. Therefore, lookedAt
+// calls them only once, right after the host call and never under the lock.
 type hostError struct {
 	text string
 	is   []error // known errors that the host's error matches
@@ -136,7 +136,7 @@ func (e *hostError) Error() string { return e.text }
 func (e *hostError) Unwrap() []error { return e.is }
 
 // lookedAt returns err as a hostError, or nil if err is nil. Call lookedAt only where a panic
-// counts as a panic of the host's function, because lookedAt calls methods of err.
+// counts as a panic in the host function, because lookedAt calls methods of err.
 func lookedAt(err error) error {
 	if err == nil {
 		return nil
@@ -160,12 +160,12 @@ func lookedAt(err error) error {
 	return e
 }
 
-// errTookTooLong is the error that the function "within" wraps when the timeout has passed.
+// errTookTooLong is the error that within wraps when the timeout has passed.
 var errTookTooLong = errors.New("no answer in time")
 
-// The function "within" makes a host call on a separate goroutine. It waits until the call returns,
-// the timeout passes or ctx ends. If the call has not returned by then, the function "within" ends
-// the context of the call and no longer waits for the call. A panic or a Goexit becomes an error.
+// within makes a host call on a separate goroutine. It waits until the call returns, the timeout
+// passes or ctx ends. If the call has not returned by then, within cancels the call's context and
+// no longer waits for the call. A panic or a Goexit becomes an error.
 func within[T any](ctx context.Context, m *BackgroundManager, k goKind, what string, timeout time.Duration, f func(context.Context) (T, error)) (T, error) {
 	type answer struct {
 		value T
@@ -234,14 +234,14 @@ func (m *BackgroundManager) tellForgotten() {
 	}
 }
 
-// hostErrors keeps the original errors that the host calls of attempts have returned. The errors are
-// kept outside the state, because the state must not call their methods.
+// hostErrors keeps the original errors that attempts' host calls returned. The errors are kept
+// outside the state, because the state must not call their methods.
 type hostErrors struct {
 	mu  sync.Mutex       // guards the map; no host code is called while mu is held
 	all map[string]error // error by task id
 }
 
-// keep remembers the error of a task's latest attempt. If err is nil, the remembered error is
+// keep remembers the error from a task's latest attempt. If err is nil, the remembered error is
 // forgotten.
 func (h *hostErrors) keep(task string, err error) {
 	h.mu.Lock()
@@ -264,8 +264,8 @@ func (h *hostErrors) of(task string) error {
 
 // Err returns the error of the last failed call to CreateSession, RunTurn or StartTurn in the
 // task's latest attempt. The result is the error that the client returned, so that errors.Is and
-// errors.As work with it. Err returns nil if no call has failed, if the attempt is pending or
-// running, or if the record of the task has expired. Task.Reason describes the same error in words.
+// errors.As work with it. Err returns nil if no call failed, if the attempt is pending or running,
+// or if the record of the task has expired. Task.Reason describes the same error in words.
 func (m *BackgroundManager) Err(id string) error {
 	failed := false
 	m.view(func(st *state) {
@@ -280,17 +280,17 @@ func (m *BackgroundManager) Err(id string) error {
 
 // turnContext is the context of an attempt's host calls. It ends when the attempt ends, and has the
 // values of the launch's context. It is a field of the attempt and creates its channel only on
-// demand. Contexts of the standard library would take up a fifth of the time of a short task.
+// demand. Contexts from the standard library would take up a fifth of a short task's time.
 type turnContext struct {
 	values launchValues
 
 	mu    sync.Mutex
 	done  chan struct{} // created by the first call to Done
 	err   error
-	after map[*func()]struct{} // functions that AfterFunc has registered
+	after map[*func()]struct{} // functions that AfterFunc registered
 }
 
-// launchValues holds the context of a launch, but only the values are used. It is zero if the
+// launchValues holds the context of a launch, of which only the values are used. It is zero if the
 // context is context.Background(). Records store a launchValues for the host and never read it.
 type launchValues struct{ from context.Context }
 
@@ -310,8 +310,8 @@ var closedChannel = func() chan struct{} {
 	return ch
 }()
 
-// Deadline implements [context.Context]. It returns no deadline, because the manager's deadlines
-// are not visible to the host.
+// Deadline implements [context.Context]. It does not return a deadline, because the manager's
+// deadlines are not visible to the host.
 func (c *turnContext) Deadline() (time.Time, bool) { return time.Time{}, false }
 
 // Done implements [context.Context].
@@ -338,7 +338,7 @@ func (c *turnContext) Err() error {
 func (c *turnContext) Value(key any) any { return valueOf(c.values, key) }
 
 // valueOf returns a value from the context of the launch. It hides the caller of the launch.
-// Otherwise, a tool call in a turn of the task would act in the name of the task's parent.
+// Otherwise, a tool call in the task's turn would act on behalf of the task's parent.
 func valueOf(values launchValues, key any) any {
 	if values.from == nil || key == (callerKey{}) {
 		return nil
@@ -348,7 +348,7 @@ func valueOf(values launchValues, key any) any {
 
 // AfterFunc runs f on a new goroutine when the context ends, unless the returned function is called
 // first. Package context calls this method if a parent context has it. As a result, a derived
-// context needs no goroutine.
+// context does not need a goroutine.
 func (c *turnContext) AfterFunc(f func()) (stop func() bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -369,7 +369,7 @@ func (c *turnContext) AfterFunc(f func()) (stop func() bool) {
 	}
 }
 
-// end ends the context. Further calls to the method "end" do nothing.
+// end ends the context. Further calls have no effect.
 func (c *turnContext) end() {
 	c.mu.Lock()
 	defer c.mu.Unlock()

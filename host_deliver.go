@@ -5,8 +5,8 @@ import (
 	"errors"
 )
 
-// This file delivers notices to root sessions. The session of a task gets notices in another way:
-// as the prompt of its next turn.
+// The code in this file delivers notices to root sessions. The session of a task gets its notices
+// differently, as the prompt of its next turn.
 
 // deliver delivers the notices that are owed to a root session, until no notice is due. At most one
 // goroutine per node runs this method at any time.
@@ -24,7 +24,8 @@ func (m *BackgroundManager) deliver(n *node) {
 		if m.cfg.Store != nil {
 			sealed := m.sealNotice(n, env, told.Text)
 			m.update(func(st *state, _ int64) {
-				// During the write, Close or Suspend may have begun, or everything in the notice may be over.
+				// During the write, Close or Suspend may have begun, or everything in the notice
+				// may have been settled.
 				if sealed = sealed && !st.closing && !env.empty(); !sealed {
 					st.abandonDelivery(n, env)
 				}
@@ -94,8 +95,8 @@ func (m *BackgroundManager) parentState(session string) (state parentState, by *
 }
 
 // notify passes a notice to the host. If Config.Notify is nil, it calls the clients that are
-// notifiers, one after the other, until one of them knows the session. The argument "by" is the
-// client that knows the session, or nil. This client is called first.
+// notifiers, one after another, until one of them knows the session. If by is not nil, it is a
+// client that knows the session, and is called first.
 func (m *BackgroundManager) notify(by *client, session string, n Notice) error {
 	call := func(f func(context.Context, string, Notice) error) error {
 		_, err := within(m.base, m, goNotify, "Notify", m.cfg.CallTimeout, func(ctx context.Context) (struct{}, error) {

@@ -2,7 +2,7 @@ package bgagent
 
 import "context"
 
-// learnFallback asks the client how the agent goes on with another model, unless the answer is
+// learnFallback asks the client how the agent continues with another model, unless the answer is
 // already known or Config has no fallbacks. The lock must not be held.
 func (m *BackgroundManager) learnFallback(cl *client, agent string) {
 	h := m.host(cl)
@@ -28,7 +28,7 @@ func (m *BackgroundManager) learnFallback(cl *client, agent string) {
 	})
 }
 
-// learnFallbacks does this for the agents of the earlier process's tasks.
+// learnFallbacks calls learnFallback for the agents of the earlier process's tasks.
 func (m *BackgroundManager) learnFallbacks() {
 	agents := map[kindKey]*client{}
 	m.view(func(st *state) {

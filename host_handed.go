@@ -6,17 +6,17 @@ import (
 	"time"
 )
 
-// This file hands out ends and notices from a manager with a store to a session or the host.
+// The code in this file hands out completions and notices to a session or the host if the manager
+// has a store.
 
-// Ack acknowledges that a notice was read. The argument is the id of a [Notice] or of one of its
-// items.
+// Ack acknowledges that a notice was read. noticeID is the id of a [Notice] or of one of its items.
 //
-// With [Config].Store, NextNotice, TakeNotice, Read, Run and the answers of tools hand out ends of
-// tasks to the host or to a session. These ends stay owed in the store until they are acknowledged,
-// and a later manager hands them out again if necessary. A later call for the same session also
-// acknowledges them, if it begins after the answer was returned. If the session runs a task, the
-// end of the session's turn acknowledges them, too. Ack does nothing if there is no store, or if
-// nothing with this id is waiting to be acknowledged. It is safe for concurrent use.
+// With [Config].Store, NextNotice, TakeNotice, Read, Run and the answers of tools report to the
+// host or to a session that tasks have ended. In the store, these reports stay owed until they are
+// acknowledged, and a later manager hands them out again if necessary. A later call for the same
+// session also acknowledges them, if it begins after the answer was returned. If the session runs a
+// task, the end of the session's turn acknowledges them, too. Ack does nothing if there is no
+// store, or if nothing with this id is waiting to be acknowledged. It is safe for concurrent use.
 func (m *BackgroundManager) Ack(noticeID string) {
 	if m.cfg.Store != nil {
 		m.update(func(st *state, now int64) { st.ack(noticeID, now) })

@@ -10,9 +10,9 @@ import (
 // because the session's slot becomes free only when a sweep finds that the session has stopped.
 const stopPoll = 250 * time.Millisecond
 
-// readPage is how many messages one call to Messages asks for. readPages is the maximum number of
-// calls to Messages in one read. The limit exists because a client might report further messages
-// forever.
+// readPage is the number of messages for which one call to Messages asks. readPages is the maximum
+// number of calls to Messages in one read. The limit exists because a client might report further
+// messages forever.
 const (
 	readPage  = 100
 	readPages = 200
@@ -95,8 +95,8 @@ func (m *BackgroundManager) sweep(cl *client) {
 }
 
 // statuses asks the client for the statuses of sessions. If the client does not support the call,
-// every status is SessionUntold. On any other error, it returns a nil map, in which every status is
-// SessionUnknown.
+// every status is SessionUntold. After any other error, it returns a nil map, in which every status
+// is SessionUnknown.
 func (m *BackgroundManager) statuses(cl *client, ids []string) (map[string]SessionStatus, error) {
 	answer, err := within(m.base, m, goPoll, "Statuses", m.cfg.StatusTimeout, func(ctx context.Context) (map[string]SessionStatus, error) {
 		answer, err := m.host(cl).starter.Statuses(ctx, ids)
@@ -145,8 +145,7 @@ func (m *BackgroundManager) lookNow(l looked) {
 }
 
 // look reads the new messages of a session whose status is already known, and lets the state judge
-// the session. The flag "looking" of the attempt is set, so no other goroutine reads the session
-// meanwhile.
+// the session. While it does so, a.sight.looking is set, so no other goroutine reads the session.
 func (m *BackgroundManager) look(l looked) {
 	a := l.a
 	o := observation{status: l.status, answered: l.status.State != SessionUnknown && l.status.State <= SessionUntold, poll: l.poll, at: l.at}
@@ -163,7 +162,7 @@ func (m *BackgroundManager) look(l looked) {
 		}
 		cursor, ctx = a.t.sess.cursor, m.contextOf(a.t)
 		again = a.sight.c.unread > 0
-		o.read = st.current(a, l.status, now) // if true, the messages need not be read
+		o.read = st.current(a, l.status, now) // if true, the messages do not have to be read
 	})
 	var pages []Page
 	var err error
@@ -191,7 +190,7 @@ func (m *BackgroundManager) look(l looked) {
 		}
 		st.judge(a, o, now)
 		if a.live() && a.sight.lookAt > 0 && a.sight.said == SessionUnknown {
-			a.sight.said = l.said // keep the status for the next call to the method "look"
+			a.sight.said = l.said // keep the status for the next call to look
 		}
 		if needTodos = a.live() && a.sight.c.needsTodos; !needTodos {
 			st.wasLooked(a)
@@ -222,8 +221,8 @@ func (m *BackgroundManager) readNew(ctx context.Context, a *attempt, session str
 	return pages, err
 }
 
-// lookAtTodos reads the todos of a session, which are needed to judge the observation. It waits at
-// most for the given time.
+// lookAtTodos reads the todos of a session, which are needed to judge the observation. It waits for
+// at most the given time.
 func (m *BackgroundManager) lookAtTodos(ctx context.Context, l looked, o observation, most time.Duration) {
 	a := l.a
 	todos, err := within(ctx, m, goPoll, "Todos", most, func(ctx context.Context) ([]Todo, error) {
@@ -247,7 +246,7 @@ func (m *BackgroundManager) lookAtTodos(ctx context.Context, l looked, o observa
 	})
 }
 
-// read reads the messages after the cursor. On an error it also returns the pages that it has read
+// read reads the messages after the cursor. On an error, it also returns the pages that it read
 // before the error.
 func (m *BackgroundManager) read(ctx context.Context, cl *client, session string, cursor Cursor) (pages []Page, err error) {
 	for range readPages {

@@ -5,13 +5,13 @@ import (
 	"time"
 )
 
-// The code in this file receives what clients report about the providers of models. Providers state
-// wall times. The state knows only the manager's clock, which stands still while the machine
-// sleeps. So this code adds a reading of that clock to each time that a client reports.
+// The code in this file receives what clients report about model providers. Providers state wall
+// times. The state knows only the manager's clock, which does not advance while the machine sleeps.
+// Therefore, this code adds a reading of that clock to each time that a client reports.
 
 const (
-	resetMost = 366 * 24 * time.Hour // longest time until a provider accepts requests again; a longer time is a mistake
-	triesMost = 1_000_000            // largest number of requests; a larger number is a mistake
+	resetMost = 366 * 24 * time.Hour // maximum time until a provider accepts requests again; anything longer is a mistake
+	triesMost = 1_000_000            // maximum number of requests; anything larger is a mistake
 )
 
 // onClock returns the time t with a reading of the monotonic clock. The state compares this reading
@@ -21,8 +21,8 @@ func onClock(t time.Time) time.Time {
 	return onClockAt(t, now.Round(0), now)
 }
 
-// onClockAt does the same as onClock at the time now. The argument "wall" is the wall time of now,
-// without a reading of the monotonic clock.
+// onClockAt does the same as onClock would at the time now. wall is the wall time of now, without a
+// reading of the monotonic clock.
 func onClockAt(t, wall, now time.Time) time.Time {
 	if t.IsZero() {
 		return t
@@ -64,7 +64,8 @@ func (m *Message) received() *Message {
 	return &copied
 }
 
-// received returns the page as the state can use it. The messages of the client's page stay as they are.
+// received returns the page as the state can use it. The messages in the client's page stay as they
+// are.
 func (p Page) received() Page {
 	own := false
 	for i := range p.Messages {

@@ -10,26 +10,26 @@ import (
 	"time"
 )
 
-// This file loads the contents of a store. It also asks clients how far the sessions of an earlier
-// process got with their last prompts.
+// The code in this file loads the contents of a store. It also asks clients how far the sessions of
+// an earlier process got with their last prompts.
 
 // Restored describes what a new manager found in its store.
 type Restored struct {
-	Tasks    int           // number of tasks that the manager has loaded into memory
+	Tasks    int           // number of tasks that the manager loaded into memory
 	Damage   []StoreDamage // records that cannot be read, or whose client is not configured; these records stay in the store
-	Outdated string        // reason why the store may lack the latest changes; see StoreContents
-	Seen     time.Time     // last time at which the earlier manager is known to have been running; zero if there was none
+	Outdated string        // why the store may lack the latest changes; see StoreContents
+	Seen     time.Time     // when the earlier manager is last known to have been running; zero if there was none
 }
 
-// Restored returns a description of what the manager found in its store when the manager was
-// created. Without a store, the result is empty.
+// Restored returns a description of what the manager found in its store when it was created.
+// Without a store, the result is empty.
 func (m *BackgroundManager) Restored() Restored { return m.found }
 
 // Start continues the tasks of an earlier process. A manager without a store does not need Start.
 // Calls that launch, resume or cancel tasks, send messages, wait for tasks, or take notices also call
-// Start. Calls that only read do not. Only the first call of Start has an effect. Start waits for the
-// calls of Config.RestoreContext. After Close or Suspend has begun, Start does nothing. Start is safe for
-// concurrent use.
+// Start. Calls that only read do not. Only the first call to Start has an effect. Start waits for
+// the calls to Config.RestoreContext. After Close or Suspend has begun, Start does nothing. Start
+// is safe for concurrent use.
 func (m *BackgroundManager) Start() { _ = m.start(context.Background()) }
 
 // restoringKey is the key of a context value that marks the contexts of Config.RestoreContext.
@@ -39,8 +39,9 @@ type restoringKey struct{}
 // Config.RestoreContext returns.
 var errRestoring = errors.New("the call would wait for Config.RestoreContext, from which it was made")
 
-// start does the work of Start. If ctx ends first, start returns the error of ctx, and the work goes
-// on. Every caller waits, so that no new task gets ahead of the tasks of the earlier process.
+// start does the work of Start. If ctx ends first, start returns the error of ctx, and the work
+// continues. Every caller waits, so that no new task gets ahead of the tasks of the earlier
+// process.
 func (m *BackgroundManager) start(ctx context.Context) error {
 	if ctx == nil {
 		return errNoContext
@@ -208,8 +209,8 @@ func (m *BackgroundManager) loadTask(ctx context.Context, r *StoreRecord) (*stor
 const busyPause = time.Second
 
 // restoreTimes is the time limit for a restore call, as a multiple of Config.CreateTimeout. The
-// client first ends processes that still run, and some programs took more than a minute to load a
-// session.
+// client first terminates processes that are still running, and some programs took more than a
+// minute to load a session.
 const restoreTimes = 4
 
 // callRestore calls the client to restore the attempt's session.
@@ -249,11 +250,11 @@ func (m *BackgroundManager) continues(agent string) (bool, error) {
 	})
 }
 
-// restoreRunner restores the session of a runner. It repeats the call while the client reports that
-// a process of the session is still running.
+// restoreRunner restores the session of a runner. It repeats the call as long as the client reports
+// that a process of the session is still running.
 func (m *BackgroundManager) restoreRunner(ctx context.Context, cl *hostClient, in SessionRestore) (r restoredSession, err error) {
 	if cl.restorer == nil {
-		return r, nil // the progress of the session is not known
+		return r, nil // the progress of the session is unknown
 	}
 	most := restoreTimes * m.cfg.CreateTimeout
 	end := time.Now().Add(most)
@@ -282,8 +283,8 @@ func (m *BackgroundManager) restoreRunner(ctx context.Context, cl *hostClient, i
 	}
 }
 
-// restoreStarter finds out whether the session of a starter has the last prompt. If the session has
-// the prompt, the manager follows its turn like any other turn.
+// restoreStarter finds out whether a starter's session has the last prompt. If so, the manager
+// follows its turn like any other.
 func (m *BackgroundManager) restoreStarter(ctx context.Context, cl *hostClient, in SessionRestore, before Cursor) (r restoredSession, err error) {
 	if in.Session == "" {
 		return r, nil
@@ -295,8 +296,8 @@ func (m *BackgroundManager) restoreStarter(ctx context.Context, cl *hostClient, 
 		if errors.Is(err, ErrNoSession) {
 			gone++
 		}
-		// While a server starts, it can report that a session does not exist. Therefore the session
-		// counts as missing only after a second report.
+		// While a server is starting, it may report that a session does not exist. Therefore, the
+		// session counts as missing only after a second report.
 		if sure || err != nil && gone != 1 || time.Now().After(end) || !m.sleep(busyPause) {
 			return r, err
 		}
@@ -304,8 +305,8 @@ func (m *BackgroundManager) restoreStarter(ctx context.Context, cl *hostClient, 
 }
 
 // lookForPrompt asks once for the session's status, and for the messages after the position that
-// the session had before the prompt. The result "sure" is false if the call fails, or if a turn is
-// running and the messages do not show which prompt it belongs to.
+// the session had before the prompt. sure is false if the call fails, or if a turn is running and
+// the messages do not show to which prompt it belongs.
 func (m *BackgroundManager) lookForPrompt(ctx context.Context, cl *hostClient, in SessionRestore, before Cursor) (r restoredSession, sure bool, err error) {
 	answer, err := within(ctx, m, goPoll, "Statuses", m.cfg.StatusTimeout, func(ctx context.Context) (map[string]SessionStatus, error) {
 		answer, err := cl.starter.Statuses(ctx, []string{in.Session})
@@ -352,7 +353,7 @@ func (m *BackgroundManager) lookForPrompt(ctx context.Context, cl *hostClient, i
 	switch {
 	case idle && whole && (empty || ids):
 		r.prompt, sure = PromptMissing, true
-	case !idle && ids: // the prompt will appear soon, or somebody else has prompted the session
+	case !idle && ids: // the prompt will appear soon, or somebody else prompted the session
 	default:
 		r.prompt, r.follow, sure = PromptInterrupted, true, idle || !empty
 	}

@@ -8,20 +8,20 @@ import (
 	"github.com/bgagent/bgagent/internal/mdtext"
 )
 
-// This file makes the host calls of an attempt: CreateSession, then RunTurn or StartTurn. One worker
-// goroutine makes them. A separate method applies the answer of each call: created, turnStarted or
-// turnReturned. If the host ends the worker goroutine with runtime.Goexit, a new goroutine continues
-// with that method.
+// The code in this file makes the host calls of an attempt: CreateSession, then RunTurn or
+// StartTurn. One worker goroutine makes them. A separate method applies the result of each call:
+// created, turnStarted or turnReturned. If the host ends the worker goroutine with runtime.Goexit,
+// a new goroutine continues with that method.
 
 // work makes the host calls of an attempt. Then it makes the host calls of other attempts that have
 // been granted a slot, until none is left.
 func (m *BackgroundManager) work(a *attempt) {
 	var j job
-	// Request the host call again, so that the method "step" prepares it in j.
+	// Request the host call again, so that step prepares it in j.
 	m.workOn(m.step(func(st *state, _ int64) { st.wantCall(a) }, &j), &j)
 }
 
-// workOn makes the host call that is prepared in j, and the calls that follow from its answer.
+// workOn makes the host call that is prepared in j, and the calls that follow from its result.
 func (m *BackgroundManager) workOn(a *attempt, j *job) {
 	for a != nil {
 		if n := j.prompt.Notice; n != nil && (j.call == callRun || j.call == callStart) {
@@ -47,7 +47,7 @@ func (m *BackgroundManager) workOn(a *attempt, j *job) {
 }
 
 // workAgain continues the work on a new goroutine after a host call has ended the worker goroutine.
-// The function "answer" applies the answer of that host call.
+// answer applies the result of that host call.
 func (m *BackgroundManager) workAgain(answer func(*job) *attempt) {
 	m.spawn(goWorker, func() {
 		var j job
@@ -147,7 +147,7 @@ func (m *BackgroundManager) keptTurn(a *attempt) (err error) {
 
 // catchUp reads the messages that an earlier attempt left in the session. Otherwise, these messages
 // would count as the answer to the next prompt. catchUp returns an error only if the attempt has
-// ended meanwhile.
+// ended in the meantime.
 func (m *BackgroundManager) catchUp(a *attempt, j *job) (err error) {
 	pages, failed := m.read(a.callContext(), a.cl, j.session, j.cursor)
 	m.update(func(st *state, now int64) {
@@ -167,7 +167,7 @@ func (m *BackgroundManager) catchUp(a *attempt, j *job) (err error) {
 	return err
 }
 
-// answer applies the answer of a host call. If the answer arrives after the manager was suspended,
+// answer applies the result of a host call. If the result arrives after the manager was suspended,
 // answer ignores it, because it only shows that the call was stopped.
 func (m *BackgroundManager) answer(f func(st *state, now int64), j *job) *attempt {
 	return m.step(func(st *state, now int64) {
@@ -177,7 +177,7 @@ func (m *BackgroundManager) answer(f func(st *state, now int64), j *job) *attemp
 	}, j)
 }
 
-// created applies the answer of CreateSession.
+// created applies the result of CreateSession.
 func (m *BackgroundManager) created(a *attempt, id string, err error, j *job) *attempt {
 	failed := m.failureOf(a, doingCreate, err)
 	return m.answer(func(st *state, now int64) { st.created(a, id, failed, now) }, j)
@@ -195,21 +195,21 @@ func (m *BackgroundManager) withAgents(cl *client, err error) error {
 	return err
 }
 
-// turnReturned applies the answer of RunTurn.
+// turnReturned applies the result of RunTurn.
 func (m *BackgroundManager) turnReturned(a *attempt, end TurnEnd, err error, j *job) *attempt {
 	failed := m.failureOf(a, doingTurn, err)
 	return m.answer(func(st *state, now int64) { st.turnReturned(a, end, failed, now) }, j)
 }
 
-// turnStarted applies the answer of StartTurn.
+// turnStarted applies the result of StartTurn.
 func (m *BackgroundManager) turnStarted(a *attempt, err error, j *job) *attempt {
 	failed := m.failureOf(a, doingPrompt, err)
 	return m.answer(func(st *state, now int64) { st.turnStarted(a, failed, now) }, j)
 }
 
-// failureOf converts the error of a host call to a hostFailure for the state. If the agent does not
-// exist, the text of the failure names the agents that exist. failureOf also keeps the error for
-// Err, and logs a panic with its stack.
+// failureOf converts the error from a host call to a hostFailure for the state. If the agent does
+// not exist, the failure names the agents that do. failureOf also keeps the error for Err, and logs
+// a panic with its stack.
 func (m *BackgroundManager) failureOf(a *attempt, doing string, err error) hostFailure {
 	if err == nil {
 		return hostFailure{}
@@ -242,10 +242,10 @@ func (m *BackgroundManager) failureOf(a *attempt, doing string, err error) hostF
 const abortPause = 200 * time.Millisecond
 
 // abort calls Abort for the session of an attempt. It repeats the call until a call has succeeded
-// and the state requests no further call, or until the stopping deadline passes.
+// and the state does not request another one, or until the stopping deadline passes.
 func (m *BackgroundManager) abort(a *attempt) {
 	// Limit each call to less than half of StopTimeout. If the first call hangs, a second call can
-	// then still end before the attempt's stopping deadline.
+	// then still return before the attempt's stopping deadline.
 	each := m.cfg.StopTimeout / 20 * 9
 	pause := abortPause
 	for {
@@ -276,8 +276,8 @@ func (m *BackgroundManager) abort(a *attempt) {
 	}
 }
 
-// untilOver returns a context that also ends when the context "over" ends, which may be nil. The caller must
-// call the function "end".
+// untilOver returns a context that also ends when over ends. over may be nil. The caller must call
+// the returned function.
 func untilOver(ctx context.Context, over *turnContext) (_ context.Context, end func()) {
 	if over == nil {
 		return ctx, func() {}
@@ -290,8 +290,8 @@ func untilOver(ctx context.Context, over *turnContext) (_ context.Context, end f
 	}
 }
 
-// abortOnce calls Abort once for the given session. It does not affect the calls that the method
-// "abort" makes.
+// abortOnce calls Abort once for the given session. It does not affect the calls that m.abort
+// makes.
 func (m *BackgroundManager) abortOnce(a *attempt, session string) {
 	var ctx context.Context
 	m.view(func(*state) { ctx = m.contextOf(a.t) })
@@ -309,7 +309,7 @@ func (m *BackgroundManager) callAbort(ctx context.Context, a *attempt, session s
 	return err
 }
 
-// abortReturned reports to the state that an Abort call has returned. The call can return long
+// abortReturned reports to the state that an Abort call has returned. The call may return long
 // after the manager has stopped waiting for it.
 func (m *BackgroundManager) abortReturned(a *attempt) {
 	m.update(func(st *state, now int64) { st.abortReturned(a, now) })

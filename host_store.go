@@ -13,19 +13,18 @@ import (
 	"github.com/google/uuid"
 )
 
-// This file opens and closes the store, and contains the functions that wait for the writer.
+// The code in this file opens and closes the store, and waits for the writer.
 
-// storeLaterBy is the longest time for which a change stays unwritten if nothing waits for the
-// change.
+// storeLaterBy is how long a change may stay unwritten if nothing waits for it.
 const storeLaterBy = 5 * time.Second
 
 // storeAsideEvery is the pause between two attempts to write a record that the store refuses.
 const storeAsideEvery = time.Minute
 
-// maxSaved is the maximum number of bytes of the data given to Reporter.SaveState.
+// maxSaved is the maximum number of bytes that can be passed to Reporter.SaveState.
 const maxSaved = 1 << 20
 
-// storeLife contains the context of the store's calls.
+// storeLife contains the context for calls to the store.
 type storeLife struct {
 	ctx  context.Context // context of the writer; ends when the manager closes the store
 	stop context.CancelFunc
@@ -68,7 +67,7 @@ func (m *BackgroundManager) openStore() error {
 }
 
 // epochBefore is the time between the epoch of a manager with a store and the creation of the manager.
-// All times in records lie after the epoch, even those of tasks that a later manager reads years
+// All times in records are after the epoch, even those of tasks that another manager reads years
 // later.
 const epochBefore = 100 * 365 * 24 * time.Hour
 
@@ -88,7 +87,7 @@ var errStoreSlow = errors.New("no answer in time")
 // accepted waits until the launch or resume that opened the attempt is durable. If this takes too
 // long or is impossible, accepted withdraws the launch or resume and returns an error. There is one
 // exception: if another caller still waits for the same launch or resume and writes do not fail,
-// accepted withdraws nothing, and the error matches [ErrUncertain].
+// accepted does not withdraw anything, and the error matches [ErrUncertain].
 func (m *BackgroundManager) accepted(ctx context.Context, t *task, no int) error {
 	if m.cfg.Store == nil {
 		return nil
@@ -121,8 +120,8 @@ func (m *BackgroundManager) accepted(ctx context.Context, t *task, no int) error
 	return fmt.Errorf("%w: %w", ErrStore, err)
 }
 
-// notStored returns err wrapped as an error of the store if the end of one of the tasks is not
-// durable. If err is nil, notStored returns an error only if the end will never be written.
+// notStored returns err wrapped as a store error if the end of one of the tasks is not durable. If
+// err is nil, notStored returns an error only if the end will never be written.
 func (st *state) notStored(err error, tasks ...*task) error {
 	if st.storing == nil || err == nil && !st.storing.over {
 		return err
@@ -152,8 +151,8 @@ func (m *BackgroundManager) ended(ctx context.Context, tasks ...*task) error {
 	return nil
 }
 
-// storeGrace is the time limit for closing the store if the context of Close has already ended, and
-// then for the writer to end.
+// storeGrace is the time limit for closing the store if the context of Close has already ended.
+// After that, it is also the time limit for the writer to end.
 const storeGrace = time.Second
 
 // closeStore closes the store.
@@ -187,17 +186,16 @@ func (st *state) overError() error {
 	return ErrClosed
 }
 
-// untilKept waits until the function "kept" returns true. It returns an error if ctx ends first, if
-// the given duration passes first, or if the manager no longer writes to the store. A negative
-// duration means no limit.
+// untilKept waits until kept returns true. It returns an error if ctx ends first, if the given
+// duration passes first, or if the manager no longer writes to the store. A negative duration means
+// no limit.
 func (m *BackgroundManager) untilKept(ctx context.Context, most time.Duration, kept func(st *state) bool) error {
 	return m.untilBatch(ctx, most, func(st *state) (bool, uint64) { return kept(st), 0 })
 }
 
-// untilBatch is like untilKept, but the function "kept" also returns the number of the batch that
-// must be durable before "kept" can return true. Until then, "kept" is called again only after events
-// that concern all waiters, such as a failed write. The number 0 means that "kept" is called after
-// every write.
+// untilBatch is like untilKept, but kept also returns the number of the batch that must be durable
+// before kept can return true. Until then, kept is called again only after events that concern all
+// waiters, such as a failed write. The number 0 means that kept is called after every write.
 func (m *BackgroundManager) untilBatch(ctx context.Context, most time.Duration, kept func(st *state) (bool, uint64)) (err error) {
 	w := newWaiter()
 	end := time.Now().Add(most)

@@ -8,17 +8,17 @@ import (
 
 // Suspend stops the manager so that a later manager can continue its tasks. For example, a host
 // calls it before a deploy. After the call, no attempt, turn or notice begins. Turns of a
-// [TurnRunner] can end until Config.StopTimeout before the deadline of ctx. Turns that still run at
-// that time are stopped, and the next manager that opens the store continues them. The turns of a
-// [TurnStarter] continue on its server. Pending tasks stay pending. Callers that are waiting for a
-// task get [ErrSuspended].
+// [TurnRunner] have time to end until Config.StopTimeout before the deadline of ctx. Turns that are
+// still running then are stopped, and the next manager that opens the store continues them. The
+// turns of a [TurnStarter] continue on its server. Pending tasks stay pending. Callers that are
+// waiting for a task get [ErrSuspended].
 //
-// If ctx has no deadline, Suspend waits at most Config.StopTimeout plus Config.CallTimeout, and
-// turns get no time to end. The error is nil or a [*CloseError]. A CloseError names the host calls
-// that did not return and the tasks whose last changes could not be stored. A suspension does not
-// count as a crash. After Suspend, Close does nothing and returns the same error. Without a store,
-// Suspend does the same as Close. If ctx is nil, Suspend does nothing, and the error wraps an
-// [*InputError].
+// If ctx has no deadline, Suspend waits for at most Config.StopTimeout plus Config.CallTimeout, and
+// turns are not given time to end. The error is nil or a [*CloseError]. A CloseError names the host
+// calls that did not return and the tasks whose last changes could not be stored. A suspension does
+// not count as a crash. After Suspend, Close does nothing and returns the same error. Without a
+// store, Suspend does the same as Close. If ctx is nil, Suspend does nothing, and the error wraps
+// an [*InputError].
 func (m *BackgroundManager) Suspend(ctx context.Context) error {
 	if ctx == nil {
 		return fmt.Errorf("bgagent: suspend: %w", errNoContext)
@@ -66,9 +66,9 @@ func (m *BackgroundManager) finishSuspend(ctx context.Context) error {
 	return m.closeResult(ctx, unkept)
 }
 
-// untilSlotsLeft waits until Config.Slots has got all slots back, because the caller may close the source
-// afterwards. Calls of a source do not block, so the time for them is short, and does not depend on the
-// context of the caller.
+// untilSlotsLeft waits until Config.Slots has all slots back, because the caller may close the
+// source afterwards. Calls to a source do not block, so the time for them is short and does not
+// depend on the caller's context.
 func (m *BackgroundManager) untilSlotsLeft() {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
@@ -77,8 +77,8 @@ func (m *BackgroundManager) untilSlotsLeft() {
 	}
 }
 
-// untilDelivered waits until no notice is being delivered. If the delivery of a notice were not
-// recorded, the next manager would deliver the notice again.
+// untilDelivered waits until no notice is being delivered. If a delivery were not recorded, the
+// next manager would deliver the notice again.
 func (m *BackgroundManager) untilDelivered(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, m.cfg.CallTimeout)
 	defer cancel()
@@ -87,7 +87,7 @@ func (m *BackgroundManager) untilDelivered(ctx context.Context) {
 	}
 }
 
-// untilTurnsEnd waits until no turn runs in this process, or until ctx ends.
+// untilTurnsEnd waits until no turn is running in this process, or until ctx ends.
 func (m *BackgroundManager) untilTurnsEnd(ctx context.Context) {
 	w := newWaiter()
 	m.update(func(st *state, _ int64) { st.drainers = append(st.drainers, &w) })

@@ -23,8 +23,8 @@ type askingError struct{ ask func() }
 
 func (e *askingError) Error() string { e.ask(); return "asked" }
 
-// If the Error method of a host function's error panics, only the task of that function
-// ends.
+// If the Error method of a host function's error panics, only the task for which the function was
+// called ends.
 func TestAHostErrorThatPanicsEndsItsTaskOnly(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &goRunner{}
@@ -59,7 +59,7 @@ func TestAHostErrorMayAskTheManager(t *testing.T) {
 	})
 }
 
-// The methods of all other errors from a host may call the manager too.
+// The methods of all other errors from a host may call the manager, too.
 func TestEveryHostErrorMayAskTheManager(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var m *bgagent.BackgroundManager
@@ -94,7 +94,7 @@ func TestEveryHostErrorMayAskTheManager(t *testing.T) {
 	})
 }
 
-// The methods of a context can be host code too. They may call the manager.
+// The methods of a context can be host code, too. They may call the manager.
 func TestAContextMayAskTheManager(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var m *bgagent.BackgroundManager

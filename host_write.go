@@ -10,9 +10,9 @@ import (
 	"time"
 )
 
-// This file contains the writer of the store.
+// The code in this file writes to the store.
 
-// The shortest and the longest pause after a failed write.
+// The minimum and maximum pause after a failed write.
 const (
 	storePause    = 250 * time.Millisecond
 	storePauseMax = 5 * time.Second
@@ -25,7 +25,7 @@ const storeRefusals = 3
 // errStoreClosing stops the writer, because the manager closes the store.
 var errStoreClosing = errors.New("the manager closes the store")
 
-// write writes the changes, batch by batch, until no change waits to be written. At most one
+// write writes the changes, batch by batch, until there is nothing left to write. At most one
 // goroutine runs it.
 func (m *BackgroundManager) write() {
 	pause, refused := storePause, 0
@@ -130,16 +130,16 @@ func (m *BackgroundManager) storePause(pause *time.Duration) bool {
 }
 
 // writeOnce calls Write and waits until it returns, because a store writes one batch at a time. If
-// Write panics, it is not known whether the store contains the batch.
+// Write panics, it is unknown whether the store contains the batch.
 func (m *BackgroundManager) writeOnce(b *StoreBatch) error {
 	_, err := storeCall(context.Background(), m, func() (struct{}, error) { return struct{}{}, m.cfg.Store.Write(m.store.ctx, b) }, nil)
 	return err
 }
 
 // storeCall calls a method of the store on a separate goroutine, so that a panic or a
-// runtime.Goexit of the store does no harm. An error can contain code of the store, so storeCall
-// also copies the error on that goroutine. If ctx ends first, storeCall returns the error of ctx. If
-// the call succeeds after that, the function "late" gets its result.
+// runtime.Goexit in the store does no harm. The methods of an error may be the store's code, so
+// storeCall also copies the error on that goroutine. If ctx ends first, storeCall returns the error
+// of ctx. If the call succeeds after that, late gets its result.
 func storeCall[T any](ctx context.Context, m *BackgroundManager, f func() (T, error), late func(T)) (value T, err error) {
 	type answer struct {
 		value T
@@ -189,10 +189,10 @@ func storeError(err error) error {
 
 // reopenStore opens the store again and finds out whether it contains the batch. If it does,
 // reopenStore returns nil. Otherwise, it returns an error. The error matches [ErrUncertain] if it
-// is still not known whether the store contains the batch, and is a [*lostError] if the store
-// belongs to another manager or has other batches.
+// is still unknown whether the store contains the batch, and is a [*lostError] if the store belongs
+// to another manager or has other batches.
 func (m *BackgroundManager) reopenStore(b *StoreBatch, cause error) error {
-	if m.store.ctx.Err() != nil { // the manager closes the store, so it must not be opened again
+	if m.store.ctx.Err() != nil { // the manager is closing the store, so it must not be opened again
 		return cause
 	}
 	closeIt := func(StoreContents) { _ = m.cfg.Store.Close() } // for a store that opens after the manager has stopped waiting
@@ -217,14 +217,14 @@ func (m *BackgroundManager) reopenStore(b *StoreBatch, cause error) error {
 		return nil
 	}
 	missing := &hostError{text: cause.Error() + "; the batch is not there after the store was opened again", from: cause}
-	if errors.Is(cause, syscall.ENOSPC) { // a full store does not refuse a single record
+	if errors.Is(cause, syscall.ENOSPC) { // a full store does not refuse just one record
 		missing.is = append(missing.is, syscall.ENOSPC)
 	}
 	return missing
 }
 
-// changedBy compares the contents of the store with what this manager has written. It returns "" if
-// both are the same or if only the last batch is missing. Otherwise it returns a description of the
+// changedBy compares the contents of the store with what this manager wrote. It returns "" if they
+// are the same or if only the last batch is missing. Otherwise, it returns a description of the
 // difference.
 func (m *BackgroundManager) changedBy(c StoreContents, last *StoreBatch) string {
 	if c.Batch != last.Number && c.Batch != last.Number-1 {
@@ -245,10 +245,10 @@ func (m *BackgroundManager) changedBy(c StoreContents, last *StoreBatch) string 
 	return ""
 }
 
-// writeApart divides a batch that the store has refused, and writes the parts as batches of their own.
-// It returns the records that the store refuses even on their own, and the number of the last batch
-// that is durable. Before and after the parts, it writes the manager's own record. If this fails, the
-// problem is not a single record, and writeApart returns an error.
+// writeApart divides a batch that the store refused, and writes the parts as separate batches. It
+// returns the records that the store refuses even on their own, and the number of the last batch
+// that is durable. Before and after the parts, it writes the manager's own record. If this fails,
+// the problem is not a single record, and writeApart returns an error.
 func (m *BackgroundManager) writeApart(b *StoreBatch, pause *time.Duration) (last uint64, bad []refusal, err error) {
 	last = b.Number - 1
 	write := func(part StoreBatch) error {

@@ -8,7 +8,7 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// inbox has a Notify function that keeps all notices.
+// inbox has a Notify method that keeps all notices.
 type inbox struct {
 	mu      sync.Mutex
 	notices []bgagent.Notice
@@ -40,10 +40,10 @@ func (b *inbox) called() int {
 	return b.calls
 }
 
-// answers makes all calls from now on return nil.
+// answers makes all further calls return nil.
 func (b *inbox) answers() { b.fails(nil) }
 
-// fails makes all calls from now on return err.
+// fails makes all further calls return err.
 func (b *inbox) fails(err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -58,7 +58,7 @@ func (st *state) checkInvariants() error {
 }
 
 // checkWithin is like checkInvariants, but it compares the records within a budget. In tests, it is
-// called after every update and every view, while the lock is held.
+// called with the lock held after every update and every view.
 func (st *state) checkWithin(budget *int) error {
 	c := checker{st: st, live: map[*node]int{}, tree: map[*node]liveCounts{}, kids: map[*node]int{}, owedAsks: map[*node]int{}}
 	for _, t := range st.tasks {
@@ -93,9 +93,9 @@ func (st *state) checkWithin(budget *int) error {
 	return errors.Join(c.errs...)
 }
 
-// records checks that the transitions have noted every change of a record. Once the budget is used
-// up, it checks a few random records. An unnoted change stays visible until another change of the same
-// record is noted, so a later check can still find it.
+// records checks that the transitions have noted every change to a record. Once the budget is used
+// up, it checks only a few random records. A change that was not noted stays visible until another
+// change to the same record is noted, so a later check can still find it.
 func (c *checker) records(budget *int) {
 	most := recordsAtOnce
 	if *budget > 0 {
@@ -157,7 +157,7 @@ type checker struct {
 	unquiet    int
 	inStopTime int
 	asked      int           // number of open questions
-	owedAsks   map[*node]int // number of questions of which the node is to be told
+	owedAsks   map[*node]int // number of questions that are still to be reported to the node
 	text       int64
 	errs       []error
 }
@@ -169,7 +169,7 @@ func (c *checker) expect(ok bool, format string, args ...any) {
 }
 
 // String returns the id of the task. A check passes the task instead of its id, because this
-// allocates nothing.
+// does not allocate.
 func (t *task) String() string { return t.id() }
 
 func (c *checker) task(t *task) {
@@ -218,8 +218,8 @@ func (c *checker) task(t *task) {
 		c.expect(a != nil || !holds, "quiet task %s has a slot", t)
 		c.expect(a == nil || a.ended, "ended task %s has a live attempt", t)
 	}
-	// An ended task with a settled notice can be evicted, unless its session is still being stopped
-	// and the stopping deadline has not passed.
+	// A task that has ended, and whose notice is settled, can be evicted, unless its session is
+	// still being stopped and the stopping deadline has not passed.
 	mayGo := !t.live() && t.notice.Settled() && (a == nil || a.overrun) && st.kept(t) && !(st.storing != nil && t.owesPast())
 	c.expect(!mayGo || t.fin.line == &st.keep.settled, "task %s would never be forgotten", t)
 	if t.sess != nil {
@@ -244,8 +244,8 @@ func (c *checker) claim(t *task, holds, waits bool) {
 	c.expect(k == nil || waits || k.asked || c.st.suspend != notSuspended, "the source was not asked for the slot of task %s", t)
 }
 
-// mail checks the messages to a task: once the task has ended, none waits, and until then, only
-// messages for the latest attempt wait.
+// mail checks the messages to a task. Until the task has ended, only messages for the latest
+// attempt wait. After that, none does.
 func (c *checker) mail(t *task, a *attempt) {
 	b := t.mail()
 	if b == nil {
@@ -348,7 +348,7 @@ func (c *checker) running(t *task, a *attempt, holds, waits bool) {
 	}
 	if a.parkedFor != notParked {
 		c.expect(a.phase == a.parkedFor.phase(), "parked task %s is in phase %q", t, a.phase)
-		// After SetLimits has granted a slot, the task still asks for a turn until the state
+		// After SetLimits has granted a slot, the task keeps asking for a turn until the state
 		// processes the grant.
 		c.expect((waits || holds) == a.wantTurn, "task %s wants a turn: %v; stands in line: %v; has a slot: %v", t, a.wantTurn, waits, holds)
 		c.expect(a.wantTurn || c.st.recovery.due || c.st.waits(a, a.parkedFor), "task %s waits for nothing", t)
@@ -401,8 +401,7 @@ func (c *checker) node(name string, n *node) {
 	}
 }
 
-// checkAlarms checks a heap of alarms. The function "needs" reports whether a record still needs
-// its alarm.
+// checkAlarms checks a heap of alarms. needs reports whether a record still needs its alarm.
 func checkAlarms[T any](c *checker, h alarms[T], needs func(T) bool) {
 	for i, al := range h {
 		c.expect(al.index == i+1, "alarm %d has index %d", i, al.index)

@@ -10,8 +10,7 @@ import (
 )
 
 // sleeper answers the prompt "now" at once. On any other prompt, it works until it is
-// stopped. The tests in this file cannot use package bgagenttest, because bgagenttest
-// imports this package.
+// stopped. The tests in this file cannot use package bgagenttest, because it imports this package.
 type sleeper struct{}
 
 func (sleeper) CreateSession(_ context.Context, s SessionSpec) (string, error) {
@@ -50,8 +49,8 @@ func plantIn[K comparable, V any](in map[K]V, key K, wrong V) (undo func()) {
 	return func() { delete(in, key) }
 }
 
-// plantAlarm sets an alarm for a record that needs none, and returns a function that
-// removes the alarm.
+// plantAlarm sets an alarm for a record that does not need one, and returns a function that removes
+// it.
 func plantAlarm[T any](in *alarms[T], who T) (undo func()) {
 	al := &alarm{}
 	in.set(al, who, 1<<62)
@@ -182,7 +181,7 @@ func TestTheInvariantsFindWhatIsPlanted(t *testing.T) {
 	}
 }
 
-// The function "armed" must find a timer that is set too late or not at all.
+// armed must find a timer that is set too late or not at all.
 func TestAnUnarmedTimerIsFound(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m, _ := newScene(t)

@@ -159,8 +159,7 @@ func TestWhatHasEndedIsForgottenInTime(t *testing.T) {
 	})
 }
 
-// When the record of a task expires, the owed notices about its earlier attempts expire
-// too.
+// When the record of a task expires, the owed notices about its earlier attempts expire, too.
 func TestOldDebtsExpireWithTheirTask(t *testing.T) {
 	withoutStore(t)
 	bubble(t, working(time.Second), bgagent.Config{Retention: time.Minute}, func(t *testing.T, m *bgagent.BackgroundManager) {

@@ -12,11 +12,11 @@ import (
 	"github.com/bgagent/bgagent/internal/mdtext"
 )
 
-// Launch launches a task and returns a first snapshot of the task, which is then pending or already
-// running. Launch does not wait until the task has ended. First, it calls Config.PrepareLaunch,
-// Config.Model, Config.ClientFor and Config.AgentPermissions. If the caller's session does not belong
-// to a task, Launch also looks up the parents of that session. ctx bounds only these calls: if ctx
-// ends later, the task continues. The host calls of the task get the values of ctx.
+// Launch launches a task and returns a snapshot of the task, which is pending or already running.
+// Launch does not wait for the task to end. First, it calls Config.PrepareLaunch, Config.Model,
+// Config.ClientFor and Config.AgentPermissions. If the caller's session does not belong to a task,
+// Launch also looks up the parents of that session. ctx bounds only these calls: if ctx ends later,
+// the task continues. The host calls of the task get the values of ctx.
 //
 // A call with the same caller, agent, prompt and non-empty tool-call id as an earlier call is a
 // retry while the task of the earlier call is live. Launch then returns that task. After that task
@@ -26,8 +26,8 @@ import (
 // client that does not exist, or if Config.AgentPermissions returns an invalid rule. Otherwise it
 // matches [ErrClosed], [ErrDepth], [ErrTooManyTasks], [ErrSessionEnded] or [ErrParentCycle], or it
 // is the error of ctx or of a host call. If a budget of the tree is used up, it is a
-// [*BudgetError]. A budget with a limit on something that the client does not report correctly is
-// refused with an [*InputError]. If Launch returns an error, it has launched no task.
+// [*BudgetError]. If a budget limits something that the client does not report correctly, it is an
+// [*InputError]. If Launch returns an error, it has not launched a task.
 //
 // With [Config].Store, Launch returns once the task is durable in the store. It waits until ctx
 // ends, but for at most Config.StoreTimeout. If the task cannot be written, Launch withdraws the
@@ -68,8 +68,8 @@ func (m *BackgroundManager) launch(ctx context.Context, by Caller, in LaunchInpu
 	return snap, nil
 }
 
-// repeated returns the live task that an earlier copy of the same tool call has launched, if there
-// is one. It does not call the host.
+// repeated returns the live task that an earlier copy of the same tool call launched, if any. It
+// does not call the host.
 func (m *BackgroundManager) repeated(by Caller, in LaunchInput, foreground bool) (t *task, snap Task) {
 	if by.ToolCallID == "" {
 		return nil, snap
@@ -86,7 +86,7 @@ func (m *BackgroundManager) repeated(by Caller, in LaunchInput, foreground bool)
 	return t, snap
 }
 
-// plan is a launch that is prepared but not admitted yet.
+// plan is a launch that has been prepared but not yet admitted.
 type plan struct {
 	in         LaunchInput
 	values     launchValues
@@ -161,8 +161,7 @@ func (m *BackgroundManager) prepareLaunch(ctx context.Context, by Caller, in Lau
 	})
 }
 
-// modelFor returns the model for the agent. The argument "asked" is the model that the caller
-// requested, or empty.
+// modelFor returns the model for the agent. asked is the model that the caller requested, or empty.
 func (m *BackgroundManager) modelFor(ctx context.Context, agent, asked string) (string, error) {
 	asked = mdtext.Valid(strings.TrimSpace(asked))
 	if m.cfg.Model == nil {
@@ -211,8 +210,8 @@ func (m *BackgroundManager) lookUpParents(ctx context.Context, s string) (chain 
 	return chain, nil
 }
 
-// findSession asks the clients for a session, one client after the other. The result "found"
-// reports whether a client knows the session.
+// findSession asks the clients for a session, one client after another. found reports whether a
+// client knows the session.
 func (m *BackgroundManager) findSession(ctx context.Context, session string) (info SessionInfo, found bool, err error) {
 	for _, cl := range m.hosts {
 		if cl.finder == nil {
@@ -233,8 +232,8 @@ func (m *BackgroundManager) findSession(ctx context.Context, session string) (in
 	return info, false, nil
 }
 
-// title returns the description as one line. If there is no description, the result is the first line
-// of the prompt. The result is cut to titleMax bytes.
+// title returns the description as one line, or the first line of the prompt if there is no
+// description. The result is cut to titleMax bytes.
 func title(description, prompt string) string {
 	s := mdtext.Valid(description)
 	if mdtext.Invisible(s) {
@@ -244,28 +243,29 @@ func title(description, prompt string) string {
 		}
 	}
 	if s = mdtext.Joined(s, titleMax); len(prompt) > 2*titleMax {
-		s = strings.Clone(s) // clone s, because a part of the prompt would keep the whole prompt in memory
+		s = strings.Clone(s) // clone s, because a substring would keep the whole prompt in memory
 	}
 	return s
 }
 
-// Resume continues an ended task with another prompt in the same session. The argument "ref" is the
-// id of the task or of its session. Resume opens a new attempt and does not wait until that attempt
-// has ended. The new attempt waits for a slot like every other attempt. ctx bounds only the host
-// calls that Resume makes first: Config.Model if in.Model is set, and the look-up of the parents if
-// the caller's session does not belong to a task.
+// Resume continues a task that has ended, with another prompt in the same session. ref is the id of
+// the task or of its session. Resume opens a new attempt and does not wait for it to end. The new
+// attempt waits for a slot like any other. ctx bounds only the host calls that Resume makes first:
+// Config.Model if in.Model is set, and the calls that look up the parents if the caller's session
+// does not belong to a task.
 //
 // If the session of the earlier attempt is still being stopped, the new attempt waits until the
 // session has stopped. If the session does not stop in time, the new attempt fails. If a session
-// resumes the task, the end of the new attempt is reported to that session.
+// resumes the task, that session is notified when the new attempt ends.
 //
 // A call with the same caller, prompt and non-empty tool-call id as an earlier call counts as a retry
-// as long as the attempt of the earlier call is live. For a retry, Resume opens no further attempt.
+// as long as the attempt of the earlier call is live. For a retry, Resume does not open another
+// attempt.
 //
 // If the task was cancelled while it was pending, or could not start, its prompt has not reached
-// the session. Resume then sends one text: first all earlier prompts that have not reached the
-// session, then the new prompt. If the new prompt is the same as the last of these prompts, the text
-// contains it only once.
+// the session. Resume then sends a single prompt: first all earlier prompts that have not reached
+// the session, then the new prompt. If the new prompt is the same as the last of the earlier ones,
+// it is sent only once.
 //
 // The error is an [*InputError] if the prompt is missing. It matches [ErrStillLive] if the task has
 // not ended, and [ErrNoSession] if the session of the task was deleted. Otherwise it matches
@@ -274,8 +274,8 @@ func title(description, prompt string) string {
 //
 // With [Config].Store, Resume waits for the store as Launch does, and returns the same errors. If
 // Resume withdraws the attempt, the task is in the same state as before the call. If the store might
-// contain the withdrawn attempt, later attempts do not use its number. If the store has the task but
-// cannot read it, Resume opens no attempt, and the error matches [ErrStore].
+// contain the withdrawn attempt, later attempts do not reuse its number. If the store has the task
+// but cannot read it, Resume does not open an attempt, and the error matches [ErrStore].
 func (m *BackgroundManager) Resume(ctx context.Context, by Caller, ref string, in ResumeInput) (Task, error) {
 	m.heard(by.Session)
 	return m.resume(ctx, by, ref, in, false)
@@ -306,7 +306,7 @@ func (m *BackgroundManager) resume(ctx context.Context, by Caller, ref string, i
 	values := valuesOf(ctx)
 	var t *task
 	m.update(func(st *state, now int64) {
-		if unread != nil && !st.closing && !st.inMemory(ref) { // a resume without the data of the record would overwrite the record
+		if unread != nil && !st.closing && !st.inMemory(ref) { // resuming without the data in the record would overwrite the record
 			err = fmt.Errorf("%w: %w", ErrStore, unread)
 			return
 		}
@@ -349,9 +349,8 @@ func (m *BackgroundManager) prepareResume(ctx context.Context, by Caller, ref, a
 	return model, err
 }
 
-// joined returns two prompts with an empty line between them: first the prompt "first", then the
-// prompt "then". If the first prompt is empty, the result is only the second. If the first prompt ends
-// with the second, the result is only the first.
+// joined joins two prompts with an empty line between them. If the first is empty, it returns the
+// second. If the first already ends with the second, it returns the first.
 func joined(first, then string) string {
 	switch {
 	case first == "":
@@ -379,7 +378,7 @@ func (m *BackgroundManager) checkBudgets(ctx context.Context, session, agent str
 	return m.reports(ctx, cl, agent, budgetOf{"budget of the task", task}, budgetOf{"budget of the tree", tree})
 }
 
-// budgetOf is a budget and its description in errors.
+// budgetOf is a budget and the words that describe it in errors.
 type budgetOf struct {
 	field  string
 	budget Budget

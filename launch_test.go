@@ -105,7 +105,7 @@ func TestIDsAreUnguessableAndDistinct(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cfg := limit(1)
 		cfg.MaxTasksPerRoot = bgagent.Unlimited
-		m, err := bgagent.New(working(time.Hour), cfg) // the helper "manage" is not used, because 50,000 checked updates would take minutes
+		m, err := bgagent.New(working(time.Hour), cfg) // manage is not used here, because 50,000 checked updates would take minutes
 		require.NoError(t, err)
 		seen := map[string]bool{}
 		var letters [16]map[byte]bool
@@ -194,12 +194,12 @@ func TestATurnCannotCallToolsAsItsParent(t *testing.T) {
 		var inner error
 		f := &goRunner{}
 		f.run = func(ctx context.Context, _ string, p bgagent.Prompt, _ *bgagent.Reporter) (bgagent.TurnEnd, error) {
-			if p.Text == "outer" { // the host has forgotten to call WithCaller for this session
+			if p.Text == "outer" { // the host forgot to call WithCaller for this session
 				_, inner = tool.Call(ctx, []byte(`{"subagent_type":"a","prompt":"inner"}`))
 			}
 			return bgagent.TurnEnd{Text: "x"}, nil
 		}
-		m = manage(t, f, bgagent.Config{}) // MaxDepth 1: a task may not delegate
+		m = manage(t, f, bgagent.Config{}) // MaxDepth 1: a task is not allowed to delegate
 		for _, d := range bgagent.Tools(m, bgagent.ToolOptions{}) {
 			if d.Name == bgagent.ToolDelegateTask {
 				tool = d

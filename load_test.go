@@ -153,7 +153,7 @@ func TestASuspensionIsStillKnownAfterAManagerWasOnlyOpened(t *testing.T) {
 	})
 }
 
-// flaky is a store whose texts cannot be read while the field "broken" is set.
+// flaky is a store whose texts cannot be read while broken is set.
 type flaky struct {
 	*storetest.Process
 	broken bool
@@ -202,7 +202,7 @@ func TestResultsThatMemoryHasDroppedAreReadFromTheStore(t *testing.T) {
 		store.Crash()
 
 		store = &flaky{Process: memory.Process(), broken: true}
-		m = begin() // the results are owed, and they cannot be read now
+		m = begin() // the results are owed but cannot be read at present
 		m.Start()
 		time.Sleep(time.Minute)
 		store.broken = false

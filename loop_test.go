@@ -17,9 +17,9 @@ import (
 type agentCall struct {
 	tool          string
 	input, result bgagent.Digest
-	state         bgagent.ToolState // state of the ended call; ToolDone if it is zero
+	state         bgagent.ToolState // state of the call when it has ended; ToolDone if it is zero
 	think, take   time.Duration     // pause before the call, and length of the call
-	late          bool              // whether the call is reported only when it has ended
+	late          bool              // the call is reported only after it has ended
 }
 
 // same returns a call that is always the same and takes 100 ms.
@@ -27,7 +27,8 @@ func same() agentCall {
 	return agentCall{tool: "bash", input: bgagent.DigestOf("ls"), result: bgagent.DigestOf("a.go"), take: 100 * time.Millisecond}
 }
 
-// makes returns a runner that makes the calls and then answers. Before the calls, it writes a text.
+// makes returns a runner that makes the calls and then answers. Before the calls, it writes some
+// text.
 func makes(calls ...agentCall) *goRunner {
 	return &goRunner{run: func(ctx context.Context, _ string, _ bgagent.Prompt, r *bgagent.Reporter) (bgagent.TurnEnd, error) {
 		r.Text("I begin with the tests.")
@@ -48,7 +49,7 @@ func makes(calls ...agentCall) *goRunner {
 	}}
 }
 
-// repeated returns the same call n times. The function "change" changes the i-th of the calls.
+// repeated returns the same call n times. change changes the i-th of the calls.
 func repeated(n int, change func(i int, c *agentCall)) (calls []agentCall) {
 	for i := range n {
 		c := same()
@@ -182,7 +183,7 @@ func putCalls(f *server, session string, n int) {
 	}
 }
 
-// It is not known when these calls were made, so they may be far apart.
+// It is unknown when these calls were made, so they may be far apart.
 func TestCallsThatAreReadLongAfterTheyEndedAreNoLoop(t *testing.T) {
 	f := newServer()
 	bubble(t, f, bgagent.Config{}, func(t *testing.T, m *bgagent.BackgroundManager) {

@@ -27,67 +27,68 @@ import (
 //  3. A waiter for an attempt is woken after the attempt is terminal and its notice is owed or settled.
 //     By the time the waiter is woken, Get already shows the end.
 //  4. An attempt owns at most one slot. If the agent ended the turn, the update that ends or parks the
-//     attempt gives the slot back. If the attempt was ended from outside, the slot is given back once
-//     the session has stopped, or when the stopping deadline of the attempt passes.
+//     attempt gives the slot back. If something else ended the attempt, the slot is given back once the
+//     session has stopped, or when the attempt's stopping deadline passes.
 //  5. No startable attempt waits while its pool has a free slot. An attempt is not startable while an
 //     earlier attempt in its session is not quiet; its task has flagAwaitsQuiet.
-//  6. Each index (id, session, parent, tool call) contains exactly the tasks that belong in it. A session
-//     has at most one attempt that is live or not quiet.
+//  6. Each index (id, session, parent, tool call) contains exactly the tasks that belong in it. A
+//     session has at most one attempt that is live or not quiet.
 //  7. Counts of live tasks change only in countLive and graft. The number of owed notices changes only
 //     in state_owed.go and state_deliver.go.
 //  8. Every task is live, or it has ended with a notice that is owed or settled in exactly one way.
 //  9. While the lock is held, no code blocks and no host, logger or subscriber is called. The only other
-//     lock that may be taken meanwhile is the lock of the ConcurrencyManager.
+//     lock that may be taken during this time is that of the ConcurrencyManager.
 //  10. Transitions do not call the functions for their consequences. They note the consequences in
-//     state.due, and state.settle carries them out at the end of the update. There is one
-//     exception: when a task ends, the tasks below it end at once.
-//  11. Only the method "release" performs effects, after the lock is released. It first performs the
-//     effects of class "now" (cancel, abort), then the effects of class "after" (deliver, wake, start).
-//     No code relies on the order within a class. The goroutine whose update made a transition performs
-//     its effects. The host calls of an attempt, except Abort, are not made concurrently.
-//  12. An observation that is older than the session's last prompt or abort is dropped.
+//     state.due, and state.settle carries them out at the end of the update. There is one exception:
+//     when a task ends, the tasks below it end at once.
+//  11. Only m.release performs effects, after the lock is released. It first performs the effects of
+//     class "now" (cancel, abort), then the effects of class "after" (deliver, wake, start). No code
+//     relies on the order within a class. The goroutine whose update made a transition performs its
+//     effects. The host calls of an attempt, except Abort, are not made concurrently.
+//  12. Observations older than the session's last prompt or abort are dropped.
 //  13. Events are emitted in the order of the transitions, with one EventEnded per attempt. Callers and
 //     subscribers get copies.
-//  14. The method "begin" starts every goroutine of the manager, with two exceptions: the timer's tick,
-//     for which Close also waits, and the functions that are registered with the method AfterFunc of a
-//     turn's context. If an update asks for a goroutine, the goroutine is counted under the lock. When
-//     Close returns, every goroutine that "begin" started has ended, or the error of Close names its kind.
+//  14. m.begin starts every goroutine of the manager, with two exceptions: the timer's tick, for which
+//     Close also waits, and functions that are registered with the AfterFunc method of a turn's context.
+//     If an update asks for a goroutine, the goroutine is counted under the lock. When Close returns,
+//     every goroutine that m.begin started has ended, or the error from Close names its kind.
 //  15. A client has at most one running sweep. Sweeps repeat only while a turn or a stopping session is
 //     followed, or while a notice is owed to a busy parent. With a store, the manager's own record is
-//     written at least once a minute while a task is live or is being stopped. No other work is periodic.
+//     written at least once a minute while a task is live or being stopped. No other work is periodic.
 //     One timer serves all deadlines, and the alarm of an attempt is set for the earliest of its time
 //     limits.
-//  16. The update that begins Close ends every live task: parked and stopping attempts start no further
-//     turn, and deliveries end. No attempt, turn or notice starts afterwards.
-//  17. Only the root of a tree has an account of what the tree has used. Without a period, the account
-//     is open only while a task of the tree is live.
-//  18. A message waits only for the latest attempt of a live task. When the attempt ends, no message waits
-//     for it. While a message waits for a parked attempt, the attempt asks for its next turn.
-//  19. An attempt that waits for its provider holds no slot, unless its next turn is about to begin. No
-//      turn runs, and no host call other than Abort is due. No turn begins in a pool while it cools down.
-//  20. Only a task in a turn has open questions. An attempt that is parked in its turn waits for the answer
-//      to a question, and the client has not got the outcome of that question.
-//  21. A question of which a session is to be told is open. It is in exactly one place: in the outbox of the
-//      session, in one notice, or in one answer that was handed out.
+//  16. The update that begins Close ends every live task. Parked and stopping attempts do not start
+//     another turn, and deliveries stop. No attempt, turn or notice starts afterwards.
+//  17. Only the root of a tree has an account, which counts what the tree has used. Without a period,
+//     the account is open only while a task of the tree is live.
+//  18. Messages wait only for the latest attempt of a live task. When the attempt ends, none is left
+//     waiting for it. While a message waits for a parked attempt, the attempt asks for its next turn.
+//  19. An attempt that waits for its provider does not hold a slot, unless its next turn is about to
+//     begin. It is not in a turn, and no host call other than Abort is due. No turn begins in a pool
+//     while it cools down.
+//  20. Only a task in a turn has open questions. An attempt that is parked in its turn waits for the
+//     answer to a question, and the client has not yet received the outcome of that question.
+//  21. A question that is still to be reported to a session is open. It is in exactly one place: the
+//     session's outbox, one notice, or one answer that was handed out.
 
 // BackgroundManager manages background tasks. It starts a task when a slot is free, detects how the
 // task ends, and reports the end to the session that launched the task. Create a manager with [New] and
-// end it with [BackgroundManager.Close]. All methods are safe for concurrent use. A method waits for
-// calls to the host only if its documentation says so.
+// shut it down with [BackgroundManager.Close]. All methods are safe for concurrent use. A method
+// waits for calls to the host only if its documentation says so.
 type BackgroundManager struct {
 	cfg      Config
 	words    wording // names of the tools for notices and other texts
 	cm       *ConcurrencyManager
 	hosts    []*hostClient // all clients; the client that was passed to New comes first
-	epoch    time.Time     // point in time from which the times in records count
+	epoch    time.Time     // the zero point of the times in records
 	seed     maphash.Seed  // seed for the hashes of sessions
 	callSeed maphash.Seed  // seed for the hashes of calls; zero with a store
 	owner    StoreOwner    // identifies the manager to its store
 	store    storeLife
 	found    Restored      // description of what the store contained when it was opened
-	starting atomic.Bool   // true once the first call of Start has begun
+	starting atomic.Bool   // true once the first call to Start has begun
 	events   sync.Once     // starts the event streams
-	started  chan struct{} // closed once the tasks of the earlier process have been continued
+	started  chan struct{} // closed once the earlier process's tasks have been continued
 	base     context.Context
 	stop     context.CancelCauseFunc
 	closed   chan struct{}   // closed when Close begins
@@ -101,8 +102,8 @@ type BackgroundManager struct {
 	exited  chan struct{}         // receives a token when a goroutine has ended
 
 	// mu guards all fields below. While mu is held, no code may block, and no host, logger or subscriber
-	// may be called. The lock of the ConcurrencyManager may be taken while mu is held. Only the methods
-	// "update", "step" and "view" take mu.
+	// may be called. The lock of the ConcurrencyManager may be taken while mu is held. Only
+	// m.update, m.step and m.view take mu.
 	mu       sync.Mutex
 	st       state
 	timer    *time.Timer
@@ -114,7 +115,7 @@ type BackgroundManager struct {
 type goKind uint8
 
 // The kinds of goroutines. CloseError.Hung contains their names. A new kind needs a name in goNames.
-// If effects start goroutines of the new kind, the method "expect" must count these goroutines.
+// If effects start goroutines of the new kind, m.expect must count them.
 const (
 	goWorker goKind = iota
 	goCall
@@ -147,7 +148,7 @@ var goNames = [goKinds]string{
 // Close when the manager is no longer needed.
 func New(sc SessionClient, cfg Config) (m *BackgroundManager, err error) {
 	defer func() {
-		if wrong, ok := err.(*InputError); ok { // errors of other types already name their source
+		if wrong, ok := err.(*InputError); ok { // other types of errors already name their source
 			err = fmt.Errorf("bgagent: new: %w", wrong)
 		}
 	}()
@@ -225,17 +226,17 @@ func (m *BackgroundManager) newState() state {
 	return st
 }
 
-// update is the gate: only the methods "update" and "step" change the state. It calls f with the lock
-// held and carries out the consequences of the changes that f made. Then it releases the lock and
-// performs the effects.
+// update is the gate: only update and step change the state. It calls f with the lock held and
+// carries out the consequences of the changes that f made. Then it releases the lock and performs
+// the effects.
 func (m *BackgroundManager) update(f func(st *state, now int64)) {
 	m.step(f, nil)
 }
 
-// view calls f with the lock held. The function f must not change the state, because the method "view"
-// does not read the clock, carries out no consequences and performs no effects. There is one
-// exception: the method "passed" calls "view" with a function that sets a flag. The flag has no
-// consequences, and reading the clock would take too long in that method.
+// view calls f with the lock held. f must not change the state, because view does not read the
+// clock, carry out consequences or perform effects. There is one exception: m.passed calls view
+// with a function that sets a flag. The flag has no consequences, and reading the clock would take
+// too long there.
 func (m *BackgroundManager) view(f func(st *state)) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -245,10 +246,10 @@ func (m *BackgroundManager) view(f func(st *state)) {
 	}
 }
 
-// step is like update, but for a worker goroutine. If j is not nil and an attempt needs a worker, the
-// method "step" prepares the host call of that attempt in j and returns the attempt. The calling worker
-// then makes the host call itself. This takes a quarter less time than starting a new goroutine. If no
-// attempt needs a worker, the result is nil.
+// step is like update, but for a worker goroutine. If j is not nil and an attempt needs a worker,
+// step prepares the attempt's host call in j and returns the attempt. The calling worker then makes
+// the host call itself, which takes a quarter less time than starting a new goroutine. If no
+// attempt needs a worker, step returns nil.
 func (m *BackgroundManager) step(f func(st *state, now int64), j *job) (next *attempt) {
 	st := &m.st
 	m.mu.Lock()
@@ -399,14 +400,14 @@ func (m *BackgroundManager) releaseRare(fx *rareEffects) {
 	}
 }
 
-// SlotGranted implements [slots.Grantee]. It is called while the lock of the manager is not held. It
-// runs on the goroutine that freed the slot: that of another user of the same slots, or of a caller
-// of SetLimits.
+// SlotGranted implements [slots.Grantee]. It is called without the manager's lock. It runs on the
+// goroutine that freed the slot, which belongs to another user of the same slots or to a caller of
+// SetLimits.
 func (t *task) SlotGranted(w *slots.Waiter) { t.st.home.slotGranted(t, w) }
 
 func (m *BackgroundManager) slotGranted(t *task, w *slots.Waiter) {
 	m.update(func(st *state, _ int64) {
-		// Since the grant, the task might have left the line, or might even have got another slot.
+		// Since the grant, the task may have left the line, or may even have got another slot.
 		if st.slots.Holds(w) && (t.status == Pending && !t.is(flagAwaitsQuiet) || t.run != nil && t.run.wantTurn) {
 			st.due.granted = append(st.due.granted, t)
 		}
@@ -414,7 +415,7 @@ func (m *BackgroundManager) slotGranted(t *task, w *slots.Waiter) {
 }
 
 // arm sets the timer to the earliest deadline. If the timer is already set to an earlier time, it is
-// not changed. The timer then fires once too early, and is set again. In a suspended manager, no
+// left unchanged. It then fires too early once and is set again. In a suspended manager, no
 // deadline has an effect, so the timer is not set. The lock must be held.
 func (m *BackgroundManager) arm(now int64) {
 	at := m.st.deadlines.first()
@@ -450,8 +451,8 @@ func (m *BackgroundManager) spawn(k goKind, f func()) {
 	m.begin(k, f)
 }
 
-// begin starts a goroutine that the method "expect" or "spawn" has counted. The manager starts all
-// its goroutines with this method.
+// begin starts a goroutine that expect or spawn has counted. The manager starts all its goroutines
+// with this method.
 func (m *BackgroundManager) begin(k goKind, f func()) {
 	go func() {
 		defer func() {
@@ -467,10 +468,9 @@ func (m *BackgroundManager) begin(k goKind, f func()) {
 	}()
 }
 
-// each calls f with every number from the argument "from" to n-1. The function f calls code of the
-// host. If a call panics, the loop continues with the next number. If a call ends the goroutine, a
-// new goroutine of kind k continues with the remaining numbers and afterwards calls the function
-// "then".
+// each calls f with all numbers from "from" to n-1. f calls the host's code. If a call panics, the
+// loop continues with the next number. If a call ends the goroutine, a new goroutine of kind k
+// continues with the remaining numbers and finally calls the function "then".
 func (m *BackgroundManager) each(k goKind, from, n int, f func(int), then func()) {
 	for i := from; i < n; i++ {
 		func() {

@@ -19,8 +19,8 @@ const (
 	MessageAccepted                // the message waits to become the prompt of one of the attempt's next turns
 	MessageInTurn                  // a turn of the attempt has received the message
 	MessageRefused                 // the message was not accepted, and nothing was sent
-	MessageUnconsumed              // the attempt ended before a turn had received the message
-	MessageUncertain               // it is not known whether a turn has received the message
+	MessageUnconsumed              // the attempt ended before a turn received the message
+	MessageUncertain               // it is unknown whether a turn has received the message
 )
 
 var messageStateNames = [...]string{"none", "accepted", "in the turn", "refused", "unconsumed", "uncertain"}
@@ -40,14 +40,15 @@ func (s *MessageState) UnmarshalText(b []byte) error {
 // has a message with the same Key; Send then only returns the state of that message.
 type SendInput struct {
 	// Key identifies the message among the messages of its task. If the task already has a message
-	// with this key, Send sends nothing and returns the state of that message. If Key is empty, every
-	// call sends a new message, and SendResult.Key contains the key that the manager chose for it. A
-	// key has at most 200 bytes.
+	// with this key, Send does not send anything and returns the state of that message. If Key is
+	// empty, every call sends a new message, and SendResult.Key contains the key that the manager
+	// chose for it. A key has at most 200 bytes.
 	Key string
 	// Text is the message, at most 64 KiB. The agent gets it unchanged.
 	Text string
-	// Now adds the message to the turn that the task is in, if its client can do so (see [Steerer]).
-	// At most 20 messages join one turn. Without Now, the message is the prompt of a turn of its own.
+	// Now adds the message to the task's current turn, if its client can do so (see [Steerer]). At
+	// most 20 messages join one turn. Without Now, the message becomes the prompt of a separate
+	// turn.
 	Now bool
 }
 
@@ -56,41 +57,42 @@ type SendResult struct {
 	Key     string       // key of the message; after an error, empty if the message had no key
 	State   MessageState // after an error: MessageRefused, or MessageUncertain if the error matches ErrUncertain
 	Attempt int          // attempt to which the message belongs
-	Turn    int          // number of the turn that has received the message; 0 if none has
+	Turn    int          // number of the turn that received the message; 0 if none did
 	Task    Task         // snapshot of the task; zero after an error
 }
 
-// UnconsumedMessage is an accepted message that, as far as is known, no turn of the attempt had
-// received when the attempt ended.
+// UnconsumedMessage is an accepted message that, as far as is known, had not been received by any
+// turn when the attempt ended.
 type UnconsumedMessage struct {
 	Key       string `json:"key"`
 	Text      string `json:"text"`                // beginning of the message, in one line
 	Uncertain bool   `json:"uncertain,omitempty"` // a turn may have received it, because the attempt ended while the message was being handed over
 }
 
-// Bounds of messages.
+// Limits for messages.
 const (
 	messageBytes    = 64 << 10 // longest text
 	messageKeyBytes = 200      // longest key
-	messagesWaiting = 20       // largest number of messages of a task that wait for their turns
-	messagesJoining = 20       // largest number of messages that join one turn
+	messagesWaiting = 20       // maximum number of a task's messages that wait for their turns
+	messagesJoining = 20       // maximum number of messages that join one turn
 	messagesKept    = 50       // minimum number of messages of a task whose keys are remembered
 	messageAbout    = 80       // number of bytes of a message that headings and lists show
 )
 
 // The errors of messages.
 var (
-	// ErrTooManyMessages is returned by Send if 20 messages of the task wait for their turns, or for a
-	// message with SendInput.Now, if 20 messages have joined the running turn.
+	// ErrTooManyMessages is returned by Send if 20 messages of the task are waiting for their
+	// turns. For a message with SendInput.Now, it is returned if 20 messages have joined the
+	// running turn.
 	ErrTooManyMessages = errors.New("the task has too many messages")
 
 	// ErrCannotSteer is returned by Send for a message with SendInput.Now that cannot join a running
-	// turn: the client is not a [Steerer], it has refused the message, or the task is not in a
-	// turn. The same message can be sent without Now.
+	// turn: the client is not a [Steerer], it refused the message, or the task is not in a turn.
+	// The same message can be sent without Now.
 	ErrCannotSteer = errors.New("the message cannot join a running turn")
 )
 
-// TurnMessage is a message for the turn that a session is in.
+// TurnMessage is a message for the current turn of a session.
 type TurnMessage struct {
 	ID      string // id of the message; unique in the session
 	Task    string // id of the task, bg_…
@@ -99,10 +101,10 @@ type TurnMessage struct {
 	Text    string
 }
 
-// Steerer is an ability of a session client: it adds a message to a running turn.
+// Steerer is implemented by clients that can add a message to a running turn.
 type Steerer interface {
-	// Steer adds the message to the turn that the session is in, and returns when the agent runtime
-	// has taken it. It must not abort the turn in order to prompt the session again. Any error that
+	// Steer adds the message to the session's current turn, and returns when the agent runtime has
+	// accepted it. It must not abort the turn in order to prompt the session again. Any error that
 	// does not match [ErrUncertain] means that the message is not part of the session and never
 	// will be. The error is [ErrNoSession] if the session does not exist, and errors.ErrUnsupported
 	// if the runtime cannot do this. If no turn is running, Steer does not start one, and returns
@@ -111,32 +113,31 @@ type Steerer interface {
 	Steer(ctx context.Context, session string, msg TurnMessage) error
 }
 
-// Send sends a message to a task that is pending or running. The argument "id" is the id of the task
-// or of its session. A session can send messages to the tasks that descend from it, but not to its own
-// task.
+// Send sends a message to a task that is pending or running. id is the id of the task or of its
+// session. A session can send messages to the tasks that descend from it, but not to its own task.
 //
 // The message becomes the prompt of another turn of the same attempt, after the turn that is
-// running now. For a pending task, this is its second turn. An attempt that waits for its own tasks
-// gets the message as soon as it has a slot, before the notices about these tasks. Several messages
-// get their turns in the order of their acceptance. The attempt does not complete before it has had
-// these turns. If it ends for another reason, such as a cancellation or a failure, Task.Unconsumed
-// lists the messages that it has not received; they can be sent again with Resume. The result of
-// the attempt is the result of its turns without messages, followed by the text of each message's
-// turn under a heading of its own.
+// currently running. For a pending task, this is its second turn. An attempt that waits for its own
+// tasks gets the message as soon as it has a slot, before the notices about these tasks. Several
+// messages get their turns in the order in which they were accepted. The attempt does not complete
+// before these turns are over. If it ends for another reason, such as a cancellation or a failure,
+// Task.Unconsumed lists the messages that it did not receive; they can be sent again with Resume.
+// The result of the attempt is the result of its turns without messages, followed by the text of
+// each message's turn under its own heading.
 //
 // With SendInput.Now, the message joins the running turn, if the client can do that.
 //
-// If Send returns an error, it has sent nothing. There is one exception: if the error matches
-// [ErrUncertain], it is not known whether the task has received the message. Another call with the
+// If Send returns an error, it has not sent anything. There is one exception: if the error matches
+// [ErrUncertain], it is unknown whether the task has received the message. Another call with the
 // same key then returns the state of the message, or sends the message if the task does not have
 // it. A task remembers the keys of at least its last 50 messages, across all its attempts, until
 // its record expires. With [Config].Store, keys are also remembered across processes.
 //
 // The error is an [*InputError] if the text is missing or if an argument is too long. It matches
 // [ErrAlreadyEnded] if the task has ended (use Resume), [ErrStillLive] if the task has ended but
-// its end is not stored yet, and [ErrTooManyMessages] if 20 messages wait, or have joined the running
-// turn. Otherwise it matches [ErrCannotSteer], [ErrUnknownTask], [ErrExpired], [ErrNotDescendant] or
-// [ErrClosed], or it is the error of ctx.
+// its end has not yet been stored, and [ErrTooManyMessages] if 20 messages are waiting or have
+// joined the running turn. Otherwise it matches [ErrCannotSteer], [ErrUnknownTask], [ErrExpired],
+// [ErrNotDescendant] or [ErrClosed], or it is the error of ctx.
 //
 // With [Config].Store, Send returns once the message is durable in the store, and returns the same
 // errors as Launch if the message cannot be written.
@@ -145,7 +146,7 @@ func (m *BackgroundManager) Send(ctx context.Context, by Caller, id string, in S
 	return m.send(ctx, by, id, in, false)
 }
 
-// send is Send. If the argument "again" is true, the key is that of a tool call. Such a key counts only
+// send implements Send. If again is true, the key comes from a tool call. Such a key counts only
 // until the task is resumed, because some model servers give every call the same id.
 func (m *BackgroundManager) send(ctx context.Context, by Caller, id string, in SendInput, again bool) (SendResult, error) {
 	r, err := m.sendTo(ctx, by, strings.TrimSpace(id), in, again)
@@ -218,7 +219,7 @@ func cmpErr(errs ...error) error {
 }
 
 // attemptKept waits until the resume that opened the task's attempt is durable or withdrawn, because a
-// message must not belong to an attempt that is withdrawn.
+// message must not belong to a withdrawn attempt.
 func (m *BackgroundManager) attemptKept(ctx context.Context, t *task) error {
 	return m.untilBatch(ctx, m.cfg.StoreTimeout, func(st *state) (bool, uint64) {
 		return st.storing.failing || !st.unsettled(t), st.batchOfTask(t)
@@ -235,7 +236,7 @@ func (m *BackgroundManager) endKept(ctx context.Context, by Caller, ref string) 
 
 // letterKept waits until the message is durable. If this takes too long or is impossible, letterKept
 // withdraws the message and returns an error. There is one exception: if another call with the same key
-// still waits, letterKept withdraws nothing, and the error matches [ErrUncertain].
+// still waits, letterKept does not withdraw anything, and the error matches [ErrUncertain].
 func (m *BackgroundManager) letterKept(ctx context.Context, t *task, l *letter) error {
 	err := m.untilBatch(ctx, m.cfg.StoreTimeout, func(st *state) (bool, uint64) {
 		return st.storing.failing || st.isRefused(t) || l.withdrawn || st.hasLetter(t, l), 0
@@ -264,15 +265,15 @@ func (m *BackgroundManager) letterKept(ctx context.Context, t *task, l *letter) 
 }
 
 // lettersKept waits until the states of the task's messages are durable, so that they are the same in the
-// next process. It gives up if this takes too long.
+// next process. It stops waiting if this takes too long.
 func (m *BackgroundManager) lettersKept(ctx context.Context, t *task) {
 	if m.cfg.Store != nil {
 		_ = m.untilKept(ctx, m.cfg.StoreTimeout, func(st *state) bool { return st.storing.failing || !t.hasRecord() || st.kept(t) })
 	}
 }
 
-// steer passes the message to the client, which adds it to the running turn. The message is durable
-// already, so that no other process sends it again.
+// steer passes the message to the client, which adds it to the running turn. The message is already
+// durable, so no other process sends it again.
 func (m *BackgroundManager) steer(ctx context.Context, t *task, l *letter, text string) (r SendResult, err error) {
 	var steerer Steerer
 	var call context.Context
@@ -303,7 +304,7 @@ func (m *BackgroundManager) steer(ctx context.Context, t *task, l *letter, text 
 		return struct{}{}, lookedAt(err)
 	})
 	var answer *hostError
-	unknown := err != nil && (!errors.As(err, &answer) || errors.Is(err, ErrUncertain)) // otherwise the client has refused it
+	unknown := err != nil && (!errors.As(err, &answer) || errors.Is(err, ErrUncertain)) // otherwise, the client refused it
 	m.update(func(st *state, _ int64) {
 		switch l.steering = false; {
 		case err == nil:

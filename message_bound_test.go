@@ -47,7 +47,7 @@ func TestABoundedNumberOfMessagesJoinsATurn(t *testing.T) {
 
 		r := send(t, m, task.ID, "", "more")
 		require.Equal(t, bgagent.MessageAccepted, r.State, "the message can be sent without Now")
-		time.Sleep(11 * time.Second) // its turn runs
+		time.Sleep(11 * time.Second) // its turn is running
 		require.Equal(t, bgagent.MessageInTurn, send(t, m, task.ID, r.Key, "").State)
 		fail = nil
 		for i := range 20 {
@@ -72,7 +72,7 @@ func TestSnapshotsShareTheTextOfTheAnswers(t *testing.T) {
 		time.Sleep(time.Second)
 		send(t, m, task.ID, "", "one")
 		send(t, m, task.ID, "", "two")
-		time.Sleep(20 * time.Second) // the turn of the second message runs
+		time.Sleep(20 * time.Second) // the turn of the second message is running
 		first, second := get(t, m, task.ID).Result, get(t, m, task.ID).Result
 		require.Equal(t, "answer to work\n\n## Answer to message 1: one\n\nanswer to one", first)
 		require.Same(t, unsafe.StringData(first), unsafe.StringData(second))
@@ -81,7 +81,7 @@ func TestSnapshotsShareTheTextOfTheAnswers(t *testing.T) {
 	})
 }
 
-// If nothing is left of a turn, the turn begins again without the messages that had joined it.
+// If nothing is left of a turn, the turn begins again without the messages that joined it.
 func TestAMessageThatJoinedARefusedTurnGetsATurnOfItsOwn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		refused := false
@@ -106,7 +106,7 @@ func TestAMessageThatJoinedARefusedTurnGetsATurnOfItsOwn(t *testing.T) {
 	})
 }
 
-// A model must not hear that a task has ended before the end is durable.
+// A model must not learn that a task has ended before the end is durable.
 func TestBackgroundMessageWaitsForTheStoredEnd(t *testing.T) {
 	withMemory(t, working(time.Second), limit(1), func(t *testing.T, m *bgagent.BackgroundManager, mem *storetest.Memory) {
 		task := launch(t, m, "a")

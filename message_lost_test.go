@@ -14,8 +14,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// refusing returns a runner that takes every message and whose first turns are refused, each after 10 s,
-// with the given next steps.
+// refusing returns a runner that accepts every message and whose first turns are refused, each
+// after 10 s, with the given next steps.
 func refusing(steps ...bgagent.ProviderNextStep) *steered {
 	f := &steered{Runner: bgagenttest.NewRunner(func(turn *bgagenttest.Turn) {
 		if len(steps) > 0 {
@@ -41,7 +41,8 @@ func joins(t *testing.T, m *bgagent.BackgroundManager) bgagent.Task {
 	return get(t, m, task.ID)
 }
 
-// The session goes on with the message after the first refusal, so the second one does not lose it.
+// The session continues with the message after the first refusal, so the second refusal does not
+// lose it.
 func TestAMessageThatTheSessionHasIsNotSentAgainAfterAnotherRefusal(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := refusing(bgagent.NextContinue, bgagent.NextRepeat)
@@ -101,7 +102,7 @@ func TestAMessageThatTheSessionHasIsNotSentAgainAfterACrash(t *testing.T) {
 	})
 }
 
-// The prompt that continues an interrupted turn repeats the message, and this prompt is lost, too.
+// The prompt that continues an interrupted turn repeats the message, but this prompt is lost, too.
 func TestAMessageInThePromptThatContinuesATurnIsSentOnce(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
 		w.client = func(l *life) bgagent.SessionClient { return steeringLife{l} }
@@ -123,12 +124,12 @@ func TestAMessageInThePromptThatContinuesATurnIsSentOnce(t *testing.T) {
 	})
 }
 
-// The client takes the message only after the turn was refused, and nothing of that turn is left.
+// The client accepts the message only after the turn was refused and nothing of that turn is left.
 func TestAMessageThatTheClientTakesAfterARefusalGetsATurnOfItsOwn(t *testing.T) {
 	for _, next := range []bgagent.ProviderNextStep{bgagent.NextRepeat, bgagent.NextNewSession} {
 		for name, c := range map[string]struct {
-			prompts int           // number of prompts that the session has received before the client takes the message
-			takes   time.Duration // time until the client takes the message after that
+			prompts int           // number of prompts that the session receives before the client accepts the message
+			takes   time.Duration // how long after that the client accepts the message
 			state   bgagent.MessageState
 			fail    error
 		}{

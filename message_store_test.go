@@ -37,7 +37,7 @@ func TestAParkedAttemptGetsItsMessageFromTheNextProcess(t *testing.T) {
 	})
 }
 
-// A suspended manager begins no turn for a message, and the next process does.
+// A suspended manager does not begin a turn for a message, but the next process does.
 func TestASuspendedManagerKeepsMessages(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
 		m := w.begin()
@@ -148,7 +148,7 @@ func TestAMessageThatCannotBeWrittenIsRefused(t *testing.T) {
 }
 
 // A message is written as the prompt of the next turn, and withdrawn before the write returns. Another
-// message is then the prompt of that turn.
+// message then becomes the prompt of that turn.
 func TestTheNextProcessRepeatsTheMessageThatTookThePlaceOfAWithdrawnOne(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
 		w.work, w.cfg.MaxDepth = 10*time.Second, 2
@@ -270,7 +270,7 @@ func TestAMessageWhoseRecordTheStoreRefusesReachesNoTurn(t *testing.T) {
 	})
 }
 
-// The client takes the message after the task has ended.
+// The client accepts the message after the task has ended.
 func TestAMessageThatJoinsTooLateDoesNotMakeTheTaskRunAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := steered{Runner: bgagenttest.NewRunner(answering)}
@@ -301,7 +301,7 @@ func TestAMessageThatJoinsTooLateDoesNotMakeTheTaskRunAgain(t *testing.T) {
 	})
 }
 
-// steeringLife is the runner of a world that takes messages in its turns.
+// steeringLife is a world's runner that accepts messages during its turns.
 type steeringLife struct{ *life }
 
 func (l steeringLife) Steer(context.Context, string, bgagent.TurnMessage) error { return nil }
@@ -310,7 +310,7 @@ func (l steeringLife) Notify(ctx context.Context, session string, n bgagent.Noti
 	return l.notify(ctx, session, n)
 }
 
-// The session does not have the prompt of the turn that the message has joined.
+// The session does not have the prompt of the turn that the message joined.
 func TestAMessageThatJoinedALostTurnGetsATurnOfItsOwn(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
 		w.client = func(l *life) bgagent.SessionClient { return steeringLife{l} }

@@ -29,7 +29,7 @@ func onBoth(t *testing.T, script func(*bgagenttest.Turn), cfg bgagent.Config, te
 	runBoth(t, script, false, cfg, test)
 }
 
-// runBoth does the same. The argument "stream" is true if the starter reports events.
+// runBoth does the same. stream is true if the starter reports events.
 func runBoth(t *testing.T, script func(*bgagenttest.Turn), stream bool, cfg bgagent.Config, test func(t *testing.T, m *bgagent.BackgroundManager, f *bgagenttest.Fake)) {
 	for _, name := range []string{"runner", "starter"} {
 		t.Run(name, func(t *testing.T) {
@@ -169,7 +169,7 @@ func TestAnEndNamesTheMessagesThatItHasNotConsumed(t *testing.T) {
 		time.Sleep(3 * time.Second)
 		send(t, m, task.ID, "k", "first\nline")
 		send(t, m, task.ID, "l", "second")
-		time.Sleep(12 * time.Second) // the turn of the first message runs
+		time.Sleep(12 * time.Second) // the turn of the first message is running
 		require.Equal(t, bgagent.MessageInTurn, send(t, m, task.ID, "k", "").State)
 		_, err := m.Cancel(t.Context(), bgagent.Caller{}, task.ID, bgagent.CancelOptions{Reason: "enough"})
 		require.NoError(t, err)
@@ -236,8 +236,8 @@ func TestWhatASendRefuses(t *testing.T) {
 	})
 }
 
-// Whatever ends the attempt at whatever moment: a message that was accepted is in a turn or is named as
-// unconsumed, and no session gets it twice.
+// No matter when and why the attempt ends, a message that was accepted has reached a turn or is
+// listed as unconsumed, and no session gets it twice.
 func TestNoEndLosesAMessage(t *testing.T) {
 	ends := map[string]func(t *testing.T, m *bgagent.BackgroundManager, task bgagent.Task){
 		"cancel": func(t *testing.T, m *bgagent.BackgroundManager, task bgagent.Task) {
@@ -295,7 +295,7 @@ func TestNoEndLosesAMessage(t *testing.T) {
 	}
 }
 
-// promptsOf returns the texts of the prompts that the session has received.
+// promptsOf returns the texts of the prompts that the session received.
 func promptsOf(f *bgagenttest.Fake, session string) (texts []string) {
 	p, err := f.Messages(context.Background(), session, "", 0)
 	if err != nil {

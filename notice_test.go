@@ -19,7 +19,7 @@ func TestABatchThatWasReadIsNotListedInTheNext(t *testing.T) {
 	var box inbox
 	bubble(t, working(time.Second), bgagent.Config{Notify: box.notify, NoticeWindow: 10 * time.Second}, func(t *testing.T, m *bgagent.BackgroundManager) {
 		a := launch(t, m, "a")
-		time.Sleep(2 * time.Second) // a has ended, and its notice waits for further ends
+		time.Sleep(2 * time.Second) // a has ended, and the notice about it waits for further tasks to end
 		b := launch(t, m, "b")
 		_, err := m.Read(root, a.ID)
 		require.NoError(t, err)
@@ -32,8 +32,8 @@ func TestABatchThatWasReadIsNotListedInTheNext(t *testing.T) {
 	})
 }
 
-// A notice is delivered when the oldest unreported end is 5 min old. No notice is owed for a task
-// that was read.
+// A notice is delivered 5 min after the earliest end that has not been reported. No notice is owed
+// for a task that was read.
 func TestWhatWasReadDoesNotHurryTheRest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var box inbox
@@ -81,7 +81,8 @@ func TestNoticesCallTheToolsByTheNamesThatModelsKnow(t *testing.T) {
 	}
 }
 
-// The last end of a batch is reported to the parent exactly when NoticeWindow has passed.
+// After the last task of a batch has ended, its end is reported to the parent exactly when
+// NoticeWindow has passed.
 func TestNoticeComesExactlyOneWindowAfterTheEnd(t *testing.T) {
 	for _, window := range []time.Duration{bgagent.Disabled, time.Millisecond, bgagent.DefaultNoticeWindow, 3 * time.Second} {
 		t.Run(window.String(), func(t *testing.T) {

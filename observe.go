@@ -114,10 +114,10 @@ const (
 	HostError                    // the turn failed: Error is the text, and Stop is the stop reason; StopUntold and StopEndOfTurn count as StopError
 	HostDeleted                  // the session was deleted
 	HostActivity                 // something else in the session changed
-	HostStreamUp                 // from now on, every change in every session is reported, in order
+	HostStreamUp                 // from now on, all changes in all sessions are reported, in order
 	HostStreamBeat               // the stream still works
 	HostStreamGap                // events may have been lost
-	HostQuestion                 // Questions are all open questions of the session, or none. The client must be an Answerer, and emits the event again after a gap
+	HostQuestion                 // Questions holds all open questions of the session; it is empty if there are none. The client must be an Answerer, and emits the event again after a gap
 )
 
 var hostEventKindNames = [...]string{"none", "status", "message", "todos", "error", "deleted", "activity", "stream up", "stream beat", "stream gap", "question"}
@@ -136,7 +136,7 @@ type HostEvent struct {
 	Todos   []Todo
 	Stop    StopReason
 	Error   string
-	// Provider is set in a HostError event if a request to the provider of the model failed.
+	// Provider is set in a HostError event if a request to the model provider failed.
 	Provider  *ProviderError
 	Questions []Question // only in a HostQuestion event
 }
@@ -149,7 +149,7 @@ const (
 	_                ReportKind = iota
 	ReportText                  // Text is a piece of the text that the agent writes for the reader
 	ReportReasoning             // Text is a piece of the agent's reasoning
-	ReportTool                  // Tool is a tool call that has begun or has changed its state
+	ReportTool                  // Tool is a tool call that has begun or whose state has changed
 	ReportTodos                 // Todos is the agent's whole todo list
 	ReportUsage                 // Usage is the agent's usage since the last report
 	ReportAsking                // Text is the question that the agent asks; it is empty once the question is answered
@@ -173,8 +173,8 @@ type Report struct {
 }
 
 // Reporter reports the changes in a running turn to the manager. The methods do not block, and they
-// are safe for concurrent use. After the turn has ended, they do nothing, except that [Reporter.Usage]
-// still counts towards budgets.
+// are safe for concurrent use. After the turn has ended, they have no effect, except that
+// [Reporter.Usage] still counts towards budgets.
 type Reporter struct {
 	sink   func(Report) // set by NewReporter
 	m      *BackgroundManager
@@ -187,7 +187,7 @@ type Reporter struct {
 // report. Use it to test a [TurnRunner] without a manager. The manager creates its own reporters.
 func NewReporter(f func(Report)) *Reporter { return &Reporter{sink: f} }
 
-// end makes all later calls to the reporter's methods do nothing.
+// end closes the reporter: later calls to its methods have no effect.
 func (r *Reporter) end() { r.closed.Store(true) }
 
 func (r *Reporter) report(x Report) {
@@ -220,21 +220,21 @@ func (r *Reporter) Reasoning(delta string) { r.report(Report{Kind: ReportReasoni
 // the id that the agent's program uses for the session. Each call replaces the data of the previous
 // call. The first data of a turn is written to the store at once, and later data within 5 seconds. A
 // later process gets it in [SessionRestore].Saved. Data of more than 1 MiB is not stored, and the
-// next process gets none. Without a store, SaveState does nothing.
+// next process gets no data. Without a store, SaveState does nothing.
 func (r *Reporter) SaveState(data []byte) {
 	r.report(Report{Kind: ReportState, Saved: slices.Clone(data)})
 }
 
 // Tool reports a tool call or a change in its state. All reports with the same id, up to and
 // including the report that the call has ended, belong to one call. A later report with the same id
-// belongs to another call, because some agents give all calls the same id. Every report counts as
+// counts as a new call, because some agents give all calls the same id. Every report counts as
 // activity. If the reports contain digests of input and result, an agent that repeats the same call
 // is stopped; see [Config].RepeatedCalls. For this, a call should also be reported when it begins.
 func (r *Reporter) Tool(t MessageTool) { r.report(Report{Kind: ReportTool, Tool: t}) }
 
 // Compaction reports that the agent's runtime has replaced earlier messages of the session with a
 // summary, because the input became too long for the model. If this happens twice in a row, and the
-// agent has written no text and called no tool in between, the attempt ends with [CauseTooLong].
+// agent neither writes text nor calls a tool in between, the attempt ends with [CauseTooLong].
 func (r *Reporter) Compaction() { r.report(Report{Kind: ReportCompaction}) }
 
 // Todos reports the agent's whole todo list. It copies the list.
@@ -242,7 +242,7 @@ func (r *Reporter) Todos(list []Todo) {
 	r.report(Report{Kind: ReportTodos, Todos: slices.Clone(list)})
 }
 
-// Usage reports the agent's usage since the last report of usage. If a budget is then used up, the
+// Usage reports the agent's usage since the last report of usage. If this uses up a budget, the
 // turn is stopped. Therefore, usage that becomes known at the end of the turn belongs in
 // [TurnEnd].Usage, so that the answer is kept.
 func (r *Reporter) Usage(u Usage) { r.report(Report{Kind: ReportUsage, Usage: u}) }
@@ -251,9 +251,9 @@ func (r *Reporter) Usage(u Usage) { r.report(Report{Kind: ReportUsage, Usage: u}
 // the agent has received the answer.
 func (r *Reporter) Asking(question string) { r.report(Report{Kind: ReportAsking, Text: question}) }
 
-// Retrying reports that a request to the provider of the model failed, and that the agent's program
-// will repeat it by itself at the given time. The time is zero if it is not known. Any later report
-// of text, reasoning, a tool or usage means that a request succeeded.
+// Retrying reports that a request to the model provider failed, and that the agent's program will
+// repeat it on its own at the given time, or at an unknown time if at is zero. Any later report of
+// text, reasoning, a tool or usage means that a request succeeded.
 func (r *Reporter) Retrying(e ProviderError, at time.Time) {
 	r.report(Report{Kind: ReportRetrying, Provider: &e, RetryAt: at})
 }

@@ -148,7 +148,7 @@ func TestARunnerThatCannotReachItsServerIsHeldBack(t *testing.T) {
 	})
 }
 
-// soFar returns all events of the subscription up to now.
+// soFar returns all unread events of the subscription.
 func soFar(t *testing.T, events *bgagent.Subscription) (all []bgagent.Event) {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
 	defer cancel()

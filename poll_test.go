@@ -144,8 +144,8 @@ func TestASessionThatIsGoneEndsItsTask(t *testing.T) {
 	})
 }
 
-// A failed status call returns no status for any session. The sessions must not
-// count as gone because of that.
+// A failed status call does not return a status for any session. This must not make the sessions
+// count as gone.
 func TestAFailedStatusCallDecidesNothing(t *testing.T) {
 	f := newServer()
 	bubble(t, f, bgagent.Config{}, func(t *testing.T, m *bgagent.BackgroundManager) {
@@ -311,7 +311,7 @@ func TestASessionThatIsSlowToBeReadHoldsUpNoOther(t *testing.T) {
 	})
 }
 
-// slowServer is a server whose reads take the time d.
+// slowServer is a server whose reads take the duration d.
 type slowServer struct {
 	*server
 	d time.Duration

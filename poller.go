@@ -5,8 +5,7 @@ import "time"
 // The code in this file decides whether a turn is over, based on polls and events. The goroutines
 // that poll are in host_poll.go, and state_poll.go carries out the verdicts.
 
-// thresholds are the limits that the function "judge" applies: durations, in nanoseconds, and a
-// number of polls.
+// thresholds holds the limits that judge applies: durations, in nanoseconds, and a number of polls.
 type thresholds struct {
 	minIdle     int64
 	minStable   int64
@@ -18,10 +17,9 @@ type thresholds struct {
 	park        int64 // longest wait for a retry that the session has announced
 }
 
-// counters are the values that the function "judge" keeps from one observation of a turn to the
-// next.
+// counters holds the values that judge keeps from one observation of a turn to the next.
 type counters struct {
-	began     int64     // time at which the turn began
+	began     int64     // when the turn began
 	changed   int64     // time of the last change of any kind
 	blind     int64     // start of the current series of incomplete observations; 0 if the last observation was complete
 	blindTime int64     // total duration of these series since the last change
@@ -35,8 +33,8 @@ type counters struct {
 	broken    int // number of consecutive idle polls with an unfinished message
 	gone      int // number of consecutive polls that reported that the session does not exist
 	goneSince int64
-	todoSince int64 // time at which open todos began to delay the end of the turn; 0 if they do not delay it
-	unread    int64 // time at which the messages became unreadable; 0 if they can be read
+	todoSince int64 // when open todos began to delay the end of the turn; 0 if they do not delay it
+	unread    int64 // when the messages became unreadable; 0 if they can be read
 }
 
 // change records that the session has changed, and resets the blind time.
@@ -46,7 +44,7 @@ func (c *counters) change(now int64) { c.changed, c.blindTime = now, 0 }
 type observation struct {
 	status   SessionStatus
 	answered bool  // a status call or an event reported the status
-	at       int64 // time at which the status was reported; 0 means now
+	at       int64 // when the status was reported; 0 means now
 	poll     bool  // the observation comes from a poll, not from an event
 	read     bool  // view contains all messages up to the time of the status
 	failed   bool  // the messages could not be read
@@ -56,7 +54,7 @@ type observation struct {
 	flying   int // number of tool calls in flight
 	hint     *hint
 	trust    bool  // the hint certainly belongs to this turn
-	todos    int32 // number of open todos; -1 if the number is not known now
+	todos    int32 // number of open todos; -1 if the number is currently unknown
 	lastly   int32 // last known number of open todos
 	retryAt  int64
 
@@ -82,17 +80,17 @@ type verdict struct {
 	end       bool
 	cause     Cause
 	reason    string
-	provider  *ProviderError // set if the turn ended because the provider of the model refused a request
+	provider  *ProviderError // set if the turn ended because the model provider refused a request
 	running   bool           // the session is not at rest and must be stopped
 	needTodos bool           // the todos must be read before the turn can be judged
-	dropHint  bool           // the hint must be dropped, because its error did not end the turn
+	dropHint  bool           // the hint must be dropped, because the error in it did not end the turn
 	todos     int32          // number of todos left open
 	lookAt    int64          // time by which the session must be polled again; 0 means that the next sweep is early enough
 }
 
 // judge decides whether a turn is over. It is a pure function: it returns the new counters, which
-// the caller passes to the next call, and the verdict. An observation without a status decides
-// nothing.
+// the caller passes to the next call, and the verdict. An observation without a status does not
+// decide anything.
 func judge(c counters, o observation, th thresholds, now int64) (counters, verdict) {
 	if !o.answered || o.status.State == SessionUnknown || o.status.State > SessionUntold {
 		if c.blind == 0 {
@@ -109,7 +107,7 @@ func judge(c counters, o observation, th thresholds, now int64) (counters, verdi
 	if o.failed && c.blind == 0 {
 		c.blind = now
 	}
-	if o.read && c.blind > 0 { // changes during the blind time may have been missed
+	if o.read && c.blind > 0 { // changes during the blind time may have gone unnoticed
 		c.blindTime += now - max(c.blind, c.changed)
 		c.blind = 0
 	}
@@ -142,9 +140,8 @@ func judge(c counters, o observation, th thresholds, now int64) (counters, verdi
 	}
 }
 
-// hintMax is the longest time for which a session stays busy after an error has ended its turn. If
-// the session stays busy longer, the error belongs to an earlier turn, or the agent has recovered
-// from it.
+// hintMax is how long a session can stay busy after an error has ended its turn. If the session
+// stays busy longer, the error belongs to an earlier turn, or the agent has recovered from it.
 const hintMax = int64(5 * time.Second)
 
 // stopCause returns the cause and the reason text of an attempt whose turn ended with the stop
@@ -231,8 +228,8 @@ func judgeIdle(c counters, o observation, th thresholds, now int64) (counters, v
 	}
 }
 
-// judgeUnread judges a session whose messages cannot be read. The function "judge" calls it only
-// for a session that may be idle, because a busy session can go on working.
+// judgeUnread judges a session whose messages cannot be read. judge calls it only for a session
+// that may be idle, because a busy session can continue to work.
 func judgeUnread(c counters, o observation, th thresholds, now int64) (counters, verdict) {
 	end := c.unread + th.unreachable
 	if now < end || !o.afresh {
@@ -297,9 +294,9 @@ func judgeTodos(c counters, o observation, cause Cause, th thresholds, now int64
 	return c, verdict{end: true, cause: cause, todos: todos}
 }
 
-// judgeStale ends a turn that has not changed for too long. Time without a complete observation
-// does not count, because changes during that time may have been missed. The time before a retry that
-// the session has announced does not count either.
+// judgeStale ends a turn in which nothing has changed for too long. Time without a complete
+// observation does not count, because changes during that time may have been missed. Neither does
+// the time before a retry that the session has announced.
 func judgeStale(c counters, o observation, th thresholds, now int64) verdict {
 	retryAt := min(c.retryAt, c.changed+th.park)
 	if th.stale == 0 || !o.read || o.flying > 0 || o.status.State == SessionAsking || o.asks ||

@@ -13,13 +13,13 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// bucket is a provider that accepts a request for each token. It gets a token per period, and keeps at
-// most as many as it can hold.
+// bucket is a provider that accepts one request per token. It gets a token in each period, and
+// holds at most size tokens.
 type bucket struct {
 	mu     sync.Mutex
 	size   int
 	period time.Duration
-	tells  bool // refusals tell when the next token comes
+	tells  bool // refusals state when the next token comes
 	tokens int
 	filled time.Time
 }
@@ -47,8 +47,8 @@ func (b *bucket) take() error {
 	return e
 }
 
-// TestAHundredTasksGetThroughATokenBucket lets 100 tasks of a provider with a token bucket run beside
-// the tasks of two other pools.
+// In this test, 100 tasks that use a provider with a token bucket run alongside tasks in two other
+// pools.
 func TestAHundredTasksGetThroughATokenBucket(t *testing.T) {
 	const tasks, work = 100, 4 * time.Second
 	for _, tells := range []bool{true, false} {
@@ -70,7 +70,7 @@ func TestAHundredTasksGetThroughATokenBucket(t *testing.T) {
 					mu.Unlock()
 					if p.Model == "limited/m" {
 						if err := b.take(); err != nil {
-							defer func() { // the manager learns of the refusal when the call has returned
+							defer func() { // the manager learns of the refusal only when the call has returned
 								go func() {
 									time.Sleep(time.Nanosecond)
 									mu.Lock()

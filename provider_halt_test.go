@@ -11,15 +11,15 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// hangs returns a function for Abort that ignores its context and returns when "release" is called.
+// hangs returns a function for Abort that ignores its context and returns when release is called.
 func hangs() (abort func(context.Context, string) error, release func()) {
 	over := make(chan struct{})
 	return func(context.Context, string) error { <-over; return nil }, func() { close(over) }
 }
 
-// TestAnAbortThatNeverReturnsKeepsNoSlot lets a turn end by itself while it is being stopped.
+// In this test, a turn ends on its own while it is being stopped.
 func TestAnAbortThatNeverReturnsKeepsNoSlot(t *testing.T) {
-	for _, delegates := range []bool{false, true} { // with a task of its own, the session gets another turn
+	for _, delegates := range []bool{false, true} { // if it has its own task, the session gets another turn
 		f := newServer()
 		var retrying atomic.Bool
 		retrying.Store(true)

@@ -12,10 +12,10 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// inTheBubble is the time at which a bubble of synctest begins.
+// inTheBubble is the time at which a synctest bubble begins.
 var inTheBubble = time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)
 
-// wrongTimes are times at which no provider accepts requests again.
+// wrongTimes holds times at which no provider really accepts requests again.
 var wrongTimes = map[string]time.Time{
 	"a second ago":    inTheBubble.Add(-time.Second),
 	"a year ago":      inTheBubble.AddDate(-1, 0, 0),
@@ -107,7 +107,7 @@ func TestUnknownValuesOfAClientDoNotParkATask(t *testing.T) {
 func TestAnAnnouncedRetryIsNotWaitedForForEver(t *testing.T) {
 	for name, x := range map[string]struct {
 		at    time.Time
-		after time.Duration // time after which the turn is stale
+		after time.Duration // when the turn becomes stale
 	}{
 		"a retry soon":         {inTheBubble.Add(time.Hour), time.Hour},
 		"a retry in some days": {inTheBubble.AddDate(0, 0, 9), bgagent.DefaultMaxPark},
@@ -119,7 +119,7 @@ func TestAnAnnouncedRetryIsNotWaitedForForEver(t *testing.T) {
 			f := newServer()
 			f.statuses = func(all map[string]bgagent.SessionStatus) {
 				for id, s := range all {
-					if s.State == bgagent.SessionBusy { // the connection has failed, so Provider is nil
+					if s.State == bgagent.SessionBusy { // the connection failed, so Provider is nil
 						all[id] = bgagent.SessionStatus{State: bgagent.SessionRetrying, RetryAt: x.at}
 					}
 				}
@@ -129,7 +129,7 @@ func TestAnAnnouncedRetryIsNotWaitedForForEver(t *testing.T) {
 		}
 		runner := func() bgagent.SessionClient {
 			e := overloaded
-			e.Next = bgagent.NextNone // otherwise the turn is stopped
+			e.Next = bgagent.NextNone // otherwise, the turn is stopped
 			return retries(func(r *bgagent.Reporter) { r.Retrying(e, x.at) })
 		}
 		for client, create := range map[string]func() bgagent.SessionClient{"server": server, "runner": runner} {

@@ -11,8 +11,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// delegatesTwice launches two tasks in its first turn. The first ends after 10 s and the second after
-// 40 s. The first of the turns that get a notice is refused.
+// delegatesTwice returns a runner that launches two tasks in its first turn. One ends after 10 s
+// and the other after 40 s. The first two turns that get a notice are refused.
 func delegatesTwice(t *testing.T, m **bgagent.BackgroundManager, cfg *bgagent.Config) *limited {
 	cfg.MaxDepth = 2
 	refused := 0
@@ -43,7 +43,8 @@ func delegatesTwice(t *testing.T, m **bgagent.BackgroundManager, cfg *bgagent.Co
 	return f
 }
 
-// If a refused turn that delivered a notice is repeated, its notice also reports what has ended since.
+// If a refused turn that delivered a notice is repeated, its notice also reports tasks that have
+// ended since.
 func TestARepeatedNoticeTellsWhatHasEndedSince(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var m *bgagent.BackgroundManager
@@ -76,7 +77,8 @@ func TestARepeatedNoticeTellsWhatHasEndedSince(t *testing.T) {
 	})
 }
 
-// The process ends while the refused notice turn is parked, before and after the second end.
+// The process ends while the refused notice turn is parked, either before or after the second task
+// has ended.
 func TestARepeatedNoticeTellsWhatHasEndedSinceInTheNextProcess(t *testing.T) {
 	for _, crashAt := range []time.Duration{20 * time.Second, 50 * time.Second} {
 		inWorld(t, func(t *testing.T, w *world) {

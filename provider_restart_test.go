@@ -67,8 +67,7 @@ func TestAParkedTaskIsParkedAgainByTheNextProcess(t *testing.T) {
 	}
 }
 
-// TestACrashInTheTurnAfterARefusalKeepsThePromptThatWasNotAnswered ends the process while the session
-// goes on.
+// In this test, the process ends while the session continues after a refusal.
 func TestACrashInTheTurnAfterARefusalKeepsThePromptThatWasNotAnswered(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
 		refusals := 0
@@ -91,8 +90,7 @@ func TestACrashInTheTurnAfterARefusalKeepsThePromptThatWasNotAnswered(t *testing
 	})
 }
 
-// TestParkedTasksDoNotAllBeginAfterARestart ends the process in a cool-down that is over when the next
-// process begins.
+// In this test, the process ends during a cool-down that is over when the next process begins.
 func TestParkedTasksDoNotAllBeginAfterARestart(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
 		w.cfg = limit(5)
@@ -149,8 +147,8 @@ func TestParkedTasksDoNotAllBeginAfterARestart(t *testing.T) {
 	})
 }
 
-// TestACrashBeforeTheNewSessionKeepsItsKey ends the process while a refused task gets a new session. With
-// the key of the refused session, the client could return that session.
+// In this test, the process ends while a refused task gets a new session. If the key were that of
+// the refused session, the client could return that session.
 func TestACrashBeforeTheNewSessionKeepsItsKey(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
 		refusals := 0
@@ -172,12 +170,12 @@ func TestACrashBeforeTheNewSessionKeepsItsKey(t *testing.T) {
 	})
 }
 
-// TestANewSessionThatGotNoPromptIsUsed begins another cool-down while a refused task gets its new session.
+// In this test, another cool-down begins while a refused task gets its new session.
 func TestANewSessionThatGotNoPromptIsUsed(t *testing.T) {
 	f := newLimited(first(2, bgagent.ProviderError{Kind: bgagent.ProviderRateLimited, Next: bgagent.NextNewSession}))
 	created := 0
 	f.create = func(context.Context, bgagent.SessionSpec) (string, error) {
-		if created++; created == 3 { // the first new session takes a long time, and another task of the pool is refused meanwhile
+		if created++; created == 3 { // creating the first new session takes a long time, during which another task of the pool is refused
 			time.Sleep(10 * time.Second)
 		}
 		return f.nextID(), nil

@@ -34,7 +34,7 @@ var overloaded = bgagent.ProviderError{Kind: bgagent.ProviderOverloaded, Status:
 func TestATurnThatWouldRetryLateIsStoppedAndParked(t *testing.T) {
 	for name, c := range map[string]struct {
 		after time.Duration // time until the program's next request; 0 if it is unknown
-		parks time.Duration // time at which the attempt is parked
+		parks time.Duration // when the attempt is parked
 	}{
 		"a known time":    {10 * time.Minute, 0},
 		"an unknown time": {0, time.Minute},
@@ -144,8 +144,8 @@ func TestTheSilenceOfAProgramThatShowsItsRetriesProvesThePool(t *testing.T) {
 	})
 }
 
-// TestTheSilenceOfAnotherProgramProvesNothing lets one agent of a client show that its program repeats a
-// request. The program of another agent may hide it.
+// In this test, one agent of a client shows that its program repeats a request. The program of
+// another agent might hide this.
 func TestTheSilenceOfAnotherProgramProvesNothing(t *testing.T) {
 	f := silentAfterRetry()
 	cfg := limit(4)
@@ -167,7 +167,7 @@ func TestTheSilenceOfAnotherProgramProvesNothing(t *testing.T) {
 }
 
 // silentAfterRetry returns a runner whose first turn reports a repeated request until it is stopped.
-// Later turns report nothing and end after a minute.
+// Later turns do not report anything and end after a minute.
 func silentAfterRetry() *limited {
 	f := retries(func(r *bgagent.Reporter) { r.Retrying(overloaded, time.Now().Add(2*time.Minute)) })
 	quiet := f.run
@@ -183,7 +183,7 @@ func silentAfterRetry() *limited {
 	return f
 }
 
-// between returns the times of the turns since the first one.
+// between returns how long after the first turn each turn began.
 func between(turns []limitedTurn) (since []time.Duration) {
 	for _, turn := range turns {
 		since = append(since, turn.at.Sub(turns[0].at))
@@ -191,7 +191,7 @@ func between(turns []limitedTurn) (since []time.Duration) {
 	return since
 }
 
-// refusedMessage is the message of an agent whose request was refused.
+// refusedMessage is the message from an agent whose request was refused.
 func refusedMessage(session string, e bgagent.ProviderError) bgagent.Message {
 	return bgagent.Message{
 		ID: session + "-failure", Role: bgagent.RoleAgent, Text: "API Error: 529", Finished: true, Stop: bgagent.StopError, Error: "overloaded", Provider: &e,
@@ -267,7 +267,7 @@ func TestAStarterThatRetriesLateIsStoppedAndParked(t *testing.T) {
 	})
 }
 
-// TestARefusedNoticeTurnStillTellsTheEnds refuses the turn that reports the end of a task's own task.
+// In this test, the turn that reports the end of a task's own task is refused.
 func TestARefusedNoticeTurnStillTellsTheEnds(t *testing.T) {
 	for _, next := range []bgagent.ProviderNextStep{bgagent.NextRepeat, bgagent.NextContinue} {
 		f := newLimited(nil)

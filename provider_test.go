@@ -12,14 +12,14 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// turn is a turn that a limited runner has begun.
+// limitedTurn is a turn that a limited runner has begun.
 type limitedTurn struct {
 	session string
 	prompt  bgagent.Prompt
 	at      time.Time
 }
 
-// limited is a runner whose turns are refused while the test wants it.
+// limited is a runner whose turns are refused when the test says so.
 type limited struct {
 	goRunner
 	begun  []limitedTurn
@@ -49,7 +49,7 @@ func (f *limited) turns() []limitedTurn {
 	return append([]limitedTurn(nil), f.begun...)
 }
 
-// first refuses the first n turns.
+// first returns a function that refuses the first n turns.
 func first(n int, e bgagent.ProviderError) func(int, bgagent.Prompt) error {
 	return func(i int, _ bgagent.Prompt) error {
 		if i < n {
@@ -198,7 +198,7 @@ func TestAParkedTaskCanBeCancelled(t *testing.T) {
 	})
 }
 
-// TestASlotFromBeforeTheCoolDownIsGivenBack lets a task hold its slot while its session is created.
+// In this test, a task holds its slot while its session is being created.
 func TestASlotFromBeforeTheCoolDownIsGivenBack(t *testing.T) {
 	f := newLimited(func(n int, _ bgagent.Prompt) error {
 		if n > 0 {

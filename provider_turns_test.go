@@ -10,8 +10,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestATaskThatIsAlwaysRefusedDoesNotHoldItsPoolUp refuses all turns of the first task, and the
-// first turn of each task that begins with it.
+// In this test, all turns of the first task are refused, and so is the first turn of each task that
+// begins at the same time.
 func TestATaskThatIsAlwaysRefusedDoesNotHoldItsPoolUp(t *testing.T) {
 	for _, parked := range []int{1, 5} {
 		t.Run(fmt.Sprint(parked), func(t *testing.T) {
@@ -82,8 +82,8 @@ func TestAProviderThatAlwaysTellsATimeDoesNotKeepATaskForever(t *testing.T) {
 	})
 }
 
-// TestAForegroundCallDoesNotWaitForAPauseThatAnotherManagerBegan lets a task of another manager hold the
-// only slot of the pool, until its turn is refused.
+// In this test, a task of another manager holds the only slot of the pool until its turn is
+// refused.
 func TestAForegroundCallDoesNotWaitForAPauseThatAnotherManagerBegan(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cm, err := bgagent.NewConcurrencyManager(bgagent.Limits{Default: 1})
@@ -110,8 +110,8 @@ func TestAForegroundCallDoesNotWaitForAPauseThatAnotherManagerBegan(t *testing.T
 	})
 }
 
-// TestAPauseThatIsOverIsNotQueueTime makes the first turn after the cool-down silent for a long time, so
-// that the pool grants no further slot.
+// In this test, the first turn after the cool-down is silent for a long time, so the pool does not
+// grant another slot.
 func TestAPauseThatIsOverIsNotQueueTime(t *testing.T) {
 	f := newLimited(func(n int, _ bgagent.Prompt) error {
 		switch n {

@@ -14,8 +14,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestARefusedTurnThatGoesOnIsCountedOnce lets a server put the messages of the next turn behind those
-// of the refused turn, without a prompt in between.
+// In this test, a server appends the messages of the next turn to those of the refused turn,
+// without a prompt in between.
 func TestARefusedTurnThatGoesOnIsCountedOnce(t *testing.T) {
 	refusal := bgagent.ProviderError{Kind: bgagent.ProviderRateLimited, Status: 429, Next: bgagent.NextContinue, Message: "slow down"}
 	work := func(turn *bgagenttest.Turn, d time.Duration) {
@@ -25,7 +25,7 @@ func TestARefusedTurnThatGoesOnIsCountedOnce(t *testing.T) {
 	}
 	for _, c := range []struct {
 		name    string
-		crashes []time.Duration // times between the beginning of a process and its end
+		crashes []time.Duration // how long each process lives
 		halts   bool            // the program repeats the request, and its turn is stopped
 	}{
 		{name: "one process"},

@@ -28,18 +28,17 @@ func (m *BackgroundManager) Get(id string) (Task, error) {
 	return s, nil
 }
 
-// Read is [BackgroundManager.Get] on behalf of a session. It fails with [ErrNotDescendant] if the
-// task does not descend from the session. If the task has ended and the session is owed a notice
-// about the end, that notice counts as read. With [Config].Store, Read also finds ended tasks that
-// only the store still contains, and results that were dropped from memory.
+// Read is like [BackgroundManager.Get], but on behalf of a session. It fails with
+// [ErrNotDescendant] if the task does not descend from the session. If the task has ended and the
+// session is owed a notice about it, that notice counts as read. With [Config].Store, Read also
+// finds ended tasks that only the store still contains, and results that were dropped from memory.
 func (m *BackgroundManager) Read(by Caller, id string) (Task, error) {
 	m.heard(by.Session)
 	return m.readAttempt(by, id, 0, nil)
 }
 
-// readAttempt is Read for a caller that shows one attempt of the task. The argument "no" is the
-// number of that attempt; 0 means the latest attempt. The notice of another attempt does not count
-// as read.
+// readAttempt is like Read, for a caller that shows one attempt of the task. no is the number of
+// that attempt; 0 means the latest one. Notices of other attempts do not count as read.
 func (m *BackgroundManager) readAttempt(by Caller, id string, no int, out *handing) (s Task, err error) {
 	_ = m.fetch(m.base, id) // if the record cannot be loaded, the method fails as it would without a store
 	thought := false
@@ -65,8 +64,8 @@ func (m *BackgroundManager) readAttempt(by Caller, id string, no int, out *handi
 }
 
 // List returns the tasks that the query selects, in launch order. List takes time proportional to
-// the number of tasks below the session that the query names. If the query names no session, all
-// tasks count.
+// the number of tasks below the session that the query names, or to the number of all tasks if it
+// does not name a session.
 func (m *BackgroundManager) List(q Query) (out []Task) {
 	m.view(func(st *state) {
 		found := st.list(q)
@@ -89,8 +88,8 @@ func (m *BackgroundManager) runsTask(session string) (is bool) {
 }
 
 // Outstanding returns the number of live tasks that descend from the session, and the number of
-// ended attempts about which the session is still owed a notice. It reads both in one step, so if
-// both numbers are zero, the host has missed nothing.
+// attempts that have ended but for which the session is still owed a notice. It reads both in one
+// step, so if both numbers are zero, the host has not missed anything.
 func (m *BackgroundManager) Outstanding(session string) (live, owed int) {
 	m.view(func(st *state) {
 		n := st.nodes[session]
@@ -107,12 +106,11 @@ func (m *BackgroundManager) Outstanding(session string) (live, owed int) {
 	return live, owed
 }
 
-// Messages reads the conversation of the task's session on behalf of the caller. The arguments
-// "after" and "max" and the result are the same as in [MessageReader]. Messages calls the host and
-// waits for at most [Config].CallTimeout. The error matches [errors.ErrUnsupported] if the task's
-// client cannot read messages, and [ErrNoSession] if the task has no session. Otherwise it matches
-// [ErrUnknownTask], [ErrExpired], [ErrNotDescendant] or [ErrClosed], or it is the error of ctx or of
-// the host call.
+// Messages reads the conversation of the task's session on behalf of the caller. after, max and the
+// result are the same as in [MessageReader]. Messages calls the host and waits for at most
+// [Config].CallTimeout. The error matches [errors.ErrUnsupported] if the task's client cannot read
+// messages, and [ErrNoSession] if the task has no session. Otherwise it matches [ErrUnknownTask],
+// [ErrExpired], [ErrNotDescendant] or [ErrClosed], or it is the error of ctx or of the host call.
 func (m *BackgroundManager) Messages(ctx context.Context, by Caller, id string, after Cursor, max int) (Page, error) {
 	if ctx == nil {
 		return Page{}, fmt.Errorf("bgagent: messages: %w", errNoContext)
@@ -148,24 +146,23 @@ func (m *BackgroundManager) Messages(ctx context.Context, by Caller, id string, 
 	return page, nil
 }
 
-// Digest describes the session's tasks in a text of at most max bytes. It is for a model whose
-// context has been compacted.
+// Digest describes the session's tasks in at most max bytes, for a model whose context has been
+// compacted.
 func (m *BackgroundManager) Digest(session string, max int) string {
 	tasks := m.List(Query{Under: session})
 	live, owed := m.Outstanding(session)
 	return m.words.digest(tasks, live, owed, max, time.Now())
 }
 
-// Figures are the counts of a manager at one moment. They marshal to JSON, so expvar can publish
-// them:
+// Figures holds a manager's counts at one moment. It marshals to JSON, so expvar can publish it:
 //
 //	expvar.Publish("bgagent", expvar.Func(func() any { return m.Figures() }))
 //
-// Ended attempts are counted since the call to [New]. Attempts of expired tasks are included.
+// Ended attempts are counted since the call to [New], including those of expired tasks.
 type Figures struct {
 	Live     int   `json:"live"`      // pending and running tasks
-	Stopping int   `json:"stopping"`  // ended attempts that are not quiet yet
-	Owed     int   `json:"owed"`      // ended attempts that have not been reported to their parents yet
+	Stopping int   `json:"stopping"`  // attempts that have ended but are not quiet yet
+	Owed     int   `json:"owed"`      // attempts that have ended but have not yet been reported to their parents
 	Kept     int   `json:"kept"`      // task records in memory: live tasks, and ended tasks that have not expired
 	KeptText int64 `json:"kept_text"` // bytes of the results in memory
 
@@ -176,18 +173,19 @@ type Figures struct {
 	Causes    map[Cause]uint64 `json:"causes"`     // attempts ended since New, by cause; only causes that occurred
 	OverLimit uint64           `json:"over_limit"` // sessions that missed their stopping deadline since New
 
-	// Pools are the pools that have slots in use or tasks waiting, sorted by name. If other
-	// managers share Config.Concurrency, the counts include their slots.
+	// Pools holds the pools with slots in use or waiting tasks, sorted by name. If other managers
+	// share Config.Concurrency, the counts include their slots.
 	Pools []PoolStats `json:"pools"`
 
-	Budgets []TreeBudget `json:"budgets,omitempty"` // open accounts of trees, oldest first; only with budgets
+	Budgets []TreeBudget `json:"budgets,omitempty"` // open tree accounts, oldest first; only with budgets
 }
 
-// endCounts holds the number of ended attempts for each cause.
+// endCounts counts the attempts that ended with each cause.
 type endCounts [len(causes)]uint64
 
 // Figures returns the counts. It reads them all in one step. It takes time proportional to the
-// number of pools and of sessions that have delegated. The number of tasks does not matter.
+// number of pools plus the number of sessions that have delegated. The number of tasks does not
+// matter.
 func (m *BackgroundManager) Figures() Figures {
 	f := Figures{Causes: map[Cause]uint64{}}
 	var ends endCounts
@@ -229,25 +227,25 @@ func (m *BackgroundManager) Figures() Figures {
 	return f
 }
 
-// With the methods below, the host itself takes the notices of a session.
+// With the methods below, the host takes a session's notices itself.
 
 // TakeNotice returns one notice about everything that the session is owed now. It does not wait for
-// the end of a batch. The notice counts as delivered. It also reports the ends whose notices were
-// given up. If a delivery has failed before, the first call returns the notice of that delivery
-// unchanged, and the next call returns the rest. The result "ok" is false if nothing is owed.
+// the end of a batch. The notice counts as delivered. It also reports the tasks whose notices could
+// not be delivered. If an earlier delivery failed, the first call returns the notice of that
+// delivery unchanged, and the next call returns the rest. ok is false if nothing is owed.
 //
 // With [Config].Store, TakeNotice waits until the notice is durable in the store, but for at most
-// Config.StoreTimeout. If the notice is not durable by that time, the result "ok" is false, and
-// everything stays owed. The store keeps the ends in the notice as owed until the notice is
-// acknowledged; see [BackgroundManager.Ack].
+// Config.StoreTimeout. If the notice is not durable by then, ok is false, and everything stays
+// owed. In the store, what the notice reports stays owed until the notice is acknowledged; see
+// [BackgroundManager.Ack].
 func (m *BackgroundManager) TakeNotice(session string) (n Notice, ok bool) {
 	m.Start()
 	m.heard(session)
 	return m.takeNotice(session, m.words, nil)
 }
 
-// takeNotice is TakeNotice for an answer that contains everything in the argument "out". If "out"
-// is nil, the notice is the whole answer.
+// takeNotice is TakeNotice for an answer that contains everything in out. If out is nil, the notice
+// is the whole answer.
 func (m *BackgroundManager) takeNotice(session string, w wording, out *handing) (n Notice, ok bool) {
 	if m.storesNotices() {
 		var node *node
@@ -268,13 +266,12 @@ func (m *BackgroundManager) takeNotice(session string, w wording, out *handing) 
 
 // NextNotice waits until a notice for the session is due, and returns the notice. The notice counts
 // as delivered. If [Config].Wake is [WakeEach], the rules of WakeEach decide when a notice is due.
-// Otherwise the rules of [WakeBatch] decide. A notice does not repeat what a tool's result has
+// Otherwise, the rules of [WakeBatch] decide. A notice does not repeat what a tool's result has
 // already reported.
 //
-// A program that calls NextNotice until it returns [ErrNothingOwed] misses nothing: at that moment,
-// no task that the session launched itself is live and no notice is owed. If the manager is
-// suspended, the error matches [ErrSuspended]. Without a store, any other error is the error of
-// ctx.
+// A program that calls NextNotice until it returns [ErrNothingOwed] does not miss anything: at that
+// moment, no task that the session launched itself is live, and no notice is owed. If the manager
+// is suspended, the error matches [ErrSuspended]. Without a store, any other error is that of ctx.
 //
 // With [Config].Store, NextNotice waits until the notice is durable in the store. If ctx ends
 // during this wait, the error matches both [ErrStore] and the error of ctx. If the manager is
@@ -352,8 +349,8 @@ func (m *BackgroundManager) NextNotice(ctx context.Context, session string) (Not
 }
 
 // Notices returns an iterator over the notices for the session, as [BackgroundManager.NextNotice] returns
-// them. The loop ends when nothing is live and nothing is owed any more. With any other error, such as
-// that of ctx, the loop gets the zero Notice and the error, and ends:
+// them. The loop ends when no task is live and no notice is owed any more. After any other error,
+// such as that of ctx, the loop gets the zero Notice and the error, and ends:
 //
 //	for notice, err := range m.Notices(ctx, session) {
 //		if err != nil {
@@ -362,10 +359,11 @@ func (m *BackgroundManager) NextNotice(ctx context.Context, session string) (Not
 //		// …
 //	}
 //
-// A notice counts as delivered when the body of the loop gets it. While the body runs, nothing else is
-// taken: the ends of this time are in the next notice. So a loop that is slow or breaks off loses
-// nothing, and a later loop continues with what is owed then. The iterator holds nothing between two
-// notices. It can be used several times and concurrently; each notice is then returned once.
+// A notice counts as delivered when the body of the loop gets it. While the body runs, no other
+// notice is taken: tasks that end during this time are in the next notice. Therefore, a loop that
+// is slow or ends early does not lose anything, and a later loop continues with what is owed then.
+// The iterator does not hold anything between two notices. It can be used several times and
+// concurrently; each notice is still returned only once.
 func (m *BackgroundManager) Notices(ctx context.Context, session string) iter.Seq2[Notice, error] {
 	return func(yield func(Notice, error) bool) {
 		for {

@@ -18,7 +18,7 @@ type QuestionKind uint8
 // The kinds of questions.
 const (
 	_                  QuestionKind = iota
-	QuestionPermission              // whether the agent may do what the subject says; models may answer only with Config.ModelsMayPermit
+	QuestionPermission              // whether the agent may do what Subject describes; models may answer only with Config.ModelsMayPermit
 	QuestionChoice                  // any other question with a fixed set of answers
 )
 
@@ -63,19 +63,19 @@ func (s *QuestionState) UnmarshalText(b []byte) error {
 // Question is a question that an agent asks in a turn. The turn waits for the answer. The client
 // sets ID, Kind, Title, Subject, Options and Expires, and the manager sets the other fields.
 type Question struct {
-	// ID is the id that the agent runtime of a [TurnStarter] has given to the question. It must be
-	// unique in its session. For a question of [Reporter.Ask], the manager makes the id.
+	// ID is the id that the agent runtime of a [TurnStarter] gave to the question. It must be
+	// unique in its session. For a question from [Reporter.Ask], the manager makes the id.
 	ID string `json:"id"`
 	// Key identifies the question among the questions of its task. It contains ID and a digest of the
-	// kind, the title, the subject and the options. So an answer with this key cannot answer a
+	// kind, the title, the subject and the options, so an answer with this key cannot answer a
 	// different question.
 	Key     string       `json:"key"`
 	Kind    QuestionKind `json:"kind"`
 	Title   string       `json:"title"`   // what the agent asks, in one line of at most 200 bytes
 	Subject string       `json:"subject"` // exact subject, such as the whole command; at most 64 KiB; empty once the turn has ended
-	// Options are the possible answers, from 1 to 20. An option is not empty and has at most 200
-	// bytes. If the runtime offers an answer that also covers later questions, such as "always", the
-	// client leaves it out.
+	// Options are the possible answers, at least 1 and at most 20. An option is not empty and has
+	// at most 200 bytes. If the runtime offers an answer that also covers later questions, such as
+	// "always", the client leaves it out.
 	Options []string      `json:"options"`
 	Asked   time.Time     `json:"asked"`
 	Expires time.Time     `json:"expires"` // 24 h after Asked if the client leaves it zero or sets a time more than 366 days away
@@ -83,7 +83,7 @@ type Question struct {
 	Answer  string        `json:"answer,omitempty"` // option that was chosen; only with QuestionAnswered
 }
 
-// clone returns a copy of q that shares nothing with q. The result is nil if q is nil.
+// clone returns a copy of q that does not share anything with q. It returns nil if q is nil.
 func (q *Question) clone() *Question {
 	if q == nil {
 		return nil
@@ -96,29 +96,28 @@ func (q *Question) clone() *Question {
 // isShown reports whether the subject is short enough to be shown to models.
 func (q *Question) isShown() bool { return len(cleantext.String(q.Subject)) <= subjectShown }
 
-// isForModels reports whether a model may answer the question. The argument "permits" is
-// Config.ModelsMayPermit.
+// isForModels reports whether a model may answer the question. permits is Config.ModelsMayPermit.
 func (q *Question) isForModels(permits bool) bool {
 	return (q.Kind != QuestionPermission || permits) && q.isShown()
 }
 
 // AnswerInput is the answer to a question.
 type AnswerInput struct {
-	Key    string // Question.Key of the question that the answering person or model has seen
+	Key    string // Question.Key of the question that the answering person or model saw
 	Option string // one of Question.Options
 }
 
-// Bounds of questions.
+// Limits for questions.
 const (
 	questionExpiry  = 24 * time.Hour   // default time after which a question expires
-	questionPark    = time.Minute      // time without a report after which a runner's turn that waits for an answer gives its slot back
-	questionsOpen   = 20               // largest number of open questions of a manager
+	questionPark    = time.Minute      // how long a runner's turn that waits for an answer may go without a report before it gives its slot back
+	questionsOpen   = 20               // maximum number of a manager's open questions
 	questionsKept   = 20               // number of a task's questions whose outcomes are remembered
-	questionTitle   = 200              // bytes of a title
+	questionTitle   = 200              // maximum number of bytes of a title
 	questionSubject = 64 << 10         // bytes of a subject
-	subjectShown    = 2 << 10          // maximum number of bytes of a subject that is shown to models; only the host can answer about a longer one
-	questionOptions = 20               // largest number of options
-	questionOption  = 200              // bytes of an option
+	subjectShown    = 2 << 10          // maximum number of bytes of a subject that is shown to models; if it is longer, only the host can answer
+	questionOptions = 20               // maximum number of options
+	questionOption  = 200              // maximum number of bytes of an option
 	questionIDBytes = 200              // maximum number of bytes of an id from a client
 	keyDigest       = 16               // maximum number of bytes that a key has in addition to the id
 	answerPauseMost = 30 * time.Second // longest pause between two calls of AnswerQuestion
@@ -128,11 +127,11 @@ const (
 var (
 	// ErrNotAsked is returned by Reporter.Ask, and passed to an [Answerer], if nobody is asked. The text
 	// of the error says why: [Config].Ask is not set, too many questions are open, or the question that
-	// a [TurnStarter] has reported is not valid.
+	// a [TurnStarter] reported is invalid.
 	ErrNotAsked = errors.New("nobody was asked")
 
-	// ErrQuestionExpired is returned by Reporter.Ask, and passed to an [Answerer], if nobody has answered
-	// the question in time. Nobody has denied anything.
+	// ErrQuestionExpired is returned by Reporter.Ask, and passed to an [Answerer], if nobody
+	// answered the question in time. It does not mean that somebody denied a permission.
 	ErrQuestionExpired = errors.New("nobody has answered the question in time")
 
 	// ErrNoQuestion is returned by Answer if the task does not ask a question with the key. An
@@ -143,43 +142,45 @@ var (
 	// already been answered, has expired or is no longer asked.
 	ErrQuestionOver = errors.New("the question cannot be answered any more")
 
-	// ErrMayNotPermit is returned by Answer if a session answers a question for a permission and
-	// [Config].ModelsMayPermit is not set. It is also returned if a session answers a question whose
-	// subject has more than 2 KiB, because the subject is not shown to models.
+	// ErrMayNotPermit is returned by Answer if a session answers a [QuestionPermission] and
+	// [Config].ModelsMayPermit is not set. It is also returned if a session answers a question
+	// whose subject has more than 2 KiB, because the subject is not shown to models.
 	ErrMayNotPermit = errors.New("models may not answer this question")
 )
 
-// Answerer is the ability of a [TurnStarter] to pass answers to the questions that it reports with
-// [HostQuestion].
+// Answerer is implemented by a [TurnStarter] that can pass on the answers to the questions that it
+// reports with [HostQuestion].
 type Answerer interface {
-	// AnswerQuestion passes the answer q.Answer to the agent runtime. If "refusal" is not nil, there
-	// is no answer: the client then refuses what the agent has asked for, and, if it can, gives the
-	// agent the text of the error as the reason. The error matches [ErrNotAsked] or
-	// [ErrQuestionExpired]. A question that was refused because it is not valid has only its ID, Kind
-	// and Title. If its ID is not valid either, AnswerQuestion is not called.
+	// AnswerQuestion passes the answer q.Answer to the agent runtime. If refusal is not nil, there
+	// is no answer: the client then refuses what the agent asked for, and, if it can, gives the
+	// agent the text of refusal as the reason. refusal matches [ErrNotAsked] or
+	// [ErrQuestionExpired]. A question that was refused because it is invalid has only its ID, Kind
+	// and Title. If its ID is invalid, too, AnswerQuestion is not called.
 	//
-	// If the runtime no longer asks the question, the error matches [ErrNoQuestion]. If there is no
-	// way to tell the runtime the outcome, the error matches [errors.ErrUnsupported]. After any
-	// other error, and after a call that has taken too long, the manager repeats the call until the
-	// turn ends. So repeating an answer that the runtime already has must be harmless.
+	// If the runtime no longer asks the question, AnswerQuestion returns an error that matches
+	// [ErrNoQuestion]. If there is no way to tell the runtime the outcome, the error matches
+	// [errors.ErrUnsupported]. After any other error, and after a call that took too long, the
+	// manager repeats the call until the turn ends. Therefore, repeating an answer that the runtime
+	// already has must be harmless.
 	AnswerQuestion(ctx context.Context, session string, q Question, refusal error) error
 }
 
-// Answer answers a question of a task. The argument "id" is the id of the task or of its session, and
-// [Task].Questions contains the open questions of a task. A session can answer questions of the tasks
-// that descend from it, but not of its own task. It can answer a [QuestionPermission] only with
-// [Config].ModelsMayPermit, and no question whose subject has more than 2 KiB, because such a subject is
-// not shown to models. The host, which is the zero [Caller], can answer every question.
+// Answer answers a question that a task has asked. id is the id of the task or of its session.
+// [Task].Questions contains the open questions of a task. A session can answer questions from the
+// tasks that descend from it, but not from its own task. It can answer a [QuestionPermission] only
+// with [Config].ModelsMayPermit. It cannot answer a question whose subject has more than 2 KiB,
+// because such a subject is not shown to models. The host, which is the zero [Caller], can answer
+// every question.
 //
-// An answer counts once. The first answer decides, and Answer returns the answered question. If the
-// question has been answered already, has expired or is no longer asked, Answer returns the question and
-// an error that matches [ErrQuestionOver]; Question.State and Question.Answer contain the outcome. A
+// Only the first answer counts: for it, Answer returns the answered question. If the question has
+// already been answered, has expired or is no longer asked, Answer returns the question and an
+// error that matches [ErrQuestionOver]; Question.State and Question.Answer contain the outcome. A
 // task remembers at least its last 20 questions.
 //
 // The error is an [*InputError] if the key is missing or if the option is not one of Question.Options.
-// It matches [ErrNoQuestion] if the task asks no question with this key, and [ErrMayNotPermit] if the
-// caller may not answer. Otherwise it matches [ErrUnknownTask], [ErrExpired], [ErrNotDescendant] or
-// [ErrClosed], or it is the error of ctx.
+// It matches [ErrNoQuestion] if the task does not ask a question with this key, and
+// [ErrMayNotPermit] if the caller is not allowed to answer it. Otherwise it matches
+// [ErrUnknownTask], [ErrExpired], [ErrNotDescendant] or [ErrClosed], or it is the error of ctx.
 //
 // With [Config].Store, Answer returns once the answer is durable, and the agent gets the answer after
 // that. If this takes too long, the error matches [ErrStore] and [ErrUncertain]: the agent gets the
@@ -226,19 +227,19 @@ func (m *BackgroundManager) answerQuestion(ctx context.Context, by Caller, ref s
 }
 
 // Ask asks a question and returns the option that was chosen. It waits for the answer, which can take as
-// long as the question is open. Meanwhile the turn cannot become stale, and the time to live does not pass.
-// If the turn makes no report for a minute, the task is parked: it gives its slot back, and Ask returns
-// only when the task has a slot again.
+// long as the question is open. Meanwhile, the turn cannot become stale, and the wait does not
+// count towards the time to live. If the turn does not report anything for a minute, the task is
+// parked: it gives its slot back, and Ask returns only when the task has a slot again.
 //
 // Ask returns at once with an error that matches [ErrNotAsked] if [Config].Ask is not set, if 20 questions
-// are open already, or if the turn has ended. The client then refuses what the agent has asked for, and
-// gives the agent the text of the error as the reason. The error matches [ErrQuestionExpired] if nobody has
-// answered in time. If ctx or the turn ends first, Ask returns the error of ctx, or an error that matches
-// [context.Canceled], and the question is no longer asked. The error is an [*InputError] if the question
-// is not valid.
+// are already open, or if the turn has ended. The client then refuses what the agent asked for, and
+// gives the agent the text of the error as the reason. The error matches [ErrQuestionExpired] if
+// nobody answered in time. If ctx or the turn ends first, Ask returns the error of ctx, or an error
+// that matches [context.Canceled], and the question is no longer asked. The error is an
+// [*InputError] if the question is invalid.
 //
-// Unlike the other methods, Ask blocks. A Reporter that [NewReporter] has made reports the question as
-// [ReportAsking] and returns ErrNotAsked.
+// Unlike the other methods, Ask blocks. With a Reporter that [NewReporter] made, Ask reports the
+// question as [ReportAsking] and returns ErrNotAsked.
 func (r *Reporter) Ask(ctx context.Context, q Question) (option string, err error) {
 	if err := q.check(false); err != nil {
 		return "", fmt.Errorf("bgagent: ask: %w", err)
@@ -321,7 +322,7 @@ func (m *BackgroundManager) passAnswer(x *asked) {
 		if session == "" {
 			return
 		}
-		err := fmt.Errorf("the client is no Answerer: %w", errors.ErrUnsupported) // in an earlier process, another client can have reported it
+		err := fmt.Errorf("the client is no Answerer: %w", errors.ErrUnsupported) // in an earlier process, another client may have reported it
 		if answerer != nil {
 			_, err = within(call, m, goCall, "AnswerQuestion", m.cfg.CallTimeout, func(ctx context.Context) (struct{}, error) {
 				return struct{}{}, lookedAt(answerer.AnswerQuestion(ctx, session, q, refusal))
@@ -344,8 +345,8 @@ func (m *BackgroundManager) passAnswer(x *asked) {
 	}
 }
 
-// check returns an error if a question that a client reports is not valid. The argument "id" is
-// true if the question must have an id.
+// check returns an error if a question that a client reports is invalid. id is true if the question
+// must have an id.
 func (q *Question) check(id bool) error {
 	bad := func(field, format string, a ...any) error {
 		return &InputError{"Question." + field, fmt.Sprintf(format, a...)}
@@ -374,7 +375,7 @@ func (q *Question) check(id bool) error {
 	return nil
 }
 
-// checkID returns an error if the id of a question that a client reports is not valid.
+// checkID returns an error if the id of a question that a client reports is invalid.
 func (q *Question) checkID() error {
 	if q.ID == "" || len(q.ID) > questionIDBytes || mdtext.Valid(q.ID) != q.ID {
 		return &InputError{"Question.ID", fmt.Sprintf("is %.80q; it must be valid UTF-8 of 1 to %d bytes", q.ID, questionIDBytes)}
@@ -422,7 +423,7 @@ func questionOver(id string, q *Question) error {
 	return fmt.Errorf("task %s: %w: it is %s", id, ErrQuestionOver, map[bool]string{true: "expired", false: "no longer asked"}[q.State == QuestionExpired])
 }
 
-// mayNotPermit returns the error for a session that may not answer the question. The argument "shown" is
+// mayNotPermit returns the error for a session that is not allowed to answer the question. shown is
 // false if the subject is too long to be shown to models.
 func mayNotPermit(id string, shown bool) error {
 	if !shown {

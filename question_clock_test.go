@@ -11,7 +11,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// An agent works on for longer than its time to live after the answer to a question of an earlier process.
+// An agent continues to work for longer than its time to live after the answer to a question from
+// an earlier process.
 func TestTheTimeToLiveAfterAnAnswerDoesNotGrowOverARestart(t *testing.T) {
 	script := func(t *bgagenttest.Turn) {
 		t.Sleep(10 * time.Second)
@@ -41,7 +42,7 @@ func TestTheTimeToLiveAfterAnAnswerDoesNotGrowOverARestart(t *testing.T) {
 	}
 }
 
-// A runner's turn asks, and its process ends. The next attempt continues the turn.
+// A runner's turn asks a question, and its process ends. The next attempt continues the turn.
 func TestTheTimeToLiveOfTheNextAttemptDoesNotGrowAfterAQuestion(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
 		w.cfg.Ask, w.cfg.TimeToLive, w.cfg.StaleTimeout = true, 25*time.Second, bgagent.Disabled
@@ -66,14 +67,15 @@ func TestTheTimeToLiveOfTheNextAttemptDoesNotGrowAfterAQuestion(t *testing.T) {
 	})
 }
 
-// noAnswerer is a starter that cannot pass answers.
+// noAnswerer is a starter to which answers cannot be passed.
 type noAnswerer struct {
 	bgagent.SessionClient
 	bgagent.TurnStarter
 	bgagent.EventSource
 }
 
-// The client of the next process is no Answerer. The clocks of the turn run again, because nothing can be passed.
+// The next process's client is not an Answerer. The clocks of the turn run again, because the
+// answer cannot be passed on.
 func TestAnAnswerIsNotPassedByAClientThatIsNoAnswerer(t *testing.T) {
 	onProcesses(t, asking(mayI), func(t *testing.T, p *processes) {
 		p.hangs.Store(true)

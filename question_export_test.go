@@ -2,7 +2,7 @@ package bgagent
 
 import "context"
 
-// ShowsQuestions plays a tool whose answer shows the questions of the task, as they are in this copy.
+// ShowsQuestions acts like a tool whose answer shows the questions in this copy of the task.
 func ShowsQuestions(m *BackgroundManager, by Caller, shown Task) {
 	c := newCall(context.Background(), m, by, m.words)
 	c.showsQuestions(shown)

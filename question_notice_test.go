@@ -141,7 +141,8 @@ func TestAQuestionThatIsOverIsNotReported(t *testing.T) {
 	}
 }
 
-// A session that is busy gets the notice when it is idle. If the question is over by then, there is none.
+// A busy session gets the notice when it is idle. If the question is over by then, it does not get
+// one.
 func TestAQuestionDoesNotGoIntoABusySession(t *testing.T) {
 	for _, answered := range []bool{false, true} {
 		var box inbox
@@ -195,7 +196,8 @@ func TestAQuestionAndTheEndsThatAreOwedAreOneNotice(t *testing.T) {
 	})
 }
 
-// A task whose own task asks gets the question as its next turn, and answers it in this turn.
+// A task whose own task asks a question gets the question as the prompt of its next turn, and
+// answers it in that turn.
 func TestATaskIsToldOfTheQuestionOfItsTask(t *testing.T) {
 	var m *bgagent.BackgroundManager
 	script := func(t *bgagenttest.Turn) {
@@ -225,8 +227,8 @@ func TestATaskIsToldOfTheQuestionOfItsTask(t *testing.T) {
 	})
 }
 
-// What is owed to a session without a Notifier is taken, or comes with its next tool result. A tool result
-// that shows the question counts, too.
+// If there is no Notifier, what a session is owed is taken, or comes with its next tool result. A
+// tool result that shows the question counts, too.
 func TestAQuestionIsHandedOutOnce(t *testing.T) {
 	for name, take := range map[string]func(t *testing.T, m *bgagent.BackgroundManager, id string) string{
 		"NextNotice": func(t *testing.T, m *bgagent.BackgroundManager, _ string) string {
@@ -265,7 +267,7 @@ func TestAQuestionIsHandedOutOnce(t *testing.T) {
 	}
 }
 
-// A question that a foreground call or a blocking read has shown is not repeated by a notice.
+// A question that a foreground call or a blocking read has shown is not repeated in a notice.
 func TestAQuestionThatACallHasShownIsNotReported(t *testing.T) {
 	for _, foreground := range []bool{true, false} {
 		var box inbox

@@ -15,7 +15,7 @@ import (
 )
 
 // If the provider refuses the turn that reports a question, the turn is repeated with the question, even if
-// it also reports an end by then.
+// by then it also reports that a task has ended.
 func TestARefusedNoticeTurnKeepsItsQuestionWhenAnEndJoinsIt(t *testing.T) {
 	var m *bgagent.BackgroundManager
 	var notices []*bgagent.Notice
@@ -65,7 +65,8 @@ func fmtErr(err error) string {
 	return ""
 }
 
-// A call whose caller lacks the tool reports ends, and leaves questions to the next notice.
+// If the caller lacks the tool, a call reports tasks that have ended, and leaves questions to the
+// next notice.
 func TestACallerWithoutTheToolLeavesQuestionsOwed(t *testing.T) {
 	without := bgagent.ToolOptions{Omit: []string{bgagent.ToolBackgroundMessage}}
 	script := func(t *bgagenttest.Turn) {
@@ -103,7 +104,7 @@ func TestACallerWithoutTheToolLeavesQuestionsOwed(t *testing.T) {
 	})
 }
 
-// A notice that could not be delivered, and that reports a question, stays as it is for callers without the tool.
+// An undelivered notice that reports a question is left unchanged by callers without the tool.
 func TestACallerWithoutTheToolLeavesANoticeThatWasTried(t *testing.T) {
 	var box inbox
 	box.fails(errors.New("down"))
@@ -140,7 +141,8 @@ func TestAQuestionThatAnAnswerDoesNotShowStaysOwed(t *testing.T) {
 	}
 }
 
-// If a question is over while the store does not take its notice, the notice is not delivered.
+// If a question is over before the store has accepted the notice about it, the notice is not
+// delivered.
 func TestAQuestionThatIsOverBeforeItsNoticeIsStoredIsNotReported(t *testing.T) {
 	var box inbox
 	onProcesses(t, asking(which), func(t *testing.T, p *processes) {
@@ -167,7 +169,7 @@ func TestAQuestionThatIsOverBeforeItsNoticeIsStoredIsNotReported(t *testing.T) {
 	})
 }
 
-// A host that changes a notice does not change its repetition.
+// If a host changes a notice, its repetition is unaffected.
 func TestAHostCannotChangeTheQuestionsOfANotice(t *testing.T) {
 	var box inbox
 	var calls sync.Mutex // the notice is delivered again, possibly while the test reads
@@ -193,8 +195,8 @@ func TestAHostCannotChangeTheQuestionsOfANotice(t *testing.T) {
 	})
 }
 
-// An end that waits for its batch, and that was in a notice with a question, waits for its batch again if
-// the question is over before the session takes the notice.
+// If an end was included in a notice with a question before its batch was complete, and the
+// question is over before the session takes the notice, the end waits for its batch again.
 func TestAnEndWaitsForItsBatchAgainOnceTheQuestionIsOver(t *testing.T) {
 	var box inbox
 	box.fails(bgagent.ErrBusy)
@@ -229,7 +231,7 @@ func TestAnEndWaitsForItsBatchAgainOnceTheQuestionIsOver(t *testing.T) {
 	})
 }
 
-// Where only models answer, a question that no model may answer is refused at once.
+// If only models can answer, a question that no model may answer is refused at once.
 func TestWhereOnlyModelsAnswerOtherQuestionsAreRefused(t *testing.T) {
 	long := which
 	long.Subject = strings.Repeat("x", 2<<10+1)

@@ -13,7 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// refusals is a starter that notes what it gets to know about questions.
+// refusals is a starter that records what it is told about questions.
 type refusals struct {
 	bgagenttest.Starter
 	mu  *sync.Mutex

@@ -10,8 +10,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// A question of which its session was not told before the process ended is reported by the next process. A
-// notice whose delivery was tried is repeated with the same id and text. What was told is not reported again.
+// If a question was not reported to its session before the process ended, the next process reports
+// it. A notice whose delivery was tried is repeated with the same id and text. What was already
+// reported is not reported again.
 func TestTheNoticeOfAQuestionSurvivesARestart(t *testing.T) {
 	failed := errors.New("the answer is lost")
 	for name, c := range map[string]struct {
@@ -71,7 +72,7 @@ func TestTheNoticeOfAQuestionSurvivesARestart(t *testing.T) {
 }
 
 // With a store, a question that was handed out is reported again after a restart, unless the session has
-// called again or the notice was acknowledged.
+// made another call or the notice was acknowledged.
 func TestAQuestionThatWasHandedOutIsOwedUntilItIsAcknowledged(t *testing.T) {
 	for name, c := range map[string]struct {
 		then  func(p *processes, n bgagent.Notice)

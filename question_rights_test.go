@@ -67,7 +67,8 @@ func TestAForegroundCallReturnsWhenItsTaskAsks(t *testing.T) {
 	})
 }
 
-// A root waits in the foreground for a task that waits for its own task, which asks.
+// A root session waits in the foreground for a task that waits for its own task, which asks a
+// question.
 func TestAForegroundCallReturnsWhenATaskBelowAsks(t *testing.T) {
 	var m *bgagent.BackgroundManager
 	script := func(t *bgagenttest.Turn) {
@@ -130,7 +131,7 @@ func (n nested) FindSession(_ context.Context, session string) (bgagent.SessionI
 	return bgagent.SessionInfo{}, nil
 }
 
-// A session without a task is between the awaited task and the task that asks.
+// There is a session without a task between the awaited task and the task that asks.
 func TestAForegroundCallReturnsWhenATaskOfANestedSessionAsks(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := nested{bgagenttest.NewRunner(func(t *bgagenttest.Turn) {

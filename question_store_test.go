@@ -14,7 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// The question of a runner dies with its process.
+// A runner's question dies with its process.
 func TestTheQuestionOfARunnerIsNoLongerAskedAfterARestart(t *testing.T) {
 	for _, wait := range []time.Duration{10 * time.Second, time.Hour} {
 		inWorld(t, func(t *testing.T, w *world) {
@@ -139,7 +139,7 @@ func TestAQuestionThatItsServerNoLongerAsksIsOverAfterARestart(t *testing.T) {
 	})
 }
 
-// The process ends after the answer was accepted, and before the server has received it.
+// The process ends after the answer was accepted but before the server has received it.
 func TestAnAcceptedAnswerReachesItsServerInTheNextProcess(t *testing.T) {
 	onProcesses(t, asking(mayI), func(t *testing.T, p *processes) {
 		p.hangs.Store(true)

@@ -14,10 +14,10 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// mayI is a question for a permission.
+// mayI is a request for permission.
 var mayI = bgagent.Question{ID: "per_1", Kind: bgagent.QuestionPermission, Title: "May I run make?", Subject: "make -j 4 all", Options: []string{"allow", "deny"}}
 
-// which is a question that is not for a permission.
+// which is a question that is not a request for permission.
 var which = bgagent.Question{ID: "que_1", Kind: bgagent.QuestionChoice, Title: "Which branch?", Subject: "Which branch is to be released?", Options: []string{"main", "next"}}
 
 // asking plays an agent that asks a question after 10 s, works for another 10 s, and answers with what
@@ -196,7 +196,8 @@ func TestAStarterKeepsItsSlotWhileItAsks(t *testing.T) {
 	})
 }
 
-// The time to live does not pass while a task asks, whether the task has given its slot back or not.
+// The time to live is paused while a task asks a question, whether or not the task has given its
+// slot back.
 func TestTheTimeToLiveDoesNotPassWhileATaskAsks(t *testing.T) {
 	for _, wait := range []time.Duration{50 * time.Second, 10 * time.Hour} {
 		t.Run(wait.String(), func(t *testing.T) {
@@ -358,8 +359,8 @@ func TestAnAnswerMustFitItsQuestion(t *testing.T) {
 	})
 }
 
-// The key contains a digest of the subject. So an answer cannot reach a question with the same id that
-// asks something else.
+// The key contains a digest of the subject, so an answer cannot reach a question with the same id
+// that asks something else.
 func TestAnAnswerCountsOnlyForTheSubjectShown(t *testing.T) {
 	script := func(t *bgagenttest.Turn) { t.Sleep(time.Minute) }
 	onFakeServer(t, script, bgagent.Config{}, func(t *testing.T, m *bgagent.BackgroundManager, _ bgagenttest.Starter) {

@@ -11,15 +11,15 @@ import (
 	"time"
 )
 
-// A [Store] keeps records. This file defines the contents of the records and makes the records from
+// This file defines the contents of the records that a [Store] keeps, and makes these records from
 // the state. Times in records are wall times, because each process starts its own manager clock.
 
-// recordVersion is the version of the records that this code writes. This code cannot read records
-// of a newer version.
+// recordVersion is the version of the records that this code writes. Records of a newer version
+// cannot be read.
 const recordVersion = 1
 
 // taskRecord is the record that a store keeps of a task. The texts of the task can be long, so the
-// store keeps them outside of the record. The record contains their names; see textOf.
+// store keeps them separately. The record contains their names; see textOf.
 type taskRecord struct {
 	Version     int               `json:"v"`
 	Parent      string            `json:"parent"`
@@ -46,7 +46,7 @@ type taskRecord struct {
 	Reclaimable bool              `json:"reclaimable,omitempty"`
 	Unsaid      string            `json:"unsaid,omitempty"` // name of the text
 	Past        []Attempt         `json:"past,omitempty"`
-	QueueEnds   time.Time         `json:"queue_ends,omitzero"` // time at which the queue time to live ends
+	QueueEnds   time.Time         `json:"queue_ends,omitzero"` // when the queue time to live expires
 	Session     *sessionRecord    `json:"session,omitempty"`
 	Sessions    int32             `json:"sessions,omitempty"` // number of earlier sessions, if the task has no session
 	Run         *runRecord        `json:"run,omitempty"`      // set while an attempt runs or is being stopped
@@ -56,12 +56,12 @@ type taskRecord struct {
 	Burnt       int32             `json:"burnt,omitempty"` // highest attempt number that was withdrawn and must not be used again
 	Budget      *budgetRecord     `json:"budget,omitempty"`
 	Letters     []letterRecord    `json:"letters,omitempty"`      // messages to the task
-	ModelChosen bool              `json:"model_chosen,omitempty"` // the host has chosen the model; without it, as in records of earlier versions, no fallback replaces the model
+	ModelChosen bool              `json:"model_chosen,omitempty"` // the host chose the model; if this is false, as in records of earlier versions, no fallback replaces the model
 	Fallen      *fallenRecord     `json:"fallen,omitempty"`       // set if the task runs on a fallback of its model
 
 	Questions    []questionRecord `json:"questions,omitempty"`
-	LastQuestion int32            `json:"last_question,omitempty"` // number of the latest question that a runner has asked
-	AskedFrom    time.Time        `json:"asked_from,omitzero"`     // time from which the clocks of the turn stand still because of a question
+	LastQuestion int32            `json:"last_question,omitempty"` // number of the latest question that a runner asked
+	AskedFrom    time.Time        `json:"asked_from,omitzero"`     // since when the clocks of the turn have been paused by a question
 }
 
 // sessionRecord is the part of a task's record that describes its session.
@@ -71,12 +71,13 @@ type sessionRecord struct {
 	Gone   bool   `json:"gone,omitempty"`
 	Stuck  bool   `json:"stuck,omitempty"`
 	Number int32  `json:"number,omitempty"` // number of sessions that the task had before this session
-	Saved  []byte `json:"saved,omitempty"`  // data that the client has saved
+	Saved  []byte `json:"saved,omitempty"`  // data that the client saved
 
 	Instance string `json:"instance,omitempty"` // id of the manager that used the session last
 }
 
-// runRecord is the part of a task's record that describes an attempt that runs or is being stopped.
+// runRecord is the part of a task's record that describes an attempt that is running or being
+// stopped.
 type runRecord struct {
 	Attempt   int32     `json:"attempt"`
 	Started   time.Time `json:"started"`
@@ -85,24 +86,24 @@ type runRecord struct {
 	Prompt    string    `json:"prompt,omitempty"`     // id of that prompt
 	PromptOf  string    `json:"prompt_of,omitempty"`  // name of the text of that prompt
 	TurnStart time.Time `json:"turn_start,omitzero"`  // zero between turns
-	Since     time.Time `json:"since,omitzero"`       // start of the time to live of the task's start; zero if it is the time in Started
+	Since     time.Time `json:"since,omitzero"`       // from when the time to live counts; zero if it counts from Started
 	Ran       int64     `json:"ran,omitempty"`        // nanoseconds spent in earlier turns
 	Text      string    `json:"text,omitempty"`       // name of the text of the last turn that produced text
 	Output    bool      `json:"output,omitempty"`     // an earlier turn produced output
 	ToolCalls int       `json:"tool_calls,omitempty"` // number of tool calls in earlier turns
 	Waits     bool      `json:"waits,omitempty"`      // the attempt is parked
 	EndCause  Cause     `json:"end_cause,omitempty"`  // cause with which the attempt ends if no further turn begins
-	Stopping  bool      `json:"stopping,omitempty"`   // the attempt was ended from outside and may still run
+	Stopping  bool      `json:"stopping,omitempty"`   // something other than the agent ended the attempt, which may still be running
 	Overrun   bool      `json:"overrun,omitempty"`    // the attempt missed its stopping deadline
 	OpenTodos int32     `json:"open_todos,omitempty"` // number of open todos after the last turn
 	Heard     bool      `json:"heard,omitempty"`      // the session has received the prompt of the attempt that this one replaced
-	Instance  string    `json:"instance,omitempty"`   // id of the manager that hands over the prompt, or has handed it over
+	Instance  string    `json:"instance,omitempty"`   // id of the manager that hands over the prompt, or handed it over
 	Before    Cursor    `json:"before,omitempty"`     // position in the session before the prompt
 	Notice    string    `json:"notice,omitempty"`     // id of the notice that is the prompt, until the notice is settled
 
-	Refused *refusedRecord `json:"refused,omitempty"` // set if the provider has refused the last turns, or if the turn could not begin because other turns were refused
+	Refused *refusedRecord `json:"refused,omitempty"` // set if the provider refused the last turns, or if the turn could not begin because other turns were refused
 
-	Counted usedRecord `json:"counted,omitzero"` // part of the used budget that belongs to the last turn
+	Counted usedRecord `json:"counted,omitzero"` // how much of the used budget the last turn accounts for
 }
 
 // endRecord is the part of a task's record that describes how an attempt ended.
@@ -127,9 +128,9 @@ type endRecord struct {
 	Unsaid    bool      `json:"unsaid,omitempty"`
 }
 
-// nodeRecord is the record that a store keeps of a session that delegates. The debts to the session
-// are in the records of its tasks, so that the end of one task does not rewrite the debts of all
-// other tasks.
+// nodeRecord is the record that a store keeps of a session that delegates. The tasks' own records
+// say whether they are still to be reported to the session, so that the end of one task does not
+// require rewriting this information for all the others.
 type nodeRecord struct {
 	Version int              `json:"v"`
 	Parent  string           `json:"parent,omitempty"` // id of the parent session, if the session was looked up or its task has expired
@@ -152,15 +153,15 @@ const (
 type managerRecord struct {
 	Version  int       `json:"v"`
 	Instance string    `json:"instance"`
-	Seen     time.Time `json:"seen"`            // last time at which the manager is known to have been running
-	Clock    time.Time `json:"clock"`           // the same moment on the other records' clock, which stands still while the machine sleeps
+	Seen     time.Time `json:"seen"`            // when the manager is last known to have been running
+	Clock    time.Time `json:"clock"`           // the same moment on the other records' clock, which does not advance while the machine sleeps
 	Clean    bool      `json:"clean,omitempty"` // the manager was suspended
 
-	Crashed time.Time `json:"crashed,omitzero"`  // last time at which the manager before this one is known to have been running, if it was not suspended
+	Crashed time.Time `json:"crashed,omitzero"`  // when the manager before this one is last known to have been running, if it was not suspended
 	Careful bool      `json:"careful,omitempty"` // attempts are being continued one at a time
 }
 
-// memberRecord refers to the end of one attempt.
+// memberRecord refers to one attempt that has ended.
 type memberRecord struct {
 	Task    string `json:"task"`
 	Attempt int32  `json:"attempt"`
@@ -179,7 +180,7 @@ type envelopeRecord struct {
 	Closed  []memberRecord `json:"closed,omitempty"`
 	Omitted int            `json:"omitted,omitempty"`
 	Tries   int            `json:"tries,omitempty"`
-	Pushes  int            `json:"pushes,omitempty"` // number of processes that have pushed the notice
+	Pushes  int            `json:"pushes,omitempty"` // number of processes that pushed the notice
 	Since   time.Time      `json:"since"`
 }
 
@@ -193,14 +194,14 @@ func textOf(what string, numbers ...int32) string {
 	return what
 }
 
-// recorded is a record with the texts that it refers to.
+// recorded is a record with the texts to which it refers.
 type recorded struct {
 	rec    StoreRecord
 	texts  []StoreText
 	prompt string // name of the text of the last prompt, or ""
 }
 
-// notePrompt keeps the name of the text of a prompt whose record is put into a batch.
+// notePrompt remembers the name of a prompt's text when its record is put into a batch.
 func (m *mark) notePrompt(name string) {
 	if name == "" || name == m.prompts[0] {
 		return
@@ -219,8 +220,8 @@ func turnOf(name string) string {
 	return name // an earlier version of the library wrote it
 }
 
-// promptOf returns the name of the text of the turn's prompt if the store has the text. The same turn can
-// have several prompts in a row, because a prompt is written before it is handed over. The last one
+// promptOf returns the name of the text of the turn's prompt if the store has the text. A turn can
+// have several prompts in a row, because each is written before it is handed over. The last one
 // counts.
 func (m *mark) promptOf(turn string) string {
 	for _, name := range m.prompts {
@@ -231,8 +232,8 @@ func (m *mark) promptOf(turn string) string {
 	return ""
 }
 
-// name adds a text to the record and returns the name of the text. If the text is empty, it adds
-// nothing and returns "".
+// name adds a text to the record and returns the name of the text. If the text is empty, it does
+// not add anything and returns "".
 func (r *recorded) name(name, text string) string {
 	if text == "" {
 		return ""
@@ -339,9 +340,9 @@ func (t *task) isDue() bool {
 	return t.live() || t.run != nil || t.notice == NoticeOwed || t.is(flagReclaimable) || t.owesPast() || t.sess != nil && t.sess.own != nil
 }
 
-// recordRun makes the record of an attempt that runs or is being stopped. If the attempt is about
-// to hand over its next prompt, the record already counts the prompt as handed over, because it is
-// written first.
+// recordRun makes the record of an attempt that is running or being stopped. If the attempt is
+// about to hand over its next prompt, the record already counts the prompt as handed over, because
+// the record is written first.
 func (st *state) recordRun(a *attempt, r *recorded) *runRecord {
 	mark := st.storing.task(a.t)
 	x := &runRecord{
@@ -388,7 +389,7 @@ func (st *state) recordRun(a *attempt, r *recorded) *runRecord {
 }
 
 // earlierCalls returns the number of tool calls in the turns before the current one. The calls of the
-// current turn are not recorded: if the turn goes on, the next process reads them again.
+// current turn are not recorded: if the turn continues, the next process reads them again.
 func (a *attempt) earlierCalls() int {
 	if a.turnStart > 0 {
 		return a.sight.before
@@ -406,18 +407,18 @@ func (a *attempt) handsOverNext() bool {
 
 // mustCatchUp reports whether the session must be read before the attempt hands over its next
 // prompt. If the prompt were recorded as handed over before that read, old messages would count as
-// its answer. They can belong to earlier attempts, or to a refused turn that goes on: some servers
-// append the next messages to the refused turn, without a new prompt in between.
+// its answer. They may belong to earlier attempts, or to a refused turn that continues: some
+// servers append the next messages to the refused turn, without a new prompt in between.
 func (a *attempt) mustCatchUp() bool {
 	return a.cl.starter && (a.no > 1 && a.turn == 0 || a.goesOnUnanswered())
 }
 
 // goesOnUnanswered reports whether the attempt's next turn, or its current one, continues a turn that
-// the provider has refused.
+// the provider refused.
 func (a *attempt) goesOnUnanswered() bool { return a.refused != nil && a.refused.unanswered != "" }
 
-// stillParked reports whether the attempt's record still describes the attempt as parked, because the
-// session must be read before the refused turn goes on.
+// stillParked reports whether the record still describes the attempt as parked, because the session
+// must be read before the refused turn continues.
 func (a *attempt) stillParked() bool {
 	return a.live() && a.cl.starter && a.goesOnUnanswered() && (a.catchingUp || a.handsOverNext())
 }
@@ -463,8 +464,8 @@ func (st *state) recordEnvelope(env *envelope) envelopeRecord {
 // nodeKey returns the key of the record of a session that delegates.
 func nodeKey(session string) string { return sessionKey + session }
 
-// recordNode makes the record of a session that delegates. It returns false if the record would add
-// nothing to the records of the session's tasks.
+// recordNode makes the record of a session that delegates. ok is false if the record would not add
+// anything to the records of the session's tasks.
 func (st *state) recordNode(n *node) (r recorded, ok bool) {
 	r.rec = StoreRecord{Key: nodeKey(n.session), Kind: StoreSession, Due: true}
 	x := nodeRecord{Version: recordVersion, Dir: n.dir, Gone: n.gone, Lapsed: n.lapsed, Scope: n.scope, Batch: st.storing.batchOf(n), Account: st.recordAccount(n)}

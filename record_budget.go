@@ -59,14 +59,14 @@ func (x *budgetRecord) budget() *taskBudget {
 	return &taskBudget{limits: x.Limits, tally: x.tally()}
 }
 
-// possible reports whether all numbers of the record are possible.
+// possible reports whether all numbers in the record are possible.
 func (x *budgetRecord) possible() bool {
 	return x == nil || x.Limits.check("") == nil && x.Used.spent() == (spent{x.Used.Usage, x.Used.ToolCalls})
 }
 
 // countedInTurn returns the counted usage that belongs to the attempt's current turn. After a restart,
-// the turn of a starter is read again from its beginning, and the client of a runner can report what the
-// whole turn has used. This usage must not be counted twice.
+// a starter's turn is read again from its beginning, and a runner's client may report the usage of
+// the whole turn. This usage must not be counted twice.
 func (st *state) countedInTurn(a *attempt, mark *mark) usedRecord {
 	switch {
 	case !st.budgets:

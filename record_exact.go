@@ -69,8 +69,8 @@ func unescape(s string) string {
 	return b.String()
 }
 
-// mapStrings returns a copy of the value in which the function f has replaced all strings. Apart from
-// byte slices, the copy shares no slice, map or pointer with the value.
+// mapStrings returns a copy of the value in which f has replaced all strings. Apart from byte
+// slices, the copy does not share slices, maps or pointers with the value.
 func mapStrings(v reflect.Value, f func(string) string) reflect.Value {
 	to := reflect.New(v.Type()).Elem()
 	to.Set(v)

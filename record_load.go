@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// This file decodes records. If a record contradicts itself, decoding fails, and the caller reports
-// the record as damaged.
+// The code in this file decodes records. If a record contradicts itself, decoding fails, and the
+// caller reports the record as damaged.
 
 // storedTask is the record of a task together with its texts.
 type storedTask struct {
@@ -27,7 +27,7 @@ type storedNode struct {
 	nodeRecord
 }
 
-// errNewer is returned for a record that a newer version of the library has written.
+// errNewer is returned for a record that a newer version of the library wrote.
 var errNewer = errors.New("the record has version")
 
 // decodeRecord decodes the data of a record into v.
@@ -50,8 +50,8 @@ func decodeRecord(data []byte, v any) error {
 	return nil
 }
 
-// mostRan is the longest time that the turns of a recorded attempt can have taken, in nanoseconds. A
-// recorded time can be negative if a foreground task moved to the background during a turn.
+// mostRan is the maximum time that the turns of a recorded attempt can have taken, in nanoseconds.
+// A recorded time can be negative if a foreground task moved to the background during a turn.
 const mostRan = int64(100 * 365 * 24 * time.Hour)
 
 // decodeTask decodes the record of a task, without its texts.
@@ -152,7 +152,7 @@ func sound(tasks []*storedTask) (kept []*storedTask, damage []StoreDamage) {
 }
 
 // textNames returns the names of the texts that the manager needs. The texts without which the task
-// cannot be loaded come first. The result "needed" is the number of these texts.
+// cannot be loaded come first; needed is their number.
 func (x *storedTask) textNames() (names []string, needed int) {
 	if !x.Status.Terminal() || x.End.Unsaid {
 		names = append(names, textOf("prompt", x.Attempt))

@@ -11,7 +11,7 @@ type letterRecord struct {
 	Text    string       `json:"text,omitempty"`    // name of the text, while the text is still needed
 	Answer  string       `json:"answer,omitempty"`  // name of the text of the message's turn, while the attempt runs
 	Now     bool         `json:"now,omitempty"`     // the message was meant to join a running turn
-	Current bool         `json:"current,omitempty"` // the message is the prompt of the turn that runs, is about to begin, or goes on after a refusal
+	Current bool         `json:"current,omitempty"` // the message is the prompt of a turn that runs, is about to begin, or will continue after a refusal
 }
 
 // recordLetters makes the record of the task's letters.
@@ -21,7 +21,7 @@ func (t *task) recordLetters(r *recorded) (list []letterRecord) {
 		return nil
 	}
 	a := t.run
-	goesOn := a != nil && a.live() && !a.takesLetter() // a turn that the provider has refused goes on later
+	goesOn := a != nil && a.live() && !a.takesLetter() // a turn that the provider refused will continue later
 	for _, l := range b.letters {
 		x := letterRecord{
 			Key: l.key, No: l.no, State: l.state, Attempt: l.attempt, Turn: l.turn, About: l.about, Now: l.now,
@@ -41,7 +41,8 @@ func (t *task) recordLetters(r *recorded) (list []letterRecord) {
 	return list
 }
 
-// possibleLetters reports whether the messages of a task do not contradict each other or the task.
+// possibleLetters reports whether the messages of a task are consistent with each other and with
+// the task.
 func (x *storedTask) possibleLetters() bool {
 	last, current := int32(0), 0
 	for _, l := range x.Letters {
@@ -62,7 +63,7 @@ func (x *storedTask) possibleLetters() bool {
 	return current <= 1
 }
 
-// unconsumed is like the method of task with the same name, for the latest attempt.
+// unconsumed is like task.unconsumed, for the latest attempt.
 func (x *storedTask) unconsumed() (list []UnconsumedMessage) {
 	for _, l := range x.Letters {
 		if l.Attempt == x.Attempt && !l.Now && (l.State == MessageUnconsumed || l.State == MessageUncertain) {

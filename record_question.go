@@ -2,7 +2,7 @@ package bgagent
 
 import "slices"
 
-// questionRecord is the part of a task's record that describes a question of the agent.
+// questionRecord is the part of a task's record that describes a question from the agent.
 type questionRecord struct {
 	Question Question `json:"question"`          // without the subject
 	Subject  string   `json:"subject,omitempty"` // name of the text, while the question is open
@@ -30,7 +30,8 @@ func (t *task) recordQuestions(r *recorded) (list []questionRecord) {
 	return list
 }
 
-// possibleQuestions reports whether the questions of a task do not contradict each other or the task.
+// possibleQuestions reports whether the questions of a task are consistent with each other and with
+// the task.
 func (x *storedTask) possibleQuestions() bool {
 	keys := map[string]bool{}
 	for _, r := range x.Questions {

@@ -5,11 +5,11 @@ import (
 	"fmt"
 )
 
-// Task returns the task that the record describes. The texts Task.Prompt and Task.Result, and the
-// subjects of Task.Questions, are empty.
-// For the attempt with number A, [Store].Text returns them under the names "prompt.A" and
-// "result.A". If the task has not ended, the result shows it as it was when the record was written.
-// Task returns an error if the record does not describe a task or cannot be decoded.
+// Task returns the task that the record describes. Task.Prompt, Task.Result and the subjects of
+// Task.Questions are empty. For the attempt with number A, [Store].Text returns the prompt and the
+// result under the names "prompt.A" and "result.A". If the task has not ended, Task returns it as
+// it was when the record was written. Task returns an error if the record does not describe a task
+// or cannot be decoded.
 func (r *StoreRecord) Task() (Task, error) {
 	if r.Kind != StoreTask {
 		return Task{}, errors.New("bgagent: the record does not describe a task")

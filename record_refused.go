@@ -8,30 +8,31 @@ type refusedRecord struct {
 	Status     int               `json:"status,omitempty"`
 	Message    string            `json:"message,omitempty"`
 	Step       nextStep          `json:"step"`
-	Unanswered string            `json:"unanswered,omitempty"` // id of the prompt with which the session goes on
+	Unanswered string            `json:"unanswered,omitempty"` // id of the prompt with which the session continues
 	Prompt     string            `json:"prompt,omitempty"`     // name of the text of the next prompt
 	Told       *Notice           `json:"told,omitempty"`       // notice that the next prompt repeats
 	Since      time.Time         `json:"since"`
-	RetryAt    time.Time         `json:"retry_at,omitzero"` // time that the provider has given
+	RetryAt    time.Time         `json:"retry_at,omitzero"` // time that the provider gave
 	Until      time.Time         `json:"until,omitzero"`    // time before which no turn of the pool begins
-	Limit      time.Time         `json:"limit,omitzero"`    // time at which the wait ends the attempt
+	Limit      time.Time         `json:"limit,omitzero"`    // when the attempt ends if it is still waiting
 	Tries      int               `json:"tries,omitempty"`
 	Turns      int               `json:"turns,omitempty"`      // number of refused turns; Tries counts requests
 	PoolTries  int               `json:"pool_tries,omitempty"` // number of refusals in a row in the pool
 	Provider   bool              `json:"provider,omitempty"`   // all pools of the provider cooled down
-	FallAt     time.Time         `json:"fall_at,omitzero"`     // time at which the attempt goes on with another model
-	Falls      bool              `json:"falls,omitempty"`      // the attempt goes on with another model once an Abort call has returned
+	FallAt     time.Time         `json:"fall_at,omitzero"`     // when the attempt continues with another model
+	Falls      bool              `json:"falls,omitempty"`      // the attempt continues with another model once an Abort call has returned
 	Ends       Cause             `json:"ends,omitempty"`       // cause with which the attempt ends if it must fall back but no other model is left
 	EndsWhy    string            `json:"ends_why,omitempty"`
-	Fell       string            `json:"fell,omitempty"` // reason why the attempt has another model than its predecessor; empty once it has begun a turn
+	Fell       string            `json:"fell,omitempty"` // why the attempt has a different model than its predecessor; empty once it has begun a turn
 }
 
-// fallenRecord is the part of a task's record that describes the models on which the task has run.
+// fallenRecord is the part of a task's record that describes the models with which the task has
+// run.
 type fallenRecord struct {
 	Tried []string `json:"tried"` // models before the current one
 	Why   string   `json:"why"`
 	Calls bool     `json:"calls,omitempty"` // an attempt with one of these models may have called a tool
-	Steps int32    `json:"steps,omitempty"` // number of attempts that went on with another model
+	Steps int32    `json:"steps,omitempty"` // number of attempts that continued with another model
 }
 
 func recordFallen(t *task) *fallenRecord {
@@ -75,7 +76,7 @@ func (st *state) loadRefused(x *refusedRecord, texts map[string]string) *refused
 	}
 }
 
-// possible reports whether the record describes refusals that can have happened.
+// possible reports whether the record describes refusals that may really have happened.
 func (x *refusedRecord) possible() bool {
 	return x == nil || x.Step < nextSteps && x.Tries >= 0 && x.Turns >= 0 && x.PoolTries >= 0 && !x.Since.IsZero() && (x.Ends == CauseNone || x.Ends.Status() == Failed)
 }

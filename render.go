@@ -10,13 +10,13 @@ import (
 )
 
 // The files render*.go contain the functions that build all texts that a model reads. These
-// functions are pure: the text depends only on the arguments. These rules apply to text from
-// outside, such as descriptions, names, messages, errors and ids:
+// functions are pure: the text depends only on the arguments. The following rules apply to text
+// from outside, such as descriptions, names, messages, errors and ids:
 //
 //   - Text that is inserted into one of our own lines goes through mdtext.OneLine. The result is one
 //     line of bounded length in valid UTF-8, without control characters or invisible characters.
-//     Table cells are also escaped, and code spans are made by mdtext.Code. So text from outside
-//     cannot begin a line, end a cell or end a code span.
+//     Table cells are also escaped, and code spans are made by mdtext.Code. Therefore, text from
+//     outside cannot begin a line, end a cell or end a code span.
 //   - Text with several lines (a result, a partial text, a prompt) is in one of two places. Either
 //     it is in a fence that is longer than any fence inside it, or it is the last part of an
 //     answer, so that no text of our own follows it. The notice, and the lines that describe how to
@@ -24,7 +24,7 @@ import (
 //   - Text with several lines goes through cleantext, which removes escape sequences and control
 //     characters and turns all line ends into "\n".
 
-// The largest sizes of rendered texts and of their parts, in bytes.
+// The maximum sizes of rendered texts and of their parts, in bytes.
 const (
 	answerMax  = 32 << 10 // answer of a tool, including a notice
 	noticeMax  = 14 << 10 // notice; leaves room for the rest of an answer
@@ -44,22 +44,22 @@ const notStarted = "(not started)"
 type wording struct {
 	delegate, output, cancel, message string
 
-	permits bool // the model may give permissions
+	permits bool // the model may grant permissions
 
-	// noNotices means that nothing wakes the model when a task ends. The texts then do not promise
-	// a notice, and they ask the model to wait instead of ending its turn.
+	// noNotices means that the model is not woken when a task ends. The texts then do not promise a
+	// notice, and they ask the model to wait instead of ending its turn.
 	noNotices bool
 }
 
 var defaultWording = wording{delegate: ToolDelegateTask, output: ToolBackgroundOutput, cancel: ToolBackgroundCancel}
 
-// answer is a text for a model, in two parts.
+// answer is text for a model, in two parts.
 type answer struct {
 	head string // our own text
 	body string // text from outside, after one of our own lines; always the last part
 }
 
-// with returns the answer as one text, with the notice between head and body.
+// with returns the answer as one string, with the notice between head and body.
 func (a answer) with(notice string) string {
 	var b strings.Builder
 	b.WriteString(strings.TrimRight(a.head, "\n"))
@@ -71,14 +71,14 @@ func (a answer) with(notice string) string {
 	return b.String()
 }
 
-// text builds a text from lines, fields and tables.
+// text builds text from lines, fields and tables.
 type text struct{ mdtext.Builder }
 
 // arg formats a string as an argument of a tool call.
 func arg(s string) string { return strconv.Quote(mdtext.OneLine(s, idMax)) }
 
-// sessionLine formats the id of a task's session for a plain line. The function sessionCode formats
-// it for a code span. The id is empty until the session exists.
+// sessionLine formats the id of a task's session for a plain line, and sessionCode formats it for a
+// code span. The id is empty until the session exists.
 func sessionLine(session string) string {
 	if session == "" {
 		return notStarted
@@ -95,8 +95,8 @@ func sessionCode(session string) string {
 
 // The texts below state why attempts ended. People and models read them.
 
-// reasonStopped states why a turn ended early. The argument "detail" is the client's own
-// description. It can be empty.
+// reasonStopped states why a turn ended early. detail is the client's own description, which may be
+// empty.
 func reasonStopped(r StopReason, detail string) string {
 	reason := "the client reported an unknown stop reason, " + r.String()
 	switch r {
@@ -155,13 +155,13 @@ const (
 	questionNotTold = "(not told)"
 )
 
-// reasonIDAbove is the reason if the client returned a wrong id for the new session: the id of a
+// reasonIDAbove is the reason if, instead of a new session's id, the client returned the id of a
 // session from which the task descends.
 func reasonIDAbove(id string) string {
 	return fmt.Sprintf("%s: the client returned the id %s, which is that of the session that delegated or of one above it", doingCreate, mdtext.Quote(id))
 }
 
-// reasonIDTaken is the reason if the client returned a wrong id for the new session: the id of
+// reasonIDTaken is the reason if, instead of a new session's id, the client returned the id of
 // another task's session.
 func reasonIDTaken(id, owner string, expired bool) string {
 	what := "task"
@@ -181,7 +181,7 @@ func reasonParentEnded(task string, cause Cause) string {
 	return fmt.Sprintf("task %s, which launched it, ended: %s", task, cause)
 }
 
-// reasonRestarts is the reason if the process ended too often without progress of the task.
+// reasonRestarts is the reason if the process ended too often without the task making progress.
 func reasonRestarts(most int) string {
 	return fmt.Sprintf("the process ended more than %d times in the turn, without progress in between", most)
 }
@@ -200,7 +200,7 @@ func reasonNoContext(why string) string {
 // continued.
 const reasonNotContinued = "the process that had the task was ended, and the next one continues no tasks"
 
-// reasonLate is the reason if too much time passed without a running process.
+// reasonLate is the reason if no process was running for too long.
 func reasonLate(gone, most time.Duration) string {
 	return limitRestartWithin.decided(fmt.Sprintf("the program was not running for %s, longer than %s", mdtext.Setting(gone.Round(time.Second)), mdtext.Setting(most)))
 }
@@ -215,8 +215,8 @@ func reasonNotRestored(why string) string {
 	return "the process ended in the middle of the turn; " + why
 }
 
-// promptToContinue returns the prompt that continues a turn that was interrupted by the end of the
-// process. The prompt repeats the request, because the session may not contain the request.
+// promptToContinue returns the prompt that continues a turn that was interrupted when the process
+// ended. The prompt repeats the request, because the session may not contain it.
 func promptToContinue(request string) string {
 	return "Your last turn was cut off because the program that runs you was restarted. Nobody stopped you on purpose, and any note that says so is wrong. " +
 		"The request still stands, and you have not answered it yet.\n\n" +
@@ -246,7 +246,7 @@ func reasonTimeToLive(most time.Duration) string {
 }
 
 // reasonUnreachable is the reason if the client has not reported the session's status for too long.
-// The argument "why" is the client's last error; it is empty if there was none.
+// why is the client's last error; it is empty if there was none.
 func reasonUnreachable(most time.Duration, why string) string {
 	text := "the client has not reported the session's status for " + mdtext.Setting(most)
 	if why != "" {
@@ -255,8 +255,8 @@ func reasonUnreachable(most time.Duration, why string) string {
 	return limitHostUnreachable.decided(text)
 }
 
-// reasonUnread is the reason if the messages of the session could not be read for too long. The
-// argument "why" is the client's last error.
+// reasonUnread is the reason if the messages of the session could not be read for too long. why is
+// the client's last error.
 func reasonUnread(most time.Duration, why string) string {
 	return limitHostUnreachable.decided(fmt.Sprintf("the messages of the session could not be read for %s, nor from the beginning: %s",
 		mdtext.Setting(most), mdtext.Joined(mdtext.Valid(why), reasonBytes/2)))
@@ -288,8 +288,8 @@ func reasonOutage(most time.Duration, why string) string {
 	return limitHostUnreachable.decided(fmt.Sprintf("nothing was started, because the agent runtime could not be reached for %s: %s", mdtext.Setting(most), why))
 }
 
-// reasonRepeated is the reason if the agent has repeated a tool call too often. reasonManyCalls is
-// the reason if the attempt has made too many tool calls.
+// reasonRepeated is the reason if the agent repeated a tool call too often. reasonManyCalls is the
+// reason if the attempt made too many tool calls.
 func reasonRepeated(tool string, times int) string {
 	return fmt.Sprintf("the tool %s was called %d times in a row with the same input and the same result; "+
 		"Config.RepeatedCalls (circuitBreaker.consecutiveThreshold) decides how many are too many", mdtext.Quote(mdtext.OneLine(tool, nameMax)), times)

@@ -7,8 +7,8 @@ import (
 	"github.com/bgagent/bgagent/internal/mdtext"
 )
 
-// Texts about budgets. None of them suggests going on, because only a person or the host can raise
-// a limit.
+// Texts about budgets. None of them suggests continuing, because only a person or the host can
+// raise a limit.
 
 // fileKey returns the path of the limit's key in a file.
 func (l *BudgetLimit) fileKey() string {
@@ -35,7 +35,7 @@ func reasonBudget(l BudgetLimit) string {
 	return s + ", which counts anew from " + l.Until.UTC().Format(budgetTime)
 }
 
-// budgetAdvice follows the reason of an end that a budget caused.
+// budgetAdvice follows the reason if a budget ended the task.
 const budgetAdvice = "Do not continue it, and do not launch another task for the same work: a budget is used up. Only the user, or the program that runs the agents, can raise it. Use what there is, and report what is missing."
 
 // budgetUsedUp answers a call that was refused because a budget is used up.
@@ -51,7 +51,8 @@ func budgetUsedUp(l BudgetLimit) string {
 	return s + " Go on with what you have."
 }
 
-// String lists what is used of each limit, such as "1.20 of 2.50 US dollars, 12 of 20 tool calls".
+// String lists how much of each limit is used, such as "1.20 of 2.50 US dollars, 12 of 20 tool
+// calls".
 func (u BudgetUse) String() string {
 	used := spent{Usage{u.Used.InputTokens, u.Used.OutputTokens, u.Used.Cost}, u.Used.ToolCalls}
 	var parts []string

@@ -186,8 +186,8 @@ func (w wording) session(t Task, p sessionPage, now time.Time, room int, notes .
 	return a
 }
 
-// readOn writes the tool calls that read the earlier and the later messages. The arguments "first"
-// and "last" are the numbers of the first and the last message shown.
+// readOn writes the tool calls that read the earlier and the later messages. first and last are the
+// numbers of the first and the last message shown.
 func (b *text) readOn(w wording, t Task, p sessionPage, first, last int, lastID string, cut int) {
 	call := fmt.Sprintf("%s(task_id=%s, full_session=true", w.output, arg(t.ID))
 	if cut > 0 && !p.fromEnd {
@@ -220,9 +220,9 @@ func (p sessionPage) beforeLast() string {
 	return p.before
 }
 
-// The method "fit" renders as many messages as fit into the given room, in bytes, but at least one.
-// The result n is the number of rendered messages. If the text of the first message had to be cut,
-// the result "cut" is the offset of the cut in that text. The offset is not used if fromEnd is set.
+// fit renders as many messages as fit into the given room, in bytes, but at least one. n is the
+// number of rendered messages. If the text of the first message had to be cut, cut is the offset of
+// the cut in that text. The offset is not used if fromEnd is set.
 func (p sessionPage) fit(room int) (body string, n, cut int) {
 	var parts []string
 	for i := range p.messages {

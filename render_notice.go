@@ -13,7 +13,7 @@ import (
 // The texts of notices, and the digest of a session's tasks for a parent whose context was
 // compacted.
 
-// The method "told" adds the text to the notice if the notice has no text yet.
+// told adds the text to the notice if the notice has none yet.
 func (w wording) told(n Notice) Notice {
 	if n.Text == "" {
 		n.Text = w.notice(n)
@@ -21,15 +21,15 @@ func (w wording) told(n Notice) Notice {
 	return n
 }
 
-// notice returns the text of a notice. The text shows the questions that tasks ask, and lists
-// the tasks that ended, each with its status and duration. It states how many tasks are still live
-// and how to read the results. It asks the model to use the results and not to poll tasks that are
-// still running.
+// notice returns the text of a notice. It shows the questions that tasks ask, and lists the tasks
+// that ended, each with its status and duration. It states how many tasks are still live and how to
+// read the results. It asks the model to use the results and not to poll tasks that are still
+// running.
 func (w wording) notice(n Notice) string {
 	var b text
 	b.Grow(min(noticeMax, 512+128*max(len(n.Items), len(n.Batch))))
 	items := n.Items
-	var told map[string]bool // keyed by item id; true for an end that an earlier notice has reported
+	var told map[string]bool // keyed by item id; true if an earlier notice reported the item
 	switch {
 	case n.Closing && sameItems(n.Items, n.Batch):
 		b.Line("## All Background Tasks Ended\n")
@@ -100,14 +100,14 @@ func (w wording) notice(n Notice) string {
 	return strings.TrimRight(b.String(), "\n")
 }
 
-// sameItems reports whether two lists describe the same ended attempts. The items and the batch of
-// a closing notice are usually the same, because usually no end of the batch was reported earlier.
+// sameItems reports whether two lists describe the same attempts. The items and the batch of a
+// closing notice are usually the same, because usually no task of the batch was reported earlier.
 func sameItems(a, b []NoticeItem) bool {
 	return slices.EqualFunc(a, b, func(x, y NoticeItem) bool { return x.ID == y.ID })
 }
 
-// items writes a table of ended attempts. If some rows do not fit, the ids of the tasks in these
-// rows follow the table, as far as there is room.
+// items writes a table of attempts that have ended. If some rows do not fit, the ids of the tasks
+// in these rows follow the table, as far as there is room.
 func (b *text) items(items []NoticeItem, told map[string]bool, room int, failed bool) {
 	head := []string{"Task ID", "Description", "Agent", "Duration"}
 	if failed {
@@ -163,7 +163,7 @@ func (b *text) items(items []NoticeItem, told map[string]bool, room int, failed 
 	b.Line()
 }
 
-// fallbacks names the tasks that went on with another model, as many as fit.
+// fallbacks names the tasks that continued with another model, as many as fit.
 func (b *text) fallbacks(items []NoticeItem, room int) {
 	head := "\n### On Other Models\n\n"
 	for _, it := range items {

@@ -9,11 +9,11 @@ import (
 	"github.com/bgagent/bgagent/internal/mdtext"
 )
 
-// Texts about wrong calls. Each text first describes the mistake and then the correct call.
+// Texts about wrong calls. Each first describes the mistake and then the correct call.
 
 const unknownShown = 20 // maximum number of the caller's tasks that an answer about an unknown id lists
 
-// unknown answers a call with an id that belongs to none of the caller's tasks.
+// unknown answers a call with an id that does not belong to any of the caller's tasks.
 func (w wording) unknown(ref string, own []Task) string {
 	var b text
 	b.Line("None of your tasks has the id ", mdtext.Code(ref, idMax), ".")
@@ -126,8 +126,8 @@ func noteLimitCut() string {
 }
 
 // Texts about how a model learns that a task has ended. A model can end its turn if its host can
-// wake it later. A model that nothing wakes, such as the caller of an MCP server, would lose its
-// tasks if it ended its turn. The texts for these models therefore describe how to wait.
+// wake it later. A model that is never woken, such as the caller of an MCP server, would lose its
+// tasks if it ended its turn. Therefore, the texts for such models describe how to wait.
 
 // untilEnd returns advice on what to do until the task ends.
 func (w wording) untilEnd(id string) string {

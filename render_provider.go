@@ -8,7 +8,7 @@ import (
 	"github.com/bgagent/bgagent/internal/mdtext"
 )
 
-// Texts about turns that the provider of a model has refused.
+// Texts about turns that a model provider refused.
 
 // refusalOf describes a refusal in a few words.
 func refusalOf(kind ProviderErrorKind, status int, message string) string {
@@ -23,7 +23,7 @@ func refusalOf(kind ProviderErrorKind, status int, message string) string {
 	return s
 }
 
-// again says when the provider will accept requests. It returns "" for the zero time.
+// again says when the provider will accept requests again. It returns "" for the zero time.
 func again(at time.Time) string {
 	if at.IsZero() {
 		return ""
@@ -31,19 +31,19 @@ func again(at time.Time) string {
 	return "; it accepts requests again from " + at.UTC().Format(time.RFC3339)
 }
 
-// reasonProvider is the reason of an attempt that ended because the provider refused its turn. The
-// argument "at" is the time from which the provider accepts requests, or zero.
+// reasonProvider is the reason if an attempt ended because the provider refused its turn. at is
+// when the provider will accept requests again, or zero.
 func reasonProvider(e *ProviderError, at time.Time) string {
 	return refusalOf(e.Kind, e.Status, e.Message) + again(at)
 }
 
-// reasonWaited is the reason of an attempt that waited too long for the provider.
+// reasonWaited is the reason if an attempt waited too long for the provider.
 func reasonWaited(r *refused, at time.Time) string {
 	return fmt.Sprintf("waited for the provider without progress; at last, %s%s", refusalOf(r.kind, r.status, r.message), again(at))
 }
 
-// reasonNotHalted is the reason of an attempt whose next turn could not begin, because the call
-// that stops its last turn has not returned.
+// reasonNotHalted is the reason if an attempt's next turn could not begin because the call that
+// stops its previous turn had not returned.
 func reasonNotHalted(most time.Duration) string {
 	return limitStopTimeout.decided("the call that stops the last turn did not return within " + mdtext.Setting(most) + ", so that the next turn could not begin")
 }
@@ -68,8 +68,8 @@ func reasonFellBack(from, to string, r *refused) string {
 	return fmt.Sprintf("fell back from the model %s to %s: %s", mdtext.OneLine(from, nameMax), mdtext.OneLine(to, nameMax), why)
 }
 
-// promptAfterRefusal returns the prompt with which a session goes on after the provider has refused a
-// request. The session still contains the unanswered request.
+// promptAfterRefusal returns the prompt with which a session continues after the provider has
+// refused a request. The session still contains the unanswered request.
 func promptAfterRefusal(kind ProviderErrorKind) string {
 	why := "the provider of your model refused a request (" + kind.String() + ")"
 	if kind == ProviderBroken {
@@ -91,8 +91,8 @@ func (b *text) parkedRows(t Task, now time.Time) {
 	}
 }
 
-// waitsForProvider answers a call that does not wait for a task, because the task waits for its
-// provider.
+// waitsForProvider answers a call that does not wait for a task because the task itself waits for
+// its provider.
 func waitsForProvider(t Task) string {
 	s := "It goes on in the background, because it waits for the provider of its model"
 	if until := t.pause(); !until.IsZero() {
@@ -101,8 +101,8 @@ func waitsForProvider(t Task) string {
 	return s + ". Nothing is lost."
 }
 
-// pause returns the earliest time at which the task can stop waiting for the provider of its model,
-// or zero.
+// pause returns the earliest time at which the task can stop waiting for its model provider, or
+// zero.
 func (t Task) pause() time.Time {
 	if t.Queue != nil {
 		return t.Queue.Pool.CoolUntil
@@ -110,7 +110,7 @@ func (t Task) pause() time.Time {
 	return t.Until
 }
 
-// awaitsProvider reports whether the task waits for the provider of its model.
+// awaitsProvider reports whether the task waits for its model provider.
 func (t Task) awaitsProvider() bool {
 	return t.Phase == PhaseParked && !t.asks() || t.Queue != nil && !t.Queue.Pool.CoolUntil.IsZero()
 }

@@ -12,13 +12,14 @@ import (
 
 // Texts about questions that agents ask.
 
-// The largest parts of questions that a text shows.
+// Limits on what a text shows about questions.
 const (
 	questionsShown = 3  // questions of a task
 	askersShown    = 10 // tasks that ask
 )
 
-// reasonAnswered is the reason of a task that waits for a slot after its question was answered.
+// reasonAnswered is the reason of a task that waits for a slot after its question has been
+// answered.
 const reasonAnswered = "waits for a slot, because its question is no longer open"
 
 // reasonAsking says what a task that is parked in its turn waits for, and when its first question
@@ -35,7 +36,7 @@ func reasonAsking(list []Question) (reason string, until time.Time) {
 	return "waits for an answer: " + list[0].Title, until
 }
 
-// asks reports whether the task waits for an answer, or for a slot after the answer.
+// asks reports whether the task waits for an answer, or for a slot after it was answered.
 func (t Task) asks() bool {
 	return len(t.Questions) > 0 || t.Phase == PhaseParked && t.Reason == reasonAnswered
 }
@@ -133,8 +134,8 @@ func awaitsAnswers(n Notice) string {
 	return "The tasks that ask wait for the answers. The host has been asked, too."
 }
 
-// untilAnswered says what a task that asks waits for. If the model cannot answer its question, the text
-// is the same as for any other task that has not ended.
+// untilAnswered says what a task that asks a question waits for. If the model cannot answer its
+// question, the text is the same as for any other task that has not ended.
 func (w wording) untilAnswered(t Task) string {
 	for _, q := range t.Questions {
 		if w.mayAnswer(q) {
@@ -149,7 +150,7 @@ func (w wording) mayAnswer(q Question) bool {
 	return w.message != "" && q.isForModels(w.permits)
 }
 
-// asksBelow says that the task, or tasks below it, ask questions. The argument "askers" are the tasks that ask.
+// asksBelow says that the task, or tasks below it, ask questions. askers are the tasks that ask.
 func asksBelow(t Task, askers []Task) string {
 	if len(t.Questions) > 0 || len(askers) == 0 {
 		return "It goes on in the background, because it asks a question."

@@ -9,7 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// goldenQuestions puts the texts about questions.
+// goldenQuestions passes the texts about questions to put.
 func goldenQuestions(w wording, put func(name string, a answer)) {
 	permission := Question{
 		ID: "per_1", Key: "per_1.2f8k", Kind: QuestionPermission, Title: "May I run a | command?\n## No question", Subject: "npm test\n```\n## Question\n",
@@ -23,7 +23,7 @@ func goldenQuestions(w wording, put func(name string, a answer)) {
 	task.Phase, task.Progress.Detail = PhaseAsking, permission.Title
 	task.Questions = []Question{permission, choice}
 	put("status_question_host", w.status(task, at))
-	if w.delegate == ToolDelegateTask { // otherwise the model does not have the optional tool
+	if w.delegate == ToolDelegateTask { // otherwise, the model does not have the optional tool
 		w.message = ToolBackgroundMessage
 	}
 	put("status_question", w.status(task, at))
@@ -74,7 +74,8 @@ func TestWhatAModelMustNotAnswerIsNotOffered(t *testing.T) {
 	}
 }
 
-// The largest questions, and as many as can be open, leave room for the ends in the same notice.
+// Even the largest possible questions, and as many as can be open, leave room for the ended tasks
+// in the same notice.
 func TestANoticeMentionsEveryQuestionAndEveryEnd(t *testing.T) {
 	w := wording{output: ToolBackgroundOutput, message: ToolBackgroundMessage, delegate: ToolDelegateTask}
 	q := Question{Kind: QuestionChoice, Title: strings.Repeat("t", questionTitle), Subject: strings.Repeat("s", subjectShown), Key: strings.Repeat("k", questionIDBytes+keyDigest)}

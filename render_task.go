@@ -15,7 +15,7 @@ import (
 // read returns the tool call that reads the task.
 func (w wording) read(id string) string { return fmt.Sprintf("%s(task_id=%s)", w.output, arg(id)) }
 
-// task writes the lines about a task with which the answer to a call begins.
+// task writes the lines about a task that begin the answer to a call.
 func (b *text) task(t Task) {
 	b.Field("Task ID", mdtext.OneLine(t.ID, idMax))
 	b.Field("Session ID", sessionLine(t.Session))
@@ -24,8 +24,7 @@ func (b *text) task(t Task) {
 	b.Field("Status", t.Status.String())
 }
 
-// launched answers a call that launched a task in the background. If the argument "again" is set,
-// the call resumed the task.
+// launched answers a call that launched a task in the background or, if again is true, resumed it.
 func (w wording) launched(t Task, again bool, notes ...string) answer {
 	var b text
 	if again {
@@ -53,9 +52,9 @@ func (w wording) launched(t Task, again bool, notes ...string) answer {
 	return answer{head: b.String()}
 }
 
-// goesOn answers a foreground call that returns before its task has ended. The argument "deadline"
-// is true if the call's time limit has passed, and the argument "askers" are tasks that ask. If neither is
-// the case, the caller is a task that must not wait.
+// goesOn answers a foreground call that returns before its task has ended. deadline is true if the
+// call's time limit has passed, and askers are the tasks that ask questions. If deadline is false
+// and there are no askers, the caller is a task that must not wait.
 func (w wording) goesOn(t Task, deadline bool, askers ...Task) answer {
 	var b text
 	b.Line("The task goes on in the background.\n")
@@ -83,7 +82,7 @@ func (w wording) goesOn(t Task, deadline bool, askers ...Task) answer {
 	return answer{head: b.String()}
 }
 
-// place describes a task's place in line, with the limit and the use of its pool.
+// place describes a task's place in line, and the limit and use of its pool.
 func place(q QueuePlace) string {
 	limit := "no limit"
 	if q.Pool.Limit != Unlimited {
@@ -91,7 +90,7 @@ func place(q QueuePlace) string {
 	}
 	where := "far back"
 	switch {
-	case q.Place == 0 && q.Pool.Waiting <= slots.MaxPlace: // the place is not known
+	case q.Place == 0 && q.Pool.Waiting <= slots.MaxPlace: // the place is unknown
 		where = fmt.Sprintf("one of %d", max(q.Pool.Waiting, 1))
 	case q.Place > 0:
 		where = fmt.Sprintf("%d of %d", q.Place, max(q.Place, q.Pool.Waiting))
@@ -232,8 +231,7 @@ type part struct {
 	noSession bool // the session cannot be read
 }
 
-// The method "of" returns the selected part of s and the offset of that part in s. The part has at
-// most as many bytes as the argument "room" says.
+// of returns the selected part of s, of at most room bytes, and its offset in s.
 func (p part) of(s string, room int) (shown string, from int) {
 	room = max(room, 0)
 	if p.fromEnd {
@@ -246,8 +244,8 @@ func (p part) of(s string, room int) (shown string, from int) {
 
 var endTitles = [...]string{Completed: "Task Result", Failed: "Task Error", Cancelled: "Task Cancelled"}
 
-// ended answers a call about an ended task. The answer contains the result of a completed task. For
-// another task, it contains the reason and the partial text, if there is one.
+// ended answers a call about a task that has ended. If the task completed, the answer contains its
+// result. Otherwise, it contains the reason and the partial text, if there is any.
 func (w wording) ended(t Task, p part, room int, notes ...string) answer {
 	var b text
 	b.Line(endTitles[t.Status], "\n")
@@ -359,7 +357,7 @@ func (b *text) noReport(w wording, t Task) {
 	}
 }
 
-// atLimit reports whether an attempt with this cause has reached a limit that a further attempt would
+// atLimit reports whether an attempt with this cause reached a limit that another attempt would
 // probably reach, too. The texts then say who can change this, and do not suggest continuing.
 func atLimit(c Cause) bool { return (wording{}).limitAdvice(c) != "" }
 

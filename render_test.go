@@ -327,13 +327,13 @@ func checkGolden(t *testing.T, dir string, texts map[string]string) {
 	require.Len(t, files, len(texts), "a golden file that no text has")
 }
 
-// unwokenWording is the wording for a model that nothing wakes.
+// unwokenWording is the wording for a model that is never woken.
 var unwokenWording = wording{ToolDelegateTask, ToolBackgroundOutput, ToolBackgroundCancel, "", false, true}
 
 // promise matches sentences that must not appear in texts for a model that
-// nothing wakes. There are two exceptions: digests, which a host shows by its
-// own choice, and status_pointless, which only callers that are tasks themselves
-// get. Such a caller gets its notices with its next turn.
+// is never woken. There are two exceptions: digests, which are shown only if the host chooses to,
+// and status_pointless, which only callers that are tasks themselves get. Such a caller gets its
+// notices with its next turn.
 var promise = regexp.MustCompile(`(?i)end (your|the|its|this) turn|notices? (comes?|will|has told)|next notice|told (to you|in the same way|by a notice)|comes by itself|nothing has to be done`)
 
 func TestWhoCannotBeWokenIsPromisedNothing(t *testing.T) {

@@ -6,14 +6,14 @@ import (
 )
 
 // This file defines the interface through which clients continue the sessions of an earlier
-// process. The document docs/store.md describes what happens to a task when its process ends.
+// process. docs/store.md describes what happens to a task when its process ends.
 
 // PromptState is how far a session got with a prompt that an earlier process handed over.
 type PromptState uint8
 
 // The states of a prompt.
 const (
-	PromptUnknown     PromptState = iota // it is not known whether the session has the prompt
+	PromptUnknown     PromptState = iota // it is unknown whether the session has the prompt
 	PromptMissing                        // the session does not have the prompt, or the session does not exist
 	PromptInterrupted                    // the session has the prompt, and its turn was interrupted
 	PromptAnswered                       // the session has the prompt, and its turn has ended
@@ -24,35 +24,37 @@ var promptStateNames = [...]string{"unknown", "missing", "interrupted", "answere
 // String returns the name of the state in lower case.
 func (s PromptState) String() string { return enumName(promptStateNames[:], uint8(s)) }
 
-// SessionRestorer is the ability of a [TurnRunner] to continue sessions that an earlier process
-// created. Without this ability, a client cannot continue a turn that was interrupted by the end of
-// the process. The attempt then ends as interrupted.
+// SessionRestorer is implemented by a [TurnRunner] that can continue sessions that an earlier
+// process created. Other clients cannot continue a turn that was interrupted when the process
+// ended; the attempt ends as interrupted.
 type SessionRestorer interface {
 	// RestoreSession makes the session ready for its next prompt and reports how far the session got
 	// with the last prompt. The manager calls it for each session of an earlier process, before it
-	// does anything else with the session. The manager repeats the call if the answer is [ErrBusy]
-	// or [ErrUnreachable].
+	// does anything else with the session. The manager repeats the call if it returns [ErrBusy] or
+	// [ErrUnreachable].
 	//
-	// First, RestoreSession ends every process that the earlier process has left behind for the
+	// First, RestoreSession terminates every process that the earlier process left behind for the
 	// session. It identifies these processes by r.Instance and searches for them until two
-	// consecutive searches find none. If a program is known to end by itself, RestoreSession may
-	// instead wait a limited time for it to end. If a process of the session still runs afterwards,
-	// the error matches [ErrBusy], and the manager calls RestoreSession again later. If the runtime
-	// cannot be reached, the error matches [ErrUnreachable].
+	// consecutive searches find none. If a program is known to exit on its own, RestoreSession may
+	// instead wait a limited time for it to exit. If a process of the session is still running
+	// afterwards, the error matches [ErrBusy], and the manager calls RestoreSession again later. If
+	// the runtime cannot be reached, the error matches [ErrUnreachable].
 	//
 	// Then RestoreSession reads the session. With PromptAnswered, the TurnEnd describes the end of
-	// the turn and contains the answer. Its Usage is what the whole turn has used, or zero if the client does not know it. The
-	// manager does not count again what an earlier process has counted. If the session does not exist, the error matches
-	// [ErrNoSession]. In this case the manager creates a new session, unless a turn of the old session has ended. If the error
-	// matches [errors.ErrUnsupported], the state counts as PromptUnknown. After any other error, the attempt ends as interrupted.
+	// the turn and contains the answer. Its Usage is the usage of the whole turn, or zero if the
+	// client does not know it. The manager does not count again what an earlier process counted. If
+	// the session does not exist, the error matches [ErrNoSession]. In this case, the manager
+	// creates a new session, unless a turn of the old session has already ended. If the error
+	// matches [errors.ErrUnsupported], the state counts as PromptUnknown. After any other error,
+	// the attempt ends as interrupted.
 	RestoreSession(ctx context.Context, r SessionRestore) (PromptState, TurnEnd, error)
 }
 
 // SessionRestore is the argument of [SessionRestorer].RestoreSession.
 type SessionRestore struct {
 	Spec    SessionSpec // the value passed to CreateSession, if the configuration has not changed
-	Session string      // id of the session; empty if CreateSession may have been called but its answer is not known
-	Saved   []byte      // data of the last call to [Reporter.SaveState]; nil if there are none
+	Session string      // id of the session; empty if CreateSession may have been called but its result is unknown
+	Saved   []byte      // data from the last call to [Reporter.SaveState]; nil if there is none
 	Last    Prompt      // last prompt that may have been handed over; Last.ID is empty if there is none
 
 	// Instance is the id of the manager that handed over the last prompt. The client has put this id
@@ -60,9 +62,9 @@ type SessionRestore struct {
 	Instance string
 }
 
-// SessionHome is the ability of a client to report where its sessions live. For example, Home
-// returns the address of a server, or the name of a machine and a user. A manager does not continue
-// a session if the home of the session differs from the home of its client.
+// SessionHome is implemented by clients that can report where their sessions live. For example,
+// Home returns the address of a server, or the name of a machine and a user. A manager does not
+// continue a session if the home of the session differs from the home of its client.
 type SessionHome interface {
 	Home() string
 }

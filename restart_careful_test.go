@@ -11,8 +11,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// poison lets a process crash whenever something is sent to the channel "deadly". It returns the manager
-// of the process in which nothing was sent for five minutes, and the number of crashes.
+// poison lets a process crash whenever something is sent to deadly. It returns the manager of the
+// first process in which nothing was sent for five minutes, and the number of crashes.
 func poison(t *testing.T, w *world, deadly <-chan struct{}) (m *bgagent.BackgroundManager, crashes int) {
 	for ; ; crashes++ {
 		require.Less(t, crashes, 40)
@@ -64,7 +64,8 @@ func TestATaskThatCrashesTheProcessDoesNotExhaustTheRestartsOfOthers(t *testing.
 	}
 }
 
-// turnOf returns the ids of the tasks in a turn, and those of the tasks that wait to be continued.
+// turnOf returns the ids of the tasks in a turn, and those of the tasks that are waiting to be
+// continued.
 func turnOf(m *bgagent.BackgroundManager) (turns, waits []string) {
 	for _, x := range m.List(bgagent.Query{Status: []bgagent.Status{bgagent.Running}}) {
 		switch {
@@ -153,7 +154,7 @@ func TestATaskThatCrashesTheProcessAgainAndAgainEndsAtLast(t *testing.T) {
 		crashes := 0
 		for ; get(t, m, id).Status == bgagent.Running; crashes++ {
 			require.Less(t, crashes, 20)
-			time.Sleep(15 * time.Second) // longer than other attempts wait for it
+			time.Sleep(15 * time.Second) // longer than other attempts wait for this one
 			w.crash()
 			m = w.begin()
 			m.Start()

@@ -56,7 +56,7 @@ func TestTheManagerOfACopyLeavesTheOriginalAlone(t *testing.T) {
 		require.Zero(t, m.Concurrency().Stats("").InUse)
 		require.NoError(t, m.Close(t.Context()))
 
-		m = w.begin() // the copy has been written to, so it no longer counts as a copy; a host can still take the notices about the old ends
+		m = w.begin() // the copy has been written to, so it no longer counts as a copy; a host can still take the notices about the old tasks
 		m.Start()
 		time.Sleep(time.Hour)
 		require.Empty(t, w.told.told())

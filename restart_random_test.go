@@ -15,7 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// lives describes a host with a fake runtime. The process of the host ends several times.
+// lives describes a host with a fake runtime. The host's process ends several times.
 type lives struct {
 	t      *testing.T
 	rnd    *rand.Rand
@@ -28,7 +28,7 @@ type lives struct {
 	all    []*bgagent.BackgroundManager
 
 	tasks     []string
-	cancelled map[string]int // number of the cancelled attempt by task, unless the task was resumed afterwards
+	cancelled map[string]int // number of the cancelled attempt, by task, unless the task was resumed afterwards
 }
 
 func newLives(t *testing.T, seed uint64, starter bool) *lives {
@@ -57,7 +57,7 @@ func newLives(t *testing.T, seed uint64, starter bool) *lives {
 	l.fake.Root(root.Session)
 	fates := int(bgagenttest.FateLeft) + 1
 	if l.fake.NoRestore = l.rnd.IntN(6) == 0; l.fake.NoRestore && !starter {
-		fates = int(bgagenttest.FateAnswered) + 1 // without restoring, nobody would stop turns that continue
+		fates = int(bgagenttest.FateAnswered) + 1 // without restoring, turns that continue would never be stopped
 	}
 	l.fake.Fates = func(bgagent.Prompt) bgagenttest.Fate { return bgagenttest.Fate(l.rnd.IntN(fates)) }
 	t.Cleanup(func() {
@@ -65,7 +65,7 @@ func newLives(t *testing.T, seed uint64, starter bool) *lives {
 			_ = m.Close(context.Background())
 		}
 		l.fake.Close()
-		time.Sleep(time.Minute) // in this virtual time, the remaining calls of the dead processes end
+		time.Sleep(time.Minute) // during this virtual time, the remaining calls of the dead processes end
 	})
 	return l
 }
@@ -132,7 +132,7 @@ func (l *lives) check() {
 	for _, id := range l.tasks {
 		task, err := l.m.Get(id)
 		if err != nil {
-			continue // the task had ended, and its end was reported, before the last process began
+			continue // the task had ended and was reported before the last process began
 		}
 		if no := l.cancelled[id]; no > 0 {
 			require.Equal(l.t, bgagent.Cancelled, task.Status, id)

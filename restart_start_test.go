@@ -41,7 +41,7 @@ func TestNothingIsContinuedAfterClose(t *testing.T) {
 	}
 }
 
-// slowContext makes every call of Config.RestoreContext wait until the returned channel is closed.
+// slowContext makes every call to Config.RestoreContext wait until the returned channel is closed.
 func (w *world) slowContext() chan struct{} {
 	ready := make(chan struct{})
 	w.cfg.CallTimeout = time.Hour

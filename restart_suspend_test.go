@@ -120,7 +120,7 @@ func TestASuspensionIsRecordedAlthoughAWriteIsRefused(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
 		m := w.begin()
 		first := launch(t, m, "explore")
-		for range 5 { // a task does not survive as many crashes
+		for range 5 { // a task would not survive this many crashes
 			time.Sleep(10 * time.Second)
 			breakFor(&w.memory, 100*time.Millisecond, storetest.Refused)
 			require.NoError(t, m.Suspend(t.Context()))
@@ -142,7 +142,7 @@ func TestNoTurnBeginsAfterASuspensionHasBegun(t *testing.T) {
 		time.Sleep(5 * time.Second)
 		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 		defer cancel()
-		require.NoError(t, m.Suspend(ctx)) // it waits for the first task's turn; meanwhile, the second task gets its session
+		require.NoError(t, m.Suspend(ctx)) // Suspend waits for the first task's turn; meanwhile, the second task gets its session
 		require.Len(t, w.sessions, 2)
 		require.Empty(t, w.prompts("ses_2"))
 		m = w.begin()

@@ -106,7 +106,7 @@ func TestTheTimeToLiveOfAStartDoesNotPassWithoutAProcess(t *testing.T) {
 	})
 }
 
-// occupied is a starter whose sessions are busy with a prompt from elsewhere until they are aborted.
+// occupied is a starter whose sessions are busy with somebody else's prompt until they are aborted.
 type occupied struct {
 	bgagenttest.Starter
 	aborts int
@@ -151,7 +151,8 @@ func TestASessionThatMayBeBusyAfterARestartIsAborted(t *testing.T) {
 	})
 }
 
-// illegible is a starter whose messages cannot be read, or not completely, until a time.
+// illegible is a starter whose messages cannot be read, or cannot be read completely, until a
+// certain time.
 type illegible struct {
 	bgagenttest.Starter
 	until time.Time
@@ -189,7 +190,7 @@ func TestAReadThatFailsOrIsIncompleteDoesNotRepeatAPrompt(t *testing.T) {
 	}
 }
 
-// waking is a starter that first reports once that no session exists.
+// waking is a starter that at first reports once that no session exists.
 type waking struct {
 	bgagenttest.Starter
 	asked atomic.Int32

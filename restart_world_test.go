@@ -17,13 +17,13 @@ import (
 )
 
 // world contains what outlives a process: a store, and the sessions of a runner with the prompts
-// that they got.
+// that they received.
 type world struct {
 	t      *testing.T
 	memory storetest.Memory
 	told   inbox
 	cfg    bgagent.Config
-	client func(*life) bgagent.SessionClient // if set, makes the client of each process, which also gets the notices
+	client func(*life) bgagent.SessionClient // if set, makes the client for each process, which also gets the notices
 
 	mu       sync.Mutex
 	n        int
@@ -47,10 +47,10 @@ type world struct {
 
 	reports func(session string, p bgagent.Prompt, r *bgagent.Reporter) // reports the progress of a turn when it begins
 	refuse  func(session string, p bgagent.Prompt) error                // if it returns an error, the provider refuses the turn
-	bills   func(ctx context.Context, r *bgagent.Reporter)              // runs beside each turn until the turn ends
+	bills   func(ctx context.Context, r *bgagent.Reporter)              // runs alongside each turn until the turn ends
 }
 
-// heard is one prompt that a session got.
+// heard is one prompt that a session received.
 type heard struct {
 	prompt   bgagent.Prompt
 	answered bool
@@ -239,7 +239,7 @@ func (w *world) takes(work time.Duration) {
 	w.work = work
 }
 
-// lastText returns the text of the last prompt that a session got.
+// lastText returns the text of the last prompt that a session received.
 func (w *world) lastText() string {
 	w.mu.Lock()
 	defer w.mu.Unlock()

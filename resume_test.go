@@ -66,7 +66,7 @@ func TestATombstoneIsNotResumedWhileItsAbortHangs(t *testing.T) {
 		time.Sleep(5 * time.Minute)
 		_, err = m.Resume(t.Context(), root, s, bgagent.ResumeInput{Prompt: "b"})
 		require.ErrorIs(t, err, bgagent.ErrNotStopped)
-		time.Sleep(10 * time.Minute) // RunTurn has returned, Abort has not
+		time.Sleep(10 * time.Minute) // RunTurn has returned, but Abort has not
 		_, err = m.Resume(t.Context(), root, s, bgagent.ResumeInput{Prompt: "b"})
 		synctest.Wait()
 		time.Sleep(3 * time.Hour)
@@ -327,8 +327,8 @@ func TestExpiredTaskWhoseSessionDidNotStopIsNotResumed(t *testing.T) {
 	})
 }
 
-// The resume gives up the notice that the earlier parent was owed, and records
-// can expire because of that. The record that is being resumed must not expire.
+// The resume abandons the notice that the earlier parent was owed, and records can expire because
+// of this. The record that is being resumed must not expire.
 func TestResumeByAnotherDoesNotExpireTheTask(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var m *bgagent.BackgroundManager

@@ -10,25 +10,25 @@ import (
 )
 
 // SessionClient is the port to a host's agent runtime: the interface through which the manager runs
-// each agent in a session of its own. A client also implements exactly one of [TurnRunner] and
+// each agent in its own session. A client also implements exactly one of [TurnRunner] and
 // [TurnStarter]; [New] refuses a client with both or neither. Everything else that a runtime can do
 // is an optional ability, which the manager finds by type assertion: [Notifier], [EventSource],
 // [NoticeRecognizer], [MessageReader], [TodoReader], [SessionFinder], [AgentLister],
-// [SessionForgetter], [CostReporter], [TokenReporter], [FallbackReporter], [Steerer], [Answerer]. If
-// a method of an ability returns [errors.ErrUnsupported], the ability counts as missing. So a
+// [SessionForgetter], [CostReporter], [TokenReporter], [FallbackReporter], [Steerer], [Answerer].
+// If a method of an ability returns [errors.ErrUnsupported], the ability counts as missing, so a
 // wrapper can have methods for abilities that the wrapped client lacks.
 //
-// All methods must be safe for concurrent use. The manager holds no lock when it calls them. The
-// context of a call ends when the manager stops waiting for the call. The manager survives a method
-// that ignores its context, panics or calls runtime.Goexit.
+// All methods must be safe for concurrent use. The manager does not hold a lock when it calls them.
+// The context of a call ends when the manager stops waiting for the call. The manager survives a
+// method that ignores its context, panics or calls runtime.Goexit.
 type SessionClient interface {
 	// CreateSession creates an idle session for one task and returns its id. The id must not be
 	// empty or in use. If the agent does not exist, return a [*NoSuchAgentError]. If the runtime
-	// cannot be reached, return an error that matches [ErrUnreachable]: the manager then repeats
+	// cannot be reached, return an error that matches [ErrUnreachable]; the manager then repeats
 	// the call.
 	CreateSession(ctx context.Context, s SessionSpec) (session string, err error)
 
-	// Abort stops the turn that runs in the session. It is idempotent, and returns nil if the
+	// Abort stops the turn that is running in the session. It is idempotent, and returns nil if the
 	// session does not exist or is not in a turn. The session can be prompted again afterwards. For
 	// a TurnRunner, the manager also ends the context of RunTurn. If that stops the turn, Abort may
 	// do nothing.
@@ -39,14 +39,14 @@ type SessionClient interface {
 // functions, command-line programs or programs that speak ACP.
 type TurnRunner interface {
 	// RunTurn prompts the session and returns when the turn is over. When ctx ends, RunTurn must
-	// stop everything that the turn has started and return soon, with an error or with StopAborted.
-	// In that case, it must not return a zero TurnEnd, because a zero TurnEnd means that the agent
+	// stop everything that the turn started and return soon, with an error or with StopAborted. In
+	// that case, it must not return a zero TurnEnd, because a zero TurnEnd means that the agent
 	// ended the turn itself.
 	//
 	// If RunTurn returns an error, the task fails, and the error is the reason. TurnEnd.Stop can say
 	// what kind of failure it is, such as StopInterrupted. An error that matches [ErrUnreachable]
 	// means that nothing was started; the manager repeats the call later. A [*ProviderError] means
-	// that a request to the provider of the model failed; the manager may go on with the turn later.
+	// that a request to the model provider failed; the manager may continue the turn later.
 	//
 	// The reporter may be used from any goroutine until RunTurn returns. Later reports are dropped,
 	// including reports of text.
@@ -56,22 +56,22 @@ type TurnRunner interface {
 	// program continues to work in the background, the client waits for that work, too, and the
 	// agent's report on it is the answer. Text that the program writes after the answer, such as a
 	// tip, is not part of it. If the program warns that the answer was cut off, the client returns
-	// StopLength or StopTurnLimit. An agent that has written nothing has no answer.
+	// StopLength or StopTurnLimit. If the agent has not written anything, there is no answer.
 	//
-	// The manager never calls RunTurn for a session that is in a turn. It also waits until a
-	// running Abort call for the session has returned.
+	// The manager never calls RunTurn for a session that is in a turn. It also waits for a running
+	// Abort call for the session to return.
 	RunTurn(ctx context.Context, session string, p Prompt, r *Reporter) (TurnEnd, error)
 }
 
-// TurnStarter is a client whose StartTurn call hands the prompt over and returns while the turn
-// runs. It suits agent servers. The manager learns from events and polls that the turn is over. For
-// events, see [EventSource] and [BackgroundManager.Observe].
+// TurnStarter is a client whose StartTurn call hands over the prompt and returns while the turn is
+// running. It suits agent servers. The manager learns from events and polls that the turn is over.
+// For events, see [EventSource] and [BackgroundManager.Observe].
 type TurnStarter interface {
-	// StartTurn hands the prompt over and returns as soon as the runtime has accepted it. The
+	// StartTurn hands over the prompt and returns as soon as the runtime has accepted it. The
 	// manager may repeat a call with the same p.ID. If the runtime can recognize the repetition,
 	// StartTurn must not start a second turn and must return nil.
 	//
-	// The manager calls StartTurn only for sessions that it has found to be quiet. The session can
+	// The manager calls StartTurn only for sessions that it found to be quiet. The session can
 	// still be in a turn if somebody else has prompted it. In that case, StartTurn must not queue
 	// the prompt. It must return an error that matches [ErrBusy]. If the server cannot be reached
 	// and the prompt was not handed over, StartTurn must return an error that matches
@@ -89,18 +89,18 @@ type TurnStarter interface {
 	MessageReader
 }
 
-// MessageReader is the ability to read the messages of a session. A [TurnStarter] must have it. A
-// [TurnRunner] may have it, so that the whole conversation of a task can be shown.
+// MessageReader is implemented by clients that can read the messages of a session. A [TurnStarter]
+// must implement it. A [TurnRunner] may implement it, so that the whole conversation of a task can
+// be shown.
 type MessageReader interface {
-	// Messages returns at most max messages that are new or have changed since the position given
-	// by the argument "after", oldest first. The zero Cursor is the beginning of the session. If
-	// max is not positive, the client chooses the number. A message that changes after it was
-	// returned must be returned again. Page.Next must not skip messages that this page has no room
-	// for.
+	// Messages returns at most max messages that are new or have changed since the position after,
+	// oldest first. The zero Cursor is the beginning of the session. If max is not positive, the
+	// client chooses the number. A message that changes after it was returned must be returned
+	// again. Page.Next must not skip messages for which this page has no room.
 	Messages(ctx context.Context, session string, after Cursor, max int) (Page, error)
 }
 
-// Notifier is the ability to deliver notices to root sessions, usually as prompts.
+// Notifier is implemented by clients that can deliver notices to root sessions, usually as prompts.
 type Notifier interface {
 	// Notify delivers a notice to the session. It returns nil once the runtime has recorded or
 	// queued the notice, so that the agent will answer it. It returns [ErrBusy] if the session is
@@ -109,47 +109,48 @@ type Notifier interface {
 	Notify(ctx context.Context, session string, n Notice) error
 }
 
-// NoticeRecognizer is the ability of a [Notifier] to recognize notices. With a store, a notice whose
-// delivery was not recorded is delivered again by the next process. If [Config].Notify is set, or
-// if a notifier of the manager does not recognize notices, at most 3 processes deliver the same
-// notice. After that, it waits until it is taken with NextNotice or TakeNotice.
+// NoticeRecognizer is implemented by a [Notifier] that can tell whether it recognizes repeated
+// notices. With a store, a notice whose delivery was not recorded is delivered again by the next
+// process. If [Config].Notify is set, or if a notifier of the manager does not recognize notices,
+// at most 3 processes deliver the same notice. After that, it waits until it is taken with
+// NextNotice or TakeNotice.
 type NoticeRecognizer interface {
 	// NoticeIDs reports whether a repeated Notify call with the same [Notice].ID has no effect. It must
 	// return at once.
 	NoticeIDs() bool
 }
 
-// EventSource is the ability to push events about sessions. The manager runs Events from [New]
-// until [BackgroundManager.Close].
+// EventSource is implemented by clients that can push events about sessions. The manager runs
+// Events from [New] until [BackgroundManager.Close].
 type EventSource interface {
-	// Events calls the function "emit" for every event until ctx ends. It reconnects by itself, and
-	// emits [HostStreamGap] whenever events may have been lost. If Events returns before ctx ends, the
-	// manager assumes that events were lost and calls Events again after a pause. The function "emit"
-	// never blocks.
+	// Events calls emit for every event until ctx ends. It reconnects on its own, and emits
+	// [HostStreamGap] whenever events may have been lost. If Events returns before ctx ends, the
+	// manager assumes that events were lost and calls Events again after a pause. emit never
+	// blocks.
 	Events(ctx context.Context, emit func(HostEvent)) error
 }
 
-// TodoReader is the ability to read the todo list of a session.
+// TodoReader is implemented by clients that can read the todo list of a session.
 type TodoReader interface {
 	// Todos returns all todos of the session, open or not.
 	Todos(ctx context.Context, session string) ([]Todo, error)
 }
 
-// SessionFinder is the ability to look up a session.
+// SessionFinder is implemented by clients that can look up a session.
 type SessionFinder interface {
 	// FindSession returns the parent and the directory of the session. If this client has no such
 	// session, the error wraps [ErrNoSession].
 	FindSession(ctx context.Context, session string) (SessionInfo, error)
 }
 
-// SessionInfo describes a session that a [SessionFinder] has found.
+// SessionInfo describes a session that a [SessionFinder] found.
 type SessionInfo struct {
 	Parent    string // id of the session's parent session; empty for a root session
 	Directory string // working directory of the session; empty if it has none
 }
 
-// AgentLister is the ability to list the agents. If a client has this ability, an error about an
-// unknown agent names the agents that exist.
+// AgentLister is implemented by clients that can list their agents. For such a client, an error
+// about an unknown agent names the agents that exist.
 type AgentLister interface {
 	Agents(ctx context.Context) ([]AgentInfo, error)
 }
@@ -171,14 +172,14 @@ type SessionForgetter interface {
 // SessionSpec describes a session that a client must create.
 type SessionSpec struct {
 	Task        string            // id of the task, bg_…
-	Parent      string            // id of the session that delegated, or the name of a scope
+	Parent      string            // id of the session that delegated the task, or the name of a scope
 	Title       string            // the task's description
 	Agent       string            // name of the agent, as the caller gave it
 	Model       string            // model to use; empty means the agent's own model
 	Directory   string            // working directory; empty means the client's own directory
 	Depth       int               // depth of the task: 1 if a root session launched it, 2 if a task with depth 1 launched it, and so on
 	Permissions []Permission      // rules for the session; the last matching rule decides
-	Metadata    map[string]string // metadata of the host, from LaunchInput; must not be changed
+	Metadata    map[string]string // the host's metadata, from LaunchInput; must not be changed
 	Key         string            // with a store, the session's key, which stays the same if the manager repeats the call; otherwise empty
 	Instance    string            // with a store, the id of the manager, for the environment of processes; otherwise empty
 }
@@ -186,7 +187,7 @@ type SessionSpec struct {
 // Permission is one rule that allows or restricts an agent's actions. In a list of rules, the last
 // matching rule decides.
 //
-// All clients of this module read a rule's name in the same way. Upper and lower case, hyphens and
+// All clients in this module interpret the name of a rule in the same way. Case, hyphens and
 // underscores make no difference. A kind of access has several names, which docs/clients.md lists.
 // A rule for a kind applies to every tool and action of that kind. If a client cannot make an agent
 // obey a rule that denies or asks, the client refuses to start the agent.
@@ -195,8 +196,8 @@ type Permission struct {
 	Pattern string           // pattern of paths or commands; "*" or empty matches all
 	Action  PermissionAction // answer to an action that the rule matches
 
-	// Kept means that the host enforces the rule itself, whatever the agent does. A client then
-	// never refuses the agent because of this rule.
+	// Kept means that the host enforces the rule itself, no matter what the agent does. Therefore,
+	// a client never refuses the agent because of this rule.
 	Kept bool
 }
 
@@ -211,7 +212,7 @@ func checkRules(field string, rules []Permission) error {
 	return nil
 }
 
-// PermissionAction is the answer that a [Permission] gives.
+// PermissionAction is the decision that a [Permission] makes.
 type PermissionAction string
 
 // The actions of a [Permission].
@@ -230,30 +231,30 @@ type Prompt struct {
 	Agent       string       // name of the agent, as the caller gave it
 	Model       string       // model to use; empty means the agent's own model
 	Text        string       // text of the prompt
-	System      string       // system text of the host for this task; usually empty
+	System      string       // the host's system prompt for this task; usually empty
 	Permissions []Permission // rules for the session; in every turn the same as in SessionSpec
-	Notice      *Notice      // notice about tasks that the session has launched; nil if the prompt delivers no notice
+	Notice      *Notice      // notice about tasks that the session launched; nil if the prompt does not deliver a notice
 	Instance    string       // id of the manager, for the environment of processes; empty if the manager has no store
 
-	// Unanswered is empty unless the provider has refused the turn of an earlier prompt of the
-	// session (see [NextContinue]). In that case, it is the ID of that earlier prompt. If the
-	// runtime can go on with that turn by itself, the client lets it do so and does not use Text.
-	// Otherwise it sends Text, which says what has happened and asks the agent to go on.
+	// Unanswered is empty unless the provider refused the turn of an earlier prompt of the session
+	// (see [NextContinue]). In that case, it is the ID of that earlier prompt. If the runtime can
+	// continue that turn on its own, the client lets it do so and does not use Text. Otherwise, it
+	// sends Text, which says what happened and asks the agent to continue.
 	Unanswered string
 }
 
 // TurnEnd describes how a turn of a [TurnRunner] ended. The zero value means that the agent
-// completed the turn. Clients that have no stop reasons return the zero value.
+// completed the turn. Clients without stop reasons return the zero value.
 type TurnEnd struct {
 	Stop StopReason
 	// Text is the agent's final message. If Text is empty, the text reported since the last tool
 	// call counts as the message.
 	Text string
 	// NoText means that the reported text is not the final message. For example, a client sets
-	// NoText if the agent's program has written an error in place of a message.
+	// NoText if the agent's program wrote an error instead of a message.
 	NoText bool
-	// Usage is usage that became known only at the end of the turn and was not reported with
-	// [Reporter.Usage]. It never changes how the turn ends, even if a budget is then used up.
+	// Usage is the usage that became known only at the end of the turn and was not reported with
+	// [Reporter.Usage]. It never changes how the turn ends, even if it uses up a budget.
 	Usage Usage
 }
 
@@ -262,13 +263,13 @@ type StopReason uint8
 
 // The stop reasons. Only StopEndOfTurn and StopUntold complete a task.
 const (
-	StopUntold      StopReason = iota // the client reports no stop reasons
-	StopEndOfTurn                     // the agent ended its turn by itself
+	StopUntold      StopReason = iota // the client does not report stop reasons
+	StopEndOfTurn                     // the agent ended its turn itself
 	StopLength                        // the model's output limit cut off the answer
 	StopTurnLimit                     // the runtime's limit of steps or requests was reached
 	StopRefused                       // the model refused
-	StopAborted                       // somebody stopped the turn
-	StopInterrupted                   // the turn broke off, for example because of a crash or a restart
+	StopAborted                       // the turn was stopped by somebody
+	StopInterrupted                   // the turn was cut off, for example by a crash or a restart
 	StopError                         // the agent failed
 	StopToolCalls                     // only in a Message: the message ended with tool calls, and the turn continues
 	StopTooLong                       // the input is too long for the model, and the runtime could not shorten it
@@ -288,7 +289,7 @@ const (
 	SessionIdle                         // the session is not in a turn
 	SessionBusy                         // the session is in a turn
 	SessionRetrying                     // in a turn, waiting to repeat a failed request to the model
-	SessionAsking                       // in a turn, waiting for an answer to a question or for a permission
+	SessionAsking                       // in a turn, waiting for an answer to a question or for permission
 	SessionGone                         // the session does not exist
 	SessionUntold                       // this client can never report the state
 )
@@ -304,8 +305,8 @@ type SessionStatus struct {
 	RetryAt time.Time // if State is SessionRetrying: time of the next try, if known; a time more than 366 days away counts as unknown
 	Detail  string    // one line for people: the error that caused the retry, or the question asked
 	// Provider describes the failed request if State is SessionRetrying and the client knows it. Its
-	// field RetryAt is the time from the provider; the field RetryAt above is when the runtime tries
-	// again.
+	// field RetryAt is the time that the provider gave; the field RetryAt above is when the runtime
+	// tries again.
 	Provider *ProviderError
 	// Revision is empty if the runtime has no revisions. Otherwise it must change whenever a
 	// message of the session changes. While the revision stays the same, the manager does not read
@@ -316,7 +317,7 @@ type SessionStatus struct {
 // Role is the kind of author of a message.
 type Role uint8
 
-// The roles. Only messages with the role RoleAgent count as output.
+// The roles. Only messages with RoleAgent count as output.
 const (
 	RoleOther Role = iota
 	RoleUser
@@ -329,7 +330,7 @@ var roleNames = [...]string{"other", "user", "agent"}
 func (r Role) String() string { return enumName(roleNames[:], uint8(r)) }
 
 // Cursor is a position in the messages of a session. Only the client that returned a cursor can
-// interpret its value. The zero value is the beginning.
+// interpret its value. The zero value is the beginning of the session.
 type Cursor string
 
 // Page is a part of the messages of a session.
@@ -343,18 +344,18 @@ type Page struct {
 type Message struct {
 	ID        string        // id, unique in its session
 	Role      Role          // author of the message
-	PromptID  string        // in a user message: ID of the Prompt that it came from, if the runtime keeps it
+	PromptID  string        // in a user message: id of the Prompt that it came from, if the runtime keeps this id
 	Text      string        // text for the reader
 	Reasoning string        // the agent's thoughts, if the runtime shows them
 	Tools     []MessageTool // tool calls in the message
 	Finished  bool          // the message will no longer change
-	Stop      StopReason    // why a finished message ended; StopUntold only if the client reports no stop reasons
+	Stop      StopReason    // why a finished message ended; StopUntold only if the client does not report stop reasons
 	Error     string        // if Stop is StopError or StopAborted: description of the failure
 	Time      time.Time     // time of creation, if known
 	Usage     Usage         // tokens and cost of the message, if known
 
-	// Provider is set if Stop is StopError because a request to the provider of the model failed.
-	// The text of such a message is not an answer.
+	// Provider is set if Stop is StopError because a request to the model provider failed. The text
+	// of such a message is not an answer.
 	Provider *ProviderError
 }
 
@@ -384,13 +385,13 @@ type MessageTool struct {
 	State ToolState
 
 	// Input is a digest of the tool's input, and Result is a digest of what the tool returned,
-	// including the text of an error. Equal digests mean equal contents. The client leaves out what
-	// differs in every call, such as the name of a temporary file. The zero Digest means that the
-	// client does not know the contents. Result is set once the call has ended.
+	// including the text of an error. Equal digests mean equal contents. The client leaves out
+	// anything that differs in every call, such as the name of a temporary file. The zero Digest
+	// means that the client does not know the contents. Result is set once the call has ended.
 	Input, Result Digest
 }
 
-// Digest is a hash of contents that are compared but not kept. The zero Digest stands for unknown
+// Digest is a hash of contents that are compared but not stored. The zero Digest stands for unknown
 // contents.
 type Digest uint64
 

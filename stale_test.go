@@ -60,7 +60,7 @@ func TestARetryIsNotStaleAsSoonAsItBegins(t *testing.T) {
 				}
 			}
 		})
-		time.Sleep(10*time.Minute + 5*time.Second) // the retry has just begun and has no answer yet
+		time.Sleep(10*time.Minute + 5*time.Second) // the retry has just begun and has not been answered yet
 		require.Equal(t, bgagent.Running, get(t, m, id).Status, "%s", get(t, m, id).Reason)
 	})
 }

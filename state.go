@@ -9,32 +9,31 @@ import (
 )
 
 // state holds all data of the manager: the records of live and ended tasks, their indexes, and the
-// notices that are owed. Only the methods "update", "step" and "view" of BackgroundManager access
-// it.
+// notices that are owed. Only the methods update, step and view of BackgroundManager access it.
 //
-// The methods of state only make decisions. They start no goroutine, read no clock, call no host,
-// write no log and contain no text for people or models. An update collects its effects in the
-// field "fx". The effects are performed after the lock is released.
+// The methods of state only make decisions. They do not start goroutines, read the clock, call a
+// host or write to the log, and they do not contain text for people or models. An update collects
+// its effects in st.fx. The effects are performed after the lock is released.
 //
 // There are three kinds of methods. A leaf changes one structure. A transition changes one task or
-// node and calls only leaves. A consequence does one of these: it starts a task that got a slot,
-// ends an attempt that has nothing left to wait for, schedules a notice, evicts records or drops a
-// node. Only the method "settle" calls consequences, at the end of the update. A transition
-// requests a consequence by listing the task, attempt or node in the field "due". There is one
-// exception: the end of a task also ends the tasks below it.
+// node and calls only leaves. A consequence starts a task that got a slot, ends an attempt that has
+// nothing left to wait for, schedules a notice, evicts records or drops a node. Only settle calls
+// consequences, at the end of the update. A transition requests a consequence by listing the task,
+// attempt or node in st.due. There is one exception: the end of a task also ends the tasks below
+// it.
 type state struct {
 	cfg       settings
 	slots     *slots.Manager
-	slotsFrom int64     // difference between the clock of the slots' cool-downs and that of the records
+	slotsFrom int64     // difference between the clock of the slots' cool-downs and the clock of the records
 	home      grants    // handles a slot that a task got outside of an update
-	epoch     time.Time // point in time from which the times in records are counted
+	epoch     time.Time // the zero point of the times in records
 	seed      maphash.Seed
 	callSeed  maphash.Seed  // seed for the hashes of calls; zero with a store
 	ids       *bufio.Reader // source of randomness
 
 	tasks      map[uint64]*task // keyed by the number that is encoded in the id
-	peak       int              // largest number of entries that the map "tasks" has had since it was last copied
-	calls      map[uint64]*task // launched tasks, keyed by the hash of caller, tool call, agent and prompt
+	peak       int              // largest number of entries in tasks since the map was last copied
+	calls      map[uint64]*task // launched tasks, keyed by a hash of caller, tool call, agent and prompt
 	sessions   sessionIndex
 	nodes      map[string]*node
 	kinds      map[kindKey]*kind
@@ -42,12 +41,12 @@ type state struct {
 	waiters    map[*task][]*waiter
 	drainers   []*waiter // waiters of Drain and Close, which wait until all work has stopped
 	live       int       // number of pending and running tasks
-	unquiet    int       // number of ended attempts that are not quiet yet
+	unquiet    int       // number of attempts that have ended but are not quiet yet
 	inStopTime int       // like unquiet, but only for attempts whose stopping deadline has not passed
 	over       int       // number of sessions that missed their stopping deadline, since New
 	ends       endCounts
-	waived     *task  // task that the session in the field "waiver" is cancelling right now
-	waiver     string // session that is cancelling the task in the field "waived"; needs no notice if it is that task's parent
+	waived     *task  // task that waiver is cancelling right now
+	waiver     string // session that is cancelling waived; if it is that task's parent, it needs no notice
 	closing    bool   // Close has begun: no task starts from now on
 	closed     bool   // Close has ended: no event is sent from now on
 	draining   bool
@@ -65,21 +64,21 @@ type state struct {
 	recovery recovery
 	careful  careful
 	suspend  suspending
-	outdated bool                 // the store may belong to another manager that still runs, for example because it is a copy
+	outdated bool                 // the store may belong to another manager that is still running, for example because it is a copy
 	budgets  bool                 // a budget has been set, so that usage is counted
-	costless map[kindKey]struct{} // kinds of tasks for which it was logged that they used tokens and reported no cost
+	costless map[kindKey]struct{} // kinds of tasks for which it was logged that they used tokens without reporting the cost
 
 	openQuestions int    // number of open questions of all tasks
 	lastQuestion  uint64 // number of the last question that was opened
 
-	lateFor string // reason why the manager does not begin turns of an earlier process's tasks by itself; empty if it does
+	lateFor string // why the manager does not automatically begin turns of an earlier process's tasks; empty if it does
 
 	now int64 // time of the current update
 	due due
 	fx  effects
 }
 
-// settings are the parts of [Config] that the state needs.
+// settings holds the parts of [Config] that the state needs.
 type settings struct {
 	MaxDepth, MaxTasksPerRoot              int
 	Wake                                   Wake
@@ -110,13 +109,12 @@ type settings struct {
 func (st *state) limit(l timeLimit) time.Duration { return st.cfg.times[l] }
 
 // grants is the part of the manager that records can call. It handles a slot that a task got
-// outside of an update.
+// outside an update.
 type grants interface {
 	slotGranted(t *task, w *slots.Waiter)
 }
 
-// due lists the records for which the method "settle" must call consequences at the end of the
-// current update.
+// due lists the records for which settle must call consequences at the end of the current update.
 type due struct {
 	granted []*task    // tasks that got a slot
 	waiting []*attempt // attempts that may have nothing left to wait for
@@ -124,8 +122,7 @@ type due struct {
 	evict   bool       // a retention limit might be exceeded
 }
 
-// touchNode asks the method "settle" to check the node: a notice may be due, or the node may be
-// dropped.
+// touchNode asks settle to check the node: a notice may be due, or the node may have to be dropped.
 func (st *state) touchNode(n *node) {
 	if !n.touched {
 		st.nodeChanged(n)
@@ -134,15 +131,15 @@ func (st *state) touchNode(n *node) {
 	}
 }
 
-// touchParent asks the method "settle" to check the attempt that runs in n's session, if there is
-// one: it may have nothing left to wait for.
+// touchParent asks settle to check the attempt that runs in n's session, if there is one: it may
+// have nothing left to wait for.
 func (st *state) touchParent(n *node) {
 	if p := n.parentTask(); p != nil && p.run != nil {
 		st.touchAttempt(p.run)
 	}
 }
 
-// touchAttempt asks the method "settle" to check the attempt: it may have nothing left to wait for.
+// touchAttempt asks settle to check the attempt: it may have nothing left to wait for.
 func (st *state) touchAttempt(a *attempt) {
 	if !a.touched {
 		a.touched = true
@@ -150,10 +147,10 @@ func (st *state) touchAttempt(a *attempt) {
 	}
 }
 
-// settle calls the consequences that are listed in the field "due", until that field is empty.
-// Consequences may add to it. Granted slots come first, in the order of the grants, because a task
-// that holds a slot without starting holds up the others. The order of attempts and nodes does not
-// matter. The last one is taken first, because that is cheapest.
+// settle calls the consequences that are listed in st.due until the list is empty. Consequences may
+// add to it. Granted slots come first, in the order of the grants, because a task that holds a slot
+// without starting delays the others. The order of attempts and nodes does not matter; the last one
+// is taken first, because that is cheapest.
 func (st *state) settle(now int64) {
 	d := &st.due
 	for {
@@ -190,10 +187,10 @@ func (st *state) settle(now int64) {
 	}
 }
 
-// effects are the actions that the current update causes. BackgroundManager.release performs them
-// after the lock is released. There are two classes of effects. The effects in the field "now" come
-// first: they end contexts, abort sessions and request polls. The effects in the field "after" come
-// next. Effects that few updates cause are in the field "rare", which has the same two classes.
+// effects holds the actions that the current update causes. BackgroundManager.release performs them
+// after the lock is released. There are two classes of effects. The effects of class "now" come
+// first: they cancel contexts, abort sessions and request polls. The effects of class "after" come
+// next. Effects that only few updates cause are in the field rare, which has the same two classes.
 // Every effect is a field of nowEffects, afterEffects or rareEffects.
 type effects struct {
 	now   nowEffects
@@ -202,7 +199,7 @@ type effects struct {
 }
 
 type nowEffects struct {
-	cancels *attempt // first attempt in the list of attempts whose contexts must be ended
+	cancels *attempt // first attempt in the list of attempts whose contexts must be cancelled
 }
 
 type afterEffects struct {
@@ -212,16 +209,16 @@ type afterEffects struct {
 
 type rareEffects struct {
 	now struct {
-		halts  []*turnContext // contexts of host calls that must be ended
+		halts  []*turnContext // contexts of host calls that must be cancelled
 		aborts []*attempt     // for each attempt, a goroutine aborts the session until the session has stopped
 		strays *stray         // first stray in the list; for each stray, a goroutine aborts the session once
 		kicks  []*client      // clients to poll at once
 		write  bool           // start a goroutine that writes to the store
 
-		askSlots bool // a goroutine calls the source of the slots
+		askSlots bool // a goroutine calls the slot source
 	}
 	after struct {
-		grants   []*slots.Waiter // slots that tasks of other managers got; each of these managers must be informed
+		grants   []*slots.Waiter // slots granted to tasks of other managers, each of which must be informed
 		deliver  []*node         // for each node, a goroutine delivers a notice to the session
 		poll     []*client       // for each client, a goroutine polls the sessions
 		readers  []*client       // for each client, a goroutine reads the messages of sessions
@@ -230,7 +227,7 @@ type rareEffects struct {
 		writeLog bool            // a goroutine writes the log
 		forget   bool            // a goroutine calls ForgetSession for the sessions in state.forget
 		expired  []string        // ids of tasks whose host errors can be forgotten
-		cooled   bool            // a pool cools down or cools down longer; the other managers that share the slots must be informed
+		cooled   bool            // a cool-down of a pool has begun or been extended; other managers that share the slots must be informed
 	}
 }
 
@@ -257,7 +254,7 @@ func (st *state) takeEffects() effects {
 	return fx
 }
 
-// wakes are the waiters to wake, each at most once. There are rarely more than two.
+// wakes holds the waiters to wake, each at most once. There are rarely more than two.
 type wakes struct {
 	few  [2]*waiter
 	n    int
@@ -291,7 +288,7 @@ func (x *wakes) taken() {
 // the event is held back.
 func (st *state) emit(kind EventKind, t *task) { st.emitWith(Event{Kind: kind}, t) }
 
-// emitWith is emit for an event with a limit of a budget or with a question.
+// emitWith is like emit, for an event with a budget limit or a question.
 func (st *state) emitWith(e Event, t *task) {
 	if st.storing != nil && st.holdEvent(e, t) {
 		return
@@ -316,8 +313,8 @@ func (st *state) logTask(k logKind, t *task) {
 	st.logEntry(e)
 }
 
-// logText queues a log entry about a problem with a host. The argument "detail" can contain text
-// that an agent wrote.
+// logText queues a log entry about a problem with a host. detail may contain text that an agent
+// wrote.
 func (st *state) logText(k logKind, about, detail string) {
 	if st.cfg.logs {
 		st.logEntry(logEntry{kind: k, about: about, detail: detail})

@@ -3,7 +3,7 @@ package bgagent
 import "slices"
 
 // The code in this file decides which questions are asked: those that runners ask, those that starters
-// report, and those of an earlier process.
+// report, and those from an earlier process.
 
 // refusesQuestion returns the reason why a question is refused at once, if it is.
 func (st *state) refusesQuestion(t *task, q *Question) refusedQuestion {
@@ -18,7 +18,7 @@ func (st *state) refusesQuestion(t *task, q *Question) refusedQuestion {
 	return notRefused
 }
 
-// askFor opens the question of a runner, or returns an error if nobody is asked.
+// askFor opens a runner's question, or returns an error if nobody is asked.
 func (st *state) askFor(a *attempt, turn int32, q Question, w *waiter, now int64) (*asked, error) {
 	if !a.live() || a.turn != turn || a.turnStart == 0 || a.halted() != nil || st.suspend == frozen {
 		return nil, notAsked(questionLate)
@@ -40,7 +40,7 @@ func (a *attempt) inquiries() *questions {
 	return x.questions
 }
 
-// hostAsks applies the list of the open questions of a starter's session.
+// hostAsks applies the list of open questions that a starter reports for a session.
 func (st *state) hostAsks(a *attempt, list []Question, now int64) {
 	if !a.cl.answers {
 		return
@@ -79,19 +79,20 @@ func (st *state) hostAsks(a *attempt, list []Question, now int64) {
 	}
 }
 
-// refuseQuestion refuses the question of a starter at once.
+// refuseQuestion refuses a starter's question at once.
 func (st *state) refuseQuestion(a *attempt, q *Question, why refusedQuestion, problem string, now int64) {
 	x := st.newAsked(a, q, now)
 	x.State, x.refused, x.problem = QuestionWithdrawn, why, problem
 	if why == questionInvalid {
-		x.Key = q.Key // digest of the whole question, which can be too large to keep
+		x.Key = q.Key // digest of the whole question, which may be too large to keep
 	}
 	a.inquiries().add(x)
 	st.wantPass(x)
 }
 
-// leaveQuestions ends the questions of a runner whose process has ended. The questions of a starter stay
-// open, because its server may still ask them. An outcome that was not passed is passed again.
+// leaveQuestions withdraws a runner's questions after its process has ended. A starter's questions
+// stay open, because its server may still be asking them. An outcome that was not passed on is
+// passed on again.
 func (st *state) leaveQuestions(a *attempt, now int64) {
 	if a.t.questions() == nil {
 		return

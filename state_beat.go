@@ -2,8 +2,8 @@ package bgagent
 
 import "time"
 
-// storeBeat is the longest time between two of the manager's own records while a task is live or is
-// being stopped. The next manager learns from this record how long no process was running.
+// storeBeat is the maximum time between two writes of the manager's own record while a task is live
+// or being stopped. The next manager learns from this record how long no process was running.
 const storeBeat = time.Minute
 
 // beats reports whether the manager's own record must be written because the last one is old.
@@ -12,7 +12,7 @@ func (st *state) beats() bool {
 }
 
 // beatLater makes sure that the manager's own record is written within storeBeat while a task is live
-// or is being stopped.
+// or being stopped.
 func (st *state) beatLater() {
 	if st.deadlines.beat = 0; st.live+st.unquiet > 0 {
 		st.deadlines.beat = st.storing.seen + int64(storeBeat)

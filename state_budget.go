@@ -8,11 +8,12 @@ import (
 // The code in this file counts what tasks use, and stops the tasks whose budgets are used up.
 //
 // There are two kinds of budgets. The budget of a task counts all its attempts. The account of a
-// tree counts all tasks of the tree. It is opened by a launch. It closes when no task of the tree is
-// live or, with a period, at the end of the period. Without budgets, nothing is counted.
+// tree counts all tasks of the tree. The account is opened by a launch. It closes when no task of
+// the tree is live or, with a period, at the end of the period. Without budgets, nothing is
+// counted.
 
-// taskBudget is the budget of a task, and what the task has used. A task without limits has one only
-// if it was resumed, so that a later resume can set a limit.
+// taskBudget is the budget of a task and what the task has used. A task without limits has a
+// taskBudget only if it was resumed, so that a later resume can set a limit.
 type taskBudget struct {
 	limits Budget
 	tally
@@ -20,7 +21,7 @@ type taskBudget struct {
 
 // spending is the open account of a tree. It belongs to the root of the tree.
 type spending struct {
-	narrow Budget // smallest limits of the launches since the account was opened; Config.TreeBudget applies, too
+	narrow Budget // smallest limits set by launches since the account was opened; Config.TreeBudget applies, too
 	tally
 	opened int64
 	alarm  alarm // end of the period; not set without a period
@@ -30,10 +31,10 @@ type spending struct {
 type tally struct {
 	used   spent
 	warned partSet // limits for which an EventBudget was sent
-	untold bool    // a turn used tokens and reported no cost, and the budget limits the cost
+	untold bool    // the budget limits the cost, but a turn used tokens without reporting its cost
 }
 
-// add adds to what was used, and calls the function "near" for each limit that is now nearly reached.
+// add adds to what was used, and calls near for each limit that is now nearly reached.
 func (x *tally) add(more spent, limits Budget, near func(p BudgetPart)) {
 	x.used = x.used.plus(more)
 	for {
@@ -61,7 +62,7 @@ func (t *task) budget() *taskBudget {
 	return t.more.budget
 }
 
-// limits returns the limits of the account of a tree. The argument can be nil.
+// limits returns the limits of a tree's account. sp may be nil.
 func (st *state) limits(sp *spending) Budget {
 	if sp == nil {
 		return st.cfg.TreeBudget
@@ -69,7 +70,8 @@ func (st *state) limits(sp *spending) Budget {
 	return st.cfg.TreeBudget.smaller(sp.narrow)
 }
 
-// parentLimits returns the limits that a task of the session inherits from the session's own task.
+// parentLimits returns the limits that tasks launched by the session inherit from the session's own
+// task.
 func (st *state) parentLimits(session string) (b Budget) {
 	if s := st.session(session); s != nil && s.task.budget() != nil {
 		b = s.task.budget().limits
@@ -109,8 +111,8 @@ func (b *taskBudget) limit(id string, p BudgetPart) BudgetLimit {
 	return BudgetLimit{Task: id, Part: p, Limit: b.limits.of(p), Used: b.used.of(p)}
 }
 
-// treeUsedUp returns an error if the account of the tree is used up. The argument "narrow" contains
-// the limits that the launch wants for the tree.
+// treeUsedUp returns an error if the account of the tree is used up. narrow contains the limits
+// that the launch requests for the tree.
 func (st *state) treeUsedUp(top *node, narrow Budget) error {
 	if l, used := st.treeReached(top, narrow); used {
 		return &BudgetError{l}
@@ -118,8 +120,8 @@ func (st *state) treeUsedUp(top *node, narrow Budget) error {
 	return nil
 }
 
-// treeReached returns the limit that the account of the tree has reached. The limits of "narrow" apply,
-// too.
+// treeReached returns the limit that the account of the tree has reached. The limits in narrow
+// apply, too.
 func (st *state) treeReached(top *node, narrow Budget) (l BudgetLimit, used bool) {
 	if top.spending == nil {
 		return l, false
@@ -197,7 +199,8 @@ func (st *state) closeAccount(n *node) {
 	}
 }
 
-// ringAccount ends the period of an account. If tasks of the tree are live, it opens the next account.
+// ringAccount handles the end of an account's period. If tasks of the tree are live, it opens the
+// next account.
 func (st *state) ringAccount(n *node, now int64) {
 	sp := n.spending
 	n.spending = nil
@@ -208,9 +211,9 @@ func (st *state) ringAccount(n *node, now int64) {
 	}
 }
 
-// joinAccount adds the account of n, which was a root, to the account of the tree that n now
-// belongs to. The limits of both accounts then apply to that tree, but only the tree's own period. If
-// the tree has no account, it takes over the account of n with its period.
+// joinAccount adds the account of n, which was a root, to the account of the tree to which n now
+// belongs. The limits of both accounts then apply to that tree, but only the tree's own period
+// does. If the tree has no account, it takes over the account of n, including its period.
 func (st *state) joinAccount(n *node, now int64) {
 	sp := n.spending
 	if sp == nil || n.above() == nil {
@@ -234,7 +237,7 @@ func (st *state) joinAccount(n *node, now int64) {
 func (a *attempt) counts() spent { return spent{a.sight.prog.usage, a.sight.prog.toolCalls} }
 
 // count counts what the attempt has used since the last call. Reading a message again, or losing
-// one, changes nothing, because only the highest numbers count. The result reports whether the
+// one, makes no difference, because only the highest numbers count. count reports whether the
 // attempt is still live.
 func (st *state) count(a *attempt, now int64) (live bool) {
 	if st.budgets && a.sight != &nothingSeen {
@@ -252,8 +255,8 @@ func (st *state) add(a *attempt, now int64) {
 	st.spend(a.t, more, now)
 }
 
-// countEnd adds what the attempt has used by the end of its turn. A budget that is used up at that
-// moment does not change that end, so the caller calls enforce later.
+// countEnd adds what the attempt has used by the end of its turn. If this uses up a budget, the
+// outcome of the turn stays the same, so the caller calls enforce later.
 func (st *state) countEnd(a *attempt, now int64) {
 	if !st.budgets || a.sight == &nothingSeen {
 		return
@@ -264,8 +267,8 @@ func (st *state) countEnd(a *attempt, now int64) {
 	}
 }
 
-// countLate counts usage that was reported after the end of its turn. It never changes that end.
-// The arguments are the attempt that used it and the number of the turn.
+// countLate counts usage that was reported after the end of its turn. It never changes how that
+// turn ended. a and turn are the attempt and the number of the turn.
 func (st *state) countLate(a *attempt, turn int32, u Usage, now int64) {
 	if !st.budgets || a.t.is(flagForgotten) {
 		return
@@ -297,7 +300,7 @@ func (st *state) countOld(t *task, msg *Message, now int64) {
 	st.enforce(t, nil, now)
 }
 
-// spend adds to what the task and its tree have used, and sends the events of limits that are nearly
+// spend adds to what the task and its tree have used, and sends events for limits that are nearly
 // reached.
 func (st *state) spend(t *task, more spent, now int64) {
 	if more == (spent{}) {
@@ -318,10 +321,10 @@ func (st *state) spend(t *task, more spent, now int64) {
 }
 
 // enforce stops the task's turn if the budget of the task is used up, and all tasks of the tree if
-// the account of the tree is used up. It does not stop the attempt "over", whose turn has just
-// returned. It also spares a turn that ends by itself with the message just read, and the parked
-// tasks that wait for that turn. A parked attempt has no turn that could be stopped; its next turn
-// is refused.
+// the account of the tree is used up. It does not stop over, an attempt whose turn has just
+// returned. It also spares a turn that the message just read shows to be ending anyway, and the
+// parked tasks that wait for that turn. A parked attempt has no turn that could be stopped; its
+// next turn is refused.
 func (st *state) enforce(t *task, over *attempt, now int64) {
 	if a := t.run; a != nil && a.live() && a != over && !a.betweenTurns() && !a.closesTurn() {
 		if l, used := t.usedUp(); used {
@@ -334,7 +337,7 @@ func (st *state) enforce(t *task, over *attempt, now int64) {
 		return
 	}
 	var live []*task
-	waits := map[*task]bool{} // parked tasks to spare: their ends would cut off the answer of a turn that ends by itself
+	waits := map[*task]bool{} // parked tasks to spare: ending them would cut off the answer of a turn that is ending anyway
 	top.each(func(t *task) {
 		a := t.run
 		switch {
@@ -371,8 +374,8 @@ func (b *taskBudget) reached(id string) (l BudgetLimit, used bool) {
 	return l, used
 }
 
-// closesTurn reports whether the newest message of a starter's turn shows that the turn ends by
-// itself. For a client without stop reasons, a finished text shows it.
+// closesTurn reports whether the newest message of a starter's turn shows that the turn is ending
+// anyway. If the client has no stop reasons, a finished message with text shows this.
 func (a *attempt) closesTurn() bool {
 	s := a.sight
 	if !a.cl.starter || a.turnStart == 0 || !s.begun || !s.finished || s.inFlight() > 0 {
@@ -399,8 +402,8 @@ func (st *state) refusesTurn(t *task, now int64) bool {
 	return used
 }
 
-// costMissing notes that a turn of the task has used tokens and reported no cost, if a budget limits
-// the cost. It logs this once for each kind of task.
+// costMissing records that a turn of the task used tokens without reporting its cost, if a budget
+// limits the cost. It logs this once for each kind of task.
 func (st *state) costMissing(t *task) {
 	b, sp := t.budget(), t.up.top().spending
 	mine := b != nil && b.limits.Cost > 0
@@ -428,8 +431,8 @@ func (st *state) costMissing(t *task) {
 // pastUsage holds the usage of each message in pastMessages, in the same order.
 type pastUsage [len(pastMessages{})]Usage
 
-// noteUsage keeps what the last messages of the turn have used, so that usage that becomes known
-// later can be counted.
+// noteUsage remembers the usage of the turn's last messages, so that usage that becomes known later
+// can be counted.
 func (st *state) noteUsage(a *attempt) {
 	if !st.budgets || !a.cl.starter || len(a.sight.msgs) == 0 || a.t.sess == nil {
 		return

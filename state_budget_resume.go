@@ -1,6 +1,6 @@
 package bgagent
 
-// The code in this file gives the budget of a task to its next attempt.
+// The code in this file passes the budget of a task on to its next attempt.
 
 // raised returns the budget of a task for a resume. A task that resumes another task cannot raise a
 // limit.
@@ -28,8 +28,8 @@ func (st *state) raised(was *taskBudget, by Budget, mayRaise bool) *taskBudget {
 // resumeBudget returns the budget for the next attempt of an ended task, or of the task of a
 // tombstone. It returns an error if the budget of the task or of the tree is used up.
 //
-// A task that resumes another task cannot raise its limits, and cannot give it wider limits than its
-// own.
+// A task that resumes another task cannot raise the other task's limits, or give it wider limits
+// than its own.
 func (st *state) resumeBudget(t *task, tomb *tombstone, up *node, by Caller, asked Budget) (*taskBudget, error) {
 	var was *taskBudget
 	id := ""
@@ -55,7 +55,7 @@ func (st *state) resumeBudget(t *task, tomb *tombstone, up *node, by Caller, ask
 }
 
 // spentSoFar returns the budget of an ended task. If the latest attempt was not counted because
-// there was no budget, the result also contains what that attempt has used.
+// there was no budget, the result also includes what that attempt used.
 func (st *state) spentSoFar(t *task) *taskBudget {
 	if t.fin == nil {
 		return t.budget()
@@ -63,7 +63,7 @@ func (st *state) spentSoFar(t *task) *taskBudget {
 	return st.spentWith(t, t.fin.prog)
 }
 
-// spentWith is spentSoFar for a latest attempt with the given progress, which can be nil.
+// spentWith is spentSoFar for a latest attempt with the given progress, which may be nil.
 func (st *state) spentWith(t *task, p *progress) *taskBudget {
 	b := t.budget()
 	if p == nil || b != nil && st.budgets {
@@ -81,7 +81,7 @@ func (st *state) spentWith(t *task, p *progress) *taskBudget {
 	return &sum
 }
 
-// keepSpent keeps what a superseded attempt with the given progress has used.
+// keepSpent remembers what a superseded attempt with the given progress used.
 func (st *state) keepSpent(t *task, p *progress) { t.extra().budget = st.spentWith(t, p) }
 
 // reopenBudget gives a resumed task its budget, and opens the account of its tree.

@@ -3,23 +3,23 @@ package bgagent
 import "time"
 
 // A task can make the process crash whenever it is continued. Each crash counts as a restart of every
-// task that was being continued, and a task survives only few restarts. One such task must not exhaust
-// the restarts of all others. Therefore, once the process has crashed twice in a short time, attempts
-// are continued one at a time. If the process crashes before all attempts have been continued, the
-// next process does the same.
+// task that was being continued, and a task survives only a few restarts. A task that causes
+// crashes must not use up the restarts of all others. Therefore, once the process has crashed twice
+// in a short time, attempts are continued one at a time. If the process crashes before all attempts
+// have been continued, the next process does the same.
 
 const (
-	crashesWithin = 2 * time.Minute // longest time between two crashes after which attempts are continued one at a time
+	crashesWithin = 2 * time.Minute // if two crashes are at most this far apart, attempts are continued one at a time
 
-	// After the turn of one attempt has begun, the next attempt waits for this time. If many
-	// attempts wait, the time is shorter, so that together they wait for carefulTotal.
+	// carefulPause is how long the next attempt waits after the turn of one attempt has begun. If
+	// many attempts are waiting, the pauses are shorter, so that they add up to carefulTotal.
 	carefulPause    = 10 * time.Second
 	carefulPauseMin = time.Second
 	carefulTotal    = 200 * time.Second
 
-	// An attempt whose turn has lasted longer than the pause is probably not the reason for the
-	// crashes, so the restart counts less. maxOutlived is the number of such restarts without
-	// progress that a task survives.
+	// maxOutlived is how many restarts without progress a task survives if its turn has lasted
+	// longer than the pause. The attempt is then probably not the cause of the crashes, so the
+	// restart counts less.
 	maxOutlived = 10
 )
 
@@ -27,7 +27,7 @@ const (
 type careful struct {
 	waiting []*attempt
 	current *task         // task that is being continued
-	began   int64         // time at which the recovery began
+	began   int64         // when the recovery began
 	pause   time.Duration // pause before the next attempt
 }
 
@@ -50,7 +50,7 @@ func (st *state) postpone(a *attempt, now int64) {
 // being continued.
 func (c *careful) isCareful() bool { return c.current != nil || len(c.waiting) > 0 }
 
-// continueNext continues the next attempt that waits.
+// continueNext continues the next waiting attempt.
 func (st *state) continueNext(now int64) {
 	c := &st.careful
 	if st.deadlines.careful = 0; st.suspend != notSuspended || !c.isCareful() {
@@ -68,7 +68,7 @@ func (st *state) continueNext(now int64) {
 		a := c.waiting[0]
 		if c.waiting = c.waiting[1:]; a.postponed {
 			c.current, a.postponed, a.sight.prog.detail = a.t, false, ""
-			if mark := st.storing.task(a.t); mark.since != 0 { // the time to live does not pass while the attempt waits
+			if mark := st.storing.task(a.t); mark.since != 0 { // the attempt's wait does not count towards its time to live
 				mark.since += now - c.began
 			}
 			st.deadlines.careful = now + restoreTimes*int64(st.limit(limitCreateTimeout))
@@ -81,22 +81,23 @@ func (st *state) continueNext(now int64) {
 	}
 }
 
-// mustCount reports whether the attempt's next call must wait until the store has the number of its
-// restarts. Without this wait, a call that makes the process crash at once would be repeated
+// mustCount reports whether the attempt's next call must wait until the number of its restarts is
+// in the store. Without this wait, a call that makes the process crash at once would be repeated
 // forever. While writes fail, calls do not wait.
 func (st *state) mustCount(a *attempt) bool {
 	return a.countedIn > st.storing.committed && !st.storing.failing
 }
 
-// turnContinues notes that a turn of the task has begun or is followed again. If the manager waited for
-// this, it continues the next task after the pause.
+// turnContinues records that a turn of the task has begun or is followed again. If the manager was
+// waiting for this, it continues the next task after the pause.
 func (st *state) turnContinues(t *task, now int64) {
 	if st.careful.current == t {
 		st.deadlines.careful = now + int64(st.careful.pause)
 	}
 }
 
-// isContinued notes that the task has made progress or has ended, so the next one can be continued.
+// isContinued records that the task has made progress or has ended, so the next one can be
+// continued.
 func (st *state) isContinued(t *task) {
 	if st.careful.current == t {
 		st.deadlines.careful = st.now

@@ -9,35 +9,35 @@ import (
 // The code in this file handles slots that come from a SlotSource. Without Config.Slots, state.claims is
 // nil, and a task that takes a slot of state.slots has its slot.
 //
-// With Config.Slots, the pools of state.slots have no limits, so they hold tasks back only while they
-// cool down. A task that gets a slot there asks the source for a slot, and it starts once the source has
-// granted that one, too:
+// With Config.Slots, the pools of state.slots have no limits, so they hold back tasks only while
+// they cool down. A task that gets a slot there asks the source for a slot, and it starts once the
+// source has granted that one, too:
 //
 //	askForSlot -> a slot of state.slots -> ask -> the source grants -> granted: the task starts
 //	releaseSlot -> the source gets its slot back
 //	the source loses the slot -> slotLost -> end
 //
-// The calls of the source are effects: a goroutine makes them in the order of the queue.
+// The calls to the source are effects: a goroutine makes them in the order of the queue.
 
-// claims are the requests to a SlotSource.
+// claims holds the requests to a SlotSource.
 type claims struct {
 	of    map[*task]*claim // the claim of each task that waits for a slot or holds one
-	queue []claimCall      // calls of the source that must be made, in this order
+	queue []claimCall      // calls to the source that must be made, in this order
 	busy  bool             // a goroutine makes the calls
 }
 
-// claim is a request of a task for a slot. A task that asks for another slot gets a new claim.
+// claim is a task's request for a slot. A task that asks for another slot gets a new claim.
 type claim struct {
 	t       *task
 	queued  time.Time
 	head    bool
-	running bool // the slot covers what an earlier process began; no new turn begins with it
+	running bool // the slot is for what an earlier process began; it is not used to begin another turn
 	asked   bool // the source was asked, or will be
 	granted bool // the source has granted the slot
 	slot    *sourceSlot
 }
 
-// claimCall is a call of the source: Request, or Release if the field "release" is set.
+// claimCall is a call to the source: Request, or Release if release is set.
 type claimCall struct {
 	c       *claim
 	request SlotRequest
@@ -53,17 +53,17 @@ func newClaims(from SlotSource) *claims {
 }
 
 // newClaim creates the claim of a task that is about to take a slot of state.slots. The claim's place in
-// line depends on the time since which the task waits.
+// line depends on how long the task has been waiting.
 func (st *state) newClaim(t *task, head bool, ticket uint64) {
 	queued := st.now
-	if t.status == Pending || ticket < slots.FirstTicket { // a lower ticket stands for the time at which the task was queued
+	if t.status == Pending || ticket < slots.FirstTicket { // a lower ticket means that the place depends on when the task was queued
 		queued = t.queued
 	}
 	st.claims.of[t] = &claim{t: t, head: head, queued: st.wall(queued), slot: &sourceSlot{}}
 }
 
-// claimRunning asks the source for the slot of a task that has begun in an earlier process. The slot counts
-// at once.
+// claimRunning asks the source for the slot of a task that began in an earlier process. The slot
+// counts at once.
 func (st *state) claimRunning(t *task) {
 	if st.claims == nil {
 		return
@@ -74,9 +74,10 @@ func (st *state) claimRunning(t *task) {
 	st.askSource(c)
 }
 
-// hasOwnClaim reports whether the source has granted a slot for the next host call of the attempt. The slot
-// of what an earlier process has begun is not for the call: the source may have counted it above the limits,
-// or may not know of it yet. For the call, the attempt asks for a slot at the head of the line.
+// hasOwnClaim reports whether the source has granted a slot for the attempt's next host call. A
+// slot for something that an earlier process began cannot be used for the call: the source may
+// count it above the limits, or may not know about it yet. For the call, the attempt asks for a
+// slot at the head of the line.
 func (st *state) hasOwnClaim(a *attempt) bool {
 	if st.claims == nil {
 		return true
@@ -90,26 +91,26 @@ func (st *state) hasOwnClaim(a *attempt) bool {
 	return st.claims.of[a.t].granted
 }
 
-// awaitsClaim reports whether an attempt that continues after a restart waits for the slot that hasOwnClaim
-// has asked for.
+// awaitsClaim reports whether an attempt that continues after a restart waits for the slot for
+// which hasOwnClaim has asked.
 func (st *state) awaitsClaim(a *attempt) bool {
 	return st.claims != nil && a.t.is(flagSlot) && !st.claims.of[a.t].granted
 }
 
-// goesOn makes the host call of an attempt that awaitsClaim has held back.
+// goesOn makes the host call of an attempt that has waited for the slot; see awaitsClaim.
 func (st *state) goesOn(a *attempt) {
 	if !a.live() {
 		return
 	}
-	if a.turn == 0 { // its time to live has stood still
+	if a.turn == 0 { // the wait did not count towards its time to live
 		st.startsLater(a, st.now)
 	}
 	st.setDeadline(a, st.now)
 	st.wantCall(a)
 }
 
-// mayStart reports whether a task that has a slot of state.slots has a slot of the source, too. If the
-// source was not asked yet, mayStart asks it.
+// mayStart reports whether a task that has a slot of state.slots also has a slot from the source.
+// If the source has not been asked yet, mayStart asks it.
 func (st *state) mayStart(t *task) bool {
 	if st.claims == nil {
 		return true
@@ -158,8 +159,8 @@ func (st *state) callSource(x claimCall) {
 	}
 }
 
-// nextClaimCalls returns the calls of the source that must be made now. If there are none, the goroutine
-// that makes them ends.
+// nextClaimCalls returns the calls to the source that must be made now. If there are none, the
+// goroutine that makes them ends.
 func (st *state) nextClaimCalls() (calls []claimCall) {
 	calls, st.claims.queue = st.claims.queue, nil
 	st.claims.busy = len(calls) > 0
@@ -179,14 +180,14 @@ func (st *state) sourceGranted(c *claim) {
 	st.due.granted = append(st.due.granted, c.t)
 }
 
-// slotLost ends the attempt whose slot, or whose place in line, the source has lost. What runs must have
-// stopped at the given time; otherwise it counts as a session that could not be stopped.
+// slotLost ends the attempt whose slot, or whose place in line, the source has lost. Its session
+// must have stopped by the given time; otherwise, it counts as a session that could not be stopped.
 func (st *state) slotLost(c *claim, until int64, reason string, now int64) {
 	t := c.t
 	if st.claims.of[t] != c || st.suspend == frozen {
 		return
 	}
-	if !t.is(flagAwaitsQuiet) { // otherwise the slot is that of an earlier attempt, which is being stopped
+	if !t.is(flagAwaitsQuiet) { // otherwise, the slot belongs to an earlier attempt, which is being stopped
 		st.end(t, CauseSlotLost, reason, now)
 	}
 	if a := t.run; a != nil && a.ended && !a.overrun {
@@ -197,12 +198,12 @@ func (st *state) slotLost(c *claim, until int64, reason string, now int64) {
 	}
 }
 
-// isSlotOver reports whether the slot of the attempt is lost and may belong to others by now. A starter's
-// session is not stopped afterwards, because another manager may have continued it.
+// isSlotOver reports whether the slot of the attempt is lost and may already belong to others. A
+// starter's session is not stopped afterwards, because another manager may have continued it.
 func (st *state) isSlotOver(a *attempt) bool { return a.slotEnd != 0 && a.slotEnd <= st.now }
 
 // handsOverWithSlot records that the prepared prompt is about to be handed over, now that the source has confirmed
-// the slot for it. It returns false if the attempt has ended meanwhile.
+// the slot for it. It returns false if the attempt has ended in the meantime.
 func (st *state) handsOverWithSlot(a *attempt, now int64) bool {
 	if !a.live() || st.suspend == frozen {
 		return false
@@ -220,13 +221,13 @@ func (st *state) slotGone(a *attempt, reason string, now int64) {
 	if a.stage == stagePrompt {
 		a.turn--
 		a.turnStart = 0
-		st.oweAgain(a) // the agent has got neither the notice nor the message
+		st.oweAgain(a) // the agent has received neither the notice nor the message
 	}
 	st.end(a.t, CauseSlotLost, reason, now)
 }
 
-// releaseSlot releases the task's slot, or its place in line. The method "settle" continues with
-// the task that gets the slot.
+// releaseSlot releases the task's slot, or its place in line. settle continues with the task that
+// gets the slot.
 func (st *state) releaseSlot(t *task) {
 	t.set(flagSlot, false)
 	st.dropClaim(t)

@@ -2,8 +2,8 @@ package bgagent
 
 // The methods of state that Drain and Close call.
 
-// atWork returns the number of attempts that run or are being stopped. Attempts that missed their
-// stopping deadline do not count.
+// atWork returns the number of attempts that are running or being stopped. Attempts that missed
+// their stopping deadline do not count.
 func (st *state) atWork() (n int) {
 	if st.live+st.unquiet == 0 {
 		return 0
@@ -47,10 +47,10 @@ func (st *state) beginClose(now int64) {
 	st.wakeDrainers()
 }
 
-// left returns the ids of the tasks whose sessions may still run, and the items of all owed notices.
-// In a suspended manager, it returns the ids of the tasks whose last changes are not durable. If all
-// changes were durable when the store was closed, it returns no ids: what workers change afterwards
-// has no effect.
+// left returns the ids of the tasks whose sessions may still be running, and the items of all owed
+// notices. In a suspended manager, it returns the ids of the tasks whose last changes are not
+// durable. If all changes were durable when the store was closed, it does not return any ids,
+// because later changes by workers have no effect.
 func (st *state) left(kept bool) (notStopped []string, owed []NoticeItem) {
 	switch {
 	case st.recovery.due || kept && st.suspend == frozen:
@@ -63,7 +63,7 @@ func (st *state) left(kept bool) (notStopped []string, owed []NoticeItem) {
 			notStopped = append(notStopped, t.id())
 		}
 	}
-	if st.isLost() { // the next owner of the store reports the ends that are owed
+	if st.isLost() { // the next owner of the store delivers the notices that are owed
 		return notStopped, nil
 	}
 	for _, n := range st.nodes {
@@ -81,7 +81,7 @@ func (st *state) left(kept bool) (notStopped []string, owed []NoticeItem) {
 	return notStopped, owed
 }
 
-// unsettled returns the envelopes of the node that contain debts that are not settled.
+// unsettled returns the node's envelopes that contain unsettled debts.
 func (n *node) unsettled() (all []*envelope) {
 	if n.env != nil {
 		all = append(all, n.env)

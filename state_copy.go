@@ -45,7 +45,7 @@ func (st *state) snapshot(t *task) Task {
 	return s
 }
 
-// clone returns a copy of t that shares no mutable parts with t.
+// clone returns a copy of t that does not share any mutable parts with t.
 func (t Task) clone() Task {
 	t.Metadata, t.Attempts, t.Progress.Todos = maps.Clone(t.Metadata), slices.Clone(t.Attempts), slices.Clone(t.Progress.Todos)
 	t.Unconsumed, t.Questions = slices.Clone(t.Unconsumed), slices.Clone(t.Questions)
@@ -55,7 +55,7 @@ func (t Task) clone() Task {
 	return t
 }
 
-// truth returns a copy of the task that shows ends that are not durable yet.
+// truth returns a copy of the task that shows its end even if the end is not durable yet.
 func (st *state) truth(t *task) Task {
 	s := Task{
 		Budget: t.budgetUse(),

@@ -18,19 +18,19 @@ import (
 //	                                                     -> no notifier knows the session: it becomes a scope
 //	                                                     -> failed: the same envelope again, after a pause
 //
-// A notice is given up after the time noticeGiveUp or after noticeTries tries, whichever comes
-// first. The notices of a task's session are delivered by its next turn (see parked). For a task's
-// session, only the fields env and alarm are used.
+// The delivery of a notice is abandoned after noticeGiveUp or after noticeTries tries, whichever
+// comes first. Notices for a task's session are delivered in its next turn (see parked). For a
+// task's session, only the fields env and alarm are used.
 type delivery struct {
 	env        *envelope // envelope that is being delivered or waits for its next try
-	adrift     *envelope // envelope that was given up while it was being delivered
+	adrift     *envelope // envelope that was abandoned while it was being delivered
 	delivering bool      // a goroutine is delivering
-	scope      bool      // no notifier knows the session: its notices wait until a host takes them
-	alarm      alarm     // time at which the method "schedule" checks the node again
+	scope      bool      // no notifier knows the session; its notices wait until a host takes them
+	alarm      alarm     // when schedule checks the node again
 
 	busy   *client // client whose sweeps watch the session until it is idle; nil if the session is not busy
 	retry  int64   // earliest time of the next try
-	trying int64   // time at which the blocked delivery was first due; 0 if no delivery is blocked
+	trying int64   // when the blocked delivery was first due; 0 if no delivery is blocked
 	fails  int     // number of consecutive status queries that did not return the status
 	silent int     // like fails, but only for queries that a client answered without mentioning the session
 }
@@ -79,8 +79,8 @@ func (st *state) schedule(n *node, now int64) {
 	}
 }
 
-// dueAt returns the time at which the node's notices are due. It returns 0 if the time is not known
-// yet, because the notices wait for the end of the batch.
+// dueAt returns when the node's notices are due. It returns 0 if the time is not known yet, because
+// the notices wait for the end of the batch.
 func (st *state) dueAt(n *node) (at int64) {
 	at = st.endsDueAt(n)
 	if n.asksFrom > 0 {
@@ -91,10 +91,10 @@ func (st *state) dueAt(n *node) (at int64) {
 	return at
 }
 
-// noticeWindow returns how long a notice that is due waits for others.
+// noticeWindow returns how long a notice that is due waits for further ones.
 func (st *state) noticeWindow() int64 { return int64(max(st.limit(limitNoticeWindow), 0)) }
 
-// endsDueAt is dueAt for the debts alone.
+// endsDueAt is dueAt for debts only, without questions.
 func (st *state) endsDueAt(n *node) (at int64) {
 	switch {
 	case n.nOwed == 0:
@@ -109,12 +109,12 @@ func (st *state) endsDueAt(n *node) (at int64) {
 	return max(at, 1)
 }
 
-// leavePushed stops pushing notices that several processes have pushed without recording a delivery.
-// Such notices wait until they are taken. The host may have received them each time, or each process
-// may have crashed because of them.
+// leavePushed stops pushing notices that several processes pushed without recording a delivery.
+// Such notices wait until they are taken. The host may have received them each time, or each
+// process may have crashed because of them.
 func (st *state) leavePushed(n *node) {
 	for n.env != nil && st.pushedOften(n.env) {
-		st.toldAsks(n.env.asks) // a host that got the notice knows them, and they can be read like any open question
+		st.toldAsks(n.env.asks) // a host that got the notice knows these questions, and they can be read like any open question
 		if n.env.asks = nil; !n.env.empty() {
 			n.hold().left = append(n.hold().left, n.env)
 		}
@@ -130,8 +130,7 @@ func (st *state) pushedOften(env *envelope) bool {
 	return st.cfg.notifierForgets && !env.pushed && env.pushes >= noticePushes
 }
 
-// unpush makes the notice count as not pushed by this process, because the host has not recorded
-// it.
+// unpush makes the notice count as not pushed by this process, because the host did not record it.
 func (st *state) unpush(n *node, env *envelope) {
 	if env.pushed {
 		env.pushed = false
@@ -155,15 +154,15 @@ const (
 	parentReady  parentState = iota // idle, or no client can report the status
 	parentBusy                      // in a turn
 	parentUnsure                    // the status could not be read
-	parentSilent                    // a client answered and did not mention the session
+	parentSilent                    // a client answered but did not mention the session
 )
 
 // After silentLooks consecutive answers that do not mention the session, the client counts as not
 // knowing the session. The notice is then passed to the Notifier.
 const silentLooks = 3
 
-// beginDelivery returns the envelope to deliver now. If no envelope can be delivered now, the
-// method ends the delivery and returns nil.
+// beginDelivery returns the envelope to deliver now. If no envelope can be delivered now,
+// beginDelivery ends the delivery and returns nil.
 func (st *state) beginDelivery(n *node, state parentState, cl *client, now int64) *envelope {
 	wait := func() *envelope {
 		n.delivering = false
@@ -204,7 +203,7 @@ func (st *state) beginDelivery(n *node, state parentState, cl *client, now int64
 	return n.env
 }
 
-// noticeAnswer is the answer from a host to a notice.
+// noticeAnswer is a host's answer to a notice.
 type noticeAnswer uint8
 
 const (
@@ -214,11 +213,10 @@ const (
 	noticeFailed                       // the delivery failed, but the notice may have been recorded
 )
 
-// endDelivery applies the answer to a notice. If the delivery failed, the argument "detail" is the
-// reason.
+// endDelivery applies the answer to a notice. If the delivery failed, detail is the reason.
 func (st *state) endDelivery(n *node, env *envelope, answer noticeAnswer, detail string, now int64) {
 	env.flying = false
-	if n.env != env { // the envelope was given up during the delivery
+	if n.env != env { // the envelope was abandoned during the delivery
 		n.adrift = nil
 		if answer == noticeRecorded {
 			st.arrived(env, now)
@@ -236,7 +234,7 @@ func (st *state) endDelivery(n *node, env *envelope, answer noticeAnswer, detail
 	case answer == noticeRecorded:
 		st.delivered(n, NoticeDelivered, now)
 	case answer == noticeBusy && env.tries == 1:
-		// Nothing was recorded, so later ends can still be added to the notice.
+		// Nothing was recorded, so tasks that end later can still be added to the notice.
 		st.unpack(n, env)
 		n.retry = now + int64(st.limit(limitPollInterval))
 	case answer == noticeBusy:
@@ -263,8 +261,8 @@ func (st *state) endDelivery(n *node, env *envelope, answer noticeAnswer, detail
 	st.touchNode(n)
 }
 
-// abandonDelivery ends a delivery before the notice was passed to a host. The notice stays owed, and
-// a host can take it.
+// abandonDelivery ends a delivery before the notice has been passed to a host. The notice stays
+// owed, and a host can take it.
 func (st *state) abandonDelivery(n *node, env *envelope) {
 	st.unpush(n, env)
 	env.flying, n.delivering = false, false
@@ -327,7 +325,7 @@ func (st *state) unpack(n *node, env *envelope) {
 	n.oldest, n.urgent = oldest, urgent
 	n.compact()
 	if len(env.notice.Questions) > 0 && len(n.closed) == 0 && n.live > 0 && st.cfg.Wake != WakeEach {
-		n.urgent = n.urgentSince() // a question was urgent, and ends that wait for their batch went with it
+		n.urgent = n.urgentSince() // a question was urgent, and debts that were waiting for the end of their batch were packed with it
 	}
 	if len(env.asks) > 0 {
 		n.asks, n.asksFrom = append(env.asks, n.asks...), env.since

@@ -3,10 +3,10 @@ package bgagent
 import "time"
 
 // With a store, an effect must not become visible before the change that caused it is durable.
-// Until then, the code in this file holds back host calls, notices, events and ends.
+// Until then, the code in this file holds back host calls, notices, events and the ends of tasks.
 
-// holdEvent notes that the event changes the record of the task. If the event reports something
-// that is not durable yet, holdEvent holds the event back and returns true.
+// holdEvent records that the event changes the task's record. If the event reports something that
+// is not durable yet, holdEvent holds back the event and returns true.
 func (st *state) holdEvent(e Event, t *task) bool {
 	switch e.Kind {
 	case EventLaunched, EventResumed, EventEnded, EventSuperseded:
@@ -64,8 +64,8 @@ func (st *state) seal(n *node, env *envelope, text string) {
 	}
 }
 
-// sealPush is seal for a notice that is about to be pushed. Each process counts its first push before
-// it happens.
+// sealPush is like seal, for a notice that is about to be pushed. Each process counts its first
+// push before making it.
 func (st *state) sealPush(n *node, env *envelope, text string) {
 	st.seal(n, env, text)
 	if !env.pushed {

@@ -59,12 +59,12 @@ type turnOutcome struct {
 	text   string
 	todos  int32
 
-	provider *ProviderError // set if the turn ended because the provider of the model refused a request
+	provider *ProviderError // set if the turn ended because the model provider refused a request
 	loose    bool           // a starter's session may be in a turn although the turn has failed
 	since    int64          // if a request was refused, the time of the first refusal after the last output
 }
 
-// turnOver records that the turn of an attempt is over. The agent has ended the turn, with success
+// turnOver records that the turn of an attempt is over. The agent has ended the turn, successfully
 // or with an error, and everything that the turn started has stopped.
 func (st *state) turnOver(a *attempt, o turnOutcome, now int64) {
 	st.asksNoMore(a, now)
@@ -87,7 +87,7 @@ func (st *state) turnOver(a *attempt, o turnOutcome, now int64) {
 	if a.newsAt > 0 {
 		st.news(a, now)
 	}
-	if !a.goesOn(o.cause) && o.provider == nil { // a refused turn goes on later
+	if !a.goesOn(o.cause) && o.provider == nil { // a refused turn continues later
 		st.lettersOver(a)
 	}
 	a.output = a.output || a.sight.output
@@ -107,8 +107,8 @@ func (st *state) turnOver(a *attempt, o turnOutcome, now int64) {
 	}
 }
 
-// goesOn reports whether a new attempt continues this attempt, because the end of an earlier
-// process interrupted its turn. The argument is the cause with which the turn ended.
+// goesOn reports whether a new attempt continues this one, because its turn was interrupted when an
+// earlier process ended. cause is the cause with which the turn ended.
 func (a *attempt) goesOn(cause Cause) bool { return a.continues && cause == CauseInterrupted }
 
 // finish ends an attempt after its last turn. The attempt counts as answered if any of its turns
@@ -130,8 +130,8 @@ func (st *state) finish(a *attempt, cause Cause, reason string, now int64) {
 	st.end(a.t, cause, reason, now)
 }
 
-// unsaid reports whether the prompt never reached the session. The argument is the cause with which
-// the attempt ends.
+// unsaid reports whether the prompt never reached the session. cause is the cause with which the
+// attempt ends.
 func (a *attempt) unsaid(cause Cause) bool {
 	if a.turn == 1 && (cause == CauseStartFailed || cause == CausePromptFailed) {
 		return !a.sight.output && !a.sight.reported && !a.heard
@@ -139,7 +139,7 @@ func (a *attempt) unsaid(cause Cause) bool {
 	return a.turn == 0 && !a.heard || a.forgot
 }
 
-// end ends the latest attempt of a task. It does nothing if the attempt has already ended, so the
+// end ends the latest attempt of a task. It has no effect if the attempt has already ended, so the
 // first call decides.
 func (st *state) end(t *task, cause Cause, reason string, now int64) {
 	if !t.live() {
@@ -203,14 +203,14 @@ func (st *state) capture(a *attempt, f *outcome, partial bool) {
 	}
 	f.result = mdtext.Valid(text)
 	if len(f.result) > limit {
-		f.result, f.cut = strings.Clone(mdtext.Head(f.result, limit)), true // cloned, because a slice would keep the whole text alive
+		f.result, f.cut = strings.Clone(mdtext.Head(f.result, limit)), true // cloned, because a substring would keep the whole text alive
 	}
 	f.partial = partial && f.result != ""
 	if p := &a.sight.prog; p.toolCalls > 0 || p.lastText != "" || p.todosSeen || p.usage != (Usage{}) {
 		f.prog = new(progress)
 		*f.prog = *p
 		f.prog.detail = ""
-		f.prog.lastText = strings.Clone(p.lastText) // cloned, because it is a slice of a long text
+		f.prog.lastText = strings.Clone(p.lastText) // cloned, because it is a substring of a long text
 	}
 }
 
@@ -225,15 +225,14 @@ func (st *state) cascade(n *node, reason string, now int64) {
 }
 
 // stopping is the state of an attempt from its end until everything that it started has stopped.
-// If the agent ended its turn by itself, the attempt is quiet at once. Otherwise:
+// If the agent ended its turn itself, the attempt is quiet at once. Otherwise:
 //
 //	stop -> [in a call] -> the call returns -> rest
 //	stop -> abort, repeated if wanted -> Abort returns -> [starter] its status is seen -> rest -> quiet
 //	stopEnd passes first -> overrun: the slot is released, and the session may continue to run
 //
-// The method "rest" releases the slot of a runner's task, because RunTurn has returned by then. The
-// method "quiet" releases the slot of a starter's task. The method overrun releases the slot in
-// both cases.
+// rest releases the slot of a runner's task, because RunTurn has returned by then. quiet releases
+// the slot of a starter's task. overrun releases the slot in both cases.
 type stopping struct {
 	ended    bool
 	stopEnd  int64 // stopping deadline, at which the slot is released; 0 if none was set; for a live attempt, see afterHalt
@@ -242,18 +241,18 @@ type stopping struct {
 	stopper  bool  // a goroutine makes the Abort calls
 	overrun  bool  // the stopping deadline has passed
 
-	slotEnd  int64        // time at which the lost slot of the attempt is over; 0 if the slot is not lost
-	slotOver *turnContext // ends the Abort call in flight at slotEnd; nil if there is none to end
+	slotEnd  int64        // when the attempt's lost slot is over; 0 if the slot is not lost
+	slotOver *turnContext // context that cancels the Abort call in flight at slotEnd; nil if there is none to cancel
 
 	// loose means that a starter's session may still be in a turn, so a poll must confirm that it is
-	// not. The method "stop" sets the field "loose" if the manager follows the turn. Other code sets
-	// "loose" before it ends an attempt, if the client may have accepted the prompt or created the
-	// session without the manager's knowledge.
+	// not. stop sets loose if the manager follows the turn. Other code sets loose before it ends an
+	// attempt, if the client may have accepted the prompt or created the session without the
+	// manager's knowledge.
 	loose bool
 }
 
-// stop begins to stop an ended attempt. If the agent ended the turn by itself, everything has
-// stopped already. Otherwise the method "stop" aborts the session.
+// stop begins to stop an attempt that has ended. If the agent ended the turn itself, everything has
+// already stopped. Otherwise, stop aborts the session.
 func (st *state) stop(a *attempt, now int64) {
 	a.ended = true
 	a.epoch++
@@ -274,7 +273,7 @@ func (st *state) stop(a *attempt, now int64) {
 	if a.cl.starter && (a.turnStart > 0 && !a.inCall || a.recovering && a.turn > 0) {
 		a.loose = true
 	}
-	a.recovering = a.recovering && a.cl.runner // for a starter, polls show whether its session runs
+	a.recovering = a.recovering && a.cl.runner // for a starter, polls show whether its session is running
 	a.turnStart = 0
 	runs := a.inCall || a.loose || a.recovering
 	if runs || a.aborts > 0 { // the slot is released even if an Abort call never returns
@@ -296,8 +295,8 @@ func (st *state) stop(a *attempt, now int64) {
 	st.rest(a, now)
 }
 
-// rest releases the slot of an ended attempt and makes the attempt quiet. A host call in flight or
-// a turn that may still run delays this.
+// rest releases the slot of an attempt that has ended and makes the attempt quiet. A host call in
+// flight, or a turn that may still be running, delays this.
 func (st *state) rest(a *attempt, now int64) {
 	st.changed(a.t)
 	if !a.ended || a.t.run != a || a.inCall || a.recovering {
@@ -344,7 +343,7 @@ func (st *state) quiet(a *attempt, now int64) {
 }
 
 // overrun handles a session that missed its stopping deadline. The slot goes to the next task
-// even though the session may still run. This is the only case where more sessions can run than the
+// even though the session may still be running. Only in this case can more sessions run than the
 // limit allows.
 func (st *state) overrun(a *attempt, now int64) {
 	a.overrun = true
@@ -372,9 +371,9 @@ func (st *state) overrun(a *attempt, now int64) {
 	st.expirable(t, now) // the record can expire now, because the attempt may never become quiet
 }
 
-// returnedLate clears the stuck mark of a session if the last host call of its runner returns after
-// the task's record has expired. The mark of a starter's session stays, because its status is no
-// longer polled.
+// returnedLate clears the stuck mark of a runner's session if its last host call returns after the
+// task's record has expired. The mark of a starter's session stays, because its status is no longer
+// polled.
 func (st *state) returnedLate(a *attempt) {
 	if a.t.is(flagForgotten) && a.cl.runner && !a.inCall && a.aborts == 0 {
 		st.keep.stopped(a.t.id())
@@ -454,7 +453,7 @@ func (st *state) abortReturned(a *attempt, now int64) {
 	}
 	st.rest(a, now)
 	st.kick(a.cl)
-	if a.aborts == 0 && a.live() { // a parked attempt, or the next turn, waits for the end of the call
+	if a.aborts == 0 && a.live() { // a parked attempt, or the next turn, waits for the call to return
 		a.stopEnd = 0
 		st.touchAttempt(a)
 		if a.stage != stageNone && !a.inCall {

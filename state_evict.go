@@ -3,8 +3,8 @@ package bgagent
 import "slices"
 
 // The code in this file evicts ended tasks. Tasks with settled notices are evicted first. Texts are
-// dropped before records. Each of the last evicted tasks leaves a tombstone, so that its id is
-// reported as expired and not as unknown.
+// dropped before records. Each of the most recently evicted tasks leaves a tombstone, so that its
+// id is reported as expired and not as unknown.
 
 // retention holds the ended tasks. The next task to be evicted comes first.
 type retention struct {
@@ -24,15 +24,15 @@ type retention struct {
 	// has any, so a field of the tombstone would waste memory.
 	unsaid map[*session]string
 
-	// budgets holds the budgets of the tasks of tombstones, and what tasks without a budget have used, so
-	// that a resume does not start with an unused budget.
+	// budgets holds the budgets of the tasks that have tombstones, and what such tasks without a
+	// budget have used, so that a resume does not start with an unused budget.
 	budgets map[*session]*taskBudget
 }
 
 // expiry is a linked list of ended tasks. The links are in the outcomes of the tasks.
 type expiry struct {
 	first, last *task
-	text        *task // first task in the list that may still have its text; nil if none has
+	text        *task // first task in the list that may still have its text; nil if there is none
 }
 
 // expiring is the position of an ended task in its line. A line is one of the two lists of type
@@ -57,7 +57,7 @@ func (q *expiry) push(t *task, now int64) {
 	}
 }
 
-// stay takes the task out of its line, if it is in one.
+// stay removes the task from its line, if it is in one.
 func (t *task) stay() {
 	if t.fin == nil || t.fin.line == nil {
 		return
@@ -114,7 +114,7 @@ func (st *state) expirable(t *task, now int64) {
 	q := &st.keep.settled
 	if !t.notice.Settled() {
 		if st.pushes(t.up) {
-			return // the notice will soon be delivered or given up
+			return // the notice will soon be delivered, or its delivery will be abandoned
 		}
 		q = &st.keep.unsettled
 	}
@@ -125,9 +125,8 @@ func (st *state) expirable(t *task, now int64) {
 	st.due.evict = true
 }
 
-// pushes reports whether the manager delivers the notices of n itself. If the manager does not
-// deliver them, the host must take the notices, and tasks can be evicted while their notices are
-// owed.
+// pushes reports whether the manager delivers the notices of n itself. If it does not, the host
+// must take the notices, and tasks can be evicted while their notices are owed.
 func (st *state) pushes(n *node) bool {
 	if p := n.parentTask(); p != nil {
 		return p.live()
@@ -156,9 +155,9 @@ func (st *state) evict(now int64) {
 	for limit := st.cfg.RetainTasks; limit >= 0 && k.size > limit; {
 		t := k.settled.first
 		if t == nil {
-			// Do not give up an owed notice if waiting is enough: some tasks with settled notices
-			// can be evicted as soon as they are quiet. With a store, an owed notice is never given
-			// up here.
+			// Do not abandon an owed notice if waiting is enough: some tasks with settled notices
+			// can be evicted as soon as they are quiet. With a store, an owed notice is never
+			// abandoned here.
 			if t = k.unsettled.first; t == nil || st.storing != nil || k.size-st.inStopTime <= limit {
 				break
 			}
@@ -168,7 +167,7 @@ func (st *state) evict(now int64) {
 	}
 }
 
-// dropText drops the text of the oldest task in the line that still has a text. It returns false if
+// dropText drops the text of the oldest task in the line that still has any. It returns false if
 // there is no such task.
 func (st *state) dropText(q *expiry) bool {
 	for t := q.text; t != nil; t = q.text {
@@ -231,7 +230,7 @@ func (st *state) drop(t *task, tomb, stuck bool) {
 	}
 	t.set(flagUnanswered, false)
 	st.forgetCall(t)
-	if !st.pushes(t.up) { // the notices of earlier attempts might never be taken
+	if !st.pushes(t.up) { // notices about earlier attempts might never be taken
 		t.up.forgetDebts(t, NoticeGivenUp)
 		t.up.compact()
 	}
@@ -252,17 +251,16 @@ func (st *state) forgetError(t *task) {
 	}
 }
 
-// adopt makes n the parent of the node "child". The node "child" belongs to the session of an
-// expired task, and n is the node of that task's parent. So the tasks below the expired task stay
-// in the tree. Notices can no longer be delivered to the session. They wait until a host takes
-// them.
+// adopt makes n the parent of the node child. child belongs to the session of an expired task, and
+// n is the node of that task's parent, so the tasks below the expired task stay in the tree.
+// Notices can no longer be delivered to the session. They wait until a host takes them.
 func (n *node) adopt(child *node, status Status) {
 	child.up, child.lapsed, child.scope, child.gone = n, true, true, status != Completed
 	n.subs = append(n.subs, child)
 }
 
 // shrink copies the maps if most of their entries have been deleted, because a Go map never returns
-// memory by itself.
+// memory on its own.
 func (st *state) shrink() {
 	if st.peak < 1024 || len(st.tasks)*4 > st.peak {
 		return
@@ -279,8 +277,8 @@ func remade[K comparable, V any](old map[K]V) map[K]V {
 	return fresh
 }
 
-// bury adds a tombstone for the task. If there are too many tombstones, the method drops the oldest
-// ones and asks their clients to forget the sessions.
+// bury adds a tombstone for the task. If there are too many tombstones, bury drops the oldest ones
+// and asks their clients to forget the sessions.
 func (st *state) bury(t *task, stuck bool) {
 	k := &st.keep
 	i := len(k.tombs)
@@ -359,8 +357,8 @@ func (k *retention) find(id string) *tombstone {
 	return nil
 }
 
-// tomb returns the tombstone of the task that the argument "ref" names, or nil. The argument is the
-// id of the task or of its session.
+// tomb returns the tombstone of the task that ref names, or nil. ref is the id of the task or of
+// its session.
 func (st *state) tomb(ref string) *tombstone {
 	if tomb := st.keep.find(ref); tomb != nil {
 		return tomb

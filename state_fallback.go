@@ -6,22 +6,22 @@ import (
 	"github.com/bgagent/bgagent/internal/slots"
 )
 
-// This file lets attempts go on with another model if the provider of their model refuses their
-// requests.
+// The code in this file lets attempts continue with another model if their model provider refuses
+// their requests.
 //
 //	turnRefused -> park -> untilFallback -> falls -> reconsider: fallBack
 //	turnRefused, cannot wait -> park, falls -> reconsider: fallBack
 //	fallBack -> replace, park -> a slot of the next model's pool -> nextTurn -> the turn goes on
 //
-// An attempt that goes on with another model is superseded. The attempt that takes its place is parked
-// until the pool of the next model grants it a slot.
+// An attempt that continues with another model is superseded. The attempt that takes its place is
+// parked until the pool of the next model grants it a slot.
 
 // fallen describes the models on which a task ran before its current model.
 type fallen struct {
 	tried []string
 	why   string // why the task has its current model, for people
 	calls bool   // an attempt with one of these models may have called a tool
-	steps int32  // number of attempts that went on with another model
+	steps int32  // number of attempts that continued with another model
 }
 
 // fallen returns what is known about the task's earlier models, or nil.
@@ -32,7 +32,7 @@ func (t *task) fallen() *fallen {
 	return t.more.fallen
 }
 
-// fallback says why the task runs on a fallback of its model. It returns "" if it does not.
+// fallback says why the task runs with a fallback of its model. It returns "" if it does not.
 func (t *task) fallback() string {
 	if f := t.fallen(); f != nil {
 		return f.why
@@ -40,7 +40,7 @@ func (t *task) fallback() string {
 	return ""
 }
 
-// chooseModel gives the task the model that a caller has named.
+// chooseModel gives the task the model that a caller named.
 func (st *state) chooseModel(t *task, model string) {
 	st.changeModel(t, model, true)
 	if t.more != nil {
@@ -48,7 +48,7 @@ func (st *state) chooseModel(t *task, model string) {
 	}
 }
 
-// nextModel returns the model with which the task goes on if the provider of its model refuses its
+// nextModel returns the model with which the task continues if its model provider refuses its
 // requests. It returns "" if there is none.
 func (st *state) nextModel(t *task) string {
 	k := &t.kind.key
@@ -66,7 +66,7 @@ func (st *state) nextModel(t *task) string {
 	})
 }
 
-// fell records that the task now runs on another model. The argument "why" is for people.
+// fell records that the task now runs with another model. why is for people.
 func (st *state) fell(t *task, to, why string) *fallen {
 	f := &fallen{why: why}
 	if was := t.fallen(); was != nil {
@@ -79,17 +79,17 @@ func (st *state) fell(t *task, to, why string) *fallen {
 	return f
 }
 
-// isShut reports whether the provider has given a time before which the pool begins no turn, and the
-// time is too late to wait for because there are other models.
+// isShut reports whether the provider has given a time before which no turn begins in the pool, and
+// the time is so far away that tasks use other models instead of waiting.
 func (st *state) isShut(h *slots.Handle, now int64) bool {
 	c := st.coolDownOf(h)
 	return c.Refusals > 0 && c.Reset > now+st.fallbackAfter()
 }
 
-// fallbackAfter returns the time for which a task waits for its provider if there are other models.
+// fallbackAfter returns how long a task waits for its provider if there are other models.
 func (st *state) fallbackAfter() int64 { return max(int64(st.limit(limitFallbackAfter)), 0) }
 
-// shut reports whether the tasks of a kind that wait for their pool go on with other models,
+// shut reports whether the tasks of a kind that wait for their pool continue with other models,
 // because the pool is shut or has cooled down for too long without progress.
 func (st *state) shut(k *kind, now int64) bool {
 	if len(st.cfg.Fallback) == 0 || !st.slots.Cools() {
@@ -100,8 +100,8 @@ func (st *state) shut(k *kind, now int64) bool {
 	return lasts || st.isShut(&k.slot, now)
 }
 
-// watchPool makes sure that the tasks in a pool's line go on with other models if the pool cools down
-// for too long.
+// watchPool makes sure that the tasks in a pool's line continue with other models if the pool cools
+// down for too long.
 func (st *state) watchPool(k *kind, now int64) {
 	if len(st.cfg.Fallback) == 0 || !st.slots.Cools() {
 		return
@@ -114,7 +114,7 @@ func (st *state) watchPool(k *kind, now int64) {
 	}
 }
 
-// ringShut handles the time that watchPool has set.
+// ringShut handles the alarm that watchPool sets.
 func (st *state) ringShut(now int64) {
 	st.deadlines.shut = 0
 	st.leaveShut(now)
@@ -125,8 +125,8 @@ func (st *state) ringShut(now int64) {
 	}
 }
 
-// instead returns the model on which a pending task starts because the pool of its own model is shut.
-// It returns "" if the task keeps its model.
+// instead returns the model with which a pending task starts because the pool of its own model is
+// shut. It returns "" if the task keeps its model.
 func (st *state) instead(t *task, now int64) string {
 	way := t.kind.cl.fallbacks[t.kind.key.agent]
 	if !st.shut(t.kind, now) || way == FallbackByItself || way == FallbackInNewSession && t.sess != nil {
@@ -144,8 +144,8 @@ func (st *state) passShut(t *task, now int64) {
 	st.watchPool(t.kind, now)
 }
 
-// leaveShut lets the tasks that wait for shut pools go on with their next models, in the order of their
-// launches.
+// leaveShut lets the tasks that wait for shut pools continue with their next models, in launch
+// order.
 func (st *state) leaveShut(now int64) {
 	if st.recovery.due || st.suspend != notSuspended {
 		return
@@ -167,7 +167,7 @@ func (st *state) leaveShut(now int64) {
 	}
 }
 
-// cooledByOther handles a cool-down that another manager with the same slots has begun or extended.
+// cooledByOther handles a cool-down that another manager with the same slots began or extended.
 func (st *state) cooledByOther(now int64) {
 	st.wakePaused()
 	leaves := false
@@ -180,8 +180,8 @@ func (st *state) cooledByOther(now int64) {
 	}
 }
 
-// leavesPool reports whether a task that waits for its pool goes on with its next model, because the pool is
-// shut.
+// leavesPool reports whether a task that waits for its pool continues with its next model, because
+// the pool is shut.
 func (st *state) leavesPool(t *task, now int64) bool {
 	switch a := t.run; {
 	case t.status == Pending:
@@ -192,9 +192,9 @@ func (st *state) leavesPool(t *task, now int64) bool {
 	return false
 }
 
-// mayFallBack reports whether, after a refusal of the given kind, the attempt can go on with another
-// model. The argument "step" says how the attempt would go on with its current model. The kind is zero if the
-// turn could not begin because other turns were refused.
+// mayFallBack reports whether, after a refusal of the given kind, the attempt can continue with
+// another model. step says how the attempt would continue with its current model. kind is zero if
+// the turn could not begin because other turns were refused.
 func (st *state) mayFallBack(a *attempt, kind ProviderErrorKind, step nextStep) bool {
 	switch kind {
 	case 0, ProviderRateLimited, ProviderOverloaded, ProviderBroken, ProviderQuota, ProviderUnknownModel:
@@ -207,13 +207,13 @@ func (st *state) mayFallBack(a *attempt, kind ProviderErrorKind, step nextStep) 
 	return !a.needsNewSession(step) || a.mayBeginAgain()
 }
 
-// needsNewSession reports whether the attempt needs a new session to go on with another model.
+// needsNewSession reports whether the attempt needs a new session to continue with another model.
 func (a *attempt) needsNewSession(step nextStep) bool {
 	return step == stepNewSession || a.cl.fallbacks[a.t.kind.key.agent] == FallbackInNewSession
 }
 
 // isFirst reports whether the attempt works on the prompt of the launch, and every attempt before it
-// went on with another model.
+// continued with another model.
 func (a *attempt) isFirst() bool {
 	if f := a.t.fallen(); f != nil {
 		return a.no == 1+f.steps
@@ -221,9 +221,9 @@ func (a *attempt) isFirst() bool {
 	return a.no == 1
 }
 
-// mayBeginAgain reports whether a new session may get the prompt of the launch. It may if nothing would
-// be done twice or forgotten: the agent has called no tool, and no turn has received a message or a
-// notice.
+// mayBeginAgain reports whether a new session may get the prompt of the launch. This is allowed if
+// nothing would be done twice or forgotten: the agent has not called a tool, and no turn has
+// received a message or a notice.
 func (a *attempt) mayBeginAgain() bool {
 	if f := a.t.fallen(); !a.isFirst() || f != nil && f.calls || a.mayHaveCalled() || a.t.ownNode() != nil {
 		return false
@@ -232,14 +232,14 @@ func (a *attempt) mayBeginAgain() bool {
 	return b == nil || !slices.ContainsFunc(b.letters, func(l *letter) bool { return l.turn > 0 })
 }
 
-// mayHaveCalled reports whether the agent may have called a tool. The messages of a starter's turn that
-// show its tool calls may not have been read when the turn is refused.
+// mayHaveCalled reports whether the agent may have called a tool. When a starter's turn is refused,
+// the messages that show its tool calls may not have been read yet.
 func (a *attempt) mayHaveCalled() bool {
 	return a.sight.prog.toolCalls > 0 || a.cl.starter && a.turn > 0
 }
 
-// planFallback decides when a refused attempt goes on with another model, if the argument "may" is
-// true. The argument "ends" is true if the attempt cannot wait for the provider of its model.
+// planFallback decides, if may is true, when a refused attempt continues with another model. ends
+// is true if the attempt cannot wait for its model provider.
 func (st *state) planFallback(a *attempt, may, ends bool, now int64) {
 	r := a.refused
 	r.fell, r.fallAt, r.falls = "", 0, false
@@ -252,8 +252,7 @@ func (st *state) planFallback(a *attempt, may, ends bool, now int64) {
 	}
 }
 
-// fallbackAt returns the time at which a parked attempt goes on with another model, or 0 if it does
-// not.
+// fallbackAt returns when a parked attempt continues with another model, or 0 if it does not.
 func (st *state) fallbackAt(a *attempt) int64 {
 	if !a.awaitsProvider() || st.recovery.due {
 		return 0
@@ -261,19 +260,19 @@ func (st *state) fallbackAt(a *attempt) int64 {
 	return a.refused.fallAt
 }
 
-// fallbackDue handles the time that fallbackAt has returned.
+// fallbackDue is called when the time that fallbackAt returned has come.
 func (st *state) fallbackDue(a *attempt, now int64) {
 	r := a.refused
 	r.fallAt = 0
 	st.changed(a.t)
-	if r.kind != 0 || st.pausedUntil(a.t, now) > 0 { // otherwise the attempt only waits for a slot
+	if r.kind != 0 || st.pausedUntil(a.t, now) > 0 { // otherwise, the attempt is only waiting for a slot
 		if st.mayFallBack(a, r.kind, r.step) {
 			st.falls(a)
 		}
 	}
 }
 
-// falls lets a parked attempt go on with another model at the end of the update.
+// falls lets a parked attempt continue with another model at the end of the update.
 func (st *state) falls(a *attempt) {
 	a.refused.falls, a.refused.fallAt, a.refused.limit = true, 0, 0
 	st.leaveLine(a)
@@ -281,8 +280,8 @@ func (st *state) falls(a *attempt) {
 	st.touchAttempt(a)
 }
 
-// refusedAtStart lets an attempt go on with another model if its session could not be created because of
-// its model. It returns false if the attempt cannot.
+// refusedAtStart lets an attempt continue with another model if its session could not be created
+// because of its model. It returns false if the attempt cannot continue.
 func (st *state) refusedAtStart(a *attempt, f hostFailure, now int64) bool {
 	e := f.provider
 	if !st.mayFallBack(a, e.Kind, stepNewSession) {
@@ -298,14 +297,14 @@ func (st *state) refusedAtStart(a *attempt, f hostFailure, now int64) bool {
 	return true
 }
 
-// fallBack replaces a parked attempt with one that goes on with the next model. While an Abort call is
-// in flight, fallBack does nothing, because the call would stop the next turn.
+// fallBack replaces a parked attempt with one that continues with the next model. While an Abort
+// call is in flight, fallBack does nothing, because the call would stop the next turn.
 func (st *state) fallBack(a *attempt, now int64) {
 	t, r := a.t, a.refused
 	if a.aborts > 0 {
 		return
 	}
-	if !st.mayFallBack(a, r.kind, r.step) { // for example, because the next model was refused meanwhile
+	if !st.mayFallBack(a, r.kind, r.step) { // for example, because the next model was refused in the meantime
 		st.staysOnModel(a, now)
 		return
 	}
@@ -340,8 +339,8 @@ func (st *state) fallBack(a *attempt, now int64) {
 	st.parkForProvider(next, now)
 }
 
-// staysOnModel makes an attempt wait for the provider of its model, because the attempt can no longer go on
-// with another model. If it cannot wait, staysOnModel ends it.
+// staysOnModel makes an attempt wait for its model provider, because it can no longer continue with
+// another model. If it cannot wait either, staysOnModel ends it.
 func (st *state) staysOnModel(a *attempt, now int64) {
 	r := a.refused
 	if r.ends != CauseNone {
@@ -353,7 +352,7 @@ func (st *state) staysOnModel(a *attempt, now int64) {
 	st.setDeadline(a, now)
 }
 
-// forgetOld makes sure that a new session is created for the attempt, which has begun no turn.
+// forgetOld makes sure that a new session is created for the attempt, which has not begun a turn.
 func (st *state) forgetOld(a *attempt, now int64) {
 	old := a.t.sess
 	if old == nil {

@@ -26,11 +26,11 @@ var idValues = func() (v [256]uint8) {
 
 const (
 	idRandom = 16                    // characters after the prefix: the 80 random bits of a version 4 UUID
-	idLen    = len("bg_") + idRandom // length of a task's id
+	idLen    = len("bg_") + idRandom // length of a task id
 )
 
-// newID returns a new id, which consists of the prefix, a random part and the suffix. The result
-// "num" is the number that is encoded in the random part.
+// newID returns a new id, which consists of the prefix, a random part and the suffix. num is the
+// number that is encoded in the random part.
 func (st *state) newID(prefix, suffix string) (id string, num uint64) {
 	u, err := uuid.NewRandomFromReader(st.ids)
 	if err != nil {
@@ -53,8 +53,8 @@ func idNumber(raw [10]byte) (n uint64) {
 	return n
 }
 
-// parseID returns the number encoded in a task's id. The result "ok" is false if the argument does
-// not have the form of a task's id.
+// parseID returns the number encoded in a task id. ok is false if id does not have the form of a
+// task id.
 func parseID(id string) (num uint64, ok bool) {
 	if len(id) != idLen || id[:3] != "bg_" {
 		return 0, false
@@ -88,8 +88,8 @@ func (st *state) find(id string) (*task, error) {
 	return nil, taskError(id, ErrUnknownTask)
 }
 
-// findOwn is find on behalf of a caller. A caller with a session gets ErrNotDescendant for a task
-// that does not descend from the session.
+// findOwn is like find, on behalf of a caller. A caller with a session gets ErrNotDescendant for a
+// task that does not descend from the session.
 func (st *state) findOwn(by Caller, id string) (*task, error) {
 	t, err := st.find(id)
 	if err != nil {
@@ -126,22 +126,22 @@ type session struct {
 	id     string
 	same   *session // next session with the same hash
 	tomb   int32    // index of the task's tombstone plus 1; 0 while the task has a record
-	active bool     // the host reported activity since the session was last judged
+	active bool     // the host has reported activity since the session was last judged
 	stuck  bool     // the session missed its stopping deadline and is not quiet yet
 	gone   bool     // the host reported that the session was deleted
 
 	foreign bool // an earlier process created the session, and the client has not restored the session yet
 
 	task    *task         // nil once the task's record has expired
-	own     *node         // node of the tasks that the session delegated; nil if it has delegated none
+	own     *node         // node of the tasks that the session delegated; nil if there are none
 	cursor  Cursor        // position up to which the messages were read
 	past    *pastMessages // last messages of earlier turns; nil for a runner's session
-	pastUse *pastUsage    // what these messages have used; nil if no budget is set
-	aborted int64         // time at which the last Abort call returned
+	pastUse *pastUsage    // usage of these messages; nil if no budget is set
+	aborted int64         // when the last Abort call returned
 }
 
-// sessionIndex finds sessions by id. It maps hashes of ids to sessions. This map grows and shrinks
-// in half the time of a map with string keys.
+// sessionIndex finds sessions by id. It maps hashes of ids to sessions. Such a map grows and
+// shrinks in half the time that a map with string keys takes.
 type sessionIndex struct {
 	seed maphash.Seed
 	all  map[uint64]*session
@@ -163,8 +163,8 @@ func (x *sessionIndex) findAt(hash uint64, id string) *session {
 	return nil
 }
 
-// add adds a session. If another session has the same id, the method "add" changes nothing and
-// returns the other session.
+// add adds a session. If another session has the same id, add does not change anything and returns
+// the other session.
 func (x *sessionIndex) add(s *session) (other *session) {
 	h := sessionHash(x.seed, s.id)
 	first := x.all[h]

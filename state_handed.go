@@ -6,29 +6,30 @@ import (
 	"strings"
 )
 
-// With a store, an end that a session or the host has requested is settled in memory at once. The
-// store keeps the end as owed until it is acknowledged, because the process may end before the
-// answer is read. In that case the next manager hands the end out again.
+// With a store, the end of a task that a session or the host has asked about is settled in memory
+// at once. The store keeps the end as owed until it is acknowledged, because the process may end
+// before the answer is read. In that case, the next manager hands it out again.
 //
 //	owed -> taken: the notice is sealed and written -> handed out -> the answer was returned
 //	                                                -> acknowledged: the store records it as settled
 //
-// An end can be read after its notice has been sent for the first time. If the notice arrives, the end
-// counts as acknowledged. Until the end is acknowledged, the store also keeps the notice, so that the next
-// manager reports the end with the same notice and not with another one.
+// The end of a task can be read after its notice has been sent for the first time. If the notice
+// arrives, the end counts as acknowledged. Until then, the store also keeps the notice, so that the
+// next manager reports the end with the same notice instead of a new one.
 //
-// If the record of a task expires from memory, the ends of the task count as acknowledged.
+// If the record of a task expires from memory, all ends of its attempts count as acknowledged.
 
-// holding contains the notices and answers that were requested for a node and are not acknowledged.
+// holding contains the notices and answers that were requested for a node but are not yet
+// acknowledged.
 type holding struct {
 	taken []*envelope // notices that will be handed out once they are durable
 	again []*envelope // notices of an earlier process that will be delivered or handed out again, unchanged
 	left  []*envelope // notices that were pushed too often and wait until they are taken
 	hands []*hand
-	sent  []*envelope // notices that may have arrived and report ends that were handed out otherwise, and are not acknowledged
+	sent  []*envelope // unacknowledged notices that may have arrived, and that report ends that were also handed out in another way
 }
 
-// envelopes returns all notices that are not handed out. The argument can be nil.
+// envelopes returns all notices that have not been handed out. h may be nil.
 func (h *holding) envelopes() []*envelope {
 	if h == nil {
 		return nil
@@ -75,7 +76,7 @@ func (n *node) nextLeft() *envelope {
 	return env
 }
 
-// hand describes an answer that was handed out and is not acknowledged.
+// hand describes an answer that was handed out but is not yet acknowledged.
 type hand struct {
 	n       *node
 	notice  *envelope // notice in the answer; nil if the answer only shows the end of a task
@@ -84,12 +85,11 @@ type hand struct {
 	left    bool // the answer has been returned
 }
 
-// handing collects what one call of a tool hands out. The answer is returned at the end of the
-// call.
+// handing collects what one tool call hands out. The answer is returned at the end of the call.
 type handing struct{ hands []*hand }
 
-// handOut notes that the ends were handed out to the session of the node. If the argument "out" is
-// nil, the answer counts as returned at once.
+// handOut records that the ends were handed out to the session of the node. If out is nil, the
+// answer counts as returned at once.
 func (st *state) handOut(n *node, env *envelope, out *handing, members ...member) *hand {
 	s := st.storing
 	members = slices.DeleteFunc(members, func(x member) bool { return s.handed[x] != nil || x.t.is(flagForgotten) })
@@ -123,14 +123,15 @@ func (n *node) hold() *holding {
 func (st *state) read(t *task, out *handing, now int64) {
 	if st.storing != nil && !st.closed && t.notice == NoticeOwed {
 		st.handOut(t.up, nil, out, t.owes()...)
-		if t.up.of == nil { // otherwise the next turn of the session reports what is not acknowledged
+		if t.up.of == nil { // otherwise, the session's next turn reports what is not acknowledged
 			st.keepSent(t.up)
 		}
 	}
 	st.settleTask(t, NoticeRead, now)
 }
 
-// keepSent keeps the notices of the node that may have arrived and report ends that were read just now.
+// keepSent keeps those notices of the node that may have arrived and that report ends that have
+// just been read.
 func (st *state) keepSent(n *node) {
 	for _, env := range n.unsettled() {
 		if (env.flying || env.tries > 0) && !slices.Contains(n.hold().sent, env) && st.reportsRead(env) {
@@ -139,14 +140,14 @@ func (st *state) keepSent(n *node) {
 	}
 }
 
-// reportsRead reports whether the notice reports an end that was handed out otherwise and is not
-// acknowledged.
+// reportsRead reports whether the notice reports an end that was also handed out in another way and
+// is not yet acknowledged.
 func (st *state) reportsRead(env *envelope) bool {
 	return slices.ContainsFunc(env.notice.Items, func(it NoticeItem) bool { return st.handOf(it, env) != nil })
 }
 
-// handOf returns the answer that has handed out the end in a notice's item otherwise than with the notice.
-// It returns nil if there is none.
+// handOf returns the answer, other than the notice itself, that handed out the end in a notice's
+// item. It returns nil if there is none.
 func (st *state) handOf(it NoticeItem, env *envelope) *hand {
 	num, _ := parseID(it.Task)
 	t := st.tasks[num]
@@ -159,8 +160,8 @@ func (st *state) handOf(it NoticeItem, env *envelope) *hand {
 	return nil
 }
 
-// arrived acknowledges the ends that the notice reports and that were handed out otherwise, because the
-// notice has arrived.
+// arrived acknowledges the ends that the notice reports and that were also handed out in another
+// way, because the notice has arrived.
 func (st *state) arrived(env *envelope, now int64) {
 	if st.storing == nil {
 		return
@@ -173,14 +174,14 @@ func (st *state) arrived(env *envelope, now int64) {
 	}
 }
 
-// notSent notes that the notice has not arrived.
+// notSent records that the notice has not arrived.
 func (n *node) notSent(env *envelope) {
 	if n.held != nil {
 		n.held.sent = slices.DeleteFunc(n.held.sent, func(x *envelope) bool { return x == env })
 	}
 }
 
-// owes returns those attempts of the task that are still owed to the parent.
+// owes returns the attempts of the task that are still owed to the parent.
 func (t *task) owes() (out []member) {
 	if t.notice == NoticeOwed {
 		out = append(out, member{t, t.no})
@@ -195,7 +196,7 @@ func (t *task) owes() (out []member) {
 	return out
 }
 
-// readByRun settles the notice of a task that has ended while a foreground call was waiting for it.
+// readByRun settles the notice of a task that ended while a foreground call was waiting for it.
 func (st *state) readByRun(t *task, now int64) {
 	if st.storing != nil {
 		st.handOut(t.up, nil, &handing{}, member{t, t.no})
@@ -203,7 +204,7 @@ func (st *state) readByRun(t *task, now int64) {
 	st.settleNotice(t, NoticeRead, now)
 }
 
-// runReturns notes that a foreground call returns. If the call does not show the end of the
+// runReturns records that a foreground call returns. If the call does not show the end of the
 // attempt, the end is owed again.
 func (st *state) runReturns(t *task, no int32, shows bool, out *handing, now int64) {
 	if st.storing == nil {
@@ -224,8 +225,8 @@ func (st *state) runReturns(t *task, no int32, shows bool, out *handing, now int
 	}
 }
 
-// owedAgain puts the debt for the task's latest end back into the outbox. The end is not durable
-// yet.
+// owedAgain puts the debt for the end of the task's latest attempt back into the outbox. The end is
+// not durable yet.
 func (st *state) owedAgain(t *task, now int64) {
 	s := st.storing
 	s.events = slices.DeleteFunc(s.events, func(e heldEvent) bool {
@@ -253,8 +254,8 @@ func (st *state) owedAgain(t *task, now int64) {
 	st.touchNode(n)
 }
 
-// takeOut makes one notice of everything that the session is owed. The notice must be written
-// before it is handed out. If nothing is owed, takeOut returns nil. For the argument "asks", see take.
+// takeOut combines everything that the session is owed into one notice. The notice must be written
+// before it is handed out. If nothing is owed, takeOut returns nil. For asks, see take.
 func (st *state) takeOut(n *node, asks bool, now int64) *envelope {
 	if st.isLost() { // the next owner of the store hands out the notices
 		return nil
@@ -311,7 +312,7 @@ func (st *state) tookOut(n *node, env *envelope, out *handing, now int64) bool {
 func (st *state) takeBack(n *node, env *envelope, now int64) {
 	n.forgetTaken(env)
 	env.debts = slices.DeleteFunc(env.debts, func(d debt) bool {
-		again := d.t.no == d.no && d.t.notice == NoticeGivenUp // the notice about this end was given up before and can still be taken later
+		again := d.t.no == d.no && d.t.notice == NoticeGivenUp // delivery of the notice about this end was abandoned before, but it can still be taken later
 		if again && !d.t.is(flagForgotten) {
 			d.t.setReclaimable(true)
 		}
@@ -342,7 +343,7 @@ func (n *node) forgetTaken(env *envelope) {
 	n.held.taken = slices.DeleteFunc(n.held.taken, func(x *envelope) bool { return x == env })
 }
 
-// leaves notes that the answer of a tool has been returned.
+// leaves records that a tool's answer has been returned.
 func (st *state) leaves(out *handing) {
 	for _, h := range out.hands {
 		h.left = true
@@ -455,7 +456,7 @@ func (n *node) nextAgain() *envelope {
 	for n.held != nil && len(n.held.again) > 0 {
 		env := n.held.again[0]
 		n.held.again = n.held.again[1:]
-		if !env.empty() { // otherwise all results that the notice reports were read in the meantime
+		if !env.empty() { // otherwise, all results that the notice reports were read in the meantime
 			return env
 		}
 	}
@@ -470,7 +471,7 @@ func (n *node) taking() (debts int) {
 	return debts
 }
 
-// isHanded reports whether the end of the attempt was handed out and is not acknowledged.
+// isHanded reports whether the end of the attempt was handed out but is not yet acknowledged.
 func (st *state) isHanded(t *task, no int32) bool {
 	return st.storing != nil && st.storing.handed[member{t, no}] != nil
 }

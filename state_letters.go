@@ -2,7 +2,8 @@ package bgagent
 
 // The code in this file joins the text of an attempt with the texts of the turns that answer letters.
 
-// said records the text of the attempt's latest turn. The turn of a letter has a text of its own.
+// said records the text of the attempt's latest turn. The text of a letter's turn is kept
+// separately.
 func (a *attempt) said(text string) {
 	if b := a.t.mail(); b != nil && b.current != nil {
 		b.current.answer, b.current.answerName, b.joined = text, "", answers{}
@@ -11,15 +12,15 @@ func (a *attempt) said(text string) {
 	a.text = text
 }
 
-// answers is the text that combines an attempt's own text with the answers to its letters. It is
-// cached, because every snapshot shows it.
+// answers caches the text that combines an attempt's own text with the answers to its letters,
+// because every snapshot shows it.
 type answers struct {
 	of   *attempt // nil if no text is kept
 	own  string   // text of the attempt from which the text was made
 	text string
 }
 
-// answer returns the text of the attempt so far: the text of the last turn that had a text but no
+// answer returns the text of the attempt so far: the text of the last turn that had text but no
 // letter, followed by the texts of the letters' turns.
 func (a *attempt) answer() string {
 	b := a.t.mail()
@@ -39,8 +40,9 @@ func (a *attempt) answer() string {
 	return b.joined.text
 }
 
-// lettersOver drops the texts of the letters that the turn has received, or may have received, because
-// the turn is over. A letter of a lost turn keeps its text until it has a turn of its own.
+// lettersOver drops the texts of the letters that the turn received, or may have received, because
+// the turn is over. A letter that was meant for a lost turn keeps its text until it gets its own
+// turn.
 func (st *state) lettersOver(a *attempt) {
 	b := a.t.mail()
 	if b == nil {

@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// This file makes the state of a new manager from the records of a store. The loaded attempts do
-// not run yet. The code in state_restore.go continues them.
+// The code in this file makes the state of a new manager from the records in a store. The loaded
+// attempts do not run yet. The code in state_restore.go continues them.
 
 // at converts a wall time from a record to a time of the manager. It is the inverse of wall.
 func (st *state) at(t time.Time) int64 {
@@ -87,7 +87,7 @@ func (st *state) loadTask(x *storedTask) *task {
 	return t
 }
 
-// loadMark notes the record and the texts of the task that the store contains. They are written again
+// loadMark remembers which record and texts of the task the store contains. They are written again
 // only if they change.
 func (st *state) loadMark(t *task, x *storedTask) {
 	s := st.storing
@@ -144,11 +144,11 @@ func (st *state) loadStatus(t *task, x *storedTask, now int64) {
 	st.storing.task(t).queueEnds = x.QueueEnds
 }
 
-// leaveEarlier replaces the state of the task in the earlier process with its state in this
-// process. Until leaveEarlier is called, the record of the task does not change.
+// leaveEarlier replaces the task's state in the earlier process with its state in this one. Until
+// leaveEarlier is called, the task's record does not change.
 func (st *state) leaveEarlier(t *task, seen time.Time, now int64) {
 	mark := st.storing.task(t)
-	if ends := mark.queueEnds; t.status == Pending && !ends.IsZero() { // the queue time does not pass while no process runs
+	if ends := mark.queueEnds; t.status == Pending && !ends.IsZero() { // the time during which no process runs does not count as queue time
 		t.extra().ttl = &alarm{}
 		st.deadlines.queued.set(t.more.ttl, t, now+int64(max(ends.Sub(seen), 1)))
 	}
@@ -166,7 +166,7 @@ func (st *state) leaveEarlier(t *task, seen time.Time, now int64) {
 	st.changed(t)
 }
 
-// loadRun restores the attempt that was running, or being stopped, when the process ended.
+// loadRun restores an attempt that was running or being stopped when the process ended.
 func (st *state) loadRun(t *task, x *storedTask, now int64) {
 	r := x.Run
 	a := &attempt{
@@ -176,7 +176,7 @@ func (st *state) loadRun(t *task, x *storedTask, now int64) {
 	t.run = a
 	if r.ToolCalls > 0 {
 		s := a.seen()
-		s.prog.toolCalls, s.counted.calls, s.base.calls = r.ToolCalls, r.ToolCalls, r.ToolCalls // budgets have counted them
+		s.prog.toolCalls, s.counted.calls, s.base.calls = r.ToolCalls, r.ToolCalls, r.ToolCalls // budgets have already counted them
 	}
 	mark := st.storing.task(t)
 	mark.instance, mark.turnStart, mark.before, mark.overrun = r.Instance, st.at(r.TurnStart), r.Before, r.Overrun
@@ -243,16 +243,16 @@ func (st *state) loadEnd(t *task, x *storedTask) {
 	st.keep.text += int64(len(f.result))
 }
 
-// loadedEnd is the end of one attempt that was loaded.
+// loadedEnd is the end of one loaded attempt.
 type loadedEnd struct {
 	member
 	at    time.Time
 	batch uint32
-	owed  bool // the end is owed, and no envelope contains it
+	owed  bool // the end is owed, but no envelope contains it
 }
 
-// endsOf returns the ends that the task's record describes. The argument "packed" contains the ends
-// that are part of an envelope.
+// endsOf returns the ends that the task's record describes. packed contains those that are part of
+// an envelope.
 func (t *task) endsOf(x *storedTask, packed map[member]bool) (ends []loadedEnd) {
 	t.setReclaimable(x.Reclaimable)
 	add := func(no int, notice NoticeState, at time.Time, batch uint32) {
@@ -277,8 +277,8 @@ func (t *task) endsOf(x *storedTask, packed map[member]bool) (ends []loadedEnd) 
 	return ends
 }
 
-// loadBatches restores the debts to a session, and the session's batches. If a batch was closed but not
-// reported, its ends form one notice. Settled members of this batch can be missing.
+// loadBatches restores the debts to a session and the session's batches. If a batch was closed but
+// not reported, its ends form one notice. Settled members of such a batch may be missing.
 func (st *state) loadBatches(n *node, ends []loadedEnd, now int64) {
 	slices.SortStableFunc(ends, func(a, b loadedEnd) int { return a.at.Compare(b.at) })
 	open := st.storing.batchOf(n)
@@ -316,8 +316,8 @@ func (st *state) loadBatches(n *node, ends []loadedEnd, now int64) {
 	st.storing.node(n).batch = open
 }
 
-// loadEnvelopes restores the notices that were being delivered or were handed out. It returns the
-// ends that these notices report.
+// loadEnvelopes restores the notices that were being delivered or had been handed out. It returns
+// the ends that these notices report.
 func (st *state) loadEnvelopes(tasks []*storedTask, nodes []*storedNode) map[member]bool {
 	packed, byID, bySession := map[member]bool{}, map[string]*storedTask{}, map[string]*storedTask{}
 	for _, x := range tasks {
@@ -339,8 +339,9 @@ func (st *state) loadEnvelopes(tasks []*storedTask, nodes []*storedNode) map[mem
 		case owner == nil, owner.Run != nil && !owner.Run.Stopping && !owner.Run.Waits && owner.Run.Notice == e.Notice.ID:
 			load(e, false)
 		}
-		// If the session belongs to no task, the notices that were handed out are handed out once more,
-		// unchanged. If the session belongs to a task, the next turn of the task reports the ends.
+		// If the session does not belong to a task, the notices that were handed out are handed out
+		// once more, unchanged. If the session belongs to a task, the task's next turn reports the
+		// ends.
 		for i := range x.Handed {
 			if owner == nil {
 				load(&x.Handed[i], true)
@@ -352,8 +353,8 @@ func (st *state) loadEnvelopes(tasks []*storedTask, nodes []*storedNode) map[mem
 }
 
 // loadEnvelope restores a notice. It returns nil if the records of the tasks show that nothing in
-// it is owed. If the argument "handed" is true, the notice was handed out. An end whose
-// notice was given up then also counts as owed.
+// it is owed. handed is true if the notice was handed out; an end whose notice could not be
+// delivered then also counts as owed.
 func (st *state) loadEnvelope(n *node, e *envelopeRecord, handed bool, tasks map[string]*storedTask, packed map[member]bool) *envelope {
 	if e.Notice.ID == "" || e.Notice.Text == "" {
 		return nil
@@ -379,8 +380,8 @@ func (st *state) loadEnvelope(n *node, e *envelopeRecord, handed bool, tasks map
 	for _, r := range e.Owed {
 		pay(r, handed)
 	}
-	// An end that was read after the notice was packed is owed again if nobody has acknowledged it. The
-	// notice reports it anyway, so no other notice must report it.
+	// An end that was read after the notice was packed is owed again if nobody acknowledged it.
+	// This notice reports it anyway, so no other notice must report it.
 	for _, it := range e.Notice.Items {
 		pay(memberRecord{it.Task, int32(it.Attempt)}, false)
 	}
@@ -399,8 +400,8 @@ func (st *state) loadEnvelope(n *node, e *envelopeRecord, handed bool, tasks map
 	return env
 }
 
-// owes reports whether the end of the attempt is owed according to the record. If the argument
-// "given" is true, the end of the latest attempt also counts as owed if its notice was given up.
+// owes reports whether the end of the attempt is owed according to the record. If given is true,
+// the end of the latest attempt also counts as owed if its state is NoticeGivenUp.
 func (x *storedTask) owes(no int32, given bool) bool {
 	if no == x.Attempt {
 		return x.Status.Terminal() && (x.Notice == NoticeOwed || given && x.Notice == NoticeGivenUp)

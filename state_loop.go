@@ -2,12 +2,12 @@ package bgagent
 
 import "time"
 
-// The code in this file ends attempts whose agents go round in circles.
+// The code in this file ends attempts whose agents are caught in a loop.
 
 const (
 	repeatedShorter = int64(5 * time.Second)  // a tool call that takes this long, or longer, does not count as a repetition
-	repeatedWithin  = int64(60 * time.Second) // time within which all calls of a sequence begin and end
-	compactionsMax  = 2                       // number of compactions in a row that prove that the input is too long
+	repeatedWithin  = int64(60 * time.Second) // all calls of a sequence must begin and end within this time
+	compactionsMax  = 2                       // number of compactions in a row that show that the input is too long
 )
 
 // repeats holds the latest tool calls of an attempt, as long as they are equal.
@@ -17,7 +17,7 @@ type repeats struct {
 	state  ToolState
 	input  Digest
 	result Digest
-	began  int64   // earliest time at which the latest call can have begun
+	began  int64   // earliest time at which the latest call may have begun
 	older  []int64 // the same for the earlier calls, oldest first, without calls that began too early for the sequence
 }
 
@@ -58,8 +58,8 @@ func (r *repeats) ended(call *toolCall, t MessageTool, now int64) {
 	r.began = call.began
 }
 
-// stopLoop ends the attempt if its tool calls or compactions show that it makes no progress. An
-// attempt whose agent has ended the turn by itself is left alone, so that its answer counts.
+// stopLoop ends the attempt if its tool calls or compactions show that it is not making progress.
+// An attempt whose agent has ended the turn itself is left alone, so that its answer counts.
 func (st *state) stopLoop(a *attempt, now int64) {
 	s := a.sight
 	switch {

@@ -20,32 +20,32 @@ import (
 
 // mailbox holds the letters of a task.
 type mailbox struct {
-	letters []*letter // in the order of their acceptance; old letters that are over are dropped
+	letters []*letter // in the order in which they were accepted; old letters that are no longer needed are dropped
 	last    int32     // number of the latest letter
 	waiting int       // number of letters in the state MessageAccepted
 	current *letter   // letter that is the prompt of the attempt's latest turn, or of the turn about to begin; nil if there is none
 	joined  answers
 }
 
-// letter is a message to a task.
+// letter is a message sent to a task.
 type letter struct {
 	key    string
 	about  string // beginning of the text
 	text   string // empty once the turn that received the letter is over, or the attempt has ended
-	name   string // with a store, name of the text; can be empty if the letter was loaded
+	name   string // with a store, name of the text; may be empty if the letter was loaded
 	answer string // text of the letter's turn; empty once the attempt has ended
 
 	answerName string // with a store, name of the answer; empty if it was not needed yet
 	no         int32  // number of the letter, from 1
 	attempt    int32
-	turn       int32 // number of the turn that received the letter, or that the letter is to join; 0 if there is none
+	turn       int32 // number of the turn that received the letter or that it is to join; 0 if there is none
 	state      MessageState
 
 	now       bool  // the letter joins a running turn
 	unsent    bool  // Steer has not been called for the letter yet
-	steering  bool  // a call of Steer for the letter is in progress
-	lost      bool  // the turn that the letter was to join is lost, and the call of Steer is still in progress
-	callers   int32 // number of calls of Send that wait until the letter is durable
+	steering  bool  // a call to Steer for the letter is in progress
+	lost      bool  // the turn that the letter was to join is lost, but the call to Steer is still in progress
+	callers   int32 // number of calls to Send that wait until the letter is durable
 	withdrawn bool
 	refused   bool // the letter was withdrawn because the store refuses the record of its task
 }
@@ -112,9 +112,9 @@ func (st *state) unsettled(t *task) bool {
 	return m != nil && m.undo != nil
 }
 
-// send accepts a message for a task, or returns the letter of an earlier message with the same key. The
-// result "unsettled" is true if the caller must wait, because the task's attempt can still be
-// withdrawn. If the argument "again" is true, the key is valid only until the task is resumed.
+// send accepts a message for a task, or returns the letter of an earlier message with the same key.
+// unsettled is true if the caller must wait, because the task's attempt can still be withdrawn. If
+// again is true, the key is valid only until the task is resumed.
 func (st *state) send(by Caller, ref string, in SendInput, again bool, now int64) (t *task, l *letter, unsettled bool, err error) {
 	t, tomb, err := st.ref(by, ref)
 	switch {
@@ -162,7 +162,7 @@ func (st *state) send(by Caller, ref string, in SendInput, again bool, now int64
 	return t, l, false, nil
 }
 
-// awaitLetter notes that a call of Send waits until the letter is durable.
+// awaitLetter records that a call to Send waits until the letter is durable.
 func (st *state) awaitLetter(l *letter) {
 	if st.storing != nil {
 		l.callers++
@@ -187,7 +187,7 @@ func (st *state) accept(t *task, in SendInput) *letter {
 	b.letters = append(b.letters, l)
 	b.trim()
 	if a := t.run; a != nil && !a.recovering {
-		a.late = false // the caller wants another turn, however old the attempt is
+		a.late = false // the caller wants another turn, no matter how old the attempt is
 	}
 	if l.now {
 		l.state, l.turn, l.unsent = MessageUncertain, t.run.turn, true
@@ -198,8 +198,8 @@ func (st *state) accept(t *task, in SendInput) *letter {
 	return l
 }
 
-// letterChanged notes an urgent change of a letter and reports it. If the task's attempt is parked,
-// settle checks whether its next turn is due, or whether nothing is left to wait for.
+// letterChanged records an urgent change to a letter and reports it. If the task's attempt is
+// parked, settle checks whether its next turn is due, or whether nothing is left to wait for.
 func (st *state) letterChanged(t *task) {
 	st.mustKeep(t)
 	st.emit(EventMessage, t)
@@ -236,8 +236,8 @@ func (st *state) hasLetter(t *task, l *letter) bool {
 	return has && in <= st.storing.committed
 }
 
-// letterAnswered notes that a call of Send no longer waits for the letter. It withdraws a letter that
-// is not durable if writes fail or if no other call waits for it.
+// letterAnswered records that a call to Send no longer waits for the letter. It withdraws a letter
+// that is not durable if writes fail or if no other call waits for it.
 func (st *state) letterAnswered(t *task, l *letter, now int64) (kept, uncertain bool) {
 	l.callers--
 	switch {
@@ -259,7 +259,7 @@ func (st *state) letterAnswered(t *task, l *letter, now int64) (kept, uncertain 
 }
 
 // refuseLetters withdraws the letters that are not durable, because the store refuses the task's record.
-// Otherwise, the next turn could get them, because nothing waits for that record.
+// Otherwise, the next turn could receive them, because it does not wait for that record.
 func (st *state) refuseLetters(t *task) {
 	b := t.mail()
 	if b == nil || !t.hasRecord() {
@@ -290,8 +290,8 @@ func (st *state) unsend(t *task, l *letter) {
 	st.letterSettled(t)
 }
 
-// letterSettled notes an urgent change of a letter whose task may have ended. If the end is already
-// durable and shown, nothing waits for the change.
+// letterSettled records an urgent change to a letter whose task may have ended. If the end is
+// already durable and visible, nothing waits for the change.
 func (st *state) letterSettled(t *task) {
 	switch s := st.storing; {
 	case t.live() && (s == nil || !s.over):
@@ -330,8 +330,8 @@ func (st *state) nextLetter(a *attempt) bool {
 	return false
 }
 
-// handedOver records that the new turn has received the current letter. If the argument "sure" is
-// false, it is not known whether it has.
+// handedOver records that the new turn has received the current letter, or, if sure is false, that
+// it may have.
 func (st *state) handedOver(a *attempt, sure bool) {
 	b := a.t.mail()
 	if b == nil || b.current == nil || b.current.state != MessageAccepted {
@@ -346,7 +346,7 @@ func (st *state) handedOver(a *attempt, sure bool) {
 	st.emit(EventMessage, a.t)
 }
 
-// notHandedOver records that the prompt of a turn has not reached the session and will be handed over
+// notHandedOver records that the prompt of a turn did not reach the session and will be handed over
 // again.
 func (a *attempt) notHandedOver() {
 	if b := a.t.mail(); b != nil && b.current != nil && b.current.state == MessageInTurn {
@@ -368,7 +368,7 @@ func (t *task) endMail() {
 	begun := a != nil && (a.inCall || a.stage == stageNone || a.recovering || a.loose)
 	for _, l := range b.letters {
 		switch {
-		case l.lost: // the client may still take it, but no turn will get it
+		case l.lost: // the client may still accept it, but no turn will receive it
 			l.now, l.lost = false, false
 			b.set(l, MessageUnconsumed)
 		case l.state != MessageAccepted:
@@ -384,8 +384,8 @@ func (t *task) endMail() {
 	b.current, b.joined = nil, answers{}
 }
 
-// dropText drops the text of a letter that no turn will get. Before the letter is durable, its text must
-// not be dropped, because the text shows whether the letter is durable.
+// dropText drops the text of a letter that no turn will receive. Before the letter is durable, its
+// text must not be dropped, because the text shows whether the letter is durable.
 func (t *task) dropText(l *letter) {
 	if l.text != "" {
 		l.text = ""
@@ -393,8 +393,8 @@ func (t *task) dropText(l *letter) {
 	}
 }
 
-// forwardMail gives the letters of a superseded attempt to the next attempt. It returns the prompt:
-// the given request, followed by the letters that the interrupted turn had received.
+// forwardMail passes the letters of a superseded attempt on to the next attempt. It returns the
+// prompt: the given request, followed by the letters that the interrupted turn had received.
 func (st *state) forwardMail(a, next *attempt, request string) string {
 	b := a.t.mail()
 	if b == nil {
@@ -417,8 +417,8 @@ func (st *state) forwardMail(a, next *attempt, request string) string {
 	return request
 }
 
-// unconsumed lists the messages of the attempt with the given number that, as far as was known when the
-// attempt ended, no turn had received.
+// unconsumed lists the messages for the attempt with the given number that, as far as was known
+// when the attempt ended, had not been received by any turn.
 func (t *task) unconsumed(no int32) (list []UnconsumedMessage) {
 	b := t.mail()
 	if b == nil {

@@ -91,7 +91,7 @@ func (st *state) observed(a *attempt, e HostEvent, now int64) {
 		if stop == StopUntold || stop == StopEndOfTurn {
 			stop = StopError
 		}
-		if s.hint == nil { // keep only the first error, because it is the most informative one
+		if s.hint == nil { // keep only the first error, because it is the most informative
 			s.hint = &hint{stop: stop, err: e.Error, at: now, finger: s.finger, provider: e.Provider.clone()}
 		}
 		st.eventLook(a)
@@ -132,7 +132,7 @@ func (st *state) eventLook(a *attempt) {
 	st.lookSoon(a)
 }
 
-// report applies one report of a runner.
+// report applies one report from a runner.
 func (st *state) report(a *attempt, r Report, now int64) {
 	s := a.seen()
 	p := &s.prog
@@ -215,11 +215,11 @@ func (st *state) asking(a *attempt, question string) {
 	}
 }
 
-// newsPause is the shortest time between two progress events about pieces of text, in nanoseconds.
+// newsPause is the minimum time between two progress events about pieces of text, in nanoseconds.
 const newsPause = int64(100e6)
 
-// progressed emits a progress event. Unless the argument "quick" is set, it emits at most one event
-// per newsPause. The event about the last change then follows at the end of the pause or of the turn.
+// progressed emits a progress event. Unless quick is true, it emits at most one event per
+// newsPause; the event about the last change then follows at the end of the pause or of the turn.
 func (st *state) progressed(a *attempt, quick bool, now int64) {
 	switch {
 	case quick || now-a.lastNews >= newsPause:

@@ -12,21 +12,22 @@ import (
 const (
 	outagePause    = 250 * time.Millisecond // pause before the first try; doubles after each try
 	outagePauseMax = 5 * time.Second
-	// A runner's call that has lasted for outagePatience counts as having reached the runtime. The
-	// manager cannot wait for the call to return, because the call returns only when its turn ends.
+	// outagePatience is how long a runner's call must last to count as having reached the runtime.
+	// The manager cannot wait for the call to return, because the call returns only when its turn
+	// ends.
 	outagePatience = 2 * time.Second
 )
 
-// outage is a period when a client cannot reach its runtime. Attempts that are about to start wait
-// and keep their slots, so that the tasks behind them in line do not fail, too. At any time, at
-// most one of the waiting attempts tries to start.
+// outage is a period in which a client cannot reach its runtime. Attempts that are about to start
+// wait and keep their slots, so that the tasks behind them in line do not fail as well. At any
+// time, at most one of the waiting attempts tries to start.
 type outage struct {
 	cl     *client
 	why    string
 	tries  int
 	held   []*attempt
 	trying *attempt
-	alarm  alarm // time at which the next waiting attempt tries to start
+	alarm  alarm // when the next waiting attempt tries to start
 }
 
 // hostFailure describes the failure of a host call for the state.
@@ -35,7 +36,7 @@ type hostFailure struct {
 	text   string // text of the error
 	reason string // name of the action that failed, followed by the text of the error
 
-	provider *ProviderError // set if the provider of the model has refused a request
+	provider *ProviderError // set if the model provider refused a request
 }
 
 type failureKind uint8
@@ -48,7 +49,7 @@ const (
 	failedUnreachable             // the runtime was not reached; nothing was started
 )
 
-// If the attempt's client has an outage, heldBack holds the attempt and returns true. It returns
+// heldBack holds the attempt and returns true if the attempt's client has an outage. It returns
 // false for the attempt that is trying to start during the outage.
 func (st *state) heldBack(a *attempt, now int64) bool {
 	o := a.cl.out
@@ -76,9 +77,9 @@ func (st *state) hold(a *attempt, now int64) {
 	st.setDeadline(a, now)
 }
 
-// unreached handles a host call that could not reach the runtime and started nothing. It holds the
-// attempt, so that the same call is made again later, and returns true. For other failures it does
-// nothing and returns false.
+// unreached handles a host call that could not reach the runtime and did not start anything. It
+// holds the attempt, so that the same call is made again later, and returns true. For other
+// failures, it does nothing and returns false.
 func (st *state) unreached(a *attempt, of stage, f hostFailure, now int64) bool {
 	if f.kind != failedUnreachable || a.sight.reported {
 		return false
@@ -117,8 +118,8 @@ func (st *state) tryLater(o *outage, now int64) {
 	st.deadlines.outages.set(&o.alarm, o, now+int64(pause))
 }
 
-// ringOutage lets the first waiting attempt try to start. If the alarm rings while an attempt of a
-// runner is trying to start, the call of that attempt has lasted for outagePatience and counts as
+// ringOutage lets the first waiting attempt try to start. If the alarm rings while a runner's
+// attempt is trying to start, that attempt's call has lasted for outagePatience and counts as
 // having reached the runtime.
 func (st *state) ringOutage(o *outage, now int64) {
 	if o.trying != nil {
@@ -157,7 +158,7 @@ func (st *state) reached(cl *client, now int64) {
 	}
 }
 
-// leaveOutage makes sure that the attempt no longer waits for the end of its client's outage.
+// leaveOutage makes sure that the attempt no longer waits for its client's outage to end.
 func (st *state) leaveOutage(a *attempt, now int64) {
 	if o := a.cl.out; o != nil {
 		o.held = slices.DeleteFunc(o.held, func(x *attempt) bool { return x == a })
@@ -168,7 +169,7 @@ func (st *state) leaveOutage(a *attempt, now int64) {
 	st.stopsTrying(a, now)
 }
 
-// stopsTrying lets another attempt try to start, if the given attempt was the one that was trying.
+// stopsTrying lets another attempt try to start if a was the one that was trying.
 func (st *state) stopsTrying(a *attempt, now int64) {
 	if o := a.cl.out; o != nil && o.trying == a {
 		o.trying = nil
@@ -182,15 +183,16 @@ func (st *state) unhold(a *attempt) {
 	st.emit(EventProgress, a.t)
 }
 
-// answers ends the client's outage if a call returned an answer from the runtime. A failure of
-// another kind does not prove that the runtime was reached.
+// answers ends the client's outage if a call returned an answer from the runtime. Other kinds of
+// failures do not prove that the runtime was reached.
 func (st *state) answers(cl *client, f hostFailure, now int64) {
 	if cl.out != nil && (f.kind == failedNot || f.kind == failedAnswered || f.kind == failedNoAgent) {
 		st.reached(cl, now)
 	}
 }
 
-// outageOf describes the outage that affects the attempt now. It returns nil if there is none.
+// outageOf describes the outage that currently affects the attempt. It returns nil if there is
+// none.
 func (st *state) outageOf(a *attempt) *Outage {
 	var o Outage
 	var since int64
@@ -218,8 +220,8 @@ func (st *state) heard(a *attempt, now int64) {
 	}
 }
 
-// unheard records that a status query did not return the status of the attempt's session. The
-// argument "why" is the client's error.
+// unheard records that a status query did not return the status of the attempt's session. why is
+// the client's error.
 func (st *state) unheard(a *attempt, why string) {
 	why = mdtext.Joined(mdtext.Valid(why), titleMax)
 	if a.sight.lost && a.sight.lostWhy == why {
@@ -229,8 +231,8 @@ func (st *state) unheard(a *attempt, why string) {
 	st.emit(EventProgress, a.t)
 }
 
-// outageEnd returns the time at which the attempt fails because it was held for too long. It
-// returns 0 if the attempt is not held or there is no limit.
+// outageEnd returns when the attempt will fail because it has been held for too long. It returns 0
+// if the attempt is not held or there is no limit.
 func (st *state) outageEnd(a *attempt) int64 {
 	if a.heldAt == 0 || a.inCall || st.limit(limitHostUnreachable) <= 0 {
 		return 0

@@ -11,31 +11,31 @@ import (
 )
 
 // The outbox holds the notices that sessions are owed. The code in state_deliver.go delivers them.
-// A host that asks for the notices of a session gets them from the method "take".
+// A host that asks for a session's notices gets them from take.
 //
 // These words have a fixed meaning here. When an attempt ends, its end becomes a debt to the
 // session that delegated the task. A debt is owed until it is settled. NoticeState lists the ways
 // to settle a debt. For delivery, debts are put into an envelope, which holds one notice. An
-// envelope is adrift if it was given up while it was being delivered. A notice is reclaimable if it
-// was given up and a host can still take it. A scope is a session to which no notifier can deliver,
-// so its notices wait until a host takes them.
+// envelope is adrift if it was abandoned while it was being delivered. A notice is reclaimable if
+// its delivery was abandoned but a host can still take it. A scope is a session to which no
+// notifier can deliver, so its notices wait until a host takes them.
 
 // outbox holds the debts to a session until they are packed into an envelope.
 type outbox struct {
 	owed        []debt   // debts that are not in an envelope; debt.t is nil once the debt is settled
 	head        int      // index in owed; all debts before it are settled
 	nOwed       int      // number of unsettled debts in owed
-	oldest      int64    // time of the oldest unsettled debt
-	urgent      int64    // time at which the first debt stopped waiting for the end of its batch; 0 if all debts wait
-	members     []member // ended attempts of the open batch
-	closed      []member // ended attempts of closed batches that were not reported yet
+	oldest      int64    // when the oldest unsettled debt arose
+	urgent      int64    // when the first debt stopped waiting for the end of its batch; 0 if all debts wait
+	members     []member // attempts of the open batch that have ended
+	closed      []member // attempts of closed batches that have not been reported yet
 	omitted     int      // number of members left out because there were too many
-	asks        []*asked // questions about which the session is to be told, oldest first
-	asksFrom    int64    // time at which the first of them was asked; 0 if there are none
-	reclaimable int      // number of tasks whose notice was given up and can still be taken
+	asks        []*asked // questions that are still to be reported to the session, oldest first
+	asksFrom    int64    // when the first of them was asked; 0 if there are none
+	reclaimable int      // number of tasks whose notices could not be delivered but can still be taken
 }
 
-// maxMembers is the number of ended attempts that a batch keeps for its closing notice. Without
+// maxMembers is the maximum number of attempts that a batch keeps for its closing notice. Without
 // this limit, the batch of a parent that always has a live task would grow forever.
 const maxMembers = 1000
 
@@ -49,7 +49,8 @@ func (n *node) outstanding() int {
 	return owed
 }
 
-// owe records the debt for an ended attempt. If no notice is needed, it settles the notice at once.
+// owe records the debt for an attempt that has ended. If no notice is needed, it settles the notice
+// at once.
 func (st *state) owe(t *task, now int64) {
 	n := t.up
 	if len(n.members) == 2*maxMembers { // drop many members at once, because each drop moves all remaining members
@@ -107,8 +108,8 @@ func (st *state) closeBatch(n *node, now int64) {
 	}
 }
 
-// roomForOwed estimates how many ended attempts the next notice will report: those of all live
-// tasks and of the task that has just ended.
+// roomForOwed estimates how many attempts the next notice will report: those of all live tasks and
+// of the task that has just ended.
 func (n *node) roomForOwed() int { return min(n.live+1, 128) }
 
 // settleNotice settles the notice about the task's latest attempt.
@@ -118,16 +119,16 @@ func (st *state) settleNotice(t *task, s NoticeState, now int64) {
 	st.expirable(t, now)
 }
 
-// giveUpNotice gives up the notice about the task's latest attempt. A host can still take the
-// notice.
+// giveUpNotice abandons the delivery of the notice about the task's latest attempt. A host can
+// still take the notice.
 func (st *state) giveUpNotice(t *task, now int64) {
 	t.setReclaimable(true)
 	st.settleNotice(t, NoticeGivenUp, now)
 	st.logTask(logGivenUp, t)
 }
 
-// setReclaimable sets whether the notice about the latest attempt, which was given up, can still be
-// taken.
+// setReclaimable sets whether the notice about the latest attempt, which could not be delivered,
+// can still be taken.
 func (t *task) setReclaimable(on bool) {
 	switch {
 	case t.is(flagReclaimable) == on:
@@ -148,7 +149,7 @@ func (st *state) settleDebt(d debt, s NoticeState, now int64) {
 		return
 	}
 	if d.t.notice.Settled() {
-		return // the notice was given up before and is being taken now; its state does not change
+		return // the delivery of the notice was abandoned before, and the notice is being taken now; its state does not change
 	}
 	if s == NoticeGivenUp {
 		st.giveUpNotice(d.t, now)
@@ -157,8 +158,7 @@ func (st *state) settleDebt(d debt, s NoticeState, now int64) {
 	}
 }
 
-// settleTask settles all notices about the task, because a notice about its end is no longer
-// needed.
+// settleTask settles all notices about the task, because they are no longer needed.
 func (st *state) settleTask(t *task, s NoticeState, now int64) {
 	t.setReclaimable(false)
 	if t.up.adrift != nil {
@@ -187,8 +187,8 @@ func (st *state) settleTask(t *task, s NoticeState, now int64) {
 	st.touchNode(n)
 }
 
-// urgentSince returns the time of the oldest debt that need not wait for the end of the open batch.
-// It returns 0 if all debts must wait.
+// urgentSince returns the time of the oldest debt that does not have to wait for the end of the
+// open batch. It returns 0 if all debts must wait.
 func (n *node) urgentSince() int64 {
 	for _, d := range n.owed[n.head:] {
 		if d.t != nil && (d.t.no != d.no || d.t.status != Completed) {
@@ -198,8 +198,8 @@ func (n *node) urgentSince() int64 {
 	return 0
 }
 
-// settlePast records how the notice about an earlier attempt was settled. The
-// argument "no" is the number of the attempt; 0 means all earlier attempts.
+// settlePast records how the notice about an earlier attempt was settled. no is the number of the
+// attempt; 0 means all earlier attempts.
 func (t *task) settlePast(no int32, s NoticeState) {
 	if t.more == nil {
 		return
@@ -233,7 +233,7 @@ func (n *node) forgetDebts(t *task, s NoticeState) {
 }
 
 // compact removes settled debts if there are many. If no debt is left, the closed batches are
-// removed too.
+// removed, too.
 func (n *node) compact() {
 	if n.nOwed == 0 {
 		n.emptyOwed()
@@ -270,7 +270,7 @@ func (n *node) emptyOwed() (owed []debt) {
 	return owed
 }
 
-// giveUp gives up all notices that are owed to a node, because no notice can be delivered to the
+// giveUp abandons all notices that are owed to a node, because no notice can be delivered to the
 // node from now on.
 func (st *state) giveUp(n *node, now int64) {
 	env := n.env
@@ -308,7 +308,7 @@ func (st *state) giveUp(n *node, now int64) {
 	st.touchNode(n)
 }
 
-// setReclaimable sets whether the notices in an envelope that was given up can still be taken.
+// setReclaimable sets whether the notices in an abandoned envelope can still be taken.
 func (env *envelope) setReclaimable(on bool) {
 	for _, d := range env.debts {
 		if d.t.no == d.no && d.t.notice == NoticeGivenUp && !d.t.is(flagForgotten) {
@@ -382,15 +382,15 @@ func (st *state) pack(n *node, now int64) *envelope {
 	return env
 }
 
-// noticeID returns the id of the notice item about one ended attempt. This id contains the random
-// part of the task's id, so an outsider cannot guess it.
+// noticeID returns the id of the notice item about one attempt. The id contains the random part of
+// the task's id, so an outsider cannot guess it.
 func noticeID(task string, no int32) string {
 	var buf [40]byte
 	b := append(append(buf[:0], "bgn_"...), task[len("bg_"):]...)
 	return string(strconv.AppendInt(append(b, '.'), int64(no), 10))
 }
 
-// item returns the notice item about one ended attempt of the task.
+// item returns the notice item about one attempt of the task, which has ended.
 func (st *state) item(t *task, no int32) NoticeItem {
 	it := NoticeItem{
 		ID: noticeID(t.id(), no), Task: t.id(), Attempt: int(no),
@@ -407,7 +407,7 @@ func (st *state) item(t *task, no int32) NoticeItem {
 		}
 		it.NoAnswer = it.Status == Completed && t.fin.result == "" && !t.is(flagDropped) && t.fin.prog != nil && t.fin.prog.toolCalls > 0
 		if n := st.cfg.NoticeResult; n > 0 && !t.fin.thought {
-			it.Result = strings.Clone(mdtext.Head(t.fin.result, n)) // cloned, because a slice would keep the whole text alive
+			it.Result = strings.Clone(mdtext.Head(t.fin.result, n)) // cloned, because a substring would keep the whole text alive
 			it.Cut = t.fin.cut || len(it.Result) < len(t.fin.result)
 		}
 		return it

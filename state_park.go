@@ -4,16 +4,17 @@ import "github.com/bgagent/bgagent/internal/slots"
 
 // The code in this file parks attempts. A parked attempt waits between two of its turns.
 //
-// Parking is one of five ways to wait. These are the other four. A pending task waits in the line
-// of its pool (internal/slots). A pending task with flagAwaitsQuiet waits for the session of its
-// earlier attempt. An attempt that is held back by an outage (state_outage.go) keeps its slot,
-// because it is about to start. A waiter (state_wait.go) is a caller, not a task. A parked attempt
-// is the only started attempt that waits without a slot.
+// Parking is one of five ways to wait. The other four are as follows. A pending task waits in the
+// line of its pool (internal/slots). A pending task with flagAwaitsQuiet waits for the session of
+// its earlier attempt. An attempt that is held back by an outage (state_outage.go) keeps its slot,
+// because it is about to start. A waiter (state_wait.go) is a caller, not a task. Of all attempts
+// that have started, only parked ones wait without a slot.
 
-// parked is the state of an attempt between two of its turns. The attempt waits and holds no slot.
-// An attempt can also be parked before its first turn, if its pool has begun to cool down. A runner's
-// attempt can also be parked in its turn, until it gets the answer to a question. The time to live does
-// not run, and the attempt cannot become stale. It counts as live and can be cancelled.
+// parked is the state of an attempt that waits between two of its turns without holding a slot. An
+// attempt can also be parked before its first turn, if its pool has begun to cool down. A runner's
+// attempt can also be parked during its turn, until it gets the answer to a question. Parked time
+// does not count towards the time to live, and a parked attempt cannot become stale. It counts as
+// live and can be cancelled.
 //
 //	turnOver -> park -> reconsider -> nothing left to wait for -> finish
 //	                 -> awaited event -> lineUp -> a slot -> nextTurn -> unpark: the turn begins
@@ -24,8 +25,8 @@ import "github.com/bgagent/bgagent/internal/slots"
 // attemptLimit.
 type parked struct {
 	parkedFor parking
-	wantTurn  bool  // the awaited event has happened; the attempt is in line for its next turn, or has got the slot for it
-	endCause  Cause // cause with which the attempt ends if no further turn follows; it is kept until the next turn ends
+	wantTurn  bool  // the awaited event has happened; the attempt is in line for its next turn, or already has the slot for it
+	endCause  Cause // cause with which the attempt ends if no further turn follows; kept until the next turn ends
 }
 
 // parking is the kind of event that a parked attempt waits for.
@@ -34,7 +35,7 @@ type parking uint8
 const (
 	notParked   parking = iota
 	forTasks            // the attempt waits for its own tasks and their notices, and for messages; see state_message.go
-	forProvider         // the attempt waits until its pool grants slots again, because the provider of the model refuses requests; see state_provider.go
+	forProvider         // the attempt waits until its pool grants slots again, because the model provider refuses requests; see state_provider.go
 	forAnswer           // the attempt waits in its turn for the answer to a question; see state_question.go
 )
 
@@ -50,7 +51,7 @@ func (what parking) phase() Phase {
 }
 
 // recordedPhase returns the phase for the attempt's record. If the attempt's next prompt is a notice
-// that has no text yet, or if its session must be read before a refused turn goes on, the record
+// that has no text yet, or if its session must be read before a refused turn continues, the record
 // describes the attempt as parked.
 func (a *attempt) recordedPhase() Phase {
 	if a.unsealed() && a.refused != nil || a.stillParked() {
@@ -65,7 +66,7 @@ func (a *attempt) recordedPhase() Phase {
 	return a.phase
 }
 
-// afterTurn returns the kind of event that the attempt waits for after a turn that ended for the
+// afterTurn returns the kind of event that the attempt waits for after a turn that ended with the
 // given cause. It returns notParked if the attempt ends now.
 func (st *state) afterTurn(a *attempt, cause Cause) parking {
 	if a.refused != nil {
@@ -78,8 +79,8 @@ func (st *state) afterTurn(a *attempt, cause Cause) parking {
 }
 
 // waits reports whether the attempt has anything of the given kind to wait for. The result must
-// stay true after the awaited event, until the next turn begins. Otherwise, the method "reconsider"
-// would end the attempt before that turn.
+// stay true after the awaited event until the next turn begins. Otherwise, reconsider would end the
+// attempt before that turn.
 func (st *state) waits(a *attempt, what parking) bool {
 	switch what {
 	case forTasks:
@@ -93,8 +94,8 @@ func (st *state) waits(a *attempt, what parking) bool {
 	panic("bgagent: bug: a wait for nothing")
 }
 
-// lookAgain asks settle to check whether the next turn of the parked attempt is due. If the turn is
-// due, that check calls lineUp.
+// lookAgain asks settle to check whether the next turn of the parked attempt is due. If it is, that
+// check calls lineUp.
 func (st *state) lookAgain(a *attempt) {
 	switch a.parkedFor {
 	case forTasks:
@@ -119,17 +120,17 @@ func (st *state) lookAgain(a *attempt) {
 // report to the agent.
 func (st *state) nextPrompt(a *attempt, now int64) bool {
 	switch a.parkedFor {
-	case forTasks: // the prompt is a message, or a notice whose text is added outside of the state
+	case forTasks: // the prompt is a message, or a notice whose text is added outside the state
 		return st.nextLetter(a) || st.nextNotice(a, now)
 	case forProvider:
 		return st.nextAfterRefusal(a, now)
-	case forAnswer: // the turn goes on without a prompt; see nextTurn
+	case forAnswer: // the turn continues without a prompt; see nextTurn
 	}
 	panic("bgagent: bug: a turn after no wait")
 }
 
-// nextNotice makes the notices that are owed to the attempt its next prompt. It returns false if none
-// is owed.
+// nextNotice turns the notices that are owed to the attempt into its next prompt. It returns false
+// if none is owed.
 func (st *state) nextNotice(a *attempt, now int64) bool {
 	n := a.t.ownNode()
 	if n == nil { // all results were read, and the tasks have expired
@@ -168,8 +169,8 @@ func (st *state) parkForAnswer(a *attempt) {
 	st.changed(a.t)
 }
 
-// leavePark ends the parking of an attempt whose turn no longer waits for an answer, because the turn has
-// ended.
+// leavePark ends the parking of an attempt whose turn has ended and therefore no longer waits for
+// an answer.
 func (st *state) leavePark(a *attempt) {
 	if a.awaitsAnswer() {
 		st.leaveLine(a)
@@ -185,8 +186,8 @@ func (st *state) park(a *attempt, what parking, cause Cause) {
 	st.lookAgain(a)
 }
 
-// parkInstead parks an attempt whose next turn does not begin, because the message for its prompt was
-// withdrawn.
+// parkInstead parks an attempt whose next turn does not begin because the message that was to be
+// its prompt was withdrawn.
 func (st *state) parkInstead(a *attempt) {
 	st.leaveOutage(a, st.now)
 	a.stage, a.prompt, a.promptID = stageNone, "", ""
@@ -206,8 +207,8 @@ func (a *attempt) parkAgain(cause Cause) {
 	a.phase = what.phase()
 }
 
-// reconsider finishes a parked attempt that has nothing left to wait for. The method touchAttempt
-// requests a call to the method "reconsider".
+// reconsider finishes a parked attempt that has nothing left to wait for. touchAttempt requests a
+// call to reconsider.
 func (st *state) reconsider(a *attempt, now int64) {
 	if !a.live() || a.parkedFor == notParked {
 		return
@@ -226,9 +227,9 @@ func (st *state) reconsider(a *attempt, now int64) {
 	st.parkOrFinish(a, a.endCause, "", now)
 }
 
-// scheduleTurn checks whether the notice about the tasks that p has launched is due. The task p
-// must be parked. If the notice is due, the attempt gets in line for its next turn. If the notice
-// will be due later, scheduleTurn sets the alarm.
+// scheduleTurn checks whether the notice about the tasks that p launched is due. p must be parked.
+// If the notice is due, p's attempt gets in line for its next turn. If the notice will be due
+// later, scheduleTurn sets the alarm.
 func (st *state) scheduleTurn(n *node, p *task, now int64) {
 	a := p.run
 	if a == nil || !a.live() || a.parkedFor != forTasks || a.wantTurn {
@@ -249,8 +250,8 @@ func (st *state) scheduleTurn(n *node, p *task, now int64) {
 	}
 }
 
-// lineUp puts a parked attempt in line for a slot, because the event that the attempt waits for has
-// happened. Its place is the head of the line, unless parkRank returns another.
+// lineUp puts a parked attempt in line for a slot, because the awaited event has happened. Its
+// place is the head of the line, unless parkRank returns another.
 func (st *state) lineUp(a *attempt) {
 	if !st.waits(a, a.parkedFor) {
 		panic("bgagent: bug: a turn after a wait that is over, so that the attempt would end before it")
@@ -264,16 +265,16 @@ func (st *state) lineUp(a *attempt) {
 	st.askForSlot(a.t, true, st.slots.Ticket())
 }
 
-// parkRank returns the place at which a parked attempt waits in its pool's line. Parked attempts
-// wait at the head, in the order of the first queue times of their work (see [state.firstQueued]),
-// because these are lower than every ticket. The same applies in the pool of another model, after a
-// fallback. An attempt whose turns are refused again and again waits at the end instead, so that the
+// parkRank returns the place of a parked attempt in its pool's line. Parked attempts wait at the
+// head, in the order in which their work was first queued (see [state.firstQueued]), because these
+// times are lower than every ticket. The same applies after a fallback, in the pool of the other
+// model. An attempt whose turns are refused again and again waits at the end instead, so that the
 // turns of other attempts are tried, too.
 func (st *state) parkRank(a *attempt) (head bool, ticket uint64) {
 	if a.refused.turns >= headTurns {
 		return false, st.slots.Ticket()
 	}
-	const epoch = slots.FirstTicket / 2 // the slots may be younger than the tasks of an earlier process
+	const epoch = slots.FirstTicket / 2 // the slots may have been created after the tasks, if these are from an earlier process
 	return true, uint64(min(max(epoch+st.firstQueued(a.t)+st.slotsFrom, 1), slots.FirstTicket-1))
 }
 

@@ -35,20 +35,20 @@ func (st *state) kick(cl *client) {
 	st.rare().now.kicks = append(st.rare().now.kicks, cl)
 }
 
-// looked holds the data of one poll of an attempt's session: the attempt as it was when the poll
-// began, and the answer.
+// looked holds the data of one poll of an attempt's session: what the attempt was like when the
+// poll began, and the answer.
 type looked struct {
 	a       *attempt
 	session string
 	epoch   int
 	status  SessionStatus
 	poll    bool
-	at      int64        // time at which the status was reported
+	at      int64        // when the status was reported
 	said    SessionState // status in the event that requested the poll
 }
 
-// swept applies one status of a sweep and reports whether the messages of the session must be read.
-// The argument "why" is the client's error if the sweep failed.
+// swept applies one status from a sweep and reports whether the messages of the session must be
+// read. why is the client's error if the sweep failed.
 func (st *state) swept(l *looked, why string, now int64) (read bool) {
 	a := l.a
 	if a.t.run != a || a.epoch != l.epoch {
@@ -61,8 +61,8 @@ func (st *state) swept(l *looked, why string, now int64) (read bool) {
 	if a.turnStart == 0 || a.sight.looking {
 		return false
 	}
-	// There are extra sweeps while sessions stop and after a gap in the events. Only one sweep per
-	// PollInterval counts towards StablePolls.
+	// There are extra sweeps while sessions are being stopped and after a gap in the events. Only
+	// one sweep per PollInterval counts towards StablePolls.
 	if l.poll = now-a.sight.polled >= int64(st.limit(limitPollInterval)); l.poll {
 		a.sight.polled = now
 	}
@@ -86,7 +86,7 @@ func (st *state) swept(l *looked, why string, now int64) (read bool) {
 	return true
 }
 
-// status records the question or the retry that a status reports.
+// status records the question or the retry that s reports.
 func (st *state) status(a *attempt, s SessionStatus) {
 	switch s.State {
 	case SessionAsking:
@@ -109,8 +109,8 @@ func (st *state) status(a *attempt, s SessionStatus) {
 	}
 }
 
-// rested applies the polled state of an ended attempt's session. If the session is not in a turn,
-// the attempt may now become quiet.
+// rested applies the polled state of a session whose attempt has ended. If the session is not in a
+// turn, the attempt may now become quiet.
 func (st *state) rested(a *attempt, s SessionState, now int64) {
 	switch s {
 	case SessionIdle, SessionGone, SessionUntold:
@@ -174,8 +174,8 @@ func (st *state) wasLooked(a *attempt) {
 	}
 }
 
-// wasRead applies the pages of messages that were read. The argument "began" is the time at which
-// the read began. The result reports whether the attempt is still live.
+// wasRead applies the pages of messages that were read. began is when the read began. wasRead
+// reports whether the attempt is still live.
 func (st *state) wasRead(a *attempt, l looked, pages []Page, began, now int64) (live bool) {
 	changed := false
 	for _, p := range pages {
@@ -223,8 +223,8 @@ func (st *state) todos(a *attempt, list []Todo, now int64) {
 // todosFresh is how long a todo list counts as current after it was read, in nanoseconds.
 const todosFresh = int64(time.Second)
 
-// judge completes the observation, passes it to the function "judge" in poller.go and carries out
-// the verdict.
+// judge completes the observation, passes it to the function judge in poller.go and carries out the
+// verdict.
 func (st *state) judge(a *attempt, o observation, now int64) {
 	s := a.sight
 	if !a.live() || a.turnStart == 0 { // the status itself has ended the attempt
@@ -276,7 +276,7 @@ func (st *state) judge(a *attempt, o observation, now int64) {
 	case v.needTodos && o.answered && !o.poll && !s.looking:
 		st.lookSoon(a) // an event does not show the todos, so poll the session
 	default:
-		if v.lookAt > 0 || s.said == SessionUnknown || s.lookAt <= now { // otherwise a poll that an event requested stays due
+		if v.lookAt > 0 || s.said == SessionUnknown || s.lookAt <= now { // otherwise, a poll that an event requested stays due
 			s.lookAt = v.lookAt
 		}
 		st.setDeadline(a, now)

@@ -8,63 +8,63 @@ import (
 	"github.com/bgagent/bgagent/internal/slots"
 )
 
-// This file handles turns that the provider of the model has refused. The pool of such a turn cools
-// down (internal/slots): for some time, no turn begins in it. The attempt is parked: it waits in
-// the line of its pool, without a slot.
+// The code in this file handles turns that the model provider has refused. The pool of such a turn
+// cools down (internal/slots): for some time, no turn begins in it. The attempt is parked: it waits
+// in the line of its pool, without a slot.
 //
 //	turn -> turnRefused -> cool, park -> a slot -> nextTurn -> the turn goes on -> turnOver
 //	                    -> it cannot go on, or not in time -> end
 //	a slot -> beginCall -> the pool has begun to cool down -> holdForPool: park
 //
-// The file state_retry.go handles programs that repeat refused requests by themselves.
+// The code in state_retry.go handles programs that repeat refused requests on their own.
 
 const (
-	parkMost  = int64(30 * time.Minute) // longest wait without progress, if the provider has given no time
-	parkTries = 5                       // number of refusals without progress that end an attempt at its limit even if other turns of its pool succeed
-	headTurns = 2                       // number of refused turns without progress after which an attempt waits behind the others of its pool
-	pauseMost = int64(time.Minute)      // longest pause for which a foreground call or a blocking read waits
+	parkMost  = int64(30 * time.Minute) // longest wait without progress if the provider has not given a time
+	parkTries = 5                       // number of refusals without progress after which an attempt ends at its limit even if other turns of its pool succeed
+	headTurns = 2                       // number of refused turns without progress after which an attempt waits behind the others in its pool
+	pauseMost = int64(time.Minute)      // longest pause during which a foreground call or a blocking read keeps waiting
 )
 
-// refused describes the refusals of an attempt's turns, from the first refusal until a turn has ended
-// in another way. It also describes an attempt whose turn could not begin, because its pool had begun
-// to cool down. The field kind is then zero.
+// refused describes the refusals of an attempt's turns, from the first refusal until a turn ends in
+// another way. It also describes an attempt whose turn could not begin because its pool had begun
+// to cool down. In that case, kind is zero.
 type refused struct {
 	kind       ProviderErrorKind
 	status     int
 	message    string
 	step       nextStep
-	unanswered string  // id of the prompt with which the session goes on
+	unanswered string  // id of the prompt with which the session continues
 	prompt     string  // text of the next prompt, unless the step says otherwise
 	told       *Notice // notice that a repeated prompt delivers
-	since      int64   // time of the first refusal; if the turn of a later refusal had output, the time of the first refusal after it
-	retryAt    int64   // time that the provider has given; 0 if it gave none
+	since      int64   // when the first refusal came; if a later refused turn had output, when the first refusal after that output came
+	retryAt    int64   // time that the provider gave; 0 if it did not give one
 	until      int64   // end of the pool's cool-down, as of the refusal
 	poolTries  int     // number of refusals in a row in the pool, as of the refusal
-	provider   bool    // all pools of the provider cooled down then
+	provider   bool    // at that time, all pools of the provider cooled down
 	here       bool    // a turn was refused in this process
-	tries      int     // number of refusals since the time "since"
-	turns      int     // number of refused turns since the time "since"
-	limit      int64   // time at which the wait ends the attempt; 0 if there is no limit
-	fallAt     int64   // time at which the attempt goes on with another model; 0 if it does not; see state_fallback.go
-	falls      bool    // the attempt goes on with another model as soon as no Abort call is in flight
-	ends       Cause   // cause with which the attempt ends if no other model is left by then; CauseNone if it goes on waiting
-	endsWhy    string  // reason of that end
-	fell       string  // for people, why the attempt has another model than its predecessor; empty once it has begun a turn
+	tries      int     // number of refusals since the time in since
+	turns      int     // number of refused turns since the time in since
+	limit      int64   // when the attempt ends if it is still waiting; 0 if there is no limit
+	fallAt     int64   // when the attempt continues with another model; 0 if it does not; see state_fallback.go
+	falls      bool    // the attempt continues with another model as soon as no Abort call is in flight
+	ends       Cause   // cause with which the attempt ends if no other model is left by then; CauseNone if it keeps waiting
+	endsWhy    string  // reason for that end
+	fell       string  // for people, why the attempt has a different model than its predecessor; empty once it has begun a turn
 }
 
-// nextStep is how a refused attempt goes on.
+// nextStep is how a refused attempt continues.
 type nextStep uint8
 
 const (
 	stepBegin      nextStep = iota // the turn that could not begin now begins
-	stepContinue                   // the session goes on
+	stepContinue                   // the session continues
 	stepRepeat                     // the session gets the same prompt again
 	stepNewSession                 // a new session gets the same prompt
 	stepNotice                     // the session gets the message or the notices that are waiting for it by then
 	nextSteps
 )
 
-// stepOf returns the next step that a client has reported. It returns false for NextNone.
+// stepOf returns the next step that a client reported. It returns false for NextNone.
 func stepOf(n ProviderNextStep) (step nextStep, ok bool) {
 	switch n {
 	case NextContinue:
@@ -78,7 +78,7 @@ func stepOf(n ProviderNextStep) (step nextStep, ok bool) {
 }
 
 // passes reports whether the provider is expected to accept requests again soon enough to wait for
-// it. The argument "reset" is the time that the provider has given, or 0.
+// it. reset is the time that the provider gave, or 0.
 func (st *state) passes(kind ProviderErrorKind, reset, now int64) bool {
 	most := st.limit(limitMaxPark)
 	switch kind {
@@ -93,8 +93,8 @@ func (st *state) passes(kind ProviderErrorKind, reset, now int64) bool {
 	return most > 0 && reset-now <= int64(most)
 }
 
-// providerTime converts a time that a client has reported and that onClock has returned. Times in the
-// past count as unknown.
+// providerTime converts a time that a client reported and that onClock returned. Times in the past
+// count as unknown.
 func (st *state) providerTime(t time.Time, now int64) int64 {
 	if t.IsZero() {
 		return 0
@@ -108,8 +108,8 @@ func (st *state) providerTime(t time.Time, now int64) int64 {
 // shownMessage returns the message of a refusal as one short line.
 func shownMessage(e *ProviderError) string { return mdtext.Joined(mdtext.Valid(e.Message), titleMax) }
 
-// cool makes the pool of the attempt cool down because of a refusal. The argument "reset" is the
-// earliest time of the next request, or 0 if it is unknown.
+// cool makes the pool of the attempt cool down because of a refusal. reset is the earliest time of
+// the next request, or 0 if it is unknown.
 func (st *state) cool(a *attempt, e *ProviderError, reset, now int64) {
 	if reset > 0 {
 		reset += st.slotsFrom
@@ -125,7 +125,7 @@ func (st *state) cool(a *attempt, e *ProviderError, reset, now int64) {
 	st.watchPool(a.t.kind, now)
 }
 
-// coolDown returns the cool-down of the task's pool, with times of the manager's clock.
+// coolDown returns the cool-down of the task's pool, with times on the manager's clock.
 func (st *state) coolDown(t *task) slots.CoolDown { return st.coolDownOf(&t.kind.slot) }
 
 // coolDownOf returns the cool-down of a pool.
@@ -147,9 +147,9 @@ func (st *state) random() float64 {
 	return (float64(high)*256 + float64(low)) / (1 << 16)
 }
 
-// coolAgain makes the pool of an earlier process's attempt cool down as it did in that process. If
-// the cool-down is over, a short one begins, so that not all parked attempts begin their turns at
-// once.
+// coolAgain makes the pool of an attempt from an earlier process cool down as it did in that
+// process. If the cool-down is over, a short one begins, so that not all parked attempts begin
+// their turns at once.
 func (st *state) coolAgain(a *attempt, now int64) {
 	r := a.refused
 	if r.fell != "" && r.poolTries == 0 { // no turn of the pool was refused
@@ -164,8 +164,8 @@ func (st *state) coolAgain(a *attempt, now int64) {
 	st.watchPool(a.t.kind, now)
 }
 
-// turnRefused parks an attempt whose turn the provider has refused. If the attempt cannot go on, or
-// not in time, turnRefused ends it.
+// turnRefused parks an attempt whose turn the provider has refused. If the attempt cannot continue,
+// or cannot continue in time, turnRefused ends it.
 func (st *state) turnRefused(a *attempt, o turnOutcome, now int64) {
 	e := o.provider
 	reset := st.providerTime(e.RetryAt, now)
@@ -235,13 +235,14 @@ func (st *state) turnRefused(a *attempt, o turnOutcome, now int64) {
 	}
 }
 
-// forgets reports whether, after a refusal with the given step, the session contains nothing of the
-// attempt. The argument "prompt" is the prompt that was refused.
+// forgets reports whether the session does not contain any part of the attempt after a refusal with
+// the given step. prompt is the prompt that was refused.
 func (a *attempt) forgets(step nextStep, prompt string) bool {
 	return (step == stepRepeat || step == stepNewSession) && prompt == joined(a.t.unsaid(), a.t.text) && !a.output && a.text == "" && a.sight.prog.toolCalls == 0
 }
 
-// refusalEnds returns the cause and the reason of the end if the attempt ends because of a refusal.
+// refusalEnds returns the cause and the reason with which the attempt ends because of a refusal, if
+// it does.
 func (st *state) refusalEnds(a *attempt, o turnOutcome, reset, now int64) (Cause, string) {
 	e := o.provider
 	_, goes := stepOf(e.Next)
@@ -265,13 +266,13 @@ func (st *state) refusalEnds(a *attempt, o turnOutcome, reset, now int64) (Cause
 	return CauseNone, ""
 }
 
-// mayRenew reports whether a new session may get the attempt's first prompt. It may not if the old
+// mayRenew reports whether a new session may get the attempt's first prompt. It must not if the old
 // session contained more.
 func (a *attempt) mayRenew() bool {
 	return a.isFirst() && !a.output && a.text == "" && a.t.ownNode() == nil
 }
 
-// holdForPool parks an attempt that has a slot and whose turn has not begun, because its pool has
+// holdForPool parks an attempt that has a slot but has not begun its turn, because its pool has
 // begun to cool down.
 func (st *state) holdForPool(a *attempt, now int64) {
 	r := a.refused
@@ -281,7 +282,7 @@ func (st *state) holdForPool(a *attempt, now int64) {
 		st.planFallback(a, st.mayFallBack(a, r.kind, r.step), false, now)
 	}
 	if a.notice != nil || a.t.letterDue() {
-		if st.oweAgain(a); r.told == nil { // otherwise the notice repeats another one
+		if st.oweAgain(a); r.told == nil { // otherwise, the notice repeats another one
 			r.step, r.prompt = stepNotice, ""
 		}
 	}
@@ -329,7 +330,7 @@ func (st *state) parkForProvider(a *attempt, now int64) {
 	st.setDeadline(a, now)
 }
 
-// countRefused counts a message of a refused turn if the message was not read before the turn
+// countRefused counts a message from a refused turn if the message was not read before the turn
 // ended. An earlier process may already have counted the messages of its own turns.
 func (st *state) countRefused(a *attempt, msg *Message) {
 	s := a.sight
@@ -361,7 +362,7 @@ func (st *state) nextAfterRefusal(a *attempt, now int64) bool {
 			return false
 		}
 	case stepNewSession:
-		if a.t.sess != nil && a.turn > 0 { // otherwise the session is new
+		if a.t.sess != nil && a.turn > 0 { // otherwise, the session is new
 			st.renew(a, now)
 		}
 		a.prompt = r.prompt
@@ -372,8 +373,7 @@ func (st *state) nextAfterRefusal(a *attempt, now int64) bool {
 	return true
 }
 
-// tellMore adds what is owed by now to the notice of a refused turn, which the next turn
-// repeats.
+// tellMore adds what is owed by now to the notice from a refused turn, which the next turn repeats.
 func (st *state) tellMore(a *attempt, now int64) {
 	told := a.told
 	if told == nil || !st.nextNotice(a, now) {
@@ -389,8 +389,8 @@ func (st *state) tellMore(a *attempt, now int64) {
 	a.prompt, a.told = "", nil
 }
 
-// startsLater makes the time to live of the attempt's start count from now, because it does not
-// pass while the attempt is parked.
+// startsLater makes the time to live of the attempt's start count from now, because parked time
+// does not count towards it.
 func (st *state) startsLater(a *attempt, now int64) {
 	a.startFrom = now
 	if st.storing != nil {
@@ -398,7 +398,7 @@ func (st *state) startsLater(a *attempt, now int64) {
 	}
 }
 
-// parkLimit handles the end of the time for which a parked attempt waits for its provider.
+// parkLimit is called when a parked attempt has waited for its provider for as long as it may.
 func (st *state) parkLimit(a *attempt, now int64) {
 	r := a.refused
 	switch c := st.coolDown(a.t); {
@@ -422,8 +422,8 @@ func (st *state) parkLimit(a *attempt, now int64) {
 	st.changed(a.t)
 }
 
-// pausedUntil returns the time before which the task cannot begin a turn, because its pool cools down.
-// It returns 0 if the task does not wait for its pool or the time has passed.
+// pausedUntil returns the time before which the task cannot begin a turn because its pool cools
+// down. It returns 0 if the task does not wait for its pool or that time has passed.
 func (st *state) pausedUntil(t *task, now int64) int64 {
 	parked := t.run != nil && t.run.live() && t.run.awaitsProvider()
 	if !parked && (t.status != Pending || t.is(flagAwaitsQuiet)) {
@@ -435,8 +435,8 @@ func (st *state) pausedUntil(t *task, now int64) int64 {
 	return 0
 }
 
-// pausesLong reports whether the pause before the next turn of the task is so long that a caller
-// does not wait for it.
+// pausesLong reports whether the pause before the task's next turn is too long for a caller to
+// wait.
 func (st *state) pausesLong(t *task, now int64) bool {
 	return st.slots.Cools() && st.pausedUntil(t, now) > now+pauseMost
 }
@@ -457,15 +457,15 @@ func (st *state) provesPool(a *attempt) {
 	}
 }
 
-// showsOutput does the same as provesPool if the session of a starter has output in the turn.
+// showsOutput does the same as provesPool if the turn in a starter's session has produced output.
 func (st *state) showsOutput(a *attempt) {
 	if a.sight.output && a.sight.provider == nil {
 		st.provesPool(a)
 	}
 }
 
-// queueEnd returns the time at which the queue time to live of a pending task ends. Cool-downs of
-// the task's pool, past or current, do not count towards this time.
+// queueEnd returns when the queue time to live of a pending task expires. Past or current
+// cool-downs of the task's pool do not count towards it.
 func (st *state) queueEnd(t *task, now int64) int64 {
 	c := st.coolDown(t)
 	if c.Refusals == 0 || st.limit(limitQueueTimeToLive) <= 0 {
@@ -479,7 +479,7 @@ func (st *state) queueEnd(t *task, now int64) int64 {
 }
 
 // parkedInTree returns the number of live tasks of the tree that wait for a provider, and the
-// earliest time at which one of them can go on.
+// earliest time at which one of them can continue.
 func (st *state) parkedInTree(top *node, now int64) (n int, until time.Time) {
 	if !st.slots.Cools() {
 		return 0, until

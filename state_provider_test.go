@@ -8,8 +8,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// The monotonic clock stands still while the machine sleeps, and the wall clock does not. So after a nap,
-// the wall time is later than the monotonic clock has counted.
+// The monotonic clock does not advance while the machine sleeps, but the wall clock does.
+// Therefore, after the machine has slept, the wall time is later than the monotonic clock suggests.
 func TestTheTimeOfAProviderCountsFromTheWallClock(t *testing.T) {
 	const nap, wait = 8 * time.Hour, 5 * time.Hour
 	began := time.Now()
@@ -68,7 +68,8 @@ func TestWhatAClientHasReportedStaysAsItIs(t *testing.T) {
 	require.Equal(t, page.Messages[0], got.Messages[0])
 }
 
-// While the clocks of the machine are adjusted, the same wall time gets another reading in each poll.
+// While the machine's clocks are being adjusted, the same wall time gets a different reading in
+// each poll.
 func TestARetryIsNoChangeIfItsWallTimeStaysTheSame(t *testing.T) {
 	at := time.Now().Add(time.Hour)
 	o := observation{status: SessionStatus{State: SessionRetrying, RetryAt: at}, answered: true, read: true, retryAt: sec(3600)}

@@ -13,17 +13,18 @@ import (
 //	                         -> its time is over: expired ---------->
 //	                         -> the client asks no more, the turn or the process ends: withdrawn
 //
-// Until the client has the outcome, the turn's clocks stand still. A runner's turn that makes no report for a
-// minute gives its slot back; see forAnswer in state_park.go. The outcome is then passed only once the
-// attempt has a slot again. A starter keeps its slot, because a person can answer the question at its
-// server without the manager, and the turn would then go on without a slot.
+// Until the client has the outcome, the turn's clocks are paused. A runner's turn that does not
+// report anything for a minute gives its slot back; see forAnswer in state_park.go. The outcome is
+// then passed on only once the attempt has a slot again. A starter's turn keeps its slot, because a
+// person can answer the question directly at the server, and the turn would then continue without a
+// slot.
 
 // questions holds the questions of a task.
 type questions struct {
 	list []*asked // oldest first; old questions that are over are dropped
-	last int32    // number of the latest question that a runner has asked
+	last int32    // number of the latest question that a runner asked
 	open int      // number of questions in the state QuestionOpen
-	from int64    // time from which the clocks of the attempt stand still; 0 if they run
+	from int64    // since when the attempt's clocks have been paused; 0 if they run
 }
 
 // asked is the record of a question.
@@ -31,8 +32,8 @@ type asked struct {
 	Question
 	a       *attempt
 	turn    int32
-	no      uint64  // number among the questions that this manager has opened
-	w       *waiter // waiter of Reporter.Ask; nil for the question of a starter
+	no      uint64  // number among the questions that this manager opened
+	w       *waiter // waiter of Reporter.Ask; nil for a starter's question
 	expires int64
 	owed    bool // the parent is still to be told about the question; see state_question_told.go
 	shown   bool // the subject is short enough to be shown to models; computed once, because it takes time
@@ -50,10 +51,10 @@ const (
 	questionsFull                        // too many questions are open
 	questionNotForModels                 // no model may answer it, and nobody else can (Config.OnlyModelsAnswer)
 	questionLate                         // the turn has ended
-	questionInvalid                      // a starter has reported a question that is not valid; not recorded, because its server may ask it again
+	questionInvalid                      // a starter reported an invalid question; not recorded, because its server may ask it again
 )
 
-// questions returns the task's questions, or nil if the task has asked none.
+// questions returns the task's questions, or nil if the task has not asked any.
 func (t *task) questions() *questions {
 	if t.more == nil {
 		return nil
@@ -67,7 +68,7 @@ func (a *attempt) asks() bool {
 	return b != nil && b.open > 0
 }
 
-// clocksStand reports whether the clocks of the attempt's turn stand still because of a question.
+// clocksStand reports whether the clocks of the attempt's turn are paused by a question.
 func (a *attempt) clocksStand() bool {
 	b := a.t.questions()
 	return b != nil && b.from > 0
@@ -88,7 +89,7 @@ func (t *task) openQuestions() (list []Question) {
 }
 
 // asksBelow reports whether the task, or a task below it, has an open question whose number is greater
-// than the given one. If "models" is true, an earlier question that a model may answer counts, too.
+// than the given one. If models is true, an earlier question that a model may answer counts, too.
 func (st *state) asksBelow(t *task, after uint64, models bool) bool {
 	if st.openQuestions == 0 || st.lastQuestion <= after && !models {
 		return false
@@ -108,8 +109,7 @@ func (t *task) asksAny(counts func(*asked) bool) bool {
 	return b != nil && b.open > 0 && slices.ContainsFunc(b.list, counts)
 }
 
-// isForModels reports whether a model may answer the question. The argument "permits" is
-// Config.ModelsMayPermit.
+// isForModels reports whether a model may answer the question. permits is Config.ModelsMayPermit.
 func (x *asked) isForModels(permits bool) bool {
 	return x.shown && (x.Kind != QuestionPermission || permits)
 }
@@ -120,8 +120,8 @@ func keyOfQuestion(q *Question) string {
 	return q.ID + "." + strconv.FormatUint(storedHash(parts...), 36)
 }
 
-// newAsked makes the record of a question that the attempt asks. The function onClock has returned the time
-// at which the question expires.
+// newAsked makes the record of a question that the attempt asks. The time at which the question
+// expires must come from onClock.
 func (st *state) newAsked(a *attempt, q *Question, now int64) *asked {
 	x := &asked{Question: *q.clone(), a: a, turn: a.turn}
 	x.Key = keyOfQuestion(q)
@@ -135,8 +135,8 @@ func (st *state) newAsked(a *attempt, q *Question, now int64) *asked {
 	return x
 }
 
-// openQuestion opens a question. The callers that wait for the task, or for a task above it, need not
-// wait any longer.
+// openQuestion opens a question. Callers that wait for the task, or for a task above it, do not
+// have to wait any longer.
 func (st *state) openQuestion(a *attempt, q *Question, w *waiter, now int64) *asked {
 	x, b := st.newAsked(a, q, now), a.inquiries()
 	st.lastQuestion++
@@ -153,7 +153,7 @@ func (st *state) openQuestion(a *attempt, q *Question, w *waiter, now int64) *as
 	st.showQuestion(a)
 	st.questionChanged(x)
 	st.wakeTask(a.t)
-	for n := a.t.up; n != nil; n = n.above() { // sessions that belong to no task can lie between two tasks
+	for n := a.t.up; n != nil; n = n.above() { // there can be sessions between two tasks that do not belong to a task
 		if t := n.parentTask(); t != nil {
 			st.wakeTask(t)
 		}
@@ -197,7 +197,7 @@ func (st *state) showQuestion(a *attempt) {
 	}
 }
 
-// questionChanged notes an urgent change of a question and reports it.
+// questionChanged records an urgent change to a question and reports it.
 func (st *state) questionChanged(x *asked) {
 	st.mustKeep(x.a.t)
 	st.emitWith(Event{Kind: EventQuestion, Question: &x.Question}, x.a.t)
@@ -227,19 +227,20 @@ func (st *state) questionOver(x *asked, s QuestionState, now int64) {
 	}
 }
 
-// wantPass passes the outcome of a question to the client.
+// wantPass requests that the outcome of a question be passed to the client.
 func (st *state) wantPass(x *asked) { st.rare().after.answers = append(st.rare().after.answers, x) }
 
-// clocksMayRun makes the clocks of the attempt's turn run again, unless it still waits for an answer.
+// clocksMayRun makes the clocks of the attempt's turn run again, unless the turn still waits for an
+// answer.
 func (st *state) clocksMayRun(a *attempt, now int64) {
 	if b := a.t.questions(); b.open == 0 && !a.outcomeWaits() {
 		st.clocksRun(a, now)
 	}
 }
 
-// clocksRun makes the clocks of the attempt's turn run again. The time during which they stood still
-// does not count. In a turn of an earlier process, they can have stopped before the time from which the
-// turn counts; see turnOfBefore.
+// clocksRun makes the clocks of the attempt's turn run again. The time during which they were
+// paused does not count. In a turn that began in an earlier process, they may have been paused
+// before the time from which the turn counts; see turnOfBefore.
 func (st *state) clocksRun(a *attempt, now int64) {
 	b := a.t.questions()
 	if b.from == 0 {
@@ -272,13 +273,13 @@ func (st *state) askReturns(x *asked) bool {
 	return true
 }
 
-// mayPass reports whether the outcome of a starter's question must still be passed.
+// mayPass reports whether the outcome of a starter's question must still be passed to the client.
 func (st *state) mayPass(x *asked) bool {
 	return !x.passed && x.a.live() && x.a.turn == x.turn && st.suspend != frozen
 }
 
-// passed records that the client gets the outcome of a question. It returns false if the turn has ended
-// before that. The turn can give its slot back again if it has other open questions.
+// passed records that the client gets the outcome of a question. It returns false if the turn ended
+// before that. The turn can give its slot back once more if it has other open questions.
 func (st *state) passed(x *asked, now int64) bool {
 	if x.passed || x.State == QuestionOpen || st.suspend == frozen || !x.a.live() || x.a.halted() != nil {
 		return false
@@ -289,7 +290,7 @@ func (st *state) passed(x *asked, now int64) bool {
 	return true
 }
 
-// answerQuestion answers a question of a task. It also returns the question if it is over.
+// answerQuestion answers a question that a task asks. It returns the question even if it is over.
 func (st *state) answerQuestion(by Caller, ref string, in AnswerInput, now int64) (q Question, t *task, err error) {
 	t, tomb, err := st.ref(by, ref)
 	switch {
@@ -333,7 +334,7 @@ func (t *task) question(key string) *asked {
 	return nil
 }
 
-// expireQuestions ends the questions of the attempt that nobody has answered in time.
+// expireQuestions closes those of the attempt's questions that nobody answered in time.
 func (st *state) expireQuestions(a *attempt, now int64) {
 	for _, x := range slices.Clone(a.t.questions().list) {
 		if x.State == QuestionOpen && x.expires <= now {
@@ -342,7 +343,7 @@ func (st *state) expireQuestions(a *attempt, now int64) {
 	}
 }
 
-// questionEnd returns the time at which the first open question of the attempt expires, or 0.
+// questionEnd returns when the first open question of the attempt expires, or 0.
 func (a *attempt) questionEnd() (at int64) {
 	if !a.asks() {
 		return 0
@@ -355,8 +356,8 @@ func (a *attempt) questionEnd() (at int64) {
 	return at
 }
 
-// parksAt returns the time at which a turn that waits for an answer gives its slot back, or 0 if it
-// keeps the slot.
+// parksAt returns when a turn that waits for an answer gives its slot back, or 0 if it keeps the
+// slot.
 func (a *attempt) parksAt() int64 {
 	if !a.cl.runner || !a.asks() || a.turnStart == 0 || a.parkedFor != notParked || a.halted() != nil || a.outcomeWaits() {
 		return 0
@@ -370,7 +371,8 @@ func (a *attempt) outcomeWaits() bool {
 	return b != nil && slices.ContainsFunc(b.list, func(x *asked) bool { return x.a == a && x.State != QuestionOpen && !x.passed })
 }
 
-// turnGoesOn continues a turn that was parked while it waited for an answer, and that has a slot again.
+// turnGoesOn continues a turn that was parked while it waited for an answer and now has a slot
+// again.
 func (st *state) turnGoesOn(a *attempt, now int64) {
 	b := a.t.questions()
 	a.activity = now
@@ -396,7 +398,7 @@ func (st *state) asksNoMore(a *attempt, now int64) {
 		if x.State == QuestionOpen {
 			st.questionOver(x, QuestionWithdrawn, now)
 		}
-		x.passed, x.Subject = true, "" // the subject is no longer needed, and it can be long
+		x.passed, x.Subject = true, "" // the subject is no longer needed and may be long
 		if x.w != nil {
 			st.fx.after.wakes.add(x.w)
 		}

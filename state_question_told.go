@@ -3,17 +3,17 @@ package bgagent
 import "slices"
 
 // The code in this file reports questions to the sessions that may answer them. A question is reported
-// only if models have the tool that answers it, and if the question is one that a model may answer. The
-// host learns of every question from an event.
+// only if models have the tool to answer it and are allowed to answer this question. The host
+// learns of every question from an event.
 //
 //	opened -> owed: in the outbox of the parent -> packed into an envelope -> told
 //	                                                                       -> handed out -> acknowledged: told
 //	       -> its answer no longer matters: not owed any more, wherever it is
 //
-// A question is urgent, so it does not wait for the end of a batch. Ends that are owed to the session
-// go out with it.
+// A question is urgent, so it does not wait for the end of a batch. Debts to the session are
+// delivered with it.
 
-// tellQuestion notes that the parent of the task is to be told about the question that was opened.
+// tellQuestion records that the newly opened question is to be reported to the task's parent.
 func (st *state) tellQuestion(x *asked, now int64) {
 	n := x.a.t.up
 	if p := n.parentTask(); !st.mayTell(x) || n.session == "" || n.gone || p != nil && !p.live() && p.status != Completed {
@@ -44,13 +44,13 @@ func (n *node) emptyAsks() (list []*asked) {
 	return list
 }
 
-// owesAsks reports whether the session is still to be told about a question, apart from what was handed
-// out.
+// owesAsks reports whether a question is still to be reported to the session, apart from what was
+// handed out.
 func (n *node) owesAsks() bool {
 	return len(n.asks) > 0 || slices.ContainsFunc(n.unsettled(), func(env *envelope) bool { return len(env.asks) > 0 })
 }
 
-// asksEverywhere returns the number of questions of which the session is to be told.
+// asksEverywhere returns the number of questions that are still to be reported to the session.
 func (n *node) asksEverywhere() int {
 	count := len(n.asks)
 	for _, env := range n.unsettled() {
@@ -82,7 +82,8 @@ func (x *asked) noticeQuestion() NoticeQuestion {
 	return q
 }
 
-// toldAsks notes that the session has been told about the questions, or that it cannot be told.
+// toldAsks records that the questions have been reported to the session, or that they cannot be
+// reported.
 func (st *state) toldAsks(list []*asked) {
 	for _, x := range list {
 		x.owed = false
@@ -90,7 +91,8 @@ func (st *state) toldAsks(list []*asked) {
 	}
 }
 
-// tellNoMore notes that the session need not be told about a question, because the question is over.
+// tellNoMore records that a question does not have to be reported to the session any more, because
+// it is over.
 func (st *state) tellNoMore(x *asked) {
 	if !x.owed {
 		return
@@ -112,8 +114,8 @@ func (st *state) openAsks(list []NoticeQuestion) (open []NoticeQuestion) {
 	return open
 }
 
-// dropAsk removes a question from the outbox, from envelopes that are not empty without it, and from what
-// was handed out.
+// dropAsk removes a question from the outbox, from envelopes that contain something else, and from
+// what was handed out.
 func (st *state) dropAsk(x *asked) {
 	n := x.a.t.up
 	is := func(y *asked) bool { return x == y }
@@ -136,9 +138,9 @@ func (st *state) dropAsk(x *asked) {
 	st.touchNode(n)
 }
 
-// showsQuestions notes that an answer to the session shows the open questions of the task, so that no
-// notice repeats them. The argument "list" contains the questions that the answer shows. Questions that
-// were asked since then are not among them and stay owed.
+// showsQuestions records that an answer to the session shows the open questions of the task, so
+// that no notice repeats them. list contains the questions that the answer shows. Questions that
+// were asked since then are not in the list and stay owed.
 func (st *state) showsQuestions(by Caller, t *task, list []Question, out *handing) {
 	b := t.questions()
 	if b == nil || b.open == 0 || t.up.session != by.Session || !st.cfg.answers {
@@ -163,15 +165,15 @@ func (st *state) showsQuestions(by Caller, t *task, list []Question, out *handin
 	}
 }
 
-// setAsks sets the questions in the answer that are not acknowledged.
+// setAsks sets the questions in the answer that are not yet acknowledged.
 func (h *hand) setAsks(list []*asked) {
 	if h.asks = list; h.notice != nil {
 		h.notice.asks = list
 	}
 }
 
-// loadAsks finds the questions that are owed to the session of the node: first those that a notice of the
-// earlier process reports, then the others.
+// loadAsks finds the questions that are owed to the session of the node: first those in a notice
+// from the earlier process, then the others.
 func (st *state) loadAsks(n *node, now int64) {
 	for _, env := range n.unsettled() {
 		env.loading = false

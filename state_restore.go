@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// This file continues the attempts of an earlier process.
+// The code in this file continues the attempts of an earlier process.
 //
 //	load -> beginRecovery -> attempts that may still run get slots -> restore call -> restored -> ...
 //	                      -> pending tasks get in line
@@ -15,23 +15,23 @@ import (
 // with the last prompt. A session of an earlier process is foreign until the client has restored
 // it. The client restores the session before the session's next prompt at the latest.
 
-// recovery is the information about an earlier process that the state needs until it has continued
-// that process's tasks.
+// recovery holds the information about an earlier process that the state needs until it has
+// continued that process's tasks.
 type recovery struct {
 	due   bool    // the tasks have been loaded but not continued yet
 	tasks []*task // live tasks and ended tasks that are being stopped, in the order in which they were queued
 	seen  time.Time
-	clock time.Time // the time "seen" on the clock of the records
+	clock time.Time // the time in seen, on the clock of the records
 	clean bool      // the earlier manager was suspended
 
-	crashed time.Time // time of the last crash before the earlier manager; zero if there was none
-	careful bool      // the earlier manager was continuing attempts one after the other
+	crashed time.Time // when the last crash before the earlier manager happened; zero if there was none
+	careful bool      // the earlier manager was continuing attempts one at a time
 
-	outdated string // reason why the store may lack the latest changes; empty if there is no sign of this
+	outdated string // why the store may lack the latest changes; empty if there is no sign of this
 }
 
-// late returns the reason why the manager does not begin turns of the earlier process's tasks by
-// itself. It returns "" if the manager does. The argument "wall" is the wall time now.
+// late returns the reason why the manager does not automatically begin turns of the earlier
+// process's tasks. It returns "" if the manager does. wall is the current wall time.
 func (st *state) late(wall time.Time) string {
 	r := &st.recovery
 	gone := wall.Sub(r.seen)
@@ -46,16 +46,16 @@ func (st *state) late(wall time.Time) string {
 	return ""
 }
 
-// maxRestarts is the number of crashes without progress in between that a task survives.
+// maxRestarts is the number of crashes that a task survives without making progress in between.
 const maxRestarts = 3
 
-// beginRecovery continues the tasks of the earlier process. The argument "wall" is the wall time now.
+// beginRecovery continues the tasks of the earlier process. wall is the current wall time.
 func (st *state) beginRecovery(wall time.Time, now int64) {
 	if !st.recovery.due || st.closing || st.isLost() {
 		return
 	}
 	outdated, careful := st.recovery.outdated != "", st.recovery.crashedOften()
-	if !st.recovery.clean && len(st.recovery.tasks) > 0 { // otherwise the earlier manager was suspended or closed
+	if !st.recovery.clean && len(st.recovery.tasks) > 0 { // otherwise, the earlier manager was suspended or closed
 		st.storing.crashed = st.recovery.seen
 	}
 	list, clean, clock, late := st.recovery.tasks, st.recovery.clean, st.recovery.clock, st.late(wall)
@@ -66,7 +66,7 @@ func (st *state) beginRecovery(wall time.Time, now int64) {
 			a.late = late != ""
 		}
 		st.leaveEarlier(t, clock, now)
-		if a := t.run; a != nil && a.turn == 0 { // the time to live of the start does not pass while no process runs
+		if a := t.run; a != nil && a.turn == 0 { // the time during which no process runs does not count towards the start's time to live
 			st.storing.task(t).since = now - max(st.at(clock)-st.startedAt(a), 0)
 		}
 	}
@@ -74,7 +74,7 @@ func (st *state) beginRecovery(wall time.Time, now int64) {
 		st.endAll(list, late, now)
 		return
 	}
-	for _, t := range list { // attempts that may still run get their slots first, even above the limits
+	for _, t := range list { // attempts that may still be running get their slots first, even above the limits
 		a := t.run
 		if a == nil {
 			continue
@@ -128,7 +128,8 @@ func (st *state) beginRecovery(wall time.Time, now int64) {
 }
 
 // endAll ends the tasks of an outdated store without calling a client or a notifier, because
-// another manager may still run their sessions. Hosts can take the notices, and resume the tasks.
+// another manager may still be running their sessions. Hosts can take the notices, and resume the
+// tasks.
 func (st *state) endAll(list []*task, why string, now int64) {
 	for _, t := range st.tasks {
 		st.storing.task(t).instance = ""
@@ -148,8 +149,8 @@ func (st *state) endAll(list []*task, why string, now int64) {
 	}
 }
 
-// giveValues gives a live task of the earlier process the context values for its host calls. If the
-// argument "why" is not empty, the values could not be restored, and beginRecovery ends the task.
+// giveValues gives a live task of the earlier process the context values for its host calls. If why
+// is not empty, the values could not be restored, and beginRecovery ends the task.
 func (st *state) giveValues(t *task, values launchValues, why string) {
 	if why != "" {
 		t.set(flagForeground, false) // no caller waits for the end, so the end is reported to the parent
@@ -197,7 +198,7 @@ func (st *state) recoverTurn(a *attempt, clean bool, now int64) {
 	if why != "" {
 		st.end(a.t, CauseInterrupted, why, now)
 		a.countedIn = st.storing.open
-		st.wantCall(a) // the call stops what still runs
+		st.wantCall(a) // the call stops what is still running
 		return
 	}
 	a.activity = now
@@ -220,7 +221,7 @@ func (st *state) stopAgain(a *attempt, clean bool, now int64) {
 	a.stopEnd = now + int64(st.limit(limitStopTimeout))
 	st.deadlines.attempts.set(&a.alarm, a, a.stopEnd)
 	switch {
-	case a.cl.restores: // if the session is not known, the client ends what the start has left running
+	case a.cl.restores: // if the session is unknown, the client terminates what the start left running
 		if a.stage, a.recovering = stagePrompt, true; a.t.sess == nil {
 			a.stage = stageCreate
 		}
@@ -248,7 +249,7 @@ func (st *state) beginRestore(a *attempt, j *job, now int64) {
 	t, mark := a.t, st.storing.task(a.t)
 	j.call = callRestore
 	j.restore = SessionRestore{Saved: slices.Clone(mark.saved), Instance: mark.instance}
-	if st.outdated { // another manager may still run the session, so its processes must not be ended
+	if st.outdated { // another manager may still be running the session, so its processes must not be terminated
 		j.restore.Instance = ""
 	}
 	st.spec(t, &j.restore.Spec)
@@ -270,17 +271,17 @@ func (st *state) beginRestore(a *attempt, j *job, now int64) {
 	}
 }
 
-// restoredSession is the answer of a client to a restore call.
+// restoredSession is a client's answer to a restore call.
 type restoredSession struct {
 	prompt    PromptState
 	end       TurnEnd
 	missing   bool     // the session does not exist
-	follow    bool     // for a starter, the turn runs, or its messages show how it ended
+	follow    bool     // for a starter, the turn is running, or its messages show how it ended
 	old       []string // for a starter, ids of messages before the prompt
 	continues bool     // an interrupted turn must be continued
 }
 
-// restored applies the answer of a restore call.
+// restored applies the answer to a restore call.
 func (st *state) restored(a *attempt, r restoredSession, f hostFailure, now int64) {
 	a.inCall, a.callEnd = false, 0
 	st.noteFailure(a, f)
@@ -296,7 +297,7 @@ func (st *state) restored(a *attempt, r restoredSession, f hostFailure, now int6
 		if a.recovering {
 			st.wantCall(a) // something may still be running, so the call is repeated until the stopping deadline
 		} else {
-			st.rest(a, now) // for a starter, polls show whether its session runs
+			st.rest(a, now) // for a starter, polls show whether its session is running
 		}
 		return
 	}
@@ -304,7 +305,7 @@ func (st *state) restored(a *attempt, r restoredSession, f hostFailure, now int6
 	if mark := st.storing.task(t); mark.instance != "" && (f.kind == failedNot || r.missing) {
 		// No process of the earlier manager is left, so this manager hands over the next prompt. The
 		// record must contain this manager's id before the prompt is handed over. An attempt that has
-		// ended gets no further prompt, and callers may have seen its end already.
+		// ended does not get another prompt, and callers may already have seen its end.
 		mark.instance = ""
 		if a.live() {
 			st.mustKeep(t)
@@ -332,7 +333,7 @@ func (st *state) restored(a *attempt, r restoredSession, f hostFailure, now int6
 		st.end(t, CauseSessionGone, reasonSessionLost, now)
 	case a.late && (!recovering || a.turn == 0 || r.missing || r.prompt == PromptMissing || r.prompt == PromptInterrupted && !r.follow):
 		st.end(t, CauseInterrupted, st.lateFor, now)
-	case !recovering || a.turn == 0: // the session got no prompt
+	case !recovering || a.turn == 0: // the session did not get a prompt
 		if r.missing {
 			st.renew(a, now)
 		}
@@ -395,10 +396,10 @@ func (st *state) restoredTurn(a *attempt, r restoredSession, now int64) {
 	}
 }
 
-// turnOfBefore returns the time at which the time to live of a starter's turn starts to count. If the
-// turn began so long ago that its time to live is over, the result is a later time. This gives the
-// manager enough time to read the session, because the turn may have ended in the meantime. The time
-// during which the turn waited for an answer does not count.
+// turnOfBefore returns the time from which the time to live of a starter's turn counts. If the turn
+// began so long ago that its time to live is over, the result is a later time. This gives the
+// manager enough time to read the session, because the turn may have ended in the meantime. The
+// time during which the turn waited for an answer does not count.
 func (st *state) turnOfBefore(a *attempt, now int64) int64 {
 	began := st.storing.task(a.t).turnStart
 	if began == 0 {
@@ -414,8 +415,8 @@ func (st *state) turnOfBefore(a *attempt, now int64) int64 {
 	return min(began, now)
 }
 
-// renew makes sure that a new session is created for the attempt, because the old session does not
-// exist and no turn of the old session has ended.
+// renew makes sure that a new session is created for the attempt, because the old session no longer
+// exists and none of its turns has ended.
 func (st *state) renew(a *attempt, now int64) {
 	t := a.t
 	if t.sess == nil {

@@ -2,28 +2,28 @@ package bgagent
 
 import "time"
 
-// This file handles turns in which the agent's program repeats refused requests by itself and shows
-// this. Such a turn holds its pool back. If the program would wait for long, the turn is stopped,
-// and the attempt is parked.
+// The code in this file handles turns in which the agent's program repeats refused requests on its
+// own and reports this. Such a turn makes its pool cool down. If the program would wait for long,
+// the turn is stopped, and the attempt is parked.
 
 const (
-	retryMost   = int64(time.Minute)      // longest time for which a turn keeps its slot while its program waits to repeat a request
-	retrySilent = int64(10 * time.Second) // if a turn has shown no repeated request for this long, the provider counts as accepting requests
+	retryMost   = int64(time.Minute)      // how long a turn may keep its slot while its program waits to repeat a request
+	retrySilent = int64(10 * time.Second) // if a turn has not shown a repeated request for this long, the provider counts as accepting requests
 )
 
-// retrying describes the requests that the program of a turn repeats by itself, since the last output
-// of the turn.
+// retrying describes the requests that the program of a turn has repeated on its own since the
+// turn's last output.
 type retrying struct {
 	since   int64     // time of the first report
 	told    int64     // time of the last report
 	at      int64     // time of the next request; 0 if it is unknown
 	when    time.Time // the same time on the wall clock, as the client reported it
 	err     ProviderError
-	haltEnd int64 // time at which the turn must have stopped; 0 if it is not being stopped
+	haltEnd int64 // when the turn must have stopped; 0 if it is not being stopped
 }
 
-// retrying applies a report that the program of a turn will repeat a refused request. The argument
-// "at" is the time of the next request, or zero.
+// retrying applies a report that the program of a turn will repeat a refused request. at is the
+// time of the next request, or zero.
 func (st *state) retrying(a *attempt, e *ProviderError, at time.Time, now int64) {
 	st.showsRetries(a, now)
 	if e == nil || e.Kind == 0 || e.Kind > ProviderTooLong { // the connection failed, not the provider
@@ -56,12 +56,12 @@ func (st *state) retrying(a *attempt, e *ProviderError, at time.Time, now int64)
 	st.setDeadline(a, now)
 }
 
-// haltAt returns the time at which the turn is stopped because its program repeats requests, or 0 if
-// it is not stopped.
+// haltAt returns when the turn is stopped because its program repeats requests, or 0 if it is not
+// stopped.
 func (st *state) haltAt(a *attempt) (at int64) {
 	x := a.sight.retry
 	step, goes := stepOf(x.err.Next)
-	if x.haltEnd > 0 || !goes { // a turn that could not go on later keeps trying
+	if x.haltEnd > 0 || !goes { // a turn that could not continue later keeps trying
 		return 0
 	}
 	switch {
@@ -81,8 +81,8 @@ func (st *state) haltAt(a *attempt) (at int64) {
 	return at
 }
 
-// halt stops the turn of a live attempt, so that the attempt can be parked or go on with another model.
-// If it can do neither, its program goes on trying.
+// halt stops the turn of a live attempt, so that the attempt can be parked or continue with another
+// model. If neither is possible, its program keeps trying.
 func (st *state) halt(a *attempt, now int64) {
 	e := &a.sight.retry.err
 	step, goes := stepOf(e.Next)
@@ -165,8 +165,8 @@ func (s *sight) goesOnAfterRetry() {
 }
 
 // showsRetries records that the program of the attempt's agent shows repeated requests. From then
-// on, a turn of this agent that has shown no repeated request for some time proves that the
-// provider accepts requests. Other agents of the client can have other programs.
+// on, a turn of this agent that has not shown a repeated request for some time proves that the
+// provider accepts requests. Other agents of the client may have other programs.
 func (st *state) showsRetries(by *attempt, now int64) {
 	cl, agent := by.cl, by.t.kind.key.agent
 	if cl.showsRetries[agent] {
@@ -183,8 +183,7 @@ func (st *state) showsRetries(by *attempt, now int64) {
 	}
 }
 
-// provedAt returns the time at which the silence of a turn proves that the provider accepts
-// requests, or 0.
+// provedAt returns when the silence of a turn proves that the provider accepts requests, or 0.
 func (st *state) provedAt(a *attempt) int64 {
 	if !a.cl.showsRetries[a.t.kind.key.agent] || a.turnStart == 0 || a.sight.retry != nil || !st.slots.Unproven(&a.t.wait) {
 		return 0
@@ -192,8 +191,8 @@ func (st *state) provedAt(a *attempt) int64 {
 	return a.turnStart + retrySilent
 }
 
-// retryLimits returns the time at which the turn is stopped, or must have stopped, because of
-// repeated requests. After the turn, it returns the time at which the Abort calls must have returned.
+// retryLimits returns when the turn is stopped, or must have stopped, because of repeated requests.
+// After the turn, it returns when the Abort calls must have returned.
 func (st *state) retryLimits(a *attempt) int64 {
 	x := a.sight.retry
 	switch {
@@ -207,7 +206,7 @@ func (st *state) retryLimits(a *attempt) int64 {
 	return st.haltAt(a)
 }
 
-// retryLimit handles the time that retryLimits has returned.
+// retryLimit is called when the time that retryLimits returned has come.
 func (st *state) retryLimit(a *attempt, now int64) {
 	x := a.sight.retry
 	if a.stopEnd > 0 {
@@ -230,7 +229,7 @@ func (a *attempt) callContext() *turnContext {
 	return &a.ctx
 }
 
-// endContext requests the end of the contexts of the attempt's host calls.
+// endContext requests that the contexts of the attempt's host calls be cancelled.
 func (st *state) endContext(a *attempt) {
 	a.nextCancel, st.fx.now.cancels = st.fx.now.cancels, a
 	if a.cur != nil {

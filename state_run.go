@@ -26,7 +26,7 @@ type job struct {
 	prompt  Prompt
 	rep     *Reporter
 	cursor  Cursor // if again is set: position up to which the session's messages were read
-	again   bool   // the call is callStart, and the session has messages of earlier turns, which must be read first
+	again   bool   // the call is callStart, and the session has messages from earlier turns, which must be read first
 	restore SessionRestore
 	slot    *sourceSlot // slot of the attempt; nil without Config.Slots
 }
@@ -63,7 +63,7 @@ func (st *state) beginCall(a *attempt, j *job, now int64) bool {
 			st.beginRestore(a, j, now)
 			return true
 		}
-		if a.recovering = false; toEnd { // the client cannot stop what an earlier process has left running
+		if a.recovering = false; toEnd { // the client cannot stop what an earlier process left running
 			a.stage = stageNone
 			st.rest(a, now)
 			return false
@@ -93,7 +93,7 @@ func (st *state) beginCall(a *attempt, j *job, now int64) bool {
 		j.call, j.session, j.again = callStart, t.sess.id, a.mustCatchUp()
 		st.prompt(a, &j.prompt, now)
 		if a.cl.runner {
-			a.callEnd = 0 // no time limit, because the call returns only at the end of the turn
+			a.callEnd = 0 // no time limit, because the call returns only when the turn ends
 			j.call, j.rep = callRun, a.reporter()
 			st.phase(a, PhaseTurn)
 		} else if j.again {
@@ -128,8 +128,8 @@ func (st *state) spec(t *task, s *SessionSpec) {
 	}
 }
 
-// prompt opens the next turn and fills in its prompt. Like spec, it fills in a parameter and does
-// not return the prompt. A returned Prompt would be copied into every stack frame, and the stack of
+// prompt opens the next turn and fills in its prompt. Like spec, it fills in a parameter instead of
+// returning the prompt. A returned Prompt would be copied into every stack frame, and the stack of
 // a new goroutine would have to grow, which took an eighth of the time of a short task.
 func (st *state) prompt(a *attempt, p *Prompt, now int64) {
 	t := a.t
@@ -166,14 +166,14 @@ func (st *state) prompt(a *attempt, p *Prompt, now int64) {
 	} else if a.told != nil { // the call is repeated
 		p.Notice = a.told.clone()
 	}
-	if st.claims == nil { // otherwise the source must confirm the slot first
+	if st.claims == nil { // otherwise, the source must confirm the slot first
 		st.promptBegins(a, now)
 	}
 }
 
-// promptBegins records that the session is about to get the prompt that the method "prompt" has prepared.
-// The call of a runner returns only at the end of the turn, so the notice and the message in the prompt
-// count as delivered when the call begins.
+// promptBegins records that the session is about to get the prompt that st.prompt prepared. A
+// runner's call returns only when the turn ends, so the notice and the message in the prompt count
+// as delivered when the call begins.
 func (st *state) promptBegins(a *attempt, now int64) {
 	a.forgot = false
 	if !a.cl.runner {
@@ -186,7 +186,7 @@ func (st *state) promptBegins(a *attempt, now int64) {
 	st.handedOver(a, true)
 }
 
-// clone returns a copy of n that shares no mutable parts with n.
+// clone returns a copy of n that does not share any mutable parts with n.
 func (n *Notice) clone() *Notice {
 	c := *n
 	c.Items, c.Batch, c.Questions = slices.Clone(n.Items), slices.Clone(n.Batch), slices.Clone(n.Questions)
@@ -248,7 +248,7 @@ func (st *state) created(a *attempt, id string, f hostFailure, now int64) {
 }
 
 // createdLate handles a session that was created after its attempt had ended. The session is
-// aborted and never prompted.
+// aborted and is never prompted.
 func (st *state) createdLate(a *attempt, id string, f hostFailure, now int64) {
 	t := a.t
 	switch {
@@ -280,7 +280,7 @@ func (st *state) turnReturned(a *attempt, end TurnEnd, f hostFailure, now int64)
 		st.rest(a, now)
 		return
 	}
-	gaveSlot := a.awaitsAnswer() // so the turn has begun, and the call cannot be repeated
+	gaveSlot := a.awaitsAnswer() // if it gave its slot back, the turn has begun, and the call cannot be repeated
 	st.asksNoMore(a, now)
 	if !gaveSlot && st.unreached(a, stagePrompt, f, now) {
 		return
@@ -362,8 +362,8 @@ func (st *state) turnStarted(a *attempt, f hostFailure, now int64) {
 	st.setDeadline(a, now)
 }
 
-// notTaken records that the prompt of an ended attempt never reached the session. The next attempt
-// will send that prompt together with its own prompt.
+// notTaken records that the prompt of an attempt that has ended never reached the session. The next
+// attempt will send that prompt together with its own.
 func (a *attempt) notTaken() {
 	switch t := a.t; {
 	case t.no == a.no && t.fin != nil:
@@ -385,8 +385,8 @@ func (st *state) handsOver(a *attempt, now int64) bool {
 	return true
 }
 
-// caughtUp records the messages that earlier attempts, or a refused turn that goes on, have left in the
-// session. It is called right before the attempt prompts the session.
+// caughtUp records the messages that earlier attempts, or a refused turn that continues, have left
+// in the session. It is called right before the attempt prompts the session.
 func (st *state) caughtUp(a *attempt, pages []Page) {
 	if !a.live() {
 		return // the prompt is not handed over
@@ -413,8 +413,8 @@ func (st *state) caughtUp(a *attempt, pages []Page) {
 	st.mustKeep(a.t)
 }
 
-// bind gives the task its session. If another session has the id, the method "bind" changes nothing
-// and returns the other session.
+// bind gives the task its session. If another session has the id, bind does not change anything and
+// returns the other session.
 func (st *state) bind(t *task, id string) (other *session) {
 	s := &session{id: id, task: t}
 	if other = st.sessions.add(s); other != nil {
@@ -425,7 +425,7 @@ func (st *state) bind(t *task, id string) (other *session) {
 		// A scope with this name existed before the session. Its tasks become children of the
 		// session's task.
 		n.of, t.sess.own = t.sess, n
-		for env := n.nextLeft(); env != nil; env = n.nextLeft() { // the task's next turn reports the ends
+		for env := n.nextLeft(); env != nil; env = n.nextLeft() { // the task's next turn reports these debts
 			n.held.again = append(n.held.again, env)
 		}
 		st.regraft(n, t)
@@ -438,8 +438,8 @@ func (st *state) bind(t *task, id string) (other *session) {
 // session.
 func (st *state) regraft(n *node, t *task) {
 	if n.up != nil || t.up == n || t.up.under(n.session) {
-		// Either there would be a cycle, or a client has reported another parent for the node.
-		// Leave the node unchanged.
+		// Either there would be a cycle, or a client reported another parent for the node. Leave
+		// the node unchanged.
 		n.of, t.sess.own = nil, nil
 		return
 	}

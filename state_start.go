@@ -29,9 +29,9 @@ func (st *state) awaitCall(t *task, foreground bool) {
 	}
 }
 
-// forgetCall forgets the tool call that began the latest attempt, if the attempt has ended and no
-// caller waits for the attempt. The id of the call is needed only to recognize a retry, and no
-// retry can follow. A later call with the same id is a new call.
+// forgetCall forgets the tool call that began the latest attempt, if that attempt has ended and no
+// caller waits for it. The id of the call is needed only to recognize a retry, and no retry can
+// follow any more. A later call with the same id is a new call.
 func (st *state) forgetCall(t *task) {
 	if t.live() || t.is(flagUnanswered) {
 		return
@@ -129,8 +129,7 @@ func (st *state) room(top *node) error {
 	return nil
 }
 
-// launchNode returns the node of the launching session, linked to the parents that the argument
-// "chain" contains.
+// launchNode returns the node of the launching session, linked to the parents in chain.
 func (st *state) launchNode(session string, chain []SessionInfo) (*node, error) {
 	n := st.node(session)
 	if n.gone {
@@ -202,9 +201,8 @@ func (st *state) queue(t *task, now int64) {
 }
 
 // askForSlot takes a slot for the task. If none is free, it puts the task at the head or at the end
-// of the line; the given queue time decides its place among the tasks there. If the task gets a
-// slot, the method "settle" continues with it. In a suspended manager, askForSlot does nothing,
-// because no task begins.
+// of the line; ticket decides its place among the tasks there. If the task gets a slot, settle
+// continues with it. In a suspended manager, askForSlot does nothing, because no task begins.
 func (st *state) askForSlot(t *task, head bool, ticket uint64) {
 	if st.suspend != notSuspended {
 		return
@@ -224,7 +222,7 @@ func (st *state) ringQueued(t *task, now int64) {
 	if t.status != Pending {
 		return
 	}
-	if end := st.queueEnd(t, now); end > now { // the time did not pass during the cool-down of the pool
+	if end := st.queueEnd(t, now); end > now { // the cool-down of the pool does not count
 		st.deadlines.queued.set(t.more.ttl, t, end)
 		st.changed(t)
 	} else {
@@ -286,8 +284,8 @@ func (st *state) start(t *task, now int64) {
 }
 
 // wantCall records that the attempt's next host call is due. If the current update was made with
-// BackgroundManager.step, the worker that made it can carry out the call. Otherwise the method
-// "release" starts a worker for it.
+// BackgroundManager.step, the worker that made it can make the call. Otherwise, release starts a
+// worker for it.
 func (st *state) wantCall(a *attempt) {
 	st.changed(a.t)
 	if st.fx.after.start == nil {
@@ -299,7 +297,7 @@ func (st *state) wantCall(a *attempt) {
 }
 
 // ref returns the task with the given id, or the task whose session has that id. If the task's
-// record has expired, the method "ref" returns the tombstone instead.
+// record has expired, ref returns the tombstone instead.
 func (st *state) ref(by Caller, ref string) (*task, *tombstone, error) {
 	if s := st.session(ref); s != nil {
 		ref = s.task.id()
@@ -464,7 +462,7 @@ func (st *state) reopen(t *task, up *node, now int64) {
 	}
 	t.set(flagDropped, false)
 	if old := t.up; old != up {
-		if t.notice == NoticeOwed { // give up the debts of earlier attempts, which belong to the old parent
+		if t.notice == NoticeOwed { // abandon the debts of earlier attempts, which belong to the old parent
 			st.settleTask(t, NoticeGivenUp, now)
 			t.set(flagOldDebts, false)
 		}
@@ -483,7 +481,7 @@ func (st *state) reopen(t *task, up *node, now int64) {
 		st.keep.text -= int64(len(t.fin.result))
 		t.fin = nil
 	}
-	if t.status != Pending { // a record that the method "revive" has made is pending already
+	if t.status != Pending { // a record that revive made is already pending
 		t.transition(Pending, CauseNone)
 	}
 	t.no = st.lastNumber(t) + 1

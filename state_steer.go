@@ -36,9 +36,9 @@ func (t *task) mayLose(l *letter) bool {
 	return a != nil && t.live() && t.no == l.attempt && a.turn == l.turn && (a.turnStart > 0 || a.recovering)
 }
 
-// joinedTurn records that the client has taken the letter into the turn that it was to join. If that
-// turn is lost, the letter waits for a turn of its own. If the attempt has ended, the letter is
-// unconsumed already.
+// joinedTurn records that the client has added the letter to the turn that it was to join. If that
+// turn is lost, the letter waits for its own turn. If the attempt has ended, the letter is already
+// unconsumed.
 func (st *state) joinedTurn(t *task, l *letter) {
 	switch {
 	case !t.hasRecord() || l.state != MessageUncertain:
@@ -54,15 +54,15 @@ func (st *state) joinedTurn(t *task, l *letter) {
 	st.letterSettled(t)
 }
 
-// waits makes a letter of a lost turn wait for a turn of its own.
+// waits makes a letter that joined a lost turn wait for its own turn.
 func (b *mailbox) waits(l *letter) {
 	l.now, l.lost, l.turn = false, false, 0
 	b.set(l, MessageAccepted)
 }
 
-// sendAgain makes the messages that joined a turn wait for turns of their own, because the turn
-// that they joined is lost and begins again. A message that the client has not taken yet follows once the
-// client has taken it.
+// sendAgain makes the messages that joined a turn wait for their own turns, because the turn that
+// they joined is lost and begins again. A message that the client has not accepted yet follows once
+// the client has accepted it.
 func (a *attempt) sendAgain() {
 	b := a.t.mail()
 	if b == nil {
@@ -81,7 +81,7 @@ func (a *attempt) sendAgain() {
 }
 
 // keepJoined drops the texts of the messages that joined a turn. The turn was refused, but its session
-// goes on with them, so they are not sent again.
+// contains them and continues, so they are not sent again.
 func (st *state) keepJoined(a *attempt) {
 	b := a.t.mail()
 	if b == nil {

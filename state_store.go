@@ -40,22 +40,22 @@ type storing struct {
 	waiters map[uint64][]*waiter // callers and workers that wait for a commit, by the number of the batch that they need
 
 	refused   []*mark // marks whose records the store refuses
-	retryAt   int64   // time from which the first of these records is tried again
+	retryAt   int64   // when the first of these records is tried again
 	lastTries int     // number of these records that are tried once more before the store is closed
 	retrying  *mark   // mark whose record the current batch tries again
 
-	crashed time.Time // time of the last crash of an earlier process; zero if there was none, or if a suspension followed it
+	crashed time.Time // when an earlier process last crashed; zero if none did, or if a suspension followed
 
 	aside    map[string]bool // keys of records that a newer version of the library wrote, which stay as they are
 	instance string          // id of this run of the manager
-	seen     int64           // time at which the manager's own record was last made
+	seen     int64           // when the manager's own record was last made
 	clean    bool            // the manager is being suspended
 
 	failing bool       // the last write failed or takes too long
-	why     string     // reason why writes fail
-	since   int64      // time of the first failed write since the last successful one; 0 if writes do not fail
+	why     string     // why writes fail
+	since   int64      // when the first write since the last successful one failed; 0 if writes do not fail
 	over    bool       // the manager no longer writes, because it closes the store or the store is lost
-	lost    *lostError // reason why the store is lost; nil if the store is not lost
+	lost    *lostError // why the store is lost; nil if it is not
 }
 
 // mark is the information in storing about one task or node.
@@ -68,9 +68,9 @@ type mark struct {
 	last    string            // image of the record as it was last made
 	texts   map[string]uint64 // number of the batch of each written text; for a loaded task, the texts that its record names
 	final   *recorded         // for an expired task, its last record
-	fresh   bool              // for a task: its launch is not durable yet, so the task is not shown
-	undo    *unresumed        // for a task, its state before its last resume, while that resume is not durable
-	asked   *asking           // for a task, the callers of its launch or resume; nil if none of them waits
+	fresh   bool              // for a task, whether its launch is not durable yet, so that the task is not shown
+	undo    *unresumed        // for a task, its state before its last resume, until that resume is durable
+	asked   *asking           // for a task, the callers of its launch or resume; nil if none of them is waiting
 	batch   uint32            // for a node, the number of its open batch; for a task, the number of the batch that contains its latest end
 	past    []uint32          // for a task, the numbers of the batches that contain the ends of its earlier attempts, oldest first
 	gone    bool              // the record is to be deleted, or is deleted already
@@ -78,20 +78,20 @@ type mark struct {
 	saves   bool              // for a node, whether the store might contain its record
 	burnt   int32             // for a task, the highest number of a withdrawn attempt that the store may contain
 
-	// The following fields are set for tasks. The client needs them to continue the session in
+	// The following fields are set only for tasks. The client needs them to continue the session in
 	// another process.
-	saved     []byte    // data that the client has saved
-	savedAt   int64     // time at which the data was last urgent
+	saved     []byte    // data that the client saved
+	savedAt   int64     // when the data was last urgent
 	sessions  int32     // number of sessions that the task had before its session
 	before    Cursor    // position in the session before the last prompt
 	restarts  int32     // number of crashes of the process since the task last made progress
 	outlived  int32     // number of other crashes, which the task probably did not cause; see maxOutlived
 	instance  string    // id of the manager that handed over the last prompt; empty for this manager
 	turnStart int64     // start of the turn in which the process ended
-	since     int64     // for a start that an earlier process began, the beginning of its time to live; otherwise 0
-	queueEnds time.Time // end of the queue time to live, before beginRecovery
+	since     int64     // for a start that an earlier process began, when its time to live began; otherwise 0
+	queueEnds time.Time // until beginRecovery, the end of the queue time to live
 	overrun   bool      // the attempt missed its stopping deadline in the earlier process
-	noValues  string    // reason why the context values could not be restored
+	noValues  string    // why the context values could not be restored
 	said      string    // name of the text of the last turn, if the text cannot be read
 	prompts   [2]string // names of the texts of the last two turns' prompts, the last one first
 	counted   spent     // for a starter, the counted usage of the turn in which the process ended
@@ -138,11 +138,11 @@ func (s *storing) change(m *mark) {
 	}
 }
 
-// changed notes that the record of the task may have changed. Nothing waits for the change. A call
+// changed records that the task's record may have changed. Nothing waits for the change. A call
 // without a real change costs little, because a record is written only if it differs from the last
-// one. Therefore the leaves that most transitions call (emit, set, setDeadline, wantCall, rest and
-// others) call changed. A transition that calls none of these leaves calls it directly. In tests,
-// the check of the invariants finds changes that were not noted.
+// one. Therefore, the leaves that most transitions call (emit, set, setDeadline, wantCall, rest and
+// others) call changed. A transition that does not call any of these leaves calls it directly. In
+// tests, the check of the invariants finds changes that were not recorded.
 func (st *state) changed(t *task) {
 	if s := st.storing; s != nil && t.hasRecord() {
 		s.change(s.task(t))
@@ -154,22 +154,22 @@ func (st *state) changed(t *task) {
 // longer changes once the task has expired or its launch has been withdrawn.
 func (t *task) hasRecord() bool { return !t.is(flagForgotten) && t.no > 0 }
 
-// changedBelow notes that the records of all tasks below the node may have changed.
+// changedBelow records that the records of all tasks below the node may have changed.
 func (st *state) changedBelow(n *node) {
 	if st.storing != nil {
 		n.each(st.changed)
 	}
 }
 
-// mustKeep notes an urgent change of the task.
+// mustKeep records an urgent change to the task.
 func (st *state) mustKeep(t *task) {
 	if s := st.storing; s != nil && t.hasRecord() {
 		s.mustChange(s.task(t))
 	}
 }
 
-// mustChange notes an urgent change of the mark. If the store refuses the record, the change is not
-// urgent, because nothing waits for it.
+// mustChange records an urgent change to the mark. If the store refuses the record, the change is
+// not urgent, because nothing waits for it.
 func (s *storing) mustChange(m *mark) {
 	s.change(m)
 	if !m.refused {
@@ -177,7 +177,7 @@ func (s *storing) mustChange(m *mark) {
 	}
 }
 
-// nodeChanged notes that the record of the node may have changed. Nothing waits for the change.
+// nodeChanged records that the node's record may have changed. Nothing waits for the change.
 func (st *state) nodeChanged(n *node) {
 	if s := st.storing; s != nil {
 		s.change(s.node(n))
@@ -185,17 +185,17 @@ func (st *state) nodeChanged(n *node) {
 	}
 }
 
-// mustKeepNode notes an urgent change of the node.
+// mustKeepNode records an urgent change to the node.
 func (st *state) mustKeepNode(n *node) {
 	if s := st.storing; s != nil {
 		s.mustChange(s.node(n))
 	}
 }
 
-// saved keeps the data that the task's client has saved. The first data of a turn is urgent, because
-// it can contain the id of the session. Later data is urgent only if the last urgent data is old, so
-// that a client can save often. Data that is too long is not kept. The next process then does not know
-// how far the session got.
+// saved keeps the data that the task's client saved. The first data of a turn is urgent, because it
+// may contain the id of the session. Later data is urgent only if the last urgent data is old, so
+// that a client can save often. Data that is too long is not kept; the next process then does not
+// know how far the session got.
 func (st *state) saved(a *attempt, data []byte, now int64) {
 	s := st.storing
 	if s == nil {
@@ -252,8 +252,8 @@ func (st *state) askWriter() {
 	}
 }
 
-// nextBatch returns the next batch to write. The argument "wall" is the wall time now. If nothing waits
-// to be written, it returns nil, and the writer stops.
+// nextBatch returns the next batch to write. wall is the current wall time. If nothing waits to be
+// written, nextBatch returns nil, and the writer stops.
 func (st *state) nextBatch(wall time.Time, now int64) *StoreBatch {
 	s := st.storing
 	for s.urgent && !s.over {
@@ -298,7 +298,7 @@ func (st *state) putManager(b *StoreBatch, wall time.Time) {
 	b.Records = append(b.Records, st.recordManager(wall))
 }
 
-// recordManager makes the manager's own record. The argument "wall" is the wall time now.
+// recordManager makes the manager's own record. wall is the current wall time.
 func (st *state) recordManager(wall time.Time) StoreRecord {
 	s := st.storing
 	r := recorded{rec: StoreRecord{Key: managerKey, Kind: StoreManager, Due: true}}
@@ -405,8 +405,8 @@ func (st *state) committedTo(number uint64, now int64) {
 	st.wakeDrainers()
 }
 
-// writeFailed is called when the store contains no part of the batch. Its records become part of
-// the open batch, which gets the number of the failed batch.
+// writeFailed is called when a write has failed and the store contains no part of the batch. The
+// records in the batch become part of the open batch, which gets the number of the failed one.
 func (st *state) writeFailed(b *StoreBatch) {
 	s := st.storing
 	s.open, s.urgent = b.Number, true
@@ -439,14 +439,14 @@ func (st *state) lowerEvents(number uint64) {
 	}
 }
 
-// noteBatch notes the number of the parent's batch that contains the end of the task.
+// noteBatch records the number of the parent's batch that contains the end of the task.
 func (st *state) noteBatch(t *task) {
 	if s := st.storing; s != nil {
 		s.task(t).batch = s.batchOf(t.up)
 	}
 }
 
-// notePast notes that the task's latest attempt has become an earlier attempt.
+// notePast records that the task's latest attempt has become an earlier attempt.
 func (st *state) notePast(t *task) {
 	if s := st.storing; s != nil {
 		m := s.task(t)

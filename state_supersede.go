@@ -7,7 +7,7 @@ import "slices"
 // for the old attempt then wait for the new one.
 
 // replace ends an attempt as superseded and returns the attempt that takes its place. The caller
-// decides how the new attempt goes on, and reports its start.
+// decides how the new attempt continues, and reports its start.
 func (st *state) replace(a *attempt, reason string, now int64) *attempt {
 	t := a.t
 	f := &outcome{ended: now, reason: reason}
@@ -52,7 +52,7 @@ func (st *state) replace(a *attempt, reason string, now int64) *attempt {
 	return next
 }
 
-// supersede replaces an attempt if the end of the process interrupted its turn. The next attempt
+// supersede replaces an attempt whose turn was interrupted when the process ended. The next attempt
 // continues the turn in the same session. The task keeps its slot.
 func (st *state) supersede(a *attempt, now int64) {
 	next := st.replace(a, reasonSuperseded, now)
@@ -71,8 +71,8 @@ func (t *task) followed(no int32) int32 {
 	return no
 }
 
-// firstQueued returns the queue time of the attempt that the latest launch or resume has opened. A fallback
-// and a restart open further attempts, but the work has waited since that time.
+// firstQueued returns the queue time of the attempt that the latest launch or resume opened.
+// Fallbacks and restarts open further attempts, but the work has been waiting since that time.
 func (st *state) firstQueued(t *task) int64 {
 	at := t.queued
 	if t.more == nil {
@@ -89,7 +89,7 @@ func (st *state) firstQueued(t *task) int64 {
 	return at
 }
 
-// opened returns the number of the attempt that the latest launch or resume has opened. Later attempts
+// opened returns the number of the attempt that the latest launch or resume opened. Later attempts
 // continue it.
 func (t *task) opened() int32 {
 	no := t.no

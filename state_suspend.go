@@ -1,12 +1,12 @@
 package bgagent
 
-// This file suspends the manager. A suspension stops attempts without ending them, so that the next
-// process can continue them.
+// The code in this file suspends the manager. A suspension stops attempts without ending them, so
+// that the next process can continue them.
 //
 //	beginSuspend: nothing new begins -> [turns of runners end] -> freeze: no more changes
 //	-> stopFrozen: the contexts of the remaining turns end
 //
-// Changes between beginSuspend and freeze are recorded as usual. Answers of clients after freeze
+// Changes between beginSuspend and freeze are recorded as usual. Answers from clients after freeze
 // are ignored, because they only show that the clients' calls were stopped.
 
 // suspending is the progress of a suspension.
@@ -33,22 +33,22 @@ func (st *state) beginSuspend() {
 	st.wakeDrainers()
 }
 
-// ownTurns returns the number of attempts that the end of the process would interrupt. It does not
-// count the turns of a starter, because these continue on its server.
+// ownTurns returns the number of attempts that would be interrupted if the process ended now. It
+// does not count a starter's turns, because these continue on its server.
 func (st *state) ownTurns() (n int) {
 	if st.live+st.unquiet == 0 || st.recovery.due {
 		return 0
 	}
 	for _, t := range st.tasks {
-		if a := t.run; a != nil && !a.overrun && (a.inCall || a.ended) && !(a.live() && a.awaitsAnswer()) { // an answer can take a day
+		if a := t.run; a != nil && !a.overrun && (a.inCall || a.ended) && !(a.live() && a.awaitsAnswer()) { // an answer may take a day
 			n++
 		}
 	}
 	return n
 }
 
-// freeze makes sure that nothing changes afterwards. The records of the attempts that still run in
-// this process therefore stay those of running turns. freeze also wakes all waiters.
+// freeze makes sure that nothing changes afterwards. Therefore, the records of attempts that are
+// still running in this process keep describing running turns. freeze also wakes all waiters.
 func (st *state) freeze() {
 	st.suspend = frozen
 	if s := st.storing; s != nil {
@@ -80,7 +80,7 @@ func (st *state) leaveSlots() {
 // leavesTasks reports whether the tasks stay unchanged until another manager opens the store.
 func (st *state) leavesTasks() bool { return st.suspend == frozen || st.closing && st.recovery.due }
 
-// stopFrozen ends the contexts of all turns.
+// stopFrozen cancels the contexts of all turns.
 func (st *state) stopFrozen() {
 	for _, t := range st.tasks {
 		if a := t.run; a != nil && !a.ended {

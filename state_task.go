@@ -47,7 +47,7 @@ const (
 	flagDropped                           // the text of the result was dropped
 	flagForgotten                         // the record has expired
 	flagOldDebts                          // up.owed may hold debts of earlier attempts
-	flagReclaimable                       // the notice was given up, and a host can still take it
+	flagReclaimable                       // the notice could not be delivered, but a host can still take it
 	flagSlot                              // the task has a slot, and the grant was processed
 	flagUnanswered                        // a foreground call has not returned the task yet
 )
@@ -112,7 +112,7 @@ type extra struct {
 	ttl       *alarm // alarm for the queue time to live
 	budget    *taskBudget
 	mail      *mailbox // messages to the task; nil if there were none
-	fallen    *fallen  // set if the task runs on a fallback of its model
+	fallen    *fallen  // set if the task runs with a fallback of its model
 	questions *questions
 }
 
@@ -131,7 +131,7 @@ func (t *task) unsaid() string {
 	return t.more.unsaid
 }
 
-// outcome holds the results of an ended attempt.
+// outcome holds the results of an attempt that has ended.
 type outcome struct {
 	expiring
 	started  int64
@@ -172,48 +172,48 @@ type attempt struct {
 	phase   Phase
 	inCall  bool  // the host call is in flight
 	failed  bool  // the last host call that returned has failed
-	callEnd int64 // time at which the manager stops waiting for the call; 0 if there is no limit
+	callEnd int64 // when the manager stops waiting for the call; 0 if there is no limit
 
 	turn      int32
 	promptID  string
 	prompt    string // prompt of the next turn
 	notice    *envelope
-	told      *Notice // notice that a runner's turn got with its prompt
+	told      *Notice // notice that a runner's turn received with its prompt
 	countedIn uint64  // for a call that only stops something, the number of the batch that contains the number of restarts
-	postponed bool    // the attempt of an earlier process waits for its turn to be continued
-	forgot    bool    // the provider has refused all turns so far, and the session contains nothing of them
+	postponed bool    // the attempt is from an earlier process and waits until it is its turn to be continued
+	forgot    bool    // the provider has refused all turns so far, and the session does not contain any part of them
 	heard     bool    // the session has received the prompt of the attempt that this one replaced
-	heldAt    int64   // time at which an outage began to hold the attempt; 0 if no outage holds it
+	heldAt    int64   // when an outage began to hold the attempt; 0 if no outage holds it
 	started   int64
 	turnStart int64 // start of the current turn; 0 between turns
 	ran       int64 // time spent in earlier turns
 
-	text      string // text of the last turn that had a text
+	text      string // text of the last turn that had any
 	output    bool   // an earlier turn produced output
 	openTodos int32
 
 	parked
 	stopping
 
-	epoch      int          // grows with every prompt and abort; observations of an older epoch are dropped
+	epoch      int          // grows with every prompt and abort; observations from an older epoch are dropped
 	sight      *sight       // observations of the turn; nothingSeen until there are any
 	activity   int64        // time of the last change of any kind
-	lastNews   int64        // time at which the last progress event was sent
-	newsAt     int64        // time of a progress event that was put off; 0 if there is none
+	lastNews   int64        // when the last progress event was sent
+	newsAt     int64        // when a postponed progress event is due; 0 if there is none
 	nextRun    *attempt     // next attempt in the list effects.after.start
 	nextCancel *attempt     // next attempt in the list effects.now.cancels
-	refused    *refused     // set after a refusal of the provider, until a turn has ended in another way
-	cur        *turnContext // context for host calls after ctx has ended because of a halt; nil before
-	startFrom  int64        // without a store, beginning of the start's time to live; 0 if it is the time in "started"
+	refused    *refused     // set after a refusal by the provider, until a turn ends in another way
+	cur        *turnContext // context for host calls after a halt has cancelled ctx; nil before
+	startFrom  int64        // without a store, when the start's time to live began; 0 if it is the time in started
 	touched    bool         // listed in due.waiting
 
-	// The next three fields belong to an attempt of an earlier process; see state_restore.go.
-	recovering bool // it is not known yet how far the session got with the last prompt
+	// The next three fields are for attempts from an earlier process; see state_restore.go.
+	recovering bool // it is still unknown how far the session got with the last prompt
 	restoring  bool // a restore call is in progress
-	late       bool // the manager does not begin turns of the attempt by itself; state.lateFor is the reason
+	late       bool // the manager does not automatically begin turns of the attempt; state.lateFor is the reason
 
 	catchingUp  bool // for a starter, the session is being read before the prompt is handed over
-	restoreEnds bool // the last restore call began after the end of the attempt, to stop what still runs
+	restoreEnds bool // the last restore call began after the end of the attempt, to stop what is still running
 	continues   bool // if the turn proves to be interrupted, another attempt continues it
 }
 
@@ -232,37 +232,37 @@ type progress struct {
 	usage     Usage
 }
 
-// member is one ended attempt of a batch.
+// member is one attempt of a batch that has ended.
 type member struct {
 	t  *task
 	no int32
 }
 
-// debt stands for the notice that is owed for the end of one attempt.
+// debt stands for the notice that is owed because one attempt has ended.
 type debt struct {
 	t  *task // nil once the debt is settled
 	no int32
 	at int64
 }
 
-// envelope holds a notice that is being delivered, and its debts. After the first try of a
-// delivery, the contents no longer change, so that the host can recognize a repetition.
+// envelope holds a notice that is being delivered, and its debts. After the first try to deliver
+// it, the contents no longer change, so that the host can recognize a repetition.
 type envelope struct {
 	notice  Notice
 	debts   []debt
-	asks    []*asked // questions that the notice reports and about which the session is still to be told
+	asks    []*asked // questions in the notice that are still to be reported to the session
 	loading bool     // loadAsks has not found the questions yet
 	closed  []member // members of the batches that the notice closes
-	omitted int      // number of members that are missing in closed
+	omitted int      // number of members that are missing from closed
 	tries   int
-	pushes  int   // with a store, number of processes that have pushed the notice
+	pushes  int   // with a store, number of processes that pushed the notice
 	pushed  bool  // this process has pushed the notice
 	next    int64 // earliest time of the next try
 	since   int64
 	flying  bool
 }
 
-// kind holds data that many tasks have in common. The tasks share one kind, which counts its
+// kind holds data that many tasks have in common. Such tasks share one kind, which counts its
 // references.
 type kind struct {
 	key        kindKey
@@ -270,7 +270,7 @@ type kind struct {
 	refs       int
 	cl         *client
 	rules      []Permission
-	slot       slots.Handle // handle with which tasks ask for slots
+	slot       slots.Handle // handle with which the tasks ask for slots
 }
 
 type kindKey struct {
@@ -278,7 +278,7 @@ type kindKey struct {
 	model  string
 	client string
 	depth  int
-	named  bool // the caller has named the model, so no fallback replaces it
+	named  bool // the caller named the model, so no fallback replaces it
 }
 
 // kind returns the shared kind for the key and the rules, with one more reference. No other code
@@ -304,7 +304,7 @@ func (st *state) kind(key kindKey, cl *client, agentRules []Permission) *kind {
 	return k
 }
 
-// changeModel gives the task another model. The argument "named" is true if a caller has named it.
+// changeModel gives the task another model. named is true if a caller named the model.
 func (st *state) changeModel(t *task, model string, named bool) {
 	key, old := t.kind.key, t.kind
 	key.model, key.named = model, named
@@ -340,15 +340,15 @@ type client struct {
 
 	followed map[*attempt]struct{} // attempts in a turn or being stopped; sweeps poll their sessions
 	parents  map[*node]struct{}    // busy parents that are owed a notice
-	polling  bool                  // a polling goroutine runs
+	polling  bool                  // a polling goroutine is running
 	toRead   []looked              // sessions that wait for a reader
 	readers  int                   // number of reader goroutines, at most Config.ReadConcurrency
-	streamUp int64                 // time from which the event stream is complete; 0 if the stream is incomplete
+	streamUp int64                 // since when the event stream has been complete; 0 if it is incomplete
 	lastBeat int64
-	gapAt    int64   // time at which events were last lost
+	gapAt    int64   // when events were last lost
 	out      *outage // current outage; nil if there is none
 
-	fallbacks map[string]FallbackWay // ways in which agents go on with other models, by the agent's name
+	fallbacks map[string]FallbackWay // how agents continue with other models, by the agent's name
 
 	showsRetries map[string]bool // agents whose programs show repeated requests, by name
 }

@@ -10,9 +10,9 @@ type alarm struct {
 	index int // position in the heap, counted from 1; 0 if the alarm is not set
 }
 
-// alarms is a binary heap of alarms, the earliest first. T is the type of the records that the
-// alarms belong to. All alarms share one timer. With a timer or a context for each alarm, a launch
-// took more than twice as long.
+// alarms is a binary heap of alarms, the earliest first. T is the type of the records to which the
+// alarms belong. All alarms share one timer. With a separate timer or context for each alarm, a
+// launch took more than twice as long.
 type alarms[T any] []ringer[T]
 
 type ringer[T any] struct {
@@ -109,20 +109,20 @@ func (h alarms[T]) first() int64 {
 	return h[0].at
 }
 
-// deadlines holds all alarms. An alarm may ring early. The code that handles the alarm checks the
-// time and sets the alarm again.
+// deadlines holds all alarms. An alarm may ring early. The code that handles it checks the time and
+// sets the alarm again.
 type deadlines struct {
 	attempts alarms[*attempt] // time limits of attempts
 	queued   alarms[*task]    // time limits of pending tasks
 	nodes    alarms[*node]    // times at which notices are due
 	accounts alarms[*node]    // ends of the periods of accounts
 	outages  alarms[*outage]  // times at which the next waiting attempt tries to start
-	keep     int64            // time at which the oldest record can be evicted; 0 if there is none
-	trouble  int64            // time at which failing or slow writes are reported; 0 if nothing is being written
-	beat     int64            // time at which the manager's own record is written; 0 if no task is live or being stopped
-	careful  int64            // time at which the next attempt of an earlier process is continued; 0 if none waits
-	shut     int64            // time at which the next pool may have cooled down for too long; see watchPool
-	store    int64            // time at which non-urgent changes are written; 0 if there are none
+	keep     int64            // when the oldest record can be evicted; 0 if there is none
+	trouble  int64            // when failing or slow writes are reported; 0 if nothing is being written
+	beat     int64            // when the manager's own record is written; 0 if no task is live or being stopped
+	careful  int64            // when the next attempt from an earlier process is continued; 0 if none is waiting
+	shut     int64            // when the next pool may have cooled down for too long; see watchPool
+	store    int64            // when non-urgent changes are written; 0 if there are none
 }
 
 // first returns the earliest deadline, or 0 if there is none.
@@ -176,30 +176,31 @@ func (st *state) ringDue(now int64) {
 // The time limits of an attempt. All limits of an attempt share one alarm, which is set to the
 // earliest.
 
-// attemptLimit is a time limit of an attempt. If several limits have passed, the first in this
-// order is applied. A new limit needs a constant here, a case in limitEnd and a case in applyLimit.
+// attemptLimit is a time limit of an attempt. If several limits have been reached, the first in
+// this order is applied. A new limit needs a constant here, a case in limitEnd and a case in
+// applyLimit.
 type attemptLimit uint8
 
 const (
-	untilStopped   attemptLimit = iota // deadline for stopping the session of an ended attempt
+	untilStopped   attemptLimit = iota // deadline for stopping the session of an attempt that has ended
 	untilAnswered                      // deadline for the return of CreateSession or StartTurn
-	untilHalted                        // time at which a turn whose program repeats refused requests is stopped, then the deadline for the stop
-	untilFallback                      // time at which a parked attempt goes on with another model
+	untilHalted                        // when a turn whose program repeats refused requests is stopped; after that, the deadline by which it must have stopped
+	untilFallback                      // when a parked attempt continues with another model
 	untilParked                        // end of the wait for a provider
-	untilReachable                     // deadline for the end of the outage that holds up the attempt
+	untilReachable                     // deadline for the end of the outage that delays the attempt
 	untilOld                           // end of the attempt's time to live
-	untilStale                         // time at which a runner's turn becomes stale; the function "judge" checks the turns of starters
-	untilExpired                       // time at which the attempt's first open question expires; does not end the attempt
-	untilAsleep                        // time at which a turn that waits for an answer gives its slot back; does not end the attempt
+	untilStale                         // when a runner's turn becomes stale; judge checks the turns of starters
+	untilExpired                       // when the attempt's first open question expires; does not end the attempt
+	untilAsleep                        // when a turn that waits for an answer gives its slot back; does not end the attempt
 	untilSilent                        // deadline for the status of a starter's session
-	untilProved                        // time at which the silence of a turn proves that the provider accepts requests; does not end the attempt
-	untilNews                          // time of a progress event that was put off; does not end the attempt
-	untilLook                          // time of the next poll of a starter's session; does not end the attempt
+	untilProved                        // when the silence of a turn proves that the provider accepts requests; does not end the attempt
+	untilNews                          // when a postponed progress event is due; does not end the attempt
+	untilLook                          // when a starter's session is polled next; does not end the attempt
 	attemptLimits
 )
 
-// limitEnd returns the time at which the limit of the attempt passes, or 0 if the limit does not
-// apply now.
+// limitEnd returns when the attempt's limit l is reached, or 0 if the limit does not currently
+// apply.
 func (st *state) limitEnd(l attemptLimit, a *attempt) int64 {
 	followed := a.cl.starter && a.turnStart > 0 && a.stage == stageNone
 	switch l {
@@ -245,8 +246,8 @@ func (st *state) limitEnd(l attemptLimit, a *attempt) int64 {
 	return 0
 }
 
-// applyLimit handles a time limit that has passed. After that, limitEnd must return a later time or
-// 0.
+// applyLimit handles a time limit that has been reached. After that, limitEnd must return a later
+// time or 0.
 func (st *state) applyLimit(l attemptLimit, a *attempt, now int64) {
 	switch l {
 	case untilStopped:
@@ -288,8 +289,8 @@ func (st *state) applyLimit(l attemptLimit, a *attempt, now int64) {
 	}
 }
 
-// limits returns the range of the time limits that can apply to the attempt. The limit "first" is
-// in the range, the limit "end" is not.
+// limits returns the range of the time limits that can apply to the attempt. The range includes
+// first but not end.
 func (a *attempt) limits() (first, end attemptLimit) {
 	if a.ended {
 		return untilStopped, untilStopped + 1
@@ -303,8 +304,7 @@ func (st *state) setDeadline(a *attempt, now int64) {
 	st.deadlines.attempts.setBy(&a.alarm, a, st.earliest(a))
 }
 
-// earliest returns the time at which the first of the attempt's time limits passes, or 0 if none
-// applies.
+// earliest returns when the first of the attempt's time limits is reached, or 0 if none applies.
 func (st *state) earliest(a *attempt) (at int64) {
 	for l, end := a.limits(); l < end; l++ {
 		if t := st.limitEnd(l, a); t > 0 && (at == 0 || t < at) {
@@ -314,8 +314,8 @@ func (st *state) earliest(a *attempt) (at int64) {
 	return at
 }
 
-// ringAttempt applies the first of the attempt's time limits that has passed, if there is one. It
-// sets the alarm to the next time limit.
+// ringAttempt applies the first of the attempt's time limits that has been reached, if there is
+// one. It sets the alarm to the next time limit.
 func (st *state) ringAttempt(a *attempt, now int64) {
 	if !a.ended && !a.live() {
 		return
@@ -336,8 +336,8 @@ func (st *state) ringAttempt(a *attempt, now int64) {
 	}
 }
 
-// ttlEnd returns the time at which the attempt's time to live ends, or 0 if the time to live does
-// not run now.
+// ttlEnd returns when the attempt's time to live expires, or 0 if the time to live is not currently
+// running.
 func (st *state) ttlEnd(a *attempt) int64 {
 	if st.limit(limitTimeToLive) <= 0 || a.t.is(flagForeground) || a.parkedFor != notParked || a.clocksStand() || st.awaitsClaim(a) {
 		return 0
@@ -353,8 +353,8 @@ func (st *state) ttlEnd(a *attempt) int64 {
 	return from + int64(st.limit(limitTimeToLive)) - a.ran
 }
 
-// announcedMost returns the longest wait for a retry that a program has announced. It does not depend on
-// whether tasks are parked.
+// announcedMost returns how long to wait, at most, for a retry that a program announced. It does
+// not depend on whether tasks are parked.
 func (st *state) announcedMost() int64 {
 	if most := st.limit(limitMaxPark); most > 0 {
 		return int64(most)
@@ -362,8 +362,7 @@ func (st *state) announcedMost() int64 {
 	return int64(DefaultMaxPark)
 }
 
-// staleEnd returns the time at which a runner's turn becomes stale, or 0 if it cannot become stale
-// now.
+// staleEnd returns when a runner's turn becomes stale, or 0 if it currently cannot become stale.
 func (st *state) staleEnd(a *attempt) int64 {
 	if !a.cl.runner || a.turnStart == 0 || st.limit(limitStaleTimeout) <= 0 || !a.sight.reported || a.sight.inFlight() > 0 || a.phase == PhaseAsking || a.clocksStand() {
 		return 0

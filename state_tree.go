@@ -12,9 +12,9 @@ import (
 // task.
 type node struct {
 	session  string
-	of       *session // session of the task that the node belongs to; nil for a root session or a scope
+	of       *session // session of the task to which the node belongs; nil for a root session or a scope
 	up       *node    // parent node, if a client reported it or the session's task has expired; otherwise nil
-	subs     []*node  // nodes whose field "up" points to this node
+	subs     []*node  // nodes whose up points to this node
 	dir      string
 	first    *task // first task in the list of the node's tasks, oldest first
 	last     *task
@@ -28,7 +28,7 @@ type node struct {
 
 	outbox
 	delivery
-	held *holding // with a store, answers that were handed out or are about to be, and are not acknowledged
+	held *holding // with a store, unacknowledged answers that were handed out or are about to be
 
 	waiters []*waiter // callers that wait in NextNotice
 	touched bool      // listed in due.nodes
@@ -105,7 +105,7 @@ func (n *node) each(f func(*task)) {
 	}
 }
 
-// directory returns the session's working directory, or "" if it is not known.
+// directory returns the session's working directory, or "" if it is unknown.
 func (n *node) directory() string {
 	if t := n.parentTask(); t != nil {
 		if t.more != nil {

@@ -11,14 +11,13 @@ import (
 	"github.com/bgagent/bgagent/internal/mdtext"
 )
 
-// This file contains the waiters for the store, and the reactions of the state to writes that fail or
-// take too long.
+// The code in this file handles the waiters for the store, and writes that fail or take too long.
 
 // anyBatch is a number that no batch has. It stands for all batches.
 const anyBatch = math.MaxUint64
 
 // await makes the waiter wait for the batch with the given number. The number 0 stands for the next
-// batch that becomes durable. After a waiter has been woken, it waits again only if await is called
+// batch that becomes durable. A waiter that has been woken waits again only if await is called
 // again.
 func (s *storing) await(w *waiter, batch uint64) {
 	w.place = len(s.waiters[batch])
@@ -26,7 +25,7 @@ func (s *storing) await(w *waiter, batch uint64) {
 }
 
 // forget removes the waiter from the list for the batch. It leaves a gap in the list, because closing
-// the gap would take time for each of the other waiters.
+// the gap would take time proportional to the number of other waiters.
 func (s *storing) forget(w *waiter, batch uint64) {
 	if all := s.waiters[batch]; w.place < len(all) && all[w.place] == w {
 		all[w.place] = nil
@@ -35,7 +34,7 @@ func (s *storing) forget(w *waiter, batch uint64) {
 
 // wakeStoring wakes the waiters for the given batch and for all earlier batches, in the order of the
 // batches. Waiters for the same batch are woken in the order in which they began to wait. Waiters for
-// later batches are not woken. Otherwise the number of wake-ups would grow with the square of the
+// later batches are not woken. Otherwise, the number of wake-ups would grow with the square of the
 // number of waiters.
 func (st *state) wakeStoring(batch uint64) {
 	s := st.storing
@@ -68,17 +67,17 @@ func (st *state) batchOfNode(n *node) uint64 {
 	return 0
 }
 
-// asking is a launch or a resume whose callers wait until it is durable. It has several callers if a
+// asking is a launch or resume whose callers wait until it is durable. It has several callers if a
 // tool call was repeated.
 type asking struct {
 	callers   int
 	withdrawn bool
-	uncertain bool   // the launch or resume was withdrawn, and the store may contain it
-	why       string // reason why the launch or resume was withdrawn
+	uncertain bool   // the launch or resume was withdrawn, but the store may contain it
+	why       string // why the launch or resume was withdrawn
 }
 
-// ask notes that a caller waits for the launch or resume that opened the attempt. If the launch or
-// resume is already durable, ask returns nil.
+// ask records that a caller waits for the launch or resume that opened the attempt. If the launch
+// or resume is already durable, ask returns nil.
 func (st *state) ask(t *task, no int32) *asking {
 	switch m := st.storing.tasks[t]; {
 	case st.accepted(t, no):
@@ -94,8 +93,8 @@ func (st *state) ask(t *task, no int32) *asking {
 	}
 }
 
-// answer notes that a caller no longer waits. It withdraws a launch or resume that is not durable, if
-// writes fail or if no other caller waits for it.
+// answer records that a caller no longer waits. It withdraws a launch or resume that is not
+// durable, if writes fail or if no other caller waits for it.
 func (st *state) answer(x *asking, t *task, no int32, now int64) (kept, uncertain bool) {
 	x.callers--
 	s := st.storing
@@ -114,8 +113,8 @@ func (st *state) answer(x *asking, t *task, no int32, now int64) (kept, uncertai
 	return false, x.uncertain
 }
 
-// withdrew notes that the launch or resume of the mark was withdrawn, and wakes everything that
-// waits for it.
+// withdrew records that the launch or resume of the mark's task was withdrawn, and wakes everything
+// that waits for it.
 func (st *state) withdrew(m *mark, uncertain bool) {
 	if x := m.asked; x != nil {
 		x.withdrawn, x.uncertain, x.why = true, uncertain, st.storing.why
@@ -124,14 +123,14 @@ func (st *state) withdrew(m *mark, uncertain bool) {
 	st.wakeStoring(anyBatch)
 }
 
-// expectAnswer makes sure that a write without an answer is reported.
+// expectAnswer makes sure that a write that does not return is reported.
 func (st *state) expectAnswer(now int64) {
 	if st.deadlines.trouble == 0 && !st.storing.failing {
 		st.deadlines.trouble = now + int64(st.limit(limitStoreTimeout))
 	}
 }
 
-// storeTrouble notes that a write failed.
+// storeTrouble records that a write failed.
 func (st *state) storeTrouble(number uint64, detail string, now int64) {
 	s := st.storing
 	s.failing, s.why = true, mdtext.Joined(mdtext.Valid(detail), titleMax)
@@ -143,8 +142,8 @@ func (st *state) storeTrouble(number uint64, detail string, now int64) {
 	st.wakeStoring(anyBatch)
 }
 
-// ringTrouble reports that writes have failed for Config.StoreTimeout, or that a write has had no
-// answer for that time.
+// ringTrouble reports that writes have failed for Config.StoreTimeout, or that a write has not
+// returned for that long.
 func (st *state) ringTrouble() {
 	s := st.storing
 	st.deadlines.trouble = 0
@@ -156,7 +155,8 @@ func (st *state) ringTrouble() {
 	st.sendEvent(Event{Kind: EventStoreTrouble})
 }
 
-// storeFails returns an error while writes fail. The manager then accepts no launch and no resume.
+// storeFails returns an error while writes fail. The manager then does not accept launches or
+// resumes.
 func (st *state) storeFails() error {
 	switch s := st.storing; {
 	case s == nil || !s.failing:
@@ -175,9 +175,9 @@ func (st *state) leaveStore() {
 }
 
 // loseStore is called when the store no longer belongs to this manager. Another manager may continue
-// the tasks. Therefore every attempt ends in this process, without a notice. The ends never become
-// durable, so they are never shown. A session on a server is not aborted, because another manager may
-// follow the session.
+// the tasks. Therefore, every attempt ends in this process, without a notice. These ends never
+// become durable, so they are never shown. A session on a server is not aborted, because another
+// manager may be following the session.
 func (st *state) loseStore(lost *lostError, now int64) {
 	s := st.storing
 	if s.lost != nil || s.over {
@@ -205,7 +205,7 @@ func (st *state) loseStore(lost *lostError, now int64) {
 func (st *state) endLost(t *task, now int64) {
 	if a := t.run; a != nil && a.cl.starter {
 		a.turnStart, a.recovering, a.loose = 0, false, false
-	} else if a != nil && a.postponed { // this process has started nothing for it
+	} else if a != nil && a.postponed { // this process has not started anything for it
 		a.recovering = false
 	}
 	st.end(t, CauseInterrupted, reasonStoreLost, now)
@@ -215,19 +215,20 @@ func (st *state) endLost(t *task, now int64) {
 // isLost reports whether the store is lost.
 func (st *state) isLost() bool { return st.storing != nil && st.storing.lost != nil }
 
-// asidePause returns the time between two attempts to write records that the store refuses. Each
-// record is tried again every storeAsideEvery, but all records together at most once per second.
+// asidePause returns the pause between two attempts to write records that the store refuses. Each
+// record is tried again every storeAsideEvery, but the store is tried at most once per second in
+// total.
 func (s *storing) asidePause() int64 {
 	return max(int64(storeAsideEvery)/int64(max(len(s.refused), 1)), int64(time.Second))
 }
 
-// refusal is a record that the store refuses while it writes other records.
+// refusal describes a record that the store refuses although it writes other records.
 type refusal struct{ key, why string }
 
 // writtenApart is called after the store has refused the whole batch and has written it in parts.
-// The argument "last" is the number of the last part. The records in "bad" are set aside: nothing
-// waits until they are durable. If such a record contains a launch or resume that is not durable yet,
-// the launch or resume is withdrawn.
+// last is the number of the last part. The records in bad are set aside: nothing waits for them to
+// become durable. If such a record contains a launch or resume that is not durable yet, the launch
+// or resume is withdrawn.
 func (st *state) writtenApart(b *StoreBatch, last uint64, bad []refusal, now int64) {
 	st.moveBatch(b, last)
 	for _, x := range bad {
@@ -357,7 +358,8 @@ func (st *state) retryRefused(now int64) *StoreBatch {
 	return nil
 }
 
-// flushLast is flush before the store is closed. Each record that the store refuses is tried once more.
+// flushLast is like flush, before the store is closed. Each record that the store refuses is tried
+// once more.
 func (st *state) flushLast() {
 	st.flush()
 	if s := st.storing; s != nil && len(s.refused) > 0 {
@@ -372,7 +374,7 @@ func (st *state) retryLater() {
 	}
 }
 
-// retryEnds notes whether the store refused the record that the last batch tried again.
+// retryEnds records whether the store refused the record that the last batch tried again.
 func (st *state) retryEnds(refused bool) {
 	s := st.storing
 	m := s.retrying
@@ -392,7 +394,7 @@ func (st *state) retryEnds(refused bool) {
 }
 
 // stillRefused is called when the store has refused a batch. If the batch contained only a record
-// that had been set aside, the record stays set aside, and the result is true.
+// that had been set aside, the record stays set aside, and stillRefused returns true.
 func (st *state) stillRefused(b *StoreBatch) bool {
 	if st.storing.retrying == nil {
 		return false

@@ -7,7 +7,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// If each commit woke every waiter, many launches at once would take a time that grows with the
+// If each commit woke every waiter, the time for many simultaneous launches would grow with the
 // square of their number.
 func TestACommitWakesOnlyTheWaitersThatNeedNoLaterBatch(t *testing.T) {
 	st := &state{storing: newStoring(0)}
@@ -34,8 +34,8 @@ func TestACommitWakesOnlyTheWaitersThatNeedNoLaterBatch(t *testing.T) {
 	require.Empty(t, s.waiters)
 }
 
-// A batch that tries a refused record again contains no other change, so no change may count as
-// durable with this batch.
+// A batch that tries a refused record again does not contain other changes, so no change may count
+// as durable with it.
 func TestTheRetryOfARefusedRecordMakesNoOtherChangeDurable(t *testing.T) {
 	st := &state{storing: newStoring(0)}
 	s := st.storing
@@ -58,8 +58,8 @@ func TestTheRetryOfARefusedRecordMakesNoOtherChangeDurable(t *testing.T) {
 	require.False(t, refused.refused)
 }
 
-// While a record is refused, the next retry is the next time at which the store is written. Changes
-// that nothing waits for must still be written soon.
+// While a record is refused, the store is next written to when this record is tried again. Changes
+// for which nothing waits must still be written soon.
 func TestARefusedRecordDoesNotDelayOtherChanges(t *testing.T) {
 	st := &state{storing: newStoring(0)}
 	s := st.storing

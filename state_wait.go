@@ -8,13 +8,13 @@ type callEnd uint8
 const (
 	callGoesOn    callEnd = iota // the call does not stop early
 	callTimedOut                 // the call stops, and its task continues in the background
-	callCancelled                // the call was cancelled, and its task is cancelled too
+	callCancelled                // the call was cancelled, and its task is cancelled, too
 	callSuspended                // the manager was suspended
 )
 
-// foreground checks whether a foreground call must still wait. The result "done" reports whether
-// the call returns now, with the task s. If the call returns before the task has ended by itself,
-// the result "why" is the reason.
+// foreground checks whether a foreground call must still wait. done reports whether the call
+// returns now, with the task s. If the call returns before the task has ended on its own, why is
+// the reason.
 func (st *state) foreground(left callEnd, by Caller, t *task, w *waiter, out *handing, now int64) (s Task, done bool, why callEnd) {
 	switch {
 	case int(t.no) != w.no && w.end != nil:
@@ -26,7 +26,7 @@ func (st *state) foreground(left callEnd, by Caller, t *task, w *waiter, out *ha
 	case st.hasEnded(t):
 		st.answered(t)
 		st.runReturns(t, t.no, true, out, now)
-		if t.up.session == by.Session { // the same tool call may have launched the task in the background before
+		if t.up.session == by.Session { // an earlier copy of the same tool call may have launched the task in the background
 			st.read(t, out, now)
 		}
 	case !t.live() && (left != callGoesOn || st.storing != nil && st.storing.over): // the end of the task is being written
@@ -84,8 +84,8 @@ func (st *state) isTask(by Caller) bool {
 	return st.session(by.Session) != nil
 }
 
-// inTurn reports whether the task runs and is not parked. A task in a turn holds a slot and needs
-// no other slot to continue.
+// inTurn reports whether the task is running and not parked. A task in a turn holds a slot and does
+// not need another one to continue.
 func (t *task) inTurn() bool {
 	return t.status == Running && t.run != nil && t.run.parkedFor == notParked
 }
@@ -95,7 +95,7 @@ type waiter struct {
 	ch    chan struct{} // channel with a buffer for one token
 	due   bool          // listed in wakes
 	place int           // for the store: position among the waiters for the same batch
-	no    int           // for Run: number of the attempt whose end Run waits for
+	no    int           // for Run: number of the attempt that Run waits for
 	end   *Task         // for Run: the task as it was at the end of that attempt; a later resume does not change it
 }
 
@@ -110,7 +110,8 @@ func (st *state) wakeTask(t *task) {
 	st.wakeDrainers()
 }
 
-// keepEnd saves a snapshot of the ended task for the callers that wait for its attempt in Run.
+// keepEnd saves a snapshot of the task, which has ended, for the callers that wait for its attempt
+// in Run.
 func (st *state) keepEnd(t *task) {
 	for _, w := range st.waiters[t] {
 		if w.no == int(t.no) {

@@ -2,8 +2,8 @@ package bgagent
 
 import "slices"
 
-// This file withdraws a launch or a resume that cannot be written. The caller of the launch or
-// resume then gets an error, and the task is in the same state as before the call.
+// The code in this file withdraws a launch or a resume that cannot be written. The caller then gets
+// an error, and the task is in the same state as before the call.
 
 // shows reports whether the task is visible. Until its launch is durable, a task is visible only to
 // the caller that launches it.
@@ -25,7 +25,7 @@ func (st *state) accepted(t *task, no int32) bool {
 func (st *state) withdrawn(t *task, no int32) bool { return t.no < no }
 
 // withdraw withdraws the launch or resume that opened the attempt. It returns true if the store may
-// contain the launch or resume anyway.
+// contain it anyway.
 func (st *state) withdraw(t *task, no int32, now int64) (uncertain bool) {
 	s := st.storing
 	m := s.tasks[t]
@@ -108,9 +108,9 @@ func (st *state) withdrawTask(t *task) {
 	t.no = 0
 }
 
-// lastNumber returns the highest attempt number that the task has used. This can be the number of a
-// withdrawn attempt, because the store might contain texts of that attempt. The names of texts contain
-// the number of the attempt, so another attempt must not use the same number.
+// lastNumber returns the highest attempt number that the task has used. This may be the number of a
+// withdrawn attempt, because the store might contain texts of that attempt. The names of texts
+// contain the number of the attempt, so another attempt must not use the same number.
 func (st *state) lastNumber(t *task) int32 {
 	if st.storing != nil {
 		if m := st.storing.tasks[t]; m != nil {
@@ -132,7 +132,7 @@ type unresumed struct {
 	status  Status
 	cause   Cause
 	more    *extra
-	batch   uint32 // like the field of the same name in mark
+	batch   uint32 // like mark.batch
 	past    []uint32
 	up      string // id of the parent session
 	revived bool   // only a tombstone of the task was in memory
@@ -142,7 +142,7 @@ type unresumed struct {
 var endedBy = map[Status]Cause{Completed: CauseTurnEnded, Failed: CauseStartFailed, Cancelled: CauseHost}
 
 // beforeResume saves the parts of the task that a resume changes. A resume calls it before making
-// its changes. If the task was revived, the argument "revived" is the status in its tombstone.
+// its changes. If the task was revived, revived is the status in its tombstone.
 func (st *state) beforeResume(t *task, revived Status) {
 	if s := st.storing; s != nil {
 		u := &unresumed{was: *t, status: t.status, cause: t.cause, up: t.up.session, revived: revived.Terminal()}
@@ -213,8 +213,8 @@ func (st *state) unresume(t *task, u *unresumed, now int64) {
 }
 
 // expireAgain replaces a revived task with a tombstone. The store had no record of the task,
-// because a task with a record is loaded and not revived. If the store might contain the record of the
-// resumed task, that record is deleted.
+// because a task with a record is loaded instead of revived. If the store might contain the record
+// of the resumed task, that record is deleted.
 func (st *state) expireAgain(t *task, u *unresumed, uncertain bool) {
 	if uncertain {
 		st.storing.dead = append(st.storing.dead, t.id())

@@ -7,11 +7,11 @@ import (
 	"time"
 )
 
-// Store is the interface to a place where tasks outlive the process. Only the manager calls it. The
+// Store keeps tasks, so that they outlive the process. Only the manager calls its methods. The
 // manager calls Open first and Close last. It calls Write for one batch at a time. It can call Text
-// and History at any time between Open and Close, even during a Write. If one of these two calls takes
-// longer than [Config].StoreTimeout, the manager abandons it. The manager waits until Write returns,
-// and reports a Write that takes longer than StoreTimeout.
+// and History at any time between Open and Close, even during a Write. If one of these two calls
+// takes longer than [Config].StoreTimeout, the manager abandons it. The manager waits until Write
+// returns, and reports a Write that takes longer than StoreTimeout.
 //
 // A store keeps three kinds of data. A record holds what the manager knows about one task, about
 // one session that delegates, or about itself. The manager always writes a whole record, and a
@@ -24,17 +24,18 @@ import (
 //
 //   - A batch is atomic. After a crash at any moment, the store contains either the whole batch or
 //     no part of it.
-//   - A batch is durable when Write returns nil, whatever happens to the process and the machine.
+//   - A batch is durable once Write has returned nil, no matter what happens to the process and the
+//     machine.
 //   - Batches keep their order: if the store contains a batch, it contains all earlier batches.
 //   - The store returns what was written, byte for byte. If it cannot read something back, it
-//     reports a [StoreDamage] or an error, and never returns anything else instead.
+//     reports a [StoreDamage] or an error, and never returns other data instead.
 //   - At most one manager has the store open.
 //
 // A store may have its own limits on the amount of data that it keeps. To keep these limits, it may
 // delete ended tasks that are not Due, in the order in which they ended. It must not delete
 // anything else.
 type Store interface {
-	// Open opens the store for the owner and returns what the manager needs to continue. If a living
+	// Open opens the store for the owner and returns what the manager needs to continue. If a live
 	// manager has the store open, the error is a [*StoreOwnedError]. If the manager that had the
 	// store open is dead, Open succeeds at once. After Close, Open may be called again.
 	Open(ctx context.Context, owner StoreOwner) (StoreContents, error)
@@ -42,37 +43,38 @@ type Store interface {
 	// Write writes the batch. If the error matches [ErrUncertain], the store may or may not contain
 	// the batch. From then on, every Write fails until the store has been closed and opened again, or
 	// reopened; see [StoreReopener]. The result of Open then shows whether the store contains the
-	// batch. After any other error, the store contains no part of the batch, neither now nor later,
-	// and the next Write may succeed. If no space is left, the error should match [syscall.ENOSPC].
-	// If the store refuses a batch repeatedly for another reason, the manager writes the batch in
-	// parts, sets the refused record aside, and reports it. A [*StoreOwnedError] means that another
+	// batch. After any other error, the store contains no part of the batch, now or later, and the
+	// next Write may succeed. If no space is left, the error should match [syscall.ENOSPC]. If the
+	// store refuses a batch repeatedly for another reason, the manager writes the batch in parts,
+	// sets the refused record aside, and reports it. A [*StoreOwnedError] means that another
 	// manager has opened the store in the meantime. The manager then ends its tasks. The store must
 	// not use the batch or its slices after Write has returned.
 	Write(ctx context.Context, b *StoreBatch) error
 
-	// Text returns the text that has the given name and belongs to the record with the given key. If
+	// Text returns the text with the given name that belongs to the record with the given key. If
 	// there is no such text, the error matches [ErrNoText].
 	Text(ctx context.Context, record, name string) (string, error)
 
-	// History returns a page of ended tasks. The task launched last comes first. Of tasks launched
-	// at the same time, the task with the greater key comes first. A page shows the store as it is
-	// between two batches. If a record cannot be read back, the page does not contain it. If there
-	// is no record with the key q.Before, the error matches [ErrNoRecord].
+	// History returns a page of ended tasks. The most recently launched task comes first. If tasks
+	// were launched at the same time, the one with the greater key comes first. A page shows the
+	// store as it is between two batches. It does not contain records that cannot be read back. If
+	// there is no record with the key q.Before, the error matches [ErrNoRecord].
 	History(ctx context.Context, q StoreQuery) ([]StoreRecord, error)
 
 	// Close closes the store, so that another manager can open it. It waits for calls that have
-	// begun. After Close, all calls except Open and Close fail, and Close does nothing.
+	// begun. After Close, all calls except Open and Close fail, and another Close does nothing.
 	Close() error
 }
 
-// StoreReopener is an ability of a [Store]. Without it, the manager calls Close and Open after an
-// uncertain Write, and another manager can open the store in between.
+// StoreReopener is implemented by a [Store] that can be reopened without releasing it. For other
+// stores, the manager calls Close and Open after an uncertain Write, and another manager can open
+// the store in between.
 type StoreReopener interface {
 	// Reopen closes the store and opens it again for the same owner. No other manager can open the
-	// store in between. The manager calls Reopen after a Write with an error that matches
-	// [ErrUncertain]. If Reopen fails, the store still belongs to its owner, and Reopen can be called
-	// again. Close then releases the store. If another manager has nevertheless opened the store, the
-	// error is a [*StoreOwnedError].
+	// store in between. The manager calls Reopen after a Write has returned an error that matches
+	// [ErrUncertain]. If Reopen fails, the store still belongs to its owner, and Reopen can be
+	// called again. Close then releases the store. If another manager has nevertheless opened the
+	// store, the error is a [*StoreOwnedError].
 	Reopen(ctx context.Context) (StoreContents, error)
 }
 
@@ -82,7 +84,7 @@ type StoreOwner struct {
 	PID      int       `json:"pid"`      // process id of the manager
 	Host     string    `json:"host"`     // name of the machine
 	Program  string    `json:"program"`  // name of the program, for people
-	Since    time.Time `json:"since"`    // time at which the manager opened the store
+	Since    time.Time `json:"since"`    // when the manager opened the store
 }
 
 // StoreContents describes the contents of a store when it is opened.
@@ -93,15 +95,15 @@ type StoreContents struct {
 
 	// Outdated is the reason why the store may lack changes that its last owner wrote, without a full
 	// stop. For example, the store is a copy, or batches are missing. Outdated is empty if there is
-	// no sign of this. Tasks that are live in an outdated store may be running elsewhere, or may
-	// already have ended, so the manager ends them as interrupted without calling a client. Every
-	// Open reports the reason until a batch has been written.
+	// no sign of such a problem. Tasks that are live in an outdated store may be running elsewhere,
+	// or may already have ended, so the manager ends them as interrupted without calling a client.
+	// Every Open reports the reason until a batch has been written.
 	Outdated string
 }
 
 // StoreDamage describes a record that cannot be read back.
 type StoreDamage struct {
-	Key     string // key of the record; empty if it is not known which records are damaged
+	Key     string // key of the record; empty if it is unknown which records are damaged
 	Problem string // description of the problem, without a full stop
 }
 
@@ -112,7 +114,7 @@ type StoreKind uint8
 const (
 	StoreManager StoreKind = iota // the manager itself
 	StoreTask                     // a task; its key is the task's id
-	StoreSession                  // a session that delegates, with the notices for it that are not yet settled
+	StoreSession                  // a session that delegates, with its notices that are not yet settled
 )
 
 // StoreRecord is one record. Only the manager interprets Data. The other fields are for the indexes
@@ -120,7 +122,7 @@ const (
 type StoreRecord struct {
 	Key  string
 	Kind StoreKind
-	Due  bool // Open must return the record, because the task is live, is being stopped, or is owed to its parent
+	Due  bool // Open must return the record, because the task is live or being stopped, or its parent is still to be notified
 	Data []byte
 
 	// The following fields are set only for tasks.
@@ -165,12 +167,12 @@ var (
 
 	// ErrStoreLost means that the store no longer belongs to the manager: another manager has opened
 	// the store, or the store lacks batches that it once had. Errors that match ErrStoreLost also match
-	// ErrStore. The manager then writes nothing more and runs nothing more. Create a new manager.
+	// ErrStore. The manager then stops writing and running tasks. Create a new manager.
 	ErrStoreLost = errors.New("the store is lost to this manager")
 
-	// ErrUncertain is returned if a write failed and it is not known whether the store contains the
+	// ErrUncertain is returned if a write failed and it is unknown whether the store contains the
 	// batch. Launch and Resume return it, together with ErrStore, if they stop waiting for a write
-	// that is in progress. In this case the task does not start in this process.
+	// that is in progress. In that case, the task does not start in this process.
 	ErrUncertain = errors.New("it is not known whether the store has it")
 
 	// ErrNoText is returned by Text if the store has no such text.
@@ -195,7 +197,7 @@ func (e *lostError) Unwrap() []error {
 	return []error{ErrStoreLost}
 }
 
-// StoreOwnedError reports that a living manager has the store open.
+// StoreOwnedError reports that a live manager has the store open.
 type StoreOwnedError struct {
 	Owner StoreOwner
 }

@@ -239,7 +239,7 @@ func TestAStoreThatRefusesEverythingSetsNothingAside(t *testing.T) {
 	})
 }
 
-// A store whose disk is full can refuse a large record and accept a small one.
+// A store whose disk is full may refuse a large record but accept a small one.
 func TestAFullStoreSetsNothingAside(t *testing.T) {
 	withHands(t, working(time.Second), bgagent.Config{}, func(t *testing.T, m *bgagent.BackgroundManager, mem *storetest.Memory, h *hands) {
 		a := launch(t, m, "a")
@@ -261,9 +261,9 @@ func TestAFullStoreSetsNothingAside(t *testing.T) {
 	})
 }
 
-// thieves contains functions that make a manager lose its store, each in another way. Some of them
-// take effect only when the manager opens the store again after a write with an uncertain result. A
-// function returns true if the manager can learn who owns the store.
+// thieves contains functions that make a manager lose its store, each in a different way. Some of
+// them take effect only when the manager opens the store again after a write with an uncertain
+// result. A function returns true if the manager can find out who owns the store.
 var thieves = map[string]func(t *testing.T, mem *storetest.Memory, h *hands) (owned bool){
 	"another manager has it open": func(t *testing.T, mem *storetest.Memory, h *hands) bool {
 		h.mu.Lock()

@@ -107,7 +107,7 @@ func TestAfterTheStoreIsLostNothingIsShownThatIsNotDurable(t *testing.T) {
 	}
 }
 
-// The session is not aborted, because another manager may follow it.
+// The session is not aborted, because another manager may be following it.
 func TestAfterTheStoreIsLostASessionOnAServerIsNotAborted(t *testing.T) {
 	f := newServer()
 	withHands(t, f, bgagent.Config{}, func(t *testing.T, m *bgagent.BackgroundManager, mem *storetest.Memory, h *hands) {

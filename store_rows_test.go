@@ -19,7 +19,7 @@ import (
 )
 
 // story is a run of a manager with a store. It records each effect that left the manager before the
-// change that caused the effect was durable.
+// change that caused it was durable.
 type story struct {
 	t       *testing.T
 	m       *bgagent.BackgroundManager
@@ -28,12 +28,12 @@ type story struct {
 	ctx     context.Context // ends some time after the process has died
 
 	mu    sync.Mutex
-	seen  map[string]int      // number of times that each row of the table was observed
+	seen  map[string]int      // how often each row of the table was observed
 	early map[string][]string // effects that left the manager too early, by row
 }
 
-// met records that an effect of the given row leaves the manager now. The argument "durable" states
-// whether the cause of the effect is durable.
+// met records that an effect in the given row is leaving the manager. durable states whether the
+// cause of the effect is durable.
 func (s *story) met(row string, durable bool, format string, args ...any) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -207,8 +207,8 @@ func (s *story) follow(sub *bgagent.Subscription) {
 	}
 }
 
-// play makes every call that the table names. If the process dies, the calls return when their
-// contexts end.
+// play makes every call that is named in the table. If the process dies, the calls return when
+// their contexts end.
 func (s *story) play() {
 	ctx, m := s.ctx, s.m
 	scope, onlooker := bgagent.Caller{Session: "scope"}, bgagent.Caller{Session: "onlooker"}
@@ -245,9 +245,8 @@ func (s *story) play() {
 	time.Sleep(500 * time.Millisecond)
 }
 
-// tell plays the story with a store in which each write takes 20 ms. If the argument "crash" is not
-// 0, the process dies during the write with that number, either before or after the batch is
-// written.
+// tell plays the story with a store in which each write takes 20 ms. If crash is not 0, the process
+// dies during the write with that number, either before or after the batch is written.
 func tell(t *testing.T, crash uint64, kind storetest.FaultKind) (s *story) {
 	s = &story{t: t, mem: &storetest.Memory{}, seen: map[string]int{}, early: map[string][]string{}}
 	s.process = s.mem.Process()

@@ -11,8 +11,8 @@ import (
 	"github.com/bgagent/bgagent/internal/inside"
 )
 
-// withStore gives every manager in the tests a store. All promises of a manager without a store
-// must also hold with a store.
+// withStore gives every manager in the tests a store. Whatever a manager promises without a store
+// must also hold with one.
 var withStore = flag.Bool("store", false, "give every manager a store")
 
 func TestMain(m *testing.M) {
@@ -26,10 +26,10 @@ func TestMain(m *testing.M) {
 	m.Run()
 }
 
-// withSlots gives every manager that has only limits a source of slots that answers late.
+// withSlots gives every manager that has only limits a slot source that answers late.
 var withSlots = flag.Bool("slots", false, "give every manager a source of slots that is not a ConcurrencyManager")
 
-// lateSource is a source of slots that grants each slot on another goroutine.
+// lateSource is a slot source that grants each slot on another goroutine.
 type lateSource struct{ *bgagent.ConcurrencyManager }
 
 func (s *lateSource) Request(r bgagent.SlotRequest, h bgagent.SlotHolder) bgagent.SlotClaim {
@@ -41,8 +41,8 @@ type lateHolder struct{ bgagent.SlotHolder }
 
 func (h lateHolder) SlotGranted() { go h.SlotHolder.SlotGranted() }
 
-// withoutStore makes sure that the managers of the test have no store. It is for tests of limits on
-// memory, because a store keeps the tasks and results that memory drops.
+// withoutStore makes sure that the managers in the test have no store. It is for tests of memory
+// limits, because a store keeps the tasks and results that are dropped from memory.
 func withoutStore(t *testing.T) {
 	t.Helper()
 	before := inside.Store
@@ -50,7 +50,7 @@ func withoutStore(t *testing.T) {
 	t.Cleanup(func() { inside.Store = before })
 }
 
-// blankStore is a store that keeps nothing. Each write takes the given time.
+// blankStore is a store that does not keep anything. Each write takes the given time.
 type blankStore struct {
 	last  uint64
 	takes time.Duration

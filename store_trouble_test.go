@@ -27,7 +27,7 @@ func withMemory(t *testing.T, sc bgagent.SessionClient, cfg bgagent.Config, test
 	})
 }
 
-// breakFor makes all writes fail in the given way. The failures end after the duration d.
+// breakFor makes all writes fail in the given way for the duration d.
 func breakFor(mem *storetest.Memory, d time.Duration, kind storetest.FaultKind) {
 	end := time.Now().Add(d)
 	mem.SetFaults(func(uint64, int) storetest.Fault {
@@ -403,7 +403,7 @@ func TestTheStoreKeepsWhatExpiresFromMemory(t *testing.T) {
 }
 
 // fullStore is a store without room for long texts. A write that contains one fails in the middle, so
-// it is not known whether the store has it.
+// it is unknown whether the store has it.
 type fullStore struct {
 	bgagent.Store
 	full bool
@@ -448,7 +448,7 @@ func TestRecordsThatTheStoreRefusedAreTriedOnceMoreWhenItIsClosed(t *testing.T) 
 			still := ids[:stays]
 			bad.Store(&still)
 			before, began := refused.Load(), time.Now()
-			_ = m.Close(t.Context()) // the ends were not reported to anybody
+			_ = m.Close(t.Context()) // nobody was notified of the ends
 			require.Less(t, time.Since(began), 10*time.Second)
 			require.EqualValues(t, stays, refused.Load()-before)
 			for i, id := range ids {

@@ -13,8 +13,8 @@ type Status uint8
 const (
 	Pending   Status = iota // the attempt waits for a slot
 	Running                 // the attempt has a session, or its session is being created
-	Completed               // the agent ended its turn by itself, with an answer
-	Failed                  // the attempt could not start, broke off, or gave no complete answer
+	Completed               // the agent ended its turn itself, with an answer
+	Failed                  // the attempt could not start, was cut off, or gave no complete answer
 	Cancelled               // a caller or a limit ended the attempt
 )
 
@@ -40,16 +40,16 @@ const (
 	PhaseNone     Phase = iota
 	PhaseStarting       // the session is being created, or the prompt is being handed over
 	PhaseTurn           // the agent works
-	PhaseAsking         // the agent waits for an answer to a question or for a permission
-	PhaseWaiting        // the agent has ended its turn; it waits for its own tasks, or for a slot for the turn of a message
+	PhaseAsking         // the agent waits for an answer to a question or for permission
+	PhaseWaiting        // the agent has ended its turn and waits for its own tasks, or for a slot in which to receive a message
 	PhaseStopping       // the attempt has ended, and its session is being stopped
 	PhaseStoring        // the attempt has ended, and the end is being written to the store
-	PhaseParked         // the attempt waits without a slot for a provider that has refused its turn, or for the answer to a question; Reason and Until say more
+	PhaseParked         // the attempt waits without a slot, either for a provider that refused its turn or for the answer to a question; see Reason and Until
 )
 
 var phaseNames = [...]string{"", "starting", "in a turn", "asking", "waiting for its own tasks", "stopping", "storing", "parked"}
 
-// String returns the phase in lower-case words; empty for PhaseNone.
+// String returns the phase in lower-case words, or "" for PhaseNone.
 func (p Phase) String() string { return enumName(phaseNames[:], uint8(p)) }
 
 // MarshalText implements [encoding.TextMarshaler].
@@ -58,7 +58,7 @@ func (p Phase) MarshalText() ([]byte, error) { return []byte(p.String()), nil }
 // UnmarshalText implements [encoding.TextUnmarshaler].
 func (p *Phase) UnmarshalText(b []byte) error { return enumOf(p, phaseNames[:], "phase", b) }
 
-// Cause is a constant for the reason why an attempt ended. Task.Reason explains the end in words.
+// Cause is the reason why an attempt ended, as a constant. Task.Reason explains it in words.
 type Cause uint8
 
 // The causes, grouped by the status of the attempt.
@@ -71,9 +71,9 @@ const (
 	CauseStable    // the client cannot report idle sessions, and nothing changed for a number of polls
 
 	// Cancelled.
-	CauseCaller          // the session that delegated, or a session above it, cancelled the task
+	CauseCaller          // the session that launched the task, or a session above it, cancelled it
 	CauseHost            // the host cancelled the task
-	CauseAgentWindow     // somebody stopped the agent in its own window
+	CauseAgentWindow     // the user stopped the agent in its own window
 	CauseParentEnded     // the task that launched this task ended without completing, or the session that launched it was deleted
 	CauseTimeToLive      // the turns of the attempt took too long
 	CauseQueueTimeToLive // the attempt waited too long for a slot
@@ -88,7 +88,7 @@ const (
 	CauseStartFailed     // no session could be created, or the agent does not exist
 	CausePromptFailed    // the prompt could not be handed over to the session
 	CauseSessionError    // the agent failed
-	CauseInterrupted     // the turn broke off
+	CauseInterrupted     // the turn was cut off
 	CauseNoOutput        // the turn ended without any output
 	CauseLength          // the model's output limit cut off the answer
 	CauseTurnLimit       // the runtime's limit of steps was reached
@@ -96,15 +96,15 @@ const (
 	CauseSessionGone     // the session no longer exists
 	CauseHostUnreachable // the agent runtime did not answer for too long
 	CauseNotStopped      // the session did not stop, so the next attempt or the next turn could not start
-	CauseNoAnswer        // the agent wrote no visible text and called no tool
+	CauseNoAnswer        // the agent neither wrote visible text nor called a tool
 	CauseTooLong         // the input is too long for the model, even after it was shortened
-	CauseRateLimited     // the provider of the model refused a turn because of a limit, an overload or a failure, and the turn could not go on later
-	CauseSlotLost        // the source of the slots could not keep the slot or the place in line; see Config.Slots
+	CauseRateLimited     // the model provider refused a turn because of a limit, an overload or a failure, and the turn could not continue later
+	CauseSlotLost        // the slot source could not keep the slot or the place in line; see Config.Slots
 )
 
-// causes holds the name of each cause and the status of an attempt that ends with that cause. A new
-// cause needs a constant above and a row here; a test finds a constant without a row.
-// CONTRIBUTING.md lists what else a new cause needs.
+// causes holds the name of each cause and the status of an attempt that ends with it. A new cause
+// needs a constant above and a row here; a test fails if a constant has no row. CONTRIBUTING.md
+// lists what else a new cause needs.
 var causes = [...]struct {
 	name   string
 	status Status
@@ -153,7 +153,7 @@ var causeNames = func() (names [len(causes)]string) {
 	return names
 }()
 
-// String returns the name of the cause in lower-case words; empty for CauseNone.
+// String returns the name of the cause in lower-case words, or "" for CauseNone.
 func (c Cause) String() string { return enumName(causeNames[:], uint8(c)) }
 
 // MarshalText implements [encoding.TextMarshaler].
@@ -171,12 +171,12 @@ func (c Cause) Status() Status {
 	return causes[c].status
 }
 
-// Task is a snapshot of a task. The fields from Status on describe its latest attempt, except
-// Attempts, which describes the earlier attempts.
+// Task is a snapshot of a task. The fields from Status onwards describe its latest attempt, except
+// Attempts, which describes the earlier ones.
 type Task struct {
 	ID          string            `json:"id"`
 	Session     string            `json:"session,omitempty"` // id of the task's own session; empty until it is created
-	Parent      string            `json:"parent,omitempty"`  // session or scope that delegated the task and gets the notice of its end
+	Parent      string            `json:"parent,omitempty"`  // session or scope that delegated the task and is notified when it ends
 	Root        string            `json:"root,omitempty"`    // root session or scope at the top of the chain of parents
 	Depth       int               `json:"depth"`             // depth at the launch; 1 for a task of a root session
 	Description string            `json:"description"`
@@ -191,15 +191,15 @@ type Task struct {
 	Status     Status    `json:"status"`
 	Cause      Cause     `json:"cause,omitempty"`      // cause of the attempt's end
 	Phase      Phase     `json:"phase,omitempty"`      // set while running, and after the end while the session is being stopped
-	Reason     string    `json:"reason,omitempty"`     // for an ended attempt, why it ended; for a parked one, what it waits for
-	Until      time.Time `json:"until,omitzero"`       // while parked: earliest time at which the provider accepts requests, zero if it is unknown or has passed; or time at which the first question expires
+	Reason     string    `json:"reason,omitempty"`     // why the attempt ended, or what it waits for while it is parked
+	Until      time.Time `json:"until,omitzero"`       // while parked: when the provider will accept requests again (zero if unknown or past), or when the first question expires
 	Attempt    int       `json:"attempt"`              // number of the latest attempt, from 1
-	Queued     time.Time `json:"queued"`               // time at which the attempt was launched or resumed
+	Queued     time.Time `json:"queued"`               // when the attempt was launched or resumed
 	Started    time.Time `json:"started,omitzero"`     // zero while pending
 	Ended      time.Time `json:"ended,omitzero"`       // zero while live
 	Quiet      bool      `json:"quiet"`                // the attempt has ended, and everything it started has stopped
-	OverLimit  bool      `json:"over_limit,omitempty"` // the session of the ended attempt did not stop in time, and its slot went to the next task; false once the attempt is quiet
-	Waiting    int       `json:"waiting"`              // number of tasks that this task has launched and that have not ended
+	OverLimit  bool      `json:"over_limit,omitempty"` // the attempt's session did not stop in time, so its slot went to the next task; false once the attempt is quiet
+	Waiting    int       `json:"waiting"`              // number of live tasks that this task launched
 	Foreground bool      `json:"foreground,omitempty"` // a caller waits for the task in Run or RunResume
 
 	Queue     *QueuePlace `json:"queue,omitempty"`  // set for a pending attempt that waits for a slot
@@ -211,19 +211,19 @@ type Task struct {
 	Cut       bool        `json:"cut,omitempty"`        // Result is only the first 256 KiB, or 1 MiB if the session cannot be read
 	Dropped   bool        `json:"dropped,omitempty"`    // Result was deleted because of a limit such as Config.RetainText
 	OpenTodos int         `json:"open_todos,omitempty"` // number of todos that were open when the turn ended
-	Notice    NoticeState `json:"notice,omitempty"`     // state of the notice that the parent is owed for the end
+	Notice    NoticeState `json:"notice,omitempty"`     // state of the notice that tells the parent about the end
 
 	Questions []Question `json:"questions,omitempty"` // open questions of the agent, oldest first; see BackgroundManager.Answer
 
-	Messages   int                 `json:"messages,omitempty"`   // number of messages that wait for their turns; see BackgroundManager.Send
-	Unconsumed []UnconsumedMessage `json:"unconsumed,omitempty"` // messages that the ended attempt may not have received
+	Messages   int                 `json:"messages,omitempty"`   // number of messages waiting for their turns; see BackgroundManager.Send
+	Unconsumed []UnconsumedMessage `json:"unconsumed,omitempty"` // messages that the attempt, which has ended, may not have received
 
 	Budget   BudgetUse `json:"budget,omitzero"`    // budget of the task over all its attempts; zero if the task has none
-	Attempts []Attempt `json:"attempts,omitempty"` // earlier attempts, oldest first; only the last 20 are kept
+	Attempts []Attempt `json:"attempts,omitempty"` // earlier attempts, oldest first; only the latest 20 are kept
 }
 
-// Duration returns how long the latest attempt has run: from its start to its end, or to now if the
-// attempt is live. It returns 0 if the attempt has not started.
+// Duration returns how long the latest attempt has run: from its start to its end, or until now if
+// the attempt is live. It returns 0 if the attempt has not started.
 func (t Task) Duration(now time.Time) time.Duration {
 	if t.Started.IsZero() {
 		return 0
@@ -247,30 +247,30 @@ type Attempt struct {
 	Notice NoticeState `json:"notice,omitempty"` // state of the notice of this attempt's end
 }
 
-// QueuePlace is the place of a pending task in its pool's line. With Config.Slots, the place in the line of the
-// source is not known, and Place is 0.
+// QueuePlace is the place of a pending task in its pool's line. With Config.Slots, the place in the
+// source's line is unknown, and Place is 0.
 type QueuePlace struct {
-	Place int       `json:"place"` // position in the line, 1 for the next task; 0 if the task is too far back to count
+	Place int       `json:"place"` // position in the line, 1 for the next task; 0 if it is unknown or the task is too far back to count
 	Pool  PoolStats `json:"pool"`
 }
 
-// Outage describes the time during which the client of a running attempt cannot reach its agent
-// runtime. During an outage before the turn, the start of the turn is delayed and the manager tries
-// again (see [ErrUnreachable]). During an outage while the turn runs, the client does not report
-// the status of the session.
+// Outage describes a period in which the client of a running attempt cannot reach its agent
+// runtime. If the outage begins before the turn, the start of the turn is delayed and the manager
+// tries again (see [ErrUnreachable]). If it begins during the turn, the client cannot report the
+// status of the session.
 type Outage struct {
-	Since  time.Time `json:"since"`            // time at which the attempt was first delayed, or at which the session's status was last reported
-	Until  time.Time `json:"until,omitzero"`   // time at which the attempt fails if the outage continues; zero if there is no time limit
-	Reason string    `json:"reason,omitempty"` // error of the client, in one line
+	Since  time.Time `json:"since"`            // when the attempt was first delayed, or when the session's status was last reported
+	Until  time.Time `json:"until,omitzero"`   // when the attempt fails if the outage continues; zero if there is no time limit
+	Reason string    `json:"reason,omitempty"` // the client's error, in one line
 }
 
-// Progress describes the work of an attempt. After the end of the attempt, it keeps the last known
+// Progress describes the work of an attempt. After the attempt ends, it keeps the last known
 // values.
 type Progress struct {
 	Turns         int       `json:"turns"`      // number of turns begun
 	ToolCalls     int       `json:"tool_calls"` // number of tool calls, each counted once
 	LastTool      string    `json:"last_tool,omitempty"`
-	LastMessage   string    `json:"last_message,omitempty"` // end of the agent's last text, at most 200 bytes
+	LastMessage   string    `json:"last_message,omitempty"` // the last 200 bytes, at most, of the agent's latest text
 	LastMessageAt time.Time `json:"last_message_at,omitzero"`
 	LastActivity  time.Time `json:"last_activity,omitzero"` // time of the last change of any kind
 	Detail        string    `json:"detail,omitempty"`       // one line: the agent's question, or the error after which the agent retries
@@ -278,14 +278,14 @@ type Progress struct {
 	Usage         Usage     `json:"usage"`
 }
 
-// NoticeState is the state of the notice that a parent is owed for the end of an attempt.
+// NoticeState is the state of the notice that tells a parent that an attempt has ended.
 type NoticeState uint8
 
 // The states of a notice. All states except NoticeNone and NoticeOwed are final.
 const (
 	NoticeNone      NoticeState = iota // there is no notice, because the attempt has not ended
 	NoticeOwed                         // the notice has not been delivered yet
-	NoticeDelivered                    // the notice was handed to the host, or delivered by the parent's next turn
+	NoticeDelivered                    // the notice was handed to the host, or delivered in the parent's next turn
 	NoticeRead                         // the parent has read the result instead
 	NoticeTaken                        // the notice was taken with NextNotice or TakeNotice, or came with a tool's result
 	NoticeWaived                       // the parent cancelled the task itself and needs no notice
@@ -294,7 +294,7 @@ const (
 
 var noticeStateNames = [...]string{"", "owed", "delivered", "read", "taken", "waived", "given up"}
 
-// String returns the name of the state in lower case; empty for NoticeNone.
+// String returns the name of the state in lower case, or "" for NoticeNone.
 func (s NoticeState) String() string { return enumName(noticeStateNames[:], uint8(s)) }
 
 // Settled reports whether the state is final.
@@ -308,14 +308,15 @@ func (s *NoticeState) UnmarshalText(b []byte) error {
 	return enumOf(s, noticeStateNames[:], "state of a notice", b)
 }
 
-// Notice reports ended attempts to the parent of their tasks. One notice may cover several tasks.
+// Notice reports attempts that have ended to the parent of their tasks. One notice may cover
+// several tasks.
 type Notice struct {
 	ID        string           `json:"id"`                  // id of the notice; unchanged when the delivery is repeated
 	Session   string           `json:"session"`             // parent to which the notice is delivered
-	Items     []NoticeItem     `json:"items"`               // ended attempts that were not reported before, oldest first
+	Items     []NoticeItem     `json:"items"`               // attempts that have ended and were not reported before, oldest first
 	Questions []NoticeQuestion `json:"questions,omitempty"` // questions that the parent can answer and that were not reported before; see Config.OptionalTools
-	Batch     []NoticeItem     `json:"batch,omitempty"`     // if Closing is set: all ended attempts of the batch, including those that were reported before
-	Omitted   int              `json:"omitted,omitempty"`   // number of ended attempts of the batch that are missing in Batch
+	Batch     []NoticeItem     `json:"batch,omitempty"`     // if Closing is set: all attempts of the batch, including those that were reported before
+	Omitted   int              `json:"omitted,omitempty"`   // number of the batch's attempts that are missing from Batch
 	Closing   bool             `json:"closing"`             // all tasks of the batch have ended
 	Live      int              `json:"live"`                // number of the parent's tasks that are pending or running
 	Text      string           `json:"text"`                // text of the notice for the parent's model
@@ -330,7 +331,7 @@ type NoticeQuestion struct {
 	Question    Question `json:"question"`
 }
 
-// NoticeItem describes one ended attempt in a [Notice].
+// NoticeItem describes one attempt that has ended, in a [Notice].
 type NoticeItem struct {
 	ID          string        `json:"id"` // id of the item; the same in every notice about this attempt
 	Task        string        `json:"task"`
@@ -353,8 +354,8 @@ type NoticeItem struct {
 }
 
 // Caller identifies the session on whose behalf a call is made. The host fills it in; no field may
-// come from a model's arguments. The zero Caller is the host itself, which may do everything. A
-// task that the host launches as the zero Caller has the parent "".
+// come from a model's arguments. The zero Caller is the host itself, which may do everything. The
+// parent of a task that the zero Caller launches is "".
 type Caller struct {
 	Session    string // session or scope that makes the call
 	ToolCallID string // id of the tool call, if there is one; with an id, a repeated call does not launch a second task
@@ -366,25 +367,26 @@ type LaunchInput struct {
 	Prompt      string            // instructions for the agent
 	Agent       string            // name of the agent
 	Model       string            // name of the model; empty means the agent's own model
-	System      string            // system text for every turn of the task; must come from the host, not from a model
+	System      string            // system prompt for every turn of the task; must come from the host, not from a model
 	Directory   string            // working directory; empty means the parent's directory
-	Metadata    map[string]string // data of the host; copied
+	Metadata    map[string]string // the host's own data; copied
 
-	// Budget narrows the budget of the task. For each limit, the smallest value applies: that of
-	// Budget, of Config.TaskBudget, or of the budget of the task that launches this task.
+	// Budget narrows the budget of the task. For each limit, the smallest of three values applies:
+	// the one in Budget, the one in Config.TaskBudget, and the one in the budget of the task that
+	// launches this task.
 	Budget Budget
-	// TreeBudget narrows the budget that all tasks of the tree share, until the tree's account closes.
-	// See Config.TreeBudget.
+	// TreeBudget narrows the budget that all tasks of the tree share. It applies until the tree's
+	// account closes. See Config.TreeBudget.
 	TreeBudget Budget
 }
 
-// ResumeInput describes how to continue an ended task. Prompt is required.
+// ResumeInput describes how to continue a task that has ended. Prompt is required.
 type ResumeInput struct {
 	Prompt string
 	Model  string // model from this attempt on; empty keeps the task's model
 	// Budget replaces limits of the task's budget, which counts all attempts. A field that is 0
-	// leaves the current limit unchanged. A limit may be raised, even above Config.TaskBudget, unless
-	// another task resumes the task. In that case, a higher value leaves the current limit unchanged,
+	// leaves the current limit unchanged. A limit may be raised, even above Config.TaskBudget.
+	// However, if another task resumes the task, a higher value leaves the current limit unchanged,
 	// too.
 	Budget Budget
 }
@@ -408,13 +410,13 @@ type Query struct {
 	Under  string   // only descendants of this session
 	Parent string   // only tasks that this session itself launched
 	Status []Status // only tasks with one of these statuses; empty means any status
-	Limit  int      // maximum number of tasks; the tasks launched last are selected; 0 means no limit
+	Limit  int      // maximum number of tasks, of which the most recently launched are selected; 0 means no limit
 }
 
 type callerKey struct{}
 
 // WithCaller returns a context that carries the caller. [ToolDef.Call] needs a context with a
-// caller. Agents that run in the host's own process and call the tools themselves need one too.
+// caller. So do agents that run in the host's own process and call the tools themselves.
 func WithCaller(ctx context.Context, c Caller) context.Context {
 	return context.WithValue(ctx, callerKey{}, c)
 }

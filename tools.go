@@ -26,44 +26,44 @@ const (
 	outputTimeout    = 60 * time.Second // default wait of background_output
 	outputTimeoutMax = 600 * time.Second
 
-	// outputTimeoutUnwoken is the default wait of background_output for a caller that nothing
-	// wakes. It is shorter because the hosts of these callers abandon a call after 60 s.
+	// outputTimeoutUnwoken is the default wait of background_output for a caller that is never
+	// woken. It is shorter because the hosts of such callers abandon a call after 60 s.
 	outputTimeoutUnwoken = 50 * time.Second
 
 	messageLimit     = 20 // default number of messages that full_session shows
 	messageLimitMax  = 100
 	promptBytes      = 1 << 20 // largest prompt
-	refBytes         = idMax   // longest id or name; no id in an answer is longer
+	refBytes         = idMax   // longest id or name; ids in answers are never longer
 	descriptionBytes = 4 << 10 // longest description; the part beyond titleMax is cut off
-	argumentBytes    = 2 << 20 // all arguments of a call together, as JSON
+	argumentBytes    = 2 << 20 // maximum size of all arguments of a call together, as JSON
 )
 
-// DelegateTaskArgs are the arguments of [DelegateTask]. They are decoded from the same JSON that
+// DelegateTaskArgs holds the arguments of [DelegateTask]. They are decoded from the same JSON that
 // [ToolDef.Call] accepts.
 type DelegateTaskArgs struct {
 	Description     string `json:"description,omitempty"`       // short title; if empty, the beginning of the prompt is the title
 	Prompt          string `json:"prompt"`                      // instructions for the agent; required
 	SubagentType    string `json:"subagent_type,omitempty"`     // name of the agent; required unless a task is continued
 	Model           string `json:"model,omitempty"`             // name of the model; empty means the agent's own model
-	RunInBackground *bool  `json:"run_in_background,omitempty"` // default true; if false, the call waits until the task has ended
+	RunInBackground *bool  `json:"run_in_background,omitempty"` // default true; if false, the call waits for the task to end
 	Background      *bool  `json:"background,omitempty"`        // the same as run_in_background
 	SessionID       string `json:"session_id,omitempty"`        // id of the session whose task is continued
 	TaskID          string `json:"task_id,omitempty"`           // id of the task to continue
 }
 
-// DelegateTaskResult is the answer of [DelegateTask].
+// DelegateTaskResult is the result of [DelegateTask].
 type DelegateTaskResult struct {
 	Text    string  // text for the model, at most 32 KiB
-	IsError bool    // the call was wrong or was refused, and did nothing; false if a task was launched or continued and then failed
+	IsError bool    // the call was wrong or was refused, and had no effect; false if a task was launched or continued but then failed
 	Task    *Task   // task that was launched or continued
-	Notice  *Notice // notice about the other ends owed to the caller; it is part of Text and counts as delivered
+	Notice  *Notice // notice about other tasks, if one was owed to the caller; it is part of Text and counts as delivered
 }
 
-// BackgroundOutputArgs are the arguments of [BackgroundOutput]. They are decoded from JSON like
+// BackgroundOutputArgs holds the arguments of [BackgroundOutput]. They are decoded from JSON like
 // [DelegateTaskArgs].
 type BackgroundOutputArgs struct {
 	TaskID         string `json:"task_id,omitempty"`          // id of the task to read; if empty, the answer lists the caller's tasks
-	Block          bool   `json:"block,omitempty"`            // wait until the task has ended; without task_id, until the next task has ended
+	Block          bool   `json:"block,omitempty"`            // wait for the task to end or, without task_id, for the next task to end
 	Timeout        *int64 `json:"timeout,omitempty"`          // milliseconds to wait, default 60000 (50000 with ToolOptions.NoNotices), at most 600000
 	FullSession    bool   `json:"full_session,omitempty"`     // show the messages of the session instead of the result
 	MessageLimit   int    `json:"message_limit,omitempty"`    // maximum number of messages to show, default 20, at most 100
@@ -72,54 +72,56 @@ type BackgroundOutputArgs struct {
 	Offset         int    `json:"offset,omitempty"`           // bytes to skip in the result or in the first message shown; in the list, tasks to skip
 }
 
-// BackgroundOutputResult is the answer of [BackgroundOutput].
+// BackgroundOutputResult is the result of [BackgroundOutput].
 type BackgroundOutputResult struct {
 	Text     string  // text for the model, at most 32 KiB
-	IsError  bool    // the call was wrong; a task that failed does not make the call wrong
+	IsError  bool    // the call was wrong; false if the call was correct but the task failed
 	Tasks    []Task  // the task with the given id, or the caller's tasks
 	TimedOut bool    // the timeout passed before the task ended
-	Notice   *Notice // notice about the other ends owed to the caller; it is part of Text and counts as delivered
+	Notice   *Notice // notice about other tasks, if one was owed to the caller; it is part of Text and counts as delivered
 }
 
-// BackgroundCancelArgs are the arguments of [BackgroundCancel]. They are decoded
-// from JSON like [DelegateTaskArgs].
+// BackgroundCancelArgs holds the arguments of [BackgroundCancel]. They are decoded from JSON like
+// [DelegateTaskArgs].
 type BackgroundCancelArgs struct {
 	TaskID      string `json:"task_id,omitempty"` // id of the task to cancel
 	TaskIDAlias string `json:"taskId,omitempty"`  // the same as task_id
 	All         bool   `json:"all,omitempty"`     // cancel every pending or running task that descends from the caller
 }
 
-// BackgroundCancelResult is the answer of [BackgroundCancel].
+// BackgroundCancelResult is the result of [BackgroundCancel].
 type BackgroundCancelResult struct {
 	Text      string  // text for the model, at most 32 KiB
-	IsError   bool    // the call was wrong and cancelled nothing
+	IsError   bool    // the call was wrong and did not cancel anything
 	Cancelled []Task  // cancelled tasks, with the status that they had right before the call
-	Notice    *Notice // notice about the other ends owed to the caller; it is part of Text and counts as delivered
+	Notice    *Notice // notice about other tasks, if one was owed to the caller; it is part of Text and counts as delivered
 }
 
-// ToolOptions are the options with which [Tools] defines the tools. The zero value is ready to use.
-// The methods of ToolOptions call a tool with typed arguments. The texts of their answers depend on
-// the options, like the texts of a [ToolDef]. The methods panic under the same conditions as Tools.
+// ToolOptions holds the options with which [Tools] defines the tools. The zero value is ready to
+// use. The methods of ToolOptions call a tool with typed arguments. The wording of their answers
+// depends on the options, like that of a [ToolDef]. The methods panic under the same conditions as
+// Tools.
 type ToolOptions struct {
-	// Names maps the usual names of tools to other names. All texts of these tools then use the
+	// Names maps the usual names of tools to other names. All text from these tools then uses the
 	// other names. If Names is nil, Config.ToolNames applies, as it does to notices and digests.
 	Names map[string]string
-	// Omit lists the usual names of tools to leave out. The texts of the other tools then do not
-	// mention the omitted tools.
+	// Omit lists the usual names of tools to leave out. The other tools then do not mention the
+	// omitted ones.
 	Omit []string
 	// With lists the usual names of the optional tools to add to those of Config.OptionalTools.
 	// The only optional tool is [ToolBackgroundMessage].
 	With []string
-	// Agents lists the agents that a model may delegate to. If Agents is set, delegate_task names
+	// Agents lists the agents to which a model may delegate. If Agents is set, delegate_task names
 	// these agents in its description and schema, and refuses other names at once. If Agents is
 	// nil, any name is accepted, and a task for an agent that does not exist ends with an error.
 	Agents []AgentInfo
-	// NoNotices must be set if nothing wakes the callers when a task ends: they have no Notifier,
-	// and the host does not take their notices with NextNotice. The caller of an MCP server is an
-	// example. No text then promises a notice or suggests that the model end its turn. Instead, the
-	// texts ask the model to wait with background_output. Its default wait is then 50 s, because
-	// the hosts of these callers abandon a call after 60 s. NoNotices does not apply to a session
-	// that runs a task: the session's next turn delivers the notices, so they wake the session.
+	// NoNotices must be set if the callers are not woken when a task ends, because they have no
+	// Notifier and the host does not take their notices with NextNotice. The caller of an MCP
+	// server is an example. The tools' texts then do not promise a notice or suggest that the model
+	// end its turn. Instead, they ask the model to wait with background_output. The default wait of
+	// this tool is then 50 s, because the hosts of such callers abandon a call after 60 s.
+	// NoNotices does not apply to a session that runs a task: the session's next turn delivers the
+	// notices, so they wake the session.
 	NoNotices bool
 }
 
@@ -137,8 +139,8 @@ type ToolDef struct {
 	// Schema is a JSON Schema (draft 2020-12) of the arguments.
 	Schema json.RawMessage
 	// Call calls the tool with raw arguments from a model. The context must carry the caller; see
-	// [WithCaller]. For wrong arguments, Call returns a result with IsError, not an error. It
-	// returns an error only if there is no caller, the host's configuration is wrong, or ctx has
+	// [WithCaller]. If the arguments are wrong, Call returns a result with IsError, not an error.
+	// It returns an error only if there is no caller, the host's configuration is wrong, or ctx has
 	// ended.
 	Call func(ctx context.Context, args json.RawMessage) (ToolResult, error)
 	// Usual is the tool's usual name, such as [ToolDelegateTask], even if Name differs.
@@ -236,7 +238,7 @@ func (o ToolOptions) BackgroundCancel(ctx context.Context, m *BackgroundManager,
 	return typed(ctx, m, by, o, ToolBackgroundCancel, a, (*call).cancel)
 }
 
-// validToolName reports whether the APIs of all models accept the name.
+// validToolName reports whether all model APIs accept the name.
 func validToolName(s string) bool {
 	const letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-"
 	return s != "" && len(s) <= 64 && strings.Trim(s, letters) == ""
@@ -296,18 +298,18 @@ type call struct {
 	by     Caller
 	w      wording
 	agents []string // agents that the model may delegate to; nil means any agent
-	out    *handing // ends and notices that the answer hands out
+	out    *handing // completions and notices that the answer hands out
 }
 
 func newCall(ctx context.Context, m *BackgroundManager, by Caller, w wording) *call {
 	if w.noNotices && m.runsTask(by.Session) {
-		w.noNotices = false // the notices of a session that runs a task come with its next turn
+		w.noNotices = false // a session that runs a task gets its notices in its next turn
 	}
 	m.heard(by.Session)
 	return &call{ctx: ctx, m: m, by: by, w: w, out: &handing{}}
 }
 
-// leaves notes that the answer of the call is returned to the model.
+// leaves records that the call's answer is returned to the model.
 func (c *call) leaves() {
 	if len(c.out.hands) > 0 {
 		c.m.update(func(st *state, _ int64) { st.leaves(c.out) })
@@ -315,7 +317,7 @@ func (c *call) leaves() {
 }
 
 // check returns an error if the caller has no session. A caller without a session would have the
-// rights of the host.
+// host's rights.
 func (c *call) check() error {
 	if c.by.Session == "" {
 		return &InputError{"Caller.Session", "is missing; a tool is called for a session, which is given as a parameter or with WithCaller"}
@@ -331,7 +333,7 @@ type reply struct {
 
 // reply renders an answer together with a notice about everything that is owed to the caller. The
 // notice then counts as delivered. If the caller's context has ended, the caller may never read the
-// answer. In this case, no notice is added, and everything stays owed.
+// answer. In that case, no notice is added, and everything stays owed.
 func (c *call) reply(render func(room int) answer) reply {
 	var r reply
 	owed := ""
@@ -342,7 +344,7 @@ func (c *call) reply(render func(room int) answer) reply {
 	}
 	room := answerMax - len(owed) - len("\n\n\n\n")
 	a := render(room)
-	a.head = mdtext.Head(a.head, room) // head and body should fit; they are cut here so that the notice is never cut off
+	a.head = mdtext.Head(a.head, room) // head and body should fit; if not, they are cut here so that the notice is never cut off
 	a.body = mdtext.Head(a.body, room-len(a.head))
 	r.text = a.with(owed)
 	return r
@@ -353,8 +355,8 @@ func (c *call) refuse(problem string) reply {
 	return c.reply(func(int) answer { return answer{head: problem} })
 }
 
-// problem turns an error from the manager into a text that tells the model what to do. It returns
-// an error if the model can do nothing about the failure, because the context has ended or the
+// problem turns an error from the manager into text that tells the model what to do. It returns an
+// error if the model cannot do anything about the failure, because the context has ended or the
 // host's configuration is wrong.
 func (c *call) problem(err error, ref string) (string, error) {
 	var gone *ExpiredError
@@ -390,7 +392,7 @@ func (c *call) problem(err error, ref string) (string, error) {
 }
 
 // taskRef removes white space, invisible characters, quotation marks and angle brackets around an id
-// that a model may have copied from a table or a text.
+// that a model may have copied from a table or other text.
 func taskRef(s string) string {
 	return strings.TrimFunc(s, func(r rune) bool { return isBlank(r) || strings.ContainsRune("`\"'<>", r) })
 }
@@ -399,7 +401,7 @@ func taskRef(s string) string {
 // characters, and characters that only control the layout, such as U+200B.
 func isBlank(r rune) bool { return unicode.IsSpace(r) || unicode.Is(unicode.C, r) }
 
-// badText returns a text that describes the problem with an argument, or "" if there is none.
+// badText describes the problem with an argument. It returns "" if there is none.
 func badText(field, s string, limit int) string {
 	switch {
 	case len(s) > limit:
@@ -415,8 +417,8 @@ var usualTools = []string{ToolDelegateTask, ToolBackgroundOutput, ToolBackground
 const toolNameRule = "a name has 1 to 64 letters, digits, _ and -"
 
 // wordingFor returns the wording for tools with the given names. The keys of the map are the usual
-// names of the tools. An empty name leaves out the tool. An optional tool is left out unless the
-// argument "with" contains it. wordingFor returns an error if a name is wrong.
+// names of the tools. An empty name leaves out the tool. An optional tool is left out unless with
+// contains it. wordingFor returns an error if a name is wrong.
 func wordingFor(other map[string]string, with ...string) (wording, error) {
 	names, taken, all := map[string]string{}, map[string]bool{}, slices.Concat(usualTools, optionalTools)
 	for _, n := range all {

@@ -21,7 +21,7 @@ import (
 // Parsing is lenient where the input can mean only one thing. A null counts as an argument that was
 // left out, because some APIs require every field. No arguments at all count as {}, "true" counts
 // as true, and "60000" and 60000.0 count as 60000. All other input that does not fit is refused,
-// with a text that describes the correct input.
+// with a message that describes the correct input.
 type fields[A any] struct {
 	list     []field[A]
 	required []string
@@ -32,13 +32,13 @@ type field[A any] struct {
 	name        string
 	description string
 	min         int64    // for numbers: the smallest allowed value
-	among       []string // for texts: the allowed values, if they are known
+	among       []string // for strings: the allowed values, if they are known
 	text        func(*A, string)
 	flag        func(*A, bool)
 	number      func(*A, int64)
 }
 
-// among returns a copy of the fields. In the copy, the named field allows only the given values. If no
+// among returns a copy of the fields in which the named field allows only the given values. If no
 // values are given, every value is allowed.
 func (f fields[A]) among(name string, values []string) fields[A] {
 	f.list = slices.Clone(f.list)
@@ -50,7 +50,7 @@ func (f fields[A]) among(name string, values []string) fields[A] {
 	return f
 }
 
-// described returns a copy of the fields. In the copy, the named field has the given description.
+// described returns a copy of the fields in which the named field has the given description.
 func (f fields[A]) described(name, description string) fields[A] {
 	f.list = slices.Clone(f.list)
 	for i := range f.list {
@@ -61,8 +61,8 @@ func (f fields[A]) described(name, description string) fields[A] {
 	return f
 }
 
-// decode implements the UnmarshalJSON methods. It does the same as the method "parse", but returns
-// an error instead of a problem text.
+// decode implements the UnmarshalJSON methods. It does the same as parse, but returns an error
+// instead of a description of the problem.
 func (f fields[A]) decode(a *A, raw []byte) error {
 	parsed, problem := f.parse(raw)
 	if problem != "" {
@@ -81,8 +81,7 @@ func (a *BackgroundOutputArgs) UnmarshalJSON(raw []byte) error { return outputFi
 // UnmarshalJSON implements [json.Unmarshaler].
 func (a *BackgroundCancelArgs) UnmarshalJSON(raw []byte) error { return cancelFields.decode(a, raw) }
 
-// parse parses raw arguments. If the arguments are wrong, the result "problem" describes the
-// mistake for the model.
+// parse parses raw arguments. If they are wrong, problem describes the mistake for the model.
 func (f fields[A]) parse(raw json.RawMessage) (a A, problem string) {
 	if len(raw) > argumentBytes {
 		return a, fmt.Sprintf("The arguments are %d bytes long; they may have at most %d. Put long material into a file and name the file.", len(raw), argumentBytes)
@@ -133,8 +132,8 @@ func (f fields[A]) broken(err error) string {
 	return "The arguments are not valid JSON. They must be one JSON object, such as " + f.example() + "."
 }
 
-// unknown returns the text for a call with an argument that does not exist. It lists the arguments
-// that exist.
+// unknown returns the message for a call with an argument that does not exist. It lists the
+// arguments that exist.
 func (f fields[A]) unknown(name string) string {
 	plain := func(s string) string {
 		return strings.ToLower(strings.NewReplacer("_", "", "-", "", " ", "").Replace(s))
@@ -159,8 +158,8 @@ func (f fields[A]) example() string {
 	return `{"` + strings.Join(names, `": "…", "`) + `": "…"}`
 }
 
-// set sets the argument to a raw value. If the value is wrong, the result is a text that describes
-// the mistake.
+// set sets the argument to a raw value. If the value is wrong, set returns a description of the
+// mistake.
 func (x field[A]) set(a *A, raw json.RawMessage) string {
 	if !utf8.Valid(raw) {
 		return "The argument " + x.name + " is not valid UTF-8; send plain text."
@@ -210,7 +209,7 @@ func wholeNumber(s string) (int64, bool) {
 		return n, true
 	}
 	if strings.Trim(s, "0123456789+-.eE") != "" {
-		return 0, false // ParseFloat also accepts hexadecimal, infinities and underscores
+		return 0, false // ParseFloat also accepts hexadecimal numbers, infinities and underscores
 	}
 	n, err := strconv.ParseFloat(s, 64)
 	switch {
@@ -242,8 +241,8 @@ func (x field[A]) wrong(want string, raw json.RawMessage) string {
 }
 
 // schema returns the JSON Schema (draft 2020-12) of the arguments. It uses only features that every
-// model's API accepts: one flat object without $schema, and without keywords such as anyOf at the
-// top level. Therefore only the descriptions state which arguments may be combined, and the tool
+// model API accepts: one flat object without $schema, and without keywords such as anyOf at the top
+// level. Therefore, only the descriptions state which arguments may be combined, and the tool
 // checks the combination.
 func (f fields[A]) schema() json.RawMessage {
 	type property struct {

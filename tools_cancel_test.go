@@ -134,9 +134,9 @@ func TestAnExpiredTaskIsNotUnknown(t *testing.T) {
 	})
 }
 
-// The tools act only for a session. Otherwise a call without a caller, which the host
-// forgot to set, would have the rights of the host. A host that acts for itself uses the
-// methods of the manager.
+// The tools act only on behalf of a session. Otherwise, a call for which the host forgot to set the
+// caller would have the host's rights. A host that acts on its own behalf uses the manager's
+// methods.
 func TestATypedToolNeedsACallerWithASession(t *testing.T) {
 	bubble(t, &goRunner{run: echo}, bgagent.Config{}, func(t *testing.T, m *bgagent.BackgroundManager) {
 		task := job(t, m, "work")

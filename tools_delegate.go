@@ -12,15 +12,15 @@ import (
 )
 
 // DelegateTask is the tool delegate_task. It launches a task for another agent, or continues a task
-// that has ended, and answers at once. If RunInBackground is false, it waits until the task has
-// ended and answers with the result.
+// that has ended, and answers at once. If RunInBackground is false, it waits for the task to end
+// and answers with the result.
 //
-// For wrong arguments, DelegateTask returns a result with IsError. It returns an error in three
-// cases only: if ctx has ended, if the host's configuration is wrong, or if the caller has no
+// If the arguments are wrong, DelegateTask returns a result with IsError. It returns an error in
+// only three cases: if ctx has ended, if the host's configuration is wrong, or if the caller has no
 // session (an [*InputError]). If ctx is cancelled while the call waits for the task, the task is
-// cancelled too. If the deadline of ctx passes during the wait, the call returns no error, and the
-// task continues in the background. A host that acts for itself uses the methods of the manager
-// instead.
+// cancelled, too. If the deadline of ctx passes during the wait, the call does not return an error,
+// and the task continues in the background. A host that acts on its own behalf uses the methods of
+// the manager instead.
 func DelegateTask(ctx context.Context, m *BackgroundManager, by Caller, a DelegateTaskArgs) (DelegateTaskResult, error) {
 	return ToolOptions{}.DelegateTask(ctx, m, by, a)
 }
@@ -95,7 +95,7 @@ func (c *call) delegateRefused(problem string) DelegateTaskResult {
 	return DelegateTaskResult{Text: r.text, IsError: true, Notice: r.notice}
 }
 
-// checkDelegate returns a text about the mistake in the arguments, or "" if there is none.
+// checkDelegate describes the mistake in the arguments. It returns "" if there is none.
 func (c *call) checkDelegate(a DelegateTaskArgs) string {
 	for _, f := range [...]struct {
 		name, value string
@@ -217,7 +217,7 @@ const (
 )
 
 // session reads the messages of the task's session. It returns a function that renders the answer,
-// or a text about the problem for the model.
+// or a description of the problem for the model.
 func (o *outputCall) session(t Task) (render func(room int) answer, problem string, err error) {
 	if t.Session == "" {
 		if t.Status.Terminal() {
@@ -255,8 +255,8 @@ func (o *outputCall) session(t Task) (render func(room int) answer, problem stri
 	return func(room int) answer { return o.w.session(t, p, time.Now(), room, o.notes...) }, "", nil
 }
 
-// messages reads the messages of the task's session, each in its latest version. The result
-// "partial" is true if the session has more messages than sessionPages pages hold.
+// messages reads the messages of the task's session, each in its latest version. partial is true if
+// the session has more messages than sessionPages pages hold.
 func (o *outputCall) messages(id string) (all []Message, partial bool, err error) {
 	at := map[string]int{}
 	var cursor Cursor
@@ -267,7 +267,7 @@ func (o *outputCall) messages(id string) (all []Message, partial bool, err error
 		}
 		for _, m := range page.Messages {
 			if i, ok := at[m.ID]; ok && m.ID != "" {
-				all[i] = m // the message has changed since it was first read
+				all[i] = m // the message changed after it was first read
 				continue
 			}
 			at[m.ID] = len(all)

@@ -379,7 +379,7 @@ func TestALongResultAndWhatIsOwedFitTogether(t *testing.T) {
 	})
 }
 
-// unwoken are the options for callers that nothing wakes.
+// unwoken holds the options for callers that are never woken.
 var unwoken = bgagent.ToolOptions{NoNotices: true}
 
 func TestWhoCannotBeWokenWaitsForLessThanHostsGiveACall(t *testing.T) {

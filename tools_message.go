@@ -14,7 +14,7 @@ const ToolBackgroundMessage = "background_message"
 
 var optionalTools = []string{ToolBackgroundMessage}
 
-// BackgroundMessageArgs are the arguments of [BackgroundMessage]. They are decoded from JSON like
+// BackgroundMessageArgs holds the arguments of [BackgroundMessage]. They are decoded from JSON like
 // [DelegateTaskArgs].
 type BackgroundMessageArgs struct {
 	TaskID   string `json:"task_id"`            // id of the task that gets the message or asks the question; required
@@ -24,14 +24,14 @@ type BackgroundMessageArgs struct {
 	Answer   string `json:"answer,omitempty"`   // option that answers the question, in place of a message
 }
 
-// BackgroundMessageResult is the answer of [BackgroundMessage].
+// BackgroundMessageResult is the result of [BackgroundMessage].
 type BackgroundMessageResult struct {
 	Text     string       // text for the model, at most 32 KiB
 	IsError  bool         // the call was wrong or was refused
 	State    MessageState // state of the message; zero if the arguments are wrong or if the call answers a question
-	Question *Question    // question that the call was meant to answer; nil if there is none with this key
+	Question *Question    // question that the call was meant to answer; nil if no question has this key
 	Task     *Task        // task that got the message or the answer; nil if IsError is set
-	Notice   *Notice      // notice about the ends owed to the caller; it is part of Text and counts as delivered
+	Notice   *Notice      // notice that was owed to the caller, if any; it is part of Text and counts as delivered
 }
 
 func (r BackgroundMessageResult) result() ToolResult { return ToolResult{r.Text, r.IsError, r} }
@@ -55,10 +55,10 @@ var messageFields = fields[BackgroundMessageArgs]{
 	},
 }
 
-// BackgroundMessage is the tool background_message. It sends a message to a task of the caller that has
-// not ended, or answers a question of the task; see [BackgroundManager.Send] and
-// [BackgroundManager.Answer]. If the caller has a tool-call id, a repeated call with the
-// same id and message sends nothing and answers with the state of the message. BackgroundMessage
+// BackgroundMessage is the tool background_message. It sends a message to one of the caller's live
+// tasks, or answers a question that the task asks; see [BackgroundManager.Send] and
+// [BackgroundManager.Answer]. If the caller has a tool-call id, a repeated call with the same id
+// and message does not send it again, and answers with the state of the message. BackgroundMessage
 // returns errors in the same cases as [DelegateTask].
 func BackgroundMessage(ctx context.Context, m *BackgroundManager, by Caller, a BackgroundMessageArgs) (BackgroundMessageResult, error) {
 	return ToolOptions{}.BackgroundMessage(ctx, m, by, a)
@@ -86,7 +86,7 @@ func (c *call) message(a BackgroundMessageArgs) (BackgroundMessageResult, error)
 		in.Key = "call." + strconv.FormatUint(storedHash(c.by.Session, c.by.ToolCallID, a.Message), 36)
 	}
 	sent, err := c.m.send(c.ctx, c.by, a.TaskID, in, true)
-	if errors.Is(err, ErrStillLive) && c.m.endKept(c.ctx, c.by, a.TaskID) == nil { // the model must not hear of the end before it is durable
+	if errors.Is(err, ErrStillLive) && c.m.endKept(c.ctx, c.by, a.TaskID) == nil { // the model must not learn of the end before it is durable
 		sent, err = c.m.send(c.ctx, c.by, a.TaskID, in, true)
 	}
 	if err != nil {
@@ -105,7 +105,7 @@ func (c *call) messageRefused(problem string, s MessageState) BackgroundMessageR
 	return BackgroundMessageResult{Text: r.text, IsError: true, State: s, Notice: r.notice}
 }
 
-// checkMessage returns a text about the mistake in the arguments, or "" if there is none.
+// checkMessage describes the mistake in the arguments. It returns "" if there is none.
 func checkMessage(a BackgroundMessageArgs) string {
 	if s := badText("task_id", a.TaskID, refBytes); s != "" {
 		return s
@@ -134,7 +134,7 @@ func checkMessage(a BackgroundMessageArgs) string {
 	return ""
 }
 
-// messageProblem turns an error of Send into a text for the model.
+// messageProblem turns an error from Send into text for the model.
 func (c *call) messageProblem(err error, ref string, now bool) (string, error) {
 	switch {
 	case errors.Is(err, ErrStillLive):
@@ -181,7 +181,7 @@ func (c *call) answerQuestion(a BackgroundMessageArgs) (BackgroundMessageResult,
 	return BackgroundMessageResult{Text: r.text, Question: known, Task: &t, Notice: r.notice}, nil
 }
 
-// answerProblem turns an error of Answer into a text for the model.
+// answerProblem turns an error from Answer into text for the model.
 func (c *call) answerProblem(err error, a BackgroundMessageArgs, q Question) (string, error) {
 	var wrong *InputError
 	switch {
@@ -199,8 +199,8 @@ func (c *call) answerProblem(err error, a BackgroundMessageArgs, q Question) (st
 	return c.problem(err, a.TaskID)
 }
 
-// showsQuestions notes that the answer of the call shows the questions of the task, so that no notice
-// repeats them. The argument is the same copy of the task that the answer is made of.
+// showsQuestions records that the call's answer shows the task's questions, so that no notice
+// repeats them. shown is the copy of the task from which the answer is made.
 func (c *call) showsQuestions(shown Task) {
 	if c.w.message == "" || c.ctx.Err() != nil {
 		return
@@ -212,7 +212,7 @@ func (c *call) showsQuestions(shown Task) {
 	})
 }
 
-// askers returns the given tasks and the tasks below them that ask.
+// askers returns those of the given tasks, and of the tasks below them, that ask questions.
 func (c *call) askers(tasks ...Task) (list []Task) {
 	if !c.m.cfg.Ask {
 		return nil

@@ -12,10 +12,10 @@ import (
 // has ended, its result. The call can be repeated any number of times. Without a task id, it lists
 // the caller's tasks.
 //
-// With Block, the call first waits until the task has ended. Without a task id, it waits until the
-// next task that the caller launched has ended. The wait never affects the task. If the deadline of
-// ctx passes during the wait, the answer shows the state, as it does after Timeout.
-// BackgroundOutput returns errors in the same cases as [DelegateTask].
+// With Block, the call first waits for the task to end or, without a task id, for the next task
+// that the caller launched to end. The wait never affects the task. If the deadline of ctx passes
+// during the wait, the answer shows the state, as it does after Timeout. BackgroundOutput returns
+// errors in the same cases as [DelegateTask].
 func BackgroundOutput(ctx context.Context, m *BackgroundManager, by Caller, a BackgroundOutputArgs) (BackgroundOutputResult, error) {
 	return ToolOptions{}.BackgroundOutput(ctx, m, by, a)
 }
@@ -54,8 +54,8 @@ type outputCall struct {
 	notes   []string
 }
 
-// check clamps the arguments to their bounds. If an argument is wrong, the result is a text about
-// the mistake. Otherwise the result is "".
+// check clamps the arguments to their bounds. It describes the mistake if an argument is wrong, and
+// returns "" otherwise.
 func (o *outputCall) check() string {
 	a := &o.args
 	a.FullSession = a.FullSession || a.SinceMessageID != ""
@@ -135,7 +135,7 @@ func (o *outputCall) wait(ids ...string) (waitEnd, error) {
 }
 
 // look returns the task if the caller may see it. The notice about its end does not count as read
-// yet, because the answer may still be a refusal.
+// yet, because the call may still be refused.
 func (o *outputCall) look(id string) (Task, error) {
 	at, cancel := context.WithCancel(o.ctx)
 	cancel()
@@ -184,7 +184,7 @@ func (o *outputCall) task() (r BackgroundOutputResult, problem string, err error
 		render = func(int) answer { return o.w.status(t, time.Now(), o.notes...) }
 	}
 	if t.Status.Terminal() && o.ctx.Err() == nil {
-		_, _ = o.m.readAttempt(o.by, id, t.Attempt, o.out) // the answer shows the end, so its notice counts as read; the record may have expired
+		_, _ = o.m.readAttempt(o.by, id, t.Attempt, o.out) // the answer shows the end, so the notice about it counts as read; the record may have expired
 	}
 	if !t.Status.Terminal() && !o.args.FullSession {
 		o.showsQuestions(t)
@@ -207,9 +207,9 @@ func (c *call) unreadable(t Task) bool {
 // listedEnded is the number of ended tasks that a list shows in addition to the live ones.
 const listedEnded = 50
 
-// overview makes the answer that lists the caller's tasks. With Block, it first waits until the
-// next task that the caller itself launched has ended. It does not wait if a notice is still owed
-// to the caller: that notice counts as the next end.
+// overview makes the answer that lists the caller's tasks. With Block, it first waits for the next
+// task that the caller itself launched to end. It does not wait if a notice is still owed to the
+// caller, because that notice counts as the next end.
 func (o *outputCall) overview() (r BackgroundOutputResult, problem string, err error) {
 	if o.args.Block {
 		var live []string

@@ -83,8 +83,8 @@ func TestAModelCannotGiveAPermissionWithATool(t *testing.T) {
 	})
 }
 
-// A blocking read returns when a task asks. A caller without the tool can do nothing about the question, so
-// its next read waits.
+// A blocking read returns when a task asks a question. A caller without the tool cannot do anything
+// about the question, so its next read waits.
 func TestABlockingReadReturnsOnceForAQuestionThatItsCallerCannotAnswer(t *testing.T) {
 	askingOnBoth(t, asking(which), bgagent.Config{}, func(t *testing.T, m *bgagent.BackgroundManager, _ *bgagenttest.Fake) {
 		task := launch(t, m, "release")
@@ -104,7 +104,7 @@ func TestABlockingReadReturnsOnceForAQuestionThatItsCallerCannotAnswer(t *testin
 	})
 }
 
-// A model with the tool may not answer these questions. Its next read therefore waits.
+// A model with the tool is not allowed to answer these questions. Therefore, its next read waits.
 func TestABlockingReadReturnsOnceForAQuestionThatOnlyTheHostMayAnswer(t *testing.T) {
 	long := which
 	long.Subject = strings.Repeat("x", 2<<10+1)
@@ -115,7 +115,7 @@ func TestABlockingReadReturnsOnceForAQuestionThatOnlyTheHostMayAnswer(t *testing
 				args["block"], args["timeout"] = true, 60000
 				for i, want := range []time.Duration{10 * time.Second, time.Minute} {
 					if i == 0 && args["task_id"] == nil {
-						continue // the question is open already
+						continue // the question is already open
 					}
 					began := time.Now()
 					r := useTool(t, m, bgagent.ToolBackgroundOutput, args)

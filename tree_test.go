@@ -25,7 +25,7 @@ func orphan(t *testing.T, m *bgagent.BackgroundManager) bgagent.Task {
 }
 
 // longOr returns a RunTurn function. A turn with the prompt "long" takes an hour,
-// and any other turn takes the time d.
+// and any other turn takes the duration d.
 func longOr(d time.Duration) func(context.Context, string, bgagent.Prompt, *bgagent.Reporter) (bgagent.TurnEnd, error) {
 	return func(ctx context.Context, session string, p bgagent.Prompt, r *bgagent.Reporter) (bgagent.TurnEnd, error) {
 		if p.Text == "long" {

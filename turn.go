@@ -24,37 +24,37 @@ type sight struct {
 	flying   int                   // number of tool calls in flight
 	thought  string                // reasoning of the last turn that had any
 	thinks   strings.Builder       // pieces of a runner's reasoning
-	reported bool                  // a runner has reported something
+	reported bool                  // the runner has reported something
 	knownTo  int64                 // time up to which all tool calls are known
 	before   int                   // number of tool calls in earlier turns
-	repeats  repeats               // latest tool calls that were equal
-	retry    *retrying             // requests that the program repeats by itself; nil if it does not
+	repeats  repeats               // latest run of equal tool calls
+	retry    *retrying             // requests that the program repeats on its own; nil if there are none
 	compacts int                   // compactions in a row without an answer or a tool call
 	pieces   strings.Builder       // pieces of a runner's text; there can be thousands of pieces of a few bytes each
 
 	c        judged
-	lookAt   int64        // time by which the session must be polled again; 0 means that the next sweep is early enough
+	lookAt   int64        // when the session must be polled again at the latest; 0 means that the next sweep is early enough
 	looking  bool         // a goroutine is polling the session
 	again    bool         // another poll was requested during the current one
-	answered int64        // time at which the client last reported the status
-	lost     bool         // a status query after "answered" did not return the status
+	answered int64        // when the client last reported the status
+	lost     bool         // a status query after the time in answered did not return the status
 	lostWhy  string       // error of that query
-	polled   int64        // time at which a poll was last judged
+	polled   int64        // when a poll was last judged
 	said     SessionState // status in the event that requested the next poll
 	needRead bool         // events were lost since the last read
-	readAt   int64        // time at which the messages were last read
+	readAt   int64        // when the messages were last read
 	revision string
 	hint     *hint
 	todos    int32 // number of open todos, from events or reads
-	todosAt  int64 // time at which the todos were last known; 0 if they never were
+	todosAt  int64 // when the todos were last known; 0 if they never were
 
 	todosLive bool // events report the todos
 	doubted   bool // events reported a bad end, so the messages were requested once more before the verdict
 	foreign   bool // the turn began in an earlier process
 }
 
-// nothingSeen is the sight of every attempt that has shown nothing yet. The attempts share it,
-// because most runners in a burst of short tasks never show anything. It is never written to.
+// nothingSeen is the sight of every attempt in which nothing has been seen yet. The attempts share
+// it, because most runners in a burst of short tasks never report anything. It is never written to.
 var nothingSeen sight
 
 // seen returns the attempt's own sight. If the attempt still shares nothingSeen, it gets a sight of
@@ -81,8 +81,8 @@ type turn struct {
 	finished bool // the newest message of the agent will no longer change
 	stop     StopReason
 	err      string
-	provider *ProviderError // set if the agent's newest message says that the provider has refused a request
-	text     string         // text of the newest message that has a text
+	provider *ProviderError // set if the agent's newest message says that the provider refused a request
+	text     string         // text of the newest message that has any
 	textAt   int            // index of that message
 	newest   int            // index of the agent's newest message
 	from     int            // index of the last prompt; earlier messages do not answer it
@@ -94,11 +94,11 @@ type turn struct {
 type seenMessage struct {
 	index int
 	hash  uint64
-	told  int64 // time at which an event last reported the message; 0 if none did
+	told  int64 // when an event last reported the message; 0 if none did
 	usage Usage
 }
 
-// hint holds the data of an error event.
+// hint holds the data from an error event.
 type hint struct {
 	stop     StopReason
 	err      string
@@ -111,9 +111,9 @@ type hint struct {
 // turn begins, only the ids of the previous turn are kept.
 const maxOld = 1000
 
-// pastMessages are hashes of the ids of a session's last messages. An abort or a slow server may
-// still change these messages after the next attempt has begun. Older messages were never seen to
-// change.
+// pastMessages holds hashes of the ids of a session's last messages. An abort or a slow server may
+// still change these messages after the next attempt has begun. Older messages have never been seen
+// to change.
 type pastMessages [4]uint64
 
 // last returns the hashes of the turn's last messages.
@@ -168,7 +168,7 @@ func (s *sight) uncount() {
 	}
 	s.prog.toolCalls -= len(counted)
 	if len(counted) > 0 {
-		s.knownTo = longAgo // it is not known when the calls began
+		s.knownTo = longAgo // it is unknown when the calls began
 	}
 	s.forgetCalls()
 	s.repeats.reset()
@@ -192,11 +192,11 @@ type toolCall struct {
 	state ToolState
 	name  string
 	input Digest
-	began int64 // earliest time at which the call can have begun
+	began int64 // the earliest time at which the call may have begun
 }
 
-// newCall returns the record of a call that is seen for the first time. If the call has ended
-// already, it can have begun at any time since the calls were last known.
+// newCall returns the record of a call that is seen for the first time. If the call has already
+// ended, it may have begun at any time since the calls were last known.
 func (s *sight) newCall(t MessageTool, now int64) *toolCall {
 	call := &toolCall{state: ToolDone, name: t.Name, began: now}
 	if !t.State.InFlight() {
@@ -212,8 +212,8 @@ type callKey struct {
 	n           int // index among the message's calls with this id
 }
 
-// tool records the state of a tool call and reports whether the call is new. If the id of an ended
-// call is used again, it stands for a new call.
+// tool records the state of a tool call and reports whether the call is new. If the id of a call
+// that has ended is used again, it stands for a new call.
 func (s *sight) tool(t MessageTool, now int64) (isNew bool) {
 	call := s.open[t.ID]
 	if isNew = call == nil; isNew {
@@ -229,7 +229,7 @@ func (s *sight) messageTool(message string, n int, t MessageTool, now int64) (is
 	key := callKey{message, t.ID, n}
 	call := s.calls[key]
 	if call == nil {
-		// The result of a call can be in a separate message.
+		// The result of a call may be in a separate message.
 		if call = s.open[t.ID]; call == nil || n > 0 || t.State.InFlight() {
 			isNew, call = true, s.newCall(t, now)
 		}
@@ -305,13 +305,13 @@ func (s *sight) message(seed maphash.Seed, msg *Message, p *progress, now int64)
 	return true
 }
 
-// prompted handles a user message. Only later messages count as an answer to that message. The
-// result is the index of the message in the turn.
+// prompted handles a user message. Only later messages count as an answer to it. prompted returns
+// the index of the message in the turn.
 func (s *sight) prompted(msg *Message, index int, p *progress) int {
 	if msg.PromptID == s.promptID && s.promptID != "" {
 		// Messages before our own prompt belong to an earlier turn.
 		for id, seen := range s.msgs {
-			if seen.told == 0 { // no event has reported the message, so it belongs to an earlier turn
+			if seen.told == 0 { // no event reported the message, so it belongs to an earlier turn
 				s.isOld(id)
 				continue
 			}
@@ -328,7 +328,7 @@ func (s *sight) prompted(msg *Message, index int, p *progress) int {
 	return index
 }
 
-// toldBy records the time at which an event reported the message.
+// toldBy records when an event reported the message.
 func (s *sight) toldBy(id string, now int64) {
 	if seen, ok := s.msgs[id]; ok {
 		seen.told = now
@@ -425,7 +425,7 @@ func (u Usage) minus(v Usage) Usage {
 }
 
 // cost returns u.Cost, or 0 if u.Cost is not a finite number. A value that is not finite could not
-// be subtracted again, and JSON cannot represent it.
+// be subtracted again, and JSON could not represent it.
 func (u Usage) cost() float64 {
 	if math.IsNaN(u.Cost) || math.IsInf(u.Cost, 0) {
 		return 0
@@ -433,7 +433,7 @@ func (u Usage) cost() float64 {
 	return u.Cost
 }
 
-// glimpse is the number of bytes at the end of a text that are compared or shown while a turn runs.
+// glimpse is how many bytes at the end of the agent's text are compared or shown while a turn runs.
 const glimpse = 200
 
 // maxTurnText is the maximum size of the text that is collected from a runner's reports.
@@ -442,7 +442,7 @@ const maxTurnText = maxResultUnreadable + 4
 // reporter returns the reporter of the turn that is about to begin. Each turn has its own, so that
 // late reports from an earlier turn are dropped.
 func (a *attempt) reporter() *Reporter {
-	if a.turn == 1 && a.rep.a == nil { // a.rep.a is set if the call is repeated
+	if a.turn == 1 && a.rep.a == nil { // a.rep.a is set if this is a repeated call
 		a.rep.a, a.rep.turn = a, 1
 		return &a.rep
 	}

@@ -155,7 +155,7 @@ func TestTheEchoOfAnAbortDoesNotDecideMinutesLater(t *testing.T) {
 		m.Observe(hostError(session, bgagent.StopAborted)) // a late event from the earlier turn
 		m.Observe(idle(session))
 		time.Sleep(time.Minute)
-		f.put(session, bgagent.Message{ID: "a", Text: "the answer", Finished: true}) // the client reports no stop reasons
+		f.put(session, bgagent.Message{ID: "a", Text: "the answer", Finished: true}) // the client does not report stop reasons
 		f.set(session, bgagent.SessionIdle)
 		task := ended(t, m, id)[0]
 		require.Equal(t, bgagent.Completed, task.Status, task.Reason)
@@ -290,7 +290,7 @@ func TestAnErrorThatTheAgentGotOverDoesNotDecide(t *testing.T) {
 		time.Sleep(3 * time.Second)
 		f.put(s, bgagent.Message{ID: "new", Text: "working"})
 		time.Sleep(1200 * time.Millisecond)
-		f.put(s, bgagent.Message{ID: "new", Text: "working: done", Finished: true}) // the client reports no stop reasons
+		f.put(s, bgagent.Message{ID: "new", Text: "working: done", Finished: true}) // the client does not report stop reasons
 		f.set(s, bgagent.SessionIdle)
 		m.Observe(idle(s))
 		time.Sleep(5 * time.Second)
@@ -299,8 +299,8 @@ func TestAnErrorThatTheAgentGotOverDoesNotDecide(t *testing.T) {
 	})
 }
 
-// If RunTurn returns an error together with the stop reason of a failure, the stop
-// reason decides the cause of the end.
+// If RunTurn returns an error together with a stop reason that stands for a failure, the stop
+// reason determines the cause of the end.
 func TestAnErrorWithAStopReasonEndsAsThat(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		for stop, cause := range map[bgagent.StopReason]bgagent.Cause{

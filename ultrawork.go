@@ -14,7 +14,8 @@ import (
 //
 //   - If a Latin letter, digit, underscore or accent is next to the word, the word is part of
 //     another word (ulwx, ulw2, my_ulw) and does not count. A letter of another script may be next
-//     to the word, because many scripts put no space next to a foreign word: 请ulw and ulw로 count.
+//     to the word, because many scripts do not put a space next to a foreign word: 请ulw and ulw로
+//     count.
 //   - If a hyphen, slash, backslash, dot or at sign joins the word to another letter or digit, the
 //     word is part of a name (ulw-test, src/ulw, ultrawork.go, ulw@example.org) and does not count.
 //     Elsewhere these characters are punctuation: "Go. ulw." counts.

@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// BenchmarkUpdate measures an update that changes nothing. The benchmark "clock" is the reference: it
-// reads the clock once, as each update must.
+// BenchmarkUpdate measures an update that does not change anything. The benchmark "clock" is the
+// reference: it reads the clock once, as each update must.
 func BenchmarkUpdate(b *testing.B) {
 	m, err := New(silent{}, Config{})
 	if err != nil {

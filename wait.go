@@ -8,11 +8,11 @@ import (
 	"time"
 )
 
-// The functions below wait until tasks have ended or become quiet.
+// The functions below wait until tasks have ended or are quiet.
 
-// pauseCheck is the interval at which a call that does not wait for long pauses checks whether one
-// has begun. The check is needed because another manager with the same ConcurrencyManager does not
-// wake the callers of this manager.
+// pauseCheck is the interval at which a call that is not willing to wait through a long pause
+// checks whether one has begun. The check is needed because another manager with the same
+// ConcurrencyManager does not wake the callers of this manager.
 const pauseCheck = time.Minute
 
 func newWaiter() waiter { return waiter{ch: make(chan struct{}, 1)} }
@@ -64,14 +64,14 @@ func waitFor(ctx context.Context, ch <-chan struct{}, d time.Duration) error {
 // waits, and the other tasks may need that slot. In that case, Wait returns [ErrGoesOn] with the
 // tasks. With WaitAny, this happens as soon as none of the live tasks holds a slot. With WaitAll,
 // it happens as soon as one of the live tasks has no slot. If ctx ends first, Wait returns the
-// error of ctx with the tasks. Wait returns no error for a task that failed or was cancelled: check
-// Task.Status.
+// error of ctx with the tasks. Wait does not return an error for a task that failed or was
+// cancelled; check Task.Status.
 //
-// All other errors come without tasks. The error is an [*InputError] if there is no id or the mode
+// All other errors come without tasks. The error is an [*InputError] if no id is given or the mode
 // is wrong. Otherwise it matches [ErrUnknownTask], [ErrExpired] or [ErrNotDescendant].
 //
 // With [Config].Store, a task counts as ended once its end is durable in the store. If ctx ends
-// while a task has ended but its end is not durable, the error matches both [ErrStore] and the
+// after a task has ended but before its end is durable, the error matches both [ErrStore] and the
 // error of ctx. The same applies to Run.
 //
 // Wait does not settle notices. They are still owed, and [BackgroundManager.Close] names them. To
@@ -82,13 +82,13 @@ func (m *BackgroundManager) Wait(ctx context.Context, by Caller, mode WaitMode, 
 	return m.wait(ctx, by, mode, waitFully, ids...)
 }
 
-// patience says when a call returns even though the tasks that it waits for have not ended.
+// patience determines when a call returns although the tasks that it waits for have not ended.
 type patience uint8
 
 const (
 	waitFully   patience = iota // only if waiting longer could deadlock
-	waitBriefly                 // also if all live tasks must wait a long time for their provider, or if one asks another question
-	waitAnswer                  // also if a task is already asking a question that a model may answer, because the caller can answer it
+	waitBriefly                 // in addition, if all live tasks must wait a long time for their provider, or if one asks another question
+	waitAnswer                  // in addition, if a task is already asking a question that a model may answer, because the caller can answer it
 )
 
 func (m *BackgroundManager) wait(ctx context.Context, by Caller, mode WaitMode, p patience, ids ...string) ([]Task, error) {
@@ -149,7 +149,7 @@ type waiting struct {
 	no      []int32 // numbers of the attempts, one per task
 	brief   bool    // do not wait if all live tasks must wait a long time for their provider, or if one asks a question
 	asked   uint64  // number of the last question that was asked before the wait
-	answers bool    // questions from before the wait also end it if a model may answer them
+	answers bool    // earlier questions also end the wait if a model may answer them
 	now     int64   // time of the current check
 	ended   int     // number of tasks at the beginning of the list that are known to have ended
 }
@@ -213,14 +213,14 @@ func (x *waiting) done(st *state) (bool, error) {
 	return false, nil
 }
 
-// Quiet waits until the task has ended and everything that it started has stopped. This can be
+// Quiet waits until the task has ended and everything that it started has stopped, which can be
 // shortly after the end of the task. A host should call Quiet before it frees the task's directory.
 //
 // If ctx ends first, Quiet returns the error of ctx. The error matches [ErrClosed] if Close has
-// returned and the session may still run. It matches [ErrNotStopped] if the task's record has
-// expired and the session may still run. In that case, the manager can no longer wait for the
-// session. It matches [ErrUnknownTask] if there is no such task. For any other expired task, Quiet
-// returns nil.
+// returned and the session may still be running. It matches [ErrNotStopped] if the task's record
+// has expired and the session may still be running. In that case, the manager can no longer wait
+// for the session. It matches [ErrUnknownTask] if there is no such task. For any other expired
+// task, Quiet returns nil.
 func (m *BackgroundManager) Quiet(ctx context.Context, id string) error {
 	if err := m.start(ctx); err != nil {
 		return err
@@ -266,17 +266,16 @@ func (m *BackgroundManager) Quiet(ctx context.Context, id string) error {
 
 // Run launches a task in the foreground: it waits until the task has ended, and returns the task.
 // The time to live does not apply to the task while Run waits. The notice about the task counts as
-// read. Run returns no error if the task failed or was cancelled: check Task.Status.
+// read. Run does not return an error if the task failed or was cancelled; check Task.Status.
 //
 // If ctx is cancelled, Run cancels the task and returns the error of ctx. Run returns [ErrGoesOn]
-// in two cases. Either the deadline of ctx has passed, or the caller is itself a task and waiting
-// longer could deadlock, because the new task is queued or waits for its own tasks. The task then
-// continues in the background, and its end will be reported by a notice. Run returns the task
-// together with these errors. Run also returns ErrGoesOn if the task waits for the provider of its
-// model for more than a minute (see [PhaseParked]), and if the task or a task below it asks a
-// question. If the task ends and its record expires before
-// Run begins to wait, the error matches [ErrExpired]. All other errors are those of
-// [BackgroundManager.Launch].
+// if the deadline of ctx has passed, or if the caller is itself a task and waiting longer could
+// deadlock because the new task is queued or waits for its own tasks. Run also returns ErrGoesOn if
+// the task must wait for its model provider for more than a minute (see [PhaseParked]), or if the
+// task or a task below it asks a question. The task then continues in the background, and a notice
+// will report its end. Run returns the task together with these errors. If the task ends and its
+// record expires before Run begins to wait, the error matches [ErrExpired]. All other errors are
+// those of [BackgroundManager.Launch].
 func (m *BackgroundManager) Run(ctx context.Context, by Caller, in LaunchInput) (Task, error) {
 	m.heard(by.Session)
 	return m.run(ctx, by, in, nil)
@@ -322,7 +321,7 @@ func (m *BackgroundManager) foreground(ctx context.Context, by Caller, s Task, o
 	for {
 		done := false
 		left := callGoesOn
-		err := ctx.Err() // called outside the lock, because the host may have implemented the context
+		err := ctx.Err() // called outside the lock, because the context may be the host's own implementation
 		switch {
 		case errors.Is(err, context.DeadlineExceeded):
 			left = callTimedOut

@@ -22,10 +22,10 @@ import (
 // clocks, goroutines or wording. An update must only note its effects. They are performed
 // after the lock is released.
 
-// stateImports are the packages that the state's files may import.
+// stateImports lists the packages that the state's files may import.
 var stateImports = []string{"bufio", "cmp", "encoding/base32", "errors", "hash/maphash", "maps", "math", "slices", "strconv", "strings", "time", "github.com/google/uuid", "github.com/bgagent/bgagent/internal/mdtext", "github.com/bgagent/bgagent/internal/slots"}
 
-// clocks are the functions of package time that read a clock or wait.
+// clocks lists the functions of package time that read a clock or wait.
 var clocks = []string{"Now", "Since", "Until", "Sleep", "After", "AfterFunc", "Tick", "NewTimer", "NewTicker"}
 
 // breaches returns the places where a file breaks the wall around the state.
@@ -79,8 +79,7 @@ func breaches(fset *token.FileSet, file *ast.File, faces []string) (out []string
 }
 
 // held returns the forbidden contents of a field of the given type: functions,
-// interfaces and contexts. The argument "faces" holds the names of the package's
-// interfaces.
+// interfaces and contexts. faces holds the names of the package's interfaces.
 func held(t ast.Expr, faces []string) (out []string) {
 	ast.Inspect(t, func(n ast.Node) bool {
 		switch n := n.(type) {
@@ -140,8 +139,8 @@ func interfaces(t *testing.T, fset *token.FileSet) (names []string) {
 	return names
 }
 
-// The test above would also succeed if the function "breaches" never found
-// anything, so it must find each of these planted violations.
+// The test above would also succeed if breaches never found anything, so breaches must find each of
+// these planted violations.
 func TestTheWallFindsWhatIsPlanted(t *testing.T) {
 	for planted, want := range map[string]string{
 		"import \"context\"":                                   "imports context",
@@ -183,9 +182,9 @@ func TestOnlyTheGateTakesTheLock(t *testing.T) {
 }
 
 // statusWrites returns the places where the files write the status or the cause of a
-// task, however they reach the task, or take the address of either field. Imports are not
-// resolved, so the record of a field can be unknown. In that case, the field counts as a
-// field of the task.
+// task, no matter how they reach the task, or take the address of either field. Imports are not
+// resolved, so it may be unknown to which record a field belongs. In that case, the field counts as
+// a field of the task.
 func statusWrites(fset *token.FileSet, files []*ast.File) (out []string) {
 	info := &types.Info{Selections: map[*ast.SelectorExpr]*types.Selection{}, Types: map[ast.Expr]types.TypeAndValue{}}
 	check := types.Config{Error: func(error) {}, Importer: noImports{}}

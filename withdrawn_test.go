@@ -18,7 +18,7 @@ import (
 func withdraw(t *testing.T, m *bgagent.BackgroundManager, memory *storetest.Memory, id, prompt string) {
 	t.Helper()
 	slow(memory, 2*time.Second)
-	// The write of an earlier withdrawal may still run for half a second.
+	// The write of an earlier withdrawal may still be running for half a second.
 	ctx, cancel := context.WithTimeout(t.Context(), 1500*time.Millisecond)
 	defer cancel()
 	_, err := m.Resume(ctx, root, id, bgagent.ResumeInput{Prompt: prompt})
@@ -64,7 +64,7 @@ func TestAResumeAfterAWithdrawnOneGetsItsOwnPrompt(t *testing.T) {
 	}
 }
 
-// unreadable is a store whose history cannot be read while the field "broken" is set.
+// unreadable is a store whose history cannot be read while broken is set.
 type unreadable struct {
 	*storetest.Process
 	broken bool

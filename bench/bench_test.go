@@ -34,8 +34,8 @@ func BenchmarkSemaphoreHandOff(b *testing.B) {
 	}
 }
 
-// The function "each" runs f repeatedly and reports the last result of f. f executes n
-// operations and returns the cost of one operation.
+// each runs f repeatedly and reports the last result of f. f executes n operations and
+// returns the cost of one operation.
 func each(b *testing.B, n int, f func(n int) (float64, error)) {
 	var ns float64
 	var err error
@@ -118,7 +118,7 @@ func BenchmarkEndToNotice(b *testing.B) {
 func BenchmarkTurnOfACommandLine(b *testing.B) { each(b, 100, catTurns) }
 func BenchmarkBareProcess(b *testing.B)        { each(b, 100, catBare) }
 
-// The function "ratios" reports the median ratio of a subject to its reference.
+// ratios reports the median ratio of a subject to its reference.
 func ratios(b *testing.B, f func(rounds int) (pair, error)) {
 	for b.Loop() {
 		p, err := f(1)

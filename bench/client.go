@@ -11,7 +11,7 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// runner is a minimal client for Go functions. It stores no data about its sessions.
+// runner is a minimal client for Go functions. It does not store any data about its sessions.
 type runner struct {
 	turn     func(p bgagent.Prompt) // work of the agent in a turn; nil for an agent that answers immediately
 	sessions atomic.Int64
@@ -39,12 +39,12 @@ type starter struct {
 	messages int           // number of messages per session
 	revision bool          // whether statuses have a revision, which changes with the session
 	events   bool          // whether the client reports changes as events, so that polls need not read messages
-	up       chan struct{} // closed when the manager knows that changes are reported as events
+	up       chan struct{} // closed when the manager knows that changes will be reported as events
 
 	mu       sync.Mutex
 	sessions map[string]*served
 	all      []string
-	sweeps   []sweep // sweeps since the last call to the method "take"; the last sweep is not complete
+	sweeps   []sweep // sweeps since the last call to take; the last sweep is incomplete
 }
 
 // served is one session of a starter.
@@ -54,7 +54,7 @@ type served struct {
 
 // sweep counts the calls to a starter from one call to Statuses to the next.
 type sweep struct {
-	began, last  time.Time // start of the call to Statuses, and end of the latest call
+	began, last  time.Time // beginning of the call to Statuses, and end of the latest call
 	reads, bytes int       // number of calls to Messages, and number of bytes that they returned
 }
 
@@ -115,8 +115,8 @@ func (s *starter) Messages(_ context.Context, session string, after bgagent.Curs
 	if !ok {
 		return bgagent.Page{Next: after}, nil
 	}
-	// The cursor holds the number of messages that were read, and the number of changes to the
-	// last message at that time.
+	// The cursor holds the number of messages that have been read, and the number of changes to
+	// the last message at that time.
 	read, changed := 0, 0
 	if after != "" {
 		for i := range len(after) {
@@ -142,7 +142,7 @@ func (s *starter) Messages(_ context.Context, session string, after bgagent.Curs
 	return page, nil
 }
 
-// Events reports to the manager that all changes are sent as events. Afterwards it sends only
+// Events tells the manager that all changes are sent as events. After that, it only sends
 // heartbeats.
 func (s *starter) Events(ctx context.Context, emit func(bgagent.HostEvent)) error {
 	if !s.events {
@@ -162,8 +162,7 @@ func (s *starter) Events(ctx context.Context, emit func(bgagent.HostEvent)) erro
 	}
 }
 
-// The method "change" changes the last message of each session whose index is a multiple of
-// the argument "every".
+// change changes the last message of each session whose index is a multiple of every.
 func (s *starter) change(every int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -172,8 +171,8 @@ func (s *starter) change(every int) {
 	}
 }
 
-// The method "counted" records the end of a call in the current sweep. Calls before the first
-// sweep are not counted.
+// counted records the end of a call in the current sweep. Calls before the first sweep are
+// not counted.
 func (s *starter) counted(reads, bytes int) {
 	if len(s.sweeps) == 0 {
 		return
@@ -182,8 +181,8 @@ func (s *starter) counted(reads, bytes int) {
 	x.last, x.reads, x.bytes = time.Now(), x.reads+reads, x.bytes+bytes
 }
 
-// take returns the complete sweeps and the start of the sweep that is not complete. It then
-// removes all sweeps, so that counting begins again.
+// take returns the complete sweeps and the start of the incomplete sweep. It then removes all
+// sweeps, so that counting begins again.
 func (s *starter) take() (whole []sweep, then time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -1,5 +1,5 @@
 // Package bench compares bgagent with other libraries. Most bounds limit the ratio of the
-// subject's time to the time of a reference, because absolute times depend too much on the
+// subject's time to a reference's time, because absolute times depend too much on the
 // machine. Subject and reference are measured alternately.
 //
 //	go run ./bench/cmd/report
@@ -18,7 +18,7 @@ import (
 // Series holds the measurements of one quantity. Each round adds one measurement.
 type Series []float64
 
-// Quantile returns the value below which the fraction q of the series lies.
+// Quantile returns the value below which a fraction q of the series lies.
 func (s Series) Quantile(q float64) float64 {
 	if len(s) == 0 {
 		return math.NaN()
@@ -49,11 +49,11 @@ func (c Check) Reached() bool { return math.IsNaN(c.Aim) || c.Value.Median() <= 
 // None is the value of Check.Bound if there is no bound, and of Check.Aim if there is no aim.
 var None = math.NaN()
 
-// Options set the extent of the measurements.
+// Options determine the extent of the measurements.
 type Options struct {
 	Rounds   int               // number of rounds per comparison
 	Most     int               // largest number of tasks
-	Progress func(note string) // receives notes on the progress; can be nil
+	Progress func(note string) // receives progress notes; can be nil
 }
 
 func (o Options) note(format string, args ...any) {
@@ -92,8 +92,8 @@ func (p *pair) add(subject, reference float64) {
 	p.subject, p.reference, p.ratio = append(p.subject, subject), append(p.reference, reference), append(p.ratio, subject/reference)
 }
 
-// The function "interleave" measures the subject and the reference in each round. Their order
-// alternates from round to round. Before the counted rounds there is one warm-up round.
+// interleave measures the subject and the reference in each round. Their order alternates
+// from round to round. One warm-up round precedes the counted rounds.
 func interleave(rounds int, subject, reference func() (float64, error)) (pair, error) {
 	var p pair
 	for i := range rounds + 1 {
@@ -119,7 +119,7 @@ func interleave(rounds int, subject, reference func() (float64, error)) (pair, e
 	return p, nil
 }
 
-// The method "beside" formats the absolute figures of a pair.
+// beside formats the absolute figures of a pair.
 func (p pair) beside() string {
 	return nanos(p.subject.Median()) + " against " + nanos(p.reference.Median())
 }

@@ -54,7 +54,7 @@ func pendingHeap(n int) (bytes, goroutines float64, err error) {
 		}
 	}
 	after := measureMemory()
-	// The pending tasks must not start when the channel "gate" is closed.
+	// The pending tasks must not start when gate is closed.
 	if _, err := m.CancelAll(context.Background(), bgagent.Caller{Session: "root"}, bgagent.CancelOptions{}); err != nil {
 		return 0, 0, err
 	}
@@ -69,7 +69,7 @@ func runPending(o Options) ([]Check, error) {
 	for _, n := range o.sizes(10_000, 100_000, 1_000_000) {
 		o.note("%d pending", n)
 		var bytes, goroutines Series
-		for range min(o.Rounds, 3) { // three rounds suffice, because the figures hardly vary
+		for range min(o.Rounds, 3) { // three rounds are enough, because the figures hardly vary
 			b, g, err := pendingHeap(n)
 			if err != nil {
 				return nil, err
@@ -83,9 +83,9 @@ func runPending(o Options) ([]Check, error) {
 	return checks, nil
 }
 
-// endedHeap runs n tasks of Go functions to their end and returns the heap bytes that remain
-// per task. The argument "retain" is the maximum number of tasks that the manager retains.
-// The bytes include the client's records of sessions.
+// endedHeap runs n tasks of Go functions until they end, and returns the heap bytes that
+// remain per task. The argument "retain" is the maximum number of tasks that the manager
+// retains. The bytes include the client's session records.
 func endedHeap(n, retain int) (float64, error) {
 	t := newTold(n)
 	sc := inproc.New(map[string]inproc.Agent{

@@ -49,8 +49,8 @@ func pathRows() []Row {
 // limit is the number of tasks that run at the same time in the throughput rows.
 const limit = 100
 
-// The type "told" counts the ended tasks that notices have reported. It closes the channel
-// "all" when the notices have reported every task.
+// told counts the tasks whose completion has been reported by a notice. It closes the channel
+// "all" when every task has been reported.
 type told struct {
 	left atomic.Int64
 	all  chan struct{}
@@ -69,8 +69,8 @@ func (t *told) notify(_ context.Context, _ string, n bgagent.Notice) error {
 	return nil
 }
 
-// The method "wait" waits until the channel "all" is closed. It returns an error if this takes
-// longer than the argument "patience".
+// wait waits until the channel "all" is closed. It returns an error if this takes longer than
+// patience.
 func (t *told) wait(patience time.Duration) error {
 	select {
 	case <-t.all:
@@ -95,8 +95,8 @@ var input = bgagent.LaunchInput{Description: "find it", Prompt: "Find where it i
 // root returns the session that launches task i. Each session launches 100 tasks.
 func root(i int) string { return "root-" + strconv.Itoa(i/100) }
 
-// launchAll launches n tasks and waits until notices have reported all of them. It returns the
-// nanoseconds and the allocations per task.
+// launchAll launches n tasks and waits until all of them have been reported by notices. It
+// returns the nanoseconds and the allocations per task.
 func launchAll(n int) (ns, allocs float64, err error) {
 	t := newTold(n)
 	m, err := bgagent.New(&runner{}, bgagent.Config{
@@ -124,7 +124,7 @@ func launchAll(n int) (ns, allocs float64, err error) {
 	return ns, allocs, closeManager(m)
 }
 
-// submitAll runs n empty functions with pond.
+// submitAll runs n empty functions in a pool of the library pond.
 func submitAll(n int) (float64, error) {
 	runtime.GC()
 	start := time.Now()
@@ -208,11 +208,11 @@ func passAlong(n int) (float64, error) {
 	return ns, closeManager(m)
 }
 
-// pathFloor measures only the cost of the records that n started tasks need. It runs no code of
-// the manager. For each task, it creates an attempt, a session with its id, an outcome that is
-// kept after the end, and an entry in a map of sessions. It reads the clock once for each of
-// the task's two host calls. A manager needs these records to know when a task ended, and its
-// session.
+// pathFloor measures only the cost of the records that n started tasks need. It does not run
+// any code of the manager. For each task, it creates an attempt, a session with its id, an
+// outcome that is kept after the task ends, and an entry in a map of sessions. It reads the
+// clock once for each of the task's two host calls. A manager needs these records to know a
+// task's session and when the task ended.
 func pathFloor(n int) float64 {
 	type attempt struct {
 		_    [14]*int
@@ -252,11 +252,11 @@ func pathFloor(n int) float64 {
 	return ns
 }
 
-// leanFloor measures a minimum of work for each of n tasks, which are started one after
-// another. Every manager needs more work than this. leanFloor reads the clock for the two host
+// leanFloor measures a minimum amount of work for each of n tasks, which are started one after
+// another. Every manager has to do more than this. leanFloor reads the clock for the two host
 // calls. In each of two steps, it takes two uncontended locks, which stand for the locks of the
 // state and the pool. It allocates a small object for the run, a small object for its record,
-// and the session id of the host. It has no map, no waiting line, no notice and no time limit.
+// and the host's session id. It has no map, no waiting line, no notice and no time limit.
 func leanFloor(n int) float64 {
 	type run struct {
 		_    [10]*int
@@ -357,8 +357,8 @@ func runProcs(o Options) ([]Check, error) {
 	return []Check{{count(n) + " tasks", p.ratio, "x", 1.25, 0.8, p.beside()}}, nil
 }
 
-// throughAnts, throughConc and throughWorkerpool run n empty functions with other pools, as
-// submitAll does with pond.
+// throughAnts, throughConc and throughWorkerpool run n empty functions in pools of other
+// libraries, as submitAll does with pond.
 func throughAnts(n int) (float64, error) {
 	p, err := ants.NewPool(limit)
 	if err != nil {

@@ -16,16 +16,16 @@ func pollRows() []Row {
 	}}
 }
 
-// The type "polled" holds the measurements of a manager's calls to a host while it polls.
+// polled holds the measurements of the calls that a polling manager makes to a host.
 type polled struct {
 	statusCalls  float64       // calls to Statuses per interval
 	reads, bytes float64       // calls to Messages and bytes read, per sweep
 	longest      time.Duration // longest sweep
 }
 
-// The function "sweeps" lets a manager poll n busy sessions. The argument "many" is the
-// number of intervals, which begin after all messages have been read once. In each interval,
-// the function "between" is called once. The result holds the averages over the sweeps that
+// sweeps lets a manager poll n busy sessions. The argument "many" is the number of intervals.
+// The first interval begins after all messages have been read once. In each interval, the
+// function "between" is called once. The result holds the averages over the sweeps that
 // started and finished during these intervals.
 func sweeps(n, many int, s *starter, between func()) (p polled, err error) {
 	const interval = 2 * time.Second
@@ -60,7 +60,7 @@ func runPoll(o Options) ([]Check, error) {
 		for _, x := range []struct {
 			name             string
 			revision, events bool
-			every            int // if this is n, every n-th session changes between two sweeps; 0 means that no session changes
+			every            int // if this is n, every nth session changes between two sweeps; 0 means that no session changes
 			reads, bytes     float64
 		}{
 			{"without news, no revisions", false, false, 0, float64(n), 0},

@@ -16,7 +16,7 @@ import (
 	"golang.org/x/sync/semaphore"
 )
 
-// models holds the names of 16 models, which are the keys of the comparison.
+// models holds the names of 16 models, which serve as keys in the comparison.
 var models = func() (names [16]string) {
 	for i := range names {
 		names[i] = "anthropic/claude-model-" + strconv.Itoa(i)
@@ -138,7 +138,7 @@ func runFreeSlot(o Options) ([]Check, error) {
 }
 
 // runHandOff runs a benchmark in the root package and reads its figures. The benchmark is in
-// the root package because only this package has access to the line for a slot.
+// the root package because only that package has access to the line for a slot.
 func runHandOff(o Options) ([]Check, error) {
 	at, err := goBench(".", "BenchmarkHandOff", o.Rounds)
 	if err != nil {
@@ -222,7 +222,7 @@ func goBench(folder, name string, rounds int) (map[string]figures, error) {
 			}
 		}
 		part := strings.TrimPrefix(f[0], name+"/")
-		if procs := strings.LastIndexByte(part, '-'); procs > 0 { // with one processor there is no suffix
+		if procs := strings.LastIndexByte(part, '-'); procs > 0 { // with one processor, there is no suffix
 			part = part[:procs]
 		}
 		parts[part] = at

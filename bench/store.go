@@ -39,10 +39,10 @@ func storeRows() []Row {
 	}}
 }
 
-// keptStore is a store that keeps copies of the batches that it has written.
+// keptStore is a store that keeps copies of the batches that it writes.
 type keptStore struct {
 	*sqlite.Store
-	delay time.Duration // time that each batch takes in addition
+	delay time.Duration // additional time that each batch takes
 
 	mu      sync.Mutex
 	batches []*bgagent.StoreBatch
@@ -67,7 +67,7 @@ func (s *keptStore) Write(ctx context.Context, b *bgagent.StoreBatch) error {
 	return nil
 }
 
-// take returns the batches since the last call.
+// take returns the batches that were written since the last call.
 func (s *keptStore) take() []*bgagent.StoreBatch {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -105,11 +105,12 @@ func runStoreSyncs(o Options) ([]Check, error) {
 	return checks, nil
 }
 
-// storeManager is a manager on a store whose notices go to the channels of their tasks.
+// storeManager is a manager with a store. Its notices go to the channels of the tasks that
+// they report.
 type storeManager struct {
 	*bgagent.BackgroundManager
 	store *keptStore
-	told  sync.Map // channels by id of the task
+	told  sync.Map // channels by task id
 }
 
 func newStoreManager(dir string, inFlight int, delay time.Duration) (*storeManager, error) {
@@ -134,7 +135,7 @@ func (s *storeManager) notify(_ context.Context, _ string, n bgagent.Notice) err
 	return nil
 }
 
-// task launches task i and waits until a notice has reported its end.
+// task launches task i and waits until a notice reports that it has ended.
 func (s *storeManager) task(i int) error {
 	t, err := s.Launch(context.Background(), bgagent.Caller{Session: root(i)}, input)
 	if err != nil {
@@ -147,7 +148,7 @@ func (s *storeManager) task(i int) error {
 
 const (
 	latencyTasks  = 50  // tasks per round
-	latencyWarmUp = 400 // tasks before the first round; afterwards, SQLite writes over its log and does not extend it
+	latencyWarmUp = 400 // tasks before the first round; afterwards, SQLite overwrites its log instead of extending it
 )
 
 func runStoreLatency(o Options) ([]Check, error) {
@@ -242,8 +243,8 @@ func (p pair) perSecond() string {
 	return fmt.Sprintf("%.0f tasks/s against %.0f", 1e9/p.subject.Median(), 1e9/p.reference.Median())
 }
 
-// storeThroughput measures the time per task of a manager. The references write the batches of the
-// same round: bare SQLite, and the store without the manager.
+// storeThroughput measures a manager's time per task. The references, which are bare SQLite and
+// the store without the manager, write the batches of the same round.
 func storeThroughput(rounds, inFlight, tasks int) (raw, alone pair, err error) {
 	err = inFolder(func(dir string) error {
 		m, err := newStoreManager(filepath.Join(dir, "subject"), inFlight, 0)
@@ -292,7 +293,8 @@ func eachBatch(batches []*bgagent.StoreBatch, f func(b *bgagent.StoreBatch) erro
 	return nil
 }
 
-// inParallel calls f for each number below n, and runs the given number of calls at the same time.
+// inParallel calls f for each number below n, with at most the given number of calls at the same
+// time.
 func inParallel(most, n int, f func(i int) error) error {
 	var wg sync.WaitGroup
 	next := make(chan int)

@@ -17,7 +17,7 @@ const (
 )
 
 // blocker is a client whose first turn ends at once. The other turns last until they are stopped.
-// The next process hands over the prompt of the stopped turn again.
+// The next process sends the prompt of the stopped turn again.
 type blocker struct {
 	runner
 	begun chan time.Time
@@ -47,7 +47,7 @@ func newBlocked(s bgagent.Store, first bool) (*bgagent.BackgroundManager, *block
 	return m, b, err
 }
 
-// suspend ends the manager so that its tasks stay live.
+// suspend stops the manager in such a way that its tasks stay live.
 func suspend(m *bgagent.BackgroundManager) error {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
@@ -58,7 +58,7 @@ func suspend(m *bgagent.BackgroundManager) error {
 	return errors.Join(err, closeManager(m))
 }
 
-// fillStore makes a store with live and ended tasks.
+// fillStore makes a store with live tasks and tasks that have ended.
 func fillStore(dir string, live, ended int) error {
 	s := newKeptStore(dir, 0)
 	m, b, err := newBlocked(s, true)
@@ -71,7 +71,7 @@ func fillStore(dir string, live, ended int) error {
 	}); err != nil {
 		return err
 	}
-	<-b.begun // of the task that ends
+	<-b.begun // the turn of the task that ends
 	<-b.begun
 	if err := suspend(m); err != nil {
 		return err

@@ -7,8 +7,8 @@ import (
 	"syscall"
 )
 
-// processorTime returns the processor time in nanoseconds that this process has used,
-// together with the processor time of the child processes that it has waited for.
+// processorTime returns the processor time, in nanoseconds, that this process and the child
+// processes that it has waited for have used.
 func processorTime() (float64, error) {
 	var sum float64
 	for _, who := range []int{syscall.RUSAGE_SELF, syscall.RUSAGE_CHILDREN} {

@@ -20,8 +20,7 @@ type ended struct {
 	err error
 }
 
-// after(b, change) makes RunTurn call the function "change", which can modify the
-// results of the turn.
+// after makes RunTurn call change, which can modify the results of the turn.
 func after(b *badRunner, change func(id string, p bgagent.Prompt, e *ended)) {
 	b.run = func(ctx context.Context, id string, p bgagent.Prompt, r *bgagent.Reporter) (bgagent.TurnEnd, error) {
 		end, err := b.Runner.RunTurn(ctx, id, p, r)
@@ -31,8 +30,7 @@ func after(b *badRunner, change func(id string, p bgagent.Prompt, e *ended)) {
 	}
 }
 
-// reading(b, change) makes Messages call the function "change", which can modify the
-// page.
+// reading makes Messages call change, which can modify the page.
 func reading(b *badRunner, change func(page *bgagent.Page)) {
 	b.messages = func(ctx context.Context, id string, after bgagent.Cursor, most int) (bgagent.Page, error) {
 		page, err := b.Runner.Messages(ctx, id, after, most)
@@ -178,9 +176,8 @@ func abortsOnlyExisting(b *badRunner) {
 	}
 }
 
-// dead makes the sessions in the set refuse their prompts. After each turn, the
-// function "kills" is called. If it returns true, the session of the turn is added to
-// the set.
+// dead makes the sessions in the set refuse their prompts. It calls kills after each turn. If
+// kills returns true, the session of the turn is added to the set.
 func dead(b *badRunner, set *guardedSet, kills func(p bgagent.Prompt, e *ended) bool) {
 	b.run = func(ctx context.Context, id string, p bgagent.Prompt, r *bgagent.Reporter) (bgagent.TurnEnd, error) {
 		if set.has(id) {
@@ -234,7 +231,7 @@ func tiesTurnToCall(b *badStarter) {
 	b.start = func(ctx context.Context, id string, p bgagent.Prompt) error {
 		err := b.Starter.StartTurn(ctx, id, p)
 		context.AfterFunc(ctx, func() {
-			time.Sleep(1500 * time.Millisecond) // the end is noticed in the next poll
+			time.Sleep(1500 * time.Millisecond) // the end is noticed only in the next poll
 			b.mu.Lock()
 			s := b.sessions[id]
 			same := s != nil && s.run != nil && s.run.Prompt.ID == p.ID
@@ -370,7 +367,7 @@ func renamesNotices(b *badRunner) {
 	}
 }
 
-// idleFirst emits each message only after the event that should follow the message.
+// idleFirst delays each message until after the event that should follow it.
 func idleFirst(b *badStarter) {
 	b.events = func(ctx context.Context, emit func(bgagent.HostEvent)) error {
 		var held []bgagent.HostEvent
@@ -388,7 +385,8 @@ func idleFirst(b *badStarter) {
 	}
 }
 
-// endsEarly makes RunTurn return after a second, before the late pieces of the answer arrive.
+// endsEarly makes RunTurn return after one second, before the late pieces of the answer
+// arrive.
 func endsEarly(b *badRunner) {
 	b.run = func(ctx context.Context, id string, p bgagent.Prompt, r *bgagent.Reporter) (bgagent.TurnEnd, error) {
 		if !strings.HasPrefix(p.Text, "late") {

@@ -6,7 +6,7 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// The clients in this file are correct except for their replaced methods.
+// The clients in this file are correct, except for the methods that are replaced.
 
 type runFunc = func(ctx context.Context, id string, p bgagent.Prompt, r *bgagent.Reporter) (bgagent.TurnEnd, error)
 

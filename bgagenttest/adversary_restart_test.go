@@ -248,8 +248,7 @@ var adversariesOfRestarts = []adversary{
 	}},
 }
 
-// afterRestore makes RestoreSession of the runner call the function "change", which can change the
-// results.
+// afterRestore makes the runner's RestoreSession call change, which can modify the results.
 func afterRestore(b *badRunner, change func(r bgagent.SessionRestore, a *restored)) {
 	b.restore = func(ctx context.Context, r bgagent.SessionRestore) (bgagent.PromptState, bgagent.TurnEnd, error) {
 		var a restored
@@ -279,7 +278,7 @@ func (b *badRunner) received(session string) (texts []string) {
 	return texts
 }
 
-// endInstance aborts all turns whose prompts have the instance.
+// endInstance aborts all turns whose prompts have the given instance.
 func (b *badRunner) endInstance(instance string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()

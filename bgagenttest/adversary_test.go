@@ -23,7 +23,7 @@ type adversary struct {
 	runner  func(*badRunner) // exactly one of the three functions is set
 	starter func(*badStarter)
 	client  func(*Fake) bgagent.SessionClient
-	also    []string // other checks that necessarily fail as well
+	also    []string // other checks that inevitably fail, too
 }
 
 var adversaries = slices.Concat(adversariesOfRestarts, []adversary{
@@ -273,7 +273,7 @@ func record(t *testing.T, ck *check, h *Harness) (failures []string) {
 		for _, f := range slices.Backward(r.cleanups) {
 			f()
 		}
-		time.Sleep(2 * time.Minute) // virtual time for the adversary's goroutines to end
+		time.Sleep(2 * time.Minute) // gives the adversary's goroutines virtual time to end
 		failures = r.failures
 	})
 	return failures

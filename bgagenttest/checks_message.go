@@ -8,7 +8,7 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// messageChecks check the messages and the tool calls of a session.
+// messageChecks check the messages and tool calls of a session.
 var messageChecks = []check{
 	{name: "message order", why: "only what comes after the prompt is an answer to it", needs: []need{aReader}, run: checkMessageOrder},
 	{name: "message ids", why: "a message is identified by its id, so a second one with the same id replaces the first", needs: []need{aReader}, run: checkMessageIDs},
@@ -155,7 +155,7 @@ func checkChanges(c *checkContext) {
 	}
 }
 
-// look holds the fields of a message that must be the same in every reading.
+// look holds the fields of a message that must be the same every time the message is read.
 type look struct {
 	ID, Text string
 	Role     bgagent.Role

@@ -9,13 +9,13 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// questionChecks check how a client asks the questions of its agent.
+// questionChecks check how a client asks its agent's questions.
 var questionChecks = []check{
 	{name: "refused question", why: "an agent whose question is refused must go on without what it has asked for", needs: []need{aRunner, harnessAsk}, run: checkRefusedQuestion},
 	{name: "question", why: "if nobody hears of a question, or its answer does not arrive, its turn waits for a day", needs: []need{aStarter, anEventSource, anAnswerer, harnessAsk}, run: checkQuestion},
 }
 
-// checkRefusedQuestion uses a reporter of the suite, which refuses every question.
+// checkRefusedQuestion uses a reporter of the suite that refuses every question.
 func checkRefusedQuestion(c *checkContext) {
 	d := c.begin(c.create(), c.h.Ask())
 	o := d.await()

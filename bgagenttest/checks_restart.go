@@ -8,7 +8,7 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// restartChecks checks what the next process finds out about the sessions of the earlier process.
+// restartChecks check what the next process finds out about the sessions of the earlier process.
 var restartChecks = []check{
 	{name: "restart answered", why: "if an answer is not found, the whole turn is paid for again", needs: restartNeeds(), run: checkRestartAnswered},
 	{name: "restart interrupted", why: "a prompt that counts as missing is sent again, so its work is done twice", needs: restartNeeds(), run: checkRestartInterrupted},
@@ -29,7 +29,7 @@ var restartChecks = []check{
 	{name: "restart other instances", why: "RestoreSession must end what the dead manager has left running, and nothing of a living manager", needs: restartNeeds(), run: checkRestartOtherInstances},
 }
 
-// restartNeeds returns the given needs and those of every check of RestoreSession.
+// restartNeeds returns the given needs and those that every check of RestoreSession has.
 func restartNeeds(more ...need) []need { return append(more, aRunner, aRestorer, harnessRestart) }
 
 func checkRestartAnswered(c *checkContext) {
@@ -79,7 +79,7 @@ func checkRestartMissing(c *checkContext) {
 	d := c.begin(id, c.h.Say("blackberry"))
 	c.answered(d, "blackberry")
 	r := restoring(d)
-	r.Last = c.promptFor(c.h.Say("cranberry")) // the process ended before this prompt was received
+	r.Last = c.promptFor(c.h.Say("cranberry")) // the process died before this prompt was received
 	if !c.restart(DeathWhole) {
 		return
 	}
@@ -120,7 +120,7 @@ func checkRestartNoSession(c *checkContext) {
 	case a.err != nil || a.state != bgagent.PromptUnknown || !c.h.Restart.Unsure:
 		c.failf("RestoreSession of a session that does not exist: %q, %v; it should be ErrNoSession", a.state, a.err)
 	}
-	r.Session = "" // the process ended before CreateSession returned
+	r.Session = "" // the process died before CreateSession returned
 	if a, able = c.restore(r); able && a.err == nil && a.state > bgagent.PromptMissing {
 		c.failf("RestoreSession without a session returned %q; nothing can have been prompted", a.state)
 	}
@@ -206,7 +206,7 @@ func checkRestartResumed(c *checkContext) {
 		return
 	}
 	r := restoring(d)
-	r.Last = bgagent.Prompt{} // the earlier manager had recorded the end of the turn
+	r.Last = bgagent.Prompt{} // the earlier manager had already recorded the end of the turn
 	a, able := c.restore(r)
 	if !able {
 		return
@@ -219,7 +219,7 @@ func checkRestartResumed(c *checkContext) {
 
 func checkRestartTwice(c *checkContext) {
 	cut := c.slow(c.create())
-	for range 2 { // the first of these processes ends before it sends a prompt
+	for range 2 { // the first of these processes dies before it sends a prompt
 		if !c.restart(DeathWhole) {
 			return
 		}
@@ -268,7 +268,7 @@ func checkRestartNoRequest(c *checkContext) {
 }
 
 func checkRestartOtherInstances(c *checkContext) {
-	other := newCheckContext(c.TB, c.h, c.ck) // a manager whose process does not end
+	other := newCheckContext(c.TB, c.h, c.ck) // a manager whose process keeps running
 	foreign := other.slow(other.create())
 	d := c.slow(c.create())
 	if !c.restart(DeathAlone, DeathWhole) {

@@ -234,8 +234,8 @@ func checkRepeatedPrompt(c *checkContext) {
 	c.onlyOnce(d, "saffron")
 }
 
-// onlyOnce fails the check if the prompt of d has begun a second turn. The prompt was sent twice, and
-// the answer to it contains the word.
+// onlyOnce fails the check if the prompt of d, which was sent twice, began a second turn. The
+// answer to the prompt contains the word.
 func (c *checkContext) onlyOnce(d *driven, word string) {
 	c.Helper()
 	c.pause(5 * c.h.Poll)

@@ -1,9 +1,9 @@
-// Package bgagenttest helps to test session clients of bgagent and programs that use its
+// Package bgagenttest helps to test session clients for bgagent and programs that use its
 // manager.
 //
 // [Conformance] checks a session client against the contract of
 // [bgagent.SessionClient] and its abilities. All adapters of this module pass it. The test
-// of your own adapter is:
+// for your own adapter looks like this:
 //
 //	func TestConformance(t *testing.T) {
 //		bgagenttest.Conformance(t, bgagenttest.Harness{
@@ -16,11 +16,10 @@
 //	}
 //
 // [NewRunner] and [NewStarter] return scriptable clients of the two kinds, for tests of
-// a program that uses the manager. The clients need no model and no server. They record
-// the turns that ran and the manager's violations of the contract. They can fail in all
-// the ways that real runtimes fail. [Runner.NextProcess] simulates the end of a
-// client's process and returns the client of the next process, which has the same
-// sessions.
+// a program that uses the manager. The clients need neither a model nor a server. They record
+// the turns that ran and the manager's violations of the contract. They can fail in all the
+// ways in which real runtimes fail. [Runner.NextProcess] simulates the end of a client's
+// process and returns the client of the next process, which has the same sessions.
 package bgagenttest
 
 import (
@@ -48,20 +47,19 @@ type TB interface {
 }
 
 // Harness configures [Conformance]: how it creates the client, and which prompts it uses.
-// New, Agent, Say and Slow are required. A check that needs a missing optional field is
-// skipped.
+// New, Agent, Say and Slow are required. A check that needs an optional field is skipped if
+// the field is not set.
 type Harness struct {
-	// New returns a fresh client for one check. It should register functions that free
-	// the client's resources with t.Cleanup. With Virtual, the clients of two checks must
-	// not share goroutines or channels.
+	// New returns a fresh client for one check. It should use t.Cleanup to register functions
+	// that free the client's resources. With Virtual, the clients of two checks must not share
+	// goroutines or channels.
 	New func(t TB) bgagent.SessionClient
 
 	// Agent is the agent of all prompts.
 	Agent string
 
-	// Say returns a prompt that makes the agent answer soon, without calling a tool.
-	// The answer contains the argument "text", which is a single word of lower-case
-	// letters.
+	// Say returns a prompt that makes the agent answer soon, without calling a tool. The answer
+	// must contain text, which is a single word of lower-case letters.
 	Say func(text string) string
 
 	// Slow returns a prompt that makes the agent work until its turn is aborted. The
@@ -81,9 +79,9 @@ type Harness struct {
 	// limit of steps. Some runtimes report such a cut as a warning. Optional.
 	Cut func() string
 
-	// Late returns a prompt after which a part of the answer arrives late: after the
-	// runtime has reported that the turn is over or that the agent works in the
-	// background. It is for runtimes whose answers can arrive late. Optional.
+	// Late returns a prompt after which part of the answer arrives late: after the runtime has
+	// reported that the turn is over or that the agent is working in the background. It is for
+	// runtimes whose answers can arrive late. Optional.
 	Late func(text string) string
 
 	// Ask returns a prompt that makes the agent ask exactly one question, as a
@@ -91,18 +89,18 @@ type Harness struct {
 	Ask func() string
 
 	// Nap returns a prompt that makes the agent work for about a second and then end its turn
-	// normally. If a message has joined the turn by then, the answer contains the word for which
-	// the message asks; the text of the message is the result of Say. It is for clients that are
-	// a [bgagent.Steerer]. Optional.
+	// normally. If a message has joined the turn by then, the answer contains the word that the
+	// message asks for; the text of the message is the result of Say. It is for clients that
+	// implement [bgagent.Steerer]. Optional.
 	Nap func() string
 
-	// Notices returns the ids of the notices that have reached the session. If the
-	// session's agent gets a notice several times, its id is returned as many times. The
-	// suite cannot count the deliveries without this function. Optional.
+	// Notices returns the ids of the notices that have reached the session. If the session's
+	// agent gets a notice several times, its id is returned that many times. Without this
+	// function, the suite cannot count deliveries. Optional.
 	Notices func(sc bgagent.SessionClient, session string) []string
 
-	// Parent and Directory are set in the sessions' [bgagent.SessionSpec], for a client
-	// that needs an existing parent session or directory. Both may be empty.
+	// Parent and Directory are set in each session's [bgagent.SessionSpec], for a client that
+	// needs an existing parent session or directory. Both may be empty.
 	Parent, Directory string
 
 	// Virtual makes every check run in a bubble of testing/synctest, where pauses take no
@@ -113,8 +111,8 @@ type Harness struct {
 	KeepsPromptID bool // the client stores Prompt.ID in Message.PromptID
 	MayRepeat     bool // the runtime cannot recognize a repeated prompt
 
-	// Restart configures the checks of restarts. It is for clients that can continue the
-	// sessions of an earlier process. Optional.
+	// Restart configures the restart checks. It is for clients that can continue the sessions of
+	// an earlier process. Optional.
 	Restart Restart
 
 	// TurnTime is the maximum duration of a turn that is not aborted. Default 1 minute.
@@ -124,20 +122,18 @@ type Harness struct {
 	// end of a context to the end of the turn. Default 10 seconds.
 	Soon time.Duration
 
-	// Settle is how long a starter's session must be idle and unchanged before its turn
-	// counts as over, if no message shows the end of the turn. It is also the maximum
-	// time that notices, events and final messages may take after a turn. Default 2
-	// seconds.
+	// Settle is the time for which a starter's session must be idle and unchanged before its
+	// turn counts as over if no message shows the end of the turn. It is also the maximum time
+	// that notices, events and final messages may take after a turn. Default 2 seconds.
 	Settle time.Duration
 
 	// Poll is the pause between two polls of a session. Default 20 milliseconds.
 	Poll time.Duration
 }
 
-// Conformance checks that the client behaves as the manager expects. Every check is a
-// subtest, named after its subject. The message of a failure states what happened and
-// why it matters. If the client lacks an ability, the checks of this ability pass and log that they
-// do not apply.
+// Conformance checks that the client behaves as the manager expects. Every check is a subtest,
+// named after its subject. A failure message states what happened and why it matters. If the client
+// lacks an ability, the checks for this ability pass and log that they do not apply.
 func Conformance(t *testing.T, h Harness) {
 	t.Helper()
 	if h.New == nil || h.Agent == "" || h.Say == nil || h.Slow == nil {
@@ -152,7 +148,7 @@ func Conformance(t *testing.T, h Harness) {
 			t.Helper()
 			if h.Virtual {
 				synctest.Test(t, func(t *testing.T) {
-					t.Cleanup(func() { time.Sleep(h.Soon) }) // virtual time for the remaining goroutines to end
+					t.Cleanup(func() { time.Sleep(h.Soon) }) // gives the remaining goroutines virtual time to end
 					ck.hold(t, &h)
 				})
 			} else {
@@ -175,8 +171,8 @@ func (h Harness) withDefaults() Harness {
 	return h
 }
 
-// need is a precondition of a check. Its text completes the sentence "the client …" for a
-// client that does not meet the precondition.
+// need is a precondition of a check. It completes the sentence "the client …" for a client
+// that does not meet the precondition.
 type need string
 
 const (

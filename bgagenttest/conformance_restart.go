@@ -10,35 +10,35 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// Restart configures the checks of restarts. For a [bgagent.TurnRunner], they check
-// [bgagent.SessionRestorer]. For a [bgagent.TurnStarter], they check that another process can follow
-// the sessions.
+// Restart configures the restart checks. For a [bgagent.TurnRunner], they check
+// [bgagent.SessionRestorer]. For a [bgagent.TurnStarter], they check that another process can
+// follow the sessions.
 //
 // The suite cannot end its own process. Instead, it stops using the old client, gets the client of
-// the next process from Next, and calls RestoreSession of that client. If a call of RunTurn still
-// runs in the old client, it continues until the check is over. The suite ignores the result of that
-// call.
+// the next process from Next, and calls RestoreSession on that client. If a call to RunTurn is
+// still running in the old client, it continues until the check is over. The suite ignores the
+// result of that call.
 //
-// All prompts and specs of these checks have an Instance, as if the manager had a store. Each
+// In these checks, all prompts and specs have an Instance, as if the manager had a store. Each
 // process has a different Instance. The configuration of the clients must not contain an instance.
 type Restart struct {
 	// Next simulates the death of the old client's process, and returns a client of the next
 	// process. It puts everything that the old client has started into the state in which that
-	// death would leave it. It should register functions that free the new client's resources with
-	// t.Cleanup. If the death cannot happen to such a client, Next must return nil; the check then
-	// does not apply. Required: without Next, all checks of restarts are skipped.
+	// death would leave it. It should use t.Cleanup to register functions that free the new
+	// client's resources. If the death cannot happen to such a client, Next must return nil; the
+	// check then does not apply. Required: without Next, all restart checks are skipped.
 	Next func(t TB, old bgagent.SessionClient, death Death) bgagent.SessionClient
 
-	// Release ends the programs that still run after DeathBusy. Optional: without Release, the
-	// check of DeathBusy is skipped.
+	// Release terminates the programs that are still running after DeathBusy. Optional: without
+	// Release, the check for DeathBusy is skipped.
 	Release func(next bgagent.SessionClient)
 
-	// Left returns the number of running turns that an earlier process with the instance has
-	// started. Optional: without Left, the check that needs it is skipped.
+	// Left returns the number of running turns that were started by an earlier process with the
+	// given instance. Optional: without Left, the check that needs it is skipped.
 	Left func(next bgagent.SessionClient, instance string) int
 
-	// Spoil makes it impossible to find out which prompts the session has. For example, it damages
-	// the session's file. Optional: without Spoil, the check that needs it is skipped.
+	// Spoil makes it impossible to find out which prompts the session contains, for example by
+	// damaging the session's file. Optional: without Spoil, the check that needs it is skipped.
 	Spoil func(next bgagent.SessionClient, session string)
 
 	// Requests returns the number of requests that the model has received, or the number of
@@ -51,17 +51,17 @@ type Restart struct {
 	Unsure bool
 }
 
-// Death describes what still runs after the process of a client has ended.
+// Death describes what is still running after a client's process has ended.
 type Death uint8
 
 // The deaths.
 const (
 	DeathWhole Death = iota // nothing; the programs that the process had started have also ended
-	DeathAlone              // the programs of running turns, or the server; RestoreSession can end the programs or wait for their end
-	DeathBusy               // the programs of running turns; RestoreSession can neither end them nor wait for their end
+	DeathAlone              // the programs of running turns, or the server; RestoreSession can terminate the programs or wait until they exit
+	DeathBusy               // the programs of running turns; RestoreSession can neither terminate them nor wait until they exit
 )
 
-// restored contains the results of a call of RestoreSession.
+// restored contains the results of a call to RestoreSession.
 type restored struct {
 	state bgagent.PromptState
 	end   bgagent.TurnEnd
@@ -71,9 +71,9 @@ type restored struct {
 // newInstance sets a new instance, as if another manager had been started.
 func (c *checkContext) newInstance() { c.instance = "conformance-" + strings.ToLower(rand.Text()) }
 
-// restart simulates the end of the client's process. It uses the first of the deaths that can happen
-// to the client. Afterwards, the check uses the client of the next process. If none of the deaths can
-// happen, the method returns false.
+// restart simulates the end of the client's process. It uses the first of the deaths that can
+// happen to the client. Afterwards, the check uses the client of the next process. If none of the
+// deaths can happen, restart returns false.
 func (c *checkContext) restart(deaths ...Death) bool {
 	c.Helper()
 	var next bgagent.SessionClient
@@ -126,9 +126,8 @@ func (c *checkContext) tryRestore(r bgagent.SessionRestore) (a restored) {
 	return a
 }
 
-// restore calls RestoreSession. While the error is ErrBusy, restore repeats the call, as the manager
-// does.
-// The result "able" is false if the client does not support the call.
+// restore calls RestoreSession. While the error is ErrBusy, restore repeats the call, as the
+// manager does. able is false if the client does not support the call.
 func (c *checkContext) restore(r bgagent.SessionRestore) (a restored, able bool) {
 	c.Helper()
 	quiet := c.until(c.h.TurnTime, func() bool {
@@ -146,8 +145,8 @@ func (a restored) isMissing() bool {
 	return errors.Is(a.err, bgagent.ErrNoSession) || a.err == nil && a.state == bgagent.PromptMissing
 }
 
-// The method "is" reports whether RestoreSession returned the wanted state. If it did not, the method
-// fails the check, unless the state is PromptUnknown and Restart.Unsure is set.
+// is reports whether RestoreSession returned the wanted state. If it did not, the check fails,
+// unless the state is PromptUnknown and Restart.Unsure is set.
 func (c *checkContext) is(a restored, want bgagent.PromptState, when string) bool {
 	c.Helper()
 	switch {

@@ -12,8 +12,8 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// checkContext holds the fresh client of a check and has methods that call the client.
-// The methods work for both kinds of clients.
+// checkContext holds the fresh client of a check, and has methods that call the client. The
+// methods work for both kinds of clients.
 type checkContext struct {
 	TB
 	h  *Harness
@@ -36,7 +36,7 @@ type checkContext struct {
 	sessions []string // ids of the sessions that the check has created
 	instance string   // instance in specs and prompts; empty if the check does not need a restart
 
-	task  string // suffix of the id of the task to which all prompts belong
+	task  string // suffix of the id of the task that all prompts belong to
 	turns int    // number of prompts so far
 }
 
@@ -50,7 +50,7 @@ func newCheckContext(t TB, h *Harness, ck *check) *checkContext {
 	return c
 }
 
-// The method "use" makes sc the client of the check and finds the abilities of sc.
+// use makes sc the client of the check and determines which abilities sc has.
 func (c *checkContext) use(sc bgagent.SessionClient) {
 	c.sc, c.starter = sc, nil
 	c.runner, _ = c.sc.(bgagent.TurnRunner)
@@ -76,15 +76,14 @@ func (c *checkContext) failf(format string, args ...any) {
 	c.Errorf("%s\n\twhy it matters: %s", fmt.Sprintf(format, args...), c.ck.why)
 }
 
-// endf fails the check and ends it. It adds to the message why the failure matters.
+// endf fails the check and stops it. It adds to the message why the failure matters.
 func (c *checkContext) endf(format string, args ...any) {
 	c.Helper()
 	c.Fatalf("%s\n\twhy it matters: %s", fmt.Sprintf(format, args...), c.ck.why)
 }
 
-// unsupported reports whether the error means that the client does not have the ability,
-// although it implements the interface. In this case, it also logs that the check does
-// not apply.
+// unsupported reports whether the error means that the client lacks the ability although it
+// implements the interface. In this case, it also logs that the check does not apply.
 func (c *checkContext) unsupported(err error) bool {
 	if errors.Is(err, errors.ErrUnsupported) {
 		c.Logf("does not apply: %v", err)
@@ -102,8 +101,8 @@ func (c *checkContext) pause(d time.Duration) {
 	}
 }
 
-// until(limit, holds) calls the function "holds" repeatedly until it returns true, the
-// limit has passed or the check is stopped. It returns the last result of "holds".
+// until calls holds repeatedly until it returns true, the limit has passed or the check is
+// stopped. It returns the last result of holds.
 func (c *checkContext) until(limit time.Duration, holds func() bool) bool {
 	for end := time.Now().Add(limit); ; c.pause(c.h.Poll) {
 		switch {
@@ -115,14 +114,14 @@ func (c *checkContext) until(limit time.Duration, holds func() bool) bool {
 	}
 }
 
-// call calls a method of the client. If the method does not return within Harness.Soon,
-// the check ends, even if the method ignores its context.
+// call calls a method of the client. If the method does not return within Harness.Soon, the
+// check fails and stops, even if the method ignores its context.
 func (c *checkContext) call(what string, f func(ctx context.Context) error) error {
 	c.Helper()
 	return c.callFor(c.h.Soon, what, f)
 }
 
-// callFor does the same as the method "call", with the given limit instead of Harness.Soon.
+// callFor is like call, with the given limit instead of Harness.Soon.
 func (c *checkContext) callFor(limit time.Duration, what string, f func(ctx context.Context) error) error {
 	c.Helper()
 	ctx, cancel := context.WithCancel(c.Context())
@@ -224,9 +223,8 @@ func (c *checkContext) page(session string, after bgagent.Cursor, most int) bgag
 // manyPages is more pages than any check should need.
 const manyPages = 1000
 
-// conversation holds the messages that were read from a session. Each message is in the
-// list once, in its latest version. The message that was read first comes
-// first.
+// conversation holds the messages that were read from a session. Each message is in the list
+// once, in its latest version. Messages are in the order in which they were first read.
 type conversation struct {
 	list  []bgagent.Message
 	next  bgagent.Cursor

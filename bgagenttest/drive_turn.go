@@ -20,7 +20,7 @@ type driven struct {
 	prompt  bgagent.Prompt
 	before  map[string]bool // for a starter: the messages of earlier turns
 	cancel  context.CancelFunc
-	done    chan struct{} // for a runner: closed when RunTurn has returned
+	done    chan struct{} // for a runner: closed when RunTurn returns
 
 	mu      sync.Mutex
 	reports []bgagent.Report
@@ -60,8 +60,8 @@ func (c *checkContext) promptFor(text string) bgagent.Prompt {
 	}
 }
 
-// begin begins a turn. If the turn cannot begin, the check ends. The turn is stopped
-// when the check is over.
+// begin begins a turn. If the turn cannot begin, the check fails and stops. The turn is
+// stopped when the check is over.
 func (c *checkContext) begin(session, text string) *driven {
 	c.Helper()
 	return c.beginWith(session, c.promptFor(text))
@@ -132,7 +132,7 @@ func (d *driven) report(r bgagent.Report) {
 	d.reports = append(d.reports, r)
 }
 
-// clean stops the turn if the turn is not over.
+// clean stops the turn if it is not over yet.
 func (d *driven) clean() {
 	d.cancel()
 	d.mu.Lock()
@@ -152,7 +152,7 @@ func (d *driven) clean() {
 	}
 }
 
-// messages returns the messages of this turn. It is only for a starter.
+// messages returns the messages of this turn. It is only for starters.
 func (d *driven) messages() (out []bgagent.Message) {
 	for _, msg := range d.c.readAll(d.session) {
 		if !d.before[msg.ID] {
@@ -179,8 +179,8 @@ func (d *driven) ended(limit time.Duration) bool {
 }
 
 // endedByLooks polls a starter's session until its turn counts as over, or until the limit
-// has passed. As in the manager, a turn counts as over if the session is idle and if either
-// the last message has ended or nothing has changed for Harness.Settle.
+// has passed. As in the manager, a turn counts as over if the session is idle and either the
+// last message has ended or nothing has changed for Harness.Settle.
 func (d *driven) endedByLooks(limit time.Duration) bool {
 	var since time.Time // start of the idle time without changes; zero if the session is not idle
 	seen := ""
@@ -264,15 +264,15 @@ func (d *driven) outcome() (o outcome) {
 	return o
 }
 
-// say makes the agent answer with the word. The check ends if the agent gives another
-// answer.
+// say makes the agent answer with the word. The check fails and stops if the agent gives
+// another answer.
 func (c *checkContext) say(session, word string) {
 	c.Helper()
 	c.answered(c.begin(session, c.h.Say(word)), word)
 }
 
-// answered waits for the end of a turn whose prompt asks for the word. If the answer
-// does not contain the word, the check ends.
+// answered waits for the end of a turn whose prompt asks for the word. If the answer does not
+// contain the word, the check fails and stops.
 func (c *checkContext) answered(d *driven, word string) {
 	c.Helper()
 	if o := d.await(); o.failed() || !strings.Contains(o.text, word) {

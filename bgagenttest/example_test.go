@@ -9,8 +9,8 @@ import (
 	"github.com/bgagent/bgagent/bgagenttest"
 )
 
-// review is the code of a host. It launches a background task for each file and returns their
-// results.
+// review is the host's code. It launches a background task for each file and returns the
+// results of the tasks.
 func review(ctx context.Context, m *bgagent.BackgroundManager, files ...string) ([]string, error) {
 	by := bgagent.Caller{Session: "user"}
 	var ids []string
@@ -33,8 +33,8 @@ func review(ctx context.Context, m *bgagent.BackgroundManager, files ...string) 
 	return found, err
 }
 
-// The test uses a client that plays a script and needs no model. The fake makes one call fail on
-// purpose. Afterwards, the fake reports the turns that ran and the violations.
+// The test uses a client that plays a script and needs no model. This fake client makes one call
+// fail on purpose. Afterwards, it reports the turns that ran and the violations.
 func Example() {
 	client := bgagenttest.NewRunner(func(t *bgagenttest.Turn) {
 		t.Call(bgagent.MessageTool{ID: "1", Name: "read", State: bgagent.ToolDone})

@@ -18,18 +18,18 @@ import (
 // before the client is passed to [bgagent.New], and do not change them afterwards. All
 // methods are safe for concurrent use.
 //
-// A fake waits only for its own timers and channels. So in a bubble of
-// testing/synctest, the turns take the time that the script determines, but the test
-// takes no real time.
+// A fake waits only for its own timers and channels. Therefore, in a bubble of
+// testing/synctest, the turns take as much time as the script determines, but the test takes
+// no real time.
 type Fake struct {
 	// AgentNames are the existing agents. If AgentNames is empty, every name is accepted,
 	// and Agents returns [errors.ErrUnsupported].
 	AgentNames []string
 
 	// Faults returns the fault of a call. If Faults is nil, no call has a fault. Faults is
-	// called on the goroutine of the call and may be called concurrently. To make a
-	// failure reproducible, the result must depend only on the [Call], and not on the time
-	// or the order of the calls.
+	// called on the goroutine of the call and may be called concurrently. For failures to be
+	// reproducible, the result must depend only on the [Call], not on the time or the order of
+	// the calls.
 	Faults func(Call) Fault
 
 	// Stream makes a starter an [bgagent.EventSource] that emits every change.
@@ -42,9 +42,9 @@ type Fake struct {
 	// an error, and then the idle status twice.
 	AbortTells bool
 
-	// AbortGrace is the time for which a starter's Abort waits for the script to return
-	// before Abort returns an error. It is also the maximum time for which Close waits for
-	// scripts. The default is one second.
+	// AbortGrace is how long a starter's Abort waits for the script to return before Abort
+	// returns an error. It is also the maximum time that Close waits for scripts. The default is
+	// one second.
 	AbortGrace time.Duration
 
 	// Fates returns the fate of a running turn. NextProcess calls it with the prompt of each
@@ -57,9 +57,10 @@ type Fake struct {
 	// Steerable makes Steer add messages to running turns; see [Turn.Steered].
 	Steerable bool
 
-	// Continues makes a starter continue a refused turn by itself; see [bgagent.Prompt.Unanswered].
-	// The session gets no new prompt message: the message of the refused prompt stays in its place
-	// and gets the id of the new prompt, and the messages of both turns follow it.
+	// Continues makes a starter continue a refused turn on its own; see
+	// [bgagent.Prompt.Unanswered]. The session does not get a new prompt message: the message of
+	// the refused prompt stays in its place and gets the id of the new prompt, and the messages of
+	// both turns follow it.
 	Continues bool
 
 	// Place is the result of Home.
@@ -109,18 +110,18 @@ type session struct {
 	client   *Fake                // client that created the session or was the last to restore it
 	todos    []bgagent.Todo
 	inbox    []bgagent.Notice
-	joined   []string // ids of the messages that have joined turns
+	joined   []string // ids of the messages that joined turns
 
 	questions []*pendingQuestion // open questions of a starter's turn
 
-	continued  map[string]string // ids of the unanswered prompts, by the ids of the prompts that have continued their turns
+	continued  map[string]string // ids of the unanswered prompts, by the ids of the prompts that continued their turns
 	unanswered string            // text of a refused prompt that the session keeps
 	again      int               // revision at which the id of a prompt message was last changed; see Fake.Continues
 	againAt    int               // index of that message
 }
 
-// Runner is a fake [bgagent.TurnRunner]. RunTurn plays the script and returns when
-// the script has returned.
+// Runner is a fake [bgagent.TurnRunner]. RunTurn plays the script and returns when the script
+// returns.
 type Runner struct{ *Fake }
 
 // Starter is a fake [bgagent.TurnStarter]. StartTurn returns at once, and the script
@@ -147,8 +148,8 @@ var (
 func NewRunner(script func(*Turn)) Runner { return Runner{newFake("bgagenttest.Runner", script)} }
 
 // NewStarter returns a starter whose turns play the script. The script is called once for
-// each turn, on a separate goroutine. If the script is nil, every turn answers "ok". If
-// the script panics, the turn fails. Close ends all turns.
+// each turn, on a separate goroutine. If the script is nil, every turn answers "ok". If the
+// script panics, the turn fails. Close terminates all turns.
 func NewStarter(script func(*Turn)) Starter {
 	return Starter{newFake("bgagenttest.Starter", script)}
 }
@@ -163,8 +164,8 @@ func newFake(kind string, script func(*Turn)) *Fake {
 	}}
 }
 
-// Root adds sessions that no task created, such as the sessions of users. Notices can then
-// be sent to them.
+// Root adds sessions that were not created by a task, such as users' sessions. Notices can
+// then be sent to them.
 func (f *Fake) Root(sessions ...string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -177,9 +178,8 @@ func (f *Fake) addLocked(id string, spec bgagent.SessionSpec) {
 	f.sessions[id] = &session{id: id, spec: spec, state: bgagent.SessionStatus{State: bgagent.SessionIdle}, prompts: map[string]*received{}, continued: map[string]string{}, client: f}
 }
 
-// Close aborts every turn and releases every call that hangs because of HangForever. It
-// waits until the scripts have returned, but no longer than AbortGrace. Later prompts
-// are refused.
+// Close aborts every turn and releases every call that hangs because of HangForever. It waits
+// until the scripts have returned, but at most for AbortGrace. Later prompts are refused.
 func (f *Fake) Close() {
 	f.mu.Lock()
 	if !f.closed {
@@ -303,8 +303,8 @@ func (r Runner) RunTurn(ctx context.Context, id string, p bgagent.Prompt, rep *b
 	}
 }
 
-// StartTurn implements [bgagent.TurnStarter]. It starts no turn for a prompt with an id
-// that the session has already accepted.
+// StartTurn implements [bgagent.TurnStarter]. It does not start a turn for a prompt whose id
+// the session has already accepted.
 func (s Starter) StartTurn(ctx context.Context, id string, p bgagent.Prompt) error {
 	f := s.Fake
 	return f.act(ctx, Call{Kind: CallTurn, Session: id}, func() error {
@@ -366,8 +366,8 @@ func (f *Fake) open(ctx context.Context, id string, p bgagent.Prompt, runner boo
 	return t, nil
 }
 
-// continuesLocked gives the message of the unanswered prompt the id of the prompt that continues its
-// turn. It returns false if the turn gets a prompt message of its own.
+// continuesLocked gives the message of the unanswered prompt the id of the prompt that continues
+// its turn. It returns false if the new turn gets its own prompt message.
 func (f *Fake) continuesLocked(s *session, p bgagent.Prompt) bool {
 	if !f.Continues || p.Unanswered == "" {
 		return false
@@ -461,7 +461,7 @@ func (f *Fake) Messages(ctx context.Context, id string, from bgagent.Cursor, mos
 		f.mu.Unlock()
 		return page, fmt.Errorf("%s: session %q: %w", f.kind, id, bgagent.ErrNoSession)
 	}
-	if s.again > since && s.revs[s.againAt] <= since && !lie { // it is in its old place, so it does not move a cursor
+	if s.again > since && s.revs[s.againAt] <= since && !lie { // the message is in its old place, so it does not move a cursor
 		page.Messages = append(page.Messages, s.messages[s.againAt])
 		if most > 0 {
 			most++

@@ -35,8 +35,8 @@ func (f *Fake) receive(id string, n bgagent.Notice) error {
 	return nil
 }
 
-// Inbox returns the notices that the session has received, in the order of their arrival.
-// It returns each notice once.
+// Inbox returns the notices that the session has received, in the order of arrival. It
+// returns each notice once.
 func (f *Fake) Inbox(session string) []bgagent.Notice {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -46,8 +46,8 @@ func (f *Fake) Inbox(session string) []bgagent.Notice {
 	return nil
 }
 
-// SetBusy begins or ends a turn that no task started, such as a user's turn in a root
-// session.
+// SetBusy begins or ends a turn that was not started by a task, such as a user's turn in a
+// root session.
 func (f *Fake) SetBusy(session string, busy bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -127,8 +127,8 @@ func (f *Fake) ForgetSession(id string) {
 	}
 }
 
-// Delete deletes a session, as a user could. The session's turn is aborted, and its status
-// becomes SessionGone.
+// Delete deletes a session, as a user could. The session's turn is aborted, and the session's
+// status becomes SessionGone.
 func (f *Fake) Delete(session string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

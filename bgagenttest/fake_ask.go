@@ -10,7 +10,7 @@ import (
 
 var _ bgagent.Answerer = Starter{}
 
-// pendingQuestion is a question that a script of a starter asks.
+// pendingQuestion is a question that a starter's script asks.
 type pendingQuestion struct {
 	bgagent.Question
 	answer chan reply
@@ -23,8 +23,8 @@ type reply struct {
 
 // Question asks a question and waits for the answer. With a runner, it calls
 // [bgagent.Reporter.Ask]. With a starter, it emits a HostQuestion event, and returns once
-// AnswerQuestion is called; q.ID must then be set. A starter needs Stream for this. If the
-// turn is stopped meanwhile, Question unwinds the script.
+// AnswerQuestion is called; in this case, q.ID must be set, and the starter needs Stream. If
+// the turn is stopped in the meantime, Question unwinds the script.
 func (t *Turn) Question(q bgagent.Question) (option string, err error) {
 	if t.runner {
 		option, err = t.reporter().Ask(t.ctx, q)
@@ -53,12 +53,12 @@ func (t *Turn) askAtServer(q bgagent.Question) (string, error) {
 	}
 }
 
-// Unask ends a question of a starter without an answer from the manager, as if a person had answered
-// it with the option at the server.
+// Unask ends a starter's question without an answer from the manager, as if a person had chosen the
+// option at the server.
 func (t *Turn) Unask(id string) { t.f.answer(t.s, id, reply{}) }
 
-// AnswerAtServer answers a question of a starter's session, as a person could at the server. It reports
-// whether the session asks the question.
+// AnswerAtServer answers a question from a starter's session, as a person could at the server. It
+// reports whether the session was asking the question.
 func (f *Fake) AnswerAtServer(session, id, option string) bool {
 	f.mu.Lock()
 	s := f.sessions[session]
@@ -66,7 +66,7 @@ func (f *Fake) AnswerAtServer(session, id, option string) bool {
 	return s != nil && f.answer(s, id, reply{option: option})
 }
 
-// answer ends a question and reports whether the session asked it.
+// answer ends a question and reports whether the session was asking it.
 func (f *Fake) answer(s *session, id string, o reply) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()

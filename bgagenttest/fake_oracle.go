@@ -42,31 +42,30 @@ func (k CallKind) String() string {
 	return fmt.Sprintf("(%d)", uint8(k))
 }
 
-// Call describes a call to one of the fake's methods. [Fake.Faults] uses it to decide
-// whether the call has a fault. Title and N do not depend on the order of
-// goroutines. A random draw that depends only on Title, N and a seed gives the same result when the
-// test is repeated.
+// Call describes a call to one of the fake's methods. [Fake.Faults] uses it to decide whether the
+// call has a fault. Title and N do not depend on the order of goroutines. A random choice that
+// depends only on Title, N and a seed is the same when the test is repeated.
 type Call struct {
 	Kind    CallKind
 	Session string // empty for CreateSession, Statuses, Agents and Events
-	Title   string // the description of the session's task
+	Title   string // description of the session's task
 	N       int    // number of the call, from 1, among the calls with the same Kind and Session (for CreateSession: Title)
 }
 
-// Fault describes a fault of a call. The zero value means no fault. Delay, Hang and
-// HangForever take effect first, and then one of Panic, Goexit and Err. A fault that ends
-// the call replaces the call's effect or, with Late, follows the effect.
+// Fault describes how a call goes wrong. The zero value means no fault. Delay, Hang and
+// HangForever take effect first, and then one of Panic, Goexit and Err. A fault that ends the
+// call replaces the call's effect or, with Late, follows it.
 type Fault struct {
-	Delay       time.Duration // the call first waits this long; if its context ends meanwhile, the call ends
+	Delay       time.Duration // the call first waits this long; if its context ends in the meantime, the call ends
 	Hang        bool          // the call waits until its context ends, and returns the context's error
 	HangForever bool          // the call waits until Release is called, even if its context ends
 	Panic       any           // value with which the call panics
 	Goexit      bool          // the call ends its goroutine
 	Err         error         // error that the call returns
 
-	// Late lets the call take effect before the fault, so only the answer of the call is
-	// lost. The fault of Events follows the end of the stream, and the fault of RunTurn
-	// follows the end of the turn.
+	// Late lets the call take effect before the fault, so that only the answer to the call is
+	// lost. For Events, the fault follows the end of the stream. For RunTurn, it follows the end
+	// of the turn.
 	Late bool
 
 	// Lie makes the call return no error and have no effect. CreateSession returns an
@@ -82,9 +81,9 @@ type countKey struct {
 	of   string
 }
 
-// begin counts a call and applies the call's fault. If the fault is late, it is not
-// applied. Instead, the method "begin" returns a function that applies the fault. The
-// caller calls this function when the call has taken effect.
+// begin counts a call and applies the call's fault. If the fault is late, begin does not
+// apply it but returns a function that does. The caller must call this function when the call
+// has taken effect.
 func (f *Fake) begin(ctx context.Context, c Call) (after func() error, lie bool, err error) {
 	if f.isDead() {
 		return nil, false, f.never(ctx)
@@ -114,7 +113,7 @@ func (f *Fake) begin(ctx context.Context, c Call) (after func() error, lie bool,
 	return after, fault.Lie, err
 }
 
-// act makes the call: it calls the function "do", unless the fault of the call prevents that.
+// act makes the call: it calls do, unless the fault of the call prevents that.
 func (f *Fake) act(ctx context.Context, c Call, do func() error) error {
 	after, lie, err := f.begin(ctx, c)
 	if err != nil {
@@ -171,9 +170,9 @@ func (f *Fake) Release() {
 
 // book records the turns that run and have run, and the manager's violations.
 type book struct {
-	now, peak map[string]int    // number of running turns by model: the current number, and the highest so far
+	now, peak map[string]int    // number of running turns by model: the current number, and the maximum so far
 	tasks     map[string]int    // number of running turns by task
-	ids       map[string]string // session by prompt id; does not contain prompts that their session has lost
+	ids       map[string]string // session by prompt id; does not contain prompts that were lost by their session
 	received  []*received       // records of prompts, in the order in which the prompts first arrived
 	receipts  map[receiptKey]*received
 	prompts   []bgagent.Prompt
@@ -182,7 +181,7 @@ type book struct {
 
 func (b *book) wrong(format string, args ...any) { b.bad = append(b.bad, fmt.Sprintf(format, args...)) }
 
-// The method "begins" records the beginning of a turn. It returns the record of the turn's prompt.
+// begins records the beginning of a turn. It returns the record of the turn's prompt.
 func (b *book) begins(t *Turn) *received {
 	b.prompts = append(b.prompts, t.Prompt)
 	b.now[t.model]++
@@ -211,9 +210,8 @@ func (b *book) ends(t *Turn) {
 	}
 }
 
-// Running returns the number of running turns by model. The model is the model of the
-// prompt or, if the prompt has none, of the session. Models without a running turn are
-// left out.
+// Running returns the number of running turns by model. The model is that of the prompt or,
+// if the prompt has none, that of the session. Models without a running turn are left out.
 func (f *Fake) Running() map[string]int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -234,8 +232,8 @@ func (f *Fake) Prompts() []bgagent.Prompt {
 	return slices.Clone(f.book.prompts)
 }
 
-// Calls returns how many times the method was called. The argument "of" is the id of the
-// session or, for CreateSession, the title.
+// Calls returns how often the method was called. The argument "of" is the id of the session
+// or, for CreateSession, the title.
 func (f *Fake) Calls(kind CallKind, of string) int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -246,9 +244,9 @@ func (f *Fake) Calls(kind CallKind, of string) int {
 // prompt a session in the middle of a turn, a session that it has forgotten, or a
 // runner's session of an earlier process that it has not restored. It must not run the
 // same prompt twice, unless the session has lost the prompt; see [FateLost]. It must not
-// run two turns of one task concurrently, or forget a session in the middle of a turn.
-// After Close, turns that still run are also reported. At its end, a test should check
-// that there are no violations.
+// run two turns of one task concurrently, or forget a session in the middle of a turn. After
+// Close, turns that are still running are also reported. A test should finally check that
+// there are no violations.
 func (f *Fake) Violations() []string {
 	f.mu.Lock()
 	defer f.mu.Unlock()

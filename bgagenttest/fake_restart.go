@@ -16,10 +16,10 @@ type Fate uint8
 // The fates.
 const (
 	FateDefault  Fate = iota // FateCut for a runner; FateOrphan for a starter
-	FateCut                  // the turn breaks off; the session keeps the prompt; a runner's text is lost, and a starter's message stays unfinished
-	FateUnknown              // as FateCut, but RestoreSession returns PromptUnknown
-	FateLost                 // the turn breaks off, and the session loses the prompt
-	FateGone                 // the turn breaks off, and the session no longer exists
+	FateCut                  // the turn is cut off; the session keeps the prompt; a runner's text is lost, and a starter's message stays unfinished
+	FateUnknown              // like FateCut, but RestoreSession returns PromptUnknown
+	FateLost                 // the turn is cut off, and the session loses the prompt
+	FateGone                 // the turn is cut off, and the session no longer exists
 	FateAnswered             // the turn ends normally; the answer is the text written so far, or "ok" if there is none
 	FateOrphan               // the turn continues until the script returns; until then, a runner's RestoreSession returns ErrBusy
 	FateLeft                 // the turn continues until the script returns or RestoreSession ends the turn with FateCut
@@ -28,8 +28,8 @@ const (
 var errDead = errors.New("bgagenttest: the process of this client has ended")
 
 // NextProcess simulates the end of the runner's process and returns the runner of the next process.
-// The new runner has the same sessions, messages, records and exported fields. The function Fates
-// decides what happens to each running turn.
+// The new runner has the same sessions, messages, records and exported fields. [Fake.Fates] decides
+// what happens to each running turn.
 //
 // Afterwards, the manager's calls to the old runner have no effect. A call with a context waits
 // until the context ends or the fake is closed, and then returns an error. A test must also close
@@ -38,8 +38,8 @@ var errDead = errors.New("bgagenttest: the process of this client has ended")
 func (r Runner) NextProcess() Runner { return Runner{r.nextProcess()} }
 
 // NextProcess simulates the end of the starter's process and returns the starter of the next
-// process. It works like [Runner.NextProcess]. The server of a starter is a separate process, so
-// turns continue unless Fates gives them another fate.
+// process. It works like [Runner.NextProcess]. A starter's server is a separate process, so
+// turns continue unless [Fake.Fates] gives them another fate.
 func (s Starter) NextProcess() Starter { return Starter{s.nextProcess()} }
 
 func (f *Fake) nextProcess() *Fake {
@@ -52,7 +52,7 @@ func (f *Fake) nextProcess() *Fake {
 	var runs []*Turn
 	for _, id := range slices.Sorted(maps.Keys(f.sessions)) {
 		if run := f.sessions[id].run; run != nil && (!run.alone || !run.runner) {
-			run.alone = true // the method "decide" may end the turn
+			run.alone = true // decide may end the turn
 			runs = append(runs, run)
 		}
 	}
@@ -79,8 +79,8 @@ func (f *Fake) isDead() bool {
 	}
 }
 
-// The method "never" waits until the context ends or the fake is closed, and returns an error. It is
-// used for the calls of a process that has ended, because such a process gets no answers.
+// never waits until the context ends or the fake is closed, and then returns an error. It is used
+// for calls from a process that has ended, because such a process does not get an answer.
 func (f *Fake) never(ctx context.Context) error {
 	select {
 	case <-ctx.Done():
@@ -156,7 +156,7 @@ func (t *Turn) cutLocked(fate Fate) {
 	t.cancel(errDead)
 }
 
-// callerLeft is called when the context of RunTurn has ended. It stops the runner's turn, unless the
+// callerLeft is called when the context of RunTurn ends. It stops the runner's turn, unless the
 // process ended first and the turn continues alone.
 func (t *Turn) callerLeft() {
 	if t.stopped() {
@@ -183,16 +183,16 @@ func (t *Turn) reporter() *bgagent.Reporter {
 
 // SaveState passes data for the next process to the manager; see [bgagent.Reporter.SaveState].
 // [Fake.Restored] shows whether the next manager has passed the data to RestoreSession. For a
-// starter, SaveState does nothing.
+// starter, SaveState has no effect.
 func (t *Turn) SaveState(data []byte) { t.reporter().SaveState(data) }
 
 // Home implements [bgagent.SessionHome]. It returns the field Place.
 func (f *Fake) Home() string { return f.Place }
 
-// RestoreSession implements [bgagent.SessionRestorer]. A turn of an earlier process can still run
-// in the session. If the fate of that turn is [FateLeft] and its prompt has the instance
-// in.Instance, RestoreSession ends the turn. Otherwise the error matches [bgagent.ErrBusy]. If the
-// session does not exist, the error matches [bgagent.ErrNoSession].
+// RestoreSession implements [bgagent.SessionRestorer]. A turn of an earlier process can still be
+// running in the session. If the fate of that turn is [FateLeft] and its prompt has the instance
+// in.Instance, RestoreSession terminates the turn. Otherwise, the error matches [bgagent.ErrBusy].
+// If the session does not exist, the error matches [bgagent.ErrNoSession].
 func (r Runner) RestoreSession(ctx context.Context, in bgagent.SessionRestore) (state bgagent.PromptState, end bgagent.TurnEnd, err error) {
 	f := r.Fake
 	if f.NoRestore {
@@ -235,29 +235,29 @@ func (f *Fake) restore(in bgagent.SessionRestore) (state bgagent.PromptState, en
 	return bgagent.PromptMissing, end, nil
 }
 
-// Restored returns the arguments of the calls of RestoreSession that took effect, oldest first.
+// Restored returns the arguments of the calls to RestoreSession that took effect, oldest first.
 func (f *Fake) Restored() []bgagent.SessionRestore {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return slices.Clone(f.restored)
 }
 
-// Receipt describes how many times a session has received a prompt. A manager must not send a prompt
-// again to a session that might have the prompt. Therefore Times must not be greater than Lost+1. If
-// it is greater, [Fake.Violations] reports the prompt.
+// Receipt describes how often a session has received a prompt. A manager must not send a prompt
+// again to a session that might have it. Therefore, Times must not be greater than Lost+1. If it
+// is, [Fake.Violations] reports the prompt.
 type Receipt struct {
 	Session string
 	ID      string // id of the prompt
 	Text    string // text of the prompt
 	Times   int    // number of turns that the prompt has begun in the session
 	Lost    int    // number of those turns that were lost together with the prompt
-	Repeats int    // number of calls of StartTurn that began no turn, because the session already had the prompt
+	Repeats int    // number of calls to StartTurn that did not begin a turn, because the session already had the prompt
 }
 
 // received is the record of a prompt that a session has received.
 type received struct {
 	Receipt
-	state bgagent.PromptState // state of the prompt in the session; valid if no turn of the prompt runs
+	state bgagent.PromptState // state of the prompt in the session; valid if no turn of the prompt is running
 	end   bgagent.TurnEnd
 }
 
@@ -275,7 +275,7 @@ func (f *Fake) Received() []Receipt {
 
 type receiptKey struct{ session, id, text string }
 
-// The method "receives" records the arrival of the turn's prompt and returns the prompt's record.
+// receives records the arrival of the turn's prompt and returns the prompt's record.
 func (b *book) receives(t *Turn) *received {
 	key := receiptKey{t.s.id, t.Prompt.ID, t.Prompt.Text}
 	x := b.receipts[key]
@@ -288,8 +288,8 @@ func (b *book) receives(t *Turn) *received {
 	return x
 }
 
-// The method "repeated" reports whether the session already has the prompt. If the session has it,
-// the method also counts the repeated call.
+// repeated reports whether the session already has the prompt. If so, it also counts the repeated
+// call.
 func (f *Fake) repeated(session, prompt string) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -12,7 +12,7 @@ import (
 )
 
 // crashed begins a turn of half a minute and ends the process after ten seconds. It returns the
-// client of the next process, the id of the session, and a function that ends the context of the old
+// client of the next process, the session's id, and a function that ends the context of the old
 // process.
 func crashed(t *testing.T, fate Fate) (r Runner, session string, old context.CancelFunc) {
 	t.Helper()

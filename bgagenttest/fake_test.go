@@ -64,7 +64,7 @@ func notices(inbox func(string) []bgagent.Notice, session string) (ids []string)
 	return ids
 }
 
-// self returns the fake. A client that embeds the fake has this method too.
+// self returns the fake. A client that embeds the fake has this method, too.
 func (f *Fake) self() *Fake { return f }
 
 // letGo aborts all turns.
@@ -78,7 +78,8 @@ func (f *Fake) letGo() {
 	}
 }
 
-// alone returns the number of running turns that an earlier process with the instance has started.
+// alone returns the number of running turns that were started by an earlier process with the given
+// instance.
 func (f *Fake) alone(instance string) (n int) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -116,8 +117,8 @@ func restarts(wrap func(*Fake) bgagent.SessionClient) Restart {
 	}
 }
 
-// obedient returns the harness for clients that the function "wrap" makes from fakes. The fakes play
-// the script "obey".
+// obedient returns the harness for clients that the function "wrap" makes from fakes. The fakes
+// play the script obey.
 func obedient(wrap func(*Fake) bgagent.SessionClient) Harness {
 	return Harness{
 		New: func(t TB) bgagent.SessionClient {

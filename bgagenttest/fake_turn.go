@@ -11,10 +11,10 @@ import (
 )
 
 // Turn is one turn of a fake's session. The script plays the agent in the turn, and the
-// turn ends when the script returns. A method that ends the turn does not return: it
-// unwinds the script, and the script's deferred functions run. A method that waits does
-// the same if the turn is stopped meanwhile. All methods must be called on the goroutine
-// of the script.
+// turn ends when the script returns. A method that ends the turn does not return: it unwinds
+// the script, so that the script's deferred functions run. A method that waits does the same
+// if the turn is stopped in the meantime. All methods must be called on the goroutine of the
+// script.
 type Turn struct {
 	Prompt bgagent.Prompt // the prompt of the turn
 	N      int            // number of the turn in its session, from 1
@@ -24,8 +24,8 @@ type Turn struct {
 	caller context.Context // context of RunTurn or StartTurn
 	ctx    context.Context
 	cancel context.CancelCauseFunc
-	unhook func() bool   // for a runner: stops the watch on the field "caller"
-	done   chan struct{} // closed when the script has returned
+	unhook func() bool   // for a runner: stops watching caller
+	done   chan struct{} // closed when the script returns
 	runner bool
 	r      *bgagent.Reporter // receives the reports; nil for a starter
 	model  string
@@ -41,7 +41,7 @@ type Turn struct {
 	aborted bool
 	alone   bool // the turn's process has ended, and the turn continues
 	left    bool // the turn's fate is FateLeft, so RestoreSession can end the turn
-	cut     bool // the turn was ended by its fate; the methods that the script calls have no effect
+	cut     bool // the turn was ended by its fate, so the methods that the script calls have no effect
 	receipt *received
 	steered []bgagent.TurnMessage
 }
@@ -49,9 +49,9 @@ type Turn struct {
 // unwound is the value of the panic that unwinds a script.
 type unwound struct{}
 
-// Context returns a context that ends when the turn must stop. A script that waits by
-// other means than the methods of Turn should also wait for the end of the context. A
-// script that ignores the context plays an agent that cannot be stopped.
+// Context returns a context that ends when the turn must stop. A script that waits by other
+// means than the methods of Turn should also wait for the context to end. A script that
+// ignores the context imitates an agent that cannot be stopped.
 func (t *Turn) Context() context.Context { return t.ctx }
 
 // Session returns the id of the session.
@@ -60,7 +60,7 @@ func (t *Turn) Session() string { return t.s.id }
 // Spec returns the spec with which the session was created.
 func (t *Turn) Spec() bgagent.SessionSpec { return t.s.spec }
 
-// History returns the session's messages so far, including this turn's prompt.
+// History returns the session's messages up to now, including this turn's prompt.
 func (t *Turn) History() []bgagent.Message {
 	t.f.mu.Lock()
 	defer t.f.mu.Unlock()
@@ -82,7 +82,7 @@ func (t *Turn) Think(text string) {
 	t.reporter().Reasoning(text)
 }
 
-// Tool plays a tool call that takes d.
+// Tool simulates a tool call that takes d.
 func (t *Turn) Tool(name string, d time.Duration) {
 	t.f.mu.Lock()
 	t.calls++
@@ -131,7 +131,7 @@ func (t *Turn) Todos(list ...bgagent.Todo) {
 	t.reporter().Todos(list)
 }
 
-// Ask plays a question from the agent. The question is answered after d.
+// Ask simulates a question from the agent that is answered after d.
 func (t *Turn) Ask(question string, d time.Duration) {
 	t.status(bgagent.SessionStatus{State: bgagent.SessionAsking, Detail: question})
 	t.reporter().Asking(question)
@@ -140,7 +140,7 @@ func (t *Turn) Ask(question string, d time.Duration) {
 	t.reporter().Asking("")
 }
 
-// Retry plays a failed request to the model. The request is repeated after d.
+// Retry simulates a failed request to the model that is retried after d.
 func (t *Turn) Retry(reason string, d time.Duration) {
 	t.status(bgagent.SessionStatus{State: bgagent.SessionRetrying, Detail: reason, RetryAt: time.Now().Add(d)})
 	t.reporter().Activity()
@@ -157,8 +157,8 @@ func (t *Turn) status(st bgagent.SessionStatus) {
 	}
 }
 
-// Sleep plays work that takes d and reports nothing. If the turn is stopped, Sleep unwinds
-// the script.
+// Sleep simulates work that takes d and does not report anything. If the turn is stopped,
+// Sleep unwinds the script.
 func (t *Turn) Sleep(d time.Duration) {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
@@ -172,7 +172,7 @@ func (t *Turn) Sleep(d time.Duration) {
 	panic(unwound{})
 }
 
-// Wait plays work that lasts until the turn is stopped. It then unwinds the script.
+// Wait simulates work that lasts until the turn is stopped. It then unwinds the script.
 func (t *Turn) Wait() {
 	<-t.ctx.Done()
 	panic(unwound{})
@@ -186,11 +186,11 @@ func (t *Turn) Fail(err error) {
 	panic(unwound{})
 }
 
-// Refuse ends the turn because the provider of the model has refused a request. A runner returns e as
-// the error of RunTurn; a starter reports it in the message that ends the turn and in the event. What
-// the session keeps depends on e.Next. With NextRepeat, the session can get the same prompt again. With
-// any other step, the fake records a repeated prompt as a mistake of the manager. With NextNewSession,
-// the session of a runner no longer exists.
+// Refuse ends the turn because the model provider refused a request. A runner returns e as the
+// error of RunTurn; a starter reports it in the message that ends the turn and in the event. What
+// the session keeps depends on e.Next. With NextRepeat, the session can get the same prompt again.
+// With any other step, the fake records a repeated prompt as a violation by the manager. With
+// NextNewSession, a runner's session no longer exists.
 func (t *Turn) Refuse(e bgagent.ProviderError) {
 	t.f.mu.Lock()
 	t.refused = &e
@@ -199,8 +199,8 @@ func (t *Turn) Refuse(e bgagent.ProviderError) {
 	panic(unwound{})
 }
 
-// Retrying simulates a program that repeats a refused request by itself after the time d. If the
-// turn is stopped meanwhile, Retrying unwinds the script.
+// Retrying simulates a program that automatically retries a refused request after d. If the turn
+// is stopped in the meantime, Retrying unwinds the script.
 func (t *Turn) Retrying(e bgagent.ProviderError, d time.Duration) {
 	at := time.Now().Add(d)
 	t.status(bgagent.SessionStatus{State: bgagent.SessionRetrying, Detail: e.Error(), RetryAt: at, Provider: &e})
@@ -217,9 +217,9 @@ func (t *Turn) Stop(reason bgagent.StopReason) {
 	panic(unwound{})
 }
 
-// change applies f to the message that is being written, and begins a message if there
-// is no such message. The argument "text" is true if f adds text. Text is never added
-// to a message with tool calls; it begins a new message instead.
+// change applies f to the message that is being written, and begins a message if there is
+// none. text is true if f adds text. Text is never added to a message with tool calls; it
+// begins a new message instead.
 func (t *Turn) change(f func(*bgagent.Message), text bool) {
 	t.f.mu.Lock()
 	defer t.f.mu.Unlock()
@@ -254,8 +254,8 @@ func (t *Turn) play() {
 	returned = true
 }
 
-// finish ends the turn. The argument "orderly" is true if the script has returned or
-// was unwound. The argument v is the recovered value of a panic.
+// finish ends the turn. orderly is true if the script returned or was unwound. v is the
+// recovered value of a panic.
 func (t *Turn) finish(orderly bool, v any) {
 	f, s := t.f, t.s
 	stopped := t.stopped()
@@ -311,7 +311,7 @@ func (t *Turn) finish(orderly bool, v any) {
 	f.turns.Done()
 }
 
-// keepsRefusedLocked sets what the session keeps of a refused turn.
+// keepsRefusedLocked determines what the session keeps of a refused turn.
 func (f *Fake) keepsRefusedLocked(t *Turn) {
 	switch {
 	case t.refused == nil:

@@ -14,9 +14,9 @@ import (
 )
 
 const (
-	// actionHeader is required in every request that changes something. A page of another
-	// site could send the header only after a preflight request, and the handler never
-	// grants preflight requests.
+	// actionHeader is required in every request that changes something. A page from another site
+	// could send the header only after a preflight request, and the handler never grants
+	// preflight requests.
 	actionHeader = "X-Bgagent-Dashboard"
 	maxAction    = 1 << 20 // maximum size of the body of a request that changes something, in bytes
 )
@@ -37,8 +37,8 @@ func (h *Handler) retry(_ *http.Request, a action) (bgagent.Task, error) {
 	return h.m.Resume(context.Background(), bgagent.Caller{}, a.ID, bgagent.ResumeInput{Prompt: t.Prompt})
 }
 
-// act serves a request that changes something. It first checks that the page itself has
-// sent the request and that the host allows the action.
+// act serves a request that changes something. It first checks that the request came from the
+// page itself and that the host allows the action.
 func (h *Handler) act(w http.ResponseWriter, r *http.Request, allowed bool, do func(*http.Request, action) (bgagent.Task, error)) {
 	var a action
 	if !h.readAction(w, r, allowed, &a) {
@@ -88,8 +88,8 @@ type answer struct {
 	Option string `json:"option"`
 }
 
-// answer answers a question of a task on behalf of the host. The key contains a digest of the question, so
-// the kind that is checked here is that of the question that is answered.
+// answer answers a task's question on behalf of the host. The key contains a digest of the
+// question, so the kind that is checked here belongs to the question that is answered.
 func (h *Handler) answer(w http.ResponseWriter, r *http.Request) {
 	var a answer
 	if !h.readAction(w, r, h.cfg.AllowAnswer || h.cfg.AllowPermit, &a) {
@@ -151,8 +151,8 @@ func (h *Handler) cancel(r *http.Request, a action) (bgagent.Task, error) {
 }
 
 // resume resumes a task. The host is the caller, so the notice is delivered to the task's parent or
-// to the nearest ancestor that can still be notified. The task does not use the context of the
-// request, because it continues after the request.
+// to the nearest ancestor that can still be notified. The task does not use the request's context,
+// because it continues after the request has ended.
 func (h *Handler) resume(_ *http.Request, a action) (bgagent.Task, error) {
 	return h.m.Resume(context.Background(), bgagent.Caller{}, a.ID, bgagent.ResumeInput{Prompt: a.Prompt})
 }

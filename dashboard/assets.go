@@ -24,9 +24,9 @@ type asset struct {
 
 var assets = readAssets()
 
-// assetKinds holds the content types of the files, by extension. The types from the
-// operating system are not used, because they differ between systems and a browser refuses
-// a script with a wrong type.
+// assetKinds holds the content types of the files, by extension. The operating system's types
+// are not used, because they differ between systems, and a browser refuses a script with the
+// wrong type.
 var assetKinds = map[string]string{
 	".html": "text/html; charset=utf-8",
 	".css":  "text/css; charset=utf-8",

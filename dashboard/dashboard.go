@@ -1,6 +1,6 @@
 // Package dashboard is a live web page about a [bgagent.BackgroundManager]. The page shows
-// the tasks as a tree under their parents and as a timeline, the pools, and the progress
-// and messages of one task.
+// the tasks as a tree under their parents and as a timeline, the pools, and the progress and
+// messages of a selected task.
 //
 //	m, _ := bgagent.New(client, bgagent.Config{})
 //	http.Handle("/debug/tasks/", dashboard.New(m, dashboard.Config{}))
@@ -13,26 +13,27 @@
 // the lowest lane that was free when the task began. A task that waits for its own tasks
 // has no slot but keeps its lane, so a pool can have more lanes than its limit.
 //
-// If the manager has a store, the page also shows the latest 1,000 ended tasks that only the store
-// has. A task that is deleted from the store stays on open pages, but its details cannot be shown.
+// If the manager has a store, the page also shows the latest 1,000 tasks that have ended and are
+// only in the store. A task that is deleted from the store stays on open pages, but its details
+// can no longer be shown.
 //
 // # Access
 //
 // The page shows prompts, answers and everything that agents write about the files that they
-// work on. It has no login. Protect it with a login of the host, as you would protect
-// net/http/pprof, or serve it on loopback only. On loopback, the handler accepts only
-// requests for localhost or a loopback address. So a web page cannot read the dashboard through a
-// domain name that points to loopback; see [Config].Hosts.
+// work on. It has no login. Protect it with the host's login, as you would protect
+// net/http/pprof, or serve it on loopback only. On loopback, the handler accepts only requests
+// for localhost or a loopback address, so a web page cannot read the dashboard through a domain
+// name that points to loopback; see [Config].Hosts.
 //
 // Tasks can be changed on the page only if [Config] allows that. A request that changes
-// something must come from the page itself: it must have the same origin, and a header
-// that a form of another site cannot send.
+// something must come from the page itself: it must have the same origin, and a header that a
+// form on another site cannot send.
 //
 // # Cost
 //
-// The dashboard costs nothing while no page is open. While pages are open, one goroutine
-// follows the manager's events for all pages. Each page gets the changes at most once per
-// [Config].Interval. A slow page does not delay the manager or other pages.
+// The dashboard does not cost anything while no page is open. While pages are open, one
+// goroutine follows the manager's events for all pages. Each page gets changes at most once
+// per [Config].Interval. A slow page does not delay the manager or other pages.
 package dashboard
 
 import (
@@ -49,12 +50,12 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// DefaultInterval is the default of [Config].Interval. People perceive changes within this
-// time as immediate. A shorter interval makes pages redraw without any benefit.
+// DefaultInterval is the default value of [Config].Interval. People perceive changes within
+// this time as immediate, so a shorter interval would make pages redraw without any benefit.
 const DefaultInterval = 150 * time.Millisecond
 
-// DefaultSilent is the default of [Config].Silent: half of the time after which a manager with
-// default settings cancels a silent task.
+// DefaultSilent is the default value of [Config].Silent: half of the time after which a
+// manager with default settings cancels a silent task.
 const DefaultSilent = bgagent.DefaultStaleTimeout / 2
 
 // Config configures a [Handler]. With the zero value, tasks cannot be changed on the page.
@@ -62,30 +63,30 @@ type Config struct {
 	// Title is the page's heading. Default "Background tasks".
 	Title string
 	// AllowCancel lets everybody with access to the page cancel tasks. A task is cancelled on
-	// behalf of the host, so the task's parent is notified of the end.
+	// behalf of the host, so the task's parent is notified that it has ended.
 	AllowCancel bool
-	// AllowResume lets everybody with access to the page resume ended tasks with another
-	// prompt, or with the same prompt. When a resumed task ends, its parent is notified.
+	// AllowResume lets everybody with access to the page resume tasks that have ended, with
+	// another prompt or with the same prompt. When a resumed task ends, its parent is notified.
 	AllowResume bool
-	// AllowAnswer lets everybody with access to the page answer the questions of tasks, except
-	// questions for permissions.
+	// AllowAnswer lets everybody with access to the page answer tasks' questions, except
+	// requests for permission.
 	AllowAnswer bool
-	// AllowPermit lets everybody with access to the page give the permissions for which tasks ask. Set
-	// it only if a login protects the page, also on loopback: otherwise every program on the machine
-	// could give itself the permission for a command.
+	// AllowPermit lets everybody with access to the page grant the permissions that tasks ask for. Set
+	// it only if a login protects the page, even on loopback: otherwise, every program on the machine
+	// could grant itself permission to run a command.
 	AllowPermit bool
-	// Log reads what the program of a task has printed. It returns the text after the given offset,
-	// and the offset of the text that follows. The text may be only the next part of the log; at the
-	// end of the log, the text is empty and the offset unchanged. An error is shown on the page. Log
+	// Log reads what a task's program has printed. It returns the text after the given offset, and
+	// the offset of the text that follows. The text may be only the next part of the log; at the end
+	// of the log, the text is empty and the offset is unchanged. An error is shown on the page. Log
 	// must be safe for concurrent use. If Log is nil, the page shows no logs.
 	Log func(ctx context.Context, task string, offset int64) (text string, next int64, err error)
-	// Hosts are the accepted host names of requests, without a port. If Hosts is empty, a
-	// server on loopback accepts only localhost and loopback addresses, and other servers
+	// Hosts are the host names that are accepted in requests, without a port. If Hosts is empty,
+	// a server on loopback accepts only localhost and loopback addresses, and other servers
 	// accept any name.
 	Hosts []string
-	// Silent is the time after which the page marks a task that works but is silent. A good value
-	// is half of [bgagent.Config].StaleTimeout, so that users see the silence before the task is
-	// cancelled. Default DefaultSilent; [bgagent.Disabled] for no marks.
+	// Silent is the time after which the page marks a task that is working but silent. A good
+	// value is half of [bgagent.Config].StaleTimeout, so that users see the silence before the
+	// task is cancelled. Default DefaultSilent; [bgagent.Disabled] means no marks.
 	Silent time.Duration
 	// Interval is how long changes are collected before they are sent to the pages. Default
 	// DefaultInterval.
@@ -123,9 +124,9 @@ func New(m *bgagent.BackgroundManager, cfg Config) *Handler {
 }
 
 // Close ends the streams of all open pages. After Close, new streams are refused. Register
-// Close with [http.Server.RegisterOnShutdown]: Shutdown waits until all requests have
-// ended, and without Close a stream ends only when its page or the manager is closed.
-// Close may be called more than once.
+// Close with [http.Server.RegisterOnShutdown]: Shutdown waits until all requests have ended,
+// and without Close, a stream ends only when its page or the manager is closed. Close may be
+// called more than once.
 func (h *Handler) Close() { h.feed.close() }
 
 // ServeHTTP implements [http.Handler]. It uses only the last element of the request's path,
@@ -158,9 +159,9 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case "answer":
 		h.answer(w, r)
 	case ".":
-		// StripPrefix has removed the whole path. The page's links need a slash at the end of
-		// the address. http.Redirect cannot be used: it would make the target relative to the
-		// path that StripPrefix has left.
+		// StripPrefix has removed the whole path. The page's links need a slash at the end of the
+		// address. http.Redirect cannot be used: it would make the target relative to the path that
+		// remains after StripPrefix.
 		w.Header().Set("Location", redirectTarget(r))
 		w.WriteHeader(http.StatusMovedPermanently)
 	default:
@@ -174,8 +175,8 @@ func redirectTarget(r *http.Request) string {
 	return "./" + path.Base(asked) + "/"
 }
 
-// setSafeHeaders sets headers that allow the page to load only the files of the handler.
-// Because of Trusted Types, the browser refuses to convert text into markup.
+// setSafeHeaders sets headers that allow the page to load only the handler's files. With
+// Trusted Types, the browser refuses to convert text into markup.
 func setSafeHeaders(h http.Header) {
 	h.Set("Content-Security-Policy", "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "+
 		"base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'")
@@ -207,7 +208,7 @@ func (h *Handler) checkHost(r *http.Request) error {
 	return fmt.Errorf("the page is served on loopback, not as %q; add the name to Config.Hosts to allow it", host)
 }
 
-// read serves a read-only request. It refuses requests from pages of other sites.
+// read serves a read-only request. It refuses requests from other sites' pages.
 func (h *Handler) read(w http.ResponseWriter, r *http.Request, serve http.HandlerFunc) {
 	if r.Method != http.MethodGet {
 		w.Header().Set("Allow", http.MethodGet)

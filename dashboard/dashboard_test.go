@@ -17,7 +17,7 @@ import (
 	"github.com/bgagent/bgagent/inproc"
 )
 
-// hostile is a text that would change the page if the page treated the text as markup.
+// hostile is text that would change the page if the page treated it as markup.
 const hostile = `<script>alert(1)</script><img src=x onerror=alert(1)>`
 
 // newManager returns a manager with an agent that answers immediately, an agent that waits until
@@ -36,7 +36,7 @@ func newManager(t *testing.T, cfg bgagent.Config) *bgagent.BackgroundManager {
 		},
 	}), cfg)
 	require.NoError(t, err)
-	t.Cleanup(func() { _ = m.Close(context.Background()) }) // the error lists notices that were not taken
+	t.Cleanup(func() { _ = m.Close(context.Background()) }) // the error lists notices that have not been taken
 	return m
 }
 

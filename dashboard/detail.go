@@ -11,7 +11,7 @@ import (
 	"github.com/bgagent/bgagent/internal/cleantext"
 )
 
-// maxMessages bounds the number of messages of a session that are read in one request.
+// maxMessages is the maximum number of messages of a session that are read in one request.
 const maxMessages = 100
 
 // message is a message of a session as it is sent to the page.
@@ -31,7 +31,7 @@ type tool struct {
 	State string `json:"state"`
 }
 
-// messagePage is a part of a session's messages, oldest first.
+// messagePage holds some of a session's messages, oldest first.
 type messagePage struct {
 	Messages []message `json:"messages"`
 	Next     string    `json:"next"`
@@ -39,8 +39,8 @@ type messagePage struct {
 	Note     string    `json:"note,omitempty"` // the reason why there are no messages
 }
 
-// taskDetail holds the details of one task. Todos replaces the todos in Progress, so that
-// the states of todos are sent as names.
+// taskDetail holds the details of one task. Todos replaces the todos in Progress, so that the
+// states of the todos are sent as names.
 type taskDetail struct {
 	bgagent.Task
 	Pool  string `json:"pool"`
@@ -52,8 +52,8 @@ type todo struct {
 	State string `json:"state"`
 }
 
-// serveTask answers with all details of one task except the host's metadata, because the
-// metadata can be confidential.
+// serveTask answers with all details of one task, except for the host's metadata, which can
+// be confidential.
 func (h *Handler) serveTask(w http.ResponseWriter, r *http.Request) {
 	t, err := h.task(r.URL.Query().Get("id"))
 	if err != nil {
@@ -65,7 +65,7 @@ func (h *Handler) serveTask(w http.ResponseWriter, r *http.Request) {
 		d.Todos = append(d.Todos, todo{entry.Text, entry.State.String()})
 	}
 	d.Metadata, d.Progress.Todos = nil, nil
-	for i := range d.Questions { // the page shows what a person decides about without characters that change the order of others
+	for i := range d.Questions { // what a person decides about is shown without characters that change the order of other characters
 		q := &d.Questions[i]
 		q.Title, q.Subject = cleantext.Line(q.Title), cleantext.String(q.Subject)
 	}
@@ -112,8 +112,8 @@ func (h *Handler) serveLog(w http.ResponseWriter, r *http.Request) {
 	writeJSON(w, http.StatusOK, logPart{text, next})
 }
 
-// serveMessages answers with those messages of one task that are new or have changed since
-// a cursor.
+// serveMessages answers with the messages of one task that are new or have changed since a
+// cursor.
 func (h *Handler) serveMessages(w http.ResponseWriter, r *http.Request) {
 	q := r.URL.Query()
 	read := func() (bgagent.Page, error) {
@@ -121,7 +121,7 @@ func (h *Handler) serveMessages(w http.ResponseWriter, r *http.Request) {
 	}
 	page, err := read()
 	if errors.Is(err, bgagent.ErrExpired) || errors.Is(err, bgagent.ErrUnknownTask) {
-		if _, e := h.m.Read(bgagent.Caller{}, q.Get("id")); e == nil { // the task was in the store and is in memory now
+		if _, e := h.m.Read(bgagent.Caller{}, q.Get("id")); e == nil { // the task was in the store but is now in memory
 			page, err = read()
 		}
 	}

@@ -16,22 +16,22 @@ import (
 
 // feed follows the manager's events for all open pages together. While no page is open, it
 // does nothing. It keeps one row per task, ordered by the time of the latest change. A page
-// remembers its position in this order, and a new page reads from the start. So no page needs
+// remembers its position in this order, and a new page reads from the start, so no page needs
 // a queue. A slow page does not delay other pages, and gets only the latest state of each
 // changed task.
 type feed struct {
 	m        *bgagent.BackgroundManager
 	interval time.Duration
 
-	mu      sync.Mutex // guards the fields below; no code outside the package is called while it is held
+	mu      sync.Mutex // guards the fields below; while it is held, no code outside the package is called
 	closed  bool
 	readers map[*reader]struct{}
 	stop    context.CancelFunc // stops the goroutine that follows the manager; nil if there is none
 	state   *feedState
 }
 
-// feedState holds the data about the tasks and pools. It is created when a page is opened
-// while no other page is open, and dropped when the last page is closed.
+// feedState holds the data about the tasks and pools. It is created when the first page is
+// opened, and dropped when the last page is closed.
 type feedState struct {
 	name    string                   // random name; a page starts over when the name changes
 	rows    map[string]*list.Element // elements of the list "changes", by task id; also for evicted tasks
@@ -68,11 +68,13 @@ const (
 	eventBuffer = 4096
 	// pageRows is the maximum number of rows in one batch.
 	pageRows = 400
-	// refresh is the time after which the feed reads all tasks again. So even a change for which
-	// there is no event, such as the name of a pool after a change of the limits, reaches the pages.
+	// refresh is the time after which the feed reads all tasks again, so that even a change for
+	// which there is no event, such as another pool name after the limits were changed, reaches the
+	// pages.
 	refresh = time.Minute
-	// maxGone bounds the number of evicted tasks that are remembered for pages that have
-	// not read their eviction yet. A page that is too slow to read all of them starts over.
+	// maxGone is the maximum number of evicted tasks that are remembered for pages that have not
+	// read about their eviction yet. A page that is too slow to read about all of them starts
+	// over.
 	maxGone = 10_000
 )
 
@@ -100,8 +102,8 @@ func (f *feed) join() *reader {
 	return r
 }
 
-// leave removes a page. With the last page, the goroutine that follows the manager is
-// stopped.
+// leave removes a page. If it is the last page, leave also stops the goroutine that follows
+// the manager.
 func (f *feed) leave(r *reader) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -124,7 +126,7 @@ func (f *feed) close() {
 func (r *reader) poke() {
 	select {
 	case r.wake <- struct{}{}:
-	default: // already woken
+	default: // the page has already been woken
 	}
 }
 
@@ -144,7 +146,7 @@ func (f *feed) follow(ctx context.Context, s *feedState) {
 			return
 		}
 		// If events were lost, there are more events than the feed can process. Reading all tasks
-		// once per interval costs the manager less than trying to keep up.
+		// once per interval then costs the manager less than trying to keep up.
 		select {
 		case <-ctx.Done():
 			return
@@ -197,7 +199,7 @@ func (f *feed) take(s *feedState, e *bgagent.Event) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	switch e.Kind {
-	case bgagent.EventStoreTrouble: // the event concerns no task
+	case bgagent.EventStoreTrouble: // the event does not concern a task
 	case bgagent.EventExpired:
 		s.expired(e.Task.ID)
 	default:
@@ -206,8 +208,8 @@ func (f *feed) take(s *feedState, e *bgagent.Event) {
 	}
 }
 
-// resync replaces the known tasks with the given list of all tasks. Tasks that only the store has
-// can be missing from the list.
+// resync replaces the known tasks with the given list of all tasks. Tasks that are only in the
+// store can be missing from the list.
 func (f *feed) resync(s *feedState, tasks []bgagent.Task) {
 	have := make(map[string]bool, len(tasks))
 	rows := make([]row, len(tasks))
@@ -232,7 +234,7 @@ func (f *feed) resync(s *feedState, tasks []bgagent.Task) {
 	}
 }
 
-// flush reads the pools and wakes the pages for which there are changes.
+// flush reads the pools, and wakes the pages for which there are changes.
 func (f *feed) flush(s *feedState) {
 	f.mu.Lock()
 	before := s.pools
@@ -251,8 +253,8 @@ func (f *feed) flush(s *feedState) {
 	}
 }
 
-// The method "end" stores the final state of the pools for the pages, and then marks the
-// manager as closed.
+// end stores the final state of the pools for the pages, and then marks the manager as
+// closed.
 func (f *feed) end(s *feedState) {
 	f.flush(s)
 	f.mu.Lock()
@@ -263,7 +265,7 @@ func (f *feed) end(s *feedState) {
 	}
 }
 
-// The method "put" records the current state of a task.
+// put records the current state of a task.
 func (s *feedState) put(r row) {
 	el := s.rows[r.ID]
 	if el == nil {
@@ -287,7 +289,7 @@ func (s *feedState) put(r row) {
 	s.changes.MoveToBack(el)
 }
 
-// The method "drop" records that a task was evicted.
+// drop records that a task was evicted.
 func (s *feedState) drop(id string) {
 	el := s.rows[id]
 	if el == nil {
@@ -333,8 +335,7 @@ type batch struct {
 	ended bool // the manager is closed
 }
 
-// read returns the changes since the page's last read. The result "ok" is false if the feed is
-// closed.
+// read returns the changes since the page's last read. ok is false if the feed is closed.
 func (f *feed) read(r *reader) (b batch, ok bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -342,7 +343,7 @@ func (f *feed) read(r *reader) (b batch, ok bool) {
 	if f.closed || s == nil {
 		return batch{}, false
 	}
-	if s.poolRev == 0 { // the state is new and still empty; an earlier state has woken the page
+	if s.poolRev == 0 { // the state is new and still empty; an earlier state woke the page
 		return batch{}, true
 	}
 	if r.state != s || max(r.rev, r.first) < s.pruned {
@@ -373,7 +374,7 @@ func (f *feed) read(r *reader) (b batch, ok bool) {
 	return b, true
 }
 
-// The method "empty" reports whether the batch contains nothing new for a page.
+// empty reports whether the batch contains nothing new for a page.
 func (b *batch) empty() bool {
 	return !b.First && len(b.Rows) == 0 && len(b.Gone) == 0 && b.Pools == nil
 }

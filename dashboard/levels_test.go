@@ -28,7 +28,7 @@ func TestAnOverdueStopIsShownToEveryPageUntilItIsOver(t *testing.T) {
 		id := launch(t, m, "main", "deaf", "x").ID
 		early := watch(t, h, 0)
 		pass(time.Second)
-		_, _ = m.Cancel(t.Context(), bgagent.Caller{}, id, bgagent.CancelOptions{}) // the error says that the session does not stop
+		_, _ = m.Cancel(t.Context(), bgagent.Caller{}, id, bgagent.CancelOptions{}) // the error says that the session did not stop
 		pass(time.Hour)
 		late := watch(t, h, 0) // has not seen the event
 		pass(time.Second)

@@ -8,19 +8,19 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// pastRows is the maximum number of ended tasks that pages show even though the tasks are only in the
-// manager's store and no longer in memory.
+// pastRows is the maximum number of tasks that pages show even though the tasks have ended and are
+// only in the manager's store, no longer in memory.
 const pastRows = 1000
 
-// past holds the ended tasks that only the store has.
+// past holds the tasks that have ended and are only in the store.
 type past struct {
 	stored bool            // the manager has a store
 	ids    map[string]bool // ids of the tasks
 	order  []string        // ids of the tasks, oldest first; also contains tasks that are in memory again
 }
 
-// loadPast returns the tasks in memory together with the latest ended tasks of the store, in
-// launch order. If the store cannot be read, the result has fewer tasks.
+// loadPast returns the tasks in memory together with the latest tasks in the store that have
+// ended, in launch order. If the store cannot be read, the result has fewer tasks.
 func (f *feed) loadPast(ctx context.Context, s *feedState, tasks []bgagent.Task) []bgagent.Task {
 	have := make(map[string]bool, len(tasks))
 	for i := range tasks {
@@ -57,8 +57,8 @@ func (f *feed) loadPast(ctx context.Context, s *feedState, tasks []bgagent.Task)
 	return all
 }
 
-// The method "expired" records that memory no longer has a task. Without a store, the task leaves the pages. With
-// a store, it stays until there are too many such tasks.
+// expired records that a task is no longer in memory. Without a store, the task disappears from the
+// pages. With a store, it stays until there are too many such tasks.
 func (s *feedState) expired(id string) {
 	p := &s.past
 	if !p.stored {

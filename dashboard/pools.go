@@ -9,13 +9,13 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// maxPools bounds the number of pools that are sent to the page. Pools in use come first,
+// maxPools is the maximum number of pools that are sent to the page. Pools in use come first,
 // then pools named by the limits, and then pools that were shown earlier.
 const maxPools = 200
 
 // poolOf returns the name of the pool under which the page shows the task. It is the pool
 // that counts the task or, for a task without a model, the cap or the pool of its agent. A
-// pending task can be blocked by another pool. It is not shown in that pool, so that its row
+// pending task that is blocked by another pool is not shown in that pool, so that its row
 // stays in one place.
 func poolOf(c *bgagent.ConcurrencyManager, t *bgagent.Task) string {
 	agent := strings.ToLower(strings.TrimSpace(t.Agent))
@@ -30,8 +30,8 @@ func poolOf(c *bgagent.ConcurrencyManager, t *bgagent.Task) string {
 }
 
 // poolStats returns the figures of all pools that the page shows, sorted by name. The
-// argument "before" holds the pools that were shown last time. These pools stay, so that the
-// page does not jump when a pool is empty for a moment.
+// argument "before" holds the pools that were shown last time. They stay in the result, so
+// that the page does not jump when a pool is empty for a moment.
 func poolStats(c *bgagent.ConcurrencyManager, before []bgagent.PoolStats) []bgagent.PoolStats {
 	all := append([]bgagent.PoolStats{}, c.Pools()...) // not nil, because nil means unchanged
 	have := make(map[string]bool, len(all))
@@ -61,8 +61,8 @@ func poolStats(c *bgagent.ConcurrencyManager, before []bgagent.PoolStats) []bgag
 		add(bgagent.PoolStats{Name: "total", Limit: limits.Total})
 	}
 	for _, p := range before {
-		// Pools with the default limit stay. Other pools that the limits no longer name are
-		// dropped.
+		// Pools with the default limit stay. Other pools are dropped if the limits no longer name
+		// them.
 		agent, ok := strings.CutPrefix(p.Name, "agent ")
 		if ok && limits.Agent[agent] == 0 || strings.HasPrefix(p.Name, "default") {
 			add(bgagent.PoolStats{Name: p.Name, Limit: limits.Default})

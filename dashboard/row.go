@@ -9,8 +9,8 @@ import (
 	"github.com/bgagent/bgagent/internal/mdtext"
 )
 
-// row holds the task data that the page's lists show. It is small and comparable. The long
-// texts of a task are fetched only when a user opens the task.
+// row holds the task data that is shown in the page's lists. It is small and comparable. A
+// task's long texts are fetched only when a user opens the task.
 type row struct {
 	N       uint64  `json:"n"` // increases in launch order
 	ID      string  `json:"id"`
@@ -25,7 +25,7 @@ type row struct {
 	Cause   string  `json:"cause,omitempty"`
 	Reason  string  `json:"reason,omitempty"`
 	Attempt int     `json:"attempt"`
-	Queued  int64   `json:"queued"` // Queued, Started and Ended are times in ms since 1970; 0 if the time is not known yet
+	Queued  int64   `json:"queued"` // Queued, Started and Ended are times in ms since 1970; 0 if the time is unknown
 	Started int64   `json:"started,omitempty"`
 	Ended   int64   `json:"ended,omitempty"`
 	Waiting int     `json:"waiting,omitempty"`
@@ -35,7 +35,7 @@ type row struct {
 	Text    string  `json:"text,omitempty"`
 	Detail  string  `json:"detail,omitempty"`
 	Away    int64   `json:"away,omitempty"`  // start of the agent runtime's outage; 0 if there is no outage
-	Until   int64   `json:"until,omitempty"` // time at which the outage makes the task fail; 0 if it never does
+	Until   int64   `json:"until,omitempty"` // when the outage makes the task fail; 0 if it never does
 	Tokens  int64   `json:"tokens,omitempty"`
 	Budget  string  `json:"budget,omitempty"` // how much of the task's budget is used
 	Cost    float64 `json:"cost,omitempty"`
@@ -44,10 +44,10 @@ type row struct {
 	Asks    int     `json:"asks,omitempty"`  // number of open questions
 	Heard   int64   `json:"heard,omitempty"` // time of the last activity, in ms since 1970
 
-	// todos is a digest of the todo list. It is not sent. It makes the row differ when the todos
-	// change. A page that shows the details of the task then fetches the details again.
+	// todos is a digest of the todo list. It is not sent. When the todos change, the digest
+	// makes the row differ, so a page that shows the task's details fetches them again.
 	todos uint64
-	// asked is a digest of the open questions, which is not sent either.
+	// asked is a digest of the open questions. It is not sent either.
 	asked uint64
 }
 
@@ -64,7 +64,7 @@ func digest(todos []bgagent.Todo) uint64 {
 	return h.Sum64()
 }
 
-// maxRowText bounds the length of each text of a row, in bytes. A screen shows only one
+// maxRowText is the maximum length of each text in a row, in bytes. A screen shows only one
 // line of the text.
 const maxRowText = 240
 

@@ -9,13 +9,13 @@ import (
 )
 
 const (
-	// beat is the interval of the events that show that a stream is alive. Proxies close
-	// connections that are silent for a minute, and a page that gets nothing for longer connects
-	// again.
+	// beat is the interval between the events that show that a stream is alive. Proxies close
+	// connections that are silent for a minute, and a page reconnects if it does not get
+	// anything for 40 s.
 	beat = 15 * time.Second
-	// writeTimeout bounds the time to write one message. If a page takes longer, its stream
-	// is closed. writeTimeout also replaces the server's WriteTimeout, because WriteTimeout
-	// would end every stream.
+	// writeTimeout is the maximum time to write one message. If a page takes longer, its stream
+	// is closed. writeTimeout also replaces the server's WriteTimeout, which would end every
+	// stream.
 	writeTimeout = 30 * time.Second
 )
 
@@ -25,8 +25,8 @@ type hello struct {
 	Now    int64  `json:"now"` // current time in ms since 1970, by the same clock as all other times
 	Cancel bool   `json:"cancel"`
 	Resume bool   `json:"resume"`
-	Answer bool   `json:"answer"` // questions that are not for a permission may be answered
-	Permit bool   `json:"permit"` // questions for a permission may be answered
+	Answer bool   `json:"answer"` // questions that are not requests for permission may be answered
+	Permit bool   `json:"permit"` // requests for permission may be answered
 	Log    bool   `json:"log"`
 	Silent int64  `json:"silent"` // time in ms after which a silent task is marked; 0 means never
 }
@@ -90,7 +90,7 @@ func (h *Handler) sendBatches(s *stream, page *reader) bool {
 type stream struct {
 	w       http.ResponseWriter
 	control *http.ResponseController
-	err     error // the first error; nothing is written after it
+	err     error // the first error; nothing is written after an error
 }
 
 func (s *stream) send(event string, v any) {

@@ -20,7 +20,7 @@ import (
 	"github.com/bgagent/bgagent/storetest"
 )
 
-// viewer plays a page without a browser. It applies the batches that it receives.
+// viewer imitates a page without a browser. It applies the batches that it receives.
 type viewer struct {
 	mu      sync.Mutex
 	events  []string
@@ -103,7 +103,7 @@ func watch(t *testing.T, h http.Handler, slow time.Duration) *viewer {
 	return v
 }
 
-// The function "pass" lets time pass and waits until all goroutines in the bubble are blocked.
+// pass lets time pass and waits until all goroutines in the bubble are blocked.
 func pass(d time.Duration) {
 	time.Sleep(d)
 	synctest.Wait()
@@ -205,7 +205,7 @@ func TestAFirstSnapshotComesInPages(t *testing.T) {
 		require.Len(t, second.tasks, 3001)
 		second.leave()
 
-		// The feed has stopped, so the next page starts over.
+		// The feed stopped, so the next page starts over.
 		third := watch(t, h, 0)
 		pass(time.Second)
 		require.Len(t, third.tasks, 3001)

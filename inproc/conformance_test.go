@@ -13,7 +13,7 @@ import (
 	"github.com/bgagent/bgagent/inproc"
 )
 
-// journal stands in for a file in which a host records the turns of its agent. The journal outlives the
+// journal stands in for a file in which a host records its agent's turns. The journal outlives the
 // process.
 type journal struct {
 	mu      sync.Mutex
@@ -29,7 +29,8 @@ type entry struct {
 	over   bool
 }
 
-// keep returns an agent that works like the given agent and records its turns in the journal.
+// keep returns an agent that works like the given agent and also records its turns in the
+// journal.
 func (j *journal) keep(agent inproc.Agent) inproc.Agent {
 	return func(ctx context.Context, t *inproc.Turn) (string, error) {
 		e := &entry{prompt: t.Prompt}
@@ -47,7 +48,8 @@ func (j *journal) keep(agent inproc.Agent) inproc.Agent {
 	}
 }
 
-// restore is the function Restore of a client whose agent records its turns in the journal.
+// restore is the [inproc.Client.Restore] function of a client whose agent records its turns
+// in the journal.
 func (j *journal) restore(_ context.Context, r bgagent.SessionRestore) (x inproc.Restored, err error) {
 	j.mu.Lock()
 	defer j.mu.Unlock()

@@ -14,8 +14,7 @@
 //
 // A session ends with the process. If the manager has a store and the process ends during a turn,
 // the next process ends the attempt as interrupted. If [Client.Restore] is set, the next process
-// can continue the attempt instead. If the turns of an agent can be repeated, this function is
-// enough:
+// can continue the attempt instead. If an agent's turns can be repeated, this function is enough:
 //
 //	client.Restore = func(context.Context, bgagent.SessionRestore) (inproc.Restored, error) {
 //		return inproc.Restored{Prompt: bgagent.PromptMissing}, nil
@@ -44,10 +43,10 @@ import (
 // and must not leave goroutines or processes running. ctx carries the agent's session as
 // the [bgagent.Caller], so that the agent can call the three tools of bgagent with ctx.
 //
-// If a request to the provider of its model failed, the agent can return a
-// [*bgagent.ProviderError]. If the turn had no effect that must not happen twice, set the
-// field Next to [bgagent.NextRepeat]: the agent is then called with the same prompt again
-// later. [bgagent.NextContinue] suits an agent that keeps its own history.
+// If a request to its model provider failed, the agent can return a [*bgagent.ProviderError].
+// If the turn had no effect that must not happen twice, set the field Next to
+// [bgagent.NextRepeat]: the agent is then called again later with the same prompt.
+// [bgagent.NextContinue] is suitable for an agent that keeps its own history.
 type Agent func(ctx context.Context, t *Turn) (string, error)
 
 // Client is a session client for agents that are Go functions. Its methods are safe for
@@ -58,9 +57,9 @@ type Client struct {
 	// must not run the agent.
 	//
 	// If the session does not exist, Restore must return an error that matches
-	// [bgagent.ErrNoSession]. If something that the earlier process started still runs, Restore
-	// must return an error that matches [bgagent.ErrBusy]; the manager then tries again later.
-	// Restore must be safe for concurrent use. Set it before you pass the client to
+	// [bgagent.ErrNoSession]. If something that the earlier process started is still running,
+	// Restore must return an error that matches [bgagent.ErrBusy]; the manager then tries again
+	// later. Restore must be safe for concurrent use. Set it before you pass the client to
 	// [bgagent.New].
 	Restore func(ctx context.Context, r bgagent.SessionRestore) (Restored, error)
 
@@ -106,8 +105,8 @@ func New(agents map[string]Agent) *Client {
 	return c
 }
 
-// session is one conversation. The type is small because a program can have many ended
-// sessions. Most of these have one turn and no tool call.
+// session is one conversation. The type is small because a program can have many finished
+// sessions, most of which have one turn and no tool call.
 type session struct {
 	agent  Agent
 	title  string
@@ -117,18 +116,18 @@ type session struct {
 	answer string             // answer of the first turn
 	turns  int32              // number of finished turns
 	stop   bgagent.StopReason // stop reason of the first turn
-	more   *more              // data that most sessions do not have; nil if the session has none of it
-	run    *Turn              // running turn; nil if no turn runs
+	more   *more              // data that most sessions do not need; nil if the session has none of it
+	run    *Turn              // running turn; nil if no turn is running
 }
 
-// more holds data that most conversations do not have.
+// more holds data that most conversations do not need.
 type more struct {
 	tools []bgagent.MessageTool // tool calls of the first turn
 	turns []exchange            // all turns after the first turn
 
 	prompt string // id of the last prompt whose turn has ended; empty if the manager has no store
 	broke  bool   // whether that turn was stopped
-	saved  []byte // argument of the last call of SaveState
+	saved  []byte // argument of the last call to SaveState
 
 	restored bool // whether RestoreSession added the session
 }
@@ -152,7 +151,7 @@ func (s *session) exchange(i int) exchange {
 	return x
 }
 
-// extra returns the field "more" of the session. It sets the field first if it is nil.
+// extra returns s.more. If it is nil, extra sets it first.
 func (s *session) extra() *more {
 	if s.more == nil {
 		s.more = &more{}
@@ -238,7 +237,7 @@ func (c *Client) RunTurn(ctx context.Context, id string, p bgagent.Prompt, r *bg
 		defer c.mu.Unlock()
 		s.run = nil
 		if refusal := (*bgagent.ProviderError)(nil); errors.As(err, &refusal) && refusal.Next == bgagent.NextRepeat {
-			return // nothing of the turn is left in the session
+			return // the turn leaves no trace in the session
 		}
 		x := exchange{prompt: p.Text, answer: answer, tools: t.tools, stop: bgagent.StopEndOfTurn}
 		if x.answer == "" {
@@ -317,7 +316,7 @@ func (c *Client) ForgetSession(id string) {
 
 // Messages implements [bgagent.MessageReader]. Each turn has two messages: the prompt and
 // the answer. The answer of a running turn has the text so far, and is missing if there is
-// neither text nor a tool call.
+// neither text nor a tool call yet.
 func (c *Client) Messages(_ context.Context, id string, after bgagent.Cursor, max int) (bgagent.Page, error) {
 	from := 0
 	if after != "" {

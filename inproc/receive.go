@@ -10,15 +10,15 @@ import (
 )
 
 // receiveWithin is how long Steer waits for the agent to receive a message. It is shorter than the
-// usual time limit of the manager, so that the manager learns that the agent has not received the
+// manager's usual time limit, so that the manager learns that the agent did not receive the
 // message.
 const receiveWithin = 5 * time.Second
 
 // Receive returns a channel of the messages that are sent to the task with [bgagent.SendInput].Now
-// during the turn. The channel has no buffer: a message counts as sent once the agent has received it
-// from the channel, and is refused if the agent does not receive it within 5 s. Until the agent calls
-// Receive in a turn, all these messages are refused. Messages that are sent without Now are the prompts
-// of later turns. The channel is never closed.
+// during the turn. The channel has no buffer: a message counts as sent once the agent has received
+// it from the channel, and is refused if the agent does not receive it within 5 s. Until the agent
+// calls Receive in a turn, all such messages are refused. Messages that are sent without Now are
+// the prompts of later turns. The channel is never closed.
 func (t *Turn) Receive() <-chan bgagent.TurnMessage {
 	t.c.mu.Lock()
 	defer t.c.mu.Unlock()

@@ -12,8 +12,8 @@ import (
 // Restored is the result of [Client.Restore]. It describes the state of a session of an earlier
 // process.
 type Restored struct {
-	// Prompt is the state of the last prompt. If it is PromptMissing, the manager hands over the
-	// same prompt again. Use this state for agents whose turns can be repeated. If it is
+	// Prompt is the state of the last prompt. If it is PromptMissing, the manager sends the same
+	// prompt again. Use this state for agents whose turns can be repeated. If it is
 	// PromptInterrupted, the manager sends a prompt that continues the turn. If it is
 	// PromptUnknown, the attempt ends as interrupted.
 	Prompt bgagent.PromptState
@@ -30,14 +30,14 @@ type Restored struct {
 // RestoreSession implements [bgagent.SessionRestorer]. It calls [Client.Restore] for sessions
 // that this client did not create. If Restore is nil, it returns an error. The error matches
 // [errors.ErrUnsupported] if the session might have a prompt, and [bgagent.ErrNoSession] if not.
-// If a turn runs in the session, the error matches [bgagent.ErrBusy].
+// If a turn is running in the session, the error matches [bgagent.ErrBusy].
 func (c *Client) RestoreSession(ctx context.Context, r bgagent.SessionRestore) (bgagent.PromptState, bgagent.TurnEnd, error) {
 	if state, end, known, err := c.own(r); known {
 		return state, end, err
 	}
 	gone := fmt.Errorf("inproc: session %q: %w", r.Session, bgagent.ErrNoSession)
 	switch {
-	case r.Session == "": // without a session, no prompt was handed over
+	case r.Session == "": // without a session, no prompt was sent
 		return bgagent.PromptMissing, bgagent.TurnEnd{}, gone
 	case c.Restore == nil && r.Last.ID == "":
 		return bgagent.PromptMissing, bgagent.TurnEnd{}, gone
@@ -67,8 +67,7 @@ func (c *Client) RestoreSession(ctx context.Context, r bgagent.SessionRestore) (
 }
 
 // own returns the results of RestoreSession if the client already has the session. This happens if
-// the earlier manager was closed in this process. The result "known" reports whether the client has
-// the session.
+// the earlier manager was closed in this process. known reports whether the client has the session.
 func (c *Client) own(r bgagent.SessionRestore) (state bgagent.PromptState, end bgagent.TurnEnd, known bool, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -121,8 +120,8 @@ func (t *Turn) SaveState(data []byte) {
 	t.r.SaveState(data)
 }
 
-// Saved returns a copy of the data that the last call of SaveState for the session stored. The call
-// may have been in an earlier turn or an earlier process. Saved returns nil if nothing was stored.
+// Saved returns a copy of the data that was last stored with SaveState for the session, possibly in
+// an earlier turn or an earlier process. Saved returns nil if nothing was stored.
 func (t *Turn) Saved() []byte {
 	t.c.mu.Lock()
 	defer t.c.mu.Unlock()

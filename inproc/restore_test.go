@@ -14,8 +14,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// counts is an agent that works in three steps of ten seconds. It saves each finished step. If steps
-// were saved, it begins with the first step after them.
+// counts is an agent that works in three steps of ten seconds. It saves each finished step. If
+// steps were saved earlier, it continues with the step after them.
 func counts(ctx context.Context, t *inproc.Turn) (string, error) {
 	done := string(t.Saved())
 	for _, step := range []string{"a", "b", "c"} {

@@ -23,7 +23,7 @@ type Turn struct {
 	id     string
 	r      *bgagent.Reporter
 	cancel context.CancelCauseFunc
-	over   <-chan struct{} // closed when the turn must stop, and when it has ended
+	over   <-chan struct{} // closed when the turn must stop, and when it ends
 
 	// Client.mu guards the following fields.
 	text    string
@@ -53,8 +53,8 @@ func (t *Turn) History() []bgagent.Message {
 
 // Allowed reports whether the task's rules allow the use of a tool. The argument "on" is the
 // path, command or address that the tool is used on. The last matching rule decides. If no
-// rule matches, the use is allowed. A rule with the action "ask" does not allow the use.
-// The tool, and the name in a rule, can be any word for a kind of access; see
+// rule matches, the use is allowed. A rule with the action "ask" does not allow the use. The
+// tool, and the name in a rule, can be any word for a kind of access; see
 // [bgagent.Permission].
 func (t *Turn) Allowed(tool, on string) bool {
 	access := permission.Of(tool)
@@ -81,7 +81,7 @@ func (t *Turn) Reasoning(piece string) { t.r.Reasoning(piece) }
 
 // Tool reports the start, the progress or the end of a tool call. If the last call with the
 // same id has ended, the report starts a new call. If the calls have digests of their input and
-// result (see [bgagent.DigestOf]), an agent that repeats one call is stopped.
+// result (see [bgagent.DigestOf]), an agent that keeps repeating one call is stopped.
 func (t *Turn) Tool(call bgagent.MessageTool) {
 	t.c.mu.Lock()
 	i := slices.IndexFunc(t.tools, func(x bgagent.MessageTool) bool { return x.ID == call.ID && x.State.InFlight() })
@@ -96,20 +96,20 @@ func (t *Turn) Tool(call bgagent.MessageTool) {
 	t.r.Tool(call)
 }
 
-// Compaction reports that the agent has replaced earlier messages of the session by a summary; see
-// [bgagent.Reporter.Compaction].
+// Compaction reports that the agent has replaced earlier messages of the session with a summary;
+// see [bgagent.Reporter.Compaction].
 func (t *Turn) Compaction() { t.r.Compaction() }
 
 // Todos reports the agent's complete todo list.
 func (t *Turn) Todos(list []bgagent.Todo) { t.r.Todos(list) }
 
-// Usage reports the tokens and costs of the agent since the last call to Usage. If a budget is then
-// used up, the turn is stopped at once. If the usage arrived together with the answer, report it
+// Usage reports the agent's tokens and costs since the last call to Usage. If this uses up a
+// budget, the turn is stopped at once. If the usage arrived together with the answer, report it
 // with [Turn.FinalUsage] instead.
 func (t *Turn) Usage(u bgagent.Usage) { t.r.Usage(u) }
 
-// FinalUsage reports tokens and costs that have become known together with the answer. The agent
-// must then return. The answer is kept even if a budget is then used up.
+// FinalUsage reports tokens and costs that became known together with the answer. The agent must
+// then return. The answer is kept even if the budget is used up.
 func (t *Turn) FinalUsage(u bgagent.Usage) {
 	t.c.mu.Lock()
 	defer t.c.mu.Unlock()
@@ -118,24 +118,23 @@ func (t *Turn) FinalUsage(u bgagent.Usage) {
 	t.final.Cost += u.Cost
 }
 
-// Retrying reports that a request to the provider of the model failed, and that the agent will
-// repeat it at the given time. The time is zero if it is not known. See
-// [bgagent.Reporter.Retrying].
+// Retrying reports that a request to the model provider failed, and that the agent will retry
+// it at the given time. The time is zero if it is unknown. See [bgagent.Reporter.Retrying].
 func (t *Turn) Retrying(e bgagent.ProviderError, at time.Time) { t.r.Retrying(e, at) }
 
-// Asking reports that the agent waits for an answer to the question. An empty question
+// Asking reports that the agent is waiting for an answer to the question. An empty question
 // reports that the agent has received the answer.
 func (t *Turn) Asking(question string) { t.r.Asking(question) }
 
 // Ask asks a question and returns the option that was chosen. It waits for the answer, which can
-// take a day. If nobody can be asked, the error matches [bgagent.ErrNotAsked], and the agent must
-// do without what it asked for. See [bgagent.Reporter.Ask].
+// take up to a day. If nobody can be asked, the error matches [bgagent.ErrNotAsked], and the
+// agent must do without what it asked for. See [bgagent.Reporter.Ask].
 func (t *Turn) Ask(ctx context.Context, q bgagent.Question) (option string, err error) {
 	return t.r.Ask(ctx, q)
 }
 
-// Stop sets the reason for the end of the turn. The agent calls Stop if it does not end the
-// turn normally, for example if its output was cut off or the model refused.
+// Stop sets the reason why the turn ends. The agent calls Stop if the turn does not end
+// normally, for example if its output was cut off or the model refused.
 func (t *Turn) Stop(reason bgagent.StopReason) {
 	t.c.mu.Lock()
 	defer t.c.mu.Unlock()

@@ -15,21 +15,21 @@ import (
 	"github.com/bgagent/bgagent/internal/cleantext"
 )
 
-// Structured is the structured content of every answer. It repeats the text, because
-// some programs show only the structured content to their model.
+// Structured is the structured content of every answer. It repeats the text, because some
+// programs pass only the structured content to their model.
 type Structured struct {
 	Text     string     `json:"text"`
 	Tasks    []TaskInfo `json:"tasks,omitempty"`     // the tasks that the call launched, read or cancelled
 	TimedOut bool       `json:"timed_out,omitempty"` // the wait timed out before the tasks ended
 }
 
-// TaskInfo describes the resource and the state of a task in a form for programs. The
-// result of the task is in the text and in the resource.
+// TaskInfo describes the resource and the state of a task in a form for programs. The task's
+// result is in the text and in the resource.
 type TaskInfo struct {
 	ID          string         `json:"id"`
 	URI         string         `json:"uri"` // the task's resource
 	Status      bgagent.Status `json:"status"`
-	Cause       string         `json:"cause,omitempty"` // cause of the task's end; empty until the task ends
+	Cause       string         `json:"cause,omitempty"` // why the task ended; empty until the task ends
 	Reason      string         `json:"reason,omitempty"`
 	Agent       string         `json:"agent"`
 	Description string         `json:"description"`
@@ -63,8 +63,8 @@ func (sc *scope) call(ctx context.Context, d bgagent.ToolDef, req *mcp.CallToolR
 	return sc.answer(r), nil
 }
 
-// carry adds the text of a notice to the scope's next answer. The notice already counts
-// as delivered in the manager. If n is nil, the method does nothing.
+// carry adds the text of a notice to the scope's next answer. The notice already counts as
+// delivered in the manager. If n is nil, carry does nothing.
 func (sc *scope) carry(n *bgagent.Notice) {
 	if n != nil {
 		sc.mu.Lock()
@@ -97,9 +97,8 @@ func (sc *scope) answer(r bgagent.ToolResult) *mcp.CallToolResult {
 	return &mcp.CallToolResult{Content: []mcp.Content{&mcp.TextContent{Text: r.Text}}, StructuredContent: out, IsError: r.IsError}
 }
 
-// The function "foreground" returns the arguments of a call that delegates in the
-// foreground. It reports false for all other calls, and for calls that the tool would
-// refuse.
+// foreground returns the arguments of a call that delegates in the foreground. It returns
+// false for all other calls, and for calls that the tool would refuse.
 func foreground(d bgagent.ToolDef, req *mcp.CallToolRequest) (args bgagent.DelegateTaskArgs, ok bool) {
 	if d.Usual != bgagent.ToolDelegateTask || json.Unmarshal(req.Params.Arguments, &args) != nil {
 		return args, false
@@ -107,9 +106,9 @@ func foreground(d bgagent.ToolDef, req *mcp.CallToolRequest) (args bgagent.Deleg
 	return args, args.Foreground()
 }
 
-// The method "foreground" delegates a task and answers with the task's result. The task
-// itself runs in the background. If the caller disconnects, the task continues, and the
-// notice about its end is still owed to the scope.
+// foreground delegates a task and answers with the task's result. The task itself runs in the
+// background. If the caller disconnects, the task continues, and the notice that it has ended
+// is still owed to the scope.
 func (sc *scope) foreground(ctx context.Context, by bgagent.Caller, args bgagent.DelegateTaskArgs) (*mcp.CallToolResult, error) {
 	t, answer, err := sc.begin(ctx, by, args)
 	if t == nil {
@@ -121,9 +120,8 @@ func (sc *scope) foreground(ctx context.Context, by bgagent.Caller, args bgagent
 	return sc.result(ctx, t.ID)
 }
 
-// begin delegates a task in the background, or returns the task that the same tool call
-// has already delegated. If no task was delegated, the result is the tool's answer
-// instead.
+// begin delegates a task in the background, or returns the task that the same tool call has
+// already delegated. If no task was delegated, begin returns the tool's answer instead.
 func (sc *scope) begin(ctx context.Context, by bgagent.Caller, args bgagent.DelegateTaskArgs) (*bgagent.Task, *mcp.CallToolResult, error) {
 	if t, ok := sc.again(by, args); ok {
 		return &t, nil, nil
@@ -152,11 +150,11 @@ func (sc *scope) result(ctx context.Context, id string) (*mcp.CallToolResult, er
 
 const (
 	progressPause = 500 * time.Millisecond // minimum time between two notifications
-	progressBeat  = 10 * time.Second       // time without an event after which a general notification is sent; clients give up calls that send nothing for too long
+	progressBeat  = 10 * time.Second       // time without an event after which a general notification is sent; clients abandon calls that are silent for too long
 )
 
-// tellProgress sends progress notifications to the caller until the returned function
-// "stop" is called. This function returns when no notification is in flight.
+// tellProgress sends progress notifications to the caller until stop is called. stop returns
+// when no notification is in flight.
 func (sc *scope) tellProgress(ctx context.Context, to *mcp.ServerSession, token any) (stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	done := make(chan struct{})
@@ -185,9 +183,9 @@ func (sc *scope) tellProgress(ctx context.Context, to *mcp.ServerSession, token 
 	return func() { cancel(); <-done }
 }
 
-// nextProgress waits for an event of one of the scope's tasks and describes the task.
-// After progressBeat without an event, it returns a general text. It returns an error
-// when ctx or the subscription ends.
+// nextProgress waits for an event of one of the scope's tasks and describes the task. After
+// progressBeat without an event, it returns a general description. It returns an error when
+// ctx or the subscription ends.
 func (sc *scope) nextProgress(ctx context.Context, sub *bgagent.Subscription) (string, error) {
 	beat, cancel := context.WithTimeout(ctx, progressBeat)
 	defer cancel()

@@ -15,7 +15,7 @@ import (
 	"github.com/bgagent/bgagent/mcpserver"
 )
 
-// promise is a pattern for promises that cannot be kept over this protocol.
+// promise matches promises that cannot be kept over this protocol.
 const promise = `(?i)end (your|the|its|this) turn|notices? (comes?|will|has told)|next notice|told in the same way|nothing has to be done`
 
 func TestNoTextTellsTheCallerToEndItsTurnOrPromisesANotice(t *testing.T) {
@@ -76,8 +76,8 @@ func TestInstructionsNameTheToolsThereAre(t *testing.T) {
 	})
 }
 
-// A delegation with any spelling of false runs in the foreground. If the client abandons the call,
-// the task continues.
+// A delegation in which false is spelled in any of the accepted ways runs in the foreground. If
+// the client abandons the call, the task continues.
 func TestADelegationThatIsGivenUpGoesOnHoweverItWasWritten(t *testing.T) {
 	for _, args := range []string{`"run_in_background":false`, `"run_in_background":"false"`, `"background":"FALSE"`, `"run_in_background":" false ","background":false`} {
 		bubble(t, func(t *testing.T) {

@@ -11,27 +11,26 @@
 //
 // # Scopes
 //
-// A task belongs to a scope. The host names the scopes: one for the program on standard
-// input and output, one for each bearer token over HTTP. No tool has an argument for the
-// scope. The scope does not depend on the protocol's session either, because a client can
-// change its session at any time. A caller cannot see, wait for or cancel the tasks of
-// another scope.
+// A task belongs to a scope. The host names the scopes: one for the program on standard input
+// and output, and one for each bearer token over HTTP. No tool has an argument for the scope.
+// The scope does not depend on the protocol's session either, because a client can change its
+// session at any time. A caller cannot see, wait for or cancel tasks of another scope.
 //
 // # How a caller learns that a task has ended
 //
-// A server cannot start a turn of its caller. So the texts of the tools ask the caller to
-// wait when it has nothing else to do. The notices that are owed to a scope come with the
-// answer to the scope's next tool call. If background_output is called with the argument
-// "block" and without a task id, it waits until the next task ends. It waits at most 50 s
-// by default, because clients abandon a call after 60 s. During a call with a progress
-// token, the caller gets progress notifications. If a call is cancelled or its client
-// disconnects, the wait ends and the task continues.
+// A server cannot start a turn of its caller. Therefore, the descriptions and answers of the
+// tools ask the caller to wait when it has nothing else to do. The notices that are owed to a
+// scope come with the answer to the scope's next tool call. If background_output is called
+// with the argument "block" and without a task id, it waits until the next task ends. By
+// default, it waits for at most 50 s, because clients abandon a call after 60 s. During a
+// call with a progress token, the caller gets progress notifications. If a call is cancelled
+// or its client disconnects, the wait ends and the task continues.
 //
 // A client that repeats a delegation gets the same task if both calls have the same tool
-// use id in _meta. Claude Code sends the id under the key "claudecode/toolUseId". This
-// works for a background delegation while its task is live, and for a foreground
-// delegation until the end of its task has been reported. Afterwards, a call with the
-// same id creates a new task.
+// use id in _meta. Claude Code sends the id under the key "claudecode/toolUseId". This works
+// for a background delegation while its task is live, and for a foreground delegation until
+// it has been reported that its task has ended. Afterwards, a call with the same id creates a
+// new task.
 //
 // Tasks are also resources, bgagent://task/ID, in JSON. Clients that subscribe to a
 // task's resource are notified when the task changes. Reading a resource does not settle
@@ -45,10 +44,10 @@
 //
 // # Slow clients and bounds
 //
-// Each client has its own send queue, so a client that does not read its messages does
-// not delay other clients. A client loses its connection when one write to it takes 30 s,
-// or when more than 4 MiB are queued for it. [Server.Handler] describes the bounds that
-// apply over HTTP, and the bounds that the http.Server should set.
+// Each client has its own send queue, so a client that does not read its messages does not
+// delay other clients. A client is disconnected if one write to it takes 30 s, or if more
+// than 4 MiB are queued for it. [Server.Handler] describes the bounds that apply over HTTP,
+// and the bounds that the http.Server should set.
 //
 // # How it is tested
 //
@@ -56,9 +55,9 @@
 //   - with the protocol's inspector and its conformance package, except for the scenarios
 //     that need the tools of the package's own example server;
 //   - with the reference requester of the tasks extension;
-//   - in opencode, codex, gemini and Claude Code as an MCP server (see cmd/bgagent).
+//   - as an MCP server in opencode, codex, gemini and Claude Code (see cmd/bgagent).
 //
 // In a terminal, Claude Code 2.1.332 uses the tasks extension: it continues without the
-// call's answer, polls with tasks/get, and starts a turn with the result. With -p it
-// does not declare the extension.
+// call's answer, polls with tasks/get, and starts a turn with the result. With -p, it does
+// not declare the extension.
 package mcpserver

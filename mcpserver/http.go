@@ -16,19 +16,18 @@ import (
 	"github.com/modelcontextprotocol/go-sdk/mcp"
 )
 
-// HTTPConfig defines the callers that are accepted over HTTP. Exactly one of Tokens and
-// Scope is required.
+// HTTPConfig defines which callers are accepted over HTTP. Exactly one of Tokens and Scope is
+// required.
 type HTTPConfig struct {
 	// Tokens maps each bearer token to its scope. A token has at least 16 bytes.
 	Tokens map[string]string
 
-	// Scope is the scope of all callers if there are no tokens. Without tokens, only
-	// callers on this machine are served.
+	// Scope is the scope of all callers if there are no tokens. In that case, only callers on
+	// this machine are served.
 	Scope string
 
-	// Origins are the accepted values of a request's Origin header, for example
-	// https://example.com. Requests without the header and requests from the server's own
-	// origin are always accepted.
+	// Origins are the accepted values of the Origin header, for example https://example.com.
+	// Requests without the header and requests from the server's own origin are always accepted.
 	Origins []string
 }
 
@@ -36,18 +35,18 @@ type HTTPConfig struct {
 const minToken = 16
 
 const (
-	// maxBody bounds the body of a request, in bytes. It is twice the maximum size of the
-	// arguments of a call.
+	// maxBody is the maximum size of a request's body, in bytes. It is twice the maximum size of
+	// a call's arguments.
 	maxBody = 4 << 20
 
-	// bodyTimeout bounds the time for reading the body of an accepted request.
-	// refusedTimeout bounds the time for discarding the body of a refused request.
+	// bodyTimeout is the maximum time for reading the body of an accepted request.
+	// refusedTimeout is the maximum time for discarding the body of a refused request.
 	bodyTimeout    = 30 * time.Second
 	refusedTimeout = 5 * time.Second
 )
 
-// sessionTimeout is the idle time after which a protocol session of the older protocol
-// versions is forgotten. Its scope's tasks are not affected.
+// sessionTimeout is the idle time after which a session of an older protocol version is
+// forgotten. The tasks of its scope are not affected.
 const sessionTimeout = time.Hour
 
 // withoutSessions is the first version of the protocol without sessions. From this
@@ -56,20 +55,20 @@ const withoutSessions = "2026-07-28"
 
 // Handler returns a handler that serves callers over the protocol's streamable HTTP. A
 // request with a wrong token or without a token is answered with status 401. A request
-// from a page of another origin is answered with status 403. The body of a request is
-// read only after these checks. It must arrive within 30 s and must not exceed 4 MiB. A
-// client that reads nothing for 30 s loses its connection.
+// from a page of another origin is answered with status 403. The body of a request is read
+// only after these checks. It must arrive within 30 s and must not exceed 4 MiB. A client
+// that does not read anything for 30 s is disconnected.
 //
 // Connections end when the http.Server that serves the handler is closed. The http.Server
-// should set ReadHeaderTimeout and IdleTimeout to end idle connections. If strangers can
-// reach the http.Server, it should limit the number of connections. WriteTimeout must not
-// be set, because it would cut off streams and waiting calls; the handler sets a deadline
-// for each write. ReadTimeout is not needed.
+// should set ReadHeaderTimeout and IdleTimeout, so that idle connections end. If strangers
+// can reach the http.Server, it should limit the number of connections. WriteTimeout must not
+// be set, because it would cut off streams and waiting calls; the handler sets a deadline for
+// each write. ReadTimeout is not needed.
 func (s *Server) Handler(cfg HTTPConfig) (http.Handler, error) {
 	if err := cfg.check(); err != nil {
 		return nil, err
 	}
-	scopes := make(map[[sha256.Size]byte]string, len(cfg.Tokens)) // the keys are hashes, so the time of a look-up reveals nothing about a token
+	scopes := make(map[[sha256.Size]byte]string, len(cfg.Tokens)) // the keys are hashes, so the duration of a look-up does not reveal anything about a token
 	for token, scope := range cfg.Tokens {
 		scopes[sha256.Sum256([]byte(token))] = scope
 	}
@@ -105,8 +104,8 @@ func (s *Server) Handler(cfg HTTPConfig) (http.Handler, error) {
 	})
 	h = read(queue(h))
 	if len(scopes) > 0 {
-		// The library accepts only requests with the same user ID in a protocol session.
-		// So the user ID ties a session to the scope that opened it.
+		// In a protocol session, the library accepts only requests with the same user ID, so the
+		// user ID ties a session to the scope that opened it.
 		verify := func(_ context.Context, token string, _ *http.Request) (*auth.TokenInfo, error) {
 			scope, ok := scopes[sha256.Sum256([]byte(token))]
 			if !ok {
@@ -127,8 +126,8 @@ func (s *Server) Handler(cfg HTTPConfig) (http.Handler, error) {
 	return hurried(protection.Handler(h)), nil
 }
 
-// The function "hurried" bounds the time that the server spends on the body of a request
-// that h refuses without reading the body.
+// hurried bounds the time that the server spends on the body of a request that h refuses
+// without reading the body.
 func hurried(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if hasBody(r) {
@@ -138,8 +137,8 @@ func hurried(h http.Handler) http.Handler {
 	})
 }
 
-// read reads the whole body of a request before it calls h. It bounds the time for
-// reading and the size of the body.
+// read reads the whole body of a request before it calls h. It limits the size of the body
+// and the time for reading it.
 func read(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !hasBody(r) {
@@ -205,8 +204,8 @@ func (c *challenger) WriteHeader(code int) {
 	c.ResponseWriter.WriteHeader(code)
 }
 
-// streamWriter is embedded by response writers that change the response. It passes
-// flushes of streams to the wrapped writer.
+// streamWriter is embedded by response writers that change the response. It forwards flushes
+// of streams to the wrapped writer.
 type streamWriter struct{ http.ResponseWriter }
 
 // Unwrap gives http.ResponseController access to the wrapped writer.

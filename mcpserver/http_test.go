@@ -96,7 +96,7 @@ func call(t *testing.T, url, token, body string, header ...string) (int, string)
 
 const initialize = `{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-06-18","capabilities":{},"clientInfo":{"name":"c","version":"1"}}}`
 
-// A protocol session can only be used with the token that opened it.
+// A protocol session can be used only with the token that opened it.
 func TestAConnectionOfOneTokenIsOfNoUseWithAnother(t *testing.T) {
 	_, server := serve(t, mcpserver.HTTPConfig{Tokens: map[string]string{aliceToken: "alice", bobToken: "bob"}})
 	alice, err := dial(t, server.URL, aliceToken)

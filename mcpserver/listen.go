@@ -14,9 +14,9 @@ import (
 	"github.com/modelcontextprotocol/go-sdk/mcp"
 )
 
-// A client asks for the extension's notification, notifications/tasks, by naming task ids
-// in subscriptions/listen. The protocol library does not support this notification or the
-// field for the task ids, and it cannot be extended. So this file translates the messages
+// A client asks for the extension's notification, notifications/tasks, by naming task ids in
+// subscriptions/listen. The protocol library supports neither this notification nor the field
+// for the task ids, and it cannot be extended. Therefore, this file translates the messages
 // on the wire. In incoming requests, task ids become subscriptions to the tasks' resources.
 // Outgoing updates of these resources become notifications of the extension.
 
@@ -46,7 +46,7 @@ func (f fields) object(name string) (o fields) {
 	return o
 }
 
-// listens holds the open requests on one connection that listen to tasks.
+// listens holds the open requests of one connection that listen to tasks.
 type listens struct {
 	sc *scope
 
@@ -58,12 +58,12 @@ type listens struct {
 type listen struct {
 	handles []string            // accepted handles
 	tasks   map[string][]string // handles of tasks that have not ended, by the address of the task's resource
-	wanted  []string            // resources in the client's own request
+	wanted  []string            // resources named in the client's own request
 }
 
 func newListens(sc *scope) *listens { return &listens{sc: sc, by: map[string]*listen{}} }
 
-// The method "in" translates a message from the client.
+// in translates a message from the client.
 func (l *listens) in(msg jsonrpc.Message) jsonrpc.Message {
 	req, ok := msg.(*jsonrpc.Request)
 	if !ok || req.Method != methodListen || !req.ID.IsValid() {
@@ -105,7 +105,7 @@ func keyOf(id jsonrpc.ID) string {
 	return string(key)
 }
 
-// The method "out" translates a message to the client into zero or more messages.
+// out translates a message to the client into zero or more messages.
 func (l *listens) out(ctx context.Context, msg jsonrpc.Message) []jsonrpc.Message {
 	same := []jsonrpc.Message{msg}
 	if answer, ok := msg.(*jsonrpc.Response); ok {
@@ -139,9 +139,8 @@ func (l *listens) out(ctx context.Context, msg jsonrpc.Message) []jsonrpc.Messag
 	return changes
 }
 
-// The method "acknowledged" adds the accepted handles to the acknowledgement. The
-// acknowledgement is followed by a notification for each handle whose task has already
-// ended.
+// acknowledged adds the accepted handles to the acknowledgement. It returns the
+// acknowledgement, followed by a notification for each handle whose task has already ended.
 func (l *listens) acknowledged(ctx context.Context, listen *listen, req *jsonrpc.Request, params, meta fields) []jsonrpc.Message {
 	notifications := params.object("notifications")
 	agreed := slices.DeleteFunc(notifications.strings("resourceSubscriptions"), func(address string) bool {
@@ -162,8 +161,8 @@ func (l *listens) acknowledged(ctx context.Context, listen *listen, req *jsonrpc
 	return messages
 }
 
-// The method "changes" returns a notification for each handle in the request whose task has
-// the given resource address.
+// changes returns a notification for each handle in the request whose task has the given
+// resource address.
 func (l *listens) changes(ctx context.Context, listen *listen, address string, meta fields) (messages []jsonrpc.Message) {
 	l.mu.Lock()
 	handles := slices.Clone(listen.tasks[address])
@@ -174,8 +173,8 @@ func (l *listens) changes(ctx context.Context, listen *listen, address string, m
 	return messages
 }
 
-// The method "change" returns a notification with the state of a handle's task. The task's
-// end is reported only once for a handle. If endOnly is set, no other state is reported.
+// change returns a notification with the state of a handle's task. That the task has ended is
+// reported only once per handle. If endOnly is true, no other state is reported.
 func (l *listens) change(ctx context.Context, listen *listen, address, handle string, meta fields, endOnly bool) []jsonrpc.Message {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -257,8 +256,7 @@ func (c *translatedConn) Close() error {
 	return c.Connection.Close()
 }
 
-// The method "listening" translates HTTP requests that listen to tasks, and the streams
-// that answer them.
+// listening translates HTTP requests that listen to tasks, and the streams that answer them.
 func (sc *scope) listening(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Method != http.MethodPost || r.Header.Get("Mcp-Method") != methodListen {

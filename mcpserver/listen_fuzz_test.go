@@ -22,7 +22,7 @@ func FuzzListens(f *testing.F) {
 	}
 	m, err := bgagent.New(inproc.New(map[string]inproc.Agent{"wait": wait}), bgagent.Config{})
 	require.NoError(f, err)
-	f.Cleanup(func() { _ = m.Close(context.Background()) }) // the error lists notices that were not taken
+	f.Cleanup(func() { _ = m.Close(context.Background()) }) // the error lists notices that have not been taken
 	s, err := New(m, Config{})
 	require.NoError(f, err)
 	f.Cleanup(func() { require.NoError(f, s.Close()) })

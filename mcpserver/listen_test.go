@@ -130,7 +130,7 @@ func TestWhoListensToTasksIsToldOfThem(t *testing.T) {
 		require.NoError(t, err)
 		told(stuck, "cancelled")
 
-		// For one handle, the end of the task is reported only once, even if the task is
+		// For one handle, it is reported only once that the task has ended, even if the task is
 		// resumed.
 		_, err = m.Resume(t.Context(), bgagent.Caller{Session: "me"}, id, bgagent.ResumeInput{Prompt: "again"})
 		require.NoError(t, err)

@@ -12,12 +12,12 @@ import (
 )
 
 const (
-	// writeTimeout bounds the duration of one write to a client. A client that reads
-	// nothing for this time loses its connection.
+	// writeTimeout is the maximum duration of one write to a client. A client that does not read
+	// anything for this long is disconnected.
 	writeTimeout = 30 * time.Second
 
-	// maxUnwritten bounds the number of bytes that are queued for a client. A single
-	// message can be larger.
+	// maxUnwritten is the maximum number of bytes that are queued for a client. A single message
+	// can be larger.
 	maxUnwritten = 4 << 20
 )
 
@@ -26,9 +26,9 @@ var (
 	errClosed  = errors.New("mcpserver: the connection is closed")
 )
 
-// outbox is the send queue of one client. The protocol library notifies all listeners of
-// a scope one after another. put never blocks, so a client that does not read its
-// messages does not delay the others.
+// outbox is the send queue of one client. The protocol library notifies all listeners of a
+// scope one after another. Because put never blocks, a client that does not read its messages
+// does not delay the others.
 type outbox[T any] struct {
 	write func(T) error // called by one goroutine, in order; must return in bounded time
 	fail  func()        // closes the connection; called once, when a write fails or too much is queued
@@ -39,7 +39,7 @@ type outbox[T any] struct {
 	items  []T
 	sizes  []int
 	size   int
-	err    error // the first error; later calls to the method "put" return it
+	err    error // the first error; later calls to put return it
 	closed bool
 }
 
@@ -111,8 +111,8 @@ func (q *outbox[T]) run() {
 	}
 }
 
-// close returns when the queued items are written, at the latest after writeTimeout.
-// Items that are not written by then are dropped.
+// close returns when the queued items have been written, but at the latest after
+// writeTimeout. Items that have not been written by then are dropped.
 func (q *outbox[T]) close() {
 	q.mu.Lock()
 	q.closed = true
@@ -129,8 +129,8 @@ func (q *outbox[T]) close() {
 	}
 }
 
-// newMessages returns the send queue of a connection. The function "end" closes the
-// connection. It is called when a write takes too long, and makes the write return.
+// newMessages returns the send queue of a connection. end closes the connection. It is called
+// when a write takes too long, and makes the write return.
 func newMessages(write func(context.Context, jsonrpc.Message) error, end func()) *outbox[jsonrpc.Message] {
 	return newOutbox(func(m jsonrpc.Message) error {
 		late := time.AfterFunc(writeTimeout, end)
@@ -164,8 +164,8 @@ type queued struct {
 	q     *outbox[piece]
 }
 
-// queue calls h with a response writer that never blocks. If the client does not read
-// the response, the context of the request is cancelled.
+// queue calls h with a response writer that never blocks. If the client does not read the
+// response, the request's context is cancelled.
 func queue(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		ctx, cancel := context.WithCancel(r.Context())

@@ -36,7 +36,7 @@ func TestAListenerThatNeverReadsHoldsUpNobodyElse(t *testing.T) {
 		listen := request("2", "subscriptions/listen", fmt.Sprintf(`"notifications":{"resourceSubscriptions":["bgagent://task/%s"],"taskIds":[%q]}`, id, handle))
 		first.say(listen)
 		require.Equal(t, "notifications/subscriptions/acknowledged", first.hear().Method)
-		// From here on, the first listener reads nothing.
+		// From here on, the first listener does not read anything.
 		var others []*line
 		for range 3 {
 			other := newLine(t, s, "me")
@@ -57,8 +57,7 @@ func TestAListenerThatNeverReadsHoldsUpNobodyElse(t *testing.T) {
 	})
 }
 
-// stream is a response whose client stops reading when the channel "stuck" is
-// closed.
+// stream is a response whose client stops reading when stuck is closed.
 type stream struct {
 	header http.Header
 	mu     sync.Mutex
@@ -99,7 +98,7 @@ func (s *stream) Write(data []byte) (int, error) {
 	return s.got.Write(data)
 }
 
-// The method "until" waits until the text has been written.
+// until waits until the text has been written.
 func (s *stream) until(text string) {
 	for range s.more {
 		s.mu.Lock()

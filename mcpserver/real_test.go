@@ -36,7 +36,7 @@ func TestTheProtocolsConformancePackage(t *testing.T) {
 }
 
 // runScript runs a script from testdata and returns its output. The script has access to the
-// protocol's packages.
+// protocol's npm packages.
 func runScript(t *testing.T, w *realagent.World, name string, args ...string) []byte {
 	t.Helper()
 	node, modules := w.Requester()

@@ -19,9 +19,9 @@ const (
 // uri returns the address of a task's resource.
 func uri(id string) string { return resourcePrefix + id }
 
-// task returns a task of the scope by the address of the task's resource. It does not
-// settle the notice about the task. For a task of another scope, it returns the same
-// error as for a task that does not exist.
+// task returns the task of the scope whose resource has the given address. It does not settle
+// the notice about the task. For a task of another scope, it returns the same error as for a
+// task that does not exist.
 func (sc *scope) task(address string) (bgagent.Task, error) {
 	id, ok := strings.CutPrefix(address, resourcePrefix)
 	if !ok {
@@ -56,8 +56,8 @@ func (sc *scope) subscribe(_ context.Context, req *mcp.SubscribeRequest) error {
 	return nil
 }
 
-// follow starts to notify subscribers of changes to the scope's tasks. The
-// notifications end when the server is closed.
+// follow starts notifying subscribers of changes to the scope's tasks. The notifications stop
+// when the server is closed.
 func (sc *scope) follow() {
 	sc.mu.Lock()
 	defer sc.mu.Unlock()
@@ -87,8 +87,8 @@ func (sc *scope) follow() {
 	})
 }
 
-// The method "changed" notifies the subscribers of the task's resource. The error is
-// ignored, because the failure of one client does not concern the others.
+// changed notifies the subscribers to the task's resource. The error is ignored, because one
+// client's failure does not concern the others.
 func (sc *scope) changed(t bgagent.Task) {
 	_ = sc.server.ResourceUpdated(sc.s.life, &mcp.ResourceUpdatedNotificationParams{URI: uri(t.ID)})
 }

@@ -16,8 +16,8 @@ const metaToolUse = "claudecode/toolUseId"
 // maxToolCallID is the maximum length of a tool use id, in bytes. Longer ids are ignored.
 const maxToolCallID = 256
 
-// caller returns the caller of a tool call, with the id of the tool use if the client has
-// sent one.
+// caller returns the caller of a tool call, with the id of the tool use if the client sent
+// one.
 func (sc *scope) caller(req *mcp.CallToolRequest) bgagent.Caller {
 	by := bgagent.Caller{Session: sc.name}
 	if id, ok := req.Params.GetMeta()[metaToolUse].(string); ok && len(id) <= maxToolCallID {
@@ -26,19 +26,19 @@ func (sc *scope) caller(req *mcp.CallToolRequest) bgagent.Caller {
 	return by
 }
 
-// awaited is a foreground delegation whose answer the caller might not have received. For
-// the manager, the delegation is a background launch, so the manager recognizes the id of
-// its tool call only while the task is live. With this record, the scope recognizes the
-// id until the task's end has been reported.
+// awaited is a foreground delegation whose answer the caller might not have received. To the
+// manager, the delegation is a background launch, so the manager recognizes the id of its
+// tool call only while the task is live. With this record, the scope recognizes the id until
+// it has been reported that the task has ended.
 type awaited struct {
 	args    bgagent.DelegateTaskArgs // without the fields that choose between foreground and background
 	task    string
 	attempt int
 }
 
-// The method "again" returns the task of an earlier call that this call repeats. The
-// earlier call must have the same tool use id and the same arguments, and the end of its
-// task must not have been reported yet.
+// again returns the task of an earlier call that this call repeats. The earlier call must
+// have the same tool use id and the same arguments, and it must not have been reported yet
+// that its task has ended.
 func (sc *scope) again(by bgagent.Caller, args bgagent.DelegateTaskArgs) (bgagent.Task, bool) {
 	args.RunInBackground, args.Background = nil, nil
 	sc.mu.Lock()
@@ -51,15 +51,15 @@ func (sc *scope) again(by bgagent.Caller, args bgagent.DelegateTaskArgs) (bgagen
 	return t, owed
 }
 
-// The method "owes" returns the task of the delegation. It reports false if the end of
-// the task has been reported, or if the task was evicted or continued.
+// owes returns the task of the delegation. It returns false if it has already been reported
+// that the task has ended, or if the task was evicted or continued.
 func (sc *scope) owes(a awaited) (bgagent.Task, bool) {
 	t, err := sc.s.m.Get(a.task)
 	return t, err == nil && t.Attempt == a.attempt && (!t.Status.Terminal() || t.Notice == bgagent.NoticeOwed)
 }
 
-// The method "remember" records the task of a tool call. It forgets recorded tasks whose
-// end has been reported.
+// remember records the task of a tool call. It forgets recorded tasks whose completion has
+// been reported.
 func (sc *scope) remember(by bgagent.Caller, args bgagent.DelegateTaskArgs, t bgagent.Task) {
 	if by.ToolCallID == "" {
 		return

@@ -21,14 +21,12 @@ type Config struct {
 	// the version of this module.
 	Name, Version string
 
-	// Tools sets the agents in the description of delegate_task, and renames or omits
-	// tools. A program at the maximum depth of a chain of agents should omit
-	// delegate_task. New always sets NoNotices, because an MCP server cannot start a turn
-	// of its caller.
+	// Tools determines the agents in the description of delegate_task, and can rename or omit
+	// tools. A program at the maximum depth of a chain of agents should omit delegate_task. New
+	// always sets NoNotices, because an MCP server cannot start a turn of its caller.
 	Tools bgagent.ToolOptions
 
-	// Logger gets the messages of the protocol library. If it is nil, nothing is
-	// logged.
+	// Logger gets the protocol library's log messages. If it is nil, nothing is logged.
 	Logger *slog.Logger
 }
 
@@ -60,7 +58,7 @@ func New(m *bgagent.BackgroundManager, cfg Config) (s *Server, err error) {
 		cfg.Version = version()
 	}
 	defer func() {
-		if p := recover(); p != nil { // bgagent.Tools panics if its options are invalid
+		if p := recover(); p != nil { // bgagent.Tools panics if the options are invalid
 			err = fmt.Errorf("mcpserver: Config.Tools: %v", p)
 		}
 	}()
@@ -83,9 +81,9 @@ func version() string {
 	return "devel"
 }
 
-// Run serves one caller over a transport, usually standard input and output. It returns
-// when the caller closes the connection or ctx ends. The scope names the caller. It must
-// not be empty, and it must differ from the scopes of other callers.
+// Run serves one caller over a transport, usually standard input and output. It returns when
+// the caller closes the connection or ctx ends. scope names the caller. It must not be empty,
+// and must differ from the scopes of other callers.
 func (s *Server) Run(ctx context.Context, scope string, t mcp.Transport) error {
 	sc, err := s.scope(scope)
 	if err != nil {
@@ -95,8 +93,8 @@ func (s *Server) Run(ctx context.Context, scope string, t mcp.Transport) error {
 }
 
 // MCP returns the protocol server of a scope. Every call with the same scope returns
-// the same protocol server. A host can add its own tools to the protocol server, or
-// connect it directly. The notification of [ExtensionTasks] works only with Run and
+// the same protocol server. A host can add its own tools to the protocol server, or connect
+// it to a transport directly. The notification of [ExtensionTasks] works only with Run and
 // Handler.
 func (s *Server) MCP(scope string) (*mcp.Server, error) {
 	sc, err := s.scope(scope)
@@ -106,8 +104,8 @@ func (s *Server) MCP(scope string) (*mcp.Server, error) {
 	return sc.server, nil
 }
 
-// Close stops notifying subscribers of changes. Connections stay open until their
-// context ends or their http.Server is closed.
+// Close stops the notifications to subscribers. Connections stay open until their context
+// ends or their http.Server is closed.
 func (s *Server) Close() error {
 	s.mu.Lock()
 	s.closed = true
@@ -117,7 +115,7 @@ func (s *Server) Close() error {
 	return nil
 }
 
-// scope is the state of one caller. Each scope has a separate protocol server, so a
+// scope holds the state of one caller. Each scope has a separate protocol server, so a
 // message to one caller cannot reach another caller.
 type scope struct {
 	s      *Server

@@ -44,12 +44,12 @@ func newServer(t *testing.T, cfg mcpserver.Config) (*bgagent.BackgroundManager, 
 	require.NoError(t, err)
 	t.Cleanup(func() {
 		require.NoError(t, s.Close())
-		_ = m.Close(context.Background()) // the error lists notices that were not taken
+		_ = m.Close(context.Background()) // the error lists notices that have not been taken
 	})
 	return m, s
 }
 
-// connect returns a client of the scope.
+// connect returns a client that uses the scope.
 func connect(t *testing.T, s *mcpserver.Server, scope string, o *mcp.ClientOptions) *mcp.ClientSession {
 	t.Helper()
 	here, there := mcp.NewInMemoryTransports()
@@ -69,7 +69,7 @@ func connect(t *testing.T, s *mcpserver.Server, scope string, o *mcp.ClientOptio
 	return cs
 }
 
-// The function "use" calls a tool.
+// use calls a tool.
 func use(t *testing.T, cs *mcp.ClientSession, tool string, args map[string]any) (*mcp.CallToolResult, mcpserver.Structured) {
 	t.Helper()
 	r, err := cs.CallTool(t.Context(), &mcp.CallToolParams{Name: tool, Arguments: args})
@@ -319,7 +319,7 @@ func TestTheTasksExtension(t *testing.T) {
 			return mcp.CallCustomMethod[*handleParams, *handle](t.Context(), cs, "tasks/get", &handleParams{TaskID: id})
 		}
 		launch := func(prompt string) string {
-			// The library's client cannot decode a handle, because a handle is not the result of a tool.
+			// The library's client cannot decode a handle, because a handle is not a tool result.
 			_, _ = cs.CallTool(t.Context(), &mcp.CallToolParams{Name: "delegate_task", Arguments: map[string]any{"subagent_type": "worker", "prompt": prompt, "run_in_background": false}})
 			synctest.Wait()
 			all := m.List(bgagent.Query{Parent: "me"})

@@ -22,13 +22,12 @@ import (
 // tasks/get.
 //
 // The status of a failed task is "completed", because its call still has an answer. The
-// extension's status "failed" is for calls that have no answer because of a protocol
-// error.
+// extension's status "failed" is for calls that, because of a protocol error, have no answer.
 //
-// A client that names handles in a request to listen gets notifications/tasks whenever
-// the task of one of the handles changes. The notification about the task's end contains
-// the result. This notification settles the notice about the task, and so does an answer
-// to tasks/get with the result.
+// A client that names handles in a request to listen gets notifications/tasks whenever the
+// task of one of the handles changes. When the task ends, the notification contains the
+// result. This notification settles the notice about the task, and so does an answer to
+// tasks/get that contains the result.
 const ExtensionTasks = "io.modelcontextprotocol/tasks"
 
 // pollInterval is the suggested pause between two tasks/get requests.
@@ -43,14 +42,13 @@ type taskState struct {
 	StatusMessage  string    `json:"statusMessage,omitempty"`
 	CreatedAt      time.Time `json:"createdAt"`
 	LastUpdatedAt  time.Time `json:"lastUpdatedAt"`
-	TTL            *int64    `json:"ttlMs"` // null: the state is kept at least until the task's end has been reported
+	TTL            *int64    `json:"ttlMs"` // null: the state is kept at least until it has been reported that the task has ended
 	PollIntervalMs int64     `json:"pollIntervalMs"`
 
 	Result json.RawMessage `json:"result,omitempty"`
 }
 
-// The function "complete" encodes an answer with the resultType that the extension
-// requires.
+// complete encodes an answer with the resultType that the extension requires.
 func complete(r *mcp.CallToolResult) (json.RawMessage, error) {
 	raw, err := json.Marshal(r)
 	if err != nil {
@@ -116,10 +114,10 @@ func (sc *scope) serveTasks() error {
 	)
 }
 
-// The function "declares" reports whether the call itself declares the extension. A
-// declaration in the initialize request of an older protocol version does not count. A
-// client that declares the extension there might know only the older, experimental form
-// of tasks. It would reject a handle as an invalid answer.
+// declares reports whether the call itself declares the extension. A declaration in the
+// initialize request of an older protocol version does not count, because such a client might
+// know only the older, experimental form of tasks, and would reject a handle as an invalid
+// answer.
 func declares(req *mcp.CallToolRequest) bool {
 	if _, ok := req.Params.GetMeta()[mcp.MetaKeyClientCapabilities]; !ok {
 		return false
@@ -132,8 +130,8 @@ func declares(req *mcp.CallToolRequest) bool {
 	return ok
 }
 
-// The method "handle" launches the task of a foreground delegation that declares the
-// extension, and returns the task's handle. It returns nil for all other calls.
+// handle launches the task of a foreground delegation that declares the extension, and
+// returns the task's handle. It returns nil for all other calls.
 func (sc *scope) handle(ctx context.Context, req *mcp.CallToolRequest) (mcp.Result, error) {
 	if !declares(req) {
 		return nil, nil
@@ -176,8 +174,8 @@ func stateOf(t bgagent.Task) *taskState {
 	return s
 }
 
-// parse splits a handle into the id of the task and the number of the attempt. It returns
-// an error if the scope does not have this task or attempt.
+// parse splits a handle into the task's id and the attempt's number. It returns an error if
+// the scope does not have this task or attempt.
 func (sc *scope) parse(handle string) (id string, attempt int, err error) {
 	id, number, _ := strings.Cut(handle, ".")
 	attempt, bad := strconv.Atoi(number)
@@ -208,7 +206,7 @@ func (sc *scope) getTask(ctx context.Context, handle string) (*taskState, error)
 		if r, err = sc.result(ctx, id); err == nil {
 			s.Result, err = complete(r)
 		}
-	case "cancelled": // there is no result to fetch, so this answer settles the notice
+	case "cancelled": // there is no result to be fetched, so this answer settles the notice
 		_, err = sc.s.m.Read(bgagent.Caller{Session: sc.name}, id)
 	}
 	return s, err

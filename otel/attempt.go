@@ -16,7 +16,7 @@ type record struct {
 	no      int
 	session string
 	status  bgagent.Status
-	at      trace.SpanContext // context of the attempt's span; kept after the end of the span
+	at      trace.SpanContext // context of the attempt's span; kept after the span ends
 
 	// The following fields are set while the attempt is live.
 	span   trace.Span
@@ -27,7 +27,7 @@ type record struct {
 	since  time.Time  // start of the stage
 	turn   int        // number of the latest turn
 	asking bool
-	used   bgagent.Usage // usage that is already recorded
+	used   bgagent.Usage // usage that has already been recorded
 }
 
 // stage is a part of an attempt that has its own span.
@@ -85,13 +85,13 @@ func (r *Recorder) advance(t *bgagent.Task, now time.Time) {
 	}
 	if x.stage == stageQueued && !t.Started.IsZero() {
 		r.meters.queue.Record(x.ctx, seconds(x.since, t.Started), inMetrics(x.agent))
-		first := stageTurn // the session exists already; its creation gets no stage, because the time of the creation is unknown
+		first := stageTurn // the session already exists; its creation gets no stage, because the time of the creation is unknown
 		if t.Session == "" {
 			first = stageSession
 		}
 		r.enter(x, t, first, t.Started)
 	}
-	if x.stage == stageSession && t.Session != "" && t.Status.Terminal() { // the event of the turn was missed
+	if x.stage == stageSession && t.Session != "" && t.Status.Terminal() { // the event about the turn was missed
 		r.enter(x, t, stageTurn, x.since)
 	}
 	r.moveTo(x, t.Status)
@@ -173,8 +173,8 @@ func (r *Recorder) enter(x *record, t *bgagent.Task, s stage, at time.Time) {
 	_, x.part = r.tracer.Start(x.ctx, name, opts...)
 }
 
-// leave ends the attempt's current stage. If the attempt ended because something went
-// wrong, the span of the stage gets the cause of t as its error.
+// leave ends the attempt's current stage. If the attempt ended because something went wrong,
+// the stage's span gets the cause of t as its error.
 func (r *Recorder) leave(x *record, t *bgagent.Task, at time.Time) {
 	if x.stage == stageNone {
 		return
@@ -198,7 +198,7 @@ func (r *Recorder) leave(x *record, t *bgagent.Task, at time.Time) {
 	x.part.End(trace.WithTimestamp(at))
 }
 
-// The method "end" ends the spans of an ended attempt and records its measurements.
+// end ends the spans of an attempt that has ended and records its measurements.
 func (r *Recorder) end(x *record, t *bgagent.Task) {
 	r.enter(x, t, stageNone, t.Ended)
 	if !t.Started.IsZero() {
@@ -220,8 +220,8 @@ func (r *Recorder) end(x *record, t *bgagent.Task) {
 	x.close()
 }
 
-// abandon ends the spans of an attempt if only its last status is known. It records no
-// measurements.
+// abandon ends the spans of an attempt of which only the last status is known. It does not
+// record measurements.
 func (r *Recorder) abandon(x *record, status bgagent.Status) {
 	now := time.Now()
 	x.part.End(trace.WithTimestamp(now))
@@ -239,7 +239,7 @@ func (r *Recorder) moveTo(x *record, status bgagent.Status) {
 	x.status = status
 }
 
-// close clears the fields that only a live attempt needs.
+// close clears the fields that are only needed while the attempt is live.
 func (x *record) close() {
 	x.span, x.ctx, x.agent, x.part, x.stage = nil, nil, nil, nil, stageNone
 }
@@ -249,6 +249,6 @@ func failed(s trace.Span, c bgagent.Cause) {
 	s.SetStatus(codes.Error, c.String())
 }
 
-// seconds returns the time between two clock readings. It returns 0 if the clock has gone
+// seconds returns the time between two clock readings. It returns 0 if the clock went
 // backwards.
 func seconds(from, to time.Time) float64 { return max(to.Sub(from), 0).Seconds() }

@@ -46,8 +46,7 @@ const (
 	keyPool        = attribute.Key("bgagent.pool")
 )
 
-// providerNames maps common names of providers to the values that the conventions
-// prescribe.
+// providerNames maps common provider names to the values that the conventions prescribe.
 var providerNames = map[string]string{
 	"amazon-bedrock": "aws.bedrock",
 	"azure":          "azure.ai.openai",
@@ -76,7 +75,7 @@ func agentOf(t *bgagent.Task) []attribute.KeyValue {
 	return append(kv, keyModel.String(model), keyProvider.String(provider))
 }
 
-// taskOf returns the further attributes that are known when an attempt starts.
+// taskOf returns the other attributes that are known when an attempt starts.
 func taskOf(t *bgagent.Task, content bool) []attribute.KeyValue {
 	kv := []attribute.KeyValue{
 		keyTask.String(t.ID), keyAttempt.Int(t.Attempt), keyParent.String(t.Parent), keyDepth.Int(t.Depth),

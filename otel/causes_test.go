@@ -9,8 +9,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// The variable "asked" holds the causes of cancellations that are not errors, because
-// somebody requested them or another attempt continues the task. Cancellations because of a time limit are errors.
+// asked holds the causes of cancellations that are not errors, because somebody requested them or
+// another attempt continues the task. Cancellations because of a time limit are errors.
 var asked = map[bgagent.Cause]bool{
 	bgagent.CauseCaller:         true,
 	bgagent.CauseHost:           true,
@@ -18,7 +18,7 @@ var asked = map[bgagent.Cause]bool{
 	bgagent.CauseParentEnded:    true,
 	bgagent.CauseSessionDeleted: true,
 	bgagent.CauseClosed:         true,
-	bgagent.CauseSuperseded:     true, // nobody requested it, but the task goes on
+	bgagent.CauseSuperseded:     true, // nobody requested it, but the task continues
 }
 
 func TestEveryPhaseHasAStage(t *testing.T) {

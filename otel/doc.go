@@ -8,10 +8,10 @@
 //	…
 //	err = errors.Join(m.Close(ctx), rec.Shutdown(ctx))
 //
-// The package needs only the OpenTelemetry API. As usual with OpenTelemetry, the program
-// chooses the SDK and the exporters. The recorder reads the manager's events and never
-// delays the manager. If the recorder cannot keep up, it misses events and continues from
-// the current state of the tasks.
+// The package needs only the OpenTelemetry API. As is usual with OpenTelemetry, the program
+// chooses the SDK and the exporters. The recorder reads the manager's events and never delays
+// the manager. If the recorder cannot keep up, it misses events and continues from the
+// current state of the tasks.
 //
 // # Traces
 //
@@ -26,25 +26,25 @@
 //	├─ waiting                for its own tasks or for the provider of its model, then for the slot of its next turn
 //	└─ invoke_agent explore
 //
-// An attempt that ends early has only the stages that it has reached. The parent of a task's
-// span is the first of the following spans that exists: the span that [Inject] has added to
-// the metadata of the launch, the span that [Config].Parent returns, and the turn of the
-// task that has delegated the task. If none of these spans exists, the task starts a new
-// trace. The span of each further attempt has a link to the span of the previous attempt.
+// An attempt that ends early has only the stages that it reached. The parent of a task's span
+// is the first of the following spans that exists: the span that [Inject] added to the
+// metadata of the launch, the span that [Config].Parent returns, and the turn of the task
+// that delegated the task. If none of these spans exists, the task starts a new trace. The
+// span of each further attempt has a link to the span of the previous attempt.
 //
 // Turns follow OpenTelemetry's semantic conventions for agent spans. The conventions were in
 // development and unversioned in November 2026. gen_ai.operation.name is invoke_agent, and
 // gen_ai.conversation.id is the session. gen_ai.usage.input_tokens and gen_ai.usage.output_tokens
-// are the usage of the turn, if the agent reports its usage. The names of attributes outside the
-// conventions start with bgagent. A span is an error if its attempt has failed or was ended by a
-// time limit, but not if the attempt was cancelled. error.type is the [bgagent.Cause].
+// hold the usage of the turn, if the agent reports it. The names of attributes outside the
+// conventions start with bgagent. A span is an error if its attempt failed or was stopped by a
+// time limit, but not if somebody cancelled the attempt. error.type is the [bgagent.Cause].
 //
-// Prompts and answers are never recorded. [Config].Content adds the descriptions of tasks
-// and the reasons for their ends. Both can contain parts of prompts and answers.
+// Prompts and answers are never recorded as such. [Config].Content adds the descriptions of
+// tasks and the reasons why they ended. Both can contain parts of prompts and answers.
 //
-// The times of launch, start and end are from the manager. The boundaries between the stages
-// of a running attempt are the times at which the recorder read the events, shortly after
-// they were sent.
+// The launch, start and end times come from the manager. The boundaries between the stages of
+// a running attempt are the times when the recorder read the events, shortly after they were
+// sent.
 //
 // # Metrics
 //
@@ -52,15 +52,15 @@
 //	bgagent.task.ended             attempts by bgagent.task.status and bgagent.task.cause
 //	bgagent.task.stopping          ended attempts whose session has not stopped yet
 //	bgagent.task.over_limit        sessions that did not stop in time
-//	bgagent.task.queue.duration    s; from the launch to the start (to the end if never started)
-//	bgagent.task.run.duration      s; from the start to the end, by status and cause
+//	bgagent.task.queue.duration    s; from the launch until the task starts (until it ends if it never starts)
+//	bgagent.task.run.duration      s; from when the task starts until it ends, by status and cause
 //	bgagent.task.tokens            tokens by gen_ai.token.type: input or output
 //	bgagent.task.cost              US dollars
 //	bgagent.slot.in_use            slots in use, by bgagent.pool
 //	bgagent.slot.waiting           tasks that wait for a slot, by bgagent.pool
 //	bgagent.slot.limit             slots in total, by bgagent.pool; absent if unlimited
 //	bgagent.notice.owed            ended attempts not yet reported to the parent
-//	bgagent.event.missed           events that the recorder has missed
+//	bgagent.event.missed           events that the recorder missed
 //	gen_ai.invoke_agent.duration   s; duration of turns
 //
 // Durations, tokens and costs also have gen_ai.agent.name and gen_ai.request.model. A pool is

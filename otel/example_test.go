@@ -12,10 +12,10 @@ import (
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 )
 
-// The span of a task becomes a child of a span of the program.
+// The span of a task becomes a child of one of the program's spans.
 func Example() {
 	ctx := context.Background()
-	exporter := tracetest.NewInMemoryExporter() // a real program uses an exporter that sends to a collector
+	exporter := tracetest.NewInMemoryExporter() // a real program uses an exporter that sends the spans to a collector
 	provider := sdktrace.NewTracerProvider(sdktrace.WithBatcher(exporter))
 
 	m, err := bgagent.New(inproc.New(map[string]inproc.Agent{

@@ -65,12 +65,11 @@ func (o *observed) record(t *testing.T, with bgotel.Config, exporters ...sdktrac
 	require.NoError(t, err)
 }
 
-// The method "end" closes the manager and shuts the recorder down. A second call does
-// nothing.
+// end closes the manager and shuts down the recorder. A second call has no effect.
 func (o *observed) end(t *testing.T) {
 	t.Helper()
 	err := o.Close(context.Background())
-	if !errors.As(err, new(*bgagent.CloseError)) { // notices can be left, because no host takes them
+	if !errors.As(err, new(*bgagent.CloseError)) { // undelivered notices can remain, because no host takes them
 		require.NoError(t, err)
 	}
 	require.NoError(t, o.rec.Shutdown(context.Background()))
@@ -83,12 +82,13 @@ func (o *observed) launch(t *testing.T, agent string) bgagent.Task {
 	return task
 }
 
-// tree returns one line for each ended span, in the order of their starts. A line is indented
-// under the line of the parent. Times are relative to the start of the test.
+// tree returns one line for each finished span, in the order in which the spans started. A
+// line is indented under the line of the parent span. Times are relative to the start of the
+// test.
 func (o *observed) tree() []string {
 	all := o.spans.GetSpans()
 	slices.SortStableFunc(all, func(a, b tracetest.SpanStub) int {
-		return cmp.Or(a.StartTime.Compare(b.StartTime), a.EndTime.Compare(b.EndTime)) // sorted by end if the starts are equal
+		return cmp.Or(a.StartTime.Compare(b.StartTime), a.EndTime.Compare(b.EndTime)) // sorted by end time if the start times are equal
 	})
 	known := map[trace.SpanID]bool{}
 	for _, s := range all {
@@ -140,8 +140,8 @@ func asMap(set attribute.Set) map[string]any {
 	return m
 }
 
-// metrics collects the metrics and returns one line for each point, sorted. The line of a
-// histogram has the number of values and their sum.
+// metrics collects the metrics and returns one line for each data point, sorted. The line for
+// a histogram contains the number of values and their sum.
 func (o *observed) metrics(t *testing.T) []string {
 	t.Helper()
 	var rm metricdata.ResourceMetrics

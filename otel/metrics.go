@@ -18,8 +18,8 @@ type instruments struct {
 	cost             metric.Float64Counter
 	missed           metric.Int64Counter
 
-	// pending and running count the live tasks that the recorder has seen. The
-	// collector's goroutine reads the counts in the callback.
+	// pending and running count the live tasks that the recorder knows of. The collector's
+	// goroutine reads the counts in the callback.
 	pending, running atomic.Int64
 
 	live, owed, stopping metric.Int64ObservableUpDownCounter
@@ -49,7 +49,7 @@ func newInstruments(m *bgagent.BackgroundManager, meter metric.Meter) (*instrume
 	return in, err
 }
 
-// The method "measured" creates the instruments to which the recorder writes.
+// measured creates the instruments to which the recorder writes.
 func (in *instruments) measured(meter metric.Meter) error {
 	var errs [6]error
 	in.queue, errs[0] = meter.Float64Histogram("bgagent.task.queue.duration", metric.WithUnit("s"), taskBuckets,
@@ -67,8 +67,7 @@ func (in *instruments) measured(meter metric.Meter) error {
 	return errors.Join(errs[:]...)
 }
 
-// The method "observed" creates the instruments whose values are read when metrics are
-// collected.
+// observed creates the instruments whose values are read when metrics are collected.
 func (in *instruments) observed(meter metric.Meter) error {
 	var errs [8]error
 	in.live, errs[0] = meter.Int64ObservableUpDownCounter("bgagent.task.live", metric.WithUnit("{task}"),
@@ -113,7 +112,7 @@ func (in *instruments) observe(f bgagent.Figures, o metric.Observer) {
 }
 
 // count changes the number of live attempts with a status. The argument "by" is +1 if an
-// attempt gets the status, and -1 if an attempt leaves the status.
+// attempt enters the status, and -1 if an attempt leaves it.
 func (in *instruments) count(s bgagent.Status, by int64) {
 	switch s {
 	case bgagent.Pending:
@@ -123,9 +122,9 @@ func (in *instruments) count(s bgagent.Status, by int64) {
 	}
 }
 
-// spend adds to the counters what an attempt has used since the last call to the method
-// "spend", and returns this usage. An agent can report a lower usage than before, but
-// counters never decrease.
+// spend adds to the counters what an attempt has used since the last call to spend, and
+// returns this usage. An agent can report a lower usage than before, but counters never
+// decrease.
 func (in *instruments) spend(x *record, now bgagent.Usage) bgagent.Usage {
 	used := bgagent.Usage{
 		InputTokens:  max(now.InputTokens-x.used.InputTokens, 0),
@@ -145,8 +144,8 @@ func (in *instruments) spend(x *record, now bgagent.Usage) bgagent.Usage {
 	return used
 }
 
-// inMetrics returns those attributes of an agent that metrics have, followed by the
-// attributes in the argument "more".
+// inMetrics returns the agent's attributes that metrics have, followed by the attributes in
+// the argument "more".
 func inMetrics(agent []attribute.KeyValue, more ...attribute.KeyValue) metric.MeasurementOption {
 	return metric.WithAttributes(slices.Concat(agent[:min(len(agent), 2)], more)...) // the third attribute is the provider
 }

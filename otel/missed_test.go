@@ -12,7 +12,7 @@ import (
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 )
 
-// slowExporter delays the recorder: each of the first exports takes some time.
+// slowExporter delays the recorder: each of the first few exports takes some time.
 type slowExporter struct {
 	takes time.Duration
 	left  int
@@ -29,7 +29,7 @@ func (e *slowExporter) ExportSpans(ctx context.Context, _ []sdktrace.ReadOnlySpa
 
 func (e *slowExporter) Shutdown(context.Context) error { return nil }
 
-// lines returns the points of the metrics whose names start with prefix.
+// lines returns the data points of the metrics whose names start with prefix.
 func (o *observed) lines(t *testing.T, prefix string) (found []string) {
 	for _, line := range o.metrics(t) {
 		if len(line) >= len(prefix) && line[:len(prefix)] == prefix {
@@ -41,13 +41,13 @@ func (o *observed) lines(t *testing.T, prefix string) (found []string) {
 
 func TestWhatWasMissedIsMadeGood(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		// The exporter blocks the recorder for a minute at the first ended span.
+		// The exporter blocks the recorder for a minute when the first span ends.
 		o := observe(t, agents(nil), bgagent.Config{}, bgotel.Config{Buffer: 4}, &slowExporter{time.Minute, 1})
-		first := o.launch(t, "slow") // the recorder reads no event after the start of this task
+		first := o.launch(t, "slow") // the recorder does not read any event after the start of this task
 		time.Sleep(time.Second)
-		o.launch(t, "quick")        // the recorder misses its end
+		o.launch(t, "quick")        // the recorder misses the end of this task
 		o.launch(t, "for ever")     // continues to run
-		long := o.launch(t, "slow") // the recorder misses the ends of its two attempts
+		long := o.launch(t, "slow") // the recorder misses that both attempts of this task end
 		time.Sleep(20 * time.Second)
 		_, err := o.Resume(t.Context(), root, long.ID, bgagent.ResumeInput{Prompt: "more"})
 		require.NoError(t, err)

@@ -9,10 +9,10 @@ import (
 	"go.opentelemetry.io/otel/trace"
 )
 
-// Inject adds the span of ctx to the metadata of a launch, as the traceparent and the
-// tracestate of W3C Trace Context. The span of ctx then becomes the parent of the task's
-// span. If ctx has no span, Inject does nothing. It does not write to the original map but
-// replaces in.Metadata with a copy.
+// Inject adds the span of ctx to the metadata of a launch, as the traceparent and tracestate
+// of W3C Trace Context. This span becomes the parent of the task's span. If ctx has no span,
+// Inject does nothing. It does not write to the original map but replaces in.Metadata with a
+// copy.
 func Inject(ctx context.Context, in *bgagent.LaunchInput) {
 	if !trace.SpanContextFromContext(ctx).IsValid() {
 		return
@@ -25,7 +25,7 @@ func Inject(ctx context.Context, in *bgagent.LaunchInput) {
 	in.Metadata = m
 }
 
-// extract returns the span that Inject has added to the metadata, or the zero SpanContext.
+// extract returns the span that Inject added to the metadata, or the zero SpanContext.
 func extract(metadata map[string]string) trace.SpanContext {
 	if len(metadata) == 0 {
 		return trace.SpanContext{}

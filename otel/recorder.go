@@ -33,8 +33,8 @@ type Recorder struct {
 	caughtUp time.Time          // time of the last call to catchUp
 }
 
-// Start starts recording the manager's tasks. It includes the tasks that are already live,
-// with their actual times. It starts one goroutine. If recorders of several managers share
+// Start starts recording the manager's tasks. The tasks that are already live are included,
+// with their actual times. Start starts one goroutine. If recorders of several managers share
 // a meter provider, their values are added up. Start returns an error if the meter provider
 // refuses an instrument.
 func Start(m *bgagent.BackgroundManager, cfg Config) (*Recorder, error) {
@@ -61,11 +61,11 @@ func Start(m *bgagent.BackgroundManager, cfg Config) (*Recorder, error) {
 	return r, nil
 }
 
-// Shutdown records all events that the manager has sent. It ends the spans of tasks that are
-// still live, with their current status. It flushes the providers if they support flushing,
-// but does not shut them down. Shutdown should be called after the manager's Close, when
-// every task has ended. It may be called more than once, and concurrently. An exporter can
-// block the recorder's goroutine. If ctx ends before the goroutine ends, Shutdown returns
+// Shutdown records all events that the manager has sent so far. It ends the spans of tasks
+// that are still live, with their current status. It flushes the providers if they support
+// flushing, but does not shut them down. Shutdown should be called after the manager's Close,
+// when every task has ended. It may be called more than once, and concurrently. An exporter
+// can block the recorder's goroutine. If ctx ends before the goroutine ends, Shutdown returns
 // the error of ctx and the goroutine continues.
 func (r *Recorder) Shutdown(ctx context.Context) error {
 	r.stop()
@@ -82,8 +82,8 @@ func (r *Recorder) Shutdown(ctx context.Context) error {
 	return nil
 }
 
-// flush flushes a provider if it has the method ForceFlush, which the SDK's providers have.
-// The API's interfaces do not include the method.
+// flush flushes a provider if it has the method ForceFlush. The SDK's providers have this
+// method, but the API's interfaces do not include it.
 func flush(ctx context.Context, provider any) error {
 	if f, ok := provider.(interface{ ForceFlush(context.Context) error }); ok {
 		return f.ForceFlush(ctx)
@@ -119,8 +119,8 @@ func (r *Recorder) follow(tasks []bgagent.Task, sub *bgagent.Subscription) {
 	}
 }
 
-// The method "first" adds the tasks that existed before the recorder. It makes no spans for
-// tasks that have ended.
+// first adds the tasks that existed before the recorder. It does not create spans for tasks
+// that have ended.
 func (r *Recorder) first(tasks []bgagent.Task) {
 	now := time.Now()
 	for i := range tasks {
@@ -137,9 +137,8 @@ func (r *Recorder) first(tasks []bgagent.Task) {
 	}
 }
 
-// The method "see" updates the record of a task to the task's current state. It does not
-// depend on the kind of event, so it handles both events and the list of tasks that catchUp
-// reads.
+// see updates the record of a task to the task's current state. It does not depend on the
+// kind of event, so it handles both events and the list of tasks that catchUp reads.
 func (r *Recorder) see(t *bgagent.Task) {
 	now := time.Now()
 	for _, past := range t.Attempts {
@@ -206,7 +205,7 @@ func (r *Recorder) expiredAs(x *record) bgagent.Status {
 	return x.status
 }
 
-// forget drops the record of an evicted task. If x is nil, the method does nothing.
+// forget drops the record of an evicted task. If x is nil, forget does nothing.
 func (r *Recorder) forget(x *record) {
 	if x == nil {
 		return
@@ -217,8 +216,7 @@ func (r *Recorder) forget(x *record) {
 	}
 }
 
-// The method "above" returns the parent of the task's span, and the span of the task that
-// has delegated it.
+// above returns the parent of the task's span, and the span of the task that delegated it.
 func (r *Recorder) above(t *bgagent.Task) (parent, delegator trace.SpanContext) {
 	if x := r.sessions[t.Parent]; x != nil {
 		delegator = x.at

@@ -15,8 +15,8 @@ import (
 )
 
 // BenchmarkTask measures the cost of a recorder. It runs empty tasks one after another in three
-// cases: without an observer, with a subscriber that only reads, and with a recorder and the
-// SDK.
+// cases: without an observer, with a subscriber that only reads events, and with a recorder and
+// the SDK.
 func BenchmarkTask(b *testing.B) {
 	watchers := map[string]func(*testing.B, *bgagent.BackgroundManager) (done func()){
 		"unwatched": func(*testing.B, *bgagent.BackgroundManager) func() { return func() {} },

@@ -24,23 +24,24 @@ import (
 type TB interface {
 	Helper()
 	Logf(format string, args ...any)
-	// Fatalf fails the test and stops the goroutine that calls it.
+	// Fatalf fails the test and ends the goroutine that calls it.
 	Fatalf(format string, args ...any)
 	Cleanup(func())
 	TempDir() string
 }
 
-// Harness describes how [Conformance] makes sources.
+// Harness describes how [Conformance] creates sources.
 type Harness struct {
 	// New returns n sources that share their slots under the limits l. If the slots are shared between
-	// processes, each source stands for a process of its own. Every check calls New once.
+	// processes, each source stands for a separate process. Every check calls New once.
 	New func(t TB, n int, l bgagent.Limits) []bgagent.SlotSource
 
-	// Cut interrupts the connection of the source to the others, and returns a function that repairs the
-	// connection. If Cut is nil, the checks that need it are skipped, because slots are never lost.
+	// Cut interrupts the source's connection to the other sources, and returns a function that
+	// restores the connection. If Cut is nil, the checks that need it are skipped, because it means
+	// that slots are never lost.
 	Cut func(s bgagent.SlotSource) (repair func())
 
-	// Within is the longest time that an answer of the source can take. Zero means 10 seconds.
+	// Within is the maximum time that the source can take to answer. Zero means 10 seconds.
 	Within time.Duration
 }
 
@@ -111,7 +112,7 @@ func (ck *check) hold(t TB, h Harness) {
 	}
 }
 
-// told returns copies of all requests.
+// told returns a copy of each request.
 func (c *context) told() (all []request) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -131,7 +132,7 @@ type context struct {
 	mu     sync.Mutex
 	all    []*request    // all requests
 	grants []*request    // granted requests in the order of the grants
-	more   chan struct{} // closed at the next call of a holder
+	more   chan struct{} // closed at the next call to a holder
 }
 
 // request is a request of a check.
@@ -177,12 +178,12 @@ func (c *context) note(f func()) {
 	}
 }
 
-// ask requests a slot of source i.
+// ask requests a slot from source i.
 func (c *context) ask(i int, name string, r bgagent.SlotRequest) *request {
 	return c.askThen(i, name, r, nil)
 }
 
-// askThen is ask with a function that is called with the grant.
+// askThen is like ask, with a function that is called when the slot is granted.
 func (c *context) askThen(i int, name string, r bgagent.SlotRequest, then func()) *request {
 	q := &request{c: c, name: name, then: then}
 	c.mu.Lock()
@@ -192,8 +193,8 @@ func (c *context) askThen(i int, name string, r bgagent.SlotRequest, then func()
 	return q
 }
 
-// until waits until the condition holds. It is called under the lock, after each call of a holder. It must
-// not call the source.
+// until waits until the condition holds. It evaluates the condition while it holds the lock, after
+// each call to a holder. The condition must not call the source.
 func (c *context) until(what string, f func() bool) {
 	c.Helper()
 	over := time.After(c.h.Within)
@@ -216,7 +217,7 @@ func (c *context) until(what string, f func() bool) {
 	}
 }
 
-// pool waits until the figures of the last source about the pool meet the condition. A pool that is not
+// pool waits until the pool's figures from the last source meet the condition. A pool that is not
 // listed has zero figures.
 func (c *context) pool(name, what string, f func(bgagent.PoolStats) bool) {
 	c.Helper()
@@ -242,8 +243,8 @@ func (c *context) granted(all ...*request) {
 	}
 }
 
-// waiting waits until the figures of the last source show that so many wait for the pool. After that, the
-// order of their arrival is no longer open.
+// waiting waits until the figures of the last source show n waiters for the pool. After that, the
+// order of their arrival is fixed.
 func (c *context) waiting(pool string, n int) {
 	c.Helper()
 	c.pool(pool, fmt.Sprintf("%d wait for %q", n, pool), func(p bgagent.PoolStats) bool { return p.Waiting == n })
@@ -266,15 +267,15 @@ func (c *context) expectOrder(want ...string) {
 	}
 }
 
-// start is the time from which the requests of a check are queued.
+// start is the earliest queue time of the requests of a check.
 var start = time.Now().Add(-time.Minute)
 
 func (c *context) m(i int) bgagent.SlotRequest {
 	return bgagent.SlotRequest{Model: "m", Agent: "a", Queued: start.Add(time.Duration(i) * time.Second)}
 }
 
-// play has tasks of all sources take slots of the model and release them, and returns the largest number
-// of slots that were held at the same time.
+// play lets tasks of all sources take slots of the model and release them. It returns the largest
+// number of slots that were held at the same time.
 func (c *context) play(tasks int) (most int) {
 	var all []*request
 	for i := range tasks {
@@ -333,7 +334,7 @@ func checkOrder(c *context) {
 	c.expectOrder("first", "1", "2", "3", "4")
 }
 
-// inTurn releases each of the requests after it was granted.
+// inTurn releases each of the requests as soon as it is granted.
 func (c *context) inTurn(all []*request) {
 	c.Helper()
 	for range all {
@@ -413,7 +414,7 @@ func checkRunning(c *context) {
 	c.granted(third)
 }
 
-// inUse waits until the figures of the last source show that so many slots of the pool are in use.
+// inUse waits until the figures of the last source show that n slots of the pool are in use.
 func (c *context) inUse(pool string, n int) {
 	c.Helper()
 	c.pool(pool, fmt.Sprintf("%d slots of %q are in use", n, pool), func(p bgagent.PoolStats) bool { return p.InUse == n })
@@ -485,7 +486,7 @@ func checkLost(c *context) {
 		c.failf("the slot was granted %v before the time at which its holder must have stopped", until.Sub(at))
 	}
 	repair()
-	first.claim.Release() // which does nothing more
+	first.claim.Release() // has no further effect
 	third := c.ask(0, "third", c.m(2))
 	c.waiting("model m", 1)
 	second.claim.Release()

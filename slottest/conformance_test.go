@@ -33,9 +33,9 @@ type leased struct {
 	bgagent.SlotSource
 	mu      sync.Mutex
 	held    []*leasedClaim
-	lateBy  time.Duration // how late holders are told
-	early   bool          // the slot is given to others before its time is over
-	always  bool          // MayBegin is always true
+	lateBy  time.Duration // delay before holders are told
+	early   bool          // the slot is given to others too early
+	always  bool          // MayBegin always returns true
 	silent  bool          // holders are not told
 	forever bool          // the slot is never given to others
 }
@@ -141,7 +141,7 @@ func (l *liar) Limits() bgagent.Limits {
 	return l.limits(l.SlotSource.Limits())
 }
 
-// claimOf is a claim with other methods.
+// claimOf is a claim some of whose methods are replaced.
 type claimOf struct {
 	release  func()
 	mayBegin func() bool
@@ -150,7 +150,7 @@ type claimOf struct {
 func (k claimOf) Release()       { k.release() }
 func (k claimOf) MayBegin() bool { return k.mayBegin() }
 
-// twice is a holder that is told twice.
+// twice is a holder that is told everything twice.
 type twice struct{ bgagent.SlotHolder }
 
 func (h twice) SlotGranted() {
@@ -158,7 +158,7 @@ func (h twice) SlotGranted() {
 	h.SlotHolder.SlotGranted()
 }
 
-// insideOf is a holder that records that it is being told of a grant.
+// insideOf is a holder that records that it is currently being told of a grant.
 type insideOf struct {
 	bgagent.SlotHolder
 	inside *atomic.Bool
@@ -170,7 +170,7 @@ func (h insideOf) SlotGranted() {
 	h.SlotHolder.SlotGranted()
 }
 
-// nobody is a holder that is told nothing.
+// nobody is a holder that is never told anything.
 type nobody struct{ bgagent.SlotHolder }
 
 func (nobody) SlotGranted() {}

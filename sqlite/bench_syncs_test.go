@@ -12,8 +12,8 @@ import (
 	"github.com/bgagent/bgagent/inproc"
 )
 
-// BenchmarkSyncs counts the syncs of tasks whose ends are reported to their parents one by one.
-// Syncs of the database belong to checkpoints and are counted apart.
+// BenchmarkSyncs counts the syncs of tasks whose completions are reported to their parents one
+// by one. Syncs of the database file belong to checkpoints and are counted separately.
 func BenchmarkSyncs(b *testing.B) {
 	for _, inFlight := range []int{1, 100} {
 		b.Run(fmt.Sprint(inFlight, " in flight"), func(b *testing.B) {
@@ -46,8 +46,8 @@ func BenchmarkSyncs(b *testing.B) {
 	}
 }
 
-// countedTasks returns a function that launches n tasks and waits until their ends were reported.
-// As many tasks as given are in flight.
+// countedTasks returns a function that launches n tasks and waits until their completions have
+// been reported. The given number of tasks are in flight at the same time.
 func countedTasks(b *testing.B, s *Store, inFlight int) func(n int) {
 	told := make(chan struct{}, inFlight)
 	client := inproc.New(map[string]inproc.Agent{"worker": func(context.Context, *inproc.Turn) (string, error) { return "done", nil }})

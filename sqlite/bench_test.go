@@ -47,7 +47,8 @@ func BenchmarkBatch(b *testing.B) {
 	}
 }
 
-// BenchmarkOpen opens a store that contains 10,000 live tasks and 100,000 ended tasks.
+// BenchmarkOpen opens a store that contains 10,000 live tasks and 100,000 tasks that have
+// ended.
 func BenchmarkOpen(b *testing.B) {
 	s := New(folder(b), Options{KeepFor: -1, KeepTasks: -1, KeepBytes: -1})
 	open(b, s)

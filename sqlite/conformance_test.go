@@ -18,8 +18,8 @@ func TestAStoreOnSQLiteKeepsThePromisesOfAStore(t *testing.T) {
 	storetest.Conformance(t, storetest.Harness{New: func(t storetest.TB) storetest.Content { return newContent(t) }})
 }
 
-// newContent returns the content of a store in a folder, with all the functions that the suite can
-// use.
+// newContent returns the content of a store in a folder, with all the functions that the suite
+// supports.
 func newContent(t storetest.TB) storetest.Content {
 	dir := folder(t)
 	var mu sync.Mutex
@@ -74,7 +74,7 @@ func newContent(t storetest.TB) storetest.Content {
 	}
 }
 
-// spoil changes the closed database without the store.
+// spoil changes the closed database behind the store's back.
 func spoil(t storetest.TB, dir, sql string, args ...any) {
 	t.Helper()
 	conn, err := sqlite3.Open(dir + "/" + databaseName)

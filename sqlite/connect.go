@@ -16,12 +16,13 @@ import (
 const (
 	busyTimeout = 5 * time.Second
 
-	// application is the application id of our databases; its bytes are the letters "bgat".
+	// application is the application id of this package's databases; its bytes are the letters
+	// "bgat".
 	application = 0x62676174
 
 	// The version of the tables consists of a major and a minor number. Code can open every
-	// database with its own major number, because a new minor version only adds columns and tables
-	// that older code does not need.
+	// database that has the code's major number, because a new minor version only adds columns and
+	// tables that older code does not need.
 	major, minor = 1, 0
 )
 
@@ -77,7 +78,7 @@ func (f files) prepare(conn *sqlite3.Conn, write bool) error {
 		}
 		settings = append([]setting{{"wal", "journal_mode", "wal"}, {"0", "wal_autocheckpoint", "0"}}, settings...)
 	}
-	if runtime.GOOS == "darwin" { // on this system, fsync does not reach the disk
+	if runtime.GOOS == "darwin" { // on this system, fsync alone does not reach the disk
 		settings = append(settings, setting{"ON", "fullfsync", "1"}, setting{"ON", "checkpoint_fullfsync", "1"})
 	}
 	for _, s := range settings {
@@ -122,7 +123,7 @@ func askInt(conn *sqlite3.Conn, sql string) (n int64, err error) {
 }
 
 // checkVersion returns an error if the database belongs to another program or to a newer version.
-// The result "empty" is true if the database has no tables yet.
+// empty is true if the database has no tables yet.
 func (f files) checkVersion(conn *sqlite3.Conn) (empty bool, err error) {
 	tables, err := askInt(conn, "SELECT count(*) FROM sqlite_schema")
 	if err != nil {
@@ -149,8 +150,8 @@ func (f files) checkVersion(conn *sqlite3.Conn) (empty bool, err error) {
 }
 
 // The id of a record is not its key, so that texts do not have to repeat the key. The indexes for
-// the history contain only ended tasks. Therefore a change to a live task writes only one row and
-// the index of keys.
+// the history contain only tasks that have ended. Therefore, a change to a live task writes only
+// one row and the index of keys.
 const schema = `
 CREATE TABLE meta (
 	one INTEGER PRIMARY KEY CHECK (one = 1),
@@ -225,7 +226,7 @@ func run(conn *sqlite3.Conn, sql string, args ...any) error {
 	return errors.Join(bind(stmt, args...), stmt.Exec(), stmt.Close())
 }
 
-// bind sets the parameters of the statement, beginning with the first. A []byte is bound as a blob.
+// bind sets the parameters of the statement, in order. A []byte is bound as a blob.
 func bind(stmt *sqlite3.Stmt, args ...any) (err error) {
 	for i, a := range args {
 		switch a := a.(type) {

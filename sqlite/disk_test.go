@@ -26,8 +26,8 @@ var diskBatches = flag.Int("disk.batches", 10, "how many batches the model of th
 const sector = 512
 
 // disk models the contents of a disk. For each file, it contains the synced data and the later
-// writes in their order. Killing a process would not test this, because the system still has
-// everything that the process wrote.
+// writes in order. Killing a process would not be enough for these tests, because the
+// operating system still has everything that the process wrote.
 type disk struct {
 	files map[string]*diskFile
 	rnd   *rand.Rand
@@ -80,8 +80,8 @@ func (d *disk) happened(a act) {
 }
 
 // images returns the possible contents of the disk if the machine stops during the change. There is
-// one image with nothing that was not synced, one with everything, one with some of the sectors, and
-// one with everything and half of the change.
+// one image with only the synced data, one with everything, one with some of the unsynced sectors,
+// and one with everything and half of the change.
 func (d *disk) images(a act) map[string]map[string][]byte {
 	all := map[string]map[string][]byte{}
 	for _, kind := range []string{"nothing unsynced", "all", "some sectors", "torn"} {
@@ -143,8 +143,8 @@ func newJudge(t *testing.T, script *storetest.Script) *judge {
 	return &judge{t: t, script: script, dir: inMemory(t), layer: newSpy(t, nil), seen: map[[32]byte]bool{}}
 }
 
-// look opens an image unless an equal image was opened before. It returns an error that describes
-// what is wrong with the image.
+// look opens an image, unless an identical image was opened before. It returns an error that
+// describes what is wrong with the image.
 func (j *judge) look(image map[string][]byte, acked, tried int) error {
 	h := sha256.New()
 	fmt.Fprint(h, acked, tried)
@@ -179,7 +179,7 @@ func (j *judge) look(image map[string][]byte, acked, tried int) error {
 }
 
 // powerLoss writes the script and checks the contents of the disk for each moment at which the
-// machine can stop. The argument "plant" is a setting that removes syncs; see setSync.
+// machine can stop. plant is a setting that removes syncs; see setSync.
 func powerLoss(t *testing.T, batches int, plant string, enough int) *judge {
 	script := storetest.NewScript(11, batches, time.Now().Add(-time.Hour))
 	d, j := newDisk(11), newJudge(t, script)
@@ -237,7 +237,7 @@ func powerLoss(t *testing.T, batches int, plant string, enough int) *judge {
 	return j
 }
 
-// setSync removes syncs from the writer, unless the argument "plant" is empty.
+// setSync removes syncs from the writer, unless plant is empty.
 func setSync(t *testing.T, s *Store, plant string) {
 	t.Helper()
 	if plant != "" {
@@ -247,7 +247,7 @@ func setSync(t *testing.T, s *Store, plant string) {
 	}
 }
 
-// The machine can stop again while the store is being opened after the machine has stopped once.
+// The machine can stop again while the store is being opened after a first stop.
 func TestNothingIsLostIfTheMachineStopsAgain(t *testing.T) {
 	batches := 12
 	if race.Enabled { // SQLite takes about ten times as long with the race detector
@@ -291,7 +291,7 @@ type stopped struct {
 }
 
 // again opens the image and checks the contents of the disk for each moment at which the machine
-// can stop during this.
+// can stop while the image is being opened.
 func (j *judge) again(at stopped) {
 	dir := filepath.Join(inMemory(j.t), "tasks")
 	if err := os.Mkdir(dir, 0o700); err != nil {

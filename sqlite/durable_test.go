@@ -13,8 +13,9 @@ import (
 	"github.com/bgagent/bgagent/storetest"
 )
 
-// After a failed sync, the system may drop the data that it could not write, and may still return
-// this data to readers. A later sync then succeeds, but does not write the data to the disk.
+// After a failed sync, the operating system may drop the data that it could not write, and may
+// nevertheless return this data to readers. A later sync then succeeds, but does not write the
+// data to the disk.
 func TestWhatOpenReturnsIsOnTheDiskEvenAfterAFailedSync(t *testing.T) {
 	const batches = 6
 	script := storetest.NewScript(41, batches, time.Now().Add(-time.Hour))

@@ -16,23 +16,23 @@ type diskFull struct{}
 
 func (diskFull) Error() string { return "the disk is full" }
 
-// Is makes the error match [syscall.ENOSPC]. The manager then knows that no record in the batch is the
-// cause.
+// Is makes the error match [syscall.ENOSPC], which tells the manager that no record in the batch is
+// the cause.
 func (diskFull) Is(target error) bool { return target == syscall.ENOSPC }
 
-// errDamaged is matched by the error for data that differs from the data that was written.
+// errDamaged is matched by errors about data that differs from what was written.
 var errDamaged = errors.New("it is damaged")
 
 // If a write fails while fewer than this number of bytes are free, the disk counts as full.
 const little = 1 << 20
 
-// room describes the space that a file system has for this user.
+// room describes the space on a file system that is available to this user.
 type room struct {
 	free     int64 // number of free bytes
 	readOnly bool
 }
 
-// askRoom is roomIn, except in tests that replace it.
+// askRoom is roomIn. Tests can replace it.
 var askRoom = roomIn
 
 // explain wraps an error with the operation that failed and a description of the reason.
@@ -72,7 +72,7 @@ func (f files) full(err error) bool {
 	return false
 }
 
-// readOnly reports whether the error was caused by a file or a disk that can only be read.
+// readOnly reports whether the error was caused by a read-only file or disk.
 func (f files) readOnly(err error) bool {
 	switch {
 	case errors.Is(err, syscall.EROFS), errors.Is(err, sqlite3.READONLY):

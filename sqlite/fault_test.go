@@ -22,7 +22,7 @@ import (
 var everyByte = flag.Bool("disk.every", false, "cut the file at every byte of its last page, not only at some")
 
 // persist writes the rest of the script and repeats failed calls, as the manager does. It returns
-// the number of times that it opened the store.
+// how often it opened the store.
 func persist(t *testing.T, s *Store, script *storetest.Script) (opened int) {
 	t.Helper()
 	n, tries := 0, 0
@@ -156,7 +156,7 @@ func TestWhatCannotBeWrittenIsSaidToBeReadOnly(t *testing.T) {
 	}
 }
 
-// If the file was cut off, SQLite returns another text without an error.
+// If the file was truncated, SQLite returns another text without an error.
 func TestAFileThatWasCutIsNoticed(t *testing.T) {
 	dir := filepath.Join(inMemory(t), "tasks")
 	s := New(dir, Options{})

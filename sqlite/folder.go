@@ -84,8 +84,8 @@ func checkFile(path string) error {
 }
 
 // createBeforehand creates files with a mode that allows access only to their owner, because SQLite
-// would allow more users. Then it makes the names of the files durable. It does not change files
-// that exist.
+// would give other users access, too. It then makes the names of the files durable. It does not
+// change existing files.
 func createBeforehand(paths ...string) error {
 	made := false
 	for _, path := range paths {

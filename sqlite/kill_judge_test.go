@@ -14,7 +14,7 @@ type killFound struct {
 	results map[string]string
 }
 
-// readKilled reads the store from outside.
+// readKilled reads the store from outside the manager.
 func readKilled(ctx context.Context, dir string) (f killFound, err error) {
 	r, err := OpenReader(dir)
 	if err != nil {
@@ -58,8 +58,8 @@ func readKilled(ctx context.Context, dir string) (f killFound, err error) {
 // killFigures counts what happened to the tasks of one store or of several stores.
 type killFigures struct {
 	tasks, completed, cancelled, interrupted int
-	turns, needed                            int // turns that began, and turns that would have begun without a kill
-	repeated, continued                      int // prompts handed over again; attempts that continued another
+	turns, needed                            int // turns that began, and turns that would have begun if nothing had been killed
+	repeated, continued                      int // prompts sent again; attempts that continued another attempt
 	told, toldAgain                          int
 }
 
@@ -82,7 +82,7 @@ func (f killFigures) String() string {
 		f.tasks, f.completed, f.cancelled, f.interrupted, f.turns, f.needed, f.repeated, f.continued, f.told, f.toldAgain)
 }
 
-// killJudge decides from the log and the store whether the manager has kept its promises.
+// killJudge uses the log and the store to decide whether the manager kept its promises.
 type killJudge struct {
 	found   killFound
 	figures killFigures
@@ -91,18 +91,18 @@ type killJudge struct {
 	life      int
 	closed    bool
 	running   map[string]string          // running turns of the current process: agent by task
-	over      map[string]string          // what was shown about the end of a task
-	begun     map[string]int             // number of turns by id of the prompt
-	texts     map[string]string          // texts by id of the prompt
+	over      map[string]string          // how it became known that a task had ended
+	begun     map[string]int             // number of turns by prompt id
+	texts     map[string]string          // prompt texts by prompt id
 	answers   map[string]map[string]bool // answers that the turns of a task gave
-	originals map[string]string          // id of the prompt that has the original text, by task
+	originals map[string]string          // id of the prompt with the original text, by task
 	accepted  map[string]bool
 	items     map[string]string // id of the item in notices, by task
-	ended     map[string]bool   // tasks whose end was shown to a subscriber
-	last      map[string]int    // first process that showed the end of the task
+	ended     map[string]bool   // tasks whose completion was reported to a subscriber
+	last      map[string]int    // first process that reported the end of the task
 }
 
-// judgeKills returns everything that is wrong.
+// judgeKills returns a description of everything that is wrong.
 func judgeKills(lines []killLine, found killFound) ([]string, killFigures) {
 	j := &killJudge{
 		found: found, running: map[string]string{}, over: map[string]string{}, begun: map[string]int{}, texts: map[string]string{},
@@ -228,7 +228,8 @@ func (j *killJudge) told(x killLine) {
 	j.items[x.Task] = x.Item
 }
 
-// shown compares an end that somebody has seen with the end in the store.
+// shown compares the completion that was reported to somebody with the completion in the
+// store.
 func (j *killJudge) shown(x killLine) {
 	t := j.found.tasks[x.Task]
 	if t.Attempt != x.Attempt || t.Status != x.Status || t.Cause != x.Cause {
@@ -241,7 +242,7 @@ func (j *killJudge) shown(x killLine) {
 	}
 }
 
-// task judges the end of a task.
+// task judges how a task ended.
 func (j *killJudge) task(id string, t bgagent.Task) {
 	f := &j.figures
 	f.tasks++
@@ -297,6 +298,6 @@ func (j *killJudge) parentTask(t bgagent.Task) string {
 // killLaunched returns the number of the process that launched the task with the given name, or the
 // task that delegated it.
 func killLaunched(name string) (life int) {
-	_, _ = fmt.Sscanf(name, "task %d", &life) // the name is one of ours
+	_, _ = fmt.Sscanf(name, "task %d", &life) // the name was chosen by this test
 	return life / killNames
 }

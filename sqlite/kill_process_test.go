@@ -19,12 +19,12 @@ import (
 	"github.com/bgagent/bgagent/inproc"
 )
 
-// This file is the process that TestNoKillLosesOrRepeatsWork kills. It runs tasks of Go functions on
-// a store, and writes everything that somebody outside of the manager can see into a log.
+// This file contains the process that TestNoKillLosesOrRepeatsWork kills. The process runs tasks of
+// Go functions on a store, and writes everything that is visible outside the manager to a log.
 
 const (
 	killDir  = "BGAGENT_SQLITE_KILL_DIR"
-	killLife = "BGAGENT_SQLITE_KILL_LIFE" // number of the process on the store, from 1
+	killLife = "BGAGENT_SQLITE_KILL_LIFE" // number of the process, counted from 1, among the processes on the store
 	killLast = "BGAGENT_SQLITE_KILL_LAST" // set for the process that is not killed
 	killSeed = "BGAGENT_SQLITE_KILL_SEED"
 
@@ -42,11 +42,11 @@ type killLine struct {
 	Life   int
 	Task   string `json:",omitempty"` // id
 	Name   string `json:",omitempty"` // description of the task
-	Prompt string `json:",omitempty"` // id of the prompt
+	Prompt string `json:",omitempty"` // prompt id
 	Text   string `json:",omitempty"` // text of the prompt, or the answer
 	Item   string `json:",omitempty"` // id of the item of a notice
 
-	// The end of an attempt, as it was shown.
+	// The end of an attempt, as it was reported.
 	Attempt int            `json:",omitempty"`
 	Status  bgagent.Status `json:",omitempty"`
 	Cause   bgagent.Cause  `json:",omitempty"`
@@ -58,8 +58,8 @@ const (
 	lineAccepted  = "accepted"  // Launch has returned the task
 	lineBegin     = "begin"     // a turn begins
 	lineEnd       = "end"       // a turn ends
-	lineTold      = "told"      // the parent gets the end of an attempt
-	lineEnded     = "ended"     // a subscriber gets the end of an attempt
+	lineTold      = "told"      // the parent is notified that an attempt has ended
+	lineEnded     = "ended"     // a subscriber learns that an attempt has ended
 	lineCancelled = "cancelled" // Cancel has returned without an error
 	lineUnknown   = "unknown"   // Cancel does not know an accepted task
 	lineClosed    = "closed"    // the manager was closed
@@ -110,8 +110,8 @@ func readKillLog(dir string) (lines []killLine, err error) {
 // killAgent returns the agent of the task with the given number. The agents differ in what happens
 // to an interrupted turn:
 //
-//   - The client knows from the log what the sessions of "once" and "delegate" have of a prompt.
-//     The agent "delegate" launches two tasks of "once" and waits for them.
+//   - For "once" and "delegate", the client knows from the log which prompts their sessions
+//     have. The agent "delegate" launches two tasks of "once" and waits for them.
 //   - The turns of "again" may be repeated.
 //   - The client knows nothing about the sessions of "unknown".
 func killAgent(n int) string {
@@ -133,7 +133,7 @@ func killAnswer(name string) string {
 type killWorld struct {
 	log    *killLog
 	m      *bgagent.BackgroundManager
-	before map[string]killLine // last line of a turn of an earlier process, by the id of the prompt
+	before map[string]killLine // last line about a turn of an earlier process, by prompt id
 	last   bool
 
 	mu       sync.Mutex
@@ -219,7 +219,7 @@ func (w *killWorld) watch(events *bgagent.Subscription) {
 	for {
 		e, err := events.Next(context.Background())
 		if err != nil {
-			return // the manager was closed, and all events were read
+			return // the manager was closed, and all events have been read
 		}
 		if e.Kind == bgagent.EventEnded {
 			w.log.add(killLine{What: lineEnded, Task: e.Task.ID, Attempt: e.Task.Attempt, Status: e.Task.Status, Cause: e.Task.Cause})
@@ -227,7 +227,7 @@ func (w *killWorld) watch(events *bgagent.Subscription) {
 	}
 }
 
-// untilAllHaveEnded waits for all tasks. They can still delegate, unlike in Drain.
+// untilAllHaveEnded waits for all tasks. Unlike with Drain, the tasks can still delegate.
 func (w *killWorld) untilAllHaveEnded(ctx context.Context) error {
 	tasks, events := w.m.Subscribe(1 << 16)
 	defer events.Close()
@@ -275,7 +275,7 @@ func (w *killWorld) keepBusy() error {
 			if e.Kind == bgagent.EventEnded && e.Task.Parent == killRoot {
 				select {
 				case free <- struct{}{}:
-				default: // more tasks were live than needed
+				default: // enough tasks are live already
 				}
 			}
 		}
@@ -326,7 +326,7 @@ func (w *killWorld) accept(by bgagent.Caller, name, agent string) (bgagent.Task,
 	return t, err
 }
 
-// pause waits for a random time below the given one.
+// pause waits for a random time that is shorter than the given one.
 func (w *killWorld) pause(most time.Duration) {
 	w.mu.Lock()
 	d := time.Duration(w.rnd.Int64N(int64(most)))
@@ -366,7 +366,7 @@ func (w *killWorld) work(ctx context.Context, t *inproc.Turn) (string, error) {
 	return end(killAnswer(t.Title()))
 }
 
-// delegate launches two tasks and ends its turn. The answer of the last turn is the result.
+// delegate launches two tasks and ends its turn. Its result is the answer of the last turn.
 func (w *killWorld) delegate(ctx context.Context, t *inproc.Turn) (string, error) {
 	if t.Prompt.Notice != nil {
 		w.told(*t.Prompt.Notice) // first, because a session that has the prompt has the notice
@@ -391,7 +391,7 @@ func (w *killWorld) delegate(ctx context.Context, t *inproc.Turn) (string, error
 	return end(killAnswer(t.Title()))
 }
 
-// restore reports what a session has of its last prompt.
+// restore reports whether a session has its last prompt, and how far the turn got.
 func (w *killWorld) restore(_ context.Context, r bgagent.SessionRestore) (inproc.Restored, error) {
 	last, begun := w.before[r.Last.ID]
 	switch {

@@ -21,8 +21,9 @@ var (
 )
 
 // TestNoKillLosesOrRepeatsWork starts a process with 50 live tasks and kills it with SIGKILL at a
-// random moment. Then it starts the process again on the same store, kills it again, and so on. At
-// the end it lets a process end all tasks, and judges from outside. Then it begins with a new store.
+// random moment. Then it starts the process again on the same store, kills it again, and so on.
+// Finally, it lets a process finish all tasks, and judges the results from outside. Then it begins
+// again with a new store.
 func TestNoKillLosesOrRepeatsWork(t *testing.T) {
 	seed := *killsSeed
 	if seed == 0 {
@@ -89,7 +90,7 @@ func killAtRandom(t *testing.T, rnd *rand.Rand, dir string, life int) {
 	if rnd.IntN(4) == 0 {
 		after, lines = time.Duration(rnd.Int64N(int64(300*time.Millisecond))), 1<<30
 	}
-	kill := time.AfterFunc(after, func() { _ = cmd.Process.Kill() }) // an error means that it has ended
+	kill := time.AfterFunc(after, func() { _ = cmd.Process.Kill() }) // an error means that the process has already ended
 	defer kill.Stop()
 	for r := bufio.NewReader(out); lines > 0; lines-- {
 		if _, err := r.ReadByte(); err != nil {
@@ -97,7 +98,7 @@ func killAtRandom(t *testing.T, rnd *rand.Rand, dir string, life int) {
 		}
 	}
 	if lines == 0 {
-		_ = cmd.Process.Kill() // an error means that it has ended, and Wait reports this
+		_ = cmd.Process.Kill() // an error means that the process has already ended, and Wait reports this
 	}
 	_, _ = io.Copy(io.Discard, out) // the pipe ends with the process
 	if err := cmd.Wait(); complaints.Len() > 0 {

@@ -13,10 +13,10 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// lock is the file that belongs to the owner of a store. The owner holds the operating system's
-// lock on this file. The file also contains a witness, which records the number of the last batch.
-// The witness has two places, which are written alternately. Therefore, one of them is always
-// intact, whenever the machine stops.
+// lock is the file that belongs to the owner of a store. The owner holds an operating-system lock
+// on this file. The file also contains a witness, which records the number of the last batch. The
+// file has two places for the witness, which are written alternately, so that one of them is
+// always intact, no matter when the machine stops.
 type lock struct {
 	f       *os.File
 	witness witness // witness that was written last; zero if there is none
@@ -65,7 +65,7 @@ func takeLock(path string, owner bgagent.StoreOwner) (*lock, error) {
 	}
 }
 
-// take tries to take the lock for about 50 ms, because a reader that checks whether the owner is
+// take tries for about 50 ms to take the lock, because a reader that checks whether the owner is
 // alive holds the lock for a moment.
 func (l *lock) take() (bool, error) {
 	for i := 0; ; i++ {
@@ -87,8 +87,8 @@ func (l *lock) inPlace(path string) bool {
 	return err == nil && os.SameFile(mine, there)
 }
 
-// id returns a number that differs between a file and its copy. It returns 0 if the number is not
-// known.
+// id returns a number that differs between a file and its copy. It returns 0 if the number is
+// unknown.
 func (l *lock) id() int64 { return fileID(l.f) }
 
 // name writes the owner into the file, for people and for other processes that try to open the
@@ -114,7 +114,7 @@ func readOwner(f *os.File) (o bgagent.StoreOwner) {
 	return o
 }
 
-// testify writes the witness. It does not wait until the witness is on the disk.
+// testify writes the witness. It does not wait until the witness has reached the disk.
 func (l *lock) testify(w witness) error {
 	text, err := json.Marshal(w)
 	if err != nil {
@@ -123,7 +123,7 @@ func (l *lock) testify(w witness) error {
 	place := append(text, fmt.Sprintf(" %08x", crc32.ChecksumIEEE(text))...)
 	place = append(place, bytes.Repeat([]byte{' '}, placeSize-1-len(place))...)
 	place = append(place, '\n')
-	if l.witness.Store != w.Store || l.witness.Batch > w.Batch { // otherwise readWitness would return the witness in the other place
+	if l.witness.Store != w.Store || l.witness.Batch > w.Batch { // otherwise, readWitness would return the witness in the other place
 		_, err = l.f.WriteAt(place, int64((w.Batch+1)%2)*placeSize)
 	}
 	if err == nil {
@@ -158,11 +158,11 @@ func readWitness(f *os.File) (best witness) {
 
 func (l *lock) sync() error { return l.f.Sync() }
 
-// close releases the lock. It removes the owner from the file and keeps the witness.
+// close releases the lock. It removes the owner from the file but keeps the witness.
 func (l *lock) close() error { return errors.Join(l.f.Truncate(ownerAt), l.f.Close()) }
 
-// lockHolder returns the owner that the lock file names. The result "lives" is true if this owner
-// still holds the lock.
+// lockHolder returns the owner that the lock file names. lives is true if this owner still holds
+// the lock.
 func lockHolder(path string) (o bgagent.StoreOwner, lives bool, err error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|noFollow, 0)
 	if err != nil {

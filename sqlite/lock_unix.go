@@ -10,7 +10,7 @@ import (
 
 const noFollow = syscall.O_NOFOLLOW
 
-// tryLock tries to take the lock of the file, either exclusively or shared. The lock lasts until
+// tryLock tries to take the lock on the file, either exclusively or shared. The lock lasts until
 // the file is closed. If the process dies, the system closes the file.
 func tryLock(f *os.File, alone bool) (taken bool, err error) {
 	how := syscall.LOCK_SH

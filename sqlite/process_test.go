@@ -14,7 +14,7 @@ import (
 	"github.com/bgagent/bgagent/storetest"
 )
 
-// A separate process writes the script. Both processes know the script.
+// A separate process writes the script. Both processes can generate the script.
 const (
 	childDir  = "BGAGENT_SQLITE_TEST_DIR"
 	childLong = 400
@@ -40,10 +40,11 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// ahead is the number of batches that the child may write before the parent has read about them.
+// ahead is the number of batches that the child may write before the parent has read the reports
+// about them.
 const ahead = 5
 
-// child writes the missing batches of the script and reports each batch after it was written.
+// child writes the missing batches of the script and reports each batch after writing it.
 func child(dir string) error {
 	s := New(dir, Options{KeepFor: -1, KeepTasks: -1, KeepBytes: -1})
 	c, err := s.Open(context.Background(), bgagent.StoreOwner{PID: os.Getpid(), Program: "the child"})

@@ -13,8 +13,8 @@ import (
 
 const columns = "key, kind, due, status, agent, parent, root, session, launched, ended, size, sum, data"
 
-// scan returns the record in the current row of the statement, and the checksum in this row. If the
-// record is damaged, the result "problem" describes the damage.
+// scan returns the record in the statement's current row, and the checksum in this row. If the
+// record is damaged, problem describes the damage.
 func scan(s *sqlite3.Stmt) (r bgagent.StoreRecord, sum int64, problem string) {
 	raw := row{
 		key: s.ColumnText(0), kind: s.ColumnText(1), due: s.ColumnBool(2), status: s.ColumnText(3), agent: s.ColumnText(4),
@@ -37,7 +37,7 @@ func scan(s *sqlite3.Stmt) (r bgagent.StoreRecord, sum int64, problem string) {
 	return r, sum, problem
 }
 
-// load returns the records that are due, and the damage that it found.
+// load returns the records that are due, and any damage that it finds.
 func (w *writer) load() (records []bgagent.StoreRecord, damage []bgagent.StoreDamage, err error) {
 	var want, got tally
 	if err := w.ask("SELECT due, due_sum FROM meta", func(s *sqlite3.Stmt) { want.due, want.sum = s.ColumnInt64(0), s.ColumnInt64(1) }); err != nil {
@@ -76,8 +76,8 @@ func (w *writer) ask(sql string, f func(*sqlite3.Stmt), args ...any) error {
 	return errors.Join(s.Err(), s.Reset())
 }
 
-// salvage is load for a damaged database. It collects the ids of records from the index and from
-// the table, and then reads each record with a separate statement.
+// salvage does the work of load for a damaged database. It collects record ids from the index
+// and from the table, and then reads each record with a separate statement.
 func (w *writer) salvage(want tally) (records []bgagent.StoreRecord, damage []bgagent.StoreDamage, err error) {
 	names := map[int64]string{}
 	name := func(s *sqlite3.Stmt) { names[s.ColumnInt64(0)] = s.ColumnText(1) }
@@ -134,7 +134,7 @@ func openReading(f files) (*reading, error) {
 
 func (r *reading) close() error {
 	if r.texts != nil {
-		_ = r.texts.Close() // returns the error of the last use once more
+		_ = r.texts.Close() // repeats the error of the last use
 	}
 	return r.conn.Close()
 }
@@ -146,7 +146,8 @@ func (r *reading) during(ctx context.Context) (end func()) {
 	return func() { r.conn.SetInterrupt(old) }
 }
 
-// failed returns the error of ctx if ctx has ended. Otherwise it returns err with an explanation.
+// failed returns the error of ctx if ctx has ended. Otherwise, it returns err with an
+// explanation.
 func (r *reading) failed(ctx context.Context, doing string, err error) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
@@ -233,7 +234,7 @@ func (r *reading) history(ctx context.Context, q bgagent.StoreQuery) (page []bga
 // endPage ends the transaction of a page, even if the page was interrupted.
 func (r *reading) endPage() {
 	r.conn.SetInterrupt(context.Background())
-	_ = r.conn.Exec("ROLLBACK") // the transaction has written nothing
+	_ = r.conn.Exec("ROLLBACK") // the transaction has not written anything
 }
 
 func (r *reading) launched(key string) (launched string, err error) {
@@ -254,7 +255,7 @@ func (r *reading) launched(key string) (launched string, err error) {
 	return "", fmt.Errorf("before %q: %w", key, bgagent.ErrNoRecord)
 }
 
-// page returns the first records that can be read, up to the limit.
+// page returns the first readable records, up to the limit.
 func (r *reading) page(sql string, args []any, limit int) (page []bgagent.StoreRecord, err error) {
 	s, _, err := r.conn.Prepare(sql)
 	if err != nil {

@@ -18,9 +18,9 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// Reader reads a store, even while a manager has the store open. It changes nothing in the
-// database, and holds no transaction between two calls. Its methods are safe for concurrent use.
-// After Close, all other methods return an error.
+// Reader reads a store, even while a manager has the store open. It does not change the
+// database, and does not keep a transaction open between calls. Its methods are safe for
+// concurrent use. After Close, all other methods return an error.
 type Reader struct {
 	mu sync.Mutex
 	r  *reading // nil after Close
@@ -53,8 +53,8 @@ func openReader(dir, vfs string) (*Reader, error) {
 	return &Reader{r: r}, nil
 }
 
-// Owner returns the manager that opened the store last. The result "lives" is true if this manager
-// still has the store open. For a copy without a lock file, Owner returns no owner and no error.
+// Owner returns the manager that last opened the store. lives is true if this manager still has
+// the store open. For a copy without a lock file, Owner returns neither an owner nor an error.
 func (r *Reader) Owner() (owner bgagent.StoreOwner, lives bool, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -84,7 +84,7 @@ func (r *Reader) Live(ctx context.Context) (records []bgagent.StoreRecord, err e
 	return records, nil
 }
 
-// History returns a page of ended tasks, as described at [bgagent.Store].
+// History returns a page of tasks that have ended, as described at [bgagent.Store].
 func (r *Reader) History(ctx context.Context, q bgagent.StoreQuery) ([]bgagent.StoreRecord, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -94,7 +94,7 @@ func (r *Reader) History(ctx context.Context, q bgagent.StoreQuery) ([]bgagent.S
 	return r.r.history(ctx, q)
 }
 
-// Text returns a text of a record, as described at [bgagent.Store].
+// Text returns one of a record's texts, as described at [bgagent.Store].
 func (r *Reader) Text(ctx context.Context, record, name string) (string, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -105,7 +105,7 @@ func (r *Reader) Text(ctx context.Context, record, name string) (string, error) 
 }
 
 // Check reads the whole database and returns the damage that it finds. It checks the structure of
-// the database and each record and text. It takes some seconds per GiB. If the error is not nil,
+// the database and each record and text. It takes a few seconds per GiB. If the error is not nil,
 // the check is incomplete.
 func (r *Reader) Check(ctx context.Context) (damage []bgagent.StoreDamage, err error) {
 	r.mu.Lock()
@@ -164,7 +164,7 @@ func (r *reading) each(sql string, f func(*sqlite3.Stmt)) error {
 // Backup writes a copy of the store into a new file, which only its owner can access. It returns an
 // error if the file exists. To use the copy, put it into an empty folder with the mode 0700, under
 // the name tasks.db. When a manager opens the copy, [bgagent.StoreContents].Outdated states that it
-// is a backup, so the manager continues none of its tasks by itself.
+// is a backup, so the manager does not automatically continue any of its tasks.
 func (r *Reader) Backup(ctx context.Context, path string) (err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -190,7 +190,7 @@ func (r *Reader) Backup(ctx context.Context, path string) (err error) {
 	return markCopy(path, fmt.Sprintf("it is a backup of %s, made at %s", r.r.dir, time.Now().UTC().Format(time.RFC3339)))
 }
 
-// markCopy notes in a backup that it is a backup.
+// markCopy marks a backup as such.
 func markCopy(path, what string) error {
 	conn, err := sqlite3.OpenFlags(path, sqlite3.OPEN_READWRITE|sqlite3.OPEN_NOFOLLOW)
 	if err != nil {
@@ -199,7 +199,7 @@ func markCopy(path, what string) error {
 	return errors.Join(conn.Exec("PRAGMA synchronous=FULL"), run(conn, "UPDATE meta SET copy = ?", what), conn.Close())
 }
 
-// Close closes the reader. Later calls of Close do nothing.
+// Close closes the reader. Later calls to Close do nothing.
 func (r *Reader) Close() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -11,7 +11,7 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// doubtful opens a store with one batch, and makes the commit of batch 2 fail.
+// doubtful opens a store with one batch, and makes the commit of the second batch fail.
 func doubtful(t *testing.T) (s *Store, layer *spy, dir string) {
 	t.Helper()
 	dir = folder(t)
@@ -47,7 +47,7 @@ func owned(t *testing.T, dir string) {
 func TestTheOwnerKeepsTheStoreWhileACommitIsInDoubt(t *testing.T) {
 	s, layer, dir := doubtful(t)
 	owned(t, dir)
-	for range 3 { // the disk continues to fail
+	for range 3 { // the disk keeps failing
 		if _, err := s.Reopen(t.Context()); err == nil {
 			t.Fatal("Reopen succeeded on a disk that fails")
 		}
@@ -89,7 +89,8 @@ func TestCloseReleasesAStoreThatCannotBeReopened(t *testing.T) {
 	open(t, New(dir, Options{}))
 }
 
-// The lock cannot help if somebody has removed its file, or if the owner has closed the store.
+// The lock does not help if somebody has removed its file, or if the owner has closed the
+// store.
 func TestABatchOfSomebodyElseIsNotTakenForTheOwnersBatch(t *testing.T) {
 	for name, leave := range map[string]func(t *testing.T, s *Store, dir string) (again func() error){
 		"the lock was removed": func(t *testing.T, s *Store, dir string) func() error {

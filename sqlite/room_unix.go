@@ -4,7 +4,7 @@ package sqlite
 
 import "golang.org/x/sys/unix"
 
-// roomIn returns the space that the file system of the folder has.
+// roomIn returns the space on the folder's file system.
 func roomIn(dir string) (r room, known bool) {
 	var st unix.Statfs_t
 	if err := unix.Statfs(dir, &st); err != nil {

@@ -20,9 +20,9 @@ type act struct {
 	data []byte // data of a write; valid only during the call
 }
 
-// spy is a file system layer for SQLite. It calls the function "before" before each change to a
-// file. By default, it does not wait for the disk: the tests decide what is left after a crash of the
-// machine.
+// spy is a file system layer for SQLite. It calls the function "before" prior to each change to a
+// file. By default, it does not wait for the disk: the tests decide what is left after the machine
+// crashes.
 type spy struct {
 	name   string
 	syncs  bool // the spy also waits for the disk
@@ -119,7 +119,7 @@ func (f *spyFile) SharedMemory() vfs.SharedMemory {
 // folder returns the path of a folder that a store accepts.
 func folder(t interface{ TempDir() string }) string { return filepath.Join(t.TempDir(), "tasks") }
 
-// crash has the same effect on the files as the death of the process that has the store open:
+// crash has the same effect on the files as if the process that has the store open died:
 // nothing more is written, and the locks are released.
 func crash(s *Store, sp *spy) {
 	sp.set(func(act) error { return errDead })
@@ -153,13 +153,13 @@ func parts(all map[string][]byte) string {
 	return strings.Join(out, ", ")
 }
 
-// inMemory returns a temporary folder. The folder is in memory if the system has a file system in
-// memory at /dev/shm, because the tests that model the disk need no real disk.
+// inMemory returns a temporary folder. The folder is in memory if the system has an in-memory
+// file system at /dev/shm, because the tests that model the disk need no real disk.
 func inMemory(t testing.TB) string {
 	dir, err := os.MkdirTemp("/dev/shm", "bgagent-test-")
 	if err != nil {
 		return t.TempDir()
 	}
-	t.Cleanup(func() { _ = os.RemoveAll(dir) }) // an error leaves only files in memory
+	t.Cleanup(func() { _ = os.RemoveAll(dir) }) // if this fails, only files in memory are left behind
 	return dir
 }

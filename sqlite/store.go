@@ -3,16 +3,16 @@
 //
 //	store := sqlite.New("/var/lib/myprogram/tasks", sqlite.Options{})
 //
-// The store is a folder of its own with the mode 0700. It contains prompts and answers as plain
+// The store is a separate folder with the mode 0700. It contains prompts and answers as plain
 // text.
 //
 //   - The file tasks.db is the database. While the database is in use, the files tasks.db-wal and
-//     tasks.db-shm exist beside it. Only SQLite may open these files. On some systems, any other
+//     tasks.db-shm exist next to it. Only SQLite may open these files. On some systems, any other
 //     program that opens and closes them, for example to copy them, can break SQLite's locks.
 //     [Reader.Backup] makes a copy.
 //   - The file named lock belongs to the manager that has the store open. It also contains the
-//     number of the last batch, because a database whose tasks.db-wal was lost does not show that
-//     batches are missing.
+//     number of the last batch, because a database that has lost its tasks.db-wal does not show
+//     that batches are missing.
 //
 // The store needs a local file system. Open returns an error if it recognizes a network file
 // system.
@@ -45,18 +45,19 @@ import (
 
 // Options contains the settings of a store. The zero value selects the defaults.
 type Options struct {
-	// KeepFor is how long an ended task is kept if its end is not owed to anybody. KeepTasks is the
-	// maximum number of such tasks. The tasks that ended first are deleted first, when the store is
-	// opened and when other tasks end. Zero means the default, and a negative value means no limit.
+	// KeepFor limits how long a task is kept after it ends and its completion is no longer owed to
+	// anybody. KeepTasks is the maximum number of such tasks. The tasks that ended first are
+	// deleted first, when the store is opened and when other tasks end. Zero means the default, and
+	// a negative value means no limit.
 	KeepFor   time.Duration // 7 days by default
 	KeepTasks int           // 100,000 by default
 
 	// KeepBytes is the maximum size of the database. If the database is larger, the store
 	// deletes the tasks that ended first. Zero means 1 GiB, and a negative value means no limit.
-	// Live tasks and owed tasks are always kept.
+	// Live tasks, and tasks whose completion is owed to somebody, are always kept.
 	KeepBytes int64
 
-	// Warn is called for problems that occur outside of the manager's calls. The error is a
+	// Warn is called about problems that occur outside the manager's calls. The error is a
 	// [*WALError], an error of the store's upkeep, or a report of damage. The store looks for
 	// damage if a text or a page could not be read. Warn is called on a goroutine of the store
 	// and must not call the store. If Warn is nil, such errors are dropped.
@@ -84,17 +85,17 @@ func (o Options) withDefaults() Options {
 type Store struct {
 	dir     string
 	options Options
-	vfs     string // file system layer of SQLite in tests; empty for that of the operating system
+	vfs     string // file system layer for SQLite in tests; empty for that of the operating system
 
 	life sync.Mutex // held during Open and Close
 
 	held *lock              // lock of a store whose Reopen has failed; guarded by life
-	last bgagent.StoreOwner // owner that opened the store last; guarded by life
+	last bgagent.StoreOwner // owner that last opened the store; guarded by life
 
 	mu     sync.Mutex // guards the following fields, and is held while the writer is used
 	w      *writer    // nil while the store is closed
-	doubt  bool       // it is not known whether the last commit succeeded, so Open must check
-	token  string     // token of the writer that opened the store last
+	doubt  bool       // it is unknown whether the last commit succeeded, so Open must check
+	token  string     // token of the writer that last opened the store
 	reader lockedReader
 	upkeep *upkeep
 }
@@ -117,7 +118,7 @@ var errClosed = errors.New("sqlite: the store is not open")
 // it does not exist.
 func New(dir string, o Options) *Store { return &Store{dir: dir, options: o.withDefaults()} }
 
-// Open opens the store for the owner and implements [bgagent.Store]. It returns an error if the
+// Open opens the store for the owner. It implements [bgagent.Store]. It returns an error if the
 // store is already open, if other users can access the folder, or if the database belongs to
 // another program or a newer version. If the disk is full, the error matches [ErrDiskFull].
 func (s *Store) Open(ctx context.Context, owner bgagent.StoreOwner) (c bgagent.StoreContents, err error) {
@@ -145,8 +146,8 @@ func (s *Store) Open(ctx context.Context, owner bgagent.StoreOwner) (c bgagent.S
 	return c, nil
 }
 
-// Reopen opens the store again after a Write whose result is uncertain, and implements
-// [bgagent.StoreReopener]. The store keeps its lock, so that no other manager can open it.
+// Reopen opens the store again after a Write whose result is uncertain. It implements
+// [bgagent.StoreReopener]. The store keeps its lock, so no other manager can open it.
 func (s *Store) Reopen(ctx context.Context) (c bgagent.StoreContents, err error) {
 	s.life.Lock()
 	defer s.life.Unlock()
@@ -154,7 +155,7 @@ func (s *Store) Reopen(ctx context.Context) (c bgagent.StoreContents, err error)
 		return c, err
 	}
 	if w, r := s.halt(); w != nil {
-		_ = errors.Join(r.close(), w.disconnect()) // the failure of the last write was already reported
+		_ = errors.Join(r.close(), w.disconnect()) // the failure of the last write has already been reported
 		s.held = w.lock
 	}
 	if s.held == nil {
@@ -217,7 +218,7 @@ func (w *writer) open(doubt bool) (c bgagent.StoreContents, err error) {
 	return c, nil
 }
 
-// Write writes the batch and implements [bgagent.Store]. If the disk is full, the error matches
+// Write writes the batch. It implements [bgagent.Store]. If the disk is full, the error matches
 // [ErrDiskFull].
 func (s *Store) Write(ctx context.Context, b *bgagent.StoreBatch) error {
 	s.mu.Lock()
@@ -248,7 +249,7 @@ func endedIn(b *bgagent.StoreBatch) (n int) {
 	return n
 }
 
-// Text returns a text of a record and implements [bgagent.Store].
+// Text returns one of a record's texts. It implements [bgagent.Store].
 func (s *Store) Text(ctx context.Context, record, name string) (string, error) {
 	s.reader.Lock()
 	defer s.reader.Unlock()
@@ -260,7 +261,7 @@ func (s *Store) Text(ctx context.Context, record, name string) (string, error) {
 	return text, err
 }
 
-// History returns a page of ended tasks and implements [bgagent.Store].
+// History returns a page of tasks that have ended. It implements [bgagent.Store].
 func (s *Store) History(ctx context.Context, q bgagent.StoreQuery) ([]bgagent.StoreRecord, error) {
 	s.reader.Lock()
 	defer s.reader.Unlock()
@@ -279,7 +280,7 @@ func (s *Store) suspect(err error) {
 	}
 }
 
-// Close closes the store and implements [bgagent.Store].
+// Close closes the store. It implements [bgagent.Store].
 func (s *Store) Close() error {
 	s.life.Lock()
 	defer s.life.Unlock()
@@ -292,7 +293,7 @@ func (s *Store) Close() error {
 		return nil
 	}
 	err := errors.Join(r.close(), w.close())
-	if s.doubt { // the failure of the last write was already reported
+	if s.doubt { // the failure of the last write has already been reported
 		return nil
 	}
 	return err
@@ -316,15 +317,15 @@ func (s *Store) halt() (*writer, *reading) {
 	return w, r
 }
 
-// WALError reports that the file tasks.db-wal stays large. The reason is a reader that keeps a
-// transaction open for a long time, or a disk error. The file continues to grow while the
-// reason exists.
+// WALError reports that the file tasks.db-wal stays large. The cause is a reader that keeps a
+// transaction open for a long time, or a disk error. The file continues to grow until the
+// cause is removed.
 type WALError struct {
 	Bytes int64
-	Err   error // error that prevented the file from being shortened; nil if the reason is a reader
+	Err   error // error that prevented the file from being shortened; nil if the cause is a reader
 }
 
-// Error returns a message that contains the size of the file and the reason.
+// Error returns a message that contains the size of the file and the cause.
 func (e *WALError) Error() string {
 	why := "a program that reads it keeps a transaction open"
 	if e.Err != nil {
@@ -333,5 +334,5 @@ func (e *WALError) Error() string {
 	return fmt.Sprintf("sqlite: the file tasks.db-wal has %d MiB and cannot be shortened: %s", e.Bytes>>20, why)
 }
 
-// Unwrap returns the field Err.
+// Unwrap returns e.Err.
 func (e *WALError) Unwrap() error { return e.Err }

@@ -16,7 +16,7 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// refused opens the store and returns the text of the error with which Open fails.
+// refused opens the store and returns the error text with which Open fails.
 func refused(t *testing.T, s *Store) string {
 	t.Helper()
 	if _, err := s.Open(t.Context(), bgagent.StoreOwner{}); err != nil {
@@ -175,7 +175,7 @@ func TestACopyIsRecognised(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			_ = os.Chmod(filepath.Join(to, lockName), 0o600) // the file may not exist
+			_ = os.Chmod(filepath.Join(to, lockName), 0o600) // the file might not exist
 			s := New(to, Options{})
 			for range 2 {
 				c := open(t, s)

@@ -12,9 +12,9 @@ import (
 
 const (
 	pageSize        = 4096
-	checkpointPages = 1000             // number of pages in the WAL from which a checkpoint is due
-	largeWAL        = 64 << 20         // number of bytes in the WAL above which a warning is due
-	pruneEvery      = 64               // number of ended tasks after which the limits are checked again
+	checkpointPages = 1000             // number of pages in the WAL at which a checkpoint is due
+	largeWAL        = 64 << 20         // number of bytes in the WAL above which a warning is issued
+	pruneEvery      = 64               // number of further tasks that end before the limits are checked again
 	pruneStep       = 100              // maximum number of tasks that one transaction deletes
 	vacuumStep      = 256              // maximum number of pages that one transaction returns to the file system
 	retryMin        = time.Second      // first pause after a failed checkpoint or another failed upkeep
@@ -22,10 +22,10 @@ const (
 	prunePause      = 10 * time.Minute // time after which the limits are checked again even if few tasks end
 )
 
-// upkeep performs the work of a store outside of the manager's calls. It copies the WAL into the
-// database, deletes ended tasks that exceed the limits, and returns unused pages to the file
-// system. It has its own connection, so that most of this work does not delay a commit. Only the
-// short steps that hold the store's lock delay commits.
+// upkeep does a store's work outside the manager's calls. It copies the WAL into the database,
+// deletes tasks that have ended and exceed the limits, and returns unused pages to the file
+// system. It has its own connection, so that most of this work does not delay commits. Only the
+// short steps that hold the store's lock delay them.
 type upkeep struct {
 	s     *Store
 	f     files
@@ -36,13 +36,13 @@ type upkeep struct {
 	end   context.CancelFunc
 	pages atomic.Int64 // number of pages in the WAL
 	ended atomic.Int64 // number of tasks that have ended since the limits were last checked
-	doubt atomic.Bool  // damaged data were read
+	doubt atomic.Bool  // damaged data was read
 	conn  *sqlite3.Conn
 
 	// Only the goroutine of the upkeep uses the following fields.
 	pruned time.Time
 	said   bool // a warning reported that the WAL is large
-	looked bool // the database was checked for damage
+	looked bool // the database has been checked for damage
 }
 
 func newUpkeep(s *Store) *upkeep {
@@ -51,7 +51,7 @@ func newUpkeep(s *Store) *upkeep {
 	return u
 }
 
-// wrote is called after a batch was written.
+// wrote must be called after a batch is written.
 func (u *upkeep) wrote(pages, ended int) {
 	u.pages.Store(int64(pages))
 	if all := u.ended.Add(int64(ended)); pages >= checkpointPages || all >= pruneEvery || ended > 0 {
@@ -62,8 +62,8 @@ func (u *upkeep) wrote(pages, ended int) {
 	}
 }
 
-// suspicious is called if damaged data was read. The upkeep then checks the database, but only
-// once.
+// suspicious must be called if damaged data was read. The upkeep then checks the database, but
+// only once.
 func (u *upkeep) suspicious() {
 	u.doubt.Store(true)
 	select {
@@ -111,7 +111,7 @@ func (u *upkeep) run() {
 	defer close(u.gone)
 	defer func() {
 		if u.conn != nil {
-			_ = u.conn.Close() // an error here loses no data
+			_ = u.conn.Close() // no data is lost if this fails
 		}
 	}()
 	pause := retryMin
@@ -152,8 +152,8 @@ func (u *upkeep) wait(again <-chan time.Time) bool {
 	return true
 }
 
-// failed reports a failed upkeep with a warning. After a failed write it is not known which part of
-// the WAL is on the disk. Therefore failed makes the manager open the store again.
+// failed issues a warning about failed upkeep. After a failed write, it is unknown which part of
+// the WAL is on the disk. Therefore, failed makes the manager open the store again.
 func (u *upkeep) failed(err error) {
 	if errors.Is(err, sqlite3.BUSY) || errors.Is(err, errDoubt) {
 		return
@@ -213,8 +213,8 @@ func (u *upkeep) checkpoint() (done bool, err error) {
 	return done, err
 }
 
-// prune deletes the ended tasks that exceed a limit, and then returns unused pages to the file
-// system.
+// prune deletes the tasks that have ended and exceed a limit, and then returns unused pages to
+// the file system.
 func (u *upkeep) prune() error {
 	if u.ended.Load() < pruneEvery && time.Since(u.pruned) < prunePause {
 		return nil
@@ -244,7 +244,7 @@ func (u *upkeep) prune() error {
 	}
 }
 
-// write calls f while the manager cannot write.
+// write calls f while the manager is prevented from writing.
 func (u *upkeep) write(f func() error) error {
 	u.s.mu.Lock()
 	defer u.s.mu.Unlock()
@@ -257,8 +257,8 @@ func (u *upkeep) write(f func() error) error {
 // errDoubt stops the upkeep of a store that must be opened again.
 var errDoubt = errors.New("the store must be opened again")
 
-// excess returns a statement that selects the records to delete next. If no limit is exceeded, it
-// returns "".
+// excess returns a statement that selects the records to be deleted next. If no limit is
+// exceeded, it returns "".
 func (u *upkeep) excess(conn *sqlite3.Conn) (sql string, err error) {
 	const earliest = "SELECT id FROM records WHERE ended <> '' AND due = 0 AND kind = 'task'%s ORDER BY ended LIMIT %d"
 	o := u.s.options
@@ -281,7 +281,7 @@ func (u *upkeep) excess(conn *sqlite3.Conn) (sql string, err error) {
 		return "", err
 	}
 	used := (pages - unused) * pageSize
-	if o.KeepBytes > 0 && used > o.KeepBytes { // delete as many tasks as are needed on average
+	if o.KeepBytes > 0 && used > o.KeepBytes { // delete as many tasks as are needed if they are of average size
 		return fmt.Sprintf(earliest, "", min(1+(used-o.KeepBytes)*n/used, pruneStep)), nil
 	}
 	return "", nil

@@ -36,8 +36,8 @@ func handed(t *testing.T, s *Store) *upkeep {
 	return u
 }
 
-// endedTasks writes a live task and n ended tasks. The ends of the tasks are one hour apart, and
-// the last task ended an hour ago.
+// endedTasks writes a live task and n tasks that have ended. The tasks ended one hour apart, the
+// last one an hour ago.
 func endedTasks(t *testing.T, s *Store, n, size int) {
 	t.Helper()
 	b := &bgagent.StoreBatch{Number: s.w.batch + 1, Records: []bgagent.StoreRecord{task(99_999)}}
@@ -182,7 +182,7 @@ func TestAWALThatCannotBeShortenedIsSaidOnce(t *testing.T) {
 	}
 }
 
-// After a failed sync, the system may drop the data that it could not write.
+// After a failed sync, the operating system may drop the data that it could not write.
 func TestAnErrorOfTheUpkeepMakesTheManagerOpenTheStoreAgain(t *testing.T) {
 	layer := newSpy(t, nil)
 	var warnings []error

@@ -67,9 +67,9 @@ func (w *writer) connect() error {
 	return err
 }
 
-// adopt enters the owner in the database. It returns the reason why the database may be outdated,
+// adopt records the owner in the database. It returns the reason why the database may be outdated,
 // or "". If the writer has a token from before a doubtful commit and the database contains another
-// token, another manager has opened the database in the meantime. The error is then a
+// token, another manager has opened the database in the meantime. In that case, the error is a
 // [*bgagent.StoreOwnedError].
 func (w *writer) adopt() (outdated string, err error) {
 	owner, err := json.Marshal(w.owner)
@@ -129,9 +129,9 @@ func (w *writer) outdated(file int64, copied string) string {
 	return ""
 }
 
-// makeSure copies the whole WAL into the database and syncs the database. Therefore the contents
-// that Open returns are durable, even if the sync of an earlier commit has failed. The next commit,
-// in the method adopt, also makes the restart of the WAL durable. A reader can prevent the copying.
+// makeSure copies the whole WAL into the database and syncs the database. Therefore, the contents
+// that Open returns are durable, even if the sync of an earlier commit failed. The next commit,
+// which adopt makes, also makes the restart of the WAL durable. A reader can prevent the copying.
 // This is an error only if the result of the last commit is in doubt.
 func (w *writer) makeSure(doubt bool) (err error) {
 	if !doubt {
@@ -147,9 +147,9 @@ func (w *writer) makeSure(doubt bool) (err error) {
 	return err
 }
 
-// measure compares the size of the file with the size that the database records, because SQLite
-// reads zeros if a file was cut off. The comparison works only while the WAL is empty, because the
-// WAL may contain the last pages.
+// measure compares the size of the file with the size that is recorded in the database, because
+// SQLite reads zeros if a file was truncated. The comparison works only while the WAL is empty,
+// because the WAL may contain the last pages.
 func (w *writer) measure() error {
 	pages, err := askInt(w.conn, "PRAGMA page_count")
 	if err != nil {
@@ -216,7 +216,7 @@ func (w *writer) write(b *bgagent.StoreBatch) (err error) {
 		return fmt.Errorf("%w: %w", bgagent.ErrUncertain, err)
 	}
 	w.batch = b.Number
-	// If the witness cannot be written, the older witness stays, which is also correct.
+	// If the witness cannot be written, the older witness remains, which is also correct.
 	_ = w.lock.testify(witness{w.store, w.batch})
 	return nil
 }
@@ -256,8 +256,8 @@ func (w *writer) fill(b *bgagent.StoreBatch, rows []row) error {
 	return w.exec("UPDATE meta SET batch = ?, due = ?, due_sum = ?, file = ?, copy = ''", int64(b.Number), t.due, t.sum, w.lock.id())
 }
 
-// tally contains the number of due records and the sum of their checksums. Only the tally shows if
-// a damaged page has lost a row.
+// tally contains the number of due records and the sum of their checksums. If a damaged page has
+// lost a row, only the tally shows it.
 type tally struct{ due, sum int64 }
 
 func (t *tally) add(due bool, sum int64) {
@@ -299,12 +299,12 @@ func (w *writer) mine(number uint64, t *tally) error {
 // ownedBy returns the error for a database that has another owner.
 func ownedBy(owner string) error {
 	var o bgagent.StoreOwner
-	_ = json.Unmarshal([]byte(owner), &o) // if the owner cannot be decoded, the error names no owner
+	_ = json.Unmarshal([]byte(owner), &o) // if the owner cannot be decoded, the error does not name an owner
 	return &bgagent.StoreOwnedError{Owner: o}
 }
 
-// find returns the id of the record and its share of the tally. If the record does not exist, the
-// id is 0.
+// find returns the record's id and its share of the tally. If the record does not exist, the id
+// is 0.
 func (w *writer) find(key string) (id int64, due bool, sum int64, err error) {
 	s, err := w.stmt("SELECT id, due, sum FROM records WHERE key = ?")
 	if err != nil {

@@ -48,7 +48,7 @@ func checkFields(c *checkContext) {
 		{Key: "b", Kind: bgagent.StoreSession, Due: true, Data: []byte("2")},
 		{Key: "c", Kind: bgagent.StoreManager, Due: true, Data: []byte("3")},
 		{Key: "d", Kind: bgagent.StoreTask, Due: true, Data: []byte("4"), Launched: time.Date(2200, 1, 1, 0, 0, 0, 1, time.UTC)},
-		{Key: "e", Kind: bgagent.StoreTask, Due: true, Launched: time.Now()}, // the time has a monotonic reading
+		{Key: "e", Kind: bgagent.StoreTask, Due: true, Launched: time.Now()}, // the time has a monotonic clock reading
 	}
 	c.write(s, c.next(all...))
 	_, contents := c.reopen(s)
@@ -106,7 +106,7 @@ func checkTexts(c *checkContext) {
 		b.Texts = append(b.Texts, bgagent.StoreText{Record: "task", Name: fmt.Sprint("text.", i), Text: text})
 	}
 	c.write(s, b)
-	for range 2 { // once in the process that wrote the texts, and once in another process
+	for range 2 { // first in the process that wrote the texts, and then in another process
 		for i, text := range texts {
 			c.text(s, "task", fmt.Sprint("text.", i), text)
 		}

@@ -9,7 +9,7 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// lifeChecks are the checks of opening, closing and owning a store.
+// lifeChecks are the checks for opening, closing and owning a store.
 var lifeChecks = []check{
 	{name: "one owner", why: "two managers would run each task twice", run: checkOneOwner},
 	{name: "after a crash", why: "a dead manager's store is taken over at once", needs: []need{aCrash}, run: checkAfterCrash},
@@ -221,7 +221,7 @@ func checkReopen(c *checkContext) {
 	}
 }
 
-// shut checks that no other process can open the store.
+// shut checks that another process cannot open the store.
 func (c *checkContext) shut() {
 	c.Helper()
 	other := c.content.Process()

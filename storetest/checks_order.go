@@ -11,7 +11,7 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// orderChecks are the checks of batches and of pages of history.
+// orderChecks are the checks for batches and for pages of history.
 var orderChecks = []check{
 	{name: "batch number", why: "from the number, the manager learns whether the store has a batch", run: checkBatchNumber},
 	{name: "only the next batch", why: "a repeated or missing batch must be noticed", run: checkNextBatch},
@@ -117,7 +117,7 @@ func checkDurable(c *checkContext) {
 	}
 }
 
-// checkAtomic makes the process die at every place in every batch.
+// checkAtomic lets the process die at every place in every batch.
 func checkAtomic(c *checkContext) {
 	script := NewScript(5, 12, start)
 	for n := 1; n <= script.Len(); n++ {
@@ -178,8 +178,8 @@ func checkLostAnswer(c *checkContext) {
 	}
 }
 
-// some writes ended tasks and returns their records in the order in which History must return them.
-// Several of the tasks were launched at the same time.
+// some writes tasks that have ended, and returns their records in the order in which History must
+// return them. Several of the tasks were launched at the same time.
 func (c *checkContext) some(s bgagent.Store) (all []bgagent.StoreRecord) {
 	c.Helper()
 	for i := range 30 {
@@ -280,7 +280,7 @@ func checkBeforeNothing(c *checkContext) {
 	}
 }
 
-// beside calls the function "read" on other goroutines while it calls the function "write" n times.
+// beside calls read on other goroutines while it calls write n times.
 func (c *checkContext) beside(n int, write func(), read func() error) {
 	c.Helper()
 	stop := make(chan struct{})

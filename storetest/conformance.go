@@ -1,8 +1,8 @@
 // Package storetest helps to test implementations and users of [bgagent.Store].
 //
-// [Memory] is a store in memory that outlives the simulated processes of a test and can produce a
-// fault for every write. [Conformance] checks that a store follows the rules on which the manager
-// relies:
+// [Memory] is an in-memory store that outlives the simulated processes of a test and can produce
+// a fault for every write. [Conformance] checks that a store follows the rules on which the
+// manager relies:
 //
 //	func TestConformance(t *testing.T) {
 //		storetest.Conformance(t, storetest.Harness{
@@ -29,7 +29,7 @@ type TB interface {
 	Helper()
 	Logf(format string, args ...any)
 	Errorf(format string, args ...any)
-	// Fatalf fails the test and stops the goroutine that calls it.
+	// Fatalf fails the test and ends the goroutine that calls it.
 	Fatalf(format string, args ...any)
 	Cleanup(func())
 	// Context returns a context that ends just before the functions given to Cleanup are called.
@@ -37,7 +37,7 @@ type TB interface {
 	TempDir() string
 }
 
-// Harness describes how [Conformance] makes a store.
+// Harness describes how [Conformance] creates a store.
 type Harness struct {
 	// New returns the content of a new store. Every check calls New once.
 	New func(t TB) Content
@@ -49,8 +49,8 @@ type Content struct {
 	// Process returns a store on this content in a new simulated process. The store is not open yet.
 	Process func() bgagent.Store
 
-	// Crash ends the process that has this store open. The process writes nothing more, and its
-	// locks are released as by the operating system.
+	// Crash kills the process that has this store open. The process does not write anything
+	// after that, and its locks are released as they would be by the operating system.
 	Crash func(s bgagent.Store)
 
 	// CrashAt makes the process of s die during its next Write, at the given place. Places are
@@ -59,10 +59,10 @@ type Content struct {
 	CrashAt func(s bgagent.Store, place int)
 
 	// LoseAnswer makes the commit of the next Write of s fail with an error that matches
-	// [bgagent.ErrUncertain]. The store may or may not contain the batch.
+	// [bgagent.ErrUncertain]. The store may or may not contain the batch afterwards.
 	LoseAnswer func(s bgagent.Store)
 
-	// Damage changes a stored record, as a faulty disk does. DamageText changes a stored text.
+	// Damage corrupts a stored record, as a faulty disk does. DamageText corrupts a stored text.
 	Damage     func(key string)
 	DamageText func(record, name string)
 }
@@ -127,7 +127,7 @@ type checkContext struct {
 	TB
 	ck      *check
 	content Content
-	batch   uint64 // number of the last batch that was written
+	batch   uint64 // number of the last written batch
 	opened  int
 }
 
@@ -137,8 +137,8 @@ func (c *checkContext) failf(format string, args ...any) {
 	c.Fatalf(format+"\n(why it matters: "+c.ck.why+")", args...)
 }
 
-// start is the time around which the tasks of the checks are launched. It is one hour ago, so that
-// no store deletes the tasks because of their age.
+// start is the approximate launch time of the tasks in the checks. It is one hour ago, so that no
+// store deletes the tasks because of their age.
 var start = time.Now().Add(-time.Hour).Round(0).UTC()
 
 // owner returns a new owner for the store.
@@ -182,7 +182,7 @@ func (c *checkContext) reopen(s bgagent.Store) (bgagent.Store, bgagent.StoreCont
 	return c.open()
 }
 
-// due compares the result of Open with the expected batch number and records.
+// due checks that the result of Open has the expected batch number and records.
 func (c *checkContext) due(contents bgagent.StoreContents, want ...bgagent.StoreRecord) {
 	c.Helper()
 	if contents.Batch != c.batch {
@@ -228,7 +228,8 @@ func live(key string) bgagent.StoreRecord {
 	}
 }
 
-// ended returns the record of a task that has ended and is not owed to its parent.
+// ended returns the record of a task that has ended and whose completion is not owed to its
+// parent.
 func ended(key string, launched time.Duration) bgagent.StoreRecord {
 	r := live(key)
 	r.Due, r.Status, r.Launched, r.Ended = false, bgagent.Completed, start.Add(launched), start.Add(launched+time.Minute)

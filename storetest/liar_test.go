@@ -105,8 +105,8 @@ func asking(change func(q *bgagent.StoreQuery)) func(*liar) {
 	})
 }
 
-// joinsNames returns a fault that joins the record's key and the text's name to one string, under
-// which it keeps the text.
+// joinsNames returns a fault that stores each text under one string, which joins the record's key
+// and the text's name.
 func joinsNames() func(*liar) {
 	joined := map[string]string{}
 	return func(l *liar) {
@@ -218,7 +218,7 @@ func hidesDamage(l *liar) {
 	}
 }
 
-// leavesHalf keeps the records of a batch that it refuses.
+// leavesHalf keeps the records of a batch that the store refuses.
 func leavesHalf(l *liar) {
 	l.write = func(ctx context.Context, b *bgagent.StoreBatch) error {
 		err := l.Process.Write(ctx, b)
@@ -232,13 +232,13 @@ func leavesHalf(l *liar) {
 	}
 }
 
-// writesBehind acknowledges a batch before it writes the batch. It writes the batch before the next
+// writesBehind acknowledges a batch before it is written. It writes the batch only before the next
 // write, the next read or Close.
 func writesBehind(l *liar) {
 	var last *bgagent.StoreBatch
 	flush := func() {
 		if last != nil {
-			_ = l.Process.Write(context.Background(), last) // the batch was checked before
+			_ = l.Process.Write(context.Background(), last) // the batch has already been checked
 			last = nil
 		}
 	}
@@ -272,8 +272,8 @@ func writesBehind(l *liar) {
 	}
 }
 
-// losesTheMiddle loses the records and texts of some earlier batches: of every seventh batch below
-// 50.
+// losesTheMiddle loses the records and texts of some earlier batches, namely of every seventh
+// batch below 50.
 func losesTheMiddle(m *Memory, b *bgagent.StoreBatch) {
 	if b.Number%7 == 0 && b.Number < 50 {
 		b.Records, b.Texts = nil, nil
@@ -300,7 +300,8 @@ func writesPiecewise(l *liar) {
 	}
 }
 
-// yieldTo lets other goroutines run until one of them has read, or until it has yielded 2000 times.
+// yieldTo lets other goroutines run until one of them has read from the store, or until yieldTo has
+// yielded 2000 times.
 func yieldTo(reads *atomic.Int64) {
 	before := reads.Load()
 	for i := 0; i < 2000 && reads.Load() == before; i++ {
@@ -327,7 +328,7 @@ func busyInWrites(l *liar) {
 	}
 }
 
-// letsIn opens a store that another process has open.
+// letsIn opens a store even if another process has it open.
 func letsIn(l *liar) {
 	l.open = func(ctx context.Context, owner bgagent.StoreOwner) (bgagent.StoreContents, error) {
 		l.mem.with(func() { l.mem.owner = nil })
@@ -364,16 +365,16 @@ func opensOnce(l *liar) {
 	}
 }
 
-// untilNUL returns the part of s before the first byte with the value 0.
+// untilNUL returns the part of s before the first NUL byte.
 func untilNUL(s string) string {
 	s, _, _ = strings.Cut(s, "\x00")
 	return s
 }
 
-// reopener is a store in memory that can be reopened. At most one of the faults is set.
+// reopener is an in-memory store that can be reopened. At most one of the faults is set.
 type reopener struct {
 	*Process
-	leaves  bool // the store belongs to nobody while it is being reopened
+	leaves  bool // the store has no owner while it is being reopened
 	forgets bool // the last batch is lost
 	always  bool // Reopen opens the store even after Close
 }
@@ -402,7 +403,7 @@ func (r *reopener) Reopen(ctx context.Context) (c bgagent.StoreContents, err err
 	return c, nil
 }
 
-// reopening returns a fault of a store that can be reopened.
+// reopening returns a fault for a store that can be reopened.
 func reopening(set func(*reopener)) func(m *Memory, c *Content) {
 	return func(m *Memory, c *Content) {
 		*c = inMemory(m, func() bgagent.Store {

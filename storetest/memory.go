@@ -16,8 +16,8 @@ import (
 )
 
 // Memory is the content of a store for tests. It outlives the simulated processes that use it:
-// after a process has died, [Memory.Process] returns the store for the next process. All methods
-// are safe for concurrent use. The zero value is a new store without faults.
+// after a process dies, [Memory.Process] returns the store for the next process. All methods are
+// safe for concurrent use. The zero value is a new store without faults.
 type Memory struct {
 	mu       sync.Mutex
 	batch    uint64
@@ -28,7 +28,7 @@ type Memory struct {
 	outdated string
 	faults   func(batch uint64, try int) Fault
 	tried    uint64 // number of the batch of the last Write
-	tries    int    // number of times that this batch was tried
+	tries    int    // number of attempts to write this batch
 	owner    *Process
 }
 
@@ -38,7 +38,7 @@ type Fault struct {
 	Delay time.Duration // duration of the Write; if its context ends first, nothing is written
 }
 
-// FaultKind is the way in which a Write ends.
+// FaultKind determines how a Write ends.
 type FaultKind uint8
 
 // The kinds of faults.
@@ -48,7 +48,7 @@ const (
 	CrashAfter                     // the batch is written, and the process dies before Write returns
 	CrashTorn                      // the process dies, and half of the batch is written, which a correct store never does
 	Refused                        // Write returns an error, and nothing is written
-	Full                           // like Refused, but the error matches syscall.ENOSPC, as for a full disk
+	Full                           // like Refused, but the error matches syscall.ENOSPC, as it does if the disk is full
 	LostWritten                    // the batch is written, but the error matches bgagent.ErrUncertain
 	LostUnwritten                  // nothing is written, and the error matches bgagent.ErrUncertain
 )
@@ -57,23 +57,22 @@ var (
 	// ErrDead is returned by every call of a process that has died.
 	ErrDead = errors.New("storetest: the process is dead")
 
-	// ErrRefused is returned by a Write with the fault Refused.
+	// ErrRefused is returned by a Write with the fault [Refused].
 	ErrRefused = errors.New("storetest: refused on purpose")
 
 	errClosed = errors.New("storetest: the store is not open")
 )
 
-// SetFaults sets a function that is called before each Write and returns the fault of that Write.
-// The argument "batch" is the number of the batch. The argument "try" is the number of earlier
-// attempts to write this batch, so that a fault can end after some attempts. A nil function means no
-// faults.
+// SetFaults sets a function that is called before each Write and returns the fault for that Write.
+// The function gets the number of the batch, and the number of earlier attempts to write this
+// batch, so that a fault can go away after some attempts. A nil function means no faults.
 func (m *Memory) SetFaults(f func(batch uint64, try int) Fault) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.faults = f
 }
 
-// SetOutdated sets the value of [bgagent.StoreContents].Outdated that Open returns until the next
+// SetOutdated sets the value of [bgagent.StoreContents].Outdated that Open returns until another
 // batch is written.
 func (m *Memory) SetOutdated(why string) {
 	m.mu.Lock()
@@ -91,7 +90,7 @@ func (m *Memory) Damage(key string) {
 	m.damaged[key] = true
 }
 
-// DamageText makes the text with this name of the record unreadable.
+// DamageText makes the record's text with this name unreadable.
 func (m *Memory) DamageText(record, name string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -133,24 +132,24 @@ func copyOf(r bgagent.StoreRecord) bgagent.StoreRecord {
 // Process returns the store for a new simulated process. The store is not open yet.
 func (m *Memory) Process() *Process { return &Process{mem: m, written: sync.NewCond(&m.mu)} }
 
-// Process is a store in memory, as one simulated process sees it. It implements [bgagent.Store].
+// Process is an in-memory store as one simulated process sees it. It implements [bgagent.Store].
 // Its methods are safe for concurrent use.
 type Process struct {
 	mem *Memory
 
 	// The following fields are guarded by mem.mu.
 	dead      bool
-	uncertain bool // a Write ended with bgagent.ErrUncertain, so the store must be opened again
+	uncertain bool // a Write returned bgagent.ErrUncertain, so the store must be opened again
 	closing   bool
-	writes    int        // number of Writes that have begun and not ended
-	written   *sync.Cond // signals that the field "writes" has changed
+	writes    int        // number of Writes that have begun but not ended
+	written   *sync.Cond // signals that writes has changed
 	who       bgagent.StoreOwner
 }
 
 var _ bgagent.Store = (*Process)(nil)
 
-// Crash ends the process. Changes that were not written are lost, and another process can open the
-// store at once. All calls of the dead process return [ErrDead], including calls that are in
+// Crash kills the process. Changes that were not written are lost, and another process can open
+// the store at once. All calls of the dead process return [ErrDead], including calls that are in
 // progress.
 func (p *Process) Crash() {
 	p.mem.mu.Lock()
@@ -165,7 +164,8 @@ func (p *Process) crash() {
 	}
 }
 
-// begin returns an error if the process must not make a call. The caller holds the lock.
+// begin returns an error if the process is not allowed to make a call. The caller holds the
+// lock.
 func (p *Process) begin() error {
 	switch {
 	case p.dead:
@@ -176,7 +176,7 @@ func (p *Process) begin() error {
 	return nil
 }
 
-// Open opens the store and implements [bgagent.Store]. If the process is dead, it returns
+// Open opens the store. It implements [bgagent.Store]. If the process is dead, it returns
 // [ErrDead].
 func (p *Process) Open(ctx context.Context, owner bgagent.StoreOwner) (c bgagent.StoreContents, err error) {
 	if err := ctx.Err(); err != nil {
@@ -260,7 +260,7 @@ func (p *Process) Write(ctx context.Context, b *bgagent.StoreBatch) error {
 	return nil
 }
 
-// faultOf begins a Write and returns its fault. It does not hold the lock while it calls the
+// faultOf begins a Write and returns its fault. It releases the lock while it calls the
 // function given to SetFaults.
 func (p *Process) faultOf(batch uint64) (Fault, error) {
 	m := p.mem
@@ -349,7 +349,7 @@ func (m *Memory) apply(b *bgagent.StoreBatch) {
 	m.batch, m.outdated = b.Number, ""
 }
 
-// Text returns a text of a record and implements [bgagent.Store].
+// Text returns one of a record's texts. It implements [bgagent.Store].
 func (p *Process) Text(ctx context.Context, record, name string) (string, error) {
 	m := p.mem
 	m.mu.Lock()
@@ -367,7 +367,7 @@ func (p *Process) Text(ctx context.Context, record, name string) (string, error)
 	return text, nil
 }
 
-// History returns a page of ended tasks and implements [bgagent.Store].
+// History returns a page of tasks that have ended. It implements [bgagent.Store].
 func (p *Process) History(ctx context.Context, q bgagent.StoreQuery) ([]bgagent.StoreRecord, error) {
 	m := p.mem
 	m.mu.Lock()
@@ -390,13 +390,13 @@ func (p *Process) History(ctx context.Context, q bgagent.StoreQuery) ([]bgagent.
 	return found[:min(len(found), q.Limit)], nil
 }
 
-// later compares two records. The task launched last comes first, and of tasks launched at the same
-// time, the task with the greater key.
+// later compares two records. Tasks that were launched later come first. Among tasks launched at
+// the same time, the task with the greater key comes first.
 func later(a, b bgagent.StoreRecord) int {
 	return cmp.Or(b.Launched.Compare(a.Launched), cmp.Compare(b.Key, a.Key))
 }
 
-// Close closes the store and implements [bgagent.Store]. It waits for Writes that have begun. If
+// Close closes the store. It implements [bgagent.Store]. It waits for Writes that have begun. If
 // the process is dead, it returns [ErrDead].
 func (p *Process) Close() error {
 	m := p.mem

@@ -12,7 +12,8 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// inMemory returns the content of a store in memory, with all the functions that checks need.
+// inMemory returns the content of an in-memory store, with all the functions that checks
+// need.
 func inMemory(m *Memory, process func() bgagent.Store, unwrap func(bgagent.Store) *Process) Content {
 	once := func(kinds ...FaultKind) func(uint64, int) Fault {
 		return func(uint64, int) (f Fault) {
@@ -55,7 +56,7 @@ func TestAStoreThatCanBeReopenedKeepsThePromisesOfAStore(t *testing.T) {
 	}})
 }
 
-// opened returns a new store in memory with the given faults, and a process that has opened it.
+// opened returns a new in-memory store with the given faults, and a process that has opened it.
 func opened(t *testing.T, faults func(batch uint64, try int) Fault) (*Memory, *Process) {
 	t.Helper()
 	m := &Memory{}

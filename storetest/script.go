@@ -15,13 +15,13 @@ import (
 )
 
 // Script is a sequence of batches, together with the contents that a store must have after each
-// batch. In the batches, tasks are launched, run and end, their ends are reported, and they are
-// deleted. A Script is for tests that interrupt a store at some moment and check its contents. Its
-// methods are safe for concurrent use.
+// batch. In the batches, tasks are launched, run and end, their completion is reported, and they
+// are deleted. A Script is for tests that interrupt a store at some moment and check its contents.
+// Its methods are safe for concurrent use.
 type Script struct {
 	batches []bgagent.StoreBatch
 	after   []content // after[n] is the content after batch n
-	names   []textKey // names of all texts that were written by any batch
+	names   []textKey // names of all texts that any batch writes
 }
 
 type textKey struct{ record, name string }
@@ -32,8 +32,8 @@ type content struct {
 }
 
 // NewScript makes a script of n batches. The same arguments produce the same script. The tasks are
-// launched at the time "start" and shortly afterwards. If the store deletes old tasks, "start" must
-// be recent enough.
+// launched at the given start time and shortly afterwards. If the store deletes old tasks, start
+// must be recent enough.
 func NewScript(seed uint64, n int, start time.Time) *Script {
 	w := writer{
 		rnd: rand.New(rand.NewPCG(seed, 1)), now: start.Round(0).UTC(),
@@ -59,12 +59,14 @@ func NewScript(seed uint64, n int, start time.Time) *Script {
 // Len returns the number of batches.
 func (s *Script) Len() int { return len(s.batches) }
 
-// Batch returns batch n. The first batch has the number 1. The caller must not change the batch.
+// Batch returns the batch with the number n. The first batch has the number 1. The caller must
+// not change the batch.
 func (s *Script) Batch(n int) *bgagent.StoreBatch { return &s.batches[n-1] }
 
 // Check compares an open store with the script and returns an error that describes the first
-// difference. The process of the store was interrupted after the batch "acked" was acknowledged. By
-// then, the batch "tried", which is "acked" or the next batch, had been passed to Write.
+// difference. acked is the number of the last batch that was acknowledged before the store's
+// process was interrupted. tried is the number of the last batch that was passed to Write by then,
+// which is acked or acked+1.
 func (s *Script) Check(ctx context.Context, st bgagent.Store, c bgagent.StoreContents, acked, tried int) error {
 	if c.Batch < uint64(acked) {
 		return fmt.Errorf("batch %d was acknowledged, but the store has only %d", acked, c.Batch)
@@ -162,7 +164,7 @@ func keysOf(all []bgagent.StoreRecord) string {
 	return short(strings.Join(keys, " "))
 }
 
-// short shortens a text for an error message.
+// short shortens s for an error message.
 func short(s string) string {
 	if len(s) > 200 {
 		return fmt.Sprintf("%s… (%d bytes)", s[:200], len(s))
@@ -224,7 +226,7 @@ func (w *writer) step() {
 		r.Status, r.Ended, r.Data = bgagent.Completed, w.now, w.data(400)
 		size := 200
 		if w.rnd.IntN(4) == 0 {
-			size = 9000 // a text of this size needs pages of its own
+			size = 9000 // a text of this size needs separate pages
 		}
 		w.text(r.Key, "result.1", size)
 	case r.Due:

@@ -1,5 +1,5 @@
 // The address of the page. The part after # holds the selected task, the selected group of tasks,
-// the search, the order and the view. A value that is the default is left out.
+// the search, the order and the view. Default values are left out.
 
 import { GROUPS } from './format.js'
 

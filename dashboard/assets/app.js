@@ -13,7 +13,7 @@ import { Tree } from './tree.js'
 const $ = id => document.getElementById(id)
 const CHIPS = ['all', ...GROUPS].map(key => [key, key[0].toUpperCase() + key.slice(1)])
 const PAUSE = 120 // minimum ms between two drawings
-const LONGEST = 40_000 // maximum ms without a message of the server, which sends one every 15 s
+const LONGEST = 40_000 // maximum ms without a message from the server, which sends one every 15 s
 
 let skew = 0 // time by the server's clock minus time by the browser's clock, in ms
 let allowed = { cancel: false, resume: false, silent: 0 }
@@ -47,10 +47,10 @@ function redraw() {
 }
 
 let stream = null
-let arrived = 0 // time of the last message of the stream
+let arrived = 0 // time of the last message from the stream
 
-// connect opens the stream. The server then sends the state of all tasks, so nothing that the page has
-// missed can stay wrong.
+// connect opens the stream. The server then sends the state of all tasks, so whatever the page has
+// missed is corrected.
 function connect() {
   stream?.close()
   stream = new EventSource('events')
@@ -109,8 +109,8 @@ function check() {
 }
 
 // follow updates the open task's details from a batch. After a restart of the stream, the task
-// has a new node. If the store no longer has the task, the details of an ended task stay open.
-// A live task was lost with an earlier process, so its details are closed.
+// has a new node. If the store no longer has the task, the details stay open if the task has
+// ended. A live task was lost with an earlier process, so its details are closed.
 function follow(batch) {
   const node = store.tasks.get(detail.node.key)
   if (node) {
@@ -250,8 +250,8 @@ document.addEventListener('keydown', e => {
 
 let wanted = '' // id of the task in the address, until the page has the task
 
-// remember writes what the page shows into its address. Each change is a step back for the browser's
-// Back button, unless "again" is set: then it replaces the last step.
+// remember writes what the page shows into its address. Each change becomes a step for the
+// browser's Back button, unless again is true: in that case, it replaces the last step.
 function remember({ again = false } = {}) {
   const to = format({
     task: detail.node?.key ?? wanted, show: store.show, search: store.search, newest: store.newest,

@@ -6,7 +6,7 @@ import { Log } from './log.js'
 import { Questions } from './questions.js'
 
 const KEEP = 150 // maximum number of messages shown; the latest are shown
-const PAGES = 50 // maximum number of pages of messages per refresh
+const PAGES = 50 // maximum number of pages of messages that are fetched per refresh
 const PAUSE = 700 // minimum ms between two refreshes of a task
 
 export class Detail {
@@ -55,8 +55,8 @@ export class Detail {
     this.onclose()
   }
 
-  // leave aborts the refresh in flight, because its answer would belong to the previous view.
-  // The same applies if the same task is shown again.
+  // leave aborts the refresh in flight, because its answer would belong to the previous view,
+  // even if the same task is shown again.
   #leave() {
     this.ui?.log.stop()
     this.looking?.abort()
@@ -90,7 +90,7 @@ export class Detail {
     this.draw()
   }
 
-  // draw shows the data that the store has about the task.
+  // draw shows the data that the store holds about the task.
   draw() {
     if (!this.node || this.box.hidden) return
     const { ui } = this
@@ -128,7 +128,7 @@ export class Detail {
     this.#kids()
   }
 
-  // outcome shows why the task ended, and its result. While the whole texts are not fetched yet, it
+  // outcome shows why the task ended, and its result. Until the whole texts have been fetched, it
   // shows the beginning of the reason, which is in the row.
   #outcome() {
     const { ui } = this
@@ -186,8 +186,8 @@ export class Detail {
     })
   }
 
-  // refresh fetches and shows the data that the store does not have about the task. It fetches
-  // the data immediately for a newly opened task, and afterwards at most once per PAUSE.
+  // refresh fetches and shows the data about the task that is not in the store. It fetches the
+  // data immediately for a newly opened task, and afterwards at most once per PAUSE.
   async refresh() {
     if (!this.node) return
     const { node } = this
@@ -278,7 +278,7 @@ export class Detail {
   }
 }
 
-// Whole shows a whole text with a button that copies it.
+// Whole shows a text in full, with a button that copies it.
 class Whole {
   constructor(title) {
     this.title = el('h3', {}, title)
@@ -293,8 +293,9 @@ class Whole {
     this.el.hidden = !text
   }
 
-  // copy copies the text. A page that was not loaded over HTTPS or from this machine may not use the
-  // clipboard, so the text is then selected and copied.
+  // copy copies the text. A page that was not loaded over HTTPS or from this machine is not allowed
+  // to use the clipboard, so in that case, the text is selected and copied with the document's copy
+  // command.
   async #copy() {
     let copied = true
     try {

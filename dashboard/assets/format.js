@@ -2,7 +2,7 @@
 
 const running = task => (task.tool ? `running · ${task.tool}` : 'running')
 
-// PHASES holds the state and the words with which the page shows each phase of a running task.
+// PHASES holds, for each phase of a running task, the state and the words that the page shows.
 const PHASES = {
   '': { state: 'running', words: running },
   'starting': { state: 'running', words: () => 'starting' },
@@ -40,10 +40,10 @@ export function groupOf(task) {
 
 const RANKS = { running: 0, parked: 1, queued: 2 }
 
-// rankOf returns the place of a task's group among the groups below a session.
+// rankOf returns the rank of a task's group among the groups below a session.
 export const rankOf = task => RANKS[groupOf(task)] ?? 3
 
-// stateText returns a few words about the activity of a task or about its end.
+// stateText returns a few words about what a task is doing or about how it ended.
 export function stateText(task) {
   switch (stateOf(task)) {
     case 'queued': return 'queued'
@@ -76,7 +76,7 @@ export function duration(ms) {
   return `${Math.floor(m / 60)}h ${String(m % 60).padStart(2, '0')}m`
 }
 
-// ago returns a time span roughly, in one unit.
+// ago returns an approximate time span, in a single unit.
 export function ago(ms) {
   const s = Math.max(Math.floor(ms / 1000), 0)
   if (s < 60) return `${s}s`
@@ -87,8 +87,8 @@ export function ago(ms) {
 
 const WORKING = ['', 'starting', 'in a turn']
 
-// isSilent reports whether a task works, but nothing was heard of it for at least the given time in
-// ms. A task that waits for something else is expected to be silent.
+// isSilent reports whether a task is working but has been silent for at least the given time in ms.
+// A task that waits for something else is expected to be silent.
 export function isSilent(task, now, most) {
   return most > 0 && !!task.heard && task.status === 'running' && WORKING.includes(task.phase || '') && now - task.heard >= most
 }
@@ -99,7 +99,8 @@ export function money(x) {
   return `$${x.toFixed(x < 0.1 ? 4 : x < 1000 ? 2 : 0)}`
 }
 
-// elapsed returns the time for which a task has run or, if it is pending, has been queued.
+// elapsed returns how long a task has been running or, if it is pending, how long it has been
+// queued.
 export function elapsed(task, now) {
   if (task.ended) return task.started ? task.ended - task.started : 0
   return Math.max(now - (task.started || task.queued), 0)
@@ -128,7 +129,7 @@ export function el(name, attributes = {}, ...content) {
   return e
 }
 
-// The function "say" sets an element's text. It changes the document only if the text differs.
+// say sets an element's text. It changes the document only if the text differs.
 export function say(e, text) {
   if (e.firstChild ? e.firstChild.data !== text : text !== '') e.textContent = text
 }

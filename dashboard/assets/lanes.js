@@ -19,7 +19,7 @@ export function lanes(nodes) {
 function fill(pool) {
   const run = pool.nodes.filter(node => node.task.started)
   run.sort((a, b) => a.task.started - b.task.started || a.task.n - b.task.n)
-  const free = [] // the time at which each lane becomes free
+  const free = [] // the time when each lane becomes free
   for (const node of run) {
     let lane = free.findIndex(at => at <= node.task.started)
     if (lane < 0) lane = Math.min(free.length, MAX_LANES - 1)
@@ -28,8 +28,8 @@ function fill(pool) {
   }
 }
 
-// queueLengths divides a time span into equal pieces. For each piece, it returns the
-// number of tasks that waited for a slot.
+// queueLengths divides a time span into equal pieces. For each piece, it returns the number
+// of tasks that were waiting for a slot.
 export function queueLengths(nodes, from, to, pieces, now) {
   const change = new Int32Array(pieces + 1)
   const piece = at => Math.max(Math.min(Math.floor(((at - from) / (to - from)) * pieces), pieces), 0)

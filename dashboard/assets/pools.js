@@ -1,5 +1,5 @@
-// The pools, each with the number of slots in use and the number of tasks that wait for a
-// slot.
+// The pools, each with the number of slots in use and the number of tasks that are waiting
+// for a slot.
 
 import { el, say } from './format.js'
 
@@ -47,7 +47,7 @@ export class Pools {
     say(card.waiting, p.waiting ? `${p.waiting} waiting` : '')
     const full = p.limit > 0 ? Math.min(p.in_use / p.limit, 1) : p.in_use ? 0.5 : 0
     card.bar.firstChild.style.width = `${full * 100}%`
-    card.el.dataset.short = String(p.waiting > 0) // a full pool for which nobody waits needs no attention
+    card.el.dataset.short = String(p.waiting > 0) // a full pool that no task waits for needs no attention
     card.el.title = `${p.name}: ${p.in_use} of ${limit} slots in use, ${p.waiting} waiting`
   }
 }

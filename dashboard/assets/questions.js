@@ -9,8 +9,8 @@ export class Questions {
     this.el = el('div', { class: 'questions' })
   }
 
-  // show shows the questions of the task. Questions that are shown already stay as they are, so that a
-  // button that is pressed does not move away.
+  // show shows the task's questions. Questions that are already shown stay as they are, so that a
+  // button does not move while it is being pressed.
   show(task, list) {
     const { answer, permit } = this.allowed()
     const drawn = JSON.stringify([task, answer, permit, list.map(q => q.key)])

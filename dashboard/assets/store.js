@@ -1,5 +1,5 @@
-// The page's data: all tasks, linked as the nodes of a tree. A node is a task, or a
-// session that has launched tasks but belongs to no task.
+// The page's data: all tasks, linked as the nodes of a tree. A node is a task, or a session
+// that has launched tasks but does not belong to a task.
 
 import { GROUPS, groupOf, isLive, rankOf, stateOf } from './format.js'
 
@@ -17,17 +17,17 @@ class Node {
     this.first = Infinity // launch number of the session's latest task
 
     // The following fields are sums over all tasks below the node, at any depth. They are set by
-    // the method "total" of the store.
+    // the store's method total.
     this.below = 0 // number of tasks
     this.failed = 0 // number of failed tasks
-    this.tokens = 0 // also of the node's own task
-    this.cost = 0 // in US dollars, also of the node's own task
+    this.tokens = 0 // including the node's own task
+    this.cost = 0 // in US dollars, including the node's own task
     this.live = 0 // number of live tasks directly below the node
     this.states = task ? null : new Map() // for a session: number of tasks by state
   }
 }
 
-// The function "above" returns the set of a node and all its ancestors.
+// above returns the set of a node and all its ancestors.
 function above(node) {
   const all = new Set()
   for (let n = node; n; n = n.up) all.add(n)
@@ -37,21 +37,21 @@ function above(node) {
 export class Store {
   tasks = new Map() // by id
   owners = new Map() // by session: the node of the task to which the session belongs
-  sessions = new Map() // by session: the node of a session that belongs to no task
+  sessions = new Map() // by session: the node of a session that does not belong to a task
   closed = new Set() // keys of folded nodes
   show = 'all' // the selected group, or "all"
   search = ''
   newest = true
   flat = []
-  shape = true // the tree has changed, so the list "flat" must be rebuilt
+  shape = true // the tree has changed, so flat must be rebuilt
   summed = false // the sums of all nodes are up to date
-  fresh = null // while a snapshot of all tasks arrives: the ids of its tasks so far
+  fresh = null // while a snapshot of all tasks is arriving: the ids of its tasks so far
   groups = {} // number of tasks by group, and of all tasks as "all"
   sum = { tokens: 0, cost: 0, priced: 0 } // tokens and cost of all tasks; number of tasks with a cost
 
-  // apply changes the store as a batch says. A batch holds the state of tasks, never a difference. The
-  // first batch of a stream begins a snapshot of all tasks. Until the snapshot is complete, the tasks
-  // that the store already has stay, so that the page does not jump after each reconnect.
+  // apply applies a batch to the store. A batch holds the state of tasks, never a difference. The
+  // first batch of a stream begins a snapshot of all tasks. Until the snapshot is complete, the
+  // tasks that the store already has stay, so that the page does not jump after each reconnect.
   apply(batch) {
     if (batch.first) this.fresh = new Set()
     for (const task of batch.rows ?? []) {
@@ -66,9 +66,9 @@ export class Store {
     this.summed = false
   }
 
-  // total sums up what is below each node. It always starts from nothing, so no missed or repeated
-  // update can make a sum wrong. The server does not send the row of a waiting task again when one
-  // of its children starts or ends, so the number of its live children is counted here, too.
+  // total sums up what is below each node. It always starts from zero, so a missed or repeated
+  // update cannot make a sum wrong. The server does not send the row of a waiting task again when
+  // one of its children starts or ends, so the number of its live children is counted here, too.
   total() {
     if (this.summed) return
     this.summed = true
@@ -129,10 +129,9 @@ export class Store {
     if (task.session && (this.owners.get(task.session) !== node || this.sessions.has(task.session))) this.#own(task.session, node)
   }
 
-  // The method "own" records that a session belongs to a task. It moves the tasks that the
-  // session has launched below this task. It does not move the task itself and its
-  // ancestors, because they would form a ring. A ring has no root, so its tasks would not be
-  // shown.
+  // own records that a session belongs to a task. It moves the tasks that the session
+  // launched below this task. It does not move the task itself or its ancestors, because they
+  // would form a ring. A ring has no root, so its tasks would not be shown.
   #own(session, node) {
     this.owners.set(session, node)
     if (!node.owned.includes(session)) node.owned.push(session)
@@ -180,7 +179,7 @@ export class Store {
     this.#unlink(node)
     const orphans = node.kids
     node.kids = []
-    for (const kid of orphans) this.#link(kid) // the orphans are now below a session that belongs to no task
+    for (const kid of orphans) this.#link(kid) // the orphans are now below a session that does not belong to a task
   }
 
   fold(node, closed) {
@@ -226,7 +225,7 @@ export class Store {
   }
 
   // walk appends the rows of the nodes and their descendants. It does not recurse, because
-  // the depth of the tree is unbounded. If unfold is set, it also enters folded nodes, so
+  // the depth of the tree is unbounded. If unfold is true, it also enters folded nodes, so
   // that everything that passes the filter and the search is visible.
   #walk(roots, shown, unfold) {
     const pick = nodes => (shown ? nodes.filter(n => shown.has(n)) : nodes)

@@ -1,6 +1,6 @@
-// The timeline. It shows the lanes of each pool and, above the lanes, the number of waiting
-// tasks. Tasks that run at the same time are on different lanes. Lanes are not slots and
-// have no numbers: a task that waits for its own tasks keeps its lane but has no slot.
+// The timeline. For each pool, it shows the lanes and, above the lanes, the number of waiting
+// tasks. Tasks that run at the same time are on different lanes. Lanes are not slots and have
+// no numbers: a task that waits for its own tasks keeps its lane but has no slot.
 
 import { duration, el, elapsed, say, stateOf, stateText } from './format.js'
 import { lanes, queueLengths } from './lanes.js'
@@ -153,8 +153,7 @@ export class Timeline {
     this.font = `11px ${read('--sans')}`
   }
 
-  // The method "marks" calls f for every grid line with its position, its time and the step
-  // between lines.
+  // marks calls f for every grid line with its position, its time and the step between lines.
   #marks(f) {
     const steps = [1, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 21600, 86400]
     const most = Math.max(this.#plotWidth() / 76, 2)
@@ -203,8 +202,8 @@ export class Timeline {
     this.#eachLane(pool, top, height, (lane, at) => this.#drawLane(c, pool, lane, at))
   }
 
-  // The method "say" draws a text in the head of a pool, over a piece of plain ground that hides the
-  // grid. It returns the width of the text.
+  // say draws text in the head of a pool, on a plain background that hides the grid. It returns the
+  // width of the text.
   #say(c, text, x, y, colour) {
     const w = c.measureText(text).width
     c.fillStyle = this.colours.bg
@@ -260,7 +259,7 @@ export class Timeline {
       c.fillStyle = this.colours[state] ?? dim
       const width = Math.max(x1 - x0 - 0.5, 1)
       const pale = t.ended && node.key !== this.active
-      if (pale) { // ended tasks are paler; the grid is covered first, so that it does not show through
+      if (pale) { // tasks that have ended are paler; the grid is covered first, so that it does not show through
         c.fillStyle = this.colours.bg
         c.fillRect(x0, y + 2, width, LANE - 4)
         c.fillStyle = this.colours[state] ?? dim
@@ -340,7 +339,7 @@ export class Timeline {
     return best
   }
 
-  // The method "beside" returns the node on the next lane whose task started nearest in time.
+  // beside returns the node on the next lane whose task started at the nearest time.
   #beside(at, step) {
     let { p, lane } = at
     lane += step

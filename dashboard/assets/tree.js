@@ -2,7 +2,7 @@
 
 import { ago, count, duration, elapsed, el, isSilent, lastHeard, money, say, stateOf, stateText } from './format.js'
 
-const EXTRA = 6 // extra rows drawn above and below the visible rows, so that scrolling shows no gaps
+const EXTRA = 6 // extra rows drawn above and below the visible rows, so that there are no gaps during scrolling
 
 const STATE_NAMES = { running: 'running', asking: 'asking', waiting: 'waiting', parked: 'parked', queued: 'queued', completed: 'done', error: 'failed', cancelled: 'cancelled' }
 
@@ -52,7 +52,8 @@ class Line {
     say(this.twist, item.kids ? (item.open ? '▾' : '▸') : '')
   }
 
-  // failed shows how many tasks below the node have failed, also if they are folded or filtered out.
+  // failed shows how many tasks below the node have failed, including those that are folded or
+  // filtered out.
   failed(node) {
     say(this.below, node.failed ? `${count(node.failed)} failed` : '')
     this.below.title = node.failed ? `${node.failed} failed ${node.failed === 1 ? 'task' : 'tasks'} below` : ''
@@ -97,7 +98,7 @@ class Line {
 
 export class Tree {
   lines = []
-  list = [] // the rows of the last drawing
+  list = [] // the rows that were last drawn
   fresh = true // the next drawing need not keep rows in place
   active = null // key of the active row
 
@@ -166,9 +167,9 @@ export class Tree {
     return parseFloat(getComputedStyle(this.rows).getPropertyValue('--row')) || 28
   }
 
-  // The method "hold" keeps the visible rows in place when other rows appear, disappear or move above
-  // them. It moves the view as far as most of the visible rows have moved, because a single row can
-  // move far when its state changes.
+  // hold keeps the visible rows in place when other rows appear, disappear or move above them. It
+  // scrolls the view as far as most of the visible rows have moved, because a single row can move
+  // far when its state changes.
   #hold(list, height) {
     if (this.list === list || this.box.scrollTop < height) return
     const from = Math.floor(this.box.scrollTop / height)

@@ -100,7 +100,7 @@ func open(t *testing.T, url string, s screen) *tab {
 	t.Cleanup(cancel)
 	ctx, cancel = chromedp.NewContext(ctx)
 	p := &tab{t: t, ctx: ctx, close: sync.OnceFunc(func() {
-		_ = chromedp.Cancel(ctx) // waits until the browser has ended, so that its folder can be removed
+		_ = chromedp.Cancel(ctx) // waits until the browser has exited, so that its folder can be removed
 		cancel()
 	})}
 	t.Cleanup(p.close)
@@ -181,7 +181,7 @@ func (p *tab) press(keys ...string) {
 }
 
 // pressChar presses a character key as a user would. If the page handles the key itself, no
-// character is written.
+// character is entered.
 func (p *tab) pressChar(key string) {
 	p.t.Helper()
 	call(p, input.DispatchKeyEvent, input.DispatchKeyEventParams{Type: input.DispatchKeyEventTypeKeyDown, Key: key, Text: key})
@@ -207,8 +207,8 @@ func eval[T any](p *tab, expression string) T {
 	return v
 }
 
-// The method "until" waits until an expression is true in the page. It polls from outside the
-// page, because the page's policy forbids code made from text.
+// until waits until an expression is true in the page. It polls from outside the page,
+// because the page's policy forbids code that is made from text.
 func (p *tab) until(expression string) {
 	p.t.Helper()
 	deadline := time.Now().Add(3 * time.Minute)
@@ -234,7 +234,7 @@ func serve(t *testing.T, m *bgagent.BackgroundManager, cfg dashboard.Config) str
 func newManager(t *testing.T, agents map[string]inproc.Agent, cfg bgagent.Config) *bgagent.BackgroundManager {
 	m, err := bgagent.New(inproc.New(agents), cfg)
 	require.NoError(t, err)
-	t.Cleanup(func() { _ = m.Close(context.Background()) }) // the error lists notices that were not taken
+	t.Cleanup(func() { _ = m.Close(context.Background()) }) // the error lists notices that have not been taken
 	return m
 }
 

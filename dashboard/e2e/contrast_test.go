@@ -16,13 +16,13 @@ import (
 	"github.com/bgagent/bgagent/inproc"
 )
 
-// leastContrast is the contrast that WCAG 2 requires of text at level AA.
+// leastContrast is the minimum contrast that WCAG 2 requires of text at level AA.
 const leastContrast = 4.5
 
 // measureContrast defines the function __contrast, which measures the contrast of each visible text
 // in the document with the colours behind it: the text of elements, the text that the style sheet
-// adds, and the values and placeholders of fields. It also measures each text that is drawn on a
-// canvas, with the pixel behind it, when the text is drawn.
+// adds, and the values and placeholders of fields. It also measures the contrast of each text that
+// is drawn on a canvas with the pixel behind it, at the moment when the text is drawn.
 const measureContrast = `(() => {
   const parse = c => { const [r, g, b, a = 1] = c.match(/[\d.]+/g).map(Number); return { r, g, b, a } }
   const over = (top, under) => ({ r: top.r * top.a + under.r * (1 - top.a), g: top.g * top.a + under.g * (1 - top.a), b: top.b * top.a + under.b * (1 - top.a), a: 1 })
@@ -81,7 +81,7 @@ const measureContrast = `(() => {
   }
 })()`
 
-// colourful makes tasks in every state, with texts of every kind. It returns their titles.
+// colourful makes tasks in every state, with every kind of text. It returns their titles.
 func colourful(t *testing.T) (*bgagent.BackgroundManager, []string) {
 	parent := make(chan string, 1)
 	var m *bgagent.BackgroundManager
@@ -173,7 +173,7 @@ func TestEveryTextHasEnoughContrast(t *testing.T) {
 			measure("dialog", 60)
 			p.js(`document.getElementById('ask').close()`)
 			p.click(".close")
-			for y := 60; y < 300; y += 40 { // a row, a chip and a pool below the pointer
+			for y := 60; y < 300; y += 40 { // a row, a chip and a pool under the pointer
 				call(p, input.DispatchMouseEvent, input.DispatchMouseEventParams{Type: input.DispatchMouseEventTypeMouseMoved, X: 200, Y: float64(y)})
 				measure("pointer", 40)
 			}
@@ -191,7 +191,7 @@ func TestEveryTextHasEnoughContrast(t *testing.T) {
 				p.js(`document.getElementById('link').dataset.state = '` + state + `'`)
 				measure(state, 20)
 			}
-			// The colours of states that the manager cannot be brought into here.
+			// The colours of states that the manager cannot enter in this test.
 			p.click("#tab-tree")
 			p.js(`for (const [i, row] of [...document.querySelectorAll('#rows .row:not([data-state=session])')].entries()) row.dataset.state = ['parked', 'asking'][i % 2]`)
 			measure("states", 40)

@@ -18,8 +18,8 @@ import (
 	"github.com/bgagent/bgagent/inproc"
 )
 
-// serveBehind serves the manager's page, but first calls the function "answer" for each request. If
-// the function returns true, it has answered the request itself.
+// serveBehind serves the manager's page, but first calls answer for each request. If answer returns
+// true, it has answered the request itself.
 func serveBehind(t *testing.T, m *bgagent.BackgroundManager, cfg dashboard.Config, answer func(http.ResponseWriter, *http.Request) bool) string {
 	h := dashboard.New(m, cfg)
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -32,8 +32,8 @@ func serveBehind(t *testing.T, m *bgagent.BackgroundManager, cfg dashboard.Confi
 	return srv.URL + "/"
 }
 
-// The function "hold" returns a function that blocks a request until the request is cancelled or
-// the test is over. The result "waiting" is the number of blocked requests.
+// hold returns a function that blocks a request until the request is cancelled or the test is
+// over. waiting is the number of blocked requests.
 func hold(t *testing.T) (held func(*http.Request), waiting *atomic.Int32) {
 	over := make(chan struct{})
 	t.Cleanup(func() { close(over) })
@@ -54,11 +54,11 @@ func (p *tab) openTask(title string) {
 	p.until(fmt.Sprintf(`detail.querySelector('h2')?.textContent === %q`, title))
 }
 
-// messages is an expression for the texts of the messages without the prompt. The prompt is shown
+// messages is an expression for the texts of the messages without the prompt, which is shown
 // above the messages.
 const messages = `[...detail.querySelectorAll('.messages :is(pre, .note)')].map(e => e.textContent).join('|')`
 
-// result is an expression for the result or the error that the page shows of a task.
+// result is an expression for a task's result or error, as shown on the page.
 const result = `[...detail.querySelectorAll('.whole:not([hidden]) pre')].map(e => e.textContent).join('|')`
 
 func TestASlowAnswerAboutOneTaskDoesNotHoldUpAnother(t *testing.T) {

@@ -15,7 +15,7 @@ import (
 	"github.com/bgagent/bgagent/inproc"
 )
 
-// withFailing are the agents of the tests and one that fails.
+// withFailing holds the agents of the tests and one that fails.
 var withFailing = map[string]inproc.Agent{
 	"echo": agents["echo"], "wait": agents["wait"],
 	"fail": func(context.Context, *inproc.Turn) (string, error) { return "", errors.New("the disk is full") },
@@ -52,7 +52,7 @@ func TestAPhoneShowsWhyATaskFailedAndWhatItCost(t *testing.T) {
 		require.True(t, eval[bool](p, `(r => r.width > 20 && r.left >= 0 && r.right <= innerWidth)(`+row+`.querySelector('`+cell+`').getBoundingClientRect())`), cell)
 	}
 	require.Contains(t, eval[string](p, rowWith("main")+`.querySelector('.c-cost').textContent`), "$1.25")
-	// No cell covers another one.
+	// No cell may cover another one.
 	require.Empty(t, eval[string](p, `[...document.querySelectorAll('#rows .row')].flatMap(row => {
 		const cells = [...row.children].filter(e => e.textContent && e.getClientRects().length).map(e => [e.className, e.getBoundingClientRect()])
 		return cells.flatMap(([a, x], i) => cells.slice(i + 1).filter(([, y]) => x.left < y.right && y.left < x.right && x.top < y.bottom && y.top < x.bottom).map(([b]) => a + ' and ' + b))
@@ -86,7 +86,7 @@ func TestFailuresAreCountedOnEveryRowAboveThem(t *testing.T) {
 	p.until(below("top") + ` === '3 failed' && ` + below("main") + ` === '3 failed'`)
 
 	p.click("[data-show=failed]")
-	p.until(rowWith("deep 2")) // shown although its parents are folded
+	p.until(rowWith("deep 2")) // shown even though its parents are folded
 	require.Equal(t, "6", eval[string](p, `String(document.querySelectorAll('#rows .row').length)`))
 }
 

@@ -14,7 +14,7 @@ import (
 	"github.com/bgagent/bgagent/dashboard"
 )
 
-// sleeper is a response whose connection dies without a sign while the flag "asleep" is set.
+// sleeper is a response whose connection silently dies while asleep is set.
 type sleeper struct {
 	http.ResponseWriter
 	asleep *atomic.Bool
@@ -76,8 +76,8 @@ func TestAPageThatSleptIsRightAgain(t *testing.T) {
 }
 
 // The rows of a page must depend only on the last state of each task. This script sends random
-// batches to a store and compares its rows and sums with those of a new store that gets only the last
-// states. It returns a description of the first difference.
+// batches to a store, and compares its rows and sums with those of a new store that gets only the
+// last states. It returns a description of the first difference.
 const lastStates = `import(new URL('store.js', location)).then(({ Store }) => {
   let seed = 1
   const below = n => (seed = (seed * 48271) % 2147483647) % n

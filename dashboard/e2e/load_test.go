@@ -33,7 +33,7 @@ const (
 // busy is an agent that reports something once a second until it is stopped.
 func busy(ctx context.Context, t *inproc.Turn) (string, error) {
 	select {
-	case <-time.After(rand.N(time.Second)): // makes the tasks start at different times
+	case <-time.After(rand.N(time.Second)): // spreads the start times of the tasks
 	case <-ctx.Done():
 		return "", ctx.Err()
 	}
@@ -72,10 +72,10 @@ func TestTenThousandTasksAndAHundredUpdatesASecond(t *testing.T) {
 		p.close()
 	}
 
-	// The time of a browser's first page includes the start of the browser. Each browser is closed
-	// before the next browser starts, because an open browser takes processor time from the
-	// measured page. The page is opened several times, and the minimum counts, because it is the
-	// time with the least other load on the machine.
+	// The time until a browser's first page is shown includes the start of the browser. Each
+	// browser is closed before the next one starts, because an open browser takes processor time
+	// from the measured page. The page is opened several times, and the minimum counts, because it
+	// was measured with the least other load on the machine.
 	var firsts []time.Duration
 	var p *tab
 	for len(firsts) < 3 || len(firsts) < 8 && slices.Min(firsts) >= firstRows {
@@ -112,13 +112,13 @@ func TestTenThousandTasksAndAHundredUpdatesASecond(t *testing.T) {
 	most := eval[int](p, `window.__seen.most`)
 	t.Logf("%d tasks, %d running: first rows after %v, of one task after %v; the main thread's longest of %d tasks in %d s took %v of its time, with %d updates; at most %d rows; the longest task since the page was opened %v by the clock",
 		manyTasks, running, firsts, small, len(tasks), traceSeconds, longest, news, most, seen(p, "longest"))
-	// On a slow machine, the limit depends on the time that a page with one task takes.
+	// On a slow machine, the limit depends on how long a page with one task takes.
 	require.Less(t, slices.Min(firsts), max(firstRows, 3*slices.Min(small)), "the first rows")
 	require.Less(t, longest, longestTask, "a task of the main thread")
 	require.Less(t, most, mostRows, "rows in the document")
 }
 
-// countEvents counts the manager's events from now on.
+// countEvents counts the manager's events from the time of the call.
 func countEvents(t *testing.T, m *bgagent.BackgroundManager) *atomic.Int64 {
 	_, sub := m.Subscribe(1 << 16)
 	var n atomic.Int64
@@ -138,7 +138,7 @@ func countEvents(t *testing.T, m *bgagent.BackgroundManager) *atomic.Int64 {
 	return &n
 }
 
-// traceEvent holds the fields of an event in a trace that the test uses.
+// traceEvent holds the fields of a trace event that the test uses.
 type traceEvent struct {
 	Name     string  `json:"name"`
 	Process  int     `json:"pid"`
@@ -151,8 +151,8 @@ type traceEvent struct {
 	} `json:"args"`
 }
 
-// The method "trace" records a trace while the function "during" runs. It returns the durations of
-// the tasks on the page's main thread. The durations are CPU times, so that other load on the
+// trace records a trace while the function "during" runs. It returns the durations of the
+// tasks on the page's main thread. The durations are CPU times, so that other load on the
 // machine does not matter.
 func (p *tab) trace(during func()) []time.Duration {
 	p.t.Helper()

@@ -44,7 +44,7 @@ func TestTheOutcomeIsShownFirstAndWhole(t *testing.T) {
 	p.openTask("failed")
 	p.until(result + fmt.Sprintf(` === %q`, reason+"|half of it"))
 	require.Equal(t, "Error", eval[string](p, first+`.querySelector('h3').textContent`))
-	p.js(`navigator.clipboard.writeText = () => Promise.reject(new Error('not allowed'))`) // as on a page without HTTPS
+	p.js(`navigator.clipboard.writeText = () => Promise.reject(new Error('not allowed'))`) // as on a page that is served without HTTPS
 	p.js(`document.addEventListener('copy', () => { window.__copied = String(getSelection()) })`)
 	p.click(".whole:not([hidden]) .copy")
 	p.until(first + `.querySelector('.copy').textContent === 'Copied'`)
@@ -112,7 +112,7 @@ func TestTheLogOfATaskIsShownLive(t *testing.T) {
 			return "", 0, errors.New("another task")
 		}
 		part := text.Load().(string)[offset:]
-		part = part[:min(len(part), 3)] // a log can come in small parts
+		part = part[:min(len(part), 3)] // a log can arrive in small parts
 		return part, offset + int64(len(part)), nil
 	}})+"#"+id, desktop)
 	log := `detail.querySelector('.log pre').textContent`
@@ -125,5 +125,5 @@ func TestTheLogOfATaskIsShownLive(t *testing.T) {
 	text.Store("one\ntwo " + hostile + " three")
 	_, err := m.Cancel(t.Context(), bgagent.Caller{}, id, bgagent.CancelOptions{})
 	require.NoError(t, err)
-	p.until(log + fmt.Sprintf(" === %q", "one\ntwo "+hostile+" three")) // also what comes last
+	p.until(log + fmt.Sprintf(" === %q", "one\ntwo "+hostile+" three")) // including what comes last
 }

@@ -14,8 +14,7 @@ import (
 	"github.com/bgagent/bgagent/inproc"
 )
 
-// hostile is a text that would change the page if the page treated the text as
-// markup.
+// hostile is text that would change the page if the page treated it as markup.
 const hostile = `<img src=x onerror="document.title='taken'"><script>document.title='taken'</script>`
 
 var agents = map[string]inproc.Agent{
@@ -69,7 +68,7 @@ func TestTheTreeIsUsedWithTheKeyboard(t *testing.T) {
 	p.pressChar("/")
 	p.until(`document.activeElement === search`)
 	p.press("chi")
-	p.until(rowWith("first") + ` === undefined && document.querySelectorAll('#rows .row').length === 3 && ` + rowWith("child")) // the child is shown although its parent is folded
+	p.until(rowWith("first") + ` === undefined && document.querySelectorAll('#rows .row').length === 3 && ` + rowWith("child")) // the child is shown even though its parent is folded
 	require.Equal(t, "4", eval[string](p, `tree.getAttribute('aria-rowcount')`))
 }
 
@@ -204,8 +203,8 @@ func TestDarkAndLight(t *testing.T) {
 	m := newManager(t, agents, bgagent.Config{})
 	launch(t, m, "main", "wait", "first")
 	url := serve(t, m, dashboard.Config{})
-	// bright returns the brightness of a colour of the page, from 0 to 255: the mean of red,
-	// green and blue.
+	// bright returns the brightness of one of the page's colours, from 0 to 255: the mean of
+	// red, green and blue.
 	bright := `(name => { const [r, g, b] = getComputedStyle(document.body)[name].match(/\d+/g); return (+r + +g + +b) / 3 | 0 })`
 	for _, dark := range []bool{false, true} {
 		s := desktop
@@ -223,7 +222,7 @@ func TestTheEndOfTheManagerIsSaid(t *testing.T) {
 	launch(t, m, "main", "wait", "first")
 	p := open(t, serve(t, m, dashboard.Config{}), desktop)
 	p.until(rowWith("first"))
-	_ = m.Close(context.Background()) // the error lists the notice that was not taken
+	_ = m.Close(context.Background()) // the error lists the notice that has not been taken
 	p.until(`link.dataset.state === 'closed' && ` + rowWith("first") + `.dataset.state === 'cancelled'`)
 }
 

@@ -22,8 +22,8 @@ var keepPictures = flag.Bool("e2e.pictures", false, "write the pictures into doc
 // biggestPicture is the maximum size of a picture in the repository, in bytes.
 const biggestPicture = 150_000
 
-// TestPictures opens the scene of examples/dashboard in every view that the README shows in a
-// picture.
+// TestPictures opens the scene of examples/dashboard in every view of which the README shows
+// a picture.
 func TestPictures(t *testing.T) {
 	folder := t.TempDir()
 	if *keepPictures {
@@ -60,7 +60,7 @@ func TestPictures(t *testing.T) {
 		picture, err := png.Decode(bytes.NewReader(shot))
 		require.NoError(t, err)
 		require.InDelta(t, float64(x.screen.width)*x.screen.scale, picture.Bounds().Dx(), 1)
-		var small bytes.Buffer // the browser compresses quickly instead of well
+		var small bytes.Buffer // the browser's compression is quick rather than good
 		require.NoError(t, (&png.Encoder{CompressionLevel: png.BestCompression}).Encode(&small, picture))
 		require.Less(t, small.Len(), biggestPicture, x.name)
 		require.NoError(t, os.WriteFile(filepath.Join(folder, x.name+".png"), small.Bytes(), 0o644))

@@ -12,7 +12,7 @@ import (
 	"github.com/bgagent/bgagent/inproc"
 )
 
-// asks is an agent that asks the two questions and answers with the options that were chosen.
+// asks is an agent that asks the two questions and answers with the chosen options.
 func asks(ctx context.Context, turn *inproc.Turn) (string, error) {
 	option, err := turn.Ask(ctx, bgagent.Question{Kind: bgagent.QuestionChoice, Title: "Which branch?", Options: []string{"main", hostile}})
 	if err != nil {
@@ -24,7 +24,7 @@ func asks(ctx context.Context, turn *inproc.Turn) (string, error) {
 
 const question = `document.querySelector('.question')`
 
-// press returns a statement that presses the button with the option.
+// press returns a statement that presses the button for the option.
 func press(option string) string {
 	return fmt.Sprintf(question+`.querySelectorAll('.options button').forEach(b => { if (b.textContent === %q) b.click() })`, option)
 }
@@ -48,7 +48,7 @@ func TestAQuestionIsAnsweredOnThePage(t *testing.T) {
 	require.Equal(t, bgagent.Completed, task.Status)
 }
 
-// On a page without a password, a permission cannot be given.
+// On a page without a password, permission cannot be granted.
 func TestAPageThatMayNotPermitHasNoButtonsForIt(t *testing.T) {
 	m := newManager(t, map[string]inproc.Agent{"ask": asks}, bgagent.Config{Ask: true})
 	launch(t, m, "main", "ask", "release")

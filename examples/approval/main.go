@@ -1,5 +1,5 @@
-// Command approval runs a task that asks for a permission in the middle of its turn. The
-// host shows the question and answers it, and the task goes on with the answer.
+// Command approval runs a task that asks for permission in the middle of its turn. The host
+// shows the question and answers it, and the task continues with the answer.
 package main
 
 import (
@@ -15,7 +15,7 @@ import (
 func main() {
 	ctx := context.Background()
 	m, err := bgagent.New(inproc.New(map[string]inproc.Agent{"cleaner": cleaner}), bgagent.Config{
-		Ask: true, // otherwise every question is refused at once
+		Ask: true, // otherwise, every question is refused at once
 	})
 	if err != nil {
 		log.Fatal(err)
@@ -45,8 +45,8 @@ func main() {
 	}
 }
 
-// decide stands for a person who reads the question. A program could show it in a window, and
-// answer hours later.
+// decide stands in for a person who reads the question. A program could show it in a window,
+// and answer it hours later.
 func decide(q *bgagent.Question) string {
 	if strings.Contains(q.Subject, "secrets") {
 		return "deny"
@@ -54,7 +54,7 @@ func decide(q *bgagent.Question) string {
 	return "allow"
 }
 
-// cleaner removes a folder if it may.
+// cleaner removes a folder if it is allowed to.
 func cleaner(ctx context.Context, t *inproc.Turn) (string, error) {
 	command := "rm -r " + t.Prompt.Text
 	answer, err := t.Ask(ctx, bgagent.Question{
@@ -66,7 +66,7 @@ func cleaner(ctx context.Context, t *inproc.Turn) (string, error) {
 	switch {
 	case ctx.Err() != nil:
 		return "", ctx.Err()
-	case err != nil: // nobody was asked, or nobody has answered in time
+	case err != nil: // nobody was asked, or nobody answered in time
 		return "I have kept the folder: " + err.Error(), nil
 	case answer == "allow":
 		return "I have run " + command, nil

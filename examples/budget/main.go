@@ -1,5 +1,6 @@
-// Command budget bounds what tasks may cost: one task reaches its own budget, then a
-// tree of tasks reaches the budget that it shares, and a resume raises a budget.
+// Command budget limits what tasks may cost: one task reaches its own budget and continues
+// after its budget has been raised; later, a tree of tasks reaches the budget that the tasks
+// share.
 package main
 
 import (
@@ -30,15 +31,16 @@ func main() {
 	task, err := m.Run(ctx, me, bgagent.LaunchInput{Agent: "reader", Prompt: "read 50 files"})
 	show("read 50 files", task, err)
 
-	// The host raises the budget of the task, and the agent goes on where it was.
+	// The host raises the task's budget, and the agent continues where it stopped.
 	task, err = m.RunResume(ctx, me, task.ID, bgagent.ResumeInput{Prompt: "read 3 more", Budget: bgagent.Budget{Cost: 1.50}})
 	show("read 3 more", task, err)
 
-	// One task may have less than the others. A task never gets more than Config allows.
+	// One task can have a lower budget than the others. A task never gets more than Config
+	// allows.
 	task, err = m.Run(ctx, me, bgagent.LaunchInput{Agent: "reader", Prompt: "read 50 files again", Budget: bgagent.Budget{Cost: 0.40}})
 	show("read 50 files again", task, err)
 
-	// What all tasks have used together reaches the budget of the tree.
+	// The tasks together now reach the budget of the tree.
 	task, err = m.Run(ctx, me, bgagent.LaunchInput{Agent: "reader", Prompt: "read 80 files"})
 	show("read 80 files", task, err)
 	_, err = m.Run(ctx, me, bgagent.LaunchInput{Agent: "reader", Prompt: "read 1 file"})
@@ -48,7 +50,7 @@ func main() {
 	}
 
 	fmt.Println("\nwarnings:")
-	m.Close(ctx) // no further event follows
+	m.Close(ctx) // no more events follow
 	for e := range events.Events(ctx) {
 		if e.Kind == bgagent.EventBudget {
 			whose := "the task"
@@ -67,9 +69,8 @@ func show(what string, t bgagent.Task, err error) {
 	fmt.Printf("%s: %v (%v), %q\n   the task has used %v\n", what, t.Status, t.Cause, t.Result, t.Budget)
 }
 
-// reader is an agent that asks its model about one file after another. Every request
-// costs 10 cents. The last request also brings the answer, so its cost is reported with
-// the end of the turn.
+// reader is an agent that asks its model about one file after another. Every request costs 10
+// cents. The last request also brings the answer, so its cost is reported when the turn ends.
 func reader(ctx context.Context, t *inproc.Turn) (string, error) {
 	files := 0
 	if _, err := fmt.Sscanf(t.Prompt.Text, "read %d", &files); err != nil {
@@ -81,7 +82,7 @@ func reader(ctx context.Context, t *inproc.Turn) (string, error) {
 		t.Text(fmt.Sprintf("file %d is read", i+1))
 		t.Usage(cost)
 		select {
-		case <-time.After(20 * time.Millisecond): // the time that a request takes
+		case <-time.After(20 * time.Millisecond): // the duration of a request
 		case <-ctx.Done(): // the budget is used up
 			return "", ctx.Err()
 		}

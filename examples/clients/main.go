@@ -22,7 +22,7 @@ func main() {
 	}
 }
 
-// runtimes maps agents to the names of their clients. The client that is passed to New has the
+// runtimes maps agents to the names of their clients. The client that is passed to New has an
 // empty name.
 var runtimes = map[string]string{"librarian": "docs", "oracle": "big"}
 

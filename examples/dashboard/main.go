@@ -1,6 +1,6 @@
-// Command dashboard serves the dashboard's page on loopback, with a demo scene. In the
-// scene, a few sessions keep delegating tasks to agents. The agents are Go functions that
-// only pretend to work, without a model.
+// Command dashboard serves the dashboard's page on loopback, with a demo scene. In the scene,
+// a few sessions keep delegating tasks to agents. The agents are Go functions that only
+// pretend to work and do not use a model.
 //
 //	go run ./examples/dashboard [-addr HOST:PORT] [-speed N] [-for D]
 package main

@@ -50,8 +50,8 @@ func newScene(speed float64) (*scene, error) {
 	return s, err
 }
 
-// close closes the manager. Notices that are still owed are not an error here, because the
-// sessions exist only in the scene. Host calls that have not returned are not an error either.
+// close closes the manager. Undelivered notices are not an error here, because the sessions
+// exist only in the scene. Host calls that have not returned are not an error either.
 func (s *scene) close() error {
 	var left *bgagent.CloseError
 	err := s.m.Close(context.Background())
@@ -73,7 +73,7 @@ func (s *scene) play(ctx context.Context) {
 		if i%9 == 8 {
 			s.cancelOne(ctx)
 		}
-		_ = s.pause(ctx, 1500, 3500) // the error means that ctx has ended, which the loop checks
+		_ = s.pause(ctx, 1500, 3500) // an error means that ctx has ended, which the loop checks
 	}
 }
 
@@ -84,8 +84,8 @@ func (s *scene) live() int {
 func (s *scene) delegate(ctx context.Context, session string, n int) {
 	for range n {
 		j := jobs[s.below(len(jobs))]
-		// A launch beyond the manager's limits is refused. The error is ignored because later
-		// launches succeed.
+		// A launch that would exceed the manager's limits is refused. The error is ignored, because
+		// later launches will succeed.
 		_, _ = s.m.Launch(ctx, bgagent.Caller{Session: session}, bgagent.LaunchInput{
 			Agent: j.agent, Description: j.title, Prompt: j.title + ". " + j.prompt,
 		})
@@ -108,8 +108,8 @@ func (s *scene) below(n int) int {
 	return s.rng.IntN(n)
 }
 
-// pause waits for a random time, which is divided by the scene's speed. The arguments "least"
-// and "most" are the limits of that time in milliseconds.
+// pause waits for a random time between least and most, in milliseconds, divided by the
+// scene's speed.
 func (s *scene) pause(ctx context.Context, least, most int) error {
 	d := time.Duration(float64(least+s.below(most-least)) / s.speed * float64(time.Millisecond))
 	select {
@@ -162,7 +162,7 @@ func (s *scene) worker(ctx context.Context, t *inproc.Turn) (string, error) {
 }
 
 // builder is an agent that delegates parts of its work. It answers when it is notified that
-// the parts have ended.
+// those parts have ended.
 func (s *scene) builder(ctx context.Context, t *inproc.Turn) (string, error) {
 	if t.Prompt.Notice != nil {
 		t.Text("All parts are there; putting them together. ")

@@ -1,6 +1,6 @@
-// Command drain shows a host that takes notices whenever it chooses. Between two steps of
-// its loop, the host calls TakeNotice, which never waits. In the end, it takes Notices
-// until no notice is owed and no task is live.
+// Command drain shows a host that takes notices whenever it chooses. Between two steps of its
+// loop, the host calls TakeNotice, which never waits. Finally, it ranges over Notices until
+// no notice is owed and no task is live.
 package main
 
 import (
@@ -50,7 +50,7 @@ func run(ctx context.Context, w io.Writer) (err error) {
 		ids = append(ids, t.ID)
 	}
 
-	// This wait stands for a step of the host's own work.
+	// This wait stands in for a step of the host's own work.
 	if _, err := m.Wait(ctx, caller, bgagent.WaitAny, ids...); err != nil {
 		return err
 	}

@@ -1,7 +1,7 @@
 // Command durable shows that accepted tasks outlive their process. It starts a process with six
-// tasks and kills it with SIGKILL while they run. Then it starts the process again, which continues
-// the tasks. Finally, it checks from outside that nothing was lost and nothing was done twice. If
-// this is not the case, it exits with code 1.
+// tasks and kills it with SIGKILL while they run. Then it starts the process again, and the new
+// process continues the tasks. Finally, it checks from outside that nothing was lost or done twice.
+// If something was, it exits with code 1.
 package main
 
 import (
@@ -19,10 +19,10 @@ import (
 	"github.com/bgagent/bgagent/sqlite"
 )
 
-// These environment variables are set in the processes that the program starts.
+// These environment variables are set for the processes that the program starts.
 const (
-	folderVariable = "DURABLE_FOLDER" // the folder for the store and for the work of the agents
-	lifeVariable   = "DURABLE_LIFE"   // 1 for the process that is killed, 2 for the next one
+	folderVariable = "DURABLE_FOLDER" // the folder for the store and for the agents' work
+	lifeVariable   = "DURABLE_LIFE"   // 1 for the process that will be killed, 2 for the next one
 )
 
 func main() {
@@ -77,9 +77,9 @@ func start(ctx context.Context, dir, life string) (*exec.Cmd, error) {
 	return cmd, nil
 }
 
-// firstLife starts the process and kills it in the middle of its work: two tasks have ended, two
-// are in the middle of a turn, and two are waiting. It returns the ids of the accepted tasks, in
-// the order of their chapters.
+// firstLife starts the process and kills it in the middle of its work, when two tasks have
+// ended, two are in the middle of a turn, and two are waiting. It returns the ids of the
+// accepted tasks, in the order of their chapters.
 func firstLife(ctx context.Context, dir string) (accepted []string, err error) {
 	cmd, err := start(ctx, dir, "1")
 	if err != nil {
@@ -119,7 +119,7 @@ type found struct {
 	results map[string]string
 }
 
-// The method "with" returns the number of tasks with the status.
+// with returns the number of tasks with the given status.
 func (f found) with(s bgagent.Status) (n int) {
 	for _, t := range f.tasks {
 		if t.Status == s {
@@ -161,7 +161,7 @@ func read(ctx context.Context, dir string) (f found, err error) {
 }
 
 // judge compares the accepted tasks with the work that was done. It does not ask the processes: it
-// reads the store and the files that the agents and the notifier have written.
+// reads the store and the files that the agents and the notifier wrote.
 func judge(ctx context.Context, w io.Writer, dir string, accepted []string) error {
 	f, err := read(ctx, dir)
 	if err != nil {
@@ -218,7 +218,7 @@ func judge(ctx context.Context, w io.Writer, dir string, accepted []string) erro
 	return nil
 }
 
-// count returns how many times each line occurs in a file.
+// count returns how often each line occurs in a file.
 func count(dir, name string) map[string]int {
 	lines := map[string]int{}
 	b, _ := os.ReadFile(filepath.Join(dir, name)) // the file is missing if nothing was written

@@ -16,19 +16,19 @@ import (
 
 const (
 	chapters = 6 // number of tasks
-	steps    = 4 // number of steps of each task
+	steps    = 4 // number of steps per task
 
 	storeName   = "store"
-	stepsName   = "steps"   // one line for each step that was done
-	promptsName = "prompts" // one line for each prompt that an agent got
-	toldName    = "told"    // one line for each end that was reported
+	stepsName   = "steps"   // one line for each completed step
+	promptsName = "prompts" // one line for each prompt that an agent received
+	toldName    = "told"    // one line for each reported completion
 )
 
 func chapterName(n int) string     { return fmt.Sprint("chapter ", n) }
 func answer(chapter string) string { return "The summary of " + chapter + "." }
 
 // worker is the process with the tasks. Both processes run the same code. The first one finds an
-// empty store and launches the tasks, and the second one continues what it finds.
+// empty store and launches the tasks; the second one continues what it finds.
 func worker() error {
 	a := &agent{dir: os.Getenv(folderVariable), slow: os.Getenv(lifeVariable) == "1"}
 	client := inproc.New(map[string]inproc.Agent{"summary": a.summarize})
@@ -56,18 +56,18 @@ func worker() error {
 	m.Start()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	return errors.Join(m.Drain(ctx), m.Close(ctx)) // Drain waits until everything has ended and has been reported
+	return errors.Join(m.Drain(ctx), m.Close(ctx)) // Drain waits until everything has ended and been reported
 }
 
 // agent is an agent that works in steps. Like an agent that edits files, it leaves traces outside
-// its session, in this case one line for each step.
+// its session, in this case, one line for each step.
 type agent struct {
 	dir  string
 	slow bool // whether chapters 3 and 4 stop in the middle, so that the process is killed during their turns
 }
 
-// summarize does the steps that are not done yet. If an earlier turn was interrupted, it finds the
-// steps of that turn.
+// summarize does the steps that have not been done yet. If an earlier turn was interrupted, it
+// takes the steps of that turn into account.
 func (a *agent) summarize(ctx context.Context, t *inproc.Turn) (string, error) {
 	chapter := t.Title()
 	if err := a.note(promptsName, t.Prompt.ID); err != nil {
@@ -97,7 +97,7 @@ func (a *agent) restore(_ context.Context, r bgagent.SessionRestore) (inproc.Res
 	return inproc.Restored{Prompt: bgagent.PromptInterrupted}, nil // the agent gets a prompt that tells it to continue
 }
 
-// done returns how many steps of the chapter were done.
+// done returns how many steps of the chapter have been done.
 func (a *agent) done(chapter string) (n int) {
 	for line := range count(a.dir, stepsName) {
 		if strings.HasPrefix(line, chapter+",") {
@@ -107,7 +107,8 @@ func (a *agent) done(chapter string) (n int) {
 	return n
 }
 
-// notify implements Config.Notify. It notes the ends that are reported to the session "main".
+// notify implements Config.Notify. It notes the completions that are reported to the session
+// "main".
 func (a *agent) notify(_ context.Context, _ string, n bgagent.Notice) error {
 	for _, item := range n.Items {
 		if err := a.note(toldName, item.Task+" "+item.ID); err != nil {

@@ -1,5 +1,5 @@
 // Command harness is a small but real agent harness. It is a chat with a model. The model is
-// called through OpenAI's chat API and gets the three tools. Delegated tasks run in the
+// called through OpenAI's chat API and gets bgagent's three tools. Delegated tasks run in the
 // background. Their agents use the same model, but each has its own system prompt and two
 // tools that read files. When the tasks have ended, a notice starts a new turn of the leading
 // model.
@@ -9,7 +9,7 @@
 //
 // With -offline, a scripted model in this process answers. With -watch, the program prints
 // the events about the tasks. Further questions are read from standard input, one per line.
-// The program ends when there are no more questions, no task is live and no notice is owed.
+// The program exits when there are no more questions, no task is live and no notice is owed.
 package main
 
 import (
@@ -80,15 +80,15 @@ func main() {
 	}
 }
 
-// keyVariable is the name of the environment variable with the API's key.
+// keyVariable is the name of the environment variable that holds the API key.
 const keyVariable = "OPENAI_API_KEY"
 
-// openAI is the base URL of OpenAI's API, which always needs a key. Other servers may need no
-// key.
+// openAI is the base URL of OpenAI's API, which always needs a key. Other servers may not
+// need one.
 const openAI = "https://api.openai.com/v1"
 
 // usable returns an error if the key is missing. It is called before any request, because
-// the API would only answer with status 401.
+// without a key, the API would only answer with status 401.
 func (h *harness) usable(offline bool) error {
 	if offline || h.key != "" || h.url != openAI {
 		return nil
@@ -96,8 +96,8 @@ func (h *harness) usable(offline bool) error {
 	return fmt.Errorf("%s is not set: set it to your key, name another API with -base-url, or try it with -offline, which needs neither key nor network", keyVariable)
 }
 
-// run holds one conversation. The prompts are the question, the lines of the input, and the
-// texts of the notices.
+// run conducts one conversation. The prompts are the question, the lines of the input, and
+// the texts of the notices.
 func (h *harness) run(ctx context.Context, question string, in io.Reader) (err error) {
 	notices := make(chan bgagent.Notice, 8)
 	m, err := bgagent.New(inproc.New(map[string]inproc.Agent{"explore": h.worker(explore), "oracle": h.worker(oracle)}), bgagent.Config{
@@ -108,7 +108,7 @@ func (h *harness) run(ctx context.Context, question string, in io.Reader) (err e
 			case notices <- n:
 				return nil
 			default:
-				return bgagent.ErrBusy // the manager retries later
+				return bgagent.ErrBusy // the manager tries again later
 			}
 		},
 	})
@@ -146,7 +146,7 @@ func (h *harness) run(ctx context.Context, question string, in io.Reader) (err e
 		for text = ""; text == ""; {
 			live, owed := m.Outstanding(me.Session)
 			if lines == nil && live+owed+len(notices) == 0 {
-				break // there will be no further prompt
+				break // there will be no more prompts
 			}
 			select {
 			case line, more := <-lines:
@@ -240,8 +240,8 @@ func (c *chat) add(role, text string) {
 	c.messages = append(c.messages, message{Role: role, Content: text})
 }
 
-// turn sends the text to the model and runs the tools that the model calls. It returns the
-// first answer without a tool call.
+// turn sends text to the model and runs the tools that the model calls. It returns the first
+// answer without a tool call.
 func (c *chat) turn(ctx context.Context, text string, called func(name, args string)) (string, error) {
 	c.add("user", text)
 	for {

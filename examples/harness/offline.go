@@ -18,7 +18,7 @@ func offline() (url string, end func()) {
 
 var taskID = regexp.MustCompile(`bg_[0-9a-z]{16}`)
 
-// script answers the requests of the leading model and of the background agents. It delays the
+// script answers requests for the leading model and from the background agents. It delays the
 // answers to the agents until the leading model has delegated all tasks.
 func script() modelserver.Handler {
 	var once sync.Once

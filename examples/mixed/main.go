@@ -1,7 +1,8 @@
 // Command mixed runs agents of four kinds behind one manager. "explore" is codex and "writer"
 // is Claude Code; both are command-line programs. "oracle" is a program that speaks ACP.
 // "reviewer" works in sessions of an opencode server. "librarian" is a Go function. All agents
-// are used in the same way. The limits apply to models, whatever kind of agent uses the model.
+// are used in the same way. The limits apply to models, no matter which kind of agent uses
+// them.
 //
 //	go run . -acp "gemini --acp" -url http://127.0.0.1:4096
 package main
@@ -25,14 +26,14 @@ import (
 	"github.com/bgagent/bgagent/opencode"
 )
 
-// runtimes holds the settings with which the programs are started or reached.
+// runtimes holds the settings that are needed to start the programs or to reach the servers.
 type runtimes struct {
 	codex    command.Agent
 	claude   command.Agent
 	acp      acp.Config
 	opencode opencode.Config
-	models   map[string]string // model of each agent; an agent without an entry uses its program's default
-	dir      string            // the project that the agents work in
+	models   map[string]string // model of each agent; an agent without an entry uses its program's default model
+	dir      string            // project directory that the agents work in
 }
 
 func main() {
@@ -52,7 +53,7 @@ func main() {
 	}
 }
 
-// kind maps each agent to the name of its client. The client that is passed to New has the empty
+// kind maps each agent to the name of its client. The client that is passed to New has an empty
 // name.
 var kind = map[string]string{"explore": "commands", "writer": "commands", "oracle": "acp", "reviewer": "opencode", "librarian": ""}
 

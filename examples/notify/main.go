@@ -1,7 +1,7 @@
-// Command notify shows how a host notifies a root session that its tasks have ended. The
-// manager calls Config.Notify, and the host prompts the session with the notice. If the
-// session is in a turn, the host returns ErrBusy, and the manager calls Config.Notify again
-// later.
+// Command notify shows how a host notifies a root session that tasks of the session have
+// ended. The manager calls Config.Notify, and the host prompts the session with the notice.
+// If the session is in a turn, the host returns ErrBusy, and the manager calls Config.Notify
+// again later.
 package main
 
 import (
@@ -41,7 +41,7 @@ func (s *session) notify(_ context.Context, _ string, n bgagent.Notice) error {
 		case s.asked <- struct{}{}:
 		default:
 		}
-		return bgagent.ErrBusy // the manager calls again after Config.PollInterval
+		return bgagent.ErrBusy // the manager calls notify again after Config.PollInterval
 	}
 	if _, again := s.seen.LoadOrStore(n.ID, true); !again { // a repeated notice has the same id
 		s.inbox <- n
@@ -50,8 +50,8 @@ func (s *session) notify(_ context.Context, _ string, n bgagent.Notice) error {
 }
 
 func run(ctx context.Context, w io.Writer) (err error) {
-	// launched is closed when all tasks are launched. No task ends before that, so the output
-	// is always the same.
+	// launched is closed when all tasks have been launched. No task ends before that, so the
+	// output is always the same.
 	launched := make(chan struct{})
 	explore := func(ctx context.Context, t *inproc.Turn) (string, error) {
 		select {

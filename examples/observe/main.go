@@ -50,13 +50,13 @@ func run(ctx context.Context, w io.Writer) error {
 	}
 
 	err = work(ctx, m, provider, w)
-	// The calls run in this order, so all tasks have ended before the last spans are recorded
-	// and printed.
+	// The calls are made in this order, so that all tasks have ended before the last spans are
+	// recorded and printed.
 	err = errors.Join(err, m.Close(ctx), rec.Shutdown(ctx), draw(w, spans.GetSpans()))
 	return errors.Join(err, provider.Shutdown(ctx))
 }
 
-// work is a turn of the program. It delegates three tasks and waits for all notices about
+// work is one turn of the program. It delegates three tasks and waits for all notices about
 // them.
 func work(ctx context.Context, m *bgagent.BackgroundManager, provider *sdktrace.TracerProvider, w io.Writer) error {
 	ctx, turn := provider.Tracer("observe").Start(ctx, "turn of the program")

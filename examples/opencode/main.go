@@ -6,7 +6,7 @@
 //	go run ./examples/opencode -url http://127.0.0.1:4096 -dir . -model provider/model
 //
 // The server's password is read from the environment variable OPENCODE_SERVER_PASSWORD. If the
-// server lacks one of the agents, the agent named by -fallback is used instead.
+// server does not have one of the agents, the agent named by -fallback is used instead.
 package main
 
 import (

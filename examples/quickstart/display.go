@@ -10,12 +10,12 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// display shows texts and the progress of tasks to the user.
+// display shows text and the progress of tasks to the user.
 type display interface {
 	// print writes text permanently. While tasks are shown, the text may be delayed until the
-	// function that "watch" returned is called.
+	// function that watch returned is called.
 	print(text string)
-	// watch starts to show the tasks. The returned function stops showing them.
+	// watch starts showing the tasks. The returned function stops showing them.
 	watch(tasks []bgagent.Task) (end func())
 	// task shows the current state of a task, unless a later state has already been shown.
 	task(t bgagent.Task)
@@ -33,7 +33,7 @@ type lines struct {
 	open  bool // whether the last output was a line of a block
 }
 
-// state holds the number of a task's attempt and the attempt's status.
+// state holds the number of a task's attempt, and the status of that attempt.
 type state struct {
 	attempt int
 	status  bgagent.Status

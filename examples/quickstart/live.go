@@ -20,7 +20,7 @@ type screen struct {
 
 	mu      sync.Mutex
 	program *tea.Program // nil unless tasks are shown
-	later   []string     // texts to be printed after the table
+	later   []string     // output to be printed after the table
 }
 
 func newScreen(out *os.File, brief bool) *screen { return &screen{out: out, brief: brief} }
@@ -35,7 +35,7 @@ func (d *screen) print(text string) {
 	fmt.Fprintln(d.out, strings.TrimRight(text, "\n")+"\n")
 }
 
-// watch shows the tasks as a table. The table handles no input and no signals, so that
+// watch shows the tasks as a table. The table does not handle input or signals, so that
 // Ctrl-C still interrupts the program.
 func (d *screen) watch(tasks []bgagent.Task) func() {
 	t := &table{brief: d.brief}
@@ -46,8 +46,7 @@ func (d *screen) watch(tasks []bgagent.Task) func() {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		// A failure of the table is only printed, because the results do not depend on the
-		// table.
+		// An error of the table is only printed, because the results do not depend on the table.
 		if _, err := p.Run(); err != nil {
 			d.print(fmt.Sprintf("(the table of tasks cannot be shown: %v)", err))
 		}
@@ -153,7 +152,7 @@ func (t *table) View() tea.View {
 	for _, told := range t.told {
 		b.WriteString(t.fit(faint("  told: " + told)))
 	}
-	// The text ends with an empty line, because the program erases the last line at the end.
+	// The text ends with an empty line, because the last line is erased when the program ends.
 	return tea.NewView(b.String())
 }
 

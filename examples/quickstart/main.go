@@ -1,7 +1,7 @@
 // Command quickstart plays a typical scene of background tasks on a real Go module, without
 // a model or a network. It delegates more tasks than there are slots to three agents,
 // cancels one task, gets the notices and reads the results. Then it runs the same tasks one
-// after another and compares the times. With -v, it also prints the texts that a model would
+// after another and compares the times. With -v, it also prints the text that a model would
 // read, and asks one agent a follow-up question.
 //
 //	go run ./examples/quickstart [-v] [-dir DIR] [-find WORDS] [-limit N] [-plain] [-timeout D]
@@ -27,7 +27,7 @@ import (
 // Exit codes.
 const (
 	exitOK          = 0
-	exitFailed      = 1 // an error occurred, or the timeout has passed
+	exitFailed      = 1 // an error occurred, or the timeout expired
 	exitUsage       = 2 // the command line is invalid
 	exitInterrupted = 130
 )
@@ -46,7 +46,7 @@ type options struct {
 	find    string
 	limit   int
 	plain   bool
-	verbose bool // whether to print the texts that a model would read
+	verbose bool // whether to print the text that a model would read
 	timeout time.Duration
 }
 
@@ -77,8 +77,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	}
 }
 
-// stopped returns a text about the tasks that were still running. The argument "err" is the
-// error that play returned.
+// stopped describes the tasks that were still running. err is the error that play returned.
 func stopped(err error) string {
 	var c *bgagent.CloseError
 	if errors.As(err, &c) && len(c.NotStopped) > 0 {
@@ -87,7 +86,7 @@ func stopped(err error) string {
 	return "what was still running has been cancelled"
 }
 
-// parse parses the command line. Its errors describe a valid command line.
+// parse parses the command line. Its errors describe what a valid command line looks like.
 func parse(args []string, stderr io.Writer) (options, error) {
 	var o options
 	flags := flag.NewFlagSet("quickstart", flag.ContinueOnError)
@@ -125,7 +124,7 @@ func parse(args []string, stderr io.Writer) (options, error) {
 
 func quoted(s string) string { return `"` + s + `"` }
 
-// live reports whether w is a terminal that can show a redrawn display.
+// live reports whether w is a terminal on which a display can be redrawn.
 func live(o options, w io.Writer) bool {
 	f, ok := w.(*os.File)
 	return ok && !o.plain && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb" && term.IsTerminal(f.Fd())

@@ -14,8 +14,7 @@ import (
 	"github.com/bgagent/bgagent/examples/quickstart/internal/modules"
 )
 
-// output collects the output. After every write, it calls the function "seen" with all output
-// so far.
+// output collects the output. After every write, it calls seen with all output so far.
 type output struct {
 	mu   sync.Mutex
 	buf  bytes.Buffer
@@ -119,8 +118,8 @@ func TestScene(t *testing.T) {
 	}
 }
 
-// Without -v, the output fits on one screen and begins with the comparison. It contains no texts
-// for a model.
+// Without -v, the output fits on one screen and begins with the comparison. It does not contain
+// text for a model.
 func TestTheComparisonComesFirstOnOneScreen(t *testing.T) {
 	for _, module := range []string{"plain", "broken"} {
 		var stdout, stderr output
@@ -161,8 +160,8 @@ func checkScene(t *testing.T, out string, want []string) {
 		"Cancelled 1 background task(s):":        1,
 		"\nTask Result\n":                        7, // the results of six tasks and of the follow-up
 	} {
-		// A text may occur one more time. The follow-up is announced like a launch, and the
-		// status call may read a task that has already ended.
+		// The text may occur one more time, because the follow-up is announced like a launch, and
+		// the status call may read a task that has already ended.
 		if got := strings.Count(out, text); got < n || got > n+1 {
 			t.Errorf("%q stands %d times, want %d", text, got, n)
 		}

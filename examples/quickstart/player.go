@@ -11,28 +11,27 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// player calls the tools like a model, and prints the texts that a model would read.
+// player calls the tools as a model would, and prints the text that a model would read.
 type player struct {
 	m    *bgagent.BackgroundManager
 	out  display
-	show bool // whether the answers of the tools are printed
+	show bool // whether the tools' answers are printed
 
 	calls    int
 	launched []string             // ids of the launched tasks
 	ended    []bgagent.NoticeItem // notice items of tasks whose results have not been read yet
 }
 
-// caller returns the caller of the next tool call. A real host gets the id of the call from
+// caller returns the caller for the next tool call. A real host gets the id of the call from
 // its model.
 func (p *player) caller() bgagent.Caller {
 	p.calls++
 	return bgagent.Caller{Session: parent, ToolCallID: "call_" + strconv.Itoa(p.calls)}
 }
 
-// answered handles the answer from a tool. The argument "text" is the answer for the model.
-// The argument n is a notice that was delivered with the answer, or nil. NextNotice does not
-// return that notice again. A model would read an error and try again. Here, an error means a
-// bug in this program.
+// answered handles the answer from a tool. text is the answer for the model. n is a notice
+// that was delivered with the answer, or nil. NextNotice does not return that notice again. A
+// model would read an error and try again. Here, an error means a bug in this program.
 func (p *player) answered(text string, isError bool, n *bgagent.Notice, err error) error {
 	if err != nil {
 		return err
@@ -69,12 +68,12 @@ func (p *player) launch(ctx context.Context, jobs []job) error {
 }
 
 // cancelLast cancels the task that was launched last, as if it were no longer needed. If
-// there are fewer slots than tasks, the task is still pending and never starts.
+// there are fewer slots than tasks, the task is still pending at that point and never starts.
 func (p *player) cancelLast(ctx context.Context) error {
 	last := p.launched[len(p.launched)-1]
 	res, err := bgagent.BackgroundCancel(ctx, p.m, p.caller(), bgagent.BackgroundCancelArgs{TaskID: last})
 	if err == nil && res.IsError {
-		// If there are enough slots, the task may already have ended by itself.
+		// If there are enough slots, the task may already have ended on its own.
 		if t, getErr := p.m.Get(last); getErr == nil && t.Status.Terminal() {
 			res.IsError = false
 		}
@@ -82,7 +81,7 @@ func (p *player) cancelLast(ctx context.Context) error {
 	return p.answered(res.Text, res.IsError, res.Notice, err)
 }
 
-// status calls background_output for the third task, without waiting for its end.
+// status calls background_output for the third task, without waiting for the task to end.
 func (p *player) status(ctx context.Context) error {
 	if !p.show {
 		return nil
@@ -96,8 +95,8 @@ func (p *player) read(ctx context.Context, task string) error {
 	return p.answered(res.Text, res.IsError, res.Notice, err)
 }
 
-// readAll reads the result of each task as soon as a notice reports the task's end. It returns
-// when no task is live and no notice is owed. It never polls.
+// readAll reads the result of each task as soon as a notice reports that the task has ended.
+// It returns when no task is live and no notice is owed. It never polls.
 func (p *player) readAll(ctx context.Context) error {
 	for {
 		for len(p.ended) > 0 {
@@ -142,8 +141,8 @@ func (p *player) followUp(ctx context.Context) error {
 	return p.watched(ctx, p.readAll, t.ID)
 }
 
-// watched calls f. While f runs, the method "watched" follows the manager's events and shows
-// the tasks with the given ids.
+// watched calls f. While f runs, watched follows the manager's events and shows the tasks
+// with the given ids.
 func (p *player) watched(ctx context.Context, f func(context.Context) error, ids ...string) error {
 	of := func(tasks []bgagent.Task) []bgagent.Task {
 		return slices.DeleteFunc(tasks, func(t bgagent.Task) bool { return !slices.Contains(ids, t.ID) })
@@ -155,7 +154,7 @@ func (p *player) watched(ctx context.Context, f func(context.Context) error, ids
 	err := f(ctx)
 	events.Close()
 	wg.Wait()
-	p.refresh(of) // shows the changes whose events were not read
+	p.refresh(of) // shows the changes whose events have not been read
 	end()
 	return err
 }

@@ -15,8 +15,8 @@ import (
 	"github.com/charmbracelet/x/ansi"
 )
 
-// parent is the session that delegates. It has no agent, because this program plays the model
-// that would call the tools.
+// parent is the session that delegates. It has no agent, because this program plays the part
+// of the model that would call the tools.
 const parent = "quickstart"
 
 // job is a piece of work to delegate.
@@ -74,9 +74,9 @@ func play(ctx context.Context, o options, stdout io.Writer) error {
 	return nil
 }
 
-// outcome is the result of one run of the tasks.
+// outcome is the result of running the tasks once.
 type outcome struct {
-	took   time.Duration // time from the first launch to the last end of a task
+	took   time.Duration // time from the first launch until the last task ended
 	added  time.Duration // sum of the durations of the tasks
 	failed int           // number of tasks that did not complete
 	tasks  []bgagent.Task
@@ -94,8 +94,8 @@ func figures(limit int, parallel, serial outcome) string {
 	return s
 }
 
-// findings returns a text that lists the tasks. For each task, it shows the first line of the
-// result. If there is no result, it shows the first line of the reason.
+// findings lists the tasks. For each task, the list contains the first line of the result or,
+// if there is no result, the first line of the reason.
 func findings(tasks []bgagent.Task) string {
 	var b strings.Builder
 	b.WriteString("=== What the agents found, side by side ===\n")
@@ -108,9 +108,8 @@ func findings(tasks []bgagent.Task) string {
 }
 
 // playOnce delegates all tasks to a manager with the given limit, cancels the last task, and
-// reads each result when a notice reports the task's end. If the argument "show" is set,
-// playOnce also prints the texts that a model would read, and finally asks a follow-up
-// question.
+// reads each result when a notice reports that the task has ended. If show is true, playOnce
+// also prints the text that a model would read, and finally asks a follow-up question.
 func playOnce(ctx context.Context, o options, limit int, out display, show bool) (res outcome, err error) {
 	m, err := bgagent.New(newClient(o.dir), bgagent.Config{
 		Limits: bgagent.Limits{Provider: map[string]int{"local": limit}},
@@ -145,8 +144,8 @@ func playOnce(ctx context.Context, o options, limit int, out display, show bool)
 	return res, err
 }
 
-// outcome returns all tasks and measures them with the times that the manager has recorded.
-// The cancelled task is not measured.
+// outcome returns all tasks and measures them by the times that the manager recorded. The
+// cancelled task is not measured.
 func (p *player) outcome() (outcome, error) {
 	var res outcome
 	var first, last time.Time

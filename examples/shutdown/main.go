@@ -1,6 +1,6 @@
 // Command shutdown shows how a host shuts down. Drain gives accepted tasks some time to end.
-// Close stops the remaining tasks. The error of Close lists the tasks that did not stop and
-// the tasks whose end was not reported to anybody.
+// Close stops the remaining tasks. The error from Close lists the tasks that did not stop and
+// the tasks whose completion was not reported to anybody.
 package main
 
 import (
@@ -30,11 +30,11 @@ func run(ctx context.Context, w io.Writer) error {
 	m, err := bgagent.New(inproc.New(map[string]inproc.Agent{
 		"quick": func(context.Context, *inproc.Turn) (string, error) { return "done", nil },
 		"obedient": func(ctx context.Context, _ *inproc.Turn) (string, error) {
-			<-ctx.Done() // stops at once
+			<-ctx.Done() // this agent stops at once
 			return "", ctx.Err()
 		},
 		"stubborn": func(context.Context, *inproc.Turn) (string, error) {
-			<-release // ignores its context, which an agent should never do
+			<-release // this agent ignores its context, which an agent should never do
 			return "", nil
 		},
 	}), bgagent.Config{StopTimeout: 200 * time.Millisecond}) // maximum time that a task gets to stop
@@ -71,7 +71,7 @@ func run(ctx context.Context, w io.Writer) error {
 	}
 	fmt.Fprintln(w, "ends that nobody was notified of:", len(left.Owed))
 
-	// The owed notices can still be taken, for example to store them for the next start.
+	// Undelivered notices can still be taken, for example to store them for the next start.
 	n, _ := m.TakeNotice("main")
 	slices.SortFunc(n.Items, func(a, b bgagent.NoticeItem) int { return strings.Compare(a.Agent, b.Agent) })
 	for _, item := range n.Items {

@@ -1,7 +1,7 @@
-// Command standby shows that a second process takes the tasks of a dead process over. It runs a NATS
-// server and starts two processes on one store. The first one accepts four tasks. The second one waits.
-// Then the program kills the first process with SIGKILL, and the second one continues the tasks. If a
-// task is lost, the program exits with code 1.
+// Command standby shows that a second process takes over the tasks of a dead process. It runs a
+// NATS server and starts two processes on one store. The first one accepts four tasks, while the
+// second one waits. Then the program kills the first process with SIGKILL, and the second one
+// continues the tasks. If a task is lost, the program exits with code 1.
 package main
 
 import (
@@ -17,7 +17,7 @@ import (
 	"github.com/bgagent/bgagent/nats/embedded"
 )
 
-// urlVariable is set to the address of the server in the processes that the program starts.
+// urlVariable is set to the server's address for the processes that the program starts.
 const urlVariable = "STANDBY_URL"
 
 func main() {
@@ -37,7 +37,7 @@ func run(ctx context.Context, w io.Writer) (err error) {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	server, err := embedded.Start(embedded.Options{Dir: dir, Listen: "127.0.0.1:0"}) // usually three servers on three machines
+	server, err := embedded.Start(embedded.Options{Dir: dir, Listen: "127.0.0.1:0"}) // in production, usually three servers on three machines
 	if err != nil {
 		return err
 	}
@@ -70,8 +70,8 @@ func run(ctx context.Context, w io.Writer) (err error) {
 	return judge(w, first, second)
 }
 
-// judge compares the tasks that the first process has accepted with the results and the ends that the
-// two processes have reported.
+// judge compares the tasks that the first process accepted with the results and completions that
+// the two processes reported.
 func judge(w io.Writer, first, second *process) error {
 	completed, told := 0, 0
 	for id := range first.lines["accepted"] {
@@ -89,7 +89,7 @@ func judge(w io.Writer, first, second *process) error {
 	return nil
 }
 
-// seen counts the different lines of each kind that a process has written.
+// seen counts the distinct lines of each kind that a process has written.
 type seen map[string]int
 
 // process is a running worker.
@@ -115,7 +115,7 @@ func start(ctx context.Context, url string) (*process, error) {
 	return p, p.cmd.Start()
 }
 
-// until reads the lines of the process until the function returns true.
+// until reads the lines of the process until enough returns true.
 func (p *process) until(enough func(seen) bool) error {
 	s := seen{}
 	for !enough(s) {
@@ -132,8 +132,8 @@ func (p *process) until(enough func(seen) bool) error {
 	return nil
 }
 
-// kill ends the process. Later calls do nothing.
+// kill kills the process. Later calls do nothing.
 func (p *process) kill() {
-	_ = p.cmd.Process.Kill() // it may have ended already
-	_ = p.cmd.Wait()         // it was killed, or was waited for already
+	_ = p.cmd.Process.Kill() // the process may have ended already
+	_ = p.cmd.Wait()         // the process was killed, or has already been waited for
 }

@@ -17,8 +17,8 @@ const tasks = 4
 
 func answer(title string) string { return "The summary of " + title + "." }
 
-// worker is one of the two processes. Both run the same code. The one that gets an empty store launches
-// the tasks, and the other one continues what it finds.
+// worker is one of the two processes. Both run the same code. The one that finds an empty store
+// launches the tasks; the other one continues what it finds.
 func worker(ctx context.Context, url string) error {
 	nc, err := nats.Connect(url, nats.MaxReconnects(-1))
 	if err != nil {
@@ -45,7 +45,7 @@ func worker(ctx context.Context, url string) error {
 	m.Start()
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	if err := m.Drain(ctx); err != nil { // Drain waits until everything has ended and has been reported
+	if err := m.Drain(ctx); err != nil { // Drain waits until everything has ended and been reported
 		return err
 	}
 	ended, err := m.History(ctx, bgagent.Query{}, "")
@@ -65,7 +65,8 @@ func worker(ctx context.Context, url string) error {
 	return m.Close(ctx)
 }
 
-// openManager creates the manager. While another process has the store, it tries again.
+// openManager creates the manager. While another process owns the store, openManager keeps
+// trying.
 func openManager(ctx context.Context, nc *nats.Conn, a *agent) (*bgagent.BackgroundManager, error) {
 	client := inproc.New(map[string]inproc.Agent{"summary": a.summarize})
 	client.Restore = func(context.Context, bgagent.SessionRestore) (inproc.Restored, error) {
@@ -99,7 +100,7 @@ func openManager(ctx context.Context, nc *nats.Conn, a *agent) (*bgagent.Backgro
 
 // agent writes summaries.
 type agent struct {
-	slow bool // whether chapters 3 and 4 take for ever, so that the process is killed during their turns
+	slow bool // whether chapters 3 and 4 take forever, so that the process is killed during their turns
 }
 
 func (a *agent) summarize(ctx context.Context, t *inproc.Turn) (string, error) {

@@ -8,7 +8,7 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// anthropicTools converts the tools for the Messages API. The schemas are sent unchanged, so that
+// anthropicTools converts the tools for the Messages API. The schemas are sent unchanged, so
 // their properties keep their order.
 func anthropicTools(defs []bgagent.ToolDef) []anthropic.ToolUnionParam {
 	var tools []anthropic.ToolUnionParam

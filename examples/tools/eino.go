@@ -15,7 +15,7 @@ import (
 )
 
 // einoTools converts the tools to a configuration for an agent or a graph. The configuration can be
-// used for all conversations, because the tools find the caller in the agent's context.
+// used for all conversations, because the tools get the caller from the agent's context.
 func einoTools(defs []bgagent.ToolDef) (compose.ToolsNodeConfig, error) {
 	conf := compose.ToolsNodeConfig{
 		// Without this handler, a call to an unknown tool would end the agent.

@@ -28,8 +28,8 @@ func langchainTools(defs []bgagent.ToolDef) ([]llms.Tool, error) {
 }
 
 // langchainResults runs the tools that a model calls. It returns the messages with which the
-// conversation continues: one with the calls, and one for each result. Results have no error
-// mark, so only the text shows that a call has failed.
+// conversation continues: one with the calls, and one for each result. Results cannot be
+// marked as errors, so only the text shows that a call failed.
 func langchainResults(ctx context.Context, defs []bgagent.ToolDef, choice *llms.ContentChoice) ([]llms.MessageContent, error) {
 	calls := llms.MessageContent{Role: llms.ChatMessageTypeAI}
 	if choice.Content != "" {

@@ -1,6 +1,6 @@
 // Command tools lets models call the three tools through the real SDKs of MCP, Anthropic,
 // OpenAI, Eino and LangChainGo. For each SDK, one file contains all the code that a program
-// needs to offer the tools through the SDK. The models are scripted (script.go), so the
+// needs to offer the tools through that SDK. The models are scripted (script.go), so the
 // command needs no network. Everything else is real.
 //
 //	go run ./examples/tools
@@ -26,9 +26,9 @@ func main() {
 	}
 }
 
-// sdks holds the SDKs in the order of their use. The function "play" plays the whole script
-// through the SDK. The field noNotices is set for MCP, because an MCP server cannot start a
-// turn of its caller.
+// sdks holds the SDKs in the order in which they are used. play plays the whole script
+// through the SDK. noNotices is true for MCP, because an MCP server cannot start a turn of
+// its caller.
 var sdks = []struct {
 	name      string
 	noNotices bool
@@ -43,8 +43,9 @@ var sdks = []struct {
 }
 
 func run(ctx context.Context, w io.Writer) (err error) {
-	// The agent ends only after the model has received the answer to the launch. Otherwise,
-	// the answer could already report that the task has ended, and the output would vary.
+	// The agent's turn ends only after the model has received the answer to the launch.
+	// Otherwise, the answer could already report that the task has ended, and the output would
+	// vary.
 	launched := make(chan struct{}, 1)
 	client := inproc.New(map[string]inproc.Agent{
 		"counter": func(ctx context.Context, t *inproc.Turn) (string, error) {
@@ -81,7 +82,7 @@ func run(ctx context.Context, w io.Writer) (err error) {
 // callTool runs a tool that a model has called. The context contains the caller with the
 // session of the conversation, and callTool adds the id of the tool call. The id lets the
 // manager recognize a repeated call, for example after a lost connection. While the task of
-// the first call is live, a call with the same id launches no other task.
+// the first call is live, a call with the same id does not launch another task.
 func callTool(ctx context.Context, defs []bgagent.ToolDef, id, name string, args json.RawMessage) (bgagent.ToolResult, error) {
 	by, _ := bgagent.CallerFrom(ctx)
 	by.ToolCallID = id
@@ -91,6 +92,6 @@ func callTool(ctx context.Context, defs []bgagent.ToolDef, id, name string, args
 		}
 	}
 	// Models sometimes call unknown tools. The problem is returned as text for the model, because a
-	// Go error would be for the host.
+	// Go error would go to the host.
 	return bgagent.ToolResult{Text: "There is no tool " + name + ".", IsError: true}, nil
 }

@@ -10,14 +10,13 @@ import (
 	"github.com/modelcontextprotocol/go-sdk/mcp"
 )
 
-// addMCPTools adds the tools to a server. The function "session" returns the name of the
-// caller, because MCP does not identify the caller. With HTTP, the name can be the ID of the
-// request's session. On stdio, there is only one client and no ID, so any fixed name works.
-// Two clients must never have the same name, because each could then read and cancel the tasks
-// of the other.
+// addMCPTools adds the tools to a server. MCP does not identify the caller, so the function
+// "session" must return the caller's name. With HTTP, the name can be the ID of the request's
+// session. On stdio, there is only one client and no ID, so any fixed name works. Two clients
+// must never have the same name, because each could then read and cancel the other's tasks.
 //
 // addMCPTools uses Server.AddTool instead of mcp.AddTool, because the tools check their arguments
-// themselves and describe errors in texts for a model.
+// themselves and describe errors in text for a model.
 func addMCPTools(s *mcp.Server, defs []bgagent.ToolDef, session func(*mcp.CallToolRequest) string) {
 	for _, d := range defs {
 		t := &mcp.Tool{Name: d.Name, Description: d.Description, InputSchema: d.Schema}

@@ -12,7 +12,7 @@ import (
 	"github.com/tmc/langchaingo/llms"
 )
 
-// The types in this file are scripted models for SDKs that have an interface for models.
+// The types in this file are scripted models for the SDKs that have an interface for models.
 
 // einoModel plays the script as an Eino model.
 type einoModel struct{ s *script }

@@ -9,7 +9,7 @@ import (
 	"github.com/openai/openai-go/v3/responses"
 )
 
-// openaiTools converts the tools for Chat Completions. The schemas are sent unchanged, so that
+// openaiTools converts the tools for Chat Completions. The schemas are sent unchanged, so
 // their properties keep their order. Strict must be off, because strict schemas cannot have
 // optional arguments.
 func openaiTools(defs []bgagent.ToolDef) []openai.ChatCompletionToolUnionParam {
@@ -27,7 +27,7 @@ func openaiTools(defs []bgagent.ToolDef) []openai.ChatCompletionToolUnionParam {
 }
 
 // openaiResults runs the tools that a message calls. Each result is a separate message.
-// Results have no error mark, so only the text shows that a call has failed.
+// Results cannot be marked as errors, so only the text shows that a call failed.
 func openaiResults(ctx context.Context, defs []bgagent.ToolDef, msg openai.ChatCompletionMessage) ([]openai.ChatCompletionMessageParamUnion, error) {
 	var results []openai.ChatCompletionMessageParamUnion
 	for _, c := range msg.ToolCalls {

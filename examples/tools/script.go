@@ -13,7 +13,7 @@ import (
 )
 
 // script is a model with a fixed plan: it delegates a task, reads the result, and then makes an
-// invalid call. It prints its calls and their answers.
+// invalid call. It prints its calls and the answers to them.
 type script struct {
 	w        io.Writer
 	defs     []bgagent.ToolDef
@@ -45,7 +45,7 @@ var scriptCalls = [...]toolCall{
 func (s *script) over() bool { return s.step > len(scriptCalls) }
 
 // end checks the final answer of the conversation, which must be lastWord. It also checks that the
-// script is over and all tools were offered.
+// script is over and that all tools were offered.
 func (s *script) end(word string) error {
 	if !s.over() || word != lastWord {
 		return fmt.Errorf("the conversation ended early, with %q", word)
@@ -90,7 +90,7 @@ func (s *script) begin() toolCall {
 }
 
 // answer processes the answer to the last call and returns the next call. The second result is
-// false if there is no next call.
+// false if there is none.
 func (s *script) answer(id, text string) (next toolCall, ok bool, err error) {
 	if s.step < 1 || s.over() || id != scriptCalls[s.step-1].id {
 		return toolCall{}, false, fmt.Errorf("an answer to call %q, which is not open", id)
@@ -111,8 +111,8 @@ func (s *script) answer(id, text string) (next toolCall, ok bool, err error) {
 	return s.call(), true, nil
 }
 
-// reply continues the script. If there was a call, the method "reply" processes the answer to the
-// last call. It returns the next call, or false if there is no next call.
+// reply continues the script. If there was a call, it processes the answer to the last call. It
+// returns the next call, or false if there is none.
 func (s *script) reply(id, text string) (toolCall, bool, error) {
 	if s.step == 0 {
 		return s.begin(), true, nil
@@ -120,8 +120,8 @@ func (s *script) reply(id, text string) (toolCall, bool, error) {
 	return s.answer(id, text)
 }
 
-// flag checks the error mark of the answer to the last call. For SDKs with error marks, it is
-// called before the methods "reply" and "answer".
+// flag checks whether the answer to the last call is correctly marked as an error. For SDKs
+// in which results can be marked as errors, it is called before reply and answer.
 func (s *script) flag(isError bool) error {
 	if c := scriptCalls[s.step-1]; isError != c.wrong {
 		return fmt.Errorf("%s: the answer is marked as an error: %t", c.id, isError)
@@ -142,7 +142,7 @@ var (
 	duration = regexp.MustCompile(`\b[0-9.]+ ?(ns|µs|ms|s)\b`)
 )
 
-// plain replaces ids and durations in a text, so that the text is the same in every run.
+// plain replaces ids and durations in s, so that the text is the same in every run.
 func plain(s string) string {
 	s = taskID.ReplaceAllString(s, "bg_…")
 	s = session.ReplaceAllString(s, "ses_…")

@@ -14,8 +14,8 @@ import (
 	openaiopt "github.com/openai/openai-go/v3/option"
 )
 
-// The servers in this file replace the servers of the models. Each supports only the part of its
-// API that the script needs.
+// The servers in this file replace the model servers. Each supports only the part of its API
+// that the script needs.
 
 // serve starts a server for an API with one method. An error from the handler is sent to the
 // client with a status after which clients do not retry.

@@ -1,6 +1,6 @@
-// Package apifault classifies failed requests to the providers of models by what agent programs
-// show: statuses, names of errors, headers, bodies, and the text of failure messages. Do not use it
-// for the text of answers or the results of tools.
+// Package apifault classifies failed requests to model providers by what agent programs show of
+// them: statuses, error names, headers, bodies, and the text of failure messages. Do not use it for
+// the text of answers or for tool results.
 package apifault
 
 import (
@@ -16,20 +16,20 @@ import (
 	"github.com/bgagent/bgagent/internal/cleantext"
 )
 
-// Fault is what an agent's program shows of a failed request. Unknown fields are zero.
+// Fault holds what an agent program shows of a failed request. Unknown fields are zero.
 type Fault struct {
-	Status int      // HTTP status of the answer
+	Status int      // HTTP status of the response
 	Names  []string // names that the program or the provider has for the error, such as "rate_limit"
-	Text   string   // message of the failure
+	Text   string   // failure message
 
-	Headers map[string]string // headers of the answer; the names are in lower case
-	Body    string            // body of the answer
-	At      time.Time         // time of the answer, from which relative times count
+	Headers map[string]string // response headers; the names are in lower case
+	Body    string            // response body
+	At      time.Time         // time of the response, from which relative times count
 
-	aside string // message that is only shown, and does not decide the kind
+	aside string // message that is only displayed and does not decide the kind
 }
 
-// shown holds what a fault shows in its texts.
+// shown holds what the text and the body of a fault show.
 type shown struct {
 	line        string   // text whose first line is the message for people
 	said        string   // all messages, without the JSON objects around and inside them
@@ -38,7 +38,7 @@ type shown struct {
 	status      int
 }
 
-// shown reads the texts of the fault.
+// shown reads the text and the body of the fault.
 func (f Fault) shown() shown {
 	text := strings.TrimSpace(f.Text[:min(len(f.Text), maxRead)])
 	before, inner, after := split(text, prefixes)
@@ -51,7 +51,7 @@ func (f Fault) shown() shown {
 	}
 	x.said = strings.Join([]string{before, inner.message, after}, "\n")
 	x.names = slices.Concat(f.Names, inner.names, x.body.names)
-	stated := 0 // status that the program has put in front of the provider's answer
+	stated := 0 // status that the program put in front of the provider's response
 	if len(before) < len(text) {
 		stated = statusIn(before)
 	}
@@ -60,7 +60,7 @@ func (f Fault) shown() shown {
 }
 
 // Error returns the fault as a ProviderError without Tries and Next. It returns nil if the request
-// has failed for a reason that is not one of the kinds, such as a bad request.
+// failed for a reason that is not one of the kinds, such as a bad request.
 func (f Fault) Error() *bgagent.ProviderError {
 	x := f.shown()
 	kind := classify(x.status, x.names, strings.ToLower(x.said+"\n"+x.body.message))
@@ -79,10 +79,10 @@ func (f Fault) Error() *bgagent.ProviderError {
 	return e
 }
 
-// Repeated returns the error for a report that the program repeats the request. It returns nil if there
-// is no error, and if the report must not reach the manager. A failed connection must not hold other
-// turns back, because this machine's network can be the cause. A key that is not certainly rejected must
-// not end the task.
+// Repeated returns the error for a report that the program is retrying the request. It returns nil
+// if there is no error or if the report must not reach the manager. A failed connection must not
+// hold back other turns, because this machine's network can be the cause. A key that is not
+// certainly rejected must not end the task.
 func (f Fault) Repeated() *bgagent.ProviderError {
 	e := f.Error()
 	if e == nil || f.Lost() || e.Kind == bgagent.ProviderAuthentication && !f.Rejected() {
@@ -91,8 +91,9 @@ func (f Fault) Repeated() *bgagent.ProviderError {
 	return e
 }
 
-// Rejected reports whether the provider has certainly rejected the key. Status 403 alone does not show
-// that: a proxy can refuse a single request with it. The words of a message do not show it either.
+// Rejected reports whether the provider has certainly rejected the key. Status 403 alone does not
+// show that: a proxy can refuse a single request with it. The wording of a message does not show it
+// either.
 func (f Fault) Rejected() bool {
 	e := f.Error()
 	if e == nil || e.Kind != bgagent.ProviderAuthentication {
@@ -101,16 +102,16 @@ func (f Fault) Rejected() bool {
 	return e.Status != 0 && e.Status != http.StatusForbidden || certain(f.shown().names) == bgagent.ProviderAuthentication
 }
 
-// maxRead is the maximum length of a text or a body that is examined. The rest of a longer text is
-// ignored, and a longer body is ignored as a whole.
+// maxRead is the maximum number of bytes of a text or body that are examined. The rest of a longer
+// text is ignored. A longer body is ignored entirely.
 const maxRead = 64 << 10
 
 // maxLine is the maximum length of the result of Line, in bytes.
 const maxLine = 500
 
 // Line returns the first line of a failure message without characters that control a terminal. A
-// longer line is cut off after 500 bytes. The address of the request, which codex puts near the end,
-// is left out together with everything after it, because it can contain a key.
+// longer line is cut off after 500 bytes. The request's address, which codex puts near the end, and
+// everything after it are left out, because the address can contain a key.
 func Line(s string) string {
 	s = strings.TrimSpace(s[:min(len(s), maxRead)])
 	s, _, _ = strings.Cut(s, "\n")
@@ -135,9 +136,9 @@ func (x *shown) soon() bool {
 // limits reports whether the id of an exceeded quota contains the word.
 func (x *shown) limits(word string) bool { return x.inner.limits(word) || x.body.limits(word) }
 
-// certainNames contains the names of errors whose kind is certain, whatever the status is. The names
-// are in lower case. A limit of a plan is often called a rate limit, too, so the name of another kind,
-// or a message about a quota, takes precedence over the name of a rate limit.
+// certainNames contains the names of errors whose kind is certain, whatever the status is. The
+// names are in lower case. The limit of a plan is often called a rate limit, too. Therefore, the
+// name of another kind, or a message about a quota, takes precedence over the name of a rate limit.
 var certainNames = map[string]bgagent.ProviderErrorKind{
 	"rate_limit":                 bgagent.ProviderRateLimited,
 	"rate_limit_error":           bgagent.ProviderRateLimited,
@@ -169,9 +170,9 @@ var certainNames = map[string]bgagent.ProviderErrorKind{
 	"contextoverflowerror":       bgagent.ProviderTooLong, // opencode
 }
 
-// looseNames contains the names of errors, in lower case, that count only if neither the status nor the
-// message decides. Providers also use some of them for failures of another kind. For example,
-// "server_error" can mean an overload.
+// looseNames contains error names, in lower case, that count only if neither the status nor the
+// message decides the kind. Providers also use some of them for failures of another kind. For
+// example, "server_error" can mean an overload.
 var looseNames = map[string]bgagent.ProviderErrorKind{
 	exhausted:                    bgagent.ProviderRateLimited,
 	"unavailable":                bgagent.ProviderOverloaded, // Google
@@ -184,8 +185,8 @@ var looseNames = map[string]bgagent.ProviderErrorKind{
 	"responsestreamdisconnected": bgagent.ProviderBroken, // codex
 }
 
-// cues are parts of failure messages, in lower case. Messages of an earlier kind can contain parts
-// of a later kind.
+// cues are parts of failure messages, in lower case. Messages of one kind can contain parts of a
+// kind that is listed later.
 var cues = []struct {
 	kind  bgagent.ProviderErrorKind
 	parts []string
@@ -200,15 +201,15 @@ var cues = []struct {
 	{bgagent.ProviderBroken, lost},
 }
 
-// incomplete is the part of a message of codex about an answer that the provider has ended early, for
-// example because of its content filter. Asking for such an answer again has the same result.
+// incomplete is part of codex's message about an answer that the provider ended early, for example
+// because of its content filter. Repeating the request has the same result.
 const incomplete = "incomplete response returned"
 
-// lost are parts of messages about a connection that has failed.
+// lost holds parts of messages about a failed connection.
 var lost = []string{"cannot connect to api", "connection reset", "connection dropped", "stream disconnected", "stream ended without"}
 
-// Lost reports whether the connection to the provider has failed. The cause can then be the network of
-// this machine.
+// Lost reports whether the connection to the provider failed. In that case, the cause can be this
+// machine's network.
 func (f Fault) Lost() bool {
 	e := f.Error()
 	return e != nil && e.Kind == bgagent.ProviderBroken && e.Status == 0 && contains(strings.ToLower(f.shown().said), lost)
@@ -218,7 +219,7 @@ func contains(text string, parts []string) bool {
 	return slices.ContainsFunc(parts, func(part string) bool { return strings.Contains(text, part) })
 }
 
-// cue returns the kind of a failure message in lower case, or 0.
+// cue returns the kind of a failure message, or 0. The message must be in lower case.
 func cue(text string) bgagent.ProviderErrorKind {
 	for _, c := range cues {
 		if contains(text, c.parts) {
@@ -280,7 +281,7 @@ func classify(status int, names []string, text string) bgagent.ProviderErrorKind
 	return 0
 }
 
-// loose returns the lowest kind of the loose names, because the more general names have the higher
+// loose returns the lowest kind among the loose names, because more general names have higher
 // kinds. It returns 0 if there is none.
 func loose(names []string) (kind bgagent.ProviderErrorKind) {
 	for _, name := range names {
@@ -294,12 +295,11 @@ func loose(names []string) (kind bgagent.ProviderErrorKind) {
 // googleModel matches Google's message about a model that does not exist.
 var googleModel = regexp.MustCompile(`(?m)^models/\S+ is not `)
 
-// inText matches the status in the message of a failure.
+// inText matches the status in a failure message.
 var inText = regexp.MustCompile(`(?i)(?:\bstatus(?: code)?:? |\bHTTP(?:/[\d.]+)? |\bAPI Error: (?:Request rejected \()?|\bRepeated )([45]\d\d)\b`)
 
-// statusIn returns the HTTP status in the message of a failure: one with a number, such as "502 Bad
-// Gateway", or a text that is the whole message, such as "Bad Gateway". It returns 0 if there is
-// none.
+// statusIn returns the HTTP status in a failure message: a number, as in "502 Bad Gateway", or the
+// name of a status that is the whole message, such as "Bad Gateway". It returns 0 if there is none.
 func statusIn(text string) int {
 	if m := inText.FindStringSubmatch(text); m != nil {
 		n, _ := strconv.Atoi(m[1])
@@ -314,7 +314,7 @@ func statusIn(text string) int {
 	return 0
 }
 
-// failed returns the status if it is that of a failed request, and 0 otherwise.
+// failed returns the status if it is the status of a failed request, and 0 otherwise.
 func failed(status int) int {
 	if status < 400 || status > 599 {
 		return 0

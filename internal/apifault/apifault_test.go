@@ -12,7 +12,7 @@ import (
 
 var noon = time.Date(2026, 11, 28, 12, 0, 0, 0, time.UTC)
 
-// google returns the body of an answer of Gemini's API about an exceeded quota.
+// google returns the body of a response from Gemini's API about an exceeded quota.
 func google(quota, delay string) string {
 	return `{"error":{"code":429,"message":"You exceeded your current quota, please check your plan and billing details.","status":"RESOURCE_EXHAUSTED","details":[
 		{"@type":"type.googleapis.com/google.rpc.QuotaFailure","violations":[{"quotaMetric":"requests","quotaId":"` + quota + `","quotaValue":"10"}]},
@@ -77,8 +77,8 @@ func TestTheKindComesFromNamesStatusesAndMessages(t *testing.T) {
 		{Fault{Text: "the file has 429 lines"}, 0, 0},
 		{Fault{Status: 1000}, 0, 0}, // not a status
 		{Fault{Status: -429}, 0, 0},
-		{Fault{Status: 200, Text: "Overloaded"}, bgagent.ProviderOverloaded, 0}, // the stream had begun
-		// JSON in other text, in JSON and in texts of JSON.
+		{Fault{Status: 200, Text: "Overloaded"}, bgagent.ProviderOverloaded, 0}, // the stream had already begun
+		// JSON in other text, in JSON, and in strings in JSON.
 		{Fault{Text: `[API Error: {"error":{"code":429,"message":"slow","status":"RESOURCE_EXHAUSTED"}}]`}, bgagent.ProviderRateLimited, 429},
 		{Fault{Body: `[{"error":{"code":"503","message":"no"}}]`}, bgagent.ProviderOverloaded, 503},
 		{Fault{Body: "event: error\ndata: {\"type\":\"error\",\"error\":{\"type\":\"overloaded_error\"}}"}, bgagent.ProviderOverloaded, 0},
@@ -90,7 +90,7 @@ func TestTheKindComesFromNamesStatusesAndMessages(t *testing.T) {
 		{Fault{Body: `{"error":null,"code":"insufficient_quota"}`}, bgagent.ProviderQuota, 0},
 		{Fault{Body: `{"type":"error","error":{"type":"overloaded_error","message":"x"},"code":""}`}, bgagent.ProviderOverloaded, 0},
 		{Fault{Body: strings.Repeat(`{"error":`, 40) + `{"code":"insufficient_quota"}` + strings.Repeat("}", 40)}, 0, 0},
-		// A provider can quote what the model was given.
+		// A provider can quote what was sent to the model.
 		{Fault{Status: 400, Body: `{"error":{"message":"messages[2] is wrong: {\"error\":{\"code\":\"rate_limit_exceeded\"}}","type":"invalid_request_error"}}`}, 0, 0},
 		{Fault{Text: `unexpected status 400 Bad Request: Invalid 'input[3].output': {"error":{"code":"rate_limit_exceeded"}}, url: http://model`}, 0, 0},
 		{Fault{Text: `unexpected status 400 Bad Request: bad input {"code":"invalid_api_key"}`}, 0, 0},
@@ -109,7 +109,7 @@ func TestTheKindComesFromNamesStatusesAndMessages(t *testing.T) {
 		{Fault{Text: `stream: {"message":"x"} connection reset`}, bgagent.ProviderBroken, 0},
 		{Fault{Text: `{"message":"x"} the gateway answered HTTP 503`}, bgagent.ProviderOverloaded, 503},
 		{Fault{Text: `{oops} the gateway answered HTTP 503`}, bgagent.ProviderOverloaded, 503},
-		// A field for the status counts more than a status in prose.
+		// A status field takes precedence over a status in prose.
 		{Fault{Text: `{"error":{"code":502,"message":"upstream answered HTTP 404"}}`}, bgagent.ProviderBroken, 502},
 		{Fault{Text: "upstream answered HTTP 404", Body: `{"error":{"code":502}}`}, bgagent.ProviderBroken, 502},
 		{Fault{Body: `{"error":{"message":"HTTP 503"}}`}, bgagent.ProviderOverloaded, 503},

@@ -12,8 +12,8 @@ import (
 	"time"
 )
 
-// apiError is an error in the form of a provider's API. If errors are nested, it has the message of the
-// innermost error, and the other fields of all.
+// apiError is an error in the form of a provider's API. If errors are nested, it has the message of
+// the innermost error, and the other fields of all of them.
 type apiError struct {
 	message string
 	names   []string
@@ -21,7 +21,7 @@ type apiError struct {
 
 	resetsAt float64  // Unix time
 	resetsIn float64  // seconds
-	quotas   []string // Google's ids of the exceeded quotas
+	quotas   []string // Google's ids for the exceeded quotas
 }
 
 // limits reports whether the id of an exceeded quota contains the word.
@@ -29,25 +29,27 @@ func (e *apiError) limits(word string) bool {
 	return slices.ContainsFunc(e.quotas, func(id string) bool { return strings.Contains(id, word) })
 }
 
-// maxDepth is how deep errors may be nested. Two levels were seen; a gateway can add some.
+// maxDepth limits how deeply errors may be nested. Two levels have been seen in practice; a
+// gateway can add more.
 const maxDepth = 6
 
-// prefixes matches what can be in front of the provider's answer in a message: nothing, or the words of
-// the agent's program. An object after other words can be a quotation of what the model was given.
+// prefixes matches what can be in front of the provider's response in a message: nothing, or words
+// of the agent program. An object after other words can be a quotation of what was sent to the
+// model.
 var prefixes = regexp.MustCompile(`^(?:(?:Failed to authenticate\. )?\[?API Error: (?:[45]\d\d )?|unexpected status [45]\d\d [^:{]*: )?$`)
 
-// bodyPrefixes matches what can be in front of the first object in a body: nothing, a list, or the lines
-// of an event in a stream.
+// bodyPrefixes matches what can be in front of the first object in a body: nothing, the start of a
+// list, or the lines of an event in a stream.
 var bodyPrefixes = regexp.MustCompile(`^(?:\[\s*|(?:[a-z]+:.*\n)*data:\s*)?$`)
 
-// maxObjects is the maximum number of objects that are looked for in a text. It bounds the work.
+// maxObjects is the maximum number of objects that are examined in a text. It bounds the work.
 const maxObjects = 8
 
-// split divides a text at the first error of a provider's API. Such an error is an object with a message
-// or a name. Its field "error" can contain another such object, and its fields "error" and "message" can
-// contain one as a text. The words in front of the object must match the argument "known". Other objects
-// are left out, because they say nothing about the failure. If there is no such error, "before" is the
-// whole text without objects.
+// split divides text at the first error in the form of a provider's API. Such an error is an object
+// with a message or a name. Its field "error" can contain another such object, and its fields
+// "error" and "message" can contain one as a string. The words in front of the object must match
+// the argument "known". Other objects are left out, because they say nothing about the failure. If
+// there is no such error, the result "before" is the whole text without objects.
 func split(text string, known *regexp.Regexp) (before string, e apiError, after string) {
 	var words [2]string // in front of the error, and after it
 	at := 0
@@ -72,7 +74,8 @@ func split(text string, known *regexp.Regexp) (before string, e apiError, after 
 	return words[0], e, words[1]
 }
 
-// object adds the error in a JSON object to e, and reports whether there is one.
+// object adds the error in a JSON object to e, and reports whether the object contains an
+// error.
 func (e *apiError) object(data []byte, depth int) bool {
 	var o struct {
 		Error    json.RawMessage `json:"error"`
@@ -87,7 +90,7 @@ func (e *apiError) object(data []byte, depth int) bool {
 	if depth == 0 || json.Unmarshal(data, &o) != nil {
 		return false
 	}
-	inner := false // whether there is an inner error; the names of inner errors come first, because they are more exact
+	inner := false // whether there is an inner error; the names of inner errors come first, because they are more specific
 	if nested := bytes.TrimSpace(o.Error); len(nested) > 0 && nested[0] == '{' {
 		inner = e.object(nested, depth-1)
 	}
@@ -116,13 +119,13 @@ func (e *apiError) object(data []byte, depth int) bool {
 	return e.message != "" || len(e.names) > 0 || e.status != 0
 }
 
-// If the whole text is an object that contains an error, whole adds the error to e and reports true.
-// Other text that contains an object can quote what the model was given.
+// whole adds the error to e and returns true if the whole text is an object that contains an error.
+// Other text that contains an object can quote what was sent to the model.
 func (e *apiError) whole(text string, depth int) bool {
 	return strings.HasPrefix(text, "{") && strings.HasSuffix(text, "}") && e.object([]byte(text), depth)
 }
 
-// detail reads a detail of an error from Google.
+// detail reads one of the details in an error from Google.
 func (e *apiError) detail(raw json.RawMessage) {
 	d := as[struct {
 		Reason     json.RawMessage `json:"reason"`
@@ -145,7 +148,7 @@ func (e *apiError) detail(raw json.RawMessage) {
 	}
 }
 
-// as decodes a value. If the value is of another type, the result is zero.
+// as decodes a value. If the value has another type, the result is zero.
 func as[T any](raw json.RawMessage) T {
 	var value, zero T
 	if len(raw) == 0 || json.Unmarshal(raw, &value) != nil {
@@ -154,7 +157,7 @@ func as[T any](raw json.RawMessage) T {
 	return value
 }
 
-// number decodes a number, which can also be written as a text. If the value is something else, the
+// number decodes a number, which can also be given as a string. If the value is something else, the
 // result is zero.
 func number(raw json.RawMessage) float64 {
 	if n := as[float64](raw); n != 0 {
@@ -167,11 +170,11 @@ func number(raw json.RawMessage) float64 {
 	return n
 }
 
-// longest bounds the time until a reset. A later reset is a mistake.
+// longest bounds the time until a reset. A later reset must be a mistake.
 const longest = 366 * 24 * time.Hour
 
-// Ahead returns the time t if it is after now and at most 366 days away. Otherwise it returns zero,
-// because such a time is a mistake.
+// Ahead returns t if it is after now and at most 366 days away. Otherwise, it returns the zero
+// time, because a time in the past is useless and a later one must be a mistake.
 func Ahead(t, now time.Time) time.Time {
 	if !t.After(now) || t.Sub(now) > longest {
 		return time.Time{}
@@ -179,7 +182,8 @@ func Ahead(t, now time.Time) time.Time {
 	return t
 }
 
-// Unix returns the time for a number of seconds, or zero if the number cannot be a present-day time.
+// Unix returns the time for a number of seconds since 1970, or the zero time if the number cannot
+// be a present-day time.
 func Unix(seconds float64) time.Time {
 	if !(seconds > 0 && seconds < 1e11) {
 		return time.Time{}
@@ -195,8 +199,8 @@ func (e *apiError) reset(at time.Time) time.Time {
 }
 
 // retryAfter returns the time that the headers give: Retry-After, which is a number of seconds or a
-// date, or Retry-After-Ms, which takes precedence if it is usable. A date counts from the header Date if
-// there is one, because the clock of the provider can differ from the clock of this machine.
+// date, or Retry-After-Ms, which takes precedence if it is usable. A date counts from the Date
+// header if there is one, because the provider's clock can differ from this machine's clock.
 func retryAfter(headers map[string]string, at time.Time) time.Time {
 	get := func(name string) string {
 		value := headers[name]

@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// codexForms matches codex's messages about failed requests. Codex reports failures of this machine and
-// of MCP servers in the same way, and such a message can contain any words.
+// codexForms matches codex's messages about failed requests. Codex reports failures on this machine
+// and failures of MCP servers in the same way, and such a message can contain any words.
 var codexForms = regexp.MustCompile(`(?s)^(?:\{.*\}$` +
 	`|unexpected status \d{3}\b|exceeded retry limit\b|stream disconnected before completion: ` +
 	`|You['’]ve hit your usage limit|Quota exceeded\.` +
@@ -15,18 +15,18 @@ var codexForms = regexp.MustCompile(`(?s)^(?:\{.*\}$` +
 	`|Codex ran out of room in the model['’]s context window` +
 	`|The model .{0,200}does not exist or you do not have access to it|You are not allowed to sample from this model)`)
 
-// OfCodex returns the fault for a message of codex that is not marked as one about a request. If codex
-// does not report failed requests in the form of the text, the text is only shown, and does not decide
-// the kind.
+// OfCodex returns the fault for a message from codex that is not marked as one about a request. If
+// the text does not have a form in which codex reports failed requests, it is only displayed and
+// does not decide the kind.
 func (f Fault) OfCodex() Fault { return f.only(codexForms) }
 
-// opencodeForms matches messages of opencode's UnknownError about failed requests: an error that the
-// provider has sent in a stream, and a model that does not exist.
+// opencodeForms matches the messages of opencode's UnknownError that are about failed requests: an
+// error that the provider sent in a stream, and a model that does not exist.
 var opencodeForms = regexp.MustCompile(`(?s)^(?:\{.*\}$|(?:ProviderModelNotFoundError: )?Model not found\b)`)
 
-// OfOpencode returns the fault for an error of opencode. Failures of opencode itself have the name
-// UnknownError. With this name, the text counts only if opencode reports failed requests in its form.
-// Otherwise it is only shown.
+// OfOpencode returns the fault for an error from opencode. Failures of opencode itself have the
+// name UnknownError. With this name, the text counts only if it has a form in which opencode
+// reports failed requests. Otherwise, it is only displayed.
 func (f Fault) OfOpencode() Fault {
 	if !slices.Contains(f.Names, "UnknownError") {
 		return f
@@ -34,7 +34,7 @@ func (f Fault) OfOpencode() Fault {
 	return f.only(opencodeForms)
 }
 
-// only returns the fault. If its text does not match the forms, the text is only shown.
+// only returns the fault. If its text does not match the forms, the text is only displayed.
 func (f Fault) only(forms *regexp.Regexp) Fault {
 	if !forms.MatchString(strings.TrimSpace(f.Text)) {
 		f.Text, f.aside = "", f.Text

@@ -1,7 +1,7 @@
-// Package calldigest makes the digests of tool calls that session clients report. Agent programs put
-// things into results that differ from call to call even if the calls are the same. The package
-// removes what the tested programs are known to add: the names of the files in which Claude Code and
-// opencode keep results that are too long for the model.
+// Package calldigest computes the digests of tool calls that session clients report. Agent programs
+// put things into results that differ from call to call even if the calls are the same. The package
+// removes what the tested programs are known to add: the names of the files in which Claude Code
+// and opencode store results that are too long for the model.
 package calldigest
 
 import (
@@ -77,11 +77,11 @@ func lasting(v any) any {
 	return v
 }
 
-// savedTo comes before the name of the file in a result that Claude Code or opencode has cut. Before
-// these words, the result says that it was cut.
+// savedTo precedes the name of the file in a result that Claude Code or opencode has shortened. The
+// text before these words says that the result was shortened.
 const savedTo = "Full output saved to: "
 
-// withoutFile removes the name of the file from a result that was cut.
+// withoutFile removes the name of the file from a result that was shortened.
 func withoutFile(s string) string {
 	i := strings.Index(s, savedTo)
 	if i < 0 || !strings.HasPrefix(s, "<persisted-output>") && !strings.Contains(s[max(0, i-200):i], "truncated") {

@@ -1,6 +1,6 @@
 // Package cleantext makes untrusted output of programs safe for files and
-// terminals. It removes escape sequences and control characters, turns all line
-// ends into "\n", and produces valid UTF-8.
+// terminals. It removes escape sequences and control characters, turns all line endings into
+// "\n", and produces valid UTF-8.
 package cleantext
 
 import (
@@ -40,7 +40,7 @@ func isClean(s string) bool {
 }
 
 // unwanted reports whether a character controls the terminal or the display of other text. The
-// unwanted characters are control characters except tabs and line ends, the byte-order mark,
+// unwanted characters are control characters except tabs and newlines, the byte-order mark,
 // and characters that change the direction of the surrounding text.
 func unwanted(r rune) bool {
 	switch {
@@ -54,8 +54,8 @@ func unwanted(r rune) bool {
 	return false
 }
 
-// maxSequence is the maximum length of an escape sequence that carries a text, such as a
-// window title. A longer sequence is treated as if it ended at that length.
+// maxSequence is the maximum length of an escape sequence that carries text, such as a window
+// title. A longer sequence is treated as if it ended at that length.
 const maxSequence = 4 << 10
 
 // state is the position of the writer within escape sequences.
@@ -109,7 +109,7 @@ func (w *Writer) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// Flush writes U+FFFD if the text ends within a character. It drops an unfinished
+// Flush writes U+FFFD if the text ends in the middle of a character. It drops an unfinished
 // sequence.
 func (w *Writer) Flush() error {
 	if len(w.half) == 0 {
@@ -138,7 +138,7 @@ func (w *Writer) take(r rune) {
 	case r == '\r':
 		w.cr = true
 		w.out = append(w.out, '\n')
-	case r == '\n' && after: // the preceding carriage return was written as a line end
+	case r == '\n' && after: // the preceding carriage return was already written as a newline
 	case !unwanted(r):
 		w.out = utf8.AppendRune(w.out, r)
 	}
@@ -175,9 +175,9 @@ func (w *Writer) inside(r rune) bool {
 	return w.insideText(r)
 }
 
-// insideText does the work of the method "inside" for sequences that carry text. A sequence
-// that is not closed ends at the end of the line or after maxSequence characters, so it cannot
-// hide the text that follows.
+// insideText is like inside, but for sequences that carry text. A sequence that is not closed
+// ends at the end of the line or after maxSequence characters, so it cannot hide the text that
+// follows.
 func (w *Writer) insideText(r rune) bool {
 	w.size++
 	switch {

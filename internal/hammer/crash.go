@@ -15,8 +15,8 @@ import (
 	"github.com/bgagent/bgagent/storetest"
 )
 
-// In a run with crashes, the manager has a store, and the manager's process ends from time to time.
-// It ends between two operations or during a write to the store. Then a new manager opens the store.
+// In a run with crashes, the manager has a store, and the manager's process ends from time to time,
+// either between two operations or during a write to the store. Then a new manager opens the store.
 // The hosts and the oracle outlive the process.
 
 // life is one simulated process of the manager.
@@ -26,16 +26,16 @@ type life struct {
 	store *storetest.Process
 	began time.Time
 	over  atomic.Bool     // whether the process has ended; its calls then have no effect
-	dead  chan struct{}   // closed when the field "over" becomes true
-	ctx   context.Context // context of the callers in the process; ends with the process
+	dead  chan struct{}   // closed when over becomes true
+	ctx   context.Context // context of the process's callers; ends with the process
 	die   context.CancelFunc
 }
 
-// errDead is the error of a call that a dead process makes.
+// errDead is returned by calls that a dead process makes.
 var errDead = errors.New("the process is dead")
 
-// The method "never" waits until the context ends or healAll is called, and returns an error. It is
-// used for the calls of a dead process, because such a process gets no answers.
+// never waits until the context ends or healAll is called, and then returns an error. It is used
+// for calls from a dead process, because such a process does not get an answer.
 func (l *life) never(ctx context.Context) error {
 	select {
 	case <-ctx.Done():
@@ -64,7 +64,7 @@ func (h *hammer) newLife() {
 	h.o.mu.Unlock()
 	cfg.Limits = limits
 	var err error
-	if h.shared { // use a concurrency manager that other managers could share
+	if h.shared { // use a concurrency manager that could be shared with other managers
 		if h.cm, err = bgagent.NewConcurrencyManager(limits); err != nil {
 			h.t.Fatal(err)
 		}
@@ -122,9 +122,9 @@ func (h *hammer) strike(batch uint64, try int) storetest.Fault {
 	return f
 }
 
-// The method "end" marks the process as ended and ends its turns at the hosts. If the process has
-// already ended, the method does nothing and returns false. The same applies once Close has begun,
-// because otherwise a new manager would continue the tasks after Close.
+// end marks the process as ended and ends its turns at the hosts. If the process has already ended
+// or Close has begun, end does nothing and returns false. Once Close has begun, the process must
+// not end, because a new manager would continue the tasks.
 func (l *life) end(r *rand.Rand) bool {
 	h := l.h
 	h.o.mu.Lock()
@@ -211,9 +211,9 @@ func (h *hammer) nothingLost() {
 	}
 }
 
-// onlyOrphans reports whether Close could finish everything except tasks that missed their stopping
-// deadlines in a run with crashes. A turn of an earlier process may continue for longer than that, and
-// after the stopping deadline the manager does not look for the end of such a turn.
+// onlyOrphans reports whether, in a run with crashes, Close finished everything except tasks that
+// missed their stopping deadlines. A turn of an earlier process may continue beyond the deadline,
+// and after the deadline the manager no longer checks whether such a turn has ended.
 func (h *hammer) onlyOrphans(e *bgagent.CloseError) bool {
 	if !h.crashes || len(e.Owed)+len(e.Hung) > 0 || e.Err != nil {
 		return false
@@ -224,8 +224,8 @@ func (h *hammer) onlyOrphans(e *bgagent.CloseError) bool {
 	})
 }
 
-// processEnds is called when the manager's process ends. It decides at random which of the host's
-// running turns end with the process and which continue.
+// processEnds must be called when the manager's process ends. It decides at random which of the
+// host's running turns end with the process and which continue.
 func (f *host) processEnds(r *rand.Rand) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -263,7 +263,7 @@ func (f *host) processEnds(r *rand.Rand) {
 	}
 }
 
-// loseCalls records which prompts have not arrived at the host. The manager may send these prompts
+// loseCalls records which prompts did not arrive at the host. The manager may send these prompts
 // again. host.mu must be held.
 func (f *host) loseCalls() {
 	arrived := func(prompt string) bool {
@@ -298,7 +298,7 @@ func (f *runnerHost) RestoreSession(ctx context.Context, in bgagent.SessionResto
 	if f.life.over.Load() {
 		return bgagent.PromptUnknown, end, f.life.never(ctx)
 	}
-	f.o.abort(in.Session) // the call must also end what is left of the last turn
+	f.o.abort(in.Session) // the call must also end whatever is left of the last turn
 	if err := f.mishap(ctx, f.o.draw("restore", in.Session)); err != nil {
 		return bgagent.PromptUnknown, end, err
 	}

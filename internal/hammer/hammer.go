@@ -1,5 +1,5 @@
-// Package hammer runs random operations against a manager whose hosts inject random
-// faults. The type oracle checks whether the manager keeps its guarantees.
+// Package hammer runs random operations against a manager whose hosts inject random faults.
+// An oracle checks whether the manager keeps its guarantees.
 package hammer
 
 import (
@@ -46,9 +46,9 @@ type Options struct {
 	Crashes bool
 }
 
-// Run starts random runs for the duration in the flag -hammer.time. If the flag -hammer.seed
-// is set, Run repeats the run with that seed instead. Each failure message contains the seed
-// of the run.
+// Run performs random runs for the duration given by the flag -hammer.time. If the flag
+// -hammer.seed is set, Run repeats the run with that seed instead. Each failure message
+// contains the seed of the run.
 func Run(t *testing.T, o Options) {
 	met := matrix{}
 	if *oneSeed != 0 {
@@ -75,8 +75,8 @@ func Run(t *testing.T, o Options) {
 	}
 }
 
-// matrixRuns is the number of runs after which Run requires that every cell of the matrix was
-// met. If cells are missing by then, Run continues until it has taken twice the time of
+// matrixRuns is the number of runs after which Run requires every cell of the matrix to be
+// covered. If cells are missing by then, Run continues for up to twice the duration given by
 // -hammer.time.
 const matrixRuns = 600
 
@@ -92,7 +92,7 @@ type hammering struct {
 	met    matrix
 }
 
-// work executes runs until the method "next" returns no seed.
+// work performs runs until next returns no seed.
 func (x *hammering) work(t *testing.T) {
 	for {
 		seed, ok := x.next()
@@ -110,8 +110,7 @@ func (x *hammering) work(t *testing.T) {
 	}
 }
 
-// next returns the seed of the next run. The second result is false if no further run is
-// needed.
+// next returns the seed of the next run. ok is false if no further run is needed.
 func (x *hammering) next() (seed uint64, ok bool) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -129,7 +128,7 @@ func (x *hammering) next() (seed uint64, ok bool) {
 	}
 	seed = x.base + uint64(x.runs)
 	x.runs++
-	fmt.Printf("hammer %d\n", seed) // if the run crashes, this is the only output with its seed
+	fmt.Printf("hammer %d\n", seed) // if the run crashes, this is the only output that contains its seed
 	return seed, true
 }
 
@@ -310,8 +309,8 @@ func (h *hammer) run() {
 	h.met.add("over limit", "", h.o.overLimit)
 }
 
-// rest ends the injection of faults, waits until all tasks are quiet, and checks that all
-// tasks have ended, all notices are settled and all slots are free.
+// rest stops injecting faults, waits until all tasks are quiet, and checks that all tasks
+// have ended, all notices are settled and all slots are free.
 func (h *hammer) rest() {
 	o := h.o
 	synctest.Wait()
@@ -388,7 +387,7 @@ func (h *hammer) atRest() bool {
 	return true
 }
 
-// nothingOwed takes all remaining notices and checks that no further notice is owed to a session.
+// nothingOwed takes all remaining notices and checks that no session is still owed a notice.
 func (h *hammer) nothingOwed() {
 	sessions := map[string]bool{}
 	for _, s := range roots {
@@ -416,8 +415,7 @@ func (h *hammer) nothingOwed() {
 	}
 }
 
-// fullBatch checks for several pools that the number of running tasks equals the number of
-// slots in the pool.
+// fullBatch checks, for several pools, that exactly as many tasks run as the pool has slots.
 func (h *hammer) fullBatch() {
 	l := bgagent.Limits{Default: 3, Model: map[string]int{"one/a": 2}, Provider: map[string]int{"two": 4}}
 	if err := h.cm.SetLimits(l); err != nil {

@@ -25,7 +25,7 @@ type host struct {
 	emit     func(bgagent.HostEvent)
 	emitsTo  *life
 	roots    map[string]bgagent.SessionState
-	down     time.Time // calls that start work fail with ErrUnreachable until this time
+	down     time.Time // until this time, calls that start work fail with ErrUnreachable
 }
 
 type hostSession struct {
@@ -41,15 +41,15 @@ type hostSession struct {
 	revs     []int
 	todos    []bgagent.Todo
 	prompts  map[string]bool
-	has      map[string]received // for a runner: states of the prompts, by id
+	has      map[string]received // for a runner: state of each prompt, by id
 }
 
 func newHost(o *oracle, name string) *host {
 	return &host{o: o, name: name, sessions: map[string]*hostSession{}, roots: map[string]bgagent.SessionState{}}
 }
 
-// pause waits for the duration d. It returns early if ctx ends, unless the argument "deaf" is
-// set or the host ignores contexts. After a call to healAll, it waits at most a second.
+// pause waits for the duration d. It returns early if ctx ends, unless deaf is true or the
+// host ignores contexts. After a call to healAll, it waits at most a second.
 func (f *host) pause(ctx context.Context, d time.Duration, deaf bool) error {
 	done := ctx.Done()
 	if deaf || f.o.stubborn && !f.o.isHealed() {
@@ -115,8 +115,8 @@ func (f *host) mishap(ctx context.Context, r *rand.Rand) error {
 
 const refusedText = "connection refused"
 
-// unreachable returns ErrUnreachable while the host is down. At random, it takes the host down
-// for a while. It is used only by calls that start work.
+// unreachable returns ErrUnreachable while the host is down. At random times, it takes the
+// host down for a while. It is used only by calls that start work.
 func (f *host) unreachable(ctx context.Context, r *rand.Rand) error {
 	f.mu.Lock()
 	if f.o.broken(r) && r.IntN(12) == 0 {
@@ -170,7 +170,7 @@ func (f *host) create(ctx context.Context, l *life, s bgagent.SessionSpec) (stri
 			return "", nil
 		case 1:
 			// The manager refuses an id only if it knows the session. A later process does not know the
-			// sessions of tasks whose ends were reported to an earlier process.
+			// sessions of tasks whose completion was reported to an earlier process.
 			if len(f.order) > 0 {
 				id := f.order[r.IntN(len(f.order))]
 				if _, err := l.m.Get(f.sessions[id].task); !errors.Is(err, bgagent.ErrUnknownTask) {
@@ -200,7 +200,7 @@ func (f *host) enter(l *life, what, session string, p bgagent.Prompt) *activity 
 		return nil
 	}
 	started := time.Now()
-	if p.Turn == 1 { // the slot was granted before the session was created or read
+	if p.Turn == 1 { // the slot was granted before the session was created or looked up
 		if t, err := l.m.Get(p.Task); err == nil && t.Attempt == p.Attempt {
 			started = t.Started
 		}
@@ -304,8 +304,8 @@ func (f *runnerHost) RunTurn(ctx context.Context, session string, p bgagent.Prom
 	return end, err
 }
 
-// The method "alone" returns a context that ends when ctx ends. If the turn continues after the end
-// of its process, the end of ctx does not end the context.
+// alone returns a context that ends when ctx ends, unless the turn continues after the end of its
+// process.
 func (f *host) alone(ctx context.Context, a *activity) (context.Context, context.CancelFunc) {
 	own, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	stop := context.AfterFunc(ctx, func() {
@@ -318,14 +318,14 @@ func (f *host) alone(ctx context.Context, a *activity) (context.Context, context
 	return own, func() { stop(); cancel() }
 }
 
-// refusal returns an error of the provider at random.
+// refusal returns a provider error at random.
 func (f *host) refusal(p bgagent.Prompt, r *rand.Rand) error {
 	if !f.o.broken(r) || r.IntN(2) == 0 {
 		return nil
 	}
 	e := &bgagent.ProviderError{
 		Kind: bgagent.ProviderErrorKind(1 + r.IntN(4)), Scope: bgagent.ProviderScope(r.IntN(2)), Tries: r.IntN(3),
-		Next: bgagent.ProviderNextStep(r.IntN(3)), // no new session, because it would get the id of the prompt again
+		Next: bgagent.ProviderNextStep(r.IntN(3)), // no new session, because it would get the same prompt id again
 	}
 	if r.IntN(3) == 0 {
 		e.RetryAt = time.Now().Add(time.Duration(r.IntN(900)) * time.Second)
@@ -360,7 +360,7 @@ func (f *runnerHost) runTurn(ctx context.Context, session string, p bgagent.Prom
 	said := false
 	for i := range r.IntN(4) {
 		if err := f.pause(ctx, workTime(r), deaf); err != nil {
-			if f.o.broken(r) { // the turn continues for a while after its context has ended
+			if f.o.broken(r) { // the turn continues for a while after its context ends
 				_ = f.pause(ctx, workTime(r), true)
 			}
 			return bgagent.TurnEnd{Text: text}, err

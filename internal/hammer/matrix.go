@@ -21,7 +21,7 @@ func phases() (names []string) {
 	return names
 }
 
-// targets are the operations that name a task. Only they can name a task that was
+// targets are the operations that name a task. Only they can refer to a task that was
 // evicted.
 var targets = []string{"Cancel", "Forget", "Get", "Quiet", "Read", "Resume", "RunResume", "Send", "Wait"}
 
@@ -49,7 +49,7 @@ func stateOf(t bgagent.Task, err error) string {
 	}
 }
 
-// matrix counts how many times each operation was called. The calls are counted separately for each
+// matrix counts how often each operation was called. The calls are counted separately for each
 // state that a task had at the time of the call.
 type matrix map[string]map[string]int
 
@@ -76,7 +76,7 @@ func (x matrix) total(op string) (n int) {
 	return n
 }
 
-// missing returns the cells that are possible and whose count is 0.
+// missing returns the possible cells whose count is 0.
 func (x matrix) missing(o Options) (cells []string) {
 	ops := operations
 	if o.Crashes {

@@ -9,7 +9,7 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// sentMessage is a message that Send has accepted. Its key is its text.
+// sentMessage is a message that Send accepted. Its text serves as its key.
 type sentMessage struct {
 	task, text string
 }
@@ -57,8 +57,8 @@ func (o *oracle) messageLocked(p bgagent.Prompt) {
 	o.got[s] = p.ID
 }
 
-// endedLocked checks that no message waits for an attempt that has ended, and that a completed attempt has
-// received all its messages.
+// endedLocked checks that no message still waits for an attempt that has ended, and that a
+// completed attempt received all its messages.
 func (o *oracle) endedLocked(t bgagent.Task) {
 	if t.Messages > 0 || t.Status == bgagent.Completed && len(t.Unconsumed) > 0 {
 		o.faultLocked("%s.%d is %s, %d messages wait, and %v is unconsumed", t.ID, t.Attempt, t.Status, t.Messages, t.Unconsumed)
@@ -68,7 +68,7 @@ func (o *oracle) endedLocked(t bgagent.Task) {
 	}
 }
 
-// nothingUnsaid checks that each accepted message has reached a turn or counts as unconsumed.
+// nothingUnsaid checks that each accepted message reached a turn or counts as unconsumed.
 func (h *hammer) nothingUnsaid() {
 	h.o.mu.Lock()
 	sent := make([]sentMessage, 0, len(h.o.messages))

@@ -41,8 +41,8 @@ func (h *hammer) session() string {
 	return "root2"
 }
 
-// target returns the id of a random task and a random caller. The caller often has the right
-// to act on the task. The operation is counted in the matrix for the state of the task.
+// target returns the id of a random task and a random caller. The caller is often allowed to
+// act on the task. The operation is counted in the matrix under the task's state.
 func (h *hammer) target(op string) (id string, by bgagent.Caller) {
 	id = "bg_0000000000000000"
 	h.mu.Lock()
@@ -74,8 +74,8 @@ func (h *hammer) target(op string) (id string, by bgagent.Caller) {
 	return id, by
 }
 
-// The method "all" counts the operation in the matrix for each existing task, under the state
-// of the task.
+// all counts the operation in the matrix once for each existing task, under the state of that
+// task.
 func (h *hammer) all(op string) {
 	for _, t := range h.m.List(bgagent.Query{}) {
 		h.met.add(op, stateOf(t, nil), 1)
@@ -131,8 +131,8 @@ func (h *hammer) aside(f func(ctx context.Context)) {
 	})
 }
 
-// look records the tasks that agents have launched. It also checks that no task is live
-// if its parent has failed or was cancelled.
+// look records the tasks that agents launched. It also checks that no task is live if its
+// parent has failed or was cancelled.
 func (h *hammer) look() {
 	tasks := h.m.List(bgagent.Query{})
 	by := map[string]bgagent.Task{}
@@ -151,7 +151,7 @@ func (h *hammer) op() {
 	h.look()
 	m, o, n, l := h.m, h.o, h.n, h.life
 	ops := []func(){
-		h.launch, h.launch, h.launch, h.launch, h.launch, h.launch, // repeated entries make launches more frequent
+		h.launch, h.launch, h.launch, h.launch, h.launch, h.launch, // the repeated entries make launches more frequent
 		func() {
 			h.all("Run")
 			by, in := h.caller(), h.input()
@@ -404,7 +404,7 @@ func (h *hammer) lie(session string) {
 }
 
 // someAgain resumes several tasks in some of the runs. Otherwise, a resumed task would rarely
-// wait for a slot during a drain or a close.
+// be waiting for a slot during a drain or a close.
 func (h *hammer) someAgain() {
 	if h.r.IntN(3) > 0 || h.draining || h.closed {
 		return
@@ -423,7 +423,7 @@ func (h *hammer) drain() {
 	synctest.Wait()
 }
 
-// close starts two concurrent calls to Close while operations are running.
+// close makes two concurrent calls to Close while operations are running.
 func (h *hammer) close() {
 	h.someAgain()
 	h.o.mu.Lock()
@@ -437,7 +437,7 @@ func (h *hammer) close() {
 	h.all("Close")
 	for range 2 {
 		h.aside(func(ctx context.Context) {
-			if inside.Store != nil || h.crashes { // an end is reported only after it was written, so Close needs time to write
+			if inside.Store != nil || h.crashes { // a completion is reported only after it has been written, so Close needs time to write
 				ctx = context.Background()
 			}
 			err := h.m.Close(ctx)

@@ -14,8 +14,8 @@ import (
 )
 
 // oracle records the activities at the hosts and the reports of the manager, and compares
-// them. For each contradiction, it adds a text to the field "faults". A run ends when there is
-// a fault.
+// them. For each contradiction, it adds a description to the field "faults". A run ends at the
+// first fault.
 type oracle struct {
 	mu     sync.Mutex
 	seed   uint64
@@ -28,12 +28,12 @@ type oracle struct {
 	limitsAt  time.Time // time of the last change to the limits
 	closedAt  time.Time // time of the first call to Close
 	runs      map[*activity]struct{}
-	granted   map[string]bool // tasks whose session was created and that have not been prompted since
+	granted   map[string]bool // tasks whose session was created but that have not been prompted since
 	forced    map[string]bool // tasks that were running when the process began; their slots can exceed the limits
 	suspects  []suspect
 	promptIDs map[string]bool
-	repeats   map[string]bool         // ids of refused prompts of which the session keeps nothing
-	unheard   map[string]bool         // ids of the notices that were such prompts
+	repeats   map[string]bool         // ids of refused prompts of which nothing remains in the session
+	unheard   map[string]bool         // ids of the notices that were sent as such prompts
 	refused   map[string]time.Time    // time of the first failure, by prompt id; only for prompts that could not reach the host
 	answers   map[attemptKey][]string // prompt ids of each attempt
 	draws     map[string]uint64
@@ -54,17 +54,18 @@ type oracle struct {
 	earlier   map[attemptKey]bool     // notices that an earlier process has settled; a later process might not know about that
 	super     map[attemptKey]bool     // attempts that were superseded
 	messages  map[sentMessage]bool    // messages that were accepted
-	named     map[sentMessage]bool    // messages that an end has named as unconsumed
+	named     map[sentMessage]bool    // messages that were reported as unconsumed when the task ended
 	got       map[sentMessage]string  // ids of the prompts with these messages
 	chosen    map[openQuestion]string // the answers that count
 	options   map[string]*answering   // by the subject of the question
-	again     map[string][]string     // for each task, the prompts that continue interrupted turns
-	calls     map[string]*host        // hosts of the prompts that the current process has handed over; some of the prompts might not have arrived
+	again     map[string][]string     // for each task, the prompts that continue an interrupted turn
+	calls     map[string]*host        // hosts of the prompts that the current process sent; some of the prompts might not have arrived
 	healed    bool
 	heal      chan struct{}
 	rate      float64 // probability of a fault
-	// storeDelay is longer than the time from the grant of a slot to the following call to the host.
-	// With a store, the manager writes before that call. In a run with crashes, some writes fail.
+	// storeDelay is an upper bound for the time from the grant of a slot to the following call to
+	// the host. With a store, the manager writes before that call. In a run with crashes, some
+	// writes fail.
 	storeDelay time.Duration
 	stubborn   bool // whether the hosts ignore the contexts of calls
 	lasting    bool // whether every turn takes at least 30 s
@@ -85,7 +86,7 @@ type activity struct {
 	lied  bool
 
 	prompt string
-	life   *life // process that makes the call; nil for a turn on a server
+	life   *life // process that made the call; nil for a turn on a server
 	parked bool  // whether the turn waits for an answer and has no slot
 	orphan bool  // whether the turn continues after the end of its process
 }
@@ -149,7 +150,7 @@ func (o *oracle) isHealed() bool {
 	return o.healed
 }
 
-// healAll ends the injection of faults and releases all hanging calls.
+// healAll stops the injection of faults and releases all hanging calls.
 func (o *oracle) healAll() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -206,9 +207,8 @@ func (o *oracle) poolLocked(model, agent string) limit {
 	return limit{"default " + model, def}
 }
 
-// begin records the start of an activity. If the argument "grant" is set, the attempt got its
-// slot under the current limits. In that case, the method "begin" also checks that these
-// limits allow the activity.
+// begin records the start of an activity. If grant is true, the attempt got its slot under
+// the current limits. In that case, begin also checks that these limits allow the activity.
 func (o *oracle) begin(a *activity, grant bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -222,7 +222,7 @@ func (o *oracle) begin(a *activity, grant bool) {
 	}
 }
 
-// suspectLocked records a suspect if more attempts run than the limit allows.
+// suspectLocked records a suspect if more attempts are running than the limit allows.
 func (o *oracle) suspectLocked(l limit) {
 	var who []*activity
 	tasks := map[attemptKey]bool{}
@@ -237,7 +237,7 @@ func (o *oracle) suspectLocked(l limit) {
 	}
 }
 
-// runsLocked reports whether the attempt has a running activity.
+// runsLocked reports whether an activity of the attempt is running.
 func (o *oracle) runsLocked(task string, no int) bool {
 	for a := range o.runs {
 		if a.key == (attemptKey{task, no}) {
@@ -258,8 +258,8 @@ func (o *oracle) end(a *activity) {
 
 // clear checks the suspects. It must be called when all events have been read. It ignores
 // attempts that did not stop in time, because the manager has reported them with
-// EventOverLimit. If the process has died, this report might be lost, so all ended attempts are
-// ignored.
+// EventOverLimit. If the process has died, this report might have been lost, so all ended
+// attempts are ignored.
 func (o *oracle) clear() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -356,7 +356,7 @@ func (o *oracle) shownLocked(n bgagent.Notice) {
 	}
 }
 
-// told records that the delivery of a notice has succeeded.
+// told records that a notice was delivered.
 func (o *oracle) told(n bgagent.Notice, how string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -375,7 +375,7 @@ func (o *oracle) told(n bgagent.Notice, how string) {
 	}
 }
 
-// event checks and records one event from the manager of the process l. It must be called for every
+// event checks and records one event from the manager of the process l. It must be called for each
 // event.
 func (o *oracle) event(l *life, e bgagent.Event) {
 	o.mu.Lock()
@@ -437,8 +437,8 @@ func (o *oracle) event(l *life, e bgagent.Event) {
 			}
 		}
 		o.overLimit++
-		// If stopping an attempt has made the process crash several times, the next process gives it up
-		// at once, without a call.
+		// If stopping an attempt has crashed the process several times, the next process gives up on
+		// stopping it at once, without a call.
 		if t.Session != "" && o.closedAt.IsZero() && !o.aborted[t.Session] && time.Since(l.began) > time.Second {
 			o.faultLocked("%s.%d was given up, but its session %s was never aborted", t.ID, t.Attempt, t.Session)
 		}
@@ -479,8 +479,9 @@ func (o *oracle) abort(session string) {
 	o.aborted[session] = true
 }
 
-// resultLocked checks that the result of a completed attempt is an answer to a prompt of that attempt. An
-// attempt that has replaced others also has the answers to the messages that these got.
+// resultLocked checks that the result of a completed attempt is an answer to a prompt of that
+// attempt. An attempt that replaced others also has the answers to the messages that those attempts
+// received.
 func (o *oracle) resultLocked(t bgagent.Task) {
 	if t.Status != bgagent.Completed || t.Result == "" {
 		return

@@ -8,10 +8,10 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// The following methods update the oracle when the manager's process ends and another process begins.
+// The following methods update the oracle when the manager's process ends and another one begins.
 
-// The method "lose" records that the session has lost the prompt. The manager is then allowed to send
-// the prompt again.
+// lose records that the session has lost the prompt. The manager is then allowed to send the prompt
+// again.
 func (o *oracle) lose(prompt string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -24,7 +24,7 @@ func (o *oracle) loseLocked(prompt string) {
 }
 
 // newProcess prepares the oracle for another process. It removes the activities that ended with the
-// last process, and forgets what the new process does not know.
+// last process, and forgets what the new process cannot know.
 func (o *oracle) newProcess() {
 	o.mu.Lock()
 	defer o.mu.Unlock()

@@ -22,8 +22,8 @@ type answering struct {
 	told   string // option that the agent got
 }
 
-// answeringLocked returns what is known about the answer to the question with the subject. Subjects are
-// unique.
+// answeringLocked returns what is known about the answer to the question with the given subject.
+// Subjects are unique.
 func (o *oracle) answeringLocked(subject string) *answering {
 	if o.options[subject] == nil {
 		o.options[subject] = &answering{}
@@ -38,13 +38,13 @@ func (o *oracle) sameLocked(subject string) {
 	}
 }
 
-// asks imitates an agent that asks a question. A turn that waits for the answer for a minute gives its slot
-// back, so it does not count as running until it has a slot again.
+// asks imitates an agent that asks a question. A turn that has waited for the answer for a minute
+// gives its slot back, so it does not count as running until it has a slot again.
 func (f *runnerHost) asks(ctx context.Context, session string, rep *bgagent.Reporter, r *rand.Rand) error {
 	f.mu.Lock()
 	a := f.sessions[session].run
 	f.mu.Unlock()
-	if a == nil { // the turn was ended, and continues although its context has ended
+	if a == nil { // the turn was terminated, but continues although its context has ended
 		return ctx.Err()
 	}
 	q := bgagent.Question{
@@ -79,7 +79,7 @@ func (f *runnerHost) asks(ctx context.Context, session string, rep *bgagent.Repo
 		f.o.sameLocked(q.Subject)
 		f.o.mu.Unlock()
 	}
-	if err == nil || errors.Is(err, bgagent.ErrQuestionExpired) { // otherwise the turn may have ended, and the slot is gone
+	if err == nil || errors.Is(err, bgagent.ErrQuestionExpired) { // otherwise, the turn may have ended and its slot is gone
 		f.o.setParked(a, false)
 		if time.Since(began) > time.Minute {
 			f.o.hasSlot(a)
@@ -95,7 +95,7 @@ func (o *oracle) setParked(a *activity, parked bool) {
 	a.parked = parked
 }
 
-// hasSlot checks the limits for a turn that has a slot again.
+// hasSlot checks the limits for a turn that has just got a slot again.
 func (o *oracle) hasSlot(a *activity) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -107,8 +107,8 @@ func (o *oracle) hasSlot(a *activity) {
 	}
 }
 
-// answer answers a question of a task, sometimes with a wrong option, and sometimes twice. One answer
-// counts.
+// answer answers a task's question, sometimes with an invalid option, and sometimes twice. Only one
+// answer counts.
 func (h *hammer) answer() {
 	var open []openQuestion
 	for _, t := range h.m.List(bgagent.Query{Status: []bgagent.Status{bgagent.Running}}) {
@@ -143,7 +143,7 @@ func (h *hammer) answer() {
 	}
 }
 
-// above returns the sessions above the session of the task.
+// above returns the sessions above the task's session.
 func (h *hammer) above(id string) map[string]bool {
 	tasks := map[string]bgagent.Task{} // by session
 	for _, t := range h.m.List(bgagent.Query{}) {

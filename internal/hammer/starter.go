@@ -34,7 +34,7 @@ func (f *starterHost) StartTurn(ctx context.Context, session string, p bgagent.P
 		f.o.refuse(l, p, began)
 		return err
 	}
-	if f.o.broken(r) && r.IntN(2) == 0 { // the call fails even though the host has accepted the prompt
+	if f.o.broken(r) && r.IntN(2) == 0 { // the call fails even though the host accepted the prompt
 		f.accept(session, p)
 		if err := f.mishap(ctx, r); err != nil {
 			return err
@@ -47,7 +47,7 @@ func (f *starterHost) StartTurn(ctx context.Context, session string, p bgagent.P
 	if e := f.refusal(p, r); e != nil {
 		var how *bgagent.ProviderError
 		if errors.As(e, &how) && how.Next == bgagent.NextContinue && p.Notice != nil && !l.over.Load() {
-			f.o.told(*p.Notice, "as a turn that was refused") // the session has it
+			f.o.told(*p.Notice, "as a turn that was refused") // the session has got it
 		}
 		return e
 	}
@@ -81,7 +81,7 @@ func (f *starterHost) accept(session string, p bgagent.Prompt) {
 	go f.turn(s, a, s.stop, p)
 }
 
-// turn executes the turn of an accepted prompt.
+// turn plays the turn of an accepted prompt.
 func (f *starterHost) turn(s *hostSession, a *activity, stop chan struct{}, p bgagent.Prompt) {
 	r := f.o.draw("turn", s.id)
 	ctx, cancel := context.WithCancel(context.Background())
@@ -204,7 +204,7 @@ func (f *starterHost) tellLocked(e bgagent.HostEvent) {
 	}
 }
 
-// Abort stops the turn. As a fault, it may return nil without stopping the turn.
+// Abort stops the turn. As an injected fault, it may return nil without stopping the turn.
 func (f *starterHost) Abort(ctx context.Context, session string) error {
 	if f.life.over.Load() {
 		return f.life.never(ctx)
@@ -249,7 +249,7 @@ func (f *host) vanish(session string) {
 	}
 }
 
-// lie records that an untrue event about the session is reported to the manager.
+// lie records that a false event about the session is reported to the manager.
 func (f *host) lie(session string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -26,9 +26,9 @@ const byteOrderMark = "\xef\xbb\xbf"
 type ErrorFunc func(at Origin, key, problem string) error
 
 // Parse parses the content of a file. The name of the file is used in origins and errors. A
-// byte-order mark is skipped and does not count as a column. The function "fail" creates every
-// error about the file, including the errors of [Value.Errorf] and [Member.Errorf]. The values
-// refer to the bytes in the argument "data", so these bytes must not be changed afterwards.
+// byte-order mark is skipped and does not count as a column. Every error about the file is
+// created by fail, including the errors of [Value.Errorf] and [Member.Errorf]. The values
+// refer to the bytes of data, so these bytes must not be changed afterwards.
 func Parse(name string, data []byte, fail ErrorFunc) (Value, error) {
 	data = bytes.TrimPrefix(data, []byte(byteOrderMark))
 	f := &file{name: name, lines: newLines(data), fail: fail}
@@ -44,7 +44,7 @@ func Parse(name string, data []byte, fail ErrorFunc) (Value, error) {
 	if i := tooDeep(data); i >= 0 {
 		return problem(i, "is nested more than %d levels deep", MaxDepth)
 	}
-	// A line comment may end at the end of the file, but the parser requires a newline.
+	// A line comment may end at the end of the file, but the parser requires a newline after it.
 	v, err := hujson.Parse(append(data[:len(data):len(data)], '\n'))
 	if err != nil {
 		offset, what := syntaxError(data, v, err)
@@ -62,7 +62,7 @@ func syntaxError(data []byte, v hujson.Value, err error) (offset int, problem st
 	if errors.Is(err, io.ErrUnexpectedEOF) {
 		return end, "ends too early; a bracket, a quotation mark or a comment is not closed"
 	}
-	// Only the text of the error contains the place. The column counts bytes.
+	// Only the error text contains the place. The column counts bytes.
 	var line, column int
 	problem = err.Error()
 	if _, scan := fmt.Sscanf(problem, "hujson: line %d, column %d:", &line, &column); scan == nil {

@@ -11,7 +11,7 @@ import (
 // its last value of the right type counts. Decode reports whether the data was an object.
 //
 // A type with its own UnmarshalJSON must return nil for data that it cannot decode.
-// Otherwise the fields after that data are lost.
+// Otherwise, the fields after that data are lost.
 func Decode(object []byte, v any) bool {
 	if object = bytes.TrimSpace(object); len(object) == 0 || object[0] != '{' {
 		return false

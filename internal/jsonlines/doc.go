@@ -18,16 +18,15 @@
 //
 // # What counts as an object
 //
-// Escape sequences and other control characters are removed. Byte-order marks and
-// white space around objects and texts are ignored. A carriage return divides a line
-// into parts that are treated as separate lines. A line is divided into objects and
-// text:
+// Escape sequences and other control characters are removed. Byte-order marks and white space
+// around objects and text are ignored. A carriage return divides a line into parts that are
+// treated as separate lines. A line is divided into objects and text:
 //
 //   - An object without text in front of it counts: {"a":1}, {"a":1}{"b":2} and
 //     {"a":1} done.
-//   - An object after text counts if only objects follow it. The text may be a banner
-//     without a line end, or a truncated line that was joined with the next line.
-//   - An object between texts does not count: log: {"a":1} done.
+//   - An object after text counts if only objects follow it. The text may be a banner without
+//     a newline, or a truncated line that was joined with the next line.
+//   - An object with text on both sides does not count: log: {"a":1} done.
 //   - An object that is a value in another object never counts, even if the outer
 //     object is broken or truncated.
 //   - An object on a line with text does not count if Config.Echo contains the object,

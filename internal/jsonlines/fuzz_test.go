@@ -60,7 +60,7 @@ func FuzzNoise(f *testing.F) {
 	})
 }
 
-// FuzzReader checks those properties of the reader that hold for any input.
+// FuzzReader checks the properties of the reader that hold for any input.
 func FuzzReader(f *testing.F) {
 	for _, w := range wrappings {
 		f.Add([]byte(fmt.Sprintf(w, `{"a":"b","c":[1,{}]}`)), 1000)
@@ -83,7 +83,7 @@ func FuzzReader(f *testing.F) {
 	})
 }
 
-// FuzzText checks those properties of the text functions that hold for any input.
+// FuzzText checks the properties of the text functions that hold for any input.
 func FuzzText(f *testing.F) {
 	f.Add("a\x1b[1mb\r\n\x1b]0;x\x1b\\\x9b\u009b", 3)
 	f.Fuzz(func(t *testing.T, in string, at int) {

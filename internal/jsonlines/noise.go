@@ -8,9 +8,9 @@ import (
 
 // Noise summarizes the input of a [Reader] that was not understood.
 type Noise struct {
-	Texts   int    // number of texts: lines and parts of lines that are not objects, and rejected objects
-	Bytes   int    // number of bytes in these texts and in dropped lines
-	First   string // first text, as one line of at most 100 bytes
+	Texts   int    // number of pieces of text: lines and parts of lines that are not objects, and rejected objects
+	Bytes   int    // number of bytes in these pieces and in dropped lines
+	First   string // first piece of text, as one line of at most 100 bytes
 	Dropped int    // number of lines that were dropped because they were too long
 }
 
@@ -43,8 +43,8 @@ func lines(n int) string {
 // mostShown is the maximum number of bytes in Noise.First.
 const mostShown = 100
 
-// Add counts a text. A text without visible characters counts only if a text with visible
-// characters was added before it.
+// Add counts a piece of text. A piece without visible characters counts only if one with
+// visible characters was added before it.
 func (n *Noise) Add(text []byte) {
 	if n.Texts == 0 {
 		if n.First = brief(text, mostShown); n.First == "" {
@@ -66,8 +66,8 @@ func (n *noise) add(text []byte) {
 	n.n.Add(text)
 }
 
-// dropping adds the bytes of a dropped line to the count. The argument "first" is set for the
-// first bytes of that line.
+// dropping adds the bytes of a dropped line to the count. The argument "first" is true for
+// the first bytes of that line.
 func (n *noise) dropping(bytes int, first bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()

@@ -19,15 +19,16 @@ type Config struct {
 	// not rejected. If there is more noise, Next returns ErrNoise. Zero means no limit.
 	MaxNoise int
 
-	// Echo is the text that was sent to the program. See the package's documentation.
+	// Echo is the text that was sent to the program. See the package documentation.
 	Echo string
 
-	// Told, if set, returns further text that was sent to the program, such as text sent
-	// while the program runs. Next calls Told.
+	// Told, if set, returns further text that was sent to the program, such as text sent while
+	// the program was running. Next calls Told.
 	Told func() string
 
-	// Skipped, if set, is called with each text that is not an object. Next makes the calls,
-	// and the text is valid only during the call. Skipped is not called for dropped lines.
+	// Skipped, if set, is called with each piece of text that is not an object. Next makes the
+	// calls, and the text is valid only during the call. Skipped is not called for dropped
+	// lines.
 	Skipped func(text []byte)
 }
 
@@ -49,9 +50,9 @@ type Reader struct {
 	err   error
 	echo  []byte
 	found [][]byte // objects of the current line
-	given int      // number of objects in found that were returned
+	given int      // number of objects in found that have been returned
 	last  []byte   // object that was returned last; nil if it was rejected
-	heard bool     // whether an object was returned and not rejected
+	heard bool     // whether an object has been returned and not rejected
 	long  []byte   // beginning of a line that does not fit into the buffer
 	clean []byte
 	parts []part
@@ -86,7 +87,7 @@ func (r *Reader) Next() ([]byte, error) {
 	return r.last, nil
 }
 
-// Reject counts the object as noise. It must be the object that the last call to Next has
+// Reject counts the object as noise. It must be the object that the last call to Next
 // returned.
 func (r *Reader) Reject(object []byte) {
 	if r.last != nil {
@@ -95,10 +96,10 @@ func (r *Reader) Reject(object []byte) {
 	}
 }
 
-// Noise returns the noise that was read so far.
+// Noise returns the noise that has been read so far.
 func (r *Reader) Noise() Noise { return r.noise.get() }
 
-// readLine returns the next line without its line end. It returns nil if the line is
+// readLine returns the next line without its line ending. It returns nil if the line is
 // dropped. At the end of the input, it sets r.err.
 func (r *Reader) readLine() []byte {
 	r.long = r.long[:0]
@@ -122,7 +123,7 @@ func (r *Reader) readLine() []byte {
 			r.long = append(r.long, piece...)
 		case len(r.long) <= r.cfg.MaxLine+1 && total/mostOfLine <= r.cfg.MaxLine:
 			r.long = sh.append(r.long, piece)
-		default: // the line is dropped before its end, because it may never end
+		default: // the line is dropped before its end, because it might never end
 			r.noise.dropping(total-told, told == 0)
 			told = total
 		}

@@ -143,7 +143,7 @@ func TestLongLinesAreBounded(t *testing.T) {
 	}
 }
 
-// endless is a reader that repeats a text forever, without line ends.
+// endless is a reader that repeats the same text forever, without newlines.
 type endless string
 
 func (e endless) Read(p []byte) (int, error) {

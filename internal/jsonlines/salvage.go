@@ -5,7 +5,7 @@ import (
 	"encoding/json"
 )
 
-// part is an object or a text in a line.
+// part is an object or a piece of text in a line.
 type part struct {
 	bytes  []byte
 	object bool // whether the part is an object
@@ -46,7 +46,7 @@ func (r *Reader) salvage(line []byte) {
 	}
 }
 
-// divider divides a line into objects and texts.
+// divider divides a line into objects and pieces of text.
 type divider struct {
 	line   []byte
 	text   int // offset at which the current text begins
@@ -54,7 +54,7 @@ type divider struct {
 	budget int // number of bytes that may still be read without finding an object; keeps the time linear
 
 	keyed  bool // whether the end of a key was found in the current text
-	looked int  // offset up to which the text was searched for the end of a key
+	looked int  // offset up to which the text has been searched for the end of a key
 }
 
 // endText ends the current text and begins the next one.
@@ -96,9 +96,9 @@ func (d *divider) isValue(i int) bool {
 }
 
 // settle adds to r.found the objects that count. It adds all other parts to the noise. The
-// rules are in the package's documentation.
+// rules are in the package documentation.
 func (r *Reader) settle(parts []part) {
-	texts, last := 0, 0 // last is 1 more than the index of the last text
+	texts, last := 0, 0 // last is one more than the index of the last text
 	for i, p := range parts {
 		if !p.object {
 			texts++
@@ -125,12 +125,12 @@ func (r *Reader) settle(parts []part) {
 	}
 }
 
-// maxEcho is the maximum number of parts of a line with text that are looked up in
-// Config.Echo. Objects after these parts do not count.
+// maxEcho is the maximum number of parts of a line that are looked up in Config.Echo if the
+// line contains text. Objects after these parts do not count.
 const maxEcho = 100
 
 // begins reports whether an object may begin with the brace at the start of b. This check is
-// fast and excludes most braces in texts.
+// fast and excludes most braces in text.
 func begins(b []byte) bool {
 	b = bytes.TrimLeft(b[1:], " \t\r")
 	return len(b) > 0 && (b[0] == '"' || b[0] == '}')

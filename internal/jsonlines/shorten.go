@@ -15,7 +15,7 @@ type shortener struct {
 }
 
 // append appends src to dst without the dropped parts of strings. dst must not be part of
-// src, because a note can be longer than the part in its place.
+// src, because a note can be longer than the part that it replaces.
 func (s *shortener) append(dst, src []byte) []byte {
 	for _, c := range src {
 		switch {

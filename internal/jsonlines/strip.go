@@ -2,16 +2,16 @@ package jsonlines
 
 import "strings"
 
-// stripper removes terminal escape sequences (ECMA-48) and control characters
-// other than line ends and tabs.
+// stripper removes terminal escape sequences (ECMA-48) and control characters other than line
+// endings and tabs.
 type stripper struct {
-	// The field "text" is set if people or models read the output. Then the stripper also
-	// removes DEL, control characters above 127 and byte-order marks, and turns line ends into
-	// \n. The field is not set for JSON, because strings in JSON may contain these characters.
+	// text is true if people or models read the output. In that case, the stripper also removes
+	// DEL, control characters above 127 and byte-order marks, and turns line endings into \n. It
+	// is false for JSON, because strings in JSON may contain these characters.
 	text bool
 
 	state state
-	held  []byte // bytes of the current command string or character while its end is not known
+	held  []byte // bytes of the current command string or character while its end is unknown
 	cr    bool   // whether the last byte was a carriage return
 }
 

@@ -70,7 +70,7 @@ type utf8Reader struct {
 	in    *bufio.Reader
 	begun bool
 	order binary.ByteOrder // byte order of UTF-16; nil if the input is not decoded
-	out   []byte           // decoded bytes that have not been read
+	out   []byte           // decoded bytes that have not been read yet
 	high  rune             // first half of a surrogate pair; 0 if there is none
 	err   error
 }

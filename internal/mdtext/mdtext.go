@@ -12,7 +12,7 @@ import "strings"
 // CellMax is the maximum length of a table cell in bytes.
 const CellMax = 1024
 
-// Builder builds a text. The zero value is empty and ready to use.
+// Builder builds text. The zero value is empty and ready to use.
 type Builder struct{ strings.Builder }
 
 // Line writes the parts as one line.
@@ -39,8 +39,8 @@ func (b *Builder) TableHead(cells ...string) {
 }
 
 // Table writes the head of a table, and then writes rows until the next row would not fit. The
-// argument "room" is the maximum number of bytes that the rows may take. Table returns the
-// number of rows that it has written. It changes the cells in place.
+// rows may take at most room bytes. Table returns the number of rows that it wrote. It changes
+// the cells in place.
 func (b *Builder) Table(room int, head []string, rows [][]string) (shown int) {
 	b.TableHead(head...)
 	room += b.Len()

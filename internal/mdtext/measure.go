@@ -22,7 +22,7 @@ func Span(d time.Duration) string {
 	}
 }
 
-// fewSeconds holds the texts for durations below one minute, which are the most frequent.
+// fewSeconds holds the results for durations below one minute, which are the most frequent.
 var fewSeconds = func() (names [60]string) {
 	for i := range names {
 		names[i] = strconv.Itoa(i) + "s"

@@ -23,7 +23,7 @@ func Code(s string, max int) string {
 	return tick + s + tick
 }
 
-// Fence puts untrusted text into a fence. The text cannot end the fence.
+// Fence puts untrusted text into a code fence. The text cannot close the fence.
 func Fence(s string) string {
 	s = cleantext.String(s) // clean before counting ticks, because removing characters can join two runs
 	// Long runs of ticks are split, because the fence must be longer than any run.

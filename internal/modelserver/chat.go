@@ -80,8 +80,8 @@ func decodeChat(body []byte, req *Request) error {
 	return nil
 }
 
-// contentText returns the text of a message's content. The content is a text or a list of
-// parts. contentText joins the texts of all parts that have a text.
+// contentText returns the text of a message's content, which is a string or a list of parts.
+// The text of all parts that have text is joined.
 func contentText(raw json.RawMessage) (string, error) {
 	if len(raw) == 0 || string(raw) == "null" {
 		return "", nil
@@ -157,8 +157,8 @@ func newChatStream(a *answer) *chatStream {
 	}
 	st.delta(map[string]any{"role": "assistant", "content": ""}, nil)
 	if a.Reasoning != "" {
-		// This field is not part of OpenAI's protocol. Compatible servers use it for
-		// models that show their reasoning.
+		// This field is not part of OpenAI's protocol. Compatible servers use it for models that
+		// expose their reasoning.
 		st.delta(map[string]any{"reasoning_content": a.Reasoning}, nil)
 	}
 	return st

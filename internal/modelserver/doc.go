@@ -13,10 +13,10 @@
 //
 // # Scripts
 //
-// The [Handler] of the server determines the answers of the model. Without a handler, the
-// last user message of the conversation is the script. A line that starts with one of the
-// following words belongs to the script. Other lines are ignored, so a script can be
-// embedded in text.
+// The [Handler] of the server determines the model's answers. Without a handler, the last
+// user message of the conversation is the script. A line that starts with one of the
+// following words belongs to the script. Other lines are ignored, so a script can be embedded
+// in text.
 //
 //	@say TEXT               a turn of the model that says TEXT; \n starts a new line
 //	@tool NAME {JSON}       a turn that calls a tool; a tool that takes text gets the
@@ -25,9 +25,9 @@
 //	@error STATUS TEXT      a turn that is refused with this HTTP status
 //	@hang TEXT              a turn that says TEXT (or nothing) and then never ends
 //	@mute                   a turn that gets no answer, not even a header
-//	@cut TEXT               a turn whose connection breaks after TEXT
+//	@cut TEXT               a turn whose connection is cut after TEXT
 //
-// These lines come before one of the lines above and modify its turn:
+// The following lines come before one of the lines above and modify its turn:
 //
 //	@sleep 2s               wait before the first byte
 //	@slow 20 100ms          send the text in 20 pieces, 100 ms apart
@@ -39,27 +39,26 @@
 //
 //	@key NAME               sets the name of the conversation: [Request.Key]
 //
-// A script plays one turn for each request that brings new results of tools. The server finds
-// the turn by counting the assistant's messages after the script. So the server needs no state
-// for a script, and a repeated request gets the same answer again. The exceptions are these
-// lines:
+// A script plays one turn for each request that brings new tool results. The server finds the
+// turn by counting the assistant's messages after the script, so the server needs no state for
+// a script, and a repeated request gets the same answer again. The following lines are
+// exceptions:
 //
 //	@error STATUS times=2 retry-after=3 TEXT
 //	@hang times=1 TEXT
 //	@mute times=1
 //	@cut times=1 TEXT
 //
-// With times=N, a line applies only to the first N attempts of a request. Later attempts
-// are answered by the next line. With retry-after=N, the refusal asks the client to wait that
-// number of seconds. With retry-date=N, it asks the client to wait until a date that is that
-// number of seconds away.
+// With times=N, a line applies only to the first N attempts of a request. Later attempts are
+// answered by the next line. With retry-after=N, the refusal asks the client to wait N
+// seconds. With retry-date=N, it asks the client to wait until a date that is N seconds away.
 //
-// If the status is not enough to describe the failure, @error can have one of these options. The
-// refusal then has the codes, the types and the headers that providers use. Without a TEXT, it also
-// has their message.
+// If the status is not enough to describe the failure, @error can have one of the following
+// options. The refusal then has the codes, types and headers that providers use. Without a TEXT, it
+// also has their message.
 //
 //	@error 429 reason=usage-limit reset=5400    the usage limit of a plan; it is reset in 5400 s
-//	@error 429 reason=quota                     a quota or a credit is used up
+//	@error 429 reason=quota                     a quota or the credit is used up
 //	@error 503 reason=overload                  the model has no capacity
 //	@error 401 reason=key                       the key is not valid
 //	@error 404 reason=model                     the model does not exist
@@ -67,13 +66,13 @@
 //
 // If @text comes before @error, the server sends the text and then the error in the stream.
 // This simulates a provider that fails in the middle of an answer. With in-stream=1, the error
-// comes in the stream even without a text.
+// is sent in the stream even without text.
 //
-// ${re:REGEXP} in a text or in JSON is replaced with the last match in the results of tools.
-// If the expression has a group, the first group of that match is inserted. Scripts use this
-// for ids that tools have created.
+// ${re:REGEXP} in text or in JSON is replaced with the last match in the tool results. If the
+// expression has a group, the first group of that match is inserted. Scripts use this for ids
+// that tools have created.
 //
-// After its last turn, the answer of a script is "script done". A user message without a
+// After the last turn of a script, the answer is "script done". A user message without a
 // script is answered with "echo: " and the beginning of the message. A request for a title is
 // answered with "Scripted title". A script with a mistake is refused with status 400 and a
 // message that names the line.

@@ -18,10 +18,10 @@ type history struct {
 	changed  chan struct{}  // closed and replaced with a new channel on every change
 }
 
-// step is the start or the end of a request.
+// step is the beginning or the end of a request.
 type step struct {
 	index int  // index in requests
-	open  bool // whether the step is the start
+	open  bool // whether the step is the beginning of the request
 }
 
 func (h *history) open(req *Request) int {
@@ -60,7 +60,7 @@ func (h *history) signal() {
 	h.changed = make(chan struct{})
 }
 
-// Requests returns all requests so far, in order of arrival.
+// Requests returns all requests received so far, in order of arrival.
 func (s *Server) Requests() []Request {
 	requests, _ := s.history.look()
 	return requests
@@ -92,10 +92,10 @@ func (s *Server) Open(filter func(Request) bool) int {
 	return n
 }
 
-// MaxOpen returns the maximum number of requests that the filter selects and that were open at
-// the same time. A nil filter selects all requests. Requests for which the function "by"
-// returns the same value count as one. If that function is nil, every request counts. For
-// example, this call returns the maximum number of sessions with an open agent turn:
+// MaxOpen returns the maximum number of requests selected by filter that were open at the same
+// time. A nil filter selects all requests. Requests for which the function "by" returns the
+// same value count as one. If "by" is nil, every request counts. For example, this call
+// returns the maximum number of sessions with an open agent turn:
 //
 //	s.MaxOpen(func(r Request) bool { return r.Kind == Main }, func(r Request) string { return r.Session })
 func (s *Server) MaxOpen(filter func(Request) bool, by func(Request) string) int {
@@ -122,9 +122,8 @@ func (s *Server) MaxOpen(filter func(Request) bool, by func(Request) string) int
 	return most
 }
 
-// WaitFor waits until the function "ok" returns true for the requests so far. The function is
-// called after every start and end of a request. If ctx ends first, the error lists the
-// requests.
+// WaitFor waits until ok returns true for the requests received so far. It calls ok whenever
+// a request begins or ends. If ctx ends first, the error lists the requests.
 func (s *Server) WaitFor(ctx context.Context, ok func([]Request) bool) error {
 	for {
 		requests, changed := s.history.look()

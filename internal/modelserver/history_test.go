@@ -26,7 +26,7 @@ func allDone(all []ms.Request) bool {
 }
 
 // titleSystem begins like the system prompt of opencode's title requests. These requests have
-// no tools, and the same headers as the other requests of the session.
+// no tools, but the same headers as the other requests of the session.
 const titleSystem = "You are a title generator. You output ONLY a thread title. Nothing else."
 
 func TestOpenRequestsAreCountedBySessionWithoutTheirTitles(t *testing.T) {

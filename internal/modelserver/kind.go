@@ -5,8 +5,8 @@ import (
 	"strings"
 )
 
-// asked maps texts at the beginning of system prompts to kinds of requests. The texts are
-// from opencode 1.18.34 and gemini-cli 0.61.0. Codex states the kind in a header.
+// asked maps beginnings of system prompts to kinds of requests. The wording is from opencode
+// 1.18.34 and gemini-cli 0.61.0. Codex states the kind in a header.
 var asked = []struct {
 	by   string // text in lower case
 	kind Kind
@@ -55,13 +55,13 @@ func (r Request) header(names ...string) string {
 }
 
 // session returns the ids of the program's session and of the session that started it.
-// opencode and codex send both ids, Claude Code sends only the id of its session, and
-// gemini sends no id.
+// opencode and codex send both ids, Claude Code sends only the id of its session, and gemini
+// sends neither.
 func (r Request) session() (id, parent string) {
 	return r.header("X-Session-Id", "Session-Id", "Session_id", "X-Claude-Code-Session-Id"), r.header("X-Parent-Session-Id", "X-Codex-Parent-Thread-Id")
 }
 
-// instance returns a minimal JSON value for a simple schema. Such a value is sufficient for
+// instance returns a minimal JSON value for a simple schema. Such a value is enough for
 // questions like "who speaks next".
 func instance(schema json.RawMessage, depth int) any {
 	var s struct {

@@ -6,9 +6,9 @@ import (
 	"time"
 )
 
-// Limited returns a handler that lets h answer up to n requests in any period whose length is
-// the argument "span". It refuses further requests with status 429. A refusal contains the
-// time until the next request is allowed. Refused requests do not count. A nil h means
+// Limited returns a handler that lets h answer up to n requests in any period of length span.
+// It refuses further requests with status 429. A refusal states how long the client must wait
+// until the next request is allowed. Refused requests do not count. A nil h means
 // [Request.Scripted].
 func Limited(n int, span time.Duration, h Handler) Handler {
 	if n < 1 || span <= 0 {

@@ -85,8 +85,8 @@ func decodeMessages(body []byte, req *Request) error {
 // message.
 const reminder = "<system-reminder>"
 
-// addBlocks adds a message to the conversation. It returns the texts that the program has
-// added to the user's prompt in this message.
+// addBlocks adds a message to the conversation. It returns what the program has added to the
+// user's prompt in this message.
 func addBlocks(c *conversation, user bool, content json.RawMessage) (aside string, err error) {
 	blocks := []messagesBlock{{Type: "text"}}
 	if len(content) > 0 && content[0] == '"' {
@@ -127,9 +127,9 @@ func addBlocks(c *conversation, user bool, content json.RawMessage) (aside strin
 	return aside, nil
 }
 
-// addPrompts adds one message for each prompt in the argument "texts", because Claude Code
-// combines an unanswered prompt and the next prompt in one message. It returns the reminders
-// that Claude Code has added.
+// addPrompts adds one message for each prompt in texts, because Claude Code combines an
+// unanswered prompt and the next prompt in one message. It returns the reminders that Claude
+// Code has added.
 func addPrompts(c *conversation, texts []string) (aside string) {
 	for _, text := range texts {
 		if strings.HasPrefix(text, reminder) {

@@ -8,15 +8,14 @@ import (
 	"time"
 )
 
-// Reason is the reason of an [Error] that the HTTP status does not describe well enough. It
-// determines the codes, the types and the headers of the protocol, and the message if there is
-// none.
+// Reason is the reason for an [Error] that the HTTP status does not describe well enough. It
+// determines the codes, types and headers of the protocol, and the message if none is given.
 type Reason string
 
 // The reasons. The number after "usually" is the HTTP status that providers use.
 const (
 	UsageLimit   Reason = "usage-limit" // the usage limit of a plan is reached; usually 429
-	Quota        Reason = "quota"       // a quota or a credit is used up; usually 429, Anthropic 400
+	Quota        Reason = "quota"       // a quota or the credit is used up; usually 429, Anthropic 400
 	TooLong      Reason = "too-long"    // the input is too long for the model; usually 400
 	WrongKey     Reason = "key"         // the key is not valid; usually 401, Gemini 400
 	UnknownModel Reason = "model"       // the model does not exist; usually 404
@@ -32,7 +31,7 @@ func readReason(word string) (Reason, error) {
 	return "", fmt.Errorf("%q is not a reason; it can be one of %q", word, reasons)
 }
 
-// openaiProblem is the type, the code and the message with which OpenAI reports a reason.
+// openaiProblem holds the type, code and message with which OpenAI reports a reason.
 type openaiProblem struct {
 	kind    string
 	code    any
@@ -48,7 +47,7 @@ var openaiProblems = map[Reason]openaiProblem{
 	UsageLimit:   {"usage_limit_reached", nil, "The usage limit has been reached"},
 }
 
-// anthropicProblems are the types and the messages with which Anthropic reports a reason.
+// anthropicProblems holds the type and message with which Anthropic reports each reason.
 var anthropicProblems = map[Reason]struct{ kind, message string }{
 	Quota:        {"invalid_request_error", "Your credit balance is too low to access the Anthropic API. Please go to Plans & Billing to upgrade or purchase credits."},
 	TooLong:      {"invalid_request_error", "prompt is too long: 213462 tokens > 200000 maximum"},
@@ -58,7 +57,7 @@ var anthropicProblems = map[Reason]struct{ kind, message string }{
 	UsageLimit:   {"rate_limit_error", "This request would exceed your account's rate limit. Please try again later."},
 }
 
-// googleProblems are the messages and the details with which Gemini reports a reason.
+// googleProblems holds the message and details with which Gemini reports each reason.
 var googleProblems = map[Reason]struct {
 	message string
 	detail  map[string]any
@@ -73,8 +72,8 @@ var googleProblems = map[Reason]struct {
 	}},
 }
 
-// message returns the text of the error. The argument "usual" is the text that providers use for
-// the reason.
+// message returns the text of the error. If it has none, the result is the argument "usual",
+// which is the text that providers use for the reason.
 func (e *Error) message(usual string) string {
 	if e.Message == "" {
 		return usual
@@ -132,7 +131,7 @@ func chatProblem(e *Error) map[string]any {
 	return map[string]any{"error": fields}
 }
 
-// messagesTypes maps HTTP statuses to the types of errors of Anthropic's protocol.
+// messagesTypes maps HTTP statuses to the error types of Anthropic's protocol.
 var messagesTypes = map[int]string{
 	400: "invalid_request_error", 401: "authentication_error", 402: "billing_error", 403: "permission_error",
 	404: "not_found_error", 409: "conflict_error", 413: "request_too_large", 429: "rate_limit_error", 500: "api_error", 504: "timeout_error", 529: "overloaded_error",

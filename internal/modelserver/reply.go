@@ -6,13 +6,13 @@ import (
 	"time"
 )
 
-// Handler returns the answer of the model to a request. It runs on the goroutine of the
-// request, so it may block, but it must return soon after the request's context has ended. It
-// must be safe for concurrent use. It also gets requests for titles and other side questions,
-// which [Request.Scripted] can answer.
+// Handler returns the model's answer to a request. It runs on the request's goroutine, so it
+// may block, but it must return soon after the request's context ends. It must be safe for
+// concurrent use. It also gets requests for titles and other side questions, which
+// [Request.Scripted] can answer.
 type Handler func(Request) Reply
 
-// Reply is an answer of the model. The zero value is an empty answer.
+// Reply is an answer from the model. The zero value is an empty answer.
 type Reply struct {
 	Delay     time.Duration // time before the first byte
 	Reasoning string
@@ -23,19 +23,18 @@ type Reply struct {
 	// sequence yields it. A sequence that waits between pieces controls the stream exactly.
 	Pieces iter.Seq[string]
 
-	// The server streams Text in pieces. Chunks is the number of pieces, and Gap is the time
-	// between two pieces. If Chunks is 0 or 1, Text is sent in one piece. If Text has fewer letters
-	// than Chunks, some pieces are empty, and the server waits for Gap before these pieces
-	// too.
+	// The server streams Text in Chunks pieces, and pauses for Gap between two pieces. If Chunks is
+	// 0 or 1, Text is sent in one piece. If Text has fewer letters than Chunks, some pieces are
+	// empty, and the server waits for Gap before these pieces too.
 	Chunks int
 	Gap    time.Duration
 
 	// At most one of the following failures may be set. If there is no text and Error.InStream is
 	// not set, Error is sent as an HTTP error. Otherwise, Error is sent in the stream after the text.
 	Error *Error
-	Hang  bool // the answer never ends after the text
+	Hang  bool // the answer does not end after the text
 	Mute  bool // the server sends nothing, not even a header
-	Cut   bool // the connection breaks after the text
+	Cut   bool // the connection is cut after the text
 
 	Usage *Usage // token counts; nil means an estimate
 	// Truncated reports that the answer ended at the token limit.
@@ -61,9 +60,9 @@ type Error struct {
 	Status  int // HTTP status; 0 means 500
 	Message string
 
-	// RetryAfter is sent as a header in whole seconds, rounded up. It is also sent in the
-	// body if the protocol has a field for it. Zero means that it is not sent. If Dated is set,
-	// the header contains the time instead of the number of seconds.
+	// RetryAfter is sent as a header in whole seconds, rounded up. It is also sent in the body
+	// if the protocol has a field for it. Zero means that it is not sent. If Dated is set, the
+	// header contains a date instead of the number of seconds.
 	RetryAfter time.Duration
 	Dated      bool
 
@@ -91,8 +90,8 @@ type Usage struct {
 func (u Usage) total() int { return u.Input + u.Output }
 
 // usage returns the usage that is set in the reply. If none is set, the result is an estimate
-// of one token per four bytes. OpenAI's help pages give four characters per token as a rule of
-// thumb.
+// of one token per four bytes. The help pages of OpenAI give four characters per token as a
+// rule of thumb.
 func (rep Reply) usage(req Request, text string) Usage {
 	if rep.Usage != nil {
 		return *rep.Usage
@@ -121,5 +120,5 @@ func (rep Reply) pieces() iter.Seq[string] {
 	}
 }
 
-// says reports whether there is text to stream.
+// says reports whether there is any text to stream.
 func (rep Reply) says() bool { return rep.Text != "" || rep.Pieces != nil }

@@ -25,7 +25,7 @@ type Role string
 const (
 	User      Role = "user"
 	Assistant Role = "assistant"
-	Tool      Role = "tool" // results of tools
+	Tool      Role = "tool" // tool results
 )
 
 // Kind is the purpose of a request.
@@ -39,7 +39,7 @@ const (
 )
 
 // Request is a request that the server has received. It is a copy: changing its fields does
-// not affect the server. Its slices and maps are shared and must not be modified.
+// not affect the server. However, its slices and maps are shared and must not be modified.
 type Request struct {
 	N        int // number in order of arrival, from 1
 	Protocol Protocol
@@ -47,9 +47,9 @@ type Request struct {
 	Kind     Kind
 	Stream   bool
 
-	// Session is the session id that the program has sent with the request. Parent is the
-	// id of the session that started this session. An id is "" if the program does not
-	// send it. Key is the name in the last @key line of the conversation.
+	// Session is the session id that the program sent with the request. Parent is the id of the
+	// session that started this session. An id is "" if the program does not send it. Key is the
+	// name in the last @key line of the conversation.
 	Session string
 	Parent  string
 	Key     string
@@ -59,8 +59,8 @@ type Request struct {
 	Tools    []ToolDef
 	Schema   json.RawMessage // schema of the answer if the program requests JSON; otherwise nil
 
-	// Attempt counts, from 1, how many times this session has sent a request with this
-	// conversation. If Attempt is greater than 1, the request is a repetition.
+	// Attempt counts, from 1, how often this session has sent a request with this conversation.
+	// If Attempt is greater than 1, the request is a retry.
 	Attempt int
 
 	Header http.Header
@@ -76,7 +76,7 @@ type Request struct {
 }
 
 // Context returns a context that ends when the client leaves or the server is closed. A
-// handler that blocks must return soon after that.
+// handler that blocks must return soon after the context ends.
 func (r Request) Context() context.Context {
 	if r.ctx == nil {
 		return context.Background()
@@ -92,8 +92,8 @@ func (r Request) LastUser() string {
 	return ""
 }
 
-// LastResults returns the results of tools that the model has not answered yet. They are at
-// the end of the conversation. LastResults returns nil if the last message is not a result.
+// LastResults returns the tool results at the end of the conversation, which the model has
+// not answered yet. It returns nil if the last message is not a tool result.
 func (r Request) LastResults() []Result {
 	if n := len(r.Messages); n > 0 && r.Messages[n-1].Role == Tool {
 		return r.Messages[n-1].Results
@@ -117,17 +117,17 @@ func (r Request) Offers(name string) bool {
 	return slices.ContainsFunc(r.Tools, func(t ToolDef) bool { return t.Name == name })
 }
 
-// Message is one message of a conversation. Consecutive messages of the assistant are merged
-// into one message, because protocols divide them differently. Results of tools are merged
+// Message is one message of a conversation. Consecutive messages from the assistant are
+// merged into one message, because protocols divide them differently. Tool results are merged
 // in the same way.
 type Message struct {
 	Role    Role
 	Text    string
 	Calls   []Call   // tool calls of the assistant
-	Results []Result // results of tools
+	Results []Result // tool results
 }
 
-// Call is a tool call of the model. Args is JSON. The server sends Args unchanged, so a
+// Call is a tool call by the model. Args is JSON. The server sends Args unchanged, so a
 // handler can also send invalid JSON.
 type Call struct {
 	ID   string // id of the call; "" in a reply means that the server generates an id
@@ -140,7 +140,7 @@ type Result struct {
 	CallID string
 	Name   string // name of the tool
 	Text   string
-	Failed bool // whether the call has failed; only Anthropic messages report this
+	Failed bool // whether the call failed; only Anthropic messages report this
 }
 
 // ToolDef is a tool that the request offers.
@@ -161,8 +161,8 @@ func lastUser(messages []Message) int {
 	return -1
 }
 
-// conversation collects messages. It merges messages as described at [Message], and adds the
-// names of tools to results.
+// conversation collects messages. It merges messages as described at [Message], and adds tool
+// names to results.
 type conversation struct {
 	messages []Message
 	names    map[string]string // names of tools by call id
@@ -204,8 +204,8 @@ func (c *conversation) results(results ...Result) {
 	}
 }
 
-// beside adds text from a message that also holds results of tools. Such text is a remark of
-// the program about the results, and not a new question.
+// beside adds text from a message that also holds tool results. Such text is the program's
+// remark about the results, not a new question.
 func (c *conversation) beside(text string) {
 	m := c.last(Tool)
 	m.Text = join(m.Text, text)
@@ -220,7 +220,7 @@ func join(a, b string) string {
 
 var seed = maphash.MakeSeed()
 
-// fingerprint returns a hash that is equal for a request and its repetitions.
+// fingerprint returns a hash that is the same for a request and its retries.
 func (r Request) fingerprint() uint64 {
 	var h maphash.Hash
 	h.SetSeed(seed)

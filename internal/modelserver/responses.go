@@ -35,8 +35,8 @@ type responsesTool struct {
 	Tools       []responsesTool `json:"tools"` // tools of a namespace
 }
 
-// add adds the tool to req. If t is a namespace, the method adds the tools in the
-// namespace. Codex sends the tools of an MCP server as a namespace.
+// add adds the tool to req. If t is a namespace, add adds the tools in the namespace. Codex
+// sends the tools of an MCP server as a namespace.
 func (t responsesTool) add(namespace string, req *Request) {
 	switch {
 	case t.Name == "": // a built-in tool of the provider

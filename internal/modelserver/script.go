@@ -17,12 +17,13 @@ type scriptTurn struct {
 }
 
 // ends reports whether all attempts of a request get this turn. If so, the following line is
-// for a later request. A turn that is limited to some attempts leaves no assistant message.
+// for a later request. A turn that is limited to some attempts does not leave an assistant
+// message.
 func (t scriptTurn) ends() bool {
 	return t.times == 0
 }
 
-// parseScript reads the script in a text. It returns no turns if the text has no script.
+// parseScript reads the script in text. It returns no turns if there is no script.
 func parseScript(text string) ([]scriptTurn, error) {
 	var turns []scriptTurn
 	var next Reply
@@ -146,7 +147,7 @@ func (t *scriptTurn) broken(rest string) error {
 	return err
 }
 
-// options reads NAME=VALUE options at the start of a text and returns the remaining text. Each known
+// options reads NAME=VALUE options at the start of text and returns the remaining text. Each known
 // option has a pointer to a number or to a word.
 func options(text string, known map[string]any) (rest string, err error) {
 	for {
@@ -204,9 +205,9 @@ func (r Request) Scripted() Reply {
 }
 
 // pickTurn returns the turn that answers a request. The argument "answered" is the number of
-// the model's answers since the script. The argument "attempt" is the number of the request
-// among its repetitions, from 1. A turn that is limited to some attempts comes before the turn
-// that it delays.
+// the model's answers since the script. The argument "attempt" is the number of this attempt
+// of the request, from 1. A turn that is limited to some attempts comes before the turn that
+// it delays.
 func pickTurn(turns []scriptTurn, answered, attempt int) (scriptTurn, bool) {
 	for _, t := range turns {
 		if t.ends() {
@@ -227,8 +228,8 @@ func pickTurn(turns []scriptTurn, answered, attempt int) (scriptTurn, bool) {
 	return scriptTurn{}, false
 }
 
-// shorten returns the beginning of a text as one line. The argument "most" is the maximum
-// number of letters.
+// shorten returns the beginning of text as one line of at most the given number of
+// characters.
 func shorten(text string, most int) string {
 	letters := []rune(strings.Join(strings.Fields(text), " "))
 	return string(letters[:min(most, len(letters))])

@@ -148,7 +148,7 @@ func FuzzScript(f *testing.F) {
 			t.Errorf("negative: %+v", first)
 		}
 		if strings.HasPrefix(first.Text, "echo: ") {
-			return // without a script, the answer repeats the surrounding text
+			return // without a script, the answer echoes the surrounding text
 		}
 		wrapped := "Do this:\n  " + strings.ReplaceAll(script, "\n", "\r\n\t") + "\n\nthanks"
 		require.Equal(t, first, play(user(wrapped)...))

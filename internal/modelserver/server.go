@@ -19,10 +19,10 @@ type Server struct {
 	URL string // base URL for programs, such as http://127.0.0.1:43210; some programs need /v1 appended
 
 	http    http.Server
-	ctx     context.Context // parent of all requests' contexts; ends with Close
+	ctx     context.Context // parent of the contexts of all requests; ends with Close
 	cancel  context.CancelFunc
 	serving sync.WaitGroup // counts requests, connections, and the listener's loop
-	mu      sync.Mutex     // guards the field "closed", so that no request is added to "serving" while Close waits
+	mu      sync.Mutex     // guards the field closed, so that no request is added to serving while Close waits
 	closed  bool
 	ids     atomic.Int64
 	handler atomic.Pointer[Handler]
@@ -30,8 +30,8 @@ type Server struct {
 }
 
 // New starts a server on a free port of 127.0.0.1. It panics if there is no free port. The
-// handler determines the answers of the model; nil means [Request.Scripted]. The caller must
-// end the server with Close.
+// handler determines the model's answers; nil means [Request.Scripted]. The caller must stop
+// the server with Close.
 func New(h Handler) *Server {
 	s, err := Listen("127.0.0.1:0", h)
 	if err != nil {
@@ -40,7 +40,7 @@ func New(h Handler) *Server {
 	return s
 }
 
-// Listen starts a server on an address such as 127.0.0.1:4010.
+// Listen starts a server on the given address, such as 127.0.0.1:4010.
 func Listen(addr string, h Handler) (*Server, error) {
 	l, err := net.Listen("tcp", addr)
 	if err != nil {
@@ -73,8 +73,8 @@ func (s *Server) Handle(h Handler) {
 	s.handler.Store(&h)
 }
 
-// Close ends every open request and returns when all goroutines of the server have ended. So
-// handlers must return soon after the context of their request has ended.
+// Close terminates every open request and returns when all goroutines of the server have
+// ended. Therefore, handlers must return soon after the context of their request ends.
 func (s *Server) Close() {
 	s.mu.Lock()
 	s.closed = true
@@ -87,7 +87,7 @@ func (s *Server) Close() {
 // protocol reads the requests and writes the answers of one protocol.
 type protocol struct {
 	name   Protocol
-	header string // name of the response header with the request's id; "" if there is none
+	header string // name of the response header that holds the request's id; "" if there is none
 	decode func(body []byte, req *Request) error
 	// problem returns the body of an HTTP error.
 	problem func(e *Error, requestID string) any
@@ -97,7 +97,7 @@ type protocol struct {
 	stream func(a *answer) stream
 }
 
-// stream writes an answer in pieces. After the methods "end" and "fail", no method is called.
+// stream writes an answer in pieces. After a call to end or fail, no other method is called.
 type stream interface {
 	text(piece string)
 	end()
@@ -121,9 +121,9 @@ var protocols = map[string]*protocol{
 	"messages":         &messagesProtocol,
 }
 
-// connection counts connections in the wait group "serving", because http.Server.Close does
+// connection counts connections in the wait group s.serving, because http.Server.Close does
 // not wait for the goroutines of connections. The listener's loop, which accepts connections,
-// is counted too. So the count is not 0 when a new connection is added.
+// is counted too, so the count is not 0 when a new connection is added.
 func (s *Server) connection(_ net.Conn, state http.ConnState) {
 	switch state {
 	case http.StateNew:
@@ -182,8 +182,8 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// modelList is the answer to requests for a list of models. OpenAI clients, Codex and Gemini
-// can read it.
+// modelList is the response to requests for a list of models. OpenAI clients, Codex and
+// Gemini can read it.
 var modelList = map[string]any{
 	"object": "list",
 	"data":   []any{map[string]any{"id": "scripted", "object": "model", "created": 0, "owned_by": "scripted"}},
@@ -221,9 +221,9 @@ func (s *Server) id(prefix string) string {
 	return prefix + strconv.FormatInt(s.ids.Add(1), 10)
 }
 
-// give sends the reply and reports whether it was sent completely. It calls the function
-// "done" just before the last byte. So if a client sends another request after it has received
-// the end, the two requests do not count as open at the same time.
+// give sends the reply and reports whether it was sent completely. It calls done just before
+// the last byte, so that two requests do not count as open at the same time if the client
+// sends the second one after it has received the end of the first answer.
 func (a *answer) give(p *protocol, done func()) bool {
 	ctx := a.req.Context()
 	if !sleep(ctx, a.Delay) {
@@ -272,8 +272,8 @@ func (a *answer) give(p *protocol, done func()) bool {
 	return true
 }
 
-// say sends the text and reports whether all of it was sent. The argument "st" is nil if the
-// answer is not streamed.
+// say sends the text and reports whether all of it was sent. st is nil if the answer is not
+// streamed.
 func (a *answer) say(ctx context.Context, st stream) bool {
 	if !a.says() && a.Chunks == 0 {
 		return true

@@ -15,7 +15,7 @@ type Access struct {
 	Maybe []Kind   // further kinds that the action might have; a forbidding rule applies if it covers any of them
 }
 
-// Of returns the access for a tool if only the name of the tool is known.
+// Of returns the access for a tool of which only the name is known.
 func Of(name string) Access {
 	a := Access{Names: []string{name}}
 	if k, ok := KindOf(name); ok {
@@ -95,9 +95,9 @@ func wildcard(pattern, s string) bool {
 	return strings.Trim(pattern[p:], "*") == ""
 }
 
-// Verdict is the decision of the rules about kinds of access that one switch turns on or off.
-// If an access is denied and a later rule allows a part of it, the verdict is still Denied. A
-// switch may be stricter than the rules, but it must not be less strict.
+// Verdict is what the rules decide about kinds of access that one switch turns on or off. If
+// a rule denies an access and a later rule allows part of it, the verdict is still Denied,
+// because a switch may be stricter than the rules but must not be less strict.
 type Verdict uint8
 
 // The verdicts.

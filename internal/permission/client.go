@@ -9,7 +9,7 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// Means is how a client enforces rules about a kind of access.
+// Means describes how a client enforces rules about a kind of access.
 type Means uint8
 
 // The means.
@@ -17,7 +17,7 @@ const (
 	None     Means = iota // rules cannot be enforced, so a rule that denies or asks is refused
 	Switch                // the program can only switch off a whole kind of access, so a rule with a pattern is refused
 	Patterns              // the program accepts rules with patterns
-	Asked                 // the agent asks the client before each access, and the client applies the rules
+	Asked                 // the agent asks the client for permission before each access, and the client applies the rules
 	Handed                // the client passes the rules to a server, which enforces them
 	Checked               // the agent is a Go function that checks the rules before each access
 )
@@ -31,8 +31,8 @@ func (m Means) String() string {
 type Client struct {
 	Name string // name of the program in messages
 
-	// Keeps defines how rules about a kind are enforced. A kind that is missing is
-	// treated like the kind that contains it.
+	// Keeps defines how rules about each kind are enforced. A missing kind is treated like the
+	// kind that contains it.
 	Keeps map[Kind]Means
 
 	// Others defines how rules are enforced if their names are not in the vocabulary. Examples
@@ -98,11 +98,11 @@ func (c Client) Cannot(what string, by bgagent.Permission) error {
 	return fmt.Errorf("%s cannot be kept from %s, as the rule %s (%s) requires; remove the rule, or use another agent", c.Name, what, strconv.Quote(rule), Action(by))
 }
 
-// Translate returns the rules in the words of a server. For each rule about a kind, it
-// returns one rule for each word that the server has for that kind. If the server has no
-// word for the kind, a rule that forbids the kind gets the word for the kind that contains
-// it, and a rule that allows the kind is dropped. Rules with names outside the vocabulary,
-// rules for all names, and rules that the host enforces itself are not changed.
+// Translate returns the rules in a server's words. For each rule about a kind, it returns one
+// rule for each word that the server has for that kind. If the server has no word for the
+// kind, a rule that forbids the kind gets the word for the kind that contains it, and a rule
+// that allows the kind is dropped. Rules with names outside the vocabulary, rules for all
+// names, and rules that the host enforces itself are left unchanged.
 func Translate(rules []bgagent.Permission, words map[Kind][]string) (out []bgagent.Permission) {
 	for _, r := range rules {
 		kinds := Named(r)

@@ -1,7 +1,7 @@
-// Package permission defines the vocabulary of rules ([bgagent.Permission]). All session
-// clients use it to read rules, so a word has the same meaning for all clients. Spelling
-// variants of a word are accepted. Each client declares with [Client] which rules it can
-// enforce. A rule that the client cannot enforce is refused.
+// Package permission defines the vocabulary of permission rules ([bgagent.Permission]). All
+// session clients use it to interpret rules, so a word has the same meaning for all clients.
+// Spelling variants of a word are accepted. Each client declares with [Client] which rules it
+// can enforce. A rule that the client cannot enforce is refused.
 package permission
 
 import (
@@ -101,14 +101,14 @@ func Kinds() []Kind {
 	return list
 }
 
-// KindOf returns the kind that a word stands for. Case, hyphens, underscores and
-// spaces are ignored.
+// KindOf returns the kind that a word stands for. It ignores case, hyphens, underscores and
+// spaces.
 func KindOf(word string) (Kind, bool) {
 	k, ok := byWord[fold(word)]
 	return k, ok
 }
 
-// Covers reports whether k is other or contains other.
+// Covers reports whether k is the same kind as other or contains it.
 func (k Kind) Covers(other Kind) bool {
 	for ; other != ""; other = lookup(other).within {
 		if k == other {

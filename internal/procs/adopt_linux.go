@@ -8,14 +8,14 @@ import (
 )
 
 // ReapAdopted reaps the adopted children of this process that have ended, and returns their
-// number. A subreaper or process 1 of a container adopts the processes below it whose parents
-// have ended.
+// number. A subreaper, or process 1 of a container, adopts the processes below it whose
+// parents have ended.
 //
-// ReapAdopted may be called only in a program that starts all its child processes
-// with this package. Otherwise it would also reap children that other code waits for.
+// ReapAdopted must only be called in a program that starts all its child processes with this
+// package. Otherwise, it would also reap children that other code waits for.
 //
-// If an adopted child of a turn ends while the turn is being ended, it is reaped without a
-// call to ReapAdopted.
+// If an adopted child of a turn ends while the turn is being terminated, it is reaped without
+// a call to ReapAdopted.
 func ReapAdopted() (n int) {
 	running.starting.Lock()
 	defer running.starting.Unlock()

@@ -9,29 +9,29 @@ import (
 	"time"
 )
 
-// ErrLeft is the error of [Earlier.End] if a process of the earlier run is still running.
+// ErrLeft is returned by [Earlier.End] if a process of the earlier run is still running.
 var ErrLeft = errors.New("a process of the earlier run still runs")
 
 // earlierPause is the pause between two searches for processes of an earlier run.
 const earlierPause = 20 * time.Millisecond
 
-// Earlier ends the processes of earlier runs. It remembers the runs that have no processes left. The
-// zero value is ready to use. All methods are safe for concurrent use.
+// Earlier terminates the processes of earlier runs. It remembers which runs have no processes left.
+// The zero value is ready to use. All methods are safe for concurrent use.
 type Earlier struct {
 	mu      sync.Mutex
 	cleared map[string]chan struct{} // a lock for each run; the lock is free while it contains a value, and closed when no process is left
 }
 
-// End kills the processes of the run with the instance id. It returns when two consecutive searches
-// have found no process. If the run was already cleared, End returns at once.
+// End kills the processes of the run with the given instance id. It returns when two consecutive
+// searches have found no process. If the run was already cleared, End returns at once.
 //
-// End uses SIGKILL at once, without a grace time. If it only asked an agent to end, the agent's
-// commands would end first, and the agent could then send another request to its model.
+// End uses SIGKILL at once, without a grace period. If it only asked an agent to terminate, the
+// agent's commands would end first, and the agent could then send another request to its model.
 //
-// A process that also belongs to one of the living runs must not be ended. If there is such a
-// process, End returns an error. If ctx ends first or a process could not be ended, the error matches
-// [ErrLeft]. If this system has no access to the environments of processes, the error matches
-// [errors.ErrUnsupported].
+// A process that also belongs to one of the living runs must not be killed. If there is such a
+// process, End returns an error. If ctx ends first or a process could not be killed, the error
+// matches [ErrLeft]. If this system has no access to the environments of processes, the error
+// matches [errors.ErrUnsupported].
 func (e *Earlier) End(ctx context.Context, instance string, living ...string) error {
 	e.mu.Lock()
 	turn := e.cleared[instance]

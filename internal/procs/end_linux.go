@@ -9,32 +9,32 @@ import (
 	"time"
 )
 
-// ending describes which processes must be ended and how to find them.
+// ending describes which processes must be terminated and how to find them.
 type ending struct {
-	is    func(seen) bool // reports whether a process must be ended
-	since func() uint64   // returns a time in the unit of stat.start; all processes that must be ended were started at or after this time
+	is    func(seen) bool // reports whether a process must be terminated
+	since func() uint64   // returns a time in the unit of stat.start; all processes that must be terminated were started at or after this time
 	first func() look     // scans the processes; may wait before the scan and may use results of earlier scans
 	again func() look     // scans at once, without earlier results; used if the function "first" is too slow to find all new processes
 	grace time.Duration
 	send  func(pid int, start uint64, sig os.Signal) error
 }
 
-// unclearTime is the longest time for which scans are repeated because a process is in the
-// middle of exec. An exec usually takes a few milliseconds, but it can hang if the program is
-// on a file system that does not respond.
+// unclearTime limits how long scans are repeated because a process is in the middle of exec.
+// An exec usually takes a few milliseconds, but it can hang if the program is on a file
+// system that does not respond.
 const unclearTime = time.Second
 
 // maxBlind is the maximum number of consecutive blind scans; see the type look. About every second scan
 // misses a process that keeps starting a successor and then ends.
 const maxBlind = 12
 
-// chase is the number of scans that may find new processes. After that, the function "again"
-// is called instead of the function "first".
+// chase is the number of scans that may find new processes. After that, ending.again is
+// called instead of ending.first.
 const chase = 3
 
-// maxKilling is the maximum time from the first SIGKILL until the function "end" returns. It is much
-// longer than killTime, because killed processes can start others until they are found, and because
-// scans take a long time if the machine is busy.
+// maxKilling is the maximum time from the first SIGKILL until end returns. It is much longer than
+// killTime, because killed processes can start others until they are found, and because scans take
+// a long time if the machine is busy.
 const maxKilling = 5 * killTime
 
 // attempt is the last signal sent to a process, and the result of sending it.
@@ -45,12 +45,12 @@ type attempt struct {
 	command string
 }
 
-// end sends SIGTERM to the processes, and kills them after the grace time. It returns in any
-// of these cases:
+// end sends SIGTERM to the processes, and kills them after the grace period. It returns in
+// any of these cases:
 //
 //   - A scan that was not blind finds no process that can be signalled.
 //   - At least maxBlind scans in a row were blind, and the last scan finds no such process.
-//   - A process that was killed killTime ago has not disappeared.
+//   - A process that was killed killTime ago has still not disappeared.
 //   - The first process was killed maxKilling ago.
 //
 // The error names the remaining processes.
@@ -72,7 +72,7 @@ func end(e ending) ([]Process, error) {
 		}
 		done := !slices.ContainsFunc(left, func(id identity) bool { return !refused(tried[id].err) })
 		clear := (!l.blind || blind >= maxBlind) && (!l.unclear(e.since) || time.Since(began) > unclearTime)
-		if len(tried) == 0 { // the grace time begins after the first scan, which can take a long time
+		if len(tried) == 0 { // the grace period begins after the first scan, which can take a long time
 			deadline = time.Now().Add(max(e.grace, 0))
 			if sig == syscall.SIGKILL {
 				deadline = time.Now().Add(maxKilling)
@@ -129,13 +129,13 @@ func gone(id identity) bool {
 	return !ok || st.start != id.start
 }
 
-// left returns the processes in l that must be ended. It adds the processes that were
-// signalled and have not ended. Such a process can be missing from l, because a process loses
+// left returns the processes in l that must be terminated. It adds the processes that were
+// signalled but have not ended. Such a process can be missing from l, because a process loses
 // its environment before it disappears.
 //
-// The state of a process in l can be from an earlier scan, so left reads it again. If the process has
-// ended since, it may have started another process after the scan, and left sets l.blind. It also sets
-// l.blind if the scan may have missed a child of one of the processes.
+// The state of a process in l can be from an earlier scan, so left reads it again. If the process
+// has ended since then, it may have started another process after the scan, and left sets l.blind.
+// It also sets l.blind if the scan may have missed a child of one of the processes.
 func (e ending) left(l *look, tried map[identity]attempt) (left []identity) {
 	for _, s := range l.list {
 		if s.wrapped && e.is(s) {
@@ -167,7 +167,7 @@ func (e ending) left(l *look, tried map[identity]attempt) (left []identity) {
 	return left
 }
 
-// split returns the processes that were ended, and an error for the remaining processes.
+// split returns the processes that were terminated, and an error for the remaining processes.
 func (e ending) split(tried map[identity]attempt, left []identity) (ended []Process, err error) {
 	var names []string
 	for _, id := range left {

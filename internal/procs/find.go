@@ -16,10 +16,10 @@ type Process struct {
 // String returns the PID and the command line.
 func (p Process) String() string { return fmt.Sprintf("%d (%s)", p.PID, p.Command) }
 
-// Keep reports whether a process of a run must not be ended. If the process also belongs to
-// runs within that run, the argument "inner" holds the ids of these runs, outermost first.
+// Keep reports whether a process of a run must be spared. If the process also belongs to runs
+// within that run, inner holds the ids of these runs, outermost first.
 type Keep func(pid int, inner []string) bool
 
 // killTime is the maximum time to wait until killed processes disappear. A process that waits
-// for a disk or a network file system may need longer than that.
+// for a disk or a network file system can need longer than that.
 const killTime = 2 * time.Second

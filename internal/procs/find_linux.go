@@ -13,9 +13,8 @@ import (
 // environment contains the id. The process must have the same identity before and after its
 // environment is read.
 //
-// Find leaves out this process, its ancestors, and the processes for which the function "keep"
-// returns true. The second result is the number of processes left out. The function "keep" may
-// be nil.
+// Find leaves out this process, its ancestors, and the processes for which keep returns true.
+// The second result is the number of processes left out. keep may be nil.
 //
 // Find scans the processes again if a scan may have missed a process, or if a process was in
 // the middle of exec. The environment of a process cannot be read during exec. If this system
@@ -44,10 +43,10 @@ func Find(instance string, keep Keep) (list []Process, spared int, err error) {
 	}
 }
 
-// EndInstance ends every process that [Find] finds. It sends SIGTERM, and SIGKILL after the
-// grace time. If the grace time is 0, the function sends SIGKILL at once. It continues until a
-// scan finds no further process. It returns the processes that it has ended and the number of
-// processes that it spared. The error names the processes that it could not end.
+// EndInstance terminates every process that [Find] finds. It sends SIGTERM, and SIGKILL after
+// the grace period. If the grace period is 0, it sends SIGKILL at once. It continues until a
+// scan finds no further process. It returns the processes that it terminated and the number of
+// processes that it spared. The error names the processes that could not be terminated.
 func EndInstance(instance string, keep Keep, grace time.Duration) (ended []Process, spared int, err error) {
 	e, kept, err := ofRun(instance, keep)
 	if err != nil {
@@ -58,8 +57,8 @@ func EndInstance(instance string, keep Keep, grace time.Duration) (ended []Proce
 	return ended, len(kept), err
 }
 
-// ofRun returns the data that the function "end" needs to end the processes of a run. Each
-// process that is spared is added to the returned set.
+// ofRun returns the data that the function "end" needs to terminate the processes of a run.
+// Each process that is spared is added to the returned set.
 func ofRun(instance string, keep Keep) (ending, map[int]struct{}, error) {
 	if err := CheckInstance(instance); err != nil || instance == "" {
 		return ending{}, nil, fmt.Errorf("looking for the processes of a run: %w", errors.Join(err, errNoInstance))

@@ -15,7 +15,7 @@ import (
 )
 
 // sh starts a script with additional environment variables, and returns the first line that
-// the script prints. The processes of the script are ended at the end of the test.
+// the script prints. The processes of the script are terminated at the end of the test.
 func sh(t *testing.T, script string, env ...string) string {
 	t.Helper()
 	cmd := exec.Command("sh", "-c", script)
@@ -87,8 +87,8 @@ func TestARunWithinADeadOneIsLeftAloneAndSoIsWhoLooks(t *testing.T) {
 	require.Equal(t, 1, spared)
 	require.True(t, runs(number(t, within)), "an agent of a live run was ended")
 
-	// The test starts itself again within a dead run. The inner test and its ancestors must
-	// not be ended.
+	// The test starts itself again within a dead run. The inner test and its ancestors must not
+	// be terminated.
 	if os.Getenv("TEST_WITHIN") == "" {
 		cmd := exec.Command("sh", "-c", `"$0" -test.run=TestARunWithinADeadOneIsLeftAloneAndSoIsWhoLooks; exit $?`, os.Args[0])
 		cmd.Env = append(os.Environ(), "TEST_WITHIN="+dead+"-above", InstanceVariable+"="+dead+"-above")
@@ -102,8 +102,8 @@ func TestARunWithinADeadOneIsLeftAloneAndSoIsWhoLooks(t *testing.T) {
 	require.Equal(t, 2, spared, "the test and its shell")
 }
 
-// runs reports whether the process runs. A process that is exiting no longer runs, but it stays in the
-// process table for a moment.
+// runs reports whether the process is running. A process that is exiting is no longer running, but
+// it stays in the process table for a moment.
 func runs(pid int) bool {
 	st, there := statOf(pid)
 	return there && !(st.flags&flagExiting != 0 && st.threads <= 1)

@@ -27,8 +27,8 @@ func CheckInstance(id string) error {
 }
 
 // Instances returns the value of InstanceVariable for the processes that serve a manager: the
-// instance of the host, a slash and the id of the manager. The processes can be found by either
-// part. If only one of them is set or both are equal, the value has one part.
+// host's instance id, a slash and the manager's id. The processes can be found by either part.
+// If only one part is set or both are equal, the value has only one part.
 func Instances(host, manager string) string {
 	switch {
 	case host == "" || host == manager:
@@ -40,8 +40,9 @@ func Instances(host, manager string) string {
 	}
 }
 
-// Home returns where agent programs keep the files of their sessions: the user's id and the name of
-// the machine, in the form UID@HOST. It returns "" if the name of the machine is not known.
+// Home identifies the place where agent programs keep their session files: it returns the user's id
+// and the name of the machine, in the form UID@HOST. It returns "" if the name of the machine is
+// unknown.
 func Home() string {
 	host, err := os.Hostname()
 	if err != nil {

@@ -24,7 +24,7 @@ type seen struct {
 	turn     string // value of TurnVariable
 	instance string // value of InstanceVariable
 	cached   bool   // whether the state is from an earlier scan
-	wrapped  bool   // whether the scan may have missed a child of the process, because PIDs have wrapped around
+	wrapped  bool   // whether the scan may have missed a child of the process because PIDs have wrapped around
 }
 
 // look is the result of one scan of the process table.
@@ -33,7 +33,7 @@ type look struct {
 	// blind means that the scan may have missed a process. This is possible in two
 	// cases: a process ended before it could be read and may have started another
 	// process, or PIDs have wrapped around, so that a child can have a lower PID than its
-	// parent; see also seen.wrapped. Otherwise no process was missed, because a scan reads
+	// parent; see also seen.wrapped. Otherwise, no process was missed, because a scan reads
 	// processes in the order of their PIDs, and a child has a higher PID than its parent.
 	blind  bool
 	inExec []uint64 // start times of the processes that were in the middle of exec
@@ -59,7 +59,7 @@ func (l look) unclear(since func() uint64) bool {
 // share one scan.
 type table struct {
 	mu   sync.Mutex
-	next *pending // the next scan, which has not begun; nil if no caller waits for a scan
+	next *pending // the next scan, which has not begun yet; nil if no caller waits for a scan
 
 	looking sync.Mutex // held during a scan; guards the fields below
 	known   map[int]memory
@@ -69,7 +69,7 @@ type table struct {
 
 type pending struct {
 	done chan struct{}
-	look look // set before the channel "done" is closed
+	look look // set before the channel done is closed
 }
 
 // memory is the state of a process from an earlier scan.
@@ -80,7 +80,7 @@ type memory struct {
 }
 
 const (
-	knownTime      = 30 * time.Second // how long a process is remembered
+	knownTime      = 30 * time.Second // how long an ordinary process is remembered
 	unreadableTime = time.Second      // how long a process with an unreadable environment is remembered
 	maxRest        = 50 * time.Millisecond
 )
@@ -89,8 +89,8 @@ const (
 var shared table
 
 // look returns the result of a scan that began after the call. There is a pause of up to
-// maxRest between two scans. So scans use at most a tenth of the time of one processor,
-// unless a scan takes more than about 5 ms.
+// maxRest between two scans, so scans use at most a tenth of one processor's time, unless a
+// scan takes more than about 5 ms.
 func (t *table) look() look {
 	t.mu.Lock()
 	p := t.next
@@ -129,7 +129,7 @@ func (t *table) scan() (l look) {
 	}
 	last, now := lastNumber(), time.Now()
 	began := ticks()
-	var room [512]byte // a small buffer, so that each process is visited soon after its name was read
+	var room [512]byte // a small buffer, so that each process is visited soon after its name is read
 	buf := room[:]
 	for {
 		n, err := syscall.ReadDirent(int(dir.Fd()), buf)
@@ -157,8 +157,8 @@ func (t *table) scan() (l look) {
 	clear(t.spare)
 	latest := lastNumber()
 	l.blind = l.blind || latest < last
-	// A process that was started before the scan and has a PID above "last" is older than the last
-	// wrap-around. Its children have lower PIDs.
+	// A process that was started before the scan and has a PID above "last" is older than the
+	// last wrap-around. Its new children have lower PIDs.
 	for i := range l.list {
 		s := &l.list[i]
 		s.wrapped = latest != last && s.pid > last && s.start < began
@@ -218,7 +218,7 @@ func ticks() uint64 {
 	return n
 }
 
-// lastNumber returns the PID of the process that was started last, or 0 if that PID is
+// lastNumber returns the PID of the most recently started process, or 0 if that PID is
 // unknown.
 func lastNumber() int {
 	text, err := os.ReadFile("/proc/loadavg")
@@ -237,13 +237,13 @@ const (
 	readWhole   how = iota
 	readGone        // the process disappeared before it was read
 	readLeaving     // the process is about to end
-	readOver        // the process has ended and has not been reaped
+	readOver        // the process has ended but has not been reaped
 	readInExec      // the process is in the middle of exec, or executed another program during the read
 	readRefused     // this process is not permitted to read the environment
 )
 
-// execTries is the number of times that a scan repeats the read of a process that is in the middle
-// of exec. The first quickTries repetitions follow at once, because the process may end soon.
+// execTries is the number of times that a scan retries the read of a process that is in the middle
+// of exec. The first quickTries retries follow at once, because the process may end soon.
 const (
 	execTries  = 12
 	quickTries = 8
@@ -295,7 +295,7 @@ func readOnce(pid int) (s seen, h how) {
 	case before.envEmpty() && after.envEmpty():
 		return s, readWhole
 	}
-	// In the middle of exec, a process has given up its old environment and has not
-	// yet received the new one.
+	// In the middle of exec, a process has given up its old environment but has not yet received
+	// the new one.
 	return s, readInExec
 }

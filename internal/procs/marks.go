@@ -7,30 +7,30 @@ import (
 	"strconv"
 )
 
-// These environment variables identify processes. The packages that start programs export
-// these names and describe the variables.
+// These environment variables identify processes. The packages that start programs export the
+// names of the variables and document them.
 const (
 	DepthVariable    = "BGAGENT_DEPTH"
 	TurnVariable     = "BGAGENT_TURN"
 	InstanceVariable = "BGAGENT_INSTANCE"
 )
 
-// IsMark reports whether name is the name of one of the variables above.
+// IsMark reports whether name is one of the variables above.
 func IsMark(name string) bool {
 	return slices.Contains([]string{DepthVariable, TurnVariable, InstanceVariable}, name)
 }
 
 // Marks are the values of environment variables that identify the processes of one
-// turn. If a host itself runs in a turn of another host, each mark of its programs
-// extends the mark of the outer turn.
+// turn. If a host itself runs in a turn of another host, each mark of its programs extends
+// the corresponding mark of the outer turn.
 type Marks struct {
 	Turn     string // unique to this turn; begins with the outer turn's mark and a slash if there is an outer turn
 	Instance string // ids of the host runs that contain the turn, separated by slashes, outermost first; may be empty
 	Depth    int    // depth of the turn in the chain of agents
 }
 
-// NewMarks returns the marks of a turn. The depth is the depth of the turn's task. The
-// instance is the id of the host's run, and can be empty.
+// NewMarks returns the marks of a turn. depth is the depth of the turn's task. instance is
+// the id of the host's run; it can be empty.
 func NewMarks(depth int, instance string) Marks {
 	if outer, err := strconv.Atoi(os.Getenv(DepthVariable)); err == nil && outer > 0 {
 		depth += outer

@@ -19,9 +19,9 @@ type Spec struct {
 	Stdin, Stdout, Stderr *os.File
 }
 
-// Program is a started program. On Unix, it leads its own session without a terminal.
-// So it cannot block on a terminal, and it gets no input and no signals from keys typed
-// in a terminal.
+// Program is a started program. On Unix, it leads its own session without a terminal, so it
+// cannot block on a terminal, and does not get input or signals from keys typed in a
+// terminal.
 //
 // [Program.Finish] must be called for every started program. All methods are safe for
 // concurrent use.
@@ -31,7 +31,7 @@ type Program struct {
 	exited chan struct{}
 
 	mu   sync.Mutex
-	over bool // whether the program was reaped; another process may then have its PID
+	over bool // whether the program was reaped; if so, another process may have its PID
 }
 
 // Start starts the program that s describes.
@@ -67,9 +67,9 @@ func (p *Program) PID() int { return p.cmd.Process.Pid }
 // that the program has started may still be running.
 func (p *Program) Exited() <-chan struct{} { return p.exited }
 
-// Stop sends sig to the program, or SIGTERM if the argument "sig" is nil, and kills the
-// program after the grace time. If the grace time is 0, Stop kills the program at once. It
-// returns when the program has exited.
+// Stop sends sig, or SIGTERM if sig is nil, to the program, and kills the program after the
+// grace period. If the grace period is 0, Stop kills the program at once. It returns when the
+// program has exited.
 func (p *Program) Stop(sig os.Signal, grace time.Duration) {
 	select {
 	case <-p.exited:
@@ -89,13 +89,13 @@ func (p *Program) Stop(sig os.Signal, grace time.Duration) {
 	<-p.exited
 }
 
-// Finish waits for the program's exit and then ends the remaining processes that the
-// program has started. It asks them to end, and kills them after the grace time. If the
-// grace time is 0, it kills them at once. On Linux, Finish ends the processes in the
-// program's session and all processes with the mark of the turn in their environment. On
-// other Unix systems, it ends the processes in the program's process group. On other
-// systems, it ends no further process. The error reports processes that could not be
-// ended.
+// Finish waits for the program to exit and then terminates the remaining processes that the
+// program has started. It asks them to terminate, and kills them after the grace period. If
+// the grace period is 0, it kills them at once. On Linux, Finish terminates the processes in
+// the program's session and all processes with the mark of the turn in their environment. On
+// other Unix systems, it terminates the processes in the program's process group. On other
+// systems, it does not terminate any other process. The error reports processes that could
+// not be terminated.
 func (p *Program) Finish(grace time.Duration) error {
 	<-p.exited
 	err := p.endRest(grace)
@@ -103,7 +103,7 @@ func (p *Program) Finish(grace time.Duration) error {
 	return err
 }
 
-// reap waits for the program's exit and removes the program from the process table.
+// reap waits for the program to exit and removes it from the process table.
 func (p *Program) reap() {
 	_ = p.cmd.Wait() // the result is in ProcessState
 	p.mu.Lock()

@@ -11,12 +11,12 @@ import (
 
 func (p *Program) release() { running.remove(p.PID()) }
 
-// await waits for the program's exit and reaps the program. The system does not reuse the
-// program's PID while its process group has members.
+// await waits for the program to exit and reaps it. The system does not reuse the program's
+// PID while its process group has members.
 func (p *Program) await() { p.reap() }
 
-// endRest ends the remaining processes in the program's process group. On this
-// system, it cannot find processes that have left the group.
+// endRest terminates the remaining processes in the program's process group. On this system,
+// it cannot find processes that have left the group.
 func (p *Program) endRest(grace time.Duration) error {
 	sig, deadline := syscall.SIGTERM, time.Now().Add(grace)
 	for pause, last := time.Millisecond, syscall.Signal(0); ; pause = min(2*pause, 50*time.Millisecond) {

@@ -8,7 +8,7 @@ import (
 )
 
 // await returns when the program has exited. The program remains in the process table as a
-// zombie until it is released. So no other process can get its PID or its session ID while
+// zombie until it is released, so no other process can get its PID or its session ID while
 // endRest searches for the remaining processes.
 func (p *Program) await() {
 	const (
@@ -41,7 +41,7 @@ func (p *Program) release() {
 	running.remove(p.PID())
 }
 
-// endRest ends the remaining processes of the turn.
+// endRest terminates the remaining processes of the turn.
 func (p *Program) endRest(grace time.Duration) error {
 	p.mu.Lock()
 	session := p.PID()
@@ -49,7 +49,7 @@ func (p *Program) endRest(grace time.Duration) error {
 		session = 0 // another session may have this ID
 	}
 	p.mu.Unlock()
-	// The program's group is killed in any case, even if no process can be read.
+	// The program's group is killed in any case, even if no process could be read.
 	defer p.signalGroup(syscall.SIGKILL)
 	_, err := end(ending{
 		first: shared.look,

@@ -16,8 +16,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// shell starts a shell that runs the script as the program of a turn. The PIDs of the
-// processes that the script starts are written into the file $dir/pids.
+// shell starts a shell that runs the script as the program of a turn. The script writes the
+// PIDs of the processes that it starts to the file $dir/pids.
 func shell(t testing.TB, dir, script string) *Program {
 	t.Helper()
 	p, err := Start(Spec{
@@ -41,10 +41,10 @@ func written(t testing.TB, dir string) []int {
 	return pids
 }
 
-// runsIn reports whether a process with the PID runs in the directory. The PID alone would not be
-// enough, because the system gives the PIDs of ended processes to new ones. These tests start so many
-// processes that this can happen within seconds. A process that is exiting no longer runs any code. Its
-// directory can no longer be read, but the process stays in the process table for a moment.
+// runsIn reports whether a process with the PID is running in the directory. The PID alone would
+// not be enough, because the system reuses the PIDs of ended processes. These tests start so many
+// processes that this can happen within seconds. A process that is exiting no longer runs any code.
+// Its directory can no longer be read, but the process stays in the process table for a moment.
 func runsIn(t testing.TB, dir string, pid int) bool {
 	t.Helper()
 	dir, err := filepath.EvalSymlinks(dir)
@@ -125,7 +125,7 @@ func TestMain(m *testing.M) {
 		_, _, _ = syscall.Syscall(syscall.SYS_EXIT, 0, 0, 0) // exit ends only the calling thread
 	}
 	flag.Parse()
-	if f := flag.Lookup("test.parallel"); f.Value.String() == f.DefValue { // these tests wait for processes most of the time
+	if f := flag.Lookup("test.parallel"); f.Value.String() == f.DefValue { // these tests spend most of the time waiting for processes
 		_ = f.Value.Set("8")
 	}
 	os.Exit(m.Run())
@@ -197,7 +197,7 @@ func TestAProgramIsStoppedWhateverItDoes(t *testing.T) {
 				p.Stop(nil, grace)
 				require.NoError(t, p.Finish(grace))
 				require.Empty(t, ofTurn(p))
-				p.Stop(nil, grace) // another process may have the program's PID now
+				p.Stop(nil, grace) // another process may have got the program's PID
 			})
 		}
 	}

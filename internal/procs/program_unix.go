@@ -10,7 +10,7 @@ import (
 )
 
 // ownSession makes the command run in its own session and process group. The IDs of both
-// are equal to the PID.
+// equal its PID.
 func ownSession(cmd *exec.Cmd) { cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} }
 
 // ask sends the signal to the program's process group. It reports whether the caller
@@ -27,7 +27,7 @@ func (p *Program) ask(sig os.Signal) bool {
 	return true
 }
 
-// kill ends the program's process group.
+// kill kills the program's process group.
 func (p *Program) kill() { p.signalGroup(syscall.SIGKILL) }
 
 // signalGroup signals the program's process group, unless the program has been reaped.
@@ -42,7 +42,7 @@ func (p *Program) signalGroup(s syscall.Signal) bool {
 	return err == nil || errors.Is(err, syscall.EPERM)
 }
 
-// SignalOf returns the signal that ended a program, or nil.
+// SignalOf returns the signal that terminated a program, or nil.
 func SignalOf(state *os.ProcessState) os.Signal {
 	if ws, ok := state.Sys().(syscall.WaitStatus); ok && ws.Signaled() {
 		return ws.Signal()

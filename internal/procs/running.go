@@ -5,12 +5,12 @@ import (
 	"sync"
 )
 
-// registry holds the PIDs of the programs that [Start] has started and that have not been
+// registry holds the PIDs of the programs that [Start] started and that have not been
 // released.
 type registry struct {
-	// starting is locked for reading while a program starts, and for writing while
-	// adopted children are reaped. So a child is registered before it could be mistaken
-	// for an adopted child.
+	// starting is locked for reading while a program starts, and for writing while adopted
+	// children are reaped, so that a child is registered before it can be mistaken for an
+	// adopted child.
 	starting sync.RWMutex
 
 	mu   sync.Mutex

@@ -68,8 +68,8 @@ func statIn(dir string) (st stat, there bool) {
 func (st stat) over() bool { return st.state == 'X' || st.state == 'Z' && st.threads <= 1 }
 
 func parseStat(text []byte) (st stat, ok bool) {
-	// The name is in brackets and may contain any character. So parsing starts after
-	// the last bracket.
+	// The name is in parentheses and may contain any character, so parsing starts after the last
+	// parenthesis.
 	fields := bytes.Fields(text[bytes.LastIndexByte(text, ')')+1:])
 	if len(fields) <= fieldEnvEnd {
 		return st, false
@@ -92,14 +92,14 @@ const (
 )
 
 // envEmpty reports whether the process was started with an empty environment. In the middle of
-// exec, every environment is empty for a moment.
+// exec, every environment appears empty for a moment.
 func (st stat) envEmpty() bool { return st.endCode != 0 && st.envEnd != 0 && st.envStart == st.envEnd }
 
 // environOf returns the environment with which the process was started. The result is
 // empty if the process has no environment or the environment cannot be read.
 //
-// The second result is false if a part of the environment may be missing. The system returns it in
-// several pieces, and returns no more of them as soon as the process executes another program.
+// The second result is false if part of the environment may be missing. The system returns the
+// environment in several pieces, and stops as soon as the process executes another program.
 func environOf(pid int, st stat) (env []byte, whole bool, err error) {
 	dir := "/proc/" + strconv.Itoa(pid)
 	if st.state != 'Z' {
@@ -117,14 +117,14 @@ func environOf(pid int, st stat) (env []byte, whole bool, err error) {
 	return nil, true, err
 }
 
-// readEnviron reads the environment from the directory of a process or of a thread. The stat was
-// read from the same directory before.
+// readEnviron reads the environment from the directory of a process or of a thread. The
+// argument "before" is what was read from the same directory earlier.
 func readEnviron(dir string, before stat) (env []byte, whole bool, err error) {
 	env, err = os.ReadFile(dir + "/environ")
 	if uint64(len(env)) == before.envEnd-before.envStart {
 		return env, true, err
 	}
-	after, _ := statIn(dir)                         // the process may have executed another program before the read
+	after, _ := statIn(dir)                         // the process may have executed another program in the meantime
 	told := before.envEnd != 0 || after.envEnd != 0 // some systems, such as gVisor, do not report the addresses
 	return env, !told || uint64(len(env)) == after.envEnd-after.envStart, err
 }
@@ -172,7 +172,7 @@ func commandOf(pid int) string {
 	return strings.TrimSpace(line)
 }
 
-// send sends a signal to the process with the given PID, if the process still has the given
+// send sends a signal to the process with the given PID if that process still has the given
 // start time. The process handle ensures that the signal cannot reach another process that
 // gets the PID after the check.
 func send(pid int, start uint64, sig os.Signal) error {

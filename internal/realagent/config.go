@@ -6,7 +6,7 @@ import (
 	"path/filepath"
 )
 
-// Names of models in the configurations of the programs.
+// Model names in the configurations of the programs.
 const (
 	OpencodeModel = "scripted/scripted" // provider/model
 	CodexModel    = "scripted"
@@ -83,9 +83,9 @@ func codexEnv(w *World) map[string]string {
 	return map[string]string{"CODEX_HOME": w.path("codex"), "SCRIPTED_KEY": "none", "RUST_LOG": "error"}
 }
 
-// codexACPEnv returns an environment that makes the agent ask before it runs a command. It
-// sets a model that the agent knows, because the agent adds a warning to every answer if
-// the model is unknown.
+// codexACPEnv returns an environment that makes the agent ask for permission before it runs a
+// command. It sets a model that the agent knows, because the agent adds a warning to every
+// answer if the model is unknown to it.
 func codexACPEnv(w *World) map[string]string {
 	env := codexEnv(w)
 	env["INITIAL_AGENT_MODE"] = "read-only"
@@ -150,7 +150,7 @@ func (w *World) writeClaude() error {
 	})
 }
 
-// write writes a file into the world's folder. The name is a path with slashes.
+// write writes a file into the world's folder. The name is a slash-separated path.
 func (w *World) write(name string, content []byte) error {
 	path := w.path(filepath.FromSlash(name))
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {

@@ -39,8 +39,8 @@ type OpencodeServer struct {
 }
 
 // ServeOpencode starts an opencode server in the world and returns when the server is healthy.
-// At the end of the test, the server and all processes that it has started are ended. If the
-// test fails, the last part of the server's log is shown.
+// At the end of the test, the server and all processes that it has started are terminated. If
+// the test fails, the end of the server's log is shown.
 func (w *World) ServeOpencode(t testing.TB) *OpencodeServer {
 	t.Helper()
 	return w.ServeOpencodeWith(t, OpencodeOptions{})
@@ -57,7 +57,7 @@ func (w *World) ServeOpencodeWith(t testing.TB, opts OpencodeOptions) *OpencodeS
 		mark: fmt.Sprintf("BGAGENT_SERVER=%s-%d", w.mark, w.servers), log: w.path(fmt.Sprintf("opencode-%d.log", w.servers))}
 	t.Cleanup(s.stop)
 	var err error
-	for range 3 { // another process may take the free port before the server does
+	for range 3 { // another process can take the free port before the server does
 		if s.port, err = freePort(); err != nil {
 			break
 		}
@@ -109,7 +109,7 @@ func (s *OpencodeServer) start() error {
 }
 
 // healthy waits until the server is healthy. Each request has a short timeout, because a
-// server that is still starting may never answer a request.
+// server that is still starting might never answer a request.
 func (s *OpencodeServer) healthy() error {
 	client := &http.Client{Timeout: time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
 	var last error
@@ -146,7 +146,7 @@ func (s *OpencodeServer) ask(client *http.Client) error {
 	return err
 }
 
-// Kill ends the server as kill -9 does, and then ends all processes that the server has
+// Kill kills the server as kill -9 does, and then terminates all processes that the server has
 // started. It returns when these processes have ended. If the server is not running, Kill does
 // nothing.
 func (s *OpencodeServer) Kill() {
@@ -181,8 +181,8 @@ func (s *OpencodeServer) Log() string {
 	return string(b)
 }
 
-// sweep ends the remaining processes that the server has started. It finds them by their
-// environment, because the commands of tools run in their own process groups.
+// sweep terminates the remaining processes that the server has started. It finds them by
+// their environment, because the commands that tools start run in their own process groups.
 func (s *OpencodeServer) sweep() {
 	untilGone(func() []process {
 		left := processesWith(s.mark, "")
@@ -193,7 +193,7 @@ func (s *OpencodeServer) sweep() {
 	})
 }
 
-// stop ends the server at the end of the test, and logs its output if the test has failed.
+// stop stops the server at the end of the test, and logs its output if the test has failed.
 func (s *OpencodeServer) stop() {
 	if s.cmd != nil {
 		terminate(s.cmd.Process)

@@ -21,10 +21,10 @@ type process struct {
 func (p process) kill() { syscall.Kill(p.pid, syscall.SIGKILL) }
 
 // processesWith returns the processes that have the given variable (NAME=VALUE) in their
-// environment. If the argument "folder" is not "", the function also returns the processes
-// whose working directory is in that folder. Child processes inherit both, even if they
-// change their process group or session. The folder is needed because the environment of a
-// process that is just starting cannot be read. Zombies are never returned.
+// environment. If folder is not "", it also returns the processes whose working directory is
+// in that folder. Child processes inherit both, even if they change their process group or
+// session. The folder is needed because the environment of a process that is just starting
+// cannot be read. Zombies are never returned.
 func processesWith(variable, folder string) []process {
 	found, _ := filepath.Glob("/proc/[0-9]*")
 	var all []process
@@ -49,7 +49,7 @@ func processesWith(variable, folder string) []process {
 
 // watch starts a process that cleans up if this process dies before it calls the returned
 // function. This is needed because a test that reaches go test's time limit runs no cleanup.
-// The new process ends all processes that have the given variable (NAME=VALUE) in their
+// The new process kills all processes that have the given variable (NAME=VALUE) in their
 // environment, and removes the folder.
 func watch(variable, folder string) (stop func(), err error) {
 	const script = `read -r _

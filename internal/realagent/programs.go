@@ -29,12 +29,12 @@ var programs = map[string]program{
 	"gemini":   {"@google/gemini-cli", geminiArgv, geminiEnv, (*World).writeGemini},
 	"claude":   {"@anthropic-ai/claude-code-linux-x64", claudeArgv, claudeEnv, (*World).writeClaude},
 
-	// Each of these agents speaks ACP and runs a program that does not speak ACP. The package
-	// of the agent contains the version of the program that the agent was made for.
+	// Each of these agents speaks ACP and runs a program that does not speak ACP. The agent's
+	// package contains the version of the program that the agent was made for.
 	"claude-acp": {"@agentclientprotocol/claude-agent-acp", claudeACPArgv, claudeEnv, (*World).writeClaude},
 	"codex-acp":  {"@agentclientprotocol/codex-acp", codexACPArgv, codexACPEnv, (*World).writeCodex},
 
-	// Checkers for servers of the Model Context Protocol.
+	// Programs that check servers for the Model Context Protocol.
 	"conformance": {"@modelcontextprotocol/conformance", conformanceArgv, noEnv, (*World).configuresNothing},
 	"requester":   {"@modelcontextprotocol/ext-tasks", requesterArgv, noEnv, (*World).configuresNothing},
 	"inspector":   {"@modelcontextprotocol/inspector", inspectorArgv, noEnv, (*World).configuresNothing},
@@ -111,8 +111,8 @@ func geminiArgv(dir string) []string {
 }
 
 // claudeArgv returns the path of the binary in the package for this platform. The main
-// package of the program is not used, because it needs an installation script, and
-// .ci/agents runs no such scripts.
+// package of the program is not used, because it needs an installation script, and .ci/agents
+// does not run such scripts.
 func claudeArgv(dir string) []string {
 	return []string{filepath.Join(dir, "@anthropic-ai", "claude-code-linux-x64", "claude")}
 }

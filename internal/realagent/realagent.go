@@ -15,17 +15,18 @@
 //
 // Scripts must take into account how the pinned versions behave:
 //
-//   - opencode repeats a request without limit after status 429 or 5xx, after an error
-//     in the stream and after a broken connection. It first waits 2 s, or the time in
+//   - opencode retries a request without limit after status 429 or 5xx, after an error in the
+//     stream and after a broken connection. It first waits 2 s, or the time given in
 //     Retry-After.
-//   - codex repeats a request five times, within 6 to 14 s.
-//   - gemini repeats a request three times within 9 s after an error in the stream.
-//     After status 429, its pauses are 5 s and longer. After a broken connection, it does
-//     not repeat the request.
+//   - codex retries a request five times, within 6 to 14 s.
+//   - gemini retries a request three times within 9 s after an error in the stream. After
+//     status 429, its pauses are 5 s and longer. After a broken connection, it does not retry
+//     the request.
 //   - Status 400 ends the turn in all programs.
 //   - Only opencode requests titles.
-//   - opencode is healthy after 3 s. It takes another 3 s for its first prompt, and 0.2 s
-//     for each later prompt. codex takes 0.4 s per process, and gemini takes 2 to 4 s.
+//   - opencode is healthy after 3 s. It takes another 3 s for its first prompt, and 0.2 s for
+//     each later prompt. codex takes 0.4 s per process, and gemini takes 2 to 4 s per
+//     process.
 package realagent
 
 import (
@@ -45,7 +46,8 @@ import (
 	"github.com/bgagent/bgagent/internal/modelserver"
 )
 
-// World is an isolated home for agent programs. The programs change no files outside of it.
+// World is an isolated home for agent programs. The programs do not change any files outside
+// of it.
 type World struct {
 	Model *modelserver.Server // model server for all programs of this world
 	Dir   string              // work directory, an empty git repository
@@ -56,17 +58,17 @@ type World struct {
 	argv     map[string][]string // commands of the requested programs
 	opencode map[string]any      // configuration of opencode
 	codex    string              // lines added to the configuration of codex
-	servers  int                 // number of opencode servers so far
-	unwatch  func()              // ends the process that the function "watch" has started
+	servers  int                 // number of opencode servers started so far
+	unwatch  func()              // stops the process that watch started
 }
 
-var say sync.Map // messages that were printed to standard error
+var say sync.Map // messages that have been printed to standard error
 
 // New creates a world for the named programs: "opencode", "codex", "gemini", "claude",
 // "claude-acp", "codex-acp", "conformance", "requester", "inspector". If a program is missing,
 // New skips or fails the test. New registers a cleanup that removes the world. If a process of
-// the world is still alive then, the cleanup kills it and fails the test. On Linux, no process
-// is left even if the test dies without running its cleanup.
+// the world is still alive at that point, the cleanup kills it and fails the test. On Linux,
+// no process is left behind even if the test dies without running its cleanup.
 func New(t testing.TB, names ...string) *World {
 	t.Helper()
 	w := &World{mark: rand.Text(), argv: map[string][]string{}}
@@ -255,7 +257,7 @@ func (w *World) Processes() []string {
 
 func (w *World) alive() []process { return processesWith(marker+"="+w.mark, w.root) }
 
-// close checks that no process of the world is left, and removes the world.
+// close checks that no process of the world is left, and then removes the world.
 func (w *World) close(t testing.TB) {
 	for _, p := range untilGone(w.alive) {
 		t.Errorf("realagent: process %d is left alive after the test: %s", p.pid, p.command)
@@ -274,10 +276,10 @@ func (w *World) close(t testing.TB) {
 	}
 }
 
-// untilGone calls the function "look" repeatedly until the function finds no process, for at
-// most 3 s. It returns the remaining processes. A killed process stays in the process table
-// for a moment. The result of "look" must be empty twice in a row, because a process that
-// starts during the call can be missed.
+// untilGone calls look repeatedly, for at most 3 s, until look finds no process. It returns
+// the remaining processes. A killed process stays in the process table for a moment. The
+// result of look must be empty twice in a row, because a process that starts during a call
+// can be missed.
 func untilGone(look func() []process) []process {
 	left, none := look(), 0
 	for end := time.Now().Add(3 * time.Second); none < 2 && time.Now().Before(end); left = look() {

@@ -18,7 +18,7 @@ import (
 	"github.com/bgagent/bgagent/internal/realagent"
 )
 
-// run runs a program, waits for its end and returns its output.
+// run runs a program, waits for it to exit and returns its output.
 func run(t *testing.T, w *realagent.World, argv []string) string {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
@@ -188,7 +188,7 @@ func TestOpencodeRunsOffline(t *testing.T) {
 			over <- err
 		}()
 		for !slices.ContainsFunc(w.Processes(), func(p string) bool { return strings.Contains(p, "sleep 1000") }) {
-			time.Sleep(20 * time.Millisecond) // there is no event for a new process, so the test polls
+			time.Sleep(20 * time.Millisecond) // nothing signals that a process has started, so the test polls
 		}
 		s.Kill()
 		require.Error(t, <-over)

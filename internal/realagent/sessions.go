@@ -7,7 +7,7 @@ import (
 )
 
 // sessionFiles are the patterns of the files in which the programs store their sessions. ID stands for
-// the id of the session, and PART for its first 8 characters. The database of opencode contains all
+// the id of the session, and PART for its first 8 characters. opencode's database contains all
 // sessions.
 var sessionFiles = []string{
 	"claude/projects/*/*ID.jsonl",
@@ -16,8 +16,8 @@ var sessionFiles = []string{
 	"data/opencode/opencode.db*",
 }
 
-// SessionFiles returns the files in which the programs have stored a session. If the id is empty, the
-// files of all sessions are returned.
+// SessionFiles returns the files in which the programs have stored the session. If the id is empty,
+// it returns the files of all sessions.
 func (w *World) SessionFiles(id string) (files []string) {
 	in := strings.NewReplacer("ID", id, "PART", id[:min(8, len(id))])
 	for _, pattern := range sessionFiles {
@@ -27,13 +27,13 @@ func (w *World) SessionFiles(id string) (files []string) {
 	return files
 }
 
-// HasStored reports whether a program has stored a prompt that contains the text. The text must look the
-// same in JSON.
+// HasStored reports whether a program has stored a prompt that contains the text. The text must not
+// contain characters that JSON escapes.
 func (w *World) HasStored(text string) bool {
 	for _, file := range w.SessionFiles("") {
-		content, _ := os.ReadFile(file) // opencode removes files of its database
+		content, _ := os.ReadFile(file) // opencode removes some files of its database
 		for line := range strings.Lines(string(content)) {
-			// Claude stores the text in other lines too, before it stores the prompt.
+			// Before it stores the prompt, Claude Code also stores the text in other lines.
 			if strings.Contains(line, text) && (strings.Contains(line, `"user"`) || strings.Contains(file, "opencode.db")) {
 				return true
 			}

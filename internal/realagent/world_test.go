@@ -157,8 +157,8 @@ func TestAProcessThatIsLeftFailsTheTestAndIsEnded(t *testing.T) {
 	var w *realagent.World
 	got := try(t, func(t testing.TB) {
 		w = realagent.New(t)
-		// The process runs in its own session, and its parent has ended. The processes of
-		// tools are in the same state after their agent has been killed.
+		// The process runs in its own session, and its parent has ended. The processes that tools
+		// start are in the same state after their agent has been killed.
 		require.NoError(t, w.Command(t.Context(), "setsid", "--fork", "sleep", "1000").Run())
 	})
 	require.Len(t, got.errors, 1)
@@ -190,7 +190,7 @@ func TestATestThatDiesLeavesNothing(t *testing.T) {
 	require.ErrorContains(t, err, "exit status 3", "%s", out)
 	dir := strings.TrimSpace(string(out))
 	require.NotEmpty(t, dir)
-	for exists(dir) || inFolder(t, dir) { // there is no event for the cleanup, so the test polls
+	for exists(dir) || inFolder(t, dir) { // nothing signals the end of the cleanup, so the test polls
 		time.Sleep(10 * time.Millisecond)
 	}
 }

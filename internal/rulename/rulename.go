@@ -1,4 +1,4 @@
-// Package rulename checks the names of permission rules. If no tool can have the name of a
+// Package rulename checks the names of permission rules. If no tool can have the name in a
 // rule, the rule never applies. The access that it is meant to forbid would then be allowed.
 package rulename
 

@@ -21,8 +21,8 @@ func (c *Caps) on() bool {
 	return false
 }
 
-// MaxPassed is the number of times that the head of a pool's line can be passed over while it
-// waits for its cap. After that, a slot of the pool is kept for the head.
+// MaxPassed limits how often the head of a pool's line can be passed over while it waits for
+// its cap. After that, a slot of the pool is kept for the head.
 const MaxPassed = 100
 
 // gauge counts the held slots and the waiters of one cap.
@@ -269,8 +269,8 @@ func (c *capped) grantFirst(x *rootLine) *Waiter {
 }
 
 // passOver must be called when a waiter of l is granted a slot. The argument "at" is the place
-// of that waiter. If the head of the pool's line has an earlier place, passOver counts that
-// the head is passed over.
+// of that waiter. If the head of the pool's line has an earlier place, passOver records that
+// the head has been passed over once more.
 func (c *capped) passOver(l *lane, at place) {
 	if head, first := l.pool.capped.first(heads); head != nil && head.lane != l && first.isBefore(at) {
 		head.lane.passed++
@@ -287,8 +287,8 @@ func (c *capped) granted(p *pool) {
 }
 
 // keep must be called when p may have gained or lost room. It keeps free slots of p for
-// waiters that have become the head of the line, have been passed over too often, and still
-// cannot start.
+// waiters that are at the head of the line, have been passed over too often, and still cannot
+// start.
 func (c *capped) keep(p *pool) {
 	for p.cool == nil && p.hasRoomBesideKept() {
 		x, _ := p.capped.first(heads)
@@ -372,7 +372,7 @@ func (c *capped) place(w *Waiter) (place int, f Figures) {
 	return place, f
 }
 
-// figures appends the figures of the caps that have held slots or waiters.
+// figures appends the figures of all caps with held slots or waiters.
 func (c *capped) figures(to []Figures) []Figures {
 	if c.total.isCap() && c.total.inUse+c.total.waiting > 0 {
 		to = append(to, c.total.figures())

@@ -4,7 +4,7 @@ import (
 	"fmt"
 )
 
-// check counts the slots and waiters of all caps again, and compares the results with the
+// check recounts the slots and waiters of all caps, and compares the results with the
 // records. It also checks all lanes, pools and gates.
 func (c *capped) check() error {
 	type sum struct{ inUse, waiting int }

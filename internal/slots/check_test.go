@@ -6,7 +6,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// The tests of this package rely on Check. This test ensures that Check finds contradictions.
+// The tests of this package rely on Check. This test makes sure that Check finds
+// contradictions.
 func TestCheckFindsWhatIsPlanted(t *testing.T) {
 	for name, c := range map[string]struct {
 		plant func(m *Manager, k *key, w []*guest) // k is the key of the waiters w and of the waiter that holds the only slot

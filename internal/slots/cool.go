@@ -5,28 +5,28 @@ import (
 	"strings"
 )
 
-// A pool cools down after the provider of a model has refused a turn. Until the end of the
-// cool-down, the pool grants no slot. Then it grants one. Then it grants one slot, and no other
-// until something shows that the turn with this slot succeeds. Each success raises the number of
-// slots that may be granted but not proved yet by one, so that 2, 4, 8 and more start per step. A
+// A pool cools down after a model provider has refused a turn. Until the end of the cool-down,
+// the pool grants no slots. Then it grants one slot, and no other until something shows that the
+// turn with this slot succeeds. The window is the number of slots that may be granted but not yet
+// proved. Each success raises the window by one, so that 2, 4, 8 and more start per step. A
 // further refusal begins a new cool-down.
 //
 // Times are nanoseconds on a clock that the callers share. The Manager has no clock: callers
-// pass the time, and call [Manager.Warm] at the time that [Manager.OnCool] has announced.
+// pass the time, and call [Manager.Warm] at the time that [Manager.OnCool] announced.
 
 const (
-	coolFirst     = int64(5e9)   // first cool-down, if the provider has given no time
-	coolMax       = int64(300e9) // longest cool-down, if the provider has given no time
+	coolFirst     = int64(5e9)   // first cool-down, if the provider gave no time
+	coolMax       = int64(300e9) // longest cool-down, if the provider gave no time
 	coolSpreadMax = int64(30e9)  // greatest random addition
-	coolForgotten = int64(300e9) // time after which a finished cool-down is forgotten, if nobody holds or awaits a slot because of it
+	coolForgotten = int64(300e9) // time after which a finished cool-down is forgotten if no slot is held or awaited because of it
 )
 
-// FirstTicket is the lowest queue time that [Manager.Ticket] gives out. [Manager.Take] also
-// accepts lower ones. A waiter with a lower queue time comes before all waiters in its group
-// that have a ticket.
+// FirstTicket is the lowest queue time that [Manager.Ticket] returns. [Manager.Take] also
+// accepts lower queue times. A waiter with a lower queue time comes before all waiters in its
+// group that have a ticket.
 const FirstTicket = 1 << 62
 
-// cool is the state of one or several pools from a refusal until enough slots have proved that
+// cool is the state of one or more pools from a refusal until enough slots have proved that
 // the provider accepts requests again. Pools that cool down together share one cool.
 type cool struct {
 	pools    []*pool
@@ -34,24 +34,24 @@ type cool struct {
 	since    int64  // time of the first refusal since the last success
 	until    int64  // end of the cool-down
 	look     int64  // time at which Warm next looks at a cool-down that is over
-	reset    int64  // latest time that the provider has given; 0 if it gave none
+	reset    int64  // latest time that the provider gave; 0 if it gave none
 	tries    int    // number of refusals in a row
 	refusals int    // number of refusals since the pool was last in its usual state
 	warm     bool   // the cool-down is over
 	proved   bool   // a slot has proved that the provider accepts requests
-	window   int    // number of slots that may be granted and not proved
-	unproven int    // number of slots that were granted since the refusal and are not proved
+	window   int    // number of slots that may be granted but not yet proved
+	unproven int    // number of slots that were granted since the refusal and have not been proved
 	mark     Waiter // the waiters that hold these slots point to it with their field prev; see passes
 }
 
-// passes reports whether w holds a slot that was granted since the last refusal in its pool and is
-// not proved. The field prev marks such a slot, because a field of its own would take memory in each
-// pending task.
+// passes reports whether w holds a slot that was granted since the last refusal in its pool and has
+// not been proved. The field prev marks such a slot, because a separate field would take memory in
+// each pending task.
 func (w *Waiter) passes() bool {
 	return w.holds() && w.prev != nil && w.key.pool.cool != nil && w.prev == &w.key.pool.cool.mark
 }
 
-// dropPass makes w an ordinary holder of its slot.
+// dropPass turns w into an ordinary holder of its slot.
 func (w *Waiter) dropPass() {
 	if w.passes() {
 		w.key.pool.cool.unproven--
@@ -61,7 +61,7 @@ func (w *Waiter) dropPass() {
 	}
 }
 
-// isFull reports whether no further slot may be granted now.
+// isFull reports whether no further slot can be granted now.
 func (c *cool) isFull() bool { return !c.warm || c.unproven >= c.window }
 
 // isOver reports whether the pools can return to their usual state: either the limits of the pools
@@ -77,15 +77,16 @@ func (c *cool) isOver() bool {
 	return within || c.isIdle()
 }
 
-// isIdle reports whether nobody waits for a slot of the pools or holds one that is not proved.
+// isIdle reports whether no waiter waits for a slot of the pools or holds one that has not
+// been proved.
 func (c *cool) isIdle() bool {
 	return c.unproven == 0 && !slices.ContainsFunc(c.pools, func(p *pool) bool { return p.waiting > 0 })
 }
 
-// Refusal describes a turn that a provider has refused.
+// Refusal describes a turn that a provider refused.
 type Refusal struct {
 	Now      int64
-	Reset    int64   // time from which the provider accepts requests, as it has stated; 0 if it gave none
+	Reset    int64   // when the provider will accept requests, according to the provider; 0 if it gave no time
 	Tries    int     // number of requests that were refused; 0 counts as 1
 	Provider bool    // the refusal concerns all models of the provider
 	Again    bool    // an earlier process saw the refusal: the cool-down is as long as after a first refusal, and Tries count only after the next refusal
@@ -108,8 +109,8 @@ func (r *Refusal) until(tries int) int64 {
 // CoolDown describes the cool-down of a pool.
 type CoolDown struct {
 	Since    int64 // time of the first refusal since the last success
-	Until    int64 // time from which the pool grants slots again; it may have passed
-	Reset    int64 // latest time that the provider has given; 0 if it gave none
+	Until    int64 // when the pool grants slots again; may be in the past
+	Reset    int64 // latest time that the provider gave; 0 if it gave none
 	Refusals int   // number of refusals; 0 if the pool does not cool down
 	Proved   bool  // a turn after the cool-down has succeeded
 	Tries    int   // number of refusals in a row
@@ -120,8 +121,8 @@ type CoolDown struct {
 // changes. The function is called while the lock of m is held. It must not block or call m.
 func (m *Manager) OnCool(f func(at int64)) { m.onCool = f }
 
-// Refuse begins or extends the cool-down of the pool of h, because a provider has refused the turn
-// for which w holds its slot.
+// Refuse begins or extends the cool-down of the pool of h, because a provider refused the turn for
+// which w holds its slot.
 func (m *Manager) Refuse(w *Waiter, h *Handle, r Refusal) {
 	k := h.lock()
 	defer m.mu.Unlock()
@@ -163,7 +164,7 @@ func (m *Manager) Refuse(w *Waiter, h *Handle, r Refusal) {
 	m.rearm()
 }
 
-// spreadTo extends the cool-down to all pools of the provider of k, if the argument "all" is set.
+// spreadTo extends the cool-down to all pools of the provider of k if the argument "all" is true.
 func (m *Manager) spreadTo(c *cool, k *key, all bool) {
 	provider := providerOf(k)
 	if !all || provider == "" {
@@ -197,7 +198,8 @@ func (m *Manager) chill(p *pool, c *cool) {
 	}
 }
 
-// merge moves the pools of o to c. The slots that were granted after o no longer count as unproven.
+// merge moves the pools of o to c. The slots that were granted after o began no longer count as
+// unproven.
 func (m *Manager) merge(c, o *cool) {
 	m.dropCool(o)
 	c.since, c.until, c.reset = min(c.since, o.since), max(c.until, o.until), max(c.reset, o.reset)
@@ -304,7 +306,7 @@ func (c *cool) next() (best *pool) {
 }
 
 // Proved records that the turn for which w holds its slot shows that the provider accepts requests.
-// It returns the waiters that get a slot because of this; the caller must report the grants to their
+// It returns the waiters that get a slot as a result; the caller must report the grants to their
 // owners. A turn that began before the cool-down can count only in place of the first turn after
 // the cool-down.
 func (m *Manager) Proved(w *Waiter) (granted []*Waiter) {
@@ -334,11 +336,11 @@ func (m *Manager) proved(w *Waiter) (granted []*Waiter) {
 	return m.review(c)
 }
 
-// Cools reports whether any pool cools down. It takes no lock.
+// Cools reports whether any pool is cooling down. It does not take a lock.
 func (m *Manager) Cools() bool { return m.cooling.Load() != 0 }
 
-// MayBegin reports whether the turn for which w holds its slot may begin now. It may not if the pool
-// has begun to cool down since the slot was granted.
+// MayBegin reports whether the turn for which w holds its slot may begin now. It returns false if
+// the pool has begun to cool down since the slot was granted.
 func (m *Manager) MayBegin(w *Waiter) bool {
 	if !m.Cools() {
 		return true
@@ -420,7 +422,8 @@ func (c *capped) turnedAll(x *cool) {
 	}
 }
 
-// giveUpKept gives up the slots of p that are kept for lanes, because p begins to cool down.
+// giveUpKept gives up the slots of p that are kept for lanes. It is called because p begins
+// to cool down.
 func (c *capped) giveUpKept(p *pool) {
 	for _, l := range p.capped.byCap {
 		if !l.kept {

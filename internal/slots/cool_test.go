@@ -9,7 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// crowd takes n slots of the model, or places in line.
+// crowd makes n guests take slots of the model. Guests that get no slot wait in line.
 func crowd(m *Manager, model string, n int) (all []*guest) {
 	for range n {
 		g := newGuest()
@@ -19,7 +19,7 @@ func crowd(m *Manager, model string, n int) (all []*guest) {
 	return all
 }
 
-// holders returns how many of the guests hold a slot.
+// holders returns the number of guests that hold a slot.
 func holders(m *Manager, all []*guest) (n int) {
 	for _, g := range all {
 		if m.Holds(&g.Waiter) {
@@ -29,7 +29,7 @@ func holders(m *Manager, all []*guest) (n int) {
 	return n
 }
 
-// refuse reports that the turn of g was refused, and gives its slot back.
+// refuse reports that the turn of g was refused, and gives back the slot of g.
 func (g *guest) refuse(m *Manager, model string, r Refusal) {
 	h := m.For(Models, model, "")
 	m.Refuse(&g.Waiter, &h, r)
@@ -144,7 +144,7 @@ func TestASlotFromBeforeTheCoolDownMayNotBegin(t *testing.T) {
 	m.Warm(300 * second)
 	require.True(t, m.MayBegin(&first.Waiter))
 	require.True(t, m.Unproven(&first.Waiter))
-	all[1].proves(m) // its turn ran on
+	all[1].proves(m) // its turn continued
 	require.Equal(t, 2, holders(m, append(crowd(m, "m", 3), first)), "one slot for the turn that ran on, one of the two new ones for the others")
 }
 
@@ -157,9 +157,9 @@ func TestALowTicketGoesBeforeEarlierOnes(t *testing.T) {
 	requireHolds(t, m, first)
 }
 
-// TestCoolDownsKeepTheirPromises makes random calls. After each, Check must find no contradiction.
-// While a pool cools down, it must grant nothing, and after that at most as many unproved slots as
-// the successes allow.
+// TestCoolDownsKeepTheirPromises makes random calls. After each call, Check must find no
+// contradiction. While a pool cools down, it must not grant any slot. After that, the number of
+// unproved slots must not exceed what the successes allow.
 func TestCoolDownsKeepTheirPromises(t *testing.T) {
 	models := []string{"p/a", "p/b", "q/a", "q/b"}
 	agents := []string{"", "x", "y"}

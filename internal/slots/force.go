@@ -9,7 +9,7 @@ func (m *Manager) Force(w *Waiter, h *Handle) {
 		panic("bgagent: bug: Force of a waiter that already waits or holds a slot")
 	}
 	grant(w, k)
-	w.dropPass() // the turn began before, so it shows nothing about the cool-down
+	w.dropPass() // the turn began earlier, so it says nothing about the cool-down
 	if c := m.capped; c != nil {
 		c.count(k, 1)
 		c.served(k.pool, w)

@@ -50,8 +50,7 @@ func (c *capped) enroll(g *gate) {
 	c.turned(g)
 }
 
-// dismiss takes the number of g away and makes it free for other gates. No lane may be
-// filed at g.
+// dismiss frees the number of g for other gates. No lane may be filed at g at this point.
 func (c *capped) dismiss(g *gate) {
 	own, _ := c.sides(g)
 	own.open.remove(g.id)
@@ -100,7 +99,7 @@ func (g *gate) first() (x *rootLine, at place) {
 	return l.lines.items[0], l.place
 }
 
-// sort updates whether g is ready, and the position of g in c.ready.
+// sort updates g.ready, and the position of g in c.ready.
 func (c *capped) sort(g *gate) {
 	first, at := g.first()
 	switch was := g.ready; {

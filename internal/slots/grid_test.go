@@ -115,10 +115,10 @@ func (g *grid) count() {
 	g.granted = 0
 }
 
-// The number of steps per grant must not depend on which limits are full. These can be the
-// pools, the caps, both, the total, or pools and caps in turn. With Fair, the lanes of a cap
-// are updated before a grant. The update takes up to three steps for each pool with waiting
-// tasks of the agent.
+// The number of steps per grant must not depend on which limits are full: the pools, the
+// caps, both, the total, or pools and caps in turn. With Fair, the lanes of a cap are updated
+// before a grant. The update takes up to three steps for each pool with waiting tasks of the
+// agent.
 func TestAGrantUnderCapsTakesStepsLikeTheLogarithm(t *testing.T) {
 	for name, limits := range map[string]func(n int) (pool, agent, total int){
 		"both are full":        func(int) (int, int, int) { return 2, 2, 0 },

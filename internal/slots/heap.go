@@ -31,7 +31,7 @@ func (h *heap[T]) remove(x T) {
 	}
 }
 
-// fix must be called when the place of x may have changed. It restores the order of the heap.
+// fix restores the order of the heap. It must be called when the place of x may have changed.
 func (h *heap[T]) fix(x T) {
 	i := *h.at(x)
 	h.up(i)

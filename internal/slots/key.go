@@ -44,7 +44,7 @@ func (k *key) weight() int { return 1 + (len(k.name)+len(k.agent))/maxHotName }
 // maxIdle is a limit for the total weight of all keys. Up to this limit, keys are forgotten
 // only when the rules change, because most idle keys are used again. Above the limit,
 // forgetIdle also runs when the keys that were added or became idle since its last run weigh
-// more than half of all keys. So the weight of the idle keys is limited. The cost is constant
+// more than half of all keys, so the weight of the idle keys is bounded. The cost is constant
 // per key, and there is no cost up to the limit.
 const maxIdle = 1024
 
@@ -52,7 +52,7 @@ const maxIdle = 1024
 const maxHotName = 256
 
 // hotIndex returns the index of a name in Manager.hot. It hashes the length and a few bytes at
-// positions where the names of models usually differ. A collision costs a map look-up.
+// positions where model names usually differ. A collision costs a map look-up.
 func hotIndex(s string) uint8 {
 	n := len(s)
 	if n < 2 {
@@ -61,8 +61,8 @@ func hotIndex(s string) uint8 {
 	return uint8(n)*31 + s[0] + s[n/2]*3 + s[n-2]*10 + s[n-1]
 }
 
-// assign puts k into the pool that the rules assign to it. A shared pool that is already in
-// the map "before" is reused.
+// assign puts k into the pool that the rules assign to it. It reuses a shared pool that is
+// already in the map "before".
 func (m *Manager) assign(k *key, before map[string]*pool) {
 	k.pool = m.poolOf(k, before)
 	k.lane = nil
@@ -78,8 +78,8 @@ func (m *Manager) poolOf(k *key, before map[string]*pool) *pool {
 	name, limit, shared := m.rules.Pool(k.space, k.name)
 	if !shared {
 		if k.own.name == "" {
-			// If the name of the pool ends with the name of the key, both share the
-			// memory of one string.
+			// If the name of the pool ends with the name of the key, both names share the memory of
+			// one string.
 			k.own.name = name
 			if rest := len(name) - len(k.name); rest >= 0 && name[rest:] == k.name {
 				k.name = name[rest:]
@@ -100,8 +100,8 @@ func (m *Manager) poolOf(k *key, before map[string]*pool) *pool {
 }
 
 // lockKey locks m.mu and returns the key of a name. The name need not be in its normal form.
-// Most names are in their normal form already, so lockKey first looks up the name as it is.
-// All names in m.keys are in normal form, so any key found in this way is correct.
+// Most names already are, so lockKey first looks up the name as it is. All names in m.keys
+// are in normal form, so any key found in this way is correct.
 func (m *Manager) lockKey(space Space, raw string) *key {
 	m.mu.Lock()
 	if k := m.keys[space][raw]; k != nil {
@@ -121,7 +121,7 @@ func (m *Manager) lockKey(space Space, raw string) *key {
 	return m.keyLocked(space, name)
 }
 
-// lockModel does the same as lockKey for the name of a model. It looks in m.hot first.
+// lockModel does the same as lockKey for a model name. It looks in m.hot first.
 func (m *Manager) lockModel(raw string) *key {
 	m.mu.Lock()
 	if k := m.hot[hotIndex(raw)]; k != nil && k.name == raw && k.pool != nil {
@@ -171,7 +171,7 @@ func (m *Manager) ofAgent(space Space, name, agent string) *key {
 	}
 	a = &key{space: space, agent: strings.Clone(agent)}
 	m.churned(a)
-	k = m.keyLocked(space, name) // the call to the method "churned" may have forgotten the key
+	k = m.keyLocked(space, name) // the call to churned may have forgotten the key
 	a.name, a.own = k.name, k.own
 	m.assign(a, nil)
 	if k.agents == nil {
@@ -243,7 +243,7 @@ func (m *Manager) forgetIdle() {
 }
 
 // busyPools iterates over the pools that have held slots, have waiters or cool down. It yields each
-// pool once. It ignores keys that are counted only in their cap.
+// pool once, and ignores keys that are counted only in their cap.
 func (m *Manager) busyPools() iter.Seq[*pool] {
 	return func(yield func(*pool) bool) {
 		seen := make(map[*pool]bool)
@@ -260,11 +260,12 @@ func (m *Manager) busyPools() iter.Seq[*pool] {
 }
 
 // Normal returns the normal form of a name: trimmed and in lower case. Names are compared in
-// this form. A name in normal form stays the same, and [Manager.lockKey] relies on this.
+// this form. Normal does not change a name that is already in normal form, and
+// [Manager.lockKey] relies on this.
 func Normal(s string) string { return strings.ToLower(strings.TrimSpace(s)) }
 
-// lowerASCII does the same as Normal, without an allocation. It returns false if the name does
-// not fit into buf or has bytes that are not ASCII.
+// lowerASCII does the same as Normal, without allocating. It returns false if the name does
+// not fit into buf or contains bytes that are not ASCII.
 func lowerASCII(buf []byte, s string) ([]byte, bool) {
 	s = strings.TrimSpace(s)
 	if len(s) > len(buf) {

@@ -53,7 +53,7 @@ func (x *rootLine) isStale() bool { return x.place != x.turn.place(x.first.order
 // count as one root.
 type turn struct {
 	root   *Root
-	served uint64  // ticket drawn when the root was last granted a slot of the pool
+	served uint64  // ticket issued when the root was last granted a slot of the pool
 	all    int     // number of the root's lines in the lanes of the pool
 	parts  [2]part // the root's lines that can be the head, and its lines filed at the pool's gate
 }
@@ -86,7 +86,7 @@ func (s *part) first() place { return s.turn.place(s.lines.items[0].order) }
 
 // place is the rank of a waiter among all waiters. Places are compared by key first.
 type place struct {
-	key   uint64 // rank of the root's turn; see the method "refresh"
+	key   uint64 // rank of the root's turn; see refresh
 	order uint64 // rank among waiters with the same key, which belong to one root
 }
 
@@ -152,8 +152,8 @@ func (l *lane) remove(w *Waiter, root *Root) {
 // refresh updates the place of x. It must be called when the first waiter of x may have
 // changed or when the root of x has been served. The key of a line is the order of its first
 // waiter. With Fair, the time in the key is never earlier than the time when the root was last
-// served. So the root that has waited longest for a turn is first, and each root gets one turn
-// in a round. If x is empty, it is removed from its lane.
+// served. As a result, the root that has waited longest for a turn is first, and each root
+// gets one turn per round. If x is empty, refresh removes it from its lane.
 func (x *rootLine) refresh() {
 	l := x.lane
 	if x.first == nil {

@@ -20,7 +20,7 @@ type Waiter struct {
 	next, prev *Waiter // neighbours in the line of key.pool or of a lane; for prev of a holder, see passes
 	key        *key    // key that counts the waiter; nil if it neither waits nor holds a slot
 	order      uint64  // rank in line: the ticket, with or without notHead; 0 if it does not wait
-	Owner      Grantee // is notified of a grant; must not change after the first Take
+	Owner      Grantee // notified of a grant; must not change after the first Take
 	Root       *Root   // root session of the waiter, for [Caps.Fair]; can be nil; must not change after the first Take
 }
 
@@ -47,8 +47,8 @@ type pool struct {
 // list is a line of waiters, sorted by order.
 type list struct{ first, last *Waiter }
 
-// setLimit sets the limit. With caps, and after a refusal, the field "open" is 0, so that every
-// grant checks the caps or the cool-down.
+// setLimit sets the limit. With caps or during a cool-down, it sets the field "open" to 0, so
+// that every grant checks the caps or the cool-down.
 func (p *pool) setLimit(n int, capped bool) {
 	p.limit, p.open = n, n
 	switch {
@@ -72,7 +72,7 @@ func (p *pool) hasRoomInCool() bool {
 // ends at the same time. A waiter with an old ticket belongs near the front, and a search from
 // the end alone could pass a million waiters.
 func (l *list) insert(w *Waiter) {
-	before, after := l.last, l.first // candidates: w goes behind the first candidate or in front of the second
+	before, after := l.last, l.first // candidates: w goes after the first candidate or before the second
 	for {
 		if before == nil || before.order <= w.order {
 			l.link(w, before)
@@ -86,7 +86,7 @@ func (l *list) insert(w *Waiter) {
 	}
 }
 
-// link puts w behind prev. If prev is nil, w becomes the first in line.
+// link puts w after prev. If prev is nil, w becomes the first in line.
 func (l *list) link(w, prev *Waiter) {
 	w.prev = prev
 	if prev == nil {

@@ -25,17 +25,17 @@ func (s set) remove(i int) {
 
 func (s set) has(i int) bool { return i/64 < len(s) && s[i/64]&(1<<(i%64)) != 0 }
 
-// sparse is a set of numbers that has only the words that are not zero, in ascending order. So its
-// size does not depend on the greatest number.
+// sparse is a set of numbers that stores only the nonzero words, in ascending order, so its size
+// does not depend on the greatest number.
 type sparse []word
 
-// word has the bits of the 64 numbers from 64*at.
+// word holds the bits of the 64 numbers that begin with 64*at.
 type word struct {
 	at   int
 	bits uint64
 }
 
-// find returns the index of the word that has the number i, or the index at which the word belongs.
+// find returns the index of the word for the number i, or the index at which to insert that word.
 func (s sparse) find(i int) (at int, ok bool) {
 	return slices.BinarySearchFunc(s, i/64, func(w word, at int) int { return cmp.Compare(w.at, at) })
 }
@@ -70,8 +70,8 @@ func (s sparse) len() (n int) {
 	return n
 }
 
-// next returns the least number from i on that is in both s and o, or -1. It compares 64 numbers per
-// step. The number of steps is at most the number of words in s.
+// next returns the least number that is at least i and is in both s and o, or -1. It compares 64
+// numbers per step. The number of steps is at most the number of words in s.
 func (s sparse) next(o set, i int) int {
 	at, _ := s.find(i)
 	mask := ^uint64(0) // the numbers of the word from i on

@@ -40,7 +40,7 @@ func (s Slot) Release() {
 }
 
 // record is the state behind a Slot. Records are reused, so that a slot costs no allocation.
-// The field "gen" distinguishes an old Slot from the current Slot. Release compares gen while
+// The field gen distinguishes an old Slot from the current Slot. Release compares gen while
 // it holds the manager's lock, which it needs in any case. A compare-and-swap would be an
 // additional atomic operation.
 type record struct {
@@ -77,8 +77,8 @@ func (m *Manager) recycle(r *record) {
 	}
 }
 
-// handOut grants a free slot. The pool must have room. It then has no waiters, so no waiter is
-// passed over.
+// handOut grants a free slot. The pool must have room. A pool with room has no waiters, so no
+// waiter is passed over.
 func (m *Manager) handOut(k *key) Slot {
 	r := m.record()
 	grant(&r.Waiter, k)
@@ -137,7 +137,7 @@ type Handle struct {
 	space Space
 }
 
-// Handle looks up a model. A Handle holds no slot and keeps no pool alive.
+// Handle looks up a model. A Handle does not hold a slot or keep a pool alive.
 func (m *Manager) Handle(model string) Handle {
 	k := m.lockModel(model)
 	h := Handle{m: m, name: k.name, key: k}
@@ -158,7 +158,7 @@ func (m *Manager) For(space Space, name, agent string) Handle {
 	return h
 }
 
-// Name returns the name of the handle in its normal form.
+// Name returns the handle's name in its normal form.
 func (h *Handle) Name() string { return h.name }
 
 // lock locks m.mu and returns the key.
@@ -175,7 +175,7 @@ func (h *Handle) lookUp() *key {
 	return h.key
 }
 
-// Acquire is like [Manager.Acquire], for the name of the handle.
+// Acquire is like [Manager.Acquire], with the handle's name.
 func (h *Handle) Acquire(ctx context.Context) (Slot, error) {
 	done := ctx.Done()
 	if done != nil {
@@ -188,9 +188,8 @@ func (h *Handle) Acquire(ctx context.Context) (Slot, error) {
 	return h.m.acquire(ctx, done, h.lock())
 }
 
-// TryAcquire is like [Manager.TryAcquire], for the name of the handle.
+// TryAcquire is like [Manager.TryAcquire], with the handle's name.
 func (h *Handle) TryAcquire() (Slot, bool) { return h.m.try(h.lock()) }
 
-// Stats is like [Manager.Stats], for the name of the handle. That name must be the name of a
-// model.
+// Stats is like [Manager.Stats], with the handle's name, which must be the name of a model.
 func (h *Handle) Stats() Figures { return h.m.Stats(h.name) }

@@ -11,55 +11,56 @@
 // lane has one line, or with Fair one line for each root. Lines are sorted by queue time.
 //
 //   - The place of a line is the order of its first waiter. Waiters that join the head of
-//     the line come first. After them, the waiter that has waited longest comes first.
-//     With Fair, the queue time of a line is never earlier than the last grant of a slot
-//     of the pool to the root. So the root that has waited longest for a turn is first,
-//     each root gets one turn in a round, and places can be compared across pools.
+//     the line come first. After them, the waiter that has waited longest comes first. With
+//     Fair, the queue time of a line is never earlier than the pool's last grant to the root.
+//     As a result, the root that has waited longest for a turn is first, each root gets one
+//     turn per round, and places can be compared across pools.
 //   - A lane has two gates: the gate of its pool and the gate of its cap. A gate is open
-//     while it has room. Every lane with waiters is filed at one of its gates or stuck.
-//   - An open gate with filed lanes is ready. One heap holds all ready gates, sorted by
-//     the first place at each gate. So the first lane of the first gate has the
-//     first place of all lanes that might start. If the other gate of that lane is open,
-//     the lane is granted a slot. Otherwise the lane is filed at the other gate. When
-//     both gates have turned the lane away, the lane is stuck. Both gates note a stuck
-//     lane, and the lane is filed again when both are open. Each gate keeps a set of
-//     its stuck lanes. When the gate opens, the intersection of that set with the set of
-//     open gates on the other side yields the lanes to file, up to 64 per step.
+//     while it has room. Every lane with waiters is either filed at one of its gates or
+//     stuck.
+//   - An open gate with filed lanes is ready. One heap holds all ready gates, sorted by the
+//     first place at each gate, so the first lane of the first gate has the first place among
+//     all lanes that might start. If the other gate of that lane is open, the lane is granted
+//     a slot. Otherwise, the lane is filed at the other gate. When both gates have turned the
+//     lane away, the lane is stuck. Both gates note a stuck lane, and the lane is filed again
+//     when both are open. Each gate keeps a set of its stuck lanes. When the gate opens, the
+//     intersection of that set with the set of open gates on the other side yields the lanes
+//     to file, up to 64 per step.
 //   - Between calls, a gate can be ready only if the total is full.
 //
-// So a grant costs O(log n) for n lines, and another O(log n) for each lane that is turned
-// away. A lane is turned away at most twice before it is stuck. It is filed again only when a
-// waiter joins an empty lane, when a slot is kept or no longer kept, or when both of its gates
-// are open. In the last case, the lane could have started if no other lane had been before it.
-// So n grants and joins turn lanes away O(n) times, plus twice for each lane that could have
-// started but was too late. If nearly all pools and caps are full, few lanes are too late. If
-// most have room, the first lane that can start is found soon. The cost is highest between
-// these extremes. If each of n caps has room with probability e, the cost is about min(en,
-// 1/e) lanes. This is at most the square root of n.
+// Therefore, a grant costs O(log n) for n lines, and another O(log n) for each lane that is
+// turned away. A lane is turned away at most twice before it is stuck. It is filed again only
+// when a waiter joins an empty lane, when a slot is kept or no longer kept, or when both of
+// its gates are open. In the last case, the lane could have started if no other lane had been
+// ahead of it. Therefore, n grants and joins turn lanes away O(n) times, plus twice for each
+// lane that could have started but was too late. If nearly all pools and caps are full, few
+// lanes are too late. If most have room, the first lane that can start is found soon. The
+// cost is highest between these extremes. If each of n caps has room with probability e, the
+// cost is about min(en, 1/e) lanes. That is at most the square root of n.
 //
 // No structure does much better in every case. Let a bit matrix hold the agents that wait in
 // each pool, and let a vector hold the agents whose caps have room. Then one bit of the
-// product of the matrix and the vector decides whether a pool can grant a slot, and each bit
-// of the vector changes in one step. An answer in O(log n) steps would contradict the
-// conjecture on online matrix-vector multiplication.
+// product of the matrix and the vector tells whether a pool can grant a slot, and each bit of
+// the vector changes in one step. An answer in O(log n) steps would contradict the conjecture
+// on online matrix-vector multiplication.
 //
 // With Fair, a root that is served gets a later place in all lanes of the pool at once. A lane
 // at the gate of its cap is updated when it reaches the front, in O(log n) for each of its
-// roots that were served. Each grant makes at most k lines out of date, and each of them is
-// updated at most once, so grants cost O(k log n) on average. Here, k is the number of capped
-// agents whose tasks of one root wait in one pool. It does not grow with the number of pools
-// or agents. Lanes at the gate of a pool need no update, because they are sorted by root first
-// and then by order. Again, no structure does much better if k is large: "is there a pool with
-// waiters of the agent in which the root was not served since then?" is another bit of a
-// product of a matrix and a vector, and a grant answers it.
+// roots that were served in the meantime. Each grant makes at most k lines out of date, and
+// each of them is updated at most once, so grants cost O(k log n) on average. Here, k is the
+// number of capped agents for which tasks of one root wait in one pool. It does not grow with
+// the number of pools or agents. Lanes at the gate of a pool need no update, because they are
+// sorted by root first and then by order. Again, no structure does much better if k is large:
+// "is there a pool with waiters of the agent in which the root was not served since then?" is
+// another bit of a product of a matrix and a vector, and a grant answers it.
 //
 // A second heap sorts the lines of a pool by root and then by order. Its first line is the
 // head of the pool. If a waiter behind the head is granted a slot of the pool, the head is
-// passed over. After this has happened [MaxPassed] times, the next free slot of the pool is
-// kept for the lane of the head, and the next lane supplies the head. A kept slot takes room
-// in its pool but not in a cap. Its lane is filed at the gate of its cap. At most one slot is
-// kept for a lane. With one slot for each waiter in the lane, the pool would be idle while the
-// cap admits the waiters one by one.
+// passed over. After the head has been passed over [MaxPassed] times, the next free slot of
+// the pool is kept for the lane of the head, and the next lane supplies the head. A kept slot
+// takes room in its pool but not in a cap. Its lane is filed at the gate of its cap. At most
+// one slot is kept for a lane. If one slot were kept for each waiter in the lane, the pool
+// would be idle while the cap admits the waiters one by one.
 package slots
 
 import (
@@ -96,23 +97,22 @@ const (
 type Figures struct {
 	Name    string
 	Limit   int // Unlimited if there is no limit
-	InUse   int // number of slots that are held; greater than Limit only after a call to SetRules
+	InUse   int // number of held slots; greater than Limit only after a call to SetRules or Force
 	Waiting int // number of waiters
 	Cool    CoolDown
 }
 
 // Manager hands out slots. A pool without caps serves its waiters in the order of
 // their arrival: a released slot passes directly to the first waiter in line, and no
-// later caller can take it. A Manager starts no goroutine and needs no Close. All
+// later caller can take it. A Manager does not start goroutines and need not be closed. All
 // methods are safe for concurrent use. [New] makes a Manager.
 type Manager struct {
 	tickets atomic.Uint64 // last queue time that was given out
 	cooling atomic.Int32  // number of cool-downs
 
 	// mu guards all fields below, every key, pool, Waiter and record that is reachable from
-	// them, and Handle.key. It is a leaf lock: a goroutine that holds mu takes no other lock,
-	// calls no Grantee and does not block. Grants are reported to the owners after mu is
-	// released.
+	// them, and Handle.key. It is a leaf lock: a goroutine that holds mu does not take another
+	// lock, call a Grantee or block. Grants are reported to the owners after mu is released.
 	mu     sync.Mutex
 	keys   [spaces]map[string]*key // keys by name in normal form
 	hot    [256]*key               // cache of the keys of models, because map look-ups are slow; may hold forgotten keys
@@ -151,8 +151,7 @@ func (m *Manager) Acquire(ctx context.Context, model string) (Slot, error) {
 	return m.acquire(ctx, done, m.lockModel(model))
 }
 
-// acquire takes a slot or waits for a slot. The caller holds m.mu, and the method "acquire" unlocks
-// it.
+// acquire takes a slot or waits for one. The caller holds m.mu, and acquire unlocks it.
 func (m *Manager) acquire(ctx context.Context, done <-chan struct{}, k *key) (Slot, error) {
 	if k.pool.hasRoom() {
 		s := m.handOut(k)
@@ -166,7 +165,7 @@ func (m *Manager) acquire(ctx context.Context, done <-chan struct{}, k *key) (Sl
 // the caller.
 func (m *Manager) TryAcquire(model string) (Slot, bool) { return m.try(m.lockModel(model)) }
 
-// try does the same as TryAcquire for a key. The caller holds m.mu, and the method "try" unlocks it.
+// try does the same as TryAcquire for a key. The caller holds m.mu, and try unlocks it.
 func (m *Manager) try(k *key) (Slot, bool) {
 	if !k.pool.hasRoom() {
 		s, ok := m.tryCapped(k)
@@ -193,8 +192,8 @@ func (m *Manager) Stats(model string) Figures {
 	return Figures{Name: pool, Limit: limit}
 }
 
-// Pools returns the figures of every pool and every cap that has held slots or waiters, sorted
-// by name. An agent that has a cap instead of a pool is counted only in its cap.
+// Pools returns the figures of every pool and every cap with held slots or waiters, sorted by
+// name. An agent that has a cap instead of a pool is counted only in its cap.
 func (m *Manager) Pools() []Figures {
 	m.mu.Lock()
 	var out []Figures
@@ -271,7 +270,7 @@ func (m *Manager) setRulesLocked(r Rules) []*Waiter {
 }
 
 // setCaps creates, replaces or removes the records for caps. If the old or the new rules have caps,
-// the method takes all waiters out of their lines and returns them.
+// setCaps takes all waiters out of their lines and returns them.
 func (m *Manager) setCaps(c Caps, shared map[string]*pool) (moving []*Waiter) {
 	if m.capped == nil && !c.on() {
 		return nil

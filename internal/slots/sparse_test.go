@@ -12,7 +12,7 @@ import (
 
 // newSparse returns a grid with n pools and n agents. The tasks of each agent wait in four pools, and
 // there are two tasks in each of these lanes. Four roots use each agent, and each root uses four
-// agents. So the number of lanes grows like n.
+// agents, so the number of lanes grows like n.
 func newSparse(rules gridRules, n int) *grid {
 	g := &grid{Manager: New(rules), at: make(map[*Waiter]int, 8*n), r: rand.New(rand.NewPCG(1, uint64(n)))}
 	roots := make([]Root, n)
@@ -37,8 +37,8 @@ func newSparse(rules gridRules, n int) *grid {
 	return g
 }
 
-// The number of steps per grant must grow like the logarithm of the number of pools and agents, with
-// Fair, too. In these grids, each agent is used in few pools and each root uses few agents.
+// The number of steps per grant must grow like the logarithm of the number of pools and agents,
+// even with Fair. In these grids, each agent is used in few pools and each root uses few agents.
 func TestAGrantAmongManyPoolsAndAgentsTakesStepsLikeTheLogarithm(t *testing.T) {
 	sizes := []int{10, 100, 1_000, 10_000}
 	if testing.Short() || race.Enabled {

@@ -3,7 +3,7 @@ package slots
 // Ticket returns a queue time. Each ticket is greater than all earlier tickets.
 func (m *Manager) Ticket() uint64 { return m.tickets.Add(1) }
 
-// Reach makes all later tickets greater than the given one.
+// Reach makes all later tickets greater than the given ticket.
 func (m *Manager) Reach(ticket uint64) {
 	for {
 		last := m.tickets.Load()
@@ -14,9 +14,9 @@ func (m *Manager) Reach(ticket uint64) {
 }
 
 // Take grants w a slot for the name and agent of h (see [Manager.For]), or puts w into the
-// line. It reports whether w now holds a slot. If the argument "head" is set, w joins the head
-// of the line, before all waiters that joined without it. Within each of these two groups,
-// waiters are sorted by ticket. A later grant is reported to the owner of w.
+// line. It reports whether w now holds a slot. If head is true, w joins the head of the line,
+// before all waiters that joined without head. Within each of these two groups, waiters are
+// sorted by ticket. A later grant is reported to the owner of w.
 func (m *Manager) Take(w *Waiter, h *Handle, head bool, ticket uint64) (granted bool) {
 	if ticket == 0 || ticket >= notHead {
 		panic("bgagent: bug: a ticket that Manager.Ticket has not given out")
@@ -71,7 +71,7 @@ func (m *Manager) Leave(w *Waiter) (next *Waiter, more []*Waiter) {
 	return next, more
 }
 
-// Tell reports grants to the owners of the waiters that [Manager.Leave] has returned.
+// Tell reports grants to the owners of the waiters that [Manager.Leave] returned.
 func Tell(next *Waiter, more []*Waiter) {
 	if next != nil {
 		next.Owner.SlotGranted(next)
@@ -103,7 +103,7 @@ func (m *Manager) leaveLocked(w *Waiter) (next *Waiter, more []*Waiter) {
 
 // giveBack takes the slot from w.
 func (m *Manager) giveBack(w *Waiter, k *key) {
-	if w.prev != nil { // the test saves a call in the usual case
+	if w.prev != nil { // this check saves a call in the usual case
 		w.dropPass()
 	}
 	w.key = nil
@@ -158,10 +158,10 @@ func (m *Manager) Waits(w *Waiter) bool {
 const MaxPlace = 10_000
 
 // Place returns the place of w in its line, counted from 1, and the figures of its
-// pool. If a cap keeps w waiting, Place returns the place among all waiters to which the
-// cap applies, and the figures of the cap. With [Caps.Fair], only waiters of the same
-// Root count. The place is 0 if w does not wait or is behind [MaxPlace]. The figures are
-// zero if w neither waits nor holds a slot.
+// pool. If a cap keeps w waiting, Place returns the place among all waiters to which the cap
+// applies, and the cap's figures. With [Caps.Fair], only waiters of the same Root count. The
+// place is 0 if w does not wait or its place is greater than [MaxPlace]. The figures are zero
+// if w neither waits nor holds a slot.
 func (m *Manager) Place(w *Waiter) (place int, f Figures) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -1,5 +1,6 @@
-// Command mutate plants the faults of a list into a package, one at a time, and runs tests that
-// should find them. It changes no file: the compiler gets the changed file as an overlay.
+// Command mutate plants the faults in a list into a package, one at a time, and runs tests that
+// should find them. It does not change any file: the compiler gets the changed file as an
+// overlay.
 //
 //	mutate [-check] [-only WORDS] LIST DIR
 //
@@ -12,9 +13,10 @@
 //	- a line of the file
 //	+ the line that replaces it
 //
-// The tests of the files in "tests" run together, without those in "skip". If there is no line
-// "tests", the line before it in the list applies. With -check, mutate only makes sure that each
-// fault can be planted. The exit status is 1 if a fault is not found, and 2 if the list is wrong.
+// The tests in the files named by "tests" run together, without those named by "skip". If a fault
+// has no "tests" line, the previous such line in the list applies. With -check, mutate only makes
+// sure that each fault can be planted. The exit status is 1 if a fault is not found, and 2 if the
+// list is invalid.
 package main
 
 import (
@@ -80,7 +82,7 @@ func run(list, dir, only string, check bool) (missed int, err error) {
 		return 0, err
 	}
 	defer os.RemoveAll(tmp)
-	planted, passed := 0, map[string]bool{} // tests that were run without a fault
+	planted, passed := 0, map[string]bool{} // tests that have been run without a fault
 	var broken []error                      // faults that cannot be tried, for example because the package does not compile
 	for _, f := range faults {
 		overlay, err := f.overlay(dir, tmp)
@@ -179,8 +181,8 @@ func (f *fault) overlay(dir, tmp string) (path string, err error) {
 	return path, os.WriteFile(path, overlay, 0o600)
 }
 
-// find runs the tests with the overlay, or without one if the path is empty. It returns the name of a
-// test that has failed, or "" if none has.
+// find runs the tests with the overlay, or without one if the path is empty. It returns the name of
+// a test that failed, or "" if none did.
 func (f *fault) find(dir, overlay string) (by string, err error) {
 	var names []string
 	for _, file := range f.tests {

@@ -2,8 +2,8 @@
 // ring is a set of functions that call each other in a circle. For example, the end of a
 // task can free a slot, the free slot can start another task, and that task can end. In the
 // root package, an update of the state handles these consequences only at the end of the
-// update. So the root package should have no ring except among the functions that walk the
-// tree of tasks.
+// update. Therefore, the root package should have no rings except among the functions that
+// walk the tree of tasks.
 //
 //	ring [-allow end,cascade] [DIR]
 //
@@ -75,7 +75,7 @@ type graph struct {
 	calls map[*types.Func][]*types.Func
 }
 
-// The method "build" records the calls that each function makes.
+// build records the calls that each function makes.
 func (g *graph) build() {
 	for _, file := range g.pkg.Syntax {
 		if !isState(g.pkg.Fset, file.Pos()) {

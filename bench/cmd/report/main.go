@@ -1,4 +1,4 @@
-// Command report measures all rows of the benchmark table and writes BENCHMARKS.md in the
+// Command report measures all rows of the benchmark table and writes BENCHMARKS.md to the
 // root of the repository. It fails if a figure exceeds its bound.
 package main
 
@@ -71,8 +71,8 @@ func run(rounds, most int, rows, out string) (ok bool, err error) {
 	return ok, err
 }
 
-// The function "measure" runs a row. If the row panics, the result is an error, so that
-// the other rows are still measured.
+// measure runs a row. If the row panics, the result is an error, so that the other rows are
+// still measured.
 func measure(row bench.Row, o bench.Options) (checks []bench.Check, err error) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -173,7 +173,8 @@ func commit(root string) string {
 	return rev
 }
 
-// cpu returns the name of the processor, or "unknown processor" if /proc/cpuinfo has no name.
+// cpu returns the name of the processor, or "unknown processor" if /proc/cpuinfo does not
+// contain it.
 func cpu() string {
 	b, err := os.ReadFile("/proc/cpuinfo")
 	if err == nil {

@@ -1,5 +1,5 @@
-// Package recordings contains the expected kinds of the providers' answers in the recordings of
-// agent programs. The tests of all clients use it, so that the clients agree.
+// Package recordings contains the expected error kinds of the provider responses in the
+// recordings of agent programs. The tests of all clients use it, so that the clients agree.
 package recordings
 
 import (
@@ -8,8 +8,9 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// row contains the kind of an answer. A program can lead to another kind, because its provider's answers
-// have another form or because it shows less. Kind 0 means that the provider is not the cause.
+// row contains the kind of a response. With some programs, the kind differs, because their
+// provider's responses have another form or because the program shows less. Kind 0 means that the
+// provider is not the cause.
 type row struct {
 	kind   bgagent.ProviderErrorKind
 	except map[string]bgagent.ProviderErrorKind // by program
@@ -25,19 +26,20 @@ type except = map[string]bgagent.ProviderErrorKind
 
 var rows = map[string]row{
 	"401": {kind: authentication},
-	// The recorded providers of codex and opencode refuse the model, and the others refuse the key.
+	// In the recordings of codex and opencode, the provider refuses the model. In the others, it
+	// refuses the key.
 	"403": {unknownModel, except{"claude": authentication, "gemini": authentication}},
 	"429": {kind: limited},
 	"500": {kind: broken},
 	"503": {kind: overloaded},
 	"529": {kind: overloaded},
 
-	"credit":  {quota, except{"gemini": limited}}, // Google names the limits per minute in the same way
+	"credit":  {quota, except{"gemini": limited}}, // Google uses the same names for limits per minute
 	"cut":     {kind: broken},
-	"inerr":   {overloaded, except{"gemini": broken}}, // gemini shows only that the stream has ended
+	"inerr":   {overloaded, except{"gemini": broken}}, // gemini shows only that the stream ended
 	"model":   {kind: unknownModel},
 	"toolong": {kind: tooLong},
-	// With an API key, Claude Code shows the limits of a plan as rate limits.
+	// With an API key, Claude Code reports the limits of a plan as rate limits.
 	"usage":         {quota, except{"claude": limited}},
 	"unified":       {quota, except{"claude": limited, "gemini": limited}}, // for gemini, a limit per minute
 	"oauth-unified": {kind: quota},
@@ -70,9 +72,9 @@ var rows = map[string]row{
 	"internal":            {kind: broken},
 }
 
-// Kind returns the kind of the answer in a recording. The name of the recording is the name of its row,
-// and can have more words after a hyphen: the recording "429-ra2" contains the answer "429". If there
-// is no such row, the result "known" is false.
+// Kind returns the kind of the response in a recording. The name of the recording is the name of
+// its row, and can have more words after a hyphen: the recording "429-ra2" contains the response
+// "429". If there is no such row, known is false.
 func Kind(program, recording string) (kind bgagent.ProviderErrorKind, known bool) {
 	r, known := rows[recording]
 	if !known {

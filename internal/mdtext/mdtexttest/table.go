@@ -1,4 +1,4 @@
-// Package mdtexttest parses tables that package mdtext has written.
+// Package mdtexttest parses tables written by package mdtext.
 package mdtexttest
 
 import "strings"

@@ -1,7 +1,7 @@
 // Package agents holds the three agents of the quickstart. They work on a Go module. explore
 // finds the places where something is implemented, librarian reads the documentation of the
-// dependencies, and oracle measures the architecture. The agents need no model and no network,
-// and never write to the module.
+// dependencies, and oracle measures the architecture. The agents need neither a model nor a
+// network, and never write to the module.
 package agents
 
 import (
@@ -39,7 +39,7 @@ func (t *Turn) plan(steps ...string) {
 	t.done(-1)
 }
 
-// done reports that the step is completed and the next step starts.
+// done reports that a step is completed and the next step starts.
 func (t *Turn) done(step int) {
 	for i := range t.todos {
 		switch {

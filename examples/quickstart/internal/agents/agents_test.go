@@ -127,7 +127,8 @@ func TestOracleCountsWhatVariablesReferTo(t *testing.T) {
 	has(t, answer, "2 types and functions", "Unexported and referred to by nothing but tests, if at all: forgotten.\n")
 }
 
-// If a module does not build, the agents work on the readable parts and report the errors.
+// If a module does not build, the agents work on the parts that can be read, and report the
+// errors.
 func TestABrokenModuleIsWorkedOn(t *testing.T) {
 	dir := modules.Unpack(t, "broken")
 	answer := ask(t, Explore, &Turn{Dir: dir, Prompt: findSession})
@@ -221,8 +222,8 @@ func TestAgentsReportWhatTheyDo(t *testing.T) {
 	}
 }
 
-// If an agent is cancelled during a tool call, the agent returns the context's error. This is true
-// for each of its tool calls.
+// If an agent is cancelled during a tool call, the agent returns the context's error. This must
+// hold for each of its tool calls.
 func TestAgentsCanBeCancelledAtEveryStep(t *testing.T) {
 	dir := modules.Unpack(t, "plain")
 	for name, a := range All() {
@@ -235,8 +236,8 @@ func TestAgentsCanBeCancelledAtEveryStep(t *testing.T) {
 	}
 }
 
-// cancelAt cancels the turn when the tool call with the number "at" starts. It returns the new
-// number of known tool calls. The argument "known" is the number of tool calls known so far.
+// cancelAt cancels the turn when the tool call with the number "at" starts. known is the
+// number of tool calls known so far. cancelAt returns the new number of known tool calls.
 func cancelAt(t *testing.T, name string, a Agent, dir, prompt string, at, known int) int {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())

@@ -9,12 +9,12 @@ import (
 	"strings"
 )
 
-// mostFindings is the maximum number of findings in an answer of Explore.
+// mostFindings is the maximum number of findings in an answer from Explore.
 const mostFindings = 12
 
-// Explore finds the declarations that match the words of the prompt. It searches the names and
-// the documentation of packages, types and functions. It lists the best findings first. In a
-// later turn, it shows the source of one finding and the files that use its name.
+// Explore finds the declarations that match the words in the prompt. It searches the names and
+// documentation of packages, types and functions. It lists the best findings first. In a later
+// turn, it shows the source of one finding and the files that use its name.
 func Explore(ctx context.Context, t *Turn) (string, error) {
 	if p, ok := t.recall(); ok {
 		return t.showFinding(ctx, p)
@@ -90,7 +90,7 @@ func findings(src *source, words []string, found []finding) string {
 
 func orUnnamed(module string) string { return cmp.Or(module, "the module") }
 
-// finding is a declaration that matches the words of the prompt.
+// finding is a declaration that matches the words in the prompt.
 type finding struct {
 	place string // file:line
 	what  string // kind and name
@@ -99,7 +99,7 @@ type finding struct {
 	lines int
 }
 
-// findIn returns the findings in the package.
+// findIn returns the findings in a package.
 func findIn(src *source, p *pkg, words []string) []finding {
 	var found []finding
 	add := func(n, name ast.Node, id, kind, sig string, doc *ast.CommentGroup, weight int) {
@@ -215,8 +215,8 @@ func related(a, b string) bool {
 	return n >= 4 && n*4 >= shorter*3 || n == shorter && a == b
 }
 
-// nameParts splits a text into lower-case words. It also splits names at their capital
-// letters: HTTPServerPool becomes "http", "server" and "pool".
+// nameParts splits s into lower-case words. It also splits names at their capital letters:
+// HTTPServerPool becomes "http", "server" and "pool".
 func nameParts(s string) []string {
 	var parts []string
 	r := []rune(s)
@@ -247,7 +247,7 @@ func nameParts(s string) []string {
 func isLower(r rune) bool { return r >= 'a' && r <= 'z' }
 
 // Words returns the words that a prompt asks Explore to find. These are the words in quotation
-// marks or, without quotation marks, all words. Words in the list "filling" are left out.
+// marks or, if there are no quotation marks, all words. The words in filling are left out.
 func Words(prompt string) []string {
 	text := prompt
 	if parts := strings.Split(prompt, `"`); len(parts) > 2 {

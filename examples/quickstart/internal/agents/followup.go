@@ -51,8 +51,8 @@ func (t *Turn) nothingToShow() string {
 	return fmt.Sprintf("My earlier answers name nothing with the number %d, so there is nothing to show.\n", asked(t.Prompt))
 }
 
-// asked returns the number that a prompt names in digits or as an ordinal. If the prompt names
-// no number, it returns 1.
+// asked returns the number that a prompt names in digits or as an ordinal. If the prompt does
+// not name a number, it returns 1.
 func asked(prompt string) int {
 	if n, err := strconv.Atoi(number.FindString(prompt)); err == nil {
 		return n
@@ -100,7 +100,7 @@ func (t *Turn) showFinding(ctx context.Context, p place) (string, error) {
 	return b.String() + brokenNote(src.broken), nil
 }
 
-// readAgain reads the module. Later turns read it again, because the source may have changed.
+// readAgain reads the module again. Later turns call it, because the source may have changed.
 func (t *Turn) readAgain(ctx context.Context) (*source, error) {
 	mod, err := t.modFile(ctx)
 	if ctx.Err() != nil {

@@ -15,8 +15,8 @@ import (
 
 // goTool runs the go command in the module and returns the command's output. It reports the
 // call as a tool call with the given name. The command can neither reach the network nor write
-// to the module. The command ignores a workspace around the module, because it could otherwise
-// change the workspace's file go.work.sum.
+// to the module. It ignores a workspace around the module, because it could otherwise change
+// the workspace's go.work.sum file.
 func (t *Turn) goTool(ctx context.Context, name string, args ...string) ([]byte, error) {
 	var stdout, stderr bytes.Buffer
 	err := t.tool(name, func() error {
@@ -76,7 +76,7 @@ func (t *Turn) modFile(ctx context.Context) (modFile, error) {
 }
 
 // provider returns the path of the module that provides the package. If the go command does not
-// know this module, the result is the path of the required module that should provide the
+// know that module, the result is the path of the required module that should provide the
 // package. If there is no such module either, the result is "".
 func (m modFile) provider(p listed) string {
 	if p.Module != nil {
@@ -128,14 +128,14 @@ func (t *Turn) goList(ctx context.Context, args ...string) ([]listed, error) {
 	}
 }
 
-// errNoSource means that the documentation of a package cannot be read, because its source is
+// errNoSource means that a package's documentation cannot be read, because its source is
 // missing.
 var errNoSource = errors.New("its source is not in the module cache, and the network is not asked")
 
-// doc returns the first sentence of go doc about a package or about one of its symbols. It
-// passes the directory of the package instead of the import path. To resolve an import path,
-// go doc would list all dependencies of the module, including the dependencies of their
-// tests, and these may not have been downloaded.
+// doc returns the first sentence that go doc prints about a package or about one of its
+// symbols. It passes the package's directory instead of the import path. To resolve an import
+// path, go doc would list all dependencies of the module, including those of their tests,
+// which might not have been downloaded.
 func (t *Turn) doc(ctx context.Context, p listed, symbol ...string) (string, error) {
 	if p.Dir == "" {
 		return "", errNoSource

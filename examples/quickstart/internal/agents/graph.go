@@ -5,7 +5,7 @@ import (
 	"slices"
 )
 
-// graph holds, for each node, the set of nodes to which the node refers.
+// graph holds, for each node, the set of nodes that it refers to.
 type graph map[string]map[string]bool
 
 func (g graph) node(a string) {
@@ -22,7 +22,7 @@ func (g graph) edge(a, b string) {
 	}
 }
 
-// sorted returns the keys of a map in order, so that answers are always the same.
+// sorted returns the keys of a map in sorted order, so that answers are always the same.
 func sorted[V any](set map[string]V) []string {
 	keys := make([]string, 0, len(set))
 	for k := range set {
@@ -32,7 +32,7 @@ func sorted[V any](set map[string]V) []string {
 	return keys
 }
 
-// The method "in" returns, for each node, the number of nodes that refer to the node.
+// in returns, for each node, the number of nodes that refer to it.
 func (g graph) in() map[string]int {
 	n := map[string]int{}
 	for _, to := range g {

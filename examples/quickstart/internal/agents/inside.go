@@ -19,7 +19,7 @@ import (
 // This file examines the inside of one package with the type checker: the references between
 // types, functions and files.
 
-// biggest returns an answer about the inside of the module's biggest package.
+// biggest returns an answer about the internals of the module's biggest package.
 func (t *Turn) biggest(ctx context.Context, src *source) (string, error) {
 	p := slices.MaxFunc(src.pkgs, func(a, b *pkg) int { return cmp.Compare(a.lineCount(), b.lineCount()) })
 	exports, err := t.exports(ctx, src, p)
@@ -102,7 +102,7 @@ func (t *Turn) exports(ctx context.Context, src *source, p *pkg) (map[string]str
 }
 
 // check type-checks the package as far as possible. If the package does not build or an import
-// cannot be found, the data in the argument "info" is incomplete.
+// cannot be found, the data in info is incomplete.
 func (t *Turn) check(ctx context.Context, src *source, p *pkg, exports map[string]string, info *types.Info) error {
 	lookup := func(path string) (io.ReadCloser, error) {
 		if err := ctx.Err(); err != nil {
@@ -127,7 +127,7 @@ func (t *Turn) check(ctx context.Context, src *source, p *pkg, exports map[strin
 }
 
 // references returns the references between declarations and between files of the package. The
-// set "initial" holds the declarations to which variables and constants refer. Methods are
+// set "initial" holds the declarations that variables and constants refer to. Methods are
 // separate nodes with names such as Type.Method.
 func (src *source) references(p *pkg, info *types.Info) (decls, files graph, initial map[string]bool) {
 	decls, files, initial = graph{}, graph{}, map[string]bool{}

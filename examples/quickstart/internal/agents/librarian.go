@@ -72,7 +72,8 @@ func (t *Turn) readLibraries(ctx context.Context, src *source, mod modFile, used
 	return t.dependencies(ctx, src, mod, used)
 }
 
-// imported is a package that the module imports, with the module's uses of the package.
+// imported is a package that the module imports, together with the module's uses of the
+// package.
 type imported struct {
 	listed                 // description by the go command; only ImportPath for an unknown package
 	files   int            // number of importing files
@@ -83,7 +84,7 @@ type imported struct {
 
 // known returns the go command's descriptions of all dependencies of the module, by import
 // path. It adds to src.broken the errors in the module itself and the imports that no module
-// provides. The method "describe" reports the missing packages of dependencies.
+// provides. Missing packages of dependencies are reported by describe.
 func (t *Turn) known(ctx context.Context, src *source, mod modFile) (map[string]listed, error) {
 	all, err := t.goList(ctx, "-deps", "-test", "-json=ImportPath,Name,Dir,Standard,Module,Error", "./...")
 	if ctx.Err() != nil {
@@ -103,7 +104,7 @@ func (t *Turn) known(ctx context.Context, src *source, mod modFile) (map[string]
 }
 
 // imported returns the imported packages by import path, with the number of importing files and
-// the number of uses of each symbol. Uses are recognized by the name of the package. If a file
+// the number of uses of each symbol. Uses are recognized by the package name. If a file
 // redeclares this name, uses of the redeclared name are also counted.
 func (src *source) imported(ctx context.Context, known map[string]listed) (map[string]*imported, error) {
 	all := map[string]*imported{}
@@ -174,7 +175,7 @@ func (im *imported) top() []string {
 	return names
 }
 
-// describe reads the documentation of one package and writes the entry of the package to b.
+// describe reads the documentation of one package and writes the package's entry to b.
 func (t *Turn) describe(ctx context.Context, src *source, b *strings.Builder, im *imported) error {
 	doc, err := t.doc(ctx, im.listed)
 	switch {

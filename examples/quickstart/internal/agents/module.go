@@ -8,7 +8,7 @@ import (
 )
 
 // FindModule returns the top directory of the module to which dir belongs. Its errors are
-// sentences for the user who named the directory.
+// sentences that are meant for the user who named the directory.
 func FindModule(dir string) (string, error) {
 	abs, err := filepath.Abs(dir)
 	if err != nil {

@@ -18,7 +18,7 @@ const (
 )
 
 // Oracle measures the architecture of the module. If the prompt mentions the biggest package,
-// functions or declarations, it measures the inside of the biggest package. Otherwise, it
+// functions or declarations, it measures the internals of the biggest package. Otherwise, it
 // measures the packages and their imports. In a later turn, it describes one of the functions
 // that it listed.
 func Oracle(ctx context.Context, t *Turn) (string, error) {
@@ -51,7 +51,7 @@ func Oracle(ctx context.Context, t *Turn) (string, error) {
 	return answer + brokenNote(src.broken), nil
 }
 
-// packages returns an answer about the packages of the module and the imports between them.
+// packages returns an answer about the module's packages and the imports between them.
 func (t *Turn) packages(ctx context.Context, src *source) (string, error) {
 	if err := t.build(ctx, src); err != nil {
 		return "", err
@@ -100,8 +100,8 @@ func (t *Turn) packages(ctx context.Context, src *source) (string, error) {
 	return b.String(), nil
 }
 
-// build makes the go command build the module and adds the errors to src.broken. The go command
-// writes only to its cache.
+// build makes the go command build the module, and adds the errors to src.broken. The go
+// command writes only to its cache.
 func (t *Turn) build(ctx context.Context, src *source) error {
 	list, err := t.goList(ctx, "-export", "-json=ImportPath,Error,DepsErrors", "./...")
 	if ctx.Err() != nil {

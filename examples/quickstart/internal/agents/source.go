@@ -17,8 +17,8 @@ import (
 	"strings"
 )
 
-// file is a parsed Go file. If a file has syntax errors, the field "ast" holds the parts that
-// could be parsed.
+// file is a parsed Go file. If a file has syntax errors, ast holds the parts that could be
+// parsed.
 type file struct {
 	name  string // path in the module, with slashes
 	ast   *ast.File
@@ -148,7 +148,7 @@ func (src *source) readFile(dir, name string) *file {
 	return f
 }
 
-// parseError returns a text with the first error in a file and the number of further errors.
+// parseError describes the first error in a file and the number of further errors.
 func parseError(err error) string {
 	var list scanner.ErrorList
 	if !errors.As(err, &list) || len(list) < 2 {
@@ -163,9 +163,8 @@ func (src *source) owns(importPath string) bool {
 	return importPath == src.module || strings.HasPrefix(importPath, src.module+"/") || strings.HasPrefix(importPath, src.module+" [")
 }
 
-// complain adds an error to src.broken. The error is about a package and comes from the go
-// command. If the error is the output of the compiler, each line of the output is added as an
-// error.
+// complain adds an error from the go command about a package to src.broken. If the error is
+// output from the compiler, each line of the output is added as an error.
 func (src *source) complain(importPath string, e listError) {
 	text := strings.TrimSpace(e.Err)
 	if compiler, ok := strings.CutPrefix(text, "# "); ok {
@@ -208,7 +207,7 @@ func (src *source) at(p token.Pos) string {
 
 // lineCount returns the number of lines of a node.
 func (src *source) lineCount(n ast.Node) int {
-	// The end of a node with syntax errors may be before its start.
+	// The end of a node with syntax errors can be before its start.
 	return max(src.fset.Position(n.End()).Line-src.fset.Position(n.Pos()).Line+1, 1)
 }
 

@@ -1,6 +1,6 @@
 // Package modules holds small Go modules for the quickstart's tests. The modules are stored as
-// archives in the format of the go command's own tests. They are not stored as Go files, because
-// one module contains a file that does not parse.
+// archives in the format that the go command's own tests use. They are not stored as Go files,
+// because one module contains a file that cannot be parsed.
 package modules
 
 import (
@@ -39,7 +39,7 @@ func Unpack(t testing.TB, name string) string {
 }
 
 // Contents returns the contents of all files in dir and its subdirectories, by path. Tests use
-// it to check that an agent has written nothing.
+// it to check that an agent has not written anything.
 func Contents(t testing.TB, dir string) map[string]string {
 	t.Helper()
 	all := map[string]string{}
