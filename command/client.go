@@ -325,6 +325,21 @@ func checkDirectory(dir string) error {
 	return nil
 }
 
+// TaskInTurn returns the id of the task whose current turn gave its program this value of [TurnVariable]. It
+// returns "" if no running turn has the value. If a process of a turn asks the host for something, for
+// example over a socket, the host can thus find out for which task the process works. The values of the
+// turns of a host that itself runs in the turn are different.
+func (c *Client) TaskInTurn(value string) string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, s := range c.sessions {
+		if value != "" && s.run != nil && s.run.mark == value {
+			return s.run.prompt.Task
+		}
+	}
+	return ""
+}
+
 // Abort implements [bgagent.SessionClient]. It stops the session's current turn and
 // returns at once. RunTurn returns when the program has stopped.
 func (c *Client) Abort(_ context.Context, id string) error {

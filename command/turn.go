@@ -33,6 +33,8 @@ type turn struct {
 	forgets bool        // whether the program loses the session if the agent does nothing in this turn
 	follows bool        // whether the session had turns before
 
+	mark string // value of TurnVariable in the program's environment; guarded by Client.mu
+
 	heard atomic.Bool // whether the program has printed anything
 
 	// The reader of standard output writes the fields below. They are read after the reader
@@ -266,9 +268,13 @@ func (t *turn) begin(ctx context.Context) (*process, error) {
 	}
 	through = slices.Concat(through, defaultEnviron, a.Program.Environ)
 	t.sends(call.prompt)
+	marks := procs.NewMarks(s.depth, procs.Instances(t.client.cfg.Instance, t.prompt.Instance))
+	t.client.mu.Lock()
+	t.mark = marks.Turn
+	t.client.mu.Unlock()
 	p, err := start(procs.Spec{
 		Command: slices.Concat([]string{path}, spec.before, call.args), Dir: s.dir,
-		Env: environ(os.Environ(), through, set, call.env), Marks: procs.NewMarks(s.depth, procs.Instances(t.client.cfg.Instance, t.prompt.Instance)),
+		Env: environ(os.Environ(), through, set, call.env), Marks: marks,
 	}, call.toStdin)
 	if err != nil {
 		return nil, fmt.Errorf("command: starting %s: %w", a.Program.Executable, err)

@@ -104,8 +104,30 @@ func (s *Server) MCP(scope string) (*mcp.Server, error) {
 	return sc.server, nil
 }
 
-// Close stops the notifications to subscribers. Connections stay open until their context
-// ends or their http.Server is closed.
+// Forget drops the protocol server of a scope, and reports whether it did. Call it when the last connection of
+// the scope has ended. The tasks of the scope are not affected, and a later connection gets a new protocol
+// server. Nothing is dropped while the texts of notices wait for the next answer, or after a client has
+// subscribed to a task.
+func (s *Server) Forget(scope string) bool {
+	s.mu.Lock()
+	sc := s.scopes[scope]
+	s.mu.Unlock()
+	if sc == nil {
+		return false
+	}
+	sc.mu.Lock()
+	defer sc.mu.Unlock()
+	if len(sc.carried) > 0 || sc.following || len(sc.awaited) > 0 {
+		return false
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.scopes, scope)
+	return true
+}
+
+// Close stops notifying subscribers of changes. Connections stay open until their
+// context ends or their http.Server is closed.
 func (s *Server) Close() error {
 	s.mu.Lock()
 	s.closed = true

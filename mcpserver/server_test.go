@@ -49,7 +49,24 @@ func newServer(t *testing.T, cfg mcpserver.Config) (*bgagent.BackgroundManager, 
 	return m, s
 }
 
-// connect returns a client that uses the scope.
+func TestAForgottenScopeBeginsAgainWithItsTasks(t *testing.T) {
+	_, s := newServer(t, mcpserver.Config{})
+	protocol, err := s.MCP("me")
+	require.NoError(t, err)
+	cs := connect(t, s, "me", nil)
+	delegate(t, cs, "1h")
+	require.NoError(t, cs.Close())
+	require.False(t, s.Forget("nobody"))
+	require.True(t, s.Forget("me"))
+	require.False(t, s.Forget("me"), "it is forgotten already")
+	later, err := s.MCP("me")
+	require.NoError(t, err)
+	require.NotSame(t, protocol, later)
+	_, out := use(t, connect(t, s, "me", nil), "background_output", nil)
+	require.Len(t, out.Tasks, 1)
+}
+
+// connect returns a client of the scope.
 func connect(t *testing.T, s *mcpserver.Server, scope string, o *mcp.ClientOptions) *mcp.ClientSession {
 	t.Helper()
 	here, there := mcp.NewInMemoryTransports()

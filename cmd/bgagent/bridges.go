@@ -40,23 +40,65 @@ func (s *serving) acceptBridges(roots []string, callers mcpserver.HTTPConfig) *b
 	for _, a := range s.set.Agents {
 		cfg.Agents[a.Name] = bridge.Agent{Directory: a.Directory, Permissions: a.Permissions}
 	}
+	cfg.Turn = s.taskInTurn
+	cfg.Live = func(id string) bool {
+		t, err := s.manager.Get(id)
+		return err == nil && !t.Status.Terminal()
+	}
 	var mu sync.Mutex
 	guarded := map[string]bool{} // the scopes whose resumes are checked
+	open := map[string]int{}     // numbers of bridges by their scopes
 	cfg.Serve = func(ctx context.Context, scope string, in io.ReadCloser, out io.Writer) error {
 		protocol, err := s.server.MCP(scope)
 		if err != nil {
 			return err
 		}
 		mu.Lock()
+		open[scope]++
 		if !guarded[scope] {
 			guarded[scope] = true
 			protocol.AddReceivingMiddleware(s.checkResumes(scope))
 		}
 		mu.Unlock()
+		defer func() {
+			mu.Lock()
+			defer mu.Unlock()
+			if open[scope]--; open[scope] > 0 {
+				return
+			}
+			delete(open, scope)
+			// There are many tasks, but few bridges of programs, and most tasks open a bridge once.
+			if s.bridges.InTurn(scope) && s.server.Forget(scope) {
+				delete(guarded, scope)
+			}
+		}()
 		return s.server.Run(ctx, scope, stdio("bridge "+scope, in, out))
 	}
 	s.bridges = bridge.NewServer(cfg)
 	return s.bridges
+}
+
+// taskInTurn returns the task of the turn whose programs have the mark. A task can launch others only if
+// its place in the tree is known and the maximum depth allows it.
+func (s *serving) taskInTurn(mark string) (bridge.Task, error) {
+	id := s.crew.TaskInTurn(mark)
+	t, err := s.manager.Get(id)
+	switch {
+	case id == "" || err != nil || t.Session == "":
+		return bridge.Task{}, errors.New("it is inside a turn of a task that this server does not know, so the depth of the task is not known either")
+	case t.Depth >= s.crew.MaxDepth():
+		return bridge.Task{}, fmt.Errorf("it is inside a turn of task %s, whose depth is %d: %w; background_task.maxDepth of the server allows more", t.ID, t.Depth, bgagent.ErrDepth)
+	}
+	parents := map[string]string{}
+	for _, other := range s.manager.List(bgagent.Query{Under: t.Root}) {
+		parents[other.Session] = other.Parent
+	}
+	in := bridge.Task{ID: t.ID, Session: t.Session}
+	for above := t.Parent; above != t.Root && above != ""; above = parents[above] {
+		in.Above = append(in.Above, above)
+	}
+	in.Above = append(in.Above, t.Root)
+	return in, nil
 }
 
 // prepareLaunch completes the launches of bridges.

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/bgagent/bgagent/cmd/bgagent/internal/bridge"
+	"github.com/bgagent/bgagent/cmd/bgagent/internal/fleet"
 	"github.com/bgagent/bgagent/cmd/bgagent/internal/settings"
 	"github.com/modelcontextprotocol/go-sdk/mcp"
 )
@@ -30,7 +31,8 @@ type viaFlags struct {
 // bridge passes the lines of standard input and output on to the server until the host program ends
 // its input or a signal comes.
 func (f viaFlags) bridge(all *cli, stop stops) error {
-	if err := inTask(); err != nil {
+	turn, err := turnAround()
+	if err != nil {
 		return err
 	}
 	at, err := bridge.ParseAddress(f.Via)
@@ -64,11 +66,25 @@ func (f viaFlags) bridge(all *cli, stop stops) error {
 	if err != nil {
 		return unlessStopped(stop.soft, err)
 	}
-	conn, err := at.Connect(stop.soft, token, bridge.Hello{Key: bridge.KeyOf(id, dir, programOf(first)), Directory: dir, Narrow: narrow})
+	conn, err := at.Connect(stop.soft, token, bridge.Hello{Key: bridge.KeyOf(id, dir, programOf(first)), Directory: dir, Narrow: narrow, Turn: turn})
 	if err != nil {
 		return unlessStopped(stop.soft, f.gone(err))
 	}
 	return f.pass(stop.soft, conn, io.MultiReader(bytes.NewReader(first), in), os.Stdout)
+}
+
+// turnAround returns the mark of the turn inside which this program runs, or "" if there is none. The server
+// knows the task of the turn, and thus its depth.
+func turnAround() (string, error) {
+	depth, err := fleet.Depth()
+	if err != nil {
+		return "", &exitError{exitInput, err}
+	}
+	turn := fleet.Turn()
+	if depth > 0 && turn == "" {
+		return "", &exitError{exitInput, errors.New("this command is inside a turn of a task that is not known, and a bridge cannot launch tasks for it")}
+	}
+	return turn, nil
 }
 
 // bridgeLeaveTime is how long the bridge waits, after a signal, for the server to end the connection.

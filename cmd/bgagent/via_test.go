@@ -122,7 +122,7 @@ func TestABridgeWithoutAServerSaysSoAndRunsNothing(t *testing.T) {
 		require.Contains(t, p.refuses(2, append([]string{"mcp"}, args...)...), want)
 	}
 	p.env = append(p.env, "BGAGENT_DEPTH=1")
-	require.Contains(t, p.refuses(2, "mcp", "--via", url), "is refused inside a turn of a task")
+	require.Contains(t, p.refuses(2, "mcp", "--via", url), "is inside a turn of a task that is not known")
 }
 
 const hello = `{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-06-18","capabilities":{},"clientInfo":{"name":"alpha","version":"1"}}}` + "\n"

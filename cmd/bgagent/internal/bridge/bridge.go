@@ -7,6 +7,9 @@
 // bridge, and the lowest number that is not used by another open bridge with this key. The key is
 // the same for each bridge of a user in the same project and for the same host program. So a
 // restarted bridge finds the tasks of the earlier one, and two open bridges never share a scope.
+//
+// A bridge inside a turn of a task of the server has the scope of this task: its tasks are launched by
+// the task. The restrictions of all bridges above it apply, too.
 package bridge
 
 import (
@@ -36,6 +39,7 @@ type Hello struct {
 	Key       string `json:"key"`       // see KeyOf
 	Directory string `json:"directory"` // working directory for the tasks of the bridge; absolute
 	Narrow    Narrow `json:"narrow,omitzero"`
+	Turn      string `json:"turn,omitempty"` // mark of the turn inside which the bridge runs; "" if there is none
 }
 
 // Narrow restricts a bridge. It can only restrict what the server allows.

@@ -3,6 +3,7 @@ package bridge
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -208,6 +209,62 @@ func TestAnOpenBridgeCountsAndTooManyAreRefused(t *testing.T) {
 	name, err := s.take("local", "/", Hello{Key: "k"})
 	require.NoError(t, err)
 	require.Equal(t, "local/k-7", name)
+}
+
+func TestABridgeInATurnHasTheScopeOfItsTaskAndAllRestrictionsAboveIt(t *testing.T) {
+	live := map[string]bool{"bg_top": true, "bg_deep": true}
+	tasks := map[string]Task{}
+	s := NewServer(Config{Scope: "alice",
+		Turn: func(mark string) (Task, error) {
+			if task, ok := tasks[mark]; ok {
+				return task, nil
+			}
+			return Task{}, errors.New("it is too deep")
+		},
+		Live: func(id string) bool { return live[id] },
+	})
+	root, err := s.take("alice", "/", Hello{Key: "k", Narrow: Narrow{Without: []string{"a"}, TaskBudget: bgagent.Budget{Cost: 5}}})
+	require.NoError(t, err)
+	s.leave(root)
+	tasks["1"] = Task{"bg_top", "top", []string{root}}
+	tasks["2"] = Task{"bg_deep", "deep", []string{"top", root}}
+	tasks["3"] = Task{"bg_lost", "lost", []string{"alice/k-9"}}
+	tasks["4"] = Task{"bg_plain", "plain", []string{"alice"}} // launched over HTTP, without restrictions
+	for mark, want := range map[string]string{"0": "it is too deep", "3": "its restrictions are not known"} {
+		_, err := s.takeInTurn("alice", "/", Hello{Turn: mark})
+		require.ErrorContains(t, err, want)
+	}
+	_, err = s.takeInTurn("ali", "/", Hello{Turn: "1"})
+	require.ErrorContains(t, err, "of another caller")
+	open := func(mark, dir string, n Narrow) string {
+		name, err := s.takeInTurn("alice", dir, Hello{Turn: mark, Narrow: n})
+		require.NoError(t, err)
+		require.True(t, s.InTurn(name))
+		return name
+	}
+	top := open("1", "/top", Narrow{Without: []string{"b"}, TaskBudget: bgagent.Budget{Cost: 3}})
+	require.Equal(t, top, open("1", "/again", Narrow{}), "two bridges of a turn work for the same task")
+	s.leave(top)
+	s.leave(top)
+	deep := open("2", "/deep", Narrow{Without: []string{"c"}, TaskBudget: bgagent.Budget{Cost: 4}})
+	require.False(t, s.InTurn(root))
+	for agent, refused := range map[string]bool{"a": true, "b": true, "c": true, "d": false} {
+		in, err := s.Prepare(bgagent.Caller{Session: deep}, bgagent.LaunchInput{Agent: agent})
+		if refused {
+			require.ErrorContains(t, err, "removes the agent "+agent)
+			continue
+		}
+		require.NoError(t, err)
+		require.Equal(t, bgagent.LaunchInput{Agent: agent, Directory: "/deep", Budget: bgagent.Budget{Cost: 3}}, in)
+	}
+	require.Contains(t, s.Resumes(deep, bgagent.Task{ID: "bg_1", Agent: "b"}, nil), "removes the agent b")
+	s.leave(deep)
+
+	delete(live, "bg_top")
+	delete(live, "bg_deep")
+	open("4", "/", Narrow{})
+	require.False(t, s.InTurn("top"), "nothing is kept of tasks that have ended")
+	require.False(t, s.InTurn("deep"))
 }
 
 func TestRestrictionsOnlyTakeAway(t *testing.T) {

@@ -46,8 +46,22 @@ type Config struct {
 	// Agents are the configured agents, by name.
 	Agents map[string]Agent
 
+	// Turn returns the task of the turn whose programs have the mark. The error says why its programs may
+	// not launch tasks.
+	Turn func(mark string) (Task, error)
+
+	// Live reports whether the task with the id has not ended.
+	Live func(id string) bool
+
 	// Serve serves one caller until it ends its input or ctx ends.
 	Serve func(ctx context.Context, scope string, in io.ReadCloser, out io.Writer) error
+}
+
+// Task is a task inside which a bridge runs.
+type Task struct {
+	ID      string
+	Session string
+	Above   []string // sessions of the tasks above it, beginning with that of its caller; the last one is the root
 }
 
 // Server accepts bridges. It is safe for concurrent use.
@@ -62,9 +76,11 @@ type Server struct {
 
 // scope is the scope of a bridge.
 type scope struct {
-	open   bool
+	open   int // number of open bridges; at most 1 unless the bridges are inside a turn
 	dir    string
-	narrow Narrow
+	narrow []Narrow // restrictions of its bridges
+	task   string   // id of the task inside which the bridges are; "" if there is none
+	above  []string // see Task.Above; nil if there is no task
 }
 
 // NewServer returns a server.
@@ -97,9 +113,13 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, err.Error(), http.StatusForbidden)
 		return
 	}
-	name, err := s.take(caller, dir, hello)
+	take, code := s.take, http.StatusTooManyRequests
+	if hello.Turn != "" {
+		take, code = s.takeInTurn, http.StatusForbidden
+	}
+	name, err := take(caller, dir, hello)
 	if err != nil {
-		http.Error(w, err.Error(), http.StatusTooManyRequests)
+		http.Error(w, err.Error(), code)
 		return
 	}
 	conn, buffered, err := http.NewResponseController(w).Hijack()
@@ -191,35 +211,79 @@ func (s *Server) take(caller, dir string, h Hello) (string, error) {
 	defer s.mu.Unlock()
 	for n := 1; n <= maxOpen; n++ {
 		name := fmt.Sprintf("%s/%s-%d", caller, h.Key, n)
-		if sc := s.scopes[name]; sc == nil || !sc.open {
-			s.scopes[name] = &scope{open: true, dir: dir, narrow: h.Narrow}
+		if sc := s.scopes[name]; sc == nil || sc.open == 0 {
+			s.scopes[name] = &scope{open: 1, dir: dir, narrow: []Narrow{h.Narrow}}
 			return name, nil
 		}
 	}
 	return "", fmt.Errorf("%d bridges of this project and program are open; end some", maxOpen)
 }
 
-// leave makes the scope available again. Its restrictions stay until the next bridge takes it.
+// takeInTurn returns the scope of a bridge inside a turn: the session of its task.
+func (s *Server) takeInTurn(caller, dir string, h Hello) (string, error) {
+	t, err := s.cfg.Turn(h.Turn)
+	if err != nil {
+		return "", err
+	}
+	root := t.Above[len(t.Above)-1]
+	if root != caller && !strings.HasPrefix(root, caller+"/") {
+		return "", errors.New("it is inside a turn of a task of another caller")
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if root != caller && s.scopes[root] == nil {
+		return "", errors.New("the program that has launched the tasks above has not connected since this server was started, so its restrictions are not known")
+	}
+	for name, sc := range s.scopes { // a task that has ended launches nothing
+		if sc.open == 0 && sc.task != "" && !s.cfg.Live(sc.task) {
+			delete(s.scopes, name)
+		}
+	}
+	sc := s.scopes[t.Session]
+	if sc == nil {
+		sc = &scope{task: t.ID, above: t.Above}
+		s.scopes[t.Session] = sc
+	}
+	if !slices.ContainsFunc(sc.narrow, func(n Narrow) bool { return reflect.DeepEqual(n, h.Narrow) }) {
+		sc.narrow = append(sc.narrow, h.Narrow)
+	}
+	sc.dir = dir
+	sc.open++
+	return t.Session, nil
+}
+
+// leave makes the scope available again. Its restrictions stay until the next bridge takes it. Those of a
+// scope inside a turn stay until its task has ended.
 func (s *Server) leave(name string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.scopes[name].open = false
+	s.scopes[name].open--
+}
+
+// InTurn reports whether the scope is that of a bridge inside a turn.
+func (s *Server) InTurn(name string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	sc := s.scopes[name]
+	return sc != nil && sc.task != ""
 }
 
 // Prepare completes the launch of a caller. It does nothing if the caller is not a bridge. The error
 // says that the project's file does not allow the launch.
 func (s *Server) Prepare(by bgagent.Caller, in bgagent.LaunchInput) (bgagent.LaunchInput, error) {
-	sc := s.find(by.Session)
+	sc, narrow := s.find(by.Session)
 	if sc == nil {
 		return in, nil
 	}
-	if problem := s.refuses(sc.narrow, in.Agent); problem != "" {
+	if problem := s.refuses(narrow, in.Agent); problem != "" {
 		return in, &bgagent.InputError{Field: "LaunchInput.Agent", Problem: problem}
 	}
 	if in.Directory == "" && s.cfg.Agents[in.Agent].Directory == "" {
 		in.Directory = sc.dir
 	}
-	in.Budget, in.TreeBudget = narrower(in.Budget, sc.narrow.TaskBudget), narrower(in.TreeBudget, sc.narrow.TreeBudget)
+	for _, n := range narrow {
+		in.Budget, in.TreeBudget = narrower(in.Budget, n.TaskBudget), narrower(in.TreeBudget, n.TreeBudget)
+	}
 	return in, nil
 }
 
@@ -227,45 +291,64 @@ func (s *Server) Prepare(by bgagent.Caller, in bgagent.LaunchInput) (bgagent.Lau
 // or to send it a message. The result is "" if it may, or if there is no such bridge. A task can have
 // been launched before the file was changed. The argument "open" contains the open accounts of trees.
 func (s *Server) Resumes(scope string, t bgagent.Task, open []bgagent.TreeBudget) string {
-	sc := s.find(scope)
+	sc, narrow := s.find(scope)
 	if sc == nil {
 		return ""
 	}
-	if problem := s.refuses(sc.narrow, t.Agent); problem != "" {
+	if problem := s.refuses(narrow, t.Agent); problem != "" {
 		return problem
 	}
-	if narrower(t.Budget.Limit, sc.narrow.TaskBudget) != t.Budget.Limit {
-		return "the project's file sets a smaller budget for each task than task " + t.ID + " has"
+	root := scope
+	if len(sc.above) > 0 {
+		root = sc.above[len(sc.above)-1]
 	}
 	// A resume that opens the account of the tree would not have the limits of the file.
 	var tree bgagent.Budget
 	for _, b := range open {
-		if b.Root == scope {
+		if b.Root == root {
 			tree = b.Limit
 		}
 	}
-	if narrower(tree, sc.narrow.TreeBudget) != tree {
-		return "the project's file sets a budget for all tasks together, and only a new task opens this budget"
+	for _, n := range narrow {
+		if narrower(t.Budget.Limit, n.TaskBudget) != t.Budget.Limit {
+			return "the project's file sets a smaller budget for each task than task " + t.ID + " has"
+		}
+		if narrower(tree, n.TreeBudget) != tree {
+			return "the project's file sets a budget for all tasks together, and only a new task opens this budget"
+		}
 	}
 	return ""
 }
 
-// find returns the scope of a bridge, or nil if no bridge has the name.
-func (s *Server) find(name string) *scope {
+// find returns a copy of the scope of a bridge and all restrictions that apply to it, or nil if no bridge has
+// the name.
+func (s *Server) find(name string) (*scope, []Narrow) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.scopes[name]
+	sc := s.scopes[name]
+	if sc == nil {
+		return nil, nil
+	}
+	found, narrow := *sc, slices.Clone(sc.narrow)
+	for _, session := range sc.above {
+		if over := s.scopes[session]; over != nil {
+			narrow = append(narrow, over.narrow...)
+		}
+	}
+	return &found, narrow
 }
 
 // refuses returns why the restrictions do not allow the agent, or "" if they do.
-func (s *Server) refuses(n Narrow, name string) string {
+func (s *Server) refuses(narrow []Narrow, name string) string {
 	agent, known := s.cfg.Agents[name]
-	rules, ruled := n.Rules[name]
-	switch {
-	case n.NoAgents, slices.Contains(n.Without, name):
-		return "the project's file removes the agent " + name
-	case ruled && known && !reflect.DeepEqual(rules, agent.Permissions):
-		return "the project's file restricts the agent " + name + " by permissions that the server does not have for it, so it cannot be used here"
+	for _, n := range narrow {
+		rules, ruled := n.Rules[name]
+		switch {
+		case n.NoAgents, slices.Contains(n.Without, name):
+			return "the project's file removes the agent " + name
+		case ruled && known && !reflect.DeepEqual(rules, agent.Permissions):
+			return "the project's file restricts the agent " + name + " by permissions that the server does not have for it, so it cannot be used here"
+		}
 	}
 	return ""
 }

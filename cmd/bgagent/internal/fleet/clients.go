@@ -133,6 +133,7 @@ func (f *Fleet) addCommands() error {
 		return fmt.Errorf("the agents that are command lines: %w", inKeys(err))
 	}
 	f.add("command", programs{c, f}, agents)
+	f.inTurn = c.TaskInTurn
 	f.closers = append(f.closers, c.Close)
 	return nil
 }

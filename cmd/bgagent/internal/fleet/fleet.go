@@ -23,16 +23,18 @@ import (
 // before a task runs or Check is called. The methods are safe for concurrent use,
 // except that Close must be the last call.
 type Fleet struct {
-	set     *settings.Settings
-	agents  map[string]settings.Agent
-	route   map[string]string // names of clients, by the names of their agents
-	clients map[string]bgagent.SessionClient
-	closers []func(context.Context) error
-	answers *answers.Keeper // nil if long answers are not kept
-	secrets transcript.Secrets
-	logs    *transcript.Keeper // nil if the output of programs is not kept in memory
-	files   *transcript.Files  // nil if the output of programs is not written to files
-	options Options
+	set      *settings.Settings
+	agents   map[string]settings.Agent
+	route    map[string]string // names of clients, by the names of their agents
+	clients  map[string]bgagent.SessionClient
+	closers  []func(context.Context) error
+	answers  *answers.Keeper // nil if long answers are not kept
+	secrets  transcript.Secrets
+	logs     *transcript.Keeper       // nil if the output of programs is not kept in memory
+	files    *transcript.Files        // nil if the output of programs is not written to files
+	inTurn   func(mark string) string // nil if no agent is a command line
+	maxDepth int
+	options  Options
 }
 
 // Options are settings of a fleet that do not come from the configuration files.
@@ -188,7 +190,21 @@ func (f *Fleet) Manager(cfg bgagent.Config) (*bgagent.BackgroundManager, error) 
 			return nil, fmt.Errorf("starting at depth %d (%s): %w; background_task.maxDepth allows more", depth, command.DepthVariable, bgagent.ErrDepth)
 		}
 	}
+	f.maxDepth = max(cfg.MaxDepth, bgagent.DefaultMaxDepth)
 	return f.manager(cfg)
+}
+
+// MaxDepth returns how many levels of tasks the manager allows under a root session. It returns 0 if
+// the manager was made by [Fleet.Idle].
+func (f *Fleet) MaxDepth() int { return f.maxDepth }
+
+// TaskInTurn returns the id of the task whose turn has started a program with this mark; see [Turn]. It
+// returns "" if the mark is that of no running turn, or if one program serves several sessions.
+func (f *Fleet) TaskInTurn(mark string) string {
+	if f.inTurn == nil {
+		return ""
+	}
+	return f.inTurn(mark)
 }
 
 // Idle makes a manager for a program that is too deep for [Fleet.Manager]. The tool
@@ -226,6 +242,10 @@ func Depth() (int, error) {
 	}
 	return n, nil
 }
+
+// Turn returns the mark of the turn inside which this program runs, or "" if there is none or the mark is
+// not known. Like the depth, it is found on Linux even if an agent program withholds its environment.
+func Turn() string { return cmp.Or(os.Getenv(command.TurnVariable), inherited(command.TurnVariable)) }
 
 // closeTime is how long clients may take to end their programs.
 const closeTime = 10 * time.Second

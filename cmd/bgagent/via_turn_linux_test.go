@@ -1,0 +1,93 @@
+package main
+
+import (
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/bgagent/bgagent"
+	"github.com/stretchr/testify/require"
+)
+
+// bossScript is an agent that delegates over a bridge. Its prompt is the arguments of delegate_task, and its
+// answer is the answer of the tool. It repeats every other prompt, such as a notice.
+const bossScript = `#!/bin/sh
+prompt=$(cat)
+case $prompt in {*) ;; *) echo "$prompt"; exit;; esac
+mkfifo in.$$ out.$$
+"$BGAGENT" mcp --via "$VIA" <in.$$ >out.$$ 2>err.$$ &
+exec 3>in.$$ 4<out.$$
+echo '{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-06-18","capabilities":{},"clientInfo":{"name":"boss","version":"1"}}}' >&3
+read -r line <&4 || { cat err.$$; exit; }
+echo '{"jsonrpc":"2.0","method":"notifications/initialized"}' >&3
+echo '{"jsonrpc":"2.0","id":2,"method":"tools/call","params":{"name":"delegate_task","arguments":'"$prompt"'}}' >&3
+read -r answer <&4
+echo "$answer"
+`
+
+// withBoss is a serve with an agent that delegates over a bridge, and a program that has launched nothing yet.
+func withBoss(t *testing.T, limits string) (p *place, url string) {
+	p = newPlace(t)
+	p.write("one/x", "")
+	p.write("boss.sh", bossScript)
+	p.write("boss", "#!/bin/sh\nVIA=$(cat "+p.project+"/url) BGAGENT="+binary+" exec ./../boss.sh\n")
+	p.write(".bgagent.jsonc", `{"background_task": {`+limits+`}, "agents": {
+		"boss": {"kind": "command", "preset": "generic", "command": ["`+p.project+`/boss"]},
+		"fail": {"kind": "inproc"},
+		"wait": {"kind": "inproc"},
+	}}`)
+	url, _ = startServe(t, p, "--root", ".")
+	p.write("url", url)
+	return p, url
+}
+
+const failing = `{"subagent_type": "fail", "prompt": "the disk is full", "description": "deep", "run_in_background": false}`
+
+// The program's own task and the tasks that the task delegates are one tree on one server: the limits hold for
+// them together, the depth is known, and each failure is below the task that has delegated it.
+func TestATaskDelegatesOverABridgeAsItself(t *testing.T) {
+	t.Parallel()
+	p, url := withBoss(t, `"totalConcurrency": 1, "maxDepth": 2`)
+	cs := host(t, p.via(url, "one"), "alpha")
+	text := callTool(t, cs, "delegate_task", map[string]any{"subagent_type": "boss", "prompt": failing, "run_in_background": false})
+	require.Contains(t, text, "as asked: the disk is full")
+	var top, deep bgagent.Task
+	for _, task := range p.keptTasks() {
+		if task.Depth == 1 {
+			top = task
+		} else {
+			deep = task
+		}
+	}
+	require.Equal(t, bgagent.Completed, top.Status)
+	require.Equal(t, bgagent.Failed, deep.Status)
+	require.Equal(t, 2, deep.Depth)
+	require.Equal(t, top.Session, deep.Parent)
+	require.Equal(t, top.Root, deep.Root)
+
+	callTool(t, cs, "delegate_task", map[string]any{"subagent_type": "boss", "run_in_background": false,
+		"prompt": `{"subagent_type": "boss", "description": "too deep", "prompt": "{}"}`})
+	for id, task := range p.keptTasks() {
+		if task.Description == "too deep" {
+			require.Regexp(t, `it refuses this bridge: it is inside a turn of task `+id+`, whose depth is 2: .*; background_task.maxDepth of the server allows more`, p.does("show", id))
+			return
+		}
+	}
+	require.Fail(t, "the task on the second level is missing")
+}
+
+func TestTheRestrictionsOfABridgeAlsoHoldBelowItsTasks(t *testing.T) {
+	t.Parallel()
+	p, url := withBoss(t, `"maxDepth": 2`)
+	delegate := func(in string) string {
+		cs := host(t, p.via(url, in), "alpha")
+		defer cs.Close()
+		return callTool(t, cs, "delegate_task", map[string]any{"subagent_type": "boss", "prompt": failing, "run_in_background": false})
+	}
+	require.Contains(t, delegate("one"), "as asked: the disk is full")
+	p.write("one/.bgagent.jsonc", `{"agents": {"fail": null}}`)
+	file := filepath.Join(p.project, "one", ".bgagent.jsonc")
+	p.write("boss", strings.Replace(bossScript, "prompt=$(cat)\n", "prompt=$(cat); rm -f "+file+"\nVIA="+url+" BGAGENT="+binary+"\n", 1)) // the task removes the file, which the server has read
+	require.Contains(t, delegate("one"), "the project's file removes the agent fail")
+	require.NoFileExists(t, file)
+}
