@@ -1,14 +1,12 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"crypto/sha256"
 	"crypto/subtle"
 	"fmt"
 	"net/http"
 
-	"github.com/bgagent/bgagent"
 	"github.com/bgagent/bgagent/dashboard"
 )
 
@@ -28,7 +26,7 @@ func (f pageFlags) page(ctx context.Context, s *serving, tokens bool, secret *se
 		}
 		return nil, nil, nil
 	}
-	page := dashboard.New(s.manager, dashboard.Config{AllowCancel: f.PageActs, AllowResume: f.PageActs, AllowAnswer: f.PageActs, AllowPermit: f.PageActs && f.Page != "", Silent: cmp.Or(s.silent(), bgagent.Disabled), Log: s.log()})
+	page := dashboard.New(s.manager, dashboard.Config{AllowCancel: f.PageActs, AllowResume: f.PageActs, AllowAnswer: f.PageActs, AllowPermit: f.PageActs && f.Page != "", Silent: s.silent(), Log: s.log()})
 	if f.Page == "" {
 		return page, page, nil
 	}

@@ -14,7 +14,7 @@ import (
 	"github.com/bgagent/bgagent/cmd/bgagent/internal/bridge"
 	"github.com/bgagent/bgagent/cmd/bgagent/internal/children"
 	"github.com/bgagent/bgagent/cmd/bgagent/internal/control"
-	"github.com/bgagent/bgagent/cmd/bgagent/internal/transcript"
+	"github.com/bgagent/bgagent/dashboard"
 	"github.com/bgagent/bgagent/mcpserver"
 )
 
@@ -191,9 +191,14 @@ func (c *serveCmd) serve(s *serving, cfg mcpserver.HTTPConfig, roots []string, s
 // maxCommands is the number of commands in a terminal that are served at the same time.
 const maxCommands = 64
 
-// silent returns the time after which a task that works counts as silent: half of the time after
-// which the manager cancels it. It returns 0 if the manager does not cancel silent tasks.
-func (s *serving) silent() time.Duration { return s.stale / 2 }
+// silent returns the time after which a task that works counts as silent: half of the time after which the
+// manager cancels it, but at most 90 s. So a task that hangs is marked even if it is cancelled late or never.
+func (s *serving) silent() time.Duration {
+	if s.stale == 0 { // the manager does not cancel silent tasks
+		return dashboard.DefaultSilent
+	}
+	return min(s.stale/2, dashboard.DefaultSilent)
+}
 
 // acceptCommands lets the commands "status", "tasks", "show", "logs", "cancel", "resume",
 // "send" and "answer" use this server. They find it by its store, so the result is nil if tasks are not kept.

@@ -32,6 +32,12 @@ func TestStatusSaysWhatItsNumbersMean(t *testing.T) {
 	require.True(t, v.standing(now).AtLeast)
 }
 
+func TestATaskIsMarkedEvenIfItIsCancelledLateOrNever(t *testing.T) {
+	for stale, want := range map[time.Duration]time.Duration{0: 90 * time.Second, time.Hour: 90 * time.Second, 3 * time.Minute: 90 * time.Second, time.Minute: 30 * time.Second} {
+		require.Equal(t, want, (&serving{stale: stale}).silent())
+	}
+}
+
 func TestATaskCountsAsSilentAfterTheTimeOfItsServer(t *testing.T) {
 	now := time.Now()
 	task := bgagent.Task{ID: "bg_1", Status: bgagent.Running, Phase: bgagent.PhaseTurn}
