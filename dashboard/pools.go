@@ -29,9 +29,17 @@ func poolOf(c *bgagent.ConcurrencyManager, t *bgagent.Task) string {
 	}
 }
 
-// poolStats returns the figures of all pools that the page shows, sorted by name. The
-// argument "before" holds the pools that were shown last time. They stay in the result, so
-// that the page does not jump when a pool is empty for a moment.
+// first returns 0 for the cap of all tasks, which a phone shows without scrolling, and 1 for every other pool.
+func first(pool string) int {
+	if pool == "total" {
+		return 0
+	}
+	return 1
+}
+
+// poolStats returns the figures of all pools that the page shows. The cap of all tasks comes first, and the
+// pools after it are sorted by name. The argument "before" holds the pools that were shown last time. These pools stay, so that the
+// page does not jump when a pool is empty for a moment.
 func poolStats(c *bgagent.ConcurrencyManager, before []bgagent.PoolStats) []bgagent.PoolStats {
 	all := append([]bgagent.PoolStats{}, c.Pools()...) // not nil, because nil means unchanged
 	have := make(map[string]bool, len(all))
@@ -69,6 +77,8 @@ func poolStats(c *bgagent.ConcurrencyManager, before []bgagent.PoolStats) []bgag
 		}
 	}
 	all = all[:min(len(all), maxPools)]
-	slices.SortFunc(all, func(a, b bgagent.PoolStats) int { return cmp.Compare(a.Name, b.Name) })
+	slices.SortFunc(all, func(a, b bgagent.PoolStats) int {
+		return cmp.Or(first(a.Name)-first(b.Name), cmp.Compare(a.Name, b.Name))
+	})
 	return all
 }

@@ -34,8 +34,9 @@ type row struct {
 	Tool    string  `json:"tool,omitempty"`
 	Text    string  `json:"text,omitempty"`
 	Detail  string  `json:"detail,omitempty"`
-	Away    int64   `json:"away,omitempty"`  // start of the agent runtime's outage; 0 if there is no outage
-	Until   int64   `json:"until,omitempty"` // when the outage makes the task fail; 0 if it never does
+	Away    int64   `json:"away,omitempty"`   // start of the agent runtime's outage; 0 if there is no outage
+	Until   int64   `json:"until,omitempty"`  // time at which the outage makes the task fail; 0 if it never does
+	Parked  int64   `json:"parked,omitempty"` // earliest time at which a parked task goes on, or its question expires; 0 if the time is not known
 	Tokens  int64   `json:"tokens,omitempty"`
 	Budget  string  `json:"budget,omitempty"` // how much of the task's budget is used
 	Cost    float64 `json:"cost,omitempty"`
@@ -96,7 +97,7 @@ func newRow(t *bgagent.Task, pool string) row {
 		r.Away, r.Until, r.Detail = millis(o.Since), millis(o.Until), line(o.Reason)
 	}
 	if t.Phase == bgagent.PhaseParked {
-		r.Detail = line(t.Reason)
+		r.Detail, r.Parked = line(t.Reason), millis(t.Until)
 	}
 	return r
 }

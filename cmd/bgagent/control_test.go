@@ -102,7 +102,7 @@ func TestATerminalSeesAndControlsARunningServe(t *testing.T) {
 	require.Equal(t, []int{1, 1, 0}, []int{st.Running, st.Queued, st.Parked})
 	require.Len(t, st.Tasks, 2)
 
-	require.Regexp(t, second+` +pending `, p.does("tasks"))
+	require.Regexp(t, second+` +queued `, p.does("tasks"))
 	require.Regexp(t, `doing: +for \S+, place 1; total: 1 of 1 in use\n`, p.does("show", second))
 
 	require.Regexp(t, `^message \S+ to `+first+`: accepted; it waits for its turn\n$`, p.does("send", first, "and more"))

@@ -147,6 +147,15 @@ func undone(err error, then string) error {
 	return refused(err)
 }
 
+// clock returns the time of day, with the date if it is another day.
+func clock(at, now time.Time) string {
+	at, now = at.Local(), now.Local()
+	if at.YearDay() == now.YearDay() && at.Year() == now.Year() {
+		return at.Format(time.TimeOnly)
+	}
+	return at.Format(time.DateTime)
+}
+
 // doing describes what a task that has not ended is doing. The argument "silent" is the time after
 // which a task that works counts as silent; 0 means never.
 func doing(t bgagent.Task, now time.Time, silent time.Duration) (state, detail string) {
@@ -157,7 +166,7 @@ func doing(t bgagent.Task, now time.Time, silent time.Duration) (state, detail s
 	case t.Phase == bgagent.PhaseParked:
 		detail = t.Reason
 		if !t.Until.IsZero() {
-			detail += ", until " + t.Until.Local().Format(time.TimeOnly)
+			detail += ", until " + clock(t.Until, now)
 		}
 		return "parked", detail
 	case t.Status == bgagent.Pending:

@@ -14,6 +14,7 @@ import (
 
 	"github.com/bgagent/bgagent"
 	"github.com/bgagent/bgagent/cmd/bgagent/internal/statedir"
+	"github.com/charmbracelet/x/ansi"
 	"github.com/charmbracelet/x/term"
 )
 
@@ -71,10 +72,7 @@ func (c statusCmd) Run(all *cli, stop stops) error {
 		return fmt.Errorf("reading the state folder: %w", err)
 	}
 	shown := 0
-	width, _, err := term.GetSize(os.Stdout.Fd())
-	if err != nil { // no terminal
-		width = 0
-	}
+	width := terminalWidth()
 	err = eachView(stores, statusEnded, func(v *view) error {
 		v.refresh(stop.soft)
 		st := v.standing(time.Now())
@@ -87,12 +85,41 @@ func (c statusCmd) Run(all *cli, stop stops) error {
 			e.SetEscapeHTML(false)
 			return e.Encode(st)
 		}
-		return v.writeStanding(os.Stdout, st, time.Now(), width)
+		var text strings.Builder
+		if err := v.writeStanding(&text, st, time.Now(), width); err != nil {
+			return err
+		}
+		_, err := io.WriteString(os.Stdout, fold(text.String(), width))
+		return err
 	})
 	if shown == 0 && !c.JSON {
 		fmt.Println("nothing runs and no task waits; bgagent tasks lists the tasks that have ended")
 	}
 	return err
+}
+
+// terminalWidth returns the number of columns of the terminal; 0 if standard output is no terminal.
+func terminalWidth() int {
+	width, _, err := term.GetSize(os.Stdout.Fd())
+	if err != nil {
+		return 0
+	}
+	return width
+}
+
+// fold breaks lines that are wider than the terminal between two words. The rest of a line is indented by two
+// more columns. Lines with a command to copy are not broken. The width 0 means that there is no terminal.
+func fold(text string, width int) string {
+	var b strings.Builder
+	for line := range strings.Lines(text) {
+		words := strings.TrimLeft(line, " ")
+		indent := line[:len(line)-len(words)]
+		if room := width - len(indent) - 2; room > 0 && ansi.StringWidth(line) > width && !strings.HasPrefix(words, "bgagent answer ") {
+			line = indent + strings.ReplaceAll(ansi.Wordwrap(strings.TrimSuffix(words, "\n"), room, ""), "\n", "\n"+indent+"  ") + "\n"
+		}
+		b.WriteString(line)
+	}
+	return b.String()
 }
 
 // standing sums up the tasks of the view.
@@ -179,7 +206,7 @@ func (v *view) writeStanding(w io.Writer, st standing, now time.Time, width int)
 		}
 		rows = append(rows, clean(t.ID, state, t.Agent, took, detail, t.Description))
 	}
-	if err := writeRows(w, rows, width); err != nil {
+	if err := writeRows(w, rows, 4, width); err != nil {
 		return err
 	}
 	if v.lives {
@@ -207,14 +234,15 @@ func (v *view) writeQuestions(w io.Writer, t bgagent.Task) {
 	}
 }
 
-// writeRows writes a table. Each row consists of the id, the state, the agent, the duration, the detail and
-// the description of a task. If the table is wider than the terminal, each detail is below its row.
-func writeRows(w io.Writer, rows [][]any, width int) error {
+// writeRows writes a table. If the table is wider than the terminal, one of its columns, the detail, is below
+// each row. The argument "detail" is the index of this column.
+func writeRows(w io.Writer, rows [][]any, detail, width int) error {
 	var whole, short bytes.Buffer
 	table, narrow := tabwriter.NewWriter(&whole, 0, 0, 2, ' ', 0), tabwriter.NewWriter(&short, 0, 0, 2, ' ', 0)
 	for _, r := range rows {
-		fmt.Fprintf(table, "  %s\t%s\t%s\t%s\t%s\t%s\n", r...)
-		fmt.Fprintf(narrow, "  %s\t%s\t%s\t%s\t%s\n", r[0], r[1], r[2], r[3], r[5])
+		format := "  %s" + strings.Repeat("\t%s", len(r)-1)
+		fmt.Fprintf(table, format+"\n", r...)
+		fmt.Fprintf(narrow, strings.TrimSuffix(format, "\t%s")+"\n", slices.Delete(slices.Clone(r), detail, detail+1)...)
 	}
 	_, _ = table.Flush(), narrow.Flush()                                                // writing to memory never fails
 	tooLong := func(line string) bool { return utf8.RuneCountInString(line) > width+1 } // with the end of the line
@@ -224,8 +252,8 @@ func writeRows(w io.Writer, rows [][]any, width int) error {
 	}
 	i := 0
 	for line := range strings.Lines(short.String()) {
-		if detail := rows[i][4].(string); detail != "" {
-			line += "    " + detail + "\n"
+		if text := rows[i][detail].(string); text != "" {
+			line += "    " + text + "\n"
 		}
 		if _, err := io.WriteString(w, line); err != nil {
 			return err
@@ -239,7 +267,7 @@ func writeRows(w io.Writer, rows [][]any, width int) error {
 func poolLine(p bgagent.PoolStats, now time.Time) string {
 	line := fmt.Sprintf("pool %s: %d of %d in use, %d waiting", clean(p.Name)[0], p.InUse, p.Limit, p.Waiting)
 	if p.CoolUntil.After(now) {
-		line += "; its provider refuses turns, so none begins before " + p.CoolUntil.Local().Format(time.TimeOnly)
+		line += "; its provider refuses turns, so none begins before " + clock(p.CoolUntil, now)
 	}
 	return line
 }

@@ -78,3 +78,38 @@ func TestAStatusThatIsTooWideHasItsDetailsBelowAndADeadOneIsNotTakenForALiveOne(
 	require.Contains(t, stood(t, v, now), "it left 1 running, 0 queued, 0 parked; in the last 24 hours: 0 completed, 1 failed, 0 cancelled\n")
 	require.Contains(t, stood(t, v, now), "was running")
 }
+
+func TestLinesAreBrokenBetweenWordsAndCommandsAreNotBroken(t *testing.T) {
+	const text = "  1 running, 2 queued, 3 parked; and so on\n    bgagent answer bg_1 key 'allow once'\nshort\n"
+	require.Equal(t, text, fold(text, 0), "not in a terminal")
+	require.Equal(t, text, fold(text, 42))
+	require.Equal(t, "  1 running, 2 queued,\n    3 parked; and so on\n    bgagent answer bg_1 key 'allow once'\nshort\n", fold(text, 24))
+}
+
+func TestATimeOfAnotherDayHasItsDate(t *testing.T) {
+	now := time.Date(2026, 11, 30, 23, 0, 0, 0, time.Local)
+	require.Equal(t, "23:59:59", clock(now.Add(time.Hour-time.Second), now))
+	require.Equal(t, "2026-12-01 00:00:00", clock(now.Add(time.Hour), now))
+	require.Equal(t, "2027-11-30 23:00:00", clock(now.AddDate(1, 0, 0), now))
+	task := bgagent.Task{Status: bgagent.Running, Phase: bgagent.PhaseParked, Reason: "refused", Until: now.Add(time.Hour)}
+	_, detail := doing(task, now, 0)
+	require.Equal(t, "refused, until 2026-12-01 00:00:00", detail)
+}
+
+func TestTheListOfTasksUsesTheWordsOfStatusAndFitsTheTerminal(t *testing.T) {
+	at := time.Date(2026, 11, 30, 12, 0, 0, 0, time.Local)
+	parked := bgagent.Task{ID: "bg_1", Status: bgagent.Running, Phase: bgagent.PhaseParked, Agent: "a", Description: "first", Queued: at}
+	queued := bgagent.Task{ID: "bg_2", Status: bgagent.Pending, Agent: "a", Description: "second", Queued: at}
+	asking := bgagent.Task{ID: "bg_3", Status: bgagent.Running, Phase: bgagent.PhaseParked, Agent: "a", Description: "third", Queued: at, Questions: []bgagent.Question{{}}}
+	v := &view{lives: true, tasks: []bgagent.Task{parked, queued, asking}}
+	written := func(width int) string {
+		var b strings.Builder
+		require.NoError(t, v.write(&b, width))
+		_, rows, _ := strings.Cut(b.String(), "\n")
+		return rows
+	}
+	require.Equal(t, "  bg_1  parked  a  2026-11-30 12:00:00  -  first\n  bg_2  queued  a  2026-11-30 12:00:00  -  second\n  bg_3  asking  a  2026-11-30 12:00:00  -  third\n", written(0))
+	require.Equal(t, "  bg_1  parked  a  -  first\n    2026-11-30 12:00:00\n  bg_2  queued  a  -  second\n    2026-11-30 12:00:00\n  bg_3  asking  a  -  third\n    2026-11-30 12:00:00\n", written(40))
+	v.lives = false
+	require.Contains(t, written(0), "bg_1  was parked")
+}

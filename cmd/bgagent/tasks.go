@@ -8,7 +8,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"text/tabwriter"
 	"time"
 
 	"github.com/bgagent/bgagent"
@@ -58,7 +57,7 @@ func (c tasksCmd) Run(all *cli, stop stops) error {
 		warn("no tasks are kept in %s", folder.Dir())
 		return nil
 	}
-	most := fewEnded
+	most, width := fewEnded, terminalWidth()
 	if c.All {
 		most = 0
 	}
@@ -69,7 +68,7 @@ func (c tasksCmd) Run(all *cli, stop stops) error {
 		if c.JSON {
 			return v.writeJSON(os.Stdout)
 		}
-		return v.write(os.Stdout)
+		return v.write(os.Stdout, width)
 	})
 }
 
@@ -171,16 +170,18 @@ func (v *view) list(most int) error {
 	}
 }
 
-// status returns the status of a task in words. A task that waits for an answer is asking. If the owner of the store is dead, a task that
-// has not ended does not run, so the status begins with "was".
+// status returns the status of a task in the words of "bgagent status", except that a task that waits for an answer
+// is always asking. If the owner of the store is dead, a task that has not ended does not run, so the status begins
+// with "was".
 func (v *view) status(t bgagent.Task) string {
+	state, _ := doing(t, time.Now(), 0)
 	switch {
 	case v.lives && len(t.Questions) > 0:
 		return "asking"
 	case t.Status.Terminal() || v.lives:
-		return t.Status.String()
+		return state
 	}
-	return "was " + t.Status.String()
+	return "was " + state
 }
 
 // state describes whether the owner of the store is alive. If it is dead and tasks have not
@@ -200,23 +201,23 @@ func (v *view) state() string {
 	}
 }
 
-// write writes the tasks as a table.
-func (v *view) write(w io.Writer) error {
+// write writes the tasks as a table. The width is that of the terminal; 0 means that there is none.
+func (v *view) write(w io.Writer, width int) error {
 	if len(v.tasks) == 0 && !v.lives {
 		return nil
 	}
-	if _, err := fmt.Fprintf(w, "%s: %s\n", v, v.state()); err != nil {
+	if _, err := io.WriteString(w, fold(fmt.Sprintf("%s: %s\n", v, v.state()), width)); err != nil {
 		return err
 	}
-	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	var rows [][]any
 	for _, t := range v.tasks {
 		took := "-"
 		if !t.Started.IsZero() && (v.lives || t.Status.Terminal()) {
 			took = t.Duration(time.Now()).Round(time.Second).String()
 		}
-		fmt.Fprintf(table, "  %s\t%s\t%s\t%s\t%s\t%s\n", t.ID, v.status(t), cleantext.Line(t.Agent), t.Queued.Local().Format(time.DateTime), took, cleantext.Line(t.Description))
+		rows = append(rows, clean(t.ID, v.status(t), t.Agent, t.Queued.Local().Format(time.DateTime), took, t.Description))
 	}
-	if err := table.Flush(); err != nil || !v.more {
+	if err := writeRows(w, rows, 3, width); err != nil || !v.more {
 		return err
 	}
 	_, err := fmt.Fprintln(w, "  (older tasks are listed with --all)")

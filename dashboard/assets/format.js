@@ -1,8 +1,12 @@
 // Wording and formatting. Every function in this file except "say" is pure.
 
+const day = new Intl.DateTimeFormat(undefined, { weekday: 'short', hour: '2-digit', minute: '2-digit', hour12: false })
+
 const running = task => (task.tool ? `running · ${task.tool}` : 'running')
 
-// PHASES holds, for each phase of a running task, the state and the words that the page shows.
+const parked = task => (task.asks ? 'asks' : task.parked ? `parked until ${day.format(task.parked)}` : 'waits for the provider')
+
+// PHASES holds the state and the words with which the page shows each phase of a running task.
 const PHASES = {
   '': { state: 'running', words: running },
   'starting': { state: 'running', words: () => 'starting' },
@@ -11,7 +15,7 @@ const PHASES = {
   'waiting for its own tasks': { state: 'waiting', words: task => `waits for ${task.waiting || 'its'} task${task.waiting === 1 ? '' : 's'}` },
   'stopping': { state: 'running', words: running },
   'storing': { state: 'running', words: () => 'storing its result' },
-  'parked': { state: 'waiting', words: () => 'waits for the provider' },
+  'parked': { state: 'waiting', words: parked },
 }
 
 const phaseOf = task => PHASES[task.phase || ''] || PHASES['']
@@ -62,7 +66,7 @@ export function stateText(task) {
 // lastHeard returns the most informative current line about a task.
 export function lastHeard(task) {
   if (task.over) return 'did not stop in time; its slot has been passed on'
-  if (task.status === 'error' || task.status === 'cancelled' || isParked(task)) return task.reason || ''
+  if (task.status === 'error' || task.status === 'cancelled' || isParked(task)) return (task.reason || '').replace(/^the turn: /, '') // so that a phone shows more of it
   return task.detail || task.text || ''
 }
 

@@ -12,4 +12,9 @@
 // This command makes the pictures in docs/images:
 //
 //	go test ./dashboard/e2e -run TestPictures -e2e.pictures
+//
+// The pictures whose names begin with "glance" are made by a test of cmd/bgagent, which runs a test of this
+// package on the page of a real server:
+//
+//	go test ./cmd/bgagent -run TestThreeHosts -picture
 package e2e

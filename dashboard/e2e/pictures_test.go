@@ -31,7 +31,7 @@ func TestPictures(t *testing.T) {
 		require.NoError(t, os.MkdirAll(folder, 0o755))
 	}
 	url := startScene(t)
-	light := screen{width: 1240, height: 560, scale: 1}
+	light := screen{width: 1240, height: 540, scale: 1}
 	dark := light
 	dark.dark = true
 	small := phone
