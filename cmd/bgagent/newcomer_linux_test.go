@@ -15,8 +15,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// keepPicture makes the test write the picture for the README again.
-var keepPicture = flag.Bool("picture", false, "write docs/images/run.svg")
+// keepPicture makes the tests write their pictures for the README again.
+var keepPicture = flag.Bool("picture", false, "write docs/images/run.svg and docs/images/glance*")
 
 const (
 	fixScript = `#!/bin/sh

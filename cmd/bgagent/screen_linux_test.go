@@ -156,13 +156,13 @@ func (s *screen) svg(command string) string {
 	const width, height, left, top = 8.4, 18, 12.0, 26
 	var b strings.Builder
 	rows := strings.Count(strings.TrimRight(s.String(), "\n"), "\n") + 1
-	fmt.Fprintf(&b, `<svg xmlns="http://www.w3.org/2000/svg" width="%.0f" height="%d" role="img" aria-label="bgagent run in a terminal of %d columns"><rect width="100%%" height="100%%" rx="8" fill="#1c2128"/><g font-family="ui-monospace,SFMono-Regular,Menlo,Consolas,DejaVu Sans Mono,monospace" font-size="14" fill="#cdd9e5" xml:space="preserve">`+"\n", float64(s.cols)*width+2*left, (rows+1)*height+24, s.cols)
+	fmt.Fprintf(&b, `<svg xmlns="http://www.w3.org/2000/svg" width="%.0f" height="%d" role="img" aria-label="%s in a terminal of %d columns"><rect width="100%%" height="100%%" rx="8" fill="#1c2128"/><g font-family="ui-monospace,SFMono-Regular,Menlo,Consolas,DejaVu Sans Mono,monospace" font-size="14" fill="#cdd9e5" xml:space="preserve">`+"\n", float64(s.cols)*width+2*left, (rows+1)*height+24, command, s.cols)
 	text := func(row, col int, style, text string) {
 		fill := ""
 		if c := colours[style]; c != "" {
 			fill = ` fill="` + c + `"`
 		}
-		fmt.Fprintf(&b, `<text x="%.1f" y="%d" textLength="%.1f"%s>%s</text>`+"\n", left+float64(col)*width, top+row*height, float64(utf8.RuneCountInString(text))*width, fill, html.EscapeString(text))
+		fmt.Fprintf(&b, `<text x="%.1f" y="%d" textLength="%.1f"%s>%s</text>`+"\n", left+float64(col)*width, top+row*height, float64(utf8.RuneCountInString(text))*width, fill, html.EscapeString(strings.ReplaceAll(text, " ", "\u00a0"))) // browsers show several blanks as one
 	}
 	text(0, 0, "", "$ "+command)
 	for row, line := range s.cells[:rows] {
