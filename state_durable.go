@@ -87,3 +87,15 @@ func hideEnd(s *Task) {
 	s.Cause, s.Reason, s.Ended, s.Quiet, s.Notice = CauseNone, "", time.Time{}, false, NoticeNone
 	s.Partial, s.Reasoning, s.OpenTodos, s.Unconsumed = s.Result != "", false, 0, nil
 }
+
+// keepLast makes the last record of a task that expires from memory. The store keeps this record as
+// history.
+func (st *state) keepLast(t *task) {
+	if s := st.storing; s != nil {
+		m, r := s.task(t), st.recordTask(t)
+		m.final = &r
+		s.last = append(s.last, m)
+		s.change(m)
+		st.storeLater()
+	}
+}

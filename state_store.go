@@ -463,18 +463,6 @@ func (s *storing) batchOf(n *node) uint32 {
 	return 0
 }
 
-// keepLast makes the last record of a task that expires from memory. The store keeps this record as
-// history.
-func (st *state) keepLast(t *task) {
-	if s := st.storing; s != nil {
-		m, r := s.task(t), st.recordTask(t)
-		m.final = &r
-		s.last = append(s.last, m)
-		s.change(m)
-		st.storeLater()
-	}
-}
-
 // forgetNode deletes the record of a node that is no longer needed.
 func (st *state) forgetNode(n *node) {
 	s := st.storing

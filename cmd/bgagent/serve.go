@@ -14,6 +14,7 @@ import (
 	"github.com/bgagent/bgagent/cmd/bgagent/internal/bridge"
 	"github.com/bgagent/bgagent/cmd/bgagent/internal/children"
 	"github.com/bgagent/bgagent/cmd/bgagent/internal/control"
+	"github.com/bgagent/bgagent/cmd/bgagent/internal/transcript"
 	"github.com/bgagent/bgagent/dashboard"
 	"github.com/bgagent/bgagent/mcpserver"
 )
