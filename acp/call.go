@@ -10,12 +10,13 @@ import (
 	"strings"
 
 	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/internal/asktext"
 	"github.com/bgagent/bgagent/internal/calldigest"
 	sdk "github.com/coder/acp-go-sdk"
 )
 
-// toolCall is a tool call of a turn. Its paths and input are kept while the call is in
-// flight, because a question about the call does not always repeat them.
+// toolCall is a tool call of a turn. Its paths, its input and its description are kept while
+// the call is in flight, because a question about the call does not always repeat them.
 type toolCall struct {
 	tool    bgagent.MessageTool
 	kind    string
@@ -25,6 +26,51 @@ type toolCall struct {
 	kept    int  // number of bytes in paths and input
 	unclear bool // whether some paths or inputs are not kept or could not be read
 	result  callResult
+	described
+}
+
+// described is what an agent has told about a call for people, in its messages about the call.
+type described struct {
+	whole   string // title, also if it is longer than toolCall.title
+	content []sdk.ToolCallContent
+	size    int  // number of bytes in whole and content
+	dropped bool // whether a title or content was too large to be kept
+}
+
+// describe stores a title and content. An empty argument leaves the stored value unchanged. The
+// argument "room" is the maximum number of bytes by which d may grow. The result is the number of bytes
+// by which it has grown.
+func (d *described) describe(title string, content []sdk.ToolCallContent, room int) (grown int) {
+	next := *d
+	if title != "" {
+		next.whole = title
+	}
+	if len(content) > 0 {
+		next.content = content
+	}
+	next.size = len(next.whole) + weighContent(next.content)
+	if grown = next.size - d.size; next.size > maxDescribed || grown > room {
+		d.dropped = true
+		return 0
+	}
+	*d = next
+	return grown
+}
+
+// weighContent returns the approximate size of content in bytes.
+func weighContent(content []sdk.ToolCallContent) (n int) {
+	for _, c := range content {
+		n += 16
+		switch {
+		case c.Diff != nil:
+			n += len(c.Diff.Path) + len(c.Diff.NewText) + len(value(c.Diff.OldText))
+		case c.Content != nil && c.Content.Content.Text != nil:
+			n += len(c.Content.Content.Text.Text)
+		case c.Content != nil:
+			n += len(asktext.Value(c.Content.Content))
+		}
+	}
+	return n
 }
 
 // keep stores the paths and the input from n. The argument "room" is the maximum number of
@@ -56,17 +102,21 @@ func (call *toolCall) keep(n callNews, room int) (grown int) {
 	return call.kept - before
 }
 
-// forget drops the paths and the input, which are needed only while the call is in
-// flight. It returns the number of bytes freed.
-func (call *toolCall) forget() (freed int) {
-	freed = call.kept
+// forget drops the paths, the input and the description, which are needed only while the call is in
+// flight. It returns the number of bytes freed: of paths and input, and of the description.
+func (call *toolCall) forget() (freed, freedDescribed int) {
+	freed, freedDescribed = call.kept, call.size
 	call.paths, call.input, call.kept = nil, nil, 0
-	return freed
+	call.described = described{}
+	return freed, freedDescribed
 }
 
 const (
 	maxPaths = 1000    // maximum number of paths kept per tool call
 	maxKept  = 8 << 20 // maximum number of bytes of paths and inputs kept for all tool calls of a turn together
+
+	maxDescribed    = 64 << 10 // maximum number of bytes of a description; a question could not show more
+	maxAllDescribed = 8 << 20  // maximum number of bytes of the descriptions of all tool calls of a turn together
 )
 
 // weigh returns the approximate size of a decoded JSON value in bytes.
@@ -164,8 +214,11 @@ func (s *session) called(t *turn, n callNews) []report {
 	if call.result.add(printed); !call.tool.State.InFlight() {
 		call.tool.Result = call.result.of()
 	}
-	if t.kept += call.keep(n, maxKept-t.kept); !call.tool.State.InFlight() {
-		t.kept -= call.forget()
+	t.kept += call.keep(n, maxKept-t.kept)
+	t.described += call.describe(n.title, n.output.content, maxAllDescribed-t.described)
+	if !call.tool.State.InFlight() {
+		kept, described := call.forget()
+		t.kept, t.described = t.kept-kept, t.described-described
 	}
 	tool := call.tool
 	s.conv.used(tool)

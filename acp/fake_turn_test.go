@@ -151,10 +151,14 @@ func (t *fakeTurn) use(verb, rest string) error {
 		if verb == "tool" {
 			t.tell(sdk.UpdateToolCall(id, sdk.WithUpdateStatus(sdk.ToolCallStatusCompleted)))
 		}
-	case "permit", "quietly": // "quietly" writes nothing after the answer
+	case "permit", "quietly", "bare": // "quietly" writes nothing after the answer; "bare" names only the id of a call
+		call := sdk.ToolCallUpdate{ToolCallId: sdk.ToolCallId(rest)}
+		if verb != "bare" {
+			call = sdk.ToolCallUpdate{ToolCallId: t.call(), Title: sdk.Ptr(rest), Kind: sdk.Ptr(sdk.ToolKindExecute), RawInput: map[string]any{"command": rest}}
+		}
 		resp, err := t.a.conn.RequestPermission(ctx, sdk.RequestPermissionRequest{
 			SessionId: t.id,
-			ToolCall:  sdk.ToolCallUpdate{ToolCallId: t.call(), Title: sdk.Ptr(rest), Kind: sdk.Ptr(sdk.ToolKindExecute), RawInput: map[string]any{"command": rest}},
+			ToolCall:  call,
 			Options: []sdk.PermissionOption{
 				{Kind: sdk.PermissionOptionKindAllowAlways, Name: "Always", OptionId: "always"},
 				{Kind: sdk.PermissionOptionKindAllowOnce, Name: "Once", OptionId: "once"},

@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"reflect"
 	"slices"
+
+	"github.com/bgagent/bgagent/internal/asktext"
 )
 
 // The types of the SDK refuse a whole value if one part of it has the wrong type. The
@@ -31,6 +33,49 @@ func readable(raw []byte, v any) (left bool, err error) {
 	}
 	reflect.ValueOf(v).Elem().SetZero()
 	return true, json.Unmarshal(mended, v)
+}
+
+// exact returns the input of a tool call in the parameters of a message with its numbers as the agent has
+// written them. The argument "input" is the input as the SDK has decoded it, in which large numbers are
+// rounded. The argument "name" is the name of the field with the call.
+func exact(params json.RawMessage, name string, input any) any {
+	if input == nil {
+		return nil
+	}
+	var fields map[string]json.RawMessage
+	var call struct {
+		RawInput json.RawMessage `json:"rawInput"`
+	}
+	if json.Unmarshal(params, &fields) != nil || json.Unmarshal(fields[name], &call) != nil {
+		return input
+	}
+	if v, ok := asktext.Decode(call.RawInput); ok {
+		return v
+	}
+	return input
+}
+
+// rounded returns the value with its numbers as the package json decodes them by default. It does not
+// change v.
+func rounded(v any) any {
+	switch v := v.(type) {
+	case json.Number:
+		f, _ := v.Float64() // infinite if the number is too large
+		return f
+	case []any:
+		out := make([]any, len(v))
+		for i, x := range v {
+			out[i] = rounded(x)
+		}
+		return out
+	case map[string]any:
+		out := make(map[string]any, len(v))
+		for k, x := range v {
+			out[k] = rounded(x)
+		}
+		return out
+	}
+	return v
 }
 
 // mender makes values decodable by leaving out parts.

@@ -69,6 +69,7 @@ func (p *process) request(_ context.Context, method string, params json.RawMessa
 		if err != nil {
 			return nil, badParams(err)
 		}
+		q.ToolCall.RawInput = exact(params, "toolCall", q.ToolCall.RawInput)
 		return p.c.permission(t, q, left), nil
 	case sdk.ClientMethodFsReadTextFile:
 		return handle(params, func(q sdk.ReadTextFileRequest) (any, error) { return p.c.readFile(t, q) })
@@ -128,12 +129,12 @@ func cancelled() sdk.RequestPermissionResponse {
 // permission answers a permission request. The argument "left" reports whether a part of
 // the request could not be read.
 func (c *Client) permission(t *turn, req sdk.RequestPermissionRequest, left bool) sdk.RequestPermissionResponse {
-	q, unclear, out := c.question(t, req, left)
+	q, told, out := c.question(t, req, left)
 	t.report(out...)
-	answer := c.decide(t, q, unclear)
+	answer := c.decide(t, q, told.unclear)
 	var chosen *sdk.PermissionOption
 	if answer.Ask && !answer.Allow && t.ctx.Err() == nil {
-		chosen, answer = t.askManager(q, req, unclear)
+		chosen, answer = t.askManager(q, req, told)
 	}
 	if t.ctx.Err() != nil {
 		return cancelled()
@@ -166,9 +167,8 @@ func (c *Client) refuse(t *turn, what string) {
 }
 
 // question returns the agent's question. It adds what earlier messages have reported about
-// the tool call. It also updates the call with the content of the question. The result
-// "unclear" reports whether some paths or inputs of the call are unknown.
-func (c *Client) question(t *turn, req sdk.RequestPermissionRequest, left bool) (q PermissionRequest, unclear bool, out []report) {
+// the tool call. It also updates the call with the content of the question.
+func (c *Client) question(t *turn, req sdk.RequestPermissionRequest, left bool) (q PermissionRequest, told earlier, out []report) {
 	x := req.ToolCall
 	n := callNews{
 		id: string(x.ToolCallId), status: value(x.Status), input: x.RawInput,
@@ -181,6 +181,7 @@ func (c *Client) question(t *turn, req sdk.RequestPermissionRequest, left bool) 
 		known, n.begins = nil, true // a question is never about an ended call, so the call is new
 	}
 	if known != nil {
+		told.described, told.input = known.described, known.input
 		n.paths = append(n.paths, known.paths...)
 		slices.Sort(n.paths)
 		n.paths = slices.Compact(n.paths)
@@ -202,11 +203,14 @@ func (c *Client) question(t *turn, req sdk.RequestPermissionRequest, left bool) 
 	known = t.calls[short(n.id)]
 	if known == nil { // the call has no id, or there are too many calls
 		q.Name = nameOf(q.Title, q.Kind)
-		return q, n.id != "" || left, out
+		told.unclear = n.id != "" || left
+		return q, told, out
 	}
+	t.described += known.describe(q.Title, x.Content, maxAllDescribed-t.described)
 	q.Name = known.tool.Name
-	q.Title, q.Kind = cmp.Or(q.Title, known.title), cmp.Or(q.Kind, known.kind)
-	return q, known.unclear, out
+	q.Title, q.Kind = cmp.Or(q.Title, told.whole, known.title), cmp.Or(q.Kind, known.kind)
+	told.unclear = known.unclear
+	return q, told, out
 }
 
 // subject returns the access and the texts that the rules are matched against. For tools
@@ -264,6 +268,7 @@ func (c *Client) decide(t *turn, q PermissionRequest, unclear bool) PermissionAn
 	if c.cfg.Permit == nil {
 		return PermissionAnswer{Ask: true}
 	}
+	q.Input = rounded(q.Input)
 	defer t.asks(fmt.Sprintf("may it use %s: %.200s", q.Name, q.Title))()
 	answer, err := await(t.ctx, func() PermissionAnswer { return c.cfg.Permit(t.ctx, q) })
 	if err != nil {

@@ -4,12 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 
 	"github.com/bgagent/bgagent"
 	"github.com/bgagent/bgagent/internal/asktext"
-	"github.com/bgagent/bgagent/internal/mdtext"
 	sdk "github.com/coder/acp-go-sdk"
 )
 
@@ -35,25 +35,33 @@ func offers(list []sdk.PermissionOption) (out []offer) {
 	return out
 }
 
-// askManager asks the manager about a request. The argument "unclear" reports whether some paths or inputs of
-// the call are unknown. The result "chosen" is the agent's option that was chosen. It is nil if nobody has
-// answered, and the result "answer" then contains the reason.
-func (t *turn) askManager(q PermissionRequest, req sdk.RequestPermissionRequest, unclear bool) (chosen *sdk.PermissionOption, answer PermissionAnswer) {
+// earlier is what the client knew about a call when the agent asked about it.
+type earlier struct {
+	described
+	input   any
+	unclear bool // whether some paths or inputs of the call are unknown, also with the question
+}
+
+// askManager asks the manager about a request. The result "chosen" is the agent's option that was chosen.
+// It is nil if nobody has answered, and the result "answer" then contains the reason.
+func (t *turn) askManager(q PermissionRequest, req sdk.RequestPermissionRequest, told earlier) (chosen *sdk.PermissionOption, answer PermissionAnswer) {
 	t.reporting.Lock()
 	r := t.r
 	t.reporting.Unlock()
-	if r == nil {
+	switch {
+	case r == nil:
 		return nil, PermissionAnswer{Reason: errOver.Error()}
-	}
-	if unclear { // nobody may decide about what is not shown
+	case told.unclear: // nobody may decide about what is not shown
 		return nil, PermissionAnswer{Reason: "the agent has not told everything about this call, or a part of it could not be read"}
+	case told.dropped:
+		return nil, PermissionAnswer{Reason: "what the agent has told about this call is too long to be shown"}
 	}
 	list := offers(req.Options)
 	if len(list) == 0 {
 		return nil, PermissionAnswer{Reason: "the agent offers no answer that is about this request alone"}
 	}
 	question := bgagent.Question{
-		Kind: bgagent.QuestionPermission, Title: fmt.Sprintf("may it use %s: %.200s", q.Name, q.Title), Subject: subjectOf(q, req),
+		Kind: bgagent.QuestionPermission, Title: asktext.Shown(fmt.Sprintf("may it use %s: %.200s", q.Name, q.Title)), Subject: subjectOf(q, req.ToolCall.Content, told),
 	}
 	for _, o := range list {
 		question.Options = append(question.Options, o.text)
@@ -77,47 +85,80 @@ func (t *turn) askManager(q PermissionRequest, req sdk.RequestPermissionRequest,
 	return chosen, answer
 }
 
-// subjectOf returns all that the agent has told about what it wants to do.
-func subjectOf(q PermissionRequest, req sdk.RequestPermissionRequest) string {
-	text := asktext.Input(q.Input)
-	add := func(more string) {
-		if more = strings.TrimSpace(more); more != "" && !contains(text, more) {
-			text = strings.TrimPrefix(text+"\n"+more, "\n")
-		}
-	}
-	add(q.Title)
+// subjectOf returns all that the agent has told about what it wants to do, in the question and in earlier
+// messages about the same call. The question is about the call as it was told last: a new title or input
+// and new content take the place of the previous ones. But the question itself can contain less than what
+// was told before, so both are shown.
+func subjectOf(q PermissionRequest, content []sdk.ToolCallContent, told earlier) string {
+	var s subjectText
+	s.input(q.Input)
+	s.field("title", q.Title)
+	s.field("title", told.whole)
 	for _, p := range q.Paths {
-		add(p)
+		s.field("path", p)
 	}
-	for _, c := range req.ToolCall.Content {
-		switch {
-		case c.Diff != nil:
-			add(diff(c.Diff))
-		case c.Content != nil && c.Content.Content.Text != nil:
-			add(c.Content.Content.Text.Text)
-		case c.Content != nil:
-			add(asktext.Value(c.Content.Content))
-		}
+	s.contents(content)
+	s.contents(told.content)
+	if !reflect.DeepEqual(q.Input, told.input) {
+		text := asktext.Input(told.input)
+		s.add(text, asktext.Block("input as told before", text))
 	}
-	return mdtext.Valid(text)
+	return strings.Join(s.lines, "\n")
 }
 
-// contains reports whether the text contains the lines, or a field whose value they are.
-func contains(text, lines string) bool {
-	text, lines = "\n"+text+"\n", lines+"\n"
-	return strings.Contains(text, "\n"+lines) || strings.Contains(text, ": "+lines)
+// subjectText collects the fields of a subject. A text that stands in a field is not repeated.
+type subjectText struct {
+	lines []string
+	shown map[string]bool
+}
+
+func (s *subjectText) add(key, field string) {
+	if key = strings.TrimSpace(key); key == "" || s.shown[key] {
+		return
+	}
+	if s.shown == nil {
+		s.shown = map[string]bool{}
+	}
+	s.shown[key] = true
+	s.lines = append(s.lines, field)
+}
+
+func (s *subjectText) field(name, value string) { s.add(value, asktext.Field(name, value)) }
+
+// input adds the input of a call. The texts in its fields need not be repeated after that.
+func (s *subjectText) input(input any) {
+	text := asktext.Input(input)
+	s.add(text, text)
+	fields, _ := input.(map[string]any)
+	for _, v := range fields {
+		if text, ok := v.(string); ok {
+			s.shown[strings.TrimSpace(text)] = true
+		}
+	}
+}
+
+func (s *subjectText) contents(list []sdk.ToolCallContent) {
+	for _, c := range list {
+		switch {
+		case c.Diff != nil:
+			text := asktext.Block("change of "+c.Diff.Path, diff(c.Diff))
+			s.add(text, text)
+		case c.Content != nil && c.Content.Content.Text != nil:
+			s.field("text", c.Content.Content.Text.Text)
+		case c.Content != nil:
+			s.field("content", asktext.Value(c.Content.Content))
+		}
+	}
 }
 
 // diff returns the change of a file as a text, including the lines that stay the same.
 func diff(d *sdk.ToolCallContentDiff) string {
-	lines := []string{"change of " + d.Path + ":"}
-	if d.OldText != nil {
-		for line := range strings.Lines(*d.OldText) {
-			lines = append(lines, "-"+strings.TrimSuffix(line, "\n"))
-		}
+	var b strings.Builder
+	for line := range strings.Lines(value(d.OldText)) {
+		b.WriteString("-" + strings.TrimSuffix(line, "\n") + "\n")
 	}
 	for line := range strings.Lines(d.NewText) {
-		lines = append(lines, "+"+strings.TrimSuffix(line, "\n"))
+		b.WriteString("+" + strings.TrimSuffix(line, "\n") + "\n")
 	}
-	return strings.Join(lines, "\n")
+	return b.String()
 }

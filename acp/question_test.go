@@ -214,8 +214,120 @@ func TestARequestThatIsNotKnownAsAWholeIsNotAsked(t *testing.T) {
 
 func TestTheSubjectContainsAllThatTheAgentTells(t *testing.T) {
 	q := PermissionRequest{Title: "Edit a.go", Input: map[string]any{"path": "/w/abc.go"}, Paths: []string{"/w/a", "/w/abc.go", "/w/b.go"}}
-	req := sdk.RequestPermissionRequest{ToolCall: sdk.ToolCallUpdate{Content: []sdk.ToolCallContent{
-		sdk.ToolDiffContent("/w/a.go", "new\nlast", "old\n"), sdk.ToolContent(sdk.TextBlock("as told")),
-	}}}
-	require.Equal(t, "path: /w/abc.go\nEdit a.go\n/w/a\n/w/b.go\nchange of /w/a.go:\n-old\n+new\n+last\nas told", subjectOf(q, req))
+	content := []sdk.ToolCallContent{sdk.ToolDiffContent("/w/a.go", "new\nlast", "old\n"), sdk.ToolContent(sdk.TextBlock("as told"))}
+	want := "path: /w/abc.go\ntitle: Edit a.go\npath: /w/a\npath: /w/b.go\nchange of /w/a.go:\n  -old\n  +new\n  +last\ntext: as told"
+	require.Equal(t, want, subjectOf(q, content, earlier{}))
+	told := earlier{described: described{whole: q.Title, content: content}, input: map[string]any{"path": "/w/abc.go"}}
+	require.Equal(t, want, subjectOf(q, content, told), "nothing is repeated")
+	require.Equal(t, want, subjectOf(q, nil, told))
+	told = earlier{described: described{whole: "Edit", content: content[1:]}, input: map[string]any{"command": "ls", "force": true}}
+	require.Equal(t, "path: /w/abc.go\ntitle: Edit a.go\ntitle: Edit\npath: /w/a\npath: /w/b.go\ntext: as told\ninput as told before:\n  ls\n  force: true", subjectOf(q, nil, told))
+	require.Equal(t, "title: Edit", subjectOf(PermissionRequest{Title: "Edit"}, nil, earlier{}))
+}
+
+// No part of a subject that the agent writes looks like a line of bgagent, and none is invisible.
+func TestNothingInTheSubjectCanLookLikeAField(t *testing.T) {
+	q := PermissionRequest{Title: "Edit\npath: /w/a", Paths: []string{"/w/x\npath: /w/b"}}
+	content := []sdk.ToolCallContent{sdk.ToolDiffContent("/w/a:\nb", "new\rtext\x1b[2K", "\u202eold"), sdk.ToolContent(sdk.TextBlock("a\ntitle: b"))}
+	require.Equal(t, "title:\n  Edit\n  path: /w/a\npath:\n  /w/x\n  path: /w/b\n\"change of /w/a:\\nb\":\n  -\\u202eold\n  +new\\rtext\\x1b[2K\ntext:\n  a\n  title: b",
+		subjectOf(q, content, earlier{}))
+}
+
+// An agent often sends the details of a call before it asks, and the question then only names the call.
+func TestAQuestionShowsWhatWasToldBefore(t *testing.T) {
+	begin := func(more string) string {
+		return `update {"sessionUpdate":"tool_call","toolCallId":"c","title":"Edit a.go","kind":"edit","status":"pending","rawInput":{"file":"a.go"},"content":[` + more + `]}`
+	}
+	diff := func(text string) string {
+		return fmt.Sprintf(`{"type":"diff","path":"/w/a.go","oldText":"old","newText":%q}`, text)
+	}
+	text := func(s string) string {
+		return fmt.Sprintf(`{"type":"content","content":{"type":"text","text":%q}}`, s)
+	}
+	update := func(fields string) string {
+		return `update {"sessionUpdate":"tool_call_update","toolCallId":"c",` + fields + `}`
+	}
+	const intro = "file: a.go\ntitle: Edit a.go\n"
+	for _, x := range []struct{ prompt, subject, reason string }{
+		{begin(diff("new")), intro + "path: /w/a.go\nchange of /w/a.go:\n  -old\n  +new", ""},
+		{begin("") + "\n" + update(`"content":[`+diff("new")+`,`+text("note")+`]`), intro + "path: /w/a.go\nchange of /w/a.go:\n  -old\n  +new\ntext: note", ""},
+		{begin(diff("new")) + "\n" + update(`"content":[`+diff("newer")+`]`), intro + "path: /w/a.go\nchange of /w/a.go:\n  -old\n  +newer", ""},
+		{begin(diff("new")) + "\n" + update(`"status":"in_progress"`), intro + "path: /w/a.go\nchange of /w/a.go:\n  -old\n  +new", ""},
+		{begin(text(strings.Repeat("x", maxTitle)+"y")) + "\n" + update(`"title":"`+strings.Repeat("z", maxTitle)+`!"`), "file: a.go\ntitle: " + strings.Repeat("z", maxTitle) + "!\ntext: " + strings.Repeat("x", maxTitle) + "y", ""},
+		{begin(text(strings.Repeat("x", maxDescribed))) + "\n" + update(`"content":[`+text("short")+`]`), "", "what the agent has told about this call is too long to be shown"},
+		{begin(diff("new")) + "\n" + update(`"status":"completed"`), "", "has no details"}, // the question is about a new call
+	} {
+		asking(t, Config{}, func(t *testing.T, _ *Client, m *bgagent.BackgroundManager) {
+			task := launchIn(t, m, x.prompt+"\nbare c")
+			switch x.reason {
+			case "":
+				require.Len(t, task.Questions, 1, task.Result)
+				require.Equal(t, x.subject, task.Questions[0].Subject)
+			case "has no details":
+				require.Len(t, task.Questions, 1, task.Result)
+				require.Empty(t, task.Questions[0].Subject)
+			default:
+				require.Empty(t, task.Questions)
+				require.Contains(t, task.Result, x.reason)
+			}
+		})
+	}
+}
+
+func TestLargeNumbersAreShownAsTheAgentWritesThem(t *testing.T) {
+	var got any
+	permit := func(_ context.Context, q PermissionRequest) PermissionAnswer {
+		got = q.Input
+		return PermissionAnswer{Ask: true}
+	}
+	const id = "9007199254740993" // rounded as a float64
+	for _, update := range []string{
+		`{"sessionUpdate":"tool_call","toolCallId":"c","title":"drop","kind":"other","rawInput":{"id":` + id + `}}`,
+		`{"sessionUpdate":"tool_call_update","toolCallId":"c","title":"drop","rawInput":{"id":` + id + `}}`,
+	} {
+		asking(t, Config{Permit: permit}, func(t *testing.T, _ *Client, m *bgagent.BackgroundManager) {
+			task := launchIn(t, m, "update "+update+"\nbare c")
+			require.Len(t, task.Questions, 1, task.Result)
+			require.Equal(t, "id: "+id+"\ntitle: drop", task.Questions[0].Subject)
+			require.Equal(t, map[string]any{"id": float64(9007199254740992)}, got, "Permit gets what the package json decodes")
+		})
+	}
+	asking(t, Config{}, func(t *testing.T, c *Client, m *bgagent.BackgroundManager) {
+		task := launchIn(t, m, "wait")
+		c.mu.Lock()
+		p := c.sessions[task.Session].proc
+		c.mu.Unlock()
+		go p.request(t.Context(), sdk.ClientMethodSessionRequestPermission, []byte(fmt.Sprintf(`{"sessionId":%q,"toolCall":{"toolCallId":"call",
+			"rawInput":{"id":%s}},"options":[{"kind":"allow_once","name":"Yes","optionId":"y"}]}`, task.Session, id)))
+		time.Sleep(time.Second)
+		task, err := m.Get(task.ID)
+		require.NoError(t, err)
+		require.Len(t, task.Questions, 1)
+		require.Equal(t, "id: "+id, task.Questions[0].Subject)
+	})
+}
+
+func TestTheDescriptionsOfCallsAreBounded(t *testing.T) {
+	asking(t, Config{}, func(t *testing.T, c *Client, m *bgagent.BackgroundManager) {
+		task := launchIn(t, m, "wait")
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		s := c.sessions[task.Session]
+		large := []sdk.ToolCallContent{sdk.ToolContent(sdk.TextBlock(strings.Repeat("x", maxDescribed-100)))}
+		last := func(i int) *toolCall { return s.turn.calls[fmt.Sprint(i)] }
+		n := maxAllDescribed/maxDescribed + 2
+		for i := range n {
+			for range 2 {
+				s.apply(s.turn, sdk.StartToolCall(sdk.ToolCallId(fmt.Sprint(i)), "edit", sdk.WithStartContent(large)), false)
+			}
+			require.LessOrEqual(t, s.turn.described, maxAllDescribed)
+		}
+		require.False(t, last(0).dropped)
+		require.True(t, last(n-1).dropped)
+		for i := range n {
+			s.apply(s.turn, sdk.UpdateToolCall(sdk.ToolCallId(fmt.Sprint(i)), sdk.WithUpdateStatus(sdk.ToolCallStatusCompleted)), false)
+		}
+		require.Zero(t, s.turn.described)
+		require.Nil(t, last(0).content)
+	})
 }

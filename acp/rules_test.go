@@ -153,12 +153,12 @@ func TestAQuestionCoversEverythingReportedAboutTheCall(t *testing.T) {
 			Locations: test.told.Locations, Content: test.told.Content, RawInput: test.told.RawInput,
 		}}, false)
 		test.asked.ToolCallId = "1"
-		q, unclear, _ := c.question(turn, sdk.RequestPermissionRequest{ToolCall: test.asked}, false)
+		q, told, _ := c.question(turn, sdk.RequestPermissionRequest{ToolCall: test.asked}, false)
 		want := PermissionAnswer{Allow: test.want == "", Reason: test.want}
 		if test.want == asked {
 			want = PermissionAnswer{Ask: true}
 		}
-		require.Equal(t, want, c.decide(turn, q, unclear), name)
+		require.Equal(t, want, c.decide(turn, q, told.unclear), name)
 	}
 }
 
@@ -166,8 +166,8 @@ func TestAQuestionIsAboutTheCommandOfItsCall(t *testing.T) {
 	c, turn := asker(t, on("bash", "*", bgagent.PermissionAllow), on("bash", "rm *", bgagent.PermissionDeny))
 	turn.s.apply(turn, sdk.StartToolCall("1", "Tidy up", sdk.WithStartKind(sdk.ToolKindExecute), sdk.WithStartRawInput(map[string]any{"command": "rm -rf .", "path": "/w"})), false)
 	for _, again := range []any{nil, map[string]any{}} {
-		q, unclear, _ := c.question(turn, sdk.RequestPermissionRequest{ToolCall: sdk.ToolCallUpdate{ToolCallId: "1", RawInput: again}}, false)
-		require.False(t, c.decide(turn, q, unclear).Allow)
+		q, told, _ := c.question(turn, sdk.RequestPermissionRequest{ToolCall: sdk.ToolCallUpdate{ToolCallId: "1", RawInput: again}}, false)
+		require.False(t, c.decide(turn, q, told.unclear).Allow)
 		require.Equal(t, map[string]any{"command": "rm -rf .", "path": "/w"}, q.Input)
 	}
 }

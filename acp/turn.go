@@ -52,21 +52,22 @@ type turn struct {
 	requests sync.WaitGroup // counts the agent's requests that are being answered
 
 	// Client.mu guards the fields below.
-	noise    jsonlines.Noise // text that was printed during the turn and was not a message
-	over     bool            // whether everything from the agent is ignored
-	answered bool            // whether the prompt was answered, so that only late pieces are accepted
-	broken   bool            // whether the agent has reported that it has failed
-	problem  string          // text that the agent has sent since it reported its failure
-	fault    apifault.Fault  // last error of the provider that the agent has reported
-	retries  int             // number of failed tries of the current request, according to the agent
-	calls    map[string]*toolCall
-	repeated int    // number of calls that have the same id as an ended call
-	kept     int    // number of bytes of the calls' paths and inputs that are kept
-	refused  string // last refusal; cleared when the agent writes text
-	terms    map[string]*terminal
-	asides   asides
-	cost     float64 // cost in US dollars that is not reported yet
-	told     float64 // cost in US dollars that is reported
+	noise     jsonlines.Noise // text that was printed during the turn and was not a message
+	over      bool            // whether everything from the agent is ignored
+	answered  bool            // whether the prompt was answered, so that only late pieces are accepted
+	broken    bool            // whether the agent has reported that it has failed
+	problem   string          // text that the agent has sent since it reported its failure
+	fault     apifault.Fault  // last error of the provider that the agent has reported
+	retries   int             // number of failed tries of the current request, according to the agent
+	calls     map[string]*toolCall
+	repeated  int    // number of calls that have the same id as an ended call
+	kept      int    // number of bytes of the calls' paths and inputs that are kept
+	described int    // number of bytes of the calls' descriptions that are kept
+	refused   string // last refusal; cleared when the agent writes text
+	terms     map[string]*terminal
+	asides    asides
+	cost      float64 // cost in US dollars that is not reported yet
+	told      float64 // cost in US dollars that is reported
 
 	compaction sdk.ToolCallId // id of the call with which the agent has reported its last compaction; empty if there was none
 }

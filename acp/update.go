@@ -43,6 +43,12 @@ func (p *process) update(method string, params json.RawMessage) {
 		// An update of a kind that the SDK does not know still counts as activity.
 		n.SessionId = sessionOf(params)
 	}
+	if x := n.Update.ToolCall; x != nil {
+		x.RawInput = exact(params, "update", x.RawInput)
+	}
+	if x := n.Update.ToolCallUpdate; x != nil {
+		x.RawInput = exact(params, "update", x.RawInput)
+	}
 	c := p.c
 	c.mu.Lock()
 	s := c.sessions[string(n.SessionId)]

@@ -53,6 +53,7 @@ type ask struct {
 	id, session, dir string
 	text             string             // one line for users
 	request          *PermissionRequest // nil for a question to the user
+	details          map[string]any     // request.Metadata with its numbers as the server has written them
 	question         *wireAsked         // question to the user; nil if it cannot be answered with one of its options
 	tool             wireCall           // tool call that asks
 	listed           bool               // the question was found in a list, so its turn might have been aborted
@@ -69,7 +70,8 @@ type ask struct {
 func (w *wirePermission) ask(dir string) *ask {
 	return &ask{
 		id: w.ID, session: w.SessionID, dir: dir, text: firstLine("may I: " + w.Permission + " " + strings.Join(w.Patterns, ", ")), tool: w.Tool,
-		request: &PermissionRequest{Session: w.SessionID, Permission: w.Permission, Patterns: w.Patterns, Metadata: w.Metadata},
+		request: &PermissionRequest{Session: w.SessionID, Permission: w.Permission, Patterns: w.Patterns, Metadata: w.Metadata.plain},
+		details: w.Metadata.exact,
 	}
 }
 

@@ -87,16 +87,16 @@ func (c *Client) pose(a *ask) *PermissionReply {
 
 // again returns an unregistered copy of the question.
 func (a *ask) again() *ask {
-	return &ask{id: a.id, session: a.session, dir: a.dir, text: a.text, request: a.request, question: a.question, tool: a.tool, listed: a.listed}
+	return &ask{id: a.id, session: a.session, dir: a.dir, text: a.text, request: a.request, details: a.details, question: a.question, tool: a.tool, listed: a.listed}
 }
 
 // toManager returns the question for the manager. The argument "input" is the input of the tool call,
 // or nil. The result depends only on what the server has stored, so that the question has the same
 // key after a restart.
 func (a *ask) toManager(input json.RawMessage) *bgagent.Question {
-	q := &bgagent.Question{ID: a.id, Kind: bgagent.QuestionPermission, Title: a.text, Options: []string{allowOnce, reject}}
+	q := &bgagent.Question{ID: a.id, Kind: bgagent.QuestionPermission, Title: asktext.Shown(a.text), Options: []string{allowOnce, reject}}
 	if a.request != nil {
-		q.Subject = mdtext.Valid(a.request.subject(input))
+		q.Subject = a.subject(input)
 		return q
 	}
 	asktext.Choose(q, a.question.Question, a.question.Options)
@@ -104,35 +104,43 @@ func (a *ask) toManager(input json.RawMessage) *bgagent.Question {
 }
 
 // subject returns what the agent wants to do: the whole command or diff, or all that is known about the access.
-func (r *PermissionRequest) subject(input json.RawMessage) string {
+func (a *ask) subject(input json.RawMessage) string {
+	command, _ := a.details["command"].(string)
+	diff, _ := a.details["diff"].(string)
+	shown := map[string]bool{command: true, diff: true}
 	var lines []string
-	command, _ := r.Metadata["command"].(string)
-	diff, _ := r.Metadata["diff"].(string)
-	if command != "" {
-		lines = append(lines, command)
-	}
-	for _, p := range r.Patterns {
-		if r.Permission != "bash" || !strings.Contains(command, p) { // the patterns of a command are parts of it
-			lines = append(lines, p)
+	add := func(name, value string) {
+		if shown[value] = true; len(lines) == 0 {
+			lines = append(lines, asktext.First(name, value))
+		} else {
+			lines = append(lines, asktext.Field(name, value))
 		}
 	}
-	for _, key := range slices.Sorted(maps.Keys(r.Metadata)) {
-		switch v := r.Metadata[key].(type) {
+	if command != "" {
+		add("command", command)
+	}
+	for _, p := range a.request.Patterns {
+		if a.request.Permission != "bash" || !strings.Contains(command, p) { // the patterns of a command are parts of it
+			add("pattern", p)
+		}
+	}
+	for _, key := range slices.Sorted(maps.Keys(a.details)) {
+		switch v := a.details[key].(type) {
 		case string:
-			if v != command && v != diff && !slices.Contains(lines, v) {
-				lines = append(lines, key+": "+v)
+			if !shown[v] {
+				lines = append(lines, asktext.Field(key, v))
 			}
 		default:
 			if key != "files" || diff == "" { // the diff contains the changes of all files
-				lines = append(lines, key+": "+asktext.Value(v))
+				lines = append(lines, asktext.Field(key, asktext.Value(v)))
 			}
 		}
 	}
 	if diff != "" {
-		lines = append(lines, diff)
+		lines = append(lines, asktext.Block("diff", diff))
 	}
-	if len(input) > 0 {
-		lines = append(lines, string(input))
+	if v, _ := asktext.Decode(input); asktext.Input(v) != "" {
+		lines = append(lines, asktext.Block("input", asktext.Input(v)))
 	}
 	return strings.Join(lines, "\n")
 }
@@ -403,7 +411,7 @@ func (a *ask) isPosedAs(session string, q bgagent.Question) bool {
 
 // isSame reports whether two questions with the same id ask the same.
 func (a *ask) isSame(b *ask) bool {
-	return a.session == b.session && a.text == b.text && reflect.DeepEqual(a.request, b.request) && reflect.DeepEqual(a.question, b.question)
+	return a.session == b.session && a.text == b.text && reflect.DeepEqual(a.request, b.request) && reflect.DeepEqual(a.details, b.details) && reflect.DeepEqual(a.question, b.question)
 }
 
 // answers sets the path and the body of a request that answers a question.

@@ -61,7 +61,7 @@ func TestAPermissionIsNotAskedBeforeTheInputIsKnown(t *testing.T) {
 		task := r.launch("askearly")
 		seconds(3)
 		q := question(t, r.m, task.ID)
-		assert.Equal(t, "rm -rf /\n{\"path\":\"/etc/passwd\"}", q.Subject)
+		assert.Equal(t, "rm -rf /\ninput:\n  path: /etc/passwd", q.Subject)
 		option(t, r.m, task.ID, q, "allow once")
 		assert.Contains(t, r.wait(task).Result, "replied once")
 	})

@@ -264,12 +264,29 @@ type wireProviders struct {
 }
 
 type wirePermission struct {
-	ID         string         `json:"id"`
-	SessionID  string         `json:"sessionID"`
-	Permission string         `json:"permission"`
-	Patterns   []string       `json:"patterns"`
-	Metadata   map[string]any `json:"metadata"`
-	Tool       wireCall       `json:"tool"`
+	ID         string      `json:"id"`
+	SessionID  string      `json:"sessionID"`
+	Permission string      `json:"permission"`
+	Patterns   []string    `json:"patterns"`
+	Metadata   wireDetails `json:"metadata"`
+	Tool       wireCall    `json:"tool"`
+}
+
+// wireDetails are the details of a permission request. If they are not an object, there are none.
+type wireDetails struct {
+	plain map[string]any // for Config.Permission
+	exact map[string]any // the same, with numbers as they are written
+}
+
+// UnmarshalJSON implements [json.Unmarshaler].
+func (d *wireDetails) UnmarshalJSON(b []byte) error {
+	if json.Unmarshal(b, &d.plain) != nil {
+		*d = wireDetails{}
+		return nil
+	}
+	exact, _ := asktext.Decode(b)
+	d.exact, _ = exact.(map[string]any)
+	return nil
 }
 
 type wireQuestion struct {

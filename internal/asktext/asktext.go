@@ -6,9 +6,14 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/bgagent/bgagent"
 	"github.com/bgagent/bgagent/internal/mdtext"
@@ -41,39 +46,136 @@ type Option struct {
 // Choose makes q a choice between the options.
 func Choose(q *bgagent.Question, asked string, options []Option) {
 	q.Kind, q.Options = bgagent.QuestionChoice, nil
-	lines := []string{asked}
+	lines := []string{First("question", asked)}
 	for _, o := range options {
 		q.Options = append(q.Options, o.Label)
 		if o.Description != "" {
-			lines = append(lines, o.Label+": "+o.Description)
+			lines = append(lines, Field(o.Label, o.Description))
 		}
 	}
-	q.Subject = mdtext.Valid(strings.Join(lines, "\n"))
+	q.Subject = strings.Join(lines, "\n")
+}
+
+// A subject consists of fields. A field begins at the start of a line with its name, and its value stands
+// in the same line or, if it has several lines, indented in the lines below. So no value can look like a
+// field. Only the first line can be a value without a name.
+
+// indent stands in front of each line of a value that has several lines.
+const indent = "  "
+
+// Field returns a field of a subject.
+func Field(name, value string) string {
+	if strings.Contains(value, "\n") {
+		return Block(name, value)
+	}
+	return called(name) + ": " + Shown(value)
+}
+
+// Block returns a field whose value stands in the lines below the name, even if it is a single line.
+func Block(name, value string) string {
+	var b strings.Builder
+	b.WriteString(called(name) + ":")
+	for line := range strings.SplitSeq(Shown(strings.TrimSuffix(value, "\n")), "\n") {
+		b.WriteByte('\n')
+		if line != "" {
+			b.WriteString(indent + line)
+		}
+	}
+	return b.String()
+}
+
+// First returns the first field of a subject. The name is left out if the value cannot be taken for a
+// field with a name.
+func First(name, value string) string {
+	if value == "" || strings.Contains(value, "\n") || namelike.MatchString(value) {
+		return Field(name, value)
+	}
+	return Shown(value)
+}
+
+// namelike matches a line that could begin with the name of a field.
+var namelike = regexp.MustCompile(`:([\s\pZ]|$)`)
+
+// called returns the name of a field. A name that cannot be told from other text is quoted.
+func called(name string) string {
+	first, _ := utf8.DecodeRuneInString(name)
+	if (unicode.IsLetter(first) || unicode.IsDigit(first) || first == '_') && !strings.ContainsAny(name, ":\n") && Shown(name) == name {
+		return name
+	}
+	return Shown(strconv.Quote(name))
+}
+
+// Shown returns a text as valid UTF-8 in which every character except line ends and tabs can be seen. A
+// control character, a mark for the direction of text and any other invisible character is replaced by its
+// escape sequence in Go, such as \x1b or \u202e. Programs that display a question remove such characters, but
+// what the agent wants to do can contain them.
+func Shown(s string) string {
+	s = mdtext.Valid(s)
+	if strings.IndexFunc(s, isHidden) < 0 {
+		return s
+	}
+	var b strings.Builder
+	for _, r := range s {
+		if isHidden(r) {
+			b.WriteString(strings.Trim(strconv.QuoteRuneToASCII(r), "'"))
+		} else {
+			b.WriteRune(r)
+		}
+	}
+	return b.String()
+}
+
+// isHidden reports whether a reader does not see the character. Spaces count as seen.
+func isHidden(r rune) bool {
+	if r == ' ' || r == '\n' || r == '\t' || unicode.Is(unicode.Zs, r) {
+		return false
+	}
+	return !unicode.IsGraphic(r) || mdtext.Invisible(string(r))
 }
 
 // commands are the names of fields that contain the whole command.
 var commands = []string{"command", "cmd", "script"}
 
-// Input returns everything in the decoded JSON input of a tool call, as a text for the person who decides
-// about the call. A command stands on the first line. Each other field follows with its name, sorted by
-// name. The text depends only on the input.
+// Input returns everything in the decoded JSON input of a tool call, as fields for the person who decides
+// about the call. A command comes first. The other fields follow, sorted by name. The text depends only on
+// the input.
 func Input(input any) string {
 	fields, ok := input.(map[string]any)
 	if !ok {
-		return Value(input)
+		if text := Value(input); text != "" {
+			return First("input", text)
+		}
+		return ""
 	}
 	var lines []string
 	for _, name := range commands {
-		if text, ok := fields[name].(string); ok && text != "" {
-			lines = append(lines, text)
+		text, ok := fields[name].(string)
+		switch {
+		case !ok || text == "":
+		case len(lines) == 0:
+			lines = append(lines, First(name, text))
+		default:
+			lines = append(lines, Field(name, text))
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(fields)) {
-		if _, ok := fields[name].(string); !ok || !slices.Contains(commands, name) {
-			lines = append(lines, name+": "+Value(fields[name]))
+		if text, ok := fields[name].(string); !ok || text == "" || !slices.Contains(commands, name) {
+			lines = append(lines, Field(name, Value(fields[name])))
 		}
 	}
 	return strings.Join(lines, "\n")
+}
+
+// Decode decodes a JSON value for [Input] and [Value]. Numbers stay as they are written, because a large
+// number would otherwise be rounded. Decode reports whether the text is a JSON value.
+func Decode(raw []byte) (v any, ok bool) {
+	in := json.NewDecoder(bytes.NewReader(raw))
+	in.UseNumber()
+	if in.Decode(&v) != nil {
+		return nil, false
+	}
+	_, err := in.Token()
+	return v, err == io.EOF
 }
 
 // Value returns a decoded JSON value as a text. A string stands for itself, and null is empty.
