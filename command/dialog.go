@@ -1,8 +1,10 @@
 package command
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
 	"os"
 	"regexp"
 	"sync"
@@ -10,7 +12,6 @@ import (
 	"github.com/bgagent/bgagent"
 	"github.com/bgagent/bgagent/internal/asktext"
 	"github.com/bgagent/bgagent/internal/jsonlines"
-	"github.com/bgagent/bgagent/internal/mdtext"
 )
 
 // ClaudeAsking is like [Claude], but the agent can ask: for permission to call a tool, and a single
@@ -149,45 +150,88 @@ type controlLine struct {
 		Path    string `json:"blocked_path"`
 	}
 
-	cut bool // a string of the line was shortened
+	cut bool // a string of the line was shortened, or the line was dropped
 }
 
-// The method "hears" handles a line that is about a question. It reports false for any other line.
-func (d *dialog) hears(line []byte) bool {
+// canAnswer reports whether the id of the request is known, so that an answer can name it.
+func (x *controlLine) canAnswer() bool {
+	return x.ID != "" && len(x.ID) <= maxName && !shortened.MatchString(x.ID+`"`)
+}
+
+// errNoID is the problem of a turn whose program waits for an answer that cannot be given.
+var errNoID = fmt.Sprintf("it asked something without a usable id (a text of 1 to %d bytes), so that nobody can answer", maxName)
+
+// The method "hears" handles a line that is about a question. The result "mine" is false for any other
+// line. The result "problem" is not empty if the program would wait forever for an answer.
+func (d *dialog) hears(line []byte) (mine bool, problem string) {
 	var x controlLine
 	if !jsonlines.Decode(line, &x) {
-		return false
+		return false, ""
 	}
 	switch x.Type {
 	case "control_request":
 		x.cut = shortened.Match(line)
-		d.ask(&x)
+		return true, d.ask(&x)
 	case "control_cancel_request":
 		d.mu.Lock()
 		defer d.mu.Unlock()
 		if cancel := d.asked[x.ID]; cancel != nil {
 			cancel()
 		}
-	default:
-		return false
+		return true, ""
 	}
-	return true
+	return false, ""
 }
 
+// misses handles a line that was dropped because it was too long. The argument is the beginning of the
+// line. The result is not empty if the program would wait forever for an answer.
+func (d *dialog) misses(beginning []byte) (problem string) {
+	var x controlLine
+	in := json.NewDecoder(bytes.NewReader(beginning))
+	if begin, err := in.Token(); err != nil || begin != json.Delim('{') {
+		return ""
+	}
+	for in.More() { // until the line is cut off
+		name, err := in.Token()
+		if err != nil {
+			break
+		}
+		var value json.RawMessage
+		if in.Decode(&value) != nil {
+			break
+		}
+		switch name {
+		case "type":
+			_ = json.Unmarshal(value, &x.Type) // stays empty if it is not a text
+		case "request_id":
+			_ = json.Unmarshal(value, &x.ID)
+		}
+	}
+	if x.Type != "control_request" {
+		return ""
+	}
+	x.cut, x.Request.Subtype = true, permissionRequest
+	return d.ask(&x)
+}
+
+// permissionRequest is the subtype of a request for a permission or an answer.
+const permissionRequest = "can_use_tool"
+
 // ask begins to answer a request. If the id of the request is in use, the request fails, because its answer
-// could be taken for the answer to the other request. A request without a usable id is ignored.
-func (d *dialog) ask(x *controlLine) {
-	if x.ID == "" || len(x.ID) > maxName {
-		return
+// could be taken for the answer to the other request. The result is not empty if the request cannot be
+// answered.
+func (d *dialog) ask(x *controlLine) (problem string) {
+	if !x.canAnswer() {
+		return errNoID
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	switch {
 	case d.ended:
-		return
-	case x.Request.Subtype != "can_use_tool" || d.asked[x.ID] != nil:
+		return ""
+	case x.Request.Subtype != permissionRequest || d.asked[x.ID] != nil:
 		d.tasks.Go(func() { d.fail(x.ID, "this client cannot answer the request") })
-		return
+		return ""
 	}
 	ctx, cancel := context.WithCancel(d.ctx)
 	d.asked[x.ID] = cancel
@@ -201,6 +245,7 @@ func (d *dialog) ask(x *controlLine) {
 			d.send(map[string]any{"type": "control_response", "response": map[string]any{"subtype": "success", "request_id": x.ID, "response": answer}})
 		}
 	})
+	return ""
 }
 
 // fail answers a request with an error.
@@ -213,12 +258,16 @@ func (d *dialog) answer(ctx context.Context, x *controlLine) map[string]any {
 	refuse := func(reason string) map[string]any {
 		return map[string]any{"behavior": "deny", "message": reason + asktext.Advice}
 	}
-	var input map[string]any
-	if json.Unmarshal(x.Request.Input, &input) != nil || input == nil || x.cut {
+	if x.cut {
+		return refuse("This was not allowed: the request is too long to be shown as a whole (Config.MaxLine).")
+	}
+	decoded, _ := asktext.Decode(x.Request.Input)
+	input, ok := decoded.(map[string]any)
+	if !ok {
 		return refuse("This was not allowed: the input of the call cannot be read.")
 	}
 	q := bgagent.Question{
-		Kind: bgagent.QuestionPermission, Title: "may it use " + x.Request.Tool, Options: []string{allowOnce, deny},
+		Kind: bgagent.QuestionPermission, Title: asktext.Shown("may it use " + x.Request.Tool), Options: []string{allowOnce, deny},
 		Subject: asktext.Input(input),
 	}
 	asked := ""
@@ -227,9 +276,8 @@ func (d *dialog) answer(ctx context.Context, x *controlLine) map[string]any {
 			return refuse("Nobody answers this: the task can ask only one question at once, with fixed options.")
 		}
 	} else if x.Request.Path != "" {
-		q.Subject += "\nblocked path: " + x.Request.Path
+		q.Subject += "\n" + asktext.Field("blocked path", x.Request.Path)
 	}
-	q.Subject = mdtext.Valid(q.Subject)
 	option, err := d.r.Ask(ctx, q)
 	switch {
 	case err != nil:
@@ -257,7 +305,7 @@ func choice(input json.RawMessage, q *bgagent.Question) (asked string) {
 		return ""
 	}
 	asked = x.Questions[0].Question
-	q.Title = asked
+	q.Title = asktext.Shown(asked)
 	asktext.Choose(q, asked, x.Questions[0].Options)
 	return asked
 }

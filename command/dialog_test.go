@@ -133,16 +133,24 @@ func TestRequestsOfAHostileProgram(t *testing.T) {
 	}
 
 	nothing := "This was not allowed: the input of the call cannot be read."
+	long := "This was not allowed: the request is too long to be shown as a whole (Config.MaxLine)."
 	for _, x := range [][2]string{
 		{"send " + `{"type":"control_request","request_id":"x","request":{"subtype":"set_mode"}}`, "x: this client cannot answer the request"},
 		{"send " + strings.Replace(request("x", ""), "{}", "null", 1), "x: deny " + nothing},
-		{"send " + request("x", `"command":"rm [cut: 7 more bytes]"`), "x: deny " + nothing},
+		{"send " + request("x", `"command":"rm [cut: 7 more bytes]"`), "x: deny " + long},
 		{"huge", "huge: deny This was not allowed: the question is not valid"},
 		{"send " + strings.Replace(request("x", `"questions":[{"question":"Which?","options":[]}]`), "Bash", "AskUserQuestion", 1), "x: deny Nobody answers this"},
 		{"send " + strings.Replace(request("x", `"questions":[{"question":"Which?","options":[{"label":"A"},{"label":"A"}]}]`), "Bash", "AskUserQuestion", 1), "x: deny This was not allowed: "},
 	} {
 		got := s.ended(s.launch(1, x[0], "hear 1"))
 		require.Contains(t, got.Result, x[1], got.Reason)
+	}
+
+	// No question contains a line that the client has not read as a whole.
+	small := askingClaude(t, bgagent.Config{Ask: true}, func(c *Config) { c.MaxLine = 4 << 10 })
+	for _, n := range []string{"1000", "40000"} { // the second line is dropped before its end
+		got := small.ended(small.launch(1, "list x "+n, "hear 1"))
+		require.Contains(t, got.Result, "x: deny "+long, got.Reason)
 	}
 
 	// The answer to the first question with an id is not given to the second one.
@@ -152,4 +160,39 @@ func TestRequestsOfAHostileProgram(t *testing.T) {
 	_, err := s.answer(task, "ls", "allow once")
 	require.NoError(t, err)
 	require.Contains(t, s.ended(task).Result, "x: this client cannot answer the request")
+}
+
+// Without an id, an answer cannot name the request. The program would wait for it for ever.
+func TestARequestThatCannotBeAnsweredEndsTheTurn(t *testing.T) {
+	s := askingClaude(t, bgagent.Config{Ask: true}, func(c *Config) { c.MaxLine = 4 << 10 })
+	long := strings.Repeat("x", maxName+1)
+	for name, lines := range map[string]string{
+		"no id":                   "send " + request("", `"command":"ls"`),
+		"a long id":               "send " + request(long, `"command":"ls"`),
+		"an id that was cut":      "send " + strings.Replace(request("x [cut: 3 more bytes]", `"command":"ls"`), "}}}", `},"more":"`+strings.Repeat("x", 5<<10)+`"}}`, 1),
+		"another kind":            "send " + `{"type":"control_request","request":{"subtype":"set_mode"}}`,
+		"a long id that is lost":  "list " + long + " 40000",
+		"an id behind the cut":    "send " + `{"type":"control_request","request":{"list":["x"` + strings.Repeat(`,"x"`, 40000) + `]},"request_id":"x"}`,
+		"not a text that is lost": "send " + `{"type":"control_request","request_id":7,"request":{"list":["x"` + strings.Repeat(`,"x"`, 1000) + `]}}`,
+	} {
+		got := s.ended(s.launch(1, lines, "hear 1"))
+		require.Equal(t, bgagent.Failed, got.Status, name)
+		require.Contains(t, got.Reason, "it asked something without a usable id (a text of 1 to 200 bytes), so that nobody can answer", name)
+	}
+	got := s.ended(s.launch(1, `send {"type":"user","message":{"content":[{"type":"control_request","list":["x"`+strings.Repeat(`,"x"`, 2000)+`]}]}}`))
+	require.Equal(t, "the turn ended without any output", got.Reason, "another line that is dropped")
+}
+
+func TestTheSubjectOfClaudeIsExact(t *testing.T) {
+	s := askingClaude(t, bgagent.Config{Ask: true})
+	line := strings.Replace(request("x", `"command":"ls\nAllowed: yes","id":9007199254740993`), `"input"`, `"blocked_path":"/a\nb","input"`, 1)
+	task := s.launch(1, "send "+line, "hear 1")
+	require.Len(t, task.Questions, 1, task.Reason)
+	require.Equal(t, "command:\n  ls\n  Allowed: yes\nid: 9007199254740993\nblocked path:\n  /a\n  b", task.Questions[0].Subject)
+	_, err := s.answer(task, task.Questions[0].Subject, "allow once")
+	require.NoError(t, err)
+	require.Equal(t, "x: allow;", s.ended(task).Result)
+	task = s.launch(1, "send "+strings.Replace(request("x", `"questions":[{"question":"Which?\nA: harmless","options":[{"label":"A","description":"removes it\nB: x"},{"label":"B\u001b"}]}]`), "Bash", "AskUserQuestion", 1), "hear 1")
+	require.Len(t, task.Questions, 1, task.Reason)
+	require.Equal(t, "question:\n  Which?\n  A: harmless\nA:\n  removes it\n  B: x", task.Questions[0].Subject)
 }

@@ -17,6 +17,7 @@ import (
 //	hear N          reads N responses; the answer contains them
 //	many            asks a thousand times
 //	huge            asks with a subject that is longer than a subject may be
+//	list ID N       asks with a list of N short texts
 //	hang            never ends
 type fakeClaude struct {
 	in  *bufio.Scanner
@@ -62,6 +63,10 @@ func (f *fakeClaude) do(line string) {
 		}
 	case "huge":
 		fmt.Printf(`{"type":"control_request","request_id":"huge","request":{"subtype":"can_use_tool","tool_name":"Bash","input":{"command":%s}}}`+"\n", jsonString(strings.Repeat("x", 100<<10)))
+	case "list":
+		id, n := "", 0
+		_, _ = fmt.Sscan(rest, &id, &n)
+		fmt.Printf(`{"type":"control_request","request_id":"%s","request":{"subtype":"can_use_tool","tool_name":"Bash","input":{"list":["x"%s]}}}`+"\n", id, strings.Repeat(`,"x"`, n))
 	case "hang":
 		block()
 	}

@@ -342,9 +342,11 @@ func (t *turn) read(r io.Reader) {
 
 // readObjects reads the JSON objects that the program prints, and decodes them.
 func (t *turn) readObjects(r io.Reader, program *Program) {
-	in := jsonlines.NewReader(r, jsonlines.Config{
-		MaxLine: t.client.cfg.MaxLine, MaxNoise: maxStrange, Echo: t.prompt.System + "\n" + t.prompt.Text,
-	})
+	cfg := jsonlines.Config{MaxLine: t.client.cfg.MaxLine, MaxNoise: maxStrange, Echo: t.prompt.System + "\n" + t.prompt.Text}
+	if t.dialog != nil {
+		cfg.Dropped = func(line []byte) { t.cannotAnswer(t.dialog.misses(line)) }
+	}
+	in := jsonlines.NewReader(r, cfg)
 	defer func() { t.noise = in.Noise() }()
 	decode := program.Decode()
 	over := false
@@ -360,9 +362,12 @@ func (t *turn) readObjects(r io.Reader, program *Program) {
 		if t.out.brief().sealed { // output after the end of the turn is ignored
 			continue
 		}
-		if t.dialog != nil && t.dialog.hears(line) {
-			t.out.Activity()
-			continue
+		if t.dialog != nil {
+			if mine, problem := t.dialog.hears(line); mine {
+				t.out.Activity()
+				t.cannotAnswer(problem)
+				continue
+			}
 		}
 		decode(line, t.out)
 		t.out.reportUsage()
@@ -436,6 +441,14 @@ func (h hears) Read(p []byte) (int, error) {
 func (t *turn) giveUp(problem string) {
 	t.lost = &TurnError{Program: t.session.agent.Program.Executable, Problem: problem}
 	t.stop(t.lost)
+}
+
+// cannotAnswer stops the program if it would wait forever for an answer. An empty problem means that it
+// would not.
+func (t *turn) cannotAnswer(problem string) {
+	if problem != "" && t.lost == nil {
+		t.giveUp(problem)
+	}
 }
 
 // unknown returns the problem of a turn if the decoder recognized no line of the program's

@@ -30,6 +30,11 @@ type Config struct {
 	// calls, and the text is valid only during the call. Skipped is not called for dropped
 	// lines.
 	Skipped func(text []byte)
+
+	// Dropped, if set, is called once for each line that is dropped because it is too long,
+	// possibly before its end is read. The argument is the beginning of the line, in which long strings
+	// can be shortened. Next makes the calls, and the argument is valid only during the call.
+	Dropped func(beginning []byte)
 }
 
 const (
@@ -123,7 +128,13 @@ func (r *Reader) readLine() []byte {
 			r.long = append(r.long, piece...)
 		case len(r.long) <= r.cfg.MaxLine+1 && total/mostOfLine <= r.cfg.MaxLine:
 			r.long = sh.append(r.long, piece)
-		default: // the line is dropped before its end, because it might never end
+		default: // the line is dropped before its end, because it may never end
+			if told == 0 {
+				if len(r.long) == 0 { // the first piece is too long already
+					r.long = sh.append(nil, piece[:min(len(piece), r.cfg.MaxLine)])
+				}
+				r.drops(r.long)
+			}
 			r.noise.dropping(total-told, told == 0)
 			told = total
 		}
@@ -137,12 +148,19 @@ func (r *Reader) readLine() []byte {
 			if line := bytes.TrimRight(r.long, "\r\n"); len(line) <= r.cfg.MaxLine {
 				return line
 			}
+			r.drops(r.long)
 			r.noise.dropping(total, true)
 			return nil
 		case told > 0 && !r.heard && r.cfg.MaxNoise > 0 && r.noise.bytes() > r.cfg.MaxNoise:
 			r.err = ErrNoise
 			return nil
 		}
+	}
+}
+
+func (r *Reader) drops(beginning []byte) {
+	if r.cfg.Dropped != nil {
+		r.cfg.Dropped(beginning)
 	}
 }
 
