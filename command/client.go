@@ -111,6 +111,8 @@ type Client struct {
 
 	left    procs.Earlier // ends processes of earlier hosts
 	looking chan struct{} // semaphore with one value for each program that Lookup.Run runs
+
+	afterBackground time.Duration // the constant of this name, or the value that a test has set
 }
 
 var (
@@ -196,7 +198,7 @@ func New(cfg Config) (*Client, error) {
 		a.Command, a.Args, a.Env = slices.Clone(a.Command), slices.Clone(a.Args), slices.Clone(a.Env)
 		cfg.Agents[name] = a
 	}
-	return &Client{cfg: cfg, sessions: map[string]*session{}, looking: make(chan struct{}, maxLooking)}, nil
+	return &Client{cfg: cfg, sessions: map[string]*session{}, looking: make(chan struct{}, maxLooking), afterBackground: afterBackground}, nil
 }
 
 // log logs a text about a session, together with the name of the session's program.

@@ -115,10 +115,10 @@ func (d *dialog) send(v any) {
 	}
 }
 
-// over ends the program's input, so that the program exits.
-func (d *dialog) over() {
+// over ends the program's input, so that the program exits. It reports whether the input was open.
+func (d *dialog) over() bool {
 	d.cancel()
-	_ = d.input.Close()
+	return d.input.Close() == nil
 }
 
 // stop withdraws the open questions. Further requests are ignored.

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/bgagent/bgagent"
 	"github.com/stretchr/testify/require"
@@ -39,9 +40,17 @@ func (s *asking) launch(n int, lines ...string) bgagent.Task {
 // launchUntil launches a task and waits until the function "ok" accepts it, or it has ended.
 func (s *asking) launchUntil(ok func(bgagent.Task) bool, lines ...string) bgagent.Task {
 	s.Helper()
+	task, err := s.m.Launch(s.Context(), bgagent.Caller{Session: "parent"}, bgagent.LaunchInput{Agent: "a", Prompt: strings.Join(lines, "\n")})
+	require.NoError(s, err)
+	return s.until(task, ok)
+}
+
+// until waits until the function "ok" accepts the task, or the task has ended.
+func (s *asking) until(task bgagent.Task, ok func(bgagent.Task) bool) bgagent.Task {
+	s.Helper()
 	_, events := s.m.Subscribe(0)
 	defer events.Close()
-	task, err := s.m.Launch(s.Context(), bgagent.Caller{Session: "parent"}, bgagent.LaunchInput{Agent: "a", Prompt: strings.Join(lines, "\n")})
+	task, err := s.m.Get(task.ID)
 	for err == nil && !ok(task) && !task.Status.Terminal() {
 		if _, err = events.Next(s.Context()); err == nil {
 			task, err = s.m.Get(task.ID)
@@ -195,4 +204,38 @@ func TestTheSubjectOfClaudeIsExact(t *testing.T) {
 	task = s.launch(1, "send "+strings.Replace(request("x", `"questions":[{"question":"Which?\nA: harmless","options":[{"label":"A","description":"removes it\nB: x"},{"label":"B\u001b"}]}]`), "Bash", "AskUserQuestion", 1), "hear 1")
 	require.Len(t, task.Questions, 1, task.Reason)
 	require.Equal(t, "question:\n  Which?\n  A: harmless\nA:\n  removes it\n  B: x", task.Questions[0].Subject)
+}
+
+// Claude Code goes on by itself when its work in the background has ended, and it can ask then.
+func TestClaudeCanAskAfterItsBackgroundWork(t *testing.T) {
+	const answer = `send {"type":"assistant","message":{"id":"m1","content":[{"type":"text","text":"started"}]},"session_id":"s"}`
+	end := func(text string) string {
+		return `send {"type":"result","subtype":"success","is_error":false,"result":"` + text + `","stop_reason":"end_turn","session_id":"s"}`
+	}
+	first := []string{"send " + claudeStarted, answer, end("started")}
+	const over = `send {"type":"system","subtype":"background_tasks_changed","tasks":[]}`
+
+	s := askingClaude(t, bgagent.Config{Ask: true})
+	task := s.launch(1, append(first, "ask ls", over, strings.Replace(answer, "m1", "m2", 1), "ask rm")...)
+	require.Len(t, task.Questions, 1, "%s: %s", task.Result, task.Reason)
+	_, err := s.answer(task, "ls", "allow once") // an agent of its own asks
+	require.NoError(t, err)
+	task = s.until(task, func(task bgagent.Task) bool { return len(task.Questions) == 1 && task.Questions[0].Subject == "rm" })
+	require.Len(t, task.Questions, 1, "%s: %s", task.Result, task.Reason)
+	_, err = s.answer(task, "rm", "allow once")
+	require.NoError(t, err)
+	got := s.ended(task)
+	require.Equal(t, "r: allow; r: allow;", got.Result, got.Reason)
+
+	// If it reports another end without a message in between, its input ends, too.
+	got = s.ended(s.launch(1, append(first, over, end("nothing"), "rest")...))
+	require.Equal(t, bgagent.Completed, got.Status, got.Reason)
+	require.Equal(t, "nothing", got.Result)
+
+	// If it does not go on, its input ends a while later.
+	s = askingClaude(t, bgagent.Config{Ask: true}, func(c *Config) { c.Grace = time.Second })
+	s.c.afterBackground = 0
+	got = s.ended(s.launch(1, append(first, over, "rest")...))
+	require.Equal(t, bgagent.Completed, got.Status, got.Reason)
+	require.Equal(t, "started", got.Result)
 }

@@ -5,9 +5,12 @@ package command
 import (
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/internal/modelserver"
 	"github.com/stretchr/testify/require"
 )
 
@@ -75,4 +78,32 @@ func TestRealClaudeIsRefusedAtOnceIfTheHostDoesNotAnswer(t *testing.T) {
 	s := realClaude.scene(t, bgagent.Config{Permissions: []bgagent.Permission{}}, func(a *Agent) { a.Program = ClaudeAsking() })
 	s.completed(s.run(s.shell("touch forbidden")+"\n@say told: ${re:Config.Ask is not set}"), "told: Config.Ask is not set")
 	require.NoFileExists(t, filepath.Join(s.w.Dir, "forbidden"))
+}
+
+// When its work in the background has ended, Claude Code goes on by itself.
+func TestRealClaudeCanAskAfterItsBackgroundWork(t *testing.T) {
+	t.Parallel()
+	s := realClaude.scene(t, bgagent.Config{Ask: true, Permissions: []bgagent.Permission{}}, func(a *Agent) { a.Program = ClaudeAsking() })
+	s.w.Model.Handle(func(r modelserver.Request) modelserver.Reply {
+		own := slices.DeleteFunc(slices.Clone(r.Messages), func(m modelserver.Message) bool { return m.Role != "assistant" })
+		if r.Kind == modelserver.Main && len(own) > 0 && own[len(own)-1].Text == "started" {
+			return modelserver.Use("Bash", `{"command":"echo ran >> afterwards","description":"a test"}`)
+		}
+		return r.Scripted()
+	})
+	task := s.launch(`@tool Bash {"command":"env sleep 5","description":"a nap","run_in_background":true}` + "\n@say started")
+	for _, command := range []string{"env sleep 5", "echo ran >> afterwards"} {
+		require.True(t, until(limit, func() bool {
+			var err error
+			task, err = s.m.Get(task.ID)
+			return err != nil || task.Status.Terminal() || len(task.Questions) > 0 && strings.HasPrefix(task.Questions[0].Subject, command)
+		}))
+		require.Len(t, task.Questions, 1, "%s: %s", task.Result, task.Reason)
+		_, err := s.m.Answer(t.Context(), bgagent.Caller{}, task.ID, bgagent.AnswerInput{Key: task.Questions[0].Key, Option: "allow once"})
+		require.NoError(t, err)
+	}
+	s.completed(s.ended(task.ID), "script done")
+	text, err := os.ReadFile(filepath.Join(s.w.Dir, "afterwards"))
+	require.NoError(t, err)
+	require.Equal(t, "ran\n", string(text))
 }

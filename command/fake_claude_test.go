@@ -18,6 +18,7 @@ import (
 //	many            asks a thousand times
 //	huge            asks with a subject that is longer than a subject may be
 //	list ID N       asks with a list of N short texts
+//	rest            waits for the end of its input and exits
 //	hang            never ends
 type fakeClaude struct {
 	in  *bufio.Scanner
@@ -67,6 +68,10 @@ func (f *fakeClaude) do(line string) {
 		id, n := "", 0
 		_, _ = fmt.Sscan(rest, &id, &n)
 		fmt.Printf(`{"type":"control_request","request_id":"%s","request":{"subtype":"can_use_tool","tool_name":"Bash","input":{"list":["x"%s]}}}`+"\n", id, strings.Repeat(`,"x"`, n))
+	case "rest":
+		for f.in.Scan() {
+		}
+		os.Exit(0)
 	case "hang":
 		block()
 	}

@@ -224,6 +224,10 @@ func (t *turn) await(ctx context.Context, p *process) (silent bool) {
 			return false
 		case <-ctx.Done():
 		case <-t.linger.C:
+			if said := t.out.brief(); said.over && t.dialog != nil && t.dialog.over() { // the program exits at the end of its input
+				t.linger.Reset(t.client.cfg.Grace)
+				continue
+			}
 			if !t.out.seal() {
 				continue // the program has just continued the turn
 			}
@@ -349,7 +353,7 @@ func (t *turn) readObjects(r io.Reader, program *Program) {
 	in := jsonlines.NewReader(r, cfg)
 	defer func() { t.noise = in.Noise() }()
 	decode := program.Decode()
-	over := false
+	var over, waited bool
 	for {
 		line, err := in.Next()
 		if errors.Is(err, jsonlines.ErrNoise) {
@@ -372,8 +376,8 @@ func (t *turn) readObjects(r io.Reader, program *Program) {
 		decode(line, t.out)
 		t.out.reportUsage()
 		said := t.out.brief()
-		if said.over != over {
-			over = said.over
+		if said.over != over || said.over && said.waited != waited {
+			over, waited = said.over, said.waited
 			t.lingers(said)
 		}
 		if !said.known {
@@ -388,18 +392,19 @@ func (t *turn) readObjects(r io.Reader, program *Program) {
 }
 
 // lingers starts the timer for the program's exit if the turn is over. It stops the timer if
-// the turn continues.
+// the turn continues. If the program can ask, its input ends with the turn. After work in the
+// background, the agent may continue and ask again, so the input ends only when the timer runs out.
 func (t *turn) lingers(said brief) {
 	switch {
 	case !said.over:
 		t.linger.Stop()
 	case said.waited:
-		t.linger.Reset(max(t.client.cfg.Grace, afterBackground))
+		t.linger.Reset(max(t.client.cfg.Grace, t.client.afterBackground))
 	default:
 		t.linger.Reset(t.client.cfg.Grace)
-	}
-	if said.over && t.dialog != nil {
-		t.dialog.over()
+		if t.dialog != nil {
+			t.dialog.over()
+		}
 	}
 }
 
