@@ -45,9 +45,11 @@ type Config struct {
 	// Permission answers the permission questions of the sessions that this client runs, and of
 	// the descendants of these sessions. If Permission is nil, the task asks each question, as
 	// with PermissionReply.Ask. If Permission panics, the answer is a rejection. The agent reads
-	// the reason of a rejection. Permission may block. While it runs, the
-	// task is shown as asking. ctx ends when the question is answered in another way, when the
-	// session falls idle, and on Close.
+	// the reason of a rejection. Permission may block, and it is called for several questions at
+	// once. While it runs, the task is shown as asking. After a restart, a
+	// call also holds up the other open questions of its session that the server lists: the manager
+	// learns of them once Permission has returned for all of them. ctx ends when the question is answered in another
+	// way, when the session falls idle, and on Close.
 	Permission func(ctx context.Context, q PermissionRequest) PermissionReply
 
 	// SilentNotices makes the client store notices in the parent session without

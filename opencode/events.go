@@ -49,6 +49,7 @@ func (c *Client) Events(ctx context.Context, emit func(bgagent.HostEvent)) error
 		return errFollowed
 	}
 	c.tell = emit
+	c.tellAll()
 	c.mu.Unlock()
 	defer func() {
 		c.mu.Lock()

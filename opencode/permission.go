@@ -63,6 +63,7 @@ type ask struct {
 	cancel           context.CancelFunc
 	orphaned         bool              // the question has no owner
 	posed            *bgagent.Question // question as the manager asks it; nil if the manager does not ask it
+	told             bool              // the question was emitted
 	owned            chan struct{}     // closed when the owner is known, or that there is none
 	settled          chan struct{}     // closed when it is known whether the manager asks the question
 }
@@ -118,12 +119,13 @@ func (c *Client) asking(a *ask) *ask {
 	return a
 }
 
-// The method "answered" records that a question is no longer open.
+// The method "answered" records that a question is no longer open. A list that was requested before, and
+// an event that comes late, can still contain the question.
 func (c *Client) answered(id string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	a := c.asks[id]
-	if a == nil {
+	if c.dies(id); a == nil {
 		return
 	}
 	c.unask(a)
@@ -156,7 +158,7 @@ func (c *Client) drop(session string) {
 		case a.session == session:
 			c.bury(a)
 		case a.owner == session && a.posed != nil:
-			c.unask(a)
+			c.bury(a)
 			c.spawn(func() { c.refuse(a, turnOver) })
 		default:
 			continue

@@ -3,6 +3,7 @@ package opencode
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"net/http"
@@ -45,6 +46,9 @@ const (
 	maxDead  = 4096 // maximum number of ids of dead questions that are remembered
 	maxAskID = 200  // maximum number of bytes of an id that the manager accepts
 
+	eventsAway = 10 * time.Minute // longest time for which a question waits until the events are followed again
+	callTries  = 6                // number of times that a call is requested if the server answers with an error
+
 	inputReads = 10                     // number of times that the input of a call is read until it is there
 	inputPause = 200 * time.Millisecond // pause between two of these reads
 )
@@ -73,16 +77,47 @@ func (c *Client) pose(a *ask) *PermissionReply {
 		return nil
 	case s == nil || s.turn == "" && !s.inherited:
 		return &PermissionReply{Reason: turnOver}
-	case c.tell == nil && !s.unlisted: // the manager would not learn of the question
-		return &PermissionReply{Reason: noEvents}
 	case n >= maxPosed:
 		return &PermissionReply{Reason: tooMany}
 	case len(a.id) > maxAskID || mdtext.Valid(a.id) != a.id:
 		return &PermissionReply{}
 	}
 	a.posed = q
-	c.tellQuestions(a.owner)
+	if c.tellQuestions(a.owner); c.tell == nil && !s.unlisted {
+		c.spawn(func() { c.awaitEvents(a) })
+	}
 	return nil
+}
+
+// awaitEvents rejects a question if the manager has not learned of it after a while, because it does not
+// follow the events.
+func (c *Client) awaitEvents(a *ask) {
+	if !sleep(c.life, eventsAway) {
+		return
+	}
+	c.mu.Lock()
+	untold := c.asks[a.id] == a && !a.told
+	if untold {
+		c.bury(a)
+	}
+	c.mu.Unlock()
+	if untold {
+		c.refuse(a, noEvents)
+	}
+}
+
+// tellAll emits the open questions that were not emitted, because the events were not followed. c.mu must
+// be held.
+func (c *Client) tellAll() {
+	owners := map[string]bool{}
+	for _, a := range c.asks {
+		if a.posed != nil && !a.told {
+			owners[a.owner] = true
+		}
+	}
+	for owner := range owners {
+		c.tellQuestions(owner)
+	}
 }
 
 // again returns an unregistered copy of the question.
@@ -103,48 +138,6 @@ func (a *ask) toManager(input json.RawMessage) *bgagent.Question {
 	return q
 }
 
-// subject returns what the agent wants to do: the whole command or diff, or all that is known about the access.
-func (a *ask) subject(input json.RawMessage) string {
-	command, _ := a.details["command"].(string)
-	diff, _ := a.details["diff"].(string)
-	shown := map[string]bool{command: true, diff: true}
-	var lines []string
-	add := func(name, value string) {
-		if shown[value] = true; len(lines) == 0 {
-			lines = append(lines, asktext.First(name, value))
-		} else {
-			lines = append(lines, asktext.Field(name, value))
-		}
-	}
-	if command != "" {
-		add("command", command)
-	}
-	for _, p := range a.request.Patterns {
-		if a.request.Permission != "bash" || !strings.Contains(command, p) { // the patterns of a command are parts of it
-			add("pattern", p)
-		}
-	}
-	for _, key := range slices.Sorted(maps.Keys(a.details)) {
-		switch v := a.details[key].(type) {
-		case string:
-			if !shown[v] {
-				lines = append(lines, asktext.Field(key, v))
-			}
-		default:
-			if key != "files" || diff == "" { // the diff contains the changes of all files
-				lines = append(lines, asktext.Field(key, asktext.Value(v)))
-			}
-		}
-	}
-	if diff != "" {
-		lines = append(lines, asktext.Block("diff", diff))
-	}
-	if v, _ := asktext.Decode(input); asktext.Input(v) != "" {
-		lines = append(lines, asktext.Block("input", asktext.Input(v)))
-	}
-	return strings.Join(lines, "\n")
-}
-
 // wireAsking is a message with the states of its tool calls.
 type wireAsking struct {
 	Parts []wireAskingPart `json:"parts"`
@@ -160,19 +153,37 @@ type wireAskingPart struct {
 }
 
 // callOf fetches the tool call that asks. The boolean result is false if the server does not have the
-// call, or if a.ctx has ended first.
-func (c *Client) callOf(a *ask) (p wireAskingPart, found bool) {
+// call. If the server answers with another error again and again, callOf returns the error. While the
+// server does not answer at all, callOf repeats the request until a.ctx has ended.
+func (c *Client) callOf(a *ask) (p wireAskingPart, found bool, err error) {
 	var m wireAsking
 	path := sessionPath(a.session, "/message/"+url.PathEscape(a.tool.MessageID))
-	if !retry(a.ctx, func() error { return c.do(a.ctx, call{method: http.MethodGet, path: path, out: &m}) }) {
-		return p, false
+	answers := 0
+	retry(a.ctx, func() error {
+		var e *ServerError
+		err = c.do(a.ctx, call{method: http.MethodGet, path: path, out: &m})
+		if errors.As(err, &e) && e.Status != 0 {
+			answers++
+		}
+		if answers == callTries {
+			return nil
+		}
+		return err
+	})
+	switch {
+	case a.ctx.Err() != nil:
+		return p, false, a.ctx.Err()
+	case missing(err):
+		return p, false, nil
+	case err != nil:
+		return p, false, err
 	}
 	for _, p := range m.Parts {
 		if p.Type == "tool" && p.CallID == a.tool.CallID {
-			return p, true
+			return p, true, nil
 		}
 	}
-	return p, false
+	return p, false, nil
 }
 
 // hasDied reports whether the turn of a listed question has been aborted. The server lists such a
@@ -181,8 +192,8 @@ func (c *Client) hasDied(a *ask) bool {
 	if a.tool.MessageID == "" {
 		return false
 	}
-	p, found := c.callOf(a)
-	if a.ctx.Err() != nil || found && (p.State.Status == "running" || p.State.Status == "pending") {
+	p, found, err := c.callOf(a)
+	if err != nil || found && (p.State.Status == "running" || p.State.Status == "pending") {
 		return false
 	}
 	c.mu.Lock()
@@ -201,8 +212,8 @@ func (c *Client) inputOf(a *ask) (json.RawMessage, bool) {
 		return nil, true
 	}
 	for range inputReads {
-		p, found := c.callOf(a)
-		if !found || p.State.Status != "pending" || string(p.State.Input) != "{}" {
+		p, found, err := c.callOf(a)
+		if err != nil || !found || p.State.Status != "pending" || string(p.State.Input) != "{}" {
 			return p.State.Input, found
 		}
 		if !sleep(a.ctx, inputPause) { // the server stores the input when the call begins to run
@@ -212,13 +223,21 @@ func (c *Client) inputOf(a *ask) (json.RawMessage, bool) {
 	return nil, false
 }
 
-// bury forgets a question whose turn has ended. c.mu must be held.
+// bury forgets a question that is over, so that it is not registered again. c.mu must be held.
 func (c *Client) bury(a *ask) {
+	c.dies(a.id)
+	c.unask(a)
+}
+
+// dies records that a question is over. c.mu must be held.
+func (c *Client) dies(id string) {
+	if len(id) > maxAskID {
+		return // such a question is rejected again
+	}
 	if len(c.dead) >= maxDead {
 		clear(c.dead)
 	}
-	c.dead[a.id] = true
-	c.unask(a)
+	c.dead[id] = true
 }
 
 // tellQuestions emits the open questions of a session. c.mu must be held.
@@ -230,6 +249,7 @@ func (c *Client) tellQuestions(owner string) {
 	e := bgagent.HostEvent{Kind: bgagent.HostQuestion, Session: owner}
 	for _, id := range slices.Sorted(maps.Keys(c.asks)) { // ids sort by time
 		if a := c.asks[id]; a.owner == owner && a.posed != nil {
+			a.told = true
 			e.Questions = append(e.Questions, *a.posed)
 		}
 	}
@@ -261,7 +281,8 @@ func (c *Client) find(dir string) {
 }
 
 // findAsks requests the open questions of a directory. It is called after a gap of the
-// event stream, and while there is no event stream. It reports whether the server has answered.
+// event stream, and while there is no event stream. It reports whether the server has answered both
+// requests. If one fails, the questions of the other list are registered.
 func (c *Client) findAsks(ctx context.Context, dir string) bool {
 	var permissions list[wirePermission]
 	var questions list[wireQuestion]
@@ -279,12 +300,10 @@ func (c *Client) findAsks(ctx context.Context, dir string) bool {
 		}
 	}
 	c.mu.Unlock()
-	if c.do(ctx, call{method: http.MethodGet, path: "/permission", dir: dir, out: &permissions}) != nil {
-		return false
-	}
-	// Older servers have no route for questions.
-	if err := c.do(ctx, call{method: http.MethodGet, path: "/question", dir: dir, out: &questions}); err != nil && !missing(err) {
-		return false
+	permissionErr := c.do(ctx, call{method: http.MethodGet, path: "/permission", dir: dir, out: &permissions})
+	questionErr := c.do(ctx, call{method: http.MethodGet, path: "/question", dir: dir, out: &questions})
+	if unrouted(questionErr) {
+		questionErr = nil // older servers have no route for questions
 	}
 	open := map[string]bool{}
 	var found []*ask
@@ -303,9 +322,16 @@ func (c *Client) findAsks(ctx context.Context, dir string) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, a := range before {
-		if !open[a.id] && c.asks[a.id] == a {
-			c.unask(a)
+		listErr := questionErr
+		if a.request != nil {
+			listErr = permissionErr
 		}
+		if listErr == nil && !open[a.id] && c.asks[a.id] == a {
+			c.bury(a)
+		}
+	}
+	if permissionErr != nil || questionErr != nil { // the lists of sessions would be incomplete
+		return false
 	}
 	for _, s := range sessions {
 		if s.posed {
@@ -313,6 +339,13 @@ func (c *Client) findAsks(ctx context.Context, dir string) bool {
 		}
 	}
 	return true
+}
+
+// unrouted reports whether the error means that the server does not have the requested route. A server can
+// answer such a request with a page.
+func unrouted(err error) bool {
+	var e *ServerError
+	return missing(err) || errors.As(err, &e) && e.Status == http.StatusOK
 }
 
 // listed emits the questions of a session once it is known which of them the manager asks.

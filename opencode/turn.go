@@ -34,6 +34,9 @@ func (c *Client) StartTurn(ctx context.Context, id string, p bgagent.Prompt) err
 	if err != nil || there {
 		return unstarted(true, err)
 	}
+	c.mu.Lock()
+	c.drop(id) // the event that reports the end of the previous turn can be lost
+	c.mu.Unlock()
 	return unstarted(false, c.send(ctx, id, message, p.ID, p.Text, in))
 }
 
