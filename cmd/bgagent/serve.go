@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/bgagent/bgagent"
 	"github.com/bgagent/bgagent/cmd/bgagent/internal/bridge"
 	"github.com/bgagent/bgagent/cmd/bgagent/internal/children"
 	"github.com/bgagent/bgagent/cmd/bgagent/internal/control"
@@ -178,6 +179,9 @@ func (c *serveCmd) serve(s *serving, cfg mcpserver.HTTPConfig, roots []string, s
 	server := newServer(c.known(mux))
 	server.BaseContext = func(net.Listener) context.Context { return stop.soft }
 	defer context.AfterFunc(stop.soft, func() { _ = server.Close() })()
+	if c.PageActs && c.Page == "" && s.permitsNothing() {
+		warn("no person can answer if a task asks for a permission, because the page has no password (--page) and tasks are not kept (--state none), so bgagent answer finds none; such a question expires after a day")
+	}
 	fmt.Printf("MCP: %s\n", info.MCP)
 	if page != nil {
 		fmt.Printf("page: %s\n", info.Page)
@@ -199,6 +203,14 @@ func (s *serving) silent() time.Duration {
 		return dashboard.DefaultSilent
 	}
 	return min(s.stale/2, dashboard.DefaultSilent)
+}
+
+// permitsNothing reports whether tasks ask, although no command in a terminal can answer and no model may
+// give a permission.
+func (s *serving) permitsNothing() bool {
+	var cfg bgagent.Config
+	s.set.Limits.Apply(&cfg)
+	return cfg.Ask && s.at.Dir == "" && !cfg.ModelsMayPermit
 }
 
 // acceptCommands lets the commands "status", "tasks", "show", "logs", "cancel", "resume",
