@@ -86,7 +86,7 @@ func TestRealClaudeCanAskAfterItsBackgroundWork(t *testing.T) {
 	s := realClaude.scene(t, bgagent.Config{Ask: true, Permissions: []bgagent.Permission{}}, func(a *Agent) { a.Program = ClaudeAsking() })
 	s.w.Model.Handle(func(r modelserver.Request) modelserver.Reply {
 		own := slices.DeleteFunc(slices.Clone(r.Messages), func(m modelserver.Message) bool { return m.Role != "assistant" })
-		if r.Kind == modelserver.Main && len(own) > 0 && own[len(own)-1].Text == "started" {
+		if r.Kind == modelserver.Main && len(own) > 0 && own[len(own)-1].Text == "started" && r.Messages[len(r.Messages)-1].Role != "tool" {
 			return modelserver.Use("Bash", `{"command":"echo ran >> afterwards","description":"a test"}`)
 		}
 		return r.Scripted()
