@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"reflect"
 	"slices"
 	"strings"
@@ -99,11 +100,29 @@ func subjectOf(q PermissionRequest, content []sdk.ToolCallContent, told earlier)
 	}
 	s.contents(content)
 	s.contents(told.content)
-	if !reflect.DeepEqual(q.Input, told.input) {
-		text := asktext.Input(told.input)
+	if text := asktext.Input(without(told.input, q.Input)); text != "" {
 		s.add(text, asktext.Block("input as told before", text))
 	}
 	return strings.Join(s.lines, "\n")
+}
+
+// without returns the input without the fields that have the same values in the argument "shown". It
+// returns nil if the inputs are equal.
+func without(input, shown any) any {
+	fields, _ := input.(map[string]any)
+	same, _ := shown.(map[string]any)
+	switch {
+	case reflect.DeepEqual(input, shown):
+		return nil
+	case fields == nil || same == nil:
+		return input
+	}
+	rest := maps.Clone(fields)
+	maps.DeleteFunc(rest, func(name string, v any) bool {
+		other, ok := same[name]
+		return ok && reflect.DeepEqual(v, other)
+	})
+	return rest
 }
 
 // subjectText collects the fields of a subject. A text that stands in a field is not repeated.

@@ -222,6 +222,10 @@ func TestTheSubjectContainsAllThatTheAgentTells(t *testing.T) {
 	require.Equal(t, want, subjectOf(q, nil, told))
 	told = earlier{described: described{whole: "Edit", content: content[1:]}, input: map[string]any{"command": "ls", "force": true}}
 	require.Equal(t, "path: /w/abc.go\ntitle: Edit a.go\ntitle: Edit\npath: /w/a\npath: /w/b.go\ntext: as told\ninput as told before:\n  ls\n  force: true", subjectOf(q, nil, told))
+	run := PermissionRequest{Input: map[string]any{"command": "ls"}}
+	require.Equal(t, "ls\ninput as told before:\n  cwd: /w", subjectOf(run, nil, earlier{input: map[string]any{"command": "ls", "cwd": "/w"}}))
+	require.Equal(t, "ls\ninput as told before:\n  rm", subjectOf(run, nil, earlier{input: map[string]any{"command": "rm"}}))
+	require.Equal(t, "ls\ninput as told before:\n  rm", subjectOf(run, nil, earlier{input: "rm"}))
 	require.Equal(t, "title: Edit", subjectOf(PermissionRequest{Title: "Edit"}, nil, earlier{}))
 }
 
