@@ -155,7 +155,16 @@ const (
 	questionNotTold = "(not told)"
 )
 
-// reasonIDAbove is the reason if, instead of a new session's id, the client returned the id of a
+// reasonUnanswered is the reason if the attempt has no answer. The remark describes output that the
+// client did not understand; it can be empty.
+func reasonUnanswered(reason, remark string) string {
+	if remark == "" {
+		return reason
+	}
+	return reason + "; " + mdtext.Ends(mdtext.Valid(remark), reasonBytes)
+}
+
+// reasonIDAbove is the reason if the client returned a wrong id for the new session: the id of a
 // session from which the task descends.
 func reasonIDAbove(id string) string {
 	return fmt.Sprintf("%s: the client returned the id %s, which is that of the session that delegated or of one above it", doingCreate, mdtext.Quote(id))

@@ -256,6 +256,10 @@ type TurnEnd struct {
 	// Usage is the usage that became known only at the end of the turn and was not reported with
 	// [Reporter.Usage]. It never changes how the turn ends, even if it uses up a budget.
 	Usage Usage
+	// Remark describes output of the agent's program that the client did not understand, in one
+	// line. If the turn completes an attempt that has no answer and has called no tool, the reason
+	// of the attempt contains the remark, because that output might be the answer.
+	Remark string
 }
 
 // StopReason is the reason why a turn ended.

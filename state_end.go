@@ -55,7 +55,7 @@ func (st *state) sessionDeleted(session string, now int64) {
 // turnOutcome describes how a turn ended.
 type turnOutcome struct {
 	cause  Cause
-	reason string
+	reason string // if the cause is that of a completed task, [TurnEnd].Remark
 	text   string
 	todos  int32
 
@@ -112,15 +112,14 @@ func (st *state) turnOver(a *attempt, o turnOutcome, now int64) {
 func (a *attempt) goesOn(cause Cause) bool { return a.continues && cause == CauseInterrupted }
 
 // finish ends an attempt after its last turn. The attempt counts as answered if any of its turns
-// wrote text or called a tool.
+// wrote text or called a tool. If the cause is that of a completed task, the reason is the remark
+// about the last turn, which matters only if the attempt has no answer.
 func (st *state) finish(a *attempt, cause Cause, reason string, now int64) {
-	if cause.Status() == Completed && a.answer() == "" && a.sight.prog.toolCalls == 0 {
-		cause, reason = CauseNoAnswer, reasonNoAnswer
-		if !a.output {
-			cause, reason = CauseNoOutput, reasonNoOutput
-			if a.cl.starter {
-				reason = reasonIdleNoOutput
-			}
+	if cause.Status() == Completed {
+		remark := reason
+		reason = ""
+		if a.answer() == "" && a.sight.prog.toolCalls == 0 {
+			cause, reason = st.unanswered(a, remark)
 		}
 	}
 	if a.goesOn(cause) {
@@ -130,8 +129,20 @@ func (st *state) finish(a *attempt, cause Cause, reason string, now int64) {
 	st.end(a.t, cause, reason, now)
 }
 
-// unsaid reports whether the prompt never reached the session. cause is the cause with which the
-// attempt ends.
+// unanswered returns the cause and the reason of an attempt that has ended without an answer and
+// without a tool call. The remark describes output that the client did not understand.
+func (st *state) unanswered(a *attempt, remark string) (Cause, string) {
+	switch {
+	case a.output:
+		return CauseNoAnswer, reasonUnanswered(reasonNoAnswer, remark)
+	case a.cl.starter:
+		return CauseNoOutput, reasonUnanswered(reasonIdleNoOutput, remark)
+	}
+	return CauseNoOutput, reasonUnanswered(reasonNoOutput, remark)
+}
+
+// unsaid reports whether the prompt never reached the session. The argument is the cause with which
+// the attempt ends.
 func (a *attempt) unsaid(cause Cause) bool {
 	if a.turn == 1 && (cause == CauseStartFailed || cause == CausePromptFailed) {
 		return !a.sight.output && !a.sight.reported && !a.heard

@@ -311,6 +311,7 @@ func (st *state) turnReturned(a *attempt, end TurnEnd, f hostFailure, now int64)
 		o.reason = f.reason
 	case completes:
 		a.output = a.output || end.Text != ""
+		o.reason = end.Remark
 	default:
 		o.cause, o.reason = stopCause(end.Stop, "")
 	}

@@ -328,3 +328,34 @@ func TestEmptyPiecesAreNoOutput(t *testing.T) {
 		require.Equal(t, bgagent.CauseNoOutput, ended(t, m, launch(t, m, "p").ID)[0].Cause)
 	})
 }
+
+func TestAReasonForNoAnswerContainsTheRemarkOfItsClient(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const remark = "1 line was not understood, the first: \"hello\""
+		for name, c := range map[string]struct {
+			turn   func(*bgagent.Reporter) bgagent.TurnEnd
+			cause  bgagent.Cause
+			reason string
+		}{
+			"no output":        {func(*bgagent.Reporter) bgagent.TurnEnd { return bgagent.TurnEnd{Remark: remark} }, bgagent.CauseNoOutput, "the turn ended without any output; " + remark},
+			"without a remark": {func(*bgagent.Reporter) bgagent.TurnEnd { return bgagent.TurnEnd{} }, bgagent.CauseNoOutput, "the turn ended without any output"},
+			"only thoughts":    {func(r *bgagent.Reporter) bgagent.TurnEnd { r.Reasoning("hm"); return bgagent.TurnEnd{Remark: remark} }, bgagent.CauseNoAnswer, "the agent wrote no answer and called no tool; " + remark},
+			"an answer":        {func(*bgagent.Reporter) bgagent.TurnEnd { return bgagent.TurnEnd{Text: "yes", Remark: remark} }, bgagent.CauseTurnEnded, ""},
+			"a long remark": {func(*bgagent.Reporter) bgagent.TurnEnd {
+				return bgagent.TurnEnd{Remark: strings.Repeat("x", 5000) + "end"}
+			}, bgagent.CauseNoOutput, "end"},
+		} {
+			m := manage(t, &goRunner{run: func(_ context.Context, _ string, _ bgagent.Prompt, r *bgagent.Reporter) (bgagent.TurnEnd, error) {
+				return c.turn(r), nil
+			}}, bgagent.Config{})
+			task := ended(t, m, launch(t, m, "p").ID)[0]
+			require.Equal(t, c.cause, task.Cause, name)
+			if name == "a long remark" {
+				require.Less(t, len(task.Reason), 1100)
+				require.True(t, strings.HasSuffix(task.Reason, c.reason), task.Reason)
+				continue
+			}
+			require.Equal(t, c.reason, task.Reason, name)
+		}
+	})
+}

@@ -14,9 +14,11 @@ func TestAReasonNamesTheLinesThatWereNotUnderstood(t *testing.T) {
 	var j journal
 	bubble(t, Config{Logger: j.logger()}, false, func(t *testing.T, c *Client) {
 		id := create(t, c)
-		require.NoError(t, prompt(t, c, id, "raw an earlier turn\nsay fine").err)
+		e := prompt(t, c, id, "raw an earlier turn\nsay fine")
+		require.NoError(t, e.err)
+		require.Equal(t, `1 line was not understood, the first: "an earlier turn"`, e.Remark)
 		require.Contains(t, j.String(), `1 line was not understood, the first: \"an earlier turn\"`)
-		e := prompt(t, c, id, "raw npm WARN deprecated\nraw {\"strange\":1}\nfail overloaded")
+		e = prompt(t, c, id, "raw npm WARN deprecated\nraw {\"strange\":1}\nfail overloaded")
 		require.ErrorContains(t, e.err, `overloaded`)
 		require.ErrorContains(t, e.err, `; 2 lines were not understood, the first: "npm WARN deprecated"`)
 		require.Contains(t, j.String(), `2 lines were not understood, the first: \"npm WARN deprecated\"`)

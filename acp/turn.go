@@ -193,7 +193,10 @@ func (c *Client) play(t *turn) (bgagent.TurnEnd, error) {
 		return bgagent.TurnEnd{Stop: bgagent.StopInterrupted, Text: t.s.conv.lastText(), Usage: bgagent.Usage{Cost: t.cost}}, c.interrupted(p)
 	}
 	end, err := c.endOf(t, answer, err)
-	if err != nil && noise.Any() {
+	switch {
+	case err == nil:
+		end.Remark = noise.String()
+	case noise.Any():
 		err = fmt.Errorf("%w; %s", err, noise)
 	}
 	return end, err

@@ -3,6 +3,7 @@ package command
 import (
 	"cmp"
 	"encoding/json"
+	"slices"
 	"strings"
 	"time"
 
@@ -37,7 +38,7 @@ func Lines(executable string) Program {
 type simpleLine struct {
 	Type   string
 	ID     string
-	Text   wording
+	Text   given
 	Name   string
 	State  string
 	Stop   fault
@@ -48,6 +49,19 @@ type simpleLine struct {
 	Cost   float64
 	Todos  []struct{ Text, State string }
 	simpleFailure
+}
+
+// given is a text, and whether the line contains it. A value of an unexpected type is not a text.
+type given struct {
+	wording
+	is bool
+}
+
+// UnmarshalJSON implements [json.Unmarshaler].
+func (g *given) UnmarshalJSON(data []byte) error {
+	err := g.wording.UnmarshalJSON(data)
+	g.is = g.wording != "" || slices.Contains([]string{"null", `""`, "[]"}, string(data))
+	return err
 }
 
 // simpleFailure has the fields of lines of the types "error" and "retrying".
@@ -94,7 +108,9 @@ var spaces = strings.NewReplacer("_", " ", "-", " ")
 // DecodeLines returns a decoder for JSON lines in a small format that is easy to print in
 // any programming language. The field "type" is the kind of a line. Unknown kinds of lines,
 // unknown fields, and fields of an unexpected type are ignored. Only the fields "error" and
-// "stop" may have any type. Text after the end is not part of the answer.
+// "stop" may have any type. Text after the end is not part of the answer. If the turn ends badly or
+// without an answer, the reason shows the first line of an unknown kind, or of the kind "text" or
+// "message" without a text.
 //
 //	{"type":"session","id":"s1"}                       the program's id for the session
 //	{"type":"text","text":"…"}                         a piece of the answer
@@ -139,17 +155,21 @@ func DecodeLines() Decoder {
 	return func(line []byte, o *Output) {
 		var x simpleLine
 		if !jsonlines.Decode(line, &x) {
+			o.notKnown()
 			return
+		}
+		if (x.Type == "text" || x.Type == "message") && !x.Text.is {
+			o.notKnown()
 		}
 		switch x.Type {
 		case "session":
 			o.Session(x.ID)
 		case "text":
-			o.Text(string(x.Text))
+			o.Text(string(x.Text.wording))
 		case "message":
-			o.Message(string(x.Text))
+			o.Message(string(x.Text.wording))
 		case "reasoning":
-			o.Reasoning(string(x.Text))
+			o.Reasoning(string(x.Text.wording))
 		case "tool":
 			state := toolState(x.State, x.State == "done")
 			o.Call(bgagent.MessageTool{ID: x.ID, Name: x.Name, State: state, Input: calldigest.Input(x.Input), Result: calldigest.Result(x.Result)})
@@ -170,16 +190,18 @@ func DecodeLines() Decoder {
 		case "compaction":
 			o.Compaction()
 		case "error":
-			if e := x.failure(cmp.Or(string(x.Text), x.Error.text)); e.Kind != 0 {
+			if e := x.failure(cmp.Or(string(x.Text.wording), x.Error.text)); e.Kind != 0 {
 				o.ProviderFailed(e)
 			}
 		case "retrying":
-			if e := x.failure(cmp.Or(string(x.Text), x.Error.text)); e.Kind != 0 {
+			if e := x.failure(cmp.Or(string(x.Text.wording), x.Error.text)); e.Kind != 0 {
 				at, _ := time.Parse(time.RFC3339, x.At)
 				o.Retrying(e, at)
 			}
 		case "end":
-			o.End(stopReason(x.Stop.text, x.Error.text), string(x.Text), x.Error.text)
+			o.End(stopReason(x.Stop.text, x.Error.text), string(x.Text.wording), x.Error.text)
+		default:
+			o.notKnown()
 		}
 	}
 }

@@ -71,7 +71,7 @@ func (t *turn) judge(x outcome) (bgagent.TurnEnd, error) {
 		t.lost.Code, t.lost.Signal, t.lost.Stderr = x.code, x.signal, x.stderr
 		return end, t.lost
 	case succeeded:
-		end.Stop = said.end.stop
+		end.Stop, end.Remark = said.end.stop, t.remark()
 		return end, nil
 	case errors.Is(x.stopped, errAborted):
 		end.Stop = bgagent.StopAborted
@@ -154,13 +154,19 @@ func (t *turn) problem(said said, x outcome) *TurnError {
 	if len(said.denied) > 0 {
 		e.Problem += "; it was refused the use of " + oneLine(strings.Join(slices.Compact(slices.Sorted(slices.Values(said.denied))), ", "))
 	}
-	if t.noise.Any() {
-		e.Problem += "; " + t.noise.String()
-	}
-	if t.noise.Dropped > 0 {
-		e.Problem += fmt.Sprintf(" (Config.MaxLine: %d bytes)", t.client.cfg.MaxLine)
+	if remark := t.remark(); remark != "" {
+		e.Problem += "; " + remark
 	}
 	return e
+}
+
+// remark describes the output that was not understood; "" if there was none.
+func (t *turn) remark() string {
+	text := t.noise.String()
+	if t.noise.Dropped > 0 {
+		text += fmt.Sprintf(" (Config.MaxLine: %d bytes)", t.client.cfg.MaxLine)
+	}
+	return text
 }
 
 func oneLine(s string) string { return cut(strings.Join(strings.Fields(s), " "), 1000) }

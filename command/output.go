@@ -29,6 +29,7 @@ type Output struct {
 	cleaner jsonlines.Cleaner // cleans the current message
 	acted   time.Time         // time at which activity was last reported
 	known   bool
+	strange bool // whether the decoder has called the method "notKnown" for the current line
 	session string
 	text    []byte // text of the current message
 	last    string // text of the last finished message that has text
@@ -97,6 +98,24 @@ func newOutput(r *bgagent.Reporter, turn int, before bgagent.Usage) *Output {
 // contains nothing to report. All other methods mark the line, too. If a program prints no
 // known line, it is not the expected program.
 func (o *Output) Known() { o.locked(func() {}) }
+
+// notKnown marks the current line as not understood, even if earlier lines were known.
+func (o *Output) notKnown() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.strange = true
+}
+
+// understood reports whether the line that was just decoded counts as understood. If the decoder has
+// not called notKnown, all lines count as understood from the first known line on, because newer
+// versions of a program print lines that its decoder does not know.
+func (o *Output) understood() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	strange := o.strange
+	o.strange = false
+	return o.known && !strange
+}
 
 func (o *Output) locked(f func()) {
 	o.mu.Lock()

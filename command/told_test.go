@@ -50,6 +50,30 @@ func TestLinesNotUnderstoodAreNamedIfTheTurnEndsBadly(t *testing.T) {
 	require.NoError(t, err, "a turn that ends well has no reason to name them in")
 }
 
+// A turn without an answer can succeed, so its lines that were not understood are a remark. They might
+// contain the answer.
+func TestLinesNotUnderstoodAreARemarkIfTheTurnSucceeds(t *testing.T) {
+	const end = "\n{\"type\":\"end\"}"
+	for printed, want := range map[string]string{
+		`hello` + end:                         `1 line was not understood, the first: "hello"`,
+		`{"typ":"message","text":"hi"}` + end: "1 line was not understood, the first: `{\"typ\":\"message\",\"text\":\"hi\"}`",
+		`{"type":"session","id":"s"}` + "\n" + `{"type":"mesage","text":"hi"}` + end: "1 line was not understood, the first: `{\"type\":\"mesage\",\"text\":\"hi\"}`",
+		`{"type":"message","txt":"hi"}` + end:                                        "1 line was not understood, the first: `{\"type\":\"message\",\"txt\":\"hi\"}`",
+		`{"type":"text","text":5}` + end:                                             "1 line was not understood, the first: `{\"type\":\"text\",\"text\":5}`",
+		`{"type":"text","text":null}` + "\n" + `{"type":"message","text":""}` + end:  "",
+		`{"type":"message","text":"hi"}` + "\nwarning" + end:                         `1 line was not understood, the first: "warning"`,
+	} {
+		c := linesClient(t)
+		got, err := play(t, c, create(t, c), "print "+printed)
+		require.NoError(t, err, printed)
+		require.Equal(t, want, got.Remark, printed)
+	}
+	c := linesClient(t, func(cfg *Config) { cfg.MaxLine = 1000 })
+	got, err := play(t, c, create(t, c), "print "+strings.Repeat("x", 2000)+end)
+	require.NoError(t, err)
+	require.Equal(t, "1 line was too long to be read (Config.MaxLine: 1000 bytes)", got.Remark)
+}
+
 func TestARepeatedPromptIsNoEvent(t *testing.T) {
 	c := linesClient(t)
 	const end = `{"type":"end"}`

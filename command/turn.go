@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"os"
 	"slices"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -380,7 +379,7 @@ func (t *turn) readObjects(r io.Reader, program *Program) {
 			over, waited = said.over, said.waited
 			t.lingers(said)
 		}
-		if !said.known {
+		if !t.out.understood() {
 			in.Reject(line)
 		}
 		if t.own != "" && said.session != "" && said.session != t.own && !program.NewSession {
@@ -464,7 +463,7 @@ func (t *turn) unknown() string {
 	case t.noise.Dropped > 0:
 		what = fmt.Sprintf("it printed a line of more than %d bytes (Config.MaxLine), and nothing that its decoder knows", t.client.cfg.MaxLine)
 	case t.noise.Texts > 0:
-		what = "it printed nothing that its decoder knows, first " + strconv.Quote(t.noise.First)
+		what = "it printed nothing that its decoder knows, first " + t.noise.Quoted()
 	}
 	return what + "; check that the program and its version match the agent's Program"
 }

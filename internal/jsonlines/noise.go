@@ -3,6 +3,7 @@ package jsonlines
 import (
 	"fmt"
 	"strconv"
+	"strings"
 	"sync"
 )
 
@@ -22,7 +23,7 @@ func (n Noise) Any() bool { return n.Texts > 0 || n.Dropped > 0 }
 func (n Noise) String() string {
 	s := ""
 	if n.Texts > 0 {
-		s = fmt.Sprintf("%s not understood, the first: %s", lines(n.Texts), strconv.Quote(n.First))
+		s = fmt.Sprintf("%s not understood, the first: %s", lines(n.Texts), n.Quoted())
 	}
 	if n.Dropped > 0 {
 		if s != "" {
@@ -31,6 +32,15 @@ func (n Noise) String() string {
 		s += lines(n.Dropped) + " too long to be read"
 	}
 	return s
+}
+
+// Quoted returns the first text in quotation marks. A text that contains quotation marks itself,
+// such as an object, is in backquotes, because it is then easier to read.
+func (n Noise) Quoted() string {
+	if strings.ContainsRune(n.First, '"') && strconv.CanBackquote(n.First) {
+		return "`" + n.First + "`"
+	}
+	return strconv.Quote(n.First)
 }
 
 func lines(n int) string {

@@ -71,11 +71,13 @@ func (d demos) RunTurn(ctx context.Context, session string, p bgagent.Prompt, r 
 	return d.f.recorded(p, r, func(r *bgagent.Reporter) (bgagent.TurnEnd, error) { return d.Client.RunTurn(ctx, session, p, r) })
 }
 
-// recorded runs a turn, keeps its text, and returns its error in words for users.
+// recorded runs a turn and keeps its text. The returned error and the remark about the turn are in
+// words for users, without secrets.
 func (f *Fleet) recorded(p bgagent.Prompt, r *bgagent.Reporter, run func(*bgagent.Reporter) (bgagent.TurnEnd, error)) (bgagent.TurnEnd, error) {
 	r, ended := f.answers.Record(p, r)
 	end, err := run(r)
 	ended(end)
+	end.Remark = f.secrets.Mask(InKeys(end.Remark))
 	return end, f.turnError(err)
 }
 

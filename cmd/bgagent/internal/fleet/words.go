@@ -33,6 +33,8 @@ var (
 	phrases = strings.NewReplacer(
 		"Config.StartTimeout is ", "the limit is ", // this limit has no key
 		" (Config.MaxLine)", "",
+		"nothing that its decoder knows", "nothing that is understood",
+		"check that the program and its version match the agent's Program", `check "preset", "format" and the version of the program`,
 		"(budget.tree.cost) or LaunchInput.TreeBudget sets", `(budget.tree.cost) or the flag --max-cost of "run" sets`,
 		" or LaunchInput.TreeBudget sets", " sets", // a program has no such field
 		" or LaunchInput.Budget sets the limit, and the host can raise it with ResumeInput.Budget", " sets the limit",

@@ -1,0 +1,26 @@
+package main
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// If a script prints plain text although its format is "lines", or lines with a mistake, the reason shows
+// the first of them and names keys of the file. What was passed in as a secret is masked.
+func TestOutputInAnotherFormatIsShownInTheReason(t *testing.T) {
+	t.Parallel()
+	p := newPlace(t)
+	p.env = append(p.env, "API_KEY=hunter2hunter2")
+	p.write("plain.sh", "#!/bin/sh\ncat > /dev/null\necho \"my answer, by $API_KEY\"\n")
+	p.write("wrong.sh", "#!/bin/sh\ncat > /dev/null\necho '{\"type\": \"mesage\", \"text\": \"'\"$API_KEY\"'\"}'\necho '{\"type\": \"end\"}'\n")
+	p.write(".bgagent.jsonc", `{"agents": {
+		"plain": {"kind": "command", "preset": "generic", "format": "lines", "env": ["API_KEY"], "command": ["./plain.sh"]},
+		"wrong": {"kind": "command", "preset": "generic", "format": "lines", "env": ["API_KEY"], "command": ["./wrong.sh"]},
+	}}`)
+	p.write("tasks.jsonc", `[{"agent": "plain", "prompt": "x"}, {"agent": "wrong", "prompt": "x"}]`)
+	require.Equal(t, 1, p.run("run", "tasks.jsonc", "-o", "out").code)
+	x := p.index("out")
+	require.Equal(t, `plain.sh: it printed nothing that is understood, first "my answer, by [API_KEY]"; check "preset", "format" and the version of the program`, x.Tasks[0].Reason)
+	require.Equal(t, "the turn ended without any output; 1 line was not understood, the first: `{\"type\": \"mesage\", \"text\": \"[API_KEY]\"}`", x.Tasks[1].Reason)
+}
