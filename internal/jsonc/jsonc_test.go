@@ -57,6 +57,22 @@ func TestPlacesOnALongLineAreFoundFromAnyBlock(t *testing.T) {
 	}
 }
 
+func TestACarriageReturnAloneEndsALine(t *testing.T) {
+	for _, end := range []string{"\n", "\r\n", "\r"} {
+		data := []byte(strings.ReplaceAll("// first\n{\n\"a\": 1, // limit\n\"b\": /* x\ny */ 2 // last\n}\n", "\n", end))
+		before := bytes.Clone(data)
+		v, err := Parse("f", data, nil)
+		require.NoError(t, err, "%q", end)
+		members, _ := v.Members()
+		require.Len(t, members, 2, "a comment ends with its line: %q", end)
+		require.Equal(t, Origin{"f", 4, 1}, members[1].At(), "%q", end)
+		require.Equal(t, Origin{"f", 5, 6}, members[1].Value.Origin(), "%q", end)
+		require.Equal(t, before, data, "the bytes of the caller are not changed")
+	}
+	_, err := parse("{\"a\": \"x\ry\"}")
+	require.Error(t, err, "a string cannot contain a line end")
+}
+
 func TestErrorsAreThoseOfTheCaller(t *testing.T) {
 	v, err := parse(`{"a": 1}`)
 	require.NoError(t, err)
@@ -92,14 +108,14 @@ func TestKeysAreQuotedWhereTheyMustBe(t *testing.T) {
 func FuzzParse(f *testing.F) {
 	for _, s := range []string{
 		"", "{}", "//", "[[", "{\"a\": null,}", "\ufeff{}", "{\"\xff\": 1}", "/* [ */ {}", "[1, // ö\r\n\"→\", {\"b\": [tru]}]",
-		"\ufeff\ufeff{}", "{\"a\": \"\\u2028\", \"a\": [1e3, -0.5]}", "'", "{\n\"a: 1}", "\xff\xfe{", "{} /* a", "[1] 2",
+		"\ufeff\ufeff{}", "{\"a\": \"\\u2028\", \"a\": [1e3, -0.5]}", "'", "{\n\"a: 1}", "\xff\xfe{", "{} /* a", "[1] 2", "{//\r\"a\": 1}\r", "\r\r\n{}",
 	} {
 		f.Add([]byte(s))
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		v, err := parse(string(data))
 		text := bytes.TrimPrefix(data, []byte(byteOrderMark))
-		all := bytes.Split(text, []byte("\n"))
+		all := bytes.Split(oneLineEnd(text), []byte("\n"))
 		inFile := func(at Origin) {
 			require.True(t, 1 <= at.Line && at.Line <= len(all), "%v", at)
 			require.True(t, 1 <= at.Column && at.Column <= 1+utf8.RuneCount(all[at.Line-1]), "%v", at)

@@ -26,11 +26,12 @@ const byteOrderMark = "\xef\xbb\xbf"
 type ErrorFunc func(at Origin, key, problem string) error
 
 // Parse parses the content of a file. The name of the file is used in origins and errors. A
-// byte-order mark is skipped and does not count as a column. Every error about the file is
-// created by fail, including the errors of [Value.Errorf] and [Member.Errorf]. The values
-// refer to the bytes of data, so these bytes must not be changed afterwards.
+// byte-order mark is skipped and does not count as a column. A carriage return ends a line, also
+// without a line feed. The function "fail" creates every
+// error about the file, including the errors of [Value.Errorf] and [Member.Errorf]. The values
+// refer to the bytes in the argument "data", so these bytes must not be changed afterwards.
 func Parse(name string, data []byte, fail ErrorFunc) (Value, error) {
-	data = bytes.TrimPrefix(data, []byte(byteOrderMark))
+	data = oneLineEnd(bytes.TrimPrefix(data, []byte(byteOrderMark)))
 	f := &file{name: name, lines: newLines(data), fail: fail}
 	problem := func(offset int, format string, args ...any) (Value, error) {
 		return Value{}, fail(f.origin(offset), "", fmt.Sprintf(format, args...))
@@ -51,6 +52,23 @@ func Parse(name string, data []byte, fail ErrorFunc) (Value, error) {
 		return problem(offset, "%s", what)
 	}
 	return Value{f, v}, nil
+}
+
+// oneLineEnd replaces each carriage return that no line feed follows with a line feed. Otherwise, the
+// parser would take the lines after a line comment for a part of the comment. The text remains the
+// same in strings, because a string with an unescaped line end is an error in any case.
+func oneLineEnd(data []byte) []byte {
+	copied := false
+	for i, c := range data {
+		if c != '\r' || i+1 < len(data) && data[i+1] == '\n' {
+			continue
+		}
+		if !copied {
+			data, copied = bytes.Clone(data), true
+		}
+		data[i] = '\n'
+	}
+	return data
 }
 
 // syntaxError returns the place and the description of a syntax error.
