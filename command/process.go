@@ -6,6 +6,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -71,8 +72,38 @@ func startError(err error) error {
 		return fmt.Errorf("its arguments and environment are longer than the system allows; shorten the prompt, the system text, Agent.Args or Agent.Env: %w", err)
 	case errors.Is(err, fs.ErrPermission):
 		return fmt.Errorf("it is not executable; make it executable: %w", err)
+	case errors.Is(err, fs.ErrNotExist):
+		if line := firstLine(err); line != "" {
+			return fmt.Errorf("the program in its first line, %q, does not exist; correct the line, or save the script with LF instead of CR LF: %w", line, err)
+		}
 	}
 	return err
+}
+
+// firstLine returns the first line of a script if the program that the line names does not exist;
+// otherwise it returns "". The argument is the error of the start.
+func firstLine(err error) string {
+	var path *fs.PathError
+	if !errors.As(err, &path) {
+		return ""
+	}
+	f, err := os.Open(path.Path)
+	if err != nil {
+		return ""
+	}
+	defer f.Close()
+	head := make([]byte, 256)
+	n, _ := io.ReadFull(f, head)
+	line, _, _ := strings.Cut(string(head[:n]), "\n")
+	named, script := strings.CutPrefix(line, "#!")
+	words := strings.FieldsFunc(named, func(r rune) bool { return r == ' ' || r == '\t' }) // the system does not split at other characters
+	if !script || len(words) == 0 {
+		return ""
+	}
+	if _, err := os.Stat(words[0]); err == nil {
+		return ""
+	}
+	return line
 }
 
 // feed starts to write the prompt to standard input. It does not wait for the program to

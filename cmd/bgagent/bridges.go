@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -28,6 +29,9 @@ func (f bridgeFlags) roots() (out []string, err error) {
 		real, err := filepath.EvalSymlinks(dir)
 		if err != nil {
 			return nil, fmt.Errorf("--root %s: %w; name a directory that exists", dir, unpathed(err))
+		}
+		if info, err := os.Stat(real); err == nil && !info.IsDir() {
+			return nil, fmt.Errorf("--root %s: it is not a directory; name a directory", dir)
 		}
 		out = append(out, real)
 	}

@@ -36,25 +36,25 @@ func (c cleanupCmd) Run() error {
 	}
 	left, problems := runs.Find(dir)
 	if len(left) == 0 && len(problems) == 0 {
-		fmt.Println("no processes of killed runs are left")
+		fmt.Fprintln(&stdout, "no processes of killed runs are left")
 	}
 	for _, l := range left {
 		if !c.Yes {
-			fmt.Println(cleantext.Line(l.String()) + " was killed and has left these processes:")
+			fmt.Fprintln(&stdout, cleantext.Line(l.String())+" was killed and has left these processes:")
 			for _, p := range l.Processes {
-				fmt.Println("  " + cleantext.Line(p.String()))
+				fmt.Fprintln(&stdout, "  "+cleantext.Line(p.String()))
 			}
 			problems = append(problems, l.Leave())
 			continue
 		}
 		text, err := end(l)
 		if text != "" {
-			fmt.Println(cleantext.Line(text))
+			fmt.Fprintln(&stdout, cleantext.Line(text))
 		}
 		problems = append(problems, err)
 	}
 	if len(left) > 0 && !c.Yes {
-		fmt.Println("bgagent cleanup --yes ends them")
+		fmt.Fprintln(&stdout, "bgagent cleanup --yes ends them")
 	}
 	return errors.Join(problems...)
 }

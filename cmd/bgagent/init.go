@@ -35,7 +35,7 @@ func (c initCmd) Run(all *cli) error {
 	case c.User:
 		var err error
 		if path, err = settings.UserFile(); err != nil {
-			return fmt.Errorf("looking for your configuration folder: %w", err)
+			return &exitError{exitInput, fmt.Errorf("looking for your configuration folder: %w; set one of them", err)}
 		}
 		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 			return err
@@ -46,18 +46,21 @@ func (c initCmd) Run(all *cli) error {
 	found := settings.Detect(exec.LookPath)
 	// The file is complete before it has its name, and an existing file is not replaced.
 	part := fmt.Sprintf("%s.part-%d", path, os.Getpid())
-	if err := os.WriteFile(part, initialFile(found), 0o644); err != nil {
+	defer os.Remove(part)
+	switch err := os.WriteFile(part, initialFile(found), 0o644); {
+	case errors.Is(err, fs.ErrNotExist):
+		return &exitError{exitInput, fmt.Errorf("writing %s: there is no folder %s; make it, or name another file", path, filepath.Dir(path))}
+	case err != nil:
 		return fmt.Errorf("writing %s: %w", path, unpathed(err))
 	}
-	defer os.Remove(part)
 	switch err := link(part, path); {
 	case errors.Is(err, fs.ErrExist):
 		return &exitError{exitInput, fmt.Errorf("%s exists, and nothing is overwritten; edit it, or remove it first", path)}
 	case err != nil:
 		return fmt.Errorf("writing %s: %w", path, err)
 	}
-	fmt.Printf("wrote %s\n", cleantext.Line(path))
-	fmt.Println("bgagent agents checks whether each agent can start")
+	fmt.Fprintf(&stdout, "wrote %s\n", cleantext.Line(path))
+	fmt.Fprintln(&stdout, "bgagent agents checks whether each agent can start")
 	return nil
 }
 

@@ -35,6 +35,7 @@ import (
 	"fmt"
 	"os"
 	"runtime/debug"
+	"slices"
 	"strings"
 
 	"github.com/alecthomas/kong"
@@ -103,6 +104,9 @@ func (c *cli) settings() (*settings.Settings, error) {
 	if err != nil {
 		return s, &exitError{exitInput, err}
 	}
+	for _, text := range limitsOfNobody(s) {
+		warn("%s", text)
+	}
 	for _, k := range s.Limits.Ignored() {
 		if k.Key != "" { // empty if the file has no limits, which is not a problem
 			warn("%v", k)
@@ -112,6 +116,18 @@ func (c *cli) settings() (*settings.Settings, error) {
 		warn("there is no configuration file; %s", found(s))
 	}
 	return s, nil
+}
+
+// limitsOfNobody returns a message for each limit of an agent that does not exist. Such a limit is no
+// error, because the user's file can be meant for agents of other projects.
+func limitsOfNobody(s *settings.Settings) (texts []string) {
+	for _, x := range s.Limits.Settings() {
+		exists := func(a settings.Agent) bool { return strings.EqualFold(a.Name, x.Entry) }
+		if x.Key == "agentConcurrency" && x.Entry != "" && !slices.ContainsFunc(s.Agents, exists) {
+			texts = append(texts, fmt.Sprintf("%v: background_task.%s: there is no agent of this name, so the limit has no effect", x.Origin, x.Name()))
+		}
+	}
+	return texts
 }
 
 // sayFiles prints the names of the configuration files that were read. The user should
@@ -167,6 +183,8 @@ func main() {
 		kong.Description("Background agents: tasks for agents, side by side, within limits."),
 		kong.Vars{"version": version()},
 		kong.UsageOnError(),
+		kong.Writers(&stdout, os.Stderr),
+		kong.Exit(func(code int) { os.Exit(max(code, exitCode(stdout.with(nil)))) }), // after --help and --version
 	)
 	args := os.Args[1:]
 	if len(args) == 0 {
@@ -180,11 +198,14 @@ func main() {
 		os.Exit(exitInput)
 	}
 	command, err := parser.Parse(args)
+	if stdout.err != nil { // the help could not be written
+		os.Exit(exitCode(stdout.err))
+	}
 	if err != nil {
 		warn("%s", misread(parser, err))
 		os.Exit(exitInput)
 	}
-	os.Exit(exitCode(command.Run(&c, watchSignals())))
+	os.Exit(exitCode(stdout.with(command.Run(&c, watchSignals()))))
 }
 
 // emptyArgument describes the problem if an argument is empty or has an empty value;
@@ -208,13 +229,18 @@ func emptyArgument(args []string) string {
 // misread describes what is wrong with the command line. It points to the help of the
 // command or, if no command was named, lists the commands.
 func misread(parser *kong.Kong, err error) string {
+	text := strings.TrimSuffix(err.Error(), ` but got "EOL" (<EOL>)`)
+	if text != err.Error() { // kong's words for a flag at the end of the command line
+		flag, _, _ := strings.Cut(text, ":")
+		text = flag + " needs a value"
+	}
 	var wrong *kong.ParseError
 	if errors.As(err, &wrong) && wrong.Context != nil {
 		if command := wrong.Context.Selected(); command != nil && command.Type == kong.CommandNode {
-			return fmt.Sprintf("%v; see bgagent %s --help", err, command.Name)
+			return fmt.Sprintf("%s; see bgagent %s --help", text, command.Name)
 		}
 	}
-	text := fmt.Sprintf("%v; the commands are\n", err)
+	text += "; the commands are\n"
 	for _, c := range parser.Model.Children {
 		text += fmt.Sprintf("  %-10s %s\n", c.Name, c.Help)
 	}

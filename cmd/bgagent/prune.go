@@ -61,12 +61,12 @@ func (c pruneCmd) Run(all *cli, stop stops) error {
 		}
 	}
 	if c.Yes {
-		fmt.Printf("deleted %d tasks\n", total.ended)
+		fmt.Fprintf(&stdout, "deleted %d tasks\n", total.ended)
 	} else {
-		fmt.Printf("%d tasks have ended; bgagent prune --yes deletes them\n", total.ended)
+		fmt.Fprintf(&stdout, "%d tasks have ended; bgagent prune --yes deletes them\n", total.ended)
 	}
 	if total.due > 0 {
-		fmt.Printf("%d further tasks have ended but stay, because their ends have not been reported, or because they must be stopped again; bgagent prune ID --force deletes one of them\n", total.due)
+		fmt.Fprintf(&stdout, "%d further tasks have ended but stay, because their ends have not been reported, or because they must be stopped again; bgagent prune ID --force deletes one of them\n", total.due)
 	}
 	return errors.Join(problems...)
 }
@@ -186,7 +186,7 @@ func (c pruneCmd) pruneOne(ctx context.Context, folder statedir.Folder) error {
 	} else if err := deleteTasks(v.Store, []string{t.ID}); err != nil {
 		return err
 	}
-	fmt.Printf("deleted %s\n", t.ID)
+	fmt.Fprintf(&stdout, "deleted %s\n", t.ID)
 	return nil
 }
 

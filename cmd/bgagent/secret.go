@@ -5,6 +5,8 @@ import (
 	"io"
 	"os"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 )
 
 // minSecret is the least length of a token or password, in bytes. A shorter secret
@@ -33,6 +35,9 @@ func (s *secrets) read(flag, from, what string) (string, error) {
 		return "", fmt.Errorf("%s: the environment variable %s is not set; it must hold the %s", flag, from, what)
 	} else {
 		s.used = append(s.used, from)
+	}
+	if !utf8.ValidString(text) || strings.ContainsFunc(text, unicode.IsControl) {
+		return "", fmt.Errorf("%s: the %s in %s contains bytes that are not text; save it as UTF-8 text, in one line", flag, what, from)
 	}
 	if len(text) < minSecret {
 		return "", fmt.Errorf("%s: the %s in %s has %d bytes; it must have at least %d", flag, what, from, len(text), minSecret)

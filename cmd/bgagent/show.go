@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"strconv"
 	"strings"
 	"time"
 
@@ -67,6 +68,18 @@ func (c showCmd) Run(all *cli, stop stops) error {
 	return v.print(os.Stdout, t)
 }
 
+// shown returns the id as it can stand in a message: in one line, and not longer than a terminal.
+func shown(id string) string {
+	const most = 80
+	if len(id) > most {
+		id = strings.ToValidUTF8(id[:most], "") + "…"
+	}
+	if cleantext.Line(id) != id {
+		return strconv.Quote(id)
+	}
+	return id
+}
+
 // find returns the task with the id, and the view of its store. The id can also be that of
 // the task's session. If the error is nil, the caller must close the reader of the view.
 func find(folder statedir.Folder, id string) (*view, bgagent.Task, error) {
@@ -95,7 +108,7 @@ func find(folder statedir.Folder, id string) (*view, bgagent.Task, error) {
 	if len(problems) > 0 {
 		code = exitFailed
 	}
-	none := fmt.Errorf("no task %s is kept in %s; bgagent tasks --all lists the tasks", id, folder.Dir())
+	none := fmt.Errorf("no task %s is kept in %s; bgagent tasks --all lists the tasks", shown(id), folder.Dir())
 	return nil, bgagent.Task{}, &exitError{code, errors.Join(append(problems, none)...)}
 }
 
@@ -209,9 +222,9 @@ func printMessages(all *cli, stop stops, t bgagent.Task) error {
 		return errors.Join(err, crew.Close(stop.hard))
 	}
 	for _, m := range messages {
-		fmt.Fprintf(os.Stdout, "== %v %s\n", m.Role, m.Time.Local().Format(time.DateTime))
+		fmt.Fprintf(&stdout, "== %v %s\n", m.Role, m.Time.Local().Format(time.DateTime))
 		for _, tool := range m.Tools {
-			fmt.Fprintf(os.Stdout, "   (tool %s: %v)\n", cleantext.Line(tool.Name), tool.State)
+			fmt.Fprintf(&stdout, "   (tool %s: %v)\n", cleantext.Line(tool.Name), tool.State)
 		}
 		if m.Text != "" {
 			err = errors.Join(err, printText(os.Stdout, m.Text))

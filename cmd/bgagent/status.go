@@ -85,15 +85,10 @@ func (c statusCmd) Run(all *cli, stop stops) error {
 			e.SetEscapeHTML(false)
 			return e.Encode(st)
 		}
-		var text strings.Builder
-		if err := v.writeStanding(&text, st, time.Now(), width); err != nil {
-			return err
-		}
-		_, err := io.WriteString(os.Stdout, fold(text.String(), width))
-		return err
+		return v.writeStanding(&stdout, st, time.Now(), width)
 	})
 	if shown == 0 && !c.JSON {
-		fmt.Println("nothing runs and no task waits; bgagent tasks lists the tasks that have ended")
+		fmt.Fprintln(&stdout, "nothing runs and no task waits; bgagent tasks lists the tasks that have ended")
 	}
 	return err
 }

@@ -33,6 +33,7 @@ var (
 	phrases = strings.NewReplacer(
 		"Config.StartTimeout is ", "the limit is ", // this limit has no key
 		" (Config.MaxLine)", "",
+		"put them into Username and Password", `remove them, and use "username" and "passwordEnv"`,
 		"nothing that its decoder knows", "nothing that is understood",
 		"check that the program and its version match the agent's Program", `check "preset", "format" and the version of the program`,
 		"(budget.tree.cost) or LaunchInput.TreeBudget sets", `(budget.tree.cost) or the flag --max-cost of "run" sets`,
@@ -100,10 +101,7 @@ func (f *Fleet) turnError(err error) error {
 	if err == nil {
 		return nil
 	}
-	text := inKeys(err).Error()
-	for _, p := range []string{"command: ", "acp: ", "opencode: ", "inproc: "} {
-		text = strings.TrimPrefix(text, p)
-	}
+	text := withoutPackage(inKeys(err).Error())
 	var turn *command.TurnError
 	if errors.As(err, &turn) {
 		text = strings.TrimPrefix(text, filepath.Dir(turn.Program)+string(filepath.Separator))
@@ -115,6 +113,25 @@ func (f *Fleet) turnError(err error) error {
 		return err
 	}
 	return &worded{text, err}
+}
+
+// withoutPackage removes the name of the client's package, with which its errors begin.
+func withoutPackage(text string) string {
+	for _, p := range []string{"command: ", "acp: ", "opencode: ", "inproc: "} {
+		text = strings.TrimPrefix(text, p)
+	}
+	return text
+}
+
+// sessionError returns the error of a session that could not be created, in words for users.
+func sessionError(err error) error {
+	if err == nil {
+		return nil
+	}
+	if text := withoutPackage(inKeys(err).Error()); text != err.Error() {
+		return &worded{text, err}
+	}
+	return err
 }
 
 // lastLines returns the last non-empty lines of a text, within endLines and endBytes.
@@ -191,7 +208,7 @@ type programs struct {
 // CreateSession implements [bgagent.SessionClient].
 func (p programs) CreateSession(ctx context.Context, s bgagent.SessionSpec) (string, error) {
 	id, err := p.Client.CreateSession(ctx, s)
-	return id, inKeys(err)
+	return id, sessionError(err)
 }
 
 // RunTurn implements [bgagent.TurnRunner].
@@ -208,7 +225,7 @@ type speakers struct {
 // CreateSession implements [bgagent.SessionClient].
 func (s speakers) CreateSession(ctx context.Context, spec bgagent.SessionSpec) (string, error) {
 	id, err := s.Client.CreateSession(ctx, spec)
-	return id, inKeys(err)
+	return id, sessionError(err)
 }
 
 // RunTurn implements [bgagent.TurnRunner].

@@ -40,9 +40,27 @@ type file interface {
 // empty, Open returns an error, so that nothing is overwritten.
 func Open(dir string) (*Folder, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return nil, fmt.Errorf("creating the folder for the results: %w", err)
+		return nil, notCreated(err)
 	}
 	return hold(dir)
+}
+
+// notCreated returns the error if the folder for the results cannot be created.
+func notCreated(err error) error {
+	problem := err.Error()
+	var path *fs.PathError
+	if errors.As(err, &path) {
+		problem = fmt.Sprintf("%s: %v", path.Path, path.Err)
+		info, stat := os.Stat(path.Path)
+		link, read := os.Readlink(path.Path)
+		switch {
+		case stat == nil && !info.IsDir():
+			problem = path.Path + " is not a folder"
+		case stat != nil && read == nil:
+			problem = fmt.Sprintf("%s is a link to %s, which cannot be used: %v", path.Path, link, errors.Unwrap(stat))
+		}
+	}
+	return fmt.Errorf("creating the folder for the results: %s; name another with --output", problem)
 }
 
 // OpenNew creates a new folder: base or, if that exists, base-2, base-3 and so on.
@@ -54,7 +72,7 @@ func OpenNew(base string) (*Folder, error) {
 			return holdNew(dir)
 		}
 		if !errors.Is(err, fs.ErrExist) {
-			return nil, fmt.Errorf("creating the folder for the results: %w", err)
+			return nil, notCreated(err)
 		}
 		dir = fmt.Sprintf("%s-%d", base, n)
 	}

@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"strings"
 
 	"github.com/bgagent/bgagent"
 )
@@ -57,7 +58,7 @@ func (f *Folder) saved() (x Index, list []byte, err error) {
 	b, err := f.read(IndexName)
 	if err == nil {
 		if err = json.Unmarshal(b, &x); err != nil {
-			return x, nil, fmt.Errorf("%s in the folder %s is not the index of a run: %w", IndexName, f.dir, err)
+			return x, nil, fmt.Errorf("%s in the folder %s is not the index of a run: %s; it was changed or damaged, so run the list again into a new folder", IndexName, f.dir, notIndex(err))
 		}
 		list, err = f.read(ListName)
 	}
@@ -65,6 +66,15 @@ func (f *Folder) saved() (x Index, list []byte, err error) {
 		return x, nil, fmt.Errorf("the folder %s is not the folder of a run, which has %s and %s", f.dir, IndexName, ListName)
 	}
 	return x, list, err
+}
+
+// notIndex describes why a text is not an index, in the words of the file.
+func notIndex(err error) string {
+	var wrong *json.UnmarshalTypeError
+	if errors.As(err, &wrong) && wrong.Field != "" {
+		return fmt.Sprintf("%q is a %s", wrong.Field, wrong.Value)
+	}
+	return strings.TrimPrefix(strings.TrimPrefix(err.Error(), "bgagent: "), "json: ")
 }
 
 // read reads a regular file of the folder. Programs can have put anything into the folder, and

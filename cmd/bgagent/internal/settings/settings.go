@@ -21,6 +21,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 
 	"github.com/bgagent/bgagent"
 	"github.com/bgagent/bgagent/cmd/bgagent/internal/fileerror"
@@ -131,7 +132,7 @@ func exists(path string) (bool, error) {
 	switch {
 	case err == nil:
 		return true, nil
-	case errors.Is(err, os.ErrNotExist):
+	case errors.Is(err, os.ErrNotExist), errors.Is(err, syscall.ENOTDIR): // for example, HOME is /dev/null
 		return false, nil
 	}
 	return false, &bgagent.ConfigFileError{File: path, Problem: "cannot be examined: " + err.Error(), Err: err}

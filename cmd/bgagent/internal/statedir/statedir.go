@@ -93,7 +93,7 @@ func Open(dir string) (Folder, error) {
 	if dir == "" {
 		base, err := Base()
 		if err != nil {
-			return Folder{}, fmt.Errorf("the state folder is not known: %w", err)
+			return Folder{}, fmt.Errorf("the state folder is not known: %w; set HOME or XDG_STATE_HOME, or name a folder with --state DIR", err)
 		}
 		dir = base
 	}

@@ -79,7 +79,15 @@ func parse(name string, data []byte, base string, known []string, size int) ([]T
 	if len(data) > size {
 		return nil, fileerror.At(bgagent.Origin{File: name, Line: 1, Column: 1}, "", "is larger than the maximum of %d bytes; divide it", size)
 	}
-	root, err := jsonc.Parse(name, data, fileerror.Of)
+	root, err := jsonc.Parse(name, data, func(at jsonc.Origin, key, problem string) error {
+		switch {
+		case problem == jsonc.Empty:
+			problem += "; write a list of tasks like " + example
+		case strings.HasSuffix(problem, "after top-level value"):
+			problem += "; put all tasks into one list like " + example
+		}
+		return fileerror.Of(at, key, problem)
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -242,7 +250,7 @@ func (p *parser) check(path string, v jsonc.Value, t *Task, seen map[string]json
 		}
 	}
 	if needed("agent", t.Agent, p.remedy()) && p.known != nil && !slices.Contains(p.known, t.Agent) {
-		p.fail(at("agent").Errorf(jsonc.Key(path, "agent"), "names the agent %q, which does not exist; the agents are %s", t.Agent, p.agents()))
+		p.fail(at("agent").Errorf(jsonc.Key(path, "agent"), "names the agent %q, which does not exist; %s", t.Agent, p.agents()))
 	}
 	t.Description = cmp.Or(oneLine(t.Description), oneLine(t.Prompt))
 	if t.Directory == "" {
@@ -260,14 +268,19 @@ func (p *parser) remedy() string {
 	if p.known == nil {
 		return "name one of those in the configuration"
 	}
-	return "name one of " + p.agents()
+	if len(p.known) == 0 {
+		return noAgents
+	}
+	return "name one of " + strings.Join(p.known, ", ")
 }
+
+const noAgents = "no agent is configured; bgagent init writes a configuration file with those on PATH"
 
 func (p *parser) agents() string {
 	if len(p.known) == 0 {
-		return "(none is configured)"
+		return noAgents
 	}
-	return strings.Join(p.known, ", ")
+	return "the agents are " + strings.Join(p.known, ", ")
 }
 
 // maxTitle is how many characters a title may have. A longer title is cut.

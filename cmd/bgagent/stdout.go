@@ -1,0 +1,30 @@
+package main
+
+import (
+	"errors"
+	"os"
+)
+
+// stdout is standard output for the commands that print several lines. It keeps the first error, and
+// main reports it, so that these commands need not check every line.
+var stdout printed
+
+// printed writes to standard output and keeps the first error.
+type printed struct{ err error }
+
+// Write implements [io.Writer].
+func (p *printed) Write(b []byte) (int, error) {
+	n, err := os.Stdout.Write(b)
+	if p.err == nil {
+		p.err = err
+	}
+	return n, err
+}
+
+// with adds the kept error to the error of a command, unless that error contains it.
+func (p *printed) with(err error) error {
+	if p.err == nil || errors.Is(err, p.err) {
+		return err
+	}
+	return errors.Join(err, p.err)
+}
