@@ -10,7 +10,10 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
+	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/cmd/bgagent/internal/notify"
 	"github.com/modelcontextprotocol/go-sdk/mcp"
 	"github.com/stretchr/testify/require"
 )
@@ -98,4 +101,20 @@ func TestTheConfigurationIsPrintedAsJSON(t *testing.T) {
 	require.Contains(t, got.out, "\"key\": \"background_task.maxDepth\",\n      \"value\": 2,\n      \"origin\": \""+file+":1:22\"")
 	require.Contains(t, got.out, "\"key\": \"agents.wait.permissions\",\n      \"value\": {\n        \"edit\": \"deny\"\n      }")
 	require.Equal(t, 2, p.run("config", "--json", "--schema").code)
+}
+
+// A caller can close the connection before the server has handled the end of a task.
+func TestAnEndBeforeTheEndOfTheServerIsTold(t *testing.T) {
+	p := newPlace(t)
+	tell := p.write("tell.sh", "#!/bin/sh\necho \"$BGAGENT_EVENT $BGAGENT_TASK\" >>\"$(dirname \"$0\")/told\"\n")
+	s := &serving{notify: notify.New([]string{tell}, "test", func(err error) { t.Error(err) })}
+	s.ending.Store(time.Now().UnixNano())
+	at := time.Unix(0, s.ending.Load())
+	s.tell(bgagent.Task{ID: "before", Status: bgagent.Failed, Ended: at.Add(-time.Millisecond)}, false)
+	s.tell(bgagent.Task{ID: "after", Status: bgagent.Cancelled, Ended: at}, false)
+	s.tell(bgagent.Task{ID: "last", Status: bgagent.Completed, Ended: at.Add(-time.Millisecond)}, true)
+	s.notify.Close(t.Context())
+	told, err := os.ReadFile(filepath.Join(p.project, "told"))
+	require.NoError(t, err)
+	require.Equal(t, "failed before\ndone \n", string(told))
 }

@@ -39,7 +39,7 @@ type serving struct {
 	logger  *slog.Logger // nil if nothing is logged
 	logFile *os.File
 	notify  *notify.Notifier
-	ending  atomic.Bool
+	ending  atomic.Int64  // when the end of the server began, in nanoseconds since 1970; 0 before that
 	follow  chan struct{} // closed when all events have been handled
 }
 
@@ -99,7 +99,7 @@ func (s *serving) watch(known []bgagent.Task, events *bgagent.Subscription) {
 			delete(live, e.Task.ID)
 			s.tell(e.Task, len(live) == 0)
 		case bgagent.EventQuestion:
-			if q := e.Question; q.State == bgagent.QuestionOpen && !s.ending.Load() {
+			if q := e.Question; q.State == bgagent.QuestionOpen && s.ending.Load() == 0 {
 				s.notify.Tell(notify.Event{Kind: "asks", Text: questionText(e.Task, *q, s.questionAdvice(e.Task.ID)), Task: e.Task.ID})
 			}
 		case bgagent.EventQuiet: // the programs can print until then
@@ -119,8 +119,8 @@ func (s *serving) endLog(t bgagent.Task) {
 
 // tell notifies the user if a task has ended badly, and if the last task has ended.
 func (s *serving) tell(t bgagent.Task, last bool) {
-	if s.ending.Load() {
-		return // the user has ended the server and expects these ends
+	if at := s.ending.Load(); at != 0 && t.Ended.UnixNano() >= at {
+		return // the user has ended the server and expects the ends that this causes
 	}
 	if bad(t) {
 		s.notify.Tell(notify.Event{Kind: kindOfEnd(t), Text: endText("task "+t.ID, t), Task: t.ID})
@@ -172,7 +172,7 @@ func (s *serving) end(stop stops) error {
 	defer context.AfterFunc(stop.hard, leave)()
 	ctx, cancel := context.WithTimeout(stop.hard, stopTime)
 	defer cancel()
-	s.ending.Store(true)
+	s.ending.Store(time.Now().UnixNano())
 	_ = s.server.Close()
 	s.older.quit()
 	s.suspend(ctx, stop)

@@ -225,6 +225,16 @@ func TestWhatGoesWrongBesideTheTasksDoesNotTearTheTable(t *testing.T) {
 	require.Equal(t, 1, strings.Count(s.String(), "notify:"))
 }
 
+// bytesRead returns how many bytes a process has read from files and terminals.
+func bytesRead(t *testing.T, pid int) (n int) {
+	t.Helper()
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/io", pid))
+	require.NoError(t, err)
+	_, err = fmt.Sscanf(string(b), "rchar: %d", &n)
+	require.NoError(t, err)
+	return n
+}
+
 func TestAKilledRunGivesTheTerminalBack(t *testing.T) {
 	for _, sig := range []syscall.Signal{syscall.SIGKILL, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT} {
 		if signal.Ignored(sig) {
@@ -235,8 +245,12 @@ func TestAKilledRunGivesTheTerminalBack(t *testing.T) {
 		out, _ := p.inTerminalOf(pty.Winsize{Rows: 24, Cols: 80}, func(cmd *exec.Cmd, out *output, tty *os.File) {
 			awaitSilence(t, tty)
 			out.await(t, "\x1b[?25l")
+			before := bytesRead(t, cmd.Process.Pid)
 			_, err := tty.WriteString(typed)
 			require.NoError(t, err)
+			// The terminal handles keys a little later. It would echo keys that it handles after the end
+			// of the program.
+			require.Eventually(t, func() bool { return bytesRead(t, cmd.Process.Pid) >= before+len(typed) }, atMost, time.Millisecond)
 			require.NoError(t, cmd.Process.Signal(sig))
 			require.Eventually(t, func() bool {
 				m := modes(t, tty)
