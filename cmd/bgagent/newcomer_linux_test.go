@@ -2,6 +2,7 @@ package main
 
 import (
 	"flag"
+	"html"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -134,4 +135,25 @@ func TestTenTasksOverThreeScriptsAreUnderstoodAtAGlance(t *testing.T) {
 	whole, err := os.Stat(filepath.Join(p.project, "results", "003-print-the-whole-log.md"))
 	require.NoError(t, err)
 	require.EqualValues(t, 10_000_001, whole.Size(), "the answer is whole, with a line end")
+}
+
+// The picture in the README shows what the test above sees.
+func TestThePictureInTheReadmeShowsTenTasks(t *testing.T) {
+	readme, err := os.ReadFile("../../README.md")
+	require.NoError(t, err)
+	require.Contains(t, string(readme), "(docs/images/run.svg)")
+	b, err := os.ReadFile("../../docs/images/run.svg")
+	require.NoError(t, err)
+	picture := html.UnescapeString(regexp.MustCompile(`<[^>]*>`).ReplaceAllString(string(b), " "))
+	picture = strings.Join(strings.Fields(picture), " ")
+	for _, want := range []string{
+		`\$ bgagent run tasks.jsonc -o results ✓ 1 mend the login test \d+\.\ds 001-mend-the-login-test\.md`,
+		`✗ 2 move the database to vers… \d+\.\ds exit 1: error: password authentication`,
+		`✓ 3 print the whole log \d+\.\ds 003-print-the-whole-log\.md`,
+		`4 run the benchmark \d+\.?\d*s quiet for \d+\.?\d*s`,
+		`7 review the tests \d+\.?\d*s Reading the third of seven files\.`,
+		`10 review the build number 3 in line for total \(2 of 2\) \d+\.?\d*s · 2 running · 3 waiting · 4 completed · 1 failed · \$0\.08, 24k\+160 tokens$`,
+	} {
+		require.Regexp(t, want, picture)
+	}
 }
