@@ -118,3 +118,32 @@ func TestAnEndBeforeTheEndOfTheServerIsTold(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, "failed before\ndone \n", string(told))
 }
+
+func TestServeLogsLaunchesStartsAndEnds(t *testing.T) {
+	p := newPlace(t)
+	p.write(".bgagent.jsonc", `{"agents": {"wait": {"kind": "inproc"}}}`)
+	r := p.start("serve", "--addr", "127.0.0.1:0", "--log", "server.log", "-v")
+	r.out.await(t, "to use it from")
+	_, url, _ := strings.Cut(r.out.String(), "MCP: ")
+	url, _, _ = strings.Cut(url, "\n")
+	cs := client(t, &mcp.StreamableClientTransport{Endpoint: url, DisableStandaloneSSE: true})
+	callTool(t, cs, "delegate_task", map[string]any{"subagent_type": "wait", "prompt": "1 ms", "description": "look", "run_in_background": false})
+	require.NoError(t, cs.Close())
+	require.NoError(t, r.Process.Signal(syscall.SIGTERM))
+	require.Equal(t, 0, r.code())
+	path := filepath.Join(p.project, "server.log")
+	info, err := os.Stat(path)
+	require.NoError(t, err)
+	require.Equal(t, os.FileMode(0o600), info.Mode().Perm())
+	log, err := os.ReadFile(path)
+	require.NoError(t, err)
+	require.Regexp(t, `(?s)^[^\n]*level=INFO msg="serve begins" [^\n]*
+[^\n]*msg=launched task=bg_\w+ agent=wait by=\S+ description=look
+[^\n]*msg=started task=bg_\w+ [^\n]*
+[^\n]*msg=ended task=bg_\w+ agent=wait status=completed took=[^\n]*
+[^\n]*msg="the end"
+$`, string(log))
+	for line := range strings.Lines(string(log)) {
+		require.Contains(t, r.out.String(), line, "-v writes the same lines to standard error")
+	}
+}
