@@ -6,32 +6,67 @@ import (
 	"time"
 )
 
-// Limited returns a handler that lets h answer up to n requests in any period of length span.
-// It refuses further requests with status 429. A refusal states how long the client must wait
-// until the next request is allowed. Refused requests do not count. A nil h means
-// [Request.Scripted].
-func Limited(n int, span time.Duration, h Handler) Handler {
-	if n < 1 || span <= 0 {
-		panic(fmt.Sprintf("modelserver: Limited must allow at least one request per span, not %d in %s", n, span))
+// Bucket is a token bucket, the usual way in which providers limit requests. Each request takes a
+// token. The bucket is full at first, and gets another token at regular times, up to its size. A
+// Bucket is safe for concurrent use.
+type Bucket struct {
+	size  int
+	every time.Duration
+
+	mu     sync.Mutex
+	tokens int
+	filled time.Time // time of the last token, or of the last call in which the bucket was full
+}
+
+// NewBucket returns a bucket that holds up to "size" tokens, and that gets a token each time the
+// duration "every" has passed.
+func NewBucket(size int, every time.Duration) *Bucket {
+	if size < 1 || every <= 0 {
+		panic(fmt.Sprintf("modelserver: a bucket must hold at least one token and get tokens, not %d, %s", size, every))
 	}
+	return &Bucket{size: size, every: every, tokens: size}
+}
+
+// Take takes a token and returns 0. If there is none, Take returns the time until the next token. The
+// times of successive calls must not decrease.
+func (b *Bucket) Take(now time.Time) (wait time.Duration) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	n := int(now.Sub(b.filled) / b.every)
+	b.filled = b.filled.Add(time.Duration(n) * b.every)
+	if b.tokens = min(b.tokens+n, b.size); b.tokens == b.size { // the next token comes after one was taken
+		b.filled = now
+	}
+	if b.tokens == 0 {
+		return b.filled.Add(b.every).Sub(now)
+	}
+	b.tokens--
+	return 0
+}
+
+// Limit returns a handler that lets h answer the requests that get a token. It refuses the others
+// with status 429. If tells returns true for the number of a refusal, counted from 1, the refusal
+// contains the time until the next token. A nil tells means that all refusals do. A nil h means
+// [Request.Scripted].
+func (b *Bucket) Limit(h Handler, tells func(refusal int) bool) Handler {
 	if h == nil {
 		h = Request.Scripted
 	}
 	var mu sync.Mutex
-	var taken []time.Time // times of the last n accepted requests
+	refusals := 0
 	return func(r Request) Reply {
-		mu.Lock()
-		now := time.Now()
-		if len(taken) == n {
-			if free := taken[0].Add(span); now.Before(free) {
-				mu.Unlock()
-				return Reply{Error: &Error{Status: 429, RetryAfter: free.Sub(now),
-					Message: fmt.Sprintf("rate limit reached: %d requests in %s", n, span)}}
-			}
-			taken = taken[1:]
+		wait := b.Take(time.Now())
+		if wait == 0 {
+			return h(r)
 		}
-		taken = append(taken, now)
+		mu.Lock()
+		refusals++
+		n := refusals
 		mu.Unlock()
-		return h(r)
+		e := &Error{Status: 429, Message: fmt.Sprintf("rate limit reached: a request every %s", b.every)}
+		if tells == nil || tells(n) {
+			e.RetryAfter = wait
+		}
+		return Reply{Error: e}
 	}
 }

@@ -92,9 +92,10 @@ func TestASlowStreamLastsAsLongWithFewLetters(t *testing.T) {
 	})
 }
 
-func TestARateLimitLetsThroughWhatItAllows(t *testing.T) {
+func TestABucketLetsThroughARequestForEachToken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		client, end := bubble(t, ms.Limited(3, 10*time.Second, nil))
+		bucket := ms.NewBucket(3, 10*time.Second)
+		client, end := bubble(t, bucket.Limit(nil, func(refusal int) bool { return refusal != 2 }))
 		defer end()
 		ask := func() (status int, after string) {
 			resp, err := client.Post("http://model/v1/messages", "", strings.NewReader(messagesWire.encode("", false, user("@say hi"), nil)))
@@ -112,14 +113,25 @@ func TestARateLimitLetsThroughWhatItAllows(t *testing.T) {
 		for i := range 7 {
 			status, after := ask()
 			require.Equal(t, 429, status)
-			require.Equal(t, fmt.Sprint(7-i), after)
+			if i == 1 {
+				require.Empty(t, after)
+			} else {
+				require.Equal(t, fmt.Sprint(7-i), after)
+			}
 			time.Sleep(time.Second)
 		}
 		status, _ := ask()
-		require.Equal(t, 200, status, "the span since the first request is over, and refused requests do not count")
+		require.Equal(t, 200, status, "10 s after the first request, there is a token")
+		time.Sleep(9 * time.Second)
 		status, after := ask()
 		require.Equal(t, 429, status)
 		require.Equal(t, "1", after)
+
+		time.Sleep(time.Hour)
+		for range 3 {
+			require.Zero(t, bucket.Take(time.Now()))
+		}
+		require.Equal(t, 10*time.Second, bucket.Take(time.Now()), "the bucket holds no more")
 	})
 }
 
