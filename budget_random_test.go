@@ -8,7 +8,9 @@ import (
 	"math/rand/v2"
 	"runtime"
 	"strconv"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -66,16 +68,31 @@ type spenders struct {
 	accounts map[string]*spentBy
 	running  map[string]int // running turns, by root
 	parents  map[string]int // number of delegations, by task
-	crashes  int
+	roots    map[string]bool
+	met      map[string]int // how often each event has occurred
 	broken   []string
 }
 
+// spendersMeet are the events that must occur in the runs together.
+var spendersMeet = []string{
+	"tree", "delegation", "resume", "raise", "crash", "suspension", "usage with an end", "usage after an end",
+	"answer with the crossing report", "end by the budget of a task", "end by the budget of a tree", "refusal",
+}
+
+// meet records that an event has occurred.
+func (w *spenders) meet(event string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.met[event]++
+}
+
 type spendersProcess struct {
-	w     *spenders
-	store *storetest.Process
-	m     *bgagent.BackgroundManager
-	dead  chan struct{}
-	turns sync.WaitGroup
+	w      *spenders
+	store  *storetest.Process
+	m      *bgagent.BackgroundManager
+	dead   chan struct{}
+	leaves atomic.Bool // the manager is being suspended
+	turns  sync.WaitGroup
 }
 
 func (w *spenders) begin(t *testing.T) {
@@ -100,8 +117,8 @@ func (w *spenders) crash() {
 	p := w.process
 	p.store.Crash()
 	close(p.dead)
+	w.meet("crash")
 	w.mu.Lock()
-	w.crashes++
 	since := time.Now().Add(-lostAtMost)
 	for _, all := range []map[string]*spentBy{w.tasks, w.accounts} {
 		for _, s := range all {
@@ -117,6 +134,21 @@ func (w *spenders) crash() {
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
 	_ = p.m.Close(ctx)
+}
+
+// suspend ends the process in an orderly way. Nothing that was reported is lost.
+func (w *spenders) suspend(t *testing.T) {
+	p := w.process
+	w.meet("suspension")
+	p.leaves.Store(true)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second+w.pause(5*time.Second)) // turns get up to 5 s to end
+	defer cancel()
+	if err := p.m.Suspend(ctx); err != nil {
+		w.fail("suspend: %v", err)
+	}
+	p.store.Crash()
+	close(p.dead)
+	p.turns.Wait()
 }
 
 func (w *spenders) fail(format string, args ...any) {
@@ -245,12 +277,14 @@ func (p *spendersProcess) RunTurn(ctx context.Context, session string, prompt bg
 	end := bgagent.TurnEnd{Text: "answer"}
 	switch last := 1 + int64(w.below(mostTokens)); w.below(3 - min(w.parent(task.ID), 1)) {
 	case 0:
+		w.meet("usage with an end")
 		p.report(task, last, func(u bgagent.Usage) { end.Usage = u })
 	case 2: // usage that arrives after the end; a parent's next turn can begin at once, and would report usage, too
 		ended := w.runs(task.Root) // until then, this turn can exceed the budget, too
 		p.turns.Go(func() {
 			defer ended()
 			time.Sleep(time.Nanosecond)
+			w.meet("usage after an end")
 			p.report(task, last, r.Usage)
 		})
 	}
@@ -259,6 +293,9 @@ func (p *spendersProcess) RunTurn(ctx context.Context, session string, prompt bg
 		now, err := p.m.Get(task.ID)
 		if err == nil && !p.isDead() && w.parent(task.ID) == 0 && now.Attempt == prompt.Attempt && now.Status.Terminal() && now.Status != bgagent.Completed {
 			w.fail("task %s lost its answer: %v (%s)", task.ID, now.Cause, now.Reason)
+		}
+		if b := now.Budget; err == nil && now.Status == bgagent.Completed && b.Used.InputTokens >= b.Limit.InputTokens {
+			w.meet("answer with the crossing report")
 		}
 	})
 	return end, nil
@@ -274,6 +311,7 @@ func (p *spendersProcess) delegate(ctx context.Context, session string, parent b
 		p.allowed(err)
 		return
 	}
+	p.w.meet("delegation")
 	mine, err := p.m.Get(parent.ID)
 	if err == nil && child.Budget.Limit.InputTokens > mine.Budget.Limit.InputTokens {
 		p.w.fail("the budget of task %s is wider than that of its parent: %v, %v", child.ID, child.Budget.Limit, mine.Budget.Limit)
@@ -287,7 +325,9 @@ func (p *spendersProcess) allowed(err error) {
 	switch {
 	case errors.As(err, &used) && used.Limit.Used < used.Limit.Limit:
 		p.w.fail("refused without need: %v", err)
-	case used != nil, p.isDead(), errors.Is(err, bgagent.ErrSessionEnded), errors.Is(err, bgagent.ErrStillLive), errors.Is(err, context.Canceled):
+	case used != nil:
+		p.w.meet("refusal")
+	case p.isDead(), p.leaves.Load(), errors.Is(err, bgagent.ErrSessionEnded), errors.Is(err, bgagent.ErrStillLive), errors.Is(err, context.Canceled):
 	default:
 		p.w.fail("unexpected error: %v", err)
 	}
@@ -314,30 +354,45 @@ func (w *spenders) act(t *testing.T) {
 	switch k := w.below(20); {
 	case k < 9 || len(tasks) == 0:
 		root := bgagent.Caller{Session: "root" + strconv.Itoa(w.below(treesOfARun))}
-		if _, err := p.m.Launch(ctx, root, w.input()); err != nil {
+		_, err := p.m.Launch(ctx, root, w.input())
+		switch {
+		case err != nil:
 			p.allowed(err)
+		case !w.roots[root.Session]:
+			w.roots[root.Session] = true
+			w.meet("tree")
 		}
 	case k < 15:
-		in := bgagent.ResumeInput{Prompt: "go on"}
+		in, task := bgagent.ResumeInput{Prompt: "go on"}, pick()
 		if w.below(2) == 0 {
 			in.Budget.InputTokens = 20 + int64(w.below(400))
 		}
-		if _, err := p.m.Resume(ctx, bgagent.Caller{}, pick().ID, in); err != nil {
+		resumed, err := p.m.Resume(ctx, bgagent.Caller{}, task.ID, in)
+		if err != nil {
 			p.allowed(err)
+			return
+		}
+		w.meet("resume")
+		if resumed.Budget.Limit.InputTokens > task.Budget.Limit.InputTokens {
+			w.meet("raise")
 		}
 	case k < 17:
 		_, _ = p.m.Cancel(ctx, bgagent.Caller{}, pick().ID, bgagent.CancelOptions{})
 	case k < 18:
 		w.crash()
 		w.begin(t)
+	case k < 19:
+		w.suspend(t)
+		w.begin(t)
 	}
 }
 
-func runSpenders(t *testing.T, seed uint64) {
+func runSpenders(t *testing.T, seed uint64) (met map[string]int) {
 	synctest.Test(t, func(t *testing.T) {
 		w := &spenders{
 			rng: rand.New(rand.NewPCG(seed, 1)), checked: seed%50 == 0,
 			tasks: map[string]*spentBy{}, accounts: map[string]*spentBy{}, running: map[string]int{}, parents: map[string]int{},
+			roots: map[string]bool{}, met: map[string]int{},
 		}
 		w.cfg = bgagent.Config{
 			TaskBudget: bgagent.Budget{InputTokens: 50 + int64(w.below(200))}, TreeBudget: bgagent.Budget{InputTokens: 100 + int64(w.below(500))},
@@ -353,10 +408,18 @@ func runSpenders(t *testing.T, seed uint64) {
 		}
 		time.Sleep(time.Minute)
 		w.verify()
+		tasks := w.process.m.List(bgagent.Query{})
 		_ = w.process.m.Close(context.Background())
 		w.process.turns.Wait()
+		for _, task := range tasks {
+			if task.Cause == bgagent.CauseBudget {
+				w.meet("end by the budget of " + map[bool]string{true: "a task", false: "a tree"}[strings.HasPrefix(task.Reason, "its budget")])
+			}
+		}
 		require.Empty(t, w.broken, "seed %d: go test -run NoBudgetIsExceeded . -args -budget.seed %d", seed, seed)
+		met = w.met
 	})
+	return met
 }
 
 // verify checks that no budget was exceeded by more than is allowed, and that the manager does not
@@ -396,16 +459,38 @@ func TestNoBudgetIsExceededByMoreThanAReportOfEachRunningTask(t *testing.T) {
 	if race.Enabled {
 		trees /= 10 // the race detector takes about ten times as long
 	}
-	shards := runtime.GOMAXPROCS(0)
-	for shard := range shards {
-		t.Run(strconv.Itoa(shard), func(t *testing.T) {
-			t.Parallel()
-			first := rand.Uint64N(1 << 40)
-			for i := range uint64(trees/treesOfARun/shards + 1) {
-				if runSpenders(t, first+i); t.Failed() {
-					return
+	all := map[string]int{}
+	var mu sync.Mutex
+	add := func(one map[string]int) {
+		mu.Lock()
+		defer mu.Unlock()
+		for event, n := range one {
+			all[event] += n
+		}
+	}
+	var left atomic.Int64
+	left.Store(int64(trees))
+	t.Run("shards", func(t *testing.T) {
+		for shard := range runtime.GOMAXPROCS(0) {
+			t.Run(strconv.Itoa(shard), func(t *testing.T) {
+				t.Parallel()
+				first := rand.Uint64N(1 << 40)
+				for i := uint64(0); left.Load() > 0; i++ {
+					one := runSpenders(t, first+i)
+					if t.Failed() {
+						return
+					}
+					left.Add(-int64(one["tree"]))
+					add(one)
 				}
-			}
-		})
+			})
+		}
+	})
+	t.Log(all)
+	if t.Failed() {
+		return
+	}
+	for _, event := range spendersMeet {
+		require.Positive(t, all[event], "never met: %s", event)
 	}
 }

@@ -211,3 +211,30 @@ func TestWhatASupersededTurnUsesAtItsEndCountsOnce(t *testing.T) {
 		require.Equal(t, int64(100), get(t, m, task.ID).Budget.Used.InputTokens)
 	})
 }
+
+// A turn that a suspension stops can report what it has used until then. No later process can ask for it.
+func TestWhatAStoppedTurnReportsDuringASuspensionCounts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var memory storetest.Memory
+		f := &goRunner{run: func(ctx context.Context, _ string, _ bgagent.Prompt, r *bgagent.Reporter) (bgagent.TurnEnd, error) {
+			r.Usage(bgagent.Usage{InputTokens: 10})
+			<-ctx.Done()
+			time.Sleep(time.Second)
+			r.Usage(bgagent.Usage{InputTokens: 30})
+			return bgagent.TurnEnd{Usage: bgagent.Usage{InputTokens: 60}}, ctx.Err()
+		}}
+		begin := func() *bgagent.BackgroundManager {
+			m := manage(t, f, bgagent.Config{TaskBudget: bgagent.Budget{InputTokens: 1000}, TreeBudget: bgagent.Budget{InputTokens: 1000}, BudgetPeriod: time.Hour, Store: memory.Process()})
+			m.Start()
+			return m
+		}
+		m := begin()
+		task := launch(t, m, "a")
+		time.Sleep(time.Second)
+		require.NoError(t, m.Suspend(t.Context()))
+
+		m = begin()
+		require.Equal(t, int64(100), get(t, m, task.ID).Budget.Used.InputTokens, "what the turn has used in total")
+		require.Equal(t, int64(100), m.Figures().Budgets[0].Used.InputTokens)
+	})
+}

@@ -198,7 +198,13 @@ func (m *BackgroundManager) withAgents(cl *client, err error) error {
 // turnReturned applies the result of RunTurn.
 func (m *BackgroundManager) turnReturned(a *attempt, end TurnEnd, err error, j *job) *attempt {
 	failed := m.failureOf(a, doingTurn, err)
-	return m.answer(func(st *state, now int64) { st.turnReturned(a, end, failed, now) }, j)
+	return m.step(func(st *state, now int64) {
+		if st.suspend == frozen {
+			st.countFrozen(a, a.turn, end.Usage, now)
+			return
+		}
+		st.turnReturned(a, end, failed, now)
+	}, j)
 }
 
 // turnStarted applies the result of StartTurn.

@@ -13,6 +13,8 @@ import (
 // turns of a [TurnStarter] continue on its server. Pending tasks stay pending. Callers that are
 // waiting for a task get [ErrSuspended].
 //
+// With budgets, what the stopped turns report while they end is counted.
+//
 // If ctx has no deadline, Suspend waits for at most Config.StopTimeout plus Config.CallTimeout, and
 // turns are not given time to end. The error is nil or a [*CloseError]. A CloseError names the host
 // calls that did not return and the tasks whose last changes could not be stored. A suspension does
@@ -57,6 +59,9 @@ func (m *BackgroundManager) finishSuspend(ctx context.Context) error {
 	m.stop(ErrSuspended)
 	m.stopTimer()
 	m.update(func(st *state, _ int64) { st.stopFrozen() })
+	if m.untilCounted(ctx) {
+		unkept = m.untilKept(ctx, -1, (*state).allKept)
+	}
 	m.closeStore(ctx)
 	for len(m.busyGoroutines()) > 0 && waitFor(ctx, m.exited, -1) == nil {
 		continue
@@ -64,6 +69,30 @@ func (m *BackgroundManager) finishSuspend(ctx context.Context) error {
 	m.update(func(st *state, _ int64) { st.leaveSlots() })
 	m.untilSlotsLeft()
 	return m.closeResult(ctx, unkept)
+}
+
+// untilCounted waits until the calls for the stopped turns have returned, because they can still report
+// what the turns have used. If a call does not return, half of the time until the deadline of ctx is left
+// for closing the store. untilCounted reports whether there is something to write.
+func (m *BackgroundManager) untilCounted(ctx context.Context) (more bool) {
+	budgets := false
+	m.view(func(st *state) { budgets = st.budgets })
+	if !budgets {
+		return false
+	}
+	if end, ok := ctx.Deadline(); ok {
+		short, cancel := context.WithDeadline(ctx, end.Add(-time.Until(end)/2))
+		defer cancel()
+		ctx = short
+	}
+	for m.running[goWorker].Load() > 0 && waitFor(ctx, m.exited, -1) == nil {
+		continue
+	}
+	m.update(func(st *state, _ int64) {
+		more = !st.allKept()
+		st.flush()
+	})
+	return more
 }
 
 // untilSlotsLeft waits until Config.Slots has all slots back, because the caller may close the

@@ -199,6 +199,9 @@ func (r *Reporter) report(x Report) {
 		r.m.update(func(st *state, now int64) {
 			switch a := r.a; {
 			case st.suspend == frozen:
+				if x.Kind == ReportUsage {
+					st.countFrozen(a, r.turn, x.Usage, now)
+				}
 			case !over && a.live() && a.turn == r.turn && a.turnStart > 0:
 				st.report(a, x, now)
 			case x.Kind == ReportUsage:

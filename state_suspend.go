@@ -7,7 +7,8 @@ package bgagent
 //	-> stopFrozen: the contexts of the remaining turns end
 //
 // Changes between beginSuspend and freeze are recorded as usual. Answers from clients after freeze
-// are ignored, because they only show that the clients' calls were stopped.
+// are ignored, because they only show that the clients' calls were stopped. Only what the
+// stopped turns have used is still counted, because no later process can learn it.
 
 // suspending is the progress of a suspension.
 type suspending uint8
@@ -15,7 +16,7 @@ type suspending uint8
 const (
 	notSuspended suspending = iota
 	suspended               // no attempt, turn or notice begins
-	frozen                  // the state no longer changes
+	frozen                  // the state no longer changes, except that usage is counted
 )
 
 // beginSuspend makes sure that no attempt, turn or notice begins afterwards. Tasks that wait for a
@@ -86,5 +87,19 @@ func (st *state) stopFrozen() {
 		if a := t.run; a != nil && !a.ended {
 			st.endContext(a)
 		}
+	}
+}
+
+// countFrozen counts usage that a turn has reported after freeze. It stops nothing: the next process
+// compares the sums with the budgets.
+func (st *state) countFrozen(a *attempt, turn int32, u Usage, now int64) {
+	switch {
+	case !st.budgets || a.t.is(flagForgotten):
+	case a.live() && a.turn == turn && a.turnStart > 0:
+		p := &a.seen().prog
+		p.usage = p.usage.plus(u)
+		st.add(a, now)
+	default:
+		st.spend(a.t, spent{usage: u}.beyond(spent{}), now)
 	}
 }
