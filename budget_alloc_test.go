@@ -42,18 +42,31 @@ func allocsPerTask(t *testing.T, cfg bgagent.Config) float64 {
 	return float64(after.Mallocs-before.Mallocs) / tasks
 }
 
-func TestBudgetsTakeAtMostATenthMoreAllocations(t *testing.T) {
+// allocsBefore is the number of allocations of such a task at commit 9ebc198, the last one without
+// guardrails.
+const allocsBefore = 23.05
+
+// everything switches all guardrails on. No limit is reached.
+var everything = bgagent.Config{
+	TaskBudget: bgagent.Budget{InputTokens: 1e9, OutputTokens: 1e9, TotalTokens: 1e9, Cost: 1e6, ToolCalls: 1e6},
+	TreeBudget: bgagent.Budget{InputTokens: 1e12, OutputTokens: 1e12, TotalTokens: 1e12, Cost: 1e9, ToolCalls: 1e9}, BudgetPeriod: 1e15,
+	Ask: true, ModelsMayPermit: true, Fallback: map[string][]string{"a/b": {"c/d"}},
+}
+
+// Guardrails that are off take no allocations, and all of them together take at most a tenth more.
+func TestGuardrailsTakeFewAllocations(t *testing.T) {
 	if race.Enabled {
 		t.Skip("the race detector allocates, too")
 	}
 	if *withStore {
-		t.Skip("the bound is that of a manager without a store, which makes no records")
+		t.Skip("the bounds are those of a manager without a store, which makes no records")
 	}
-	off := allocsPerTask(t, bgagent.Config{})
-	on := allocsPerTask(t, bgagent.Config{
-		TaskBudget: bgagent.Budget{InputTokens: 1e9, OutputTokens: 1e9, TotalTokens: 1e9, Cost: 1e6, ToolCalls: 1e6},
-		TreeBudget: bgagent.Budget{InputTokens: 1e12, OutputTokens: 1e12, TotalTokens: 1e12, Cost: 1e9, ToolCalls: 1e9}, BudgetPeriod: 1e15,
-	})
-	t.Logf("allocations of a task: %.2f without budgets, %.2f with all of them", off, on)
-	require.LessOrEqual(t, on, 1.1*off)
+	off, on := bgagent.Config{MaxPark: bgagent.Disabled, MaxToolCalls: bgagent.Unlimited, RepeatedCalls: bgagent.Unlimited}, everything
+	none := allocsPerTask(t, off)
+	off.Model = func(string, string) (string, error) { return "a/b", nil } // fallbacks are for tasks with a model
+	on.Model = off.Model
+	least, most := allocsPerTask(t, off), allocsPerTask(t, on)
+	t.Logf("allocations of a task: %.2f without guardrails, %.2f before there were any; with a model %.2f without and %.2f with all of them", none, allocsBefore, least, most)
+	require.LessOrEqual(t, none, allocsBefore+0.25, "the same")
+	require.LessOrEqual(t, most, 1.1*least)
 }

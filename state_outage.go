@@ -194,21 +194,20 @@ func (st *state) answers(cl *client, f hostFailure, now int64) {
 // outageOf describes the outage that currently affects the attempt. It returns nil if there is
 // none.
 func (st *state) outageOf(a *attempt) *Outage {
-	var o Outage
-	var since int64
+	since, reason := int64(0), ""
 	switch {
 	case a.heldAt > 0:
-		since, o.Reason = a.heldAt, a.sight.prog.detail
+		since, reason = a.heldAt, a.sight.prog.detail
 	case a.sight.lost && a.turnStart > 0:
-		since, o.Reason = a.sight.answered, a.sight.lostWhy
+		since, reason = a.sight.answered, a.sight.lostWhy
 	default:
 		return nil
 	}
-	o.Since = st.wall(since)
+	o := &Outage{Since: st.wall(since), Reason: reason}
 	if d := st.limit(limitHostUnreachable); d > 0 {
 		o.Until = st.wall(since + int64(d))
 	}
-	return &o
+	return o
 }
 
 // heard records that the client has reported the status of the attempt's session.
