@@ -1,0 +1,2 @@
+// Package mixed contains tests of managers whose tasks run in several real agent programs at once.
+package mixed
