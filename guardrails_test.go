@@ -1,0 +1,117 @@
+package bgagent_test
+
+import (
+	"context"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/bgagent/bgagent"
+	"github.com/stretchr/testify/require"
+)
+
+// With the zero Config, refused turns wait and loops end. There are no budgets, no fallbacks, no questions
+// and no messages by models.
+func TestOnlyRateLimitsAndLoopsAreOnByDefault(t *testing.T) {
+	f := newLimited(first(1, bgagent.ProviderError{Kind: bgagent.ProviderRateLimited, Next: bgagent.NextRepeat}))
+	bubble(t, f, bgagent.Config{}, func(t *testing.T, m *bgagent.BackgroundManager) {
+		id := launch(t, m, "p").ID
+		synctest.Wait()
+		require.Equal(t, bgagent.PhaseParked, get(t, m, id).Phase)
+		task := ended(t, m, id)[0]
+		require.Equal(t, bgagent.Completed, task.Status, task.Reason)
+		require.Zero(t, task.Budget.Limit)
+		require.Empty(t, m.Figures().Budgets)
+		require.Len(t, bgagent.Tools(m, bgagent.ToolOptions{}), 3)
+	})
+
+	f = newLimited(first(1, bgagent.ProviderError{Kind: bgagent.ProviderQuota, Next: bgagent.NextRepeat}))
+	bubble(t, f, bgagent.Config{Model: func(string, string) (string, error) { return "a/b", nil }}, func(t *testing.T, m *bgagent.BackgroundManager) {
+		task := ended(t, m, launch(t, m, "p").ID)[0]
+		require.Equal(t, bgagent.CauseRateLimited, task.Cause)
+		require.Equal(t, "a/b", task.Model)
+	})
+
+	bubble(t, makes(repeated(1000, nil)...), bgagent.Config{}, func(t *testing.T, m *bgagent.BackgroundManager) {
+		require.Equal(t, bgagent.CauseLoop, ended(t, m, launch(t, m, "p").ID)[0].Cause)
+	})
+
+	asks := &goRunner{run: func(ctx context.Context, _ string, _ bgagent.Prompt, r *bgagent.Reporter) (bgagent.TurnEnd, error) {
+		began := time.Now()
+		_, err := r.Ask(ctx, which)
+		if err == nil || time.Since(began) > 0 {
+			return bgagent.TurnEnd{}, context.DeadlineExceeded
+		}
+		return bgagent.TurnEnd{Text: "refused at once"}, nil
+	}}
+	bubble(t, asks, bgagent.Config{}, func(t *testing.T, m *bgagent.BackgroundManager) {
+		require.Equal(t, "refused at once", ended(t, m, launch(t, m, "p").ID)[0].Result)
+	})
+}
+
+// A client that cannot go on ends its attempt. What the agent has written until then is kept.
+func TestTheTextOfATurnThatCannotGoOnAfterARefusalIsKept(t *testing.T) {
+	for _, next := range []bgagent.ProviderNextStep{bgagent.NextNone, bgagent.NextContinue} {
+		f := &goRunner{run: func(_ context.Context, _ string, _ bgagent.Prompt, r *bgagent.Reporter) (bgagent.TurnEnd, error) {
+			r.Text("half of the answer")
+			return bgagent.TurnEnd{}, &bgagent.ProviderError{Kind: bgagent.ProviderOverloaded, Next: next}
+		}}
+		bubble(t, f, bgagent.Config{}, func(t *testing.T, m *bgagent.BackgroundManager) {
+			id := launch(t, m, "p").ID
+			synctest.Wait()
+			task := get(t, m, id)
+			if next == bgagent.NextContinue {
+				require.Equal(t, bgagent.PhaseParked, task.Phase)
+				_, err := m.Cancel(t.Context(), root, id, bgagent.CancelOptions{})
+				require.NoError(t, err)
+				task = get(t, m, id)
+			} else {
+				require.Equal(t, bgagent.CauseRateLimited, task.Cause)
+				require.Equal(t, bgagent.Failed, task.Status)
+			}
+			require.Equal(t, "half of the answer", task.Result)
+			require.True(t, task.Partial)
+		})
+	}
+}
+
+// An agent of a server that polls or reads a file that changes is no loop.
+func TestAHealthyAgentOfAServerIsNoLoop(t *testing.T) {
+	for name, c := range map[string]struct {
+		take, think time.Duration
+		every       int // number of calls with the same result; 0 if the result is always the same
+	}{
+		"a poller that sleeps and asks":     {take: 4 * time.Second, think: 2 * time.Second},
+		"a call that sleeps":                {take: 10 * time.Second},
+		"a file that is read as it changes": {take: 100 * time.Millisecond, think: time.Second, every: 19},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newServer()
+			bubble(t, f, bgagent.Config{}, func(t *testing.T, m *bgagent.BackgroundManager) {
+				m.Observe(bgagent.HostEvent{Kind: bgagent.HostStreamUp})
+				id, session := turnOn(t, m, "p")
+				for i := range 100 {
+					msg := bgagent.Message{ID: "m" + time.Duration(i).String(), Role: bgagent.RoleAgent}
+					msg.Tools = []bgagent.MessageTool{{ID: "c", Name: "bash", State: bgagent.ToolRunning, Input: 1}}
+					show := func() {
+						f.put(session, msg)
+						m.Observe(bgagent.HostEvent{Kind: bgagent.HostMessage, Session: session, Message: &msg})
+					}
+					show()
+					time.Sleep(c.take)
+					msg.Finished, msg.Stop = true, bgagent.StopToolCalls
+					msg.Tools = []bgagent.MessageTool{{ID: "c", Name: "bash", State: bgagent.ToolDone, Input: 1, Result: 2}}
+					if c.every > 0 {
+						msg.Tools[0].Result += bgagent.Digest(i / c.every)
+					}
+					show()
+					time.Sleep(c.think)
+				}
+				require.Equal(t, 100, get(t, m, id).Progress.ToolCalls)
+				f.say(session, "done")
+				task := ended(t, m, id)[0]
+				require.Equal(t, bgagent.Completed, task.Status, task.Reason)
+			})
+		})
+	}
+}
