@@ -238,3 +238,39 @@ func TestWhatAStoppedTurnReportsDuringASuspensionCounts(t *testing.T) {
 		require.Equal(t, int64(100), m.Figures().Budgets[0].Used.InputTokens)
 	})
 }
+
+// closing is a store that records when it is closed.
+type closing struct {
+	*storetest.Process
+	at time.Time
+}
+
+func (s *closing) Close() error {
+	s.at = time.Now()
+	return s.Process.Close()
+}
+
+// A turn that ignores the end of its context must not keep the store open until the deadline.
+func TestASuspensionThatWaitsForTheUsageOfAHungTurnClosesTheStoreInTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var memory storetest.Memory
+		hangs := make(chan struct{})
+		f := &goRunner{run: func(context.Context, string, bgagent.Prompt, *bgagent.Reporter) (bgagent.TurnEnd, error) {
+			<-hangs
+			return bgagent.TurnEnd{Text: "late"}, nil
+		}}
+		store := &closing{Process: memory.Process()}
+		m := manageUnchecked(t, f, bgagent.Config{TaskBudget: bgagent.Budget{InputTokens: 1000}, Store: store})
+		m.Start()
+		launch(t, m, "a")
+		time.Sleep(time.Second)
+		began := time.Now()
+		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+		defer cancel()
+		var left *bgagent.CloseError
+		require.ErrorAs(t, m.Suspend(ctx), &left)
+		require.NotEmpty(t, left.Hung)
+		require.Equal(t, 25*time.Second, store.at.Sub(began), "turns have 20 s to end, and their calls half of the other 10 s")
+		close(hangs)
+	})
+}
