@@ -1,0 +1,157 @@
+package main
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strconv"
+
+	"github.com/bgagent/bgagent"
+)
+
+// body is one call of a task's function. The stamps of its begin and its end are from the clock of the machine.
+type body struct {
+	title, pool string
+	begin, end  int64
+}
+
+// unfinished returns the bodies of the process that have begun and not ended, by the titles of their tasks.
+func unfinished(log []line, of *process) map[string]body {
+	_, open := bodies(log)
+	return open[of]
+}
+
+// bodies returns the bodies that have ended, and those that have not, by their process and the titles of their
+// tasks.
+func bodies(log []line) (ended []body, open map[*process]map[string]body) {
+	open = map[*process]map[string]body{}
+	for _, x := range log {
+		if x.words[0] != "begin" && x.words[0] != "end" {
+			continue
+		}
+		if open[x.life] == nil {
+			open[x.life] = map[string]body{}
+		}
+		title, pool := x.words[1], x.words[2]
+		stamp, _ := strconv.ParseInt(x.words[3], 10, 64) // the worker has printed it
+		if x.words[0] == "begin" {
+			open[x.life][title] = body{title: title, pool: pool, begin: stamp}
+			continue
+		}
+		b := open[x.life][title]
+		delete(open[x.life], title)
+		b.end = stamp
+		ended = append(ended, b)
+	}
+	return ended, open
+}
+
+// most returns how many bodies of the pool have run at the same time.
+func most(all []body, pool string) (most int) {
+	type change struct {
+		at int64
+		by int
+	}
+	var changes []change
+	for _, b := range all {
+		if b.pool == pool {
+			changes = append(changes, change{b.begin, 1}, change{b.end, -1})
+		}
+	}
+	slices.SortFunc(changes, func(x, y change) int { return cmp.Or(cmp.Compare(x.at, y.at), cmp.Compare(x.by, y.by)) })
+	n := 0
+	for _, c := range changes {
+		n += c.by
+		most = max(most, n)
+	}
+	return most
+}
+
+// judge compares what the workers have said with the limits and with the record on the servers. It does not ask
+// the library whether it has kept the limits.
+func judge(w io.Writer, log []line, records []record) error {
+	var wrong []error
+	complain := func(format string, args ...any) { wrong = append(wrong, fmt.Errorf(format, args...)) }
+
+	all, open := bodies(log)
+	ended, cut := len(all), 0
+	for life, some := range open {
+		for title, b := range some {
+			if life.killed.IsZero() {
+				complain("the body of %s has never ended", title)
+			}
+			cut++
+			b.end = life.killed.UnixNano() // it has ended a moment earlier
+			all = append(all, b)
+		}
+	}
+	fmt.Fprintln(w, "The judge:")
+	for _, pool := range slices.Sorted(maps.Keys(limits)) {
+		n := most(all, pool)
+		fmt.Fprintf(w, "  The pool %q had at most %d bodies at once; its limit is %d.\n", pool, n, limits[pool])
+		if n > limits[pool] {
+			complain("the limit of the pool %q was exceeded", pool)
+		}
+	}
+	fmt.Fprintf(w, "  %d bodies began. %d of them ended, and the kills cut off the others.\n", len(all), ended)
+
+	done := map[string]int{} // ends of each task in the record
+	completed, lostSlot := 0, 0
+	for _, r := range records {
+		t := r.task
+		switch {
+		case t.Status == bgagent.Completed && r.result == answer(t.Description):
+			completed++
+		case t.Cause == bgagent.CauseSlotLost:
+			lostSlot++
+		default:
+			complain("the task %s is %v (%v), with the result %q", t.ID, t.Status, t.Cause, r.result)
+		}
+		if t.Attempt != 1 {
+			complain("the task %s has ended %d times", t.ID, t.Attempt)
+		}
+		done[t.ID]++
+	}
+	accepted := map[string]string{} // the parent of each task
+	for _, x := range log {
+		if x.words[0] == "accepted" {
+			accepted[x.words[1]] = x.words[2]
+		}
+	}
+	told, parents := map[string]map[string]bool{}, map[string]bool{} // the ids under which each task was told
+	for _, x := range log {
+		if x.words[0] != "told" {
+			continue
+		}
+		task, parent, id := x.words[1], x.words[2], x.words[3]
+		if told[task] == nil {
+			told[task] = map[string]bool{}
+		}
+		told[task][id] = true
+		parents[parent] = true
+		if accepted[task] != parent {
+			complain("%s was told about the task %s of %s", parent, task, accepted[task])
+		}
+	}
+	for id := range accepted {
+		if done[id] != 1 {
+			complain("the task %s is %d times in the record", id, done[id])
+		}
+		if len(told[id]) != 1 {
+			complain("the end of the task %s was told under %d ids", id, len(told[id]))
+		}
+	}
+	if len(done) != len(accepted) {
+		complain("%d tasks were accepted, and %d are in the record", len(accepted), len(done))
+	}
+	fmt.Fprintf(w, "  %d tasks were accepted. The record has %d ends: %d completed, %d lost their slots.\n", len(accepted), len(records), completed, lostSlot)
+	fmt.Fprintf(w, "  %d parents were told about %d ends.\n", len(parents), len(told))
+	if len(wrong) > 0 {
+		return errors.Join(wrong...)
+	}
+	fmt.Fprintln(w, "No limit was exceeded, no task was lost, each ended once, and each end was told under one id.")
+	return nil
+}
