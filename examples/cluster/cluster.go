@@ -59,6 +59,7 @@ cluster {
 
 // cluster is the servers and workers.
 type cluster struct {
+	plan    plan
 	dir     string
 	url     string // addresses of all servers
 	log     lines
@@ -70,8 +71,8 @@ type cluster struct {
 }
 
 // startCluster starts the servers. The caller must close the cluster if there is no error.
-func startCluster(ctx context.Context) (c *cluster, err error) {
-	c = &cluster{}
+func startCluster(p plan) (c *cluster, err error) {
+	c = &cluster{plan: p}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, c.close())
@@ -118,9 +119,10 @@ func (c *cluster) startServer(i int) (err error) {
 	return err
 }
 
-// startWorker starts a worker. If it has no tasks yet, it launches its share of the given number.
-func (c *cluster) startWorker(i, tasks int) (err error) {
-	c.workers[i], err = start(&c.log, "worker", fmt.Sprint(i), fmt.Sprint(tasksVariable, "=", tasks), urlVariable+"="+c.url)
+// startWorker starts a worker. If it has no tasks yet, it launches its share of them.
+func (c *cluster) startWorker(i int) (err error) {
+	c.workers[i], err = start(&c.log, "worker", fmt.Sprint(i), urlVariable+"="+c.url,
+		fmt.Sprint(tasksVariable, "=", c.plan.tasks), fmt.Sprint(slowVariable, "=", max(1, 2*c.plan.kills-1)))
 	return err
 }
 
@@ -142,10 +144,10 @@ func freePorts(n int) (ports []int, err error) {
 }
 
 // within is the time in which something must happen.
-const within = 3 * time.Minute
+const within = 5 * time.Minute
 
 // until waits until the condition holds. If a worker ends meanwhile, it returns an error.
-func (c *cluster) until(f func() bool) error {
+func (c *cluster) until(what string, f func() bool) error {
 	for over := time.Now().Add(within); !f(); time.Sleep(20 * time.Millisecond) {
 		for _, p := range c.workers {
 			select {
@@ -155,7 +157,7 @@ func (c *cluster) until(f func() bool) error {
 			}
 		}
 		if time.Now().After(over) {
-			return fmt.Errorf("nothing has happened for %v", within)
+			return fmt.Errorf("for %v, it has not happened that %s", within, what)
 		}
 	}
 	return nil
@@ -163,20 +165,21 @@ func (c *cluster) until(f func() bool) error {
 
 // untilEnded waits until the bodies of n tasks have ended.
 func (c *cluster) untilEnded(n int) error {
-	return c.until(func() bool { return c.log.count("end") >= n })
+	return c.until(fmt.Sprint(n, " bodies have ended"), func() bool { return c.log.count("end") >= n })
 }
 
-// killWorker kills a worker in the middle of its bodies: the one that grants the slots of all, or another one. It starts the worker again, which
+// killWorker kills a worker that runs bodies: the one that grants the slots of all, or another one. It starts the worker again, which
 // finds its tasks on the servers and continues them.
-func (c *cluster) killWorker(say func(string, ...any), allocator bool, tasks int) error {
-	i := -1
-	err := c.until(func() bool {
+func (c *cluster) killWorker(say func(string, ...any), allocator bool) error {
+	i, soon := 0, time.Now().Add(5*time.Second)
+	err := c.until("a worker can be killed", func() bool {
+		most := -1
 		for j, p := range c.workers {
-			if c.isAllocator(p) == allocator && len(unfinished(c.log.all(), p)) > 0 {
-				i = j
+			if n := len(unfinished(c.log.all(), p)); n > most && c.isAllocator(p) == allocator {
+				i, most = j, n
 			}
 		}
-		return i >= 0
+		return most > 0 || most == 0 && time.Now().After(soon) // it may have no tasks left
 	})
 	if err != nil {
 		return err
@@ -188,7 +191,7 @@ func (c *cluster) killWorker(say func(string, ...any), allocator bool, tasks int
 		role = ", which grants the slots,"
 	}
 	say("Worker %d%s was killed. Bodies that were running: %d. It is started again.", i, role, len(unfinished(c.log.all(), victim)))
-	return c.startWorker(i, tasks)
+	return c.startWorker(i)
 }
 
 // isAllocator reports whether the process grants the slots.
@@ -215,7 +218,7 @@ func (c *cluster) killServer(ctx context.Context, say func(string, ...any), bodi
 	c.servers[i].kill()
 	before := c.log.count("end")
 	say("Server n%d, which leads the slots, was killed.", i)
-	if err := c.untilEnded(before + bodies); err != nil {
+	if err := c.untilEnded(min(before+bodies, c.plan.tasks)); err != nil {
 		return err
 	}
 	say("%d more bodies have ended without it. It is started again.", bodies)
@@ -227,7 +230,7 @@ func (c *cluster) killServer(ctx context.Context, say func(string, ...any), bodi
 
 // untilCurrent waits until all servers have all messages. Only then may one of them fail.
 func (c *cluster) untilCurrent(ctx context.Context) error {
-	return c.until(func() bool {
+	return c.until("all servers have all messages", func() bool {
 		names := c.js.StreamNames(ctx)
 		n := 0
 		for name := range names.Name() {

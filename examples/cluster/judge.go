@@ -96,7 +96,7 @@ func judge(w io.Writer, log []line, records []record) error {
 			complain("the limit of the pool %q was exceeded", pool)
 		}
 	}
-	fmt.Fprintf(w, "  %d bodies began. %d of them ended, and the kills cut off the others.\n", len(all), ended)
+	fmt.Fprintf(w, "  %d bodies began. %d of them ended, and %d were cut off by a kill and repeated.\n", len(all), ended, cut)
 
 	done := map[string]int{} // ends of each task in the record
 	completed, lostSlot := 0, 0
@@ -148,6 +148,9 @@ func judge(w io.Writer, log []line, records []record) error {
 		complain("%d tasks were accepted, and %d are in the record", len(accepted), len(done))
 	}
 	fmt.Fprintf(w, "  %d tasks were accepted. The record has %d ends: %d completed, %d lost their slots.\n", len(accepted), len(records), completed, lostSlot)
+	if n := ended - len(records); n > 0 {
+		fmt.Fprintf(w, "  %d ended so shortly before a kill that the record did not have the end, and were repeated.\n", n)
+	}
 	fmt.Fprintf(w, "  %d parents were told about %d ends.\n", len(parents), len(told))
 	if len(wrong) > 0 {
 		return errors.Join(wrong...)

@@ -18,7 +18,7 @@ import (
 // plan is what a run does.
 type plan struct {
 	tasks int // number of tasks of all workers
-	kills int // number of workers that are killed, and of servers
+	kills int // number of workers that are killed, and of servers; with more kills, each task takes longer
 }
 
 const workers = 3
@@ -48,18 +48,18 @@ func run(ctx context.Context, w io.Writer, p plan) (err error) {
 	say := func(format string, args ...any) {
 		fmt.Fprintf(w, "%5.1f s  %s\n", time.Since(begun).Seconds(), fmt.Sprintf(format, args...))
 	}
-	c, err := startCluster(ctx)
+	c, err := startCluster(p)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, c.close()) }()
 	say("%d NATS servers run.", len(c.servers))
 	for i := range workers {
-		if err := c.startWorker(i, p.tasks); err != nil {
+		if err := c.startWorker(i); err != nil {
 			return err
 		}
 	}
-	if err := c.until(func() bool { return c.log.count("accepted") == p.tasks }); err != nil {
+	if err := c.until("all tasks are accepted", func() bool { return c.log.count("accepted") == p.tasks }); err != nil {
 		return err
 	}
 	say("%d worker processes have accepted %d tasks.", workers, p.tasks)
@@ -68,7 +68,7 @@ func run(ctx context.Context, w io.Writer, p plan) (err error) {
 		if err := c.untilEnded((2*n + 1) * step); err != nil {
 			return err
 		}
-		if err := c.killWorker(say, n%2 == 1, p.tasks); err != nil {
+		if err := c.killWorker(say, n%2 == 1); err != nil {
 			return err
 		}
 		if err := c.untilEnded((2*n + 2) * step); err != nil {
@@ -78,7 +78,7 @@ func run(ctx context.Context, w io.Writer, p plan) (err error) {
 			return err
 		}
 	}
-	if err := c.until(func() bool { return c.log.finished() == workers }); err != nil {
+	if err := c.until("all workers have finished", func() bool { return c.log.finished() == workers }); err != nil {
 		return err
 	}
 	say("All workers say that their tasks have ended.")

@@ -20,6 +20,7 @@ const (
 	urlVariable  = "CLUSTER_URL"  // the addresses of the servers
 
 	tasksVariable = "CLUSTER_TASKS" // the number of tasks of all workers
+	slowVariable  = "CLUSTER_SLOW"  // how many times longer than usual a task takes
 )
 
 // line is a line that a process has written.

@@ -63,6 +63,10 @@ func runWorker(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
+	slow, err := strconv.Atoi(os.Getenv(slowVariable))
+	if err != nil {
+		return err
+	}
 	nc, err := nats.Connect(os.Getenv(urlVariable), nats.MaxReconnects(-1), nats.ReconnectWait(100*time.Millisecond))
 	if err != nil {
 		return err
@@ -73,12 +77,17 @@ func runWorker(ctx context.Context, name string) error {
 		return err
 	}
 	go watch(slots)
-	m, err := newManager(ctx, nc, name, slots)
+	m, err := newManager(ctx, nc, name, slots, time.Duration(slow))
 	if err != nil {
 		return err
 	}
+	ended, err := m.History(ctx, bgagent.Query{}, "")
+	if err != nil {
+		return err
+	}
+	isNew := m.Restored().Tasks == 0 && len(ended) == 0
 	for n := range tasks {
-		if fmt.Sprint(n%workers) != name || m.Restored().Tasks > 0 {
+		if fmt.Sprint(n%workers) != name || !isNew {
 			continue
 		}
 		parent := fmt.Sprint("parent-", n%12)
@@ -119,8 +128,10 @@ func watch(slots *bgnats.Slots) {
 }
 
 // newManager creates the manager. The servers may have no leader now, so it tries again.
-func newManager(ctx context.Context, nc *nats.Conn, name string, slots *bgnats.Slots) (m *bgagent.BackgroundManager, err error) {
-	client := inproc.New(map[string]inproc.Agent{"worker": work})
+func newManager(ctx context.Context, nc *nats.Conn, name string, slots *bgnats.Slots, slow time.Duration) (m *bgagent.BackgroundManager, err error) {
+	client := inproc.New(map[string]inproc.Agent{"worker": func(ctx context.Context, t *inproc.Turn) (string, error) {
+		return work(ctx, t, slow)
+	}})
 	client.Restore = func(context.Context, bgagent.SessionRestore) (inproc.Restored, error) {
 		return inproc.Restored{Prompt: bgagent.PromptMissing}, nil // the work can be repeated
 	}
@@ -144,7 +155,7 @@ func newManager(ctx context.Context, nc *nats.Conn, name string, slots *bgnats.S
 }
 
 // work is the body of a task. It stamps when it begins and ends.
-func work(ctx context.Context, t *inproc.Turn) (string, error) {
+func work(ctx context.Context, t *inproc.Turn, slow time.Duration) (string, error) {
 	var n int
 	if _, err := fmt.Sscan(t.Prompt.Text, &n); err != nil {
 		return "", err
@@ -152,7 +163,7 @@ func work(ctx context.Context, t *inproc.Turn) (string, error) {
 	tell("begin", t.Title(), poolOf(n), time.Now().UnixNano())
 	defer func() { tell("end", t.Title(), poolOf(n), time.Now().UnixNano()) }()
 	select {
-	case <-time.After(howLong(n)):
+	case <-time.After(slow * howLong(n)):
 		return answer(t.Title()), nil
 	case <-ctx.Done():
 		return "", ctx.Err()
