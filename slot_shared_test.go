@@ -1,6 +1,7 @@
 package bgagent_test
 
 import (
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -112,5 +113,54 @@ func TestARequestTakesOverTheLimitsOfTheSource(t *testing.T) {
 		require.Equal(t, bgagent.PoolStats{Name: "provider openai", Limit: 3}, get(t, m, task.ID).Queue.Pool)
 		_, err = m.Cancel(t.Context(), bgagent.Caller{}, task.ID, bgagent.CancelOptions{})
 		require.NoError(t, err)
+	})
+}
+
+// TestRequestsThatAreMadeTogetherAreAllInLineBeforeOneIsGranted has a root session that makes the first requests.
+func TestRequestsThatAreMadeTogetherAreAllInLineBeforeOneIsGranted(t *testing.T) {
+	for _, c := range []struct {
+		limits bgagent.Limits
+		first  []string
+	}{
+		{bgagent.Limits{Default: 2}, []string{"r0", "r1"}},
+		{bgagent.Limits{Default: 2, Fair: true}, []string{"r0", "s"}},
+	} {
+		own, err := bgagent.NewConcurrencyManager(c.limits)
+		require.NoError(t, err)
+		var all []string
+		var requests []bgagent.SlotRequest
+		var holders []bgagent.SlotHolder
+		for i, name := range []string{"s", "r2", "r1", "r0"} {
+			requests = append(requests, bgagent.SlotRequest{Model: "m", Root: name[:1], Queued: time.Unix(1_700_000_000, int64(-i))})
+			holders = append(holders, granted{name, &all})
+		}
+		claims := own.RequestAll(requests, holders)
+		require.Equal(t, c.first, all)
+		for i, h := range holders {
+			require.Equal(t, slices.Contains(all, h.(granted).name), claims[i].MayBegin())
+		}
+		runs := own.RequestAll([]bgagent.SlotRequest{{Model: "n"}, {Model: "n"}, {Model: "n", Running: true}},
+			[]bgagent.SlotHolder{granted{"first", &all}, granted{"second", &all}, granted{"running", &all}})
+		require.Equal(t, append(slices.Clone(c.first), "running", "first"), all)
+		runs[2].Release()
+		require.Equal(t, append(slices.Clone(c.first), "running", "first", "second"), all)
+		require.Empty(t, own.RequestAll(nil, nil))
+	}
+}
+
+// TestRequestsThatAreMadeTogetherGoToTheSource uses the ConcurrencyManager of a manager whose slots come from a source.
+func TestRequestsThatAreMadeTogetherGoToTheSource(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &scriptedSource{}
+		m := manage(t, working(time.Minute), bgagent.Config{Slots: s})
+		var all []string
+		claims := m.Concurrency().RequestAll([]bgagent.SlotRequest{{Model: "m"}, {Model: "n"}}, []bgagent.SlotHolder{granted{"1", &all}, granted{"2", &all}})
+		require.Empty(t, all)
+		s.claim(t, 1).h.SlotGranted()
+		require.Equal(t, []string{"2"}, all)
+		for i, k := range claims {
+			k.Release()
+			require.Equal(t, 1, s.claim(t, i).releases())
+		}
 	})
 }

@@ -100,32 +100,66 @@ type ownClaim struct {
 // Request asks for a slot and implements [SlotSource]. Slots of a ConcurrencyManager are never lost. The
 // holder is called by the goroutine that frees the slot, or by Request itself.
 func (c *ConcurrencyManager) Request(r SlotRequest, h SlotHolder) SlotClaim {
-	if h == nil {
-		panic("bgagent: Request needs a SlotHolder")
-	}
 	if c.from != nil {
 		return c.from.Request(r, h)
+	}
+	k, join := c.newClaim(&r, h)
+	if r.Running {
+		c.slots.Force(&k.Waiter, join.Handle)
+		h.SlotGranted()
+		return k
+	}
+	if c.slots.Take(&k.Waiter, join.Handle, join.Head, join.Ticket) {
+		h.SlotGranted()
+	}
+	return k
+}
+
+// RequestAll makes several requests. All of them are in line before the first one gets a slot. With
+// [Limits].Fair, each root session then has its turn, while with Request, the root session of the first
+// requests would get all free slots. The holder and the claim of requests[i] are holders[i] and the claim with
+// the index i of the result. Requests with Running are granted first.
+func (c *ConcurrencyManager) RequestAll(requests []SlotRequest, holders []SlotHolder) []SlotClaim {
+	claims := make([]SlotClaim, len(requests))
+	joins := make([]slots.Join, 0, len(requests))
+	for _, running := range []bool{true, false} {
+		for i := range requests {
+			switch r := &requests[i]; {
+			case r.Running != running:
+			case running || c.from != nil:
+				claims[i] = c.Request(*r, holders[i])
+			default:
+				k, join := c.newClaim(r, holders[i])
+				claims[i], joins = k, append(joins, join)
+			}
+		}
+	}
+	if len(joins) > 0 {
+		slots.Tell(nil, c.slots.TakeAll(joins))
+	}
+	return claims
+}
+
+// newClaim returns a claim that is not in line yet, and what the slots need to put it there.
+func (c *ConcurrencyManager) newClaim(r *SlotRequest, h SlotHolder) (*ownClaim, slots.Join) {
+	if h == nil {
+		panic("bgagent: a request needs a SlotHolder")
 	}
 	k := &ownClaim{c: c, h: h, root: r.Root}
 	k.Owner, k.Root = k, c.roots.use(r.Root)
 	space, name := countedAs(r.Model, r.Agent)
 	handle := c.slots.For(space, name, r.Agent)
-	if r.Running {
-		c.slots.Force(&k.Waiter, &handle)
-		h.SlotGranted()
-		return k
-	}
-	ticket, now := ticketAt(r.Queued), ticketAt(time.Now())
-	if r.Queued.IsZero() {
+	join := slots.Join{Waiter: &k.Waiter, Handle: &handle, Head: r.Head}
+	switch ticket, now := ticketAt(r.Queued), ticketAt(time.Now()); {
+	case r.Running:
+	case r.Queued.IsZero():
 		c.slots.Reach(now)
-		ticket = c.slots.Ticket()
-	} else {
+		join.Ticket = c.slots.Ticket()
+	default:
 		c.slots.Reach(min(ticket, now))
+		join.Ticket = ticket
 	}
-	if c.slots.Take(&k.Waiter, &handle, r.Head, ticket) {
-		h.SlotGranted()
-	}
-	return k
+	return k, join
 }
 
 // ticketAt returns the queue time of a request that was queued at the given time.

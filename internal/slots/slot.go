@@ -164,6 +164,11 @@ func (h *Handle) Name() string { return h.name }
 // lock locks m.mu and returns the key.
 func (h *Handle) lock() *key {
 	h.m.mu.Lock()
+	return h.found()
+}
+
+// found returns the key. The lock m.mu is held.
+func (h *Handle) found() *key {
 	if k := h.key; k.pool != nil {
 		return k
 	}

@@ -1,5 +1,7 @@
 package slots
 
+import "slices"
+
 // Ticket returns a queue time. Each ticket is greater than all earlier tickets.
 func (m *Manager) Ticket() uint64 { return m.tickets.Add(1) }
 
@@ -37,6 +39,42 @@ func (m *Manager) Take(w *Waiter, h *Handle, head bool, ticket uint64) (granted 
 		queue(w, k, head, ticket)
 	}
 	m.mu.Unlock()
+	return granted
+}
+
+// Join is a waiter of [Manager.TakeAll], with the arguments of [Manager.Take].
+type Join struct {
+	Waiter *Waiter
+	Handle *Handle
+	Head   bool
+	Ticket uint64
+}
+
+// TakeAll is Take for several waiters. All of them are in line before the first one gets a slot, so with
+// [Caps.Fair] each root has its turn. TakeAll returns the waiters that got slots, also those that were in line
+// before. The caller must report each grant without holding a lock, as [Tell] does.
+func (m *Manager) TakeAll(all []Join) (granted []*Waiter) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, j := range all {
+		k, w := j.Handle.found(), j.Waiter
+		if w.key != nil {
+			panic("bgagent: bug: TakeAll of a waiter that already waits or holds a slot")
+		}
+		if m.capped == nil {
+			queue(w, k, j.Head, j.Ticket)
+			continue
+		}
+		if w.key, w.order = k, j.Ticket; !j.Head {
+			w.order |= notHead
+		}
+		m.capped.insert(w)
+	}
+	granted = m.regrant(nil)
+	slices.SortFunc(granted, byOrder)
+	for _, w := range granted {
+		w.order = 0
+	}
 	return granted
 }
 
