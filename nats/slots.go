@@ -52,6 +52,7 @@ type Slots struct {
 	end    context.CancelFunc
 	wg     sync.WaitGroup
 	subs   []*nats.Subscription
+	inbox  string        // prefix of the subjects for the servers' answers to messages that nobody has received
 	wakeUp chan struct{} // wakes the goroutine that sends messages
 	keyUp  chan struct{} // wakes the goroutine that keeps the key
 	tellUp chan struct{} // wakes the goroutine that tells the holders
@@ -135,6 +136,13 @@ func (s *Slots) join(ctx context.Context) error {
 		return err
 	}
 	s.subs = append(s.subs, down)
+	s.inbox = s.w.nc.NewInbox()
+	missed, err := s.w.nc.Subscribe(s.inbox+".*", s.missed)
+	if err != nil {
+		_ = down.Unsubscribe() // a connection that was closed has no subscriptions
+		return err
+	}
+	s.subs = append(s.subs, missed)
 	s.ctx, s.end = context.WithCancel(context.Background())
 	s.see(&k)
 	s.wg.Go(s.send)
@@ -160,16 +168,17 @@ var errSlotsClosed = fmt.Errorf("%w: the slots were closed", bgagent.ErrSlotLost
 // Request asks for a slot and implements [bgagent.SlotSource]. While no process can be reached, requests
 // wait. After Close, the holder is told that its slot is lost.
 func (s *Slots) Request(r bgagent.SlotRequest, h bgagent.SlotHolder) bgagent.SlotClaim {
+	now := time.Now()
 	if r.Queued.IsZero() {
-		r.Queued = time.Now()
+		r.Queued = now
 	}
 	s.mu.Lock()
 	if s.closing {
 		s.mu.Unlock()
-		h.SlotLost(time.Now(), errSlotsClosed)
+		h.SlotLost(now, errSlotsClosed)
 		return &slotClaim{s: s}
 	}
-	id := s.member.Request(alloc.Op{Model: r.Model, Agent: r.Agent, Root: r.Root, Head: r.Head, Queued: r.Queued.Round(0)}, r.Running)
+	id := s.member.Request(now, alloc.Op{Model: r.Model, Agent: r.Agent, Root: r.Root, Head: r.Head, Queued: r.Queued.Round(0)}, r.Running)
 	s.holders[id] = h
 	s.heard()
 	s.mu.Unlock()

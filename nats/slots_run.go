@@ -175,11 +175,27 @@ func (s *Slots) handle(c *chair, m *nats.Msg) {
 	s.publish(out)
 }
 
-// publish sends grants. Grants that do not arrive are repeated by the next answers.
+// missed handles the servers' answer to a message that nobody has received.
+func (s *Slots) missed(m *nats.Msg) {
+	if m.Header.Get("Status") != noResponders {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.chair != nil {
+		s.chair.a.Unreachable(m.Subject[len(s.inbox)+1:])
+	}
+}
+
+// noResponders is the status of an answer of the servers to a message that nobody has received.
+const noResponders = "503"
+
+// publish sends grants. Grants that do not arrive are repeated by the next answers. If nobody receives the
+// message, the servers answer it.
 func (s *Slots) publish(out map[string]alloc.Down) {
 	for name, d := range out {
 		if body, err := json.Marshal(d); err == nil {
-			_ = s.w.nc.Publish(s.downSubject(name), body)
+			_ = s.w.nc.PublishRequest(s.downSubject(name), s.inbox+"."+name, body)
 		}
 	}
 }

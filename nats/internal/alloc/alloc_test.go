@@ -145,7 +145,7 @@ func TestSlotsAreGrantedInTheOrderOfTheirQueueTimes(t *testing.T) {
 	}
 	talk()
 	want := func(name string, queued int, head bool) {
-		members[name].Request(Op{Model: "m", Head: head, Queued: at.Add(time.Duration(queued))}, false)
+		members[name].Request(at, Op{Model: "m", Head: head, Queued: at.Add(time.Duration(queued))}, false)
 	}
 	want("a", 0, false)
 	talk()
@@ -193,10 +193,10 @@ func TestAGrantThatHasLainInASocketIsRefusedAndGrantedAgain(t *testing.T) {
 	other := NewMember("b", 3*time.Second)
 	other.Join(1)
 	a.Admit(now, "b")
-	held := other.Request(Op{Model: "m"}, false)
+	held := other.Request(now, Op{Model: "m"}, false)
 	exchange(t, now, a, other)
 	require.Len(t, other.News(), 1)
-	id := m.Request(Op{Model: "m"}, false)
+	id := m.Request(now, Op{Model: "m"}, false)
 	exchange(t, now, a, m)
 	other.Release(held)
 	exchange(t, now, a, other)
@@ -213,7 +213,7 @@ func TestAGrantThatHasLainInASocketIsRefusedAndGrantedAgain(t *testing.T) {
 
 func TestAGrantOfAnEarlierRegistrationIsRefused(t *testing.T) {
 	now, a, m := pair(t, 1)
-	id := m.Request(Op{Model: "m"}, false)
+	id := m.Request(now, Op{Model: "m"}, false)
 	up, _ := m.Next(now)
 	lost, _ := a.Handle(now, &up)
 	require.Equal(t, []uint64{id}, lost.Grants)
@@ -240,7 +240,7 @@ func TestANewTermGrantsNothingUntilAllHaveRegisteredOrTheirLeaseIsOver(t *testin
 	require.NoError(t, err)
 	a.Keep(now, time.Hour)
 	m := NewMember("a", 3*time.Second)
-	held, waits := m.Request(Op{Model: "m"}, true), m.Request(Op{Model: "m"}, false)
+	held, waits := m.Request(now, Op{Model: "m"}, true), m.Request(now, Op{Model: "m"}, false)
 	m.Join(7)
 	exchange(t, now, a, m)
 	require.Equal(t, []News{{ID: held}}, m.News())
@@ -274,7 +274,7 @@ func TestANewTermServesItsFirstRequestsLikeAllOthers(t *testing.T) {
 			a.Keep(now, time.Hour)
 			m := NewMember("a", 3*time.Second)
 			for i, root := range []string{"r", "r", "r", "s"} {
-				m.Request(Op{Model: "m", Agent: "x", Root: root, Queued: time.Unix(1_700_000_000, int64(i))}, false) // in the past, as queue times are
+				m.Request(now, Op{Model: "m", Agent: "x", Root: root, Queued: time.Unix(1_700_000_000, int64(i))}, false) // in the past, as queue times are
 			}
 			m.Join(7)
 			exchange(t, now, a, m)
@@ -306,7 +306,7 @@ func TestANewTermServesItsFirstRequestsLikeAllOthers(t *testing.T) {
 func TestAnAllocatorIsSilentWhenTwoThirdsOfItsKeyAreGone(t *testing.T) {
 	now, a, m := pair(t, 1)
 	a.Keep(now, 3*time.Second)
-	m.Request(Op{Model: "m"}, false)
+	m.Request(now, Op{Model: "m"}, false)
 	up, _ := m.Next(now)
 	_, ok := a.Handle(now.Add(2*time.Second), &up)
 	require.False(t, ok)
@@ -318,12 +318,12 @@ func TestAnAllocatorIsSilentWhenTwoThirdsOfItsKeyAreGone(t *testing.T) {
 func TestARegistrationOfManyRequestsCountsWhatIsHeldBeforeTheRestIsKnown(t *testing.T) {
 	now, a, m := pair(t, 2)
 	for range 2 {
-		m.Request(Op{Model: "m"}, false)
+		m.Request(now, Op{Model: "m"}, false)
 	}
 	exchange(t, now, a, m)
 	require.Len(t, m.News(), 2)
 	for range 3 * maxOps {
-		m.Request(Op{Model: "m"}, false)
+		m.Request(now, Op{Model: "m"}, false)
 	}
 	exchange(t, now, a, m)
 	b, err := NewAllocator(2, bgagent.Limits{Default: 2}, 3*time.Second, now, []string{"a"})

@@ -2,7 +2,6 @@ package alloc
 
 import (
 	"cmp"
-	"fmt"
 	"slices"
 	"time"
 
@@ -30,6 +29,8 @@ type process struct {
 	listed       bool      // an earlier allocator has known it
 	done         bool      // the registration is complete
 	leaving      bool      // the process ends, and is forgotten once it holds nothing
+	unsure       time.Time // when Tick has first seen a grant that the process has not confirmed; zero if there is none
+	quiet        bool      // the process does not confirm its grants, so its requests are out of line until it says something
 	claims       map[uint64]*claim
 }
 
@@ -38,7 +39,7 @@ type claim struct {
 	a       *Allocator
 	p       *process
 	op      Op
-	slot    bgagent.SlotClaim // nil while the allocator grants nothing
+	slot    bgagent.SlotClaim // nil while the request is not in line
 	granted bool
 	taken   bool // the process has confirmed the grant
 	stale   bool // the process has begun to register, and has not named the claim
@@ -137,7 +138,8 @@ func (a *Allocator) Handle(now time.Time, up *Up) (answer Down, ok bool) {
 		answer.Register = true
 		return answer, true
 	}
-	p.seen = now
+	p.seen, p.unsure = now, time.Time{}
+	a.listen(p)
 	for i, op := range up.Ops {
 		if number := up.First + uint64(i); number == p.acked+1 {
 			p.acked = number
@@ -224,9 +226,13 @@ func (a *Allocator) want(c *claim) {
 }
 
 func (a *Allocator) request(c *claim, running bool) {
-	c.slot = a.slots.Request(bgagent.SlotRequest{
-		Model: c.op.Model, Agent: c.op.Agent, Root: c.op.Root, Head: c.op.Head, Queued: c.op.Queued, Running: running,
-	}, c)
+	r := c.wants()
+	r.Running = running
+	c.slot = a.slots.Request(r, c)
+}
+
+func (c *claim) wants() bgagent.SlotRequest {
+	return bgagent.SlotRequest{Model: c.op.Model, Agent: c.op.Agent, Root: c.op.Root, Head: c.op.Head, Queued: c.op.Queued}
 }
 
 func (a *Allocator) release(c *claim) {
@@ -277,12 +283,49 @@ func (a *Allocator) open() {
 	a.opened = true
 	var all []*claim
 	for _, p := range a.procs {
-		for _, c := range p.claims {
-			if c.slot == nil {
-				all = append(all, c)
-			}
+		all = append(all, p.outOfLine()...)
+	}
+	a.requestAll(all)
+}
+
+// outOfLine returns the requests of the process that are not in line.
+func (p *process) outOfLine() (all []*claim) {
+	for _, c := range p.claims {
+		if c.slot == nil {
+			all = append(all, c)
 		}
 	}
+	return all
+}
+
+// Unreachable records that a message to the process has found nobody. No slot that becomes free is granted to
+// the process until it says something: if it is dead, the slot would be used by nobody until the lease is over.
+// What was granted stays granted, because the process may have got an earlier message about it.
+func (a *Allocator) Unreachable(name string) {
+	p := a.procs[name]
+	if p == nil || !a.opened || p.quiet {
+		return
+	}
+	p.quiet = true
+	for _, c := range p.claims {
+		if !c.granted {
+			a.release(c)
+			c.slot = nil
+		}
+	}
+}
+
+// listen puts the requests of a process that was quiet back into their places in line.
+func (a *Allocator) listen(p *process) {
+	if p.quiet {
+		p.quiet = false
+		a.requestAll(p.outOfLine())
+	}
+}
+
+// requestAll puts all requests in line before the first one gets a slot. Otherwise, the first root would get
+// all slots with [bgagent.Limits].Fair, because nobody else would be in line.
+func (a *Allocator) requestAll(all []*claim) {
 	slices.SortFunc(all, func(x, y *claim) int {
 		if x.op.Head != y.op.Head {
 			if x.op.Head {
@@ -292,48 +335,33 @@ func (a *Allocator) open() {
 		}
 		return cmp.Or(x.op.Queued.Compare(y.op.Queued), cmp.Compare(x.p.name, y.p.name), cmp.Compare(x.op.ID, y.op.ID))
 	})
-	a.requestAll(all)
-}
-
-// requestAll puts all requests in line before the first one gets a slot. Otherwise, the first root would get
-// all slots with [bgagent.Limits].Fair, because nobody else would be in line.
-func (a *Allocator) requestAll(all []*claim) {
-	if len(all) == 0 {
-		return
+	requests, holders := make([]bgagent.SlotRequest, len(all)), make([]bgagent.SlotHolder, len(all))
+	for i, c := range all {
+		requests[i], holders[i] = c.wants(), c
 	}
-	limits := a.slots.Limits()
-	one := limits
-	one.Total = 1
-	a.mustSetLimits(one)
-	only := a.slots.Request(bgagent.SlotRequest{Root: "bgnats: opening", Running: true}, ignored{}) // nothing else has room
-	for _, c := range all {
-		a.request(c, false)
-	}
-	a.mustSetLimits(limits)
-	only.Release()
-}
-
-func (a *Allocator) mustSetLimits(l bgagent.Limits) {
-	if err := a.slots.SetLimits(l); err != nil {
-		panic(fmt.Sprintf("bgnats: bug: limits that applied are wrong: %v", err))
+	for i, slot := range a.slots.RequestAll(requests, holders) {
+		all[i].slot = slot
 	}
 }
-
-// ignored is a holder for which it does not matter what becomes of its request.
-type ignored struct{}
-
-func (ignored) SlotGranted()              {}
-func (ignored) SlotLost(time.Time, error) {}
 
 // IsOpen reports whether the allocator grants slots.
 func (a *Allocator) IsOpen() bool { return a.opened }
 
-// Tick frees the slots of processes whose lease is over. It reports whether the list of processes has
+// confirmWithin is the fraction of a lease in which a process must confirm a grant to get further slots.
+const confirmWithin = 60
+
+// Tick frees the slots of processes whose lease is over, and notes which processes do not confirm their grants. It reports whether the list of processes has
 // changed since the last call, so that the key must be written.
 func (a *Allocator) Tick(now time.Time) (changed bool) {
 	for _, p := range a.procs {
-		if now.Sub(p.seen) > a.lease {
+		switch {
+		case now.Sub(p.seen) > a.lease:
 			a.drop(p)
+		case len(a.grants(p)) == 0:
+		case p.unsure.IsZero():
+			p.unsure = now
+		case now.Sub(p.unsure) >= a.lease/confirmWithin:
+			a.Unreachable(p.name)
 		}
 	}
 	changed = len(a.gone) > 0

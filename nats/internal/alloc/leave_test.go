@@ -12,14 +12,14 @@ import (
 // line. Another member waits for the slot.
 func leaver(t *testing.T) (now time.Time, a *Allocator, m *Member, held uint64, other *Member) {
 	now, a, m = pair(t, 1)
-	held = m.Request(Op{Model: "m"}, false)
-	waits := m.Request(Op{Model: "m"}, false)
+	held = m.Request(now, Op{Model: "m"}, false)
+	waits := m.Request(now, Op{Model: "m"}, false)
 	exchange(t, now, a, m)
 	require.Equal(t, []News{{ID: held}}, m.News())
 	other = NewMember("b", 3*time.Second)
 	other.Join(1)
 	a.Admit(now, "b")
-	other.Request(Op{Model: "m"}, false)
+	other.Request(now, Op{Model: "m"}, false)
 	exchange(t, now, a, other)
 	answered := now
 	now = now.Add(time.Second)
@@ -75,7 +75,7 @@ func TestTheSlotOfAProcessThatHasLeftIsFreeWhenItsLeaseIsOver(t *testing.T) {
 
 func TestAProcessThatLeavesWithoutASlotIsForgottenAtOnce(t *testing.T) {
 	now, a, m := pair(t, 1)
-	id := m.Request(Op{Model: "m"}, false)
+	id := m.Request(now, Op{Model: "m"}, false)
 	up, _ := m.Next(now)
 	_, ok := a.Handle(now, &up) // it grants the slot, and the answer is lost
 	require.True(t, ok)
@@ -92,7 +92,7 @@ func TestAProcessThatLeavesWithoutASlotIsForgottenAtOnce(t *testing.T) {
 func TestAProcessThatLeavesBeforeItWasAnsweredHasNoTimeLeft(t *testing.T) {
 	now := time.Unix(1_800_000_000, 0)
 	m := NewMember("a", 3*time.Second)
-	id := m.Request(Op{Model: "m"}, true)
+	id := m.Request(now, Op{Model: "m"}, true)
 	m.Leave(now, bgagent.ErrClosed)
 	require.Equal(t, []News{{ID: id}, {ID: id, Lost: true, Until: now, Why: bgagent.ErrClosed}}, m.News())
 }
@@ -108,7 +108,7 @@ func TestAnOldFirstMessageDoesNotMakeAProcessDeaf(t *testing.T) {
 	m.Join(1)
 	first, _ := m.Next(now)
 	exchange(t, now, a, m)
-	held := m.Request(Op{Model: "m"}, false)
+	held := m.Request(now, Op{Model: "m"}, false)
 	exchange(t, now, a, m)
 	m.Release(held)
 	exchange(t, now, a, m)
@@ -118,7 +118,7 @@ func TestAnOldFirstMessageDoesNotMakeAProcessDeaf(t *testing.T) {
 	a.Admit(now, "a")
 	_, ok := a.Handle(now, &first)
 	require.True(t, ok)
-	id := m.Request(Op{Model: "m"}, false)
+	id := m.Request(now, Op{Model: "m"}, false)
 	exchange(t, now, a, m)
 	require.Equal(t, []News{{ID: id}}, m.News())
 }

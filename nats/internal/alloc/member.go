@@ -32,6 +32,7 @@ type Member struct {
 
 type request struct {
 	op         Op
+	at         time.Time // when it was made
 	held, lost bool
 }
 
@@ -57,13 +58,13 @@ func (m *Member) Join(term uint64) {
 
 // Request asks for a slot and returns the number of the request. If the work runs already, the slot is held
 // at once.
-func (m *Member) Request(op Op, running bool) uint64 {
+func (m *Member) Request(now time.Time, op Op, running bool) uint64 {
 	m.last++
 	op.ID, op.Kind = m.last, OpWant
 	if running {
 		op.Kind = OpHold
 	}
-	m.requests[op.ID] = &request{op: op, held: running}
+	m.requests[op.ID] = &request{op: op, at: now, held: running}
 	if running {
 		m.news = append(m.news, News{ID: op.ID})
 	}
@@ -91,20 +92,21 @@ func (m *Member) isFresh(now time.Time) bool {
 	return !m.answered.IsZero() && since(now, m.answered) < twoThirds(m.lease)
 }
 
-// Advance gives up all slots if two thirds of the lease are gone.
+// Advance gives up all slots if two thirds of the lease are gone. If no message was ever answered, the process
+// has only slots for what runs already, and nobody knows of them. Their lease begins with the request.
 func (m *Member) Advance(now time.Time) {
 	if m.isFresh(now) {
 		return
 	}
-	until := now // a slot that is held although no message was answered belongs to work that has begun earlier
-	if !m.answered.IsZero() {
-		until = m.answered.Add(m.lease)
-	}
 	for id, r := range m.requests {
-		if r.held && !r.lost && !(m.answered.IsZero() && r.op.Kind == OpHold) {
+		from := m.answered
+		if from.IsZero() {
+			from = r.at
+		}
+		if r.held && !r.lost && since(now, from) >= twoThirds(m.lease) {
 			r.lost = true
-			m.news = append(m.news, News{ID: id, Lost: true, Until: until,
-				Why: fmt.Errorf("%w: no process has answered for %v", bgagent.ErrSlotLost, since(now, m.answered).Round(time.Millisecond))})
+			m.news = append(m.news, News{ID: id, Lost: true, Until: from.Add(m.lease),
+				Why: fmt.Errorf("%w: no process has answered for %v", bgagent.ErrSlotLost, since(now, from).Round(time.Millisecond))})
 		}
 	}
 }

@@ -186,7 +186,7 @@ func (p *proc) thaw() {
 // ask requests n slots.
 func (p *proc) ask(n int) {
 	for range n {
-		id := p.m.Request(Op{Agent: "worker", Queued: p.w.now}, false)
+		id := p.m.Request(p.w.now, Op{Agent: "worker", Queued: p.w.now}, false)
 		p.waiting[id] = true
 	}
 	p.pump()

@@ -1,0 +1,117 @@
+package alloc
+
+import (
+	"testing"
+	"time"
+
+	"github.com/bgagent/bgagent"
+	"github.com/stretchr/testify/require"
+)
+
+// crowd returns an allocator with two slots, which the member "first" holds. The member "dead" waits for four
+// slots, and "first" waits behind it for two more.
+func crowd(t *testing.T, l bgagent.Limits) (now time.Time, a *Allocator, first, dead *Member, held []uint64) {
+	now, a, first = pair(t, 2)
+	require.NoError(t, a.SetLimits(l))
+	for range 2 {
+		held = append(held, first.Request(now, Op{Model: "m", Queued: now}, false))
+	}
+	exchange(t, now, a, first)
+	require.Len(t, first.News(), 2)
+	a.Admit(now, "dead")
+	dead = NewMember("dead", 3*time.Second)
+	dead.Join(1)
+	for range 4 {
+		dead.Request(now, Op{Model: "m", Queued: now.Add(time.Second)}, false)
+	}
+	exchange(t, now, a, dead)
+	for range 2 {
+		first.Request(now, Op{Model: "m", Queued: now.Add(2 * time.Second)}, false)
+	}
+	exchange(t, now, a, first)
+	require.Empty(t, first.News())
+	return now, a, first, dead, held
+}
+
+// TestAProcessThatDoesNotConfirmAGrantGetsNoFurtherSlots has a process that no longer says anything, so that it may be
+// dead, in the middle of its lease.
+func TestAProcessThatDoesNotConfirmAGrantGetsNoFurtherSlots(t *testing.T) {
+	for _, l := range []bgagent.Limits{{Default: 2}, {Default: 2, Fair: true}, {Default: 9, Total: 2}} {
+		for name, notices := range map[string]func(now time.Time, a *Allocator) time.Time{
+			"no answer": func(now time.Time, a *Allocator) time.Time {
+				a.Tick(now)
+				a.Tick(now.Add(49 * time.Millisecond))
+				require.Equal(t, 5, waiting(a))
+				a.Tick(now.Add(50 * time.Millisecond))
+				return now.Add(50 * time.Millisecond)
+			},
+			"no receiver": func(now time.Time, a *Allocator) time.Time {
+				a.Unreachable("dead")
+				return now
+			},
+		} {
+			t.Run(name, func(t *testing.T) {
+				now, a, first, dead, held := crowd(t, l)
+				first.Release(held[0])
+				exchange(t, now, a, first)
+				grant := a.Tell(now)["dead"]
+				require.Equal(t, []uint64{1}, grant.Grants)
+				now = notices(now, a)
+				require.Equal(t, 2, waiting(a))
+				first.Release(held[1])
+				exchange(t, now, a, first)
+				require.Len(t, first.News(), 1, "the slot is not for a process that may be dead")
+
+				dead.Told(now, &grant)
+				require.Equal(t, []News{{ID: 1}}, dead.News(), "the grant was kept for it")
+				exchange(t, now, a, dead)
+				require.Equal(t, 4, waiting(a), "its requests are in line again")
+				dead.Release(1)
+				exchange(t, now, a, dead)
+				require.Equal(t, []News{{ID: 2}}, dead.News(), "they are in their old places")
+			})
+		}
+	}
+}
+
+// waiting returns the number of requests in line.
+func waiting(a *Allocator) int { return a.Pools()[0].Waiting }
+
+func TestAProcessThatConfirmsItsGrantsStaysInLine(t *testing.T) {
+	now, a, first, dead, held := crowd(t, bgagent.Limits{Default: 2})
+	first.Release(held[0])
+	exchange(t, now, a, first)
+	grant := a.Tell(now)["dead"]
+	a.Tick(now)
+	dead.Told(now, &grant)
+	exchange(t, now, a, dead)
+	now = now.Add(50 * time.Millisecond)
+	a.Tick(now)
+	require.Equal(t, 5, waiting(a))
+	first.Release(held[1])
+	exchange(t, now, a, first)
+	a.Tick(now)
+	now = now.Add(40 * time.Millisecond)
+	a.Tick(now)
+	require.Equal(t, []uint64{2}, a.Tell(now)["dead"].Grants)
+	require.Equal(t, 4, waiting(a), "the time of each grant counts from the last message of the process")
+}
+
+// TestTheSlotsOfRunningWorkAreLostIfNobodyEverAnswers has a process that continues the work of an earlier one, and that
+// reaches nobody.
+func TestTheSlotsOfRunningWorkAreLostIfNobodyEverAnswers(t *testing.T) {
+	now := time.Unix(1_800_000_000, 0)
+	m := NewMember("a", 3*time.Second)
+	for n := range 2 {
+		id := m.Request(now, Op{Model: "m"}, true)
+		require.Equal(t, []News{{ID: id}}, m.News())
+		m.Advance(now.Add(2*time.Second - 1))
+		require.Empty(t, m.News(), "request %d", n)
+		m.Advance(now.Add(2 * time.Second))
+		lost := m.News()
+		require.Len(t, lost, 1)
+		require.ErrorIs(t, lost[0].Why, bgagent.ErrSlotLost)
+		require.Equal(t, News{ID: id, Lost: true, Until: now.Add(3 * time.Second), Why: lost[0].Why}, lost[0])
+		now = now.Add(time.Minute)
+	}
+}
