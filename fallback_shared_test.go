@@ -2,6 +2,7 @@ package bgagent_test
 
 import (
 	"cmp"
+	"fmt"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -14,6 +15,12 @@ import (
 // it, and so do two attempts that fall back to the model. The attempt of the older task falls back
 // last.
 func TestFallenAttemptsWaitInTheOrderOfTheirFirstQueueTimes(t *testing.T) {
+	for _, source := range []bool{false, true} {
+		t.Run(fmt.Sprint("source ", source), func(t *testing.T) { fallenAttemptsWait(t, source) })
+	}
+}
+
+func fallenAttemptsWait(t *testing.T, source bool) {
 	f := newLimited(func(_ int, p bgagent.Prompt) error {
 		quota := &bgagent.ProviderError{Kind: bgagent.ProviderQuota, Next: bgagent.NextRepeat}
 		switch {
@@ -31,6 +38,9 @@ func TestFallenAttemptsWaitInTheOrderOfTheirFirstQueueTimes(t *testing.T) {
 	cfg.Fallback[modelC] = []string{modelB}
 	cfg.Model = func(agent, asked string) (string, error) {
 		return cmp.Or(asked, map[string]string{"old": modelA, "young": modelC}[agent]), nil
+	}
+	if source {
+		cfg.Slots, cfg.Limits = late(t, cfg.Limits), bgagent.Limits{}
 	}
 	bubble(t, f, cfg, func(t *testing.T, m *bgagent.BackgroundManager) {
 		var ids []string

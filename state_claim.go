@@ -31,9 +31,10 @@ type claim struct {
 	t       *task
 	queued  time.Time
 	head    bool
-	running bool // the slot is for what an earlier process began; it is not used to begin another turn
-	asked   bool // the source was asked, or will be
-	granted bool // the source has granted the slot
+	since   int64 // when hasOwnClaim has made the claim
+	running bool  // the slot covers what an earlier process began; no new turn begins with it
+	asked   bool  // the source was asked, or will be
+	granted bool  // the source has granted the slot
 	slot    *sourceSlot
 }
 
@@ -56,7 +57,10 @@ func newClaims(from SlotSource) *claims {
 // line depends on how long the task has been waiting.
 func (st *state) newClaim(t *task, head bool, ticket uint64) {
 	queued := st.now
-	if t.status == Pending || ticket < slots.FirstTicket { // a lower ticket means that the place depends on when the task was queued
+	switch {
+	case ticket < slots.FirstTicket: // such a ticket stands for the time since which the work waits
+		queued = st.firstQueued(t)
+	case t.status == Pending:
 		queued = t.queued
 	}
 	st.claims.of[t] = &claim{t: t, head: head, queued: st.wall(queued), slot: &sourceSlot{}}
@@ -82,13 +86,17 @@ func (st *state) hasOwnClaim(a *attempt) bool {
 	if st.claims == nil {
 		return true
 	}
-	if c := st.claims.of[a.t]; c.running {
-		st.dropClaim(a.t)
+	c := st.claims.of[a.t]
+	if c.running {
+		runs := c
 		st.newClaim(a.t, true, slots.FirstTicket-1)
-		st.askSource(st.claims.of[a.t])
+		c = st.claims.of[a.t]
+		c.since = st.now
+		st.askSource(c)
+		st.callSource(claimCall{c: runs, release: true}) // now the attempt is in line for the slot that becomes free
 		st.setDeadline(a, st.now)
 	}
-	return st.claims.of[a.t].granted
+	return c.granted
 }
 
 // awaitsClaim reports whether an attempt that continues after a restart waits for the slot for
@@ -97,13 +105,14 @@ func (st *state) awaitsClaim(a *attempt) bool {
 	return st.claims != nil && a.t.is(flagSlot) && !st.claims.of[a.t].granted
 }
 
-// goesOn makes the host call of an attempt that has waited for the slot; see awaitsClaim.
-func (st *state) goesOn(a *attempt) {
+// goesOn makes the host call of an attempt that awaitsClaim has held back until the claim was granted.
+func (st *state) goesOn(c *claim) {
+	a := c.t.run
 	if !a.live() {
 		return
 	}
-	if a.turn == 0 { // the wait did not count towards its time to live
-		st.startsLater(a, st.now)
+	if a.turn == 0 { // its time to live has stood still
+		st.startsLater(a, st.startedAt(a)+st.now-c.since)
 	}
 	st.setDeadline(a, st.now)
 	st.wantCall(a)
@@ -174,7 +183,7 @@ func (st *state) sourceGranted(c *claim) {
 	}
 	c.granted = true
 	if c.t.is(flagSlot) {
-		st.goesOn(c.t.run)
+		st.goesOn(c)
 		return
 	}
 	st.due.granted = append(st.due.granted, c.t)

@@ -389,12 +389,12 @@ func (st *state) tellMore(a *attempt, now int64) {
 	a.prompt, a.told = "", nil
 }
 
-// startsLater makes the time to live of the attempt's start count from now, because parked time
-// does not count towards it.
-func (st *state) startsLater(a *attempt, now int64) {
-	a.startFrom = now
+// startsLater makes the time to live of the attempt's start count from the given time, because it does not
+// pass while the attempt waits.
+func (st *state) startsLater(a *attempt, from int64) {
+	a.startFrom = from
 	if st.storing != nil {
-		st.storing.task(a.t).since = now
+		st.storing.task(a.t).since = from
 	}
 }
 

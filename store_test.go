@@ -21,28 +21,13 @@ func TestMain(m *testing.M) {
 		inside.Store = func() any { return &blankStore{} }
 	}
 	if *withSlots {
-		inside.Slots = func(own any) any { return &lateSource{own.(*bgagent.ConcurrencyManager)} }
+		useSlots()
 	}
 	m.Run()
 }
 
-// withSlots gives every manager that has only limits a slot source that answers late.
-var withSlots = flag.Bool("slots", false, "give every manager a source of slots that is not a ConcurrencyManager")
-
-// lateSource is a slot source that grants each slot on another goroutine.
-type lateSource struct{ *bgagent.ConcurrencyManager }
-
-func (s *lateSource) Request(r bgagent.SlotRequest, h bgagent.SlotHolder) bgagent.SlotClaim {
-	return s.ConcurrencyManager.Request(r, lateHolder{h})
-}
-
-// lateHolder passes on a grant on another goroutine.
-type lateHolder struct{ bgagent.SlotHolder }
-
-func (h lateHolder) SlotGranted() { go h.SlotHolder.SlotGranted() }
-
-// withoutStore makes sure that the managers in the test have no store. It is for tests of memory
-// limits, because a store keeps the tasks and results that are dropped from memory.
+// withoutStore makes sure that the managers of the test have no store. It is for tests of limits on
+// memory, because a store keeps the tasks and results that memory drops.
 func withoutStore(t *testing.T) {
 	t.Helper()
 	before := inside.Store
