@@ -130,6 +130,7 @@ func (w *spenders) crash() {
 		}
 	}
 	w.mu.Unlock()
+	sourceAnswers() // a turn may be about to begin
 	p.turns.Wait()
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()

@@ -16,6 +16,7 @@ func TestCancellingARunningTaskFreesItsSlot(t *testing.T) {
 	bubble(t, working(time.Minute), limit(1), func(t *testing.T, m *bgagent.BackgroundManager) {
 		a, b := launch(t, m, "a"), launch(t, m, "b")
 		require.Equal(t, bgagent.Pending, b.Status)
+		sourceAnswers()
 		before, err := m.Cancel(t.Context(), root, a.ID, bgagent.CancelOptions{})
 		require.NoError(t, err)
 		require.Equal(t, bgagent.Running, before.Status)

@@ -310,7 +310,9 @@ func fullBatch(t *testing.T, m *bgagent.BackgroundManager, slots int) {
 	t.Helper()
 	for i := range slots {
 		task := launch(t, m, fmt.Sprintf("full batch %d", i))
-		require.Equal(t, bgagent.Running, task.Status, "a slot was lost: task %d of %d is %s", i+1, slots, task.Status)
+		sourceAnswers()
+		status := get(t, m, task.ID).Status
+		require.Equal(t, bgagent.Running, status, "a slot was lost: task %d of %d is %s", i+1, slots, status)
 	}
 	_, err := m.CancelAll(t.Context(), root, bgagent.CancelOptions{})
 	require.NoError(t, err)

@@ -199,7 +199,9 @@ func TestAnUnarmedTimerIsFound(t *testing.T) {
 
 func newScene(t *testing.T) (*BackgroundManager, scene) {
 	t.Helper()
-	m, err := New(sleeper{}, Config{Limits: Limits{Default: 2}, Wake: WakeNever})
+	slots, err := NewConcurrencyManager(Limits{Default: 2})
+	require.NoError(t, err)
+	m, err := New(sleeper{}, Config{Concurrency: slots, Wake: WakeNever}) // also with the flag -slots
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = m.Close(context.Background()) })
 	by := Caller{Session: "root"}

@@ -176,10 +176,12 @@ func TestAQuestionThatIsOpenForADayHoldsNoSlotAndIsNotStale(t *testing.T) {
 		require.Equal(t, bgagent.PhaseParked, now.Phase, "the answer is withheld until the task has a slot")
 		require.Contains(t, now.Reason, "slot")
 		ended(t, m, busy.ID)
+		sourceAnswers()
 		require.Equal(t, bgagent.PhaseTurn, get(t, m, task.ID).Phase, "the task is at the head of the line")
 		require.Equal(t, bgagent.Pending, get(t, m, last.ID).Status)
 		require.Equal(t, "I ask. told deny", ended(t, m, task.ID)[0].Result)
 		require.Equal(t, bgagent.Completed, ended(t, m, last.ID)[0].Status)
+		sourceAnswers()
 		require.Zero(t, m.Concurrency().Pools())
 	})
 }

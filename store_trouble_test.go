@@ -58,6 +58,7 @@ func TestALaunchThatCannotBeWrittenIsTakenBack(t *testing.T) {
 			}
 			require.Empty(t, m.List(bgagent.Query{}))
 			require.Zero(t, m.Figures().Live+int(m.Figures().Attempts))
+			sourceAnswers()
 			require.Empty(t, m.Figures().Pools, "the slot is free")
 			time.Sleep(time.Minute)
 			require.Empty(t, tasksIn(mem))
