@@ -53,6 +53,7 @@ func TestAGoexitOfTheLoggerLosesOneLine(t *testing.T) {
 			for i := range 5 {
 				launch(t, m, fmt.Sprint(i))
 			}
+			sourceAnswers()
 			_, _ = m.CancelAll(t.Context(), root, bgagent.CancelOptions{})
 			synctest.Wait()
 		})
