@@ -33,7 +33,6 @@ var unlikeSlots = map[string]string{
 	"TestQueueNamesTheCapThatATaskWaitsFor":                      "a source does not say which cap a request waits for",
 	"TestOneRootDoesNotHoldUpAnotherWithFairLimits":              "a source does not say which place a request has",
 	"TestDelegateAnswersAtOnceWithAPendingTaskAndItsPlaceInLine": "a source does not say which place a request has",
-	"TestOnlyWhatTheParentCancelledIsWaived":                     "the source has not granted the slot when Run looks, so a task that runs another one goes on at once",
 }
 
 // useSlots gives the managers of the tests a source of slots, and leaves out the tests in unlikeSlots.

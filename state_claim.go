@@ -31,7 +31,7 @@ type claim struct {
 	t       *task
 	queued  time.Time
 	head    bool
-	since   int64 // when hasOwnClaim has made the claim
+	since   int64 // when the source was asked
 	running bool  // the slot covers what an earlier process began; no new turn begins with it
 	asked   bool  // the source was asked, or will be
 	granted bool  // the source has granted the slot
@@ -91,7 +91,6 @@ func (st *state) hasOwnClaim(a *attempt) bool {
 		runs := c
 		st.newClaim(a.t, true, slots.FirstTicket-1)
 		c = st.claims.of[a.t]
-		c.since = st.now
 		st.askSource(c)
 		st.callSource(claimCall{c: runs, release: true}) // now the attempt is in line for the slot that becomes free
 		st.setDeadline(a, st.now)
@@ -139,8 +138,22 @@ func (st *state) isInLine(t *task) bool {
 	return st.claims != nil && st.claims.of[t] != nil && !st.claims.of[t].granted
 }
 
+// mayHaveSlotSoon reports whether the source was asked for the slot of the task so recently that it may not have
+// answered yet.
+func (st *state) mayHaveSlotSoon(t *task, now int64) bool {
+	if st.claims == nil {
+		return false
+	}
+	c := st.claims.of[t]
+	return c != nil && c.asked && !c.granted && now-c.since < int64(sourceWithin)
+}
+
+// sourceWithin is the time that a source has to grant a free slot before a task that runs another one in the
+// foreground takes it that no slot is free.
+const sourceWithin = time.Second
+
 func (st *state) askSource(c *claim) {
-	c.asked = true
+	c.asked, c.since = true, st.now
 	k := &c.t.kind.key
 	root, _ := c.t.up.root()
 	st.callSource(claimCall{c: c, request: SlotRequest{

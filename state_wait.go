@@ -32,7 +32,7 @@ func (st *state) foreground(left callEnd, by Caller, t *task, w *waiter, out *ha
 	case !t.live() && (left != callGoesOn || st.storing != nil && st.storing.over): // the end of the task is being written
 		st.answered(t)
 		st.runReturns(t, t.no, false, out, now)
-	case left == callTimedOut, t.live() && (st.isTask(by) && !t.inTurn() || st.pausesLong(t, now) || st.asksBelow(t, 0, false)):
+	case left == callTimedOut, t.live() && (st.isTask(by) && !t.inTurn() && !st.mayHaveSlotSoon(t, now) || st.pausesLong(t, now) || st.asksBelow(t, 0, false)):
 		st.answered(t)
 		st.background(t, now)
 		why = callTimedOut

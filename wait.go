@@ -318,6 +318,10 @@ func (m *BackgroundManager) foreground(ctx context.Context, by Caller, s Task, o
 		return s, fmt.Errorf("bgagent: run: task %s: %w", s.ID, ErrExpired)
 	}
 	defer m.leave(&w, t)
+	again := pauseCheck
+	if m.cfg.Slots != nil {
+		again = sourceWithin
+	}
 	for {
 		done := false
 		left := callGoesOn
@@ -347,6 +351,6 @@ func (m *BackgroundManager) foreground(ctx context.Context, by Caller, s Task, o
 		default:
 			return s, nil
 		}
-		_ = waitFor(ctx, w.ch, pauseCheck)
+		_ = waitFor(ctx, w.ch, again)
 	}
 }

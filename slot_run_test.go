@@ -1,0 +1,54 @@
+package bgagent_test
+
+import (
+	"context"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/bgagent/bgagent"
+	"github.com/stretchr/testify/require"
+)
+
+// TestATaskRunsAnotherOneIfTheSourceGrantsTheSlotInTime has a task that runs another task in the foreground. It holds
+// its own slot meanwhile, so it does not wait for long if no slot is free.
+func TestATaskRunsAnotherOneIfTheSourceGrantsTheSlotInTime(t *testing.T) {
+	for name, after := range map[string]time.Duration{"in time": 900 * time.Millisecond, "too late": 1100 * time.Millisecond} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := &scriptedSource{}
+				var m *bgagent.BackgroundManager
+				var child bgagent.Task
+				var err error
+				var took time.Duration
+				f := &goRunner{}
+				f.run = func(ctx context.Context, session string, p bgagent.Prompt, r *bgagent.Reporter) (bgagent.TurnEnd, error) {
+					if p.Text == "parent" {
+						began := time.Now()
+						child, err = m.Run(ctx, bgagent.Caller{Session: session}, bgagent.LaunchInput{Agent: "worker", Prompt: "child"})
+						took = time.Since(began)
+						return bgagent.TurnEnd{Text: "the result"}, nil
+					}
+					return works(time.Minute)(ctx, session, p, r)
+				}
+				m = manage(t, f, bgagent.Config{MaxDepth: 2, Slots: s})
+				launch(t, m, "parent")
+				s.claim(t, 0).h.SlotGranted()
+				k := s.claim(t, 1)
+				time.Sleep(after)
+				k.h.SlotGranted()
+				time.Sleep(2 * time.Hour)
+				synctest.Wait()
+				if after < time.Second {
+					require.NoError(t, err)
+					require.Equal(t, bgagent.Completed, child.Status)
+					require.Equal(t, after+time.Minute, took)
+				} else {
+					require.ErrorIs(t, err, bgagent.ErrGoesOn)
+					require.Equal(t, bgagent.Pending, child.Status)
+					require.Equal(t, time.Second, took)
+				}
+			})
+		})
+	}
+}
