@@ -67,7 +67,6 @@ type cluster struct {
 	workers [workers]*process
 	nc      *nats.Conn
 	js      jetstream.JetStream
-	gone    *process // the server that was killed and is not started again yet
 }
 
 // startCluster starts the servers. The caller must close the cluster if there is no error.
