@@ -157,7 +157,7 @@ func TestTheUserIsNotifiedOfAQuestion(t *testing.T) {
 	p.write("tell.sh", "#!/bin/sh\necho \"$BGAGENT_EVENT $BGAGENT_TASK: $1\" >>told\n")
 	m, err := bgagent.New(inproc.New(map[string]inproc.Agent{"a": asker(bgagent.Question{Kind: bgagent.QuestionChoice, Title: "Which branch?", Options: []string{"main"}})}), bgagent.Config{Ask: true, Wake: bgagent.WakeNever})
 	require.NoError(t, err)
-	s := &serving{manager: m, follow: make(chan struct{}), notify: notify.New([]string{filepath.Join(p.project, "tell.sh")}, "", func(err error) { t.Error(err) })}
+	s := &serving{command: "serve", at: statedir.Store{Dir: p.project}, manager: m, follow: make(chan struct{}), notify: notify.New([]string{filepath.Join(p.project, "tell.sh")}, "", func(err error) { t.Error(err) })}
 	known, events := m.Subscribe(100)
 	go s.watch(known, events)
 	t.Chdir(p.project)
@@ -172,5 +172,5 @@ func TestTheUserIsNotifiedOfAQuestion(t *testing.T) {
 	s.told(context.Background())
 	told, err := os.ReadFile(filepath.Join(p.project, "told"))
 	require.NoError(t, err)
-	require.Equal(t, "asks "+task.ID+": "+questionText(task, q, "")+"\ndone : bgagent: the last task has ended\n", string(told))
+	require.Equal(t, "asks "+task.ID+": "+questionText(task, q, "to see and answer it: bgagent show "+task.ID)+"\ndone : bgagent: the last task has ended\n", string(told))
 }
