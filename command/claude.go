@@ -28,7 +28,7 @@ import (
 //
 // If the provider refuses a request, Claude Code repeats it up to ten times, for about three
 // minutes. To let the manager handle this and give the slot to another task, set
-// CLAUDE_CODE_MAX_RETRIES=0 in [Agent].Env.
+// [Agent].LeaveRetries.
 //
 // After a restart, the client reads the session from its file in the folder of Claude Code.
 // Claude Code can store a prompt late. If Claude Code was killed before it stored the first
@@ -49,6 +49,7 @@ func Claude() Program {
 		},
 		Decode:     decodeClaude,
 		Environ:    []string{"ANTHROPIC_*", "CLAUDE_CONFIG_DIR", "CLAUDE_CODE_OAUTH_TOKEN", "CLAUDE_CODE_USE_*", "AWS_*", "CLOUD_ML_REGION"},
+		NoRetries:  []string{"CLAUDE_CODE_MAX_RETRIES=0"},
 		Commands:   "/",
 		NewSession: true,
 		Choose:     []string{"--session-id={session}"},

@@ -30,6 +30,11 @@ type Agent struct {
 	Profile     string   // program's name for an agent or a set of settings; empty means the program's default
 	Directory   string   // working directory for tasks that name no directory; empty means Config.Directory
 	Description string   // description in [bgagent.AgentInfo]
+
+	// LeaveRetries makes the program report a request that the provider refused instead of repeating it.
+	// The manager then parks the task, which gives its slot to another one, and repeats the turn. New
+	// returns an error if the program has no switch for this; see [Program].NoRetries.
+	LeaveRetries bool
 }
 
 // Config is the configuration of a [Client]. [New] copies it.
@@ -195,10 +200,34 @@ func New(cfg Config) (*Client, error) {
 		if a.Profile != "" && a.Program.Profile == nil {
 			return bad("Agents["+strconv.Quote(name)+"].Profile", "is %q; %s has no profiles", a.Profile, a.Program.Executable)
 		}
+		if problem := a.retriesProblem(); problem != "" {
+			return bad("Agents["+strconv.Quote(name)+"].LeaveRetries", "%s", problem)
+		}
 		a.Command, a.Args, a.Env = slices.Clone(a.Command), slices.Clone(a.Args), slices.Clone(a.Env)
+		if a.LeaveRetries {
+			a.Env = append(a.Env, a.Program.NoRetries...)
+		}
 		cfg.Agents[name] = a
 	}
 	return &Client{cfg: cfg, sessions: map[string]*session{}, looking: make(chan struct{}, maxLooking), afterBackground: afterBackground}, nil
+}
+
+// retriesProblem says why LeaveRetries cannot be set, and returns "" if it can be, or is not set.
+func (a Agent) retriesProblem() string {
+	if !a.LeaveRetries {
+		return ""
+	}
+	if a.Program.NoRetries == nil {
+		return "is true; " + a.Program.Executable + " has no switch for this that works with every provider; docs/clients.md says what its arguments or settings can do"
+	}
+	through, set := splitEnv(a.Env)
+	for _, switched := range a.Program.NoRetries {
+		name, _, _ := strings.Cut(switched, "=")
+		if lets(through, name) || slices.ContainsFunc(set, func(e string) bool { return strings.HasPrefix(e, name+"=") }) {
+			return "is true, and Agent.Env also decides about " + name + "; remove one of them"
+		}
+	}
+	return ""
 }
 
 // log logs a text about a session, together with the name of the session's program.

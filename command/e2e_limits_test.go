@@ -34,7 +34,7 @@ func (r real) turns(t *testing.T, once bool) turns {
 	if once {
 		switch r.name {
 		case "claude":
-			a.Env = append(a.Env, "CLAUDE_CODE_MAX_RETRIES=0")
+			a.LeaveRetries = true
 		case "codex":
 			a.Args = append(a.Args, "-c", "model_providers.scripted.request_max_retries=0", "-c", "model_providers.scripted.stream_max_retries=0")
 		case "gemini":

@@ -56,6 +56,10 @@ type Program struct {
 	// is the answer, and exit code 0 means that the answer is complete.
 	Decode func() Decoder
 
+	// NoRetries contains the environment variables, as NAME=value, with which the program does not repeat
+	// requests that the provider refused; see [Agent].LeaveRetries. Nil means that there are none.
+	NoRetries []string
+
 	// NoTokens means that the output does not contain all tokens that a turn uses, and NoCost that it
 	// does not contain their cost. A task with a budget that limits them is then refused. If Decode
 	// is nil, neither tokens nor cost are known.

@@ -147,7 +147,7 @@ func (s server) StartTurn(ctx context.Context, session string, p bgagent.Prompt)
 func host(t *testing.T, w *realagent.World, s *realagent.OpencodeServer, watch *watcher, limits bgagent.Limits) *bgagent.BackgroundManager {
 	t.Helper()
 	claude := command.Agent{Program: command.Claude(), Command: w.Claude(), Args: []string{"--allowedTools=Bash"},
-		Env: append(slices.Clone(w.Env), "CLAUDE_CODE_MAX_RETRIES=0")} // Claude Code leaves retries to the manager
+		Env: w.Env, LeaveRetries: true}
 	cc, err := command.New(command.Config{Directory: w.Dir, Agents: map[string]command.Agent{
 		"explore": {Program: command.Codex(), Command: w.Codex(), Env: w.Env}, "writer": claude,
 	}})

@@ -119,7 +119,7 @@ func (f *Fleet) addCommands() error {
 	for _, a := range agents {
 		one := command.Agent{
 			Program: f.programFor(a), Command: a.Command, Args: a.Args, Env: a.Env, Model: a.Model,
-			Profile: a.Profile, Directory: a.Directory, Description: a.Description,
+			Profile: a.Profile, Directory: a.Directory, Description: a.Description, LeaveRetries: a.LeaveRetries,
 		}
 		cfg.Agents[a.Name] = one
 		// Check each agent alone, so that the error names the agent that is refused.

@@ -71,7 +71,9 @@ func TestARefusalOfAClientNamesTheAgent(t *testing.T) {
 	_, err := New(&settings.Settings{Agents: []settings.Agent{
 		{Name: "a", Kind: settings.Opencode, URL: "no url"},
 		{Name: "b", Kind: settings.Command, Preset: "codex", Env: []string{"=x"}},
+		{Name: "c", Kind: settings.Command, Preset: "codex", LeaveRetries: true},
 	}}, Options{})
+	require.ErrorContains(t, err, `agents.c.leaveRetries: is refused: is true; codex has no switch`)
 	require.ErrorContains(t, err, `agents.a.url: is refused: "no url" is not the address of a server`)
 	require.ErrorContains(t, err, `agents.b: is refused: "env" has "=x"; write NAME=value`)
 	require.NotContains(t, err.Error(), "Config.")

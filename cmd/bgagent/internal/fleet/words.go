@@ -26,7 +26,7 @@ var (
 	keyOf = map[string]string{
 		"Agents": `"agents"`, "Args": `"args"`, "Auth": `"auth"`, "Command": `"command"`, "Dir": `"directory"`, "Directory": `"directory"`,
 		"MaxLine": "the longest line that is read", "Silence": "the limit of silence", // these two have no key
-		"Env": `"env"`, "Files": `"files"`, "Model": `"model"`, "Password": `"passwordEnv"`, "Profile": `"profile"`, "URL": `"url"`, "Username": `"username"`,
+		"Env": `"env"`, "Files": `"files"`, "LeaveRetries": `"leaveRetries"`, "Model": `"model"`, "Password": `"passwordEnv"`, "Profile": `"profile"`, "URL": `"url"`, "Username": `"username"`,
 	}
 
 	// phrases replaces texts that need more than another name of a field.

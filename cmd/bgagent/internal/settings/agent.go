@@ -26,20 +26,21 @@ type Agent struct {
 	Directory   string // absolute, or empty
 	Permissions []bgagent.Permission
 
-	Remote      string // name of the demo agent, or of the agent on the server
-	Preset      string
-	Command     []string
-	Args        []string
-	Env         []string
-	Profile     string
-	Format      string
-	Mode        string
-	Auth        string
-	Files       string
-	Terminals   bool
-	URL         string
-	Username    string
-	PasswordEnv string
+	Remote       string // name of the demo agent, or of the agent on the server
+	Preset       string
+	Command      []string
+	Args         []string
+	Env          []string
+	Profile      string
+	Format       string
+	LeaveRetries bool
+	Mode         string
+	Auth         string
+	Files        string
+	Terminals    bool
+	URL          string
+	Username     string
+	PasswordEnv  string
 
 	origins map[string]bgagent.Origin // by key; the key "" has the origin of the agent itself
 }
@@ -112,7 +113,8 @@ func (a *Agent) value(k *key) (string, bool) {
 			return "", false
 		}
 	case k.shape == shapeBool:
-		if v = a.Terminals; !a.Terminals {
+		is := *a.flag(k.name)
+		if v = is; !is {
 			return "", false
 		}
 	default:
@@ -123,6 +125,11 @@ func (a *Agent) value(k *key) (string, bool) {
 		panic("settings: bug: a string cannot be written: " + err.Error())
 	}
 	return string(b), true
+}
+
+// flag returns the field for a key whose value is true or false.
+func (a *Agent) flag(key string) *bool {
+	return map[string]*bool{"terminals": &a.Terminals, "leaveRetries": &a.LeaveRetries}[key]
 }
 
 // text returns the field for a key whose value is a string. The method "texts" does the
@@ -154,7 +161,7 @@ func (a *Agent) set(k *key, v jsonc.Value) {
 	case shapeTexts:
 		*a.texts(k.name) = textsOf(v)
 	case shapeBool:
-		a.Terminals, _ = v.Bool()
+		*a.flag(k.name), _ = v.Bool()
 	case shapeRules:
 		a.Permissions = rulesOf(v)
 	}

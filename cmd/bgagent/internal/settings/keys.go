@@ -60,6 +60,7 @@ var keys = []key{
 	{"args", shapeTexts, []Kind{Command}, nil, "Further arguments."},
 	{"env", shapeTexts, []Kind{Command, ACP}, nil, "Environment variables for the program, in addition to those that every program needs: NAME, NAME* or NAME=value."},
 	{"profile", shapeText, []Kind{Command}, nil, "The program's own name for an agent or a set of settings."},
+	{"leaveRetries", shapeBool, []Kind{Command}, nil, "Whether the program leaves requests that its provider refused to bgagent, which gives the slot to another task and repeats the turn. Only for the preset claude. Default false."},
 	{"format", shapeText, []Kind{Command}, formats, "What a generic program prints: plain text, or JSON lines."},
 	{"mode", shapeText, []Kind{ACP}, nil, "Id of the session mode, such as plan."},
 	{"auth", shapeText, []Kind{ACP}, nil, "Id of the authentication method, such as gemini-api-key."},

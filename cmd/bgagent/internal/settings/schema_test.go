@@ -51,6 +51,8 @@ var documents = map[string]bool{
 	`{"agents": {"a": {"kind": "command", "preset": "codex", "args": []}}}`:                    false,
 	`{"agents": {"a": {"kind": "command", "preset": "codex", "command": [""]}}}`:               false,
 	`{"agents": {"a": {"kind": "command", "preset": "codex", "terminals": true}}}`:             false,
+	`{"agents": {"a": {"kind": "command", "preset": "claude", "leaveRetries": true}}}`:         true,
+	`{"agents": {"a": {"kind": "acp", "command": ["x"], "leaveRetries": true}}}`:               false,
 	`{"agents": {"a": {"kind": "acp", "command": ["x"], "terminals": true}}}`:                  true,
 	`{"agents": {"a": {"kind": "acp", "command": ["x"], "terminals": 1}}}`:                     false,
 	`{"agents": {"a": {"kind": "acp", "command": "x"}}}`:                                       false,
