@@ -45,7 +45,9 @@ func (o *oracle) newProcess() {
 func (o *oracle) forgets(id string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.deleted[id] = o.deleted[id]
+	if _, before := o.deleted[id]; !before {
+		o.deleted[id] = false
+	}
 }
 
 // lacks reports whether the store may lack a task that was accepted, or must lack it.
