@@ -8,8 +8,9 @@ import (
 // ForgetOptions are the optional arguments of [BackgroundManager.Forget].
 type ForgetOptions struct {
 	// Force also deletes a task whose end has not been reported, one with tasks below it that are still
-	// needed, and one whose session did not stop in time. The end is then not reported any more, but a
-	// notice that was already made can still name the task.
+	// needed, and one of an earlier process whose session did not stop. The end is then not reported any
+	// more, but a notice that was already made can still name the task. While a call of the client for
+	// the task has not returned, even Force does not delete the task.
 	Force bool
 }
 
@@ -46,9 +47,10 @@ func (m *BackgroundManager) forget(ctx context.Context, by Caller, id string, o 
 	var err error
 	m.update(func(st *state, now int64) {
 		var t *task
-		if gone = st.forgotten(id); gone != nil { // an earlier call has deleted it
+		if gone = st.forgotten(id); gone != nil && gone.t.id() == id && descends(gone.t, by) { // an earlier call has deleted it
 			return
 		}
+		gone = nil
 		if t, err = st.findOwn(by, id); err == nil {
 			gone, err = st.forgetTask(t, o.Force, now)
 		}

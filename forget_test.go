@@ -321,6 +321,7 @@ func TestASecondForgetWaitsForTheSameDeletion(t *testing.T) {
 			require.ErrorIs(t, err, bgagent.ErrStore)
 			require.ErrorContains(t, err, "is deleted, which is not stored yet")
 		}
+		require.ErrorIs(t, m.Forget(t.Context(), bgagent.Caller{Session: "stranger"}, id, force), bgagent.ErrUnknownTask)
 		full.Store(false)
 		require.NoError(t, m.Forget(t.Context(), root, id, force))
 		require.ErrorIs(t, m.Forget(t.Context(), root, id, force), bgagent.ErrUnknownTask)

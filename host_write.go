@@ -276,7 +276,7 @@ func (m *BackgroundManager) writeApart(b *StoreBatch, pause *time.Duration) (las
 		case m.isFinal(err) || errors.Is(err, syscall.ENOSPC):
 			return err
 		case len(parts) == 1:
-			bad = append(bad, refusal{parts[0].key(), err.Error()})
+			bad = append(bad, refusal{parts[0].key(), err.Error(), len(parts[0].Delete) > 0})
 			return nil
 		}
 		half := len(parts) / 2

@@ -223,7 +223,10 @@ func (s *storing) asidePause() int64 {
 }
 
 // refusal describes a record that the store refuses although it writes other records.
-type refusal struct{ key, why string }
+type refusal struct {
+	key, why string
+	deletion bool // the store refuses to delete the record, not to write it
+}
 
 // writtenApart is called after the store has refused the whole batch and has written it in parts.
 // last is the number of the last part. The records in bad are set aside: nothing waits for them to
@@ -275,6 +278,8 @@ func (st *state) setAside(x refusal, now int64) {
 	e := Event{Kind: EventStoreTrouble}
 	m := st.markOf(x.key)
 	switch {
+	case m != nil && m.t != nil && m.gone && !x.deletion:
+		return // the next batch deletes the record
 	case m != nil && m.t != nil && m.gone:
 		st.notDeleted(m)
 	case m == nil: // the session is no longer needed, and its record cannot be deleted

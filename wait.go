@@ -133,7 +133,10 @@ func (m *BackgroundManager) wait(ctx context.Context, by Caller, mode WaitMode, 
 			return out, err
 		}
 		again := time.Duration(-1)
-		if x.brief {
+		switch {
+		case by.Session != "" && m.cfg.Slots != nil: // the source may not grant the slot soon
+			again = sourceWithin
+		case x.brief:
 			again = pauseCheck
 		}
 		_ = waitFor(ctx, x.w.ch, again)
@@ -200,7 +203,7 @@ func (x *waiting) done(st *state) (bool, error) {
 			paused++
 		}
 		asks = asks || x.brief && st.asksBelow(x.tasks[i], x.asked, x.answers)
-		if x.tasks[i].inTurn() || !x.tasks[i].live() { // the task has ended and needs no slot while its end is being written
+		if x.tasks[i].inTurn() || st.mayHaveSlotSoon(x.tasks[i], x.now) || !x.tasks[i].live() { // in the last case, the task has ended and needs no slot while its end is being written
 			turns++
 		}
 	}

@@ -139,7 +139,7 @@ func (g *glance) host(name string, r modelserver.Request) modelserver.Reply {
 	if id == nil {
 		return modelserver.Refuse(400, "there is no id in "+results[n])
 	}
-	return use(tool+"background_output", map[string]any{"task_id": id[1], "block": true, "timeout": 120_000})
+	return use(tool+"background_output", map[string]any{"task_id": id[1], "block": true, "timeout": 600_000})
 }
 
 // start starts the serve and the hosts.

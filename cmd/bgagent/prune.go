@@ -18,7 +18,7 @@ import (
 type pruneCmd struct {
 	ID    string `arg:"" optional:"" help:"Id of the task. Without it, all tasks that have ended are deleted."`
 	Yes   bool   `help:"Without ID: delete the tasks. Without this flag they are only counted."`
-	Force bool   `help:"With ID: delete the task even if its end has not been reported, or if it is still being stopped."`
+	Force bool   `help:"With ID: delete the task even if its end has not been reported, or if its session may still have to be stopped. A serve that is running deletes it only once its session has stopped."`
 }
 
 // Help implements kong's help provider.

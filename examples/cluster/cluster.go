@@ -209,11 +209,15 @@ func (c *cluster) killServer(ctx context.Context, say func(string, ...any), bodi
 	if err := c.untilCurrent(ctx); err != nil {
 		return err
 	}
-	s, err := c.js.Stream(ctx, "BGSLOTS_agents")
-	if err != nil {
-		return err
+	leader := ""
+	for leader == "" { // an election can begin at any time
+		s, err := c.js.Stream(ctx, "BGSLOTS_agents")
+		if err != nil {
+			return err
+		}
+		leader = s.CachedInfo().Cluster.Leader
 	}
-	i := int(s.CachedInfo().Cluster.Leader[1] - '0')
+	i := int(leader[1] - '0')
 	c.servers[i].kill()
 	before := c.log.count("end")
 	say("Server n%d, which leads the slots, was killed.", i)
