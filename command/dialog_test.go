@@ -189,7 +189,7 @@ func TestARequestThatCannotBeAnsweredEndsTheTurn(t *testing.T) {
 		require.Contains(t, got.Reason, "it asked something without a usable id (a text of 1 to 200 bytes), so that nobody can answer", name)
 	}
 	got := s.ended(s.launch(1, `send {"type":"user","message":{"content":[{"type":"control_request","list":["x"`+strings.Repeat(`,"x"`, 2000)+`]}]}}`))
-	require.Equal(t, "the turn ended without any output", got.Reason, "another line that is dropped")
+	require.Equal(t, "the turn ended without any output; 1 line was too long to be read (Config.MaxLine: 4096 bytes)", got.Reason, "another line that is dropped")
 }
 
 func TestTheSubjectOfClaudeIsExact(t *testing.T) {

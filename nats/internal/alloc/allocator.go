@@ -18,6 +18,7 @@ type Allocator struct {
 	silent time.Time // time from which the allocator says nothing, because its key may belong to another
 	tell   map[*process]struct{}
 	gone   []string
+	now    time.Time // time of the current call
 }
 
 // process is what the allocator knows about a process.
@@ -30,8 +31,13 @@ type process struct {
 	done         bool      // the registration is complete
 	leaving      bool      // the process ends, and is forgotten once it holds nothing
 	unsure       time.Time // when Tick has first seen a grant that the process has not confirmed; zero if there is none
+	listens      bool      // its requests are being put back in line, with Fair
 	quiet        bool      // the process does not confirm its grants, so its requests are out of line until it says something
 	claims       map[uint64]*claim
+
+	// served holds when each root got its last slot through this process. The line of a pool forgets this for a
+	// root that has nothing in line, so a process that was out of line would bring its old places back.
+	served map[string]time.Time
 }
 
 // claim is a request of a process.
@@ -49,6 +55,10 @@ type claim struct {
 func (c *claim) SlotGranted() {
 	c.granted = true
 	c.a.tell[c.p] = struct{}{}
+	if c.p.served == nil {
+		c.p.served = map[string]time.Time{}
+	}
+	c.p.served[c.op.Root] = c.a.now
 }
 
 // SlotLost implements [bgagent.SlotHolder].
@@ -118,6 +128,7 @@ func (a *Allocator) Handle(now time.Time, up *Up) (answer Down, ok bool) {
 	if p == nil || a.IsSilent(now) {
 		return Down{}, false
 	}
+	a.now = now
 	answer = Down{Term: a.term, Registration: up.Registration}
 	switch {
 	case up.Term != a.term:
@@ -232,7 +243,11 @@ func (a *Allocator) request(c *claim, running bool) {
 }
 
 func (c *claim) wants() bgagent.SlotRequest {
-	return bgagent.SlotRequest{Model: c.op.Model, Agent: c.op.Agent, Root: c.op.Root, Head: c.op.Head, Queued: c.op.Queued}
+	r := bgagent.SlotRequest{Model: c.op.Model, Agent: c.op.Agent, Root: c.op.Root, Head: c.op.Head, Queued: c.op.Queued}
+	if at := c.p.served[c.op.Root]; c.p.listens && at.After(r.Queued) { // with Fair, the root comes after those that wait since then
+		r.Queued = at
+	}
+	return r
 }
 
 func (a *Allocator) release(c *claim) {
@@ -318,8 +333,9 @@ func (a *Allocator) Unreachable(name string) {
 // listen puts the requests of a process that was quiet back into their places in line.
 func (a *Allocator) listen(p *process) {
 	if p.quiet {
-		p.quiet = false
+		p.quiet, p.listens = false, a.slots.Limits().Fair
 		a.requestAll(p.outOfLine())
+		p.listens = false
 	}
 }
 
@@ -353,6 +369,7 @@ const confirmWithin = 60
 // Tick frees the slots of processes whose lease is over, and notes which processes do not confirm their grants. It reports whether the list of processes has
 // changed since the last call, so that the key must be written.
 func (a *Allocator) Tick(now time.Time) (changed bool) {
+	a.now = now
 	for _, p := range a.procs {
 		switch {
 		case now.Sub(p.seen) > a.lease:

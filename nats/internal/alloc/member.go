@@ -92,15 +92,15 @@ func (m *Member) isFresh(now time.Time) bool {
 	return !m.answered.IsZero() && since(now, m.answered) < twoThirds(m.lease)
 }
 
-// Advance gives up all slots if two thirds of the lease are gone. The lease of a request that was
-// not answered yet begins with the request.
+// Advance gives up all slots if two thirds of the lease are gone. If no message was ever answered,
+// the process has only slots for what runs already, and nobody knows of them. Their lease begins with the request.
 func (m *Member) Advance(now time.Time) {
 	if m.isFresh(now) {
 		return
 	}
 	for id, r := range m.requests {
 		from := m.answered
-		if r.at.After(from) { // nobody counted the lease of this request before
+		if from.IsZero() {
 			from = r.at
 		}
 		if r.held && !r.lost && since(now, from) >= twoThirds(m.lease) {

@@ -115,3 +115,46 @@ func TestTheSlotsOfRunningWorkAreLostIfNobodyEverAnswers(t *testing.T) {
 		now = now.Add(time.Minute)
 	}
 }
+
+// TestARootOfASlowProcessHasOneTurnPerRound has a process that confirms each grant late, so that its requests are out
+// of line between its turns.
+func TestARootOfASlowProcessHasOneTurnPerRound(t *testing.T) {
+	now, a, quick := pair(t, 1)
+	require.NoError(t, a.SetLimits(bgagent.Limits{Default: 1, Fair: true}))
+	a.Admit(now, "slow")
+	slow := NewMember("slow", 3*time.Second)
+	slow.Join(1)
+	for range 4 { // the old requests of one root
+		slow.Request(now, Op{Model: "m", Root: "R", Queued: now.Add(-time.Hour)}, false)
+	}
+	exchange(t, now, a, slow)
+	require.Len(t, slow.News(), 1)
+	for _, root := range []string{"S", "T"} {
+		quick.Request(now, Op{Model: "m", Root: root, Queued: now}, false)
+	}
+	exchange(t, now, a, quick)
+	var turns []string
+	for id := uint64(1); len(turns) < 4; {
+		now = now.Add(100 * time.Millisecond)
+		a.Unreachable("slow")
+		exchange(t, now, a, slow) // it was only slow
+		if id > 0 {
+			slow.Release(id)
+			id = 0
+		}
+		exchange(t, now, a, slow)
+		exchange(t, now, a, quick)
+		exchange(t, now, a, slow)
+		for _, n := range quick.News() {
+			turns = append(turns, "quick")
+			quick.Release(n.ID)
+			exchange(t, now, a, quick)
+			exchange(t, now, a, slow)
+		}
+		for _, n := range slow.News() {
+			turns = append(turns, "slow")
+			id = n.ID
+		}
+	}
+	require.Equal(t, []string{"quick", "quick", "slow", "slow"}, turns)
+}
