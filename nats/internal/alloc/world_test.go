@@ -181,6 +181,8 @@ func (p *proc) thaw() {
 	for _, e := range late {
 		p.w.after(p.w.delay(), p, e.f)
 	}
+	// The timer of the lease fires soon. Only what comes from outside can be late.
+	p.w.after(time.Duration(p.w.rand.Int64N(int64(step))), p, func() { p.m.Advance(p.w.now); p.pump() })
 }
 
 // ask requests n slots.
