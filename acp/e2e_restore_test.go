@@ -114,7 +114,7 @@ func TestASessionOfAKilledHostIsRestored(t *testing.T) {
 	}
 }
 
-// The method "restores" kills a host at the moment and restores its session.
+// restores kills a host at the moment and restores its session.
 func (s *scene) restores(m moment, kill func(h *host)) {
 	spec := bgagent.SessionSpec{Task: "bg_1", Agent: s.name, Directory: s.w.Dir, Instance: uuid.NewString()}
 	cfg := s.config(s.w)

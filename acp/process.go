@@ -322,7 +322,7 @@ func thereAre(names []string) string {
 	return "there are: " + strings.Join(names, ", ")
 }
 
-// The function "during" adds the failed request to the error.
+// during adds the failed request to the error.
 func during(request string, err error) error {
 	var re *sdk.RequestError
 	switch {

@@ -129,8 +129,8 @@ func (m *memory) unsent() {
 	m.Now = progress{}
 }
 
-// The method "ends" records the end of a turn. It records nothing if the stop reason is not in
-// savedStops or the text is too long.
+// ends records the end of a turn. It records nothing if the stop reason is not in savedStops or the
+// text is too long.
 func (p *progress) ends(end bgagent.TurnEnd) {
 	for _, stop := range savedStops {
 		if end.Stop == stop && len(end.Text) <= maxSavedText {
@@ -188,8 +188,8 @@ func (t *turn) save() {
 	})
 }
 
-// The method "works" records that the agent has begun to work on the prompt. The result reports
-// whether this was not recorded before and must be saved. The caller must hold Client.mu.
+// works records that the agent has begun to work on the prompt. The result reports whether this was
+// not recorded before and must be saved. The caller must hold Client.mu.
 func (t *turn) works() (news bool) {
 	now := &t.s.memory.Now
 	news = !now.Called && now.Prompt == t.prompt.ID && t.prompt.Instance != ""
@@ -197,7 +197,7 @@ func (t *turn) works() (news bool) {
 	return news
 }
 
-// The method "acts" records and saves that the agent has sent a request to the client.
+// acts records and saves that the agent has sent a request to the client.
 func (t *turn) acts() {
 	t.c.mu.Lock()
 	t.heard = true

@@ -12,27 +12,27 @@ import (
 // --verbose --include-partial-messages. With partial messages, the client reports text
 // while Claude Code writes it.
 //
-// The model is passed with --model, [Agent].Profile with --agent, and the system text
-// with --append-system-prompt. Rules become --allowedTools and --disallowedTools, with their
-// patterns in brackets. In these lists a denial always wins. So if one rule denies a whole tool
-// and a later rule allows a pattern, the pattern stays denied. If everything is denied, --tools
-// offers only the tools that later rules allow. If the name of a rule begins with a capital
-// letter or with mcp__, the rule is for the tool with that name. If reading is denied, Claude
-// Code does not add files that the prompt names with @.
+// The model is passed with --model, [Agent].Profile with --agent, and the system text with
+// --append-system-prompt. Rules become --allowedTools and --disallowedTools, with their patterns in
+// brackets. In these lists a denial always wins, so if one rule denies a whole tool and a later
+// rule allows a pattern, the pattern stays denied. If everything is denied, --tools offers only the
+// tools that later rules allow. If the name of a rule begins with a capital letter or with mcp__,
+// the rule is for the tool with that name. If reading is denied, Claude Code does not add files
+// that the prompt names with @.
 //
-// Claude Code can treat a prompt that begins with a slash as a command. The client puts the
-// line "The task:" in front of such a prompt. A continued session can get a new id. Messages
-// and tool calls of subagents count only as activity. While commands or agents that Claude Code
-// has started run in the background, the turn continues, and the last result is the answer. If
-// the model server rejects the key, the turn ends at once.
+// Claude Code can treat a prompt that begins with a slash as a command. The client puts the line
+// "The task:" in front of such a prompt. A continued session can get a new id. Messages and tool
+// calls of subagents count only as activity. While commands or agents that Claude Code started run
+// in the background, the turn continues, and the last result is the answer. If the model server
+// rejects the key, the turn ends at once.
 //
-// If the provider refuses a request, Claude Code repeats it up to ten times, for about three
+// If the provider refuses a request, Claude Code retries it up to ten times, for about three
 // minutes. To let the manager handle this and give the slot to another task, set
 // [Agent].LeaveRetries.
 //
-// After a restart, the client reads the session from its file in the folder of Claude Code.
-// Claude Code can store a prompt late. If Claude Code was killed before it stored the first
-// message of a session, the prompt is sent to a new session of Claude Code.
+// After a restart, the client reads the session from its file in Claude Code's folder. Claude Code
+// can store a prompt late. If it was killed before it stored the first message of a session, the
+// prompt is sent to a new Claude Code session.
 func Claude() Program {
 	args := []string{"-p", "--output-format", "stream-json", "--verbose", "--include-partial-messages"}
 	return Program{
@@ -77,7 +77,7 @@ var (
 	claudeWhole = []string{"Workflow"}
 )
 
-// isClaudes reports whether a rule names a tool by a name that only Claude Code knows.
+// isClaudes reports whether a rule refers to a tool by a name that only Claude Code knows.
 func isClaudes(r bgagent.Permission) bool {
 	return len(permission.Named(r)) == 0 && (strings.HasPrefix(r.Name, "mcp__") || r.Name != "" && r.Name[0] >= 'A' && r.Name[0] <= 'Z')
 }
@@ -119,8 +119,8 @@ func claudeRules(rules []bgagent.Permission) (args, env []string, err error) {
 		}
 	}
 	if othersDenied(own) {
-		// --tools limits only the tools of Claude Code itself. Tools of MCP servers are
-		// denied by mcp__*, unless a rule allows one of them.
+		// --tools limits only Claude Code's own tools. Tools of MCP servers are denied by mcp__*,
+		// unless a rule allows one of them.
 		isServers := func(tool string) bool { return strings.HasPrefix(tool, "mcp__") }
 		if !slices.ContainsFunc(usable, isServers) {
 			no = append(no, "mcp__*")

@@ -47,45 +47,42 @@ type Config struct {
 	// means the host's working directory.
 	Directory string
 
-	// Instance identifies this run of the host. Every process of every turn has this value in
-	// its environment as [InstanceVariable], so that processes of a killed host can be found
-	// and ended. Use a new value at each start, such as a random text. It may have at most 128
+	// Instance identifies this run of the host. Every process of every turn has this value in its
+	// environment as [InstanceVariable], so that processes of a killed host can be found and
+	// terminated. Use a new value at each start, such as a random string. It can have at most 128
 	// characters: letters, digits, hyphens, underscores and dots.
 	//
-	// If the manager has a store, the value of the variable also contains the id of the manager,
-	// after a slash. If the manager has a store and Instance is empty, the value is only the id of
-	// the manager. If the manager has no store and Instance is empty, the processes do not have
-	// the variable.
+	// If the manager has a store, the value of the variable also contains the manager's id, after a
+	// slash. If the manager has a store and Instance is empty, the value is only the manager's id.
+	// If the manager has no store and Instance is empty, the processes do not have the variable.
 	Instance string
 
-	// Grace is how long a program may run after the signal that asks it to end. Then the
-	// program is killed. Processes that the program leaves running then get the same time to
-	// end. Zero means 3 s. Twice Grace should be less than the manager's StopTimeout of 10 s. A
-	// program is also asked to end if it has reported the end of its turn and has not exited
+	// Grace limits how long a program can run after the signal that asks it to exit. When the time
+	// is up, the program is killed. Processes that the program leaves running then get the same
+	// time to exit. Zero means 3 s. Twice Grace should be less than the manager's StopTimeout of 10
+	// s. A program is also asked to exit if it has reported the end of its turn but has not exited
 	// within Grace.
 	Grace time.Duration
 
-	// MaxLine is the maximum number of bytes that are kept of an output line. Zero means 16
-	// MiB. In a longer line, each string is cut to an eighth of MaxLine, and a note at the end
-	// of the string says how many bytes are missing. If the line is still too long, it is
-	// dropped. If the turn ends badly, the error mentions the dropped line.
+	// MaxLine is the maximum number of bytes that are kept from an output line. Zero means 16 MiB.
+	// In a longer line, each string is cut to an eighth of MaxLine, and a note at the end of the
+	// string says how many bytes are missing. If the line is still too long, it is dropped. If the
+	// turn ends badly, the error mentions the dropped line.
 	MaxLine int
 
-	// Silence is the longest time that a program may run before its first output. After
-	// that, the program is stopped and the turn fails. Zero means 10 min. Plain-text programs
-	// have no such limit.
+	// Silence limits how long a program can run before its first output. After that, the program is
+	// stopped and the turn fails. Zero means 10 min. Plain-text programs have no such limit.
 	Silence time.Duration
 
-	// Logger logs output that was not understood, lost sessions, and processes that could not
-	// be ended. If Logger is nil, nothing is logged.
+	// Logger logs output that was not understood, lost sessions, and processes that could not be
+	// terminated. If Logger is nil, nothing is logged.
 	Logger *slog.Logger
 
-	// Printed gets the unchanged output of the programs as it arrives. It is meant for logs.
-	// API keys and escape sequences are not removed. The argument "task" is the id of the task.
-	// The argument "stream" is 1 for standard output and 2 for standard error. Printed may be
-	// called concurrently, but the calls for one stream of a task are made in order. The slice
-	// p is valid only during the call, and the client does not read the program's output during
-	// the call.
+	// Printed receives the programs' unchanged output as it arrives. It is meant for logs. API keys
+	// and escape sequences are not removed. The argument task is the task's id. The argument stream
+	// is 1 for standard output and 2 for standard error. Printed may be called concurrently, but
+	// the calls for one stream of a task are made in order. The slice p is valid only during the
+	// call, and the client does not read the program's output during the call.
 	Printed func(task string, stream int, p []byte)
 
 	// Keep is the maximum number of bytes of conversation text that are kept per session for
@@ -114,10 +111,10 @@ type Client struct {
 	running  sync.WaitGroup
 	closed   bool
 
-	left    procs.Earlier // ends processes of earlier hosts
+	left    procs.Earlier // terminates processes of earlier hosts
 	looking chan struct{} // semaphore with one value for each program that Lookup.Run runs
 
-	afterBackground time.Duration // the constant of this name, or the value that a test has set
+	afterBackground time.Duration // the constant with this name, or the value that a test has set
 }
 
 var (
@@ -131,10 +128,10 @@ var (
 	_ bgagent.FallbackReporter = (*Client)(nil)
 )
 
-// session is one session of the client, with the program that runs in it.
+// session is one of the client's sessions, with the program that runs in it.
 type session struct {
 	agent  *Agent
-	dir    string // working directory; empty means the working directory of the host
+	dir    string // working directory; empty means the host's working directory
 	parent string
 	depth  int
 	talk   conversation
@@ -147,11 +144,11 @@ type session struct {
 	run   *turn         // current turn; nil if no turn is running
 
 	memory     any    // state that the decoder keeps from one turn to the next
-	unanswered string // prompts of the session while the field "answered" is false; see Program.ForgetsUnanswered
+	unanswered string // prompts of the session while answered is false; see Program.ForgetsUnanswered
 	answered   bool   // whether the agent has written text or called a tool in the session
-	forgot     bool   // whether the earlier process did not save texts that the next turn might need, because they were too long
+	forgot     bool   // whether the earlier process left out texts that the next turn might need, because they were too long to save
 
-	sent    []sent   // prompts that were given to the program's session, oldest first; never changed in place
+	sent    []sent   // prompts given to the program's session, oldest first; never changed in place
 	sentCut bool     // whether the oldest entries of sent are missing
 	now     progress // progress of the last prompt
 }
@@ -212,7 +209,8 @@ func New(cfg Config) (*Client, error) {
 	return &Client{cfg: cfg, sessions: map[string]*session{}, looking: make(chan struct{}, maxLooking), afterBackground: afterBackground}, nil
 }
 
-// retriesProblem says why LeaveRetries cannot be set, and returns "" if it can be, or is not set.
+// retriesProblem says why LeaveRetries cannot be set. It returns "" if LeaveRetries can be set or is
+// not set.
 func (a Agent) retriesProblem() string {
 	if !a.LeaveRetries {
 		return ""
@@ -230,7 +228,7 @@ func (a Agent) retriesProblem() string {
 	return ""
 }
 
-// log logs a text about a session, together with the name of the session's program.
+// log logs a message about a session, together with the name of the session's program.
 func (c *Client) log(level slog.Level, text string, s *session, args ...slog.Attr) {
 	if c.cfg.Logger != nil {
 		args = append(args, slog.String("program", s.agent.Program.Executable))
@@ -270,7 +268,7 @@ func (c *Client) CreateSession(_ context.Context, spec bgagent.SessionSpec) (str
 	return id, nil
 }
 
-// agentOf returns the agent that runs for a name.
+// agentOf returns the agent that runs for the given agent name.
 func (c *Client) agentOf(name string) (a Agent, ok bool) {
 	if a, ok = c.cfg.Agents[name]; !ok {
 		a, ok = c.cfg.Agents[Fallback]
@@ -292,12 +290,12 @@ func (c *Client) ReportsTokens(agent string) bool {
 	return !ok || a.Program.Decode != nil && !a.Program.NoTokens
 }
 
-// ownFallback is the option that makes Claude Code fall back by itself.
+// ownFallback is the option that makes Claude Code fall back on its own.
 const ownFallback = "--fallback-model"
 
-// Fallback implements [bgagent.FallbackReporter]. A session can go on with another model, because its
-// program gets the model in each turn. The exception is Claude Code with the option --fallback-model in
-// Agent.Args or Agent.Command, which falls back by itself.
+// Fallback implements [bgagent.FallbackReporter]. A session can continue with another model,
+// because its program is given the model in each turn. The exception is Claude Code with the option
+// --fallback-model in Agent.Args or Agent.Command, which falls back on its own.
 func (c *Client) Fallback(agent string) bgagent.FallbackWay {
 	a, _ := c.agentOf(agent)
 	own := func(arg string) bool { return arg == ownFallback || strings.HasPrefix(arg, ownFallback+"=") }
@@ -307,7 +305,7 @@ func (c *Client) Fallback(agent string) bgagent.FallbackWay {
 	return bgagent.FallbackInSession
 }
 
-// newSession returns a new session and does not add it to the client's sessions.
+// newSession returns a new session but does not add it to the client's sessions.
 func (c *Client) newSession(spec bgagent.SessionSpec) (*session, error) {
 	agent, ok := c.agentOf(spec.Agent)
 	if !ok {
@@ -356,10 +354,10 @@ func checkDirectory(dir string) error {
 	return nil
 }
 
-// TaskInTurn returns the id of the task whose current turn gave its program this value of [TurnVariable]. It
-// returns "" if no running turn has the value. If a process of a turn asks the host for something, for
-// example over a socket, the host can thus find out for which task the process works. The values of the
-// turns of a host that itself runs in the turn are different.
+// TaskInTurn returns the id of the task whose current turn gave its program this value of
+// [TurnVariable]. It returns "" if no running turn has the value. If a process in a turn asks the
+// host for something, for example over a socket, the host can use TaskInTurn to find out which task
+// the process works for. If another host runs inside the turn, its own turns have different values.
 func (c *Client) TaskInTurn(value string) string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -382,9 +380,8 @@ func (c *Client) Abort(_ context.Context, id string) error {
 	return nil
 }
 
-// Close stops the programs of all turns, and waits until everything that they have started
-// has stopped. If ctx ends first, Close returns an error that wraps the cause of ctx. Close
-// may be called again.
+// Close stops the programs of all turns, and waits until everything that they started has stopped.
+// If ctx ends first, Close returns an error that wraps the cause of ctx. Close may be called again.
 func (c *Client) Close(ctx context.Context) error {
 	c.mu.Lock()
 	c.closed = true
@@ -430,8 +427,8 @@ func noSession(id string) error {
 	return fmt.Errorf("command: session %q: %w", id, bgagent.ErrNoSession)
 }
 
-// ForgetSession implements [bgagent.SessionForgetter]. It does not delete the files in
-// which the program keeps the session.
+// ForgetSession implements [bgagent.SessionForgetter]. It does not delete the program's own session
+// files.
 func (c *Client) ForgetSession(id string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -452,8 +449,8 @@ func (c *Client) ProgramSession(id string) (string, error) {
 	return "", noSession(id)
 }
 
-// Messages implements [bgagent.MessageReader]. Every kept turn has a prompt and an answer.
-// The answer of the current turn is its text so far.
+// Messages implements [bgagent.MessageReader]. Every kept turn has a prompt and an answer. For the
+// current turn, the answer is the text so far.
 func (c *Client) Messages(_ context.Context, id string, after bgagent.Cursor, most int) (bgagent.Page, error) {
 	c.mu.Lock()
 	s := c.sessions[id]

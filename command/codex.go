@@ -12,18 +12,18 @@ import (
 // The model is passed with --model, [Agent].Profile with -c profile, and the system text
 // as developer_instructions. Codex refuses prompts of more than 1,048,576 characters.
 //
-// Rules for four kinds of access are passed on. If "edit" is denied, the sandbox is
-// read-only. If "edit" is allowed, the sandbox is workspace-write. Without a rule for
-// "edit", the user's configuration decides. If "bash" is denied, codex has no shell tool.
-// If "web" is denied, codex has no web search, and its sandbox blocks the network for
-// commands. If "task" is denied, codex starts no agents. Codex can enforce no other rules
-// and no patterns. It does not always report the commands that it runs in a sandbox.
+// Rules for four kinds of access are passed on. If "edit" is denied, the sandbox is read-only. If
+// "edit" is allowed, the sandbox is workspace-write. Without a rule for "edit", the user's
+// configuration decides. If "bash" is denied, codex has no shell tool. If "web" is denied, codex
+// has no web search, and its sandbox blocks the network for commands. If "task" is denied, codex
+// does not start agents. Codex can enforce no other rules and no patterns. It does not always
+// report the commands that it runs in a sandbox.
 //
 // Codex keeps its threads under CODEX_HOME and continues them from any directory. It
 // reports the tokens of a whole thread; the client subtracts the tokens of earlier turns.
 // The client stops codex with SIGINT, because codex does not stop its tools on SIGTERM.
 //
-// For some seconds, codex repeats some of the requests that the provider has refused. For a provider
+// For a few seconds, codex retries some of the requests that the provider refused. For a provider
 // from the user's own configuration, the keys request_max_retries and stream_max_retries of
 // model_providers limit this. With 0 in [Agent].Args, codex leaves the retries to the manager.
 //

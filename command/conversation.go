@@ -10,8 +10,8 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// conversation keeps the prompts and answers of a session's last turns. The program's own files
-// contain the whole conversation.
+// conversation keeps the prompts and answers of a session's most recent turns. The program's own
+// files contain the whole conversation.
 type conversation struct {
 	keep   int // maximum number of bytes of text to keep
 	before int // number of exchanges in earlier processes that are not in list; the program itself remembers them
@@ -22,10 +22,10 @@ type conversation struct {
 	size  int
 	now   *Output // output of the current turn; nil if no turn is running
 	asked string  // prompt of the current turn
-	short bool    // whether the end of the prompt is missing from the field asked
+	short bool    // whether the end of the prompt is missing from asked
 }
 
-// exchange is a turn that has ended.
+// exchange is the prompt and answer of a turn that has ended.
 type exchange struct {
 	prompt, answer string
 	tools          []bgagent.MessageTool
@@ -33,7 +33,7 @@ type exchange struct {
 	problem        string
 	provider       *bgagent.ProviderError
 	cut            bool // whether the end of the prompt or of the answer is missing
-	undone         bool // whether nothing of the turn is left in the program; see [bgagent.NextRepeat]
+	undone         bool // whether the program has kept nothing of the turn; see [bgagent.NextRepeat]
 }
 
 func (x *exchange) size() int {
@@ -51,7 +51,8 @@ func (c *conversation) begin(prompt string, out *Output) {
 	c.short = len(c.asked) < len(prompt)
 }
 
-// end adds the current turn to the list. It drops the oldest turns if there are too many.
+// end adds the current turn, which has ended, to the list. It drops the oldest turns if there are
+// too many.
 func (c *conversation) end(x exchange) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -100,9 +101,8 @@ func (c *conversation) retell(prompt string) (string, error) {
 // maxTurns is the maximum number of turns that are kept.
 const maxTurns = 1000
 
-// page returns the messages after the cursor. The argument "most" is the maximum number of
-// messages; zero means no limit. The cursor is the number of finished messages before the page.
-// Dropped messages are left out.
+// page returns at most "most" messages after the cursor; zero means no limit. The cursor is the
+// number of finished messages before the page. Dropped messages are left out.
 func (c *conversation) page(after bgagent.Cursor, most int) (bgagent.Page, error) {
 	from := 0
 	if after != "" {

@@ -115,7 +115,7 @@ func (b claudeBlock) resultText() (text string) {
 	return text
 }
 
-// claudeContent is the content of a message. In JSON it is a list of blocks or a text.
+// claudeContent is the content of a message. In JSON it is a list of blocks or a string.
 type claudeContent []claudeBlock
 
 // UnmarshalJSON implements [json.Unmarshaler]. Unreadable blocks are left out.
@@ -138,7 +138,7 @@ func (c *claudeContent) UnmarshalJSON(data []byte) error {
 	return nil
 }
 
-// synthetic is the model's name in messages that claude itself has written.
+// synthetic is the model name in messages that claude itself wrote.
 const synthetic = "<synthetic>"
 
 // claudeDecoder reads the lines of one turn.
@@ -150,7 +150,7 @@ type claudeDecoder struct {
 	list *claudeTodos          // todo list of the session
 	gone bool                  // whether the end was reported because the key was rejected
 
-	limit claudeLimit // limit that the provider reported last
+	limit claudeLimit // most recent limit that the provider reported
 	wrote string      // text of the last synthetic message about an error
 }
 
@@ -210,8 +210,8 @@ func (d *claudeDecoder) begin(o *Output) {
 	d.list = list
 }
 
-// alive records that the model has answered. If a rejected key made the turn count as ended, the
-// turn continues.
+// alive records that the model has answered. If the turn counted as ended because of a rejected
+// key, the turn continues.
 func (d *claudeDecoder) alive() {
 	if d.gone {
 		d.gone = false
@@ -310,7 +310,7 @@ func (d *claudeDecoder) assistant(x *claudeLine) {
 	switch {
 	case x.Parent != "":
 		return
-	case x.Message.Model == synthetic || bool(x.APIError): // the model has not written this message
+	case x.Message.Model == synthetic || bool(x.APIError): // the model did not write this message
 		for _, b := range x.Message.Content {
 			if b.Type == "text" && b.Text != "" {
 				if text := errorText(b.Text); bool(x.APIError) || x.Error != "" {
@@ -336,7 +336,7 @@ func (d *claudeDecoder) assistant(x *claudeLine) {
 	d.o.Known()
 	for _, b := range x.Message.Content {
 		d.block(b)
-		if b.Type == "tool_use" { // the turn goes on, so a budget that is used up must stop it
+		if b.Type == "tool_use" { // the turn continues, so a budget that is used up must stop it
 			d.o.partUsage(x.Message.ID, bgagent.Usage{InputTokens: x.Message.Usage.input()})
 		}
 	}

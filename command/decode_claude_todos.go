@@ -45,7 +45,7 @@ type claudeTodoResult struct {
 	}
 }
 
-// number identifies an entry of a todo list. In JSON it is a text or a number.
+// number identifies an entry of a todo list. In JSON it is a string or a number.
 type number string
 
 // UnmarshalJSON implements [json.Unmarshaler]. It ignores any other value.
@@ -76,7 +76,7 @@ func (l *claudeTodos) called(b claudeBlock) {
 // contain the number only in this text.
 var createdAs = regexp.MustCompile(`^Task #([^\s:]{1,40}) created`)
 
-// answered applies the change whose result is b. It reports whether the list has changed.
+// answered applies the change whose result is b. It reports whether the list changed.
 func (l *claudeTodos) answered(b claudeBlock, more json.RawMessage) bool {
 	call, ours := l.calls[b.ToolUseID]
 	if !ours {
@@ -112,8 +112,8 @@ func (l *claudeTodos) answered(b claudeBlock, more json.RawMessage) bool {
 	return true
 }
 
-// set changes, adds or deletes an entry. An empty argument leaves its field unchanged. The
-// method "set" reports false if there is no entry to delete, or no room for a new entry.
+// set changes, adds or deletes an entry. An empty argument leaves its field unchanged. The result
+// is false if there is no entry to delete, or no room for a new entry.
 func (l *claudeTodos) set(id number, subject, status string) bool {
 	i := slices.IndexFunc(l.list, func(t claudeTodo) bool { return t.id == id })
 	switch {
@@ -135,7 +135,7 @@ func (l *claudeTodos) set(id number, subject, status string) bool {
 	return true
 }
 
-// todos returns the list in the form that is reported to the manager.
+// todos returns the list in the form in which it is reported to the manager.
 func (l *claudeTodos) todos() []bgagent.Todo {
 	list := make([]bgagent.Todo, len(l.list))
 	for i, t := range l.list {
@@ -144,7 +144,7 @@ func (l *claudeTodos) todos() []bgagent.Todo {
 	return list
 }
 
-// savedTodo is an entry of the todo list in a saved state.
+// savedTodo is a todo list entry in a saved state.
 type savedTodo struct {
 	ID string `json:"id"`
 	bgagent.Todo

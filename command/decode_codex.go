@@ -32,7 +32,7 @@ type codexItem struct {
 	Command string
 	Output  json.RawMessage `json:"aggregated_output"`
 	Exit    json.RawMessage `json:"exit_code"`
-	Input   json.RawMessage `json:"arguments"` // input of a call of an MCP tool
+	Input   json.RawMessage `json:"arguments"` // input of an MCP tool call
 	Result  json.RawMessage
 	Error   json.RawMessage
 	Items   []struct { // entries of a todo list
@@ -118,8 +118,8 @@ func (i codexItem) tell(done bool, o *Output) {
 	}
 }
 
-// digests returns the digests of a call's input and result. They are known only for commands and for
-// the tools of MCP servers.
+// digests returns the digests of a call's input and result. They are known only for commands and
+// MCP tools.
 func (i *codexItem) digests(done bool) (input, result bgagent.Digest) {
 	switch {
 	case i.Type == "command_execution" && i.Command != "":
@@ -136,8 +136,8 @@ func (i *codexItem) digests(done bool) (input, result bgagent.Digest) {
 	return input, result
 }
 
-// toolState returns the state of a tool call for the program's word for that state. The
-// argument "done" reports whether the call has ended.
+// toolState converts the program's word for the state of a tool call. If done is true, the call has
+// ended.
 func toolState(word string, done bool) bgagent.ToolState {
 	switch word {
 	case "failed", "declined", "error", "cancelled", "canceled":

@@ -17,8 +17,8 @@ func jsonString(s string) string {
 	return strings.ReplaceAll(strings.TrimSuffix(b.String(), "\n"), "\x7f", `\u007f`)
 }
 
-// errorText returns a provider's error as plain text. Many programs write such an error as
-// text that contains a JSON object; the message in the object then replaces the object.
+// errorText returns a provider's error as plain text. Many programs write such an error as text
+// that contains a JSON object; in that case, errorText replaces the object with the message in it.
 func errorText(s string) string {
 	s = strings.TrimSpace(s)
 	begin, end := strings.IndexByte(s, '{'), strings.LastIndexByte(s, '}')

@@ -36,7 +36,7 @@ type opencodeLine struct {
 				Exit json.RawMessage // exit code of a command
 			} `json:"metadata"`
 		}
-		Synthetic yesNo // opencode has written the text
+		Synthetic yesNo // opencode itself wrote the text
 		Metadata  struct {
 			Continues yesNo `json:"compaction_continue"`
 		}
@@ -48,13 +48,14 @@ type opencodeLine struct {
 // finished with tool calls does not end the turn, because another step follows. No step
 // follows if a rejected question has ended the turn.
 //
-// After opencode has compacted the session, it prompts itself and prints this prompt as a text. The
-// summary comes before it, as a message like any other. So the turn makes no progress if there is
-// at most one message, and no tool call, between two such prompts.
+// After opencode compacts the session, it prompts itself and prints this prompt as text. The
+// summary comes before it, as a message like any other. Therefore, the turn makes no progress if
+// there is at most one message, and no tool call, between two such prompts.
 //
-// If the input is too long, opencode prints an error and then compacts the session. It may then repeat
-// the prompt of the turn instead of prompting itself, and it does not print that prompt. So neither the
-// error nor the end of the next step ends the turn. If opencode exits instead, the turn has failed.
+// If the input is too long, opencode prints an error and then compacts the session. It may then
+// repeat the prompt of the turn instead of prompting itself, and it does not print that prompt.
+// Therefore, neither the error nor the end of the next step ends the turn. If opencode exits
+// instead, the turn has failed.
 func decodeOpencode() Decoder {
 	messages, compacted := 0, false // messages since the last such prompt; whether there was one
 	summary := false                // whether the next step to finish writes the summary, because the input was too long
@@ -86,7 +87,7 @@ func decodeOpencode() Decoder {
 			if x.Part.Tool == "todowrite" {
 				tellTodos(x.Part.State.Input, o)
 			}
-			if strings.Contains(x.Part.State.Error, "rejected permission") { // nobody can be asked, and the turn ends without any text
+			if strings.Contains(x.Part.State.Error, "rejected permission") { // there is nobody to ask, and the turn ends without any text
 				o.Denied(x.Part.Tool)
 				o.Problem(x.Part.State.Error)
 			}
@@ -130,8 +131,8 @@ func (x *opencodeLine) call() bgagent.MessageTool {
 	return call
 }
 
-// tellTodos reports the todo list in the input of a todo tool. Opencode, gemini and older
-// versions of claude use the same format, except that gemini has another name for the text.
+// tellTodos reports the todo list in the input of a todo tool. Opencode, gemini and older versions
+// of claude use the same format, except that gemini uses another name for the text.
 func tellTodos(input json.RawMessage, o *Output) {
 	var x struct {
 		Todos []struct{ Content, Description, Status string }

@@ -29,27 +29,26 @@
 // A preset can be copied and changed, or used as an example. Statements about a preset apply to
 // the version in this list.
 //
-// The presets pass the prompt on standard input. They never pass it through a shell. On
-// standard input, a prompt can have any length that the program accepts, and it can begin
-// with a dash. It does not appear in the process list. Codex accepts 1,048,576 characters.
-// The other programs accepted 1.5 million in a test. The system text is an argument for
-// codex and claude, and Linux limits an argument to 128 KiB. For a program that accepts its
-// prompt only as an argument, see [Form].
+// The presets pass the prompt on standard input, and never through a shell. On standard input, a
+// prompt can have any length that the program accepts, and it can begin with a dash. It does not
+// appear in the process list. Codex accepts 1,048,576 characters. The other programs accepted 1.5
+// million in a test. The system text is an argument for codex and claude, and Linux limits an
+// argument to 128 KiB. For a program that accepts its prompt only as an argument, see [Form].
 //
 // # The environment of a program
 //
-// A program does not inherit the environment of the host. It gets the variables that
-// [DefaultEnviron], the preset and [Agent].Env name. For example, the preset for codex names
-// CODEX_* and OPENAI_*. The program also gets [DepthVariable] and [TurnVariable].
+// A program does not inherit the host's environment. It gets the variables that [DefaultEnviron],
+// the preset and [Agent].Env name. For example, the preset for codex names CODEX_* and OPENAI_*.
+// The program also gets [DepthVariable] and [TurnVariable].
 //
 // # Output
 //
-// A decoder gets the JSON objects that a program prints. Other text around the objects does
-// no harm: escape sequences, byte-order marks, progress bars that are redrawn with a
-// carriage return, a banner without a line end, or lines that were truncated and joined.
-// UTF-16 is decoded if it begins with a byte-order mark. A field of an unexpected type is
-// ignored. An object in the middle of a text is not decoded. If the program repeats an
-// object from the prompt on a line with other text, that object is not decoded either.
+// A decoder gets the JSON objects that a program prints. Other text around the objects does no
+// harm: escape sequences, byte-order marks, progress bars that are redrawn with a carriage return,
+// a banner without a line end, or lines that were truncated and joined. UTF-16 is decoded if it
+// begins with a byte-order mark. A field of an unexpected type is ignored. An object in the middle
+// of a line of text is not decoded. If the program repeats an object from the prompt on a line with
+// other text, that object is not decoded either.
 //
 // The client counts and logs the lines that it does not understand. If the turn fails, the
 // error contains their number and the first of these lines. Answers are plain text without
@@ -58,60 +57,56 @@
 //
 // # The end of a turn
 //
-// A turn has succeeded only if the program reports success: codex with turn.completed,
-// gemini and claude with a result, opencode with a step that finished for a reason other
-// than tool calls, and a plain-text program with exit code 0. If a program exits without such a
-// report, the turn has failed. It counts as interrupted if a signal has ended the program, or
-// if the exit code is 0. The exit code 0 counts as an interruption because gemini exits with 0
-// when a signal ends it.
+// A turn has succeeded only if the program reports success: codex with turn.completed, gemini and
+// claude with a result, opencode with a step that finished for a reason other than tool calls, and
+// a plain-text program with exit code 0. If a program exits without such a report, the turn has
+// failed. It counts as interrupted if a signal terminated the program, or if the exit code is 0.
+// Exit code 0 counts as an interruption because gemini exits with 0 when a signal terminates it.
 //
-// If a program reports the end of the turn and does not exit within [Config].Grace, it is
-// stopped. The reported end counts, unless the program has continued the turn meanwhile.
-// Text after the end is not part of the answer. While claude reports that commands or
-// agents of its own run in the background, its result does not end the turn. If claude
-// exits before they have ended, the error states that claude's own background work was cut
-// off. The error of a failed turn is a [*TurnError] with the exit code or signal and the
-// end of standard error.
+// If a program reports the end of the turn but does not exit within [Config].Grace, it is stopped.
+// The reported end counts, unless the program has continued the turn in the meantime. Text after
+// the end is not part of the answer. While claude reports that its own commands or agents run in
+// the background, its result does not end the turn. If claude exits before they end, the error
+// states that claude's own background work was cut off. The error of a failed turn is a
+// [*TurnError] with the exit code or signal and the end of standard error.
 //
-// When RunTurn returns, everything that the turn started has stopped. To stop a program,
-// the client sends it [Program].Interrupt, and kills it after [Config].Grace. A program runs in
-// an operating system session of its own, without a controlling terminal. It cannot open
-// /dev/tty, and input at the host's terminal does not reach it. Ctrl-C reaches only the host,
-// which must then stop the program.
+// When RunTurn returns, everything that the turn started has stopped. To stop a program, the client
+// sends it [Program].Interrupt, and kills it after [Config].Grace. A program runs in an operating
+// system session of its own, without a controlling terminal. It cannot open /dev/tty, and input to
+// the host's terminal does not reach it. Ctrl-C reaches only the host, which must then stop the
+// program.
 //
-// The tested programs run their tools in process groups of their own. These groups survive if
-// the program is killed. With opencode and gemini, they survive even if the program is
-// interrupted. On Linux, the client therefore also ends every process that is in the program's
-// session or has inherited the turn's [TurnVariable]. A process that has left the session is
-// not found in three cases: it no longer has the variable, it has overwritten its
-// environment (as programs that change their title do), or it runs as another user, so the
-// host cannot read its environment. If the turn fails, its error names the processes that
-// were found and could not be ended. On other Unix systems, the client ends only the
-// program's own process group. On Windows, it ends only the program itself, without waiting
-// for [Config].Grace.
+// The tested programs run their tools in process groups of their own. These groups survive if the
+// program is killed. With opencode and gemini, they survive even if the program is interrupted. On
+// Linux, the client therefore also terminates every process that is in the program's session or has
+// inherited the turn's [TurnVariable]. A process that has left the session cannot be found in three
+// cases: it no longer has the variable, it has overwritten its environment (as programs that change
+// their title do), or it runs as another user, so the host cannot read its environment. If the turn
+// fails, its error names the processes that were found but could not be terminated. On other Unix
+// systems, the client terminates only the program's own process group. On Windows, it terminates
+// only the program itself, without waiting for [Config].Grace.
 //
-// A program runs as the host's user and can read everything that this user can read. On
-// Linux that includes the environment and the memory of the host. Keep secrets that an agent must
-// not know out of both.
+// A program runs as the host's user and can read everything that this user can read. On Linux that
+// includes the host's environment and memory. Keep secrets that an agent must not know out of both.
 //
-// If the host itself is killed, its programs continue to the end of their turns. If
-// Config.Instance is set or the manager has a store, the programs can be found by
-// [InstanceVariable]; see the next section. If the host is process 1 of a container, it does not
-// reap orphans of its programs, so orphans that have ended remain as zombies. To avoid this, give
-// the container an init process.
+// If the host itself is killed, its programs continue to the end of their turns. If Config.Instance
+// is set or the manager has a store, the programs can be found by [InstanceVariable]; see the next
+// section. If the host is process 1 of a container, it does not reap orphaned processes of its
+// programs, so orphans that have exited remain as zombies. To avoid this, give the container an
+// init process.
 //
 // # Failures at the provider
 //
-// If a turn fails because the provider of the model limits requests, is overloaded or broken, or
-// rejects the key, the model or the length of the input, or because a quota is used up, the error
-// of the turn wraps a [*bgagent.ProviderError]. The client classifies error fields, the messages of
-// lines that report an error, exit codes, and the lines about retries on gemini's standard error.
-// It never classifies answers or the output of tools. If a program reports none of these, its
-// failures are not classified. This includes all plain-text programs.
+// A turn can fail because the model provider limits requests, is overloaded or broken, or rejects
+// the key, the model or the length of the input, or because a quota is used up. In these cases, the
+// turn's error wraps a [*bgagent.ProviderError]. To classify a failure, the client reads error
+// fields, the messages of lines that report an error, exit codes, and the lines about retries on
+// gemini's standard error. It never uses answers or tool output for this. If a program reports none
+// of these, its failures are not classified. This includes all plain-text programs.
 //
-// If a program repeats a request and shows this, the client reports it to the manager; see
-// [bgagent.Reporter.Retrying]. A retry after a lost connection is not reported, because the network
-// of this machine can be the cause. If the key is rejected, the turn ends at once.
+// If a program shows that it retries a request, the client reports the retry to the manager; see
+// [bgagent.Reporter.Retrying]. A retry after a lost connection is not reported, because this
+// machine's network can be the cause. If the key is rejected, the turn ends at once.
 //
 // After such a failure, the sessions of claude, codex and opencode still contain the prompt. The
 // next turn sends only the new text, so that the model sees the prompt once. Gemini loses a session
@@ -121,35 +116,35 @@
 // # After a restart
 //
 // If the host is killed and the manager has a store, the next process continues the host's
-// sessions; see [Client.RestoreSession]. The client first kills the processes that the earlier
-// host left running. This works only on Linux. Then the client calls [Program].Look to read what
-// the program has stored about the session. It sends no request to the model. The presets read
+// sessions; see [Client.RestoreSession]. The client first kills the processes that the earlier host
+// left running. This works only on Linux. Then the client calls [Program].Look to read what the
+// program has stored about the session. Look does not send a request to the model. The presets read
 //
-//   - claude and gemini: the file of the session, whose id the client has chosen with
+//   - claude and gemini: the session's file; the client chose the session's id with
 //     [Program].Choose
-//   - codex: the file of the thread, whose id codex prints before its first request
-//   - opencode: the output of "opencode session list" and "opencode export"; the title of the
-//     session is an id that the client has chosen
+//   - codex: the thread's file; codex prints the thread's id before its first request
+//   - opencode: the output of "opencode session list" and "opencode export"; the session's title is
+//     an id that the client chose
 //
 // The formats of these files are undocumented. The readers understand the formats of the tested
-// versions. If a reader does not understand some data and does not find the prompt, the state of
-// the prompt is unknown. The turn then ends as interrupted, and the prompt is not repeated.
+// versions. If a reader does not understand some of the data and does not find the prompt, the
+// state of the prompt is unknown. The turn then ends as interrupted, and the prompt is not
+// repeated.
 //
-// Gemini does not store whether a turn has ended. A turn of gemini therefore counts as
-// interrupted and is continued, unless the earlier host had read the end of the turn. A program
-// without Look is continued if it can resume sessions, has reported its session, and has printed
-// a text or a tool call of the agent. If it has printed neither, the state of the prompt is
-// unknown.
+// Gemini does not store whether a turn has ended. A gemini turn therefore counts as interrupted and
+// is continued, unless the earlier host had read the end of the turn. A program without Look is
+// continued if it can resume sessions, has reported its session, and has printed text or a tool
+// call from the agent. If it has printed neither, the state of the prompt is unknown.
 //
 // # Limits
 //
 // The client knows nothing about a program between two lines of output. A program that prints
-// nothing at all is stopped after [Config].Silence. Codex prints a message only when the
-// message is complete, and prints nothing while it thinks. Opencode prints a tool call only
-// when the call has ended. After its first output, a turn counts as stale if nothing was
-// printed for [github.com/bgagent/bgagent.Config] StaleTimeout and no tool call is known to be
-// in flight. If agents use long tools on opencode, set a longer timeout, or use the package
-// opencode, which gets all events from the server.
+// nothing at all is stopped after [Config].Silence. Codex prints a message only when the message is
+// complete, and prints nothing while it thinks. Opencode prints a tool call only after the call
+// ends. After its first output, a turn counts as stale if nothing was printed for
+// [github.com/bgagent/bgagent.Config] StaleTimeout and no tool call is known to be in flight. If
+// agents use long tools on opencode, set a longer timeout, or use the package opencode, which gets
+// all events from the server.
 //
 // Nobody can answer a permission question, so all of these programs treat the answer as no. The
 // documentation of each preset names the rules that it can pass on. If a rule forbids something
@@ -157,10 +152,10 @@
 // if one of the agent's own arguments or variables would undo the rules. No preset contains a
 // list of the program's agents or models, so only the model server detects a wrong model name.
 //
-// The programs keep their sessions in files of their own. While the client exists, it
-// remembers the program's session id for each client session. If the manager has a store, the
-// client also saves this id in the store. The client keeps at most [Config].Keep bytes of each
-// conversation for [Client.Messages]. If a program has never reported its session, the client
-// puts the conversation in front of the prompt of a follow-up. If the client has not kept the
-// whole conversation, the follow-up is an error.
+// The programs keep their sessions in files of their own. While the client exists, it remembers the
+// program's session id for each client session. If the manager has a store, the client also saves
+// this id in the store. The client keeps at most [Config].Keep bytes of each conversation for
+// [Client.Messages]. If a program has never reported its session, the client puts the conversation
+// in front of a follow-up's prompt. If the client has not kept the whole conversation, the
+// follow-up fails with an error.
 package command

@@ -12,11 +12,11 @@ import (
 // puts the system text in front of the first prompt.
 //
 // Rules for "edit" and "bash" become gemini's approval mode. The mode is "yolo" if both are
-// allowed, "auto_edit" if only "edit" is allowed, and "default" if one of them is denied
-// and "edit" is not allowed. It is an error if "edit" is denied and "bash" is allowed.
-// Without rules for "edit" and "bash", gemini's own configuration decides. By default,
-// gemini may then neither edit nor run commands, because nobody can be asked. Gemini can
-// enforce no other rules and no patterns.
+// allowed, "auto_edit" if only "edit" is allowed, and "default" if one of them is denied and "edit"
+// is not allowed. It is an error if "edit" is denied and "bash" is allowed. Without rules for
+// "edit" and "bash", gemini's own configuration decides. By default, gemini can then neither edit
+// files nor run commands, because there is nobody to ask. Gemini can enforce no other rules and no
+// patterns.
 //
 // Gemini treats a prompt that begins with a slash as a command. The client puts the line "The
 // task:" in front of such a prompt. If a word of the prompt begins with @ and contains the name
@@ -24,8 +24,8 @@ import (
 // session only in the directory of its first turn, and loses a session whose first turn failed
 // before there was a whole answer or a tool call.
 //
-// If the provider refuses a request, gemini repeats it up to ten times, for several minutes. The
-// key general.maxAttempts of its settings limits this.
+// If the provider refuses a request, gemini retries it up to ten times, for several minutes. The
+// key general.maxAttempts in its settings limits this.
 //
 // After a restart, the client reads the session from its file. The file does not show whether
 // a turn has ended. The turn therefore counts as interrupted, unless the earlier host had read

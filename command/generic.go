@@ -51,7 +51,8 @@ type simpleLine struct {
 	simpleFailure
 }
 
-// given is a text, and whether the line contains it. A value of an unexpected type is not a text.
+// given is a text field. The field "is" reports whether the line contains it. A value of an
+// unexpected type does not count.
 type given struct {
 	wording
 	is bool
@@ -102,15 +103,15 @@ func (x *simpleFailure) failure(message string) bgagent.ProviderError {
 	return e
 }
 
-// spaces replaces the separators of words with spaces.
+// spaces replaces word separators with spaces.
 var spaces = strings.NewReplacer("_", " ", "-", " ")
 
-// DecodeLines returns a decoder for JSON lines in a small format that is easy to print in
-// any programming language. The field "type" is the kind of a line. Unknown kinds of lines,
-// unknown fields, and fields of an unexpected type are ignored. Only the fields "error" and
-// "stop" may have any type. Text after the end is not part of the answer. If the turn ends badly or
-// without an answer, the reason shows the first line of an unknown kind, or of the kind "text" or
-// "message" without a text.
+// DecodeLines returns a decoder for JSON lines in a small format that is easy to print in any
+// programming language. The field "type" is the kind of a line. Unknown kinds of lines, unknown
+// fields, and fields of an unexpected type are ignored. Only the fields "error" and "stop" can have
+// any type. Text after the end is not part of the answer. If the turn ends badly or without an
+// answer, the reason shows the first line of an unknown kind, or the first "text" or "message" line
+// without a text.
 //
 //	{"type":"session","id":"s1"}                       the program's id for the session
 //	{"type":"text","text":"…"}                         a piece of the answer
@@ -127,8 +128,9 @@ var spaces = strings.NewReplacer("_", " ", "-", " ")
 //	{"type":"end"}                                     the turn has succeeded
 //	{"type":"end","stop":"error","error":"…"}          the turn has failed, or ended early
 //
-// The fields "input" and "result" of a tool call can be any JSON values. Only their digests are kept.
-// With both, an agent that repeats a call is stopped; see [bgagent.Config].RepeatedCalls.
+// The fields "input" and "result" of a tool call can be any JSON values. Only their digests are
+// kept. If both are present, an agent that repeats a call can be stopped; see
+// [bgagent.Config].RepeatedCalls.
 //
 // A line of the type "error" says why the turn is about to fail. It does not end the turn. If the agent
 // does nothing afterwards and the turn ends with an error, the error of RunTurn wraps a
@@ -145,12 +147,13 @@ var spaces = strings.NewReplacer("_", " ", "-", " ")
 //
 // Without "next", the turn cannot be continued. A line of the type "retrying" has the same fields.
 // If the time of the next try is known, the field "at" contains it. Do not print such a line if
-// this machine's network might be the cause: the line makes the manager hold back the other turns
-// with the model.
+// this machine's network might be the cause, because the line makes the manager hold back the other
+// turns that use the model.
 //
-// The field "stop" of an end is the name of a [bgagent.StopReason]: "end of turn",
-// "length", "turn limit", "refused", "aborted", "interrupted", "error" or "too long". Stop reasons of
-// models, such as "max_tokens", are also known. Any other text counts as "error".
+// The field "stop" of a line of the type "end" is the name of a [bgagent.StopReason]: "end of
+// turn", "length", "turn limit", "refused", "aborted", "interrupted", "error" or "too long".
+// Models' own stop reasons, such as "max_tokens", are also known. Any other string counts as
+// "error".
 func DecodeLines() Decoder {
 	return func(line []byte, o *Output) {
 		var x simpleLine

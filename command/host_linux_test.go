@@ -81,7 +81,7 @@ func (h *host) read(name string) []byte {
 	return data
 }
 
-// The method "waits" waits until the file contains the text.
+// waits waits until the file contains the text.
 func (h *host) waits(name, text string) {
 	h.Helper()
 	require.True(h, until(patience, func() bool { return strings.Contains(string(h.read(name)), text) }), "%s has no %q", name, text)

@@ -17,11 +17,11 @@ import (
 type TurnError struct {
 	Program string    // Program.Executable
 	Problem string    // reason for the failure, in one line
-	Code    int       // exit code; -1 if a signal ended the program
-	Signal  os.Signal // signal that ended the program; nil if it exited by itself
+	Code    int       // exit code; -1 if a signal terminated the program
+	Signal  os.Signal // signal that terminated the program; nil if it exited on its own
 	Stderr  string    // end of the program's standard error, at most 8 KiB
 
-	// Provider describes the failure at the model's provider that made the turn fail. It is nil if
+	// Provider describes the failure at the model provider that made the turn fail. It is nil if
 	// the turn failed for another reason, or if the program does not report the reason.
 	Provider *bgagent.ProviderError
 }
@@ -37,7 +37,7 @@ func (e *TurnError) Unwrap() error {
 // Error returns the program and the problem in one line.
 func (e *TurnError) Error() string { return "command: " + e.Program + ": " + e.Problem }
 
-// outcome describes the end of a program, apart from its standard output.
+// outcome describes how a program ended, apart from its standard output.
 type outcome struct {
 	program string
 	plain   bool  // whether the program prints plain text
@@ -45,7 +45,7 @@ type outcome struct {
 	code    int
 	signal  os.Signal
 	stderr  string
-	left    error // names the processes of the turn that could not be ended; nil if all have ended
+	left    error // names the processes of the turn that could not be terminated; nil if all have ended
 }
 
 // interruptedCodes are the exit codes for the signals HUP, INT, KILL and TERM: 128 plus the
@@ -103,14 +103,13 @@ func (t *turn) judge(x outcome) (bgagent.TurnEnd, error) {
 	return end, err
 }
 
-// cutOff reports whether the program has exited while its agent was waiting for work in the background.
+// cutOff reports whether the program exited while its agent was waiting for background work.
 func (s *said) cutOff() bool {
 	return s.end != nil && len(s.background) > 0 && badness(s.end.stop) == 0
 }
 
-// unsaid returns the stop reason of a turn if the program has exited without reporting the
-// end of the turn. If the program exits after its last request to the provider has failed, it was
-// not interrupted.
+// unsaid returns the stop reason of a turn whose program exited without reporting the end of the
+// turn. If the program exits after its last request to the provider failed, it was not interrupted.
 func (t *turn) unsaid(said said, x outcome) bgagent.StopReason {
 	begun := said.known && !x.plain && said.failed == nil
 	if x.signal != nil || slices.Contains(interruptedCodes, x.code) || x.code == 0 && begun {
@@ -160,7 +159,7 @@ func (t *turn) problem(said said, x outcome) *TurnError {
 	return e
 }
 
-// remark describes the output that was not understood; "" if there was none.
+// remark describes the output that was not understood. It returns "" if there was none.
 func (t *turn) remark() string {
 	text := t.noise.String()
 	if t.noise.Dropped > 0 {

@@ -11,9 +11,9 @@ import (
 	"github.com/bgagent/bgagent/internal/jsonlines"
 )
 
-// readText reads r and calls the function "text" with pieces that end with whole
-// characters. It replaces invalid UTF-8 and decodes UTF-16 with a byte-order mark. It
-// reports whether the input contained invalid UTF-8 or NUL bytes.
+// readText reads r and passes the text to the function text, in pieces that do not split a
+// character. It replaces invalid UTF-8 and decodes UTF-16 with a byte-order mark. It reports
+// whether the input contained invalid UTF-8 or NUL bytes.
 func readText(r io.Reader, text func(string)) (garbled bool) {
 	r = jsonlines.UTF8(r)
 	buf := make([]byte, 32<<10)
@@ -89,8 +89,8 @@ func (t *tail) String() string {
 	return strings.TrimSpace(jsonlines.Clean(strings.ToValidUTF8(string(b), "")))
 }
 
-// hint returns the line of standard error that most likely explains a failure: the last
-// line about a refused permission, else the last line about an error, else the last line.
+// hint returns the line of standard error that most likely explains a failure: the last line about
+// a refused permission; if there is none, the last line about an error; otherwise the last line.
 func hint(stderr string) string {
 	lines := strings.Split(stderr, "\n")
 	last, best, rejected := "", "", ""

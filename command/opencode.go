@@ -27,10 +27,10 @@ import (
 // call has ended. The prompt goes to standard input, because opencode puts arguments with
 // spaces into quotation marks.
 //
-// If the manager has a store, the client chooses an id and makes it the title of the session.
-// After a restart, the client reads the session with the command "export". If opencode had not
-// reported its own id for the session, the client first finds the session by its title with the
-// command "session list".
+// If the manager has a store, the client chooses an id and makes it the title of the session. After
+// a restart, the client reads the session with the command "export". If opencode has not reported
+// its own id for the session, the client first finds the session by its title with the command
+// "session list".
 func Opencode() Program {
 	return Program{
 		Executable: "opencode",

@@ -12,9 +12,9 @@ import (
 	"github.com/bgagent/bgagent/internal/jsonlines"
 )
 
-// Decoder decodes one JSON object that a program has printed. It calls the methods of the
-// Output to report the content of the object. For an unknown object, the decoder calls no
-// method. The line is valid JSON. The decoder must not use the slice after the call.
+// Decoder decodes one JSON object that a program printed. It calls the methods of o to report the
+// content of the object. For an unknown object, it does not call any method. The line is valid
+// JSON. The decoder must not use the slice after the call.
 type Decoder func(line []byte, o *Output)
 
 // Output receives the events of a turn from a [Decoder]. It reports them to the manager, and
@@ -27,9 +27,9 @@ type Output struct {
 
 	mu      sync.Mutex
 	cleaner jsonlines.Cleaner // cleans the current message
-	acted   time.Time         // time at which activity was last reported
+	acted   time.Time         // when activity was last reported
 	known   bool
-	strange bool // whether the decoder has called the method "notKnown" for the current line
+	strange bool // whether the decoder has called notKnown for the current line
 	session string
 	text    []byte // text of the current message
 	last    string // text of the last finished message that has text
@@ -37,7 +37,7 @@ type Output struct {
 	closed  bool // whether the next text begins a new message
 	called  bool // whether a tool was called after the last text; the manager then begins a new message
 	tools   []bgagent.MessageTool
-	total   bgagent.Usage // usage of the session; valid if the field "totaled" is true
+	total   bgagent.Usage // usage of the session; valid if totaled is true
 	totaled bool
 	end     *ending
 	sealed  bool // whether the reported end is final
@@ -45,21 +45,21 @@ type Output struct {
 	broken  *ending // error after which the agent has done nothing; nil if there is no such error
 	round   round
 	parts   parts
-	used    bgagent.Usage // usage that is not reported yet; see reportUsage
-	told    bgagent.Usage // usage of the turn that is reported
+	used    bgagent.Usage // usage that has not been reported yet; see reportUsage
+	told    bgagent.Usage // usage of the turn that has been reported
 
 	failed *bgagent.ProviderError // failure at the provider after which the agent has done nothing; nil if there is none
-	tries  int                    // requests for the current answer that the program has shown; see retries
+	tries  int                    // number of requests for the current answer that the program has shown; see retries
 	status int                    // status of the last refused request for the current answer, if only standard error shows it
 	step   func(want bgagent.ProviderNextStep, session string, called bool) bgagent.ProviderNextStep
 
 	background []string       // work that the program still does in the background
-	waited     bool           // whether the end was reported while the list "background" was not empty
+	waited     bool           // whether the end was reported while background was not empty
 	denied     []string       // names of refused tools
 	times      map[string]int // number of calls per id; only for ids that several calls have used
 }
 
-// ending is a reported end of a turn.
+// ending describes how the program reported that a turn ended.
 type ending struct {
 	stop    bgagent.StopReason
 	text    string
@@ -99,7 +99,8 @@ func newOutput(r *bgagent.Reporter, turn int, before bgagent.Usage) *Output {
 // known line, it is not the expected program.
 func (o *Output) Known() { o.locked(func() {}) }
 
-// notKnown marks the current line as not understood, even if earlier lines were known.
+// notKnown marks the current line as not understood. The mark counts even if earlier lines were
+// known.
 func (o *Output) notKnown() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -133,7 +134,7 @@ func (o *Output) Session(id string) {
 	})
 }
 
-// Text reports a piece of the agent's current message. After an End, text counts only as
+// Text reports a piece of the agent's current message. After a call to End, text counts only as
 // activity, unless [Output.GoesOn] is called.
 func (o *Output) Text(piece string) { o.write(piece, false) }
 
@@ -176,8 +177,8 @@ func (o *Output) addLocked(s string) string {
 	}
 	between := ""
 	if o.closed {
-		// The manager joins pieces into one text if no tool call is between them. So an
-		// empty line separates the messages.
+		// The manager joins pieces into one text if no tool call is between them, so an empty line
+		// separates the messages.
 		if !o.called {
 			between = "\n\n"
 		}
@@ -190,8 +191,8 @@ func (o *Output) addLocked(s string) string {
 	return between + s
 }
 
-// closeLocked ends the current message. It returns text that the cleaner has held back. The
-// caller must report this text.
+// closeLocked ends the current message. It returns the text that the cleaner still held back, which
+// the caller must report.
 func (o *Output) closeLocked() (rest string) {
 	rest = o.addLocked(o.cleaner.Rest())
 	if len(o.text) > 0 && !o.closed { // otherwise o.last already has the text
@@ -326,18 +327,18 @@ func (o *Output) Denied(tool string) {
 
 const maxDenied = 100
 
-// End reports that the turn has ended and why. The argument "text" is the agent's whole answer;
-// if it is empty, the last message is the answer. The argument "problem" describes the failure,
-// if any. If End is called several times without [Output.GoesOn] in between, the worst end
-// counts. If ends are equally bad, the last of them counts. If the end that counts has no text,
-// the text of another end is the answer.
+// End reports that the turn has ended and why. The argument text is the agent's whole answer; if it
+// is empty, the last message is the answer. The argument problem describes the failure, if any. If
+// End is called several times without [Output.GoesOn] in between, the worst stop reason counts. If
+// several are equally bad, the last call counts. If the call that counts has no text, the text from
+// another call is the answer.
 func (o *Output) End(stop bgagent.StopReason, text, problem string) {
 	text = jsonlines.Clean(cut(text, maxText))
 	o.conclude(&ending{stop, text, bounded(problem)})
 }
 
-// GoesOn reports that the turn continues after an End, which then does not count. If the End was a
-// failure, the turn can succeed only if the agent does something afterwards.
+// GoesOn reports that the turn continues after a call to End, which then does not count. If that
+// call reported a failure, the turn can succeed only if the agent does something afterwards.
 func (o *Output) GoesOn() { o.conclude(nil) }
 
 func (o *Output) conclude(end *ending) {
@@ -357,9 +358,9 @@ func (o *Output) conclude(end *ending) {
 }
 
 // Background reports the whole list of work that the program does in the background, such as
-// running commands. While the list is not empty, an End does not end the turn, because the
-// agent gets the results and continues. If the program exits while the list is not empty, the turn
-// counts as interrupted if the End reported success; any other End remains valid.
+// running commands. While the list is not empty, a call to End does not end the turn, because the
+// agent gets the results and continues. If the program exits while the list is not empty and End
+// reported success, the turn counts as interrupted; any other reported end remains valid.
 func (o *Output) Background(work []string) {
 	o.locked(func() {
 		o.background = o.background[:0]
@@ -389,7 +390,7 @@ func (o *Output) answerLocked() string {
 	return o.last
 }
 
-// said is a copy of the data that an Output has received.
+// said is a copy of the data received by an Output.
 type said struct {
 	known   bool
 	session string

@@ -17,8 +17,8 @@ type draft struct {
 	told bool // whether the message is complete and has been reported
 }
 
-// grows receives the newest text of the message with the id. The message is reported when it is
-// complete, when another message follows, or when the turn ends. After that, further updates of
+// grows receives the newest text of the message with the given id. The message is reported when it
+// is complete, when another message follows, or when the turn ends. After that, further updates of
 // the message and repetitions of its text are ignored.
 func (o *Output) grows(id, text string, whole bool) {
 	id, text = short(id), cut(jsonlines.Clean(text), maxText)
@@ -29,7 +29,7 @@ func (o *Output) grows(id, text string, whole bool) {
 		same := id == d.id && (id != "" || !d.told && strings.HasPrefix(text, d.text))
 		switch {
 		case o.end != nil:
-			after = text // the method Message handles text after the end
+			after = text // Message handles text after the end
 			return
 		case same && d.told && (!whole || text == "" || text == d.text):
 			return
@@ -111,8 +111,8 @@ type parts struct {
 	usage bgagent.Usage
 }
 
-// partUsage reports what one request of a round has used, before the usage of the whole round is known.
-// Several reports with the same id count once. Without an id, nothing is reported.
+// partUsage reports the usage of one request of a round, before the usage of the whole round is
+// known. Several reports with the same id count once. Without an id, nothing is reported.
 func (o *Output) partUsage(id string, u bgagent.Usage) {
 	if id = short(id); id == "" {
 		return
@@ -175,9 +175,9 @@ func most(u, v bgagent.Usage) bgagent.Usage {
 	}
 }
 
-// endLocked records a reported end. If the argument "end" is nil, endLocked withdraws the
-// recorded end. The argument "broken" is the error after which the agent has not continued; nil
-// if there is no such error.
+// endLocked records a reported end. If end is nil, endLocked withdraws the recorded end. The
+// argument broken is the error after which the agent has not continued; nil if there is no such
+// error.
 func (o *Output) endLocked(end, broken *ending) {
 	if end == nil {
 		if o.end != nil && badness(o.end.stop) > 0 {

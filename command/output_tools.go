@@ -43,9 +43,9 @@ func (o *Output) Call(t bgagent.MessageTool) {
 	o.r.Tool(t)
 }
 
-// toolLocked records a call and fills in the missing fields from earlier reports. It returns
-// the text to report before the call. The result "ended" reports whether the call had already
-// ended. In that case, the caller must not report the call, because it would count twice.
+// toolLocked records a call and fills in the missing fields from earlier reports. It returns the
+// text to report before the call. If the call had already ended, ended is true, and the caller must
+// not report the call, because it would count twice.
 func (o *Output) toolLocked(t *bgagent.MessageTool) (text string, ended bool) {
 	i := -1
 	if times := o.times[t.ID]; times > 1 {
@@ -81,8 +81,8 @@ func (o *Output) toolLocked(t *bgagent.MessageTool) (text string, ended bool) {
 	return rest, false
 }
 
-// Compaction reports that the program has replaced earlier messages of the session by a summary; see
-// [bgagent.Reporter.Compaction].
+// Compaction reports that the program has replaced earlier messages of the session with a summary;
+// see [bgagent.Reporter.Compaction].
 func (o *Output) Compaction() {
 	o.Known()
 	o.r.Compaction()
@@ -92,5 +92,5 @@ func (o *Output) indexLocked(id string) int {
 	return slices.IndexFunc(o.tools, func(x bgagent.MessageTool) bool { return x.ID == id })
 }
 
-// again returns the id that this package gives to the nth call with the same id.
+// again returns the id that this package gives to the nth call that uses the same id.
 func again(id string, n int) string { return id + "#" + strconv.Itoa(n) }

@@ -24,9 +24,8 @@ type process struct {
 	feeding sync.WaitGroup
 }
 
-// drainTime is the longest time that the pipes are read after the program and everything
-// that it started have ended. Reading takes that long only if a process that was not found
-// keeps the pipes open.
+// drainTime limits how long the pipes are read after the program and everything that it started
+// have ended. Reading takes that long only if a process that was not found keeps the pipes open.
 const drainTime = time.Second
 
 // start starts the program. The caller must read its output.
@@ -63,7 +62,7 @@ func closeAll(files ...*os.File) {
 	}
 }
 
-// startError adds advice to the error of a start.
+// startError adds advice to a start error.
 func startError(err error) error {
 	switch {
 	case errors.Is(err, syscall.ENOEXEC):
@@ -81,7 +80,7 @@ func startError(err error) error {
 }
 
 // firstLine returns the first line of a script if the program that the line names does not exist;
-// otherwise it returns "". The argument is the error of the start.
+// otherwise it returns "". The argument is the start error.
 func firstLine(err error) string {
 	var path *fs.PathError
 	if !errors.As(err, &path) {
@@ -96,7 +95,7 @@ func firstLine(err error) string {
 	n, _ := io.ReadFull(f, head)
 	line, _, _ := strings.Cut(string(head[:n]), "\n")
 	named, script := strings.CutPrefix(line, "#!")
-	words := strings.FieldsFunc(named, func(r rune) bool { return r == ' ' || r == '\t' }) // the system does not split at other characters
+	words := strings.FieldsFunc(named, func(r rune) bool { return r == ' ' || r == '\t' }) // the system splits only at these characters
 	if !script || len(words) == 0 {
 		return ""
 	}
@@ -115,8 +114,8 @@ func (p *process) feed(text string) {
 	})
 }
 
-// finish ends the processes that the program has left running, and waits until the
-// readers have emptied the pipes. The error names the processes that could not be ended.
+// finish terminates the processes that the program left running, and waits until the readers have
+// emptied the pipes. The error names the processes that could not be terminated.
 func (p *process) finish(grace time.Duration, readers *sync.WaitGroup) error {
 	left := p.Finish(grace)
 	done := make(chan struct{})
@@ -129,7 +128,8 @@ func (p *process) finish(grace time.Duration, readers *sync.WaitGroup) error {
 	select {
 	case <-done:
 	case <-timer.C:
-		// A process that was not found keeps the pipes open, but the readers must stop.
+		// A process that was not found keeps the pipes open, but the readers must stop
+		// nevertheless.
 		past := time.Now().Add(-time.Second)
 		for _, f := range []*os.File{p.stdout, p.stderr} {
 			if f.SetReadDeadline(past) != nil {

@@ -18,11 +18,10 @@ import (
 // Program describes how a command-line program is called and how its output is decoded. It is
 // plain data. To define a program, change a copy of a preset or write a new Program.
 //
-// Arguments may contain the placeholders {prompt}, {session} (the program's id for the
-// session), {model}, {profile}, {system} and {directory}. With |json, as in {model|json}, the
-// value becomes a quoted string that is valid in JSON and in TOML. All placeholders are
-// replaced in one pass, so placeholders in values are not replaced. No shell interprets the
-// arguments.
+// Arguments can contain the placeholders {prompt}, {session} (the program's id for the session),
+// {model}, {profile}, {system} and {directory}. With |json, as in {model|json}, the value becomes a
+// quoted string that is valid in JSON and in TOML. All placeholders are replaced in one pass, so
+// placeholders in values are not replaced. No shell interprets the arguments.
 type Program struct {
 	// Executable is the path of the program, or a name that is looked up in the host's
 	// PATH. Errors use it as the name of the program.
@@ -45,32 +44,31 @@ type Program struct {
 	// denies something. If Rules is nil, every rule that denies or asks is an error.
 	Rules func(rules []bgagent.Permission) (args, env []string, err error)
 
-	// Overrides lists the flags and the keys of settings with which [Agent].Args could undo the
-	// result of Rules. If Rules returns arguments or variables and the agent's arguments
-	// contain such a flag or key, the turn fails. A key also stands for the keys below it. The
-	// arguments from Rules come after [Agent].Args. The turn also fails if [Agent].Env sets a
-	// variable that Rules sets.
+	// Overrides lists the flags and settings keys with which [Agent].Args could undo the result of
+	// Rules. If Rules returns arguments or variables and the agent's arguments contain such a flag
+	// or key, the turn fails. A key also stands for the keys below it. The arguments from Rules
+	// come after [Agent].Args. The turn also fails if [Agent].Env sets a variable that Rules sets.
 	Overrides []string
 
 	// Decode returns a decoder for the output of one turn. If Decode is nil, the whole output
 	// is the answer, and exit code 0 means that the answer is complete.
 	Decode func() Decoder
 
-	// NoRetries contains the environment variables, as NAME=value, with which the program does not repeat
+	// NoRetries contains the environment variables, as NAME=value, with which the program does not retry
 	// requests that the provider refused; see [Agent].LeaveRetries. Nil means that there are none.
 	NoRetries []string
 
-	// NoTokens means that the output does not contain all tokens that a turn uses, and NoCost that it
-	// does not contain their cost. A task with a budget that limits them is then refused. If Decode
-	// is nil, neither tokens nor cost are known.
+	// NoTokens means that the output does not report all tokens that a turn uses. NoCost means that
+	// it does not report their cost. A task whose budget limits a figure that is not reported is
+	// refused. If Decode is nil, neither tokens nor cost are known.
 	NoTokens, NoCost bool
 
-	// Environ names the variables of the host's environment that the program needs in
-	// addition to [DefaultEnviron]. A name may end with *.
+	// Environ names the host's environment variables that the program needs in addition to
+	// [DefaultEnviron]. A name can end with *.
 	Environ []string
 
-	// Interrupt is the signal that asks the program to end. Nil means SIGTERM. Interrupt has
-	// no effect on Windows.
+	// Interrupt is the signal that asks the program to exit. Nil means SIGTERM. Interrupt has no
+	// effect on Windows.
 	Interrupt os.Signal
 
 	// NewSession means that the program can give a continued session a new id. If NewSession is
@@ -83,43 +81,43 @@ type Program struct {
 	// begins with one of these characters, the line "The task:" is put in front of it.
 	Commands string
 
-	// ForgetsUnanswered means that the program loses a session if its agent has neither
-	// written text nor called a tool in it. Text in a turn that the program has reported as failed
-	// does not count. The next turn then begins a new session, and the earlier prompts are put in
-	// front of its prompt.
+	// ForgetsUnanswered means that the program loses a session if its agent has neither written
+	// text nor called a tool in it. Text in a turn that the program reported as failed does not
+	// count. The next turn then begins a new session, and the earlier prompts are put in front of
+	// its prompt.
 	ForgetsUnanswered bool
 
 	// Choose contains the arguments that give a new session an id. The client chooses the id, a
 	// UUID, and puts it in place of {session}. The arguments follow Start.Args. They are used only
-	// if the manager has a store. With the id, the client can find the session after the host was
-	// killed.
+	// if the manager has a store. With the id, the client can find the session again after the host
+	// is killed.
 	Choose []string
 
 	// Look returns what the program has stored about a session. [Client.RestoreSession] calls Look
-	// when all processes of the session have stopped. Look must not send a request to the model. It
-	// must be safe for concurrent use.
+	// after all processes of the session have stopped. Look must not send a request to the model.
+	// It must be safe for concurrent use.
 	//
-	// If the session certainly does not exist, Look must return an error that wraps
+	// If it is certain that the session does not exist, Look must return an error that wraps
 	// [bgagent.ErrNoSession]. If no earlier prompt is lost with the session, the last prompt is
 	// then given to a new session of the program. After any other error, the state of the last
 	// prompt is unknown.
 	//
 	// If the earlier host had read a successful end of the turn, Look is not called, and the prompt
 	// counts as answered. If Look is nil, the client decides by three conditions: the program can
-	// resume sessions, it has reported its session, and it has printed a text or a tool call of the
+	// resume sessions, it has reported its session, and it has printed text or a tool call from the
 	// agent. If all are met, the prompt counts as interrupted. Otherwise its state is unknown.
 	//
-	// The function Look of a preset reads the files of this machine. If [Agent].Command runs the
-	// program with another executable, such as ssh, docker, sudo or a script, the session might be
-	// somewhere else. If Look then does not find the session or the prompt, the state of the prompt is
-	// unknown. Your own function can read the session from the place where it is stored.
+	// A preset's Look function reads files on this machine. If [Agent].Command runs the program
+	// with another executable, such as ssh, docker, sudo or a script, the session might be stored
+	// somewhere else. If Look then does not find the session or the prompt, the state of the prompt
+	// is unknown. To read the session from where it is stored, write your own function.
 	Look func(ctx context.Context, l Lookup) (Stored, error)
 
-	asks bool // whether the program asks on standard output, in the way of Claude Code
+	asks bool // whether the program asks questions on standard output, as Claude Code does
 
 	// decodeErrors returns a function that reads the lines of standard error. That function runs on
-	// a different goroutine from the decoder. The function "explain" completes the description of a
-	// failure at the provider once the program has exited. Both can be nil.
+	// a different goroutine from the decoder. The function explain completes the description of a
+	// provider failure once the program has exited. Both can be nil.
 	decodeErrors func() func(line string, o *Output)
 	explain      func(e *bgagent.ProviderError, said said, x outcome) *bgagent.ProviderError
 }
@@ -133,8 +131,8 @@ type Program struct {
 // arguments in Stdin replace those in Prompt, and the prompt goes to standard input. If
 // Stdin is nil, a prompt that is too long is an error.
 //
-// If the prompt is an argument of its own, begins with a dash and has no "--" in front of it,
-// a space is put in front of the prompt, so that no program treats the prompt as a flag.
+// If the prompt is a separate argument, begins with a dash and has no "--" in front of it, a space
+// is put in front of the prompt, so that no program treats the prompt as a flag.
 type Form struct {
 	Args   []string
 	Prompt []string
@@ -148,11 +146,11 @@ func (f Form) isZero() bool { return f.Args == nil && f.Prompt == nil && f.Stdin
 // arguments is not checked.
 const maxArgument = 128<<10 - 1
 
-// turnSpec has the values for the arguments of one turn.
+// turnSpec holds the values for the arguments of one turn.
 type turnSpec struct {
 	prompt    string
 	session   string // program's id for the session; empty for a new session
-	chosen    string // id that the client has chosen for a new session; empty if it has chosen none
+	chosen    string // id that the client chose for a new session; empty if it chose none
 	model     string
 	profile   string
 	system    string
@@ -169,7 +167,7 @@ type invocation struct {
 	env     []string
 	stdin   string
 	toStdin bool   // whether stdin is written to standard input, which is otherwise empty
-	prompt  string // text of the prompt as the program gets it
+	prompt  string // text of the prompt as the program receives it
 }
 
 // invoke returns the call for a turn.
@@ -270,8 +268,8 @@ func (p *Program) addPrompt(call *invocation, form Form, t turnSpec) error {
 	return nil
 }
 
-// tooLong returns the error for a text that does not fit into an argument. The limit in the
-// error is 1 KiB below the real limit, because the argument can also contain other text.
+// tooLong returns the error for text that does not fit into an argument. The limit in the error is
+// 1 KiB below the real limit, because the argument can also contain other text.
 func tooLong(what, text, program string) error {
 	return fmt.Errorf("the %s has %d bytes, but %s takes it as an argument of at most %d bytes; shorten it, or put it into a file and name that", what, len(text), program, maxArgument-1024)
 }
@@ -284,10 +282,10 @@ func hasPlaceholder(args []string, name string) bool {
 	})
 }
 
-// expand replaces the placeholders of one argument. A value that is the whole argument must not
-// act as a flag, because language models can choose values such as the model. If the value
-// begins with a dash, it is refused, unless it is a prompt or a system text: these get a
-// leading space instead. The argument "literal" reports whether an earlier argument is "--".
+// expand replaces the placeholders of one argument. A value that is the whole argument must not act
+// as a flag, because language models can choose values such as the model. If the value begins with
+// a dash, it is refused, unless it is a prompt or a system text: these get a leading space instead.
+// If literal is true, an earlier argument is "--".
 func (t *turnSpec) expand(arg string, literal bool) (string, error) {
 	if !strings.Contains(arg, "{") {
 		return arg, nil

@@ -9,12 +9,11 @@ import (
 	"github.com/bgagent/bgagent/internal/apifault"
 )
 
-// ProviderFailed reports that a request to the provider of the model has failed, and that the
-// program does not repeat it. It does not end the turn. If the agent does nothing afterwards and the
-// turn ends with [bgagent.StopError], the error of RunTurn wraps e. Only the last call counts; a
-// call with a zero e.Kind means that the last failure was not one of the provider. A decoder must
-// take the fields of e from fields and messages that report an error, and never from an answer or
-// from the output of a tool.
+// ProviderFailed reports that a request to the model provider failed, and that the program does not
+// retry it. It does not end the turn. If the agent does nothing afterwards and the turn ends with
+// [bgagent.StopError], the error of RunTurn wraps e. Only the last call counts; a call with a zero
+// e.Kind means that the last failure was not the provider's. A decoder must fill in e from fields
+// and messages that report an error, and never from an answer or from tool output.
 //
 // If e.Next is [bgagent.NextContinue], the program has kept the prompt in its session. If no
 // session can be continued, the client replaces this step with [bgagent.NextNone] or
@@ -38,11 +37,10 @@ func plausible(e bgagent.ProviderError) bgagent.ProviderError {
 	return e
 }
 
-// Retrying reports that a request to the provider of the model has failed, and that the program
-// repeats it at the given time; see [bgagent.Reporter.Retrying]. The time is zero if it is not known.
-// The field Tries of e is the number of requests so far. Do not call Retrying if the network of
-// this machine can be the cause, because the manager then holds back the other turns with the
-// model.
+// Retrying reports that a request to the model provider failed, and that the program retries it at
+// the given time; see [bgagent.Reporter.Retrying]. If the time is unknown, it is zero. The field
+// Tries of e is the number of requests so far. Do not call Retrying if this machine's network can
+// be the cause, because the manager then holds back the other turns that use the model.
 func (o *Output) Retrying(e bgagent.ProviderError, at time.Time) {
 	o.Known()
 	o.retries(e, at)
@@ -72,7 +70,7 @@ func (o *Output) tried(n int) {
 	o.tries = max(o.tries, n)
 }
 
-// refused records the status of the last answer that standard error has shown.
+// refused records the most recent status that standard error has shown.
 func (o *Output) refused(status int) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -88,9 +86,9 @@ func (o *Output) triesAtEnd() int {
 	return o.tries + 1
 }
 
-// step returns how the client can go on with the turn after a failure at the provider. The argument
-// "want" is the step that the decoder has reported. The argument "session" is the id that the
-// program has reported in the turn, and "called" reports whether the agent has called a tool.
+// step returns how the client can continue the turn after a failure at the provider. The argument
+// want is the step that the decoder reported. The argument session is the id that the program
+// reported in the turn, and called reports whether the agent has called a tool.
 func (t *turn) step(want bgagent.ProviderNextStep, session string, called bool) bgagent.ProviderNextStep {
 	switch {
 	case want != bgagent.NextContinue && called: // the model would not see the calls
@@ -114,8 +112,8 @@ func (t *turn) step(want bgagent.ProviderNextStep, session string, called bool) 
 	return bgagent.NextNewSession
 }
 
-// provider returns the failure at the provider that made the turn fail, or nil if the turn has
-// failed for another reason.
+// provider returns the failure at the provider that made the turn fail, or nil if the turn failed
+// for another reason.
 func (t *turn) provider(said said, x outcome, problem string) *bgagent.ProviderError {
 	e := said.failed
 	if explain := t.session.agent.Program.explain; explain != nil {
@@ -130,8 +128,8 @@ func (t *turn) provider(said said, x outcome, problem string) *bgagent.ProviderE
 	return &failure
 }
 
-// keepsNothing reports whether the program has lost its session because the turn has failed before
-// the agent's first whole answer.
+// keepsNothing reports whether the program has lost its session because the turn failed before the
+// agent's first whole answer.
 func (t *turn) keepsNothing(said said) bool {
 	return t.session.agent.Program.ForgetsUnanswered && len(said.tools) == 0 && said.end != nil && said.end.stop == bgagent.StopError
 }
@@ -143,8 +141,8 @@ func failureOf(f apifault.Fault) bgagent.ProviderError {
 	return shownFailure(f.Error(), f.Status)
 }
 
-// retryOf returns the failure after which a program repeats the request, like failureOf. Its kind is also
-// zero if the manager must not be told of the retry; see [apifault.Fault.Repeated].
+// retryOf is like failureOf, for a failure after which the program retries the request. The kind is
+// also zero if the manager must not be told about the retry; see [apifault.Fault.Repeated].
 func retryOf(f apifault.Fault) bgagent.ProviderError {
 	f.At = time.Now()
 	return shownFailure(f.Repeated(), f.Status)
@@ -159,12 +157,12 @@ func shownFailure(e *bgagent.ProviderError, status int) bgagent.ProviderError {
 	return failure
 }
 
-// digits converts a text of digits to a number. If the number is too large, the result is one
+// digits converts a string of digits to a number. If the number is too large, the result is one
 // million.
 func digits(text string) int {
 	n, _ := strconv.Atoi(text)
 	return min(n, 1e6)
 }
 
-// small returns a number of tries, or an HTTP status.
+// small converts a count to a number of tries or an HTTP status.
 func small(c count) int { return int(min(c.tokens(), 1e6)) }

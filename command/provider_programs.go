@@ -14,18 +14,18 @@ import (
 	"github.com/bgagent/bgagent/internal/jsonlines"
 )
 
-// This file recognizes what the programs print about failures at the provider of the model. The
-// texts come from the tested versions. A text counts only if it is the message of an error.
+// The code in this file recognizes what the programs print about failures at the model provider.
+// The wording comes from the tested versions. It counts only in an error message.
 
 // claudeFailure has the fields in which claude describes a failed request. They are in synthetic
 // messages and in results.
 type claudeFailure struct {
 	Status count  `json:"api_error_status"`
-	Kind   string `json:"api_error_type"` // type that the provider has sent
+	Kind   string `json:"api_error_type"` // type that the provider sent
 	Own    string `json:"api_error"`      // claude's own word
 }
 
-// claudeLimit is the limit in a line of type "rate_limit_event".
+// claudeLimit describes a limit, from a line of type "rate_limit_event".
 type claudeLimit struct {
 	Status string
 	Resets count  `json:"resetsAt"`       // Unix time in seconds
@@ -33,8 +33,8 @@ type claudeLimit struct {
 	Paid   yesNo  `json:"isUsingOverage"` // whether requests beyond the limit are paid for and accepted
 }
 
-// failed reports the failed request in a synthetic message or in a result. The argument "word" is
-// claude's word for the error, or for the reason of the end.
+// failed reports the failed request in a synthetic message or in a result. The argument word is
+// claude's word for the error, or for why the turn ended.
 func (d *claudeDecoder) failed(f claudeFailure, word string) {
 	e := failureOf(apifault.Fault{Status: small(f.Status), Names: []string{word, f.Own, f.Kind}})
 	if e.Kind == 0 {
@@ -62,8 +62,8 @@ func (d *claudeDecoder) resultFailed(x *claudeLine) {
 	}
 }
 
-// retrying reports a line with the subtype "api_retry". Without a status, the connection has failed.
-// This machine's network can be the cause, so the retry must not hold other turns back.
+// retrying reports a line with the subtype "api_retry". Without a status, the connection failed.
+// This machine's network can be the cause, so the retry must not hold back other turns.
 func (d *claudeDecoder) retrying(x *claudeLine, text string) {
 	if x.claudeRetry.Status <= 0 {
 		return
@@ -77,17 +77,17 @@ func (d *claudeDecoder) retrying(x *claudeLine, text string) {
 	d.o.Retrying(e, at)
 }
 
-// codexRetry matches codex's message about a request that it repeats.
+// codexRetry matches codex's message about a request that it retries.
 var codexRetry = regexp.MustCompile(`(?s)^Reconnecting\.\.\. (\d+)/\d+ \((.*)\)$`)
 
-// codexStream is the beginning of codex's message about a stream that broke off. The provider's
-// message follows if the provider has reported an error in the stream.
+// codexStream is the beginning of codex's message about a stream that was cut off. If the provider
+// reported an error in the stream, the provider's message follows.
 const codexStream = "stream disconnected before completion: "
 
 // codexIncomplete follows codexStream if the model's answer was cut off. The reason comes after it.
 const codexIncomplete = "Incomplete response returned"
 
-// codexStop returns the stop reason of a turn that codex has given up with the message.
+// codexStop returns the stop reason of a turn that codex gave up with this message.
 func codexStop(text string) bgagent.StopReason {
 	if reason, ok := strings.CutPrefix(strings.TrimSpace(text), codexStream+codexIncomplete+", reason: "); ok {
 		if stop, known := stopOf(reason); known {
@@ -103,7 +103,7 @@ func codexGivesUp(text string, o *Output) {
 		return
 	}
 	e := failureOf(apifault.Fault{Text: text}.OfCodex())
-	// Codex shows that it opens a stream again. It does not show that it repeats a request because the
+	// Codex shows when it reopens a stream. It does not show when it retries a request because the
 	// provider is overloaded or broken.
 	if e.Kind != bgagent.ProviderOverloaded && e.Kind != bgagent.ProviderBroken || strings.HasPrefix(text, codexStream) {
 		e.Tries = o.triesAtEnd()
@@ -112,8 +112,8 @@ func codexGivesUp(text string, o *Output) {
 }
 
 // codexRetries handles a message "Reconnecting... 1/5 (…)". It reports whether the turn must end,
-// because the key was rejected. If the model does not exist or may not be used, a retry is not reported to
-// the manager, because it says nothing about when the provider will accept requests.
+// because the key was rejected. If the model does not exist or must not be used, a retry is not
+// reported to the manager, because it says nothing about when the provider will accept requests.
 func codexRetries(number, text string, o *Output) (rejected bool) {
 	n := digits(number)
 	o.tried(n)
@@ -168,8 +168,8 @@ func decodeGeminiErrors() func(line string, o *Output) {
 // geminiAPI is the beginning of gemini's message about a failed request.
 const geminiAPI = "[API Error: "
 
-// geminiFault returns what the message of an error or of a result says about a failed request. The
-// result "ok" is false if the message is about something else.
+// geminiFault returns what an error message or a result's message says about a failed request. If
+// the message is about something else, ok is false.
 func geminiFault(text string) (f apifault.Fault, ok bool) {
 	text = strings.TrimSpace(text)
 	rest, api := strings.CutPrefix(text, geminiAPI)
@@ -185,7 +185,7 @@ func geminiFault(text string) (f apifault.Fault, ok bool) {
 	return f, false
 }
 
-// geminiFailed reports the failure in the message of an error or of a result. The kind of some
+// geminiFailed reports the failure in an error message or in a result's message. The kind of some
 // failures is known only after gemini has exited; see geminiExplains.
 func geminiFailed(text string, o *Output) {
 	if f, ok := geminiFault(text); ok {
@@ -195,12 +195,12 @@ func geminiFailed(text string, o *Output) {
 	}
 }
 
-// geminiStatuses are the HTTP statuses that the exit code of gemini can stand for.
+// geminiStatuses are the HTTP statuses that gemini's exit code can stand for.
 var geminiStatuses = []int{400, 401, 403, 404, 413, 429, 500, 502, 503, 504, 529}
 
-// geminiExplains completes the failure of a turn. The exit code of gemini is the HTTP status of the
-// last answer, modulo 256. Standard error names the kind of the error, and the status of each answer
-// after which gemini repeated the request.
+// geminiExplains completes the failure of a turn. Gemini's exit code is the HTTP status of the last
+// answer, modulo 256. Standard error names the kind of the error, and the status of each answer
+// after which gemini retried the request.
 func geminiExplains(e *bgagent.ProviderError, said said, x outcome) *bgagent.ProviderError {
 	if said.end == nil || said.end.stop != bgagent.StopError {
 		return nil
@@ -211,7 +211,7 @@ func geminiExplains(e *bgagent.ProviderError, said said, x outcome) *bgagent.Pro
 	}
 	if i := slices.IndexFunc(geminiStatuses, func(s int) bool { return s%256 == x.code }); i >= 0 {
 		f.Status = geminiStatuses[i]
-	} else if ok && len(f.Names) == 0 { // gemini has not exited by itself, and the connection has not failed
+	} else if ok && len(f.Names) == 0 { // gemini did not exit on its own, and the connection did not fail
 		f.Status = said.status
 	}
 	full := bgagent.ProviderError{Next: bgagent.NextContinue}
@@ -276,7 +276,7 @@ func (f *opencodeFault) failed(o *Output) {
 		headers[name] = string(value)
 	}
 	e := failureOf(apifault.Fault{Status: small(d.Status), Names: []string{f.name}, Text: d.Message, Headers: headers, Body: d.Body}.OfOpencode())
-	if e.Kind == 0 && small(d.Status) == 0 && f.name == "APIError" && bool(d.Retryable) { // the connection has failed
+	if e.Kind == 0 && small(d.Status) == 0 && f.name == "APIError" && bool(d.Retryable) { // the connection failed
 		e.Kind = bgagent.ProviderBroken
 	}
 	o.ProviderFailed(e)

@@ -14,9 +14,9 @@ var (
 	_ bgagent.SessionHome     = (*Client)(nil)
 )
 
-// Home implements [bgagent.SessionHome]. The programs keep their sessions in files of the user.
-// Home therefore returns the user's id and the name of the machine, in the form UID@HOST. It
-// returns "" if the name of the machine is not known.
+// Home implements [bgagent.SessionHome]. The programs keep their sessions in the user's files. Home
+// therefore returns the user's id and the name of the machine, in the form UID@HOST. It returns ""
+// if the name of the machine is unknown.
 func (c *Client) Home() string { return procs.Home() }
 
 // RestoreSession implements [bgagent.SessionRestorer]. First it kills the processes that the
@@ -24,9 +24,9 @@ func (c *Client) Home() string { return procs.Home() }
 // [Program].Look. It works only on Linux. On other systems the client cannot find the processes,
 // so RestoreSession returns an error.
 //
-// The error matches [bgagent.ErrBusy] if ctx ends first, if a process cannot be ended, or if a turn
-// still runs in the session. If the program has lost the session, the error matches [bgagent.ErrNoSession].
-// After Close, the error is [ErrClosed].
+// The error matches [bgagent.ErrBusy] if ctx ends first, if a process cannot be terminated, or if a
+// turn is still running in the session. If the program has lost the session, the error matches
+// [bgagent.ErrNoSession]. After Close, the error is [ErrClosed].
 func (c *Client) RestoreSession(ctx context.Context, r bgagent.SessionRestore) (bgagent.PromptState, bgagent.TurnEnd, error) {
 	if err := c.endLeft(ctx, r); err != nil {
 		return bgagent.PromptUnknown, bgagent.TurnEnd{}, err

@@ -34,17 +34,16 @@ func (p *Program) undone(ruleArgs, ruleEnv []string, t turnSpec) error {
 	return nil
 }
 
-// isThe reports whether an argument is the flag, with or without a value.
+// isThe reports whether arg is the flag, with or without a value.
 func isThe(arg, flag string) bool {
 	rest, ok := strings.CutPrefix(arg, flag)
 	short := !strings.HasPrefix(flag, "--") // a value can follow a short flag without a space or =
 	return ok && (rest == "" || rest[0] == '=' || short)
 }
 
-// isSetting reports whether the command-line argument arg sets the key, or a key above or
-// below it. If the argument "value" is true, a flag for settings precedes arg, and arg is
-// KEY=VALUE or the name of a feature. Otherwise arg must contain both the flag and its
-// value.
+// isSetting reports whether the command-line argument arg sets the key, or a key above or below it.
+// If value is true, a flag for settings precedes arg, and arg is KEY=VALUE or the name of a
+// feature. Otherwise arg must contain both the flag and its value.
 func isSetting(arg, key string, value bool) bool {
 	for _, prefix := range []string{"--config=", "--enable=", "--disable=", "-c"} {
 		if rest, ok := strings.CutPrefix(arg, prefix); ok && !value {
@@ -64,6 +63,6 @@ func noRules(program string) func([]bgagent.Permission) (args, env []string, err
 	}
 }
 
-// IgnoreRules is a [Program].Rules that accepts all rules and does not enforce them. Use it
-// for a program that can do no harm, or if the rules are enforced in another way.
+// IgnoreRules is a [Program].Rules that accepts all rules and does not enforce them. Use it for a
+// program that cannot do any harm, or if the rules are enforced in another way.
 func IgnoreRules([]bgagent.Permission) (args, env []string, err error) { return nil, nil, nil }

@@ -14,8 +14,8 @@ import (
 	"github.com/google/uuid"
 )
 
-// saved is the state that a client needs to continue a session of an earlier process. During every
-// turn, the client passes this state to the manager as JSON.
+// saved is the state that a client needs to continue a session from an earlier process. During
+// every turn, the client passes this state to the manager as JSON.
 type saved struct {
 	Version    int             `json:"v"`
 	Own        string          `json:"own,omitempty"` // session.own
@@ -26,7 +26,7 @@ type saved struct {
 	Unanswered string          `json:"unanswered,omitempty"`
 	Talk       []savedExchange `json:"talk,omitempty"` // conversation, if it must be repeated in the next turn
 	Lost       bool            `json:"lost,omitempty"` // whether Unanswered or Talk was too long to be saved
-	Sent       []sent          `json:"sent,omitempty"` // prompts that were given to the program's session, oldest first
+	Sent       []sent          `json:"sent,omitempty"` // prompts given to the program's session, oldest first
 	Cut        bool            `json:"cut,omitempty"`  // whether the oldest entries of Sent are missing
 	Now        progress        `json:"now,omitzero"`
 	Todos      []savedTodo     `json:"todos,omitempty"`
@@ -52,7 +52,7 @@ type sent struct {
 type progress struct {
 	Prompt   string    `json:"prompt,omitempty"`   // id of the prompt
 	Instance string    `json:"instance,omitempty"` // id of the manager that handed over the prompt
-	Began    time.Time `json:"began,omitzero"`     // time shortly before the program was started
+	Began    time.Time `json:"began,omitzero"`     // shortly before the program was started
 	Wrote    bool      `json:"wrote,omitempty"`    // whether the agent has written text or called a tool
 	Called   bool      `json:"called,omitempty"`   // whether the agent has called a tool
 	Ended    bool      `json:"ended,omitempty"`    // whether the program has reported success; if so, Answer is set
@@ -61,29 +61,30 @@ type progress struct {
 	Used bgagent.Usage `json:"used,omitzero"` // usage of the turn; valid only if Ended is set
 }
 
-// Limits for a saved state. They keep the task's record small, because the record contains the saved
-// state, is written often and is kept for days.
+// Limits for a saved state. The task's record contains the saved state, is written often and is
+// kept for days, so it must stay small.
 const (
 	maxSavedText   = 64 << 10 // bytes of the conversation
 	maxSavedAnswer = 16 << 10 // bytes of the answer
 	maxSent        = 256      // number of prompts in saved.Sent
 )
 
-// hashOf returns a short hash of a text. Texts that differ only in the amount or kind of white space
-// between words have the same hash.
+// hashOf returns a short hash of a text. Texts that differ only in white space between words have
+// the same hash.
 func hashOf(text string) string {
 	sum := sha256.Sum256([]byte(plain(text)))
 	return hex.EncodeToString(sum[:8])
 }
 
-// plain returns the text without white space at its ends and with single spaces between its words.
-// The client compares prompts in this form because some programs change the white space of a prompt.
+// plain returns the text with leading and trailing white space removed and single spaces between
+// words. The client compares prompts in this form because some programs change a prompt's white
+// space.
 func plain(text string) string { return strings.Join(strings.Fields(text), " ") }
 
-// chosenSpace is the UUID namespace of the ids that the client chooses for sessions of programs.
+// chosenSpace is the UUID namespace of the ids that the client chooses for program sessions.
 var chosenSpace = uuid.MustParse("5b0d9f0e-5d0c-4a53-9d39-0f5a3f0b1c7e")
 
-// chosenID returns the id that the client chooses for the program's session that begins with the
+// chosenID returns the id that the client chooses for the program session that begins with the
 // prompt. The id depends only on the arguments, so another process can compute it. The instance is
 // an argument because the next manager might give the same prompt to a new session of the program.
 func chosenID(session, prompt, instance string) string {
@@ -133,12 +134,12 @@ func (s *session) savedLocked(keep int) []byte {
 	if len(x.Now.Answer) > maxSavedAnswer {
 		x.Now.Ended, x.Now.Answer, x.Now.Used = false, "", bgagent.Usage{}
 	}
-	data, _ := json.Marshal(x) // never fails, because all fields are texts, numbers and booleans
+	data, _ := json.Marshal(x) // never fails, because all fields are strings, numbers and booleans
 	return data
 }
 
-// decodeSaved decodes a state that savedLocked has returned. If data is empty, decodeSaved returns
-// the state of a new session.
+// decodeSaved decodes a state that savedLocked returned. If data is empty, decodeSaved returns the
+// state of a new session.
 func decodeSaved(data []byte) (x saved, err error) {
 	if len(data) == 0 {
 		return saved{Version: savedVersion}, nil
@@ -165,8 +166,8 @@ func (s *session) restore(x saved) {
 	s.talk.restore(x.Talk, x.Turns)
 }
 
-// sendsLocked records that the program gets the prompt in the current turn. The argument "fresh"
-// reports whether the program begins a new session.
+// sendsLocked records that the program gets the prompt in the current turn. If fresh is true, the
+// program begins a new session.
 func (s *session) sendsLocked(id, text string, fresh bool) {
 	if fresh {
 		s.sent, s.sentCut = nil, false
@@ -188,9 +189,8 @@ func (s *session) wroteLocked(wrote, called bool) {
 	}
 }
 
-// saved returns the exchanges of the conversation. If the client has not kept all of them or their
-// texts have more bytes than the argument "most", it returns no exchanges, and the result "lost" is
-// true.
+// saved returns the exchanges of the conversation. If the client has not kept all of them, or if
+// their texts have more than "most" bytes, saved returns no exchanges, and lost is true.
 func (c *conversation) saved(most int) (list []savedExchange, lost bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -209,9 +209,9 @@ func (c *conversation) saved(most int) (list []savedExchange, lost bool) {
 	return list, false
 }
 
-// restore sets the conversation of a session that an earlier process has created. The argument
-// "turns" is the number of turns that have ended. Only the exchanges in the argument "list" can be
-// repeated; the program itself remembers the others.
+// restore sets the conversation of a session that an earlier process created. The argument turns is
+// the number of turns that have ended. Only the exchanges in list can be repeated; the program
+// itself remembers the others.
 func (c *conversation) restore(list []savedExchange, turns int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -223,7 +223,7 @@ func (c *conversation) restore(list []savedExchange, turns int) {
 	}
 }
 
-// The method "any" reports whether there are exchanges that might have to be repeated.
+// any reports whether there are exchanges that might have to be repeated.
 func (c *conversation) any() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -21,7 +21,7 @@ type Lookup struct {
 	Session   string   // program's id for the session; empty if the program has not reported the id
 	Chosen    string   // id that [Program].Choose gave to the session; empty if Session is set or Choose is nil
 	Prompt    string   // text of the last prompt
-	Directory string   // working directory of the session; empty if it is not known
+	Directory string   // working directory of the session; empty if unknown
 	Env       []string // environment of the program, as NAME=value
 
 	// Command is the command that runs the program: [Agent].Command, or Program.Executable if
@@ -29,14 +29,14 @@ type Lookup struct {
 	// this machine.
 	Command []string
 
-	// Began is the time shortly before the program was started for the last prompt. It is zero if the
-	// time is not known.
+	// Began is a time shortly before the program was started for the last prompt. If the time is
+	// unknown, Began is zero.
 	Began time.Time
 
 	// Run runs the program's command with these arguments in the directory of the session. It
 	// returns the standard output. If the program exits with a code other than zero, the error
 	// contains the line of standard error that most likely explains the failure. If ctx ends, Run
-	// kills the program and returns the cause of ctx. Run may be called concurrently.
+	// kills the program and returns the cause of ctx. Run can be called concurrently.
 	Run func(ctx context.Context, args ...string) ([]byte, error)
 }
 
@@ -45,14 +45,14 @@ type Stored struct {
 	Session string          // program's id for the session
 	Prompts []string        // texts of all prompts of the session, oldest first
 	Ended   bool            // whether the turn of the last prompt is known to have ended with an answer
-	End     bgagent.TurnEnd // end of that turn; valid only if Ended is set
+	End     bgagent.TurnEnd // how that turn ended; valid only if Ended is set
 	Unclear bool            // whether some of the data was not understood; Prompts might then be incomplete
 
 	elsewhere bool // whether the session might be in other files; Prompts might then be incomplete
 }
 
-// recall returns the state of the last prompt in the session and, if the prompt was answered, the
-// end of its turn.
+// recall returns the state of the last prompt in the session and, if the prompt was answered, how
+// its turn ended.
 func (c *Client) recall(ctx context.Context, s *session, r bgagent.SessionRestore) (bgagent.PromptState, bgagent.TurnEnd, error) {
 	program := &s.agent.Program
 	var now progress
@@ -71,7 +71,7 @@ func (c *Client) recall(ctx context.Context, s *session, r bgagent.SessionRestor
 	earlier := slices.DeleteFunc(slices.Clone(s.sent), func(x sent) bool { return x.ID == r.Last.ID })
 	stored, err := program.Look(ctx, c.lookup(s, r, s.own))
 	if s.own != "" && s.now.Prompt == r.Last.ID && !s.now.of(r) && lacks(stored, err, r.Last.Text, earlier) {
-		// A later manager has repeated the prompt, perhaps in a new session of the program.
+		// A later manager repeated the prompt, perhaps in a new session of the program.
 		if x, xErr := program.Look(ctx, c.lookup(s, r, "")); !errors.Is(xErr, bgagent.ErrNoSession) {
 			stored, err = x, xErr
 		}
@@ -100,7 +100,7 @@ func (c *Client) recall(ctx context.Context, s *session, r bgagent.SessionRestor
 	}
 	switch {
 	case state == bgagent.PromptMissing && now.Called:
-		state = bgagent.PromptInterrupted // the agent has called a tool, although the stored session does not show it
+		state = bgagent.PromptInterrupted // the agent called a tool, although the stored session does not show it
 	case state == bgagent.PromptMissing && s.sentCut:
 		state = bgagent.PromptUnknown
 	case state == bgagent.PromptAnswered:
@@ -109,8 +109,8 @@ func (c *Client) recall(ctx context.Context, s *session, r bgagent.SessionRestor
 	return state, none, nil
 }
 
-// The method "of" reports whether p describes the last prompt of r, and whether the instance in r is
-// that of the manager that handed over this prompt.
+// of reports whether p describes r's last prompt, and whether r names the manager that handed over
+// this prompt.
 func (p progress) of(r bgagent.SessionRestore) bool {
 	return p.Prompt == r.Last.ID && p.Instance == r.Instance
 }
@@ -124,7 +124,7 @@ func lacks(st Stored, err error, prompt string, earlier []sent) bool {
 	return state == bgagent.PromptMissing
 }
 
-// The method "owns" sets the program's id for the session.
+// owns sets the program's id for the session.
 func (c *Client) owns(s *session, own string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -132,8 +132,8 @@ func (c *Client) owns(s *session, own string) {
 }
 
 // state returns the state of the prompt in the session and the prompt's index in st.Prompts. The
-// index is -1 if the prompt was not found. The argument "earlier" contains the prompts that the
-// program got before.
+// index is -1 if the prompt was not found. The argument earlier contains the prompts that the
+// program got before this one.
 func (st Stored) state(prompt string, earlier []sent) (state bgagent.PromptState, at int) {
 	waits, doubt := map[string]int{}, false
 	for _, x := range earlier {
@@ -174,8 +174,9 @@ func isPrompt(stored, prompt string, first bool) bool {
 	return stored == prompt || stored == plain(lead)+" "+prompt || first && strings.HasSuffix(stored, " "+prompt)
 }
 
-// lookup returns the argument for the function Look of the session's program. The argument "own" is the
-// program's id for the session to read, or empty for the session that began with the last prompt.
+// lookup returns the argument for the Look function of the session's program. The argument own is
+// the program's id for the session to read, or empty for the session that began with the last
+// prompt.
 func (c *Client) lookup(s *session, r bgagent.SessionRestore, own string) Lookup {
 	program := &s.agent.Program
 	through, set := splitEnv(s.agent.Env)
@@ -183,7 +184,7 @@ func (c *Client) lookup(s *session, r bgagent.SessionRestore, own string) Lookup
 		Session: own, Prompt: r.Last.Text, Command: s.agent.Command,
 		Env: environ(os.Environ(), slices.Concat(through, defaultEnviron, program.Environ), set),
 	}
-	if filepath.IsAbs(s.dir) { // the earlier host may have been started in another directory
+	if filepath.IsAbs(s.dir) { // the earlier host might have been started in another directory
 		l.Directory = s.dir
 	}
 	if len(l.Command) == 0 {
@@ -220,12 +221,12 @@ func (c *Client) lookup(s *session, r bgagent.SessionRestore, own string) Lookup
 }
 
 // maxLooking is the maximum number of programs that Lookup.Run runs concurrently. The limit exists
-// because a host can restore many sessions after a restart, and each start of opencode uses a
+// because a host can restore many sessions after a restart, and each start of opencode occupies a
 // processor for seconds.
 const maxLooking = 4
 
-// maxCaptured is the maximum number of bytes that a program may print to standard output in a call
-// of Lookup.Run.
+// maxCaptured is the maximum number of bytes that a program may print to standard output in one
+// call to Lookup.Run.
 const maxCaptured = 256 << 20
 
 // capture runs a program without input and returns its standard output. If ctx ends, the program is

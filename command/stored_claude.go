@@ -12,7 +12,7 @@ import (
 	"github.com/bgagent/bgagent/internal/jsonlines"
 )
 
-// claudeStored contains the fields that the reader needs from a line of a session file of claude.
+// claudeStored contains the fields that the reader needs from a line of claude's session file.
 type claudeStored struct {
 	Type      string
 	Version   string
@@ -28,20 +28,20 @@ type claudeStored struct {
 	}
 }
 
-// claudeOthers are the types of the lines that contain no part of the conversation.
+// claudeOthers are the types of lines that do not contain any part of the conversation.
 var claudeOthers = map[string]bool{
 	"queue-operation": true, "attachment": true, "atis-latch": true, "last-prompt": true, "api-request-shape": true, "api-request-blob": true,
 	"api-request": true, "tools-used": true, "cost-state": true, "mode": true, "summary": true, "file-history-snapshot": true, "system": true,
 	"ai-title": true, "custom-title": true, "permission-mode": true, "agent-name": true, "progress": true,
 }
 
-// claudeBackground contains texts that show that a call runs in the background. They occur in the
-// line of the call or of its result. An answer after such a call is not necessarily the end of the
-// turn.
+// claudeBackground contains the strings that show that a call runs in the background. They occur in
+// the line with the call or with its result. An answer after such a call is not necessarily the end
+// of the turn.
 var claudeBackground = [][]byte{[]byte(`"run_in_background":true`), []byte(`"backgroundTaskId"`), []byte(`"isAsync":true`)}
 
-// lookClaude reads a session of claude from the file projects/PROJECT/ID.jsonl in the configuration
-// folder. Claude sometimes stores a prompt only after its model has begun to answer. If claude was
+// lookClaude reads a claude session from the file projects/PROJECT/ID.jsonl in the configuration
+// folder. Claude sometimes stores a prompt only after its model begins to answer. If claude was
 // killed before that, the session has no file or a file without messages.
 func lookClaude(_ context.Context, l Lookup) (Stored, error) {
 	id := cmp.Or(l.Session, l.Chosen)
@@ -78,7 +78,7 @@ type claudeReader struct {
 	talked     bool   // whether the file contains a message
 	old        bool   // whether the file has lines of an old version, which might have given a new id to a continued session
 	background bool   // whether something was started in the background after the last prompt
-	message    string // id of the last message of the agent
+	message    string // id of the agent's last message
 }
 
 func (r *claudeReader) line(line []byte) {
@@ -130,8 +130,8 @@ func (r *claudeReader) user(x *claudeStored) {
 	}
 }
 
-// assistant reads a line with a message of the agent or with a part of a message. Claude can write
-// each part of a message to a line of its own.
+// assistant reads a line with a message from the agent or a part of one. Claude can write each part
+// of a message to a separate line.
 func (r *claudeReader) assistant(x *claudeStored) {
 	if x.Message.ID != r.message {
 		r.message, r.End.Text = x.Message.ID, ""

@@ -14,7 +14,7 @@ import (
 	"github.com/bgagent/bgagent/internal/jsonlines"
 )
 
-// codexStored contains the fields that the reader needs from a line of a rollout file of codex.
+// codexStored contains the fields that the reader needs from a line of codex's rollout file.
 type codexStored struct {
 	Type    string
 	Payload struct {
@@ -45,14 +45,15 @@ var codexOwn = []string{"<environment_context>", "<user_instructions>", "<skills
 // maxRollouts is the maximum number of files that are searched for a prompt.
 const maxRollouts = 2000
 
-// lookCodex reads a thread of codex from the file sessions/Y/M/D/rollout-TIME-ID.jsonl in codex's
+// lookCodex reads a codex thread from the file sessions/Y/M/D/rollout-TIME-ID.jsonl in codex's
 // folder.
 //
-// If codex was killed before it reported the id of its thread, lookCodex searches all threads for
-// the prompt. The error matches ErrNoSession only if certainly no thread has the prompt. If a thread
-// begins with the prompt, lookCodex returns another error, because the thread might belong to another
-// task with the same prompt. The directories of the threads are not compared, because codex stores the
-// path without symbolic links, and a command-line argument can select another directory.
+// If codex was killed before it reported its thread's id, lookCodex searches all threads for the
+// prompt. The error matches ErrNoSession only if it is certain that no thread has the prompt. If a
+// thread begins with the prompt, lookCodex returns another error, because the thread might belong
+// to another task with the same prompt. The threads' directories are not compared, because codex
+// stores paths with symbolic links resolved, and a command-line argument can select another
+// directory.
 func lookCodex(ctx context.Context, l Lookup) (Stored, error) {
 	dir, err := folder(l.Env, "CODEX_HOME", ".codex")
 	if err != nil {
@@ -81,9 +82,9 @@ func lookCodex(ctx context.Context, l Lookup) (Stored, error) {
 // changed or differs from the clock of a file server.
 const oldRollout = 24 * time.Hour
 
-// findRollout searches the threads of codex for the prompt and always returns an error. The error
-// matches ErrNoSession only if certainly no thread has the prompt. A file that is not understood might
-// have the prompt, unless it was last changed long before the turn began.
+// findRollout searches codex's threads for the prompt and always returns an error. The error
+// matches ErrNoSession only if it is certain that no thread has the prompt. A file that is not
+// understood might contain the prompt, unless it was last changed long before the turn began.
 func findRollout(ctx context.Context, dir string, l Lookup) error {
 	files, err := match(dir, "sessions", "*", "*", "*", "*")
 	switch {
@@ -137,7 +138,7 @@ var codexFirst = map[string]bool{
 	"session_meta ": true, "turn_context ": true, "world_state ": true, "event_msg task_started": true, "event_msg thread_settings_applied": true,
 }
 
-// readRollout reads a rollout file. If the argument "first" is true, it stops after the first prompt.
+// readRollout reads a rollout file. If first is true, it stops after the first prompt.
 func readRollout(path string, first bool) (codexReader, error) {
 	var r codexReader
 	whole, err := eachLine(path, func(line []byte) bool {

@@ -19,11 +19,11 @@ import (
 // The formats in which the programs store their sessions are undocumented. A reader therefore uses
 // only data that it understands. If it finds other data, it sets Stored.Unclear.
 
-// here returns the function Look of a preset. The argument "program" is the name of the preset's
-// program, and "look" reads the program's files on this machine. If another executable runs the
-// program, such as ssh, docker, sudo or a script, the program might have other files, and the client
-// might not have ended all of its processes. In that case, a session or prompt that is not found
-// might still exist.
+// here returns a preset's Look function. The argument program is the name of the preset's program,
+// and look reads the program's files on this machine. If another executable runs the program, such
+// as ssh, docker, sudo or a script, the program might have other files, and the client might not
+// have terminated all of its processes. In that case, a session or prompt that is not found might
+// still exist.
 func here(program string, look func(context.Context, Lookup) (Stored, error)) func(context.Context, Lookup) (Stored, error) {
 	return func(ctx context.Context, l Lookup) (Stored, error) {
 		st, err := look(ctx, l)
@@ -67,9 +67,9 @@ func variable(env []string, name string) string {
 }
 
 // folder returns the path of the program's folder. If the variable is set, its value is the path.
-// Otherwise the folder is in the user's home directory, and the argument inHome is its name. If there
-// is no such folder, the program probably keeps its sessions in another place. The function then
-// returns an error that does not match ErrNoSession.
+// Otherwise the folder is in the user's home directory, and the argument inHome is its name. If
+// there is no such folder, the program probably keeps its sessions in another place. In this case,
+// folder returns an error that does not match ErrNoSession.
 func folder(env []string, name, inHome string) (string, error) {
 	dir := variable(env, name)
 	if home := variable(env, "HOME"); dir == "" && home != "" {
@@ -87,8 +87,8 @@ func folder(env []string, name, inHome string) (string, error) {
 }
 
 // match returns the files below dir that match the pattern. Each element of the pattern matches the
-// names on one level. If a folder on one of these levels cannot be read, the function returns an
-// error. If no file matches the pattern, the error matches ErrNoSession.
+// names on one level. If a folder on one of these levels cannot be read, match returns an error. If
+// no file matches the pattern, the error matches ErrNoSession.
 func match(dir string, pattern ...string) ([]string, error) {
 	paths := []string{dir}
 	for _, part := range pattern {
@@ -126,9 +126,9 @@ func isName(id string) bool {
 // errName is the error for an id that isName rejects.
 var errName = errors.New("the id of the session is not understood")
 
-// eachLine calls f for every line of a file that is not blank, until f returns false. The result
-// "whole" is false if the last line has no line end. Such a line is incomplete, because the program
-// was killed while it wrote the line. eachLine does not pass it to f.
+// eachLine calls f for every non-blank line of a file, until f returns false. If the last line is
+// not terminated, whole is false. Such a line is incomplete, because the program was killed while
+// it wrote the line. eachLine does not pass it to f.
 func eachLine(path string, f func(line []byte) bool) (whole bool, err error) {
 	file, err := os.Open(path)
 	if err != nil {

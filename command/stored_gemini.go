@@ -12,7 +12,7 @@ import (
 	"github.com/bgagent/bgagent/internal/jsonlines"
 )
 
-// geminiStored contains the fields that the reader needs from a line of a session file of gemini. A
+// geminiStored contains the fields that the reader needs from a line of gemini's session file. A
 // line is a header, a message or a change to earlier lines.
 type geminiStored struct {
 	SessionID string `json:"sessionId"`
@@ -29,8 +29,8 @@ type geminiMessage struct {
 	Content json.RawMessage
 }
 
-// prompt returns the text of a user's message. The text is empty if the message contains only
-// results of tools.
+// prompt returns the text of a user's message. If the message contains only tool results, the text
+// is empty.
 func (m geminiMessage) prompt() string {
 	var text wording
 	_ = text.UnmarshalJSON(m.Content)
@@ -41,10 +41,10 @@ func (m geminiMessage) prompt() string {
 // message.
 const geminiContext = "<session_context>"
 
-// lookGemini reads a session of gemini from a file tmp/PROJECT/chats/session-TIME-ID.jsonl in
-// gemini's folder. ID stands for the first eight characters of the session's id. Gemini stores a
-// call only when the call has ended. A stored text is therefore either an answer or a text that
-// precedes a call. Because these cannot be distinguished, Stored.Ended is never set.
+// lookGemini reads a gemini session from a file tmp/PROJECT/chats/session-TIME-ID.jsonl in gemini's
+// folder. ID stands for the first eight characters of the session's id. Gemini stores a call only
+// after the call ends. Stored text is therefore either an answer or text that precedes a call.
+// Because these cannot be distinguished, Stored.Ended is never set.
 func lookGemini(_ context.Context, l Lookup) (Stored, error) {
 	id := cmp.Or(l.Session, l.Chosen)
 	if !isName(id) || len(id) < 8 {

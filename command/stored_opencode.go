@@ -14,8 +14,8 @@ import (
 // is smaller.
 const maxListed = 100_000
 
-// lookOpencode reads a session of opencode with the command "export". If opencode has not reported
-// the id of the session, lookOpencode finds the session by its title with the command "session list".
+// lookOpencode reads an opencode session with the command "export". If opencode has not reported
+// the session's id, lookOpencode finds the session by its title with the command "session list".
 func lookOpencode(ctx context.Context, l Lookup) (Stored, error) {
 	id := l.Session
 	if id == "" {

@@ -26,7 +26,7 @@ type turn struct {
 	out     *Output
 	stop    context.CancelCauseFunc
 	own     string      // program's id for the session to continue; empty for a new session
-	chosen  string      // id that the client has chosen for a new session; empty if it has chosen none
+	chosen  string      // id that the client chose for a new session; empty if it chose none
 	dialog  *dialog     // answers the program's questions; nil if the program cannot ask
 	linger  *time.Timer // runs after the program has reported the end of the turn
 	forgets bool        // whether the program loses the session if the agent does nothing in this turn
@@ -36,31 +36,31 @@ type turn struct {
 
 	heard atomic.Bool // whether the program has printed anything
 
-	// The reader of standard output writes the fields below. They are read after the reader
-	// has ended.
+	// The reader of standard output writes the fields below. They are read only after the reader
+	// has returned.
 	noise   jsonlines.Noise // output that was not understood
 	garbled bool            // whether the output of a plain-text program is not UTF-8
-	lost    *TurnError      // reason why the program was stopped before the end of the turn
-	kept    brief           // output of the program when the method "notes" last saved the state
+	lost    *TurnError      // why the program was stopped before the end of the turn
+	kept    brief           // the program's output when notes last saved the state
 }
 
-// errAborted is the cancellation cause of a turn's context if Abort has stopped the turn.
+// errAborted is the cancellation cause of a turn's context after Abort stops the turn.
 var errAborted = errors.New("command: the turn was aborted")
 
 // maxStrange is the maximum number of bytes that a program may print before the first line
 // that its decoder knows. Some programs print a greeting.
 const maxStrange = 64 << 10
 
-// afterBackground replaces a smaller Config.Grace after a program has ended its work in the
-// background. The agent then gets the results and might continue.
+// afterBackground replaces a smaller Config.Grace after a program ends its background work. The
+// agent then gets the results and might continue.
 const afterBackground = time.Minute
 
-// RunTurn implements [bgagent.TurnRunner]. It runs the agent's program until the program
-// exits, and returns when everything that the turn started has stopped. The error of a
-// failed turn is a [*TurnError], and TurnEnd.Stop is the reason for the end. If a request to the
-// provider of the model has failed, the error wraps a [*bgagent.ProviderError]. If ctx has
-// ended, the error is the cause of ctx. If the turn cannot begin, the error can also match
-// [bgagent.ErrNoSession], [bgagent.ErrBusy] or [ErrClosed].
+// RunTurn implements [bgagent.TurnRunner]. It runs the agent's program until the program exits, and
+// returns when everything that the turn started has stopped. The error of a failed turn is a
+// [*TurnError], and TurnEnd.Stop is the reason why the turn ended. If a request to the model
+// provider failed, the error wraps a [*bgagent.ProviderError]. If ctx has ended, the error is the
+// cause of ctx. If the turn cannot begin, the error can also match [bgagent.ErrNoSession],
+// [bgagent.ErrBusy] or [ErrClosed].
 func (c *Client) RunTurn(ctx context.Context, id string, p bgagent.Prompt, r *bgagent.Reporter) (bgagent.TurnEnd, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -136,7 +136,7 @@ func (t *turn) settle(end bgagent.TurnEnd, err error) {
 		x.problem = err.Error()
 	}
 	if errors.As(err, &x.provider) {
-		x.undone = x.provider.Next == bgagent.NextRepeat // the same prompt follows, and the conversation must not contain it twice
+		x.undone = x.provider.Next == bgagent.NextRepeat // the same prompt is sent again, and the conversation must not contain it twice
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -153,8 +153,8 @@ func (t *turn) settle(end bgagent.TurnEnd, err error) {
 		s.unanswered = cut(t.prompt.Text, c.cfg.Keep) + "\n\n"
 	}
 	s.wroteLocked(said.text != "", len(said.tools) > 0)
-	// The answer is saved because the host might be killed before the manager has stored the end of
-	// the turn. After a panic, end is zero.
+	// The answer is saved because the host might be killed before the manager stores the end of the
+	// turn. After a panic, end is zero.
 	s.now.Answer, s.now.Used = "", bgagent.Usage{}
 	s.now.Ended = err == nil && (end.Stop == bgagent.StopEndOfTurn || end.Stop == bgagent.StopUntold && end.Text != "")
 	if s.now.Ended {
@@ -191,7 +191,7 @@ func (t *turn) play(ctx context.Context) (bgagent.TurnEnd, error) {
 	if t.dialog != nil {
 		t.dialog.stop()
 	}
-	stopped := context.Cause(ctx) // read before p.finish, because ctx can end while the method "finish" runs
+	stopped := context.Cause(ctx) // read before p.finish, because ctx can end while finish runs
 	left := p.finish(t.client.cfg.Grace, &readers)
 	if t.dialog != nil {
 		t.dialog.wait()
@@ -209,10 +209,10 @@ func (t *turn) play(ctx context.Context) (bgagent.TurnEnd, error) {
 	})
 }
 
-// await waits until the program has exited. It stops the program if the turn must stop, if
-// the program does not exit after it has reported the end of the turn, or if the program
-// prints nothing. In the second case, the reported end counts. The result reports whether "await"
-// has stopped the program because the program printed nothing.
+// await waits until the program has exited. It stops the program if the turn must stop, if the
+// program does not exit after it reports the end of the turn, or if the program prints nothing. In
+// the second case, the reported end counts. If await stopped the program because it printed
+// nothing, silent is true.
 func (t *turn) await(ctx context.Context, p *process) (silent bool) {
 	defer t.linger.Stop()
 	silence := time.NewTimer(t.client.cfg.Silence)
@@ -223,7 +223,7 @@ func (t *turn) await(ctx context.Context, p *process) (silent bool) {
 			return false
 		case <-ctx.Done():
 		case <-t.linger.C:
-			if said := t.out.brief(); said.over && t.dialog != nil && t.dialog.over() { // the program exits at the end of its input
+			if said := t.out.brief(); said.over && t.dialog != nil && t.dialog.over() { // the program exits when its input ends
 				t.linger.Reset(t.client.cfg.Grace)
 				continue
 			}
@@ -291,7 +291,7 @@ func (t *turn) begin(ctx context.Context) (*process, error) {
 	return p, nil
 }
 
-// The method "sends" records the prompt that the program gets, and saves the state of the session.
+// sends records the prompt that the program gets, and saves the state of the session.
 func (t *turn) sends(prompt string) {
 	place := placeOf(t.session.dir)
 	t.client.mu.Lock()
@@ -304,8 +304,8 @@ func (t *turn) sends(prompt string) {
 	t.save(t.out.r)
 }
 
-// The method "notes" saves the state of the session if the program has printed something that the
-// next process needs in order to restore the session.
+// notes saves the session's state if the program has printed something that the next process needs
+// in order to restore the session.
 func (t *turn) notes(said brief) {
 	said.known, said.sealed, said.waited = false, false, false
 	said.wrote = said.wrote && t.session.agent.Program.Look == nil // otherwise, Look shows whether the session has the prompt
@@ -331,7 +331,7 @@ func (t *turn) read(r io.Reader) {
 	program := &t.session.agent.Program
 	returned := false
 	defer func() {
-		if !returned { // a panic in a decoder must not end the host
+		if !returned { // a panic in a decoder must not crash the host
 			t.giveUp(fmt.Sprintf("its decoder panicked: %v", recover()))
 		}
 	}()
@@ -390,9 +390,9 @@ func (t *turn) readObjects(r io.Reader, program *Program) {
 	}
 }
 
-// lingers starts the timer for the program's exit if the turn is over. It stops the timer if
-// the turn continues. If the program can ask, its input ends with the turn. After work in the
-// background, the agent may continue and ask again, so the input ends only when the timer runs out.
+// lingers starts the timer for the program's exit if the turn is over. It stops the timer if the
+// turn continues. If the program can ask questions, its input ends with the turn. After background
+// work, the agent might continue and ask again, so the input ends only when the timer runs out.
 func (t *turn) lingers(said brief) {
 	switch {
 	case !said.over:
@@ -440,8 +440,7 @@ func (h hears) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// giveUp stops a program that cannot complete the turn. The problem becomes the error of the
-// turn.
+// giveUp stops a program that cannot complete the turn. The problem becomes the turn's error.
 func (t *turn) giveUp(problem string) {
 	t.lost = &TurnError{Program: t.session.agent.Program.Executable, Problem: problem}
 	t.stop(t.lost)
@@ -455,7 +454,7 @@ func (t *turn) cannotAnswer(problem string) {
 	}
 }
 
-// unknown returns the problem of a turn if the decoder recognized no line of the program's
+// unknown returns the problem of a turn if the decoder did not recognize any line of the program's
 // output.
 func (t *turn) unknown() string {
 	what := "it printed nothing"

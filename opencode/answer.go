@@ -9,10 +9,9 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// When the context is full, opencode compacts the session: it asks itself for a
-// summary and then prompts itself, with "Continue if you have next steps" or with a
-// copy of the prompt that did not fit. So whether a message is an answer depends on
-// the messages before it.
+// When the context is full, opencode compacts the session: it asks itself for a summary and then
+// prompts itself, with "Continue if you have next steps" or with a copy of the prompt that did not
+// fit. Therefore, whether a message is an answer depends on the messages before it.
 
 // kind is the role of a message in its turn.
 type kind uint8
@@ -21,10 +20,10 @@ const (
 	kindOther      kind = iota
 	kindPrompt          // a prompt from outside
 	kindSelf            // a prompt by opencode that makes the agent continue
-	kindJoined          // a message that has joined the turn
+	kindJoined          // a message that joined the turn
 	kindCompaction      // a request by opencode for a summary
 	kindSummary         // the summary
-	kindAgent           // a message of the agent
+	kindAgent           // a message from the agent
 )
 
 // facts holds the properties of a message from which a track is computed.
@@ -37,8 +36,7 @@ type facts struct {
 	whole   bool // the message is a complete answer
 }
 
-// The method "asks" reports whether the message is a prompt that someone other than
-// opencode wrote.
+// asks reports whether the message is a prompt that someone other than opencode wrote.
 func (f *facts) asks() bool { return f.kind == kindPrompt && !f.hidden }
 
 func (w *wireMessage) facts(m *bgagent.Message) facts {
@@ -76,13 +74,13 @@ func (w *wireMessage) facts(m *bgagent.Message) facts {
 	return f
 }
 
-// The function "visible" reports whether a text contains anything visible.
+// visible reports whether s contains any visible characters.
 func visible(s string) bool {
 	return strings.ContainsFunc(s, func(r rune) bool { return unicode.IsGraphic(r) && !unicode.IsSpace(r) })
 }
 
-// track is what is known about the current turn at some message. It is computed from
-// the session's messages in order, up to this message.
+// track holds what is known about the current turn at a given message. It is computed from the
+// session's messages in order, up to and including this message.
 type track struct {
 	prompt, key string // message id and first prompt id of the last prompt from outside
 	last        string // last prompt id of that prompt, if its turn was continued
@@ -92,9 +90,8 @@ type track struct {
 	compacted   int    // number of compactions since the agent's last text or tool call
 }
 
-// The method "next" processes the next message. opencode's own prompts get the role
-// RoleOther. If opencode prompts itself after a complete answer, the agent's later
-// messages get this role too.
+// next processes the next message. opencode's own prompts get the role RoleOther. If opencode
+// prompts itself after a complete answer, the agent's later messages get this role too.
 func (t *track) next(f facts, m *bgagent.Message) {
 	summed := t.summed
 	t.summed = false
@@ -127,13 +124,13 @@ func (t *track) next(f facts, m *bgagent.Message) {
 	}
 }
 
-// The function "none" changes a message so that it neither answers the prompt nor ends the turn.
+// none changes a message so that it neither answers the prompt nor ends the turn.
 func none(m *bgagent.Message) {
 	m.Role, m.Stop, m.Error, m.Provider = bgagent.RoleOther, bgagent.StopUntold, "", nil
 }
 
-// The method "stuck" reports whether the turn makes no progress because the input
-// does not fit into the model's context even after a compaction.
+// stuck reports whether the turn makes no progress because the input does not fit into the model's
+// context even after a compaction.
 func (t *track) stuck() bool { return t.compacted >= 2 }
 
 // String encodes the track for a cursor.
@@ -165,7 +162,7 @@ func parseTrack(s string) (t track, ok bool) {
 	return t, errs == [4]error{} && t.compacted >= 0
 }
 
-// line is a converted message, with the track after the message.
+// line is a converted message, together with the track after the message.
 type line struct {
 	bgagent.Message
 	track track
@@ -184,12 +181,11 @@ func (c *Client) lines(session string, t track, list []wireMessage) []line {
 	return out
 }
 
-// The type "over" records how the last turn of a session ended, as far as this client
-// knows.
+// over records how the last turn of a session ended, as far as this client knows.
 type over struct {
 	aborted string // id of the prompt message of the last turn that this client aborted
 	tooLong string // id of the prompt message of the last turn whose input was too long for the model
-	retried bool   // the last status of the session during a turn was "retry"
+	retried bool   // the session's last status during a turn was "retry"
 
 	tried string // id of the prompt message of the last turn with the status "retry"
 	tries int    // number of failed requests according to that status; 0 if the server has made another request since
@@ -205,12 +201,11 @@ func (c *Client) over(session string) over {
 	return over{}
 }
 
-// tooLongText is the error of a turn that the method giveUp has aborted.
+// tooLongText is the error of a turn that giveUp aborted.
 const tooLongText = "opencode has compacted the session twice in a row without an answer or a tool call"
 
-// apply corrects the stop reason of a message, and adds the number of requests to an error of the
-// provider. The argument "prompt" is the id of the message that began the turn; empty if it is not
-// known.
+// apply corrects the stop reason of a message, and adds the number of requests to a provider error.
+// The argument prompt is the id of the message that began the turn, or empty if it is unknown.
 func (o over) apply(prompt string, m *bgagent.Message) {
 	if m.Provider != nil && (prompt == "" || prompt == o.tried) && o.tries > 0 && !(o.blind && m.Provider.Tries > 0) {
 		m.Provider.Tries = o.tries + 1

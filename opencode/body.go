@@ -9,10 +9,10 @@ import (
 	"io"
 )
 
-// These bounds limit the responses of a server. Decompression can make a large body from
-// a small one. Decoding can make a large value from a small text: the three bytes of
-// "{}," become a struct. So bytes are counted after decompression, values are counted
-// during reading, and lists are decoded element by element.
+// These bounds limit a server's responses. Decompression can turn a small body into a large one.
+// Decoding can turn a small text into a large value: the three bytes of "{}," become a struct.
+// Therefore, bytes are counted after decompression, values are counted during reading, and lists
+// are decoded element by element.
 
 const (
 	// maxBody bounds the decompressed bytes of one response. A page of messages with
@@ -41,7 +41,7 @@ var (
 	errNotAnEntry = errors.New("an object was expected")
 )
 
-// The type "bounded" reads a response, and fails if the response exceeds the bounds.
+// bounded reads a response, and fails if the response exceeds the bounds.
 type bounded struct {
 	r      io.Reader
 	bytes  int
@@ -63,7 +63,7 @@ func (b *bounded) Read(p []byte) (n int, err error) {
 	return n, err
 }
 
-// counter counts the values of a JSON text. It ignores the contents of strings.
+// counter counts the values in JSON text. It ignores the contents of strings.
 type counter struct {
 	n                      int
 	quoted, escaped, blank bool
@@ -96,7 +96,7 @@ func (c *counter) add(p []byte) (kept int) {
 	return kept
 }
 
-// The function "small" reports whether a JSON text has at most maxValues values.
+// small reports whether the JSON text p has at most maxValues values.
 func small(p []byte) bool {
 	if len(p) <= maxValues {
 		return true
@@ -106,8 +106,7 @@ func small(p []byte) bool {
 	return c.n <= maxValues
 }
 
-// The interface "elements" decodes a list element by element. The value of call.out
-// can implement it.
+// elements decodes a list element by element. The value in call.out can implement it.
 type elements interface {
 	// element decodes the next element.
 	element(d *json.Decoder) error
@@ -135,8 +134,7 @@ func (l *list[T]) element(d *json.Decoder) error {
 	return nil
 }
 
-// The type "count" implements the interface "elements". It only counts the elements of
-// a list.
+// count implements the interface "elements". It only counts the elements of a list.
 type count struct{ n int }
 
 func (c *count) element(d *json.Decoder) error {
@@ -145,9 +143,8 @@ func (c *count) element(d *json.Decoder) error {
 	return lenient(d.Decode(&skip))
 }
 
-// The function "lenient" ignores an error about the type of a field: the decoder has
-// left only this field unset. In other versions of the server, a field can have
-// another type.
+// lenient ignores an error about the type of a field, because the decoder has left only this field
+// unset. In other versions of the server, a field can have another type.
 func lenient(err error) error {
 	var t *json.UnmarshalTypeError
 	if errors.As(err, &t) {
@@ -156,8 +153,8 @@ func lenient(err error) error {
 	return err
 }
 
-// The function "decode" decodes the body of a response into the value to which out
-// points. The body must contain exactly one value.
+// decode decodes the body of a response into the value to which out points. The body must contain
+// exactly one value.
 func decode(body io.Reader, out any) error {
 	in := bufio.NewReaderSize(&bounded{r: body}, 64<<10)
 	if start, _ := in.Peek(3); bytes.Equal(start, []byte("\xef\xbb\xbf")) {

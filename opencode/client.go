@@ -16,9 +16,8 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// Config holds the address of the server and the settings of new sessions. The zero
-// value means a server without a password on this machine, on the default port of
-// "opencode serve".
+// Config holds the server's address and the settings for new sessions. The zero value means a
+// server without a password on this machine, on the default port of "opencode serve".
 type Config struct {
 	// URL is the server's address, by default http://127.0.0.1:4096.
 	URL string
@@ -32,37 +31,35 @@ type Config struct {
 	// directory where the server was started.
 	Directory string
 
-	// Agent and Model are the defaults for sessions and prompts without an agent or a model.
-	// A model is written provider/model. If Model is empty, the agent's own model is used.
+	// Agent and Model are the defaults for sessions and prompts without an agent or a model. The
+	// format of a model is provider/model. If Model is empty, the agent's own model is used.
 	Agent, Model string
 
-	// Tools switches tools on or off in every new session. The rules of
-	// bgagent.Config.Permissions override Tools. If tasks should delegate only through bgagent,
-	// switch off "task", opencode's own tool for delegation: no manager sees the sessions that
-	// this tool starts.
+	// Tools switches tools on or off in every new session. The rules of bgagent.Config.Permissions
+	// override Tools. If tasks should delegate only through bgagent, switch off "task", opencode's
+	// own delegation tool, because no manager sees the sessions that this tool starts.
 	Tools map[string]bool
 
-	// Permission answers the permission questions of the sessions that this client runs, and of
-	// the descendants of these sessions. If Permission is nil, the task asks each question, as
-	// with PermissionReply.Ask. If Permission panics, the answer is a rejection. The agent reads
-	// the reason of a rejection. Permission may block, and it is called for several questions at
-	// once. While it runs, the task is shown as asking. After a restart, a
-	// call also holds up the other open questions of its session that the server lists: the manager
-	// learns of them once Permission has returned for all of them. ctx ends when the question is answered in another
+	// Permission answers the permission questions of the sessions that this client runs, and of the
+	// descendants of these sessions. If Permission is nil, the task asks each question, as with
+	// PermissionReply.Ask. If Permission panics, the answer is a rejection. The agent is told the
+	// reason for a rejection. Permission can block, and it can be called for several questions at
+	// once. While it runs, the task is shown as asking. After a restart, a call also holds up the
+	// other open questions of its session that the server lists: the manager learns about them once
+	// Permission has returned for all of them. ctx ends when the question is answered in another
 	// way, when the session falls idle, and on Close.
 	Permission func(ctx context.Context, q PermissionRequest) PermissionReply
 
-	// SilentNotices makes the client store notices in the parent session without
-	// starting a turn there. The agent of the session reads the notices with its next
-	// prompt.
+	// SilentNotices makes the client store notices in the parent session without starting a turn
+	// there. The session's agent reads the notices with its next prompt.
 	SilentNotices bool
 
-	// Timeout bounds the duration of each request except the event stream. The default
-	// is 15 seconds.
+	// Timeout limits the duration of each request except the event stream. The default is 15
+	// seconds.
 	Timeout time.Duration
 
-	// Logger gets the errors that break off the event stream, and the panics of
-	// Permission. If it is nil, nothing is logged.
+	// Logger logs the errors that interrupt the event stream, and panics in Permission. If it is
+	// nil, nothing is logged.
 	Logger *slog.Logger
 
 	// HTTPClient makes the requests. The default is a new client with a connect timeout of 5
@@ -91,8 +88,7 @@ type Client struct {
 	home string // result of Home
 	http *http.Client
 
-	// life is the context of the client's goroutines; Close ends it. wg counts these
-	// goroutines.
+	// life is the context of the client's goroutines; Close cancels it. wg counts these goroutines.
 	life  context.Context
 	close context.CancelFunc
 	wg    sync.WaitGroup
@@ -107,11 +103,11 @@ type Client struct {
 	stream   bool                    // the event stream is connected
 	breakOff context.CancelCauseFunc // closes the stream's connection; nil before the first connection
 	tell     func(bgagent.HostEvent) // emits an event; nil unless Events is running
-	dropped  []string                // forgotten sessions whose data the follower still holds
+	dropped  []string                // forgotten sessions for which the follower still holds data
 	heirs    int                     // number of sessions that the client has inherited
 }
 
-// New returns a client. It makes no request: call [Client.Check] to find out early
+// New returns a client. It does not contact the server; call [Client.Check] to find out early
 // whether the server can be used. The error names the invalid field.
 func New(cfg Config) (*Client, error) {
 	bad := func(field, format string, args ...any) (*Client, error) {
@@ -176,7 +172,7 @@ func transport() *http.Transport {
 	return t
 }
 
-// The function "absolute" reports whether the path is absolute on Unix or on Windows. The
+// absolute reports whether the path is absolute on Unix or on Windows. Both count, because the
 // server and this client can run on different operating systems.
 func absolute(path string) bool {
 	return strings.HasPrefix(path, "/") || strings.HasPrefix(path, `\\`) ||
@@ -198,8 +194,8 @@ func (c *Client) Close() error {
 	return nil
 }
 
-// spawn runs f on a new goroutine, for which Close waits. If the client is closed, the method
-// does nothing. c.mu must be held.
+// spawn runs f on a new goroutine, for which Close waits. If the client is closed, spawn does
+// nothing. c.mu must be held.
 func (c *Client) spawn(f func()) {
 	if !c.closed {
 		c.wg.Go(f)
@@ -218,8 +214,8 @@ func (c *Client) Check(ctx context.Context) (version string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, checkTime)
 	defer cancel()
 	for {
-		// A request that is made while the server starts might never be answered. So each
-		// request has a short timeout.
+		// A request that is made while the server starts might never be answered, so each request
+		// has a short timeout.
 		try, done := context.WithTimeout(ctx, checkTry)
 		var health struct {
 			Healthy *bool  `json:"healthy"`
@@ -241,9 +237,8 @@ func (c *Client) Check(ctx context.Context) (version string, err error) {
 	}
 }
 
-// catalog holds the agents and models of a directory. The server reads them from
-// files that can change. So the client asks the server again if an agent or a model
-// is not in the catalog.
+// catalog holds the agents and models of a directory. The server reads them from files that can
+// change, so the client asks the server again if an agent or a model is not in the catalog.
 type catalog struct {
 	agents []wireAgent
 	models map[string]bool // keys have the form provider/model
@@ -265,7 +260,7 @@ func (c *Client) Agents(ctx context.Context) ([]bgagent.AgentInfo, error) {
 	return out, nil
 }
 
-// The method "agents" asks the server for the agents of a directory and remembers them.
+// agents asks the server for the agents of a directory and remembers them.
 func (c *Client) agents(ctx context.Context, dir string) ([]wireAgent, error) {
 	var got list[wireAgent]
 	if err := c.do(ctx, call{method: http.MethodGet, path: "/agent", dir: dir, out: &got}); err != nil {
@@ -279,7 +274,7 @@ func (c *Client) agents(ctx context.Context, dir string) ([]wireAgent, error) {
 	return got.items, nil
 }
 
-// maxDirs bounds the number of remembered catalogs.
+// maxDirs limits the number of remembered catalogs.
 const maxDirs = 1000
 
 // remember stores the catalog of a directory. c.mu must be held.
@@ -365,8 +360,8 @@ func (c *Client) hasModel(ctx context.Context, dir string, m *wireModel) error {
 	return unknownModel("there is no provider %q on the opencode server for the model %q; there are: %s", m.ProviderID, name, some(providers))
 }
 
-// unknownModel returns the error about a model that the server does not have. The session has
-// received no prompt for that model.
+// unknownModel returns the error for a model that the server does not have. The session has not
+// received a prompt for that model.
 func unknownModel(format string, args ...any) error {
 	return &bgagent.ProviderError{Kind: bgagent.ProviderUnknownModel, Next: bgagent.NextRepeat, Message: fmt.Sprintf(format, args...)}
 }

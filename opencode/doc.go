@@ -1,6 +1,6 @@
 // Package opencode runs tasks as sessions of an opencode server. It implements
-// [bgagent.TurnStarter] with the server's HTTP API and event stream. It needs no HTTP
-// library except net/http.
+// [bgagent.TurnStarter] with the server's HTTP API and event stream. The only HTTP library that it
+// uses is net/http.
 //
 //	client, err := opencode.New(opencode.Config{URL: "http://127.0.0.1:4096", Password: os.Getenv("OPENCODE_SERVER_PASSWORD")})
 //	…
@@ -14,59 +14,56 @@
 //
 // # What it does
 //
-// Each task runs in a child session of the session that delegated the task. The child
-// session works in the same directory, and opencode's windows show it under its parent.
-// Prompts are sent with prompt_async. The event stream reports how a turn ended. After a
-// gap, or without a stream, the client reads statuses and messages instead. When a task
-// of a root session has ended, the session gets a message, and the session's agent
-// answers the message. The message is sent only while the session is idle, because the
-// server's answer to a message in the middle of a turn is unpredictable.
+// Each task runs in a child session of the session that delegated the task. The child session works
+// in the same directory, and opencode's windows show it under its parent. Prompts are sent with
+// prompt_async. The event stream reports how a turn ended. After a gap, or without a stream, the
+// client reads statuses and messages instead. When a root session's task ends, the session gets a
+// message, and the session's agent answers it. The message is sent only while the session is idle,
+// because the server's answer to a message in the middle of a turn is unpredictable.
 //
-// Every prompt and notice has its own message id and part id. So sending a prompt or a
-// notice again is harmless, even from another process. If an agent, a model or a
-// directory does not exist, the prompt is refused before it is sent, because the server
-// would accept the prompt and never run it. Config.Permission answers the permission
-// questions of the client's sessions and of their descendants. With bgagent.Config.Ask,
-// the task asks what Config.Permission does not decide, and questions to the user that
-// have options. All other questions to the user are declined. The client waits until the
-// server has answered an abort before it sends the next prompt. Late events from the
-// aborted turn do not end the next turn. [Client.Delete] aborts the turns in a session
-// and its descendants before it deletes these sessions.
+// Every prompt and notice has its own message id and part id, so sending a prompt or a notice again
+// is harmless, even from another process. If an agent, a model or a directory does not exist, the
+// prompt is refused before it is sent, because the server would accept the prompt and never run it.
+// Config.Permission answers the permission questions of the client's sessions and of their
+// descendants. With bgagent.Config.Ask, the task asks the permission questions that
+// Config.Permission leaves undecided, and the questions to the user that have options. All other
+// questions to the user are declined. Before it sends the next prompt, the client waits until the
+// server has answered an abort. Late events from the aborted turn do not end the next turn.
+// [Client.Delete] aborts the turns in a session and its descendants before it deletes these
+// sessions.
 //
 // A message for a running task joins its turn; see [Client.Steer].
 //
-// If the provider of the model refuses a request, the status, the error and the message of
-// the session contain a [bgagent.ProviderError]. The server can continue such a turn; see
-// [Client.StartTurn].
+// If the model provider refuses a request, the session's status, error and message contain a
+// [bgagent.ProviderError]. The server can continue such a turn; see [Client.StartTurn].
 //
 // # After a restart
 //
-// If the manager has a store, the next process continues the sessions of the earlier
-// process. When the manager reads the messages of such a session, the new client treats
-// the session as its own. From then on, it reports the session's messages in events and
-// answers the session's permission questions. The client recognizes sessions that were
-// created for tasks by a key in their metadata. It does not change other sessions.
+// If the manager has a store, the next process continues the sessions of the earlier process. Once
+// the manager reads the messages of such a session, the new client treats the session as its own.
+// From then on, it reports the session's messages in events and answers the session's permission
+// questions. The client recognizes sessions that were created for tasks by a key in their metadata.
+// It does not change other sessions.
 //
-// A cursor is also valid in another process. StartTurn recognizes a prompt that an earlier
-// process has sent if the prompt is among the last 500 messages and the last 16 prompts
-// and notices of the session. CreateSession returns the session that an earlier process
-// has created for the same key.
+// A cursor is also valid in another process. StartTurn recognizes a prompt that an earlier process
+// sent if the prompt is among the last 500 messages and the last 16 prompts and notices of the
+// session. CreateSession returns the session that an earlier process created for the same key.
 //
 // # What it cannot know
 //
-//   - The user of a root session can begin a turn after the client has found the session
-//     idle and before the client sends the notice. The server then answers the user and
-//     the notice in one turn.
-//   - opencode's own task tool starts sessions that no limit counts and no manager
-//     sees. Switch this tool off with Config.Tools, or set lower limits.
-//   - After a crash of the server, a session with a half-finished message looks like a session that
-//     has just become idle. The task ends as interrupted only if a second poll finds the session in
-//     the same state.
+//   - The user of a root session can begin a turn after the client finds the session idle but
+//     before the client sends the notice. The server then answers the user and the notice in one
+//     turn.
+//   - opencode's own task tool starts sessions that are not counted by any limit or seen by any
+//     manager. Switch this tool off with Config.Tools, or set lower limits.
+//   - After a server crash, a session with a half-finished message looks like a session that has
+//     just become idle. The task ends as interrupted only if a second poll finds the session in the
+//     same state.
 //   - The rules that a prompt sets stay in the session. If a user answers a permission
 //     question with "always" in opencode's window, the answer also applies to the
 //     tasks.
-//   - If a model fails with status 500, the server makes six requests in about 70 seconds
-//     before the turn fails.
+//   - If a model server responds with status 500, the opencode server makes six requests in about
+//     70 seconds before the turn fails.
 //   - If a compaction follows a complete answer, that answer is the result, even
 //     if opencode then prompts itself and the agent writes more text.
 //

@@ -12,9 +12,9 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// textPause is how long pieces of text are collected before the grown messages are emitted. A
-// message is not emitted for each piece, because its event copies its whole text. For each piece,
-// only an event about activity is emitted.
+// textPause is how long pieces of text are collected before the messages that have grown are
+// emitted. A message is not emitted for each piece, because its event copies its whole text. For
+// each piece, only an activity event is emitted.
 const textPause = 100 * time.Millisecond
 
 // drawn is a message that is assembled from the events in the stream.
@@ -26,7 +26,7 @@ type drawn struct {
 	dirty  bool              // the message has grown since it was last emitted
 }
 
-// The method "message" processes an event about a message.
+// message processes an event about a message.
 func (f *follower) message(ctx context.Context, kind string, p eventProperties) {
 	var info wireInfo
 	if kind == "message.updated" {
@@ -78,8 +78,8 @@ func (f *follower) message(ctx context.Context, kind string, p eventProperties) 
 	f.told(p.SessionID, d)
 }
 
-// fill reads the earlier messages of the turn if the stream did not send them and the
-// role of the message d depends on them. It reports whether the role of d is known.
+// fill reads the earlier messages of the turn if the stream did not send them and d's role depends
+// on them. It reports whether d's role is known.
 func (f *follower) fill(ctx context.Context, session string, d *drawn) bool {
 	if f.full[session] {
 		return true
@@ -115,15 +115,15 @@ func (f *follower) fill(ctx context.Context, session string, d *drawn) bool {
 	return true
 }
 
-// The method "look" converts the message and determines its facts.
+// look converts the message and determines its facts.
 func (d *drawn) look() (m bgagent.Message) {
 	m = d.msg.message()
 	d.facts = d.msg.facts(&m)
 	return m
 }
 
-// draw begins to assemble a message. If the stream did not send the beginning, the
-// method "draw" reads the message from the server. If reading fails, the result is nil.
+// draw begins to assemble a message. If the stream did not send the beginning, draw reads the
+// message from the server. If reading fails, the result is nil.
 func (f *follower) draw(ctx context.Context, kind string, p eventProperties, info wireInfo) *drawn {
 	d := &drawn{grown: map[string][]byte{}}
 	user := kind == "message.updated" && info.Role == "user"
@@ -196,8 +196,8 @@ func (d *drawn) update(kind string, p eventProperties, info wireInfo) {
 	}
 }
 
-// The method "told" emits the current state of a message. A user's message is emitted
-// only when its parts are known, because only the parts contain the id of the prompt.
+// told emits a message in its current state. A user's message is emitted only when its parts are
+// known, because only the parts contain the prompt's id.
 func (f *follower) told(session string, d *drawn) {
 	for id, text := range d.grown {
 		if part := d.part(id); part != nil {
@@ -223,7 +223,7 @@ func (f *follower) told(session string, d *drawn) {
 	f.c.over(session).apply(t.prompt, &m)
 	f.emit(bgagent.HostEvent{Kind: bgagent.HostMessage, Session: session, Message: &m})
 	if d.facts.kind == kindCompaction && f.c.giveUp(session, t) {
-		for _, x := range view { // giveUp has changed the stop reasons of the agent's messages
+		for _, x := range view { // giveUp changed the stop reasons of the agent's messages
 			if x.facts.kind == kindAgent {
 				f.told(session, x)
 			}
@@ -231,8 +231,8 @@ func (f *follower) told(session string, d *drawn) {
 	}
 }
 
-// flush emits the messages that have grown in one session, or in all sessions if the
-// argument "session" is empty.
+// flush emits the messages that have grown in the given session. If session is empty, it does so
+// for all sessions.
 func (f *follower) flush(session string) {
 	for id, view := range f.views {
 		if session != "" && id != session {

@@ -379,7 +379,7 @@ func finished(t *testing.T, url, session string) bool {
 	return false
 }
 
-// The method "right" checks that no work of the task was lost or done twice. If the turn of the task was
+// right checks that no work of the task was lost or done twice. If the turn of the task was
 // interrupted, a new attempt continues the task.
 func (h *held) right(c *opencode.Client, got bgagent.Task, key string, broken bool) {
 	h.Helper()

@@ -15,15 +15,15 @@ import (
 )
 
 const (
-	// streamSilence is the time without data after which the stream counts as broken.
-	// The server sends a heartbeat every 10 seconds.
+	// streamSilence is how long the stream can be without data before it counts as broken. The
+	// server sends a heartbeat every 10 seconds.
 	streamSilence = 25 * time.Second
 
 	reconnectMin = 100 * time.Millisecond
 	reconnectMax = 5 * time.Second
 
-	// reconnectTries is the number of consecutive failures after which Events returns,
-	// so that the manager can log the error. The manager then calls Events again.
+	// reconnectTries is the number of consecutive failures after which Events returns. The manager
+	// can then log the error. It calls Events again.
 	reconnectTries = 8
 
 	// maxEvent bounds the size of one event, in bytes. The largest events hold the output
@@ -38,10 +38,9 @@ const (
 // errFollowed is returned by a second call to Events.
 var errFollowed = errors.New("opencode: the event stream of this client is already followed; only one manager can use a client")
 
-// Events implements [bgagent.EventSource]. It follows the server's stream for all
-// directories, and reconnects when the stream breaks off or falls silent. Lost events
-// cannot be requested again, because the events have no ids. So Events emits
-// HostStreamGap when events might have been lost.
+// Events implements [bgagent.EventSource]. It follows the server's stream for all directories, and
+// reconnects when the stream drops or falls silent. Lost events cannot be requested again, because
+// the events have no ids. Therefore, Events emits HostStreamGap when events might have been lost.
 func (c *Client) Events(ctx context.Context, emit func(bgagent.HostEvent)) error {
 	c.mu.Lock()
 	if c.tell != nil {
@@ -80,8 +79,8 @@ func (c *Client) Events(ctx context.Context, emit func(bgagent.HostEvent)) error
 	}
 }
 
-// follow connects once and reads until the stream breaks off. The result "up" reports
-// whether the stream was connected.
+// follow connects once and reads until the stream drops. The result up reports whether the stream
+// was connected.
 func (c *Client) follow(ctx context.Context, emit func(bgagent.HostEvent), again bool) (up bool, err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -124,8 +123,8 @@ const streamLag = time.Second
 
 var errBehind = fmt.Errorf("the event stream has been more than %v behind the server's answers", streamLag)
 
-// keepsUp is called when the server has reported a session as idle. It checks whether
-// the stream has reported the same. It closes a stream that lags, because the manager would
+// keepsUp is called when the server has reported a session as idle. It checks whether the stream
+// has reported the same. If the stream lags behind, keepsUp closes it, because the manager would
 // conclude from a missing event that nothing happened.
 func (c *Client) keepsUp(session string) {
 	c.mu.Lock()
@@ -192,9 +191,8 @@ type lineReader struct {
 	cr   bool   // the last line ended with \r
 }
 
-// The method "next" returns a line without its end. If the line has more bytes than the
-// argument "most", the method returns only a part of the line, and the result "whole"
-// is false. The returned line is valid until the next call.
+// next returns a line without its terminator. If the line has more than "most" bytes, next returns
+// only a part of the line, and whole is false. The returned line is valid until the next call.
 func (l *lineReader) next(most int) (line []byte, whole bool, err error) {
 	l.long = l.long[:0]
 	if cap(l.long) > keepEvent {

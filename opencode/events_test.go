@@ -230,7 +230,7 @@ func TestEventsOfAnyShapeAndLengthAreReadOrPassedOver(t *testing.T) {
 	})
 }
 
-// The method "raw" sends a line on all streams.
+// raw sends a line on all streams.
 func (f *fakeServer) raw(line string) {
 	f.do(func() {
 		for st := range f.streams {

@@ -13,8 +13,8 @@ type fakeAsk struct {
 	answer chan map[string]any
 }
 
-// The method "ask" asks for a permission or asks the user, and waits for the reply. If the turn is
-// aborted, the server still lists the question, as opencode does.
+// ask asks for a permission or asks the user, and waits for the reply. If the turn is aborted, the
+// server still lists the question, as opencode does.
 func (t *fakeTurn) ask(id, verb string) {
 	t.message(id)
 	part := t.tool("bash")

@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// The method "refused" plays a turn whose requests are refused by the provider of the model.
+// refused plays a turn whose requests are refused by the provider of the model.
 func (t *fakeTurn) refused(id, verb, rest string) {
 	count, words, _ := strings.Cut(rest, " ")
 	n, _ := strconv.Atoi(count)

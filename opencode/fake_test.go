@@ -80,7 +80,7 @@ func newFake() *fakeServer {
 	}
 }
 
-// The method "now" returns the time by the server's clock, in ms since 1970.
+// now returns the time by the server's clock, in ms since 1970.
 func (f *fakeServer) now() int64 { return time.Now().Add(f.skew).UnixMilli() }
 
 // id returns an id that contains the time by the server's clock, so ids sort by time. f.mu
@@ -140,7 +140,7 @@ func (f *fakeServer) RoundTrip(req *http.Request) (*http.Response, error) {
 // intercept makes g answer all requests. If g returns nil, the server answers the request.
 func (f *fakeServer) intercept(g func(*http.Request) *http.Response) { f.do(func() { f.prefix = g }) }
 
-// The method "sent" returns the bodies of all prompts so far.
+// sent returns the bodies of all prompts so far.
 func (f *fakeServer) sent() (out []map[string]any) {
 	f.do(func() { out = slices.Clone(f.prompts) })
 	return out
@@ -445,13 +445,13 @@ func (f *fakeServer) restart() {
 	f.down = false
 }
 
-// The method "stop" ends the server and waits for its goroutines.
+// stop ends the server and waits for its goroutines.
 func (f *fakeServer) stop() {
 	f.crash()
 	f.wg.Wait()
 }
 
-// The method "do" calls g with the server's lock held.
+// do calls g with the server's lock held.
 func (f *fakeServer) do(g func()) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

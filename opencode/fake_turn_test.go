@@ -36,7 +36,7 @@ import (
 //	nap WORDS       works for a second, then answers with the words
 //	anything else   answers with the prompt
 
-// The method "prompt" accepts any prompt. f.mu must be held.
+// prompt accepts any prompt. f.mu must be held.
 func (f *fakeServer) prompt(s *fakeSession, body map[string]any) {
 	agent, _ := body["agent"].(string)
 	if agent == "" {
@@ -89,9 +89,8 @@ func (f *fakeServer) prompt(s *fakeSession, body map[string]any) {
 	f.wg.Go(func() { f.turn(ctx, s, turn) })
 }
 
-// The method "store" stores the message of a prompt. If the session already has a message with
-// the same id, new parts are added to the message, and parts with known ids replace the old
-// parts.
+// store stores the message of a prompt. If the session already has a message with the same id, new
+// parts are added to the message, and parts with known ids replace the old parts.
 func (f *fakeServer) store(s *fakeSession, body map[string]any, agent string) {
 	id := body["messageID"].(string)
 	m := s.message(id)
@@ -186,7 +185,7 @@ func (f *fakeServer) abort(id string) {
 	})
 }
 
-// The method "complete" ends a message. f.mu must be held.
+// complete ends a message. f.mu must be held.
 func (f *fakeServer) complete(s *fakeSession, m *fakeMessage, finish string) {
 	m.Info["time"] = map[string]any{"created": m.Info["time"].(map[string]any)["created"], "completed": f.now()}
 	if finish != "" {
@@ -224,7 +223,7 @@ func (t *fakeTurn) pause(d time.Duration) {
 	}
 }
 
-// The method "turn" plays one turn, which answers the queued prompts one after the other.
+// turn plays one turn, which answers the queued prompts one after the other.
 func (f *fakeServer) turn(ctx context.Context, s *fakeSession, turn int) {
 	t := &fakeTurn{f: f, ctx: ctx, s: s, turn: turn}
 	t.pause(20 * time.Millisecond)
@@ -253,7 +252,7 @@ func (f *fakeServer) turn(ctx context.Context, s *fakeSession, turn int) {
 	}
 }
 
-// The method "message" begins a message of the agent.
+// message begins a message of the agent.
 func (t *fakeTurn) message(parent string) bool {
 	return t.step(func() {
 		t.m = &fakeMessage{row: t.f.now()<<12 + int64(t.f.ids), Info: map[string]any{
@@ -264,7 +263,7 @@ func (t *fakeTurn) message(parent string) bool {
 	})
 }
 
-// The method "text" writes a text word by word.
+// text writes a text word by word.
 func (t *fakeTurn) text(text string) {
 	var part map[string]any
 	t.step(func() {
@@ -299,7 +298,7 @@ func (t *fakeTurn) toolDone(part map[string]any, state string) {
 	})
 }
 
-// The method "end" ends the message and emits its whole text.
+// end ends the message and emits its whole text.
 func (t *fakeTurn) end(finish string) {
 	t.step(func() {
 		for _, p := range t.m.Parts {

@@ -28,24 +28,24 @@ func (s wireStatus) status() bgagent.SessionStatus {
 	return bgagent.SessionStatus{} // SessionUnknown, because later versions of the server can report other statuses
 }
 
-// ownPause is longer than any pause before a retry that the server itself chooses. The longest such
-// pause that was seen is 35 seconds.
+// ownPause is longer than any retry pause that the server itself chooses. The longest such pause
+// seen so far is 35 seconds.
 const ownPause = time.Minute
 
-// provider describes the failed request that the server is going to repeat. The result is nil if the
-// connection has failed, because the cause can be the network of the server's machine. The server
-// repeats only requests that the provider has refused or that have broken off.
+// provider describes the failed request that the server is going to retry. If the connection
+// failed, the result is nil, because the cause can be the network of the server's machine. The
+// server retries only requests that the provider refused or that were cut off.
 func (s wireStatus) provider(now time.Time) *bgagent.ProviderError {
 	f := apifault.Fault{Text: s.Message}
 	if f.Lost() {
 		return nil
 	}
 	e := f.Repeated()
-	if e == nil { // if the server considered the key rejected, it would not repeat the request
+	if e == nil { // if the server considered the key rejected, it would not retry the request
 		e = &bgagent.ProviderError{Kind: bgagent.ProviderBroken, Message: apifault.Line(s.Message)}
 	}
 	e.Tries, e.Next = max(s.Attempt, 0), bgagent.NextContinue
-	if at := apifault.Ahead(millis(s.Next), now); at.Sub(now) > ownPause { // the provider has given the time
+	if at := apifault.Ahead(millis(s.Next), now); at.Sub(now) > ownPause { // the provider gave the time
 		e.RetryAt = at
 	}
 	return e
@@ -76,7 +76,7 @@ func (e *wireError) UnmarshalJSON(b []byte) error {
 	return lenient(json.Unmarshal(b, (*plain)(e)))
 }
 
-// The method "stop" returns the stop reason and the text for an error that ended a turn.
+// stop returns the stop reason and the message for an error that ended a turn.
 func (e *wireError) stop() (bgagent.StopReason, string) {
 	text := firstLine(e.Data.Message)
 	if text = cmp.Or(text, e.Name); text == "" {
@@ -93,8 +93,8 @@ func (e *wireError) stop() (bgagent.StopReason, string) {
 	return bgagent.StopError, text
 }
 
-// provider returns the error as an error of the model's provider, or nil if the provider is not the
-// cause. The argument "at" is the time of the error; zero means now.
+// provider returns the error as a [bgagent.ProviderError], or nil if the model provider is not the
+// cause. The argument at is the time of the error; zero means now.
 func (e *wireError) provider(at time.Time) *bgagent.ProviderError {
 	if stop, _ := e.stop(); stop != bgagent.StopError {
 		return nil
@@ -104,7 +104,7 @@ func (e *wireError) provider(at time.Time) *bgagent.ProviderError {
 	}
 	d := &e.Data
 	out := apifault.Fault{Status: d.Status, Names: []string{e.Name}, Text: d.Message, Headers: d.Headers, Body: d.Body, At: at}.OfOpencode().Error()
-	if out == nil && e.Name == "APIError" && d.Status == 0 && d.Retryable != nil && *d.Retryable { // the connection has failed
+	if out == nil && e.Name == "APIError" && d.Status == 0 && d.Retryable != nil && *d.Retryable { // the connection failed
 		out = &bgagent.ProviderError{Kind: bgagent.ProviderBroken, Message: apifault.Line(d.Message)}
 	}
 	if out == nil {

@@ -9,19 +9,19 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// follower converts the events of one connection into events for the manager. For
-// sessions that the client runs, it assembles messages from the pieces in the stream.
-// For other sessions, it emits no messages.
+// follower converts the events of one connection into events for the manager. For sessions that the
+// client runs, it assembles messages from the pieces in the stream. For other sessions, it does not
+// emit messages.
 type follower struct {
 	c     *Client
 	emit  func(bgagent.HostEvent)
 	again bool // this is not the client's first connection
 	up    bool // the server has confirmed the connection
 
-	// mu guards the fields below. It is needed because a timer emits grown text.
+	// mu guards the fields below. It is needed because a timer emits text that has grown.
 	mu     sync.Mutex
 	ended  bool
-	timer  *time.Timer                  // next emission of grown text; nil if none is due
+	timer  *time.Timer                  // next emission of text that has grown; nil if none is due
 	views  map[string]map[string]*drawn // assembled messages, by session and message id
 	whole  map[string]bool              // sessions whose turn has begun on this connection
 	full   map[string]bool              // sessions whose view holds the earlier messages of the turn
@@ -29,7 +29,7 @@ type follower struct {
 	idle   string                       // session that the last event reported as idle, or ""
 }
 
-// maxFailed bounds the number of sessions whose failure is remembered.
+// maxFailed limits the number of sessions whose failure is remembered.
 const maxFailed = 1000
 
 func newFollower(c *Client, emit func(bgagent.HostEvent), again bool) *follower {
@@ -62,8 +62,8 @@ type eventProperties struct {
 	Todos     []wireTodo      `json:"todos"`
 }
 
-// The method "event" processes one event. It skips an event that cannot be decoded.
-// data is nil if the event was too large.
+// event processes one event. It skips an event that cannot be decoded. data is nil if the event was
+// too large.
 func (f *follower) event(ctx context.Context, data []byte) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -131,8 +131,7 @@ func (f *follower) event(ctx context.Context, data []byte) {
 	}
 }
 
-// The function "concerns" reports whether an event of this type is about the work of a
-// session.
+// concerns reports whether an event of this type is about a session's work.
 func concerns(kind string) bool {
 	switch kind {
 	case "message.updated", "message.removed", "message.part.updated", "message.part.delta", "message.part.removed",
@@ -143,9 +142,8 @@ func concerns(kind string) bool {
 	return false
 }
 
-// forget drops the data of sessions that the client has forgotten. It is called when
-// the next event arrives. ForgetSession does not call it, because the function "emit"
-// can call ForgetSession.
+// forget drops the data of sessions that the client has forgotten. It is called when the next event
+// arrives. ForgetSession does not call it, because emit can call ForgetSession.
 func (f *follower) forget() {
 	f.c.mu.Lock()
 	defer f.c.mu.Unlock()
@@ -161,8 +159,7 @@ func (f *follower) forget() {
 	f.c.dropped = nil
 }
 
-// The method "connected" is called when the server has confirmed that the stream is
-// connected.
+// connected is called when the server confirms that the stream is connected.
 func (f *follower) connected() {
 	if f.up {
 		return
@@ -188,8 +185,7 @@ func (f *follower) tick() {
 	}
 }
 
-// The method "down" is called when the connection has ended. The follower emits
-// nothing afterwards.
+// down is called when the connection ends. After that, the follower does not emit anything.
 func (f *follower) down() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -205,8 +201,7 @@ func (f *follower) down() {
 	}
 }
 
-// The method "lost" is called when an event was missed. It makes the manager read
-// everything again.
+// lost is called if an event was missed. It makes the manager read everything again.
 func (f *follower) lost() {
 	clear(f.views)
 	clear(f.whole)
@@ -218,7 +213,7 @@ func (f *follower) lost() {
 	f.c.findAll(func(s *session) bool { return s.posed }) // the questions might have ended
 }
 
-// The method "asked" processes a question from an agent.
+// asked processes a question from an agent.
 func (f *follower) asked(e wireEvent, dir string) {
 	if e.Type == "permission.asked" {
 		var w wirePermission
@@ -233,9 +228,8 @@ func (f *follower) asked(e wireEvent, dir string) {
 	}
 }
 
-// The method "ours" reports whether the client runs the session. The result "awaited"
-// is the id of the turn's prompt message, or "" if the stream has already mentioned
-// this message.
+// ours reports whether the client runs the session. The result awaited is the id of the turn's
+// prompt message, or "" if the stream has already mentioned this message.
 func (f *follower) ours(session string) (ours bool, awaited string) {
 	f.c.mu.Lock()
 	defer f.c.mu.Unlock()
@@ -246,7 +240,7 @@ func (f *follower) ours(session string) (ours bool, awaited string) {
 	return s.ours, s.awaited
 }
 
-// The method "begun" records that the stream has mentioned the session's current turn.
+// begun records that the stream has mentioned the session's current turn.
 func (f *follower) begun(session string) {
 	f.c.mu.Lock()
 	defer f.c.mu.Unlock()
@@ -255,9 +249,8 @@ func (f *follower) begun(session string) {
 	}
 }
 
-// The method "status" processes the status of a session. If the session is reported as
-// idle before the stream has mentioned the prompt message of the new turn, the status
-// belongs to the previous, aborted turn.
+// status processes a session's status. If the session is reported as idle before the stream has
+// mentioned the prompt message of the new turn, the status belongs to the previous, aborted turn.
 func (f *follower) status(session string, w wireStatus) {
 	f.flush(session)
 	s := w.status()
@@ -302,9 +295,8 @@ func (f *follower) status(session string, w wireStatus) {
 	f.emit(bgagent.HostEvent{Kind: bgagent.HostStatus, Session: session, Status: s})
 }
 
-// The method "failure" processes an error in a session. The server often sends an error
-// twice, the second time with a stack trace as the message. The second event is
-// ignored.
+// failure processes a session's error. The server often sends an error twice, the second time with
+// a stack trace as the message. The second event is ignored.
 func (f *follower) failure(p eventProperties) {
 	if p.Error == nil || p.SessionID == "" {
 		return

@@ -6,17 +6,16 @@ import (
 	"strconv"
 )
 
-// An id of opencode consists of a prefix, for example msg_, then 12 hexadecimal digits
-// and 14 characters. The digits are the low 48 bits of the number 4096·t + n, where t
-// is the time in milliseconds and n is a counter. So ids sort by time.
+// An opencode id consists of a prefix such as msg_, then 12 hexadecimal digits and 14 characters.
+// The digits are the low 48 bits of the number 4096·t + n, where t is the time in milliseconds and
+// n is a counter. Therefore, ids sort by time.
 //
-// This client chooses the ids of its messages, so that sending a message again is
-// harmless. The characters are derived from bgagent's id of the prompt, so that the
-// message can be found again. The digits follow the digits of the session's newest
-// message or, in an empty session, the time at which the server created the
-// session. They do not come from this machine's clock, because this clock can be ahead
-// of the server's clock. The message would then sort after its own answer, and some
-// versions of the server would treat the message as an unanswered prompt.
+// This client chooses the ids of its messages, so that sending a message again is harmless. The
+// characters are derived from bgagent's id of the prompt, so that the message can be found again.
+// The digits follow the digits of the session's newest message or, in an empty session, the time at
+// which the server created the session. They do not come from this machine's clock, because this
+// clock can be ahead of the server's clock. In that case, the message would sort after its own
+// answer, and some versions of the server would treat the message as an unanswered prompt.
 
 const (
 	digits     = 12
@@ -53,8 +52,8 @@ func tail(key string) string {
 	return string(b)
 }
 
-// messageID returns the message id for a prompt or a notice. The argument "key" is
-// bgagent's id of the prompt or the notice.
+// messageID returns the message id for a prompt or a notice. The argument key is bgagent's id for
+// the prompt or notice.
 func (s stamp) messageID(key string) string {
 	return fmt.Sprintf("msg_%0*x%s", digits, uint64(s)&stampMask, tail(key))
 }

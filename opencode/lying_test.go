@@ -48,7 +48,7 @@ func (e *endless) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// The function "packed" compresses a body.
+// packed compresses a body.
 func packed(t *testing.T, body io.Reader) []byte {
 	t.Helper()
 	var b bytes.Buffer

@@ -14,19 +14,18 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// The server lists messages from the newest to the oldest, and has no list of changed
-// messages. So a cursor contains the id of the settled message, the last message that is
-// not expected to change. It also contains a hash of each later message that was
-// returned.
+// The server lists messages from newest to oldest, and has no list of changed messages. Therefore,
+// a cursor contains the id of the settled message, which is the last message that is not expected
+// to change. It also contains a hash of each later message that was returned.
 
 const (
-	// lateWindow is the number of messages at the end of a session that are read again
-	// even if they are finished. They are read again because an abort changes a message
-	// after the session has fallen idle.
+	// lateWindow is the number of messages at the end of a session that are read again even if they
+	// are finished. They are read again because an abort changes a message after the session
+	// becomes idle.
 	lateWindow = 4
-	// openWindow is the number of messages at the end of a session that are read again
-	// while they are unfinished. The number is limited because a message that a crash
-	// interrupted is never finished.
+	// openWindow is the number of messages at the end of a session that are read again while they
+	// are unfinished. The number is limited because a message that was interrupted by a crash is
+	// never finished.
 	openWindow = 64
 
 	firstChunk = 10
@@ -78,8 +77,7 @@ func parseCursor(cur bgagent.Cursor) (p position, err error) {
 	return p, nil
 }
 
-// cursor encodes the position. It leaves out the hashes of messages that the argument
-// "rest" does not contain.
+// cursor encodes the position. It leaves out the hashes of messages that rest does not contain.
 func (p position) cursor(rest []line) bgagent.Cursor {
 	var b strings.Builder
 	b.WriteString(cursorVersion + "|" + p.settled + "|")
@@ -97,8 +95,8 @@ func (p position) cursor(rest []line) bgagent.Cursor {
 	return bgagent.Cursor(b.String() + "|" + p.track.String())
 }
 
-// Messages implements [bgagent.MessageReader]. If the argument "max" is 0 or less, a page
-// has at most 100 messages.
+// Messages implements [bgagent.MessageReader]. If max is 0 or less, a page has at most 100
+// messages.
 func (c *Client) Messages(ctx context.Context, id string, after bgagent.Cursor, max int) (bgagent.Page, error) {
 	p, err := parseCursor(after)
 	if err != nil {
@@ -126,8 +124,8 @@ func (c *Client) Messages(ctx context.Context, id string, after bgagent.Cursor, 
 	return page, nil
 }
 
-// page returns a page of the new and changed messages in the argument "rest", which holds
-// the messages after the settled message.
+// page returns a page of the new and changed messages in rest, which holds the messages after the
+// settled message.
 func (p position) page(rest []line, after bgagent.Cursor, max int) bgagent.Page {
 	var page bgagent.Page
 	told := 0 // number of messages at the start of rest whose current state the caller knows after this page
@@ -154,13 +152,12 @@ func (p position) page(rest []line, after bgagent.Cursor, max int) bgagent.Page 
 	return page
 }
 
-// The function "final" reports whether a message is not expected to change.
+// final reports whether the message is not expected to change any more.
 func final(m *bgagent.Message) bool {
 	return m.Finished && !slices.ContainsFunc(m.Tools, func(t bgagent.MessageTool) bool { return t.State.InFlight() })
 }
 
-// The method "since" reads the messages after the settled message of the position, oldest
-// first.
+// since reads the messages after the settled message of the position, oldest first.
 func (c *Client) since(ctx context.Context, id string, p position) ([]line, error) {
 	list, found, err := c.back(ctx, id, func(w *wireMessage) bool { return w.Info.ID == p.settled })
 	if err != nil {
@@ -173,17 +170,17 @@ func (c *Client) since(ctx context.Context, id string, p position) ([]line, erro
 	if p.settled == "" {
 		return out, nil
 	}
-	// The settled message no longer exists because the user has reverted it. The older
-	// messages can still be recognized because ids sort by time.
+	// The settled message no longer exists because the user reverted it. The older messages can
+	// still be recognized because ids sort by time.
 	return slices.DeleteFunc(out, func(m line) bool {
 		_, seen := p.seen[m.ID]
 		return m.ID < p.settled && !seen
 	}), nil
 }
 
-// The method "back" reads messages backwards from the newest until the function "last"
-// returns true for a message. It returns the messages including this message, oldest
-// first. If the function never returns true, all messages are read.
+// back reads messages backwards, starting with the newest, until last returns true for a message.
+// It returns the messages read, including this message, oldest first. If last never returns true,
+// all messages are read.
 func (c *Client) back(ctx context.Context, id string, last func(*wireMessage) bool) (out []wireMessage, found bool, err error) {
 	if !isSession(id) {
 		return nil, false, c.noSession()

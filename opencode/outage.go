@@ -2,12 +2,12 @@ package opencode
 
 import "github.com/bgagent/bgagent"
 
-// If the server stops in the middle of a turn, it forgets the turn: the session is idle
-// afterwards and might contain no message of its agent. A session whose agent had nothing to say
-// looks the same. Only a client that noticed the outage can tell the two apart.
+// If the server stops in the middle of a turn, it forgets the turn: the session is idle afterwards
+// and might not contain any message from its agent. A session whose agent had nothing to say looks
+// the same. Only a client that noticed the outage can tell the two apart.
 
-// cutOff records that the server cannot be reached. Every current turn counts as cut
-// off until the server reports that its session is still in a turn.
+// cutOff records that the server cannot be reached. Every current turn counts as cut off until the
+// server reports that the turn's session is still in a turn.
 func (c *Client) cutOff() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -19,8 +19,8 @@ func (c *Client) cutOff() {
 // cutText is the error of a turn that was cut off.
 const cutText = "the opencode server was unreachable in the middle of the turn"
 
-// The method "rests" records that a session is idle, and emits an error if the session's turn was
-// cut off. If the turn ended properly all the same, its last message shows that. c.mu must be held.
+// rests records that a session is idle, and emits an error if the session's turn was cut off. If
+// the turn did end properly, its last message shows this. c.mu must be held.
 func (c *Client) rests(s *session) {
 	if s.cut && c.tell != nil {
 		c.tell(bgagent.HostEvent{Kind: bgagent.HostError, Session: s.id, Stop: bgagent.StopInterrupted, Error: cutText})
@@ -28,7 +28,7 @@ func (c *Client) rests(s *session) {
 	s.turn, s.cut = "", false
 }
 
-// The method "works" records that a session is in a turn. c.mu must be held.
+// works records that a session is in a turn. c.mu must be held.
 func (c *Client) works(s *session, w wireStatus) {
 	s.cut = false
 	if s.over.retried = w.Type == "retry"; s.over.retried {

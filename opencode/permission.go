@@ -14,13 +14,12 @@ import (
 	"github.com/bgagent/bgagent/internal/asktext"
 )
 
-// PermissionRequest is an agent's request for access, for instance to a command or a
-// file.
+// PermissionRequest is an agent's request for access, for example to a command or a file.
 type PermissionRequest struct {
 	Session    string         // the session that asks
 	Task       string         // the nearest session that this client runs: Session itself or one of its ancestors
 	Permission string         // the kind of access, for example bash, edit or external_directory
-	Patterns   []string       // the objects of the access, for example a command or a path
+	Patterns   []string       // what the agent wants to access, for example a command or a path
 	Metadata   map[string]any // further details from the server
 }
 
@@ -28,7 +27,7 @@ type PermissionRequest struct {
 type PermissionReply struct {
 	Allow  bool
 	Always bool   // if Allow is set: similar requests are allowed until the server stops
-	Reason string // if Allow is not set: the reason that the agent reads; by default a general sentence
+	Reason string // if Allow is not set: the reason that the agent is given; by default a general sentence
 
 	// If Leave is set, the client does not answer the question, and a user can answer it
 	// in opencode's own window. The session waits until the question is answered.
@@ -41,7 +40,7 @@ type PermissionReply struct {
 	Ask bool
 }
 
-// Texts that an agent reads if its question is rejected without a reason.
+// Reasons that an agent is given if its question is rejected without a reason.
 const (
 	noReason    = "This was not allowed." + advice
 	advice      = asktext.Advice
@@ -53,18 +52,18 @@ type ask struct {
 	id, session, dir string
 	text             string             // one line for users
 	request          *PermissionRequest // nil for a question to the user
-	details          map[string]any     // request.Metadata with its numbers as the server has written them
+	details          map[string]any     // request.Metadata with its numbers as the server wrote them
 	question         *wireAsked         // question to the user; nil if it cannot be answered with one of its options
-	tool             wireCall           // tool call that asks
+	tool             wireCall           // tool call that asks the question
 	listed           bool               // the question was found in a list, so its turn might have been aborted
 	changed          bool               // another question had the same id
-	owner            string             // the session found by findOwner; empty if there is no owner or the owner is not known yet
+	owner            string             // the session found by findOwner; empty if there is no owner or the owner is not yet known
 	ctx              context.Context
 	cancel           context.CancelFunc
 	orphaned         bool              // the question has no owner
 	posed            *bgagent.Question // question as the manager asks it; nil if the manager does not ask it
 	told             bool              // the question was emitted
-	owned            chan struct{}     // closed when the owner is known, or that there is none
+	owned            chan struct{}     // closed when it is known who the owner is, or that there is none
 	settled          chan struct{}     // closed when it is known whether the manager asks the question
 }
 
@@ -90,9 +89,9 @@ func (w *wireQuestion) ask(dir string) *ask {
 // untitled is the text of a question that has no text.
 const untitled = "a question to the user"
 
-// The method "asking" registers a question. A goroutine handles the question if this
-// client runs the question's session or an ancestor of it. The result is the registered
-// question. It is nil if the question is not valid or no longer asked.
+// asking registers a question. If this client runs the question's session or an ancestor of it, a
+// goroutine handles the question. The result is the registered question. It is nil if the question
+// is invalid or is no longer asked.
 func (c *Client) asking(a *ask) *ask {
 	if a.id == "" || !isSession(a.session) {
 		return nil
@@ -103,7 +102,7 @@ func (c *Client) asking(a *ask) *ask {
 	if c.closed || c.dead[a.id] || known != nil && known.isSame(a) {
 		return known
 	}
-	if known != nil { // an answer to the known question must not answer this one
+	if known != nil { // an answer to the known question must not be used for this one
 		c.unask(known)
 		a.changed = true
 		c.tellQuestions(known.owner)
@@ -119,8 +118,8 @@ func (c *Client) asking(a *ask) *ask {
 	return a
 }
 
-// The method "answered" records that a question is no longer open. A list that was requested before, and
-// an event that comes late, can still contain the question.
+// answered records that a question is no longer open. A list that was requested earlier or a late
+// event can still contain the question.
 func (c *Client) answered(id string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -172,8 +171,8 @@ func (c *Client) drop(session string) {
 	}
 }
 
-// The method "asked" returns the text of the oldest open question of the session or of a
-// descendant. It returns "" if there is no open question.
+// asked returns the text of the oldest open question of the session or its descendants. It returns
+// "" if there is no open question.
 func (c *Client) asked(session string) string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -183,8 +182,8 @@ func (c *Client) asked(session string) string {
 	return ""
 }
 
-// askOf returns the oldest open question of the session or of a descendant. It returns
-// nil if there is no open question. Ids sort by time. c.mu must be held.
+// askOf returns the oldest open question of the session or its descendants. It returns nil if there
+// is no open question. Ids sort by time. c.mu must be held.
 func (c *Client) askOf(session string) (oldest *ask) {
 	for _, a := range c.asks {
 		if a.owner == session && (oldest == nil || a.id < oldest.id) {
@@ -202,7 +201,7 @@ func (c *Client) tellAsking(a *ask) {
 	}
 }
 
-// maxAncestors bounds the number of sessions that findOwner checks.
+// maxAncestors limits the number of sessions that findOwner checks.
 const maxAncestors = 16
 
 // findOwner looks for a session that this client runs. It begins at the question's
@@ -230,8 +229,8 @@ func (c *Client) findOwner(a *ask) (owner string, err error) {
 	return "", nil
 }
 
-// ownerOf finds the owner of a question, sets the field "owner" and returns the owner. It
-// returns "" if the question has no owner or is no longer open.
+// ownerOf finds the owner of a question, stores it in a.owner and returns it. It returns "" if the
+// question has no owner or is no longer open.
 func (c *Client) ownerOf(a *ask) string {
 	for {
 		c.mu.Lock()
@@ -261,8 +260,8 @@ func (c *Client) ownerOf(a *ask) string {
 	}
 }
 
-// The method "answer" decides who answers a question that has an owner. If it is this client, the
-// method repeats the request until the request succeeds or the question is no longer open.
+// answer decides who answers a question that has an owner. If this client answers it, the request
+// is repeated until it succeeds or the question is no longer open.
 func (c *Client) answer(a *ask) {
 	defer a.cancel()
 	reply := c.judge(a)
@@ -272,8 +271,8 @@ func (c *Client) answer(a *ask) {
 	}
 }
 
-// judge returns the reply of this client to the question. The result is nil if somebody else
-// answers the question, or if nobody has to.
+// judge returns this client's reply to the question. If somebody else answers the question, or if
+// no answer is needed, the result is nil.
 func (c *Client) judge(a *ask) *PermissionReply {
 	owner := c.ownerOf(a)
 	close(a.owned)
@@ -288,7 +287,7 @@ func (c *Client) judge(a *ask) *PermissionReply {
 			return &reply
 		}
 	}
-	if a.request == nil && a.question == nil { // there is no set of answers to choose from
+	if a.request == nil && a.question == nil { // there are no options to choose from
 		return &PermissionReply{}
 	}
 	return c.pose(a)
@@ -307,8 +306,8 @@ func (c *Client) reply(ctx context.Context, a *ask, reply PermissionReply) error
 func permissionPath(id string) string     { return "/permission/" + url.PathEscape(id) + "/reply" }
 func questionPath(id, rest string) string { return "/question/" + url.PathEscape(id) + rest }
 
-// decide calls Config.Permission, the host's policy, which is not nil. If the policy panics or ends its
-// goroutine, the reply is a rejection.
+// decide calls Config.Permission, the host's policy, which must not be nil. If the policy panics or
+// ends its goroutine, the reply is a rejection.
 func (c *Client) decide(a *ask, owner string) (reply PermissionReply) {
 	request := *a.request
 	request.Task = owner
@@ -372,7 +371,7 @@ func sleep(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// logPanic reports a panic of the host's policy.
+// logPanic logs a panic in the host's policy.
 func (c *Client) logPanic(v any, stack []byte) {
 	if c.cfg.Logger != nil {
 		c.cfg.Logger.Error("opencode: Config.Permission panicked", "panic", fmt.Sprint(v), "stack", string(stack))

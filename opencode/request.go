@@ -18,10 +18,10 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// ServerError is the error of a request without an answer or with an unexpected answer.
-// It matches [bgagent.ErrNoSession] if the server reports that the session does not
-// exist. It matches [bgagent.ErrUnreachable] if a session or a turn was not started
-// because the server could not be reached.
+// ServerError is the error of a request without an answer or with an unexpected answer. It matches
+// [bgagent.ErrNoSession] if the server reports that the session does not exist. It matches
+// [bgagent.ErrUnreachable] if the server could not be reached, so that a session or a turn was not
+// started.
 type ServerError struct {
 	URL    string // URL of the server
 	Status int    // status of the HTTP answer; 0 if there was no answer
@@ -33,7 +33,7 @@ type ServerError struct {
 	away   bool // the server could not be reached, so the session or the turn was not started
 }
 
-// Error returns one line with the error and the advice.
+// Error returns the error and the advice in one line.
 func (e *ServerError) Error() string {
 	var s string
 	switch {
@@ -60,10 +60,10 @@ func (e *ServerError) Unwrap() error { return e.Err }
 // the server could not be reached.
 func (e *ServerError) Is(target error) bool { return target == bgagent.ErrUnreachable && e.away }
 
-// unstarted sets the field "away" of a [ServerError] if the request could not reach the
-// server and certainly started nothing. If the argument "asks" is true, the request only
-// prepares a start. It starts nothing, even if the server receives it. Any other request
-// starts a session or a turn when the server receives it. It certainly started nothing
+// unstarted sets the field "away" of a [ServerError] if the request could not reach the server and
+// it is certain that it did not start anything. If asks is true, the request only prepares a start,
+// and does not start anything, even if the server receives it. Any other request starts a session
+// or a turn when the server receives it. Such a request is certain not to have started anything
 // only if it was never sent.
 func unstarted(asks bool, err error) error {
 	var e *ServerError
@@ -90,14 +90,14 @@ func isUnsent(err error) bool {
 		errors.As(err, &dns) || errors.Is(err, syscall.ECONNREFUSED)
 }
 
-// isBroken reports whether a connection broke off or timed out. Connections break off when
-// a server stops, and can time out while a server starts.
+// isBroken reports whether a connection dropped or timed out. Connections drop when a server stops,
+// and can time out while a server starts.
 func isBroken(err error) bool {
 	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, errSlow) ||
 		errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) || errors.Is(err, net.ErrClosed)
 }
 
-// Advice about an unexpected or missing answer.
+// Advice for an unexpected or missing answer.
 const (
 	adviceUnreachable = `start it with "opencode serve", or correct opencode.Config.URL`
 	adviceHung        = "it may still be starting, or hang: look into its log, or restart it"
@@ -111,17 +111,16 @@ type call struct {
 	method string
 	path   string // path of the URL; ids in it are escaped
 	query  url.Values
-	dir    string // value of the query parameter "directory"; if empty, the server uses its own working directory
+	dir    string // query parameter "directory"; if empty, the server uses its own working directory
 	body   any
 	out    any          // receives the decoded answer; nil if an answer without a body is expected
 	header *http.Header // receives the header of the answer; can be nil
 }
 
-// errSlow is the reason why a request failed if it took longer than Config.Timeout.
+// errSlow is the cause of the failure if a request took longer than Config.Timeout.
 var errSlow = errors.New("no answer in time")
 
-// The method "do" makes a request. If the request was made and has failed, the error is a
-// [*ServerError].
+// do makes a request. If the request was made but failed, the error is a [*ServerError].
 func (c *Client) do(ctx context.Context, r call) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, c.cfg.Timeout, &slow{c.cfg.Timeout})
 	defer cancel()
@@ -163,7 +162,7 @@ type slow struct{ after time.Duration }
 func (e *slow) Error() string        { return fmt.Sprintf("%v (%v)", errSlow, e.after) }
 func (e *slow) Is(target error) bool { return target == errSlow || target == context.DeadlineExceeded }
 
-// maxRedirects bounds the number of redirects that are followed for one request.
+// maxRedirects limits the number of redirects that are followed for one request.
 const maxRedirects = 5
 
 // stays is the CheckRedirect function of an HTTP client. It allows only redirects that
@@ -225,7 +224,7 @@ func (c *Client) request(ctx context.Context, r call) (*http.Request, error) {
 	return req, nil
 }
 
-// The method "unreached" returns the error for a request without an answer.
+// unreached returns the error for a request without an answer.
 func (c *Client) unreached(ctx context.Context, err error) error {
 	var ue *url.Error
 	if errors.As(err, &ue) {
@@ -243,7 +242,7 @@ func (c *Client) unreached(ctx context.Context, err error) error {
 	return e
 }
 
-// The method "refused" returns the error for an answer with a status other than success.
+// refused returns the error for an answer with a status other than success.
 func (c *Client) refused(resp *http.Response) error {
 	status := resp.StatusCode
 	e := &ServerError{URL: c.base, Status: status}
@@ -276,8 +275,7 @@ func (c *Client) refused(resp *http.Response) error {
 	return e
 }
 
-// The function "missing" reports whether the error means that the requested object does
-// not exist.
+// missing reports whether the error means that the requested object does not exist.
 func missing(err error) bool {
 	var e *ServerError
 	return errors.Is(err, bgagent.ErrNoSession) || errors.As(err, &e) && e.Status == http.StatusNotFound
@@ -286,14 +284,14 @@ func missing(err error) bool {
 // sessionPath returns the path of a session's URL, followed by rest.
 func sessionPath(id, rest string) string { return "/session/" + url.PathEscape(id) + rest }
 
-// isSession reports whether the id can belong to a session of opencode. The server
-// would fail with status 500 for any other id.
+// isSession reports whether the id can belong to an opencode session. For any other id, the server
+// would fail with status 500.
 func isSession(id string) bool { return strings.HasPrefix(id, "ses") }
 
 // noSession returns the error for a session that does not exist on the server.
 func (c *Client) noSession() error { return &ServerError{URL: c.base, Err: bgagent.ErrNoSession} }
 
-// The function "some" sorts the names and returns the first few as a list for a sentence.
+// some sorts the names and returns the first few as a list for a sentence.
 func some(names []string) string {
 	slices.Sort(names)
 	const most = 20

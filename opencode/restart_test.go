@@ -69,7 +69,7 @@ func (p *process) crash() {
 	p.store.Crash()
 }
 
-// The function "restarts" runs a test in a bubble of testing/synctest, with a fake server.
+// restarts runs a test in a bubble of testing/synctest, with a fake server.
 func restarts(t *testing.T, test func(a *afterlife)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {

@@ -14,18 +14,17 @@ import (
 // session. The client reads everything else from the server: the directory, the parent, the rules
 // and the prompts. The id of each prompt is in the metadata of the prompt's part.
 
-// Home implements [bgagent.SessionHome]. It returns the address of the server, without
-// the user and the password. A loopback address means a different server on every
-// machine. Therefore, managers on several machines must not share a store if their
-// servers have loopback addresses.
+// Home implements [bgagent.SessionHome]. It returns the server's address, without the user and the
+// password. A loopback address means a different server on every machine. Therefore, managers on
+// several machines must not share a store if their servers have loopback addresses.
 func (c *Client) Home() string { return c.home }
 
 // sameTitle is the maximum number of sessions that are searched for a key.
 const sameTitle = 100
 
-// The method "repeated" looks for a session that was already created for the key. An earlier process
-// can have created the session and ended before it stored the id. The boolean result
-// reports whether there is such a session.
+// repeated looks for a session that was already created for the key. An earlier process might have
+// created the session and exited before it stored the id. The boolean result reports whether there
+// is such a session.
 func (c *Client) repeated(ctx context.Context, dir, key string, in *wireNewSession) (w wireSession, found bool, err error) {
 	query := url.Values{"limit": {strconv.Itoa(sameTitle)}}
 	if in.Title != "" {
@@ -53,10 +52,10 @@ func (w *wireSession) key() (key string) {
 	return key
 }
 
-// inherit makes the client treat a session as its own if an earlier process has created
-// the session for a task. The client calls inherit when the manager reads the messages of
-// the session, because a manager reads only the messages of its own tasks. If the session
-// cannot be fetched, the next call tries again.
+// inherit makes the client treat a session as its own if an earlier process created the session for
+// a task. The client calls inherit when the manager reads the messages of the session, because a
+// manager reads only the messages of its own tasks. If the session cannot be fetched, the next call
+// tries again.
 func (c *Client) inherit(ctx context.Context, id string) {
 	if !isSession(id) {
 		return
@@ -89,7 +88,7 @@ func (c *Client) inherit(ctx context.Context, id string) {
 	}
 }
 
-// recall remembers the prompts that the lines of an inherited session contain. It assumes that the
+// recall records the prompts that the lines of an inherited session contain. It assumes that the
 // turn of the last prompt is still running. If that turn has ended, the next status shows it.
 func (c *Client) recall(id string, lines []line) {
 	c.mu.Lock()

@@ -106,7 +106,7 @@ func (r *rig) launch(prompt string) bgagent.Task {
 	return task
 }
 
-// The method "wait" waits for the end of a task.
+// wait waits for the end of a task.
 func (r *rig) wait(task bgagent.Task) bgagent.Task {
 	r.t.Helper()
 	ended, err := r.m.Wait(r.t.Context(), bgagent.Caller{}, bgagent.WaitAll, task.ID)
@@ -114,8 +114,7 @@ func (r *rig) wait(task bgagent.Task) bgagent.Task {
 	return ended[0]
 }
 
-// The method "under" waits until the agent of a task works, and returns the current state of
-// the task.
+// under waits until the agent of a task works, and returns the current state of the task.
 func (r *rig) under(task bgagent.Task) bgagent.Task {
 	r.t.Helper()
 	time.Sleep(time.Second)
@@ -171,7 +170,7 @@ func (r *rig) count(method, part string) (n int) {
 	return n
 }
 
-// The method "told" returns the events of one kind that the client has emitted for a session.
+// told returns the events of one kind that the client has emitted for a session.
 func (r *rig) told(session string, kind bgagent.HostEventKind) (out []bgagent.HostEvent) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -16,52 +16,51 @@ import (
 // session is the client's record of a session. Client.mu guards its fields.
 type session struct {
 	id      string
-	dir     string     // working directory; empty if not known yet
+	dir     string     // working directory; empty if not yet known
 	parent  string     // empty for a root session
 	created int64      // Unix time in milliseconds by the server's clock
-	ours    bool       // this client has created, prompted or inherited the session
+	ours    bool       // this client created, prompted or inherited the session
 	key     string     // key of the task in the session's metadata; empty if there is none
-	empty   bool       // this client has created the session, and the session has no messages yet
-	rules   []wireRule // the permission rules that this client has set
+	empty   bool       // this client created the session, and the session has no messages yet
+	rules   []wireRule // the permission rules that this client set
 	ruled   bool       // the field "rules" is set
 
 	inherited bool // the session is from an earlier process, and its prompts have not been read yet
 	unlisted  bool // the session is from an earlier process, and its open questions are not known yet
-	searched  bool // the field "sent" contains the messages that an earlier process has sent
+	searched  bool // the field "sent" contains the messages that an earlier process sent
 
 	posed bool // the manager might have open questions of the session
 
 	sent   []sent        // the last prompts and notices, oldest first
-	aborts int           // unanswered requests to abort
+	aborts int           // number of unanswered abort requests
 	calm   chan struct{} // closed when aborts becomes zero; nil while it is zero
 
 	turn  string     // id of the prompt message of the current turn; empty when the turn is known to have ended
-	asked wirePrompt // prompt of the last turn that this client has started, without its parts; messages that join the turn have the same agent, model and system text
+	asked wirePrompt // prompt of the last turn that this client started, without its parts; messages that join the turn have the same agent, model and system text
 	cut   bool       // the server could not be reached during the current turn
 
 	joins  int           // number of messages that are being added to the current turn
 	joined chan struct{} // closed when joins becomes zero; nil while it is zero
-	unread []string      // ids of stored messages that possibly no turn has read
+	unread []string      // ids of stored messages that might not have been read by any turn
 	over   over
 
-	// State of the session according to the event stream. It is needed to check whether
-	// the stream keeps up with the server.
+	// The session's state according to the event stream. It is needed to check whether the stream
+	// keeps up with the server.
 	awaited string    // id of the current turn's prompt message until the stream mentions it; then empty
 	busy    bool      // according to the stream, the session is in a turn
-	behind  time.Time // time from which the server has reported the session as idle but the stream has not; zero if they agree
+	behind  time.Time // since when the server has reported the session as idle but the stream has not; zero if they agree
 }
 
-// The type "sent" describes a prompt or a notice that was sent to a session: the field
-// "key" is bgagent's id of the prompt or the notice, and the field "message" is the id
-// of the resulting message on the server.
+// sent describes a prompt or a notice that was sent to a session: key is bgagent's id for the
+// prompt or notice, and message is the id of the resulting message on the server.
 type sent struct{ key, message string }
 
-// maxSent bounds the number of sent prompts and notices that are remembered for a
-// session. Older prompts and notices are never sent again.
+// maxSent limits the number of sent prompts and notices that are remembered per session. Older
+// prompts and notices are never sent again.
 const maxSent = 16
 
-// maxSessions bounds the number of remembered sessions. When the bound is reached, the
-// client forgets the sessions that it does not run, for example the sessions of users.
+// maxSessions limits the number of remembered sessions. When the limit is reached, the client
+// forgets the sessions that it does not run, for example users' sessions.
 const maxSessions = 4096
 
 // session returns the record of a session, and creates the record if needed. c.mu must
@@ -88,7 +87,7 @@ func (c *Client) evict() {
 	}
 }
 
-// learn updates the record of a session from the server's answer. c.mu must be held.
+// learn updates a session's record from the server's answer. c.mu must be held.
 func (c *Client) learn(w wireSession) *session {
 	s := c.session(w.ID)
 	s.dir, s.parent, s.created, s.key = w.Directory, w.ParentID, int64(w.Time.Created), w.key()
@@ -115,18 +114,17 @@ func (c *Client) fetch(ctx context.Context, id string) (w wireSession, err error
 	return w, nil
 }
 
-// CreateSession implements [bgagent.SessionClient]. If the server has the session
-// s.Parent, the new session is its child and works in its directory. If s.Directory is
-// set, the new session works there instead. CreateSession refuses an agent or model that does not
-// exist, and a directory that cannot be read, because the server would accept them and report an
-// error later or never. The error matches [bgagent.ErrUnreachable] if the server cannot be reached
-// and no session was created.
+// CreateSession implements [bgagent.SessionClient]. If the session s.Parent exists on the server,
+// the new session is its child and works in its directory. If s.Directory is set, the new session
+// works there instead. CreateSession refuses an agent or model that does not exist, and a directory
+// that cannot be read, because the server would accept them and report an error later or not at
+// all. The error matches [bgagent.ErrUnreachable] if the server cannot be reached and no session
+// was created.
 //
-// If s.Key is set, the client stores it in the session's metadata. A repeated call with
-// the same key returns the session that the first call has created, even in another
-// process. To find that session, the client searches the 100 newest sessions whose titles
-// contain s.Title. If the session is not among them, the client creates another session,
-// and the first session remains empty.
+// If s.Key is set, the client stores it in the session's metadata. A repeated call with the same
+// key returns the session that the first call created, even in another process. To find that
+// session, the client searches the 100 newest sessions whose titles contain s.Title. If the session
+// is not among them, the client creates another session, and the first session remains empty.
 func (c *Client) CreateSession(ctx context.Context, s bgagent.SessionSpec) (string, error) {
 	in, dir, err := c.newSession(ctx, s)
 	if err != nil {
@@ -162,8 +160,8 @@ func (c *Client) CreateSession(ctx context.Context, s bgagent.SessionSpec) (stri
 	return w.ID, nil
 }
 
-// newSession prepares the request for a new session, and returns the session's
-// directory. It does not create the session.
+// newSession prepares the request for a new session and determines the session's directory. It does
+// not create the session.
 func (c *Client) newSession(ctx context.Context, s bgagent.SessionSpec) (in wireNewSession, dir string, err error) {
 	in = wireNewSession{Title: s.Title, Agent: cmp.Or(s.Agent, c.cfg.Agent), Permission: c.rules(s.Permissions)}
 	dir = s.Directory
@@ -180,8 +178,8 @@ func (c *Client) newSession(ctx context.Context, s bgagent.SessionSpec) (in wire
 	return in, dir, err
 }
 
-// The method "usable" checks the directory, the agent and the model, because the server
-// would not check them. It returns the model, split into provider and name.
+// usable checks the directory, the agent and the model, because the server does not check them. It
+// returns the model, split into provider and name.
 func (c *Client) usable(ctx context.Context, dir, agent, model string) (*wireModel, error) {
 	m, err := parseModel(cmp.Or(model, c.cfg.Model))
 	if err != nil {
@@ -198,10 +196,9 @@ func (c *Client) usable(ctx context.Context, dir, agent, model string) (*wireMod
 	return m, c.hasModel(ctx, dir, m)
 }
 
-// The method "readable" returns an error if the server cannot read the directory. When
-// the server lists an unreadable directory, it fails with status 500. The result is not
-// remembered: a directory can be removed later, and a turn in it would run and find
-// nothing.
+// readable returns an error if the server cannot read the directory. When the server lists an
+// unreadable directory, it fails with status 500. The result is not remembered: a directory can be
+// removed later, and a turn in it would run and find nothing.
 func (c *Client) readable(ctx context.Context, dir string) error {
 	if dir == "" {
 		return nil
@@ -220,8 +217,8 @@ func (c *Client) readable(ctx context.Context, dir string) error {
 	return nil // a server without this route reports an unreadable directory later
 }
 
-// Abort implements [bgagent.SessionClient]. It returns when the server has answered.
-// The session is then idle, but the events that report this can come later.
+// Abort implements [bgagent.SessionClient]. It returns when the server has answered. The session is
+// then idle, but the events that report this can arrive later.
 func (c *Client) Abort(ctx context.Context, id string) error {
 	if !isSession(id) {
 		return nil
@@ -252,8 +249,8 @@ func (c *Client) Abort(ctx context.Context, id string) error {
 	return nil
 }
 
-// The method "calmed" waits until no request to abort the session is in flight, and no message is being
-// added to a turn. The server might never run a prompt that overtakes a request to abort.
+// calmed waits until no abort request for the session is in flight, and no message is being added
+// to a turn. The server might never run a prompt that overtakes an abort request.
 func (c *Client) calmed(ctx context.Context, id string) error {
 	for {
 		c.mu.Lock()
@@ -292,13 +289,12 @@ func (c *Client) ForgetSession(id string) {
 	}
 }
 
-// deletePoll is the pause between two polls of the statuses of the sessions that Delete
-// will delete.
+// deletePoll is the pause between two polls of the status of the sessions that Delete will delete.
 const deletePoll = 50 * time.Millisecond
 
-// Delete deletes a session and its descendants with their messages. Deleting a session
-// alone would not stop its turn. So Delete first aborts the turns and waits until the
-// sessions are idle or ctx ends. If the session does not exist, Delete returns nil.
+// Delete deletes a session and its descendants, including their messages. Deleting a session does
+// not stop its turn, so Delete first aborts the turns and waits until the sessions are idle or ctx
+// ends. If the session does not exist, Delete returns nil.
 func (c *Client) Delete(ctx context.Context, id string) error {
 	w, err := c.fetch(ctx, id)
 	if errors.Is(err, bgagent.ErrNoSession) {
@@ -351,7 +347,7 @@ func (c *Client) descendants(ctx context.Context, top wireSession) ([]string, er
 	return ids, nil
 }
 
-// The method "rested" waits until none of the sessions is in a turn.
+// rested waits until none of the sessions is in a turn.
 func (c *Client) rested(ctx context.Context, ids []string) error {
 	tick := time.NewTicker(deletePoll)
 	defer tick.Stop()

@@ -10,14 +10,13 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// lookups bounds the number of sessions that are fetched concurrently.
+// lookups limits the number of sessions that are fetched concurrently.
 const lookups = 8
 
-// Statuses implements [bgagent.TurnStarter]. Each request returns the busy sessions of
-// one directory. The sessions that are not in the list are fetched one by one, to
-// distinguish an idle session from a session that does not exist. Sessions whose status
-// could not be determined are missing from the result. Statuses returns an error only
-// if no status could be determined.
+// Statuses implements [bgagent.TurnStarter]. Each request returns the busy sessions of one
+// directory. The sessions that are not in the list are fetched one by one, to distinguish an idle
+// session from a session that does not exist. Sessions whose status could not be determined are
+// missing from the result. Statuses returns an error only if it could not determine any status.
 func (c *Client) Statuses(ctx context.Context, ids []string) (map[string]bgagent.SessionStatus, error) {
 	q := statusQuery{c: c, out: make(map[string]bgagent.SessionStatus, len(ids)), fresh: map[string]bool{}}
 	byDir, unknown := map[string][]string{}, []string{}

@@ -13,23 +13,23 @@ import (
 
 var _ bgagent.Steerer = (*Client)(nil)
 
-// joinsKey is the key of bgagent.TurnMessage.ID in the metadata of the part of a message that has joined a
+// joinsKey is the metadata key for bgagent.TurnMessage.ID in the part of a message that joined a
 // turn. The server stores the metadata.
 const joinsKey = "bgagent.joins"
 
-// joinPoll is the time between two checks whether the turn has read a message.
+// joinPoll is the pause between two checks of whether the turn has read a message.
 const joinPoll = 200 * time.Millisecond
 
 var errNoTurn = errors.New("the session is not in a turn")
 
-// Steer implements [bgagent.Steerer]. The message becomes a message of the session. The server's loop for
-// the running turn reads it before its next request to the model: after the tool calls of the current
-// request, or after its text, which is not cut. The turn then ends with the answer to the message. Steer
-// returns nil once the next request has begun. If the turn ends first, Steer removes the message again
-// and returns an error, and no turn starts. If ctx ends first, the error matches [bgagent.ErrUncertain],
-// because the server does not remove messages from a running turn, so the turn can still read the
-// message. If it does not, the client removes the message before it starts the next turn. Messages cannot
-// join a turn that began before this client was created.
+// Steer implements [bgagent.Steerer]. The message becomes a message of the session. The server's
+// loop for the running turn reads it before its next request to the model: after the tool calls of
+// the current request, or after its text, which is not cut. The turn then ends with the answer to
+// the message. Steer returns nil once the next request has begun. If the turn ends first, Steer
+// removes the message and returns an error, and no turn starts. If ctx ends first, the error
+// matches [bgagent.ErrUncertain], because the server does not remove messages from a running turn,
+// so the turn can still read the message. If it does not, the client removes the message before it
+// starts the next turn. Messages cannot join a turn that began before this client was created.
 func (c *Client) Steer(ctx context.Context, id string, msg bgagent.TurnMessage) error {
 	if !isSession(id) {
 		return c.noSession()
@@ -53,8 +53,8 @@ func (c *Client) Steer(ctx context.Context, id string, msg bgagent.TurnMessage) 
 	return err
 }
 
-// holdTurns makes the next turn of the session wait until the function "done" is called. The function
-// "asked" returns the prompt of the last turn, and reports whether no request to abort is in flight.
+// holdTurns makes the next turn of the session wait until done is called. The function asked
+// returns the prompt of the last turn, and reports whether no abort request is in flight.
 func (c *Client) holdTurns(id string) (asked func() (wirePrompt, bool), done func()) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -77,8 +77,8 @@ func (c *Client) holdTurns(id string) (asked func() (wirePrompt, bool), done fun
 	}
 }
 
-// join stores the message in a session that was in a turn shortly before, and waits until the turn has
-// read it. The argument "in" is the prompt of the turn, without its parts.
+// join stores the message in a session that was in a turn shortly before, and waits until the turn
+// has read it. The argument in is the turn's prompt, without its parts.
 func (c *Client) join(ctx context.Context, id string, msg bgagent.TurnMessage, in wirePrompt) error {
 	message, there, err := c.place(ctx, id, msg.ID)
 	if err != nil {
@@ -146,8 +146,8 @@ func (c *Client) awaitRead(ctx context.Context, id, message string) error {
 	}
 }
 
-// wasRead reports whether the model was asked after the message was stored: the server then has an answer to
-// this message, or to a later one that was read together with it.
+// wasRead reports whether the model was called after the message was stored. In that case, the
+// server has an answer to this message, or to a later one that was read together with it.
 func (c *Client) wasRead(ctx context.Context, id, message string) (read bool, err error) {
 	_, _, err = c.back(ctx, id, func(w *wireMessage) bool {
 		read = read || w.Info.ParentID >= message
@@ -180,8 +180,8 @@ func (c *Client) remove(ctx context.Context, id, message string) error {
 	return err
 }
 
-// settleJoins waits until no message is being added to a turn of the session. It removes the messages that
-// no turn has read. Otherwise the next turn would get them.
+// settleJoins waits until no message is being added to a turn of the session. It removes the
+// messages that no turn has read, because the next turn would otherwise get them.
 func (c *Client) settleJoins(ctx context.Context, id string) error {
 	for {
 		c.mu.Lock()

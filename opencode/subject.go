@@ -9,7 +9,8 @@ import (
 	"github.com/bgagent/bgagent/internal/asktext"
 )
 
-// subject returns what the agent wants to do: the whole command or diff, or all that is known about the access.
+// subject returns what the agent wants to do: the whole command or diff, or everything that is
+// known about the access.
 func (a *ask) subject(input json.RawMessage) string {
 	command, _ := a.details["command"].(string)
 	diff, _ := a.details["diff"].(string)

@@ -13,12 +13,11 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// StartTurn implements [bgagent.TurnStarter]. It first waits until no request to abort
-// the session is in flight. Another call with the same p.ID does not start a second
-// turn, even from another process. StartTurn refuses an agent or model that does not exist, and a
-// directory that no longer exists, because the server would accept the prompt and never run it. The
-// error matches [bgagent.ErrUnreachable] if the server cannot be reached and the prompt was not
-// sent.
+// StartTurn implements [bgagent.TurnStarter]. It first waits until no abort request for the session
+// is in flight. Another call with the same p.ID does not start a second turn, even from another
+// process. StartTurn refuses an agent or model that does not exist, and a directory that no longer
+// exists, because the server would accept the prompt and never run it. The error matches
+// [bgagent.ErrUnreachable] if the server cannot be reached and the prompt was not sent.
 //
 // If p.Unanswered is set, the server continues the turn of that prompt, and the model gets
 // neither the prompt again nor p.Text. If the session no longer has the prompt, or has a
@@ -40,9 +39,8 @@ func (c *Client) StartTurn(ctx context.Context, id string, p bgagent.Prompt) err
 	return unstarted(false, c.send(ctx, id, message, p.ID, p.Text, in))
 }
 
-// The method "ready" prepares the session for a prompt and chooses the id of the
-// prompt's message. The boolean result reports whether the session already has the
-// message. The method does not start the turn.
+// ready prepares the session for a prompt and chooses the id of the prompt's message. The boolean
+// result reports whether the session already has the message. ready does not start the turn.
 func (c *Client) ready(ctx context.Context, id string, p bgagent.Prompt) (in wirePrompt, message string, there bool, err error) {
 	dir, err := c.adopt(ctx, id, c.rules(p.Permissions))
 	if err != nil {
@@ -75,9 +73,9 @@ func (p *wirePrompt) setModel(m *wireModel) {
 	}
 }
 
-// adopt sets the permission rules of the session, marks the session as run by this
-// client, and returns its directory. The server appends the rules to the rules that an
-// earlier process has set. If several rules match, the server applies the last one.
+// adopt sets the permission rules of the session, marks the session as run by this client, and
+// returns its directory. The server appends the rules to those that an earlier process set. If
+// several rules match, the server applies the last one.
 func (c *Client) adopt(ctx context.Context, id string, want []wireRule) (dir string, err error) {
 	c.mu.Lock()
 	s := c.session(id)
@@ -105,8 +103,8 @@ func (c *Client) adopt(ctx context.Context, id string, want []wireRule) (dir str
 	return w.Directory, nil
 }
 
-// Numbers of messages that the client reads to find out whether the session already has
-// the message of a prompt or a notice. It begins with the newest message.
+// How many messages the client reads, beginning with the newest, to find out whether the session
+// already has the message of a prompt or a notice.
 const (
 	newest   = 10  // for a session whose earlier messages from bgagent are known to this client
 	earliest = 500 // for a session to which an earlier process might have sent messages
@@ -166,7 +164,7 @@ func (c *Client) place(ctx context.Context, id, key string) (message string, the
 	return at.messageID(key), false, nil
 }
 
-// The method "has" reports whether the session has the message.
+// has reports whether the session has the message.
 func (c *Client) has(ctx context.Context, id, message string) (bool, error) {
 	var m struct {
 		Info struct {
@@ -183,9 +181,9 @@ func (c *Client) has(ctx context.Context, id, message string) (bool, error) {
 	return err == nil, nil
 }
 
-// sentFor returns the id of a prompt or a notice if a client of this package has sent the
-// message for it. It returns "" for all other messages, such as copies of prompts that the
-// server has made. If the prompt was continued, the result is its first id.
+// sentFor returns the id of a prompt or a notice if a client of this package sent the message for
+// it. It returns "" for all other messages, such as copies of prompts that the server made. If the
+// prompt was continued, the result is its first id.
 func (m *wireMessage) sentFor() string {
 	for i := range m.Parts {
 		if key := m.Parts[i].promptID(); key != "" && strings.HasSuffix(m.Info.ID, tail(key)) {
@@ -211,8 +209,8 @@ func (s *session) note(x sent) {
 	}
 }
 
-// send sends a message, or the parts in the argument "in" if it has any. It first remembers
-// the message, because the server's answer can be lost.
+// send sends a message with the given text, or with the parts of in if there are any. It first
+// records the message, because the server's answer can be lost.
 func (c *Client) send(ctx context.Context, id, message, key, text string, in wirePrompt) error {
 	in.MessageID = message
 	continues := in.Parts != nil
@@ -223,7 +221,7 @@ func (c *Client) send(ctx context.Context, id, message, key, text string, in wir
 	s := c.session(id)
 	s.note(sent{key, message})
 	if continues {
-		s.over = over{} // it is about the turn that is continued
+		s.over = over{} // it describes the turn that is continued
 	}
 	s.over.tries = 0
 	if !in.NoReply {
@@ -252,11 +250,10 @@ func (c *Client) send(ctx context.Context, id, message, key, text string, in wir
 // NoticeIDs implements [bgagent.NoticeRecognizer]: the id of a notice is the id of its message.
 func (c *Client) NoticeIDs() bool { return true }
 
-// Notify implements [bgagent.Notifier]. The notice becomes a message of the session,
-// for the agent and the model that the session last used. Notify returns
-// [bgagent.ErrBusy] while the session is in a turn. It does so even with Config.SilentNotices,
-// because the server also answers silent messages in the middle of a turn. Sending the same notice
-// again is harmless.
+// Notify implements [bgagent.Notifier]. The notice becomes a message of the session, for the agent
+// and the model that the session last used. Notify returns [bgagent.ErrBusy] while the session is
+// in a turn. It does so even with Config.SilentNotices, because during a turn the server also
+// answers silent messages. Sending the same notice again is harmless.
 func (c *Client) Notify(ctx context.Context, id string, n bgagent.Notice) error {
 	if !isSession(id) {
 		return c.noSession()

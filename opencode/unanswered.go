@@ -11,15 +11,15 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// The server keeps a prompt whose turn the provider of the model has refused. If the message of the
-// prompt is sent again without its part, the server continues the turn, and the model gets the
-// prompt once. In place of that part, the client sends one with an empty text, which the model does
-// not get. The metadata of this part contains the id of the new prompt, so every client can find
-// out from the session whether the turn was continued for this prompt.
+// If the model provider refuses a turn, the server keeps the prompt. If the prompt's message is
+// sent again without its part, the server continues the turn, and the model gets the prompt once.
+// In place of that part, the client sends one with empty text, which the model does not get. The
+// metadata of this part contains the id of the new prompt, so every client can find out from the
+// session whether the turn was continued for this prompt.
 
-// keys returns the ids of the prompts that a message of this package stands for: the id of the prompt
-// that was sent, followed by the ids of the prompts that have continued its turn. A copy that the
-// server has made has the same keys.
+// keys returns the ids of the prompts that a message of this package stands for: the id of the
+// prompt that was sent, followed by the ids of the prompts that continued its turn. A copy that the
+// server made has the same keys.
 func (m *wireMessage) keys() (keys []string) {
 	for i := range m.Parts {
 		if key := m.Parts[i].promptID(); key != "" {
@@ -33,9 +33,9 @@ func (m *wireMessage) keys() (keys []string) {
 // A turn has fewer messages.
 const deepest = 20_000
 
-// The method "unanswered" looks for the message of an earlier prompt whose turn is to be continued for
-// the prompt with the given key. It returns the id of the message and the part to send. The part is nil
-// if the turn cannot be continued. The boolean result reports whether the session already has the
+// unanswered looks for the message of an earlier prompt whose turn is to be continued for the
+// prompt with the given key. It returns the message's id and the part to send. If the turn cannot
+// be continued, the part is nil. The boolean result reports whether the session already has the
 // prompt.
 func (c *Client) unanswered(ctx context.Context, id, earlier, key string) (message string, part *wirePromptPart, there bool, err error) {
 	var keys []string
@@ -61,7 +61,7 @@ func (c *Client) unanswered(ctx context.Context, id, earlier, key string) (messa
 		c.session(id).note(sent{key, message})
 		return message, nil, true, nil
 	}
-	if lines := c.lines(id, track{}, list); lines[len(lines)-1].track.whole { // the server would not ask the model again
+	if lines := c.lines(id, track{}, list); lines[len(lines)-1].track.whole { // the server would not call the model again
 		return "", nil, false, nil
 	}
 	return message, &wirePromptPart{
@@ -70,7 +70,7 @@ func (c *Client) unanswered(ctx context.Context, id, earlier, key string) (messa
 	}, false, nil
 }
 
-// The method "continued" reports whether the turn of a prompt message is continued or was continued.
+// continued reports whether the turn of a prompt message is being continued or was continued.
 func (c *Client) continued(session, message string) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -87,9 +87,9 @@ func (c *Client) continued(session, message string) bool {
 
 // continuedBefore returns the message of the last prompt if the position is after that message and
 // the prompt's turn has been continued since the position was determined. The caller needs the
-// message, because it may know only the earlier ids of the prompt. The method records the last id
-// in the position and in the later messages, which are in the argument "rest", so that the message
-// is not returned again for a later position.
+// message, because it might know only the earlier ids of the prompt. continuedBefore records the
+// last id in the position and in the later messages in rest, so that the message is not returned
+// again for a later position.
 func (c *Client) continuedBefore(ctx context.Context, id string, p *position, rest []line) (*bgagent.Message, error) {
 	prompt, known := p.track.prompt, cmp.Or(p.track.last, p.track.key)
 	if prompt == "" || slices.ContainsFunc(rest, func(l line) bool { return l.ID == prompt }) {
@@ -104,7 +104,7 @@ func (c *Client) continuedBefore(ctx context.Context, id string, p *position, re
 	}
 	var w wireMessage
 	err := c.do(ctx, call{method: http.MethodGet, path: sessionPath(id, "/message/"+url.PathEscape(prompt)), out: &w})
-	if missing(err) { // the user has reverted it
+	if missing(err) { // the user reverted it
 		return nil, nil
 	}
 	if err != nil {
@@ -129,8 +129,8 @@ func (c *Client) continuedBefore(ctx context.Context, id string, p *position, re
 	return &m, nil
 }
 
-// lastKey returns the id of the last prompt that this client knows for a message. It returns "" if the
-// client knows none. Client.mu must be held.
+// lastKey returns the id of the last prompt that this client knows for a message, or "" if it does
+// not know any. Client.mu must be held.
 func (s *session) lastKey(message string) (key string) {
 	for _, x := range s.sent {
 		if x.message == message {
@@ -140,8 +140,8 @@ func (s *session) lastKey(message string) (key string) {
 	return key
 }
 
-// The method "tries" returns how often the server has made the request that has now failed for
-// good. It returns 0 if the number is not known.
+// tries returns how many times the server made the request that has now finally failed. It returns
+// 0 if the number is unknown.
 func (c *Client) tries(session string) int {
 	c.mu.Lock()
 	defer c.mu.Unlock()

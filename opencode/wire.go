@@ -89,7 +89,7 @@ type wireInfo struct {
 	ID        string `json:"id"`
 	SessionID string `json:"sessionID"`
 	Role      string `json:"role"`
-	ParentID  string `json:"parentID"` // in a message of the assistant: the message that it answers
+	ParentID  string `json:"parentID"` // in an assistant message: the message that it answers
 	Summary   bool   `json:"-"`        // the assistant wrote the message as a summary of older messages
 	Time      struct {
 		Created   float64 `json:"created"`
@@ -108,8 +108,8 @@ type wireInfo struct {
 	} `json:"tokens"`
 }
 
-// UnmarshalJSON decodes the info of a message. The field "summary" is a boolean in a
-// message of the assistant, and an object in a message of the user.
+// UnmarshalJSON decodes the info of a message. The field "summary" is a boolean in an assistant
+// message, and an object in a user message.
 func (i *wireInfo) UnmarshalJSON(b []byte) error {
 	type plain wireInfo
 	in := struct {
@@ -203,14 +203,13 @@ func (p *wirePart) promptID() string {
 	return id
 }
 
-// The method "joins" reports whether the part is a message that has joined a turn; see [Client.Steer].
+// joins reports whether the part is a message that joined a turn; see [Client.Steer].
 func (p *wirePart) joins() bool {
 	var m map[string]json.RawMessage
 	return len(p.Metadata) > 0 && json.Unmarshal(p.Metadata, &m) == nil && len(m[joinsKey]) > 0
 }
 
-// The method "continues" reports whether opencode wrote the part to make an agent continue
-// after a compaction.
+// continues reports whether opencode wrote the part to make an agent continue after a compaction.
 func (p *wirePart) continues() bool {
 	var m struct {
 		Continue bool `json:"compaction_continue"`
@@ -218,9 +217,8 @@ func (p *wirePart) continues() bool {
 	return len(p.Metadata) > 0 && json.Unmarshal(p.Metadata, &m) == nil && m.Continue
 }
 
-// metadataKey is the key of bgagent.Prompt.ID or bgagent.Notice.ID in the metadata of a
-// part, and of bgagent.SessionSpec.Key in the metadata of a session. The server stores the
-// metadata.
+// metadataKey is the metadata key for bgagent.Prompt.ID or bgagent.Notice.ID in a part, and for
+// bgagent.SessionSpec.Key in a session. The server stores the metadata.
 const metadataKey = "bgagent"
 
 type wireMessage struct {
@@ -272,7 +270,8 @@ type wirePermission struct {
 	Tool       wireCall    `json:"tool"`
 }
 
-// wireDetails are the details of a permission request. If they are not an object, there are none.
+// wireDetails holds the details of a permission request. If the value is not an object, there are
+// no details.
 type wireDetails struct {
 	plain map[string]any // for Config.Permission
 	exact map[string]any // the same, with numbers as they are written
@@ -296,7 +295,7 @@ type wireQuestion struct {
 	Tool      wireCall    `json:"tool"`
 }
 
-// wireCall names the tool call that asks.
+// wireCall identifies the tool call that asks the question.
 type wireCall struct {
 	MessageID string `json:"messageID"`
 	CallID    string `json:"callID"`
@@ -312,7 +311,7 @@ func (m *wireMessage) message() bgagent.Message {
 		out.Role = bgagent.RoleAgent
 		out.Usage = m.Info.usage()
 		m.ended(&out)
-	default: // the summary of a compaction answers no prompt
+	default: // the summary of a compaction does not answer any prompt
 		out.Usage = m.Info.usage()
 		out.Finished = m.Info.Time.Completed > 0 || m.Info.Error != nil
 	}
@@ -348,8 +347,8 @@ func (i *wireInfo) usage() bgagent.Usage {
 	return bgagent.Usage{InputTokens: whole(t.Input) + whole(t.Cache.Read) + whole(t.Cache.Write), OutputTokens: whole(t.Output), Cost: max(i.Cost, 0)}
 }
 
-// The function "whole" converts a number of tokens. It returns 0 if the number is
-// negative, too large or not a number.
+// whole converts a number of tokens. It returns 0 if the number is negative, too large or not a
+// number.
 func whole(n float64) int64 {
 	const most = 1 << 50
 	if n > 0 && n < most {
@@ -358,9 +357,9 @@ func whole(n float64) int64 {
 	return 0
 }
 
-// The method "ended" sets the stop reason of an agent's message that has ended. Some
-// completed messages have no error and no finish reason. If the message is empty, the turn
-// was aborted before a retry of the model. Otherwise the stream of the model broke off.
+// ended sets the stop reason of an agent message that has ended. Some completed messages have
+// neither an error nor a finish reason. If such a message is empty, the turn was aborted before the
+// model request was retried. Otherwise the model's stream was cut off.
 func (m *wireMessage) ended(out *bgagent.Message) {
 	i := &m.Info
 	if i.Error != nil {
@@ -394,23 +393,23 @@ func (m *wireMessage) ended(out *bgagent.Message) {
 	}
 }
 
-// The method "empty" reports whether the message contains no output of the agent.
+// empty reports whether the message contains no output from the agent.
 func (m *wireMessage) empty() bool {
 	return !slices.ContainsFunc(m.Parts, func(p wirePart) bool {
 		return p.Type == "tool" || (p.Type == "text" || p.Type == "reasoning") && p.Text != ""
 	})
 }
 
-// Values in a tool call that was declined without a message for the agent: the name of the
-// tool that asks the user, and opencode's error texts. The turn ends with this call.
+// Values in a tool call that was declined without a message for the agent: the name of the tool
+// that asks the user, and opencode's error messages. The turn ends with this call.
 const (
 	questionTool       = "question"
 	declinedQuestion   = "The user dismissed this question"
 	declinedPermission = "The user rejected permission to use this specific tool call"
 )
 
-// The method "declined" returns the reason why the turn ended with the tool calls of the
-// message. It returns "" if the turn continues after the tool calls.
+// declined returns the reason why the turn ended with the message's tool calls. It returns "" if
+// the turn continues after them.
 func (m *wireMessage) declined() (why string) {
 	for i := range m.Parts {
 		p := &m.Parts[i]
@@ -428,8 +427,8 @@ func (m *wireMessage) declined() (why string) {
 	return why
 }
 
-// tool returns the tool call of a part. The id of the part serves as the id of the tool
-// call, because model servers reuse the ids of calls.
+// tool returns the tool call of a part. The id of the part serves as the id of the tool call,
+// because model servers reuse call ids.
 func (p *wirePart) tool() bgagent.MessageTool {
 	state := bgagent.ToolPending
 	switch p.State.Status {
@@ -450,7 +449,7 @@ func (p *wirePart) tool() bgagent.MessageTool {
 	return t
 }
 
-// The function "separate" appends a piece of text as a separate paragraph.
+// separate appends s as a separate paragraph.
 func separate(b *strings.Builder, s string) {
 	if b.Len() > 0 && s != "" {
 		b.WriteString("\n\n")

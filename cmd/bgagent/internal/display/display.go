@@ -179,8 +179,8 @@ func count(n int, noun string) string {
 	return fmt.Sprintf("%d %ss", n, noun)
 }
 
-// The function "clean" makes one line for a terminal from an agent's text. It removes escape
-// sequences and control characters, which could move the cursor.
+// clean makes one line for a terminal from an agent's text. It removes escape sequences and control
+// characters, which could move the cursor.
 func clean(s string) string {
 	return strings.Join(strings.FieldsFunc(cleantext.String(s), func(r rune) bool {
 		return unicode.IsSpace(r) || unicode.IsControl(r) || unicode.Is(unicode.Cf, r)
