@@ -8,7 +8,7 @@ import "strings"
 type asides struct {
 	last string // id of the last piece that had an id
 	told bool   // whether the turn has text with an id
-	text string // text without an id that is held back
+	text string // held-back text without an id
 }
 
 // aside records a piece of text, and reports whether the piece is held back. Some programs

@@ -29,17 +29,17 @@ type toolCall struct {
 	described
 }
 
-// described is what an agent has told about a call for people, in its messages about the call.
+// described holds what an agent's messages about a call say for people to read.
 type described struct {
-	whole   string // title, also if it is longer than toolCall.title
+	whole   string // title, even if it is longer than toolCall.title
 	content []sdk.ToolCallContent
 	size    int  // number of bytes in whole and content
 	dropped bool // whether a title or content was too large to be kept
 }
 
 // describe stores a title and content. An empty argument leaves the stored value unchanged. The
-// argument "room" is the maximum number of bytes by which d may grow. The result is the number of bytes
-// by which it has grown.
+// argument room is the maximum number of bytes by which d may grow. The result is the number of
+// bytes by which it grew.
 func (d *described) describe(title string, content []sdk.ToolCallContent, room int) (grown int) {
 	next := *d
 	if title != "" {
@@ -73,9 +73,8 @@ func weighContent(content []sdk.ToolCallContent) (n int) {
 	return n
 }
 
-// keep stores the paths and the input from n. The argument "room" is the maximum number of
-// bytes by which the call may grow. The result is the number of bytes by which the call has
-// grown.
+// keep stores the paths and the input from n. The argument room is the maximum number of bytes by
+// which the call may grow. The result is the number of bytes by which the call grew.
 func (call *toolCall) keep(n callNews, room int) (grown int) {
 	before := call.kept
 	for _, p := range n.paths {
@@ -103,7 +102,8 @@ func (call *toolCall) keep(n callNews, room int) (grown int) {
 }
 
 // forget drops the paths, the input and the description, which are needed only while the call is in
-// flight. It returns the number of bytes freed: of paths and input, and of the description.
+// flight. It returns the numbers of bytes freed: those of the paths and the input, and those of the
+// description.
 func (call *toolCall) forget() (freed, freedDescribed int) {
 	freed, freedDescribed = call.kept, call.size
 	call.paths, call.input, call.kept = nil, nil, 0
@@ -136,20 +136,20 @@ func weigh(v any) (n int) {
 	return n + 16
 }
 
-// callNews is the information in one message about a tool call. An empty field means that
-// the value has not changed.
+// callNews is the information in one message about a tool call. An empty field means that the value
+// did not change.
 type callNews struct {
 	id, title, kind string
 	status          sdk.ToolCallStatus
 	input           any
 	paths           []string // files that the call concerns
 	begins          bool     // whether the agent announces a new call
-	unclear         bool     // whether a part of the message could not be read
+	unclear         bool     // whether part of the message could not be read
 	output          callOutput
 }
 
-// pathsOf returns the files that a tool call concerns. It reads every field that can name a
-// file.
+// pathsOf returns the paths of the files that a tool call concerns. It reads every field that can
+// name a file.
 func pathsOf(locations []sdk.ToolCallLocation, content []sdk.ToolCallContent, input any) []string {
 	var paths []string
 	for _, l := range locations {
@@ -170,7 +170,7 @@ func pathsOf(locations []sdk.ToolCallLocation, content []sdk.ToolCallContent, in
 	return slices.Compact(paths)
 }
 
-// pathFields are the input fields of agents' tools that hold the names of files.
+// pathFields are the input fields of agents' tools that hold file names.
 var pathFields = []string{
 	"path", "filePath", "file_path", "filepath", "absolute_path", "abs_path", "dir_path", "notebook_path",
 	"source", "destination", "source_path", "destination_path", "old_path", "new_path",
@@ -196,7 +196,7 @@ func (s *session) called(t *turn, n callNews) []report {
 		t.calls[id] = call
 	}
 	call.title, call.kind = cmp.Or(cut(n.title, maxTitle), call.title), cmp.Or(cut(n.kind, maxName), call.kind)
-	if !n.begins && !call.tool.State.InFlight() && known { // the end of a call is final and is reported once
+	if !n.begins && !call.tool.State.InFlight() && known { // an ended call stays ended, and its end is reported only once
 		return []report{func(r *bgagent.Reporter) { r.Activity() }}
 	}
 	if n.status != "" {
@@ -209,7 +209,7 @@ func (s *session) called(t *turn, n callNews) []report {
 	call.result.lost = call.result.lost || n.unclear
 	printed := n.output
 	if call.tool.State.InFlight() {
-		printed.content = nil // before the end of the call, the content describes the call
+		printed.content = nil // until the call ends, the content describes the call
 	}
 	if call.result.add(printed); !call.tool.State.InFlight() {
 		call.tool.Result = call.result.of()
@@ -261,7 +261,7 @@ func cut(s string, n int) string {
 	return strings.ToValidUTF8(strings.Clone(s[:n]), "")
 }
 
-// settle ends the tool calls that the agent has not reported as ended.
+// settle marks the tool calls as ended that the agent has not reported as ended.
 func (c *Client) settle(t *turn) {
 	stopped := t.stopped()
 	var out []report

@@ -14,24 +14,24 @@ import (
 	"github.com/bgagent/bgagent/internal/procs"
 )
 
-// drainTime is how long the output of a program is read at most after the program has ended.
-// Reading takes that long only if another process keeps the output open.
+// drainTime limits how long a program's output is read after the program has ended. Reading takes
+// that long only if another process keeps the output open.
 const drainTime = time.Second
 
-// baseEnv names the variables of the host's environment that every program gets. Programs
-// need these variables, and the variables contain no secrets. A name that ends with *
-// stands for all names with that prefix.
+// baseEnv names the host's environment variables that every program gets. Programs need these
+// variables, and the variables contain no secrets. A name that ends with * stands for all names
+// with that prefix.
 var baseEnv = []string{
 	"PATH", "HOME", "USER", "LOGNAME", "SHELL", "TERM", "TMPDIR", "TZ", "LANG", "LANGUAGE", "LC_*", "XDG_*",
 	"HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "all_proxy", "no_proxy",
 	"SSL_CERT_FILE", "SSL_CERT_DIR", "NODE_EXTRA_CA_CERTS",
-	// Windows programs do not start without some of these.
+	// Without some of these variables, Windows programs do not start.
 	"SystemRoot", "SystemDrive", "COMSPEC", "PATHEXT", "TEMP", "TMP", "USERPROFILE", "USERNAME", "APPDATA", "LOCALAPPDATA", "ProgramData", "ProgramFiles*",
 }
 
-// environment returns the environment of programs. It contains the host's variables whose
-// names match an entry of baseEnv or of "more", and the variables that the entries of
-// "more" set. If a variable is set twice, the last value wins.
+// environment returns the environment of programs. It contains the host's variables whose names
+// match an entry of baseEnv or of more, and the variables that entries of more set. If a variable
+// is set twice, the last value wins.
 func environment(host, more []string) []string {
 	values := map[string]string{}
 	for _, e := range host {
@@ -67,7 +67,7 @@ type child struct {
 	*procs.Program
 	marks procs.Marks
 	ended chan struct{} // closed when the program and everything that it started have ended
-	left  error         // names the processes that could not be ended; set before the channel "ended" is closed
+	left  error         // names the processes that could not be terminated; set before the channel "ended" is closed
 }
 
 // startChild starts a program. A nil file in the spec stands for the null device.
@@ -104,14 +104,14 @@ func isDirectory(dir string) error {
 	return nil
 }
 
-// stop asks the program to end, and ends it by force after the grace time. It returns
-// when everything that the program started has ended.
+// stop asks the program to exit, and kills it after the grace period. It returns when everything
+// that the program started has ended.
 func (c *child) stop(grace time.Duration) {
 	c.Stop(nil, grace)
 	<-c.ended
 }
 
-// how returns a text that describes how the program ended.
+// how describes in words how the program ended.
 func (c *child) how() string {
 	how := "unknown"
 	if s := c.State(); s != nil {

@@ -23,24 +23,24 @@ type Client struct {
 	env    []string
 	names  []string                                // keys of cfg.Agents, sorted
 	launch func(instance string) (*running, error) // starts the program
-	left   procs.Earlier                           // ends the processes that earlier hosts left running
+	left   procs.Earlier                           // terminates the processes that earlier hosts left running
 
 	ctx    context.Context // ends when Close is called
 	cancel context.CancelCauseFunc
 	wg     sync.WaitGroup         // counts the goroutines and the turns
-	told   atomic.Pointer[string] // name that the agent has reported, quoted
+	told   atomic.Pointer[string] // name that the agent reported, quoted
 
-	// mu guards the fields below, and fields of other types whose comments name it. A
-	// goroutine that holds mu calls no function of the host and does not wait.
+	// mu guards the fields below, and fields of other types whose comments name it. A goroutine
+	// that holds mu must not call functions of the host and must not wait.
 	mu       sync.Mutex
 	closed   bool
-	proc     map[string]*process   // processes that get new sessions, by instance; see the method "instance"
+	proc     map[string]*process   // processes that get new sessions, by instance; see Client.instance
 	starting map[string]*start     // current starts of the program, by instance
 	all      map[*process]struct{} // processes that have not ended
 	sessions map[string]*session
 
-	tellsUsage bool // whether the agent has reported the tokens of a turn
-	repeatsIDs bool // whether the agent sends the message's id with each piece of a message
+	tellsUsage bool // whether the agent has ever reported the tokens of a turn
+	repeatsIDs bool // whether the agent sends a message's id with each piece of the message
 }
 
 var (
@@ -55,8 +55,8 @@ var (
 var errClosed = errors.New("the client has been closed")
 
 // New returns a client for the agent. It does not start the program. The client starts the program
-// for the first session, and starts it again if it has ended and is needed again. If a field of cfg
-// is wrong, the error is an [*bgagent.InputError]. The caller must close the client.
+// for the first session, and starts it again when it has ended and is needed again. If a field of
+// cfg is invalid, the error is a [*bgagent.InputError]. The caller must close the client.
 func New(cfg Config) (*Client, error) {
 	cfg, err := cfg.withDefaults()
 	if err != nil {
@@ -72,10 +72,9 @@ func New(cfg Config) (*Client, error) {
 	return c, nil
 }
 
-// Close ends the agent processes, everything that they have started, and the running turns.
-// It returns when no process is left. This takes at most slightly longer than
-// Config.CloseGrace. A second call also waits. Close the manager first; otherwise its
-// running tasks are interrupted.
+// Close terminates the agent processes, everything that they started, and the running turns. It
+// returns when no process is left. This takes Config.CloseGrace plus a short time at most. A second
+// call waits, too. Close the manager first; otherwise its running tasks are interrupted.
 func (c *Client) Close() error {
 	c.mu.Lock()
 	c.closed = true
@@ -97,7 +96,7 @@ type start struct {
 }
 
 // ready returns a process of the instance that accepts new sessions. If the client has no such
-// process, the method starts one.
+// process, ready starts one.
 func (c *Client) ready(ctx context.Context, instance string) (*process, error) {
 	for {
 		c.mu.Lock()
@@ -150,8 +149,8 @@ func (c *Client) run(st *start, instance string) {
 	close(st.done)
 }
 
-// program returns the name of the agent for messages. If the agent has not reported its
-// name, the result is the name of the executable.
+// program returns the agent's name for use in messages. If the agent has not reported its name, the
+// result is the name of the executable.
 func (c *Client) program() string {
 	if name := c.told.Load(); name != nil {
 		return *name
@@ -184,8 +183,8 @@ func (c *Client) Agents(context.Context) ([]bgagent.AgentInfo, error) {
 	return list, nil
 }
 
-// FindSession implements [bgagent.SessionFinder]. It finds the sessions that this client
-// has created or prompted, even if their process has ended.
+// FindSession implements [bgagent.SessionFinder]. It finds the sessions that this client created or
+// prompted, even if their process has ended.
 func (c *Client) FindSession(_ context.Context, id string) (bgagent.SessionInfo, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -212,9 +211,8 @@ func (c *Client) Messages(_ context.Context, id string, after bgagent.Cursor, ma
 	return page, nil
 }
 
-// ForgetSession implements [bgagent.SessionForgetter]. If the agent supports it, the
-// client also tells the agent to close the session. Files that the agent has written
-// stay on the disk.
+// ForgetSession implements [bgagent.SessionForgetter]. If the agent supports it, the client also
+// tells the agent to close the session. Files that the agent wrote stay on the disk.
 func (c *Client) ForgetSession(id string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

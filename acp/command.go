@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// shellCommand is a command that an agent wants to run. It has the two texts that rules
-// are matched against.
+// shellCommand is a command that an agent wants to run. Rules are matched against both of its
+// fields.
 type shellCommand struct {
 	text  string // the command; for a shell with a script, only the script
 	whole string // the whole command, including a shell in front of a script
@@ -58,8 +58,8 @@ func commandsIn(input any) (list []shellCommand, readable bool) {
 	return list, readable
 }
 
-// commandsOf returns the commands in the field v. The field is a text, a list of words, or
-// a list of texts and lists of words. The field args contains further words of the command.
+// commandsOf returns the commands in the field v. The field is a string, a list of words, or a list
+// of strings and lists of words. args contains further words of the command.
 func commandsOf(v, args any) (list []shellCommand, ok bool) {
 	more, _ := words(args)
 	switch v := v.(type) {
@@ -101,8 +101,8 @@ func words(v any) (list []string, ok bool) {
 	return list, len(list) > 0
 }
 
-// commandOf joins the words of a command. If the program is a shell that gets a script,
-// the text of the result is the script.
+// commandOf joins the words of a command. If the program is a shell that gets a script as an
+// argument, the script becomes the text of the result.
 func commandOf(argv []string) shellCommand {
 	c := shellCommand{whole: strings.Join(argv, " ")}
 	c.text = c.whole
@@ -122,8 +122,8 @@ func commandOf(argv []string) shellCommand {
 	return c
 }
 
-// shells are programs that run a script from their arguments. runners are programs that run
-// another command from their arguments.
+// shells are programs that run a script given in their arguments. runners are programs that run
+// another command given in their arguments.
 var (
 	shells  = []string{"sh", "bash", "zsh", "dash", "ash", "ksh", "fish", "pwsh", "powershell", "cmd"}
 	runners = []string{"sudo", "doas", "env", "nohup", "time", "command", "builtin", "exec", "nice", "ionice", "xargs", "timeout", "stdbuf", "setsid", "busybox", "eval",
@@ -149,8 +149,8 @@ func isCompound(command string) bool {
 // keywords are words of a shell after which a command can follow, though not always directly.
 var keywords = []string{"if", "then", "else", "elif", "do", "while", "until", "!", "coproc", "case", "in", "function", "trap", "{"}
 
-// isOpaque reports whether the text does not name the programs that it runs. In this case, only a
-// shell that runs the text can determine the names.
+// isOpaque reports whether the text does not spell out the names of the programs that it runs. In
+// this case, only a shell that runs the text can determine the names.
 func isOpaque(text string) bool {
 	return slices.ContainsFunc(partsOf(text), func(part string) bool {
 		program, _, _ := strings.Cut(part, " ")
@@ -160,10 +160,10 @@ func isOpaque(text string) bool {
 	})
 }
 
-// partsOf returns the commands that a shell might run when it runs the text. It returns
-// each command as written, and again without the runners and settings in front of the
-// program and without the program's folder. It also returns the commands with quotation
-// marks and backslashes removed, as a shell removes them.
+// partsOf returns the commands that a shell might run when it runs the text. It returns each
+// command as written, and again without the program's folder and without the runners and settings
+// in front of the program. It also returns the commands with quotation marks and backslashes
+// removed, as a shell removes them.
 func partsOf(text string) (list []string) {
 	list = append(commandsOfParts(text, joints+"(){}"), commandsOfParts(text, joints+`(){}'"`)...)
 	if bare := strings.NewReplacer("'", "", `"`, "", `\`, "").Replace(text); bare != text {
@@ -172,9 +172,9 @@ func partsOf(text string) (list []string) {
 	return list
 }
 
-// commandsOfParts splits the text at each character in the argument "at". After a runner, such as
-// sudo, the command can begin at any word, because it is not known which words are arguments of the
-// runner. So commandsOfParts returns one command for each word after the runner.
+// commandsOfParts splits the text at each of the characters in at. After a runner, such as sudo,
+// the command can begin at any word, because it is unknown which words are arguments of the runner.
+// Therefore, commandsOfParts returns one command for each word after the runner.
 func commandsOfParts(text, at string) (list []string) {
 	for _, p := range strings.FieldsFunc(text, func(r rune) bool { return strings.ContainsRune(at, r) }) {
 		p = strings.TrimSpace(p)

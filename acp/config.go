@@ -39,8 +39,8 @@ type Config struct {
 	// passed on.
 	Env []string
 
-	// Auth is the id of the agent's authentication method to use, such as
-	// "gemini-api-key". Empty means that the agent needs no authentication.
+	// Auth is the id of the authentication method to use, such as "gemini-api-key". Empty means
+	// that the agent does not need authentication.
 	Auth string
 
 	// Agents maps the agent names that tasks may use to their settings. If the map is
@@ -52,70 +52,68 @@ type Config struct {
 	// means the agent's own model.
 	Model string
 
-	// Permit answers the agent's permission requests that the rules of the session
-	// ([bgagent.Permission]) neither allow nor deny. ctx ends when the turn ends; the
-	// request is then refused. If Permit is nil, the task asks, as with
-	// PermissionAnswer.Ask. Permit may be called concurrently.
+	// Permit answers those of the agent's permission requests that the session's rules
+	// ([bgagent.Permission]) neither allow nor deny. When the turn ends, ctx ends, and the request
+	// is refused. If Permit is nil, the task asks a question, as with PermissionAnswer.Ask. Permit
+	// can be called concurrently.
 	Permit func(ctx context.Context, q PermissionRequest) PermissionAnswer
 
-	// Files is the access that the agent gets, through the client, to files in the
-	// session's directory. It does not limit the access that the agent has without the
-	// client.
+	// Files is the access to files in the session's directory that the agent gets through the
+	// client. It does not limit the access that the agent has without the client.
 	Files FileAccess
 
-	// Terminal decides whether the agent may run a command through the client. If
-	// Terminal returns nil, the command runs. If it returns an error, the command is
-	// refused, and the error is the reason. If Terminal is nil, the client offers the
-	// agent no terminals. Terminal may be called concurrently.
+	// Terminal decides whether the agent may run a command through the client. If Terminal returns
+	// nil, the command runs. If it returns an error, the command is refused, and the error is the
+	// reason. If Terminal is nil, the client does not offer terminals to the agent. Terminal can be
+	// called concurrently.
 	Terminal func(ctx context.Context, q TerminalRequest) error
 
 	// MCPServers returns the MCP servers for a session. It is called before the session
 	// is created. Nil means that sessions have no MCP servers.
 	MCPServers func(s bgagent.SessionSpec) []MCPServer
 
-	// Instance identifies this run of the host. Every process of the agent has this value
-	// in its environment as BGAGENT_INSTANCE, so that processes of a killed host can be
-	// found and ended. Use a new value at each start, such as a random text. It may have at
-	// most 128 characters: letters, digits, hyphens, underscores and dots.
+	// Instance identifies this run of the host. Every agent process has this value in its
+	// environment as BGAGENT_INSTANCE, so that processes of a killed host can be found and
+	// terminated. Use a new value at each start, such as a random string. It can have at most 128
+	// characters: letters, digits, hyphens, underscores and dots.
 	//
-	// If the manager has a store, the value of the variable also contains the id of the
-	// manager, after a slash. If the manager has a store and Instance is empty, the value is
-	// only the id of the manager. If the manager has no store and Instance is empty, the
-	// processes do not have the variable.
+	// If the manager has a store, the value of the variable also contains the manager's id, after a
+	// slash. If the manager has a store and Instance is empty, the value is only the manager's id.
+	// If the manager has no store and Instance is empty, the processes do not have the variable.
 	Instance string
 
-	// StartTimeout is the longest time that the agent may take to start, or to create or
-	// load a session. Zero means DefaultStartTimeout.
+	// StartTimeout limits how long the agent can take to start, or to create or load a session.
+	// Zero means DefaultStartTimeout.
 	StartTimeout time.Duration
 
-	// Silence is how long an agent may work on a prompt before it sends its first update or
-	// request. After that, the turn is cancelled and fails. From then on, the manager's
-	// StaleTimeout applies. Zero means DefaultSilence.
+	// Silence limits how long an agent can work on a prompt before it sends its first update or
+	// request. If the agent stays silent longer, the turn is cancelled and fails. After the first
+	// update or request, the manager's StaleTimeout applies instead. Zero means DefaultSilence.
 	Silence time.Duration
 
-	// CancelGrace is how long the client waits for a turn to stop after it has cancelled
-	// the turn. After that, the agent process is ended as soon as no other turn runs in it.
-	// Zero means DefaultCancelGrace.
+	// CancelGrace is how long the client waits for a turn to stop after it cancels the turn. After
+	// that, the agent process is terminated as soon as no other turn runs in it. Zero means
+	// DefaultCancelGrace.
 	CancelGrace time.Duration
 
-	// CloseGrace is the time between SIGTERM and SIGKILL when an agent process is ended.
-	// Zero means DefaultCloseGrace.
+	// CloseGrace is the time between SIGTERM and SIGKILL when an agent process is terminated. Zero
+	// means DefaultCloseGrace.
 	CloseGrace time.Duration
 
-	// MaxHistory is how many bytes of each session's conversation are kept for
-	// Messages, at most. If a conversation is longer, its beginning is dropped.
-	// Zero means DefaultMaxHistory.
+	// MaxHistory is the maximum number of bytes of each session's conversation that are kept for
+	// Messages. If a conversation is longer, its beginning is dropped. Zero means
+	// DefaultMaxHistory.
 	MaxHistory int
 
-	// Printed gets the unchanged standard error of the agent's program as it arrives. It is
-	// meant for logs. Each piece is reported once for every task with a turn in the
-	// process; stream is always 2. Standard output carries the protocol and is not
-	// reported. Printed may be called concurrently. The slice p is valid only during the
-	// call, and the client does not read the program's standard error during the call.
+	// Printed receives the unchanged standard error output of the agent's program as it arrives. It
+	// is meant for logs. Each piece is reported once for every task with a turn in the process;
+	// stream is always 2. Standard output carries the protocol and is not reported. Printed can be
+	// called concurrently. The slice p is valid only during the call, and the client does not read
+	// the program's standard error during the call.
 	Printed func(task string, stream int, p []byte)
 
-	// Logger logs faults of the agent, but never the text of prompts or answers. If Logger
-	// is nil, nothing is logged.
+	// Logger logs the agent's faults, but never the text of prompts or answers. If Logger is nil,
+	// nothing is logged.
 	Logger *slog.Logger
 }
 

@@ -21,11 +21,11 @@ type callOutput struct {
 
 // callResult collects the digest of a tool call's result from the messages about the call.
 type callResult struct {
-	digest  bgagent.Digest // digest of the last raw output or, without any, of the last content
+	digest  bgagent.Digest // digest of the last raw output or, if there was none, of the last content
 	raw     bool           // whether digest is the digest of a raw output
 	printed hash.Hash64    // output of the agent's own terminal, which arrives in pieces of any size; nil if there is none
 	exit    string         // how the command in that terminal ended
-	lost    bool           // whether a part of a message about the call could not be read
+	lost    bool           // whether part of a message about the call could not be read
 }
 
 // add adds the content of a message.
@@ -65,8 +65,8 @@ func (r *callResult) of() bgagent.Digest {
 	return r.digest
 }
 
-// ofContent returns the digest of the content of a call. If a terminal is part of the content, the
-// result is unknown, because the content does not contain the terminal's output.
+// ofContent returns the digest of a call's content. If a terminal is part of the content, the
+// digest is 0, because the content does not contain the terminal's output.
 func ofContent(content []sdk.ToolCallContent) bgagent.Digest {
 	for _, c := range content {
 		if c.Terminal != nil {
@@ -84,7 +84,7 @@ func ofContent(content []sdk.ToolCallContent) bgagent.Digest {
 // session.
 const compactionTitle = "Compact conversation"
 
-// isCompaction reports whether the message announces that the agent compacts the session.
+// isCompaction reports whether the message announces that the agent is compacting the session.
 func isCompaction(x *sdk.SessionUpdateToolCall) bool {
 	return x.Kind == sdk.ToolKindThink && x.Title == compactionTitle
 }

@@ -17,16 +17,16 @@ import (
 // times limit the wait for such late pieces.
 const (
 	lateSilence = 250 * time.Millisecond // silence after which no more pieces are expected
-	lateLimit   = time.Second            // longest wait for pieces after the answer
+	lateLimit   = time.Second            // maximum wait for pieces after the answer
 )
 
-// answered records that the prompt has been answered. All messages that are read later come
-// after the answer. The client waits for late pieces only if the turn ended normally.
+// answered records that the prompt has been answered. All messages read after this call came after
+// the answer. The client waits for late pieces only if the turn ended normally.
 func (c *Client) answered(t *turn, m received) {
 	var answer struct {
 		StopReason sdk.StopReason `json:"stopReason"`
 	}
-	_ = json.Unmarshal(m.Result, &answer) // an unreadable answer does not complete the turn
+	_ = json.Unmarshal(m.Result, &answer) // with an unreadable answer, the turn does not count as completed
 	c.mu.Lock()
 	t.answered = true
 	t.over = present(m.Error) || stopReason(answer.StopReason) != sdk.StopReasonEndTurn || t.broken
@@ -67,12 +67,12 @@ func (c *Client) awaitLate(t *turn, p *process) {
 	}
 }
 
-// late applies an update that comes after the answer to the prompt. Text that continues
-// the last message is added to it. Any other part of a turn is ignored and ends the wait.
+// late applies an update that comes after the answer to the prompt. Text that continues the last
+// message is added to it. Anything else that belongs to a turn is ignored and ends the wait.
 func (s *session) late(t *turn, u sdk.SessionUpdate) []report {
 	switch {
 	case u.AgentMessageChunk != nil && t.asides.told && s.proc.c.repeatsIDs && value(u.AgentMessageChunk.MessageId) == "":
-		return nil // the program itself has written this text
+		return nil // the program itself wrote this text
 	case u.AgentMessageChunk != nil && s.conv.goesOn(value(u.AgentMessageChunk.MessageId)):
 		select {
 		case t.late <- struct{}{}:
@@ -96,10 +96,10 @@ func (t *turn) endLate() {
 	}
 }
 
-// noteStatus records a status that an agent reports in a field outside the protocol.
-// Codex reports a failure in such a field, writes the reason as text, and ends the turn
-// as if it had succeeded. Codex also reports there that it repeats a request to the provider of
-// the model. The result is the error of the provider in such a report.
+// noteStatus records a status that an agent reports in a field outside the protocol. Codex reports
+// a failure in such a field, writes the reason as text, and ends the turn as if it had succeeded.
+// In the same field, Codex also reports that it retries a request to the model provider. The result
+// is the provider error in such a report.
 func (t *turn) noteStatus(meta map[string]any) (retry *bgagent.ProviderError) {
 	for _, own := range meta {
 		fields, _ := own.(map[string]any)
@@ -163,17 +163,17 @@ func (c *Client) endOf(t *turn, answer sdk.PromptResponse, err error) (bgagent.T
 	return end, err
 }
 
-// failing holds the reasons for the failure of a turn that the agent has ended normally.
+// failing holds the reasons why a turn that the agent ended normally counts as failed.
 type failing struct {
-	refused string         // last refusal after which the agent has written nothing
-	broken  bool           // the agent has reported that it has failed
-	problem string         // text about this failure
-	fault   apifault.Fault // last error of the provider that the agent has reported
-	quoted  string         // answer that looks like an error; the model can have written it
+	refused string         // last refusal, if the agent has written nothing since
+	broken  bool           // the agent has reported that it failed
+	problem string         // what the agent wrote about this failure
+	fault   apifault.Fault // last provider error that the agent reported
+	quoted  string         // answer that looks like an error, but might have been written by the model
 	cut     bool           // the answer is incomplete
 }
 
-// failed returns the error of a turn that the agent has ended normally, or nil if the turn has an
+// failed returns the error of a turn that the agent ended normally, or nil if the turn has an
 // answer.
 func (c *Client) failed(t *turn, why failing) error {
 	switch {
@@ -184,9 +184,9 @@ func (c *Client) failed(t *turn, why failing) error {
 	case why.quoted != "":
 		return fmt.Errorf("acp: the agent %s failed: %s", c.program(), why.quoted)
 	case why.cut:
-		// If the stream of its model breaks off, gemini ends its turn normally and reports zero
-		// tokens. It also reports zero tokens after a whole answer if the provider has not reported
-		// any. So the prompt must not be sent again.
+		// If its model's stream is cut off, gemini ends its turn normally and reports zero tokens.
+		// It also reports zero tokens after a whole answer if the provider did not report any.
+		// Therefore, the prompt must not be sent again.
 		const text = "the answer broke off"
 		c.mu.Lock()
 		t.s.system = "" // gemini might have dropped the prompt
@@ -204,12 +204,12 @@ func (c *Client) failed(t *turn, why failing) error {
 // The error contains an HTTP status.
 var apiError = regexp.MustCompile(`(?i)^\W*(?:[\w .:-]{0,60}\b(?:error|failed)\b[^\n]{0,80}\b[45]\d\d\b|(?:HTTP )?[45]\d\d\b[^\n]{0,20}(?:error|bad request|unauthorized|forbidden|not found|too many requests|unavailable|overloaded|\{"))`)
 
-// isAPIError reports whether the text might be an error from the model server. A match
-// alone proves nothing, because a real answer can quote an error of this kind.
+// isAPIError reports whether the text might be an error from the model server. A match alone does
+// not prove it, because a real answer can quote such an error.
 func isAPIError(text string) bool { return len(text) <= shownOfError && apiError.MatchString(text) }
 
-// isProblem reports whether the text repeats the error with which the agent answered the
-// prompt. Some agents write the error as a message first.
+// isProblem reports whether the text repeats the error with which the agent answered the prompt.
+// Some agents first write the error as a message.
 func isProblem(text string, err error) bool {
 	var re *sdk.RequestError
 	if text = strings.TrimSpace(text); text == "" || !errors.As(err, &re) {

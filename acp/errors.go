@@ -11,7 +11,7 @@ import (
 // codeAuth is the protocol's error code for "authentication required".
 const codeAuth = -32000
 
-// agentError wraps an error answer from the agent and gives it a readable text.
+// agentError wraps an error answer from the agent and gives it a readable message.
 type agentError struct{ *sdk.RequestError }
 
 // Unwrap returns the error as the agent sent it.
@@ -43,8 +43,7 @@ func innerMessage(s string) string {
 	return s
 }
 
-// detail returns the text in the data of an error. Agents write such a text
-// into one of several fields.
+// detail returns the text in an error's data. Agents write this text into one of several fields.
 func detail(data any) string {
 	switch d := data.(type) {
 	case string:

@@ -17,12 +17,12 @@ import (
 	"github.com/google/uuid"
 )
 
-// FileAccess is the access to files that an agent has through the client. The access is
-// confined to the session's directory. Paths that lead out of that directory, by .. or
-// through a symbolic link, are refused.
+// FileAccess is the file access that an agent has through the client. The access is confined to the
+// session's directory. Paths that lead out of that directory, by .. or through a symbolic link, are
+// refused.
 type FileAccess uint8
 
-// Kinds of access to files.
+// Kinds of file access.
 const (
 	FilesNone      FileAccess = iota // no access; the client does not offer file access to the agent
 	FilesRead                        // read text files
@@ -95,7 +95,7 @@ func writeText(root *os.Root, name, text string) error {
 	case !old.Mode().IsRegular() || names(old) > 1:
 		return overwrite(root, name, text)
 	}
-	f, err := root.OpenFile(name, os.O_WRONLY|nonBlocking, 0) // a file that must not be written must not be replaced either
+	f, err := root.OpenFile(name, os.O_WRONLY|nonBlocking, 0) // if the file cannot be opened for writing, it must not be replaced either
 	if err != nil {
 		return err
 	}
@@ -106,7 +106,8 @@ func writeText(root *os.Root, name, text string) error {
 	return err
 }
 
-// errInPlace means that no new file with the owner and mode of the old file can be created.
+// errInPlace means that it is not possible to create a new file with the owner and mode of the old
+// file.
 var errInPlace = errors.New("it can only be written in place")
 
 // replace writes the text into a new file and then renames that file to the given name. If
@@ -138,7 +139,7 @@ func replace(root *os.Root, name, text string, old fs.FileInfo) (err error) {
 	return err
 }
 
-// overwrite writes the text into the file itself, without a new file beside it.
+// overwrite writes the text directly into the file, without creating a temporary file.
 func overwrite(root *os.Root, name, text string) error {
 	f, err := root.OpenFile(name, os.O_WRONLY|os.O_CREATE|nonBlocking, 0o666)
 	if err != nil {
@@ -208,8 +209,8 @@ func inside(dir, path string) (string, error) {
 	return "", fmt.Errorf("it is not in the working directory of the session, %s", dir)
 }
 
-// isRegular returns an error unless f is a regular file. Reading another kind of file can
-// block or never end.
+// isRegular returns an error unless f is a regular file. Reading any other kind of file can block
+// or never end.
 func isRegular(f *os.File) error {
 	info, err := f.Stat()
 	switch {
@@ -235,8 +236,8 @@ func cleared(err error) error {
 	return err
 }
 
-// readLines returns the text from the given line to the end. Lines are counted from 1. If
-// the argument "limit" is not nil, readLines returns at most that many lines.
+// readLines returns the text from the given line to the end. Lines are counted from 1. If limit is
+// not nil, readLines returns at most that many lines.
 func readLines(r io.Reader, line int, limit *int) (string, error) {
 	in := bufio.NewReader(io.LimitReader(r, maxFile+1))
 	var b strings.Builder

@@ -10,10 +10,10 @@ import (
 	sdk "github.com/coder/acp-go-sdk"
 )
 
-// The functions in this file read values that deviate from the protocol, but have a clear meaning.
+// The functions in this file read values that deviate from the protocol but have a clear meaning.
 
-// versionIn returns the version of the protocol in an answer to initialize, as the agent has
-// written it, without quotation marks. It returns "" if the answer has none.
+// versionIn returns the protocol version in an answer to initialize, as the agent wrote it, without
+// quotation marks. It returns "" if the answer does not contain a version.
 func versionIn(result []byte) string {
 	var answer struct {
 		Version json.RawMessage `json:"protocolVersion"`
@@ -36,7 +36,7 @@ func checkVersion(version string) error {
 	return nil
 }
 
-// stopReasons are the stop reasons of the protocol.
+// stopReasons are the protocol's stop reasons.
 var stopReasons = []sdk.StopReason{
 	sdk.StopReasonEndTurn, sdk.StopReasonMaxTokens, sdk.StopReasonMaxTurnRequests, sdk.StopReasonRefusal, sdk.StopReasonCancelled,
 }
@@ -62,9 +62,9 @@ func letters(s sdk.StopReason) string {
 	}, string(s))
 }
 
-// chunk returns a copy of an update of a message in which the content is one text block, as the
-// protocol requires. It reports false if the update is of another kind, or if its content is
-// neither a string nor a list of texts.
+// chunk returns a copy of a message update in which the content is one text block, as the protocol
+// requires. It reports false if the update is of another kind, or if its content is neither a
+// string nor a list of texts.
 func chunk(params json.RawMessage) (json.RawMessage, bool) {
 	var n, update map[string]json.RawMessage
 	if json.Unmarshal(params, &n) != nil || json.Unmarshal(n["update"], &update) != nil ||
@@ -86,8 +86,7 @@ func chunk(params json.RawMessage) (json.RawMessage, bool) {
 	return whole, err == nil
 }
 
-// wordsOf returns the text of a content that is a string, or a list of strings and text
-// blocks.
+// wordsOf returns the text in content that is a string, or a list of strings and text blocks.
 func wordsOf(content json.RawMessage) (string, bool) {
 	var s string
 	if json.Unmarshal(content, &s) == nil && present(content) {

@@ -30,7 +30,7 @@ type conversation struct {
 
 	// These fields describe the current turn.
 	calls  map[string]place // latest place of each tool call
-	answer []byte           // last text of the agent, not limited by the field "max"
+	answer []byte           // the agent's last text, not limited by max
 	from   int              // number of the message with the answer
 	prior  []byte           // text before the answer
 }
@@ -39,8 +39,8 @@ type conversation struct {
 // that message.
 type place struct{ msg, at int }
 
-// maxAnswer is the maximum number of bytes kept of an answer. It is a little more than the manager
-// keeps, so the manager notices if an answer is too long.
+// maxAnswer is the maximum number of bytes kept from an answer. It is a little more than the
+// manager keeps, so the manager notices if an answer is too long.
 const maxAnswer = 1<<20 + 4
 
 func (h *conversation) empty() bool { return h.first == 0 && len(h.msgs) == 0 }
@@ -59,7 +59,7 @@ func (h *conversation) add(msg bgagent.Message) *bgagent.Message {
 	return &h.msgs[len(h.msgs)-1]
 }
 
-// trim drops the oldest messages until the other messages have at most max bytes.
+// trim drops the oldest messages until the remaining messages have at most max bytes.
 func (h *conversation) trim() {
 	n := 0
 	for ; h.size > h.max && n < len(h.msgs)-1; n++ {
@@ -99,10 +99,10 @@ func (h *conversation) closeLast() {
 	}
 }
 
-// open returns the message to which the next piece of the agent belongs, and whether the
-// message is new. In a replay, the message can be a prompt of the user. A new message
-// begins after a tool call and when the id changes. It also begins when a piece with an id
-// follows text without an id, because the model has not written that text.
+// open returns the message to which the agent's next piece belongs, and whether the message is new.
+// In a replay, the message can be a user prompt. A new message begins after a tool call and when
+// the id changes. It also begins when a piece with an id follows text without an id, because the
+// model did not write that text.
 func (h *conversation) open(role bgagent.Role, id *string) (m *bgagent.Message, fresh bool) {
 	own := value(id)
 	m = h.last()
@@ -210,8 +210,8 @@ func (h *conversation) use(u bgagent.Usage) {
 	}
 }
 
-// finish ends the turn. If the turn failed without any text, the method "finish" adds an
-// empty message, so that the conversation shows how the turn ended.
+// finish ends the turn. If the turn failed without any text, finish adds an empty message, so that
+// the conversation shows how the turn ended.
 func (h *conversation) finish(stop bgagent.StopReason, reason string) {
 	h.calls, h.answer, h.prior, h.from = nil, nil, nil, -1
 	m := h.last()
@@ -228,10 +228,10 @@ func (h *conversation) finish(stop bgagent.StopReason, reason string) {
 	h.closeLast()
 }
 
-// lastText returns the last text of the agent in the current turn.
+// lastText returns the agent's last text in the current turn.
 func (h *conversation) lastText() string { return strings.ToValidUTF8(string(h.answer), "") }
 
-// priorText returns the text of the agent before its last text in the current turn.
+// priorText returns the agent's text before its last text in the current turn.
 func (h *conversation) priorText() string { return strings.ToValidUTF8(string(h.prior), "") }
 
 // goesOn reports whether a piece of text with this id continues the last message. A piece

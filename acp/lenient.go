@@ -9,17 +9,17 @@ import (
 	"github.com/bgagent/bgagent/internal/asktext"
 )
 
-// The types of the SDK refuse a whole value if one part of it has the wrong type. The
-// function "readable" leaves out only the wrong parts.
+// The SDK's types refuse a whole value if one part of it has the wrong type. The function
+// "readable" leaves out only the wrong parts.
 
 const (
 	mostTries = 2000 // maximum number of attempts to decode one value; after that, the value is refused
-	mostDepth = 12   // number of levels of a value at which parts are left out
+	mostDepth = 12   // number of levels in a value at which parts are left out
 )
 
-// readable decodes raw into v, which is a pointer. If that fails, the function leaves out the parts
-// that cannot be decoded, at any level, and reports true. If the rest cannot be decoded either, the
-// function returns the error for the whole value.
+// readable decodes raw into v, which is a pointer. If that fails, it leaves out the parts that
+// cannot be decoded, at any level, and reports true. If the rest cannot be decoded either, it
+// returns the error for the whole value.
 func readable(raw []byte, v any) (left bool, err error) {
 	if err = json.Unmarshal(raw, v); err == nil {
 		return false, nil
@@ -34,9 +34,9 @@ func readable(raw []byte, v any) (left bool, err error) {
 	return true, json.Unmarshal(mended, v)
 }
 
-// exact returns the input of a tool call in the parameters of a message with its numbers as the agent has
-// written them. The argument "input" is the input as the SDK has decoded it, in which large numbers are
-// rounded. The argument "name" is the name of the field with the call.
+// exact returns a tool call's input from the parameters of a message, with its numbers as the agent
+// wrote them. The argument input is the input as decoded by the SDK, in which large numbers are
+// rounded. The argument name is the name of the field with the call.
 func exact(params json.RawMessage, name string, input any) any {
 	if input == nil {
 		return nil
@@ -54,7 +54,7 @@ func exact(params json.RawMessage, name string, input any) any {
 	return input
 }
 
-// rounded returns the value with its numbers as the package json decodes them by default. It does not
+// rounded returns the value with its numbers as package json decodes them by default. It does not
 // change v.
 func rounded(v any) any {
 	switch v := v.(type) {
@@ -90,8 +90,8 @@ type field struct {
 	value json.RawMessage
 }
 
-// mend returns the value without the parts for which the function "fits" reports false.
-// It reports false if no part can be kept.
+// mend returns the value without the parts for which fits reports false. It reports false if no
+// part can be kept.
 func (m *mender) mend(value []byte, depth int, fits func([]byte) bool) ([]byte, bool) {
 	if m.tries--; m.tries < 0 {
 		return nil, false

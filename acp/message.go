@@ -22,8 +22,8 @@ type message struct {
 	Error   *sdk.RequestError `json:"error,omitempty"`
 }
 
-// received is an incoming line. Its fields are decoded later, so that an answer ends its
-// request even if only a part of the answer can be read.
+// received is an incoming line. Its fields are decoded later, so that an answer completes its
+// request even if only part of the answer can be read.
 type received struct {
 	ID     json.RawMessage `json:"id"`
 	Method json.RawMessage `json:"method"`
@@ -44,9 +44,9 @@ func decode(line []byte) (m received, ok bool) {
 	return m, m.method != "" || len(m.ID) > 0
 }
 
-// brokenAnswer looks for an answer in a line that is not valid JSON. Such a line can occur
-// if the program prints other text in the middle of it. If the line is an answer,
-// brokenAnswer returns an error answer, so that the request does not wait forever.
+// brokenAnswer looks for an answer in a line that is not valid JSON. Such a line can occur if the
+// program prints other text in the middle of an answer. If the line is an answer, brokenAnswer
+// returns an error answer, so that the request does not wait forever.
 func brokenAnswer(line []byte) (m received, ok bool) {
 	in := json.NewDecoder(bytes.NewReader(line))
 	if start, err := in.Token(); err != nil || start != json.Delim('{') {
@@ -86,8 +86,8 @@ func (m *received) request() (id int64, ok bool) {
 	return int64(f), err == nil && f == math.Trunc(f) && math.Abs(f) < 1<<53
 }
 
-// problem returns the error in an answer from the agent, or nil. If a part of the error
-// does not follow the protocol, the text of the error contains that part.
+// problem returns the error in an answer from the agent, or nil. If part of the error does not
+// follow the protocol, the error's text contains that part.
 func (m *received) problem() *sdk.RequestError {
 	if !present(m.Error) {
 		return nil
@@ -134,5 +134,5 @@ func (m *received) into(method string, result any) error {
 	return nil
 }
 
-// codeUnread replaces the code of an error if the code is missing or unreadable.
+// codeUnread replaces an error code that is missing or unreadable.
 const codeUnread = -32603

@@ -13,7 +13,7 @@ import (
 // is preferred.
 var askingModes = []string{"default", "ask", "manual", "read-only"}
 
-// freeModes are parts of the names of modes that let agents do some or all things without
+// freeModes are substrings of the names of modes that let agents do some or all things without
 // asking.
 var freeModes = []string{"bypass", "yolo", "auto", "full", "accept", "dontask", "danger"}
 
@@ -24,11 +24,10 @@ func asksNothing(mode string) bool {
 	return slices.ContainsFunc(freeModes, func(part string) bool { return strings.Contains(mode, part) })
 }
 
-// modeFor returns the mode for a turn with these rules: the mode that the host wants, or
-// the agent's own mode if the host names no mode. If the rules forbid something and the
-// agent does not ask in its own mode, modeFor returns a mode that makes it ask. If the
-// agent has no such mode, or does not ask in the mode that the host wants, modeFor returns
-// an error.
+// modeFor returns the mode for a turn with these rules: the mode that the host wants, or the
+// agent's own mode if the host does not name one. If the rules forbid something and the agent does
+// not ask in its own mode, modeFor returns a mode that makes it ask. If the agent has no such mode,
+// or does not ask in the mode that the host wants, modeFor returns an error.
 func (ch *choice) modeFor(wanted string, rules []bgagent.Permission) (string, error) {
 	mode := wanted
 	if mode == "" {

@@ -16,7 +16,7 @@ type outbox struct {
 	mu     sync.Mutex
 	queue  [][]byte
 	size   int
-	err    error // reason why nothing more can be written
+	err    error // why nothing more can be written
 	closed bool
 }
 

@@ -25,16 +25,16 @@ type PermissionRequest struct {
 	ToolCall string   // id of the tool call
 	Name     string   // name of the tool, or its kind if the name is unknown
 	Kind     string   // kind of the tool: read, edit, delete, move, search, execute, think, fetch, switch_mode, other
-	Title    string   // description of the call for people; for a command often the command itself
+	Title    string   // human-readable description of the call; for a command often the command itself
 	Paths    []string // known files that the call concerns
-	Input    any      // input of the tool, as the agent sends it
+	Input    any      // the tool's input, as the agent sent it
 }
 
 // PermissionAnswer is the answer to a [PermissionRequest]. The zero value refuses the
 // request.
 type PermissionAnswer struct {
 	Allow  bool
-	Always bool   // if Allow is true: whether to allow calls of this kind for the rest of the session, if the agent offers this choice
+	Always bool   // if Allow is true: also allow calls of this kind for the rest of the session, if the agent offers this choice
 	Reason string // if Allow is false: reason for the refusal
 
 	// If Ask is true and Allow is false, the task asks the question, and
@@ -62,8 +62,8 @@ func (p *process) request(_ context.Context, method string, params json.RawMessa
 	t.acts()
 	switch method {
 	case sdk.ClientMethodSessionRequestPermission:
-		// If a part of the question cannot be read, the question counts as unclear, and
-		// a rule with a pattern does not allow it.
+		// If part of the question cannot be read, the question counts as unclear, and a rule with a
+		// pattern does not allow it.
 		var q sdk.RequestPermissionRequest
 		left, err := readable(params, &q)
 		if err != nil {
@@ -126,8 +126,7 @@ func cancelled() sdk.RequestPermissionResponse {
 	return sdk.RequestPermissionResponse{Outcome: sdk.NewRequestPermissionOutcomeCancelled()}
 }
 
-// permission answers a permission request. The argument "left" reports whether a part of
-// the request could not be read.
+// permission answers a permission request. If left is true, part of the request could not be read.
 func (c *Client) permission(t *turn, req sdk.RequestPermissionRequest, left bool) sdk.RequestPermissionResponse {
 	q, told, out := c.question(t, req, left)
 	t.report(out...)
@@ -166,8 +165,8 @@ func (c *Client) refuse(t *turn, what string) {
 	c.cfg.Logger.Info("acp: the agent was refused something", "session", t.s.id, "task", t.prompt.Task)
 }
 
-// question returns the agent's question. It adds what earlier messages have reported about
-// the tool call. It also updates the call with the content of the question.
+// question returns the agent's question. It adds what earlier messages reported about the tool
+// call. It also updates the call with the question's content.
 func (c *Client) question(t *turn, req sdk.RequestPermissionRequest, left bool) (q PermissionRequest, told earlier, out []report) {
 	x := req.ToolCall
 	n := callNews{
@@ -178,14 +177,14 @@ func (c *Client) question(t *turn, req sdk.RequestPermissionRequest, left bool) 
 	defer c.mu.Unlock()
 	known := t.calls[short(n.id)]
 	if known != nil && !known.tool.State.InFlight() {
-		known, n.begins = nil, true // a question is never about an ended call, so the call is new
+		known, n.begins = nil, true // a question is never about a call that has ended, so the call is new
 	}
 	if known != nil {
 		told.described, told.input = known.described, known.input
 		n.paths = append(n.paths, known.paths...)
 		slices.Sort(n.paths)
 		n.paths = slices.Compact(n.paths)
-		// An empty input says nothing, and does not take the place of the one that is known.
+		// An empty input contains no information, and must not replace the known input.
 		if m, ok := n.input.(map[string]any); n.input == nil || ok && len(m) == 0 && known.input != nil {
 			n.input = known.input
 		}
@@ -213,9 +212,9 @@ func (c *Client) question(t *turn, req sdk.RequestPermissionRequest, left bool) 
 	return q, told, out
 }
 
-// subject returns the access and the texts that the rules are matched against. For tools
-// that run commands or work on files, the texts come from the input. They never come from
-// the title, which is meant for people and can be written by a model.
+// subject returns the access and the texts against which the rules are matched. For tools that run
+// commands or work on files, the texts come from the input. They never come from the title, which
+// is meant for people and can be written by a model.
 func (q *PermissionRequest) subject(unclear bool) subject {
 	s := subject{access: accessOf(q.Name, q.Kind), dir: q.Directory, real: realPath(q.Directory)}
 	commands, readable := commandsIn(q.Input)
@@ -256,8 +255,7 @@ func addressesIn(input any) (list []string) {
 	return list
 }
 
-// decide answers a question. The rules of the session decide first, then the host's
-// Config.Permit.
+// decide answers a question. The session's rules decide first, then the host's Config.Permit.
 func (c *Client) decide(t *turn, q PermissionRequest, unclear bool) PermissionAnswer {
 	switch ruling(t.prompt.Permissions, q.subject(unclear)) {
 	case bgagent.PermissionAllow:
@@ -280,8 +278,8 @@ func (c *Client) decide(t *turn, q PermissionRequest, unclear bool) PermissionAn
 	return answer
 }
 
-// asks reports that the turn waits for the host's answer to a question. The caller must
-// call the returned function after the answer. If there are several questions, the oldest
+// asks reports that the turn is waiting for the host's answer to a question. The caller must call
+// the returned function once the question is answered. If there are several questions, the oldest
 // question is reported.
 func (t *turn) asks(text string) (answered func()) {
 	question := &text
@@ -304,7 +302,7 @@ func (t *turn) asks(text string) (answered func()) {
 	}
 }
 
-// await calls a function of the host. It returns an error if the function panics, ends its
+// await calls f, a function of the host. It returns an error if the function panics, ends its
 // goroutine, or has not returned when ctx ends.
 func await[T any](ctx context.Context, f func() T) (T, error) {
 	type outcome struct {

@@ -29,7 +29,7 @@ type running struct {
 	marks  procs.Marks
 	exited <-chan struct{}           // closed when the program and everything that it started have ended
 	how    func() string             // describes how the program ended; valid once the channel "exited" is closed
-	stop   func(grace time.Duration) // asks the program to end, then ends it by force; returns once the channel "exited" is closed
+	stop   func(grace time.Duration) // asks the program to exit, then kills it; returns once the channel "exited" is closed
 	rest   func()                    // stops reading stderr; called last
 }
 
@@ -60,8 +60,8 @@ func (c *Client) spawn(instance string) (_ *running, err error) {
 	}
 	ch, err := startChild(procs.Spec{
 		Command: c.cfg.Command, Dir: c.cfg.Dir, Env: c.env, Stdin: inR, Stdout: outW, Stderr: errW,
-		// One process has sessions of many depths, so the process counts as one level below its
-		// host. This limits the length of a chain of agents that start hosts.
+		// One process has sessions of different depths, so the process counts as one level below
+		// its host. This limits how long a chain of agents that start hosts can become.
 		Marks: procs.NewMarks(1, instance),
 	})
 	if err != nil {
@@ -84,7 +84,7 @@ func (c *Client) spawn(instance string) (_ *running, err error) {
 	return &running{in: inW, out: outR, stderr: t, pid: ch.PID(), marks: ch.marks, exited: ch.ended, how: ch.how, stop: ch.stop, rest: rest}, nil
 }
 
-// printer passes the standard error of a program on to Config.Printed.
+// printer passes on a program's standard error to Config.Printed.
 type printer struct {
 	c  *Client
 	in io.Writer // input of the program; identifies the program
@@ -117,21 +117,22 @@ type process struct {
 	conn     *conn
 	init     sdk.InitializeResponse // set before the process is shared
 
-	ending  chan struct{} // closed by the method "end"
+	ending  chan struct{} // closed by end
 	endOnce sync.Once
-	reason  error         // reason that was passed to the method "end"; set before the channel "ending" is closed
+	reason  error         // reason passed to end; set before the channel "ending" is closed
 	dead    chan struct{} // closed when the process and everything that it started have ended
-	why     error         // reason why the process ended; set before the channel "dead" is closed
+	why     error         // why the process ended; set before the channel "dead" is closed
 
-	// Client.mu guards the fields below. A process is retired if one of its turns does not
-	// stop. A retired process gets no new turns, and is ended once it has no turns except
-	// those that do not stop.
+	// Client.mu guards the fields below. A process is retired if one of its turns does not stop. A
+	// retired process does not get new turns. It is terminated once only turns that do not stop are
+	// left.
 	turns   map[*turn]struct{}
 	stuck   int // number of turns that do not stop
 	retired bool
 }
 
-// errSlowStart is the cancellation cause of the context of a start that takes too long.
+// errSlowStart is the cause with which the context of a start is cancelled if the start takes too
+// long.
 var errSlowStart = errors.New("it took too long")
 
 // startProcess starts the program and performs the protocol's handshake.
@@ -158,7 +159,7 @@ func (c *Client) startProcess(ctx context.Context, instance string) (*process, e
 	return p, nil
 }
 
-// end asks supervise to end the process, and returns at once. If end is called again, the
+// end asks supervise to terminate the process, and returns at once. If end is called again, the
 // first reason is kept.
 func (p *process) end(reason error) {
 	p.endOnce.Do(func() {
@@ -167,7 +168,7 @@ func (p *process) end(reason error) {
 	})
 }
 
-// isEnding reports whether the method "end" was called.
+// isEnding reports whether end was called.
 func (p *process) isEnding() bool {
 	select {
 	case <-p.ending:
@@ -177,12 +178,12 @@ func (p *process) isEnding() bool {
 	}
 }
 
-// usable reports whether the connection works and the process is not being ended.
+// usable reports whether the connection works and the process is not being terminated.
 func (p *process) usable() bool { return !p.isEnding() && p.conn.ended() == nil }
 
-// supervise runs the connection. It ends the process when the method "end" is called,
-// when the program exits, or when the connection ends. It returns when the process and
-// everything that it started have ended.
+// supervise runs the connection. It terminates the process when end is called, when the program
+// exits, or when the connection ends. It returns when the process and everything that it started
+// have ended.
 func (p *process) supervise() {
 	served := make(chan struct{})
 	go func() {
@@ -194,8 +195,8 @@ func (p *process) supervise() {
 	case <-p.run.exited:
 	case <-p.conn.ctx.Done():
 		if errors.Is(p.conn.ended(), errOutputEnded) {
-			// The output often ends just before the program exits. After this wait, the
-			// error can state how the program ended.
+			// The output often ends just before the program exits. Thanks to this wait, the error
+			// can state how the program ended.
 			within(drainTime, p.run.exited)
 		}
 	}
@@ -208,7 +209,7 @@ func (p *process) supervise() {
 	p.gone()
 }
 
-// within waits until the channel done is closed, but not for longer than d.
+// within waits until done is closed, but not longer than d.
 func within(d time.Duration, done <-chan struct{}) {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
@@ -220,7 +221,7 @@ func within(d time.Duration, done <-chan struct{}) {
 
 // gone removes the ended process from the client.
 func (p *process) gone() {
-	p.end(nil) // later calls to the method "end" cannot change the reason
+	p.end(nil) // later calls to end cannot change the reason
 	p.why = p.cause()
 	c := p.c
 	c.mu.Lock()
@@ -240,7 +241,7 @@ func (p *process) gone() {
 	}
 }
 
-// cause returns the reason why the process has ended.
+// cause returns the reason why the process ended.
 func (p *process) cause() error {
 	if p.reason != nil {
 		return p.reason
@@ -334,13 +335,12 @@ func during(request string, err error) error {
 	return err
 }
 
-// failed adds an explanation to the error of a request that starts the agent or sets up a
-// session. If the process has ended meanwhile, the result is the reason why the process
-// ended.
+// failed adds an explanation to the error of a request that starts the agent or sets up a session.
+// If the process has ended in the meantime, the result is the reason why it ended.
 func (p *process) failed(ctx context.Context, err error) error {
 	switch {
 	case errors.Is(context.Cause(ctx), errClosed):
-		return errClosed // any other error is a consequence of Close
+		return errClosed // after Close, any other error is a consequence of it
 	case p.conn.ended() != nil && ctx.Err() == nil:
 		<-p.dead
 		return p.why

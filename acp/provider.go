@@ -14,16 +14,16 @@ import (
 	sdk "github.com/coder/acp-go-sdk"
 )
 
-// providerFailure is the error of a turn that has failed because of the provider of the model.
+// providerFailure is the error of a turn that failed because of the model provider.
 type providerFailure struct {
 	error
 	provider *bgagent.ProviderError
 }
 
-// Unwrap returns the error without the provider, and the error of the provider.
+// Unwrap returns the turn's own error and the provider error.
 func (e *providerFailure) Unwrap() []error { return []error{e.error, e.provider} }
 
-// blame returns the error of a failed turn. It adds the error of the provider if e is not nil.
+// blame returns the error of a failed turn. It adds the provider error e if e is not nil.
 func (c *Client) blame(t *turn, err error, e *bgagent.ProviderError) error {
 	if e == nil {
 		return err
@@ -32,7 +32,7 @@ func (c *Client) blame(t *turn, err error, e *bgagent.ProviderError) error {
 	e.Next = bgagent.NextContinue
 	dropped := c.runs("gemini") && len(t.calls) == 0
 	if dropped {
-		// If a turn fails before its model has called a tool, gemini drops the prompt.
+		// If a turn fails before its model calls a tool, gemini drops the prompt.
 		e.Next = bgagent.NextRepeat
 		t.s.system = ""
 		if t.s.memory.Now.Prompt == t.prompt.ID {
@@ -49,9 +49,9 @@ func (c *Client) blame(t *turn, err error, e *bgagent.ProviderError) error {
 	return &providerFailure{err, e}
 }
 
-// refusedBy returns the error of the provider that made the agent answer the prompt with an error.
-// The result is nil if the provider is not the cause. The argument "text" is what the agent has
-// written about the error; it can be empty.
+// refusedBy returns the provider error that made the agent answer the prompt with an error. If the
+// provider is not the cause, the result is nil. The argument text is what the agent wrote about the
+// error; it can be empty.
 func (c *Client) refusedBy(err error, text string) *bgagent.ProviderError {
 	var re *sdk.RequestError
 	if !errors.As(err, &re) {
@@ -81,7 +81,7 @@ func (c *Client) refusedBy(err error, text string) *bgagent.ProviderError {
 	case errorName == "APIError", errorName == "UnknownError", errorName == "ProviderAuthError", errorName == "ContextOverflowError": // from opencode
 		f.Names = []string{errorName}
 		f = f.OfOpencode()
-	case c.runs("gemini") && re.Code == http.StatusInternalServerError: // the code is the HTTP status, or gemini does not know the status
+	case c.runs("gemini") && re.Code == http.StatusInternalServerError: // the code is the HTTP status, or 500 because gemini does not know the status
 		f.Body = re.Message
 		if brokenOff.MatchString(f.Text) {
 			f.Names = []string{"api_error"}
@@ -97,12 +97,12 @@ func (c *Client) refusedBy(err error, text string) *bgagent.ProviderError {
 	return f.Error()
 }
 
-// brokenOff matches gemini's messages about a connection to the provider that has failed, and Google's
-// messages about an error of its own.
+// brokenOff matches gemini's messages about a failed connection to the provider, and Google's
+// messages about an internal error.
 var brokenOff = regexp.MustCompile(`(?i)^terminated$|fetch failed|socket hang up|other side closed|\bECONN(?:RESET|REFUSED)\b|\binternal error (?:encountered|has occurred)`)
 
-// codexInfo returns the name and the HTTP status in codex's description of an error. The status is 0
-// if the description has none.
+// codexInfo returns the name and the HTTP status in codex's description of an error. If the
+// description does not contain a status, it is 0.
 func codexInfo(info any) (name string, status int) {
 	switch info := info.(type) {
 	case string:
@@ -120,10 +120,10 @@ func codexInfo(info any) (name string, status int) {
 // attempt matches the number of the attempt in codex's message about a retry.
 var attempt = regexp.MustCompile(`\b(\d{1,4})/\d+$`)
 
-// noteRetry records an error that codex has reported outside the protocol. If codex is going to
-// repeat the request, the result is the error of the provider. Otherwise it is nil. Otherwise it is
-// nil. It is also nil if the connection has failed, because the network of this machine can be the
-// cause, and if only status 403 suggests that the key was rejected.
+// noteRetry records an error that codex reported outside the protocol. If codex is going to retry
+// the request, the result is the provider error. Otherwise it is nil. It is also nil if the
+// connection failed, because this machine's network can be the cause, and if only status 403
+// suggests that the key was rejected.
 func (t *turn) noteRetry(fields map[string]any) *bgagent.ProviderError {
 	name, status := codexInfo(fields["codexErrorInfo"])
 	message, _ := fields["message"].(string)
@@ -147,11 +147,10 @@ func (t *turn) noteRetry(fields map[string]any) *bgagent.ProviderError {
 	return e
 }
 
-// brokenBy returns the error of the provider that made codex report a failure of its own. The
-// result is nil if the provider is not the cause. The argument "problem" is the text that the agent
-// has written about the failure. The argument "last" is the last error that the agent has reported.
-// This error counts only if the text is empty or contains its message, because the error can be
-// about an earlier request.
+// brokenBy returns the provider error that made codex report that it failed. If the provider is not
+// the cause, the result is nil. The argument problem is what the agent wrote about the failure. The
+// argument last is the last error that the agent reported. It counts only if problem is empty or
+// contains its message, because the error can be about an earlier request.
 func brokenBy(problem string, last apifault.Fault) *bgagent.ProviderError {
 	if e := (apifault.Fault{Text: problem}).OfCodex().Error(); e != nil {
 		return e

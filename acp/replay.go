@@ -10,15 +10,15 @@ import (
 
 // replay collects those parts of a replayed session that show the state of the last prompt.
 //
-// Agents do not replay the ids of prompts, so the client recognizes a prompt by its text.
-// Consecutive pieces of the user's text form one run. There are two reasons: an agent can split a
-// prompt into pieces, and it can replay two prompts with nothing between them.
+// Agents do not replay prompt ids, so the client recognizes a prompt by its text. Consecutive
+// pieces of the user's text form one run, for two reasons: an agent can split a prompt into pieces,
+// and it can replay two prompts with nothing between them.
 type replay struct {
 	runs []userRun
 	text []byte // text of the last run
 	open bool   // whether the next piece of the user's text belongs to the last run
 
-	any    bool   // whether the replay contains a message, a thought or a tool call of the agent
+	any    bool   // whether the replay contains a message, a thought or a tool call from the agent
 	answer []byte // text of the agent's last message; empty if anything was replayed after that message
 	id     string // id of that message
 	over   bool   // whether the session exceeds a limit, so that it cannot be judged
@@ -88,7 +88,7 @@ func (r *replay) close() {
 	}
 }
 
-// judge returns the state of the prompt in the session. The argument m is the memory of the session.
+// judge returns the state of the prompt in the session. The argument m is the session's memory.
 //
 // The same text could have been sent before. The session therefore has the prompt only if the replay
 // contains the text more often than it was sent before. The prompt is missing only in two cases: the
@@ -133,7 +133,7 @@ func (r *replay) judge(m *memory, p bgagent.Prompt) bgagent.PromptState {
 }
 
 // answered returns the text of the agent's last message. The second result reports whether this
-// message is the last item of the session. That alone does not show that the turn has ended: an agent
+// message is the last item in the session. That alone does not show that the turn ended: an agent
 // that was killed during its turn can leave the same replay.
 func (r *replay) answered() (string, bool) {
 	return strings.ToValidUTF8(string(r.answer), ""), len(r.answer) > 0 && !r.over

@@ -19,18 +19,18 @@ var (
 	_ bgagent.SessionHome     = (*Client)(nil)
 )
 
-// Home implements [bgagent.SessionHome]. Agents keep their sessions in files of the user. Home
+// Home implements [bgagent.SessionHome]. Agents keep their sessions in the user's files. Home
 // therefore returns the user's id and the name of the machine, in the form UID@HOST. It returns ""
-// if the name of the machine is not known.
+// if the name of the machine is unknown.
 func (c *Client) Home() string { return procs.Home() }
 
 // RestoreSession implements [bgagent.SessionRestorer]. First it kills the processes that the
 // earlier host left running. Then it starts the agent and makes it load the session. The agent
 // replays the session, and the replay shows whether the session has the last prompt. The prompt
 // counts as answered only if the earlier client saw the end of its turn, because the replay of a
-// turn that broke off can look like the replay of a complete turn.
+// turn that was cut off can look like the replay of a complete turn.
 //
-// If a process cannot be ended or the session is open in another process, the error matches
+// If a process cannot be terminated or the session is open in another process, the error matches
 // [bgagent.ErrBusy]. If the agent cannot be started or does not answer, the error matches
 // [bgagent.ErrUnreachable]. If the agent does not have the session, the error matches
 // [bgagent.ErrNoSession].
@@ -41,7 +41,7 @@ func (c *Client) RestoreSession(ctx context.Context, in bgagent.SessionRestore) 
 	if err := c.endLeft(ctx, in); err != nil {
 		return bgagent.PromptUnknown, bgagent.TurnEnd{}, err
 	}
-	if in.Session == "" { // no prompt can have been sent
+	if in.Session == "" { // no prompt was sent
 		return bgagent.PromptMissing, bgagent.TurnEnd{}, nil
 	}
 	s, err := c.adopt(in)
@@ -65,7 +65,7 @@ func (c *Client) RestoreSession(ctx context.Context, in bgagent.SessionRestore) 
 	return state, end, err
 }
 
-// endLeft ends the processes that the earlier host left running.
+// endLeft kills the processes that the earlier host left running.
 func (c *Client) endLeft(ctx context.Context, in bgagent.SessionRestore) error {
 	id := in.Instance
 	if id == "" || id == c.cfg.Instance || id == in.Spec.Instance {
@@ -137,7 +137,7 @@ func (c *Client) adopt(in bgagent.SessionRestore) (*session, error) {
 
 // restore loads the session and returns the state of the last prompt in it.
 func (c *Client) restore(ctx context.Context, s *session, in bgagent.SessionRestore) (bgagent.PromptState, bgagent.TurnEnd, error) {
-	var now progress // progress of the last prompt, as far as the earlier client saw it
+	var now progress // how far the last prompt got, as far as the earlier client knew
 	if s.memory.Now.Prompt == in.Last.ID {
 		now = s.memory.Now
 	}
@@ -200,9 +200,9 @@ func (c *Client) reload(ctx context.Context, s *session, in bgagent.SessionResto
 	return c.unreachable(ctx, err)
 }
 
-// unreachable wraps [bgagent.ErrUnreachable] into an error. It returns the error unchanged if ctx has
-// ended, the client was closed, or the agent answered with an error, for example because it requires
-// authentication.
+// unreachable wraps [bgagent.ErrUnreachable] into an error. If ctx has ended, the client was
+// closed, or the agent answered with an error, for example because it requires authentication,
+// unreachable returns the error unchanged.
 func (c *Client) unreachable(ctx context.Context, err error) error {
 	if ctx.Err() != nil || errors.Is(err, errClosed) || errors.As(err, new(*sdk.RequestError)) {
 		return err
@@ -212,8 +212,8 @@ func (c *Client) unreachable(ctx context.Context, err error) error {
 
 // notLoaded returns the error for an agent's answer that it cannot load the session. The error
 // matches ErrBusy if the session is open in another process, and ErrNoSession if the agent does not
-// have the session. The error matches neither of them if the answer can have another reason, for
-// example a missing file of the agent.
+// have the session. If the answer can have another reason, for example that one of the agent's
+// files is missing, the error matches neither.
 func (c *Client) notLoaded(s *session, re *sdk.RequestError) error {
 	err := fmt.Errorf("acp: the agent %s cannot load session %q: %w", c.program(), s.id, &agentError{re})
 	text := innerMessage(re.Message) + "; " + detail(re.Data)
@@ -229,7 +229,8 @@ func (c *Client) notLoaded(s *session, re *sdk.RequestError) error {
 // inUse matches the error that an agent returns if the session is open in another process.
 var inUse = regexp.MustCompile(`(?i)\bin use\b|\bactive writer\b|\balready (open|loaded|running)\b|\blocked\b`)
 
-// isUnknownSession reports whether the text states that the session with the id does not exist.
+// isUnknownSession reports whether the text states that the session with the given id does not
+// exist.
 func isUnknownSession(text, id string) bool {
 	if id != "" {
 		text = strings.ReplaceAll(text, id, "")
@@ -242,10 +243,11 @@ func isUnknownSession(text, id string) bool {
 	return false
 }
 
-// unknownSession matches a sentence about a session that does not exist. The id of the session must
-// have been removed from the sentence. The first group contains the text before the words about the
-// session. otherSession matches the end of this group if the sentence is about a session of another
-// kind, such as a login session. otherThing matches an error about something other than a session.
+// unknownSession matches a sentence about a session that does not exist. The session's id must be
+// removed from the sentence first. The first group contains the text before the words about the
+// session. otherSession matches the end of this group if the sentence is about another kind of
+// session, such as a login session. otherThing matches an error about something other than a
+// session.
 var (
 	unknownSession = regexp.MustCompile(`(?i)([^.;\n]*?)\b(?:` + strings.Join([]string{
 		aSession + `(?:(?:was|is|could) )?not (?:be )?found\b`,

@@ -14,8 +14,8 @@ import (
 	sdk "github.com/coder/acp-go-sdk"
 )
 
-// This package uses the message types of the SDK, but not the connection of the SDK. That
-// connection has four faults:
+// This package uses the SDK's message types, but not the SDK's connection. That connection has four
+// faults:
 //
 //   - Its writes have no time limit, so an agent that does not read its input blocks the
 //     caller.
@@ -29,12 +29,12 @@ const (
 	maxUnsent   = 32 << 20  // maximum number of bytes that wait for the agent to read them
 	maxGarbage  = 256 << 10 // maximum number of bytes of other text that the agent may print before its first message
 	maxInbound  = 256       // maximum number of the agent's requests that are answered concurrently
-	shownOfLine = 200       // maximum number of bytes of a line that are shown in an error
+	shownOfLine = 200       // maximum number of bytes of a line shown in an error
 
 	shownOfError = 2000 // maximum number of bytes of an error's text that are kept
 )
 
-// Codes of errors in JSON-RPC answers to the agent.
+// Error codes in JSON-RPC answers to the agent.
 const (
 	codeNoMethod  = -32601
 	codeBadParams = -32602
@@ -47,16 +47,15 @@ type handlers struct {
 	// request answers a request from the agent. Each call runs in its own goroutine. ctx
 	// ends when the connection ends.
 	request func(ctx context.Context, method string, params json.RawMessage) (any, *sdk.RequestError)
-	// notify is called for each notification from the agent. Notifications and answers are
-	// handled in the order that the agent wrote them. The function "notify" must not block,
-	// because nothing is read during the call.
+	// notify is called for each notification from the agent. Notifications and answers are handled
+	// in the order in which the agent wrote them. notify must not block, because nothing is read
+	// during the call.
 	notify func(method string, params json.RawMessage)
-	// noise is called for text that is not a message. It must not block or keep the text.
-	// It may be nil.
+	// noise is called for text that is not a message. It must not block or keep the text. It can be
+	// nil.
 	noise func(text []byte)
-	// told returns the prompts that were sent to the agent. If the agent repeats a message
-	// from this text within other text, the repetition does not count as a message. The
-	// function "told" may be nil.
+	// told returns the prompts that were sent to the agent. If the agent repeats a message from
+	// this text within other text, the repetition does not count as a message. told can be nil.
 	told func() string
 }
 
@@ -82,7 +81,7 @@ type conn struct {
 // waiting is a request that has no answer yet.
 type waiting struct {
 	answer chan<- received
-	seen   func(received) // called with the answer before the next message is read; may be nil
+	seen   func(received) // called with the answer before the next message is read; can be nil
 }
 
 // newConn returns a connection that writes to w. The caller must call serve once.
@@ -101,8 +100,8 @@ func (c *conn) call(ctx context.Context, method string, params, result any) erro
 	return c.callSeen(ctx, method, params, result, nil)
 }
 
-// callSeen is like call. In addition, it calls the function "seen" with the answer before
-// the next message is read. The function "seen" must not block.
+// callSeen is like call. In addition, it calls seen with the answer before the next message is
+// read. The function seen must not block.
 func (c *conn) callSeen(ctx context.Context, method string, params, result any, seen func(received)) error {
 	raw, err := json.Marshal(params)
 	if err != nil {
@@ -172,8 +171,7 @@ func (c *conn) send(m message) error {
 	return nil
 }
 
-// fail ends the connection. If the method "fail" is called again, the first reason is
-// kept.
+// fail ends the connection. If fail is called again, the first reason is kept.
 func (c *conn) fail(err error) {
 	c.mu.Lock()
 	if c.err == nil {
@@ -183,7 +181,7 @@ func (c *conn) fail(err error) {
 	c.cancel()
 }
 
-// ended returns the reason why the connection has ended, or nil while it works.
+// ended returns the reason why the connection ended, or nil while it works.
 func (c *conn) ended() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -197,12 +195,12 @@ func (c *conn) noise() jsonlines.Noise {
 	return c.garbage
 }
 
-// errOutputEnded is the reason for the end of a connection if the agent has closed its
-// output. In most cases the agent has exited.
+// errOutputEnded is the reason why a connection ended if the agent closed its output. In most cases
+// the agent has exited.
 var errOutputEnded = errors.New("it closed its output")
 
-// serve reads messages until the agent's output ends or exceeds a limit, or until the
-// connection ends. It returns when all goroutines that it has started have ended.
+// serve reads messages until the agent's output ends or exceeds a limit, or until the connection
+// ends. It returns when all goroutines that it started have ended.
 func (c *conn) serve(r io.Reader) {
 	in := jsonlines.NewReader(&bounded{r: r}, jsonlines.Config{
 		MaxLine: maxLine + 1<<20, MaxNoise: maxGarbage, Skipped: c.skipped, Told: c.h.told,

@@ -14,7 +14,7 @@ import (
 // keeps declares that rules are enforced when an agent asks for permission.
 var keeps = permission.All("the agent", permission.Asked)
 
-// subject is the part of a tool call that rules are matched against.
+// subject is the part of a tool call against which rules are matched.
 type subject struct {
 	access  permission.Access
 	texts   []string // absolute paths, commands, addresses or a title; empty if they are unknown
@@ -24,9 +24,9 @@ type subject struct {
 	real    string   // directory of the session with links resolved
 }
 
-// accessOf returns the access of a tool call. It uses the name and the kind of the tool. A
-// known name can only narrow the kind down or add a second kind. It never replaces the
-// kind, because the name can be a title that a model has written.
+// accessOf returns the access that a tool call needs. It uses the tool's name and kind. A known
+// name can only narrow down the kind or add a second kind. It never replaces the kind, because the
+// name can be a title that a model wrote.
 func accessOf(name, kind string) permission.Access {
 	a := permission.Access{Names: []string{name}}
 	if kind != name {
@@ -50,8 +50,8 @@ func accessOf(name, kind string) permission.Access {
 	return a
 }
 
-// kindsOf returns the kind of access for a kind of tool in the protocol. The result "maybe"
-// contains the more exact kinds that the access can have.
+// kindsOf returns the kind of access for one of the protocol's tool kinds. The result maybe
+// contains the more specific kinds that the access can have.
 func kindsOf(kind sdk.ToolKind) (is permission.Kind, maybe []permission.Kind) {
 	switch kind {
 	case sdk.ToolKindRead:
@@ -132,10 +132,9 @@ func (s *subject) matches(r bgagent.Permission, text string) bool {
 	return slices.ContainsFunc(append(partsOf(text), text), func(c string) bool { return permission.Matches(r.Pattern, c) })
 }
 
-// matchesPath reports whether the pattern of a rule matches the text. A path is also
-// matched relative to the directory. Paths and patterns can contain links. A rule that
-// forbids applies if it matches the given path or the real path. A rule that allows applies
-// only if it matches the real path.
+// matchesPath reports whether the rule's pattern matches the text. A path is also matched relative
+// to the directory. Paths and patterns can contain links. A rule that forbids applies if it matches
+// the given path or the real path. A rule that allows applies only if it matches the real path.
 func (s *subject) matchesPath(r bgagent.Permission, text string) bool {
 	if !filepath.IsAbs(text) {
 		return permission.Matches(r.Pattern, text)
@@ -182,8 +181,8 @@ func (s *subject) within(pattern, path string) bool {
 	return false
 }
 
-// cleanPattern cleans the pattern as if it were a path. The result has no ./ and no //, and
-// has the user's home directory in place of ~.
+// cleanPattern cleans the pattern as if it were a path. The result contains neither ./ nor //, and
+// ~ is replaced with the user's home directory.
 func cleanPattern(pattern string) string {
 	if rest, ok := strings.CutPrefix(pattern, "~"); ok && (rest == "" || rest[0] == '/') {
 		if home, err := os.UserHomeDir(); err == nil {
@@ -203,7 +202,7 @@ func matchesBelow(pattern, path, dir string) bool {
 	return err == nil && rel != ".." && !strings.HasPrefix(rel, ".."+string(filepath.Separator)) && permission.Matches(pattern, rel)
 }
 
-// realPath returns the path with its links resolved. The file need not exist. Parts of the
+// realPath returns the path with its links resolved. The file does not have to exist. Parts of the
 // path that cannot be read stay unchanged.
 func realPath(path string) string {
 	const sep = string(filepath.Separator)

@@ -13,14 +13,14 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// memory is the state that a client needs to continue a session of an earlier host. During every
+// memory is the state that a client needs to continue a session from an earlier host. During every
 // turn, the client passes this state to the manager as JSON.
 type memory struct {
 	Version   int       `json:"v"`
 	Directory string    `json:"directory"`
 	Made      time.Time `json:"made"`            // session.made
 	Cost      float64   `json:"cost,omitempty"`  // session.cost
-	Mode      string    `json:"mode,omitempty"`  // mode that the agent itself chose
+	Mode      string    `json:"mode,omitempty"`  // the mode that the agent itself chose
 	Model     string    `json:"model,omitempty"` // model that the agent itself chose
 
 	Sent   []string `json:"sent,omitempty"`   // hashes of the prompts that the agent got, oldest first; a message that joined a turn precedes the prompt of that turn
@@ -36,7 +36,7 @@ type progress struct {
 	Prompt   string    `json:"prompt,omitempty"`   // id of the prompt
 	Called   bool      `json:"called,omitempty"`   // whether the agent has begun a tool call or sent a request to the client
 	Answered bool      `json:"answered,omitempty"` // whether the agent has answered the prompt with the stop reason end_turn
-	End      *savedEnd `json:"end,omitempty"`      // end of the turn; nil if the turn has not ended, has failed, or has a text that is too long
+	End      *savedEnd `json:"end,omitempty"`      // how the turn ended; nil if it has not ended, has failed, or has text that is too long
 }
 
 // savedEnd is a saved [bgagent.TurnEnd].
@@ -57,15 +57,15 @@ const (
 // savedStops contains the stop reasons of the turns whose end is saved.
 var savedStops = []bgagent.StopReason{bgagent.StopEndOfTurn, bgagent.StopLength, bgagent.StopTurnLimit, bgagent.StopRefused}
 
-// hashOf returns a short hash of the text that the function "plain" returns.
+// hashOf returns a short hash of plain(text).
 func hashOf(text string) string {
 	sum := sha256.Sum256([]byte(plain(text)))
 	return base64.RawURLEncoding.EncodeToString(sum[:9])
 }
 
-// plain returns the text without what agents may change in a replay: white space other than single
-// spaces, characters that cannot be encoded, and hidden parts. The result is empty if an agent may
-// leave the whole text out.
+// plain returns the text without what agents might change in a replay: white space other than
+// single spaces, characters that cannot be encoded, and hidden parts. If an agent might leave out
+// the whole text, the result is empty.
 func plain(text string) string {
 	text = hiddenPart.ReplaceAllString(text, " ")
 	text = strings.ReplaceAll(strings.ToValidUTF8(text, ""), "\uFFFD", "")
@@ -73,14 +73,14 @@ func plain(text string) string {
 }
 
 // hiddenPart matches parts that programs themselves put into the user's text. The agent for Claude
-// does not replay them, and gemini replays its session_context.
+// does not replay them. gemini does replay its session_context.
 var hiddenPart = regexp.MustCompile(`(?s)<session_context>.*?</session_context>|<system-reminder>.*?</system-reminder>|<task-notification>.*?</task-notification>|` +
 	`<command-(?:name|message|args)>.*?</command-(?:name|message|args)>|<local-command-std(?:out|err)>.*?</local-command-std(?:out|err)>`)
 
-// hiddenHash is the hash of texts that agents may leave out.
+// hiddenHash is the hash of texts that agents might leave out.
 var hiddenHash = hashOf("")
 
-// sends records that the agent gets the text as the prompt with the id.
+// sends records that the agent gets the text as the prompt with the given id.
 func (m *memory) sends(id, text string) {
 	m.Sent, m.Now = append(m.Sent, hashOf(text)), progress{Prompt: id}
 	m.Before, m.Joined = m.Joined, nil
@@ -100,8 +100,8 @@ func (m *memory) joins(text string) {
 	}
 }
 
-// leaves records that the agent has refused a message that was meant to join the turn of the last prompt
-// or the previous turn.
+// leaves records that the agent refused a message that was meant to join the turn of the last
+// prompt or the previous turn.
 func (m *memory) leaves(text string) {
 	drop := func(list, after []string) ([]string, bool) {
 		for i := len(list) - 1; i >= 0; i-- {
@@ -129,8 +129,8 @@ func (m *memory) unsent() {
 	m.Now = progress{}
 }
 
-// ends records the end of a turn. It records nothing if the stop reason is not in savedStops or the
-// text is too long.
+// ends records how a turn ended. If the stop reason is not in savedStops or the text is too long,
+// it does not record anything.
 func (p *progress) ends(end bgagent.TurnEnd) {
 	for _, stop := range savedStops {
 		if end.Stop == stop && len(end.Text) <= maxSavedText {
@@ -139,7 +139,7 @@ func (p *progress) ends(end bgagent.TurnEnd) {
 	}
 }
 
-// turnEnd returns the end of the turn. The second result reports whether the end is known.
+// turnEnd returns how the turn ended. The second result reports whether this is known.
 func (p *progress) turnEnd() (bgagent.TurnEnd, bool) {
 	for _, stop := range savedStops {
 		if p.End != nil && p.End.Stop == stop.String() {
@@ -149,17 +149,17 @@ func (p *progress) turnEnd() (bgagent.TurnEnd, bool) {
 	return bgagent.TurnEnd{}, false
 }
 
-// remember returns the memory of the session as JSON. The caller must hold Client.mu.
+// remember returns the session's memory as JSON. The caller must hold Client.mu.
 func (s *session) remember() []byte {
 	m := s.memory
 	m.Version, m.Directory, m.Made, m.Cost = memoryVersion, s.place, s.made, s.cost
 	m.Mode, m.Model = s.opts.mode.own, s.opts.model.own
-	data, _ := json.Marshal(m) // never fails, because all fields are texts, numbers, booleans and times
+	data, _ := json.Marshal(m) // never fails, because all fields are strings, numbers, booleans and times
 	return data
 }
 
-// recall decodes the result of the method "remember". If data is empty, recall returns the memory
-// of a session that was never prompted.
+// recall decodes the result of session.remember. If data is empty, recall returns the memory of a
+// session that was never prompted.
 func recall(data []byte) (m memory, err error) {
 	if len(data) == 0 {
 		return memory{Version: memoryVersion}, nil
@@ -173,8 +173,8 @@ func recall(data []byte) (m memory, err error) {
 	return m, nil
 }
 
-// save passes the memory of the session to the manager if the manager has a store. The caller must
-// not hold Client.mu.
+// save passes the session's memory to the manager if the manager has a store. The caller must not
+// hold Client.mu.
 func (t *turn) save() {
 	if t.prompt.Instance == "" {
 		return
@@ -188,8 +188,8 @@ func (t *turn) save() {
 	})
 }
 
-// works records that the agent has begun to work on the prompt. The result reports whether this was
-// not recorded before and must be saved. The caller must hold Client.mu.
+// works records that the agent has begun to work on the prompt. If this is new and must be saved,
+// the result is true. The caller must hold Client.mu.
 func (t *turn) works() (news bool) {
 	now := &t.s.memory.Now
 	news = !now.Called && now.Prompt == t.prompt.ID && t.prompt.Instance != ""
@@ -208,7 +208,7 @@ func (t *turn) acts() {
 	}
 }
 
-// remember records and saves the end of a turn if the turn succeeded and the manager has a store.
+// remember records and saves how a turn ended if the turn succeeded and the manager has a store.
 func (c *Client) remember(t *turn, end bgagent.TurnEnd, err error) {
 	if err != nil || t.prompt.Instance == "" {
 		return

@@ -16,25 +16,25 @@ import (
 	sdk "github.com/coder/acp-go-sdk"
 )
 
-// session is a session of the agent.
+// session is one of the agent's sessions.
 type session struct {
 	id     string
 	parent string
 	dir    string // absolute
-	place  string // dir with links resolved, because they might lead to another directory when the next host follows them
+	place  string // dir with links resolved, because they might lead to a different directory when the next host follows them
 	mcp    []sdk.McpServer
 
 	// Client.mu guards the fields below.
-	proc    *process // process that has the session; nil if the session must be loaded
-	lost    error    // reason why the last process of the session ended
+	proc    *process // process in which the session is open; nil if the session must be loaded
+	lost    error    // why the session's last process ended
 	turn    *turn    // current turn; nil if no turn is running
 	loading bool     // whether the agent is replaying the conversation
 	heard   int      // number of updates that arrived while the session was loading
 	opts    options
 	conv    conversation
-	made    time.Time // time of the creation; zero if it is not known
+	made    time.Time // when the session was created; zero if unknown
 	cost    float64   // cost of the session so far, in US dollars
-	system  string    // last system text that the client has sent
+	system  string    // last system text that the client sent
 
 	memory    memory  // only Sent, Cut and Now are kept up to date, and only if the manager has a store
 	restoring bool    // whether RestoreSession is restoring the session
@@ -50,7 +50,7 @@ type options struct {
 type choice struct {
 	what    string   // name of the option in messages
 	config  string   // id of the configuration option; empty if the agent has none
-	own     string   // value that the agent itself has chosen
+	own     string   // value that the agent itself chose
 	current string   // value that is set in the session
 	known   []string // values that the agent offers
 }
@@ -97,8 +97,8 @@ func (c *Client) CreateSession(ctx context.Context, spec bgagent.SessionSpec) (s
 	return s.id, nil
 }
 
-// directory returns the directory of a session as an absolute path. If the argument "dir"
-// is empty, Config.Dir is used. If the directory does not exist, the result is an error.
+// directory returns the directory of a session as an absolute path. If dir is empty, Config.Dir is
+// used. If the directory does not exist, the result is an error.
 func (c *Client) directory(dir string) (string, error) {
 	if dir == "" {
 		dir = c.cfg.Dir
@@ -132,7 +132,7 @@ func (c *Client) add(s *session, p *process) error {
 	return nil
 }
 
-// attach returns a live process that has the session. If the previous process of the session has
+// attach returns a live process in which the session is open. If the session's previous process has
 // ended, is retired or has another instance, a process of the given instance loads the session. If
 // the agent cannot load sessions, the session stays in its process.
 func (c *Client) attach(ctx context.Context, s *session, instance string) (*process, error) {
@@ -172,9 +172,9 @@ func (c *Client) attach(ctx context.Context, s *session, instance string) (*proc
 	return p, nil
 }
 
-// lostWith adds the end of the process that had the session to the error of the method "load", if that
-// end is the reason why the agent does not have the session. Some agents store a session only after its
-// first prompt.
+// lostWith adds an explanation to the error of load if the agent does not have the session because
+// the session's process ended. The explanation states how that process ended. Some agents store a
+// session only after its first prompt.
 func (c *Client) lostWith(s *session, err error) error {
 	c.mu.Lock()
 	lost := s.lost
@@ -185,9 +185,10 @@ func (c *Client) lostWith(s *session, err error) error {
 	return fmt.Errorf("acp: session %q was lost with the agent process that had it (%w): %w", s.id, lost, err)
 }
 
-// release makes the agent process of an earlier manager of this host give up the session, because some
-// agents do not load a session that another process has open. If the process has no turns, release ends
-// it. The earlier manager has been closed, because the session now belongs to another manager.
+// release makes an agent process of an earlier manager in this host give up the session, because
+// some agents do not load a session that is open in another process. If the process has no turns,
+// release terminates it. The earlier manager has been closed, because the session now belongs to
+// another manager.
 func (c *Client) release(ctx context.Context, p *process, s *session) error {
 	c.mu.Lock()
 	old := s.proc
@@ -213,7 +214,7 @@ func (c *Client) release(ctx context.Context, p *process, s *session) error {
 	return nil
 }
 
-// errEarlierManager is the reason for the end of a process whose manager has been closed.
+// errEarlierManager is the reason for terminating a process whose manager has been closed.
 var errEarlierManager = errors.New("the manager of its sessions has been closed")
 
 // load makes the agent load the session.
@@ -226,7 +227,7 @@ func (c *Client) load(ctx context.Context, p *process, s *session) error {
 	}
 	c.mu.Lock()
 	s.loading = true
-	s.conv.replay = s.conv.empty() // a conversation that was seen live is more complete than a replay
+	s.conv.replay = s.conv.empty() // a conversation seen live is more complete than a replay
 	c.mu.Unlock()
 	ctx, cancel := context.WithTimeoutCause(ctx, c.cfg.StartTimeout, errSlowStart)
 	defer cancel()
@@ -262,20 +263,20 @@ func (c *Client) load(ctx context.Context, p *process, s *session) error {
 	return nil
 }
 
-// minuteLeft returns the time until the clock minute in which the session was created is
-// over. It returns 0 if the agent is not gemini. gemini empties a session that it loads
-// within that minute, because the names of its session files contain only the minute.
+// minuteLeft returns how long it takes until the clock minute in which the session was created is
+// over. If the agent is not gemini, it returns 0. gemini empties a session that it loads within
+// that minute, because the names of its session files contain only the minute.
 func (c *Client) minuteLeft(s *session) time.Duration {
 	wait := time.Until(s.made.Truncate(time.Minute).Add(time.Minute))
-	// If more than a minute is left, the clock was set back. The current minute is then not the
-	// minute of the creation.
+	// If more than a minute is left, the clock was set back. In this case, the session was not
+	// created in the current minute.
 	if s.made.IsZero() || wait > time.Minute || !strings.Contains(strings.ToLower(c.program()), "gemini") {
 		return 0
 	}
 	return max(wait, 0)
 }
 
-// awaitMinute waits until the time that minuteLeft returns is over.
+// awaitMinute waits as long as minuteLeft says.
 func (c *Client) awaitMinute(ctx context.Context, s *session) error {
 	wait := c.minuteLeft(s)
 	if wait == 0 {
@@ -291,13 +292,13 @@ func (c *Client) awaitMinute(ctx context.Context, s *session) error {
 	}
 }
 
-// replayPause is the time without updates after which the replay of a loaded session counts
-// as finished.
+// replayPause is how long a loaded session must be without updates before its replay counts as
+// finished.
 const replayPause = 200 * time.Millisecond
 
-// settleReplay waits until the agent has replayed the conversation. Agents should end the
-// replay before they answer the request, but gemini begins only after its answer. A replay
-// within a turn would be treated as the answer of the turn.
+// settleReplay waits until the agent has replayed the conversation. Agents should end the replay
+// before they answer the request, but gemini begins only after its answer. A replay during a turn
+// would be treated as the turn's answer.
 func (c *Client) settleReplay(ctx context.Context, p *process, s *session) {
 	pause := time.NewTicker(replayPause)
 	defer pause.Stop()
@@ -319,8 +320,8 @@ func (c *Client) settleReplay(ctx context.Context, p *process, s *session) {
 	}
 }
 
-// optionsOf returns the options of a session. Agents report them as configuration options,
-// or, in an older form, as modes and models. Configuration options take precedence.
+// optionsOf returns a session's options. Agents report them as configuration options, or, in an
+// older form, as modes and models. Configuration options take precedence.
 func optionsOf(config []sdk.SessionConfigOption, modes *sdk.SessionModeState, models *sdk.SessionModelState) options {
 	o := options{mode: choice{what: "mode"}, model: choice{what: "model"}}
 	if modes != nil {
@@ -340,7 +341,7 @@ func optionsOf(config []sdk.SessionConfigOption, modes *sdk.SessionModeState, mo
 	return o
 }
 
-// configured applies the configuration options that the agent has reported.
+// configured applies the configuration options that the agent reported.
 func (o *options) configured(config []sdk.SessionConfigOption) {
 	for _, opt := range config {
 		sel := opt.Select
@@ -372,10 +373,10 @@ func (o *options) configured(config []sdk.SessionConfigOption) {
 	}
 }
 
-// find returns the agent's name for the wanted value. A wanted model can begin with a
-// provider that the agent's name leaves out.
+// find returns the agent's name for the wanted value. A wanted model can begin with a provider that
+// is not part of the agent's name for it.
 func (ch *choice) find(want string) (string, bool) {
-	// The current value need not be in the list. gemini's list does not contain the model
+	// The current value does not have to be in the list. gemini's list does not contain the model
 	// that its command line names.
 	names := []string{want}
 	if _, bare, ok := strings.Cut(want, "/"); ok {
@@ -389,8 +390,8 @@ func (ch *choice) find(want string) (string, bool) {
 	return "", false
 }
 
-// choose sets the mode and the model of a session. It leaves an option unchanged if the
-// agent offers no values for it.
+// choose sets the mode and the model of a session. If the agent does not offer any values for an
+// option, the option stays unchanged.
 func (c *Client) choose(ctx context.Context, p *process, s *session, a Agent, model string, rules []bgagent.Permission) error {
 	c.mu.Lock()
 	mode, models := s.opts.mode, s.opts.model
@@ -465,7 +466,7 @@ func servers(list []sdk.McpServer) []sdk.McpServer {
 	return list
 }
 
-// mcpServers converts the servers to the types of the protocol.
+// mcpServers converts the servers to the protocol's types.
 func (p *process) mcpServers(list []MCPServer) ([]sdk.McpServer, error) {
 	var out []sdk.McpServer
 	for _, s := range list {

@@ -25,13 +25,14 @@ type steerRequest struct {
 // hostPrompts asks the agent not to start a turn if none is running.
 var hostPrompts = map[string]any{"steering": map[string]any{"idleBehavior": "promptRequired"}}
 
-// Steer implements [bgagent.Steerer] for agents that support the extension "_session/steering", such as
-// claude-agent-acp and codex-acp. For other agents, the error is [errors.ErrUnsupported]: a second prompt
-// is never sent in a turn. If the model is writing text, both agents stop it and ask it again with the
-// message; the model may not see the text so far. A running command of claude-agent-acp goes on in the
-// background. codex-acp waits for its commands first. If the agent starts its own turn for the message
-// although it was asked not to, the error matches [bgagent.ErrUncertain]. Steer cancels that turn, unless
-// the session is in a turn of this client, because the cancellation would stop both.
+// Steer implements [bgagent.Steerer] for agents that support the extension "_session/steering",
+// such as claude-agent-acp and codex-acp. For other agents, the error is [errors.ErrUnsupported]: a
+// second prompt is never sent in a turn. If the model is writing text, both agents stop it and call
+// it again with the message; the model might not see the text written so far. In claude-agent-acp,
+// a running command continues in the background. codex-acp first waits for its commands. If the
+// agent starts its own turn for the message although it was asked not to, the error matches
+// [bgagent.ErrUncertain]. Steer cancels that turn, unless the session is in a turn of this client,
+// because the cancellation would stop both.
 func (c *Client) Steer(ctx context.Context, id string, msg bgagent.TurnMessage) error {
 	text := msg.Text
 	if isCommand(text) {
@@ -72,7 +73,7 @@ func (c *Client) Steer(ctx context.Context, id string, msg bgagent.TurnMessage) 
 	return fmt.Errorf("acp: session %q: %w: the agent answered %.40q%s", id, bgagent.ErrUncertain, answer.Outcome, end)
 }
 
-// leaves records and saves that the agent has refused the text.
+// leaves records and saves that the agent refused the text.
 func (t *turn) leaves(text string) {
 	if t.prompt.Instance == "" {
 		return
@@ -83,8 +84,8 @@ func (t *turn) leaves(text string) {
 	t.save()
 }
 
-// cancelOwn cancels the turn that the agent has started by itself after the given turn. It returns false
-// if a prompt of this client is unanswered.
+// cancelOwn cancels the turn that the agent started on its own after the given turn. It returns
+// false if a prompt of this client is unanswered.
 func (c *Client) cancelOwn(p *process, t *turn) bool {
 	c.mu.Lock() // no turn of this client begins before the notification is queued
 	defer c.mu.Unlock()

@@ -30,12 +30,12 @@ type TerminalRequest struct {
 	Env       []string // NAME=value, in addition to the agent's environment
 }
 
-// terminal is a command that the client runs for an agent. It ends when its turn ends.
+// terminal is a command that the client runs for an agent. It is terminated when its turn ends.
 type terminal struct {
 	ch   *child
 	out  *tail
 	read chan struct{} // closed when all output has been read
-	pipe *os.File      // end of the pipe from which the output is read
+	pipe *os.File      // the end of the pipe from which the output is read
 }
 
 // createTerminal implements terminal/create.
@@ -102,7 +102,7 @@ func directoryInside(dir, cwd string) (string, error) {
 	return cwd, nil
 }
 
-// mayRun returns an error if the rules of the session or the host forbid the command.
+// mayRun returns an error if the session's rules or the host forbid the command.
 func (c *Client) mayRun(t *turn, req TerminalRequest) error {
 	if c.cfg.Terminal == nil {
 		return errors.New("the host does not run commands for agents")
@@ -138,7 +138,7 @@ func (c *Client) startTerminal(req TerminalRequest, marks procs.Marks, limit int
 	return term, nil
 }
 
-// end ends the command. It returns when everything that the command started has ended.
+// end terminates the command. It returns when everything that the command started has ended.
 func (t *terminal) end() {
 	t.ch.stop(0)
 	within(drainTime, t.read)
@@ -188,7 +188,7 @@ func (t *terminal) wait(ctx context.Context) error {
 	return nil
 }
 
-// status returns how the command has ended, or nil while it runs.
+// status returns how the command ended, or nil while it runs.
 func (t *terminal) status() *sdk.TerminalExitStatus {
 	select {
 	case <-t.ch.ended:

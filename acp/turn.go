@@ -23,11 +23,11 @@ var (
 	errOver    = errors.New("the turn is over")
 )
 
-// maxTries is the maximum number of processes that are tried for a turn. Another process is
-// tried only if the previous process ended before it got the prompt.
+// maxTries is the maximum number of processes tried for one turn. Another process is tried only if
+// the previous process ended before it got the prompt.
 const maxTries = 3
 
-// cancelAgain is the time after which the cancellation of a turn is repeated.
+// cancelAgain is how often the cancellation of a turn is repeated.
 const cancelAgain = 500 * time.Millisecond
 
 // turn is a running turn of a session.
@@ -42,8 +42,8 @@ type turn struct {
 	heard bool          // whether the agent has sent an update or a request since the prompt
 	late  chan struct{} // gets a signal when a late piece arrives, and when the wait for late pieces ends
 
-	// reporting guards r and the questions. It is also held while r is called, because r
-	// must not be used after RunTurn has returned.
+	// reporting guards r and the questions. It is also held while r is called, because r must not
+	// be used after RunTurn returns.
 	reporting sync.Mutex
 	r         *bgagent.Reporter
 	questions []*string // questions that the host has not answered yet, oldest first
@@ -55,12 +55,12 @@ type turn struct {
 	noise     jsonlines.Noise // text that was printed during the turn and was not a message
 	over      bool            // whether everything from the agent is ignored
 	answered  bool            // whether the prompt was answered, so that only late pieces are accepted
-	broken    bool            // whether the agent has reported that it has failed
-	problem   string          // text that the agent has sent since it reported its failure
-	fault     apifault.Fault  // last error of the provider that the agent has reported
+	broken    bool            // whether the agent has reported that it failed
+	problem   string          // text that the agent sent after it reported its failure
+	fault     apifault.Fault  // last provider error that the agent reported
 	retries   int             // number of failed tries of the current request, according to the agent
 	calls     map[string]*toolCall
-	repeated  int    // number of calls that have the same id as an ended call
+	repeated  int    // number of calls that have the same id as a call that had ended
 	kept      int    // number of bytes of the calls' paths and inputs that are kept
 	described int    // number of bytes of the calls' descriptions that are kept
 	refused   string // last refusal; cleared when the agent writes text
@@ -69,14 +69,13 @@ type turn struct {
 	cost      float64 // cost in US dollars that is not reported yet
 	told      float64 // cost in US dollars that is reported
 
-	compaction sdk.ToolCallId // id of the call with which the agent has reported its last compaction; empty if there was none
+	compaction sdk.ToolCallId // id of the call with which the agent reported its last compaction; empty if there was none
 }
 
-// RunTurn implements [bgagent.TurnRunner]. If the agent answers with an error, the turn has
-// failed. If the agent process ends, the turn is interrupted, and the error states how the
-// process ended. If the process of the session has ended before the turn, another process
-// loads the session; if the agent cannot load sessions or does not have this one, the error
-// wraps [bgagent.ErrNoSession].
+// RunTurn implements [bgagent.TurnRunner]. If the agent answers with an error, the turn fails. If
+// the agent process ends, the turn is interrupted, and the error states how the process ended. If
+// the session's process ended before the turn, another process loads the session; if the agent
+// cannot load sessions or does not have this one, the error wraps [bgagent.ErrNoSession].
 func (c *Client) RunTurn(ctx context.Context, id string, p bgagent.Prompt, r *bgagent.Reporter) (bgagent.TurnEnd, error) {
 	t, err := c.begin(ctx, id, p, r)
 	if err != nil {
@@ -148,7 +147,7 @@ func (c *Client) finish(t *turn, end bgagent.TurnEnd, err error) {
 	close(t.done)
 }
 
-// play finds a process for the turn, sends the prompt and waits for the end of the turn.
+// play finds a process for the turn, sends the prompt and waits until the turn ends.
 func (c *Client) play(t *turn) (bgagent.TurnEnd, error) {
 	s := t.s
 	agent, err := c.agent(t.prompt.Agent)
@@ -184,7 +183,7 @@ func (c *Client) play(t *turn) (bgagent.TurnEnd, error) {
 	noise := c.leave(t, p)
 	lost := err != nil && !errors.As(err, new(*sdk.RequestError)) && p.conn.ended() != nil
 	if err == nil && answer.StopReason == sdk.StopReasonCancelled && p.isEnding() {
-		lost = true // a process that is being ended can cancel its turns before it exits
+		lost = true // a process that is being terminated can cancel its turns before it exits
 	}
 	if lost {
 		<-p.dead
@@ -202,8 +201,8 @@ func (c *Client) play(t *turn) (bgagent.TurnEnd, error) {
 	return end, err
 }
 
-// enter adds the turn to its process and records the prompt. If the process no longer
-// works, the method does nothing and reports false.
+// enter adds the turn to its process and records the prompt. If the process no longer works, enter
+// does nothing and reports false.
 func (c *Client) enter(t *turn, p *process) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -215,8 +214,8 @@ func (c *Client) enter(t *turn, p *process) bool {
 	return true
 }
 
-// leave removes a turn from its process. It returns the text that was printed during the
-// turn and was not a message.
+// leave removes a turn from its process. It returns the text printed during the turn that was not a
+// message.
 func (c *Client) leave(t *turn, p *process) jsonlines.Noise {
 	c.mu.Lock()
 	delete(p.turns, t)
@@ -229,7 +228,7 @@ func (c *Client) leave(t *turn, p *process) jsonlines.Noise {
 	return noise
 }
 
-// endIfUseless ends a retired process if it has no turns except turns that do not stop. The
+// endIfUseless terminates a retired process if only turns that do not stop are left in it. The
 // caller must hold Client.mu.
 func (p *process) endIfUseless() {
 	if p.retired && len(p.turns) == p.stuck {
@@ -237,8 +236,8 @@ func (p *process) endIfUseless() {
 	}
 }
 
-// retire is called when a process does not stop a turn. From then on the process gets no
-// new turns, and it is ended once its other turns are over.
+// retire is called when a process does not stop a turn. From then on, the process does not get new
+// turns, and it is terminated once its other turns are over.
 func (c *Client) retire(p *process) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -250,9 +249,8 @@ func (c *Client) retire(p *process) {
 	p.endIfUseless()
 }
 
-// ask sends the prompt and waits for its answer. If the turn must stop meanwhile, the
-// method "ask" tells the agent to cancel the turn. It does the same if the agent sends nothing
-// for Config.Silence.
+// ask sends the prompt and waits for its answer. If the turn must stop in the meantime, ask tells
+// the agent to cancel the turn. It does the same if the agent sends nothing for Config.Silence.
 func (c *Client) ask(t *turn, p *process) (sdk.PromptResponse, error) {
 	var answer sdk.PromptResponse
 	over := make(chan error, 1)
@@ -287,11 +285,11 @@ func (c *Client) heard(t *turn) bool {
 	return t.heard
 }
 
-// cancelTurn tells the agent to cancel the turn and waits until the prompt is answered. The
-// channel "over" gets the result of the prompt.
+// cancelTurn tells the agent to cancel the turn and waits until the prompt is answered. The channel
+// over receives the result of the prompt.
 func (c *Client) cancelTurn(t *turn, p *process, over <-chan error) error {
-	// The cancellation is repeated, because an agent ignores a cancellation that it reads
-	// before it has begun to work on the prompt.
+	// The cancellation is repeated, because an agent ignores a cancellation that it reads before it
+	// begins to work on the prompt.
 	again := time.NewTicker(cancelAgain)
 	defer again.Stop()
 	timer := time.NewTimer(c.cfg.CancelGrace)
@@ -340,8 +338,8 @@ func (c *Client) blocks(t *turn) []sdk.ContentBlock {
 	return []sdk.ContentBlock{sdk.TextBlock(text)}
 }
 
-// lead is put in front of a prompt that the agent would otherwise treat as a command to the
-// agent. An agent answers a command without the model, or not at all.
+// lead is put in front of a prompt that the agent would otherwise treat as a command to the agent.
+// An agent answers a command without calling the model, or not at all.
 const lead = "The task:\n\n"
 
 // isCommand reports whether agents treat a prompt as a command. In the protocol, commands
@@ -352,8 +350,8 @@ func isCommand(text string) bool {
 	return strings.HasPrefix(text, "/") || strings.HasPrefix(text, "$")
 }
 
-// quiet ends the turn's terminals and waits until the agent's requests have been answered.
-// Further requests are refused.
+// quiet terminates the commands in the turn's terminals and waits until the agent's requests have
+// been answered. Further requests are refused.
 func (c *Client) quiet(t *turn) {
 	if !t.stopped() {
 		t.cancel(errOver)
@@ -375,9 +373,9 @@ func (c *Client) interrupted(p *process) error {
 	return fmt.Errorf("acp: the agent %s broke off the turn: %w", c.program(), p.why)
 }
 
-// Abort implements [bgagent.SessionClient]. It tells the agent to cancel the turn of the
-// session, and returns when the turn is over. If ctx ends first, Abort returns an error
-// that wraps the cause of ctx.
+// Abort implements [bgagent.SessionClient]. It tells the agent to cancel the session's turn, and
+// returns when the turn is over. If ctx ends first, Abort returns an error that wraps the cause of
+// ctx.
 func (c *Client) Abort(ctx context.Context, id string) error {
 	c.mu.Lock()
 	var t *turn

@@ -14,8 +14,8 @@ import (
 // report reports one piece of progress to the manager.
 type report func(r *bgagent.Reporter)
 
-// report calls the functions with the turn's reporter. After the turn is finished, the
-// method "report" does nothing.
+// report calls the functions with the turn's reporter. After the turn is finished, report does
+// nothing.
 func (t *turn) report(list ...report) {
 	t.reporting.Lock()
 	defer t.reporting.Unlock()
@@ -27,7 +27,7 @@ func (t *turn) report(list ...report) {
 	}
 }
 
-// update handles a notification of the agent.
+// update handles a notification from the agent.
 func (p *process) update(method string, params json.RawMessage) {
 	if method != sdk.ClientMethodSessionUpdate {
 		return
@@ -40,7 +40,7 @@ func (p *process) update(method string, params json.RawMessage) {
 		}
 	}
 	if err != nil || n.SessionId == "" {
-		// An update of a kind that the SDK does not know still counts as activity.
+		// An update still counts as activity even if its kind is unknown to the SDK.
 		n.SessionId = sessionOf(params)
 	}
 	if x := n.Update.ToolCall; x != nil {
@@ -124,8 +124,7 @@ func (s *session) noted(u sdk.SessionUpdate) {
 	}
 }
 
-// spent records the cost of the session. It returns the cost since the last call in US
-// dollars.
+// spent records the session's cost. It returns the cost since the last call, in US dollars.
 func (s *session) spent(u *sdk.SessionUsageUpdate) float64 {
 	if u.Cost == nil || u.Cost.Currency != "USD" || u.Cost.Amount <= s.cost {
 		return 0
@@ -135,8 +134,8 @@ func (s *session) spent(u *sdk.SessionUsageUpdate) float64 {
 	return more
 }
 
-// replayed applies an update of a session that is being loaded. It records the messages if
-// this client has not seen the conversation live.
+// replayed applies an update for a session that is being loaded. It records the messages if this
+// client has not seen the conversation live.
 func (s *session) replayed(u sdk.SessionUpdate) {
 	s.noted(u)
 	s.heard++
@@ -158,11 +157,11 @@ func (s *session) replayed(u sdk.SessionUpdate) {
 	}
 }
 
-// apply applies an update of the current turn. It returns the progress to report. The
-// argument "left" reports whether a part of the update could not be read.
+// apply applies an update for the current turn. It returns the progress to report. If left is true,
+// part of the update could not be read.
 //
-// A cost is reported only if the agent goes on afterwards. Otherwise, the cost belongs to the end of
-// the turn.
+// A cost is reported only if the agent continues afterwards. Otherwise, it is reported with the end
+// of the turn.
 func (s *session) apply(t *turn, u sdk.SessionUpdate, left bool) []report {
 	reports := s.progress(t, u, left)
 	acts := u.AgentMessageChunk != nil || u.AgentThoughtChunk != nil || u.ToolCall != nil || u.ToolCallUpdate != nil
@@ -173,7 +172,7 @@ func (s *session) apply(t *turn, u sdk.SessionUpdate, left bool) []report {
 	return reports
 }
 
-// progress does the work of the method "apply", apart from costs.
+// progress does the work of apply, apart from costs.
 func (s *session) progress(t *turn, u sdk.SessionUpdate, left bool) []report {
 	switch {
 	case u.AgentMessageChunk != nil && t.broken:
@@ -267,9 +266,8 @@ func (c *Client) ReportsCost(string) bool { return !c.runs("codex") && !c.runs("
 // request of a turn.
 func (c *Client) ReportsTokens(string) bool { return !c.runs("opencode") }
 
-// runs reports whether the agent is the given program, according to the name that it has reported
-// or to Config.Command. A value of a flag, such as the name of a model,
-// does not count.
+// runs reports whether the agent is the given program, according to the name that it reported or to
+// Config.Command. A flag's value, such as a model name, does not count.
 func (c *Client) runs(program string) bool {
 	if name := c.told.Load(); name != nil && strings.Contains(strings.ToLower(*name), program) {
 		return true
@@ -283,15 +281,15 @@ func (c *Client) runs(program string) bool {
 	return false
 }
 
-// unused reports whether it is likely that the model has not answered in the turn. It
-// reports true if the agent has reported tokens in other turns but none in this turn, and
-// the turn has no tool call. The caller must hold Client.mu.
+// unused reports whether the model probably did not answer in the turn. It reports true if the
+// agent has reported tokens in other turns but none in this turn, and the turn has no tool call.
+// The caller must hold Client.mu.
 func (c *Client) unused(t *turn, answer sdk.PromptResponse) bool {
 	return c.tellsUsage && usageOf(answer) == (bgagent.Usage{}) && len(t.calls) == 0
 }
 
-// usageOf returns the tokens in the answer to a prompt. The protocol's field for tokens is
-// not stable yet, and gemini uses a field of its own.
+// usageOf returns the tokens in the answer to a prompt. The protocol's field for tokens is not
+// stable yet, and gemini uses its own field.
 func usageOf(answer sdk.PromptResponse) (u bgagent.Usage) {
 	if x := answer.Usage; x != nil {
 		u.InputTokens, u.OutputTokens = int64(x.InputTokens), int64(x.OutputTokens)
@@ -309,8 +307,8 @@ type quota struct {
 	Output int64 `json:"output_tokens"`
 }
 
-// quotaOf returns the tokens in gemini's field of an answer. It returns nil if the answer has no such
-// field.
+// quotaOf returns the tokens from gemini's own field in an answer. If the answer has no such field,
+// it returns nil.
 func quotaOf(answer sdk.PromptResponse) *quota {
 	var meta struct {
 		Quota struct {
@@ -343,8 +341,8 @@ func todos(plan *sdk.SessionUpdatePlan) report {
 	return func(r *bgagent.Reporter) { r.Todos(list) }
 }
 
-// todosIn returns the list of todos in the input of a tool, or nil if the input has none.
-// opencode reports its todos only in such an input.
+// todosIn returns the todo list in a tool's input, or nil if the input does not contain one.
+// opencode reports its todos only in this way.
 func todosIn(input any) []bgagent.Todo {
 	fields, ok := input.(map[string]any)
 	if !ok {
