@@ -27,7 +27,7 @@ var (
 // the previous process ended before it got the prompt.
 const maxTries = 3
 
-// cancelAgain is how often the cancellation of a turn is repeated.
+// cancelAgain is the pause between two requests to cancel a turn.
 const cancelAgain = 500 * time.Millisecond
 
 // turn is a running turn of a session.

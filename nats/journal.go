@@ -18,13 +18,14 @@ import (
 
 // The servers limit the size of an atomic batch. A larger batch is written in three steps:
 //
-//  1. All its messages are written into a journal, under subjects that nobody reads.
+//  1. All its messages are written to a journal, under subjects that nobody reads.
 //  2. One message about the store names the journal and the number of the batch. From then on, the
 //     store contains the batch.
-//  3. The messages are written under their own subjects, and another message about the store ends the
-//     batch. If the process dies in this step, the next Open repeats the step.
+//  3. The messages are written under their own subjects, and another message about the store
+//     completes the batch. If the process dies in this step, the next Open repeats the step.
 //
-// If the process dies before step 2 has ended, nobody reads the journal, and the next Open deletes it.
+// If the process dies before step 2 is complete, nobody reads the journal, and the next Open
+// deletes it.
 
 // journal describes the journal of a batch that is being applied.
 type journal struct {
@@ -48,7 +49,7 @@ func (s *Store) writeLarge(ctx context.Context, p *plan) error {
 		return err
 	}
 	for i := range all {
-		all[i].header.Del(headExpected) // the messages may be written twice
+		all[i].header.Del(headExpected) // the messages might be written twice
 	}
 	text, err := encodeJournal(all)
 	if err != nil {
@@ -70,7 +71,7 @@ func (s *Store) writeLarge(ctx context.Context, p *plan) error {
 				return err
 			}
 		}
-		return fmt.Errorf("a part of a large batch cannot be written: %v", err) // the batch is certainly not in the stream
+		return fmt.Errorf("a part of a large batch cannot be written: %v", err) // it is certain that the batch is not in the stream
 	}
 	next := p.next
 	next.Journal = j
@@ -90,15 +91,15 @@ func (s *Store) writeLarge(ctx context.Context, p *plan) error {
 	return nil
 }
 
-// onlyMine makes the servers refuse a batch that begins with the message if the store has another
-// owner when the batch arrives.
+// onlyMine makes the servers refuse a batch that begins with m if the store has another owner when
+// the batch arrives.
 func (s *Store) onlyMine(m *message) {
 	m.header.Set(headExpected, strconv.FormatUint(s.meta.seq, 10))
 	m.header.Set(headOf, s.w.meta())
 }
 
-// inGroups calls f for groups of messages that fit into an atomic batch with one further message. It
-// tells f which group is the last.
+// inGroups calls f for groups of messages. Each group fits into an atomic batch with one further
+// message. For the last group, last is true.
 func (s *Store) inGroups(all []message, f func(group []message, last bool) error) error {
 	for from := 0; from < len(all); {
 		to, size := from, 0

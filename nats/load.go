@@ -67,14 +67,14 @@ func (s *Store) load(ctx context.Context) (c bgagent.StoreContents, err error) {
 // contents is what the headers of the messages show.
 type contents struct {
 	entries map[string]*entry
-	graves  []grave // records whose texts may still be in the stream
+	graves  []grave // records whose texts might still be in the stream
 	damage  []bgagent.StoreDamage
 	due     int
 	dueSum  uint64
 }
 
-// scan reads the headers of all records. It ends with the message that this owner has written when it
-// opened the store, so it has seen all earlier messages, whichever server it read from.
+// scan reads the headers of all records. It ends with the message that this owner wrote when it
+// opened the store, so it has seen all earlier messages, no matter which server it read from.
 func (s *Store) scan(ctx context.Context) (*contents, error) {
 	js, err := jetstream.New(s.w.nc)
 	if err != nil {
@@ -140,7 +140,8 @@ func (c *contents) add(s *Store, m jetstream.Msg, seq uint64) {
 	}
 	e.seq = seq
 	if seq > s.meta.before {
-		// Each batch ends with a message about the store, so this message does not belong to a whole batch.
+		// Each batch ends with a message about the store, so this message does not belong to a
+		// complete batch.
 		e.damaged = true
 		c.damage = append(c.damage, bgagent.StoreDamage{Key: e.key, Problem: "the batch that contains it is not complete, or another program has written it"})
 	}
@@ -191,7 +192,7 @@ func (s *Store) records(ctx context.Context, all []*entry) (out []reading, err e
 	return out, nil
 }
 
-// record returns the record of the entry. The data is that of the record's message.
+// record returns the record of the entry. The argument data is the body of the record's message.
 func (s *Store) record(ctx context.Context, e *entry, data []byte) (bgagent.StoreRecord, error) {
 	if e.parts > 0 {
 		whole, found, err := s.w.whole(ctx, s.w.parts(e.key, dataName), part{key: e.key, of: e.version})
@@ -206,8 +207,8 @@ func (s *Store) record(ctx context.Context, e *entry, data []byte) (bgagent.Stor
 	return e.record(data)
 }
 
-// whole returns a text, or data, that was written in parts. The fields "key", "name" and "of" of the
-// argument identify it. It returns false if the stream does not contain it.
+// whole returns a text, or data, that was written in parts. The fields key, name and of of the
+// argument want identify it. If the stream does not contain it, whole returns false.
 func (w *wire) whole(ctx context.Context, base string, want part) (text string, found bool, err error) {
 	if text, found, err = w.assemble(base, want, func(subjects []string) (map[string]message, error) {
 		return w.latest(ctx, subjects)
@@ -229,7 +230,7 @@ func (w *wire) whole(ctx context.Context, base string, want part) (text string, 
 	})
 }
 
-// assemble joins the parts that the function get returns.
+// assemble joins the parts that get returns.
 func (w *wire) assemble(base string, want part, get func(subjects []string) (map[string]message, error)) (text string, found bool, err error) {
 	all, err := get([]string{base + "0"})
 	if err != nil || len(all) == 0 {

@@ -13,9 +13,9 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// meta is the content of the message about the store itself. Each batch contains a new version, with
-// the expected sequence number of the previous one. Therefore, the servers refuse the whole batch of
-// an owner that has lost the store to another owner.
+// meta is the content of the message about the store itself. Each batch contains a new version,
+// with the expected sequence number of the previous one. Therefore, if an owner has lost the store
+// to another owner, the servers refuse its whole batch.
 type meta struct {
 	Version int                `json:"version"` // format of the store
 	Epoch   uint64             `json:"epoch"`   // number of times that the store was opened
@@ -23,7 +23,7 @@ type meta struct {
 	Token   string             `json:"token"`   // token of the owner; empty if there is none
 	Owner   bgagent.StoreOwner `json:"owner"`   // the last owner
 	Due     int                `json:"due"`     // number of due records
-	DueSum  uint64             `json:"due_sum"` // sum of the checksums of the headers of due records
+	DueSum  uint64             `json:"due_sum"` // sum of the header checksums of all due records
 	Swept   uint64             `json:"swept"`   // the texts of records that were deleted up to this sequence number are gone
 
 	// Journal is set while a large batch is being applied; see the file journal.go.
@@ -36,16 +36,16 @@ type meta struct {
 
 const metaVersion = 1
 
-// silentAfter is the time after which an owner that is connected but does not answer counts as dead.
-// For example, its machine has stopped and the servers have not noticed it yet. It is less than the
-// default of the manager's StoreTimeout.
+// silentAfter is how long an owner that is connected can be silent before it counts as dead. For
+// example, its machine might have stopped without the servers noticing it yet. silentAfter is less
+// than the default of the manager's StoreTimeout.
 const silentAfter = 20 * time.Second
 
-// pingWithin is the time after which a request to an owner is repeated.
+// pingWithin is how long a request to an owner waits before it is repeated.
 const pingWithin = time.Second
 
-// message returns the message with the content. The server refuses it if the stream does not contain
-// the message that m was read from.
+// message returns the message with m as its content. The server refuses it if the stream no longer
+// contains the message from which m was read.
 func (m meta) message(n names) (message, error) {
 	body, err := json.Marshal(m)
 	out := message{subject: n.meta(), header: nats.Header{}, data: body}
@@ -78,7 +78,7 @@ func (w *wire) readMeta(ctx context.Context) (m meta, err error) {
 	return m, nil
 }
 
-// writeMeta writes a content that was read before, with changes.
+// writeMeta writes content that was read before and then changed.
 func (w *wire) writeMeta(ctx context.Context, m *meta) error {
 	msg, err := m.message(w.names)
 	if err != nil {
@@ -94,7 +94,7 @@ func (w *wire) writeMeta(ctx context.Context, m *meta) error {
 // moved reports whether a batch was refused because the stream has other messages than expected.
 func moved(err error) bool { return isCode(err, codeWrongSequence, codeWrongSequence2) }
 
-// again reports whether a write of the content can succeed after the content has been read again.
+// again reports whether a failed write of the content can succeed after the content is read again.
 func again(err error) bool {
 	return moved(err) || soon(err) || errors.Is(err, bgagent.ErrUncertain) || errors.Is(err, errNotConnected)
 }
@@ -104,7 +104,7 @@ func again(err error) bool {
 func (w *wire) take(ctx context.Context, owner bgagent.StoreOwner, grace time.Duration) (m meta, answering *nats.Subscription, err error) {
 	token := rand.Text()
 	answering, err = w.nc.Subscribe(w.alive(token), func(q *nats.Msg) { _ = q.Respond(nil) }) // the asking manager repeats its request
-	if err == nil {                                                                           // nobody may see the token before the servers know the subscription
+	if err == nil {                                                                           // nobody must see the token before the servers know the subscription
 		flushing, done := w.during(ctx)
 		err = w.nc.FlushWithContext(flushing)
 		done()
@@ -113,7 +113,7 @@ func (w *wire) take(ctx context.Context, owner bgagent.StoreOwner, grace time.Du
 		if m, err = w.readMeta(ctx); err != nil {
 			break
 		}
-		if m.Token == token { // an earlier attempt has succeeded, but its answer was lost
+		if m.Token == token { // an earlier attempt succeeded, but its answer was lost
 			return m, answering, nil
 		}
 		if m.Token != "" {
@@ -136,8 +136,8 @@ func (w *wire) take(ctx context.Context, owner bgagent.StoreOwner, grace time.Du
 	return m, nil, err
 }
 
-// awaitDeath waits until the owner is certainly or probably dead. If the owner is alive, it returns
-// a [*bgagent.StoreOwnedError].
+// awaitDeath waits until the owner is known or assumed to be dead. If the owner is alive, it
+// returns a [*bgagent.StoreOwnedError].
 func (w *wire) awaitDeath(ctx context.Context, m meta, grace time.Duration) error {
 	began := time.Now()
 	for {
@@ -154,7 +154,7 @@ func (w *wire) awaitDeath(ctx context.Context, m meta, grace time.Duration) erro
 		case ctx.Err() != nil:
 			return fmt.Errorf("the store belongs to %s (process %d on %s), which does not answer; Open waits to see whether it is dead: %w", m.Owner.Program, m.Owner.PID, m.Owner.Host, ctx.Err())
 		case w.nc.Status() != nats.CONNECTED:
-			began = time.Now() // the owner may have answered
+			began = time.Now() // the owner might have answered
 		case errors.Is(err, nats.ErrNoResponders) && waited >= grace, waited >= max(silentAfter, grace):
 			return nil
 		}

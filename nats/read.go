@@ -32,7 +32,7 @@ func (x *index) get(key string) *entry {
 	return x.entries[key]
 }
 
-// change replaces the entries of written records and removes those of deleted records.
+// change replaces the entries of the written records and removes those of the deleted records.
 func (x *index) change(written []*entry, deleted []string) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -66,13 +66,13 @@ func (x *index) page(q bgagent.StoreQuery) ([]*entry, error) {
 	return slices.Clip(page[:min(len(page), q.Limit)]), nil
 }
 
-// later compares two entries in the order of the history.
+// later compares the positions of two entries in the history.
 func later(a, b *entry) int {
 	return cmp.Or(b.launched.Compare(a.launched), cmp.Compare(b.key, a.key))
 }
 
-// history returns a page of history. A write can replace a record after the page was chosen. If that
-// happens twice, history holds up the writer.
+// history returns a page of history. A write can replace a record after the page was chosen. If
+// that happens twice, history blocks the writer while it reads.
 func (s *Store) history(ctx context.Context, q bgagent.StoreQuery) ([]bgagent.StoreRecord, error) {
 	for range 2 {
 		page, err := s.tryPage(ctx, q)
@@ -114,7 +114,7 @@ func (s *Store) tryPage(ctx context.Context, q bgagent.StoreQuery) (page []bgage
 	return page, err
 }
 
-// text returns a text of a record.
+// text returns one of a record's texts.
 func (s *Store) text(ctx context.Context, record, name string) (string, error) {
 	e := s.index.get(record)
 	if e == nil {

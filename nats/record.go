@@ -15,8 +15,8 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// These headers describe the messages of a store. Strings in them are quoted as in Go, so that they
-// can contain any bytes and people can read them.
+// These headers describe a store's messages. Strings in them are quoted as in Go, so that they can
+// contain any bytes and still be read by people.
 const (
 	headRecord  = "Bgagent-Record"  // the fields of a record; see entry.header
 	headSum     = "Bgagent-Sum"     // checksum of the header Bgagent-Record
@@ -24,13 +24,13 @@ const (
 	headDeleted = "Bgagent-Deleted" // key of a deleted record
 )
 
-// headTTL makes the server delete a message after the given time.
+// headTTL makes the servers delete a message after the given time.
 const headTTL = "Nats-TTL"
 
 // keepDeleted is how long the servers keep the message about a deleted record.
 const keepDeleted = "168h"
 
-// chunk is the maximum number of bytes of one message. A longer text is divided into parts.
+// chunk is the maximum number of bytes in one message. Longer text is split into parts.
 const chunk = 128 << 10
 
 var sumTable = crc64.MakeTable(crc64.ECMA)
@@ -49,7 +49,7 @@ func sumText(sum uint64) string { return fmt.Sprintf("%016x", sum) }
 // errDamaged is matched by the errors for data that differs from the data that was written.
 var errDamaged = errors.New("it is damaged")
 
-// entry is what a store keeps in memory about a record.
+// entry holds what a store keeps in memory about a record.
 type entry struct {
 	key                          string
 	parent, root, session, agent string
@@ -60,7 +60,7 @@ type entry struct {
 
 	version uint64 // number of the batch that wrote the record
 	born    uint64 // number of the batch that wrote the first record with this key since the last such record was deleted
-	parts   int    // number of messages that contain the data; 0 if the message of the record contains them
+	parts   int    // number of messages that contain the data; 0 if the record's own message contains it
 	size    int    // number of bytes of the data
 	data    uint64 // checksum of the key and the data
 
@@ -93,11 +93,11 @@ func entryOf(r *bgagent.StoreRecord, batch, born uint64) (*entry, error) {
 	return e, nil
 }
 
-// maxHeader is the maximum length of a header of ours. The servers allow 65,535 bytes for all headers
-// of a message.
+// maxHeader is the maximum length of one of our headers. The servers allow 65,535 bytes for all
+// headers of a message.
 const maxHeader = 60_000
 
-// same returns an equal string that shares its memory with all others that are equal.
+// same returns a string equal to s that shares its memory with all other such strings.
 func same(s string) string { return unique.Make(s).Value() }
 
 // header returns the header of the record's message.
@@ -116,7 +116,7 @@ func (e *entry) header() string {
 	return b.String()
 }
 
-// message returns the message of the record. Long data follows in parts.
+// message returns the record's message. Long data follows in parts.
 func (e *entry) message(n names, data []byte) message {
 	m := message{subject: n.record(e.key), header: nats.Header{headRecord: {e.header()}, headSum: {sumText(e.sum)}}}
 	if e.parts == 0 {
@@ -171,7 +171,7 @@ func (e *entry) isEnded() bool { return e.kind == bgagent.StoreTask && !e.ended.
 // part describes a text, or the data of a record, that is stored in one or more messages.
 type part struct {
 	key, name string // name of the text; empty for data
-	of        uint64 // for a text, the number "born" of its record; for data, the number "version"
+	of        uint64 // for a text, entry.born of its record; for data, entry.version
 	count     int    // number of parts
 	size      int    // number of bytes of the whole
 	sum       uint64 // checksum of the key, the name and the whole
@@ -220,12 +220,12 @@ func readPart(h nats.Header) (p part, i int, err error) {
 	return p, i, nil
 }
 
-// deleted returns the message that says that the record with the given key was deleted.
+// deleted returns the message that marks the record with the given key as deleted.
 func deleted(n names, key string) message {
 	return message{subject: n.record(key), header: nats.Header{headDeleted: {strconv.QuoteToASCII(key)}, headTTL: {keepDeleted}}}
 }
 
-// fields reads the fields of a header. After an error, it returns zero values.
+// fields reads a header's fields. After an error, it returns zero values.
 type fields struct {
 	rest string
 	err  error

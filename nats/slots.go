@@ -18,14 +18,15 @@ import (
 // SlotOptions contains the settings of slots that several processes share. The zero value selects the
 // defaults.
 type SlotOptions struct {
-	// Limits are the limits over all processes together. The first process stores them on the servers.
-	// If other limits are stored, those apply, and Warn is called. [Slots.SetLimits] changes them.
+	// Limits are the limits for all processes together. The first process stores them on the
+	// servers. If different limits are stored, those apply, and Warn is called. [Slots.SetLimits]
+	// changes them.
 	Limits bgagent.Limits
 
-	// Lease is the time after which the slots of a process that cannot be reached are granted to other
-	// processes. The process gives up its slots after two thirds of this time, and its sessions have the
-	// last third to stop. The lease must be the same in all processes, and 15 seconds at least, because
-	// servers need up to 8 seconds to replace their leader. Zero means 30 seconds.
+	// Lease is how long a process can be unreachable before its slots are granted to other
+	// processes. The process gives up its slots after two thirds of this time, and its sessions
+	// have the last third to stop. The lease must be the same in all processes, and at least 15
+	// seconds, because servers need up to 8 seconds to replace their leader. Zero means 30 seconds.
 	Lease time.Duration
 
 	// Replicas is the number of servers that keep a copy of the stream, if NewSlots creates the stream.
@@ -40,25 +41,25 @@ type SlotOptions struct {
 // Slots are slots that several processes share over NATS. It implements [bgagent.SlotSource], for
 // Config.Slots. All processes that use the same name on the same servers share the same limits.
 //
-// One of the processes is the allocator, which grants the slots. The processes elect it. If it dies, no new
-// work begins for a few seconds until the next one is elected, and running work goes on.
+// One of the processes is the allocator, which grants the slots. The processes elect it. If it
+// dies, no new work begins for a few seconds until the next one is elected. Running work continues.
 type Slots struct {
 	w       wire
 	options SlotOptions
 	me      string
 	keyFor  time.Duration
 
-	ctx    context.Context // ends when Close has given everything back
+	ctx    context.Context // ends when Close has returned everything
 	end    context.CancelFunc
 	wg     sync.WaitGroup
 	subs   []*nats.Subscription
-	inbox  string        // prefix of the subjects for the servers' answers to messages that nobody has received
+	inbox  string        // prefix of the subjects for the servers' answers to messages that nobody received
 	wakeUp chan struct{} // wakes the goroutine that sends messages
 	keyUp  chan struct{} // wakes the goroutine that keeps the key
 	tellUp chan struct{} // wakes the goroutine that tells the holders
 	warned map[string]bool
 
-	mu      sync.Mutex // guards the following fields; no call to the servers or to holders is made under it
+	mu      sync.Mutex // guards the following fields; must not be held during calls to the servers or to holders
 	member  *alloc.Member
 	holders map[uint64]bgagent.SlotHolder
 	news    []alloc.News
@@ -71,11 +72,12 @@ type Slots struct {
 
 var _ bgagent.SlotSource = (*Slots)(nil)
 
-// NewSlots joins the processes that share the slots with the given name. It creates the stream BGSLOTS_name
-// if it does not exist. The name consists of up to 64 letters, digits, hyphens and underscores. The caller
-// must close the slots, after the managers that use them.
+// NewSlots joins the processes that share the slots with the given name. If the stream BGSLOTS_name
+// does not exist, NewSlots creates it. The name consists of up to 64 letters, digits, hyphens and
+// underscores. The caller must close the slots after it closes the managers that use them.
 //
-// The connection stays the caller's, and should reconnect without a limit ([nats.MaxReconnects] with -1).
+// The connection belongs to the caller, and should reconnect without a limit ([nats.MaxReconnects]
+// with -1).
 func NewSlots(ctx context.Context, nc *nats.Conn, name string, o SlotOptions) (s *Slots, err error) {
 	if o.Lease == 0 {
 		o.Lease = 30 * time.Second
@@ -162,11 +164,11 @@ type slotClaim struct {
 	id uint64
 }
 
-// errSlotsClosed is the reason if the slots were closed.
+// errSlotsClosed is the reason that holders get when the slots are closed.
 var errSlotsClosed = fmt.Errorf("%w: the slots were closed", bgagent.ErrSlotLost)
 
-// Request asks for a slot and implements [bgagent.SlotSource]. While no process can be reached, requests
-// wait. After Close, the holder is told that its slot is lost.
+// Request asks for a slot and implements [bgagent.SlotSource]. While the allocator cannot be
+// reached, requests wait. After Close, the holder is told that its slot is lost.
 func (s *Slots) Request(r bgagent.SlotRequest, h bgagent.SlotHolder) bgagent.SlotClaim {
 	now := time.Now()
 	if r.Queued.IsZero() {
@@ -211,7 +213,7 @@ func (s *Slots) Limits() bgagent.Limits {
 	return s.limits
 }
 
-// Pools returns the figures of all processes. They can be as old as a sixth of the lease.
+// Pools returns the figures for all processes. They can be up to a sixth of the lease old.
 func (s *Slots) Pools() []bgagent.PoolStats {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -221,15 +223,15 @@ func (s *Slots) Pools() []bgagent.PoolStats {
 	return s.pools
 }
 
-// IsAllocator reports whether this process grants the slots of all processes now. For a short time, two
-// processes can think so; only one of them is listened to.
+// IsAllocator reports whether this process grants the slots of all processes now. For a short time,
+// two processes can believe that they do; the others listen to only one of them.
 func (s *Slots) IsAllocator() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.chair != nil && !s.chair.a.IsSilent(time.Now())
 }
 
-// heard takes the news of the member, for the goroutine that tells the holders. s.mu is locked.
+// heard collects the member's news for the goroutine that tells the holders. s.mu is locked.
 func (s *Slots) heard() {
 	if news := s.member.News(); len(news) > 0 {
 		s.news = append(s.news, news...)
@@ -237,7 +239,7 @@ func (s *Slots) heard() {
 	}
 }
 
-// wake lets a goroutine look for work.
+// wake makes a goroutine look for work.
 func wake(c chan struct{}) {
 	select {
 	case c <- struct{}{}:
@@ -272,10 +274,11 @@ func (s *Slots) seeLimits(l *bgagent.Limits) {
 	}
 }
 
-// Close gives all places in line back, and leaves the other processes. Holders are told that their slots
-// are lost. The slots that are still held are granted to others when the lease is over, because the work in
-// them may run until then. So close the managers first. If ctx ends before the allocator has answered,
-// Close returns its error, and the same holds for slots that were released shortly before. Later calls do
+// Close gives up all places in line, and leaves the group of processes. Holders are told that their
+// slots are lost. Slots that are still held are not granted to others until the lease is over,
+// because the work that uses them might run until then. Therefore, close the managers first. If ctx
+// ends before the allocator has answered, Close returns the error of ctx, and slots that were
+// released shortly before are also not granted to others until the lease is over. Later calls do
 // nothing.
 func (s *Slots) Close(ctx context.Context) error {
 	s.mu.Lock()

@@ -15,10 +15,10 @@ import (
 
 // This file contains the goroutines of Slots, which carry the messages of the package alloc.
 
-// requestWithin is the time after which an unanswered message is repeated.
+// requestWithin is how long a message can be unanswered before it is repeated.
 const requestWithin = time.Second
 
-// send sends the messages of the member, one after the other.
+// send sends the member's messages, one after the other.
 func (s *Slots) send() {
 	for s.ctx.Err() == nil {
 		s.mu.Lock()
@@ -73,12 +73,12 @@ func (s *Slots) ask(ctx context.Context, sent time.Time, up *alloc.Up) {
 	s.heard()
 	s.mu.Unlock()
 	if err != nil {
-		wake(s.keyUp) // there may be another allocator
+		wake(s.keyUp) // there might be another allocator
 		_ = pause(s.ctx, s.keyFor/20)
 	}
 }
 
-// told handles a message of the allocator that is not an answer.
+// told handles a message from the allocator that is not an answer.
 func (s *Slots) told(m *nats.Msg) {
 	var d alloc.Down
 	if json.Unmarshal(m.Data, &d) != nil {
@@ -91,7 +91,7 @@ func (s *Slots) told(m *nats.Msg) {
 	wake(s.wakeUp)
 }
 
-// tick gives up slots and frees slots when leases are over.
+// tick gives up this process's slots, and frees other processes' slots, when leases are over.
 func (s *Slots) tick() {
 	for s.ctx.Err() == nil {
 		s.sleep(nil, s.options.Lease/60)
@@ -131,7 +131,7 @@ func (s *Slots) tellHolders() {
 		h := s.holders[n.ID]
 		s.mu.Unlock()
 		switch {
-		case h == nil: // it was released meanwhile
+		case h == nil: // it was released in the meantime
 		case n.Lost:
 			h.SlotLost(n.Until, n.Why)
 		default:
@@ -140,7 +140,7 @@ func (s *Slots) tellHolders() {
 	}
 }
 
-// chair is the part of the process that is the allocator. It is guarded by Slots.mu.
+// chair is the state that a process has while it is the allocator. It is guarded by Slots.mu.
 type chair struct {
 	a       *alloc.Allocator
 	sub     *nats.Subscription
@@ -170,12 +170,12 @@ func (s *Slots) handle(c *chair, m *nats.Msg) {
 	out := c.a.Tell(now)
 	s.mu.Unlock()
 	if body, err := json.Marshal(d); ok && err == nil {
-		_ = m.Respond(body) // who asks repeats the question
+		_ = m.Respond(body) // if the answer is lost, the process asks again
 	}
 	s.publish(out)
 }
 
-// missed handles the servers' answer to a message that nobody has received.
+// missed handles the servers' answer to a message that nobody received.
 func (s *Slots) missed(m *nats.Msg) {
 	if m.Header.Get("Status") != noResponders {
 		return
@@ -187,7 +187,7 @@ func (s *Slots) missed(m *nats.Msg) {
 	}
 }
 
-// noResponders is the status of an answer of the servers to a message that nobody has received.
+// noResponders is the status of the servers' answer to a message that nobody received.
 const noResponders = "503"
 
 // publish sends grants. Grants that do not arrive are repeated by the next answers. If nobody receives the
@@ -226,7 +226,7 @@ func (s *Slots) keepKey() {
 		}
 		cancel()
 		s.sleep(s.keyUp, s.keyFor/5)
-		_ = pause(s.ctx, s.keyFor/50) // a signal must not make the key be read without a pause
+		_ = pause(s.ctx, s.keyFor/50) // signals must not cause the key to be read without a pause
 	}
 }
 
@@ -268,7 +268,7 @@ func (s *Slots) take(ctx context.Context, k alloc.Key, rev uint64) bool {
 	}
 	c := &chair{a: a, joining: map[string]*nats.Msg{}}
 	if c.rev, err = s.writeKey(ctx, k, rev); err != nil {
-		return false // if the answer was lost, the key is read as that of a holder who is gone
+		return false // if only the answer was lost, the key will later look like that of a holder that is gone
 	}
 	a.Keep(sent, s.keyFor)
 	sub, err := s.w.nc.Subscribe(s.upSubject(k.Term), func(m *nats.Msg) { s.handle(c, m) })
@@ -310,7 +310,7 @@ func (s *Slots) keep(ctx context.Context, c *chair) {
 	}
 }
 
-// review finds out who holds the key after a write has failed.
+// review finds out who holds the key after a failed write.
 func (s *Slots) review(ctx context.Context, c *chair) {
 	k, rev, err := s.readKey(ctx)
 	if err != nil {
@@ -337,7 +337,7 @@ func (s *Slots) review(ctx context.Context, c *chair) {
 	s.see(&k)
 }
 
-// giveUpKey lets another process become the allocator at once, because this process ends.
+// giveUpKey lets another process become the allocator at once, because this process is exiting.
 func (s *Slots) giveUpKey(ctx context.Context) {
 	s.mu.Lock()
 	c := s.chair
@@ -350,7 +350,7 @@ func (s *Slots) giveUpKey(ctx context.Context) {
 	k := alloc.Key{Version: alloc.KeyVersion, Term: c.a.Term(), Members: c.a.Members(), Limits: c.a.Limits(), Lease: s.options.Lease}
 	ctx, cancel := context.WithTimeout(ctx, closeWithin)
 	defer cancel()
-	for rev := c.rev; ; { // if it fails, the others wait for the time of the key, and for the lease of this process
+	for rev := c.rev; ; { // if this fails, the other processes wait for the key's time and for this process's lease
 		if _, err := s.writeKey(ctx, k, rev); err == nil || ctx.Err() != nil {
 			return
 		}
@@ -362,9 +362,9 @@ func (s *Slots) giveUpKey(ctx context.Context) {
 	}
 }
 
-// SetLimits replaces the stored limits, for all processes. The allocator applies them when it next writes
-// its key, which takes [SlotOptions].Lease/24 or 1.25 s at most. Lower limits take no slot away. If a limit
-// is wrong, the error wraps a [*bgagent.InputError].
+// SetLimits replaces the stored limits for all processes. The allocator applies them when it next
+// writes its key, which takes at most [SlotOptions].Lease/24 or 1.25 s. Lower limits do not take
+// away slots that are held. If a limit is wrong, the error wraps a [*bgagent.InputError].
 func (s *Slots) SetLimits(ctx context.Context, l bgagent.Limits) error {
 	checked, err := bgagent.NewConcurrencyManager(l)
 	if err != nil {

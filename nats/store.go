@@ -18,25 +18,26 @@ type StoreOptions struct {
 	// is 1, 3 or 5. Zero means 1. Open does not change the number of an existing stream.
 	Replicas int
 
-	// Grace is how long Open waits for an owner of the store whose connection to the servers is gone.
-	// If the owner has only lost its connection, it connects again within this time and keeps the
-	// store. Zero means 10 seconds. A negative value means that Open does not wait, which is right
-	// only if the owner's connection is never interrupted during the owner's life, for example
+	// Grace is how long Open waits for an owner of the store whose connection to the servers is
+	// gone. If the owner has only lost its connection, it reconnects within this time and keeps the
+	// store. Zero means 10 seconds. A negative value means that Open does not wait. This is correct
+	// only if the owner's connection cannot be interrupted while the owner lives, for example
 	// because the server runs in the owner's process.
 	Grace time.Duration
 
-	// KeepFor is how long an ended task is kept if its end is not owed to anybody. KeepTasks is the
-	// maximum number of such tasks. The tasks that ended first are deleted first, when the store is
-	// opened and when other tasks end. Zero means the default, and a negative value means no limit.
+	// KeepFor is how long an ended task is kept once its end no longer has to be reported to
+	// anybody. KeepTasks is the maximum number of such tasks. The tasks that ended first are
+	// deleted first, when the store is opened and when other tasks end. Zero means the default, and
+	// a negative value means no limit.
 	KeepFor   time.Duration // 7 days by default
 	KeepTasks int           // 100,000 by default
 
 	// KeepBytes is the maximum size of the stream. If the stream is larger, the store deletes the
-	// tasks that ended first. Zero means 1 GiB, and a negative value means no limit. Live tasks and
-	// owed tasks are always kept.
+	// tasks that ended first. Zero means 1 GiB, and a negative value means no limit. Live tasks,
+	// and ended tasks that still have to be reported, are always kept.
 	KeepBytes int64
 
-	// Warn is called for errors that occur outside of the manager's calls, when the store deletes
+	// Warn is called for errors that occur outside of the manager's calls, while the store deletes
 	// ended tasks and their texts. It is called on a goroutine of the store and must not call the
 	// store. If Warn is nil, such errors are dropped. The store tries again later.
 	Warn func(error)
@@ -68,7 +69,7 @@ func (o StoreOptions) withDefaults() StoreOptions {
 // [NewStore] to make a Store.
 type Store struct {
 	w       wire
-	bad     error // error of the arguments of NewStore
+	bad     error // error in the arguments of NewStore
 	options StoreOptions
 
 	life sync.Mutex   // held during Open, Reopen and Close
@@ -77,14 +78,14 @@ type Store struct {
 	mu        sync.Mutex // guards the following fields, and is held during Write
 	open      bool       // the store can be used
 	held      bool       // the store belongs to its owner, even if Reopen has failed
-	doubt     bool       // it is not known whether the last batch is in the stream
+	doubt     bool       // it is unknown whether the last batch is in the stream
 	lost      *bgagent.StoreOwnedError
 	meta      meta
 	answering *nats.Subscription
 	ctx       context.Context // ends when the store is closed
 	end       context.CancelFunc
 	upkeep    *upkeep
-	graves    []grave // deleted records whose texts may still be in the stream, in the order of their deletion
+	graves    []grave // deleted records whose texts might still be in the stream, in the order of their deletion
 
 	index index
 }
@@ -96,12 +97,13 @@ var (
 
 var errClosed = errors.New("bgnats: the store is not open")
 
-// NewStore returns a store with the given name on the servers of the connection. It does not use the
-// connection yet. Open creates the stream BGAGENT_name if it does not exist. The name consists of up
-// to 64 letters, digits, hyphens and underscores.
+// NewStore returns a store with the given name on the servers to which nc is connected. It does not
+// use the connection yet. Open creates the stream BGAGENT_name if it does not exist. The name
+// consists of up to 64 letters, digits, hyphens and underscores.
 //
-// The connection belongs to the caller: the store does not close it. It should reconnect without a
-// limit ([nats.MaxReconnects] with -1), because a store on a closed connection cannot be opened again.
+// The connection belongs to the caller; the store does not close it. It should reconnect without a
+// limit ([nats.MaxReconnects] with -1), because a store on a closed connection cannot be opened
+// again.
 func NewStore(nc *nats.Conn, name string, o StoreOptions) *Store {
 	n, err := namesOf(name)
 	if nc == nil && err == nil {
@@ -114,8 +116,8 @@ func NewStore(nc *nats.Conn, name string, o StoreOptions) *Store {
 //
 // If another owner has the store, Open asks it whether it is alive. If the owner answers, the error
 // is a [*bgagent.StoreOwnedError]. If its connection to the servers is gone, Open waits as
-// [StoreOptions].Grace says. If it is connected but does not answer, Open waits for 20 seconds. Then
-// Open takes the store over, and all later writes of the earlier owner are refused.
+// [StoreOptions].Grace says. If it is connected but does not answer, Open waits for 20 seconds.
+// Then Open takes over the store, and all later writes by the earlier owner are refused.
 //
 // While the servers have no leader for the stream, Open tries again until ctx ends.
 func (s *Store) Open(ctx context.Context, owner bgagent.StoreOwner) (c bgagent.StoreContents, err error) {
@@ -157,7 +159,7 @@ func (s *Store) openFor(ctx context.Context, owner bgagent.StoreOwner) (c bgagen
 		return c, err
 	}
 	if c, err = s.load(ctx); err != nil {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeWithin) // ctx may have ended
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeWithin) // ctx might have ended
 		defer cancel()
 		return c, errors.Join(err, s.release(ctx))
 	}
@@ -178,8 +180,7 @@ func (s *Store) begin() {
 }
 
 // Reopen opens the store again after a Write whose result is uncertain, and implements
-// [bgagent.StoreReopener]. If the servers have not stored the batch by then, they refuse it from then
-// on.
+// [bgagent.StoreReopener]. If the servers have not stored the batch by then, they will refuse it.
 func (s *Store) Reopen(ctx context.Context) (c bgagent.StoreContents, err error) {
 	s.life.Lock()
 	defer s.life.Unlock()
@@ -200,7 +201,7 @@ func (s *Store) Reopen(ctx context.Context) (c bgagent.StoreContents, err error)
 	return c, nil
 }
 
-// retake enters the owner again, so that the servers refuse whatever it has sent before.
+// retake enters the owner again, so that the servers refuse whatever it sent before.
 func (s *Store) retake(ctx context.Context) (c bgagent.StoreContents, err error) {
 	if err := s.w.ready(ctx); err != nil {
 		return c, err
@@ -228,7 +229,7 @@ func (s *Store) retake(ctx context.Context) (c bgagent.StoreContents, err error)
 	}
 }
 
-// Text returns a text of a record and implements [bgagent.Store].
+// Text returns one of a record's texts and implements [bgagent.Store].
 func (s *Store) Text(ctx context.Context, record, name string) (string, error) {
 	ctx, done, err := s.reading(ctx)
 	if err != nil {
@@ -272,11 +273,11 @@ func (s *Store) reading(ctx context.Context) (context.Context, func(), error) {
 	return ctx, func() { stop(); cancel(); s.use.RUnlock() }, nil
 }
 
-// closeWithin is the time limit for the message that says that the store has no owner.
+// closeWithin is the time limit for writing the message that the store has no owner.
 const closeWithin = 5 * time.Second
 
-// Close closes the store and implements [bgagent.Store]. If Close returns an error, the servers may not
-// know that the store was closed, and the next Open waits as for a dead owner.
+// Close closes the store and implements [bgagent.Store]. If Close returns an error, the servers
+// might not know that the store was closed, and the next Open waits as for a dead owner.
 func (s *Store) Close() error {
 	s.life.Lock()
 	defer s.life.Unlock()
@@ -297,7 +298,7 @@ func (s *Store) Close() error {
 	return nil
 }
 
-// halt makes all later calls fail, and waits for calls that have begun.
+// halt makes all later calls fail, and waits for calls in progress.
 func (s *Store) halt() {
 	s.mu.Lock()
 	was, up := s.open, s.upkeep

@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// streamConfig contains the settings of a stream on which a store relies. The other settings belong
-// to the operator.
+// streamConfig contains the stream settings on which a store relies. The other settings are up to
+// the operator.
 type streamConfig struct {
 	Name       string        `json:"name"`
 	Subjects   []string      `json:"subjects"`
@@ -37,7 +37,8 @@ func (n names) config(replicas int) streamConfig {
 	}
 }
 
-// wrong returns a description of the settings with which the stream could lose records, or "".
+// wrong describes the settings with which the stream could lose records. If there are none, it
+// returns "".
 func (c streamConfig) wrong(want streamConfig) string {
 	var all []string
 	check := func(name string, have, need any) {

@@ -15,7 +15,7 @@ type names struct {
 	root   string // beginning of all subjects
 }
 
-// validName describes the names of stores. A name is a part of a subject, so it must not contain dots,
+// validName matches valid store names. A name is part of a subject, so it must not contain dots,
 // wildcards or spaces.
 var validName = regexp.MustCompile(`^[A-Za-z0-9_-]{1,64}$`)
 
@@ -31,24 +31,24 @@ func (n names) subjects() []string {
 	return []string{n.meta(), n.root + ".r.*", n.root + ".x.*.*.*", n.root + ".j.*.*"}
 }
 
-// meta is the subject of the message about the store itself.
+// meta returns the subject of the message about the store itself.
 func (n names) meta() string { return n.root + ".m" }
 
 func (n names) record(key string) string { return n.root + ".r." + token(key) }
 
-// parts is the beginning of the subjects of a text, or of data that need several messages. The
-// number of the part follows.
+// parts returns the beginning of the subjects of a text, or of data that needs several messages.
+// The number of the part follows.
 func (n names) parts(key, name string) string { return n.root + ".x." + token(key) + "." + name + "." }
 
-// allParts matches the parts of all texts and data of a record.
+// allParts returns a subject that matches the parts of all of a record's texts and data.
 func (n names) allParts(key string) string { return n.root + ".x." + token(key) + ".>" }
 
 func (n names) journal(id string, part int) string {
 	return n.root + ".j." + id + "." + strconv.Itoa(part)
 }
 
-// alive is the subject on which the owner with the given token answers. It does not belong to the
-// stream.
+// alive returns the subject on which the owner with the given token answers. It does not belong to
+// the stream.
 func (n names) alive(owner string) string { return n.root + ".alive." + owner }
 
 // These are the names of parts. The name of a text begins with textName.
@@ -57,11 +57,11 @@ const (
 	textName = "t"
 )
 
-// longToken is the number of bytes from which a key is replaced by its hash, because servers limit
-// the length of a line of their protocol to 4,096 bytes.
+// longToken is the length, in bytes, from which on a key is replaced with its hash, because servers
+// limit the length of a protocol line to 4,096 bytes.
 const longToken = 512
 
-// token encodes any string as a token of a subject. Different strings have different tokens.
+// token encodes any string as a subject token. Different strings have different tokens.
 func token(s string) string {
 	if len(s) >= longToken {
 		sum := sha256.Sum256([]byte(s))

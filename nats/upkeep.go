@@ -20,14 +20,14 @@ const (
 	retryLast  = time.Minute      // longest such pause
 )
 
-// grave is a deleted record whose texts may still be in the stream.
+// grave is a deleted record whose texts might still be in the stream.
 type grave struct {
 	key string
-	seq uint64 // sequence number of the message that says that the record was deleted
+	seq uint64 // sequence number of the message that marks the record as deleted
 }
 
-// upkeep performs the work of a store outside of the manager's calls. It deletes ended tasks that
-// exceed the limits, and the texts of deleted records.
+// upkeep performs a store's work outside of the manager's calls. It deletes ended tasks that exceed
+// the limits, and the texts of deleted records.
 type upkeep struct {
 	s     *Store
 	ctx   context.Context
@@ -40,7 +40,7 @@ func newUpkeep(s *Store) *upkeep {
 	return &upkeep{s: s, ctx: s.ctx, wake: make(chan struct{}, 1), gone: make(chan struct{})}
 }
 
-// wrote is called after a batch was written.
+// wrote is called after a batch is written.
 func (u *upkeep) wrote(b *bgagent.StoreBatch) {
 	ended := int64(0)
 	for i := range b.Records {

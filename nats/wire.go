@@ -18,14 +18,14 @@ import (
 
 const (
 	answerWithin = 10 * time.Second       // time after which a request counts as unanswered
-	askAgain     = 2 * time.Second        // time after which a request is repeated, if repeating it is harmless
+	askAgain     = 2 * time.Second        // time after which a request is repeated if this is harmless
 	inFlightFor  = 12 * time.Second       // more than the time after which the servers drop an unfinished batch
 	retryEvery   = 100 * time.Millisecond // pause between two attempts of a request that the servers cannot answer yet
 	maxGet       = 64                     // maximum number of messages of one read
 )
 
-// These headers are understood by the servers. The client library has no functions for atomic
-// batches.
+// The servers understand these headers. They are here because the client library has no functions
+// for atomic batches.
 const (
 	headBatch    = "Nats-Batch-Id"
 	headBatchSeq = "Nats-Batch-Sequence"
@@ -34,7 +34,7 @@ const (
 	headOf       = "Nats-Expected-Last-Subject-Sequence-Subject"
 )
 
-// These are error codes of the servers.
+// These are the servers' error codes.
 const (
 	codeResources      = 10002 // the account has no space left
 	codeNoPeers        = 10005 // no server can take the stream yet
@@ -46,13 +46,13 @@ const (
 	codeNoStream       = 10059
 	codeWrongSequence  = 10071 // the last message of a subject is not the expected one
 	codeStoreFailed    = 10077
-	codeOffline        = 10118 // the servers of the stream have just been started
+	codeOffline        = 10118 // the stream's servers have just been started
 	codeIncomplete     = 10176 // a message of the batch is missing
 	codeWrongSequence2 = 10164 // like codeWrongSequence, but a write to the subject is in progress
-	codeInFlight       = 10210 // too many batches have begun and not ended
+	codeInFlight       = 10210 // too many batches were begun but not completed
 )
 
-// apiError is an error in the answer of a server.
+// apiError is an error in a server's answer.
 type apiError struct {
 	Code        int    `json:"err_code"`
 	Description string `json:"description"`
@@ -77,8 +77,9 @@ func (e *apiError) full() bool {
 	return false
 }
 
-// certain reports whether the error means that the server has stored no part of the batch. The
-// server checks the batch before it stores the first message. A disk error can still occur after that.
+// certain reports whether the error means that the server has not stored any part of the batch. The
+// server checks the batch before it stores the first message. A disk error can still occur after
+// that.
 func (e *apiError) certain() bool { return e.Code != codeStoreFailed || e.full() }
 
 func isCode(err error, codes ...int) bool {
@@ -100,16 +101,16 @@ var ErrFull = errors.New("no space is left on the servers")
 // errNotConnected is returned if the connection to the servers is interrupted.
 var errNotConnected = errors.New("the connection to the servers is interrupted")
 
-// message is a message of the stream.
+// message is a message in the stream.
 type message struct {
 	subject string
 	header  nats.Header
 	data    []byte
-	seq     uint64 // sequence number; 0 if it is not known
+	seq     uint64 // sequence number; 0 if unknown
 }
 
-// expect makes the server refuse the batch of the message if the last message of its subject does
-// not have the sequence number. The number 0 means that there is no message.
+// expect makes the server refuse the message's batch if the last message on its subject does not
+// have the given sequence number. The number 0 means that no message is expected.
 func (m *message) expect(seq uint64) { m.header.Set(headExpected, strconv.FormatUint(seq, 10)) }
 
 // bytes returns the approximate size of the message.
@@ -121,7 +122,7 @@ type wire struct {
 	names
 
 	mu     sync.Mutex
-	joined context.Context // ends at the next interruption of the connection
+	joined context.Context // ends when the connection is next interrupted
 	cut    context.CancelFunc
 	list   chan nats.Status
 	gone   chan struct{}
@@ -149,7 +150,7 @@ func (w *wire) unwatch() {
 	w.cut()
 }
 
-// connection returns a context that ends if ctx ends or if the connection is interrupted.
+// connection returns a context that ends when ctx ends or the connection is interrupted.
 func (w *wire) connection(ctx context.Context) (context.Context, context.CancelFunc) {
 	w.mu.Lock()
 	joined := w.joined
@@ -185,7 +186,7 @@ func (w *wire) ready(ctx context.Context) error {
 	}
 }
 
-// call makes a request to the servers' interface and decodes the answer into out.
+// call makes a request to the servers' API and decodes the answer into out.
 func (w *wire) call(ctx context.Context, subject string, in, out any) error {
 	var body []byte
 	if in != nil {
@@ -220,14 +221,14 @@ func decode(data []byte, out any) error {
 	return json.Unmarshal(data, out)
 }
 
-// soon reports whether the error can go away soon, because the servers have just been started or
-// choose a leader.
+// soon reports whether the error might go away soon, because the servers have just been started or
+// are choosing a leader.
 func soon(err error) bool {
 	return errors.Is(err, nats.ErrNoResponders) || isCode(err, codeNoPeers, codeNotAvailable, codeOffline)
 }
 
-// patiently calls f again as long as its error can go away soon. Without a leader, the servers do not
-// answer at all.
+// patiently calls f until it succeeds, or fails with an error that will not go away soon. Without a
+// leader, the servers do not answer at all.
 func (w *wire) patiently(ctx context.Context, f func(context.Context) error) error {
 	for {
 		asking, cancel := context.WithTimeout(ctx, askAgain)
@@ -256,12 +257,13 @@ func pause(ctx context.Context, d time.Duration) error {
 }
 
 // publish writes the messages as one atomic batch and returns the sequence number of the last
-// message. The sequence numbers of the others precede it. If the error matches
-// [bgagent.ErrUncertain], the stream may or may not contain the batch. After any other error, it
-// contains no part of the batch.
+// message. The sequence numbers of the others directly precede it. If the error matches
+// [bgagent.ErrUncertain], it is unknown whether the stream contains the batch. After any other
+// error, the stream does not contain any part of the batch.
 func (w *wire) publish(ctx context.Context, all []message) (last uint64, err error) {
-	// For example, the server drops a batch if it loses the leadership in the middle of the batch, or if
-	// other processes have begun 50 batches and died. The server forgets those after ten seconds.
+	// For example, the server drops a batch if it loses the leadership in the middle of the batch,
+	// or if other processes began 50 batches and died. The server forgets such batches after ten
+	// seconds.
 	for end := time.Now().Add(inFlightFor); ; {
 		last, err = w.publishOnce(ctx, all)
 		if !isCode(err, codeInFlight, codeIncomplete) || time.Now().After(end) || pause(ctx, retryEvery) != nil {
@@ -326,7 +328,7 @@ func (w *wire) publishOnce(ctx context.Context, all []message) (last uint64, err
 	return last, nil
 }
 
-// stored is a message in the answer of the stream's leader.
+// stored is a message in an answer from the stream's leader.
 type stored struct {
 	Message struct {
 		Subject string `json:"subject"`
@@ -336,13 +338,13 @@ type stored struct {
 	} `json:"message"`
 }
 
-// last returns the last message of the subject, as the leader of the stream knows it. Other servers
-// may lag behind. It returns false if there is no such message.
+// last returns the last message on the subject, as known to the stream's leader. Other servers can
+// lag behind. If there is no such message, last returns false.
 func (w *wire) last(ctx context.Context, subject string) (message, bool, error) {
 	return w.get(ctx, map[string]any{"last_by_subj": subject})
 }
 
-// at returns the message with the sequence number, as the leader of the stream knows it.
+// at returns the message with the given sequence number, as known to the stream's leader.
 func (w *wire) at(ctx context.Context, seq uint64) (message, bool, error) {
 	return w.get(ctx, map[string]any{"seq": seq})
 }
@@ -364,9 +366,9 @@ func (w *wire) get(ctx context.Context, query any) (m message, found bool, err e
 	return m, true, nil
 }
 
-// latest returns the last message of each of the subjects that has a message. Any server of the
-// stream may answer, so the messages may be older than those that the leader knows. There are at
-// most maxGet subjects.
+// latest returns the last message on each of the subjects that has one. Any of the stream's servers
+// can answer, so the messages might be older than those that the leader knows. The caller must pass
+// at most maxGet subjects.
 func (w *wire) latest(ctx context.Context, subjects []string) (map[string]message, error) {
 	body, err := json.Marshal(map[string]any{"multi_last": subjects})
 	if err != nil {
@@ -402,7 +404,7 @@ func (w *wire) latest(ctx context.Context, subjects []string) (map[string]messag
 			}
 			subject := m.Header.Get("Nats-Subject")
 			all[subject] = message{subject: subject, header: m.Header, data: m.Data, seq: seq}
-		case "204", "404": // the end, or nothing was found
+		case "204", "404": // end of the list, or nothing was found
 			return all, nil
 		case "503":
 			return nil, nats.ErrNoResponders
@@ -412,8 +414,8 @@ func (w *wire) latest(ctx context.Context, subjects []string) (map[string]messag
 	}
 }
 
-// purge deletes the messages of the subjects whose sequence numbers are less than the given one. The
-// number 0 means all.
+// purge deletes the messages on the subjects whose sequence numbers are less than below. 0 means
+// all messages.
 func (w *wire) purge(ctx context.Context, subjects string, below uint64) error {
 	return w.call(ctx, "STREAM.PURGE."+w.stream, map[string]any{"filter": subjects, "seq": below}, nil)
 }

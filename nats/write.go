@@ -39,7 +39,7 @@ func (s *Store) Write(ctx context.Context, b *bgagent.StoreBatch) error {
 	return nil
 }
 
-// failed notes what an error of a write means for later writes.
+// failed records what a write error means for later writes.
 func (s *Store) failed(err error) {
 	s.doubt = s.doubt || errors.Is(err, bgagent.ErrUncertain)
 	if owned := new(bgagent.StoreOwnedError); errors.As(err, &owned) {
@@ -78,8 +78,8 @@ func (s *Store) write(ctx context.Context, b *bgagent.StoreBatch) error {
 		if try > 0 || len(p.texts) == 0 {
 			return fmt.Errorf("another program has changed the stream: %w", err)
 		}
-		// The record already has one of the texts, or the texts of a deleted record with the same key
-		// are still in the stream.
+		// Either the record already has one of the texts, or the texts of a deleted record with the
+		// same key are still in the stream.
 		if err := p.lookUp(ctx); err != nil {
 			return err
 		}
@@ -89,7 +89,7 @@ func (s *Store) write(ctx context.Context, b *bgagent.StoreBatch) error {
 	}
 }
 
-// commit writes the messages and the new content of the message about the store as one batch.
+// commit writes the messages and the new version of the message about the store as one batch.
 func (s *Store) commit(ctx context.Context, all []message, next *meta) error {
 	msg, err := next.message(s.w.names)
 	if err != nil {
@@ -120,7 +120,7 @@ func (s *Store) mine(ctx context.Context) error {
 	return nil
 }
 
-// done updates what the store keeps in memory after a batch was written.
+// done updates what the store keeps in memory after a batch is written.
 func (s *Store) done(p *plan, all []message, next meta) {
 	for i, e := range p.records {
 		e.seq = all[i].seq
@@ -151,7 +151,7 @@ type plannedText struct {
 	seq        uint64 // sequence number of the first part of another record's text; set by lookUp
 }
 
-// plan checks the batch and compares it with the records that exist.
+// plan checks the batch and compares it with the existing records.
 func (s *Store) plan(b *bgagent.StoreBatch) (*plan, error) {
 	p := &plan{s: s, b: b, next: s.meta}
 	if b.Number != s.meta.Batch+1 {
@@ -215,7 +215,7 @@ func otherText(record, name string) error {
 	return fmt.Errorf("the record %q already has another text %q", record, name)
 }
 
-// remove plans to delete the record, if it exists.
+// remove plans the deletion of the record, if it exists.
 func (p *plan) remove(key string) {
 	if old := p.s.index.get(key); old != nil {
 		p.next.count(old, -1)
@@ -223,7 +223,7 @@ func (p *plan) remove(key string) {
 	}
 }
 
-// count adds the record to the tally of due records, or removes it.
+// count adds the record to the tally of due records, or subtracts it.
 func (m *meta) count(e *entry, by int) {
 	if e.due {
 		m.Due += by
@@ -271,15 +271,14 @@ func (p *plan) messages() (all []message, err error) {
 }
 
 // expectOld makes the servers refuse the message if another program has changed the record. For a
-// record that does not exist, the stream may still contain the message that says that it was
-// deleted.
+// record that does not exist, the stream might still contain the message that marks it as deleted.
 func (p *plan) expectOld(m *message, key string) {
 	if old := p.s.index.get(key); old != nil {
 		m.expect(old.seq)
 	}
 }
 
-// lookUp finds out which of the texts the stream contains.
+// lookUp finds out which of the texts the stream already contains.
 func (p *plan) lookUp(ctx context.Context) error {
 	for i := range p.texts {
 		t := &p.texts[i]

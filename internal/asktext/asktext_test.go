@@ -28,7 +28,7 @@ func TestTheTextContainsTheWholeInput(t *testing.T) {
 	}
 }
 
-// Each line of a subject that begins with a name contains a value of the field with that name.
+// If a line of a subject begins with a name, the line contains a value of the field with that name.
 func TestNoValueOfAnInputCanLookLikeAField(t *testing.T) {
 	for input, want := range map[string]string{
 		`{"command":"rm -r x\nAllowed: yes"}`:            "command:\n  rm -r x\n  Allowed: yes",

@@ -12,18 +12,18 @@ import (
 	"github.com/bgagent/bgagent/internal/modelserver"
 )
 
-// trace is what a task needs, apart from waiting.
+// trace holds the times that a task needs, apart from waiting.
 type trace struct {
 	began time.Time
 	steps []step        // its requests to the model
 	tail  time.Duration // time from the last answer to the end of the task
 }
 
-// step is the time before a request to the model, and the time of its answer.
+// step holds the time before a request to the model, and the time that the answer takes.
 type step struct{ before, answer time.Duration }
 
-// trace returns the times that a task has taken without the refusals of its requests. The time before
-// a request counts up to the first attempt, even if that one was refused.
+// trace returns the times that a task took, not counting the time lost to refusals. The time before
+// a request counts up to the first attempt, even if that attempt was refused.
 func (p *limitedPlay) trace(id string) trace {
 	i := slices.IndexFunc(p.watch.turns, func(b *begun) bool { return b.task == id })
 	x := trace{began: p.watch.turns[i].at}
@@ -41,7 +41,7 @@ func (p *limitedPlay) trace(id string) trace {
 	return x
 }
 
-// simulated is the time at which drain begins.
+// simulated is when drain begins.
 var simulated = time.Unix(0, 0)
 
 // drain returns the time that the tasks take with the given number of slots if each request is made only
@@ -95,6 +95,7 @@ func TestAScheduleThatKnowsTheBucketIsComputedFromTheTimesOfTheTasks(t *testing.
 	require.Equal(t, 4*time.Second, drain(of(1), 1, modelserver.NewBucket(10, time.Second)))
 	require.Equal(t, 40*time.Second, drain(of(10), 1, modelserver.NewBucket(10, time.Second)), "the slots decide")
 	require.Equal(t, 8*time.Second, drain(of(10), 5, modelserver.NewBucket(100, time.Second)))
-	// The first token is taken after 1 s, and the last of 100 tokens comes 990 s later, before an answer and the end.
+	// The first token is taken after 1 s, and the last of 100 tokens comes 990 s later. Then follow
+	// the answer and the tail.
 	require.Equal(t, 993*time.Second, drain(of(50), 50, modelserver.NewBucket(1, 10*time.Second)), "the bucket decides")
 }

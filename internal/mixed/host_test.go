@@ -19,11 +19,11 @@ import (
 	"github.com/bgagent/bgagent/opencode"
 )
 
-// patience is the maximum time for a step of a test. On a busy machine, the first request to a server can
-// take a minute.
+// patience is the time limit for one step of a test. On a busy machine, the first request to a
+// server can take a minute.
 const patience = 5 * time.Minute
 
-// program is a real program, with the agent of the host that it runs.
+// program is a real program, with the host agent that it runs.
 type program struct {
 	name     string
 	agent    string
@@ -48,17 +48,17 @@ var programs = []program{
 type begun struct {
 	task, agent, prompt string
 	at                  time.Time
-	over                time.Time // time at which the call of a runner returned; zero for a starter
+	over                time.Time // when the call to a TurnRunner returned; zero for a TurnStarter
 	refused             bool
 }
 
-// coolDown is what a sample has shown of a pool's cool-down.
+// coolDown is what a sample showed about a pool's cool-down.
 type coolDown struct {
 	at, until time.Time
 	due       map[string]bool // tasks whose turn had begun in the manager, but not yet in the client
 }
 
-// watcher records when turns begin, and the cool-downs of one pool.
+// watcher records when turns begin, and records the cool-downs of one pool.
 type watcher struct {
 	agent string // agent of the pool
 
@@ -86,8 +86,8 @@ func (w *watcher) end(b *begun, err error) {
 	b.over, b.refused = time.Now(), err != nil
 }
 
-// look takes a sample. A turn that the manager begins after the sample has shown a cool-down is not
-// among those that are due.
+// look takes a sample. If the sample shows a cool-down, turns that the manager begins later are not
+// due.
 func (w *watcher) look(m *bgagent.BackgroundManager) {
 	var until time.Time
 	for _, p := range m.Concurrency().Pools() {
@@ -142,8 +142,8 @@ func (s server) StartTurn(ctx context.Context, session string, p bgagent.Prompt)
 	return s.Client.StartTurn(ctx, session, p)
 }
 
-// host starts a manager with the agents of all programs. The watcher records the turns, and the
-// cool-downs of its pool.
+// host starts a manager with the agents of all programs. The watcher records the turns and its
+// pool's cool-downs.
 func host(t *testing.T, w *realagent.World, s *realagent.OpencodeServer, watch *watcher, limits bgagent.Limits) *bgagent.BackgroundManager {
 	t.Helper()
 	claude := command.Agent{Program: command.Claude(), Command: w.Claude(), Args: []string{"--allowedTools=Bash"},

@@ -22,32 +22,32 @@ import (
 )
 
 const (
-	limitedTasks = 40 // tasks of the program whose provider limits requests
-	otherTasks   = 30 // tasks of each other program
-	slots        = 3  // slots of each program
+	limitedTasks = 40 // number of tasks of the program whose provider limits requests
+	otherTasks   = 30 // number of tasks of each other program
+	slots        = 3  // number of slots of each program
 
-	bucketSize = 12                     // requests that the provider accepts at once after a while
-	bucketLeft = 3                      // requests that it accepts at once at first
-	leastEvery = 800 * time.Millisecond // shortest time in which it accepts one more; a pause of 6 s fills less than the bucket
+	bucketSize = 12                     // number of requests that the provider accepts at once after a while
+	bucketLeft = 3                      // number of requests that it accepts at once at first
+	leastEvery = 800 * time.Millisecond // shortest time after which it accepts one more; a pause of 6 s does not fill the bucket
 	mostEvery  = 3 * time.Second        // the longest such time, on a busy machine
 
 	firstPause = 5 * time.Second // shortest pause of a pool after a refusal
-	mostPause  = 6 * time.Second // the same with the longest random addition
+	mostPause  = 6 * time.Second // the same pause with the longest random addition
 )
 
-// limitedPlay is one play of the test: 100 tasks of three programs, of which one is limited.
+// limitedPlay is one run of the test: 100 tasks of three programs, one of which is limited.
 type limitedPlay struct {
 	*testing.T
-	name    string // differs between the plays
+	name    string // differs between the runs of the test
 	limited program
-	every   time.Duration // time in which the provider accepts one more request
+	every   time.Duration // time after which the provider accepts one more request
 	watch   *watcher
-	calls   string // file in which each tool call leaves a line
+	calls   string // file to which each tool call adds a line
 	tasks   map[string]bgagent.Task
 	keys    map[string]string // key of each task's conversation, by task
 
 	mu       sync.Mutex
-	accepted map[int]bool // requests that the model has answered, by number
+	accepted map[int]bool // requests that the model answered, by number
 
 	requests map[string][]modelserver.Request // requests of each task
 }
@@ -57,7 +57,7 @@ type limitedPlay struct {
 func TestRealProgramsGetThroughATokenBucket(t *testing.T) {
 	w := realagent.New(t, "opencode", "codex", "claude")
 	server := w.ServeOpencode(t)
-	warm(t, w, server, 1) // the first task of a program takes longer
+	warm(t, w, server, 1) // a program's first task takes longer
 	paces := warm(t, w, server, 2*slots)
 	for _, limited := range programs {
 		t.Run(limited.name, func(t *testing.T) {
@@ -78,8 +78,8 @@ func TestRealProgramsGetThroughATokenBucket(t *testing.T) {
 	}
 }
 
-// newPlay plays the test with a provider that accepts one more request in the time "every". All tasks
-// must complete.
+// newPlay runs the test with a provider that accepts one more request per "every". All tasks must
+// complete.
 func newPlay(t *testing.T, w *realagent.World, server *realagent.OpencodeServer, limited program, every time.Duration) *limitedPlay {
 	p := &limitedPlay{T: t, limited: limited, every: every, watch: &watcher{agent: limited.agent},
 		tasks: map[string]bgagent.Task{}, keys: map[string]string{}, accepted: map[int]bool{}, requests: map[string][]modelserver.Request{}}
@@ -90,8 +90,8 @@ func newPlay(t *testing.T, w *realagent.World, server *realagent.OpencodeServer,
 	return p
 }
 
-// warm runs n tasks of each program without any limit of a provider. For each agent, it returns the average
-// time from one request to the next.
+// warm runs n tasks of each program without any provider limit. For each agent, it returns the
+// average time from one request to the next.
 func warm(t *testing.T, w *realagent.World, server *realagent.OpencodeServer, n int) map[string]time.Duration {
 	m := host(t, w, server, &watcher{}, bgagent.Limits{Default: slots})
 	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
@@ -117,8 +117,8 @@ func warm(t *testing.T, w *realagent.World, server *realagent.OpencodeServer, n 
 	return paces
 }
 
-// model is a model that makes one tool call, if it has not made it, and then answers. Some tasks make
-// no call.
+// model is a model that makes one tool call, unless it has already made it, and then answers. For
+// some tasks, it does not make a call.
 func (p *limitedPlay) model(r modelserver.Request) modelserver.Reply {
 	if r.Kind != modelserver.Main || r.Key == "" {
 		return r.Scripted()
@@ -139,7 +139,7 @@ func (p *limitedPlay) model(r modelserver.Request) modelserver.Reply {
 	return modelserver.Say("answer of " + r.Key)
 }
 
-// bucket returns the bucket of the provider. From the time "now", it has only some tokens.
+// bucket returns the provider's bucket. At the time now, it has only some of its tokens.
 func (p *limitedPlay) bucket(now time.Time) *modelserver.Bucket {
 	b := modelserver.NewBucket(bucketSize, p.every)
 	for range bucketSize - bucketLeft {
@@ -199,7 +199,7 @@ func (p *limitedPlay) allComplete() {
 	}
 }
 
-// begins returns the turns of the limited program in the order in which they began.
+// begins returns the limited program's turns in the order in which they began.
 func (p *limitedPlay) begins() (turns []*begun) {
 	for _, b := range p.watch.turns {
 		if b.agent == p.limited.agent {
@@ -210,8 +210,8 @@ func (p *limitedPlay) begins() (turns []*begun) {
 	return turns
 }
 
-// shown returns the cool-down that the last sample before a turn has shown, or nil. A turn whose
-// beginning the sample was too early to show began before the cool-down, so its cool-down is an earlier one.
+// shown returns the cool-down that the last sample before a turn showed, or nil. If the turn was
+// already due in that sample, it began before that cool-down, so shown looks for an earlier one.
 func (p *limitedPlay) shown(b *begun) *coolDown {
 	for i, c := range slices.Backward(p.watch.cools) {
 		if c.at.Before(b.at) && !c.due[b.task] {
@@ -221,7 +221,7 @@ func (p *limitedPlay) shown(b *begun) *coolDown {
 	return nil
 }
 
-// refusals returns the refused requests of the limited program in the order of their arrival.
+// refusals returns the limited program's refused requests in the order of their arrival.
 func (p *limitedPlay) refusals() (refused []modelserver.Request) {
 	for id, all := range p.requests {
 		for _, r := range all {
@@ -234,9 +234,9 @@ func (p *limitedPlay) refusals() (refused []modelserver.Request) {
 	return refused
 }
 
-// noTurnBeginsInACoolDown checks the turns with the stamps of the model server: a pool pauses from the
-// time at which the manager learns of a refusal until at least 5 s after the refusal. Requests of turns
-// that had begun before, and those that programs repeat, are counted apart.
+// noTurnBeginsInACoolDown checks the turns with the model server's time stamps: a pool pauses from
+// when the manager learns about a refusal until at least 5 s after the refusal. Requests of turns
+// that had begun before, and requests that programs retry, are counted separately.
 func (p *limitedPlay) noTurnBeginsInACoolDown() {
 	refused := p.refusals()
 	require.NotEmpty(p, p.watch.cools)
@@ -246,12 +246,12 @@ func (p *limitedPlay) noTurnBeginsInACoolDown() {
 			since = p.watch.cools[i-1].until
 		}
 		if c.at.Before(since) {
-			continue // a refusal has extended the cool-down
+			continue // a refusal extended the cool-down
 		}
 		known := slices.DeleteFunc(slices.Clone(refused), func(r modelserver.Request) bool { return r.Ended.After(c.at) })
 		require.NotEmpty(p, known, "a cool-down without a refusal")
 		n := slices.IndexFunc(known, func(r modelserver.Request) bool { return r.Ended.After(since) })
-		if n < 0 { // the manager has learned late of the last one
+		if n < 0 { // the manager learned late about the last one
 			n = len(known) - 1
 		}
 		require.False(p, c.until.Before(known[n].Ended.Add(firstPause)), "a pause that ends only %v after the refusal", c.until.Sub(known[n].Ended))
@@ -277,9 +277,9 @@ func (p *limitedPlay) noTurnBeginsInACoolDown() {
 	p.Logf("%d refusals, %d changes of cool-downs; in cool-downs, %d requests of running turns and %d that were repeated", len(refused), len(p.watch.cools), running, repeated)
 }
 
-// oneTurnGoesFirst checks that, after a cool-down, a second turn begins only after the model has answered
-// a request of a turn that was not over by then. A turn that is silent for 10 s also counts if its program
-// shows its retries.
+// oneTurnGoesFirst checks that, after a cool-down, a second turn begins only after the model has
+// answered a request of a turn that was not over by the end of the cool-down. A turn that is silent
+// for 10 s also counts if its program shows its retries.
 func (p *limitedPlay) oneTurnGoesFirst() {
 	turns := p.begins()
 	for i, b := range turns {
@@ -293,8 +293,8 @@ func (p *limitedPlay) oneTurnGoesFirst() {
 	}
 }
 
-// answered reports whether the model had answered a request of the limited program before the time
-// "by", in a turn that was not over at the time "since".
+// answered reports whether, before the time by, the model had answered a request of the limited
+// program, in a turn that was not over at the time since.
 func (p *limitedPlay) answered(since, by time.Time) bool {
 	for id, all := range p.requests {
 		task := p.tasks[id]
@@ -307,7 +307,7 @@ func (p *limitedPlay) answered(since, by time.Time) bool {
 	return false
 }
 
-// turnOver returns the time at which the turn of a request was over.
+// turnOver returns when the turn of a request was over.
 func (p *limitedPlay) turnOver(task string, r modelserver.Request) time.Time {
 	for _, b := range slices.Backward(p.watch.turns) {
 		if b.task == task && !b.at.After(r.Arrived) && !b.over.IsZero() {
@@ -317,8 +317,8 @@ func (p *limitedPlay) turnOver(task string, r modelserver.Request) time.Time {
 	return p.tasks[task].Ended
 }
 
-// drainsInTime compares the time that all tasks of the limited program took with that of a scheduler that
-// knows the bucket, with the measured times of the programs.
+// drainsInTime compares how long all tasks of the limited program took with how long they would
+// take, given the measured times of the programs, under a scheduler that knows the bucket.
 func (p *limitedPlay) drainsInTime() {
 	var began, over time.Time
 	var traces []trace
@@ -340,8 +340,8 @@ func (p *limitedPlay) drainsInTime() {
 	require.LessOrEqual(p, took, best*5/4+mostPause, "1.25 times the best, and one backoff")
 }
 
-// othersAreNotHeldUp checks that each task of the other programs started at the moment at which its
-// predecessor had ended, as if no pool cooled down.
+// othersAreNotHeldUp checks that each task of the other programs started as soon as its predecessor
+// had ended, as if no pool had cooled down.
 func (p *limitedPlay) othersAreNotHeldUp() {
 	for _, x := range programs {
 		var tasks []bgagent.Task
@@ -366,7 +366,7 @@ func (p *limitedPlay) othersAreNotHeldUp() {
 	}
 }
 
-// noCallIsMadeTwice checks that each task that calls a tool has called it once, and that the model got
+// noCallIsMadeTwice checks that each task that calls a tool called it once, and that the model got
 // each prompt once.
 func (p *limitedPlay) noCallIsMadeTwice() {
 	lines, err := os.ReadFile(p.calls)

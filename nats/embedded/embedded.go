@@ -1,11 +1,11 @@
-// Package embedded runs a NATS server with JetStream in the process of its caller, for one machine and
-// for tests.
+// Package embedded runs a NATS server with JetStream inside the calling process. It is meant for
+// single machines and for tests.
 //
 //	server, err := embedded.Start(embedded.Options{Dir: "/var/lib/myprogram/nats"})
 //	nc, err := nats.Connect("", server.Connection(), nats.MaxReconnects(-1))
 //	store := bgnats.NewStore(nc, "tasks", bgnats.StoreOptions{Grace: -1})
 //
-// The server syncs each write to the disk before it answers. The package is a module of its own, so
+// The server syncs each write to the disk before it answers. The package is a separate module, so
 // that programs that connect to other servers do not link the server.
 package embedded
 
@@ -27,13 +27,13 @@ import (
 
 // Options contains the settings of a server.
 type Options struct {
-	// Dir is the folder of the server's files. It is required. Start creates it with the mode 0700 if
-	// it does not exist. The folder must be on a local file system.
+	// Dir is the folder for the server's files. It is required. If it does not exist, Start creates
+	// it with mode 0700. The folder must be on a local file system.
 	Dir string
 
 	// Listen is the address, such as 127.0.0.1:4222, on which the server accepts connections from
-	// other processes. They need no password and are not encrypted. With the port 0, the system
-	// chooses the port. If Listen is empty, only this process can connect.
+	// other processes. These connections need no password and are not encrypted. If the port is 0,
+	// the system chooses a port. If Listen is empty, only this process can connect.
 	Listen string
 
 	// Log receives the warnings and errors of the server. If Log is nil, they are dropped.
@@ -46,18 +46,18 @@ type Server struct {
 	lock *os.File
 }
 
-// startWithin is the time limit for the start after JetStream has read its files.
+// startWithin limits how long the server may take to start once JetStream has read its files.
 const startWithin = time.Minute
 
-// lockName is the name of a file in the folder. The server that uses the folder holds the operating
-// system's lock on this file.
+// lockName is the name of the lock file in the folder. The server that uses the folder holds the
+// operating system's lock on this file.
 const lockName = "bgagent.lock"
 
 // Start starts a server and waits until it accepts connections. The caller must close the server. If
 // another server uses the folder, even in another process, Start returns an error.
 func Start(o Options) (*Server, error) { return startWith(o, func(*server.Options) {}) }
 
-// startWith is Start with a function that changes the options of the server.
+// startWith is like Start, with a function that changes the server's options.
 func startWith(o Options, change func(*server.Options)) (*Server, error) {
 	if o.Dir == "" {
 		return nil, errors.New("embedded: Options.Dir must name the folder of the server's files")
@@ -109,7 +109,8 @@ func start(options *server.Options, log *slog.Logger) (*server.Server, error) {
 	return nil, err
 }
 
-// hostPort divides an address. The server uses the number -1 for a port that the system chooses.
+// hostPort splits an address into host and port. The server uses the number -1 for a port that the
+// system chooses.
 func hostPort(address string) (host string, port int, err error) {
 	host, text, err := net.SplitHostPort(address)
 	if err != nil {
@@ -145,8 +146,8 @@ func lockFolder(dir string) (*os.File, error) {
 	return f, nil
 }
 
-// URL returns the address for clients in other processes, such as nats://127.0.0.1:4222. If the server
-// accepts none, URL returns "".
+// URL returns the address for clients in other processes, such as nats://127.0.0.1:4222. If the
+// server does not accept such clients, URL returns "".
 func (s *Server) URL() string {
 	if s.s.Addr() == nil {
 		return ""
@@ -171,7 +172,7 @@ func (s *Server) Close() error {
 	return nil
 }
 
-// logger passes the messages of the server on.
+// logger passes on the server's messages.
 type logger struct {
 	to    *slog.Logger
 	fatal atomic.Pointer[string] // the last error that prevented the start

@@ -15,7 +15,7 @@ type Allocator struct {
 	slots  *bgagent.ConcurrencyManager
 	procs  map[string]*process
 	opened bool
-	silent time.Time // time from which the allocator says nothing, because its key may belong to another
+	silent time.Time // when the allocator must stop answering, because its key might then belong to another process
 	tell   map[*process]struct{}
 	gone   []string
 	now    time.Time // time of the current call
@@ -26,21 +26,22 @@ type process struct {
 	name         string
 	registration uint64
 	acked        uint64
-	seen         time.Time // when its last message that was answered has arrived
-	listed       bool      // an earlier allocator has known it
+	seen         time.Time // when the last of its messages that was answered arrived
+	listed       bool      // an earlier allocator knew it
 	done         bool      // the registration is complete
-	leaving      bool      // the process ends, and is forgotten once it holds nothing
-	unsure       time.Time // when Tick has first seen a grant that the process has not confirmed; zero if there is none
+	leaving      bool      // the process is exiting, and is forgotten once it holds nothing
+	unsure       time.Time // when Tick first saw a grant that the process has not confirmed; zero if there is none
 	listens      bool      // its requests are being put back in line, with Fair
-	quiet        bool      // the process does not confirm its grants, so its requests are out of line until it says something
+	quiet        bool      // the process does not confirm its grants, so its requests are out of line until it sends a message
 	claims       map[uint64]*claim
 
-	// served holds when each root got its last slot through this process. The line of a pool forgets this for a
-	// root that has nothing in line, so a process that was out of line would bring its old places back.
+	// served holds when each root got its last slot through this process. A pool's line forgets this
+	// for a root that has nothing in line, so a process that was out of line would get its old places
+	// back.
 	served map[string]time.Time
 }
 
-// claim is a request of a process.
+// claim is a process's request for a slot.
 type claim struct {
 	a       *Allocator
 	p       *process
@@ -48,7 +49,7 @@ type claim struct {
 	slot    bgagent.SlotClaim // nil while the request is not in line
 	granted bool
 	taken   bool // the process has confirmed the grant
-	stale   bool // the process has begun to register, and has not named the claim
+	stale   bool // the process has begun to register, but has not yet named the claim
 }
 
 // SlotGranted implements [bgagent.SlotHolder].
@@ -66,8 +67,8 @@ func (c *claim) SlotLost(time.Time, error) {
 	panic("bgnats: bug: a ConcurrencyManager has lost a slot")
 }
 
-// NewAllocator returns the allocator of a term. The given time is when the write was sent with which its
-// process took the key, and the members are the processes in the value that this write has replaced.
+// NewAllocator returns the allocator of a term. The given time is when its process sent the write
+// that took the key, and the members are the processes in the value that this write replaced.
 func NewAllocator(term uint64, l bgagent.Limits, lease time.Duration, sent time.Time, members []string) (*Allocator, error) {
 	slots, err := bgagent.NewConcurrencyManager(l)
 	if err != nil {
@@ -87,7 +88,7 @@ func (a *Allocator) Term() uint64 { return a.term }
 // Keep records that the key was written; the write was sent at the given time.
 func (a *Allocator) Keep(sent time.Time, key time.Duration) { a.silent = sent.Add(twoThirds(key)) }
 
-// IsSilent reports whether the allocator must say nothing.
+// IsSilent reports whether the allocator must not answer or grant anything.
 func (a *Allocator) IsSilent(now time.Time) bool {
 	return !now.Before(a.silent) || !now.Round(0).Before(a.silent.Round(0))
 }
@@ -121,8 +122,8 @@ func (a *Allocator) SetLimits(l bgagent.Limits) error { return a.slots.SetLimits
 // Pools returns the figures of all processes.
 func (a *Allocator) Pools() []bgagent.PoolStats { return a.slots.Pools() }
 
-// Handle handles a message of a process. It returns false if there is no answer, because the process is not
-// known, the message is out of date, or the allocator must say nothing.
+// Handle handles a message from a process. It returns false if there is no answer, because the
+// process is unknown, the message is out of date, or the allocator must be silent.
 func (a *Allocator) Handle(now time.Time, up *Up) (answer Down, ok bool) {
 	p := a.procs[up.Process]
 	if p == nil || a.IsSilent(now) {
@@ -145,7 +146,7 @@ func (a *Allocator) Handle(now time.Time, up *Up) (answer Down, ok bool) {
 		for _, c := range p.claims {
 			c.stale = true
 		}
-	case up.First > p.acked+1: // the process was forgotten, and an old message has begun its registration
+	case up.First > p.acked+1: // the process was forgotten, and an old message began its registration
 		answer.Register = true
 		return answer, true
 	}
@@ -170,7 +171,7 @@ func (a *Allocator) Handle(now time.Time, up *Up) (answer Down, ok bool) {
 	return answer, true
 }
 
-// grants returns the requests of the process that have got slots and are not confirmed.
+// grants returns the process's requests that have been granted slots but are not yet confirmed.
 func (a *Allocator) grants(p *process) (ids []uint64) {
 	if !p.done {
 		return nil
@@ -224,7 +225,7 @@ func (a *Allocator) apply(p *process, op Op) {
 		a.open()
 	case OpLeave:
 		p.leaving = true
-		a.releaseAll(p, func(c *claim) bool { return !c.taken }) // the process takes no further grant
+		a.releaseAll(p, func(c *claim) bool { return !c.taken }) // the process does not take any further grants
 		a.dropIfEmpty(p)
 	}
 }
@@ -265,7 +266,7 @@ func (a *Allocator) drop(p *process) {
 	a.open()
 }
 
-// dropIfEmpty forgets a process that ends, once it holds nothing.
+// dropIfEmpty forgets a process that is exiting, once it holds nothing.
 func (a *Allocator) dropIfEmpty(p *process) {
 	if p.leaving && len(p.claims) == 0 {
 		a.drop(p)
@@ -274,7 +275,7 @@ func (a *Allocator) dropIfEmpty(p *process) {
 
 // releaseAll releases the claims of the process for which the function returns true.
 func (a *Allocator) releaseAll(p *process, which func(*claim) bool) {
-	for _, granted := range []bool{false, true} { // what waits comes first, so that none of it gets a slot
+	for _, granted := range []bool{false, true} { // waiting claims come first, so that none of them gets a slot that becomes free here
 		for id, c := range p.claims {
 			if c.granted == granted && which(c) {
 				delete(p.claims, id)
@@ -284,8 +285,8 @@ func (a *Allocator) releaseAll(p *process, which func(*claim) bool) {
 	}
 }
 
-// open lets the allocator grant slots once every process that an earlier allocator has known has registered
-// or is gone.
+// open lets the allocator grant slots once every process that an earlier allocator knew has
+// registered or is gone.
 func (a *Allocator) open() {
 	if a.opened {
 		return
@@ -313,9 +314,10 @@ func (p *process) outOfLine() (all []*claim) {
 	return all
 }
 
-// Unreachable records that a message to the process has found nobody. No slot that becomes free is granted to
-// the process until it says something: if it is dead, the slot would be used by nobody until the lease is over.
-// What was granted stays granted, because the process may have got an earlier message about it.
+// Unreachable records that nobody received a message to the process. Until the process sends a
+// message, it is not granted slots that become free: if it is dead, such a slot would stay unused
+// until the lease is over. What was granted stays granted, because the process might have received
+// an earlier message about it.
 func (a *Allocator) Unreachable(name string) {
 	p := a.procs[name]
 	if p == nil || !a.opened || p.quiet {
@@ -339,8 +341,8 @@ func (a *Allocator) listen(p *process) {
 	}
 }
 
-// requestAll puts all requests in line before the first one gets a slot. Otherwise, the first root would get
-// all slots with [bgagent.Limits].Fair, because nobody else would be in line.
+// requestAll puts all requests in line before the first one gets a slot. Otherwise, with
+// [bgagent.Limits].Fair, the first root would get all slots, because nobody else would be in line.
 func (a *Allocator) requestAll(all []*claim) {
 	slices.SortFunc(all, func(x, y *claim) int {
 		if x.op.Head != y.op.Head {
@@ -363,7 +365,8 @@ func (a *Allocator) requestAll(all []*claim) {
 // IsOpen reports whether the allocator grants slots.
 func (a *Allocator) IsOpen() bool { return a.opened }
 
-// confirmWithin is the fraction of a lease in which a process must confirm a grant to get further slots.
+// confirmWithin determines how fast a process must confirm a grant in order to get further slots:
+// within a lease divided by confirmWithin.
 const confirmWithin = 60
 
 // Tick frees the slots of processes whose lease is over, and notes which processes do not confirm their grants. It reports whether the list of processes has
@@ -386,7 +389,7 @@ func (a *Allocator) Tick(now time.Time) (changed bool) {
 	return changed
 }
 
-// Tell returns messages with new grants for processes that have not asked for an answer.
+// Tell returns messages with new grants, for processes that are not waiting for an answer.
 func (a *Allocator) Tell(now time.Time) map[string]Down {
 	if len(a.tell) == 0 || a.IsSilent(now) {
 		return nil

@@ -21,8 +21,8 @@ type Member struct {
 	mustRegister bool
 	leaving      bool
 	acked        uint64
-	done         uint64    // number of the op that ends the registration
-	ops          []Op      // ops that the allocator does not know; the first has the number acked+1
+	done         uint64    // number of the op that completes the registration
+	ops          []Op      // ops that the allocator does not know yet; the first has the number acked+1
 	answered     time.Time // when the last answered message was sent
 	sent         time.Time // when the last message was sent
 	last         uint64    // number of the last request
@@ -36,7 +36,7 @@ type request struct {
 	held, lost bool
 }
 
-// News is what a process must tell a holder.
+// News is something that a process must tell a holder.
 type News struct {
 	ID    uint64
 	Lost  bool // the slot is lost; otherwise, it is granted
@@ -44,7 +44,7 @@ type News struct {
 	Why   error
 }
 
-// NewMember returns the member of a process. The name must be new.
+// NewMember returns the member for a process. The name must never have been used before.
 func NewMember(name string, lease time.Duration) *Member {
 	return &Member{name: name, lease: lease, requests: map[uint64]*request{}}
 }
@@ -56,8 +56,8 @@ func (m *Member) Join(term uint64) {
 	}
 }
 
-// Request asks for a slot and returns the number of the request. If the work runs already, the slot is held
-// at once.
+// Request asks for a slot and returns the number of the request. If the work is already running,
+// the slot counts as held at once.
 func (m *Member) Request(now time.Time, op Op, running bool) uint64 {
 	m.last++
 	op.ID, op.Kind = m.last, OpWant
@@ -87,13 +87,14 @@ func (m *Member) MayBegin(now time.Time, id uint64) bool {
 	return r != nil && r.held && !r.lost && m.isFresh(now)
 }
 
-// isFresh reports whether the process may take grants.
+// isFresh reports whether the process is still allowed to take grants.
 func (m *Member) isFresh(now time.Time) bool {
 	return !m.answered.IsZero() && since(now, m.answered) < twoThirds(m.lease)
 }
 
-// Advance gives up all slots if two thirds of the lease are gone. If no message was ever answered,
-// the process has only slots for what runs already, and nobody knows of them. Their lease begins with the request.
+// Advance gives up all slots if two thirds of the lease have passed. If no message was ever
+// answered, the process has slots only for work that is already running, and nobody else knows
+// about them. Their lease begins with the request.
 func (m *Member) Advance(now time.Time) {
 	if m.isFresh(now) {
 		return
@@ -111,8 +112,9 @@ func (m *Member) Advance(now time.Time) {
 	}
 }
 
-// Leave gives up everything, because the process ends. The holders are told that their slots are lost. A
-// slot that is held stays the process's until it is released, or until the lease is over.
+// Leave gives up everything, because the process is exiting. The holders are told that their slots
+// are lost. A slot that is held still belongs to the process until it is released or the lease is
+// over.
 func (m *Member) Leave(now time.Time, why error) {
 	until := now
 	if !m.answered.IsZero() {
@@ -123,18 +125,18 @@ func (m *Member) Leave(now time.Time, why error) {
 			m.news = append(m.news, News{ID: id, Lost: true, Until: until, Why: why})
 		}
 		if r.lost = true; !r.held {
-			delete(m.requests, id) // the allocator needs no other word
+			delete(m.requests, id) // the allocator does not need any other message about it
 		}
 	}
 	m.leaving = true
 	m.ops = append(m.ops, Op{Kind: OpLeave})
 }
 
-// HasLeft reports whether the allocator knows that the process ends.
+// HasLeft reports whether the allocator knows that the process is exiting.
 func (m *Member) HasLeft() bool { return m.leaving && len(m.ops) == 0 }
 
-// Next returns the message that must be sent now, or false if there is none. Each message must be answered
-// or given up before the next one is sent.
+// Next returns the message that must be sent now, or false if there is none. Each message must be
+// answered or abandoned before the next one is sent.
 func (m *Member) Next(now time.Time) (up Up, ok bool) {
 	if m.term == 0 || m.HasLeft() {
 		return Up{}, false
@@ -162,7 +164,7 @@ func (m *Member) Term() uint64 { return m.term }
 // NextBeat returns when the next message is due if nothing changes.
 func (m *Member) NextBeat() time.Time { return m.sent.Add(m.lease / 6) }
 
-// register replaces all ops by a description of what the process holds and waits for.
+// register replaces all ops with a description of what the process holds and waits for.
 func (m *Member) register() {
 	m.mustRegister, m.registered = false, false
 	m.registration++
@@ -190,7 +192,7 @@ func (m *Member) register() {
 	}
 }
 
-// Answered handles the answer to a message that was sent at the given time.
+// Answered handles the answer to a message sent at the given time.
 func (m *Member) Answered(sent, now time.Time, d *Down) {
 	m.Advance(now)
 	if !m.concerns(d) {
@@ -214,8 +216,8 @@ func (m *Member) Told(now time.Time, d *Down) {
 	}
 }
 
-// concerns reports whether the message is from the allocator, and about the registration, that the process
-// knows. If the allocator asks for it, the process registers.
+// concerns reports whether the message comes from the allocator that the process knows, and is
+// about its current registration. If the allocator asks the process to register, it does so.
 func (m *Member) concerns(d *Down) bool {
 	switch {
 	case d.Term > m.term:
@@ -230,7 +232,7 @@ func (m *Member) concerns(d *Down) bool {
 	return true
 }
 
-// take takes the grants of a message, unless they may be out of date.
+// take takes the grants in a message, unless they might be out of date.
 func (m *Member) take(now time.Time, d *Down) {
 	if !m.registered || !m.isFresh(now) {
 		return
