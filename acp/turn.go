@@ -52,7 +52,7 @@ type turn struct {
 	requests sync.WaitGroup // counts the agent's requests that are being answered
 
 	// Client.mu guards the fields below.
-	noise     jsonlines.Noise // text that was printed during the turn and was not a message
+	noise     jsonlines.Noise // text printed during the turn that was not a message
 	over      bool            // whether everything from the agent is ignored
 	answered  bool            // whether the prompt was answered, so that only late pieces are accepted
 	broken    bool            // whether the agent has reported that it failed

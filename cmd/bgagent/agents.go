@@ -16,8 +16,8 @@ import (
 	"github.com/bgagent/bgagent/internal/cleantext"
 )
 
-// patience is how long the command "bgagent agents" waits for answers before it names
-// the agents that have not answered.
+// patience is how long the command "bgagent agents" waits for answers before it names the agents
+// that have not yet answered.
 const patience = 3 * time.Second
 
 // agentsCmd is the command "bgagent agents".
@@ -69,9 +69,9 @@ func (agentsCmd) Run(all *cli, stop stops) error {
 	return nil
 }
 
-// report prints a line for each agent, in the order of the answers, and names the
-// agents that are slow to answer. It returns whether any agent other than a demo agent
-// can start, and how many agents cannot start.
+// report prints a line for each agent, in the order of the answers, and names the agents that are
+// slow to answer. It reports whether any agent other than a demo agent can start, and how many
+// agents cannot start.
 func report(w io.Writer, agents []settings.Agent, answers <-chan fleet.Check) (outside bool, bad int, err error) {
 	var names, kinds, models int
 	var awaited []string

@@ -54,15 +54,15 @@ func (c answerCmd) Run(all *cli, stop stops) error {
 	return say("answered %s with %s: %s", id, q.Answer, q.Title)
 }
 
-// onlyQuestion returns the key of the only question of a task. A permission needs its key, so that nobody
-// permits what was asked after they looked.
+// onlyQuestion returns the key of the only question of a task. A permission question must be named
+// by its key, so that nobody allows something that was asked after they looked.
 func onlyQuestion(t bgagent.Task) (string, error) {
 	switch len(t.Questions) {
 	case 0:
 		return "", fmt.Errorf("task %s asks nothing", t.ID)
 	case 1:
 		q := t.Questions[0]
-		if q.Kind == bgagent.QuestionPermission { // it may not be the one that the user has seen
+		if q.Kind == bgagent.QuestionPermission { // it might not be the one that the user saw
 			return "", fmt.Errorf("task %s asks for a permission, so the key is needed; bgagent show %[1]s prints what it is for, with the key", t.ID)
 		}
 		return q.Key, nil
@@ -74,8 +74,8 @@ func onlyQuestion(t bgagent.Task) (string, error) {
 	return "", fmt.Errorf("task %s asks several questions, so the key of one is needed: %s", t.ID, strings.Join(keys, ", "))
 }
 
-// printQuestions writes the open questions of a task and, if commands can control the task, the commands
-// that answer them. Each command is a line of its own, so that it can be copied.
+// printQuestions writes the open questions of a task and, if commands can control the task, the
+// commands that answer them. Each command is on a separate line, so that it can be copied.
 func printQuestions(w io.Writer, t bgagent.Task, controlled bool) {
 	for _, q := range t.Questions {
 		fmt.Fprintf(w, "\n%s: %s (%s)\n", clean(t.ID, q.Title, q.Kind.String())...)
@@ -106,8 +106,8 @@ func answerCommands(id string, q bgagent.Question) (commands []string) {
 	return commands
 }
 
-// quoted returns a word of a command line for a POSIX shell. A word that contains control characters is
-// shown without them.
+// quoted returns a word of a command line, quoted for a POSIX shell. Control characters are left
+// out.
 func quoted(word string) string {
 	word = cleantext.Line(word)
 	plain := func(r rune) bool {

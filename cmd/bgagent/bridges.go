@@ -18,7 +18,7 @@ import (
 	"github.com/modelcontextprotocol/go-sdk/mcp"
 )
 
-// bridgeFlags name the directories in which the tasks of bridges may work.
+// bridgeFlags name the directories in which tasks from bridges may work.
 type bridgeFlags struct {
 	Root []string `type:"path" placeholder:"DIR" help:"Accept bridges (bgagent mcp --via) whose working directory is this directory or below it. Repeatable; without this flag, no bridge is accepted."`
 }
@@ -50,8 +50,8 @@ func (s *serving) acceptBridges(roots []string, callers mcpserver.HTTPConfig) *b
 		return err == nil && !t.Status.Terminal()
 	}
 	var mu sync.Mutex
-	guarded := map[string]bool{} // the scopes whose resumes are checked
-	open := map[string]int{}     // numbers of bridges by their scopes
+	guarded := map[string]bool{} // scopes whose resumes are checked
+	open := map[string]int{}     // number of open bridges, by scope
 	cfg.Serve = func(ctx context.Context, scope string, in io.ReadCloser, out io.Writer) error {
 		protocol, err := s.server.MCP(scope)
 		if err != nil {
@@ -71,7 +71,8 @@ func (s *serving) acceptBridges(roots []string, callers mcpserver.HTTPConfig) *b
 				return
 			}
 			delete(open, scope)
-			// There are many tasks, but few bridges of programs, and most tasks open a bridge once.
+			// A scope inside a turn is forgotten at once, because there are many tasks, and most of
+			// them open a bridge only once.
 			if s.bridges.InTurn(scope) && s.server.Forget(scope) {
 				delete(guarded, scope)
 			}
@@ -82,8 +83,8 @@ func (s *serving) acceptBridges(roots []string, callers mcpserver.HTTPConfig) *b
 	return s.bridges
 }
 
-// taskInTurn returns the task of the turn whose programs have the mark. A task can launch others only if
-// its place in the tree is known and the maximum depth allows it.
+// taskInTurn returns the task whose current turn gave its programs the mark. A task can launch
+// others only if its place in the tree is known and the maximum depth allows it.
 func (s *serving) taskInTurn(mark string) (bridge.Task, error) {
 	id := s.crew.TaskInTurn(mark)
 	t, err := s.manager.Get(id)
@@ -105,7 +106,7 @@ func (s *serving) taskInTurn(mark string) (bridge.Task, error) {
 	return in, nil
 }
 
-// prepareLaunch completes the launches of bridges.
+// prepareLaunch completes launches from bridges.
 func (s *serving) prepareLaunch(_ context.Context, by bgagent.Caller, in bgagent.LaunchInput) (bgagent.LaunchInput, error) {
 	if s.bridges == nil {
 		return in, nil
@@ -113,8 +114,8 @@ func (s *serving) prepareLaunch(_ context.Context, by bgagent.Caller, in bgagent
 	return s.bridges.Prepare(by, in)
 }
 
-// checkResumes returns a middleware that refuses to resume a task of a bridge if the project's file
-// does not allow it. PrepareLaunch is not called for a resume.
+// checkResumes returns a middleware that refuses to resume a bridge's task if the project's file
+// does not allow it. The check is here because PrepareLaunch is not called for a resume.
 func (s *serving) checkResumes(scope string) mcp.Middleware {
 	return func(next mcp.MethodHandler) mcp.MethodHandler {
 		return func(ctx context.Context, method string, req mcp.Request) (mcp.Result, error) {
@@ -130,8 +131,8 @@ func (s *serving) checkResumes(scope string) mcp.Middleware {
 	}
 }
 
-// resumes returns why the call of delegate_task may not resume a task, or "" if it may, or if the tool
-// itself refuses it.
+// resumes returns why the call to delegate_task must not resume a task. It returns "" if the call
+// is allowed, or if the tool itself refuses it.
 func (s *serving) resumes(scope string, arguments json.RawMessage) string {
 	var args bgagent.DelegateTaskArgs
 	if json.Unmarshal(arguments, &args) != nil {
@@ -146,7 +147,7 @@ func (s *serving) resumes(scope string, arguments json.RawMessage) string {
 			continue
 		}
 		t, err := s.manager.Get(ref)
-		if err != nil { // possibly only the store has it
+		if err != nil { // the task might be only in the store
 			t, err = s.manager.Read(bgagent.Caller{}, ref)
 		}
 		switch {
@@ -162,8 +163,7 @@ func (s *serving) resumes(scope string, arguments json.RawMessage) string {
 	return ""
 }
 
-// checkNames returns an error if the name of a caller could also be the name of a bridge of another
-// caller.
+// checkNames returns an error if a caller's name could also be the name of another caller's bridge.
 func checkNames(tokens map[string]string) error {
 	for _, one := range tokens {
 		for _, other := range tokens {

@@ -25,7 +25,7 @@ func (cleanupCmd) Help() string {
 Exit codes: 0 nothing is left, or what is left was listed or ended; 1 something could not be examined or ended.`
 }
 
-// leftGrace is how long the processes of a dead run may take to end by themselves.
+// leftGrace is how long the processes of a dead run have to exit on their own.
 const leftGrace = 2 * time.Second
 
 // Run implements the subcommand.
@@ -59,14 +59,14 @@ func (c cleanupCmd) Run() error {
 	return errors.Join(problems...)
 }
 
-// end ends the processes that a dead run has left behind. It returns a text that names
-// the run and the processes; the text is empty if no process was ended.
+// end terminates the processes that a dead run left behind. It returns a message that names the run
+// and the processes. If no process was terminated, the message is empty.
 func end(l runs.Left) (string, error) {
 	grace := leftGrace
 	if l.Info.Kept {
-		// The next process might continue the sessions of these programs, so the programs
-		// are killed at once. A program that was asked to end could first change its
-		// session or send another request to its model.
+		// The next process might continue the sessions of these programs, so the programs are
+		// killed at once. A program that was asked to exit could first change its session or send
+		// another request to its model.
 		grace = 0
 	}
 	ended, err := l.End(grace)
@@ -79,7 +79,7 @@ func end(l runs.Left) (string, error) {
 	return fmt.Sprintf("ended the processes of %v, which was killed: %s", l, list(ended)), err
 }
 
-// list joins the names of processes.
+// list joins the names of the processes.
 func list(all []procs.Process) string {
 	names := make([]string, len(all))
 	for i, p := range all {
@@ -94,9 +94,8 @@ type life struct {
 	run *runs.Run // nil if this run could not be recorded
 }
 
-// begin ends the processes that dead runs have left behind, and records this run. The
-// argument "kept" states whether the tasks of this run are kept. Failures are printed as
-// warnings, and the command continues.
+// begin terminates the processes that dead runs left behind, and records this run. If kept is true,
+// the tasks of this run are kept. Failures are printed as warnings, and the command continues.
 func begin(command string, kept bool) life {
 	l := life{id: runs.NewID()}
 	dir, err := runs.Dir()
@@ -119,7 +118,7 @@ func (l life) end() {
 	}
 }
 
-// endDead ends the processes that dead runs have left behind. It handles all dead runs
+// endDead terminates the processes that dead runs left behind. It handles all dead runs
 // concurrently.
 func endDead(dir string) {
 	left, problems := runs.Find(dir)

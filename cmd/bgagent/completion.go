@@ -23,7 +23,7 @@ func (completionCmd) Help() string {
 Exit codes: 0 the script was printed; 1 the output could not be written; 2 invalid input.`
 }
 
-// Run implements the subcommand. Kong has no completion of its own, but it knows all commands and
+// Run implements the subcommand. Kong does not provide completion, but it knows all commands and
 // flags.
 func (c completionCmd) Run(parsed *kong.Context) error {
 	m := completionOf(parsed.Model)
@@ -48,7 +48,7 @@ type completionCommand struct {
 type completionFlag struct {
 	name, help string
 	short      rune // 0 if there is none
-	value      bool // the flag has a value
+	value      bool // the flag takes a value
 	path       bool // the value is the path of a file or directory
 }
 
@@ -87,10 +87,10 @@ func words(flags []completionFlag) []string {
 	return all
 }
 
-// taskIDs is a shell command that prints the ids of tasks.
+// taskIDs is a shell command that prints task ids.
 const taskIDs = `bgagent tasks --kept 2>/dev/null | grep -o '^  bg_[a-z0-9]*'`
 
-// bash returns the script for bash. It also works in zsh, after bashcompinit.
+// bash returns the script for bash. After bashcompinit, it also works in zsh.
 func (m completion) bash() []byte {
 	var b bytes.Buffer
 	var names []string
@@ -130,7 +130,7 @@ func (m completion) bash() []byte {
 	}
 	slices.Sort(values)
 	fmt.Fprintf(&b, "  case $before in %s) words= ;; esac\n", strings.Join(slices.Compact(values), "|"))
-	// Without a match, the shell completes the names of files.
+	// If nothing matches, the shell completes file names.
 	b.WriteString("  local IFS=$' \\t\\n'\n  COMPREPLY=($(compgen -W \"$words\" -- \"$word\"))\n}\n")
 	b.WriteString("complete -o default -F _bgagent bgagent\n")
 	return b.Bytes()

@@ -77,7 +77,7 @@ func values(set *settings.Settings) (all []value) {
 	return all
 }
 
-// printJSON writes the names of the files and the values as one JSON object.
+// printJSON writes the file names and the values as one JSON object.
 func printJSON(w io.Writer, set *settings.Settings) error {
 	e := json.NewEncoder(w)
 	e.SetIndent("", "  ")

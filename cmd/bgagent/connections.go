@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// How long a client may take. The limits do not apply to a stream that is being read.
+// Time limits for clients. They do not apply to a stream that is being read.
 const (
 	headerTime = 10 * time.Second // to send the header of a request
 	bodyTime   = 30 * time.Second // to send the body of a request
@@ -22,9 +22,8 @@ func newServer(h http.Handler) *http.Server {
 	return &http.Server{Handler: inTime(h), ReadHeaderTimeout: headerTime, IdleTimeout: idleTime, MaxHeaderBytes: 64 << 10}
 }
 
-// inTime limits the time for reading a request's body to bodyTime. The deadline is
-// cleared at the end of the body, because the answer can be a stream that lasts for
-// days.
+// inTime limits the time for reading a request's body to bodyTime. At the end of the body, the
+// deadline is cleared, because the answer can be a stream that lasts for days.
 func inTime(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Body != nil && r.Body != http.NoBody {
@@ -51,11 +50,10 @@ func (b *timedBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// serveBounded serves at most the given number of open connections, so that file
-// descriptors are left for the agents. At the limit, a new connection replaces the
-// connection that has waited longest for a request. If no connection waits for a
-// request, the new connection is closed. The argument "patience" is how long a client
-// may take to read each piece of an answer.
+// serveBounded serves at most the given number of open connections, so that file descriptors are
+// left for the agents. At the limit, a new connection replaces the connection that has been waiting
+// longest for a request. If no connection is waiting for a request, the new connection is closed.
+// The argument patience is how long a client may take to read each piece of an answer.
 func serveBounded(s *http.Server, l net.Listener, most int, patience time.Duration) error {
 	b := &bounded{Listener: l, most: most, patience: patience, open: map[net.Conn]*held{}}
 	s.ConnState = b.state
@@ -77,7 +75,7 @@ type bounded struct {
 type held struct {
 	net.Conn
 	b       *bounded
-	waiting uint64 // orders connections by when they began to wait for a request; 0 during a request
+	waiting uint64 // orders connections by when they began to wait for a request; 0 while a request is handled
 }
 
 // Accept implements [net.Listener].
@@ -94,9 +92,9 @@ func (b *bounded) Accept() (net.Conn, error) {
 	}
 }
 
-// admit adds a connection to the open connections. If the limit is reached, it first
-// closes the connection that has waited longest for a request. It returns nil if no
-// connection waits.
+// admit adds a connection to the open connections. If the limit is reached, it first closes the
+// connection that has been waiting longest for a request. If no connection is waiting, it returns
+// nil.
 func (b *bounded) admit(c net.Conn) *held {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -119,8 +117,8 @@ func (b *bounded) admit(c net.Conn) *held {
 	return h
 }
 
-// state records whether a connection waits for a request. A new connection counts as
-// waiting from the start.
+// state records whether a connection is waiting for a request. A new connection counts as waiting
+// from the start.
 func (b *bounded) state(c net.Conn, s http.ConnState) {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -14,8 +14,8 @@ import (
 	"github.com/bgagent/bgagent/internal/cleantext"
 )
 
-// This file contains the commands that control the tasks of a running "bgagent serve". The command that
-// answers a question of a task is in answer.go.
+// This file contains the commands that control the tasks of a running "bgagent serve". The command
+// that answers a task's question is in answer.go.
 
 // controlCodes describes the exit codes of the commands in this file.
 const controlCodes = `
@@ -125,10 +125,11 @@ func (c sendCmd) Run(all *cli, stop stops) error {
 	return say("message %s to %s: %s", r.Key, id, how)
 }
 
-// waitingTime is how long a command waits for an answer before it says what it waits for.
+// waitingTime is how long a command waits for an answer before it says what it is waiting for.
 const waitingTime = 3 * time.Second
 
-// sayWaiting says after a while that the command waits for the server of the task. The result ends that.
+// sayWaiting prints, after a while, that the command is waiting for the task's server. The returned
+// function prevents this.
 func sayWaiting(id string) (stop func()) {
 	t := time.AfterFunc(waitingTime, func() {
 		warn("waiting for the answer of the bgagent serve that has task %s; Ctrl-C stops the wait", id)
@@ -136,10 +137,11 @@ func sayWaiting(id string) (stop func()) {
 	return func() { t.Stop() }
 }
 
-// maxText bounds a text that is read from standard input, in bytes.
+// maxText is the maximum size, in bytes, of a text that is read from standard input.
 const maxText = 1 << 20
 
-// textOf returns a text of the command line, or reads it from standard input if it is a dash.
+// textOf returns a text from the command line. If the text is a dash, textOf reads it from standard
+// input.
 func textOf(stop stops, text, what string) (string, error) {
 	if text == "-" {
 		b, err := untilStopped(stop.soft, func() ([]byte, error) { return io.ReadAll(io.LimitReader(os.Stdin, maxText+1)) })
@@ -157,7 +159,7 @@ func textOf(stop stops, text, what string) (string, error) {
 	return text, nil
 }
 
-// say prints one line. The arguments are texts from outside.
+// say prints one line. The arguments can be untrusted text.
 func say(format string, texts ...string) error {
 	_, err := fmt.Println(cleantext.Line(fmt.Sprintf(format, clean(texts...)...)))
 	return err

@@ -44,7 +44,7 @@ func (c initCmd) Run(all *cli) error {
 		path = settings.ProjectFile
 	}
 	found := settings.Detect(exec.LookPath)
-	// The file is complete before it has its name, and an existing file is not replaced.
+	// The file gets its name only when it is complete, and an existing file is not replaced.
 	part := fmt.Sprintf("%s.part-%d", path, os.Getpid())
 	defer os.Remove(part)
 	switch err := os.WriteFile(part, initialFile(found), 0o644); {
@@ -64,7 +64,8 @@ func (c initCmd) Run(all *cli) error {
 	return nil
 }
 
-// link gives a file a further name. Where the file system has no links, it copies the file.
+// link gives a file an additional name. If the file system does not support links, it copies the
+// file.
 func link(from, to string) error {
 	err := os.Link(from, to)
 	if err == nil || errors.Is(err, fs.ErrExist) {
@@ -82,8 +83,8 @@ func link(from, to string) error {
 	return errors.Join(err, f.Close())
 }
 
-// initialFile returns a configuration file with the agents. If no agent program was found, it has the
-// demo agents.
+// initialFile returns a configuration file with the agents. If no agent program was found, it
+// contains the demo agents.
 func initialFile(found *settings.Settings) []byte {
 	programs := map[bool][]settings.Agent{}
 	for _, a := range found.Agents {
@@ -112,7 +113,7 @@ func initialFile(found *settings.Settings) []byte {
 	return b.Bytes()
 }
 
-// quote returns a string in JSON.
+// quote returns the text as a JSON string.
 func quote(text string) string {
 	b, _ := json.Marshal(text) // encoding a string never fails
 	return string(b)

@@ -26,8 +26,8 @@ type Keeper struct {
 	kept  map[string][]*tape // by task id: the tape of the latest turn, after the tape of the most recent earlier turn with text, if any
 }
 
-// New returns a Keeper. The argument "most" is how many bytes of each answer the Keeper
-// keeps; 0 means Max.
+// New returns a Keeper. The argument most is how many bytes of each answer the Keeper keeps; 0
+// means Max.
 func New(most int64) *Keeper {
 	if most == 0 {
 		most = Max
@@ -56,9 +56,9 @@ func (k *Keeper) newFile() (*os.File, error) {
 	return spool()
 }
 
-// Record returns a reporter for a turn of the prompt's task. The reporter keeps the
-// text and passes every report on to r. The returned function must be called with the
-// TurnEnd of the turn. A nil Keeper returns r itself and records nothing.
+// Record returns a reporter for a turn of the prompt's task. The reporter keeps the text and passes
+// on every report to r. The returned function must be called with the turn's TurnEnd. A nil Keeper
+// returns r itself and does not record anything.
 func (k *Keeper) Record(p bgagent.Prompt, r *bgagent.Reporter) (*bgagent.Reporter, func(bgagent.TurnEnd)) {
 	if k == nil {
 		return r, func(bgagent.TurnEnd) {}
@@ -72,8 +72,8 @@ func (k *Keeper) Record(p bgagent.Prompt, r *bgagent.Reporter) (*bgagent.Reporte
 	return passOn, t.end
 }
 
-// add makes t the latest tape of a task. Of the earlier tapes, only the last tape with
-// text is kept, because the last text of an attempt is its answer.
+// add makes t the latest tape of a task. Of the earlier tapes, only the last one with text is kept,
+// because an attempt's last text is its answer.
 func (k *Keeper) add(task string, t *tape) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -91,7 +91,7 @@ func (k *Keeper) add(task string, t *tape) {
 	k.kept[task] = append(k.kept[task], t)
 }
 
-// forward passes the report x on to the reporter r.
+// forward passes on the report x to the reporter r.
 func forward(r *bgagent.Reporter, x bgagent.Report) {
 	switch x.Kind {
 	case bgagent.ReportText:
@@ -113,9 +113,8 @@ func forward(r *bgagent.Reporter, x bgagent.Report) {
 	}
 }
 
-// Take returns the whole answer of an ended task whose result is cut. It returns nil
-// if the result is not cut, or if no kept text begins like the result. The caller
-// must close the answer.
+// Take returns the whole answer of an ended task whose result was cut. It returns nil if the result
+// was not cut, or if no kept text begins like the result. The caller must close the answer.
 func (k *Keeper) Take(task bgagent.Task) *Answer {
 	k.mu.Lock()
 	tapes := k.kept[task.ID]
@@ -175,15 +174,14 @@ func (a *Answer) Whole() (bytes int64, cut bool) {
 	return a.tape.size - a.from, a.note != ""
 }
 
-// Note returns a text about the missing part of the answer. The text is empty if the
-// answer is whole.
+// Note describes the missing part of the answer. If the answer is whole, the note is empty.
 func (a *Answer) Note() string { return a.note }
 
-// CopyTo writes the text. It may be called again.
+// CopyTo writes the text. It can be called again.
 func (a *Answer) CopyTo(w io.Writer) error {
 	_, err := io.Copy(w, a.tape.reader(a.from))
 	return err
 }
 
-// Close frees the memory and the file of the answer.
+// Close frees the answer's memory and file.
 func (a *Answer) Close() { a.tape.close() }

@@ -17,11 +17,11 @@ const (
 	// number of bytes of an answer. Longer answers are rare.
 	inMemory = 256 << 10
 
-	// clientMax is the least length of a message that a client has cut, in bytes. A shorter message
-	// is complete.
+	// clientMax is the minimum length, in bytes, of a message that a client has cut. A shorter
+	// message is complete.
 	clientMax = 1 << 20
 
-	// maxStarts is how many possible beginnings of the last message are kept.
+	// maxStarts limits how many possible beginnings of the last message are kept.
 	maxStarts = 256
 )
 
@@ -40,7 +40,7 @@ type tape struct {
 	closed bool     // the text is no longer needed
 }
 
-// take records a report.
+// take records the report x.
 func (t *tape) take(x bgagent.Report) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -107,9 +107,9 @@ func (t *tape) writeLocked(text string) {
 	_, t.failed = t.file.WriteString(text)
 }
 
-// end records the end of the turn. If the last message is whole, the message is the
-// answer and replaces the reported text. If the client might have cut the message, the
-// reported text is kept, because it can be longer.
+// end records the end of the turn. If the last message is whole, it is the answer and replaces the
+// reported text. If the client might have cut the message, the reported text is kept, because it
+// can be longer.
 func (t *tape) end(end bgagent.TurnEnd) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -139,9 +139,8 @@ func (t *tape) answer(task bgagent.Task) *Answer {
 	return nil
 }
 
-// beginsLocked reports whether the text at the offset starts with the given
-// beginning, and returns the exact offset. White space at the offset is skipped if
-// necessary, because clients drop it.
+// beginsLocked reports whether the text at the offset starts with the given beginning, and returns
+// the exact offset. If necessary, white space at the offset is skipped, because clients drop it.
 func (t *tape) beginsLocked(from int64, beginning string) (int64, bool) {
 	const space = 4 << 10
 	b := make([]byte, len(beginning)+len(beginning)/8+space)
@@ -210,7 +209,7 @@ func (t *tape) readerLocked(from int64) io.Reader {
 	return io.NewSectionReader(t.file, from, t.keeper.most)
 }
 
-// close discards the text; nothing is recorded afterwards. A nil tape is allowed.
+// close discards the text. After that, nothing is recorded. A nil tape is allowed.
 func (t *tape) close() {
 	if t == nil {
 		return

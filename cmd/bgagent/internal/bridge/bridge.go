@@ -1,15 +1,15 @@
 // Package bridge connects "bgagent mcp --via URL" with a "bgagent serve". The bridge passes on the
-// lines of its standard input and output over one connection. So the server speaks the same
+// lines of its standard input and output over one connection, so the server speaks the same
 // protocol with the host program as "bgagent mcp" does, in every version. The connection begins as
 // an HTTP request that is upgraded, as for a WebSocket.
 //
-// Each open bridge has a scope of its own. Its name consists of the caller's name, the key of the
-// bridge, and the lowest number that is not used by another open bridge with this key. The key is
-// the same for each bridge of a user in the same project and for the same host program. So a
+// Each open bridge has its own scope. The scope's name consists of the caller's name, the bridge's
+// key, and the lowest number that is not used by another open bridge with this key. All bridges of
+// a user in the same project and for the same host program have the same key. Therefore, a
 // restarted bridge finds the tasks of the earlier one, and two open bridges never share a scope.
 //
-// A bridge inside a turn of a task of the server has the scope of this task: its tasks are launched by
-// the task. The restrictions of all bridges above it apply, too.
+// A bridge inside a turn of one of the server's tasks has that task's scope: the bridge's tasks are
+// launched by the task. The restrictions of all bridges above it apply, too.
 package bridge
 
 import (
@@ -25,7 +25,7 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// Path is the last part of the address of the requests.
+// Path is the last part of the requests' address.
 const Path = "bridge"
 
 const (
@@ -37,21 +37,21 @@ const (
 // Hello is what a bridge tells the server about itself.
 type Hello struct {
 	Key       string `json:"key"`       // see KeyOf
-	Directory string `json:"directory"` // working directory for the tasks of the bridge; absolute
+	Directory string `json:"directory"` // working directory for the bridge's tasks; absolute
 	Narrow    Narrow `json:"narrow,omitzero"`
-	Turn      string `json:"turn,omitempty"` // mark of the turn inside which the bridge runs; "" if there is none
+	Turn      string `json:"turn,omitempty"` // mark of the turn in which the bridge runs; "" if there is none
 }
 
 // Narrow restricts a bridge. It can only restrict what the server allows.
 type Narrow struct {
-	NoAgents   bool                            `json:"no_agents,omitempty"`  // no agent may be used
-	Without    []string                        `json:"without,omitempty"`    // names of agents that may not be used
-	Rules      map[string][]bgagent.Permission `json:"rules,omitempty"`      // by the names of agents; an agent may be used only if the server has the same rules for it
+	NoAgents   bool                            `json:"no_agents,omitempty"`  // no agents are allowed
+	Without    []string                        `json:"without,omitempty"`    // names of agents that are not allowed
+	Rules      map[string][]bgagent.Permission `json:"rules,omitempty"`      // by agent name; an agent is allowed only if the server has the same rules for it
 	TaskBudget bgagent.Budget                  `json:"task_budget,omitzero"` // limits of each task
-	TreeBudget bgagent.Budget                  `json:"tree_budget,omitzero"` // limits of all tasks of the bridge together
+	TreeBudget bgagent.Budget                  `json:"tree_budget,omitzero"` // limits of all of the bridge's tasks together
 }
 
-// encode returns the value of the header.
+// encode returns h as the value of the header.
 func (h Hello) encode() (string, error) {
 	b, err := json.Marshal(h)
 	text := base64.RawURLEncoding.EncodeToString(b)
@@ -84,15 +84,15 @@ func decode(text string) (h Hello, err error) {
 	return h, nil
 }
 
-// KeyOf returns the key of a bridge. The argument "id" belongs to the user, "dir" is the project,
-// and "program" is the name of the host program.
+// KeyOf returns a bridge's key. The argument id is the user's id, dir is the project, and program
+// is the name of the host program.
 func KeyOf(id, dir, program string) string {
 	host, _ := os.Hostname()
 	sum := sha256.Sum256([]byte(strings.Join([]string{id, host, dir, program}, "\x00")))
 	return readable(filepath.Base(dir)) + "-" + readable(program) + "-" + hex.EncodeToString(sum[:8])
 }
 
-// readable returns at most 24 letters and digits of a name, in lower case.
+// readable returns at most 24 letters and digits from a name, in lower case.
 func readable(name string) string {
 	var b strings.Builder
 	for _, r := range strings.ToLower(name) {

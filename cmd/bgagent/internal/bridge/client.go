@@ -16,7 +16,7 @@ import (
 	"github.com/bgagent/bgagent/internal/cleantext"
 )
 
-// connectTime is how long it may take to reach the server and to be accepted.
+// connectTime limits how long it can take to reach the server and to be accepted.
 const connectTime = 10 * time.Second
 
 // Address is the address of a server.
@@ -25,7 +25,7 @@ type Address struct {
 	host string // HOST:PORT
 }
 
-// ParseAddress reads an address: that of the server, such as http://127.0.0.1:8321, or that of its
+// ParseAddress parses the address of a server, such as http://127.0.0.1:8321, or of a server's
 // tools, which ends in /mcp.
 func ParseAddress(text string) (Address, error) {
 	u, err := url.Parse(text)
@@ -50,8 +50,8 @@ func (a Address) Reach(ctx context.Context) error {
 	return conn.Close()
 }
 
-// dial connects to the server. Proxies in the environment are not used, because they might not pass
-// on such a connection and must not see a token.
+// dial connects to the server. Proxies from the environment are not used, because they might not
+// pass on such a connection and must not see a token.
 func (a Address) dial(ctx context.Context) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, connectTime)
 	defer cancel()
@@ -115,7 +115,7 @@ func (a Address) Connect(ctx context.Context, token string, h Hello) (*Conn, err
 	return c, conn.SetDeadline(time.Time{})
 }
 
-// ignoreClosed returns the error unless it says that the connection is already closed.
+// ignoreClosed returns err, or nil if err says that the connection is already closed.
 func ignoreClosed(err error) error {
 	if errors.Is(err, net.ErrClosed) {
 		return nil

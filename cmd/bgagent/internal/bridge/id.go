@@ -9,17 +9,17 @@ import (
 	"path/filepath"
 )
 
-// idFolder is the folder, in the state folder, that contains the file with the id.
+// idFolder is the name of the folder that contains the file with the id. It is in the state folder.
 const idFolder = "bridge-id"
 
-// ID returns the id that the keys of a user's bridges have in common. It is random, so that the bridges
-// of two users never have the same key. The first bridge writes it into the state folder "base", which
-// must exist.
+// ID returns the id that all keys of a user's bridges have in common. It is random, so that the
+// bridges of two users never have the same key. The first bridge writes it into the state folder
+// base, which must exist.
 //
-// Several processes can call ID at the same time. The folder with the file gets its name when the file is
-// complete, and no file system renames a folder to the name of another folder that is not empty. So all
-// processes return the same id. Not every file system has links, with which a file could get its name
-// in the same way.
+// Several processes can call ID at the same time. The folder with the file gets its name only when
+// the file is complete, and no file system renames a folder to the name of an existing folder that
+// is not empty. Therefore, all processes return the same id. A hard link to a complete file would
+// have the same effect, but not every file system supports links.
 func ID(base string) (string, error) {
 	folder := filepath.Join(base, idFolder)
 	path := filepath.Join(folder, "id")
@@ -36,7 +36,8 @@ func ID(base string) (string, error) {
 		return "", err
 	}
 	renamed := os.Rename(part, folder)
-	// If another process was faster, its id counts. The error of the rename differs from system to system.
+	// If another process was faster, its id counts. The error from the rename differs from system
+	// to system.
 	if id, err = readID(path); err != nil && renamed != nil {
 		return "", errors.Join(renamed, err)
 	}

@@ -20,7 +20,7 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// keyed matches the keys of bridges.
+// keyed matches bridge keys.
 var keyed = regexp.MustCompile(`^[a-z0-9]+-[a-z0-9]+-[0-9a-f]{16}$`)
 
 // maxOpen is the maximum number of open bridges with the same key.
@@ -28,8 +28,8 @@ const maxOpen = 100
 
 // Agent is what a server needs to know about a configured agent.
 type Agent struct {
-	Directory   string               // working directory of tasks that name no directory; can be empty
-	Permissions []bgagent.Permission // its rules
+	Directory   string               // working directory of tasks that do not name a directory; can be empty
+	Permissions []bgagent.Permission // the agent's rules
 }
 
 // Config holds the settings of a server.
@@ -39,47 +39,47 @@ type Config struct {
 	Tokens map[string]string
 	Scope  string
 
-	// Roots are the directories below which the directory of a bridge must be. They contain no
-	// symbolic links. Without roots, no bridge is accepted.
+	// Roots are the directories below which a bridge's directory must be. Their paths must not
+	// contain symbolic links. Without roots, no bridge is accepted.
 	Roots []string
 
 	// Agents are the configured agents, by name.
 	Agents map[string]Agent
 
-	// Turn returns the task of the turn whose programs have the mark. The error says why its programs may
-	// not launch tasks.
+	// Turn returns the task whose current turn gave its programs the mark. The error says why these
+	// programs must not launch tasks.
 	Turn func(mark string) (Task, error)
 
-	// Live reports whether the task with the id has not ended.
+	// Live reports whether the task with the id exists and has not ended.
 	Live func(id string) bool
 
-	// Serve serves one caller until it ends its input or ctx ends.
+	// Serve serves one caller until the caller ends its input or ctx ends.
 	Serve func(ctx context.Context, scope string, in io.ReadCloser, out io.Writer) error
 }
 
-// Task is a task inside which a bridge runs.
+// Task is a task in which a bridge runs.
 type Task struct {
 	ID      string
 	Session string
-	Above   []string // sessions of the tasks above it, beginning with that of its caller; the last one is the root
+	Above   []string // sessions of the tasks above it, beginning with its caller's session; the last one is the root
 }
 
 // Server accepts bridges. It is safe for concurrent use.
 type Server struct {
 	cfg     Config
-	callers map[[sha256.Size]byte]string // by the hashes of tokens, so that the time of a look-up reveals nothing
+	callers map[[sha256.Size]byte]string // by token hash, so that the duration of a look-up does not reveal anything
 	answers time.Duration                // answerTime; tests change it
 
 	mu     sync.Mutex
 	scopes map[string]*scope
 }
 
-// scope is the scope of a bridge.
+// scope is a bridge's scope.
 type scope struct {
 	open   int // number of open bridges; at most 1 unless the bridges are inside a turn
 	dir    string
 	narrow []Narrow // restrictions of its bridges
-	task   string   // id of the task inside which the bridges are; "" if there is none
+	task   string   // id of the task in which the bridges run; "" if there is none
 	above  []string // see Task.Above; nil if there is no task
 }
 
@@ -92,8 +92,8 @@ func NewServer(cfg Config) *Server {
 	return s
 }
 
-// ServeHTTP implements [http.Handler]. It returns when the bridge has ended. The error of a refused
-// bridge is the text of the response.
+// ServeHTTP implements [http.Handler]. It returns when the bridge has ended. If a bridge is
+// refused, the body of the response is the error.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	caller, code, err := s.caller(r)
 	if err != nil {
@@ -137,18 +137,18 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer context.AfterFunc(r.Context(), func() { _ = conn.Close() })()
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
-	// The buffered reader of net/http cancels the context of the request at the end of the input, and
+	// At the end of the input, the buffered reader of net/http cancels the request's context, and
 	// the answers that follow would be lost.
 	early, _ := buffered.Reader.Peek(buffered.Reader.Buffered())
 	in := io.MultiReader(bytes.NewReader(early), conn)
 	_ = s.cfg.Serve(ctx, name, input{in, conn, func() { time.AfterFunc(s.answers, cancel) }}, conn) // an error means that the connection broke
 }
 
-// answerTime is how long a bridge still gets answers after it has ended its input. Otherwise, a call
+// answerTime is how long a bridge still gets answers after it ends its input. Otherwise, a call
 // that only waits for a task would keep the scope for a long time.
 const answerTime = time.Second
 
-// input is the input of a connection of which a part has already been read.
+// input is the input of a connection from which some bytes have already been read.
 type input struct {
 	io.Reader
 	io.Closer
@@ -164,7 +164,7 @@ func (i input) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// caller returns the name of the caller, or the status and the text of a refusal.
+// caller returns the caller's name, or the status and the reason for a refusal.
 func (s *Server) caller(r *http.Request) (name string, code int, err error) {
 	switch {
 	case r.Header.Get("Origin") != "":
@@ -201,11 +201,11 @@ func (s *Server) below(dir string) (string, error) {
 			}
 		}
 	}
-	// Whether another directory exists is not revealed.
+	// The error must not reveal whether another directory exists.
 	return "", fmt.Errorf("the directory %s is not below a --root of the server: %s", dir, strings.Join(s.cfg.Roots, ", "))
 }
 
-// take returns the name of a scope that no open bridge has.
+// take reserves a scope that no other open bridge uses, and returns its name.
 func (s *Server) take(caller, dir string, h Hello) (string, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -219,7 +219,7 @@ func (s *Server) take(caller, dir string, h Hello) (string, error) {
 	return "", fmt.Errorf("%d bridges of this project and program are open; end some", maxOpen)
 }
 
-// takeInTurn returns the scope of a bridge inside a turn: the session of its task.
+// takeInTurn returns the name of the scope of a bridge inside a turn: the session of its task.
 func (s *Server) takeInTurn(caller, dir string, h Hello) (string, error) {
 	t, err := s.cfg.Turn(h.Turn)
 	if err != nil {
@@ -234,7 +234,7 @@ func (s *Server) takeInTurn(caller, dir string, h Hello) (string, error) {
 	if root != caller && s.scopes[root] == nil {
 		return "", errors.New("the program that has launched the tasks above has not connected since this server was started, so its restrictions are not known")
 	}
-	for name, sc := range s.scopes { // a task that has ended launches nothing
+	for name, sc := range s.scopes { // a task that has ended does not launch anything
 		if sc.open == 0 && sc.task != "" && !s.cfg.Live(sc.task) {
 			delete(s.scopes, name)
 		}
@@ -252,15 +252,15 @@ func (s *Server) takeInTurn(caller, dir string, h Hello) (string, error) {
 	return t.Session, nil
 }
 
-// leave makes the scope available again. Its restrictions stay until the next bridge takes it. Those of a
-// scope inside a turn stay until its task has ended.
+// leave makes the scope available again. Its restrictions stay until the next bridge takes it. If
+// the scope is inside a turn, they stay until its task ends.
 func (s *Server) leave(name string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.scopes[name].open--
 }
 
-// InTurn reports whether the scope is that of a bridge inside a turn.
+// InTurn reports whether the scope belongs to a bridge inside a turn.
 func (s *Server) InTurn(name string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -268,7 +268,7 @@ func (s *Server) InTurn(name string) bool {
 	return sc != nil && sc.task != ""
 }
 
-// Prepare completes the launch of a caller. It does nothing if the caller is not a bridge. The error
+// Prepare completes a caller's launch. If the caller is not a bridge, it does nothing. The error
 // says that the project's file does not allow the launch.
 func (s *Server) Prepare(by bgagent.Caller, in bgagent.LaunchInput) (bgagent.LaunchInput, error) {
 	sc, narrow := s.find(by.Session)
@@ -287,9 +287,10 @@ func (s *Server) Prepare(by bgagent.Caller, in bgagent.LaunchInput) (bgagent.Lau
 	return in, nil
 }
 
-// Resumes returns why the project's file does not allow the bridge with the scope to resume the task,
-// or to send it a message. The result is "" if it may, or if there is no such bridge. A task can have
-// been launched before the file was changed. The argument "open" contains the open accounts of trees.
+// Resumes returns why the project's file does not allow the bridge with the scope to resume the
+// task or to send it a message. If the file allows it, or if there is no such bridge, the result is
+// "". The check is needed because a task can be older than a change to the file. The argument open
+// contains the open accounts of trees.
 func (s *Server) Resumes(scope string, t bgagent.Task, open []bgagent.TreeBudget) string {
 	sc, narrow := s.find(scope)
 	if sc == nil {
@@ -302,7 +303,7 @@ func (s *Server) Resumes(scope string, t bgagent.Task, open []bgagent.TreeBudget
 	if len(sc.above) > 0 {
 		root = sc.above[len(sc.above)-1]
 	}
-	// A resume that opens the account of the tree would not have the limits of the file.
+	// A resume that opens the tree's account would not be subject to the file's limits.
 	var tree bgagent.Budget
 	for _, b := range open {
 		if b.Root == root {
@@ -320,8 +321,8 @@ func (s *Server) Resumes(scope string, t bgagent.Task, open []bgagent.TreeBudget
 	return ""
 }
 
-// find returns a copy of the scope of a bridge and all restrictions that apply to it, or nil if no bridge has
-// the name.
+// find returns a copy of a bridge's scope and all restrictions that apply to it. If no bridge has
+// the name, the scope is nil.
 func (s *Server) find(name string) (*scope, []Narrow) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -338,7 +339,7 @@ func (s *Server) find(name string) (*scope, []Narrow) {
 	return &found, narrow
 }
 
-// refuses returns why the restrictions do not allow the agent, or "" if they do.
+// refuses returns why the restrictions do not allow the agent, or "" if they allow it.
 func (s *Server) refuses(narrow []Narrow, name string) string {
 	agent, known := s.cfg.Agents[name]
 	for _, n := range narrow {
@@ -353,7 +354,7 @@ func (s *Server) refuses(narrow []Narrow, name string) string {
 	return ""
 }
 
-// narrower returns the smaller value of each limit. 0 means that there is no limit.
+// narrower returns the smaller value of each limit, where 0 means no limit.
 func narrower(a, b bgagent.Budget) bgagent.Budget {
 	return bgagent.Budget{
 		InputTokens:  smaller(a.InputTokens, b.InputTokens),

@@ -1,3 +1,3 @@
-// Package children kills all processes below this one at once, without waiting for
-// them to end by themselves.
+// Package children kills all processes below this one at once, without waiting for them to exit on
+// their own.
 package children

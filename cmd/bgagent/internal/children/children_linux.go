@@ -12,13 +12,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Adopt makes this process the new parent of every process below it that loses its own
-// parent, so that [Kill] finds such processes. When an adopted process ends, it is
-// waited for, so that it leaves the process table. Call Adopt once, before any program
-// is started.
+// Adopt makes this process the new parent of every process below it that loses its own parent, so
+// that [Kill] finds such processes. When an adopted process exits, this process waits for it, so
+// that it leaves the process table. Call Adopt once, before any program is started.
 func Adopt() {
-	// Otherwise Kill would miss processes that a program has left running in a
-	// session of their own. The clients end these processes too, but later.
+	// Otherwise, Kill would miss processes that a program left running in their own session. The
+	// clients terminate these processes, too, but later.
 	if unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == nil && handlesShow() {
 		ends := make(chan os.Signal, 1)
 		signal.Notify(ends, unix.SIGCHLD)
@@ -26,8 +25,8 @@ func Adopt() {
 	}
 }
 
-// Kill kills every process below this process. It returns when no process is left or
-// the time limit is reached. Call it only when this process will start no further programs.
+// Kill kills every process below this process. It returns when no process is left or the time limit
+// is reached. Call it only when this process will not start any more programs.
 func Kill(most time.Duration) {
 	deadline := time.Now().Add(most)
 	quiet := 0
@@ -44,8 +43,7 @@ func Kill(most time.Duration) {
 	}
 }
 
-// below(root) returns the ids of the processes below the process "root" that have not
-// ended.
+// below returns the ids of the processes below the process root that have not ended.
 func below(root int) []int {
 	dirs, err := filepath.Glob("/proc/[0-9]*/stat")
 	if err != nil {

@@ -11,34 +11,34 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// An adopted process must be waited for when it ends; otherwise it stays in the
-// process table. No other process may be waited for here: the code that has started a
-// process must get its exit status. Package os opens a handle (pidfd) when it starts
-// a process, and holds the handle until it has waited for the process. So an ended
-// child without a handle in this process is an adopted process.
+// When an adopted process exits, it must be waited for; otherwise it stays in the process table.
+// The code here must not wait for any other process: the code that started a process must get its
+// exit status. Package os opens a handle (pidfd) when it starts a process, and holds the handle
+// until it has waited for the process. Therefore, a child that has exited and for which this
+// process has no handle is an adopted process.
 
-// pause is the time between a signal and the search for ended children. One search then
-// finds many children that end in quick succession.
+// pause is the time between a signal and the search for children that have exited. This way, one
+// search finds many children that exit in quick succession.
 const pause = 200 * time.Millisecond
 
-// reapAll waits for adopted children after each signal that a child has ended.
+// reapAll waits for adopted children after each signal that a child has exited.
 func reapAll(ends <-chan os.Signal) {
 	for range ends {
 		time.Sleep(pause)
-		for reap() > 0 { // children that end later cause another signal
+		for reap() > 0 { // children that exit later cause another signal
 		}
 	}
 }
 
-// reap waits for all adopted children that have ended, each by its process id. It
-// returns their number.
+// reap waits for all adopted children that have exited, each by its process id. It returns their
+// number.
 func reap() (n int) {
 	zombies := ended()
 	if len(zombies) == 0 {
 		return 0
 	}
-	// The handles are read after the children. An ended child without a handle was
-	// either adopted or already waited for.
+	// The handles are read after the children. Therefore, a child without a handle was either
+	// adopted or already waited for.
 	started, ok := handles()
 	if !ok {
 		return 0
@@ -54,7 +54,7 @@ func reap() (n int) {
 	return n
 }
 
-// ended returns the children of this process that have ended.
+// ended returns the children of this process that have exited.
 func ended() (pids []int) {
 	lists, _ := filepath.Glob("/proc/self/task/[0-9]*/children")
 	for _, path := range lists {
@@ -96,7 +96,7 @@ func handles() (pids map[int]bool, ok bool) {
 	for _, name := range names {
 		text, err := os.ReadFile("/proc/self/fdinfo/" + name)
 		if os.IsNotExist(err) {
-			continue // the handle was closed meanwhile
+			continue // the handle was closed in the meantime
 		}
 		if err != nil {
 			return nil, false
@@ -112,8 +112,8 @@ func handles() (pids map[int]bool, ok bool) {
 	return pids, true
 }
 
-// handlesShow reports whether package os uses handles on this system and the function
-// "handles" can find them. If it reports false, adopted processes are not waited for.
+// handlesShow reports whether package os uses handles on this system and handles can find them. If
+// it reports false, adopted processes are not waited for.
 func handlesShow() bool {
 	p, err := os.FindProcess(os.Getpid())
 	if err != nil {

@@ -17,21 +17,21 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// The longest times that a client waits for an answer.
+// Limits for how long a client waits for an answer.
 const (
 	helloTime = 10 * time.Second // for the answer to the challenge, which needs only the token
-	lookTime  = 30 * time.Second // for the answer to a request that only looks
+	lookTime  = 30 * time.Second // for the answer to a request that only reads
 )
 
-// maxAnswer bounds the size of an answer, in bytes.
+// maxAnswer is the maximum size of an answer, in bytes.
 const maxAnswer = 256 << 20
 
-// ErrNone is returned by Dial if the owner of the store accepts no commands: it is still starting,
-// it is already ending, or it is an earlier version of the program.
+// ErrNone is returned by Dial if the owner of the store does not accept commands: it is still
+// starting, it is already shutting down, or it is an earlier version of the program.
 var ErrNone = errors.New("it accepts no commands")
 
-// ErrUnanswered is matched by the error of a request that may have been sent, and whose answer did not
-// arrive. The request can still take effect.
+// ErrUnanswered is matched by the error of a request that might have been sent but whose answer did
+// not arrive. The request can still take effect.
 var ErrUnanswered = errors.New("its answer did not arrive")
 
 // Client sends requests to a server. Its methods are safe for concurrent use. If the server
@@ -42,8 +42,8 @@ type Client struct {
 	http  http.Client
 }
 
-// Dial returns a client for the living process that owns the store in the folder dir. It sends no
-// request. The error matches [ErrNone] if the process accepts no commands.
+// Dial returns a client for the living process that owns the store in the folder dir. It does not
+// send a request. If the process does not accept commands, the error matches [ErrNone].
 func Dial(dir string, owner bgagent.StoreOwner) (*Client, error) {
 	at, found, err := read(dir)
 	switch {
@@ -58,13 +58,13 @@ func Dial(dir string, owner bgagent.StoreOwner) (*Client, error) {
 	return c, nil
 }
 
-// unsentError is the error of a connection over which no request was sent.
+// unsentError is a connection error that occurred before a request was sent.
 type unsentError struct{ error }
 
 // Unwrap returns the cause.
 func (e unsentError) Unwrap() error { return e.error }
 
-// connect opens a connection whose other end has proved that it has the token.
+// connect opens a connection and checks that the other end has the token.
 func (c *Client) connect(ctx context.Context, network, at string) (net.Conn, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -121,7 +121,7 @@ func (c *Client) check(conn net.Conn) error {
 	return nil
 }
 
-// stranger returns the error for a program that is not the server.
+// stranger returns the error for a program that turned out not to be the server.
 func (c *Client) stranger(err error) error {
 	return fmt.Errorf("the program at %s is not this bgagent serve, so nothing was sent to it; if the serve runs in a container, run the command there (%w)", c.at.Address, err)
 }
@@ -172,7 +172,7 @@ func call[Out any](ctx context.Context, c *Client, name string, in any) (out Out
 	return out, nil
 }
 
-// look is call with a time limit.
+// look is like call, but with a time limit.
 func look[Out any](ctx context.Context, c *Client, name string, in any) (Out, error) {
 	ctx, cancel := context.WithTimeout(ctx, lookTime)
 	defer cancel()
@@ -189,12 +189,12 @@ func (c *Client) Task(ctx context.Context, in TaskInput) (bgagent.Task, error) {
 	return look[bgagent.Task](ctx, c, "task", in)
 }
 
-// Log returns a part of the log of a task.
+// Log returns part of a task's log.
 func (c *Client) Log(ctx context.Context, in LogInput) (LogPart, error) {
 	return look[LogPart](ctx, c, "log", in)
 }
 
-// Cancel cancels a task. It returns when the end of the task is durable.
+// Cancel cancels a task. It returns once the end of the task is durable.
 func (c *Client) Cancel(ctx context.Context, in CancelInput) (bgagent.Task, error) {
 	return call[bgagent.Task](ctx, c, "cancel", in)
 }
@@ -209,12 +209,13 @@ func (c *Client) Send(ctx context.Context, in SendInput) (bgagent.SendResult, er
 	return call[bgagent.SendResult](ctx, c, "send", in)
 }
 
-// Answer answers a question of a task. It returns when the answer is durable.
+// Answer answers a task's question. It returns once the answer is durable.
 func (c *Client) Answer(ctx context.Context, in AnswerInput) (bgagent.Question, error) {
 	return call[bgagent.Question](ctx, c, "answer", in)
 }
 
-// Forget deletes tasks that have ended, with their logs. It returns when the deletions are durable.
+// Forget deletes tasks that have ended, including their logs. It returns once the deletions are
+// durable.
 func (c *Client) Forget(ctx context.Context, in ForgetInput) (ForgetResult, error) {
 	return call[ForgetResult](ctx, c, "forget", in)
 }

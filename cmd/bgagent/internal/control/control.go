@@ -1,18 +1,17 @@
 // Package control lets commands in a terminal look at and control a running "bgagent serve".
 //
-// The server listens on a port of its own on loopback and writes the address and a secret token
-// into a file beside its store. Only the user can read the file. This needs no further names and
-// works in the same way on all systems: the path of a Unix socket could be longer than the system
-// allows, and Windows protects such sockets differently. A separate port keeps these requests away
-// from other machines, from reverse proxies, and from the callers, tokens and passwords of the
-// server.
+// The server listens on a separate loopback port and writes the address and a secret token into a
+// file next to its store. Only the user can read the file. This works in the same way on all
+// systems: the path of a Unix socket could be longer than the system allows, and Windows protects
+// such sockets differently. A separate port keeps these requests away from other machines, from
+// reverse proxies, and from the server's callers, tokens and passwords.
 //
-// The file contains the instance id of the server. If another instance owns the store, the file is
-// left over from a killed server, and nothing is sent to its address.
+// The file contains the server's instance id. If another instance owns the store, the file is left
+// over from a killed server, and nothing is sent to its address.
 //
-// But another program can have this address: in a container, 127.0.0.1 is not that of the host. So
-// each connection begins with a question that only a program with the token can answer, and the
-// client sends the token and the requests only after the right answer.
+// However, another program can have this address: for example, 127.0.0.1 in a container is not the
+// host's 127.0.0.1. Therefore, each connection begins with a challenge that only a program with the
+// token can answer, and the client sends the token and the requests only after the right answer.
 package control
 
 import (
@@ -30,7 +29,7 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// fileName is the name of the file with the address, in the folder of the store.
+// fileName is the name of the file with the address, in the store's folder.
 const fileName = "control.json"
 
 // address is the content of the file.
@@ -48,14 +47,14 @@ func (a address) write(dir string) error {
 	}
 	path := filepath.Join(dir, fileName)
 	part := path + ".part"
-	_ = os.Remove(part) // a file that exists would keep its mode
+	_ = os.Remove(part) // an existing file would keep its mode
 	if err := os.WriteFile(part, append(b, '\n'), 0o600); err != nil {
 		return err
 	}
 	return os.Rename(part, path)
 }
 
-// read reads the file. The second result is false if there is none.
+// read reads the file. If there is no file, found is false.
 func read(dir string) (a address, found bool, err error) {
 	b, err := os.ReadFile(filepath.Join(dir, fileName))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -73,7 +72,7 @@ func read(dir string) (a address, found bool, err error) {
 	return a, err == nil, err
 }
 
-// challenge is the question with which each connection begins. Its nonce is random.
+// challenge is the request with which each connection begins. Its nonce is random.
 type challenge struct {
 	Nonce string `json:"nonce"`
 }
@@ -93,11 +92,11 @@ func (a address) prove(c challenge) proof {
 // Info describes a server.
 type Info struct {
 	MCP    string        `json:"mcp"`              // address of the tools
-	Page   string        `json:"page,omitempty"`   // address of the page; empty if it is not shown
-	Silent time.Duration `json:"silent,omitempty"` // time after which a task that works counts as silent, in nanoseconds; 0 means never
+	Page   string        `json:"page,omitempty"`   // address of the page; empty if there is no page
+	Silent time.Duration `json:"silent,omitempty"` // how long a working task can be silent before it counts as silent, in nanoseconds; 0 means never
 }
 
-// Status describes what a server does.
+// Status describes what a server is doing.
 type Status struct {
 	Info
 	Pools []bgagent.PoolStats `json:"pools"`
@@ -109,13 +108,13 @@ type TaskInput struct {
 	ID string `json:"id"`
 }
 
-// CancelInput says which task is cancelled.
+// CancelInput says which task to cancel.
 type CancelInput struct {
 	ID     string `json:"id"`
 	Reason string `json:"reason,omitempty"` // reason of the cancellation, in one line
 }
 
-// ResumeInput says how a task is resumed.
+// ResumeInput says how to resume a task.
 type ResumeInput struct {
 	ID     string `json:"id"`
 	Prompt string `json:"prompt,omitempty"` // prompt of the new attempt; empty for the prompt of the latest attempt
@@ -130,46 +129,46 @@ type SendInput struct {
 	Now  bool   `json:"now,omitempty"`
 }
 
-// AnswerInput is the answer to a question of a task.
+// AnswerInput is the answer to a task's question.
 type AnswerInput struct {
 	ID     string `json:"id"`
 	Key    string `json:"key"`
 	Option string `json:"option"`
 }
 
-// ForgetInput says which ended tasks are deleted.
+// ForgetInput says which ended tasks to delete.
 type ForgetInput struct {
 	IDs   []string `json:"ids"`             // ids of at most MaxForget tasks
 	Force bool     `json:"force,omitempty"` // delete the tasks even if they are still needed
 }
 
-// MaxForget bounds the number of tasks that one request deletes.
+// MaxForget is the maximum number of tasks that one request can delete.
 const MaxForget = 100
 
 // ForgetResult says what became of the tasks of a ForgetInput.
 type ForgetResult struct {
-	Deleted int      `json:"deleted"`          // number of tasks that are not in the store any more
-	Needed  []string `json:"needed,omitempty"` // why tasks stay that have not ended, or that somebody still needs
+	Deleted int      `json:"deleted"`          // number of tasks that are no longer in the store
+	Needed  []string `json:"needed,omitempty"` // reasons for keeping tasks that have not ended or are still needed
 	Failed  []string `json:"failed,omitempty"` // what went wrong with the other tasks
 }
 
-// LogInput asks for a part of the log of a task.
+// LogInput asks for part of a task's log.
 type LogInput struct {
 	ID   string `json:"id"`
 	From int64  `json:"from"` // offset in bytes
 }
 
-// LogPart is a part of the log of a task.
+// LogPart is part of a task's log.
 type LogPart struct {
 	Text  string `json:"text"`  // empty at the end of the log
 	Next  int64  `json:"next"`  // offset of the part that follows
 	Ended bool   `json:"ended"` // the task had ended before the part was read, so nothing follows an empty part
 }
 
-// Error is an error that the server has returned.
+// Error is an error returned by the server.
 type Error struct {
 	Text  string `json:"error"`
-	Input bool   `json:"input,omitempty"` // the request was wrong, or named a task that does not exist
+	Input bool   `json:"input,omitempty"` // the request was invalid, or named a task that does not exist
 }
 
 // Error implements error.

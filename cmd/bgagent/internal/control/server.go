@@ -19,24 +19,25 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// maxBody bounds the body of a request, in bytes. A prompt of 1 MiB can take six times as much in
-// JSON.
+// maxBody is the maximum size of a request body, in bytes. In JSON, a prompt of 1 MiB can take six
+// times as much.
 const maxBody = 8 << 20
 
-// Host is what a server lets commands see and control.
+// Host describes what a server lets commands see and control.
 type Host struct {
 	Manager  *bgagent.BackgroundManager
 	Instance string // instance id of the manager
 	Info     Info
-	// Log returns a part of the log of a task, as transcript.ReadLog does.
+	// Log returns part of a task's log, as transcript.ReadLog does.
 	Log func(ctx context.Context, task string, from int64) (text string, next int64, err error)
-	// RemoveLog removes the log of a task.
+	// RemoveLog removes a task's log.
 	RemoveLog func(task string) error
-	// Serve serves the connections of a listener until the server is closed. It bounds their number.
+	// Serve serves the connections of a listener until the server is closed. It limits their
+	// number.
 	Serve func(*http.Server, net.Listener) error
 }
 
-// bodyTime is how long the body of a request may take.
+// bodyTime limits how long a client can take to send the body of a request.
 const bodyTime = 30 * time.Second
 
 // Server serves the commands.
@@ -47,8 +48,8 @@ type Server struct {
 	http   *http.Server
 }
 
-// Listen starts to serve commands, and writes the file with the address into the folder of the
-// store, dir. The store must belong to this process.
+// Listen starts to serve commands, and writes the file with the address into the store's folder,
+// dir. The store must belong to this process.
 func Listen(dir string, h Host) (*Server, error) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -63,7 +64,8 @@ func Listen(dir string, h Host) (*Server, error) {
 	return s, nil
 }
 
-// Close removes the file with the address and ends all requests. A nil Server is closed.
+// Close removes the file with the address and ends all requests. It does nothing if the Server is
+// nil.
 func (s *Server) Close() error {
 	if s == nil {
 		return nil
@@ -74,8 +76,8 @@ func (s *Server) Close() error {
 // helloName is the request with a challenge.
 const helloName = "hello"
 
-// guard passes on only requests that have the token and cannot come from a web page. A browser
-// adds the header Origin to such requests. If a page used a name of its own that points to
+// guard passes on only requests that have the token and cannot come from a web page. A browser adds
+// the header Origin to requests from web pages. If a page used its own domain name that points to
 // loopback, the Host header would contain this name. A challenge needs no token.
 func (s *Server) guard(h http.Handler) http.Handler {
 	want := sha256.Sum256([]byte(s.file.Token))
@@ -100,7 +102,7 @@ func (s *Server) guard(h http.Handler) http.Handler {
 	})
 }
 
-// routes returns the handler of all requests. A new request needs a line here, and a method of
+// routes returns the handler of all requests. To add a request, add a line here and a method to
 // [Client].
 func (h Host) routes() http.Handler {
 	mux := http.NewServeMux()
@@ -115,7 +117,7 @@ func (h Host) routes() http.Handler {
 	return mux
 }
 
-// handle serves requests with the name. Input and output are JSON.
+// handle serves requests with the given name. Input and output are JSON.
 func handle[In, Out any](mux *http.ServeMux, name string, do func(context.Context, In) (Out, error)) {
 	mux.HandleFunc("POST /"+name, func(w http.ResponseWriter, r *http.Request) {
 		var in In
@@ -135,7 +137,7 @@ func handle[In, Out any](mux *http.ServeMux, name string, do func(context.Contex
 	})
 }
 
-// isInput reports whether an error of the manager says that the request was wrong.
+// isInput reports whether the manager's error says that the request was invalid.
 func isInput(err error) bool {
 	var input *bgagent.InputError
 	return errors.As(err, &input) || errors.Is(err, bgagent.ErrUnknownTask) || errors.Is(err, bgagent.ErrExpired) || errors.Is(err, bgagent.ErrNoQuestion)
@@ -150,10 +152,10 @@ func writeJSON(w http.ResponseWriter, code int, v any) {
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(code)
-	_, _ = w.Write(b) // an error means that the command has ended
+	_, _ = w.Write(b) // an error means that the command has exited
 }
 
-// maxPlaces is the number of waiting tasks whose places in line are looked up.
+// maxPlaces is the maximum number of waiting tasks whose places in line are looked up.
 const maxPlaces = 100
 
 func (h Host) status(context.Context, struct{}) (Status, error) {
@@ -162,7 +164,7 @@ func (h Host) status(context.Context, struct{}) (Status, error) {
 	for _, t := range h.Manager.List(bgagent.Query{Status: []bgagent.Status{bgagent.Pending, bgagent.Running}}) {
 		if t.Status == bgagent.Pending && places < maxPlaces {
 			places++
-			if full, err := h.Manager.Get(t.ID); err == nil { // List leaves the place out
+			if full, err := h.Manager.Get(t.ID); err == nil { // List leaves out the place
 				t = full
 			}
 		}
@@ -218,7 +220,7 @@ func (h Host) answer(ctx context.Context, in AnswerInput) (bgagent.Question, err
 	return h.Manager.Answer(context.WithoutCancel(ctx), bgagent.Caller{}, in.ID, bgagent.AnswerInput{Key: in.Key, Option: in.Option})
 }
 
-// forget deletes the tasks side by side, so that the store deletes many of them in one write.
+// forget deletes the tasks concurrently, so that the store deletes many of them in one write.
 func (h Host) forget(ctx context.Context, in ForgetInput) (out ForgetResult, err error) {
 	if len(in.IDs) > MaxForget {
 		return out, &bgagent.InputError{Field: "ids", Problem: fmt.Sprintf("has %d ids; it must have at most %d", len(in.IDs), MaxForget)}
@@ -228,7 +230,7 @@ func (h Host) forget(ctx context.Context, in ForgetInput) (out ForgetResult, err
 	for i, id := range in.IDs {
 		all.Go(func() {
 			err := h.Manager.Forget(context.WithoutCancel(ctx), bgagent.Caller{}, id, bgagent.ForgetOptions{Force: in.Force})
-			if err == nil || errors.Is(err, bgagent.ErrUnknownTask) { // somebody else may have deleted the task, but not its log
+			if err == nil || errors.Is(err, bgagent.ErrUnknownTask) { // somebody else might have deleted the task, but not its log
 				err = h.RemoveLog(id)
 			}
 			errs[i] = err

@@ -1,6 +1,5 @@
-// Package demo provides agents that are Go functions, for trying out the program.
-// They examine the files of a directory, or only wait or fail. They need no model, no
-// key and no network.
+// Package demo provides agents that are Go functions, for trying out the program. They examine the
+// files of a directory, or only wait or fail. They do not need a model, a key or a network.
 package demo
 
 import (
@@ -21,8 +20,8 @@ import (
 	"github.com/bgagent/bgagent/inproc"
 )
 
-// Model is the name of the model of all demo agents. They have the same model name, so
-// that one limit applies to all of them together.
+// Model is the model name of all demo agents. They share it so that one limit applies to all of
+// them together.
 const Model = "demo/none"
 
 // Info describes a demo agent.
@@ -58,8 +57,8 @@ const (
 	maxHits  = 50      // maximum number of lines in an answer
 )
 
-// walk calls the function "look" with every regular file below the directory, and
-// reports each directory as a tool call.
+// walk calls look with every regular file below the directory, and reports each directory as a tool
+// call.
 func walk(ctx context.Context, t *inproc.Turn, look func(path string, info fs.FileInfo)) error {
 	dir := cmp.Or(t.Directory(), ".")
 	files := 0
@@ -94,8 +93,8 @@ func walk(ctx context.Context, t *inproc.Turn, look func(path string, info fs.Fi
 	})
 }
 
-// read returns the content of a file; "" if the file is too large, cannot be read or
-// is not text.
+// read returns the content of a file. If the file is too large, cannot be read or is not text, it
+// returns "".
 func read(t *inproc.Turn, rel string, info fs.FileInfo) string {
 	if info.Size() > maxFile {
 		return ""
@@ -178,7 +177,7 @@ func search(ctx context.Context, t *inproc.Turn) (string, error) {
 
 var duration = regexp.MustCompile(`(\d+(?:\.\d+)?)\s*(ms|s|m)\b`)
 
-// maxWait is the longest time that the agent "wait" accepts.
+// maxWait is the longest wait that the agent "wait" accepts.
 const maxWait = 10 * time.Minute
 
 func wait(ctx context.Context, t *inproc.Turn) (string, error) {

@@ -19,16 +19,16 @@ import (
 type Row struct {
 	Number int // number of the task in the list, from 1
 	Task   bgagent.Task
-	File   string // file with the result, once it is written
-	Log    string // file with the program's output, once it is written; empty if the program printed nothing
+	File   string // file with the result; empty until it is written
+	Log    string // file with the program's output; empty until it is written, or if the program printed nothing
 	Cut    bool   // File holds only the beginning of the answer
 	Bytes  int64  // with Cut: length of the whole answer; 0 if unknown
 
-	// Stale is how long a task may be silent before it is cancelled; 0 means no limit.
+	// Stale is how long a task can be silent before it is cancelled; 0 means no limit.
 	Stale time.Duration
 
-	// Problem is the reason why the result could not be written. In that case
-	// Task.Result holds the result, so that it is shown and not lost.
+	// Problem is the reason why the result could not be written. In that case, Task.Result holds
+	// the result, so that it can be shown and is not lost.
 	Problem string
 }
 
@@ -39,8 +39,8 @@ type Summary struct {
 	Cancelled   int     `json:"cancelled"`
 	Seconds     float64 `json:"seconds"`
 	Folder      string  `json:"folder"`
-	Unwritten   int     `json:"unwritten,omitempty"` // results that could not be written
-	Cut         int     `json:"cut,omitempty"`       // files that hold only the beginning of an answer
+	Unwritten   int     `json:"unwritten,omitempty"` // number of results that could not be written
+	Cut         int     `json:"cut,omitempty"`       // number of files that hold only the beginning of an answer
 	Input       int64   `json:"input_tokens,omitempty"`
 	Output      int64   `json:"output_tokens,omitempty"`
 	Cost        float64 `json:"cost,omitempty"` // US dollars
@@ -73,8 +73,8 @@ func (s Summary) String() string {
 	return line
 }
 
-// spent describes the tokens and costs that the agents have reported; "" if they have
-// reported none.
+// spent describes the tokens and costs that the agents reported. If they did not report any, it
+// returns "".
 func spent(input, output int64, cost float64) string {
 	var parts []string
 	if input+output > 0 {
@@ -97,7 +97,7 @@ func thousands(n int64) string {
 	return strconv.FormatInt(n, 10)
 }
 
-// span formats a duration in few characters.
+// span formats a duration in a few characters.
 func span(d time.Duration) string {
 	switch {
 	case d < 10*time.Second:
@@ -156,7 +156,7 @@ func printable(line string) string {
 	}, line)
 }
 
-// watched is a writer that remembers its first error.
+// watched is a writer that keeps its first error.
 type watched struct {
 	w   io.Writer
 	err error
@@ -179,7 +179,7 @@ func count(n int, noun string) string {
 	return fmt.Sprintf("%d %ss", n, noun)
 }
 
-// clean makes one line for a terminal from an agent's text. It removes escape sequences and control
+// clean turns an agent's text into one line for a terminal. It removes escape sequences and control
 // characters, which could move the cursor.
 func clean(s string) string {
 	return strings.Join(strings.FieldsFunc(cleantext.String(s), func(r rune) bool {
@@ -187,8 +187,8 @@ func clean(s string) string {
 	}), " ")
 }
 
-// about(r) describes in a few words what the task does, what it waits for, or how it ended.
-// If the argument "short" is true, the function uses fewer words.
+// about describes in a few words what the task is doing, what it is waiting for, or how it ended.
+// If short is true, it uses fewer words.
 func about(r Row, short bool) string {
 	line := doing(r, short)
 	if r.Problem != "" {
@@ -255,12 +255,11 @@ func doing(r Row, short bool) string {
 	return t.Cause.String()
 }
 
-// exited matches the beginning of a reason if a program has exited with an error.
+// exited matches the beginning of the reason if a program exited with an error.
 var exited = regexp.MustCompile(`^it exited with code (\d+): `)
 
-// shortReason shortens a reason for the table. It drops the name of the program,
-// which the title of the task makes unnecessary, and shortens the words about the
-// exit code.
+// shortReason shortens a reason for the table. It drops the program's name, which the task's title
+// makes unnecessary, and shortens the words about the exit code.
 func shortReason(reason string) string {
 	if program, rest, ok := strings.Cut(reason, ": "); ok && !strings.ContainsRune(program, ' ') {
 		reason = rest

@@ -39,7 +39,7 @@ func (l *Lines) Show(r Row) {
 	away := r.Task.Outage != nil
 	wasAway := l.away[r.Number]
 	if shown && was == r.Task.Status && away == wasAway || r.Task.Status == bgagent.Pending && r.Task.Queue == nil {
-		return // nothing has changed, or the task is not launched yet
+		return // nothing has changed, or the task has not been launched yet
 	}
 	l.last[r.Number], l.away[r.Number] = r.Task.Status, away
 	line := fmt.Sprintf("%3d  %-9s  %s: %s", r.Number, r.Task.Status, r.Task.Agent, clean(r.Task.Description))
@@ -74,8 +74,7 @@ func (l *Lines) End(s Summary) error {
 	return l.w.err
 }
 
-// aliveTime is how much time passes without output before a line names the running
-// tasks.
+// aliveTime is how long there is no output before a line names the running tasks.
 const aliveTime = 30 * time.Second
 
 // Tick implements [Display].
@@ -95,10 +94,10 @@ func (l *Lines) waiting() (n int) {
 	return n
 }
 
-// mostNamed is the largest number of tasks that stillRuns names.
+// mostNamed is the maximum number of tasks that stillRuns names.
 const mostNamed = 5
 
-// stillRuns describes which tasks run, for how long, and for how long they have been
+// stillRuns describes which tasks are running, for how long, and for how long they have been
 // silent.
 func stillRuns(runs map[int]Row, waiting int, now time.Time) string {
 	var parts []string

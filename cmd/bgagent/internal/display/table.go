@@ -17,20 +17,20 @@ import (
 	"github.com/charmbracelet/x/ansi"
 )
 
-// Table is a display for terminals: a table of the tasks, redrawn in place ten times
-// a second. Its methods only store changes, and the next redrawing shows them. Keys
-// that are typed while the table is shown are discarded and not echoed.
+// Table is a display for terminals: a table of the tasks, redrawn in place ten times a second. Its
+// methods only store changes, and the next redraw shows them. Keys typed while the table is shown
+// are discarded and not echoed.
 type Table struct {
 	out     *os.File
 	keys    *tty.Terminal
 	model   *model
 	program *tea.Program
 	done    chan struct{}
-	err     error // error of the tea program; set before done is closed
+	err     error // the tea program's error; set before done is closed
 }
 
-// NewTable starts a table for the given number of tasks. The table handles no input
-// and no signals, so Ctrl-C works as usual.
+// NewTable starts a table for the given number of tasks. The table does not handle input or
+// signals, so Ctrl-C works as usual.
 func NewTable(out *os.File, tasks int) *Table {
 	t := &Table{out: out, keys: tty.Silence(out), model: newModel(tasks), done: make(chan struct{})}
 	t.program = tea.NewProgram(t.model, tea.WithOutput(out), tea.WithInput(nil), tea.WithoutSignalHandler())
@@ -102,7 +102,7 @@ func badEnd(r *Row, folder string, width int) string {
 	return text
 }
 
-// wrapped splits a text into lines that have at most the given number of columns.
+// wrapped splits a text into lines of at most the given number of columns.
 func wrapped(text string, width int) []string {
 	return strings.Split(ansi.Wrap(text, width, ""), "\n")
 }
@@ -118,9 +118,9 @@ type (
 	endMsg  struct{}
 )
 
-// model is the content of the table. The tea program draws it after every message.
-// Changes to tasks are stored in the model and not sent as messages, because with
-// thousands of tasks the program would draw all the time.
+// model is the content of the table. The tea program draws it after every message. Changes to tasks
+// are stored in the model instead of being sent as messages, because with thousands of tasks the
+// program would draw all the time.
 type model struct {
 	start time.Time
 
@@ -243,9 +243,8 @@ func rank(s bgagent.Status) int {
 	return 3
 }
 
-// visibleLocked returns the indexes of the tasks to show, in the order of the list. If
-// the terminal has too few lines for all tasks, the function "rank" decides which tasks
-// to show.
+// visibleLocked returns the indexes of the tasks to show, in the order of the list. If the terminal
+// has too few lines for all tasks, rank decides which tasks to show.
 func (m *model) visibleLocked(notes int) []int {
 	shown := make([]int, 0, len(m.rows))
 	for i := range m.rows {
@@ -298,8 +297,7 @@ func (m *model) countsLocked(shown int, now time.Time) string {
 	return line + " · " + spentShort(used)
 }
 
-// spentShort returns a shorter form of the text that the function "spent" returns, with
-// the cost first.
+// spentShort returns a shorter form of the result of spent, with the cost first.
 func spentShort(used bgagent.Usage) string {
 	tokens := thousands(used.InputTokens) + "+" + thousands(used.OutputTokens) + " tokens"
 	if used.Cost > 0 {
@@ -312,12 +310,12 @@ func spentShort(used bgagent.Usage) string {
 var spinner = []string{"⠋", "⠙", "⠹", "⠸", "⠼", "⠴", "⠦", "⠧", "⠇", "⠏"}
 
 const (
-	// maxTitle is the maximum width of a title, in columns. A title also gets no more
+	// maxTitle is the maximum width of a title, in columns. The title column also takes no more
 	// than a third of the terminal, and no more than the longest title needs.
 	maxTitle = 36
 
-	// wide is the least width of a terminal, in columns, at which the number of tool
-	// calls is shown.
+	// wide is the minimum width of a terminal, in columns, at which the number of tool calls is
+	// shown.
 	wide = 100
 
 	// quietTime is how long a task must be silent to be shown as quiet. The time is
@@ -332,8 +330,8 @@ type layout struct {
 	number, title, calls int // in columns; 0 if the part is not shown
 }
 
-// layoutLocked computes the layout for the given tasks. A part that no task needs
-// gets no columns.
+// layoutLocked computes the layout for the given tasks. A part that no task needs does not get any
+// columns.
 func (m *model) layoutLocked(shown []int) (l layout) {
 	width := m.width
 	if width == 0 {
@@ -389,8 +387,8 @@ func (m *model) rowLocked(r *Row, l layout, now time.Time) string {
 	return fmt.Sprintf("%s %s%s %6s%s  %s", mark, number, title, took, calls, text)
 }
 
-// troubleOf describes how long a running task has been out of reach or quiet. It
-// returns "" if the task is neither.
+// troubleOf describes how long a running task has been out of reach or quiet. If the task is
+// neither, it returns "".
 func troubleOf(r Row, now time.Time) string {
 	t := r.Task
 	if o := t.Outage; o != nil {

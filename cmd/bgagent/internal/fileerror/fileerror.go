@@ -1,5 +1,5 @@
-// Package fileerror makes errors about the files of the program bgagent, in the form
-// that the library uses for its section of the configuration file.
+// Package fileerror creates errors about bgagent's files, in the form that the library uses for its
+// section of the configuration file.
 package fileerror
 
 import (

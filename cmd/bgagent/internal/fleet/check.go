@@ -26,17 +26,17 @@ type Check struct {
 	Err   error  // why the agent cannot start; nil if it can
 }
 
-// checkTime is how long an agent may take to answer. The supported programs need up
-// to 4 s on a busy machine.
+// checkTime limits how long an agent can take to answer. The supported programs need up to 4 s on a
+// busy machine.
 const checkTime = 30 * time.Second
 
 func (f *Fleet) checkTime() time.Duration { return max(checkTime, f.createTimeout()) }
 
-// Check checks whether each agent can start, without calling a model. A program is
-// asked for its version. An agent that speaks ACP is asked for a session. A server is
-// asked for the names of its agents. Four agents are checked concurrently. Each agent
-// has 30 s to answer, or createTimeoutMs if that is longer. Each result is sent as soon
-// as it is known. After the last result, the channel is closed.
+// Check checks whether each agent can start, without calling a model. A program is asked for its
+// version. An agent that speaks ACP is asked for a session. A server is asked for the names of its
+// agents. Four agents are checked concurrently. Each agent has 30 s to answer, or createTimeoutMs
+// if that is longer. Each result is sent as soon as it is known. The channel is closed after the
+// last result.
 func (f *Fleet) Check(ctx context.Context) <-chan Check {
 	out := make(chan Check, len(f.set.Agents)) // buffered, so that no check waits for the reader
 	places := make(chan struct{}, 4)
@@ -121,14 +121,14 @@ func (f *Fleet) checkProgram(ctx context.Context, a settings.Agent) (string, err
 	return strings.TrimSpace(path + " " + lastLine(out)), nil
 }
 
-// maxTold is how many bytes of each output stream the function "tell" keeps.
+// maxTold is how many bytes of each output stream tell keeps.
 const maxTold = 64 << 10
 
 // drainTime is how long the pipes of a program are read after the program has ended.
 const drainTime = time.Second
 
-// tell runs a program to its end and returns its standard output and standard error. It
-// also ends the processes that the program has left behind.
+// tell runs a program until it exits and returns its standard output and standard error. It also
+// terminates the processes that the program left behind.
 func tell(ctx context.Context, spec procs.Spec) (out, problems string, err error) {
 	var texts [2]bytes.Buffer
 	var ends, sources [2]*os.File
@@ -181,8 +181,8 @@ func environ(p command.Program, a settings.Agent) []string {
 	return environOf(slices.Concat(command.DefaultEnviron(), p.Environ, a.Env))
 }
 
-// environOf returns the variables that the entries set, and the variables of this
-// program's environment that the entries name.
+// environOf returns the variables that the entries set, and those variables from this program's
+// environment that the entries name.
 func environOf(entries []string) []string {
 	var out, names []string
 	for _, v := range entries {

@@ -22,7 +22,7 @@ import (
 	"github.com/bgagent/bgagent/opencode"
 )
 
-// grace is how long a program may take to end by itself before it is killed.
+// grace is how long a program can take to exit on its own before it is killed.
 const grace = 2 * time.Second
 
 func (f *Fleet) addInProc() error {
@@ -47,8 +47,8 @@ func (f *Fleet) addInProc() error {
 	return nil
 }
 
-// demos is the client for demo agents. If a session has no directory, it gets the
-// directory in the settings of its agent.
+// demos is the client for demo agents. If a session has no directory, it gets the directory from
+// its agent's settings.
 type demos struct {
 	*inproc.Client
 	f *Fleet
@@ -71,8 +71,8 @@ func (d demos) RunTurn(ctx context.Context, session string, p bgagent.Prompt, r 
 	return d.f.recorded(p, r, func(r *bgagent.Reporter) (bgagent.TurnEnd, error) { return d.Client.RunTurn(ctx, session, p, r) })
 }
 
-// recorded runs a turn and keeps its text. The returned error and the remark about the turn are in
-// words for users, without secrets.
+// recorded runs a turn and keeps its text. The returned error and the remark about the turn are
+// worded for users and do not contain secrets.
 func (f *Fleet) recorded(p bgagent.Prompt, r *bgagent.Reporter, run func(*bgagent.Reporter) (bgagent.TurnEnd, error)) (bgagent.TurnEnd, error) {
 	r, ended := f.answers.Record(p, r)
 	end, err := run(r)
@@ -99,7 +99,8 @@ func program(a settings.Agent) command.Program {
 	return command.Text(a.Command[0])
 }
 
-// programFor returns the program that runs an agent. Claude Code asks its questions if somebody can answer.
+// programFor returns the program that runs an agent. Claude Code asks questions only if somebody
+// can answer.
 func (f *Fleet) programFor(a settings.Agent) command.Program {
 	var cfg bgagent.Config
 	f.set.Limits.Apply(&cfg)
@@ -122,7 +123,7 @@ func (f *Fleet) addCommands() error {
 			Profile: a.Profile, Directory: a.Directory, Description: a.Description, LeaveRetries: a.LeaveRetries,
 		}
 		cfg.Agents[a.Name] = one
-		// Check each agent alone, so that the error names the agent that is refused.
+		// Each agent is checked alone, so that the error names the agent that is refused.
 		if _, err := command.New(command.Config{Agents: map[string]command.Agent{a.Name: one}}); err != nil {
 			errs = append(errs, a.Errorf(keyAt(err), "is refused: %s", problemOf(err)))
 		}
@@ -146,12 +147,12 @@ type group struct {
 	agents []settings.Agent
 }
 
-// groups returns groups of agents that can share a client, in a fixed order. The
-// function "common" returns the settings that must be equal for all agents of a client.
+// groups returns groups of agents that can share a client, in a fixed order. The function common
+// returns the settings that must be equal for all agents of a client.
 //
-// The records of kept tasks contain the name of their client. Therefore, the name depends on all
-// these settings, and on nothing else. It does not change if other agents are added or if the
-// order of the agents changes. A client with other settings has another name, so it never continues
+// The records of kept tasks contain the name of their client. Therefore, the name depends on these
+// settings and on nothing else. It does not change if other agents are added or if the order of the
+// agents changes. A client with different settings has a different name, so it never continues
 // these tasks.
 func groups(kind string, agents []settings.Agent, common func(settings.Agent) []string) []group {
 	by := map[string][]settings.Agent{}
@@ -167,17 +168,17 @@ func groups(kind string, agents []settings.Agent, common func(settings.Agent) []
 	return out
 }
 
-// createTimeout returns how long the creation of a session may take, or 0 if nothing
-// is set. Clients get less time to start a program or to make a request, so that they
-// can report an error before the creation times out.
+// createTimeout returns how long the creation of a session can take, or 0 if nothing is set.
+// Clients get less time to start a program or make a request, so that they can report an error
+// before the creation times out.
 func (f *Fleet) createTimeout() time.Duration {
 	var cfg bgagent.Config
 	f.set.Limits.Apply(&cfg)
 	return cfg.CreateTimeout
 }
 
-// requestTimeout returns how long an opencode server may take to answer. The first
-// request for a directory is slow, and it is part of the creation of a session.
+// requestTimeout returns how long an opencode server can take to answer. The first request for a
+// directory is slow, and it is part of the creation of a session.
 func (f *Fleet) requestTimeout() time.Duration {
 	if half := f.createTimeout() / 2; half > 15*time.Second {
 		return half
@@ -233,9 +234,9 @@ func (f *Fleet) addOpencode() error {
 	return errors.Join(errs...)
 }
 
-// withheld returns settings that switch off this program's own tools on a server,
-// whatever prefix the server gives them. The depth of a task cannot be passed to the
-// agents of a server, so with these tools they could launch agents without limit.
+// withheld returns settings that switch off this program's own tools on a server, whatever prefix
+// the server gives them. A task's depth cannot be passed to a server's agents, so with these tools
+// they could launch agents without limit.
 func withheld() map[string]bool {
 	out := map[string]bool{}
 	for _, name := range []string{bgagent.ToolDelegateTask, bgagent.ToolBackgroundOutput, bgagent.ToolBackgroundCancel} {
@@ -244,8 +245,8 @@ func withheld() map[string]bool {
 	return out
 }
 
-// remote is a client for agents of the kind "opencode". These agents can have other
-// names on their server.
+// remote is a client for agents of the kind "opencode". These agents can have different names on
+// their server.
 type remote struct {
 	*opencode.Client
 	f *Fleet

@@ -25,7 +25,7 @@ import (
 type Fleet struct {
 	set      *settings.Settings
 	agents   map[string]settings.Agent
-	route    map[string]string // names of clients, by the names of their agents
+	route    map[string]string // client names, by agent name
 	clients  map[string]bgagent.SessionClient
 	closers  []func(context.Context) error
 	answers  *answers.Keeper // nil if long answers are not kept
@@ -39,31 +39,31 @@ type Fleet struct {
 
 // Options are settings of a fleet that do not come from the configuration files.
 type Options struct {
-	// Instance is the id of this run of the program. The processes of its agents have
-	// the id in their environment. It may be empty.
+	// Instance is the id of this run of the program. The processes of its agents have the id in
+	// their environment. It can be empty.
 	Instance string
 
-	// Logger gets the problems of the clients. If it is nil, they are not logged.
+	// Logger logs the clients' problems. If it is nil, they are not logged.
 	Logger *slog.Logger
 
-	// KeepLogs keeps the output of the programs of each task until [Fleet.Log] is
-	// called.
+	// KeepLogs keeps the output of each task's programs until [Fleet.Log] is called.
 	KeepLogs bool
 
-	// NobodyAnswers refuses the questions of agents at once, because nobody can see and answer them.
+	// NobodyAnswers refuses all of the agents' questions at once, because nobody can see and answer
+	// them.
 	NobodyAnswers bool
 
-	// OnlyModelsAnswer refuses at once the questions that no model may answer, because no person can see
-	// and answer them.
+	// OnlyModelsAnswer refuses at once the questions that a model is not allowed to answer, because
+	// no person can see and answer them.
 	OnlyModelsAnswer bool
 
-	// MaxCost limits the cost of all tasks of a root session together, in US dollars. If the
-	// configuration files have a smaller limit, that limit applies. 0 means no further limit.
+	// MaxCost limits the total cost of all tasks of a root session, in US dollars. If the
+	// configuration files contain a smaller limit, that limit applies. 0 means no additional limit.
 	MaxCost float64
 }
 
-// Log returns the output of the programs of a task and removes it from the fleet. It
-// returns nil if the programs printed nothing, or if output is not kept.
+// Log returns the output of a task's programs and removes it from the fleet. It returns nil if the
+// programs printed nothing, or if output is not kept.
 func (f *Fleet) Log(task string) *transcript.Log {
 	if f.logs == nil {
 		return nil
@@ -71,7 +71,7 @@ func (f *Fleet) Log(task string) *transcript.Log {
 	return f.logs.Take(task)
 }
 
-// printed is called with the output of programs.
+// printed is called with output from programs.
 func (f *Fleet) printed(task string, stream int, p []byte) {
 	if f.logs != nil {
 		f.logs.Printed(task, stream, p)
@@ -81,9 +81,8 @@ func (f *Fleet) printed(task string, stream int, p []byte) {
 	}
 }
 
-// LogTo writes the output of the programs of each task to files in the folder, while the
-// programs run. The function "warn" gets the first error. Call LogTo before the first task
-// runs.
+// LogTo writes the output of each task's programs to files in the folder while the programs run.
+// warn is called with the first error. Call LogTo before the first task runs.
 func (f *Fleet) LogTo(dir string, warn func(error)) *transcript.Files {
 	f.files = transcript.NewFiles(dir, &f.secrets, warn)
 	return f.files
@@ -93,12 +92,12 @@ func (f *Fleet) LogTo(dir string, warn func(error)) *transcript.Files {
 // called. Call it before Manager.
 func (f *Fleet) KeepAnswers(k *answers.Keeper) { f.answers = k }
 
-// readTime is how long it may take to read a long answer from a server.
+// readTime limits how long it can take to read a long answer from a server.
 const readTime = time.Minute
 
-// Answer returns the whole answer of an ended task whose result is cut. It returns
-// nil if the result is whole or no more of the answer was kept. Call it once for each
-// task, and close the answer.
+// Answer returns the whole answer of an ended task whose result was cut. It returns nil if the
+// result is whole or no more of the answer was kept. Call it once for each task, and close the
+// answer.
 func (f *Fleet) Answer(t bgagent.Task) *answers.Answer {
 	if f.answers == nil {
 		return nil
@@ -115,8 +114,8 @@ func (f *Fleet) Answer(t bgagent.Task) *answers.Answer {
 	return f.answers.Message(ctx, reader, t)
 }
 
-// New builds the clients. It starts no program and makes no request. The error joins
-// the errors of all clients about the settings, each with file, line and key.
+// New builds the clients. It does not start programs or make requests. The error joins all clients'
+// errors about the settings, each with file, line and key.
 func New(set *settings.Settings, options Options) (*Fleet, error) {
 	f := &Fleet{set: set, options: options, agents: map[string]settings.Agent{}, route: map[string]string{}, clients: map[string]bgagent.SessionClient{}}
 	for _, a := range set.Agents {
@@ -141,7 +140,7 @@ func (f *Fleet) add(name string, c bgagent.SessionClient, agents []settings.Agen
 	}
 }
 
-// of(kind) returns the agents of the kind.
+// of returns the agents of the kind.
 func (f *Fleet) of(kind settings.Kind) (out []settings.Agent) {
 	for _, a := range f.set.Agents {
 		if a.Kind == kind {
@@ -160,16 +159,15 @@ func (f *Fleet) Agents() []bgagent.AgentInfo {
 	return out
 }
 
-// maxCostPeriod is the time for which [Options.MaxCost] counts. It is longer than any run.
+// maxCostPeriod is the period over which [Options.MaxCost] counts. It is longer than any run.
 const maxCostPeriod = 365 * 24 * time.Hour
 
-// Manager makes a manager that runs tasks on the fleet. Its configuration is cfg,
-// except that the limits in the settings override the limits in cfg, and that the
-// clients, models and permissions are those of the fleet. Close the manager first, then
-// the fleet.
+// Manager makes a manager that runs tasks on the fleet. Its configuration is cfg, except that the
+// limits in the settings override the limits in cfg, and that the fleet provides the clients,
+// models and permissions. Close the manager first, then the fleet.
 //
-// If this program runs inside a task and is as deep as the settings allow, the error
-// matches [bgagent.ErrDepth]. This prevents agents from launching agents without limit.
+// If this program runs inside a task that is as deep as the settings allow, the error matches
+// [bgagent.ErrDepth]. This prevents agents from launching agents without limit.
 func (f *Fleet) Manager(cfg bgagent.Config) (*bgagent.BackgroundManager, error) {
 	f.set.Limits.Apply(&cfg)
 	cfg.Ask = cfg.Ask && !f.options.NobodyAnswers
@@ -177,7 +175,7 @@ func (f *Fleet) Manager(cfg bgagent.Config) (*bgagent.BackgroundManager, error) 
 	if most := f.options.MaxCost; most > 0 && (cfg.TreeBudget.Cost == 0 || most < cfg.TreeBudget.Cost) {
 		cfg.TreeBudget.Cost = most
 	}
-	if f.options.MaxCost > 0 && cfg.BudgetPeriod <= 0 { // tasks that are launched after all others have ended count, too
+	if f.options.MaxCost > 0 && cfg.BudgetPeriod <= 0 { // tasks launched after all others have ended count, too
 		cfg.BudgetPeriod = maxCostPeriod
 	}
 	depth, err := Depth()
@@ -198,8 +196,8 @@ func (f *Fleet) Manager(cfg bgagent.Config) (*bgagent.BackgroundManager, error) 
 // the manager was made by [Fleet.Idle].
 func (f *Fleet) MaxDepth() int { return f.maxDepth }
 
-// TaskInTurn returns the id of the task whose turn has started a program with this mark; see [Turn]. It
-// returns "" if the mark is that of no running turn, or if one program serves several sessions.
+// TaskInTurn returns the id of the task whose current turn started a program with this mark; see
+// [Turn]. It returns "" if no running turn has the mark, or if one program serves several sessions.
 func (f *Fleet) TaskInTurn(mark string) string {
 	if f.inTurn == nil {
 		return ""
@@ -224,10 +222,9 @@ func (f *Fleet) manager(cfg bgagent.Config) (*bgagent.BackgroundManager, error) 
 	return bgagent.New(roster{f}, cfg)
 }
 
-// Depth returns the depth of the task inside which this program runs, or 0 if there is
-// none. The depth is in an environment variable, which an agent program can withhold
-// from the programs that it starts. So on Linux, Depth also reads the environments of
-// the programs above this one.
+// Depth returns the depth of the task in which this program runs, or 0 if there is none. The depth
+// is in an environment variable, which an agent program can withhold from the programs that it
+// starts. Therefore, on Linux, Depth also reads the environments of the programs above this one.
 func Depth() (int, error) {
 	text := os.Getenv(command.DepthVariable)
 	if text == "" {
@@ -243,15 +240,16 @@ func Depth() (int, error) {
 	return n, nil
 }
 
-// Turn returns the mark of the turn inside which this program runs, or "" if there is none or the mark is
-// not known. Like the depth, it is found on Linux even if an agent program withholds its environment.
+// Turn returns the mark of the turn in which this program runs, or "" if there is none or the mark
+// is unknown. Like the depth, it can be found on Linux even if an agent program withholds its
+// environment.
 func Turn() string { return cmp.Or(os.Getenv(command.TurnVariable), inherited(command.TurnVariable)) }
 
-// closeTime is how long clients may take to end their programs.
+// closeTime limits how long clients can take to terminate their programs.
 const closeTime = 10 * time.Second
 
-// Close ends the programs of all clients. It returns when everything that the clients
-// started has stopped, when ctx ends, or after 10 s.
+// Close terminates the programs of all clients. It returns when everything that the clients started
+// has stopped, when ctx ends, or after 10 s.
 func (f *Fleet) Close(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, closeTime)
 	defer cancel()
@@ -271,8 +269,7 @@ func (f *Fleet) Close(ctx context.Context) error {
 	return errors.Join(all...)
 }
 
-// roster is the client for agents that are not configured. Its error names the agents
-// that are configured.
+// roster is the client for agents that are not configured. Its error lists the configured agents.
 type roster struct{ f *Fleet }
 
 // CreateSession implements [bgagent.SessionClient].
@@ -291,13 +288,13 @@ func (r roster) RunTurn(context.Context, string, bgagent.Prompt, *bgagent.Report
 // Agents implements [bgagent.AgentLister].
 func (r roster) Agents(context.Context) ([]bgagent.AgentInfo, error) { return r.f.Agents(), nil }
 
-// messagesMost is the number of messages after which no further page of a session is read.
+// messagesMost is the number of messages after which no more pages of a session are read.
 const messagesMost = 10_000
 
 // Messages reads the conversation of a task's session from the agent's server. If the conversation
-// is very long, it returns only the beginning. The error matches [errors.ErrUnsupported] if the
-// agent's client cannot read sessions, and [bgagent.ErrNoSession] if the client does not find the
-// session. It is a [*bgagent.NoSuchAgentError] if the agent is not configured.
+// is very long, only the beginning is returned. If the agent's client cannot read sessions, the
+// error matches [errors.ErrUnsupported]. If the client does not find the session, it matches
+// [bgagent.ErrNoSession]. If the agent is not configured, it is a [*bgagent.NoSuchAgentError].
 func (f *Fleet) Messages(ctx context.Context, t bgagent.Task) (all []bgagent.Message, err error) {
 	cl, known := f.clients[cmp.Or(t.Client, f.route[t.Agent])]
 	reader, ok := cl.(bgagent.MessageReader)

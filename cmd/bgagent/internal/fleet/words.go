@@ -16,9 +16,9 @@ import (
 	"github.com/bgagent/bgagent/command"
 )
 
-// The clients are libraries, so their errors name fields of Go structs. Users of this
-// program have a file with keys instead. So the fleet replaces the names of fields in
-// errors with the keys. A field without a key keeps its name.
+// The clients are libraries, so their errors name fields of Go structs. Users of this program have
+// a file with keys instead. Therefore, the fleet replaces field names in errors with keys. A field
+// without a key keeps its name.
 
 var (
 	inGo = regexp.MustCompile(`\b(?:[a-z]+\.)?(?:Config|Agent)\.([A-Z][A-Za-z]*)`)
@@ -29,7 +29,7 @@ var (
 		"Env": `"env"`, "Files": `"files"`, "LeaveRetries": `"leaveRetries"`, "Model": `"model"`, "Password": `"passwordEnv"`, "Profile": `"profile"`, "URL": `"url"`, "Username": `"username"`,
 	}
 
-	// phrases replaces texts that need more than another name of a field.
+	// phrases replaces wording that needs more than a different field name.
 	phrases = strings.NewReplacer(
 		"Config.StartTimeout is ", "the limit is ", // this limit has no key
 		" (Config.MaxLine)", "",
@@ -37,7 +37,7 @@ var (
 		"nothing that its decoder knows", "nothing that is understood",
 		"check that the program and its version match the agent's Program", `check "preset", "format" and the version of the program`,
 		"(budget.tree.cost) or LaunchInput.TreeBudget sets", `(budget.tree.cost) or the flag --max-cost of "run" sets`,
-		" or LaunchInput.TreeBudget sets", " sets", // a program has no such field
+		" or LaunchInput.TreeBudget sets", " sets", // users of a program have no such field
 		" or LaunchInput.Budget sets the limit, and the host can raise it with ResumeInput.Budget", " sets the limit",
 		"set opencode.Config.Password (and Username) to the server's OPENCODE_SERVER_PASSWORD (and OPENCODE_SERVER_USERNAME)",
 		`let "passwordEnv" name the environment variable that holds the server's OPENCODE_SERVER_PASSWORD (and "username" be its OPENCODE_SERVER_USERNAME)`,
@@ -48,8 +48,8 @@ var (
 // brackets.
 var ofLibrary = regexp.MustCompile(`\bConfig\.[A-Z][A-Za-z]* \(([a-z][A-Za-z.]*)\)`)
 
-// InKeys replaces the names of fields with keys in a text from the library, such as the
-// reason why a task ended.
+// InKeys replaces field names with keys in text from the library, such as the reason why a task
+// ended.
 func InKeys(text string) string {
 	return inGo.ReplaceAllStringFunc(ofLibrary.ReplaceAllString(phrases.Replace(text), `"$1"`), keyFor)
 }
@@ -63,7 +63,7 @@ func keyFor(name string) string {
 	return field
 }
 
-// worded is an error with a text that names keys instead of fields.
+// worded is an error whose text names keys instead of fields.
 type worded struct {
 	text string
 	err  error
@@ -75,7 +75,7 @@ func (e *worded) Error() string { return e.text }
 // Unwrap returns the original error from the library.
 func (e *worded) Unwrap() error { return e.err }
 
-// inKeys replaces the names of fields with keys in the text of an error.
+// inKeys replaces field names with keys in the text of an error.
 func inKeys(err error) error {
 	if err == nil {
 		return nil
@@ -94,9 +94,9 @@ const (
 	endBytes = 600
 )
 
-// turnError returns the error of a turn with a text for users of this program. The text
-// names keys instead of fields, names no package, and includes the last lines of the
-// program's standard error. Secrets are masked.
+// turnError returns a turn's error, worded for users of this program. The text names keys instead
+// of fields, does not contain package names, and includes the last lines of the program's standard
+// error. Secrets are masked.
 func (f *Fleet) turnError(err error) error {
 	if err == nil {
 		return nil
@@ -115,7 +115,7 @@ func (f *Fleet) turnError(err error) error {
 	return &worded{text, err}
 }
 
-// withoutPackage removes the name of the client's package, with which its errors begin.
+// withoutPackage removes the name of the client's package from the beginning of an error.
 func withoutPackage(text string) string {
 	for _, p := range []string{"command: ", "acp: ", "opencode: ", "inproc: "} {
 		text = strings.TrimPrefix(text, p)
@@ -123,7 +123,7 @@ func withoutPackage(text string) string {
 	return text
 }
 
-// sessionError returns the error of a session that could not be created, in words for users.
+// sessionError returns the error of a session that could not be created, worded for users.
 func sessionError(err error) error {
 	if err == nil {
 		return nil
@@ -151,12 +151,12 @@ func lastLines(text string) (lines []string) {
 	return lines
 }
 
-// secretWords are words in the names of variables that suggest a secret.
+// secretWords are words in variable names that suggest a secret.
 var secretWords = []string{"KEY", "TOKEN", "SECRET", "PASSWORD", "PASSWD", "CREDENTIAL", "AUTH"}
 
-// addSecrets adds the secrets that an agent's program gets: the values of the variables
-// that its preset or its "env" names. A path counts as a secret only if the name of its
-// variable suggests a secret.
+// addSecrets adds the secrets that an agent's program gets: the values of the variables that its
+// preset or its "env" names. A path counts as a secret only if its variable's name suggests a
+// secret.
 func addSecrets(s *transcript.Secrets, a settings.Agent) {
 	if a.PasswordEnv != "" {
 		s.Add(a.PasswordEnv, os.Getenv(a.PasswordEnv))
@@ -188,8 +188,7 @@ func problemOf(err error) string {
 	return inKeys(err).Error()
 }
 
-// keyAt returns the key of the field that a client's error names; "" if there is no
-// such key.
+// keyAt returns the key of the field that a client's error names, or "" if there is no such key.
 func keyAt(err error) string {
 	var input *bgagent.InputError
 	if !errors.As(err, &input) {

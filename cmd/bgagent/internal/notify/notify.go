@@ -1,5 +1,5 @@
-// Package notify runs the program that the user has configured for notifications. The
-// program runs when a task ends badly, when a task asks a question, and when the last task has ended.
+// Package notify runs the program that the user configured for notifications. The program runs when
+// a task ends badly, when a task asks a question, and when the last task has ended.
 package notify
 
 import (
@@ -22,7 +22,7 @@ type Event struct {
 }
 
 const (
-	// most is how long the program may run for one event.
+	// most limits how long the program can run for one event.
 	most  = 30 * time.Second
 	grace = 2 * time.Second
 
@@ -30,8 +30,8 @@ const (
 	waiting = 100
 )
 
-// Notifier runs the program for each event, one after the other. A nil Notifier runs
-// nothing. The methods are safe for concurrent use.
+// Notifier runs the program for each event, one after the other. A nil Notifier does not run
+// anything. The methods are safe for concurrent use.
 type Notifier struct {
 	command  []string
 	instance string
@@ -44,9 +44,9 @@ type Notifier struct {
 	done   chan struct{}
 }
 
-// New returns a Notifier for the command, which consists of the program and its
-// arguments. It returns nil if the command is empty. The argument "instance" is the id
-// of this run. The function "problem" is called with every error.
+// New returns a Notifier for the command, which consists of the program and its arguments. It
+// returns nil if the command is empty. The argument instance is the id of this run. The function
+// problem is called with every error.
 func New(command []string, instance string, problem func(error)) *Notifier {
 	if len(command) == 0 {
 		return nil
@@ -81,8 +81,8 @@ func (n *Notifier) Tell(e Event) {
 	}
 }
 
-// Close waits until the program has run for all events. If ctx ends first, Close ends
-// the program and drops the remaining events.
+// Close waits until the program has run for all events. If ctx ends first, Close terminates the
+// program and drops the remaining events.
 func (n *Notifier) Close(ctx context.Context) {
 	if n == nil {
 		return

@@ -45,7 +45,7 @@ func Open(dir string) (*Folder, error) {
 	return hold(dir)
 }
 
-// notCreated returns the error if the folder for the results cannot be created.
+// notCreated returns the error to report if the folder for the results cannot be created.
 func notCreated(err error) error {
 	problem := err.Error()
 	var path *fs.PathError
@@ -102,8 +102,8 @@ func hold(dir string) (*Folder, error) {
 	return f, nil
 }
 
-// holdNew is like the function "hold", but for a folder that was just created. It
-// returns an error if the folder was meanwhile replaced with another folder or a link.
+// holdNew is like hold, but for a folder that was just created. It returns an error if the folder
+// was replaced with another folder or a link in the meantime.
 func holdNew(dir string) (*Folder, error) {
 	f, err := hold(dir)
 	if err != nil {
@@ -137,7 +137,7 @@ func (f *Folder) createNew(name string, mode fs.FileMode) (file, error) {
 	return f.root.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL, mode)
 }
 
-// is(info) reports whether info describes the folder.
+// is reports whether info describes the folder.
 func (f *Folder) is(info fs.FileInfo) bool {
 	own, err := f.root.Stat(".")
 	return err == nil && os.SameFile(own, info)
@@ -154,9 +154,9 @@ func (f *Folder) Close() error {
 // Dir returns the path under which the folder was opened.
 func (f *Folder) Dir() string { return f.dir }
 
-// Where returns the current path of the folder. If the folder is no longer at the path
-// under which it was opened, the result "moved" is true. The path is then the path that
-// the system reports, or "" if the system reports none.
+// Where returns the current path of the folder. If the folder is no longer at the path under which
+// it was opened, moved is true, and the path is the one that the system reports, or "" if the
+// system does not report a path.
 func (f *Folder) Where() (path string, moved bool) {
 	if info, err := os.Stat(f.dir); err == nil && f.is(info) {
 		return f.dir, false
@@ -187,12 +187,11 @@ func partName(name string) string {
 	return name + "." + strings.ToLower(rand.Text()[:8]) + ".part"
 }
 
-// Write writes the file of an ended task and returns the name of the file. The answer
-// is read from the argument "text" or, if "text" is nil, from the task's result. The
-// file holds the answer without escape sequences and control characters. If the task
-// has not completed or has no answer, the first line says why. If part of the answer is
-// missing, the last line says so. If the file cannot be written, for example because
-// the disk is full, the error is a [*WriteError] and there is no file.
+// Write writes the file of an ended task and returns the name of the file. The answer is read from
+// text or, if text is nil, from the task's result. The file holds the answer without escape
+// sequences and control characters. If the task did not complete or has no answer, the first line
+// says why. If part of the answer is missing, the last line says so. If the file cannot be written,
+// for example because the disk is full, the error is a [*WriteError] and there is no file.
 func (f *Folder) Write(number int, t bgagent.Task, text Text) (string, error) {
 	if text == nil {
 		text = resultOf(t)
@@ -200,13 +199,13 @@ func (f *Folder) Write(number int, t bgagent.Task, text Text) (string, error) {
 	return f.named(titleOf(number, t), ".md", shared, func(w io.Writer) error { return writeAnswer(w, t, text) })
 }
 
-// WriteLog writes the log of a task and returns the name of the file, which only the
-// user may read. An error is a [*WriteError].
+// WriteLog writes a task's log and returns the name of the file, which only the user may read. If
+// there is an error, it is a [*WriteError].
 func (f *Folder) WriteLog(number int, t bgagent.Task, log interface{ CopyTo(io.Writer) error }) (string, error) {
 	return f.named(titleOf(number, t), ".log", private, log.CopyTo)
 }
 
-// The modes of files. Everybody who can read the folder can read the results.
+// File modes. Everybody who can read the folder can read the results.
 const (
 	shared  = fs.FileMode(0o644)
 	private = fs.FileMode(0o600)
@@ -235,11 +234,11 @@ func (f *Folder) named(title, suffix string, mode fs.FileMode, write func(io.Wri
 	return title + suffix, err
 }
 
-// maxNames is how many names are tried if they are in use and cannot be replaced.
+// maxNames is how many names are tried if names are in use and cannot be replaced.
 const maxNames = 9
 
-// inTheWay reports whether an error means that a name is in use and cannot be
-// replaced, for example because an agent has created a folder with that name.
+// inTheWay reports whether an error means that a name is in use and cannot be replaced, for example
+// because an agent created a folder with that name.
 func inTheWay(err error) bool {
 	return errors.Is(err, fs.ErrExist) || errors.Is(err, syscall.EISDIR) || errors.Is(err, syscall.ENOTEMPTY) || errors.Is(err, errReplaced)
 }
@@ -272,7 +271,7 @@ func writeAnswer(w io.Writer, t bgagent.Task, text Text) error {
 // the text.
 type trimmed struct {
 	w    io.Writer
-	held int // number of line breaks that are held back, because they might be at the end of the text
+	held int // number of line breaks held back because they might be at the end of the text
 }
 
 // Write implements io.Writer.
@@ -296,7 +295,7 @@ func (t *trimmed) Write(b []byte) (int, error) {
 
 const lineEnds = "\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n"
 
-// WriteIndex writes the index and replaces the previous index.
+// WriteIndex writes the index, replacing the previous one.
 func (f *Folder) WriteIndex(x Index) error {
 	b, err := json.MarshalIndent(x, "", "  ")
 	if err != nil {
@@ -320,14 +319,12 @@ func (e *WriteError) Error() string { return "writing " + e.Path + ": " + e.Err.
 // Unwrap returns the reason.
 func (e *WriteError) Unwrap() error { return e.Err }
 
-// errReplaced is returned if another program has replaced a file while the file was
-// written.
+// errReplaced is returned if another program replaced a file while it was being written.
 var errReplaced = errors.New("something replaced it while it was written")
 
-// put writes a file completely or not at all. The file is first written under a new
-// name that nobody can guess, and then renamed. The rename replaces a file or link that
-// has the name; the method "put" never follows a link and never writes into an existing
-// file.
+// put writes a file completely or not at all. The file is first written under a new name that
+// nobody can guess, and then renamed. The rename replaces any file or link that has the name; put
+// never follows a link and never writes into an existing file.
 func (f *Folder) put(name string, mode fs.FileMode, write func(io.Writer) error) error {
 	part := partName(name)
 	w, err := f.create(part, mode)
@@ -353,8 +350,8 @@ func (f *Folder) put(name string, mode fs.FileMode, write func(io.Writer) error)
 	return nil
 }
 
-// reason removes the path from an operating system error. The path can be the path of
-// the unfinished file. The caller's message already contains the final path.
+// reason removes the path from an operating system error. It might be the path of the unfinished
+// file, and the caller's message already contains the final path.
 func reason(err error) error {
 	var path *fs.PathError
 	var link *os.LinkError

@@ -7,7 +7,7 @@ import (
 	"github.com/bgagent/bgagent/internal/cleantext"
 )
 
-// IndexName is the name of the index in the folder.
+// IndexName is the name of the index file in the folder.
 const IndexName = "index.json"
 
 // Entry is one task in the index.
@@ -52,9 +52,9 @@ func EntryOf(number int, t bgagent.Task) Entry {
 	return e
 }
 
-// Seconds returns d in seconds, rounded so that it prints with at most three
-// decimals. It divides a whole number of milliseconds, because d.Round(…).Seconds()
-// adds two numbers and would print 1.6019999999999999 for 1.602.
+// Seconds returns d in seconds, rounded so that it prints with at most three decimal places. It
+// divides a whole number of milliseconds, because d.Round(…).Seconds() adds two numbers and would
+// print 1.6019999999999999 for 1.602.
 func Seconds(d time.Duration) float64 {
 	return float64(d.Round(time.Millisecond).Milliseconds()) / 1000
 }

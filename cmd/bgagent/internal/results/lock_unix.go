@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// nonBlocking is a flag that makes opening a pipe not wait for a program that writes into it.
+// nonBlocking is a flag for opening a pipe without waiting for a program that writes into it.
 const nonBlocking = unix.O_NONBLOCK
 
 // lock locks the folder and reports whether no other run has locked it. The lock ends

@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// place returns the current path of the folder according to the system; "" if the
-// folder was removed.
+// place returns the current path of the folder according to the system, or "" if the folder was
+// removed.
 func (f *Folder) place() string {
 	d, err := f.root.Open(".")
 	if err != nil {

@@ -12,7 +12,7 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// ListName is the name of the list of tasks in the folder.
+// ListName is the name of the file with the task list in the folder.
 const ListName = "list.json"
 
 // maxIndex is the maximum size of an index or a list, in bytes. It is larger than the
@@ -38,8 +38,8 @@ func Resume(dir string) (f *Folder, x Index, list []byte, err error) {
 	return f, x, list, nil
 }
 
-// StateOf returns the name of the store from the index in the folder. It returns "" if the index
-// names no store or cannot be read.
+// StateOf returns the name of the store from the index in the folder. If the index does not name a
+// store or cannot be read, it returns "".
 func StateOf(dir string) string {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
@@ -68,7 +68,7 @@ func (f *Folder) saved() (x Index, list []byte, err error) {
 	return x, list, err
 }
 
-// notIndex describes why a text is not an index, in the words of the file.
+// notIndex describes why a text is not an index, in terms of the file.
 func notIndex(err error) string {
 	var wrong *json.UnmarshalTypeError
 	if errors.As(err, &wrong) && wrong.Field != "" {
@@ -77,8 +77,8 @@ func notIndex(err error) string {
 	return strings.TrimPrefix(strings.TrimPrefix(err.Error(), "bgagent: "), "json: ")
 }
 
-// read reads a regular file of the folder. Programs can have put anything into the folder, and
-// opening a pipe could block forever.
+// read reads a regular file from the folder. Any other file is refused, because programs might have
+// put anything into the folder, and opening a pipe could block forever.
 func (f *Folder) read(name string) ([]byte, error) {
 	info, err := f.root.Stat(name)
 	if err == nil && !info.Mode().IsRegular() {
@@ -87,7 +87,7 @@ func (f *Folder) read(name string) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading %s in the folder %s: %w", name, f.dir, reason(err))
 	}
-	r, err := f.root.OpenFile(name, os.O_RDONLY|nonBlocking, 0) // it may have been replaced since
+	r, err := f.root.OpenFile(name, os.O_RDONLY|nonBlocking, 0) // it might have been replaced since
 	if err != nil {
 		return nil, fmt.Errorf("reading %s in the folder %s: %w", name, f.dir, reason(err))
 	}
@@ -102,8 +102,8 @@ func (f *Folder) read(name string) ([]byte, error) {
 	return b, nil
 }
 
-// Done reports whether a task has completed and its file is in the folder. The file may
-// contain only the beginning of a long answer.
+// Done reports whether a task has completed and its file is in the folder. The file might contain
+// only the beginning of a long answer.
 func (f *Folder) Done(e Entry) bool {
 	if e.Status != bgagent.Completed || e.File == "" || e.Problem != "" {
 		return false

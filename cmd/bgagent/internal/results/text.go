@@ -10,10 +10,9 @@ import (
 type Text interface {
 	// Size returns how many bytes CopyTo writes.
 	Size() int64
-	// CopyTo writes the answer. It may be called again.
+	// CopyTo writes the answer. It can be called again.
 	CopyTo(w io.Writer) error
-	// Note returns a text about the missing part of the answer. The text is empty if
-	// the answer is whole.
+	// Note describes the missing part of the answer. If the answer is whole, the note is empty.
 	Note() string
 }
 
@@ -29,7 +28,7 @@ func (h held) CopyTo(w io.Writer) error {
 	return err
 }
 
-// resultOf returns the result in the record of a task.
+// resultOf returns the result in a task's record.
 func resultOf(t bgagent.Task) Text {
 	h := held{text: t.Result}
 	if t.Cut {

@@ -13,21 +13,19 @@ import (
 	"github.com/bgagent/bgagent/internal/procs"
 )
 
-// Left is a dead run and the processes that it has left behind.
+// Left is a dead run and the processes that it left behind.
 type Left struct {
 	*Run
 	Processes []procs.Process
 	keep      procs.Keep
 }
 
-// Find returns the dead runs that have left processes behind. It removes the files of
-// all other dead runs. The files of the returned runs stay locked until Forget or Leave
-// is called.
+// Find returns the dead runs that left processes behind. It removes the files of all other dead
+// runs. The files of the returned runs stay locked until Forget or Leave is called.
 //
-// A process of a dead run can also belong to a living run, such as a bgagent that an
-// agent has started. That bgagent and its agents are spared, and so are this program
-// and the programs above it. If any process is spared, the file of the dead run is
-// kept, so that a later program finds the run.
+// A process of a dead run can also belong to a living run, such as a bgagent that an agent started.
+// That bgagent and its agents are spared, and so are this program and the programs above it. If any
+// process is spared, the file of the dead run is kept, so that a later program finds the run.
 func Find(dir string) (left []Left, problems []error) {
 	dead, problems := Dead(dir)
 	keep := living(dir, dead)
@@ -51,10 +49,9 @@ func Find(dir string) (left []Left, problems []error) {
 	return left, problems
 }
 
-// End ends the processes of a dead run. It asks each process to end, and kills it
-// after the grace time. It returns the processes that have ended. The error names the
-// other processes. If there is an error or a process was spared, a later Find returns
-// the run again.
+// End terminates the processes of a dead run. It asks each process to exit, and kills it after the
+// grace period. It returns the processes that have ended. The error names the other processes. If
+// there is an error or a process was spared, a later Find returns the run again.
 func (l Left) End(grace time.Duration) ([]procs.Process, error) {
 	ended, spared, err := procs.EndInstance(l.ID, l.keep, grace)
 	if err != nil || spared > 0 {
@@ -63,8 +60,7 @@ func (l Left) End(grace time.Duration) ([]procs.Process, error) {
 	return ended, l.Forget()
 }
 
-// living returns a function that reports whether a process of a dead run belongs to a
-// living run.
+// living returns a function that reports whether a dead run's process also belongs to a living run.
 func living(dir string, dead []*Run) procs.Keep {
 	over := map[string]bool{} // ids of the dead runs, whose locks this program holds
 	for _, r := range dead {
@@ -102,8 +98,8 @@ func lives(dir, id string) bool {
 	return check(f, path) == nil && errors.Is(lock(f), errLocked)
 }
 
-// Close removes the file of this run. If the run has left processes behind, Close keeps
-// the file, so that the next program finds them.
+// Close removes the file of this run. If the run left processes behind, Close keeps the file, so
+// that the next program finds them.
 func (r *Run) Close() error {
 	if r == nil {
 		return nil

@@ -1,7 +1,7 @@
-// Package runs keeps a record of each run of this program, so that the next run can end
-// the processes that a dead run has left behind. Every run has an id, which the
-// processes of its agents have in their environment, and a file that is locked while
-// the run is alive. However the run ends, the system unlocks the file.
+// Package runs keeps a record of each run of this program, so that the next run can terminate the
+// processes that a dead run left behind. Every run has an id, which the processes of its agents
+// have in their environment, and a file that is locked while the run is alive. No matter how the
+// run ends, the system unlocks the file.
 package runs
 
 import (
@@ -21,7 +21,7 @@ import (
 	"github.com/bgagent/bgagent/cmd/bgagent/internal/statedir"
 )
 
-// Dir returns the folder of the runs' files: the folder "runs" in the default state folder.
+// Dir returns the folder for the runs' files: the folder "runs" in the default state folder.
 func Dir() (string, error) {
 	base, err := statedir.Base()
 	if err != nil {
@@ -30,7 +30,7 @@ func Dir() (string, error) {
 	return filepath.Join(base, "runs"), nil
 }
 
-// Info is the content of a run's file. It is shown to users.
+// Info is the content of a run's file. It is only shown to users.
 type Info struct {
 	Began   time.Time `json:"began"`
 	PID     int       `json:"pid"`
@@ -45,7 +45,7 @@ func NewID() string { return strings.ToLower(rand.Text()) }
 
 const suffix = ".lock"
 
-// named matches the file names of runs.
+// named matches the names of run files.
 var named = regexp.MustCompile(`^[a-z2-7]{26}\.lock$`)
 
 // Run is this run, or a dead run that this program is cleaning up. In both cases this
@@ -90,8 +90,8 @@ func Begin(dir, id string, info Info) (*Run, error) {
 	return &Run{ID: id, Info: info, dir: dir, file: f}, nil
 }
 
-// Forget removes the file of the run. It is called when no process of the run is
-// left. A nil Run has no file.
+// Forget removes the run's file. It is called when no process of the run is left. If the Run is
+// nil, Forget does nothing.
 func (r *Run) Forget() error {
 	if r == nil {
 		return nil
@@ -99,8 +99,7 @@ func (r *Run) Forget() error {
 	return errors.Join(os.Remove(filepath.Join(r.dir, r.ID+suffix)), r.file.Close())
 }
 
-// Leave unlocks the file of the run, so that the next program finds the run and sees
-// that it is dead.
+// Leave unlocks the run's file, so that the next program finds the run and sees that it is dead.
 func (r *Run) Leave() error {
 	if r == nil {
 		return nil
@@ -108,10 +107,10 @@ func (r *Run) Leave() error {
 	return r.file.Close()
 }
 
-// Dead returns the dead runs in the folder, the oldest first. A run is dead if its file
-// is not locked. Dead locks the files of the returned runs; call Forget or Leave on
-// each. The result "problems" holds the errors about files that could not be examined.
-// If the folder is missing, there are no dead runs.
+// Dead returns the dead runs in the folder, the oldest first. A run is dead if its file is not
+// locked. Dead locks the files of the returned runs; call Forget or Leave on each. problems holds
+// the errors about files that could not be examined. If the folder is missing, there are no dead
+// runs.
 func Dead(dir string) (dead []*Run, problems []error) {
 	entries, err := os.ReadDir(dir)
 	switch {
@@ -173,7 +172,7 @@ func take(dir, name string) (*Run, error) {
 		return nil, f.Close()
 	}
 	if err == nil {
-		// The previous holder of the lock might have removed the file meanwhile.
+		// The previous holder of the lock might have removed the file in the meantime.
 		own, _ := f.Stat()
 		if now, e := os.Lstat(path); e != nil || !os.SameFile(own, now) {
 			return nil, f.Close()
@@ -199,8 +198,8 @@ func check(f *os.File, path string) error {
 	return nil
 }
 
-// checkDir returns an error if anybody else can write into the folder. Otherwise
-// other users could decide which processes are ended.
+// checkDir returns an error if anybody else can write into the folder. Without this check, other
+// users could decide which processes are terminated.
 func checkDir(dir string) error {
 	info, err := os.Lstat(dir)
 	switch {
@@ -216,11 +215,11 @@ func checkDir(dir string) error {
 	return nil
 }
 
-// isNew reports whether an entry is the file of a run before Begin has renamed it.
+// isNew reports whether an entry is a run's file that Begin has not yet renamed.
 func isNew(e fs.DirEntry) bool { return strings.HasPrefix(e.Name(), ".new-") && e.Type().IsRegular() }
 
-// removeOld removes a file for which isNew is true, if the file is a day old. The
-// program that created the file must have been killed before it could rename the file.
+// removeOld removes a file for which isNew is true, if the file is a day old. By then, the program
+// that created the file must have been killed before it could rename it.
 func removeOld(dir string, e fs.DirEntry) {
 	if info, err := e.Info(); err == nil && time.Since(info.ModTime()) > 24*time.Hour {
 		_ = os.Remove(filepath.Join(dir, e.Name()))
