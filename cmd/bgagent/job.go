@@ -36,7 +36,7 @@ func (j *job) close() error {
 func (c *runCmd) input(all *cli) (*settings.Settings, *job, error) {
 	set, wrong := all.settings()
 	if wrong != nil && (c.List == "" && c.Resume == "" || c.List == "-") {
-		return nil, nil, wrong // no list can be checked, or the user would have to type it first
+		return nil, nil, wrong // the list cannot be checked, or the user would have to type it first
 	}
 	if wrong == nil {
 		sayFiles(set)
@@ -123,8 +123,8 @@ func (c *runCmd) read(known []string) ([]tasklist.Task, error) {
 	return tasks, nil
 }
 
-// readList reads a list, but at most one byte more than the size limit. The additional
-// byte lets the parser reject a list that is too large.
+// readList reads a list, up to one byte more than the size limit. The additional byte lets the
+// parser reject a list that is too large.
 func readList(path string) ([]byte, error) {
 	f, err := os.Open(path)
 	if err != nil {

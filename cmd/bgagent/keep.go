@@ -22,7 +22,7 @@ type stateFlags struct {
 // keeps reports whether tasks are kept.
 func (f stateFlags) keeps() bool { return f.State != statedir.None }
 
-// folder returns the folder of the stores. With --state none, it returns an error.
+// folder returns the folder with the stores. With --state none, it returns an error.
 func (f stateFlags) folder() (statedir.Folder, error) {
 	if !f.keeps() {
 		return statedir.Folder{}, &exitError{exitInput, errors.New("with --state none, no tasks are kept; leave it out, or name a folder")}
@@ -42,9 +42,8 @@ type copyFlags struct {
 	AcceptCopy bool `help:"Use kept tasks even if they may be a copy, or may lack the latest changes. None of them is continued: those that have not ended end as interrupted."`
 }
 
-// openKept creates the store at the place if it does not exist, and calls the function
-// "build", which makes a manager with the store. If the store cannot be used, the error is a
-// [*keepError].
+// openKept creates the store if it does not exist, and calls build to create a manager with the
+// store. If the store cannot be used, the error is a [*keepError].
 func openKept(at statedir.Store, copies copyFlags, build func(bgagent.Store) (*bgagent.BackgroundManager, error)) (*bgagent.BackgroundManager, error) {
 	if err := at.Make(); err != nil {
 		return nil, &keepError{at.Dir, err}
@@ -69,8 +68,8 @@ type original struct{ *sqlite.Store }
 func (s original) Open(ctx context.Context, owner bgagent.StoreOwner) (bgagent.StoreContents, error) {
 	c, err := s.Store.Open(ctx, owner)
 	if err == nil && c.Outdated != "" && slices.ContainsFunc(c.Records, isLive) {
-		// The store is closed before anything is written, because a store that has been
-		// written counts as the original.
+		// The store is closed before anything is written, because once a store is written, it
+		// counts as the original.
 		err = errors.Join(fmt.Errorf("its tasks may have ended or may run elsewhere: %s. With --accept-copy, the store is used and none of its tasks is continued", c.Outdated), s.Store.Close())
 	}
 	return c, err
@@ -108,8 +107,8 @@ func (e *keepError) reason() string {
 // Unwrap returns the reason.
 func (e *keepError) Unwrap() error { return e.err }
 
-// reasonOfStore returns the error that the store itself has returned. It removes the errors
-// that the manager has joined with it.
+// reasonOfStore returns the error that the store itself returned. It removes the errors that the
+// manager joined with it.
 func reasonOfStore(err error) error {
 	for {
 		joined, ok := err.(interface{ Unwrap() []error })
@@ -147,7 +146,7 @@ func sweep(f statedir.Folder) {
 	if err != nil {
 		return
 	}
-	left, _ := filepath.Glob(filepath.Join(f.Dir(), gonePrefix+"*")) // stores that were removed only in part
+	left, _ := filepath.Glob(filepath.Join(f.Dir(), gonePrefix+"*")) // stores that were only partly removed
 	for _, dir := range left {
 		_ = os.RemoveAll(dir)
 	}
@@ -181,14 +180,13 @@ const (
 	gonePrefix = ".gone-" // prefix of the name that a store gets while it is being removed
 )
 
-// keepBytes limits the total size of the stores of run and mcp. If this size is exceeded, the stores
-// that were written earliest are removed. A store is kept for at least an hour after it was last
-// written. Tests reduce the limit.
+// keepBytes limits the total size of the stores of run and mcp. If this size is exceeded, the
+// stores that were written least recently are removed. A store is kept for at least an hour after
+// it was last written. Tests reduce the limit.
 var keepBytes int64 = 1 << 30
 
-// remove removes a store and reports whether it was removed. A store that a living process
-// uses is not removed. A store that contains tasks that have not ended is removed only if the
-// argument "live" is true.
+// remove removes a store and reports whether it was removed. A store that a living process uses is
+// not removed. A store with tasks that have not ended is removed only if live is true.
 func remove(s statedir.Store, live bool) bool {
 	if !live {
 		r, err := sqlite.OpenReader(s.Dir)
@@ -205,8 +203,8 @@ func remove(s statedir.Store, live bool) bool {
 	if err != nil {
 		return false
 	}
-	// Another process may have used the store since it was read. A damaged record might describe a
-	// task that has not ended.
+	// Another process might have used the store since it was read. A damaged record might describe
+	// a task that has not ended.
 	if !live && (len(c.Damage) > 0 || slices.ContainsFunc(c.Records, isLive)) {
 		_ = store.Close()
 		return false
@@ -214,7 +212,7 @@ func remove(s statedir.Store, live bool) bool {
 	// The store is renamed before its lock is released, so that no other process can open it
 	// in between.
 	gone := filepath.Join(filepath.Dir(s.Dir), gonePrefix+s.Name())
-	_ = os.RemoveAll(gone) // an unfinished removal may have left this folder; while it exists, Rename fails
+	_ = os.RemoveAll(gone) // an unfinished removal might have left this folder behind; while it exists, Rename fails
 	err = os.Rename(s.Dir, gone)
 	_ = store.Close()
 	return err == nil && os.RemoveAll(gone) == nil

@@ -16,7 +16,7 @@ import (
 	"github.com/bgagent/bgagent/internal/cleantext"
 )
 
-// This file contains the common code of the commands that show and control a running "bgagent
+// This file contains code that is shared by the commands that show and control a running "bgagent
 // serve".
 
 // server returns a client for the "bgagent serve" that uses the store. The error is [control.ErrNone]
@@ -28,9 +28,9 @@ func (v *view) server() (*control.Client, error) {
 	return control.Dial(v.Dir, v.owner)
 }
 
-// refresh asks the running server for the tasks that have not ended, because the store can lag a
-// few seconds behind. If the server does not answer, refresh prints a warning and leaves the view
-// as it is.
+// refresh asks the running server for the tasks that have not ended, because the store can lag
+// behind by a few seconds. If the server does not answer, refresh prints a warning and leaves the
+// view as it is.
 func (v *view) refresh(ctx context.Context) {
 	c, err := v.server()
 	if err == nil {
@@ -46,8 +46,8 @@ func (v *view) refresh(ctx context.Context) {
 	}
 }
 
-// silent returns the time after which a task that works counts as silent. The default applies if no
-// server was asked. 0 means never.
+// silent returns how long a working task can be silent before it counts as silent. If no server was
+// asked, the default applies. 0 means never.
 func (v *view) silent() time.Duration {
 	if v.now != nil {
 		return v.now.Silent
@@ -55,7 +55,7 @@ func (v *view) silent() time.Duration {
 	return bgagent.DefaultStaleTimeout / 2
 }
 
-// merge replaces tasks of the view with those of the server. The argument "live" contains all tasks
+// merge replaces tasks in the view with those from the server. The argument live contains all tasks
 // that have not ended.
 func (v *view) merge(ctx context.Context, c *control.Client, live []bgagent.Task) {
 	known := map[string]bool{}
@@ -67,7 +67,7 @@ func (v *view) merge(ctx context.Context, c *control.Client, live []bgagent.Task
 		switch {
 		case known[t.ID]:
 			continue
-		case !t.Status.Terminal(): // it has ended since the store was read
+		case !t.Status.Terminal(): // it ended after the store was read
 			if latest, err := c.Task(ctx, control.TaskInput{ID: t.ID}); err == nil {
 				t = latest
 			}
@@ -78,7 +78,7 @@ func (v *view) merge(ctx context.Context, c *control.Client, live []bgagent.Task
 }
 
 // inTask returns an error if this program runs inside a turn of a task. An agent must not control
-// tasks that are not its own. This stops only well-behaved programs, as the depth does.
+// tasks that are not its own. Like the depth, this check stops only well-behaved programs.
 func inTask() error {
 	depth, err := fleet.Depth()
 	switch {
@@ -90,8 +90,8 @@ func inTask() error {
 	return nil
 }
 
-// controlled returns a client for the running "bgagent serve" that has the task, and the id of the
-// task. The argument "ref" is the id of the task or of its session.
+// controlled returns a client for the running "bgagent serve" that has the task, and the task's id.
+// The argument ref is the id of the task or of its session.
 func controlled(all *cli, ref string) (*control.Client, string, error) {
 	if err := inTask(); err != nil {
 		return nil, "", err
@@ -111,8 +111,8 @@ func controlled(all *cli, ref string) (*control.Client, string, error) {
 	return c, t.ID, nil
 }
 
-// noServer describes why a task cannot be controlled. The argument is the error of the method
-// "server"; if it is nil, so is the result.
+// noServer describes why a task cannot be controlled. The argument err is the error returned by
+// view.server; if it is nil, so is the result.
 func noServer(v *view, id string, err error) error {
 	switch {
 	case err == nil:
@@ -129,7 +129,7 @@ func noServer(v *view, id string, err error) error {
 	return &exitError{exitFailed, fmt.Errorf("%v runs as process %d, but %w now: it is starting or ending, or it is an older version; try again, or start it again", v, v.owner.PID, err)}
 }
 
-// refused turns an error of a server into the error of a command.
+// refused turns a server's error into a command's error.
 func refused(err error) error {
 	var e *control.Error
 	if errors.As(err, &e) && e.Input {
@@ -138,8 +138,8 @@ func refused(err error) error {
 	return err
 }
 
-// undone is like refused, for a request that changes something. The argument "then" says what can be
-// done if it is unknown whether the request has taken effect.
+// undone is like refused, for a request that changes something. The argument then says what can be
+// done if it is unknown whether the request took effect.
 func undone(err error, then string) error {
 	if errors.Is(err, control.ErrUnanswered) {
 		return fmt.Errorf("the request was sent, but %w; it can still take effect: %s", err, then)
@@ -156,8 +156,8 @@ func clock(at, now time.Time) string {
 	return at.Format(time.DateTime)
 }
 
-// doing describes what a task that has not ended is doing. The argument "silent" is the time after
-// which a task that works counts as silent; 0 means never.
+// doing describes what a task that has not ended is doing. The argument silent is how long a
+// working task can be silent before it counts as silent; 0 means never.
 func doing(t bgagent.Task, now time.Time, silent time.Duration) (state, detail string) {
 	since := func(at time.Time) string { return max(now.Sub(at), 0).Round(time.Second).String() }
 	switch {

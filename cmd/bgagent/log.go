@@ -20,7 +20,7 @@ type logFlags struct {
 	Verbose bool   `short:"v" help:"Write the same lines to standard error."`
 }
 
-// open opens the file that the flags name. It returns nil if they name none.
+// open opens the log file named by the flags. It returns nil if they do not name a file.
 func (f logFlags) open() (*os.File, error) {
 	if f.Log == "" {
 		return nil, nil
@@ -32,7 +32,7 @@ func (f logFlags) open() (*os.File, error) {
 	return file, nil
 }
 
-// logger returns the logger that the flags ask for, or nil if they ask for none.
+// logger returns the logger that the flags ask for, or nil if they do not ask for one.
 func (f logFlags) logger(file *os.File) *slog.Logger {
 	var to []io.Writer
 	if file != nil {
@@ -109,7 +109,7 @@ func logEvent(l *slog.Logger, e bgagent.Event) {
 	l.LogAttrs(context.Background(), level, e.Kind.String(), attrs...)
 }
 
-// plainReason returns why a task has ended, without redundant words.
+// plainReason returns why a task ended, without redundant words.
 func plainReason(t bgagent.Task) string {
 	if t.Reason == "" {
 		return t.Cause.String()

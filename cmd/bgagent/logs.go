@@ -27,7 +27,7 @@ func (logsCmd) Help() string {
 Exit codes: 0 the log was printed; 1 it could not be read, or the output could not be written; 2 invalid input, or there is no such task; 130 interrupted.`
 }
 
-// followPause is the time between two reads of a log.
+// followPause is the pause between two reads of a log.
 const followPause = 200 * time.Millisecond
 
 // Run implements the subcommand.
@@ -58,7 +58,7 @@ func (c logsCmd) Run(all *cli, stop stops) error {
 	return c.printKept(os.Stdout, v, t)
 }
 
-// printKept prints the log from its files.
+// printKept prints the log from the files in the store.
 func (c logsCmd) printKept(w io.Writer, v *view, t bgagent.Task) error {
 	for from := int64(0); ; {
 		text, next, err := transcript.ReadLog(v.Logs(), t.ID, from)
@@ -76,7 +76,7 @@ func (c logsCmd) printKept(w io.Writer, v *view, t bgagent.Task) error {
 	}
 }
 
-// printServed prints the log that the server has. With --follow, it returns when the task has
+// printServed prints the log as the server returns it. With --follow, it returns when the task has
 // ended.
 func (c logsCmd) printServed(ctx context.Context, w io.Writer, server *control.Client, id string) error {
 	for from := int64(0); ; {

@@ -20,13 +20,13 @@
 //	bgagent cleanup               lists or ends the processes that killed runs have left behind
 //	bgagent version               prints the version
 //
-// The program exits with 0 if all went well, 1 if something failed, 2 if the command
-// line or a file is wrong, and 130 if it was interrupted. A signal is the normal way to
-// end "bgagent mcp" and "bgagent serve", so after the first signal they exit with 0. A
-// second signal ends them at once, with 130.
+// The program exits with 0 if all went well, 1 if something failed, 2 if the command line or a file
+// is wrong, and 130 if it was interrupted. A signal is the normal way to stop "bgagent mcp" and
+// "bgagent serve", so after the first signal they exit with 0. A second signal stops them at once,
+// with 130.
 //
-// Kong parses the command line. It depends on no other module. Each subcommand is a
-// struct with its flags and a Run method.
+// Kong parses the command line. It does not depend on other modules. Each subcommand is a struct
+// with its flags and a Run method.
 package main
 
 import (
@@ -83,9 +83,8 @@ type cli struct {
 	About   versionCmd `cmd:"" name:"version" help:"Print the version."`
 }
 
-// settings loads the configuration that the command line asks for. The error reports
-// all problems. If there is an error, the settings are returned only if the names of
-// the agents are known.
+// settings loads the configuration that the command line asks for. The error reports all problems.
+// If there is an error, the settings are returned only if the agents' names are known.
 func (c *cli) settings() (*settings.Settings, error) {
 	files := []string{c.Config}
 	if c.Config == "" {
@@ -96,8 +95,8 @@ func (c *cli) settings() (*settings.Settings, error) {
 	}
 	s, err := settings.Load(files...)
 	if s != nil {
-		// fleet.New starts nothing here. It is called only for its errors, so that
-		// all subcommands refuse the same settings.
+		// fleet.New does not start anything here. It is called only for its errors, so that all
+		// subcommands refuse the same settings.
 		_, refused := fleet.New(s, fleet.Options{})
 		err = errors.Join(err, refused)
 	}
@@ -118,8 +117,8 @@ func (c *cli) settings() (*settings.Settings, error) {
 	return s, nil
 }
 
-// limitsOfNobody returns a message for each limit of an agent that does not exist. Such a limit is no
-// error, because the user's file can be meant for agents of other projects.
+// limitsOfNobody returns a message for each limit on an agent that does not exist. Such a limit is
+// not an error, because the user's file can be meant for agents in other projects.
 func limitsOfNobody(s *settings.Settings) (texts []string) {
 	for _, x := range s.Limits.Settings() {
 		exists := func(a settings.Agent) bool { return strings.EqualFold(a.Name, x.Entry) }
@@ -139,8 +138,7 @@ func sayFiles(s *settings.Settings) {
 	}
 }
 
-// found returns a sentence that names the agents that are available without a
-// configuration file.
+// found returns a sentence that lists the agents that are available without a configuration file.
 func found(s *settings.Settings) string {
 	list := ""
 	for _, a := range s.Agents {
@@ -230,7 +228,7 @@ func emptyArgument(args []string) string {
 // command or, if no command was named, lists the commands.
 func misread(parser *kong.Kong, err error) string {
 	text := strings.TrimSuffix(err.Error(), ` but got "EOL" (<EOL>)`)
-	if text != err.Error() { // kong's words for a flag at the end of the command line
+	if text != err.Error() { // kong's wording for a flag at the end of the command line
 		flag, _, _ := strings.Cut(text, ":")
 		text = flag + " needs a value"
 	}
@@ -266,7 +264,7 @@ func exitCode(err error) int {
 	return code
 }
 
-// flat splits joined errors, so that each error is printed on a line of its own.
+// flat splits joined errors, so that each error is printed on a separate line.
 func flat(err error) []error {
 	if err == nil {
 		return nil
@@ -286,8 +284,8 @@ func flat(err error) []error {
 	return out
 }
 
-// warn prints a message to standard error. A message can contain text from agents and
-// files, so the function "warn" removes escape sequences and control characters.
+// warn prints a message to standard error. A message can contain text from agents and files, so
+// warn removes escape sequences and control characters.
 func warn(format string, args ...any) {
 	fmt.Fprintln(os.Stderr, cleantext.String("bgagent: "+fmt.Sprintf(format, args...)))
 }

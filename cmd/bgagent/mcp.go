@@ -46,7 +46,7 @@ func (c *mcpCmd) Run(all *cli, stop stops) error {
 	}
 	s.restore()
 	err = s.server.Run(stop.soft, stdioScope, stdio("standard input", os.Stdin, os.Stdout))
-	if errors.Is(err, context.Canceled) { // a signal has asked the server to stop
+	if errors.Is(err, context.Canceled) { // a signal asked the server to stop
 		err = nil
 	}
 	return errors.Join(err, s.end(stop))

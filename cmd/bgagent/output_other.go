@@ -6,5 +6,5 @@ package main
 // signal; only the write fails.
 func outputGone() bool { return false }
 
-// maxConnections returns how many connections "bgagent serve" may have open.
+// maxConnections returns the maximum number of connections that "bgagent serve" keeps open.
 func maxConnections() int { return 1024 }

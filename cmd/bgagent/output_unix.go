@@ -4,8 +4,8 @@ package main
 
 import "golang.org/x/sys/unix"
 
-// outputGone reports whether nobody can read standard output any longer, for example
-// because it is a pipe whose reader has ended.
+// outputGone reports whether nobody can read standard output any longer, for example because it is
+// a pipe whose reader has exited.
 func outputGone() bool {
 	fds := []unix.PollFd{{Fd: 1, Events: unix.POLLOUT}}
 	n, err := unix.Poll(fds, 0)
@@ -15,9 +15,9 @@ func outputGone() bool {
 // mostConnections is the largest number that maxConnections returns.
 const mostConnections = 1024
 
-// maxConnections returns how many connections "bgagent serve" may have open: a quarter
-// of the files that this program may have open, but at least 8 and at most
-// mostConnections. The other files are for agents, each of which needs up to six.
+// maxConnections returns the maximum number of connections that "bgagent serve" keeps open: a
+// quarter of the number of files that this program is allowed to open, but at least 8 and at most
+// mostConnections. The remaining files are for agents, each of which needs up to six.
 func maxConnections() int {
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {

@@ -16,9 +16,8 @@ type pageFlags struct {
 	PageActs bool   `help:"Everybody who sees the page may cancel and resume tasks and answer their questions; with --page, also questions for a permission."`
 }
 
-// page returns the page that shows the tasks of all callers, and a handler that serves
-// the page and checks the password, if there is one. Both are nil if nobody may see the
-// page.
+// page returns the page that shows the tasks of all callers, and a handler that serves the page and
+// checks the password, if there is one. If nobody is allowed to see the page, both are nil.
 func (f pageFlags) page(ctx context.Context, s *serving, tokens bool, secret *secrets) (*dashboard.Handler, http.Handler, error) {
 	if f.Page == "" && tokens {
 		if f.PageActs {

@@ -28,10 +28,10 @@ func (pruneCmd) Help() string {
 Exit codes: 0 the tasks were deleted or counted; 1 some could not be deleted; 2 invalid input, or there is no such task.`
 }
 
-// pruned contains the numbers of tasks in one or more stores.
+// pruned counts tasks in one or more stores.
 type pruned struct {
 	ended int // number of tasks that were deleted, or that --yes would delete
-	due   int // number of ended tasks that stay, because the next process needs them
+	due   int // number of ended tasks that are kept because the next process needs them
 }
 
 // Run implements the subcommand.
@@ -71,9 +71,9 @@ func (c pruneCmd) Run(all *cli, stop stops) error {
 	return errors.Join(problems...)
 }
 
-// prune counts the ended tasks of a store. With --yes, it deletes them. If a running serve uses the
-// store, the serve deletes them. If another living process uses the store, prune prints a warning and
-// counts nothing.
+// prune counts the ended tasks in a store. With --yes, it deletes them. If a running serve uses the
+// store, the serve deletes them. If another living process uses the store, prune prints a warning
+// and does not count the tasks.
 func (c pruneCmd) prune(ctx context.Context, s statedir.Store) (n pruned, err error) {
 	v, err := openView(s)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -117,8 +117,9 @@ func (c pruneCmd) prune(ctx context.Context, s statedir.Store) (n pruned, err er
 	return n, deleteTasks(s, ids)
 }
 
-// forgetAll lets a running serve delete tasks. It returns how many tasks are deleted, and how many stay
-// because they are needed again. It stops if a task cannot be deleted for another reason.
+// forgetAll makes a running serve delete tasks. It returns how many tasks were deleted, and how
+// many were kept because they are needed again. It stops if a task cannot be deleted for another
+// reason.
 func forgetAll(ctx context.Context, server *control.Client, ids []string) (n pruned, err error) {
 	if err := inTask(); err != nil {
 		return n, err
@@ -137,7 +138,7 @@ func forgetAll(ctx context.Context, server *control.Client, ids []string) (n pru
 	return n, nil
 }
 
-// forgetOne lets a running serve delete a task.
+// forgetOne makes a running serve delete a task.
 func forgetOne(ctx context.Context, server *control.Client, id string, force bool) error {
 	if err := inTask(); err != nil {
 		return err
@@ -190,7 +191,7 @@ func (c pruneCmd) pruneOne(ctx context.Context, folder statedir.Folder) error {
 	return nil
 }
 
-// deleteTasks deletes the tasks with the ids from the store. It opens the store for this
+// deleteTasks deletes the tasks with the given ids from the store. It opens the store for this
 // purpose, so it fails if another process uses the store.
 func deleteTasks(s statedir.Store, ids []string) (err error) {
 	store := sqlite.New(s.Dir, sqlite.Options{Warn: func(err error) { warn("%v", err) }})

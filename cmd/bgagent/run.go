@@ -21,8 +21,8 @@ import (
 	"github.com/charmbracelet/x/term"
 )
 
-// sample is the list that runs when the command line names no list. It uses only the
-// demo agents.
+// sample is the list that runs when the command line does not name one. It uses only the demo
+// agents.
 //
 //go:embed tasks.jsonc
 var sample []byte
@@ -73,7 +73,7 @@ func (c *runCmd) Run(all *cli, stop stops) error {
 	if err != nil {
 		return err
 	}
-	kept := all.keeps() && (c.List != "" || c.Resume != "") // tasks of the sample are not kept
+	kept := all.keeps() && (c.List != "" || c.Resume != "") // the sample's tasks are not kept
 	life := begin("run", kept)
 	defer life.end()
 	crew, err := fleet.New(set, fleet.Options{Instance: life.id, KeepLogs: true, NobodyAnswers: true, MaxCost: cost})
@@ -92,8 +92,8 @@ func (c *runCmd) Run(all *cli, stop stops) error {
 	return r.run(crew, job.open, func() display.Display { return c.display(len(job.tasks)) })
 }
 
-// check refuses invalid flags and invalid combinations of flags. It returns how long
-// the run may take and how many US dollars it may cost; 0 means no limit.
+// check refuses invalid flags and invalid combinations of flags. It returns the limits on how long
+// the run can take and how many US dollars it can cost; 0 means no limit.
 func (c *runCmd) check() (limit time.Duration, cost float64, err error) {
 	var errs []error
 	if c.Resume != "" && c.List != "" {
@@ -118,8 +118,8 @@ func (c *runCmd) check() (limit time.Duration, cost float64, err error) {
 	return limit, cost, errors.Join(errs...)
 }
 
-// staleTime returns how long a task may be silent before it is cancelled; 0 means
-// that silent tasks are never cancelled.
+// staleTime returns how long a task can be silent before it is cancelled; 0 means that silent tasks
+// are never cancelled.
 func staleTime(set *settings.Settings) time.Duration {
 	var c bgagent.Config
 	set.Limits.Apply(&c)

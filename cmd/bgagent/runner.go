@@ -23,19 +23,19 @@ import (
 )
 
 const (
-	// killTime is how long killed processes may take to disappear. leaveTime is how
-	// long everything else may take after the second signal; then the program ends.
+	// killTime limits how long killed processes can take to disappear. leaveTime limits how long
+	// everything else can take after the second signal; then the program exits.
 	killTime  = 2 * time.Second
 	leaveTime = 4 * time.Second
 
-	// lookTime is the pause between two polls for changes that no event reports.
-	// maxInLine is how many waiting tasks are polled. The tasks behind them will not
-	// start soon.
+	// lookTime is the pause between two polls for changes that are not reported by events.
+	// maxInLine limits how many waiting tasks are polled. The tasks behind them will not start
+	// soon.
 	lookTime  = 500 * time.Millisecond
 	maxInLine = 100
 )
 
-// numberKey is the key of a task's number in the task's metadata.
+// numberKey is the metadata key for a task's number.
 const numberKey = "number"
 
 // runner runs one list of tasks. All its methods except leave and problem run on one
@@ -45,9 +45,9 @@ type runner struct {
 	tasks    []tasklist.Task
 	index    results.Index
 	began    time.Time     // when this run began, even if it resumes an earlier run
-	failFast bool          // whether the first task that does not complete stops the other tasks
-	maxTime  time.Duration // how long the run may take; 0 means no limit
-	stale    time.Duration // how long a task may be silent before it is cancelled; 0 means no limit
+	failFast bool          // whether the other tasks are stopped when a task does not complete
+	maxTime  time.Duration // how long the run can take; 0 means no limit
+	stale    time.Duration // how long a task can be silent before it is cancelled; 0 means no limit
 	notify   *notify.Notifier
 	over     atomic.Bool     // the display has ended, or is about to end
 	halted   context.Context // ends, with a reason, when --fail-fast or --max-time stops the run
@@ -57,26 +57,26 @@ type runner struct {
 	state   *statedir.Folder // state folder; nil if the tasks are not kept
 	copies  copyFlags
 	ended   bool            // all tasks of the earlier run had ended when that run ended
-	earlier []bgagent.Task  // for each entry of the list, the kept task of the earlier run; empty if there is none
+	earlier []bgagent.Task  // for each entry of the list, the task kept from the earlier run; empty if there is none
 	resumed map[string]bool // ids of the earlier run's tasks that this run continues
-	removed map[int]bool    // indexes in the list of tasks whose results were written and later removed
+	removed map[int]bool    // list indexes of tasks whose results were written and later removed
 	crew    *fleet.Fleet
 	manager *bgagent.BackgroundManager
 	folder  *results.Folder
 	show    display.Display
 	ids     []string // ids of the tasks; empty for tasks that were not launched
 	started []bool   // whether each task is running, as last seen
-	open    int      // number of launched tasks whose results are not written
+	open    int      // number of launched tasks whose results have not been written
 	summary display.Summary
 
 	behind  bool          // the index on disk lacks tasks that have ended
 	indexed time.Time     // when the index was last written
-	cost    time.Duration // how long the last write of the index took
+	cost    time.Duration // how long it took to write the index last time
 }
 
-// run runs the list, from creating the manager to printing the summary. It reports
-// invalid settings before it creates a folder. It reports that the folder cannot be
-// written before any agent works.
+// run runs the list, from creating the manager to printing the summary. Invalid settings are
+// reported before a folder is created. If the folder cannot be written, this is reported before any
+// agent works.
 func (r *runner) run(crew *fleet.Fleet, open func() (*results.Folder, error), newDisplay func() display.Display) error {
 	r.halted, r.halt = context.WithCancelCause(context.Background())
 	defer r.halt(nil)
@@ -95,7 +95,7 @@ func (r *runner) run(crew *fleet.Fleet, open func() (*results.Folder, error), ne
 		go r.haltAtBadEnd(ends)
 	}
 	r.show = newDisplay()
-	// After the second signal, do not wait for hanging calls.
+	// After the second signal, the program does not wait for hanging calls.
 	defer context.AfterFunc(r.stop.hard, func() { time.AfterFunc(leaveTime, r.leave) })()
 
 	if n := r.kept(); n > 0 {
@@ -117,16 +117,16 @@ func (r *runner) run(crew *fleet.Fleet, open func() (*results.Folder, error), ne
 	return r.end(interrupted)
 }
 
-// prepare makes the manager, opens the results folder, and writes the first index. If it
-// returns an error, the manager is closed.
+// prepare creates the manager, opens the results folder, and writes the first index. If it returns
+// an error, the manager is closed.
 func (r *runner) prepare(open func() (*results.Folder, error)) (err error) {
 	if r.manager, err = r.newManager(nil); err != nil {
 		return &exitError{exitInput, err}
 	}
 	if r.folder, err = open(); err == nil && r.state != nil {
-		// The results folder identifies the store, so a manager with the store can be made
-		// only now. The first manager was made to find errors in the configuration before
-		// the folder is created.
+		// The results folder identifies the store, so a manager with the store can be created only
+		// now. The first manager was created to find errors in the configuration before the folder
+		// is created.
 		if err = r.manager.Close(r.stop.hard); err == nil {
 			r.manager, err = r.keptManager()
 		}
@@ -140,10 +140,10 @@ func (r *runner) prepare(open func() (*results.Folder, error)) (err error) {
 	return err
 }
 
-// newManager makes a manager with the store. The store can be nil.
+// newManager creates a manager with the store. The store can be nil.
 func (r *runner) newManager(store bgagent.Store) (*bgagent.BackgroundManager, error) {
 	return r.crew.Manager(bgagent.Config{
-		Wake:            bgagent.WakeNever, // the runner follows events and takes no notices
+		Wake:            bgagent.WakeNever, // the runner follows events and does not need notices
 		MaxTasksPerRoot: max(bgagent.DefaultMaxTasksPerRoot, len(r.tasks)),
 		Retention:       bgagent.Disabled,
 		RetainTasks:     bgagent.Unlimited,
@@ -153,10 +153,9 @@ func (r *runner) newManager(store bgagent.Store) (*bgagent.BackgroundManager, er
 	})
 }
 
-// problem reports a problem to the user. The ends of tasks are reported by endedBadly
-// instead. The method may be called concurrently. While the table is shown, the table
-// prints the problem: standard error is often the same terminal, and a line written
-// there would damage the table.
+// problem reports a problem to the user. Tasks that end badly are reported by endedBadly instead.
+// problem can be called concurrently. While the table is shown, the table prints the problem:
+// standard error is often the same terminal, and a line written there would damage the table.
 func (r *runner) problem(err error) {
 	if table, ok := r.show.(*display.Table); ok && !r.over.Load() {
 		table.Note(err.Error())
@@ -165,7 +164,7 @@ func (r *runner) problem(err error) {
 	warn("%v", err)
 }
 
-// leave restores the terminal and ends the program.
+// leave restores the terminal and exits the program.
 func (r *runner) leave() {
 	if table, ok := r.show.(*display.Table); ok {
 		table.Abandon()
@@ -173,7 +172,7 @@ func (r *runner) leave() {
 	leave()
 }
 
-// leave ends the program and all processes below it.
+// leave kills all processes below the program and exits it.
 func leave() {
 	children.Kill(killTime)
 	os.Exit(exitInterrupted)
@@ -186,7 +185,7 @@ func (r *runner) launch() {
 	for i, t := range r.tasks {
 		switch {
 		case r.index.Tasks[i].Status.Terminal(), r.ids[i] != "":
-			continue // an earlier run has completed the task, or this run continues it
+			continue // an earlier run completed the task, or this run continues it
 		case r.stop.soft.Err() != nil:
 			r.index.Tasks[i].Status, r.index.Tasks[i].Reason = bgagent.Cancelled, "interrupted before it was launched"
 			continue
@@ -219,7 +218,7 @@ func (r *runner) launchTask(i int, t tasklist.Task) {
 // written.
 func (r *runner) follow(events *bgagent.Subscription) {
 	told := false
-	looked := time.Now() // no poll at the beginning: most tasks get a slot at once
+	looked := time.Now() // there is no poll at the beginning, because most tasks get a slot at once
 	for r.open > 0 {
 		e, err := next(events)
 		switch {
@@ -252,8 +251,8 @@ func (r *runner) follow(events *bgagent.Subscription) {
 	}
 }
 
-// next(events) waits for an event, but no longer than lookTime, so that the display is
-// updated even without events.
+// next waits for an event, but no longer than lookTime, so that the display is updated even without
+// events.
 func next(events *bgagent.Subscription) (bgagent.Event, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), lookTime)
 	defer cancel()
@@ -275,7 +274,7 @@ func (r *runner) take(number int, t bgagent.Task) {
 		r.row(number, t)
 		return
 	case entry.Status.Terminal():
-		return // the end of the task was recorded before
+		return // the end of the task was already recorded
 	case t.Cause == bgagent.CauseSuperseded:
 		return // another attempt continues the task
 	case r.mustRunAgain(number, t):
@@ -301,7 +300,7 @@ func (r *runner) take(number int, t bgagent.Task) {
 		row.Task.Result = "" // the result is in the file
 	}
 	r.open--
-	r.reindex() // the index is written before the end of the task is shown to readers of the output
+	r.reindex() // the index is written before readers of the output see that the task has ended
 	row.Task.Prompt = ""
 	r.show.Show(row)
 	if bad(t) {
@@ -316,8 +315,9 @@ func (e *badEndError) Error() string {
 	return fmt.Sprintf("stopped because task %d did not complete (--fail-fast)", e.task)
 }
 
-// haltAtBadEnd stops the run when a task does not complete. It has its own subscription, because the
-// goroutine that follows the events also writes files, and the next task would start meanwhile.
+// haltAtBadEnd stops the run when a task does not complete. It has its own subscription, because
+// the goroutine that follows the events also writes files, and the next task would start in the
+// meantime.
 func (r *runner) haltAtBadEnd(ends *bgagent.Subscription) {
 	for {
 		e, err := ends.Next(r.halted)
@@ -330,8 +330,9 @@ func (r *runner) haltAtBadEnd(ends *bgagent.Subscription) {
 	}
 }
 
-// fail stops the run because the task with the number did not complete. If the user or another stop
-// has already stopped the run, fail does nothing, because that stop ended the task.
+// fail stops the run because the task with the given number did not complete. If the run has
+// already been stopped, by the user or for another reason, fail does nothing, because the task
+// ended as a result.
 func (r *runner) fail(number int) {
 	if r.stop.soft.Err() == nil {
 		r.halt(&badEndError{number}) // only the first reason counts
@@ -339,7 +340,7 @@ func (r *runner) fail(number int) {
 }
 
 // endedBadly notifies the user that a task did not complete and, with --fail-fast, stops the other
-// tasks. If a stop of the run has ended the task, endedBadly does nothing.
+// tasks. If the task ended because the run was stopped, endedBadly does nothing.
 func (r *runner) endedBadly(number int, t bgagent.Task) {
 	if r.failFast {
 		r.fail(number)
@@ -351,8 +352,8 @@ func (r *runner) endedBadly(number int, t bgagent.Task) {
 	r.notify.Tell(notify.Event{Kind: kindOfEnd(t), Text: endText(fmt.Sprintf("task %d", number), t), Task: t.ID, Folder: r.folder.Dir()})
 }
 
-// write writes the result of a task: the whole answer if it was kept, otherwise the
-// result that the manager kept, which might be cut.
+// write writes a task's result: the whole answer if it was kept, otherwise the result that the
+// manager kept, which might be cut.
 func (r *runner) write(number int, t bgagent.Task, entry *results.Entry) (string, error) {
 	long := r.crew.Answer(t)
 	if long == nil {
@@ -366,8 +367,8 @@ func (r *runner) write(number int, t bgagent.Task, entry *results.Entry) (string
 	return r.folder.Write(number, t, long)
 }
 
-// writeLog writes the output of a task's programs. It returns the name of the file,
-// or "" if the programs have printed nothing or the log could not be written.
+// writeLog writes the output of a task's programs. It returns the name of the file, or "" if the
+// programs did not print anything or the log could not be written.
 func (r *runner) writeLog(number int, t bgagent.Task, entry *results.Entry) string {
 	log := r.crew.Log(t.ID)
 	if log == nil {
@@ -388,8 +389,8 @@ func (r *runner) row(number int, t bgagent.Task) {
 	r.show.Show(display.Row{Number: number, Task: t, Stale: r.stale})
 }
 
-// lookAgain reads the state of every task whose result is not written. It is called
-// when events were missed.
+// lookAgain reads the state of every task whose result has not been written. It is called when
+// events were missed.
 func (r *runner) lookAgain() {
 	for i, id := range r.ids {
 		if id == "" || r.index.Tasks[i].Status.Terminal() {
@@ -401,9 +402,8 @@ func (r *runner) lookAgain() {
 	}
 }
 
-// lookAtTasks shows changes that no event reports: the queue positions of the first
-// waiting tasks, and the last of several messages that an agent has written in quick
-// succession.
+// lookAtTasks shows changes that are not reported by events: the queue positions of the first
+// waiting tasks, and the last of several messages that an agent wrote in quick succession.
 func (r *runner) lookAtTasks() {
 	inLine := 0
 	for i, id := range r.ids {
@@ -423,8 +423,8 @@ func (r *runner) lookAtTasks() {
 	}
 }
 
-// close ends the manager and the agent programs. After the second signal it does not
-// wait, and kills the processes that still run.
+// close closes the manager and terminates the agent programs. After the second signal, it does not
+// wait, and kills the processes that are still running.
 func (r *runner) close(crew *fleet.Fleet) {
 	err := r.manager.Close(r.stop.hard)
 	var left *bgagent.CloseError
@@ -439,8 +439,8 @@ func (r *runner) close(crew *fleet.Fleet) {
 	}
 }
 
-// end writes the index, shows the summary and returns the error with the exit code of
-// the run; nil if all went well.
+// end writes the index, shows the summary and returns the error with the exit code of the run, or
+// nil if all went well.
 func (r *runner) end(interrupted bool) error {
 	r.index.Ended, r.index.Interrupted = time.Now(), interrupted
 	for _, e := range r.index.Tasks {
@@ -463,8 +463,8 @@ func (r *runner) end(interrupted bool) error {
 	r.summary.Seconds = results.Seconds(r.index.Ended.Sub(r.began))
 	r.summary.Interrupted, r.summary.Stopped = interrupted, r.index.Stopped
 	problem = errors.Join(problem, r.whereabouts())
-	// If the reader of the output has gone away, the run counts as interrupted. In that
-	// case, an error in writing the summary is not reported as a further problem.
+	// If the reader of the output has gone away, the run counts as interrupted. In that case, an
+	// error from writing the summary is not reported as an additional problem.
 	r.over.Store(true)
 	if err := r.show.End(r.summary); !interrupted || !errors.Is(err, syscall.EPIPE) {
 		problem = errors.Join(problem, err)

@@ -11,8 +11,7 @@ import (
 	"github.com/bgagent/bgagent/cmd/bgagent/internal/tasklist"
 )
 
-// begin creates the index. It keeps the entries of tasks that an earlier run has
-// completed.
+// begin creates the index. It keeps the entries of tasks that an earlier run completed.
 func (r *runner) begin(j *job) {
 	r.index.Began, r.removed = r.began, map[int]bool{}
 	if j.folder != nil {
@@ -30,7 +29,7 @@ func (r *runner) begin(j *job) {
 	}
 }
 
-// kept returns how many tasks an earlier run has completed.
+// kept returns how many tasks an earlier run completed.
 func (r *runner) kept() (n int) {
 	for _, e := range r.index.Tasks {
 		if e.Status.Terminal() {
@@ -58,11 +57,10 @@ func (r *runner) writeFirst() error {
 // thousands of tasks.
 const indexShare = 20
 
-// reindex writes the index after the end of a task, so that the index is current if
-// this program is killed. It writes at once unless writing would take more than a
-// twentieth of the time. In that case, the method "follow" calls "reindex" again later.
-// Errors are ignored here; a lasting problem is reported when the index is written at
-// the end of the run.
+// reindex writes the index after a task ends, so that the index is current if this program is
+// killed. It writes at once unless writing would take more than a twentieth of the time. In that
+// case, follow calls reindex again later. Errors are ignored here; a lasting problem is reported
+// when the index is written at the end of the run.
 func (r *runner) reindex() {
 	r.behind = true
 	begin := time.Now()

@@ -11,13 +11,13 @@ import (
 	"github.com/bgagent/bgagent/cmd/bgagent/internal/statedir"
 )
 
-// This file contains the methods of a run that keep its tasks and continue kept tasks.
+// This file contains the runner's methods that keep tasks and continue kept tasks.
 
-// runScope is the scope that launches all tasks of a run.
+// runScope is the scope from which all tasks of a run are launched.
 const runScope = "run"
 
-// keep selects the state folder. If the folder is not known, a new run continues without keeping
-// its tasks, and keep prints a warning. A resumed run whose tasks are kept needs the folder.
+// keep selects the state folder. If the folder is unknown, keep prints a warning, and a new run
+// continues without keeping its tasks. A resumed run whose tasks are kept needs the folder.
 func (r *runner) keep(f stateFlags) error {
 	folder, err := f.folder()
 	switch {
@@ -31,15 +31,15 @@ func (r *runner) keep(f stateFlags) error {
 	return nil
 }
 
-// cannotContinue returns the error of a resumed run whose kept tasks cannot be used. The run must
-// not start, because it would run these tasks a second time.
+// cannotContinue returns the error of a resumed run whose kept tasks cannot be used. In this case,
+// the run must not start, because it would run these tasks a second time.
 func (r *runner) cannotContinue(err error) error {
 	return &exitError{exitInput, fmt.Errorf("the kept tasks of this run cannot be continued, and some may not have ended: %w. Nothing was started. To run all tasks again that have not completed, use --state none", err)}
 }
 
-// keptManager makes the manager with the store of the run. If this run resumes an earlier run
-// whose tasks are kept, it uses the store of that run. Otherwise, it creates a store. If a new
-// store cannot be used, keptManager prints a warning, and the manager has no store.
+// keptManager creates the manager with the run's store. If this run resumes an earlier run whose
+// tasks are kept, it uses the store of that run. Otherwise, it creates a store. If a new store
+// cannot be used, keptManager prints a warning, and the manager has no store.
 func (r *runner) keptManager() (*bgagent.BackgroundManager, error) {
 	defer func() { sweep(*r.state) }()
 	at, found, err := r.earlierStore()
@@ -95,7 +95,7 @@ func (r *runner) earlierStore() (at statedir.Store, found bool, err error) {
 	return at, true, nil
 }
 
-// continuedManager makes the manager with the store of the earlier run, and reads the kept tasks.
+// continuedManager creates the manager with the earlier run's store, and reads the kept tasks.
 func (r *runner) continuedManager(at statedir.Store) (*bgagent.BackgroundManager, error) {
 	m, err := openKept(at, r.copies, r.newManager)
 	var kept *keepError
@@ -115,9 +115,9 @@ func (r *runner) continuedManager(at statedir.Store) (*bgagent.BackgroundManager
 	return m, nil
 }
 
-// adopt takes over the kept tasks of an earlier run. It continues the tasks that have not
-// ended. For completed tasks whose results the earlier run has not written, it writes the
-// results, unless the results were written and removed later.
+// adopt takes over the kept tasks of an earlier run. It continues the tasks that have not ended.
+// For completed tasks whose results the earlier run did not write, it writes the results. It does
+// not write results that were written and later removed.
 func (r *runner) adopt() {
 	r.resumed = map[string]bool{}
 	live := 0
@@ -147,14 +147,14 @@ func (r *runner) adopt() {
 		case unwritten[t.ID]:
 		case t.Status.Terminal():
 			r.settle(t)
-		case !r.resumed[t.ID]: // for example, a run that did not keep its tasks has completed this task in the meantime
+		case !r.resumed[t.ID]: // for example, a run that did not keep its tasks completed this task in the meantime
 			_, _ = r.manager.Cancel(context.Background(), bgagent.Caller{}, t.ID, bgagent.CancelOptions{Reason: "the run no longer needs this task"})
 		}
 	}
 }
 
-// settle records in the store that the end of the task has been reported. The store keeps an ended
-// task until then.
+// settle records in the store that the end of the task has been reported. Until then, the store
+// keeps an ended task.
 func (r *runner) settle(t bgagent.Task) {
 	if r.index.State == "" {
 		return
@@ -164,14 +164,14 @@ func (r *runner) settle(t bgagent.Task) {
 	}
 }
 
-// mustRunAgain is called when the task t, which has the given number in the list, has ended.
-// If t is a task of the earlier run that could not be continued and therefore ended as
-// interrupted, the method launches the task again, because a resumed run repeats all tasks
-// that have not completed. It returns true if the end must not be recorded: if the task was
-// launched again, or if t is not the latest task with this number.
+// mustRunAgain is called when the task t, which has the given number in the list, has ended. If t
+// is a task from the earlier run that could not be continued and therefore ended as interrupted,
+// mustRunAgain launches the task again, because a resumed run repeats all tasks that have not
+// completed. It returns true if the end must not be recorded, either because the task was launched
+// again or because t is not the latest task with this number.
 func (r *runner) mustRunAgain(number int, t bgagent.Task) bool {
 	if !r.resumed[t.ID] {
-		return t.ID != r.ids[number-1] // then another task has replaced t
+		return t.ID != r.ids[number-1] // if not, another task has replaced t
 	}
 	if t.Cause != bgagent.CauseInterrupted || r.stop.soft.Err() != nil || r.halted.Err() != nil {
 		return false
@@ -185,8 +185,8 @@ func (r *runner) mustRunAgain(number int, t bgagent.Task) bool {
 }
 
 // latest returns, for each entry of the list, the kept task that was launched last. If there is no
-// such task, the id is empty. A completed task contains its result if the results folder does not
-// have the result.
+// such task, the id is empty. A completed task contains its result if the result is not in the
+// results folder.
 func (r *runner) latest(m *bgagent.BackgroundManager) ([]bgagent.Task, error) {
 	kept, err := keptTasks(m)
 	if err != nil {
@@ -223,7 +223,7 @@ func keptTasks(m *bgagent.BackgroundManager) ([]bgagent.Task, error) {
 		for {
 			page, err := m.History(context.Background(), bgagent.Query{Limit: pageSize}, before)
 			if errors.Is(err, bgagent.ErrNoRecord) && tries < 3 {
-				break // the store has deleted the last task of the previous page, so all pages are read again
+				break // the store deleted the last task of the previous page, so all pages are read again
 			}
 			if err != nil || len(page) == 0 {
 				return all, err

@@ -9,11 +9,11 @@ import (
 	"unicode/utf8"
 )
 
-// minSecret is the least length of a token or password, in bytes. A shorter secret
-// could be guessed.
+// minSecret is the minimum length of a token or password, in bytes. A shorter secret could be
+// guessed.
 const minSecret = 16
 
-// maxSecret is how many bytes a file with a token or password may have.
+// maxSecret is the maximum size, in bytes, of a file with a token or password.
 const maxSecret = 64 << 10
 
 // secrets reads tokens and passwords from environment variables and files.
@@ -21,9 +21,9 @@ type secrets struct {
 	used []string // names of the environment variables that were read
 }
 
-// read reads a secret. The argument "from" is the name of an environment variable, or
-// an @ followed by the path of a file. The other arguments are for error messages: the
-// flag with its value, and a noun for the secret, such as "token".
+// read reads a secret. The argument from is the name of an environment variable, or an @ followed
+// by the path of a file. The other arguments are for error messages: the flag with its value, and a
+// noun for the secret, such as "token".
 func (s *secrets) read(flag, from, what string) (string, error) {
 	text := ""
 	if path, ok := strings.CutPrefix(from, "@"); ok {
@@ -60,8 +60,8 @@ func readSecret(path string) (string, error) {
 	return strings.TrimRight(strings.TrimPrefix(string(b), "\ufeff"), "\r\n"), err
 }
 
-// forget removes the variables from the environment of this program, so that the
-// programs which it starts do not inherit them.
+// forget removes the variables from the environment of this program, so that the programs that it
+// starts do not inherit them.
 func (s *secrets) forget() {
 	for _, name := range s.used {
 		_ = os.Unsetenv(name)

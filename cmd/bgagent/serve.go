@@ -54,7 +54,7 @@ func (c *serveCmd) Run(all *cli, stop stops) error {
 	var secret secrets
 	cfg, err := untilStopped(stop.soft, func() (mcpserver.HTTPConfig, error) { return c.callers(&secret) })
 	switch {
-	case errors.Is(err, context.Canceled): // a signal has asked the server to stop
+	case errors.Is(err, context.Canceled): // a signal asked the server to stop
 		return nil
 	case err != nil:
 		return &exitError{exitInput, err}
@@ -70,8 +70,8 @@ func (c *serveCmd) Run(all *cli, stop stops) error {
 	return errors.Join(err, s.end(stop))
 }
 
-// callers returns the configuration of the HTTP server according to the flags: the
-// callers and their tokens, or one scope for all callers if there are no tokens.
+// callers returns the HTTP server's configuration according to the flags: the callers and their
+// tokens, or one scope for all callers if there are no tokens.
 func (c *serveCmd) callers(secret *secrets) (mcpserver.HTTPConfig, error) {
 	cfg := mcpserver.HTTPConfig{Origins: c.Origin}
 	host, _, err := net.SplitHostPort(c.Addr)
@@ -121,12 +121,11 @@ func (c *serveCmd) callers(secret *secrets) (mcpserver.HTTPConfig, error) {
 	return cfg, checkNames(cfg.Tokens)
 }
 
-// known checks the host names of requests that arrive on a loopback address. It refuses
-// every name except localhost, loopback addresses and the names given with --host. A
-// refused request comes either from a proxy, whose name must be given with --host, or
-// from a web page whose own name points to this machine. Requests for names given with
-// --host are passed on without their local address, so that the inner handlers do not
-// check the name again.
+// known checks the host names of requests that arrive on a loopback address. It refuses every name
+// except localhost, loopback addresses and the names given with --host. A refused request comes
+// either from a proxy, whose name must be given with --host, or from a web page whose domain name
+// points to this machine. Requests for names given with --host are passed on without their local
+// address, so that the inner handlers do not check the name again.
 func (c *serveCmd) known(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		addr, _ := r.Context().Value(http.LocalAddrContextKey).(*net.TCPAddr)
@@ -193,11 +192,12 @@ func (c *serveCmd) serve(s *serving, cfg mcpserver.HTTPConfig, roots []string, s
 	return nil
 }
 
-// maxCommands is the number of commands in a terminal that are served at the same time.
+// maxCommands is the maximum number of commands from terminals that are served at the same time.
 const maxCommands = 64
 
-// silent returns the time after which a task that works counts as silent: half of the time after which the
-// manager cancels it, but at most 90 s. So a task that hangs is marked even if it is cancelled late or never.
+// silent returns how long a working task can be silent before it counts as silent: half of the time
+// after which the manager cancels it, but at most 90 s. This way, a task that hangs is marked even
+// if it is cancelled late or never.
 func (s *serving) silent() time.Duration {
 	if s.stale == 0 { // the manager does not cancel silent tasks
 		return dashboard.DefaultSilent
@@ -205,16 +205,17 @@ func (s *serving) silent() time.Duration {
 	return min(s.stale/2, dashboard.DefaultSilent)
 }
 
-// permitsNothing reports whether tasks ask, although no command in a terminal can answer and no model may
-// give a permission.
+// permitsNothing reports whether tasks ask questions although no command in a terminal can answer
+// them and no model is allowed to grant permission.
 func (s *serving) permitsNothing() bool {
 	var cfg bgagent.Config
 	s.set.Limits.Apply(&cfg)
 	return cfg.Ask && s.at.Dir == "" && !cfg.ModelsMayPermit
 }
 
-// acceptCommands lets the commands "status", "tasks", "show", "logs", "cancel", "resume",
-// "send" and "answer" use this server. They find it by its store, so the result is nil if tasks are not kept.
+// acceptCommands lets the commands "status", "tasks", "show", "logs", "cancel", "resume", "send"
+// and "answer" use this server. The commands find the server through its store, so the result is
+// nil if tasks are not kept.
 func (s *serving) acceptCommands(info control.Info) *control.Server {
 	if s.at.Dir == "" {
 		return nil

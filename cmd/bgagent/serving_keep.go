@@ -16,9 +16,9 @@ import (
 // This file contains the methods of the commands "mcp" and "serve" that keep tasks and take over
 // kept tasks.
 
-// makeManager makes the manager with the store of the command. If the store cannot be used,
-// the command "serve" fails. The command "mcp" prints a warning and continues without a store,
-// because the program that started it needs the tools.
+// makeManager creates the manager with the command's store. If the store cannot be used, the
+// command "serve" fails. The command "mcp" prints a warning and continues without a store, because
+// the program that started it needs the tools.
 func (s *serving) makeManager(set *settings.Settings, state stateFlags) (*bgagent.BackgroundManager, error) {
 	if !state.keeps() {
 		return s.crew.Manager(s.config(nil))
@@ -48,8 +48,8 @@ func (s *serving) makeManager(set *settings.Settings, state stateFlags) (*bgagen
 	return s.crew.Manager(s.config(nil))
 }
 
-// open makes the manager with the store at the place. The logs of its tasks are written beside
-// the store.
+// open creates the manager with the given store. The logs of its tasks are written next to the
+// store.
 func (s *serving) open(at statedir.Store) (*bgagent.BackgroundManager, error) {
 	m, err := openKept(at, s.copies, s.withStore)
 	if err == nil {
@@ -58,27 +58,27 @@ func (s *serving) open(at statedir.Store) (*bgagent.BackgroundManager, error) {
 	return m, err
 }
 
-// log returns the function that reads the log of a task, or nil if there are no logs.
+// log returns the function that reads a task's log, or nil if there are no logs.
 func (s *serving) log() func(ctx context.Context, task string, from int64) (string, int64, error) {
 	if s.files == nil {
 		return nil
 	}
 	return func(_ context.Context, task string, from int64) (string, int64, error) {
 		if t, err := s.manager.Get(task); err != nil || t.Status.Terminal() {
-			s.files.End(task) // the event of the end may not have been handled yet
+			s.files.End(task) // the event for the end might not have been handled yet
 		}
 		return s.files.Read(task, from)
 	}
 }
 
-// withStore makes a manager with the store.
+// withStore creates a manager with the store.
 func (s *serving) withStore(store bgagent.Store) (*bgagent.BackgroundManager, error) {
 	return s.crew.Manager(s.config(store))
 }
 
-// config returns the configuration of a manager with the store, which can be nil. Tasks of
-// mcp are not continued. If the host has killed its MCP server, its tasks must not cause costs
-// in a later conversation.
+// config returns the configuration of a manager with the store, which can be nil. Tasks of mcp are
+// not continued: if the host killed its MCP server, the server's tasks must not cause costs in a
+// later conversation.
 func (s *serving) config(store bgagent.Store) bgagent.Config {
 	return bgagent.Config{
 		Wake: bgagent.WakeNever, Limits: bgagent.Limits{Fair: true}, Logger: library(s.logger),
@@ -86,9 +86,9 @@ func (s *serving) config(store bgagent.Store) bgagent.Config {
 	}
 }
 
-// projectManager makes the manager of the command "mcp". Among the stores of the project whose
-// processes are dead, it uses the store that was written last. If no store is free, it creates
-// one. The method interruptOlder handles the remaining stores.
+// projectManager creates the manager for the command "mcp". Among the project's stores whose
+// processes are dead, it uses the store that was written last. If no store is free, it creates one.
+// interruptOlder handles the remaining stores.
 func (s *serving) projectManager(folder statedir.Folder) (*bgagent.BackgroundManager, error) {
 	old, fresh, err := folder.Project(".", s.life.id)
 	if err != nil {
@@ -110,7 +110,7 @@ func (s *serving) projectManager(folder statedir.Folder) (*bgagent.BackgroundMan
 	return s.open(fresh)
 }
 
-// older ends the tasks in the older stores of a project.
+// older ends the tasks in a project's older stores.
 type older struct {
 	stores []statedir.Store
 	end    func(context.Context, statedir.Store) // ends the tasks in one store
@@ -118,9 +118,10 @@ type older struct {
 	done   chan struct{}                         // closed when all stores have been handled, or after stop
 }
 
-// interruptOlder starts ending the tasks in the older stores of the project whose processes are
-// dead. It returns when this work is done or when ctx ends. The rest of the work is done while the
-// server already answers, because the program that started the server waits only for a limited time.
+// interruptOlder starts to end the tasks in those of the project's older stores whose processes are
+// dead. It returns when this work is done or when ctx ends. If ctx ends first, the rest of the work
+// is done while the server already answers, because the program that started the server waits only
+// for a limited time.
 func (s *serving) interruptOlder(ctx context.Context) {
 	o := &s.older
 	o.stores = slices.DeleteFunc(o.stores, func(at statedir.Store) bool { return !hasLive(at) })
@@ -162,7 +163,7 @@ func (s *serving) interruptStore(ctx context.Context, at statedir.Store) {
 	}
 }
 
-// quit makes the work of interruptOlder stop, and does not wait for it.
+// quit makes the work of interruptOlder stop, but does not wait for it.
 func (o *older) quit() {
 	if o.stop != nil {
 		o.stop()
@@ -197,8 +198,8 @@ func hasLive(at statedir.Store) bool {
 const interruptTime = 5 * time.Second
 
 // restore takes over the tasks of an earlier process. The command "serve" continues them, and the
-// command "mcp" ends them. restore is called when nothing else can prevent the command from serving,
-// so that a command that cannot serve changes no task.
+// command "mcp" ends them. restore is called when nothing else can prevent the command from
+// serving, so that a command that cannot serve does not change any task.
 func (s *serving) restore() {
 	found := s.manager.Restored()
 	if s.command == statedir.MCP {
@@ -223,8 +224,8 @@ func continuing(found bgagent.Restored) string {
 	return fmt.Sprintf("continuing %d tasks of the bgagent that ended after %s", found.Tasks, found.Seen.Local().Format(time.DateTime))
 }
 
-// interrupt ends the tasks of an earlier process. It cancels the tasks that have not ended when
-// ctx ends. They might still be stopping when interrupt returns.
+// interrupt ends the tasks of an earlier process. When ctx ends, it cancels the tasks that have not
+// ended yet. They might still be stopping when interrupt returns.
 func interrupt(ctx context.Context, m *bgagent.BackgroundManager) {
 	if m.Restored().Tasks == 0 {
 		return
@@ -245,8 +246,8 @@ func interrupt(ctx context.Context, m *bgagent.BackgroundManager) {
 // reasonInterrupted is the reason for cancelling a task that did not end in time.
 const reasonInterrupted = "interrupted: the bgagent mcp that had this task was ended"
 
-// suspend suspends the manager of the command "serve", unless the user has interrupted the
-// command. If the tasks are kept, the next serve continues them. Otherwise, they are cancelled.
+// suspend suspends the manager of the command "serve", unless the user interrupted the command. If
+// the tasks are kept, the next serve continues them. Otherwise, they are cancelled.
 func (s *serving) suspend(ctx context.Context, stop stops) {
 	if s.command == statedir.Serve && !stop.interrupted.Load() {
 		_ = s.manager.Suspend(ctx) // Close returns the same error

@@ -68,7 +68,8 @@ func (c showCmd) Run(all *cli, stop stops) error {
 	return v.print(os.Stdout, t)
 }
 
-// shown returns the id as it can stand in a message: in one line, and not longer than a terminal.
+// shown returns the id in a form that is suitable for a message: on one line, and not wider than a
+// terminal.
 func shown(id string) string {
 	const most = 80
 	if len(id) > most {
@@ -80,8 +81,8 @@ func shown(id string) string {
 	return id
 }
 
-// find returns the task with the id, and the view of its store. The id can also be that of
-// the task's session. If the error is nil, the caller must close the reader of the view.
+// find returns the task with the id, and the view of its store. The id can also be that of the
+// task's session. If the error is nil, the caller must close the view's reader.
 func find(folder statedir.Folder, id string) (*view, bgagent.Task, error) {
 	stores, err := folder.Stores()
 	if err != nil {
@@ -112,9 +113,8 @@ func find(folder statedir.Folder, id string) (*view, bgagent.Task, error) {
 	return nil, bgagent.Task{}, &exitError{code, errors.Join(append(problems, none)...)}
 }
 
-// find returns the task with the id, which can also be that of the task's session, and
-// whether the store contains the task. If it returns true and an error, the record of the
-// task cannot be decoded.
+// find returns the task with the id, which can also be that of the task's session, and whether the
+// store contains the task. If it returns true and an error, the task's record cannot be decoded.
 func (v *view) find(id string) (bgagent.Task, bool, error) {
 	page, err := v.reader.History(context.Background(), bgagent.StoreQuery{Ref: id, Limit: 1})
 	if err == nil && len(page) == 0 {
@@ -131,8 +131,8 @@ func (v *view) find(id string) (bgagent.Task, bool, error) {
 	return bgagent.Task{}, false, err
 }
 
-// text returns a text of the task's latest attempt: the prompt or the result, as the argument
-// "what" states. It returns an empty text if the store does not contain the text.
+// text returns the prompt or the result of the task's latest attempt, depending on what. If the
+// store does not contain the text, it returns an empty string.
 func (v *view) text(t bgagent.Task, what string) (string, error) {
 	text, err := v.reader.Text(context.Background(), t.ID, fmt.Sprintf("%s.%d", what, t.Attempt))
 	if errors.Is(err, bgagent.ErrNoText) {

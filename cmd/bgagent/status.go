@@ -31,9 +31,9 @@ Exit codes: 0 the state was printed; 1 something could not be read, or the outpu
 }
 
 const (
-	statusAge    = 24 * time.Hour // maximum time since the end of a task that is counted
-	statusEnded  = 1000           // maximum number of ended tasks that are read for a store; those that were launched last
-	statusFailed = 10             // maximum number of failed tasks that are listed for a store
+	statusAge    = 24 * time.Hour // how long ago a task can have ended to be counted
+	statusEnded  = 1000           // maximum number of ended tasks that are read per store; those launched last are read
+	statusFailed = 10             // maximum number of failed tasks that are listed per store
 )
 
 // standing is what "bgagent status --json" prints about a store.
@@ -50,11 +50,11 @@ type standing struct {
 	Queued  int `json:"queued"`
 	Parked  int `json:"parked"`
 
-	// The tasks that ended in the last 24 hours.
+	// Number of tasks that ended in the last 24 hours.
 	Completed int  `json:"completed"`
 	Failed    int  `json:"failed"`
 	Cancelled int  `json:"cancelled"`
-	AtLeast   bool `json:"at_least,omitempty"` // there can be more, because not all ended tasks were read
+	AtLeast   bool `json:"at_least,omitempty"` // there might be more, because not all ended tasks were read
 
 	Usage bgagent.Usage       `json:"usage"` // of the latest attempts of the tasks above
 	Pools []bgagent.PoolStats `json:"pools,omitempty"`
@@ -93,7 +93,8 @@ func (c statusCmd) Run(all *cli, stop stops) error {
 	return err
 }
 
-// terminalWidth returns the number of columns of the terminal; 0 if standard output is no terminal.
+// terminalWidth returns the number of columns of the terminal, or 0 if standard output is not a
+// terminal.
 func terminalWidth() int {
 	width, _, err := term.GetSize(os.Stdout.Fd())
 	if err != nil {
@@ -102,8 +103,9 @@ func terminalWidth() int {
 	return width
 }
 
-// fold breaks lines that are wider than the terminal between two words. The rest of a line is indented by two
-// more columns. Lines with a command to copy are not broken. The width 0 means that there is no terminal.
+// fold breaks lines that are wider than the terminal between two words. The rest of a line is
+// indented by two more columns. Lines that contain a command to copy are not broken. If the width
+// is 0, there is no terminal.
 func fold(text string, width int) string {
 	var b strings.Builder
 	for line := range strings.Lines(text) {
@@ -117,7 +119,7 @@ func fold(text string, width int) string {
 	return b.String()
 }
 
-// standing sums up the tasks of the view.
+// standing summarizes the view's tasks.
 func (v *view) standing(now time.Time) standing {
 	st := standing{Command: v.Kind, Path: v.Path, Store: v.Dir, AtLeast: v.more, Tasks: []bgagent.Task{}}
 	if v.lives {
@@ -157,8 +159,8 @@ func (v *view) standing(now time.Time) standing {
 	return st
 }
 
-// writeStanding writes what a store is doing, for people. The width is that of the terminal; 0 means that
-// there is none.
+// writeStanding writes, for people, what is going on in a store. The width is that of the terminal;
+// 0 means that there is none.
 func (v *view) writeStanding(w io.Writer, st standing, now time.Time, width int) error {
 	fmt.Fprintf(w, "%s: %s\n", v, v.state())
 	if st.MCP != "" {
@@ -220,7 +222,7 @@ func (v *view) writeStanding(w io.Writer, st standing, now time.Time, width int)
 func (v *view) writeQuestions(w io.Writer, t bgagent.Task) {
 	for _, q := range t.Questions {
 		fmt.Fprintf(w, "  %s asks: %s; bgagent show %s prints the question\n", clean(t.ID, q.Title, t.ID)...)
-		if v.Kind != statedir.Serve { // no command can answer
+		if v.Kind != statedir.Serve { // no command can answer them
 			continue
 		}
 		for _, command := range answerCommands(t.ID, q) {
@@ -229,8 +231,8 @@ func (v *view) writeQuestions(w io.Writer, t bgagent.Task) {
 	}
 }
 
-// writeRows writes a table. If the table is wider than the terminal, one of its columns, the detail, is below
-// each row. The argument "detail" is the index of this column.
+// writeRows writes a table. If the table is wider than the terminal, the column with the index
+// detail is printed below each row.
 func writeRows(w io.Writer, rows [][]any, detail, width int) error {
 	var whole, short bytes.Buffer
 	table, narrow := tabwriter.NewWriter(&whole, 0, 0, 2, ' ', 0), tabwriter.NewWriter(&short, 0, 0, 2, ' ', 0)
@@ -240,7 +242,7 @@ func writeRows(w io.Writer, rows [][]any, detail, width int) error {
 		fmt.Fprintf(narrow, strings.TrimSuffix(format, "\t%s")+"\n", slices.Delete(slices.Clone(r), detail, detail+1)...)
 	}
 	_, _ = table.Flush(), narrow.Flush()                                                // writing to memory never fails
-	tooLong := func(line string) bool { return utf8.RuneCountInString(line) > width+1 } // with the end of the line
+	tooLong := func(line string) bool { return utf8.RuneCountInString(line) > width+1 } // including the end of the line
 	if width <= 0 || !slices.ContainsFunc(slices.Collect(strings.Lines(whole.String())), tooLong) {
 		_, err := w.Write(whole.Bytes())
 		return err

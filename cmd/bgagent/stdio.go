@@ -20,10 +20,10 @@ const (
 	codeInvalid = -32600
 )
 
-// stdio returns a transport for MCP over two streams, with one message per line. A line
-// that is not a message is answered with an error, as JSON-RPC requires. The transport
-// of the protocol library would end the connection at such a line. That would also end
-// the running tasks. The argument "from" describes the input in warnings.
+// stdio returns a transport for MCP over two streams, with one message per line. A line that is not
+// a message is answered with an error, as JSON-RPC requires. The protocol library's transport would
+// end the connection at such a line. That would also end the running tasks. The argument from
+// describes the input in warnings.
 func stdio(from string, in io.ReadCloser, out io.Writer) mcp.Transport {
 	w := &lineWriter{w: out}
 	return &mcp.IOTransport{Reader: &lineReader{from: from, in: in, lines: bufio.NewReaderSize(in, 64<<10), refuse: w.refuse}, Writer: w}
@@ -63,7 +63,7 @@ func (r *lineReader) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// maxLine is how many bytes a line may have: the limit of the protocol library.
+// maxLine is the maximum number of bytes in a line. It is the limit of the protocol library.
 const maxLine = mcp.DefaultMaxLineLength
 
 // line returns the next line. If the next line is too long, only its beginning is
@@ -78,10 +78,9 @@ func (r *lineReader) line() (line []byte, err error) {
 	}
 }
 
-// messagesOf returns the messages of a line, each as a line of its own. If the line is
-// refused, messagesOf returns the error code and the reason instead. An array of
-// messages is split. Later versions of the protocol have no arrays, and the library
-// would end the connection at an array.
+// messagesOf returns the messages in a line, each on a separate line. If the line is refused,
+// messagesOf returns the error code and the reason instead. An array of messages is split. Later
+// versions of the protocol have no arrays, and the library would end the connection at an array.
 func messagesOf(line []byte) (out []byte, code int, why string) {
 	const blank = " \t\r\n\ufeff" // some programs on Windows begin their output with a byte-order mark
 	line = bytes.Trim(line, blank)
@@ -110,15 +109,14 @@ func messagesOf(line []byte) (out []byte, code int, why string) {
 	return out, 0, ""
 }
 
-// lineWriter writes lines one after the other. The lines come from the library and from
-// the method "refuse".
+// lineWriter writes lines one after the other. The lines come from the library and from refuse.
 type lineWriter struct {
 	mu sync.Mutex
 	w  io.Writer
 }
 
-// Close implements io.Closer. Like the library's own transport, it does not close the
-// output of the program.
+// Close implements io.Closer. Like the library's own transport, it does not close the program's
+// output.
 func (*lineWriter) Close() error { return nil }
 
 // Write implements io.Writer. The library calls it with whole lines.
@@ -128,8 +126,8 @@ func (w *lineWriter) Write(b []byte) (int, error) {
 	return w.w.Write(b)
 }
 
-// refuse writes an error as the answer to a refused line. Its id is null, because the
-// id of the line is unknown.
+// refuse writes an error as the answer to a refused line. The answer's id is null, because the id
+// in the line is unknown.
 func (w *lineWriter) refuse(code int, why string) error {
 	b, err := json.Marshal(map[string]any{"jsonrpc": "2.0", "id": nil, "error": map[string]any{"code": code, "message": "the line was refused: " + why}})
 	if err == nil {

@@ -5,8 +5,8 @@ import (
 	"os"
 )
 
-// stdout is standard output for the commands that print several lines. It keeps the first error, and
-// main reports it, so that these commands need not check every line.
+// stdout is standard output for the commands that print several lines. It keeps the first error,
+// and main reports it, so that these commands do not need to check every line.
 var stdout printed
 
 // printed writes to standard output and keeps the first error.
@@ -21,7 +21,7 @@ func (p *printed) Write(b []byte) (int, error) {
 	return n, err
 }
 
-// with adds the kept error to the error of a command, unless that error contains it.
+// with adds the kept error to a command's error, unless that error already contains it.
 func (p *printed) with(err error) error {
 	if p.err == nil || errors.Is(err, p.err) {
 		return err

@@ -21,7 +21,7 @@ import (
 type tasksCmd struct {
 	All  bool `help:"List all tasks that have ended. Without this flag, only the last ten of each command are listed."`
 	JSON bool `name:"json" help:"Print one JSON object per task and line."`
-	Kept bool `help:"Read only the state folder, and ask no serve."` // completion in a shell must not wait for a server
+	Kept bool `help:"Read only the state folder, and ask no serve."` // shell completion must not wait for a server
 }
 
 // Help implements kong's help provider.
@@ -31,7 +31,7 @@ func (tasksCmd) Help() string {
 Exit codes: 0 the tasks were listed; 1 some could not be read, or the output could not be written; 2 invalid input.`
 }
 
-// fewEnded is the maximum number of ended tasks that are listed for a store without --all.
+// fewEnded is the maximum number of ended tasks that are listed per store without --all.
 const fewEnded = 10
 
 // keptTask is a task in the output of "bgagent tasks --json".
@@ -72,9 +72,9 @@ func (c tasksCmd) Run(all *cli, stop stops) error {
 	})
 }
 
-// eachView calls the function "show" with the tasks of each store. At most the given number of ended
-// tasks are read for each store; 0 means all. If the tasks of a store cannot all be read, eachView goes
-// on and returns the error at the end. If show returns an error, eachView returns it at once.
+// eachView calls show with the tasks of each store. At most the given number of ended tasks are
+// read per store; 0 means all. If some of a store's tasks cannot be read, eachView continues and
+// returns the error at the end. If show returns an error, eachView returns it at once.
 func eachView(stores []statedir.Store, most int, show func(v *view) error) error {
 	var problems []error
 	for _, s := range stores {
@@ -102,15 +102,15 @@ func eachView(stores []statedir.Store, most int, show func(v *view) error) error
 type view struct {
 	statedir.Store
 	reader *sqlite.Reader
-	owner  bgagent.StoreOwner // process that opened the store last
+	owner  bgagent.StoreOwner // the process that last opened the store
 	lives  bool               // whether this process is alive
 	tasks  []bgagent.Task
 	due    map[string]bool // ids of the tasks that the next process needs, even if they have ended
-	more   bool            // whether the store contains further ended tasks
-	now    *control.Status // what the running server says; nil if none was asked
+	more   bool            // whether the store contains more ended tasks
+	now    *control.Status // what the running server reported; nil if no server was asked
 }
 
-// openView opens the store for reading. The view has no tasks yet. The error matches
+// openView opens the store for reading. The view does not contain tasks yet. The error matches
 // [fs.ErrNotExist] if there is no database.
 func openView(s statedir.Store) (*view, error) {
 	r, err := sqlite.OpenReader(s.Dir)
@@ -127,14 +127,14 @@ func openView(s statedir.Store) (*view, error) {
 // pageSize is the number of ended tasks that are read or deleted in one step.
 const pageSize = 500
 
-// list reads the tasks into the view. The tasks that have not ended come first. Then follow
-// the ended tasks, beginning with the task that was launched last. The argument "most" is the
-// maximum number of ended tasks; 0 means no maximum. Tasks that can be read are added even if
-// list returns an error.
+// list reads the tasks into the view. The tasks that have not ended come first. Then follow the
+// ended tasks, beginning with the task that was launched last. The argument most is the maximum
+// number of ended tasks; 0 means no maximum. Tasks that can be read are added even if list returns
+// an error.
 func (v *view) list(most int) error {
 	records, err := v.reader.Live(context.Background())
 	problems := []error{err}
-	places := map[string]int{} // indexes in v.tasks by the ids of the tasks
+	places := map[string]int{} // indexes in v.tasks, by task id
 	add := func(records []bgagent.StoreRecord) {
 		for i := range records {
 			t, err := records[i].Task()
@@ -143,7 +143,7 @@ func (v *view) list(most int) error {
 				continue
 			}
 			v.due[t.ID] = records[i].Due
-			if at, twice := places[t.ID]; twice { // the task has ended after the first read
+			if at, twice := places[t.ID]; twice { // the task ended after the first read
 				v.tasks[at] = t
 				continue
 			}
@@ -170,9 +170,9 @@ func (v *view) list(most int) error {
 	}
 }
 
-// status returns the status of a task in the words of "bgagent status", except that a task that waits for an answer
-// is always asking. If the owner of the store is dead, a task that has not ended does not run, so the status begins
-// with "was".
+// status returns the status of a task in the words of "bgagent status", except that a task that
+// waits for an answer is always asking. If the owner of the store is dead, a task that has not
+// ended is not running, so the status begins with "was".
 func (v *view) status(t bgagent.Task) string {
 	state, _ := doing(t, time.Now(), 0)
 	switch {
@@ -184,7 +184,7 @@ func (v *view) status(t bgagent.Task) string {
 	return "was " + state
 }
 
-// state describes whether the owner of the store is alive. If it is dead and tasks have not
+// state describes whether the store's owner is alive. If the owner is dead and some tasks have not
 // ended, the text also describes what happens to them.
 func (v *view) state() string {
 	switch live := len(v.tasks) > 0 && !v.tasks[0].Status.Terminal(); {

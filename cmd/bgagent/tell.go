@@ -5,13 +5,12 @@ import (
 	"github.com/bgagent/bgagent/internal/cleantext"
 )
 
-// bad reports whether a task has failed or was cancelled. The user might want to know
-// this at once.
+// bad reports whether a task failed or was cancelled. The user might want to know this at once.
 func bad(t bgagent.Task) bool {
 	return t.Status == bgagent.Failed || t.Status == bgagent.Cancelled
 }
 
-// kindOfEnd returns the kind of notification for a task that has ended badly.
+// kindOfEnd returns the kind of notification for a task that ended badly.
 func kindOfEnd(t bgagent.Task) string {
 	if t.Status == bgagent.Cancelled {
 		return "cancelled"
@@ -19,8 +18,8 @@ func kindOfEnd(t bgagent.Task) string {
 	return "failed"
 }
 
-// questionText returns the text of the notification for a task that asks a question. The argument "advice"
-// says what the user can do; it may be empty.
+// questionText returns the text of the notification for a task that asks a question. The argument
+// advice says what the user can do; it can be empty.
 func questionText(t bgagent.Task, q bgagent.Question, advice string) string {
 	text := "bgagent: task " + t.ID + " (" + t.Description + ") asks: " + q.Title
 	if advice != "" {
@@ -29,7 +28,7 @@ func questionText(t bgagent.Task, q bgagent.Question, advice string) string {
 	return cleantext.Line(text)
 }
 
-// questionAdvice says what the user of this server can do about a question of a task.
+// questionAdvice says what the user of this server can do about a task's question.
 func (s *serving) questionAdvice(id string) string {
 	switch {
 	case s.at.Dir == "":
@@ -40,7 +39,7 @@ func (s *serving) questionAdvice(id string) string {
 	return "to see it: bgagent show " + id
 }
 
-// endText returns the text of the notification for a task that has ended badly.
+// endText returns the text of the notification for a task that ended badly.
 func endText(name string, t bgagent.Task) string {
 	how := "has failed: "
 	if t.Status == bgagent.Cancelled {

@@ -2,11 +2,10 @@ package main
 
 import "context"
 
-// untilStopped calls the function "read" and returns its results. If ctx ends first,
-// untilStopped returns the cause at once and does not wait for the function. Lists,
-// prompt files, secrets and logs can be pipes. They are opened and read through
-// untilStopped, because opening or reading a pipe waits for another program, which
-// might never write.
+// untilStopped calls read and returns its results. If ctx ends first, untilStopped returns the
+// cause at once and does not wait for read. Lists, prompt files, secrets and logs can be pipes.
+// They are opened and read through untilStopped, because opening or reading a pipe waits for
+// another program, which might never write.
 func untilStopped[T any](ctx context.Context, read func() (T, error)) (T, error) {
 	type result struct {
 		value T

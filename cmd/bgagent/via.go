@@ -28,8 +28,8 @@ type viaFlags struct {
 	TokenFile string `type:"path" placeholder:"FILE" help:"With --via: the file with the server's token. Only you may be able to read it."`
 }
 
-// bridge passes the lines of standard input and output on to the server until the host program ends
-// its input or a signal comes.
+// bridge passes on lines between standard input and output and the server, until the host program
+// ends its input or a signal arrives.
 func (f viaFlags) bridge(all *cli, stop stops) error {
 	turn, err := turnAround()
 	if err != nil {
@@ -73,8 +73,8 @@ func (f viaFlags) bridge(all *cli, stop stops) error {
 	return f.pass(stop.soft, conn, io.MultiReader(bytes.NewReader(first), in), os.Stdout)
 }
 
-// turnAround returns the mark of the turn inside which this program runs, or "" if there is none. The server
-// knows the task of the turn, and thus its depth.
+// turnAround returns the mark of the turn in which this program runs, or "" if there is none. The
+// server knows the turn's task, and thus its depth.
 func turnAround() (string, error) {
 	depth, err := fleet.Depth()
 	if err != nil {
@@ -90,12 +90,12 @@ func turnAround() (string, error) {
 // bridgeLeaveTime is how long the bridge waits, after a signal, for the server to end the connection.
 const bridgeLeaveTime = 2 * time.Second
 
-// bridgeAnswerTime is how long the bridge waits, after the end of its input, for the last answers. The
-// server ends the connection after a second, but it may hang.
+// bridgeAnswerTime is how long the bridge waits, after the end of its input, for the last answers.
+// The server normally ends the connection after a second, but it might hang.
 const bridgeAnswerTime = 10 * time.Second
 
-// bridgeWriteTime is how long the server may leave what the bridge has written unread. A server reads at
-// once unless it hangs, for example because it was stopped with SIGSTOP.
+// bridgeWriteTime limits how long the server can leave unread what the bridge has written. A server
+// reads at once unless it hangs, for example because it was stopped with SIGSTOP.
 const bridgeWriteTime = 30 * time.Second
 
 // bridgeConn is the connection of a bridge.
@@ -104,7 +104,7 @@ type bridgeConn interface {
 	CloseWrite() error
 }
 
-// pass copies the streams.
+// pass copies the streams in both directions.
 func (f viaFlags) pass(ctx context.Context, conn bridgeConn, in io.Reader, host io.Writer) error {
 	defer conn.Close()
 	defer context.AfterFunc(ctx, func() {
@@ -128,9 +128,9 @@ func (f viaFlags) pass(ctx context.Context, conn bridgeConn, in io.Reader, host 
 		}
 	}()
 	out := &outputWriter{w: host}
-	_, _ = io.Copy(out, conn) // whether the server has ended the connection, or it broke, makes no difference
+	_, _ = io.Copy(out, conn) // it makes no difference whether the server ended the connection or it broke
 	select {
-	case <-ctx.Done(): // a signal has asked the bridge to stop
+	case <-ctx.Done(): // a signal asked the bridge to stop
 		return nil
 	case <-ended:
 		return out.err
@@ -144,7 +144,7 @@ func (f viaFlags) pass(ctx context.Context, conn bridgeConn, in io.Reader, host 
 	return f.gone(errors.New("it has ended the connection"))
 }
 
-// boundedWriter bounds the time of each write.
+// boundedWriter limits the duration of each write.
 type boundedWriter struct{ conn net.Conn }
 
 // Write implements io.Writer.
@@ -155,7 +155,7 @@ func (w boundedWriter) Write(p []byte) (int, error) {
 	return w.conn.Write(p)
 }
 
-// outputWriter keeps the error of the output apart from errors of the connection.
+// outputWriter keeps the output's error separate from connection errors.
 type outputWriter struct {
 	w   io.Writer
 	err error
@@ -168,8 +168,8 @@ func (o *outputWriter) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// gone returns the error of a server that cannot be used. It is one sentence. The bridge never runs
-// tasks itself, because the limits of the server would not hold for them.
+// gone returns the error for a server that cannot be used. It is one sentence. The bridge never
+// runs tasks itself, because the server's limits would not apply to them.
 func (f viaFlags) gone(err error) error {
 	var refused *bridge.RefusedError
 	if errors.As(err, &refused) {
@@ -181,12 +181,12 @@ func (f viaFlags) gone(err error) error {
 	return &exitError{exitInput, fmt.Errorf("there is no bgagent serve at %s (%w); start it, and start this program again", f.Via, err)}
 }
 
-// silent returns the error of a server that hangs.
+// silent returns the error for a server that hangs.
 func (f viaFlags) silent(err error) error {
 	return &exitError{exitInput, fmt.Errorf("the bgagent serve at %s does not respond (%w); if it hangs, end it and start it again, and start this program again", f.Via, err)}
 }
 
-// unlessStopped returns the error, or nil if a signal has asked this program to stop.
+// unlessStopped returns the error, or nil if a signal asked this program to stop.
 func unlessStopped(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return nil
@@ -214,8 +214,8 @@ func (f viaFlags) token() (string, error) {
 	return token, err
 }
 
-// projectNarrow returns the restrictions of the server's settings that the project's file contains.
-// The argument is the file that the command line names, or "". The user's own file does not count,
+// projectNarrow returns the restrictions that the project's file adds to the server's settings. The
+// argument is the file that the command line names, or "". The user's own file does not count,
 // because it belongs to the server.
 func projectNarrow(file string) (n bridge.Narrow, err error) {
 	if file == "" {
@@ -233,8 +233,8 @@ func projectNarrow(file string) (n bridge.Narrow, err error) {
 	return bridge.Narrow{NoAgents: p.NoAgents, Without: p.Removed, Rules: p.Rules, TaskBudget: p.TaskBudget, TreeBudget: p.TreeBudget}, nil
 }
 
-// bridgeID returns the id that the keys of this user's bridges have in common. If no tasks are kept,
-// each bridge has an id of its own.
+// bridgeID returns the id that the keys of all of this user's bridges have in common. If no tasks
+// are kept, each bridge has its own id.
 func (f stateFlags) bridgeID() (string, error) {
 	if !f.keeps() {
 		return rand.Text(), nil
@@ -250,8 +250,8 @@ func (f stateFlags) bridgeID() (string, error) {
 	return bridge.ID(base)
 }
 
-// firstLine returns the first line that is not empty, with its end. At the end of the input, the line
-// is empty.
+// firstLine returns the first line that is not empty, including its line end. At the end of the
+// input, the line is empty.
 func firstLine(in *bufio.Reader) (line []byte, err error) {
 	for {
 		part, err := in.ReadSlice('\n')
@@ -268,8 +268,8 @@ func firstLine(in *bufio.Reader) (line []byte, err error) {
 	}
 }
 
-// programOf returns the name of the host program, which its first message contains. If it does not,
-// the result is "unknown".
+// programOf returns the name of the host program from its first message. If the message does not
+// contain a name, the result is "unknown".
 func programOf(line []byte) string {
 	type info struct{ Name string }
 	var first struct {
@@ -278,7 +278,7 @@ func programOf(line []byte) string {
 			Meta       map[string]json.RawMessage `json:"_meta"`
 		}
 	}
-	_ = json.Unmarshal(line, &first) // the server answers a message that is wrong
+	_ = json.Unmarshal(line, &first) // the server answers an invalid message
 	name := first.Params.ClientInfo.Name
 	if name == "" {
 		var meta info

@@ -42,7 +42,7 @@ type Agent struct {
 	Username     string
 	PasswordEnv  string
 
-	origins map[string]bgagent.Origin // by key; the key "" has the origin of the agent itself
+	origins map[string]bgagent.Origin // by key; the key "" holds the origin of the agent itself
 }
 
 // Field is a key that is set for an agent, with its value and origin.
@@ -65,7 +65,7 @@ func (a Agent) Path(name string) string {
 	return jsonc.Key(path, name)
 }
 
-// Errorf returns an error about a key of the agent, with the place of the key.
+// Errorf returns an error about one of the agent's keys, with the key's place in the file.
 func (a Agent) Errorf(key, format string, args ...any) error {
 	o, ok := a.origins[key]
 	if !ok {
@@ -91,8 +91,7 @@ func (a Agent) Fields() []Field {
 	return out
 }
 
-// value returns the value of a key in the notation of a file, and whether the key is
-// set.
+// value returns the value of a key as it would be written in a file, and whether the key is set.
 func (a *Agent) value(k *key) (string, bool) {
 	var v any
 	switch {
@@ -132,8 +131,8 @@ func (a *Agent) flag(key string) *bool {
 	return map[string]*bool{"terminals": &a.Terminals, "leaveRetries": &a.LeaveRetries}[key]
 }
 
-// text returns the field for a key whose value is a string. The method "texts" does the
-// same for a key whose value is a list.
+// text returns the field for a key whose value is a string. texts does the same for a key whose
+// value is a list.
 func (a *Agent) text(key string) *string {
 	return map[string]*string{
 		"description": &a.Description, "model": &a.Model, "directory": &a.Directory,
@@ -147,8 +146,8 @@ func (a *Agent) texts(key string) *[]string {
 	return map[string]*[]string{"command": &a.Command, "args": &a.Args, "env": &a.Env}[key]
 }
 
-// set stores the value of a key in the field of the key. The shape of the value has
-// already been checked.
+// set stores the value of a key in the key's field. The shape of the value has already been
+// checked.
 func (a *Agent) set(k *key, v jsonc.Value) {
 	switch k.shape {
 	case shapeText:
@@ -167,7 +166,7 @@ func (a *Agent) set(k *key, v jsonc.Value) {
 	}
 }
 
-// resolve makes an agent from its merged keys and checks the keys together.
+// resolve creates an agent from its merged keys and checks that the keys fit together.
 func resolve(name string, m *merged) (Agent, []error) {
 	a := Agent{Name: name, origins: map[string]bgagent.Origin{"": m.at}}
 	for i := range keys {
@@ -244,8 +243,8 @@ func (a *Agent) checkCommand(fail func(key, format string, args ...any)) {
 	}
 }
 
-// inFile makes the name of a program absolute if it is a path. A relative path is
-// relative to the folder of the file.
+// inFile makes the name of a program absolute if it is a path. A relative path is relative to the
+// file's folder.
 func inFile(program *string, file string) error {
 	if !strings.ContainsAny(filepath.ToSlash(*program), "/") {
 		return nil
@@ -257,8 +256,8 @@ func inFile(program *string, file string) error {
 	return err
 }
 
-// pathIn returns the absolute form of a path that a file contains. A path that begins
-// with ~/ is in the home directory.
+// pathIn returns the absolute form of a path from a file. A path that begins with ~/ is in the home
+// directory.
 func pathIn(path, file string) (string, error) {
 	if rest, ok := strings.CutPrefix(filepath.ToSlash(path), "~/"); ok || path == "~" {
 		home, err := os.UserHomeDir()

@@ -32,7 +32,7 @@ const (
 type key struct {
 	name  string
 	shape shape
-	kinds []Kind   // kinds of agents that may have the key; nil means all
+	kinds []Kind   // kinds of agents that can have the key; nil means all
 	enum  []string // allowed values of a string; nil means any
 	about string
 }
@@ -45,8 +45,8 @@ var (
 	actions = []string{"allow", "deny", "ask"}
 )
 
-// keys is the table of an agent's keys, in the order of the documentation and of the
-// output. The schema is made from this table.
+// keys is the table of an agent's keys, in the order of the documentation and of the output. The
+// schema is generated from this table.
 var keys = []key{
 	{"kind", shapeText, nil, kinds, "What runs the agent. If a later file gives the kind, it replaces what an earlier file says about the agent; otherwise the two are merged key by key."},
 	{"description", shapeText, nil, nil, "What the agent is good for, in one line. Models read it to choose an agent."},
@@ -86,10 +86,10 @@ func keyNamed(name string) *key {
 	return nil
 }
 
-// has(kind) reports whether agents of the kind may have the key.
+// has reports whether agents of the kind can have the key.
 func (k *key) has(kind Kind) bool { return k.kinds == nil || slices.Contains(k.kinds, kind) }
 
-// keysOf returns the names of the keys that agents of the kind may have.
+// keysOf returns the names of the keys that agents of the kind can have.
 func keysOf(kind Kind) []string {
 	var out []string
 	for i := range keys {

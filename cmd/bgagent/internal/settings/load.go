@@ -29,7 +29,7 @@ type loader struct {
 	errs   []error
 }
 
-// loadOwn reads the parts of the files outside the section of the library.
+// loadOwn reads the parts of the files outside the library's section.
 func loadOwn(paths []string, ignored []bgagent.IgnoredKey) (own, error) {
 	l := &loader{agents: map[string]*merged{}, hints: map[bgagent.Origin]string{}}
 	for _, k := range ignored {
@@ -78,7 +78,7 @@ func readFile(path string) ([]byte, error) {
 	return os.ReadFile(path)
 }
 
-// own holds the parts of the files outside the section of the library.
+// own holds the parts of the files outside the library's section.
 type own struct {
 	agents   []Agent
 	notify   []string
@@ -162,7 +162,7 @@ func (l *loader) section(v jsonc.Value) {
 	})
 }
 
-// badName describes what is wrong with the name of an agent; "" if the name is valid.
+// badName describes what is wrong with the name of an agent. If the name is valid, it returns "".
 func badName(name string) string {
 	switch {
 	case name == "":
@@ -192,7 +192,7 @@ func (l *loader) agent(m jsonc.Member) {
 	}
 	a := l.agents[m.Name]
 	if a == nil || slices.ContainsFunc(members, func(m jsonc.Member) bool { return m.Name == "kind" && !m.Value.IsNull() }) {
-		a = &merged{values: map[string]jsonc.Member{}} // drop the earlier keys, which can belong to another kind
+		a = &merged{values: map[string]jsonc.Member{}} // drops the earlier keys, which might belong to another kind
 	}
 	a.at = bgagent.Origin(m.At())
 	l.agents[m.Name] = a
@@ -353,8 +353,8 @@ func rulesOf(v jsonc.Value) []bgagent.Permission {
 	return out
 }
 
-// formatRules returns the rules in the notation of a file. It returns false if there
-// are no rules.
+// formatRules returns the rules as they would be written in a file. If there are no rules, it
+// returns false.
 func formatRules(rules []bgagent.Permission) (string, bool) {
 	var b strings.Builder
 	for i := 0; i < len(rules); {

@@ -13,10 +13,10 @@ import (
 type Narrowing struct {
 	NoAgents   bool                            // the file removes all agents
 	Removed    []string                        // names of the agents that the file removes
-	Rules      map[string][]bgagent.Permission // rules of agents that deny or ask for something, by the names of the agents
+	Rules      map[string][]bgagent.Permission // rules that deny or ask for something, by agent name
 	TaskBudget bgagent.Budget
 	TreeBudget bgagent.Budget
-	Unused     []string // keys that restrict nothing for a server
+	Unused     []string // keys that do not restrict anything on a server
 }
 
 // Narrow reads the part of a file that restricts what a server offers. It checks the whole file, and

@@ -127,8 +127,8 @@ func (k *key) schema() object {
 	return object{{"anyOf", []any{value, object{{"type", "null"}}}}}
 }
 
-// limitsSchema returns the schema of the library's section. The library provides the
-// keys and their defaults, and reports whether a key may be 0.
+// limitsSchema returns the schema of the library's section. The library provides the keys and their
+// defaults, and reports whether a key can be 0.
 func limitsSchema() (object, error) {
 	limit := object{{"type", []string{"integer", "null"}}, {"minimum", 0}}
 	byName := object{{"type", []string{"object", "null"}}, {"propertyNames", object{{"pattern", `\S`}}}, {"additionalProperties", limit}}
@@ -170,7 +170,8 @@ func limitsSchema() (object, error) {
 	}, nil
 }
 
-// breakerKey is the key of the object that contains the library's keys with a dot.
+// breakerKey is the key of the object that contains those of the library's keys that have a dot in
+// their names.
 const breakerKey = "circuitBreaker"
 
 // budgetSchema returns the schema of the budgets.
@@ -202,7 +203,7 @@ func fallbackSchema() object {
 	}
 }
 
-// least returns the smallest number that the library accepts for a key.
+// least returns the smallest value that the library accepts for a key.
 func least(key string) int {
 	for n := range 2 {
 		text := `"` + key + `":` + strconv.Itoa(n)

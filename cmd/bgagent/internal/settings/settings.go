@@ -1,8 +1,8 @@
 // Package settings reads the program's configuration: one file for the user and
 // one for the project, each with limits and agents.
 //
-// The limits are in the library's section background_task, which [bgagent.LoadConfig]
-// reads. The agents are listed beside this section:
+// The limits are in the library's section background_task, which [bgagent.LoadConfig] reads. The
+// agents are listed next to this section:
 //
 //	{
 //	  "$schema": "…/bgagent.schema.json",
@@ -53,7 +53,7 @@ func (s *Settings) Agent(name string) (Agent, bool) {
 	return Agent{}, false
 }
 
-// Names returns the names of the agents.
+// Names returns the agents' names.
 func (s *Settings) Names() []string {
 	out := make([]string, len(s.Agents))
 	for i, a := range s.Agents {
@@ -62,7 +62,7 @@ func (s *Settings) Names() []string {
 	return out
 }
 
-// The names of the files.
+// File names.
 const (
 	userFile = "bgagent.jsonc"
 
@@ -70,7 +70,7 @@ const (
 	ProjectFile = ".bgagent.jsonc"
 )
 
-// UserFile returns the path of the user's file, which need not exist.
+// UserFile returns the path of the user's file, which does not have to exist.
 func UserFile() (string, error) {
 	base, err := os.UserConfigDir()
 	if err != nil {
@@ -79,11 +79,10 @@ func UserFile() (string, error) {
 	return filepath.Join(base, "bgagent", userFile), nil
 }
 
-// Find returns the files that exist, in the order that [Load] needs:
-// bgagent/bgagent.jsonc in the user's configuration folder, and the first
-// .bgagent.jsonc in dir or above it. It is not an error if there is no file. Because
-// a file names programs that are run, Find returns an error if another user owns a
-// file or could change it.
+// Find returns the files that exist, in the order that [Load] needs: bgagent/bgagent.jsonc in the
+// user's configuration folder, and the first .bgagent.jsonc in dir or above it. It is not an error
+// if there is no file. If another user owns a file or could change it, Find returns an error,
+// because a file names programs that are run.
 func Find(dir string) ([]string, error) {
 	var out []string
 	if path, err := UserFile(); err == nil { // a service might have no home directory
@@ -125,8 +124,8 @@ func FindProject(dir string) (string, error) {
 	}
 }
 
-// exists reports whether there is a file with the path. It does not follow links,
-// because a link whose target is missing is a mistake to report, not an absent file.
+// exists reports whether there is a file at the path. It does not follow links, because a link
+// whose target is missing is a mistake to report, not an absent file.
 func exists(path string) (bool, error) {
 	_, err := os.Lstat(path)
 	switch {
@@ -160,8 +159,8 @@ func Load(paths ...string) (*Settings, error) {
 	return s, err
 }
 
-// once joins errors and drops repetitions. The library and this package read the same files, so
-// both report some errors.
+// once joins errors and drops duplicates. The library and this package read the same files, so both
+// report some errors.
 func once(errs ...error) error {
 	var out []error
 	said := map[string]bool{}
@@ -215,8 +214,8 @@ func (s *Settings) checkLimits() error {
 	return fileerror.At(at, jsonc.Key("background_task", key), "%s", fileNames.Replace(input.Problem))
 }
 
-// fileNames replaces the names of fields with the keys of the file, for the fields that
-// can contradict each other.
+// fileNames replaces field names with the keys of the file, for the fields that can contradict each
+// other.
 var fileNames = strings.NewReplacer(
 	"Config.StaleTimeout", "staleTimeoutMs", "Config.TimeToLive", "taskTtlMs",
 	"Config.PollInterval", "pollIntervalMs", "Config.HostUnreachable", "hostUnreachableMs",

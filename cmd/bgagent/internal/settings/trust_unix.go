@@ -16,10 +16,9 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// trusted returns an error if anybody except this user and root owns the file or could
-// change it. It is called for files that this program has found, not for files that the
-// user has named. If the file is a link, the function "trusted" examines the link, all
-// further links on the way to its target, and the target.
+// trusted returns an error if anybody except this user and root owns the file or could change it.
+// It is called for files that this program found, not for files that the user named. If the file is
+// a link, trusted examines the link, all further links on the way to its target, and the target.
 func trusted(path string) error {
 	wrong := untrusted(path)
 	if real, err := filepath.EvalSymlinks(path); err == nil && real != path && wrong == "" {
@@ -31,8 +30,9 @@ func trusted(path string) error {
 	return &bgagent.ConfigFileError{File: path, Problem: wrong + "; it names programs that are run, so it is not used. Read it, and name it with --config if it is right"}
 }
 
-// detour describes the first link behind the file that others can point to another file; "" if there
-// is none. The path to the file's folder does not count, because the file was found in this folder.
+// detour describes the first link behind the file that others can redirect to another file. If
+// there is none, it returns "". The path to the file's folder does not count, because the file was
+// found in this folder.
 func detour(path string) string {
 	dir, err := filepath.EvalSymlinks(filepath.Dir(path))
 	if err != nil {
@@ -73,11 +73,11 @@ func detour(path string) string {
 	return ""
 }
 
-// mostLinks is the maximum number of links in a path, as on Linux. The function EvalSymlinks refuses
-// a path with more links.
+// mostLinks is the maximum number of links in a path, as on Linux. filepath.EvalSymlinks refuses a
+// path with more links.
 const mostLinks = 255
 
-// untrusted describes why a file is not trusted; "" if it is trusted.
+// untrusted describes why a file is not trusted. If it is trusted, it returns "".
 func untrusted(path string) string {
 	file, err := os.Lstat(path)
 	if err != nil {
@@ -87,7 +87,7 @@ func untrusted(path string) string {
 	if err != nil {
 		return ""
 	}
-	link := file.Mode()&fs.ModeSymlink != 0 // the mode of a link has no meaning
+	link := file.Mode()&fs.ModeSymlink != 0 // a link's mode has no meaning
 	switch {
 	case foreign(file):
 		return "belongs to " + owner(file)
@@ -115,9 +115,8 @@ func foreign(info fs.FileInfo) bool {
 	return uid != 0 && int(uid) != os.Geteuid()
 }
 
-// othersWrite reports whether anybody except the owner may write to a file or folder.
-// The group of this user's own name, which many systems create for every user, does
-// not count.
+// othersWrite reports whether anybody except the owner may write to a file or folder. The group
+// with this user's own name, which many systems create for every user, does not count.
 func othersWrite(info fs.FileInfo) bool {
 	mode := info.Mode().Perm()
 	return mode&0o002 != 0 || mode&0o020 != 0 && !ownGroup(strconv.Itoa(int(statOf(info).Gid)))
@@ -137,7 +136,7 @@ func ownGroup(gid string) bool {
 	return err != nil || group.Name == me.Username
 }
 
-// owner returns the name of the owner of a file or folder.
+// owner returns the name of a file's or folder's owner.
 func owner(info fs.FileInfo) string {
 	uid := strconv.Itoa(int(statOf(info).Uid))
 	if u, err := user.LookupId(uid); err == nil {

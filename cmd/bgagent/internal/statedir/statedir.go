@@ -1,8 +1,8 @@
-// Package statedir finds the stores in the state folder, in which this program keeps the
-// tasks of the commands "serve", "mcp" and "run". There is one store for each configuration
-// that is served, for each running process of mcp, and for each results folder of run. A
-// store is a folder. It contains a database of package sqlite, and a file that describes
-// the store; see [About].
+// Package statedir finds the stores in which this program keeps the tasks of the commands "serve",
+// "mcp" and "run". The stores are in the state folder. There is one store for each configuration
+// that is served, for each running process of mcp, and for each results folder of run. A store is a
+// folder. It contains a database of package sqlite, and a file that describes the store; see
+// [About].
 package statedir
 
 import (
@@ -29,8 +29,8 @@ import (
 const None = "none"
 
 // Base returns the default state folder: the folder "bgagent" in $XDG_STATE_HOME, or in
-// ~/.local/state if the variable does not contain an absolute path. It returns an error if
-// the home folder is needed and not known.
+// ~/.local/state if the variable does not contain an absolute path. It returns an error if the home
+// folder is needed but unknown.
 func Base() (string, error) {
 	base := os.Getenv("XDG_STATE_HOME")
 	if !filepath.IsAbs(base) { // the specification requires programs to ignore a relative path
@@ -43,7 +43,7 @@ func Base() (string, error) {
 	return filepath.Join(base, "bgagent"), nil
 }
 
-// The kinds of stores. Each kind is the name of the command that keeps its tasks there.
+// The kinds of stores. Each kind has the name of the command that keeps its tasks there.
 const (
 	Serve = "serve"
 	MCP   = "mcp"
@@ -75,7 +75,7 @@ func (a About) String() string {
 	return "an unknown command"
 }
 
-// Store describes a store and its place. The folder does not exist until Make is called.
+// Store describes a store and where it is. The folder does not exist until Make is called.
 type Store struct {
 	About
 	Dir string // folder of the store
@@ -87,8 +87,8 @@ func (s Store) Name() string { return filepath.Base(s.Dir) }
 // Folder is the folder that contains the stores. Its methods can be called concurrently.
 type Folder struct{ dir string }
 
-// Open returns the folder "tasks" in the state folder with the given path. If the path is
-// empty, it uses the default state folder. It creates no folder.
+// Open returns the folder "tasks" in the state folder with the given path. If the path is empty, it
+// uses the default state folder. It does not create a folder.
 func Open(dir string) (Folder, error) {
 	if dir == "" {
 		base, err := Base()
@@ -122,10 +122,10 @@ func (f Folder) Served(files []string) (Store, error) {
 	return f.store(Serve, last, keyOf(paths...)), nil
 }
 
-// Project returns the stores that processes of the command "mcp" have created in the project
-// on this machine. A project is a working directory. The store that was written last comes
-// first. The processes can be dead or alive. Project also returns the place for a new store,
-// which is not created. The argument "id" must be unique.
+// Project returns the stores that processes of the command "mcp" created in the project on this
+// machine. A project is a working directory. The store that was written last comes first. The
+// processes can be dead or alive. Project also returns a new store, which is not created. The
+// argument id must be unique.
 func (f Folder) Project(dir, id string) (old []Store, fresh Store, err error) {
 	path, err := realPath(dir)
 	if err != nil {
@@ -145,8 +145,8 @@ func (f Folder) Project(dir, id string) (old []Store, fresh Store, err error) {
 	return old, fresh, nil
 }
 
-// Results returns the place for a new store of the command "run" with the results folder
-// dir. The store is not created. The argument "id" must be unique.
+// Results returns a new store for the command "run" with the results folder dir. The store is not
+// created. The argument id must be unique.
 func (f Folder) Results(dir, id string) (Store, error) {
 	path, err := realPath(dir)
 	if err != nil {
@@ -164,14 +164,14 @@ func realPath(path string) (string, error) {
 	return path, err
 }
 
-// keyOf returns a hash of the paths, for names of folders.
+// keyOf returns a hash of the paths, for use in folder names.
 func keyOf(paths ...string) string {
 	sum := sha256.Sum256([]byte(strings.Join(paths, "\x00")))
 	return hex.EncodeToString(sum[:8])
 }
 
-// store describes the store with the given kind, path and key. The key is part of the name of
-// the folder, and makes the name unique.
+// store describes the store with the given kind, path and key. The key is part of the folder's
+// name, and makes the name unique.
 func (f Folder) store(kind, path, key string) Store {
 	host, _ := os.Hostname()
 	name := filepath.Base(path)
@@ -187,7 +187,7 @@ func isDir(path string) bool {
 	return err == nil && info.IsDir()
 }
 
-// readable returns at most 32 ASCII letters and digits of a name, in lower case, because every
+// readable returns at most 32 ASCII letters and digits from a name, in lower case, because every
 // file system accepts them in names. If there are none, it returns "tasks".
 func readable(name string) string {
 	var b strings.Builder
@@ -199,12 +199,11 @@ func readable(name string) string {
 	return cmp.Or(b.String(), "tasks")
 }
 
-// named matches the names of the folders of stores.
+// named matches the names of store folders.
 var named = regexp.MustCompile(`^(serve|mcp|run)-[a-z0-9]+(-[a-z0-9]+)+$`)
 
-// Named returns the store with the name. The error matches [fs.ErrNotExist] if there is no
-// store with this name. If the description of the store is damaged, Named also
-// returns an error.
+// Named returns the store with the name. The error matches [fs.ErrNotExist] if there is no store
+// with this name. Named also returns an error if the store's description is damaged.
 func (f Folder) Named(name string) (Store, error) {
 	if !named.MatchString(name) {
 		return Store{}, fmt.Errorf("%q is not the name of a store: %w", name, fs.ErrNotExist)
@@ -212,9 +211,8 @@ func (f Folder) Named(name string) (Store, error) {
 	return read(filepath.Join(f.dir, name))
 }
 
-// Stores returns all stores. The store that was written last comes first. A folder without a
-// valid description is not a store. If the folder of the stores does not exist, the result is
-// empty.
+// Stores returns all stores. The store that was written last comes first. A folder without a valid
+// description is not a store. If the folder with the stores does not exist, the result is empty.
 func (f Folder) Stores() ([]Store, error) {
 	entries, err := os.ReadDir(f.dir)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -238,7 +236,7 @@ func (f Folder) Stores() ([]Store, error) {
 	return stores, nil
 }
 
-// maxAbout is the maximum number of bytes that are read from a description.
+// maxAbout is the maximum number of bytes read from a description.
 const maxAbout = 64 << 10
 
 // read returns the store in the folder.
@@ -260,14 +258,13 @@ func read(dir string) (s Store, err error) {
 	return s, err
 }
 
-// Lost reports whether the file or folder that the store was made for no longer exists.
+// Lost reports whether the file or folder for which the store was created no longer exists.
 func (s Store) Lost() bool {
 	_, err := os.Lstat(s.Path)
 	return errors.Is(err, fs.ErrNotExist)
 }
 
-// Used returns the time at which the store was last written. It is zero if the store does
-// not exist.
+// Used returns when the store was last written. If the store does not exist, it returns zero.
 func (s Store) Used() (at time.Time) {
 	for _, name := range []string{"lock", "tasks.db", aboutName} {
 		if info, err := os.Lstat(filepath.Join(s.Dir, name)); err == nil && info.ModTime().After(at) {
@@ -277,8 +274,8 @@ func (s Store) Used() (at time.Time) {
 	return at
 }
 
-// Make creates the folder of the store and the description in it, unless they exist. Only
-// the user can read the folder.
+// Make creates the store's folder and the description in it, unless they exist. Only the user can
+// read the folder.
 func (s Store) Make() error {
 	if err := os.MkdirAll(s.Dir, 0o700); err != nil {
 		return err
@@ -289,7 +286,7 @@ func (s Store) Make() error {
 	return s.Describe()
 }
 
-// Describe writes the description of the store. It replaces an existing description.
+// Describe writes the store's description. It replaces an existing description.
 func (s Store) Describe() error {
 	b, err := json.Marshal(s.About)
 	if err != nil {
@@ -306,8 +303,8 @@ func (s Store) Describe() error {
 // Logs returns the folder of the tasks' logs.
 func (s Store) Logs() string { return filepath.Join(s.Dir, "logs") }
 
-// Size returns the total size of the store's files in bytes, with the logs. Files that cannot be
-// examined do not count.
+// Size returns the total size of the store's files in bytes, including the logs. Files that cannot
+// be examined do not count.
 func (s Store) Size() (n int64) {
 	_ = filepath.WalkDir(s.Dir, func(_ string, e fs.DirEntry, err error) error {
 		if err != nil {

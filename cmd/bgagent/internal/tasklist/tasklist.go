@@ -28,7 +28,7 @@ import (
 	"github.com/bgagent/bgagent/internal/jsonc"
 )
 
-// MaxSize is how many bytes a list may have.
+// MaxSize is the maximum size of a list in bytes.
 const MaxSize = 16 << 20
 
 // Task is one entry of a list.
@@ -40,7 +40,7 @@ type Task struct {
 	Directory   string `json:"directory,omitempty"` // absolute; empty if the agent's directory applies
 }
 
-// names are the keys of a task.
+// names are a task's keys.
 var names = []string{"agent", "prompt", "promptFile", "description", "model", "directory"}
 
 // Schema is the JSON Schema (draft 2020-12) of a list.
@@ -60,17 +60,15 @@ func Format(tasks []Task) ([]byte, error) {
 	return b.Bytes(), err
 }
 
-// Parse reads a list. Directories and files with prompts are relative to the folder
-// "base". The argument "known" holds the names of the allowed agents; nil allows all
-// agents. The argument "name" is the name of the list in errors. Parse returns all
-// errors together, each a [*bgagent.ConfigFileError] with its place. If there is an
-// error, no tasks are returned.
+// Parse reads a list. Directories and prompt files are relative to the folder base. The argument
+// known holds the names of the allowed agents; nil allows all agents. The argument name is the name
+// of the list in errors. Parse returns all errors together, each a [*bgagent.ConfigFileError] with
+// its place. If there is an error, no tasks are returned.
 func Parse(name string, data []byte, base string, known []string) ([]Task, error) {
 	return parse(name, data, base, known, MaxSize)
 }
 
-// Saved reads a list that [Format] has written. Unlike Parse, it does not limit the
-// size.
+// Saved reads a list that [Format] wrote. Unlike Parse, it does not limit the size.
 func Saved(name string, data []byte, known []string) ([]Task, error) {
 	return parse(name, data, "/", known, len(data))
 }
@@ -283,7 +281,7 @@ func (p *parser) agents() string {
 	return "the agents are " + strings.Join(p.known, ", ")
 }
 
-// maxTitle is how many characters a title may have. A longer title is cut.
+// maxTitle is the maximum number of characters in a title. A longer title is cut.
 const maxTitle = 72
 
 func oneLine(s string) string {

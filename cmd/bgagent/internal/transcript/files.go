@@ -20,28 +20,28 @@ import (
 	"github.com/bgagent/bgagent/internal/cleantext"
 )
 
-// The bounds of the logs in files.
+// Limits for the logs in files.
 const (
 	segmentBytes = 512 << 10          // size at which a new segment begins
-	segmentsKept = 3                  // the number of segments that are kept: the first one, and the latest ones
+	segmentsKept = 3                  // number of segments that are kept: the first one, and the latest ones
 	lineBytes    = 64 << 10           // a longer line is written in parts
-	partBytes    = 64 << 10           // most that ReadLog returns
+	partBytes    = 64 << 10           // maximum size of the text that ReadLog returns
 	logsAge      = 7 * 24 * time.Hour // a log that was last written longer ago is removed
 	sweepPause   = time.Hour          // time between two removals of old logs
-	unsentBytes  = 256 << 10          // text of a log that is kept if it cannot be written; earlier text is lost
+	unsentBytes  = 256 << 10          // how much text of a log is kept if it cannot be written; earlier text is lost
 )
 
 // logsBytes is the total size of the logs in a folder, above which the oldest logs are removed.
 // Tests reduce it.
 var logsBytes int64 = 256 << 20
 
-// Files writes the output of tasks' programs to files while the programs run, one folder of
-// files for each task. Lines of standard error begin with "stderr: ". Secrets are replaced with
-// their names, and escape sequences are removed. Files is safe for concurrent use.
+// Files writes the output of tasks' programs to files while the programs run. Each task has a
+// folder. Lines of standard error begin with "stderr: ". Secrets are replaced with their names, and
+// escape sequences are removed. Files is safe for concurrent use.
 //
-// The log of a task consists of segments. The name of a segment is the offset of its first byte
-// in the log. The first segment and the latest segments are kept, so the log of a task takes
-// about 1.5 MiB at most.
+// The log of a task consists of segments. The name of a segment is the offset of its first byte in
+// the log. The first segment and the latest segments are kept, so a task's log takes at most about
+// 1.5 MiB.
 type Files struct {
 	dir     string
 	secrets *Secrets
@@ -53,8 +53,8 @@ type Files struct {
 	swept  time.Time
 }
 
-// NewFiles returns a Files that writes into the folder dir, which need not exist. The function
-// "warn" gets the first error, because the logs must not disturb the tasks.
+// NewFiles returns a Files that writes into the folder dir, which does not have to exist. Errors do
+// not disturb the tasks; warn is called with the first one.
 func NewFiles(dir string, secrets *Secrets, warn func(error)) *Files {
 	return &Files{dir: dir, secrets: secrets, warn: warn, logs: map[string]*logFile{}}
 }
@@ -63,7 +63,7 @@ func NewFiles(dir string, secrets *Secrets, warn func(error)) *Files {
 type logFile struct {
 	mu      sync.Mutex
 	dir     string
-	ended   bool      // the log is no longer in Files.logs, so nothing may be added
+	ended   bool      // the log is no longer in Files.logs, so nothing must be added
 	opened  bool      // start and size are known
 	start   int64     // offset of the latest segment
 	size    int64     // bytes in the latest segment
@@ -72,7 +72,7 @@ type logFile struct {
 	unsent  []byte    // text that could not be written yet
 }
 
-// taskName matches the ids that are used as names of folders.
+// taskName matches the ids that are used as folder names.
 var taskName = regexp.MustCompile(`^[A-Za-z0-9_-]{1,128}$`)
 
 // Printed adds output of a task's program. Stream 1 is standard output; any other number means
@@ -109,7 +109,7 @@ func (f *Files) lock(task string) *logFile {
 	}
 }
 
-// End writes the unfinished lines of a task. Call it when the task has ended, when its programs have
+// End writes the unfinished lines of a task. Call it when the task ends, when its programs have
 // stopped, and before the log of an ended task is read.
 func (f *Files) End(task string) {
 	f.mu.Lock()
@@ -128,7 +128,7 @@ func (f *Files) End(task string) {
 }
 
 // end writes what is left of a log. The log stays in the map until then, so that sweep does not
-// remove its folder meanwhile.
+// remove its folder in the meantime.
 func (f *Files) end(task string, l *logFile) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -142,7 +142,7 @@ func (f *Files) end(task string, l *logFile) {
 	f.mu.Unlock()
 }
 
-// Read returns a part of a task's log, as [ReadLog] does.
+// Read returns part of a task's log, as [ReadLog] does.
 func (f *Files) Read(task string, from int64) (text string, next int64, err error) {
 	return ReadLog(f.dir, task, from)
 }
@@ -171,8 +171,7 @@ func (f *Files) check(err error) {
 	}
 }
 
-// write writes the finished lines of a stream. If the argument "all" is true, it also writes the
-// unfinished line.
+// write writes the finished lines of a stream. If all is true, it also writes the unfinished line.
 func (l *logFile) write(at int, secrets *Secrets, all bool) error {
 	raw := l.pending[at]
 	n := bytes.LastIndexByte(raw, '\n') + 1
@@ -198,7 +197,7 @@ func (l *logFile) write(at int, secrets *Secrets, all bool) error {
 	return l.flush()
 }
 
-// partOf returns how many bytes of a long unfinished line can be written. The rest may be the
+// partOf returns how many bytes of a long unfinished line can be written. The rest might be the
 // beginning of a secret or of a character.
 func partOf(raw []byte, secrets *Secrets) int {
 	n, masked := secrets.complete(string(raw))
@@ -215,8 +214,8 @@ func partOf(raw []byte, secrets *Secrets) int {
 
 const errPrefix = "stderr: "
 
-// prefixed marks the lines of standard error. If the argument "within" is true, the text begins
-// within a line that has already been marked.
+// prefixed marks the lines of standard error. If within is true, the text begins within a line that
+// has already been marked.
 func prefixed(text string, within bool) string {
 	var b strings.Builder
 	for line := range strings.Lines(text) {
@@ -229,8 +228,9 @@ func prefixed(text string, within bool) string {
 	return b.String()
 }
 
-// flush writes the text that is not written yet. If that fails, a later call tries it again. If
-// others have removed the folder meanwhile, flush makes a new one, and the offsets continue.
+// flush writes the text that has not been written yet. If that fails, a later call tries again. If
+// somebody has removed the folder in the meantime, flush creates a new one, and the offsets
+// continue.
 func (l *logFile) flush() error {
 	if len(l.unsent) == 0 {
 		return nil
@@ -250,8 +250,8 @@ func (l *logFile) flush() error {
 	return err
 }
 
-// append writes the text to the latest segment, and returns how much of it was written. If the segment
-// is full, append begins a new segment and removes the oldest segment but one.
+// append writes the text to the latest segment, and returns how much of it was written. If the
+// segment is full, append begins a new segment and removes the second-oldest one.
 func (l *logFile) append(text []byte) (int, error) {
 	if !l.opened {
 		if err := os.MkdirAll(l.dir, 0o700); err != nil {
@@ -296,7 +296,7 @@ type segment struct {
 	at          time.Time // time of the last write
 }
 
-// segments returns the segments of a log in their order. If there is no log, there are none.
+// segments returns the segments of a log in order. If there is no log, the result is empty.
 func segments(dir string) (all []segment, err error) {
 	entries, err := os.ReadDir(dir)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -313,10 +313,10 @@ func segments(dir string) (all []segment, err error) {
 	return all, err
 }
 
-// ReadLog returns the part of a task's log that begins at the offset, and the offset of the part
-// that follows. A part has at most 64 KiB. At the end of the log, the text is empty and the
-// offset unchanged. If the part at the offset was not kept, the text is a line that says so. The
-// argument "dir" is the folder of all logs.
+// ReadLog returns the part of a task's log that begins at the offset, and the offset of the next
+// part. A part has at most 64 KiB. At the end of the log, the text is empty and the offset is
+// unchanged. If the part at the offset was not kept, the text is a line that says so. The argument
+// dir is the folder with all logs.
 func ReadLog(dir, task string, from int64) (text string, next int64, err error) {
 	if !taskName.MatchString(task) || from < 0 {
 		return "", from, nil
@@ -332,7 +332,7 @@ func ReadLog(dir, task string, from int64) (text string, next int64, err error) 
 			continue
 		}
 		file, err := os.Open(s.path)
-		if errors.Is(err, fs.ErrNotExist) { // the segment was removed meanwhile
+		if errors.Is(err, fs.ErrNotExist) { // the segment was removed in the meantime
 			return ReadLog(dir, task, from)
 		}
 		if err != nil {
@@ -353,7 +353,7 @@ func ReadLog(dir, task string, from int64) (text string, next int64, err error) 
 	return "", from, err
 }
 
-// RemoveLog removes the log of a task. The argument "dir" is the folder of all logs.
+// RemoveLog removes a task's log. The argument dir is the folder with all logs.
 func RemoveLog(dir, task string) error {
 	if !taskName.MatchString(task) {
 		return nil
@@ -362,7 +362,8 @@ func RemoveLog(dir, task string) error {
 }
 
 // sweep removes the logs that were last written long ago. If all logs together are too large, it
-// also removes the logs that were written earliest. The logs of tasks that print are not removed.
+// also removes the logs that were written earliest. The logs of tasks that are still printing are
+// not removed.
 func (f *Files) sweep() {
 	type log struct {
 		task string
@@ -392,7 +393,7 @@ func (f *Files) sweep() {
 		if total <= logsBytes && time.Since(one.at) < logsAge {
 			continue
 		}
-		f.mu.Lock() // nobody can begin to write the log
+		f.mu.Lock() // while the lock is held, nobody can begin to write the log
 		if _, prints := f.logs[one.task]; !prints && measure(one.task) == one && RemoveLog(f.dir, one.task) == nil {
 			total -= one.size
 		}

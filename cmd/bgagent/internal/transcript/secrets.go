@@ -8,8 +8,8 @@ import (
 	"strings"
 )
 
-// minSecret is how many bytes a value must have to be masked. Shorter values can occur
-// in a text by chance.
+// minSecret is how many bytes a value must have to be masked. Shorter values can occur in text by
+// chance.
 const minSecret = 8
 
 // Secrets holds named values that must not appear in logs. The zero value holds no
@@ -53,8 +53,8 @@ func (s *Secrets) Mask(text string) string {
 }
 
 // complete is for a text whose end was cut off. It returns how many bytes of the text can be masked
-// alone: the rest can be the beginning of a value. The result "masked" is the end of the last value
-// within these bytes. The text is searched as Mask does it, so that no complete value is cut.
+// on their own; the rest might be the beginning of a value. The result masked is the end of the
+// last value within these bytes. The text is searched as in Mask, so that no complete value is cut.
 func (s *Secrets) complete(text string) (n, masked int) {
 next:
 	for n < len(text) {
@@ -75,8 +75,8 @@ next:
 	return n, masked
 }
 
-// withoutBegin is for a text whose beginning was cut off: it removes the end of a value from the
-// beginning of the text.
+// withoutBegin is for a text whose beginning was cut off. If the text begins with the end of a
+// value, withoutBegin removes it.
 func (s *Secrets) withoutBegin(text string) string {
 	for i := 0; i < len(s.pairs); i += 2 {
 		v := s.pairs[i]

@@ -10,8 +10,8 @@ import (
 	"github.com/bgagent/bgagent/internal/cleantext"
 )
 
-// Kept is how many bytes are kept of the beginning of a stream. The same number is kept
-// of its end.
+// Kept is how many bytes are kept from the beginning of a stream. The same number is kept from its
+// end.
 const Kept = 1 << 20
 
 // Keeper keeps the output of tasks' programs until the tasks end. It is safe for
@@ -44,8 +44,8 @@ func (k *Keeper) Printed(task string, stream int, p []byte) {
 	}
 }
 
-// Take removes the output of a task's programs from the Keeper and returns it. It
-// returns nil if the programs have printed nothing.
+// Take removes the output of a task's programs from the Keeper and returns it. It returns nil if
+// the programs did not print anything.
 func (k *Keeper) Take(task string) *Log {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -60,9 +60,8 @@ type Log struct {
 	out, errs stream
 }
 
-// CopyTo writes the log without escape sequences and control characters. Secrets are
-// replaced with their names. If a part of a stream was not kept, a line says how many
-// bytes are missing.
+// CopyTo writes the log without escape sequences and control characters. Secrets are replaced with
+// their names. If part of a stream was not kept, a line says how many bytes are missing.
 func (l *Log) CopyTo(w io.Writer) error {
 	for _, part := range []struct {
 		title string
@@ -101,7 +100,7 @@ func section(w io.Writer, text string) error {
 	return err
 }
 
-// stream is the beginning and the end of one output stream.
+// stream holds the beginning and the end of one output stream.
 type stream struct {
 	size int64
 	head []byte
@@ -125,10 +124,9 @@ func (s *stream) add(p []byte) {
 	}
 }
 
-// text returns the text of the stream. If no bytes are missing, the result "head" is
-// the whole text. Otherwise, "head" and "tail" are the beginning and the end of the
-// text, and "left" is the number of missing bytes between them. Secrets are masked. If
-// a secret was cut at the gap, its remaining part is removed.
+// text returns the text of the stream. If no bytes are missing, head is the whole text. Otherwise,
+// head and tail are the beginning and the end of the text, and left is the number of missing bytes
+// between them. Secrets are masked. If a secret was cut at the gap, its remaining part is removed.
 func (s *stream) text(secrets *Secrets) (head, tail string, left int64) {
 	tail = string(s.tail[s.next:]) + string(s.tail[:s.next])
 	if left = s.size - int64(len(s.head)+len(s.tail)); left == 0 {

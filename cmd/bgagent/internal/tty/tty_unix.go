@@ -22,7 +22,7 @@ type Terminal struct {
 	file  *os.File
 	keys  int            // descriptor for reading typed keys, because file might be open only for writing
 	stops chan os.Signal // Ctrl-Z was typed
-	goes  chan os.Signal // the program has been continued after a stop
+	goes  chan os.Signal // the program was continued after a stop
 	ended chan struct{}
 
 	mu       sync.Mutex
@@ -38,13 +38,13 @@ const (
 	lookPause = 50 * time.Millisecond
 	readPause = time.Millisecond
 
-	// mostReads is how many reads may follow each other without a pause, so that
-	// signals are handled soon.
+	// mostReads limits how many reads follow each other without a pause, so that signals are
+	// handled soon.
 	mostReads = 256
 )
 
-// The table hides the cursor and switches on bracketed paste. The constant "hide" is
-// the escape sequence for both, and "show" reverses both.
+// The table hides the cursor and switches on bracketed paste. hide contains the escape sequences
+// for both, and show reverses both.
 const (
 	show = "\x1b[?25h\x1b[?2004l"
 	hide = "\x1b[?25l\x1b[?2004h"
@@ -79,8 +79,8 @@ func (t *Terminal) foreground() bool {
 	return err == nil && group == unix.Getpgrp()
 }
 
-// silent reports whether the modes are those that silenceLocked sets. No other program
-// is expected to set these modes, because with them a read does not wait for keys.
+// silent reports whether the modes are those that silenceLocked sets. No other program is expected
+// to set these modes, because with them, a read does not wait for keys.
 func silent(m *unix.Termios) bool {
 	return m.Lflag&(unix.ECHO|unix.ICANON) == 0 && m.Cc[unix.VMIN] == 0 && m.Cc[unix.VTIME] == 0
 }
@@ -130,12 +130,12 @@ func (t *Terminal) stop() {
 		_ = unix.IoctlSetTermios(t.fd(), ioctlSetFlush, t.before)
 	}
 	t.mu.Unlock()
-	select { // drop the signal from an earlier stop
+	select { // drops the signal from an earlier stop
 	case <-t.goes:
 	default:
 	}
 	_ = syscall.Kill(os.Getpid(), syscall.SIGSTOP)
-	select { // wait for the signal to continue, because the system might stop this program a little later
+	select { // waits for the signal to continue, because the system might stop this program a little later
 	case <-t.goes:
 	case <-t.ended:
 	}
@@ -146,10 +146,10 @@ func (t *Terminal) stop() {
 	}
 }
 
-// look discards typed keys and reports whether there were any. If the buffer of a
-// terminal is full, the terminal does not react to Ctrl-C. The keys are read and not
-// flushed, because a flush would also drop keys that the terminal has not processed
-// yet. One of these keys might be a key that should cause a signal.
+// look discards typed keys and reports whether there were any. If the buffer of a terminal is full,
+// the terminal does not react to Ctrl-C. The keys are read instead of flushed, because a flush
+// would also drop keys that the terminal has not processed yet. One of these might be a key that
+// should cause a signal.
 func (t *Terminal) look() (typed bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -168,7 +168,7 @@ func (t *Terminal) look() (typed bool) {
 	return typed
 }
 
-// Restore restores the original modes of the terminal. It may be called again.
+// Restore restores the original modes of the terminal. It can be called again.
 func (t *Terminal) Restore() {
 	if t == nil {
 		return
@@ -195,9 +195,8 @@ func (t *Terminal) Restore() {
 // guard does nothing.
 const restoredMark = 'k'
 
-// startGuard starts this program as a guard process, in a session of its own, so that
-// signals from the terminal do not reach the guard. It returns the pipe to the guard,
-// or nil if the start fails.
+// startGuard starts this program as a guard process in its own session, so that signals from the
+// terminal do not reach the guard. It returns the pipe to the guard, or nil if the start fails.
 func startGuard(file *os.File, before *unix.Termios) io.WriteCloser {
 	self, err := os.Executable()
 	if err != nil {
@@ -223,9 +222,9 @@ func startGuard(file *os.File, before *unix.Termios) io.WriteCloser {
 	return w
 }
 
-// Guard runs in the guard process. It waits for the end of the program that draws the
-// table, and restores the terminal if that program has not done so. If the terminal is
-// no longer silent, another program is using it by now, and Guard does nothing.
+// Guard runs in the guard process. It waits until the program that draws the table has exited, and
+// restores the terminal if that program has not done so. If the terminal is no longer silent,
+// another program is using it by now, and Guard does nothing.
 func Guard() {
 	signal.Ignore(syscall.SIGHUP, syscall.SIGINT, syscall.SIGTERM, syscall.SIGTTOU)
 	told, _ := io.ReadAll(os.Stdin)
