@@ -14,9 +14,9 @@ import (
 )
 
 // ConcurrencyManager hands out slots. A slot is the right to run turns of a model now. There is one
-// pool for each entry of the [Limits]. Each model to which only the default limit applies has a
-// pool of its own. A pool serves its waiters in the order of their arrival: a released slot goes
-// straight to the first waiter in line, and no waiter can overtake another.
+// pool for each entry of the [Limits]. Each model to which only the default limit applies has its
+// own pool. A pool serves its waiters in the order of their arrival: a released slot goes straight
+// to the first waiter in line, and no waiter can overtake another.
 //
 // Limits.Total and Limits.Agent are caps in addition to the pools. With caps, a slot goes to the
 // first waiter whose caps are not reached. A waiter that must wait because of a cap keeps its place
@@ -24,47 +24,47 @@ import (
 // line, the next slot of the pool is kept for that first waiter until its caps allow it to take the
 // slot.
 //
-// A ConcurrencyManager can be used without a [BackgroundManager]. It does not depend on tasks,
-// starts no goroutine and need not be closed. All methods are safe for concurrent use. Create a
-// ConcurrencyManager with [NewConcurrencyManager]. To share slots between background managers, set
-// the same ConcurrencyManager as Config.Concurrency of each.
+// A ConcurrencyManager can be used without a [BackgroundManager]. It does not depend on tasks, does
+// not start goroutines and does not need to be closed. All methods are safe for concurrent use.
+// Create a ConcurrencyManager with [NewConcurrencyManager]. To share slots between background
+// managers, set the same ConcurrencyManager as Config.Concurrency of each.
 //
-// If a provider refuses a turn of a BackgroundManager because of a limit or a failure, the model's pool
-// cools down: it grants no slot for some time, not even to callers of Acquire. Then it grants one slot.
-// While the turns succeed, it grants two, four, eight and more slots per step, up to its limit. A slot
-// that a caller of Acquire releases counts as a successful turn. While a pool cools down, a timer of
-// package time runs.
+// If a provider refuses a turn of a BackgroundManager because of a limit or a failure, the model's
+// pool cools down: it does not grant slots for some time, not even to callers of Acquire. Then it
+// grants one slot. While the turns succeed, it grants two, four, eight and more slots per step, up
+// to its limit. A slot that a caller of Acquire releases counts as a successful turn. While a pool
+// cools down, a timer of package time runs.
 type ConcurrencyManager struct {
 	slots *slots.Manager
 	epoch time.Time   // time from which the times of cool-downs count
 	timer *time.Timer // ends the next cool-down; nil until the first one; guarded by the lock of slots
-	from  SlotSource  // source of a manager's slots that this ConcurrencyManager shows; nil if it grants slots itself
+	from  SlotSource  // source whose figures this ConcurrencyManager shows; nil if it grants slots itself
 	roots requestRoots
 
 	mu      sync.Mutex
 	sharers []*BackgroundManager // open managers that use the slots; guarded by mu
 }
 
-// PoolStats contains the figures of one pool or of one cap.
+// PoolStats contains the figures for one pool or one cap.
 type PoolStats struct {
 	// Name is the name of the entry that applies: "model claude-opus", "provider anthropic",
 	// "default openai/gpt", "agent explore" if there is no model, or "default" if there is neither
-	// a model nor an agent. The cap Limits.Total has the name "total". The cap of the agent explore
-	// has the name "cap explore".
+	// a model nor an agent. The cap Limits.Total has the name "total". The cap for the agent
+	// explore has the name "cap explore".
 	Name    string `json:"name"`
 	Limit   int    `json:"limit"`   // number of slots; Unlimited if there is no limit
 	InUse   int    `json:"in_use"`  // number of slots in use; above Limit only after SetLimits
-	Waiting int    `json:"waiting"` // number of waiters for a slot
+	Waiting int    `json:"waiting"` // number of waiters in line for a slot
 
-	// CoolUntil is the time from which the pool grants slots again, after a provider has refused a
-	// turn. It is in the past while the pool grants only a few slots at a time, until enough turns have
-	// succeeded. It is zero if the pool does not cool down.
+	// CoolUntil is when the pool grants slots again after a provider refused a turn. It is in the
+	// past while the pool grants only a few slots at a time, until enough turns have succeeded. It
+	// is zero if the pool does not cool down.
 	CoolUntil time.Time `json:"cool_until,omitzero"`
 	Refusals  int       `json:"refusals,omitempty"` // number of refusals since the pool began to cool down
 }
 
-// NewConcurrencyManager returns a ConcurrencyManager with the limits l. If a limit is wrong, the
-// result is an [*InputError]. The zero Limits give each model [DefaultConcurrency] slots.
+// NewConcurrencyManager returns a ConcurrencyManager with the limits l. If a limit is invalid, the
+// error is an [*InputError]. The zero Limits give each model [DefaultConcurrency] slots.
 func NewConcurrencyManager(l Limits) (*ConcurrencyManager, error) {
 	l, err := l.normal()
 	if err != nil {
@@ -75,7 +75,8 @@ func NewConcurrencyManager(l Limits) (*ConcurrencyManager, error) {
 	return c, nil
 }
 
-// coolUntil makes the timer end the cool-downs at the given time. The lock of the slots is held.
+// coolUntil sets the timer so that it ends cool-downs at the given time. The lock of the slots is
+// held.
 func (c *ConcurrencyManager) coolUntil(at int64) {
 	d := time.Until(c.epoch.Add(time.Duration(at)))
 	if c.timer == nil {
@@ -99,8 +100,8 @@ func (c *ConcurrencyManager) part(m *BackgroundManager) {
 	c.sharers = slices.DeleteFunc(c.sharers, func(x *BackgroundManager) bool { return x == m })
 }
 
-// tellCooled informs all managers that use the slots, except m, that a pool cools down. No lock may be
-// held.
+// tellCooled informs all managers that use the slots, except m, that a pool is cooling down. No
+// lock must be held.
 func (c *ConcurrencyManager) tellCooled(m *BackgroundManager) {
 	c.mu.Lock()
 	sharers := slices.Clone(c.sharers)
@@ -112,17 +113,17 @@ func (c *ConcurrencyManager) tellCooled(m *BackgroundManager) {
 	}
 }
 
-// poolStats returns the figures of a pool as callers see them. The argument "epoch" is the time from
-// which the times of cool-downs count.
+// poolStats returns a pool's figures as callers see them. The argument epoch is the start of the
+// time scale for cool-downs.
 func poolStats(epoch time.Time, f slots.Figures) PoolStats {
 	return PoolStats{f.Name, f.Limit, f.InUse, f.Waiting, wall(epoch, f.Cool.Until), f.Cool.Refusals}
 }
 
-// Acquire waits for a slot of the model's pool and returns it. The model is written
-// "provider/model", or as a model id alone if its provider is not known. If ctx ends first, or has
+// Acquire waits for a slot of the model's pool and returns it. The format of the model is
+// "provider/model", or only the model id if the provider is unknown. If ctx ends first, or has
 // already ended, Acquire returns ctx.Err() and no slot.
 //
-// The slot counts in the pool and towards Limits.Total, but not towards the cap of any agent. With
+// The slot counts in the pool and towards Limits.Total, but not towards any agent's cap. With
 // Limits.Fair, all waiters in Acquire count as tasks of one root session.
 func (c *ConcurrencyManager) Acquire(ctx context.Context, model string) (Slot, error) {
 	if ctx == nil {
@@ -145,7 +146,7 @@ func (c *ConcurrencyManager) TryAcquire(model string) (Slot, bool) {
 	return Slot{s}, ok
 }
 
-// Stats returns the figures of the model's pool. To get the figures of caps, call Pools.
+// Stats returns the figures for the model's pool. To get the figures for caps, call Pools.
 func (c *ConcurrencyManager) Stats(model string) PoolStats {
 	if c.from != nil {
 		return c.statsFrom(model)
@@ -153,10 +154,10 @@ func (c *ConcurrencyManager) Stats(model string) PoolStats {
 	return poolStats(c.epoch, c.slots.Stats(model))
 }
 
-// Pools returns the figures of every pool that has slots in use, has waiters or cools down, and of
-// every cap that applies to one of these slots or waiters. The figures are sorted by name. If a
-// task has no model and its agent has a cap, the task has no pool: it counts only in the cap, such
-// as "cap explore".
+// Pools returns the figures for every pool that has slots in use, has waiters or is cooling down,
+// and for every cap that applies to one of these slots or waiters. The figures are sorted by name.
+// If a task has no model and its agent has a cap, the task has no pool: it counts only in the cap,
+// such as "cap explore".
 func (c *ConcurrencyManager) Pools() []PoolStats {
 	if c.from != nil {
 		return c.poolsFrom(c.look())
@@ -183,16 +184,16 @@ func (c *ConcurrencyManager) Limits() Limits {
 	return l
 }
 
-// SetLimits replaces all limits. If a limit is wrong, it changes nothing and returns an
+// SetLimits replaces all limits. If a limit is invalid, it does not change anything and returns an
 // [*InputError].
 //
-// Slots in use stay in use. If a limit is lowered, no slot is taken away, and no slot is granted
-// until fewer slots than the new limit are in use. If a limit is raised, waiters get as many slots
-// as the new limits allow. If the new limits assign another pool to a model, the waiters for that
-// model move to the other pool. Their places in line there depend on how long they have already
-// waited. The model's slots in use count in the other pool from then on. A new cap counts the slots
-// that are already in use. In each pool, the count of waiters that have overtaken the first waiter
-// starts again from zero.
+// Slots in use stay in use. If a limit is lowered, no slots are taken away, and no slots are
+// granted until fewer slots than the new limit are in use. If a limit is raised, waiters get as
+// many slots as the new limits allow. If the new limits assign a different pool to a model, the
+// waiters for that model move to the new pool. Their places in line there depend on how long they
+// have already waited. From then on, the model's slots in use count in the new pool. A new cap
+// counts the slots that are already in use. In each pool, the count of waiters that have overtaken
+// the first waiter starts again from zero.
 func (c *ConcurrencyManager) SetLimits(l Limits) error {
 	if c.from != nil {
 		if s, ok := c.from.(interface{ SetLimits(Limits) error }); ok {
@@ -209,11 +210,11 @@ func (c *ConcurrencyManager) SetLimits(l Limits) error {
 }
 
 // Slot is the right to run turns between Acquire and Release. It is a small value, and all its
-// copies stand for the same slot. The zero Slot stands for no slot.
+// copies stand for the same slot. The zero Slot does not stand for any slot.
 type Slot struct{ slot slots.Slot }
 
-// Release gives the slot back. If waiters are in line, the slot goes to the first one. Further calls
-// to Release on any copy of the slot do nothing.
+// Release gives back the slot. If waiters are in line, the slot goes to the first one. Further
+// calls to Release on any copy of the slot do nothing.
 func (s Slot) Release() { s.slot.Release() }
 
 // Pool is a handle for the pool of one model. A caller that acquires many slots of the same model
@@ -224,10 +225,11 @@ type Pool struct {
 	handle slots.Handle
 }
 
-// Pool returns a handle for the pool of the model. The handle takes no slot and keeps no pool alive.
+// Pool returns a handle for the model's pool. The handle does not take a slot and does not keep the
+// pool alive.
 func (c *ConcurrencyManager) Pool(model string) *Pool { return &Pool{c, c.slots.Handle(model)} }
 
-// Acquire is like [ConcurrencyManager.Acquire] for the model of the handle.
+// Acquire is like [ConcurrencyManager.Acquire] for the handle's model.
 func (p *Pool) Acquire(ctx context.Context) (Slot, error) {
 	if p.of.from != nil {
 		return Slot{}, errSlotsElsewhere
@@ -236,7 +238,7 @@ func (p *Pool) Acquire(ctx context.Context) (Slot, error) {
 	return Slot{s}, err
 }
 
-// TryAcquire is like [ConcurrencyManager.TryAcquire] for the model of the handle.
+// TryAcquire is like [ConcurrencyManager.TryAcquire] for the handle's model.
 func (p *Pool) TryAcquire() (Slot, bool) {
 	if p.of.from != nil {
 		return Slot{}, false
@@ -245,7 +247,7 @@ func (p *Pool) TryAcquire() (Slot, bool) {
 	return Slot{s}, ok
 }
 
-// Stats is like [ConcurrencyManager.Stats] for the model of the handle.
+// Stats is like [ConcurrencyManager.Stats] for the handle's model.
 func (p *Pool) Stats() PoolStats {
 	if p.of.from != nil {
 		return p.of.statsFrom(p.handle.Name())
@@ -253,8 +255,8 @@ func (p *Pool) Stats() PoolStats {
 	return poolStats(p.of.epoch, p.handle.Stats())
 }
 
-// countedAs returns the name under which a task is counted: the name of its model, or the name of
-// its agent if the task has no model.
+// countedAs returns the name under which a task is counted: its model's name, or its agent's name
+// if the task has no model.
 func countedAs(model, agent string) (slots.Space, string) {
 	if strings.TrimSpace(model) == "" && strings.TrimSpace(agent) != "" {
 		return slots.Agents, agent
@@ -267,7 +269,7 @@ type rules struct{ Limits }
 
 // Pool implements [slots.Rules]. It looks for an entry for the model, then for an entry for the
 // model's provider. The first entry that it finds applies. If there is no entry, the default
-// applies, and the name has a pool of its own.
+// applies, and the name has its own pool.
 func (l rules) Pool(space slots.Space, name string) (pool string, limit int, shared bool) {
 	switch {
 	case space == slots.Agents:
@@ -282,7 +284,7 @@ func (l rules) Pool(space slots.Space, name string) (pool string, limit int, sha
 		return "model " + name, n, true
 	}
 	if provider, id, slash := strings.Cut(name, "/"); slash {
-		// A key with a slash matches only a whole name. Therefore an id that contains a slash is
+		// A key with a slash matches only a whole name. Therefore, an id that contains a slash is
 		// not looked up without its provider.
 		if n, ok := l.Model[id]; ok && !strings.Contains(id, "/") {
 			return "model " + id, n, true
@@ -330,8 +332,8 @@ func (l Limits) normal() (Limits, error) {
 }
 
 // slashInProvider returns the error text for a provider name that contains a slash, or "" for any
-// other name. The argument "models" is the caller's name for the map that contains the limits of
-// models.
+// other name. The argument models is the caller's name for the map that contains the models'
+// limits.
 func slashInProvider(name, models string) string {
 	provider, _, slash := strings.Cut(name, "/")
 	if !slash {

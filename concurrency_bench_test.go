@@ -67,10 +67,10 @@ func BenchmarkFreeSlot(b *testing.B) {
 	})
 }
 
-// BenchmarkHandOff measures the time for handing a slot from one waiter to the next in a long line.
-// Each round also measures a line of 10,000 goroutines that wait for a semaphore. The important
-// figure is the ratio of the two times. The benchmark reports the median, the minimum and the
-// maximum of each figure.
+// BenchmarkHandOff measures how long it takes to hand a slot from one waiter to the next in a long
+// line. Each round also measures a line of 10,000 goroutines that wait for a semaphore. The
+// important figure is the ratio of the two times. The benchmark reports the median, the minimum and
+// the maximum of each figure.
 func BenchmarkHandOff(b *testing.B) {
 	for _, n := range []int{10_000, 1_000_000} {
 		b.Run(fmt.Sprintf("waiting=%d", n), func(b *testing.B) {
@@ -91,7 +91,7 @@ func BenchmarkHandOff(b *testing.B) {
 	}
 }
 
-// counted is the smallest possible waiter for a slot. It only counts its grants.
+// counted is the simplest possible waiter for a slot. It only counts its grants.
 type counted struct {
 	slots.Waiter
 	n *int
@@ -99,7 +99,7 @@ type counted struct {
 
 func (w *counted) SlotGranted(*slots.Waiter) { *w.n++ }
 
-// handOff returns the nanoseconds for handing a slot to the next of n waiters.
+// handOff returns how many nanoseconds it takes to hand a slot to the next of n waiters.
 func handOff(b *testing.B, n int) float64 {
 	c, err := NewConcurrencyManager(Limits{Default: 1})
 	if err != nil {
@@ -139,7 +139,7 @@ func semaphoreHandOff(n int) float64 {
 		})
 	}
 	queued.Wait()
-	// All goroutines have started. It does not matter if some of them get in line only later.
+	// All goroutines have started. It does not matter if some of them get in line later.
 	runtime.GC()
 	start := time.Now()
 	sem.Release(1)
@@ -220,7 +220,7 @@ func (g *taskGrid) ask(t *gridTask) {
 	}
 }
 
-// pass makes a task give its slot back and wait again.
+// pass makes a task give back its slot and wait again.
 func (g *taskGrid) pass() {
 	// Do not always choose the task that has held its slot longest, because tasks end in any order.
 	i := g.at * 7919 % len(g.holders)
@@ -232,9 +232,9 @@ func (g *taskGrid) pass() {
 	g.ask(t)
 }
 
-// passes returns the nanoseconds of a pass in each of the two grids. It measures many short series,
-// alternately in both grids, and takes the median, so that other work on the machine has little
-// influence.
+// passes returns how many nanoseconds a pass takes in each of the two grids. It measures many short
+// series, alternating between the grids, and takes the median, so that other work on the machine
+// has little influence.
 func passes(a, b *taskGrid) (forA, forB float64) {
 	const several, series = 50, 400
 	var took [2][]float64

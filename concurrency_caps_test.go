@@ -42,7 +42,7 @@ func TestTheTotalHoldsOverAllPools(t *testing.T) {
 	place, s := c.slots.Place(&all[4].Waiter)
 	require.Equal(t, "total", s.Name)
 	require.Equal(t, 2, place)
-	for i, g := range all[3:] { // the one that waited longest comes first
+	for i, g := range all[3:] { // the one that has waited longest comes first
 		all[i].leave(c)
 		requireHolds(t, c, g)
 	}

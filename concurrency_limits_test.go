@@ -83,7 +83,7 @@ func TestPoolHandleFollowsTheLimits(t *testing.T) {
 	s2.Release()
 
 	// In the meantime, the manager has forgotten the name of the handle's model, and another call
-	// has looked the name up again.
+	// has looked it up again.
 	require.NoError(t, c.SetLimits(Limits{Default: 1}))
 	s, ok = c.TryAcquire("p/x")
 	require.True(t, ok)

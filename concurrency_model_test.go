@@ -15,7 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// The oracle computes the meaning of the limits in the simplest way. It uses no code of
+// The oracle computes the meaning of the limits in the simplest way. It does not use any code from
 // the implementation with which it is compared.
 
 func oracleName(s string) string {
@@ -182,7 +182,7 @@ func runAgainstOracle(t *testing.T, seed uint64, ops int) {
 			t.Fatalf("seed %d, after %s: %s\nlimits %+v", seed, last, fmt.Sprintf(format, args...), o.limits)
 		}
 	}
-	defer func() { // otherwise, after a failure, the error of the bubble would hide that failure
+	defer func() { // otherwise, after a failure, the bubble's own error would hide it
 		for _, x := range o.all {
 			if real, ok := x.real.(*caller); ok {
 				real.cancel()
@@ -360,8 +360,7 @@ func TestSlotsAgainstAnOracle(t *testing.T) {
 	}
 }
 
-// If Acquire and Release used different pools for a name, both pools would count their
-// slots wrongly.
+// If Acquire and Release used different pools for a name, both pools would miscount their slots.
 func TestAcquireAndReleaseAgreeOnThePool(t *testing.T) {
 	r := rand.New(rand.NewPCG(8, 8))
 	for range 2000 {

@@ -13,9 +13,9 @@ type oracle struct {
 	clock  func() uint64
 	all    []*oracleOne
 
-	passed map[oracleLane]int    // number of slots that later waiters of the pool have received since the lane last got one
+	passed map[oracleLane]int    // number of slots that later waiters in the pool received since the lane last got one
 	kept   map[oracleLane]bool   // true if a slot of the pool is kept for the lane
-	served map[oracleTurn]uint64 // time at which a waiting root last got a slot of the pool
+	served map[oracleTurn]uint64 // when a waiting root last got a slot of the pool
 
 	known map[[2]string]oracleRule // what the limits say about a model and an agent; finding it takes a long time
 }
@@ -71,8 +71,8 @@ func (o *oracle) cap(x *oracleOne) string {
 
 func (o *oracle) lane(x *oracleOne) oracleLane { return oracleLane{o.pool(x), o.cap(x)} }
 
-// figures returns the figures of a pool or cap. The function "meant" reports whether a
-// waiter or holder belongs to the pool or cap.
+// figures returns the figures for a pool or cap. The function meant reports whether a waiter or
+// holder belongs to the pool or cap.
 func (o *oracle) figures(name string, limit int, meant func(*oracleOne) bool) PoolStats {
 	s := PoolStats{Name: name, Limit: limit}
 	for _, x := range o.all {
@@ -104,7 +104,7 @@ func (o *oracle) total() PoolStats {
 // alone reports whether the cap of the agent replaces the default limit for x.
 func (o *oracle) alone(x *oracleOne) bool { return o.rule(x).unnamed && o.cap(x) != "" }
 
-// shown returns the figures of all pools and caps by name.
+// shown returns the figures for all pools and caps by name.
 func (o *oracle) shown() map[string]PoolStats {
 	out := map[string]PoolStats{}
 	for _, x := range o.all {
@@ -133,9 +133,9 @@ func (o *oracle) keptIn(pool string) (n int) {
 
 func hasRoom(s PoolStats) bool { return s.Limit <= 0 || s.InUse < s.Limit }
 
-// blocks returns the figures of the pool or cap that keeps x waiting, and a function that
-// reports whether another waiter belongs to the same pool or cap. If nothing keeps x
-// waiting, the figures have no name.
+// blocks returns the figures for the pool or cap that keeps x waiting, and a function that reports
+// whether another waiter belongs to the same pool or cap. If nothing keeps x waiting, the figures
+// have no name.
 func (o *oracle) blocks(x *oracleOne) (PoolStats, func(*oracleOne) bool) {
 	if s := o.poolStats(x); !o.kept[o.lane(x)] && s.Limit != -1 && s.InUse+o.keptIn(s.Name) >= s.Limit {
 		return s, func(y *oracleOne) bool { return o.pool(y) == s.Name }

@@ -286,13 +286,13 @@ func TestWaitersMoveToTheNewPoolByQueueTime(t *testing.T) {
 		require.Equal(t, i+1, place)
 	}
 	// A guest that comes now gets in line behind the other guests. The slot that holdY gives back
-	// goes to a guest that waits for x.
+	// goes to a guest that is waiting for x.
 	late := newGuest()
 	require.False(t, late.take(c, "p/y"))
 	holdY.leave(c)
 	requireHolds(t, c, w[0])
 
-	// Separate the pools again.
+	// The pools are separated again.
 	require.NoError(t, c.SetLimits(Limits{Default: 1, Model: map[string]int{"x": 2}}))
 	require.Equal(t, []PoolStats{{Name: "default p/y", Limit: 1, InUse: 1, Waiting: 3}, {Name: "model x", Limit: 2, InUse: 2, Waiting: 2}}, c.Pools())
 	requireHolds(t, c, w[1])

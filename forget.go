@@ -7,27 +7,27 @@ import (
 
 // ForgetOptions are the optional arguments of [BackgroundManager.Forget].
 type ForgetOptions struct {
-	// Force also deletes a task whose end has not been reported, one with tasks below it that are still
-	// needed, and one of an earlier process whose session did not stop. The end is then not reported any
-	// more, but a notice that was already made can still name the task. While a call of the client for
-	// the task has not returned, even Force does not delete the task.
+	// Force also deletes a task whose end has not been reported, one with tasks below it that are
+	// still needed, and one from an earlier process whose session did not stop. The end is then no
+	// longer reported, but a notice that has already been created can still name the task. Until
+	// every call to the client for the task has returned, even Force does not delete the task.
 	Force bool
 }
 
-// Forget deletes an ended task with its prompts and results, from memory and from the store. From then on,
-// the id is unknown, and the task cannot be resumed. A repeated tool call that launched the task launches
-// another one. Tasks that the task has launched stay. If the client is a [SessionForgetter], it is asked to
-// forget the session. Subscribers get [EventExpired].
+// Forget deletes an ended task with its prompts and results, from memory and from the store. From
+// then on, the id is unknown, and the task cannot be resumed. If the tool call that launched the
+// task is repeated, it launches another one. Tasks that the task launched are kept. If the client
+// is a [SessionForgetter], it is asked to forget the session. Subscribers get [EventExpired].
 //
-// With [Config].Store, Forget returns once the deletion is durable, and it also finds tasks that only the
-// store still contains. If the error matches [ErrStore], the deletion is not known to be durable; the text
-// says whether anything was deleted. A repeated call waits for the same deletion. If the store refuses to
-// delete the record, the task stays in the store as history.
+// With [Config].Store, Forget returns once the deletion is durable, and it also finds tasks that
+// only the store still contains. If the error matches [ErrStore], it is unknown whether the
+// deletion is durable; the message says whether anything was deleted. A repeated call waits for the
+// same deletion. If the store refuses to delete the record, the task stays in the store as history.
 //
 // The error matches [ErrUnknownTask], [ErrExpired] or [ErrNotDescendant] if the caller has no such
-// task, [ErrStillLive] if the task has not ended, [ErrNotStopped] if its session has not stopped, and
-// [ErrStillNeeded] if only Force deletes the task. If Forget returns one of these errors, it has deleted
-// nothing. Forget is safe for concurrent use.
+// task, [ErrStillLive] if the task has not ended, [ErrNotStopped] if its session has not stopped,
+// and [ErrStillNeeded] if the task can be deleted only with Force. If Forget returns one of these
+// errors, it has not deleted anything. Forget is safe for concurrent use.
 func (m *BackgroundManager) Forget(ctx context.Context, by Caller, id string, o ForgetOptions) error {
 	m.heard(by.Session)
 	if err := m.forget(ctx, by, id, o); err != nil {
@@ -47,7 +47,7 @@ func (m *BackgroundManager) forget(ctx context.Context, by Caller, id string, o 
 	var err error
 	m.update(func(st *state, now int64) {
 		var t *task
-		if gone = st.forgotten(id); gone != nil && gone.t.id() == id && descends(gone.t, by) { // an earlier call has deleted it
+		if gone = st.forgotten(id); gone != nil && gone.t.id() == id && descends(gone.t, by) { // an earlier call deleted it
 			return
 		}
 		gone = nil

@@ -131,7 +131,7 @@ func TestTasksBelowAForgottenTaskStay(t *testing.T) {
 	})
 }
 
-// A reader that has read the record before it was deleted must not bring the task back.
+// A reader that read the record before it was deleted must not bring back the task.
 func TestAForgottenTaskIsNotBroughtBackByASlowReader(t *testing.T) {
 	withHands(t, working(time.Second), bgagent.Config{RetainTasks: -1, Retention: time.Minute}, func(t *testing.T, m *bgagent.BackgroundManager, _ *storetest.Memory, h *hands) {
 		id := launch(t, m, "explore").ID
@@ -233,7 +233,7 @@ func TestAForgottenTaskIsOwedToNobody(t *testing.T) {
 	withHands(t, working(time.Second), bgagent.Config{Notify: box.notify}, func(t *testing.T, m *bgagent.BackgroundManager, _ *storetest.Memory, _ *hands) {
 		id := launch(t, m, "explore").ID
 		ended(t, m, id)
-		time.Sleep(5 * time.Second) // the notice about the first attempt was tried once
+		time.Sleep(5 * time.Second) // one delivery of the notice about the first attempt was tried
 		_, err := m.Resume(t.Context(), root, id, bgagent.ResumeInput{Prompt: "again"})
 		require.NoError(t, err)
 		_, err = m.Cancel(t.Context(), root, id, bgagent.CancelOptions{})

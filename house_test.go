@@ -15,7 +15,7 @@ import (
 
 // The tests in this file compare CONTRIBUTING.md with the source code.
 
-// roomless are the files that belong to no room.
+// roomless are the files that do not belong to any room.
 var roomless = []string{"doc.go", "invariants.go"}
 
 // quoted returns the words in backticks in the given column of the table that begins with the header. The
@@ -43,7 +43,8 @@ func quoted(t *testing.T, text, header string, column int) (rows [][]string) {
 	return rows
 }
 
-// without returns the names that match none of the patterns, and the patterns that match no name.
+// without returns the names that do not match any of the patterns, and the patterns that do not
+// match any name.
 func without(t *testing.T, names, patterns []string) (strangers, empty []string) {
 	t.Helper()
 	for _, n := range names {
@@ -59,7 +60,7 @@ func without(t *testing.T, names, patterns []string) (strangers, empty []string)
 	return strangers, empty
 }
 
-// sourceFiles returns the names of the root's files that are no tests.
+// sourceFiles returns the names of the root folder's files that are not tests.
 func sourceFiles(t *testing.T) []string {
 	t.Helper()
 	names, err := filepath.Glob("*.go")
@@ -116,7 +117,7 @@ func TestContributingNamesEveryFileOnce(t *testing.T) {
 	}
 }
 
-// A test that passes whatever the document says would be worth nothing.
+// A test that passes no matter what the document says would be worthless.
 func TestTheTableOfRoomsIsReallyRead(t *testing.T) {
 	text := "x\n| Room | Files |\n| --- | --- |\n| one | `a.go`, `b_*.go` |\n| two | `c.go` |\n\n| Room | `d.go` |\n"
 	rooms := quoted(t, text, "| Room |", 1)

@@ -13,7 +13,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// withSlots gives every manager that has only limits a source of slots that answers late.
+// withSlots gives every manager that is configured only with limits a source of slots that answers
+// late.
 var withSlots = flag.Bool("slots", false, "give every manager a source of slots that is not a ConcurrencyManager")
 
 // lateSource is a source of slots that grants each slot on another goroutine.
@@ -28,14 +29,15 @@ type lateHolder struct{ bgagent.SlotHolder }
 
 func (h lateHolder) SlotGranted() { go h.SlotHolder.SlotGranted() }
 
-// unlikeSlots are the tests that a manager with a source of slots does not pass, with the reason.
+// unlikeSlots lists the tests that a manager with a source of slots does not pass, each with the
+// reason.
 var unlikeSlots = map[string]string{
 	"TestQueueNamesTheCapThatATaskWaitsFor":                      "a source does not say which cap a request waits for",
 	"TestOneRootDoesNotHoldUpAnotherWithFairLimits":              "a source does not say which place a request has",
 	"TestDelegateAnswersAtOnceWithAPendingTaskAndItsPlaceInLine": "a source does not say which place a request has",
 }
 
-// useSlots gives the managers of the tests a source of slots, and leaves out the tests in unlikeSlots.
+// useSlots gives the tests' managers a source of slots, and leaves out the tests in unlikeSlots.
 func useSlots() {
 	inside.Slots = func(own any) any { return &lateSource{own.(*bgagent.ConcurrencyManager)} }
 	skip := "^(" + strings.Join(slices.Sorted(maps.Keys(unlikeSlots)), "|") + ")$"
@@ -47,8 +49,9 @@ func useSlots() {
 	}
 }
 
-// sourceAnswers waits until a source of slots has answered all requests. Without -slots, a task has its slot when
-// Launch returns. The function is for tests in a bubble that look at a task right after that.
+// sourceAnswers waits until a source of slots has answered all requests. Without -slots, a task has
+// its slot when Launch returns. sourceAnswers is for tests in a bubble that look at a task right
+// after that.
 func sourceAnswers() {
 	if *withSlots {
 		synctest.Wait()

@@ -12,9 +12,9 @@ import (
 	"github.com/bgagent/bgagent/internal/slots"
 )
 
-// front returns a ConcurrencyManager for a manager whose slots come from another source. It keeps the
-// cool-downs of the pools, and its other figures and its limits are those of the source. Its own limits are
-// unlimited, because the source applies the limits.
+// front returns a ConcurrencyManager for a manager whose slots come from another source. It keeps
+// track of the pools' cool-downs, and takes its other figures and the limits that it reports from
+// the source. Internally it has no limits, because the source applies them.
 func front(s SlotSource) (*ConcurrencyManager, error) {
 	l, err := s.Limits().normal()
 	if err != nil {
@@ -25,7 +25,7 @@ func front(s SlotSource) (*ConcurrencyManager, error) {
 	return c, nil
 }
 
-// unlimited assigns names to the pools of the rules, without their limits.
+// unlimited assigns names to pools like the rules, but without limits.
 type unlimited struct{ rules }
 
 func (l unlimited) Pool(space slots.Space, name string) (pool string, limit int, shared bool) {
@@ -35,8 +35,9 @@ func (l unlimited) Pool(space slots.Space, name string) (pool string, limit int,
 
 func (l unlimited) Caps() slots.Caps { return slots.Caps{} }
 
-// look reads the limits of the source c.from. If they have changed, the names move to the pools of the new
-// limits, together with their cool-downs. If the limits are wrong, the earlier ones stay.
+// look reads the limits of the source c.from. If they have changed, the names move to the pools of
+// the new limits, together with their cool-downs. If the limits are invalid, the earlier ones stay
+// in effect.
 func (c *ConcurrencyManager) look() Limits {
 	old := c.slots.Rules().(unlimited).Limits
 	l, err := c.from.Limits().normal()
@@ -74,8 +75,8 @@ func (l *Limits) ofPool(name string) int {
 	return l.Default
 }
 
-// poolsFrom returns the figures of the source c.from, with the cool-downs of c. The argument is the result of
-// the method "look".
+// poolsFrom returns the figures from the source c.from, with the cool-downs of c. The argument is
+// the result of c.look.
 func (c *ConcurrencyManager) poolsFrom(l Limits) []PoolStats {
 	out := slices.Clone(c.from.Pools())
 	for _, f := range c.slots.Pools() {
@@ -93,15 +94,17 @@ func (c *ConcurrencyManager) poolsFrom(l Limits) []PoolStats {
 	return out
 }
 
-// statsFrom returns the figures of the model's pool as the source c.from knows them, with its cool-down.
+// statsFrom returns the figures for the model's pool as known to the source c.from, with the pool's
+// cool-down.
 func (c *ConcurrencyManager) statsFrom(model string) PoolStats {
 	l := c.look()
 	name, _, _ := rules{l}.Pool(slots.Models, slots.Normal(model))
 	return c.statsOf(l, name)
 }
 
-// statsOf returns the figures of the pool with the given name as the source c.from knows them, with its
-// cool-down. The source may not know the pool, because nobody has a slot there or its figures are old.
+// statsOf returns the figures for the pool with the given name as known to the source c.from, with
+// the pool's cool-down. The source might not know the pool, because nobody has a slot there or its
+// figures are old.
 func (c *ConcurrencyManager) statsOf(l Limits, name string) PoolStats {
 	for _, p := range c.poolsFrom(l) {
 		if p.Name == name {

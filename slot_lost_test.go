@@ -12,13 +12,13 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestAResumedTaskKeepsWaitingIfTheEarlierAttemptLosesItsSlot loses the slot of an attempt that is being
-// stopped, while the next attempt of the task waits for the end of the first one.
+// TestAResumedTaskKeepsWaitingIfTheEarlierAttemptLosesItsSlot: an attempt loses its slot while it
+// is being stopped and the task's next attempt waits for it to end.
 func TestAResumedTaskKeepsWaitingIfTheEarlierAttemptLosesItsSlot(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &scriptedSource{auto: true}
 		f := &goRunner{run: func(_ context.Context, _ string, p bgagent.Prompt, _ *bgagent.Reporter) (bgagent.TurnEnd, error) {
-			time.Sleep(2 * time.Second) // even if the turn is to stop
+			time.Sleep(2 * time.Second) // even if the turn must stop
 			return bgagent.TurnEnd{Text: "ok"}, nil
 		}}
 		m := manage(t, f, bgagent.Config{Slots: s})
@@ -37,7 +37,7 @@ func TestAResumedTaskKeepsWaitingIfTheEarlierAttemptLosesItsSlot(t *testing.T) {
 	})
 }
 
-// slowStore is a store whose writes take a second once the test has begun to suspend the manager.
+// slowStore is a store whose writes take a second once the test begins to suspend the manager.
 type slowStore struct {
 	bgagent.Store
 	slow atomic.Bool
@@ -50,8 +50,8 @@ func (s *slowStore) Write(ctx context.Context, b *bgagent.StoreBatch) error {
 	return s.Store.Write(ctx, b)
 }
 
-// TestASuspendedTaskDoesNotEndBecauseItsSlotIsLost loses the slot while the manager writes what the next
-// process continues.
+// TestASuspendedTaskDoesNotEndBecauseItsSlotIsLost: the slot is lost while the manager writes the
+// records that the next process will continue.
 func TestASuspendedTaskDoesNotEndBecauseItsSlotIsLost(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &scriptedSource{auto: true}
@@ -78,7 +78,7 @@ func TestASuspendedTaskDoesNotEndBecauseItsSlotIsLost(t *testing.T) {
 	})
 }
 
-// TestSuspendReturnsOnceTheSourceHasAllSlotsBack has a source whose calls take some time.
+// TestSuspendReturnsOnceTheSourceHasAllSlotsBack uses a source whose calls take some time.
 func TestSuspendReturnsOnceTheSourceHasAllSlotsBack(t *testing.T) {
 	for _, takes := range []time.Duration{time.Second / 2, time.Hour} {
 		t.Run(takes.String(), func(t *testing.T) {
@@ -106,8 +106,8 @@ func TestSuspendReturnsOnceTheSourceHasAllSlotsBack(t *testing.T) {
 	}
 }
 
-// TestAParentWhoseSlotIsLostHasGotNothing loses the slot for the second turn of a task before the turn
-// begins. Its prompt is a notice or a message.
+// TestAParentWhoseSlotIsLostHasGotNothing: the slot for a task's second turn is lost before the
+// turn begins. The turn's prompt is a notice or a message.
 func TestAParentWhoseSlotIsLostHasGotNothing(t *testing.T) {
 	for _, prompt := range []string{"notice", "message"} {
 		t.Run(prompt, func(t *testing.T) {
@@ -159,8 +159,8 @@ func TestAParentWhoseSlotIsLostHasGotNothing(t *testing.T) {
 	}
 }
 
-// TestAPromptThatIsHandedOverAgainNeedsASlotOfItsOwn restarts the process after a prompt that the session
-// has not got. The slot of what may still run does not allow a turn.
+// TestAPromptThatIsHandedOverAgainNeedsASlotOfItsOwn restarts the process after a prompt that the
+// session did not get. The slot for work that might still be running does not allow a turn.
 func TestAPromptThatIsHandedOverAgainNeedsASlotOfItsOwn(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
 		w.cfg.Slots = &scriptedSource{auto: true}
@@ -178,7 +178,7 @@ func TestAPromptThatIsHandedOverAgainNeedsASlotOfItsOwn(t *testing.T) {
 		require.True(t, runs.Running)
 		runs.expire()
 		runs.h.SlotGranted()
-		time.Sleep(2 * time.Hour) // the time to live of the attempt stands still
+		time.Sleep(2 * time.Hour) // the attempt's time to live is paused
 		k := s.claim(t, 1)
 		require.Equal(t, 1, runs.releases())
 		require.Equal(t, bgagent.Running, get(t, m, first.ID).Status)

@@ -10,7 +10,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestASessionIsNotTouchedOnceItsSlotIsOver has a server that answers StartTurn after the slot is over.
+// TestASessionIsNotTouchedOnceItsSlotIsOver uses a server that answers StartTurn after the slot is
+// over.
 func TestASessionIsNotTouchedOnceItsSlotIsOver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &scriptedSource{auto: true}
@@ -26,7 +27,7 @@ func TestASessionIsNotTouchedOnceItsSlotIsOver(t *testing.T) {
 	})
 }
 
-// TestAnAbortEndsWithTheSlot has a server whose Abort does not return by itself.
+// TestAnAbortEndsWithTheSlot uses a server whose Abort does not return on its own.
 func TestAnAbortEndsWithTheSlot(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &scriptedSource{auto: true}

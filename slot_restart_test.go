@@ -9,8 +9,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestWhatGoesOnAfterARestartComesBeforeWhatWaits has a source with one slot. The attempt that goes on gives the slot
-// for its earlier turn back, and gets it for the next one.
+// TestWhatGoesOnAfterARestartComesBeforeWhatWaits uses a source with one slot. The attempt that
+// continues gives back the slot for its earlier turn, and gets it again for the next one.
 func TestWhatGoesOnAfterARestartComesBeforeWhatWaits(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
 		w.cfg.Slots = late(t, bgagent.Limits{Default: 1})

@@ -10,8 +10,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestATaskRunsAnotherOneIfTheSourceGrantsTheSlotInTime has a task that runs another task in the foreground. It holds
-// its own slot meanwhile, so it does not wait for long if no slot is free.
+// TestATaskRunsAnotherOneIfTheSourceGrantsTheSlotInTime: a task runs another task in the
+// foreground. Meanwhile it holds its own slot, so it does not wait for long if no slot is free.
 func TestATaskRunsAnotherOneIfTheSourceGrantsTheSlotInTime(t *testing.T) {
 	for name, after := range map[string]time.Duration{"in time": 900 * time.Millisecond, "too late": 1100 * time.Millisecond} {
 		t.Run(name, func(t *testing.T) {

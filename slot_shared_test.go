@@ -10,8 +10,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestAManagerAsksTheSourceOfTheManagerWhoseSlotsItShares gives a manager the ConcurrencyManager of
-// another one, whose slots come from a source.
+// TestAManagerAsksTheSourceOfTheManagerWhoseSlotsItShares: a manager uses the ConcurrencyManager of
+// another manager, whose slots come from a source.
 func TestAManagerAsksTheSourceOfTheManagerWhoseSlotsItShares(t *testing.T) {
 	for name, share := range map[string]func(*bgagent.ConcurrencyManager) bgagent.Config{
 		"Concurrency": func(c *bgagent.ConcurrencyManager) bgagent.Config { return bgagent.Config{Concurrency: c} },
@@ -44,7 +44,8 @@ type granted struct {
 func (g granted) SlotGranted()              { *g.all = append(*g.all, g.name) }
 func (g granted) SlotLost(time.Time, error) {}
 
-// TestARequestWithoutAQueueTimeIsQueuedWhenItIsMade has a request arrive later that was queued earlier.
+// TestARequestWithoutAQueueTimeIsQueuedWhenItIsMade: a request with an earlier queue time arrives
+// later.
 func TestARequestWithoutAQueueTimeIsQueuedWhenItIsMade(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, err := bgagent.NewConcurrencyManager(bgagent.Limits{Default: 1})
@@ -61,7 +62,7 @@ func TestARequestWithoutAQueueTimeIsQueuedWhenItIsMade(t *testing.T) {
 	})
 }
 
-// TestFiguresOfASourceHaveTheCoolDownsOfTheManager has a provider that refuses the first turn. The source
+// TestFiguresOfASourceHaveTheCoolDownsOfTheManager: the provider refuses the first turn. The source
 // does not know the pool.
 func TestFiguresOfASourceHaveTheCoolDownsOfTheManager(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -99,7 +100,8 @@ func TestFiguresOfASourceHaveTheCoolDownsOfTheManager(t *testing.T) {
 	})
 }
 
-// TestARequestTakesOverTheLimitsOfTheSource changes the limits of the source before a task asks for a slot.
+// TestARequestTakesOverTheLimitsOfTheSource changes the source's limits before a task asks for a
+// slot.
 func TestARequestTakesOverTheLimitsOfTheSource(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &scriptedSource{}
@@ -116,7 +118,8 @@ func TestARequestTakesOverTheLimitsOfTheSource(t *testing.T) {
 	})
 }
 
-// TestRequestsThatAreMadeTogetherAreAllInLineBeforeOneIsGranted has a root session that makes the first requests.
+// TestRequestsThatAreMadeTogetherAreAllInLineBeforeOneIsGranted: the first requests all come from
+// one root session.
 func TestRequestsThatAreMadeTogetherAreAllInLineBeforeOneIsGranted(t *testing.T) {
 	for _, c := range []struct {
 		limits bgagent.Limits
@@ -148,7 +151,8 @@ func TestRequestsThatAreMadeTogetherAreAllInLineBeforeOneIsGranted(t *testing.T)
 	}
 }
 
-// TestRequestsThatAreMadeTogetherGoToTheSource uses the ConcurrencyManager of a manager whose slots come from a source.
+// TestRequestsThatAreMadeTogetherGoToTheSource calls the ConcurrencyManager of a manager whose
+// slots come from a source.
 func TestRequestsThatAreMadeTogetherGoToTheSource(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &scriptedSource{}

@@ -8,75 +8,76 @@ import (
 	"github.com/bgagent/bgagent/internal/slots"
 )
 
-// SlotSource grants slots to managers, possibly of several processes. A [BackgroundManager] takes its
-// slots from Config.Slots. A [*ConcurrencyManager] is a SlotSource for one process. The package slottest
-// checks implementations.
+// SlotSource grants slots to managers, possibly in several processes. A [BackgroundManager] takes
+// its slots from Config.Slots. A [*ConcurrencyManager] is a SlotSource for one process. The package
+// slottest checks implementations.
 //
-// All methods must be safe for concurrent use, and must not block. Request and Release may call holders
-// before they return, also holders of other requests.
+// All methods must be safe for concurrent use, and must not block. Request and Release can call
+// holders before they return, including the holders of other requests.
 //
-// A source whose limits can be changed has the method SetLimits(Limits) error, which
-// [ConcurrencyManager.SetLimits] of the manager's Concurrency calls. Limits may change at any time; a
-// manager reads them again before its requests and before it shows figures.
+// If a source's limits can be changed, the source has the method SetLimits(Limits) error. It is
+// called by [ConcurrencyManager.SetLimits] of the manager's Concurrency. Limits can change at any
+// time; a manager reads them again before its requests and before it shows figures.
 type SlotSource interface {
-	// Request asks for a slot and returns at once. If the slot is free, it may be granted before
-	// Request returns. The result is never nil. A source that no longer grants slots returns a claim and
-	// calls SlotLost.
+	// Request asks for a slot and returns at once. If the slot is free, it can be granted before
+	// Request returns. The result must not be nil. A source that no longer grants slots returns a
+	// claim and calls SlotLost.
 	Request(r SlotRequest, h SlotHolder) SlotClaim
 
-	// Limits returns the limits that apply. The caller does not change the maps of the result.
+	// Limits returns the limits that apply. The caller must not change the maps in the result.
 	Limits() Limits
 
-	// Pools returns the figures of all pools and caps, as [ConcurrencyManager.Pools] does. They count
-	// the slots of all users of the source, and may be a few seconds old.
+	// Pools returns the figures for all pools and caps, as [ConcurrencyManager.Pools] does. They
+	// count the slots of all users of the source, and can be a few seconds old.
 	Pools() []PoolStats
 }
 
-// SlotRequest describes for what a slot is requested. The names need not be in lower case.
+// SlotRequest describes what a slot is requested for. The names do not have to be in lower case.
 type SlotRequest struct {
-	Model string // determines the pool; empty if the model is not known
+	Model string // determines the pool; empty if the model is unknown
 	Agent string // counts towards the agent's cap, and determines the pool if Model is empty
 	Root  string // root session, for Limits.Fair
 
-	// Head puts the request before all requests without it. Among the requests with Head, and among
-	// those without, an earlier time Queued comes first. The zero Queued means the time of the call.
+	// Head puts the request before all requests without Head. Among the requests with Head, and
+	// among those without, earlier Queued times come first. The zero Queued means the time of the
+	// call.
 	Head   bool
 	Queued time.Time
 
-	// Running means that the slot is for work that an earlier process has begun and that may still run.
-	// The source grants the slot at once, even above the limits. The manager begins nothing with this
-	// slot and does not call MayBegin: before it continues with a host call that begins something, it
-	// releases the slot and makes an ordinary request with Head.
+	// Running means that the slot is for work that an earlier process began and that might still be
+	// running. The source grants the slot at once, even above the limits. The manager does not
+	// begin work with this slot and does not call MayBegin: before it makes a host call that begins
+	// work, it releases the slot and makes an ordinary request with Head.
 	Running bool
 }
 
-// SlotHolder is told what becomes of a request. A source must not call it while it holds a lock that its own
-// methods need, because a holder may call Release, Limits and Pools. The methods of a holder must not
-// block. They may be called before Request has returned, and a call that has begun before Release can come
-// after it. If the slot was granted and is lost, SlotGranted has returned before SlotLost is called. If only
-// the place in line is lost, SlotGranted is never called.
+// SlotHolder is told what becomes of a request. A source must not call it while it holds a lock
+// that its own methods need, because a holder can call Release, Limits and Pools. A holder's
+// methods must not block. They can be called before Request returns, and a call that began before
+// Release can still be running after it. If a slot that was granted is lost, SlotGranted must
+// return before SlotLost is called. If only the place in line is lost, SlotGranted is never called.
 type SlotHolder interface {
 	// SlotGranted is called at most once, when the slot is granted.
 	SlotGranted()
 
 	// SlotLost is called at most once, if the source cannot keep the slot or the place in line. All
-	// work with the slot must have stopped at the given time, because others can get the slot then.
-	// The error says why; nil counts as ErrSlotLost. The claim must still be released, once the work has
-	// stopped. A manager also releases it at the given time if the work could not be stopped; such work
-	// counts in Figures.OverLimit.
+	// work with the slot must have stopped by the given time, because others can get the slot then.
+	// The error says why the slot was lost; nil counts as ErrSlotLost. The claim must still be
+	// released once the work has stopped. If the work could not be stopped, a manager also releases
+	// the claim at the given time; such work counts in Figures.OverLimit.
 	SlotLost(until time.Time, why error)
 }
 
 // SlotClaim is a request for a slot, and later the slot. Its methods are safe for concurrent use.
 type SlotClaim interface {
-	// Release gives back the slot, or the place in line. Further calls do nothing. Release may be called
-	// after SlotLost, and from within the methods of a holder.
+	// Release gives back the slot or the place in line. Further calls do nothing. Release can be
+	// called after SlotLost, and from within a holder's methods.
 	Release()
 
-	// MayBegin reports whether work may begin now with the slot. It must be called right before. If
-	// the result is false for a slot that was granted and not released, it stays false, and
-	// [SlotHolder].SlotLost is called. This does not hold for requests with Running, for which the result
-	// has no meaning.
+	// MayBegin reports whether work may now begin with the slot. It must be called right before the
+	// work begins. If the result is false for a slot that was granted and not released, it stays
+	// false, and [SlotHolder].SlotLost is called. For requests with Running, the result has no
+	// meaning.
 	MayBegin() bool
 }
 
@@ -97,8 +98,8 @@ type ownClaim struct {
 	released bool
 }
 
-// Request asks for a slot and implements [SlotSource]. Slots of a ConcurrencyManager are never lost. The
-// holder is called by the goroutine that frees the slot, or by Request itself.
+// Request asks for a slot and implements [SlotSource]. A ConcurrencyManager's slots are never lost.
+// The holder is called by the goroutine that frees the slot, or by Request itself.
 func (c *ConcurrencyManager) Request(r SlotRequest, h SlotHolder) SlotClaim {
 	if c.from != nil {
 		return c.from.Request(r, h)
@@ -115,10 +116,10 @@ func (c *ConcurrencyManager) Request(r SlotRequest, h SlotHolder) SlotClaim {
 	return k
 }
 
-// RequestAll makes several requests. All of them are in line before the first one gets a slot. With
-// [Limits].Fair, each root session then has its turn, while with Request, the root session of the first
-// requests would get all free slots. The holder and the claim of requests[i] are holders[i] and the claim with
-// the index i of the result. Requests with Running are granted first.
+// RequestAll makes several requests. All of them are in line before the first one gets a slot.
+// Therefore, with [Limits].Fair, each root session has its turn. With separate calls to Request,
+// the root session of the first requests would get all free slots. The holder for requests[i] is
+// holders[i], and its claim has the index i in the result. Requests with Running are granted first.
 func (c *ConcurrencyManager) RequestAll(requests []SlotRequest, holders []SlotHolder) []SlotClaim {
 	claims := make([]SlotClaim, len(requests))
 	joins := make([]slots.Join, 0, len(requests))
@@ -140,7 +141,7 @@ func (c *ConcurrencyManager) RequestAll(requests []SlotRequest, holders []SlotHo
 	return claims
 }
 
-// newClaim returns a claim that is not in line yet, and what the slots need to put it there.
+// newClaim returns a claim that is not yet in line, and the data that is needed to put it there.
 func (c *ConcurrencyManager) newClaim(r *SlotRequest, h SlotHolder) (*ownClaim, slots.Join) {
 	if h == nil {
 		panic("bgagent: a request needs a SlotHolder")
@@ -191,7 +192,7 @@ func (k *ownClaim) Release() {
 	slots.Tell(next, more)
 }
 
-// requestRoots holds the root sessions of requests to a ConcurrencyManager by their names. The zero value
+// requestRoots holds the root sessions of requests to a ConcurrencyManager, by name. The zero value
 // is ready for use.
 type requestRoots struct {
 	mu  sync.Mutex

@@ -21,7 +21,7 @@ type scriptedSource struct {
 	auto   bool // grant each slot at once
 	panics bool
 	none   bool          // Request returns no claim
-	takes  time.Duration // time that Release takes
+	takes  time.Duration // how long Release takes
 	limits *bgagent.Limits
 }
 
@@ -64,7 +64,7 @@ func (s *scriptedSource) Pools() []bgagent.PoolStats {
 	return []bgagent.PoolStats{{Name: "agent worker", Limit: 2, InUse: 2, Waiting: 7}}
 }
 
-// claim returns the claim with the given number once there is no more to do.
+// claim returns the claim with the given number once all goroutines are idle.
 func (s *scriptedSource) claim(t *testing.T, i int) *scriptedClaim {
 	t.Helper()
 	synctest.Wait()
@@ -109,7 +109,7 @@ func (k *scriptedClaim) releases() int {
 
 var errCut = fmt.Errorf("%w: the connection is cut", bgagent.ErrSlotLost)
 
-// lose tells the holder that its slot is lost in the given time.
+// lose tells the holder that its slot will be lost after the given time.
 func (k *scriptedClaim) lose(in time.Duration) {
 	k.expire()
 	k.h.SlotLost(time.Now().Add(in), errCut)
@@ -173,7 +173,8 @@ func TestALostSlotEndsTheAttemptAndStopsItsSession(t *testing.T) {
 	})
 }
 
-// TestASessionThatOutlivesItsSlotIsCounted has a session that does not stop before its slot is over.
+// TestASessionThatOutlivesItsSlotIsCounted uses a session that does not stop before its slot is
+// over.
 func TestASessionThatOutlivesItsSlotIsCounted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &scriptedSource{auto: true}
@@ -227,7 +228,7 @@ func TestALostPlaceInLineEndsThePendingTask(t *testing.T) {
 	})
 }
 
-// TestNoCallBeginsWithASlotThatIsLost loses the slot before the source can say so.
+// TestNoCallBeginsWithASlotThatIsLost: the slot is lost before the source can report it.
 func TestNoCallBeginsWithASlotThatIsLost(t *testing.T) {
 	for _, call := range []string{"create", "run", "start"} {
 		t.Run(call, func(t *testing.T) {
@@ -269,10 +270,10 @@ func TestNoCallBeginsWithASlotThatIsLost(t *testing.T) {
 				synctest.Wait()
 				require.Equal(t, want, begun)
 				require.Equal(t, 1, k.releases())
-				k.h.SlotLost(time.Now(), errCut) // which changes nothing
+				k.h.SlotLost(time.Now(), errCut) // this does not change anything
 				synctest.Wait()
 
-				if call == "run" { // the session has not got the prompt
+				if call == "run" { // the session did not get the prompt
 					_, err := m.Resume(t.Context(), bgagent.Caller{Session: "root"}, task.ID, bgagent.ResumeInput{Prompt: "second"})
 					require.NoError(t, err)
 					s.claim(t, 1).h.SlotGranted()
@@ -284,7 +285,7 @@ func TestNoCallBeginsWithASlotThatIsLost(t *testing.T) {
 	}
 }
 
-// lateCreator is a server that calls a function after it has created a session.
+// lateCreator is a server that calls a function after it creates a session.
 type lateCreator struct {
 	*server
 	created func()
@@ -308,7 +309,7 @@ func TestASourceThatPanicsEndsTheTask(t *testing.T) {
 	})
 }
 
-// TestTheNextTurnOfATaskIsRequestedAtTheHead lets a task wait for one of its own.
+// TestTheNextTurnOfATaskIsRequestedAtTheHead makes a task wait for one of its own tasks.
 func TestTheNextTurnOfATaskIsRequestedAtTheHead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &scriptedSource{auto: true}
@@ -335,7 +336,8 @@ func TestTheNextTurnOfATaskIsRequestedAtTheHead(t *testing.T) {
 	})
 }
 
-// TestSessionsOfAnEarlierProcessCountAtOnce restarts the manager while a session of a server runs.
+// TestSessionsOfAnEarlierProcessCountAtOnce restarts the manager while a session is running on a
+// server.
 func TestSessionsOfAnEarlierProcessCountAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		memory := &storetest.Memory{}
@@ -369,7 +371,7 @@ func TestCloseGivesAllSlotsBackToTheSource(t *testing.T) {
 		s.claim(t, 1)
 		s.claim(t, 0).h.SlotGranted()
 		synctest.Wait()
-		_ = m.Close(t.Context()) // the notices stay owed
+		_ = m.Close(t.Context()) // the notices are never delivered
 		require.Equal(t, 1, s.claim(t, 0).releases())
 		require.Equal(t, 1, s.claim(t, 1).releases())
 	})

@@ -3,8 +3,8 @@ package bgagent
 // The code in this file deletes ended tasks on request. Unlike a task that expires, a deleted task leaves
 // neither a tombstone nor a record in the store.
 
-// forgetTask deletes an ended task. With a store, it returns the mark of the deletion, which is durable once
-// the store no longer has the record.
+// forgetTask deletes an ended task. With a store, it returns the mark for the deletion, which is
+// durable once the store no longer has the record.
 func (st *state) forgetTask(t *task, force bool, now int64) (gone *mark, err error) {
 	switch {
 	case !st.hasEnded(t):
@@ -17,14 +17,15 @@ func (st *state) forgetTask(t *task, force bool, now int64) (gone *mark, err err
 		return nil, st.overError()
 	}
 	st.settleTask(t, NoticeGivenUp, now)
-	t.up.unpackTask(t) // earlier attempts can still be owed
+	t.up.unpackTask(t) // ends of earlier attempts might not be reported yet
 	t.up.forgetDebts(t, NoticeGivenUp)
 	t.up.compact()
 	st.drop(t, false, false)
 	return st.deleteRecord(t), nil
 }
 
-// removeSession forgets the session of a deleted task. It does what bury and dropTomb do for others.
+// removeSession forgets a deleted task's session. It does what bury and dropTomb do for expired
+// tasks.
 func (st *state) removeSession(t *task) {
 	if s := t.sess; s != nil {
 		st.orphan(t)
@@ -35,8 +36,8 @@ func (st *state) removeSession(t *task) {
 	st.releaseKind(t.kind)
 }
 
-// isNeeded reports whether somebody still needs the record of the ended task: a session that has not been
-// told of an end, or a task below it.
+// isNeeded reports whether the record of the ended task is still needed, either because a session
+// has not been told about an end, or because of a task below it.
 func (st *state) isNeeded(t *task) bool {
 	if t.notice == NoticeOwed || t.is(flagReclaimable) || t.owesPast() || st.isHanded(t, t.no) {
 		return true
@@ -72,16 +73,16 @@ func (st *state) deleteRecord(t *task) *mark {
 	return m
 }
 
-// notDeleted is called when the store refuses to delete a record. The task stays out of memory, and its last
-// record is written, so that the store shows it as history.
+// notDeleted is called when the store refuses to delete a record. The task is not brought back into
+// memory, and its last record is written, so that the store shows it as history.
 func (st *state) notDeleted(m *mark) {
 	m.gone, m.last, m.taken = false, "", 0
 	st.storing.change(m)
 	st.storeLater()
 }
 
-// forgotten returns the mark of a task that was deleted, if its deletion is not durable yet. The argument
-// "ref" is the id of the task or of its session.
+// forgotten returns the mark of a deleted task whose deletion is not yet durable. The argument ref
+// is the id of the task or of its session.
 func (st *state) forgotten(ref string) *mark {
 	if st.storing != nil {
 		for _, m := range st.storing.last {

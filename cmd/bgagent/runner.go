@@ -172,7 +172,7 @@ func (r *runner) leave() {
 	leave()
 }
 
-// leave kills all processes below the program and exits it.
+// leave kills all processes below this program and exits.
 func leave() {
 	children.Kill(killTime)
 	os.Exit(exitInterrupted)

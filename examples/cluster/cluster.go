@@ -19,8 +19,8 @@ import (
 	bgnats "github.com/bgagent/bgagent/nats"
 )
 
-// runServer runs a NATS server with the configuration file until the standard input ends. It stands for
-// the command "nats-server -c FILE".
+// runServer runs a NATS server with the configuration file until standard input ends. It takes the
+// place of the command "nats-server -c FILE".
 func runServer(file string) error {
 	o, err := server.ProcessConfigFile(file)
 	if err != nil {
@@ -36,7 +36,7 @@ func runServer(file string) error {
 		return errors.New("the server is not ready")
 	}
 	fmt.Println("ready")
-	_, _ = io.Copy(io.Discard, os.Stdin) // it has no content
+	_, _ = io.Copy(io.Discard, os.Stdin) // standard input has no content
 	s.Shutdown()
 	s.WaitForShutdown()
 	return nil
@@ -57,7 +57,7 @@ cluster {
 }
 `
 
-// cluster is the servers and workers.
+// cluster holds the servers and workers.
 type cluster struct {
 	plan    plan
 	dir     string
@@ -129,7 +129,8 @@ func (c *cluster) connect() (*nats.Conn, error) {
 	return nats.Connect(c.url, nats.MaxReconnects(-1), nats.ReconnectWait(100*time.Millisecond))
 }
 
-// freePorts returns ports that nobody uses now. The servers must know the ports of each other.
+// freePorts returns ports that are not in use now. They are chosen in advance because the servers
+// must know each other's ports.
 func freePorts(n int) (ports []int, err error) {
 	for range n {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -142,10 +143,10 @@ func freePorts(n int) (ports []int, err error) {
 	return ports, nil
 }
 
-// within is the time in which something must happen.
+// within is the time limit for waiting.
 const within = 5 * time.Minute
 
-// until waits until the condition holds. If a worker ends meanwhile, it returns an error.
+// until waits until the condition holds. If a worker exits in the meantime, it returns an error.
 func (c *cluster) until(what string, f func() bool) error {
 	for over := time.Now().Add(within); !f(); time.Sleep(20 * time.Millisecond) {
 		for _, p := range c.workers {
@@ -167,8 +168,9 @@ func (c *cluster) untilEnded(n int) error {
 	return c.until(fmt.Sprint(n, " bodies have ended"), func() bool { return c.log.count("end") >= n })
 }
 
-// killWorker kills a worker that runs bodies: the one that grants the slots of all, or another one. It starts the worker again, which
-// finds its tasks on the servers and continues them.
+// killWorker kills a worker that runs bodies: either the one that grants slots to all workers, or
+// another one. It then restarts the worker, which finds its tasks on the servers and continues
+// them.
 func (c *cluster) killWorker(say func(string, ...any), allocator bool) error {
 	i, soon := 0, time.Now().Add(5*time.Second)
 	err := c.until("a worker can be killed", func() bool {
@@ -178,7 +180,7 @@ func (c *cluster) killWorker(say func(string, ...any), allocator bool) error {
 				i, most = j, n
 			}
 		}
-		return most > 0 || most == 0 && time.Now().After(soon) // it may have no tasks left
+		return most > 0 || most == 0 && time.Now().After(soon) // it might have no tasks left
 	})
 	if err != nil {
 		return err
@@ -203,8 +205,8 @@ func (c *cluster) isAllocator(p *process) (is bool) {
 	return is
 }
 
-// killServer kills the server that leads the stream of the slots. It waits until some more bodies have ended
-// without it, and starts it again.
+// killServer kills the server that leads the stream with the slots. It waits until some more bodies
+// have ended without this server, and restarts it.
 func (c *cluster) killServer(ctx context.Context, say func(string, ...any), bodies int) error {
 	if err := c.untilCurrent(ctx); err != nil {
 		return err
@@ -231,7 +233,8 @@ func (c *cluster) killServer(ctx context.Context, say func(string, ...any), bodi
 	return c.servers[i].untilReady()
 }
 
-// untilCurrent waits until all servers have all messages. Only then may one of them fail.
+// untilCurrent waits until all servers have all messages. Only then can the cluster survive the
+// loss of one of them.
 func (c *cluster) untilCurrent(ctx context.Context) error {
 	return c.until("all servers have all messages", func() bool {
 		names := c.js.StreamNames(ctx)
@@ -252,7 +255,7 @@ func (c *cluster) untilCurrent(ctx context.Context) error {
 	})
 }
 
-// endWorkers lets the workers end, so that their stores can be opened by another process.
+// endWorkers lets the workers exit, so that another process can open their stores.
 func (c *cluster) endWorkers() (err error) {
 	for _, p := range c.workers {
 		err = errors.Join(err, p.end())
@@ -260,7 +263,7 @@ func (c *cluster) endWorkers() (err error) {
 	return err
 }
 
-// record is a task in the record.
+// record is a task as recorded on the servers.
 type record struct {
 	task   bgagent.Task
 	result string
@@ -301,11 +304,11 @@ func (c *cluster) records(ctx context.Context) (all []record, err error) {
 
 // store returns the store of a worker.
 func store(nc *nats.Conn, worker string) *bgnats.Store {
-	// Grace is short, because a worker is started only after it has died.
+	// Grace is short, because a worker is restarted only after it has died.
 	return bgnats.NewStore(nc, "worker-"+worker, bgnats.StoreOptions{Replicas: 3, Grace: time.Second})
 }
 
-// close ends what still runs, and deletes the files.
+// close stops all processes that are still running, and deletes the files.
 func (c *cluster) close() (err error) {
 	for _, p := range c.workers {
 		if p != nil {

@@ -12,20 +12,19 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// body is one call of a task's function. The stamps of its begin and its end are from the clock of the machine.
+// body is one call to a task's function. Its begin and end times come from the machine's clock.
 type body struct {
 	title, pool string
 	begin, end  int64
 }
 
-// unfinished returns the bodies of the process that have begun and not ended, by the titles of their tasks.
+// unfinished returns the process's bodies that have begun but not ended, by task title.
 func unfinished(log []line, of *process) map[string]body {
 	_, open := bodies(log)
 	return open[of]
 }
 
-// bodies returns the bodies that have ended, and those that have not, by their process and the titles of their
-// tasks.
+// bodies returns the bodies that have ended, and those that have not, by process and task title.
 func bodies(log []line) (ended []body, open map[*process]map[string]body) {
 	open = map[*process]map[string]body{}
 	for _, x := range log {
@@ -36,7 +35,7 @@ func bodies(log []line) (ended []body, open map[*process]map[string]body) {
 			open[x.life] = map[string]body{}
 		}
 		title, pool := x.words[1], x.words[2]
-		stamp, _ := strconv.ParseInt(x.words[3], 10, 64) // the worker has printed it
+		stamp, _ := strconv.ParseInt(x.words[3], 10, 64) // the worker printed it
 		if x.words[0] == "begin" {
 			open[x.life][title] = body{title: title, pool: pool, begin: stamp}
 			continue
@@ -49,7 +48,7 @@ func bodies(log []line) (ended []body, open map[*process]map[string]body) {
 	return ended, open
 }
 
-// most returns how many bodies of the pool have run at the same time.
+// most returns the largest number of the pool's bodies that ran at the same time.
 func most(all []body, pool string) (most int) {
 	type change struct {
 		at int64
@@ -70,8 +69,8 @@ func most(all []body, pool string) (most int) {
 	return most
 }
 
-// judge compares what the workers have said with the limits and with the record on the servers. It does not ask
-// the library whether it has kept the limits.
+// judge compares what the workers printed with the limits and with the records on the servers. It
+// does not ask the library whether the limits were kept.
 func judge(w io.Writer, log []line, records []record) error {
 	var wrong []error
 	complain := func(format string, args ...any) { wrong = append(wrong, fmt.Errorf(format, args...)) }
@@ -84,7 +83,7 @@ func judge(w io.Writer, log []line, records []record) error {
 				complain("the body of %s has never ended", title)
 			}
 			cut++
-			b.end = life.killed.UnixNano() // it has ended a moment earlier
+			b.end = life.killed.UnixNano() // it ended a moment earlier
 			all = append(all, b)
 		}
 	}
@@ -98,7 +97,7 @@ func judge(w io.Writer, log []line, records []record) error {
 	}
 	fmt.Fprintf(w, "  %d bodies began. %d of them ended, and %d were cut off by a kill and repeated.\n", len(all), ended, cut)
 
-	done := map[string]int{} // ends of each task in the record
+	done := map[string]int{} // number of recorded ends, by task
 	completed, lostSlot := 0, 0
 	for _, r := range records {
 		t := r.task
@@ -115,13 +114,13 @@ func judge(w io.Writer, log []line, records []record) error {
 		}
 		done[t.ID]++
 	}
-	accepted := map[string]string{} // the parent of each task
+	accepted := map[string]string{} // parent of each task
 	for _, x := range log {
 		if x.words[0] == "accepted" {
 			accepted[x.words[1]] = x.words[2]
 		}
 	}
-	told, parents := map[string]map[string]bool{}, map[string]bool{} // the ids under which each task was told
+	told, parents := map[string]map[string]bool{}, map[string]bool{} // ids under which each task was reported
 	for _, x := range log {
 		if x.words[0] != "told" {
 			continue

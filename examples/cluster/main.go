@@ -1,8 +1,9 @@
-// Command cluster shows limits and tasks on several processes. It starts three NATS servers and three
-// worker processes on this machine. The workers share pools of 2, 3 and 5 slots, and each keeps its tasks
-// on the servers. In the middle of the work, the program kills a worker and the server that leads the
-// slots, both with SIGKILL, and starts them again. Finally, a judge checks from outside that the limits held
-// and that no task was lost or ended twice. If this is not the case, it exits with code 1.
+// Command cluster demonstrates limits and tasks that span several processes. It starts three NATS
+// servers and three worker processes on this machine. The workers share pools of 2, 3 and 5 slots,
+// and each keeps its tasks on the servers. In the middle of the work, the program kills a worker
+// and the server that leads the stream with the slots, both with SIGKILL, and restarts them.
+// Finally, a judge checks from outside that the limits held and that no task was lost or ended
+// twice. If this is not the case, the program exits with code 1.
 package main
 
 import (
@@ -17,8 +18,8 @@ import (
 
 // plan is what a run does.
 type plan struct {
-	tasks int // number of tasks of all workers
-	kills int // number of workers that are killed, and of servers; with more kills, each task takes longer
+	tasks int // total number of tasks of all workers
+	kills int // number of workers that are killed, and also of servers; with more kills, each task takes longer
 }
 
 const workers = 3

@@ -17,13 +17,13 @@ import (
 const (
 	roleVariable = "CLUSTER_ROLE" // "server" or "worker"
 	nameVariable = "CLUSTER_NAME" // the configuration file of a server; the number of a worker
-	urlVariable  = "CLUSTER_URL"  // the addresses of the servers
+	urlVariable  = "CLUSTER_URL"  // the servers' addresses
 
-	tasksVariable = "CLUSTER_TASKS" // the number of tasks of all workers
+	tasksVariable = "CLUSTER_TASKS" // the total number of tasks of all workers
 	slowVariable  = "CLUSTER_SLOW"  // how many times longer than usual a task takes
 )
 
-// line is a line that a process has written.
+// line is a line that a process wrote.
 type line struct {
 	life  *process
 	words []string
@@ -47,7 +47,7 @@ func (l *lines) all() []line {
 	return slices.Clone(l.log)
 }
 
-// count returns how many tasks have a line that begins with the word.
+// count returns the number of tasks with a line that begins with the word.
 func (l *lines) count(word string) int {
 	tasks := map[string]bool{}
 	for _, x := range l.all() {
@@ -58,7 +58,8 @@ func (l *lines) count(word string) int {
 	return len(tasks)
 }
 
-// finished returns the number of processes that live and have said that all their tasks have ended.
+// finished returns the number of living processes that have reported that all their tasks have
+// ended.
 func (l *lines) finished() (n int) {
 	for _, x := range l.all() {
 		if x.words[0] == "finished" && x.life.killed.IsZero() {
@@ -72,10 +73,10 @@ func (l *lines) finished() (n int) {
 type process struct {
 	name   string
 	cmd    *exec.Cmd
-	in     io.Closer     // the process ends when its standard input ends
+	in     io.Closer     // the process exits when its standard input ends
 	ready  chan struct{} // closed when the process has written its first line
 	ended  chan struct{} // closed when all its lines have been read
-	killed time.Time     // when it was certainly dead; zero if it was not killed
+	killed time.Time     // when it was known to be dead; zero if it was not killed
 }
 
 // start runs this program in another role.
@@ -122,15 +123,15 @@ func (p *process) untilReady() error {
 	return fmt.Errorf("%s does not start", p.name)
 }
 
-// kill ends the process with SIGKILL: it can neither finish nor save anything.
+// kill kills the process with SIGKILL, so the process can neither finish nor save anything.
 func (p *process) kill() {
-	_ = p.cmd.Process.Kill() // it may have ended already
+	_ = p.cmd.Process.Kill() // it might have exited already
 	<-p.ended
 	_ = p.cmd.Wait() // it was killed, or was waited for already
 	p.killed = time.Now()
 }
 
-// end lets the process end by itself.
+// end lets the process exit on its own.
 func (p *process) end() error {
 	err := p.in.Close()
 	select {

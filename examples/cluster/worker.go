@@ -17,15 +17,15 @@ import (
 	bgnats "github.com/bgagent/bgagent/nats"
 )
 
-// limits are the limits of all workers together.
+// limits are the limits for all workers together.
 var limits = map[string]int{"two": 2, "three": 3, "five": 5}
 
-// lease is the time after which the slots of a dead worker are granted to others. It is longer than twice
-// the time that the servers need to replace their leader.
+// lease is how long a worker can be dead before its slots are granted to others. It is more than
+// twice as long as the servers need to replace their leader.
 const lease = 20 * time.Second
 
-// poolOf returns the model of a task, which is also the name of its pool. The pools get work that takes
-// about the same time.
+// poolOf returns the model of a task, which is also the name of its pool. The work is distributed
+// so that all pools need about the same time.
 func poolOf(n int) string {
 	switch n % 10 {
 	case 0, 1:
@@ -46,8 +46,8 @@ func howLong(n int) time.Duration {
 
 func answer(title string) string { return "The answer to " + title + "." }
 
-// stdout is where a worker says what happens. The lines are written as a whole, so a line is lost only if what
-// it says has not been seen by anybody.
+// stdout guards standard output, where a worker reports what happens. Lines are written as a whole,
+// so a line is lost only if nobody has seen what it reports.
 var stdout sync.Mutex
 
 func tell(words ...any) {
@@ -56,8 +56,8 @@ func tell(words ...any) {
 	fmt.Println(words...)
 }
 
-// runWorker is a worker. If its store is empty, it launches its share of the tasks. Otherwise, an earlier process of the same
-// worker has died, and its tasks are continued.
+// runWorker runs a worker. If its store is empty, it launches its share of the tasks. Otherwise, an
+// earlier process of the same worker died, and its tasks are continued.
 func runWorker(ctx context.Context, name string) error {
 	tasks, err := strconv.Atoi(os.Getenv(tasksVariable))
 	if err != nil {
@@ -117,7 +117,7 @@ func newSlots(ctx context.Context, nc *nats.Conn) (*bgnats.Slots, error) {
 	return bgnats.NewSlots(ctx, nc, "agents", bgnats.SlotOptions{Limits: bgagent.Limits{Model: limits}, Lease: lease, Replicas: 3})
 }
 
-// watch says whether this worker grants the slots of all.
+// watch prints whether this worker grants slots to all workers.
 func watch(slots *bgnats.Slots) {
 	for was := false; ; time.Sleep(100 * time.Millisecond) {
 		if is := slots.IsAllocator(); is != was {
@@ -127,7 +127,8 @@ func watch(slots *bgnats.Slots) {
 	}
 }
 
-// newManager creates the manager. The servers may have no leader now, so it tries again.
+// newManager creates the manager. The servers might not have a leader at the moment, so newManager
+// tries again.
 func newManager(ctx context.Context, nc *nats.Conn, name string, slots *bgnats.Slots, slow time.Duration) (m *bgagent.BackgroundManager, err error) {
 	client := inproc.New(map[string]inproc.Agent{"worker": func(ctx context.Context, t *inproc.Turn) (string, error) {
 		return work(ctx, t, slow)
@@ -154,7 +155,7 @@ func newManager(ctx context.Context, nc *nats.Conn, name string, slots *bgnats.S
 	return m, err
 }
 
-// work is the body of a task. It stamps when it begins and ends.
+// work is the body of a task. It reports when it begins and ends.
 func work(ctx context.Context, t *inproc.Turn, slow time.Duration) (string, error) {
 	var n int
 	if _, err := fmt.Sscan(t.Prompt.Text, &n); err != nil {
