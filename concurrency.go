@@ -36,7 +36,7 @@ import (
 // cools down, a timer of package time runs.
 type ConcurrencyManager struct {
 	slots *slots.Manager
-	epoch time.Time   // time from which the times of cool-downs count
+	epoch time.Time   // start of the time scale for cool-downs
 	timer *time.Timer // ends the next cool-down; nil until the first one; guarded by the lock of slots
 	from  SlotSource  // source whose figures this ConcurrencyManager shows; nil if it grants slots itself
 	roots requestRoots

@@ -11,7 +11,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// The updates of a call, as the agents send them. ID, INPUT and RESULT are replaced.
+// callUpdates holds the updates about a call, as the agents send them. ID, INPUT and RESULT are
+// replaced.
 var callUpdates = map[string][]string{
 	"claude-agent-acp": {
 		`{"sessionUpdate":"tool_call","toolCallId":"ID","rawInput":{},"status":"pending","title":"Terminal","kind":"execute","content":[]}`,
@@ -35,7 +36,7 @@ var callUpdates = map[string][]string{
 	},
 }
 
-// callsOf returns the ended calls that a turn with the updates reports.
+// callsOf returns the ended calls reported by a turn with the updates.
 func callsOf(t *testing.T, c *Client, updates []string) (calls []bgagent.MessageTool) {
 	t.Helper()
 	for _, r := range reportsOf(t, c, updates) {

@@ -32,13 +32,13 @@ func TestAModelThatFailsFailsItsTask(t *testing.T) {
 		task = s.run("@error 500 times=1 hiccup\n@say better now")
 		require.Equal(s, bgagent.Completed, task.Status, task.Reason)
 		require.Equal(s, "better now", task.Result)
-		if s.name == claude.name || s.name == codex.name { // the others repeat a refused request for a minute or longer
+		if s.name == claude.name || s.name == codex.name { // the others retry a refused request for a minute or longer
 			s.refusedThenContinued()
 		}
 	})
 }
 
-// refusedThenContinued plays a turn that the provider refuses, and the next turn of the session.
+// refusedThenContinued runs a turn that the provider refuses, and the next turn of the session.
 func (s *scene) refusedThenContinued() {
 	id, err := s.c.CreateSession(s.Context(), bgagent.SessionSpec{Task: "bg_1", Agent: s.name})
 	require.NoError(s, err)
@@ -86,7 +86,7 @@ func TestAModelThatNeverAnswersIsEndedByTheLimits(t *testing.T) {
 	})
 }
 
-// agents returns the PIDs of the agent processes that the client has started.
+// agents returns the PIDs of the agent processes that the client started.
 func (s *scene) agents() (pids []int) {
 	s.c.mu.Lock()
 	defer s.c.mu.Unlock()
@@ -103,9 +103,9 @@ func (s *scene) stored(text string) {
 	require.Eventually(s, func() bool { return s.w.HasStored(text) }, 5*time.Minute, 20*time.Millisecond, "the agent does not store its prompt")
 }
 
-// age makes gemini's session records a year older. The name of a record contains the id of
-// the session and the minute. If gemini loads a session in the minute of its creation, it
-// overwrites the record and finds an empty session.
+// age makes gemini's session records a year older. A record's name contains the session's id and
+// the minute. If gemini loads a session in the minute in which it was created, it overwrites the
+// record and finds an empty session.
 func (s *scene) age() {
 	s.Helper()
 	if s.name != gemini.name {

@@ -25,7 +25,7 @@ type moment struct {
 	until  func(s *scene, h *host) // waits until the moment has come
 	want   []bgagent.PromptState
 	agents []string // agents that are killed at this moment even without the flag -acp.slow
-	lost   bool     // whether the files of the session are removed, as if the agent had not written them yet
+	lost   bool     // whether the session's files are removed, as if the agent had not written them yet
 }
 
 var moments = []moment{
@@ -72,20 +72,20 @@ func inText(s *scene, h *host) {
 	}
 }
 
-// kills are the ways to kill a host. If only the agent's own process is killed with the host, other
-// processes of the agent run on.
+// kills are the ways to kill a host. If only the agent's own process is killed with the host, the
+// agent's other processes keep running.
 var kills = []struct {
 	name   string
 	kill   func(h *host)
-	agents []string // without -acp.slow, agents that are killed in this way, only during a command; nil means the agents of each moment
+	agents []string // agents that are killed in this way without -acp.slow, and only during a command; nil means the agents of each moment
 }{
 	{"with its agent", func(h *host) { h.killWithAgent(false) }, nil},
 	{"alone", (*host).kill, []string{claude.name}},
 	{"with its agent's group", func(h *host) { h.killWithAgent(true) }, []string{codex.name}},
 }
 
-// Each start of an agent takes seconds, and opencode takes the longest. So without the flag -acp.slow,
-// each agent is killed only at some moments and in some ways.
+// Each start of an agent takes seconds, and opencode takes the longest. Therefore, without the flag
+// -acp.slow, each agent is killed only at some moments and in some ways.
 func TestASessionOfAKilledHostIsRestored(t *testing.T) {
 	for _, a := range reals {
 		t.Run(a.name, func(t *testing.T) {
@@ -114,23 +114,23 @@ func TestASessionOfAKilledHostIsRestored(t *testing.T) {
 	}
 }
 
-// restores kills a host at the moment and restores its session.
+// restores kills a host at the given moment and restores its session.
 func (s *scene) restores(m moment, kill func(h *host)) {
 	spec := bgagent.SessionSpec{Task: "bg_1", Agent: s.name, Directory: s.w.Dir, Instance: uuid.NewString()}
 	cfg := s.config(s.w)
 	first := bgagent.Prompt{ID: "p1", Task: "bg_1", Attempt: 1, Turn: 1, Agent: s.name, Text: m.prompt(s), Instance: spec.Instance}
 	h := startHost(s.T, order{Command: cfg.Command, Dir: cfg.Dir, Env: cfg.Env, Auth: cfg.Auth, Spec: spec, Prompts: []bgagent.Prompt{first}})
 	m.until(s, h)
-	// Claude stores a session some time after its first request to the model, and the other agents before
-	// that. If the host is killed earlier, the prompt is missing.
+	// Claude stores a session some time after its first request to the model; the other agents
+	// store it before the request. If the host is killed earlier, the prompt is missing.
 	if s.name != claude.name || len(m.want) == 1 {
 		s.stored(m.part)
 	}
 	kill(h)
 	in := h.restore(first)
 	c := open(s.T, h.o.config())
-	// The processes that the host left running are ended first, because they can still call the model
-	// and write to gemini's session file.
+	// The processes that the host left running are killed first, because they could still call the
+	// model and write to gemini's session file.
 	require.NoError(s, s.patiently(func() error { return c.endLeft(s.Context(), in) }))
 	if s.name == gemini.name {
 		s.age()
@@ -191,8 +191,7 @@ func (s *scene) turnRequests(prompt string) (n int) {
 	return n
 }
 
-// patiently calls the function again while it returns an error for something that is busy. The
-// manager does the same.
+// patiently calls f until it no longer returns an error that matches ErrBusy, as the manager does.
 func (s *scene) patiently(f func() error) (err error) {
 	s.Helper()
 	require.Eventually(s, func() bool {
@@ -205,8 +204,8 @@ func (s *scene) patiently(f func() error) (err error) {
 	return err
 }
 
-// older returns a saved state whose session is a year older. The method "age" does the same with the
-// session file of gemini.
+// older returns a saved state whose session is a year older. scene.age does the same with gemini's
+// session file.
 func older(t *testing.T, saved []byte) []byte {
 	t.Helper()
 	var m map[string]any

@@ -44,12 +44,12 @@ func each(t *testing.T, with []real, cfg bgagent.Config, edit func(*Config), tes
 			}
 			c := open(t, ac)
 			cfg := cfg
-			cfg.CreateTimeout = 2 * ac.StartTimeout // the client must end a slow start before the manager does
+			cfg.CreateTimeout = 2 * ac.StartTimeout // the client must give up a slow start before the manager does
 			cfg.StopTimeout = 4 * ac.CancelGrace
 			m, err := bgagent.New(c, cfg)
 			require.NoError(t, err)
 			t.Cleanup(func() {
-				var left *bgagent.CloseError // any error can only concern notices that were not delivered
+				var left *bgagent.CloseError // an error can only be about notices that were not delivered
 				if err := m.Close(context.Background()); err != nil {
 					require.ErrorAs(t, err, &left)
 					require.Empty(t, left.NotStopped)
@@ -85,7 +85,7 @@ func (s *scene) run(prompt string) bgagent.Task {
 	return s.ended(s.launch(prompt).ID)[0]
 }
 
-// until waits until the function "ok" accepts the requests to the model.
+// until waits until ok accepts the requests to the model.
 func (s *scene) until(ok func([]modelserver.Request) bool) {
 	s.Helper()
 	ctx, cancel := context.WithTimeout(s.Context(), 5*time.Minute)
@@ -106,9 +106,9 @@ func (s *scene) asked(text string) {
 	})
 }
 
-// follow waits until the function "ok" accepts the task. It polls rather than waits for
-// events, because pieces of text that follow one another quickly share an event, and the
-// last piece might have no event.
+// follow waits until ok accepts the task. It polls instead of waiting for events, because pieces of
+// text that quickly follow one another share an event, and there might be no event for the last
+// piece.
 func (s *scene) follow(id string, ok func(bgagent.Task) bool) (task bgagent.Task) {
 	s.Helper()
 	require.Eventually(s, func() bool {

@@ -26,7 +26,7 @@ type real struct {
 	name    string
 	program string // name in the package realagent; if empty, the value of "name" is used
 	auth    string
-	model   string // model that the program offers; if it offers several models, not the default model
+	model   string // model that the program offers; not the default model if it offers several
 	// streams means that text is reported while the model writes it.
 	streams bool
 	argv    func(w *realagent.World) []string
@@ -75,9 +75,8 @@ var (
 		todos: `@tool TaskCreate {"subject":"look","description":"around"}` + "\n" + `@tool TaskCreate {"subject":"write","description":"it"}` + "\n" +
 			`@tool TaskUpdate {"taskId":"1","status":"completed"}`,
 	}
-	// codex is the agent for codex, in a mode that asks. It runs commands in a
-	// read-only sandbox, and asks if the model wants to run a command outside of the
-	// sandbox.
+	// codex is the agent for codex, in a mode that asks. It runs commands in a read-only sandbox,
+	// and asks a question if the model wants to run a command outside of the sandbox.
 	codex = real{
 		name: "codex", program: "codex-acp", streams: true, model: "gpt-5.6-sol",
 		argv: func(w *realagent.World) []string { return w.CodexACP() },
@@ -96,7 +95,7 @@ func unboxed(cmd string) string {
 	return `@tool exec_command {"cmd":"` + cmd + `","sandbox_permissions":"require_escalated","justification":"as told"}`
 }
 
-// world returns a realagent.World that has the program.
+// world returns a realagent.World that contains the program.
 func (a real) world(t *testing.T) *realagent.World {
 	if a.program == "" {
 		a.program = a.name
@@ -233,9 +232,8 @@ func TestACancelledTaskStopsItsTool(t *testing.T) {
 	})
 }
 
-// sleep waits until a process of the realagent.World sleeps, or until no process sleeps if
-// the argument "want" is false. It polls, because processes take a while to start and to
-// end.
+// sleep waits until a process of the realagent.World runs a sleep command, or, if want is false,
+// until none does. It polls, because processes take a while to start and to exit.
 func (s *scene) sleep(want bool, otherwise string) {
 	s.Helper()
 	sleeps := func(p string) bool { return strings.Contains(p, "sleep 300") }
@@ -325,7 +323,7 @@ func TestTodosAndModelsReachTheTask(t *testing.T) {
 		asked := slices.DeleteFunc(s.w.Model.Requests(), func(r modelserver.Request) bool { return !isMain(r) })
 		got := asked[len(asked)-1].Model // can be longer or shorter than the agent's name for the model
 		require.True(s, strings.Contains(s.model, got) || strings.Contains(got, s.model), "%s was asked for %s", got, s.model)
-		if s.todos != "" { // over ACP, codex offers its model no tool for todos
+		if s.todos != "" { // over ACP, codex does not offer its model a tool for todos
 			task = s.run(s.todos + "\n@say done")
 			require.Equal(s, []bgagent.Todo{{Text: "look", State: bgagent.TodoCompleted}, {Text: "write", State: bgagent.TodoPending}}, task.Progress.Todos)
 			require.Equal(s, 1, task.OpenTodos)
@@ -346,8 +344,8 @@ func TestFilesGoThroughTheClientAndStayInside(t *testing.T) {
 	}
 	eachReal(t, bgagent.Config{}, edit, func(s *scene) {
 		s.asksFirst()
-		// Gemini cannot create a file through a client: it treats the answer that the
-		// file does not exist yet as a failure.
+		// Gemini cannot create a file through a client, because it treats the answer that the file
+		// does not yet exist as a failure.
 		file := filepath.Join(s.w.Dir, "notes.txt")
 		require.NoError(s, os.WriteFile(file, []byte("as it was"), 0o600))
 		task := s.run(s.read(file, "") + "\n" + s.write(file, "written by the agent") + "\n" + s.read(file, "") + "\n@say done")

@@ -15,8 +15,8 @@ import (
 	"github.com/bgagent/bgagent/acp"
 )
 
-// Two agent names stand for opencode. The first agent only plans. The second agent may also
-// run tests.
+// Two agent names stand for opencode. The first agent only plans. The second agent is also allowed
+// to run tests.
 func Example() {
 	client, err := acp.New(acp.Config{
 		Command: []string{"opencode", "acp"},

@@ -18,8 +18,9 @@ func (a *fakeAgent) steering() map[string]any {
 	return map[string]any{"steering": map[string]any{"supported": true}}
 }
 
-// HandleExtensionMethod answers "_session/steering" with the outcome in a.steers, or with the error in it
-// if it begins with "{". The agent keeps the text of the message.
+// HandleExtensionMethod answers "_session/steering" with a.steers as the outcome. If a.steers
+// begins with "{", it is the error with which the request is answered. The agent keeps the text of
+// the message.
 func (a *fakeAgent) HandleExtensionMethod(_ context.Context, method string, params json.RawMessage) (any, error) {
 	if method != methodSteer || a.steers == "" {
 		return nil, sdk.NewMethodNotFound(method)

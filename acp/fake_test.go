@@ -27,7 +27,7 @@ import (
 // itself (see TestMain).
 type fakeAgent struct {
 	fault string // see runFake
-	store string // directory of the sessions; empty if the agent cannot load sessions
+	store string // directory for the sessions; empty if the agent cannot load sessions
 	out   io.Writer
 	ears  <-chan struct{} // ends a "deaf" turn; nil if nothing ends it
 
@@ -171,7 +171,7 @@ func (a *fakeAgent) LoadSession(ctx context.Context, q sdk.LoadSessionRequest) (
 	if _, err := os.Stat(filepath.Join(a.store, "in use")); err == nil { // as codex does
 		return sdk.LoadSessionResponse{}, &sdk.RequestError{Code: -32600, Message: "Invalid request", Data: map[string]any{"details": "the thread is in use by another client"}}
 	}
-	holder := filepath.Join(a.store, string(q.SessionId)+".holder") // process that has the session
+	holder := filepath.Join(a.store, string(q.SessionId)+".holder") // process in which the session is open
 	if pid, err := os.ReadFile(holder); err == nil && a.fault == "exclusive" && string(pid) != strconv.Itoa(os.Getpid()) && syscall.Kill(number(pid), 0) == nil {
 		return sdk.LoadSessionResponse{}, &sdk.RequestError{Code: -32600, Message: "Invalid request", Data: map[string]any{"details": "the thread is in use by another client"}}
 	}

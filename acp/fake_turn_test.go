@@ -39,7 +39,7 @@ func (t *fakeTurn) say(text string) {
 	t.tell(sdk.UpdateAgentMessageText(text))
 }
 
-// raw sends a session update that is given as JSON.
+// raw sends a session update given as JSON.
 func (t *fakeTurn) raw(update string) {
 	_, _ = fmt.Fprintf(t.a.out, `{"jsonrpc":"2.0","method":"session/update","params":{"sessionId":%q,"update":%s}}`+"\n", t.id, update)
 }
@@ -75,7 +75,7 @@ func (t *fakeTurn) do(line string) error {
 		}
 	case "fail":
 		return &sdk.RequestError{Code: -32603, Message: "Internal error", Data: map[string]any{"details": rest}}
-	case "error": // answers the prompt with an error that is given as JSON
+	case "error": // answers the prompt with an error given as JSON
 		var e sdk.RequestError
 		if err := json.Unmarshal([]byte(rest), &e); err != nil {
 			return err

@@ -16,8 +16,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// desk returns a session with the given access to files. It also returns a directory that
-// contains a secret. This directory is outside the session's directory.
+// desk returns a session with the given file access. It also returns a directory that contains a
+// secret and is outside the session's directory.
 func desk(t *testing.T, access FileAccess) (c *Client, session, dir, outside string) {
 	t.Helper()
 	cfg := program(t, "")

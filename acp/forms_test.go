@@ -87,7 +87,7 @@ func TestAnAgentThatCannotReadARequestFailsIt(t *testing.T) {
 	require.NoError(t, err)
 	require.ErrorContains(t, <-asked, "Parse error")
 
-	// With two requests, it is not known which of them the agent could not read.
+	// With two requests, it is unknown which of them the agent could not read.
 	go ask()
 	go ask()
 	<-written

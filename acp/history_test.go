@@ -96,7 +96,7 @@ func TestAnAnswerIsWholeHoweverSmallTheHistory(t *testing.T) {
 	require.Len(t, h.lastText(), 3000, "thoughts are no answer")
 	h.said(bgagent.RoleAgent, "the answer", nil)
 	require.Equal(t, "the answer", h.lastText())
-	for range 5 { // adds more text than is kept of an answer
+	for range 5 { // adds more text than is kept for an answer
 		h.said(bgagent.RoleAgent, strings.Repeat("ä", 200<<10), nil)
 	}
 	require.Greater(t, len(h.lastText()), 1<<20)

@@ -30,7 +30,7 @@ type order struct {
 	Dir     string   // Config.Dir
 	Env     []string // Config.Env
 	Auth    string   // Config.Auth
-	Folder  string   // directory for the files that the host writes
+	Folder  string   // directory for files that the host writes
 	Spec    bgagent.SessionSpec
 	Restore *bgagent.SessionRestore // session to restore; nil if the host creates a session
 	Prompts []bgagent.Prompt
@@ -44,7 +44,8 @@ func (o order) config() Config {
 	}
 }
 
-// note writes a file. It renames a complete file, so that the test never reads an incomplete one.
+// note writes a file under another name and then renames it, so that the test never reads an
+// incomplete file.
 func (o order) note(name, text string) {
 	file := filepath.Join(o.Folder, name)
 	if err := os.WriteFile(file+".new", []byte(text), 0o600); err != nil {
@@ -101,7 +102,7 @@ func runHost(text string) {
 	select {}
 }
 
-// host is a host that runs in a process of its own.
+// host is a host that runs in its own process.
 type host struct {
 	t   *testing.T
 	cmd *exec.Cmd
@@ -142,9 +143,9 @@ func (h *host) kill() {
 	}
 }
 
-// killWithAgent kills the host and the process of the agent that it has started. With group, it
-// kills the agent's process group. The agent is stopped first, so that it does not notice the death of
-// the host.
+// killWithAgent kills the host and the agent process that it started. If group is true, it kills
+// the agent's whole process group. The agent is stopped first, so that it does not notice the death
+// of the host.
 func (h *host) killWithAgent(group bool) {
 	h.t.Helper()
 	pid, err := strconv.Atoi(h.read("agent"))

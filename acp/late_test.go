@@ -10,7 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// piece returns the JSON of an update with a piece of a message.
+// piece returns an update with a piece of a message, as JSON.
 func piece(text, id string) string {
 	u := `{"sessionUpdate":"agent_message_chunk","content":{"type":"text","text":"` + text + `"}`
 	if id != "" {

@@ -111,7 +111,7 @@ func runPiped(a *fakeAgent) *running {
 	}
 }
 
-// ended is the end of a turn with all reports of the turn.
+// ended holds the outcome of a turn and all its reports.
 type ended struct {
 	bgagent.TurnEnd
 	err     error
@@ -193,7 +193,7 @@ func (c *Client) processes() int {
 	return len(c.all)
 }
 
-// known counts the sessions of the client.
+// known counts the client's sessions.
 func (c *Client) known() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -40,7 +40,7 @@ func TestAQuestionOfTheAgentIsAnswered(t *testing.T) {
 				e := run(t, c, create(t, c), bgagent.Prompt{Text: "permit rm -r src", Permissions: test.rules}).wait()
 				require.NoError(t, e.err)
 				require.Equal(t, test.want, e.Text)
-				require.Len(t, e.of(bgagent.ReportTool), 2) // the start of the call is reported with the question, and its end when the turn ends
+				require.Len(t, e.of(bgagent.ReportTool), 2) // the start of the call is reported with the question, and its end is reported when the turn ends
 			})
 		})
 	}

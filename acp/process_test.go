@@ -27,8 +27,8 @@ func alive(t testing.TB, pid string) bool {
 	if err != nil {
 		return syscall.Kill(n, 0) == nil && !os.IsNotExist(err)
 	}
-	// The fields follow the name, which is in brackets: the state first, then the flags and the number of
-	// threads as the 7th and the 18th field.
+	// The fields follow the name, which is in brackets. The state is the 1st field, the flags are
+	// the 7th, and the number of threads is the 18th.
 	const exiting = 0x4 // PF_EXITING
 	fields := strings.Fields(string(stat[strings.LastIndexByte(string(stat), ')')+1:]))
 	flags, _ := strconv.ParseUint(fields[6], 10, 64)
@@ -142,7 +142,7 @@ func TestNothingOfAnAgentIsLeft(t *testing.T) {
 		if end == "closed" {
 			require.NoError(t, c.Close())
 		}
-		// Both processes have been killed, but a killed process can need a moment to end.
+		// Both processes have been killed, but a killed process might take a moment to disappear.
 		require.Eventually(t, func() bool { return !alive(t, pid) && !alive(t, agent) }, time.Minute, time.Millisecond, "the agent or its child is alive after: %s", end)
 	}
 }
@@ -201,7 +201,7 @@ func TestAnAgentThatDoesNotReadItsInputHangsNothing(t *testing.T) {
 	<-plugged.said
 	large := run(t, c, second, bgagent.Prompt{Text: strings.Repeat("say much\n", 1<<17)})
 	var err error
-	for range 3 { // the agent might still finish a read that has begun
+	for range 3 { // the agent might still finish a read that it has begun
 		if _, err = c.CreateSession(t.Context(), bgagent.SessionSpec{}); err != nil {
 			break
 		}

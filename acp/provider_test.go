@@ -15,19 +15,19 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// recorded is a turn that a real agent has played while the provider of its model refused requests.
+// recorded is a turn of a real agent during which the model provider refused requests.
 type recorded struct {
 	Case, Program string
 	Updates       []json.RawMessage
 	Error         json.RawMessage // answer to the prompt; null if the turn ended normally
 
-	Want    string // kind of the error of the provider; empty if there is none
+	Want    string // kind of the provider error; empty if there is none
 	Status  int
 	Tries   int
 	Scope   string
-	Retries int    // number of reports that the program repeats a request
+	Retries int    // number of reports that the program retries a request
 	Kind    string // kind of the error in these reports
-	Text    string // text of the model
+	Text    string // the model's text
 }
 
 // script returns the prompt with which the fake agent plays the turn.
@@ -43,7 +43,7 @@ func (r recorded) script() string {
 	return b.String()
 }
 
-// playing makes the client treat its agent as the program.
+// playing makes the client treat its agent as the named program.
 func playing(c *Client, program string) {
 	c.cfg.Command = []string{program}
 	name := program
@@ -190,7 +190,7 @@ func TestOnlyARejectedKeyIsReportedBeforeCodexGivesUp(t *testing.T) {
 	}
 }
 
-// A fault that the agent has overcome must not be the reason of a later failure.
+// A fault that the agent has overcome must not become the reason for a later failure.
 func TestAFaultIsForgottenWhenTheAgentGoesOn(t *testing.T) {
 	const (
 		fault = `update {"sessionUpdate":"session_info_update","_meta":{"codex":{"error":{"message":"Reconnecting... 1/5","codexErrorInfo":{"responseStreamDisconnected":{"httpStatusCode":529}},"additionalDetails":"unexpected status 529: Overloaded","willRetry":true}}}}` + "\n"

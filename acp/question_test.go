@@ -16,7 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// asking runs a test with a fake agent and a manager whose tasks may ask.
+// asking runs a test with a fake agent and a manager whose tasks are allowed to ask questions.
 func asking(t *testing.T, cfg Config, test func(t *testing.T, c *Client, m *bgagent.BackgroundManager)) {
 	t.Helper()
 	bubble(t, cfg, false, func(t *testing.T, c *Client) {
@@ -130,8 +130,8 @@ func TestAQuestionIsWithdrawnWithItsTurn(t *testing.T) {
 	}
 }
 
-// A hostile agent asks a thousand questions in one turn, one with a huge subject, one without options, and
-// one in the name of another session. None of them stays without an answer.
+// A hostile agent asks a thousand questions in one turn, one with a huge subject, one without
+// options, and one in the name of another session. All of them are answered.
 func TestQuestionsOfAHostileAgent(t *testing.T) {
 	asking(t, Config{}, func(t *testing.T, c *Client, m *bgagent.BackgroundManager) {
 		task := launchIn(t, m, "wait")
@@ -229,7 +229,8 @@ func TestTheSubjectContainsAllThatTheAgentTells(t *testing.T) {
 	require.Equal(t, "title: Edit", subjectOf(PermissionRequest{Title: "Edit"}, nil, earlier{}))
 }
 
-// No part of a subject that the agent writes looks like a line of bgagent, and none is invisible.
+// No part of a subject that the agent writes looks like a line written by bgagent, and no part is
+// invisible.
 func TestNothingInTheSubjectCanLookLikeAField(t *testing.T) {
 	q := PermissionRequest{Title: "Edit\npath: /w/a", Paths: []string{"/w/x\npath: /w/b"}}
 	content := []sdk.ToolCallContent{sdk.ToolDiffContent("/w/a:\nb", "new\rtext\x1b[2K", "\u202eold"), sdk.ToolContent(sdk.TextBlock("a\ntitle: b"))}
@@ -237,7 +238,8 @@ func TestNothingInTheSubjectCanLookLikeAField(t *testing.T) {
 		subjectOf(q, content, earlier{}))
 }
 
-// An agent often sends the details of a call before it asks, and the question then only names the call.
+// An agent often sends the details of a call before it asks the question, and the question then
+// only names the call.
 func TestAQuestionShowsWhatWasToldBefore(t *testing.T) {
 	begin := func(more string) string {
 		return `update {"sessionUpdate":"tool_call","toolCallId":"c","title":"Edit a.go","kind":"edit","status":"pending","rawInput":{"file":"a.go"},"content":[` + more + `]}`

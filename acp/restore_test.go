@@ -41,8 +41,8 @@ func (h *host) saves(text string) {
 	require.Eventually(h.t, func() bool { return strings.Contains(h.read("saved"), text) }, time.Minute, 5*time.Millisecond)
 }
 
-// states calls RestoreSession, which must return the wanted state and no error. It returns the end
-// of the turn.
+// states calls RestoreSession, which must return the wanted state and no error. It returns how the
+// turn ended.
 func states(t *testing.T, c *Client, in bgagent.SessionRestore, want bgagent.PromptState) bgagent.TurnEnd {
 	t.Helper()
 	state, end, err := c.RestoreSession(t.Context(), in)
@@ -143,14 +143,15 @@ func TestASessionThatDoesNotExistIsMissing(t *testing.T) {
 		require.Equal(t, bgagent.PromptMissing, state)
 		require.Zero(t, c.known())
 	}
-	// The agent stores the next session only after its first prompt, so no other process can load it.
+	// The agent stores the next session only after the session's first prompt, so no other process
+	// can load it.
 	id, err := c.CreateSession(t.Context(), in.Spec)
 	require.NoError(t, err)
 	require.NoError(t, os.Remove(h.store(id)))
 	next := in
 	next.Session = id
 	require.Equal(t, "hello", goesOn(t, c, next, "say hello"))
-	in.Session = "" // it is not known whether the session was created
+	in.Session = "" // it is unknown whether the session was created
 	states(t, c, in, bgagent.PromptMissing)
 }
 

@@ -23,7 +23,7 @@ type discard struct{ io.Writer }
 
 func (discard) Close() error { return nil }
 
-// told is the input of an agent. It sends a signal for every line that is written.
+// told is the input of an agent. It sends a signal for every line written to it.
 type told chan struct{}
 
 func (t told) Write(p []byte) (int, error) { t <- struct{}{}; return len(p), nil }
@@ -139,9 +139,8 @@ func TestTooManyRequestsOfTheAgentAreRefused(t *testing.T) {
 	})
 }
 
-// notified returns the notifications that a client reads from the output of an agent, each
-// as its method and parameters. The result "noise" is the first text that is not a
-// message.
+// notified returns the notifications that a client reads from an agent's output, each as its method
+// and parameters. The result noise is the first text that is not a message.
 func notified(t *testing.T, printed string) (list []string, noise string, err error) {
 	t.Helper()
 	c := newConn(closer{io.Discard}, handlers{notify: func(method string, params json.RawMessage) {

@@ -15,8 +15,8 @@ func on(name, pattern string, a bgagent.PermissionAction) bgagent.Permission {
 	return bgagent.Permission{Name: name, Pattern: pattern, Action: a}
 }
 
-// about returns the subject of a tool call with the texts. The slice names contains the
-// name and the kind of the tool.
+// about returns the subject of a tool call with the given texts. names contains the tool's name and
+// kind.
 func about(names []string, texts ...string) subject {
 	return subject{access: accessOf(names[0], names[len(names)-1]), texts: texts, dir: "/w"}
 }
@@ -129,7 +129,7 @@ func TestAQuestionCoversEverythingReportedAboutTheCall(t *testing.T) {
 	for name, test := range map[string]struct {
 		told  sdk.ToolCallUpdate
 		asked sdk.ToolCallUpdate
-		want  string // reason for the refusal; empty if the call is allowed; asked if no rule decides
+		want  string // reason for the refusal; empty if the call is allowed; "asked" if no rule decides
 	}{
 		"locations told before": {told: sdk.ToolCallUpdate{Locations: []sdk.ToolCallLocation{secret}}, want: "a rule of the host denies it"},
 		"diff told before":      {told: sdk.ToolCallUpdate{Content: []sdk.ToolCallContent{diff}}, want: "a rule of the host denies it"},

@@ -12,8 +12,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// steerFake sends a message to a turn of an agent that answers with the outcome. It returns the error, the
-// end of the turn and the agent.
+// steerFake sends a message to a turn of an agent that answers with the outcome. It returns the
+// agent, how the turn ended, and the error.
 func steerFake(t *testing.T, outcome, prompt, text string) (a *fakeAgent, end ended, err error) {
 	synctest.Test(t, func(t *testing.T) {
 		a = &fakeAgent{steers: outcome}
@@ -68,7 +68,7 @@ func TestWhatAnAgentAnswersToAMessageForItsTurn(t *testing.T) {
 	}
 }
 
-// The turn ends before the agent answers that it has started a turn of its own.
+// The turn ends before the agent answers that it has started its own turn.
 func TestTheTurnThatAnAgentStartsForAMessageIsCancelled(t *testing.T) {
 	for name, next := range map[string]bool{"the session is idle": false, "the next prompt is being answered": true} {
 		t.Run(name, func(t *testing.T) {

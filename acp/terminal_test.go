@@ -15,8 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// shell returns a session whose agent may run commands if the function "decide" allows
-// them.
+// shell returns a session whose agent is allowed to run the commands that decide accepts.
 func shell(t *testing.T, decide func(context.Context, TerminalRequest) error) (*Client, string, string) {
 	t.Helper()
 	cfg := program(t, "")

@@ -21,7 +21,7 @@ func TestProgramsSayWhatTheyReport(t *testing.T) {
 	}
 }
 
-// Usage that a program prints with the end of the turn belongs to the end.
+// Usage that a program prints together with the end of the turn belongs to that end.
 func TestUsageOfTheLineThatEndsTheTurnBelongsToTheEnd(t *testing.T) {
 	for name, c := range map[string]struct {
 		decode func() Decoder

@@ -15,8 +15,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// dialogClient runs turns that consist of a dialog. In each, a program sends the line, and reads what
-// comes until a day and a minute have passed.
+// dialogClient runs turns that consist of a dialog. In each turn, a program sends the line, and
+// then reads its input for a day and a minute.
 type dialogClient string
 
 func (dialogClient) CreateSession(context.Context, bgagent.SessionSpec) (string, error) {

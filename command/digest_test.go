@@ -25,13 +25,14 @@ func reported(decode Decoder, output string) (reports []bgagent.Report) {
 	}
 }
 
-// Each program's lines report the same call twice, then a call with another input and a call with
-// another result. Where a program puts the name of a new file into a long result, the names differ.
+// Each program's lines report the same call twice, then a call with a different input and a call
+// with a different result. If a program puts the name of a new file into a long result, the names
+// differ.
 var callLines = map[string]struct {
-	call    string // the lines of a call: ID, INPUT and RESULT are replaced
+	call    string // lines of a call; ID, INPUT and RESULT are replaced
 	results [2]string
 	other   string
-	unknown []string // lines of calls whose result is unknown
+	unknown []string // lines of calls whose results are unknown
 }{
 	"codex": {
 		call: `{"type":"item.started","item":{"id":"ID","type":"command_execution","command":"INPUT","aggregated_output":"","exit_code":null,"status":"in_progress"}}` + "\n" +

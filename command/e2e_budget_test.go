@@ -11,7 +11,8 @@ import (
 )
 
 // Claude Code and opencode report the tokens of each request, so a budget stops their turns. The
-// other programs report them at the end of the turn, so the answer is kept and nothing follows it.
+// other programs report them at the end of the turn, so the answer is kept, but no further turn
+// begins.
 func TestRealProgramsKeepToABudgetOfTokens(t *testing.T) {
 	each(t, func(t *testing.T, r real) {
 		s := r.scene(t, bgagent.Config{TaskBudget: bgagent.Budget{InputTokens: 1}})

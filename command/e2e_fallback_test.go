@@ -11,8 +11,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestRealSessionGoesOnWithAnotherModel refuses a turn with one model. The session goes on with another
-// model, which sees the prompt and the tool call of the refused turn once.
+// TestRealSessionGoesOnWithAnotherModel refuses a turn with one model. The session continues with
+// another model, which sees the refused turn's prompt and tool call once.
 func TestRealSessionGoesOnWithAnotherModel(t *testing.T) {
 	models := map[string][2]string{
 		"claude":   {"claude-opus-4-5", "claude-sonnet-4-5"},
@@ -23,7 +23,7 @@ func TestRealSessionGoesOnWithAnotherModel(t *testing.T) {
 	each(t, func(t *testing.T, r real) {
 		s := r.turns(t, true)
 		script := "@error 503 reason=overload times=1"
-		if r.name == "opencode" { // it would repeat the request for more than a minute
+		if r.name == "opencode" { // it would retry the request for more than a minute
 			script = "@error 401 times=1 no"
 		}
 		first, second := models[r.name][0], models[r.name][1]
@@ -33,7 +33,7 @@ func TestRealSessionGoesOnWithAnotherModel(t *testing.T) {
 		before := s.w.Model.Requests()
 		require.Equal(t, strings.TrimPrefix(first, "scripted/"), before[len(before)-1].Model)
 
-		s.w.Model.Handle(func(modelserver.Request) modelserver.Reply { return modelserver.Say("fine") }) // claude puts the next prompt beside the result
+		s.w.Model.Handle(func(modelserver.Request) modelserver.Reply { return modelserver.Say("fine") }) // claude puts the next prompt next to the result
 		end, _, err := s.run(session, bgagent.Prompt{ID: "next", Model: second, Text: "Go on.", Unanswered: p.ID})
 		require.NoError(t, err)
 		require.Equal(t, "fine", end.Text)

@@ -25,8 +25,8 @@ type turns struct {
 	c *Client
 }
 
-// turns returns a client for the program. If "once" is set, the program does not repeat requests that
-// the provider has refused. Opencode has no switch for this.
+// turns returns a client for the program. If once is true, the program does not retry requests that
+// the provider refused. Opencode has no switch for this.
 func (r real) turns(t *testing.T, once bool) turns {
 	t.Helper()
 	w := realagent.New(t, r.name)
@@ -52,7 +52,7 @@ func (s turns) session() string {
 	return id
 }
 
-// run runs one turn. It returns the reports that the program repeats a request.
+// run runs one turn. The returned reports are those that say that the program retries a request.
 func (s turns) run(session string, p bgagent.Prompt) (end bgagent.TurnEnd, retries []bgagent.Report, err error) {
 	s.Helper()
 	var mu sync.Mutex
@@ -74,13 +74,13 @@ func (s turns) refused(session string, p bgagent.Prompt) *bgagent.ProviderError 
 	var failure *bgagent.ProviderError
 	require.ErrorAs(s, err, &failure)
 	require.Equal(s, bgagent.StopError, end.Stop)
-	if !strings.Contains(p.Text, "half") { // a part of an answer
+	if !strings.Contains(p.Text, "half") { // part of an answer
 		require.Empty(s, end.Text, "what the program writes about the failure is no text of the agent")
 	}
 	return failure
 }
 
-// seen returns how often the last request to the model contains the text in the messages of the user.
+// seen returns how many times the user messages in the last request to the model contain the text.
 func (s turns) seen(text string) (n int) {
 	requests := s.w.Model.Requests()
 	for _, m := range requests[len(requests)-1].Messages {
@@ -91,8 +91,8 @@ func (s turns) seen(text string) (n int) {
 	return n
 }
 
-// goesOn continues a turn that the provider has refused, as the failure says, and checks that the model
-// sees the prompt once.
+// goesOn continues a turn that the provider refused, in the way that the failure suggests, and
+// checks that the model sees the prompt once.
 func (s turns) goesOn(session string, failure *bgagent.ProviderError, p bgagent.Prompt) {
 	s.Helper()
 	switch failure.Next {
@@ -119,7 +119,7 @@ func TestRealRefusedTurnIsContinuedAndTheModelSeesThePromptOnce(t *testing.T) {
 			script, kind, status = "@error 401 times=1 no", authentication, 401
 		}
 		if r.name == "gemini" {
-			// The session of the second turn is a new one. Its first message can differ, because it describes
+			// The second turn has a new session. Its first message can differ, because it describes
 			// the folder, so the model server would not always see that the request is repeated.
 			var attempts atomic.Int32
 			s.w.Model.Handle(func(q modelserver.Request) modelserver.Reply {
@@ -152,7 +152,7 @@ func TestRealToolCallsBeforeAFailureAreKept(t *testing.T) {
 		failure := s.refused(session, p)
 		require.Equal(t, overloaded, failure.Kind)
 		require.Equal(t, goOn, failure.Next)
-		s.w.Model.Handle(func(modelserver.Request) modelserver.Reply { return modelserver.Say("fine") }) // claude puts the next prompt beside the result
+		s.w.Model.Handle(func(modelserver.Request) modelserver.Reply { return modelserver.Say("fine") }) // claude puts the next prompt next to the result
 		s.goesOn(session, failure, p)
 		requests := s.w.Model.Requests()
 		result := ""
@@ -231,7 +231,7 @@ func TestRealTurnThatIsStoppedBetweenItsRetriesIsContinued(t *testing.T) {
 
 func TestRealFailuresInTheMiddleOfAnAnswerAreRecognized(t *testing.T) {
 	type failures map[string]bgagent.ProviderErrorKind
-	of := map[string]failures{ // the recorded output has the others
+	of := map[string]failures{ // the recorded output covers the others
 		"claude": {"@error 500 oops": broken, "@cut half": broken, "@text half\n@error 529 reason=overload": overloaded},
 		"codex":  {"@cut half": broken, "@error 529 in-stream=1 busy": broken, "@error 429 reason=usage-limit reset=5400": quota, "@error 429 reason=quota": quota},
 		"gemini": {"@cut half": broken},
@@ -245,7 +245,7 @@ func TestRealFailuresInTheMiddleOfAnAnswerAreRecognized(t *testing.T) {
 			session := s.session()
 			failure := s.refused(session, bgagent.Prompt{ID: "p", Text: script})
 			require.Equal(t, kind, failure.Kind, "%s: %+v", script, failure)
-			if r.name == "gemini" && script == "@cut half" { // gemini has lost its session together with the half answer
+			if r.name == "gemini" && script == "@cut half" { // gemini lost its session together with the half answer
 				require.Equal(t, anew, failure.Next)
 				end, _, err := s.run(session, bgagent.Prompt{ID: "q", Text: "@say fine"})
 				require.Error(t, err, "the earlier prompt is repeated, and breaks again")

@@ -80,7 +80,7 @@ func TestRealClaudeIsRefusedAtOnceIfTheHostDoesNotAnswer(t *testing.T) {
 	require.NoFileExists(t, filepath.Join(s.w.Dir, "forbidden"))
 }
 
-// When its work in the background has ended, Claude Code goes on by itself.
+// When its background work has ended, Claude Code continues on its own.
 func TestRealClaudeCanAskAfterItsBackgroundWork(t *testing.T) {
 	t.Parallel()
 	s := realClaude.scene(t, bgagent.Config{Ask: true, Permissions: []bgagent.Permission{}}, func(a *Agent) { a.Program = ClaudeAsking() })

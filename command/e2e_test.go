@@ -104,7 +104,7 @@ func (r real) scene(t *testing.T, cfg bgagent.Config, change ...func(*Agent)) *s
 	return &scene{T: t, real: r, w: w, c: c, m: m}
 }
 
-// limit is the maximum time for a normal task on a busy machine.
+// limit is the time limit for a normal task on a busy machine.
 const limit = 5 * time.Minute
 
 func (s *scene) run(prompt string) bgagent.Task {
@@ -149,7 +149,7 @@ func (s *scene) cancelled(id string) {
 	s.nothingLeft()
 }
 
-// nothingLeft checks that no process of the realagent.World runs. A killed process can stay
+// nothingLeft checks that no process of the realagent.World is running. A killed process can stay
 // in the process table for a moment.
 func (s *scene) nothingLeft() {
 	s.Helper()
@@ -419,9 +419,9 @@ func TestRealConformance(t *testing.T) {
 				if r.name == "codex" {
 					return c
 				}
-				// For the other programs, the optional interfaces are left out. The
-				// client itself implements them in the same way for all programs, and
-				// each turn of a real program takes seconds.
+				// For the other programs, the optional interfaces are left out, because the client
+				// implements them in the same way for all programs, and each turn of a real program
+				// takes seconds.
 				return struct {
 					bgagent.TurnRunner
 					bgagent.SessionClient

@@ -10,7 +10,7 @@ import (
 	"strings"
 )
 
-// fakeClaude plays Claude Code with questions. The lines of its prompt are instructions:
+// fakeClaude plays a Claude Code that asks questions. The lines of its prompt are instructions:
 //
 //	ask COMMAND     asks for a permission; the answer contains the response
 //	send LINE       prints a line
@@ -40,7 +40,7 @@ func playClaude() {
 	text := jsonString(strings.Join(f.say, " "))
 	fmt.Printf(`{"type":"assistant","message":{"id":"m","content":[{"type":"text","text":%s}]},"session_id":"s"}`+"\n", text)
 	fmt.Printf(`{"type":"result","subtype":"success","is_error":false,"result":%s,"stop_reason":"end_turn","session_id":"s"}`+"\n", text)
-	for f.in.Scan() { // the program exits at the end of its input
+	for f.in.Scan() { // the program exits when its input ends
 	}
 }
 

@@ -26,8 +26,8 @@ import (
 // The fake program is the test binary itself. The first word of its prompt is an action. The
 // program prints plain text, or JSON lines in the format of DecodeLines.
 const (
-	fakeKind = "COMMAND_FAKE"      // variable with the kind of the program: "lines", "text" or "child"
-	fakeHome = "COMMAND_FAKE_HOME" // variable with the directory of the program's sessions
+	fakeKind = "COMMAND_FAKE"      // variable with the program's kind: "lines", "text" or "child"
+	fakeHome = "COMMAND_FAKE_HOME" // variable with the directory for the program's sessions
 )
 
 func TestMain(m *testing.M) {
@@ -115,8 +115,8 @@ func (f *fake) readPrompt() string {
 	return string(in)
 }
 
-// session appends the prompt to the file of the session and returns the session's id. If the
-// old session does not exist, the method begins a new session, as codex does.
+// session appends the prompt to the session's file and returns the session's id. If the old session
+// does not exist, session begins a new one, as codex does.
 func (f *fake) session() string {
 	id := "fake_" + strconv.Itoa(os.Getpid())
 	home := os.Getenv(fakeHome)
@@ -182,7 +182,7 @@ func (f *fake) do(verb, rest string) {
 		f.say(`{"type":"error","status":429,"next":"continue","text":"slow down"}`)
 		f.say(`{"type":"end","stop":"error","error":"the provider refused"}`)
 		return
-	case "printlater": // prints the part before | at once, and the other part after the given number of milliseconds
+	case "printlater": // prints the part before | at once, and the part after it after the given number of milliseconds
 		ms, text, _ := strings.Cut(rest, " ")
 		now, later, _ := strings.Cut(text, "|")
 		f.say("%s", now)
@@ -207,7 +207,7 @@ func (f *fake) do(verb, rest string) {
 		signal.Ignore(syscall.SIGTERM, syscall.SIGINT)
 		f.message("I stay")
 		block()
-	case "linger": // ends the turn and does not exit
+	case "linger": // ends the turn but does not exit
 		f.message("done, and " + rest)
 		f.end()
 		block()
@@ -284,10 +284,10 @@ func (f *fake) misbehave(verb, rest string, n int) {
 	}
 }
 
-// spawn starts a process that keeps the pipes open. Once the process runs, its PID is
-// returned. The first word of the argument "how" is the place of the process: "group" is the
-// program's process group. "escape" is a new operating system session without the turn's
-// mark. Any other word is a new session with the mark.
+// spawn starts a process that keeps the pipes open. Once the process runs, spawn returns its PID.
+// The first word of how says where the process runs: "group" means in the program's process group;
+// "escape" means in a new operating system session without the turn's mark; any other word means in
+// a new session with the mark.
 func spawn(how string) int {
 	where, kind, _ := strings.Cut(how, " ")
 	r, w, err := os.Pipe()
@@ -395,8 +395,8 @@ func runs(pid int) bool {
 	if err != nil {
 		return syscall.Kill(pid, 0) == nil
 	}
-	// The fields follow the name, which is in brackets: the state first, then the flags and the number of
-	// threads as the 7th and the 18th field.
+	// The fields follow the name, which is in brackets. The state is the 1st field, the flags are
+	// the 7th, and the number of threads is the 18th.
 	const exiting = 0x4 // PF_EXITING
 	fields := strings.Fields(string(stat[strings.LastIndexByte(string(stat), ')')+1:]))
 	flags, _ := strconv.ParseUint(fields[6], 10, 64)

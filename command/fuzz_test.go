@@ -13,8 +13,8 @@ import (
 	"github.com/bgagent/bgagent/internal/jsonlines"
 )
 
-// fuzzDecoder checks conditions that must hold for any output of a program. For example, lines
-// that the decoder does not know change nothing, all text is valid UTF-8, and the answer is
+// fuzzDecoder checks conditions that must hold for any output of a program. For example, lines that
+// are unknown to the decoder do not change anything, all text is valid UTF-8, and the answer is
 // reported to the manager.
 func fuzzDecoder(f *testing.F, program string) {
 	files, err := filepath.Glob(filepath.Join("testdata", program+"_*.jsonl"))

@@ -17,10 +17,11 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// patience is the maximum time for a step of a host, which might start a real program more than once.
+// patience is the time limit for one step of a host, which might start a real program more than
+// once.
 const patience = 5 * time.Minute
 
-// host is a host that runs in a process of its own.
+// host is a host that runs in its own process.
 type host struct {
 	testing.TB
 	hostPlan
@@ -52,7 +53,7 @@ func (h *host) kill() {
 	_ = h.cmd.Wait()
 }
 
-// program returns the PID of the program that the host has started, or 0 if there is none.
+// program returns the PID of the program that the host started, or 0 if there is none.
 func (h *host) program() int {
 	entries, _ := os.ReadDir("/proc")
 	for _, e := range entries {

@@ -12,7 +12,7 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// hostPlan describes a host that runs one turn in a process of its own. A test can kill this process.
+// hostPlan describes a host that runs one turn in its own process. A test can kill this process.
 // The host is the test binary itself.
 type hostPlan struct {
 	Preset  string // name of a preset, or "text" for a fake program that prints plain text; else a fake that prints lines
@@ -31,8 +31,8 @@ type hostPlan struct {
 // hostVariable is the environment variable with the plan of a host.
 const hostVariable = "COMMAND_HOST"
 
-// Instances of two managers. They are different in each run of the tests, because a test kills all
-// processes of an instance, and other tests might run on the same machine.
+// Instances of two managers. They differ between test runs, because a test kills all processes of
+// an instance, and other test runs might use the same machine.
 var (
 	firstLife  = "life-one-" + rand.Text()
 	secondLife = "life-two-" + rand.Text()
@@ -52,9 +52,8 @@ func (h hostPlan) agent() Agent {
 	return a
 }
 
-// runHost runs the turn of the plan. It writes the id of the session and the last saved state to
-// files, because a store would contain them. It also writes the text of the agent and the end of the
-// turn.
+// runHost runs the turn of the plan. It writes the session's id and the last saved state to files,
+// which take the place of a store. It also writes the agent's text and how the turn ended.
 func runHost(text string) {
 	var h hostPlan
 	must := func(err error) {

@@ -109,8 +109,8 @@ func TestATurnWhoseAgentGoesOnAfterAnErrorSucceeds(t *testing.T) {
 	}
 }
 
-// doubled holds a whole turn of each program, with the program's reports of usage. The test
-// repeats each line that contains a usage.
+// doubled holds a whole turn of each program, including its usage reports. The test repeats each
+// line that reports usage.
 var doubled = map[string][]string{
 	"codex":  {`{"type":"turn.started"}`, item("completed", "1", "fine"), codexDone},
 	"gemini": {`{"type":"message","role":"assistant","content":"fine"}`, `{"type":"result","status":"success","stats":{"input_tokens":10,"output_tokens":5}}`},

@@ -202,7 +202,7 @@ func TestArgumentsThatUndoRulesAreRefused(t *testing.T) {
 		p    Program
 		args string // arguments, separated by spaces
 		set  string
-		bad  string // text that the error must contain; empty if there is no error
+		bad  string // text that the error must contain; empty if no error is expected
 	}{
 		{Codex(), "-c model_provider=x -c features.other=true --enable other -c sandbox=1", "", ""},
 		{Codex(), `-c sandbox_mode="danger-full-access"`, "", "sandbox_mode="},

@@ -19,7 +19,7 @@ import (
 
 var presets = map[string]Program{"claude": Claude(), "codex": Codex(), "gemini": Gemini(), "opencode": Opencode(), "lines": Lines("lines"), "text": Text("text")}
 
-// played is what a turn makes of the recorded output of a program.
+// played is the outcome of a turn that replays a program's recorded output.
 type played struct {
 	end     bgagent.TurnEnd
 	err     error
@@ -28,8 +28,8 @@ type played struct {
 	said    said
 }
 
-// playRecorded plays the output of a program's first turn. An object with the only field "stderr" is a
-// line of standard error.
+// playRecorded replays the output of a program's first turn. An object whose only field is "stderr"
+// is a line of standard error.
 func playRecorded(program Program, output []byte, code int) (p played) {
 	s := &session{agent: &Agent{Program: program}}
 	t := &turn{client: &Client{}, session: s, forgets: program.ForgetsUnanswered}
@@ -74,8 +74,9 @@ const (
 	goOn, anew                                 = bgagent.NextContinue, bgagent.NextNewSession
 )
 
-// recordedReset matches the times in the recordings at which a provider accepts requests again. A time
-// that is over would be dropped, so the test moves them by the number of seconds in the variable moved.
+// recordedReset matches the times in the recordings at which a provider accepts requests again. A
+// time that has passed would be dropped, so the test moves these times by the number of seconds in
+// the variable moved.
 var (
 	recordedReset = regexp.MustCompile(`\b17959\d{5}\b`)
 	moved         = time.Now().Unix() - 1795900000
@@ -105,8 +106,8 @@ func TestRecordedFailuresAtTheProviderAreRecognized(t *testing.T) {
 	}
 	table := map[string]struct {
 		code    int
-		want    *failure // nil if the turn has succeeded, or has not ended
-		retries int      // number of reports that the program repeats a request
+		want    *failure // nil if the turn succeeded or has not ended
+		retries int      // number of reports that the program retries a request
 	}{
 		"claude_401":                 {1, fails(authentication, 401, 11), 0},
 		"claude_403":                 {1, fails(authentication, 403, 1), 0},
@@ -120,7 +121,7 @@ func TestRecordedFailuresAtTheProviderAreRecognized(t *testing.T) {
 		"claude_529":                 {1, fails(overloaded, 529, 3), 2},
 		"claude_aftertool":           {1, fails(limited, 429, 1), 0},
 		"claude_credit":              {1, fails(quota, 400, 1), 0},
-		"claude_cut":                 {1, fails(broken, 0, 11), 0}, // a lost connection holds no other turn back
+		"claude_cut":                 {1, fails(broken, 0, 11), 0}, // a lost connection does not hold back other turns
 		"claude_cut-once":            {0, nil, 0},
 		"claude_inerr":               {1, fails(overloaded, 529, 2), 1},
 		"claude_model":               {1, fails(unknownModel, 404, 1), 0},
@@ -199,7 +200,7 @@ func TestRecordedFailuresAtTheProviderAreRecognized(t *testing.T) {
 		"opencode_cut":      {1, fails(broken, 0, 0), 0},
 		"opencode_cut-once": {0, nil, 0},
 		"opencode_inerr":    {1, fails(overloaded, 0, 0), 0},
-		"opencode_toolong":  {0, nil, 0}, // goes on with a summary
+		"opencode_toolong":  {0, nil, 0}, // continues with a summary
 		"opencode_unified":  {1, until(fails(quota, 429, 0), 1795908166), 0},
 		"opencode_usage":    {1, until(fails(quota, 429, 0), 1795907980), 0},
 	}
@@ -420,8 +421,8 @@ func TestLinesOfStandardErrorArriveWholeAndBounded(t *testing.T) {
 	require.Equal(t, []string{"one", "two", strings.Repeat("x", maxErrorLine), "last one"}, got)
 }
 
-// FuzzProviderFailure reads any text as the message of an error in each way in which programs print
-// errors, and as a line of standard error.
+// FuzzProviderFailure uses arbitrary text as an error message, in every form in which programs
+// print errors, and as a line of standard error.
 func FuzzProviderFailure(f *testing.F) {
 	f.Add("exceeded retry limit, last status: 429 Too Many Requests", 429)
 	f.Add(`Reconnecting... 1/5 (unexpected status 401 Unauthorized: {"error":{"code":"invalid_api_key"}})`, 0)

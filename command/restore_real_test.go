@@ -17,12 +17,12 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// moment is a moment at which a host is killed.
+// moment describes a moment at which a host is killed.
 type moment struct {
 	name  string
-	reply func(r real, x *restoring) modelserver.Handler // answer of the model to the first prompt
+	reply func(r real, x *restoring) modelserver.Handler // the model's answer to the first prompt
 	wait  func(x *restoring)                             // waits until the moment has come
-	late  bool                                           // whether the session is restored only after the program has ended, by itself or because it was killed
+	late  bool                                           // whether the session is restored only after the program has exited, on its own or because it was killed
 	want  []bgagent.PromptState
 }
 
@@ -36,7 +36,7 @@ type restoring struct {
 
 const marker = "a request for the violet report"
 
-// asks waits until the function "ok" accepts the list of the agents' requests to the model.
+// asks waits until ok accepts the list of the agents' requests to the model.
 func (x *restoring) asks(ok func([]modelserver.Request) bool) {
 	x.Helper()
 	ctx, cancel := context.WithTimeout(x.Context(), patience)
@@ -119,7 +119,7 @@ var moments = []moment{
 		wait: func(x *restoring) {
 			require.True(x, until(patience, func() bool { return x.runs("sleep 302") }))
 			require.True(x, until(patience, func() bool { return x.w.HasStored(marker) })) // Claude Code stores the prompt late
-			if x.h.Preset != "opencode" {                                                  // opencode reports a tool call only after the call has ended
+			if x.h.Preset != "opencode" {                                                  // opencode reports a tool call only after the call ends
 				x.h.waits("saved", `"called":true`)
 			}
 		},
@@ -134,8 +134,8 @@ var moments = []moment{
 	},
 }
 
-// Without the flag -command.slow, some cases are skipped, because each turn of a program takes seconds.
-// The program's process group is then killed only while a command runs. The hosts of gemini and
+// Without the flag -command.slow, some cases are skipped, because each turn of a program takes
+// seconds: the program's process group is killed only while a command runs. The hosts of gemini and
 // opencode are also killed only while a command runs, and always without the process group.
 func TestRealSessionsOfAKilledHostAreRestored(t *testing.T) {
 	t.Parallel()

@@ -78,7 +78,7 @@ func TestWhatCannotBeKnownIsUnknown(t *testing.T) {
 	}
 }
 
-// looking returns a client for a program whose stored session is the result of the function "look".
+// looking returns a client for a program whose stored session is the result of look.
 func looking(t *testing.T, look func(Lookup) (Stored, error)) *Client {
 	t.Helper()
 	p := Lines("fake")
@@ -175,8 +175,8 @@ func TestAMissingPromptIsGivenToAnotherSessionOfTheProgram(t *testing.T) {
 	require.Equal(t, end.Text, state2.Now.Answer)
 }
 
-// The first manager gave the prompt to the program and died. The second manager gave the same prompt to
-// the program again. The saved state is from the first manager.
+// The first manager gave the prompt to the program and died. The second manager gave the same
+// prompt to the program again. The saved state comes from the first manager.
 func TestAStateFromBeforeTheRepetitionOfAPromptHidesNoSession(t *testing.T) {
 	chosen := chosenID("cmd_x", "bg_1.1.2", earlierLife)
 	answer := bgagent.TurnEnd{Stop: bgagent.StopEndOfTurn, Text: "the answer"}
@@ -188,7 +188,7 @@ func TestAStateFromBeforeTheRepetitionOfAPromptHidesNoSession(t *testing.T) {
 	}
 	none := result{err: bgagent.ErrNoSession}
 	for name, x := range map[string]struct {
-		first, second result // results for the session of the saved state, and for the other session
+		first, second result // results for the session in the saved state, and for the other session
 		sent          []sent
 		state         bgagent.PromptState
 		own           string

@@ -32,7 +32,7 @@ func asks(text string, s saved) bgagent.SessionRestore {
 // earlierLife is the instance of an earlier manager that left no processes running.
 const earlierLife = "life-without-processes"
 
-// storing describes a program with a recorded session that can be written into a home directory.
+// storing describes a program and a recorded session, which can be written into a home directory.
 type storing struct {
 	look  func(context.Context, Lookup) (Stored, error)
 	file  string // recorded session in testdata/stored
@@ -185,7 +185,7 @@ func TestTheProgramsOwnVariablesNameItsFolder(t *testing.T) {
 	}
 }
 
-// claudeFile returns the result of reading a session file of claude with the given lines.
+// claudeFile returns the result of reading a claude session file with the given lines.
 func claudeFile(t *testing.T, lines ...string) (Stored, error) {
 	t.Helper()
 	return storings["claude"].put(t, []byte(strings.Join(lines, "\n")+"\n"))()
@@ -291,7 +291,7 @@ func TestAThreadWithoutAnIDIsMissingOnlyIfNoneHasThePrompt(t *testing.T) {
 		require.Equal(t, missing, errors.Is(err, bgagent.ErrNoSession), "%q: %v", prompt, err)
 		require.Error(t, err)
 	}
-	for _, dir := range []string{"/elsewhere", "src/", "/link/to/src"} { // codex stores the path without links, and a command-line argument can select another directory
+	for _, dir := range []string{"/elsewhere", "src/", "/link/to/src"} { // codex stores the path with links resolved, and a command-line argument can select another directory
 		_, err := lookCodex(t.Context(), Lookup{Prompt: s.first, Directory: dir, Env: []string{"HOME=" + home}})
 		require.ErrorContains(t, err, "has the same prompt", dir)
 	}

@@ -50,8 +50,8 @@ func TestLinesNotUnderstoodAreNamedIfTheTurnEndsBadly(t *testing.T) {
 	require.NoError(t, err, "a turn that ends well has no reason to name them in")
 }
 
-// A turn without an answer can succeed, so its lines that were not understood are a remark. They might
-// contain the answer.
+// A turn without an answer can succeed. Its lines that were not understood become a remark, because
+// they might contain the answer.
 func TestLinesNotUnderstoodAreARemarkIfTheTurnSucceeds(t *testing.T) {
 	const end = "\n{\"type\":\"end\"}"
 	for printed, want := range map[string]string{

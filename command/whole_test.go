@@ -85,7 +85,7 @@ func mutations(v any, by any, key string, rebuild func(any) any, f func(key stri
 
 var everyField = flag.Bool("command.every", false, "try every change of every field of the recorded lines, and not only a random part of them")
 
-// Without -command.every, the test tries only a part of the changes.
+// Without -command.every, the test tries only some of the changes.
 func TestFieldsOfAnUnexpectedTypeDoNotSpoilTheirLine(t *testing.T) {
 	oneOf := 4
 	switch {
@@ -132,8 +132,8 @@ func TestFieldsOfAnUnexpectedTypeDoNotSpoilTheirLine(t *testing.T) {
 	}
 }
 
-// afterTheEnd has, for each program, lines with an answer and an end, and a line that can
-// follow the end.
+// afterTheEnd holds, for each program, lines with an answer and an end, and a line that can follow
+// the end.
 var afterTheEnd = map[string]struct{ answer, end, tip string }{
 	"codex":    {`{"type":"item.completed","item":{"id":"1","type":"agent_message","text":"the answer"}}`, `{"type":"turn.completed"}`, `{"type":"item.completed","item":{"id":"2","type":"agent_message","text":"tip"}}`},
 	"gemini":   {`{"type":"message","role":"assistant","content":"the answer"}`, `{"type":"result","status":"success"}`, `{"type":"message","role":"assistant","content":"tip","delta":true}`},
@@ -198,7 +198,7 @@ func TestATurnContinuesDuringClaudesBackgroundWork(t *testing.T) {
 func TestCostIsTheDifferenceOfTotals(t *testing.T) {
 	const result = `{"type":"result","subtype":"success","result":"x","total_cost_usd":%s}`
 	out := []byte(strings.Replace(result, "%s", "0.10", 1) + "\n" + strings.Replace(result, "%s", "0.15", 1))
-	for before, want := range map[float64]float64{0: 0.15, 0.05: 0.10, 7: 0.15} { // if 7 was used before the turn, the program has restarted its count
+	for before, want := range map[float64]float64{0: 0.15, 0.05: 0.10, 7: 0.15} { // if 7 was used before the turn, the program restarted its count
 		said, heard := decodeAll(decodeClaude(), 2, bgagent.Usage{Cost: before}, out)
 		require.InDelta(t, want, heard.usage.Cost, 1e-9, "the session had cost %v before", before)
 		require.InDelta(t, 0.15, said.total.Cost, 1e-9)

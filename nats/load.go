@@ -173,7 +173,7 @@ func (s *Store) records(ctx context.Context, all []*entry) (out []reading, err e
 		}
 		for i, e := range group {
 			m, is := found[subjects[i]]
-			if !is || m.seq != e.seq { // the server may lag behind
+			if !is || m.seq != e.seq { // the server might lag behind
 				if m, is, err = s.w.at(ctx, e.seq); err != nil {
 					return nil, err
 				}
@@ -215,7 +215,7 @@ func (w *wire) whole(ctx context.Context, base string, want part) (text string, 
 	}); found && err == nil || err != nil && !errors.Is(err, errDamaged) {
 		return text, found, err
 	}
-	return w.assemble(base, want, func(subjects []string) (map[string]message, error) { // the server may lag behind
+	return w.assemble(base, want, func(subjects []string) (map[string]message, error) { // the server might lag behind
 		all := map[string]message{}
 		for _, subject := range subjects {
 			m, is, err := w.last(ctx, subject)

@@ -13,8 +13,8 @@ import (
 	"github.com/bgagent/bgagent/opencode"
 )
 
-// streams runs a test with a stream, without a stream, and with a stream that breaks off in the
-// middle. Emitted messages and stored messages must lead to the same result.
+// streams runs a test with a stream, without a stream, and with a stream that drops in the middle.
+// Emitted messages and stored messages must lead to the same result.
 func streams(t *testing.T, test func(t *testing.T, r *rig)) {
 	for name, prepare := range map[string]func(*rig){
 		"told": func(*rig) {},
@@ -174,7 +174,7 @@ func TestADirectoryThatWasRemovedIsRefused(t *testing.T) {
 		task, err := r.m.Launch(t.Context(), bgagent.Caller{}, in)
 		require.NoError(t, err)
 		assert.Equal(t, bgagent.Completed, r.wait(task).Status)
-		r.f.intercept(func(req *http.Request) *http.Response { // answers as the server does when the directory has been removed
+		r.f.intercept(func(req *http.Request) *http.Response { // answers as the server does after the directory was removed
 			if req.URL.Path == "/file" && req.URL.Query().Get("directory") == "/somewhere" {
 				return answer(http.StatusInternalServerError, `{"name":"UnknownError","data":{"message":"Unexpected server error."}}`)
 			}

@@ -17,7 +17,7 @@ import (
 	"github.com/bgagent/bgagent/opencode"
 )
 
-// limitScene is a session of a real server, whose events are recorded.
+// limitScene is a session on a real server. Its events are recorded.
 type limitScene struct {
 	*testing.T
 	w  *realagent.World
@@ -57,7 +57,7 @@ func limits(t *testing.T, w *realagent.World, server *realagent.OpencodeServer) 
 	return s
 }
 
-// turn plays a turn and returns its events.
+// turn runs a turn and returns its events.
 func (s *limitScene) turn(p bgagent.Prompt) []bgagent.HostEvent {
 	s.Helper()
 	s.mu.Lock()
@@ -69,7 +69,7 @@ func (s *limitScene) turn(p bgagent.Prompt) []bgagent.HostEvent {
 	require.Eventually(s, func() bool {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		begun := false // the server can report the end of the turn before once more
+		begun := false // the server might report the end of the previous turn once more
 		for _, e := range s.events {
 			if e.Session != s.id || e.Kind != bgagent.HostStatus {
 				continue
@@ -84,12 +84,12 @@ func (s *limitScene) turn(p bgagent.Prompt) []bgagent.HostEvent {
 	return out
 }
 
-// requests returns the requests for turns of the session's agent.
+// requests returns the model requests made in turns of the session's agent.
 func (s *limitScene) requests() []modelserver.Request {
 	return slices.DeleteFunc(s.w.Model.Requests(), func(r modelserver.Request) bool { return !isMain(r) || r.Session != s.id })
 }
 
-// refusals checks how a real server deals with refusals of its provider.
+// refusals checks how a real server deals with refusals by its provider.
 func refusals(t *testing.T, w *realagent.World, server *realagent.OpencodeServer) {
 	s := limits(t, w, server)
 	defer w.Model.Handle(nil)
@@ -132,7 +132,7 @@ func refusals(t *testing.T, w *realagent.World, server *realagent.OpencodeServer
 	mu.Unlock()
 	s.turn(bgagent.Prompt{ID: "p2", Unanswered: "p1", Text: "this must not be sent"})
 	var last bgagent.Message
-	require.Eventually(t, func() bool { // an event of the refused turn can report the session as idle once more
+	require.Eventually(t, func() bool { // an event from the refused turn might report the session as idle once more
 		page, err := s.c.Messages(t.Context(), s.id, "", 100)
 		require.NoError(t, err)
 		last = page.Messages[len(page.Messages)-1]

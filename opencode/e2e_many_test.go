@@ -77,7 +77,7 @@ func TestAServerThatIsKilledInMidTurnInterruptsItsTasks(t *testing.T) {
 func TestAServerThatIsAwayForTooLongFailsItsTasks(t *testing.T) {
 	w := realagent.New(t, "opencode")
 	server := w.ServeOpencode(t)
-	warm := serve(t, w, server, opencode.Config{}, bgagent.Config{}) // the first turn of a server can take longer than the server may be away
+	warm := serve(t, w, server, opencode.Config{}, bgagent.Config{}) // a server's first turn can take longer than the server is allowed to be unreachable
 	require.Equal(t, "warm", warm.ended(warm.launch("scope", "worker", "@say warm").ID)[0].Result)
 	s := serve(t, w, server, opencode.Config{}, bgagent.Config{HostUnreachable: 20 * time.Second, StopTimeout: time.Second})
 	task := s.launch("scope", "worker", "@key away\n@hang never")
@@ -96,8 +96,8 @@ func TestAServerThatIsAwayForTooLongFailsItsTasks(t *testing.T) {
 var latencies = flag.Int("opencode.latency", 0, "measure how soon this many ends are seen and reported")
 
 // TestLatency measures two delays after the idle event of a task's session: until the task ends,
-// and until the model gets a request with the parent's notice. During the first 5 s
-// of a task, the manager doubts an idle status. So some tasks are shorter than 5 s and some are
+// and until the model gets a request with the parent's notice. During the first 5 s of a task, the
+// manager does not trust an idle status. Therefore, some tasks are shorter than 5 s and some are
 // longer.
 func TestLatency(t *testing.T) {
 	if *latencies == 0 {
@@ -108,8 +108,8 @@ func TestLatency(t *testing.T) {
 	for _, x := range []struct {
 		name string
 		at   int           // number of concurrent tasks
-		each time.Duration // time for which the model of the first task writes
-		more time.Duration // additional time for each further task
+		each time.Duration // how long the first task's model writes
+		more time.Duration // additional time for each additional task
 	}{{"shorter than 5 s", 1, 100 * time.Millisecond, 0}, {"longer than 5 s", 10, 5500 * time.Millisecond, 570 * time.Millisecond}} {
 		t.Run(x.name, func(t *testing.T) {
 			s := serve(t, w, server, opencode.Config{}, bgagent.Config{Wake: bgagent.WakeEach, Limits: bgagent.Limits{Default: x.at}})
@@ -149,7 +149,7 @@ func TestLatency(t *testing.T) {
 }
 
 // watchWire follows the server's stream with a separate client. It returns a function that waits
-// for the idle event of a session and returns the time of the event.
+// for a session's idle event and returns the time of the event.
 func (s *scene) watchWire() func(session string) time.Time {
 	c, err := opencode.New(opencode.Config{URL: s.s.URL, Directory: s.w.Dir})
 	require.NoError(s, err)

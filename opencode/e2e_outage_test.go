@@ -17,8 +17,8 @@ import (
 
 func TestFiftyTasksThatStartWhileTheRealServerIsAwayAllComplete(t *testing.T) {
 	w := realagent.New(t, "opencode")
-	// A server that is starting can accept a request and never answer it. Such a request must be repeated well
-	// before the manager gives up on the server.
+	// A server that is starting can accept a request and never answer it. Such a request must be
+	// retried well before the manager gives up on the server.
 	s := serve(t, w, w.ServeOpencode(t), opencode.Config{Timeout: 30 * time.Second}, bgagent.Config{
 		HostUnreachable: patience, Limits: bgagent.Limits{Default: 10},
 	})

@@ -16,8 +16,8 @@ import (
 	"github.com/bgagent/bgagent/internal/realagent"
 )
 
-// awaitQuestion waits until the task asks a question whose key is not in the argument "not", and returns
-// the question.
+// awaitQuestion waits until the task asks a question whose key is not in not, and returns the
+// question.
 func awaitQuestion(ctx context.Context, m *bgagent.BackgroundManager, id string, not ...string) (bgagent.Question, error) {
 	_, events := m.Subscribe(0)
 	defer events.Close()
@@ -46,7 +46,7 @@ func awaitQuestionOf(s testing.TB, m *bgagent.BackgroundManager, id string, not 
 	return q
 }
 
-// shell returns a prompt whose agent appends a line to a file.
+// shell returns a prompt that makes the agent append a line to a file.
 func shell(file, key string) string {
 	return fmt.Sprintf("@key %s\n@tool bash {\"command\":\"echo ran >> %s\",\"description\":\"as told\"}\n@say done", key, file)
 }
@@ -116,8 +116,8 @@ func askingTheHost(s *scene) {
 	require.Empty(s, ran("asked-aborted"))
 }
 
-// An open question of a killed manager keeps its key if the server lives. If the server was killed, too,
-// the question is withdrawn.
+// An open question of a killed manager keeps its key if the server survives. If the server is
+// killed, too, the question is withdrawn.
 func TestAnOpenQuestionOfAKilledManagerOnTheRealServer(t *testing.T) {
 	w := realagent.New(t, "opencode")
 	server := w.ServeOpencode(t)

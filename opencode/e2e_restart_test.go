@@ -27,7 +27,7 @@ import (
 )
 
 // childEnv is the environment variable that makes the test binary run a manager. Its value is a
-// childTasks in JSON.
+// childTasks as JSON.
 const childEnv = "BGAGENT_TEST_OPENCODE_CHILD"
 
 // childTasks describes the work of a child process. The process launches a task for each prompt,
@@ -36,7 +36,7 @@ type childTasks struct {
 	URL, Directory, Store string
 	Prompts               []string
 	Limit                 int    // number of tasks that run concurrently
-	Asks                  bool   // tasks may ask; the process also writes the keys of their questions
+	Asks                  bool   // tasks can ask questions; the process also writes the questions' keys
 	Agent                 string // "worker" if empty
 }
 
@@ -118,8 +118,8 @@ func (t *childTasks) start(tb testing.TB) (ids []string, kill func()) {
 	return ids, kill
 }
 
-// fileStore is a store in a file, so its data outlive the process. The file contains a JSON text for
-// each batch.
+// fileStore is a store in a file, so its data survives the process. The file contains a JSON value
+// for each batch.
 type fileStore struct {
 	path string
 
@@ -207,7 +207,7 @@ type held struct {
 	w    *realagent.World
 	mu   sync.Mutex
 	said map[string]bool          // keys of the conversations in which the model has sent the beginning of a text
-	free map[string]chan struct{} // by key of a conversation; the channel is closed when the answer is released
+	free map[string]chan struct{} // by conversation key; the channel is closed when the answer is released
 }
 
 func (h *held) gate(key string) chan struct{} {
@@ -289,7 +289,7 @@ func (h *held) asked(key string) (list []modelserver.Request) {
 	return list
 }
 
-// begun waits until the turn of the conversation has reached the state in which the test kills the
+// begun waits until the conversation's turn has reached the state in which the test kills the
 // manager.
 func (h *held) begun(key string) {
 	h.Helper()
@@ -306,8 +306,8 @@ func (h *held) begun(key string) {
 	})
 }
 
-// A manager is killed while it has tasks in all states. The task "text-2" gets its whole answer before
-// the next manager starts. The task "waits" is pending when the first manager is killed.
+// A manager is killed while it has tasks in all states. The task "text-2" receives its whole answer
+// before the next manager starts. The task "waits" is pending when the first manager is killed.
 func TestTasksOfAKilledManagerOnTheRealServer(t *testing.T) {
 	w := realagent.New(t, "opencode")
 	server := w.ServeOpencode(t)
@@ -379,7 +379,7 @@ func finished(t *testing.T, url, session string) bool {
 	return false
 }
 
-// right checks that no work of the task was lost or done twice. If the turn of the task was
+// right checks that none of the task's work was lost or done twice. If the task's turn was
 // interrupted, a new attempt continues the task.
 func (h *held) right(c *opencode.Client, got bgagent.Task, key string, broken bool) {
 	h.Helper()

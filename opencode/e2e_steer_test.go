@@ -15,8 +15,8 @@ import (
 	"github.com/bgagent/bgagent/opencode"
 )
 
-// A message joins the running turn of the real server: after the tool calls of the request, and after its
-// text, which is not cut.
+// A message joins the running turn on the real server: after the tool calls of the request, and
+// after its text, which is not cut.
 func TestAMessageJoinsATurnOfTheRealServer(t *testing.T) {
 	w := realagent.New(t, "opencode")
 	s := w.ServeOpencode(t)
@@ -82,8 +82,8 @@ func TestAMessageJoinsATurnOfTheRealServer(t *testing.T) {
 	}
 }
 
-// A command runs for longer than Steer may take. The model then gets the message late, or, if the turn is
-// cancelled meanwhile, never.
+// A command runs for longer than Steer is allowed to take. The model then gets the message late, or
+// never if the turn is cancelled in the meantime.
 func TestAMessageIsUncertainUntilTheRealServerReadsIt(t *testing.T) {
 	w := realagent.New(t, "opencode")
 	s := w.ServeOpencode(t)

@@ -29,8 +29,8 @@ type scene struct {
 	cfg opencode.Config
 }
 
-// patience is the maximum time for a step of a test. On a busy machine, the first request to a server can
-// take a minute.
+// patience is the time limit for one step of a test. On a busy machine, the first request to a
+// server can take a minute.
 const patience = 5 * time.Minute
 
 func serve(t *testing.T, w *realagent.World, s *realagent.OpencodeServer, cfg opencode.Config, mcfg bgagent.Config) *scene {
@@ -53,7 +53,7 @@ func serve(t *testing.T, w *realagent.World, s *realagent.OpencodeServer, cfg op
 	return &scene{TB: t, w: w, s: s, c: c, m: m, cfg: cfg}
 }
 
-// root creates a root session, which belongs to no task.
+// root creates a root session, which does not belong to any task.
 func (s *scene) root() string {
 	user, err := opencode.New(s.cfg) // the manager's client must not know the session
 	require.NoError(s, err)
@@ -92,8 +92,8 @@ func (s *scene) waitFor(ok func(r modelserver.Request) bool) {
 
 func isMain(r modelserver.Request) bool { return r.Kind == modelserver.Main }
 
-// recalling is a model that plays scripts. It answers the question "what did I say first"
-// with the first prompt of the session.
+// recalling is a model that follows scripts. It answers the question "what did I say first" with
+// the session's first prompt.
 func recalling(r modelserver.Request) modelserver.Reply {
 	if r.Kind == modelserver.Main && strings.Contains(r.LastUser(), "what did I say first") {
 		for _, m := range r.Messages {
@@ -117,7 +117,7 @@ func TestConformanceOfTheRealServer(t *testing.T) {
 	bgagenttest.Conformance(t, bgagenttest.Harness{
 		New: connect,
 		Restart: bgagenttest.Restart{Next: func(tb bgagenttest.TB, _ bgagent.SessionClient, death bgagenttest.Death) bgagent.SessionClient {
-			if death != bgagenttest.DeathAlone { // the server never ends together with the process
+			if death != bgagenttest.DeathAlone { // the server never dies together with the process
 				return nil
 			}
 			return connect(tb)
@@ -159,7 +159,7 @@ func TestTheRealServer(t *testing.T) {
 	t.Run("a request that the provider refuses is repeated, and a turn that it refuses is continued", func(t *testing.T) { refusals(t, w, s) })
 }
 
-// threeTasks delegates to the three agents of the example in README.md.
+// threeTasks delegates to the three agents from the example in README.md.
 func threeTasks(s *scene) {
 	root := s.root()
 	ours := func(r modelserver.Request) bool {
@@ -229,7 +229,7 @@ func cancelTool(s *scene) {
 	require.Equal(s, bgagent.CauseHost, s.ended(task.ID)[0].Cause)
 }
 
-// sleeping reports whether a process of the world runs the command sleep with this number of
+// sleeping reports whether a process of the world is running the command sleep with this number of
 // seconds.
 func (s *scene) sleeping(seconds string) bool {
 	return slices.ContainsFunc(s.w.Processes(), func(p string) bool { return strings.Contains(p, "sleep "+seconds) })

@@ -67,7 +67,7 @@ func TestNothingIsKeptOfAForgottenSession(t *testing.T) {
 	require.Equal(t, 3, opencode.Views(f), "late pieces are still assembled")
 	c.ForgetSession("ses_0")
 	c.ForgetSession("ses_1")
-	opencode.NewFollower(c, nil, "ses_1") // makes the client run the session again
+	opencode.NewFollower(c, nil, "ses_1") // makes the client treat the session as one that it runs
 	event("server.heartbeat", `{}`)
 	assert.Equal(t, 2, opencode.Views(f))
 	c.ForgetSession("ses_1")
@@ -203,7 +203,7 @@ func TestTodosAreToldAndHoldTheTaskBack(t *testing.T) {
 	})
 }
 
-// Events of any length are read, and an event that cannot be decoded does no harm.
+// Events of any length are read, and an event that cannot be decoded is harmless.
 func TestEventsOfAnyShapeAndLengthAreReadOrPassedOver(t *testing.T) {
 	bubble(t, opencode.Config{}, none, func(t *testing.T, r *rig) {
 		task := r.under(r.launch("wait"))

@@ -29,7 +29,7 @@ func NewFollower(c *Client, emit func(bgagent.HostEvent), sessions ...string) *f
 // Views returns the number of sessions for which the follower keeps messages.
 func Views(f *follower) int { return len(f.views) }
 
-// ProviderErrorIn returns the error of the provider in a recorded error or status of a session.
+// ProviderErrorIn returns the provider error in a recorded session error or status.
 func ProviderErrorIn(line []byte, at time.Time) *bgagent.ProviderError {
 	var s wireStatus
 	if json.Unmarshal(line, &s) == nil && s.Type == "retry" {

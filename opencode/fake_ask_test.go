@@ -13,8 +13,8 @@ type fakeAsk struct {
 	answer chan map[string]any
 }
 
-// ask asks for a permission or asks the user, and waits for the reply. If the turn is aborted, the
-// server still lists the question, as opencode does.
+// ask asks for permission or asks the user a question, and waits for the reply. If the turn is
+// aborted, the server still lists the question, as opencode does.
 func (t *fakeTurn) ask(id, verb string) {
 	t.message(id)
 	part := t.tool("bash")
@@ -59,7 +59,7 @@ func (t *fakeTurn) asks(part map[string]any, verb string) string {
 			"id": t.f.id(prefix), "sessionID": t.s.ID, "permission": "bash", "patterns": []string{"rm -rf /"}, "metadata": map[string]any{"command": "rm -rf /"},
 			"questions": questions(verb), "tool": map[string]any{"messageID": t.m.Info["id"], "callID": part["callID"]},
 		}
-		if verb == "askearly" { // the server does not have the input of the call yet
+		if verb == "askearly" { // the server does not have the call's input yet
 			a.body["metadata"] = map[string]any{}
 			part["state"] = map[string]any{"status": "pending", "input": map[string]any{}}
 		}

@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// refused plays a turn whose requests are refused by the provider of the model.
+// refused plays a turn whose requests are refused by the model provider.
 func (t *fakeTurn) refused(id, verb, rest string) {
 	count, words, _ := strings.Cut(rest, " ")
 	n, _ := strconv.Atoi(count)
@@ -17,10 +17,10 @@ func (t *fakeTurn) refused(id, verb, rest string) {
 	t.limited(id, verb == "working", n, words)
 }
 
-// limitText is the message of the provider.
+// limitText is the provider's message.
 const limitText = "Rate limit reached for scripted"
 
-// delayed plays a turn whose request is repeated after some seconds.
+// delayed plays a turn whose request is retried after some seconds.
 func (t *fakeTurn) delayed(id string, seconds int, words string) {
 	t.message(id)
 	t.step(func() {
@@ -32,7 +32,7 @@ func (t *fakeTurn) delayed(id string, seconds int, words string) {
 	t.end("stop")
 }
 
-// limited plays a turn that is refused if fewer than n turns of the prompt were refused before.
+// limited plays a turn that is refused unless at least n turns of the prompt were refused before.
 func (t *fakeTurn) limited(id string, works bool, n int, words string) {
 	refused := 0
 	t.step(func() {

@@ -17,7 +17,7 @@ import (
 	"time"
 )
 
-// fakeServer plays an opencode server, with the recorded quirks of version 1.18.34. It is an
+// fakeServer plays an opencode server, including the recorded quirks of version 1.18.34. It is an
 // http.RoundTripper. It waits only for timers and channels, so it can be used in bubbles of
 // testing/synctest. The code of its turns is in fake_turn_test.go.
 type fakeServer struct {
@@ -28,7 +28,7 @@ type fakeServer struct {
 	mu       sync.Mutex
 	down     bool // connections are refused
 	gathers  bool // a turn answers all waiting messages together
-	passes   bool // like a turn that is ending, a turn does not read messages that are stored in it
+	passes   bool // a turn does not read messages that are stored in it, like a turn that is ending
 	mute     bool // nothing is sent on event streams, not even heartbeats
 	skew     time.Duration
 	ids      int
@@ -53,7 +53,7 @@ type fakeSession struct {
 
 	messages []*fakeMessage
 	todos    []map[string]string
-	queue    []string // ids of the messages that no turn has answered
+	queue    []string // ids of the messages that have not been answered by any turn
 	status   map[string]any
 	turns    int
 	cancel   context.CancelFunc
@@ -68,7 +68,7 @@ type fakeTime struct {
 type fakeMessage struct {
 	Info  map[string]any   `json:"info"`
 	Parts []map[string]any `json:"parts"`
-	row   int64            // sort key of the session's messages; the message that was stored first has the lowest key
+	row   int64            // sort key of the session's messages; the message stored first has the lowest key
 }
 
 type fakeStream struct{ send chan []byte }
@@ -303,7 +303,7 @@ func (f *fakeServer) sessionRoute(req *http.Request, id, rest string, body map[s
 	return 500, nil, nil
 }
 
-// remove deletes a session and its descendants. It does not stop their turns.
+// remove deletes a session and its descendants, but does not stop their turns.
 func (f *fakeServer) remove(s *fakeSession) {
 	for _, x := range f.sessions {
 		if x.ParentID == s.ID {
@@ -445,7 +445,7 @@ func (f *fakeServer) restart() {
 	f.down = false
 }
 
-// stop ends the server and waits for its goroutines.
+// stop stops the server and waits for its goroutines.
 func (f *fakeServer) stop() {
 	f.crash()
 	f.wg.Wait()

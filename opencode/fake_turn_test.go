@@ -74,7 +74,7 @@ func (f *fakeServer) prompt(s *fakeSession, body map[string]any) {
 		return
 	}
 	for _, m := range s.messages {
-		if m.Info["parentID"] == id && m.Info["finish"] != nil && m.Info["finish"] != "tool-calls" { // a repeated prompt that was answered starts nothing
+		if m.Info["parentID"] == id && m.Info["finish"] != nil && m.Info["finish"] != "tool-calls" { // a repeated prompt that was already answered does not start anything
 			f.setStatus(s, map[string]any{"type": "busy"})
 			f.idle(s)
 			return
@@ -147,8 +147,8 @@ func (f *fakeServer) tellIdle(dir, id string) {
 	f.emit(dir, "session.idle", map[string]any{"sessionID": id})
 }
 
-// abort stops the turn of a session. The events about the end of the turn are emitted first. The
-// message of the turn changes only 20 ms after the answer. f.mu must be held.
+// abort stops a session's turn. The events about the end of the turn are emitted first. The turn's
+// message changes only 20 ms after the answer. f.mu must be held.
 func (f *fakeServer) abort(id string) {
 	s := f.sessions[id]
 	if s == nil || s.status == nil {
@@ -205,7 +205,7 @@ type fakeTurn struct {
 }
 
 // step calls g with the server's lock held, unless the turn was aborted. It reports whether it
-// has called g.
+// called g.
 func (t *fakeTurn) step(g func()) bool {
 	t.f.mu.Lock()
 	defer t.f.mu.Unlock()
@@ -252,7 +252,7 @@ func (f *fakeServer) turn(ctx context.Context, s *fakeSession, turn int) {
 	}
 }
 
-// message begins a message of the agent.
+// message begins a message from the agent.
 func (t *fakeTurn) message(parent string) bool {
 	return t.step(func() {
 		t.m = &fakeMessage{row: t.f.now()<<12 + int64(t.f.ids), Info: map[string]any{

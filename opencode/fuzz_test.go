@@ -42,7 +42,7 @@ var recorded = []string{
 }
 
 // FuzzEvents reads a stream of arbitrary bytes. The client must not panic. All emitted events must
-// be complete and name a session, and all messages must belong to the client's sessions.
+// be complete and must name a session, and all messages must belong to the client's sessions.
 func FuzzEvents(f *testing.F) {
 	all := ""
 	for _, e := range recorded {
@@ -106,7 +106,7 @@ func FuzzMessage(f *testing.F) {
 	})
 }
 
-// FuzzPages reads a session in pages of any size while its messages change. Reading on from the
+// FuzzPages reads a session in pages of any size while its messages change. Reading on from a
 // cursor must always give the same messages as reading from the beginning.
 func FuzzPages(f *testing.F) {
 	f.Add([]byte{1, 1, 1, 0x82, 0x40, 1, 1, 0x83}, 2)

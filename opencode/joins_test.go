@@ -79,7 +79,7 @@ func has(r *rig, session, text string) (has bool) {
 	return has
 }
 
-// The call of Steer ends before it has removed the message.
+// The call to Steer ends before it has removed the message.
 func TestAMessageThatNoTurnHasReadDoesNotReachTheNextTurn(t *testing.T) {
 	bubble(t, opencode.Config{}, bgagent.Config{}, func(t *testing.T, r *rig) {
 		r.f.do(func() { r.f.passes = true })
@@ -99,7 +99,7 @@ func TestAMessageThatNoTurnHasReadDoesNotReachTheNextTurn(t *testing.T) {
 	})
 }
 
-// A call of Steer that is waiting holds back the next turn until its message is removed.
+// A waiting call to Steer holds back the next turn until its message is removed.
 func TestAMessageDoesNotCrossIntoTheNextTurn(t *testing.T) {
 	bubble(t, opencode.Config{}, bgagent.Config{CallTimeout: time.Hour}, func(t *testing.T, r *rig) {
 		r.f.do(func() { r.f.passes = true })

@@ -27,7 +27,7 @@ import (
 	"github.com/bgagent/bgagent/opencode"
 )
 
-// endless is a body that repeats text n times and ends with rest.
+// endless is a body that consists of text repeated n times, followed by rest.
 type endless struct {
 	text string
 	n    int
@@ -174,7 +174,7 @@ func TestARedirectThatStaysIsFollowedAndNeverTurnsAPromptIntoAQuestion(t *testin
 	assert.Zero(t, gets.Load())
 }
 
-// If a field has an unexpected type, only this field is left out. This is true for every field.
+// If any field has an unexpected type, only this field is left out.
 func TestAFieldOfAnotherTypeLeavesOutThatFieldAlone(t *testing.T) {
 	const whole = `{"info":{"id":"msg_1","sessionID":"ses_1","role":"assistant","time":{"created":1000,"completed":2000},"finish":"stop","cost":0.5,
 		"tokens":{"input":3,"output":4,"cache":{"read":5,"write":6}},"summary":false,"error":null},
@@ -243,8 +243,8 @@ func TestAnErrorThatIsAMereStringIsItsText(t *testing.T) {
 	})
 }
 
-// An answer that does not fit the request is an error. In particular, it does not mean that a
-// session is idle or empty.
+// An answer that does not fit the request is an error. In particular, it must not be taken to mean
+// that a session is idle or empty.
 func TestAnAnswerToSomethingElseIsNone(t *testing.T) {
 	for name, body := range map[string]string{
 		"nothing": "", "null": "null", "a number": "7", "a string": `"x"`, "cut off": `{"ses_1":{"type":"bu`, "two": `{} {}`, "a page": "<!doctype html>",
@@ -329,7 +329,7 @@ func TestOnlyAStartOfWhichNothingWasSentIsUnreachable(t *testing.T) {
 		name         string
 		err          error
 		status       int
-		ask, started bool // whether the error matches ErrUnreachable if a preparing request fails (ask), and if a starting request fails (started)
+		ask, started bool // whether the error matches ErrUnreachable if a request that only prepares a start fails (ask), and if a request that starts something fails (started)
 	}{
 		{name: "refused", err: dial(syscall.ECONNREFUSED), ask: true, started: true},
 		{name: "no route", err: dial(syscall.EHOSTUNREACH), ask: true, started: true},

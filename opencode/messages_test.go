@@ -165,7 +165,7 @@ func TestAChangeOfAnEndedMessageIsReturned(t *testing.T) {
 		r.fill(id, 0, 10)
 		page, err := r.c.Messages(t.Context(), id, "", 100)
 		require.NoError(t, err)
-		r.f.do(func() { // an abort changes messages like this after the session has fallen idle
+		r.f.do(func() { // an abort changes messages like this after the session becomes idle
 			s := r.f.sessions[id]
 			s.messages[len(s.messages)-1].Info["error"] = map[string]any{"name": "MessageAbortedError", "data": map[string]any{"message": "Aborted"}}
 		})

@@ -13,8 +13,8 @@ import (
 	"github.com/bgagent/bgagent/opencode"
 )
 
-// An event that comes late, and a list that was requested before the answer, do not ask an answered
-// question again.
+// A late event, or a list that was requested before the answer, does not make an answered question
+// open again.
 func TestAnAnsweredQuestionIsNotOpenAgain(t *testing.T) {
 	for _, end := range []string{"answered", "answered in the window", "answered while unknown", "no longer listed", "the turn ended without an event"} {
 		bubble(t, opencode.Config{}, asks, func(t *testing.T, r *rig) {
@@ -51,7 +51,7 @@ func TestAnAnsweredQuestionIsNotOpenAgain(t *testing.T) {
 			}
 			seconds(10)
 			posts := r.count("POST", "/permission/")
-			ask() // the event comes late, and the server lists the question again
+			ask() // the event is late, and the server lists the question again
 			seconds(1)
 			r.f.breakStreams()
 			seconds(30)
@@ -141,7 +141,7 @@ func TestAListThatCannotBeReadDoesNotHideTheOther(t *testing.T) {
 	}
 }
 
-// A server that cannot show the call of a question does not make the agent wait for ever.
+// If a server cannot show the call of a question, the agent does not wait forever.
 func TestACallThatTheServerDoesNotShowIsRefused(t *testing.T) {
 	bubble(t, opencode.Config{}, asks, func(t *testing.T, r *rig) {
 		r.f.intercept(func(req *http.Request) *http.Response {

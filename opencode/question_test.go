@@ -26,7 +26,7 @@ func question(t require.TestingT, m *bgagent.BackgroundManager, id string) bgage
 	return task.Questions[0]
 }
 
-// option answers the question of a task.
+// option answers a task's question.
 func option(t require.TestingT, m *bgagent.BackgroundManager, id string, q bgagent.Question, option string) {
 	got, err := m.Answer(context.Background(), bgagent.Caller{}, id, bgagent.AnswerInput{Key: q.Key, Option: option})
 	require.NoError(t, err)
@@ -55,7 +55,7 @@ func TestAPermissionIsAskedAndAnswered(t *testing.T) {
 	}
 }
 
-// A server can report a question before it has stored the input of the call that asks.
+// A server can report a question before it stores the input of the call that asks the question.
 func TestAPermissionIsNotAskedBeforeTheInputIsKnown(t *testing.T) {
 	bubble(t, opencode.Config{}, asks, func(t *testing.T, r *rig) {
 		task := r.launch("askearly")
@@ -272,7 +272,7 @@ func TestQuestionsThatDiedWhileNoProcessRanAreWithdrawn(t *testing.T) {
 	}
 }
 
-// An answer that was accepted reaches the server even if the process ends before the request.
+// An answer that was accepted reaches the server even if the process dies before the request.
 func TestAnAcceptedAnswerReachesTheServerFromTheNextProcess(t *testing.T) {
 	restarts(t, func(a *afterlife) {
 		a.mcfg.Ask = true
@@ -291,13 +291,13 @@ func TestAnAcceptedAnswerReachesTheServerFromTheNextProcess(t *testing.T) {
 	})
 }
 
-// A server that lies asks a thousand questions, questions without options, with a huge subject, with the id
-// of another question, in sessions of other clients, and after the turn. The task ends, and an answer
-// reaches only the question that was shown.
+// A lying server asks a thousand questions. It also asks questions without options, with a huge
+// subject, with the id of another question, in sessions of other clients, and after the turn. The
+// task ends, and an answer reaches only the question that was shown.
 func TestQuestionsOfAServerThatLies(t *testing.T) {
 	bubble(t, opencode.Config{}, asks, func(t *testing.T, r *rig) {
 		task := r.under(r.launch("wait"))
-		users := "" // session of the user
+		users := "" // the user's session
 		replies := map[string]chan map[string]any{}
 		ask := func(id, session, more string) {
 			r.f.do(func() {

@@ -332,7 +332,7 @@ func TestAPromptSentAgainIsOneMessageAndOneTurn(t *testing.T) {
 		r.f.intercept(func(req *http.Request) *http.Response {
 			if lose && strings.HasSuffix(req.URL.Path, "/prompt_async") {
 				lose = false
-				resp, err := r.f.RoundTrip(req) // the request is processed, and its answer is lost
+				resp, err := r.f.RoundTrip(req) // the request is processed, but its answer is lost
 				require.NoError(t, err)
 				require.Equal(t, http.StatusNoContent, resp.StatusCode)
 				return answer(http.StatusBadGateway, "")

@@ -18,7 +18,7 @@ import (
 	"github.com/bgagent/bgagent/storetest"
 )
 
-// afterlife contains what outlives a process: a fake server and a store. It also contains the current
+// afterlife contains what outlives a process: a fake server and a store. It also holds the current
 // process.
 type afterlife struct {
 	*testing.T
@@ -29,8 +29,8 @@ type afterlife struct {
 	now    *process
 }
 
-// process plays a process with a client and a manager. It is also the HTTP transport of the client.
-// After the process has died, it sends no request to the server.
+// process plays a process with a client and a manager. It is also the client's HTTP transport.
+// After the process dies, it does not send any more requests to the server.
 type process struct {
 	c     *opencode.Client
 	m     *bgagent.BackgroundManager
@@ -63,7 +63,7 @@ func (p *process) RoundTrip(req *http.Request) (*http.Response, error) {
 	return resp, err
 }
 
-// crash ends the process in the way that SIGKILL does.
+// crash ends the process as SIGKILL would.
 func (p *process) crash() {
 	p.die()
 	p.store.Crash()

@@ -29,8 +29,8 @@ func newClient(t bgagenttest.TB, cfg opencode.Config) *opencode.Client {
 	return c
 }
 
-// noticesIn returns the ids of the notices in a session. If a message contains the text of its
-// notice several times, the id is returned once for each copy of the text.
+// noticesIn returns the ids of the notices in a session. If a message contains its notice's text
+// several times, the id is returned once for each copy of the text.
 func noticesIn(sc bgagent.SessionClient, session string) (ids []string) {
 	page, err := sc.(bgagent.MessageReader).Messages(context.Background(), session, "", 1000)
 	if err != nil {
@@ -46,7 +46,7 @@ func noticesIn(sc bgagent.SessionClient, session string) (ids []string) {
 	return ids
 }
 
-// rig is a manager with a client of a fake server, in a bubble.
+// rig is a manager with a client for a fake server, in a bubble.
 type rig struct {
 	t    *testing.T
 	f    *fakeServer
@@ -55,7 +55,7 @@ type rig struct {
 	root string // id of a root session, which belongs to the user
 
 	mu     sync.Mutex
-	events []bgagent.HostEvent // the events that the client has emitted
+	events []bgagent.HostEvent // the events that the client emitted
 }
 
 // tapped is a client whose events are recorded.
@@ -114,7 +114,7 @@ func (r *rig) wait(task bgagent.Task) bgagent.Task {
 	return ended[0]
 }
 
-// under waits until the agent of a task works, and returns the current state of the task.
+// under waits until a task's agent is working, and returns the task's current state.
 func (r *rig) under(task bgagent.Task) bgagent.Task {
 	r.t.Helper()
 	time.Sleep(time.Second)
@@ -170,7 +170,7 @@ func (r *rig) count(method, part string) (n int) {
 	return n
 }
 
-// told returns the events of one kind that the client has emitted for a session.
+// told returns the events of one kind that the client emitted for a session.
 func (r *rig) told(session string, kind bgagent.HostEventKind) (out []bgagent.HostEvent) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

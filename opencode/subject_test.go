@@ -52,7 +52,8 @@ func TestThePolicyGetsNumbersAsThePackageJSONDecodesThem(t *testing.T) {
 		seconds(1)
 		require.Equal(t, "*\nid: 9007199254740993", question(t, r.m, task.ID).Subject)
 		require.Equal(t, map[string]any{"id": float64(9007199254740992)}, <-got)
-		// Another number is another question, even if both are the same when they are rounded.
+		// A question with a different number is a different question, even if both numbers are
+		// equal when rounded.
 		r.emitAsk("per_1", task.Session, `["*"]`, `{"id":9007199254740992}`)
 		seconds(1)
 		require.Equal(t, "*\nid: 9007199254740992", question(t, r.m, task.ID).Subject)

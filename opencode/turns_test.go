@@ -12,8 +12,8 @@ import (
 )
 
 // A session can be idle even though its newest message has the finish reason "tool-calls". This
-// happens if the user rejects a permission without a message in opencode's own window, or if the
-// server is killed between two requests to the model.
+// happens if the user rejects a permission request without a message in opencode's own window, or
+// if the server is killed between two requests to the model.
 func TestIdleAfterToolCallsIsNoAnswer(t *testing.T) {
 	bubble(t, opencode.Config{}, none, func(t *testing.T, r *rig) {
 		task := r.under(r.launch("wait"))
@@ -32,7 +32,7 @@ func TestIdleAfterToolCallsIsNoAnswer(t *testing.T) {
 	})
 }
 
-// A root session belongs to the user, because no manager has created it.
+// A root session belongs to the user, because it was not created by a manager.
 func TestAUsersSessionIsToldIdleAfterANotice(t *testing.T) {
 	bubble(t, opencode.Config{}, none, func(t *testing.T, r *rig) {
 		other := newClient(t, opencode.Config{HTTPClient: r.f.client()})

@@ -17,7 +17,7 @@ import (
 	"github.com/bgagent/bgagent/opencode"
 )
 
-// refused starts a turn that is refused, and waits for its end.
+// refused starts a turn that is refused, and waits until it ends.
 func (r *rig) refused(session string, p bgagent.Prompt) {
 	r.t.Helper()
 	require.NoError(r.t, r.c.StartTurn(r.t.Context(), session, p))
@@ -81,7 +81,7 @@ func TestTheServerContinuesARefusedTurnAndGetsThePromptOnce(t *testing.T) {
 				r.f.do(func() { r.f.mute = true })
 			}
 			r.refused(s, prompt("p1", "limited 2 fine"))
-			for range 2 { // the manager may repeat the call
+			for range 2 { // the manager might repeat the call
 				require.NoError(t, r.c.StartTurn(t.Context(), s, again("p2", "p1")))
 			}
 			seconds(5)
@@ -115,7 +115,7 @@ func TestAnUnansweredPromptThatIsGoneOrAnsweredIsFollowedByText(t *testing.T) {
 		require.NoError(t, r.c.StartTurn(t.Context(), s, again("p1", "never sent")))
 		seconds(2)
 		for range 2 {
-			p := again("p2", "p1") // has an answer
+			p := again("p2", "p1") // the prompt that already has an answer
 			p.Text = "say go on"
 			require.NoError(t, r.c.StartTurn(t.Context(), s, p))
 			seconds(2)
@@ -146,7 +146,7 @@ func TestAContinuedTurnIsCountedAsOneWithItsPrompt(t *testing.T) {
 }
 
 func TestANewProcessFindsTheContinuedTurn(t *testing.T) {
-	for _, verb := range []string{"limited", "working"} { // the second has more messages than are read again
+	for _, verb := range []string{"limited", "working"} { // the second turn has more messages than are read again
 		bubble(t, opencode.Config{}, bgagent.Config{}, func(t *testing.T, r *rig) {
 			s, err := r.c.CreateSession(t.Context(), bgagent.SessionSpec{Agent: "worker", Directory: "/work", Title: "a task", Key: "a key"})
 			require.NoError(t, err)
@@ -207,7 +207,7 @@ func TestAContinuedPromptIsReturnedUntilACursorContainsIt(t *testing.T) {
 	})
 }
 
-// Without the stream, the client does not see that the server has made another request.
+// Without the stream, the client does not see that the server made another request.
 func TestWithoutTheStreamTheFirstTryOfALaterRequestIsTheFirst(t *testing.T) {
 	bubble(t, opencode.Config{}, bgagent.Config{}, func(t *testing.T, r *rig) {
 		s := r.session("/work")
@@ -273,7 +273,8 @@ func TestATurnThatIsAbortedBeforeARetryLeavesNoError(t *testing.T) {
 	})
 }
 
-// TestRecordedErrors checks lines that a real server has sent while its provider refused requests.
+// Only a clear statement about the key counts as a rejected key. Otherwise, the manager would end the
+// task although the server retries the request.
 func TestAServerThatRepeatsARequestDoesNotEndTheTask(t *testing.T) {
 	for message, kind := range map[string]bgagent.ProviderErrorKind{
 		"Invalid API key":                      bgagent.ProviderBroken,
@@ -289,6 +290,7 @@ func TestAServerThatRepeatsARequestDoesNotEndTheTask(t *testing.T) {
 	}
 }
 
+// TestRecordedErrors checks lines that a real server sent while its provider refused requests.
 func TestRecordedErrors(t *testing.T) {
 	raw, err := os.ReadFile("testdata/faults.jsonl")
 	require.NoError(t, err)

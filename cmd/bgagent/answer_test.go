@@ -20,7 +20,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// asker is an agent that asks the questions one after the other, and answers with the options that were chosen.
+// asker is an agent that asks the questions one after the other. Its answer consists of the options
+// that were chosen.
 func asker(questions ...bgagent.Question) inproc.Agent {
 	return func(ctx context.Context, turn *inproc.Turn) (string, error) {
 		var chosen []string
@@ -35,8 +36,8 @@ func asker(questions ...bgagent.Question) inproc.Agent {
 	}
 }
 
-// servesAgent plays a "bgagent serve" in this process whose only agent is the function. Its tasks are kept
-// in the state folder of the place.
+// servesAgent plays a "bgagent serve" in this process. Its only agent is the given function. Its
+// tasks are kept in the place's state folder.
 func servesAgent(t *testing.T, p *place, agent inproc.Agent) *bgagent.BackgroundManager {
 	t.Helper()
 	folder, err := statedir.Open(filepath.Join(p.project, "../../.local/state/bgagent"))
@@ -56,7 +57,7 @@ func servesAgent(t *testing.T, p *place, agent inproc.Agent) *bgagent.Background
 	return m
 }
 
-// untilAsked waits until the task asks, and returns its question.
+// untilAsked waits until the task asks a question, and returns it.
 func untilAsked(t *testing.T, m *bgagent.BackgroundManager, id string) (q bgagent.Question) {
 	t.Helper()
 	require.Eventually(t, func() bool {
@@ -115,7 +116,7 @@ func TestAnAnswerNamesOneOfSeveralQuestions(t *testing.T) {
 	require.EqualError(t, err, "task bg_x asks several questions, so the key of one is needed: q1.a (One?), q2.b (Two?)")
 }
 
-// A key can be left out only for the one question that a task asks, and never for a permission.
+// A key can be left out only if a task asks exactly one question, and never for a permission.
 func TestAKeyCanBeLeftOutForAChoice(t *testing.T) {
 	key, err := onlyQuestion(bgagent.Task{ID: "bg_x", Questions: []bgagent.Question{{Key: "q1.a", Kind: bgagent.QuestionChoice}}})
 	require.NoError(t, err)
@@ -135,7 +136,7 @@ func TestTheNotificationOfAQuestionIsOneLine(t *testing.T) {
 	}
 }
 
-// Only commands that can succeed are printed: the tasks of mcp are answered by no command.
+// Only commands that can succeed are printed: no command can answer the questions of mcp's tasks.
 func TestNoCommandIsPrintedThatCannotAnswer(t *testing.T) {
 	task := bgagent.Task{ID: "bg_x", Questions: []bgagent.Question{{Key: "q1.a", Kind: bgagent.QuestionChoice, Title: "Which?", Options: []string{"main"}}}}
 	for kind, prints := range map[string]bool{statedir.Serve: true, statedir.MCP: false} {
@@ -151,7 +152,8 @@ func TestNoCommandIsPrintedThatCannotAnswer(t *testing.T) {
 	}
 }
 
-// The program that "notify" names runs when a task asks, and not for the outcome of the question.
+// The program that "notify" names runs when a task asks a question, but not when the question is
+// answered or withdrawn.
 func TestTheUserIsNotifiedOfAQuestion(t *testing.T) {
 	p := newPlace(t)
 	p.write("tell.sh", "#!/bin/sh\necho \"$BGAGENT_EVENT $BGAGENT_TASK: $1\" >>told\n")

@@ -30,7 +30,7 @@ echo '{"type":"result","subtype":"success","is_error":false,"result":"it was '$s
 cat >/dev/null
 `
 
-// The file decides whether the caller of mcp has the tool that answers questions.
+// The configuration file decides whether the caller of mcp has the tool that answers questions.
 func TestACallerOfMCPAnswersAQuestion(t *testing.T) {
 	for keys, answers := range map[string]bool{`"ask": true, "backgroundMessage": true`: true, `"ask": true`: false} {
 		p := newPlace(t)
@@ -83,7 +83,7 @@ func TestACallerOfMCPAnswersAQuestion(t *testing.T) {
 	}
 }
 
-// Nobody can answer for a permission if the page has no password and no command reaches the tasks.
+// Nobody can grant permission if the page has no password and no command reaches the tasks.
 func TestServeSaysIfNobodyCanPermit(t *testing.T) {
 	const said = "no person can answer if a task asks for a permission"
 	for name, x := range map[string]struct {

@@ -10,7 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// lasting is an agent that continues when nobody reads its answer, as real agents do.
+// lasting is an agent that continues even if nobody reads its answer, as real agents do.
 const lasting = `echo $$ >>pids
 cat >/dev/null
 setsid sh -c 'echo $$ >>pids; while :; do sleep 1; done' &
@@ -19,8 +19,8 @@ echo ready >>ready
 while :; do sleep 1; done
 `
 
-// killed returns a place with the two processes that a killed run has left behind. The
-// processes are ended after the test.
+// killed returns a place with the two processes that a killed run left behind. The processes are
+// killed after the test.
 func killed(t *testing.T) *place {
 	p := withAgent(t, lasting)
 	r := p.start("run", "tasks.jsonc", "-o", "out")

@@ -143,8 +143,8 @@ func TestAResponseLastsAsLongAsItIsRead(t *testing.T) {
 	})
 }
 
-// The kernel's buffers hold only a part of the response. Writing the rest blocks until
-// the client reads.
+// The kernel's buffers hold only part of the response. Writing the rest blocks until the client
+// reads.
 func TestAResponseThatNobodyReadsEndsOnARealConnection(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)

@@ -48,7 +48,7 @@ func delegate(t *testing.T, cs *mcp.ClientSession, prompt string) string {
 	return idIn.FindStringSubmatch(text)[1]
 }
 
-// control returns the path of the file with which commands find the running serve.
+// control returns the path of the file through which commands find the running serve.
 func (p *place) control() string {
 	p.t.Helper()
 	all, err := filepath.Glob(filepath.Join(p.project, "../../.local/state/bgagent/tasks/serve-*/control.json"))
@@ -60,7 +60,7 @@ func (p *place) control() string {
 	return all[0]
 }
 
-// does runs a command that must succeed, and returns what it prints.
+// does runs a command that must succeed, and returns its output.
 func (p *place) does(args ...string) string {
 	p.t.Helper()
 	got := p.run(args...)
@@ -68,7 +68,7 @@ func (p *place) does(args ...string) string {
 	return got.out
 }
 
-// refuses runs a command that must fail with the exit code, and returns what it reports.
+// refuses runs a command that must fail with the exit code, and returns its error message.
 func (p *place) refuses(code int, args ...string) string {
 	p.t.Helper()
 	got := p.run(args...)
@@ -197,7 +197,7 @@ func TestTheFileOfAKilledServeIsKnownToBeStale(t *testing.T) {
 	require.Contains(t, p.does("logs", id), "stderr: a problem of one\n")
 	require.Regexp(t, id+` +was running `, p.does("tasks"))
 
-	// The next serve has a file of its own.
+	// The next serve has its own file.
 	at, _ = startServe(t, p)
 	another := delegate(t, client(t, &mcp.StreamableClientTransport{Endpoint: at, DisableStandaloneSSE: true}), "two")
 	require.Contains(t, p.does("cancel", another), "cancelled "+another)
@@ -284,7 +284,7 @@ func TestOnlyTheTasksOfServeAreControlled(t *testing.T) {
 	require.Contains(t, p.refuses(2, "resume", id, "x"), ", which had task "+id+", has ended")
 }
 
-// keptTasks returns the kept tasks by their ids.
+// keptTasks returns the kept tasks, by id.
 func (p *place) keptTasks() map[string]bgagent.Task {
 	p.t.Helper()
 	out := map[string]bgagent.Task{}

@@ -6,8 +6,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// If a script prints plain text although its format is "lines", or lines with a mistake, the reason shows
-// the first of them and names keys of the file. What was passed in as a secret is masked.
+// If a script whose format is "lines" prints plain text, or lines with a mistake, the reason shows
+// the first such line and names keys of the file. Values passed in as secrets are masked.
 func TestOutputInAnotherFormatIsShownInTheReason(t *testing.T) {
 	t.Parallel()
 	p := newPlace(t)

@@ -20,7 +20,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// A step of a host is one call of a tool. It waits until the gate is open.
+// step is one tool call of a host. It waits until the gate is open.
 type step struct {
 	gate string
 	args map[string]any
@@ -30,7 +30,7 @@ func delegation(gate, agent, description, prompt string) step {
 	return step{gate, map[string]any{"subagent_type": agent, "description": description, "prompt": "@key " + description + "\n" + prompt}}
 }
 
-// titles of the tasks.
+// Titles of the tasks.
 const (
 	migration = "plan the migration"
 	schema    = "read the schema"
@@ -62,10 +62,10 @@ type glance struct {
 	p     *place
 	url   string
 	gates map[string]chan struct{}
-	hosts map[string]chan string // outputs of the hosts when they have ended
+	hosts map[string]chan string // outputs of the hosts once they have exited
 }
 
-// reply plays the models of the hosts and of the tasks that need more than a script.
+// reply plays the hosts' models and the models of the tasks that need more than a script.
 func (g *glance) reply(r modelserver.Request) modelserver.Reply {
 	if r.Kind != modelserver.Main {
 		return r.Scripted()
@@ -105,15 +105,15 @@ func use(tool string, args map[string]any) modelserver.Reply {
 	return modelserver.Use(tool, string(raw))
 }
 
-// hostOf returns the name of the host program whose model is asked.
+// hostOf returns the name of the host program that made the request.
 func hostOf(r modelserver.Request) (string, bool) {
 	_, rest, found := strings.Cut(r.LastUser(), hostWord+" ")
 	name := regexp.MustCompile(`^\w*`).FindString(rest)
 	return name, found
 }
 
-// host plays the model of a host program. It delegates, and when the gate "end" is open, it waits for the end
-// of each of its tasks.
+// host plays a host program's model. It delegates, and once the gate "end" is open, it waits until
+// each of its tasks has ended.
 func (g *glance) host(name string, r modelserver.Request) modelserver.Reply {
 	tool := map[string]string{"opencode": "bgagent_"}[name]
 	if tool == "" {
@@ -204,7 +204,7 @@ func (g *glance) status() (st standing) {
 	return st
 }
 
-// task returns the task with the title; the zero value if there is none.
+// task returns the task with the title, or the zero value if there is none.
 func (g *glance) task(title string) bgagent.Task {
 	for _, t := range g.p.keptTasks() {
 		if t.Description == title {
@@ -254,8 +254,8 @@ func (g *glance) shows(command string, want ...string) *screen {
 	return s
 }
 
-// builtBrowserTests builds the tests of the page in the background. The function that it returns waits for the
-// path of the program.
+// builtBrowserTests builds the page's browser tests in the background. The function that it returns
+// waits for the build and returns the path of the program.
 func builtBrowserTests(t *testing.T) func() string {
 	path := filepath.Join(t.TempDir(), "e2e.test")
 	built := make(chan string, 1)
@@ -272,11 +272,11 @@ func builtBrowserTests(t *testing.T) func() string {
 	}
 }
 
-// browserTests is the folder of the module with the tests of the page in a browser. This module does not
-// depend on what controls the browser.
+// browserTests is the folder of the module with the page's browser tests. They are in a separate
+// module, so that this one does not depend on the library that controls the browser.
 const browserTests = "../../dashboard/e2e"
 
-// looksAtThePage runs the test of the page in a browser.
+// looksAtThePage runs the page's browser test.
 func (g *glance) looksAtThePage(program string) {
 	g.t.Helper()
 	args := []string{"-test.v", "-test.run", "^TestAGlanceAtThePageOfThreeHosts$", "-e2e.page", strings.TrimSuffix(g.url, "mcp")}
@@ -289,9 +289,9 @@ func (g *glance) looksAtThePage(program string) {
 	require.NoError(g.t, err, string(out))
 }
 
-// Three host programs share a server on which at most three tasks run. It is understood at a glance what runs,
-// what is stuck and since when, what has failed and why, what it has cost, and what it waits for: in a
-// terminal of 80 columns, on the page, and on a phone.
+// Three host programs share a server on which at most three tasks run. In a terminal of 80 columns,
+// on the page, and on a phone, one sees at a glance what is running, what is stuck and since when,
+// what failed and why, what it cost, and what it is waiting for.
 func TestThreeHostsShareOneServerAndAGlanceIsEnough(t *testing.T) {
 	g := &glance{t: t, w: realagent.New(t, "opencode", "codex", "claude"), p: newPlace(t), gates: map[string]chan struct{}{}, hosts: map[string]chan string{}}
 	for _, name := range []string{"", "room", "full", "end"} {
@@ -341,8 +341,8 @@ func TestThreeHostsShareOneServerAndAGlanceIsEnough(t *testing.T) {
 	require.Equal(t, 3, g.w.Model.MaxOpen(isTask, key), "no more than three run at once, and three do")
 }
 
-// goOn answers the question, cancels what cannot go on, and requires that each host learns of the ends of its
-// tasks.
+// goOn answers the question, cancels what cannot continue, and requires that each host learns how
+// its tasks ended.
 func (g *glance) goOn() {
 	q := g.task(cleaning).Questions[0]
 	g.p.does("answer", g.task(cleaning).ID, q.Key, q.Options[0])

@@ -37,7 +37,7 @@ func TestInitWritesWhatIsOnPATHAndOverwritesNothing(t *testing.T) {
 	require.NoFileExists(t, filepath.Join(p.project, "elsewhere"), "a link is not followed")
 	require.NoError(t, os.Remove(filepath.Join(p.project, ".bgagent.jsonc")))
 
-	// Without an agent program, the file has the demo agents.
+	// Without an agent program, the file contains the demo agents.
 	p.does("init", "--user")
 	require.Regexp(t, `agents\.demo-wait\.kind +"inproc" +.*config/bgagent/bgagent\.jsonc:\d+`, p.does("config"))
 	p.does("init", "-c", "other.jsonc")
@@ -49,7 +49,7 @@ func TestInitWritesWhatIsOnPATHAndOverwritesNothing(t *testing.T) {
 	require.Empty(t, entries)
 }
 
-// completes runs a shell with the script, and a command line that prints what the shell completes.
+// completes runs a shell with the script and a line that prints the shell's completions.
 func (p *place) completes(shell, script, line string) string {
 	p.t.Helper()
 	path, err := exec.LookPath(shell)

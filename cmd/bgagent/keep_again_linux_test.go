@@ -194,7 +194,7 @@ func TestPruneLeavesWhatTheNextProcessNeeds(t *testing.T) {
 	p := withMindful(t)
 	p.write("go", "")
 	url, cmd := startServe(t, p)
-	ids := launchNumbers(t, dialServe(t, url), 2) // nobody reads the ends
+	ids := launchNumbers(t, dialServe(t, url), 2) // nobody reads how the tasks end
 	p.awaitEnded()
 	require.NoError(t, cmd.Process.Signal(syscall.SIGTERM))
 	_ = cmd.Wait()
@@ -341,11 +341,11 @@ func TestAServeThatCannotServeChangesNoTask(t *testing.T) {
 	}
 }
 
-// A terminal that is closed sends SIGHUP.
+// When a terminal is closed, it sends SIGHUP.
 func TestAServeWhoseTerminalIsClosedSuspendsItsTasks(t *testing.T) {
 	t.Parallel()
-	// If the tests were started with SIGHUP ignored, as by nohup, the server would ignore it, too. A
-	// process that handles the signal passes it on as not ignored.
+	// If the tests were started with SIGHUP ignored, as by nohup, the server would ignore it, too.
+	// If a process handles the signal, its children do not inherit that the signal is ignored.
 	hangup := make(chan os.Signal, 1)
 	signal.Notify(hangup, syscall.SIGHUP)
 	t.Cleanup(func() { signal.Stop(hangup) })
@@ -405,7 +405,7 @@ func TestAResumedRunThatCannotReadAResultCancelsNothing(t *testing.T) {
 	require.Equal(t, map[string][]string{"1": {"", ""}, "2": {"", "--session=s-2"}}, p.askedOf())
 }
 
-// unwrite restores the results folder to its state before the result of the first task was written.
+// unwrite restores the results folder to its state before the first task's result was written.
 func unwrite(t *testing.T, dir string) {
 	t.Helper()
 	index := filepath.Join(dir, results.IndexName)

@@ -18,9 +18,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// mindful is an agent with sessions. It finds the number of its task in the prompt. It
-// answers when the file "go" exists, or the file "go-N" for the task number N. Like a real
-// agent, it continues if nobody reads its output.
+// mindful is an agent with sessions. It finds the number of its task in the prompt. It answers when
+// the file "go" exists or, for task number N, the file "go-N". Like a real agent, it continues even
+// if nobody reads its output.
 const mindful = `#!/bin/sh
 prompt=$(cat)
 n=$(printf '%s\n' "$prompt" | grep -o 'number [0-9]*' | head -1 | cut -d' ' -f2)
@@ -46,9 +46,8 @@ func withMindful(t *testing.T) *place {
 	return p
 }
 
-// askedOf returns, for each task number, one entry for each prompt that the agent received, in
-// order. The entry is the argument with the session. It is empty if the prompt began a new
-// session.
+// askedOf returns, for each task number, one entry per prompt that the agent received, in order.
+// The entry is the argument with the session, or empty if the prompt began a new session.
 func (p *place) askedOf() map[string][]string {
 	b, _ := os.ReadFile(filepath.Join(p.project, "asked"))
 	out := map[string][]string{}
@@ -65,7 +64,7 @@ func (p *place) awaitAsked(n int) {
 	require.Eventually(p.t, func() bool { return len(p.askedOf()) >= n }, atMost, 10*time.Millisecond)
 }
 
-// kept runs "bgagent tasks" and returns the kept tasks by their ids.
+// kept runs "bgagent tasks" and returns the kept tasks, by id.
 func (p *place) kept(args ...string) map[string]keptTask {
 	p.t.Helper()
 	got := p.run(append([]string{"tasks", "--all", "--json"}, args...)...)
@@ -80,7 +79,7 @@ func (p *place) kept(args ...string) map[string]keptTask {
 	return out
 }
 
-// awaitEnded waits until all kept tasks have ended, and returns them by their ids.
+// awaitEnded waits until all kept tasks have ended, and returns them, by id.
 func (p *place) awaitEnded() map[string]keptTask {
 	p.t.Helper()
 	var all map[string]keptTask
@@ -115,8 +114,8 @@ func (p *place) saved() (states []string) {
 	return states
 }
 
-// awaitSaved waits until the store contains the session of each task, and the information that
-// the agent has written something in the session.
+// awaitSaved waits until the store contains each task's session, and the information that the agent
+// has written something in the session.
 func (p *place) awaitSaved(numbers ...int) {
 	p.t.Helper()
 	require.Eventually(p.t, func() bool {
@@ -135,7 +134,7 @@ func (p *place) awaitSaved(numbers ...int) {
 	}, atMost, 50*time.Millisecond)
 }
 
-// kill ends the program without a chance to clean up, like a crash.
+// kill kills the program without a chance to clean up, as in a crash.
 func kill(t *testing.T, cmd *exec.Cmd) {
 	t.Helper()
 	require.NoError(t, cmd.Process.Kill())
@@ -276,7 +275,7 @@ func TestAResumedRunContinuesWhatWasLiveWhenItWasKilled(t *testing.T) {
 	require.Len(t, p.askedOf()["2"], 2, "nothing is left to do")
 }
 
-// A run can be killed after the store has the end of a task and before the result is written.
+// A run can be killed after the end of a task is stored but before the result is written.
 func TestAResumedRunWritesResultsThatTheKilledOneCouldNotWrite(t *testing.T) {
 	t.Parallel()
 	p := withMindful(t)
@@ -320,10 +319,10 @@ func TestAKilledMCPContinuesNothingAndItsSuccessorSaysWhatEnded(t *testing.T) {
 	p := withMindful(t)
 	cs, cmd := mcpOf(t, p)
 	ids := launchNumbers(t, cs, 5)
-	p.write("go-1", "") // only now, because the answer of a launch would report the end of the task
+	p.write("go-1", "") // only now, because the answer to a launch would report the end of the task
 	p.awaitSaved(2, 3, 4)
 	killMCP(t, cs, cmd)
-	p.write("go", "") // agent programs that are still running can end now
+	p.write("go", "") // agent programs that are still running can exit now
 
 	cs, _ = mcpOf(t, p)
 	text := callTool(t, cs, "background_output", nil)

@@ -14,9 +14,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// storeWith makes a store of the kind with the record of one task. The argument "ended" is the
-// time since the end of the task; with 0, the task has not ended. The argument "age" is the
-// time since the store was last written.
+// storeWith creates a store of the given kind with the record of one task. The argument ended says
+// how long ago the task ended; if it is 0, the task has not ended. The argument age says how long
+// ago the store was last written.
 func storeWith(t *testing.T, f statedir.Folder, kind, id string, ended, age time.Duration) statedir.Store {
 	t.Helper()
 	s, err := f.Results(t.TempDir(), id)
@@ -44,7 +44,7 @@ func storeWith(t *testing.T, f statedir.Folder, kind, id string, ended, age time
 	return s
 }
 
-// The removal of a store can be interrupted, for example because the process ends.
+// The removal of a store can be interrupted, for example because the process exits.
 func TestWhatAnEarlierRemovalHasLeftIsRemoved(t *testing.T) {
 	f, err := statedir.Open(t.TempDir())
 	require.NoError(t, err)

@@ -41,7 +41,7 @@ func TestAPageOfKeptTasksIsNeverLeftOut(t *testing.T) {
 	require.NoError(t, err)
 	defer m.Close(context.Background())
 
-	store.fail, store.err = 2, bgagent.ErrNoRecord // the store has deleted the last task of the first page
+	store.fail, store.err = 2, bgagent.ErrNoRecord // the store deleted the last task of the first page
 	all, err := keptTasks(m)
 	require.NoError(t, err)
 	require.Equal(t, 6, store.calls, "all pages were read again twice")

@@ -103,7 +103,7 @@ func TestTheConfigurationIsPrintedAsJSON(t *testing.T) {
 	require.Equal(t, 2, p.run("config", "--json", "--schema").code)
 }
 
-// A caller can close the connection before the server has handled the end of a task.
+// A caller can close the connection before the server handles the end of a task.
 func TestAnEndBeforeTheEndOfTheServerIsTold(t *testing.T) {
 	p := newPlace(t)
 	tell := p.write("tell.sh", "#!/bin/sh\necho \"$BGAGENT_EVENT $BGAGENT_TASK\" >>\"$(dirname \"$0\")/told\"\n")

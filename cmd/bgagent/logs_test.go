@@ -72,7 +72,7 @@ printed x & printed y >&2; wait
 	}
 }
 
-// The programs of a task can print after its end, until they have stopped.
+// A task's programs can print after the task ends, until they have stopped.
 func TestALogEndsWhenTheProgramsOfItsTaskHaveStopped(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

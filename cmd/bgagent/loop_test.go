@@ -20,7 +20,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// hostWord occurs in the prompt of a host and in no prompt of a task.
+// hostWord occurs in a host's prompt, but not in any task's prompt.
 const hostWord = "HOST"
 
 var idIn = regexp.MustCompile(`Task ID: (bg_[0-9a-z]{16})`)
@@ -29,11 +29,11 @@ var idIn = regexp.MustCompile(`Task ID: (bg_[0-9a-z]{16})`)
 // hangs.
 var kinds = []string{"coder", "reader", "writer", "thinker"}
 
-// heard is the progress of a host, as seen in the results of the host's tool calls.
+// heard is a host's progress, as seen in the results of its tool calls.
 type heard struct {
-	ids   []string // ids of the tasks that the host has launched
-	told  int      // number of tasks whose end the host has learned of
-	after int      // number of tool results after the host learned of all ends except the last
+	ids   []string // ids of the tasks that the host launched
+	told  int      // number of tasks that the host knows to have ended
+	after int      // number of tool results since the host has known that all tasks except the last have ended
 }
 
 func hear(texts []string) (h heard) {
@@ -58,9 +58,9 @@ func hear(texts []string) (h heard) {
 	return h
 }
 
-// playHost returns the model of a host. The model delegates a task to each agent in
-// kinds, waits for tasks to end, cancels the last task and continues the first. The
-// argument "prefix" is what the host puts in front of the names of tools.
+// playHost returns a host's model. The model delegates a task to each agent in kinds, waits for
+// tasks to end, cancels the last task and continues the first. The argument prefix is what the host
+// puts in front of tool names.
 func playHost(model *modelserver.Server, prefix string) func(modelserver.Request) modelserver.Reply {
 	call := func(tool string, args map[string]any) modelserver.Reply {
 		raw, err := json.Marshal(args)
@@ -123,7 +123,7 @@ func resultsOf(r modelserver.Request) (out []string) {
 	return out
 }
 
-// loop returns a world whose host has this program as an MCP server.
+// loop returns a world whose host uses this program as an MCP server.
 func loop(t *testing.T, prefix string) *realagent.World {
 	w := realagent.New(t, "opencode", "codex", "gemini", "claude")
 	w.Model.Handle(playHost(w.Model, prefix))
@@ -144,8 +144,8 @@ func loop(t *testing.T, prefix string) *realagent.World {
 	return w
 }
 
-// readmeLines looks for a text in the README. Of the code blocks after the text, it
-// returns the first block that is marked with the language.
+// readmeLines looks for a text in the README, and returns the first code block after it that is
+// marked with the language.
 func readmeLines(t *testing.T, after, language string) string {
 	t.Helper()
 	readme, err := os.ReadFile("../../README.md")
@@ -186,7 +186,7 @@ func judge(t *testing.T, w *realagent.World, prefix string) {
 	require.Contains(t, got[3], "coder went on")
 }
 
-// finished waits for the last answer of the host's model.
+// finished waits for the host model's last answer.
 func finished(t *testing.T, w *realagent.World) {
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 	defer cancel()
@@ -217,7 +217,7 @@ func TestTheWholeLoopWithOpencodeAsTheHost(t *testing.T) {
 	judge(t, w, "bgagent_")
 }
 
-// hosted runs a host to its end and returns its output.
+// hosted runs a host until it exits and returns its output.
 func hosted(t *testing.T, w *realagent.World, argv []string) string {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
@@ -247,7 +247,7 @@ func TestTheWholeLoopWithCodexAsTheHost(t *testing.T) {
 	require.Contains(t, out, "the host is done")
 }
 
-// addToClaude adds this program to Claude Code, with the command in the README.
+// addToClaude adds this program to Claude Code, using the command from the README.
 func addToClaude(t *testing.T, w *realagent.World) {
 	readme, err := os.ReadFile("../../README.md")
 	require.NoError(t, err)
@@ -284,7 +284,7 @@ func TestClaudeInATerminalTakesADelegationAsATaskOfTheProtocol(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 	defer cancel()
 	cmd := w.Command(ctx, "script", "-qec", w.Claude()[0]+" --allowedTools=mcp__bgagent "+hostWord, os.DevNull)
-	keys, err := cmd.StdinPipe() // without this pipe, Claude Code would reach the end of its input and exit
+	keys, err := cmd.StdinPipe() // without this pipe, Claude Code's input would end, and Claude Code would exit
 	require.NoError(t, err)
 	defer keys.Close()
 	var screen bytes.Buffer

@@ -21,7 +21,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// atMost is the maximum time for a step of a test on a busy machine.
+// atMost is the time limit for one step of a test on a busy machine.
 const atMost = 2 * time.Minute
 
 // binary is the path of the program, which is built once for all tests.
@@ -39,7 +39,7 @@ func TestMain(m *testing.M) {
 		os.Exit(1)
 	}
 	flag.Parse()
-	if f := flag.Lookup("test.parallel"); f.Value.String() == f.DefValue { // the tests that run in parallel wait most of the time
+	if f := flag.Lookup("test.parallel"); f.Value.String() == f.DefValue { // tests that run in parallel spend most of their time waiting
 		_ = f.Value.Set("8")
 	}
 	code := m.Run()
@@ -47,7 +47,7 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// place is the home directory of a user, with a project in it.
+// place is a user's home directory, with a project in it.
 type place struct {
 	t       *testing.T
 	project string
@@ -55,7 +55,8 @@ type place struct {
 	env     []string
 }
 
-// With the race detector, the test is skipped, because the program is built without it.
+// With the race detector, the test is skipped, because the program itself is built without the race
+// detector.
 func newPlace(t *testing.T) *place {
 	if race.Enabled {
 		t.Skip("the program is built without the race detector")
@@ -68,7 +69,7 @@ func newPlace(t *testing.T) *place {
 	return p
 }
 
-// write writes a file of the project and returns its path.
+// write writes a file in the project and returns its path.
 func (p *place) write(name, text string) string {
 	path := filepath.Join(p.project, name)
 	require.NoError(p.t, os.MkdirAll(filepath.Dir(path), 0o755))
@@ -88,16 +89,16 @@ func (p *place) command(args ...string) *exec.Cmd {
 	return cmd
 }
 
-// outcome is the exit code and the output of the program.
+// outcome holds the program's exit code and output.
 type outcome struct {
 	code        int
 	out, stderr string
 }
 
-// run runs the program to its end.
+// run runs the program until it exits.
 func (p *place) run(args ...string) outcome { return p.feed("", args...) }
 
-// feed runs the program to its end, with a text as standard input.
+// feed runs the program until it exits, with a text as standard input.
 func (p *place) feed(input string, args ...string) outcome {
 	p.t.Helper()
 	cmd := p.command(args...)
@@ -187,13 +188,13 @@ func (p *place) start(args ...string) *running {
 	return r
 }
 
-// interrupt sends the signal of Ctrl-C.
+// interrupt sends the signal that Ctrl-C sends.
 func (r *running) interrupt(t *testing.T) {
 	t.Helper()
 	require.NoError(t, r.Process.Signal(syscall.SIGINT))
 }
 
-// code waits for the end of the program and returns its exit code.
+// code waits until the program has exited and returns its exit code.
 func (r *running) code() int {
 	_ = r.Wait()
 	return r.ProcessState.ExitCode()

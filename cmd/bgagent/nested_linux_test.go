@@ -10,8 +10,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// nesting is an agent that starts a bgagent of its own. The agent of the inner
-// bgagent does not end by itself.
+// nesting is an agent that starts another bgagent. The agent of the inner bgagent does not exit on
+// its own.
 const nesting = `cat >/dev/null
 cd inner
 BGAGENT_DEPTH= exec "$BGAGENT" -c inner.jsonc run inner-tasks.jsonc -o ../inner-out
@@ -39,7 +39,7 @@ func TestARunInsideAKilledOneIsLeftAlone(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, list, 2, "the dead run is still known")
 
-	// Once the inner run is dead as well, all its processes are ended.
+	// Once the inner run is dead as well, all its processes are terminated.
 	p.killRunOf(inner)
 	got = p.run("cleanup", "--yes")
 	require.Equal(t, 0, got.code, got.stderr)
@@ -64,7 +64,7 @@ func (p *place) killRunOf(dir string) {
 			h, err := os.FindProcess(pid)
 			require.NoError(p.t, err)
 			require.NoError(p.t, h.Kill())
-			require.Eventually(p.t, func() bool { // its files are locked until it has ended
+			require.Eventually(p.t, func() bool { // its files are locked until it has exited
 				at, err := os.Readlink(link)
 				return err != nil || at != dir
 			}, time.Minute, 5*time.Millisecond)

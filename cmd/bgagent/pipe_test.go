@@ -26,8 +26,8 @@ func (p *place) pipe(name string) string {
 	return path
 }
 
-// endsWith requires that the program exits with the given code. A program that does not
-// end in time is killed, and has no exit code.
+// endsWith requires that the program exits with the given code. A program that does not exit in
+// time is killed, and has no exit code.
 func (r *running) endsWith(t *testing.T, code int) {
 	t.Helper()
 	defer time.AfterFunc(atMost, func() { _ = r.Process.Kill() }).Stop()
@@ -51,7 +51,7 @@ func TestASignalEndsTheWaitForAPipe(t *testing.T) {
 					p := newPlace(t)
 					path := p.pipe("pipe")
 					p.write("tasks.jsonc", `[{"agent": "demo-wait", "promptFile": "pipe"}]`)
-					// The test holds the pipe open and writes nothing. So the program
+					// The test holds the pipe open but does not write anything, so the program
 					// waits when it reads the pipe, not when it opens it.
 					if writer && name != "log" {
 						f, err := os.OpenFile(path, os.O_RDWR, 0)

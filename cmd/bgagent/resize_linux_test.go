@@ -15,8 +15,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// The table is drawn again for each size of its terminal. At each width, it says what runs, what failed and
-// why, and how many tasks are not shown.
+// The table is redrawn for each size of its terminal. At each width, it says what is running, what
+// failed and why, and how many tasks are not shown.
 func TestTheTableFollowsTheSizeOfItsTerminal(t *testing.T) {
 	t.Parallel()
 	for _, tasks := range []int{10, 50} {
@@ -52,7 +52,7 @@ func TestTheTableFollowsTheSizeOfItsTerminal(t *testing.T) {
 	}
 }
 
-// awaitMatches waits until each of the expressions matches the text that was printed after the offset.
+// awaitMatches waits until each of the expressions matches the text printed after the offset.
 func awaitMatches(t *testing.T, out *output, from int, want ...string) {
 	t.Helper()
 	timeout := time.After(atMost)

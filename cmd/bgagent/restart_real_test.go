@@ -100,9 +100,9 @@ func (p *place) savedWith(text string) bool {
 	return slices.ContainsFunc(p.saved(), func(state string) bool { return strings.Contains(state, text) })
 }
 
-// All tasks of a killed server end with their right answers: the task that had ended, those in the
-// middle of an answer or of a command, and the one that was waiting. The turns of Claude Code
-// are interrupted when the server is killed. The turns on the opencode server continue.
+// All tasks of a killed server complete with the right answers: the task that had already ended,
+// those in the middle of an answer or of a command, and the one that was waiting. The turns of
+// Claude Code are interrupted when the server is killed. The turns on the opencode server continue.
 func TestAKilledServeGoesOnWithItsWorkOnRealPrograms(t *testing.T) {
 	w := realagent.New(t, "opencode", "claude")
 	h := &gated{t: t, w: w, free: make(chan struct{}), said: map[string]bool{}}
@@ -159,7 +159,7 @@ func TestAKilledServeGoesOnWithItsWorkOnRealPrograms(t *testing.T) {
 		switch key {
 		case "claude-command": // a new attempt continues the task, and does not run the command again
 			attempt, requests = 2, 2
-		case "claude-text": // Claude Code gets the prompt again if it has not stored the prompt
+		case "claude-text": // Claude Code gets the prompt again if it did not store it
 			attempt, requests = got.Attempt, len(h.asked(key))
 			require.LessOrEqual(t, attempt, 2)
 			require.LessOrEqual(t, requests, 2)

@@ -60,7 +60,7 @@ func TestAFileHoldsAllOfALongAnswer(t *testing.T) {
 func TestAnAnswerBeyondTheBoundIsCutAndMarkedEverywhere(t *testing.T) {
 	p := withAgent(t, "cat >/dev/null; head -c 100000000 /dev/zero | tr '\\0' 'x'\n")
 	cmd := p.command("run", "tasks.jsonc", "--plain", "-o", "out")
-	cmd.Env = append(cmd.Environ(), "GOMEMLIMIT=48MiB") // so that a busy machine collects garbage in time; held memory still counts
+	cmd.Env = append(cmd.Environ(), "GOMEMLIMIT=48MiB") // makes sure that garbage is collected in time on a busy machine; memory in use still counts
 	out := newOutput()
 	cmd.Stdout, cmd.Stderr = out, out
 	require.NoError(t, cmd.Run(), out)

@@ -41,7 +41,7 @@ func screenOf(out string, cols int) *screen {
 			continue
 		}
 		if out == "\x1b" {
-			break // the escape sequence has only begun
+			break // the escape sequence is incomplete
 		}
 		r, size := utf8.DecodeRuneInString(out)
 		out = out[size:]
@@ -77,7 +77,7 @@ func (s *screen) put(r rune) {
 	s.col++
 }
 
-// control applies an escape sequence.
+// control executes an escape sequence.
 func (s *screen) control(parameters string, what byte) {
 	first, _, _ := strings.Cut(parameters, ";")
 	n, err := strconv.Atoi(first)
@@ -137,8 +137,7 @@ func (s *screen) String() string {
 	return b.String()
 }
 
-// from(begin) returns the screen without the lines before the first line that begins
-// with the text.
+// from returns the screen without the lines before the first line that begins with the text.
 func (s *screen) from(begin string) *screen {
 	for i, line := range strings.Split(s.String(), "\n") {
 		if strings.HasPrefix(line, begin) {
@@ -148,7 +147,7 @@ func (s *screen) from(begin string) *screen {
 	return s
 }
 
-// colours maps the parameters of an escape sequence to a colour of the picture.
+// colours maps the parameters of an escape sequence to a colour in the picture.
 var colours = map[string]string{"2": "#8b949e", "31": "#f47067", "32": "#57ab5a", "33": "#daaa3f", "36": "#39c5cf"}
 
 // svg returns a picture of the screen, below a line with the command.
@@ -162,7 +161,7 @@ func (s *screen) svg(command string) string {
 		if c := colours[style]; c != "" {
 			fill = ` fill="` + c + `"`
 		}
-		fmt.Fprintf(&b, `<text x="%.1f" y="%d" textLength="%.1f"%s>%s</text>`+"\n", left+float64(col)*width, top+row*height, float64(utf8.RuneCountInString(text))*width, fill, html.EscapeString(strings.ReplaceAll(text, " ", "\u00a0"))) // browsers show several blanks as one
+		fmt.Fprintf(&b, `<text x="%.1f" y="%d" textLength="%.1f"%s>%s</text>`+"\n", left+float64(col)*width, top+row*height, float64(utf8.RuneCountInString(text))*width, fill, html.EscapeString(strings.ReplaceAll(text, " ", "\u00a0"))) // browsers collapse several blanks into one
 	}
 	text(0, 0, "", "$ "+command)
 	for row, line := range s.cells[:rows] {

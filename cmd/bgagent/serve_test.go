@@ -64,8 +64,8 @@ func TestANoticeToACallerCarriesResultsWhereTheFileSaysSo(t *testing.T) {
 		p.write(".bgagent.jsonc", `{"background_task": {"totalConcurrency": 1, "noticeResultBytes": `+bytes+`}, "agents": {"wait": {"kind": "inproc"}}}`)
 		cs := client(t, &mcp.CommandTransport{Command: p.command("mcp"), TerminateDuration: atMost})
 		callTool(t, cs, "delegate_task", map[string]any{"subagent_type": "wait", "prompt": "1 ms", "description": "the first"})
-		// The second task waits for the slot of the first task. So when the call for
-		// the second task returns, the first task has ended.
+		// The second task waits for the slot of the first task. Therefore, when the call for the
+		// second task returns, the first task has ended.
 		_, notice, told := strings.Cut(callTool(t, cs, "delegate_task", map[string]any{"subagent_type": "wait", "prompt": "2 ms", "run_in_background": false}), "Ended")
 		require.True(t, told, "the end of the first is told")
 		require.Equal(t, want != "", strings.Contains(notice, result), notice)
@@ -106,7 +106,7 @@ func startServe(t *testing.T, p *place, args ...string) (url string, cmd *exec.C
 	t.Cleanup(func() {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
-		p.run("cleanup", "--yes") // otherwise agents would write into the folder of the test while it is being removed
+		p.run("cleanup", "--yes") // otherwise, agents would write into the test's folder while it is being removed
 	})
 	line, err := bufio.NewReader(out).ReadString('\n')
 	require.NoError(t, err)
@@ -258,7 +258,7 @@ func TestServeShowsThePage(t *testing.T) {
 				return
 			}
 			require.Contains(t, body, "<title>Background tasks</title>")
-			// A page that is open in a browser does not delay the end of the server.
+			// A page that is open in a browser does not delay the server's shutdown.
 			r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url+"events", nil)
 			require.NoError(t, err)
 			r.SetBasicAuth("anybody", password)
@@ -323,7 +323,7 @@ func TestConnectionsLeaveFilesForAgents(t *testing.T) {
 	t.Cleanup(func() {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
-		p.run("cleanup", "--yes") // otherwise agents would write into the folder of the test while it is being removed
+		p.run("cleanup", "--yes") // otherwise, agents would write into the test's folder while it is being removed
 	})
 	line, err := bufio.NewReader(out).ReadString('\n')
 	require.NoError(t, err)

@@ -11,7 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// answer is a message of the server.
+// answer is a message from the server.
 type answer struct {
 	ID    *int
 	Error *struct {
@@ -21,7 +21,7 @@ type answer struct {
 	Result json.RawMessage
 }
 
-// A line that is not a message is answered and does not end the connection.
+// A line that is not a message is answered with an error and does not end the connection.
 func TestMCPContinuesAfterALineThatIsNotAMessage(t *testing.T) {
 	p := newPlace(t)
 	p.write(".bgagent.jsonc", `{"agents": {"wait": {"kind": "inproc"}}}`)

@@ -17,8 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// obedient is an agent that ends when it gets a signal. It has a child in a session of
-// its own.
+// obedient is an agent that exits when it gets a signal. It has a child in a separate session.
 const obedient = `#!/bin/sh
 setsid sleep 600 & echo $! >>pids
 echo $$ >>pids
@@ -38,7 +37,7 @@ echo ready >>ready
 while :; do sleep 1; done
 `
 
-// careless is an agent that ends when it gets a signal, and leaves a child that ignores
+// careless is an agent that exits when it gets a signal, and leaves behind a child that ignores
 // signals.
 const careless = `#!/bin/sh
 setsid sh -c 'trap "" TERM INT HUP; echo $$ >>pids; while :; do sleep 1; done' &
@@ -71,7 +70,7 @@ func (p *place) awaitFile(name string) {
 	}, atMost, 5*time.Millisecond, name)
 }
 
-// requireGone requires that all processes that have recorded their ids have ended.
+// requireGone requires that all processes that recorded their ids have exited.
 func (p *place) requireGone(want int) {
 	p.t.Helper()
 	require.Len(p.t, p.pids(), want)
@@ -90,7 +89,7 @@ func (p *place) pids() (out []int) {
 	return out
 }
 
-// live returns how many of the recorded processes have not ended. All of them run in the project's
+// live returns how many of the recorded processes have not exited. All of them run in the project's
 // directory. A process with the same PID in another directory is a new one.
 func (p *place) live() (n int) {
 	p.t.Helper()
@@ -99,7 +98,7 @@ func (p *place) live() (n int) {
 	for _, pid := range p.pids() {
 		proc := "/proc/" + strconv.Itoa(pid)
 		stat, err := os.ReadFile(proc + "/stat")
-		ended := err == nil && strings.Contains(string(stat), ") Z ") // a zombie has ended
+		ended := err == nil && strings.Contains(string(stat), ") Z ") // a zombie has exited
 		at, err := os.Readlink(proc + "/cwd")
 		other := err == nil && at != project
 		if !ended && !other && syscall.Kill(pid, 0) == nil {
@@ -155,7 +154,7 @@ func TestCtrlCTwiceEndsEverythingAtOnce(t *testing.T) {
 				require.True(t, p.index("out").Interrupted)
 				return took
 			}
-			const most = 3500 * time.Millisecond // the grace times add up to 4 s
+			const most = 3500 * time.Millisecond // the grace periods add up to 4 s
 			took := end()
 			for try := 1; took >= most && try < 5; try++ { // a busy machine can need longer
 				took = end()
@@ -165,7 +164,7 @@ func TestCtrlCTwiceEndsEverythingAtOnce(t *testing.T) {
 	}
 }
 
-// awaitOrphan waits until one of the two processes of the program has ended.
+// awaitOrphan waits until one of the program's two processes has exited.
 func (p *place) awaitOrphan() {
 	p.t.Helper()
 	require.Eventually(p.t, func() bool { return p.live() == 1 }, atMost, 5*time.Millisecond)

@@ -30,7 +30,7 @@ func awaitSilence(t *testing.T, tty *os.File) {
 	require.Eventually(t, func() bool { return modes(t, tty).Lflag&unix.ECHO == 0 }, atMost, 5*time.Millisecond)
 }
 
-// manyWaits writes a list of n tasks, each of which waits for the given time.
+// manyWaits writes a list of n tasks that each wait for the given time.
 func (p *place) manyWaits(n int, time string) {
 	var list []string
 	for i := range n {
@@ -248,8 +248,8 @@ func TestAKilledRunGivesTheTerminalBack(t *testing.T) {
 			before := bytesRead(t, cmd.Process.Pid)
 			_, err := tty.WriteString(typed)
 			require.NoError(t, err)
-			// The terminal handles keys a little later. It would echo keys that it handles after the end
-			// of the program.
+			// The terminal handles keys with a short delay. It would echo keys that it handles
+			// after the program has exited.
 			require.Eventually(t, func() bool { return bytesRead(t, cmd.Process.Pid) >= before+len(typed) }, atMost, time.Millisecond)
 			require.NoError(t, cmd.Process.Signal(sig))
 			require.Eventually(t, func() bool {

@@ -20,9 +20,9 @@ func (pipeConn) CloseWrite() error { return nil }
 func TestABridgeDoesNotWaitForEverForAServerThatReadsNothing(t *testing.T) {
 	for _, x := range []struct {
 		name  string
-		reads time.Duration // how long the server takes to read each line; 0 means that it reads nothing
+		reads time.Duration // how long the server takes to read each line; 0 means that it does not read
 		stop  time.Duration // when a signal asks the bridge to stop; 0 means never
-		want  string        // part of the error; "" means none
+		want  string        // part of the error; "" means that no error is expected
 		took  time.Duration
 	}{
 		{name: "hangs", want: "the bgagent serve at http://x does not respond (it has read nothing for 30s); if it hangs, end it and start it again", took: bridgeWriteTime},

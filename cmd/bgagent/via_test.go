@@ -20,8 +20,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// withServed returns a place with the folders "one" and "two", and with a serve whose bridges may work
-// in the project. Its agent "patient" answers when the file "go" exists in the project.
+// withServed returns a place with the folders "one" and "two", and with a serve whose bridges are
+// allowed to work in the project. Its agent "patient" answers when the file "go" exists in the
+// project.
 func withServed(t *testing.T, args ...string) (p *place, url string, serve *exec.Cmd) {
 	p = newPlace(t)
 	p.write("one/x", "")
@@ -42,7 +43,7 @@ func (p *place) via(url, dir string, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// host connects to a bridge as the host program with the name.
+// host connects to a bridge as the host program with the given name.
 func host(t *testing.T, cmd *exec.Cmd, name string) *mcp.ClientSession {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
@@ -67,7 +68,7 @@ func TestABridgeFindsItsTasksAgainAndSharesThemWithNobody(t *testing.T) {
 	require.NotContains(t, list(host(t, p.via(url, "two"), "alpha")), id)
 	require.NotContains(t, list(host(t, p.via(url, "one"), "beta")), id)
 
-	// The limit holds for all bridges together.
+	// The limit applies to all bridges together.
 	waits := delegate(t, second, "two")
 	require.Contains(t, p.does("status"), "1 running, 1 queued")
 
@@ -210,7 +211,8 @@ func TestAProjectsFileNarrowsItsBridgeAndNeverWidensIt(t *testing.T) {
 	require.Contains(t, launch(cs, "patient"), "the project's file removes the agent patient")
 	require.NoError(t, cs.Close())
 
-	// The restrictions also hold for tasks that were launched before, however they are named.
+	// The restrictions also apply to tasks launched earlier, no matter how the tasks are referred
+	// to.
 	resume := func(ref string) string {
 		cs := host(t, p.via(url, "three"), "alpha")
 		defer cs.Close()
@@ -274,13 +276,13 @@ func (h *rawHost) write(line string) {
 	require.NoError(h.t, err)
 }
 
-// call writes the call of a tool.
+// call writes a tool call.
 func (h *rawHost) call(id int, tool, arguments string) {
 	h.t.Helper()
 	h.write(fmt.Sprintf(`{"jsonrpc":"2.0","id":%d,"method":"tools/call","params":{"name":%q,"arguments":%s}}`+"\n", id, tool, arguments))
 }
 
-// answer returns the text of the next answer, which must be that of the request with the id.
+// answer returns the text of the next answer, which must be the answer to the request with the id.
 func (h *rawHost) answer(id int) string {
 	h.t.Helper()
 	for {
@@ -300,7 +302,7 @@ func (h *rawHost) answer(id int) string {
 	}
 }
 
-// A host program can end while it waits for an answer. The next bridge then finds its tasks.
+// A host program can exit while it waits for an answer. The next bridge then finds its tasks.
 func TestABridgeThatEndsDuringACallFreesItsScope(t *testing.T) {
 	t.Parallel()
 	p, url, _ := withServed(t)
@@ -314,15 +316,16 @@ func TestABridgeThatEndsDuringACallFreesItsScope(t *testing.T) {
 		text := h.answer(2)
 		require.Regexp(t, idIn, text)
 		id := idIn.FindStringSubmatch(text)[1]
-		// The server reads the messages in order. So when it answers the ping, it has begun the call.
+		// The server reads the messages in order, so when it answers the ping, it has begun the
+		// call.
 		h.call(3, "background_output", `{"task_id":"`+id+`","block":true,"timeout":600000}`)
 		h.write(`{"jsonrpc":"2.0","id":4,"method":"ping"}` + "\n")
 		h.answer(4)
 		end(h)
 		_ = h.cmd.Wait()
 		found := false
-		// The call itself lasts for ten minutes. If the server kept the scope for so long, the new bridges
-		// would have other scopes, and this would take in vain.
+		// The call itself lasts for ten minutes. If the server kept the scope for that long, the
+		// new bridges would have other scopes, and the loop would never find the task.
 		for deadline := time.Now().Add(2 * time.Minute); !found && time.Now().Before(deadline); {
 			again := p.rawHost(url, name)
 			again.call(2, "background_output", "{}")

@@ -9,8 +9,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// bossScript is an agent that delegates over a bridge. Its prompt is the arguments of delegate_task, and its
-// answer is the answer of the tool. It repeats every other prompt, such as a notice.
+// bossScript is an agent that delegates over a bridge. Its prompt contains the arguments for
+// delegate_task, and its answer is the tool's answer. If it gets any other prompt, such as a
+// notice, it answers with that prompt.
 const bossScript = `#!/bin/sh
 prompt=$(cat)
 case $prompt in {*) ;; *) echo "$prompt"; exit;; esac
@@ -25,7 +26,8 @@ read -r answer <&4
 echo "$answer"
 `
 
-// withBoss is a serve with an agent that delegates over a bridge, and a program that has launched nothing yet.
+// withBoss starts a serve with an agent that delegates over a bridge. Nothing has been launched
+// yet.
 func withBoss(t *testing.T, limits string) (p *place, url string) {
 	p = newPlace(t)
 	p.write("one/x", "")
@@ -43,8 +45,9 @@ func withBoss(t *testing.T, limits string) (p *place, url string) {
 
 const failing = `{"subagent_type": "fail", "prompt": "the disk is full", "description": "deep", "run_in_background": false}`
 
-// The program's own task and the tasks that the task delegates are one tree on one server: the limits hold for
-// them together, the depth is known, and each failure is below the task that has delegated it.
+// The program's own task and the tasks that it delegates are one tree on one server: the limits
+// apply to them together, the depth is known, and each failed task is below the task that delegated
+// it.
 func TestATaskDelegatesOverABridgeAsItself(t *testing.T) {
 	t.Parallel()
 	p, url := withBoss(t, `"totalConcurrency": 1, "maxDepth": 2`)
@@ -87,7 +90,7 @@ func TestTheRestrictionsOfABridgeAlsoHoldBelowItsTasks(t *testing.T) {
 	require.Contains(t, delegate("one"), "as asked: the disk is full")
 	p.write("one/.bgagent.jsonc", `{"agents": {"fail": null}}`)
 	file := filepath.Join(p.project, "one", ".bgagent.jsonc")
-	p.write("boss", strings.Replace(bossScript, "prompt=$(cat)\n", "prompt=$(cat); rm -f "+file+"\nVIA="+url+" BGAGENT="+binary+"\n", 1)) // the task removes the file, which the server has read
+	p.write("boss", strings.Replace(bossScript, "prompt=$(cat)\n", "prompt=$(cat); rm -f "+file+"\nVIA="+url+" BGAGENT="+binary+"\n", 1)) // the task removes the file after the server has read it
 	require.Contains(t, delegate("one"), "the project's file removes the agent fail")
 	require.NoFileExists(t, file)
 }

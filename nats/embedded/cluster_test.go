@@ -56,7 +56,7 @@ func (c *cluster) start(i int) {
 	c.servers[i] = s
 }
 
-// InProcessConn implements [nats.InProcessConnProvider]. It connects to a server that runs.
+// InProcessConn implements [nats.InProcessConnProvider]. It connects to a server that is running.
 func (c *cluster) InProcessConn() (net.Conn, error) {
 	err := errors.New("no server runs")
 	for _, s := range c.servers {
@@ -74,7 +74,7 @@ func TestAStoreOnThreeServersSurvivesTheLossOfItsLeader(t *testing.T) {
 	require.NoError(t, err)
 	defer nc.Close()
 	s := bgnats.NewStore(nc, "tasks", bgnats.StoreOptions{Grace: -1, Replicas: 3, KeepFor: -1, KeepTasks: -1, KeepBytes: -1})
-	open(t, s, 1) // the servers may have no leader yet
+	open(t, s, 1) // the servers might not have a leader yet
 	all := storetest.NewScript(7, 60, time.Now())
 	lost := false
 	for n := 1; n <= all.Len(); {

@@ -30,7 +30,7 @@ func TestAStoreOnJetStreamKeepsThePromisesOfAStore(t *testing.T) {
 func start(t storetest.TB) *embedded.Server {
 	t.Helper()
 	s, err := embedded.StartWith(embedded.Options{Dir: t.TempDir()}, func(o *server.Options) {
-		o.JetStreamLimits.MaxBatchInflightPerStream = 900 // the open batches of a simulated process still count for ten seconds after it has died
+		o.JetStreamLimits.MaxBatchInflightPerStream = 900 // a simulated process's open batches still count for ten seconds after the process dies
 	})
 	if err != nil {
 		t.Fatalf("%v", err)
@@ -84,8 +84,8 @@ func (c *content) store(o bgnats.StoreOptions) (*bgnats.Store, *process) {
 	return s, p
 }
 
-// settle waits until all processes that live are connected. Without a grace, a store can be taken over
-// while its owner connects again.
+// settle waits until all living processes are connected. Without a grace period, a store can be
+// taken over while its owner reconnects.
 func (c *content) settle() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -102,11 +102,11 @@ func (c *content) of(s bgagent.Store) *process {
 	return c.processes[s]
 }
 
-// newContent returns the content of a store, with all the functions that the suite can use.
+// newContent returns a store's content, with all the functions that the suite can use.
 func newContent(t storetest.TB, server *embedded.Server) storetest.Content {
 	c := newStores(t, server)
 	losses := 0
-	first, step := 0, 1 // the places at which a process dies
+	first, step := 0, 1 // places at which a process dies
 	if race.Enabled {
 		step = 4
 		first = rand.IntN(step)
@@ -137,7 +137,7 @@ func (c *content) spoil(subject string) {
 	c.change("m", func(*nats.Msg) {}) // each batch ends with this message
 }
 
-// change writes the last message of the subject again, with a change.
+// change writes the last message on the subject again, with a change.
 func (c *content) change(subject string, f func(*nats.Msg)) {
 	c.t.Helper()
 	m := c.last(subject)
@@ -151,7 +151,7 @@ func (c *content) change(subject string, f func(*nats.Msg)) {
 	}
 }
 
-// last returns the last message of the subject without the headers for the server.
+// last returns the last message on the subject, without the headers for the server.
 func (c *content) last(subject string) *nats.Msg {
 	c.t.Helper()
 	js, err := c.admin.JetStream()

@@ -1,7 +1,7 @@
 package embedded
 
-// StartWith is startWith for the tests of another package.
+// StartWith is startWith, for tests in another package.
 var StartWith = startWith
 
-// Clients returns the number of connections of clients.
+// Clients returns the number of client connections.
 func (s *Server) Clients() int { return s.s.NumClients() }

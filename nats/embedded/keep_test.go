@@ -19,7 +19,7 @@ import (
 	"github.com/bgagent/bgagent/nats/embedded"
 )
 
-// deletions returns a channel that gets the message of each deleted record.
+// deletions returns a channel that receives the message about each deleted record.
 func (c *content) deletions(t *testing.T) chan *nats.Msg {
 	t.Helper()
 	js, err := c.admin.JetStream()
@@ -34,7 +34,7 @@ func (c *content) deletions(t *testing.T) chan *nats.Msg {
 	return all
 }
 
-// untilParts waits until the stream has the given number of subjects with parts of texts.
+// untilParts waits until the stream has the given number of subjects with text parts.
 func (c *content) untilParts(t *testing.T, want int) {
 	t.Helper()
 	js, err := c.admin.JetStream()
@@ -48,8 +48,9 @@ func (c *content) untilParts(t *testing.T, want int) {
 	}
 }
 
-// some returns a batch of 120 ended tasks, a live task and an owed task. The first 100 ended tasks ended an
-// hour ago, in the order of their keys. The others end in an hour.
+// some returns a batch of 120 ended tasks, a live task, and an ended task that still has to be
+// reported. The first 100 ended tasks ended an hour ago, in the order of their keys. The others end
+// in an hour.
 func some() *bgagent.StoreBatch {
 	owed := ended("owed", time.Now().Add(-1000*time.Hour))
 	owed.Due = true

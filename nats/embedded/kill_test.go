@@ -56,7 +56,7 @@ func TestMain(m *testing.M) {
 	}
 }
 
-// runServer runs a server until the standard input ends, and writes the server's address.
+// runServer runs a server until standard input ends, and writes the server's address.
 func runServer(dir string) error {
 	s, err := embedded.Start(embedded.Options{Dir: dir, Listen: "127.0.0.1:0"})
 	if err != nil {
@@ -70,7 +70,7 @@ func runServer(dir string) error {
 // ahead is the number of batches that the child may write before the parent has read about them.
 const ahead = 5
 
-// runOwner writes the missing batches of the script and reports each batch after it was written.
+// runOwner writes the missing batches of the script and reports each batch after it is written.
 func runOwner(url string) error {
 	nc, err := nats.Connect(url, nats.MaxReconnects(-1))
 	if err != nil {
@@ -94,7 +94,7 @@ func runOwner(url string) error {
 	return s.Close()
 }
 
-// child is a process of the test's executable.
+// child is a process that runs the test's executable.
 type child struct {
 	cmd *exec.Cmd
 	in  io.WriteCloser
@@ -118,9 +118,9 @@ func spawn(t *testing.T, env string) *child {
 	return c
 }
 
-// kill ends the process with SIGKILL. Later calls do nothing.
+// kill kills the process with SIGKILL. Later calls do nothing.
 func (c *child) kill() {
-	_ = c.cmd.Process.Kill() // it may have ended already
+	_ = c.cmd.Process.Kill() // it might have exited already
 	_ = c.cmd.Wait()         // it was killed, or has already been waited for
 }
 
@@ -158,7 +158,7 @@ func TestAKilledOwnerLosesNothingAndIsReplaced(t *testing.T) {
 	}
 }
 
-// serverProcess is a server in a process of its own, which can be killed and started again.
+// serverProcess is a server in a separate process, which can be killed and restarted.
 type serverProcess struct {
 	t   *testing.T
 	dir string
@@ -199,7 +199,7 @@ func TestAKilledServerLosesNothing(t *testing.T) {
 	for life := range *kills {
 		victim := server.c
 		for left := rand.IntN(20); ; left-- {
-			if left == 0 { // kill the server at some moment of the next batches
+			if left == 0 { // kills the server at some moment during the next batches
 				time.AfterFunc(rand.N(8*time.Millisecond), func() { _ = victim.cmd.Process.Kill() }) // Wait reports how it has ended
 			}
 			if err = s.Write(t.Context(), all.Batch(n)); err != nil {

@@ -10,8 +10,8 @@ import (
 	bgnats "github.com/bgagent/bgagent/nats"
 )
 
-// TestOnlyOneSlotWaitsForAProcessThatCannotBeReached cuts off a process that is first in line. For all that others
-// know, it is dead. The lease is so long that it plays no part in the test.
+// TestOnlyOneSlotWaitsForAProcessThatCannotBeReached cuts off a process that is first in line. As
+// far as the others know, it is dead. The lease is so long that it does not matter in the test.
 func TestOnlyOneSlotWaitsForAProcessThatCannotBeReached(t *testing.T) {
 	server := startServer(t)
 	o := bgnats.SlotOptions{Limits: bgagent.Limits{Default: 2}, Lease: time.Hour}

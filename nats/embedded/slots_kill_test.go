@@ -26,11 +26,11 @@ import (
 	"github.com/bgagent/bgagent/nats/internal/alloc"
 )
 
-// childSlots makes the executable run tasks with slots that it shares. Its value contains the address of
-// the server and that of the judge.
+// childSlots is the environment variable that makes the executable run tasks with shared slots. Its
+// value contains the addresses of the server and of the judge.
 const childSlots = "BGAGENT_NATS_TEST_SLOTS"
 
-// processLease is the lease of the processes of a test.
+// processLease is the lease of a test's processes.
 const processLease = 1500 * time.Millisecond
 
 // tasksEach is the number of tasks of a process.
@@ -38,7 +38,7 @@ const tasksEach = 60
 
 var processLimits = bgagent.Limits{Model: map[string]int{"a": 2, "b": 3}}
 
-// runSlots runs tasks until all have ended, and writes how many have completed and how many have lost their
+// runSlots runs tasks until all have ended, and writes how many completed and how many lost their
 // slots. For each line that it reads, it writes whether the process is the allocator.
 func runSlots(args string) error {
 	url, judge, _ := strings.Cut(args, " ")
@@ -122,14 +122,14 @@ func runSlots(args string) error {
 	return slots.Close(ctx)
 }
 
-// stamped records when a turn begins, before the turn waits for anything. No two turns of a process have the
-// same time.
+// stamped records when a turn begins, before the turn waits for anything. No two turns in a process
+// have the same time.
 type stamped struct {
 	*inproc.Client
 	last atomic.Int64
 }
 
-// beganKey is the key of the context's value with the time at which the turn began.
+// beganKey is the context key for the time at which the turn began.
 type beganKey struct{}
 
 func (c *stamped) RunTurn(ctx context.Context, id string, p bgagent.Prompt, r *bgagent.Reporter) (bgagent.TurnEnd, error) {
@@ -143,8 +143,9 @@ func (c *stamped) RunTurn(ctx context.Context, id string, p bgagent.Prompt, r *b
 	return c.Client.RunTurn(context.WithValue(ctx, beganKey{}, began), id, p, r)
 }
 
-// judge hears when bodies begin and end, and knows nothing of slots. What has begun in a process before the
-// process was frozen counts as dead from then on, also if the judge hears of it after the thaw.
+// judge is told when bodies begin and end, and does not know anything about slots. What began in a
+// process before the process was frozen counts as dead from then on, even if the judge is told
+// about it only after the thaw.
 type judge struct {
 	mu       sync.Mutex
 	running  map[string]map[string]string // process of each body, by pool
@@ -157,7 +158,7 @@ type judge struct {
 
 func newJudge(t *testing.T) (j *judge, socket string) {
 	j = &judge{running: map[string]map[string]string{"a": {}, "b": {}}, dead: map[string]bool{}, thawed: map[string]int64{}, most: map[string]int{}}
-	dir, err := os.MkdirTemp("", "judge") // a test's own folder can have too long a name for a socket
+	dir, err := os.MkdirTemp("", "judge") // the name of a test's own folder can be too long for a socket
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	socket = filepath.Join(dir, "s")
@@ -208,7 +209,8 @@ func (j *judge) hear(said []string) {
 	}
 }
 
-// die makes the bodies of the process count as dead. If dead is false, the process is about to be thawed.
+// die makes the process's bodies count as dead. If dead is false, the process is about to be
+// thawed.
 func (j *judge) die(pid string, dead bool) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -220,7 +222,7 @@ func (j *judge) die(pid string, dead bool) {
 	}
 }
 
-// member is a process of the test.
+// member is one of the test's processes.
 type member struct {
 	*child
 	pid   string
@@ -270,8 +272,8 @@ func members(t *testing.T, url, socket string) (all []*member) {
 	return all
 }
 
-// faulty starts three processes, waits until some bodies have run, and hurts the allocator or another
-// process. All tasks of the other processes must complete.
+// faulty starts three processes, waits until some bodies have run, and calls hurt for the allocator
+// or for another process. All tasks of the other processes must complete.
 func faulty(t *testing.T, hurtsAllocator bool, hurt func(t *testing.T, j *judge, m *member), survives bool) {
 	server, err := embedded.Start(embedded.Options{Dir: t.TempDir(), Listen: "127.0.0.1:0"})
 	require.NoError(t, err)

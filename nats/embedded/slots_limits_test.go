@@ -80,7 +80,7 @@ func TestStoredLimitsApplyToAllProcessesAndCanBeChanged(t *testing.T) {
 	require.ErrorAs(t, a.SetLimits(t.Context(), bgagent.Limits{Default: -2}), &wrong)
 }
 
-// TestCloseGivesBackWhatWasReleased has a process that gives back its slot, and then leaves.
+// TestCloseGivesBackWhatWasReleased: a process gives back its slot, and then leaves.
 func TestCloseGivesBackWhatWasReleased(t *testing.T) {
 	shorterLease(t)
 	server := startServer(t)
@@ -167,7 +167,7 @@ func BenchmarkHandOver(b *testing.B) {
 	reportTimes(b, took)
 }
 
-// reportTimes reports the middle and the 99th percentile.
+// reportTimes reports the median and the 99th percentile.
 func reportTimes(b *testing.B, took []time.Duration) {
 	slices.Sort(took)
 	b.ReportMetric(float64(took[len(took)/2].Microseconds()), "µs-p50")

@@ -17,7 +17,7 @@ import (
 	"github.com/bgagent/bgagent/slottest"
 )
 
-// testLease is the lease of slots in tests.
+// testLease is the slot lease in tests.
 const testLease = 3 * time.Second
 
 // line is a connection to a server that can be cut.

@@ -23,7 +23,7 @@ func task(key string) bgagent.StoreRecord {
 	return bgagent.StoreRecord{Key: key, Kind: bgagent.StoreTask, Due: true, Data: []byte("data of " + key), Agent: "worker", Status: bgagent.Running}
 }
 
-// ended returns the record of a task that has ended and is not owed.
+// ended returns the record of a task that has ended and does not have to be reported any more.
 func ended(key string, at time.Time) bgagent.StoreRecord {
 	r := task(key)
 	r.Due, r.Status, r.Launched, r.Ended = false, bgagent.Completed, at, at
@@ -68,7 +68,8 @@ func TestALateWriteOfAnEarlierOwnerIsRefused(t *testing.T) {
 	var err error
 	for errors.As(err, new(*bgagent.StoreOwnedError)) == false {
 		if err = first.Write(t.Context(), late); err != nil && !errors.As(err, new(*bgagent.StoreOwnedError)) {
-			// The client has not connected again yet, or the answer was lost with the old connection.
+			// The client has not reconnected yet, or the answer was lost together with the old
+			// connection.
 			if errors.Is(err, bgagent.ErrUncertain) {
 				_, err = first.Reopen(t.Context())
 			}
@@ -83,7 +84,7 @@ func TestALateWriteOfAnEarlierOwnerIsRefused(t *testing.T) {
 
 	third, _ := c.store(bgnats.StoreOptions{})
 	_, err = third.Open(t.Context(), owner(3))
-	requireOwner(t, err, 2) // the first owner's Close has not released the store
+	requireOwner(t, err, 2) // the first owner's Close did not release the store
 	write(t, second, &bgagent.StoreBatch{Number: 2, Records: []bgagent.StoreRecord{task("b")}})
 	require.NoError(t, second.Close())
 	require.Equal(t, []bgagent.StoreRecord{task("a"), task("b")}, open(t, third, 3).Records)
@@ -165,7 +166,7 @@ func TestOpenWaitsNoLongerThanItsContext(t *testing.T) {
 	_, err := second.Open(ctx, owner(2))
 	require.ErrorIs(t, err, context.Canceled)
 	require.NotErrorAs(t, err, new(*bgagent.StoreOwnedError))
-	third, _ := c.store(bgnats.StoreOptions{}) // the Open that failed does not keep the store
+	third, _ := c.store(bgnats.StoreOptions{}) // the failed Open does not keep the store
 	open(t, third, 3)
 }
 
@@ -200,7 +201,7 @@ func TestOfManyThatOpenAStoreOneGetsIt(t *testing.T) {
 	}
 }
 
-// large returns a batch that has more messages than a server accepts at once.
+// large returns a batch with more messages than a server accepts at once.
 func large(number uint64) *bgagent.StoreBatch {
 	b := &bgagent.StoreBatch{Number: number}
 	for i := range 1010 {
@@ -243,7 +244,7 @@ func TestALargeBatchIsAtomic(t *testing.T) {
 	}
 }
 
-// dieAt lets a process die at the given place of a large batch.
+// dieAt makes a process die at the given place in a large batch.
 func dieAt(t *testing.T, server *embedded.Server, place int, whole bool) {
 	c := newStores(t, server)
 	s, p := c.store(bgnats.StoreOptions{})
@@ -286,7 +287,7 @@ func TestATextThatIsLargerThanABatchIsReadBack(t *testing.T) {
 	b := &bgagent.StoreBatch{Number: 1, Records: []bgagent.StoreRecord{task("a")}, Texts: []bgagent.StoreText{{Record: "a", Name: "result.1", Text: long}}}
 	write(t, s, b)
 	b.Number++
-	write(t, s, b) // the record has the text already
+	write(t, s, b) // the record already has the text
 	text, err := s.Text(t.Context(), "a", "result.1")
 	require.NoError(t, err)
 	require.True(t, long == text)

@@ -16,7 +16,7 @@ import (
 	"github.com/bgagent/bgagent/storetest"
 )
 
-// process is the connection of a simulated process. It can be cut between any two messages.
+// process is a simulated process's connection. It can be cut between any two messages.
 type process struct {
 	server *embedded.Server
 	nc     *nats.Conn
@@ -40,10 +40,10 @@ type verdict int
 const (
 	pass      verdict = iota
 	cutBefore         // the server does not get the message
-	cutAfter          // the server gets the message, and the client does not get the answer
+	cutAfter          // the server gets the message, but the client does not get the answer
 )
 
-// newProcess connects to the server. The connection is closed by the caller.
+// newProcess connects to the server. The caller must close the connection.
 func newProcess(t storetest.TB, server *embedded.Server) *process {
 	t.Helper()
 	p := &process{server: server}
@@ -62,7 +62,7 @@ func (p *process) crash() {
 	p.dead = true
 	live := p.live
 	p.mu.Unlock()
-	_ = live.Close() // it may have been cut already
+	_ = live.Close() // it might have been cut already
 	p.nc.Close()
 }
 
@@ -73,12 +73,12 @@ func (p *process) isDead() bool {
 	return dead || p.nc.IsClosed() // the client calls InProcessConn while it holds its own lock
 }
 
-// part cuts the connection and lets the client make no new one until the function "heal" is called.
+// part cuts the connection and prevents the client from opening a new one until heal is called.
 func (p *process) part() (heal func()) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.dead = true
-	_ = p.live.Close() // it may have been cut already
+	_ = p.live.Close() // it might have been cut already
 	return func() {
 		p.mu.Lock()
 		defer p.mu.Unlock()
@@ -93,7 +93,7 @@ func (p *process) at(plan func(frame) verdict) {
 	p.plan = plan
 }
 
-// crashAt makes the process die at the given place of the next batch. There is a place before each
+// crashAt makes the process die at the given place in the next batch. There is a place before each
 // message, and one after the last message, before the answer.
 func (p *process) crashAt(place int) {
 	sent := 0
@@ -140,7 +140,7 @@ func (p *process) InProcessConn() (net.Conn, error) {
 	return &watchedConn{Conn: c, p: p}, nil
 }
 
-// watchedConn divides what the client writes into the messages of the protocol.
+// watchedConn splits what the client writes into protocol messages.
 type watchedConn struct {
 	net.Conn
 	p    *process
@@ -172,7 +172,7 @@ func (c *watchedConn) Write(b []byte) (int, error) {
 	}
 }
 
-// parse returns the length of the first message in b, or 0 if b does not contain all of it.
+// parse returns the length of the first message in b, or 0 if the message is incomplete.
 func parse(b []byte) (n int, f frame) {
 	end := bytes.Index(b, []byte("\r\n"))
 	if end < 0 {

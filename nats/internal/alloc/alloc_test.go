@@ -17,9 +17,9 @@ var (
 	seed  = flag.Uint64("alloc.seed", 0, "repeat the random run with this seed")
 )
 
-// TestNeverMoreThanTheLimitWhateverFails lets processes freeze, die, leave, lose their connection and messages at
-// random. The judge counts the bodies of all processes. When the faults end, every request that is still
-// there gets a slot.
+// TestNeverMoreThanTheLimitWhateverFails makes processes freeze, die, leave, and lose their
+// connections and messages at random. The judge counts the bodies of all processes. When the faults
+// stop, every request that is still there gets a slot.
 func TestNeverMoreThanTheLimitWhateverFails(t *testing.T) {
 	run := func(t *testing.T, s uint64) {
 		w := newWorld(s, 1+int(s%4))
@@ -70,7 +70,7 @@ func TestNeverMoreThanTheLimitWhateverFails(t *testing.T) {
 				p.thaw()
 			}
 		}
-		w.run(5 * w.lease) // what was in line is either granted or lost by then, unless there is much of it
+		w.run(5 * w.lease) // by then, requests that were in line are either granted or lost, unless there are many of them
 		for range 200 {
 			left := 0
 			for _, p := range w.procs {
@@ -106,7 +106,7 @@ func TestNeverMoreThanTheLimitWhateverFails(t *testing.T) {
 	}
 }
 
-// TestSlotsAreGrantedInTheOrderOfTheirQueueTimes has three processes and no faults.
+// TestSlotsAreGrantedInTheOrderOfTheirQueueTimes uses three processes and no faults.
 func TestSlotsAreGrantedInTheOrderOfTheirQueueTimes(t *testing.T) {
 	at := time.Unix(1_800_000_000, 0)
 	a, err := NewAllocator(1, bgagent.Limits{Default: 1}, time.Second, at, nil)
@@ -254,7 +254,8 @@ func TestANewTermGrantsNothingUntilAllHaveRegisteredOrTheirLeaseIsOver(t *testin
 	require.Equal(t, []string{"a"}, a.Members())
 }
 
-// TestANewTermServesItsFirstRequestsLikeAllOthers has a new term whose first slots are wanted by two roots.
+// TestANewTermServesItsFirstRequestsLikeAllOthers begins a new term in which two roots want the
+// first slots.
 func TestANewTermServesItsFirstRequestsLikeAllOthers(t *testing.T) {
 	for _, c := range []struct {
 		limits bgagent.Limits

@@ -29,7 +29,7 @@ func leaver(t *testing.T) (now time.Time, a *Allocator, m *Member, held uint64, 
 		{ID: waits, Lost: true, Until: answered.Add(3 * time.Second), Why: bgagent.ErrClosed},
 	}, m.News())
 	require.False(t, m.MayBegin(now, held))
-	m.Release(waits) // as a holder does; the allocator needs no other word
+	m.Release(waits) // as a holder does; the allocator does not need any other message about it
 	return now, a, m, held, other
 }
 
@@ -77,7 +77,7 @@ func TestAProcessThatLeavesWithoutASlotIsForgottenAtOnce(t *testing.T) {
 	now, a, m := pair(t, 1)
 	id := m.Request(now, Op{Model: "m"}, false)
 	up, _ := m.Next(now)
-	_, ok := a.Handle(now, &up) // it grants the slot, and the answer is lost
+	_, ok := a.Handle(now, &up) // it grants the slot, but the answer is lost
 	require.True(t, ok)
 	m.Leave(now, bgagent.ErrClosed)
 	require.Equal(t, []News{{ID: id, Lost: true, Until: now.Add(3 * time.Second), Why: bgagent.ErrClosed}}, m.News())

@@ -8,8 +8,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// crowd returns an allocator with two slots, which the member "first" holds. The member "dead" waits for four
-// slots, and "first" waits behind it for two more.
+// crowd returns an allocator with two slots, which the member first holds. The member dead waits
+// for four slots, and first waits behind it for two more.
 func crowd(t *testing.T, l bgagent.Limits) (now time.Time, a *Allocator, first, dead *Member, held []uint64) {
 	now, a, first = pair(t, 2)
 	require.NoError(t, a.SetLimits(l))
@@ -33,8 +33,8 @@ func crowd(t *testing.T, l bgagent.Limits) (now time.Time, a *Allocator, first, 
 	return now, a, first, dead, held
 }
 
-// TestAProcessThatDoesNotConfirmAGrantGetsNoFurtherSlots has a process that no longer says anything, so that it may be
-// dead, in the middle of its lease.
+// TestAProcessThatDoesNotConfirmAGrantGetsNoFurtherSlots: in the middle of its lease, a process
+// stops sending messages, so it might be dead.
 func TestAProcessThatDoesNotConfirmAGrantGetsNoFurtherSlots(t *testing.T) {
 	for _, l := range []bgagent.Limits{{Default: 2}, {Default: 2, Fair: true}, {Default: 9, Total: 2}} {
 		for name, notices := range map[string]func(now time.Time, a *Allocator) time.Time{
@@ -97,8 +97,8 @@ func TestAProcessThatConfirmsItsGrantsStaysInLine(t *testing.T) {
 	require.Equal(t, 4, waiting(a), "the time of each grant counts from the last message of the process")
 }
 
-// TestTheSlotsOfRunningWorkAreLostIfNobodyEverAnswers has a process that continues the work of an earlier one, and that
-// reaches nobody.
+// TestTheSlotsOfRunningWorkAreLostIfNobodyEverAnswers: a process continues the work of an earlier
+// one, but cannot reach anybody.
 func TestTheSlotsOfRunningWorkAreLostIfNobodyEverAnswers(t *testing.T) {
 	now := time.Unix(1_800_000_000, 0)
 	m := NewMember("a", 3*time.Second)

@@ -11,8 +11,8 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// world simulates processes, the key and the messages between them. Messages are late and may be lost.
-// Processes are frozen, thawed, killed and cut off. A judge counts what runs.
+// world simulates processes, the key and the messages between them. Messages are late and can be
+// lost. Processes are frozen, thawed, killed and cut off. A judge counts what is running.
 type world struct {
 	rand   *rand.Rand
 	now    time.Time
@@ -69,16 +69,16 @@ type proc struct {
 	writing bool
 	reading bool
 	dirty   bool
-	request int // number of the message that is not answered; 0 if there is none
+	request int // number of the unanswered message; 0 if there is none
 	frozen  bool
 	dead    bool
 	cut     bool
-	late    []event // what has happened while the process was frozen
+	late    []event // what happened while the process was frozen
 	bodies  map[uint64]*body
 	waiting map[uint64]bool
 }
 
-// body is what runs with a slot.
+// body is work that runs with a slot.
 type body struct {
 	over time.Time // when it must have stopped, because its slot is lost
 }
@@ -99,7 +99,7 @@ func (w *world) after(d time.Duration, p *proc, f func()) {
 	heap.Push(&w.events, event{w.now.Add(d), w.n, p, f})
 }
 
-// delay returns how long a message takes. Few take long.
+// delay returns how long a message takes. Only a few take long.
 func (w *world) delay() time.Duration {
 	d := time.Duration(w.rand.Int64N(int64(3 * time.Millisecond)))
 	if w.rand.IntN(20) == 0 {
@@ -108,7 +108,7 @@ func (w *world) delay() time.Duration {
 	return d
 }
 
-// run handles the events of the given time.
+// run handles the events of the given period.
 func (w *world) run(d time.Duration) {
 	end := w.now.Add(d)
 	for len(w.events) > 0 && !w.events[0].at.After(end) {
@@ -132,7 +132,7 @@ func (w *world) handle(e event) {
 	}
 }
 
-// judge counts the bodies of the processes that are not frozen, and that need not have stopped.
+// judge counts the bodies in processes that are not frozen, except those that must have stopped.
 func (w *world) judge() {
 	n := 0
 	for _, p := range w.procs {
@@ -167,10 +167,11 @@ func (w *world) start() *proc {
 
 func (p *proc) freeze() { p.frozen = true }
 
-// thaw handles what has happened meanwhile in any order, because a process has many goroutines.
+// thaw handles what happened while the process was frozen. The order is random, because a process
+// has many goroutines.
 func (p *proc) thaw() {
 	p.frozen = false
-	for _, b := range p.bodies { // they count as dead from the freeze on
+	for _, b := range p.bodies { // they count as dead since the freeze
 		if over := p.m.answered.Add(p.w.lease); b.over.IsZero() && !p.w.now.Before(over) {
 			b.over = over
 		}
@@ -221,7 +222,7 @@ func (p *proc) members() []string {
 	return all
 }
 
-// write replaces the value of the key. The function "then" is called if the key was written.
+// write replaces the value of the key. If the key was written, then is called.
 func (p *proc) write(k Key, rev uint64, then func(sent time.Time)) {
 	w := p.w
 	p.writing, p.dirty = true, false
@@ -320,7 +321,7 @@ func (p *proc) seen(k Key, rev uint64) {
 
 func (w *world) lost() bool { return w.rand.Float64() < w.loss }
 
-// tell sends grants that nobody has asked for.
+// tell sends grants that are not answers.
 func (p *proc) tell() {
 	for name, d := range p.a.Tell(p.w.now) {
 		to := p.w.proc(name)
@@ -344,7 +345,7 @@ func (w *world) message(from, to *proc, f func()) {
 	})
 }
 
-// pump sends the next message, and does what the member says.
+// pump sends the member's next message, and handles the member's news.
 func (p *proc) pump() {
 	w := p.w
 	for news := p.m.News(); len(news) > 0; news = p.m.News() {

@@ -19,7 +19,7 @@ import (
 )
 
 // served returns the address of a server that answers each line with the name of the scope and the
-// line. At the end of the input, it says so.
+// line. When the input ends, the server says so.
 func served(t *testing.T, cfg Config) (Address, *Server) {
 	t.Helper()
 	cfg.Serve = func(_ context.Context, scope string, in io.ReadCloser, out io.Writer) error {
@@ -87,8 +87,8 @@ func TestOpenBridgesHaveAScopeEachAndTheLowestNumberIsTakenAgain(t *testing.T) {
 	require.Empty(t, in.Directory, "a caller that is no bridge")
 }
 
-// A call that waits for a task must not keep the scope of a bridge that has ended its input, but the
-// bridge gets the answers that are already on their way.
+// If a bridge has ended its input, a call that waits for a task must not keep the bridge's scope,
+// but the bridge gets the answers that are already on their way.
 func TestTheContextOfABridgeEndsSomeTimeAfterItsInput(t *testing.T) {
 	root := rootOf(t)
 	for _, x := range []struct {
@@ -280,7 +280,7 @@ func TestRestrictionsOnlyTakeAway(t *testing.T) {
 	for _, x := range []struct {
 		n     Narrow
 		agent string
-		want  string // part of the error; empty for none
+		want  string // part of the error; empty if no error is expected
 	}{
 		{Narrow{}, "free", ""},
 		{Narrow{NoAgents: true}, "free", "removes the agent free"},
@@ -288,7 +288,7 @@ func TestRestrictionsOnlyTakeAway(t *testing.T) {
 		{Narrow{Without: []string{"free"}}, "careful", ""},
 		{Narrow{Rules: map[string][]bgagent.Permission{"free": deny}}, "free", "permissions that the server does not have"},
 		{Narrow{Rules: map[string][]bgagent.Permission{"careful": deny}}, "careful", ""},
-		{Narrow{Rules: map[string][]bgagent.Permission{"none": deny}}, "none", ""}, // the manager knows no such agent
+		{Narrow{Rules: map[string][]bgagent.Permission{"none": deny}}, "none", ""}, // the manager does not know such an agent
 	} {
 		_, err := prepare(x.n, x.agent, bgagent.LaunchInput{})
 		if x.want == "" {
@@ -315,7 +315,7 @@ func TestRestrictionsHoldForTasksThatWereLaunchedBefore(t *testing.T) {
 	for _, x := range []struct {
 		n    Narrow
 		open []bgagent.TreeBudget
-		want string // part of the reason; empty for none
+		want string // part of the reason; empty if none is expected
 	}{
 		{Narrow{}, nil, ""},
 		{Narrow{NoAgents: true}, nil, "removes the agent free"},

@@ -13,8 +13,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// orphan starts a process whose parent ends at once, so that this process adopts it.
-// The process ends when the returned function is called.
+// orphan starts a process whose parent exits at once, so that this process adopts it. The process
+// exits when the returned function is called.
 func orphan(t *testing.T) (pid int, end func()) {
 	t.Helper()
 	in, gate, err := os.Pipe()
@@ -41,8 +41,8 @@ func gone(t *testing.T, pid int) {
 func TestOnlyAdoptedChildrenAreWaitedFor(t *testing.T) {
 	require.True(t, handlesShow())
 	Adopt()
-	// The process "late" ends at once, but the test waits for it later. Its exit code
-	// must not be lost.
+	// The process late exits at once, but the test waits for it later. Its exit code must not be
+	// lost.
 	late := exec.Command("sh", "-c", "exit 7")
 	require.NoError(t, late.Start())
 	var all sync.WaitGroup

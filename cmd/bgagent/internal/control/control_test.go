@@ -21,7 +21,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// server returns a server for a manager with one agent, and the folder of its file.
+// server returns a server for a manager with one agent, and the folder with the server's file.
 func server(t *testing.T) (dir string, s *Server, m *bgagent.BackgroundManager) {
 	t.Helper()
 	m, err := bgagent.New(inproc.New(map[string]inproc.Agent{
@@ -202,7 +202,7 @@ func TestRequestsWithoutTheTokenOrFromWebPagesAreRefused(t *testing.T) {
 	require.Equal(t, http.StatusOK, status)
 }
 
-// foreign returns a client that takes the program at the address for its server.
+// foreign returns a client that assumes that the program at the address is its server.
 func foreign(t *testing.T, at string) *Client {
 	t.Helper()
 	dir := t.TempDir()
@@ -212,7 +212,7 @@ func foreign(t *testing.T, at string) *Client {
 	return c
 }
 
-// In another network namespace, the address of the server can belong to another program.
+// In another network namespace, the server's address can belong to another program.
 func TestAProgramWithoutTheTokenIsSentNothing(t *testing.T) {
 	for name, answer := range map[string]func(http.ResponseWriter, *http.Request){
 		"anything":        func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "hello") },

@@ -21,7 +21,7 @@ type Lines struct {
 	last  map[int]bgagent.Status
 	away  map[int]bool // tasks whose agents cannot be reached
 	runs  map[int]Row  // running tasks
-	said  time.Time    // time of the last line
+	said  time.Time    // when the last line was printed
 	noted string       // the last note
 }
 
@@ -134,7 +134,7 @@ type JSON struct {
 	e    *json.Encoder
 	last map[int]jsonState
 	runs map[int]Row // running tasks
-	said time.Time   // time of the last line
+	said time.Time   // when the last line was printed
 }
 
 type jsonState struct {

@@ -72,7 +72,7 @@ func TestAnACPAgentHasLessTimeToStartThanItsSession(t *testing.T) {
 	m, err := f.Manager(bgagent.Config{})
 	require.NoError(t, err)
 	t.Cleanup(func() {
-		_ = m.Close(context.Background()) // the error names tasks whose notice is still owed
+		_ = m.Close(context.Background()) // the error names tasks whose notices have not been delivered
 		require.NoError(t, f.Close(context.Background()))
 	})
 	task, err := m.Run(t.Context(), bgagent.Caller{}, bgagent.LaunchInput{Agent: "a", Prompt: "hello"})

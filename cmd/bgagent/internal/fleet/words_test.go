@@ -20,7 +20,7 @@ import (
 
 // If a client cannot start an agent, the error names keys of the file.
 func TestErrorsNameKeysAndNotGoFields(t *testing.T) {
-	_, m := crewWith(t, bgagent.Config{HostUnreachable: 100 * time.Millisecond}, // end the wait for the server early
+	_, m := crewWith(t, bgagent.Config{HostUnreachable: 100 * time.Millisecond}, // ends the wait for the server early
 		settings.Agent{Name: "none", Kind: settings.Command, Preset: "generic", Command: []string{"no-such-program"}},
 		settings.Agent{Name: "gone", Kind: settings.Opencode, URL: "http://127.0.0.1:1", Remote: "build"},
 	)

@@ -54,7 +54,7 @@ func TestAFolderThatIsNotEmptyIsRefused(t *testing.T) {
 
 func TestEveryRunGetsANewFolder(t *testing.T) {
 	base := filepath.Join(t.TempDir(), "results")
-	require.NoError(t, os.Mkdir(base, 0o755)) // an empty folder that exists is not used
+	require.NoError(t, os.Mkdir(base, 0o755)) // an existing folder is not used, even if it is empty
 	for _, want := range []string{"-2", "-3"} {
 		f, err := OpenNew(base)
 		require.NoError(t, err)
@@ -97,9 +97,9 @@ func TestWhatAnAgentPutsInTheWayIsNotFollowed(t *testing.T) {
 	requireNotFollowed(t, "a folder", func(path, _ string) error { return os.MkdirAll(filepath.Join(path, "deep"), 0o755) }, "001-a-2.md")
 }
 
-// requireNotFollowed calls the function "put", which places something at the path of a
-// result. It requires that the result is then in the regular file with the given name,
-// and that nothing outside the folder has changed.
+// requireNotFollowed calls put, which places something at the path of a result. It requires that
+// the result is then in the regular file with the given name, and that nothing outside the folder
+// has changed.
 func requireNotFollowed(t *testing.T, what string, put func(path, outside string) error, file string) {
 	t.Helper()
 	outside := t.TempDir()

@@ -48,7 +48,7 @@ type Agent struct {
 // Field is a key that is set for an agent, with its value and origin.
 type Field struct {
 	Key    string
-	Value  string // in the notation of a file
+	Value  string // as it would be written in a file
 	Origin bgagent.Origin
 }
 

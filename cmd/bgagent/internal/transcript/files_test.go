@@ -211,7 +211,7 @@ func TestTextThatCouldNotBeWrittenIsWrittenLater(t *testing.T) {
 	f.Printed("bg_1", 2, []byte("ree\n"))
 	require.Equal(t, "one\nstderr: two\nstderr: three\n", whole(t, dir, "bg_1"))
 
-	// The text that waits is bounded, and begins with a whole line.
+	// The amount of text that waits is limited, and the text begins with a whole line.
 	path = filepath.Join(dir, "bg_2")
 	require.NoError(t, os.WriteFile(path, nil, 0o600))
 	lines := strings.Repeat("a line\n", lineBytes/7)
