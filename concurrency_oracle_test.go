@@ -101,7 +101,7 @@ func (o *oracle) total() PoolStats {
 	return o.figures("total", o.limits.Total, func(*oracleOne) bool { return true })
 }
 
-// alone reports whether the cap of the agent replaces the default limit for x.
+// alone reports whether the agent's cap replaces the default limit for x.
 func (o *oracle) alone(x *oracleOne) bool { return o.rule(x).unnamed && o.cap(x) != "" }
 
 // shown returns the figures for all pools and caps by name.

@@ -62,7 +62,7 @@ func lets(names []string, name string) bool {
 	})
 }
 
-// child is a running program. It leads an operating system session of its own.
+// child is a running program. It leads its own operating system session.
 type child struct {
 	*procs.Program
 	marks procs.Marks

@@ -31,7 +31,7 @@ type Client struct {
 	told   atomic.Pointer[string] // name that the agent reported, quoted
 
 	// mu guards the fields below, and fields of other types whose comments name it. A goroutine
-	// that holds mu must not call functions of the host and must not wait.
+	// that holds mu must not call the host's functions and must not wait.
 	mu       sync.Mutex
 	closed   bool
 	proc     map[string]*process   // processes that get new sessions, by instance; see Client.instance

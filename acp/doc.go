@@ -30,12 +30,12 @@
 // write errors as text. Such an error becomes the reason for the failure of the turn. It is not
 // part of the turn's text.
 //
-// If the process ends, its turns are interrupted. The error states how the process ended
-// and contains the end of its stderr. The next prompt starts another process. If the agent
-// can load sessions, the new process loads the session. If the agent cannot load sessions,
-// or had not stored this session, the error wraps [bgagent.ErrNoSession] and states how the
-// session was lost. Claude Code stores a session a moment after its first prompt. A session
-// from an earlier run of the host is loaded in the same way.
+// If the process ends, its turns are interrupted. The error states how the process ended and
+// contains the end of its stderr. The next prompt starts another process. If the agent can load
+// sessions, the new process loads the session. If the agent cannot load sessions, or did not store
+// this session, the error wraps [bgagent.ErrNoSession] and states how the session was lost. Claude
+// Code stores a session a moment after its first prompt. A session from an earlier run of the host
+// is loaded in the same way.
 //
 // To stop a turn, the client cancels it, and repeats the cancellation until the turn ends. If the
 // agent has not stopped the turn after Config.CancelGrace, the client terminates the whole process,
@@ -161,8 +161,8 @@
 //     before the turn fails. It does not report this.
 //   - opencode reports only the tokens of the last request of a turn.
 //   - gemini needs Config.Auth: "gemini-api-key".
-//   - gemini replays the conversation only after it has reported the session as loaded.
-//     The client waits until the agent is silent.
+//   - gemini replays the conversation only after it reports the session as loaded. The client waits
+//     until the agent is silent.
 //   - gemini cannot load a session within the clock minute in which it created the session, because
 //     it would overwrite its own record of the session. The client waits until that minute is over.
 //     If its context ends earlier, [Client.RestoreSession] returns [bgagent.ErrUnreachable].

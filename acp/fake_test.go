@@ -46,7 +46,7 @@ type fakeAgent struct {
 
 type fakeSession struct {
 	Dir    string
-	Agent  []string // answers of the agent
+	Agent  []string // the agent's answers
 	User   []string // prompts
 	MCP    int      // number of MCP servers
 	mode   string

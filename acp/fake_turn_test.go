@@ -225,7 +225,7 @@ func (t *fakeTurn) call() sdk.ToolCallId {
 	return sdk.ToolCallId("call_" + strconv.Itoa(t.a.calls))
 }
 
-// answer writes the client's answer as text of the agent.
+// answer writes the client's answer as text from the agent.
 func (t *fakeTurn) answer(text string, err error) {
 	if err != nil {
 		text = "error: " + err.Error()

@@ -9,8 +9,8 @@ import (
 	"github.com/bgagent/bgagent/internal/asktext"
 )
 
-// The SDK's types refuse a whole value if one part of it has the wrong type. The function
-// "readable" leaves out only the wrong parts.
+// The SDK's types refuse a whole value if one part of it has the wrong type. readable leaves out
+// only the wrong parts.
 
 const (
 	mostTries = 2000 // maximum number of attempts to decode one value; after that, the value is refused

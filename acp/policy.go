@@ -302,8 +302,8 @@ func (t *turn) asks(text string) (answered func()) {
 	}
 }
 
-// await calls f, a function of the host. It returns an error if the function panics, ends its
-// goroutine, or has not returned when ctx ends.
+// await calls f, one of the host's functions. It returns an error if f panics, ends its goroutine,
+// or has not returned when ctx ends.
 func await[T any](ctx context.Context, f func() T) (T, error) {
 	type outcome struct {
 		v   T

@@ -211,7 +211,7 @@ func TestAnAgentThatDoesNotReadItsInputHangsNothing(t *testing.T) {
 	plugged.cancel()
 	require.Equal(t, bgagent.StopAborted, large.wait().Stop)
 	require.Equal(t, bgagent.StopAborted, plugged.wait().Stop)
-	c.cfg.StartTimeout = time.Minute // another process of the agent starts now
+	c.cfg.StartTimeout = time.Minute // another agent process starts now
 	require.Equal(t, "hello", prompt(t, c, create(t, c), "say hello").Text)
 }
 

@@ -105,7 +105,7 @@ func (c *Client) begin(ctx context.Context, id string, p bgagent.Prompt, r *bgag
 	case id == "":
 		return nil, noSession(id)
 	case s == nil:
-		// The session might be from an earlier run of the host.
+		// The session might come from an earlier run of the host.
 		s = &session{id: id, dir: c.cfg.Dir, conv: conversation{max: c.cfg.MaxHistory}}
 		c.sessions[id] = s
 	case s.turn != nil:

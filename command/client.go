@@ -25,7 +25,7 @@ type Agent struct {
 	Program     Program  // description of the program; see the presets
 	Command     []string // executable and first arguments, such as {"npx", "codex"}; empty means Program.Executable
 	Args        []string // further arguments, without placeholders
-	Env         []string // NAME=value, or NAME to pass on the host's value; NAME may end with *
+	Env         []string // NAME=value, or NAME to pass on the host's value; NAME can end with *
 	Model       string   // model for tasks that name no model; empty means the program's default
 	Profile     string   // program's name for an agent or a set of settings; empty means the program's default
 	Directory   string   // working directory for tasks that name no directory; empty means Config.Directory
@@ -80,7 +80,7 @@ type Config struct {
 
 	// Printed receives the programs' unchanged output as it arrives. It is meant for logs. API keys
 	// and escape sequences are not removed. The argument task is the task's id. The argument stream
-	// is 1 for standard output and 2 for standard error. Printed may be called concurrently, but
+	// is 1 for standard output and 2 for standard error. Printed can be called concurrently, but
 	// the calls for one stream of a task are made in order. The slice p is valid only during the
 	// call, and the client does not read the program's output during the call.
 	Printed func(task string, stream int, p []byte)
@@ -381,7 +381,7 @@ func (c *Client) Abort(_ context.Context, id string) error {
 }
 
 // Close stops the programs of all turns, and waits until everything that they started has stopped.
-// If ctx ends first, Close returns an error that wraps the cause of ctx. Close may be called again.
+// If ctx ends first, Close returns an error that wraps the cause of ctx. Close can be called again.
 func (c *Client) Close(ctx context.Context) error {
 	c.mu.Lock()
 	c.closed = true

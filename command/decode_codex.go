@@ -103,7 +103,7 @@ func (i codexItem) tell(done bool, o *Output) {
 		if o.Todos(list); !done { // codex completes the list itself, at the end of the turn
 			o.acts()
 		}
-	case "error", "": // often only a warning; an error that ends the turn also has a line of its own
+	case "error", "": // often only a warning; an error that ends the turn also has a separate line
 	default: // command_execution, file_change, mcp_tool_call, web_search, and future types
 		name := i.Type
 		if i.Tool != "" {

@@ -45,8 +45,8 @@ func (c *count) UnmarshalJSON(data []byte) error {
 // tokens returns the number, limited so that sums do not overflow.
 func (c count) tokens() int64 { return int64(min(max(c, 0), 1e15)) }
 
-// wording is a text. In JSON it is a string, an object with a text, or a list of strings and such
-// objects.
+// wording is text. In JSON it is a string, an object that contains a string, or a list of strings
+// and such objects.
 type wording string
 
 // UnmarshalJSON implements [json.Unmarshaler].
@@ -72,7 +72,8 @@ func (w *wording) UnmarshalJSON(data []byte) error {
 	return nil
 }
 
-// fault is an error. In JSON it can be a string, an object with a text, or any other value.
+// fault is an error. In JSON it can be a string, an object that contains a string, or any other
+// value.
 type fault struct {
 	kind string
 	text string

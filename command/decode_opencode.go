@@ -52,8 +52,8 @@ type opencodeLine struct {
 // summary comes before it, as a message like any other. Therefore, the turn makes no progress if
 // there is at most one message, and no tool call, between two such prompts.
 //
-// If the input is too long, opencode prints an error and then compacts the session. It may then
-// repeat the prompt of the turn instead of prompting itself, and it does not print that prompt.
+// If the input is too long, opencode prints an error and then compacts the session. It might then
+// repeat the turn's prompt instead of prompting itself, and it does not print that prompt.
 // Therefore, neither the error nor the end of the next step ends the turn. If opencode exits
 // instead, the turn has failed.
 func decodeOpencode() Decoder {

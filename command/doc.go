@@ -71,12 +71,12 @@
 // [*TurnError] with the exit code or signal and the end of standard error.
 //
 // When RunTurn returns, everything that the turn started has stopped. To stop a program, the client
-// sends it [Program].Interrupt, and kills it after [Config].Grace. A program runs in an operating
-// system session of its own, without a controlling terminal. It cannot open /dev/tty, and input to
+// sends it [Program].Interrupt, and kills it after [Config].Grace. A program runs in its own
+// operating system session, without a controlling terminal. It cannot open /dev/tty, and input to
 // the host's terminal does not reach it. Ctrl-C reaches only the host, which must then stop the
 // program.
 //
-// The tested programs run their tools in process groups of their own. These groups survive if the
+// The tested programs run their tools in separate process groups. These groups survive if the
 // program is killed. With opencode and gemini, they survive even if the program is interrupted. On
 // Linux, the client therefore also terminates every process that is in the program's session or has
 // inherited the turn's [TurnVariable]. A process that has left the session cannot be found in three
@@ -146,13 +146,13 @@
 // agents use long tools on opencode, set a longer timeout, or use the package opencode, which gets
 // all events from the server.
 //
-// Nobody can answer a permission question, so all of these programs treat the answer as no. The
-// documentation of each preset names the rules that it can pass on. If a rule forbids something
-// and the program cannot enforce the rule, the turn fails before it starts. The turn also fails
-// if one of the agent's own arguments or variables would undo the rules. No preset contains a
-// list of the program's agents or models, so only the model server detects a wrong model name.
+// Nobody can answer a permission question, so all of these programs treat the answer as no. Each
+// preset's documentation names the rules that the preset can pass on. If a rule forbids something
+// and the program cannot enforce the rule, the turn fails before it starts. The turn also fails if
+// one of the agent's own arguments or variables would undo the rules. No preset contains a list of
+// the program's agents or models, so only the model server detects a wrong model name.
 //
-// The programs keep their sessions in files of their own. While the client exists, it remembers the
+// The programs keep their sessions in their own files. While the client exists, it remembers the
 // program's session id for each client session. If the manager has a store, the client also saves
 // this id in the store. The client keeps at most [Config].Keep bytes of each conversation for
 // [Client.Messages]. If a program has never reported its session, the client puts the conversation

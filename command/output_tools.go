@@ -23,7 +23,7 @@ func (o *Output) Call(t bgagent.MessageTool) {
 	told, late := "", false
 	o.locked(func() {
 		i := o.indexLocked(t.ID)
-		if i < 0 && named { // a report without a name only ends a call, which is not an action of the agent
+		if i < 0 && named { // a report without a name only ends a call, which is not an action by the agent
 			o.actsLocked()
 		}
 		if late = o.end != nil && (i < 0 || o.tools[i].State >= bgagent.ToolDone); !late {

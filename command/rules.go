@@ -55,8 +55,8 @@ func isSetting(arg, key string, value bool) bool {
 	return value && name != "" && (name == key || strings.HasPrefix(name, key+".") || strings.HasPrefix(key, name+".") || strings.HasSuffix(key, "."+name))
 }
 
-// noRules returns a [Program].Rules for a program that has no rules of its own. The returned
-// function refuses every rule that denies or asks.
+// noRules returns a [Program].Rules for a program that cannot enforce rules. The returned function
+// refuses every rule that denies or asks.
 func noRules(program string) func([]bgagent.Permission) (args, env []string, err error) {
 	return func(rules []bgagent.Permission) (args, env []string, err error) {
 		return nil, nil, permission.Client{Name: program}.Check(rules)

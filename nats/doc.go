@@ -35,5 +35,5 @@
 //
 //	nats stream get BGAGENT_tasks --last-for bgagent.tasks.r.k$(printf %s bg_… | basenc --base64url -w0 | tr -d =)
 //
-// Prompts and answers are stored as plain text. The format may change in a new version.
+// Prompts and answers are stored as plain text. The format might change in a new version.
 package bgnats

@@ -268,7 +268,7 @@ func (s *Slots) see(k *alloc.Key) {
 func (s *Slots) seeLimits(l *bgagent.Limits) {
 	if s.limits = *l; !reflect.DeepEqual(s.limits, s.options.Limits) && !s.warned["limits"] {
 		s.warned["limits"] = true
-		s.wg.Go(func() { // Warn may call s
+		s.wg.Go(func() { // Warn might call s
 			s.options.Warn(errors.New("bgnats: the stored limits differ from SlotOptions.Limits, and apply instead of them"))
 		})
 	}

@@ -144,7 +144,7 @@ func (c *count) element(d *json.Decoder) error {
 }
 
 // lenient ignores an error about the type of a field, because the decoder has left only this field
-// unset. In other versions of the server, a field can have another type.
+// unset. In other versions of the server, a field can have a different type.
 func lenient(err error) error {
 	var t *json.UnmarshalTypeError
 	if errors.As(err, &t) {

@@ -46,7 +46,7 @@ const (
 	maxDead  = 4096 // maximum number of ids of dead questions that are remembered
 	maxAskID = 200  // maximum number of bytes of an id that the manager accepts
 
-	eventsAway = 10 * time.Minute // maximum time that a question waits for events to be followed again
+	eventsAway = 10 * time.Minute // how long a question waits for events to be followed again
 	callTries  = 6                // maximum number of times that a call is requested if the server answers with an error
 
 	inputReads = 10                     // maximum number of times that a call is read to find its input

@@ -23,11 +23,11 @@ type session struct {
 	key     string     // key of the task in the session's metadata; empty if there is none
 	empty   bool       // this client created the session, and the session has no messages yet
 	rules   []wireRule // the permission rules that this client set
-	ruled   bool       // the field "rules" is set
+	ruled   bool       // rules is set
 
 	inherited bool // the session is from an earlier process, and its prompts have not been read yet
-	unlisted  bool // the session is from an earlier process, and its open questions are not known yet
-	searched  bool // the field "sent" contains the messages that an earlier process sent
+	unlisted  bool // the session is from an earlier process, and its open questions are not yet known
+	searched  bool // sent contains the messages that an earlier process sent
 
 	posed bool // the manager might have open questions of the session
 

@@ -20,8 +20,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// killedRun starts a run with one task of the agent "mindful" and kills it during the turn. It
-// returns the folder of the store.
+// killedRun starts a run with one task for the agent "mindful" and kills it during the turn. It
+// returns the store's folder.
 func killedRun(t *testing.T, p *place) (store string) {
 	p.write("tasks.jsonc", `[{"agent": "mindful", "prompt": "number 1"}]`)
 	r := p.start("run", "tasks.jsonc", "-o", "out")

@@ -141,8 +141,7 @@ func kill(t *testing.T, cmd *exec.Cmd) {
 	_ = cmd.Wait()
 }
 
-// launchNumbers launches the tasks with the numbers 1 to n of the agent "mindful". It returns
-// their ids.
+// launchNumbers launches the tasks 1 to n for the agent "mindful". It returns their ids.
 func launchNumbers(t *testing.T, cs *mcp.ClientSession, n int) (ids []string) {
 	t.Helper()
 	for i := range n {

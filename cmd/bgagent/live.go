@@ -189,7 +189,7 @@ func doing(t bgagent.Task, now time.Time, silent time.Duration) (state, detail s
 	return "running", ""
 }
 
-// clean returns texts as single lines without control characters.
+// clean returns each string as a single line without control characters.
 func clean(texts ...string) []any {
 	out := make([]any, len(texts))
 	for i, text := range texts {

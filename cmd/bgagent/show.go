@@ -141,7 +141,7 @@ func (v *view) text(t bgagent.Task, what string) (string, error) {
 	return text, err
 }
 
-// printText writes a text without escape sequences and control characters.
+// printText writes text without escape sequences and control characters.
 func printText(w io.Writer, text string) error {
 	_, err := fmt.Fprintln(w, strings.TrimRight(cleantext.String(text), "\n"))
 	return err

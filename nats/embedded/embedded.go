@@ -36,7 +36,7 @@ type Options struct {
 	// the system chooses a port. If Listen is empty, only this process can connect.
 	Listen string
 
-	// Log receives the warnings and errors of the server. If Log is nil, they are dropped.
+	// Log receives the server's warnings and errors. If Log is nil, they are dropped.
 	Log *slog.Logger
 }
 

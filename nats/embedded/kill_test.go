@@ -28,7 +28,7 @@ var kills = flag.Int("kills", 5, "number of servers that TestAKilledServerLosesN
 
 const (
 	childServer = "BGAGENT_NATS_TEST_SERVER" // folder of a server that the process runs
-	childOwner  = "BGAGENT_NATS_TEST_OWNER"  // address of the server of a store that the process owns
+	childOwner  = "BGAGENT_NATS_TEST_OWNER"  // address of the server with a store that the process owns
 )
 
 // script is known to all processes of a test.
@@ -146,7 +146,7 @@ func TestAKilledOwnerLosesNothingAndIsReplaced(t *testing.T) {
 			if acked == begun+20 {
 				_ = c.cmd.Process.Kill() // Wait reports how it has ended
 			}
-			_, _ = fmt.Fprintln(c.in) // the child may already have been killed
+			_, _ = fmt.Fprintln(c.in) // the child might already have been killed
 		}
 		c.kill()
 		require.GreaterOrEqual(t, heard, 20)

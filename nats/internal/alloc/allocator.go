@@ -273,7 +273,7 @@ func (a *Allocator) dropIfEmpty(p *process) {
 	}
 }
 
-// releaseAll releases the claims of the process for which the function returns true.
+// releaseAll releases the process's claims that satisfy which.
 func (a *Allocator) releaseAll(p *process, which func(*claim) bool) {
 	for _, granted := range []bool{false, true} { // waiting claims come first, so that none of them gets a slot that becomes free here
 		for id, c := range p.claims {

@@ -126,8 +126,8 @@ type Display interface {
 	Note(text string)
 	// Tick is called about twice a second, to update durations.
 	Tick()
-	// End shows the outcome of the run. No method may be called afterwards. End returns
-	// the first error that occurred while the output was written.
+	// End shows the outcome of the run. No method must be called afterwards. End returns the first
+	// error that occurred while the output was written.
 	End(s Summary) error
 }
 

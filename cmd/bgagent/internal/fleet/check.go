@@ -124,7 +124,7 @@ func (f *Fleet) checkProgram(ctx context.Context, a settings.Agent) (string, err
 // maxTold is how many bytes of each output stream tell keeps.
 const maxTold = 64 << 10
 
-// drainTime is how long the pipes of a program are read after the program has ended.
+// drainTime is how long a program's pipes are read after the program has exited.
 const drainTime = time.Second
 
 // tell runs a program until it exits and returns its standard output and standard error. It also

@@ -234,9 +234,9 @@ func (f *Fleet) addOpencode() error {
 	return errors.Join(errs...)
 }
 
-// withheld returns settings that switch off this program's own tools on a server, whatever prefix
-// the server gives them. A task's depth cannot be passed to a server's agents, so with these tools
-// they could launch agents without limit.
+// withheld returns settings that switch off this program's own tools on a server, no matter which
+// prefix the server gives them. A task's depth cannot be passed to a server's agents, so with these
+// tools they could launch agents without limit.
 func withheld() map[string]bool {
 	out := map[string]bool{}
 	for _, name := range []string{bgagent.ToolDelegateTask, bgagent.ToolBackgroundOutput, bgagent.ToolBackgroundCancel} {

@@ -23,7 +23,7 @@ func crewWith(t *testing.T, cfg bgagent.Config, agents ...settings.Agent) (*Flee
 	m, err := f.Manager(cfg)
 	require.NoError(t, err)
 	t.Cleanup(func() {
-		_ = m.Close(context.Background()) // the error names tasks whose notice is still owed
+		_ = m.Close(context.Background()) // the error names tasks whose notices have not been delivered
 		require.NoError(t, f.Close(context.Background()))
 	})
 	return f, m
@@ -129,7 +129,7 @@ func TestTheCostOfARunCountsAlsoWhileNothingIsLive(t *testing.T) {
 	m, err := f.Manager(bgagent.Config{})
 	require.NoError(t, err)
 	defer func() {
-		_ = m.Close(context.Background()) // the error names tasks whose notice is still owed
+		_ = m.Close(context.Background()) // the error names tasks whose notices have not been delivered
 		require.NoError(t, f.Close(context.Background()))
 	}()
 	run := func() error {
