@@ -36,7 +36,7 @@ import (
 // cools down, a timer of package time runs.
 type ConcurrencyManager struct {
 	slots *slots.Manager
-	epoch time.Time   // start of the time scale for cool-downs
+	epoch time.Time   // cool-down times are relative to this time
 	timer *time.Timer // ends the next cool-down; nil until the first one; guarded by the lock of slots
 	from  SlotSource  // source whose figures this ConcurrencyManager shows; nil if it grants slots itself
 	roots requestRoots
@@ -113,8 +113,8 @@ func (c *ConcurrencyManager) tellCooled(m *BackgroundManager) {
 	}
 }
 
-// poolStats returns a pool's figures as callers see them. The argument epoch is the start of the
-// time scale for cool-downs.
+// poolStats returns a pool's figures as callers see them. Cool-down times in f are relative to
+// epoch.
 func poolStats(epoch time.Time, f slots.Figures) PoolStats {
 	return PoolStats{f.Name, f.Limit, f.InUse, f.Waiting, wall(epoch, f.Cool.Until), f.Cool.Refusals}
 }

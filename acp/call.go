@@ -261,7 +261,7 @@ func cut(s string, n int) string {
 	return strings.ToValidUTF8(strings.Clone(s[:n]), "")
 }
 
-// settle marks the tool calls as ended that the agent has not reported as ended.
+// settle marks as ended all tool calls that the agent has not reported as ended.
 func (c *Client) settle(t *turn) {
 	stopped := t.stopped()
 	var out []report
@@ -281,9 +281,9 @@ func (c *Client) settle(t *turn) {
 	t.report(out...)
 }
 
-// nameOf returns the name of a tool. The protocol has no names, only titles. A title
-// that is a single short word counts as the name. If the title is a sentence or a
-// command, nameOf returns the kind of the tool instead.
+// nameOf returns the name of a tool. The protocol has no names, only titles. A title that is a
+// single short word counts as the name. If the title is a sentence or a command, nameOf returns the
+// tool's kind instead.
 func nameOf(title, kind string) string {
 	if title != "" && len(title) <= 64 && !strings.ContainsAny(title, " \t\n/\\`'\"") {
 		return title

@@ -121,7 +121,7 @@ type Config struct {
 type Agent struct {
 	Description string // one line that helps to choose an agent
 	Mode        string // id of the session mode, such as "plan"; empty means the agent's own mode
-	Model       string // model for tasks that name no model; empty means Config.Model
+	Model       string // model for tasks that do not name one; empty means Config.Model
 }
 
 // MCPServer is an MCP server that the agent connects to. Either Command or URL is set.

@@ -26,9 +26,9 @@ type Agent struct {
 	Command     []string // executable and first arguments, such as {"npx", "codex"}; empty means Program.Executable
 	Args        []string // further arguments, without placeholders
 	Env         []string // NAME=value, or NAME to pass on the host's value; NAME can end with *
-	Model       string   // model for tasks that name no model; empty means the program's default
+	Model       string   // model for tasks that do not name one; empty means the program's default
 	Profile     string   // program's name for an agent or a set of settings; empty means the program's default
-	Directory   string   // working directory for tasks that name no directory; empty means Config.Directory
+	Directory   string   // working directory for tasks that do not name one; empty means Config.Directory
 	Description string   // description in [bgagent.AgentInfo]
 
 	// LeaveRetries makes the program report a request that the provider refused instead of repeating it.

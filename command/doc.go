@@ -43,9 +43,9 @@
 //
 // # Output
 //
-// A decoder gets the JSON objects that a program prints. Other text around the objects does no
-// harm: escape sequences, byte-order marks, progress bars that are redrawn with a carriage return,
-// a banner without a line end, or lines that were truncated and joined. UTF-16 is decoded if it
+// A decoder gets the JSON objects that a program prints. Other text around the objects is harmless:
+// escape sequences, byte-order marks, progress bars that are redrawn with a carriage return, a
+// banner without a line end, or lines that were truncated and joined. UTF-16 is decoded if it
 // begins with a byte-order mark. A field of an unexpected type is ignored. An object in the middle
 // of a line of text is not decoded. If the program repeats an object from the prompt on a line with
 // other text, that object is not decoded either.
@@ -138,10 +138,10 @@
 //
 // # Limits
 //
-// The client knows nothing about a program between two lines of output. A program that prints
-// nothing at all is stopped after [Config].Silence. Codex prints a message only when the message is
-// complete, and prints nothing while it thinks. Opencode prints a tool call only after the call
-// ends. After its first output, a turn counts as stale if nothing was printed for
+// Between two lines of output, the client does not know anything about the program. A program that
+// prints nothing at all is stopped after [Config].Silence. Codex prints a message only when the
+// message is complete, and prints nothing while it thinks. Opencode prints a tool call only after
+// the call ends. After its first output, a turn counts as stale if nothing was printed for
 // [github.com/bgagent/bgagent.Config] StaleTimeout and no tool call is known to be in flight. If
 // agents use long tools on opencode, set a longer timeout, or use the package opencode, which gets
 // all events from the server.

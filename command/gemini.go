@@ -8,7 +8,7 @@ import (
 // Gemini is Google's gemini-cli, called as gemini --output-format stream-json.
 // Tested with 0.61.0.
 //
-// The model is passed with --model. Gemini has no profiles and no system text. The client
+// The model is passed with --model. Gemini supports neither profiles nor a system text. The client
 // puts the system text in front of the first prompt.
 //
 // Rules for "edit" and "bash" become gemini's approval mode. The mode is "yolo" if both are

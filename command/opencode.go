@@ -13,8 +13,8 @@ import (
 // 1.18.34. If there is an opencode server, use the package opencode of this module instead,
 // which gets much more information.
 //
-// The model is passed with --model as provider/model, and [Agent].Profile with --agent. If
-// opencode has no agent with that name, it uses its default agent. Opencode has no option for a
+// The model is passed with --model as provider/model, and [Agent].Profile with --agent. If opencode
+// has no agent with that name, it uses its default agent. Opencode does not have an option for the
 // system text. The client puts the system text in front of the first prompt.
 //
 // All rules are passed on with their patterns in OPENCODE_PERMISSION. "ask" becomes "deny",

@@ -94,9 +94,9 @@ func newOutput(r *bgagent.Reporter, turn int, before bgagent.Usage) *Output {
 	return &Output{r: r, turn: turn, before: before}
 }
 
-// Known marks the line as known. A decoder calls Known for a line that it knows but that
-// contains nothing to report. All other methods mark the line, too. If a program prints no
-// known line, it is not the expected program.
+// Known marks the line as known. A decoder calls Known for a line that it knows but that contains
+// nothing to report. All other methods mark the line, too. If a program does not print any known
+// line, it is not the expected program.
 func (o *Output) Known() { o.locked(func() {}) }
 
 // notKnown marks the current line as not understood. The mark counts even if earlier lines were

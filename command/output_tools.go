@@ -16,7 +16,7 @@ func (o *Output) Tool(id, name string, state bgagent.ToolState) {
 }
 
 // Call does the same as [Output.Tool], and also reports the digests of the call's input and result.
-// The input of a call need not be repeated in later reports about the call.
+// A call's input does not need to be repeated in later reports about the call.
 func (o *Output) Call(t bgagent.MessageTool) {
 	named := t.Name != ""
 	t.ID, t.Name = strconv.Itoa(o.turn)+"."+short(t.ID), oneLine(cut(jsonlines.Clean(t.Name), maxName))

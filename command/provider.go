@@ -77,9 +77,9 @@ func (o *Output) refused(status int) {
 	o.status = status
 }
 
-// triesAtEnd returns the number of requests that the program has made for the current answer, if it
-// makes no more requests. The number is one more than the number of retries that the program has
-// shown, because the first request is not a retry.
+// triesAtEnd returns the number of requests that the program has made for the current answer,
+// assuming that it does not make any more requests. The number is one more than the number of
+// retries that the program has shown, because the first request is not a retry.
 func (o *Output) triesAtEnd() int {
 	o.mu.Lock()
 	defer o.mu.Unlock()

@@ -31,7 +31,7 @@ func (c *Client) RestoreSession(ctx context.Context, r bgagent.SessionRestore) (
 	if err := c.endLeft(ctx, r); err != nil {
 		return bgagent.PromptUnknown, bgagent.TurnEnd{}, err
 	}
-	if r.Session == "" { // CreateSession starts no program, so the program has no session
+	if r.Session == "" { // CreateSession does not start the program, so the program has no session
 		return bgagent.PromptMissing, bgagent.TurnEnd{}, nil
 	}
 	s, err := c.adopt(r)

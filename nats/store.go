@@ -25,8 +25,8 @@ type StoreOptions struct {
 	// because the server runs in the owner's process.
 	Grace time.Duration
 
-	// KeepFor is how long an ended task is kept once its end no longer has to be reported to
-	// anybody. KeepTasks is the maximum number of such tasks. The tasks that ended first are
+	// KeepFor is how long an ended task is kept, unless its end still has to be reported to
+	// somebody. KeepTasks is the maximum number of such tasks. The tasks that ended first are
 	// deleted first, when the store is opened and when other tasks end. Zero means the default, and
 	// a negative value means no limit.
 	KeepFor   time.Duration // 7 days by default

@@ -2,7 +2,7 @@
 
 package main
 
-// outputGone always reports false. On systems other than Unix, a broken pipe causes no
+// outputGone always reports false. On systems other than Unix, a broken pipe does not cause a
 // signal; only the write fails.
 func outputGone() bool { return false }
 

@@ -124,7 +124,7 @@ func (f Folder) Served(files []string) (Store, error) {
 
 // Project returns the stores that processes of the command "mcp" created in the project on this
 // machine. A project is a working directory. The store that was written last comes first. The
-// processes can be dead or alive. Project also returns a new store, which is not created. The
+// processes can be dead or alive. Project also describes a new store, but does not create it. The
 // argument id must be unique.
 func (f Folder) Project(dir, id string) (old []Store, fresh Store, err error) {
 	path, err := realPath(dir)
@@ -145,8 +145,8 @@ func (f Folder) Project(dir, id string) (old []Store, fresh Store, err error) {
 	return old, fresh, nil
 }
 
-// Results returns a new store for the command "run" with the results folder dir. The store is not
-// created. The argument id must be unique.
+// Results describes a new store for the command "run" with the results folder dir, but does not
+// create it. The argument id must be unique.
 func (f Folder) Results(dir, id string) (Store, error) {
 	path, err := realPath(dir)
 	if err != nil {
