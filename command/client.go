@@ -31,9 +31,10 @@ type Agent struct {
 	Directory   string   // working directory for tasks that do not name one; empty means Config.Directory
 	Description string   // description in [bgagent.AgentInfo]
 
-	// LeaveRetries makes the program report a request that the provider refused instead of repeating it.
-	// The manager then parks the task, which gives its slot to another one, and repeats the turn. New
-	// returns an error if the program has no switch for this; see [Program].NoRetries.
+	// LeaveRetries makes the program report a request that the provider refused instead of retrying
+	// it. The manager then parks the task, so that another task gets its slot, and repeats the turn
+	// later. New returns an error if the program does not have a switch for this; see
+	// [Program].NoRetries.
 	LeaveRetries bool
 }
 
