@@ -25,9 +25,9 @@ type ForgetOptions struct {
 // same deletion. If the store refuses to delete the record, the task stays in the store as history.
 //
 // The error matches [ErrUnknownTask], [ErrExpired] or [ErrNotDescendant] if the caller has no such
-// task, [ErrStillLive] if the task has not ended, [ErrNotStopped] if its session has not stopped,
-// and [ErrStillNeeded] if the task can be deleted only with Force. If Forget returns one of these
-// errors, it has not deleted anything. Forget is safe for concurrent use.
+// task, [ErrStillLive] if the task has not ended, [ErrNotStopped] if its session has not stopped
+// yet, and [ErrStillNeeded] if the task can be deleted only with Force. If Forget returns one of
+// these errors, it has not deleted anything. Forget is safe for concurrent use.
 func (m *BackgroundManager) Forget(ctx context.Context, by Caller, id string, o ForgetOptions) error {
 	m.heard(by.Session)
 	if err := m.forget(ctx, by, id, o); err != nil {

@@ -245,7 +245,7 @@ func (a *Allocator) request(c *claim, running bool) {
 
 func (c *claim) wants() bgagent.SlotRequest {
 	r := bgagent.SlotRequest{Model: c.op.Model, Agent: c.op.Agent, Root: c.op.Root, Head: c.op.Head, Queued: c.op.Queued}
-	if at := c.p.served[c.op.Root]; c.p.listens && at.After(r.Queued) { // with Fair, the root comes after those that wait since then
+	if at := c.p.served[c.op.Root]; c.p.listens && at.After(r.Queued) { // with Fair, the root comes after the roots that have been waiting since then
 		r.Queued = at
 	}
 	return r

@@ -116,15 +116,15 @@ func TestTheSlotsOfRunningWorkAreLostIfNobodyEverAnswers(t *testing.T) {
 	}
 }
 
-// TestARootOfASlowProcessHasOneTurnPerRound has a process that confirms each grant late, so that its requests are out
-// of line between its turns.
+// TestARootOfASlowProcessHasOneTurnPerRound uses a process that confirms each grant late, so that
+// its requests are out of line between its turns.
 func TestARootOfASlowProcessHasOneTurnPerRound(t *testing.T) {
 	now, a, quick := pair(t, 1)
 	require.NoError(t, a.SetLimits(bgagent.Limits{Default: 1, Fair: true}))
 	a.Admit(now, "slow")
 	slow := NewMember("slow", 3*time.Second)
 	slow.Join(1)
-	for range 4 { // the old requests of one root
+	for range 4 { // one root's old requests
 		slow.Request(now, Op{Model: "m", Root: "R", Queued: now.Add(-time.Hour)}, false)
 	}
 	exchange(t, now, a, slow)
