@@ -201,7 +201,7 @@ func (sc *scope) nextProgress(ctx context.Context, sub *bgagent.Subscription) (s
 			return "", err
 		}
 		kinds := []bgagent.EventKind{bgagent.EventStarted, bgagent.EventResumed, bgagent.EventProgress, bgagent.EventPhase, bgagent.EventEnded}
-		if e.Task.Root == sc.name && slices.Contains(kinds, e.Kind) {
+		if slices.Contains(kinds, e.Kind) && sc.has(e.Task) {
 			return describe(e.Task), nil
 		}
 	}

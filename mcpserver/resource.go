@@ -28,10 +28,21 @@ func (sc *scope) task(address string) (bgagent.Task, error) {
 		return bgagent.Task{}, mcp.ResourceNotFoundError(address)
 	}
 	t, err := sc.s.m.Get(id)
-	if err != nil || t.Root != sc.name {
+	if err != nil || !sc.has(t) {
 		return bgagent.Task{}, mcp.ResourceNotFoundError(address)
 	}
 	return t, nil
+}
+
+// has reports whether the task descends from the scope. The scope is a root, or the session of a task.
+func (sc *scope) has(t bgagent.Task) bool {
+	switch {
+	case t.Root == sc.name, t.Parent == sc.name:
+		return true
+	case t.Parent == t.Root:
+		return false
+	}
+	return len(sc.s.m.List(bgagent.Query{Under: sc.name, Parent: t.Parent, Limit: 1})) > 0
 }
 
 func (sc *scope) read(_ context.Context, req *mcp.ReadResourceRequest) (*mcp.ReadResourceResult, error) {
@@ -57,11 +68,11 @@ func (sc *scope) subscribe(_ context.Context, req *mcp.SubscribeRequest) error {
 }
 
 // follow starts notifying subscribers of changes to the scope's tasks. The notifications stop
-// when the server is closed.
+// when the server is closed, or when the scope is dropped.
 func (sc *scope) follow() {
 	sc.mu.Lock()
 	defer sc.mu.Unlock()
-	if sc.following {
+	if sc.unfollow != nil {
 		return
 	}
 	s := sc.s
@@ -70,17 +81,18 @@ func (sc *scope) follow() {
 	if s.closed {
 		return
 	}
-	sc.following = true
+	life, cancel := context.WithCancel(s.life)
+	sc.unfollow = cancel
 	_, sub := s.m.Subscribe(0)
 	s.wg.Go(func() {
 		defer sub.Close()
-		for e := range sub.Events(s.life) {
+		for e := range sub.Events(life) {
 			switch {
 			case e.Kind == bgagent.EventMissed:
 				for _, t := range s.m.List(bgagent.Query{Under: sc.name}) {
 					sc.changed(t)
 				}
-			case e.Kind != bgagent.EventProgress && e.Task.Root == sc.name:
+			case e.Kind != bgagent.EventProgress && sc.has(e.Task):
 				sc.changed(e.Task)
 			}
 		}

@@ -58,6 +58,14 @@ func (sc *scope) owes(a awaited) (bgagent.Task, bool) {
 	return t, err == nil && t.Attempt == a.attempt && (!t.Status.Terminal() || t.Notice == bgagent.NoticeOwed)
 }
 
+// settle forgets the recorded delegations that are over. The lock of the scope must be held.
+func (sc *scope) settle() {
+	maps.DeleteFunc(sc.awaited, func(_ string, a awaited) bool {
+		_, owed := sc.owes(a)
+		return !owed
+	})
+}
+
 // remember records the task of a tool call. It forgets recorded tasks whose completion has
 // been reported.
 func (sc *scope) remember(by bgagent.Caller, args bgagent.DelegateTaskArgs, t bgagent.Task) {
@@ -66,10 +74,7 @@ func (sc *scope) remember(by bgagent.Caller, args bgagent.DelegateTaskArgs, t bg
 	}
 	sc.mu.Lock()
 	defer sc.mu.Unlock()
-	maps.DeleteFunc(sc.awaited, func(_ string, a awaited) bool {
-		_, owed := sc.owes(a)
-		return !owed
-	})
+	sc.settle()
 	if sc.awaited == nil {
 		sc.awaited = map[string]awaited{}
 	}

@@ -106,8 +106,9 @@ func (s *Server) MCP(scope string) (*mcp.Server, error) {
 
 // Forget drops the protocol server of a scope, and reports whether it did. Call it when the last connection of
 // the scope has ended. The tasks of the scope are not affected, and a later connection gets a new protocol
-// server. Nothing is dropped while the texts of notices wait for the next answer, or after a client has
-// subscribed to a task.
+// server. Nothing is dropped while the texts of notices wait for the next answer, while a delegation in the
+// foreground whose caller might repeat its call is live or not yet reported, or after a client has subscribed to a
+// task.
 func (s *Server) Forget(scope string) bool {
 	s.mu.Lock()
 	sc := s.scopes[scope]
@@ -117,13 +118,31 @@ func (s *Server) Forget(scope string) bool {
 	}
 	sc.mu.Lock()
 	defer sc.mu.Unlock()
-	if len(sc.carried) > 0 || sc.following || len(sc.awaited) > 0 {
+	sc.settle()
+	if len(sc.carried) > 0 || sc.unfollow != nil || len(sc.awaited) > 0 {
 		return false
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.scopes, scope)
 	return true
+}
+
+// Drop is like Forget, but it drops the protocol server even if texts, delegations or subscriptions are left. Call
+// it when nobody will use the scope again, for example because scope is the session of a task that has ended.
+func (s *Server) Drop(scope string) {
+	s.mu.Lock()
+	sc := s.scopes[scope]
+	delete(s.scopes, scope)
+	s.mu.Unlock()
+	if sc == nil {
+		return
+	}
+	sc.mu.Lock()
+	defer sc.mu.Unlock()
+	if sc.unfollow != nil {
+		sc.unfollow()
+	}
 }
 
 // Close stops notifying subscribers of changes. Connections stay open until their
@@ -144,10 +163,10 @@ type scope struct {
 	name   string
 	server *mcp.Server
 
-	mu        sync.Mutex
-	following bool
-	carried   []string           // texts of notices that already count as delivered, for the next answer
-	awaited   map[string]awaited // foreground delegations, by the id of their tool call
+	mu       sync.Mutex
+	unfollow func()             // ends the notifications of subscribers; nil if there are none
+	carried  []string           // texts of notices that already count as delivered, for the next answer
+	awaited  map[string]awaited // foreground delegations, by the id of their tool call
 }
 
 func (s *Server) scope(name string) (*scope, error) {
