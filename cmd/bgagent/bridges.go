@@ -49,42 +49,69 @@ func (s *serving) acceptBridges(roots []string, callers mcpserver.HTTPConfig) *b
 		t, err := s.manager.Get(id)
 		return err == nil && !t.Status.Terminal()
 	}
-	var mu sync.Mutex
-	guarded := map[string]bool{} // scopes whose resumes are checked
-	open := map[string]int{}     // number of open bridges, by scope
+	cfg.TaskInTurn = s.crew.TaskInTurn
+	scopes := &openScopes{server: s.server, guarded: map[string]bool{}, open: map[string]int{}}
+	cfg.Gone = scopes.drop
 	cfg.Serve = func(ctx context.Context, scope string, in io.ReadCloser, out io.Writer) error {
-		protocol, err := s.server.MCP(scope)
+		inTurn := s.bridges.InTurn(scope)
+		err := scopes.enter(scope, func(protocol *mcp.Server) { protocol.AddReceivingMiddleware(s.checkResumes(scope)) })
+		defer scopes.leave(scope, inTurn)
 		if err != nil {
 			return err
 		}
-		mu.Lock()
-		open[scope]++
-		if !guarded[scope] {
-			guarded[scope] = true
-			protocol.AddReceivingMiddleware(s.checkResumes(scope))
-		}
-		mu.Unlock()
-		defer func() {
-			mu.Lock()
-			defer mu.Unlock()
-			if open[scope]--; open[scope] > 0 {
-				return
-			}
-			delete(open, scope)
-			// A scope inside a turn is forgotten at once, because there are many tasks, and most of
-			// them open a bridge only once.
-			if s.bridges.InTurn(scope) && s.server.Forget(scope) {
-				delete(guarded, scope)
-			}
-		}()
 		return s.server.Run(ctx, scope, stdio("bridge "+scope, in, out))
 	}
 	s.bridges = bridge.NewServer(cfg)
 	return s.bridges
 }
 
-// taskInTurn returns the task whose current turn gave its programs the mark. A task can launch
-// others only if its place in the tree is known and the maximum depth allows it.
+// openScopes are the scopes of bridges.
+type openScopes struct {
+	server *mcpserver.Server
+
+	mu      sync.Mutex
+	guarded map[string]bool // the scopes whose resumes are checked
+	open    map[string]int  // numbers of bridges by their scopes
+}
+
+// enter counts a bridge and calls guard with the protocol server of the scope, unless it was called before. The
+// protocol server stays the same until leave is called.
+func (o *openScopes) enter(scope string, guard func(*mcp.Server)) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.open[scope]++
+	protocol, err := o.server.MCP(scope)
+	if err == nil && !o.guarded[scope] {
+		o.guarded[scope] = true
+		guard(protocol)
+	}
+	return err
+}
+
+// leave ends the count of a bridge. It forgets a scope inside a turn after its last bridge. There are many tasks, but
+// few bridges of programs, and most tasks open a bridge once.
+func (o *openScopes) leave(scope string, inTurn bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.open[scope]--; o.open[scope] > 0 {
+		return
+	}
+	delete(o.open, scope)
+	if inTurn && o.server.Forget(scope) {
+		delete(o.guarded, scope)
+	}
+}
+
+// drop forgets a scope that no bridge has, and that will not be used again.
+func (o *openScopes) drop(scope string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.server.Drop(scope)
+	delete(o.guarded, scope)
+}
+
+// taskInTurn returns the task of the turn whose programs have the mark. A task can launch others only if
+// its place in the tree is known and the maximum depth allows it.
 func (s *serving) taskInTurn(mark string) (bridge.Task, error) {
 	id := s.crew.TaskInTurn(mark)
 	t, err := s.manager.Get(id)
@@ -98,7 +125,7 @@ func (s *serving) taskInTurn(mark string) (bridge.Task, error) {
 	for _, other := range s.manager.List(bgagent.Query{Under: t.Root}) {
 		parents[other.Session] = other.Parent
 	}
-	in := bridge.Task{ID: t.ID, Session: t.Session}
+	in := bridge.Task{ID: t.ID, Session: t.Session, Metadata: t.Metadata}
 	for above := t.Parent; above != t.Root && above != ""; above = parents[above] {
 		in.Above = append(in.Above, above)
 	}
@@ -106,23 +133,23 @@ func (s *serving) taskInTurn(mark string) (bridge.Task, error) {
 	return in, nil
 }
 
-// prepareLaunch completes launches from bridges.
-func (s *serving) prepareLaunch(_ context.Context, by bgagent.Caller, in bgagent.LaunchInput) (bgagent.LaunchInput, error) {
+// prepareLaunch completes the launches of bridges.
+func (s *serving) prepareLaunch(ctx context.Context, by bgagent.Caller, in bgagent.LaunchInput) (bgagent.LaunchInput, error) {
 	if s.bridges == nil {
 		return in, nil
 	}
-	return s.bridges.Prepare(by, in)
+	return s.bridges.Prepare(ctx, by, in)
 }
 
-// checkResumes returns a middleware that refuses to resume a bridge's task if the project's file
-// does not allow it. The check is here because PrepareLaunch is not called for a resume.
+// checkResumes returns a middleware that refuses to resume a task of a bridge if the project's file
+// does not allow it, or if the turn of the bridge has ended. PrepareLaunch is not called for a resume.
 func (s *serving) checkResumes(scope string) mcp.Middleware {
 	return func(next mcp.MethodHandler) mcp.MethodHandler {
 		return func(ctx context.Context, method string, req mcp.Request) (mcp.Result, error) {
 			call, ok := req.(*mcp.CallToolRequest)
 			if ok && call.Params.Name == bgagent.ToolDelegateTask {
-				if problem := s.resumes(scope, call.Params.Arguments); problem != "" {
-					text := "Nothing was resumed: " + problem + ". Delegate a new task instead, with an agent that is allowed."
+				if problem := s.resumes(ctx, scope, call.Params.Arguments); problem != "" {
+					text := "Nothing was resumed: " + problem + "."
 					return &mcp.CallToolResult{IsError: true, Content: []mcp.Content{&mcp.TextContent{Text: text}}, StructuredContent: mcpserver.Structured{Text: text}}, nil
 				}
 			}
@@ -131,9 +158,9 @@ func (s *serving) checkResumes(scope string) mcp.Middleware {
 	}
 }
 
-// resumes returns why the call to delegate_task must not resume a task. It returns "" if the call
-// is allowed, or if the tool itself refuses it.
-func (s *serving) resumes(scope string, arguments json.RawMessage) string {
+// resumes returns why the call of delegate_task may not resume a task, or "" if it may, or if the tool
+// itself refuses it.
+func (s *serving) resumes(ctx context.Context, scope string, arguments json.RawMessage) string {
 	var args bgagent.DelegateTaskArgs
 	if json.Unmarshal(arguments, &args) != nil {
 		return ""
@@ -154,9 +181,9 @@ func (s *serving) resumes(scope string, arguments json.RawMessage) string {
 		case errors.Is(err, bgagent.ErrUnknownTask), errors.Is(err, bgagent.ErrExpired):
 			continue
 		case err != nil:
-			return "task " + ref + " cannot be read, so it is unknown whether the project's file allows it: " + err.Error()
+			return "task " + ref + " cannot be read, so it is unknown whether the project's file allows it: " + err.Error() + bridge.Instead
 		}
-		if problem := s.bridges.Resumes(scope, t, s.manager.Figures().Budgets); problem != "" {
+		if problem := s.bridges.Resumes(ctx, scope, t, s.manager.Figures().Budgets); problem != "" {
 			return problem
 		}
 	}

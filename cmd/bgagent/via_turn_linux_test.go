@@ -67,6 +67,9 @@ func TestATaskDelegatesOverABridgeAsItself(t *testing.T) {
 	require.Equal(t, 2, deep.Depth)
 	require.Equal(t, top.Session, deep.Parent)
 	require.Equal(t, top.Root, deep.Root)
+	for _, task := range []bgagent.Task{top, deep} {
+		require.Equal(t, map[string]string{"bgagent.bridge": "[]"}, task.Metadata, "the restrictions of its launch")
+	}
 
 	callTool(t, cs, "delegate_task", map[string]any{"subagent_type": "boss", "run_in_background": false,
 		"prompt": `{"subagent_type": "boss", "description": "too deep", "prompt": "{}"}`})
@@ -93,4 +96,23 @@ func TestTheRestrictionsOfABridgeAlsoHoldBelowItsTasks(t *testing.T) {
 	p.write("boss", strings.Replace(bossScript, "prompt=$(cat)\n", "prompt=$(cat); rm -f "+file+"\nVIA="+url+" BGAGENT="+binary+"\n", 1)) // the task removes the file after the server has read it
 	require.Contains(t, delegate("one"), "the project's file removes the agent fail")
 	require.NoFileExists(t, file)
+}
+
+// A project's file can set a budget for all tasks of a bridge. In a turn, this is a limit of each task that the bridge
+// launches. It would otherwise end the other tasks of the program that has launched the turn's task.
+func TestTheBudgetOfABridgeInATurnDoesNotLimitTheTreeAbove(t *testing.T) {
+	t.Parallel()
+	p, url := withBoss(t, `"maxDepth": 2`)
+	cs := host(t, p.via(url, "one"), "alpha")
+	callTool(t, cs, "delegate_task", map[string]any{"subagent_type": "wait", "prompt": "1 h", "description": "beside"})
+	p.write("one/.bgagent.jsonc", `{"background_task": {"budget": {"tree": {"toolCalls": 3}}}}`) // the bridge of the program has not read it
+	text := callTool(t, cs, "delegate_task", map[string]any{"subagent_type": "boss", "prompt": failing, "run_in_background": false})
+	require.Contains(t, text, "as asked: the disk is full")
+	for id, task := range p.keptTasks() {
+		if task.Depth == 2 {
+			require.EqualValues(t, 3, task.Budget.Limit.ToolCalls)
+		} else {
+			require.Zero(t, task.Budget.Limit, id)
+		}
+	}
 }

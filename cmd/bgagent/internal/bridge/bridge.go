@@ -48,7 +48,7 @@ type Narrow struct {
 	Without    []string                        `json:"without,omitempty"`    // names of agents that are not allowed
 	Rules      map[string][]bgagent.Permission `json:"rules,omitempty"`      // by agent name; an agent is allowed only if the server has the same rules for it
 	TaskBudget bgagent.Budget                  `json:"task_budget,omitzero"` // limits of each task
-	TreeBudget bgagent.Budget                  `json:"tree_budget,omitzero"` // limits of all of the bridge's tasks together
+	TreeBudget bgagent.Budget                  `json:"tree_budget,omitzero"` // limits of all tasks of the bridge together; for a bridge inside a turn, limits of each task
 }
 
 // encode returns h as the value of the header.

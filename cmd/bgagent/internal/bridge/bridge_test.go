@@ -3,7 +3,6 @@ package bridge
 import (
 	"bufio"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -79,10 +78,10 @@ func TestOpenBridgesHaveAScopeEachAndTheLowestNumberIsTakenAgain(t *testing.T) {
 	require.Equal(t, "the end\n", string(rest), "what the server says after the end of the input arrives")
 	require.Equal(t, "local/"+h.Key+"-1: again\n", said(t, open(), "again"), "the connection ends after the scope is free")
 
-	in, err := s.Prepare(bgagent.Caller{Session: "local/" + h.Key + "-1"}, bgagent.LaunchInput{Agent: "a"})
+	in, err := s.Prepare(t.Context(), bgagent.Caller{Session: "local/" + h.Key + "-1"}, bgagent.LaunchInput{Agent: "a"})
 	require.NoError(t, err)
 	require.Equal(t, root, in.Directory)
-	in, err = s.Prepare(bgagent.Caller{Session: "local"}, bgagent.LaunchInput{Agent: "a"})
+	in, err = s.Prepare(t.Context(), bgagent.Caller{Session: "local"}, bgagent.LaunchInput{Agent: "a"})
 	require.NoError(t, err)
 	require.Empty(t, in.Directory, "a caller that is no bridge")
 }
@@ -211,62 +210,6 @@ func TestAnOpenBridgeCountsAndTooManyAreRefused(t *testing.T) {
 	require.Equal(t, "local/k-7", name)
 }
 
-func TestABridgeInATurnHasTheScopeOfItsTaskAndAllRestrictionsAboveIt(t *testing.T) {
-	live := map[string]bool{"bg_top": true, "bg_deep": true}
-	tasks := map[string]Task{}
-	s := NewServer(Config{Scope: "alice",
-		Turn: func(mark string) (Task, error) {
-			if task, ok := tasks[mark]; ok {
-				return task, nil
-			}
-			return Task{}, errors.New("it is too deep")
-		},
-		Live: func(id string) bool { return live[id] },
-	})
-	root, err := s.take("alice", "/", Hello{Key: "k", Narrow: Narrow{Without: []string{"a"}, TaskBudget: bgagent.Budget{Cost: 5}}})
-	require.NoError(t, err)
-	s.leave(root)
-	tasks["1"] = Task{"bg_top", "top", []string{root}}
-	tasks["2"] = Task{"bg_deep", "deep", []string{"top", root}}
-	tasks["3"] = Task{"bg_lost", "lost", []string{"alice/k-9"}}
-	tasks["4"] = Task{"bg_plain", "plain", []string{"alice"}} // launched over HTTP, without restrictions
-	for mark, want := range map[string]string{"0": "it is too deep", "3": "its restrictions are not known"} {
-		_, err := s.takeInTurn("alice", "/", Hello{Turn: mark})
-		require.ErrorContains(t, err, want)
-	}
-	_, err = s.takeInTurn("ali", "/", Hello{Turn: "1"})
-	require.ErrorContains(t, err, "of another caller")
-	open := func(mark, dir string, n Narrow) string {
-		name, err := s.takeInTurn("alice", dir, Hello{Turn: mark, Narrow: n})
-		require.NoError(t, err)
-		require.True(t, s.InTurn(name))
-		return name
-	}
-	top := open("1", "/top", Narrow{Without: []string{"b"}, TaskBudget: bgagent.Budget{Cost: 3}})
-	require.Equal(t, top, open("1", "/again", Narrow{}), "two bridges of a turn work for the same task")
-	s.leave(top)
-	s.leave(top)
-	deep := open("2", "/deep", Narrow{Without: []string{"c"}, TaskBudget: bgagent.Budget{Cost: 4}})
-	require.False(t, s.InTurn(root))
-	for agent, refused := range map[string]bool{"a": true, "b": true, "c": true, "d": false} {
-		in, err := s.Prepare(bgagent.Caller{Session: deep}, bgagent.LaunchInput{Agent: agent})
-		if refused {
-			require.ErrorContains(t, err, "removes the agent "+agent)
-			continue
-		}
-		require.NoError(t, err)
-		require.Equal(t, bgagent.LaunchInput{Agent: agent, Directory: "/deep", Budget: bgagent.Budget{Cost: 3}}, in)
-	}
-	require.Contains(t, s.Resumes(deep, bgagent.Task{ID: "bg_1", Agent: "b"}, nil), "removes the agent b")
-	s.leave(deep)
-
-	delete(live, "bg_top")
-	delete(live, "bg_deep")
-	open("4", "/", Narrow{})
-	require.False(t, s.InTurn("top"), "nothing is kept of tasks that have ended")
-	require.False(t, s.InTurn("deep"))
-}
-
 func TestRestrictionsOnlyTakeAway(t *testing.T) {
 	deny := []bgagent.Permission{{Name: "edit", Action: bgagent.PermissionDeny}}
 	s := NewServer(Config{Scope: "local", Agents: map[string]Agent{"free": {}, "careful": {Permissions: deny}, "placed": {Directory: "/there"}}})
@@ -275,7 +218,7 @@ func TestRestrictionsOnlyTakeAway(t *testing.T) {
 		require.NoError(t, err)
 		defer s.leave(name)
 		in.Agent = agent
-		return s.Prepare(bgagent.Caller{Session: name}, in)
+		return s.Prepare(t.Context(), bgagent.Caller{Session: name}, in)
 	}
 	for _, x := range []struct {
 		n     Narrow
@@ -333,7 +276,7 @@ func TestRestrictionsHoldForTasksThatWereLaunchedBefore(t *testing.T) {
 		name, err := s.take("local", "/here", Hello{Key: "k", Narrow: x.n})
 		require.NoError(t, err)
 		require.Equal(t, "local/k-1", name)
-		got := s.Resumes(name, task, x.open)
+		got := s.Resumes(t.Context(), name, task, x.open)
 		s.leave(name)
 		if x.want == "" {
 			require.Empty(t, got)
@@ -341,7 +284,7 @@ func TestRestrictionsHoldForTasksThatWereLaunchedBefore(t *testing.T) {
 		}
 		require.Contains(t, got, x.want)
 	}
-	require.Empty(t, s.Resumes("local", task, nil), "a caller that is no bridge")
+	require.Empty(t, s.Resumes(t.Context(), "local", task, nil), "a caller that is no bridge")
 }
 
 func TestAddresses(t *testing.T) {

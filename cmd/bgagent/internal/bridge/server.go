@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"path/filepath"
@@ -50,10 +51,18 @@ type Config struct {
 	// programs must not launch tasks.
 	Turn func(mark string) (Task, error)
 
-	// Live reports whether the task with the id exists and has not ended.
+	// TaskInTurn returns the id of the task of the turn whose programs have the mark, or "" if no running turn
+	// has the mark.
+	TaskInTurn func(mark string) string
+
+	// Live reports whether the task with the id has not ended.
 	Live func(id string) bool
 
-	// Serve serves one caller until the caller ends its input or ctx ends.
+	// Gone is called when nothing needs the scope of a bridge inside a turn any more: the scope's task has ended,
+	// and no bridge has the scope. It is called with a lock held and must not call the server.
+	Gone func(scope string)
+
+	// Serve serves one caller until it ends its input or ctx ends.
 	Serve func(ctx context.Context, scope string, in io.ReadCloser, out io.Writer) error
 }
 
@@ -61,7 +70,10 @@ type Config struct {
 type Task struct {
 	ID      string
 	Session string
-	Above   []string // sessions of the tasks above it, beginning with its caller's session; the last one is the root
+	Above   []string // sessions of the tasks above it, beginning with that of its caller; the last one is the root
+
+	// Metadata is the task's metadata. [Server.Prepare] has added the restrictions of the bridges above the task.
+	Metadata map[string]string
 }
 
 // Server accepts bridges. It is safe for concurrent use.
@@ -76,11 +88,25 @@ type Server struct {
 
 // scope is a bridge's scope.
 type scope struct {
-	open   int // number of open bridges; at most 1 unless the bridges are inside a turn
-	dir    string
-	narrow []Narrow // restrictions of its bridges
-	task   string   // id of the task in which the bridges run; "" if there is none
-	above  []string // see Task.Above; nil if there is no task
+	open     int      // number of open bridges; at most 1 unless the bridges are inside a turn
+	dir      string   // directory of the bridge; "" if the bridges are inside a turn, because each has its own
+	narrow   []Narrow // restrictions of its bridges
+	launched []Narrow // restrictions that applied to the launch of the task
+	task     string   // id of the task inside which the bridges are; "" if there is none
+	above    []string // see Task.Above; nil if there is no task
+}
+
+// connection is a bridge that is open. The contexts of its calls contain it.
+type connection struct {
+	dir  string
+	turn string // see Hello.Turn
+}
+
+type connectionKey struct{}
+
+// within returns a context for the calls of an open bridge.
+func within(ctx context.Context, dir string, h Hello) context.Context {
+	return context.WithValue(ctx, connectionKey{}, connection{dir, h.Turn})
 }
 
 // NewServer returns a server.
@@ -135,7 +161,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer context.AfterFunc(r.Context(), func() { _ = conn.Close() })()
-	ctx, cancel := context.WithCancel(r.Context())
+	ctx, cancel := context.WithCancel(within(r.Context(), dir, hello))
 	defer cancel()
 	// At the end of the input, the buffered reader of net/http cancels the request's context, and
 	// the answers that follow would be lost.
@@ -209,6 +235,7 @@ func (s *Server) below(dir string) (string, error) {
 func (s *Server) take(caller, dir string, h Hello) (string, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.sweep()
 	for n := 1; n <= maxOpen; n++ {
 		name := fmt.Sprintf("%s/%s-%d", caller, h.Key, n)
 		if sc := s.scopes[name]; sc == nil || sc.open == 0 {
@@ -229,27 +256,40 @@ func (s *Server) takeInTurn(caller, dir string, h Hello) (string, error) {
 	if root != caller && !strings.HasPrefix(root, caller+"/") {
 		return "", errors.New("it is inside a turn of a task of another caller")
 	}
+	launched, err := launchedUnder(t, caller)
+	if err != nil {
+		return "", err
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if root != caller && s.scopes[root] == nil {
 		return "", errors.New("the program that has launched the tasks above has not connected since this server was started, so its restrictions are not known")
 	}
-	for name, sc := range s.scopes { // a task that has ended does not launch anything
+	s.sweep()
+	sc := scope{task: t.ID, above: t.Above, launched: launched}
+	if known := s.scopes[t.Session]; known != nil {
+		sc = *known
+	}
+	// The account of the tree belongs to the root. A task must not narrow it for tasks that are not below it.
+	n := h.Narrow
+	n.TaskBudget, n.TreeBudget = narrower(n.TaskBudget, n.TreeBudget), bgagent.Budget{}
+	sc.narrow = joined(sc.narrow, n)
+	if _, err := record(s.restrictions(&sc)); err != nil {
+		return "", err
+	}
+	sc.open++
+	s.scopes[t.Session] = &sc
+	return t.Session, nil
+}
+
+// sweep forgets the scopes of tasks that have ended, because such a task launches nothing. s.mu must be held.
+func (s *Server) sweep() {
+	for name, sc := range s.scopes {
 		if sc.open == 0 && sc.task != "" && !s.cfg.Live(sc.task) {
 			delete(s.scopes, name)
+			s.cfg.Gone(name)
 		}
 	}
-	sc := s.scopes[t.Session]
-	if sc == nil {
-		sc = &scope{task: t.ID, above: t.Above}
-		s.scopes[t.Session] = sc
-	}
-	if !slices.ContainsFunc(sc.narrow, func(n Narrow) bool { return reflect.DeepEqual(n, h.Narrow) }) {
-		sc.narrow = append(sc.narrow, h.Narrow)
-	}
-	sc.dir = dir
-	sc.open++
-	return t.Session, nil
 }
 
 // leave makes the scope available again. Its restrictions stay until the next bridge takes it. If
@@ -268,18 +308,36 @@ func (s *Server) InTurn(name string) bool {
 	return sc != nil && sc.task != ""
 }
 
-// Prepare completes a caller's launch. If the caller is not a bridge, it does nothing. The error
-// says that the project's file does not allow the launch.
-func (s *Server) Prepare(by bgagent.Caller, in bgagent.LaunchInput) (bgagent.LaunchInput, error) {
+// Prepare completes the launch of a caller, and adds to the task's metadata the restrictions that apply to the
+// launch. It does nothing if the caller is not a bridge. The context must be that of a call over the bridge. The
+// error says that the project's file does not allow the launch, or that the turn of the bridge has ended.
+func (s *Server) Prepare(ctx context.Context, by bgagent.Caller, in bgagent.LaunchInput) (bgagent.LaunchInput, error) {
 	sc, narrow := s.find(by.Session)
 	if sc == nil {
 		return in, nil
 	}
-	if problem := s.refuses(narrow, in.Agent); problem != "" {
+	refused := func(problem string) (bgagent.LaunchInput, error) {
 		return in, &bgagent.InputError{Field: "LaunchInput.Agent", Problem: problem}
 	}
+	if problem := s.outlived(ctx, sc); problem != "" {
+		return refused(problem)
+	}
+	if problem := s.refuses(narrow, in.Agent); problem != "" {
+		return refused(problem)
+	}
+	text, err := record(narrow)
+	if err != nil {
+		return refused(err.Error())
+	}
+	if in.Metadata = maps.Clone(in.Metadata); in.Metadata == nil {
+		in.Metadata = map[string]string{}
+	}
+	in.Metadata[recordKey] = text
 	if in.Directory == "" && s.cfg.Agents[in.Agent].Directory == "" {
 		in.Directory = sc.dir
+		if sc.task != "" {
+			in.Directory = connectionOf(ctx).dir
+		}
 	}
 	for _, n := range narrow {
 		in.Budget, in.TreeBudget = narrower(in.Budget, n.TaskBudget), narrower(in.TreeBudget, n.TreeBudget)
@@ -287,17 +345,37 @@ func (s *Server) Prepare(by bgagent.Caller, in bgagent.LaunchInput) (bgagent.Lau
 	return in, nil
 }
 
-// Resumes returns why the project's file does not allow the bridge with the scope to resume the
-// task or to send it a message. If the file allows it, or if there is no such bridge, the result is
-// "". The check is needed because a task can be older than a change to the file. The argument open
-// contains the open accounts of trees.
-func (s *Server) Resumes(scope string, t bgagent.Task, open []bgagent.TreeBudget) string {
+// connectionOf returns the bridge to which the context of a call belongs, or the zero value if there is none.
+func connectionOf(ctx context.Context) connection {
+	c, _ := ctx.Value(connectionKey{}).(connection)
+	return c
+}
+
+// outlived returns a sentence if the turn inside which the bridge runs has ended, or "".
+func (s *Server) outlived(ctx context.Context, sc *scope) string {
+	if sc.task == "" || s.cfg.TaskInTurn(connectionOf(ctx).turn) == sc.task {
+		return ""
+	}
+	return "the turn of task " + sc.task + " inside which this bridge was started has ended, so the bridge launches and resumes nothing any more"
+}
+
+// Instead is the advice for a task that may not be resumed. It is part of a sentence.
+const Instead = ". Delegate a new task instead, with an agent that is allowed"
+
+// Resumes returns why the project's file does not allow the bridge with the scope to resume the task,
+// or to send it a message, and what to do instead. The result is "" if it may, or if there is no such bridge. A task can have
+// been launched before the file was changed. A bridge inside a turn may not resume a task after the turn has ended.
+// The context must be that of a call over the bridge. The argument "open" contains the open accounts of trees.
+func (s *Server) Resumes(ctx context.Context, scope string, t bgagent.Task, open []bgagent.TreeBudget) string {
 	sc, narrow := s.find(scope)
 	if sc == nil {
 		return ""
 	}
-	if problem := s.refuses(narrow, t.Agent); problem != "" {
+	if problem := s.outlived(ctx, sc); problem != "" {
 		return problem
+	}
+	if problem := s.refuses(narrow, t.Agent); problem != "" {
+		return problem + Instead
 	}
 	root := scope
 	if len(sc.above) > 0 {
@@ -312,10 +390,10 @@ func (s *Server) Resumes(scope string, t bgagent.Task, open []bgagent.TreeBudget
 	}
 	for _, n := range narrow {
 		if narrower(t.Budget.Limit, n.TaskBudget) != t.Budget.Limit {
-			return "the project's file sets a smaller budget for each task than task " + t.ID + " has"
+			return "the project's file sets a smaller budget for each task than task " + t.ID + " has" + Instead
 		}
 		if narrower(tree, n.TreeBudget) != tree {
-			return "the project's file sets a budget for all tasks together, and only a new task opens this budget"
+			return "the project's file sets a budget for all tasks together, and only a new task opens this budget" + Instead
 		}
 	}
 	return ""
@@ -330,13 +408,20 @@ func (s *Server) find(name string) (*scope, []Narrow) {
 	if sc == nil {
 		return nil, nil
 	}
-	found, narrow := *sc, slices.Clone(sc.narrow)
+	found := *sc
+	return &found, s.restrictions(sc)
+}
+
+// restrictions returns all restrictions that apply to the bridges with the scope. s.mu must be held.
+func (s *Server) restrictions(sc *scope) []Narrow {
+	all := joined(slices.Clone(sc.narrow), sc.launched...)
 	for _, session := range sc.above {
+		// If the server no longer knows a scope, sc.launched still contains the restrictions that applied.
 		if over := s.scopes[session]; over != nil {
-			narrow = append(narrow, over.narrow...)
+			all = joined(all, over.narrow...)
 		}
 	}
-	return &found, narrow
+	return all
 }
 
 // refuses returns why the restrictions do not allow the agent, or "" if they allow it.
@@ -352,22 +437,4 @@ func (s *Server) refuses(narrow []Narrow, name string) string {
 		}
 	}
 	return ""
-}
-
-// narrower returns the smaller value of each limit, where 0 means no limit.
-func narrower(a, b bgagent.Budget) bgagent.Budget {
-	return bgagent.Budget{
-		InputTokens:  smaller(a.InputTokens, b.InputTokens),
-		OutputTokens: smaller(a.OutputTokens, b.OutputTokens),
-		TotalTokens:  smaller(a.TotalTokens, b.TotalTokens),
-		Cost:         smaller(a.Cost, b.Cost),
-		ToolCalls:    smaller(a.ToolCalls, b.ToolCalls),
-	}
-}
-
-func smaller[N int | int64 | float64](a, b N) N {
-	if a <= 0 || b > 0 && b < a {
-		return b
-	}
-	return a
 }
