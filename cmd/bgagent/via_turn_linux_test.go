@@ -1,11 +1,15 @@
 package main
 
 import (
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/cmd/bgagent/internal/bridge"
+	"github.com/bgagent/bgagent/command"
+	"github.com/modelcontextprotocol/go-sdk/mcp"
 	"github.com/stretchr/testify/require"
 )
 
@@ -115,4 +119,36 @@ func TestTheBudgetOfABridgeInATurnDoesNotLimitTheTreeAbove(t *testing.T) {
 			require.Zero(t, task.Budget.Limit, id)
 		}
 	}
+}
+
+// A bridge can be a program that the end of the turn does not terminate, for example on another machine.
+func TestABridgeThatOutlivesItsTurnIsRefusedByTheServer(t *testing.T) {
+	t.Parallel()
+	p, url := withBoss(t, `"maxDepth": 2`)
+	p.write("boss", "#!/bin/sh\nprompt=$(cat)\necho $"+command.TurnVariable+" >"+p.project+"/mark.new\nmv "+p.project+"/mark.new "+p.project+"/mark\nwhile [ ! -e "+p.project+"/go ]; do sleep 0.05; done\n")
+	cs := host(t, p.via(url, "one"), "alpha")
+	boss := callTool(t, cs, "delegate_task", map[string]any{"subagent_type": "boss", "prompt": "hold", "description": "hold"})
+	require.Regexp(t, idIn, boss)
+	p.awaitFile("mark")
+	mark, err := os.ReadFile(filepath.Join(p.project, "mark"))
+	require.NoError(t, err)
+	at, err := bridge.ParseAddress(url)
+	require.NoError(t, err)
+	dir := filepath.Join(p.project, "one")
+	conn, err := at.Connect(t.Context(), "", bridge.Hello{Key: bridge.KeyOf("me", dir, "boss"), Directory: dir, Turn: strings.TrimSpace(string(mark))})
+	require.NoError(t, err)
+	inside, err := mcp.NewClient(&mcp.Implementation{Name: "boss", Version: "1"}, nil).Connect(t.Context(), &mcp.IOTransport{Reader: conn, Writer: conn}, nil)
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = inside.Close() })
+	launch := map[string]any{"subagent_type": "wait", "prompt": "1 ms", "description": "deep", "run_in_background": false}
+	text := callTool(t, inside, "delegate_task", launch)
+	require.Contains(t, text, "I have waited")
+	require.Regexp(t, idIn, text)
+	resume := map[string]any{"task_id": idIn.FindStringSubmatch(text)[1], "prompt": "1 ms", "run_in_background": false}
+	require.Contains(t, callTool(t, inside, "delegate_task", resume), "I have waited", "the turn is running")
+
+	p.write("go", "")
+	callTool(t, cs, "background_output", map[string]any{"task_id": idIn.FindStringSubmatch(boss)[1], "block": true})
+	require.Contains(t, callTool(t, inside, "delegate_task", launch), "inside which this bridge was started has ended")
+	require.Regexp(t, "^Nothing was resumed: the turn of task .* inside which this bridge was started has ended, so the bridge launches and resumes nothing any more.$", callTool(t, inside, "delegate_task", resume))
 }
