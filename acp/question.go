@@ -20,18 +20,40 @@ type offer struct {
 	option sdk.PermissionOption
 }
 
+// kindWords contains, for each kind of option that is offered, the word that the manager shows. The other words
+// are names of agents that say the same.
+var kindWords = map[sdk.PermissionOptionKind][]string{
+	sdk.PermissionOptionKindAllowOnce:  {asktext.AllowOnce, "allow"},
+	sdk.PermissionOptionKindRejectOnce: {asktext.Deny, "reject", "reject once"},
+}
+
+// maxOptionName is the maximum number of bytes that are shown of the agent's name for an option.
+const maxOptionName = 120
+
 // offers returns the options that answer only this question. Options of kinds that are not in the
-// protocol are left out, because they could also answer later questions.
+// protocol are left out, because they could also answer later questions. What the agent does with an answer
+// follows from the kind of the option. So each text begins with the word for the kind, and the agent's name
+// for the option is only quoted.
 func offers(list []sdk.PermissionOption) (out []offer) {
+	count := map[sdk.PermissionOptionKind]int{}
 	for _, o := range list {
-		if o.Kind != sdk.PermissionOptionKindAllowOnce && o.Kind != sdk.PermissionOptionKindRejectOnce {
+		count[o.Kind]++
+	}
+	var texts []string
+	for _, o := range list {
+		words := kindWords[o.Kind]
+		if words == nil {
 			continue
 		}
-		text := o.Name
-		if text == "" || slices.ContainsFunc(out, func(x offer) bool { return x.text == text }) {
-			text = strings.TrimSpace(fmt.Sprintf("%s (%s)", o.Name, o.OptionId))
+		text, name := words[0], asktext.Line(o.Name)
+		says := slices.ContainsFunc(words, func(w string) bool { return strings.EqualFold(w, name) })
+		if name != "" && (!says || count[o.Kind] > 1) {
+			text += fmt.Sprintf(" (the agent calls it %s)", asktext.Quoted(o.Name, maxOptionName))
 		}
-		out = append(out, offer{text, o})
+		texts, out = append(texts, text), append(out, offer{option: o})
+	}
+	for i, text := range asktext.Numbered(texts) {
+		out[i].text = text
 	}
 	return out
 }

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/internal/cleantext"
 	sdk "github.com/coder/acp-go-sdk"
 	"github.com/stretchr/testify/require"
 )
@@ -45,7 +46,9 @@ func endOf(t *testing.T, m *bgagent.BackgroundManager, id string) bgagent.Task {
 }
 
 func TestAQuestionIsAskedAndAnswered(t *testing.T) {
-	for option, want := range map[string]string{"Once": "answer once <nil>", "No": "answer no the host has denied it"} {
+	for option, want := range map[string]string{
+		`allow once (the agent calls it "Once")`: "answer once <nil>", `deny (the agent calls it "No")`: "answer no the host has denied it",
+	} {
 		asking(t, Config{}, func(t *testing.T, _ *Client, m *bgagent.BackgroundManager) {
 			task := launchIn(t, m, "permit rm -r src")
 			require.Len(t, task.Questions, 1)
@@ -53,7 +56,7 @@ func TestAQuestionIsAskedAndAnswered(t *testing.T) {
 			require.Equal(t, bgagent.QuestionPermission, q.Kind)
 			require.Equal(t, "may it use execute: rm -r src", q.Title)
 			require.Equal(t, "rm -r src", q.Subject)
-			require.Equal(t, []string{"Once", "No"}, q.Options)
+			require.Equal(t, []string{`allow once (the agent calls it "Once")`, `deny (the agent calls it "No")`}, q.Options)
 			time.Sleep(3 * time.Hour) // a task that asks does not become stale
 			_, err := m.Answer(t.Context(), bgagent.Caller{}, task.ID, bgagent.AnswerInput{Key: q.Key, Option: option})
 			require.NoError(t, err)
@@ -123,7 +126,7 @@ func TestAQuestionIsWithdrawnWithItsTurn(t *testing.T) {
 				c.mu.Unlock()
 			}
 			require.True(t, endOf(t, m, task.ID).Status.Terminal())
-			over, err := m.Answer(t.Context(), bgagent.Caller{}, task.ID, bgagent.AnswerInput{Key: q.Key, Option: "Once"})
+			over, err := m.Answer(t.Context(), bgagent.Caller{}, task.ID, bgagent.AnswerInput{Key: q.Key, Option: q.Options[0]})
 			require.ErrorIs(t, err, bgagent.ErrQuestionOver)
 			require.Equal(t, bgagent.QuestionWithdrawn, over.State)
 		})
@@ -167,8 +170,8 @@ func TestQuestionsOfAHostileAgent(t *testing.T) {
 		require.NoError(t, err)
 		require.Len(t, got.Questions, 20)
 		require.Len(t, answers, 981, "the others were refused at once")
-		require.Equal(t, []string{"Yes", "Yes (b)", "(r)"}, got.Questions[0].Options)
-		_, err = m.Answer(t.Context(), bgagent.Caller{}, task.ID, bgagent.AnswerInput{Key: got.Questions[0].Key, Option: "Yes (b)"})
+		require.Equal(t, []string{`allow once (the agent calls it "Yes")`, `allow once (the agent calls it "Yes") #2`, "deny"}, got.Questions[0].Options)
+		_, err = m.Answer(t.Context(), bgagent.Caller{}, task.ID, bgagent.AnswerInput{Key: got.Questions[0].Key, Option: got.Questions[0].Options[1]})
 		require.NoError(t, err)
 		time.Sleep(time.Second)
 		require.Len(t, answers, 982)
@@ -194,6 +197,73 @@ func TestQuestionsOfAHostileAgent(t *testing.T) {
 		require.Nil(t, problem)
 		require.NotNil(t, late.(sdk.RequestPermissionResponse).Outcome.Cancelled, "after its turn")
 	})
+}
+
+// An option does what its kind says, whatever the agent calls it.
+func TestAnOptionSaysFirstWhatItDoes(t *testing.T) {
+	const allow, reject = sdk.PermissionOptionKindAllowOnce, sdk.PermissionOptionKindRejectOnce
+	long := strings.Repeat("é", 100)
+	for _, x := range []struct {
+		kinds []sdk.PermissionOptionKind
+		names []string
+		want  []string
+	}{
+		{[]sdk.PermissionOptionKind{allow, reject}, []string{"Deny", "Allow"}, []string{`allow once (the agent calls it "Deny")`, `deny (the agent calls it "Allow")`}},
+		{[]sdk.PermissionOptionKind{allow, reject}, []string{"Allow once", "Reject"}, []string{"allow once", "deny"}},
+		{[]sdk.PermissionOptionKind{allow, reject}, []string{" allow ", "DENY"}, []string{"allow once", "deny"}},
+		{[]sdk.PermissionOptionKind{allow, allow, reject}, []string{"Allow", "Allow", ""}, []string{`allow once (the agent calls it "Allow")`, `allow once (the agent calls it "Allow") #2`, "deny"}},
+		{[]sdk.PermissionOptionKind{allow, allow}, []string{"Yes", "Y\u200bes"}, []string{`allow once (the agent calls it "Yes")`, `allow once (the agent calls it "Y\u200bes")`}},
+		{[]sdk.PermissionOptionKind{allow, allow}, []string{"a  b\n", "a\u00a0b"}, []string{`allow once (the agent calls it "a b")`, `allow once (the agent calls it "a b") #2`}},
+		{[]sdk.PermissionOptionKind{allow}, []string{"x\") #2\nb\x1b[2J\u202e"}, []string{`allow once (the agent calls it "x\") #2 b\x1b[2J\u202e")`}},
+		{[]sdk.PermissionOptionKind{allow, reject, reject}, []string{long, long + "a", long + "b"}, []string{
+			`allow once (the agent calls it "` + long[:120] + `"…)`, `deny (the agent calls it "` + long[:120] + `"…)`, `deny (the agent calls it "` + long[:120] + `"…) #2`,
+		}},
+		{[]sdk.PermissionOptionKind{allow, allow, reject}, []string{"", "", "\u200b"}, []string{"allow once", "allow once #2", `deny (the agent calls it "\u200b")`}},
+	} {
+		var list []sdk.PermissionOption
+		for i, kind := range x.kinds {
+			list = append(list, sdk.PermissionOption{Kind: kind, Name: x.names[i], OptionId: sdk.PermissionOptionId(fmt.Sprint(i))})
+		}
+		got := offers(list)
+		require.Len(t, got, len(x.want))
+		for i, o := range got {
+			require.Equal(t, x.want[i], o.text)
+			require.EqualValues(t, fmt.Sprint(i), o.option.OptionId)
+			require.Equal(t, o.text, cleantext.Line(o.text), "the command that is printed for it contains the same text")
+			require.LessOrEqual(t, len(o.text), 200)
+		}
+	}
+}
+
+// The answer reaches the option that was shown, also among options that have the same or a very long name.
+func TestAnAnswerReachesTheOptionThatWasShown(t *testing.T) {
+	long := strings.Repeat("x", 500)
+	for i, id := range []string{"a", "b", "c", "d"} {
+		asking(t, Config{}, func(t *testing.T, c *Client, m *bgagent.BackgroundManager) {
+			task := launchIn(t, m, "wait")
+			c.mu.Lock()
+			p := c.sessions[task.Session].proc
+			c.mu.Unlock()
+			params := fmt.Sprintf(`{"sessionId":%q,"toolCall":{"toolCallId":"call","rawInput":{"command":"ls"}},"options":[{"kind":"allow_once","name":"Deny","optionId":"a"},
+				{"kind":"allow_once","name":"Deny","optionId":"b"},{"kind":"reject_once","name":%q,"optionId":"c"},{"kind":"reject_once","name":%[2]q,"optionId":"d"}]}`, task.Session, long)
+			answers := make(chan sdk.RequestPermissionResponse, 1)
+			go func() {
+				got, _ := p.request(t.Context(), sdk.ClientMethodSessionRequestPermission, []byte(params))
+				answers <- got.(sdk.RequestPermissionResponse)
+			}()
+			time.Sleep(time.Second)
+			task, err := m.Get(task.ID)
+			require.NoError(t, err)
+			require.Len(t, task.Questions, 1)
+			q := task.Questions[0]
+			_, err = m.Answer(t.Context(), bgagent.Caller{}, task.ID, bgagent.AnswerInput{Key: q.Key, Option: q.Options[i]})
+			require.NoError(t, err)
+			got := <-answers
+			require.NotNil(t, got.Outcome.Selected)
+			require.EqualValues(t, id, got.Outcome.Selected.OptionId)
+			require.Equal(t, i > 1, got.Meta["reason"] != nil)
+		})
+	}
 }
 
 func TestARequestThatIsNotKnownAsAWholeIsNotAsked(t *testing.T) {

@@ -36,7 +36,7 @@ func ClaudeAsking() Program {
 // Options of Claude Code's permission questions.
 const (
 	allowOnce = asktext.AllowOnce
-	deny      = "deny"
+	deny      = asktext.Deny
 )
 
 // claudePrompt returns the line with the prompt.

@@ -1,0 +1,51 @@
+package asktext
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/bgagent/bgagent/internal/mdtext"
+)
+
+// Deny is the option that denies what was asked for.
+const Deny = "deny"
+
+// Line returns a text as one line in which every character can be seen. It replaces each run of white
+// space with one space. Programs that display the line, or print a command that contains it, do not change it.
+func Line(s string) string { return strings.Join(strings.Fields(Shown(s)), " ") }
+
+// Quoted returns a text in quotes, as one line in which every character can be seen. Between the quotes,
+// there are at most max bytes. If the text is longer, "…" follows the quotes.
+func Quoted(s string, max int) string {
+	var b strings.Builder
+	b.WriteByte('"')
+	for _, r := range strings.Join(strings.Fields(mdtext.Valid(s)), " ") {
+		q := strconv.Quote(string(r))
+		if q = Shown(q[1 : len(q)-1]); b.Len()-1+len(q) > max {
+			return b.String() + `"…`
+		}
+		b.WriteString(q)
+	}
+	return b.String() + `"`
+}
+
+// Numbered returns the labels in their order, without duplicates. The first of several equal labels stays as
+// it is, and the others get a number, such as "yes #2".
+func Numbered(labels []string) (out []string) {
+	taken, count := map[string]bool{}, map[string]int{}
+	for _, l := range labels {
+		taken[l] = true
+	}
+	for _, l := range labels {
+		text := l
+		for count[l]++; count[l] > 1; count[l]++ {
+			if text = fmt.Sprintf("%s #%d", l, count[l]); !taken[text] {
+				taken[text] = true
+				break
+			}
+		}
+		out = append(out, text)
+	}
+	return out
+}
