@@ -58,15 +58,15 @@ func offers(list []sdk.PermissionOption) (out []offer) {
 	return out
 }
 
-// earlier holds what the client knew about a call when the agent asked about it.
+// earlier is what the client knew about a call when the agent asked about it.
 type earlier struct {
 	described
 	input   any
-	unclear bool // whether some paths or inputs of the call are unknown, even with the question
+	unclear bool // whether some paths or inputs of the call are unknown, also with the question
 }
 
-// askManager asks the manager about a request. The result chosen is the agent's option that was
-// chosen. If nobody answered, chosen is nil, and answer contains the reason.
+// askManager asks the manager about a request. The result "chosen" is the agent's option that was chosen.
+// It is nil if nobody has answered, and the result "answer" then contains the reason.
 func (t *turn) askManager(q PermissionRequest, req sdk.RequestPermissionRequest, told earlier) (chosen *sdk.PermissionOption, answer PermissionAnswer) {
 	t.reporting.Lock()
 	r := t.r
@@ -74,17 +74,21 @@ func (t *turn) askManager(q PermissionRequest, req sdk.RequestPermissionRequest,
 	switch {
 	case r == nil:
 		return nil, PermissionAnswer{Reason: errOver.Error()}
-	case told.unclear: // nobody is allowed to decide about what is not shown
+	case told.unclear: // nobody may decide about what is not shown
 		return nil, PermissionAnswer{Reason: "the agent has not told everything about this call, or a part of it could not be read"}
 	case told.dropped:
 		return nil, PermissionAnswer{Reason: "what the agent has told about this call is too long to be shown"}
+	}
+	subject := subjectOf(q, req.ToolCall.Content, told)
+	if subject == "" {
+		return nil, PermissionAnswer{Reason: "the agent has not told what it wants to do"}
 	}
 	list := offers(req.Options)
 	if len(list) == 0 {
 		return nil, PermissionAnswer{Reason: "the agent offers no answer that is about this request alone"}
 	}
 	question := bgagent.Question{
-		Kind: bgagent.QuestionPermission, Title: asktext.Shown(fmt.Sprintf("may it use %s: %.200s", q.Name, q.Title)), Subject: subjectOf(q, req.ToolCall.Content, told),
+		Kind: bgagent.QuestionPermission, Title: asktext.Shown(fmt.Sprintf("may it use %s: %.200s", q.Name, q.Title)), Subject: subject,
 	}
 	for _, o := range list {
 		question.Options = append(question.Options, o.text)
@@ -108,10 +112,11 @@ func (t *turn) askManager(q PermissionRequest, req sdk.RequestPermissionRequest,
 	return chosen, answer
 }
 
-// subjectOf returns everything that the agent has reported about what it wants to do, in the
-// question and in earlier messages about the same call. The question is about the call as it was
-// last reported: a new title, input or content replaces the previous one. However, the question
-// itself can contain less than what was reported before, so both are shown.
+// subjectOf returns all that the agent has told about what it wants to do, in the question and in earlier
+// messages about the same call. The question is about the call as it was told last: a new title or input
+// and new content take the place of the previous ones. But the question itself can contain less than what
+// was told before, so both are shown. A subject without anything but the kind of the tool would say
+// nothing, so the result is then empty.
 func subjectOf(q PermissionRequest, content []sdk.ToolCallContent, told earlier) string {
 	var s subjectText
 	s.input(q.Input)
@@ -125,11 +130,14 @@ func subjectOf(q PermissionRequest, content []sdk.ToolCallContent, told earlier)
 	if text := asktext.Input(without(told.input, q.Input)); text != "" {
 		s.add(text, asktext.Block("input as told before", text))
 	}
+	if len(s.lines) > 0 && q.Kind != "" && q.Kind != q.Name { // the title of the question contains the name
+		s.lines = append(s.lines, asktext.Field("kind", q.Kind)) // also if another field has the same text
+	}
 	return strings.Join(s.lines, "\n")
 }
 
-// without returns the input without the fields that have the same values in shown. If the inputs
-// are equal, it returns nil.
+// without returns the input without the fields that have the same values in the argument "shown". It
+// returns nil if the inputs are equal.
 func without(input, shown any) any {
 	fields, _ := input.(map[string]any)
 	same, _ := shown.(map[string]any)
@@ -147,7 +155,7 @@ func without(input, shown any) any {
 	return rest
 }
 
-// subjectText collects the fields of a subject. Text that a field already contains is not repeated.
+// subjectText collects the fields of a subject. A text that stands in a field is not repeated.
 type subjectText struct {
 	lines []string
 	shown map[string]bool
@@ -166,7 +174,7 @@ func (s *subjectText) add(key, field string) {
 
 func (s *subjectText) field(name, value string) { s.add(value, asktext.Field(name, value)) }
 
-// input adds a call's input. After that, the texts in its fields do not need to be repeated.
+// input adds the input of a call. The texts in its fields need not be repeated after that.
 func (s *subjectText) input(input any) {
 	text := asktext.Input(input)
 	s.add(text, text)
@@ -192,7 +200,7 @@ func (s *subjectText) contents(list []sdk.ToolCallContent) {
 	}
 }
 
-// diff returns a file change as text, including unchanged lines.
+// diff returns the change of a file as a text, including the lines that stay the same.
 func diff(d *sdk.ToolCallContentDiff) string {
 	var b strings.Builder
 	for line := range strings.Lines(value(d.OldText)) {

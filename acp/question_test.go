@@ -17,7 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// asking runs a test with a fake agent and a manager whose tasks are allowed to ask questions.
+// asking runs a test with a fake agent and a manager whose tasks may ask.
 func asking(t *testing.T, cfg Config, test func(t *testing.T, c *Client, m *bgagent.BackgroundManager)) {
 	t.Helper()
 	bubble(t, cfg, false, func(t *testing.T, c *Client) {
@@ -133,8 +133,8 @@ func TestAQuestionIsWithdrawnWithItsTurn(t *testing.T) {
 	}
 }
 
-// A hostile agent asks a thousand questions in one turn, one with a huge subject, one without
-// options, and one in the name of another session. All of them are answered.
+// A hostile agent asks a thousand questions in one turn, one with a huge subject, one without options, and
+// one in the name of another session. None of them stays without an answer.
 func TestQuestionsOfAHostileAgent(t *testing.T) {
 	asking(t, Config{}, func(t *testing.T, c *Client, m *bgagent.BackgroundManager) {
 		task := launchIn(t, m, "wait")
@@ -299,8 +299,43 @@ func TestTheSubjectContainsAllThatTheAgentTells(t *testing.T) {
 	require.Equal(t, "title: Edit", subjectOf(PermissionRequest{Title: "Edit"}, nil, earlier{}))
 }
 
-// No part of a subject that the agent writes looks like a line written by bgagent, and no part is
-// invisible.
+func TestAQuestionWithoutASubjectIsNotAsked(t *testing.T) {
+	for call, subject := range map[string]string{
+		`"toolCallId":"c"`:                 "",
+		`"toolCallId":"c","kind":"delete"`: "",
+		`"toolCallId":"c","kind":"delete","title":" ","rawInput":{},"content":[]`:    "",
+		`"toolCallId":"c","kind":"delete","title":"notes.md"`:                        "title: notes.md\nkind: delete",
+		`"toolCallId":"c","kind":"delete","title":"Delete it"`:                       "title: Delete it",
+		`"toolCallId":"c","kind":"delete","title":"x","rawInput":{"about":"delete"}`: "about: delete\ntitle: x\nkind: delete",
+	} {
+		asking(t, Config{}, func(t *testing.T, c *Client, m *bgagent.BackgroundManager) {
+			task := launchIn(t, m, "wait")
+			c.mu.Lock()
+			p := c.sessions[task.Session].proc
+			c.mu.Unlock()
+			params := fmt.Sprintf(`{"sessionId":%q,"toolCall":{%s},"options":[{"kind":"allow_once","name":"Yes","optionId":"y"},{"kind":"reject_once","name":"No","optionId":"n"}]}`, task.Session, call)
+			answers := make(chan sdk.RequestPermissionResponse, 1)
+			go func() {
+				got, _ := p.request(t.Context(), sdk.ClientMethodSessionRequestPermission, []byte(params))
+				answers <- got.(sdk.RequestPermissionResponse)
+			}()
+			time.Sleep(time.Second)
+			task, err := m.Get(task.ID)
+			require.NoError(t, err)
+			if subject != "" {
+				require.Len(t, task.Questions, 1, call)
+				require.Equal(t, subject, task.Questions[0].Subject)
+				return
+			}
+			require.Empty(t, task.Questions, call)
+			got := <-answers
+			require.EqualValues(t, "n", got.Outcome.Selected.OptionId)
+			require.Equal(t, "the agent has not told what it wants to do", got.Meta["reason"])
+		})
+	}
+}
+
+// No part of a subject that the agent writes looks like a line of bgagent, and none is invisible.
 func TestNothingInTheSubjectCanLookLikeAField(t *testing.T) {
 	q := PermissionRequest{Title: "Edit\npath: /w/a", Paths: []string{"/w/x\npath: /w/b"}}
 	content := []sdk.ToolCallContent{sdk.ToolDiffContent("/w/a:\nb", "new\rtext\x1b[2K", "\u202eold"), sdk.ToolContent(sdk.TextBlock("a\ntitle: b"))}
@@ -308,8 +343,7 @@ func TestNothingInTheSubjectCanLookLikeAField(t *testing.T) {
 		subjectOf(q, content, earlier{}))
 }
 
-// An agent often sends the details of a call before it asks the question, and the question then
-// only names the call.
+// An agent often sends the details of a call before it asks, and the question then only names the call.
 func TestAQuestionShowsWhatWasToldBefore(t *testing.T) {
 	begin := func(more string) string {
 		return `update {"sessionUpdate":"tool_call","toolCallId":"c","title":"Edit a.go","kind":"edit","status":"pending","rawInput":{"file":"a.go"},"content":[` + more + `]}`
@@ -331,7 +365,7 @@ func TestAQuestionShowsWhatWasToldBefore(t *testing.T) {
 		{begin(diff("new")) + "\n" + update(`"status":"in_progress"`), intro + "path: /w/a.go\nchange of /w/a.go:\n  -old\n  +new", ""},
 		{begin(text(strings.Repeat("x", maxTitle)+"y")) + "\n" + update(`"title":"`+strings.Repeat("z", maxTitle)+`!"`), "file: a.go\ntitle: " + strings.Repeat("z", maxTitle) + "!\ntext: " + strings.Repeat("x", maxTitle) + "y", ""},
 		{begin(text(strings.Repeat("x", maxDescribed))) + "\n" + update(`"content":[`+text("short")+`]`), "", "what the agent has told about this call is too long to be shown"},
-		{begin(diff("new")) + "\n" + update(`"status":"completed"`), "", "has no details"}, // the question is about a new call
+		{begin(diff("new")) + "\n" + update(`"status":"completed"`), "", "the agent has not told what it wants to do"}, // the question is about a new call
 	} {
 		asking(t, Config{}, func(t *testing.T, _ *Client, m *bgagent.BackgroundManager) {
 			task := launchIn(t, m, x.prompt+"\nbare c")
@@ -339,9 +373,6 @@ func TestAQuestionShowsWhatWasToldBefore(t *testing.T) {
 			case "":
 				require.Len(t, task.Questions, 1, task.Result)
 				require.Equal(t, x.subject, task.Questions[0].Subject)
-			case "has no details":
-				require.Len(t, task.Questions, 1, task.Result)
-				require.Empty(t, task.Questions[0].Subject)
 			default:
 				require.Empty(t, task.Questions)
 				require.Contains(t, task.Result, x.reason)
@@ -358,7 +389,7 @@ func TestLargeNumbersAreShownAsTheAgentWritesThem(t *testing.T) {
 	}
 	const id = "9007199254740993" // rounded as a float64
 	for _, update := range []string{
-		`{"sessionUpdate":"tool_call","toolCallId":"c","title":"drop","kind":"other","rawInput":{"id":` + id + `}}`,
+		`{"sessionUpdate":"tool_call","toolCallId":"c","title":"drop","rawInput":{"id":` + id + `}}`,
 		`{"sessionUpdate":"tool_call_update","toolCallId":"c","title":"drop","rawInput":{"id":` + id + `}}`,
 	} {
 		asking(t, Config{Permit: permit}, func(t *testing.T, _ *Client, m *bgagent.BackgroundManager) {
