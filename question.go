@@ -235,13 +235,16 @@ func (m *BackgroundManager) answerQuestion(ctx context.Context, by Caller, ref s
 // are already open, or if the turn has ended. The client then refuses what the agent asked for, and
 // gives the agent the text of the error as the reason. The error matches [ErrQuestionExpired] if
 // nobody answered in time. If ctx or the turn ends first, Ask returns the error of ctx, or an error
-// that matches [context.Canceled], and the question is no longer asked. The error is an
-// [*InputError] if the question is invalid.
+// that matches [context.Canceled], and the question is no longer asked. If ctx has ended before the call,
+// nothing is asked. The error is an [*InputError] if the question is invalid.
 //
 // Unlike the other methods, Ask blocks. With a Reporter that [NewReporter] made, Ask reports the
 // question as [ReportAsking] and returns ErrNotAsked.
 func (r *Reporter) Ask(ctx context.Context, q Question) (option string, err error) {
 	if err := q.check(false); err != nil {
+		return "", fmt.Errorf("bgagent: ask: %w", err)
+	}
+	if err := ctx.Err(); err != nil {
 		return "", fmt.Errorf("bgagent: ask: %w", err)
 	}
 	if r == nil || r.m == nil {

@@ -45,6 +45,35 @@ func TestARunnerCanStopAsking(t *testing.T) {
 	}
 }
 
+func TestNothingIsAskedIfTheContextHasEnded(t *testing.T) {
+	run := func(ctx context.Context, _ string, _ bgagent.Prompt, r *bgagent.Reporter) (bgagent.TurnEnd, error) {
+		ctx, cancel := context.WithCancel(ctx)
+		cancel()
+		_, err := r.Ask(ctx, mayI)
+		return bgagent.TurnEnd{Text: err.Error()}, nil
+	}
+	bubble(t, &goRunner{run: run}, bgagent.Config{Ask: true}, func(t *testing.T, m *bgagent.BackgroundManager) {
+		_, events := m.Subscribe(100)
+		task := launch(t, m, "build")
+		require.Equal(t, "bgagent: ask: "+context.Canceled.Error(), ended(t, m, task.ID)[0].Result)
+		for {
+			e, err := events.Next(t.Context())
+			require.NoError(t, err)
+			require.NotEqual(t, bgagent.EventQuestion, e.Kind)
+			if e.Kind == bgagent.EventEnded {
+				break
+			}
+		}
+	})
+
+	var reports []bgagent.Report
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, err := bgagent.NewReporter(func(r bgagent.Report) { reports = append(reports, r) }).Ask(ctx, mayI)
+	require.ErrorIs(t, err, context.Canceled)
+	require.Empty(t, reports)
+}
+
 func TestAnAnswerIsPassedAgainAfterAFailure(t *testing.T) {
 	for _, failure := range []error{bgagent.ErrUnreachable, bgagent.ErrBusy, errors.New("status 500")} {
 		faults := func(c bgagenttest.Call) bgagenttest.Fault {
