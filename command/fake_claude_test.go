@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"strconv"
 	"strings"
 )
 
@@ -86,11 +87,18 @@ func (f *fakeClaude) hear() {
 		Response struct {
 			ID       string `json:"request_id"`
 			Error    string
-			Response struct{ Behavior, Message string }
+			Response struct {
+				Behavior, Message string
+				UpdatedInput      struct{ Answers map[string]string }
+			}
 		}
 	}
 	if err := json.Unmarshal(f.in.Bytes(), &x); err != nil {
 		panic(err)
 	}
-	f.say = append(f.say, strings.TrimSpace(x.Response.ID+": "+x.Response.Response.Behavior+x.Response.Error+" "+x.Response.Response.Message)+";")
+	text := x.Response.ID + ": " + x.Response.Response.Behavior + x.Response.Error + " " + x.Response.Response.Message
+	for _, label := range x.Response.Response.UpdatedInput.Answers {
+		text += strconv.Quote(label)
+	}
+	f.say = append(f.say, strings.TrimSpace(text)+";")
 }

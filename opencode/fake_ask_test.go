@@ -41,8 +41,11 @@ func (t *fakeTurn) ask(id, verb string) {
 
 func questions(verb string) []any {
 	q := map[string]any{"question": "which one?"}
-	if verb == "choose" {
+	switch verb {
+	case "choose":
 		q["options"] = []any{map[string]any{"label": "A", "description": "the first"}, map[string]any{"label": "B"}}
+	case "chooselike":
+		q["options"] = []any{map[string]any{"label": "A b"}, map[string]any{"label": "A\u200b b"}, map[string]any{"label": "A  b"}}
 	}
 	return []any{q}
 }

@@ -19,6 +19,7 @@ import (
 //	ask             asks for a permission; the answer contains the reply
 //	question        asks the user, without options
 //	choose          asks the user, with the options A and B; the answer contains the reply
+//	chooselike      asks the user, with options that look alike
 //	ask2            asks for a permission twice
 //	length          is cut off by the model's token limit
 //	recall          answers with the first prompt
@@ -406,7 +407,7 @@ func (t *fakeTurn) answer(id, text string) {
 		t.message(id)
 		t.tool("bash")
 		<-t.ctx.Done()
-	case "ask", "ask2", "askearly", "question", "dismissed", "choose":
+	case "ask", "ask2", "askearly", "question", "dismissed", "choose", "chooselike":
 		t.ask(id, verb)
 	case "full":
 		t.say(id, rest)

@@ -81,6 +81,30 @@ func TestAQuestionWithOptionsIsAChoice(t *testing.T) {
 	})
 }
 
+// Each label can be told from the others and typed, and the server gets its own label.
+func TestTheServerGetsItsOwnLabelAsTheAnswer(t *testing.T) {
+	for shown, want := range map[string]string{"A b": "A b", `A\u200b b`: "A\u200b b", "A b #2": "A  b"} {
+		bubble(t, opencode.Config{}, asks, func(t *testing.T, r *rig) {
+			task := r.under(r.launch("chooselike"))
+			q := question(t, r.m, task.ID)
+			require.Equal(t, []string{"A b", `A\u200b b`, "A b #2"}, q.Options)
+			option(t, r.m, task.ID, q, shown)
+			require.Equal(t, "chose [["+want+"]]", r.wait(task).Result)
+		})
+		bubble(t, opencode.Config{}, asks, func(t *testing.T, r *rig) { // another process answers, which has not read the question
+			task := r.under(r.launch("chooselike"))
+			q := question(t, r.m, task.ID)
+			other := newClient(t, opencode.Config{HTTPClient: r.f.client()})
+			q.Answer = "A c"
+			require.ErrorContains(t, other.AnswerQuestion(t.Context(), task.Session, q, nil), "is not one of its options")
+			q.Answer = shown
+			require.NoError(t, other.AnswerQuestion(t.Context(), task.Session, q, nil))
+			require.Equal(t, "chose [["+want+"]]", r.wait(task).Result)
+			require.ErrorIs(t, other.AnswerQuestion(t.Context(), task.Session, bgagent.Question{ID: "que_none", Kind: bgagent.QuestionChoice, Answer: shown}, nil), bgagent.ErrNoQuestion)
+		})
+	}
+}
+
 func TestAQuestionWithoutOptionsIsDeclinedAtOnce(t *testing.T) {
 	bubble(t, opencode.Config{}, asks, func(t *testing.T, r *rig) {
 		task := r.launch("question")

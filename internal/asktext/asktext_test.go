@@ -79,3 +79,41 @@ func TestTheReasonIsThatOfTheManager(t *testing.T) {
 	require.Equal(t, bgagent.ErrQuestionExpired.Error(), asktext.Reason(fmt.Errorf("bgagent: ask: %w", bgagent.ErrQuestionExpired)))
 	require.Equal(t, "plain", asktext.Reason(errors.New("plain")))
 }
+
+func TestLabelsCanBeToldApartAndTyped(t *testing.T) {
+	options := []asktext.Option{{Label: "a b", Description: "x"}, {Label: "a  b", Description: "y"}, {Label: "a b #2"}, {Label: "a\u200bb"}, {Label: "\x1b[2Ja\n"}, {Label: "a\u00a0b"}}
+	var q bgagent.Question
+	asktext.Choose(&q, "which?", options)
+	require.Equal(t, bgagent.QuestionChoice, q.Kind)
+	require.Equal(t, []string{"a b", "a b #3", "a b #2", `a\u200bb`, `\x1b[2Ja`, "a b #4"}, q.Options)
+	require.Equal(t, "which?\na b: x\na b #3: y", q.Subject)
+	for i, shown := range q.Options {
+		require.Equal(t, shown, cleantext.Line(shown), "the command that is printed for it contains the same text")
+		label, ok := asktext.Chosen(options, shown)
+		require.True(t, ok)
+		require.Equal(t, options[i].Label, label)
+	}
+	_, ok := asktext.Chosen(options, "a  b")
+	require.False(t, ok)
+
+	// An answer to a question that uses a label twice would not say which of the two was chosen.
+	asktext.Choose(&q, "which?", []asktext.Option{{Label: "a"}, {Label: "a"}})
+	require.Equal(t, []string{"a", "a"}, q.Options)
+}
+
+func TestAQuotedTextIsOneShortLine(t *testing.T) {
+	for text, want := range map[string]string{
+		"":                  `""`,
+		"a\n b\t":           `"a b"`,
+		`a"b\`:              `"a\"b\\"`,
+		"\u202e\xff":        `"\u202e` + "\ufffd" + `"`,
+		"1234567890":        `"1234567890"`,
+		"12345678901":       `"1234567890"…`,
+		"123456789\u200b":   `"123456789"…`,
+		"123456789éx":       `"123456789"…`,
+		"é日本\u3164":         `"é日本"…`,
+		"a  b             ": `"a b"`,
+	} {
+		require.Equal(t, want, asktext.Quoted(text, 10))
+	}
+}
