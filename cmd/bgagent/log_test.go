@@ -11,6 +11,7 @@ import (
 	"syscall"
 	"testing"
 	"time"
+	"unsafe"
 
 	"github.com/bgagent/bgagent"
 	"github.com/bgagent/bgagent/cmd/bgagent/internal/notify"
@@ -108,15 +109,28 @@ func TestAnEndBeforeTheEndOfTheServerIsTold(t *testing.T) {
 	p := newPlace(t)
 	tell := p.write("tell.sh", "#!/bin/sh\necho \"$BGAGENT_EVENT $BGAGENT_TASK\" >>\"$(dirname \"$0\")/told\"\n")
 	s := &serving{notify: notify.New([]string{tell}, "test", func(err error) { t.Error(err) })}
-	s.ending.Store(time.Now().UnixNano())
-	at := time.Unix(0, s.ending.Load())
+	at := time.Now()
+	s.ending.Store(&at)
 	s.tell(bgagent.Task{ID: "before", Status: bgagent.Failed, Ended: at.Add(-time.Millisecond)}, false)
 	s.tell(bgagent.Task{ID: "after", Status: bgagent.Cancelled, Ended: at}, false)
+	s.tell(bgagent.Task{ID: "before, by a wrong clock", Status: bgagent.Failed, Ended: onWrongClock(t, at.Add(-time.Millisecond), time.Hour)}, false)
+	s.tell(bgagent.Task{ID: "after a suspension", Status: bgagent.Cancelled, Ended: onWrongClock(t, at, -time.Hour)}, false)
 	s.tell(bgagent.Task{ID: "last", Status: bgagent.Completed, Ended: at.Add(-time.Millisecond)}, true)
 	s.notify.Close(t.Context())
 	told, err := os.ReadFile(filepath.Join(p.project, "told"))
 	require.NoError(t, err)
-	require.Equal(t, "failed before\ndone \n", string(told))
+	require.Equal(t, "failed before\nfailed before, by a wrong clock\ndone \n", string(told))
+}
+
+// onWrongClock returns a time whose wall clock differs from that of "at". The reading of the monotonic clock is
+// the same. A manager reports such times if the clock was set, or the computer was suspended, after it was made.
+func onWrongClock(t *testing.T, at time.Time, by time.Duration) time.Time {
+	t.Helper()
+	wrong := at
+	*(*uint64)(unsafe.Pointer(&wrong)) += uint64(by/time.Second) << 30 // the first field contains the seconds of the wall clock
+	require.Zero(t, wrong.Sub(at))
+	require.Equal(t, by, wrong.Round(0).Sub(at.Round(0)))
+	return wrong
 }
 
 func TestServeLogsLaunchesStartsAndEnds(t *testing.T) {

@@ -77,7 +77,7 @@ func TestALogEndsWhenTheProgramsOfItsTaskHaveStopped(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	s := &serving{follow: make(chan struct{}), files: transcript.NewFiles(dir, &transcript.Secrets{}, func(err error) { t.Error(err) })}
-	s.ending.Store(1) // nobody is notified
+	s.ending.Store(&time.Time{}) // nobody is notified
 	stop := make(chan struct{})
 	m, err := bgagent.New(inproc.New(map[string]inproc.Agent{"a": func(ctx context.Context, _ *inproc.Turn) (string, error) {
 		<-ctx.Done()

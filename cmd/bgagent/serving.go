@@ -19,34 +19,34 @@ import (
 	"github.com/bgagent/bgagent/mcpserver"
 )
 
-// serving is the common part of the commands "bgagent mcp" and "bgagent serve": a manager for the
-// configured agents, and a server for the manager's tools.
+// serving is the common part of the commands "bgagent mcp" and "bgagent serve": a
+// manager for the configured agents, and the server of the manager's tools.
 type serving struct {
 	command string // serve or mcp
-	people  bool   // a person can see and answer the tasks' questions
+	people  bool   // a person can see and answer the questions of tasks
 	copies  copyFlags
 	set     *settings.Settings
 	crew    *fleet.Fleet
 	manager *bgagent.BackgroundManager
 	server  *mcpserver.Server
 	life    life
-	stale   time.Duration // how long a task can be silent before it is cancelled; 0 means no limit
+	stale   time.Duration // time after which a silent task is cancelled; 0 means never
 	older   older
 	at      statedir.Store    // store of the manager; zero if tasks are not kept
 	files   *transcript.Files // logs of the tasks; nil if tasks are not kept
-	bridges *bridge.Server    // nil until the command "serve" accepts bridges
+	bridges *bridge.Server    // nil before the command "serve" serves
 
 	logger  *slog.Logger // nil if nothing is logged
 	logFile *os.File
 	notify  *notify.Notifier
-	ending  atomic.Int64  // when the server began to shut down, in nanoseconds since 1970; 0 before that
-	follow  chan struct{} // closed when all events have been handled
+	ending  atomic.Pointer[time.Time] // when the end of the server began, with a reading of the monotonic clock; nil before that
+	follow  chan struct{}             // closed when all events have been handled
 }
 
-// startServing creates a serving and begins to follow its manager's events. If this program runs
-// inside a task that is not allowed to delegate, the server does not offer delegate_task. If a
-// signal arrives while startServing waits for a file, both results are nil. The argument people
-// says whether a person can see and answer the tasks' questions.
+// startServing makes a serving and begins to follow the events of its manager. If this
+// program runs inside a task that may not delegate, the server does not offer
+// delegate_task. If a signal comes while startServing waits for a file, both results
+// are nil. The argument "people" says whether a person can see and answer the questions of tasks.
 func startServing(all *cli, command string, people bool, copies copyFlags, log logFlags, stop stops) (*serving, error) {
 	set, err := all.settings()
 	if err != nil {
@@ -77,8 +77,8 @@ func startServing(all *cli, command string, people bool, copies copyFlags, log l
 	return s, nil
 }
 
-// watch follows the events: it logs them, and it notifies the user when tasks end. The argument
-// known contains the tasks that the manager loaded from its store.
+// watch follows the events: it logs them, and it notifies the user when tasks end. The
+// argument "known" contains the tasks that the manager has loaded from its store.
 func (s *serving) watch(known []bgagent.Task, events *bgagent.Subscription) {
 	defer close(s.follow)
 	live := map[string]struct{}{}
@@ -99,7 +99,7 @@ func (s *serving) watch(known []bgagent.Task, events *bgagent.Subscription) {
 			delete(live, e.Task.ID)
 			s.tell(e.Task, len(live) == 0)
 		case bgagent.EventQuestion:
-			if q := e.Question; q.State == bgagent.QuestionOpen && s.ending.Load() == 0 {
+			if q := e.Question; q.State == bgagent.QuestionOpen && s.ending.Load() == nil {
 				s.notify.Tell(notify.Event{Kind: "asks", Text: questionText(e.Task, *q, s.questionAdvice(e.Task.ID)), Task: e.Task.ID})
 			}
 		case bgagent.EventQuiet: // the programs can print until then
@@ -110,17 +110,19 @@ func (s *serving) watch(known []bgagent.Task, events *bgagent.Subscription) {
 	}
 }
 
-// endLog ends a task's log unless another attempt has begun.
+// endLog ends the log of a task unless a further attempt has begun.
 func (s *serving) endLog(t bgagent.Task) {
 	if s.files != nil && t.Status.Terminal() {
 		s.files.End(t.ID)
 	}
 }
 
-// tell notifies the user if a task ended badly, and if the last task has ended.
+// tell notifies the user if a task has ended badly, and if the last task has ended.
 func (s *serving) tell(t bgagent.Task, last bool) {
-	if at := s.ending.Load(); at != 0 && t.Ended.UnixNano() >= at {
-		return // the user stopped the server and expects its tasks to end
+	// The manager measures the times of ends with the monotonic clock. They can differ from the wall clock if
+	// the computer was suspended, or if the clock was set.
+	if at := s.ending.Load(); at != nil && !t.Ended.Before(*at) {
+		return // the user has ended the server and expects the ends that this causes
 	}
 	if bad(t) {
 		s.notify.Tell(notify.Event{Kind: kindOfEnd(t), Text: endText("task "+t.ID, t), Task: t.ID})
@@ -130,7 +132,7 @@ func (s *serving) tell(t bgagent.Task, last bool) {
 	}
 }
 
-// build creates the manager and the server.
+// build makes the manager and the server.
 func (s *serving) build(set *settings.Settings, state stateFlags) (err error) {
 	if s.crew, err = fleet.New(set, fleet.Options{Instance: s.life.id, Logger: s.logger, OnlyModelsAnswer: !s.people}); err != nil {
 		return &exitError{exitInput, err}
@@ -151,11 +153,12 @@ func (s *serving) build(set *settings.Settings, state stateFlags) (err error) {
 	return nil
 }
 
-// stopTime limits how long running tasks can take to stop after the caller closes the connection. A
-// caller might kill this program soon after it closes the connection.
+// stopTime is the time that running tasks may take to stop after the caller has closed the
+// connection. A caller might kill this program soon after it has closed the connection.
 const stopTime = 5 * time.Second
 
-// told waits until all events are logged and all notifications are sent, or until ctx ends.
+// told(ctx) waits until all events are logged and all notifications are sent, or until
+// ctx ends.
 func (s *serving) told(ctx context.Context) {
 	select {
 	case <-s.follow:
@@ -164,14 +167,15 @@ func (s *serving) told(ctx context.Context) {
 	s.notify.Close(ctx)
 }
 
-// end cancels all tasks, waits until everything that they started has stopped, and terminates the
-// agent programs. If the tasks are kept and the user has not interrupted the command "serve", it
-// suspends its tasks instead of cancelling them.
+// end cancels all tasks, waits until everything that they started has stopped, and
+// ends the agent programs. The command "serve" suspends its tasks instead of cancelling them if the
+// tasks are kept and the user has not interrupted the command.
 func (s *serving) end(stop stops) error {
 	defer context.AfterFunc(stop.hard, leave)()
 	ctx, cancel := context.WithTimeout(stop.hard, stopTime)
 	defer cancel()
-	s.ending.Store(time.Now().UnixNano())
+	now := time.Now()
+	s.ending.Store(&now)
 	_ = s.server.Close()
 	s.older.quit()
 	s.suspend(ctx, stop)
