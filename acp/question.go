@@ -58,15 +58,15 @@ func offers(list []sdk.PermissionOption) (out []offer) {
 	return out
 }
 
-// earlier is what the client knew about a call when the agent asked about it.
+// earlier holds what the client knew about a call when the agent asked about it.
 type earlier struct {
 	described
 	input   any
-	unclear bool // whether some paths or inputs of the call are unknown, also with the question
+	unclear bool // whether some paths or inputs of the call are unknown, even with the question
 }
 
-// askManager asks the manager about a request. The result "chosen" is the agent's option that was chosen.
-// It is nil if nobody has answered, and the result "answer" then contains the reason.
+// askManager asks the manager about a request. The result chosen is the agent's option that was
+// chosen. If nobody answered, chosen is nil, and answer contains the reason.
 func (t *turn) askManager(q PermissionRequest, req sdk.RequestPermissionRequest, told earlier) (chosen *sdk.PermissionOption, answer PermissionAnswer) {
 	t.reporting.Lock()
 	r := t.r
@@ -74,7 +74,7 @@ func (t *turn) askManager(q PermissionRequest, req sdk.RequestPermissionRequest,
 	switch {
 	case r == nil:
 		return nil, PermissionAnswer{Reason: errOver.Error()}
-	case told.unclear: // nobody may decide about what is not shown
+	case told.unclear: // nobody is allowed to decide about what is not shown
 		return nil, PermissionAnswer{Reason: "the agent has not told everything about this call, or a part of it could not be read"}
 	case told.dropped:
 		return nil, PermissionAnswer{Reason: "what the agent has told about this call is too long to be shown"}
@@ -136,8 +136,8 @@ func subjectOf(q PermissionRequest, content []sdk.ToolCallContent, told earlier)
 	return strings.Join(s.lines, "\n")
 }
 
-// without returns the input without the fields that have the same values in the argument "shown". It
-// returns nil if the inputs are equal.
+// without returns the input without the fields that have the same values in shown. If the inputs
+// are equal, it returns nil.
 func without(input, shown any) any {
 	fields, _ := input.(map[string]any)
 	same, _ := shown.(map[string]any)
@@ -155,7 +155,7 @@ func without(input, shown any) any {
 	return rest
 }
 
-// subjectText collects the fields of a subject. A text that stands in a field is not repeated.
+// subjectText collects the fields of a subject. Text that a field already contains is not repeated.
 type subjectText struct {
 	lines []string
 	shown map[string]bool
@@ -174,7 +174,7 @@ func (s *subjectText) add(key, field string) {
 
 func (s *subjectText) field(name, value string) { s.add(value, asktext.Field(name, value)) }
 
-// input adds the input of a call. The texts in its fields need not be repeated after that.
+// input adds a call's input. After that, the texts in its fields do not need to be repeated.
 func (s *subjectText) input(input any) {
 	text := asktext.Input(input)
 	s.add(text, text)
@@ -200,7 +200,7 @@ func (s *subjectText) contents(list []sdk.ToolCallContent) {
 	}
 }
 
-// diff returns the change of a file as a text, including the lines that stay the same.
+// diff returns a file change as text, including unchanged lines.
 func diff(d *sdk.ToolCallContentDiff) string {
 	var b strings.Builder
 	for line := range strings.Lines(value(d.OldText)) {

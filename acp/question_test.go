@@ -17,7 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// asking runs a test with a fake agent and a manager whose tasks may ask.
+// asking runs a test with a fake agent and a manager whose tasks are allowed to ask questions.
 func asking(t *testing.T, cfg Config, test func(t *testing.T, c *Client, m *bgagent.BackgroundManager)) {
 	t.Helper()
 	bubble(t, cfg, false, func(t *testing.T, c *Client) {
@@ -133,8 +133,8 @@ func TestAQuestionIsWithdrawnWithItsTurn(t *testing.T) {
 	}
 }
 
-// A hostile agent asks a thousand questions in one turn, one with a huge subject, one without options, and
-// one in the name of another session. None of them stays without an answer.
+// A hostile agent asks a thousand questions in one turn, one with a huge subject, one without
+// options, and one in the name of another session. All of them are answered.
 func TestQuestionsOfAHostileAgent(t *testing.T) {
 	asking(t, Config{}, func(t *testing.T, c *Client, m *bgagent.BackgroundManager) {
 		task := launchIn(t, m, "wait")
@@ -343,7 +343,8 @@ func TestNothingInTheSubjectCanLookLikeAField(t *testing.T) {
 		subjectOf(q, content, earlier{}))
 }
 
-// An agent often sends the details of a call before it asks, and the question then only names the call.
+// An agent often sends the details of a call before it asks the question, and the question then
+// only names the call.
 func TestAQuestionShowsWhatWasToldBefore(t *testing.T) {
 	begin := func(more string) string {
 		return `update {"sessionUpdate":"tool_call","toolCallId":"c","title":"Edit a.go","kind":"edit","status":"pending","rawInput":{"file":"a.go"},"content":[` + more + `]}`

@@ -14,14 +14,15 @@ import (
 	"github.com/bgagent/bgagent/internal/jsonlines"
 )
 
-// ClaudeAsking is like [Claude], but the agent can ask: for permission to call a tool, and a single
-// question with fixed options. [bgagent.BackgroundManager.Answer] answers. Without bgagent.Config.Ask,
-// each request is refused at once, and the agent reads the reason.
+// ClaudeAsking is like [Claude], but the agent can ask for permission to call a tool, and can ask a
+// single question with fixed options. The host answers with [bgagent.BackgroundManager.Answer].
+// Without bgagent.Config.Ask, each request is refused at once, and the agent is told the reason.
 //
 // The prompt is a JSON line (--input-format stream-json), and the questions and answers go through
-// standard input and output (--permission-prompt-tool stdio). The rules of Claude Code and of the task
-// decide first. A rule that says ask denies, as with [Claude]. A question without options, and several
-// questions at once, are refused. If the program ends, its question is no longer asked.
+// standard input and output (--permission-prompt-tool stdio). The rules of Claude Code and of the
+// task decide first. A rule with the action "ask" denies, as with [Claude]. Questions without
+// options, and requests with several questions at once, are refused. If the program ends, its
+// question is no longer asked.
 func ClaudeAsking() Program {
 	p := Claude()
 	more := []string{"--input-format=stream-json", "--permission-prompt-tool=stdio"}
@@ -32,7 +33,7 @@ func ClaudeAsking() Program {
 	return p
 }
 
-// Options of a permission question of Claude Code.
+// Options of Claude Code's permission questions.
 const (
 	allowOnce = asktext.AllowOnce
 	deny      = asktext.Deny
@@ -52,8 +53,8 @@ func claudePrompt(text string) string {
 	return string(out) + "\n"
 }
 
-// dialog answers the requests of a program that asks on standard output and reads the answers from
-// standard input.
+// dialog answers the requests of a program that prints them on standard output and reads the
+// answers from standard input.
 type dialog struct {
 	r      *bgagent.Reporter
 	input  *os.File
@@ -64,7 +65,7 @@ type dialog struct {
 	mu    sync.Mutex
 	ended bool                          // further requests are ignored
 	asked map[string]context.CancelFunc // open questions, by the program's id
-	lines [][]byte                      // answers that are not written yet
+	lines [][]byte                      // answers that have not been written yet
 	wakes chan struct{}                 // gets a signal when lines grows
 }
 
@@ -98,7 +99,7 @@ func (d *dialog) write() {
 	}
 }
 
-// send adds a line to those that are written. Lines for a program that does not read them are dropped.
+// send queues a line for writing. Lines for a program that does not read them are dropped.
 func (d *dialog) send(v any) {
 	line, err := json.Marshal(v)
 	if err != nil { // the input of a call is from JSON
@@ -115,7 +116,8 @@ func (d *dialog) send(v any) {
 	}
 }
 
-// over ends the program's input, so that the program exits. It reports whether the input was open.
+// over closes the program's input, so that the program exits. It reports whether the input was
+// open.
 func (d *dialog) over() bool {
 	d.cancel()
 	return d.input.Close() == nil
@@ -132,14 +134,14 @@ func (d *dialog) stop() {
 // wait waits until nothing uses the reporter. It must be called after "stop".
 func (d *dialog) wait() { d.tasks.Wait() }
 
-// maxUnread is the maximum number of answers that wait until the program reads them.
+// maxUnread is the maximum number of answers that wait for the program to read them.
 const maxUnread = 10_000
 
 // shortened matches the note in a string of a line that is longer than Config.MaxLine. Such a
 // request is refused, because nobody can see all of it.
 var shortened = regexp.MustCompile(`\[cut: \d+ more bytes\]"`)
 
-// controlLine is a line with which Claude Code asks, or withdraws a question.
+// controlLine is a line with which Claude Code asks or withdraws a question.
 type controlLine struct {
 	Type    string
 	ID      string `json:"request_id"`
@@ -158,11 +160,12 @@ func (x *controlLine) canAnswer() bool {
 	return x.ID != "" && len(x.ID) <= maxName && !shortened.MatchString(x.ID+`"`)
 }
 
-// errNoID is the problem of a turn whose program waits for an answer that cannot be given.
+// errNoID is the problem reported for a turn whose program waits for an answer that cannot be
+// given.
 var errNoID = fmt.Sprintf("it asked something without a usable id (a text of 1 to %d bytes), so that nobody can answer", maxName)
 
-// The method "hears" handles a line that is about a question. The result "mine" is false for any other
-// line. The result "problem" is not empty if the program would wait forever for an answer.
+// hears handles a line about a question. For any other line, mine is false. If the program would
+// wait forever for an answer, the problem is not empty.
 func (d *dialog) hears(line []byte) (mine bool, problem string) {
 	var x controlLine
 	if !jsonlines.Decode(line, &x) {
@@ -183,8 +186,8 @@ func (d *dialog) hears(line []byte) (mine bool, problem string) {
 	return false, ""
 }
 
-// misses handles a line that was dropped because it was too long. The argument is the beginning of the
-// line. The result is not empty if the program would wait forever for an answer.
+// misses handles a line that was dropped because it was too long. The argument is the beginning of
+// the line. If the program would wait forever for an answer, the problem is not empty.
 func (d *dialog) misses(beginning []byte) (problem string) {
 	var x controlLine
 	in := json.NewDecoder(bytes.NewReader(beginning))
@@ -202,7 +205,7 @@ func (d *dialog) misses(beginning []byte) (problem string) {
 		}
 		switch name {
 		case "type":
-			_ = json.Unmarshal(value, &x.Type) // stays empty if it is not a text
+			_ = json.Unmarshal(value, &x.Type) // stays empty if it is not a string
 		case "request_id":
 			_ = json.Unmarshal(value, &x.ID)
 		}
@@ -214,12 +217,12 @@ func (d *dialog) misses(beginning []byte) (problem string) {
 	return d.ask(&x)
 }
 
-// permissionRequest is the subtype of a request for a permission or an answer.
+// permissionRequest is the subtype of a request for permission or for an answer.
 const permissionRequest = "can_use_tool"
 
-// ask begins to answer a request. If the id of the request is in use, the request fails, because its answer
-// could be taken for the answer to the other request. The result is not empty if the request cannot be
-// answered.
+// ask begins to answer a request. If the request's id is already in use, the request fails, because
+// its answer could be mistaken for the answer to the other request. If the request cannot be
+// answered, the problem is not empty.
 func (d *dialog) ask(x *controlLine) (problem string) {
 	if !x.canAnswer() {
 		return errNoID

@@ -15,7 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// asking is a manager whose fake Claude Code asks.
+// asking is a manager whose fake Claude Code asks questions.
 type asking struct {
 	*testing.T
 	c *Client
@@ -28,7 +28,7 @@ func askingClaude(t *testing.T, cfg bgagent.Config, change ...func(*Config)) *as
 	c := clientOf(t, a, change...)
 	m, err := bgagent.New(c, cfg)
 	require.NoError(t, err)
-	t.Cleanup(func() { _ = m.Close(context.Background()) }) // the error is about notices
+	t.Cleanup(func() { _ = m.Close(context.Background()) }) // the error can only be about undelivered notices
 	return &asking{t, c, m}
 }
 
@@ -38,7 +38,7 @@ func (s *asking) launch(n int, lines ...string) bgagent.Task {
 	return s.launchUntil(func(task bgagent.Task) bool { return len(task.Questions) >= n }, lines...)
 }
 
-// launchUntil launches a task and waits until the function "ok" accepts it, or it has ended.
+// launchUntil launches a task and waits until ok accepts it or it has ended.
 func (s *asking) launchUntil(ok func(bgagent.Task) bool, lines ...string) bgagent.Task {
 	s.Helper()
 	task, err := s.m.Launch(s.Context(), bgagent.Caller{Session: "parent"}, bgagent.LaunchInput{Agent: "a", Prompt: strings.Join(lines, "\n")})
@@ -46,7 +46,7 @@ func (s *asking) launchUntil(ok func(bgagent.Task) bool, lines ...string) bgagen
 	return s.until(task, ok)
 }
 
-// until waits until the function "ok" accepts the task, or the task has ended.
+// until waits until ok accepts the task or the task has ended.
 func (s *asking) until(task bgagent.Task, ok func(bgagent.Task) bool) bgagent.Task {
 	s.Helper()
 	_, events := s.m.Subscribe(0)
@@ -156,15 +156,15 @@ func TestRequestsOfAHostileProgram(t *testing.T) {
 		require.Contains(t, got.Result, x[1], got.Reason)
 	}
 
-	// No question contains a line that the client has not read as a whole.
+	// No question contains a line that the client did not read as a whole.
 	small := askingClaude(t, bgagent.Config{Ask: true}, func(c *Config) { c.MaxLine = 4 << 10 })
 	for _, n := range []string{"1000", "40000"} { // the second line is dropped before its end
 		got := small.ended(small.launch(1, "list x "+n, "hear 1"))
 		require.Contains(t, got.Result, "x: deny "+long, got.Reason)
 	}
 
-	// The answer to the first question with an id is not given to the second one.
-	// The question "y" shows that the client has read the second one.
+	// If two questions have the same id, the answer to the first one is not given to the second
+	// one. The question "y" shows that the client has read the second one.
 	task := s.launch(2, "send "+request("x", `"command":"ls"`), "send "+request("x", `"command":"rm -r src"`), "send "+request("y", `"command":"pwd"`), "hear 2")
 	require.Len(t, task.Questions, 2)
 	_, err := s.answer(task, "ls", "allow once")
@@ -172,7 +172,7 @@ func TestRequestsOfAHostileProgram(t *testing.T) {
 	require.Contains(t, s.ended(task).Result, "x: this client cannot answer the request")
 }
 
-// Without an id, an answer cannot name the request. The program would wait for it for ever.
+// Without an id, an answer cannot name the request, and the program would wait for it forever.
 func TestARequestThatCannotBeAnsweredEndsTheTurn(t *testing.T) {
 	s := askingClaude(t, bgagent.Config{Ask: true}, func(c *Config) { c.MaxLine = 4 << 10 })
 	long := strings.Repeat("x", maxName+1)
@@ -190,7 +190,7 @@ func TestARequestThatCannotBeAnsweredEndsTheTurn(t *testing.T) {
 		require.Contains(t, got.Reason, "it asked something without a usable id (a text of 1 to 200 bytes), so that nobody can answer", name)
 	}
 	got := s.ended(s.launch(1, `send {"type":"user","message":{"content":[{"type":"control_request","list":["x"`+strings.Repeat(`,"x"`, 2000)+`]}]}}`))
-	require.Equal(t, "the turn ended without any output", got.Reason, "another line that is dropped")
+	require.Equal(t, "the turn ended without any output; 1 line was too long to be read (Config.MaxLine: 4096 bytes)", got.Reason, "another line that is dropped")
 }
 
 func TestTheSubjectOfClaudeIsExact(t *testing.T) {
@@ -236,7 +236,7 @@ func TestClaudeCanAskAfterItsBackgroundWork(t *testing.T) {
 	s := askingClaude(t, bgagent.Config{Ask: true})
 	task := s.launch(1, append(first, "ask ls", over, strings.Replace(answer, "m1", "m2", 1), "ask rm")...)
 	require.Len(t, task.Questions, 1, "%s: %s", task.Result, task.Reason)
-	_, err := s.answer(task, "ls", "allow once") // an agent of its own asks
+	_, err := s.answer(task, "ls", "allow once") // one of Claude Code's own agents asks
 	require.NoError(t, err)
 	task = s.until(task, func(task bgagent.Task) bool { return len(task.Questions) == 1 && task.Questions[0].Subject == "rm" })
 	require.Len(t, task.Questions, 1, "%s: %s", task.Result, task.Reason)
@@ -250,7 +250,7 @@ func TestClaudeCanAskAfterItsBackgroundWork(t *testing.T) {
 	require.Equal(t, bgagent.Completed, got.Status, got.Reason)
 	require.Equal(t, "nothing", got.Result)
 
-	// If it does not go on, its input ends a while later.
+	// If it does not continue, its input ends a while later.
 	s = askingClaude(t, bgagent.Config{Ask: true}, func(c *Config) { c.Grace = time.Second })
 	s.c.afterBackground = 0
 	got = s.ended(s.launch(1, append(first, over, "rest")...))

@@ -18,13 +18,13 @@ import (
 	"github.com/bgagent/bgagent/internal/mdtext"
 )
 
-// A question that neither Config.Permission nor the client answers is asked by the manager. The
-// client emits the open questions of a session in HostQuestion events. AnswerQuestion passes the
-// answers to the server.
+// If neither Config.Permission nor the client answers a question, the manager asks it. The client
+// emits the open questions of a session in HostQuestion events. AnswerQuestion passes the answers
+// to the server.
 //
-// A HostQuestion event must contain all open questions, because the manager withdraws the others
-// for good. So nothing is emitted for a session of an earlier process until the server has listed
-// its questions and it is known which of them the manager asks.
+// A HostQuestion event must contain all open questions, because the manager permanently withdraws
+// all others. Therefore, nothing is emitted for a session from an earlier process until the server
+// has listed its questions and it is known which of them the manager asks.
 
 // The options of a permission question. The server also has "always", which is not offered.
 const (
@@ -32,7 +32,7 @@ const (
 	reject    = "reject"
 )
 
-// Texts for the agent.
+// Messages for the agent.
 const (
 	hostRejects = "The host has denied this." + advice
 	turnOver    = "This was not allowed: the turn that could have asked about it has ended."
@@ -42,19 +42,19 @@ const (
 )
 
 const (
-	maxPosed = 64   // maximum number of questions of a task that the manager is asked to ask
+	maxPosed = 64   // maximum number of questions per task that are passed to the manager
 	maxDead  = 4096 // maximum number of ids of dead questions that are remembered
 	maxAskID = 200  // maximum number of bytes of an id that the manager accepts
 
-	eventsAway = 10 * time.Minute // longest time for which a question waits until the events are followed again
-	callTries  = 6                // number of times that a call is requested if the server answers with an error
+	eventsAway = 10 * time.Minute // how long a question waits for events to be followed again
+	callTries  = 6                // maximum number of times that a call is requested if the server answers with an error
 
-	inputReads = 10                     // number of times that the input of a call is read until it is there
+	inputReads = 10                     // maximum number of times that a call is read to find its input
 	inputPause = 200 * time.Millisecond // pause between two of these reads
 )
 
-// pose passes a question to the manager. If the manager cannot ask it, the result is the reply of
-// the client.
+// pose passes a question to the manager. If the manager cannot ask it, the result is the client's
+// reply.
 func (c *Client) pose(a *ask) *PermissionReply {
 	input, known := c.inputOf(a)
 	q := a.toManager(input)
@@ -89,8 +89,8 @@ func (c *Client) pose(a *ask) *PermissionReply {
 	return nil
 }
 
-// awaitEvents rejects a question if the manager has not learned of it after a while, because it does not
-// follow the events.
+// awaitEvents rejects a question if the manager has not learned about it after a while because the
+// manager does not follow the events.
 func (c *Client) awaitEvents(a *ask) {
 	if !sleep(c.life, eventsAway) {
 		return
@@ -106,8 +106,8 @@ func (c *Client) awaitEvents(a *ask) {
 	}
 }
 
-// tellAll emits the open questions that were not emitted, because the events were not followed. c.mu must
-// be held.
+// tellAll emits the open questions that were not emitted earlier because nobody followed the
+// events. c.mu must be held.
 func (c *Client) tellAll() {
 	owners := map[string]bool{}
 	for _, a := range c.asks {
@@ -125,9 +125,9 @@ func (a *ask) again() *ask {
 	return &ask{id: a.id, session: a.session, dir: a.dir, text: a.text, request: a.request, details: a.details, question: a.question, tool: a.tool, listed: a.listed}
 }
 
-// toManager returns the question for the manager. The argument "input" is the input of the tool call,
-// or nil. The result depends only on what the server has stored, so that the question has the same
-// key after a restart.
+// toManager returns the question for the manager. The argument input is the tool call's input, or
+// nil. The result depends only on what the server has stored, so that the question has the same key
+// after a restart.
 func (a *ask) toManager(input json.RawMessage) *bgagent.Question {
 	q := &bgagent.Question{ID: a.id, Kind: bgagent.QuestionPermission, Title: asktext.Shown(a.text), Options: []string{allowOnce, reject}}
 	if a.request != nil {
@@ -152,9 +152,9 @@ type wireAskingPart struct {
 	} `json:"state"`
 }
 
-// callOf fetches the tool call that asks. The boolean result is false if the server does not have the
-// call. If the server answers with another error again and again, callOf returns the error. While the
-// server does not answer at all, callOf repeats the request until a.ctx has ended.
+// callOf fetches the tool call that asks the question. If the server does not have the call, found
+// is false. If the server repeatedly answers with another error, callOf returns the error. While
+// the server does not answer at all, callOf repeats the request until a.ctx ends.
 func (c *Client) callOf(a *ask) (p wireAskingPart, found bool, err error) {
 	var m wireAsking
 	path := sessionPath(a.session, "/message/"+url.PathEscape(a.tool.MessageID))
@@ -186,8 +186,8 @@ func (c *Client) callOf(a *ask) (p wireAskingPart, found bool, err error) {
 	return p, false, nil
 }
 
-// hasDied reports whether the turn of a listed question has been aborted. The server lists such a
-// question as long as it runs.
+// hasDied reports whether the turn of a listed question was aborted. The server continues to list
+// such a question until the server stops.
 func (c *Client) hasDied(a *ask) bool {
 	if a.tool.MessageID == "" {
 		return false
@@ -204,9 +204,8 @@ func (c *Client) hasDied(a *ask) bool {
 	return true
 }
 
-// inputOf returns the input of the tool call if the question does not contain any details about the
-// call. The tools of MCP servers ask such questions. The boolean result is false if the input cannot be
-// found.
+// inputOf returns the tool call's input if the question does not contain any details about the
+// call. MCP tools ask such questions. The boolean result is false if the input cannot be found.
 func (c *Client) inputOf(a *ask) (json.RawMessage, bool) {
 	if a.request == nil || len(a.request.Metadata) > 0 || a.tool.MessageID == "" {
 		return nil, true
@@ -257,8 +256,8 @@ func (c *Client) tellQuestions(owner string) {
 	c.tell(e)
 }
 
-// findAll requests the open questions in the directories of some of the client's sessions. c.mu must be
-// held.
+// findAll requests the open questions in the directories of those client sessions for which of
+// returns true. c.mu must be held.
 func (c *Client) findAll(of func(*session) bool) {
 	dirs := map[string]bool{}
 	for _, s := range c.sessions {
@@ -271,8 +270,8 @@ func (c *Client) findAll(of func(*session) bool) {
 	}
 }
 
-// find requests the open questions of a directory on another goroutine. It tries again if the server does
-// not answer, until about a minute has passed. c.mu must be held.
+// find requests the open questions of a directory on another goroutine. If the server does not
+// answer, find keeps trying for about a minute. c.mu must be held.
 func (c *Client) find(dir string) {
 	c.spawn(func() {
 		for pause := time.Second; !c.findAsks(c.life, dir) && pause < time.Minute && sleep(c.life, pause); pause *= 2 {
@@ -280,9 +279,9 @@ func (c *Client) find(dir string) {
 	})
 }
 
-// findAsks requests the open questions of a directory. It is called after a gap of the
-// event stream, and while there is no event stream. It reports whether the server has answered both
-// requests. If one fails, the questions of the other list are registered.
+// findAsks requests the open questions of a directory. It is called after a gap in the event
+// stream, and while there is no event stream. It reports whether the server answered both requests.
+// If one fails, the questions from the other list are registered nevertheless.
 func (c *Client) findAsks(ctx context.Context, dir string) bool {
 	var permissions list[wirePermission]
 	var questions list[wireQuestion]
@@ -341,8 +340,8 @@ func (c *Client) findAsks(ctx context.Context, dir string) bool {
 	return true
 }
 
-// unrouted reports whether the error means that the server does not have the requested route. A server can
-// answer such a request with a page.
+// unrouted reports whether the error means that the server does not have the requested route. A
+// server can answer such a request with a web page.
 func unrouted(err error) bool {
 	var e *ServerError
 	return missing(err) || errors.As(err, &e) && e.Status == http.StatusOK
@@ -379,19 +378,19 @@ func (c *Client) await(ch <-chan struct{}) bool {
 	}
 }
 
-// refuse rejects a question that the manager no longer asks. It gives up after a while, because the server
-// might never accept the reply.
+// refuse rejects a question that the manager no longer asks. After a while it gives up, because the
+// server might never accept the reply.
 func (c *Client) refuse(a *ask, reason string) {
 	ctx, cancel := context.WithTimeout(c.life, refusing)
 	defer cancel()
 	retry(ctx, func() error { return c.reply(ctx, a, PermissionReply{Reason: reason}) })
 }
 
-const refusing = 10 * time.Minute // longest time for which refuse repeats a reply
+const refusing = 10 * time.Minute // how long refuse keeps repeating a reply
 
-// AnswerQuestion implements [bgagent.Answerer]. An agent whose permission question is refused reads
-// the reason, after a sentence of opencode that says that the user has rejected the call. A question to
-// the user can be refused only without a reason, and the turn then ends.
+// AnswerQuestion implements [bgagent.Answerer]. An agent whose permission question is refused is
+// told the reason, after a sentence from opencode that says that the user rejected the call. A
+// question to the user can be refused only without a reason, and the turn then ends.
 func (c *Client) AnswerQuestion(ctx context.Context, id string, q bgagent.Question, refusal error) error {
 	c.mu.Lock()
 	s, a := c.sessions[id], c.asks[q.ID]
@@ -406,7 +405,7 @@ func (c *Client) AnswerQuestion(ctx context.Context, id string, q bgagent.Questi
 	}
 	if a != nil {
 		dir = a.dir
-	} else if dir == "" { // an earlier process has asked the question
+	} else if dir == "" { // an earlier process asked the question
 		w, err := c.fetch(ctx, id)
 		if err != nil {
 			return fmt.Errorf("opencode: answering question %.200q: %w", q.ID, err)
@@ -464,13 +463,13 @@ func (a *ask) isPosedAs(session string, q bgagent.Question) bool {
 	switch {
 	case a.owner != session && a.owner != "":
 		return false
-	case a.posed == nil: // an earlier process has asked it
+	case a.posed == nil: // an earlier process asked it
 		return !a.changed
 	}
 	return len(q.Options) == 0 || slices.Equal(q.Options, a.posed.Options) && (q.Subject == "" || q.Subject == a.posed.Subject)
 }
 
-// isSame reports whether two questions with the same id ask the same.
+// isSame reports whether two questions with the same id ask the same thing.
 func (a *ask) isSame(b *ask) bool {
 	return a.session == b.session && a.text == b.text && reflect.DeepEqual(a.request, b.request) && reflect.DeepEqual(a.details, b.details) && reflect.DeepEqual(a.question, b.question)
 }

@@ -19,22 +19,22 @@ import (
 	"github.com/bgagent/bgagent/mcpserver"
 )
 
-// serving is the common part of the commands "bgagent mcp" and "bgagent serve": a
-// manager for the configured agents, and the server of the manager's tools.
+// serving is the common part of the commands "bgagent mcp" and "bgagent serve": a manager for the
+// configured agents, and a server for the manager's tools.
 type serving struct {
 	command string // serve or mcp
-	people  bool   // a person can see and answer the questions of tasks
+	people  bool   // a person can see and answer the tasks' questions
 	copies  copyFlags
 	set     *settings.Settings
 	crew    *fleet.Fleet
 	manager *bgagent.BackgroundManager
 	server  *mcpserver.Server
 	life    life
-	stale   time.Duration // time after which a silent task is cancelled; 0 means never
+	stale   time.Duration // how long a task can be silent before it is cancelled; 0 means no limit
 	older   older
 	at      statedir.Store    // store of the manager; zero if tasks are not kept
 	files   *transcript.Files // logs of the tasks; nil if tasks are not kept
-	bridges *bridge.Server    // nil before the command "serve" serves
+	bridges *bridge.Server    // nil until the command "serve" accepts bridges
 
 	logger  *slog.Logger // nil if nothing is logged
 	logFile *os.File
@@ -43,10 +43,10 @@ type serving struct {
 	follow  chan struct{}             // closed when all events have been handled
 }
 
-// startServing makes a serving and begins to follow the events of its manager. If this
-// program runs inside a task that may not delegate, the server does not offer
-// delegate_task. If a signal comes while startServing waits for a file, both results
-// are nil. The argument "people" says whether a person can see and answer the questions of tasks.
+// startServing creates a serving and begins to follow its manager's events. If this program runs
+// inside a task that is not allowed to delegate, the server does not offer delegate_task. If a
+// signal arrives while startServing waits for a file, both results are nil. The argument people
+// says whether a person can see and answer the tasks' questions.
 func startServing(all *cli, command string, people bool, copies copyFlags, log logFlags, stop stops) (*serving, error) {
 	set, err := all.settings()
 	if err != nil {
@@ -77,8 +77,8 @@ func startServing(all *cli, command string, people bool, copies copyFlags, log l
 	return s, nil
 }
 
-// watch follows the events: it logs them, and it notifies the user when tasks end. The
-// argument "known" contains the tasks that the manager has loaded from its store.
+// watch follows the events: it logs them, and it notifies the user when tasks end. The argument
+// known contains the tasks that the manager loaded from its store.
 func (s *serving) watch(known []bgagent.Task, events *bgagent.Subscription) {
 	defer close(s.follow)
 	live := map[string]struct{}{}
@@ -110,14 +110,14 @@ func (s *serving) watch(known []bgagent.Task, events *bgagent.Subscription) {
 	}
 }
 
-// endLog ends the log of a task unless a further attempt has begun.
+// endLog ends a task's log unless another attempt has begun.
 func (s *serving) endLog(t bgagent.Task) {
 	if s.files != nil && t.Status.Terminal() {
 		s.files.End(t.ID)
 	}
 }
 
-// tell notifies the user if a task has ended badly, and if the last task has ended.
+// tell notifies the user if a task ended badly, and if the last task has ended.
 func (s *serving) tell(t bgagent.Task, last bool) {
 	// The manager measures the times of ends with the monotonic clock. They can differ from the wall clock if
 	// the computer was suspended, or if the clock was set.
@@ -132,7 +132,7 @@ func (s *serving) tell(t bgagent.Task, last bool) {
 	}
 }
 
-// build makes the manager and the server.
+// build creates the manager and the server.
 func (s *serving) build(set *settings.Settings, state stateFlags) (err error) {
 	if s.crew, err = fleet.New(set, fleet.Options{Instance: s.life.id, Logger: s.logger, OnlyModelsAnswer: !s.people}); err != nil {
 		return &exitError{exitInput, err}
@@ -153,12 +153,11 @@ func (s *serving) build(set *settings.Settings, state stateFlags) (err error) {
 	return nil
 }
 
-// stopTime is the time that running tasks may take to stop after the caller has closed the
-// connection. A caller might kill this program soon after it has closed the connection.
+// stopTime limits how long running tasks can take to stop after the caller closes the connection. A
+// caller might kill this program soon after it closes the connection.
 const stopTime = 5 * time.Second
 
-// told(ctx) waits until all events are logged and all notifications are sent, or until
-// ctx ends.
+// told waits until all events are logged and all notifications are sent, or until ctx ends.
 func (s *serving) told(ctx context.Context) {
 	select {
 	case <-s.follow:
@@ -167,9 +166,9 @@ func (s *serving) told(ctx context.Context) {
 	s.notify.Close(ctx)
 }
 
-// end cancels all tasks, waits until everything that they started has stopped, and
-// ends the agent programs. The command "serve" suspends its tasks instead of cancelling them if the
-// tasks are kept and the user has not interrupted the command.
+// end cancels all tasks, waits until everything that they started has stopped, and terminates the
+// agent programs. If the tasks are kept and the user has not interrupted the command "serve", it
+// suspends its tasks instead of cancelling them.
 func (s *serving) end(stop stops) error {
 	defer context.AfterFunc(stop.hard, leave)()
 	ctx, cancel := context.WithTimeout(stop.hard, stopTime)

@@ -1,4 +1,5 @@
-// Package asktext writes the texts of questions: what an agent asks for, and why it gets no answer.
+// Package asktext writes the texts around questions: what an agent asks for, and why it gets no
+// answer.
 package asktext
 
 import (
@@ -19,14 +20,14 @@ import (
 	"github.com/bgagent/bgagent/internal/mdtext"
 )
 
-// Reason returns the reason for which [bgagent.Reporter.Ask] has returned no answer, as a text for the agent.
+// Reason returns, in words for the agent, why [bgagent.Reporter.Ask] did not return an answer.
 func Reason(err error) string {
 	var bad *bgagent.InputError
 	if errors.As(err, &bad) {
 		return "the question is not valid: " + bad.Error()
 	}
 	if under := errors.Unwrap(err); under != nil {
-		err = under // without the name of the package
+		err = under // without the package name
 	}
 	return err.Error()
 }
@@ -34,7 +35,7 @@ func Reason(err error) string {
 // AllowOnce is the option that allows only what was asked for.
 const AllowOnce = "allow once"
 
-// Advice follows a refusal, as a text for the agent.
+// Advice is text for the agent that follows a refusal.
 const Advice = " Go on without it, or say in your answer what you would have needed."
 
 // Option is one of the fixed answers to a question.
@@ -82,7 +83,7 @@ func labels(options []Option) (shown []string) {
 // in the same line or, if it has several lines, indented in the lines below. So no value can look like a
 // field. Only the first line can be a value without a name.
 
-// indent stands in front of each line of a value that has several lines.
+// indent is put in front of each line of a value that has several lines.
 const indent = "  "
 
 // Field returns a field of a subject.
@@ -93,7 +94,7 @@ func Field(name, value string) string {
 	return called(name) + ": " + Shown(value)
 }
 
-// Block returns a field whose value stands in the lines below the name, even if it is a single line.
+// Block returns a field whose value is on the lines below the name, even if it is a single line.
 func Block(name, value string) string {
 	var b strings.Builder
 	b.WriteString(called(name) + ":")
@@ -106,8 +107,8 @@ func Block(name, value string) string {
 	return b.String()
 }
 
-// First returns the first field of a subject. The name is left out if the value cannot be taken for a
-// field with a name.
+// First returns the first field of a subject. The name is left out if the value cannot be mistaken
+// for a field with a name.
 func First(name, value string) string {
 	if value == "" || strings.Contains(value, "\n") || namelike.MatchString(value) {
 		return Field(name, value)
@@ -118,7 +119,8 @@ func First(name, value string) string {
 // namelike matches a line that could begin with the name of a field.
 var namelike = regexp.MustCompile(`:([\s\pZ]|$)`)
 
-// called returns the name of a field. A name that cannot be told from other text is quoted.
+// called returns the name of a field. A name that cannot be distinguished from other text is
+// quoted.
 func called(name string) string {
 	first, _ := utf8.DecodeRuneInString(name)
 	if (unicode.IsLetter(first) || unicode.IsDigit(first) || first == '_') && !strings.ContainsAny(name, ":\n") && Shown(name) == name {
@@ -127,10 +129,10 @@ func called(name string) string {
 	return Shown(strconv.Quote(name))
 }
 
-// Shown returns a text as valid UTF-8 in which every character except line ends and tabs can be seen. A
-// control character, a mark for the direction of text and any other invisible character is replaced by its
-// escape sequence in Go, such as \x1b or \u202e. Programs that display a question remove such characters, but
-// what the agent wants to do can contain them.
+// Shown returns a string as valid UTF-8 in which every character except line ends and tabs is
+// visible. A control character, a text direction mark and any other invisible character is replaced
+// with its Go escape sequence, such as \x1b or \u202e. Programs that display a question remove such
+// characters, but what the agent wants to do can contain them.
 func Shown(s string) string {
 	s = mdtext.Valid(s)
 	if strings.IndexFunc(s, isHidden) < 0 {
@@ -147,7 +149,7 @@ func Shown(s string) string {
 	return b.String()
 }
 
-// isHidden reports whether a reader does not see the character. Spaces count as seen.
+// isHidden reports whether the character is invisible to a reader. Spaces count as visible.
 func isHidden(r rune) bool {
 	if r == ' ' || r == '\n' || r == '\t' || unicode.Is(unicode.Zs, r) {
 		return false
@@ -188,8 +190,8 @@ func Input(input any) string {
 	return strings.Join(lines, "\n")
 }
 
-// Decode decodes a JSON value for [Input] and [Value]. Numbers stay as they are written, because a large
-// number would otherwise be rounded. Decode reports whether the text is a JSON value.
+// Decode decodes a JSON value for [Input] and [Value]. Numbers stay as they are written, because a
+// large number would otherwise be rounded. If raw is not a JSON value, ok is false.
 func Decode(raw []byte) (v any, ok bool) {
 	in := json.NewDecoder(bytes.NewReader(raw))
 	in.UseNumber()
@@ -200,7 +202,8 @@ func Decode(raw []byte) (v any, ok bool) {
 	return v, err == io.EOF
 }
 
-// Value returns a decoded JSON value as a text. A string stands for itself, and null is empty.
+// Value returns a decoded JSON value as text. A string stands for itself, and null becomes the
+// empty string.
 func Value(v any) string {
 	switch v := v.(type) {
 	case nil:
