@@ -36,10 +36,11 @@ type world struct {
 }
 
 type event struct {
-	at time.Time
-	n  int
-	p  *proc // the process that handles the event; nil for the world itself
-	f  func()
+	at   time.Time
+	n    int
+	tick bool  // it is a tick, which a frozen process leaves out
+	p    *proc // the process that handles the event; nil for the world itself
+	f    func()
 }
 
 type events []event
@@ -73,6 +74,7 @@ type proc struct {
 	frozen  bool
 	dead    bool
 	cut     bool
+	stopped bool    // it was frozen when it should have ticked
 	late    []event // what happened while the process was frozen
 	bodies  map[uint64]*body
 	waiting map[uint64]bool
@@ -96,7 +98,7 @@ func newWorld(seed uint64, limit int) *world {
 
 func (w *world) after(d time.Duration, p *proc, f func()) {
 	w.n++
-	heap.Push(&w.events, event{w.now.Add(d), w.n, p, f})
+	heap.Push(&w.events, event{at: w.now.Add(d), n: w.n, p: p, f: f})
 }
 
 // delay returns how long a message takes. Only a few take long.
@@ -124,6 +126,8 @@ func (w *world) handle(e event) {
 	case e.p == nil:
 		e.f()
 	case e.p.dead:
+	case e.p.frozen && e.tick:
+		e.p.stopped = true
 	case e.p.frozen:
 		e.p.late = append(e.p.late, e)
 	default:
@@ -161,7 +165,7 @@ func (w *world) start() *proc {
 	p := &proc{w: w, name: fmt.Sprint("process ", len(w.procs)), watch: Watch{Time: w.keyFor}, joining: map[string]bool{}, bodies: map[uint64]*body{}, waiting: map[uint64]bool{}}
 	p.m = NewMember(p.name, w.lease)
 	w.procs = append(w.procs, p)
-	w.after(0, p, p.tick)
+	p.tickIn(0)
 	return p
 }
 
@@ -182,8 +186,16 @@ func (p *proc) thaw() {
 	for _, e := range late {
 		p.w.after(p.w.delay(), p, e.f)
 	}
-	// The timer of the lease fires soon. Only what comes from outside can be late.
-	p.w.after(time.Duration(p.w.rand.Int64N(int64(step))), p, func() { p.m.Advance(p.w.now); p.pump() })
+	if p.stopped { // a timer is not late like a message
+		p.stopped = false
+		p.tickIn(time.Duration(p.w.rand.Int64N(int64(step))))
+	}
+}
+
+// tickIn makes the process tick after the given time.
+func (p *proc) tickIn(d time.Duration) {
+	p.w.n++
+	heap.Push(&p.w.events, event{at: p.w.now.Add(d), n: p.w.n, p: p, f: p.tick, tick: true})
 }
 
 // ask requests n slots.
@@ -197,7 +209,7 @@ func (p *proc) ask(n int) {
 
 func (p *proc) tick() {
 	w := p.w
-	w.after(step, p, p.tick)
+	p.tickIn(step)
 	p.m.Advance(w.now)
 	if p.a != nil {
 		p.dirty = p.a.Tick(w.now) || p.dirty
