@@ -85,7 +85,12 @@ func (c statusCmd) Run(all *cli, stop stops) error {
 			e.SetEscapeHTML(false)
 			return e.Encode(st)
 		}
-		return v.writeStanding(&stdout, st, time.Now(), width)
+		var text strings.Builder
+		if err := v.writeStanding(&text, st, time.Now(), width); err != nil {
+			return err
+		}
+		_, err := io.WriteString(&stdout, fold(text.String(), width))
+		return err
 	})
 	if shown == 0 && !c.JSON {
 		fmt.Fprintln(&stdout, "nothing runs and no task waits; bgagent tasks lists the tasks that have ended")
