@@ -267,3 +267,18 @@ func TestAnObjectIsQuotedSoThatItCanBeRead(t *testing.T) {
 		require.Equal(t, want, Noise{First: text}.Quoted())
 	}
 }
+
+func TestTheBeginningOfADroppedLineIsPassedOn(t *testing.T) {
+	var got []string
+	in := `{"a":1}` + "\n" + `{"id":"x","list":[` + strings.Repeat("1,", 100) + "1]}\n" + `{"id":"` + strings.Repeat("y", 200) + `","list":[` + strings.Repeat("1,", 5000) + "1]}\n{}\n"
+	r := NewReader(strings.NewReader(in), Config{MaxLine: 100, Dropped: func(beginning []byte) { got = append(got, string(beginning[:min(25, len(beginning))])) }})
+	for _, want := range []string{`{"a":1}`, "{}"} {
+		object, err := r.Next()
+		require.NoError(t, err)
+		require.Equal(t, want, string(object))
+	}
+	_, err := r.Next()
+	require.Equal(t, io.EOF, err)
+	require.Equal(t, []string{`{"id":"x","list":[1,1,1,1`, `{"id":"yyyyyyyyyyyy`}, got, "each line once")
+	require.Equal(t, 2, r.Noise().Dropped)
+}
