@@ -200,7 +200,7 @@ type ways struct {
 
 func (w ways) Fallback(string) bgagent.FallbackWay { return w.way }
 
-// In this test, turns are refused in which the agent has called a tool.
+// The provider refuses the turn, with and without a preceding tool call.
 func TestAToolCallForbidsANewSession(t *testing.T) {
 	for _, way := range []bgagent.FallbackWay{bgagent.FallbackInSession, bgagent.FallbackInNewSession} {
 		for _, next := range []bgagent.ProviderNextStep{bgagent.NextContinue, bgagent.NextNone} {

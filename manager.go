@@ -53,7 +53,7 @@ import (
 //     If an update asks for a goroutine, the goroutine is counted under the lock. When Close returns,
 //     every goroutine that m.begin started has ended, or the error from Close names its kind.
 //  15. A client has at most one running sweep. Sweeps repeat only while a turn or a stopping session is
-//     followed, or while a notice is owed to a busy parent. With a store, the manager's own record is
+//     being followed, or while a notice is owed to a busy parent. With a store, the manager's own record is
 //     written at least once a minute while a task is live or being stopped. No other work is periodic.
 //     One timer serves all deadlines, and the alarm of an attempt is set for the earliest of its time
 //     limits.

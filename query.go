@@ -270,7 +270,7 @@ func (m *BackgroundManager) takeNotice(session string, w wording, out *handing) 
 // already reported.
 //
 // A program that calls NextNotice until it returns [ErrNothingOwed] does not miss anything: at that
-// moment, no task that the session launched itself is live, and no notice is owed. If the manager
+// moment, no task that the session itself launched is live, and no notice is owed. If the manager
 // is suspended, the error matches [ErrSuspended]. Without a store, any other error is that of ctx.
 //
 // With [Config].Store, NextNotice waits until the notice is durable in the store. If ctx ends

@@ -155,8 +155,8 @@ const (
 	questionNotTold = "(not told)"
 )
 
-// reasonUnanswered is the reason if the attempt has no answer. The remark describes output that the
-// client did not understand; it can be empty.
+// reasonUnanswered returns the reason for ending an attempt that has no answer. The remark describes
+// output that the client did not understand; it can be empty.
 func reasonUnanswered(reason, remark string) string {
 	if remark == "" {
 		return reason
@@ -164,14 +164,14 @@ func reasonUnanswered(reason, remark string) string {
 	return reason + "; " + mdtext.Ends(mdtext.Valid(remark), reasonBytes)
 }
 
-// reasonIDAbove is the reason if the client returned a wrong id for the new session: the id of a
-// session from which the task descends.
+// reasonIDAbove returns the reason for ending a task when the client returned a wrong id for the new
+// session: the id of a session from which the task descends.
 func reasonIDAbove(id string) string {
 	return fmt.Sprintf("%s: the client returned the id %s, which is that of the session that delegated or of one above it", doingCreate, mdtext.Quote(id))
 }
 
-// reasonIDTaken is the reason if, instead of a new session's id, the client returned the id of
-// another task's session.
+// reasonIDTaken returns the reason for ending a task when the client returned the id of another
+// task's session instead of a new session's id.
 func reasonIDTaken(id, owner string, expired bool) string {
 	what := "task"
 	if expired {
@@ -180,17 +180,18 @@ func reasonIDTaken(id, owner string, expired bool) string {
 	return fmt.Sprintf("%s: the client returned the id %s, which belongs to %s %s", doingCreate, mdtext.Quote(id), what, owner)
 }
 
-// reasonParentDeleted is the reason if the session that launched the task was deleted.
+// reasonParentDeleted returns the reason for ending a task when the session that launched it was deleted.
 func reasonParentDeleted(session string) string {
 	return fmt.Sprintf("session %s, which launched it, was deleted", mdtext.Quote(session))
 }
 
-// reasonParentEnded is the reason if the task that launched this task has ended.
+// reasonParentEnded returns the reason for ending a task when the task that launched it has ended.
 func reasonParentEnded(task string, cause Cause) string {
 	return fmt.Sprintf("task %s, which launched it, ended: %s", task, cause)
 }
 
-// reasonRestarts is the reason if the process ended too often without the task making progress.
+// reasonRestarts returns the reason for ending a task when the process ended too often without the
+// task making progress.
 func reasonRestarts(most int) string {
 	return fmt.Sprintf("the process ended more than %d times in the turn, without progress in between", most)
 }
@@ -200,26 +201,30 @@ func reasonNoAnswerOfStore(limit time.Duration) string {
 	return limitStoreTimeout.decided(fmt.Sprintf("the store has not answered for %s", mdtext.Setting(limit)))
 }
 
-// reasonNoContext is the reason if the context of a task of an earlier process could not be restored.
+// reasonNoContext returns the reason for ending a task of an earlier process when its context could
+// not be restored.
 func reasonNoContext(why string) string {
 	return "restoring its context: " + mdtext.Ends(mdtext.Valid(why), reasonBytes)
 }
 
-// reasonNotContinued is the reason if the host does not want tasks of an earlier process to be
-// continued.
+// reasonNotContinued is the reason for ending a task whose process is gone when the host does not want
+// such tasks continued.
 const reasonNotContinued = "the process that had the task was ended, and the next one continues no tasks"
 
-// reasonLate is the reason if no process was running for too long.
+// reasonLate returns the reason for ending a task of an earlier process when no process was running
+// for too long.
 func reasonLate(gone, most time.Duration) string {
 	return limitRestartWithin.decided(fmt.Sprintf("the program was not running for %s, longer than %s", mdtext.Setting(gone.Round(time.Second)), mdtext.Setting(most)))
 }
 
-// reasonOutdated is the reason if the store may lack the latest changes.
+// reasonOutdated returns the reason for ending a task of an earlier process when the store may lack
+// the latest changes.
 func reasonOutdated(why string) string {
 	return "the store may be out of date, so none of its tasks is continued: " + why
 }
 
-// reasonNotRestored is the reason if the session of an earlier process could not be restored.
+// reasonNotRestored returns the reason for ending a task when its session from an earlier process could
+// not be restored.
 func reasonNotRestored(why string) string {
 	return "the process ended in the middle of the turn; " + why
 }
@@ -254,8 +259,8 @@ func reasonTimeToLive(most time.Duration) string {
 	return limitTimeToLive.decided("ran for more than " + mdtext.Setting(most))
 }
 
-// reasonUnreachable is the reason if the client has not reported the session's status for too long.
-// why is the client's last error; it is empty if there was none.
+// reasonUnreachable returns the reason for ending an attempt when the client has not reported the
+// session's status for too long. why is the client's last error; it is empty if there was none.
 func reasonUnreachable(most time.Duration, why string) string {
 	text := "the client has not reported the session's status for " + mdtext.Setting(most)
 	if why != "" {
@@ -264,8 +269,8 @@ func reasonUnreachable(most time.Duration, why string) string {
 	return limitHostUnreachable.decided(text)
 }
 
-// reasonUnread is the reason if the messages of the session could not be read for too long. why is
-// the client's last error.
+// reasonUnread returns the reason for ending an attempt when the messages of the session could not be
+// read for too long. why is the client's last error.
 func reasonUnread(most time.Duration, why string) string {
 	return limitHostUnreachable.decided(fmt.Sprintf("the messages of the session could not be read for %s, nor from the beginning: %s",
 		mdtext.Setting(most), mdtext.Joined(mdtext.Valid(why), reasonBytes/2)))
@@ -275,8 +280,8 @@ func reasonGone(said time.Duration) string {
 	return limitSessionGone.decided(fmt.Sprintf("the client has said for %s that the session does not exist", mdtext.Setting(said.Round(time.Second))))
 }
 
-// reasonStale is the reason if nothing has changed in the turn for too long. It names the last text
-// or tool call that was seen in the turn.
+// reasonStale returns the reason for ending an attempt when nothing has changed in the turn for too
+// long. It names the last text or tool call that was seen in the turn.
 func reasonStale(idle time.Duration, turnStart int64, p *progress) string {
 	seen := "its prompt"
 	switch {
@@ -292,18 +297,19 @@ func reasonStale(idle time.Duration, turnStart int64, p *progress) string {
 	return limitStaleTimeout.decided(fmt.Sprintf("nothing changed for %s; the last thing seen was %s", span, seen))
 }
 
-// reasonOutage is the reason if nothing was started because the client could not reach its runtime.
+// reasonOutage returns the reason for ending an attempt when nothing was started because the client
+// could not reach its runtime.
 func reasonOutage(most time.Duration, why string) string {
 	return limitHostUnreachable.decided(fmt.Sprintf("nothing was started, because the agent runtime could not be reached for %s: %s", mdtext.Setting(most), why))
 }
 
-// reasonRepeated is the reason if the agent repeated a tool call too often. reasonManyCalls is the
-// reason if the attempt made too many tool calls.
+// reasonRepeated returns the reason for ending an attempt when the agent repeated a tool call too often.
 func reasonRepeated(tool string, times int) string {
 	return fmt.Sprintf("the tool %s was called %d times in a row with the same input and the same result; "+
 		"Config.RepeatedCalls (circuitBreaker.consecutiveThreshold) decides how many are too many", mdtext.Quote(mdtext.OneLine(tool, nameMax)), times)
 }
 
+// reasonManyCalls returns the reason for ending an attempt that made too many tool calls.
 func reasonManyCalls(most int) string {
 	return fmt.Sprintf("the attempt made more than %d tool calls; Config.MaxToolCalls (maxToolCalls or circuitBreaker.maxToolCalls) decides how many are too many", most)
 }

@@ -19,7 +19,7 @@ func (l *BudgetLimit) fileKey() string {
 	return budgetKey + "." + whose + "." + budgetKeys[l.Part]
 }
 
-// reasonBudget is the reason if a budget is used up.
+// reasonBudget returns the reason for ending a task when a budget is used up.
 func reasonBudget(l BudgetLimit) string {
 	if l.Task != "" {
 		return fmt.Sprintf("its budget is used up: %v; Config.TaskBudget (%s) or LaunchInput.Budget sets the limit, and the host can raise it with ResumeInput.Budget", l, l.fileKey())

@@ -31,19 +31,19 @@ func again(at time.Time) string {
 	return "; it accepts requests again from " + at.UTC().Format(time.RFC3339)
 }
 
-// reasonProvider is the reason if an attempt ended because the provider refused its turn. at is
-// when the provider will accept requests again, or zero.
+// reasonProvider returns the reason for ending an attempt when the provider has refused its turn. at
+// is when the provider will accept requests again, or zero.
 func reasonProvider(e *ProviderError, at time.Time) string {
 	return refusalOf(e.Kind, e.Status, e.Message) + again(at)
 }
 
-// reasonWaited is the reason if an attempt waited too long for the provider.
+// reasonWaited returns the reason for ending an attempt that waited too long for the provider.
 func reasonWaited(r *refused, at time.Time) string {
 	return fmt.Sprintf("waited for the provider without progress; at last, %s%s", refusalOf(r.kind, r.status, r.message), again(at))
 }
 
-// reasonNotHalted is the reason if an attempt's next turn could not begin because the call that
-// stops its previous turn had not returned.
+// reasonNotHalted returns the reason for ending an attempt when its next turn could not begin because
+// the call that stops its previous turn had not returned.
 func reasonNotHalted(most time.Duration) string {
 	return limitStopTimeout.decided("the call that stops the last turn did not return within " + mdtext.Setting(most) + ", so that the next turn could not begin")
 }

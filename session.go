@@ -58,8 +58,8 @@ type TurnRunner interface {
 	// tip, is not part of it. If the program warns that the answer was cut off, the client returns
 	// StopLength or StopTurnLimit. If the agent has not written anything, there is no answer.
 	//
-	// The manager never calls RunTurn for a session that is in a turn. It also waits for a running
-	// Abort call for the session to return.
+	// The manager never calls RunTurn for a session that is in a turn. If an Abort call for the
+	// session is in progress, the manager first waits for it to return.
 	RunTurn(ctx context.Context, session string, p Prompt, r *Reporter) (TurnEnd, error)
 }
 
@@ -197,7 +197,7 @@ type Permission struct {
 	Action  PermissionAction // answer to an action that the rule matches
 
 	// Kept means that the host enforces the rule itself, no matter what the agent does. Therefore,
-	// a client never refuses the agent because of this rule.
+	// a client never refuses to start the agent because of this rule.
 	Kept bool
 }
 

@@ -11,7 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// The manager copies the values that it gets from the host, too.
+// The manager also copies the values that it receives, not only those that it returns.
 func TestTheManagerKeepsCopiesOfTodos(t *testing.T) {
 	f := newServer()
 	bubble(t, f, bgagent.Config{}, func(t *testing.T, m *bgagent.BackgroundManager) {

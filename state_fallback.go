@@ -125,7 +125,7 @@ func (st *state) ringShut(now int64) {
 	}
 }
 
-// instead returns the model with which a pending task starts because the pool of its own model is
+// instead returns the model to start a pending task with when the pool of the task's own model is
 // shut. It returns "" if the task keeps its model.
 func (st *state) instead(t *task, now int64) string {
 	way := t.kind.cl.fallbacks[t.kind.key.agent]

@@ -3,7 +3,7 @@ package bgagent
 // The code in this file deletes ended tasks on request. Unlike a task that expires, a deleted task leaves
 // neither a tombstone nor a record in the store.
 
-// forgetTask deletes an ended task. With a store, it returns the mark for the deletion, which is
+// forgetTask deletes an ended task. With a store, it returns the mark of the deletion. The deletion is
 // durable once the store no longer has the record.
 func (st *state) forgetTask(t *task, force bool, now int64) (gone *mark, err error) {
 	switch {

@@ -24,7 +24,7 @@ import (
 type holding struct {
 	taken []*envelope // notices that will be handed out once they are durable
 	again []*envelope // notices of an earlier process that will be delivered or handed out again, unchanged
-	left  []*envelope // notices that were pushed too often and wait until they are taken
+	left  []*envelope // notices that have reached the limit of pushes and now wait to be taken
 	hands []*hand
 	sent  []*envelope // unacknowledged notices that may have arrived, and that report ends that were also handed out in another way
 }

@@ -353,8 +353,8 @@ func (st *state) loadEnvelopes(tasks []*storedTask, nodes []*storedNode) map[mem
 }
 
 // loadEnvelope restores a notice. It returns nil if the records of the tasks show that nothing in
-// it is owed. handed is true if the notice was handed out; an end whose notice could not be
-// delivered then also counts as owed.
+// it is owed. handed says whether the notice was handed out. If it was, an end whose notice could
+// not be delivered also counts as owed.
 func (st *state) loadEnvelope(n *node, e *envelopeRecord, handed bool, tasks map[string]*storedTask, packed map[member]bool) *envelope {
 	if e.Notice.ID == "" || e.Notice.Text == "" {
 		return nil

@@ -185,7 +185,7 @@ func (st *state) loadAsks(n *node, now int64) {
 				}
 			}
 		}
-		if len(env.asks) > 0 { // the clients may soon report that the questions are over
+		if len(env.asks) > 0 { // wait, because the clients may soon report that the questions are over
 			env.next = max(env.next, now+st.noticeWindow())
 		}
 	}

@@ -107,8 +107,8 @@ type hint struct {
 	finger   uint64 // fingerprint of the turn when the event came
 }
 
-// maxOld is the number of messages of earlier turns whose ids are kept. If there are more when a
-// turn begins, only the ids of the previous turn are kept.
+// maxOld is the maximum number of message ids kept from earlier turns. If there are more when a turn
+// begins, only the ids of the previous turn are kept.
 const maxOld = 1000
 
 // pastMessages holds hashes of the ids of a session's last messages. An abort or a slow server may
@@ -174,7 +174,7 @@ func (s *sight) uncount() {
 	s.repeats.reset()
 }
 
-// longAgo is before every time of the manager. Adding a time to it does not overflow.
+// longAgo is earlier than any time that the manager uses. Adding a time to it does not overflow.
 const longAgo = math.MinInt64 / 2
 
 // isOld records that a message belongs to an earlier turn.

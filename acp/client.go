@@ -132,7 +132,7 @@ func (c *Client) ready(ctx context.Context, instance string) (*process, error) {
 	}
 }
 
-// run starts the program. The start continues if its caller stops waiting, because the
+// run starts the program. The start continues even if its caller stops waiting, because the
 // next caller needs the program too.
 func (c *Client) run(st *start, instance string) {
 	ctx, cancel := context.WithTimeoutCause(c.ctx, c.cfg.StartTimeout, errSlowStart)

@@ -38,7 +38,7 @@
 // is loaded in the same way.
 //
 // To stop a turn, the client cancels it, and repeats the cancellation until the turn ends. If the
-// agent has not stopped the turn after Config.CancelGrace, the client terminates the whole process,
+// agent has not stopped the turn within Config.CancelGrace, the client terminates the whole process,
 // but only after the other turns in that process have ended. Meanwhile, new turns run in a new
 // process. This has two effects: RunTurn returns only when everything that the turn started has
 // stopped, and a task that cannot be stopped does not interrupt other tasks.

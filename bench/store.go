@@ -244,7 +244,7 @@ func (p pair) perSecond() string {
 }
 
 // storeThroughput measures a manager's time per task. The references, which are bare SQLite and
-// the store without the manager, write the batches of the same round.
+// the store without the manager, write the batches that the manager wrote in the same round.
 func storeThroughput(rounds, inFlight, tasks int) (raw, alone pair, err error) {
 	err = inFolder(func(dir string) error {
 		m, err := newStoreManager(filepath.Join(dir, "subject"), inFlight, 0)

@@ -76,7 +76,7 @@ type Harness struct {
 	Silent func() string
 
 	// Cut returns a prompt whose answer is cut off at the model's output limit or at a
-	// limit of steps. Some runtimes report such a cut as a warning. Optional.
+	// step limit. Some runtimes report the truncation as a warning. Optional.
 	Cut func() string
 
 	// Late returns a prompt after which part of the answer arrives late: after the runtime has

@@ -25,8 +25,8 @@ type Restart struct {
 	// Next simulates the death of the old client's process, and returns a client of the next
 	// process. It puts everything that the old client has started into the state in which that
 	// death would leave it. It should use t.Cleanup to register functions that free the new
-	// client's resources. If the death cannot happen to such a client, Next must return nil; the
-	// check then does not apply. Required: without Next, all restart checks are skipped.
+	// client's resources. If this kind of death cannot happen to the client, Next must return nil;
+	// the check then does not apply. Without Next, all restart checks are skipped.
 	Next func(t TB, old bgagent.SessionClient, death Death) bgagent.SessionClient
 
 	// Release terminates the programs that are still running after DeathBusy. Optional: without

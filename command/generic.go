@@ -137,7 +137,7 @@ var spaces = strings.NewReplacer("_", " ", "-", " ")
 // [*bgagent.ProviderError]. The line must have a "kind", which is the name of a
 // [bgagent.ProviderErrorKind], or a "status", which is the HTTP status. The other fields are optional:
 //
-//	"retry_at":"2026-11-29T10:00:00Z"  time from which the provider accepts requests again, as it has stated
+//	"retry_at":"2026-11-29T10:00:00Z"  time at which, according to the provider, it accepts requests again
 //	"tries":3                          number of requests so far
 //	"scope":"provider"                 the failure concerns all models of the provider; otherwise, it concerns only this one
 //	"next":"continue"                  the session has the prompt, and the next turn continues it

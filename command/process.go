@@ -79,8 +79,8 @@ func startError(err error) error {
 	return err
 }
 
-// firstLine returns the first line of a script if the program that the line names does not exist;
-// otherwise it returns "". The argument is the start error.
+// firstLine returns a script's shebang line if the interpreter named there does not exist;
+// otherwise "". err is the error from starting the script.
 func firstLine(err error) string {
 	var path *fs.PathError
 	if !errors.As(err, &path) {

@@ -24,12 +24,13 @@ var errNoTurn = errors.New("the session is not in a turn")
 
 // Steer implements [bgagent.Steerer]. The message becomes a message of the session. The server's
 // loop for the running turn reads it before its next request to the model: after the tool calls of
-// the current request, or after its text, which is not cut. The turn then ends with the answer to
-// the message. Steer returns nil once the next request has begun. If the turn ends first, Steer
-// removes the message and returns an error, and no turn starts. If ctx ends first, the error
-// matches [bgagent.ErrUncertain], because the server does not remove messages from a running turn,
-// so the turn can still read the message. If it does not, the client removes the message before it
-// starts the next turn. Messages cannot join a turn that began before this client was created.
+// the current request, or after the text of the current request, which is not cut short. The turn
+// then ends with the answer to the message. Steer returns nil once the next request has begun. If
+// the turn ends first, Steer removes the message and returns an error, and no turn starts. If ctx
+// ends first, the error matches [bgagent.ErrUncertain], because the server does not remove messages
+// from a running turn, so the turn can still read the message. If it does not, the client removes
+// the message before it starts the next turn. Messages cannot join a turn that began before this
+// client was created.
 func (c *Client) Steer(ctx context.Context, id string, msg bgagent.TurnMessage) error {
 	if !isSession(id) {
 		return c.noSession()

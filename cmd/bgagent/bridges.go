@@ -74,8 +74,8 @@ type openScopes struct {
 	open    map[string]int  // numbers of bridges by their scopes
 }
 
-// enter counts a bridge and calls guard with the protocol server of the scope, unless it was called before. The
-// protocol server stays the same until leave is called.
+// enter counts a bridge. It also calls guard with the scope's protocol server, unless guard has already been
+// called for it. The protocol server stays the same until leave is called.
 func (o *openScopes) enter(scope string, guard func(*mcp.Server)) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()

@@ -55,8 +55,8 @@ type place struct {
 	env     []string
 }
 
-// With the race detector, the test is skipped, because the program itself is built without the race
-// detector.
+// newPlace skips the calling test under the race detector, because the program itself is built without
+// the race detector.
 func newPlace(t *testing.T) *place {
 	if race.Enabled {
 		t.Skip("the program is built without the race detector")

@@ -250,8 +250,8 @@ func (f stateFlags) bridgeID() (string, error) {
 	return bridge.ID(base)
 }
 
-// firstLine returns the first line that is not empty, including its line end. At the end of the
-// input, the line is empty.
+// firstLine returns the first line that is not blank, including its line end, if any. If no such
+// line is left, the result is blank.
 func firstLine(in *bufio.Reader) (line []byte, err error) {
 	for {
 		part, err := in.ReadSlice('\n')

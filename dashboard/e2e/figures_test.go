@@ -36,7 +36,8 @@ func TestASilentTaskIsMarked(t *testing.T) {
 	heard := func(title string) string { return rowWith(title) + `.querySelector('.c-heard').textContent` }
 	p.until(rowWith("queued"))
 	p.until(heard("it wait") + `.startsWith('silent ') && ` + rowWith("it wait") + `.dataset.silent`)
-	p.until(heard("it asks") + `.match(/^([3-9]s|\d\ds|\d+m.*) ago$/)`) // the task waits for somebody else
+	// The task "it asks" waits for an answer, so it is not marked as silent.
+	p.until(heard("it asks") + `.match(/^([3-9]s|\d\ds|\d+m.*) ago$/)`)
 	p.until(heard("it talks") + ` === '0s ago'`)
 	require.Empty(t, eval[string](p, heard("queued")))
 	p.until(`document.querySelectorAll('#rows [data-silent]').length === 1`)

@@ -141,7 +141,7 @@ func claudeEnv(w *World) map[string]string {
 }
 
 // writeClaude writes a configuration for Claude Code. It contains the answers to the questions
-// that Claude Code asks at its first start in a terminal.
+// that Claude Code asks the first time it is started in a terminal.
 func (w *World) writeClaude() error {
 	return w.writeJSON("claude/.claude.json", map[string]any{
 		"hasCompletedOnboarding": true,

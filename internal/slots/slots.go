@@ -51,8 +51,8 @@
 // number of capped agents for which tasks of one root wait in one pool. It does not grow with
 // the number of pools or agents. Lanes at the gate of a pool need no update, because they are
 // sorted by root first and then by order. Again, no structure does much better if k is large:
-// "is there a pool with waiters of the agent in which the root was not served since then?" is
-// another bit of a product of a matrix and a vector, and a grant answers it.
+// "is there a pool where tasks of the agent are waiting and the root has not been served since
+// a given time?" is another bit of a product of a matrix and a vector, and a grant answers it.
 //
 // A second heap sorts the lines of a pool by root and then by order. Its first line is the
 // head of the pool. If a waiter behind the head is granted a slot of the pool, the head is

@@ -19,7 +19,7 @@ import (
 
 // Limits for how long a client waits for an answer.
 const (
-	helloTime = 10 * time.Second // for the answer to the challenge, which needs only the token
+	helloTime = 10 * time.Second // for the answer to the challenge; the server only computes it from the token
 	lookTime  = 30 * time.Second // for the answer to a request that only reads
 )
 

@@ -77,8 +77,8 @@ func (s *Server) Close() error {
 const helloName = "hello"
 
 // guard passes on only requests that have the token and cannot come from a web page. A browser adds
-// the header Origin to requests from web pages. If a page used its own domain name that points to
-// loopback, the Host header would contain this name. A challenge needs no token.
+// an Origin header to POST requests from web pages. If a page uses a domain of its own that resolves
+// to loopback (DNS rebinding), the Host header contains that domain. A challenge needs no token.
 func (s *Server) guard(h http.Handler) http.Handler {
 	want := sha256.Sum256([]byte(s.file.Token))
 	hello := http.NewServeMux()

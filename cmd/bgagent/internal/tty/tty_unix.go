@@ -22,7 +22,7 @@ type Terminal struct {
 	file  *os.File
 	keys  int            // descriptor for reading typed keys, because file might be open only for writing
 	stops chan os.Signal // Ctrl-Z was typed
-	goes  chan os.Signal // the program was continued after a stop
+	goes  chan os.Signal // SIGCONT: the program was resumed
 	ended chan struct{}
 
 	mu       sync.Mutex

@@ -60,7 +60,7 @@ func (g graph) cycles() [][]string {
 
 type search struct {
 	g          graph
-	index, low map[string]int // the numbers of Tarjan's algorithm, from 1
+	index, low map[string]int // index and lowlink in Tarjan's algorithm, starting at 1
 	on         map[string]bool
 	stack      []string
 	found      [][]string
