@@ -379,6 +379,7 @@ func TestAContextThatIsRestoredSlowlyAndFailsLeavesNoSlot(t *testing.T) {
 			require.NoError(t, m.Quiet(t.Context(), task.ID))
 		}
 		require.Len(t, w.restored, 3, "what the turns have left is ended")
+		sourceAnswers()
 		for _, pool := range m.Concurrency().Pools() {
 			require.Zero(t, pool.InUse, pool.Name)
 		}
