@@ -151,6 +151,7 @@ func TestATaskThatCrashesTheProcessAgainAndAgainEndsAtLast(t *testing.T) {
 		w.takes(time.Hour)
 		m := w.begin()
 		id := launch(t, m, "a").ID
+		sourceAnswers()
 		crashes := 0
 		for ; get(t, m, id).Status == bgagent.Running; crashes++ {
 			require.Less(t, crashes, 20)
