@@ -31,13 +31,12 @@ type process struct {
 	done         bool      // the registration is complete
 	leaving      bool      // the process is exiting, and is forgotten once it holds nothing
 	unsure       time.Time // when Tick first saw a grant that the process has not confirmed; zero if there is none
-	listens      bool      // its requests are being put back in line, with Fair
 	quiet        bool      // the process does not confirm its grants, so its requests are out of line until it sends a message
 	claims       map[uint64]*claim
 
 	// served holds when each root got its last slot through this process. A pool's line forgets this
 	// for a root that has nothing in line, so a process that was out of line would get its old places
-	// back.
+	// back. It lacks only roots of which the process has no claim.
 	served map[string]time.Time
 }
 
@@ -56,10 +55,21 @@ type claim struct {
 func (c *claim) SlotGranted() {
 	c.granted = true
 	c.a.tell[c.p] = struct{}{}
-	if c.p.served == nil {
-		c.p.served = map[string]time.Time{}
+	c.p.noteServed(c.op.Root, c.a.now)
+}
+
+// noteServed notes that the root got a slot. It forgets the roots without claims once they are many.
+func (p *process) noteServed(root string, now time.Time) {
+	if p.served == nil || len(p.served) > 2*len(p.claims)+16 {
+		kept := map[string]time.Time{}
+		for _, c := range p.claims {
+			if at, known := p.served[c.op.Root]; known {
+				kept[c.op.Root] = at
+			}
+		}
+		p.served = kept
 	}
-	c.p.served[c.op.Root] = c.a.now
+	p.served[root] = now
 }
 
 // SlotLost implements [bgagent.SlotHolder].
@@ -244,11 +254,7 @@ func (a *Allocator) request(c *claim, running bool) {
 }
 
 func (c *claim) wants() bgagent.SlotRequest {
-	r := bgagent.SlotRequest{Model: c.op.Model, Agent: c.op.Agent, Root: c.op.Root, Head: c.op.Head, Queued: c.op.Queued}
-	if at := c.p.served[c.op.Root]; c.p.listens && at.After(r.Queued) { // with Fair, the root comes after the roots that have been waiting since then
-		r.Queued = at
-	}
-	return r
+	return bgagent.SlotRequest{Model: c.op.Model, Agent: c.op.Agent, Root: c.op.Root, Head: c.op.Head, Queued: c.op.Queued}
 }
 
 func (a *Allocator) release(c *claim) {
@@ -332,13 +338,20 @@ func (a *Allocator) Unreachable(name string) {
 	}
 }
 
-// listen puts the requests of a process that was quiet back into their places in line.
+// listen puts the requests of a process that was quiet back into their places in line. With Fair, a
+// root comes after the roots that have been waiting since it got its last slot.
 func (a *Allocator) listen(p *process) {
-	if p.quiet {
-		p.quiet, p.listens = false, a.slots.Limits().Fair
-		a.requestAll(p.outOfLine())
-		p.listens = false
+	if !p.quiet {
+		return
 	}
+	p.quiet = false
+	back := p.outOfLine()
+	if a.slots.Limits().Fair {
+		for _, c := range back {
+			c.op.Queued = later(c.op.Queued, p.served[c.op.Root])
+		}
+	}
+	a.requestAll(back)
 }
 
 // requestAll puts all requests in line before the first one gets a slot. Otherwise, with
