@@ -134,7 +134,7 @@ func (m *BackgroundManager) wait(ctx context.Context, by Caller, mode WaitMode, 
 		}
 		again := time.Duration(-1)
 		switch {
-		case by.Session != "" && m.cfg.Slots != nil: // the source may not grant the slot soon
+		case x.soon: // whether the source grants the slot soon is looked at again
 			again = sourceWithin
 		case x.brief:
 			again = pauseCheck
@@ -155,6 +155,7 @@ type waiting struct {
 	answers bool    // earlier questions also end the wait if a model may answer them
 	now     int64   // time of the current check
 	ended   int     // number of tasks at the beginning of the list that are known to have ended
+	soon    bool    // the caller is a task, and waits for a slot that the source might grant soon
 }
 
 func (x *waiting) begin(st *state, ids []string) error {
@@ -187,6 +188,7 @@ func (x *waiting) done(st *state) (bool, error) {
 		return true, err
 	}
 	isTask := st.isTask(x.by)
+	x.soon = false
 	if x.mode == WaitAll && !isTask && !x.brief {
 		return false, nil
 	}
@@ -203,7 +205,9 @@ func (x *waiting) done(st *state) (bool, error) {
 			paused++
 		}
 		asks = asks || x.brief && st.asksBelow(x.tasks[i], x.asked, x.answers)
-		if x.tasks[i].inTurn() || st.mayHaveSlotSoon(x.tasks[i], x.now) || !x.tasks[i].live() { // in the last case, the task has ended and needs no slot while its end is being written
+		soon := st.mayHaveSlotSoon(x.tasks[i], x.now)
+		x.soon = x.soon || soon && isTask
+		if x.tasks[i].inTurn() || soon || !x.tasks[i].live() { // in the last case, the task has ended and needs no slot while its end is being written
 			turns++
 		}
 	}
@@ -321,12 +325,8 @@ func (m *BackgroundManager) foreground(ctx context.Context, by Caller, s Task, o
 		return s, fmt.Errorf("bgagent: run: task %s: %w", s.ID, ErrExpired)
 	}
 	defer m.leave(&w, t)
-	again := pauseCheck
-	if m.cfg.Slots != nil {
-		again = sourceWithin
-	}
 	for {
-		done := false
+		done, again := false, pauseCheck
 		left := callGoesOn
 		err := ctx.Err() // called outside the lock, because the context may be the host's own implementation
 		switch {
@@ -339,6 +339,8 @@ func (m *BackgroundManager) foreground(ctx context.Context, by Caller, s Task, o
 		m.update(func(st *state, now int64) {
 			if s, done, why = st.foreground(left, by, t, &w, out, now); done {
 				err = st.notStored(err, t)
+			} else if st.mayHaveSlotSoon(t, now) {
+				again = sourceWithin
 			}
 		})
 		switch {
