@@ -196,17 +196,15 @@ func (st *state) storedResult(t *task) string {
 }
 
 // expire drops the record of an ended task and leaves a tombstone.
-func (st *state) expire(t *task) {
-	// If the record was loaded again, its run is gone, but it is still unknown what its session did.
-	stuck := t.run != nil || t.sess != nil && t.sess.stuck
-	st.drop(t, true, stuck)
-}
+func (st *state) expire(t *task) { st.drop(t, true) }
 
 // drop drops the record of an ended task. If tomb is true, a tombstone remains; otherwise the id and the
 // session become unknown.
-func (st *state) drop(t *task, tomb, stuck bool) {
+func (st *state) drop(t *task, tomb bool) {
 	st.emit(EventExpired, t)
 	st.logTask(logExpired, t)
+	// If the record was loaded again, its run is gone, but it is still unknown what its session did.
+	stuck := t.run != nil || t.sess != nil && t.sess.stuck
 	if a := t.run; a != nil { // the attempt could not be stopped; its session is no longer polled
 		st.unquiet--
 		st.unfollow(a)

@@ -20,7 +20,7 @@ func (st *state) forgetTask(t *task, force bool, now int64) (gone *mark, err err
 	t.up.unpackTask(t) // ends of earlier attempts might not be reported yet
 	t.up.forgetDebts(t, NoticeGivenUp)
 	t.up.compact()
-	st.drop(t, false, false)
+	st.drop(t, false)
 	return st.deleteRecord(t), nil
 }
 
