@@ -138,8 +138,15 @@ func forgetAll(ctx context.Context, server *control.Client, ids []string) (n pru
 	return n, nil
 }
 
-// forgetOne makes a running serve delete a task.
-func forgetOne(ctx context.Context, server *control.Client, id string, force bool) error {
+// forgetOne has the running command that has the task delete it. A serve decides whether that is
+// allowed, because its store can lag behind. unreached is the error of the search for the serve.
+func forgetOne(ctx context.Context, v *view, server *control.Client, unreached error, id string, force bool) error {
+	switch {
+	case errors.Is(unreached, control.ErrNone):
+		return fmt.Errorf("task %s belongs to %v, which runs (process %d); end it before you delete the task", id, v, v.owner.PID)
+	case unreached != nil:
+		return fmt.Errorf("%v: %w", v, unreached)
+	}
 	if err := inTask(); err != nil {
 		return err
 	}
@@ -157,6 +164,17 @@ func forgetOne(ctx context.Context, server *control.Client, id string, force boo
 	return nil
 }
 
+// deleteOne deletes a task from a store that no process uses.
+func (c pruneCmd) deleteOne(v *view, t bgagent.Task) error {
+	switch {
+	case !t.Status.Terminal():
+		return fmt.Errorf("task %s has not ended; %s", t.ID, v.state())
+	case v.due[t.ID] && !c.Force:
+		return fmt.Errorf("task %s has ended, but its end has not been reported, or it must be stopped again; %v does that when it runs again; --force deletes the task anyway", t.ID, v)
+	}
+	return deleteTasks(v.Store, []string{t.ID})
+}
+
 // pruneOne deletes the task that the command line names. It returns an error if the task has not
 // ended, or if a living process other than a serve uses its store. Without --force, it also returns
 // an error if the next process needs the task.
@@ -169,22 +187,12 @@ func (c pruneCmd) pruneOne(ctx context.Context, folder statedir.Folder) error {
 	if err := v.reader.Close(); err != nil {
 		return err
 	}
-	switch {
-	case v.lives && errors.Is(unreached, control.ErrNone):
-		return fmt.Errorf("task %s belongs to %v, which runs (process %d); end it before you delete the task", t.ID, v, v.owner.PID)
-	case v.lives && unreached != nil:
-		return fmt.Errorf("%v: %w", v, unreached)
-	case v.lives: // the serve decides, because its store can lag behind
-	case !t.Status.Terminal():
-		return fmt.Errorf("task %s has not ended; %s", t.ID, v.state())
-	case v.due[t.ID] && !c.Force:
-		return fmt.Errorf("task %s has ended, but its end has not been reported, or it must be stopped again; %v does that when it runs again; --force deletes the task anyway", t.ID, v)
-	}
 	if v.lives {
-		if err := forgetOne(ctx, server, t.ID, c.Force); err != nil {
-			return err
-		}
-	} else if err := deleteTasks(v.Store, []string{t.ID}); err != nil {
+		err = forgetOne(ctx, v, server, unreached, t.ID, c.Force)
+	} else {
+		err = c.deleteOne(v, t)
+	}
+	if err != nil {
 		return err
 	}
 	fmt.Fprintf(&stdout, "deleted %s\n", t.ID)

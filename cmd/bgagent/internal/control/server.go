@@ -238,14 +238,15 @@ func (h Host) forget(ctx context.Context, in ForgetInput) (out ForgetResult, err
 	}
 	all.Wait()
 	for _, err := range errs {
-		switch {
-		case err == nil:
+		if err == nil {
 			out.Deleted++
-		case errors.Is(err, bgagent.ErrStillLive), errors.Is(err, bgagent.ErrStillNeeded), errors.Is(err, bgagent.ErrNotStopped):
-			out.Needed = append(out.Needed, strings.TrimPrefix(err.Error(), "bgagent: forget: "))
-		default:
-			out.Failed = append(out.Failed, strings.TrimPrefix(err.Error(), "bgagent: forget: "))
+			continue
 		}
+		list := &out.Failed
+		if errors.Is(err, bgagent.ErrStillLive) || errors.Is(err, bgagent.ErrStillNeeded) || errors.Is(err, bgagent.ErrNotStopped) {
+			list = &out.Needed
+		}
+		*list = append(*list, strings.TrimPrefix(err.Error(), "bgagent: forget: "))
 	}
 	return out, nil
 }
