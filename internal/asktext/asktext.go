@@ -32,8 +32,11 @@ func Reason(err error) string {
 	return err.Error()
 }
 
-// AllowOnce is the option that allows only what was asked for.
-const AllowOnce = "allow once"
+// AllowOnce is the option that allows only what was asked for, and Deny is the option that denies it.
+const (
+	AllowOnce = "allow once"
+	Deny      = "deny"
+)
 
 // Advice is text for the agent that follows a refusal.
 const Advice = " Go on without it, or say in your answer what you would have needed."

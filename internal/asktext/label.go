@@ -8,9 +8,6 @@ import (
 	"github.com/bgagent/bgagent/internal/mdtext"
 )
 
-// Deny is the option that denies what was asked for.
-const Deny = "deny"
-
 // Line returns a text as one line in which every character can be seen. It replaces each run of white
 // space with one space. Programs that display the line, or print a command that contains it, do not change it.
 func Line(s string) string { return strings.Join(strings.Fields(Shown(s)), " ") }

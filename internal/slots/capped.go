@@ -137,10 +137,7 @@ func (c *capped) canStart(l *lane) bool { return !c.total.isFull() && l.shut() =
 
 // take grants w a slot or puts w into its line.
 func (c *capped) take(w *Waiter, k *key, head bool, ticket uint64) (granted bool) {
-	order := ticket
-	if !head {
-		order |= notHead
-	}
+	order := orderOf(head, ticket)
 	if c.tryTake(w, k, order) {
 		return true
 	}

@@ -65,9 +65,7 @@ func (m *Manager) TakeAll(all []Join) (granted []*Waiter) {
 			queue(w, k, j.Head, j.Ticket)
 			continue
 		}
-		if w.key, w.order = k, j.Ticket; !j.Head {
-			w.order |= notHead
-		}
+		w.key, w.order = k, orderOf(j.Head, j.Ticket)
 		m.capped.insert(w)
 	}
 	granted = m.regrant(nil)
@@ -92,11 +90,16 @@ func grant(w *Waiter, k *key) {
 func queue(w *Waiter, k *key, head bool, ticket uint64) {
 	k.waiting++
 	k.pool.waiting++
-	w.key, w.order = k, ticket
-	if !head {
-		w.order |= notHead
-	}
+	w.key, w.order = k, orderOf(head, ticket)
 	k.pool.insert(w)
+}
+
+// orderOf returns the place in line of a waiter with the ticket.
+func orderOf(head bool, ticket uint64) uint64 {
+	if head {
+		return ticket
+	}
+	return ticket | notHead
 }
 
 // Leave gives up the slot of w or its place in line. The slots that become free pass to other
