@@ -241,22 +241,12 @@ func TestAnAnswerReachesTheOptionThatWasShown(t *testing.T) {
 	for i, id := range []string{"a", "b", "c", "d"} {
 		asking(t, Config{}, func(t *testing.T, c *Client, m *bgagent.BackgroundManager) {
 			task := launchIn(t, m, "wait")
-			c.mu.Lock()
-			p := c.sessions[task.Session].proc
-			c.mu.Unlock()
 			params := fmt.Sprintf(`{"sessionId":%q,"toolCall":{"toolCallId":"call","rawInput":{"command":"ls"}},"options":[{"kind":"allow_once","name":"Deny","optionId":"a"},
 				{"kind":"allow_once","name":"Deny","optionId":"b"},{"kind":"reject_once","name":%q,"optionId":"c"},{"kind":"reject_once","name":%[2]q,"optionId":"d"}]}`, task.Session, long)
-			answers := make(chan sdk.RequestPermissionResponse, 1)
-			go func() {
-				got, _ := p.request(t.Context(), sdk.ClientMethodSessionRequestPermission, []byte(params))
-				answers <- got.(sdk.RequestPermissionResponse)
-			}()
-			time.Sleep(time.Second)
-			task, err := m.Get(task.ID)
-			require.NoError(t, err)
+			task, answers := asksFor(t, c, m, task, params)
 			require.Len(t, task.Questions, 1)
 			q := task.Questions[0]
-			_, err = m.Answer(t.Context(), bgagent.Caller{}, task.ID, bgagent.AnswerInput{Key: q.Key, Option: q.Options[i]})
+			_, err := m.Answer(t.Context(), bgagent.Caller{}, task.ID, bgagent.AnswerInput{Key: q.Key, Option: q.Options[i]})
 			require.NoError(t, err)
 			got := <-answers
 			require.NotNil(t, got.Outcome.Selected)
@@ -310,18 +300,8 @@ func TestAQuestionWithoutASubjectIsNotAsked(t *testing.T) {
 	} {
 		asking(t, Config{}, func(t *testing.T, c *Client, m *bgagent.BackgroundManager) {
 			task := launchIn(t, m, "wait")
-			c.mu.Lock()
-			p := c.sessions[task.Session].proc
-			c.mu.Unlock()
 			params := fmt.Sprintf(`{"sessionId":%q,"toolCall":{%s},"options":[{"kind":"allow_once","name":"Yes","optionId":"y"},{"kind":"reject_once","name":"No","optionId":"n"}]}`, task.Session, call)
-			answers := make(chan sdk.RequestPermissionResponse, 1)
-			go func() {
-				got, _ := p.request(t.Context(), sdk.ClientMethodSessionRequestPermission, []byte(params))
-				answers <- got.(sdk.RequestPermissionResponse)
-			}()
-			time.Sleep(time.Second)
-			task, err := m.Get(task.ID)
-			require.NoError(t, err)
+			task, answers := asksFor(t, c, m, task, params)
 			if subject != "" {
 				require.Len(t, task.Questions, 1, call)
 				require.Equal(t, subject, task.Questions[0].Subject)
@@ -438,4 +418,22 @@ func TestTheDescriptionsOfCallsAreBounded(t *testing.T) {
 		require.Zero(t, s.turn.described)
 		require.Nil(t, last(0).content)
 	})
+}
+
+// asksFor makes the agent of the task's session ask for a permission, and returns the task after that. The channel
+// gets what the client answers.
+func asksFor(t *testing.T, c *Client, m *bgagent.BackgroundManager, task bgagent.Task, params string) (bgagent.Task, <-chan sdk.RequestPermissionResponse) {
+	t.Helper()
+	c.mu.Lock()
+	p := c.sessions[task.Session].proc
+	c.mu.Unlock()
+	answers := make(chan sdk.RequestPermissionResponse, 1)
+	go func() {
+		got, _ := p.request(t.Context(), sdk.ClientMethodSessionRequestPermission, []byte(params))
+		answers <- got.(sdk.RequestPermissionResponse)
+	}()
+	time.Sleep(time.Second)
+	task, err := m.Get(task.ID)
+	require.NoError(t, err)
+	return task, answers
 }

@@ -3,10 +3,8 @@
 package main
 
 import (
-	"bufio"
 	"bytes"
 	"encoding/json"
-	"io"
 	"path/filepath"
 	"regexp"
 	"testing"
@@ -36,22 +34,11 @@ func TestACallerOfMCPAnswersAQuestion(t *testing.T) {
 		p := newPlace(t)
 		p.write("claude.sh", askingClaude)
 		p.write(".bgagent.jsonc", `{"background_task": {`+keys+`}, "agents": {"c": {"kind": "command", "preset": "claude", "command": ["`+filepath.Join(p.project, "claude.sh")+`"]}}}`)
-		cmd := p.command("mcp")
-		var problems bytes.Buffer
-		cmd.Stderr = &problems
-		in, err := cmd.StdinPipe()
-		require.NoError(t, err)
-		out, err := cmd.StdoutPipe()
-		require.NoError(t, err)
-		require.NoError(t, cmd.Start())
-		t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
-		lines := bufio.NewReader(out)
+		r := p.rawMCP()
 		says := func(line string) string {
 			t.Helper()
-			_, err := io.WriteString(in, line+"\n")
-			require.NoError(t, err)
-			got, err := lines.ReadBytes('\n')
-			require.NoError(t, err, "%s", &problems)
+			r.say(line)
+			got := r.next()
 			var a answer
 			require.NoError(t, json.Unmarshal(got, &a))
 			require.Nil(t, a.Error, "%s", got)
@@ -62,8 +49,7 @@ func TestACallerOfMCPAnswersAQuestion(t *testing.T) {
 			return says(`{"jsonrpc":"2.0","id":3,"method":"tools/call","params":{"name":"` + name + `","arguments":` + arguments + `}}`)
 		}
 		says(`{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-06-18","capabilities":{},"clientInfo":{"name":"c","version":"1"}}}`)
-		_, err = io.WriteString(in, `{"jsonrpc":"2.0","method":"notifications/initialized"}`+"\n")
-		require.NoError(t, err)
+		r.say(`{"jsonrpc":"2.0","method":"notifications/initialized"}`)
 		list := says(`{"jsonrpc":"2.0","id":2,"method":"tools/list"}`)
 		if !answers {
 			require.NotContains(t, list, `"background_message"`)
@@ -78,8 +64,7 @@ func TestACallerOfMCPAnswersAQuestion(t *testing.T) {
 		require.Len(t, found, 3, asks)
 		require.Contains(t, tool("background_message", `{"task_id":"`+found[1]+`","question":"`+found[2]+`","answer":"right"}`), "Question answered.")
 		require.Contains(t, tool("background_output", `{"block":true,"task_id":"`+found[1]+`"}`), "it was right")
-		require.NoError(t, in.Close())
-		require.NoError(t, cmd.Wait(), "%s", &problems)
+		r.end()
 	}
 }
 

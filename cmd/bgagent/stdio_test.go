@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"io"
+	"os/exec"
 	"strings"
 	"testing"
 
@@ -25,24 +26,14 @@ type answer struct {
 func TestMCPContinuesAfterALineThatIsNotAMessage(t *testing.T) {
 	p := newPlace(t)
 	p.write(".bgagent.jsonc", `{"agents": {"wait": {"kind": "inproc"}}}`)
-	cmd := p.command("mcp")
-	var problems bytes.Buffer
-	cmd.Stderr = &problems
-	in, err := cmd.StdinPipe()
-	require.NoError(t, err)
-	out, err := cmd.StdoutPipe()
-	require.NoError(t, err)
-	require.NoError(t, cmd.Start())
-	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
-	lines := bufio.NewReader(out)
+	r := p.rawMCP()
+	say := r.say
 	next := func() (a answer) {
 		t.Helper()
-		line, err := lines.ReadBytes('\n')
-		require.NoError(t, err, "%s", &problems)
+		line := r.next()
 		require.NoError(t, json.Unmarshal(line, &a), "%s", line)
 		return a
 	}
-	say := func(line string) { _, err := io.WriteString(in, line+"\n"); require.NoError(t, err) }
 
 	say("\ufeff" + `{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-06-18","capabilities":{},"clientInfo":{"name":"c","version":"1"}}}`)
 	require.Equal(t, 1, *next().ID)
@@ -76,9 +67,8 @@ func TestMCPContinuesAfterALineThatIsNotAMessage(t *testing.T) {
 	a := next()
 	require.Equal(t, 5, *a.ID)
 	require.Contains(t, string(a.Result), "completed", "the line did not end the task")
-	require.NoError(t, in.Close())
-	require.NoError(t, cmd.Wait(), "%s", &problems)
-	require.Contains(t, problems.String(), `bgagent: standard input: refused a line: it is not JSON: "garbage"; MCP has one JSON-RPC message per line`)
+	r.end()
+	require.Contains(t, r.problems.String(), `bgagent: standard input: refused a line: it is not JSON: "garbage"; MCP has one JSON-RPC message per line`)
 }
 
 func TestATooLongLineIsRefusedAndNotKept(t *testing.T) {
@@ -100,4 +90,49 @@ func (endless) Read(p []byte) (int, error) {
 		p[i] = 'a'
 	}
 	return len(p), nil
+}
+
+// rawMCP is a "bgagent mcp" whose lines a test writes and reads itself.
+type rawMCP struct {
+	t        *testing.T
+	cmd      *exec.Cmd
+	in       io.WriteCloser
+	lines    *bufio.Reader
+	problems bytes.Buffer // what it writes to standard error
+}
+
+func (p *place) rawMCP() *rawMCP {
+	p.t.Helper()
+	r := &rawMCP{t: p.t, cmd: p.command("mcp")}
+	r.cmd.Stderr = &r.problems
+	var err error
+	r.in, err = r.cmd.StdinPipe()
+	require.NoError(p.t, err)
+	out, err := r.cmd.StdoutPipe()
+	require.NoError(p.t, err)
+	require.NoError(p.t, r.cmd.Start())
+	p.t.Cleanup(func() { _ = r.cmd.Process.Kill(); _ = r.cmd.Wait() })
+	r.lines = bufio.NewReader(out)
+	return r
+}
+
+func (r *rawMCP) say(line string) {
+	r.t.Helper()
+	_, err := io.WriteString(r.in, line+"\n")
+	require.NoError(r.t, err)
+}
+
+// next returns the next line.
+func (r *rawMCP) next() []byte {
+	r.t.Helper()
+	line, err := r.lines.ReadBytes('\n')
+	require.NoError(r.t, err, "%s", &r.problems)
+	return line
+}
+
+// end ends the input. The program must then exit without an error.
+func (r *rawMCP) end() {
+	r.t.Helper()
+	require.NoError(r.t, r.in.Close())
+	require.NoError(r.t, r.cmd.Wait(), "%s", &r.problems)
 }
