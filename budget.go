@@ -278,7 +278,7 @@ func (e *BudgetError) Error() string {
 	return s
 }
 
-// budgetTime is the format in which texts name the end of a period.
+// budgetTime is the format that texts use for the end of a period.
 const budgetTime = "2006-01-02 15:04 MST"
 
 // CostReporter is implemented by clients that can tell whether an agent's costs are known. If

@@ -60,7 +60,7 @@ const (
 	noticePushes        = 3                              // number of processes that push the same notice
 	noticeGiveUp        = 24 * time.Hour                 // how long after a notice is due its delivery is abandoned
 	noticeBackoffMax    = 1 * time.Hour                  // longest pause between two attempts to deliver a notice
-	staleGrace          = 30 * time.Second               // period at the beginning of a turn in which the turn cannot be stale
+	staleGrace          = 30 * time.Second               // period at the beginning of a turn while the turn cannot be stale
 	sessionGonePolls    = 3                              // number of answered polls in a row that must report a session as gone
 	streamBeatMax       = 30 * time.Second               // how long a stream without an event still counts as complete
 	tombstonesGo        = 250                            // number of tombstones that are dropped together

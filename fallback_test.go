@@ -14,7 +14,7 @@ import (
 // The models that the tests use. Tasks are launched on modelA.
 const modelA, modelB, modelC = "one/a", "two/b", "two/c"
 
-// fallbacks returns a configuration in which tasks run on modelA and have fallbacks.
+// fallbacks returns a configuration whose tasks run on modelA and have fallbacks.
 func fallbacks(models ...string) bgagent.Config {
 	cfg := limit(1)
 	cfg.Model = func(_, asked string) (string, error) {

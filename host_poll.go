@@ -95,7 +95,7 @@ func (m *BackgroundManager) sweep(cl *client) {
 }
 
 // statuses asks the client for the statuses of sessions. If the client does not support the call,
-// every status is SessionUntold. After any other error, it returns a nil map, in which every status
+// every status is SessionUntold. After any other error, it returns a nil map, where every status
 // is SessionUnknown.
 func (m *BackgroundManager) statuses(cl *client, ids []string) (map[string]SessionStatus, error) {
 	answer, err := within(m.base, m, goPoll, "Statuses", m.cfg.StatusTimeout, func(ctx context.Context) (map[string]SessionStatus, error) {

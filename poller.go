@@ -294,7 +294,7 @@ func judgeTodos(c counters, o observation, cause Cause, th thresholds, now int64
 	return c, verdict{end: true, cause: cause, todos: todos}
 }
 
-// judgeStale ends a turn in which nothing has changed for too long. Time without a complete
+// judgeStale ends a turn without any change for too long. Time without a complete
 // observation does not count, because changes during that time may have been missed. Neither does
 // the time before a retry that the session has announced.
 func judgeStale(c counters, o observation, th thresholds, now int64) verdict {

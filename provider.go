@@ -108,7 +108,7 @@ type FallbackReporter interface {
 	Fallback(agent string) FallbackWay
 }
 
-// FallbackWay is the way in which an agent continues with another model.
+// FallbackWay is the way that an agent continues with another model.
 type FallbackWay uint8
 
 // The ways of a [FallbackReporter].

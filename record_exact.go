@@ -69,7 +69,7 @@ func unescape(s string) string {
 	return b.String()
 }
 
-// mapStrings returns a copy of the value in which f has replaced all strings. Apart from byte
+// mapStrings returns a copy of the value, with all strings replaced by f. Apart from byte
 // slices, the copy does not share slices, maps or pointers with the value.
 func mapStrings(v reflect.Value, f func(string) string) reflect.Value {
 	to := reflect.New(v.Type()).Elem()

@@ -6,7 +6,7 @@ import "slices"
 type questionRecord struct {
 	Question Question `json:"question"`          // without the subject
 	Subject  string   `json:"subject,omitempty"` // name of the text, while the question is open
-	Turn     int32    `json:"turn"`              // number of the turn in which the question was asked
+	Turn     int32    `json:"turn"`              // number of the turn that asked the question
 	Passed   bool     `json:"passed,omitempty"`  // the client has received the outcome, or needs none
 	Owed     bool     `json:"owed,omitempty"`    // the parent is still to be told about the question
 }

@@ -12,7 +12,7 @@ import (
 )
 
 // poison lets a process crash whenever something is sent to deadly. It returns the manager of the
-// first process in which nothing was sent for five minutes, and the number of crashes.
+// first process that sent nothing for five minutes, and the number of crashes.
 func poison(t *testing.T, w *world, deadly <-chan struct{}) (m *bgagent.BackgroundManager, crashes int) {
 	for ; ; crashes++ {
 		require.Less(t, crashes, 40)

@@ -20,7 +20,7 @@ import (
 
 // mailbox holds the letters of a task.
 type mailbox struct {
-	letters []*letter // in the order in which they were accepted; old letters that are no longer needed are dropped
+	letters []*letter // in the order they were accepted; old letters that are no longer needed are dropped
 	last    int32     // number of the latest letter
 	waiting int       // number of letters in the state MessageAccepted
 	current *letter   // letter that is the prompt of the attempt's latest turn, or of the turn about to begin; nil if there is none

@@ -18,7 +18,7 @@ const (
 	outagePatience = 2 * time.Second
 )
 
-// outage is a period in which a client cannot reach its runtime. Attempts that are about to start
+// outage is a period when a client cannot reach its runtime. Attempts that are about to start
 // wait and keep their slots, so that the tasks behind them in line do not fail as well. At any
 // time, at most one of the waiting attempts tries to start.
 type outage struct {

@@ -266,7 +266,7 @@ func (st *state) lineUp(a *attempt) {
 }
 
 // parkRank returns the place of a parked attempt in its pool's line. Parked attempts wait at the
-// head, in the order in which their work was first queued (see [state.firstQueued]), because these
+// head, in the order their work was first queued (see [state.firstQueued]), because these
 // times are lower than every ticket. The same applies after a fallback, in the pool of the other
 // model. An attempt whose turns are refused again and again waits at the end instead, so that the
 // turns of other attempts are tried, too.

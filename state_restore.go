@@ -19,7 +19,7 @@ import (
 // continued that process's tasks.
 type recovery struct {
 	due   bool    // the tasks have been loaded but not continued yet
-	tasks []*task // live tasks and ended tasks that are being stopped, in the order in which they were queued
+	tasks []*task // live tasks and ended tasks that are being stopped, in the order they were queued
 	seen  time.Time
 	clock time.Time // the time in seen, on the clock of the records
 	clean bool      // the earlier manager was suspended

@@ -2,7 +2,7 @@ package bgagent
 
 import "time"
 
-// The code in this file handles turns in which the agent's program repeats refused requests on its
+// The code in this file handles turns whose program repeats refused requests on its
 // own and reports this. Such a turn makes its pool cool down. If the program would wait for long,
 // the turn is stopped, and the attempt is parked.
 

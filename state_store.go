@@ -87,14 +87,14 @@ type mark struct {
 	restarts  int32     // number of crashes of the process since the task last made progress
 	outlived  int32     // number of other crashes, which the task probably did not cause; see maxOutlived
 	instance  string    // id of the manager that handed over the last prompt; empty for this manager
-	turnStart int64     // start of the turn in which the process ended
+	turnStart int64     // start of the turn that the process ended in
 	since     int64     // for a start that an earlier process began, when its time to live began; otherwise 0
 	queueEnds time.Time // until beginRecovery, the end of the queue time to live
 	overrun   bool      // the attempt missed its stopping deadline in the earlier process
 	noValues  string    // why the context values could not be restored
 	said      string    // name of the text of the last turn, if the text cannot be read
 	prompts   [2]string // names of the texts of the last two turns' prompts, the last one first
-	counted   spent     // for a starter, the counted usage of the turn in which the process ended
+	counted   spent     // for a starter, the counted usage of the turn that the process ended in
 }
 
 // heldEvent is an event that waits for a batch.

@@ -33,7 +33,7 @@ func (s *storing) forget(w *waiter, batch uint64) {
 }
 
 // wakeStoring wakes the waiters for the given batch and for all earlier batches, in the order of the
-// batches. Waiters for the same batch are woken in the order in which they began to wait. Waiters for
+// batches. Waiters for the same batch are woken in the order they began to wait. Waiters for
 // later batches are not woken. Otherwise, the number of wake-ups would grow with the square of the
 // number of waiters.
 func (st *state) wakeStoring(batch uint64) {

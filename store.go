@@ -32,7 +32,7 @@ import (
 //   - At most one manager has the store open.
 //
 // A store may have its own limits on the amount of data that it keeps. To keep these limits, it may
-// delete ended tasks that are not Due, in the order in which they ended. It must not delete
+// delete ended tasks that are not Due, in the order they ended. It must not delete
 // anything else.
 type Store interface {
 	// Open opens the store for the owner and returns what the manager needs to continue. If a live

@@ -477,5 +477,5 @@ func dataIn(mem *storetest.Memory, id string) string {
 	return ""
 }
 
-// savedAs returns the form in which a record contains saved data.
+// savedAs returns the form of saved data in a record.
 func savedAs(data string) string { return base64.StdEncoding.EncodeToString([]byte(data)) }

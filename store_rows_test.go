@@ -245,7 +245,7 @@ func (s *story) play() {
 	time.Sleep(500 * time.Millisecond)
 }
 
-// tell plays the story with a store in which each write takes 20 ms. If crash is not 0, the process
+// tell plays the story with a store whose writes take 20 ms each. If crash is not 0, the process
 // dies during the write with that number, either before or after the batch is written.
 func tell(t *testing.T, crash uint64, kind storetest.FaultKind) (s *story) {
 	s = &story{t: t, mem: &storetest.Memory{}, seen: map[string]int{}, early: map[string][]string{}}

@@ -41,7 +41,7 @@ const (
 	PhaseStarting       // the session is being created, or the prompt is being handed over
 	PhaseTurn           // the agent works
 	PhaseAsking         // the agent waits for an answer to a question or for permission
-	PhaseWaiting        // the agent has ended its turn and waits for its own tasks, or for a slot in which to receive a message
+	PhaseWaiting        // the agent has ended its turn and waits for its own tasks, or for a slot to receive a message in
 	PhaseStopping       // the attempt has ended, and its session is being stopped
 	PhaseStoring        // the attempt has ended, and the end is being written to the store
 	PhaseParked         // the attempt waits without a slot, either for a provider that refused its turn or for the answer to a question; see Reason and Until
@@ -254,7 +254,7 @@ type QueuePlace struct {
 	Pool  PoolStats `json:"pool"`
 }
 
-// Outage describes a period in which the client of a running attempt cannot reach its agent
+// Outage describes a period when the client of a running attempt cannot reach its agent
 // runtime. If the outage begins before the turn, the start of the turn is delayed and the manager
 // tries again (see [ErrUnreachable]). If it begins during the turn, the client cannot report the
 // status of the session.

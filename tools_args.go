@@ -38,7 +38,7 @@ type field[A any] struct {
 	number      func(*A, int64)
 }
 
-// among returns a copy of the fields in which the named field allows only the given values. If no
+// among returns a copy of the fields; in the copy, the named field allows only the given values. If no
 // values are given, every value is allowed.
 func (f fields[A]) among(name string, values []string) fields[A] {
 	f.list = slices.Clone(f.list)
@@ -50,7 +50,7 @@ func (f fields[A]) among(name string, values []string) fields[A] {
 	return f
 }
 
-// described returns a copy of the fields in which the named field has the given description.
+// described returns a copy of the fields; in the copy, the named field has the given description.
 func (f fields[A]) described(name, description string) fields[A] {
 	f.list = slices.Clone(f.list)
 	for i := range f.list {

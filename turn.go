@@ -53,7 +53,7 @@ type sight struct {
 	foreign   bool // the turn began in an earlier process
 }
 
-// nothingSeen is the sight of every attempt in which nothing has been seen yet. The attempts share
+// nothingSeen is the sight of every attempt that has shown nothing yet. The attempts share
 // it, because most runners in a burst of short tasks never report anything. It is never written to.
 var nothingSeen sight
 

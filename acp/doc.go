@@ -163,7 +163,7 @@
 //   - gemini needs Config.Auth: "gemini-api-key".
 //   - gemini replays the conversation only after it reports the session as loaded. The client waits
 //     until the agent is silent.
-//   - gemini cannot load a session within the clock minute in which it created the session, because
+//   - gemini cannot load a session within the clock minute when it created the session, because
 //     it would overwrite its own record of the session. The client waits until that minute is over.
 //     If its context ends earlier, [Client.RestoreSession] returns [bgagent.ErrUnreachable].
 //   - When claude-agent-acp loads a session, it sends its model a request of its own: the text

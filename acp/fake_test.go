@@ -171,7 +171,7 @@ func (a *fakeAgent) LoadSession(ctx context.Context, q sdk.LoadSessionRequest) (
 	if _, err := os.Stat(filepath.Join(a.store, "in use")); err == nil { // as codex does
 		return sdk.LoadSessionResponse{}, &sdk.RequestError{Code: -32600, Message: "Invalid request", Data: map[string]any{"details": "the thread is in use by another client"}}
 	}
-	holder := filepath.Join(a.store, string(q.SessionId)+".holder") // process in which the session is open
+	holder := filepath.Join(a.store, string(q.SessionId)+".holder") // process that has the session open
 	if pid, err := os.ReadFile(holder); err == nil && a.fault == "exclusive" && string(pid) != strconv.Itoa(os.Getpid()) && syscall.Kill(number(pid), 0) == nil {
 		return sdk.LoadSessionResponse{}, &sdk.RequestError{Code: -32600, Message: "Invalid request", Data: map[string]any{"details": "the thread is in use by another client"}}
 	}

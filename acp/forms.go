@@ -62,7 +62,7 @@ func letters(s sdk.StopReason) string {
 	}, string(s))
 }
 
-// chunk returns a copy of a message update in which the content is one text block, as the protocol
+// chunk returns a copy of a message update whose content is one text block, as the protocol
 // requires. It reports false if the update is of another kind, or if its content is neither a
 // string nor a list of texts.
 func chunk(params json.RawMessage) (json.RawMessage, bool) {

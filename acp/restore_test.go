@@ -30,7 +30,7 @@ func kept(t *testing.T, fault string, prompts ...string) (h *host, last bgagent.
 	return startHost(t, o), last
 }
 
-// store returns the path of a file in the directory in which the fake agent stores its sessions.
+// store returns the path of a file in the directory where the fake agent stores its sessions.
 func (h *host) store(name string) string {
 	return filepath.Join(strings.TrimPrefix(h.o.Env[1], "FAKE_STORE="), name)
 }

@@ -48,7 +48,7 @@ type handlers struct {
 	// ends when the connection ends.
 	request func(ctx context.Context, method string, params json.RawMessage) (any, *sdk.RequestError)
 	// notify is called for each notification from the agent. Notifications and answers are handled
-	// in the order in which the agent wrote them. notify must not block, because nothing is read
+	// in the order the agent wrote them. notify must not block, because nothing is read
 	// during the call.
 	notify func(method string, params json.RawMessage)
 	// noise is called for text that is not a message. It must not block or keep the text. It can be

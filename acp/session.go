@@ -25,7 +25,7 @@ type session struct {
 	mcp    []sdk.McpServer
 
 	// Client.mu guards the fields below.
-	proc    *process // process in which the session is open; nil if the session must be loaded
+	proc    *process // process that has the session open; nil if the session must be loaded
 	lost    error    // why the session's last process ended
 	turn    *turn    // current turn; nil if no turn is running
 	loading bool     // whether the agent is replaying the conversation
@@ -132,7 +132,7 @@ func (c *Client) add(s *session, p *process) error {
 	return nil
 }
 
-// attach returns a live process in which the session is open. If the session's previous process has
+// attach returns a live process that has the session open. If the session's previous process has
 // ended, is retired or has another instance, a process of the given instance loads the session. If
 // the agent cannot load sessions, the session stays in its process.
 func (c *Client) attach(ctx context.Context, s *session, instance string) (*process, error) {
@@ -263,7 +263,7 @@ func (c *Client) load(ctx context.Context, p *process, s *session) error {
 	return nil
 }
 
-// minuteLeft returns how long it takes until the clock minute in which the session was created is
+// minuteLeft returns how long it takes until the clock minute when the session was created is
 // over. If the agent is not gemini, it returns 0. gemini empties a session that it loads within
 // that minute, because the names of its session files contain only the minute.
 func (c *Client) minuteLeft(s *session) time.Duration {

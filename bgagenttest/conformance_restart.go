@@ -23,8 +23,8 @@ import (
 // process has a different Instance. The configuration of the clients must not contain an instance.
 type Restart struct {
 	// Next simulates the death of the old client's process, and returns a client of the next
-	// process. It puts everything that the old client has started into the state in which that
-	// death would leave it. It should use t.Cleanup to register functions that free the new
+	// process. It puts everything that the old client has started into the state that
+	// death would leave it in. It should use t.Cleanup to register functions that free the new
 	// client's resources. If this kind of death cannot happen to the client, Next must return nil;
 	// the check then does not apply. Without Next, all restart checks are skipped.
 	Next func(t TB, old bgagent.SessionClient, death Death) bgagent.SessionClient
@@ -99,7 +99,7 @@ func (c *checkContext) restart(deaths ...Death) bool {
 }
 
 // restoring returns the argument with which the manager of the next process calls RestoreSession for
-// the session of the turns. The turns must be in the order in which they began.
+// the session of the turns. The turns must be in the order they began.
 func restoring(turns ...*driven) bgagent.SessionRestore {
 	var r bgagent.SessionRestore
 	for _, d := range turns {

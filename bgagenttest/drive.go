@@ -224,7 +224,7 @@ func (c *checkContext) page(session string, after bgagent.Cursor, most int) bgag
 const manyPages = 1000
 
 // conversation holds the messages that were read from a session. Each message is in the list
-// once, in its latest version. Messages are in the order in which they were first read.
+// once, in its latest version. Messages are in the order they were first read.
 type conversation struct {
 	list  []bgagent.Message
 	next  bgagent.Cursor

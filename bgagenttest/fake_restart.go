@@ -261,7 +261,7 @@ type received struct {
 	end   bgagent.TurnEnd
 }
 
-// Received returns a receipt for each prompt of each session. The receipts are in the order in which
+// Received returns a receipt for each prompt of each session. The receipts are in the order
 // the prompts first arrived. They include the prompts of sessions that no longer exist.
 func (f *Fake) Received() []Receipt {
 	f.mu.Lock()

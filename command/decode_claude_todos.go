@@ -135,7 +135,7 @@ func (l *claudeTodos) set(id number, subject, status string) bool {
 	return true
 }
 
-// todos returns the list in the form in which it is reported to the manager.
+// todos returns the list in the form that is reported to the manager.
 func (l *claudeTodos) todos() []bgagent.Todo {
 	list := make([]bgagent.Todo, len(l.list))
 	for i, t := range l.list {

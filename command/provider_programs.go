@@ -17,7 +17,7 @@ import (
 // The code in this file recognizes what the programs print about failures at the model provider.
 // The wording comes from the tested versions. It counts only in an error message.
 
-// claudeFailure has the fields in which claude describes a failed request. They are in synthetic
+// claudeFailure has the fields that claude uses to describe a failed request. They are in synthetic
 // messages and in results.
 type claudeFailure struct {
 	Status count  `json:"api_error_status"`

@@ -421,8 +421,8 @@ func TestLinesOfStandardErrorArriveWholeAndBounded(t *testing.T) {
 	require.Equal(t, []string{"one", "two", strings.Repeat("x", maxErrorLine), "last one"}, got)
 }
 
-// FuzzProviderFailure uses arbitrary text as an error message, in every form in which programs
-// print errors, and as a line of standard error.
+// FuzzProviderFailure uses arbitrary text as an error message, in every form that programs
+// use for errors, and as a line of standard error.
 func FuzzProviderFailure(f *testing.F) {
 	f.Add("exceeded retry limit, last status: 429 Too Many Requests", 429)
 	f.Add(`Reconnecting... 1/5 (unexpected status 401 Unauthorized: {"error":{"code":"invalid_api_key"}})`, 0)

@@ -16,7 +16,7 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// The formats in which the programs store their sessions are undocumented. A reader therefore uses
+// The formats of the sessions that the programs store are undocumented. A reader therefore uses
 // only data that it understands. If it finds other data, it sets Stored.Unclear.
 
 // here returns a preset's Look function. The argument program is the name of the preset's program,

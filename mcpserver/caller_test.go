@@ -76,7 +76,7 @@ func TestInstructionsNameTheToolsThereAre(t *testing.T) {
 	})
 }
 
-// A delegation in which false is spelled in any of the accepted ways runs in the foreground. If
+// A delegation that spells false in any of the accepted ways runs in the foreground. If
 // the client abandons the call, the task continues.
 func TestADelegationThatIsGivenUpGoesOnHoweverItWasWritten(t *testing.T) {
 	for _, args := range []string{`"run_in_background":false`, `"run_in_background":"false"`, `"background":"FALSE"`, `"run_in_background":" false ","background":false`} {

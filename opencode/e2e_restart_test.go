@@ -206,7 +206,7 @@ type held struct {
 	*testing.T
 	w    *realagent.World
 	mu   sync.Mutex
-	said map[string]bool          // keys of the conversations in which the model has sent the beginning of a text
+	said map[string]bool          // keys of the conversations where the model has sent the beginning of a text
 	free map[string]chan struct{} // by conversation key; the channel is closed when the answer is released
 }
 
@@ -289,7 +289,7 @@ func (h *held) asked(key string) (list []modelserver.Request) {
 	return list
 }
 
-// begun waits until the conversation's turn has reached the state in which the test kills the
+// begun waits until the conversation's turn has reached the state that the test needs to kill the
 // manager.
 func (h *held) begun(key string) {
 	h.Helper()

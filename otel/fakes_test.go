@@ -82,7 +82,7 @@ func (o *observed) launch(t *testing.T, agent string) bgagent.Task {
 	return task
 }
 
-// tree returns one line for each finished span, in the order in which the spans started. A
+// tree returns one line for each finished span, in the order the spans started. A
 // line is indented under the line of the parent span. Times are relative to the start of the
 // test.
 func (o *observed) tree() []string {

@@ -22,7 +22,7 @@ import (
 
 var diskBatches = flag.Int("disk.batches", 10, "how many batches the model of the disk goes through")
 
-// sector is the unit in which a disk keeps or loses data that were not synced.
+// sector is the unit of unsynced data that a disk keeps or loses.
 const sector = 512
 
 // disk models the contents of a disk. For each file, it contains the synced data and the later

@@ -178,7 +178,7 @@ func checkLostAnswer(c *checkContext) {
 	}
 }
 
-// some writes tasks that have ended, and returns their records in the order in which History must
+// some writes tasks that have ended, and returns their records in the order History must
 // return them. Several of the tasks were launched at the same time.
 func (c *checkContext) some(s bgagent.Store) (all []bgagent.StoreRecord) {
 	c.Helper()

@@ -18,7 +18,7 @@ import (
 	"github.com/modelcontextprotocol/go-sdk/mcp"
 )
 
-// bridgeFlags name the directories in which tasks from bridges are allowed to work.
+// bridgeFlags name the directories where tasks from bridges are allowed to work.
 type bridgeFlags struct {
 	Root []string `type:"path" placeholder:"DIR" help:"Accept bridges (bgagent mcp --via) whose working directory is this directory or below it. Repeatable; without this flag, no bridge is accepted."`
 }

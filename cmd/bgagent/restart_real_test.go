@@ -27,7 +27,7 @@ type gated struct {
 	free chan struct{} // closed when the answers are released
 
 	mu   sync.Mutex
-	said map[string]bool // keys of the conversations in which the model has sent the beginning of a text
+	said map[string]bool // keys of the conversations where the model has sent the beginning of a text
 }
 
 func isMain(r modelserver.Request) bool { return r.Kind == modelserver.Main }

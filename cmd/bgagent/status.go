@@ -265,7 +265,7 @@ func writeRows(w io.Writer, rows [][]any, detail, width int) error {
 	return nil
 }
 
-// poolLine describes a pool in which tasks wait.
+// poolLine describes a pool that tasks wait for.
 func poolLine(p bgagent.PoolStats, now time.Time) string {
 	line := fmt.Sprintf("pool %s: %d of %d in use, %d waiting", clean(p.Name)[0], p.InUse, p.Limit, p.Waiting)
 	if p.CoolUntil.After(now) {

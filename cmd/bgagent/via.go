@@ -73,7 +73,7 @@ func (f viaFlags) bridge(all *cli, stop stops) error {
 	return f.pass(stop.soft, conn, io.MultiReader(bytes.NewReader(first), in), os.Stdout)
 }
 
-// turnAround returns the mark of the turn in which this program runs, or "" if there is none. The
+// turnAround returns the mark of the turn that this program runs in, or "" if there is none. The
 // server knows the turn's task, and thus its depth.
 func turnAround() (string, error) {
 	depth, err := fleet.Depth()

@@ -26,7 +26,7 @@ func main() {
 	}
 }
 
-// sdks holds the SDKs in the order in which they are used. play plays the whole script
+// sdks holds the SDKs in the order they are used. play plays the whole script
 // through the SDK. noNotices is true for MCP, because an MCP server cannot start a turn of
 // its caller.
 var sdks = []struct {

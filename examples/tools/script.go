@@ -121,7 +121,7 @@ func (s *script) reply(id, text string) (toolCall, bool, error) {
 }
 
 // flag checks whether the answer to the last call is correctly marked as an error. For SDKs
-// in which results can be marked as errors, it is called before reply and answer.
+// where results can be marked as errors, it is called before reply and answer.
 func (s *script) flag(isError bool) error {
 	if c := scriptCalls[s.step-1]; isError != c.wrong {
 		return fmt.Errorf("%s: the answer is marked as an error: %t", c.id, isError)

@@ -16,7 +16,7 @@ var codexForms = regexp.MustCompile(`(?s)^(?:\{.*\}$` +
 	`|The model .{0,200}does not exist or you do not have access to it|You are not allowed to sample from this model)`)
 
 // OfCodex returns the fault for a message from codex that is not marked as one about a request. If
-// the text does not have a form in which codex reports failed requests, it is only displayed and
+// the text does not have a form that codex uses for failed requests, it is only displayed and
 // does not decide the kind.
 func (f Fault) OfCodex() Fault { return f.only(codexForms) }
 
@@ -25,8 +25,8 @@ func (f Fault) OfCodex() Fault { return f.only(codexForms) }
 var opencodeForms = regexp.MustCompile(`(?s)^(?:\{.*\}$|(?:ProviderModelNotFoundError: )?Model not found\b)`)
 
 // OfOpencode returns the fault for an error from opencode. Failures of opencode itself have the
-// name UnknownError. With this name, the text counts only if it has a form in which opencode
-// reports failed requests. Otherwise, it is only displayed.
+// name UnknownError. With this name, the text counts only if it has a form that opencode
+// uses for failed requests. Otherwise, it is only displayed.
 func (f Fault) OfOpencode() Fault {
 	if !slices.Contains(f.Names, "UnknownError") {
 		return f

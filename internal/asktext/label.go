@@ -8,11 +8,11 @@ import (
 	"github.com/bgagent/bgagent/internal/mdtext"
 )
 
-// Line returns a text as one line in which every character can be seen. It replaces each run of white
+// Line returns a text as one line where every character can be seen. It replaces each run of white
 // space with one space. Programs that display the line, or print a command that contains it, do not change it.
 func Line(s string) string { return strings.Join(strings.Fields(Shown(s)), " ") }
 
-// Quoted returns a text in quotes, as one line in which every character can be seen. Between the quotes,
+// Quoted returns a text in quotes, as one line where every character can be seen. Between the quotes,
 // there are at most max bytes. If the text is longer, "…" follows the quotes.
 func Quoted(s string, max int) string {
 	var b strings.Builder

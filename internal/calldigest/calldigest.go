@@ -1,6 +1,6 @@
 // Package calldigest computes the digests of tool calls that session clients report. Agent programs
 // put things into results that differ from call to call even if the calls are the same. The package
-// removes what the tested programs are known to add: the names of the files in which Claude Code
+// removes what the tested programs are known to add: the names of the files where Claude Code
 // and opencode store results that are too long for the model.
 package calldigest
 

@@ -32,7 +32,7 @@ type Config struct {
 	Skipped func(text []byte)
 
 	// Dropped, if set, is called once for each line that is dropped because it is too long,
-	// possibly before its end is read. The argument is the beginning of the line, in which long strings
+	// possibly before its end is read. The argument is the beginning of the line, where long strings
 	// can be shortened. Next makes the calls, and the argument is valid only during the call.
 	Dropped func(beginning []byte)
 }

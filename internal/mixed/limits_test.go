@@ -199,7 +199,7 @@ func (p *limitedPlay) allComplete() {
 	}
 }
 
-// begins returns the limited program's turns in the order in which they began.
+// begins returns the limited program's turns in the order they began.
 func (p *limitedPlay) begins() (turns []*begun) {
 	for _, b := range p.watch.turns {
 		if b.agent == p.limited.agent {

@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// Bucket is a token bucket, the usual way in which providers limit requests. Each request takes a
+// Bucket is a token bucket, the usual way that providers limit requests. Each request takes a
 // token. The bucket is full at first, and gets another token at regular times, up to its size. A
 // Bucket is safe for concurrent use.
 type Bucket struct {
@@ -15,7 +15,7 @@ type Bucket struct {
 
 	mu     sync.Mutex
 	tokens int
-	filled time.Time // time of the last token, or of the last call in which the bucket was full
+	filled time.Time // time of the last token, or of the last call that found the bucket full
 }
 
 // NewBucket returns a bucket that holds up to "size" tokens, and that gets a token each time the

@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// sessionFiles are the patterns of the files in which the programs store their sessions. ID stands for
+// sessionFiles are the patterns of the files where the programs store their sessions. ID stands for
 // the id of the session, and PART for its first 8 characters. opencode's database contains all
 // sessions.
 var sessionFiles = []string{
@@ -16,7 +16,7 @@ var sessionFiles = []string{
 	"data/opencode/opencode.db*",
 }
 
-// SessionFiles returns the files in which the programs have stored the session. If the id is empty,
+// SessionFiles returns the files where the programs have stored the session. If the id is empty,
 // it returns the files of all sessions.
 func (w *World) SessionFiles(id string) (files []string) {
 	in := strings.NewReplacer("ID", id, "PART", id[:min(8, len(id))])

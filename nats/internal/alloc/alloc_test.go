@@ -254,7 +254,7 @@ func TestANewTermGrantsNothingUntilAllHaveRegisteredOrTheirLeaseIsOver(t *testin
 	require.Equal(t, []string{"a"}, a.Members())
 }
 
-// TestANewTermServesItsFirstRequestsLikeAllOthers begins a new term in which two roots want the
+// TestANewTermServesItsFirstRequestsLikeAllOthers begins a new term when two roots want the
 // first slots.
 func TestANewTermServesItsFirstRequestsLikeAllOthers(t *testing.T) {
 	for _, c := range []struct {

@@ -39,7 +39,7 @@ type Hello struct {
 	Key       string `json:"key"`       // see KeyOf
 	Directory string `json:"directory"` // working directory for the bridge's tasks; absolute
 	Narrow    Narrow `json:"narrow,omitzero"`
-	Turn      string `json:"turn,omitempty"` // mark of the turn in which the bridge runs; "" if there is none
+	Turn      string `json:"turn,omitempty"` // mark of the turn that the bridge runs in; "" if there is none
 }
 
 // Narrow restricts a bridge. It can only restrict what the server allows.

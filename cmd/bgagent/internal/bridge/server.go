@@ -66,7 +66,7 @@ type Config struct {
 	Serve func(ctx context.Context, scope string, in io.ReadCloser, out io.Writer) error
 }
 
-// Task is a task in which a bridge runs.
+// Task is a task that a bridge runs in.
 type Task struct {
 	ID      string
 	Session string

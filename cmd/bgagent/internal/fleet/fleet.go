@@ -222,7 +222,7 @@ func (f *Fleet) manager(cfg bgagent.Config) (*bgagent.BackgroundManager, error) 
 	return bgagent.New(roster{f}, cfg)
 }
 
-// Depth returns the depth of the task in which this program runs, or 0 if there is none. The depth
+// Depth returns the depth of the task that this program runs in, or 0 if there is none. The depth
 // is in an environment variable, which an agent program can withhold from the programs that it
 // starts. Therefore, on Linux, Depth also reads the environments of the programs above this one.
 func Depth() (int, error) {
@@ -240,7 +240,7 @@ func Depth() (int, error) {
 	return n, nil
 }
 
-// Turn returns the mark of the turn in which this program runs, or "" if there is none or the mark
+// Turn returns the mark of the turn that this program runs in, or "" if there is none or the mark
 // is unknown. Like the depth, it can be found on Linux even if an agent program withholds its
 // environment.
 func Turn() string { return cmp.Or(os.Getenv(command.TurnVariable), inherited(command.TurnVariable)) }

@@ -1,4 +1,4 @@
-// Package statedir finds the stores in which this program keeps the tasks of the commands "serve",
+// Package statedir finds the stores where this program keeps the tasks of the commands "serve",
 // "mcp" and "run". The stores are in the state folder. There is one store for each configuration
 // that is served, for each running process of mcp, and for each results folder of run. A store is a
 // folder. It contains a database of package sqlite, and a file that describes the store; see
