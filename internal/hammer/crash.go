@@ -81,7 +81,9 @@ func (h *hammer) newLife() {
 	for _, d := range l.m.Restored().Damage {
 		h.o.fault("the record %s cannot be read: %s", d.Key, d.Problem)
 	}
-	inside.CheckAlways(l.m, h.o.invariant)
+	if h.checks {
+		inside.CheckAlways(l.m, h.o.invariant)
+	}
 	tasks, sub := l.m.Subscribe(1 << 20)
 	h.o.opens(tasks)
 	h.sub = sub

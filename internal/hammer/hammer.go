@@ -23,6 +23,7 @@ import (
 
 var (
 	runTime = flag.Duration("hammer.time", 2*time.Second, "how long the hammer starts new runs")
+	runs    = flag.Int("hammer.runs", 0, "how many runs the hammer starts even if that takes longer than hammer.time")
 	oneSeed = flag.Uint64("hammer.seed", 0, "seed of a single run to repeat")
 )
 
@@ -46,9 +47,9 @@ type Options struct {
 	Crashes bool
 }
 
-// Run performs random runs for the duration given by the flag -hammer.time. If the flag
-// -hammer.seed is set, Run repeats the run with that seed instead. Each failure message
-// contains the seed of the run.
+// Run performs random runs for the duration given by the flag -hammer.time, and at least the number
+// of runs given by the flag -hammer.runs. If the flag -hammer.seed is set, Run repeats the run with
+// that seed instead. Each failure message contains the seed of the run.
 func Run(t *testing.T, o Options) {
 	met := matrix{}
 	if *oneSeed != 0 {
@@ -118,6 +119,7 @@ func (x *hammering) next() (seed uint64, ok bool) {
 	if x.o.Crashes {
 		least = leastRunsCrashes
 	}
+	least = max(least, *runs)
 	switch {
 	case len(x.failed) > 0:
 		return 0, false
@@ -161,6 +163,15 @@ func runOnce(t *testing.T, o Options, seed uint64, met matrix, again bool) bool 
 	})
 }
 
+// Of 100 runs with crashes, shortRuns are short: they have fewer operations, and a crash follows sooner.
+// Of 100 short runs, only checkedRuns check the invariants after each update, because these checks take
+// most of the time of a run. The oracle judges all runs. In the time of one full run with crashes, there
+// are about thirty short ones.
+const (
+	shortRuns   = 99
+	checkedRuns = 2
+)
+
 type hammer struct {
 	t    *testing.T
 	r    *rand.Rand
@@ -173,6 +184,8 @@ type hammer struct {
 	cfg     bgagent.Config // configuration of all processes; newLife adds the fields that differ
 	shared  bool           // whether each manager gets a concurrency manager in its configuration
 	crashes bool
+	short   bool // see shortRuns
+	checks  bool // whether the invariants are checked after each update
 	memory  storetest.Memory
 	life    *life
 	gone    []*life
@@ -240,6 +253,8 @@ func newHammer(t *testing.T, op Options, seed uint64, met matrix) *hammer {
 		cfg.StopTimeout = time.Duration(500+r.IntN(5000)) * time.Millisecond
 	}
 	h.shared, h.cfg = r.IntN(2) == 0, cfg
+	h.short = op.Crashes && r.IntN(100) < shortRuns
+	h.checks = !h.short || r.IntN(100) < checkedRuns
 	h.memory.SetFaults(h.strike)
 	h.newLife()
 	return h
@@ -268,7 +283,10 @@ func (h *hammer) limits() bgagent.Limits {
 }
 
 func (h *hammer) run() {
-	total := 100 + h.r.IntN(100)
+	total, crashEvery := 100+h.r.IntN(100), 25
+	if h.short {
+		total, crashEvery = 20+h.r.IntN(40), 12
+	}
 	closeAt := total
 	if h.r.IntN(3) == 0 {
 		closeAt = h.r.IntN(total)
@@ -276,7 +294,7 @@ func (h *hammer) run() {
 	for h.n = 0; h.n < total && len(h.o.faults) == 0; h.n++ {
 		h.reopen()
 		switch {
-		case h.crashes && h.r.IntN(25) == 0:
+		case h.crashes && h.r.IntN(crashEvery) == 0:
 			h.crash()
 		case h.n == closeAt:
 			h.close()
