@@ -24,20 +24,20 @@ type step struct{ before, answer time.Duration }
 
 // trace returns the times that a task took, not counting the time lost to refusals. The time before
 // a request counts up to the first attempt, even if that attempt was refused.
-func (p *limitedPlay) trace(id string) trace {
-	i := slices.IndexFunc(p.watch.turns, func(b *begun) bool { return b.task == id })
-	x := trace{began: p.watch.turns[i].at}
+func (r *record) trace(id string) trace {
+	i := slices.IndexFunc(r.turns, func(b *begun) bool { return b.task == id })
+	x := trace{began: r.turns[i].at}
 	last, first := x.began, time.Time{}
-	for _, r := range p.requests[id] {
+	for _, q := range r.requests[id] {
 		if first.IsZero() {
-			first = r.Arrived
+			first = q.Arrived
 		}
-		if p.accepted[r.N] {
-			x.steps = append(x.steps, step{max(first.Sub(last), 0), r.Ended.Sub(r.Arrived)})
-			last, first = r.Ended, time.Time{}
+		if r.accepted[q.N] {
+			x.steps = append(x.steps, step{max(first.Sub(last), 0), q.Ended.Sub(q.Arrived)})
+			last, first = q.Ended, time.Time{}
 		}
 	}
-	x.tail = p.tasks[id].Ended.Sub(last)
+	x.tail = r.tasks[id].Ended.Sub(last)
 	return x
 }
 

@@ -44,20 +44,6 @@ var programs = []program{
 	}},
 }
 
-// begun is a turn that the manager has begun.
-type begun struct {
-	task, agent, prompt string
-	at                  time.Time
-	over                time.Time // when the call to a TurnRunner returned; zero for a TurnStarter
-	refused             bool
-}
-
-// coolDown is what a sample showed about a pool's cool-down.
-type coolDown struct {
-	at, until time.Time
-	due       map[string]bool // tasks whose turn had begun in the manager, but not yet in the client
-}
-
 // watcher records when turns begin, and records the cool-downs of one pool.
 type watcher struct {
 	agent string // agent of the pool
@@ -80,10 +66,10 @@ func (w *watcher) begin(p bgagent.Prompt) *begun {
 	return b
 }
 
-func (w *watcher) end(b *begun, err error) {
+func (w *watcher) end(b *begun) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	b.over, b.refused = time.Now(), err != nil
+	b.over = time.Now()
 }
 
 // look takes a sample. If the sample shows a cool-down, turns that the manager begins later are not
@@ -110,6 +96,17 @@ func (w *watcher) look(m *bgagent.BackgroundManager) {
 	w.cools = append(w.cools, c)
 }
 
+// seen returns copies of the turns and of the cool-downs.
+func (w *watcher) seen() (turns []*begun, cools []coolDown) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, b := range w.turns {
+		c := *b
+		turns = append(turns, &c)
+	}
+	return turns, slices.Clone(w.cools)
+}
+
 // pool returns the name of the pool of the watcher's agent.
 func (w *watcher) pool() string {
 	if w.agent == programs[0].agent {
@@ -127,7 +124,7 @@ type commands struct {
 func (c commands) RunTurn(ctx context.Context, session string, p bgagent.Prompt, r *bgagent.Reporter) (bgagent.TurnEnd, error) {
 	b := c.w.begin(p)
 	end, err := c.Client.RunTurn(ctx, session, p, r)
-	c.w.end(b, err)
+	c.w.end(b)
 	return end, err
 }
 
