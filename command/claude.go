@@ -156,6 +156,24 @@ func claudePatterns(rules []bgagent.Permission, tool string) (allow, deny []stri
 	return allow, deny
 }
 
+// claudeAllows reports whether the rules allow a tool of an MCP server, whatever its input is. Claude
+// Code skips a pattern for the tools of all servers in --allowedTools, so it asks for such a tool
+// although the rules allow every tool.
+func claudeAllows(rules []bgagent.Permission, tool string) (allowed bool) {
+	name := strings.SplitN(tool, "__", 3)
+	if len(name) < 3 || name[0] != "mcp" {
+		return false
+	}
+	access := permission.Of(tool)
+	access.Names = append(access.Names, "mcp__"+name[1]) // the name of the server stands for all its tools
+	for _, r := range rules {
+		if !r.Kept && access.Named(r) {
+			allowed = permission.Allows(r) && (allowed || permission.ForAll(r))
+		}
+	}
+	return allowed
+}
+
 // whole returns the permissions of a tool that can be allowed or denied only as a whole.
 // The tool is denied if any of its patterns is denied.
 func whole(allow, deny []string) (yes, no []string) {

@@ -20,7 +20,9 @@ import (
 //
 // The prompt is a JSON line (--input-format stream-json), and the questions and answers go through
 // standard input and output (--permission-prompt-tool stdio). The rules of Claude Code and of the
-// task decide first. A rule with the action "ask" denies, as with [Claude]. Questions without
+// task decide first. A rule with the action "ask" denies, as with [Claude]. The tools of an MCP server
+// are allowed by rules for their names, by a rule for the server (mcp__db), or by a rule for all tools
+// (*), although Claude Code itself ignores the last one for these tools. Questions without
 // options, and requests with several questions at once, are refused. If the program ends, its
 // question is no longer asked.
 func ClaudeAsking() Program {
@@ -57,6 +59,7 @@ func claudePrompt(text string) string {
 // answers from standard input.
 type dialog struct {
 	r      *bgagent.Reporter
+	rules  []bgagent.Permission
 	input  *os.File
 	ctx    context.Context
 	cancel context.CancelFunc
@@ -69,9 +72,10 @@ type dialog struct {
 	wakes chan struct{}                 // gets a signal when lines grows
 }
 
-// newDialog returns a dialog that first writes the prompt.
-func newDialog(ctx context.Context, r *bgagent.Reporter, input *os.File, prompt string) *dialog {
-	d := &dialog{r: r, input: input, asked: map[string]context.CancelFunc{}, lines: [][]byte{[]byte(prompt)}, wakes: make(chan struct{}, 1)}
+// newDialog returns a dialog that first writes the prompt. The rules answer requests for tools that
+// they allow.
+func newDialog(ctx context.Context, r *bgagent.Reporter, rules []bgagent.Permission, input *os.File, prompt string) *dialog {
+	d := &dialog{r: r, rules: rules, input: input, asked: map[string]context.CancelFunc{}, lines: [][]byte{[]byte(prompt)}, wakes: make(chan struct{}, 1)}
 	d.ctx, d.cancel = context.WithCancel(ctx)
 	d.tasks.Go(d.write)
 	d.wakes <- struct{}{}
@@ -269,6 +273,10 @@ func (d *dialog) answer(ctx context.Context, x *controlLine) map[string]any {
 	if !ok {
 		return refuse("This was not allowed: the input of the call cannot be read.")
 	}
+	allow := map[string]any{"behavior": "allow", "updatedInput": x.Request.Input}
+	if x.Request.Path == "" && claudeAllows(d.rules, x.Request.Tool) {
+		return allow
+	}
 	q := bgagent.Question{
 		Kind: bgagent.QuestionPermission, Title: asktext.Shown("may it use " + x.Request.Tool), Options: []string{allowOnce, deny},
 		Subject: asktext.Input(input),
@@ -288,12 +296,11 @@ func (d *dialog) answer(ctx context.Context, x *controlLine) map[string]any {
 	case asked != "":
 		label, _ := asktext.Chosen(options, option) // the manager returns only an option that was offered
 		input["answers"] = map[string]string{asked: label}
+		allow["updatedInput"] = input
 	case option != allowOnce:
 		return refuse("The host has denied this.")
-	default:
-		return map[string]any{"behavior": "allow", "updatedInput": x.Request.Input}
 	}
-	return map[string]any{"behavior": "allow", "updatedInput": input}
+	return allow
 }
 
 // choice makes q the question that the agent asks, and returns its text and its options. The text is "" if the

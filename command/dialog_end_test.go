@@ -30,7 +30,7 @@ func (c dialogClient) RunTurn(ctx context.Context, _ string, _ bgagent.Prompt, r
 		return bgagent.TurnEnd{Stop: bgagent.StopError}, err
 	}
 	defer out.Close()
-	d := newDialog(ctx, r, in, "the prompt\n")
+	d := newDialog(ctx, r, nil, in, "the prompt\n")
 	d.hears([]byte(c))
 	time.Sleep(24*time.Hour + time.Minute)
 	d.stop()

@@ -90,6 +90,49 @@ func TestAQuestionOfClaudeIsAnswered(t *testing.T) {
 	}
 }
 
+// Claude Code asks for every tool of an MCP server that its arguments do not name.
+func TestToolsOfServersThatTheRulesAllowAreNotAskedFor(t *testing.T) {
+	const yes, no, asks = "r: allow;", "r: deny", "asks"
+	allow, deny, ask := bgagent.PermissionAllow, bgagent.PermissionDeny, bgagent.PermissionAsk
+	rule := func(name, pattern string, action bgagent.PermissionAction) bgagent.Permission {
+		return bgagent.Permission{Name: name, Pattern: pattern, Action: action}
+	}
+	all := rule("*", "*", allow)
+	for name, x := range map[string]struct {
+		tool, more string
+		rules      []bgagent.Permission
+		want       string
+	}{
+		"everything is allowed":           {"mcp__db__read", "", []bgagent.Permission{all}, yes},
+		"the tools of servers":            {"mcp__db__read", "", []bgagent.Permission{rule("mcp__*", "*", allow)}, yes},
+		"nothing is said":                 {"mcp__db__read", "", []bgagent.Permission{rule("bash", "*", allow)}, asks},
+		"the tool is denied":              {"mcp__db__read", "", []bgagent.Permission{all, rule("mcp__db__read", "*", deny)}, asks},
+		"the tool of another name":        {"mcp__db__read", "", []bgagent.Permission{all, rule("mcp__db__drop", "*", deny)}, yes},
+		"the server is denied":            {"mcp__db__read", "", []bgagent.Permission{all, rule("mcp__db", "*", deny)}, asks},
+		"the tool needs permission":       {"mcp__db__read", "", []bgagent.Permission{all, rule("MCP__db__*", "*", ask)}, asks},
+		"some inputs are denied":          {"mcp__db__read", "", []bgagent.Permission{all, rule("mcp__db__read", "users*", deny)}, asks},
+		"some inputs are allowed":         {"mcp__db__read", "", []bgagent.Permission{rule("mcp__db__*", "users*", allow)}, asks},
+		"it is allowed again":             {"mcp__db__read", "", []bgagent.Permission{rule("mcp__db__read", "*", deny), all}, yes},
+		"a path outside of the directory": {"mcp__db__read", `"blocked_path":"/etc",`, []bgagent.Permission{all}, asks},
+		"a tool of Claude Code":           {"Bash", "", []bgagent.Permission{all}, asks},
+		"a name that looks like a server": {"mcp__db", "", []bgagent.Permission{all}, asks},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := askingClaude(t, bgagent.Config{Ask: true, Permissions: x.rules})
+			task := s.launch(1, `send {"type":"control_request","request_id":"r","request":{"subtype":"can_use_tool","tool_name":"`+x.tool+`",`+x.more+`"input":{"command":"c"}}}`, "hear 1")
+			if x.want == asks {
+				require.Len(t, task.Questions, 1, task.Result)
+				_, err := s.answer(task, task.Questions[0].Subject, "deny")
+				require.NoError(t, err)
+				require.Contains(t, s.ended(task).Result, no)
+				return
+			}
+			require.Empty(t, task.Questions)
+			require.Equal(t, x.want, s.ended(task).Result)
+		})
+	}
+}
+
 func TestAQuestionOfClaudeIsRefusedWithoutAnybodyWhoAnswers(t *testing.T) {
 	s := askingClaude(t, bgagent.Config{})
 	got := s.ended(s.launch(1, "ask rm -r src"))

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -106,4 +107,33 @@ func TestRealClaudeCanAskAfterItsBackgroundWork(t *testing.T) {
 	text, err := os.ReadFile(filepath.Join(s.w.Dir, "afterwards"))
 	require.NoError(t, err)
 	require.Equal(t, "ran\n", string(text))
+}
+
+// Claude Code asks for the tools of an MCP server, but what a rule allows is not asked.
+func TestRealClaudeUsesAToolOfAServerThatARuleAllows(t *testing.T) {
+	t.Parallel()
+	for name, rules := range map[string][]bgagent.Permission{"allowed": everything, "asked": {}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := realClaude.scene(t, bgagent.Config{Ask: true, Permissions: rules}, func(a *Agent) {
+				a.Program = ClaudeAsking()
+				a.Args = append(a.Args, `--mcp-config={"mcpServers":{"db":{"command":`+strconv.Quote(os.Args[0])+`,"env":{"`+fakeKind+`":"server"}}}}`)
+			})
+			task := s.launch(`@tool mcp__db__read {"table":"users"}` + "\n@say told: ${re:the table \\w+ is empty}")
+			require.True(t, until(limit, func() bool {
+				var err error
+				task, err = s.m.Get(task.ID)
+				return err != nil || len(task.Questions) > 0 || task.Status.Terminal()
+			}))
+			if name == "allowed" {
+				require.Empty(t, task.Questions)
+			} else {
+				require.Len(t, task.Questions, 1, "%s: %s", task.Result, task.Reason)
+				require.Equal(t, "may it use mcp__db__read", task.Questions[0].Title)
+				_, err := s.m.Answer(t.Context(), bgagent.Caller{}, task.ID, bgagent.AnswerInput{Key: task.Questions[0].Key, Option: "allow once"})
+				require.NoError(t, err)
+			}
+			s.completed(s.ended(task.ID), "told: the table users is empty")
+		})
+	}
 }

@@ -36,8 +36,12 @@ func TestMain(m *testing.M) {
 		os.Exit(0)
 	}
 	if kind := os.Getenv(fakeKind); kind != "" {
-		if kind == "claude" {
+		switch kind {
+		case "claude":
 			playClaude()
+			os.Exit(0)
+		case "server":
+			playServer()
 			os.Exit(0)
 		}
 		f := &fake{kind: kind}

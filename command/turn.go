@@ -284,7 +284,7 @@ func (t *turn) begin(ctx context.Context) (*process, error) {
 	}
 	switch {
 	case a.Program.asks:
-		t.dialog = newDialog(ctx, t.out.r, p.input, claudePrompt(call.stdin))
+		t.dialog = newDialog(ctx, t.out.r, t.prompt.Permissions, p.input, claudePrompt(call.stdin))
 	case call.toStdin:
 		p.feed(call.stdin)
 	}
