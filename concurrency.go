@@ -43,6 +43,8 @@ type ConcurrencyManager struct {
 
 	mu      sync.Mutex
 	sharers []*BackgroundManager // open managers that use the slots; guarded by mu
+	others  *otherUsers          // the other users of from; nil if it does not share cool-downs; guarded by mu
+	linking sync.Mutex           // held while others is set; hear and tell do not take it
 }
 
 // PoolStats contains the figures for one pool or one cap.
@@ -89,15 +91,17 @@ func (c *ConcurrencyManager) coolUntil(at int64) {
 // join adds a manager that uses the slots.
 func (c *ConcurrencyManager) join(m *BackgroundManager) {
 	c.mu.Lock()
-	defer c.mu.Unlock()
 	c.sharers = append(c.sharers, m)
+	c.mu.Unlock()
+	c.link()
 }
 
 // part removes a manager that is closed.
 func (c *ConcurrencyManager) part(m *BackgroundManager) {
 	c.mu.Lock()
-	defer c.mu.Unlock()
 	c.sharers = slices.DeleteFunc(c.sharers, func(x *BackgroundManager) bool { return x == m })
+	c.mu.Unlock()
+	c.link()
 }
 
 // tellCooled informs all managers that use the slots, except m, that a pool is cooling down. No

@@ -117,6 +117,10 @@ func (m *BackgroundManager) askSlots() {
 }
 
 func (m *BackgroundManager) callSource(x *claimCall) {
+	if x.cool != nil {
+		m.cm.tell(x.cool)
+		return
+	}
 	s := x.c.slot
 	if x.release {
 		if k := s.get(); k != nil { // nil if Request has failed

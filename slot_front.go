@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"time"
@@ -112,6 +113,66 @@ func (c *ConcurrencyManager) statsOf(l Limits, name string) PoolStats {
 		}
 	}
 	return PoolStats{Name: name, Limit: l.ofPool(name)}
+}
+
+// otherUsers are the other users of a [CoolDownSource].
+type otherUsers struct {
+	tell func(CoolDown)
+	stop func()
+}
+
+// link shares cool-downs with the other users of the source c.from while at least one manager uses c.
+func (c *ConcurrencyManager) link() {
+	s, ok := c.from.(CoolDownSource)
+	if !ok {
+		return
+	}
+	c.linking.Lock()
+	defer c.linking.Unlock()
+	c.mu.Lock()
+	used, others := len(c.sharers) > 0, c.others
+	c.mu.Unlock()
+	if used == (others != nil) {
+		return
+	}
+	var now *otherUsers
+	if used {
+		now = &otherUsers{}
+		now.tell, now.stop = s.ShareCoolDowns(c.hear)
+	}
+	c.mu.Lock()
+	c.others = now
+	c.mu.Unlock()
+	if others != nil {
+		others.stop()
+	}
+}
+
+// tell reports a cool-down to the other users of the source.
+func (c *ConcurrencyManager) tell(d *CoolDown) {
+	c.mu.Lock()
+	others := c.others
+	c.mu.Unlock()
+	if others != nil {
+		others.tell(*d)
+	}
+}
+
+// hear makes a pool cool down, because another user of the source has reported a refusal. It ignores
+// impossible reports.
+func (c *ConcurrencyManager) hear(d CoolDown) {
+	if d.For <= 0 || d.For > resetMost || d.RetryIn < 0 || d.RetryIn > resetMost || d.Tries < 0 || d.Tries > triesMost {
+		return
+	}
+	space, name := countedAs(d.Model, d.Agent)
+	h := c.slots.For(space, name, d.Agent)
+	now := int64(time.Since(c.epoch))
+	r := slots.Refusal{Now: now, Until: now + int64(d.For), Tries: d.Tries, Provider: d.Provider, Again: true, Spread: rand.Float64()}
+	if d.RetryIn > 0 {
+		r.Reset = now + int64(d.RetryIn)
+	}
+	c.slots.Refuse(&slots.Waiter{}, &h, r)
+	c.tellCooled(nil)
 }
 
 // errSlotsElsewhere is returned by Acquire of a ConcurrencyManager that shows the figures of another

@@ -81,6 +81,40 @@ type SlotClaim interface {
 	MayBegin() bool
 }
 
+// CoolDownSource is an optional interface of a [SlotSource] whose users are in several processes. A
+// cool-down that begins in one manager then applies to the managers in all processes. Without it, each
+// manager learns of a provider's limit only when its own turn is refused.
+type CoolDownSource interface {
+	SlotSource
+
+	// ShareCoolDowns connects a manager with the other users of the source. The source calls hear for
+	// every cool-down that another user reports, and soon after the call of ShareCoolDowns for those
+	// that have not ended. hear must not be called while the source holds a lock that its own methods
+	// need. The manager calls tell to report a cool-down to the other users; tell must not block. Both
+	// functions are safe for concurrent use. The manager calls stop when it closes. Afterwards, calls of
+	// hear have no effect.
+	ShareCoolDowns(hear func(CoolDown)) (tell func(CoolDown), stop func())
+}
+
+// CoolDown says that the provider has refused a turn of a model, and that no turn may begin in the
+// model's pool for some time.
+type CoolDown struct {
+	Model string // model whose turn was refused; empty if the model is unknown
+	Agent string // agent whose turn was refused; determines the pool if Model is empty
+
+	// Provider means that the refusal concerns all models of the provider.
+	Provider bool
+
+	// For is the time from now until the end of the cool-down. RetryIn is the time from now until the
+	// provider accepts requests again, according to the provider; it is 0 if the provider did not
+	// say. These are durations and not times, because the clocks of the processes can differ.
+	For, RetryIn time.Duration
+
+	// Tries is the number of refusals in a row. The cool-down after the next refusal is longer, the
+	// more there were.
+	Tries int
+}
+
 // ErrSlotLost is matched by the reason that a [SlotSource] gives to [SlotHolder].SlotLost if it could not
 // keep a slot, for example because the connection to other processes is interrupted.
 var ErrSlotLost = errors.New("the slot is lost")

@@ -38,11 +38,13 @@ type claim struct {
 	slot    *sourceSlot
 }
 
-// claimCall is a call to the source: Request, or Release if release is set.
+// claimCall is a call to the source: Request, Release if release is set, or a report to the other
+// users of the source if cool is set.
 type claimCall struct {
 	c       *claim
 	request SlotRequest
 	release bool
+	cool    *CoolDown
 }
 
 // newClaims returns the claims of a state whose slots come from the source. It returns nil if there is no source.
@@ -170,6 +172,19 @@ func (st *state) dropClaim(t *task) {
 	if delete(st.claims.of, t); c != nil && c.asked {
 		st.callSource(claimCall{c: c, release: true})
 	}
+}
+
+// tellCool reports to the other users of the source that a turn of the task was refused.
+func (st *state) tellCool(t *task, now int64) {
+	if st.claims == nil {
+		return
+	}
+	c, k := st.coolDown(t), &t.kind.key
+	d := &CoolDown{Model: k.model, Agent: k.agent, Provider: c.Provider, For: time.Duration(c.Until - now), Tries: c.Tries}
+	if c.Reset > now {
+		d.RetryIn = time.Duration(c.Reset - now)
+	}
+	st.callSource(claimCall{cool: d})
 }
 
 func (st *state) callSource(x claimCall) {

@@ -118,6 +118,7 @@ func (st *state) cool(a *attempt, e *ProviderError, reset, now int64) {
 		Now: now + st.slotsFrom, Reset: reset, Tries: e.Tries, Provider: e.Scope == ScopeProvider, Spread: st.random(),
 	})
 	st.rare().after.cooled = true
+	st.tellCool(a.t, now)
 	st.wakePaused()
 	if st.shut(a.t.kind, now) {
 		st.leaveShut(now)

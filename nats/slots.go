@@ -58,6 +58,7 @@ type Slots struct {
 	keyUp  chan struct{} // wakes the goroutine that keeps the key
 	tellUp chan struct{} // wakes the goroutine that tells the holders
 	warned map[string]bool
+	cools  cools
 
 	mu      sync.Mutex // guards the following fields; must not be held during calls to the servers or to holders
 	member  *alloc.Member
@@ -104,7 +105,7 @@ func NewSlots(ctx context.Context, nc *nats.Conn, name string, o SlotOptions) (s
 	s = &Slots{
 		w: wire{nc: nc, names: names{stream: "BGSLOTS_" + name, root: "bgslots." + name}}, options: o, me: rand.Text(), keyFor: min(o.Lease/6, 5*time.Second),
 		wakeUp: make(chan struct{}, 1), keyUp: make(chan struct{}, 1), tellUp: make(chan struct{}, 1), warned: map[string]bool{},
-		holders: map[uint64]bgagent.SlotHolder{}, limits: o.Limits,
+		holders: map[uint64]bgagent.SlotHolder{}, limits: o.Limits, cools: cools{users: map[*coolUser]struct{}{}, own: map[coolKey]coolEnd{}},
 	}
 	s.member = alloc.NewMember(s.me, o.Lease)
 	s.w.watch()
@@ -139,12 +140,16 @@ func (s *Slots) join(ctx context.Context) error {
 	}
 	s.subs = append(s.subs, down)
 	s.inbox = s.w.nc.NewInbox()
-	missed, err := s.w.nc.Subscribe(s.inbox+".*", s.missed)
-	if err != nil {
-		_ = down.Unsubscribe() // a connection that was closed has no subscriptions
-		return err
+	for subject, handle := range map[string]nats.MsgHandler{s.inbox + ".*": s.missed, s.coolSubject(): s.heardCool} {
+		sub, err := s.w.nc.Subscribe(subject, handle)
+		if err != nil {
+			for _, sub := range s.subs {
+				_ = sub.Unsubscribe() // a connection that was closed has no subscriptions
+			}
+			return err
+		}
+		s.subs = append(s.subs, sub)
 	}
-	s.subs = append(s.subs, missed)
 	s.ctx, s.end = context.WithCancel(context.Background())
 	s.see(&k)
 	s.wg.Go(s.send)

@@ -87,9 +87,10 @@ func (c *cool) isIdle() bool {
 type Refusal struct {
 	Now      int64
 	Reset    int64   // when the provider will accept requests, according to the provider; 0 if it gave no time
+	Until    int64   // the earliest end of the cool-down
 	Tries    int     // number of requests that were refused; 0 counts as 1
 	Provider bool    // the refusal concerns all models of the provider
-	Again    bool    // an earlier process saw the refusal: the cool-down is as long as after a first refusal, and Tries count only after the next refusal
+	Again    bool    // another process saw the refusal: the cool-down is as long as after a first refusal, and Tries count only after the next refusal
 	Spread   float64 // random number from 0 to 1
 }
 
@@ -102,7 +103,7 @@ func (r *Refusal) until(tries int) int64 {
 	if tries < 8 {
 		wait = min(coolFirst<<(tries-1), coolMax)
 	}
-	wait = max(wait, r.Reset-r.Now)
+	wait = max(wait, r.Reset-r.Now, r.Until-r.Now)
 	return r.Now + wait + int64(r.Spread*float64(min(wait/5, coolSpreadMax)))
 }
 

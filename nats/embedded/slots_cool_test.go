@@ -1,0 +1,114 @@
+package embedded_test
+
+import (
+	"context"
+	"encoding/json"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/stretchr/testify/require"
+
+	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/inproc"
+	bgnats "github.com/bgagent/bgagent/nats"
+)
+
+// sharer is a manager as far as cool-downs are concerned.
+type sharer struct {
+	heard chan bgagent.CoolDown
+	tell  func(bgagent.CoolDown)
+	stop  func()
+}
+
+func shares(s *bgnats.Slots) *sharer {
+	x := &sharer{heard: make(chan bgagent.CoolDown, 10)}
+	x.tell, x.stop = s.ShareCoolDowns(func(d bgagent.CoolDown) { x.heard <- d })
+	return x
+}
+
+// TestCoolDownsReachAllProcesses: the cool-downs reach other managers in the process, managers in other
+// processes, and those that join before the cool-down ends, but not the manager that reported them.
+func TestCoolDownsReachAllProcesses(t *testing.T) {
+	shorterLease(t)
+	server := startServer(t)
+	a, _ := joins(t, server, bgnats.SlotOptions{})
+	b, _ := joins(t, server, bgnats.SlotOptions{})
+	first, second, third := shares(a), shares(a), shares(b)
+	sent := bgagent.CoolDown{Model: "openai/gpt", Agent: "explore", Provider: true, For: time.Hour, RetryIn: 50 * time.Minute, Tries: 3}
+	same := func(x bgagent.CoolDown) {
+		t.Helper()
+		require.WithinRange(t, time.Now().Add(x.For), time.Now().Add(sent.For-time.Minute), time.Now().Add(sent.For))
+		require.WithinRange(t, time.Now().Add(x.RetryIn), time.Now().Add(sent.RetryIn-time.Minute), time.Now().Add(sent.RetryIn))
+		x.For, x.RetryIn = sent.For, sent.RetryIn
+		require.Equal(t, sent, x)
+	}
+	first.tell(sent)
+	same(within(t, second.heard))
+	same(within(t, third.heard))
+
+	c, _ := joins(t, server, bgnats.SlotOptions{})
+	fourth := shares(c)
+	same(within(t, fourth.heard))
+	fifth := shares(a) // another manager in the process of the report
+	same(within(t, fifth.heard))
+
+	second.stop()
+	first.tell(bgagent.CoolDown{Model: "m", For: time.Nanosecond})
+	require.Equal(t, "m", within(t, fifth.heard).Model)
+	require.Empty(t, first.heard, "a manager does not hear its own report")
+	require.Empty(t, second.heard, "a manager that has stopped hears nothing")
+	sixth := shares(a)
+	same(within(t, sixth.heard))
+	require.Empty(t, sixth.heard, "the cool-down of m has ended")
+}
+
+// TestACoolDownThatArrivesLateIsShorter: a process that was frozen receives what others sent in the
+// meantime.
+func TestACoolDownThatArrivesLateIsShorter(t *testing.T) {
+	shorterLease(t)
+	server := startServer(t)
+	a, _ := joins(t, server, bgnats.SlotOptions{})
+	nc, err := nats.Connect("", nats.InProcessServer(server))
+	require.NoError(t, err)
+	t.Cleanup(nc.Close)
+	x := shares(a)
+	send := func(age, lasts time.Duration) {
+		body, err := json.Marshal(map[string]any{"from": "another", "sent": time.Now().Add(-age), "cool": []any{map[string]any{"model": "m", "for": lasts, "retry_in": time.Minute}}})
+		require.NoError(t, err)
+		require.NoError(t, nc.Publish("bgslots.agents.cool", body))
+	}
+	require.NoError(t, nc.Publish("bgslots.agents.cool", []byte("not JSON")))
+	send(time.Hour, 3*time.Hour)
+	d := within(t, x.heard)
+	require.InDelta(t, 2*time.Hour, d.For, float64(time.Minute))
+	require.Zero(t, d.RetryIn)
+	send(-time.Hour, 3*time.Hour) // the sender's clock is fast
+	require.Equal(t, 3*time.Hour, within(t, x.heard).For)
+}
+
+// TestARefusedTurnHoldsBackTheTasksOfAnotherProcess uses two managers, as two processes would.
+func TestARefusedTurnHoldsBackTheTasksOfAnotherProcess(t *testing.T) {
+	shorterLease(t)
+	server := startServer(t)
+	var managers []*bgagent.BackgroundManager
+	for range 2 {
+		s, _ := joins(t, server, bgnats.SlotOptions{})
+		m, err := bgagent.New(inproc.New(map[string]inproc.Agent{"worker": func(context.Context, *inproc.Turn) (string, error) {
+			return "", &bgagent.ProviderError{Kind: bgagent.ProviderRateLimited, RetryAt: time.Now().Add(time.Hour), Next: bgagent.NextRepeat}
+		}}), bgagent.Config{Slots: s})
+		require.NoError(t, err)
+		t.Cleanup(func() { _ = m.Close(context.Background()) }) // the root session was not told of the end
+		managers = append(managers, m)
+	}
+	in := bgagent.LaunchInput{Agent: "worker", Prompt: "p", Model: "openai/gpt"}
+	_, err := managers[0].Launch(t.Context(), bgagent.Caller{Session: "root"}, in)
+	require.NoError(t, err)
+	until(t, func() bool { return managers[1].Concurrency().Stats("openai/gpt").Refusals == 1 })
+	task, err := managers[1].Launch(t.Context(), bgagent.Caller{Session: "root"}, in)
+	require.NoError(t, err)
+	task, err = managers[1].Get(task.ID)
+	require.NoError(t, err)
+	require.Equal(t, bgagent.Pending, task.Status)
+	require.True(t, task.Queue.Pool.CoolUntil.After(time.Now().Add(50*time.Minute)))
+}
