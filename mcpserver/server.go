@@ -104,45 +104,43 @@ func (s *Server) MCP(scope string) (*mcp.Server, error) {
 	return sc.server, nil
 }
 
-// Forget drops the protocol server of a scope, and reports whether it did. Call it when the last connection of
-// the scope has ended. The tasks of the scope are not affected, and a later connection gets a new protocol
-// server. Nothing is dropped while the texts of notices wait for the next answer, while a delegation in the
-// foreground whose caller might repeat its call is live or not yet reported, or after a client has subscribed to a
-// task.
-func (s *Server) Forget(scope string) bool {
-	s.mu.Lock()
-	sc := s.scopes[scope]
-	s.mu.Unlock()
-	if sc == nil {
-		return false
-	}
-	sc.mu.Lock()
-	defer sc.mu.Unlock()
-	sc.settle()
-	if len(sc.carried) > 0 || sc.unfollow != nil || len(sc.awaited) > 0 {
-		return false
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.scopes, scope)
-	return true
+// Forget drops the protocol server of a scope and its subscriptions, and reports whether it did. Call it when the
+// last connection of the scope has ended. The tasks of the scope are not affected, and a later connection gets a
+// new protocol server. Nothing is dropped while the texts of notices wait for the next answer, or while a
+// delegation in the foreground whose caller might repeat its call is live or not yet reported.
+func (s *Server) Forget(name string) bool {
+	return s.drop(name, func(sc *scope) bool {
+		sc.settle()
+		return len(sc.carried) == 0 && len(sc.awaited) == 0
+	})
 }
 
-// Drop is like Forget, but it drops the protocol server even if texts, delegations or subscriptions are left. Call
-// it when nobody will use the scope again, for example because scope is the session of a task that has ended.
-func (s *Server) Drop(scope string) {
+// Drop is like Forget, but it drops the protocol server even if texts or delegations are left. Call it when nobody
+// will use the scope again, for example because it is the session of a task that has ended.
+func (s *Server) Drop(name string) {
+	s.drop(name, func(*scope) bool { return true })
+}
+
+// drop drops the protocol server of a scope if the condition holds, and reports whether it did.
+func (s *Server) drop(name string, condition func(*scope) bool) bool {
 	s.mu.Lock()
-	sc := s.scopes[scope]
-	delete(s.scopes, scope)
+	sc := s.scopes[name]
 	s.mu.Unlock()
 	if sc == nil {
-		return
+		return false
 	}
 	sc.mu.Lock()
 	defer sc.mu.Unlock()
+	if !condition(sc) {
+		return false
+	}
 	if sc.unfollow != nil {
 		sc.unfollow()
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.scopes, name)
+	return true
 }
 
 // Close stops notifying subscribers of changes. Connections stay open until their

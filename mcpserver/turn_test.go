@@ -5,6 +5,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -133,26 +134,48 @@ func TestAScopeWhoseForegroundDelegationsAreOverIsForgotten(t *testing.T) {
 }
 
 func TestADroppedScopeKeepsNothing(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		_, s := newServer(t, mcpserver.Config{})
-		protocol, err := s.MCP("me")
-		require.NoError(t, err)
-		cs := connect(t, s, "me", nil)
-		id := delegate(t, cs, "1h")
-		require.NoError(t, cs.Subscribe(t.Context(), &mcp.SubscribeParams{URI: "bgagent://task/" + id}))
-		following := func() bool {
-			synctest.Wait()
-			stacks := make([]byte, 1<<20)
-			return strings.Contains(string(stacks[:runtime.Stack(stacks, true)]), "(*scope).follow")
-		}
-		require.True(t, following())
-		require.NoError(t, cs.Close())
-		require.False(t, s.Forget("me"), "somebody has subscribed")
-		s.Drop("nobody")
-		s.Drop("me")
-		require.False(t, following(), "nothing follows the tasks any more")
-		later, err := s.MCP("me")
-		require.NoError(t, err)
-		require.NotSame(t, protocol, later)
-	})
+	following := func() bool {
+		synctest.Wait()
+		stacks := make([]byte, 1<<20)
+		return strings.Contains(string(stacks[:runtime.Stack(stacks, true)]), "(*scope).follow")
+	}
+	for name, drop := range map[string]func(s *mcpserver.Server){
+		"forget": func(s *mcpserver.Server) { require.True(t, s.Forget("me")) },
+		"drop":   func(s *mcpserver.Server) { s.Drop("nobody"); s.Drop("me") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				m, s := newDeepServer(t)
+				protocol, err := s.MCP("me")
+				require.NoError(t, err)
+				cs := connect(t, s, "me", nil)
+				top := running(t, m, "me", "1h")
+				deep := running(t, m, top.Session, "1h")
+				for _, id := range []string{top.ID, deep.ID} {
+					require.NoError(t, cs.Subscribe(t.Context(), &mcp.SubscribeParams{URI: "bgagent://task/" + id}))
+				}
+				require.True(t, following())
+				require.NoError(t, cs.Close())
+				drop(s)
+				require.False(t, following(), "nothing follows the tasks any more")
+				later, err := s.MCP("me")
+				require.NoError(t, err)
+				require.NotSame(t, protocol, later)
+
+				// The next client of the scope can subscribe to the same tasks.
+				var updated atomic.Int32
+				next := connect(t, s, "me", &mcp.ClientOptions{ResourceUpdatedHandler: func(_ context.Context, r *mcp.ResourceUpdatedNotificationRequest) {
+					if r.Params.URI == "bgagent://task/"+deep.ID {
+						updated.Add(1)
+					}
+				}})
+				require.NoError(t, next.Subscribe(t.Context(), &mcp.SubscribeParams{URI: "bgagent://task/" + deep.ID}))
+				synctest.Wait()
+				_, err = m.Cancel(t.Context(), bgagent.Caller{}, deep.ID, bgagent.CancelOptions{})
+				require.NoError(t, err)
+				synctest.Wait()
+				require.Positive(t, updated.Load())
+			})
+		})
+	}
 }

@@ -50,12 +50,18 @@ func (s *serving) acceptBridges(roots []string, callers mcpserver.HTTPConfig) *b
 		return err == nil && !t.Status.Terminal()
 	}
 	cfg.TaskInTurn = s.crew.TaskInTurn
-	scopes := &openScopes{server: s.server, guarded: map[string]bool{}, open: map[string]int{}}
-	cfg.Gone = scopes.drop
+	scopes := newScopes(s.server)
+	cfg.Busy = func(scope string) bool {
+		live, _ := s.manager.Outstanding(scope)
+		return live > 0
+	}
+	cfg.Owed, cfg.Gone = scopes.owed, scopes.drop
+	if s.at.Dir != "" {
+		cfg.File = filepath.Join(s.at.Dir, "bridges.json")
+	}
 	cfg.Serve = func(ctx context.Context, scope string, in io.ReadCloser, out io.Writer) error {
-		inTurn := s.bridges.InTurn(scope)
 		err := scopes.enter(scope, func(protocol *mcp.Server) { protocol.AddReceivingMiddleware(s.checkResumes(scope)) })
-		defer scopes.leave(scope, inTurn)
+		defer scopes.leave(scope)
 		if err != nil {
 			return err
 		}
@@ -70,8 +76,12 @@ type openScopes struct {
 	server *mcpserver.Server
 
 	mu      sync.Mutex
-	guarded map[string]bool // the scopes whose resumes are checked
+	guarded map[string]bool // the scopes that have a protocol server; it checks their resumes
 	open    map[string]int  // numbers of bridges by their scopes
+}
+
+func newScopes(server *mcpserver.Server) *openScopes {
+	return &openScopes{server: server, guarded: map[string]bool{}, open: map[string]int{}}
 }
 
 // enter counts a bridge. It also calls guard with the scope's protocol server, unless guard has already been
@@ -88,16 +98,29 @@ func (o *openScopes) enter(scope string, guard func(*mcp.Server)) error {
 	return err
 }
 
-// leave ends the count of a bridge. It forgets a scope inside a turn after its last bridge. There are many tasks, but
-// few bridges of programs, and most tasks open a bridge once.
-func (o *openScopes) leave(scope string, inTurn bool) {
+// leave ends the count of a bridge. After the last bridge with a scope, it forgets the scope's protocol server,
+// unless something in it waits for the next bridge.
+func (o *openScopes) leave(scope string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.open[scope]--; o.open[scope] > 0 {
 		return
 	}
 	delete(o.open, scope)
-	if inTurn && o.server.Forget(scope) {
+	o.forget(scope)
+}
+
+// owed reports whether something waits for the next bridge with a scope that no bridge has.
+func (o *openScopes) owed(scope string) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.forget(scope)
+	return o.guarded[scope]
+}
+
+// forget forgets the protocol server of a scope that no bridge has, unless it is still needed. o.mu must be held.
+func (o *openScopes) forget(scope string) {
+	if o.server.Forget(scope) {
 		delete(o.guarded, scope)
 	}
 }

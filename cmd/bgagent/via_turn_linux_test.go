@@ -2,8 +2,10 @@ package main
 
 import (
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/bgagent/bgagent"
@@ -121,25 +123,67 @@ func TestTheBudgetOfABridgeInATurnDoesNotLimitTheTreeAbove(t *testing.T) {
 	}
 }
 
-// A bridge can be a program that the end of the turn does not terminate, for example on another machine.
-func TestABridgeThatOutlivesItsTurnIsRefusedByTheServer(t *testing.T) {
-	t.Parallel()
-	p, url := withBoss(t, `"maxDepth": 2`)
-	p.write("boss", "#!/bin/sh\nprompt=$(cat)\necho $"+command.TurnVariable+" >"+p.project+"/mark.new\nmv "+p.project+"/mark.new "+p.project+"/mark\nwhile [ ! -e "+p.project+"/go ]; do sleep 0.05; done\n")
+// holding is a serve with a task whose turn lasts until the file "go" exists in the project.
+type holding struct {
+	*place
+	url   string
+	serve *exec.Cmd
+	host  *mcp.ClientSession // bridge that has launched the task
+	task  string
+}
+
+// holdScript is an agent with sessions. It tells the mark of its turn.
+const holdScript = `#!/bin/sh
+cat >/dev/null
+echo '{"type":"session","id":"s-1"}'
+echo '{"type":"message","text":"I begin."}'
+echo "$` + command.TurnVariable + `" >mark.new
+mv mark.new mark
+while [ ! -e go ]; do sleep 0.05; done
+echo '{"type":"message","text":"I end."}'
+echo '{"type":"end"}'
+`
+
+// withHeld starts a serve and launches the task.
+func withHeld(t *testing.T) holding {
+	p := newPlace(t)
+	p.write("one/x", "")
+	p.write("hold.sh", holdScript)
+	p.write(".bgagent.jsonc", `{"background_task": {"maxDepth": 2}, "agents": {
+		"hold": {"kind": "command", "preset": "generic", "format": "lines", "command": ["./hold.sh"], "directory": "."},
+		"wait": {"kind": "inproc"},
+	}}`)
+	t.Cleanup(func() { p.run("cleanup", "--yes") })
+	url, serve := startServe(t, p, "--root", ".")
 	cs := host(t, p.via(url, "one"), "alpha")
-	boss := callTool(t, cs, "delegate_task", map[string]any{"subagent_type": "boss", "prompt": "hold", "description": "hold"})
-	require.Regexp(t, idIn, boss)
-	p.awaitFile("mark")
-	mark, err := os.ReadFile(filepath.Join(p.project, "mark"))
+	text := callTool(t, cs, "delegate_task", map[string]any{"subagent_type": "hold", "prompt": "hold", "description": "hold"})
+	require.Regexp(t, idIn, text)
+	return holding{p, url, serve, cs, idIn.FindStringSubmatch(text)[1]}
+}
+
+// inside connects to a bridge inside the task's turn.
+func (h holding) inside(narrow bridge.Narrow) *mcp.ClientSession {
+	t := h.t
+	t.Helper()
+	h.awaitFile("mark")
+	mark, err := os.ReadFile(filepath.Join(h.project, "mark"))
 	require.NoError(t, err)
-	at, err := bridge.ParseAddress(url)
+	at, err := bridge.ParseAddress(h.url)
 	require.NoError(t, err)
-	dir := filepath.Join(p.project, "one")
-	conn, err := at.Connect(t.Context(), "", bridge.Hello{Key: bridge.KeyOf("me", dir, "boss"), Directory: dir, Turn: strings.TrimSpace(string(mark))})
+	dir := filepath.Join(h.project, "one")
+	conn, err := at.Connect(t.Context(), "", bridge.Hello{Key: bridge.KeyOf("me", dir, "boss"), Directory: dir, Narrow: narrow, Turn: strings.TrimSpace(string(mark))})
 	require.NoError(t, err)
 	inside, err := mcp.NewClient(&mcp.Implementation{Name: "boss", Version: "1"}, nil).Connect(t.Context(), &mcp.IOTransport{Reader: conn, Writer: conn}, nil)
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = inside.Close() })
+	return inside
+}
+
+// A bridge can be a program that the end of the turn does not terminate, for example on another machine.
+func TestABridgeThatOutlivesItsTurnIsRefusedByTheServer(t *testing.T) {
+	t.Parallel()
+	h := withHeld(t)
+	inside := h.inside(bridge.Narrow{})
 	launch := map[string]any{"subagent_type": "wait", "prompt": "1 ms", "description": "deep", "run_in_background": false}
 	text := callTool(t, inside, "delegate_task", launch)
 	require.Contains(t, text, "I have waited")
@@ -147,8 +191,30 @@ func TestABridgeThatOutlivesItsTurnIsRefusedByTheServer(t *testing.T) {
 	resume := map[string]any{"task_id": idIn.FindStringSubmatch(text)[1], "prompt": "1 ms", "run_in_background": false}
 	require.Contains(t, callTool(t, inside, "delegate_task", resume), "I have waited", "the turn is running")
 
-	p.write("go", "")
-	callTool(t, cs, "background_output", map[string]any{"task_id": idIn.FindStringSubmatch(boss)[1], "block": true})
+	h.write("go", "")
+	callTool(t, h.host, "background_output", map[string]any{"task_id": h.task, "block": true})
 	require.Contains(t, callTool(t, inside, "delegate_task", launch), "inside which this bridge was started has ended")
 	require.Regexp(t, "^Nothing was resumed: the turn of task .* inside which this bridge was started has ended, so the bridge launches and resumes nothing any more.$", callTool(t, inside, "delegate_task", resume))
+}
+
+// The task's metadata has only the restrictions at its launch. What a bridge inside its turn forbids is kept, too.
+func TestWhatABridgeInATurnForbidsHoldsAfterARestartOfTheServer(t *testing.T) {
+	t.Parallel()
+	h := withHeld(t)
+	launch := map[string]any{"subagent_type": "wait", "prompt": "1 ms", "description": "deep", "run_in_background": false}
+	inside := h.inside(bridge.Narrow{Without: []string{"wait"}})
+	require.Contains(t, callTool(t, inside, "delegate_task", launch), "removes the agent wait")
+	files, err := filepath.Glob(filepath.Join(h.project, "../../.local/state/bgagent/tasks/*/bridges.json"))
+	require.NoError(t, err)
+	require.Len(t, files, 1)
+	info, err := os.Stat(files[0])
+	require.NoError(t, err)
+	require.EqualValues(t, 0o600, info.Mode().Perm())
+	h.awaitSaved(1)
+	require.NoError(t, h.serve.Process.Signal(syscall.SIGTERM))
+	require.NoError(t, h.serve.Wait())
+	require.NoError(t, os.Remove(filepath.Join(h.project, "mark")))
+	h.url, h.serve = startServe(t, h.place, "--root", ".")
+	host(t, h.via(h.url, "one"), "alpha")
+	require.Contains(t, callTool(t, h.inside(bridge.Narrow{}), "delegate_task", launch), "removes the agent wait")
 }

@@ -54,12 +54,15 @@ func launchedUnder(t Task, caller string) (all []Narrow, err error) {
 // joined appends the restrictions that are not yet in the list.
 func joined(list []Narrow, more ...Narrow) []Narrow {
 	for _, n := range more {
-		same := func(other Narrow) bool { return reflect.DeepEqual(n, other) }
-		if !same(Narrow{}) && !slices.ContainsFunc(list, same) {
+		if !reflect.DeepEqual(n, Narrow{}) && !contains(list, n) {
 			list = append(list, n)
 		}
 	}
 	return list
+}
+
+func contains(list []Narrow, n Narrow) bool {
+	return slices.ContainsFunc(list, func(other Narrow) bool { return reflect.DeepEqual(n, other) })
 }
 
 // narrower returns the smaller value of each limit. 0 means that there is no limit.

@@ -58,9 +58,20 @@ type Config struct {
 	// Live reports whether the task with the id has not ended.
 	Live func(id string) bool
 
-	// Gone is called when nothing needs the scope of a bridge inside a turn any more: the scope's task has ended,
-	// and no bridge has the scope. It is called with a lock held and must not call the server.
+	// Busy reports whether a task below the scope has not ended.
+	Busy func(scope string) bool
+
+	// Owed reports whether something waits for the next bridge with the scope.
+	Owed func(scope string) bool
+
+	// Gone is called when the server forgets a scope. A scope inside a turn is forgotten after its task has ended,
+	// and another scope if it has not been used for a long time. Live, Busy, Owed and Gone are called with a lock
+	// held and must not call the server.
 	Gone func(scope string)
+
+	// File is the path of the file with the restrictions of bridges inside turns. The next server reads it. If it is
+	// empty, these restrictions are lost when the server ends.
+	File string
 
 	// Serve serves one caller until it ends its input or ctx ends.
 	Serve func(ctx context.Context, scope string, in io.ReadCloser, out io.Writer) error
@@ -81,19 +92,10 @@ type Server struct {
 	cfg     Config
 	callers map[[sha256.Size]byte]string // by token hash, so that the duration of a look-up does not reveal anything
 	answers time.Duration                // answerTime; tests change it
+	unread  error                        // why Config.File could not be read
 
 	mu     sync.Mutex
 	scopes map[string]*scope
-}
-
-// scope is a bridge's scope.
-type scope struct {
-	open     int      // number of open bridges; at most 1 unless the bridges are inside a turn
-	dir      string   // directory of the bridge; "" if the bridges are inside a turn, because each has its own
-	narrow   []Narrow // restrictions of its bridges
-	launched []Narrow // restrictions that applied to the launch of the task
-	task     string   // id of the task inside which the bridges are; "" if there is none
-	above    []string // see Task.Above; nil if there is no task
 }
 
 // connection is a bridge that is open. The contexts of its calls contain it.
@@ -115,6 +117,7 @@ func NewServer(cfg Config) *Server {
 	for token, name := range cfg.Tokens {
 		s.callers[sha256.Sum256([]byte(token))] = name
 	}
+	s.unread = s.load()
 	return s
 }
 
@@ -231,83 +234,6 @@ func (s *Server) below(dir string) (string, error) {
 	return "", fmt.Errorf("the directory %s is not below a --root of the server: %s", dir, strings.Join(s.cfg.Roots, ", "))
 }
 
-// take reserves a scope that no other open bridge uses, and returns its name.
-func (s *Server) take(caller, dir string, h Hello) (string, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.sweep()
-	for n := 1; n <= maxOpen; n++ {
-		name := fmt.Sprintf("%s/%s-%d", caller, h.Key, n)
-		if sc := s.scopes[name]; sc == nil || sc.open == 0 {
-			s.scopes[name] = &scope{open: 1, dir: dir, narrow: []Narrow{h.Narrow}}
-			return name, nil
-		}
-	}
-	return "", fmt.Errorf("%d bridges of this project and program are open; end some", maxOpen)
-}
-
-// takeInTurn returns the name of the scope of a bridge inside a turn: the session of its task.
-func (s *Server) takeInTurn(caller, dir string, h Hello) (string, error) {
-	t, err := s.cfg.Turn(h.Turn)
-	if err != nil {
-		return "", err
-	}
-	root := t.Above[len(t.Above)-1]
-	if root != caller && !strings.HasPrefix(root, caller+"/") {
-		return "", errors.New("it is inside a turn of a task of another caller")
-	}
-	launched, err := launchedUnder(t, caller)
-	if err != nil {
-		return "", err
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if root != caller && s.scopes[root] == nil {
-		return "", errors.New("the program that has launched the tasks above has not connected since this server was started, so its restrictions are not known")
-	}
-	s.sweep()
-	sc := scope{task: t.ID, above: t.Above, launched: launched}
-	if known := s.scopes[t.Session]; known != nil {
-		sc = *known
-	}
-	// The account of the tree belongs to the root. A task must not narrow it for tasks that are not below it.
-	n := h.Narrow
-	n.TaskBudget, n.TreeBudget = narrower(n.TaskBudget, n.TreeBudget), bgagent.Budget{}
-	sc.narrow = joined(sc.narrow, n)
-	if _, err := record(s.restrictions(&sc)); err != nil {
-		return "", err
-	}
-	sc.open++
-	s.scopes[t.Session] = &sc
-	return t.Session, nil
-}
-
-// sweep forgets the scopes of tasks that have ended, because such a task launches nothing. s.mu must be held.
-func (s *Server) sweep() {
-	for name, sc := range s.scopes {
-		if sc.open == 0 && sc.task != "" && !s.cfg.Live(sc.task) {
-			delete(s.scopes, name)
-			s.cfg.Gone(name)
-		}
-	}
-}
-
-// leave makes the scope available again. Its restrictions stay until the next bridge takes it. If
-// the scope is inside a turn, they stay until its task ends.
-func (s *Server) leave(name string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.scopes[name].open--
-}
-
-// InTurn reports whether the scope belongs to a bridge inside a turn.
-func (s *Server) InTurn(name string) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	sc := s.scopes[name]
-	return sc != nil && sc.task != ""
-}
-
 // Prepare completes the launch of a caller, and adds to the task's metadata the restrictions that apply to the
 // launch. It does nothing if the caller is not a bridge. The context must be that of a call over the bridge. The
 // error says that the project's file does not allow the launch, or that the turn of the bridge has ended.
@@ -397,31 +323,6 @@ func (s *Server) Resumes(ctx context.Context, scope string, t bgagent.Task, open
 		}
 	}
 	return ""
-}
-
-// find returns a copy of a bridge's scope and all restrictions that apply to it. If no bridge has
-// the name, the scope is nil.
-func (s *Server) find(name string) (*scope, []Narrow) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	sc := s.scopes[name]
-	if sc == nil {
-		return nil, nil
-	}
-	found := *sc
-	return &found, s.restrictions(sc)
-}
-
-// restrictions returns all restrictions that apply to the bridges with the scope. s.mu must be held.
-func (s *Server) restrictions(sc *scope) []Narrow {
-	all := joined(slices.Clone(sc.narrow), sc.launched...)
-	for _, session := range sc.above {
-		// If the server no longer knows a scope, sc.launched still contains the restrictions that applied.
-		if over := s.scopes[session]; over != nil {
-			all = joined(all, over.narrow...)
-		}
-	}
-	return all
 }
 
 // refuses returns why the restrictions do not allow the agent, or "" if they allow it.

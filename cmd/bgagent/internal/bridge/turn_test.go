@@ -3,6 +3,7 @@ package bridge
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 
@@ -18,6 +19,7 @@ type turns struct {
 	live  map[string]bool   // tasks that have not ended
 	in    map[string]string // tasks by the marks of running turns
 	gone  []string
+	file  string // see Config.File
 }
 
 func withTurns(t *testing.T) *turns {
@@ -37,8 +39,21 @@ func (x *turns) restart() {
 		},
 		TaskInTurn: func(mark string) string { return x.in[mark] },
 		Live:       func(id string) bool { return x.live[id] },
+		Busy:       func(scope string) bool { return x.below(scope) },
+		Owed:       func(scope string) bool { return false },
+		File:       x.file,
 		Gone:       func(scope string) { x.gone = append(x.gone, scope) },
 	})
+}
+
+// below reports whether a task below the scope has not ended.
+func (x *turns) below(scope string) bool {
+	for id, t := range x.tasks {
+		if x.live[id] && slices.Contains(t.Above, scope) {
+			return true
+		}
+	}
+	return false
 }
 
 // top opens a bridge outside of turns, and returns its scope and the context of its calls.
@@ -56,8 +71,14 @@ func (x *turns) open(mark, dir string, n Narrow) (scope string, ctx context.Cont
 	h := Hello{Turn: mark, Narrow: n}
 	scope, err := x.takeInTurn("alice", dir, h)
 	require.NoError(x.t, err)
-	require.True(x.t, x.InTurn(scope))
+	require.True(x.t, x.inTurn(scope))
 	return scope, within(x.t.Context(), dir, h)
+}
+
+// inTurn reports whether the server knows a scope inside a turn.
+func (x *turns) inTurn(name string) bool {
+	sc, _ := x.find(name)
+	return sc != nil && sc.task != ""
 }
 
 // launch launches a task over a bridge and begins its turn. The id, the mark and the session are the name.
@@ -103,7 +124,7 @@ func TestABridgeInATurnHasTheScopeOfItsTaskAndAllRestrictionsAboveIt(t *testing.
 	x.leave(top)
 	x.leave(top)
 	deep, ctx := x.open("deep", "/deep", Narrow{Without: []string{"c"}, TaskBudget: bgagent.Budget{Cost: 4}})
-	require.False(t, x.InTurn(root))
+	require.False(t, x.inTurn(root))
 	for _, agent := range []string{"a", "b", "c"} {
 		require.Contains(t, x.allows(ctx, deep, agent), "removes the agent "+agent)
 	}
@@ -115,13 +136,13 @@ func TestABridgeInATurnHasTheScopeOfItsTaskAndAllRestrictionsAboveIt(t *testing.
 	x.live = map[string]bool{"plain": true, "deep": true}
 	x.open("plain", "/", Narrow{})
 	require.Equal(t, []string{"top"}, x.gone)
-	require.True(t, x.InTurn("deep"))
+	require.True(t, x.inTurn("deep"))
 	x.leave(deep)
 	delete(x.live, "deep")
 	x.top(Narrow{})
 	require.Equal(t, []string{"top", "deep"}, x.gone, "nothing is kept of tasks that have ended")
-	require.False(t, x.InTurn("top"))
-	require.False(t, x.InTurn("deep"))
+	require.False(t, x.inTurn("top"))
+	require.False(t, x.inTurn("deep"))
 }
 
 // The account of a tree belongs to its root. If a task could narrow it, it could cancel tasks that are not below it.
@@ -161,7 +182,7 @@ func TestTheRestrictionsAtTheLaunchOfATaskHoldAfterTheirScopesAreLost(t *testing
 		x.launch(ctx, top, "deep")
 		x.leave(top)
 		lose(x)
-		require.False(t, x.InTurn(top), name)
+		require.False(t, x.inTurn(top), name)
 		deep, ctx := x.open("deep", "/", Narrow{})
 		require.Contains(t, x.allows(ctx, deep, "a"), "removes the agent a", name)
 		require.Contains(t, x.allows(ctx, deep, "b"), "removes the agent b", name)
@@ -192,7 +213,7 @@ func TestABridgeIsRefusedIfTheRestrictionsOfItsTaskAreNotKnown(t *testing.T) {
 		_, err := x.takeInTurn("alice", "/", Hello{Turn: "bg_1"})
 		require.ErrorContains(t, err, "it is inside a turn of task bg_1, and the restrictions under which this task was launched", text)
 		require.ErrorContains(t, err, want, text)
-		require.False(t, x.InTurn("s"))
+		require.False(t, x.inTurn("s"))
 	}
 	x.begin(Task{ID: "bg_2", Session: "s", Above: []string{root}})
 	_, err := x.takeInTurn("alice", "/", Hello{Turn: "bg_2"})
