@@ -31,7 +31,7 @@ func storeRows() []Row {
 		What:      "launch -> told on SQLite, instant in-process agent, a parent per 100 tasks, window 0; time per task",
 		Reference: "bare SQLite writes the same batches, without checksums and indexes",
 		Run:       runStoreThroughput,
-	}, {
+	}, storePeersRow, {
 		ID:        "store-open",
 		What:      "New and Start until the first turn begins, on a store with 10,000 live and 100,000 ended tasks",
 		Reference: "a reader that decodes the live records",
@@ -76,17 +76,6 @@ func (s *keptStore) take() []*bgagent.StoreBatch {
 	return b
 }
 
-// inFolder calls f with a temporary folder in the working directory, because the folder for
-// temporary files may be in memory.
-func inFolder(f func(dir string) error) (err error) {
-	dir, err := os.MkdirTemp(".", ".store-")
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	return f(dir)
-}
-
 func runStoreSyncs(o Options) ([]Check, error) {
 	o.note("counting the syncs of the module sqlite")
 	parts, err := goBench("sqlite", "BenchmarkSyncs", 1)
@@ -103,47 +92,6 @@ func runStoreSyncs(o Options) ([]Check, error) {
 		checks = append(checks, Check{row.part + " in flight", Series{at["syncs/task"]}, "", row.bound, row.aim, beside})
 	}
 	return checks, nil
-}
-
-// storeManager is a manager with a store. Its notices go to the channels of the tasks that
-// they report.
-type storeManager struct {
-	*bgagent.BackgroundManager
-	store *keptStore
-	told  sync.Map // channels by task id
-}
-
-func newStoreManager(dir string, inFlight int, delay time.Duration) (*storeManager, error) {
-	s := &storeManager{store: newKeptStore(dir, delay)}
-	var err error
-	s.BackgroundManager, err = bgagent.New(&runner{}, bgagent.Config{
-		Store: s.store, Limits: bgagent.Limits{Default: inFlight}, Notify: s.notify, Wake: bgagent.WakeEach,
-		NoticeWindow: bgagent.Disabled, RetainTasks: 1000,
-	})
-	return s, err
-}
-
-func (s *storeManager) channel(id string) chan struct{} {
-	c, _ := s.told.LoadOrStore(id, make(chan struct{}))
-	return c.(chan struct{})
-}
-
-func (s *storeManager) notify(_ context.Context, _ string, n bgagent.Notice) error {
-	for _, i := range n.Items {
-		close(s.channel(i.Task))
-	}
-	return nil
-}
-
-// task launches task i and waits until a notice reports that it has ended.
-func (s *storeManager) task(i int) error {
-	t, err := s.Launch(context.Background(), bgagent.Caller{Session: root(i)}, input)
-	if err != nil {
-		return err
-	}
-	<-s.channel(t.ID)
-	s.told.Delete(t.ID)
-	return nil
 }
 
 const (
@@ -169,8 +117,9 @@ func runStoreLatency(o Options) ([]Check, error) {
 }
 
 func storeLatency(rounds int, delay time.Duration) (p pair, err error) {
-	err = inFolder(func(dir string) error {
-		m, err := newStoreManager(filepath.Join(dir, "subject"), 10, delay)
+	err = InFolder(func(dir string) error {
+		kept := newKeptStore(filepath.Join(dir, "subject"), delay)
+		m, err := newStoreManager(kept, 10)
 		if err != nil {
 			return err
 		}
@@ -184,7 +133,7 @@ func storeLatency(rounds int, delay time.Duration) (p pair, err error) {
 		subject := func() (float64, error) {
 			n++
 			start := time.Now()
-			t, err := m.Launch(context.Background(), bgagent.Caller{Session: root(n)}, input)
+			id, err := m.launch(n)
 			for e := (bgagent.Event{}); err == nil && e.Kind != bgagent.EventEnded; {
 				e, err = events.Next(context.Background())
 			}
@@ -192,8 +141,8 @@ func storeLatency(rounds int, delay time.Duration) (p pair, err error) {
 				return 0, err
 			}
 			took := float64(time.Since(start).Nanoseconds())
-			<-m.channel(t.ID)
-			three = m.store.take()
+			m.await(id)
+			three = kept.take()
 			three = three[:min(3, len(three))]
 			return took, nil
 		}
@@ -246,8 +195,9 @@ func (p pair) perSecond() string {
 // storeThroughput measures a manager's time per task. The references, which are bare SQLite and
 // the store without the manager, write the batches that the manager wrote in the same round.
 func storeThroughput(rounds, inFlight, tasks int) (raw, alone pair, err error) {
-	err = inFolder(func(dir string) error {
-		m, err := newStoreManager(filepath.Join(dir, "subject"), inFlight, 0)
+	err = InFolder(func(dir string) error {
+		kept := newKeptStore(filepath.Join(dir, "subject"), 0)
+		m, err := newStoreManager(kept, inFlight)
 		if err != nil {
 			return err
 		}
@@ -265,8 +215,8 @@ func storeThroughput(rounds, inFlight, tasks int) (raw, alone pair, err error) {
 			return float64(time.Since(start).Nanoseconds()) / float64(tasks), err
 		}
 		for i := range rounds + 1 { // the manager is always first, because the references write its batches
-			a, err := perTask(func() error { return inParallel(inFlight, tasks, func(k int) error { return m.task(i*tasks + k) }) })
-			same := m.store.take()
+			a, err := perTask(func() error { return InParallel(inFlight, tasks, func(k int) error { return m.task(i*tasks + k) }) })
+			same := kept.take()
 			b, err2 := perTask(func() error { return eachBatch(same, bare.write) })
 			c, err3 := perTask(func() error {
 				return eachBatch(same, func(b *bgagent.StoreBatch) error { return store.Store.Write(context.Background(), b) })
@@ -291,36 +241,4 @@ func eachBatch(batches []*bgagent.StoreBatch, f func(b *bgagent.StoreBatch) erro
 		}
 	}
 	return nil
-}
-
-// inParallel calls f for each number below n, with at most the given number of calls at the same
-// time.
-func inParallel(most, n int, f func(i int) error) error {
-	var wg sync.WaitGroup
-	next := make(chan int)
-	failed := make(chan error, most)
-	for range most {
-		wg.Go(func() {
-			for i := range next {
-				if err := f(i); err != nil {
-					failed <- err
-					return
-				}
-			}
-		})
-	}
-	var err error
-	for i := 0; i < n && err == nil; i++ {
-		select {
-		case next <- i:
-		case err = <-failed:
-		}
-	}
-	close(next)
-	wg.Wait()
-	select {
-	case err = <-failed:
-	default:
-	}
-	return err
 }

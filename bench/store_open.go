@@ -65,7 +65,7 @@ func fillStore(dir string, live, ended int) error {
 	if err != nil {
 		return err
 	}
-	if err := inParallel(min(live, 1000), live+1, func(i int) error {
+	if err := InParallel(min(live, 1000), live+1, func(i int) error {
 		_, err := m.Launch(context.Background(), bgagent.Caller{Session: root(i)}, input)
 		return err
 	}); err != nil {
@@ -148,7 +148,7 @@ func scanLive(dir string, live int) (float64, error) {
 }
 
 func storeOpen(rounds, live, ended int) (p pair, err error) {
-	err = inFolder(func(dir string) error {
+	err = InFolder(func(dir string) error {
 		dir = filepath.Join(dir, "store")
 		if err := fillStore(dir, live, ended); err != nil {
 			return err

@@ -38,7 +38,7 @@ func catTurns(n int) (float64, error) {
 	if err != nil {
 		return 0, err
 	}
-	before, err := processorTime()
+	before, err := ProcessorTime()
 	if err != nil {
 		return 0, err
 	}
@@ -50,7 +50,7 @@ func catTurns(n int) (float64, error) {
 	if err := t.wait(10 * time.Minute); err != nil {
 		return 0, err
 	}
-	after, err := processorTime()
+	after, err := ProcessorTime()
 	if err != nil {
 		return 0, err
 	}
@@ -62,7 +62,7 @@ func catTurns(n int) (float64, error) {
 
 // catBare runs cat n times with xargs and returns the processor time per run in nanoseconds.
 func catBare(n int) (float64, error) {
-	before, err := processorTime()
+	before, err := ProcessorTime()
 	if err != nil {
 		return 0, err
 	}
@@ -71,7 +71,7 @@ func catBare(n int) (float64, error) {
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return 0, fmt.Errorf("xargs: %w: %s", err, out)
 	}
-	after, err := processorTime()
+	after, err := ProcessorTime()
 	return (after - before) / float64(n), err
 }
 

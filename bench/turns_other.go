@@ -7,6 +7,6 @@ import (
 	"fmt"
 )
 
-func processorTime() (float64, error) {
+func ProcessorTime() (float64, error) {
 	return 0, fmt.Errorf("reading the processor time: %w", errors.ErrUnsupported)
 }

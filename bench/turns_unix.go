@@ -7,9 +7,9 @@ import (
 	"syscall"
 )
 
-// processorTime returns the processor time, in nanoseconds, that this process and the child
+// ProcessorTime returns the processor time, in nanoseconds, that this process and the child
 // processes that it has waited for have used.
-func processorTime() (float64, error) {
+func ProcessorTime() (float64, error) {
 	var sum float64
 	for _, who := range []int{syscall.RUSAGE_SELF, syscall.RUSAGE_CHILDREN} {
 		var u syscall.Rusage
