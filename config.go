@@ -253,6 +253,8 @@ type Config struct {
 	// all of them are cancelled. The first launch opens the account of a tree. Without
 	// BudgetPeriod, the account closes when no task of the tree is live, and the next launch opens
 	// a new one.
+	// If a tree has tasks in several processes, each process counts only its own tasks. With Slots,
+	// New logs a warning about this.
 	TreeBudget Budget
 	// BudgetPeriod is how long the account of a tree stays open, whether or not tasks are live.
 	// Once the budget of the tree is used up, launches are refused until the period ends. By

@@ -34,6 +34,7 @@ const (
 	logStoreAside
 	logSavedTooLong
 	logNoCost
+	logTreeHere
 )
 
 var logMessages = [...]string{
@@ -50,6 +51,7 @@ var logMessages = [...]string{
 	logStoreAside:   "the store refuses a record; its changes are only in memory for now, and will be tried again",
 	logSavedTooLong: "the data given to SaveState is too long and is not stored",
 	logNoCost:       "an agent has used tokens and reported no cost, so a budget does not count its cost",
+	logTreeHere:     "budgets of trees count only the tasks of this process, although its slots can be shared with other processes",
 }
 
 // logEntry is one entry for the log. It concerns either a task or a problem with a host.

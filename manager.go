@@ -193,6 +193,9 @@ func New(sc SessionClient, cfg Config) (m *BackgroundManager, err error) {
 		return nil, err
 	}
 	m.cm.join(m)
+	if m.cfg.Slots != nil && !m.cfg.TreeBudget.isZero() {
+		m.update(func(st *state, _ int64) { st.logText(logTreeHere, "Config.TreeBudget", "") })
+	}
 	if cfg.Store == nil {
 		m.startEvents()
 	}

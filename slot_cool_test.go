@@ -1,6 +1,8 @@
 package bgagent_test
 
 import (
+	"log/slog"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -205,4 +207,24 @@ func TestASourceThatPanicsWhenItIsToldOfACoolDownStopsNothing(t *testing.T) {
 		require.Equal(t, bgagent.Completed, ended(t, m, id)[0].Status)
 		require.Len(t, hub.reports(), 1)
 	})
+}
+
+// TestNewSaysThatBudgetsOfTreesHoldPerProcess: with slots from elsewhere, a tree can have tasks in
+// several processes.
+func TestNewSaysThatBudgetsOfTreesHoldPerProcess(t *testing.T) {
+	for _, c := range []struct {
+		cfg  bgagent.Config
+		says bool
+	}{
+		{bgagent.Config{Slots: &scriptedSource{}, TreeBudget: bgagent.Budget{Cost: 1}}, true},
+		{bgagent.Config{Slots: &scriptedSource{}, TaskBudget: bgagent.Budget{Cost: 1}}, false},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			var log strings.Builder
+			c.cfg.Logger = slog.New(slog.NewTextHandler(&log, nil))
+			manage(t, working(time.Second), c.cfg)
+			synctest.Wait()
+			require.Equal(t, c.says, strings.Contains(log.String(), "budgets of trees count only the tasks of this process"), log.String())
+		})
+	}
 }
