@@ -89,7 +89,7 @@ func least[T int | int64 | float64](a, b T) T {
 	return a
 }
 
-// replaced returns the budget with every limit replaced for which c has a limit.
+// replaced returns a copy of the budget in which the limits of c override those of b.
 func (b Budget) replaced(c Budget) Budget {
 	set := func(limit *int64, by int64) {
 		if by > 0 {
@@ -139,13 +139,13 @@ func sum(a, b int64) int64 {
 	return a + b
 }
 
-// beyond returns x minus y, with 0 in place of negative numbers.
+// beyond returns x minus y. A negative difference becomes 0.
 func (x spent) beyond(y spent) spent {
 	d := x.usage.minus(y.usage)
 	return spent{Usage{max(d.InputTokens, 0), max(d.OutputTokens, 0), max(d.cost(), 0)}, max(x.calls-y.calls, 0)}
 }
 
-// of returns the amount that counts towards the limit.
+// of returns the used amount that counts towards the limit.
 func (x *spent) of(p BudgetPart) float64 {
 	switch p {
 	case BudgetInputTokens:
@@ -162,21 +162,21 @@ func (x *spent) of(p BudgetPart) float64 {
 	panic("bgagent: bug: no number counts towards this limit")
 }
 
-// asBudget returns the numbers in the form of a Budget.
+// asBudget converts x to a Budget.
 func (x spent) asBudget() Budget {
 	u := x.usage
 	return Budget{u.InputTokens, u.OutputTokens, sum(u.InputTokens, u.OutputTokens), u.Cost, x.calls}
 }
 
-// budgetWarning is the part of a limit at which an EventBudget is sent.
+// budgetWarning is the fraction of a limit at which an EventBudget is sent.
 const budgetWarning = 0.8
 
 // costError is an upper bound on the rounding error of a sum of costs, in US dollars. It makes ten
 // reports of 0.1 reach a limit of 1.
 const costError = 1e-9
 
-// reached returns the first limit of which at least the given part is used. The limits in the set
-// but are ignored.
+// reached returns the first limit of which at least the fraction part is used. It ignores the
+// limits in the set but.
 func (b *Budget) reached(x *spent, part float64, but partSet) (p BudgetPart, ok bool) {
 	for p := range budgetParts {
 		limit, used := b.of(p), x.of(p)
@@ -273,7 +273,7 @@ func (e *BudgetError) Error() string {
 	}
 	s := fmt.Sprintf("the budget of %s is used up: %v", whose, e.Limit)
 	if !e.Limit.Until.IsZero() {
-		s += "; it counts anew from " + e.Limit.Until.UTC().Format(budgetTime)
+		s += "; the next period begins at " + e.Limit.Until.UTC().Format(budgetTime)
 	}
 	return s
 }
@@ -281,19 +281,19 @@ func (e *BudgetError) Error() string {
 // budgetTime is the format that texts use for the end of a period.
 const budgetTime = "2006-01-02 15:04 MST"
 
-// CostReporter is implemented by clients that can tell whether an agent's costs are known. If
+// CostReporter is implemented by clients that know whether they report an agent's costs. If
 // ReportsCost returns false, a launch with a budget that limits the cost is refused. For a client
 // that is not a CostReporter, every budget is accepted.
 type CostReporter interface {
-	// ReportsCost reports whether the usage of the agent contains its cost. It must return at once.
+	// ReportsCost reports whether the usage of the agent contains its cost. It must not block.
 	ReportsCost(agent string) bool
 }
 
-// TokenReporter is implemented by clients that can tell whether all tokens of an agent are known.
-// If ReportsTokens returns false, a launch with a budget that limits tokens is refused. For a
-// client that is not a TokenReporter, every budget is accepted.
+// TokenReporter is implemented by clients that know whether they report all tokens of an agent. If
+// ReportsTokens returns false, a launch with a budget that limits tokens is refused. For a client
+// that is not a TokenReporter, every budget is accepted.
 type TokenReporter interface {
-	// ReportsTokens reports whether the usage of the agent contains all its tokens. It must return
-	// at once.
+	// ReportsTokens reports whether the usage of the agent contains all its tokens. It must not
+	// block.
 	ReportsTokens(agent string) bool
 }

@@ -48,7 +48,7 @@ func TestALaunchIsRefusedWhileTheBudgetOfItsTreeIsUsedUp(t *testing.T) {
 			require.ErrorAs(t, err, &used)
 			require.Equal(t, "root", used.Limit.Root)
 			require.Equal(t, began.Add(time.Hour), used.Limit.Until)
-			require.ErrorContains(t, err, `the budget of the tree of session "root" is used up: 40 of 40 input tokens; it counts anew from`)
+			require.ErrorContains(t, err, `the budget of the tree of session "root" is used up: 40 of 40 input tokens; the next period begins at`)
 			_, err = m.Resume(t.Context(), root, task.ID, bgagent.ResumeInput{Prompt: "more", Budget: bgagent.Budget{InputTokens: 1000}})
 			require.ErrorAs(t, err, &used, "the budget of a task does not widen that of its tree")
 			time.Sleep(time.Minute)

@@ -9,12 +9,12 @@ import (
 	"time"
 )
 
-// The code in this file shuts down the manager or cancels its tasks.
+// This file contains the methods that shut down the manager or cancel tasks.
 
 // Drain refuses new tasks and waits until all existing tasks have ended. If there is a notifier
 // ([Config].Notify or a client that is a [Notifier]), Drain also waits until the notices of these
 // tasks are delivered, unless [Config].Wake is WakeNever. Pending tasks are still started, because
-// they were accepted. Drain does not wait for a session that did not stop within
+// they were accepted. Drain does not wait for a session that fails to stop within
 // Config.StopTimeout. With [Config].Store, Drain also waits until all changes are durable. If ctx
 // ends first, Drain returns the error of ctx. If Close begins first, Drain returns [ErrClosed].
 // Call Close after Drain.
@@ -48,7 +48,7 @@ func (m *BackgroundManager) Drain(ctx context.Context) error {
 			return nil
 		case lost != nil:
 			return fmt.Errorf("bgagent: drain: %w", lost)
-		case closing: // Close has cancelled the remaining tasks, so they were not drained
+		case closing: // Close cancelled the remaining tasks, so they were not drained
 			return fmt.Errorf("bgagent: drain: %w", ErrClosed)
 		}
 		if err := waitFor(ctx, w.ch, -1); err != nil {
@@ -97,7 +97,7 @@ func (m *BackgroundManager) Close(ctx context.Context) error {
 		return m.closeErr
 	}
 	select {
-	case <-m.closeDone: // check closeDone first, because ctx might have ended, too
+	case <-m.closeDone: // check closeDone first, because ctx might have ended as well
 		return m.closeErr
 	default:
 	}
@@ -236,7 +236,7 @@ func (m *BackgroundManager) cancel(ctx context.Context, by Caller, id string, o 
 	})
 	if err == nil {
 		if err = m.ended(ctx, t); err != nil {
-			err = fmt.Errorf("bgagent: cancel: task %s is cancelled, which is not stored yet: %w", s.ID, err)
+			err = fmt.Errorf("bgagent: cancel: task %s is cancelled, but the cancellation is not stored yet: %w", s.ID, err)
 		}
 	}
 	return s, err
@@ -287,7 +287,7 @@ func (m *BackgroundManager) cancelAll(ctx context.Context, by Caller, o CancelOp
 	})
 	slices.SortFunc(out, func(a, b Task) int { return a.Queued.Compare(b.Queued) })
 	if err := m.ended(ctx, all...); err != nil {
-		return out, fmt.Errorf("bgagent: cancel: the tasks are cancelled, which is not stored yet: %w", err)
+		return out, fmt.Errorf("bgagent: cancel: the tasks are cancelled, but the cancellation is not stored yet: %w", err)
 	}
 	return out, nil
 }

@@ -31,9 +31,9 @@ import (
 //
 // If a provider refuses a turn of a BackgroundManager because of a limit or a failure, the model's
 // pool cools down: it does not grant slots for some time, not even to callers of Acquire. Then it
-// grants one slot. While the turns succeed, it grants two, four, eight and more slots per step, up
-// to its limit. A slot that a caller of Acquire releases counts as a successful turn. While a pool
-// cools down, a timer of package time runs.
+// grants one slot. As turns succeed, it grants two slots, then four, then eight, and so on, up to
+// its limit. A slot that a caller of Acquire releases counts as a successful turn. While a pool
+// cools down, the ConcurrencyManager keeps a [time.Timer] running.
 type ConcurrencyManager struct {
 	slots *slots.Manager
 	epoch time.Time   // cool-down times are relative to this time
@@ -96,7 +96,7 @@ func (c *ConcurrencyManager) join(m *BackgroundManager) {
 	c.link()
 }
 
-// part removes a manager that is closed.
+// part removes a closed manager.
 func (c *ConcurrencyManager) part(m *BackgroundManager) {
 	c.mu.Lock()
 	c.sharers = slices.DeleteFunc(c.sharers, func(x *BackgroundManager) bool { return x == m })
@@ -188,7 +188,7 @@ func (c *ConcurrencyManager) Limits() Limits {
 	return l
 }
 
-// SetLimits replaces all limits. If a limit is invalid, it does not change anything and returns an
+// SetLimits replaces all limits. If a limit is invalid, SetLimits changes nothing and returns an
 // [*InputError].
 //
 // Slots in use stay in use. If a limit is lowered, no slots are taken away, and no slots are
@@ -268,7 +268,7 @@ func countedAs(model, agent string) (slots.Space, string) {
 	return slots.Models, model
 }
 
-// rules are normalized limits. They decide which pool counts a name. Their maps never change.
+// rules are normalized limits. They decide which pool a name counts in. Their maps never change.
 type rules struct{ Limits }
 
 // Pool implements [slots.Rules]. It looks for an entry for the model, then for an entry for the
@@ -347,7 +347,7 @@ func slashInProvider(name, models string) string {
 	if provider != "" {
 		here = fmt.Sprintf("limit %s here, or ", mdtext.Quote(provider))
 	}
-	return fmt.Sprintf("can never apply, because a provider is what stands before the first slash; %slimit %s in %s", here, mdtext.Quote(name), models)
+	return fmt.Sprintf("can never apply, because the provider is the part of a name before the first slash; %slimit %s in %s", here, mdtext.Quote(name), models)
 }
 
 // normalLimits normalizes one map of the limits. It checks the keys in sorted order, so that the
@@ -359,7 +359,7 @@ func normalLimits(field string, in map[string]int) (map[string]int, error) {
 		at := fmt.Sprintf("%s[%q]", field, raw)
 		n, name := in[raw], slots.Normal(raw)
 		if name == "" {
-			return nil, &InputError{at, "has no name; name what is to be limited, or use Limits.Default"}
+			return nil, &InputError{at, "has no name; name a model, provider or agent, or use Limits.Default"}
 		}
 		if n < Unlimited {
 			return nil, &InputError{at, fmt.Sprintf("is %d; it must be positive, 0 for not set, or Unlimited (-1)", n)}

@@ -37,7 +37,7 @@ const (
 	DefaultTodoHold         = 30 * time.Second // short, because agents forget to mark todos as completed
 	DefaultStaleTimeout     = 3 * time.Minute
 	DefaultSessionGone      = 60 * time.Second // a session can seem gone while its server restarts
-	DefaultHostUnreachable  = 5 * time.Minute  // longer than a restart of a server takes
+	DefaultHostUnreachable  = 5 * time.Minute  // longer than a server restart takes
 	DefaultTimeToLive       = 30 * time.Minute
 	DefaultStopTimeout      = 10 * time.Second // a call to Abort took up to 170 ms in measurements
 	DefaultCreateTimeout    = 30 * time.Second // sending a first prompt took up to 4 s in measurements
@@ -58,9 +58,9 @@ const (
 const (
 	noticeTries         = 20                             // number of failed deliveries after which delivery is abandoned
 	noticePushes        = 3                              // number of processes that push the same notice
-	noticeGiveUp        = 24 * time.Hour                 // how long after a notice is due its delivery is abandoned
+	noticeGiveUp        = 24 * time.Hour                 // age of a due notice at which its delivery is abandoned
 	noticeBackoffMax    = 1 * time.Hour                  // longest pause between two attempts to deliver a notice
-	staleGrace          = 30 * time.Second               // period at the beginning of a turn while the turn cannot be stale
+	staleGrace          = 30 * time.Second               // period at the beginning of a turn in which the turn cannot become stale
 	sessionGonePolls    = 3                              // number of answered polls in a row that must report a session as gone
 	streamBeatMax       = 30 * time.Second               // how long a stream without an event still counts as complete
 	tombstonesGo        = 250                            // number of tombstones that are dropped together
@@ -104,9 +104,8 @@ type Limits struct {
 
 	// Total caps the number of sessions that are in a turn, across all pools. 0 means no cap.
 	Total int
-	// Agent caps, for each agent, the number of the agent's sessions that are in a
-	// turn. The models of the sessions do not matter. For a task without a model, the
-	// entry of its agent replaces Default.
+	// Agent caps the number of each agent's sessions that are in a turn, whatever their models are.
+	// For a task without a model, the entry of its agent replaces Default.
 	Agent map[string]int
 	// If Fair is set, a pool serves the waiting root sessions in rotation and gives
 	// each of them one slot per round. Otherwise, a pool serves all tasks in order of arrival. With
@@ -130,10 +129,10 @@ type Config struct {
 	// processes share the source, limits apply across all of them. Limits and Concurrency must be
 	// empty if Slots is set. If the source loses the slot of an attempt, the attempt ends with
 	// [CauseSlotLost] and its session is stopped. Tree budgets still apply to each manager
-	// separately. So do cool-downs after a provider's refusals: other managers notice a provider's
-	// limit only when the provider refuses their own turns. The task that is to find out whether
-	// the provider accepts requests again may have to wait in its pool's line at the source. Until
-	// it has begun, other pools that cool down with its pool wait, too.
+	// separately. Cool-downs after a provider's refusals also apply to each manager separately:
+	// other managers notice a provider's limit only when the provider refuses their own turns. The
+	// task that probes whether the provider accepts requests again might have to wait in line at
+	// the source. Until this task has begun, other pools that cool down with its pool wait as well.
 	Slots SlotSource
 
 	// Store makes tasks outlive the process. If Store is nil, tasks are kept only in
@@ -155,15 +154,15 @@ type Config struct {
 	// returns false, the attempt ends as interrupted. If OnRestart is nil, turns are
 	// continued.
 	OnRestart func(agent string) bool
-	// RestartWithin is the maximum gap between the earlier process and this one after which the
-	// manager still begins turns of the earlier process's tasks automatically. After a longer gap,
-	// a task that would begin a turn ends as interrupted instead. It can then be resumed. Default 1
-	// h; Disabled means no limit.
+	// RestartWithin is the longest gap between the earlier process and this one after which the
+	// manager still begins turns of the earlier process's tasks. After a longer gap, a task that
+	// would begin a turn ends as interrupted instead. It can then be resumed. Default 1 h; Disabled
+	// means no limit.
 	RestartWithin time.Duration
-	// InterruptRestored ends the tasks of an earlier process instead of continuing them. A
-	// task that would begin a turn ends as interrupted, even if it was pending, and no matter how
-	// short the time without a process was. It can then be resumed. If the session of a task
-	// already has an answer, the answer is still read.
+	// InterruptRestored ends the tasks of an earlier process instead of continuing them. A task
+	// that would begin a turn ends as interrupted, even if it was pending, and however short the
+	// gap between the processes was. It can then be resumed. If the session of a task already
+	// contains an answer, the answer is still read.
 	InterruptRestored bool
 	// RestoreContext returns a context for a task of an earlier process. Host calls for the task
 	// get the values of this context, because a store cannot keep context values. If RestoreContext
@@ -247,7 +246,7 @@ type Config struct {
 	RepeatedCalls int
 	// TaskBudget limits what each task uses, over all its attempts. When a limit is reached, the
 	// task is cancelled with CauseBudget. An [EventBudget] is sent at 80 % of a limit. A task can
-	// exceed a limit by what its client reports at once; see docs/guardrails.md.
+	// exceed a limit by the amount that its client reports in one step; see docs/guardrails.md.
 	TaskBudget Budget
 	// TreeBudget limits what all tasks under a root session use together. When a limit is reached,
 	// all of them are cancelled. The first launch opens the account of a tree. Without
@@ -261,21 +260,20 @@ type Config struct {
 	// default, and with Disabled, there is no period.
 	BudgetPeriod time.Duration
 
-	// Ask makes the questions of agents wait for an answer; see [BackgroundManager.Answer].
-	// These are requests for permission that no rule grants or denies, and questions with a fixed
-	// set of answers. By default, they are refused at once.
+	// If Ask is set, agents' questions wait for an answer; see [BackgroundManager.Answer]. These
+	// questions are permission requests that no rule grants or denies, and questions with a fixed
+	// set of answers. By default, they are refused immediately.
 	Ask bool
 	// ModelsMayPermit allows a session to grant permissions to the tasks that descend from it. By
 	// default, only the host may grant permissions, and sessions may answer only other questions.
 	ModelsMayPermit bool
 	// OnlyModelsAnswer means that only models can answer questions, because no person sees them. A
-	// question that no model may answer is then refused at once, as if Ask were not set. Models can
-	// answer only if OptionalTools names [ToolBackgroundMessage].
+	// question that no model may answer is then refused immediately, as if Ask were not set. Models
+	// can answer only if OptionalTools names [ToolBackgroundMessage].
 	OnlyModelsAnswer bool
 
-	// PollInterval is the pause between two polls of a client that is a TurnStarter.
-	// It is also the pause before the delivery of a notice that was refused with ErrBusy is
-	// repeated. Default 2 s.
+	// PollInterval is the pause between two polls of a client that is a TurnStarter. It is also the
+	// pause before a notice that was refused with ErrBusy is delivered again. Default 2 s.
 	PollInterval time.Duration
 	// MinIdleTime is a period after each prompt. During this period, an idle session counts as done
 	// only if its newest message reports how the turn ended. After it, an idle session with a
@@ -312,18 +310,18 @@ type Config struct {
 	QueueTimeToLive time.Duration
 	// MaxPark limits how long a task may be parked because a provider refused its turn, if the
 	// provider has said when it will accept requests again. If that time is further away than
-	// MaxPark, the task ends at once with [CauseRateLimited]. If the provider has not given a time,
+	// MaxPark, the task ends immediately with [CauseRateLimited]. If the provider has not given a time,
 	// the task ends when none of its turns has produced any output for 30 min. Default 6 h. With
-	// Disabled, tasks are not parked and pools do not cool down: a refused task ends at once.
+	// Disabled, tasks are not parked and pools do not cool down: a refused task ends immediately.
 	MaxPark time.Duration
-	// Fallback lists, for each model, the models with which its tasks continue, in order, if the
-	// provider refuses their requests. A key without a slash stands for the model with that name
+	// Fallback maps each model to the models that its tasks switch to, in order, if the provider
+	// refuses their requests. A key without a slash stands for the model with that name
 	// from any provider. Names are compared as in Limits. A model that the caller named in
 	// LaunchInput.Model or ResumeInput.Model is never replaced. docs/guardrails.md has the details.
 	Fallback map[string][]string
 	// FallbackAfter is how long a refused task waits for its model provider before it continues
 	// with the next model. If it is clear that the task cannot continue within this time, it
-	// switches to the next model at once. Default 10 min; Disabled for no wait.
+	// switches to the next model immediately. Default 10 min; Disabled for no wait.
 	FallbackAfter time.Duration
 	// StopTimeout is how long a session may take to stop before its slot is given to
 	// the next task. Default 10 s.
@@ -401,8 +399,8 @@ const (
 	shorter   = "must be shorter than"
 )
 
-// validate checks the values that the user set. Such a value can contradict only another one,
-// because defaults adapt.
+// validate checks the values that the user set. A value can contradict only another value that the
+// user set, because defaults adapt.
 func (c *Config) validate() error {
 	for i := range timeLimits {
 		row := &timeLimits[i]

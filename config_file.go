@@ -75,11 +75,10 @@ const maxConfigFile = 1 << 20
 // circuitBreaker.enabled to false has the same meaning as setting
 // circuitBreaker.consecutiveThreshold to 0.
 //
-// The host's own names sessionGoneTimeoutMs and taskCleanupDelayMs are accepted as
-// other names for sessionGoneMs and retentionMs. An unknown key is not an error,
-// because it might belong to the host or to a fork of the host. [FileConfig.Ignored]
-// reports it. A misspelt key of the table is an error. Otherwise, its limit would silently not
-// apply.
+// The host's own names sessionGoneTimeoutMs and taskCleanupDelayMs are accepted as aliases for
+// sessionGoneMs and retentionMs. An unknown key is not an error, because it might belong to the
+// host or to a fork of the host. [FileConfig.Ignored] reports it. A misspelt key of the table is an
+// error, because otherwise its limit would silently not apply.
 type FileConfig struct {
 	values  map[valueID]value
 	ignored []IgnoredKey
@@ -134,12 +133,12 @@ func (s Setting) Name() string {
 	return s.Key + jsonc.Index(s.Entry)
 }
 
-// LoadConfig reads the files and merges them key by key, and limits entry by entry.
-// Values from later files override values from earlier files, and null removes the values
-// from earlier files. A file that does not exist is an error. Values that contradict each
-// other are an error, too. [New] also finds this error, but only LoadConfig knows where the values
-// are in the files. If there are errors, LoadConfig does not load anything and returns the errors
-// in all files together. Each is a [*ConfigFileError], or an [*InputError] for an empty path.
+// LoadConfig reads the files and merges them key by key, and limits entry by entry. Values from
+// later files override values from earlier files, and null removes the values from earlier files. A
+// file that does not exist is an error. Values that contradict each other are also an error. [New]
+// also finds this error, but only LoadConfig knows where the values are in the files. If there are
+// errors, LoadConfig does not load anything and returns the errors in all files together. Each is a
+// [*ConfigFileError], or an [*InputError] for an empty path.
 func LoadConfig(paths ...string) (FileConfig, error) {
 	var all FileConfig
 	var errs []error

@@ -9,9 +9,8 @@ import (
 	"syscall"
 )
 
-// The possible names of the host's configuration file, the newest name first. The names
-// in unifiedNames belong to the host's file for all harnesses. That file is in the
-// directory unifiedDir.
+// The possible names of the host's configuration file, newest first. The names in unifiedNames
+// belong to the host's file for all harnesses. That file is in the directory unifiedDir.
 var (
 	hostNames    = []string{"oh-my-openagent.jsonc", "oh-my-openagent.json", "oh-my-opencode.jsonc", "oh-my-opencode.json"}
 	unifiedNames = []string{"omo.jsonc", "omo.json"}

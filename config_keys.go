@@ -54,7 +54,7 @@ type fileKey struct {
 
 // fileKeys is the table of keys. Its order is the order of the documentation and of the
 // files that FormatConfig writes. A key has the host's name unless the value 0 would
-// be misleading under that name: "taskCleanupDelayMs: 0" reads like "drop at once" but would have
+// be misleading under that name: "taskCleanupDelayMs: 0" reads like "drop immediately" but would have
 // to mean "never drop".
 var fileKeys = []fileKey{
 	{key: "modelConcurrency", kind: keyLimits, field: "Limits.Model", zero: "no limit", about: "Sessions in a turn at the same time, for each model: `provider/model`, or a model id without a slash for any provider"},

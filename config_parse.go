@@ -313,7 +313,7 @@ func (p *fileParser) limits(k *fileKey, v jsonc.Value) {
 		}
 		switch {
 		case name == "":
-			p.fail(m.Errorf(path, "has no name; name what is to be limited, or use defaultConcurrency"))
+			p.fail(m.Errorf(path, "has no name; name a model, provider or agent, or use defaultConcurrency"))
 			continue
 		case twice:
 			p.fail(m.Errorf(path, "appears twice, first in line %d (upper and lower case are the same); keep one of the two", first))
@@ -343,7 +343,7 @@ func (p *fileParser) number(k *fileKey, path string, v jsonc.Value) (int64, bool
 		return problem("is %s", v.Describe())
 	}
 	n, err := strconv.ParseInt(text, 10, 64)
-	if err != nil { // 1e3 and 5.0 are whole numbers, too; parse them as doubles, as the host does
+	if err != nil { // 1e3 and 5.0 are also whole numbers; parse them as doubles, as the host does
 		f, ferr := strconv.ParseFloat(text, 64)
 		switch {
 		case ferr != nil || math.Abs(f) > 1<<53:

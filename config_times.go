@@ -140,7 +140,7 @@ func (c *Config) following() map[timeLimit]func(time.Duration) time.Duration {
 	set := func(d time.Duration) time.Duration { return min(max(d, 0), most) }
 	poll, status, hold := set(c.PollInterval), set(c.StatusTimeout), set(c.TodoHold)
 	polls := time.Duration(max(c.StablePolls, DefaultStablePolls) + 1)
-	stable := set(c.MinStabilityTime) + min(polls*min(max(poll, DefaultPollInterval), most/polls), most) + time.Minute // how long it takes until a session with the status SessionUntold can count as done
+	stable := set(c.MinStabilityTime) + min(polls*min(max(poll, DefaultPollInterval), most/polls), most) + time.Minute // time until a session with the status SessionUntold can count as done
 	room := func(need time.Duration) func(time.Duration) time.Duration {
 		return func(d time.Duration) time.Duration { return max(d, need) }
 	}

@@ -34,11 +34,11 @@
 // learns about the turn by polling or from events. Package inproc has a client for agents that are Go
 // functions. The manager finds a client's other abilities by type assertion; see [SessionClient].
 //
-// [BackgroundManager.Launch] returns at once. [BackgroundManager.Run] and [BackgroundManager.Wait] wait
-// until tasks have ended. [BackgroundManager.Cancel] cancels a task. [BackgroundManager.Resume]
-// continues a task that has ended. [BackgroundManager.Subscribe] reports every change. Models do
-// the same through three tools: [DelegateTask], [BackgroundOutput] and [BackgroundCancel]. [Tools]
-// returns the definitions of these tools for any model API.
+// [BackgroundManager.Launch] returns immediately. [BackgroundManager.Run] and
+// [BackgroundManager.Wait] wait until tasks have ended. [BackgroundManager.Cancel] cancels a task.
+// [BackgroundManager.Resume] continues a task that has ended. [BackgroundManager.Subscribe] reports
+// every change. Models do the same through three tools: [DelegateTask], [BackgroundOutput] and
+// [BackgroundCancel]. [Tools] returns the definitions of these tools for any model API.
 //
 // # Guarantees
 //

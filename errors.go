@@ -34,8 +34,8 @@ var (
 	ErrStillLive = errors.New("the task has not ended yet")
 
 	// ErrNotStopped is returned by Resume if the session of an earlier attempt did not stop in time
-	// and might still be in a turn, and by Forget if the session is still being stopped. Quiet returns ErrNotStopped if the session of an expired task
-	// did not stop.
+	// and might still be in a turn, and by Forget if the session is still being stopped. Quiet
+	// returns ErrNotStopped if the session of an expired task did not stop.
 	ErrNotStopped = errors.New("the session of the earlier attempt did not stop")
 
 	// ErrStillNeeded is returned by Forget for a task whose end has not been reported, or that has
@@ -96,7 +96,7 @@ var (
 // InputError reports which argument is wrong and which values are valid. It is returned by New,
 // NewConcurrencyManager, SetLimits, Launch, Run, Resume, RunResume, Wait, LoadConfig, FormatConfig
 // and the functions that call the tools. The functions that create clients in the packages command,
-// opencode and acp return it, too. A function that returns an InputError has not changed anything.
+// opencode and acp also return it. A function that returns an InputError has not changed anything.
 // For errors in a configuration file, see [*ConfigFileError].
 type InputError struct {
 	Field   string // name of the argument or field
@@ -192,7 +192,7 @@ func (e *CloseError) Error() string {
 		parts = append(parts, "host calls that have not returned: "+strings.Join(e.Hung, ", "))
 	}
 	if len(e.Owed) > 0 {
-		parts = append(parts, fmt.Sprintf("%d end(s) that no parent has been told of", len(e.Owed)))
+		parts = append(parts, fmt.Sprintf("%d end(s) that were not reported to any parent", len(e.Owed)))
 	}
 	if e.Err != nil {
 		parts = append(parts, e.Err.Error())

@@ -7,17 +7,18 @@ import (
 
 // ForgetOptions are the optional arguments of [BackgroundManager.Forget].
 type ForgetOptions struct {
-	// Force also deletes a task whose end has not been reported, one with tasks below it that are
-	// still needed, and one from an earlier process whose session did not stop. The end is then no
-	// longer reported, but a notice that has already been created can still name the task. Until
-	// every call to the client for the task has returned, even Force does not delete the task.
+	// Force also deletes a task whose end has not been reported, a task with tasks below it that
+	// are still needed, and a task from an earlier process whose session did not stop. The end is
+	// then no longer reported, but a notice that has already been created can still name the task.
+	// Until every call to the client for the task has returned, even Force does not delete the
+	// task.
 	Force bool
 }
 
 // Forget deletes an ended task with its prompts and results, from memory and from the store. From
 // then on, the id is unknown, and the task cannot be resumed. If the tool call that launched the
-// task is repeated, it launches another one. Tasks that the task launched are kept. If the client
-// is a [SessionForgetter], it is asked to forget the session. Subscribers get [EventExpired].
+// task is repeated, it launches a new task. Tasks that the task launched are kept. If the client is
+// a [SessionForgetter], it is asked to forget the session. Subscribers get [EventExpired].
 //
 // With [Config].Store, Forget returns once the deletion is durable, and it also finds tasks that
 // only the store still contains. If the error matches [ErrStore], it is unknown whether the
@@ -65,7 +66,7 @@ func (m *BackgroundManager) forget(ctx context.Context, by Caller, id string, o 
 	})
 	switch {
 	case err != nil:
-		return fmt.Errorf("task %s is deleted, which is not stored yet: %w: %w", id, ErrStore, err)
+		return fmt.Errorf("task %s is deleted, but the deletion is not stored yet: %w: %w", id, ErrStore, err)
 	case refused:
 		return fmt.Errorf("task %s: %w: it refuses to delete the task, which stays there", id, ErrStore)
 	}

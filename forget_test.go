@@ -178,7 +178,7 @@ func TestForgetReportsAStoreThatDoesNotDelete(t *testing.T) {
 		h.refuse(func(b *bgagent.StoreBatch) bool { return full.Load() || slices.Contains(b.Delete, two) })
 		err := m.Forget(t.Context(), root, one, bgagent.ForgetOptions{})
 		require.ErrorIs(t, err, bgagent.ErrStore)
-		require.ErrorContains(t, err, "is deleted, which is not stored yet")
+		require.ErrorContains(t, err, "is deleted, but the deletion is not stored yet")
 		full.Store(false)
 		time.Sleep(time.Minute)
 		_, err = h.Process.Text(t.Context(), one, "result.1")
@@ -319,7 +319,7 @@ func TestASecondForgetWaitsForTheSameDeletion(t *testing.T) {
 		for range 2 {
 			err := m.Forget(t.Context(), root, id, force)
 			require.ErrorIs(t, err, bgagent.ErrStore)
-			require.ErrorContains(t, err, "is deleted, which is not stored yet")
+			require.ErrorContains(t, err, "is deleted, but the deletion is not stored yet")
 		}
 		require.ErrorIs(t, m.Forget(t.Context(), bgagent.Caller{Session: "stranger"}, id, force), bgagent.ErrUnknownTask)
 		full.Store(false)

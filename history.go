@@ -96,7 +96,7 @@ func (m *BackgroundManager) fetch(ctx context.Context, ref string) error {
 			st.storing.deleted = nil
 		}
 	})
-	if last { // the store has an older record than the one that memory had
+	if last { // the record in the store is older than the record that was in memory
 		m.update(func(st *state, _ int64) { st.flush() })
 		if err := m.untilKept(ctx, m.cfg.StoreTimeout, func(st *state) bool { return !st.unwritten(ref) }); err != nil {
 			return err

@@ -135,7 +135,7 @@ func (m *BackgroundManager) callSource(x *claimCall) {
 			h.lost(time.Now(), errors.New("SlotSource.Request panicked"))
 		}
 	}()
-	m.cm.look() // names may now belong to other pools
+	m.cm.look() // names might now belong to other pools
 	k := m.cfg.Slots.Request(x.request, h)
 	if returned = true; k == nil {
 		h.lost(time.Now(), errNoClaim)

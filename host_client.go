@@ -31,7 +31,7 @@ type hostClient struct {
 	steerer   Steerer
 	fallback  FallbackReporter
 	answerer  Answerer
-	kick      chan struct{} // a token in this channel makes the client's polling goroutine sweep at once
+	kick      chan struct{} // a token in this channel makes the client's polling goroutine sweep immediately
 }
 
 // host returns the hostClient whose record in the state is cl.
@@ -114,7 +114,7 @@ type hostPanic struct {
 
 func (e *hostPanic) Error() string { return e.text }
 
-// panicked returns the error for a panic with the value v. It formats v at once, because formatting
+// panicked returns the error for a panic with the value v. It formats v immediately, because formatting
 // can call the host's code.
 func panicked(v any) error {
 	return &hostPanic{text: fmt.Sprintf("the host's function panicked: %v", v), stack: debug.Stack()}

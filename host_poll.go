@@ -95,8 +95,8 @@ func (m *BackgroundManager) sweep(cl *client) {
 }
 
 // statuses asks the client for the statuses of sessions. If the client does not support the call,
-// every status is SessionUntold. After any other error, it returns a nil map, where every status
-// is SessionUnknown.
+// every status is SessionUntold. After any other error, statuses returns a nil map, which means
+// SessionUnknown for every session.
 func (m *BackgroundManager) statuses(cl *client, ids []string) (map[string]SessionStatus, error) {
 	answer, err := within(m.base, m, goPoll, "Statuses", m.cfg.StatusTimeout, func(ctx context.Context) (map[string]SessionStatus, error) {
 		answer, err := m.host(cl).starter.Statuses(ctx, ids)
@@ -203,7 +203,7 @@ func (m *BackgroundManager) look(l looked) {
 }
 
 // readNew reads the messages after the cursor for an observation, and completes the observation. If
-// the previous read failed, too, the cursor might be the cause, so readNew reads the messages from
+// the previous read also failed, the cursor might be the cause, so readNew reads the messages from
 // the beginning.
 func (m *BackgroundManager) readNew(ctx context.Context, a *attempt, session string, cursor Cursor, again bool, o *observation) (pages []Page, err error) {
 	afresh := false

@@ -5,9 +5,10 @@ import (
 	"time"
 )
 
-// The code in this file receives what clients report about model providers. Providers state wall
-// times. The state knows only the manager's clock, which does not advance while the machine sleeps.
-// Therefore, this code adds a reading of that clock to each time that a client reports.
+// The code in this file receives what clients report about model providers. Providers report
+// wall-clock times. The state knows only the manager's clock, which does not advance while the
+// machine sleeps. Therefore, this code adds a reading of that clock to each time that a client
+// reports.
 
 const (
 	resetMost = 366 * 24 * time.Hour // maximum time until a provider accepts requests again; anything longer is a mistake
@@ -21,7 +22,7 @@ func onClock(t time.Time) time.Time {
 	return onClockAt(t, now.Round(0), now)
 }
 
-// onClockAt does the same as onClock would at the time now. wall is the wall time of now, without a
+// onClockAt is like onClock, with now as the current time. wall is the wall time of now, without a
 // reading of the monotonic clock.
 func onClockAt(t, wall, now time.Time) time.Time {
 	if t.IsZero() {

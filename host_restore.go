@@ -250,8 +250,8 @@ func (m *BackgroundManager) continues(agent string) (bool, error) {
 	})
 }
 
-// restoreRunner restores the session of a runner. It repeats the call as long as the client reports
-// that a process of the session is still running.
+// restoreRunner restores the session of a runner. It repeats the call while the client reports that
+// a process of the session is still running.
 func (m *BackgroundManager) restoreRunner(ctx context.Context, cl *hostClient, in SessionRestore) (r restoredSession, err error) {
 	if cl.restorer == nil {
 		return r, nil // the progress of the session is unknown
@@ -296,7 +296,7 @@ func (m *BackgroundManager) restoreStarter(ctx context.Context, cl *hostClient, 
 		if errors.Is(err, ErrNoSession) {
 			gone++
 		}
-		// While a server is starting, it may report that a session does not exist. Therefore, the
+		// While a server is starting, it might report that a session does not exist. Therefore, the
 		// session counts as missing only after a second report.
 		if sure || err != nil && gone != 1 || time.Now().After(end) || !m.sleep(busyPause) {
 			return r, err
@@ -339,7 +339,7 @@ func (m *BackgroundManager) lookForPrompt(ctx context.Context, cl *hostClient, i
 			r.old = append(r.old, msg.ID)
 		}
 	}
-	r.old = nil // the messages may belong to the turn
+	r.old = nil // the messages might belong to the turn
 	if !empty && !ids && before != "" {
 		all, err := m.read(ctx, cl.rec, in.Session, "")
 		if err != nil {

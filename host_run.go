@@ -315,7 +315,7 @@ func (m *BackgroundManager) callAbort(ctx context.Context, a *attempt, session s
 	return err
 }
 
-// abortReturned reports to the state that an Abort call has returned. The call may return long
+// abortReturned reports to the state that an Abort call has returned. The call can return long
 // after the manager has stopped waiting for it.
 func (m *BackgroundManager) abortReturned(a *attempt) {
 	m.update(func(st *state, now int64) { st.abortReturned(a, now) })

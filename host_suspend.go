@@ -13,7 +13,7 @@ import (
 // turns of a [TurnStarter] continue on its server. Pending tasks stay pending. Callers that are
 // waiting for a task get [ErrSuspended].
 //
-// With budgets, what the stopped turns report while they end is counted.
+// With budgets, Suspend also counts the usage that the stopped turns report while they end.
 //
 // If ctx has no deadline, Suspend waits for at most Config.StopTimeout plus Config.CallTimeout, and
 // turns are not given time to end. The error is nil or a [*CloseError]. A CloseError names the host
@@ -71,9 +71,10 @@ func (m *BackgroundManager) finishSuspend(ctx context.Context) error {
 	return m.closeResult(ctx, unkept)
 }
 
-// untilCounted waits until the calls for the stopped turns have returned, because they can still report
-// what the turns have used. If a call does not return, half of the time until the deadline of ctx is left
-// for closing the store. untilCounted reports whether there is something to write.
+// untilCounted waits until the calls for the stopped turns have returned, because they can still
+// report the usage of the turns. If a call does not return, untilCounted leaves half of the time
+// until the deadline of ctx for closing the store. untilCounted reports whether there is something
+// to write.
 func (m *BackgroundManager) untilCounted(ctx context.Context) (more bool) {
 	budgets := false
 	m.view(func(st *state) { budgets = st.budgets })

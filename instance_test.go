@@ -43,7 +43,7 @@ func TestTheInstanceOfAnEarlierManagerIsRefused(t *testing.T) {
 		m := w.begin() // works only if the refused manager has closed the store
 		m.Start()
 		synctest.Wait()
-		require.ErrorContains(t, m.Close(t.Context()), "no parent has been told") // the task was interrupted
+		require.ErrorContains(t, m.Close(t.Context()), "not reported to any parent") // the task was interrupted
 		requireInstanceRefused(t, again("two"), "new value at each start")
 
 		w.cfg.Instance = "" // two random ids always differ

@@ -34,7 +34,7 @@ func init() {
 					broken(err)
 				}
 				if !of.armed() {
-					broken(errors.New("no timer stands for the earliest deadline"))
+					broken(errors.New("no timer is set for the earliest deadline"))
 				}
 			}
 		})
@@ -123,7 +123,7 @@ func (c *checker) records(budget *int) {
 func (c *checker) recordOfTask(t *task) {
 	m, r := c.st.storing.tasks[t], c.st.recordTask(t)
 	same := m != nil && (m.dirty || m.refused || m.last == r.image())
-	c.expect(same, "the record of task %s has changed, and nobody noted it:\nthen %s\nnow  %s", t, lastOf(m), r.image())
+	c.expect(same, "the record of task %s has changed, but the change was not noted:\nthen %s\nnow  %s", t, lastOf(m), r.image())
 }
 
 func (c *checker) recordOfNode(n *node) {
@@ -133,7 +133,7 @@ func (c *checker) recordOfNode(n *node) {
 	}
 	r, keep := c.st.recordNode(n)
 	same := m == nil && !keep || m != nil && (m.dirty || m.refused || !keep && m.last == "" || keep && m.last == r.image())
-	c.expect(same, "the record of session %q has changed, and nobody noted it:\nthen %s\nnow  %s", n.session, lastOf(m), r.image())
+	c.expect(same, "the record of session %q has changed, but the change was not noted:\nthen %s\nnow  %s", n.session, lastOf(m), r.image())
 }
 
 // checkUnchanged checks that the records of the loaded tasks equal the records in the store. The field
@@ -200,21 +200,21 @@ func (c *checker) task(t *task) {
 	c.mail(t, a)
 	c.questions(t, a)
 	holds, waits := st.slots.Holds(&t.wait), st.slots.Waits(&t.wait)
-	c.expect(!t.is(flagSlot) || holds, "task %s thinks that it has a slot", t)
+	c.expect(!t.is(flagSlot) || holds, "task %s is marked as having a slot, but holds none", t)
 	c.claim(t, holds, waits)
 	switch {
 	case t.status == Pending:
 		if t.is(flagAwaitsQuiet) {
 			c.expect(a != nil && a.ended && a.no < t.no, "task %s waits for an attempt that is quiet", t)
-			c.expect(!waits, "task %s stands in line before its session is quiet", t)
+			c.expect(!waits, "task %s is in line before its session is quiet", t)
 		} else {
 			c.expect(a == nil, "pending task %s has an attempt", t)
-			c.expect(waits || holds || st.recovery.due || st.suspend != notSuspended, "pending task %s is in no line", t)
+			c.expect(waits || holds || st.recovery.due || st.suspend != notSuspended, "pending task %s is not in any line", t)
 		}
 	case t.status == Running:
 		c.running(t, a, holds, waits)
 	default:
-		c.expect(!waits, "ended task %s stands in line", t)
+		c.expect(!waits, "ended task %s is in line", t)
 		c.expect(a != nil || !holds, "quiet task %s has a slot", t)
 		c.expect(a == nil || a.ended, "ended task %s has a live attempt", t)
 	}
@@ -226,7 +226,7 @@ func (c *checker) task(t *task) {
 		c.expect(st.session(t.sess.id) == t.sess, "session of task %s is not indexed", t)
 	}
 	if t.debt >= int32(len(t.up.owed)) {
-		c.expect(false, "debt %d of task %s is beyond the %d of its parent", t.debt, t, len(t.up.owed))
+		c.expect(false, "debt %d of task %s is out of range: its parent has %d debts", t.debt, t, len(t.up.owed))
 	} else if t.debt >= 0 {
 		d := t.up.owed[t.debt]
 		c.expect(t.notice == NoticeOwed && d.t == t && d.no == t.no, "debt of task %s points elsewhere", t)
@@ -245,7 +245,7 @@ func (c *checker) claim(t *task, holds, waits bool) {
 }
 
 // mail checks the messages to a task. Until the task has ended, only messages for the latest
-// attempt wait. After that, none does.
+// attempt can wait. After that, no message can wait.
 func (c *checker) mail(t *task, a *attempt) {
 	b := t.mail()
 	if b == nil {
@@ -259,11 +259,11 @@ func (c *checker) mail(t *task, a *attempt) {
 		}
 		current = current || l == b.current
 	}
-	c.expect(waiting == b.waiting, "%d messages of task %s wait, counted %d", b.waiting, t, waiting)
+	c.expect(waiting == b.waiting, "%d messages of task %s are marked as waiting, counted %d", b.waiting, t, waiting)
 	c.expect(current && (b.current == nil || t.status == Running), "task %s answers a message that it does not have", t)
 	c.expect(t.live() || waiting == 0, "task %s has ended, and %d messages wait", t, waiting)
 	idle := a != nil && a.live() && a.takesLetter() && !a.wantTurn && waiting > 0
-	c.expect(!idle || c.st.closing || c.st.recovery.due || c.st.isLost(), "task %s has a message and asks for no turn", t)
+	c.expect(!idle || c.st.closing || c.st.recovery.due || c.st.isLost(), "task %s has a message, but does not ask for a turn", t)
 }
 
 // questions checks the questions of a task, and counts the open ones.
@@ -276,19 +276,19 @@ func (c *checker) questions(t *task, a *attempt) {
 	for _, x := range b.list {
 		if x.State == QuestionOpen {
 			open++
-			c.expect(a != nil && a.live() && x.a == a && (x.turn == a.turn || a.recovering), "question %s of task %s belongs to no turn", x.Key, t)
+			c.expect(a != nil && a.live() && x.a == a && (x.turn == a.turn || a.recovering), "question %s of task %s does not belong to a turn", x.Key, t)
 		}
 	}
 	c.asked += open
 	for _, x := range b.list {
 		if x.owed {
 			c.owedAsks[t.up]++
-			c.expect(x.State == QuestionOpen, "task %s: its parent is to be told of the question %s, which is %s", t, x.Key, x.State)
+			c.expect(x.State == QuestionOpen, "task %s: its parent is still to be notified of the question %s, which is %s", t, x.Key, x.State)
 		}
 	}
 	c.expect(open == b.open, "task %s has %d open questions, counted %d", t, b.open, open)
-	c.expect(open == 0 || b.from > 0, "task %s asks, and its clocks run", t)
-	c.expect(b.from == 0 || a != nil && a.live() && (open > 0 || a.outcomeWaits()), "the clocks of task %s stand still, and it does not ask", t)
+	c.expect(open == 0 || b.from > 0, "task %s has an open question, but its clocks run", t)
+	c.expect(b.from == 0 || a != nil && a.live() && (open > 0 || a.outcomeWaits()), "the clocks of task %s are stopped, but it has no open question", t)
 }
 
 // alarm checks that the attempt's alarm is set for the earliest time limit of the attempt. Between
@@ -316,14 +316,14 @@ func (c *checker) expiry(name string, q *expiry, told bool) {
 		c.expect(c.st.tasks[num] == t, "%s: task %s has no record", name, t)
 		c.expect(t.fin.line == q && t.fin.prev == last, "%s: task %s is linked wrongly", name, t)
 		c.expect(t.notice.Settled() == told, "%s: the notice of task %s is %q", name, t, t.notice)
-		c.expect(last == nil || last.fin.since <= t.fin.since, "%s: task %s stands behind a later one", name, t)
+		c.expect(last == nil || last.fin.since <= t.fin.since, "%s: task %s is behind a task that is newer in this line", name, t)
 		if t == q.text {
 			texts = true
 		}
-		c.expect(texts && q.text != nil || t.fin.result == "", "%s: the text of task %s is passed over", name, t)
+		c.expect(texts && q.text != nil || t.fin.result == "", "%s: the text of task %s is before the first text", name, t)
 	}
-	c.expect(q.last == last, "%s: the last is not the last", name)
-	c.expect(texts, "%s: the first text is of none of its tasks", name)
+	c.expect(q.last == last, "%s: last is not the last task in the line", name)
+	c.expect(texts, "%s: the first text does not belong to any of its tasks", name)
 }
 
 func (c *checker) session(s *session) {
@@ -350,20 +350,20 @@ func (c *checker) running(t *task, a *attempt, holds, waits bool) {
 		c.expect(a.phase == a.parkedFor.phase(), "parked task %s is in phase %q", t, a.phase)
 		// After SetLimits has granted a slot, the task keeps asking for a turn until the state
 		// processes the grant.
-		c.expect((waits || holds) == a.wantTurn, "task %s wants a turn: %v; stands in line: %v; has a slot: %v", t, a.wantTurn, waits, holds)
-		c.expect(a.wantTurn || c.st.recovery.due || c.st.waits(a, a.parkedFor), "task %s waits for nothing", t)
+		c.expect((waits || holds) == a.wantTurn, "task %s wants a turn: %v; is in line: %v; has a slot: %v", t, a.wantTurn, waits, holds)
+		c.expect(a.wantTurn || c.st.recovery.due || c.st.waits(a, a.parkedFor), "parked task %s does not wait for anything", t)
 	} else {
-		c.expect(a.phase == PhaseStarting || a.phase == PhaseTurn || a.phase == PhaseAsking, "task %s is not parked, and in phase %q", t, a.phase)
+		c.expect(a.phase == PhaseStarting || a.phase == PhaseTurn || a.phase == PhaseAsking, "task %s is not parked, but is in phase %q", t, a.phase)
 		c.expect(holds && !waits || c.st.recovery.due || c.st.suspend == frozen, "running task %s has no slot (%s)", t, a.phase)
 	}
 	if a.awaitsAnswer() {
-		c.expect(a.inCall && a.turnStart > 0 && a.cl.runner, "task %s waits for an answer, and it is in no turn", t)
+		c.expect(a.inCall && a.turnStart > 0 && a.cl.runner, "task %s waits for an answer, but is not in a turn", t)
 	}
 	if a.awaitsProvider() {
-		c.expect(a.refused != nil && a.stage == stageNone && !a.inCall && a.turnStart == 0, "task %s waits for its provider, and a turn or a call is due", t)
+		c.expect(a.refused != nil && a.stage == stageNone && !a.inCall && a.turnStart == 0, "task %s waits for its provider, but a turn or a call is due", t)
 	}
 	if r := a.refused; r != nil && a.parkedFor != notParked && r.falls {
-		c.expect(a.aborts > 0 || c.st.recovery.due || c.st.suspend != notSuspended, "task %s goes on with another model, and nothing holds it up", t)
+		c.expect(a.aborts > 0 || c.st.recovery.due || c.st.suspend != notSuspended, "task %s waits to continue with another model, but nothing delays it", t)
 	}
 	_, followed := a.cl.followed[a]
 	c.expect(followed == (a.cl.starter && a.turnStart > 0 && a.stage == stageNone), "task %s is followed: %v", t, followed)
@@ -389,15 +389,15 @@ func (c *checker) node(name string, n *node) {
 	c.expect(reclaimable == n.reclaimable, "node %q has %d reclaimable notices, counted %d", name, n.reclaimable, reclaimable)
 	c.expect((owed > 0) == (n.oldest > 0), "node %q: oldest is %d with %d owed", name, n.oldest, owed)
 	c.expect(n.needed(), "nothing needs node %q", name)
-	c.expect(c.owedAsks[n] == n.asksEverywhere(), "node %q is to be told of %d questions, counted %d", name, n.asksEverywhere(), c.owedAsks[n])
-	c.expect((len(n.asks) > 0) == (n.asksFrom > 0), "node %q: the first question was asked at %d, and it has %d", name, n.asksFrom, len(n.asks))
+	c.expect(c.owedAsks[n] == n.asksEverywhere(), "node %q is still to be notified of %d questions, counted %d", name, n.asksEverywhere(), c.owedAsks[n])
+	c.expect((len(n.asks) > 0) == (n.asksFrom > 0), "node %q: the first question was asked at %d, but there are %d questions", name, n.asksFrom, len(n.asks))
 	if sp := n.spending; sp != nil {
-		c.expect(n.above() == nil, "node %q is no root and has an account", name)
-		c.expect(sp.alarm.index > 0 || n.counts.live > 0, "node %q has an account and no live task", name)
-		c.expect(c.st.budgets, "node %q has an account, and nothing is counted", name)
+		c.expect(n.above() == nil, "node %q is not a root, but has an account", name)
+		c.expect(sp.alarm.index > 0 || n.counts.live > 0, "node %q has an account, but no live task", name)
+		c.expect(c.st.budgets, "node %q has an account, but nothing is counted", name)
 	}
 	if n.of != nil {
-		c.expect(n.of.own == n, "node %q is not its session's", name)
+		c.expect(n.of.own == n, "node %q is not the node of its session", name)
 	}
 }
 
@@ -405,7 +405,7 @@ func (c *checker) node(name string, n *node) {
 func checkAlarms[T any](c *checker, h alarms[T], needs func(T) bool) {
 	for i, al := range h {
 		c.expect(al.index == i+1, "alarm %d has index %d", i, al.index)
-		c.expect(needs(al.who), "alarm %d rings for a %T that is over: remove it there", i, al.who)
+		c.expect(needs(al.who), "alarm %d is set for a %T that is over: remove the alarm where it ends", i, al.who)
 		c.expect(i == 0 || h[(i-1)/2].at <= al.at, "alarm %d is before its parent", i)
 	}
 }

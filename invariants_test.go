@@ -63,12 +63,12 @@ var planted = map[string]struct {
 	says  string
 	plant func(x scene) (undo func())
 }{
-	"questions to tell":    {`node "root" is to be told of 1 questions, counted 0`, func(x scene) func() { return plant(&x.root.asks, []*asked{{}}) }},
+	"questions to tell":    {`node "root" is still to be notified of 1 questions, counted 0`, func(x scene) func() { return plant(&x.root.asks, []*asked{{}}) }},
 	"live tasks":           {"live is 4, counted 3", func(x scene) func() { return plant(&x.st.live, 4) }},
 	"live tasks of a node": {`node "root" has 2 live tasks, counted 3`, func(x scene) func() { return plant(&x.root.live, 2) }},
 	"live tasks of a tree": {`node "root" has the counts {live:2}, counted {live:3}`, func(x scene) func() { return plant(&x.root.counts.live, 2) }},
-	"an account":           {`node "root" has an account, and nothing is counted`, func(x scene) func() { return plant(&x.root.spending, &spending{}) }},
-	"a period":             {"rings for a *bgagent.node that is over", func(x scene) func() { return plantAlarm(&x.st.deadlines.accounts, x.root) }},
+	"an account":           {`node "root" has an account, but nothing is counted`, func(x scene) func() { return plant(&x.root.spending, &spending{}) }},
+	"a period":             {"is set for a *bgagent.node that is over", func(x scene) func() { return plantAlarm(&x.st.deadlines.accounts, x.root) }},
 	"tasks of a node":      {`node "root" has 6 tasks, counted 5`, func(x scene) func() { return plant(&x.root.kids, 6) }},
 	"what is not quiet":    {"unquiet is 1, counted 0", func(x scene) func() { return plant(&x.st.unquiet, 1) }},
 	"what is stopping":     {"inStopTime is 1, counted 0", func(x scene) func() { return plant(&x.st.inStopTime, 1) }},
@@ -84,13 +84,13 @@ var planted = map[string]struct {
 	"no attempt":            {"has no live attempt", func(x scene) func() { return plant(&x.running.run, nil) }},
 	"an attempt too many":   {"has an attempt", func(x scene) func() { return plant(&x.pending.run, x.running.run) }},
 	"an attempt that ended": {"has a live attempt", func(x scene) func() { return plant(&x.read.run, x.running.run) }},
-	"a slot of nobody": {"thinks that it has a slot", func(x scene) func() {
+	"a slot of nobody": {"is marked as having a slot", func(x scene) func() {
 		return plant(&x.pending.flags, x.pending.flags|flagSlot)
 	}},
-	"a place in line": {"stands in line before its session is quiet", func(x scene) func() {
+	"a place in line": {"is in line before its session is quiet", func(x scene) func() {
 		return plant(&x.pending.flags, x.pending.flags|flagAwaitsQuiet)
 	}},
-	"a wait for nothing": {"waits for nothing", func(x scene) func() {
+	"a wait for nothing": {"does not wait for anything", func(x scene) func() {
 		undo := plant(&x.running.run.phase, PhaseWaiting)
 		why := plant(&x.running.run.parkedFor, forTasks)
 		own := plant(&x.running.sess.own, nil)
@@ -107,7 +107,7 @@ var planted = map[string]struct {
 	"a message for another attempt": {"waits for attempt 7", func(x scene) func() {
 		return plant(&x.running.extra().mail, &mailbox{letters: []*letter{{state: MessageAccepted, attempt: 7, text: "m"}}, waiting: 1})
 	}},
-	"a message without a turn": {"has a message and asks for no turn", func(x scene) func() {
+	"a message without a turn": {"has a message, but does not ask for a turn", func(x scene) func() {
 		undo := plant(&x.running.run.phase, PhaseWaiting)
 		why := plant(&x.running.run.parkedFor, forTasks)
 		mail := plant(&x.running.extra().mail, &mailbox{letters: []*letter{{state: MessageAccepted, attempt: 1, text: "m"}}, waiting: 1})
@@ -121,7 +121,7 @@ var planted = map[string]struct {
 		return func() { turn(); limit(); why(); undo() }
 	}},
 
-	"a phase without a wait":  {"is not parked, and in phase", func(x scene) func() { return plant(&x.running.run.phase, PhaseWaiting) }},
+	"a phase without a wait":  {"is not parked, but is in phase", func(x scene) func() { return plant(&x.running.run.phase, PhaseWaiting) }},
 	"a wait in another phase": {"parked task", func(x scene) func() { return plant(&x.running.run.parkedFor, forTasks) }},
 
 	"a task in another place": {"is indexed wrongly", func(x scene) func() {
@@ -133,7 +133,7 @@ var planted = map[string]struct {
 	"a parent of nowhere":  {"has a parent that is not indexed", func(x scene) func() { return plant(&x.read.up, &node{session: "b"}) }},
 	"a node in two places": {`node "root" is indexed as "b"`, func(x scene) func() { return plantIn(x.st.nodes, "b", x.root) }},
 	"a node of nobody":     {`nothing needs node "b"`, func(x scene) func() { return plantIn(x.st.nodes, "b", &node{session: "b"}) }},
-	"a node of another": {`node "b" is not its session's`, func(x scene) func() {
+	"a node of another": {`node "b" is not the node of its session`, func(x scene) func() {
 		return plantIn(x.st.nodes, "b", &node{session: "b", of: x.read.sess})
 	}},
 	"a session's name":     {"is indexed wrongly", func(x scene) func() { return plant(&x.running.sess.id, "b") }},
@@ -142,21 +142,21 @@ var planted = map[string]struct {
 	"who is followed":      {"is followed: true", func(x scene) func() { return plantIn(x.running.run.cl.followed, x.running.run, struct{}{}) }},
 
 	"a record for ever":    {"would never be forgotten", func(x scene) func() { return plant(&x.read.fin.line, nil) }},
-	"a line without start": {"settled: the last is not the last", func(x scene) func() { return plant(&x.st.keep.settled.first, nil) }},
-	"a line without end":   {"unsettled: the last is not the last", func(x scene) func() { return plant(&x.st.keep.unsettled.last, nil) }},
+	"a line without start": {"settled: last is not the last task in the line", func(x scene) func() { return plant(&x.st.keep.settled.first, nil) }},
+	"a line without end":   {"unsettled: last is not the last task in the line", func(x scene) func() { return plant(&x.st.keep.unsettled.last, nil) }},
 	"the wrong line":       {"unsettled: the notice of task", func(x scene) func() { return plant(&x.owed.notice, NoticeRead) }},
 	"a link":               {"is linked wrongly", func(x scene) func() { return plant(&x.read.fin.prev, x.owed) }},
-	"a text that is kept":  {"is passed over", func(x scene) func() { return plant(&x.st.keep.settled.text, nil) }},
+	"a text that is kept":  {"is before the first text", func(x scene) func() { return plant(&x.st.keep.settled.text, nil) }},
 
 	"a limit without alarm": {"passes at 1 without an alarm", func(x scene) func() { return plant(&x.running.run.callEnd, 1) }},
 
 	"a deadline's place": {"alarm 0 has index 9", func(x scene) func() { return plant(&x.st.deadlines.attempts[0].alarm.index, 9) }},
-	"an attempt's alarm": {"rings for a *bgagent.attempt that is over", func(x scene) func() {
+	"an attempt's alarm": {"is set for a *bgagent.attempt that is over", func(x scene) func() {
 		return plantAlarm(&x.st.deadlines.attempts, &attempt{t: x.read})
 	}},
-	"a queue's alarm": {"rings for a *bgagent.task that is over", func(x scene) func() { return plantAlarm(&x.st.deadlines.queued, x.running) }},
-	"a node's alarm":  {"rings for a *bgagent.node that is over", func(x scene) func() { return plantAlarm(&x.st.deadlines.nodes, &node{session: "b"}) }},
-	"an outage's alarm": {"rings for a *bgagent.outage that is over", func(x scene) func() {
+	"a queue's alarm": {"is set for a *bgagent.task that is over", func(x scene) func() { return plantAlarm(&x.st.deadlines.queued, x.running) }},
+	"a node's alarm":  {"is set for a *bgagent.node that is over", func(x scene) func() { return plantAlarm(&x.st.deadlines.nodes, &node{session: "b"}) }},
+	"an outage's alarm": {"is set for a *bgagent.outage that is over", func(x scene) func() {
 		return plantAlarm(&x.st.deadlines.outages, &outage{cl: x.running.run.cl})
 	}},
 	"a deadline's order": {"alarm 1 is before its parent", func(x scene) func() { return plant(&x.st.deadlines.attempts[1].alarm.at, 1) }},

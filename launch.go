@@ -52,7 +52,7 @@ func (m *BackgroundManager) launch(ctx context.Context, by Caller, in LaunchInpu
 		}
 		m.update(func(st *state, now int64) {
 			if t, err = st.admit(by, &p, foreground, now); err == nil {
-				st.settle(now) // settling may start the task
+				st.settle(now) // settling can start the task
 				snap = st.snapshot(t)
 			} else if n := st.nodes[by.Session]; n != nil {
 				st.touchNode(n)
@@ -258,8 +258,8 @@ func title(description, prompt string) string {
 // session has stopped. If the session does not stop in time, the new attempt fails. If a session
 // resumes the task, that session is notified when the new attempt ends.
 //
-// A call with the same caller, prompt and non-empty tool-call id as an earlier call counts as a retry
-// as long as the attempt of the earlier call is live. For a retry, Resume does not open another
+// A call with the same caller, prompt and non-empty tool-call id as an earlier call counts as a
+// retry while the attempt of the earlier call is live. For a retry, Resume does not open another
 // attempt.
 //
 // If the task was cancelled while it was pending, or could not start, its prompt has not reached
@@ -311,7 +311,7 @@ func (m *BackgroundManager) resume(ctx context.Context, by Caller, ref string, i
 			return
 		}
 		if t, err = st.resume(values, by, chain, ref, in, foreground, now); err == nil {
-			st.settle(now) // the attempt might start at once
+			st.settle(now) // the attempt might start immediately
 			s = st.snapshot(t)
 		} else if n := st.nodes[by.Session]; n != nil {
 			st.touchNode(n)

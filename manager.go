@@ -40,7 +40,7 @@ import (
 //     lock that may be taken during this time is that of the ConcurrencyManager.
 //  10. Transitions do not call the functions for their consequences. They note the consequences in
 //     state.due, and state.settle carries them out at the end of the update. There is one exception:
-//     when a task ends, the tasks below it end at once.
+//     when a task ends, the tasks below it end immediately.
 //  11. Only m.release performs effects, after the lock is released. It first performs the effects of
 //     class "now" (cancel, abort), then the effects of class "after" (deliver, wake, start). No code
 //     relies on the order within a class. The goroutine whose update made a transition performs its
@@ -410,7 +410,7 @@ func (t *task) SlotGranted(w *slots.Waiter) { t.st.home.slotGranted(t, w) }
 
 func (m *BackgroundManager) slotGranted(t *task, w *slots.Waiter) {
 	m.update(func(st *state, _ int64) {
-		// Since the grant, the task may have left the line, or may even have got another slot.
+		// Since the grant, the task might have left the line, or might even have got another slot.
 		if st.slots.Holds(w) && (t.status == Pending && !t.is(flagAwaitsQuiet) || t.run != nil && t.run.wantTurn) {
 			st.due.granted = append(st.due.granted, t)
 		}

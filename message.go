@@ -182,7 +182,7 @@ func (m *BackgroundManager) sendTo(ctx context.Context, by Caller, ref string, i
 		unsettled := false
 		m.update(func(st *state, now int64) {
 			if t, l, unsettled, err = st.send(by, ref, in, again, now); l != nil {
-				st.settle(now) // the turn of the message might begin at once
+				st.settle(now) // the turn of the message might begin immediately
 				r = st.sendResult(t, l)
 			}
 		})
@@ -200,7 +200,7 @@ func (m *BackgroundManager) sendTo(ctx context.Context, by Caller, ref string, i
 		if err := m.letterKept(ctx, t, l); err != nil {
 			return r, err
 		}
-		m.view(func(st *state) { r = st.sendResult(t, l) }) // the state may have changed in the meantime
+		m.view(func(st *state) { r = st.sendResult(t, l) }) // the state might have changed in the meantime
 	}
 	if in.Now && r.State == MessageUncertain {
 		return m.steer(ctx, t, l, in.Text)

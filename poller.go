@@ -107,7 +107,7 @@ func judge(c counters, o observation, th thresholds, now int64) (counters, verdi
 	if o.failed && c.blind == 0 {
 		c.blind = now
 	}
-	if o.read && c.blind > 0 { // changes during the blind time may have gone unnoticed
+	if o.read && c.blind > 0 { // changes during the blind time might have gone unnoticed
 		c.blindTime += now - max(c.blind, c.changed)
 		c.blind = 0
 	}
@@ -229,7 +229,7 @@ func judgeIdle(c counters, o observation, th thresholds, now int64) (counters, v
 }
 
 // judgeUnread judges a session whose messages cannot be read. judge calls it only for a session
-// that may be idle, because a busy session can continue to work.
+// that might be idle, because a busy session can continue to work.
 func judgeUnread(c counters, o observation, th thresholds, now int64) (counters, verdict) {
 	end := c.unread + th.unreachable
 	if now < end || !o.afresh {
@@ -294,9 +294,9 @@ func judgeTodos(c counters, o observation, cause Cause, th thresholds, now int64
 	return c, verdict{end: true, cause: cause, todos: todos}
 }
 
-// judgeStale ends a turn without any change for too long. Time without a complete
-// observation does not count, because changes during that time may have been missed. Neither does
-// the time before a retry that the session has announced.
+// judgeStale ends a turn that has shown no change for too long. Time without a complete observation
+// does not count, because changes during that time might have been missed. The time before a retry
+// that the session has announced does not count either.
 func judgeStale(c counters, o observation, th thresholds, now int64) verdict {
 	retryAt := min(c.retryAt, c.changed+th.park)
 	if th.stale == 0 || !o.read || o.flying > 0 || o.status.State == SessionAsking || o.asks ||

@@ -100,11 +100,11 @@ const (
 	NextNewSession
 )
 
-// FallbackReporter is implemented by clients that can tell how an agent continues with another
-// model after its model provider has refused a turn; see [Config].Fallback. For a client that is
-// not a FallbackReporter, the agent's session continues with the other model.
+// FallbackReporter is implemented by clients that know how an agent continues with another model
+// after its model provider has refused a turn; see [Config].Fallback. For a client that is not a
+// FallbackReporter, the agent's session continues with the other model.
 type FallbackReporter interface {
-	// Fallback returns how the agent continues with another model. It must return at once.
+	// Fallback returns how the agent continues with another model. It must not block.
 	Fallback(agent string) FallbackWay
 }
 

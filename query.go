@@ -236,8 +236,8 @@ func (m *BackgroundManager) Figures() Figures {
 //
 // With [Config].Store, TakeNotice waits until the notice is durable in the store, but for at most
 // Config.StoreTimeout. If the notice is not durable by then, ok is false, and everything stays
-// owed. In the store, what the notice reports stays owed until the notice is acknowledged; see
-// [BackgroundManager.Ack].
+// owed. In the store, everything that the notice reports stays owed until the notice is
+// acknowledged; see [BackgroundManager.Ack].
 func (m *BackgroundManager) TakeNotice(session string) (n Notice, ok bool) {
 	m.Start()
 	m.heard(session)

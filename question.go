@@ -155,7 +155,7 @@ type Answerer interface {
 	// is no answer: the client then refuses what the agent asked for, and, if it can, gives the
 	// agent the text of refusal as the reason. refusal matches [ErrNotAsked] or
 	// [ErrQuestionExpired]. A question that was refused because it is invalid has only its ID, Kind
-	// and Title. If its ID is invalid, too, AnswerQuestion is not called.
+	// and Title. If its ID is also invalid, AnswerQuestion is not called.
 	//
 	// If the runtime no longer asks the question, AnswerQuestion returns an error that matches
 	// [ErrNoQuestion]. If there is no way to tell the runtime the outcome, the error matches
@@ -172,10 +172,10 @@ type Answerer interface {
 // because such a subject is not shown to models. The host, which is the zero [Caller], can answer
 // every question.
 //
-// Only the first answer counts: for it, Answer returns the answered question. If the question has
-// already been answered, has expired or is no longer asked, Answer returns the question and an
-// error that matches [ErrQuestionOver]; Question.State and Question.Answer contain the outcome. A
-// task remembers at least its last 20 questions.
+// Only the first answer counts, and only the call with that answer returns without an error. If the
+// question has already been answered, has expired or is no longer asked, Answer returns the
+// question and an error that matches [ErrQuestionOver]; Question.State and Question.Answer contain
+// the outcome. A task remembers at least its last 20 questions.
 //
 // The error is an [*InputError] if the key is missing or if the option is not one of Question.Options.
 // It matches [ErrNoQuestion] if the task does not ask a question with this key, and
@@ -231,12 +231,13 @@ func (m *BackgroundManager) answerQuestion(ctx context.Context, by Caller, ref s
 // count towards the time to live. If the turn does not report anything for a minute, the task is
 // parked: it gives its slot back, and Ask returns only when the task has a slot again.
 //
-// Ask returns at once with an error that matches [ErrNotAsked] if [Config].Ask is not set, if 20 questions
-// are already open, or if the turn has ended. The client then refuses what the agent asked for, and
-// gives the agent the text of the error as the reason. The error matches [ErrQuestionExpired] if
-// nobody answered in time. If ctx or the turn ends first, Ask returns the error of ctx, or an error
-// that matches [context.Canceled], and the question is no longer asked. If ctx has ended before the call,
-// nothing is asked. The error is an [*InputError] if the question is invalid.
+// Ask immediately returns an error that matches [ErrNotAsked] if [Config].Ask is not set, if 20
+// questions are already open, or if the turn has ended. The client then refuses what the agent
+// asked for, and gives the agent the text of the error as the reason. The error matches
+// [ErrQuestionExpired] if nobody answered in time. If ctx or the turn ends first, Ask returns the
+// error of ctx, or an error that matches [context.Canceled], and the question is no longer asked.
+// If ctx has ended before the call, nothing is asked. The error is an [*InputError] if the question
+// is invalid.
 //
 // Unlike the other methods, Ask blocks. With a Reporter that [NewReporter] made, Ask reports the
 // question as [ReportAsking] and returns ErrNotAsked.
@@ -325,7 +326,7 @@ func (m *BackgroundManager) passAnswer(x *asked) {
 		if session == "" {
 			return
 		}
-		err := fmt.Errorf("the client is no Answerer: %w", errors.ErrUnsupported) // in an earlier process, another client may have reported it
+		err := fmt.Errorf("the client is no Answerer: %w", errors.ErrUnsupported) // in an earlier process, another client might have reported it
 		if answerer != nil {
 			_, err = within(call, m, goCall, "AnswerQuestion", m.cfg.CallTimeout, func(ctx context.Context) (struct{}, error) {
 				return struct{}{}, lookedAt(answerer.AnswerQuestion(ctx, session, q, refusal))
@@ -401,7 +402,7 @@ func (x *asked) refusal() error {
 	}
 }
 
-// notAsked returns the error for a question that was refused at once.
+// notAsked returns the error for a question that was refused immediately.
 func notAsked(why refusedQuestion) error {
 	switch why {
 	case questionsOff:

@@ -407,7 +407,7 @@ func (a *attempt) handsOverNext() bool {
 
 // mustCatchUp reports whether the session must be read before the attempt hands over its next
 // prompt. If the prompt were recorded as handed over before that read, old messages would count as
-// its answer. They may belong to earlier attempts, or to a refused turn that continues: some
+// its answer. They might belong to earlier attempts, or to a refused turn that continues: some
 // servers append the next messages to the refused turn, without a new prompt in between.
 func (a *attempt) mustCatchUp() bool {
 	return a.cl.starter && (a.no > 1 && a.turn == 0 || a.goesOnUnanswered())

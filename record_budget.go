@@ -39,7 +39,7 @@ func (x *accountRecord) limits() Budget {
 
 func recordUsed(x spent) usedRecord { return usedRecord{x.usage, x.calls} }
 
-// spent returns what the record describes, with 0 in place of impossible numbers.
+// spent returns what the record describes. Impossible numbers become 0.
 func (x usedRecord) spent() spent { return spent{x.Usage, x.ToolCalls}.beyond(spent{}) }
 
 func recordTally(x tally) tallyRecord { return tallyRecord{recordUsed(x.used), x.warned, x.untold} }

@@ -13,8 +13,9 @@ import (
 // contain only valid UTF-8, so the code in this file replaces each invalid byte with a rune.
 // Decoding restores the bytes.
 
-// firstEscape is the rune that stands for the byte 0. The runes for all bytes are private-use runes.
-// If a string already contains such a rune, the rune is escaped, too, so no information is lost.
+// firstEscape is the rune that stands for the byte 0. The runes for all bytes are private-use
+// runes. If a string already contains such a rune, the rune is also escaped, so no information is
+// lost.
 const firstEscape = 0x10ff00
 
 // escapeStart is the beginning of the UTF-8 encoding of each rune from firstEscape on.

@@ -128,7 +128,7 @@ func sound(tasks []*storedTask) (kept []*storedTask, damage []StoreDamage) {
 			damage = append(damage, StoreDamage{Key: x.id, Problem: "another task has the same id"})
 			continue
 		case s != nil && sessions[s.ID] != nil:
-			damage = append(damage, StoreDamage{Key: x.id, Problem: fmt.Sprintf("the session %q belongs to task %s, too", s.ID, sessions[s.ID].id)})
+			damage = append(damage, StoreDamage{Key: x.id, Problem: fmt.Sprintf("the session %q also belongs to task %s", s.ID, sessions[s.ID].id)})
 			continue
 		case s != nil:
 			sessions[s.ID] = x

@@ -8,7 +8,7 @@ type questionRecord struct {
 	Subject  string   `json:"subject,omitempty"` // name of the text, while the question is open
 	Turn     int32    `json:"turn"`              // number of the turn that asked the question
 	Passed   bool     `json:"passed,omitempty"`  // the client has received the outcome, or needs none
-	Owed     bool     `json:"owed,omitempty"`    // the parent is still to be told about the question
+	Owed     bool     `json:"owed,omitempty"`    // the parent must still be notified of the question
 }
 
 // recordQuestions makes the record of the task's questions.
@@ -67,7 +67,7 @@ func (x *storedTask) openQuestions() (list []Question) {
 	return list
 }
 
-// owesQuestion reports whether the parent is to be told about the open question with the key.
+// owesQuestion reports whether the parent must still be notified of the open question with the key.
 func (x *storedTask) owesQuestion(key string) bool {
 	return slices.ContainsFunc(x.Questions, func(r questionRecord) bool {
 		return r.Question.Key == key && r.Owed && r.Question.State == QuestionOpen
