@@ -9,7 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// The list of attempts shows, for each attempt, whether its end was reported.
+// The list of attempts shows for each attempt whether its end was reported.
 func TestEachAttemptSaysWhatBecameOfItsNotice(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := manage(t, &goRunner{run: works(time.Second)}, bgagent.Config{})

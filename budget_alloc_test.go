@@ -42,31 +42,32 @@ func allocsPerTask(t *testing.T, cfg bgagent.Config) float64 {
 	return float64(after.Mallocs-before.Mallocs) / tasks
 }
 
-// allocsBefore is the number of allocations of such a task at commit 9ebc198, the last one without
-// guardrails.
+// allocsBefore is the number of allocations of such a task at commit 9ebc198, the last commit
+// without guardrails.
 const allocsBefore = 23.05
 
-// everything switches all guardrails on. No limit is reached.
+// everything enables all guardrails. No limit is reached.
 var everything = bgagent.Config{
 	TaskBudget: bgagent.Budget{InputTokens: 1e9, OutputTokens: 1e9, TotalTokens: 1e9, Cost: 1e6, ToolCalls: 1e6},
 	TreeBudget: bgagent.Budget{InputTokens: 1e12, OutputTokens: 1e12, TotalTokens: 1e12, Cost: 1e9, ToolCalls: 1e9}, BudgetPeriod: 1e15,
 	Ask: true, ModelsMayPermit: true, Fallback: map[string][]string{"a/b": {"c/d"}},
 }
 
-// Guardrails that are off take no allocations, and all of them together take at most a tenth more.
+// Disabled guardrails do not allocate. All guardrails together add at most a tenth to the
+// allocations of a task.
 func TestGuardrailsTakeFewAllocations(t *testing.T) {
 	if race.Enabled {
-		t.Skip("the race detector allocates, too")
+		t.Skip("the race detector also allocates")
 	}
 	if *withStore || *withSlots {
-		t.Skip("the bounds are those of a manager with neither a store, which needs records, nor a source of slots, which needs calls")
+		t.Skip("the bounds apply only without a store, which allocates records, and without a slot source, which needs extra calls")
 	}
 	off, on := bgagent.Config{MaxPark: bgagent.Disabled, MaxToolCalls: bgagent.Unlimited, RepeatedCalls: bgagent.Unlimited}, everything
 	none := allocsPerTask(t, off)
 	off.Model = func(string, string) (string, error) { return "a/b", nil } // fallbacks are for tasks with a model
 	on.Model = off.Model
 	least, most := allocsPerTask(t, off), allocsPerTask(t, on)
-	t.Logf("allocations of a task: %.2f without guardrails, %.2f before there were any; with a model %.2f without and %.2f with all of them", none, allocsBefore, least, most)
-	require.LessOrEqual(t, none, allocsBefore+0.25, "the same")
+	t.Logf("allocations of a task: %.2f without guardrails, %.2f before guardrails existed; with a model: %.2f without and %.2f with all guardrails", none, allocsBefore, least, most)
+	require.LessOrEqual(t, none, allocsBefore+0.25, "disabled guardrails must not allocate")
 	require.LessOrEqual(t, most, 1.1*least)
 }

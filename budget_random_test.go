@@ -38,7 +38,7 @@ type spentBy struct {
 	limit   int64
 	reports []reported
 	running int   // largest number of turns that ran at the same time
-	lost    int64 // tokens in reports that crashes may have lost
+	lost    int64 // tokens in reports that crashes might have lost
 }
 
 type reported struct {
@@ -53,8 +53,8 @@ func (s *spentBy) total() (sum int64) {
 	return sum
 }
 
-// spenders holds a client whose turns report tokens at random, the store of its manager, and what
-// was reported.
+// spenders holds a client whose turns report tokens at random, the store of its manager, and the
+// reported usage.
 type spenders struct {
 	memory  storetest.Memory
 	cfg     bgagent.Config
@@ -73,7 +73,7 @@ type spenders struct {
 	broken   []string
 }
 
-// spendersMeet are the events that must occur in the runs together.
+// spendersMeet lists the events that must occur at least once in all runs together.
 var spendersMeet = []string{
 	"tree", "delegation", "resume", "raise", "crash", "suspension", "usage with an end", "usage after an end",
 	"answer with the crossing report", "end by the budget of a task", "end by the budget of a tree", "refusal",
@@ -112,7 +112,7 @@ func (w *spenders) begin(t *testing.T) {
 	m.Start()
 }
 
-// crash ends the process. What was reported in its last seconds may be lost.
+// crash ends the process. Reports of its last seconds might be lost.
 func (w *spenders) crash() {
 	p := w.process
 	p.store.Crash()
@@ -130,14 +130,14 @@ func (w *spenders) crash() {
 		}
 	}
 	w.mu.Unlock()
-	sourceAnswers() // a turn may be about to begin
+	sourceAnswers() // a turn might be about to begin
 	p.turns.Wait()
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
 	_ = p.m.Close(ctx)
 }
 
-// suspend ends the process in an orderly way. Nothing that was reported is lost.
+// suspend ends the process in an orderly way. No reports are lost.
 func (w *spenders) suspend(t *testing.T) {
 	p := w.process
 	w.meet("suspension")
@@ -168,8 +168,8 @@ func (w *spenders) pause(most time.Duration) time.Duration {
 	return time.Duration(w.below(int(most))) + 1
 }
 
-// parent returns how many times the task has delegated. If it has, its current turn may not be its
-// last.
+// parent returns how many times the task has delegated. If a task has delegated, its current turn
+// might not be its last.
 func (w *spenders) parent(task string) int {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -244,8 +244,8 @@ func (p *spendersProcess) RestoreSession(context.Context, bgagent.SessionRestore
 	return []bgagent.PromptState{bgagent.PromptInterrupted, bgagent.PromptMissing, bgagent.PromptAnswered}[p.w.below(3)], bgagent.TurnEnd{Text: "found"}, nil
 }
 
-// RunTurn plays a turn. At most one report of the turn comes after its budget was used up: the
-// report that crossed the limit, or one about the work that was under way.
+// RunTurn simulates a turn. After its budget is used up, the turn makes at most one more report:
+// the report that crossed the limit, or a report about work that was under way.
 func (p *spendersProcess) RunTurn(ctx context.Context, session string, prompt bgagent.Prompt, r *bgagent.Reporter) (bgagent.TurnEnd, error) {
 	w := p.w
 	p.turns.Add(1)
@@ -280,8 +280,8 @@ func (p *spendersProcess) RunTurn(ctx context.Context, session string, prompt bg
 	case 0:
 		w.meet("usage with an end")
 		p.report(task, last, func(u bgagent.Usage) { end.Usage = u })
-	case 2: // usage that arrives after the end; a parent's next turn can begin at once, and would report usage, too
-		ended := w.runs(task.Root) // until then, this turn can exceed the budget, too
+	case 2: // usage that arrives after the end; a parent's next turn can begin immediately, and would also report usage
+		ended := w.runs(task.Root) // until then, this turn can also exceed the budget
 		p.turns.Go(func() {
 			defer ended()
 			time.Sleep(time.Nanosecond)
@@ -319,13 +319,12 @@ func (p *spendersProcess) delegate(ctx context.Context, session string, parent b
 	}
 }
 
-// allowed fails the run unless the error from a launch is one that can occur, and what it says is
-// true.
+// allowed fails the run if the error from a launch cannot occur, or if the error's text is false.
 func (p *spendersProcess) allowed(err error) {
 	var used *bgagent.BudgetError
 	switch {
 	case errors.As(err, &used) && used.Limit.Used < used.Limit.Limit:
-		p.w.fail("refused without need: %v", err)
+		p.w.fail("refused although no budget is used up: %v", err)
 	case used != nil:
 		p.w.meet("refusal")
 	case p.isDead(), p.leaves.Load(), errors.Is(err, bgagent.ErrSessionEnded), errors.Is(err, bgagent.ErrStillLive), errors.Is(err, context.Canceled):
@@ -423,25 +422,25 @@ func runSpenders(t *testing.T, seed uint64) (met map[string]int) {
 	return met
 }
 
-// verify checks that no budget was exceeded by more than is allowed, and that the manager does not
-// count more than was reported or, without a crash, less.
+// verify checks that no budget was exceeded by more than is allowed. It also checks that the
+// manager does not count more usage than was reported and, without a crash, does not count less.
 func (w *spenders) verify() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	check := func(what string, s *spentBy, running int) {
 		if most := s.limit + int64(running)*mostTokens + s.lost; s.limit > 0 && s.total() > most {
-			w.broken = append(w.broken, fmt.Sprintf("%s has used %d of %d, at most %d with %d running and %d lost", what, s.total(), s.limit, most, running, s.lost))
+			w.broken = append(w.broken, fmt.Sprintf("%s has used %d of %d; at most %d are allowed, with %d running turns and %d lost tokens", what, s.total(), s.limit, most, running, s.lost))
 		}
 	}
 	for id, s := range w.tasks {
 		check("task "+id, s, 1)
-		task, err := w.process.m.Read(bgagent.Caller{}, id) // the task may only be in the store
+		task, err := w.process.m.Read(bgagent.Caller{}, id) // the task might only be in the store
 		if err != nil {
 			w.broken = append(w.broken, err.Error())
 			continue
 		}
 		if used := task.Budget.Used.InputTokens; used > s.total() || used < s.total()-s.lost {
-			w.broken = append(w.broken, fmt.Sprintf("task %s has used %d, of which at most %d are lost, and %d are counted", id, s.total(), s.lost, used))
+			w.broken = append(w.broken, fmt.Sprintf("task %s has used %d tokens, of which at most %d are lost, but %d are counted", id, s.total(), s.lost, used))
 		}
 	}
 	for key, s := range w.accounts {
@@ -449,8 +448,8 @@ func (w *spenders) verify() {
 	}
 }
 
-// A budget is never exceeded by more than one report of each running task plus, for each crash,
-// what was reported in the last 5 s before it.
+// A budget is never exceeded by more than one report of each running task plus, for each crash, the
+// reports of the last 5 s before the crash.
 func TestNoBudgetIsExceededByMoreThanAReportOfEachRunningTask(t *testing.T) {
 	if *budgetSeed != 0 {
 		runSpenders(t, *budgetSeed)
@@ -492,6 +491,6 @@ func TestNoBudgetIsExceededByMoreThanAReportOfEachRunningTask(t *testing.T) {
 		return
 	}
 	for _, event := range spendersMeet {
-		require.Positive(t, all[event], "never met: %s", event)
+		require.Positive(t, all[event], "this event never occurred: %s", event)
 	}
 }

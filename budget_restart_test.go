@@ -28,7 +28,7 @@ func TestAnExpiredTaskKeepsItsBudget(t *testing.T) {
 	})
 }
 
-// In this test, a task without a budget has expired and is resumed with one.
+// In this test, a task without a budget has expired and is resumed with a budget.
 func TestAnExpiredTaskKeepsWhatItUsedWithoutABudget(t *testing.T) {
 	withoutStore(t)
 	f := spending(bgagent.Usage{InputTokens: 10})
@@ -51,10 +51,10 @@ func TestAnExpiredTaskKeepsWhatItUsedWithoutABudget(t *testing.T) {
 	})
 }
 
-// A runner's client that has found a turn's answer reports what the turn used. What was reported
-// before the process ended is not counted twice.
+// If a runner's client finds the answer of an interrupted turn, it reports the usage of the whole
+// turn. Usage that was reported before the process ended is not counted twice.
 func TestTheUsageOfAnAnswerThatIsFoundCountsOnce(t *testing.T) {
-	for reported, want := range map[int64]int64{0: 300, 10: 300, 40: 400} { // more may have been reported than the client finds
+	for reported, want := range map[int64]int64{0: 300, 10: 300, 40: 400} { // the turn might have reported more usage than the client finds
 		inWorld(t, func(t *testing.T, w *world) {
 			w.cfg = bgagent.Config{TaskBudget: bgagent.Budget{InputTokens: 1000}, StaleTimeout: bgagent.Disabled}
 			w.takes(time.Hour)
@@ -106,7 +106,7 @@ func TestUsedBudgetsSurviveACrash(t *testing.T) {
 
 		m = w.begin()
 		used, account := get(t, m, task.ID).Budget.Used.InputTokens, m.Figures().Budgets
-		require.GreaterOrEqual(t, used, int64(150), "at most the reports of the last 5 s are lost")
+		require.GreaterOrEqual(t, used, int64(150), "only reports of the last 5 s can be lost")
 		require.Len(t, account, 1)
 		require.Equal(t, used, account[0].Used.InputTokens)
 		require.WithinDuration(t, began, account[0].Opened, time.Second)
@@ -212,7 +212,8 @@ func TestWhatASupersededTurnUsesAtItsEndCountsOnce(t *testing.T) {
 	})
 }
 
-// A turn that a suspension stops can report what it has used until then. No later process can ask for it.
+// A turn that a suspension stops can still report its usage. No later process can ask for this
+// usage.
 func TestWhatAStoppedTurnReportsDuringASuspensionCounts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var memory storetest.Memory
@@ -234,7 +235,7 @@ func TestWhatAStoppedTurnReportsDuringASuspensionCounts(t *testing.T) {
 		require.NoError(t, m.Suspend(t.Context()))
 
 		m = begin()
-		require.Equal(t, int64(100), get(t, m, task.ID).Budget.Used.InputTokens, "what the turn has used in total")
+		require.Equal(t, int64(100), get(t, m, task.ID).Budget.Used.InputTokens, "the total usage of the turn")
 		require.Equal(t, int64(100), m.Figures().Budgets[0].Used.InputTokens)
 	})
 }
@@ -270,7 +271,7 @@ func TestASuspensionThatWaitsForTheUsageOfAHungTurnClosesTheStoreInTime(t *testi
 		var left *bgagent.CloseError
 		require.ErrorAs(t, m.Suspend(ctx), &left)
 		require.NotEmpty(t, left.Hung)
-		require.Equal(t, 25*time.Second, store.at.Sub(began), "turns have 20 s to end, and their calls half of the other 10 s")
+		require.Equal(t, 25*time.Second, store.at.Sub(began), "turns have 20 s to end, and their calls have half of the remaining 10 s")
 		close(hangs)
 	})
 }

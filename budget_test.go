@@ -197,9 +197,9 @@ func TestAResumeCountsWhatEarlierAttemptsHaveUsedAndRaisesTheBudget(t *testing.T
 		task = ended(t, m, task.ID)[0]
 		require.Equal(t, 6*time.Second, task.Duration(time.Now()))
 		require.Equal(t, bgagent.Budget{InputTokens: 100, ToolCalls: 7}, task.Budget.Limit)
-		require.Equal(t, int64(60), task.Progress.Usage.InputTokens, "the progress is that of the attempt")
+		require.Equal(t, int64(60), task.Progress.Usage.InputTokens, "the progress covers only this attempt")
 		require.Equal(t, int64(100), task.Budget.Used.InputTokens)
-		require.Len(t, events(), 2, "the raised limit has an event of its own")
+		require.Len(t, events(), 2, "the raised limit has a separate event")
 	})
 }
 
@@ -310,7 +310,7 @@ func TestUsageThatArrivesAfterTheEndOfATurnCountsForTheNext(t *testing.T) {
 			require.NoError(t, err)
 			task := ended(t, m, id)[0]
 			require.Equal(t, bgagent.CauseBudget, task.Cause)
-			require.Equal(t, 1, f.session(s).prompts, "the second prompt was not handed over")
+			require.Equal(t, 1, f.session(s).prompts, "the second prompt must not be handed over")
 		})
 	})
 }
@@ -336,7 +336,7 @@ func TestTheNextTurnOfAParkedTaskIsRefused(t *testing.T) {
 	})
 }
 
-// teller is a runner that says what it reports.
+// teller is a runner that declares what it reports.
 type teller struct {
 	*goRunner
 	cost, tokens bool

@@ -32,7 +32,7 @@ func TestTheBudgetOfATreeStopsTheWholeTree(t *testing.T) {
 			require.Contains(t, task.Reason, `the budget of all tasks of session "root" is used up: 1.00 of 1.00 US dollars`)
 		}
 		require.Equal(t, "waiting", tasks[0].Result)
-		require.Equal(t, bgagent.Running, get(t, m, far.ID).Status, "the other tree has an account of its own")
+		require.Equal(t, bgagent.Running, get(t, m, far.ID).Status, "the other tree has a separate account")
 	})
 }
 
@@ -50,7 +50,7 @@ func TestALaunchIsRefusedWhileTheBudgetOfItsTreeIsUsedUp(t *testing.T) {
 			require.Equal(t, began.Add(time.Hour), used.Limit.Until)
 			require.ErrorContains(t, err, `the budget of the tree of session "root" is used up: 40 of 40 input tokens; the next period begins at`)
 			_, err = m.Resume(t.Context(), root, task.ID, bgagent.ResumeInput{Prompt: "more", Budget: bgagent.Budget{InputTokens: 1000}})
-			require.ErrorAs(t, err, &used, "the budget of a task does not widen that of its tree")
+			require.ErrorAs(t, err, &used, "the budget of a task does not widen the budget of its tree")
 			time.Sleep(time.Minute)
 		}
 		time.Sleep(time.Hour)
@@ -68,7 +68,7 @@ func TestTheAccountOfATreeClosesWithItsLastTask(t *testing.T) {
 		_, err := m.Cancel(t.Context(), root, a.ID, bgagent.CancelOptions{})
 		require.NoError(t, err)
 		require.Equal(t, int64(10), m.Figures().Budgets[0].Used.InputTokens)
-		require.Equal(t, 3*time.Second, ended(t, m, b.ID)[0].Duration(time.Now()), "what a has used counts")
+		require.Equal(t, 3*time.Second, ended(t, m, b.ID)[0].Duration(time.Now()), "the usage of task a counts")
 		require.Empty(t, m.Figures().Budgets)
 		require.Equal(t, 4*time.Second, ended(t, m, launch(t, m, "c").ID)[0].Duration(time.Now()))
 	})
@@ -120,6 +120,6 @@ func TestAnAccountKeepsItsPeriodWhenItsTreeJoinsOneWithoutAccount(t *testing.T) 
 		require.Equal(t, "root", b[0].Root)
 		require.Equal(t, before.Until, b[0].Until)
 		require.Equal(t, before.Opened, b[0].Opened)
-		require.Equal(t, int64(50), b[0].Used.InputTokens, "the account has 40, and the other task has used 10")
+		require.Equal(t, int64(50), b[0].Used.InputTokens, "40 are in the account, and the other task has used 10")
 	})
 }

@@ -26,7 +26,7 @@ func TestABusyParentIsToldWhenItIsIdle(t *testing.T) {
 				require.Empty(t, f.all(), "the parent is in a turn")
 				f.do(func() { f.statusErr = errors.New("no") })
 				time.Sleep(time.Minute)
-				require.Empty(t, f.all(), "a failed look decides nothing")
+				require.Empty(t, f.all(), "a failed status call decides nothing")
 				f.do(func() { f.statusErr = nil })
 				f.set("root", bgagent.SessionIdle)
 				if by == "event" {
@@ -39,13 +39,13 @@ func TestABusyParentIsToldWhenItIsIdle(t *testing.T) {
 				require.Equal(t, bgagent.NoticeDelivered, get(t, m, id).Notice)
 				asked := f.asked
 				time.Sleep(time.Hour)
-				require.Equal(t, asked, f.asked, "with nothing live and nothing owed nothing is polled")
+				require.Equal(t, asked, f.asked, "without live tasks and owed notices, nothing is polled")
 			})
 		})
 	}
 }
 
-// A busy session may refuse the notice that closes a batch. The notice still closes the batch when
+// A busy session can refuse the notice that closes a batch. The notice still closes the batch when
 // it is delivered later.
 func TestABusyParentIsToldThatItsBatchIsClosed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -70,7 +70,7 @@ func TestABusyParentIsToldThatItsBatchIsClosed(t *testing.T) {
 	})
 }
 
-// The delivery to a busy parent is repeated after Config.PollInterval, not at once.
+// The delivery to a busy parent is repeated after Config.PollInterval, not immediately.
 func TestABusyNotifierIsTriedAgainAfterThePollInterval(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var at []time.Duration
@@ -134,7 +134,7 @@ func TestNothingPollsForABusyParentThatHasReadEverything(t *testing.T) {
 				time.Sleep(10 * time.Second)
 				before := f.askedFor()
 				time.Sleep(time.Minute)
-				require.Equal(t, before, f.askedFor(), "status calls with nothing live and nothing owed")
+				require.Equal(t, before, f.askedFor(), "there are no status calls without live tasks and owed notices")
 			})
 		})
 	}
@@ -165,9 +165,9 @@ func TestANoticeReadOnItsWayToABusyParentLeavesNothing(t *testing.T) {
 		time.Sleep(time.Minute)
 		synctest.Wait()
 		require.Len(t, got, 1)
-		require.Len(t, got[0].Items, 2, "both of the batch in one notice")
+		require.Len(t, got[0].Items, 2, "one notice reports both tasks of the batch")
 		for _, it := range got[0].Batch {
-			require.Contains(t, []string{b.ID, c.ID}, it.Task, "the batch lists an earlier one")
+			require.Contains(t, []string{b.ID, c.ID}, it.Task, "the batch must not list an earlier task")
 		}
 	})
 }
@@ -182,7 +182,7 @@ func TestTheClientThatKnowsTheSessionSaysWhetherItIsBusy(t *testing.T) {
 		a.say(session, "x")
 		ended(t, m, id)
 		time.Sleep(10 * time.Minute)
-		require.Empty(t, b.all(), "its client says that it is busy")
+		require.Empty(t, b.all(), "its client reports it as busy")
 		b.set("root", bgagent.SessionIdle)
 		time.Sleep(time.Minute)
 		require.Len(t, b.all(), 1)
@@ -209,7 +209,7 @@ func TestALookThatFailedIsNotOneThatToldNothing(t *testing.T) {
 			}
 		})
 		time.Sleep(time.Minute)
-		require.Empty(t, f.all(), "it is in a turn")
+		require.Empty(t, f.all(), "the session is in a turn")
 	})
 }
 

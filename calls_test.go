@@ -27,7 +27,7 @@ func TestAToolCallIDGuardsAgainstARetryOnly(t *testing.T) {
 					ended(t, m, first.Task.ID)
 					ids[first.Task.ID] = true
 				}
-				require.Len(t, ids, 3, "each call after the end of the one before is a new one")
+				require.Len(t, ids, 3, "a call after the end of the previous task launches a new task")
 
 				for id := range ids {
 					for n := range 3 {
@@ -35,7 +35,7 @@ func TestAToolCallIDGuardsAgainstARetryOnly(t *testing.T) {
 						again.TaskID = id
 						_, err := bgagent.DelegateTask(t.Context(), m, by, again)
 						require.NoError(t, err)
-						require.Equal(t, n+2, ended(t, m, id)[0].Attempt, "the same for resumes")
+						require.Equal(t, n+2, ended(t, m, id)[0].Attempt, "the same applies to resumes")
 					}
 				}
 			})
@@ -57,7 +57,7 @@ func TestARetryFindsItsCallWhileItLives(t *testing.T) {
 		time.Sleep(time.Second)
 		go run()
 		one, two := <-answers, <-answers
-		require.Equal(t, one.ID, two.ID, "two calls that wait side by side")
+		require.Equal(t, one.ID, two.ID, "both calls wait for the same task")
 
 		again := func() {
 			task, err := m.RunResume(t.Context(), by, one.ID, bgagent.ResumeInput{Prompt: "more"})
@@ -162,7 +162,7 @@ func TestCallsOfMessagesThatShareAnIDAreCountedEach(t *testing.T) {
 		put("one", bgagent.ToolFailed) // the message is read once more
 		require.Equal(t, 4, get(t, m, id).Progress.ToolCalls)
 		f.say(s, "the answer")
-		require.Equal(t, bgagent.Completed, ended(t, m, id)[0].Status, "none is in flight")
+		require.Equal(t, bgagent.Completed, ended(t, m, id)[0].Status, "no tool call is in flight")
 	})
 }
 

@@ -44,7 +44,7 @@ func TestCancellingInTheQueueConcernsNobodyElse(t *testing.T) {
 					want := bgagent.Completed
 					if i == cancel {
 						want = bgagent.Cancelled
-						require.True(t, task.Started.IsZero(), "it was cancelled in the queue and must not start")
+						require.True(t, task.Started.IsZero(), "a task that was cancelled in the queue must not start")
 					}
 					require.Equal(t, want, task.Status, "task %d", i)
 				}
@@ -70,10 +70,10 @@ func TestAFailingAbortDoesNotPreventACancel(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, bgagent.Cancelled, get(t, m, id).Status)
 		time.Sleep(9 * time.Second)
-		require.Equal(t, bgagent.Pending, get(t, m, b.ID).Status, "what still runs counts")
+		require.Equal(t, bgagent.Pending, get(t, m, b.ID).Status, "a session that is still running counts")
 		time.Sleep(time.Second)
 		synctest.Wait()
-		require.Equal(t, bgagent.Running, get(t, m, b.ID).Status, "at the latest after the stopping deadline")
+		require.Equal(t, bgagent.Running, get(t, m, b.ID).Status, "the slot must be free after the stopping deadline")
 		require.Greater(t, tries, 2)
 		require.False(t, get(t, m, id).Quiet)
 		_, err = m.Resume(t.Context(), root, id, bgagent.ResumeInput{Prompt: "again"})

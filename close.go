@@ -292,7 +292,7 @@ func (m *BackgroundManager) cancelAll(ctx context.Context, by Caller, o CancelOp
 	return out, nil
 }
 
-// SessionDeleted reports to the manager that a session no longer exists. The session may be a root
+// SessionDeleted reports to the manager that a session no longer exists. The session can be a root
 // session or the session of a task. All tasks that descend from it are cancelled, and no more
 // prompts or notices are sent to it.
 func (m *BackgroundManager) SessionDeleted(session string) {

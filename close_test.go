@@ -34,7 +34,7 @@ func TestDrainReturnsWhenTheManagerIsClosed(t *testing.T) {
 		case err := <-drained:
 			require.ErrorIs(t, err, bgagent.ErrClosed)
 		default:
-			t.Error("Drain waits for ever")
+			t.Error("Drain waits forever")
 		}
 		close(hang)
 		synctest.Wait()
@@ -64,7 +64,7 @@ func TestDrainDoesNotWaitForASessionThatDoesNotStop(t *testing.T) {
 }
 
 // A host deletes the directory of a task once Quiet has returned nil. Therefore, Quiet must not
-// return nil while the session may still be running.
+// return nil while the session might still be running.
 func TestQuietIsNotSaidOfASessionThatStillRunsAfterItsRecordHasExpired(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		hang := make(chan struct{})
@@ -89,7 +89,7 @@ func TestQuietIsNotSaidOfASessionThatStillRunsAfterItsRecordHasExpired(t *testin
 		case err := <-early:
 			require.ErrorIs(t, err, bgagent.ErrNotStopped)
 		default:
-			t.Error("whoever waited before the record expired waits for ever")
+			t.Error("a caller that began to wait before the record expired waits forever")
 		}
 		close(hang)
 		synctest.Wait()
@@ -194,7 +194,7 @@ func TestCloseAgainGivesTheSameAnswer(t *testing.T) {
 		first := m.Close(ctx)
 		require.ErrorContains(t, first, "did not stop")
 		for range 50 {
-			require.Equal(t, first, m.Close(ctx), "with the context that has ended")
+			require.Equal(t, first, m.Close(ctx), "a call with an ended context returns the same error")
 		}
 		require.Equal(t, first, m.Close(t.Context()))
 		time.Sleep(2 * time.Hour)
@@ -217,7 +217,7 @@ func TestCloseStartsNothing(t *testing.T) {
 		var closed *bgagent.CloseError
 		require.ErrorAs(t, err, &closed)
 		require.Empty(t, closed.NotStopped)
-		require.Len(t, closed.Owed, 5, "nobody was told of these ends")
+		require.Len(t, closed.Owed, 5, "these ends were not reported to anybody")
 		require.Equal(t, 1, created)
 		for _, id := range ids {
 			require.Equal(t, bgagent.CauseClosed, get(t, m, id).Cause)

@@ -66,18 +66,18 @@ func constants(file *ast.File, typ string) (names, groups []string) {
 	return names, groups
 }
 
-// wrongCauses describes the causes for which the constants and the table causes differ.
+// wrongCauses describes the causes for which the constants do not match the table causes.
 func wrongCauses(file *ast.File) (wrong []string) {
 	names, groups := constants(file, "Cause")
 	for i, name := range names[1:] {
 		c := Cause(i + 1)
 		switch {
 		case int(c) >= len(causes) || causes[c].name == "":
-			wrong = append(wrong, name+" has no row in causes (task.go): give it its words and its status")
+			wrong = append(wrong, name+" has no row in causes (task.go): add its name and its status")
 		case !strings.EqualFold(groups[i+1], statusGroups[c.Status()]):
-			wrong = append(wrong, fmt.Sprintf("%s stands among the constants of %q, but its row in causes says %q", name, groups[i+1], statusGroups[c.Status()]))
+			wrong = append(wrong, fmt.Sprintf("%s is among the constants of %q, but its row in causes says %q", name, groups[i+1], statusGroups[c.Status()]))
 		case slices.Index(causeNames[:], causes[c].name) != int(c):
-			wrong = append(wrong, name+" has the words of another cause")
+			wrong = append(wrong, name+" has the name of another cause")
 		}
 	}
 	return wrong
@@ -94,13 +94,13 @@ func TestEveryCauseHasWordsAndTheStatusOfItsGroup(t *testing.T) {
 
 	block := "const (\n\tCauseNone Cause = iota\n\n\t// Completed.\n\tCauseTurnEnded\n\tCauseIdle\n\tCauseStable\n\tCauseCaller\n" + strings.Repeat("\tX\n", len(causes)) + ")\n"
 	found := strings.Join(wrongCauses(parsed(t, fset, block)), "\n")
-	require.Contains(t, found, `CauseCaller stands among the constants of "Completed", but its row in causes says "Cancelled"`)
+	require.Contains(t, found, `CauseCaller is among the constants of "Completed", but its row in causes says "Cancelled"`)
 	require.Contains(t, found, "X has no row in causes")
 }
 
 func TestEveryKindOfGoroutineHasAName(t *testing.T) {
 	for k, name := range goNames {
-		require.NotEmpty(t, name, "give goroutines of kind %d a name in goNames: the error of Close shows it", k)
+		require.NotEmpty(t, name, "goroutines of kind %d need a name in goNames, because the error of Close shows the name", k)
 	}
 }
 
@@ -133,7 +133,7 @@ func TestTheStateHasEverySettingThatItNeeds(t *testing.T) {
 			continue // unexported settings are computed
 		}
 		same++
-		require.True(t, want.IsValid(), "settings.%s has the name of a field of Config", name)
+		require.True(t, want.IsValid(), "settings.%s must have the name of a field of Config", name)
 		require.Equal(t, fmt.Sprint(want), fmt.Sprint(got.Field(i)), "newState (manager.go) must copy Config.%s into settings", name)
 	}
 	require.Greater(t, same, 5)
@@ -173,7 +173,7 @@ func TestEveryWaitAndEveryLimitOfAnAttemptHasAllItsCases(t *testing.T) {
 	fset, files := sources(t)
 	waits, _ := constants(files["state_park.go"], "parking")
 	limits, _ := constants(files["state_time.go"], "attemptLimit")
-	require.Equal(t, "attemptLimits", limits[len(limits)-1], "the number of limits comes last")
+	require.Equal(t, "attemptLimits", limits[len(limits)-1], "the number of limits must come last")
 	for _, of := range []struct {
 		names []string
 		want  int
@@ -188,18 +188,18 @@ func TestEveryWaitAndEveryLimitOfAnAttemptHasAllItsCases(t *testing.T) {
 	}
 
 	between := slices.DeleteFunc(slices.Clone(waits[1:]), func(name string) bool { return name == "forAnswer" }) // a turn that waits for an answer is not over
-	require.Empty(t, slices.DeleteFunc(slices.Clone(between), mentioned(files["state_park.go"], "afterTurn")), "afterTurn must say after which turns an attempt waits for it")
+	require.Empty(t, slices.DeleteFunc(slices.Clone(between), mentioned(files["state_park.go"], "afterTurn")), "afterTurn must decide after which turns an attempt waits for this kind of event")
 	phases := map[Phase]bool{PhaseNone: true, PhaseStarting: true, PhaseTurn: true, PhaseAsking: true, PhaseStopping: true}
 	for i, name := range waits[1:] {
 		if p := parking(i + 1).phase(); slices.Contains(between, name) {
-			require.False(t, phases[p], "%s needs a phase of its own", name)
+			require.False(t, phases[p], "%s needs a separate phase", name)
 			phases[p] = true
 		}
 	}
 	require.Equal(t, PhaseParked, forAnswer.phase())
 	for name, file := range files {
 		if name != "state_park.go" {
-			require.False(t, slices.ContainsFunc(waits[1:], mentioned(file, "")), "%s: what differs between the waits is in state_park.go", name)
+			require.False(t, slices.ContainsFunc(waits[1:], mentioned(file, "")), "%s: code that depends on the kind of wait belongs in state_park.go", name)
 		}
 	}
 
@@ -228,10 +228,10 @@ func mentioned(file *ast.File, function string) func(name string) bool {
 func TestEveryPhaseHasItsWords(t *testing.T) {
 	_, files := sources(t)
 	names, _ := constants(files["task.go"], "Phase")
-	require.Len(t, phaseNames, len(names), "phaseNames (task.go) has the words of each phase")
+	require.Len(t, phaseNames, len(names), "phaseNames (task.go) must contain a name for each phase")
 	for i, words := range phaseNames[1:] {
 		require.NotEmpty(t, words, names[i+1])
-		require.Equal(t, i+1, slices.Index(phaseNames[:], words), "%s has the words of another phase", names[i+1])
+		require.Equal(t, i+1, slices.Index(phaseNames[:], words), "%s has the name of another phase", names[i+1])
 	}
 }
 
@@ -317,8 +317,8 @@ func begun(file *ast.File, fields []string) (out []string) {
 	return out
 }
 
-// expect must count the goroutine of every effect. If one goroutine were not counted, another
-// goroutine of the same kind could hide the mistake.
+// expect must count the goroutine of every effect. Otherwise, an uncounted goroutine could go
+// unnoticed behind another goroutine of the same kind.
 func TestEveryEffectThatNeedsAGoroutineIsExpected(t *testing.T) {
 	fset, files := sources(t)
 	var fields []string
@@ -337,7 +337,7 @@ func TestEveryDeadlineIsArmedRungAndChecked(t *testing.T) {
 	_, files := sources(t)
 	fields := fieldsOf(files["state_time.go"], "deadlines")
 	require.Contains(t, fields, "outages")
-	require.Empty(t, unused(files["state_time.go"], "first", fields), "deadlines.first must know the deadline, or no timer stands for it")
+	require.Empty(t, unused(files["state_time.go"], "first", fields), "deadlines.first must know the deadline, or no timer is set for it")
 	require.Empty(t, unused(files["state_time.go"], "ringDue", fields), "ringDue must handle the deadline")
 	heaps := slices.DeleteFunc(fields, func(name string) bool {
 		return slices.Contains([]string{"beat", "careful", "keep", "shut", "store", "trouble"}, name)
@@ -361,7 +361,7 @@ func TestEveryCountOfATreeMovesWithIt(t *testing.T) {
 		require.Equal(t, int64(2*(i+1)), reflect.ValueOf(to.counts).Field(i).Int(), "liveCounts.plus forgets %s", name)
 	}
 	for _, ended := range []Status{Completed, Failed, Cancelled} {
-		require.Zero(t, (&task{status: ended}).share(), "the eviction of an ended task subtracts nothing, so it must count zero")
+		require.Zero(t, (&task{status: ended}).share(), "an ended task must count zero, because its eviction subtracts nothing")
 	}
 }
 
@@ -386,7 +386,7 @@ func TestGoroutinesStartWhereTheyAreCounted(t *testing.T) {
 	}
 	slices.Sort(in)
 	// AfterFunc and end run the functions that a host registers with a turn's context.
-	require.Equal(t, []string{"AfterFunc", "begin", "end"}, in, "start it with spawn or begin")
+	require.Equal(t, []string{"AfterFunc", "begin", "end"}, in, "start goroutines with spawn or begin")
 }
 
 // viewWrites returns the places where a function that is passed to view writes to a field, unless
@@ -436,7 +436,7 @@ func TestAViewOnlyReads(t *testing.T) {
 	for _, file := range files {
 		found = append(found, viewWrites(fset, file)...)
 	}
-	require.Len(t, found, 1, "use update")
-	require.Contains(t, found[0], "observe.go", "see passed")
+	require.Len(t, found, 1, "use update, not view")
+	require.Contains(t, found[0], "observe.go", "only the method passed may write in view")
 	require.Len(t, viewWrites(fset, parsed(t, fset, "func f() { m.view(func(st *state) { st.subs = nil; t := st.find(); t.no = 1; out.x = 2 }) }")), 2)
 }

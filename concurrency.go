@@ -104,7 +104,7 @@ func (c *ConcurrencyManager) part(m *BackgroundManager) {
 	c.link()
 }
 
-// tellCooled informs all managers that use the slots, except m, that a pool is cooling down. No
+// tellCooled notifies all managers that use the slots, except m, that a pool is cooling down. No
 // lock must be held.
 func (c *ConcurrencyManager) tellCooled(m *BackgroundManager) {
 	c.mu.Lock()

@@ -147,10 +147,10 @@ func semaphoreHandOff(n int) float64 {
 	return float64(time.Since(start).Nanoseconds()) / float64(n)
 }
 
-// BenchmarkCaps passes slots on in a grid of n pools and n agents. Tasks of every agent wait in
-// every pool. Each round measures two grids. In one grid, every agent has a cap, and both the caps
-// and the pools are full. The other grid has no caps. The important figure is the ratio of the two
-// times.
+// BenchmarkCaps passes slots from task to task in a grid of n pools and n agents. Tasks of every
+// agent wait in every pool. Each round measures two grids. In one grid, every agent has a cap, and
+// both the caps and the pools are full. The other grid has no caps. The important figure is the
+// ratio of the two times.
 func BenchmarkCaps(b *testing.B) {
 	for _, n := range []int{8, 64, 256} {
 		for _, fair := range []bool{false, true} {

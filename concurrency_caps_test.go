@@ -42,12 +42,12 @@ func TestTheTotalHoldsOverAllPools(t *testing.T) {
 	place, s := c.slots.Place(&all[4].Waiter)
 	require.Equal(t, "total", s.Name)
 	require.Equal(t, 2, place)
-	for i, g := range all[3:] { // the one that has waited longest comes first
+	for i, g := range all[3:] { // the longest-waiting guest comes first
 		all[i].leave(c)
 		requireHolds(t, c, g)
 	}
 	_, ok := c.TryAcquire("any/model")
-	require.False(t, ok, "Acquire counts for the total, too")
+	require.False(t, ok, "Acquire also counts towards the total")
 	for _, g := range all[5:] {
 		g.leave(c)
 	}
@@ -61,17 +61,17 @@ func TestAnAgentsCapHoldsForAllItsModels(t *testing.T) {
 	require.True(t, holds(c, a) && holds(c, b))
 	_, s := c.slots.Place(&third.Waiter)
 	require.Equal(t, PoolStats{Name: "cap explore", Limit: 2, InUse: 2, Waiting: 1}, poolStats(c.epoch, s))
-	require.NotContains(t, pools(t, c), "agent explore", "the cap decides in place of the default")
+	require.NotContains(t, pools(t, c), "agent explore", "the cap replaces the default")
 	s2, ok := c.TryAcquire("p/y")
-	require.True(t, ok, "the cap holds for its agent only")
+	require.True(t, ok, "the cap applies only to its agent")
 	b.leave(c)
-	require.False(t, holds(c, third), "now its pool is full")
+	require.False(t, holds(c, third), "its pool is now full")
 	_, s = c.slots.Place(&third.Waiter)
 	require.Equal(t, "default p/y", s.Name)
 	s2.Release()
 	requireHolds(t, c, third)
 	for range 10 {
-		require.True(t, holds(c, ask(c, "", "free", nil)), "no limit in place of the default")
+		require.True(t, holds(c, ask(c, "", "free", nil)), "Unlimited replaces the default")
 	}
 }
 
@@ -101,9 +101,9 @@ func TestAHeadOfLineIsPassedOverAHundredTimesAtMost(t *testing.T) {
 			g.leave(c)
 		}
 		late := ask(c, "p/m", "other", nil)
-		require.False(t, holds(c, late), "the next slot is kept")
+		require.False(t, holds(c, late), "the next slot is reserved")
 		require.Zero(t, pools(t, c)["default p/m"].InUse)
-		require.Equal(t, 1, pools(t, c)["cap slow"].InUse, "a kept slot counts for no cap")
+		require.Equal(t, 1, pools(t, c)["cap slow"].InUse, "a reserved slot does not count towards a cap")
 		waits := ask(c, "q/m", "slow", nil)
 		elsewhere.leave(c)
 		requireHolds(t, c, head)
@@ -134,7 +134,7 @@ func TestCrossedCapsDoNotBlockEachOther(t *testing.T) {
 	more := []*guest{ask(c, "r/m", "b", nil), ask(c, "q/m", "a", nil)}
 	holdsA.leave(c)
 	holdsB.leave(c)
-	for _, g := range more { // these guests do not hold up other guests
+	for _, g := range more { // these guests do not block other guests
 		requireHolds(t, c, g)
 		g.leave(c)
 	}
@@ -160,7 +160,7 @@ func TestKeptSlotsThatCrossDoNotBlockEachOther(t *testing.T) {
 	holdsA.leave(c)
 	requireHolds(t, c, waitsA)
 	waitsA.leave(c)
-	require.False(t, holds(c, crossA), "the slot of r is kept")
+	require.False(t, holds(c, crossA), "the slot is reserved for r")
 	holdsB.leave(c)
 	requireHolds(t, c, waitsB)
 	waitsB.leave(c)
@@ -188,7 +188,7 @@ func TestRootsHaveTurnsInRounds(t *testing.T) {
 		}
 	}
 	place, _ := c.slots.Place(&lines[1][1].Waiter)
-	require.Equal(t, 2, place, "among its own")
+	require.Equal(t, 2, place, "only waiters of the same root count")
 	for _, turn := range [][2]int{{0, 0}, {1, 0}, {2, 0}, {0, 1}, {1, 1}, {0, 2}, {0, 3}} {
 		running.leave(c)
 		running = lines[turn[0]][turn[1]]
@@ -205,7 +205,7 @@ func TestCapsCanComeAndGoWhileThingsRun(t *testing.T) {
 	require.NoError(t, c.SetLimits(Limits{Default: 5, Total: 5, Agent: map[string]int{"a": 1}}))
 	stats := pools(t, c)
 	require.Equal(t, PoolStats{Name: "total", Limit: 5, InUse: 5, Waiting: 1}, stats["total"])
-	require.Equal(t, PoolStats{Name: "cap a", Limit: 1, InUse: 2, Waiting: 1}, stats["cap a"], "what is out counts")
+	require.Equal(t, PoolStats{Name: "cap a", Limit: 1, InUse: 2, Waiting: 1}, stats["cap a"], "slots that were already in use count")
 	all[0].leave(c)
 	require.False(t, holds(c, all[4]))
 	all[2].leave(c)

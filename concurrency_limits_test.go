@@ -88,7 +88,7 @@ func TestPoolHandleFollowsTheLimits(t *testing.T) {
 	s, ok = c.TryAcquire("p/x")
 	require.True(t, ok)
 	_, ok = p.TryAcquire()
-	require.False(t, ok, "counts in a pool of its own")
+	require.False(t, ok, "the model must have its own pool")
 	s.Release()
 	s, ok = p.TryAcquire()
 	require.True(t, ok)
@@ -119,7 +119,7 @@ func TestWrongLimitsAreRefusedAndChangeNothing(t *testing.T) {
 		_, err = NewConcurrencyManager(l)
 		require.ErrorAs(t, err, &in)
 	}
-	require.NoError(t, c.SetLimits(Limits{Model: map[string]int{"X": 2, " x": 2}}), "the same twice is no contradiction")
+	require.NoError(t, c.SetLimits(Limits{Model: map[string]int{"X": 2, " x": 2}}), "two equal entries do not contradict each other")
 }
 
 func TestLimitsAreCopies(t *testing.T) {

@@ -215,7 +215,7 @@ func runAgainstOracle(t *testing.T, seed uint64, ops int) {
 			switch real := x.real.(type) {
 			case *guest:
 				must(c.slots.Holds(&real.Waiter) == x.holds, "%q holds %v, should %v", x.model, !x.holds, x.holds)
-				must(!x.holds || real.told.Load() == 1, "%q was told %d times", x.model, real.told.Load())
+				must(!x.holds || real.told.Load() == 1, "%q was notified %d times", x.model, real.told.Load())
 			case *caller:
 				must(real.done == x.holds && real.err == nil, "Acquire(%q) returned %v (%v), should have %v", x.model, real.done, real.err, x.holds)
 			}
@@ -247,7 +247,7 @@ func runAgainstOracle(t *testing.T, seed uint64, ops int) {
 			o.settle()
 			guests = append(guests, g)
 			granted := takeSlot(c, &g.Waiter, model, agent, head, ticket)
-			must(granted == x.holds, "take said %v", granted)
+			must(granted == x.holds, "take returned %v", granted)
 			if granted {
 				g.told.Store(1)
 			}
@@ -255,7 +255,7 @@ func runAgainstOracle(t *testing.T, seed uint64, ops int) {
 				place, s := c.slots.Place(&g.Waiter)
 				wantPlace, want := o.place(x)
 				must(place == wantPlace, "place %d, should be %d", place, wantPlace)
-				must(poolStats(time.Time{}, s) == want, "place says %+v, should say %+v", s, want)
+				must(poolStats(time.Time{}, s) == want, "place returned %+v, should return %+v", s, want)
 			}
 		case k < 30:
 			early = append(early, c.slots.Ticket())
@@ -288,7 +288,7 @@ func runAgainstOracle(t *testing.T, seed uint64, ops int) {
 			o.all = append(o.all, x)
 			o.settle()
 			s, ok := c.TryAcquire(model)
-			must(ok == x.holds, "TryAcquire said %v", ok)
+			must(ok == x.holds, "TryAcquire returned %v", ok)
 			x.real = &s
 			if !ok {
 				o.drop(x)
@@ -306,7 +306,7 @@ func runAgainstOracle(t *testing.T, seed uint64, ops int) {
 				g := guests[r.IntN(len(guests))]
 				if !slices.ContainsFunc(o.all, func(x *oracleOne) bool { return x.real == any(g) }) {
 					next, _ := c.slots.Leave(&g.Waiter)
-					must(next == nil, "who had nothing passed something on")
+					must(next == nil, "a waiter without a slot passed a slot on")
 				}
 			}
 		case k == 92 && r.IntN(4) == 0:
@@ -319,7 +319,7 @@ func runAgainstOracle(t *testing.T, seed uint64, ops int) {
 				o.all = append(o.all, x)
 				o.settle()
 				granted := takeSlot(c, &g.Waiter, model, agent, false, x.ticket)
-				must(granted == x.holds, "take said %v", granted)
+				must(granted == x.holds, "take returned %v", granted)
 				g.leave(c)
 				o.drop(x)
 			}
@@ -327,7 +327,7 @@ func runAgainstOracle(t *testing.T, seed uint64, ops int) {
 			l := draw()
 			last = fmt.Sprintf("SetLimits %+v", l)
 			err := c.SetLimits(l)
-			must((err == nil) == oracleValid(l), "SetLimits said %v", err)
+			must((err == nil) == oracleValid(l), "SetLimits returned %v", err)
 			if err == nil {
 				o.setLimits(l)
 			}

@@ -17,10 +17,10 @@ type oracle struct {
 	kept   map[oracleLane]bool   // true if a slot of the pool is kept for the lane
 	served map[oracleTurn]uint64 // when a waiting root last got a slot of the pool
 
-	known map[[2]string]oracleRule // what the limits say about a model and an agent; finding it takes a long time
+	known map[[2]string]oracleRule // cached rules, because computing a rule takes a long time
 }
 
-// oracleRule is what the limits say about a model and an agent.
+// oracleRule holds the limits that apply to a model and an agent.
 type oracleRule struct {
 	pool    string
 	limit   int    // limit of the pool
@@ -60,8 +60,8 @@ func (o *oracle) rule(x *oracleOne) oracleRule {
 
 func (o *oracle) pool(x *oracleOne) string { return o.rule(x).pool }
 
-// cap returns the name of the cap that applies to x, or "" if there is none. A caller of Acquire is not
-// a task and does not count for an agent.
+// cap returns the name of the cap that applies to x, or "" if there is none. A caller of Acquire is
+// not a task and does not count towards an agent's cap.
 func (o *oracle) cap(x *oracleOne) string {
 	if _, task := x.real.(*guest); !task {
 		return ""

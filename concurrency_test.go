@@ -61,8 +61,8 @@ func leaveSlot(c *ConcurrencyManager, w *slots.Waiter) {
 func requireHolds(t *testing.T, c *ConcurrencyManager, g *guest) {
 	t.Helper()
 	require.NoError(t, c.slots.Check())
-	require.True(t, c.slots.Holds(&g.Waiter), "does not hold the slot")
-	require.EqualValues(t, 1, g.told.Load(), "times told")
+	require.True(t, c.slots.Holds(&g.Waiter), "the guest does not hold the slot")
+	require.EqualValues(t, 1, g.told.Load(), "the guest must be notified once")
 }
 
 func newConcurrency(t testing.TB, l Limits) *ConcurrencyManager {
@@ -105,7 +105,7 @@ func TestTryAcquireDoesNotOvertake(t *testing.T) {
 	require.False(t, ok)
 	a.leave(c)
 	_, ok = c.TryAcquire("m")
-	require.False(t, ok, "the slot belonged to the one in line")
+	require.False(t, ok, "the slot belonged to the waiter in line")
 	requireHolds(t, c, w)
 }
 
@@ -214,7 +214,7 @@ func TestGrantThatRacesWithTheCancellationIsPassedOn(t *testing.T) {
 				blocked <- s
 			}()
 			synctest.Wait()
-			require.Empty(t, blocked, "took an old grant for its own")
+			require.Empty(t, blocked, "the waiter mistook an old grant for its own")
 			b.leave(c)
 			(<-blocked).Release()
 			requireFullBatch(t, c, "m")
@@ -262,7 +262,7 @@ func TestLoweredLimitTakesNothingAndGrantsNothingUntilBelow(t *testing.T) {
 	require.Equal(t, PoolStats{Name: "default m", Limit: 1, InUse: 3, Waiting: 1}, c.Stats("m"))
 	in[0].leave(c)
 	in[1].leave(c)
-	require.False(t, c.slots.Holds(&w.Waiter), "granted at the limit")
+	require.False(t, c.slots.Holds(&w.Waiter), "the slot was granted although the limit was reached")
 	require.NoError(t, c.slots.Check())
 	in[2].leave(c)
 	requireHolds(t, c, w)
@@ -280,13 +280,13 @@ func TestWaitersMoveToTheNewPoolByQueueTime(t *testing.T) {
 		w = append(w, g)
 	}
 	require.NoError(t, c.SetLimits(Limits{Provider: map[string]int{"P": 2}}))
-	require.Equal(t, []PoolStats{{Name: "provider p", Limit: 2, InUse: 2, Waiting: 6}}, c.Pools(), "slots that are out count in the new pool")
+	require.Equal(t, []PoolStats{{Name: "provider p", Limit: 2, InUse: 2, Waiting: 6}}, c.Pools(), "slots in use count in the new pool")
 	for i, g := range w {
 		place, _ := c.slots.Place(&g.Waiter)
 		require.Equal(t, i+1, place)
 	}
-	// A guest that comes now gets in line behind the other guests. The slot that holdY gives back
-	// goes to a guest that is waiting for x.
+	// A new guest gets in line behind the other guests. The slot that holdY gives back goes to a
+	// guest that is waiting for x.
 	late := newGuest()
 	require.False(t, late.take(c, "p/y"))
 	holdY.leave(c)
@@ -361,7 +361,7 @@ func TestMemoryIsBoundedWhateverTheNames(t *testing.T) {
 			require.True(t, ok)
 			s.Release()
 		}
-	}), int64(1<<20), "a million names one after the other")
+	}), int64(1<<20), "a million names in succession")
 	assert.Less(t, grown(func() {
 		var slots []Slot
 		for i := range 100_000 {
@@ -372,7 +372,7 @@ func TestMemoryIsBoundedWhateverTheNames(t *testing.T) {
 		for _, s := range slots {
 			s.Release()
 		}
-	}), int64(1<<20), "many names at once")
+	}), int64(1<<20), "many names at the same time")
 	assert.Less(t, grown(func() {
 		for i := range 200 {
 			s, _ := c.TryAcquire(fmt.Sprintf("%s-%d", strings.Repeat("Long", 16<<10), i))

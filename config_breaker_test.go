@@ -46,7 +46,7 @@ func TestTheKeysOfTheCircuitBreakerApply(t *testing.T) {
 	require.NoError(t, err)
 	own := bgagent.Config{RepeatedCalls: off}
 	f.Apply(&own)
-	require.Zero(t, own.RepeatedCalls, "the file switches on what the program has switched off")
+	require.Zero(t, own.RepeatedCalls, "the file enables a limit that the program has disabled")
 
 	f, err = bgagent.ParseConfig("f.json", []byte(`{"circuitBreaker": {}, "background_task": {}}`))
 	require.Equal(t, bgagent.Config{}, applied(t, f, err))

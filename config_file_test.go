@@ -103,7 +103,7 @@ func TestZeroSwitchesOffOrIsRefused(t *testing.T) {
 		NoticeResult: -1, MaxToolCalls: -1, RepeatedCalls: -1,
 	}, c)
 	_, err = bgagent.New(bgagenttest.NewRunner(nil), c)
-	require.NoError(t, err, "what the file may switch off, Config must accept")
+	require.NoError(t, err, "if the file can switch off a limit, Config must accept this")
 
 	for _, key := range []string{"maxDepth", "sessionGoneMs", "sessionGoneTimeoutMs", "stopTimeoutMs", "pollIntervalMs", "stablePolls",
 		"createTimeoutMs", "callTimeoutMs", "statusTimeoutMs", "readConcurrency"} {
@@ -193,7 +193,7 @@ func TestMistakesSayWhereWhatAndWhatWouldBeRight(t *testing.T) {
 		f, err := bgagent.ParseConfig("f.json", inSection(c.members))
 		require.EqualError(t, err, "f.json"+c.want, c.members)
 		require.Empty(t, f.Ignored())
-		require.Equal(t, bgagent.Config{}, func() (c bgagent.Config) { f.Apply(&c); return }(), "nothing may be half applied")
+		require.Equal(t, bgagent.Config{}, func() (c bgagent.Config) { f.Apply(&c); return }(), "a file with an error must not be applied in part")
 	}
 }
 
@@ -310,7 +310,7 @@ func TestLaterFilesLieOverEarlierOnes(t *testing.T) {
 	require.Equal(t, bgagent.Config{MaxDepth: 3}, c)
 
 	_, c = load()
-	require.Equal(t, bgagent.Config{}, c, "no files say nothing")
+	require.Equal(t, bgagent.Config{}, c, "without files, nothing is set")
 }
 
 func TestApplyKeepsWhatTheProgramHasSet(t *testing.T) {
@@ -356,13 +356,13 @@ func TestFindConfigFilesLooksInTheTutorialsPlaces(t *testing.T) {
 
 	plain := writeFile(t, filepath.Join(home, ".config", "opencode", "oh-my-opencode.json"), "{}")
 	own := writeFile(t, filepath.Join(project, ".opencode", "oh-my-opencode.json"), "{}")
-	require.Equal(t, []string{plain, own}, find(project), "the project's lies over the user's")
+	require.Equal(t, []string{plain, own}, find(project), "the project's file overrides the user's file")
 	require.Equal(t, []string{plain}, find(""))
 	require.Equal(t, []string{plain}, find(filepath.Join(project, "none")))
-	require.Equal(t, []string{plain}, find(own), "a file in the place of a directory holds no files")
+	require.Equal(t, []string{plain}, find(own), "a file in place of a directory contains no files")
 
 	commented := writeFile(t, filepath.Join(home, ".config", "opencode", "oh-my-opencode.jsonc"), "{}")
-	require.Equal(t, []string{commented, own}, find(project), ".jsonc wins over .json beside it")
+	require.Equal(t, []string{commented, own}, find(project), ".jsonc takes precedence over .json in the same directory")
 
 	xdg := t.TempDir()
 	t.Setenv("XDG_CONFIG_HOME", xdg)
@@ -374,7 +374,7 @@ func TestFindConfigFilesLooksInTheTutorialsPlaces(t *testing.T) {
 	require.Equal(t, []string{commented, own}, find(project), "a relative XDG_CONFIG_HOME is ignored")
 
 	t.Setenv("HOME", "")
-	require.Equal(t, []string{own}, find(project), "without a home there is no user's file")
+	require.Equal(t, []string{own}, find(project), "without a home directory, there is no user's file")
 }
 
 func TestALinkThatLeadsNowhereIsFoundAndReported(t *testing.T) {
@@ -402,7 +402,7 @@ func TestFilesInMemoryMergeAsLoadedOnesDo(t *testing.T) {
 	require.Equal(t, bgagent.Config{Limits: bgagent.Limits{Default: 7, Model: map[string]int{"b": 2, "c": 3}}}, c)
 	c = bgagent.Config{}
 	first.Apply(&c)
-	require.Equal(t, 2, c.MaxDepth, "the first is as it was")
+	require.Equal(t, 2, c.MaxDepth, "the first configuration must not change")
 
 	_, err := bgagent.LoadConfig("")
 	require.EqualError(t, err, "path: is empty; it must name a configuration file")

@@ -37,7 +37,7 @@ func FuzzParseConfig(f *testing.F) {
 				require.Equal(t, "f.json", e.File)
 				require.True(t, 1 <= e.Line && e.Line <= lines && e.Column >= 1, "%v", e)
 				require.NotEmpty(t, e.Problem)
-				require.NotContains(t, e.Error(), "\n", "an error is one line")
+				require.NotContains(t, e.Error(), "\n", "an error must be a single line")
 			}
 			require.Equal(t, bgagent.FileConfig{}, file)
 			return
@@ -51,7 +51,7 @@ func FuzzParseConfig(f *testing.F) {
 		file.Apply(&again)
 		require.Equal(t, c, again, "%s", text)
 		for _, k := range file.Ignored() {
-			require.Equal(t, "background_task.staleTimeoutMs", k.Key, "all that is written has an effect but what the time to live outruns")
+			require.Equal(t, "background_task.staleTimeoutMs", k.Key, "every written key has an effect, unless the time to live ends a task first")
 		}
 	})
 }
@@ -107,7 +107,7 @@ func TestFormatConfigRefusesWhatAFileCannotHold(t *testing.T) {
 // A file below the size limit is parsed quickly, no matter what it contains.
 func TestLargeFilesAreReadInAMoment(t *testing.T) {
 	if race.Enabled {
-		t.Skip("takes long with the race detector, and only one goroutine reads")
+		t.Skip("takes long with the race detector, and only one goroutine reads the file")
 	}
 	entries := func(format string) string {
 		var b strings.Builder

@@ -25,7 +25,7 @@ func TestTheFileForAllHarnessesIsRead(t *testing.T) {
 		Default:  2,
 		Provider: map[string]int{"anthropic": 3, "openai": 5},
 		Model:    map[string]int{"anthropic/claude-opus-5-5": 2, "gpt": 7},
-	}}, applied(t, f, err), "what is said for opencode lies over what is said for all")
+	}}, applied(t, f, err), "the values under [opencode] override the values for all harnesses")
 	require.Empty(t, f.Ignored())
 
 	for text, want := range map[string]bgagent.Config{
@@ -42,7 +42,7 @@ func TestTheFileForAllHarnessesIsRead(t *testing.T) {
 	user, err := bgagent.ParseConfig("user.json", inSection(`"maxDepth": 4, "modelConcurrency": {"x": 1}`))
 	require.NoError(t, err)
 	project, err := bgagent.ParseConfig("project.json", []byte(`{"[opencode]": {"background_task": {"maxDepth": null, "modelConcurrency": null}}}`))
-	require.Equal(t, bgagent.Config{}, applied(t, user.Merge(project), err), "a null takes back what an earlier file says")
+	require.Equal(t, bgagent.Config{}, applied(t, user.Merge(project), err), "a null removes the value of an earlier file")
 
 	_, err = bgagent.ParseConfig("f.json", []byte("{\"[opencode]\": {},\n\"[opencode]\": {}}"))
 	require.EqualError(t, err, "f.json:2:1: [opencode]: appears twice; merge the two")
@@ -91,7 +91,7 @@ func TestTheHostsFileIsFoundInAllItsPlacesTheNewestFirst(t *testing.T) {
 			filepath.Join(level.unified, "omo.json"), filepath.Join(level.unified, "omo.jsonc"),
 		} {
 			writeFile(t, path, ours)
-			require.Equal(t, append(before[:len(before):len(before)], path), find(project), "the newest alone, the project's after the user's")
+			require.Equal(t, append(before[:len(before):len(before)], path), find(project), "only the newest kind of file is found, and the project's file comes after the user's file")
 		}
 	}
 	// A file for all harnesses that has no section background_task does not remove
@@ -104,11 +104,11 @@ func TestTheHostsFileIsFoundInAllItsPlacesTheNewestFirst(t *testing.T) {
 	require.Len(t, said(f), 1)
 	require.Contains(t, said(f)[0], "omo.jsonc:1:1: has no section background_task")
 	writeFile(t, unified, "{")
-	require.Equal(t, []string{unified}, find(""), "what cannot be read is reported when it is loaded")
+	require.Equal(t, []string{unified}, find(""), "a file that cannot be read is found, so that loading reports the error")
 	require.NoError(t, os.Remove(older))
 	writeFile(t, unified, "{}")
 	require.Equal(t, []string{older[:len(older)-1], unified}, find(""))
-	require.Equal(t, find(""), find(home), "where the project is the home itself, a file is there once")
+	require.Equal(t, find(""), find(home), "if the project directory is the home directory, each file is found once")
 }
 
 func TestTheDefaultsOfTheHostWrittenOutStart(t *testing.T) {
@@ -128,7 +128,7 @@ func TestTheDefaultsOfTheHostWrittenOutStart(t *testing.T) {
 	require.NoError(t, err)
 	f.Apply(&c)
 	_, err = bgagent.New(bgagenttest.NewRunner(nil), c)
-	require.NoError(t, err, "nor does a time to live of the program's stop it")
+	require.NoError(t, err, "a time to live that the program sets must not cause an error either")
 }
 
 func TestAStaleTimeoutBeyondTheTimeToLiveIsSaid(t *testing.T) {
@@ -157,12 +157,12 @@ func TestAStaleTimeoutBeyondTheTimeToLiveIsSaid(t *testing.T) {
 	require.NoError(t, err)
 	project, err := bgagent.ParseConfig("project.json", inSection(`"taskTtlMs": 7200000`))
 	require.NoError(t, err)
-	require.Empty(t, said(user.Merge(project)), "what the files say together counts")
+	require.Empty(t, said(user.Merge(project)), "only the merged files count")
 }
 
 func TestKeysOfANewerHostAreReportedWithTheNearestKnownOne(t *testing.T) {
 	f, err := bgagent.ParseConfig("f.json", inSection(`"taskTtlMs": 300000, "todoGateGraceMs": 60000, "maxStabilityResets": 25, "zebra": {"a": [1]}, "": null, "a\nb": 1, "maxToolSteps": 5`))
-	require.Equal(t, bgagent.Config{TimeToLive: 5 * time.Minute}, applied(t, f, err), "what is known applies")
+	require.Equal(t, bgagent.Config{TimeToLive: 5 * time.Minute}, applied(t, f, err), "the known keys apply")
 	require.Equal(t, []string{
 		"f.json:1:43: background_task.todoGateGraceMs is ignored: it is not known here; the nearest known key is todoHoldMs",
 		"f.json:1:69: background_task.maxStabilityResets is ignored: it is not known here; the nearest known key is minStabilityTimeMs",
@@ -189,5 +189,5 @@ func TestASlipOfTheKeyboardIsNoKeyOfANewerHost(t *testing.T) {
 func TestAByteOrderMarkIsReadPast(t *testing.T) {
 	f, err := bgagent.ParseConfig("f.json", append([]byte("\xef\xbb\xbf"), inSection(`"maxDepth": 2`)...))
 	require.Equal(t, bgagent.Config{MaxDepth: 2}, applied(t, f, err))
-	require.Equal(t, "f.json:1:22", f.Settings()[1].Origin.String(), "it is no column")
+	require.Equal(t, "f.json:1:22", f.Settings()[1].Origin.String(), "the origin must not be a column")
 }

@@ -56,7 +56,7 @@ func markdownTables() (keys, ignored string) {
 func TestDocumentationHoldsTheTableOfKeys(t *testing.T) {
 	source, err := os.ReadFile("config_file.go")
 	require.NoError(t, err)
-	require.True(t, strings.Contains(string(source), docTable()), "the comment of FileConfig must hold this table:\n%s", docTable())
+	require.True(t, strings.Contains(string(source), docTable()), "the comment of FileConfig must contain this table:\n%s", docTable())
 
 	page, err := os.ReadFile("docs/configuration.md")
 	require.NoError(t, err)
@@ -82,9 +82,9 @@ func TestEveryDurationAndCountHasAKeyThatAgreesOnZero(t *testing.T) {
 	for i := range fileKeys {
 		k := &fileKeys[i]
 		off, known := canBeOff[k.field]
-		require.True(t, known, "%s stands for %s, which does not exist", k.key, k.field)
+		require.True(t, known, "%s sets the field %s, which does not exist", k.key, k.field)
 		if k.kind != keySwitch {
-			require.Equal(t, off, k.zero != "", "%s: what 0 means must agree with Config.%s", k.key, k.field)
+			require.Equal(t, off, k.zero != "", "%s: the meaning of 0 must match Config.%s", k.key, k.field)
 		}
 		require.False(t, seen[k.field] && !strings.HasPrefix(k.key, inBreaker), "%s has two keys", k.field)
 		seen[k.field] = true

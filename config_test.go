@@ -79,7 +79,7 @@ func TestConfigCanBeSwitchedOffOnlyWhereThatMeansSomething(t *testing.T) {
 			continue
 		}
 		require.NoError(t, err, field)
-		require.EqualValues(t, -1, reflect.ValueOf(c).FieldByName(field).Int(), "%s must stay switched off", field)
+		require.EqualValues(t, -1, reflect.ValueOf(c).FieldByName(field).Int(), "%s must stay disabled", field)
 		_, err = with(field, -2).withDefaults()
 		word := "Disabled"
 		if slices.Contains(canBeUnlimited, field) {
@@ -135,10 +135,10 @@ func TestConfigNamesBothOfTwoValuesThatContradictEachOther(t *testing.T) {
 			require.NoError(t, set(time.Second, time.Second), pair)
 		}
 		require.NoError(t, set(time.Second, 2*time.Second), pair)
-		require.NoError(t, set(1000*time.Hour, 0), "%s contradicts a default only", pair[0])
-		require.NoError(t, set(0, time.Nanosecond), "%s contradicts a default only", pair[1])
+		require.NoError(t, set(1000*time.Hour, 0), "%s contradicts only a default, so the default must adapt", pair[0])
+		require.NoError(t, set(0, time.Nanosecond), "%s contradicts only a default, so the default must adapt", pair[1])
 		if slices.Contains(canBeDisabled, pair[1]) {
-			require.NoError(t, set(time.Hour, Disabled), "%s is switched off", pair[1])
+			require.NoError(t, set(time.Hour, Disabled), "%s is disabled, so there is no contradiction", pair[1])
 		}
 	}
 }

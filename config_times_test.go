@@ -27,7 +27,7 @@ func TestEveryDurationOfConfigHasARowOfItsOwn(t *testing.T) {
 	for i := range timeLimits {
 		row := &timeLimits[i]
 		require.Same(t, fields[row.field], row.of(&c), row.field)
-		require.Equal(t, row.off == "", !accepts(row.of, Disabled), "what can be switched off says what that means: %s", row.field)
+		require.Equal(t, row.off == "", !accepts(row.of, Disabled), "a limit needs text for Disabled if and only if it accepts Disabled: %s", row.field)
 		require.True(t, accepts(row.of, 0) && accepts(row.of, time.Minute), row.field)
 		require.NotZero(t, row.def, row.field)
 	}
@@ -76,7 +76,7 @@ func TestTheNamesOfTimeLimitsAreTypedInTheirTableAlone(t *testing.T) {
 		}
 		file, err := parser.ParseFile(fset, name, nil, 0)
 		require.NoError(t, err)
-		require.Empty(t, textsNaming(fset, file, anyName), "put the sentence together from the row of the limit")
+		require.Empty(t, textsNaming(fset, file, anyName), "build the sentence from the row of the limit")
 		looked++
 	}
 	require.Greater(t, looked, 20)

@@ -37,7 +37,7 @@ func TestANilContextIsRefused(t *testing.T) {
 			require.Equal(t, "ctx", input.Field, name)
 		}
 		got, err := m.Run(t.Context(), root, bgagent.LaunchInput{Agent: "w", Prompt: "now"})
-		require.NoError(t, err, "the manager is not closed")
+		require.NoError(t, err, "the manager must not be closed")
 		require.Equal(t, bgagent.Completed, got.Status)
 	})
 }

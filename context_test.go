@@ -27,7 +27,7 @@ func TestTurnContextBehavesLikeOneOfTheStandardLibrary(t *testing.T) {
 		ran.Add(1)
 		stop := context.AfterFunc(c, ran.Done)
 		require.False(t, func() bool {
-			s := context.AfterFunc(c, func() { t.Error("was stopped") })
+			s := context.AfterFunc(c, func() { t.Error("the function must not run after it was stopped") })
 			s()
 			return s()
 		}(), "stopped twice")

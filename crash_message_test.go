@@ -7,8 +7,8 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// The code in this file judges what has become of the messages in the plays of crash_play_test.go.
-// The key of each message is its text.
+// The code in this file checks the outcomes of the messages in the plays of crash_play_test.go. The
+// key of each message is its text.
 
 // sends records the result of Send.
 func (b *playBook) sends(l *process, task, text string, r bgagent.SendResult, err error) {
@@ -52,12 +52,12 @@ func (b *playBook) judgeMessages(states map[string]*storedState) {
 		switch n := got[key]; {
 		case state == bgagent.MessageInTurn && n > 0, state == bgagent.MessageUnconsumed && n == 0, state == bgagent.MessageUncertain:
 		default:
-			b.faultLocked("%q was accepted by %s, is %q, and %d turns got it", key[1], key[0], state, n)
+			b.faultLocked("%q was accepted by %s, its state is %q, and %d turns got it", key[1], key[0], state, n)
 		}
 	}
 	for key, n := range got {
 		if b.denied[key[1]] && !b.sent[key] {
-			b.faultLocked("%q was refused, and %d turns got it", key[1], n)
+			b.faultLocked("%q was refused, but %d turns got it", key[1], n)
 		}
 	}
 }
@@ -78,7 +78,7 @@ func (b *playBook) judgeAnswers(id string, x *storedState) (rest string) {
 			found = found || t.prompt.Task == id && strings.HasSuffix(t.prompt.Text, about) && (answer == "ok" || strings.HasSuffix(strings.Join(t.said, ""), answer))
 		}
 		if !found {
-			b.faultLocked("%s answers %q with %q, which no turn has said", id, about, answer)
+			b.faultLocked("%s answers %q with %q, which is not the text of any turn", id, about, answer)
 		}
 	}
 	return strings.TrimSuffix(first, "\n\n")

@@ -42,7 +42,7 @@ type playBook struct {
 	denied map[string]bool    // messages that were refused
 
 	secondWrites int
-	unheard      map[string]bool // ids of the prompts of refused turns that left nothing in the session
+	unheard      map[string]bool // ids of prompts whose refused turns left nothing in the session
 	last         bool            // the last process only reads
 	before       string          // summary of what had happened before the last process
 }
@@ -59,7 +59,7 @@ func (e shownEnd) String() string { return fmt.Sprintf("%s (%s, %q)", e.status, 
 type playedTurn struct {
 	prompt bgagent.Prompt
 	began  time.Time
-	said   []string // all texts that may be the answer
+	said   []string // all texts that could be the answer
 }
 
 type playedNotice struct {
@@ -136,7 +136,7 @@ func (b *playBook) opens(l *process, tasks []bgagent.Task) {
 		if t.Status.Terminal() {
 			b.showsLocked(t, "a new process")
 		} else if end, is := b.shown[attemptOf{t.ID, t.Attempt}]; is {
-			b.faultLocked("%s.%d was shown as %s, and a new process shows it as %s", t.ID, t.Attempt, end.status, t.Status)
+			b.faultLocked("%s.%d was shown as %s, but a new process shows it as %s", t.ID, t.Attempt, end.status, t.Status)
 		}
 	}
 }
@@ -145,7 +145,7 @@ func (b *playBook) showsLocked(t bgagent.Task, by string) {
 	key := attemptOf{t.ID, t.Attempt}
 	end := shownEnd{t.Status, t.Cause, t.Result}
 	if was, is := b.shown[key]; is && was != end {
-		b.faultLocked("%s.%d was shown as %v, and %s shows it as %v", t.ID, t.Attempt, was, by, end)
+		b.faultLocked("%s.%d was shown as %v, but %s shows it as %v", t.ID, t.Attempt, was, by, end)
 	}
 	b.shown[key] = end
 }
@@ -168,7 +168,7 @@ func (b *playBook) event(l *process, e bgagent.Event) {
 			b.faultLocked("%s.%d ended %d times", t.ID, t.Attempt, b.ended[key])
 		}
 		if b.super[key] {
-			b.faultLocked("%s.%d ended and was superseded", t.ID, t.Attempt)
+			b.faultLocked("%s.%d ended, but was also superseded", t.ID, t.Attempt)
 		}
 		b.showsLocked(t, "an event")
 	case bgagent.EventSuperseded:
@@ -258,7 +258,7 @@ func (p *play) judge(l *process) {
 			b.fault("%s got %s %d times, and lost it %d times", r.Session, r.ID, r.Times+r.Repeats, r.Lost)
 		}
 		if was, is := said[[2]string{r.Session, r.Text}]; is && was.Times > was.Lost && !b.unheard[was.ID] && !strings.Contains(r.Text, "The request was:") {
-			b.fault("%s got the text of %s again as %s", r.Session, was.ID, r.ID)
+			b.fault("%s got the text of %s again, as prompt %s", r.Session, was.ID, r.ID)
 		}
 		said[[2]string{r.Session, r.Text}] = r
 	}
@@ -268,12 +268,12 @@ func (p *play) judge(l *process) {
 	for key, prompt := range b.accepted {
 		x, is := states[key.task]
 		if !is || x.Attempt < key.no {
-			b.faultLocked("%s.%d (%q) was accepted, and the store does not have it", key.task, key.no, prompt)
+			b.faultLocked("%s.%d (%q) was accepted, but the store does not have it", key.task, key.no, prompt)
 		}
 	}
 	for key, end := range b.shown {
 		if x, is := states[key.task]; is && x.Attempt == key.no && (x.Status != end.status || x.Cause != end.cause || x.result != end.result) {
-			b.faultLocked("%s.%d was shown as %v, and the store has %v", key.task, key.no, end, shownEnd{x.Status, x.Cause, x.result})
+			b.faultLocked("%s.%d was shown as %v, but the store has %v", key.task, key.no, end, shownEnd{x.Status, x.Cause, x.result})
 		}
 	}
 	for id, x := range states {
@@ -293,7 +293,7 @@ func (p *play) judge(l *process) {
 	if f := p.fault; f.again == 0 && (f.fate == bgagenttest.FateAnswered || f.fate == bgagenttest.FateUnknown || f.fate == bgagenttest.FateLost) {
 		for _, r := range runner.Received() {
 			if strings.Contains(r.Text, "The request was:") {
-				b.faultLocked("%s continues a turn that did not break off, or whose session may have the prompt", r.ID)
+				b.faultLocked("%s continues a turn that was not cut off, or whose session might have the prompt", r.ID)
 			}
 		}
 	}
@@ -304,10 +304,10 @@ func (p *play) judge(l *process) {
 		}
 	}
 	if n := runner.Peak(""); p.sc.cfg.Limits.Default > 0 && n > p.sc.cfg.Limits.Default {
-		b.faultLocked("%d turns ran together, with a limit of %d", n, p.sc.cfg.Limits.Default)
+		b.faultLocked("%d turns ran at the same time, with a limit of %d", n, p.sc.cfg.Limits.Default)
 	}
 	if n := starter.Peak(""); p.sc.cfg.Limits.Default > 0 && n > p.sc.cfg.Limits.Default {
-		b.faultLocked("%d turns ran together, with a limit of %d", n, p.sc.cfg.Limits.Default)
+		b.faultLocked("%d turns ran at the same time, with a limit of %d", n, p.sc.cfg.Limits.Default)
 	}
 }
 
@@ -347,7 +347,7 @@ func (b *playBook) judgeTask(p *play, id string, x *storedState) {
 		b.faultLocked("at rest, the notice of %s.%d is %q", id, x.Attempt, x.Notice)
 	}
 	if b.refused[x.prompt] && !slices.Contains(slices.Collect(maps.Values(b.accepted)), x.prompt) {
-		b.faultLocked("%s.%d (%q) was refused, and the store has it", id, x.Attempt, x.prompt)
+		b.faultLocked("%s.%d (%q) was refused, but the store has it", id, x.Attempt, x.prompt)
 	}
 	if x.Status != bgagent.Completed {
 		return
@@ -377,7 +377,7 @@ func (b *playBook) judgeTurns() {
 		}
 		for prev, at := range b.cancels {
 			if prev.task == key.task && key.no > prev.no && t.began.After(at) && b.accepted[key] == "" && b.super[prev] {
-				b.faultLocked("turn %s continues what was cancelled", t.prompt.ID)
+				b.faultLocked("turn %s continues a cancelled attempt", t.prompt.ID)
 			}
 		}
 	}
@@ -399,14 +399,14 @@ func (b *playBook) judgeNotices(states map[string]*storedState) {
 			}
 			for _, before := range told[key] {
 				if before.notice.ID != n.notice.ID {
-					b.faultLocked("%v was told by the notices %s and %s", key, before.notice.ID, n.notice.ID)
+					b.faultLocked("%v was reported by the notices %s and %s", key, before.notice.ID, n.notice.ID)
 				} else if before.life == n.life && n.life > 0 {
-					b.faultLocked("%v was told twice by one process", key)
+					b.faultLocked("one process reported %v twice", key)
 				}
 			}
 			told[key] = append(told[key], n)
 			if x := states[it.Task]; x != nil && x.Attempt == it.Attempt && x.Status != it.Status {
-				b.faultLocked("%v was told as %s and is %s", key, it.Status, x.Status)
+				b.faultLocked("%v was reported as %s, but is %s", key, it.Status, x.Status)
 			}
 		}
 	}
@@ -414,15 +414,15 @@ func (b *playBook) judgeNotices(states map[string]*storedState) {
 		for _, past := range x.Past {
 			key := attemptOf{id, past.Number}
 			if past.Cause != bgagent.CauseSuperseded && (!past.Notice.Settled() || past.Notice == bgagent.NoticeDelivered && len(told[key]) == 0) {
-				b.faultLocked("the notice of %v is %q, and it was told %d times", key, past.Notice, len(told[key]))
+				b.faultLocked("the notice of %v is %q, but the end was reported %d times", key, past.Notice, len(told[key]))
 			}
 		}
 		key := attemptOf{id, x.Attempt}
 		if x.Notice == bgagent.NoticeDelivered && len(told[key]) == 0 {
-			b.faultLocked("the notice of %v counts as delivered, and nobody got it", key)
+			b.faultLocked("the notice of %v counts as delivered, but nobody got it", key)
 		}
 		if x.Notice == bgagent.NoticeRead && !b.read[key] {
-			b.faultLocked("the notice of %v counts as read, and nobody read it", key)
+			b.faultLocked("the notice of %v counts as read, but nobody read it", key)
 		}
 	}
 }

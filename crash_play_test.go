@@ -16,7 +16,7 @@ import (
 	"github.com/bgagent/bgagent/storetest"
 )
 
-// The code in this file plays a scenario with faults. It simulates everything outside the manager.
+// The code in this file runs a scenario with faults. It simulates everything outside the manager.
 // The store and the agents outlive the manager's processes. The code in crash_oracle_test.go judges
 // what happened.
 
@@ -138,7 +138,7 @@ func (p *play) crash(l *process) {
 	}
 }
 
-// end ends the process as far as the clients are concerned. The caller does the same for the store.
+// end ends the process for the clients. The caller ends it for the store.
 func (p *play) end(l *process) bool {
 	p.mu.Lock()
 	if l.over {
@@ -204,7 +204,7 @@ func (p *play) begin() *process {
 	return l
 }
 
-// manager returns the manager of the process. A turn that outlives a process may call it while the
+// manager returns the manager of the process. A turn that outlives a process might call it while the
 // next process opens its manager. It returns nil until the manager is open.
 func (l *process) manager() *bgagent.BackgroundManager {
 	l.p.mu.Lock()
@@ -219,7 +219,7 @@ func (l *process) alive() bool {
 	return !l.over
 }
 
-// run plays the scenario, with as many processes as needed, until nothing more happens.
+// run runs the scenario, with as many processes as needed, until nothing more happens.
 func (p *play) run() {
 	l := p.begin()
 	var calls sync.WaitGroup
@@ -270,7 +270,7 @@ func closeNow(m *bgagent.BackgroundManager) {
 	_ = m.Close(ctx)
 }
 
-// untilRest waits until every task is quiet and its end was reported. It returns false if the
+// untilRest waits until every task is quiet and its end has been reported. It returns false if the
 // process ends first.
 func (l *process) untilRest() bool {
 	quiet := 0
@@ -326,14 +326,14 @@ func (l *process) notify(_ context.Context, session string, n bgagent.Notice) er
 	if !l.alive() {
 		return storetest.ErrDead
 	}
-	if session != "root" && session != "" { // notices to the host itself are accepted, too
+	if session != "root" && session != "" { // notices to the host itself are also accepted
 		return bgagent.ErrNoSession
 	}
 	l.p.book.notice(l, n)
 	return nil
 }
 
-// script plays the agent. The text of the prompt describes what the agent does. A prompt that
+// script simulates the agent. The text of the prompt describes what the agent does. A prompt that
 // continues a turn contains the text of the earlier prompt.
 func (p *play) script(t *bgagenttest.Turn) {
 	p.mu.Lock()
@@ -464,7 +464,7 @@ func (l *process) until(id string) bool {
 func (p *play) isStored(id string) {
 	for _, r := range p.memory.Records() {
 		if r.Key == id && !r.Status.Terminal() {
-			p.book.fault("%s was shown as ended, and the store has it as %s", id, r.Status)
+			p.book.fault("%s was shown as ended, but the store has it as %s", id, r.Status)
 		}
 	}
 }

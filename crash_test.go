@@ -15,7 +15,7 @@ import (
 	"github.com/bgagent/bgagent/storetest"
 )
 
-// scenario describes what a host does with a manager. The scenario is played once for each fault of
+// scenario describes what a host does with a manager. The scenario is run once for each fault of
 // each of its writes.
 type scenario struct {
 	name string
@@ -26,7 +26,7 @@ type scenario struct {
 	refuses bool // the provider refuses turns; a client that restores a session does not report why the session's turn failed
 }
 
-// ends returns the status with which each task must end. It omits tasks that may end differently
+// ends returns the status with which each task must end. It omits tasks that might end differently
 // because of the fault.
 func (s *scenario) ends(p *play, states map[string]*storedState) map[string]bgagent.Status {
 	out := map[string]bgagent.Status{}
@@ -210,9 +210,9 @@ var (
 	crashSeed  = flag.Uint64("crash.seed", 0, "seed that chooses the faults in TestEveryWriteOfEveryScenarioMayFail; 0 for a random one")
 )
 
-// TestEveryWriteOfEveryScenarioMayFail plays each scenario once for each of its writes, with the
-// store refusing that write. It also plays the other faults of each write. Without -crash.every, it
-// plays only some of these.
+// TestEveryWriteOfEveryScenarioMayFail runs each scenario once for each of its writes, with the
+// store refusing that write. It also tries the other faults of each write. Without -crash.every, it
+// tries only some of these.
 func TestEveryWriteOfEveryScenarioMayFail(t *testing.T) {
 	seed, oneOf := *crashSeed, 4
 	if seed == 0 {
@@ -221,7 +221,7 @@ func TestEveryWriteOfEveryScenarioMayFail(t *testing.T) {
 	switch {
 	case *everyCrash:
 		oneOf = 1
-	case race.Enabled || testing.Short(): // with the race detector, a play takes about ten times as long
+	case race.Enabled || testing.Short(): // with the race detector, a run takes about ten times as long
 		oneOf = 20
 	}
 	t.Logf("one of %d faults, chosen by seed %d", oneOf, seed)
@@ -241,14 +241,14 @@ func TestEveryWriteOfEveryScenarioMayFail(t *testing.T) {
 	}
 }
 
-// enumeration plays all faults of one scenario.
+// enumeration runs a scenario with all faults.
 type enumeration struct {
 	t       *testing.T
 	sc      *scenario
 	at      int
 	plays   int
 	rnd     *rand.Rand
-	oneOf   int  // one in this many faults is played
+	oneOf   int  // one in this many faults is tried
 	reached bool // the scenario has at least this many writes
 	fated   bool // a turn was running in the previous play when the process ended
 }
@@ -257,7 +257,7 @@ var fates = []bgagenttest.Fate{
 	bgagenttest.FateCut, bgagenttest.FateUnknown, bgagenttest.FateLost, bgagenttest.FateGone, bgagenttest.FateAnswered, bgagenttest.FateOrphan, bgagenttest.FateLeft,
 }
 
-// write plays all faults of one write.
+// write tries all faults of one write.
 func (e *enumeration) write() {
 	e.play(crashPlan{at: e.at, kind: storetest.Refused})
 	if !e.reached {

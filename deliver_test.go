@@ -43,7 +43,7 @@ func TestAFailedNoticeIsNeitherLostNorDoubled(t *testing.T) {
 		time.Sleep(25 * time.Hour)
 		synctest.Wait()
 		n, ok := m.TakeNotice("root")
-		require.True(t, ok, "what was given up can still be taken")
+		require.True(t, ok, "an abandoned notice can still be taken")
 		require.Equal(t, task.ID, n.Items[0].Task)
 	})
 }
@@ -70,8 +70,8 @@ func TestANoticeIsRepeatedUnchanged(t *testing.T) {
 	})
 }
 
-// noticeIs checks that the notice is in the given state. If the record has expired, the
-// check passes, too, because a record expires only after its notice has been settled.
+// noticeIs checks that the notice is in the given state. If the record has expired, the check also
+// passes, because a record expires only after its notice has been settled.
 func noticeIs(t *testing.T, m *bgagent.BackgroundManager, id string, s bgagent.NoticeState) {
 	t.Helper()
 	task, err := m.Get(id)
@@ -167,7 +167,7 @@ func TestWhatWasGivenUpOnItsWayIsToldOnce(t *testing.T) {
 				m.Observe(bgagent.HostEvent{Kind: bgagent.HostDeleted, Session: "root"})
 				require.Equal(t, bgagent.NoticeGivenUp, get(t, m, a.ID).Notice)
 				_, ok := m.TakeNotice("root")
-				require.False(t, ok, "it is still on its way")
+				require.False(t, ok, "the notice is still being delivered")
 				n, err := m.NextNotice(t.Context(), "root")
 				if answer == nil {
 					require.ErrorIs(t, err, bgagent.ErrNothingOwed)

@@ -79,10 +79,10 @@ func TestRacesEndOnceAndAreToldOnce(t *testing.T) {
 			for _, id := range ids {
 				attempts += get(t, m, id).Attempt
 			}
-			require.Len(t, ends, attempts, "seed %d: every attempt ends", seed)
+			require.Len(t, ends, attempts, "seed %d: every attempt must end", seed)
 			for k, n := range ends {
-				require.Equal(t, 1, n, "seed %d: %s ended", seed, k)
-				require.Equal(t, 1, told[k], "seed %d: %s told", seed, k)
+				require.Equal(t, 1, n, "seed %d: %s must end once", seed, k)
+				require.Equal(t, 1, told[k], "seed %d: %s must be reported once", seed, k)
 			}
 			require.Len(t, told, len(ends))
 		})
@@ -101,7 +101,7 @@ func TestEndsThatAreNotCompletedCascade(t *testing.T) {
 		synctest.Wait()
 		require.Equal(t, bgagent.CauseSessionDeleted, get(t, m, a.ID).Cause)
 		require.Equal(t, bgagent.CauseParentEnded, get(t, m, child.ID).Cause)
-		require.Equal(t, bgagent.NoticeGivenUp, get(t, m, child.ID).Notice, "nothing is sent into a session whose task has ended")
+		require.Equal(t, bgagent.NoticeGivenUp, get(t, m, child.ID).Notice, "no notice is sent to a session whose task has ended")
 		_, err = m.Launch(t.Context(), bgagent.Caller{Session: session}, bgagent.LaunchInput{Agent: "worker", Prompt: "late"})
 		require.ErrorIs(t, err, bgagent.ErrSessionEnded)
 		_, err = m.Resume(t.Context(), root, a.ID, bgagent.ResumeInput{Prompt: "go on"})
@@ -129,7 +129,7 @@ func delegates(m **bgagent.BackgroundManager, d time.Duration, prompts ...string
 	}
 }
 
-// While a cascade ends the children of a task, records may expire. They then leave the lists
+// While a cascade ends the children of a task, records can expire. They then leave the lists
 // over which the cascade iterates.
 func TestCascadeReachesEveryChildWhileRecordsExpire(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -177,7 +177,7 @@ func TestCascadeSurvivesTheForgettingOfItsNode(t *testing.T) {
 	})
 }
 
-// The children of a task end with the task, even if the record of the task expires at once.
+// The children of a task end with the task, even if the record of the task expires immediately.
 func TestTheChildrenOfATaskThatExpiresAtItsEndAreCancelled(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var m *bgagent.BackgroundManager
@@ -240,7 +240,7 @@ func TestAWaitingTaskEndsWhenNothingIsOwedToItAnyMore(t *testing.T) {
 		live, owed := m.Outstanding(s)
 		require.Zero(t, live+owed)
 		synctest.Wait()
-		require.Equal(t, bgagent.Completed, get(t, m, p.ID).Status, "it waits for nothing")
+		require.Equal(t, bgagent.Completed, get(t, m, p.ID).Status, "the task has nothing left to wait for")
 	})
 }
 
@@ -264,7 +264,7 @@ func TestAChainOfDelegationsFinishesWithALimitOfOne(t *testing.T) {
 			next := string(p.Text[0] - 1)
 			_, err := m.Run(ctx, by, bgagent.LaunchInput{Agent: "w", Prompt: next})
 			if !errors.Is(err, bgagent.ErrGoesOn) {
-				return bgagent.TurnEnd{}, fmt.Errorf("it would have waited for the slot it holds: %w", err)
+				return bgagent.TurnEnd{}, fmt.Errorf("the call would have waited for the slot that its own task holds: %w", err)
 			}
 			return bgagent.TurnEnd{Text: "waiting"}, nil
 		}

@@ -31,7 +31,7 @@ func TestErrGivesTheHostsOwnErrorBack(t *testing.T) {
 		fail = nil
 		_, err := m.Resume(t.Context(), root, task.ID, bgagent.ResumeInput{Prompt: "again"})
 		require.NoError(t, err)
-		require.NoError(t, m.Err(task.ID), "that of an earlier attempt")
+		require.NoError(t, m.Err(task.ID), "the error belongs to an earlier attempt")
 		ended(t, m, task.ID)
 		require.NoError(t, m.Err(task.ID))
 
@@ -55,7 +55,7 @@ func TestErrOfATaskThatWasCancelledIsNil(t *testing.T) {
 		_, err := m.Cancel(t.Context(), root, task.ID, bgagent.CancelOptions{})
 		require.NoError(t, err)
 		synctest.Wait()
-		require.NoError(t, m.Err(task.ID), "the context's error says nothing of the host")
+		require.NoError(t, m.Err(task.ID), "an error of the context is not an error of the host")
 	})
 }
 

@@ -11,8 +11,8 @@ import (
 	"github.com/bgagent/bgagent/inproc"
 )
 
-// This is a small harness. The tool calls of its model are JSON, and the harness is notified about
-// tasks that have ended without polling. It cancels one task and resumes another one with a second
+// This is a small harness. The tool calls of its model are JSON. The harness gets notices about
+// ended tasks and does not poll. It cancels one task and resumes another one with a second
 // question.
 func Example_harness() {
 	ctx := context.Background()

@@ -23,7 +23,7 @@ type goRunner struct {
 	n      int
 	aborts map[string]int
 
-	create func(ctx context.Context, s bgagent.SessionSpec) (string, error) // if it is nil, the session gets the next id
+	create func(ctx context.Context, s bgagent.SessionSpec) (string, error) // if nil, the session gets the next id
 	run    func(ctx context.Context, session string, p bgagent.Prompt, r *bgagent.Reporter) (bgagent.TurnEnd, error)
 	abort  func(ctx context.Context, session string) error
 }

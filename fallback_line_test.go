@@ -40,8 +40,8 @@ func TestAFallbackThatWaitsForItsSlotLeavesAModelThatIsRefusedForLong(t *testing
 	})
 }
 
-// In this test, tasks are launched on a model that is overloaded. Its provider does not say for how
-// long.
+// In this test, tasks are launched on a model that is overloaded. Its provider does not say when
+// the overload will end.
 func TestTasksThatHaveNotStartedLeaveAModelWithoutProgress(t *testing.T) {
 	f := newLimited(onModels(map[string]bgagent.ProviderError{
 		modelA: {Kind: bgagent.ProviderOverloaded, Next: bgagent.NextContinue},

@@ -54,7 +54,7 @@ func TestACrashKeepsTheFallback(t *testing.T) {
 					require.Equal(t, 2, was.Attempt)
 					require.Equal(t, modelB, was.Model)
 					w.crash()
-					w.cfg.Fallback = nil // the decision stands
+					w.cfg.Fallback = nil // the decision remains in effect
 
 					m = w.begin()
 					loaded := get(t, m, id)
@@ -141,7 +141,7 @@ func TestAModelThatTheCallerNamedStaysAfterARestart(t *testing.T) {
 	})
 }
 
-// This test removes from a record what earlier versions did not write.
+// This test removes from a record the fields that earlier versions did not write.
 func TestTheModelOfARecordOfAnEarlierVersionStays(t *testing.T) {
 	inWorldWithFallbacks(t, bgagent.ProviderError{Kind: bgagent.ProviderOverloaded, Next: bgagent.NextContinue}, func(t *testing.T, w *world) {
 		m := w.begin()

@@ -11,8 +11,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// In this test, the only slot of a model is in use. A task that has not started waits in line for
-// it, and so do two attempts that fall back to the model. The attempt of the older task falls back
+// In this test, the only slot of a model is in use. A task that has not started and two attempts
+// that fall back to the model wait in line for the slot. The attempt of the older task falls back
 // last.
 func TestFallenAttemptsWaitInTheOrderOfTheirFirstQueueTimes(t *testing.T) {
 	for _, source := range []bool{false, true} {
@@ -75,7 +75,7 @@ func fallenAttemptsWait(t *testing.T, source bool) {
 func TestTasksLeaveAModelThatAnotherManagerFindsShut(t *testing.T) {
 	for name, c := range map[string]struct {
 		refusal func() *bgagent.ProviderError
-		leaves  time.Duration // how long it takes until the manager's tasks leave the model
+		leaves  time.Duration // time until the manager's tasks leave the model
 	}{
 		"quota until later": {func() *bgagent.ProviderError {
 			return &bgagent.ProviderError{Kind: bgagent.ProviderQuota, RetryAt: time.Now().Add(5 * time.Hour), Next: bgagent.NextContinue}

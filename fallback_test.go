@@ -52,7 +52,7 @@ func TestATaskThatCannotWaitGoesOnWithTheNextModelAtOnce(t *testing.T) {
 		"a reset that is too late":            {Kind: bgagent.ProviderRateLimited, Next: bgagent.NextContinue, RetryAt: now.Add(7 * time.Hour)},
 		"a reset later than FallbackAfter":    {Kind: bgagent.ProviderQuota, Next: bgagent.NextContinue, RetryAt: now.Add(11 * time.Minute)},
 		"an unknown model":                    {Kind: bgagent.ProviderUnknownModel, Next: bgagent.NextContinue},
-		"a session that does not go on":       {Kind: bgagent.ProviderOverloaded, Next: bgagent.NextNone},
+		"a session that does not continue":    {Kind: bgagent.ProviderOverloaded, Next: bgagent.NextNone},
 		"a session that is gone":              {Kind: bgagent.ProviderQuota, Next: bgagent.NextNewSession},
 		"a session with nothing of the turn":  {Kind: bgagent.ProviderQuota, Next: bgagent.NextRepeat},
 		"an unknown model without a session":  {Kind: bgagent.ProviderUnknownModel, Next: bgagent.NextNone},
@@ -157,7 +157,7 @@ func TestNoFallbackWhereNoneIsAllowed(t *testing.T) {
 			switch name {
 			case "the caller named it":
 				in.Model = modelA
-			case "the host chose it": // so the caller did not choose it
+			case "the host chose it": // the caller did not choose the model
 				falls = true
 				in.Model = modelC
 				cfg.PrepareLaunch = func(_ context.Context, _ bgagent.Caller, in bgagent.LaunchInput) (bgagent.LaunchInput, error) {
@@ -192,7 +192,7 @@ func TestNoFallbackWhereNoneIsAllowed(t *testing.T) {
 	})
 }
 
-// ways is a runner that says how its agents continue with other models.
+// ways is a runner that declares how its agents continue with other models.
 type ways struct {
 	*limited
 	way bgagent.FallbackWay
@@ -303,8 +303,8 @@ func TestAFallbackWaitsInTheLineOfItsOwnPool(t *testing.T) {
 	})
 }
 
-// In this test, many tasks are launched. The provider of their model gives a time that is too late
-// for them.
+// In this test, many tasks are launched. The provider of their model says that it will accept
+// requests again, but too late for these tasks.
 func TestTasksThatHaveNotStartedPassAModelThatIsRefusedForLong(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		late := func() time.Time { return time.Now().Add(5 * time.Hour) }
@@ -334,13 +334,13 @@ func TestTasksThatHaveNotStartedPassAModelThatIsRefusedForLong(t *testing.T) {
 			require.Equal(t, modelC, task.Model)
 			require.Contains(t, task.Fallback, "to two/c")
 			if i > 1 { // the first task was refused in the meantime
-				require.False(t, task.Started.Before(tasks[i-1].Started), "task %d starts before the one before it", i)
+				require.False(t, task.Started.Before(tasks[i-1].Started), "task %d starts before task %[1]d - 1", i)
 			}
 		}
 		require.Less(t, time.Since(began), time.Minute)
 		require.Equal(t, modelA, get(t, m, named.ID).Model)
 		require.Equal(t, bgagent.PhaseParked, get(t, m, named.ID).Phase)
-		require.Equal(t, 1, get(t, m, ids[5]).Attempt, "it has begun no turn before")
+		require.Equal(t, 1, get(t, m, ids[5]).Attempt, "the task had not begun a turn before")
 	})
 }
 
@@ -382,7 +382,7 @@ func TestACallWhoseTimeEndsAfterAFallbackIsToldThatTheTaskGoesOn(t *testing.T) {
 	})
 }
 
-// This test checks callers, repeated tool calls and messages.
+// The test checks waiting callers, repeated tool calls and messages.
 func TestWhatWaitsForATaskFollowsItToTheNextModel(t *testing.T) {
 	f := newLimited(onModels(map[string]bgagent.ProviderError{modelA: {Kind: bgagent.ProviderQuota, Next: bgagent.NextContinue}}))
 	refuse := f.refuse

@@ -86,7 +86,7 @@ func TestAStarterGoesOnWithTheNextModel(t *testing.T) {
 			got := f.Received()
 			if next == bgagent.NextNone {
 				require.Equal(t, bgagent.CauseRateLimited, task.Cause)
-				require.Len(t, got, 1, "the tool has done something")
+				require.Len(t, got, 1, "the session must not be replaced, because the tool has had an effect")
 				return
 			}
 			require.Equal(t, bgagent.Completed, task.Status, task.Reason)

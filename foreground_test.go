@@ -25,7 +25,7 @@ func TestARepeatedRunCountsAsRead(t *testing.T) {
 		require.Equal(t, bgagent.Completed, task.Status)
 		time.Sleep(time.Minute)
 		require.Equal(t, bgagent.NoticeRead, get(t, m, task.ID).Notice)
-		require.Empty(t, box.all(), "told twice")
+		require.Empty(t, box.all(), "the end was reported twice")
 	})
 }
 
@@ -99,7 +99,7 @@ func TestARepeatedRunResumeIsTheCallersOwn(t *testing.T) {
 		synctest.Wait()
 		gone, err := m.CancelAll(t.Context(), root, bgagent.CancelOptions{})
 		require.NoError(t, err)
-		require.Empty(t, gone, "all: not the caller's own foreground call")
+		require.Empty(t, gone, "CancelAll must spare the caller's own foreground call")
 		_ = ended(t, m, id)
 	})
 }
@@ -125,8 +125,8 @@ func TestForegroundLivesAsLongAsItsCaller(t *testing.T) {
 		in := bgagent.LaunchInput{Agent: "a", Prompt: "p"}
 		task, err := m.Run(t.Context(), root, in)
 		require.NoError(t, err)
-		require.Equal(t, bgagent.Completed, task.Status, "it has no time to live")
-		require.Equal(t, bgagent.NoticeRead, task.Notice, "its caller has the result")
+		require.Equal(t, bgagent.Completed, task.Status, "a foreground task has no time to live")
+		require.Equal(t, bgagent.NoticeRead, task.Notice, "the caller has the result")
 
 		ctx, cancel := context.WithCancel(t.Context())
 		go func() { time.Sleep(time.Minute); cancel() }()
@@ -148,7 +148,7 @@ func TestForegroundLivesAsLongAsItsCaller(t *testing.T) {
 		began := time.Now()
 		task = ended(t, m, task.ID)[0]
 		require.Equal(t, bgagent.CauseTimeToLive, task.Cause)
-		require.Equal(t, 30*time.Minute, time.Since(began), "its time to live begins when it goes to the background")
+		require.Equal(t, 30*time.Minute, time.Since(began), "its time to live begins when it moves to the background")
 	})
 }
 

@@ -59,7 +59,7 @@ func TestATaskThatIsStillNeededIsForgottenOnlyByForce(t *testing.T) {
 		require.ErrorIs(t, m.Forget(t.Context(), root, id, bgagent.ForgetOptions{}), bgagent.ErrStillNeeded)
 		require.ErrorIs(t, m.Forget(t.Context(), bgagent.Caller{Session: "stranger"}, id, force), bgagent.ErrNotDescendant)
 		require.ErrorIs(t, m.Forget(t.Context(), root, "bg_0000000000000000", force), bgagent.ErrUnknownTask)
-		require.Equal(t, "answer to explore", get(t, m, id).Result, "a refusal deletes nothing")
+		require.Equal(t, "answer to explore", get(t, m, id).Result, "a refused call must not delete anything")
 		require.NoError(t, m.Forget(t.Context(), root, id, force))
 		_, owed := m.Outstanding(root.Session)
 		require.Zero(t, owed)
@@ -86,7 +86,7 @@ func TestAForgottenTaskIsNotInTheStore(t *testing.T) {
 
 		m = w.begin()
 		m.Start()
-		require.Empty(t, m.List(bgagent.Query{}), "the other tasks are only in the store")
+		require.Empty(t, m.List(bgagent.Query{}), "the other tasks must be only in the store")
 		require.NoError(t, m.Forget(t.Context(), root, ids[1], bgagent.ForgetOptions{}))
 		time.Sleep(time.Minute)
 		w.crash()
@@ -259,7 +259,7 @@ func TestAForgottenTaskTakesNoPlaceOfAnExpiredOne(t *testing.T) {
 		_, err := m.Read(root, id)
 		require.NoError(t, err)
 		time.Sleep(time.Hour)
-		most := 10_300 // more than there are tombstones
+		most := 10_300 // more than the number of tombstones
 		if race.Enabled {
 			most = 10
 		}

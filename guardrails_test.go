@@ -49,7 +49,8 @@ func TestOnlyRateLimitsAndLoopsAreOnByDefault(t *testing.T) {
 	})
 }
 
-// A client that cannot go on ends its attempt. What the agent has written until then is kept.
+// If a client cannot continue a refused turn, the attempt ends. The text that the agent has written
+// is kept.
 func TestTheTextOfATurnThatCannotGoOnAfterARefusalIsKept(t *testing.T) {
 	for _, next := range []bgagent.ProviderNextStep{bgagent.NextNone, bgagent.NextContinue} {
 		f := &goRunner{run: func(_ context.Context, _ string, _ bgagent.Prompt, r *bgagent.Reporter) (bgagent.TurnEnd, error) {
@@ -75,7 +76,7 @@ func TestTheTextOfATurnThatCannotGoOnAfterARefusalIsKept(t *testing.T) {
 	}
 }
 
-// An agent of a server that polls or reads a file that changes is no loop.
+// A server's agent that polls, or reads a changing file, is not in a loop.
 func TestAHealthyAgentOfAServerIsNoLoop(t *testing.T) {
 	for name, c := range map[string]struct {
 		take, think time.Duration

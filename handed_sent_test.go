@@ -13,7 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// postman receives the notices from all processes. Each notice arrives at once, and the call
+// postman receives the notices from all processes. Each notice arrives immediately, and the call
 // returns after the time in takes.
 type postman struct {
 	mu    sync.Mutex

@@ -15,7 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// takeTwice makes two calls to TakeNotice at the same time, so that neither acknowledges the notice
+// takeTwice calls TakeNotice twice at the same time, so that neither call acknowledges the notice
 // that the other returns. Each notice reports the end of one task.
 func takeTwice(t *testing.T, w *world, m *bgagent.BackgroundManager) (all []bgagent.Notice) {
 	first, second := launch(t, m, "first").ID, launch(t, m, "second").ID
@@ -123,7 +123,7 @@ func TestATaskThatWasTouchedByAToolGetsOnAfterARestart(t *testing.T) {
 		require.Equal(t, bgagent.Completed, ended(t, l.m, id)[0].Status)
 		time.Sleep(time.Hour)
 		got, err := l.m.Get(child)
-		require.True(t, err != nil || got.Notice.Settled(), "the end of the child is told")
+		require.True(t, err != nil || got.Notice.Settled(), "the end of the child must be reported")
 	})
 }
 
@@ -203,7 +203,7 @@ func pushesOf(t *testing.T, w *world, processes int) ([]bgagent.Notice, *bgagent
 	launch(t, m, "a")
 	m.Start()
 	for range processes {
-		time.Sleep(1500 * time.Millisecond) // the task ends after one second, and the first notice follows at once
+		time.Sleep(1500 * time.Millisecond) // the task ends after one second, and the first notice follows immediately
 		w.crash()
 		m = w.begin()
 		m.Start()
@@ -289,7 +289,7 @@ func TestANoticeThatWaitsIsNotPushedAfterAnother(t *testing.T) {
 		m = w.begin()
 		m.Start()
 		time.Sleep(time.Minute)
-		require.Equal(t, calls+1, w.told.called(), "the notice about b")
+		require.Equal(t, calls+1, w.told.called(), "the notice about b must be pushed")
 		require.NotEqual(t, pushed[0].ID, w.told.all()[0].ID)
 		_, owed := m.Outstanding("root")
 		require.Equal(t, 1, owed)

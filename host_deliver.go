@@ -24,8 +24,8 @@ func (m *BackgroundManager) deliver(n *node) {
 		if m.cfg.Store != nil {
 			sealed := m.sealNotice(n, env, told.Text)
 			m.update(func(st *state, _ int64) {
-				// During the write, Close or Suspend may have begun, or everything in the notice
-				// may have been settled.
+				// During the write, Close or Suspend might have begun, or everything in the notice
+				// might have been settled.
 				if sealed = sealed && !st.closing && !env.empty(); !sealed {
 					st.abandonDelivery(n, env)
 				}

@@ -69,7 +69,7 @@ type logEntry struct {
 	about, detail string
 }
 
-// logQueue holds entries until a goroutine has written them. The logger is the host's code and may
+// logQueue holds entries until a goroutine has written them. The logger is the host's code and might
 // be slow, so it is never called under the lock. Entries beyond maxLogEntries are dropped, and only
 // their number is logged.
 type logQueue struct {
@@ -101,7 +101,7 @@ func (m *BackgroundManager) writeLogs() {
 	}
 }
 
-// writeEntry writes one entry. The details of a problem with a host may contain text that an agent
+// writeEntry writes one entry. The details of a problem with a host can contain text that an agent
 // wrote. Therefore, they are logged only at debug level.
 func (m *BackgroundManager) writeEntry(e logEntry) {
 	at, text := wall(m.epoch, e.at), logMessages[e.kind]

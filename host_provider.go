@@ -28,7 +28,7 @@ func onClockAt(t, wall, now time.Time) time.Time {
 	if t.IsZero() {
 		return t
 	}
-	d := t.Round(0).Sub(wall) // difference of the wall times, because Round strips the monotonic reading that t may have
+	d := t.Round(0).Sub(wall) // difference of the wall times, because Round strips the monotonic reading that t might have
 	if d > resetMost || d < -resetMost {
 		return time.Time{}
 	}

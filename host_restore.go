@@ -17,7 +17,7 @@ import (
 type Restored struct {
 	Tasks    int           // number of tasks that the manager loaded into memory
 	Damage   []StoreDamage // records that cannot be read, or whose client is not configured; these records stay in the store
-	Outdated string        // why the store may lack the latest changes; see StoreContents
+	Outdated string        // why the store might lack the latest changes; see StoreContents
 	Seen     time.Time     // when the earlier manager is last known to have been running; zero if there was none
 }
 

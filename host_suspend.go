@@ -96,7 +96,7 @@ func (m *BackgroundManager) untilCounted(ctx context.Context) (more bool) {
 	return more
 }
 
-// untilSlotsLeft waits until Config.Slots has all slots back, because the caller may close the
+// untilSlotsLeft waits until Config.Slots has all slots back, because the caller might close the
 // source afterwards. Calls to a source do not block, so the time for them is short and does not
 // depend on the caller's context.
 func (m *BackgroundManager) untilSlotsLeft() {

@@ -43,7 +43,7 @@ func TestAHostErrorThatPanicsEndsItsTaskOnly(t *testing.T) {
 	})
 }
 
-// The methods of a host's error may call the manager, because no host code runs while the
+// The methods of a host's error can call the manager, because no host code runs while the
 // lock is held.
 func TestAHostErrorMayAskTheManager(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -59,7 +59,7 @@ func TestAHostErrorMayAskTheManager(t *testing.T) {
 	})
 }
 
-// The methods of all other errors from a host may call the manager, too.
+// The methods of all other errors from a host can also call the manager.
 func TestEveryHostErrorMayAskTheManager(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var m *bgagent.BackgroundManager
@@ -94,7 +94,7 @@ func TestEveryHostErrorMayAskTheManager(t *testing.T) {
 	})
 }
 
-// The methods of a context can be host code, too. They may call the manager.
+// The methods of a context can also be host code, and can call the manager.
 func TestAContextMayAskTheManager(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var m *bgagent.BackgroundManager

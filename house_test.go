@@ -15,7 +15,7 @@ import (
 
 // The tests in this file compare CONTRIBUTING.md with the source code.
 
-// roomless are the files that do not belong to any room.
+// roomless lists the files that do not belong to any room.
 var roomless = []string{"doc.go", "invariants.go"}
 
 // quoted returns the words in backticks in the given column of the table that begins with the header. The
@@ -80,7 +80,7 @@ func TestContributingNamesEveryFileOnce(t *testing.T) {
 	}
 	patterns := slices.Concat(append(rooms, roomless)...)
 	strangers, empty := without(t, names, patterns)
-	require.Empty(t, strangers, "these files are in no room")
+	require.Empty(t, strangers, "these files do not belong to any room")
 	require.Empty(t, empty, "a room lists files that do not exist")
 	for _, n := range names {
 		in := 0
@@ -93,7 +93,7 @@ func TestContributingNamesEveryFileOnce(t *testing.T) {
 		if n == "manager.go" { // its second part is the gate
 			most = 2
 		}
-		require.Equal(t, most, in, "the rooms of %s", n)
+		require.Equal(t, most, in, "the number of rooms that contain %s", n)
 	}
 
 	store := slices.Concat(quoted(t, text, "| File |", 0)...)
@@ -117,7 +117,7 @@ func TestContributingNamesEveryFileOnce(t *testing.T) {
 	}
 }
 
-// A test that passes no matter what the document says would be worthless.
+// A test that passes whatever the document says would be worthless.
 func TestTheTableOfRoomsIsReallyRead(t *testing.T) {
 	text := "x\n| Room | Files |\n| --- | --- |\n| one | `a.go`, `b_*.go` |\n| two | `c.go` |\n\n| Room | `d.go` |\n"
 	rooms := quoted(t, text, "| Room |", 1)

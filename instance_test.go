@@ -52,7 +52,7 @@ func TestTheInstanceOfAnEarlierManagerIsRefused(t *testing.T) {
 }
 
 // If the process dies as soon as it has handed over a prompt, the next process must be able to find
-// out which manager did so. Otherwise, it would look for the processes of another manager.
+// out which manager did so. Otherwise, it would search for the processes of another manager.
 func TestTheNextManagerKnowsWhoHandedOverThePrompt(t *testing.T) {
 	missing := func(w *world) { w.answer = bgagent.PromptMissing }
 	for name, x := range map[string]struct {

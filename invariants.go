@@ -137,7 +137,7 @@ func (c *checker) recordOfNode(n *node) {
 }
 
 // checkUnchanged checks that the records of the loaded tasks equal the records in the store. The field
-// Due of a record may differ, because a task that is no longer needed can be forgotten.
+// Due of a record can differ, because a task that is no longer needed can be forgotten.
 func (st *state) checkUnchanged() error {
 	c := checker{st: st}
 	for _, t := range st.tasks {

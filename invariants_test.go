@@ -9,8 +9,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// sleeper answers the prompt "now" at once. On any other prompt, it works until it is
-// stopped. The tests in this file cannot use package bgagenttest, because it imports this package.
+// sleeper answers the prompt "now" immediately. On any other prompt, it works until it is stopped.
+// The tests in this file cannot use package bgagenttest, because it imports this package.
 type sleeper struct{}
 
 func (sleeper) CreateSession(_ context.Context, s SessionSpec) (string, error) {

@@ -13,7 +13,7 @@ import (
 func TestNoticesEndWhenNothingIsOwed(t *testing.T) {
 	bubble(t, working(time.Second), limit(1), func(t *testing.T, m *bgagent.BackgroundManager) {
 		for range m.Notices(t.Context(), root.Session) {
-			require.Fail(t, "nothing was ever launched")
+			require.Fail(t, "nothing was launched")
 		}
 		want := []string{launch(t, m, "one").ID, launch(t, m, "two").ID}
 		var told []string
@@ -40,10 +40,10 @@ func TestALoopOverNoticesThatBreaksOffOrIsSlowLosesNothing(t *testing.T) {
 			break
 		}
 		_, owed := m.Outstanding(root.Session)
-		require.Equal(t, 2, owed, "nothing was taken while the body ran")
+		require.Equal(t, 2, owed, "no notice may be taken while the body runs")
 		for n, err := range m.Notices(t.Context(), root.Session) {
 			require.NoError(t, err)
-			require.ElementsMatch(t, want, idsOf(n), "one notice for all that ended meanwhile")
+			require.ElementsMatch(t, want, idsOf(n), "one notice reports all tasks that ended in the meantime")
 		}
 	})
 }
@@ -80,7 +80,7 @@ func TestEventsGoOnAfterALoopThatBreaksOff(t *testing.T) {
 
 		synctest.Wait()
 		kinds := kindsOf(slow)
-		require.Equal(t, bgagent.EventMissed, kinds[0], "a slow loop learns that it has missed some")
+		require.Equal(t, bgagent.EventMissed, kinds[0], "a slow loop must learn that it missed events")
 		require.Len(t, kinds, 4, "unread events are read even if the context has ended")
 	})
 }

@@ -45,7 +45,7 @@ func TestDroppedTextIsFreed(t *testing.T) {
 				ended(t, m, launch(t, m, fmt.Sprint("p", i)).ID)
 			}
 			kept := heapOf() - before
-			require.Less(t, kept, 24<<20, "%d MiB are kept of at most 20", kept>>20)
+			require.Less(t, kept, 24<<20, "%d MiB are kept; the limit is 20", kept>>20)
 			runtime.KeepAlive(m)
 		})
 	}
@@ -61,7 +61,7 @@ func TestATombstoneDoesNotKeepThePrompt(t *testing.T) {
 		m.TakeNotice("root")
 	}
 	kept := heapOf() - before
-	require.Less(t, kept, 4<<20, "%d MiB are kept of one task", kept>>20)
+	require.Less(t, kept, 4<<20, "%d MiB are kept for one task", kept>>20)
 	runtime.KeepAlive(m)
 }
 
@@ -147,7 +147,7 @@ func TestWhatHasEndedIsForgottenInTime(t *testing.T) {
 		require.Len(t, m.List(bgagent.Query{}), 5)
 
 		task, err := m.Resume(t.Context(), root, expired.Session, bgagent.ResumeInput{Prompt: "do you remember"})
-		require.NoError(t, err, "by its session a task can be resumed of which only the tombstone is left")
+		require.NoError(t, err, "a task that has only a tombstone can be resumed by its session")
 		require.Equal(t, ids[0], task.ID)
 		require.Equal(t, 2, task.Attempt)
 		require.Equal(t, "answer to do you remember", ended(t, m, task.ID)[0].Result)
@@ -159,7 +159,7 @@ func TestWhatHasEndedIsForgottenInTime(t *testing.T) {
 	})
 }
 
-// When the record of a task expires, the owed notices about its earlier attempts expire, too.
+// When the record of a task expires, the owed notices about its earlier attempts also expire.
 func TestOldDebtsExpireWithTheirTask(t *testing.T) {
 	withoutStore(t)
 	bubble(t, working(time.Second), bgagent.Config{Retention: time.Minute}, func(t *testing.T, m *bgagent.BackgroundManager) {
@@ -247,7 +247,7 @@ func TestTombstonesGoRoundInARing(t *testing.T) {
 	require.GreaterOrEqual(t, expired, 10_000)
 	require.LessOrEqual(t, expired, 10_250)
 	_, err = m.Resume(t.Context(), root, session, bgagent.ResumeInput{Prompt: "again"})
-	require.NoError(t, err, "the session of a task of which only the tombstone is left can be continued")
+	require.NoError(t, err, "the session of a task that has only a tombstone can be continued")
 	_ = m.Close(t.Context())
 	require.InDelta(t, unknown, len(f.forgot), 1)
 	for s, n := range f.forgot {

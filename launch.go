@@ -32,9 +32,9 @@ import (
 // With [Config].Store, Launch returns once the task is durable in the store. It waits until ctx
 // ends, but for at most Config.StoreTimeout. If the task cannot be written, Launch withdraws the
 // task and returns an error that matches [ErrStore]. If earlier writes have failed and no write has
-// succeeded since then, Launch returns this error at once. If the error also matches
-// [ErrUncertain], the store may contain the task. The manager does not run the task and deletes it
-// from the store later.
+// succeeded since then, Launch returns this error immediately. If the error also matches
+// [ErrUncertain], the store might contain the task. The manager does not run the task and deletes
+// it from the store later.
 func (m *BackgroundManager) Launch(ctx context.Context, by Caller, in LaunchInput) (Task, error) {
 	m.heard(by.Session)
 	return m.launch(ctx, by, in, false)

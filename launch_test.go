@@ -77,7 +77,7 @@ func TestTheSameToolCallLaunchesOneTask(t *testing.T) {
 		ended(t, m, first.ID)
 		again, err = m.Launch(t.Context(), by, in)
 		require.NoError(t, err)
-		require.NotEqual(t, first.ID, again.ID, "what has ended was not asked for again by a retry")
+		require.NotEqual(t, first.ID, again.ID, "a call after the end of the task is not a retry")
 	})
 }
 
@@ -99,8 +99,8 @@ func TestARepeatedLaunchAsksTheHostNothing(t *testing.T) {
 	})
 }
 
-// With ids of 32 bits, two of 50,000 tasks would probably have the same id, and the older
-// task would be lost.
+// With 32-bit ids, two of 50,000 tasks would probably have the same id, and the older task would be
+// lost.
 func TestIDsAreUnguessableAndDistinct(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cfg := limit(1)
@@ -180,7 +180,7 @@ func TestParentsAreLookedUpAndACircleIsRefused(t *testing.T) {
 		require.Equal(t, 2, task.Depth)
 		require.Equal(t, "root", task.Root)
 		_, err = m.Read(root, task.ID)
-		require.NoError(t, err, "it descends from the root session too")
+		require.NoError(t, err, "the session also descends from the root session")
 		f.err = errors.New("down")
 		_, err = m.Launch(t.Context(), bgagent.Caller{Session: "unknown"}, in)
 		require.ErrorContains(t, err, "down")
@@ -241,7 +241,7 @@ func TestRestrictionsAreTheSameInEveryTurn(t *testing.T) {
 		require.Len(t, prompts, 2)
 		for _, p := range prompts {
 			require.Equal(t, specs[0].Permissions, p.Permissions)
-			require.Equal(t, own, p.Permissions[len(p.Permissions)-1], "the agent's own rules come last and so decide")
+			require.Equal(t, own, p.Permissions[len(p.Permissions)-1], "the agent's own rules come last, so they decide")
 		}
 		require.Equal(t, "another/model", prompts[1].Model)
 	})
@@ -305,13 +305,13 @@ func TestPrepareLaunchCompletesWhatAModelAsksFor(t *testing.T) {
 		require.Equal(t, "look no. 1", prompts[0].Text)
 		again, err := bgagent.DelegateTask(t.Context(), m, by, a)
 		require.NoError(t, err)
-		require.Equal(t, r.Task.ID, again.Task.ID, "the same call is known by what it asked for")
+		require.Equal(t, r.Task.ID, again.Task.ID, "a repeated call is recognized by its input")
 
 		for agent, says := range map[string]string{"nobody": "nobody may not work here", "panics": "boom"} {
 			_, err = m.Launch(t.Context(), root, bgagent.LaunchInput{Agent: agent, Prompt: "p"})
 			require.ErrorContains(t, err, "bgagent: launch: preparing the launch: ")
 			require.ErrorContains(t, err, says)
 		}
-		require.Len(t, m.List(bgagent.Query{}), 1, "what is refused launches nothing")
+		require.Len(t, m.List(bgagent.Query{}), 1, "a refused launch must not launch a task")
 	})
 }

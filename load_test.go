@@ -202,7 +202,7 @@ func TestResultsThatMemoryHasDroppedAreReadFromTheStore(t *testing.T) {
 		store.Crash()
 
 		store = &flaky{Process: memory.Process(), broken: true}
-		m = begin() // the results are owed but cannot be read at present
+		m = begin() // the results are owed, but currently cannot be read
 		m.Start()
 		time.Sleep(time.Minute)
 		store.broken = false
@@ -493,6 +493,6 @@ func TestASessionOfThisProcessIsNotRestored(t *testing.T) {
 		require.NoError(t, err)
 		ended(t, m, id)
 		require.Len(t, w.restored, 1)
-		require.NotEmpty(t, w.restored[0].Instance, "the client can find what the earlier process has left")
+		require.NotEmpty(t, w.restored[0].Instance, "the client can find the processes that the earlier manager left behind")
 	})
 }

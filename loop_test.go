@@ -66,7 +66,7 @@ func TestTwentyEqualCallsInARowEndTheAttempt(t *testing.T) {
 		m := manage(t, makes(repeated(1000, nil)...), limit(1))
 		began := time.Now()
 		task := ended(t, m, launch(t, m, "p").ID)[0]
-		require.Equal(t, 2*time.Second, time.Since(began), "the twentieth call ends it")
+		require.Equal(t, 2*time.Second, time.Since(began), "the twentieth call ends the attempt")
 		require.Equal(t, bgagent.Cancelled, task.Status)
 		require.Equal(t, bgagent.CauseLoop, task.Cause)
 		require.Equal(t, `the tool "bash" was called 20 times in a row with the same input and the same result; `+
@@ -143,7 +143,7 @@ func TestMoreCallsThanAllowedEndTheAttempt(t *testing.T) {
 			require.Equal(t, "I begin with the tests.", task.Result)
 			again, err := m.Resume(t.Context(), root, task.ID, bgagent.ResumeInput{Prompt: "again"})
 			require.NoError(t, err)
-			require.Equal(t, c.most+1, ended(t, m, again.ID)[0].Progress.ToolCalls, "each attempt counts anew")
+			require.Equal(t, c.most+1, ended(t, m, again.ID)[0].Progress.ToolCalls, "the count starts again in each attempt")
 		})
 	}
 }
@@ -183,7 +183,7 @@ func putCalls(f *server, session string, n int) {
 	}
 }
 
-// It is unknown when these calls were made, so they may be far apart.
+// It is unknown when these calls were made, so they might be far apart.
 func TestCallsThatAreReadLongAfterTheyEndedAreNoLoop(t *testing.T) {
 	f := newServer()
 	bubble(t, f, bgagent.Config{}, func(t *testing.T, m *bgagent.BackgroundManager) {

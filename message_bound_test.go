@@ -32,7 +32,7 @@ func TestABoundedNumberOfMessagesJoinsATurn(t *testing.T) {
 		}
 		for i := range 20 {
 			fail = nil
-			if i%2 == 1 { // a message that may have joined counts, too
+			if i%2 == 1 { // a message that might have joined also counts
 				fail = bgagent.ErrUncertain
 				require.ErrorIs(t, now(i), bgagent.ErrUncertain)
 				continue
@@ -42,7 +42,7 @@ func TestABoundedNumberOfMessagesJoinsATurn(t *testing.T) {
 		err := now(20)
 		require.ErrorIs(t, err, bgagent.ErrTooManyMessages)
 		require.ErrorContains(t, err, "20 have joined its running turn, and no more can join it; send the message without Now")
-		require.NoError(t, now(0), "a key that was used before is not refused")
+		require.NoError(t, now(0), "a message with a known key is not refused")
 		require.Equal(t, 20, got)
 
 		r := send(t, m, task.ID, "", "more")
@@ -81,7 +81,8 @@ func TestSnapshotsShareTheTextOfTheAnswers(t *testing.T) {
 	})
 }
 
-// If nothing is left of a turn, the turn begins again without the messages that joined it.
+// If the session contains nothing of a turn, the turn begins again without the messages that joined
+// it.
 func TestAMessageThatJoinedARefusedTurnGetsATurnOfItsOwn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		refused := false

@@ -102,7 +102,7 @@ func TestAMessageThatTheSessionHasIsNotSentAgainAfterACrash(t *testing.T) {
 	})
 }
 
-// The prompt that continues an interrupted turn repeats the message, but this prompt is lost, too.
+// The prompt that continues an interrupted turn repeats the message, but this prompt is also lost.
 func TestAMessageInThePromptThatContinuesATurnIsSentOnce(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
 		w.client = func(l *life) bgagent.SessionClient { return steeringLife{l} }
@@ -129,11 +129,11 @@ func TestAMessageThatTheClientTakesAfterARefusalGetsATurnOfItsOwn(t *testing.T) 
 	for _, next := range []bgagent.ProviderNextStep{bgagent.NextRepeat, bgagent.NextNewSession} {
 		for name, c := range map[string]struct {
 			prompts int           // number of prompts that the session receives before the client accepts the message
-			takes   time.Duration // how long after that the client accepts the message
+			takes   time.Duration // how long after that prompt the client accepts the message
 			state   bgagent.MessageState
 			fail    error
 		}{
-			"at once":                     {prompts: 1, takes: 9*time.Second + time.Millisecond, state: bgagent.MessageAccepted},
+			"right after the refusal":     {prompts: 1, takes: 9*time.Second + time.Millisecond, state: bgagent.MessageAccepted},
 			"in the repeated turn":        {prompts: 2, takes: time.Second, state: bgagent.MessageAccepted},
 			"after the end":               {prompts: 2, takes: time.Minute, state: bgagent.MessageUnconsumed},
 			"the client refuses it later": {prompts: 2, takes: time.Second, state: bgagent.MessageRefused, fail: errors.ErrUnsupported},

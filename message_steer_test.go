@@ -47,7 +47,7 @@ func TestAMessageJoinsTheRunningTurn(t *testing.T) {
 		r, err = now("a")
 		require.NoError(t, err)
 		require.Equal(t, bgagent.MessageInTurn, r.State)
-		require.Len(t, got, 1, "the client gets a message once")
+		require.Len(t, got, 1, "the client must get a message only once")
 		require.Equal(t, bgagent.TurnMessage{ID: task.ID + ".m1", Task: task.ID, Attempt: 1, Turn: 1, Text: "text of a"}, got[0])
 
 		fail = errors.ErrUnsupported
@@ -77,7 +77,7 @@ func TestAMessageJoinsTheRunningTurn(t *testing.T) {
 		require.Equal(t, bgagent.MessageUncertain, r.State)
 
 		task = ended(t, m, task.ID)[0]
-		require.Equal(t, "answer to work", task.Result, "what joins a turn has no text of its own")
+		require.Equal(t, "answer to work", task.Result, "a message that joins a turn has no separate answer")
 		require.Empty(t, task.Unconsumed)
 		_, err = now("d")
 		require.ErrorIs(t, err, bgagent.ErrAlreadyEnded)

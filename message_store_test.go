@@ -12,7 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// The attempt is parked when the process ends, and its message waits for a slot.
+// When the process ends, the attempt is parked and its message waits for a slot.
 func TestAParkedAttemptGetsItsMessageFromTheNextProcess(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
 		w.cfg = limit(1)
@@ -170,7 +170,7 @@ func TestTheNextProcessRepeatsTheMessageThatTookThePlaceOfAWithdrawnOne(t *testi
 		m.Start()
 		time.Sleep(5 * time.Second)
 		heard := w.texts(task.Session)
-		require.Len(t, heard, 3, "the prompt of the second turn is repeated")
+		require.Len(t, heard, 3, "the prompt of the second turn must be repeated")
 		require.Equal(t, "second", heard[2])
 		require.Empty(t, m.Restored().Damage)
 	})

@@ -13,7 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// answering plays an agent that works for 10 s and then answers with the text of its prompt.
+// answering simulates an agent that works for 10 s and then answers with the text of its prompt.
 func answering(t *bgagenttest.Turn) {
 	t.Sleep(10 * time.Second)
 	if t.Prompt.Notice != nil {
@@ -23,7 +23,7 @@ func answering(t *bgagenttest.Turn) {
 	t.Say("answer to " + t.Prompt.Text)
 }
 
-// onBoth runs a test with a runner and with a starter whose turns play the script.
+// onBoth runs a test with a runner and with a starter whose turns run the script.
 func onBoth(t *testing.T, script func(*bgagenttest.Turn), cfg bgagent.Config, test func(t *testing.T, m *bgagent.BackgroundManager, f *bgagenttest.Fake)) {
 	t.Helper()
 	runBoth(t, script, false, cfg, test)
@@ -115,7 +115,7 @@ func TestATaskThatWaitsForItsOwnTasksGetsAMessageBeforeTheNotice(t *testing.T) {
 		task := launch(t, m, "delegate")
 		time.Sleep(30 * time.Second)
 		require.Equal(t, bgagent.PhaseWaiting, get(t, m, task.ID).Phase)
-		// With a store, the turn may begin before Send returns.
+		// With a store, the turn can begin before Send returns.
 		require.Contains(t, []bgagent.MessageState{bgagent.MessageAccepted, bgagent.MessageInTurn}, send(t, m, task.ID, "k", "a message").State)
 		synctest.Wait()
 		require.Equal(t, bgagent.PhaseTurn, get(t, m, task.ID).Phase)
@@ -184,7 +184,7 @@ func TestAnEndNamesTheMessagesThatItHasNotConsumed(t *testing.T) {
 
 		again, err := m.Resume(t.Context(), root, task.ID, bgagent.ResumeInput{Prompt: "go on"})
 		require.NoError(t, err)
-		require.Empty(t, again.Unconsumed, "they belong to the earlier attempt")
+		require.Empty(t, again.Unconsumed, "the unconsumed messages belong to the earlier attempt")
 		require.Equal(t, bgagent.MessageUnconsumed, send(t, m, task.ID, "l", "second").State, "the key is remembered")
 		require.Equal(t, bgagent.MessageAccepted, send(t, m, task.ID, "m", "second").State)
 		task = ended(t, m, task.ID)[0]
@@ -210,7 +210,7 @@ func TestWhatASendRefuses(t *testing.T) {
 		require.ErrorIs(t, try(bgagent.Caller{Session: "other"}, task.ID, bgagent.SendInput{Text: "x"}), bgagent.ErrNotDescendant)
 		time.Sleep(time.Second)
 		session := get(t, m, task.ID).Session
-		require.ErrorIs(t, try(bgagent.Caller{Session: session}, task.ID, bgagent.SendInput{Text: "x"}), bgagent.ErrNotDescendant, "no task sends to itself")
+		require.ErrorIs(t, try(bgagent.Caller{Session: session}, task.ID, bgagent.SendInput{Text: "x"}), bgagent.ErrNotDescendant, "a task cannot send a message to itself")
 		require.ErrorIs(t, try(root, "bg_0000000000000000", bgagent.SendInput{Text: "x"}), bgagent.ErrUnknownTask)
 		require.ErrorIs(t, try(root, task.ID, bgagent.SendInput{Text: "x", Now: true}), bgagent.ErrCannotSteer)
 		var input *bgagent.InputError

@@ -28,7 +28,7 @@ func TestABatchThatWasReadIsNotListedInTheNext(t *testing.T) {
 		n := box.all()[0]
 		require.Len(t, n.Items, 1)
 		require.Equal(t, b.ID, n.Items[0].Task)
-		require.Len(t, n.Batch, 1, "an earlier batch is listed: %v", n.Batch)
+		require.Len(t, n.Batch, 1, "the notice must not list an earlier batch: %v", n.Batch)
 	})
 }
 
@@ -68,7 +68,7 @@ func TestNoticesCallTheToolsByTheNamesThatModelsKnow(t *testing.T) {
 		synctest.Wait()
 		require.Contains(t, box.all()[0].Text, `fetch(task_id="`+task.ID+`")`)
 		require.NotContains(t, box.all()[0].Text, bgagent.ToolBackgroundOutput)
-		require.Equal(t, "spawn", spec.Permissions[0].Name, "a task that may not delegate is not given the tool")
+		require.Equal(t, "spawn", spec.Permissions[0].Name, "a task that may not delegate does not get the tool")
 		require.NotContains(t, m.Digest("root", 4096), bgagent.ToolBackgroundOutput)
 	})
 	for says, names := range map[string]map[string]string{
@@ -197,12 +197,12 @@ func TestAFailureThatWasReadDoesNotHurryTheRest(t *testing.T) {
 		_, err := m.Read(root, b.ID)
 		require.NoError(t, err)
 		time.Sleep(time.Minute)
-		require.Empty(t, box.all(), "nothing that is owed ended badly")
+		require.Empty(t, box.all(), "no owed end is a failure")
 	})
 }
 
-// A parent is cancelled while a notice is being delivered to it. Then the parent is resumed and
-// delegates again. It must get a notice only about the new batch.
+// A parent is cancelled while a notice is being delivered to it. Then it is resumed and delegates
+// again. It must get a notice only about the new batch.
 func TestAResumedParentIsToldOfTheNewBatchOnly(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newServer()
@@ -287,7 +287,7 @@ func TestABatchThatWasReadDoesNotHurryTheNext(t *testing.T) {
 		_, err := m.Read(root, a)
 		require.NoError(t, err)
 		time.Sleep(10 * time.Second)
-		require.Empty(t, b.all(), "the first batch was read, the second is open and nothing of it ended badly")
+		require.Empty(t, b.all(), "the first batch was read, and the second is open without a failure")
 	})
 }
 
@@ -330,11 +330,11 @@ func TestOneNoticeForABatch(t *testing.T) {
 		require.NoError(t, err)
 		time.Sleep(2 * time.Minute)
 		synctest.Wait()
-		require.Len(t, box.all(), 1, "twenty ends in a row wake the parent once")
+		require.Len(t, box.all(), 1, "twenty consecutive ends must wake the parent once")
 		n := box.all()[0]
 		require.True(t, n.Closing)
 		require.Zero(t, n.Live)
-		require.Len(t, n.Items, 19, "the one that the parent cancelled itself needs no notice")
+		require.Len(t, n.Items, 19, "the task that the parent cancelled needs no notice")
 		require.Len(t, n.Batch, 20)
 		require.Equal(t, bgagent.NoticeWaived, get(t, m, ids[7]).Notice)
 
@@ -342,7 +342,7 @@ func TestOneNoticeForABatch(t *testing.T) {
 		time.Sleep(2 * time.Minute)
 		synctest.Wait()
 		require.Len(t, box.all(), 2)
-		require.Len(t, box.all()[1].Batch, 1, "an earlier batch is not told again")
+		require.Len(t, box.all()[1].Batch, 1, "an earlier batch must not be reported again")
 		require.Equal(t, next.ID, box.all()[1].Batch[0].Task)
 	})
 }
@@ -366,7 +366,7 @@ func TestAnEndIsToldAsWhatItWas(t *testing.T) {
 		require.Equal(t, map[string][]bgagent.Status{
 			good.ID: {bgagent.Completed}, bad.ID: {bgagent.Failed}, cancelled.ID: {bgagent.Cancelled},
 		}, box.told())
-		require.Len(t, box.all(), 2, "what ended badly does not wait for the others")
+		require.Len(t, box.all(), 2, "a failure does not wait for the end of the batch")
 		require.Contains(t, get(t, m, bad.ID).Reason, "the agent stumbled")
 	})
 }

@@ -87,7 +87,7 @@ func (m *BackgroundManager) streamEvents(cl *hostClient) {
 }
 
 // streamOnce calls Events on a separate goroutine, and returns when the call has returned or the
-// manager has closed. The goroutine is separate because Events may call runtime.Goexit or ignore
+// manager has closed. The goroutine is separate because Events might call runtime.Goexit or ignore
 // its context.
 func (m *BackgroundManager) streamOnce(cl *hostClient, emit func(HostEvent)) error {
 	const forever = 100 * 365 * 24 * time.Hour
@@ -116,7 +116,7 @@ const (
 	HostActivity                 // something else in the session changed
 	HostStreamUp                 // from now on, all changes in all sessions are reported, in order
 	HostStreamBeat               // the stream still works
-	HostStreamGap                // events may have been lost
+	HostStreamGap                // events might have been lost
 	HostQuestion                 // Questions holds all open questions of the session; it is empty if there are none. The client must be an Answerer, and emits the event again after a gap
 )
 

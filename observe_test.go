@@ -107,7 +107,7 @@ func TestALateIdleEventMakesNoRunningSessionQuiet(t *testing.T) {
 		f.do(func() {
 			f.sessions[session].state = bgagent.SessionBusy
 			f.abort = func(context.Context, string) error {
-				f.set(session, bgagent.SessionBusy) // the session does not stop at once
+				f.set(session, bgagent.SessionBusy) // the session does not stop immediately
 				return nil
 			}
 		})
@@ -122,7 +122,7 @@ func TestALateIdleEventMakesNoRunningSessionQuiet(t *testing.T) {
 		m.Observe(idle(session))
 		synctest.Wait()
 		require.True(t, get(t, m, id).Quiet)
-		require.Zero(t, time.Since(before), "it is asked at once")
+		require.Zero(t, time.Since(before), "the status must be requested immediately")
 	})
 }
 
@@ -294,7 +294,7 @@ func TestSessionsThatEventsKeepCurrentAreNotRead(t *testing.T) {
 		f.emit <- bgagent.HostEvent{Kind: bgagent.HostStreamUp}
 		time.Sleep(25 * time.Second)
 		synctest.Wait()
-		require.LessOrEqual(t, f.reads, 2, "after a gap it is read once, or once more when the gap was long")
+		require.LessOrEqual(t, f.reads, 2, "after a gap, the messages are read once, or twice if the gap was long")
 		require.Positive(t, f.reads)
 
 		id2, session2 := turnOn(t, m, "q")

@@ -30,7 +30,7 @@ func TestAStartThatCannotReachItsServerIsHeldBack(t *testing.T) {
 				}
 				time.Sleep(2 * time.Second)
 				running := m.List(bgagent.Query{Status: []bgagent.Status{bgagent.Running}})
-				require.Len(t, running, 10, "the line behind does not burn away")
+				require.Len(t, running, 10, "the tasks in line must not fail")
 				for _, task := range running {
 					require.Equal(t, bgagent.PhaseStarting, task.Phase)
 					require.Contains(t, task.Progress.Detail, "connection refused")
@@ -45,7 +45,7 @@ func TestAStartThatCannotReachItsServerIsHeldBack(t *testing.T) {
 				for _, task := range ended(t, m, ids...) {
 					require.Equal(t, bgagent.Completed, task.Status, task.Reason)
 				}
-				require.Len(t, f.prompted(), 50, "nothing was sent twice")
+				require.Len(t, f.prompted(), 50, "no prompt may be sent twice")
 				fullBatch(t, m, 10)
 				time.Sleep(time.Minute)
 			})
@@ -68,14 +68,14 @@ func TestOneStartTriesWhileTheOthersWait(t *testing.T) {
 			launch(t, m, "p")
 		}
 		time.Sleep(time.Minute)
-		require.Less(t, calls.Load(), int64(20), "one at a time, less and less often")
+		require.Less(t, calls.Load(), int64(20), "only one start at a time is tried, with growing pauses")
 		require.Greater(t, calls.Load(), int64(10))
 		_, err := m.CancelAll(t.Context(), root, bgagent.CancelOptions{})
 		require.NoError(t, err)
 		time.Sleep(time.Second)
 		calls.Store(0)
 		time.Sleep(time.Minute)
-		require.Zero(t, calls.Load(), "nobody is left to try")
+		require.Zero(t, calls.Load(), "no task is left that could try to start")
 		synctest.Wait()
 		f.create = nil
 		fullBatch(t, m, 20)
@@ -110,7 +110,7 @@ func TestAHeldBackStartCanBeCancelled(t *testing.T) {
 		require.NoError(t, err)
 		time.Sleep(20 * time.Second)
 		require.True(t, get(t, m, a.ID).Quiet)
-		require.Equal(t, bgagent.Running, get(t, m, b.ID).Status, "its slot is free")
+		require.Equal(t, bgagent.Running, get(t, m, b.ID).Status, "the slot of the failed task must be free")
 		f.do(func() { f.startErr = nil })
 		require.Equal(t, bgagent.Completed, ended(t, m, b.ID)[0].Status)
 		for _, p := range f.prompted() {
@@ -138,7 +138,7 @@ func TestARunnerThatCannotReachItsServerIsHeldBack(t *testing.T) {
 		back.Store(true)
 		time.Sleep(5 * time.Second)
 		for _, id := range []string{a.ID, b.ID} {
-			require.Equal(t, bgagent.PhaseTurn, get(t, m, id).Phase, "the others do not wait for the turn that has begun")
+			require.Equal(t, bgagent.PhaseTurn, get(t, m, id).Phase, "the other tasks must not wait for the turn that has begun")
 			require.Equal(t, "working", get(t, m, id).Progress.LastMessage)
 		}
 		for _, task := range ended(t, m, a.ID, b.ID, c.ID) {
@@ -190,7 +190,7 @@ func TestATaskSaysSinceWhenAndWhyItsServerIsOutOfReach(t *testing.T) {
 						told[e.Task.ID]++
 					}
 				}
-				require.Len(t, told, 2, "an event tells of it")
+				require.Len(t, told, 2, "an event must report the outage")
 				f.do(func() { away(f, nil) })
 				time.Sleep(6 * time.Second)
 				for _, id := range []string{a.ID, b.ID} {
@@ -200,7 +200,7 @@ func TestATaskSaysSinceWhenAndWhyItsServerIsOutOfReach(t *testing.T) {
 				for _, e := range soFar(t, events) {
 					last[e.Task.ID] = e.Task.Outage
 				}
-				require.Equal(t, map[string]*bgagent.Outage{a.ID: nil, b.ID: nil}, last, "and of its end")
+				require.Equal(t, map[string]*bgagent.Outage{a.ID: nil, b.ID: nil}, last, "an event must report the end of the outage")
 				for _, task := range ended(t, m, a.ID, b.ID) {
 					require.Equal(t, bgagent.Completed, task.Status, task.Reason)
 					require.Nil(t, task.Outage)

@@ -84,13 +84,13 @@ func TestOpenTodosHoldAnIdleSessionBackForAWhile(t *testing.T) {
 		f.mu.Unlock()
 		began = time.Now()
 		require.Zero(t, ended(t, m, id)[0].OpenTodos)
-		require.LessOrEqual(t, time.Since(began), 2*time.Second, "nothing is open any more")
+		require.LessOrEqual(t, time.Since(began), 2*time.Second, "no todo is open")
 
 		f.do(func() { f.err = errors.New("no") })
 		id, session = turnOn(t, m, "r")
 		f.say(session, "done")
 		time.Sleep(20 * time.Second)
-		require.Equal(t, bgagent.Running, get(t, m, id).Status, "a failed read of todos decides nothing")
+		require.Equal(t, bgagent.Running, get(t, m, id).Status, "a failed read of todos must not end the turn")
 	})
 }
 
@@ -124,7 +124,7 @@ func TestAnEarlyIdleEventIsLookedAtAgain(t *testing.T) {
 		began = time.Now()
 		m.Observe(idle(session))
 		require.Equal(t, bgagent.Completed, ended(t, m, id)[0].Status)
-		require.Zero(t, time.Since(began), "with a finish mark it is believed at once")
+		require.Zero(t, time.Since(began), "an idle event counts immediately if the message is finished")
 	})
 }
 
@@ -153,7 +153,7 @@ func TestAFailedStatusCallDecidesNothing(t *testing.T) {
 		f.put(session, bgagent.Message{ID: "m", Text: "x", Finished: true, Stop: bgagent.StopEndOfTurn})
 		f.do(func() { f.statusErr = errors.New("down") })
 		time.Sleep(4*time.Minute + 50*time.Second)
-		require.Equal(t, bgagent.Running, get(t, m, id).Status, "unanswered time is not stale")
+		require.Equal(t, bgagent.Running, get(t, m, id).Status, "time without answers must not make the turn stale")
 		f.do(func() { f.statusErr = nil })
 		time.Sleep(2 * time.Minute)
 		require.Equal(t, bgagent.Running, get(t, m, id).Status)
@@ -257,7 +257,7 @@ func TestSweepsInBetweenAreNoPolls(t *testing.T) {
 func TestASiblingThatIsSlowToStopHurriesNobody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newServer()
-		f.abort = func(_ context.Context, s string) error { f.set(s, bgagent.SessionBusy); return nil } // the session does not stop at once
+		f.abort = func(_ context.Context, s string) error { f.set(s, bgagent.SessionBusy); return nil } // the session does not stop immediately
 		m := manage(t, f, bgagent.Config{})
 		id, session := turnOn(t, m, "p")
 		other, _ := turnOn(t, m, "other")

@@ -59,7 +59,7 @@ type observation struct {
 	retryAt  int64
 
 	// foreign is true if the turn began in an earlier process. If the server ended together with
-	// that process, the session is idle, and the agent's message may be missing.
+	// that process, the session is idle, and the agent's message might be missing.
 	foreign bool
 	asks    bool // the agent waits for the answer to a question
 }

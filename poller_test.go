@@ -110,7 +110,7 @@ func FuzzJudge(f *testing.F) {
 		after, v := judge(c, o, usual, now)
 		if v.end {
 			require.NotEqual(t, CauseNone, v.cause)
-			require.True(t, answered, "what was not answered decides nothing")
+			require.True(t, answered, "an unanswered observation must not decide anything")
 			require.NotEqual(t, SessionUnknown, o.status.State)
 			require.LessOrEqual(t, o.status.State, SessionUntold)
 			if v.cause.Status() == Completed {
@@ -123,7 +123,7 @@ func FuzzJudge(f *testing.F) {
 		}
 		if !answered {
 			after.blind, c.blind = 0, 0
-			require.Equal(t, c, after, "no counter moves")
+			require.Equal(t, c, after, "no counter may change")
 		}
 	})
 }

@@ -19,7 +19,7 @@ type bucket struct {
 	mu     sync.Mutex
 	size   int
 	period time.Duration
-	tells  bool // refusals state when the next token comes
+	tells  bool // refusals state when the next token is available
 	tokens int
 	filled time.Time
 }
@@ -108,7 +108,7 @@ func TestAHundredTasksGetThroughATokenBucket(t *testing.T) {
 				// A scheduler that knows the bucket starts a turn whenever there is a token and a slot.
 				best := max(time.Duration(tasks-b.size)*b.period, tasks/5*work) + work
 				t.Logf("%v, at best %v, with %d turns", took, best, len(starts["limited/m"]))
-				require.LessOrEqual(t, took, best*5/4+6*time.Second, "1.25 times the best, and one backoff")
+				require.LessOrEqual(t, took, best*5/4+6*time.Second, "it may take 1.25 times the best time, plus one backoff")
 				for _, model := range []string{"other/a", "other/b"} {
 					var at []time.Duration
 					for _, start := range starts[model] {
@@ -116,7 +116,7 @@ func TestAHundredTasksGetThroughATokenBucket(t *testing.T) {
 					}
 					slices.Sort(at)
 					for i, start := range at {
-						require.Equal(t, time.Duration(i/5)*work, start, "another pool is held up")
+						require.Equal(t, time.Duration(i/5)*work, start, "another pool is delayed")
 					}
 				}
 			})

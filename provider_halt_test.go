@@ -19,7 +19,7 @@ func hangs() (abort func(context.Context, string) error, release func()) {
 
 // In this test, a turn ends on its own while it is being stopped.
 func TestAnAbortThatNeverReturnsKeepsNoSlot(t *testing.T) {
-	for _, delegates := range []bool{false, true} { // if it has its own task, the session gets another turn
+	for _, delegates := range []bool{false, true} { // if the task delegates, its session gets another turn
 		f := newServer()
 		var retrying atomic.Bool
 		retrying.Store(true)

@@ -42,7 +42,7 @@ func TestAWrongTimeOfAProviderCountsAsUnknown(t *testing.T) {
 			bubble(t, f, limit(1), func(t *testing.T, m *bgagent.BackgroundManager) {
 				task := ended(t, m, launch(t, m, "p").ID)[0]
 				require.Equal(t, bgagent.CauseRateLimited, task.Cause)
-				require.NotContains(t, task.Reason, "accepts requests again", "a time that is wrong is not told")
+				require.NotContains(t, task.Reason, "accepts requests again", "a wrong time must not be shown")
 			})
 		})
 	}
@@ -95,7 +95,7 @@ func TestUnknownValuesOfAClientDoNotParkATask(t *testing.T) {
 			}
 			bubble(t, f, limit(1), func(t *testing.T, m *bgagent.BackgroundManager) {
 				task := ended(t, m, launch(t, m, "p").ID)[0]
-				require.Equal(t, inTheBubble.UnixNano(), time.Now().UnixNano(), "it ends at once")
+				require.Equal(t, inTheBubble.UnixNano(), time.Now().UnixNano(), "the task must end immediately")
 				require.Equal(t, x.cause, task.Cause)
 				require.Contains(t, task.Reason, "odd")
 				require.NotContains(t, task.Reason, "status")

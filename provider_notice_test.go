@@ -44,7 +44,7 @@ func delegatesTwice(t *testing.T, m **bgagent.BackgroundManager, cfg *bgagent.Co
 }
 
 // If a refused turn that delivered a notice is repeated, its notice also reports tasks that have
-// ended since.
+// ended since then.
 func TestARepeatedNoticeTellsWhatHasEndedSince(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var m *bgagent.BackgroundManager
@@ -64,7 +64,7 @@ func TestARepeatedNoticeTellsWhatHasEndedSince(t *testing.T) {
 		require.Len(t, notices, 3)
 		require.Len(t, notices[0].Items, 1)
 		require.Equal(t, 1, notices[0].Live)
-		for _, n := range notices[1:] { // the second notice is refused, too, and the third one repeats it
+		for _, n := range notices[1:] { // the second notice is also refused, and the third one repeats it
 			require.Len(t, n.Items, 2)
 			require.Equal(t, notices[0].Items[0], n.Items[0])
 			require.True(t, n.Closing)

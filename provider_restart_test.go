@@ -132,11 +132,11 @@ func TestParkedTasksDoNotAllBeginAfterARestart(t *testing.T) {
 		began := time.Now()
 		m.Start()
 		time.Sleep(4 * time.Second)
-		require.Equal(t, 5, count(), "no turn begins at once")
+		require.Equal(t, 5, count(), "no turn may begin immediately")
 		time.Sleep(3 * time.Second)
-		require.Equal(t, 6, count(), "one turn of the provider begins")
+		require.Equal(t, 6, count(), "only one turn with the provider begins")
 		time.Sleep(70 * time.Second)
-		require.Equal(t, 6, count(), "the number of refusals is known")
+		require.Equal(t, 6, count(), "the pause must depend on the number of earlier refusals")
 		mu.Lock()
 		down = false
 		mu.Unlock()
@@ -201,7 +201,7 @@ func TestANewSessionThatGotNoPromptIsUsed(t *testing.T) {
 		id := launch(t, m, "p").ID
 		tasks := ended(t, m, id, slow)
 		require.Equal(t, []bgagent.Status{bgagent.Completed, bgagent.Completed}, statuses(tasks))
-		require.Equal(t, 3, created, "one new session")
+		require.Equal(t, 3, created, "only one new session may be created")
 		require.Equal(t, "ses_3", tasks[0].Session)
 	})
 }

@@ -162,7 +162,7 @@ func TestTheSilenceOfAnotherProgramProvesNothing(t *testing.T) {
 		time.Sleep(10 * time.Minute)
 		turns := f.turns()
 		require.Len(t, turns, 4)
-		require.Equal(t, []time.Duration{0, time.Minute, time.Minute}, between(turns[1:]), "the first turn shows it by its end")
+		require.Equal(t, []time.Duration{0, time.Minute, time.Minute}, between(turns[1:]), "the end of the first turn proves it")
 	})
 }
 
@@ -214,7 +214,7 @@ func TestAStartersTurnThatEndsWithARefusalIsParked(t *testing.T) {
 		time.Sleep(3 * time.Second)
 		parked := get(t, m, id)
 		require.Equal(t, bgagent.PhaseParked, parked.Phase)
-		require.Empty(t, parked.Result, "the text of a failure is no text of the agent")
+		require.Empty(t, parked.Result, "the text of a failure is not the agent's text")
 		refuse = false
 		task := ended(t, m, id)[0]
 		require.Equal(t, bgagent.Completed, task.Status, task.Reason)
@@ -267,7 +267,7 @@ func TestAStarterThatRetriesLateIsStoppedAndParked(t *testing.T) {
 	})
 }
 
-// In this test, the turn that reports the end of a task's own task is refused.
+// In this test, the turn that reports the end of a child task is refused.
 func TestARefusedNoticeTurnStillTellsTheEnds(t *testing.T) {
 	for _, next := range []bgagent.ProviderNextStep{bgagent.NextRepeat, bgagent.NextContinue} {
 		f := newLimited(nil)

@@ -19,7 +19,7 @@ type limitedTurn struct {
 	at      time.Time
 }
 
-// limited is a runner whose turns are refused when the test says so.
+// limited is a runner that refuses the turns that the test chooses.
 type limited struct {
 	goRunner
 	begun  []limitedTurn
@@ -64,7 +64,7 @@ func TestARefusedTurnGoesOnAfterTheCoolDown(t *testing.T) {
 	for next, check := range map[bgagent.ProviderNextStep]func(*testing.T, bgagent.Task, []limitedTurn){
 		bgagent.NextContinue: func(t *testing.T, task bgagent.Task, turns []limitedTurn) {
 			for _, turn := range turns[1:] {
-				require.Equal(t, turns[0].prompt.ID, turn.prompt.Unanswered, "the original prompt")
+				require.Equal(t, turns[0].prompt.ID, turn.prompt.Unanswered, "the original prompt is still unanswered")
 				require.Contains(t, turn.prompt.Text, "rate limit")
 				require.Equal(t, task.Session, turn.session)
 			}
@@ -97,7 +97,7 @@ func TestARefusedTurnGoesOnAfterTheCoolDown(t *testing.T) {
 				require.WithinRange(t, parked.Until, began.Add(5*time.Second), began.Add(6*time.Second))
 				pools := m.Concurrency().Pools()
 				require.Len(t, pools, 1)
-				require.Zero(t, pools[0].InUse, "a parked task holds no slot")
+				require.Zero(t, pools[0].InUse, "a parked task does not hold a slot")
 				require.Equal(t, parked.Until, pools[0].CoolUntil.Local())
 				require.Equal(t, 1, pools[0].Refusals)
 
@@ -112,7 +112,7 @@ func TestARefusedTurnGoesOnAfterTheCoolDown(t *testing.T) {
 				require.Equal(t, "answer to "+turns[2].prompt.Text, task.Result)
 				check(t, task, turns)
 				time.Sleep(time.Second)
-				require.Empty(t, m.Concurrency().Pools(), "the pool is in its usual state")
+				require.Empty(t, m.Concurrency().Pools(), "the pool must not cool down any more")
 			})
 		})
 	}
@@ -126,13 +126,13 @@ func TestARefusalThatCannotBeWaitedForEndsTheAttempt(t *testing.T) {
 		reason string
 		cfg    bgagent.Config
 	}{
-		"a client that cannot go on": {bgagent.ProviderError{Kind: bgagent.ProviderRateLimited}, bgagent.CauseRateLimited, "rate limit", limit(1)},
-		"a quota without a reset":    {bgagent.ProviderError{Kind: bgagent.ProviderQuota, Next: bgagent.NextRepeat}, bgagent.CauseRateLimited, "quota", limit(1)},
-		"a reset that is too late":   {bgagent.ProviderError{Kind: bgagent.ProviderQuota, Next: bgagent.NextRepeat, RetryAt: now.Add(7 * time.Hour)}, bgagent.CauseRateLimited, "from 2000-01-01T07:00:00Z", limit(1)},
-		"authentication":             {bgagent.ProviderError{Kind: bgagent.ProviderAuthentication, Next: bgagent.NextRepeat, Message: "bad key"}, bgagent.CauseSessionError, "bad key", limit(1)},
-		"an unknown model":           {bgagent.ProviderError{Kind: bgagent.ProviderUnknownModel, Next: bgagent.NextRepeat, Message: "no such"}, bgagent.CauseSessionError, "no such", limit(1)},
-		"a long input":               {bgagent.ProviderError{Kind: bgagent.ProviderTooLong, Next: bgagent.NextRepeat}, bgagent.CauseTooLong, "too long", limit(1)},
-		"MaxPark is disabled":        {bgagent.ProviderError{Kind: bgagent.ProviderRateLimited, Next: bgagent.NextRepeat}, bgagent.CauseRateLimited, "rate limit", bgagent.Config{MaxPark: bgagent.Disabled}},
+		"a client that cannot continue": {bgagent.ProviderError{Kind: bgagent.ProviderRateLimited}, bgagent.CauseRateLimited, "rate limit", limit(1)},
+		"a quota without a reset":       {bgagent.ProviderError{Kind: bgagent.ProviderQuota, Next: bgagent.NextRepeat}, bgagent.CauseRateLimited, "quota", limit(1)},
+		"a reset that is too late":      {bgagent.ProviderError{Kind: bgagent.ProviderQuota, Next: bgagent.NextRepeat, RetryAt: now.Add(7 * time.Hour)}, bgagent.CauseRateLimited, "from 2000-01-01T07:00:00Z", limit(1)},
+		"authentication":                {bgagent.ProviderError{Kind: bgagent.ProviderAuthentication, Next: bgagent.NextRepeat, Message: "bad key"}, bgagent.CauseSessionError, "bad key", limit(1)},
+		"an unknown model":              {bgagent.ProviderError{Kind: bgagent.ProviderUnknownModel, Next: bgagent.NextRepeat, Message: "no such"}, bgagent.CauseSessionError, "no such", limit(1)},
+		"a long input":                  {bgagent.ProviderError{Kind: bgagent.ProviderTooLong, Next: bgagent.NextRepeat}, bgagent.CauseTooLong, "too long", limit(1)},
+		"MaxPark is disabled":           {bgagent.ProviderError{Kind: bgagent.ProviderRateLimited, Next: bgagent.NextRepeat}, bgagent.CauseRateLimited, "rate limit", bgagent.Config{MaxPark: bgagent.Disabled}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := newLimited(first(1, c.e))
@@ -163,12 +163,12 @@ func TestTheClocksOfAParkedTaskStandStill(t *testing.T) {
 		late := launch(t, m, "later").ID
 		time.Sleep(4*time.Hour + 59*time.Minute)
 		require.Equal(t, bgagent.PhaseParked, get(t, m, id).Phase)
-		require.Equal(t, bgagent.Pending, get(t, m, late).Status, "the queue time to live does not pass")
+		require.Equal(t, bgagent.Pending, get(t, m, late).Status, "the queue time to live is paused")
 		for _, task := range ended(t, m, id, late) {
 			require.Equal(t, bgagent.Completed, task.Status, task.Reason)
 		}
 		require.False(t, f.turns()[1].at.Before(began.Add(5*time.Hour)))
-		require.Equal(t, id, f.turns()[1].prompt.Task, "the parked task goes before the one that never started")
+		require.Equal(t, id, f.turns()[1].prompt.Task, "the parked task comes before the task that never started")
 	})
 }
 
@@ -257,9 +257,9 @@ func TestOtherPoolsAreNotHeldBack(t *testing.T) {
 			for _, turn := range f.turns() {
 				at[turn.prompt.Task] = turn.at.Sub(began)
 			}
-			require.Zero(t, at[ids[2]], "another provider")
+			require.Zero(t, at[ids[2]], "another provider is not affected")
 			require.GreaterOrEqual(t, at[ids[1]], want)
-			require.Equal(t, want == 0, at[ids[1]] == 0, "another model of the provider")
+			require.Equal(t, want == 0, at[ids[1]] == 0, "the scope decides whether another model of the provider is affected")
 		})
 	}
 }

@@ -10,8 +10,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// In this test, all turns of the first task are refused, and so is the first turn of each task that
-// begins at the same time.
+// In this test, all turns of the first task are refused. The first turn of each task that begins at
+// the same time is also refused.
 func TestATaskThatIsAlwaysRefusedDoesNotHoldItsPoolUp(t *testing.T) {
 	for _, parked := range []int{1, 5} {
 		t.Run(fmt.Sprint(parked), func(t *testing.T) {

@@ -31,7 +31,7 @@ func TestARefusedTurnThatGoesOnIsCountedOnce(t *testing.T) {
 		{name: "one process"},
 		{name: "the turn is stopped and its messages cannot be read", halts: true},
 		{name: "a crash while the task is parked", crashes: []time.Duration{4 * time.Second}},
-		{name: "a crash in the turn that goes on", crashes: []time.Duration{15 * time.Second}},
+		{name: "a crash in the turn that continues", crashes: []time.Duration{15 * time.Second}},
 		{name: "two crashes", crashes: []time.Duration{4 * time.Second, 15 * time.Second}},
 	} {
 		for _, stream := range []bool{false, true} {

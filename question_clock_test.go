@@ -36,7 +36,7 @@ func TestTheTimeToLiveAfterAnAnswerDoesNotGrowOverARestart(t *testing.T) {
 			require.Equal(t, bgagent.CauseTimeToLive, end.Cause, end.Reason)
 			require.LessOrEqual(t, time.Since(began), 26*time.Second)
 			if create < 25*time.Second {
-				require.LessOrEqual(t, time.Since(began), 16*time.Second, "the turn has worked for 10 s before its question")
+				require.LessOrEqual(t, time.Since(began), 16*time.Second, "the turn had worked for 10 s before its question")
 			}
 		})
 	}
@@ -67,7 +67,7 @@ func TestTheTimeToLiveOfTheNextAttemptDoesNotGrowAfterAQuestion(t *testing.T) {
 	})
 }
 
-// noAnswerer is a starter to which answers cannot be passed.
+// noAnswerer is a starter that cannot receive answers.
 type noAnswerer struct {
 	bgagent.SessionClient
 	bgagent.TurnStarter

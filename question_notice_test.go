@@ -83,13 +83,13 @@ func TestASessionIsNotToldOfAQuestionThatItCannotAnswer(t *testing.T) {
 		cfg  bgagent.Config
 		told int
 	}{
-		"a question with the tool":            {root, which, bgagent.Config{OptionalTools: with}, 1},
-		"without the tool":                    {root, which, bgagent.Config{}, 0},
-		"a permission":                        {root, mayI, bgagent.Config{OptionalTools: with}, 0},
-		"a permission that models may give":   {root, mayI, bgagent.Config{OptionalTools: with, ModelsMayPermit: true}, 1},
-		"a subject that is not shown":         {root, long, bgagent.Config{OptionalTools: with, ModelsMayPermit: true}, 0},
-		"a task of the host":                  {host, which, bgagent.Config{OptionalTools: with}, 0},
-		"a session that is only told at ends": {root, which, bgagent.Config{OptionalTools: with, Wake: bgagent.WakeNever}, 0},
+		"a question with the tool":          {root, which, bgagent.Config{OptionalTools: with}, 1},
+		"without the tool":                  {root, which, bgagent.Config{}, 0},
+		"a permission":                      {root, mayI, bgagent.Config{OptionalTools: with}, 0},
+		"a permission that models may give": {root, mayI, bgagent.Config{OptionalTools: with, ModelsMayPermit: true}, 1},
+		"a subject that is not shown":       {root, long, bgagent.Config{OptionalTools: with, ModelsMayPermit: true}, 0},
+		"a task of the host":                {host, which, bgagent.Config{OptionalTools: with}, 0},
+		"a session without notices":         {root, which, bgagent.Config{OptionalTools: with, Wake: bgagent.WakeNever}, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var box inbox
@@ -109,7 +109,7 @@ func TestASessionIsNotToldOfAQuestionThatItCannotAnswer(t *testing.T) {
 						asked++
 					}
 				}
-				require.Equal(t, 1, asked, "the host always learns of the question")
+				require.Equal(t, 1, asked, "the host always gets an event about the question")
 			})
 		})
 	}
@@ -184,7 +184,7 @@ func TestAQuestionAndTheEndsThatAreOwedAreOneNotice(t *testing.T) {
 		task, first := launch(t, m, "release"), launch(t, m, "first")
 		ended(t, m, first.ID)
 		time.Sleep(time.Minute)
-		require.Len(t, box.all(), 1, "the end waited for the end of its batch")
+		require.Len(t, box.all(), 1, "the end must wait for the end of its batch")
 		n := box.all()[0]
 		require.Len(t, n.Questions, 1)
 		require.Equal(t, first.ID, n.Items[0].Task)
@@ -196,8 +196,8 @@ func TestAQuestionAndTheEndsThatAreOwedAreOneNotice(t *testing.T) {
 	})
 }
 
-// A task whose own task asks a question gets the question as the prompt of its next turn, and
-// answers it in that turn.
+// If a child task asks a question, its parent task gets the question as the prompt of its next
+// turn, and answers it in that turn.
 func TestATaskIsToldOfTheQuestionOfItsTask(t *testing.T) {
 	var m *bgagent.BackgroundManager
 	script := func(t *bgagenttest.Turn) {
@@ -227,8 +227,8 @@ func TestATaskIsToldOfTheQuestionOfItsTask(t *testing.T) {
 	})
 }
 
-// If there is no Notifier, what a session is owed is taken, or comes with its next tool result. A
-// tool result that shows the question counts, too.
+// If there is no Notifier, a session gets its question when it takes its notices, or with its next
+// tool result. A tool result that shows the question also counts.
 func TestAQuestionIsHandedOutOnce(t *testing.T) {
 	for name, take := range map[string]func(t *testing.T, m *bgagent.BackgroundManager, id string) string{
 		"NextNotice": func(t *testing.T, m *bgagent.BackgroundManager, _ string) string {

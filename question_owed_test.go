@@ -14,8 +14,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// If the provider refuses the turn that reports a question, the turn is repeated with the question, even if
-// by then it also reports that a task has ended.
+// If the provider refuses the turn that reports a question, the turn is repeated with the question,
+// even if it now also reports that a task has ended.
 func TestARefusedNoticeTurnKeepsItsQuestionWhenAnEndJoinsIt(t *testing.T) {
 	var m *bgagent.BackgroundManager
 	var notices []*bgagent.Notice
@@ -52,7 +52,7 @@ func TestARefusedNoticeTurnKeepsItsQuestionWhenAnEndJoinsIt(t *testing.T) {
 		require.Len(t, notices[0].Questions, 1)
 		require.Empty(t, notices[0].Items)
 		require.Equal(t, notices[0].Questions, notices[1].Questions)
-		require.Len(t, notices[1].Items, 1, "the end joined the notice")
+		require.Len(t, notices[1].Items, 1, "the notice must also report the end")
 		require.Contains(t, texts[1], notices[0].Questions[0].Question.Key)
 	})
 }
@@ -159,7 +159,7 @@ func TestAQuestionThatIsOverBeforeItsNoticeIsStoredIsNotReported(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		_, err := p.m.Cancel(ctx, host, task.ID, bgagent.CancelOptions{})
-		require.Error(t, err, "the end is not durable")
+		require.Error(t, err, "the end must not be durable yet")
 		time.Sleep(time.Minute)
 		p.memory.SetFaults(nil)
 		time.Sleep(time.Hour)
@@ -172,7 +172,7 @@ func TestAQuestionThatIsOverBeforeItsNoticeIsStoredIsNotReported(t *testing.T) {
 // If a host changes a notice, its repetition is unaffected.
 func TestAHostCannotChangeTheQuestionsOfANotice(t *testing.T) {
 	var box inbox
-	var calls sync.Mutex // the notice is delivered again, possibly while the test reads
+	var calls sync.Mutex // the notice is delivered again, possibly while the test reads it
 	var seen []bgagent.Question
 	box.seen = func(n bgagent.Notice) {
 		calls.Lock()
@@ -223,7 +223,7 @@ func TestAnEndWaitsForItsBatchAgainOnceTheQuestionIsOver(t *testing.T) {
 		box.answers()
 		ended(t, m, task.ID)
 		time.Sleep(time.Minute)
-		require.Empty(t, box.all(), "the batch is open")
+		require.Empty(t, box.all(), "the batch is still open")
 		ended(t, m, long.ID)
 		time.Sleep(time.Minute)
 		require.Len(t, box.all(), 1)
@@ -231,7 +231,7 @@ func TestAnEndWaitsForItsBatchAgainOnceTheQuestionIsOver(t *testing.T) {
 	})
 }
 
-// If only models can answer, a question that no model may answer is refused at once.
+// If only models can answer, a question that no model may answer is refused immediately.
 func TestWhereOnlyModelsAnswerOtherQuestionsAreRefused(t *testing.T) {
 	long := which
 	long.Subject = strings.Repeat("x", 2<<10+1)

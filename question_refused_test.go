@@ -13,7 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// refusals is a starter that records what it is told about questions.
+// refusals is a starter that records the outcomes of questions.
 type refusals struct {
 	bgagenttest.Starter
 	mu  *sync.Mutex
@@ -63,7 +63,7 @@ func TestAQuestionThatIsNotValidIsRefused(t *testing.T) {
 			*r.got = nil
 			r.mu.Unlock()
 			if c.says == "" {
-				require.Empty(t, got, "the runtime cannot be told which question is meant")
+				require.Empty(t, got, "the runtime could not identify the question")
 				continue
 			}
 			require.Len(t, got, 1)

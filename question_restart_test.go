@@ -11,8 +11,8 @@ import (
 )
 
 // If a question was not reported to its session before the process ended, the next process reports
-// it. A notice whose delivery was tried is repeated with the same id and text. What was already
-// reported is not reported again.
+// it. A notice whose delivery was tried is repeated with the same id and text. Questions that were
+// already reported are not reported again.
 func TestTheNoticeOfAQuestionSurvivesARestart(t *testing.T) {
 	failed := errors.New("the answer is lost")
 	for name, c := range map[string]struct {
@@ -22,7 +22,7 @@ func TestTheNoticeOfAQuestionSurvivesARestart(t *testing.T) {
 	}{
 		"told":                {nil, false, 0},
 		"tried":               {failed, false, 1},
-		"not told":            {bgagent.ErrBusy, false, 1},
+		"not reported":        {bgagent.ErrBusy, false, 1},
 		"tried, and over now": {failed, true, 0},
 	} {
 		t.Run(name, func(t *testing.T) {

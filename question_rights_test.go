@@ -131,7 +131,8 @@ func (n nested) FindSession(_ context.Context, session string) (bgagent.SessionI
 	return bgagent.SessionInfo{}, nil
 }
 
-// There is a session without a task between the awaited task and the task that asks.
+// Between the awaited task and the task that asks, there is a session that does not belong to a
+// task.
 func TestAForegroundCallReturnsWhenATaskOfANestedSessionAsks(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := nested{bgagenttest.NewRunner(func(t *bgagenttest.Turn) {

@@ -14,7 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// A runner's question dies with its process.
+// A runner's question ends with its process.
 func TestTheQuestionOfARunnerIsNoLongerAskedAfterARestart(t *testing.T) {
 	for _, wait := range []time.Duration{10 * time.Second, time.Hour} {
 		inWorld(t, func(t *testing.T, w *world) {
@@ -44,7 +44,7 @@ func TestTheQuestionOfARunnerIsNoLongerAskedAfterARestart(t *testing.T) {
 	}
 }
 
-// processes is a server that outlives the processes of its manager, and the store.
+// processes holds the store and a server that outlives the processes of its manager.
 type processes struct {
 	t      *testing.T
 	memory storetest.Memory

@@ -20,8 +20,8 @@ var mayI = bgagent.Question{ID: "per_1", Kind: bgagent.QuestionPermission, Title
 // which is a question that is not a request for permission.
 var which = bgagent.Question{ID: "que_1", Kind: bgagent.QuestionChoice, Title: "Which branch?", Subject: "Which branch is to be released?", Options: []string{"main", "next"}}
 
-// asking plays an agent that asks a question after 10 s, works for another 10 s, and answers with what
-// it was told.
+// asking simulates an agent that asks a question after 10 s, works for another 10 s, and ends with
+// the answer that it got.
 func asking(q bgagent.Question) func(*bgagenttest.Turn) {
 	return func(t *bgagenttest.Turn) {
 		t.Say("I ask. ")
@@ -41,13 +41,13 @@ func asking(q bgagent.Question) func(*bgagenttest.Turn) {
 	}
 }
 
-// askingOnBoth runs a test with a runner and with a starter whose turns play the script.
+// askingOnBoth runs a test with a runner and with a starter whose turns run the script.
 func askingOnBoth(t *testing.T, script func(*bgagenttest.Turn), cfg bgagent.Config, test func(t *testing.T, m *bgagent.BackgroundManager, f *bgagenttest.Fake)) {
 	cfg.Ask = true
 	runBoth(t, script, true, cfg, test)
 }
 
-// onFake runs a test with a runner whose turns play the script.
+// onFake runs a test with a runner whose turns run the script.
 func onFake(t *testing.T, script func(*bgagenttest.Turn), cfg bgagent.Config, test func(t *testing.T, m *bgagent.BackgroundManager)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
@@ -158,7 +158,7 @@ func TestAQuestionThatIsOpenForADayHoldsNoSlotAndIsNotStale(t *testing.T) {
 		q := asks(t, m, task.ID)
 		other := launch(t, m, "other")
 		time.Sleep(59 * time.Second)
-		require.Equal(t, bgagent.Pending, get(t, m, other.ID).Status, "the slot is kept for a minute")
+		require.Equal(t, bgagent.Pending, get(t, m, other.ID).Status, "the asking task keeps its slot for a minute")
 		time.Sleep(2 * time.Second)
 		parked := get(t, m, task.ID)
 		require.Equal(t, bgagent.PhaseParked, parked.Phase)
@@ -214,7 +214,7 @@ func TestTheTimeToLiveDoesNotPassWhileATaskAsks(t *testing.T) {
 			})
 		})
 	}
-	t.Run("it passes again after the answer", func(t *testing.T) {
+	t.Run("runs again after the answer", func(t *testing.T) {
 		cfg := bgagent.Config{TimeToLive: 15 * time.Second, StaleTimeout: bgagent.Disabled}
 		askingOnBoth(t, asking(mayI), cfg, func(t *testing.T, m *bgagent.BackgroundManager, _ *bgagenttest.Fake) {
 			task := launch(t, m, "build")
@@ -246,7 +246,7 @@ func TestOneOfTwoAnswersCounts(t *testing.T) {
 		require.NoError(t, errs[1-lost])
 		require.ErrorIs(t, errs[lost], bgagent.ErrQuestionOver)
 		require.ErrorContains(t, errs[lost], fmt.Sprintf("answered with %q", q.Options[1-lost]))
-		require.Equal(t, got[1-lost], got[lost], "the other one learns what has been answered")
+		require.Equal(t, got[1-lost], got[lost], "the other caller must get the accepted answer")
 		require.Equal(t, "I ask. told "+q.Options[1-lost], ended(t, m, task.ID)[0].Result)
 	})
 }
@@ -294,7 +294,7 @@ func TestACancelledTaskAsksNoMore(t *testing.T) {
 			require.ErrorIs(t, err, bgagent.ErrQuestionOver)
 			require.ErrorContains(t, err, "no longer asked")
 			require.Equal(t, bgagent.QuestionWithdrawn, over.State)
-			require.Empty(t, over.Subject, "the subject is not kept")
+			require.Empty(t, over.Subject, "the subject must not be kept")
 			require.NoError(t, m.Quiet(t.Context(), task.ID))
 			fullBatch(t, m, 1)
 		})
@@ -355,7 +355,7 @@ func TestAnAnswerMustFitItsQuestion(t *testing.T) {
 			require.ErrorAs(t, err, new(*bgagent.InputError))
 			require.ErrorContains(t, err, c.text)
 		}
-		require.Len(t, get(t, m, task.ID).Questions, 1, "a wrong answer changes nothing")
+		require.Len(t, get(t, m, task.ID).Questions, 1, "a wrong answer must not change anything")
 		answer(t, m, get(t, m, task.ID).Session, q.Key, "deny")
 		require.Equal(t, "I ask. told deny", ended(t, m, task.ID)[0].Result)
 	})
@@ -375,7 +375,7 @@ func TestAnAnswerCountsOnlyForTheSubjectShown(t *testing.T) {
 		report(mayI)
 		first := asks(t, m, task.ID)
 		report(mayI)
-		require.Equal(t, []bgagent.Question{first}, get(t, m, task.ID).Questions, "the same question is not asked twice")
+		require.Equal(t, []bgagent.Question{first}, get(t, m, task.ID).Questions, "the same question must not be asked twice")
 		changed := mayI
 		changed.Subject = "make -j 4 all && rm -rf /"
 		report(changed)

@@ -34,7 +34,7 @@ func TestARunnerCanStopAsking(t *testing.T) {
 			other := launch(t, m, "other")
 			time.Sleep(2 * time.Second)
 			if after > time.Minute {
-				require.Equal(t, bgagent.PhaseParked, get(t, m, task.ID).Phase, "the turn does not go on without a slot")
+				require.Equal(t, bgagent.PhaseParked, get(t, m, task.ID).Phase, "the turn must not continue without a slot")
 			}
 			end := ended(t, m, task.ID)[0]
 			require.Contains(t, end.Result, context.DeadlineExceeded.Error())

@@ -91,7 +91,7 @@ func TestGuaranteesNameTestsThatExist(t *testing.T) {
 		guarantees++
 		for cell := range strings.SplitSeq(row[1], ", ") {
 			m := testName.FindStringSubmatch(cell)
-			require.NotNil(t, m, "the guarantee %q names %q, which is no test", row[0], cell)
+			require.NotNil(t, m, "the guarantee %q names %q, which is not a test", row[0], cell)
 			require.True(t, found[m[1]], "the guarantee %q names %s, which does not exist", row[0], m[1])
 		}
 	}
@@ -159,6 +159,6 @@ func TestReadmeNamesFilesThatExist(t *testing.T) {
 }
 
 func TestReadmeTestCommandIsFound(t *testing.T) {
-	// CI extracts this line from the README and runs it, so it must be the only one.
+	// CI extracts this line from the README and runs it, so it must be the only such line.
 	require.Equal(t, []string{"    go test ./..."}, regexp.MustCompile(`(?m)^    go test .*$`).FindAllString(readme(t), -1))
 }

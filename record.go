@@ -82,7 +82,7 @@ type runRecord struct {
 	Attempt   int32     `json:"attempt"`
 	Started   time.Time `json:"started"`
 	Phase     Phase     `json:"phase"`
-	Turn      int32     `json:"turn,omitempty"`       // number of the last turn whose prompt may have reached the session
+	Turn      int32     `json:"turn,omitempty"`       // number of the last turn whose prompt might have reached the session
 	Prompt    string    `json:"prompt,omitempty"`     // id of that prompt
 	PromptOf  string    `json:"prompt_of,omitempty"`  // name of the text of that prompt
 	TurnStart time.Time `json:"turn_start,omitzero"`  // zero between turns
@@ -93,7 +93,7 @@ type runRecord struct {
 	ToolCalls int       `json:"tool_calls,omitempty"` // number of tool calls in earlier turns
 	Waits     bool      `json:"waits,omitempty"`      // the attempt is parked
 	EndCause  Cause     `json:"end_cause,omitempty"`  // cause with which the attempt ends if no further turn begins
-	Stopping  bool      `json:"stopping,omitempty"`   // something other than the agent ended the attempt, which may still be running
+	Stopping  bool      `json:"stopping,omitempty"`   // something other than the agent ended the attempt, which might still be running
 	Overrun   bool      `json:"overrun,omitempty"`    // the attempt missed its stopping deadline
 	OpenTodos int32     `json:"open_todos,omitempty"` // number of open todos after the last turn
 	Heard     bool      `json:"heard,omitempty"`      // the session has received the prompt of the attempt that this one replaced
@@ -172,7 +172,7 @@ func (x *nodeRecord) empty() bool {
 	return x.Parent == "" && x.Dir == "" && !x.Gone && !x.Lapsed && !x.Scope && x.Batch == 0 && x.Notice == nil && x.Handed == nil && x.Account == nil
 }
 
-// envelopeRecord describes a notice that may have been handed out. It contains the whole notice,
+// envelopeRecord describes a notice that might have been handed out. It contains the whole notice,
 // because a repeated delivery must be identical.
 type envelopeRecord struct {
 	Notice  Notice         `json:"notice"`

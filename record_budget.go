@@ -65,7 +65,7 @@ func (x *budgetRecord) possible() bool {
 }
 
 // countedInTurn returns the counted usage that belongs to the attempt's current turn. After a restart,
-// a starter's turn is read again from its beginning, and a runner's client may report the usage of
+// a starter's turn is read again from its beginning, and a runner's client might report the usage of
 // the whole turn. This usage must not be counted twice.
 func (st *state) countedInTurn(a *attempt, mark *mark) usedRecord {
 	switch {

@@ -95,7 +95,7 @@ func sessionCode(session string) string {
 
 // The texts below state why attempts ended. People and models read them.
 
-// reasonStopped states why a turn ended early. detail is the client's own description, which may be
+// reasonStopped states why a turn ended early. detail is the client's own description, which can be
 // empty.
 func reasonStopped(r StopReason, detail string) string {
 	reason := "the client reported an unknown stop reason, " + r.String()
@@ -217,7 +217,7 @@ func reasonLate(gone, most time.Duration) string {
 	return limitRestartWithin.decided(fmt.Sprintf("the program was not running for %s, longer than %s", mdtext.Setting(gone.Round(time.Second)), mdtext.Setting(most)))
 }
 
-// reasonOutdated returns the reason for ending a task of an earlier process when the store may lack
+// reasonOutdated returns the reason for ending a task of an earlier process when the store might lack
 // the latest changes.
 func reasonOutdated(why string) string {
 	return "the store may be out of date, so none of its tasks is continued: " + why
@@ -230,7 +230,7 @@ func reasonNotRestored(why string) string {
 }
 
 // promptToContinue returns the prompt that continues a turn that was interrupted when the process
-// ended. The prompt repeats the request, because the session may not contain it.
+// ended. The prompt repeats the request, because the session might not contain it.
 func promptToContinue(request string) string {
 	return "Your last turn was cut off because the program that runs you was restarted. Nobody stopped you on purpose, and any note that says so is wrong. " +
 		"The request still stands, and you have not answered it yet.\n\n" +

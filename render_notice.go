@@ -179,7 +179,7 @@ func (b *text) fallbacks(items []NoticeItem, room int) {
 	}
 }
 
-// results writes the results that the notice contains, as many as fit. The notice may contain only
+// results writes the results that the notice contains, as many as fit. The notice can contain only
 // the beginning of a result.
 func (b *text) results(items []NoticeItem, room int) {
 	head := "\n### Results\n"
@@ -196,7 +196,7 @@ func (b *text) results(items []NoticeItem, room int) {
 		}
 		s := head + title + ":\n\n" + mdtext.Fence(it.Result)
 		if len(s) > room {
-			continue // a shorter result may still fit
+			continue // a shorter result might still fit
 		}
 		b.WriteString(s)
 		room -= len(s)

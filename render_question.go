@@ -85,7 +85,7 @@ func (w wording) question(b *text, id string, q Question) {
 // noticeQuestions describes the questions that a notice reports. The last questions are shown with only their
 // titles if there is no room for more.
 func (w wording) noticeQuestions(b *text, n Notice) {
-	const short = 300 // more than a line with a title needs
+	const short = 300 // more than the size of a line with a title
 	room := noticeMax - b.Len() - 800
 	if len(n.Items) > 0 {
 		room /= 2

@@ -74,7 +74,7 @@ func TestWhatAModelMustNotAnswerIsNotOffered(t *testing.T) {
 	}
 }
 
-// Even the largest possible questions, and as many as can be open, leave room for the ended tasks
+// Even the maximum number of questions, each as large as possible, leaves room for the ended tasks
 // in the same notice.
 func TestANoticeMentionsEveryQuestionAndEveryEnd(t *testing.T) {
 	w := wording{output: ToolBackgroundOutput, message: ToolBackgroundMessage, delegate: ToolDelegateTask}

@@ -76,7 +76,7 @@ func TestNothingOfOursFollowsAnAgentsText(t *testing.T) {
 	notice := defaultWording.notice(Notice{ID: "bgn_real", Items: []NoticeItem{itemGood}})
 	for _, c := range []Cause{CauseIdle, CauseLength, CauseStale} {
 		s := defaultWording.ended(endedTask(c, "why", hostile), part{}, answerMax).with(notice)
-		require.True(t, strings.HasSuffix(s, "---\n\n"+cleantext.String(hostile)), "the text is passed but for what acts on a terminal, and last")
+		require.True(t, strings.HasSuffix(s, "---\n\n"+cleantext.String(hostile)), "the text must come last, without terminal control characters")
 		head, _, _ := strings.Cut(s, "\n---\n")
 		require.Contains(t, head, notice)
 	}
@@ -106,12 +106,12 @@ func TestALongResultCanBeReadInParts(t *testing.T) {
 	require.Equal(t, whole, got.String())
 	a := defaultWording.ended(task, part{fromEnd: true}, answerMax)
 	require.True(t, strings.HasSuffix(whole, strings.TrimPrefix(a.body, "---\n\n")))
-	require.True(t, utf8.ValidString(defaultWording.ended(task, part{offset: 1}, answerMax).body), "an offset inside a rune")
+	require.True(t, utf8.ValidString(defaultWording.ended(task, part{offset: 1}, answerMax).body), "an offset inside a rune must not break UTF-8")
 }
 
 func TestEveryAnswerFitsBesideTheLongestNotice(t *testing.T) {
 	if race.Enabled {
-		t.Skip("takes long with the race detector, and only one goroutine writes")
+		t.Skip("takes long with the race detector, and only one goroutine writes the texts")
 	}
 	const room = answerMax - noticeMax - 4
 	w := defaultWording

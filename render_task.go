@@ -358,7 +358,7 @@ func (b *text) noReport(w wording, t Task) {
 }
 
 // atLimit reports whether an attempt with this cause reached a limit that another attempt would
-// probably reach, too. The texts then say who can change this, and do not suggest continuing.
+// probably also reach. The texts then say who can change this, and do not suggest continuing.
 func atLimit(c Cause) bool { return (wording{}).limitAdvice(c) != "" }
 
 // limitAdvice tells the model what it can do about a task that has reached a limit. It returns "" for

@@ -319,12 +319,12 @@ func checkGolden(t *testing.T, dir string, texts map[string]string) {
 	}
 	for name, s := range texts {
 		want, err := os.ReadFile(filepath.Join(dir, name+".txt"))
-		require.NoError(t, err, "run go test -update, and read what it wrote")
+		require.NoError(t, err, "run go test -update, and check the files that it wrote")
 		require.Equal(t, string(want), s+"\n", name)
 	}
 	files, err := filepath.Glob(filepath.Join(dir, "*.txt"))
 	require.NoError(t, err)
-	require.Len(t, files, len(texts), "a golden file that no text has")
+	require.Len(t, files, len(texts), "there must be no golden file without a text")
 }
 
 // unwokenWording is the wording for a model that is never woken.
@@ -351,7 +351,7 @@ func TestWhoCannotBeWokenIsPromisedNothing(t *testing.T) {
 			found++
 		}
 	}
-	require.Greater(t, found, 20, "the pattern finds what is promised to the others")
+	require.Greater(t, found, 20, "the pattern must find the promises in the texts for other models")
 }
 
 func TestWhoCannotBeWokenIsToldHowToWait(t *testing.T) {
@@ -368,8 +368,8 @@ func TestWhoCannotBeWokenIsToldHowToWait(t *testing.T) {
 		require.Contains(t, texts[name], call, name)
 	}
 	require.Contains(t, texts["description_background_output"], "block=true")
-	require.NotContains(t, texts["launched_ended"], "block=true", "what has ended needs no wait")
-	require.NotContains(t, texts["notice_closing"], "block=true", "nothing is live")
+	require.NotContains(t, texts["launched_ended"], "block=true", "an ended task needs no wait")
+	require.NotContains(t, texts["notice_closing"], "block=true", "no task is live")
 }
 
 func TestNoTextMakesTheModelPoll(t *testing.T) {
@@ -430,7 +430,7 @@ func TestANoticeFitsAndNamesAsManyAsItCan(t *testing.T) {
 			require.LessOrEqual(t, len(s), noticeMax, "%d items", n)
 			require.Contains(t, s, "Use what you need")
 			if n <= 100 {
-				require.Equal(t, n, len(regexp.MustCompile("`bg_0123456789ab[0-9]{4}`").FindAllString(s, -1)), "every end is named")
+				require.Equal(t, n, len(regexp.MustCompile("`bg_0123456789ab[0-9]{4}`").FindAllString(s, -1)), "every end must be named")
 			}
 		}
 	}

@@ -53,9 +53,9 @@ type SessionRestorer interface {
 // SessionRestore is the argument of [SessionRestorer].RestoreSession.
 type SessionRestore struct {
 	Spec    SessionSpec // the value passed to CreateSession, if the configuration has not changed
-	Session string      // id of the session; empty if CreateSession may have been called but its result is unknown
+	Session string      // id of the session; empty if CreateSession might have been called but its result is unknown
 	Saved   []byte      // data from the last call to [Reporter.SaveState]; nil if there is none
-	Last    Prompt      // last prompt that may have been handed over; Last.ID is empty if there is none
+	Last    Prompt      // last prompt that might have been handed over; Last.ID is empty if there is none
 
 	// Instance is the id of the manager that handed over the last prompt. The client has put this id
 	// into the environment of the session's processes; see [Prompt].

@@ -11,8 +11,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// poison lets a process crash whenever something is sent to deadly. It returns the manager of the
-// first process that sent nothing for five minutes, and the number of crashes.
+// poison crashes the process whenever something is sent to deadly. It returns the manager of the
+// first process that sends nothing for five minutes, and the number of crashes.
 func poison(t *testing.T, w *world, deadly <-chan struct{}) (m *bgagent.BackgroundManager, crashes int) {
 	for ; ; crashes++ {
 		require.Less(t, crashes, 40)
@@ -111,7 +111,7 @@ func TestAttemptsAreContinuedOneAfterTheOtherAfterTwoCrashes(t *testing.T) {
 		turns, _ := expect(1, 3)
 		time.Sleep(8 * time.Second)
 		expect(1, 3)
-		cancel(turns[0]) // the next one is continued at once
+		cancel(turns[0]) // the next one is continued immediately
 		_, waits := expect(1, 2)
 		cancel(waits[1])
 		expect(1, 1)
@@ -155,7 +155,7 @@ func TestATaskThatCrashesTheProcessAgainAndAgainEndsAtLast(t *testing.T) {
 		crashes := 0
 		for ; get(t, m, id).Status == bgagent.Running; crashes++ {
 			require.Less(t, crashes, 20)
-			time.Sleep(15 * time.Second) // longer than other attempts wait for this one
+			time.Sleep(15 * time.Second) // longer than the pause before the next attempt
 			w.crash()
 			m = w.begin()
 			m.Start()
@@ -211,7 +211,7 @@ func TestASessionWhoseRestoreCrashesTheProcessIsLeftAloneAtLast(t *testing.T) {
 		end, err := m.Read(bgagent.Caller{}, bad)
 		require.NoError(t, err)
 		require.Equal(t, bgagent.CauseInterrupted, end.Cause)
-		require.False(t, end.Quiet, "what its session does is not known")
+		require.False(t, end.Quiet, "it is unknown what its session does")
 		require.Equal(t, bgagent.Running, get(t, m, good).Status)
 	})
 }
@@ -237,7 +237,7 @@ func TestAttemptsThatWaitForTheirTurnAreNotContinuedDuringASuspension(t *testing
 		m.Start()
 		time.Sleep(time.Second)
 		turns, waits := turnOf(m)
-		require.Len(t, turns, 4, "a suspension is no crash")
+		require.Len(t, turns, 4, "a suspension does not count as a crash")
 		require.Empty(t, waits)
 	})
 }

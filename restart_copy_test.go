@@ -80,7 +80,7 @@ func TestTheTasksOfACopyCanBeTakenAndResumed(t *testing.T) {
 		task := ended(t, m, first.ID)[0]
 		require.Equal(t, bgagent.Completed, task.Status, task.Reason)
 		require.Len(t, w.restored, 1)
-		require.Empty(t, w.restored[0].Instance, "the processes of the original manager are not ended")
+		require.Empty(t, w.restored[0].Instance, "the processes of the original manager must not be terminated")
 		time.Sleep(time.Minute)
 		require.Equal(t, map[string][]bgagent.Status{first.ID: {bgagent.Completed}}, w.told.told())
 	})

@@ -122,7 +122,7 @@ func (l *lives) check() {
 	for _, n := range l.fake.Inbox(root.Session) {
 		for _, item := range n.Items {
 			id := fmt.Sprint(item.Task, " attempt ", item.Attempt)
-			require.False(l.t, told[id], "%s was told twice", id)
+			require.False(l.t, told[id], "%s was reported twice", id)
 			told[id] = true
 		}
 	}
@@ -142,7 +142,7 @@ func (l *lives) check() {
 			require.Contains(l.t, []string{"half done", "half ", "ok"}, task.Result, id)
 		}
 		waived := task.Cause == bgagent.CauseCaller && task.Notice == bgagent.NoticeWaived
-		require.True(l.t, waived || told[fmt.Sprint(id, " attempt ", task.Attempt)], "%s (%s) was not told: %s", id, task.Status, task.Notice)
+		require.True(l.t, waived || told[fmt.Sprint(id, " attempt ", task.Attempt)], "%s (%s) was not reported: %s", id, task.Status, task.Notice)
 	}
 	require.Empty(l.t, l.fake.Violations())
 }

@@ -107,7 +107,7 @@ func TestACallWaitsForTheStartUntilItsContextEnds(t *testing.T) {
 			close(ready)
 		}()
 		next := launch(t, m, "later")
-		require.Equal(t, bgagent.Pending, next.Status, "the recovered task has taken its slot first")
+		require.Equal(t, bgagent.Pending, next.Status, "the recovered task must get its slot first")
 		for _, task := range ended(t, m, running.ID, next.ID) {
 			require.Equal(t, bgagent.Completed, task.Status, task.Reason)
 		}

@@ -97,7 +97,7 @@ func TestWhatHasEndedBeforeARestartIsToldAfterIt(t *testing.T) {
 		w.cfg.NoticeWindow = 0
 		m = w.begin()
 		time.Sleep(time.Minute)
-		require.Empty(t, w.told.all(), "nothing is told before Start")
+		require.Empty(t, w.told.all(), "no notice may be delivered before Start")
 		require.Equal(t, "answer to explore", get(t, m, first.ID).Result)
 		m.Start()
 		time.Sleep(time.Minute)
@@ -124,7 +124,7 @@ func TestACancelSurvivesTheProcess(t *testing.T) {
 func TestATurnThatIsInterruptedTooOftenIsNotContinued(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
 		first := launch(t, w.begin(), "explore")
-		for range 3 { // each crash comes before the turn could count as having survived; see carefulPause
+		for range 3 { // each crash comes before carefulPause has passed in the turn
 			time.Sleep(9 * time.Second)
 			w.crash()
 			w.begin().Start()
@@ -143,7 +143,7 @@ func TestOnlyInterruptionsSinceTheLastProgressCount(t *testing.T) {
 		m := w.begin()
 		id := launch(t, m, "explore").ID
 		for range 3 {
-			for range 3 { // one more would be too many
+			for range 3 { // one more crash would be too many
 				time.Sleep(9 * time.Second)
 				w.crash()
 				m = w.begin()
@@ -205,7 +205,7 @@ func TestTurnsCanEndUntilTheDeadlineOfASuspension(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 		defer cancel()
 		require.NoError(t, m.Suspend(ctx))
-		require.Empty(t, w.told.all(), "no notice begins")
+		require.Empty(t, w.told.all(), "no delivery may begin")
 		m = w.begin()
 		require.Equal(t, "answer to first", get(t, m, running.ID).Result)
 		require.Equal(t, bgagent.Pending, get(t, m, pending.ID).Status)
@@ -267,7 +267,7 @@ func TestTheToolsFindATaskThatMemoryHasForgotten(t *testing.T) {
 		require.Contains(t, shown.Text, "answer to task one")
 		cancelled, err := bgagent.BackgroundCancel(t.Context(), m, root, bgagent.BackgroundCancelArgs{TaskID: two})
 		require.NoError(t, err)
-		require.Contains(t, cancelled.Text, "completed", "the task is not called unknown")
+		require.Contains(t, cancelled.Text, "completed", "the task must not be reported as unknown")
 		for _, args := range []bgagent.BackgroundOutputArgs{{TaskID: one}, {TaskID: "bg_0000000000000000"}} {
 			other, err := bgagent.BackgroundOutput(t.Context(), m, bgagent.Caller{Session: "stranger"}, args)
 			require.NoError(t, err)
@@ -378,7 +378,7 @@ func TestAContextThatIsRestoredSlowlyAndFailsLeavesNoSlot(t *testing.T) {
 			require.Contains(t, task.Reason, "restoring its context")
 			require.NoError(t, m.Quiet(t.Context(), task.ID))
 		}
-		require.Len(t, w.restored, 3, "what the turns have left is ended")
+		require.Len(t, w.restored, 3, "the processes that the turns left behind must be terminated")
 		sourceAnswers()
 		for _, pool := range m.Concurrency().Pools() {
 			require.Zero(t, pool.InUse, pool.Name)

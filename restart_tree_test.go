@@ -37,7 +37,7 @@ func TestATaskBelowAnExpiredTaskOfTheHostIsResumedForTheHost(t *testing.T) {
 		require.Equal(t, bgagent.Completed, below.Status, below.Reason)
 		require.Empty(t, below.Parent)
 		time.Sleep(time.Hour)
-		require.Empty(t, l.fake.Inbox(parent.Session), "nothing is sent into a session whose task has ended")
+		require.Empty(t, l.fake.Inbox(parent.Session), "no notice may be sent to a session whose task has ended")
 		n, ok := l.m.TakeNotice("")
 		require.True(t, ok)
 		require.Equal(t, below.ID, n.Items[0].Task)

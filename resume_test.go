@@ -70,7 +70,7 @@ func TestATombstoneIsNotResumedWhileItsAbortHangs(t *testing.T) {
 		_, err = m.Resume(t.Context(), root, s, bgagent.ResumeInput{Prompt: "b"})
 		synctest.Wait()
 		time.Sleep(3 * time.Hour)
-		require.False(t, together, "RunTurn was called while an Abort of the session had not returned")
+		require.False(t, together, "RunTurn was called before an Abort of the session had returned")
 		require.ErrorIs(t, err, bgagent.ErrNotStopped)
 	})
 }
@@ -155,9 +155,9 @@ func TestAContinuedTaskThatNeverStartedGetsItsPromptFirst(t *testing.T) {
 		spoil func(f *server)
 		stop  bool
 	}{
-		"cancelled in the line":           {nil, true},
-		"whose session could not be made": {func(f *server) { f.createErr = errors.New("no") }, false},
-		"whose prompt was not taken":      {func(f *server) { f.startErr = errors.New("no") }, false},
+		"cancelled in line":            {nil, true},
+		"session could not be created": {func(f *server) { f.createErr = errors.New("no") }, false},
+		"prompt was not accepted":      {func(f *server) { f.startErr = errors.New("no") }, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -257,7 +257,7 @@ func TestAResumeWaitsUntilTheOldTurnHasStopped(t *testing.T) {
 				require.NoError(t, err)
 				time.Sleep(5 * time.Second)
 				require.Equal(t, bgagent.Pending, get(t, m, id).Status)
-				require.Len(t, f.prompted(), 1, "never into a busy session")
+				require.Len(t, f.prompted(), 1, "a busy session must not be prompted")
 				if !stops {
 					task := ended(t, m, id)[0]
 					require.Equal(t, bgagent.CauseNotStopped, task.Cause)
@@ -276,9 +276,8 @@ func TestAResumeWaitsUntilTheOldTurnHasStopped(t *testing.T) {
 	}
 }
 
-// CreateSession hangs beyond the stopping deadline. No session exists yet that
-// could be marked as stuck. The resume must still be refused, because it would
-// wait forever.
+// CreateSession hangs beyond the stopping deadline. No session exists yet, so none can be marked as
+// stuck. The resume must still be refused, because it would wait forever.
 func TestResumeDuringAHangingStartIsRefused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &goRunner{run: works(time.Second)}

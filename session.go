@@ -46,14 +46,14 @@ type TurnRunner interface {
 	// If RunTurn returns an error, the task fails, and the error is the reason. TurnEnd.Stop can say
 	// what kind of failure it is, such as StopInterrupted. An error that matches [ErrUnreachable]
 	// means that nothing was started; the manager repeats the call later. A [*ProviderError] means
-	// that a request to the model provider failed; the manager may continue the turn later.
+	// that a request to the model provider failed; the manager might continue the turn later.
 	//
 	// The reporter may be used from any goroutine until RunTurn returns. Later reports are dropped,
 	// including reports of text.
 	//
-	// RunTurn must return only when the answer is complete. The agent may report earlier that it
+	// RunTurn must return only when the answer is complete. The agent might report earlier that it
 	// has finished. The client must then wait a moment for late pieces of text. If the agent's own
-	// program continues to work in the background, the client waits for that work, too, and the
+	// program continues to work in the background, the client also waits for that work, and the
 	// agent's report on it is the answer. Text that the program writes after the answer, such as a
 	// tip, is not part of it. If the program warns that the answer was cut off, the client returns
 	// StopLength or StopTurnLimit. If the agent has not written anything, there is no answer.
@@ -109,14 +109,14 @@ type Notifier interface {
 	Notify(ctx context.Context, session string, n Notice) error
 }
 
-// NoticeRecognizer is implemented by a [Notifier] that can tell whether it recognizes repeated
+// NoticeRecognizer is implemented by a [Notifier] that knows whether it recognizes repeated
 // notices. With a store, a notice whose delivery was not recorded is delivered again by the next
 // process. If [Config].Notify is set, or if a notifier of the manager does not recognize notices,
 // at most 3 processes deliver the same notice. After that, it waits until it is taken with
 // NextNotice or TakeNotice.
 type NoticeRecognizer interface {
-	// NoticeIDs reports whether a repeated Notify call with the same [Notice].ID has no effect. It must
-	// return at once.
+	// NoticeIDs reports whether a repeated Notify call with the same [Notice].ID has no effect. It
+	// must not block.
 	NoticeIDs() bool
 }
 
@@ -124,7 +124,7 @@ type NoticeRecognizer interface {
 // Events from [New] until [BackgroundManager.Close].
 type EventSource interface {
 	// Events calls emit for every event until ctx ends. It reconnects on its own, and emits
-	// [HostStreamGap] whenever events may have been lost. If Events returns before ctx ends, the
+	// [HostStreamGap] whenever events might have been lost. If Events returns before ctx ends, the
 	// manager assumes that events were lost and calls Events again after a pause. emit never
 	// blocks.
 	Events(ctx context.Context, emit func(HostEvent)) error
@@ -164,7 +164,7 @@ type AgentInfo struct {
 // SessionForgetter is the ability to free the resources that a client holds for a session. The
 // manager calls ForgetSession once the session can no longer be resumed, because the task's record
 // has expired and its tombstone has been dropped, or because Forget has deleted the task.
-// ForgetSession must return at once.
+// ForgetSession must not block.
 type SessionForgetter interface {
 	ForgetSession(session string)
 }
@@ -192,7 +192,7 @@ type SessionSpec struct {
 // A rule for a kind applies to every tool and action of that kind. If a client cannot make an agent
 // obey a rule that denies or asks, the client refuses to start the agent.
 type Permission struct {
-	Name    string           // kind of access or name of a tool; may contain the wildcards * and ?; "*" matches all
+	Name    string           // kind of access or name of a tool; can contain the wildcards * and ?; "*" matches all
 	Pattern string           // pattern of paths or commands; "*" or empty matches all
 	Action  PermissionAction // answer to an action that the rule matches
 
@@ -272,7 +272,7 @@ const (
 	StopLength                        // the model's output limit cut off the answer
 	StopTurnLimit                     // the runtime's limit of steps or requests was reached
 	StopRefused                       // the model refused
-	StopAborted                       // the turn was stopped by somebody
+	StopAborted                       // somebody stopped the turn
 	StopInterrupted                   // the turn was cut off, for example by a crash or a restart
 	StopError                         // the agent failed
 	StopToolCalls                     // only in a Message: the message ended with tool calls, and the turn continues
@@ -384,7 +384,7 @@ func (s ToolState) InFlight() bool { return s == ToolPending || s == ToolRunning
 
 // MessageTool is a tool call in a message.
 type MessageTool struct {
-	ID    string // id of the call while it is in flight; agents may reuse ids, see Reporter.Tool
+	ID    string // id of the call while it is in flight; agents can reuse ids, see Reporter.Tool
 	Name  string
 	State ToolState
 

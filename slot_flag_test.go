@@ -29,8 +29,7 @@ type lateHolder struct{ bgagent.SlotHolder }
 
 func (h lateHolder) SlotGranted() { go h.SlotHolder.SlotGranted() }
 
-// unlikeSlots lists the tests that a manager with a source of slots does not pass, each with the
-// reason.
+// unlikeSlots lists the tests that fail with a source of slots, each with the reason.
 var unlikeSlots = map[string]string{
 	"TestQueueNamesTheCapThatATaskWaitsFor":                      "a source does not say which cap a request waits for",
 	"TestOneRootDoesNotHoldUpAnotherWithFairLimits":              "a source does not say which place a request has",
@@ -50,8 +49,8 @@ func useSlots() {
 }
 
 // sourceAnswers waits until a source of slots has answered all requests. Without -slots, a task has
-// its slot when Launch returns. sourceAnswers is for tests in a bubble that look at a task right
-// after that.
+// its slot when Launch returns. sourceAnswers is for tests in a bubble that check a task right
+// after its launch.
 func sourceAnswers() {
 	if *withSlots {
 		synctest.Wait()

@@ -12,13 +12,13 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestAResumedTaskKeepsWaitingIfTheEarlierAttemptLosesItsSlot: an attempt loses its slot while it
-// is being stopped and the task's next attempt waits for it to end.
+// In this test, an attempt loses its slot while it is being stopped and the task's next attempt
+// waits for it to end.
 func TestAResumedTaskKeepsWaitingIfTheEarlierAttemptLosesItsSlot(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &scriptedSource{auto: true}
 		f := &goRunner{run: func(_ context.Context, _ string, p bgagent.Prompt, _ *bgagent.Reporter) (bgagent.TurnEnd, error) {
-			time.Sleep(2 * time.Second) // even if the turn must stop
+			time.Sleep(2 * time.Second) // the turn takes this long even if it must stop
 			return bgagent.TurnEnd{Text: "ok"}, nil
 		}}
 		m := manage(t, f, bgagent.Config{Slots: s})
@@ -50,8 +50,8 @@ func (s *slowStore) Write(ctx context.Context, b *bgagent.StoreBatch) error {
 	return s.Store.Write(ctx, b)
 }
 
-// TestASuspendedTaskDoesNotEndBecauseItsSlotIsLost: the slot is lost while the manager writes the
-// records that the next process will continue.
+// In this test, the slot is lost while the manager writes the records from which the next process
+// will continue.
 func TestASuspendedTaskDoesNotEndBecauseItsSlotIsLost(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &scriptedSource{auto: true}
@@ -78,7 +78,7 @@ func TestASuspendedTaskDoesNotEndBecauseItsSlotIsLost(t *testing.T) {
 	})
 }
 
-// TestSuspendReturnsOnceTheSourceHasAllSlotsBack uses a source whose calls take some time.
+// This test uses a source whose calls take some time.
 func TestSuspendReturnsOnceTheSourceHasAllSlotsBack(t *testing.T) {
 	for _, takes := range []time.Duration{time.Second / 2, time.Hour} {
 		t.Run(takes.String(), func(t *testing.T) {
@@ -106,8 +106,8 @@ func TestSuspendReturnsOnceTheSourceHasAllSlotsBack(t *testing.T) {
 	}
 }
 
-// TestAParentWhoseSlotIsLostHasGotNothing: the slot for a task's second turn is lost before the
-// turn begins. The turn's prompt is a notice or a message.
+// In this test, the slot for a task's second turn is lost before the turn begins. The turn's prompt
+// is a notice or a message.
 func TestAParentWhoseSlotIsLostHasGotNothing(t *testing.T) {
 	for _, prompt := range []string{"notice", "message"} {
 		t.Run(prompt, func(t *testing.T) {
@@ -159,8 +159,8 @@ func TestAParentWhoseSlotIsLostHasGotNothing(t *testing.T) {
 	}
 }
 
-// TestAPromptThatIsHandedOverAgainNeedsASlotOfItsOwn restarts the process after a prompt that the
-// session did not get. The slot for work that might still be running does not allow a turn.
+// In this test, the process restarts after a prompt that the session did not get. The slot for work
+// that might still be running does not allow a turn.
 func TestAPromptThatIsHandedOverAgainNeedsASlotOfItsOwn(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
 		w.cfg.Slots = &scriptedSource{auto: true}

@@ -10,8 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestASessionIsNotTouchedOnceItsSlotIsOver uses a server that answers StartTurn after the slot is
-// over.
+// This test uses a server that answers StartTurn after the slot is over.
 func TestASessionIsNotTouchedOnceItsSlotIsOver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &scriptedSource{auto: true}
@@ -27,7 +26,7 @@ func TestASessionIsNotTouchedOnceItsSlotIsOver(t *testing.T) {
 	})
 }
 
-// TestAnAbortEndsWithTheSlot uses a server whose Abort does not return on its own.
+// This test uses a server whose Abort does not return on its own.
 func TestAnAbortEndsWithTheSlot(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &scriptedSource{auto: true}

@@ -9,8 +9,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestWhatGoesOnAfterARestartComesBeforeWhatWaits uses a source with one slot. The attempt that
-// continues gives back the slot for its earlier turn, and gets it again for the next one.
+// This test uses a source with one slot. The attempt that continues gives back the slot for its
+// earlier turn, and gets it again for the next one.
 func TestWhatGoesOnAfterARestartComesBeforeWhatWaits(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
 		w.cfg.Slots = late(t, bgagent.Limits{Default: 1})
@@ -32,8 +32,8 @@ func TestWhatGoesOnAfterARestartComesBeforeWhatWaits(t *testing.T) {
 	})
 }
 
-// TestTheTimeToLiveOfAStartPassesAgainOnceItsSlotIsGranted restarts the process twice while a session is being created.
-// Each time, the attempt waits for a slot for an hour.
+// In this test, the process restarts twice while a session is being created. Each time, the attempt
+// waits for a slot for an hour.
 func TestTheTimeToLiveOfAStartPassesAgainOnceItsSlotIsGranted(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
 		w.cfg.Slots = &scriptedSource{auto: true}

@@ -10,8 +10,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestATaskRunsAnotherOneIfTheSourceGrantsTheSlotInTime: a task runs another task in the
-// foreground. Meanwhile it holds its own slot, so it does not wait for long if no slot is free.
+// In this test, a task runs another task in the foreground. Meanwhile it holds its own slot, so it
+// does not wait for long if no slot is free.
 func TestATaskRunsAnotherOneIfTheSourceGrantsTheSlotInTime(t *testing.T) {
 	for name, after := range map[string]time.Duration{"in time": 900 * time.Millisecond, "too late": 1100 * time.Millisecond} {
 		t.Run(name, func(t *testing.T) { runsAnother(t, after, false) })
@@ -19,7 +19,8 @@ func TestATaskRunsAnotherOneIfTheSourceGrantsTheSlotInTime(t *testing.T) {
 	}
 }
 
-// runsAnother plays the test. If waits is true, the task launches the other one in the background and waits for it.
+// runsAnother runs the test. If waits is true, the task launches the other task in the background
+// and waits for it.
 func runsAnother(t *testing.T, after time.Duration, waits bool) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &scriptedSource{}

@@ -10,8 +10,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestAManagerAsksTheSourceOfTheManagerWhoseSlotsItShares: a manager uses the ConcurrencyManager of
-// another manager, whose slots come from a source.
+// In this test, a manager uses the ConcurrencyManager of another manager, whose slots come from a
+// source.
 func TestAManagerAsksTheSourceOfTheManagerWhoseSlotsItShares(t *testing.T) {
 	for name, share := range map[string]func(*bgagent.ConcurrencyManager) bgagent.Config{
 		"Concurrency": func(c *bgagent.ConcurrencyManager) bgagent.Config { return bgagent.Config{Concurrency: c} },
@@ -22,7 +22,7 @@ func TestAManagerAsksTheSourceOfTheManagerWhoseSlotsItShares(t *testing.T) {
 				s := &scriptedSource{}
 				first := manage(t, working(time.Minute), bgagent.Config{Slots: s})
 				second := manage(t, working(time.Minute), share(first.Concurrency()))
-				require.Same(t, first.Concurrency(), second.Concurrency(), "they share cool-downs, too")
+				require.Same(t, first.Concurrency(), second.Concurrency(), "the managers also share cool-downs")
 				task := launch(t, second, "1")
 				k := s.claim(t, 0)
 				time.Sleep(time.Hour)
@@ -44,8 +44,7 @@ type granted struct {
 func (g granted) SlotGranted()              { *g.all = append(*g.all, g.name) }
 func (g granted) SlotLost(time.Time, error) {}
 
-// TestARequestWithoutAQueueTimeIsQueuedWhenItIsMade: a request with an earlier queue time arrives
-// later.
+// In this test, a request with an earlier queue time arrives later.
 func TestARequestWithoutAQueueTimeIsQueuedWhenItIsMade(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, err := bgagent.NewConcurrencyManager(bgagent.Limits{Default: 1})
@@ -62,8 +61,7 @@ func TestARequestWithoutAQueueTimeIsQueuedWhenItIsMade(t *testing.T) {
 	})
 }
 
-// TestFiguresOfASourceHaveTheCoolDownsOfTheManager: the provider refuses the first turn. The source
-// does not know the pool.
+// In this test, the provider refuses the first turn. The source does not know the pool.
 func TestFiguresOfASourceHaveTheCoolDownsOfTheManager(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &scriptedSource{auto: true}
@@ -100,8 +98,7 @@ func TestFiguresOfASourceHaveTheCoolDownsOfTheManager(t *testing.T) {
 	})
 }
 
-// TestARequestTakesOverTheLimitsOfTheSource changes the source's limits before a task asks for a
-// slot.
+// In this test, the source's limits change before a task asks for a slot.
 func TestARequestTakesOverTheLimitsOfTheSource(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &scriptedSource{}
@@ -118,8 +115,7 @@ func TestARequestTakesOverTheLimitsOfTheSource(t *testing.T) {
 	})
 }
 
-// TestRequestsThatAreMadeTogetherAreAllInLineBeforeOneIsGranted: the first requests all come from
-// one root session.
+// In this test, the first requests all come from one root session.
 func TestRequestsThatAreMadeTogetherAreAllInLineBeforeOneIsGranted(t *testing.T) {
 	for _, c := range []struct {
 		limits bgagent.Limits
@@ -151,8 +147,7 @@ func TestRequestsThatAreMadeTogetherAreAllInLineBeforeOneIsGranted(t *testing.T)
 	}
 }
 
-// TestRequestsThatAreMadeTogetherGoToTheSource calls the ConcurrencyManager of a manager whose
-// slots come from a source.
+// This test calls the ConcurrencyManager of a manager whose slots come from a source.
 func TestRequestsThatAreMadeTogetherGoToTheSource(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &scriptedSource{}

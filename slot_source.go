@@ -19,9 +19,9 @@ import (
 // called by [ConcurrencyManager.SetLimits] of the manager's Concurrency. Limits can change at any
 // time; a manager reads them again before its requests and before it shows figures.
 type SlotSource interface {
-	// Request asks for a slot and returns at once. If the slot is free, it can be granted before
-	// Request returns. The result must not be nil. A source that no longer grants slots returns a
-	// claim and calls SlotLost.
+	// Request asks for a slot and returns immediately. If the slot is free, it can be granted
+	// before Request returns. The result must not be nil. A source that no longer grants slots
+	// returns a claim and calls SlotLost.
 	Request(r SlotRequest, h SlotHolder) SlotClaim
 
 	// Limits returns the limits that apply. The caller must not change the maps in the result.
@@ -45,14 +45,14 @@ type SlotRequest struct {
 	Queued time.Time
 
 	// Running means that the slot is for work that an earlier process began and that might still be
-	// running. The source grants the slot at once, even above the limits. The manager does not
+	// running. The source grants the slot immediately, even above the limits. The manager does not
 	// begin work with this slot and does not call MayBegin: before it makes a host call that begins
 	// work, it releases the slot and makes an ordinary request with Head.
 	Running bool
 }
 
-// SlotHolder is told what becomes of a request. A source must not call it while it holds a lock
-// that its own methods need, because a holder can call Release, Limits and Pools. A holder's
+// SlotHolder is notified of the outcome of a request. A source must not call it while it holds a
+// lock that its own methods need, because a holder can call Release, Limits and Pools. A holder's
 // methods must not block. They can be called before Request returns, and a call that began before
 // Release can still be running after it. If a slot that was granted is lost, SlotGranted must
 // return before SlotLost is called. If only the place in line is lost, SlotGranted is never called.

@@ -14,11 +14,11 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// scriptedSource is a source of slots that does what the test says.
+// scriptedSource is a source of slots that the test controls.
 type scriptedSource struct {
 	mu     sync.Mutex
 	claims []*scriptedClaim
-	auto   bool // grant each slot at once
+	auto   bool // grant each slot immediately
 	panics bool
 	none   bool          // Request returns no claim
 	takes  time.Duration // how long Release takes
@@ -109,7 +109,7 @@ func (k *scriptedClaim) releases() int {
 
 var errCut = fmt.Errorf("%w: the connection is cut", bgagent.ErrSlotLost)
 
-// lose tells the holder that its slot will be lost after the given time.
+// lose notifies the holder that its slot will be lost after the given time.
 func (k *scriptedClaim) lose(in time.Duration) {
 	k.expire()
 	k.h.SlotLost(time.Now().Add(in), errCut)
@@ -125,7 +125,7 @@ func TestATaskStartsOnceTheSourceHasGrantedItsSlot(t *testing.T) {
 		time.Sleep(time.Hour)
 		waiting := get(t, m, task.ID)
 		require.Equal(t, bgagent.Pending, waiting.Status)
-		require.Equal(t, bgagent.PoolStats{Name: "agent worker", Limit: 2, InUse: 2, Waiting: 7}, waiting.Queue.Pool, "the figures are those of the source")
+		require.Equal(t, bgagent.PoolStats{Name: "agent worker", Limit: 2, InUse: 2, Waiting: 7}, waiting.Queue.Pool, "the figures must come from the source")
 		require.Equal(t, s.Pools(), m.Figures().Pools)
 		require.Equal(t, s.Pools(), m.Concurrency().Pools())
 		k.h.SlotGranted()
@@ -145,7 +145,7 @@ func TestACancelledTaskGivesItsPlaceBackToTheSource(t *testing.T) {
 		_, err := m.Cancel(t.Context(), bgagent.Caller{}, task.ID, bgagent.CancelOptions{})
 		require.NoError(t, err)
 		require.Equal(t, 1, k.releases())
-		k.h.SlotGranted() // the grant was on its way
+		k.h.SlotGranted() // the grant arrives late
 		synctest.Wait()
 		require.Equal(t, bgagent.CauseHost, get(t, m, task.ID).Cause)
 		require.True(t, get(t, m, task.ID).Started.IsZero())
@@ -165,7 +165,7 @@ func TestALostSlotEndsTheAttemptAndStopsItsSession(t *testing.T) {
 		require.Equal(t, bgagent.Failed, end.Status)
 		require.Equal(t, bgagent.CauseSlotLost, end.Cause)
 		require.Equal(t, "its slot is lost: the slot is lost: the connection is cut", end.Reason)
-		require.Equal(t, 1, k.releases(), "the turn has returned, because its context has ended")
+		require.Equal(t, 1, k.releases(), "the turn must return, because its context has ended")
 
 		_, err := m.Resume(t.Context(), bgagent.Caller{Session: "root"}, task.ID, bgagent.ResumeInput{Prompt: "go on"})
 		require.NoError(t, err)
@@ -173,8 +173,7 @@ func TestALostSlotEndsTheAttemptAndStopsItsSession(t *testing.T) {
 	})
 }
 
-// TestASessionThatOutlivesItsSlotIsCounted uses a session that does not stop before its slot is
-// over.
+// This test uses a session that does not stop before its slot is over.
 func TestASessionThatOutlivesItsSlotIsCounted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &scriptedSource{auto: true}
@@ -211,7 +210,7 @@ func TestATaskThatIsBeingStoppedHasTimeUntilItsSlotIsOver(t *testing.T) {
 		k.lose(2 * time.Second)
 		time.Sleep(2 * time.Second)
 		require.Equal(t, 1, k.releases())
-		require.Equal(t, bgagent.CauseHost, get(t, m, task.ID).Cause, "the attempt had ended before")
+		require.Equal(t, bgagent.CauseHost, get(t, m, task.ID).Cause, "the attempt ended before it lost its slot")
 		time.Sleep(time.Hour)
 	})
 }
@@ -228,7 +227,7 @@ func TestALostPlaceInLineEndsThePendingTask(t *testing.T) {
 	})
 }
 
-// TestNoCallBeginsWithASlotThatIsLost: the slot is lost before the source can report it.
+// In this test, the slot is lost before the source can report the loss.
 func TestNoCallBeginsWithASlotThatIsLost(t *testing.T) {
 	for _, call := range []string{"create", "run", "start"} {
 		t.Run(call, func(t *testing.T) {
@@ -309,7 +308,7 @@ func TestASourceThatPanicsEndsTheTask(t *testing.T) {
 	})
 }
 
-// TestTheNextTurnOfATaskIsRequestedAtTheHead makes a task wait for one of its own tasks.
+// In this test, a task waits for one of its own tasks.
 func TestTheNextTurnOfATaskIsRequestedAtTheHead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &scriptedSource{auto: true}
@@ -336,8 +335,7 @@ func TestTheNextTurnOfATaskIsRequestedAtTheHead(t *testing.T) {
 	})
 }
 
-// TestSessionsOfAnEarlierProcessCountAtOnce restarts the manager while a session is running on a
-// server.
+// In this test, the manager restarts while a session is running on a server.
 func TestSessionsOfAnEarlierProcessCountAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		memory := &storetest.Memory{}

@@ -23,7 +23,7 @@ func TestTheManagerKeepsCopiesOfTodos(t *testing.T) {
 	})
 }
 
-// A task can be written as JSON, no matter what its agent has reported.
+// A task can be encoded as JSON, whatever its agent has reported.
 func TestATaskSurvivesJSONWhateverWasReported(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &goRunner{}

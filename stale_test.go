@@ -118,6 +118,6 @@ func TestTheTimeLimitStopsTheSession(t *testing.T) {
 		m = manage(t, r, bgagent.Config{})
 		task = ended(t, m, launch(t, m, "p").ID)[0]
 		require.Equal(t, bgagent.CauseTimeToLive, task.Cause)
-		require.NoError(t, m.Quiet(t.Context(), task.ID), "its context has ended")
+		require.NoError(t, m.Quiet(t.Context(), task.ID), "the turn must stop, because its context has ended")
 	})
 }

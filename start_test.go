@@ -13,8 +13,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// If a failed start kept its slot, the slot would be lost until the manager is
-// closed. In each case, a different step of the start fails.
+// If a failed start kept its slot, the slot would be lost until the manager was closed. In each
+// case, a different step of the start fails.
 func TestAFailingStartGivesItsSlotBack(t *testing.T) {
 	failures := map[string]func(*goRunner){
 		"create fails": func(f *goRunner) {
@@ -91,7 +91,7 @@ func TestAFailingPromptGivesItsSlotBack(t *testing.T) {
 			require.Equal(t, bgagent.CausePromptFailed, task.Cause)
 			require.Contains(t, task.Reason, "not now")
 			require.NoError(t, m.Quiet(t.Context(), task.ID))
-			require.Positive(t, f.session(task.Session).aborts, "a prompt that failed may have been accepted all the same")
+			require.Positive(t, f.session(task.Session).aborts, "a prompt that failed might have been accepted nevertheless")
 		}
 		f.do(func() { f.startErr = nil })
 		fullBatch(t, m, 2)
@@ -176,7 +176,7 @@ func TestASessionIsNotItsOwnParent(t *testing.T) {
 		m := manage(t, f, bgagent.Config{})
 		a := launch(t, m, "a")
 		synctest.Wait()
-		require.Empty(t, prompted, "the parent's own session was prompted")
+		require.Empty(t, prompted, "the parent's own session must not be prompted")
 		require.Equal(t, bgagent.CauseStartFailed, get(t, m, a.ID).Cause)
 	})
 }

@@ -64,7 +64,7 @@ type state struct {
 	recovery recovery
 	careful  careful
 	suspend  suspending
-	outdated bool                 // the store may belong to another manager that is still running, for example because it is a copy
+	outdated bool                 // the store might belong to another manager that is still running, for example because it is a copy
 	budgets  bool                 // a budget has been set, so that usage is counted
 	costless map[kindKey]struct{} // kinds of tasks for which it was logged that they used tokens without reporting the cost
 
@@ -97,7 +97,7 @@ type settings struct {
 
 	delegate string // name of the tool that delegates; empty if there is none
 	answers  bool   // models have the tool that answers questions
-	// notifierForgets means that a repeated notice may reach its session twice, because some notifier
+	// notifierForgets means that a repeated notice might reach its session twice, because some notifier
 	// does not recognize the ids of notices.
 	notifierForgets bool
 
@@ -117,12 +117,12 @@ type grants interface {
 // due lists the records for which settle must call consequences at the end of the current update.
 type due struct {
 	granted []*task    // tasks that got a slot
-	waiting []*attempt // attempts that may have nothing left to wait for
-	nodes   []*node    // nodes for which a notice may be due, or which may no longer be needed
+	waiting []*attempt // attempts that might have nothing left to wait for
+	nodes   []*node    // nodes for which a notice might be due, or which might no longer be needed
 	evict   bool       // a retention limit might be exceeded
 }
 
-// touchNode asks settle to check the node: a notice may be due, or the node may have to be dropped.
+// touchNode asks settle to check the node: a notice might be due, or the node might have to be dropped.
 func (st *state) touchNode(n *node) {
 	if !n.touched {
 		st.nodeChanged(n)
@@ -131,7 +131,7 @@ func (st *state) touchNode(n *node) {
 	}
 }
 
-// touchParent asks settle to check the attempt that runs in n's session, if there is one: it may
+// touchParent asks settle to check the attempt that runs in n's session, if there is one: it might
 // have nothing left to wait for.
 func (st *state) touchParent(n *node) {
 	if p := n.parentTask(); p != nil && p.run != nil {
@@ -139,7 +139,7 @@ func (st *state) touchParent(n *node) {
 	}
 }
 
-// touchAttempt asks settle to check the attempt: it may have nothing left to wait for.
+// touchAttempt asks settle to check the attempt: it might have nothing left to wait for.
 func (st *state) touchAttempt(a *attempt) {
 	if !a.touched {
 		a.touched = true
@@ -147,7 +147,7 @@ func (st *state) touchAttempt(a *attempt) {
 	}
 }
 
-// settle calls the consequences that are listed in st.due until the list is empty. Consequences may
+// settle calls the consequences that are listed in st.due until the list is empty. Consequences can
 // add to it. Granted slots come first, in the order of the grants, because a task that holds a slot
 // without starting delays the others. The order of attempts and nodes does not matter; the last one
 // is taken first, because that is cheapest.
@@ -157,7 +157,7 @@ func (st *state) settle(now int64) {
 		switch {
 		case len(d.granted) > 0:
 			list := d.granted
-			for i := 0; i < len(d.granted); i++ { // starting one task may grant slots to others
+			for i := 0; i < len(d.granted); i++ { // starting one task can grant slots to others
 				st.granted(d.granted[i], now)
 			}
 			clear(d.granted)
@@ -212,7 +212,7 @@ type rareEffects struct {
 		halts  []*turnContext // contexts of host calls that must be cancelled
 		aborts []*attempt     // for each attempt, a goroutine aborts the session until the session has stopped
 		strays *stray         // first stray in the list; for each stray, a goroutine aborts the session once
-		kicks  []*client      // clients to poll at once
+		kicks  []*client      // clients to poll immediately
 		write  bool           // start a goroutine that writes to the store
 
 		askSlots bool // a goroutine calls the slot source
@@ -313,7 +313,7 @@ func (st *state) logTask(k logKind, t *task) {
 	st.logEntry(e)
 }
 
-// logText queues a log entry about a problem with a host. detail may contain text that an agent
+// logText queues a log entry about a problem with a host. detail can contain text that an agent
 // wrote.
 func (st *state) logText(k logKind, about, detail string) {
 	if st.cfg.logs {

@@ -5,7 +5,8 @@ import "slices"
 // The code in this file decides which questions are asked: those that runners ask, those that starters
 // report, and those from an earlier process.
 
-// refusesQuestion returns the reason why a question is refused at once, if it is.
+// refusesQuestion returns the reason for refusing a question immediately. It returns zero if the
+// question is not refused.
 func (st *state) refusesQuestion(t *task, q *Question) refusedQuestion {
 	switch {
 	case !st.cfg.Ask:
@@ -68,7 +69,7 @@ func (st *state) hostAsks(a *attempt, list []Question, now int64) {
 			st.logText(logAnswerFailed, a.t.sess.id, err.Error())
 		}
 		switch why := st.refusesQuestion(a.t, q); {
-		case !usable: // the runtime cannot be told which question is refused
+		case !usable: // the runtime could not identify the refused question
 		case err != nil:
 			st.refuseQuestion(a, &Question{ID: q.ID, Key: keyOfQuestion(q), Kind: q.Kind, Title: q.Title}, questionInvalid, err.Error(), now)
 		case why != notRefused:
@@ -79,19 +80,19 @@ func (st *state) hostAsks(a *attempt, list []Question, now int64) {
 	}
 }
 
-// refuseQuestion refuses a starter's question at once.
+// refuseQuestion refuses a starter's question immediately.
 func (st *state) refuseQuestion(a *attempt, q *Question, why refusedQuestion, problem string, now int64) {
 	x := st.newAsked(a, q, now)
 	x.State, x.refused, x.problem = QuestionWithdrawn, why, problem
 	if why == questionInvalid {
-		x.Key = q.Key // digest of the whole question, which may be too large to keep
+		x.Key = q.Key // digest of the whole question, which might be too large to keep
 	}
 	a.inquiries().add(x)
 	st.wantPass(x)
 }
 
 // leaveQuestions withdraws a runner's questions after its process has ended. A starter's questions
-// stay open, because its server may still be asking them. An outcome that was not passed on is
+// stay open, because its server might still be asking them. An outcome that was not passed on is
 // passed on again.
 func (st *state) leaveQuestions(a *attempt, now int64) {
 	if a.t.questions() == nil {

@@ -21,7 +21,7 @@ type taskBudget struct {
 
 // spending is the open account of a tree. It belongs to the root of the tree.
 type spending struct {
-	narrow Budget // smallest limits set by launches since the account was opened; Config.TreeBudget applies, too
+	narrow Budget // smallest limits set by launches since the account was opened; Config.TreeBudget also applies
 	tally
 	opened int64
 	alarm  alarm // end of the period; not set without a period
@@ -120,8 +120,8 @@ func (st *state) treeUsedUp(top *node, narrow Budget) error {
 	return nil
 }
 
-// treeReached returns the limit that the account of the tree has reached. The limits in narrow
-// apply, too.
+// treeReached returns the limit that the account of the tree has reached. The limits in narrow also
+// apply.
 func (st *state) treeReached(top *node, narrow Budget) (l BudgetLimit, used bool) {
 	if top.spending == nil {
 		return l, false
@@ -321,8 +321,8 @@ func (st *state) spend(t *task, more spent, now int64) {
 }
 
 // enforce stops the task's turn if the budget of the task is used up, and all tasks of the tree if
-// the account of the tree is used up. It does not stop over, an attempt whose turn has just
-// returned. It also spares a turn that the message just read shows to be ending anyway, and the
+// the account of the tree is used up. It does not stop the attempt over, whose turn has just
+// returned. It also spares a turn that is ending anyway according to the message just read, and the
 // parked tasks that wait for that turn. A parked attempt has no turn that could be stopped; its
 // next turn is refused.
 func (st *state) enforce(t *task, over *attempt, now int64) {

@@ -82,8 +82,8 @@ func (st *state) continueNext(now int64) {
 }
 
 // mustCount reports whether the attempt's next call must wait until the number of its restarts is
-// in the store. Without this wait, a call that makes the process crash at once would be repeated
-// forever. While writes fail, calls do not wait.
+// in the store. Without this wait, a call that makes the process crash immediately would be
+// repeated forever. While writes fail, calls do not wait.
 func (st *state) mustCount(a *attempt) bool {
 	return a.countedIn > st.storing.committed && !st.storing.failing
 }

@@ -6,12 +6,12 @@ import (
 	"github.com/bgagent/bgagent/internal/slots"
 )
 
-// The code in this file handles slots that come from a SlotSource. Without Config.Slots, state.claims is
-// nil, and a task that takes a slot of state.slots has its slot.
+// The code in this file handles slots that come from a SlotSource. Without Config.Slots,
+// state.claims is nil, and a task needs only a slot of state.slots.
 //
 // With Config.Slots, the pools of state.slots have no limits, so they hold back tasks only while
-// they cool down. A task that gets a slot there asks the source for a slot, and it starts once the
-// source has granted that one, too:
+// they cool down. A task that gets a slot there asks the source for a slot as well, and starts once
+// the source has granted it:
 //
 //	askForSlot -> a slot of state.slots -> ask -> the source grants -> granted: the task starts
 //	releaseSlot -> the source gets its slot back
@@ -60,7 +60,7 @@ func newClaims(from SlotSource) *claims {
 func (st *state) newClaim(t *task, head bool, ticket uint64) {
 	queued := st.now
 	switch {
-	case ticket < slots.FirstTicket: // such a ticket stands for the time since which the work waits
+	case ticket < slots.FirstTicket: // such a ticket is the time since which the work has been waiting
 		queued = st.firstQueued(t)
 	case t.status == Pending:
 		queued = t.queued
@@ -69,7 +69,7 @@ func (st *state) newClaim(t *task, head bool, ticket uint64) {
 }
 
 // claimRunning asks the source for the slot of a task that began in an earlier process. The slot
-// counts at once.
+// counts immediately.
 func (st *state) claimRunning(t *task) {
 	if st.claims == nil {
 		return
@@ -81,8 +81,8 @@ func (st *state) claimRunning(t *task) {
 }
 
 // hasOwnClaim reports whether the source has granted a slot for the attempt's next host call. A
-// slot for something that an earlier process began cannot be used for the call: the source may
-// count it above the limits, or may not know about it yet. For the call, the attempt asks for a
+// slot for something that an earlier process began cannot be used for the call: the source might
+// count it above the limits, or might not know about it yet. For the call, the attempt asks for a
 // slot at the head of the line.
 func (st *state) hasOwnClaim(a *attempt) bool {
 	if st.claims == nil {
@@ -106,13 +106,14 @@ func (st *state) awaitsClaim(a *attempt) bool {
 	return st.claims != nil && a.t.is(flagSlot) && !st.claims.of[a.t].granted
 }
 
-// goesOn makes the host call of an attempt that awaitsClaim has held back until the claim was granted.
+// goesOn requests the host call of an attempt that waited for the claim (see awaitsClaim), because
+// the claim has been granted.
 func (st *state) goesOn(c *claim) {
 	a := c.t.run
 	if !a.live() {
 		return
 	}
-	if a.turn == 0 { // its time to live has stood still
+	if a.turn == 0 { // its time to live was paused
 		st.startsLater(a, st.startedAt(a)+st.now-c.since)
 	}
 	st.setDeadline(a, st.now)
@@ -140,7 +141,7 @@ func (st *state) isInLine(t *task) bool {
 	return st.claims != nil && st.claims.of[t] != nil && !st.claims.of[t].granted
 }
 
-// mayHaveSlotSoon reports whether the source was asked for the slot of the task so recently that it may not have
+// mayHaveSlotSoon reports whether the source was asked for the slot of the task so recently that it might not have
 // answered yet.
 func (st *state) mayHaveSlotSoon(t *task, now int64) bool {
 	if st.claims == nil {
@@ -150,8 +151,8 @@ func (st *state) mayHaveSlotSoon(t *task, now int64) bool {
 	return c != nil && c.asked && !c.granted && now-c.since < int64(sourceWithin)
 }
 
-// sourceWithin is the time that a source has to grant a free slot before a task that runs another one in the
-// foreground takes it that no slot is free.
+// sourceWithin is how long a source may take to grant a free slot. After that, a task that runs
+// another task in the foreground assumes that no slot is free.
 const sourceWithin = time.Second
 
 func (st *state) askSource(c *claim) {
@@ -235,8 +236,8 @@ func (st *state) slotLost(c *claim, until int64, reason string, now int64) {
 	}
 }
 
-// isSlotOver reports whether the slot of the attempt is lost and may already belong to others. A
-// starter's session is not stopped afterwards, because another manager may have continued it.
+// isSlotOver reports whether the slot of the attempt is lost and might already belong to others. A
+// starter's session is not stopped afterwards, because another manager might have continued it.
 func (st *state) isSlotOver(a *attempt) bool { return a.slotEnd != 0 && a.slotEnd <= st.now }
 
 // handsOverWithSlot records that the prepared prompt is about to be handed over, now that the source has confirmed

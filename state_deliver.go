@@ -91,7 +91,7 @@ func (st *state) dueAt(n *node) (at int64) {
 	return at
 }
 
-// noticeWindow returns how long a notice that is due waits for further ones.
+// noticeWindow returns how long a due notice waits for the ends of further tasks.
 func (st *state) noticeWindow() int64 { return int64(max(st.limit(limitNoticeWindow), 0)) }
 
 // endsDueAt is dueAt for debts only, without questions.
@@ -110,8 +110,8 @@ func (st *state) endsDueAt(n *node) (at int64) {
 }
 
 // leavePushed stops pushing notices that several processes pushed without recording a delivery.
-// Such notices wait until they are taken. The host may have received them each time, or each
-// process may have crashed because of them.
+// Such notices wait until they are taken. The host might have received them each time, or each
+// process might have crashed because of them.
 func (st *state) leavePushed(n *node) {
 	for n.env != nil && st.pushedOften(n.env) {
 		st.toldAsks(n.env.asks) // a host that got the notice knows these questions, and they can be read like any open question
@@ -210,7 +210,7 @@ const (
 	noticeRecorded noticeAnswer = iota // the notice was recorded or queued
 	noticeBusy                         // the session is busy; nothing was recorded
 	noticeNobody                       // no notifier knows the session
-	noticeFailed                       // the delivery failed, but the notice may have been recorded
+	noticeFailed                       // the delivery failed, but the notice might have been recorded
 )
 
 // endDelivery applies the answer to a notice. If the delivery failed, detail is the reason.
@@ -302,7 +302,7 @@ func (st *state) delivered(n *node, s NoticeState, now int64) {
 }
 
 // unpack puts the contents of an envelope back into the outbox. No host has recorded the envelope. It
-// may be empty, because the results that it reports may have been read in the meantime.
+// might be empty, because the results that it reports might have been read in the meantime.
 func (st *state) unpack(n *node, env *envelope) {
 	n.env = nil
 	n.notSent(env)

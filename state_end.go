@@ -60,7 +60,7 @@ type turnOutcome struct {
 	todos  int32
 
 	provider *ProviderError // set if the turn ended because the model provider refused a request
-	loose    bool           // a starter's session may be in a turn although the turn has failed
+	loose    bool           // a starter's session might be in a turn although the turn has failed
 	since    int64          // if a request was refused, the time of the first refusal after the last output
 }
 
@@ -107,7 +107,7 @@ func (st *state) turnOver(a *attempt, o turnOutcome, now int64) {
 	}
 }
 
-// goesOn reports whether a new attempt is to continue this one. It does if the end of an earlier
+// goesOn reports whether a new attempt must continue this one, because the end of an earlier
 // process interrupted the turn. cause is the cause with which the turn ended.
 func (a *attempt) goesOn(cause Cause) bool { return a.continues && cause == CauseInterrupted }
 
@@ -235,12 +235,12 @@ func (st *state) cascade(n *node, reason string, now int64) {
 	}
 }
 
-// stopping is the state of an attempt from its end until everything that it started has stopped.
-// If the agent ended its turn itself, the attempt is quiet at once. Otherwise:
+// stopping is the state of an attempt from its end until everything that it started has stopped. If
+// the agent ended its turn itself, the attempt is quiet immediately. Otherwise:
 //
 //	stop -> [in a call] -> the call returns -> rest
 //	stop -> abort, repeated if wanted -> Abort returns -> [starter] its status is seen -> rest -> quiet
-//	stopEnd passes first -> overrun: the slot is released, and the session may continue to run
+//	stopEnd passes first -> overrun: the slot is released, and the session might continue to run
 //
 // rest releases the slot of a runner's task, because RunTurn has returned by then. quiet releases
 // the slot of a starter's task. overrun releases the slot in both cases.
@@ -255,9 +255,9 @@ type stopping struct {
 	slotEnd  int64        // when the attempt's lost slot is over; 0 if the slot is not lost
 	slotOver *turnContext // context that cancels the Abort call in flight at slotEnd; nil if there is none to cancel
 
-	// loose means that a starter's session may still be in a turn, so a poll must confirm that it is
+	// loose means that a starter's session might still be in a turn, so a poll must confirm that it is
 	// not. stop sets loose if the manager follows the turn. Other code sets loose before it ends an
-	// attempt, if the client may have accepted the prompt or created the session without the
+	// attempt, if the client might have accepted the prompt or created the session without the
 	// manager's knowledge.
 	loose bool
 }
@@ -307,7 +307,7 @@ func (st *state) stop(a *attempt, now int64) {
 }
 
 // rest releases the slot of an attempt that has ended and makes the attempt quiet. A host call in
-// flight, or a turn that may still be running, delays this.
+// flight, or a turn that might still be running, delays this.
 func (st *state) rest(a *attempt, now int64) {
 	st.changed(a.t)
 	if !a.ended || a.t.run != a || a.inCall || a.recovering {
@@ -354,7 +354,7 @@ func (st *state) quiet(a *attempt, now int64) {
 }
 
 // overrun handles a session that missed its stopping deadline. The slot goes to the next task
-// even though the session may still be running. Only in this case can more sessions run than the
+// even though the session might still be running. Only in this case can more sessions run than the
 // limit allows.
 func (st *state) overrun(a *attempt, now int64) {
 	a.overrun = true
@@ -379,7 +379,7 @@ func (st *state) overrun(a *attempt, now int64) {
 	if t.status == Pending && t.is(flagAwaitsQuiet) {
 		st.end(t, CauseNotStopped, reasonNotStopped(st.limit(limitStopTimeout)), now)
 	}
-	st.expirable(t, now) // the record can expire now, because the attempt may never become quiet
+	st.expirable(t, now) // the record can expire now, because the attempt might never become quiet
 }
 
 // returnedLate clears the stuck mark of a runner's session if its last host call returns after the
@@ -415,7 +415,7 @@ func (st *state) abortLate(a *attempt, session string, now int64) {
 // wantAbort requests an Abort call for the attempt's session. If a call is in flight, another one
 // follows it.
 func (st *state) wantAbort(a *attempt) {
-	if a.cl.starter && (st.isLost() || st.isSlotOver(a)) { // another manager may follow the session
+	if a.cl.starter && (st.isLost() || st.isSlotOver(a)) { // another manager might follow the session
 		return
 	}
 	a.stopMore = true
@@ -453,7 +453,7 @@ func (st *state) nextAbort(a *attempt, now int64) (session string) {
 	return a.t.sess.id
 }
 
-// abortReturned records that an Abort call has returned. The manager may have stopped waiting for
+// abortReturned records that an Abort call has returned. The manager might have stopped waiting for
 // the call long before.
 func (st *state) abortReturned(a *attempt, now int64) {
 	a.aborts--

@@ -32,7 +32,7 @@ type retention struct {
 // expiry is a linked list of ended tasks. The links are in the outcomes of the tasks.
 type expiry struct {
 	first, last *task
-	text        *task // first task in the list that may still have its text; nil if there is none
+	text        *task // first task in the list that might still have its text; nil if there is none
 }
 
 // expiring is the position of an ended task in its line. A line is one of the two lists of type
@@ -235,7 +235,7 @@ func (st *state) drop(t *task, tomb bool) {
 	t.up.unlink(t)
 	st.touchNode(t.up)
 	if len(st.waiters[t]) == 0 { // a waiter would still need the result
-		// Free the texts now, because a batch may keep the task object for a long time.
+		// Free the texts now, because a batch might keep the task object for a long time.
 		t.text, t.fin.result, t.fin.prog = "", "", nil
 	}
 	st.wakeTask(t)

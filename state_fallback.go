@@ -20,7 +20,7 @@ import (
 type fallen struct {
 	tried []string
 	why   string // why the task has its current model, for people
-	calls bool   // an attempt with one of these models may have called a tool
+	calls bool   // an attempt with one of these models might have called a tool
 	steps int32  // number of attempts that continued with another model
 }
 
@@ -232,8 +232,8 @@ func (a *attempt) mayBeginAgain() bool {
 	return b == nil || !slices.ContainsFunc(b.letters, func(l *letter) bool { return l.turn > 0 })
 }
 
-// mayHaveCalled reports whether the agent may have called a tool. When a starter's turn is refused,
-// the messages that show its tool calls may not have been read yet.
+// mayHaveCalled reports whether the agent might have called a tool. When a starter's turn is refused,
+// the messages that show its tool calls might not have been read yet.
 func (a *attempt) mayHaveCalled() bool {
 	return a.sight.prog.toolCalls > 0 || a.cl.starter && a.turn > 0
 }

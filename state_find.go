@@ -150,7 +150,7 @@ type sessionIndex struct {
 // sessionHash returns the hash of an id, which is its key in sessionIndex.all.
 func sessionHash(seed maphash.Seed, id string) uint64 { return maphash.String(seed, id) }
 
-// find returns the session with the id, or nil. The session's task may have a record or only a
+// find returns the session with the id, or nil. The session's task can have a record or only a
 // tombstone.
 func (x *sessionIndex) find(id string) *session { return x.findAt(sessionHash(x.seed, id), id) }
 

@@ -37,7 +37,7 @@ func (st *state) removeSession(t *task) {
 }
 
 // isNeeded reports whether the record of the ended task is still needed, either because a session
-// has not been told about an end, or because of a task below it.
+// has not been notified of an end, or because of a task below it.
 func (st *state) isNeeded(t *task) bool {
 	if t.notice == NoticeOwed || t.is(flagReclaimable) || t.owesPast() || st.isHanded(t, t.no) {
 		return true

@@ -7,8 +7,8 @@ import (
 )
 
 // With a store, the end of a task that a session or the host has asked about is settled in memory
-// at once. The store keeps the end as owed until it is acknowledged, because the process may end
-// before the answer is read. In that case, the next manager hands it out again.
+// immediately. The store keeps the end as owed until it is acknowledged, because the process might
+// end before the answer is read. In that case, the next manager hands it out again.
 //
 //	owed -> taken: the notice is sealed and written -> handed out -> the answer was returned
 //	                                                -> acknowledged: the store records it as settled
@@ -26,7 +26,7 @@ type holding struct {
 	again []*envelope // notices of an earlier process that will be delivered or handed out again, unchanged
 	left  []*envelope // notices that have reached the limit of pushes and now wait to be taken
 	hands []*hand
-	sent  []*envelope // unacknowledged notices that may have arrived, and that report ends that were also handed out in another way
+	sent  []*envelope // unacknowledged notices that might have arrived, and that report ends that were also handed out in another way
 }
 
 // envelopes returns all notices that have not been handed out. h may be nil.
@@ -89,7 +89,7 @@ type hand struct {
 type handing struct{ hands []*hand }
 
 // handOut records that the ends were handed out to the session of the node. If out is nil, the
-// answer counts as returned at once.
+// answer counts as returned immediately.
 func (st *state) handOut(n *node, env *envelope, out *handing, members ...member) *hand {
 	s := st.storing
 	members = slices.DeleteFunc(members, func(x member) bool { return s.handed[x] != nil || x.t.is(flagForgotten) })
@@ -130,7 +130,7 @@ func (st *state) read(t *task, out *handing, now int64) {
 	st.settleTask(t, NoticeRead, now)
 }
 
-// keepSent keeps those notices of the node that may have arrived and that report ends that have
+// keepSent keeps those notices of the node that might have arrived and that report ends that have
 // just been read.
 func (st *state) keepSent(n *node) {
 	for _, env := range n.unsettled() {

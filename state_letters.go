@@ -40,7 +40,7 @@ func (a *attempt) answer() string {
 	return b.joined.text
 }
 
-// lettersOver drops the texts of the letters that the turn received, or may have received, because
+// lettersOver drops the texts of the letters that the turn received, or might have received, because
 // the turn is over. A letter that was meant for a lost turn keeps its text until it gets its own
 // turn.
 func (st *state) lettersOver(a *attempt) {

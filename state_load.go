@@ -278,7 +278,7 @@ func (t *task) endsOf(x *storedTask, packed map[member]bool) (ends []loadedEnd) 
 }
 
 // loadBatches restores the debts to a session and the session's batches. If a batch was closed but
-// not reported, its ends form one notice. Settled members of such a batch may be missing.
+// not reported, its ends form one notice. Settled members of such a batch might be missing.
 func (st *state) loadBatches(n *node, ends []loadedEnd, now int64) {
 	slices.SortStableFunc(ends, func(a, b loadedEnd) int { return a.at.Compare(b.at) })
 	open := st.storing.batchOf(n)

@@ -10,14 +10,14 @@ const (
 	compactionsMax  = 2                       // number of compactions in a row that show that the input is too long
 )
 
-// repeats holds the latest tool calls of an attempt, as long as they are equal.
+// repeats holds the latest run of equal tool calls of an attempt.
 type repeats struct {
 	most   int // Config.RepeatedCalls; if it is negative, nothing is recorded
 	name   string
 	state  ToolState
 	input  Digest
 	result Digest
-	began  int64   // earliest time at which the latest call may have begun
+	began  int64   // earliest time at which the latest call might have begun
 	older  []int64 // the same for the earlier calls, oldest first, without calls that began too early for the sequence
 }
 

@@ -32,19 +32,19 @@ type letter struct {
 	key    string
 	about  string // beginning of the text
 	text   string // empty once the turn that received the letter is over, or the attempt has ended
-	name   string // with a store, name of the text; may be empty if the letter was loaded
+	name   string // with a store, name of the text; can be empty if the letter was loaded
 	answer string // text of the letter's turn; empty once the attempt has ended
 
 	answerName string // with a store, name of the answer; empty if it was not needed yet
 	no         int32  // number of the letter, from 1
 	attempt    int32
-	turn       int32 // number of the turn that received the letter or that it is to join; 0 if there is none
+	turn       int32 // number of the turn that received the letter or that it must join; 0 if there is none
 	state      MessageState
 
 	now       bool  // the letter joins a running turn
 	unsent    bool  // Steer has not been called for the letter yet
 	steering  bool  // a call to Steer for the letter is in progress
-	lost      bool  // the turn that the letter was to join is lost, but the call to Steer is still in progress
+	lost      bool  // the turn that the letter was meant to join is lost, but the call to Steer is still in progress
 	callers   int32 // number of calls to Send that wait until the letter is durable
 	withdrawn bool
 	refused   bool // the letter was withdrawn because the store refuses the record of its task
@@ -290,7 +290,7 @@ func (st *state) unsend(t *task, l *letter) {
 	st.letterSettled(t)
 }
 
-// letterSettled records an urgent change to a letter whose task may have ended. If the end is
+// letterSettled records an urgent change to a letter whose task might have ended. If the end is
 // already durable and visible, nothing waits for the change.
 func (st *state) letterSettled(t *task) {
 	switch s := st.storing; {
@@ -331,7 +331,7 @@ func (st *state) nextLetter(a *attempt) bool {
 }
 
 // handedOver records that the new turn has received the current letter, or, if sure is false, that
-// it may have.
+// it might have.
 func (st *state) handedOver(a *attempt, sure bool) {
 	b := a.t.mail()
 	if b == nil || b.current == nil || b.current.state != MessageAccepted {
@@ -368,7 +368,7 @@ func (t *task) endMail() {
 	begun := a != nil && (a.inCall || a.stage == stageNone || a.recovering || a.loose)
 	for _, l := range b.letters {
 		switch {
-		case l.lost: // the client may still accept it, but no turn will receive it
+		case l.lost: // the client might still accept it, but no turn will receive it
 			l.now, l.lost = false, false
 			b.set(l, MessageUnconsumed)
 		case l.state != MessageAccepted:

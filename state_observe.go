@@ -45,7 +45,7 @@ func (st *state) observe(cl *client, e HostEvent, now int64) {
 	}
 	if a := s.task.run; a.ended {
 		if e.Kind == HostStatus && (e.Status.State == SessionIdle || e.Status.State == SessionGone) {
-			st.kick(cl) // a poll must confirm the status, because the event may belong to an earlier turn
+			st.kick(cl) // a poll must confirm the status, because the event might belong to an earlier turn
 		}
 	} else if cl.starter && (a.turnStart > 0 || a.recovering && e.Kind == HostQuestion) {
 		st.observed(a, e, now)

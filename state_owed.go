@@ -50,7 +50,7 @@ func (n *node) outstanding() int {
 }
 
 // owe records the debt for an attempt that has ended. If no notice is needed, it settles the notice
-// at once.
+// immediately.
 func (st *state) owe(t *task, now int64) {
 	n := t.up
 	if len(n.members) == 2*maxMembers { // drop many members at once, because each drop moves all remaining members
@@ -232,8 +232,8 @@ func (n *node) forgetDebts(t *task, s NoticeState) {
 	}
 }
 
-// compact removes settled debts if there are many. If no debt is left, the closed batches are
-// removed, too.
+// compact removes settled debts if there are many. If no debt is left, the closed batches are also
+// removed.
 func (n *node) compact() {
 	if n.nOwed == 0 {
 		n.emptyOwed()
@@ -299,7 +299,7 @@ func (st *state) giveUp(n *node, now int64) {
 	}
 	n.compact()
 	n.unblocked()
-	if env != nil && env.flying { // a notice that is being delivered, or that is the prompt of a turn, may still arrive
+	if env != nil && env.flying { // a notice that is being delivered, or that is the prompt of a turn, might still arrive
 		env.setReclaimable(false)
 		if n.delivering {
 			n.adrift = env

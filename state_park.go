@@ -126,7 +126,7 @@ func (st *state) nextPrompt(a *attempt, now int64) bool {
 		return st.nextAfterRefusal(a, now)
 	case forAnswer: // the turn continues without a prompt; see nextTurn
 	}
-	panic("bgagent: bug: a turn after no wait")
+	panic("bgagent: bug: a turn without a wait before it")
 }
 
 // nextNotice turns the notices that are owed to the attempt into its next prompt. It returns false
@@ -186,8 +186,8 @@ func (st *state) park(a *attempt, what parking, cause Cause) {
 	st.lookAgain(a)
 }
 
-// parkInstead parks an attempt whose next turn does not begin because the message that was to be
-// its prompt was withdrawn.
+// parkInstead parks an attempt whose next turn does not begin because the message that was meant to
+// be its prompt was withdrawn.
 func (st *state) parkInstead(a *attempt) {
 	st.leaveOutage(a, st.now)
 	a.stage, a.prompt, a.promptID = stageNone, "", ""
@@ -254,7 +254,7 @@ func (st *state) scheduleTurn(n *node, p *task, now int64) {
 // place is the head of the line, unless parkRank returns another.
 func (st *state) lineUp(a *attempt) {
 	if !st.waits(a, a.parkedFor) {
-		panic("bgagent: bug: a turn after a wait that is over, so that the attempt would end before it")
+		panic("bgagent: bug: a turn after a wait that is over: the attempt would end before the turn")
 	}
 	a.wantTurn = true
 	if a.parkedFor == forProvider {
@@ -266,15 +266,15 @@ func (st *state) lineUp(a *attempt) {
 }
 
 // parkRank returns the place of a parked attempt in its pool's line. Parked attempts wait at the
-// head, in the order their work was first queued (see [state.firstQueued]), because these
-// times are lower than every ticket. The same applies after a fallback, in the pool of the other
-// model. An attempt whose turns are refused again and again waits at the end instead, so that the
-// turns of other attempts are tried, too.
+// head, in the order their work was first queued (see [state.firstQueued]), because these times are
+// lower than every ticket. The same applies after a fallback, in the pool of the other model. An
+// attempt whose turns are refused again and again waits at the end instead, so that the turns of
+// other attempts are also tried.
 func (st *state) parkRank(a *attempt) (head bool, ticket uint64) {
 	if a.refused.turns >= headTurns {
 		return false, st.slots.Ticket()
 	}
-	const epoch = slots.FirstTicket / 2 // the slots may have been created after the tasks, if these are from an earlier process
+	const epoch = slots.FirstTicket / 2 // the slots might have been created after the tasks, if these are from an earlier process
 	return true, uint64(min(max(epoch+st.firstQueued(a.t)+st.slotsFrom, 1), slots.FirstTicket-1))
 }
 
@@ -305,7 +305,7 @@ func (st *state) nextTurn(a *attempt, now int64) {
 	}
 	if a.t.sess != nil {
 		st.wantPrompt(a)
-	} else { // the session could not be created before, or has to be replaced
+	} else { // the session could not be created before, or must be replaced
 		a.stage = stageCreate
 		st.changed(a.t)
 	}

@@ -30,7 +30,7 @@ func (st *state) wantPoll(cl *client) {
 	}
 }
 
-// kick makes the client's polling goroutine sweep at once.
+// kick makes the client's polling goroutine sweep immediately.
 func (st *state) kick(cl *client) {
 	st.rare().now.kicks = append(st.rare().now.kicks, cl)
 }
@@ -77,7 +77,7 @@ func (st *state) swept(l *looked, why string, now int64) (read bool) {
 	}
 	if l.status.State == SessionGone || st.current(a, l.status, now) {
 		st.judge(a, observation{poll: l.poll, answered: true, read: true, status: l.status}, now)
-		// The verdict may still need the todos.
+		// The verdict might still need the todos.
 		if !a.live() || a.turnStart == 0 || !a.sight.c.needsTodos || a.sight.looking {
 			return false
 		}
@@ -110,7 +110,7 @@ func (st *state) status(a *attempt, s SessionStatus) {
 }
 
 // rested applies the polled state of a session whose attempt has ended. If the session is not in a
-// turn, the attempt may now become quiet.
+// turn, the attempt can now become quiet.
 func (st *state) rested(a *attempt, s SessionState, now int64) {
 	switch s {
 	case SessionIdle, SessionGone, SessionUntold:
@@ -146,8 +146,8 @@ func (st *state) readSoon(l looked) {
 	}
 }
 
-// lookSoon starts a poll of one session at once. If a poll of the session is under way, another one
-// follows it.
+// lookSoon immediately starts a poll of one session. If a poll of the session is under way, another
+// one follows it.
 func (st *state) lookSoon(a *attempt) {
 	if a.sight.looking {
 		a.sight.again = true
@@ -163,7 +163,7 @@ func (st *state) lookSoon(a *attempt) {
 }
 
 // wasLooked records that a poll of the session has ended. If another poll was requested in the
-// meantime, it starts at once.
+// meantime, it starts immediately.
 func (st *state) wasLooked(a *attempt) {
 	a.sight.looking = false
 	if a.sight.again {
@@ -261,7 +261,7 @@ func (st *state) judge(a *attempt, o observation, now int64) {
 	a.activity = max(a.activity, s.c.changed)
 	switch {
 	case (v.cause == CauseNoOutput || v.cause == CauseInterrupted) && !s.doubted && st.streamed(a, now):
-		s.doubted, s.needRead = true, true // events may have been lost, so read the messages first
+		s.doubted, s.needRead = true, true // events might have been lost, so read the messages first
 		st.lookSoon(a)
 	case v.end && v.cause == CauseStale:
 		st.end(a.t, CauseStale, reasonStale(time.Duration(now-a.activity), a.turnStart, &s.prog), now)
@@ -269,7 +269,7 @@ func (st *state) judge(a *attempt, o observation, now int64) {
 		st.haltFor(a, v.provider, now)
 	case v.end && v.running:
 		st.end(a.t, v.cause, v.reason, now)
-	case v.end && v.cause == CauseNoOutput: // the turn was empty, but earlier turns may have an answer
+	case v.end && v.cause == CauseNoOutput: // the turn was empty, but earlier turns might have an answer
 		st.turnOver(a, turnOutcome{cause: CauseIdle, todos: v.todos}, now)
 	case v.end:
 		st.turnOver(a, turnOutcome{cause: v.cause, reason: v.reason, text: s.text, todos: v.todos, provider: v.provider}, now)

@@ -149,8 +149,8 @@ func (st *state) random() float64 {
 }
 
 // coolAgain makes the pool of an attempt from an earlier process cool down as it did in that
-// process. If the cool-down is over, a short one begins, so that not all parked attempts begin
-// their turns at once.
+// process. If the cool-down is over, a short one begins, so that the parked attempts do not all
+// begin their turns at the same time.
 func (st *state) coolAgain(a *attempt, now int64) {
 	r := a.refused
 	if r.fell != "" && r.poolTries == 0 { // no turn of the pool was refused
@@ -332,7 +332,7 @@ func (st *state) parkForProvider(a *attempt, now int64) {
 }
 
 // countRefused counts a message from a refused turn if the message was not read before the turn
-// ended. An earlier process may already have counted the messages of its own turns.
+// ended. An earlier process might already have counted the messages of its own turns.
 func (st *state) countRefused(a *attempt, msg *Message) {
 	s := a.sight
 	if _, known := s.old[msg.ID]; known || a.refused == nil || !a.refused.here {
@@ -374,7 +374,8 @@ func (st *state) nextAfterRefusal(a *attempt, now int64) bool {
 	return true
 }
 
-// tellMore adds what is owed by now to the notice from a refused turn, which the next turn repeats.
+// tellMore adds everything that is owed now to the notice from a refused turn, which the next turn
+// repeats.
 func (st *state) tellMore(a *attempt, now int64) {
 	told := a.told
 	if told == nil || !st.nextNotice(a, now) {
@@ -399,7 +400,7 @@ func (st *state) startsLater(a *attempt, from int64) {
 	}
 }
 
-// parkLimit is called when a parked attempt has waited for its provider for as long as it may.
+// parkLimit is called when a parked attempt has waited for its provider until its limit.
 func (st *state) parkLimit(a *attempt, now int64) {
 	r := a.refused
 	switch c := st.coolDown(a.t); {

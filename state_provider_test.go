@@ -21,7 +21,7 @@ func TestTheTimeOfAProviderCountsFromTheWallClock(t *testing.T) {
 	for _, at := range []time.Time{wall.Add(wait), wall.Add(wait).UTC(), began.Add(time.Hour + nap + wait)} {
 		require.Equal(t, now+int64(wait), st.providerTime(onClockAt(at, wall, clock), now))
 	}
-	require.Zero(t, st.providerTime(onClockAt(wall.Add(-time.Minute), wall, clock), now), "it is over, although the monotonic clock has not counted so far")
+	require.Zero(t, st.providerTime(onClockAt(wall.Add(-time.Minute), wall, clock), now), "the time has passed, although the monotonic clock has not reached it")
 	require.Zero(t, st.providerTime(onClockAt(time.Time{}, wall, clock), now))
 }
 
@@ -58,7 +58,7 @@ func TestWhatAClientHasReportedStaysAsItIs(t *testing.T) {
 	for _, e := range []*ProviderError{got.Messages[1].Provider, seen.Message.Provider, seen.Provider, seen.Status.Provider, heard.Provider} {
 		require.NotSame(t, &told, e)
 		require.True(t, e.RetryAt.Round(0).Equal(at))
-		require.NotEqual(t, e.RetryAt.Round(0), e.RetryAt, "it has a reading of the monotonic clock")
+		require.NotEqual(t, e.RetryAt.Round(0), e.RetryAt, "the time must have a reading of the monotonic clock")
 		require.Zero(t, e.Tries)
 		require.Zero(t, e.Status)
 	}

@@ -11,7 +11,7 @@ import (
 //
 //	ask, or an event -> open -> answer: answered -------------------> passed: the client has the outcome
 //	                         -> its time is over: expired ---------->
-//	                         -> the client asks no more, the turn or the process ends: withdrawn
+//	                         -> the client no longer asks, or the turn or the process ends: withdrawn
 //
 // Until the client has the outcome, the turn's clocks are paused. A runner's turn that does not
 // report anything for a minute gives its slot back; see forAnswer in state_park.go. The outcome is
@@ -35,14 +35,14 @@ type asked struct {
 	no      uint64  // number among the questions that this manager opened
 	w       *waiter // waiter of Reporter.Ask; nil for a starter's question
 	expires int64
-	owed    bool // the parent is still to be told about the question; see state_question_told.go
+	owed    bool // the parent must still be notified of the question; see state_question_told.go
 	shown   bool // the subject is short enough to be shown to models; computed once, because it takes time
 	passed  bool // the client has received the outcome, or needs none
 	refused refusedQuestion
-	problem string // with questionInvalid: what is wrong
+	problem string // with questionInvalid: description of the problem
 }
 
-// refusedQuestion is the reason why a question was refused at once.
+// refusedQuestion is the reason why a question was refused immediately.
 type refusedQuestion uint8
 
 const (
@@ -51,7 +51,7 @@ const (
 	questionsFull                        // too many questions are open
 	questionNotForModels                 // no model may answer it, and nobody else can (Config.OnlyModelsAnswer)
 	questionLate                         // the turn has ended
-	questionInvalid                      // a starter reported an invalid question; not recorded, because its server may ask it again
+	questionInvalid                      // a starter reported an invalid question; not recorded, because its server might ask it again
 )
 
 // questions returns the task's questions, or nil if the task has not asked any.
@@ -88,8 +88,9 @@ func (t *task) openQuestions() (list []Question) {
 	return list
 }
 
-// asksBelow reports whether the task, or a task below it, has an open question whose number is greater
-// than the given one. If models is true, an earlier question that a model may answer counts, too.
+// asksBelow reports whether the task, or a task below it, has an open question whose number is
+// greater than the given one. If models is true, an earlier question that a model may answer also
+// counts.
 func (st *state) asksBelow(t *task, after uint64, models bool) bool {
 	if st.openQuestions == 0 || st.lastQuestion <= after && !models {
 		return false
@@ -135,8 +136,8 @@ func (st *state) newAsked(a *attempt, q *Question, now int64) *asked {
 	return x
 }
 
-// openQuestion opens a question. Callers that wait for the task, or for a task above it, do not
-// have to wait any longer.
+// openQuestion opens a question. Callers that wait for the task, or for a task above it, can then
+// return.
 func (st *state) openQuestion(a *attempt, q *Question, w *waiter, now int64) *asked {
 	x, b := st.newAsked(a, q, now), a.inquiries()
 	st.lastQuestion++
@@ -239,7 +240,7 @@ func (st *state) clocksMayRun(a *attempt, now int64) {
 }
 
 // clocksRun makes the clocks of the attempt's turn run again. The time during which they were
-// paused does not count. In a turn that began in an earlier process, they may have been paused
+// paused does not count. In a turn that began in an earlier process, they might have been paused
 // before the time from which the turn counts; see turnOfBefore.
 func (st *state) clocksRun(a *attempt, now int64) {
 	b := a.t.questions()
@@ -398,7 +399,7 @@ func (st *state) asksNoMore(a *attempt, now int64) {
 		if x.State == QuestionOpen {
 			st.questionOver(x, QuestionWithdrawn, now)
 		}
-		x.passed, x.Subject = true, "" // the subject is no longer needed and may be long
+		x.passed, x.Subject = true, "" // the subject is no longer needed and might be long
 		if x.w != nil {
 			st.fx.after.wakes.add(x.w)
 		}

@@ -8,12 +8,12 @@ import "slices"
 //
 //	opened -> owed: in the outbox of the parent -> packed into an envelope -> told
 //	                                                                       -> handed out -> acknowledged: told
-//	       -> its answer no longer matters: not owed any more, wherever it is
+//	       -> its answer no longer matters: no longer owed, wherever it is
 //
 // A question is urgent, so it does not wait for the end of a batch. Debts to the session are
 // delivered with it.
 
-// tellQuestion records that the newly opened question is to be reported to the task's parent.
+// tellQuestion records that the newly opened question must be reported to the task's parent.
 func (st *state) tellQuestion(x *asked, now int64) {
 	n := x.a.t.up
 	if p := n.parentTask(); !st.mayTell(x) || n.session == "" || n.gone || p != nil && !p.live() && p.status != Completed {
@@ -44,8 +44,8 @@ func (n *node) emptyAsks() (list []*asked) {
 	return list
 }
 
-// owesAsks reports whether a question is still to be reported to the session, apart from what was
-// handed out.
+// owesAsks reports whether a question is still to be reported to the session, apart from questions
+// that were handed out.
 func (n *node) owesAsks() bool {
 	return len(n.asks) > 0 || slices.ContainsFunc(n.unsettled(), func(env *envelope) bool { return len(env.asks) > 0 })
 }
@@ -115,7 +115,7 @@ func (st *state) openAsks(list []NoticeQuestion) (open []NoticeQuestion) {
 }
 
 // dropAsk removes a question from the outbox, from envelopes that contain something else, and from
-// what was handed out.
+// answers that were handed out.
 func (st *state) dropAsk(x *asked) {
 	n := x.a.t.up
 	is := func(y *asked) bool { return x == y }
@@ -185,7 +185,7 @@ func (st *state) loadAsks(n *node, now int64) {
 				}
 			}
 		}
-		if len(env.asks) > 0 { // wait, because the clients may soon report that the questions are over
+		if len(env.asks) > 0 { // wait, because the clients might soon report that the questions are over
 			env.next = max(env.next, now+st.noticeWindow())
 		}
 	}

@@ -27,11 +27,11 @@ type recovery struct {
 	crashed time.Time // when the last crash before the earlier manager happened; zero if there was none
 	careful bool      // the earlier manager was continuing attempts one at a time
 
-	outdated string // why the store may lack the latest changes; empty if there is no sign of this
+	outdated string // why the store might lack the latest changes; empty if there is no sign of this
 }
 
 // late returns the reason why the manager does not automatically begin turns of the earlier
-// process's tasks. It returns "" if the manager does. wall is the current wall time.
+// process's tasks. It returns "" if the manager begins them. wall is the current wall time.
 func (st *state) late(wall time.Time) string {
 	r := &st.recovery
 	gone := wall.Sub(r.seen)
@@ -74,7 +74,7 @@ func (st *state) beginRecovery(wall time.Time, now int64) {
 		st.endAll(list, late, now)
 		return
 	}
-	for _, t := range list { // attempts that may still be running get their slots first, even above the limits
+	for _, t := range list { // attempts that might still be running get their slots first, even above the limits
 		a := t.run
 		if a == nil {
 			continue
@@ -128,7 +128,7 @@ func (st *state) beginRecovery(wall time.Time, now int64) {
 }
 
 // endAll ends the tasks of an outdated store without calling a client or a notifier, because
-// another manager may still be running their sessions. Hosts can take the notices, and resume the
+// another manager might still be running their sessions. Hosts can take the notices, and resume the
 // tasks.
 func (st *state) endAll(list []*task, why string, now int64) {
 	for _, t := range st.tasks {
@@ -180,7 +180,7 @@ func (st *state) madeProgress(t *task) {
 	}
 }
 
-// recoverTurn continues an attempt whose session may be in a turn.
+// recoverTurn continues an attempt whose session might be in a turn.
 func (st *state) recoverTurn(a *attempt, clean bool, now int64) {
 	mark := st.storing.task(a.t)
 	if !clean {
@@ -221,7 +221,7 @@ func (st *state) stopAgain(a *attempt, clean bool, now int64) {
 	a.stopEnd = now + int64(st.limit(limitStopTimeout))
 	st.deadlines.attempts.set(&a.alarm, a, a.stopEnd)
 	switch {
-	case a.cl.restores: // if the session is unknown, the client terminates what the start left running
+	case a.cl.restores: // if the session is unknown, the client terminates any process that the start left running
 		if a.stage, a.recovering = stagePrompt, true; a.t.sess == nil {
 			a.stage = stageCreate
 		}
@@ -249,7 +249,7 @@ func (st *state) beginRestore(a *attempt, j *job, now int64) {
 	t, mark := a.t, st.storing.task(a.t)
 	j.call = callRestore
 	j.restore = SessionRestore{Saved: slices.Clone(mark.saved), Instance: mark.instance}
-	if st.outdated { // another manager may still be running the session, so its processes must not be terminated
+	if st.outdated { // another manager might still be running the session, so its processes must not be terminated
 		j.restore.Instance = ""
 	}
 	st.spec(t, &j.restore.Spec)
@@ -295,7 +295,7 @@ func (st *state) restored(a *attempt, r restoredSession, f hostFailure, now int6
 	a.restoring = false
 	if !a.live() && f.kind != failedNot && !r.missing {
 		if a.recovering {
-			st.wantCall(a) // something may still be running, so the call is repeated until the stopping deadline
+			st.wantCall(a) // something might still be running, so the call is repeated until the stopping deadline
 		} else {
 			st.rest(a, now) // for a starter, polls show whether its session is running
 		}
@@ -305,7 +305,7 @@ func (st *state) restored(a *attempt, r restoredSession, f hostFailure, now int6
 	if mark := st.storing.task(t); mark.instance != "" && (f.kind == failedNot || r.missing) {
 		// No process of the earlier manager is left, so this manager hands over the next prompt. The
 		// record must contain this manager's id before the prompt is handed over. An attempt that has
-		// ended does not get another prompt, and callers may already have seen its end.
+		// ended does not get another prompt, and callers might already have seen its end.
 		mark.instance = ""
 		if a.live() {
 			st.mustKeep(t)
@@ -317,17 +317,17 @@ func (st *state) restored(a *attempt, r restoredSession, f hostFailure, now int6
 		t.sess.foreign = false
 		st.changed(t)
 	}
-	if a.live() && recovering && a.turn > 0 && (r.missing || f.kind == failedNot && r.prompt != PromptMissing) { // the session may have the prompt
+	if a.live() && recovering && a.turn > 0 && (r.missing || f.kind == failedNot && r.prompt != PromptMissing) { // the session might have the prompt
 		st.handedOver(a, !r.missing && (r.follow || r.prompt == PromptAnswered || r.prompt == PromptInterrupted))
 	}
 	switch {
 	case !a.live():
 		st.rest(a, now)
-	case f.kind != failedNot && !r.missing: // something may still be running, so the session is stopped as usual
+	case f.kind != failedNot && !r.missing: // something might still be running, so the session is stopped as usual
 		a.recovering, a.loose = a.cl.runner, a.loose || a.cl.starter
 		st.end(t, CauseInterrupted, reasonNotRestored(f.reason), now)
 		st.wantCall(a)
-	case r.missing && recovering && a.cl.starter && a.turn > 0: // the session may have worked on the prompt before the server deleted it
+	case r.missing && recovering && a.cl.starter && a.turn > 0: // the session might have worked on the prompt before the server deleted it
 		st.end(t, CauseSessionGone, reasonSessionLost, now)
 	case r.missing && (!recovering && a.turn > 0 || a.turn > 1 || !a.isFirst() || a.heard || t.sess != nil && t.sess.own != nil): // a new session would lack what the old session contained
 		st.end(t, CauseSessionGone, reasonSessionLost, now)
@@ -391,14 +391,14 @@ func (st *state) restoredTurn(a *attempt, r restoredSession, now int64) {
 	case r.prompt == PromptInterrupted:
 		st.end(t, CauseInterrupted, reasonRestart, now)
 	default:
-		a.loose = a.cl.starter // its session may be in a turn
+		a.loose = a.cl.starter // its session might be in a turn
 		st.end(t, CauseInterrupted, reasonRestartUnknown, now)
 	}
 }
 
 // turnOfBefore returns the time from which the time to live of a starter's turn counts. If the turn
 // began so long ago that its time to live is over, the result is a later time. This gives the
-// manager enough time to read the session, because the turn may have ended in the meantime. The
+// manager enough time to read the session, because the turn might have ended in the meantime. The
 // time during which the turn waited for an answer does not count.
 func (st *state) turnOfBefore(a *attempt, now int64) int64 {
 	began := st.storing.task(a.t).turnStart

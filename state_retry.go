@@ -98,7 +98,7 @@ func (st *state) halt(a *attempt, now int64) {
 	st.setDeadline(a, now)
 }
 
-// mayHalt reports whether a refused turn that may still be running must be stopped, so that the
+// mayHalt reports whether a refused turn that might still be running must be stopped, so that the
 // attempt can be parked.
 func (st *state) mayHalt(a *attempt, e *ProviderError) bool {
 	step, goes := stepOf(e.Next)
@@ -166,7 +166,7 @@ func (s *sight) goesOnAfterRetry() {
 
 // showsRetries records that the program of the attempt's agent shows repeated requests. From then
 // on, a turn of this agent that has not shown a repeated request for some time proves that the
-// provider accepts requests. Other agents of the client may have other programs.
+// provider accepts requests. Other agents of the client might have other programs.
 func (st *state) showsRetries(by *attempt, now int64) {
 	cl, agent := by.cl, by.t.kind.key.agent
 	if cl.showsRetries[agent] {

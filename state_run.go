@@ -324,7 +324,7 @@ func (st *state) turnStarted(a *attempt, f hostFailure, now int64) {
 	a.epoch++
 	st.noteFailure(a, f)
 	st.answers(a.cl, f, now)
-	if !a.live() { // the prompt may have been accepted after the first abort, so abort again
+	if !a.live() { // the prompt might have been accepted after the first abort, so abort again
 		if f.kind != failedNot && a.turn == 1 {
 			a.notTaken()
 		}
@@ -341,7 +341,7 @@ func (st *state) turnStarted(a *attempt, f hostFailure, now int64) {
 		return
 	}
 	if f.kind != failedNot {
-		a.loose = true // the prompt may have been accepted despite the error
+		a.loose = true // the prompt might have been accepted despite the error
 		cause := CausePromptFailed
 		if f.kind == failedNoAgent {
 			cause = CauseStartFailed

@@ -188,7 +188,7 @@ func (x *script) do(what string, plain []string, arg map[string]string) {
 	case "read": // NAME: the parent reads the task's result
 		st.settleTask(x.tasks[name], NoticeRead, now)
 	default:
-		x.t.Fatalf("the script says %q, which means nothing", what)
+		x.t.Fatalf("the script contains %q, which is not an input", what)
 	}
 }
 

@@ -8,8 +8,8 @@ func (st *state) inTurn(t *task) bool {
 	return a != nil && a.live() && a.turnStart > 0 && (a.phase == PhaseTurn || a.phase == PhaseAsking)
 }
 
-// mayJoin reports whether the turn that the letter is to join is still running. The text of a letter is
-// dropped when that turn is over.
+// mayJoin reports whether the turn that the letter must join is still running. The text of a letter
+// is dropped when that turn is over.
 func (st *state) mayJoin(t *task, l *letter) bool {
 	return !l.withdrawn && l.text != "" && st.inTurn(t) && t.no == l.attempt && t.run.turn == l.turn && !st.closing
 }
@@ -29,16 +29,16 @@ func (t *task) joining() (n int) {
 	return n
 }
 
-// mayLose reports whether the turn that the letter has joined may still be lost. As long as it may, the
-// text of the letter is kept, so that the letter can be sent again.
+// mayLose reports whether the turn that the letter has joined might still be lost. While it might,
+// the text of the letter is kept, so that the letter can be sent again.
 func (t *task) mayLose(l *letter) bool {
 	a := t.run
 	return a != nil && t.live() && t.no == l.attempt && a.turn == l.turn && (a.turnStart > 0 || a.recovering)
 }
 
-// joinedTurn records that the client has added the letter to the turn that it was to join. If that
-// turn is lost, the letter waits for its own turn. If the attempt has ended, the letter is already
-// unconsumed.
+// joinedTurn records that the client has added the letter to the turn that it was meant to join. If
+// that turn is lost, the letter waits for its own turn. If the attempt has ended, the letter is
+// already unconsumed.
 func (st *state) joinedTurn(t *task, l *letter) {
 	switch {
 	case !t.hasRecord() || l.state != MessageUncertain:

@@ -17,9 +17,9 @@ import (
 //	changed -> open -> taken: the records are made -> written -> committed: ends become visible,
 //	                                                  events are sent, waiters wake
 //
-// A change is urgent if something waits for it. An urgent change causes the batch to be written at
-// once. Any other change is written together with the next urgent change, or after storeLaterBy at
-// the latest.
+// A change is urgent if something waits for it. An urgent change causes the batch to be written
+// immediately. Any other change is written together with the next urgent change, or after
+// storeLaterBy at the latest.
 type storing struct {
 	open      uint64 // number of the open batch
 	committed uint64 // number of the last batch that is durable
@@ -29,7 +29,7 @@ type storing struct {
 	tasks   map[*task]*mark
 	nodes   map[*node]*mark
 	handed  map[member]*hand // ends that were handed out and are not acknowledged
-	dirty   []*mark          // marks whose records may have changed since they were last made
+	dirty   []*mark          // marks whose records might have changed since they were last made
 	ended   []*task          // ended tasks that can expire once their last changes are durable
 	last    []*mark          // marks of expired tasks, until the last records of these tasks are durable
 	dead    []string         // keys of records to delete
@@ -73,10 +73,10 @@ type mark struct {
 	asked   *asking           // for a task, the callers of its launch or resume; nil if none of them is waiting
 	batch   uint32            // for a node, the number of its open batch; for a task, the number of the batch that contains its latest end
 	past    []uint32          // for a task, the numbers of the batches that contain the ends of its earlier attempts, oldest first
-	gone    bool              // the record is to be deleted, or is deleted already
+	gone    bool              // the record must be deleted, or has been deleted
 	refused bool              // the store refuses the record, so nothing waits for it
 	saves   bool              // for a node, whether the store might contain its record
-	burnt   int32             // for a task, the highest number of a withdrawn attempt that the store may contain
+	burnt   int32             // for a task, the highest number of a withdrawn attempt that the store might contain
 
 	// The following fields are set only for tasks. The client needs them to continue the session in
 	// another process.
@@ -138,7 +138,7 @@ func (s *storing) change(m *mark) {
 	}
 }
 
-// changed records that the task's record may have changed. Nothing waits for the change. A call
+// changed records that the task's record might have changed. Nothing waits for the change. A call
 // without a real change costs little, because a record is written only if it differs from the last
 // one. Therefore, the leaves that most transitions call (emit, set, setDeadline, wantCall, rest and
 // others) call changed. A transition that does not call any of these leaves calls it directly. In
@@ -154,7 +154,7 @@ func (st *state) changed(t *task) {
 // longer changes once the task has expired or its launch has been withdrawn.
 func (t *task) hasRecord() bool { return !t.is(flagForgotten) && t.no > 0 }
 
-// changedBelow records that the records of all tasks below the node may have changed.
+// changedBelow records that the records of all tasks below the node might have changed.
 func (st *state) changedBelow(n *node) {
 	if st.storing != nil {
 		n.each(st.changed)
@@ -177,7 +177,7 @@ func (s *storing) mustChange(m *mark) {
 	}
 }
 
-// nodeChanged records that the node's record may have changed. Nothing waits for the change.
+// nodeChanged records that the node's record might have changed. Nothing waits for the change.
 func (st *state) nodeChanged(n *node) {
 	if s := st.storing; s != nil {
 		s.change(s.node(n))
@@ -193,7 +193,7 @@ func (st *state) mustKeepNode(n *node) {
 }
 
 // saved keeps the data that the task's client saved. The first data of a turn is urgent, because it
-// may contain the id of the session. Later data is urgent only if the last urgent data is old, so
+// might contain the id of the session. Later data is urgent only if the last urgent data is old, so
 // that a client can save often. Data that is too long is not kept; the next process then does not
 // know how far the session got.
 func (st *state) saved(a *attempt, data []byte, now int64) {
@@ -214,7 +214,7 @@ func (st *state) saved(a *attempt, data []byte, now int64) {
 }
 
 // storeLater makes sure that the open batch is written within storeLaterBy. If the manager is being
-// closed or suspended, it waits for all changes, so the batch is written at once.
+// closed or suspended, it waits for all changes, so the batch is written immediately.
 func (st *state) storeLater() {
 	if st.closing && !st.recovery.due {
 		st.storing.urgent = true
@@ -484,7 +484,7 @@ func (st *state) allKept() bool {
 	return s == nil || st.recovery.due || !s.urgent && s.lastTries == 0 && len(s.dirty)+len(s.dead) == 0 && s.open == s.committed+1
 }
 
-// flush causes every change to be written at once.
+// flush causes every change to be written immediately.
 func (st *state) flush() {
 	if s := st.storing; s != nil && len(s.dirty)+len(s.dead) > 0 {
 		s.urgent = true

@@ -3,8 +3,8 @@ package bgagent
 import "slices"
 
 // An attempt is superseded if another attempt of its task continues its work. The code in this file
-// replaces a superseded attempt. Superseding is not an end: no notice is owed, and callers that wait
-// for the old attempt then wait for the new one.
+// replaces a superseded attempt. Superseding is not an end: no notice is owed, and callers that
+// waited for the old attempt now wait for the new one.
 
 // replace ends an attempt as superseded and returns the attempt that takes its place. The caller
 // decides how the new attempt continues, and reports its start.

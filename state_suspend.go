@@ -7,8 +7,8 @@ package bgagent
 //	-> stopFrozen: the contexts of the remaining turns end
 //
 // Changes between beginSuspend and freeze are recorded as usual. Answers from clients after freeze
-// are ignored, because they only show that the clients' calls were stopped. Only what the
-// stopped turns have used is still counted, because no later process can learn it.
+// are ignored, because they only show that the clients' calls were stopped. Only the usage of the
+// stopped turns is still counted, because no later process can find it out.
 
 // suspending is the progress of a suspension.
 type suspending uint8
@@ -41,7 +41,7 @@ func (st *state) ownTurns() (n int) {
 		return 0
 	}
 	for _, t := range st.tasks {
-		if a := t.run; a != nil && !a.overrun && (a.inCall || a.ended) && !(a.live() && a.awaitsAnswer()) { // an answer may take a day
+		if a := t.run; a != nil && !a.overrun && (a.inCall || a.ended) && !(a.live() && a.awaitsAnswer()) { // an answer can take a day
 			n++
 		}
 	}

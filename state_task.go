@@ -12,7 +12,7 @@ import (
 // the monotonic clock. The time 0 means never. Nothing can happen at time 0, because the clock
 // starts at 1.
 
-// task is the record of one task. It is small, because a program may have a million pending tasks.
+// task is the record of one task. It is small, because a program can have a million pending tasks.
 // Data that only running or ended tasks need is in separate objects.
 type task struct {
 	wait  slots.Waiter // place in a pool's line, or slot
@@ -46,7 +46,7 @@ const (
 	flagAwaitsQuiet                       // the task cannot take a slot yet, because its earlier attempt is not quiet
 	flagDropped                           // the text of the result was dropped
 	flagForgotten                         // the record has expired
-	flagOldDebts                          // up.owed may hold debts of earlier attempts
+	flagOldDebts                          // up.owed might hold debts of earlier attempts
 	flagReclaimable                       // the notice could not be delivered, but a host can still take it
 	flagSlot                              // the task has a slot, and the grant was processed
 	flagUnanswered                        // a foreground call has not returned the task yet

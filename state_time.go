@@ -10,7 +10,7 @@ type alarm struct {
 	index int // position in the heap, counted from 1; 0 if the alarm is not set
 }
 
-// alarms is a binary heap of alarms, the earliest first. T is the type of the records to which the
+// alarms is a binary heap of alarms, earliest first. T is the type of the records to which the
 // alarms belong. All alarms share one timer. With a separate timer or context for each alarm, a
 // launch took more than twice as long.
 type alarms[T any] []ringer[T]
@@ -109,7 +109,7 @@ func (h alarms[T]) first() int64 {
 	return h[0].at
 }
 
-// deadlines holds all alarms. An alarm may ring early. The code that handles it checks the time and
+// deadlines holds all alarms. An alarm can ring early. The code that handles it checks the time and
 // sets the alarm again.
 type deadlines struct {
 	attempts alarms[*attempt] // time limits of attempts
@@ -121,7 +121,7 @@ type deadlines struct {
 	trouble  int64            // when failing or slow writes are reported; 0 if nothing is being written
 	beat     int64            // when the manager's own record is written; 0 if no task is live or being stopped
 	careful  int64            // when the next attempt from an earlier process is continued; 0 if none is waiting
-	shut     int64            // when the next pool may have cooled down for too long; see watchPool
+	shut     int64            // when the next pool might have cooled down for too long; see watchPool
 	store    int64            // when non-urgent changes are written; 0 if there are none
 }
 
@@ -324,7 +324,7 @@ func (st *state) ringAttempt(a *attempt, now int64) {
 		if t := st.limitEnd(l, a); t > 0 && t <= now {
 			st.applyLimit(l, a, now)
 			if t := st.limitEnd(l, a); t > 0 && t <= now && a.live() {
-				panic("bgagent: bug: a time limit that has passed runs on, so that the timer would never rest")
+				panic("bgagent: bug: a time limit that has passed still applies, so the timer would fire forever")
 			}
 			break
 		}

@@ -149,14 +149,15 @@ func (st *state) countLive(t *task, by int) {
 	t.up.live += by
 	top := t.up.top()
 	if top.counts.live += by; top.spending != nil && top.counts.live == 0 {
-		st.touchNode(top) // the account of the tree may close
+		st.touchNode(top) // the account of the tree might close
 	}
 }
 
-// liveCounts counts what the live tasks of a tree contribute now. The counts of the tree's root are the
-// sum of the shares of the tree's tasks; other nodes count nothing. The counts are zero when no task
-// is left, and dropNode keeps a root until then. They are not recorded: the next process counts again.
-// A total that must outlast the tasks, such as the tool calls of the tree, belongs into spending.
+// liveCounts counts what the live tasks of a tree contribute now. The counts of the tree's root are
+// the sum of the shares of the tree's tasks; other nodes count nothing. The counts are zero when no
+// task is left, and dropNode keeps a root until then. They are not recorded: the next process
+// counts again. A total that must outlast the tasks, such as the tool calls of the tree, belongs in
+// spending.
 type liveCounts struct {
 	live int // number of pending and running tasks
 }

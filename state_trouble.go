@@ -72,7 +72,7 @@ func (st *state) batchOfNode(n *node) uint64 {
 type asking struct {
 	callers   int
 	withdrawn bool
-	uncertain bool   // the launch or resume was withdrawn, but the store may contain it
+	uncertain bool   // the launch or resume was withdrawn, but the store might contain it
 	why       string // why the launch or resume was withdrawn
 }
 
@@ -105,7 +105,7 @@ func (st *state) answer(x *asking, t *task, no int32, now int64) (kept, uncertai
 	case x.withdrawn:
 	case st.accepted(t, no):
 		return true, false
-	case x.callers > 0 && !s.failing && !s.over: // another caller may get the task
+	case x.callers > 0 && !s.failing && !s.over: // another caller might get the task
 		return false, true
 	default:
 		st.withdraw(t, no, now)
@@ -174,10 +174,10 @@ func (st *state) leaveStore() {
 	st.wakeAll()
 }
 
-// loseStore is called when the store no longer belongs to this manager. Another manager may continue
+// loseStore is called when the store no longer belongs to this manager. Another manager might continue
 // the tasks. Therefore, every attempt ends in this process, without a notice. These ends never
 // become durable, so they are never shown. A session on a server is not aborted, because another
-// manager may be following the session.
+// manager might be following the session.
 func (st *state) loseStore(lost *lostError, now int64) {
 	s := st.storing
 	if s.lost != nil || s.over {

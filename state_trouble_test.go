@@ -51,15 +51,15 @@ func TestTheRetryOfARefusedRecordMakesNoOtherChangeDurable(t *testing.T) {
 			written[r.Key] = true
 		}
 		st.committedTo(b.Number, 1)
-		require.True(t, written["urgent"] || !s.durable(urgent), "it counts as durable and is not written")
+		require.True(t, written["urgent"] || !s.durable(urgent), "the change counts as durable, but is not written")
 	}
 	require.True(t, s.durable(urgent))
-	require.True(t, written["refused"], "the refused record is tried again")
+	require.True(t, written["refused"], "the refused record must be tried again")
 	require.False(t, refused.refused)
 }
 
-// While a record is refused, the store is next written to when this record is tried again. Changes
-// for which nothing waits must still be written soon.
+// While a record is refused, the next write would be the one that tries this record again. Changes
+// for which nothing waits must be written sooner.
 func TestARefusedRecordDoesNotDelayOtherChanges(t *testing.T) {
 	st := &state{storing: newStoring(0)}
 	s := st.storing

@@ -8,7 +8,7 @@ type callEnd uint8
 const (
 	callGoesOn    callEnd = iota // the call does not stop early
 	callTimedOut                 // the call stops, and its task continues in the background
-	callCancelled                // the call was cancelled, and its task is cancelled, too
+	callCancelled                // the call was cancelled, and its task is also cancelled
 	callSuspended                // the manager was suspended
 )
 
@@ -26,7 +26,7 @@ func (st *state) foreground(left callEnd, by Caller, t *task, w *waiter, out *ha
 	case st.hasEnded(t):
 		st.answered(t)
 		st.runReturns(t, t.no, true, out, now)
-		if t.up.session == by.Session { // an earlier copy of the same tool call may have launched the task in the background
+		if t.up.session == by.Session { // an earlier copy of the same tool call might have launched the task in the background
 			st.read(t, out, now)
 		}
 	case !t.live() && (left != callGoesOn || st.storing != nil && st.storing.over): // the end of the task is being written

@@ -24,7 +24,7 @@ func (st *state) accepted(t *task, no int32) bool {
 // withdrawn reports whether the attempt was withdrawn.
 func (st *state) withdrawn(t *task, no int32) bool { return t.no < no }
 
-// withdraw withdraws the launch or resume that opened the attempt. It returns true if the store may
+// withdraw withdraws the launch or resume that opened the attempt. It returns true if the store might
 // contain it anyway.
 func (st *state) withdraw(t *task, no int32, now int64) (uncertain bool) {
 	s := st.storing
@@ -108,7 +108,7 @@ func (st *state) withdrawTask(t *task) {
 	t.no = 0
 }
 
-// lastNumber returns the highest attempt number that the task has used. This may be the number of a
+// lastNumber returns the highest attempt number that the task has used. This might be the number of a
 // withdrawn attempt, because the store might contain texts of that attempt. The names of texts
 // contain the number of the attempt, so another attempt must not use the same number.
 func (st *state) lastNumber(t *task) int32 {
@@ -160,7 +160,7 @@ func (st *state) beforeResume(t *task, revived Status) {
 	}
 }
 
-// unresume undoes a resume. The notices of earlier attempts may have been settled in the meantime.
+// unresume undoes a resume. The notices of earlier attempts might have been settled in the meantime.
 func (st *state) unresume(t *task, u *unresumed, now int64) {
 	up := st.node(u.up)
 	if old := t.up; old != up {

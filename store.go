@@ -37,14 +37,14 @@ import (
 type Store interface {
 	// Open opens the store for the owner and returns what the manager needs to continue. If a live
 	// manager has the store open, the error is a [*StoreOwnedError]. If the manager that had the
-	// store open is dead, Open succeeds at once. After Close, Open may be called again.
+	// store open is dead, Open succeeds immediately. After Close, Open may be called again.
 	Open(ctx context.Context, owner StoreOwner) (StoreContents, error)
 
 	// Write writes the batch. If the error matches [ErrUncertain], the store may or may not contain
 	// the batch. From then on, every Write fails until the store has been closed and opened again, or
 	// reopened; see [StoreReopener]. The result of Open then shows whether the store contains the
 	// batch. After any other error, the store contains no part of the batch, now or later, and the
-	// next Write may succeed. If no space is left, the error should match [syscall.ENOSPC]. If the
+	// next Write can succeed. If no space is left, the error should match [syscall.ENOSPC]. If the
 	// store refuses a batch repeatedly for another reason, the manager writes the batch in parts,
 	// sets the refused record aside, and reports it. A [*StoreOwnedError] means that another
 	// manager has opened the store in the meantime. The manager then ends its tasks. The store must
@@ -93,10 +93,10 @@ type StoreContents struct {
 	Records []StoreRecord // records that are Due, in the order of their keys
 	Damage  []StoreDamage // records that exist but cannot be read
 
-	// Outdated is the reason why the store may lack changes that its last owner wrote, without a full
+	// Outdated is the reason why the store might lack changes that its last owner wrote, without a full
 	// stop. For example, the store is a copy, or batches are missing. Outdated is empty if there is
-	// no sign of such a problem. Tasks that are live in an outdated store may be running elsewhere,
-	// or may already have ended, so the manager ends them as interrupted without calling a client.
+	// no sign of such a problem. Tasks that are live in an outdated store might be running elsewhere,
+	// or might already have ended, so the manager ends them as interrupted without calling a client.
 	// Every Open reports the reason until a batch has been written.
 	Outdated string
 }
@@ -130,7 +130,7 @@ type StoreRecord struct {
 	Session      string // id of the task's own session; empty while the task has none
 	Agent        string
 	Status       Status
-	Launched     time.Time // wall time; a store may return it in another time zone
+	Launched     time.Time // wall time; a store can return it in another time zone
 	Ended        time.Time // zero while the task is live
 }
 

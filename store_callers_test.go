@@ -64,7 +64,7 @@ func TestEveryCallerOfAWithdrawnLaunchLearnsThatItMayBeThere(t *testing.T) {
 		for range 2 {
 			err := <-errs
 			require.ErrorIs(t, err, bgagent.ErrUncertain)
-			require.NotContains(t, strings.TrimSpace(err.Error())+"$", ": $", "the reason is there")
+			require.NotContains(t, strings.TrimSpace(err.Error())+"$", ": $", "the error must contain the reason")
 		}
 		time.Sleep(time.Minute)
 		require.Empty(t, tasksIn(mem))

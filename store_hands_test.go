@@ -128,10 +128,10 @@ func TestOneRecordThatTheStoreRefusesDoesNotHoldUpTheOthers(t *testing.T) {
 		require.Positive(t, refused.Load())
 		for _, id := range others {
 			x, _ := taskIn(mem, id)
-			require.Equal(t, "completed", x.Status, "what the others show is durable")
+			require.Equal(t, "completed", x.Status, "the end of the other task is durable")
 		}
 		x, _ := taskIn(mem, bad.ID)
-		require.Equal(t, "running", x.Status, "the store keeps what it has accepted")
+		require.Equal(t, "running", x.Status, "the store must keep the last accepted record")
 		more := launch(t, m, "more")
 		require.Equal(t, "answer to more", ended(t, m, more.ID)[0].Result)
 		var trouble []bgagent.Event
@@ -140,10 +140,10 @@ func TestOneRecordThatTheStoreRefusesDoesNotHoldUpTheOthers(t *testing.T) {
 				trouble = append(trouble, e)
 			}
 		}
-		require.Len(t, trouble, 1, "it is reported once")
+		require.Len(t, trouble, 1, "the refusal must be reported once")
 		require.Equal(t, bad.ID, trouble[0].Task.ID)
 		time.Sleep(10 * time.Minute)
-		require.Less(t, refused.Load(), int64(30), "it is tried again, and not all the time")
+		require.Less(t, refused.Load(), int64(30), "the record must be tried again, with pauses")
 		told := 0
 		for _, n := range box.all() {
 			told += len(n.Items)
@@ -152,7 +152,7 @@ func TestOneRecordThatTheStoreRefusesDoesNotHoldUpTheOthers(t *testing.T) {
 		welcome.Store(true)
 		time.Sleep(2 * time.Minute)
 		x, _ = taskIn(mem, bad.ID)
-		require.Equal(t, "completed", x.Status, "it is written as soon as the store accepts it")
+		require.Equal(t, "completed", x.Status, "the record must be written as soon as the store accepts it")
 		require.NoError(t, m.Close(t.Context()))
 	})
 }
@@ -229,7 +229,7 @@ func TestAStoreThatRefusesEverythingSetsNothingAside(t *testing.T) {
 		end := time.Now().Add(time.Minute)
 		h.refuse(func(*bgagent.StoreBatch) bool { return time.Now().Before(end) })
 		time.Sleep(50 * time.Second)
-		require.Equal(t, bgagent.PhaseStoring, get(t, m, a.ID).Phase, "the end is not shown before it is durable")
+		require.Equal(t, bgagent.PhaseStoring, get(t, m, a.ID).Phase, "the end must not be shown before it is durable")
 		require.Equal(t, "answer to a", ended(t, m, a.ID)[0].Result)
 		x, _ := taskIn(mem, a.ID)
 		require.Equal(t, "completed", x.Status)
@@ -239,7 +239,7 @@ func TestAStoreThatRefusesEverythingSetsNothingAside(t *testing.T) {
 	})
 }
 
-// A store whose disk is full may refuse a large record but accept a small one.
+// A store whose disk is full can refuse a large record but accept a small one.
 func TestAFullStoreSetsNothingAside(t *testing.T) {
 	withHands(t, working(time.Second), bgagent.Config{}, func(t *testing.T, m *bgagent.BackgroundManager, mem *storetest.Memory, h *hands) {
 		a := launch(t, m, "a")
@@ -333,7 +333,7 @@ func TestAnOpenThatTakesTooLongIsGivenUpAndClosed(t *testing.T) {
 		require.LessOrEqual(t, time.Since(began), 31*time.Second)
 		time.Sleep(2 * time.Hour)
 		_, err = mem.Process().Open(t.Context(), bgagent.StoreOwner{Instance: "next"})
-		require.NoError(t, err, "what was opened too late is closed")
+		require.NoError(t, err, "a store that opens too late must be closed")
 	})
 }
 
@@ -420,7 +420,7 @@ func TestAWriteWithoutAnAnswerIsReported(t *testing.T) {
 		began = time.Now()
 		_, err = m.Launch(t.Context(), root, bgagent.LaunchInput{Agent: "worker", Prompt: "b"})
 		require.ErrorIs(t, err, bgagent.ErrStore)
-		require.Zero(t, time.Since(began), "nothing new is accepted")
+		require.Zero(t, time.Since(began), "no launch may be accepted")
 		events := unread(sub)
 		require.Len(t, events, 1)
 		require.Equal(t, bgagent.EventStoreTrouble, events[0].Kind)
@@ -442,7 +442,7 @@ func TestDataThatAClientSavesOftenAreWrittenRarely(t *testing.T) {
 	withHands(t, f, bgagent.Config{}, func(t *testing.T, m *bgagent.BackgroundManager, mem *storetest.Memory, h *hands) {
 		a := launch(t, m, "a")
 		time.Sleep(50 * time.Millisecond)
-		require.Contains(t, dataIn(mem, a.ID), savedAs("state 0"), "the first data of a turn are written at once")
+		require.Contains(t, dataIn(mem, a.ID), savedAs("state 0"), "the first data of a turn must be written immediately")
 		time.Sleep(30 * time.Second)
 		require.Less(t, mem.Batch(), uint64(15))
 		ended(t, m, a.ID)
@@ -463,7 +463,7 @@ func TestDataThatAreTooLongAreNotSaved(t *testing.T) {
 		ended(t, m, a.ID)
 		time.Sleep(10 * time.Second)
 		require.Less(t, len(dataIn(mem, a.ID)), 2<<10)
-		require.NotContains(t, dataIn(mem, a.ID), savedAs("short"), "older data would be wrong")
+		require.NotContains(t, dataIn(mem, a.ID), savedAs("short"), "older data must not be kept")
 	})
 }
 

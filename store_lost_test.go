@@ -76,8 +76,8 @@ func TestAfterTheStoreIsLostNothingIsShownThatIsNotDurable(t *testing.T) {
 				require.ErrorIs(t, err, bgagent.ErrStore)
 				lost(<-waited)
 				time.Sleep(time.Minute)
-				require.EqualValues(t, 3, stopped.Load(), "everything ends here")
-				require.Empty(t, m.Figures().Pools, "the slots are free")
+				require.EqualValues(t, 3, stopped.Load(), "all turns must end in this process")
+				require.Empty(t, m.Figures().Pools, "the slots must be free")
 				for _, id := range ids {
 					task := get(t, m, id)
 					require.Equal(t, bgagent.PhaseStoring, task.Phase)
@@ -93,7 +93,7 @@ func TestAfterTheStoreIsLostNothingIsShownThatIsNotDurable(t *testing.T) {
 				require.False(t, ok)
 				go func() { drained <- m.Drain(context.Background()) }()
 				lost(<-drained)
-				require.Empty(t, box.all(), "nothing is told")
+				require.Empty(t, box.all(), "no notice may be delivered")
 				kinds := map[bgagent.EventKind]int{}
 				for _, e := range unread(sub) {
 					kinds[e.Kind]++
@@ -107,7 +107,7 @@ func TestAfterTheStoreIsLostNothingIsShownThatIsNotDurable(t *testing.T) {
 	}
 }
 
-// The session is not aborted, because another manager may be following it.
+// The session is not aborted, because another manager might be following it.
 func TestAfterTheStoreIsLostASessionOnAServerIsNotAborted(t *testing.T) {
 	f := newServer()
 	withHands(t, f, bgagent.Config{}, func(t *testing.T, m *bgagent.BackgroundManager, mem *storetest.Memory, h *hands) {
@@ -155,6 +155,6 @@ func TestTheStoreIsNotOpenedAgainWhileTheManagerClosesIt(t *testing.T) {
 		require.Error(t, m.Close(ctx))
 		time.Sleep(time.Minute)
 		_, err := mem.Process().Open(t.Context(), bgagent.StoreOwner{Instance: "next"})
-		require.NoError(t, err, "the next manager can open it")
+		require.NoError(t, err, "the next manager must be able to open the store")
 	})
 }

@@ -207,8 +207,8 @@ func (s *story) follow(sub *bgagent.Subscription) {
 	}
 }
 
-// play makes every call that is named in the table. If the process dies, the calls return when
-// their contexts end.
+// play makes every call that the table names. If the process dies, the calls return when their
+// contexts end.
 func (s *story) play() {
 	ctx, m := s.ctx, s.m
 	scope, onlooker := bgagent.Caller{Session: "scope"}, bgagent.Caller{Session: "onlooker"}
@@ -245,7 +245,7 @@ func (s *story) play() {
 	time.Sleep(500 * time.Millisecond)
 }
 
-// tell plays the story with a store whose writes take 20 ms each. If crash is not 0, the process
+// tell runs the story with a store whose writes take 20 ms each. If crash is not 0, the process
 // dies during the write with that number, either before or after the batch is written.
 func tell(t *testing.T, crash uint64, kind storetest.FaultKind) (s *story) {
 	s = &story{t: t, mem: &storetest.Memory{}, seen: map[string]int{}, early: map[string][]string{}}
@@ -292,7 +292,7 @@ func TestNothingLeavesBeforeItsCauseIsDurable(t *testing.T) {
 	})
 	require.Greater(t, last, uint64(20))
 	step := uint64(1)
-	if race.Enabled { // a story takes about ten times as long
+	if race.Enabled { // with the race detector, a story takes about ten times as long
 		step = 5
 	}
 	for n := 1 + rand.Uint64N(step); n <= last; n += step {
@@ -302,7 +302,7 @@ func TestNothingLeavesBeforeItsCauseIsDurable(t *testing.T) {
 	}
 	for _, row := range rows {
 		t.Run(row, func(t *testing.T) {
-			require.NotZero(t, stories["no crash"].seen[row], "the row is never met")
+			require.NotZero(t, stories["no crash"].seen[row], "no effect of this row was observed")
 			for name, s := range stories {
 				require.Empty(t, s.early[row], name)
 			}

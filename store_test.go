@@ -11,8 +11,8 @@ import (
 	"github.com/bgagent/bgagent/internal/inside"
 )
 
-// withStore gives every manager in the tests a store. Whatever a manager promises without a store
-// must also hold with one.
+// withStore gives every manager in the tests a store. Every promise of a manager without a store
+// must also hold with a store.
 var withStore = flag.Bool("store", false, "give every manager a store")
 
 func TestMain(m *testing.M) {

@@ -59,14 +59,14 @@ func TestALaunchThatCannotBeWrittenIsTakenBack(t *testing.T) {
 			require.Empty(t, m.List(bgagent.Query{}))
 			require.Zero(t, m.Figures().Live+int(m.Figures().Attempts))
 			sourceAnswers()
-			require.Empty(t, m.Figures().Pools, "the slot is free")
+			require.Empty(t, m.Figures().Pools, "the slot must be free")
 			time.Sleep(time.Minute)
 			require.Empty(t, tasksIn(mem))
 			b := launch(t, m, "b")
 			require.Equal(t, "answer to b", ended(t, m, b.ID)[0].Result)
 			e, err := sub.Next(t.Context())
 			require.NoError(t, err)
-			require.Equal(t, b.ID, e.Task.ID, "nothing is told of what was taken back")
+			require.Equal(t, b.ID, e.Task.ID, "no event may report a withdrawn launch")
 		})
 	}
 }
@@ -87,7 +87,7 @@ func TestAWriteWhoseAnswerIsLostCounts(t *testing.T) {
 		if err != nil { // the launch itself saw the failed write, before the batch was found in the store
 			require.ErrorIs(t, err, bgagent.ErrUncertain)
 			time.Sleep(time.Minute)
-			require.Empty(t, tasksIn(mem), "what may be there is deleted")
+			require.Empty(t, tasksIn(mem), "a record that the store might contain must be deleted")
 			return
 		}
 		require.Equal(t, bgagent.Completed, task.Status)
@@ -129,7 +129,7 @@ func TestAResumeThatCannotBeWrittenIsTakenBack(t *testing.T) {
 			x, _ := taskIn(mem, a.ID)
 			require.Equal(t, 1, x.Attempt)
 			n, ok := m.TakeNotice("root")
-			require.True(t, ok, "its notice is still owed")
+			require.True(t, ok, "the notice must still be owed")
 			require.Len(t, n.Items, 1)
 			_, err = m.Resume(t.Context(), root, a.ID, bgagent.ResumeInput{Prompt: "more"})
 			require.NoError(t, err)
@@ -174,14 +174,14 @@ func TestAnEndThatIsNotDurableIsNotShown(t *testing.T) {
 		require.Equal(t, bgagent.Running, task.Status)
 		require.Zero(t, task.Cause)
 		require.Equal(t, bgagent.NoticeNone, task.Notice)
-		require.Equal(t, bgagent.Running, get(t, m, b.ID).Status, "the slot returns in the update that ends the attempt")
+		require.Equal(t, bgagent.Running, get(t, m, b.ID).Status, "the update that ends the attempt must release the slot")
 		_, err := m.Cancel(t.Context(), root, a.ID, bgagent.CancelOptions{})
 		require.ErrorIs(t, err, bgagent.ErrAlreadyEnded)
 		_, err = m.Resume(t.Context(), root, a.ID, bgagent.ResumeInput{Prompt: "more"})
 		require.ErrorIs(t, err, bgagent.ErrStillLive)
 		require.Empty(t, m.List(bgagent.Query{Status: []bgagent.Status{bgagent.Completed}}))
 		live, owed := m.Outstanding("root")
-		require.Equal(t, 3, live+owed, "the end is owed, and not told")
+		require.Equal(t, 3, live+owed, "the end must be owed, and not reported yet")
 		_, ok := m.TakeNotice("stranger")
 		require.False(t, ok)
 		time.Sleep(time.Minute)
@@ -332,7 +332,7 @@ func TestWhatIsPulledStaysOwedInTheStoreUntilItIsAcknowledged(t *testing.T) {
 					id := launch(t, m, "a").ID
 					ended(t, m, id)
 					ack := pull(t, m, id)
-					require.True(t, get(t, m, id).Notice.Settled(), "in memory it is settled at once")
+					require.True(t, get(t, m, id).Notice.Settled(), "in memory, the notice must be settled immediately")
 					require.True(t, owedIn(t, mem, id))
 					m.Ack("bgn_of_nobody")
 					_, _ = m.Read(bgagent.Caller{Session: "stranger"}, id)
@@ -347,7 +347,7 @@ func TestWhatIsPulledStaysOwedInTheStoreUntilItIsAcknowledged(t *testing.T) {
 				ended(t, m, launch(t, m, "last").ID)
 				_, ok := m.TakeNotice("root")
 				require.True(t, ok)
-				require.NoError(t, m.Close(t.Context()), "what was handed out is not named")
+				require.NoError(t, m.Close(t.Context()), "the error must not name ends that were handed out")
 			})
 		})
 	}
@@ -403,8 +403,8 @@ func TestTheStoreKeepsWhatExpiresFromMemory(t *testing.T) {
 	})
 }
 
-// fullStore is a store without room for long texts. A write that contains one fails in the middle, so
-// it is unknown whether the store has it.
+// fullStore is a store without room for long texts. A write with a long text fails in the middle,
+// so it is unknown whether the store contains the batch.
 type fullStore struct {
 	bgagent.Store
 	full bool
@@ -429,7 +429,7 @@ func TestAStoreWithoutRoomIsNoBadRecord(t *testing.T) {
 		m := manage(t, f, bgagent.Config{Store: store})
 		id := launch(t, m, "a").ID
 		time.Sleep(time.Minute)
-		require.Equal(t, bgagent.PhaseStoring, get(t, m, id).Phase, "the end waits for room and is not set aside")
+		require.Equal(t, bgagent.PhaseStoring, get(t, m, id).Phase, "the end must wait for room and must not be set aside")
 		store.full = false
 		require.Equal(t, strings.TrimSpace(result), strings.TrimSpace(ended(t, m, id)[0].Result))
 	})

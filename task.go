@@ -104,7 +104,7 @@ const (
 
 // causes holds the name of each cause and the status of an attempt that ends with it. A new cause
 // needs a constant above and a row here; a test fails if a constant has no row. CONTRIBUTING.md
-// lists what else a new cause needs.
+// lists the other changes that a new cause needs.
 var causes = [...]struct {
 	name   string
 	status Status
@@ -211,12 +211,12 @@ type Task struct {
 	Cut       bool        `json:"cut,omitempty"`        // Result is only the first 256 KiB, or 1 MiB if the session cannot be read
 	Dropped   bool        `json:"dropped,omitempty"`    // Result was deleted because of a limit such as Config.RetainText
 	OpenTodos int         `json:"open_todos,omitempty"` // number of todos that were open when the turn ended
-	Notice    NoticeState `json:"notice,omitempty"`     // state of the notice that tells the parent about the end
+	Notice    NoticeState `json:"notice,omitempty"`     // state of the notice that reports the end to the parent
 
 	Questions []Question `json:"questions,omitempty"` // open questions of the agent, oldest first; see BackgroundManager.Answer
 
 	Messages   int                 `json:"messages,omitempty"`   // number of messages waiting for their turns; see BackgroundManager.Send
-	Unconsumed []UnconsumedMessage `json:"unconsumed,omitempty"` // messages that the attempt, which has ended, may not have received
+	Unconsumed []UnconsumedMessage `json:"unconsumed,omitempty"` // messages that the attempt, which has ended, might not have received
 
 	Budget   BudgetUse `json:"budget,omitzero"`    // budget of the task over all its attempts; zero if the task has none
 	Attempts []Attempt `json:"attempts,omitempty"` // earlier attempts, oldest first; only the latest 20 are kept
@@ -278,7 +278,7 @@ type Progress struct {
 	Usage         Usage     `json:"usage"`
 }
 
-// NoticeState is the state of the notice that tells a parent that an attempt has ended.
+// NoticeState is the state of the notice that reports the end of an attempt to the parent.
 type NoticeState uint8
 
 // The states of a notice. All states except NoticeNone and NoticeOwed are final.
@@ -308,7 +308,7 @@ func (s *NoticeState) UnmarshalText(b []byte) error {
 	return enumOf(s, noticeStateNames[:], "state of a notice", b)
 }
 
-// Notice reports attempts that have ended to the parent of their tasks. One notice may cover
+// Notice reports attempts that have ended to the parent of their tasks. One notice can cover
 // several tasks.
 type Notice struct {
 	ID        string           `json:"id"`                  // id of the notice; unchanged when the delivery is repeated
@@ -344,7 +344,7 @@ type NoticeItem struct {
 	Reason      string        `json:"reason,omitempty"`
 	Duration    time.Duration `json:"duration"`             // nanoseconds in JSON
 	NoAnswer    bool          `json:"no_answer,omitempty"`  // the attempt completed with tool calls but without any text
-	Unconsumed  int           `json:"unconsumed,omitempty"` // number of messages that the attempt may not have received
+	Unconsumed  int           `json:"unconsumed,omitempty"` // number of messages that the attempt might not have received
 	Fallback    string        `json:"fallback,omitempty"`   // Task.Fallback of the task
 
 	// Result is the beginning of the result, up to Config.NoticeResult bytes. Cut is true if the
@@ -386,8 +386,8 @@ type ResumeInput struct {
 	Model  string // model from this attempt on; empty keeps the task's model
 	// Budget replaces limits of the task's budget, which counts all attempts. A field that is 0
 	// leaves the current limit unchanged. A limit may be raised, even above Config.TaskBudget.
-	// However, if another task resumes the task, a higher value leaves the current limit unchanged,
-	// too.
+	// However, if another task resumes the task, a higher value also leaves the current limit
+	// unchanged.
 	Budget Budget
 }
 

@@ -112,16 +112,16 @@ type ToolOptions struct {
 	// The only optional tool is [ToolBackgroundMessage].
 	With []string
 	// Agents lists the agents to which a model may delegate. If Agents is set, delegate_task names
-	// these agents in its description and schema, and refuses other names at once. If Agents is
+	// these agents in its description and schema, and refuses other names immediately. If Agents is
 	// nil, any name is accepted, and a task for an agent that does not exist ends with an error.
 	Agents []AgentInfo
-	// NoNotices must be set if the callers are not woken when a task ends, because they have no
-	// Notifier and the host does not take their notices with NextNotice. The caller of an MCP
-	// server is an example. The tools' texts then do not promise a notice or suggest that the model
-	// end its turn. Instead, they ask the model to wait with background_output. The default wait of
-	// this tool is then 50 s, because the hosts of such callers abandon a call after 60 s.
-	// NoNotices does not apply to a session that runs a task: the session's next turn delivers the
-	// notices, so they wake the session.
+	// NoNotices must be set if no notice wakes the callers, because they have no Notifier and the
+	// host does not take their notices with NextNotice. The caller of an MCP server is an example.
+	// The tools' texts then do not promise a notice or suggest that the model end its turn.
+	// Instead, they ask the model to wait with background_output. The default wait of this tool is
+	// then 50 s, because the hosts of such callers abandon a call after 60 s. NoNotices does not
+	// apply to a session that runs a task: the session's next turn delivers the notices, so they
+	// wake the session.
 	NoNotices bool
 }
 
@@ -332,7 +332,7 @@ type reply struct {
 }
 
 // reply renders an answer together with a notice about everything that is owed to the caller. The
-// notice then counts as delivered. If the caller's context has ended, the caller may never read the
+// notice then counts as delivered. If the caller's context has ended, the caller might never read the
 // answer. In that case, no notice is added, and everything stays owed.
 func (c *call) reply(render func(room int) answer) reply {
 	var r reply
@@ -355,9 +355,9 @@ func (c *call) refuse(problem string) reply {
 	return c.reply(func(int) answer { return answer{head: problem} })
 }
 
-// problem turns an error from the manager into text that tells the model what to do. It returns an
-// error if the model cannot do anything about the failure, because the context has ended or the
-// host's configuration is wrong.
+// problem turns an error from the manager into text that describes what the model can do. It
+// returns an error if the model cannot do anything about the failure, because the context has ended
+// or the host's configuration is wrong.
 func (c *call) problem(err error, ref string) (string, error) {
 	var gone *ExpiredError
 	var input *InputError
@@ -392,7 +392,7 @@ func (c *call) problem(err error, ref string) (string, error) {
 }
 
 // taskRef removes white space, invisible characters, quotation marks and angle brackets around an id
-// that a model may have copied from a table or other text.
+// that a model might have copied from a table or other text.
 func taskRef(s string) string {
 	return strings.TrimFunc(s, func(r rune) bool { return isBlank(r) || strings.ContainsRune("`\"'<>", r) })
 }

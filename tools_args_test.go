@@ -147,7 +147,7 @@ func TestWrongArgumentsNameTheFieldAndWhatIsRight(t *testing.T) {
 	want, err := os.ReadFile(file)
 	require.NoError(t, err)
 	require.Equal(t, string(want), all.String())
-	require.Empty(t, m.List(bgagent.Query{}), "a refused call launches nothing")
+	require.Empty(t, m.List(bgagent.Query{}), "a refused call must not launch a task")
 }
 
 func TestWhatCanMeanOneThingOnlyIsTaken(t *testing.T) {
@@ -155,7 +155,7 @@ func TestWhatCanMeanOneThingOnlyIsTaken(t *testing.T) {
 		r := callTool(t, m, "delegate_task", ` {"prompt":"p","subagent_type":" a ","run_in_background":"False","background":null,"session_id":"","task_id":null,"model":null} `)
 		require.False(t, r.IsError, r.Text)
 		id := r.Value.(bgagent.DelegateTaskResult).Task.ID
-		require.Contains(t, r.Text, "answer to p", "in the foreground")
+		require.Contains(t, r.Text, "answer to p", "a foreground call returns the result")
 		for _, args := range []string{
 			`{"task_id":"` + id + `"}`, "{\"task_id\":\" `" + id + "`\\n\"}", `{"task_id":"` + id + `","block":"true","timeout":"60000"}`,
 			`{"task_id":"` + id + `","timeout":6e4}`, `{"task_id":"` + id + `","timeout":60000.0}`, `{"task_id":"` + id + `","timeout":1e400}`,
@@ -194,7 +194,7 @@ func FuzzToolArguments(f *testing.F) {
 	f.Fuzz(func(t *testing.T, which int, args string) {
 		ctx := bgagent.WithCaller(context.Background(), bgagent.Caller{Session: "root"})
 		r, err := defs[(which&0xffff)%3].Call(ctx, json.RawMessage(args))
-		require.NoError(t, err, "whatever a model sends")
+		require.NoError(t, err, "arguments from a model must never cause a Go error")
 		require.NotEmpty(t, r.Text)
 		require.LessOrEqual(t, len(r.Text), 32<<10)
 		require.True(t, utf8.ValidString(r.Text))
@@ -226,7 +226,7 @@ func TestArgumentsAreDecodedAsTheToolReadsThem(t *testing.T) {
 	for _, raw := range []string{`{"run_in_background":"no"}`, `{"run_in_background":0}`, `{"nothing":1}`, `{"prompt":"a","prompt":"b"}`, `[]`} {
 		got := bgagent.DelegateTaskArgs{Prompt: "before"}
 		require.Error(t, json.Unmarshal([]byte(raw), &got), raw)
-		require.Equal(t, "before", got.Prompt, "nothing is half read")
+		require.Equal(t, "before", got.Prompt, "wrong arguments must not be read in part")
 	}
 	var out bgagent.BackgroundOutputArgs
 	require.NoError(t, json.Unmarshal([]byte(`{"task_id":"bg_1","block":"true","timeout":"6e4"}`), &out))

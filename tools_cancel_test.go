@@ -35,7 +35,7 @@ To continue a cancelled task, use:
 Continuable sessions:
 - `+"`"+session+"` (work)", r.Text)
 		require.Equal(t, []bgagent.Status{bgagent.Running, bgagent.Pending}, statuses(r.Cancelled))
-		require.Equal(t, bgagent.NoticeWaived, get(t, m, a.ID).Notice, "who cancels need not be told")
+		require.Equal(t, bgagent.NoticeWaived, get(t, m, a.ID).Notice, "a parent that cancels a task needs no notice")
 		r = cancelTool(t, m, bgagent.BackgroundCancelArgs{All: true})
 		require.False(t, r.IsError)
 		require.Contains(t, r.Text, "none of yours was pending or running")
@@ -110,7 +110,7 @@ func TestRefusalsOfTheManagerBecomeSentences(t *testing.T) {
 		refused(bgagent.DelegateTaskArgs{}, "nothing can be launched from it any more")
 		require.NoError(t, m.Close(t.Context()))
 		refused(bgagent.DelegateTaskArgs{}, "shutting down")
-		require.Contains(t, output(t, m, bgagent.BackgroundOutputArgs{TaskID: gone.ID}).Text, "here", "what there is can be read to the end")
+		require.Contains(t, output(t, m, bgagent.BackgroundOutputArgs{TaskID: gone.ID}).Text, "here", "the kept part can be read to its end")
 	})
 }
 
@@ -149,7 +149,7 @@ func TestATypedToolNeedsACallerWithASession(t *testing.T) {
 			require.ErrorAs(t, err, new(*bgagent.InputError))
 		}
 		require.Len(t, m.List(bgagent.Query{}), 1)
-		require.False(t, get(t, m, task.ID).Status.Terminal(), "nothing was cancelled")
+		require.False(t, get(t, m, task.ID).Status.Terminal(), "the call must not cancel the task")
 	})
 }
 

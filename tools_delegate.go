@@ -12,13 +12,13 @@ import (
 )
 
 // DelegateTask is the tool delegate_task. It launches a task for another agent, or continues a task
-// that has ended, and answers at once. If RunInBackground is false, it waits for the task to end
-// and answers with the result.
+// that has ended, and answers immediately. If RunInBackground is false, it waits for the task to
+// end and answers with the result.
 //
 // If the arguments are wrong, DelegateTask returns a result with IsError. It returns an error in
 // only three cases: if ctx has ended, if the host's configuration is wrong, or if the caller has no
 // session (an [*InputError]). If ctx is cancelled while the call waits for the task, the task is
-// cancelled, too. If the deadline of ctx passes during the wait, the call does not return an error,
+// also cancelled. If the deadline of ctx passes during the wait, the call does not return an error,
 // and the task continues in the background. A host that acts on its own behalf uses the methods of
 // the manager instead.
 func DelegateTask(ctx context.Context, m *BackgroundManager, by Caller, a DelegateTaskArgs) (DelegateTaskResult, error) {

@@ -46,8 +46,8 @@ func cancelTool(t *testing.T, m *bgagent.BackgroundManager, a bgagent.Background
 // oneSlot limits the manager to one slot.
 var oneSlot = bgagent.Config{Limits: bgagent.Limits{Default: 1}}
 
-// echo runs a turn. It answers the prompt "now" at once, fails on the prompt
-// "fail", and answers every other prompt after a minute.
+// echo runs a turn. It answers the prompt "now" immediately, fails on the prompt "fail", and
+// answers every other prompt after a minute.
 func echo(ctx context.Context, session string, p bgagent.Prompt, r *bgagent.Reporter) (bgagent.TurnEnd, error) {
 	switch p.Text {
 	case "now":
@@ -83,7 +83,7 @@ func TestForegroundAnswersWithTheResultAndOwesNoNotice(t *testing.T) {
 		require.Contains(t, r.Text, "Duration: 1m 0s")
 		require.True(t, strings.HasSuffix(r.Text, "---\n\nanswer to work"))
 		r = delegate(t, m, bgagent.DelegateTaskArgs{Prompt: "fail", SubagentType: "worker", RunInBackground: no()})
-		require.False(t, r.IsError, "the call was right")
+		require.False(t, r.IsError, "the call itself was correct")
 		require.True(t, strings.HasPrefix(r.Text, "Task Error\n"), r.Text)
 		require.Contains(t, r.Text, "overloaded")
 		r = delegate(t, m, bgagent.DelegateTaskArgs{Prompt: "now", TaskID: r.Task.ID, RunInBackground: no()})
@@ -206,7 +206,7 @@ func TestWhatIsNotTheCallersDoesNotExistForIt(t *testing.T) {
 			require.True(t, o.IsError && b.IsError && c.IsError && d.IsError)
 			require.Empty(t, o.Tasks)
 			for _, s := range []string{o.Text, b.Text, c.Text, d.Text} {
-				require.Contains(t, s, own.Task.ID, "it lists what there is instead")
+				require.Contains(t, s, own.Task.ID, "the answer must list the tasks that exist")
 				texts = append(texts, strings.ReplaceAll(s, id, "ID"))
 			}
 			return texts
@@ -245,7 +245,7 @@ func TestBlockingWakesAtTheEndAndKeepsItsTime(t *testing.T) {
 		began := time.Now()
 		r := output(t, m, bgagent.BackgroundOutputArgs{TaskID: task.ID, Block: true, Timeout: at(600_000)})
 		require.False(t, r.TimedOut)
-		require.Equal(t, 20*time.Minute-11*time.Minute-1750*time.Millisecond, time.Since(began), "it wakes at the end, not at a poll")
+		require.Equal(t, 20*time.Minute-11*time.Minute-1750*time.Millisecond, time.Since(began), "the call must return at the end of the task, not at a poll")
 		require.Contains(t, r.Text, "answer to work")
 	})
 }
@@ -266,9 +266,9 @@ func TestTheCallersContextEndsAWaitAndNeverTheTask(t *testing.T) {
 		r, err := bgagent.BackgroundOutput(ctx, m, root, bgagent.BackgroundOutputArgs{TaskID: task.ID, Block: true})
 		require.NoError(t, err)
 		require.True(t, r.TimedOut)
-		require.Nil(t, r.Notice, "who may have left is told nothing")
+		require.Nil(t, r.Notice, "a caller that might have left must not get a notice")
 		require.Equal(t, bgagent.Running, get(t, m, task.ID).Status)
-		require.NotNil(t, output(t, m, bgagent.BackgroundOutputArgs{TaskID: task.ID}).Notice, "so it is still owed")
+		require.NotNil(t, output(t, m, bgagent.BackgroundOutputArgs{TaskID: task.ID}).Notice, "the notice must still be owed")
 	})
 }
 
@@ -293,14 +293,14 @@ func TestBlockingWithoutATaskWaitsForTheNextEnd(t *testing.T) {
 		require.Contains(t, r.Text, r.Notice.ID)
 		time.Sleep(15 * time.Second)
 		r, d = next()
-		require.Zero(t, d, "an end that has not been told is the next one")
+		require.Zero(t, d, "an unreported end counts as the next end")
 		require.Equal(t, b.ID, r.Notice.Items[0].Task)
 		r, d = next()
 		require.Equal(t, time.Minute, d)
 		require.True(t, r.TimedOut)
 		require.Contains(t, r.Text, "None of them ended in the 1m 0s")
 		require.Len(t, r.Tasks, 3)
-		require.Equal(t, c.ID, r.Tasks[0].ID, "live ones first")
+		require.Equal(t, c.ID, r.Tasks[0].ID, "live tasks must come first")
 	})
 }
 
@@ -340,7 +340,7 @@ func TestWhatIsOwedComesOnceWithTheNextAnswerWhateverItIs(t *testing.T) {
 			if n != nil {
 				require.Contains(t, text, n.Text, name)
 			}
-			require.NotContains(t, output(t, m, bgagent.BackgroundOutputArgs{}).Text, "Notice ID:", "not twice")
+			require.NotContains(t, output(t, m, bgagent.BackgroundOutputArgs{}).Text, "Notice ID:", "a notice must not be delivered twice")
 		})
 	}
 }
@@ -355,7 +355,7 @@ func TestReadingTwiceGivesTheResultTwiceAndSettlesTheNotice(t *testing.T) {
 		require.True(t, strings.HasSuffix(one.Text, "---\n\nhere"))
 		require.Nil(t, one.Notice)
 		time.Sleep(time.Hour / 3)
-		require.Empty(t, box.all(), "who has read it need not be told")
+		require.Empty(t, box.all(), "a parent that has read the result needs no notice")
 	})
 }
 
@@ -373,7 +373,7 @@ func TestALongResultAndWhatIsOwedFitTogether(t *testing.T) {
 		require.Len(t, r.Notice.Items, 299)
 		require.Contains(t, r.Text, r.Notice.Text)
 		for _, id := range ids {
-			require.Contains(t, r.Text, id, "every end is named")
+			require.Contains(t, r.Text, id, "every end must be named")
 		}
 		require.Contains(t, r.Text, "of 200000\nTo read on: background_output(task_id=")
 	})
@@ -431,7 +431,7 @@ func TestATaskIsWokenWhoeverCannotBe(t *testing.T) {
 		}
 		id := launch(t, m, "delegate").ID
 		ended(t, m, id)
-		require.Contains(t, text, "A notice comes by itself", "what a task is owed is its next turn")
+		require.Contains(t, text, "A notice comes by itself", "a task gets its notices with its next turn")
 	})
 }
 

@@ -53,7 +53,7 @@ func TestBackgroundMessageSendsAMessage(t *testing.T) {
 			require.Contains(t, r.Text, "Message accepted.")
 		}
 		_, v := call(by, `{"task_id": "`+task.ID+`", "message": "another"}`)
-		require.Equal(t, 2, v.Task.Messages, "the same id with another message is no retry")
+		require.Equal(t, 2, v.Task.Messages, "a call with the same id and another message is not a retry")
 
 		var fails error
 		f.steer = nil

@@ -135,7 +135,7 @@ func (o *outputCall) wait(ids ...string) (waitEnd, error) {
 }
 
 // look returns the task if the caller may see it. The notice about its end does not count as read
-// yet, because the call may still be refused.
+// yet, because the call might still be refused.
 func (o *outputCall) look(id string) (Task, error) {
 	at, cancel := context.WithCancel(o.ctx)
 	cancel()
@@ -184,7 +184,7 @@ func (o *outputCall) task() (r BackgroundOutputResult, problem string, err error
 		render = func(int) answer { return o.w.status(t, time.Now(), o.notes...) }
 	}
 	if t.Status.Terminal() && o.ctx.Err() == nil {
-		_, _ = o.m.readAttempt(o.by, id, t.Attempt, o.out) // the answer shows the end, so the notice about it counts as read; the record may have expired
+		_, _ = o.m.readAttempt(o.by, id, t.Attempt, o.out) // the answer shows the end, so the notice about it counts as read; the record might have expired
 	}
 	if !t.Status.Terminal() && !o.args.FullSession {
 		o.showsQuestions(t)
@@ -217,7 +217,7 @@ func (o *outputCall) overview() (r BackgroundOutputResult, problem string, err e
 			live = append(live, t.ID)
 		}
 		// Outstanding must be called after List. If a task ends between the two calls, either its
-		// notice is owed, or the wait below returns at once because the task is in the list.
+		// notice is owed, or the wait below returns immediately because the task is in the list.
 		_, owed := o.m.Outstanding(o.by.Session)
 		if owed == 0 && len(live) > 0 {
 			began := time.Now()
@@ -237,7 +237,7 @@ func (o *outputCall) overview() (r BackgroundOutputResult, problem string, err e
 	ended := o.m.List(Query{Under: o.by.Session, Status: []Status{Completed, Failed, Cancelled}, Limit: max(l.skip-l.live, 0) + listedEnded + 1})
 	slices.Reverse(ended)
 	for _, t := range ended {
-		// The task may have ended between the two calls to List.
+		// The task might have ended between the two calls to List.
 		if i := slices.IndexFunc(all[:l.live], func(x Task) bool { return x.ID == t.ID }); i < 0 {
 			all = append(all, t)
 		}

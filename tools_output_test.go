@@ -28,7 +28,7 @@ func TestARefusedReadLeavesTheNoticeOwed(t *testing.T) {
 		client bgagent.SessionClient
 		args   bgagent.BackgroundOutputArgs
 	}{
-		"a message that there is not":     {says("x"), bgagent.BackgroundOutputArgs{SinceMessageID: "msg_99"}},
+		"a message that does not exist":   {says("x"), bgagent.BackgroundOutputArgs{SinceMessageID: "msg_99"}},
 		"a client that shows no messages": {&goRunner{run: echo}, bgagent.BackgroundOutputArgs{FullSession: true}},
 		"offset and from_end":             {says("x"), bgagent.BackgroundOutputArgs{Offset: 1, FromEnd: true}},
 	} {
@@ -39,7 +39,7 @@ func TestARefusedReadLeavesTheNoticeOwed(t *testing.T) {
 				synctest.Wait()
 				r := output(t, m, x.args)
 				require.True(t, r.IsError)
-				require.NotNil(t, r.Notice, "what is owed comes with every answer, a refusal, too")
+				require.NotNil(t, r.Notice, "every answer must deliver owed notices, even a refusal")
 				require.Equal(t, bgagent.NoticeTaken, get(t, m, x.args.TaskID).Notice)
 				require.Contains(t, r.Text, "completed")
 			})
@@ -86,9 +86,9 @@ func TestTheListCanBeReadToItsEnd(t *testing.T) {
 				break
 			}
 			offset, _ = strconv.Atoi(next[1])
-			require.Equal(t, len(got), offset, "without a gap")
+			require.Equal(t, len(got), offset, "the pages must not have gaps")
 		}
-		require.Equal(t, live, got[0], "live ones first")
+		require.Equal(t, live, got[0], "live tasks must come first")
 		require.ElementsMatch(t, append(want, live), got)
 		require.Contains(t, output(t, m, bgagent.BackgroundOutputArgs{Offset: 131}).Text, "There are no more")
 	})
@@ -140,7 +140,7 @@ func TestWhatIsNoUseForARunningTaskIsSaid(t *testing.T) {
 		defer cancel()
 		r, err := bgagent.BackgroundOutput(ctx, m, root, bgagent.BackgroundOutputArgs{TaskID: task.ID, Block: true})
 		require.NoError(t, err)
-		require.Contains(t, r.Text, "It did not end in the 1s that this call waited.", "not the minute that it might have")
+		require.Contains(t, r.Text, "It did not end in the 1s that this call waited.", "the call must not wait for the default of one minute")
 	})
 }
 
@@ -201,7 +201,7 @@ func TestATaskIsNotContinuedTwiceByOneToolCall(t *testing.T) {
 		ended(t, m, task.ID)
 		none, err := m.Resume(t.Context(), root, task.ID, bgagent.ResumeInput{Prompt: "fail"})
 		require.NoError(t, err)
-		require.Equal(t, 4, none.Attempt, "an empty id never matches")
+		require.Equal(t, 4, none.Attempt, "an empty id must not match")
 	})
 }
 
@@ -248,7 +248,7 @@ func TestAnAnswerReadsTheAttemptThatItShows(t *testing.T) {
 		r := <-got
 		require.Equal(t, 1, r.Tasks[0].Attempt)
 		// The answer shows attempt 1. The notice of attempt 2 is still owed, or is part of this answer.
-		require.True(t, r.Notice != nil || get(t, m, id).Notice == bgagent.NoticeOwed, "%s, and the answer does not tell it: %s", get(t, m, id).Notice, r.Text)
+		require.True(t, r.Notice != nil || get(t, m, id).Notice == bgagent.NoticeOwed, "the notice is %s, but the answer does not contain it: %s", get(t, m, id).Notice, r.Text)
 	})
 }
 

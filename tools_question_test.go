@@ -39,7 +39,7 @@ func TestBackgroundMessageAnswersAQuestion(t *testing.T) {
 		began := time.Now()
 		r = useTool(t, m, bgagent.ToolBackgroundOutput, map[string]any{"task_id": task.ID, "block": true})
 		require.Contains(t, r.Text, q.Key)
-		require.Zero(t, time.Since(began), "a caller that can answer does not wait")
+		require.Zero(t, time.Since(began), "a caller that can answer must not wait")
 
 		for _, wrong := range []struct {
 			args map[string]any

@@ -55,14 +55,14 @@ func TestTaskUnderExpiredOnesBelongsToItsRoot(t *testing.T) {
 			m.TakeNotice(session)
 			time.Sleep(2 * time.Minute)
 		}
-		require.Len(t, m.List(bgagent.Query{}), 2, "the ones above have expired")
+		require.Len(t, m.List(bgagent.Query{}), 2, "the tasks above must have expired")
 		require.Len(t, m.List(bgagent.Query{Under: "root"}), 2)
 		live, _ := m.Outstanding("root")
 		require.Equal(t, 2, live)
 		_, err := m.Launch(t.Context(), by, bgagent.LaunchInput{Agent: "worker", Prompt: "deeper"})
 		require.ErrorIs(t, err, bgagent.ErrDepth)
 		deeper, err := m.Launch(t.Context(), bgagent.Caller{Session: "ses_2"}, bgagent.LaunchInput{Agent: "worker", Prompt: "another second"})
-		require.NoError(t, err, "the session of a completed task may delegate although its record has gone")
+		require.NoError(t, err, "the session of a completed task may delegate, even if the record of the task has expired")
 		require.Equal(t, 2, deeper.Depth)
 		require.Equal(t, "root", deeper.Root)
 		cancelled, err := m.CancelAll(t.Context(), root, bgagent.CancelOptions{})
@@ -165,7 +165,7 @@ func TestWhoResumesFromATombstoneKeepsItsParents(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, "root", task.Root)
 		_, err = m.Cancel(t.Context(), root, task.ID, bgagent.CancelOptions{})
-		require.NoError(t, err, "it descends from root")
+		require.NoError(t, err, "the task descends from root")
 	})
 }
 

@@ -14,8 +14,8 @@ import (
 type sight struct {
 	turn
 	promptID string
-	old      map[string]struct{}   // messages of earlier turns that the client may still return
-	past     pastMessages          // last messages of earlier attempts, which the client may still return
+	old      map[string]struct{}   // messages of earlier turns that the client might still return
+	past     pastMessages          // last messages of earlier attempts, which the client might still return
 	calls    map[callKey]*toolCall // tool calls seen in messages
 	open     map[string]*toolCall  // tool calls in flight, keyed by the agent's ids
 	prog     progress              // progress in all turns
@@ -111,7 +111,7 @@ type hint struct {
 // begins, only the ids of the previous turn are kept.
 const maxOld = 1000
 
-// pastMessages holds hashes of the ids of a session's last messages. An abort or a slow server may
+// pastMessages holds hashes of the ids of a session's last messages. An abort or a slow server might
 // still change these messages after the next attempt has begun. Older messages have never been seen
 // to change.
 type pastMessages [4]uint64
@@ -192,11 +192,11 @@ type toolCall struct {
 	state ToolState
 	name  string
 	input Digest
-	began int64 // the earliest time at which the call may have begun
+	began int64 // the earliest time at which the call might have begun
 }
 
 // newCall returns the record of a call that is seen for the first time. If the call has already
-// ended, it may have begun at any time since the calls were last known.
+// ended, it might have begun at any time since the calls were last known.
 func (s *sight) newCall(t MessageTool, now int64) *toolCall {
 	call := &toolCall{state: ToolDone, name: t.Name, began: now}
 	if !t.State.InFlight() {
@@ -223,13 +223,13 @@ func (s *sight) tool(t MessageTool, now int64) (isNew bool) {
 	return isNew
 }
 
-// messageTool does the same as tool, for the n-th call with this id in a message. A message may be
+// messageTool does the same as tool, for the n-th call with this id in a message. A message can be
 // read many times, and its calls are then not new.
 func (s *sight) messageTool(message string, n int, t MessageTool, now int64) (isNew bool) {
 	key := callKey{message, t.ID, n}
 	call := s.calls[key]
 	if call == nil {
-		// The result of a call may be in a separate message.
+		// The result of a call can be in a separate message.
 		if call = s.open[t.ID]; call == nil || n > 0 || t.State.InFlight() {
 			isNew, call = true, s.newCall(t, now)
 		}
@@ -337,7 +337,7 @@ func (s *sight) toldBy(id string, now int64) {
 }
 
 // wasTold reports whether an event reported the message after the given time. If a read of the
-// messages began at the given time and such an event followed, the read may have returned an older
+// messages began at the given time and such an event followed, the read might have returned an older
 // version of the message.
 func (s *sight) wasTold(id string, since int64) bool { return s.msgs[id].told > since }
 

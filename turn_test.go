@@ -34,7 +34,7 @@ func TestAResumedTaskIsNotEndedByItsPast(t *testing.T) {
 				synctest.Wait()
 				f.put(session, bgagent.Message{ID: first, Text: "first answer, changed late", Finished: true, Stop: bgagent.StopEndOfTurn})
 				m.Observe(idle(session))            // a late event from the earlier turn
-				f.set(session, bgagent.SessionIdle) // the new turn does not begin at once
+				f.set(session, bgagent.SessionIdle) // the new turn does not begin immediately
 				time.Sleep(8 * time.Second)
 				require.Equal(t, bgagent.Running, get(t, m, id).Status)
 				f.set(session, bgagent.SessionBusy)
@@ -73,7 +73,7 @@ func TestASecondTurnIsNotEndedByTheFirst(t *testing.T) {
 				synctest.Wait()
 				require.Equal(t, bgagent.PhaseWaiting, get(t, m, id).Phase)
 				helper := get(t, m, child.ID).Session
-				require.NotEmpty(t, helper, "the one who waits holds no slot")
+				require.NotEmpty(t, helper, "the waiting task does not hold a slot")
 				f.say(helper, "here is help")
 				ended(t, m, child.ID)
 				time.Sleep(time.Second)
@@ -84,7 +84,7 @@ func TestASecondTurnIsNotEndedByTheFirst(t *testing.T) {
 				m.Observe(idle(session)) // a late event from the first turn
 				f.do(func() { f.sessions[session].state = bgagent.SessionIdle })
 				time.Sleep(4 * time.Second)
-				require.Equal(t, bgagent.Running, get(t, m, id).Status, "nothing has been answered yet")
+				require.Equal(t, bgagent.Running, get(t, m, id).Status, "the prompt has not been answered yet")
 				f.set(session, bgagent.SessionBusy)
 				f.say(session, "with help it is done")
 				task := ended(t, m, id)[0]
@@ -225,7 +225,7 @@ func (f longServer) Messages(ctx context.Context, s string, c bgagent.Cursor, ma
 func TestALongSessionCanBeResumed(t *testing.T) {
 	f := newServer()
 	bubble(t, longServer{f}, bgagent.Config{}, func(t *testing.T, m *bgagent.BackgroundManager) {
-		m.Observe(bgagent.HostEvent{Kind: bgagent.HostStreamUp}) // as long as no events are lost, the manager does not read messages
+		m.Observe(bgagent.HostEvent{Kind: bgagent.HostStreamUp}) // while no events are lost, the manager does not read messages
 		id, s := turnOn(t, m, "p")
 		f.say(s, "one")
 		for i := range f.session(s).messages {
@@ -313,7 +313,7 @@ func TestAnErrorWithAStopReasonEndsAsThat(t *testing.T) {
 			task := ended(t, m, launch(t, m, "work").ID)[0]
 			require.Equal(t, cause, task.Cause)
 			require.Contains(t, task.Reason, "killed: stderr")
-			require.Greater(t, len(task.Reason), 600, "what a program said last is not cut off")
+			require.Greater(t, len(task.Reason), 600, "the last output of a program must not be cut off")
 		}
 	})
 }

@@ -13,7 +13,7 @@ import (
 // Case does not matter. The word must stand alone:
 //
 //   - If a Latin letter, digit, underscore or accent is next to the word, the word is part of
-//     another word (ulwx, ulw2, my_ulw) and does not count. A letter of another script may be next
+//     another word (ulwx, ulw2, my_ulw) and does not count. A letter of another script can be next
 //     to the word, because many scripts do not put a space next to a foreign word: 请ulw and ulw로
 //     count.
 //   - If a hyphen, slash, backslash, dot or at sign joins the word to another letter or digit, the
@@ -94,7 +94,7 @@ func paragraphs(s string) []string {
 	}
 	fence := "" // mark of the open fence; empty if none is open
 	for line := range strings.Lines(s) {
-		line = strings.Trim(line, " \t\r\n>") // a fence may be indented or quoted
+		line = strings.Trim(line, " \t\r\n>") // a fence can be indented or quoted
 		mark, info := fenceMark(line)
 		switch {
 		case fence != "":

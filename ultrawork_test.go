@@ -35,8 +35,7 @@ func TestUltraworkIsNotFoundInsideOtherWordsNamesAndCode(t *testing.T) {
 	}
 }
 
-// Prompts come from people and models. The check of a hostile prompt must not
-// take minutes.
+// Prompts come from people and models. Checking a hostile prompt must not take minutes.
 func TestUltraworkInLargePrompts(t *testing.T) {
 	start := time.Now()
 	var runs strings.Builder
@@ -59,6 +58,6 @@ func FuzzDetectUltrawork(f *testing.F) {
 		if found {
 			require.True(t, strings.Contains(lower, "ulw") || strings.Contains(lower, "ultrawork"))
 		}
-		require.True(t, bgagent.DetectUltrawork("ulw\n\n"+prompt), "a word in a paragraph before cannot be hidden")
+		require.True(t, bgagent.DetectUltrawork("ulw\n\n"+prompt), "later text must not hide a word in an earlier paragraph")
 	})
 }

@@ -10,9 +10,9 @@ import (
 
 // The functions below wait until tasks have ended or are quiet.
 
-// pauseCheck is the interval at which a call that is not willing to wait through a long pause
-// checks whether one has begun. The check is needed because another manager with the same
-// ConcurrencyManager does not wake the callers of this manager.
+// pauseCheck is how often a call that does not wait through long pauses checks whether a long pause
+// has begun. The check is needed because another manager with the same ConcurrencyManager does not
+// wake the callers of this manager.
 const pauseCheck = time.Minute
 
 func newWaiter() waiter { return waiter{ch: make(chan struct{}, 1)} }
@@ -61,7 +61,7 @@ func waitFor(ctx context.Context, ch <-chan struct{}, d time.Duration) error {
 // that is the latest when Wait is called.
 //
 // If the caller is itself a task, waiting longer could deadlock: the caller holds a slot while it
-// waits, and the other tasks may need that slot. In that case, Wait returns [ErrGoesOn] with the
+// waits, and the other tasks might need that slot. In that case, Wait returns [ErrGoesOn] with the
 // tasks. With WaitAny, this happens as soon as none of the live tasks holds a slot. With WaitAll,
 // it happens as soon as one of the live tasks has no slot. If ctx ends first, Wait returns the
 // error of ctx with the tasks. Wait does not return an error for a task that failed or was
@@ -82,7 +82,7 @@ func (m *BackgroundManager) Wait(ctx context.Context, by Caller, mode WaitMode, 
 	return m.wait(ctx, by, mode, waitFully, ids...)
 }
 
-// patience determines when a call returns although the tasks that it waits for have not ended.
+// patience determines when a call returns before the tasks that it waits for have ended.
 type patience uint8
 
 const (
@@ -134,7 +134,7 @@ func (m *BackgroundManager) wait(ctx context.Context, by Caller, mode WaitMode, 
 		}
 		again := time.Duration(-1)
 		switch {
-		case x.soon: // whether the source grants the slot soon is looked at again
+		case x.soon: // check again whether the source grants the slot soon
 			again = sourceWithin
 		case x.brief:
 			again = pauseCheck
@@ -224,8 +224,8 @@ func (x *waiting) done(st *state) (bool, error) {
 // shortly after the end of the task. A host should call Quiet before it frees the task's directory.
 //
 // If ctx ends first, Quiet returns the error of ctx. The error matches [ErrClosed] if Close has
-// returned and the session may still be running. It matches [ErrNotStopped] if the task's record
-// has expired and the session may still be running. In that case, the manager can no longer wait
+// returned and the session might still be running. It matches [ErrNotStopped] if the task's record
+// has expired and the session might still be running. In that case, the manager can no longer wait
 // for the session. It matches [ErrUnknownTask] if there is no such task. For any other expired
 // task, Quiet returns nil.
 func (m *BackgroundManager) Quiet(ctx context.Context, id string) error {
@@ -328,7 +328,7 @@ func (m *BackgroundManager) foreground(ctx context.Context, by Caller, s Task, o
 	for {
 		done, again := false, pauseCheck
 		left := callGoesOn
-		err := ctx.Err() // called outside the lock, because the context may be the host's own implementation
+		err := ctx.Err() // called outside the lock, because the context might be the host's own implementation
 		switch {
 		case errors.Is(err, context.DeadlineExceeded):
 			left = callTimedOut

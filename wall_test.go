@@ -105,7 +105,7 @@ func TestTheStateKnowsNothingOfHostsAndClocks(t *testing.T) {
 	names, err := filepath.Glob("state*.go")
 	require.NoError(t, err)
 	names = slices.DeleteFunc(names, func(n string) bool { return strings.HasSuffix(n, "_test.go") })
-	require.Greater(t, len(names), 10, "the files of the state have other names now")
+	require.Greater(t, len(names), 10, "the names of the state's files have changed")
 	names = append(names, "poller.go", "turn.go") // these files must obey the same rules
 	fset := token.NewFileSet()
 	faces := interfaces(t, fset)
@@ -183,7 +183,7 @@ func TestOnlyTheGateTakesTheLock(t *testing.T) {
 
 // statusWrites returns the places where the files write the status or the cause of a
 // task, no matter how they reach the task, or take the address of either field. Imports are not
-// resolved, so it may be unknown to which record a field belongs. In that case, the field counts as
+// resolved, so it might be unknown to which record a field belongs. In that case, the field counts as
 // a field of the task.
 func statusWrites(fset *token.FileSet, files []*ast.File) (out []string) {
 	info := &types.Info{Selections: map[*ast.SelectorExpr]*types.Selection{}, Types: map[ast.Expr]types.TypeAndValue{}}

@@ -18,7 +18,7 @@ import (
 func withdraw(t *testing.T, m *bgagent.BackgroundManager, memory *storetest.Memory, id, prompt string) {
 	t.Helper()
 	slow(memory, 2*time.Second)
-	// The write of an earlier withdrawal may still be running for half a second.
+	// The write of an earlier withdrawal might still be running for half a second.
 	ctx, cancel := context.WithTimeout(t.Context(), 1500*time.Millisecond)
 	defer cancel()
 	_, err := m.Resume(ctx, root, id, bgagent.ResumeInput{Prompt: prompt})
@@ -28,7 +28,7 @@ func withdraw(t *testing.T, m *bgagent.BackgroundManager, memory *storetest.Memo
 
 func TestAResumeAfterAWithdrawnOneGetsItsOwnPrompt(t *testing.T) {
 	for name, between := range map[string]func(w *world){
-		"at once":                func(*world) {},
+		"immediately":            func(*world) {},
 		"after the next write":   func(*world) { time.Sleep(time.Minute) },
 		"in the next process":    func(w *world) { time.Sleep(time.Minute); w.crash(); w.begin() },
 		"after a refused write":  func(w *world) { breakFor(&w.memory, time.Minute, storetest.Refused); time.Sleep(2 * time.Minute) },
@@ -57,7 +57,7 @@ func TestAResumeAfterAWithdrawnOneGetsItsOwnPrompt(t *testing.T) {
 						require.NotContains(t, s.prompt.Text, "withdrawn")
 					}
 					last := launch(t, m, "something else")
-					require.Equal(t, "answer to something else", ended(t, m, last.ID)[0].Result, "the store accepts further writes")
+					require.Equal(t, "answer to something else", ended(t, m, last.ID)[0].Result, "the store must accept further writes")
 				})
 			})
 		}
