@@ -1,6 +1,6 @@
-// Package apifault classifies failed requests to model providers by what agent programs show of
-// them: statuses, error names, headers, bodies, and the text of failure messages. Do not use it for
-// the text of answers or for tool results.
+// Package apifault classifies failed requests to model providers by what agent programs report about them:
+// statuses, error names, headers, bodies, and the text of failure messages. Do not use it for the text of
+// answers or for tool results.
 package apifault
 
 import (
@@ -16,7 +16,7 @@ import (
 	"github.com/bgagent/bgagent/internal/cleantext"
 )
 
-// Fault holds what an agent program shows of a failed request. Unknown fields are zero.
+// Fault holds what an agent program reports about a failed request. Unknown fields are zero.
 type Fault struct {
 	Status int      // HTTP status of the response
 	Names  []string // names that the program or the provider has for the error, such as "rate_limit"
@@ -29,16 +29,16 @@ type Fault struct {
 	aside string // message that is only displayed and does not decide the kind
 }
 
-// shown holds what the text and the body of a fault show.
+// shown holds the parsed text and body of a fault.
 type shown struct {
 	line        string   // text whose first line is the message for people
-	said        string   // all messages, without the JSON objects around and inside them
+	said        string   // all messages, without surrounding or embedded JSON objects
 	inner, body apiError // errors in the form of a provider's API, in the text and in the body
 	names       []string
 	status      int
 }
 
-// shown reads the text and the body of the fault.
+// shown parses the text and the body of the fault.
 func (f Fault) shown() shown {
 	text := strings.TrimSpace(f.Text[:min(len(f.Text), maxRead)])
 	before, inner, after := split(text, prefixes)
@@ -79,10 +79,10 @@ func (f Fault) Error() *bgagent.ProviderError {
 	return e
 }
 
-// Repeated returns the error for a report that the program is retrying the request. It returns nil
-// if there is no error or if the report must not reach the manager. A failed connection must not
-// hold back other turns, because this machine's network can be the cause. A key that is not
-// certainly rejected must not end the task.
+// Repeated returns the error to report when the program says that it is retrying the request. It returns nil
+// if there is no error or if the report must not reach the manager. A failed connection must not hold back
+// other turns, because this machine's network can be the cause. A key that is not certainly rejected must not
+// end the task.
 func (f Fault) Repeated() *bgagent.ProviderError {
 	e := f.Error()
 	if e == nil || f.Lost() || e.Kind == bgagent.ProviderAuthentication && !f.Rejected() {
@@ -91,9 +91,8 @@ func (f Fault) Repeated() *bgagent.ProviderError {
 	return e
 }
 
-// Rejected reports whether the provider has certainly rejected the key. Status 403 alone does not
-// show that: a proxy can refuse a single request with it. The wording of a message does not show it
-// either.
+// Rejected reports whether the provider has certainly rejected the key. Status 403 alone is not proof,
+// because a proxy can refuse a single request with this status. The wording of a message is not proof either.
 func (f Fault) Rejected() bool {
 	e := f.Error()
 	if e == nil || e.Kind != bgagent.ProviderAuthentication {
@@ -109,9 +108,9 @@ const maxRead = 64 << 10
 // maxLine is the maximum length of the result of Line, in bytes.
 const maxLine = 500
 
-// Line returns the first line of a failure message without characters that control a terminal. A
-// longer line is cut off after 500 bytes. The request's address, which codex puts near the end, and
-// everything after it are left out, because the address can contain a key.
+// Line returns the first line of a failure message without characters that control a terminal. A longer line
+// is cut off after 500 bytes. The request's address, which codex puts near the end, and everything after it
+// are removed, because the address can contain a key.
 func Line(s string) string {
 	s = strings.TrimSpace(s[:min(len(s), maxRead)])
 	s, _, _ = strings.Cut(s, "\n")
@@ -133,12 +132,12 @@ func (x *shown) soon() bool {
 	return !daily && (google || strings.Contains(x.said, "Please retry in "))
 }
 
-// limits reports whether the id of an exceeded quota contains the word.
+// limits reports whether the id of an exceeded quota contains the given word.
 func (x *shown) limits(word string) bool { return x.inner.limits(word) || x.body.limits(word) }
 
-// certainNames contains the names of errors whose kind is certain, whatever the status is. The
-// names are in lower case. The limit of a plan is often called a rate limit, too. Therefore, the
-// name of another kind, or a message about a quota, takes precedence over the name of a rate limit.
+// certainNames contains the names of errors whose kind is certain, whatever the status is. The names are in
+// lower case. Providers often call the limit of a plan a rate limit. Therefore, the name of another kind, or
+// a message about a quota, takes precedence over the name of a rate limit.
 var certainNames = map[string]bgagent.ProviderErrorKind{
 	"rate_limit":                 bgagent.ProviderRateLimited,
 	"rate_limit_error":           bgagent.ProviderRateLimited,
@@ -185,8 +184,8 @@ var looseNames = map[string]bgagent.ProviderErrorKind{
 	"responsestreamdisconnected": bgagent.ProviderBroken, // codex
 }
 
-// cues are parts of failure messages, in lower case. Messages of one kind can contain parts of a
-// kind that is listed later.
+// cues are parts of failure messages, in lower case. The order matters, because a message of one kind can
+// contain a cue of a later kind.
 var cues = []struct {
 	kind  bgagent.ProviderErrorKind
 	parts []string
@@ -201,15 +200,14 @@ var cues = []struct {
 	{bgagent.ProviderBroken, lost},
 }
 
-// incomplete is part of codex's message about an answer that the provider ended early, for example
-// because of its content filter. Repeating the request has the same result.
+// incomplete is part of codex's message about an answer that the provider ended early, for example because of
+// its content filter. A retry would have the same result.
 const incomplete = "incomplete response returned"
 
 // lost holds parts of messages about a failed connection.
 var lost = []string{"cannot connect to api", "connection reset", "connection dropped", "stream disconnected", "stream ended without"}
 
-// Lost reports whether the connection to the provider failed. In that case, the cause can be this
-// machine's network.
+// Lost reports whether the connection to the provider failed. The cause can then be this machine's network.
 func (f Fault) Lost() bool {
 	e := f.Error()
 	return e != nil && e.Kind == bgagent.ProviderBroken && e.Status == 0 && contains(strings.ToLower(f.shown().said), lost)
@@ -229,7 +227,7 @@ func cue(text string) bgagent.ProviderErrorKind {
 	return 0
 }
 
-// certain returns the kind that the names make certain, or 0.
+// certain returns the kind that the names prove, or 0.
 func certain(names []string) (kind bgagent.ProviderErrorKind) {
 	for _, name := range names {
 		k := certainNames[strings.ToLower(name)]
@@ -240,8 +238,8 @@ func certain(names []string) (kind bgagent.ProviderErrorKind) {
 	return kind
 }
 
-// classify returns the kind of a failure, or 0 if it is not one of the kinds. The status is 0 if it is
-// unknown, and the text is in lower case.
+// classify returns the kind of a failure, or 0 if the failure is not of a known kind. The status is 0 if it
+// is unknown, and the text is in lower case.
 func classify(status int, names []string, text string) bgagent.ProviderErrorKind {
 	if strings.Contains(text, incomplete) {
 		return 0
@@ -281,8 +279,8 @@ func classify(status int, names []string, text string) bgagent.ProviderErrorKind
 	return 0
 }
 
-// loose returns the lowest kind among the loose names, because more general names have higher
-// kinds. It returns 0 if there is none.
+// loose returns the lowest kind among the loose names, because more general names have higher kinds. If there
+// are no loose names, loose returns 0.
 func loose(names []string) (kind bgagent.ProviderErrorKind) {
 	for _, name := range names {
 		if k := looseNames[strings.ToLower(name)]; k != 0 && (kind == 0 || k < kind) {
@@ -314,7 +312,7 @@ func statusIn(text string) int {
 	return 0
 }
 
-// failed returns the status if it is the status of a failed request, and 0 otherwise.
+// failed returns the status if a failed request can have it, and 0 otherwise.
 func failed(status int) int {
 	if status < 400 || status > 599 {
 		return 0

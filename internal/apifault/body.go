@@ -24,7 +24,7 @@ type apiError struct {
 	quotas   []string // Google's ids for the exceeded quotas
 }
 
-// limits reports whether the id of an exceeded quota contains the word.
+// limits reports whether the id of an exceeded quota contains the given word.
 func (e *apiError) limits(word string) bool {
 	return slices.ContainsFunc(e.quotas, func(id string) bool { return strings.Contains(id, word) })
 }

@@ -15,18 +15,18 @@ var codexForms = regexp.MustCompile(`(?s)^(?:\{.*\}$` +
 	`|Codex ran out of room in the model['’]s context window` +
 	`|The model .{0,200}does not exist or you do not have access to it|You are not allowed to sample from this model)`)
 
-// OfCodex returns the fault for a message from codex that is not marked as one about a request. If
-// the text does not have a form that codex uses for failed requests, it is only displayed and
-// does not decide the kind.
+// OfCodex returns the fault for a message from codex that codex does not mark as a failed request. If the
+// text does not have a form that codex uses for failed requests, the text is only displayed and does not
+// decide the kind.
 func (f Fault) OfCodex() Fault { return f.only(codexForms) }
 
 // opencodeForms matches the messages of opencode's UnknownError that are about failed requests: an
 // error that the provider sent in a stream, and a model that does not exist.
 var opencodeForms = regexp.MustCompile(`(?s)^(?:\{.*\}$|(?:ProviderModelNotFoundError: )?Model not found\b)`)
 
-// OfOpencode returns the fault for an error from opencode. Failures of opencode itself have the
-// name UnknownError. With this name, the text counts only if it has a form that opencode
-// uses for failed requests. Otherwise, it is only displayed.
+// OfOpencode returns the fault for an error from opencode. Failures of opencode itself have the name
+// UnknownError. If the error has this name, its text counts only if it has a form that opencode uses for
+// failed requests. Otherwise, the text is only displayed.
 func (f Fault) OfOpencode() Fault {
 	if !slices.Contains(f.Names, "UnknownError") {
 		return f

@@ -1,5 +1,4 @@
-// Package asktext writes the texts around questions: what an agent asks for, and why it gets no
-// answer.
+// Package asktext writes the texts of questions: what the agent asks for, and why it gets no answer.
 package asktext
 
 import (
@@ -32,7 +31,7 @@ func Reason(err error) string {
 	return err.Error()
 }
 
-// AllowOnce is the option that allows only what was asked for, and Deny is the option that denies it.
+// AllowOnce is the option that allows a request once, and Deny is the option that denies the request.
 const (
 	AllowOnce = "allow once"
 	Deny      = "deny"
@@ -59,8 +58,8 @@ func Choose(q *bgagent.Question, asked string, options []Option) {
 	q.Subject = strings.Join(lines, "\n")
 }
 
-// Chosen returns the label of the option that an answer to a question from [Choose] names. It reports
-// whether there is such an option.
+// Chosen returns the label of the option that an answer to a question from [Choose] names. ok reports whether
+// there is such an option.
 func Chosen(options []Option, answer string) (label string, ok bool) {
 	i := slices.Index(labels(options), answer)
 	if i < 0 {
@@ -69,8 +68,9 @@ func Chosen(options []Option, answer string) (label string, ok bool) {
 	return options[i].Label, true
 }
 
-// labels returns the labels as they are shown. Different labels that look equal are numbered. But if the agent
-// uses a label twice, it could not tell which of the two options was chosen. The question is then not valid.
+// labels returns the labels as they are shown. Different labels that look equal are numbered. If the agent
+// used a label twice, the question is invalid, because the agent could not tell which of the two options was
+// chosen.
 func labels(options []Option) (shown []string) {
 	known := map[string]bool{}
 	for _, o := range options {
@@ -82,9 +82,9 @@ func labels(options []Option) (shown []string) {
 	return Numbered(shown)
 }
 
-// A subject consists of fields. A field begins at the start of a line with its name, and its value stands
-// in the same line or, if it has several lines, indented in the lines below. So no value can look like a
-// field. Only the first line can be a value without a name.
+// A subject consists of fields. A field begins at the start of a line with its name, and its value follows on
+// the same line. A value with several lines is indented on the lines below the name, so that no value can
+// look like a field. Only the first line can be a value without a name.
 
 // indent is put in front of each line of a value that has several lines.
 const indent = "  "
@@ -110,8 +110,8 @@ func Block(name, value string) string {
 	return b.String()
 }
 
-// First returns the first field of a subject. The name is left out if the value cannot be mistaken
-// for a field with a name.
+// First returns the first field of a subject. First omits the name if the value cannot be mistaken for a
+// field with a name.
 func First(name, value string) string {
 	if value == "" || strings.Contains(value, "\n") || namelike.MatchString(value) {
 		return Field(name, value)
@@ -132,10 +132,10 @@ func called(name string) string {
 	return Shown(strconv.Quote(name))
 }
 
-// Shown returns a string as valid UTF-8 where every character except line ends and tabs is
-// visible. A control character, a text direction mark and any other invisible character is replaced
-// with its Go escape sequence, such as \x1b or \u202e. Programs that display a question remove such
-// characters, but what the agent wants to do can contain them.
+// Shown returns a string as valid UTF-8 where every character except line ends and tabs is visible. A control
+// character, a text direction mark and any other invisible character is replaced with its Go escape sequence,
+// such as \x1b or \u202e. Programs that display a question remove such characters, but the command that the
+// agent wants to run can contain them.
 func Shown(s string) string {
 	s = mdtext.Valid(s)
 	if strings.IndexFunc(s, isHidden) < 0 {
@@ -205,8 +205,8 @@ func Decode(raw []byte) (v any, ok bool) {
 	return v, err == io.EOF
 }
 
-// Value returns a decoded JSON value as text. A string stands for itself, and null becomes the
-// empty string.
+// Value returns a decoded JSON value as text. A string is returned as it is, and null becomes the empty
+// string.
 func Value(v any) string {
 	switch v := v.(type) {
 	case nil:

@@ -8,12 +8,12 @@ import (
 	"github.com/bgagent/bgagent/internal/mdtext"
 )
 
-// Line returns a text as one line where every character can be seen. It replaces each run of white
-// space with one space. Programs that display the line, or print a command that contains it, do not change it.
+// Line returns a text as one line where every character is visible. It replaces each run of white space with
+// one space. Programs that display the line, or print a command that contains it, do not change it.
 func Line(s string) string { return strings.Join(strings.Fields(Shown(s)), " ") }
 
-// Quoted returns a text in quotes, as one line where every character can be seen. Between the quotes,
-// there are at most max bytes. If the text is longer, "…" follows the quotes.
+// Quoted returns a text in quotes, as one line where every character is visible. There are at most max bytes
+// between the quotes. If the text is longer, "…" follows the quotes.
 func Quoted(s string, max int) string {
 	var b strings.Builder
 	b.WriteByte('"')
@@ -27,8 +27,8 @@ func Quoted(s string, max int) string {
 	return b.String() + `"`
 }
 
-// Numbered returns the labels in their order, without duplicates. The first of several equal labels stays as
-// it is, and the others get a number, such as "yes #2".
+// Numbered makes the labels unique and keeps their order. The first of several equal labels is unchanged, and
+// the others get a number, such as "yes #2".
 func Numbered(labels []string) (out []string) {
 	taken, count := map[string]bool{}, map[string]int{}
 	for _, l := range labels {

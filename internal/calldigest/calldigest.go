@@ -1,7 +1,7 @@
-// Package calldigest computes the digests of tool calls that session clients report. Agent programs
-// put things into results that differ from call to call even if the calls are the same. The package
-// removes what the tested programs are known to add: the names of the files where Claude Code
-// and opencode store results that are too long for the model.
+// Package calldigest computes the digests of tool calls that session clients report. Agent programs add text
+// to results that differs from call to call even if the calls are the same. The package removes the text that
+// the tested programs are known to add: the names of the files where Claude Code and opencode store results
+// that are too long for the model.
 package calldigest
 
 import (
@@ -16,7 +16,7 @@ import (
 // object does not matter. If the value is missing, null or not JSON, the input is unknown.
 func Input(raw []byte) bgagent.Digest { return InputValue(decode(raw)) }
 
-// InputValue does the same for a decoded JSON value.
+// InputValue is like [Input] for a decoded JSON value.
 func InputValue(v any) bgagent.Digest {
 	if v == nil {
 		return 0
@@ -29,7 +29,7 @@ func InputValue(v any) bgagent.Digest {
 // result is unknown.
 func Result(raw []byte, more ...string) bgagent.Digest { return ResultValue(decode(raw), more...) }
 
-// ResultValue does the same for a decoded JSON value.
+// ResultValue is like [Result] for a decoded JSON value.
 func ResultValue(v any, more ...string) bgagent.Digest {
 	if v == nil {
 		return 0

@@ -15,9 +15,9 @@ import (
 	"github.com/bgagent/bgagent/storetest"
 )
 
-// In a run with crashes, the manager has a store, and the manager's process ends from time to time,
-// either between two operations or during a write to the store. Then a new manager opens the store.
-// The hosts and the oracle outlive the process.
+// In a run with crashes, the manager has a store. From time to time, the manager's process ends, either
+// between two operations or during a write to the store, and a new manager opens the store. The hosts and the
+// oracle outlive the process.
 
 // life is one simulated process of the manager.
 type life struct {
@@ -34,8 +34,8 @@ type life struct {
 // errDead is returned by calls that a dead process makes.
 var errDead = errors.New("the process is dead")
 
-// never waits until the context ends or healAll is called, and then returns an error. It is used
-// for calls from a dead process, because such a process does not get an answer.
+// never waits until the context ends or healAll is called, and then returns an error. Calls from a dead
+// process use it, because a dead process never gets an answer.
 func (l *life) never(ctx context.Context) error {
 	select {
 	case <-ctx.Done():
@@ -172,7 +172,7 @@ func (h *hammer) reopen() {
 	h.draining = false
 	h.met.add("lives", "", 1)
 	h.o.newProcess()
-	h.o.log("%d another process", h.n)
+	h.o.log("%d starts another process", h.n)
 	h.newLife()
 }
 
@@ -183,7 +183,7 @@ func closeNow(m *bgagent.BackgroundManager) {
 	_ = m.Close(ctx)
 }
 
-// nothingLost checks the store at the end of a run. It must contain every accepted task that was not
+// nothingLost checks the store at the end of a run. The store must contain every accepted task that was not
 // deleted, and all of these tasks must have ended.
 func (h *hammer) nothingLost() {
 	if !h.crashes {
@@ -206,16 +206,16 @@ func (h *hammer) nothingLost() {
 		may, must := h.o.lacks(id)
 		switch {
 		case is && must:
-			h.o.fault("%s was deleted, and the store has it", id)
+			h.o.fault("%s was deleted, but the store still has it", id)
 		case is && !s.Terminal() || !is && !may:
 			h.o.fault("%s was accepted; the store has it: %v, %s", id, is, s)
 		}
 	}
 }
 
-// onlyOrphans reports whether, in a run with crashes, Close finished everything except tasks that
-// missed their stopping deadlines. A turn of an earlier process may continue beyond the deadline,
-// and after the deadline the manager no longer checks whether such a turn has ended.
+// onlyOrphans reports whether, in a run with crashes, Close finished everything except tasks that missed
+// their stopping deadlines. A turn of an earlier process may continue beyond its deadline, because the
+// manager no longer checks after the deadline whether the turn has ended.
 func (h *hammer) onlyOrphans(e *bgagent.CloseError) bool {
 	if !h.crashes || len(e.Owed)+len(e.Hung) > 0 || e.Err != nil {
 		return false

@@ -1,5 +1,5 @@
-// Package hammer runs random operations against a manager whose hosts inject random faults.
-// An oracle checks whether the manager keeps its guarantees.
+// Package hammer runs random operations against a manager whose hosts inject random faults. An oracle checks
+// that the manager keeps its guarantees.
 package hammer
 
 import (
@@ -76,9 +76,8 @@ func Run(t *testing.T, o Options) {
 	}
 }
 
-// matrixRuns is the number of runs after which Run requires every cell of the matrix to be
-// covered. If cells are missing by then, Run continues for up to twice the duration given by
-// -hammer.time.
+// matrixRuns is the number of runs that should cover every cell of the matrix. If cells are still missing
+// after that, Run continues for up to twice the duration given by -hammer.time.
 const matrixRuns = 600
 
 // hammering is the state that the goroutines of Run share.
@@ -304,7 +303,7 @@ func (h *hammer) run() {
 			h.op()
 		}
 		switch x := h.r.IntN(10); {
-		case x < 3: // the next operation follows at once
+		case x < 3: // the next operation follows immediately
 		case x < 6:
 			synctest.Wait()
 		default:
@@ -481,7 +480,7 @@ func (h *hammer) settled() {
 	for key, state := range o.notices {
 		_, told := o.delivered[key]
 		if state == bgagent.NoticeDelivered && len(o.seen[key]) == 0 || state == bgagent.NoticeTaken && !told {
-			o.faultLocked("the notice of %s.%d is %s, but nobody ever saw it", key.task, key.no, state)
+			o.faultLocked("the notice of %s.%d is %s, but no host ever received it", key.task, key.no, state)
 		}
 	}
 	for _, t := range tasks {
@@ -490,7 +489,7 @@ func (h *hammer) settled() {
 			o.faultLocked("%s.%d ended without an event", t.ID, t.Attempt)
 		}
 		if state, ok := o.notices[key]; !ok && !h.closed || !t.Notice.Settled() { // a closed manager sends no events
-			o.faultLocked("the notice of %s.%d is %q, the event said %q", t.ID, t.Attempt, t.Notice, state)
+			o.faultLocked("the notice of %s.%d is %q, but the event says %q", t.ID, t.Attempt, t.Notice, state)
 		}
 	}
 }

@@ -13,7 +13,7 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// host is the part that both session clients share.
+// host is the part that the two session clients share.
 type host struct {
 	o    *oracle
 	name string
@@ -73,7 +73,7 @@ func (f *host) pause(ctx context.Context, d time.Duration, deaf bool) error {
 	}
 }
 
-// last waits for 30 s if the oracle requires long turns.
+// last waits for 30 s if the oracle requires turns to be long.
 func (f *host) last(ctx context.Context) {
 	f.o.mu.Lock()
 	lasting := f.o.lasting
@@ -86,8 +86,8 @@ func (f *host) last(ctx context.Context) {
 	}
 }
 
-// mishap injects a fault into a call: it returns an error, panics, exits the goroutine,
-// or delays the call. If it returns nil, the call continues.
+// mishap injects a fault into a call: it returns an error, panics, ends the goroutine, or delays the call. If
+// it returns nil, the call continues.
 func (f *host) mishap(ctx context.Context, r *rand.Rand) error {
 	if !f.o.broken(r) {
 		return nil
@@ -115,8 +115,8 @@ func (f *host) mishap(ctx context.Context, r *rand.Rand) error {
 
 const refusedText = "connection refused"
 
-// unreachable returns ErrUnreachable while the host is down. At random times, it takes the
-// host down for a while. It is used only by calls that start work.
+// unreachable returns ErrUnreachable while the host is down. At random times, it takes the host down for a
+// while. Only calls that start work use it.
 func (f *host) unreachable(ctx context.Context, r *rand.Rand) error {
 	f.mu.Lock()
 	if f.o.broken(r) && r.IntN(12) == 0 {
@@ -169,8 +169,8 @@ func (f *host) create(ctx context.Context, l *life, s bgagent.SessionSpec) (stri
 		case 0:
 			return "", nil
 		case 1:
-			// The manager refuses an id only if it knows the session. A later process does not know the
-			// sessions of tasks whose completion was reported to an earlier process.
+			// The manager refuses the id of another task's session only if it knows that session. It does not
+			// know the sessions of tasks whose completion was reported to an earlier process.
 			if len(f.order) > 0 {
 				id := f.order[r.IntN(len(f.order))]
 				if _, err := l.m.Get(f.sessions[id].task); !errors.Is(err, bgagent.ErrUnknownTask) {
@@ -218,7 +218,7 @@ func (f *host) enter(l *life, what, session string, p bgagent.Prompt) *activity 
 	if s == nil {
 		f.o.fault("prompt into the unknown session %s", session)
 	} else if old := s.run; old != nil && !old.lied {
-		f.o.fault("%s is prompted (%s) while %s of %s.%d runs in it", session, p.ID, old.what, old.key.task, old.key.no)
+		f.o.fault("session %s gets a prompt (%s) while %s of %s.%d runs in it", session, p.ID, old.what, old.key.task, old.key.no)
 	}
 	f.mu.Unlock()
 	f.o.begin(a, grant)
@@ -342,7 +342,7 @@ func (f *host) refusal(p bgagent.Prompt, r *rand.Rand) error {
 	return fmt.Errorf("the model: %w", e)
 }
 
-// runTurn plays the turn of an accepted prompt.
+// runTurn simulates the turn of an accepted prompt.
 func (f *runnerHost) runTurn(ctx context.Context, session string, p bgagent.Prompt, rep *bgagent.Reporter, r *rand.Rand) (bgagent.TurnEnd, error) {
 	l := f.life
 	if p.Notice != nil {

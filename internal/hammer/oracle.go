@@ -28,12 +28,12 @@ type oracle struct {
 	limitsAt  time.Time // time of the last change to the limits
 	closedAt  time.Time // time of the first call to Close
 	runs      map[*activity]struct{}
-	granted   map[string]bool // tasks whose session was created but that have not been prompted since
+	granted   map[string]bool // tasks whose session was created, but that have had no prompt since
 	forced    map[string]bool // tasks that were running when the process began; their slots can exceed the limits
 	suspects  []suspect
 	promptIDs map[string]bool
-	repeats   map[string]bool         // ids of refused prompts of which nothing remains in the session
-	unheard   map[string]bool         // ids of the notices that were sent as such prompts
+	repeats   map[string]bool         // ids of refused prompts that left nothing in the session
+	unheard   map[string]bool         // ids of the notices that were sent as prompts in "repeats"
 	refused   map[string]time.Time    // time of the first failure, by prompt id; only for prompts that could not reach the host
 	answers   map[attemptKey][]string // prompt ids of each attempt
 	draws     map[string]uint64
@@ -49,9 +49,9 @@ type oracle struct {
 	overLimit int
 	life      *life
 	pulls     map[attemptKey]bool     // whether the last delivery of the notice was a pull, such as a call of TakeNotice
-	pulled    map[attemptKey]bool     // latest values of the field "pulls" in earlier processes; a later process might not know about a pull
+	pulled    map[attemptKey]bool     // latest values of the field "pulls" in earlier processes; a later process might not know about the pull
 	deleted   map[string]bool         // tasks for which Forget was called, and whether it has succeeded
-	earlier   map[attemptKey]bool     // notices that an earlier process has settled; a later process might not know about that
+	earlier   map[attemptKey]bool     // notices that an earlier process settled; a later process might not know this
 	super     map[attemptKey]bool     // attempts that were superseded
 	messages  map[sentMessage]bool    // messages that were accepted
 	named     map[sentMessage]bool    // messages that were reported as unconsumed when the task ended
@@ -76,8 +76,8 @@ type attemptKey struct {
 	no   int
 }
 
-// activity is an action at a host that needs a slot: the creation of a session, the hand-over
-// of a prompt, or a turn.
+// activity is an action at a host that needs a slot: the creation of a session, the delivery of a prompt, or
+// a turn.
 type activity struct {
 	what  string
 	key   attemptKey
@@ -256,10 +256,9 @@ func (o *oracle) end(a *activity) {
 	delete(o.runs, a)
 }
 
-// clear checks the suspects. It must be called when all events have been read. It ignores
-// attempts that did not stop in time, because the manager has reported them with
-// EventOverLimit. If the process has died, this report might have been lost, so all ended
-// attempts are ignored.
+// clear checks the suspects. It must be called after all events have been read. It ignores attempts that did
+// not stop in time, because the manager reported them with EventOverLimit. If the process died, the report
+// might have been lost, so clear ignores all ended attempts.
 func (o *oracle) clear() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -289,8 +288,8 @@ func (o *oracle) slotIsNew(at time.Time) bool {
 	return at.Add(-o.storeDelay).After(o.limitsAt)
 }
 
-// refuse records that a prompt could not reach the host. The manager may send the same
-// prompt again, and the task keeps its slot until then.
+// refuse records that a prompt could not reach the host. The task keeps its slot, and the manager may send
+// the same prompt again.
 func (o *oracle) refuse(l *life, p bgagent.Prompt, at time.Time) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -317,7 +316,7 @@ func (o *oracle) prompted(l *life, f *host, session string, p bgagent.Prompt) bo
 	o.logLocked("prompt %s into %s (turn %d)", p.ID, session, p.Turn)
 	now := time.Now()
 	if o.promptIDs[p.ID] {
-		o.faultLocked("prompt %s came twice", p.ID)
+		o.faultLocked("prompt %s arrived twice", p.ID)
 	}
 	o.promptIDs[p.ID], o.calls[p.ID] = true, f
 	o.answers[key] = append(o.answers[key], p.ID)
@@ -368,7 +367,7 @@ func (o *oracle) told(n bgagent.Notice, how string) {
 	for _, it := range n.Items {
 		key := attemptKey{it.Task, it.Attempt}
 		if id, ok := o.delivered[key]; ok && id != n.ID && !o.pulled[key] && !o.unheard[id] {
-			o.faultLocked("%s.%d reported twice: %s and %s (%s)", it.Task, it.Attempt, id, n.ID, how)
+			o.faultLocked("%s.%d was reported twice: %s and %s (%s)", it.Task, it.Attempt, id, n.ID, how)
 		}
 		o.delivered[key] = n.ID
 		o.pulls[key] = strings.Contains(how, "NextNotice") || strings.Contains(how, "TakeNotice") || strings.Contains(how, "at the end")
@@ -396,7 +395,7 @@ func (o *oracle) event(l *life, e bgagent.Event) {
 	switch e.Kind {
 	case bgagent.EventLaunched, bgagent.EventResumed:
 		if t.Status != bgagent.Pending {
-			o.faultLocked("%s.%d is %s when it is %s", t.ID, t.Attempt, t.Status, e.Kind)
+			o.faultLocked("the status of %s.%d changes from %s to %s", t.ID, t.Attempt, t.Status, e.Kind)
 		}
 	case bgagent.EventStarted, bgagent.EventPhase, bgagent.EventProgress:
 		if ended || t.Status != bgagent.Running && e.Kind != bgagent.EventPhase {
@@ -428,8 +427,8 @@ func (o *oracle) event(l *life, e bgagent.Event) {
 		o.notices[key] = t.Notice
 		delete(o.earlier, key)
 	case bgagent.EventOverLimit:
-		// The attempt that does not stop may be older than the attempt in the event. Newer
-		// attempts may have been queued and cancelled while they waited for the older attempt.
+		// The attempt that did not stop may be older than the attempt in the event. Newer attempts may have
+		// been queued and cancelled while they waited for the older attempt.
 		for no := t.Attempt; no > 0; no-- {
 			o.overran[attemptKey{t.ID, no}] = l
 			if o.runsLocked(t.ID, no) {
@@ -437,8 +436,8 @@ func (o *oracle) event(l *life, e bgagent.Event) {
 			}
 		}
 		o.overLimit++
-		// If stopping an attempt has crashed the process several times, the next process gives up on
-		// stopping it at once, without a call.
+		// If stopping an attempt has crashed the process several times, the next process immediately gives up
+		// on stopping it, without a call.
 		if t.Session != "" && o.closedAt.IsZero() && !o.aborted[t.Session] && time.Since(l.began) > time.Second {
 			o.faultLocked("%s.%d was given up, but its session %s was never aborted", t.ID, t.Attempt, t.Session)
 		}

@@ -23,8 +23,8 @@ func (o *oracle) loseLocked(prompt string) {
 	delete(o.promptIDs, prompt)
 }
 
-// newProcess prepares the oracle for another process. It removes the activities that ended with the
-// last process, and forgets what the new process cannot know.
+// newProcess prepares the oracle for another process. It removes the activities that ended with the last
+// process, and the facts that the new process cannot know.
 func (o *oracle) newProcess() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -50,7 +50,7 @@ func (o *oracle) forgets(id string) {
 	}
 }
 
-// lacks reports whether the store may lack a task that was accepted, or must lack it.
+// lacks reports whether the store may lack a task that was accepted, or whether it must lack the task.
 func (o *oracle) lacks(id string) (may, must bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -65,7 +65,7 @@ func (o *oracle) forgot(id string) {
 	defer o.mu.Unlock()
 	o.deleted[id] = true
 	if !errors.Is(err, bgagent.ErrUnknownTask) {
-		o.faultLocked("%s was deleted, and Get returns %v", id, err)
+		o.faultLocked("%s was deleted, but Get returns %v", id, err)
 	}
 }
 
@@ -83,11 +83,11 @@ func (o *oracle) opens(tasks []bgagent.Task) {
 		cause, ended := o.ends[key]
 		switch {
 		case o.deleted[t.ID]:
-			o.faultLocked("%s was deleted, and a new process shows it", t.ID)
+			o.faultLocked("%s was deleted, but a new process shows it", t.ID)
 		case !t.Status.Terminal() && ended:
-			o.faultLocked("%s.%d had ended (%s), and a new process shows it as %s", t.ID, t.Attempt, cause, t.Status)
+			o.faultLocked("%s.%d had ended (%s), but a new process shows it as %s", t.ID, t.Attempt, cause, t.Status)
 		case t.Status.Terminal() && ended && cause != t.Cause:
-			o.faultLocked("%s.%d had ended (%s), and a new process shows it as %s", t.ID, t.Attempt, cause, t.Cause)
+			o.faultLocked("%s.%d had ended (%s), but a new process shows it as %s", t.ID, t.Attempt, cause, t.Cause)
 		case t.Status.Terminal():
 			o.ends[key] = t.Cause
 		}

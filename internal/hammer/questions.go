@@ -34,12 +34,12 @@ func (o *oracle) answeringLocked(subject string) *answering {
 // sameLocked checks that the agent got the option that was chosen.
 func (o *oracle) sameLocked(subject string) {
 	if a := o.answeringLocked(subject); a.chosen != "" && a.told != "" && a.chosen != a.told {
-		o.faultLocked("the question about %q was answered with %q, and its agent got %q", subject, a.chosen, a.told)
+		o.faultLocked("the question about %q was answered with %q, but its agent got %q", subject, a.chosen, a.told)
 	}
 }
 
-// asks imitates an agent that asks a question. A turn that has waited for the answer for a minute
-// gives its slot back, so it does not count as running until it has a slot again.
+// asks imitates an agent that asks a question. A turn that has waited for the answer for a minute releases
+// its slot, so the turn does not count as running until it has a slot again.
 func (f *runnerHost) asks(ctx context.Context, session string, rep *bgagent.Reporter, r *rand.Rand) error {
 	f.mu.Lock()
 	a := f.sessions[session].run
@@ -79,7 +79,7 @@ func (f *runnerHost) asks(ctx context.Context, session string, rep *bgagent.Repo
 		f.o.sameLocked(q.Subject)
 		f.o.mu.Unlock()
 	}
-	if err == nil || errors.Is(err, bgagent.ErrQuestionExpired) { // otherwise, the turn may have ended and its slot is gone
+	if err == nil || errors.Is(err, bgagent.ErrQuestionExpired) { // otherwise, the turn may have ended and lost its slot
 		f.o.setParked(a, false)
 		if time.Since(began) > time.Minute {
 			f.o.hasSlot(a)
@@ -88,7 +88,7 @@ func (f *runnerHost) asks(ctx context.Context, session string, rep *bgagent.Repo
 	return ctx.Err()
 }
 
-// setParked records whether the turn has given its slot back.
+// setParked records whether the turn has released its slot.
 func (o *oracle) setParked(a *activity, parked bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -164,7 +164,7 @@ func (o *oracle) answered(x openQuestion, q bgagent.Question) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if was, twice := o.chosen[x]; twice || q.State != bgagent.QuestionAnswered || q.Answer == "always" {
-		o.faultLocked("%s of %s was answered with %q, and before with %q: %+v", x.key, x.task, q.Answer, was, q)
+		o.faultLocked("%s of %s was answered with %q, but earlier with %q: %+v", x.key, x.task, q.Answer, was, q)
 	}
 	o.chosen[x] = q.Answer
 	o.answeringLocked(q.Subject).chosen = q.Answer

@@ -39,7 +39,7 @@ func (f *starterHost) StartTurn(ctx context.Context, session string, p bgagent.P
 		if err := f.mishap(ctx, r); err != nil {
 			return err
 		}
-		return errors.New("accepted, and failed")
+		return errors.New("accepted, but failed")
 	}
 	if err := f.mishap(ctx, r); err != nil {
 		return err
@@ -47,7 +47,7 @@ func (f *starterHost) StartTurn(ctx context.Context, session string, p bgagent.P
 	if e := f.refusal(p, r); e != nil {
 		var how *bgagent.ProviderError
 		if errors.As(e, &how) && how.Next == bgagent.NextContinue && p.Notice != nil && !l.over.Load() {
-			f.o.told(*p.Notice, "as a turn that was refused") // the session has got it
+			f.o.told(*p.Notice, "as a turn that was refused") // the session received the notice
 		}
 		return e
 	}
@@ -81,7 +81,7 @@ func (f *starterHost) accept(session string, p bgagent.Prompt) {
 	go f.turn(s, a, s.stop, p)
 }
 
-// turn plays the turn of an accepted prompt.
+// turn simulates the turn of an accepted prompt.
 func (f *starterHost) turn(s *hostSession, a *activity, stop chan struct{}, p bgagent.Prompt) {
 	r := f.o.draw("turn", s.id)
 	ctx, cancel := context.WithCancel(context.Background())
@@ -159,7 +159,7 @@ func (f *starterHost) turn(s *hostSession, a *activity, stop chan struct{}, p bg
 		case 1:
 			f.tell(idle) // the event is sent twice
 		}
-		_ = f.pause(context.Background(), workTime(r), false) // the event is late
+		_ = f.pause(context.Background(), workTime(r), false) // the event is delayed
 	}
 	f.tell(idle)
 }
@@ -229,7 +229,7 @@ func (f *starterHost) Abort(ctx context.Context, session string) error {
 	return nil
 }
 
-// vanish deletes a session and ends its turn at once.
+// vanish deletes a session and immediately ends its turn.
 func (f *host) vanish(session string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

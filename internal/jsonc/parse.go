@@ -11,8 +11,8 @@ import (
 	"github.com/tailscale/hujson"
 )
 
-// MaxDepth is the maximum number of levels of brackets in a file. The parser recurses, so
-// a megabyte of brackets would need gigabytes of stack.
+// MaxDepth is the maximum number of levels of brackets in a file. The limit exists because the parser is
+// recursive: a megabyte of brackets would need gigabytes of stack.
 const MaxDepth = 200
 
 // Empty is the problem that is reported if a file contains only white space and comments. It
@@ -25,11 +25,11 @@ const byteOrderMark = "\xef\xbb\xbf"
 // error is not about a key. The problem is one line without a full stop.
 type ErrorFunc func(at Origin, key, problem string) error
 
-// Parse parses the content of a file. The name of the file is used in origins and errors. A
-// byte-order mark is skipped and does not count as a column. A carriage return ends a line, also
-// without a line feed. The function "fail" creates every
-// error about the file, including the errors of [Value.Errorf] and [Member.Errorf]. The values
-// refer to the bytes in the argument "data", so these bytes must not be changed afterwards.
+// Parse parses the content of a file. The name of the file is used in origins and errors. A byte-order mark
+// is skipped and does not count as a column. A carriage return ends a line even if no line feed follows. The
+// function "fail" creates every error about the file, including the errors of [Value.Errorf] and
+// [Member.Errorf]. The values refer to the bytes in the argument "data", so these bytes must not be changed
+// afterwards.
 func Parse(name string, data []byte, fail ErrorFunc) (Value, error) {
 	data = oneLineEnd(bytes.TrimPrefix(data, []byte(byteOrderMark)))
 	f := &file{name: name, lines: newLines(data), fail: fail}
@@ -54,9 +54,9 @@ func Parse(name string, data []byte, fail ErrorFunc) (Value, error) {
 	return Value{f, v}, nil
 }
 
-// oneLineEnd replaces each carriage return that no line feed follows with a line feed. Otherwise, the
-// parser would take the lines after a line comment for a part of the comment. The text remains the
-// same in strings, because a string with an unescaped line end is an error in any case.
+// oneLineEnd replaces each carriage return that no line feed follows with a line feed. Otherwise, the parser
+// would treat the lines after a line comment as part of the comment. The text remains the same in strings,
+// because a string with an unescaped line end is an error in any case.
 func oneLineEnd(data []byte) []byte {
 	copied := false
 	for i, c := range data {

@@ -25,9 +25,8 @@ func (f *file) origin(offset int) Origin {
 	return Origin{f.name, line, column}
 }
 
-// blockSize is the number of bytes in a block. At most two blocks are read to find a column.
-// Counting characters from the beginning of the line would take minutes for a file with many
-// values in one long line.
+// blockSize is the number of bytes in a block. To find a column, at most two blocks are read. If characters
+// were counted from the beginning of the line, a file with many values in one long line would take minutes.
 const blockSize = 1 << 10
 
 // lines converts offsets to lines and columns.
@@ -79,8 +78,8 @@ func runeStarts(b []byte) (n int) {
 	return n
 }
 
-// offsetOf returns the offset of a place. The column of the place counts bytes. The offset is
-// 0 for line 0.
+// offsetOf returns the offset of a place. Unlike in [Origin], the column counts bytes. For line 0, the offset
+// is 0.
 func offsetOf(b []byte, line, column int) int {
 	at := 0
 	for ; line > 1; line-- {

@@ -40,8 +40,7 @@ func (m Member) Errorf(key, format string, args ...any) error {
 // Origin returns the place where the value begins.
 func (v Value) Origin() Origin { return v.file.origin(v.v.StartOffset) }
 
-// Errorf returns an error at the place of the value. The error uses key as the name of the
-// value.
+// Errorf returns an error at the place of the value. The error names the value by the given key.
 func (v Value) Errorf(key, format string, args ...any) error {
 	return v.file.fail(v.Origin(), key, fmt.Sprintf(format, args...))
 }
@@ -128,9 +127,9 @@ func (v Value) Describe() string {
 // maxName is the maximum length, in bytes, of a name without quotation marks in a path.
 const maxName = 120
 
-// Key returns the path of an entry, for use in errors, from the path of the object that
-// contains the entry and the name of the entry. The result is path.name, or path["na me"] if
-// the name needs quotation marks.
+// Key returns the path of an entry for use in errors. The arguments are the path of the object that contains
+// the entry, and the name of the entry. The result is path.name, or path["na me"] if the name needs quotation
+// marks.
 func Key(path, name string) string {
 	plain := name != "" && len(name) <= maxName && strings.IndexFunc(name, func(r rune) bool {
 		return r >= utf8.RuneSelf || !strings.ContainsRune("$-_", r) && (r < '0' || r > '9') && (r|0x20 < 'a' || r|0x20 > 'z')

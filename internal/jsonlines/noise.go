@@ -9,7 +9,7 @@ import (
 
 // Noise summarizes the input of a [Reader] that was not understood.
 type Noise struct {
-	Texts   int    // number of pieces of text: lines and parts of lines that are not objects, and rejected objects
+	Texts   int    // number of pieces of text: rejected objects, and lines and parts of lines that are not objects
 	Bytes   int    // number of bytes in these pieces and in dropped lines
 	First   string // first piece of text, as one line of at most 100 bytes
 	Dropped int    // number of lines that were dropped because they were too long
@@ -53,8 +53,8 @@ func lines(n int) string {
 // mostShown is the maximum number of bytes in Noise.First.
 const mostShown = 100
 
-// Add counts a piece of text. A piece without visible characters counts only if one with
-// visible characters was added before it.
+// Add counts a piece of text. A piece without visible characters counts only if a piece with visible
+// characters was added before it.
 func (n *Noise) Add(text []byte) {
 	if n.Texts == 0 {
 		if n.First = brief(text, mostShown); n.First == "" {

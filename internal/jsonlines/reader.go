@@ -10,9 +10,9 @@ import (
 
 // Config configures a [Reader]. The zero value is ready for use.
 type Config struct {
-	// MaxLine is the maximum length of a line in bytes. Zero means 16 MiB. In a longer
-	// line, each string is cut to an eighth of MaxLine, and ends with the note
-	// "[cut: 123 more bytes]". A line that is still too long is dropped.
+	// MaxLine is the maximum length of a line in bytes. Zero means 16 MiB. In a longer line, each long string
+	// is cut to an eighth of MaxLine and gets the note "[cut: 123 more bytes]". A line that is still too long
+	// is dropped.
 	MaxLine int
 
 	// MaxNoise is the maximum number of bytes of noise before the first object that is
@@ -31,9 +31,9 @@ type Config struct {
 	// lines.
 	Skipped func(text []byte)
 
-	// Dropped, if set, is called once for each line that is dropped because it is too long,
-	// possibly before its end is read. The argument is the beginning of the line, where long strings
-	// can be shortened. Next makes the calls, and the argument is valid only during the call.
+	// Dropped, if set, is called once for each line that is dropped because it is too long, possibly before
+	// its end is read. The argument is the beginning of the line; long strings in it may be shortened. Next
+	// makes the calls, and the argument is valid only during the call.
 	Dropped func(beginning []byte)
 }
 
@@ -108,7 +108,7 @@ func (r *Reader) Noise() Noise { return r.noise.get() }
 // dropped. At the end of the input, it sets r.err.
 func (r *Reader) readLine() []byte {
 	r.long = r.long[:0]
-	if cap(r.long) > 1<<20 { // the memory of a long line is not kept
+	if cap(r.long) > 1<<20 { // release the memory of a long line
 		r.long = nil
 	}
 	var sh *shortener
@@ -128,7 +128,7 @@ func (r *Reader) readLine() []byte {
 			r.long = append(r.long, piece...)
 		case len(r.long) <= r.cfg.MaxLine+1 && total/mostOfLine <= r.cfg.MaxLine:
 			r.long = sh.append(r.long, piece)
-		default: // the line is dropped before its end, because it may never end
+		default: // drop the line now, because it may never end
 			if told == 0 {
 				if len(r.long) == 0 { // the first piece is too long already
 					r.long = sh.append(nil, piece[:min(len(piece), r.cfg.MaxLine)])

@@ -102,7 +102,7 @@ func TestRepeatedInputIsNoEvent(t *testing.T) {
 		"> in the end: " + end + "\n":        nil,
 		end + " is what I was told\n":        nil,
 		"prompt: " + end + end + "\n":        nil,
-		end + "\n":                           {end}, // the event itself
+		end + "\n":                           {end}, // the event without an envelope
 		"\x1b[0m" + end + "\x1b[0m\r\n":      {end},
 		"Welcome! " + `{"type":"x"}` + "\n":  {`{"type":"x"}`},
 		`{"type":"text","text":"{\"type\": `: nil,
@@ -179,7 +179,7 @@ func TestOutputWithoutAnyObjectIsGivenUp(t *testing.T) {
 }
 
 func TestTheTimeForALineIsLinearInItsLength(t *testing.T) {
-	const n = 1 << 18 // a reader that needs quadratic time would take hours
+	const n = 1 << 18 // a reader with quadratic run time would take hours
 	began := time.Now()
 	for _, piece := range []string{`{"a":`, `,{"`, "{", `":[{"`, `x{"a":1}`, "\x1b]", "\r{\"", "{ ", `{"a":"`} {
 		_, _ = objects(t, strings.NewReader(strings.Repeat(piece, n)), Config{Echo: strings.Repeat("x{", 1<<16)})

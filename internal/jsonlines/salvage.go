@@ -51,7 +51,7 @@ type divider struct {
 	line   []byte
 	text   int // offset at which the current text begins
 	parts  []part
-	budget int // number of bytes that may still be read without finding an object; keeps the time linear
+	budget int // number of bytes that may still be read without finding an object; keeps the run time linear
 
 	keyed  bool // whether the end of a key was found in the current text
 	looked int  // offset up to which the text has been searched for the end of a key
@@ -79,8 +79,8 @@ func (d *divider) objectAt(i int) (object []byte, n int) {
 	return object, n
 }
 
-// isValue reports whether the object at offset i is a value in a broken object. It checks
-// whether the text before the object ends with the characters that precede a value in JSON.
+// isValue reports whether the object at offset i is a value in a broken object. The object is such a value if
+// the text before it ends with the characters that precede a value in JSON.
 func (d *divider) isValue(i int) bool {
 	key := []byte(`":`)
 	if !d.keyed {
@@ -125,8 +125,8 @@ func (r *Reader) settle(parts []part) {
 	}
 }
 
-// maxEcho is the maximum number of parts of a line that are looked up in Config.Echo if the
-// line contains text. Objects after these parts do not count.
+// maxEcho is the maximum number of parts of a line that are searched for in Config.Echo if the line contains
+// text. Objects after these parts do not count.
 const maxEcho = 100
 
 // begins reports whether an object may begin with the brace at the start of b. This check is

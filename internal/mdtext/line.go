@@ -46,9 +46,8 @@ func visible(r rune) bool {
 		!unicode.In(r, unicode.Cf, unicode.Variation_Selector, unicode.Other_Default_Ignorable_Code_Point)
 }
 
-// Joined returns s as one line of at most max bytes. Unlike [OneLine], it does not remove
-// invisible characters. Joined is for records that are read by programs; text for a model
-// needs [OneLine].
+// Joined returns s as one line of at most max bytes. Unlike [OneLine], it does not remove invisible
+// characters. Joined is for records that programs read; text for a model needs [OneLine].
 func Joined(s string, max int) string {
 	if strings.ContainsAny(s, "\r\n\t\v\f\u0085\u2028\u2029") {
 		s = strings.Join(strings.Fields(s), " ")

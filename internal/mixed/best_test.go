@@ -19,7 +19,7 @@ type trace struct {
 	tail  time.Duration // time from the last answer to the end of the task
 }
 
-// step holds the time before a request to the model, and the time that the answer takes.
+// step is a request to the model: the time before it, and the time until its answer is complete.
 type step struct{ before, answer time.Duration }
 
 // trace returns the times that a task took, not counting the time lost to refusals. The time before
@@ -95,7 +95,7 @@ func TestAScheduleThatKnowsTheBucketIsComputedFromTheTimesOfTheTasks(t *testing.
 	require.Equal(t, 4*time.Second, drain(of(1), 1, modelserver.NewBucket(10, time.Second)))
 	require.Equal(t, 40*time.Second, drain(of(10), 1, modelserver.NewBucket(10, time.Second)), "the slots decide")
 	require.Equal(t, 8*time.Second, drain(of(10), 5, modelserver.NewBucket(100, time.Second)))
-	// The first token is taken after 1 s, and the last of 100 tokens comes 990 s later. Then follow
-	// the answer and the tail.
+	// The first request takes a token after 1 s, and the last of 100 tokens arrives 990 s later. The answer
+	// and the tail follow.
 	require.Equal(t, 993*time.Second, drain(of(50), 50, modelserver.NewBucket(1, 10*time.Second)), "the bucket decides")
 }

@@ -57,7 +57,7 @@ func (w *watcher) begin(p bgagent.Prompt) *begun {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, b := range w.turns {
-		if b.prompt == p.ID { // the call is repeated
+		if b.prompt == p.ID { // the call is a retry
 			return b
 		}
 	}
@@ -72,8 +72,7 @@ func (w *watcher) end(b *begun) {
 	b.over = time.Now()
 }
 
-// look takes a sample. If the sample shows a cool-down, turns that the manager begins later are not
-// due.
+// look takes a sample. If the sample shows a new cool-down, look records which turns are due.
 func (w *watcher) look(m *bgagent.BackgroundManager) {
 	var until time.Time
 	for _, p := range m.Concurrency().Pools() {
@@ -115,7 +114,7 @@ func (w *watcher) pool() string {
 	return "agent " + w.agent
 }
 
-// commands is a client whose turns are recorded.
+// commands wraps a TurnRunner and records its turns.
 type commands struct {
 	*command.Client
 	w *watcher

@@ -26,13 +26,13 @@ const (
 	otherTasks   = 30 // number of tasks of each other program
 	slots        = 3  // number of slots of each program
 
-	bucketSize = 12                     // number of requests that the provider accepts at once after a while
-	bucketLeft = 3                      // number of requests that it accepts at once at first
-	leastEvery = 800 * time.Millisecond // shortest time after which it accepts one more; a pause of 6 s does not fill the bucket
+	bucketSize = 12                     // number of requests that the provider accepts in a burst after an idle time
+	bucketLeft = 3                      // number of requests that it accepts in a burst at the start of the test
+	leastEvery = 800 * time.Millisecond // shortest time until it accepts one more; a pause of 6 s does not fill the bucket
 	mostEvery  = 3 * time.Second        // the longest such time, on a busy machine
 
 	firstPause = 5 * time.Second // shortest pause of a pool after a refusal
-	mostPause  = 6 * time.Second // the same pause with the longest random addition
+	mostPause  = 6 * time.Second // the same pause with the largest random addition
 )
 
 // limitedPlay is one run of the test: 100 tasks of three programs, one of which is limited.
@@ -84,8 +84,8 @@ func play(t *testing.T, w *realagent.World, server *realagent.OpencodeServer, li
 	return r
 }
 
-// warm runs n tasks of each program without any provider limit. For each agent, it returns the
-// average time from one request to the next.
+// warm runs n tasks of each program without a provider limit. It returns, for each agent, the average time
+// from one request to the next.
 func warm(t *testing.T, w *realagent.World, server *realagent.OpencodeServer, n int) map[string]time.Duration {
 	m := host(t, w, server, &watcher{}, bgagent.Limits{Default: slots})
 	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
@@ -111,8 +111,8 @@ func warm(t *testing.T, w *realagent.World, server *realagent.OpencodeServer, n 
 	return paces
 }
 
-// model is a model that makes one tool call, unless it has already made it, and then answers. For
-// some tasks, it does not make a call.
+// model is the scripted model. For some tasks, it makes one tool call and then answers. For the others, it
+// answers immediately.
 func (p *limitedPlay) model(r modelserver.Request) modelserver.Reply {
 	if r.Kind != modelserver.Main || r.Key == "" {
 		return r.Scripted()

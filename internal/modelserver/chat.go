@@ -80,8 +80,8 @@ func decodeChat(body []byte, req *Request) error {
 	return nil
 }
 
-// contentText returns the text of a message's content, which is a string or a list of parts.
-// The text of all parts that have text is joined.
+// contentText returns the text of a message's content, which is a string or a list of parts. It joins the
+// text of all parts.
 func contentText(raw json.RawMessage) (string, error) {
 	if len(raw) == 0 || string(raw) == "null" {
 		return "", nil

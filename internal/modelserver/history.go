@@ -21,7 +21,7 @@ type history struct {
 // step is the beginning or the end of a request.
 type step struct {
 	index int  // index in requests
-	open  bool // whether the step is the beginning of the request
+	open  bool // whether the step is the beginning
 }
 
 func (h *history) open(req *Request) int {
@@ -36,7 +36,7 @@ func (h *history) open(req *Request) int {
 	return len(h.requests) - 1
 }
 
-// close ends a request. Further calls for the same request do nothing.
+// close ends a request. Further calls do nothing.
 func (h *history) close(index int, left bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -72,7 +72,7 @@ func TestOpenRequestsAreCountedBySessionWithoutTheirTitles(t *testing.T) {
 	require.NoError(t, <-ended)
 	require.NoError(t, s.WaitFor(t.Context(), allDone))
 	require.Zero(t, s.Open(nil))
-	require.Equal(t, 2, s.MaxOpen(isMain, session), "the maximum stays")
+	require.Equal(t, 2, s.MaxOpen(isMain, session), "the maximum does not decrease")
 	require.Equal(t, 1, s.MaxOpen(func(r ms.Request) bool { return r.Kind == ms.Title }, session))
 }
 

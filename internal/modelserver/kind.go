@@ -61,8 +61,8 @@ func (r Request) session() (id, parent string) {
 	return r.header("X-Session-Id", "Session-Id", "Session_id", "X-Claude-Code-Session-Id"), r.header("X-Parent-Session-Id", "X-Codex-Parent-Thread-Id")
 }
 
-// instance returns a minimal JSON value for a simple schema. Such a value is enough for
-// questions like "who speaks next".
+// instance returns a minimal JSON value for a simple schema. Such a value is a sufficient answer to questions
+// like "who speaks next".
 func instance(schema json.RawMessage, depth int) any {
 	var s struct {
 		Type       any                        `json:"type"`

@@ -6,9 +6,9 @@ import (
 	"time"
 )
 
-// Bucket is a token bucket, the usual way that providers limit requests. Each request takes a
-// token. The bucket is full at first, and gets another token at regular times, up to its size. A
-// Bucket is safe for concurrent use.
+// Bucket is a token bucket. This is how providers usually limit requests. Each request takes a token. The
+// bucket is full at first, and gets another token at regular intervals, up to its size. A Bucket is safe for
+// concurrent use.
 type Bucket struct {
 	size  int
 	every time.Duration
@@ -27,14 +27,14 @@ func NewBucket(size int, every time.Duration) *Bucket {
 	return &Bucket{size: size, every: every, tokens: size}
 }
 
-// Take takes a token and returns 0. If there is none, Take returns the time until the next token. The
-// times of successive calls must not decrease.
+// Take takes a token and returns 0. If there is none, Take returns the time until the next token. Successive
+// calls must not pass decreasing times.
 func (b *Bucket) Take(now time.Time) (wait time.Duration) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	n := int(now.Sub(b.filled) / b.every)
 	b.filled = b.filled.Add(time.Duration(n) * b.every)
-	if b.tokens = min(b.tokens+n, b.size); b.tokens == b.size { // the next token comes after one was taken
+	if b.tokens = min(b.tokens+n, b.size); b.tokens == b.size { // the interval of the next token begins when a token is taken
 		b.filled = now
 	}
 	if b.tokens == 0 {
@@ -44,10 +44,9 @@ func (b *Bucket) Take(now time.Time) (wait time.Duration) {
 	return 0
 }
 
-// Limit returns a handler that lets h answer the requests that get a token. It refuses the others
-// with status 429. If tells returns true for the number of a refusal, counted from 1, the refusal
-// contains the time until the next token. A nil tells means that all refusals do. A nil h means
-// [Request.Scripted].
+// Limit returns a handler that lets h answer the requests that get a token. It refuses the others with status
+// 429. Refusals are numbered from 1. A refusal contains the time until the next token if tells returns true
+// for its number, or if tells is nil. A nil h means [Request.Scripted].
 func (b *Bucket) Limit(h Handler, tells func(refusal int) bool) Handler {
 	if h == nil {
 		h = Request.Scripted

@@ -85,8 +85,8 @@ func decodeMessages(body []byte, req *Request) error {
 // message.
 const reminder = "<system-reminder>"
 
-// addBlocks adds a message to the conversation. It returns what the program has added to the
-// user's prompt in this message.
+// addBlocks adds a message to the conversation. It returns the text that the program added to the user's
+// prompt in this message.
 func addBlocks(c *conversation, user bool, content json.RawMessage) (aside string, err error) {
 	blocks := []messagesBlock{{Type: "text"}}
 	if len(content) > 0 && content[0] == '"' {

@@ -32,7 +32,7 @@ type Reply struct {
 	// At most one of the following failures may be set. If there is no text and Error.InStream is
 	// not set, Error is sent as an HTTP error. Otherwise, Error is sent in the stream after the text.
 	Error *Error
-	Hang  bool // the answer does not end after the text
+	Hang  bool // the answer never ends after the text
 	Mute  bool // the server sends nothing, not even a header
 	Cut   bool // the connection is cut after the text
 
@@ -89,9 +89,8 @@ type Usage struct {
 
 func (u Usage) total() int { return u.Input + u.Output }
 
-// usage returns the usage that is set in the reply. If none is set, the result is an estimate
-// of one token per four bytes. The help pages of OpenAI give four characters per token as a
-// rule of thumb.
+// usage returns the usage that is set in the reply. If no usage is set, the result is an estimate of one
+// token per four bytes, because OpenAI's help pages give four characters per token as a rule of thumb.
 func (rep Reply) usage(req Request, text string) Usage {
 	if rep.Usage != nil {
 		return *rep.Usage

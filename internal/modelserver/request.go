@@ -59,8 +59,8 @@ type Request struct {
 	Tools    []ToolDef
 	Schema   json.RawMessage // schema of the answer if the program requests JSON; otherwise nil
 
-	// Attempt counts, from 1, how often this session has sent a request with this conversation.
-	// If Attempt is greater than 1, the request is a retry.
+	// Attempt is 1 for the first request of this session with this conversation. If Attempt is greater than
+	// 1, the request is a retry.
 	Attempt int
 
 	Header http.Header
@@ -204,8 +204,8 @@ func (c *conversation) results(results ...Result) {
 	}
 }
 
-// beside adds text from a message that also holds tool results. Such text is the program's
-// remark about the results, not a new question.
+// beside adds text from a message that also holds tool results. Such text is the program's remark about the
+// results, not a new user message.
 func (c *conversation) beside(text string) {
 	m := c.last(Tool)
 	m.Text = join(m.Text, text)

@@ -13,7 +13,7 @@ import (
 type scriptTurn struct {
 	line  string // line in the script
 	reply Reply
-	times int // number of attempts that get this turn; 0 means all attempts
+	times int // number of attempts of a request that get this turn; 0 means all attempts
 }
 
 // ends reports whether all attempts of a request get this turn. If so, the following line is
@@ -42,7 +42,7 @@ func parseScript(text string) ([]scriptTurn, error) {
 		case "@also":
 			made = false
 			if len(turns) == 0 || len(turns[len(turns)-1].reply.Calls) == 0 {
-				err = fmt.Errorf("it has to follow a line with @tool")
+				err = fmt.Errorf("it must follow a line with @tool")
 			} else {
 				err = turns[len(turns)-1].call(rest)
 			}

@@ -22,7 +22,7 @@ type Server struct {
 	ctx     context.Context // parent of the contexts of all requests; ends with Close
 	cancel  context.CancelFunc
 	serving sync.WaitGroup // counts requests, connections, and the listener's loop
-	mu      sync.Mutex     // guards the field closed, so that no request is added to serving while Close waits
+	mu      sync.Mutex     // guards the field "closed"; no request may be added to "serving" while Close waits
 	closed  bool
 	ids     atomic.Int64
 	handler atomic.Pointer[Handler]
@@ -73,8 +73,8 @@ func (s *Server) Handle(h Handler) {
 	s.handler.Store(&h)
 }
 
-// Close terminates every open request and returns when all goroutines of the server have
-// ended. Therefore, handlers must return soon after the context of their request ends.
+// Close ends every open request and returns when all goroutines of the server have ended. Therefore, handlers
+// must return soon after the context of their request ends.
 func (s *Server) Close() {
 	s.mu.Lock()
 	s.closed = true
@@ -121,9 +121,9 @@ var protocols = map[string]*protocol{
 	"messages":         &messagesProtocol,
 }
 
-// connection counts connections in the wait group s.serving, because http.Server.Close does
-// not wait for the goroutines of connections. The listener's loop, which accepts connections,
-// is counted too, so the count is not 0 when a new connection is added.
+// connection counts connections in the wait group s.serving, because http.Server.Close does not wait for the
+// goroutines of connections. The wait group also counts the loop that accepts connections, so the count is
+// not 0 when a new connection is added.
 func (s *Server) connection(_ net.Conn, state http.ConnState) {
 	switch state {
 	case http.StateNew:

@@ -361,7 +361,7 @@ func TestCloseLeavesNoGoroutine(t *testing.T) {
 			return len(all) == 2 && (all[0].Done || all[1].Done)
 		}))
 		s.Close()
-		for connections() > before { // the goroutine might not have returned from its function yet
+		for connections() > before { // the goroutine of a connection might not have returned yet
 			runtime.Gosched()
 		}
 		s.Close()

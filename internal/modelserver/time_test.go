@@ -151,20 +151,20 @@ func TestThoseWhoAreToBeThereTogetherWaitForEachOther(t *testing.T) {
 			}
 		}
 		gone, leave := context.WithCancel(t.Context())
-		go ask(gone, "somebody who leaves")
+		go ask(gone, "a client that leaves")
 		synctest.Wait()
 		leave()
 		synctest.Wait()
 		go ask(t.Context(), "one")
 		go ask(t.Context(), "one")
 		synctest.Wait()
-		require.Zero(t, answered.Load(), "the same one twice counts once, and a client that left does not count")
+		require.Zero(t, answered.Load(), "two requests with the same key count once, and a client that left does not count")
 		ask(t.Context(), "not me")
 		require.EqualValues(t, 1, answered.Load())
 		go ask(t.Context(), "two")
 		synctest.Wait()
 		require.EqualValues(t, 4, answered.Load())
 		ask(t.Context(), "three")
-		require.EqualValues(t, 5, answered.Load(), "nobody waits after they have met")
+		require.EqualValues(t, 5, answered.Load(), "no request waits after n requests have met")
 	})
 }

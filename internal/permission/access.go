@@ -20,16 +20,16 @@ func Of(name string) Access {
 	a := Access{Names: []string{name}}
 	if k, ok := KindOf(name); ok {
 		a.Kinds = []Kind{k}
-		if k == Search || k == Web { // each of these words stands for several tools
+		if k == Search || k == Web { // each of these words covers several tools
 			a.Maybe = k.Parts()
 		}
 	}
 	return a
 }
 
-// Named reports whether the name of a rule applies to the access. The caller checks the
-// pattern. A forbidding rule applies if it covers any kind in Kinds or Maybe. An allowing rule
-// applies only if it covers every kind in Kinds.
+// Named reports whether the name of a rule applies to the access. Checking the pattern is up to the caller. A
+// forbidding rule applies if it covers any kind in Kinds or Maybe. An allowing rule applies only if it covers
+// every kind in Kinds.
 func (a Access) Named(r bgagent.Permission) bool {
 	if r.Name == "" {
 		return false
@@ -54,7 +54,7 @@ func wild(pattern, name string) bool {
 	if Wildcard(fold(pattern), fold(name)) {
 		return true
 	}
-	ok, err := path.Match(strings.ToLower(pattern), strings.ToLower(name)) // path.Match supports character classes
+	ok, err := path.Match(strings.ToLower(pattern), strings.ToLower(name)) // path.Match is needed for character classes
 	return ok && err == nil
 }
 
@@ -64,7 +64,7 @@ func Matches(pattern, text string) bool {
 	if pattern == "" || Wildcard(pattern, text) {
 		return true
 	}
-	ok, err := path.Match(pattern, text) // path.Match supports character classes
+	ok, err := path.Match(pattern, text) // path.Match is needed for character classes
 	return ok && err == nil
 }
 
@@ -95,9 +95,9 @@ func wildcard(pattern, s string) bool {
 	return strings.Trim(pattern[p:], "*") == ""
 }
 
-// Verdict is what the rules decide about kinds of access that one switch turns on or off. If
-// a rule denies an access and a later rule allows part of it, the verdict is still Denied,
-// because a switch may be stricter than the rules but must not be less strict.
+// Verdict is the decision of the rules about kinds of access that a single switch turns on or off. If a rule
+// denies an access and a later rule allows part of it, the verdict is still Denied, because a switch may be
+// stricter than the rules but must not be less strict.
 type Verdict uint8
 
 // The verdicts.

@@ -14,8 +14,8 @@ type Means uint8
 
 // The means.
 const (
-	None     Means = iota // rules cannot be enforced, so a rule that denies or asks is refused
-	Switch                // the program can only switch off a whole kind of access, so a rule with a pattern is refused
+	None     Means = iota // rules cannot be enforced, so rules that deny or ask are refused
+	Switch                // the program can only switch off a whole kind of access, so rules with patterns are refused
 	Patterns              // the program accepts rules with patterns
 	Asked                 // the agent asks the client for permission before each access, and the client applies the rules
 	Handed                // the client passes the rules to a server, which enforces them
@@ -88,8 +88,8 @@ func (c Client) checkOthers(rules []bgagent.Permission) error {
 	return nil
 }
 
-// Cannot returns the error for a rule that cannot be enforced. The argument "what" describes
-// the access that the client cannot prevent.
+// Cannot returns the error for a rule that the client cannot enforce. The argument "what" describes the
+// access that the client cannot prevent.
 func (c Client) Cannot(what string, by bgagent.Permission) error {
 	rule := by.Name
 	if !ForAll(by) {

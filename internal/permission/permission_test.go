@@ -41,7 +41,7 @@ func TestNoWordHasTwoMeanings(t *testing.T) {
 	seen := map[string]Kind{}
 	for _, e := range vocabulary {
 		for _, w := range append(strings.Fields(e.words), string(e.kind)) {
-			require.Equal(t, w, fold(w), "it would never be found")
+			require.Equal(t, w, fold(w), "KindOf could never find this word")
 			require.NotContains(t, seen, w)
 			seen[w] = e.kind
 		}

@@ -11,8 +11,8 @@ import (
 // number. A subreaper, or process 1 of a container, adopts the processes below it whose
 // parents have ended.
 //
-// ReapAdopted must only be called in a program that starts all its child processes with this
-// package. Otherwise, it would also reap children that other code waits for.
+// Only a program that starts all its child processes with this package may call ReapAdopted. Otherwise,
+// ReapAdopted would also reap children that other code waits for.
 //
 // If an adopted child of a turn ends while the turn is being terminated, it is reaped without
 // a call to ReapAdopted.

@@ -34,7 +34,7 @@ func TestAHostThatAdoptsKeepsNoZombies(t *testing.T) {
 			require.ErrorIs(t, syscall.Kill(pid, 0), syscall.ESRCH, "the turn left a zombie")
 		}
 	}
-	// The orphan ends during the turn, so no scan has seen it alive.
+	// The orphan ends during the turn, so no scan sees the orphan alive.
 	dir := t.TempDir()
 	p := shell(t, dir, `setsid sh -c 'setsid sh -c "echo \$\$ >>$dir/pids" & exit' & sleep 600`)
 	require.Eventually(t, func() bool {
@@ -48,7 +48,7 @@ func TestAHostThatAdoptsKeepsNoZombies(t *testing.T) {
 	}, time.Minute, time.Millisecond)
 	p.Stop(nil, 0)
 	require.NoError(t, p.Finish(0))
-	require.Equal(t, "signal: killed", p.State().String(), "the program was reaped by somebody other than its starter")
+	require.Equal(t, "signal: killed", p.State().String(), "the program was reaped, but not by the code that started it")
 	require.Empty(t, strings.Fields(string(childrenOfSelf(t))))
 }
 

@@ -19,14 +19,14 @@ const earlierPause = 20 * time.Millisecond
 // The zero value is ready to use. All methods are safe for concurrent use.
 type Earlier struct {
 	mu      sync.Mutex
-	cleared map[string]chan struct{} // a lock for each run; the lock is free while it contains a value, and closed when no process is left
+	cleared map[string]chan struct{} // one lock for each run: it is free while the channel holds a value, and the channel is closed when no process is left
 }
 
-// End kills the processes of the run with the given instance id. It returns when two consecutive
-// searches have found no process. If the run was already cleared, End returns at once.
+// End kills the processes of the run with the given instance id. It returns when two consecutive searches
+// have found no process. If the run was cleared before, End returns immediately.
 //
-// End uses SIGKILL at once, without a grace period. If it only asked an agent to terminate, the
-// agent's commands would end first, and the agent could then send another request to its model.
+// End sends SIGKILL immediately, without a grace period. After SIGTERM, an agent's commands would end first,
+// and the agent could then send another request to its model.
 //
 // A process that also belongs to one of the living runs must not be killed. If there is such a
 // process, End returns an error. If ctx ends first or a process could not be killed, the error

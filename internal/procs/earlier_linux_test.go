@@ -38,7 +38,7 @@ func TestAProcessOfALivingRunIsNotEndedWithTheEarlierRun(t *testing.T) {
 	var e Earlier
 	require.Error(t, e.End(t.Context(), id, "living"))
 	require.True(t, runs(number(t, within)))
-	require.NoError(t, e.End(t.Context(), id), "an error is remembered")
+	require.NoError(t, e.End(t.Context(), id), "the error was remembered as a cleared run")
 }
 
 func TestTheSearchForAnEarlierRunEndsWithItsContext(t *testing.T) {

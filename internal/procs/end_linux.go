@@ -14,18 +14,17 @@ type ending struct {
 	is    func(seen) bool // reports whether a process must be terminated
 	since func() uint64   // returns a time in the unit of stat.start; all processes that must be terminated were started at or after this time
 	first func() look     // scans the processes; may wait before the scan and may use results of earlier scans
-	again func() look     // scans at once, without earlier results; used if the function "first" is too slow to find all new processes
+	again func() look     // scans immediately, without earlier results; used if the function "first" is too slow to find all new processes
 	grace time.Duration
 	send  func(pid int, start uint64, sig os.Signal) error
 }
 
-// unclearTime limits how long scans are repeated because a process is in the middle of exec.
-// An exec usually takes a few milliseconds, but it can hang if the program is on a file
-// system that does not respond.
+// unclearTime limits how long scans are repeated while a process is in the middle of exec. An exec usually
+// takes a few milliseconds, but it can hang if the program is on a file system that does not respond.
 const unclearTime = time.Second
 
-// maxBlind is the maximum number of consecutive blind scans; see the type look. About every second scan
-// misses a process that keeps starting a successor and then ends.
+// maxBlind is the maximum number of consecutive blind scans; see the type look. If a process keeps starting a
+// successor and then ends, about every second scan misses it.
 const maxBlind = 12
 
 // chase is the number of scans that may find new processes. After that, ending.again is
@@ -50,7 +49,7 @@ type attempt struct {
 //
 //   - A scan that was not blind finds no process that can be signalled.
 //   - At least maxBlind scans in a row were blind, and the last scan finds no such process.
-//   - A process that was killed killTime ago has still not disappeared.
+//   - A process was killed killTime ago and has still not disappeared.
 //   - The first process was killed maxKilling ago.
 //
 // The error names the remaining processes.
@@ -80,7 +79,7 @@ func end(e ending) ([]Process, error) {
 		}
 		late := len(tried) > 0 && time.Now().After(deadline)
 		if done && clear || sig == syscall.SIGKILL && (late || stuck(left, tried)) {
-			left = e.left(&l, tried) // also reaps processes whose parent has ended since
+			left = e.left(&l, tried) // also reaps processes whose parents have ended in the meantime
 			return e.split(tried, slices.DeleteFunc(left, gone))
 		}
 		if late {
@@ -100,7 +99,7 @@ func end(e ending) ([]Process, error) {
 			looking = e.again
 		}
 		if !fresh || sig != syscall.SIGKILL {
-			time.Sleep(pause) // no pause after a kill: new processes may start faster than scans find them
+			time.Sleep(pause) // no pause after a kill, because new processes may start faster than scans find them
 		}
 	}
 }
@@ -114,8 +113,8 @@ func (e ending) try(id identity, sig syscall.Signal, command string) attempt {
 	return attempt{sig, time.Now(), e.send(id.pid, id.start, sig), command}
 }
 
-// stuck reports whether a process that was killed long ago still exists. Scans can be slow, so it
-// looks at the process once more.
+// stuck reports whether a process that was killed long ago still exists. Scans can be slow, so stuck reads
+// the process again.
 func stuck(left []identity, tried map[identity]attempt) bool {
 	return slices.ContainsFunc(left, func(id identity) bool {
 		a := tried[id]
@@ -129,9 +128,9 @@ func gone(id identity) bool {
 	return !ok || st.start != id.start
 }
 
-// left returns the processes in l that must be terminated. It adds the processes that were
-// signalled but have not ended. Such a process can be missing from l, because a process loses
-// its environment before it disappears.
+// left returns the processes in l that must be terminated. It adds the processes that were signalled but have
+// not ended. Such a process can be missing from l, because an ending process loses its environment before it
+// disappears.
 //
 // The state of a process in l can be from an earlier scan, so left reads it again. If the process
 // has ended since then, it may have started another process after the scan, and left sets l.blind.

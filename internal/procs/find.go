@@ -20,6 +20,6 @@ func (p Process) String() string { return fmt.Sprintf("%d (%s)", p.PID, p.Comman
 // within that run, inner holds the ids of these runs, outermost first.
 type Keep func(pid int, inner []string) bool
 
-// killTime is the maximum time to wait until killed processes disappear. A process that waits
-// for a disk or a network file system can need longer than that.
+// killTime is the maximum time to wait until killed processes disappear. A process that waits for a disk or a
+// network file system can take longer.
 const killTime = 2 * time.Second

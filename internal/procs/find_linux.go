@@ -43,10 +43,10 @@ func Find(instance string, keep Keep) (list []Process, spared int, err error) {
 	}
 }
 
-// EndInstance terminates every process that [Find] finds. It sends SIGTERM, and SIGKILL after
-// the grace period. If the grace period is 0, it sends SIGKILL at once. It continues until a
-// scan finds no further process. It returns the processes that it terminated and the number of
-// processes that it spared. The error names the processes that could not be terminated.
+// EndInstance terminates every process that [Find] finds. It sends SIGTERM, and SIGKILL after the grace
+// period. If the grace period is 0, it sends SIGKILL immediately. It continues until a scan finds no further
+// process. It returns the processes that it terminated and the number of processes that it spared. The error
+// names the processes that could not be terminated.
 func EndInstance(instance string, keep Keep, grace time.Duration) (ended []Process, spared int, err error) {
 	e, kept, err := ofRun(instance, keep)
 	if err != nil {
@@ -57,8 +57,8 @@ func EndInstance(instance string, keep Keep, grace time.Duration) (ended []Proce
 	return ended, len(kept), err
 }
 
-// ofRun returns the data that the function "end" needs to terminate the processes of a run.
-// Each process that is spared is added to the returned set.
+// ofRun returns the data that the function "end" needs to terminate the processes of a run. The returned set
+// receives each process that is spared.
 func ofRun(instance string, keep Keep) (ending, map[int]struct{}, error) {
 	if err := CheckInstance(instance); err != nil || instance == "" {
 		return ending{}, nil, fmt.Errorf("looking for the processes of a run: %w", errors.Join(err, errNoInstance))
@@ -100,4 +100,4 @@ func ancestors() map[int]bool {
 }
 
 // errNoInstance is the error for an empty instance id.
-var errNoInstance = errors.New("it has no instance id")
+var errNoInstance = errors.New("the run has no instance id")

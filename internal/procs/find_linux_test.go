@@ -61,7 +61,7 @@ func TestTheProcessesOfARunAreFoundAndEnded(t *testing.T) {
 		require.False(t, runs(number(t, pid)), "a process of the run still runs")
 	}
 	for _, pid := range others {
-		require.True(t, runs(number(t, pid)), "somebody else's process was ended")
+		require.True(t, runs(number(t, pid)), "a process that does not belong to the run was ended")
 	}
 	found, _, err = Find(id, nil)
 	require.NoError(t, err)
@@ -87,8 +87,8 @@ func TestARunWithinADeadOneIsLeftAloneAndSoIsWhoLooks(t *testing.T) {
 	require.Equal(t, 1, spared)
 	require.True(t, runs(number(t, within)), "an agent of a live run was ended")
 
-	// The test starts itself again within a dead run. The inner test and its ancestors must not
-	// be terminated.
+	// The test starts itself again within a dead run. Neither the inner test nor its ancestors may be
+	// terminated.
 	if os.Getenv("TEST_WITHIN") == "" {
 		cmd := exec.Command("sh", "-c", `"$0" -test.run=TestARunWithinADeadOneIsLeftAloneAndSoIsWhoLooks; exit $?`, os.Args[0])
 		cmd.Env = append(os.Environ(), "TEST_WITHIN="+dead+"-above", InstanceVariable+"="+dead+"-above")

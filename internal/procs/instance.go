@@ -40,9 +40,8 @@ func Instances(host, manager string) string {
 	}
 }
 
-// Home identifies the place where agent programs keep their session files: it returns the user's id
-// and the name of the machine, in the form UID@HOST. It returns "" if the name of the machine is
-// unknown.
+// Home identifies the place where agent programs keep their session files. It returns the user's id and the
+// name of the machine, in the form UID@HOST, or "" if the name of the machine is unknown.
 func Home() string {
 	host, err := os.Hostname()
 	if err != nil {

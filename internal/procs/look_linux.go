@@ -242,8 +242,8 @@ const (
 	readRefused     // this process is not permitted to read the environment
 )
 
-// execTries is the number of times that a scan retries the read of a process that is in the middle
-// of exec. The first quickTries retries follow at once, because the process may end soon.
+// execTries is the number of times that a scan retries the read of a process that is in the middle of exec.
+// The first quickTries retries follow immediately, because the process may end soon.
 const (
 	execTries  = 12
 	quickTries = 8
@@ -295,7 +295,6 @@ func readOnce(pid int) (s seen, h how) {
 	case before.envEmpty() && after.envEmpty():
 		return s, readWhole
 	}
-	// In the middle of exec, a process has given up its old environment but has not yet received
-	// the new one.
+	// In the middle of exec, a process has lost its old environment but does not have the new one yet.
 	return s, readInExec
 }

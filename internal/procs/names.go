@@ -6,8 +6,8 @@ import (
 	"unicode"
 )
 
-// CheckEnv returns an error if an entry in a list of environment variables is probably a mistake,
-// which would otherwise go unnoticed. Entries have the form NAME, NAME* or NAME=value.
+// CheckEnv returns an error if an entry in a list of environment variables is probably a mistake that would
+// otherwise go unnoticed. Entries have the form NAME, NAME* or NAME=value.
 func CheckEnv(entry string) error {
 	name, _, sets := strings.Cut(entry, "=")
 	stem := name

@@ -15,13 +15,12 @@ type Spec struct {
 	Env     []string // environment without the marks; Marks override entries in Env
 	Marks   Marks
 
-	// Standard files of the program; nil means the null device. The caller closes them.
+	// Standard files of the program. Nil means the null device. The caller must close the files.
 	Stdin, Stdout, Stderr *os.File
 }
 
-// Program is a started program. On Unix, it leads its own session without a terminal, so it
-// cannot block on a terminal, and does not get input or signals from keys typed in a
-// terminal.
+// Program is a started program. On Unix, it leads its own session without a terminal, so it cannot block on a
+// terminal, and keys typed in a terminal send it neither input nor signals.
 //
 // [Program.Finish] must be called for every started program. All methods are safe for
 // concurrent use.
@@ -38,8 +37,8 @@ type Program struct {
 func Start(s Spec) (*Program, error) {
 	p := &Program{cmd: exec.Command(s.Command[0], s.Command[1:]...), turn: s.Marks.Turn, exited: make(chan struct{})}
 	p.cmd.Dir, p.cmd.Env = s.Dir, append(slices.Clone(s.Env), s.Marks.Environ()...)
-	// A nil *os.File is not stored in the fields of cmd, because the interface value
-	// would not be nil. Stdout and Stderr are files, so Wait waits only for the exit.
+	// A nil *os.File must not be assigned to the fields of cmd, because the interface value would then not be
+	// nil. Stdout and Stderr are files, so Wait waits only for the exit.
 	if s.Stdin != nil {
 		p.cmd.Stdin = s.Stdin
 	}
@@ -67,9 +66,8 @@ func (p *Program) PID() int { return p.cmd.Process.Pid }
 // that the program has started may still be running.
 func (p *Program) Exited() <-chan struct{} { return p.exited }
 
-// Stop sends sig, or SIGTERM if sig is nil, to the program, and kills the program after the
-// grace period. If the grace period is 0, Stop kills the program at once. It returns when the
-// program has exited.
+// Stop sends sig, or SIGTERM if sig is nil, to the program, and kills the program after the grace period. If
+// the grace period is 0, Stop kills the program immediately. It returns when the program has exited.
 func (p *Program) Stop(sig os.Signal, grace time.Duration) {
 	select {
 	case <-p.exited:
@@ -89,13 +87,12 @@ func (p *Program) Stop(sig os.Signal, grace time.Duration) {
 	<-p.exited
 }
 
-// Finish waits for the program to exit and then terminates the remaining processes that the
-// program has started. It asks them to terminate, and kills them after the grace period. If
-// the grace period is 0, it kills them at once. On Linux, Finish terminates the processes in
-// the program's session and all processes with the mark of the turn in their environment. On
-// other Unix systems, it terminates the processes in the program's process group. On other
-// systems, it does not terminate any other process. The error reports processes that could
-// not be terminated.
+// Finish waits for the program to exit and then terminates the remaining processes that the program has
+// started. It asks them to terminate, and kills them after the grace period. If the grace period is 0, it
+// kills them immediately. On Linux, Finish terminates the processes in the program's session and all
+// processes with the mark of the turn in their environment. On other Unix systems, it terminates the
+// processes in the program's process group. On other systems, it does not terminate any other process. The
+// error reports processes that could not be terminated.
 func (p *Program) Finish(grace time.Duration) error {
 	<-p.exited
 	err := p.endRest(grace)

@@ -15,8 +15,8 @@ func (p *Program) release() { running.remove(p.PID()) }
 // PID while its process group has members.
 func (p *Program) await() { p.reap() }
 
-// endRest terminates the remaining processes in the program's process group. On this system,
-// it cannot find processes that have left the group.
+// endRest terminates the remaining processes in the program's process group. On this system, processes that
+// have left the group cannot be found.
 func (p *Program) endRest(grace time.Duration) error {
 	sig, deadline := syscall.SIGTERM, time.Now().Add(grace)
 	for pause, last := time.Millisecond, syscall.Signal(0); ; pause = min(2*pause, 50*time.Millisecond) {

@@ -35,7 +35,7 @@ func (p *Program) release() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if !p.over {
-		_ = p.cmd.Wait() // the program has exited, so Wait returns at once
+		_ = p.cmd.Wait() // the program has exited, so Wait returns immediately
 		p.over = true
 	}
 	running.remove(p.PID())
@@ -49,7 +49,7 @@ func (p *Program) endRest(grace time.Duration) error {
 		session = 0 // another session may have this ID
 	}
 	p.mu.Unlock()
-	// The program's group is killed in any case, even if no process could be read.
+	// The program's group is killed even if no process could be read.
 	defer p.signalGroup(syscall.SIGKILL)
 	_, err := end(ending{
 		first: shared.look,

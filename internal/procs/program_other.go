@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// This system has no process groups, and no signals that ask a program to terminate. A
-// program is killed at once, and the processes that it has started continue to run.
+// This system has no process groups, and no signals that ask a program to terminate. A program is killed
+// immediately, and the processes that it has started continue to run.
 
 func ownSession(*exec.Cmd) {}
 

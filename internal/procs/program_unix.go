@@ -9,8 +9,8 @@ import (
 	"syscall"
 )
 
-// ownSession makes the command run in its own session and process group. The IDs of both
-// equal its PID.
+// ownSession makes the command run in its own session and process group. The IDs of the session and the group
+// equal the command's PID.
 func ownSession(cmd *exec.Cmd) { cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} }
 
 // ask sends the signal to the program's process group. It reports whether the caller

@@ -63,8 +63,8 @@ func statIn(dir string) (st stat, there bool) {
 	return parseStat(text)
 }
 
-// over reports whether all threads of the process have ended. The state alone does not show
-// this, because a process has the state of a zombie as soon as its main thread has ended.
+// over reports whether all threads of the process have ended. The state field is not enough, because a
+// process is a zombie as soon as its main thread has ended.
 func (st stat) over() bool { return st.state == 'X' || st.state == 'Z' && st.threads <= 1 }
 
 func parseStat(text []byte) (st stat, ok bool) {
@@ -117,8 +117,8 @@ func environOf(pid int, st stat) (env []byte, whole bool, err error) {
 	return nil, true, err
 }
 
-// readEnviron reads the environment from the directory of a process or of a thread. The
-// argument "before" is what was read from the same directory earlier.
+// readEnviron reads the environment from the directory of a process or of a thread. The argument "before" is
+// the stat file that was read earlier from the same directory.
 func readEnviron(dir string, before stat) (env []byte, whole bool, err error) {
 	env, err = os.ReadFile(dir + "/environ")
 	if uint64(len(env)) == before.envEnd-before.envStart {

@@ -18,7 +18,7 @@ const (
 func opencodeEnv(w *World) map[string]string {
 	return map[string]string{
 		"OPENCODE_CONFIG": w.path("opencode.json"),
-		// No server listens on this port, so every download fails at once.
+		// No server listens on this port, so every download fails immediately.
 		"npm_config_registry":              "http://127.0.0.1:9",
 		"npm_config_fetch_retries":         "0",
 		"OPENCODE_DISABLE_MODELS_FETCH":    "1",
@@ -83,9 +83,8 @@ func codexEnv(w *World) map[string]string {
 	return map[string]string{"CODEX_HOME": w.path("codex"), "SCRIPTED_KEY": "none", "RUST_LOG": "error"}
 }
 
-// codexACPEnv returns an environment that makes the agent ask for permission before it runs a
-// command. It sets a model that the agent knows, because the agent adds a warning to every
-// answer if the model is unknown to it.
+// codexACPEnv returns an environment that makes the agent ask for permission before it runs a command. It
+// sets a model that the agent knows, because otherwise the agent adds a warning to every answer.
 func codexACPEnv(w *World) map[string]string {
 	env := codexEnv(w)
 	env["INITIAL_AGENT_MODE"] = "read-only"

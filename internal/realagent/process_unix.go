@@ -47,10 +47,9 @@ func processesWith(variable, folder string) []process {
 	return all
 }
 
-// watch starts a process that cleans up if this process dies before it calls the returned
-// function. This is needed because a test that reaches go test's time limit runs no cleanup.
-// The new process kills all processes that have the given variable (NAME=VALUE) in their
-// environment, and removes the folder.
+// watch starts a process that cleans up if this process dies before it calls the returned function. Such a
+// process is needed because a test that reaches go test's time limit runs no cleanup. The process kills all
+// processes that have the given variable (NAME=VALUE) in their environment, and removes the folder.
 func watch(variable, folder string) (stop func(), err error) {
 	const script = `read -r _
 		for dir in /proc/[0-9]*; do

@@ -34,7 +34,7 @@ var programs = map[string]program{
 	"claude-acp": {"@agentclientprotocol/claude-agent-acp", claudeACPArgv, claudeEnv, (*World).writeClaude},
 	"codex-acp":  {"@agentclientprotocol/codex-acp", codexACPArgv, codexACPEnv, (*World).writeCodex},
 
-	// Programs that check servers for the Model Context Protocol.
+	// Programs that test servers for the Model Context Protocol.
 	"conformance": {"@modelcontextprotocol/conformance", conformanceArgv, noEnv, (*World).configuresNothing},
 	"requester":   {"@modelcontextprotocol/ext-tasks", requesterArgv, noEnv, (*World).configuresNothing},
 	"inspector":   {"@modelcontextprotocol/inspector", inspectorArgv, noEnv, (*World).configuresNothing},
@@ -92,8 +92,8 @@ func opencodeArgv(dir string) []string {
 	return []string{filepath.Join(dir, "opencode-linux-x64", "bin", "opencode")}
 }
 
-// codexArgv returns the path of the binary. The package's start script is not used, because
-// it would be another process between the test and the program.
+// codexArgv returns the path of the binary. The package's start script is not used, because it would add a
+// process between the test and the program.
 func codexArgv(dir string) []string {
 	arch := map[string]string{"amd64": "x64"}[runtime.GOARCH]
 	if arch == "" {

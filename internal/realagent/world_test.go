@@ -167,8 +167,8 @@ func TestAProcessThatIsLeftFailsTheTestAndIsEnded(t *testing.T) {
 	require.Empty(t, w.Processes())
 }
 
-// dies is the environment variable that TestATestThatDiesLeavesNothing sets for the process
-// that must die.
+// dies is the environment variable that TestATestThatDiesLeavesNothing sets for the process that is supposed
+// to die.
 const dies = "BGAGENT_TEST_DIES"
 
 func TestATestThatDiesLeavesNothing(t *testing.T) {

@@ -1,5 +1,5 @@
-// Package rulename checks the names of permission rules. If no tool can have the name in a
-// rule, the rule never applies. The access that it is meant to forbid would then be allowed.
+// Package rulename checks the names of permission rules. If no tool can have the name in a rule, the rule
+// never applies, so the access that the rule is meant to forbid would be allowed.
 package rulename
 
 import (

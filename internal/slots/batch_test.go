@@ -8,8 +8,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestABatchIsGrantedAsIfAllHadWaited compares random batches with waiters that join one after the other while nothing
-// can be granted. Without Fair, some waiters are in line before.
+// TestABatchIsGrantedAsIfAllHadWaited compares random batches with waiters that join one after the other
+// while nothing can be granted. Without Fair, some waiters are in line before the batch.
 func TestABatchIsGrantedAsIfAllHadWaited(t *testing.T) {
 	for seed := range uint64(500) {
 		r := rand.New(rand.NewPCG(seed, 7))
@@ -39,7 +39,7 @@ func TestABatchIsGrantedAsIfAllHadWaited(t *testing.T) {
 		}
 		before, n := r.IntN(8), 1+r.IntN(12)
 		if caps.Fair {
-			before = 0 // SetRules forgets which roots had their turn
+			before = 0 // SetRules resets the turns of the roots
 		}
 		for _, m := range []*Manager{batch, apart} {
 			m.Reach(FirstTicket + 1_000_000)

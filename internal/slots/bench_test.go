@@ -14,8 +14,8 @@ func (r cappedRules) Pool(_ Space, name string) (pool string, limit int, shared 
 
 func (r cappedRules) Caps() Caps { return r.caps }
 
-// BenchmarkGrant measures a release of a slot and the grants that follow from it. Tasks of
-// every agent wait in every pool. Each agent has a cap, and the total is capped too.
+// BenchmarkGrant measures a release of a slot and the grants that follow from it. Tasks of every agent wait
+// in every pool. Each agent has a cap, and there is a cap on the total.
 func BenchmarkGrant(b *testing.B) {
 	for _, n := range []int{4, 16, 64} {
 		for _, fair := range []bool{false, true} {

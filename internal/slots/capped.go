@@ -146,8 +146,8 @@ func (c *capped) take(w *Waiter, k *key, head bool, ticket uint64) (granted bool
 	return false
 }
 
-// tryTake grants w a slot if its lane is empty and all limits allow the grant. No other waiter
-// has a better claim to that slot, because every waiter that can start has already started.
+// tryTake grants w a slot if its lane is empty and all limits allow the grant. No other waiter has a better
+// claim to that slot, because every waiter that could start has a slot.
 func (c *capped) tryTake(w *Waiter, k *key, order uint64) bool {
 	if l := k.lane; !l.isEmpty() || !c.canStart(l) {
 		return false
@@ -160,7 +160,7 @@ func (c *capped) tryTake(w *Waiter, k *key, order uint64) bool {
 	return true
 }
 
-// tryCapped does the part of [Manager.try] that takes caps into account.
+// tryCapped is the part of [Manager.try] that handles caps.
 func (m *Manager) tryCapped(k *key) (Slot, bool) {
 	if m.capped == nil {
 		return Slot{}, false
@@ -229,8 +229,8 @@ func (c *capped) moved(l *lane) {
 	c.busy = c.busy[:last]
 }
 
-// unkeep resets the number of times that l was passed over. If a slot is kept for l, that slot
-// is given up. The caller must update the gate of the pool.
+// unkeep resets the number of times that l was passed over. If a slot is kept for l, unkeep gives it up. The
+// caller must update the gate of the pool.
 func (c *capped) unkeep(l *lane) {
 	if l.passed = 0; l.kept {
 		l.keep(false)
@@ -332,8 +332,8 @@ func (c *capped) settle() (granted []*Waiter) {
 	return granted
 }
 
-// shown returns the figures of the limit that keeps w waiting, and a function that
-// reports whether that limit applies to a lane.
+// shown returns the figures of the limit that blocks w, and a function that reports whether that limit
+// applies to a lane.
 func (c *capped) shown(w *Waiter) (f Figures, counts func(*lane) bool) {
 	l := w.key.lane
 	switch pool, cap := l.gates(); l.shut() {
@@ -346,8 +346,8 @@ func (c *capped) shown(w *Waiter) (f Figures, counts func(*lane) bool) {
 	return l.pool.figures(), func(o *lane) bool { return o.pool == l.pool }
 }
 
-// place returns the figures of the limit that keeps w waiting, and the place of w among the
-// waiters to which this limit applies. With Fair, only waiters with the same root are counted.
+// place returns the figures of the limit that blocks w, and the place of w among the waiters to which this
+// limit applies. With Fair, only waiters with the same root are counted.
 func (c *capped) place(w *Waiter) (place int, f Figures) {
 	f, counts := c.shown(w)
 	place = 1

@@ -35,7 +35,7 @@ func (m *Manager) Check() error {
 		}
 	}
 	if weight != m.weight {
-		return fmt.Errorf("the keys weigh %d, counted as %d", weight, m.weight)
+		return fmt.Errorf("the keys weigh %d, but the recorded weight is %d", weight, m.weight)
 	}
 	for _, p := range m.shared {
 		if _, ok := want[p]; !ok {
@@ -44,7 +44,7 @@ func (m *Manager) Check() error {
 	}
 	for p, s := range want {
 		if p.inUse != s.inUse || p.waiting != s.waiting {
-			return fmt.Errorf("pool %q counts %+v, its keys %+v", p.name, p.figures(), s)
+			return fmt.Errorf("pool %q counts %+v, but its keys add up to %+v", p.name, p.figures(), s)
 		}
 		if err := p.check(p.list); err != nil {
 			return err
@@ -53,7 +53,7 @@ func (m *Manager) Check() error {
 			return fmt.Errorf("pool %q does not know whether there are caps", p.name)
 		}
 		if m.capped == nil && p.length() != p.waiting {
-			return fmt.Errorf("pool %q: %d in line, counted as %d", p.name, p.length(), p.waiting)
+			return fmt.Errorf("pool %q: %d waiters are in line, but %d are recorded", p.name, p.length(), p.waiting)
 		}
 	}
 	if wrong := m.checkCools(); wrong != "" {
@@ -68,7 +68,7 @@ func (m *Manager) Check() error {
 // checkKey checks one key that is stored under a name.
 func (m *Manager) checkKey(k *key, space Space, name string) error {
 	if Normal(name) != name || k.name != name || k.space != space {
-		return fmt.Errorf("key %q is filed under %q", k.name, name)
+		return fmt.Errorf("key %q is stored under %q", k.name, name)
 	}
 	pool, limit, shared := m.rules.Pool(space, name)
 	if k.pool.name != pool || k.pool.limit != limit || shared != (k.pool != k.own) || shared && m.shared[pool] != k.pool {
@@ -83,7 +83,7 @@ func (m *Manager) checkKey(k *key, space Space, name string) error {
 // check checks one line of p.
 func (p *pool) check(l list) error {
 	if l.first != nil && p.hasRoom() {
-		return fmt.Errorf("pool %q has a free slot, but somebody waits: %+v", p.name, p.figures())
+		return fmt.Errorf("pool %q has a free slot, but a waiter is in line: %+v", p.name, p.figures())
 	}
 	n := 0
 	var prev *Waiter
@@ -101,7 +101,7 @@ func (p *pool) check(l list) error {
 		}
 	}
 	if l.last != prev {
-		return fmt.Errorf("pool %q: the last is not the last", p.name)
+		return fmt.Errorf("pool %q: the field last is not the last waiter", p.name)
 	}
 	return nil
 }

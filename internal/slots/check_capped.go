@@ -22,7 +22,7 @@ func (c *capped) check() error {
 	gates := []*gate{}
 	for _, g := range c.gauges() {
 		if s := want[g]; g.inUse != s.inUse || g.waiting != s.waiting {
-			return fmt.Errorf("%s counts %+v, its keys %+v", g.name, g.figures(), s)
+			return fmt.Errorf("%s counts %+v, but its keys add up to %+v", g.name, g.figures(), s)
 		}
 		if g != c.total {
 			gates = append(gates, &g.gate)
@@ -31,7 +31,7 @@ func (c *capped) check() error {
 	in := 0
 	for i, l := range c.busy {
 		if l.inAll != i {
-			return fmt.Errorf("lane %d says that it is number %d", i, l.inAll)
+			return fmt.Errorf("lane %d records the index %d", i, l.inAll)
 		}
 		n, err := c.checkLane(l)
 		if err != nil {
@@ -40,7 +40,7 @@ func (c *capped) check() error {
 		in += n
 	}
 	if in != c.total.waiting {
-		return fmt.Errorf("%d wait, counted as %d", in, c.total.waiting)
+		return fmt.Errorf("%d waiters are in line, but %d are recorded", in, c.total.waiting)
 	}
 	for p := range pools {
 		if err := c.checkPool(p); err != nil {
@@ -70,13 +70,13 @@ func (c *capped) checkGates(all []*gate) error {
 		some := x != nil
 		switch {
 		case g.id >= len(own.all) || own.all[g.id] != g:
-			return fmt.Errorf("gate %d is not known by its number", g.id)
+			return fmt.Errorf("gate %d is not stored under its number", g.id)
 		case g.open != g.hasRoom() || g.open != own.open.has(g.id):
-			return fmt.Errorf("gate %d does not know whether it has room", g.id)
+			return fmt.Errorf("gate %d is wrong about whether it has room", g.id)
 		case g.ready != (g.open && some) || g.ready && (g.at >= len(c.ready.items) || c.ready.items[g.at] != g):
-			return fmt.Errorf("gate %d does not know whether it is ready", g.id)
+			return fmt.Errorf("gate %d is wrong about whether it is ready", g.id)
 		case g.ready && g.place != first:
-			return fmt.Errorf("gate %d does not have the place of its first lane", g.id)
+			return fmt.Errorf("gate %d does not record the place of its first lane", g.id)
 		}
 		if err := checkHeap(&g.lanes); err != nil {
 			return err
@@ -100,7 +100,7 @@ func (c *capped) checkGates(all []*gate) error {
 	case ready != len(c.ready.items):
 		return fmt.Errorf("%d gates are ready, and %d are listed", ready, len(c.ready.items))
 	case ready > 0 && !c.total.isFull():
-		return fmt.Errorf("%d gates with room have not been looked at", ready)
+		return fmt.Errorf("%d gates with room have not been checked", ready)
 	case len(all) != len(c.poolGates.all)+len(c.capGates.all)-len(c.poolGates.free)-len(c.capGates.free):
 		return fmt.Errorf("there are numbers without a gate")
 	}
@@ -113,21 +113,21 @@ func (c *capped) checkLane(l *lane) (n int, err error) {
 	pool, cap := l.gates()
 	switch {
 	case !ok:
-		return 0, fmt.Errorf("nobody is in it")
+		return 0, fmt.Errorf("it has no waiters")
 	case l.place != first.place:
 		return 0, fmt.Errorf("its key is not the key of its first waiter")
 	case c.canStart(l):
-		return 0, fmt.Errorf("its first could start")
+		return 0, fmt.Errorf("its first waiter could start")
 	case l.stuck != (l.filed == nil) || l.stuck != pool.stuck.has(cap.id) || l.stuck != cap.stuck.has(pool.id):
-		return 0, fmt.Errorf("it is neither filed nor stuck, or both")
+		return 0, fmt.Errorf("it must be either filed or stuck, and not both")
 	case l.stuck && (l.kept || pool.hasRoom() && cap.hasRoom()):
 		return 0, fmt.Errorf("it is stuck although nothing blocks it")
 	case !l.stuck && l.filed != pool && l.filed != cap || l.kept && l.filed != cap:
 		return 0, fmt.Errorf("it is filed at a gate that does not block it")
 	case l.filed == cap && (l.at >= len(l.filed.lanes.items) || l.filed.lanes.items[l.at] != l):
-		return 0, fmt.Errorf("the gate at which it is filed does not know it")
+		return 0, fmt.Errorf("the gate at which it is filed does not list it")
 	case len(l.byRoot) != len(l.lines.items):
-		return 0, fmt.Errorf("it has %d roots and %d lines", len(l.byRoot), len(l.lines.items))
+		return 0, fmt.Errorf("it has %d roots, but %d lines", len(l.byRoot), len(l.lines.items))
 	}
 	if err := checkHeap(&l.lines); err != nil {
 		return 0, err
@@ -176,12 +176,12 @@ func (c *capped) checkPool(p *pool) error {
 	var parts [2]int
 	for t, s := range lines {
 		if x.turns[t.root] != t || t.all != s.all {
-			return fmt.Errorf("a root has %d lines, counted as %d", s.all, t.all)
+			return fmt.Errorf("a root has %d lines, but %d are recorded", s.all, t.all)
 		}
 		for i := range t.parts {
 			part, some := &t.parts[i], s.parts[i] > 0
 			if len(part.lines.items) != s.parts[i] || part.in != some || part.turn != t {
-				return fmt.Errorf("a root has %d lines in part %d, which has %d", s.parts[i], i, len(part.lines.items))
+				return fmt.Errorf("a root has %d lines in part %d, but %d are recorded", s.parts[i], i, len(part.lines.items))
 			}
 			if err := checkHeap(&part.lines); err != nil {
 				return err
@@ -193,7 +193,7 @@ func (c *capped) checkPool(p *pool) error {
 	}
 	switch top, _ := x.first(heads); {
 	case len(x.turns) != len(lines) || len(x.parts[heads].items) != parts[heads] || len(x.parts[filed].items) != parts[filed]:
-		return fmt.Errorf("%d roots wait, counted as %d", len(lines), len(x.turns))
+		return fmt.Errorf("%d roots wait, but %d are recorded", len(lines), len(x.turns))
 	case kept != x.kept || waiting != p.waiting || busy != x.busy || (busy > 0) != (x.id >= 0):
 		return fmt.Errorf("keeps %d slots for %d waiters in %d lanes, counted as %d, %d and %d", kept, waiting, busy, x.kept, p.waiting, x.busy)
 	case kept > 0 && p.limit != Unlimited && kept > max(0, p.limit-p.inUse):
@@ -210,10 +210,10 @@ func (c *capped) checkPool(p *pool) error {
 func checkHeap[T comparable](h *heap[T]) error {
 	for i, x := range h.items {
 		if *h.at(x) != i {
-			return fmt.Errorf("number %d of a heap says that it is number %d", i, *h.at(x))
+			return fmt.Errorf("number %d of a heap records the index %d", i, *h.at(x))
 		}
 		if i > 0 && h.before(x, h.items[(i-1)/2]) {
-			return fmt.Errorf("number %d of a heap comes after a later one", i)
+			return fmt.Errorf("number %d of a heap must come before its parent", i)
 		}
 	}
 	return nil

@@ -5,11 +5,11 @@ import (
 	"strings"
 )
 
-// A pool cools down after a model provider has refused a turn. Until the end of the cool-down,
-// the pool grants no slots. Then it grants one slot, and no other until something shows that the
-// turn with this slot succeeds. The window is the number of slots that may be granted but not yet
-// proved. Each success raises the window by one, so that 2, 4, 8 and more start per step. A
-// further refusal begins a new cool-down.
+// A pool cools down after a model provider has refused a turn. Until the end of the cool-down, the pool
+// grants no slots. After that, it grants one slot, and no further slot until the turn with this slot is known
+// to succeed. A slot is proved when its turn succeeds. The window is the number of slots that may be granted
+// but not yet proved. Each success raises the window by one, so the number of slots per step doubles: 2, 4, 8
+// and so on. A further refusal begins a new cool-down.
 //
 // Times are nanoseconds on a clock that the callers share. The Manager has no clock: callers
 // pass the time, and call [Manager.Warm] at the time that [Manager.OnCool] announced.
@@ -18,7 +18,7 @@ const (
 	coolFirst     = int64(5e9)   // first cool-down, if the provider gave no time
 	coolMax       = int64(300e9) // longest cool-down, if the provider gave no time
 	coolSpreadMax = int64(30e9)  // greatest random addition
-	coolForgotten = int64(300e9) // time after which a finished cool-down is forgotten if no slot is held or awaited because of it
+	coolForgotten = int64(300e9) // time after which a finished cool-down is forgotten if no unproved slot is held and no waiter is in line
 )
 
 // FirstTicket is the lowest queue time that [Manager.Ticket] returns. [Manager.Take] also
@@ -33,7 +33,7 @@ type cool struct {
 	provider string // the cool-down concerns all pools of this provider; empty if it concerns one pool
 	since    int64  // time of the first refusal since the last success
 	until    int64  // end of the cool-down
-	look     int64  // time at which Warm next looks at a cool-down that is over
+	look     int64  // time at which Warm next checks a cool-down that is over
 	reset    int64  // latest time that the provider gave; 0 if it gave none
 	tries    int    // number of refusals in a row
 	refusals int    // number of refusals since the pool was last in its usual state
@@ -41,7 +41,7 @@ type cool struct {
 	proved   bool   // a slot has proved that the provider accepts requests
 	window   int    // number of slots that may be granted but not yet proved
 	unproven int    // number of slots that were granted since the refusal and have not been proved
-	mark     Waiter // the waiters that hold these slots point to it with their field prev; see passes
+	mark     Waiter // the field prev of the waiters that hold these slots points to it; see passes
 }
 
 // passes reports whether w holds a slot that was granted since the last refusal in its pool and has
@@ -77,8 +77,7 @@ func (c *cool) isOver() bool {
 	return within || c.isIdle()
 }
 
-// isIdle reports whether no waiter waits for a slot of the pools or holds one that has not
-// been proved.
+// isIdle reports whether no waiter waits for a slot of the pools and no unproved slot is held.
 func (c *cool) isIdle() bool {
 	return c.unproven == 0 && !slices.ContainsFunc(c.pools, func(p *pool) bool { return p.waiting > 0 })
 }
@@ -187,7 +186,7 @@ func providerOf(k *key) string {
 	return ""
 }
 
-// chill makes p one of the pools of c. If p has another cool-down, the two become one.
+// chill makes p one of the pools of c. If p has another cool-down, the two cool-downs are merged.
 func (m *Manager) chill(p *pool, c *cool) {
 	switch o := p.cool; {
 	case o == nil || o == c:
@@ -248,8 +247,7 @@ func (m *Manager) rearm() {
 	}
 }
 
-// Warm ends the cool-downs whose time has come. It notifies the owners of the waiters that get a
-// slot.
+// Warm ends the cool-downs whose end has passed. It notifies the owners of the waiters that get a slot.
 func (m *Manager) Warm(now int64) {
 	var granted []*Waiter
 	m.mu.Lock()
@@ -306,10 +304,9 @@ func (c *cool) next() (best *pool) {
 	return best
 }
 
-// Proved records that the turn for which w holds its slot shows that the provider accepts requests.
-// It returns the waiters that get a slot as a result; the caller must report the grants to their
-// owners. A turn that began before the cool-down can count only in place of the first turn after
-// the cool-down.
+// Proved records that the provider has accepted a request of the turn for which w holds its slot. It returns
+// the waiters that get a slot as a result; the caller must report the grants to their owners. A turn that
+// began before the cool-down counts only if no turn after the cool-down has succeeded yet.
 func (m *Manager) Proved(w *Waiter) (granted []*Waiter) {
 	if !m.Cools() {
 		return nil
@@ -379,7 +376,7 @@ func (p *pool) coolDown() CoolDown {
 	return CoolDown{}
 }
 
-// inherit makes the pool of k cool down if another pool of its provider does.
+// inherit makes the pool of k cool down if another pool of the same provider is cooling down.
 func (m *Manager) inherit(k *key) {
 	if k.pool.cool != nil {
 		return
@@ -392,7 +389,7 @@ func (m *Manager) inherit(k *key) {
 	}
 }
 
-// forgetCools removes from the cool-downs the pools that no longer count any key.
+// forgetCools removes pools without keys from the cool-downs.
 func (m *Manager) forgetCools() {
 	if len(m.cools) == 0 {
 		return
@@ -423,8 +420,7 @@ func (c *capped) turnedAll(x *cool) {
 	}
 }
 
-// giveUpKept gives up the slots of p that are kept for lanes. It is called because p begins
-// to cool down.
+// giveUpKept gives up the slots of p that are kept for lanes. It is called when p begins to cool down.
 func (c *capped) giveUpKept(p *pool) {
 	for _, l := range p.capped.byCap {
 		if !l.kept {
@@ -444,16 +440,16 @@ func (m *Manager) checkCools() string {
 	}
 	for k := range m.all() {
 		if c := k.pool.cool; c != nil && (!slices.Contains(m.cools, c) || !slices.Contains(c.pools, k.pool)) {
-			return "a pool has a cool-down that does not know it"
+			return "a pool has a cool-down that does not list the pool"
 		}
 	}
 	for _, c := range m.cools {
 		if c.unproven < 0 || c.window < 1 || !c.warm && c.unproven > 0 {
-			return "a cool-down counts wrongly"
+			return "a cool-down has a wrong count"
 		}
 		for _, p := range c.pools {
 			if p.cool != c {
-				return "a cool-down lists a pool that does not know it"
+				return "a cool-down lists a pool that has another cool-down or none"
 			}
 		}
 	}

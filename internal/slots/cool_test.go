@@ -29,7 +29,7 @@ func holders(m *Manager, all []*guest) (n int) {
 	return n
 }
 
-// refuse reports that the turn of g was refused, and gives back the slot of g.
+// refuse reports that the turn of g was refused, and releases the slot of g.
 func (g *guest) refuse(m *Manager, model string, r Refusal) {
 	h := m.For(Models, model, "")
 	m.Refuse(&g.Waiter, &h, r)
@@ -144,8 +144,8 @@ func TestASlotFromBeforeTheCoolDownMayNotBegin(t *testing.T) {
 	m.Warm(300 * second)
 	require.True(t, m.MayBegin(&first.Waiter))
 	require.True(t, m.Unproven(&first.Waiter))
-	all[1].proves(m) // its turn continued
-	require.Equal(t, 2, holders(m, append(crowd(m, "m", 3), first)), "one slot for the turn that ran on, one of the two new ones for the others")
+	all[1].proves(m) // its turn is still running
+	require.Equal(t, 2, holders(m, append(crowd(m, "m", 3), first)), "one slot for the turn that was still running, and one of the two new slots for the others")
 }
 
 func TestALowTicketGoesBeforeEarlierOnes(t *testing.T) {
@@ -157,9 +157,9 @@ func TestALowTicketGoesBeforeEarlierOnes(t *testing.T) {
 	requireHolds(t, m, first)
 }
 
-// TestCoolDownsKeepTheirPromises makes random calls. After each call, Check must find no
-// contradiction. While a pool cools down, it must not grant any slot. After that, the number of
-// unproved slots must not exceed what the successes allow.
+// TestCoolDownsKeepTheirPromises makes random calls. After each call, Check must find no contradiction. A
+// pool must not grant slots while it cools down. After that, the number of unproved slots must not exceed the
+// number that the successes allow.
 func TestCoolDownsKeepTheirPromises(t *testing.T) {
 	models := []string{"p/a", "p/b", "q/a", "q/b"}
 	agents := []string{"", "x", "y"}
@@ -223,14 +223,14 @@ func TestCoolDownsKeepTheirPromises(t *testing.T) {
 			require.NoError(t, m.Check(), fmt.Sprint("seed ", seed, " step ", step))
 			for _, g := range all {
 				if m.Holds(&g.Waiter) && !before[g] && !warmed {
-					require.False(t, cooling[g.key.name], "seed %d step %d: a slot in the cool-down", seed, step)
+					require.False(t, cooling[g.key.name], "seed %d step %d: a slot was granted in the cool-down", seed, step)
 				}
 			}
 			for _, c := range m.cools {
 				require.LessOrEqual(t, c.unproven, c.window, "seed %d step %d", seed, step)
 			}
 		}
-		for range 400 { // all cool-downs end, and everybody gets a slot
+		for range 400 { // all cool-downs end, and every waiter gets a slot
 			now += 600 * second
 			m.Warm(now)
 			var rest []*guest
@@ -244,7 +244,7 @@ func TestCoolDownsKeepTheirPromises(t *testing.T) {
 			}
 			all = rest
 		}
-		require.Empty(t, all, "seed %d: somebody waits for ever", seed)
+		require.Empty(t, all, "seed %d: a waiter waits forever", seed)
 	}
 }
 

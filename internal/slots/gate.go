@@ -59,7 +59,7 @@ func (c *capped) dismiss(g *gate) {
 	g.id = -1
 }
 
-// turned must be called when g may have gained or lost room. It updates the state of g.
+// turned updates the state of g. It must be called when g may have gained or lost room.
 func (c *capped) turned(g *gate) {
 	if g.id < 0 || g.open == g.hasRoom() {
 		return
@@ -126,8 +126,8 @@ func (c *capped) file(l *lane, g *gate) {
 	c.sort(g)
 }
 
-// unfile removes l from the gate at which it is filed. If l is stuck, both of its gates forget
-// it.
+// unfile removes l from the gate at which it is filed. If l is stuck, unfile removes it from both of its
+// gates.
 func (c *capped) unfile(l *lane) {
 	pool, cap := l.gates()
 	switch g := l.filed; {

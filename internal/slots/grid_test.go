@@ -115,10 +115,9 @@ func (g *grid) count() {
 	g.granted = 0
 }
 
-// The number of steps per grant must not depend on which limits are full: the pools, the
-// caps, both, the total, or pools and caps in turn. With Fair, the lanes of a cap are updated
-// before a grant. The update takes up to three steps for each pool with waiting tasks of the
-// agent.
+// The number of steps per grant must not depend on which limits are full: the pools, the caps, both, the
+// total, or pools and caps in turn. With Fair, the lanes of a cap are updated before a grant, which takes up
+// to three steps for each pool with waiting tasks of the agent.
 func TestAGrantUnderCapsTakesStepsLikeTheLogarithm(t *testing.T) {
 	for name, limits := range map[string]func(n int) (pool, agent, total int){
 		"both are full":        func(int) (int, int, int) { return 2, 2, 0 },
@@ -157,9 +156,8 @@ func TestAGrantUnderCapsTakesStepsLikeTheLogarithm(t *testing.T) {
 	}
 }
 
-// At times, all pools have room and all caps are full. At other times, all caps have room and
-// all pools are full. No waiter can ever start. The changes from one state to the other must
-// not visit all lanes each time.
+// At times, all pools have room and all caps are full. At other times, all caps have room and all pools are
+// full. No waiter can ever start. A change from one state to the other must not visit all lanes.
 func TestLanesThatPoolAndCapBlockInTurnAreLeftAlone(t *testing.T) {
 	for _, n := range []int{8, 64, 256} {
 		m := New(gridRules{1, Caps{Agent: agentCaps(n, 1)}})

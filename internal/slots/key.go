@@ -29,7 +29,7 @@ func (k *key) capAlone() bool {
 	return k.space == Agents && k.lane != nil && k.lane.cap.isCap()
 }
 
-// figures returns the figures of the pool of k, or of its cap if [key.capAlone] returns true.
+// figures returns the figures of the pool of k. If [key.capAlone] returns true, it returns those of its cap.
 func (k *key) figures() Figures {
 	if k.capAlone() {
 		return k.lane.cap.figures()
@@ -41,11 +41,10 @@ func (k *key) figures() Figures {
 // because names come from language models and can have any length.
 func (k *key) weight() int { return 1 + (len(k.name)+len(k.agent))/maxHotName }
 
-// maxIdle is a limit for the total weight of all keys. Up to this limit, keys are forgotten
-// only when the rules change, because most idle keys are used again. Above the limit,
-// forgetIdle also runs when the keys that were added or became idle since its last run weigh
-// more than half of all keys, so the weight of the idle keys is bounded. The cost is constant
-// per key, and there is no cost up to the limit.
+// maxIdle is a limit for the total weight of all keys. Up to this limit, keys are forgotten only when the
+// rules change, because most idle keys are used again. Above the limit, forgetIdle also runs when the keys
+// that were added or became idle since its last run weigh more than half of all keys. This bounds the weight
+// of the idle keys. The cost is constant per key, and there is no cost up to the limit.
 const maxIdle = 1024
 
 // maxHotName is the maximum length in bytes of a name in Manager.hot.
@@ -99,9 +98,9 @@ func (m *Manager) poolOf(k *key, before map[string]*pool) *pool {
 	return p
 }
 
-// lockKey locks m.mu and returns the key of a name. The name need not be in its normal form.
-// Most names already are, so lockKey first looks up the name as it is. All names in m.keys
-// are in normal form, so any key found in this way is correct.
+// lockKey locks m.mu and returns the key of a name. The name can be in any form. Most names are in their
+// normal form, so lockKey first looks up the name as it is. All names in m.keys are in normal form, so any
+// key found in this way is correct.
 func (m *Manager) lockKey(space Space, raw string) *key {
 	m.mu.Lock()
 	if k := m.keys[space][raw]; k != nil {
@@ -121,7 +120,7 @@ func (m *Manager) lockKey(space Space, raw string) *key {
 	return m.keyLocked(space, name)
 }
 
-// lockModel does the same as lockKey for a model name. It looks in m.hot first.
+// lockModel is lockKey for a model name. It looks in m.hot first.
 func (m *Manager) lockModel(raw string) *key {
 	m.mu.Lock()
 	if k := m.hot[hotIndex(raw)]; k != nil && k.name == raw && k.pool != nil {
@@ -145,8 +144,8 @@ func (m *Manager) keyLocked(space Space, name string) *key {
 }
 
 func (m *Manager) newKey(space Space, name string) *key {
-	// The name is copied. It may be part of a long text, and the key must not keep that text
-	// in memory.
+	// The name is copied, because it may be part of a long text, and the key must not keep that text in
+	// memory.
 	k := &key{space: space, name: strings.Clone(name), own: &pool{}}
 	if space == Agents {
 		k.agent = k.name
@@ -242,8 +241,8 @@ func (m *Manager) forgetIdle() {
 	}
 }
 
-// busyPools iterates over the pools that have held slots, have waiters or cool down. It yields each
-// pool once, and ignores keys that are counted only in their cap.
+// busyPools iterates over the pools with held slots, with waiters or with a cool-down. It yields each pool
+// once, and ignores keys that are counted only in their cap.
 func (m *Manager) busyPools() iter.Seq[*pool] {
 	return func(yield func(*pool) bool) {
 		seen := make(map[*pool]bool)
@@ -264,8 +263,8 @@ func (m *Manager) busyPools() iter.Seq[*pool] {
 // [Manager.lockKey] relies on this.
 func Normal(s string) string { return strings.ToLower(strings.TrimSpace(s)) }
 
-// lowerASCII does the same as Normal, without allocating. It returns false if the name does
-// not fit into buf or contains bytes that are not ASCII.
+// lowerASCII is like Normal, but does not allocate. It returns false if the name does not fit into buf or
+// contains bytes that are not ASCII.
 func lowerASCII(buf []byte, s string) ([]byte, bool) {
 	s = strings.TrimSpace(s)
 	if len(s) > len(buf) {

@@ -14,7 +14,7 @@ func TestNamesOfAgentsInUseAreNotForgotten(t *testing.T) {
 		for i := range 3 * maxIdle {
 			h := m.For(Models, fmt.Sprint("m", i%100), fmt.Sprint("agent", i))
 			if i%5 > 0 {
-				continue // the name is only looked up
+				continue // look up the name, but take no slot
 			}
 			g := newGuest()
 			m.Take(&g.Waiter, &h, false, m.Ticket())

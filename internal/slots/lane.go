@@ -53,7 +53,7 @@ func (x *rootLine) isStale() bool { return x.place != x.turn.place(x.first.order
 // count as one root.
 type turn struct {
 	root   *Root
-	served uint64  // ticket issued when the root was last granted a slot of the pool
+	served uint64  // ticket that was issued when the root was last granted a slot of the pool
 	all    int     // number of the root's lines in the lanes of the pool
 	parts  [2]part // the root's lines that can be the head, and its lines filed at the pool's gate
 }
@@ -149,11 +149,10 @@ func (l *lane) remove(w *Waiter, root *Root) {
 	x.refresh()
 }
 
-// refresh updates the place of x. It must be called when the first waiter of x may have
-// changed or when the root of x has been served. The key of a line is the order of its first
-// waiter. With Fair, the time in the key is never earlier than the time when the root was last
-// served. As a result, the root that has waited longest for a turn is first, and each root
-// gets one turn per round. If x is empty, refresh removes it from its lane.
+// refresh updates the place of x. It must be called when the first waiter of x may have changed or when the
+// root of x has been served. The key of a line is the order of its first waiter. With Fair, the key is never
+// earlier than the time when the root was last served. As a result, the root that has waited longest for a
+// turn is first, and each root gets one turn per round. If x is empty, refresh removes it from its lane.
 func (x *rootLine) refresh() {
 	l := x.lane
 	if x.first == nil {
@@ -218,7 +217,7 @@ func newCappedPool(p *pool) *cappedPool {
 	return x
 }
 
-// turn returns the turn of a root. It creates the turn if the root has none.
+// turn returns the turn of a root, and creates it if the root has none.
 func (p *cappedPool) turn(root *Root) *turn {
 	t := p.turns[root]
 	if t == nil {

@@ -19,7 +19,7 @@ type Grantee interface {
 type Waiter struct {
 	next, prev *Waiter // neighbours in the line of key.pool or of a lane; for prev of a holder, see passes
 	key        *key    // key that counts the waiter; nil if it neither waits nor holds a slot
-	order      uint64  // rank in line: the ticket, with or without notHead; 0 if it does not wait
+	order      uint64  // rank in line: the ticket, with or without notHead; 0 if the waiter does not wait
 	Owner      Grantee // notified of a grant; must not change after the first Take
 	Root       *Root   // root session of the waiter, for [Caps.Fair]; can be nil; must not change after the first Take
 }
@@ -68,9 +68,9 @@ func (p *pool) hasRoomInCool() bool {
 	return p.capped == nil && !p.cool.isFull() && (p.limit == Unlimited || p.inUse < p.limit)
 }
 
-// insert puts w into the line at its rank, which is usually the end. It searches from both
-// ends at the same time. A waiter with an old ticket belongs near the front, and a search from
-// the end alone could pass a million waiters.
+// insert puts w into the line at its rank, which is usually the end. It searches from both ends at the same
+// time. A waiter with an old ticket belongs near the front, and a search only from the end could visit a
+// million waiters.
 func (l *list) insert(w *Waiter) {
 	before, after := l.last, l.first // candidates: w goes after the first candidate or before the second
 	for {

@@ -19,8 +19,8 @@ func (n alone) Pool(_ Space, name string) (pool string, limit int, shared bool) 
 	return "pool " + name, int(n), false
 }
 
-// requireFullBatch checks that no slot is lost or still held. If so, exactly as many acquires
-// succeed as the limit allows.
+// requireFullBatch checks that no slot is lost or still held: exactly as many acquires must succeed as the
+// limit allows.
 func requireFullBatch(t *testing.T, m *Manager, model string) {
 	t.Helper()
 	require.NoError(t, m.Check())
@@ -32,7 +32,7 @@ func requireFullBatch(t *testing.T, m *Manager, model string) {
 		slots = append(slots, s)
 	}
 	_, ok := m.TryAcquire(model)
-	require.False(t, ok, "%q gave more than %d slots", model, limit)
+	require.False(t, ok, "%q granted more than %d slots", model, limit)
 	for _, s := range slots {
 		s.Release()
 	}
@@ -94,7 +94,7 @@ func TestReleasedSlotGoesToTheNextInLine(t *testing.T) {
 	requireHolds(t, c, w[0])
 	require.False(t, c.Holds(&w[1].Waiter))
 	_, ok := c.TryAcquire("m")
-	require.False(t, ok, "somebody else could take the slot")
+	require.False(t, ok, "another caller could take the slot")
 	w[0].leave(c)
 	requireHolds(t, c, w[1])
 	w[1].leave(c)
@@ -236,7 +236,7 @@ func TestHeadOfLineGoesBeforeEarlierTickets(t *testing.T) {
 func TestPlaceIsCountedSoFarAndNoFurther(t *testing.T) {
 	c, a, w := line(t, MaxPlace+1)
 	place, s := c.Place(&a.Waiter)
-	require.Zero(t, place, "a holder of a slot has no place")
+	require.Zero(t, place, "the holder of a slot must have no place")
 	require.Equal(t, Figures{Name: "pool m", Limit: 1, InUse: 1, Waiting: MaxPlace + 1}, s)
 	place, _ = c.Place(&w[MaxPlace-1].Waiter)
 	require.Equal(t, MaxPlace, place)

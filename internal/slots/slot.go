@@ -9,8 +9,8 @@ type Slot struct {
 	gen uint64
 }
 
-// Release gives the slot back. The slot then passes to the first waiter that can use it.
-// Further calls, on any copy of the Slot, do nothing.
+// Release releases the slot. The slot then passes to the first waiter that can use it. Further calls, on any
+// copy of the Slot, do nothing.
 func (s Slot) Release() {
 	r := s.rec
 	if r == nil {
@@ -39,10 +39,9 @@ func (s Slot) Release() {
 	Tell(next, more)
 }
 
-// record is the state behind a Slot. Records are reused, so that a slot costs no allocation.
-// The field gen distinguishes an old Slot from the current Slot. Release compares gen while
-// it holds the manager's lock, which it needs in any case. A compare-and-swap would be an
-// additional atomic operation.
+// record is the state behind a Slot. Records are reused, so that a slot costs no allocation. The field gen
+// distinguishes an old Slot from the current Slot. Release compares gen under the manager's lock, because it
+// needs that lock in any case. A compare-and-swap would be an additional atomic operation.
 type record struct {
 	Waiter
 	m     *Manager
@@ -115,8 +114,8 @@ func (m *Manager) wait(ctx context.Context, done <-chan struct{}, k *key) (Slot,
 	granted := r.holds()
 	next, more := m.leaveLocked(&r.Waiter)
 	if granted {
-		// The goroutine that granted the slot is about to call SlotGranted. The record is not
-		// reused, because its next user would mistake that call for its own grant.
+		// The goroutine that granted the slot is about to call SlotGranted. The record must not be reused,
+		// because its next user would mistake that call for its own grant.
 		r.gen++
 	} else {
 		m.recycle(r)
@@ -126,9 +125,8 @@ func (m *Manager) wait(ctx context.Context, done <-chan struct{}, k *key) (Slot,
 	return Slot{}, ctx.Err()
 }
 
-// Handle is the result of looking up a model or an agent. It is for callers that acquire slots
-// of the same model or agent repeatedly. It always uses the pool that the current rules
-// assign.
+// Handle is the result of looking up a model or an agent. It is for callers that acquire slots of the same
+// model or agent repeatedly. It always uses the pool that the current rules assign to the name.
 type Handle struct {
 	m     *Manager
 	name  string // in normal form
@@ -145,8 +143,8 @@ func (m *Manager) Handle(model string) Handle {
 	return h
 }
 
-// For returns the handle that [Manager.Take] needs. The name determines the pool, and the
-// agent determines the cap. In the space Agents, the name is also the agent.
+// For returns the handle that [Manager.Take] needs. The name determines the pool, and the agent determines
+// the cap. In the space Agents, the agent is the name itself.
 func (m *Manager) For(space Space, name, agent string) Handle {
 	if space == Agents {
 		agent = name

@@ -28,15 +28,14 @@
 //     to file, up to 64 per step.
 //   - Between calls, a gate can be ready only if the total is full.
 //
-// Therefore, a grant costs O(log n) for n lines, and another O(log n) for each lane that is
-// turned away. A lane is turned away at most twice before it is stuck. It is filed again only
-// when a waiter joins an empty lane, when a slot is kept or no longer kept, or when both of
-// its gates are open. In the last case, the lane could have started if no other lane had been
-// ahead of it. Therefore, n grants and joins turn lanes away O(n) times, plus twice for each
-// lane that could have started but was too late. If nearly all pools and caps are full, few
-// lanes are too late. If most have room, the first lane that can start is found soon. The
-// cost is highest between these extremes. If each of n caps has room with probability e, the
-// cost is about min(en, 1/e) lanes. That is at most the square root of n.
+// Therefore, a grant costs O(log n) for n lines, and another O(log n) for each lane that is turned away. A
+// lane is turned away at most twice before it is stuck. It is filed again only when a waiter joins an empty
+// lane, when a slot is kept or no longer kept, or when both of its gates are open. In the last case, the lane
+// could have started if no other lane had been ahead of it. Therefore, n grants and joins turn lanes away
+// O(n) times, plus twice for each lane that could have started but was too late. If nearly all pools and caps
+// are full, few lanes are too late. If most have room, the first lane that can start is found soon. The cost
+// is highest between these extremes. If each of n caps has room with probability e, the cost is about min(en,
+// 1/e) lanes, which is at most the square root of n.
 //
 // No structure does much better in every case. Let a bit matrix hold the agents that wait in
 // each pool, and let a vector hold the agents whose caps have room. Then one bit of the
@@ -44,15 +43,14 @@
 // the vector changes in one step. An answer in O(log n) steps would contradict the conjecture
 // on online matrix-vector multiplication.
 //
-// With Fair, a root that is served gets a later place in all lanes of the pool at once. A lane
-// at the gate of its cap is updated when it reaches the front, in O(log n) for each of its
-// roots that were served in the meantime. Each grant makes at most k lines out of date, and
-// each of them is updated at most once, so grants cost O(k log n) on average. Here, k is the
-// number of capped agents for which tasks of one root wait in one pool. It does not grow with
-// the number of pools or agents. Lanes at the gate of a pool need no update, because they are
-// sorted by root first and then by order. Again, no structure does much better if k is large:
-// "is there a pool where tasks of the agent are waiting and the root has not been served since
-// a given time?" is another bit of a product of a matrix and a vector, and a grant answers it.
+// With Fair, a root that is served immediately gets a later place in all lanes of the pool. A lane at the
+// gate of its cap is updated when it reaches the front, in O(log n) for each of its roots that were served in
+// the meantime. Each grant makes at most k lines out of date, and each of them is updated at most once, so
+// grants cost O(k log n) on average. Here, k is the number of capped agents for which tasks of one root wait
+// in one pool. The number k does not grow with the number of pools or agents. Lanes at the gate of a pool
+// need no update, because they are sorted by root first and then by order. Again, no structure does much
+// better if k is large: "is there a pool where tasks of the agent are waiting and the root has not been
+// served since a given time?" is another bit of a product of a matrix and a vector, and a grant answers it.
 //
 // A second heap sorts the lines of a pool by root and then by order. Its first line is the
 // head of the pool. If a waiter behind the head is granted a slot of the pool, the head is
@@ -102,12 +100,11 @@ type Figures struct {
 	Cool    CoolDown
 }
 
-// Manager hands out slots. A pool without caps serves its waiters in the order of
-// their arrival: a released slot passes directly to the first waiter in line, and no
-// later caller can take it. A Manager does not start goroutines and need not be closed. All
-// methods are safe for concurrent use. [New] makes a Manager.
+// Manager grants slots. A pool without caps serves its waiters in the order of their arrival: a released slot
+// passes directly to the first waiter in line, and no later caller can take it. A Manager does not start
+// goroutines and need not be closed. All methods are safe for concurrent use. [New] makes a Manager.
 type Manager struct {
-	tickets atomic.Uint64 // last queue time that was given out
+	tickets atomic.Uint64 // last queue time that was issued
 	cooling atomic.Int32  // number of cool-downs
 
 	// mu guards all fields below, every key, pool, Waiter and record that is reachable from
@@ -165,7 +162,7 @@ func (m *Manager) acquire(ctx context.Context, done <-chan struct{}, k *key) (Sl
 // the caller.
 func (m *Manager) TryAcquire(model string) (Slot, bool) { return m.try(m.lockModel(model)) }
 
-// try does the same as TryAcquire for a key. The caller holds m.mu, and try unlocks it.
+// try is TryAcquire for a key. The caller holds m.mu, and try unlocks it.
 func (m *Manager) try(k *key) (Slot, bool) {
 	if !k.pool.hasRoom() {
 		s, ok := m.tryCapped(k)
@@ -192,8 +189,8 @@ func (m *Manager) Stats(model string) Figures {
 	return Figures{Name: pool, Limit: limit}
 }
 
-// Pools returns the figures of every pool and every cap with held slots or waiters, sorted by
-// name. An agent that has a cap instead of a pool is counted only in its cap.
+// Pools returns the figures of every pool and every cap with held slots or waiters, sorted by name. An agent
+// that has a cap instead of a pool appears only as that cap.
 func (m *Manager) Pools() []Figures {
 	m.mu.Lock()
 	var out []Figures

@@ -21,7 +21,7 @@ func (m *Manager) Reach(ticket uint64) {
 // sorted by ticket. A later grant is reported to the owner of w.
 func (m *Manager) Take(w *Waiter, h *Handle, head bool, ticket uint64) (granted bool) {
 	if ticket == 0 || ticket >= notHead {
-		panic("bgagent: bug: a ticket that Manager.Ticket has not given out")
+		panic("bgagent: bug: a ticket that Manager.Ticket has not issued")
 	}
 	k := h.lock()
 	if w.key != nil {
@@ -51,8 +51,8 @@ type Join struct {
 }
 
 // TakeAll is Take for several waiters. All of them are in line before the first one gets a slot, so with
-// [Caps.Fair] each root has its turn. TakeAll returns the waiters that got slots, also those that were in line
-// before. The caller must report each grant without holding a lock, as [Tell] does.
+// [Caps.Fair] each root gets its turn. TakeAll returns all waiters that got slots, including waiters that
+// were in line before the call. The caller must report each grant without holding a lock, as [Tell] does.
 func (m *Manager) TakeAll(all []Join) (granted []*Waiter) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -142,7 +142,7 @@ func (m *Manager) leaveLocked(w *Waiter) (next *Waiter, more []*Waiter) {
 	return m.settle(k)
 }
 
-// giveBack takes the slot from w.
+// giveBack releases the slot of w.
 func (m *Manager) giveBack(w *Waiter, k *key) {
 	if w.prev != nil { // this check saves a call in the usual case
 		w.dropPass()
@@ -155,7 +155,7 @@ func (m *Manager) giveBack(w *Waiter, k *key) {
 	}
 }
 
-// settled reports whether no work remains after a slot of k was given back.
+// settled reports whether no work remains after a slot of k was released.
 func (m *Manager) settled(k *key) bool {
 	return k.pool.first == nil && m.weight <= maxIdle && m.capped == nil && k.pool.cool == nil
 }
@@ -198,11 +198,10 @@ func (m *Manager) Waits(w *Waiter) bool {
 // MaxPlace is the greatest place that [Manager.Place] returns.
 const MaxPlace = 10_000
 
-// Place returns the place of w in its line, counted from 1, and the figures of its
-// pool. If a cap keeps w waiting, Place returns the place among all waiters to which the cap
-// applies, and the cap's figures. With [Caps.Fair], only waiters of the same Root count. The
-// place is 0 if w does not wait or its place is greater than [MaxPlace]. The figures are zero
-// if w neither waits nor holds a slot.
+// Place returns the place of w in its line, counted from 1, and the figures of its pool. If a cap blocks w,
+// Place returns the place among all waiters to which the cap applies, and the cap's figures. With
+// [Caps.Fair], only waiters of the same Root count. The place is 0 if w does not wait or its place is greater
+// than [MaxPlace]. The figures are zero if w neither waits nor holds a slot.
 func (m *Manager) Place(w *Waiter) (place int, f Figures) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

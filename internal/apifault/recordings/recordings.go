@@ -1,5 +1,5 @@
-// Package recordings contains the expected error kinds of the provider responses in the
-// recordings of agent programs. The tests of all clients use it, so that the clients agree.
+// Package recordings contains the expected error kinds of the provider responses in the recordings of agent
+// programs. The tests of all clients use it, so that all clients classify them in the same way.
 package recordings
 
 import (
@@ -8,9 +8,8 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// row contains the kind of a response. With some programs, the kind differs, because their
-// provider's responses have another form or because the program shows less. Kind 0 means that the
-// provider is not the cause.
+// row contains the kind of a response. For some programs, the kind differs, because the provider's responses
+// have another form or because the program shows less. Kind 0 means that the provider is not the cause.
 type row struct {
 	kind   bgagent.ProviderErrorKind
 	except map[string]bgagent.ProviderErrorKind // by program
@@ -72,9 +71,9 @@ var rows = map[string]row{
 	"internal":            {kind: broken},
 }
 
-// Kind returns the kind of the response in a recording. The name of the recording is the name of
-// its row, and can have more words after a hyphen: the recording "429-ra2" contains the response
-// "429". If there is no such row, known is false.
+// Kind returns the kind of the response in a recording. The name of the recording is the name of its row, and
+// can be followed by a hyphen and more words: the recording "429-ra2" contains the response "429". If there
+// is no such row, known is false.
 func Kind(program, recording string) (kind bgagent.ProviderErrorKind, known bool) {
 	r, known := rows[recording]
 	if !known {
