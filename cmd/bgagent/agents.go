@@ -16,8 +16,8 @@ import (
 	"github.com/bgagent/bgagent/internal/cleantext"
 )
 
-// patience is how long the command "bgagent agents" waits for answers before it names the agents
-// that have not yet answered.
+// patience is how long the command "bgagent agents" waits for answers before it names the agents that have
+// not answered.
 const patience = 3 * time.Second
 
 // agentsCmd is the command "bgagent agents".
@@ -27,7 +27,7 @@ type agentsCmd struct{}
 func (agentsCmd) Help() string {
 	return `No model is called: programs are asked for their version, agents that speak ACP for a session, and servers for the names of their agents. Logins are not checked: an agent that can start may still be refused by its provider.
 
-Each line is printed when its answer comes, which may take 30 s.
+Each line is printed when its answer arrives, which can take 30 s.
 
 Exit codes: 0 all agents can start; 1 some cannot; 2 invalid input; 130 interrupted.`
 }
@@ -69,9 +69,8 @@ func (agentsCmd) Run(all *cli, stop stops) error {
 	return nil
 }
 
-// report prints a line for each agent, in the order of the answers, and names the agents that are
-// slow to answer. It reports whether any agent other than a demo agent can start, and how many
-// agents cannot start.
+// report prints a line for each agent, in the order of the answers, and names the agents that are slow to
+// answer. It returns whether any agent other than a demo agent can start, and how many agents cannot start.
 func report(w io.Writer, agents []settings.Agent, answers <-chan fleet.Check) (outside bool, bad int, err error) {
 	var names, kinds, models int
 	var awaited []string

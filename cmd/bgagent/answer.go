@@ -54,15 +54,15 @@ func (c answerCmd) Run(all *cli, stop stops) error {
 	return say("answered %s with %s: %s", id, q.Answer, q.Title)
 }
 
-// onlyQuestion returns the key of the only question of a task. A permission question must be named
-// by its key, so that nobody allows something that was asked after they looked.
+// onlyQuestion returns the key of the only question of a task. A question for a permission must be named by
+// its key. Otherwise, a user could allow a question that was asked after they looked.
 func onlyQuestion(t bgagent.Task) (string, error) {
 	switch len(t.Questions) {
 	case 0:
 		return "", fmt.Errorf("task %s asks nothing", t.ID)
 	case 1:
 		q := t.Questions[0]
-		if q.Kind == bgagent.QuestionPermission { // it might not be the one that the user saw
+		if q.Kind == bgagent.QuestionPermission { // it might not be the question that the user saw
 			return "", fmt.Errorf("task %s asks for a permission, so the key is needed; bgagent show %[1]s prints what it is for, with the key", t.ID)
 		}
 		return q.Key, nil
@@ -94,7 +94,7 @@ func printQuestions(w io.Writer, t bgagent.Task, controlled bool) {
 	}
 }
 
-// answerCommands returns the commands that answer a question, one for each option.
+// answerCommands returns one command per option, each of which answers the question with that option.
 func answerCommands(id string, q bgagent.Question) (commands []string) {
 	for _, option := range q.Options {
 		words := []string{"bgagent answer"}

@@ -36,8 +36,8 @@ func asker(questions ...bgagent.Question) inproc.Agent {
 	}
 }
 
-// servesAgent plays a "bgagent serve" in this process. Its only agent is the given function. Its
-// tasks are kept in the place's state folder.
+// servesAgent simulates a "bgagent serve" in this process. Its only agent is the given function. Its tasks
+// are kept in the place's state folder.
 func servesAgent(t *testing.T, p *place, agent inproc.Agent) *bgagent.BackgroundManager {
 	t.Helper()
 	folder, err := statedir.Open(filepath.Join(p.project, "../../.local/state/bgagent"))
@@ -91,12 +91,12 @@ func TestATerminalAnswersAQuestion(t *testing.T) {
 	require.NotContains(t, text, "\x1b")
 
 	require.Contains(t, p.refuses(2, "answer", task.ID, q.Key, "always"), "it must be one of: allow, do not allow")
-	require.Contains(t, p.refuses(2, "answer", task.ID, "allow"), "asks for a permission, so the key is needed", "the question that is open now may not be the one that was read")
+	require.Contains(t, p.refuses(2, "answer", task.ID, "allow"), "asks for a permission, so the key is needed", "the open question might not be the question that the user read")
 	require.Contains(t, p.refuses(2, "answer", task.ID, "q9.x", "allow"), "does not ask this question")
 	require.Contains(t, p.refuses(2, "answer", "bg_none", "allow"), "no task bg_none")
 	require.Contains(t, p.refuses(2, "answer", task.ID, q.Key, "do", "not", "allow"), "Quote an option")
 
-	// A line that was printed can be pasted into a shell.
+	// Each printed command can be pasted into a shell.
 	_, line, _ := strings.Cut(text, "allow\n  ")
 	line, _, _ = strings.Cut(line, "\n")
 	paste := exec.CommandContext(t.Context(), "sh", "-c", strings.Replace(line, "bgagent", binary, 1))

@@ -12,7 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// askingClaude plays a Claude Code that asks one question.
+// askingClaude is a script that simulates Claude Code and asks one question.
 const askingClaude = `#!/bin/sh
 read prompt
 echo '{"type":"system","subtype":"init","session_id":"s"}'
@@ -28,7 +28,7 @@ echo '{"type":"result","subtype":"success","is_error":false,"result":"it was '$s
 cat >/dev/null
 `
 
-// The configuration file decides whether the caller of mcp has the tool that answers questions.
+// The configuration file decides whether the caller of mcp gets the tool that answers questions.
 func TestACallerOfMCPAnswersAQuestion(t *testing.T) {
 	for keys, answers := range map[string]bool{`"ask": true, "backgroundMessage": true`: true, `"ask": true`: false} {
 		p := newPlace(t)

@@ -125,7 +125,7 @@ func (o *openScopes) forget(scope string) {
 	}
 }
 
-// drop forgets a scope that no bridge has, and that will not be used again.
+// drop forgets a scope that has no bridge and will not be used again.
 func (o *openScopes) drop(scope string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -181,8 +181,8 @@ func (s *serving) checkResumes(scope string) mcp.Middleware {
 	}
 }
 
-// resumes returns why the call of delegate_task may not resume a task, or "" if it may, or if the tool
-// itself refuses it.
+// resumes returns why the call of delegate_task may not resume a task, or "" if it may, or if the tool itself
+// refuses the resume.
 func (s *serving) resumes(ctx context.Context, scope string, arguments json.RawMessage) string {
 	var args bgagent.DelegateTaskArgs
 	if json.Unmarshal(arguments, &args) != nil {

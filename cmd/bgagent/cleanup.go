@@ -20,7 +20,7 @@ type cleanupCmd struct {
 
 // Help implements kong's help provider.
 func (cleanupCmd) Help() string {
-	return `When bgagent is killed, the programs of its agents continue. This command lists them, and with --yes it ends them. Your next run, mcp, serve or agents command ends them as well. Processes of a bgagent that still runs, of another user, or of no bgagent are never touched.
+	return `If bgagent is killed, the programs of its agents keep running. This command lists them and, with --yes, ends them. Your next run, mcp, serve or agents command ends them as well. It never touches processes of a bgagent that still runs, of another user, or of other programs.
 
 Exit codes: 0 nothing is left, or what is left was listed or ended; 1 something could not be examined or ended.`
 }
@@ -64,9 +64,9 @@ func (c cleanupCmd) Run() error {
 func end(l runs.Left) (string, error) {
 	grace := leftGrace
 	if l.Info.Kept {
-		// The next process might continue the sessions of these programs, so the programs are
-		// killed at once. A program that was asked to exit could first change its session or send
-		// another request to its model.
+		// The next process might continue the sessions of these programs, so the programs are killed
+		// immediately. If a program were asked to exit, it could first change its session or send another
+		// request to its model.
 		grace = 0
 	}
 	ended, err := l.End(grace)
@@ -79,7 +79,7 @@ func end(l runs.Left) (string, error) {
 	return fmt.Sprintf("ended the processes of %v, which was killed: %s", l, list(ended)), err
 }
 
-// list joins the names of the processes.
+// list joins the descriptions of the processes.
 func list(all []procs.Process) string {
 	names := make([]string, len(all))
 	for i, p := range all {
@@ -88,7 +88,7 @@ func list(all []procs.Process) string {
 	return strings.Join(names, ", ")
 }
 
-// life identifies this run. If the run is killed, this id identifies the programs of its agents.
+// life identifies this run. If the run is killed, its id identifies the programs of its agents.
 type life struct {
 	id  string
 	run *runs.Run // nil if this run could not be recorded

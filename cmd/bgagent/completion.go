@@ -42,7 +42,7 @@ type completionCommand struct {
 	name, help string
 	flags      []completionFlag
 	tasks      bool     // the first argument is the id of a task
-	words      []string // the values of the first argument; nil if there is no such list
+	words      []string // the values of the first argument; nil if they are not a fixed list
 }
 
 type completionFlag struct {

@@ -130,9 +130,9 @@ func TestBrokenListsNameFileLineKeyAndRemedy(t *testing.T) {
 		"{\"task\": []}":               `tasks.jsonc:1:2: task: is not a known key; the list belongs under "tasks"`,
 		"3":                            `tasks.jsonc:1:1: is the number 3; it must be a list of tasks`,
 		"[\n\"do it\"]":                `tasks.jsonc:2:1: [0]: is the string "do it"; it must be a task like`,
-		"[{\"agent\": \"demo-wait\"}]": `tasks.jsonc:1:2: [0]: has no prompt; say what the agent is to do`,
+		"[{\"agent\": \"demo-wait\"}]": `tasks.jsonc:1:2: [0]: has no prompt; say what the agent should do`,
 		"[{\"prompt\": \"x\"}]":        `[0]: has no agent; name one of demo-count, demo-fail,`,
-		"[{\"agent\": \"demo-wait\",\n\"prompt\": \" \"}]":                         `tasks.jsonc:2:11: [0].prompt: is empty; say what the agent is to do`,
+		"[{\"agent\": \"demo-wait\",\n\"prompt\": \" \"}]":                         `tasks.jsonc:2:11: [0].prompt: is empty; say what the agent should do`,
 		"[{\"prompt\": \"x\",\n\"agent\": \"none\"}]":                              `tasks.jsonc:2:10: [0].agent: names the agent "none", which does not exist; the agents are demo-count,`,
 		"[{\"prompt\": 5, \"agent\": \"demo-wait\"}]":                              `[0].prompt: is the number 5; it must be a string`,
 		"[{\"prompt\": \"x\", \"agent\": \"demo-wait\", \"dir\": \".\"}]":          `[0].dir: is not a known key; the keys of a task are agent, prompt, promptFile, description, model, directory`,
@@ -183,7 +183,7 @@ func TestSomebodyElsesFileInAFolderAboveIsNotObeyed(t *testing.T) {
 	for _, args := range [][]string{{"agents"}, {"config"}, {"run"}, {"mcp"}, {"serve"}} {
 		got := p.run(args...)
 		require.Equal(t, 2, got.code, args)
-		require.Contains(t, got.stderr, file+": lies in the folder "+filepath.Dir(file)+", into which others may write; it names programs that are run, so it is not used")
+		require.Contains(t, got.stderr, file+": is in the folder "+filepath.Dir(file)+", which other users can write to; it names programs that are run, so it is not used")
 		require.NotContains(t, got.stderr, "ran\n", args)
 	}
 	got := p.run("-c", file, "agents")

@@ -50,10 +50,10 @@ func (b *timedBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// serveBounded serves at most the given number of open connections, so that file descriptors are
-// left for the agents. At the limit, a new connection replaces the connection that has been waiting
-// longest for a request. If no connection is waiting for a request, the new connection is closed.
-// The argument patience is how long a client may take to read each piece of an answer.
+// serveBounded serves at most the given number of open connections, so that file descriptors are left for the
+// agents. At the limit, a new connection replaces the connection that has been waiting longest for a request.
+// If no connection is waiting for a request, the new connection is closed. The argument "patience" limits the
+// time that a client can take to read each piece of an answer.
 func serveBounded(s *http.Server, l net.Listener, most int, patience time.Duration) error {
 	b := &bounded{Listener: l, most: most, patience: patience, open: map[net.Conn]*held{}}
 	s.ConnState = b.state
@@ -75,7 +75,7 @@ type bounded struct {
 type held struct {
 	net.Conn
 	b       *bounded
-	waiting uint64 // orders connections by when they began to wait for a request; 0 while a request is handled
+	waiting uint64 // orders connections by the time when they began to wait for a request; 0 while a request is handled
 }
 
 // Accept implements [net.Listener].

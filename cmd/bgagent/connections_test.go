@@ -45,8 +45,7 @@ func served(t *testing.T, most int, h http.HandlerFunc, f func(t *testing.T, p p
 	})
 }
 
-// closedAfter waits until the server closes a connection. It returns how long that
-// took.
+// closedAfter waits until the server closes a connection. It returns the time until then.
 func closedAfter(c net.Conn) time.Duration {
 	begin := time.Now()
 	_, _ = io.Copy(io.Discard, c)
@@ -158,7 +157,7 @@ func TestAResponseThatNobodyReadsEndsOnARealConnection(t *testing.T) {
 	_, err = io.WriteString(c, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
 	require.NoError(t, err)
 	require.ErrorIs(t, <-ended, os.ErrDeadlineExceeded)
-	n, _ := io.Copy(io.Discard, c) // Copy returns because the connection is closed
+	n, _ := io.Copy(io.Discard, c) // Copy returns when the connection is closed
 	require.Less(t, n, int64(64<<20))
 }
 

@@ -30,7 +30,7 @@ type cancelCmd struct {
 
 // Help implements kong's help provider.
 func (cancelCmd) Help() string {
-	return `Cancels a task of a running serve, and the tasks that it has launched. The task's caller is told.` + controlCodes
+	return `Cancels a task of a running serve, and the tasks that it has launched. The task's caller is notified.` + controlCodes
 }
 
 // Run implements the subcommand.
@@ -54,20 +54,20 @@ func (c cancelCmd) Run(all *cli, stop stops) error {
 // resumeCmd is the command "bgagent resume".
 type resumeCmd struct {
 	ID     string `arg:"" help:"Id of the task."`
-	Prompt string `arg:"" optional:"" help:"What the agent is to do next; - reads it from standard input."`
+	Prompt string `arg:"" optional:"" help:"What the agent should do next; - reads it from standard input."`
 	Again  bool   `help:"Repeat the prompt of the latest attempt."`
 	Model  string `placeholder:"MODEL" help:"Use this model from now on."`
 }
 
 // Help implements kong's help provider.
 func (resumeCmd) Help() string {
-	return `Continues a task that has ended, in the same session. The task gets a new attempt with the prompt, and its caller is told when that ends.` + controlCodes
+	return `Continues a task that has ended, in the same session. The task gets a new attempt with the prompt, and its caller is notified when the attempt ends.` + controlCodes
 }
 
 // Run implements the subcommand.
 func (c resumeCmd) Run(all *cli, stop stops) error {
 	if c.Again == (c.Prompt != "") {
-		return &exitError{exitInput, errors.New("say what the agent is to do next: bgagent resume ID PROMPT, or bgagent resume ID --again for the same prompt")}
+		return &exitError{exitInput, errors.New("say what the agent should do next: bgagent resume ID PROMPT, or bgagent resume ID --again for the same prompt")}
 	}
 	server, id, err := controlled(all, c.ID)
 	if err != nil {

@@ -175,7 +175,7 @@ func TestARunningServeDeletesEndedTasks(t *testing.T) {
 
 	require.NoError(t, cmd.Process.Kill())
 	_ = cmd.Wait()
-	require.Contains(t, p.refuses(2, "show", ids[0]), "no task ", "the deletion was durable")
+	require.Contains(t, p.refuses(2, "show", ids[0]), "no task ", "the deletion is durable")
 }
 
 func TestTheFileOfAKilledServeIsKnownToBeStale(t *testing.T) {
@@ -223,7 +223,7 @@ func TestAServeThatDoesNotAnswerIsReported(t *testing.T) {
 	require.Contains(t, p.refuses(1, "cancel", id), "the server does not answer: ")
 	got := p.run("status")
 	require.Equal(t, 0, got.code)
-	require.Contains(t, got.stderr, "; what is shown comes from its store\n")
+	require.Contains(t, got.stderr, "; the output comes from its store\n")
 	require.Contains(t, got.out, id)
 
 	require.NoError(t, os.WriteFile(p.control(), []byte("{"), 0o600))

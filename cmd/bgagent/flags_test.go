@@ -204,8 +204,8 @@ func TestErrorsOfTheConfigurationAndTheListAreReportedTogether(t *testing.T) {
 	}
 	require.Equal(t, 5, strings.Count(got.stderr, "bgagent: "), got.stderr)
 
-	// If the configuration does not say which agents exist, no agent in the list is
-	// reported as unknown.
+	// If the configuration is broken, it is unknown which agents exist, so no agent in the list is reported
+	// as unknown.
 	p.write(".bgagent.jsonc", `{"agents": {"a": 1}}`)
 	got = p.run("run", "tasks.jsonc")
 	require.NotContains(t, got.stderr, `names the agent`)

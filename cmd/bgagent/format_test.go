@@ -6,8 +6,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// If a script whose format is "lines" prints plain text, or lines with a mistake, the reason shows
-// the first such line and names keys of the file. Values passed in as secrets are masked.
+// If an agent's format is "lines" but its script prints plain text or malformed lines, the reason shows the
+// first such line and names keys of the file. Secret values are masked.
 func TestOutputInAnotherFormatIsShownInTheReason(t *testing.T) {
 	t.Parallel()
 	p := newPlace(t)

@@ -65,7 +65,7 @@ type glance struct {
 	hosts map[string]chan string // outputs of the hosts once they have exited
 }
 
-// reply plays the hosts' models and the models of the tasks that need more than a script.
+// reply acts as the model of the hosts, and of the tasks that need more than a script.
 func (g *glance) reply(r modelserver.Request) modelserver.Reply {
 	if r.Kind != modelserver.Main {
 		return r.Scripted()
@@ -112,7 +112,7 @@ func hostOf(r modelserver.Request) (string, bool) {
 	return name, found
 }
 
-// host plays a host program's model. It delegates, and once the gate "end" is open, it waits until
+// host acts as the model of a host program. It delegates tasks. Once the gate "end" is open, it waits until
 // each of its tasks has ended.
 func (g *glance) host(name string, r modelserver.Request) modelserver.Reply {
 	tool := map[string]string{"opencode": "bgagent_"}[name]
@@ -254,8 +254,8 @@ func (g *glance) shows(command string, want ...string) *screen {
 	return s
 }
 
-// builtBrowserTests builds the page's browser tests in the background. The function that it returns
-// waits for the build and returns the path of the program.
+// builtBrowserTests builds the page's browser tests in the background. The returned function waits for the
+// build and returns the path of the program.
 func builtBrowserTests(t *testing.T) func() string {
 	path := filepath.Join(t.TempDir(), "e2e.test")
 	built := make(chan string, 1)
@@ -272,8 +272,8 @@ func builtBrowserTests(t *testing.T) func() string {
 	}
 }
 
-// browserTests is the folder of the module with the page's browser tests. They are in a separate
-// module, so that this one does not depend on the library that controls the browser.
+// browserTests is the folder of the module with the page's browser tests. They are in a separate module, so
+// that this module does not depend on the library that controls the browser.
 const browserTests = "../../dashboard/e2e"
 
 // looksAtThePage runs the page's browser test.
@@ -289,9 +289,9 @@ func (g *glance) looksAtThePage(program string) {
 	require.NoError(g.t, err, string(out))
 }
 
-// Three host programs share a server on which at most three tasks run. In a terminal of 80 columns,
-// on the page, and on a phone, one sees at a glance what is running, what is stuck and since when,
-// what failed and why, what it cost, and what it is waiting for.
+// Three host programs share a server on which at most three tasks run. A terminal of 80 columns, the page,
+// and the page on a phone must show at a glance which tasks run, which are stuck and since when, which failed
+// and why, what they cost, and what they wait for.
 func TestThreeHostsShareOneServerAndAGlanceIsEnough(t *testing.T) {
 	g := &glance{t: t, w: realagent.New(t, "opencode", "codex", "claude"), p: newPlace(t), gates: map[string]chan struct{}{}, hosts: map[string]chan string{}}
 	for _, name := range []string{"", "room", "full", "end"} {
@@ -329,7 +329,7 @@ func TestThreeHostsShareOneServerAndAGlanceIsEnough(t *testing.T) {
 		id+`queued reviewer - review the API for \S+, place 1; total: 3 of 3 in use `,
 		id+`error worker \S+ read the schema \S+ ago: codex: the schema is missing `,
 	)
-	require.NotContains(t, status.String(), "plan the migration", "what has completed is only counted")
+	require.NotContains(t, status.String(), "plan the migration", "completed tasks are only counted")
 	g.shows("tasks", id+`running writer \S+ write the summary `, id+`asking asker \S+ clean the build `, id+`parked limited \S+ ask the archive `,
 		id+`queued reviewer - review the pages `, id+`error worker \S+ read the schema `, id+`completed boss \S+ plan the migration `)
 	if *keepPicture {
@@ -338,7 +338,7 @@ func TestThreeHostsShareOneServerAndAGlanceIsEnough(t *testing.T) {
 	g.looksAtThePage(browser())
 	require.LessOrEqual(t, g.w.Model.MaxOpen(isTask, key), 3)
 	g.goOn()
-	require.Equal(t, 3, g.w.Model.MaxOpen(isTask, key), "no more than three run at once, and three do")
+	require.Equal(t, 3, g.w.Model.MaxOpen(isTask, key), "no more than three tasks run at the same time, and three do")
 }
 
 // goOn answers the question, cancels what cannot continue, and requires that each host learns how
@@ -354,10 +354,10 @@ func (g *glance) goOn() {
 		case out := <-ended:
 			require.Contains(g.t, out, "the host is done", name)
 		case <-time.After(5 * time.Minute):
-			require.Fail(g.t, "a host does not end", name)
+			require.Fail(g.t, "a host program did not exit", name)
 		}
 	}
-	told := map[string]string{} // the last results that each host got
+	told := map[string]string{} // the last results of each host
 	for _, r := range g.w.Model.Requests() {
 		if name, isHost := hostOf(r); isHost && r.Kind == modelserver.Main {
 			told[name] = strings.Join(resultsOf(r), "\n")
@@ -378,5 +378,5 @@ func (g *glance) goOn() {
 	for _, t := range g.p.keptTasks() {
 		roots[t.Root] = true
 	}
-	require.Len(g.t, roots, 3, "each host has a scope of its own")
+	require.Len(g.t, roots, 3, "each host has its own scope")
 }

@@ -88,7 +88,7 @@ func TestBashCompletesCommandsFlagsAndTasks(t *testing.T) {
 	require.Equal(t, " --page --page-acts ", complete("serve --pa", "2"))
 	require.Equal(t, " --state ", complete("--st", "1"))
 	require.Equal(t, " "+id+" ", complete(`logs ""`, "2"))
-	require.Equal(t, " "+id+" ", complete(`--state x show ""`, "4"), "the ids are those of the default folder")
+	require.Equal(t, " "+id+" ", complete(`--state x show ""`, "4"), "the ids come from the default folder")
 	require.Equal(t, " --follow ", complete("logs --f", "2"))
 	require.Equal(t, " zsh ", complete("completion z", "2"))
 	require.Equal(t, "  ", complete(`run --output ""`, "3"), "the shell completes files")

@@ -32,11 +32,11 @@ func (j *job) close() error {
 	return j.folder.Close()
 }
 
-// input reads the configuration and the list. Its error reports the problems of both.
+// input reads the configuration and the list. The error reports the problems of both.
 func (c *runCmd) input(all *cli) (*settings.Settings, *job, error) {
 	set, wrong := all.settings()
 	if wrong != nil && (c.List == "" && c.Resume == "" || c.List == "-") {
-		return nil, nil, wrong // the list cannot be checked, or the user would have to type it first
+		return nil, nil, wrong // the list cannot be checked now: it is unknown, or the user would have to type it first
 	}
 	if wrong == nil {
 		sayFiles(set)

@@ -25,7 +25,7 @@ func (f stateFlags) keeps() bool { return f.State != statedir.None }
 // folder returns the folder with the stores. With --state none, it returns an error.
 func (f stateFlags) folder() (statedir.Folder, error) {
 	if !f.keeps() {
-		return statedir.Folder{}, &exitError{exitInput, errors.New("with --state none, no tasks are kept; leave it out, or name a folder")}
+		return statedir.Folder{}, &exitError{exitInput, errors.New("with --state none, no tasks are kept; leave the flag out, or name a folder")}
 	}
 	dir := f.State
 	if dir != "" {
@@ -39,7 +39,7 @@ func (f stateFlags) folder() (statedir.Folder, error) {
 
 // copyFlags contains the flag that makes a command use a store even if the store might be out of date.
 type copyFlags struct {
-	AcceptCopy bool `help:"Use kept tasks even if they may be a copy, or may lack the latest changes. None of them is continued: those that have not ended end as interrupted."`
+	AcceptCopy bool `help:"Use kept tasks even if they may be a copy or lack the latest changes. None of them is continued: tasks that have not ended end as interrupted."`
 }
 
 // openKept creates the store if it does not exist, and calls build to create a manager with the
@@ -68,8 +68,8 @@ type original struct{ *sqlite.Store }
 func (s original) Open(ctx context.Context, owner bgagent.StoreOwner) (bgagent.StoreContents, error) {
 	c, err := s.Store.Open(ctx, owner)
 	if err == nil && c.Outdated != "" && slices.ContainsFunc(c.Records, isLive) {
-		// The store is closed before anything is written, because once a store is written, it
-		// counts as the original.
+		// The store is closed before anything is written, because a store counts as the original once it is
+		// written.
 		err = errors.Join(fmt.Errorf("its tasks may have ended or may run elsewhere: %s. With --accept-copy, the store is used and none of its tasks is continued", c.Outdated), s.Store.Close())
 	}
 	return c, err
@@ -90,7 +90,7 @@ type keepError struct {
 func (e *keepError) Error() string {
 	var owned *bgagent.StoreOwnedError
 	if errors.As(e.err, &owned) {
-		return e.reason() + "; end that one first, or keep other tasks with --state DIR"
+		return e.reason() + "; end that process first, or use another folder with --state DIR"
 	}
 	return e.reason() + "; use another folder with --state DIR, or keep no tasks with --state none"
 }
@@ -136,11 +136,10 @@ func sayRestored(m *bgagent.BackgroundManager) {
 	}
 }
 
-// sweep removes old stores of the commands "run" and "mcp"; the constants below contain the
-// limits. It also removes what unfinished removals left behind. A store of "serve" limits its own
-// size, so sweep removes it only if its configuration file no longer exists. Errors are ignored,
-// because the next call tries again. A command opens its own store before it calls sweep, so that
-// its store is not removed.
+// sweep removes old stores of the commands "run" and "mcp"; the constants below contain the limits. It also
+// removes what unfinished removals left behind. A store of "serve" limits its own size, so sweep removes it
+// only if its configuration file no longer exists. Errors are ignored, because the next call tries again. A
+// command must open its own store before it calls sweep, so that its store is not removed.
 func sweep(f statedir.Folder) {
 	stores, err := f.Stores()
 	if err != nil {
@@ -185,8 +184,8 @@ const (
 // it was last written. Tests reduce the limit.
 var keepBytes int64 = 1 << 30
 
-// remove removes a store and reports whether it was removed. A store that a living process uses is
-// not removed. A store with tasks that have not ended is removed only if live is true.
+// remove removes a store and reports whether it was removed. A store is not removed while a living process
+// uses it. A store with tasks that have not ended is removed only if live is true.
 func remove(s statedir.Store, live bool) bool {
 	if !live {
 		r, err := sqlite.OpenReader(s.Dir)
@@ -218,8 +217,8 @@ func remove(s statedir.Store, live bool) bool {
 	return err == nil && os.RemoveAll(gone) == nil
 }
 
-// ownerHere returns a description of this process as the owner of a store, for a command that
-// opens a store without a manager.
+// ownerHere describes this process as the owner of a store. It is for commands that open a store without a
+// manager.
 func ownerHere(command string) bgagent.StoreOwner {
 	host, _ := os.Hostname()
 	return bgagent.StoreOwner{Instance: command, PID: os.Getpid(), Host: host, Program: "bgagent " + command, Since: time.Now()}

@@ -194,13 +194,13 @@ func TestPruneLeavesWhatTheNextProcessNeeds(t *testing.T) {
 	p := withMindful(t)
 	p.write("go", "")
 	url, cmd := startServe(t, p)
-	ids := launchNumbers(t, dialServe(t, url), 2) // nobody reads how the tasks end
+	ids := launchNumbers(t, dialServe(t, url), 2) // nobody reads the outcomes of the tasks
 	p.awaitEnded()
 	require.NoError(t, cmd.Process.Signal(syscall.SIGTERM))
 	_ = cmd.Wait()
 	got := p.run("prune", "--yes")
 	require.Equal(t, 0, got.code, got.stderr)
-	require.Contains(t, got.out, "deleted 0 tasks\n2 further tasks have ended but stay, because their ends have not been reported")
+	require.Contains(t, got.out, "deleted 0 tasks\n2 further tasks have ended but are kept, because their ends have not been reported")
 	got = p.run("prune", ids[0])
 	require.Equal(t, 1, got.code)
 	require.Contains(t, got.stderr, "--force deletes the task anyway")
@@ -235,7 +235,7 @@ func TestAMessageAboutAStoreIsOneLineWhateverItsPathContains(t *testing.T) {
 	}
 }
 
-// The index of a results folder might have been changed by an agent.
+// An agent might have changed the index of a results folder.
 func TestARunTakesNoStoreOfAnotherKind(t *testing.T) {
 	t.Parallel()
 	p := withMindful(t)
@@ -341,11 +341,12 @@ func TestAServeThatCannotServeChangesNoTask(t *testing.T) {
 	}
 }
 
-// When a terminal is closed, it sends SIGHUP.
+// A terminal that is closed sends SIGHUP.
 func TestAServeWhoseTerminalIsClosedSuspendsItsTasks(t *testing.T) {
 	t.Parallel()
-	// If the tests were started with SIGHUP ignored, as by nohup, the server would ignore it, too.
-	// If a process handles the signal, its children do not inherit that the signal is ignored.
+	// If the tests were started with SIGHUP ignored, for example by nohup, the server would also ignore it.
+	// This process therefore handles the signal, because the children of a process that handles a signal do
+	// not ignore that signal.
 	hangup := make(chan os.Signal, 1)
 	signal.Notify(hangup, syscall.SIGHUP)
 	t.Cleanup(func() { signal.Stop(hangup) })

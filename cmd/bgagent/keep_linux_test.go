@@ -114,8 +114,8 @@ func (p *place) saved() (states []string) {
 	return states
 }
 
-// awaitSaved waits until the store contains each task's session, and the information that the agent
-// has written something in the session.
+// awaitSaved waits until the store contains each task's session, and the information that the agent has
+// written to the session.
 func (p *place) awaitSaved(numbers ...int) {
 	p.t.Helper()
 	require.Eventually(p.t, func() bool {
@@ -134,7 +134,7 @@ func (p *place) awaitSaved(numbers ...int) {
 	}, atMost, 50*time.Millisecond)
 }
 
-// kill kills the program without a chance to clean up, as in a crash.
+// kill kills the program as in a crash, so that it cannot clean up.
 func kill(t *testing.T, cmd *exec.Cmd) {
 	t.Helper()
 	require.NoError(t, cmd.Process.Kill())
@@ -293,7 +293,7 @@ func TestAResumedRunWritesResultsThatTheKilledOneCouldNotWrite(t *testing.T) {
 	p.write("go", "")
 	got := p.run("run", "--resume", "out")
 	require.Equal(t, 0, got.code, got.out+got.stderr)
-	require.Equal(t, []string{""}, p.askedOf()["1"], "it is not run again")
+	require.Equal(t, []string{""}, p.askedOf()["1"], "the task is not run again")
 	b, err = os.ReadFile(filepath.Join(p.project, "out", "001-number-1.md"))
 	require.NoError(t, err)
 	require.Equal(t, "the answer to 1\n", string(b))
@@ -318,7 +318,7 @@ func TestAKilledMCPContinuesNothingAndItsSuccessorSaysWhatEnded(t *testing.T) {
 	p := withMindful(t)
 	cs, cmd := mcpOf(t, p)
 	ids := launchNumbers(t, cs, 5)
-	p.write("go-1", "") // only now, because the answer to a launch would report the end of the task
+	p.write("go-1", "") // not earlier, because the answer to a launch would report the end of the task
 	p.awaitSaved(2, 3, 4)
 	killMCP(t, cs, cmd)
 	p.write("go", "") // agent programs that are still running can exit now
@@ -336,10 +336,10 @@ func TestAKilledMCPContinuesNothingAndItsSuccessorSaysWhatEnded(t *testing.T) {
 		require.Contains(t, all[id].Task.Reason, "ended")
 	}
 	require.Equal(t, bgagent.Completed, all[ids[0]].Task.Status)
-	require.Equal(t, map[string][]string{"1": {""}, "2": {""}, "3": {""}, "4": {""}}, p.askedOf(), "nothing has begun")
+	require.Equal(t, map[string][]string{"1": {""}, "2": {""}, "3": {""}, "4": {""}}, p.askedOf(), "no task has begun")
 	text = callTool(t, cs, "delegate_task", map[string]any{"session_id": ids[1], "prompt": "number 2, again", "run_in_background": false})
 	require.Contains(t, text, "the answer to 2")
-	require.Equal(t, []string{"", "--session=s-2"}, p.askedOf()["2"], "it is continued in its session")
+	require.Equal(t, []string{"", "--session=s-2"}, p.askedOf()["2"], "the task is continued in its session")
 }
 
 func TestProcessesOfMCPInOneProjectHaveAStoreEach(t *testing.T) {
@@ -363,7 +363,7 @@ func TestProcessesOfMCPInOneProjectHaveAStoreEach(t *testing.T) {
 		require.True(t, k.Task.Status.Terminal(), id)
 	}
 	owners := []int{all[a].Owner, all[b].Owner}
-	require.ElementsMatch(t, []int{0, three.Process.Pid}, owners, "it uses one store, and has ended the tasks of the other")
+	require.ElementsMatch(t, []int{0, three.Process.Pid}, owners, "mcp uses one store, and has ended the tasks of the other")
 }
 
 func TestMCPCancelsItsTasksAtTheEndOfItsInput(t *testing.T) {

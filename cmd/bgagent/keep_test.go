@@ -14,9 +14,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// storeWith creates a store of the given kind with the record of one task. The argument ended says
-// how long ago the task ended; if it is 0, the task has not ended. The argument age says how long
-// ago the store was last written.
+// storeWith creates a store of the given kind with the record of one task. The argument "ended" is the time
+// since the task ended; if it is 0, the task has not ended. The argument "age" is the time since the store
+// was last written.
 func storeWith(t *testing.T, f statedir.Folder, kind, id string, ended, age time.Duration) statedir.Store {
 	t.Helper()
 	s, err := f.Results(t.TempDir(), id)
@@ -54,7 +54,7 @@ func TestWhatAnEarlierRemovalHasLeftIsRemoved(t *testing.T) {
 		require.NoError(t, os.Mkdir(left, 0o700))
 		require.NoError(t, os.WriteFile(filepath.Join(left, "tasks.db"), []byte("x"), 0o600))
 	}
-	require.True(t, remove(old, false), "what was left does not stand in the way")
+	require.True(t, remove(old, false), "the remains of the first removal are not in the way")
 	require.NoDirExists(t, old.Dir)
 	sweep(f)
 	left, err := os.ReadDir(f.Dir())

@@ -11,7 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// pages is a store that fails the given number of times when the second page of its history is read.
+// pages is a store that fails when the second page of its history is read, for the given number of times.
 type pages struct {
 	*storetest.Process
 	fail  int
@@ -44,7 +44,7 @@ func TestAPageOfKeptTasksIsNeverLeftOut(t *testing.T) {
 	store.fail, store.err = 2, bgagent.ErrNoRecord // the store deleted the last task of the first page
 	all, err := keptTasks(m)
 	require.NoError(t, err)
-	require.Equal(t, 6, store.calls, "all pages were read again twice")
+	require.Equal(t, 6, store.calls, "all pages were read two more times")
 	require.Equal(t, task.ID, all[len(all)-1].ID)
 
 	store.fail, store.err = 1, errors.New("the disk is broken")

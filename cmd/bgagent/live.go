@@ -42,12 +42,12 @@ func (v *view) refresh(ctx context.Context) {
 		}
 	}
 	if !errors.Is(err, control.ErrNone) && ctx.Err() == nil {
-		warn("%v: %v; what is shown comes from its store", v, err)
+		warn("%v: %v; the output comes from its store", v, err)
 	}
 }
 
-// silent returns how long a working task can be silent before it counts as silent. If no server was
-// asked, the default applies. 0 means never.
+// silent returns the time without a sign of life after which a working task counts as silent. If no server
+// was asked, the default applies. 0 means never.
 func (v *view) silent() time.Duration {
 	if v.now != nil {
 		return v.now.Silent
@@ -55,8 +55,8 @@ func (v *view) silent() time.Duration {
 	return bgagent.DefaultStaleTimeout / 2
 }
 
-// merge replaces tasks in the view with those from the server. The argument live contains all tasks
-// that have not ended.
+// merge replaces tasks in the view with the tasks from the server. The argument live contains all tasks that
+// have not ended.
 func (v *view) merge(ctx context.Context, c *control.Client, live []bgagent.Task) {
 	known := map[string]bool{}
 	for _, t := range live {
@@ -67,7 +67,7 @@ func (v *view) merge(ctx context.Context, c *control.Client, live []bgagent.Task
 		switch {
 		case known[t.ID]:
 			continue
-		case !t.Status.Terminal(): // it ended after the store was read
+		case !t.Status.Terminal(): // the task ended after the store was read
 			if latest, err := c.Task(ctx, control.TaskInput{ID: t.ID}); err == nil {
 				t = latest
 			}
@@ -77,8 +77,8 @@ func (v *view) merge(ctx context.Context, c *control.Client, live []bgagent.Task
 	v.tasks = append(slices.Clone(live), ended...)
 }
 
-// inTask returns an error if this program runs inside a turn of a task. An agent must not control
-// tasks that are not its own. Like the depth, this check stops only well-behaved programs.
+// inTask returns an error if this program runs inside a turn of a task. An agent must not control the tasks
+// of others. Like the depth, this check stops only well-behaved programs.
 func inTask() error {
 	depth, err := fleet.Depth()
 	switch {
@@ -138,8 +138,8 @@ func refused(err error) error {
 	return err
 }
 
-// undone is like refused, for a request that changes something. The argument then says what can be
-// done if it is unknown whether the request took effect.
+// undone is like refused, but for requests that change something. The argument "then" is the advice for the
+// case that the outcome of the request is unknown.
 func undone(err error, then string) error {
 	if errors.Is(err, control.ErrUnanswered) {
 		return fmt.Errorf("the request was sent, but %w; it can still take effect: %s", err, then)
@@ -156,8 +156,8 @@ func clock(at, now time.Time) string {
 	return at.Format(time.DateTime)
 }
 
-// doing describes what a task that has not ended is doing. The argument silent is how long a
-// working task can be silent before it counts as silent; 0 means never.
+// doing describes what a task that has not ended is doing. The argument "silent" is the result of
+// view.silent.
 func doing(t bgagent.Task, now time.Time, silent time.Duration) (state, detail string) {
 	since := func(at time.Time) string { return max(now.Sub(at), 0).Round(time.Second).String() }
 	switch {

@@ -123,8 +123,9 @@ func TestAnEndBeforeTheEndOfTheServerIsTold(t *testing.T) {
 	require.Equal(t, "failed before\nfailed before, by a wrong clock\ndone \n", string(told))
 }
 
-// onWrongClock returns a time whose wall clock differs from that of "at". The reading of the monotonic clock is
-// the same. A manager reports such times if the clock was set, or the computer was suspended, after it was made.
+// onWrongClock returns a time whose wall clock differs from that of "at". The reading of the monotonic clock
+// is the same. A manager reports such times if the clock was set or the computer was suspended after the
+// manager was created.
 func onWrongClock(t *testing.T, at time.Time, by time.Duration) time.Time {
 	t.Helper()
 	wrong := at

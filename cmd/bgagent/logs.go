@@ -17,7 +17,7 @@ import (
 // logsCmd is the command "bgagent logs".
 type logsCmd struct {
 	ID     string `arg:"" help:"Id of the task."`
-	Follow bool   `short:"f" help:"Wait for what the task's program prints, until the task has ended. Its bgagent serve must run."`
+	Follow bool   `short:"f" help:"Keep printing new output of the task's program until the task has ended. Its bgagent serve must run."`
 }
 
 // Help implements kong's help provider.
@@ -76,7 +76,7 @@ func (c logsCmd) printKept(w io.Writer, v *view, t bgagent.Task) error {
 	}
 }
 
-// printServed prints the log as the server returns it. With --follow, it returns when the task has
+// printServed prints the log as the server returns it. With --follow, printServed returns when the task has
 // ended.
 func (c logsCmd) printServed(ctx context.Context, w io.Writer, server *control.Client, id string) error {
 	for from := int64(0); ; {

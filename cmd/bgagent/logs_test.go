@@ -77,7 +77,7 @@ func TestALogEndsWhenTheProgramsOfItsTaskHaveStopped(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	s := &serving{follow: make(chan struct{}), files: transcript.NewFiles(dir, &transcript.Secrets{}, func(err error) { t.Error(err) })}
-	s.ending.Store(&time.Time{}) // nobody is notified
+	s.ending.Store(&time.Time{}) // the user is not notified
 	stop := make(chan struct{})
 	m, err := bgagent.New(inproc.New(map[string]inproc.Agent{"a": func(ctx context.Context, _ *inproc.Turn) (string, error) {
 		<-ctx.Done()
@@ -104,7 +104,7 @@ func TestALogEndsWhenTheProgramsOfItsTaskHaveStopped(t *testing.T) {
 	require.Eventually(t, func() bool { return log() == "the task ends\n" }, 2*time.Minute, time.Millisecond)
 	s.files.Printed(task.ID, 1, []byte("the last words"))
 	close(stop)
-	var left *bgagent.CloseError // the end was not reported to anybody
+	var left *bgagent.CloseError // no caller was notified of the end
 	require.ErrorAs(t, m.Close(t.Context()), &left)
 	require.Empty(t, left.NotStopped)
 	<-s.follow

@@ -32,8 +32,8 @@ var kinds = []string{"coder", "reader", "writer", "thinker"}
 // heard is a host's progress, as seen in the results of its tool calls.
 type heard struct {
 	ids   []string // ids of the tasks that the host launched
-	told  int      // number of tasks that the host knows to have ended
-	after int      // number of tool results since the host has known that all tasks except the last have ended
+	told  int      // number of tasks that ended according to the tool results
+	after int      // number of tool results since all tasks except the last had ended according to the results
 }
 
 func hear(texts []string) (h heard) {
@@ -58,9 +58,9 @@ func hear(texts []string) (h heard) {
 	return h
 }
 
-// playHost returns a host's model. The model delegates a task to each agent in kinds, waits for
-// tasks to end, cancels the last task and continues the first. The argument prefix is what the host
-// puts in front of tool names.
+// playHost returns a host's model. The model delegates a task to each agent in kinds, waits for tasks to end,
+// cancels the last task and continues the first. The argument "prefix" is the prefix that the host adds to
+// tool names.
 func playHost(model *modelserver.Server, prefix string) func(modelserver.Request) modelserver.Reply {
 	call := func(tool string, args map[string]any) modelserver.Reply {
 		raw, err := json.Marshal(args)
@@ -158,8 +158,7 @@ func readmeLines(t *testing.T, after, language string) string {
 	return lines
 }
 
-// judge checks which tool results the host got, and which tools its tasks were
-// offered.
+// judge checks the tool results that the host got, and the tools that its tasks were offered.
 func judge(t *testing.T, w *realagent.World, prefix string) {
 	var last modelserver.Request
 	children := map[modelserver.Protocol]bool{}
@@ -267,9 +266,9 @@ func TestTheWholeLoopWithClaudeAsTheHost(t *testing.T) {
 	require.Contains(t, out, "the host is done")
 }
 
-// In a terminal, Claude Code supports the tasks extension of the protocol. Its turn
-// does not wait for a foreground delegation, and the result begins a new turn. With -p,
-// Claude Code does not declare the extension, and its turn waits for the result.
+// In a terminal, Claude Code supports the tasks extension of the protocol: a turn does not wait for a
+// foreground delegation, and the result begins a new turn. With -p, Claude Code does not declare the
+// extension, and a turn waits for the result.
 func TestClaudeInATerminalTakesADelegationAsATaskOfTheProtocol(t *testing.T) {
 	w := realagent.New(t, "claude")
 	w.Env = append(w.Env, "PATH="+filepath.Dir(binary)+string(os.PathListSeparator)+os.Getenv("PATH"), "TERM=xterm-256color")

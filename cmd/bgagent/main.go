@@ -20,13 +20,12 @@
 //	bgagent cleanup               lists or ends the processes that killed runs have left behind
 //	bgagent version               prints the version
 //
-// The program exits with 0 if all went well, 1 if something failed, 2 if the command line or a file
-// is wrong, and 130 if it was interrupted. A signal is the normal way to stop "bgagent mcp" and
-// "bgagent serve", so after the first signal they exit with 0. A second signal stops them at once,
-// with 130.
+// The program exits with 0 if all went well, 1 if something failed, 2 if the command line or a file is wrong,
+// and 130 if it was interrupted. A signal is the normal way to stop "bgagent mcp" and "bgagent serve", so
+// after the first signal they exit with 0. A second signal stops them immediately, with exit code 130.
 //
-// Kong parses the command line. It does not depend on other modules. Each subcommand is a struct
-// with its flags and a Run method.
+// Kong parses the command line, because it does not depend on other modules. Each subcommand is a struct with
+// its flags and a Run method.
 package main
 
 import (
@@ -83,8 +82,8 @@ type cli struct {
 	About   versionCmd `cmd:"" name:"version" help:"Print the version."`
 }
 
-// settings loads the configuration that the command line asks for. The error reports all problems.
-// If there is an error, the settings are returned only if the agents' names are known.
+// settings loads the configuration that the command line asks for. The error reports all problems. In that
+// case, the settings are returned only if the agents' names are known.
 func (c *cli) settings() (*settings.Settings, error) {
 	files := []string{c.Config}
 	if c.Config == "" {
@@ -117,8 +116,8 @@ func (c *cli) settings() (*settings.Settings, error) {
 	return s, nil
 }
 
-// limitsOfNobody returns a message for each limit on an agent that does not exist. Such a limit is
-// not an error, because the user's file can be meant for agents in other projects.
+// limitsOfNobody returns a message for each limit on an agent that does not exist. Such a limit is not an
+// error, because the user's file can also apply to other projects with other agents.
 func limitsOfNobody(s *settings.Settings) (texts []string) {
 	for _, x := range s.Limits.Settings() {
 		exists := func(a settings.Agent) bool { return strings.EqualFold(a.Name, x.Entry) }
@@ -188,7 +187,7 @@ func main() {
 	if len(args) == 0 {
 		args = []string{"help"}
 	}
-	if args[0] == "help" { // people try this first
+	if args[0] == "help" { // many users try this first
 		args = append(args[1:], "--help")
 	}
 	if problem := emptyArgument(args); problem != "" {
@@ -284,8 +283,8 @@ func flat(err error) []error {
 	return out
 }
 
-// warn prints a message to standard error. A message can contain text from agents and files, so
-// warn removes escape sequences and control characters.
+// warn prints a message to standard error. The message can contain text from agents and files, so warn
+// removes escape sequences and control characters.
 func warn(format string, args ...any) {
 	fmt.Fprintln(os.Stderr, cleantext.String("bgagent: "+fmt.Sprintf(format, args...)))
 }

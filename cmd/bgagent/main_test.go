@@ -398,7 +398,7 @@ func TestHelpListsTheCommandsAndTheirExitCodes(t *testing.T) {
 	got := p.run("help")
 	require.Equal(t, 0, got.code)
 	require.Equal(t, got.out, p.run("--help").out)
-	require.Equal(t, got.out, p.run().out, "without arguments it helps as well")
+	require.Equal(t, got.out, p.run().out, "without arguments, it prints the help")
 	for _, command := range []string{"run", "agents", "config", "mcp", "serve"} {
 		require.Contains(t, got.out, "\n  "+command+" ")
 		help := p.run("help", command)
@@ -407,7 +407,8 @@ func TestHelpListsTheCommandsAndTheirExitCodes(t *testing.T) {
 	}
 }
 
-// An agent that hangs does not delay the lines of other agents. Its name is printed.
+// An agent that hangs does not delay the lines of other agents. The command names an agent that is still
+// silent.
 func TestAgentsPrintsEachAnswerAsItComes(t *testing.T) {
 	t.Parallel()
 	p := newPlace(t)

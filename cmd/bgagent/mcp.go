@@ -19,11 +19,11 @@ type mcpCmd struct {
 func (mcpCmd) Help() string {
 	return `This command is for agent programs that start MCP servers: name "bgagent mcp" as one of them. Their model gets delegate_task, background_output and background_cancel, and with "backgroundMessage": true also background_message.
 
-When the program goes away, all tasks are cancelled. If this command is killed, the next one in the same directory ends the tasks as interrupted and says so in its first answer; the model can continue them. With --via, the tasks run in a bgagent serve, whose limits hold for all of its callers; they continue when the program goes away, and the next bridge of the same program in the same directory finds them. The server must accept the directory (serve --root). The project's file can only take away what the server allows.
+When the program exits, all tasks are cancelled. If this command is killed, the next one in the same directory ends the tasks as interrupted and says so in its first answer; the model can continue them. With --via, the tasks run in a bgagent serve, whose limits apply to all its callers; they continue after the program exits, and the next bridge of the same program in the same directory finds them. The server must accept the directory (serve --root). The project's file can only restrict what the server allows.
 
-Problems are reported on standard error. -v also reports launches, starts and ends there, and --log in a file.
+Problems are reported on standard error. -v also reports launches, starts and ends there, and --log writes them to a file.
 
-Exit codes: 0 the caller ended the connection, or a signal such as Ctrl-C asked the server to end; 1 the connection broke, or an agent program did not end well; 2 invalid input, or there is no server at --via; 130 a second signal ended everything at once.`
+Exit codes: 0 the caller ended the connection, or a signal such as Ctrl-C asked the server to end; 1 the connection broke, or an agent program did not end well; 2 invalid input, or there is no server at --via; 130 a second signal ended everything immediately.`
 }
 
 // stdioScope is the scope of the only caller: the program that started "bgagent mcp".

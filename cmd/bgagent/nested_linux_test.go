@@ -33,13 +33,13 @@ func TestARunInsideAKilledOneIsLeftAlone(t *testing.T) {
 
 	got := p.run("cleanup", "--yes")
 	require.Equal(t, 0, got.code, got.stderr)
-	require.Equal(t, 2, q.live(), "the inner run and its agent continue:\n%s", got.out)
+	require.Equal(t, 2, q.live(), "the inner run and its agent are still running:\n%s", got.out)
 	notes := filepath.Join(p.project, "../../.local/state/bgagent/runs")
 	list, err := os.ReadDir(notes)
 	require.NoError(t, err)
-	require.Len(t, list, 2, "the dead run is still known")
+	require.Len(t, list, 2, "the dead run must still be known")
 
-	// Once the inner run is dead as well, all its processes are terminated.
+	// Once the inner run is also dead, all its processes are terminated.
 	p.killRunOf(inner)
 	got = p.run("cleanup", "--yes")
 	require.Equal(t, 0, got.code, got.stderr)

@@ -16,7 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// keepPicture makes the tests rewrite their pictures for the README.
+// keepPicture is a flag that makes the tests rewrite their pictures for the README.
 var keepPicture = flag.Bool("picture", false, "write docs/images/run.svg and docs/images/glance*")
 
 const (
@@ -137,7 +137,7 @@ func TestTenTasksOverThreeScriptsAreUnderstoodAtAGlance(t *testing.T) {
 	require.EqualValues(t, 10_000_001, whole.Size(), "the answer is whole, with a line end")
 }
 
-// The picture in the README shows the screen that the test above sees.
+// The picture in the README shows the screen that the test above checks.
 func TestThePictureInTheReadmeShowsTenTasks(t *testing.T) {
 	readme, err := os.ReadFile("../../README.md")
 	require.NoError(t, err)

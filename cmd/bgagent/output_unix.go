@@ -4,15 +4,15 @@ package main
 
 import "golang.org/x/sys/unix"
 
-// outputGone reports whether nobody can read standard output any longer, for example because it is
-// a pipe whose reader has exited.
+// outputGone reports whether standard output can no longer be read, for example because it is a pipe whose
+// reader has exited.
 func outputGone() bool {
 	fds := []unix.PollFd{{Fd: 1, Events: unix.POLLOUT}}
 	n, err := unix.Poll(fds, 0)
 	return err == nil && n > 0 && fds[0].Revents&(unix.POLLERR|unix.POLLHUP|unix.POLLNVAL) != 0
 }
 
-// mostConnections is the largest number that maxConnections returns.
+// mostConnections is the maximum result of maxConnections.
 const mostConnections = 1024
 
 // maxConnections returns the maximum number of connections that "bgagent serve" keeps open: a

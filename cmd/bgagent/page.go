@@ -10,14 +10,14 @@ import (
 	"github.com/bgagent/bgagent/dashboard"
 )
 
-// pageFlags say whether "bgagent serve" shows the page, and to whom.
+// pageFlags contains the flags that decide whether "bgagent serve" shows the page, and who may see it.
 type pageFlags struct {
 	Page     string `placeholder:"VARIABLE" help:"The environment variable, or @FILE, that holds the page's password of at least 16 bytes (any user name will do). Without it the page is shown only if there are no tokens, to everybody on this machine."`
-	PageActs bool   `help:"Everybody who sees the page may cancel and resume tasks and answer their questions; with --page, also questions for a permission."`
+	PageActs bool   `help:"Everybody who sees the page may cancel and resume tasks and answer their questions; with --page, they may also grant permissions."`
 }
 
-// page returns the page that shows the tasks of all callers, and a handler that serves the page and
-// checks the password, if there is one. If nobody is allowed to see the page, both are nil.
+// page returns the page that shows the tasks of all callers, and a handler that serves the page and checks
+// the password, if there is one. If nobody may see the page, both results are nil.
 func (f pageFlags) page(ctx context.Context, s *serving, tokens bool, secret *secrets) (*dashboard.Handler, http.Handler, error) {
 	if f.Page == "" && tokens {
 		if f.PageActs {

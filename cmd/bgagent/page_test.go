@@ -15,8 +15,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Granting permission on the page requires its password, even on loopback. Other questions can be
-// answered by everybody who is allowed to act on the page.
+// Granting permission on the page requires its password, even on loopback. Everybody who is allowed to act on
+// the page can answer other questions.
 func TestAPermissionTakesThePasswordOfThePage(t *testing.T) {
 	const password = "a password of the page"
 	for name, c := range map[string]struct {

@@ -14,7 +14,7 @@ func (c *serveCmd) sayHow(addr net.Addr) {
 		return
 	}
 	if ip := net.ParseIP(host); ip != nil && ip.IsUnspecified() {
-		host = "HOST" // the caller must insert an address at which it can reach this machine
+		host = "HOST" // the caller must insert an address under which it reaches this machine
 	}
 	url := "http://" + net.JoinHostPort(host, port) + "/mcp"
 	if len(c.Token) == 0 {
@@ -27,9 +27,9 @@ func (c *serveCmd) sayHow(addr net.Addr) {
 	}
 }
 
-// pasteLines returns the commands and settings for one caller. The argument from is the name of the
-// variable that holds the caller's token, or an @ followed by the path of the file that holds the
-// token. If there are no tokens, it is empty.
+// pasteLines returns the commands and settings for one caller. The argument "from" is the name of the
+// variable that holds the caller's token, or an @ followed by the path of the file that holds the token. If
+// there are no tokens, it is empty.
 func pasteLines(url, caller, from string) string {
 	var b strings.Builder
 	title, header, variable, file := "to use it from", "", "", ""

@@ -15,7 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// quick is a list with a task that ends at once.
+// quick is a list with a task that ends immediately.
 const quick = `[{"agent": "demo-wait", "prompt": "1 ms", "description": "quick"}]`
 
 // pipe makes a named pipe in the project.
@@ -35,7 +35,7 @@ func (r *running) endsWith(t *testing.T, code int) {
 }
 
 func TestASignalEndsTheWaitForAPipe(t *testing.T) {
-	const asked = "there is no configuration file" // printed after the signal handlers are installed, just before the pipe is read
+	const asked = "there is no configuration file" // printed after the signal handlers have been installed, just before the pipe is read
 	for name, x := range map[string]struct {
 		args []string
 		code int

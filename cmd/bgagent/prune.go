@@ -23,7 +23,7 @@ type pruneCmd struct {
 
 // Help implements kong's help provider.
 func (pruneCmd) Help() string {
-	return `Deletes tasks that have ended, with their prompts and results. Some ended tasks are left alone: those whose end has not been reported to whoever launched them, and those that the next process must stop again. Name such a task, with --force, to delete it. A running serve deletes its tasks itself when prune asks for it. The tasks of a running mcp or run are left alone, too: end the command first.
+	return `Deletes tasks that have ended, with their prompts and results. Some ended tasks are kept: tasks whose end has not been reported to their caller, and tasks that the next process must stop again. Name such a task, with --force, to delete it. A running serve deletes its tasks itself when prune asks for it. The tasks of a running mcp or run are also kept: end the command first.
 
 Exit codes: 0 the tasks were deleted or counted; 1 some could not be deleted; 2 invalid input, or there is no such task.`
 }
@@ -31,7 +31,7 @@ Exit codes: 0 the tasks were deleted or counted; 1 some could not be deleted; 2 
 // pruned counts tasks in one or more stores.
 type pruned struct {
 	ended int // number of tasks that were deleted, or that --yes would delete
-	due   int // number of ended tasks that are kept because the next process needs them
+	due   int // number of ended tasks that stay because the next process needs them
 }
 
 // Run implements the subcommand.
@@ -66,7 +66,7 @@ func (c pruneCmd) Run(all *cli, stop stops) error {
 		fmt.Fprintf(&stdout, "%d tasks have ended; bgagent prune --yes deletes them\n", total.ended)
 	}
 	if total.due > 0 {
-		fmt.Fprintf(&stdout, "%d further tasks have ended but stay, because their ends have not been reported, or because they must be stopped again; bgagent prune ID --force deletes one of them\n", total.due)
+		fmt.Fprintf(&stdout, "%d further tasks have ended but are kept, because their ends have not been reported or because they must be stopped again; bgagent prune ID --force deletes such a task\n", total.due)
 	}
 	return errors.Join(problems...)
 }
@@ -99,7 +99,7 @@ func (c pruneCmd) prune(ctx context.Context, s statedir.Store) (n pruned, err er
 	server, err := v.server()
 	switch {
 	case v.lives && n.ended+n.due > 0 && errors.Is(err, control.ErrNone):
-		warn("the %d ended tasks of %v stay, because it runs (process %d)", n.ended+n.due, s, v.owner.PID)
+		warn("the %d ended tasks of %v are kept, because it is running (process %d)", n.ended+n.due, s, v.owner.PID)
 		return pruned{}, nil
 	case n.ended == 0, !c.Yes:
 		return n, nil
@@ -117,8 +117,8 @@ func (c pruneCmd) prune(ctx context.Context, s statedir.Store) (n pruned, err er
 	return n, deleteTasks(s, ids)
 }
 
-// forgetAll makes a running serve delete tasks. It returns how many tasks were deleted, and how
-// many were kept because they are needed again. It stops if a task cannot be deleted for another
+// forgetAll asks a running serve to delete tasks. It returns the number of deleted tasks, and the number of
+// tasks that were kept because they are still needed. It stops if a task cannot be deleted for another
 // reason.
 func forgetAll(ctx context.Context, server *control.Client, ids []string) (n pruned, err error) {
 	if err := inTask(); err != nil {
@@ -138,8 +138,9 @@ func forgetAll(ctx context.Context, server *control.Client, ids []string) (n pru
 	return n, nil
 }
 
-// forgetOne has the running command that has the task delete it. A serve decides whether that is
-// allowed, because its store can lag behind. unreached is the error of the search for the serve.
+// forgetOne asks the running command that owns the task to delete it. A serve decides whether the deletion is
+// allowed, because its store can lag behind. The argument "unreached" is the error of the search for the
+// serve.
 func forgetOne(ctx context.Context, v *view, server *control.Client, unreached error, id string, force bool) error {
 	switch {
 	case errors.Is(unreached, control.ErrNone):
@@ -199,8 +200,8 @@ func (c pruneCmd) pruneOne(ctx context.Context, folder statedir.Folder) error {
 	return nil
 }
 
-// deleteTasks deletes the tasks with the given ids from the store. It opens the store for this
-// purpose, so it fails if another process uses the store.
+// deleteTasks deletes the tasks with the given ids from the store. It must open the store, so it fails if
+// another process uses the store.
 func deleteTasks(s statedir.Store, ids []string) (err error) {
 	store := sqlite.New(s.Dir, sqlite.Options{Warn: func(err error) { warn("%v", err) }})
 	c, err := store.Open(context.Background(), ownerHere("prune"))

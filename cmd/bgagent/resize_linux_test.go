@@ -15,7 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// The table is redrawn for each size of its terminal. At each width, it says what is running, what
+// The table is redrawn for each size of its terminal. At each width, it shows which tasks are running, which
 // failed and why, and how many tasks are not shown.
 func TestTheTableFollowsTheSizeOfItsTerminal(t *testing.T) {
 	t.Parallel()

@@ -19,15 +19,15 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// gated is a model that holds its answers until the test releases them. The key of a conversation
-// has the form AGENT-WHAT, and the second part selects the answer.
+// gated is a model that holds its answers until the test releases them. The key of a conversation has the
+// form AGENT-ANSWER, and its second part selects the answer.
 type gated struct {
 	t    *testing.T
 	w    *realagent.World
 	free chan struct{} // closed when the answers are released
 
 	mu   sync.Mutex
-	said map[string]bool // keys of the conversations where the model has sent the beginning of a text
+	said map[string]bool // keys of the conversations in which the model has sent the beginning of a text
 }
 
 func isMain(r modelserver.Request) bool { return r.Kind == modelserver.Main }
@@ -100,9 +100,9 @@ func (p *place) savedWith(text string) bool {
 	return slices.ContainsFunc(p.saved(), func(state string) bool { return strings.Contains(state, text) })
 }
 
-// All tasks of a killed server complete with the right answers: the task that had already ended,
-// those in the middle of an answer or of a command, and the one that was waiting. The turns of
-// Claude Code are interrupted when the server is killed. The turns on the opencode server continue.
+// All tasks of a killed server complete with the right answers: the ended task, the tasks in the middle of an
+// answer or of a command, and the waiting task. The turns of Claude Code are interrupted when the server is
+// killed. The turns on the opencode server continue.
 func TestAKilledServeGoesOnWithItsWorkOnRealPrograms(t *testing.T) {
 	w := realagent.New(t, "opencode", "claude")
 	h := &gated{t: t, w: w, free: make(chan struct{}), said: map[string]bool{}}
@@ -150,7 +150,7 @@ func TestAKilledServeGoesOnWithItsWorkOnRealPrograms(t *testing.T) {
 	require.NoError(t, os.WriteFile(h.file("server-command", "go"), nil, 0o644))
 	h.until("all tasks end", func() bool { return ended() == len(ids) })
 	all := p.kept()
-	require.Len(t, all, len(ids), "no task was lost or made twice")
+	require.Len(t, all, len(ids), "no task was lost or duplicated")
 	cs = dialServe(t, url)
 	for key, id := range ids {
 		got := all[id].Task
@@ -159,12 +159,12 @@ func TestAKilledServeGoesOnWithItsWorkOnRealPrograms(t *testing.T) {
 		switch key {
 		case "claude-command": // a new attempt continues the task, and does not run the command again
 			attempt, requests = 2, 2
-		case "claude-text": // Claude Code gets the prompt again if it did not store it
+		case "claude-text": // Claude Code gets the prompt again if it had not stored the prompt
 			attempt, requests = got.Attempt, len(h.asked(key))
 			require.LessOrEqual(t, attempt, 2)
 			require.LessOrEqual(t, requests, 2)
 		case "server-command":
-			requests = 2 // before and after the command
+			requests = 2 // one request before the command, and one after it
 		}
 		require.Equal(t, attempt, got.Attempt, key)
 		require.Len(t, h.asked(key), requests, key)

@@ -54,13 +54,13 @@ func TestAFileHoldsAllOfALongAnswer(t *testing.T) {
 	for _, e := range left {
 		names = append(names, e.Name())
 	}
-	require.Equal(t, []string{"001-review.log", "001-review.md", "index.json", "list.json"}, names, "nothing else is left")
+	require.Equal(t, []string{"001-review.log", "001-review.md", "index.json", "list.json"}, names, "no other file is left")
 }
 
 func TestAnAnswerBeyondTheBoundIsCutAndMarkedEverywhere(t *testing.T) {
 	p := withAgent(t, "cat >/dev/null; head -c 100000000 /dev/zero | tr '\\0' 'x'\n")
 	cmd := p.command("run", "tasks.jsonc", "--plain", "-o", "out")
-	cmd.Env = append(cmd.Environ(), "GOMEMLIMIT=48MiB") // makes sure that garbage is collected in time on a busy machine; memory in use still counts
+	cmd.Env = append(cmd.Environ(), "GOMEMLIMIT=48MiB") // forces timely garbage collection on a busy machine; memory in use still counts
 	out := newOutput()
 	cmd.Stdout, cmd.Stderr = out, out
 	require.NoError(t, cmd.Run(), out)
@@ -114,7 +114,7 @@ func TestAResultsFolderThatAnAgentRemovesIsReported(t *testing.T) {
 	p := withAgent(t, `cat >/dev/null; rm -r out; mkdir out; echo 'the answer'`+"\n")
 	got := p.run("run", "--plain", "tasks.jsonc", "-o", "out")
 	require.Equal(t, 1, got.code)
-	require.Contains(t, got.out, "     | the answer\n", "it is shown, because it has no file")
+	require.Contains(t, got.out, "     | the answer\n", "the answer is printed, because it has no file")
 	require.Contains(t, got.stderr, "was removed or replaced during the run")
 	inside, err := os.ReadDir(filepath.Join(p.project, "out"))
 	require.NoError(t, err)

@@ -31,7 +31,7 @@ var sample []byte
 type runCmd struct {
 	List     string `arg:"" optional:"" help:"File with the tasks, or - for standard input. Without it a sample with demo agents runs."`
 	Output   string `short:"o" type:"path" placeholder:"DIR" help:"New or empty folder for the results. Default: bgagent-results-<time> here, with -2 and so on if that exists. The sample uses a temporary folder."`
-	Resume   string `type:"path" placeholder:"DIR" help:"Continue the tasks that were running or waiting when an earlier run was killed, and run the tasks again whose results are missing or incomplete in its folder. Takes no list."`
+	Resume   string `type:"path" placeholder:"DIR" help:"Continue the tasks that were running or waiting when an earlier run was killed. Tasks whose results are missing or incomplete in its folder run again. Takes no list."`
 	FailFast bool   `help:"Cancel all other tasks as soon as one ends without completing."`
 	MaxTime  string `placeholder:"TIME" help:"Cancel the tasks that have not ended after this time, such as 90s, 10m or 2h."`
 	MaxCost  string `placeholder:"USD" help:"Cancel all tasks when together they have cost this many US dollars, such as 2.50. Agents that report no cost are refused."`
@@ -46,7 +46,7 @@ func (runCmd) Help() string {
 	return `A list is JSON with comments: [ { "agent": "codex", "prompt": "…" }, … ]; description, model and directory are optional, and promptFile names a file to use instead of prompt.
 The results go into a folder: one file per task, a log of what its program printed, and index.json.
 
-Ctrl-C cancels all tasks that have not ended, waits until nothing of them runs, and writes the results so far. A second Ctrl-C ends everything at once.
+Ctrl-C cancels all tasks that have not ended, waits until they have stopped, and writes the results so far. A second Ctrl-C ends everything immediately.
 
 Exit codes: 0 all tasks completed; 1 some did not, or a result or the output could not be written; 2 invalid input; 130 interrupted.`
 }
@@ -118,8 +118,8 @@ func (c *runCmd) check() (limit time.Duration, cost float64, err error) {
 	return limit, cost, errors.Join(errs...)
 }
 
-// staleTime returns how long a task can be silent before it is cancelled; 0 means that silent tasks
-// are never cancelled.
+// staleTime returns the time after which a silent task is cancelled; 0 means that silent tasks are never
+// cancelled.
 func staleTime(set *settings.Settings) time.Duration {
 	var c bgagent.Config
 	set.Limits.Apply(&c)

@@ -23,14 +23,13 @@ import (
 )
 
 const (
-	// killTime limits how long killed processes can take to disappear. leaveTime limits how long
-	// everything else can take after the second signal; then the program exits.
+	// After the second signal, killTime is the maximum time until killed processes disappear, and leaveTime
+	// is the maximum time for everything else. After that, the program exits.
 	killTime  = 2 * time.Second
 	leaveTime = 4 * time.Second
 
-	// lookTime is the pause between two polls for changes that are not reported by events.
-	// maxInLine limits how many waiting tasks are polled. The tasks behind them will not start
-	// soon.
+	// lookTime is the pause between two polls for changes that events do not report. maxInLine is the maximum
+	// number of waiting tasks that are polled; the tasks behind them will not start soon.
 	lookTime  = 500 * time.Millisecond
 	maxInLine = 100
 )
@@ -46,8 +45,8 @@ type runner struct {
 	index    results.Index
 	began    time.Time     // when this run began, even if it resumes an earlier run
 	failFast bool          // whether the other tasks are stopped when a task does not complete
-	maxTime  time.Duration // how long the run can take; 0 means no limit
-	stale    time.Duration // how long a task can be silent before it is cancelled; 0 means no limit
+	maxTime  time.Duration // maximum duration of the run; 0 means no limit
+	stale    time.Duration // time after which a silent task is cancelled; 0 means no limit
 	notify   *notify.Notifier
 	over     atomic.Bool     // the display has ended, or is about to end
 	halted   context.Context // ends, with a reason, when --fail-fast or --max-time stops the run
@@ -56,7 +55,7 @@ type runner struct {
 	id      string           // id of this run of the program
 	state   *statedir.Folder // state folder; nil if the tasks are not kept
 	copies  copyFlags
-	ended   bool            // all tasks of the earlier run had ended when that run ended
+	ended   bool            // all tasks of the earlier run had ended when the run itself ended
 	earlier []bgagent.Task  // for each entry of the list, the task kept from the earlier run; empty if there is none
 	resumed map[string]bool // ids of the earlier run's tasks that this run continues
 	removed map[int]bool    // list indexes of tasks whose results were written and later removed
@@ -74,9 +73,8 @@ type runner struct {
 	cost    time.Duration // how long it took to write the index last time
 }
 
-// run runs the list, from creating the manager to printing the summary. Invalid settings are
-// reported before a folder is created. If the folder cannot be written, this is reported before any
-// agent works.
+// run runs the list, from creating the manager to printing the summary. Invalid settings are reported before
+// a folder is created. A folder that cannot be written is reported before any agent starts to work.
 func (r *runner) run(crew *fleet.Fleet, open func() (*results.Folder, error), newDisplay func() display.Display) error {
 	r.halted, r.halt = context.WithCancelCause(context.Background())
 	defer r.halt(nil)
@@ -124,9 +122,8 @@ func (r *runner) prepare(open func() (*results.Folder, error)) (err error) {
 		return &exitError{exitInput, err}
 	}
 	if r.folder, err = open(); err == nil && r.state != nil {
-		// The results folder identifies the store, so a manager with the store can be created only
-		// now. The first manager was created to find errors in the configuration before the folder
-		// is created.
+		// The results folder identifies the store, so the manager with the store can be created only after
+		// the folder. The first manager only served to find errors in the configuration before that.
 		if err = r.manager.Close(r.stop.hard); err == nil {
 			r.manager, err = r.keptManager()
 		}
@@ -153,9 +150,9 @@ func (r *runner) newManager(store bgagent.Store) (*bgagent.BackgroundManager, er
 	})
 }
 
-// problem reports a problem to the user. Tasks that end badly are reported by endedBadly instead.
-// problem can be called concurrently. While the table is shown, the table prints the problem:
-// standard error is often the same terminal, and a line written there would damage the table.
+// problem reports a problem to the user. Tasks that end badly are reported by endedBadly instead. It can be
+// called concurrently. While the table is shown, the table prints the problem, because standard error is
+// often the same terminal, and a line written there would damage the table.
 func (r *runner) problem(err error) {
 	if table, ok := r.show.(*display.Table); ok && !r.over.Load() {
 		table.Note(err.Error())
@@ -218,7 +215,7 @@ func (r *runner) launchTask(i int, t tasklist.Task) {
 // written.
 func (r *runner) follow(events *bgagent.Subscription) {
 	told := false
-	looked := time.Now() // there is no poll at the beginning, because most tasks get a slot at once
+	looked := time.Now() // there is no poll at the beginning, because most tasks get a slot immediately
 	for r.open > 0 {
 		e, err := next(events)
 		switch {
@@ -234,7 +231,7 @@ func (r *runner) follow(events *bgagent.Subscription) {
 		}
 		if r.stop.soft.Err() != nil && !told {
 			told = true
-			r.show.Note("interrupted: stopping the running tasks; Ctrl-C again ends everything at once")
+			r.show.Note("interrupted: stopping the running tasks; Ctrl-C again ends everything immediately")
 		}
 		if r.halted.Err() != nil && r.index.Stopped == "" {
 			r.index.Stopped = context.Cause(r.halted).Error()
@@ -251,8 +248,7 @@ func (r *runner) follow(events *bgagent.Subscription) {
 	}
 }
 
-// next waits for an event, but no longer than lookTime, so that the display is updated even without
-// events.
+// next waits for an event, but at most for lookTime, so that the display is updated even without events.
 func next(events *bgagent.Subscription) (bgagent.Event, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), lookTime)
 	defer cancel()
@@ -264,8 +260,7 @@ func numberOf(t bgagent.Task) (int, bool) {
 	return n, err == nil && t.Depth <= 1
 }
 
-// take records and shows the current state of a task. If the task has ended, its result
-// is written too.
+// take records and shows the current state of a task. If the task has ended, take also writes its result.
 func (r *runner) take(number int, t bgagent.Task) {
 	entry := &r.index.Tasks[number-1]
 	switch {
@@ -290,7 +285,7 @@ func (r *runner) take(number int, t bgagent.Task) {
 		entry.Problem, row.Problem = err.Error(), unwritten.Err.Error()
 		r.summary.Unwritten++
 	case err != nil:
-		panic("bgagent: bug: a result is not written, and nothing says why: " + err.Error())
+		panic("bgagent: bug: a result was not written, and the reason is unknown: " + err.Error())
 	default:
 		entry.File, row.File, row.Cut, row.Bytes = name, name, entry.Cut, entry.Bytes
 		r.settle(t)
@@ -315,9 +310,8 @@ func (e *badEndError) Error() string {
 	return fmt.Sprintf("stopped because task %d did not complete (--fail-fast)", e.task)
 }
 
-// haltAtBadEnd stops the run when a task does not complete. It has its own subscription, because
-// the goroutine that follows the events also writes files, and the next task would start in the
-// meantime.
+// haltAtBadEnd stops the run when a task does not complete. It has its own subscription, because the
+// goroutine that follows the events also writes files. While it writes, the next task would start.
 func (r *runner) haltAtBadEnd(ends *bgagent.Subscription) {
 	for {
 		e, err := ends.Next(r.halted)
@@ -339,8 +333,8 @@ func (r *runner) fail(number int) {
 	}
 }
 
-// endedBadly notifies the user that a task did not complete and, with --fail-fast, stops the other
-// tasks. If the task ended because the run was stopped, endedBadly does nothing.
+// endedBadly notifies the user that a task did not complete and, with --fail-fast, stops the other tasks. It
+// does nothing if the task ended because the run was stopped.
 func (r *runner) endedBadly(number int, t bgagent.Task) {
 	if r.failFast {
 		r.fail(number)
@@ -376,7 +370,7 @@ func (r *runner) writeLog(number int, t bgagent.Task, entry *results.Entry) stri
 	}
 	name, err := r.folder.WriteLog(number, t, log)
 	if err != nil {
-		r.show.Note(fmt.Sprintf("task %d: its log is lost: %v", number, err))
+		r.show.Note(fmt.Sprintf("task %d: its log could not be written: %v", number, err))
 		return ""
 	}
 	entry.Log = name
@@ -423,8 +417,8 @@ func (r *runner) lookAtTasks() {
 	}
 }
 
-// close closes the manager and terminates the agent programs. After the second signal, it does not
-// wait, and kills the processes that are still running.
+// close closes the manager and terminates the agent programs. After the second signal, it kills the processes
+// that are still running instead of waiting for them.
 func (r *runner) close(crew *fleet.Fleet) {
 	err := r.manager.Close(r.stop.hard)
 	var left *bgagent.CloseError
@@ -463,8 +457,8 @@ func (r *runner) end(interrupted bool) error {
 	r.summary.Seconds = results.Seconds(r.index.Ended.Sub(r.began))
 	r.summary.Interrupted, r.summary.Stopped = interrupted, r.index.Stopped
 	problem = errors.Join(problem, r.whereabouts())
-	// If the reader of the output has gone away, the run counts as interrupted. In that case, an
-	// error from writing the summary is not reported as an additional problem.
+	// If the output can no longer be read, the run counts as interrupted. An error from writing the summary
+	// is then not reported as an additional problem.
 	r.over.Store(true)
 	if err := r.show.End(r.summary); !interrupted || !errors.Is(err, syscall.EPIPE) {
 		problem = errors.Join(problem, err)

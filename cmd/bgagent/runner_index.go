@@ -29,7 +29,7 @@ func (r *runner) begin(j *job) {
 	}
 }
 
-// kept returns how many tasks an earlier run completed.
+// kept returns the number of tasks that an earlier run completed.
 func (r *runner) kept() (n int) {
 	for _, e := range r.index.Tasks {
 		if e.Status.Terminal() {
@@ -52,15 +52,14 @@ func (r *runner) writeFirst() error {
 	return err
 }
 
-// indexShare limits the time for writing the index: at most 1/indexShare of the time is
-// spent on it. The index is always written as a whole, which is slow for a list of
-// thousands of tasks.
+// indexShare limits the time for writing the index: at most 1/indexShare of the time is spent on it. The
+// index is always written as a whole, which is slow if the list has thousands of tasks.
 const indexShare = 20
 
-// reindex writes the index after a task ends, so that the index is current if this program is
-// killed. It writes at once unless writing would take more than a twentieth of the time. In that
-// case, follow calls reindex again later. Errors are ignored here; a lasting problem is reported
-// when the index is written at the end of the run.
+// reindex writes the index after a task ends, so that the index is current if this program is killed. It
+// writes immediately unless writing would take too large a share of the time; see indexShare. In that case,
+// follow calls reindex again later. Errors are ignored here; a lasting problem is reported when the index is
+// written at the end of the run.
 func (r *runner) reindex() {
 	r.behind = true
 	begin := time.Now()

@@ -34,7 +34,7 @@ func (r *runner) keep(f stateFlags) error {
 // cannotContinue returns the error of a resumed run whose kept tasks cannot be used. In this case,
 // the run must not start, because it would run these tasks a second time.
 func (r *runner) cannotContinue(err error) error {
-	return &exitError{exitInput, fmt.Errorf("the kept tasks of this run cannot be continued, and some may not have ended: %w. Nothing was started. To run all tasks again that have not completed, use --state none", err)}
+	return &exitError{exitInput, fmt.Errorf("the kept tasks of this run cannot be continued, and some may not have ended: %w. Nothing was started. To run again all tasks that have not completed, use --state none", err)}
 }
 
 // keptManager creates the manager with the run's store. If this run resumes an earlier run whose
@@ -62,10 +62,10 @@ func (r *runner) keptManager() (*bgagent.BackgroundManager, error) {
 	return m, nil
 }
 
-// earlierStore returns the store of the earlier run that this run resumes, and whether there is
-// one. It returns an error if the store cannot be found or belongs to another results folder. There
-// is one exception: if all tasks of the earlier run have ended, the store can be missing, and it can
-// belong to the original of this results folder. The run then continues without the store.
+// earlierStore returns the store of the earlier run that this run resumes, and whether there is one. It
+// returns an error if the store cannot be found or belongs to another results folder. There is one exception:
+// if all tasks of the earlier run have ended, the store may be missing or belong to the folder from which
+// this results folder was copied. The run then continues without the store.
 func (r *runner) earlierStore() (at statedir.Store, found bool, err error) {
 	if r.index.State == "" {
 		return at, false, nil
@@ -115,9 +115,9 @@ func (r *runner) continuedManager(at statedir.Store) (*bgagent.BackgroundManager
 	return m, nil
 }
 
-// adopt takes over the kept tasks of an earlier run. It continues the tasks that have not ended.
-// For completed tasks whose results the earlier run did not write, it writes the results. It does
-// not write results that were written and later removed.
+// adopt takes over the kept tasks of an earlier run. It continues the tasks that have not ended. It writes
+// the results of completed tasks that the earlier run did not write, but not the results that were written
+// and later removed.
 func (r *runner) adopt() {
 	r.resumed = map[string]bool{}
 	live := 0
@@ -153,8 +153,8 @@ func (r *runner) adopt() {
 	}
 }
 
-// settle records in the store that the end of the task has been reported. Until then, the store
-// keeps an ended task.
+// settle records in the store that the end of the task has been reported. The store keeps an ended task until
+// its end is settled.
 func (r *runner) settle(t bgagent.Task) {
 	if r.index.State == "" {
 		return
@@ -164,11 +164,11 @@ func (r *runner) settle(t bgagent.Task) {
 	}
 }
 
-// mustRunAgain is called when the task t, which has the given number in the list, has ended. If t
-// is a task from the earlier run that could not be continued and therefore ended as interrupted,
-// mustRunAgain launches the task again, because a resumed run repeats all tasks that have not
-// completed. It returns true if the end must not be recorded, either because the task was launched
-// again or because t is not the latest task with this number.
+// mustRunAgain is called when the task t, which has the given number in the list, has ended. If t belongs to
+// the earlier run and ended as interrupted because it could not be continued, mustRunAgain launches the task
+// again, because a resumed run repeats all tasks that have not completed. It returns true if the end must not
+// be recorded. This is the case if the task was launched again, or if t is not the latest task with this
+// number.
 func (r *runner) mustRunAgain(number int, t bgagent.Task) bool {
 	if !r.resumed[t.ID] {
 		return t.ID != r.ids[number-1] // if not, another task has replaced t

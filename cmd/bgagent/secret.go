@@ -21,9 +21,9 @@ type secrets struct {
 	used []string // names of the environment variables that were read
 }
 
-// read reads a secret. The argument from is the name of an environment variable, or an @ followed
-// by the path of a file. The other arguments are for error messages: the flag with its value, and a
-// noun for the secret, such as "token".
+// read reads a secret. The argument "from" is the name of an environment variable, or an @ followed by the
+// path of a file. The other arguments are for error messages: the flag with its value, and a noun for the
+// secret, such as "token".
 func (s *secrets) read(flag, from, what string) (string, error) {
 	text := ""
 	if path, ok := strings.CutPrefix(from, "@"); ok {

@@ -34,11 +34,11 @@ type serveCmd struct {
 
 // Help implements kong's help provider.
 func (serveCmd) Help() string {
-	return `Serves the tools over MCP (streamable HTTP) under /mcp. Each token is a caller of its own, which sees only its own tasks. Without tokens all callers on this machine count as one. The page at / shows the tasks of all callers, and /healthz answers "ok".
+	return `Serves the tools over MCP (streamable HTTP) under /mcp. Each token belongs to a separate caller, which sees only its own tasks. Without tokens, all callers on this machine count as one. The page at / shows the tasks of all callers, and /healthz answers "ok".
 
 The tasks are kept: after a kill -9, a SIGTERM or a SIGHUP, the next serve with the same configuration continues them. Ctrl-C ends the server and cancels all tasks.
 
-Exit codes: 0 a signal asked the server to end; 1 it could not continue to serve, or an agent program did not end well; 2 invalid input; 130 a second signal ended everything at once.`
+Exit codes: 0 a signal asked the server to end; 1 it could not continue to serve, or an agent program did not end well; 2 invalid input; 130 a second signal ended everything immediately.`
 }
 
 // httpScope is the scope of all callers if there are no tokens.
@@ -111,7 +111,7 @@ func (c *serveCmd) callers(secret *secrets) (mcpserver.HTTPConfig, error) {
 		case strings.ContainsAny(token, " \t\r\n"):
 			return cfg, fmt.Errorf("--token %s: the token in %s contains a space, which a header cannot carry", t, variable)
 		case strings.TrimSpace(name) == "":
-			return cfg, fmt.Errorf("--token %q has no name; say who calls with the token, such as alice=%s", t, variable)
+			return cfg, fmt.Errorf("--token %q has no name; name the caller that has the token, as in alice=%s", t, variable)
 		}
 		if other, twice := cfg.Tokens[token]; twice {
 			return cfg, fmt.Errorf("--token: %s and %s have the same token; give each its own", other, name)
@@ -121,11 +121,11 @@ func (c *serveCmd) callers(secret *secrets) (mcpserver.HTTPConfig, error) {
 	return cfg, checkNames(cfg.Tokens)
 }
 
-// known checks the host names of requests that arrive on a loopback address. It refuses every name
-// except localhost, loopback addresses and the names given with --host. A refused request comes
-// either from a proxy, whose name must be given with --host, or from a web page whose domain name
-// points to this machine. Requests for names given with --host are passed on without their local
-// address, so that the inner handlers do not check the name again.
+// known checks the host names of requests that arrive on a loopback address. It refuses every name except
+// localhost, loopback addresses and the names given with --host. A refused request comes either from a proxy,
+// whose name must be given with --host, or from a web page whose domain name resolves to this machine.
+// Requests for names given with --host are passed on without their local address, so that the inner handlers
+// do not check the name again.
 func (c *serveCmd) known(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		addr, _ := r.Context().Value(http.LocalAddrContextKey).(*net.TCPAddr)
@@ -195,8 +195,8 @@ func (c *serveCmd) serve(s *serving, cfg mcpserver.HTTPConfig, roots []string, s
 // maxCommands is the maximum number of commands from terminals that are served at the same time.
 const maxCommands = 64
 
-// silent returns how long a working task can be silent before it counts as silent: half of the time
-// after which the manager cancels it, but at most 90 s. This way, a task that hangs is marked even
+// silent returns the time without a sign of life after which a working task counts as silent: half of the
+// time after which the manager cancels the task, but at most 90 s. This way, a task that hangs is marked even
 // if it is cancelled late or never.
 func (s *serving) silent() time.Duration {
 	if s.stale == 0 { // the manager does not cancel silent tasks
@@ -205,8 +205,8 @@ func (s *serving) silent() time.Duration {
 	return min(s.stale/2, dashboard.DefaultSilent)
 }
 
-// permitsNothing reports whether tasks ask questions although no command in a terminal can answer
-// them and no model is allowed to grant permission.
+// permitsNothing reports whether tasks can ask for permissions that nobody can grant: no command in a
+// terminal can answer them, and no model may.
 func (s *serving) permitsNothing() bool {
 	var cfg bgagent.Config
 	s.set.Limits.Apply(&cfg)

@@ -67,7 +67,7 @@ func TestANoticeToACallerCarriesResultsWhereTheFileSaysSo(t *testing.T) {
 		// The second task waits for the slot of the first task. Therefore, when the call for the
 		// second task returns, the first task has ended.
 		_, notice, told := strings.Cut(callTool(t, cs, "delegate_task", map[string]any{"subagent_type": "wait", "prompt": "2 ms", "run_in_background": false}), "Ended")
-		require.True(t, told, "the end of the first is told")
+		require.True(t, told, "the caller is told how the first task ended")
 		require.Equal(t, want != "", strings.Contains(notice, result), notice)
 		require.Contains(t, notice, want)
 		require.Equal(t, len(want) > 6, strings.Contains(notice, "waited for 1ms"), notice)
@@ -176,8 +176,8 @@ func TestServeNamesWhatIsWrong(t *testing.T) {
 	}
 }
 
-// A reverse proxy can pass on the Host header. A web page whose own name points to this
-// machine must not read anything.
+// A reverse proxy can pass on the Host header. A web page whose domain name resolves to this machine must not
+// read anything.
 func TestServeIsKnownByTheNamesOfItsProxy(t *testing.T) {
 	p := newPlace(t)
 	p.write(".bgagent.jsonc", `{"agents": {"wait": {"kind": "inproc"}}}`)
@@ -273,7 +273,7 @@ func TestServeShowsThePage(t *testing.T) {
 	}
 }
 
-// A caller that goes away in the middle of an answer breaks only its own connection.
+// A caller that disconnects in the middle of an answer breaks only its own connection.
 func TestServeContinuesWhenACallerGoesAway(t *testing.T) {
 	p := newPlace(t)
 	p.write(".bgagent.jsonc", `{"agents": {"wait": {"kind": "inproc"}}}`)

@@ -30,7 +30,7 @@ type serving struct {
 	manager *bgagent.BackgroundManager
 	server  *mcpserver.Server
 	life    life
-	stale   time.Duration // how long a task can be silent before it is cancelled; 0 means no limit
+	stale   time.Duration // time after which a silent task is cancelled; 0 means no limit
 	older   older
 	at      statedir.Store    // store of the manager; zero if tasks are not kept
 	files   *transcript.Files // logs of the tasks; nil if tasks are not kept
@@ -43,10 +43,10 @@ type serving struct {
 	follow  chan struct{}             // closed when all events have been handled
 }
 
-// startServing creates a serving and begins to follow its manager's events. If this program runs
-// inside a task that is not allowed to delegate, the server does not offer delegate_task. If a
-// signal arrives while startServing waits for a file, both results are nil. The argument people
-// says whether a person can see and answer the tasks' questions.
+// startServing creates a serving and begins to follow its manager's events. If this program runs inside a
+// task that is not allowed to delegate, the server does not offer delegate_task. If a signal arrives while
+// startServing waits for a file, both results are nil. The argument "people" reports whether a person can see
+// and answer the tasks' questions.
 func startServing(all *cli, command string, people bool, copies copyFlags, log logFlags, stop stops) (*serving, error) {
 	set, err := all.settings()
 	if err != nil {
@@ -77,8 +77,8 @@ func startServing(all *cli, command string, people bool, copies copyFlags, log l
 	return s, nil
 }
 
-// watch follows the events: it logs them, and it notifies the user when tasks end. The argument
-// known contains the tasks that the manager loaded from its store.
+// watch follows the events: it logs them, and it notifies the user when tasks end. The argument "known"
+// contains the tasks that the manager loaded from its store.
 func (s *serving) watch(known []bgagent.Task, events *bgagent.Subscription) {
 	defer close(s.follow)
 	live := map[string]struct{}{}
@@ -102,10 +102,10 @@ func (s *serving) watch(known []bgagent.Task, events *bgagent.Subscription) {
 			if q := e.Question; q.State == bgagent.QuestionOpen && s.ending.Load() == nil {
 				s.notify.Tell(notify.Event{Kind: "asks", Text: questionText(e.Task, *q, s.questionAdvice(e.Task.ID)), Task: e.Task.ID})
 			}
-		case bgagent.EventQuiet: // the programs can print until then
+		case bgagent.EventQuiet: // the programs can print until this event
 			s.endLog(e.Task)
 		case bgagent.EventMissed:
-			clear(live) // it is unknown which tasks are live, so the next task to end can count as the last
+			clear(live) // it is unknown which tasks are live, so the next task that ends may be reported as the last
 		}
 	}
 }
@@ -122,7 +122,7 @@ func (s *serving) tell(t bgagent.Task, last bool) {
 	// The manager measures the times of ends with the monotonic clock. They can differ from the wall clock if
 	// the computer was suspended, or if the clock was set.
 	if at := s.ending.Load(); at != nil && !t.Ended.Before(*at) {
-		return // the user has ended the server and expects the ends that this causes
+		return // the user has stopped the server and expects its tasks to end
 	}
 	if bad(t) {
 		s.notify.Tell(notify.Event{Kind: kindOfEnd(t), Text: endText("task "+t.ID, t), Task: t.ID})
@@ -153,8 +153,8 @@ func (s *serving) build(set *settings.Settings, state stateFlags) (err error) {
 	return nil
 }
 
-// stopTime limits how long running tasks can take to stop after the caller closes the connection. A
-// caller might kill this program soon after it closes the connection.
+// stopTime is the maximum time for running tasks to stop after the caller closes the connection. A caller
+// might kill this program soon after it closes the connection.
 const stopTime = 5 * time.Second
 
 // told waits until all events are logged and all notifications are sent, or until ctx ends.
@@ -166,9 +166,9 @@ func (s *serving) told(ctx context.Context) {
 	s.notify.Close(ctx)
 }
 
-// end cancels all tasks, waits until everything that they started has stopped, and terminates the
-// agent programs. If the tasks are kept and the user has not interrupted the command "serve", it
-// suspends its tasks instead of cancelling them.
+// end cancels all tasks, waits until everything that they started has stopped, and terminates the agent
+// programs. The command "serve" suspends its tasks instead of cancelling them if they are kept and the user
+// has not interrupted it.
 func (s *serving) end(stop stops) error {
 	defer context.AfterFunc(stop.hard, leave)()
 	ctx, cancel := context.WithTimeout(stop.hard, stopTime)

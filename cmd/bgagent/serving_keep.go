@@ -76,9 +76,9 @@ func (s *serving) withStore(store bgagent.Store) (*bgagent.BackgroundManager, er
 	return s.crew.Manager(s.config(store))
 }
 
-// config returns the configuration of a manager with the store, which can be nil. Tasks of mcp are
-// not continued: if the host killed its MCP server, the server's tasks must not cause costs in a
-// later conversation.
+// config returns the configuration of a manager with the store, which can be nil. Tasks of mcp are not
+// continued: if the host killed its MCP server, the tasks of that server must not cause costs in a later
+// conversation.
 func (s *serving) config(store bgagent.Store) bgagent.Config {
 	return bgagent.Config{
 		Wake: bgagent.WakeNever, Limits: bgagent.Limits{Fair: true}, Logger: library(s.logger),
@@ -102,7 +102,7 @@ func (s *serving) projectManager(folder statedir.Folder) (*bgagent.BackgroundMan
 		case errors.As(err, &owned):
 		case errors.As(err, &kept):
 			warn("%v", err)
-		default: // the store is free, or the error does not come from the store
+		default: // the store can be used, or the error does not come from the store
 			s.older = older{stores: old[i+1:], end: s.interruptStore}
 			return m, err
 		}
@@ -118,10 +118,9 @@ type older struct {
 	done   chan struct{}                         // closed when all stores have been handled, or after stop
 }
 
-// interruptOlder starts to end the tasks in those of the project's older stores whose processes are
-// dead. It returns when this work is done or when ctx ends. If ctx ends first, the rest of the work
-// is done while the server already answers, because the program that started the server waits only
-// for a limited time.
+// interruptOlder starts to end the tasks in those of the project's older stores whose processes are dead. It
+// returns when this work is done or when ctx ends. If ctx ends first, the server begins to answer while the
+// rest of the work is done, because the program that started the server waits only for a limited time.
 func (s *serving) interruptOlder(ctx context.Context) {
 	o := &s.older
 	o.stores = slices.DeleteFunc(o.stores, func(at statedir.Store) bool { return !hasLive(at) })
@@ -197,9 +196,9 @@ func hasLive(at statedir.Store) bool {
 // and for each store that is handled afterwards. Tasks that have not ended by then are cancelled.
 const interruptTime = 5 * time.Second
 
-// restore takes over the tasks of an earlier process. The command "serve" continues them, and the
-// command "mcp" ends them. restore is called when nothing else can prevent the command from
-// serving, so that a command that cannot serve does not change any task.
+// restore takes over the tasks of an earlier process. The command "serve" continues them, and the command
+// "mcp" ends them. It must be called as the last step of the start, so that a command that cannot serve
+// changes no task.
 func (s *serving) restore() {
 	found := s.manager.Restored()
 	if s.command == statedir.MCP {

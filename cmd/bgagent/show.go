@@ -52,7 +52,7 @@ func (c showCmd) Run(all *cli, stop stops) error {
 				v.now = &s
 			}
 		case stop.soft.Err() == nil:
-			warn("%v: %v; what is shown comes from its store", v, err)
+			warn("%v: %v; the output comes from its store", v, err)
 		}
 	}
 	switch {
@@ -131,8 +131,8 @@ func (v *view) find(id string) (bgagent.Task, bool, error) {
 	return bgagent.Task{}, false, err
 }
 
-// text returns the prompt or the result of the task's latest attempt, depending on what. If the
-// store does not contain the text, it returns an empty string.
+// text returns the prompt or the result of the task's latest attempt, as selected by the argument "what". If
+// the store does not contain the text, it returns an empty string.
 func (v *view) text(t bgagent.Task, what string) (string, error) {
 	text, err := v.reader.Text(context.Background(), t.ID, fmt.Sprintf("%s.%d", what, t.Attempt))
 	if errors.Is(err, bgagent.ErrNoText) {

@@ -8,17 +8,17 @@ import (
 	"syscall"
 )
 
-// stops holds the contexts that end when the program must stop. The first signal ends soft, and the
-// second ends hard.
+// stops holds the contexts that end when the program must stop. The first signal ends "soft", and the second
+// ends "hard".
 type stops struct {
 	soft, hard  context.Context
 	interrupted *atomic.Bool // whether the first signal was SIGINT, such as Ctrl-C
 }
 
-// watchSignals returns contexts that end when signals arrive. Ctrl-C and SIGTERM count, and so does
-// SIGHUP unless it was ignored when the program started. A SIGPIPE counts as the first signal if
-// standard output can no longer be read. Without a handler, SIGPIPE would kill the program and
-// leave its children running. A SIGPIPE for another pipe, such as a child's input, is ignored.
+// watchSignals returns contexts that end when signals arrive. The signals are SIGINT (Ctrl-C), SIGTERM and,
+// unless it was ignored when the program started, SIGHUP. A SIGPIPE counts as the first signal if standard
+// output can no longer be read. Without a handler, SIGPIPE would kill the program and leave its children
+// running. A SIGPIPE for another pipe, such as a child's input, is ignored.
 func watchSignals() stops {
 	soft, stopSoft := context.WithCancel(context.Background())
 	hard, stopHard := context.WithCancel(context.Background())

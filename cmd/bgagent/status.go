@@ -25,14 +25,14 @@ type statusCmd struct {
 
 // Help implements kong's help provider.
 func (statusCmd) Help() string {
-	return `Shows what runs now: for each command that runs, its tasks with what they do and wait for, its pools, and the tasks that failed in the last 24 hours, with the reasons and what the latest attempts of all these tasks have cost. It also shows the tasks that dead commands have left. A running serve is asked; everything else comes from the state folder.
+	return `Shows, for each running command, its tasks and what they do or wait for, its pools, the tasks that failed in the last 24 hours with the reasons, and the cost of the latest attempts of all these tasks. It also shows the tasks that dead commands have left. A running serve is asked; everything else comes from the state folder.
 
 Exit codes: 0 the state was printed; 1 something could not be read, or the output could not be written; 2 invalid input.`
 }
 
 const (
-	statusAge    = 24 * time.Hour // how long ago a task can have ended to be counted
-	statusEnded  = 1000           // maximum number of ended tasks that are read per store; those launched last are read
+	statusAge    = 24 * time.Hour // a task counts if it ended within this time
+	statusEnded  = 1000           // maximum number of ended tasks that are read per store; the tasks launched last are read
 	statusFailed = 10             // maximum number of failed tasks that are listed per store
 )
 
@@ -56,7 +56,7 @@ type standing struct {
 	Cancelled int  `json:"cancelled"`
 	AtLeast   bool `json:"at_least,omitempty"` // there might be more, because not all ended tasks were read
 
-	Usage bgagent.Usage       `json:"usage"` // of the latest attempts of the tasks above
+	Usage bgagent.Usage       `json:"usage"` // total of the latest attempts of the tasks above
 	Pools []bgagent.PoolStats `json:"pools,omitempty"`
 	Tasks []bgagent.Task      `json:"tasks"` // the tasks that have not ended, and those that failed
 }
@@ -164,8 +164,8 @@ func (v *view) standing(now time.Time) standing {
 	return st
 }
 
-// writeStanding writes, for people, what is going on in a store. The width is that of the terminal;
-// 0 means that there is none.
+// writeStanding writes the state of a store for people. The width is that of the terminal; 0 means that there
+// is no terminal.
 func (v *view) writeStanding(w io.Writer, st standing, now time.Time, width int) error {
 	fmt.Fprintf(w, "%s: %s\n", v, v.state())
 	if st.MCP != "" {
@@ -236,8 +236,8 @@ func (v *view) writeQuestions(w io.Writer, t bgagent.Task) {
 	}
 }
 
-// writeRows writes a table. If the table is wider than the terminal, the column with the index
-// detail is printed below each row.
+// writeRows writes a table. If the table is wider than the terminal, the column with the index "detail" is
+// printed below each row.
 func writeRows(w io.Writer, rows [][]any, detail, width int) error {
 	var whole, short bytes.Buffer
 	table, narrow := tabwriter.NewWriter(&whole, 0, 0, 2, ' ', 0), tabwriter.NewWriter(&short, 0, 0, 2, ' ', 0)

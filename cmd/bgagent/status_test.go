@@ -11,7 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// stood returns what "bgagent status" prints about the tasks.
+// stood returns the output of "bgagent status" about the tasks.
 func stood(t *testing.T, v *view, now time.Time) string {
 	t.Helper()
 	var b strings.Builder
@@ -27,7 +27,7 @@ func TestStatusSaysWhatItsNumbersMean(t *testing.T) {
 	require.Contains(t, stood(t, v, now), "0 running, 0 queued, 0 parked; in the last 24 hours: 1 completed, 0 failed, 0 cancelled; latest attempts: 5 tokens in, 3 out, $0.25\n")
 	require.False(t, v.standing(now).AtLeast)
 
-	v.more = true // there are more ended tasks that were not read
+	v.more = true // the store has more ended tasks than were read
 	require.Contains(t, stood(t, v, now), "in the last 24 hours: at least 1 completed, 0 failed, 0 cancelled; latest attempts: at least 5 tokens in")
 	require.True(t, v.standing(now).AtLeast)
 }

@@ -13,17 +13,17 @@ import (
 	"github.com/modelcontextprotocol/go-sdk/mcp"
 )
 
-// Error codes of JSON-RPC: for a line that is not JSON, and for JSON that is not a
+// JSON-RPC error codes: the first is for a line that is not JSON, and the second for JSON that is not a
 // message.
 const (
 	codeParse   = -32700
 	codeInvalid = -32600
 )
 
-// stdio returns a transport for MCP over two streams, with one message per line. A line that is not
-// a message is answered with an error, as JSON-RPC requires. The protocol library's transport would
-// end the connection at such a line. That would also end the running tasks. The argument from
-// describes the input in warnings.
+// stdio returns a transport for MCP over two streams, with one message per line. A line that is not a message
+// is answered with an error, as JSON-RPC requires. The transport of the protocol library would end the
+// connection at such a line, and with it the running tasks. The argument "from" describes the input in
+// warnings.
 func stdio(from string, in io.ReadCloser, out io.Writer) mcp.Transport {
 	w := &lineWriter{w: out}
 	return &mcp.IOTransport{Reader: &lineReader{from: from, in: in, lines: bufio.NewReaderSize(in, 64<<10), refuse: w.refuse}, Writer: w}

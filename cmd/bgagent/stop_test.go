@@ -90,7 +90,7 @@ func (p *place) pids() (out []int) {
 }
 
 // live returns how many of the recorded processes have not exited. All of them run in the project's
-// directory. A process with the same PID in another directory is a new one.
+// directory. A process with the same PID in another directory is a different process.
 func (p *place) live() (n int) {
 	p.t.Helper()
 	project, err := filepath.EvalSymlinks(p.project)
@@ -115,7 +115,7 @@ func TestCtrlCStopsCleanlyAndWritesTheResultsSoFar(t *testing.T) {
 	r.out.await(t, "1  completed  wait: quick")
 	r.interrupt(t)
 	require.Equal(t, 130, r.code(), r.out)
-	require.Contains(t, r.out.String(), "interrupted: stopping the running tasks; Ctrl-C again ends everything at once")
+	require.Contains(t, r.out.String(), "interrupted: stopping the running tasks; Ctrl-C again ends everything immediately")
 	require.Contains(t, r.out.String(), "1 completed, 2 cancelled in ")
 	p.requireGone(2)
 	x := p.index("out")
@@ -133,7 +133,7 @@ func TestCtrlCStopsCleanlyAndWritesTheResultsSoFar(t *testing.T) {
 
 func TestCtrlCTwiceEndsEverythingAtOnce(t *testing.T) {
 	if _, err := os.Stat("/proc/self/stat"); err != nil {
-		t.Skip("only Linux lets a program find what is below it; elsewhere it waits for the grace time")
+		t.Skip("only on Linux can a program find the processes below it; elsewhere, it waits for the grace time")
 	}
 	for name, script := range map[string]string{"stubborn": stubborn, "careless": careless} {
 		t.Run(name, func(t *testing.T) {
@@ -142,7 +142,7 @@ func TestCtrlCTwiceEndsEverythingAtOnce(t *testing.T) {
 				r := p.start("run", "tasks.jsonc", "-o", "out")
 				p.awaitFile("ready")
 				r.interrupt(t)
-				r.out.await(t, "Ctrl-C again ends everything at once")
+				r.out.await(t, "Ctrl-C again ends everything immediately")
 				if name == "careless" {
 					p.awaitOrphan()
 				}
@@ -303,8 +303,8 @@ func TestCtrlCTypedIntoTheTableEndsTheRun(t *testing.T) {
 	p.requireGone(2)
 }
 
-// A program that reads from the terminal gets an error. Otherwise the system would
-// stop the program, and it would never continue.
+// A program that reads from the terminal must get an error. Otherwise, the system would stop the program, and
+// it would never continue.
 func TestAnAgentThatReadsTheTerminalIsNotStopped(t *testing.T) {
 	p := withAgent(t, `cat >/dev/null
 if read x </dev/tty; then echo "read $x"; else echo no terminal; fi

@@ -72,9 +72,9 @@ func (c tasksCmd) Run(all *cli, stop stops) error {
 	})
 }
 
-// eachView calls show with the tasks of each store. At most the given number of ended tasks are
-// read per store; 0 means all. If some of a store's tasks cannot be read, eachView continues and
-// returns the error at the end. If show returns an error, eachView returns it at once.
+// eachView calls show with the tasks of each store. At most the given number of ended tasks are read per
+// store; 0 means all. If some of a store's tasks cannot be read, eachView continues and returns the error at
+// the end. If show returns an error, eachView returns it immediately.
 func eachView(stores []statedir.Store, most int, show func(v *view) error) error {
 	var problems []error
 	for _, s := range stores {
@@ -127,10 +127,9 @@ func openView(s statedir.Store) (*view, error) {
 // pageSize is the number of ended tasks that are read or deleted in one step.
 const pageSize = 500
 
-// list reads the tasks into the view. The tasks that have not ended come first. Then follow the
-// ended tasks, beginning with the task that was launched last. The argument most is the maximum
-// number of ended tasks; 0 means no maximum. Tasks that can be read are added even if list returns
-// an error.
+// list reads the tasks into the view. The tasks that have not ended come first. The ended tasks follow,
+// beginning with the task that was launched last. The argument "most" is the maximum number of ended tasks; 0
+// means no maximum. Tasks that can be read are added even if list returns an error.
 func (v *view) list(most int) error {
 	records, err := v.reader.Live(context.Background())
 	problems := []error{err}
@@ -170,9 +169,9 @@ func (v *view) list(most int) error {
 	}
 }
 
-// status returns the status of a task in the words of "bgagent status", except that a task that
-// waits for an answer is always asking. If the owner of the store is dead, a task that has not
-// ended is not running, so the status begins with "was".
+// status returns the status of a task in the words of "bgagent status", with one exception: a task that waits
+// for an answer is always "asking". If the owner of the store is dead, a task that has not ended is not
+// running, so its status begins with "was".
 func (v *view) status(t bgagent.Task) string {
 	state, _ := doing(t, time.Now(), 0)
 	switch {
@@ -184,8 +183,8 @@ func (v *view) status(t bgagent.Task) string {
 	return "was " + state
 }
 
-// state describes whether the store's owner is alive. If the owner is dead and some tasks have not
-// ended, the text also describes what happens to them.
+// state describes whether the store's owner is alive. If the owner is dead and some tasks have not ended, the
+// text also says what will happen to them.
 func (v *view) state() string {
 	switch live := len(v.tasks) > 0 && !v.tasks[0].Status.Terminal(); {
 	case v.lives:
@@ -201,7 +200,7 @@ func (v *view) state() string {
 	}
 }
 
-// write writes the tasks as a table. The width is that of the terminal; 0 means that there is none.
+// write writes the tasks as a table. The width is that of the terminal; 0 means that there is no terminal.
 func (v *view) write(w io.Writer, width int) error {
 	if len(v.tasks) == 0 && !v.lives {
 		return nil

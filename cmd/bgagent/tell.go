@@ -5,7 +5,7 @@ import (
 	"github.com/bgagent/bgagent/internal/cleantext"
 )
 
-// bad reports whether a task failed or was cancelled. The user might want to know this at once.
+// bad reports whether a task failed or was cancelled. The user might want to know this immediately.
 func bad(t bgagent.Task) bool {
 	return t.Status == bgagent.Failed || t.Status == bgagent.Cancelled
 }
@@ -18,8 +18,8 @@ func kindOfEnd(t bgagent.Task) string {
 	return "failed"
 }
 
-// questionText returns the text of the notification for a task that asks a question. The argument
-// advice says what the user can do; it can be empty.
+// questionText returns the text of the notification for a task that asks a question. The argument "advice"
+// says what the user can do; it can be empty.
 func questionText(t bgagent.Task, q bgagent.Question, advice string) string {
 	text := "bgagent: task " + t.ID + " (" + t.Description + ") asks: " + q.Title
 	if advice != "" {

@@ -40,8 +40,7 @@ func (p *place) manyWaits(n int, time string) {
 	p.write(".bgagent.jsonc", `{"background_task": {"defaultConcurrency": 20}, "agents": {"wait": {"kind": "inproc"}}}`)
 }
 
-// gated writes a list of n tasks. All but one of them end soon. The last one ends when the file "go"
-// exists.
+// gated writes a list of n tasks. The last task ends when the file "go" exists. The others end soon.
 func (p *place) gated(n int) {
 	p.manyWaits(n, "300 ms")
 	p.write("gate.sh", "#!/bin/sh\nwhile [ ! -e go ]; do sleep 0.05; done\necho open\n")
@@ -182,10 +181,10 @@ func TestARunThatIsStoppedAndGoneOnWithGivesAndTakesTheTerminal(t *testing.T) {
 	out.await(t, "3 running")
 	p.say(tty, "\x1a")
 	out.await(t, "]+  Stopped")
-	require.NotZero(t, modes(t, tty).Lflag&unix.ECHO, "the shell has its terminal")
+	require.NotZero(t, modes(t, tty).Lflag&unix.ECHO, "the shell has its terminal back")
 	stopped := out.String()
-	require.True(t, strings.LastIndex(stopped, "\x1b[?25h") > strings.LastIndex(stopped, "\x1b[?25l"), "with a cursor")
-	require.True(t, strings.LastIndex(stopped, "\x1b[?2004l") > strings.LastIndex(stopped, "\x1b[?2004h"), "and without marks around what is pasted")
+	require.True(t, strings.LastIndex(stopped, "\x1b[?25h") > strings.LastIndex(stopped, "\x1b[?25l"), "with a visible cursor")
+	require.True(t, strings.LastIndex(stopped, "\x1b[?2004l") > strings.LastIndex(stopped, "\x1b[?2004h"), "without bracketed paste")
 	p.say(tty, "fg\n")
 	awaitSilence(t, tty)
 	p.say(tty, typed+"\x03")
@@ -200,7 +199,7 @@ func TestARunInTheBackgroundLeavesTheTerminalAloneUntilItIsBroughtToTheFront(t *
 	p.manyWaits(3, "9 m")
 	tty, out := p.inShell("$bgagent run tasks.jsonc -o out &\n")
 	out.await(t, "3 running")
-	require.NotZero(t, modes(t, tty).Lflag&unix.ECHO, "it is the shell's")
+	require.NotZero(t, modes(t, tty).Lflag&unix.ECHO, "the terminal belongs to the shell")
 	p.say(tty, "fg\n")
 	awaitSilence(t, tty)
 	p.say(tty, typed+"\x03")
@@ -238,7 +237,7 @@ func bytesRead(t *testing.T, pid int) (n int) {
 func TestAKilledRunGivesTheTerminalBack(t *testing.T) {
 	for _, sig := range []syscall.Signal{syscall.SIGKILL, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT} {
 		if signal.Ignored(sig) {
-			continue // the signal is ignored, for example under nohup, and the program would inherit this
+			continue // the signal is ignored, for example under nohup, and the program would also ignore it
 		}
 		p := newPlace(t)
 		p.manyWaits(3, "9 m")
@@ -259,14 +258,14 @@ func TestAKilledRunGivesTheTerminalBack(t *testing.T) {
 		}, "run", "tasks.jsonc", "-o", "out")
 		require.NotContains(t, out, "typed-by-mistake")
 		require.True(t, strings.LastIndex(out, "\x1b[?25h") > strings.LastIndex(out, "\x1b[?25l"), "%v: the cursor is shown again", sig)
-		require.True(t, strings.LastIndex(out, "\x1b[?2004l") > strings.LastIndex(out, "\x1b[?2004h"), "%v: nothing is put around what is pasted", sig)
+		require.True(t, strings.LastIndex(out, "\x1b[?2004l") > strings.LastIndex(out, "\x1b[?2004h"), "%v: bracketed paste is off", sig)
 		left, err := filepath.Glob("/proc/[0-9]*/cmdline")
 		require.NoError(t, err)
 		for _, path := range left {
 			require.Eventually(t, func() bool {
 				line, _ := os.ReadFile(path)
 				return !strings.HasPrefix(string(line), binary+"\x00--give")
-			}, atMost, 5*time.Millisecond, "the guard ends")
+			}, atMost, 5*time.Millisecond, "the guard exits")
 		}
 	}
 }

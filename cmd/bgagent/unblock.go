@@ -2,10 +2,9 @@ package main
 
 import "context"
 
-// untilStopped calls read and returns its results. If ctx ends first, untilStopped returns the
-// cause at once and does not wait for read. Lists, prompt files, secrets and logs can be pipes.
-// They are opened and read through untilStopped, because opening or reading a pipe waits for
-// another program, which might never write.
+// untilStopped calls read and returns its results. If ctx ends first, untilStopped immediately returns the
+// cause and does not wait for read. It is used to open and read lists, prompt files, secrets and logs. They
+// can be pipes, and opening or reading a pipe waits for another program, which might never write.
 func untilStopped[T any](ctx context.Context, read func() (T, error)) (T, error) {
 	type result struct {
 		value T

@@ -25,11 +25,11 @@ import (
 // viaFlags make "bgagent mcp" a bridge to a "bgagent serve".
 type viaFlags struct {
 	Via       string `placeholder:"URL" help:"Use the bgagent serve at this address, such as http://127.0.0.1:8321, instead of running tasks here."`
-	TokenFile string `type:"path" placeholder:"FILE" help:"With --via: the file with the server's token. Only you may be able to read it."`
+	TokenFile string `type:"path" placeholder:"FILE" help:"With --via: the file with the server's token. It must be readable only by you."`
 }
 
-// bridge passes on lines between standard input and output and the server, until the host program
-// ends its input or a signal arrives.
+// bridge passes on lines between standard input and output and the server, until the host program closes its
+// output or a signal arrives.
 func (f viaFlags) bridge(all *cli, stop stops) error {
 	turn, err := turnAround()
 	if err != nil {
@@ -49,7 +49,7 @@ func (f viaFlags) bridge(all *cli, stop stops) error {
 	}
 	dir, err := filepath.Abs(".")
 	if err == nil {
-		dir, err = filepath.EvalSymlinks(dir) // the project is the same, whichever path was used to enter it
+		dir, err = filepath.EvalSymlinks(dir) // the project is the same, no matter which path was used to enter it
 	}
 	if err != nil {
 		return err
@@ -87,15 +87,15 @@ func turnAround() (string, error) {
 	return turn, nil
 }
 
-// bridgeLeaveTime is how long the bridge waits, after a signal, for the server to end the connection.
+// bridgeLeaveTime is the time that the server has, after a signal, to end the connection.
 const bridgeLeaveTime = 2 * time.Second
 
-// bridgeAnswerTime is how long the bridge waits, after the end of its input, for the last answers.
+// bridgeAnswerTime is the maximum time that the bridge waits for the last answers after the end of its input.
 // The server normally ends the connection after a second, but it might hang.
 const bridgeAnswerTime = 10 * time.Second
 
-// bridgeWriteTime limits how long the server can leave unread what the bridge has written. A server
-// reads at once unless it hangs, for example because it was stopped with SIGSTOP.
+// bridgeWriteTime is the maximum time that a write to the server can take. A server reads immediately unless
+// it hangs, for example because it was stopped with SIGSTOP.
 const bridgeWriteTime = 30 * time.Second
 
 // bridgeConn is the connection of a bridge.
@@ -128,7 +128,7 @@ func (f viaFlags) pass(ctx context.Context, conn bridgeConn, in io.Reader, host 
 		}
 	}()
 	out := &outputWriter{w: host}
-	_, _ = io.Copy(out, conn) // it makes no difference whether the server ended the connection or it broke
+	_, _ = io.Copy(out, conn) // it does not matter whether the server ended the connection or the connection broke
 	select {
 	case <-ctx.Done(): // a signal asked the bridge to stop
 		return nil
@@ -204,7 +204,7 @@ func (f viaFlags) token() (string, error) {
 	case err != nil:
 		return "", fmt.Errorf("--token-file %s: %w", f.TokenFile, unpathed(err))
 	case runtime.GOOS != "windows" && info.Mode().Perm()&0o077 != 0:
-		return "", fmt.Errorf("--token-file %s: others may use the file (its mode is %04o); chmod 600 it", f.TokenFile, info.Mode().Perm())
+		return "", fmt.Errorf("--token-file %s: other users can access the file (its mode is %04o); chmod 600 it", f.TokenFile, info.Mode().Perm())
 	}
 	var s secrets
 	token, err := s.read("--token-file "+f.TokenFile, "@"+f.TokenFile, "token")
@@ -233,8 +233,8 @@ func projectNarrow(file string) (n bridge.Narrow, err error) {
 	return bridge.Narrow{NoAgents: p.NoAgents, Without: p.Removed, Rules: p.Rules, TaskBudget: p.TaskBudget, TreeBudget: p.TreeBudget}, nil
 }
 
-// bridgeID returns the id that the keys of all of this user's bridges have in common. If no tasks
-// are kept, each bridge has its own id.
+// bridgeID returns the id that is part of the keys of all of this user's bridges. If no tasks are kept, each
+// bridge has its own id.
 func (f stateFlags) bridgeID() (string, error) {
 	if !f.keeps() {
 		return rand.Text(), nil

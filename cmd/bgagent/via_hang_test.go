@@ -20,8 +20,8 @@ func (pipeConn) CloseWrite() error { return nil }
 func TestABridgeDoesNotWaitForEverForAServerThatReadsNothing(t *testing.T) {
 	for _, x := range []struct {
 		name  string
-		reads time.Duration // how long the server takes to read each line; 0 means that it does not read
-		stop  time.Duration // when a signal asks the bridge to stop; 0 means never
+		reads time.Duration // time that the server takes to read each line; 0 means that it does not read
+		stop  time.Duration // time until a signal asks the bridge to stop; 0 means never
 		want  string        // part of the error; "" means that no error is expected
 		took  time.Duration
 	}{

@@ -38,5 +38,5 @@ func TestRealHostProgramsShareOneServeOverBridges(t *testing.T) {
 		require.Regexp(t, `^local/[a-z0-9]+-(claudecode|codex[a-z]*|gemini[a-z]*)-[0-9a-f]{16}-1$`, task.Root)
 		scopes[task.Root] = true
 	}
-	require.Len(t, scopes, 3, "each program has a scope of its own")
+	require.Len(t, scopes, 3, "each program has its own scope")
 }

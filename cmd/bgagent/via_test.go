@@ -118,7 +118,7 @@ func TestABridgeWithoutAServerSaysSoAndRunsNothing(t *testing.T) {
 		"--via runs no tasks here, so --log, --verbose and --accept-copy have no effect":    {"--via", url, "-v"},
 		"--token-file is the token for a server; name the server with --via URL":            {"--token-file", "x"},
 		"x: no such file or directory":                             {"--via", url, "--token-file", "x"},
-		"others may use the file (its mode is 0755); chmod 600 it": {"--via", url, "--token-file", p.write("open", "0123456789abcdef")},
+		"other users can access the file (its mode is 0755); chmod 600 it": {"--via", url, "--token-file", p.write("open", "0123456789abcdef")},
 	} {
 		require.Contains(t, p.refuses(2, append([]string{"mcp"}, args...)...), want)
 	}
@@ -197,7 +197,7 @@ func TestAProjectsFileNarrowsItsBridgeAndNeverWidensIt(t *testing.T) {
 		return callTool(t, cs, "delegate_task", map[string]any{"subagent_type": agent, "prompt": "1 ms", "run_in_background": false})
 	}
 	require.Contains(t, launch(cs, "other"), "the project's file removes the agent other")
-	require.Contains(t, launch(cs, "mine"), "There is no agent `mine`. There are: other, patient.", "a file of the project adds no agent")
+	require.Contains(t, launch(cs, "mine"), "There is no agent `mine`. There are: other, patient.", "the project's file adds no agent")
 	require.Contains(t, launch(cs, "patient"), "cost")
 	require.NoError(t, cs.Close())
 	require.Contains(t, problems.String(), ".bgagent.jsonc: the limits of the server apply, and these keys of background_task have no effect: totalConcurrency\n")
@@ -211,8 +211,7 @@ func TestAProjectsFileNarrowsItsBridgeAndNeverWidensIt(t *testing.T) {
 	require.Contains(t, launch(cs, "patient"), "the project's file removes the agent patient")
 	require.NoError(t, cs.Close())
 
-	// The restrictions also apply to tasks launched earlier, no matter how the tasks are referred
-	// to.
+	// The restrictions also apply to tasks that were launched earlier, no matter how a call names them.
 	resume := func(ref string) string {
 		cs := host(t, p.via(url, "three"), "alpha")
 		defer cs.Close()
@@ -302,7 +301,7 @@ func (h *rawHost) answer(id int) string {
 	}
 }
 
-// A host program can exit while it waits for an answer. The next bridge then finds its tasks.
+// A host program can exit while it waits for an answer. The next bridge then finds the host's tasks.
 func TestABridgeThatEndsDuringACallFreesItsScope(t *testing.T) {
 	t.Parallel()
 	p, url, _ := withServed(t)
@@ -324,8 +323,8 @@ func TestABridgeThatEndsDuringACallFreesItsScope(t *testing.T) {
 		end(h)
 		_ = h.cmd.Wait()
 		found := false
-		// The call itself lasts for ten minutes. If the server kept the scope for that long, the
-		// new bridges would have other scopes, and the loop would never find the task.
+		// The call itself would last ten minutes. If the server kept the scope for that long, new bridges
+		// would get other scopes, and the loop would never find the task.
 		for deadline := time.Now().Add(2 * time.Minute); !found && time.Now().Before(deadline); {
 			again := p.rawHost(url, name)
 			again.call(2, "background_output", "{}")
@@ -358,7 +357,7 @@ func TestBridgesShareTheSlotsFairly(t *testing.T) {
 	}
 	asked, err := os.ReadFile(filepath.Join(p.project, "asked"))
 	require.NoError(t, err)
-	require.Equal(t, "a1 a2 b1 c1 a3 b2 a4", strings.Join(strings.Fields(string(asked)), " "), "one after the other, from the bridge that has waited longest")
+	require.Equal(t, "a1 a2 b1 c1 a3 b2 a4", strings.Join(strings.Fields(string(asked)), " "), "tasks start one after the other, beginning with the bridge that has waited longest")
 }
 
 // The server can hang, for example because it was stopped with SIGSTOP.

@@ -32,8 +32,7 @@ read -r answer <&4
 echo "$answer"
 `
 
-// withBoss starts a serve with an agent that delegates over a bridge. Nothing has been launched
-// yet.
+// withBoss starts a serve with an agent that delegates over a bridge. It launches no task.
 func withBoss(t *testing.T, limits string) (p *place, url string) {
 	p = newPlace(t)
 	p.write("one/x", "")
@@ -74,7 +73,7 @@ func TestATaskDelegatesOverABridgeAsItself(t *testing.T) {
 	require.Equal(t, top.Session, deep.Parent)
 	require.Equal(t, top.Root, deep.Root)
 	for _, task := range []bgagent.Task{top, deep} {
-		require.Equal(t, map[string]string{"bgagent.bridge": "[]"}, task.Metadata, "the restrictions of its launch")
+		require.Equal(t, map[string]string{"bgagent.bridge": "[]"}, task.Metadata, "the restrictions of the task's launch")
 	}
 
 	callTool(t, cs, "delegate_task", map[string]any{"subagent_type": "boss", "run_in_background": false,
@@ -104,14 +103,15 @@ func TestTheRestrictionsOfABridgeAlsoHoldBelowItsTasks(t *testing.T) {
 	require.NoFileExists(t, file)
 }
 
-// A project's file can set a budget for all tasks of a bridge. In a turn, this is a limit of each task that the bridge
-// launches. It would otherwise end the other tasks of the program that has launched the turn's task.
+// A project's file can set a budget for all tasks of a bridge. For a bridge inside a turn, the budget is a
+// limit of each task that the bridge launches. Otherwise, it could end the other tasks of the program that
+// launched the turn's task.
 func TestTheBudgetOfABridgeInATurnDoesNotLimitTheTreeAbove(t *testing.T) {
 	t.Parallel()
 	p, url := withBoss(t, `"maxDepth": 2`)
 	cs := host(t, p.via(url, "one"), "alpha")
 	callTool(t, cs, "delegate_task", map[string]any{"subagent_type": "wait", "prompt": "1 h", "description": "beside"})
-	p.write("one/.bgagent.jsonc", `{"background_task": {"budget": {"tree": {"toolCalls": 3}}}}`) // the bridge of the program has not read it
+	p.write("one/.bgagent.jsonc", `{"background_task": {"budget": {"tree": {"toolCalls": 3}}}}`) // the bridge of the program has not read this file
 	text := callTool(t, cs, "delegate_task", map[string]any{"subagent_type": "boss", "prompt": failing, "run_in_background": false})
 	require.Contains(t, text, "as asked: the disk is full")
 	for id, task := range p.keptTasks() {

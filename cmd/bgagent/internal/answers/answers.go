@@ -15,7 +15,7 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// Max is how many bytes of an answer are kept by default.
+// Max is the number of bytes of an answer that are kept by default.
 const Max = 64 << 20
 
 // Keeper records the texts of turns. It is safe for concurrent use.
@@ -26,8 +26,8 @@ type Keeper struct {
 	kept  map[string][]*tape // by task id: the tape of the latest turn, after the tape of the most recent earlier turn with text, if any
 }
 
-// New returns a Keeper. The argument most is how many bytes of each answer the Keeper keeps; 0
-// means Max.
+// New returns a Keeper. The argument "most" is the maximum number of bytes of each answer that the Keeper
+// keeps; 0 means Max.
 func New(most int64) *Keeper {
 	if most == 0 {
 		most = Max
@@ -91,7 +91,7 @@ func (k *Keeper) add(task string, t *tape) {
 	k.kept[task] = append(k.kept[task], t)
 }
 
-// forward passes on the report x to the reporter r.
+// forward passes the report x on to the reporter r.
 func forward(r *bgagent.Reporter, x bgagent.Report) {
 	switch x.Kind {
 	case bgagent.ReportText:
@@ -165,11 +165,10 @@ type Answer struct {
 	note string
 }
 
-// Size returns how many bytes CopyTo writes.
+// Size returns the number of bytes that CopyTo writes.
 func (a *Answer) Size() int64 { return a.tape.kept() - a.from }
 
-// Whole returns how many bytes the answer had before it was cut, and whether it was
-// cut.
+// Whole returns the length of the answer in bytes before it was cut, and whether it was cut.
 func (a *Answer) Whole() (bytes int64, cut bool) {
 	return a.tape.size - a.from, a.note != ""
 }

@@ -84,7 +84,7 @@ func TestAllOfALongAnswerIsKept(t *testing.T) {
 		require.Empty(t, a.Note())
 		require.Equal(t, int64(len(text)), a.Size(), name)
 		require.True(t, text == read(t, a), name)
-		require.Nil(t, k.Take(cut(text)), "it is taken once")
+		require.Nil(t, k.Take(cut(text)), "Take returns an answer only once")
 	}
 }
 
@@ -222,7 +222,7 @@ func TestSpoolsAreClosed(t *testing.T) {
 		ended(bgagent.TurnEnd{})
 	}
 	require.Len(t, files, 3)
-	require.Nil(t, k.Take(bgagent.Task{ID: "bg_1", Result: "short"}), "the task has all of its answer")
+	require.Nil(t, k.Take(bgagent.Task{ID: "bg_1", Result: "short"}), "the task has its whole answer")
 	for _, f := range files {
 		require.ErrorIs(t, f.Close(), os.ErrClosed)
 	}

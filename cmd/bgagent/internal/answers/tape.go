@@ -13,8 +13,8 @@ import (
 )
 
 const (
-	// inMemory is how many bytes of a text stay in memory. A manager keeps the same
-	// number of bytes of an answer. Longer answers are rare.
+	// inMemory is the maximum number of bytes of a text that stay in memory. A manager keeps the same number
+	// of bytes of an answer. Longer answers are rare.
 	inMemory = 256 << 10
 
 	// clientMax is the minimum length, in bytes, of a message that a client has cut. A shorter
@@ -183,7 +183,7 @@ func (t *tape) kept() int64 {
 	return t.keptLocked()
 }
 
-// keptLocked returns how many bytes of the text are kept.
+// keptLocked returns the number of bytes of the text that are kept.
 func (t *tape) keptLocked() int64 {
 	if t.file == nil {
 		return int64(len(t.memory))

@@ -1,15 +1,15 @@
-// Package bridge connects "bgagent mcp --via URL" with a "bgagent serve". The bridge passes on the
-// lines of its standard input and output over one connection, so the server speaks the same
-// protocol with the host program as "bgagent mcp" does, in every version. The connection begins as
-// an HTTP request that is upgraded, as for a WebSocket.
+// Package bridge connects "bgagent mcp --via URL" with a "bgagent serve". The bridge passes on the lines of
+// its standard input and output over one connection. Therefore, the server speaks the same protocol with the
+// host program as "bgagent mcp" does, in every version. The connection begins as an HTTP request that is
+// upgraded, as for a WebSocket.
 //
 // Each open bridge has its own scope. The scope's name consists of the caller's name, the bridge's
 // key, and the lowest number that is not used by another open bridge with this key. All bridges of
 // a user in the same project and for the same host program have the same key. Therefore, a
 // restarted bridge finds the tasks of the earlier one, and two open bridges never share a scope.
 //
-// A bridge inside a turn of one of the server's tasks has that task's scope: the bridge's tasks are
-// launched by the task. The restrictions of all bridges above it apply, too.
+// A bridge inside a turn of one of the server's tasks has that task's scope: the bridge's tasks are launched
+// by the task. The restrictions of all bridges above it also apply to it.
 package bridge
 
 import (
@@ -34,12 +34,12 @@ const (
 	maxHello    = 32 << 10 // maximum size of the header
 )
 
-// Hello is what a bridge tells the server about itself.
+// Hello describes a bridge to the server.
 type Hello struct {
 	Key       string `json:"key"`       // see KeyOf
 	Directory string `json:"directory"` // working directory for the bridge's tasks; absolute
 	Narrow    Narrow `json:"narrow,omitzero"`
-	Turn      string `json:"turn,omitempty"` // mark of the turn that the bridge runs in; "" if there is none
+	Turn      string `json:"turn,omitempty"` // mark of the turn that contains the bridge; "" if there is none
 }
 
 // Narrow restricts a bridge. It can only restrict what the server allows.

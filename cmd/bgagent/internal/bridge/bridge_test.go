@@ -86,8 +86,8 @@ func TestOpenBridgesHaveAScopeEachAndTheLowestNumberIsTakenAgain(t *testing.T) {
 	require.Empty(t, in.Directory, "a caller that is no bridge")
 }
 
-// If a bridge has ended its input, a call that waits for a task must not keep the bridge's scope,
-// but the bridge gets the answers that are already on their way.
+// After a bridge has ended its input, a call that waits for a task must not keep the bridge's scope. The
+// bridge still gets the answers that the server is about to send.
 func TestTheContextOfABridgeEndsSomeTimeAfterItsInput(t *testing.T) {
 	root := rootOf(t)
 	for _, x := range []struct {
@@ -245,7 +245,7 @@ func TestRestrictionsOnlyTakeAway(t *testing.T) {
 	in, err := prepare(Narrow{TaskBudget: bgagent.Budget{Cost: 5, ToolCalls: 3, InputTokens: 7}}, "placed", bgagent.LaunchInput{Budget: bgagent.Budget{Cost: 2, ToolCalls: 9, OutputTokens: 4}})
 	require.NoError(t, err)
 	require.Equal(t, bgagent.Budget{Cost: 2, ToolCalls: 3, InputTokens: 7, OutputTokens: 4}, in.Budget)
-	require.Empty(t, in.Directory, "the agent has a directory of its own")
+	require.Empty(t, in.Directory, "the agent has its own directory")
 }
 
 func TestRestrictionsHoldForTasksThatWereLaunchedBefore(t *testing.T) {

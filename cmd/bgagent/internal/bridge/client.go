@@ -50,8 +50,8 @@ func (a Address) Reach(ctx context.Context) error {
 	return conn.Close()
 }
 
-// dial connects to the server. Proxies from the environment are not used, because they might not
-// pass on such a connection and must not see a token.
+// dial connects to the server. Proxies from the environment are not used, because a proxy might not support
+// an upgraded connection and must not see a token.
 func (a Address) dial(ctx context.Context) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, connectTime)
 	defer cancel()

@@ -31,7 +31,7 @@ func TestAllBridgesOfAUserReadTheSameIDHoweverManyBeginAtOnce(t *testing.T) {
 		}
 		left, err := os.ReadDir(base)
 		require.NoError(t, err)
-		require.Len(t, left, 1, "what the slower ones have written is removed")
+		require.Len(t, left, 1, "the files of the slower processes are removed")
 		again, err := ID(base)
 		require.NoError(t, err)
 		require.Equal(t, ids[0], again)

@@ -11,8 +11,9 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// recordKey is the key in a task's metadata for the restrictions that applied to the launch of the task. Every task
-// that a bridge launches has them, so that they also apply after the server has been restarted.
+// recordKey is the key in a task's metadata for the restrictions that applied to the launch of the task.
+// Every task that a bridge launches has this key, so that the restrictions still apply after a restart of the
+// server.
 const recordKey = "bgagent.bridge"
 
 // maxRecord is the maximum size of the restrictions in a task's metadata, in bytes.
@@ -33,8 +34,8 @@ func record(all []Narrow) (string, error) {
 	return string(b), err
 }
 
-// launchedUnder returns the restrictions that applied to the launch of the task. Only a task that the caller has
-// launched without a bridge has none.
+// launchedUnder returns the restrictions that applied to the launch of the task. Only a task that the caller
+// launched without a bridge has no restrictions.
 func launchedUnder(t Task, caller string) (all []Narrow, err error) {
 	text, recorded := t.Metadata[recordKey]
 	if !recorded {

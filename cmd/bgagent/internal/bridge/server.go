@@ -90,7 +90,7 @@ type Task struct {
 // Server accepts bridges. It is safe for concurrent use.
 type Server struct {
 	cfg     Config
-	callers map[[sha256.Size]byte]string // by token hash, so that the duration of a look-up does not reveal anything
+	callers map[[sha256.Size]byte]string // by token hash, so that the duration of a look-up reveals nothing about the tokens
 	answers time.Duration                // answerTime; tests change it
 	unread  error                        // why Config.File could not be read
 
@@ -166,15 +166,15 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer context.AfterFunc(r.Context(), func() { _ = conn.Close() })()
 	ctx, cancel := context.WithCancel(within(r.Context(), dir, hello))
 	defer cancel()
-	// At the end of the input, the buffered reader of net/http cancels the request's context, and
-	// the answers that follow would be lost.
+	// The connection must be read without the buffered reader of net/http. At the end of the input, that
+	// reader cancels the request's context, and the answers that follow would be lost.
 	early, _ := buffered.Reader.Peek(buffered.Reader.Buffered())
 	in := io.MultiReader(bytes.NewReader(early), conn)
 	_ = s.cfg.Serve(ctx, name, input{in, conn, func() { time.AfterFunc(s.answers, cancel) }}, conn) // an error means that the connection broke
 }
 
-// answerTime is how long a bridge still gets answers after it ends its input. Otherwise, a call
-// that only waits for a task would keep the scope for a long time.
+// answerTime is how long a bridge still gets answers after it ends its input. Without this limit, a call that
+// only waits for a task would keep the scope for a long time.
 const answerTime = time.Second
 
 // input is the input of a connection from which some bytes have already been read.
@@ -288,10 +288,11 @@ func (s *Server) outlived(ctx context.Context, sc *scope) string {
 // Instead is the advice for a task that may not be resumed. It is part of a sentence.
 const Instead = ". Delegate a new task instead, with an agent that is allowed"
 
-// Resumes returns why the project's file does not allow the bridge with the scope to resume the task,
-// or to send it a message, and what to do instead. The result is "" if it may, or if there is no such bridge. A task can have
-// been launched before the file was changed. A bridge inside a turn may not resume a task after the turn has ended.
-// The context must be that of a call over the bridge. The argument "open" contains the open accounts of trees.
+// Resumes returns why the project's file does not allow the bridge with the scope to resume the task, or to
+// send it a message, and what to do instead. The result is "" if the bridge may do so, or if there is no such
+// bridge. The check is needed because the task may have been launched before the file was changed. A bridge
+// inside a turn may not resume a task after the turn has ended. The context must be that of a call over the
+// bridge. The argument "open" contains the open accounts of trees.
 func (s *Server) Resumes(ctx context.Context, scope string, t bgagent.Task, open []bgagent.TreeBudget) string {
 	sc, narrow := s.find(scope)
 	if sc == nil {

@@ -11,7 +11,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// turns is a server whose caller is alice, and what it knows about turns. Each mark is also the id of a task.
+// turns is a server whose caller is alice, together with the data that the server asks for about turns. Each
+// mark is also the id of a task.
 type turns struct {
 	*Server
 	t     *testing.T
@@ -145,7 +146,8 @@ func TestABridgeInATurnHasTheScopeOfItsTaskAndAllRestrictionsAboveIt(t *testing.
 	require.False(t, x.inTurn("deep"))
 }
 
-// The account of a tree belongs to its root. If a task could narrow it, it could cancel tasks that are not below it.
+// The account of a tree belongs to its root. If a task could narrow the account, it could cancel tasks that
+// are not below it.
 func TestABridgeInATurnNeverNarrowsTheBudgetOfTheTree(t *testing.T) {
 	x := withTurns(t)
 	root, ctx := x.top(Narrow{TreeBudget: bgagent.Budget{Cost: 9}})
@@ -153,7 +155,7 @@ func TestABridgeInATurnNeverNarrowsTheBudgetOfTheTree(t *testing.T) {
 	top, ctx := x.open("top", "/", Narrow{TaskBudget: bgagent.Budget{Cost: 2, ToolCalls: 5}, TreeBudget: bgagent.Budget{Cost: 1, ToolCalls: 7, TotalTokens: 3}})
 	in := x.launch(ctx, top, "deep")
 	require.Equal(t, bgagent.Budget{Cost: 9}, in.TreeBudget)
-	require.Equal(t, bgagent.Budget{Cost: 1, ToolCalls: 5, TotalTokens: 3}, in.Budget, "each task gets at most what all of them together would get")
+	require.Equal(t, bgagent.Budget{Cost: 1, ToolCalls: 5, TotalTokens: 3}, in.Budget, "each task gets at most the budget of all of them together")
 
 	account := []bgagent.TreeBudget{{Root: root, BudgetUse: bgagent.BudgetUse{Limit: bgagent.Budget{Cost: 9}}}}
 	task := bgagent.Task{ID: "bg_1", Agent: "free", Budget: bgagent.BudgetUse{Limit: in.Budget}}
@@ -188,7 +190,7 @@ func TestTheRestrictionsAtTheLaunchOfATaskHoldAfterTheirScopesAreLost(t *testing
 		require.Contains(t, x.allows(ctx, deep, "b"), "removes the agent b", name)
 		in := x.launch(ctx, deep, "deeper")
 		require.Equal(t, bgagent.Budget{Cost: 3}, in.Budget, name)
-		require.NotContains(t, in.Metadata[recordKey], "tree_budget", "only the bridge at the root sets it")
+		require.NotContains(t, in.Metadata[recordKey], "tree_budget", "only the bridge at the root sets the budget of the tree")
 		deeper, ctx := x.open("deeper", "/", Narrow{})
 		require.Contains(t, x.allows(ctx, deeper, "b"), "removes the agent b", name)
 	}
@@ -217,7 +219,7 @@ func TestABridgeIsRefusedIfTheRestrictionsOfItsTaskAreNotKnown(t *testing.T) {
 	}
 	x.begin(Task{ID: "bg_2", Session: "s", Above: []string{root}})
 	_, err := x.takeInTurn("alice", "/", Hello{Turn: "bg_2"})
-	require.ErrorContains(t, err, "were not recorded", "a bridge has launched it")
+	require.ErrorContains(t, err, "were not recorded", "a bridge has launched the task")
 
 	long := func(text string) Narrow { return Narrow{Without: []string{strings.Repeat(text, maxRecord/2)}} }
 	x.open("top", "/", long("x"))
@@ -249,5 +251,5 @@ func TestABridgeThatOutlivesItsTurnLaunchesAndResumesNothing(t *testing.T) {
 	require.Contains(t, x.Resumes(ctx, top, task, nil), "the turn of task top inside which this bridge was started has ended")
 	_, ctx = x.open("next", "/", Narrow{})
 	require.Empty(t, x.allows(ctx, top, "free"))
-	require.Contains(t, x.allows(t.Context(), top, "free"), "has ended", "a call of no bridge")
+	require.Contains(t, x.allows(t.Context(), top, "free"), "has ended", "a call without a bridge")
 }

@@ -1,3 +1,3 @@
-// Package children kills all processes below this one at once, without waiting for them to exit on
-// their own.
+// Package children immediately kills all processes below this one. It does not wait for them to exit on their
+// own.
 package children

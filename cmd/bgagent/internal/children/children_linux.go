@@ -12,12 +12,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Adopt makes this process the new parent of every process below it that loses its own parent, so
-// that [Kill] finds such processes. When an adopted process exits, this process waits for it, so
-// that it leaves the process table. Call Adopt once, before any program is started.
+// Adopt makes this process the new parent of every process below it that loses its own parent, so that [Kill]
+// finds such processes. When an adopted process exits, this process reaps it, so that it leaves the process
+// table. Call Adopt once, before any program is started.
 func Adopt() {
-	// Otherwise, Kill would miss processes that a program left running in their own session. The
-	// clients terminate these processes, too, but later.
+	// Without adoption, Kill would miss processes that a program left running in their own session. The
+	// clients also terminate these processes, but only later.
 	if unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == nil && handlesShow() {
 		ends := make(chan os.Signal, 1)
 		signal.Notify(ends, unix.SIGCHLD)
@@ -37,13 +37,13 @@ func Kill(most time.Duration) {
 			_ = syscall.Kill(pid, syscall.SIGKILL)
 		}
 		if quiet++; found {
-			quiet = 0 // a search can miss a process that is started during the search
+			quiet = 0 // the search can miss a process that is started in the meantime
 		}
 		time.Sleep(pause)
 	}
 }
 
-// below returns the ids of the processes below the process root that have not ended.
+// below returns the PIDs of all running processes below the process "root".
 func below(root int) []int {
 	dirs, err := filepath.Glob("/proc/[0-9]*/stat")
 	if err != nil {
@@ -57,9 +57,8 @@ func below(root int) []int {
 			continue
 		}
 		pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(path)))
-		// The file holds the process id, the name in brackets, the state and the
-		// parent. The name can contain brackets too, so the code looks for the last
-		// bracket.
+		// The file holds the process id, the name in brackets, the state and the parent. The name can itself
+		// contain brackets, so the code searches for the last bracket.
 		fields := bytes.Fields(text[bytes.LastIndexByte(text, ')')+1:])
 		if len(fields) < 2 {
 			continue

@@ -11,34 +11,32 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// When an adopted process exits, it must be waited for; otherwise it stays in the process table.
-// The code here must not wait for any other process: the code that started a process must get its
-// exit status. Package os opens a handle (pidfd) when it starts a process, and holds the handle
-// until it has waited for the process. Therefore, a child that has exited and for which this
-// process has no handle is an adopted process.
+// When an adopted process exits, it must be reaped. Otherwise, it stays in the process table. The code here
+// must not reap any other process, because the code that started that process needs its exit status. Package
+// os opens a handle (pidfd) when it starts a process, and holds the handle until it has waited for the
+// process. Therefore, a child that has exited and for which this process has no handle is an adopted process.
 
 // pause is the time between a signal and the search for children that have exited. This way, one
 // search finds many children that exit in quick succession.
 const pause = 200 * time.Millisecond
 
-// reapAll waits for adopted children after each signal that a child has exited.
+// reapAll reaps adopted children after each signal that a child has exited.
 func reapAll(ends <-chan os.Signal) {
 	for range ends {
 		time.Sleep(pause)
-		for reap() > 0 { // children that exit later cause another signal
+		for reap() > 0 { // a child that exits later causes another signal
 		}
 	}
 }
 
-// reap waits for all adopted children that have exited, each by its process id. It returns their
-// number.
+// reap reaps all adopted children that have exited, each by its process id. It returns their number.
 func reap() (n int) {
 	zombies := ended()
 	if len(zombies) == 0 {
 		return 0
 	}
-	// The handles are read after the children. Therefore, a child without a handle was either
-	// adopted or already waited for.
+	// The handles are read after the children. Therefore, a child without a handle was either adopted or
+	// already reaped.
 	started, ok := handles()
 	if !ok {
 		return 0
@@ -60,7 +58,7 @@ func ended() (pids []int) {
 	for _, path := range lists {
 		text, err := os.ReadFile(path)
 		if err != nil {
-			continue // the thread is gone, and another thread has its children
+			continue // the thread has ended, and another thread has its children
 		}
 		for _, field := range bytes.Fields(text) {
 			pid, err := strconv.Atoi(string(field))
@@ -71,8 +69,7 @@ func ended() (pids []int) {
 			if err != nil {
 				continue
 			}
-			// The name in brackets can contain brackets too, so the code looks for the
-			// last bracket.
+			// The name in brackets can itself contain brackets, so the code searches for the last bracket.
 			if rest := bytes.Fields(stat[bytes.LastIndexByte(stat, ')')+1:]); len(rest) > 0 && rest[0][0] == 'Z' {
 				pids = append(pids, pid)
 			}
@@ -112,8 +109,8 @@ func handles() (pids map[int]bool, ok bool) {
 	return pids, true
 }
 
-// handlesShow reports whether package os uses handles on this system and handles can find them. If
-// it reports false, adopted processes are not waited for.
+// handlesShow reports whether package os uses handles on this system and handles can find them. If it returns
+// false, adopted processes are not reaped.
 func handlesShow() bool {
 	p, err := os.FindProcess(os.Getpid())
 	if err != nil {

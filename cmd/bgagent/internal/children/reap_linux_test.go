@@ -13,8 +13,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// orphan starts a process whose parent exits at once, so that this process adopts it. The process
-// exits when the returned function is called.
+// orphan starts a process whose parent exits immediately, so that this process adopts it. The process exits
+// when the returned function is called.
 func orphan(t *testing.T) (pid int, end func()) {
 	t.Helper()
 	in, gate, err := os.Pipe()
@@ -41,8 +41,7 @@ func gone(t *testing.T, pid int) {
 func TestOnlyAdoptedChildrenAreWaitedFor(t *testing.T) {
 	require.True(t, handlesShow())
 	Adopt()
-	// The process late exits at once, but the test waits for it later. Its exit code must not be
-	// lost.
+	// The process "late" exits immediately, but the test waits for it later. Its exit code must not be lost.
 	late := exec.Command("sh", "-c", "exit 7")
 	require.NoError(t, late.Start())
 	var all sync.WaitGroup
@@ -61,7 +60,7 @@ func TestOnlyAdoptedChildrenAreWaitedFor(t *testing.T) {
 		pid, end := orphan(t)
 		stat, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
 		require.NoError(t, err)
-		require.Contains(t, string(stat), " "+strconv.Itoa(os.Getpid())+" ", "it has been adopted")
+		require.Contains(t, string(stat), " "+strconv.Itoa(os.Getpid())+" ", "this process has adopted it")
 		end()
 		gone(t, pid)
 	}

@@ -30,8 +30,8 @@ const maxAnswer = 256 << 20
 // starting, it is already shutting down, or it is an earlier version of the program.
 var ErrNone = errors.New("it accepts no commands")
 
-// ErrUnanswered is matched by the error of a request that might have been sent but whose answer did
-// not arrive. The request can still take effect.
+// ErrUnanswered means that a request may have been sent, but that its answer did not arrive. The request can
+// still take effect.
 var ErrUnanswered = errors.New("its answer did not arrive")
 
 // Client sends requests to a server. Its methods are safe for concurrent use. If the server
@@ -121,7 +121,7 @@ func (c *Client) check(conn net.Conn) error {
 	return nil
 }
 
-// stranger returns the error for a program that turned out not to be the server.
+// stranger returns the error for a program that is not the server.
 func (c *Client) stranger(err error) error {
 	return fmt.Errorf("the program at %s is not this bgagent serve, so nothing was sent to it; if the serve runs in a container, run the command there (%w)", c.at.Address, err)
 }

@@ -1,4 +1,4 @@
-// Package control lets commands in a terminal look at and control a running "bgagent serve".
+// Package control lets commands in a terminal inspect and control a running "bgagent serve".
 //
 // The server listens on a separate loopback port and writes the address and a secret token into a
 // file next to its store. Only the user can read the file. This works in the same way on all
@@ -6,8 +6,8 @@
 // such sockets differently. A separate port keeps these requests away from other machines, from
 // reverse proxies, and from the server's callers, tokens and passwords.
 //
-// The file contains the server's instance id. If another instance owns the store, the file is left
-// over from a killed server, and nothing is sent to its address.
+// The file contains the server's instance id. If another instance owns the store, the file is left over from
+// a killed server, and clients send nothing to its address.
 //
 // However, another program can have this address: for example, 127.0.0.1 in a container is not the
 // host's 127.0.0.1. Therefore, each connection begins with a challenge that only a program with the

@@ -19,8 +19,8 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// maxBody is the maximum size of a request body, in bytes. In JSON, a prompt of 1 MiB can take six
-// times as much.
+// maxBody is the maximum size of a request body, in bytes. A prompt of 1 MiB can take six times as much space
+// in JSON.
 const maxBody = 8 << 20
 
 // Host describes what a server lets commands see and control.
@@ -76,9 +76,9 @@ func (s *Server) Close() error {
 // helloName is the request with a challenge.
 const helloName = "hello"
 
-// guard passes on only requests that have the token and cannot come from a web page. A browser adds
-// an Origin header to POST requests from web pages. If a page uses a domain of its own that resolves
-// to loopback (DNS rebinding), the Host header contains that domain. A challenge needs no token.
+// guard passes on only requests that have the token and cannot come from a web page. A browser adds an Origin
+// header to POST requests from web pages. If a page uses a domain of its own that resolves to loopback (DNS
+// rebinding), the Host header contains that domain. Only the challenge needs no token.
 func (s *Server) guard(h http.Handler) http.Handler {
 	want := sha256.Sum256([]byte(s.file.Token))
 	hello := http.NewServeMux()
@@ -230,7 +230,7 @@ func (h Host) forget(ctx context.Context, in ForgetInput) (out ForgetResult, err
 	for i, id := range in.IDs {
 		all.Go(func() {
 			err := h.Manager.Forget(context.WithoutCancel(ctx), bgagent.Caller{}, id, bgagent.ForgetOptions{Force: in.Force})
-			if err == nil || errors.Is(err, bgagent.ErrUnknownTask) { // somebody else might have deleted the task, but not its log
+			if err == nil || errors.Is(err, bgagent.ErrUnknownTask) { // another caller might have deleted the task, but not its log
 				err = h.RemoveLog(id)
 			}
 			errs[i] = err

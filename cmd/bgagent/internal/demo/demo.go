@@ -34,10 +34,10 @@ type Info struct {
 // Agents returns the demo agents.
 func Agents() []Info {
 	return []Info{
-		{"count", "Counts files and lines below its directory, by the endings of names", count},
+		{"count", "Counts files and lines below its directory, by file extension", count},
 		{"fail", "Fails with its prompt as the reason", fail},
 		{"largest", "Names the largest files below its directory", largest},
-		{"search", "Finds the lines that hold the quoted words of its prompt", search},
+		{"search", "Finds the lines that contain the quoted words of its prompt", search},
 		{"wait", `Waits as long as its prompt says, as in "2 s" or "300 ms"`, wait},
 	}
 }
@@ -57,8 +57,7 @@ const (
 	maxHits  = 50      // maximum number of lines in an answer
 )
 
-// walk calls look with every regular file below the directory, and reports each directory as a tool
-// call.
+// walk calls "look" for every regular file below the directory, and reports each directory as a tool call.
 func walk(ctx context.Context, t *inproc.Turn, look func(path string, info fs.FileInfo)) error {
 	dir := cmp.Or(t.Directory(), ".")
 	files := 0
@@ -155,7 +154,7 @@ func search(ctx context.Context, t *inproc.Turn) (string, error) {
 		words = append(words, strings.ToLower(m[1]))
 	}
 	if len(words) == 0 {
-		return "", fmt.Errorf(`the prompt names nothing to look for; put it in quotation marks, as in: find "session"`)
+		return "", fmt.Errorf(`the prompt does not say what to search for; put the words in quotation marks, as in: find "session"`)
 	}
 	var hits []string
 	found := 0
@@ -183,11 +182,11 @@ const maxWait = 10 * time.Minute
 func wait(ctx context.Context, t *inproc.Turn) (string, error) {
 	m := duration.FindStringSubmatch(t.Prompt.Text)
 	if m == nil {
-		return "", fmt.Errorf("the prompt names no time to wait; name one, as in 2 s or 300 ms")
+		return "", fmt.Errorf("the prompt does not say how long to wait; give a time, such as 2 s or 300 ms")
 	}
 	d, err := time.ParseDuration(m[1] + m[2])
 	if err != nil || d > maxWait {
-		return "", fmt.Errorf("%s is too long to wait; the most is %v", m[0], maxWait)
+		return "", fmt.Errorf("%s is too long to wait; the maximum is %v", m[0], maxWait)
 	}
 	const steps = 5
 	for i := range steps {

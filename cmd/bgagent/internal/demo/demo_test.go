@@ -46,12 +46,12 @@ func TestWaitTakesAsLongAsItWasAskedTo(t *testing.T) {
 }
 
 func TestPromptsThatSayNothingAreRefused(t *testing.T) {
-	for agent, want := range map[string]string{"wait": "names no time to wait", "search": "names nothing to look for", "fail": "as asked: hello"} {
+	for agent, want := range map[string]string{"wait": "does not say how long to wait", "search": "does not say what to search for", "fail": "as asked: hello"} {
 		_, _, err := ask(t.Context(), t, agent, "hello", t.TempDir())
 		require.ErrorContains(t, err, want)
 	}
 	_, _, err := ask(t.Context(), t, "wait", "11 m", "")
-	require.ErrorContains(t, err, "is too long to wait; the most is 10m0s")
+	require.ErrorContains(t, err, "is too long to wait; the maximum is 10m0s")
 	_, _, err = ask(t.Context(), t, "count", "x", "/no/such/directory")
 	require.ErrorContains(t, err, "looking at the directory")
 }

@@ -110,7 +110,7 @@ func span(d time.Duration) string {
 	return fmt.Sprintf("%dh%02dm", int(d.Hours()), int(d.Minutes())%60)
 }
 
-// holds returns the words "1 file holds", or their plural for another number of files.
+// holds returns the words "1 file holds", or "N files hold" for other numbers.
 func holds(files int) string {
 	if files == 1 {
 		return "1 file holds"
@@ -126,8 +126,8 @@ type Display interface {
 	Note(text string)
 	// Tick is called about twice a second, to update durations.
 	Tick()
-	// End shows the outcome of the run. No method must be called afterwards. End returns the first
-	// error that occurred while the output was written.
+	// End shows the outcome of the run. No method may be called after End. End returns the first error that
+	// occurred while the output was written.
 	End(s Summary) error
 }
 
@@ -200,7 +200,7 @@ func about(r Row, short bool) string {
 	return line
 }
 
-// cutOf returns the words for a file that holds only the beginning of an answer.
+// cutOf describes a file that holds only the beginning of an answer.
 func cutOf(bytes int64) string {
 	if bytes == 0 {
 		return "only the beginning of the answer"

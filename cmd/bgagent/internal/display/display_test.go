@@ -230,7 +230,7 @@ func TestATaskOutOfReachSaysWhyAndForHowLong(t *testing.T) {
 		time.Sleep(time.Second)
 		show(away(begin))
 		time.Sleep(74 * time.Second)
-		require.Contains(t, picture(m)[0], "1 task  1m15s  out of reach 1m15s of 5m00s; no answer: connection refused", "even if it is quiet")
+		require.Contains(t, picture(m)[0], "1 task  1m15s  out of reach 1m15s of 5m00s; no answer: connection refused", "even if the task is quiet")
 		require.Equal(t, "  a is out of reach: no answer: connection refused", picture(m)[2], "with all the columns")
 		l.Tick()
 		never := away(begin)

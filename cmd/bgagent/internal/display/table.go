@@ -107,8 +107,8 @@ func wrapped(text string, width int) []string {
 	return strings.Split(ansi.Wrap(text, width, ""), "\n")
 }
 
-// ShowCursor shows the cursor again and switches off bracketed paste. It is needed if
-// the program ends while its table is shown.
+// ShowCursor shows the cursor again and switches off bracketed paste. Call it if the program ends while its
+// table is shown.
 func ShowCursor(w io.Writer) {
 	_, _ = io.WriteString(w, ansi.ShowCursor+ansi.ResetModeBracketedPaste+"\n")
 }
@@ -199,15 +199,15 @@ func (m *model) View() tea.View {
 	return tea.NewView(b.String())
 }
 
-// mostOutages is the maximum number of outages that are shown below the tasks.
-// outageLines is the maximum number of lines for each of them.
+// mostOutages is the maximum number of outages that are shown below the tasks, and outageLines is the maximum
+// number of lines for each outage.
 const (
 	mostOutages = 2
 	outageLines = 3
 )
 
-// outagesLocked returns lines with the errors of the agents that are out of reach,
-// each error once. The lines are shown below the tasks, where there are more columns.
+// outagesLocked returns lines with the errors of the agents that are out of reach, each error once. They are
+// shown below the tasks, because the lines of the tasks have too few columns.
 func (m *model) outagesLocked() (lines []string) {
 	var seen []string
 	for i := range m.rows {
@@ -310,17 +310,16 @@ func spentShort(used bgagent.Usage) string {
 var spinner = []string{"⠋", "⠙", "⠹", "⠸", "⠼", "⠴", "⠦", "⠧", "⠇", "⠏"}
 
 const (
-	// maxTitle is the maximum width of a title, in columns. The title column also takes no more
-	// than a third of the terminal, and no more than the longest title needs.
+	// maxTitle is the maximum width of a title, in columns. The title column also takes at most a third of
+	// the terminal, and is no wider than the longest title.
 	maxTitle = 36
 
 	// wide is the minimum width of a terminal, in columns, at which the number of tool calls is
 	// shown.
 	wide = 100
 
-	// quietTime is how long a task must be silent to be shown as quiet. The time is
-	// shorter if the limit on silence is short: it is never longer than that limit
-	// divided by quietPart.
+	// quietTime is how long a task must be silent to be shown as quiet. If the limit on silence is short, the
+	// time is at most that limit divided by quietPart.
 	quietTime = 20 * time.Second
 	quietPart = 9
 )
@@ -330,8 +329,7 @@ type layout struct {
 	number, title, calls int // in columns; 0 if the part is not shown
 }
 
-// layoutLocked computes the layout for the given tasks. A part that no task needs does not get any
-// columns.
+// layoutLocked computes the layout for the given tasks. A part that no task needs gets no columns.
 func (m *model) layoutLocked(shown []int) (l layout) {
 	width := m.width
 	if width == 0 {
@@ -405,8 +403,7 @@ func troubleOf(r Row, now time.Time) string {
 	return "quiet for " + span(quiet)
 }
 
-// quietFor returns how long a running task has been silent, or 0 if this is too short
-// to be shown.
+// quietFor returns how long a running task has been silent, or 0 if the silence is too short to be shown.
 func quietFor(r Row, now time.Time) time.Duration {
 	t := r.Task
 	last := t.Progress.LastActivity

@@ -32,11 +32,10 @@ const checkTime = 30 * time.Second
 
 func (f *Fleet) checkTime() time.Duration { return max(checkTime, f.createTimeout()) }
 
-// Check checks whether each agent can start, without calling a model. A program is asked for its
-// version. An agent that speaks ACP is asked for a session. A server is asked for the names of its
-// agents. Four agents are checked concurrently. Each agent has 30 s to answer, or createTimeoutMs
-// if that is longer. Each result is sent as soon as it is known. The channel is closed after the
-// last result.
+// Check checks whether each agent can start, without calling a model. A program is asked for its version. An
+// agent that speaks ACP is asked for a session. A server is asked for the names of its agents. Four agents
+// are checked concurrently. Each agent has 30 s to answer, or createTimeoutMs if that is longer. Check sends
+// each result as soon as it is known. The channel is closed after the last result.
 func (f *Fleet) Check(ctx context.Context) <-chan Check {
 	out := make(chan Check, len(f.set.Agents)) // buffered, so that no check waits for the reader
 	places := make(chan struct{}, 4)
@@ -121,10 +120,10 @@ func (f *Fleet) checkProgram(ctx context.Context, a settings.Agent) (string, err
 	return strings.TrimSpace(path + " " + lastLine(out)), nil
 }
 
-// maxTold is how many bytes of each output stream tell keeps.
+// maxTold is the maximum number of bytes that tell keeps of each output stream.
 const maxTold = 64 << 10
 
-// drainTime is how long a program's pipes are read after the program has exited.
+// drainTime is the time for which a program's pipes are read after the program has exited.
 const drainTime = time.Second
 
 // tell runs a program until it exits and returns its standard output and standard error. It also
@@ -161,8 +160,7 @@ func tell(ctx context.Context, spec procs.Spec) (out, problems string, err error
 	}
 	for i := range ends {
 		_ = ends[i].Close()
-		// Do not wait for a process that was not found and still holds the pipes
-		// open.
+		// The deadline is needed because a process that was not found can still hold the pipes open.
 		_ = sources[i].SetReadDeadline(time.Now().Add(drainTime))
 	}
 	readers.Wait()

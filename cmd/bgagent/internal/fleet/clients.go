@@ -22,7 +22,7 @@ import (
 	"github.com/bgagent/bgagent/opencode"
 )
 
-// grace is how long a program can take to exit on its own before it is killed.
+// grace is the time that a program has to exit on its own before it is killed.
 const grace = 2 * time.Second
 
 func (f *Fleet) addInProc() error {
@@ -99,8 +99,8 @@ func program(a settings.Agent) command.Program {
 	return command.Text(a.Command[0])
 }
 
-// programFor returns the program that runs an agent. Claude Code asks questions only if somebody
-// can answer.
+// programFor returns the program that runs an agent. Claude Code asks questions only if somebody can answer
+// them.
 func (f *Fleet) programFor(a settings.Agent) command.Program {
 	var cfg bgagent.Config
 	f.set.Limits.Apply(&cfg)
@@ -168,17 +168,17 @@ func groups(kind string, agents []settings.Agent, common func(settings.Agent) []
 	return out
 }
 
-// createTimeout returns how long the creation of a session can take, or 0 if nothing is set.
-// Clients get less time to start a program or make a request, so that they can report an error
-// before the creation times out.
+// createTimeout returns how long the creation of a session can take, or 0 if no time is configured. Clients
+// get less time to start a program or make a request, so that they can report an error before the creation
+// times out.
 func (f *Fleet) createTimeout() time.Duration {
 	var cfg bgagent.Config
 	f.set.Limits.Apply(&cfg)
 	return cfg.CreateTimeout
 }
 
-// requestTimeout returns how long an opencode server can take to answer. The first request for a
-// directory is slow, and it is part of the creation of a session.
+// requestTimeout returns how long an opencode server can take to answer. The limit depends on the limit for
+// the creation of a session, because the first request for a directory is slow and belongs to that creation.
 func (f *Fleet) requestTimeout() time.Duration {
 	if half := f.createTimeout() / 2; half > 15*time.Second {
 		return half
@@ -234,9 +234,9 @@ func (f *Fleet) addOpencode() error {
 	return errors.Join(errs...)
 }
 
-// withheld returns settings that switch off this program's own tools on a server, no matter which
-// prefix the server gives them. A task's depth cannot be passed to a server's agents, so with these
-// tools they could launch agents without limit.
+// withheld returns settings that switch off this program's own tools on a server, whatever prefix the server
+// gives them. A task's depth cannot be passed to a server's agents, so agents with these tools could launch
+// agents without limit.
 func withheld() map[string]bool {
 	out := map[string]bool{}
 	for _, name := range []string{bgagent.ToolDelegateTask, bgagent.ToolBackgroundOutput, bgagent.ToolBackgroundCancel} {

@@ -49,12 +49,11 @@ type Options struct {
 	// KeepLogs keeps the output of each task's programs until [Fleet.Log] is called.
 	KeepLogs bool
 
-	// NobodyAnswers refuses all of the agents' questions at once, because nobody can see and answer
-	// them.
+	// NobodyAnswers immediately refuses all questions of the agents, because nobody can see and answer them.
 	NobodyAnswers bool
 
-	// OnlyModelsAnswer refuses at once the questions that a model is not allowed to answer, because
-	// no person can see and answer them.
+	// OnlyModelsAnswer immediately refuses the questions that a model is not allowed to answer, because no
+	// person can see and answer them.
 	OnlyModelsAnswer bool
 
 	// MaxCost limits the total cost of all tasks of a root session, in US dollars. If the
@@ -81,7 +80,7 @@ func (f *Fleet) printed(task string, stream int, p []byte) {
 	}
 }
 
-// LogTo writes the output of each task's programs to files in the folder while the programs run.
+// LogTo writes the output of each task's programs to files in the folder while the programs run. The function
 // warn is called with the first error. Call LogTo before the first task runs.
 func (f *Fleet) LogTo(dir string, warn func(error)) *transcript.Files {
 	f.files = transcript.NewFiles(dir, &f.secrets, warn)
@@ -95,9 +94,8 @@ func (f *Fleet) KeepAnswers(k *answers.Keeper) { f.answers = k }
 // readTime limits how long it can take to read a long answer from a server.
 const readTime = time.Minute
 
-// Answer returns the whole answer of an ended task whose result was cut. It returns nil if the
-// result is whole or no more of the answer was kept. Call it once for each task, and close the
-// answer.
+// Answer returns the whole answer of an ended task whose result was cut. It returns nil if the result is
+// whole or if no more than the result was kept. Call it once for each task, and close the answer.
 func (f *Fleet) Answer(t bgagent.Task) *answers.Answer {
 	if f.answers == nil {
 		return nil
@@ -162,9 +160,9 @@ func (f *Fleet) Agents() []bgagent.AgentInfo {
 // maxCostPeriod is the period over which [Options.MaxCost] counts. It is longer than any run.
 const maxCostPeriod = 365 * 24 * time.Hour
 
-// Manager makes a manager that runs tasks on the fleet. Its configuration is cfg, except that the
-// limits in the settings override the limits in cfg, and that the fleet provides the clients,
-// models and permissions. Close the manager first, then the fleet.
+// Manager makes a manager that runs tasks on the fleet. Its configuration is cfg, with two exceptions: the
+// limits in the settings override the limits in cfg, and the fleet provides the clients, models and
+// permissions. Close the manager first, then the fleet.
 //
 // If this program runs inside a task that is as deep as the settings allow, the error matches
 // [bgagent.ErrDepth]. This prevents agents from launching agents without limit.
@@ -175,7 +173,7 @@ func (f *Fleet) Manager(cfg bgagent.Config) (*bgagent.BackgroundManager, error) 
 	if most := f.options.MaxCost; most > 0 && (cfg.TreeBudget.Cost == 0 || most < cfg.TreeBudget.Cost) {
 		cfg.TreeBudget.Cost = most
 	}
-	if f.options.MaxCost > 0 && cfg.BudgetPeriod <= 0 { // tasks launched after all others have ended count, too
+	if f.options.MaxCost > 0 && cfg.BudgetPeriod <= 0 { // also count tasks that are launched after all others have ended
 		cfg.BudgetPeriod = maxCostPeriod
 	}
 	depth, err := Depth()
@@ -222,8 +220,8 @@ func (f *Fleet) manager(cfg bgagent.Config) (*bgagent.BackgroundManager, error) 
 	return bgagent.New(roster{f}, cfg)
 }
 
-// Depth returns the depth of the task that this program runs in, or 0 if there is none. The depth
-// is in an environment variable, which an agent program can withhold from the programs that it
+// Depth returns the depth of the task that this program runs in, or 0 if there is none. The depth is in an
+// environment variable, which an agent program can remove from the environment of the programs that it
 // starts. Therefore, on Linux, Depth also reads the environments of the programs above this one.
 func Depth() (int, error) {
 	text := os.Getenv(command.DepthVariable)
@@ -240,16 +238,15 @@ func Depth() (int, error) {
 	return n, nil
 }
 
-// Turn returns the mark of the turn that this program runs in, or "" if there is none or the mark
-// is unknown. Like the depth, it can be found on Linux even if an agent program withholds its
-// environment.
+// Turn returns the mark of the turn that this program runs in, or "" if there is none or the mark is unknown.
+// Like the depth, the mark can be found on Linux even if an agent program does not pass on its environment.
 func Turn() string { return cmp.Or(os.Getenv(command.TurnVariable), inherited(command.TurnVariable)) }
 
 // closeTime limits how long clients can take to terminate their programs.
 const closeTime = 10 * time.Second
 
-// Close terminates the programs of all clients. It returns when everything that the clients started
-// has stopped, when ctx ends, or after 10 s.
+// Close terminates the programs of all clients. It returns when all programs have ended, when ctx ends, or
+// after 10 s.
 func (f *Fleet) Close(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, closeTime)
 	defer cancel()
@@ -288,7 +285,7 @@ func (r roster) RunTurn(context.Context, string, bgagent.Prompt, *bgagent.Report
 // Agents implements [bgagent.AgentLister].
 func (r roster) Agents(context.Context) ([]bgagent.AgentInfo, error) { return r.f.Agents(), nil }
 
-// messagesMost is the number of messages after which no more pages of a session are read.
+// messagesMost is the number of messages after which Messages reads no more pages of a session.
 const messagesMost = 10_000
 
 // Messages reads the conversation of a task's session from the agent's server. If the conversation

@@ -17,7 +17,7 @@ func inherited(variable string) string {
 	for range maxAbove {
 		dir := "/proc/" + strconv.Itoa(pid)
 		environ, err := os.ReadFile(dir + "/environ")
-		if err != nil { // the process belongs to another user, or is gone
+		if err != nil { // the process belongs to another user, or has ended
 			return ""
 		}
 		for entry := range bytes.SplitSeq(environ, []byte{0}) {
@@ -29,8 +29,7 @@ func inherited(variable string) string {
 		if err != nil {
 			return ""
 		}
-		// The name in brackets can contain brackets too, so the code looks for the last
-		// bracket.
+		// The name in brackets can itself contain brackets, so the code searches for the last bracket.
 		fields := bytes.Fields(stat[bytes.LastIndexByte(stat, ')')+1:])
 		if len(fields) < 2 {
 			return ""

@@ -87,8 +87,8 @@ func inKeys(err error) error {
 	return &worded{text, err}
 }
 
-// endLines and endBytes limit how many lines and bytes from the end of standard error
-// an error shows.
+// endLines and endBytes are the maximum numbers of lines and bytes that an error shows from the end of
+// standard error.
 const (
 	endLines = 5
 	endBytes = 600
@@ -154,9 +154,8 @@ func lastLines(text string) (lines []string) {
 // secretWords are words in variable names that suggest a secret.
 var secretWords = []string{"KEY", "TOKEN", "SECRET", "PASSWORD", "PASSWD", "CREDENTIAL", "AUTH"}
 
-// addSecrets adds the secrets that an agent's program gets: the values of the variables that its
-// preset or its "env" names. A path counts as a secret only if its variable's name suggests a
-// secret.
+// addSecrets adds the secrets in the environment of an agent's program: the values of the variables that its
+// preset or its "env" names. A path counts as a secret only if its variable's name suggests a secret.
 func addSecrets(s *transcript.Secrets, a settings.Agent) {
 	if a.PasswordEnv != "" {
 		s.Add(a.PasswordEnv, os.Getenv(a.PasswordEnv))

@@ -33,7 +33,7 @@ func TestErrorsNameKeysAndNotGoFields(t *testing.T) {
 	}
 	require.Equal(t, `1s is over; "hostUnreachableMs" decides`, InKeys("1s is over; Config.HostUnreachable (hostUnreachableMs) decides"))
 	server := &opencode.ServerError{URL: "http://x", Advice: "correct opencode.Config.URL"}
-	require.ErrorIs(t, inKeys(fmt.Errorf("asking: %w", server)), error(server), "it is still the same error")
+	require.ErrorIs(t, inKeys(fmt.Errorf("asking: %w", server)), error(server), "the wrapped error is unchanged")
 	plain := errors.New("it broke")
 	require.Equal(t, plain, inKeys(plain))
 	require.NoError(t, inKeys(nil))

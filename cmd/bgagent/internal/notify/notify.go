@@ -22,7 +22,7 @@ type Event struct {
 }
 
 const (
-	// most limits how long the program can run for one event.
+	// most is the maximum time that the program can run for one event.
 	most  = 30 * time.Second
 	grace = 2 * time.Second
 
@@ -44,9 +44,9 @@ type Notifier struct {
 	done   chan struct{}
 }
 
-// New returns a Notifier for the command, which consists of the program and its arguments. It
-// returns nil if the command is empty. The argument instance is the id of this run. The function
-// problem is called with every error.
+// New returns a Notifier for the command, which consists of the program and its arguments. It returns nil if
+// the command is empty. The argument "instance" is the id of this run. The function "problem" is called with
+// every error.
 func New(command []string, instance string, problem func(error)) *Notifier {
 	if len(command) == 0 {
 		return nil
@@ -81,8 +81,8 @@ func (n *Notifier) Tell(e Event) {
 	}
 }
 
-// Close waits until the program has run for all events. If ctx ends first, Close terminates the
-// program and drops the remaining events.
+// Close waits until all events have been handled. If ctx ends first, Close terminates the program and drops
+// the remaining events.
 func (n *Notifier) Close(ctx context.Context) {
 	if n == nil {
 		return

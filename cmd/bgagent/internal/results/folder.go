@@ -20,9 +20,9 @@ import (
 	"github.com/bgagent/bgagent/internal/cleantext"
 )
 
-// Folder is a folder that only this run writes into. It stays open, so that files are
-// written into the original folder even if the folder is moved or its path now names
-// another folder. Except for Spool, its methods must not be called concurrently.
+// Folder is a folder that only this run writes into. It stays open, so that files are written into the
+// original folder even if that folder is moved or replaced at its path. Except for Spool, its methods must
+// not be called concurrently.
 type Folder struct {
 	dir    string
 	root   *os.Root
@@ -154,9 +154,9 @@ func (f *Folder) Close() error {
 // Dir returns the path under which the folder was opened.
 func (f *Folder) Dir() string { return f.dir }
 
-// Where returns the current path of the folder. If the folder is no longer at the path under which
-// it was opened, moved is true, and the path is the one that the system reports, or "" if the
-// system does not report a path.
+// Where returns the current path of the folder. If the folder is no longer at the path under which it was
+// opened, moved is true. The path is then the one that the system reports, or "" if the system does not
+// report a path.
 func (f *Folder) Where() (path string, moved bool) {
 	if info, err := os.Stat(f.dir); err == nil && f.is(info) {
 		return f.dir, false
@@ -181,8 +181,7 @@ func (f *Folder) Spool() (*os.File, error) {
 	}
 }
 
-// partName returns a name that cannot be guessed, so that nobody can use the name on
-// purpose.
+// partName returns a name that cannot be guessed, so that no other program can create it on purpose.
 func partName(name string) string {
 	return name + "." + strings.ToLower(rand.Text()[:8]) + ".part"
 }
@@ -205,7 +204,7 @@ func (f *Folder) WriteLog(number int, t bgagent.Task, log interface{ CopyTo(io.W
 	return f.named(titleOf(number, t), ".log", private, log.CopyTo)
 }
 
-// File modes. Everybody who can read the folder can read the results.
+// File modes. Results are readable by everybody who can read the folder.
 const (
 	shared  = fs.FileMode(0o644)
 	private = fs.FileMode(0o600)
@@ -234,11 +233,12 @@ func (f *Folder) named(title, suffix string, mode fs.FileMode, write func(io.Wri
 	return title + suffix, err
 }
 
-// maxNames is how many names are tried if names are in use and cannot be replaced.
+// maxNames is the maximum number of names that are tried if files with these names exist and cannot be
+// replaced.
 const maxNames = 9
 
-// inTheWay reports whether an error means that a name is in use and cannot be replaced, for example
-// because an agent created a folder with that name.
+// inTheWay reports whether an error means that a file with the name exists and cannot be replaced, for
+// example because an agent created a folder with that name.
 func inTheWay(err error) bool {
 	return errors.Is(err, fs.ErrExist) || errors.Is(err, syscall.EISDIR) || errors.Is(err, syscall.ENOTEMPTY) || errors.Is(err, errReplaced)
 }
@@ -350,8 +350,8 @@ func (f *Folder) put(name string, mode fs.FileMode, write func(io.Writer) error)
 	return nil
 }
 
-// reason removes the path from an operating system error. It might be the path of the unfinished
-// file, and the caller's message already contains the final path.
+// reason removes the path from an operating system error. The path might be that of the unfinished file, and
+// the caller's message already contains the final path.
 func reason(err error) error {
 	var path *fs.PathError
 	var link *os.LinkError

@@ -15,9 +15,8 @@ import (
 // ListName is the name of the file with the task list in the folder.
 const ListName = "list.json"
 
-// maxIndex is the maximum size of an index or a list, in bytes. It is larger than the
-// limit on the user's list, because list.json also holds the prompts that the user's
-// list takes from files.
+// maxIndex is the maximum size of an index or a list, in bytes. It is larger than the limit on the user's
+// list, because list.json also contains the prompts from files to which the user's list refers.
 const maxIndex = 256 << 20
 
 // Resume opens the folder of a run that has ended or was killed. It also returns the
@@ -87,7 +86,7 @@ func (f *Folder) read(name string) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading %s in the folder %s: %w", name, f.dir, reason(err))
 	}
-	r, err := f.root.OpenFile(name, os.O_RDONLY|nonBlocking, 0) // it might have been replaced since
+	r, err := f.root.OpenFile(name, os.O_RDONLY|nonBlocking, 0) // the file might have been replaced since then
 	if err != nil {
 		return nil, fmt.Errorf("reading %s in the folder %s: %w", name, f.dir, reason(err))
 	}

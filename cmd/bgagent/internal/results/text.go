@@ -8,7 +8,7 @@ import (
 
 // Text is an answer in memory or in a file.
 type Text interface {
-	// Size returns how many bytes CopyTo writes.
+	// Size returns the number of bytes that CopyTo writes.
 	Size() int64
 	// CopyTo writes the answer. It can be called again.
 	CopyTo(w io.Writer) error

@@ -42,5 +42,5 @@ func mine(info fs.FileInfo) bool {
 	return ok && int(st.Uid) == os.Geteuid()
 }
 
-// othersWrite reports whether anybody except the owner may write to a file or folder.
+// othersWrite reports whether anyone except the owner may write to a file or folder.
 func othersWrite(info fs.FileInfo) bool { return info.Mode().Perm()&0o022 != 0 }

@@ -48,8 +48,8 @@ const suffix = ".lock"
 // named matches the names of run files.
 var named = regexp.MustCompile(`^[a-z2-7]{26}\.lock$`)
 
-// Run is this run, or a dead run that this program is cleaning up. In both cases this
-// program holds the lock of the run's file.
+// Run is this run, or a dead run that this program is cleaning up. In both cases, this program holds the lock
+// on the run's file.
 type Run struct {
 	ID   string
 	Info Info
@@ -107,10 +107,9 @@ func (r *Run) Leave() error {
 	return r.file.Close()
 }
 
-// Dead returns the dead runs in the folder, the oldest first. A run is dead if its file is not
-// locked. Dead locks the files of the returned runs; call Forget or Leave on each. problems holds
-// the errors about files that could not be examined. If the folder is missing, there are no dead
-// runs.
+// Dead returns the dead runs in the folder, the oldest first. A run is dead if its file is not locked. Dead
+// locks the files of the returned runs; call Forget or Leave on each. The result "problems" holds the errors
+// about files that could not be examined. If the folder is missing, there are no dead runs.
 func Dead(dir string) (dead []*Run, problems []error) {
 	entries, err := os.ReadDir(dir)
 	switch {
@@ -136,7 +135,7 @@ func Dead(dir string) (dead []*Run, problems []error) {
 			problems = append(problems, err)
 		case r == nil:
 		case r.Info.Host != "" && r.Info.Host != host && time.Since(r.Info.Began) < foreign:
-			_ = r.Leave() // the folder is shared, and the processes are on another machine
+			_ = r.Leave() // the folder is shared between machines, and the processes are on another machine
 		default:
 			dead = append(dead, r)
 		}
@@ -145,11 +144,11 @@ func Dead(dir string) (dead []*Run, problems []error) {
 	return dead, problems
 }
 
-// foreign is how long the file of a dead run on another machine is kept, so that a
-// program on that machine can clean up.
+// foreign is the time for which the file of a dead run on another machine is kept, so that a program on that
+// machine can clean up.
 const foreign = 30 * 24 * time.Hour
 
-// maxInfo is how many bytes of a file are read.
+// maxInfo is the maximum number of bytes of a file that are read.
 const maxInfo = 16 << 10
 
 // take locks the file of a dead run and returns the run. It returns nil if the run is
@@ -178,7 +177,7 @@ func take(dir, name string) (*Run, error) {
 			return nil, f.Close()
 		}
 		b, _ := io.ReadAll(io.LimitReader(f, maxInfo))
-		_ = json.Unmarshal(b, &r.Info) // an error does no harm: the content is only shown
+		_ = json.Unmarshal(b, &r.Info) // an error does no harm, because the content is only displayed
 		return r, nil
 	}
 	return nil, errors.Join(err, f.Close())
@@ -193,13 +192,13 @@ func check(f *os.File, path string) error {
 	case !info.Mode().IsRegular():
 		return fmt.Errorf("%s is not a regular file", path)
 	case !mine(info):
-		return fmt.Errorf("%s belongs to somebody else", path)
+		return fmt.Errorf("%s belongs to another user", path)
 	}
 	return nil
 }
 
-// checkDir returns an error if anybody else can write into the folder. Without this check, other
-// users could decide which processes are terminated.
+// checkDir returns an error if other users can write into the folder. Otherwise, they could decide which
+// processes are terminated.
 func checkDir(dir string) error {
 	info, err := os.Lstat(dir)
 	switch {
@@ -208,9 +207,9 @@ func checkDir(dir string) error {
 	case !info.IsDir():
 		return fmt.Errorf("%s is not a folder", dir)
 	case !mine(info):
-		return fmt.Errorf("the folder %s belongs to somebody else", dir)
+		return fmt.Errorf("the folder %s belongs to another user", dir)
 	case othersWrite(info):
-		return fmt.Errorf("others may write into the folder %s; chmod go-w it", dir)
+		return fmt.Errorf("other users can write into the folder %s; chmod go-w it", dir)
 	}
 	return nil
 }

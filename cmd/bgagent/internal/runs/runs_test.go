@@ -24,7 +24,7 @@ func newRun(t *testing.T, dir string) *Run {
 	return r
 }
 
-// member starts a process that belongs to the run with the id and does not exit on its own.
+// member starts a process that belongs to the run with the given id and does not exit on its own.
 func member(t *testing.T, id string) *exec.Cmd {
 	t.Helper()
 	cmd := exec.Command("sleep", "600")
@@ -48,7 +48,7 @@ func TestARunIsDeadOnlyWhenItsFileCanBeLocked(t *testing.T) {
 	require.Equal(t, gone.ID, dead[0].ID)
 	require.Equal(t, "run", dead[0].Info.Command)
 	again, _ := Dead(dir)
-	require.Empty(t, again, "somebody is cleaning up after it")
+	require.Empty(t, again, "another program is cleaning up after it")
 	require.NoError(t, dead[0].Forget())
 	require.NoError(t, alive.Forget())
 	left, err := os.ReadDir(dir)
@@ -90,7 +90,7 @@ func TestARunThatLeavesSomethingIsFoundLater(t *testing.T) {
 	require.Empty(t, found)
 	entries, err := os.ReadDir(dir)
 	require.NoError(t, err)
-	require.Empty(t, entries, "nothing is left, so nothing is remembered")
+	require.Empty(t, entries, "no process is left, so the file was removed")
 	require.NoError(t, (*Run)(nil).Close())
 }
 
@@ -145,9 +145,9 @@ func TestFilesAndFoldersOfOthersAreNotTrusted(t *testing.T) {
 		require.ErrorContains(t, err, want)
 	}
 	require.NoError(t, os.Chmod(dir, 0o777))
-	refused("others may write into the folder")
+	refused("other users can write into the folder")
 	require.NoError(t, os.Chmod(dir, 0o1777))
-	refused("others may write into the folder")
+	refused("other users can write into the folder")
 	require.NoError(t, os.Chmod(dir, 0o700))
 	require.NoError(t, os.Rename(dir, dir+"2"))
 	require.NoError(t, os.Symlink(dir+"2", dir))
@@ -162,9 +162,9 @@ func TestFilesAndFoldersOfOthersAreNotTrusted(t *testing.T) {
 	dead, problems := Dead(dir)
 	require.Empty(t, dead)
 	require.Len(t, problems, 1)
-	require.ErrorContains(t, problems[0], "belongs to somebody else")
+	require.ErrorContains(t, problems[0], "belongs to another user")
 	require.NoError(t, os.Chown(dir, 65534, 65534))
-	refused("belongs to somebody else")
+	refused("belongs to another user")
 }
 
 func TestARunOnAnotherMachineIsLeftAlone(t *testing.T) {

@@ -131,7 +131,7 @@ func (a *Agent) flag(key string) *bool {
 	return map[string]*bool{"terminals": &a.Terminals, "leaveRetries": &a.LeaveRetries}[key]
 }
 
-// text returns the field for a key whose value is a string. texts does the same for a key whose
+// text returns the field for a key whose value is a string. The method "texts" is the same for a key whose
 // value is a list.
 func (a *Agent) text(key string) *string {
 	return map[string]*string{

@@ -54,7 +54,7 @@ var keys = []key{
 	{"directory", shapeText, nil, nil, "Working directory of tasks that name none. Relative to the file that names it; ~/ is the home directory."},
 	{"permissions", shapeRules, nil, nil, "What the agent may do, by tool or kind of access, and by pattern. The last rule that matches decides."},
 
-	{"agent", shapeText, []Kind{InProc, Opencode}, nil, "Name of the demo agent, or of the agent on the opencode server, if it differs from the agent's own."},
+	{"agent", shapeText, []Kind{InProc, Opencode}, nil, "Name of the demo agent, or of the agent on the opencode server, if it differs from the agent's name."},
 	{"preset", shapeText, []Kind{Command}, presets, "How the program is called and read. generic reads a prompt from standard input and prints its answer."},
 	{"command", shapeTexts, []Kind{Command, ACP}, nil, "The program and its first arguments. No shell sees them. A relative path is relative to the folder of the file that names it; a name without a slash is looked up in PATH. A preset other than generic has its own."},
 	{"args", shapeTexts, []Kind{Command}, nil, "Further arguments."},

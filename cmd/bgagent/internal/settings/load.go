@@ -49,7 +49,7 @@ func loadOwn(paths []string, ignored []bgagent.IgnoredKey) (own, error) {
 		l.root(root)
 	}
 	var out own
-	if len(l.errs) == 0 { // the checks of the merged keys would only repeat earlier errors
+	if len(l.errs) == 0 { // after errors, the checks of the merged keys would only repeat them
 		for _, name := range slices.Sorted(maps.Keys(l.agents)) {
 			a, errs := resolve(name, l.agents[name])
 			l.errs = append(l.errs, errs...)
@@ -236,7 +236,7 @@ func check(k *key, path string, v jsonc.Value) error {
 		case k.enum != nil && !slices.Contains(k.enum, s):
 			return v.Errorf(path, "is %s; it must be %s", v.Describe(), oneOf(k.enum))
 		case strings.ContainsFunc(s, unicode.IsControl):
-			return v.Errorf(path, "holds a line break or a control character; it must be one line")
+			return v.Errorf(path, "contains a line break or a control character; it must be one line")
 		case s == "":
 			return v.Errorf(path, "is empty; write a value, or remove the key")
 		}
@@ -267,7 +267,7 @@ func checkTexts(k *key, path string, v jsonc.Value) error {
 		case !ok:
 			return e.Errorf(at, "is %s; it must be a string", e.Describe())
 		case strings.Contains(s, "\x00"):
-			return e.Errorf(at, "holds a zero byte; leave it out")
+			return e.Errorf(at, "contains a zero byte; remove it")
 		case s == "" && k.name != "args":
 			return e.Errorf(at, "is empty; write a value, or remove it")
 		}
@@ -291,7 +291,7 @@ func checkRules(path string, v jsonc.Value) error {
 	if !ok {
 		return v.Errorf(path, `is %s; it must be an object like { "edit": "deny", "bash": { "*": "deny", "git *": "allow" } }`, v.Describe())
 	}
-	// The order of rules matters, so a rule far below must not silently override an earlier one.
+	// The order of rules matters, so a duplicate further down must not silently override an earlier rule.
 	twice := func(path string, members []jsonc.Member) error {
 		first := map[string]jsonc.Origin{}
 		for _, m := range members {

@@ -13,7 +13,7 @@ import (
 type Narrowing struct {
 	NoAgents   bool                            // the file removes all agents
 	Removed    []string                        // names of the agents that the file removes
-	Rules      map[string][]bgagent.Permission // rules that deny or ask for something, by agent name
+	Rules      map[string][]bgagent.Permission // rules with the action "deny" or "ask", by agent name
 	TaskBudget bgagent.Budget
 	TreeBudget bgagent.Budget
 	Unused     []string // keys that do not restrict anything on a server

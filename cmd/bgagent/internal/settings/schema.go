@@ -127,8 +127,8 @@ func (k *key) schema() object {
 	return object{{"anyOf", []any{value, object{{"type", "null"}}}}}
 }
 
-// limitsSchema returns the schema of the library's section. The library provides the keys and their
-// defaults, and reports whether a key can be 0.
+// limitsSchema returns the schema of the library's section. The keys, their defaults, and whether a key can
+// be 0 come from the library.
 func limitsSchema() (object, error) {
 	limit := object{{"type", []string{"integer", "null"}}, {"minimum", 0}}
 	byName := object{{"type", []string{"object", "null"}}, {"propertyNames", object{{"pattern", `\S`}}}, {"additionalProperties", limit}}
@@ -170,8 +170,7 @@ func limitsSchema() (object, error) {
 	}, nil
 }
 
-// breakerKey is the key of the object that contains those of the library's keys that have a dot in
-// their names.
+// breakerKey is the key of the object for the library's keys that have a dot in their names.
 const breakerKey = "circuitBreaker"
 
 // budgetSchema returns the schema of the budgets.

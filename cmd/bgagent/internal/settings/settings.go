@@ -79,13 +79,13 @@ func UserFile() (string, error) {
 	return filepath.Join(base, "bgagent", userFile), nil
 }
 
-// Find returns the files that exist, in the order that [Load] needs: bgagent/bgagent.jsonc in the
-// user's configuration folder, and the first .bgagent.jsonc in dir or above it. It is not an error
-// if there is no file. If another user owns a file or could change it, Find returns an error,
-// because a file names programs that are run.
+// Find returns the files that exist, in the order that [Load] needs: bgagent/bgagent.jsonc in the user's
+// configuration folder, and the first .bgagent.jsonc in dir or above it. It is not an error if there is no
+// file. If another user owns a file or could change it, Find returns an error, because the programs that a
+// file names are run.
 func Find(dir string) ([]string, error) {
 	var out []string
-	if path, err := UserFile(); err == nil { // a service might have no home directory
+	if path, err := UserFile(); err == nil { // the program might be a service without a home directory
 		if there, err := exists(path); err != nil {
 			return nil, err
 		} else if there {
@@ -137,11 +137,11 @@ func exists(path string) (bool, error) {
 	return false, &bgagent.ConfigFileError{File: path, Problem: "cannot be examined: " + err.Error(), Err: err}
 }
 
-// Load reads the files and merges them key by key. Later files override earlier ones,
-// and null removes a value from an earlier file. Load returns the errors of all files
-// together, each a [*bgagent.ConfigFileError]. If only the limits have errors, Load
-// also returns the settings; otherwise the settings are nil if there is an error. If no
-// files are named, Load returns the settings of [Detect].
+// Load reads the files and merges them key by key. Later files override earlier ones, and null removes a
+// value from an earlier file. Load returns the errors of all files together, each a
+// [*bgagent.ConfigFileError]. If only the limits have errors, Load returns the settings together with the
+// error. After any other error, the settings are nil. If no files are named, Load returns the settings of
+// [Detect].
 func Load(paths ...string) (*Settings, error) {
 	if len(paths) == 0 {
 		return Detect(exec.LookPath), nil
@@ -190,8 +190,8 @@ func once(errs ...error) error {
 	return errors.Join(out...)
 }
 
-// checkLimits has the library check the limits together, so that contradictory limits
-// are refused before any task starts.
+// checkLimits lets the library check the combination of all limits, so that contradictory limits are refused
+// before any task starts.
 func (s *Settings) checkLimits() error {
 	var cfg bgagent.Config
 	s.Limits.Apply(&cfg)

@@ -43,20 +43,20 @@ func TestAFileThatOthersCouldHaveWrittenIsRefusedByName(t *testing.T) {
 	found()
 	for _, mode := range []os.FileMode{0o777, 0o777 | os.ModeSticky, 0o757} {
 		require.NoError(t, os.Chmod(dir, mode))
-		refused("lies in the folder " + dir + ", into which others may write")
+		refused("is in the folder " + dir + ", which other users can write to")
 	}
 	require.NoError(t, os.Chmod(dir, 0o755))
 	require.NoError(t, os.Chmod(file, 0o646))
-	refused("can be written by others")
+	refused("can be changed by other users")
 	require.NoError(t, os.Chmod(file, 0o644))
 	found()
 
-	// The target of a link is examined too.
+	// The target of a link is also examined.
 	elsewhere := t.TempDir()
 	require.NoError(t, os.Chmod(elsewhere, 0o777))
 	require.NoError(t, os.Rename(file, filepath.Join(elsewhere, "real")))
 	require.NoError(t, os.Symlink(filepath.Join(elsewhere, "real"), file))
-	refused("lies in the folder " + elsewhere)
+	refused("is in the folder " + elsewhere)
 	require.NoError(t, os.Chmod(elsewhere, 0o755))
 	found()
 }
@@ -77,13 +77,13 @@ func TestALinkThatOthersCouldTurnIsRefused(t *testing.T) {
 			files, err := Find(below)
 			if refused {
 				require.ErrorContains(t, err, file+": is reached by the link ")
-				require.ErrorContains(t, err, "hop in a folder into which others may write")
+				require.ErrorContains(t, err, "hop in a folder that other users can write to")
 			} else {
 				require.NoError(t, err)
 				require.Equal(t, []string{file}, files)
 			}
 		}
-		if os.Geteuid() == 0 { // only root can give a link to another user
+		if os.Geteuid() == 0 { // only root can change the owner of a link
 			require.NoError(t, os.Lchown(filepath.Join(others, "hop"), 65534, 65534))
 			_, err = Find(below)
 			require.ErrorContains(t, err, "hop, which belongs to ")
@@ -108,11 +108,11 @@ func TestAFileOfAnotherUserIsRefusedByName(t *testing.T) {
 	require.NoError(t, os.Lchown(file, 0, 0))
 	require.NoError(t, os.Lchown(filepath.Dir(file), 65534, 65534))
 	_, err = Find(below)
-	require.ErrorContains(t, err, file+": lies in the folder "+filepath.Dir(file)+", which belongs to ")
+	require.ErrorContains(t, err, file+": is in the folder "+filepath.Dir(file)+", which belongs to ")
 	require.NoError(t, os.Lchown(filepath.Dir(file), 0, 65534))
 	require.NoError(t, os.Chmod(filepath.Dir(file), 0o775))
 	_, err = Find(below)
-	require.ErrorContains(t, err, "into which others may write", "a group of others")
+	require.ErrorContains(t, err, "which other users can write to", "a group of others")
 	require.NoError(t, os.Lchown(filepath.Dir(file), 0, os.Getegid()))
 	_, err = Find(below)
 	require.NoError(t, err, "a group of this user alone")
@@ -127,5 +127,5 @@ func TestTheUsersOwnFileIsCheckedToo(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, os.Chmod(dir, 0o777))
 	_, err = Find(below)
-	require.ErrorContains(t, err, filepath.Join(dir, userFile)+": lies in the folder")
+	require.ErrorContains(t, err, filepath.Join(dir, userFile)+": is in the folder")
 }

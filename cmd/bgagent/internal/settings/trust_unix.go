@@ -16,9 +16,9 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// trusted returns an error if anybody except this user and root owns the file or could change it.
-// It is called for files that this program found, not for files that the user named. If the file is
-// a link, trusted examines the link, all further links on the way to its target, and the target.
+// trusted returns an error if anyone except this user and root owns the file or could change it. It is called
+// for files that this program found, not for files that the user named. If the file is a link, trusted
+// examines the link, all further links on the way to its target, and the target.
 func trusted(path string) error {
 	wrong := untrusted(path)
 	if real, err := filepath.EvalSymlinks(path); err == nil && real != path && wrong == "" {
@@ -30,9 +30,9 @@ func trusted(path string) error {
 	return &bgagent.ConfigFileError{File: path, Problem: wrong + "; it names programs that are run, so it is not used. Read it, and name it with --config if it is right"}
 }
 
-// detour describes the first link behind the file that others can redirect to another file. If
-// there is none, it returns "". The path to the file's folder does not count, because the file was
-// found in this folder.
+// detour follows the links from the file to its target, and describes the first link that other users can
+// redirect. If there is none, it returns "". The path to the file's folder is not examined, because the file
+// was found in this folder.
 func detour(path string) string {
 	dir, err := filepath.EvalSymlinks(filepath.Dir(path))
 	if err != nil {
@@ -58,7 +58,7 @@ func detour(path string) string {
 			case err == nil && foreign(folder):
 				return fmt.Sprintf("is reached by the link %s in a folder that belongs to %s", next, owner(folder))
 			case err == nil && othersWrite(folder) && folder.Mode()&fs.ModeSticky == 0:
-				return fmt.Sprintf("is reached by the link %s in a folder into which others may write", next)
+				return fmt.Sprintf("is reached by the link %s in a folder that other users can write to", next)
 			}
 		}
 		target, err := os.Readlink(next)
@@ -77,7 +77,7 @@ func detour(path string) string {
 // path with more links.
 const mostLinks = 255
 
-// untrusted describes why a file is not trusted. If it is trusted, it returns "".
+// untrusted describes why a file is not trusted. If the file is trusted, it returns "".
 func untrusted(path string) string {
 	file, err := os.Lstat(path)
 	if err != nil {
@@ -92,11 +92,11 @@ func untrusted(path string) string {
 	case foreign(file):
 		return "belongs to " + owner(file)
 	case !link && othersWrite(file):
-		return "can be written by others"
+		return "can be changed by other users"
 	case foreign(dir):
-		return fmt.Sprintf("lies in the folder %s, which belongs to %s", filepath.Dir(path), owner(dir))
+		return fmt.Sprintf("is in the folder %s, which belongs to %s", filepath.Dir(path), owner(dir))
 	case othersWrite(dir):
-		return fmt.Sprintf("lies in the folder %s, into which others may write", filepath.Dir(path))
+		return fmt.Sprintf("is in the folder %s, which other users can write to", filepath.Dir(path))
 	}
 	return ""
 }
@@ -115,8 +115,8 @@ func foreign(info fs.FileInfo) bool {
 	return uid != 0 && int(uid) != os.Geteuid()
 }
 
-// othersWrite reports whether anybody except the owner may write to a file or folder. The group
-// with this user's own name, which many systems create for every user, does not count.
+// othersWrite reports whether anyone except the owner may write to a file or folder. The group with this
+// user's own name, which many systems create for every user, does not count.
 func othersWrite(info fs.FileInfo) bool {
 	mode := info.Mode().Perm()
 	return mode&0o002 != 0 || mode&0o020 != 0 && !ownGroup(strconv.Itoa(int(statOf(info).Gid)))

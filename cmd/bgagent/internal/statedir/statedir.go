@@ -264,7 +264,8 @@ func (s Store) Lost() bool {
 	return errors.Is(err, fs.ErrNotExist)
 }
 
-// Used returns when the store was last written. If the store does not exist, it returns zero.
+// Used returns the time when the store was last written. If the store does not exist, it returns the zero
+// time.
 func (s Store) Used() (at time.Time) {
 	for _, name := range []string{"lock", "tasks.db", aboutName} {
 		if info, err := os.Lstat(filepath.Join(s.Dir, name)); err == nil && info.ModTime().After(at) {
@@ -274,8 +275,8 @@ func (s Store) Used() (at time.Time) {
 	return at
 }
 
-// Make creates the store's folder and the description in it, unless they exist. Only the user can
-// read the folder.
+// Make creates the store's folder and the description in it, unless they exist. The folder is readable only
+// by the user.
 func (s Store) Make() error {
 	if err := os.MkdirAll(s.Dir, 0o700); err != nil {
 		return err

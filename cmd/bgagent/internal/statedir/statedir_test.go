@@ -72,7 +72,7 @@ func TestStoresAreFoundTheLatestUsedFirst(t *testing.T) {
 	run, err := f.Results(dir, "id")
 	require.NoError(t, err)
 	require.NoError(t, run.Make())
-	require.NoError(t, os.MkdirAll(filepath.Join(f.Dir(), "mcp-junk-abc"), 0o700), "it does not describe itself")
+	require.NoError(t, os.MkdirAll(filepath.Join(f.Dir(), "mcp-junk-abc"), 0o700), "the store has no valid description")
 	require.NoError(t, os.MkdirAll(filepath.Join(f.Dir(), "lost+found"), 0o700))
 
 	old, fresh, err := f.Project(dir, "four")

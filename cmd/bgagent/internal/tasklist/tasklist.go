@@ -35,7 +35,7 @@ const MaxSize = 16 << 20
 type Task struct {
 	Agent       string `json:"agent"`
 	Prompt      string `json:"prompt"`
-	Description string `json:"description"`         // short title; made from the prompt if the list contains none
+	Description string `json:"description"`         // short title; made from the prompt if the list contains no title
 	Model       string `json:"model,omitempty"`     // empty if the agent's model applies
 	Directory   string `json:"directory,omitempty"` // absolute; empty if the agent's directory applies
 }
@@ -60,10 +60,10 @@ func Format(tasks []Task) ([]byte, error) {
 	return b.Bytes(), err
 }
 
-// Parse reads a list. Directories and prompt files are relative to the folder base. The argument
-// known holds the names of the allowed agents; nil allows all agents. The argument name is the name
-// of the list in errors. Parse returns all errors together, each a [*bgagent.ConfigFileError] with
-// its place. If there is an error, no tasks are returned.
+// Parse reads a list. Directories and prompt files are relative to the folder base. The argument "known"
+// holds the names of the allowed agents; nil allows all agents. The argument "name" is the name of the list
+// in errors. Parse returns all errors together, each a [*bgagent.ConfigFileError] with its place. If there is
+// an error, no tasks are returned.
 func Parse(name string, data []byte, base string, known []string) ([]Task, error) {
 	return parse(name, data, base, known, MaxSize)
 }
@@ -183,7 +183,7 @@ func (p *parser) read(path, name string, m jsonc.Member, seen map[string]jsonc.M
 		return ""
 	}
 	if _, both := seen["prompt"]; both {
-		return fail("is beside a prompt; keep one of the two")
+		return fail("is next to a prompt; keep one of the two")
 	}
 	if !filepath.IsAbs(name) {
 		name = filepath.Join(p.base, name)
@@ -203,7 +203,7 @@ func (p *parser) read(path, name string, m jsonc.Member, seen map[string]jsonc.M
 	case !utf8.Valid(b):
 		return fail("is %s, which is not UTF-8 text; save it as UTF-8", name)
 	case len(bytes.TrimSpace(b)) == 0:
-		return fail("is %s, which is empty; write what the agent is to do", name)
+		return fail("is %s, which is empty; write what the agent should do", name)
 	}
 	return string(b)
 }
@@ -241,7 +241,7 @@ func (p *parser) check(path string, v jsonc.Value, t *Task, seen map[string]json
 		return false
 	}
 	if _, file := seen["promptFile"]; !file {
-		needed("prompt", t.Prompt, "say what the agent is to do")
+		needed("prompt", t.Prompt, "say what the agent should do")
 	} else if m := seen["promptFile"]; t.Prompt == "" {
 		if text, ok := m.Value.Text(); ok && strings.TrimSpace(text) == "" {
 			p.fail(m.Value.Errorf(jsonc.Key(path, "promptFile"), "is empty; name the file with the prompt"))

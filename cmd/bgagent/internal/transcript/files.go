@@ -26,7 +26,7 @@ const (
 	segmentsKept = 3                  // number of segments that are kept: the first one, and the latest ones
 	lineBytes    = 64 << 10           // a longer line is written in parts
 	partBytes    = 64 << 10           // maximum size of the text that ReadLog returns
-	logsAge      = 7 * 24 * time.Hour // a log that was last written longer ago is removed
+	logsAge      = 7 * 24 * time.Hour // a log is removed if it was last written longer ago
 	sweepPause   = time.Hour          // time between two removals of old logs
 	unsentBytes  = 256 << 10          // how much text of a log is kept if it cannot be written; earlier text is lost
 )
@@ -53,8 +53,8 @@ type Files struct {
 	swept  time.Time
 }
 
-// NewFiles returns a Files that writes into the folder dir, which does not have to exist. Errors do
-// not disturb the tasks; warn is called with the first one.
+// NewFiles returns a Files that writes into the folder dir, which does not have to exist. Errors do not
+// affect the tasks. The function warn is called with the first error.
 func NewFiles(dir string, secrets *Secrets, warn func(error)) *Files {
 	return &Files{dir: dir, secrets: secrets, warn: warn, logs: map[string]*logFile{}}
 }
@@ -63,7 +63,7 @@ func NewFiles(dir string, secrets *Secrets, warn func(error)) *Files {
 type logFile struct {
 	mu      sync.Mutex
 	dir     string
-	ended   bool      // the log is no longer in Files.logs, so nothing must be added
+	ended   bool      // the log is no longer in Files.logs, so nothing may be added to it
 	opened  bool      // start and size are known
 	start   int64     // offset of the latest segment
 	size    int64     // bytes in the latest segment
@@ -75,8 +75,8 @@ type logFile struct {
 // taskName matches the ids that are used as folder names.
 var taskName = regexp.MustCompile(`^[A-Za-z0-9_-]{1,128}$`)
 
-// Printed adds output of a task's program. Stream 1 is standard output; any other number means
-// standard error.
+// Printed adds output of a task's program. Stream 1 is standard output. Any other number means standard
+// error.
 func (f *Files) Printed(task string, stream int, p []byte) {
 	if !taskName.MatchString(task) {
 		return
@@ -127,8 +127,8 @@ func (f *Files) End(task string) {
 	}
 }
 
-// end writes what is left of a log. The log stays in the map until then, so that sweep does not
-// remove its folder in the meantime.
+// end writes the unfinished lines and unsent text of a log. Until then, the log stays in the map, so that
+// sweep does not remove its folder.
 func (f *Files) end(task string, l *logFile) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -147,7 +147,7 @@ func (f *Files) Read(task string, from int64) (text string, next int64, err erro
 	return ReadLog(f.dir, task, from)
 }
 
-// Close writes the unfinished lines of all tasks. A nil Files has none.
+// Close writes the unfinished lines of all tasks. A nil Files does nothing.
 func (f *Files) Close() {
 	if f == nil {
 		return
@@ -197,7 +197,7 @@ func (l *logFile) write(at int, secrets *Secrets, all bool) error {
 	return l.flush()
 }
 
-// partOf returns how many bytes of a long unfinished line can be written. The rest might be the
+// partOf returns the number of bytes of a long unfinished line that can be written. The rest might be the
 // beginning of a secret or of a character.
 func partOf(raw []byte, secrets *Secrets) int {
 	n, masked := secrets.complete(string(raw))
@@ -228,9 +228,8 @@ func prefixed(text string, within bool) string {
 	return b.String()
 }
 
-// flush writes the text that has not been written yet. If that fails, a later call tries again. If
-// somebody has removed the folder in the meantime, flush creates a new one, and the offsets
-// continue.
+// flush writes the text that has not been written yet. If that fails, a later call tries again. If the folder
+// has been removed in the meantime, flush creates a new one, and the offsets continue.
 func (l *logFile) flush() error {
 	if len(l.unsent) == 0 {
 		return nil
@@ -361,9 +360,9 @@ func RemoveLog(dir, task string) error {
 	return os.RemoveAll(filepath.Join(dir, task))
 }
 
-// sweep removes the logs that were last written long ago. If all logs together are too large, it
-// also removes the logs that were written earliest. The logs of tasks that are still printing are
-// not removed.
+// sweep removes the logs that were last written long ago. If the remaining logs together are too large, it
+// also removes those that were written least recently. The logs of tasks that are still printing are not
+// removed.
 func (f *Files) sweep() {
 	type log struct {
 		task string
@@ -393,7 +392,7 @@ func (f *Files) sweep() {
 		if total <= logsBytes && time.Since(one.at) < logsAge {
 			continue
 		}
-		f.mu.Lock() // while the lock is held, nobody can begin to write the log
+		f.mu.Lock() // while the lock is held, no task can begin to write the log
 		if _, prints := f.logs[one.task]; !prints && measure(one.task) == one && RemoveLog(f.dir, one.task) == nil {
 			total -= one.size
 		}

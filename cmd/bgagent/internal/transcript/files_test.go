@@ -156,7 +156,7 @@ func TestTheBeginningAndTheEndOfALongLogAreKept(t *testing.T) {
 
 	_, next, err := ReadLog(dir, "bg_1", 1<<40)
 	require.NoError(t, err)
-	require.EqualValues(t, 1<<40, next, "nothing is there")
+	require.EqualValues(t, 1<<40, next, "no text is left")
 }
 
 func TestOldLogsAreRemovedAndTheLogsOfTasksThatPrintStay(t *testing.T) {
@@ -178,7 +178,7 @@ func TestOldLogsAreRemovedAndTheLogsOfTasksThatPrintStay(t *testing.T) {
 	f.Printed("bg_prints", 1, []byte("an unfinished line"))
 	defer func(was int64) { logsBytes = was }(logsBytes)
 	logsBytes = 3500
-	f.End("bg_new") // the first end removes old logs
+	f.End("bg_new") // the first call of End removes old logs
 	for task, there := range map[string]bool{"bg_new": true, "bg_older": true, "bg_oldest": false, "bg_prints": true, "bg_gone": false} {
 		require.Equal(t, there, whole(t, dir, task) != "", task)
 	}
@@ -211,7 +211,7 @@ func TestTextThatCouldNotBeWrittenIsWrittenLater(t *testing.T) {
 	f.Printed("bg_1", 2, []byte("ree\n"))
 	require.Equal(t, "one\nstderr: two\nstderr: three\n", whole(t, dir, "bg_1"))
 
-	// The amount of text that waits is limited, and the text begins with a whole line.
+	// The amount of unsent text is limited, and the text begins with a whole line.
 	path = filepath.Join(dir, "bg_2")
 	require.NoError(t, os.WriteFile(path, nil, 0o600))
 	lines := strings.Repeat("a line\n", lineBytes/7)
@@ -235,7 +235,7 @@ func TestALogWhoseFolderWasRemovedGoesOn(t *testing.T) {
 	f.Printed("bg_1", 1, []byte("two\n"))
 	text, next, err := ReadLog(dir, "bg_1", 4)
 	require.NoError(t, err)
-	require.Equal(t, "two\n", text, "the offsets go on")
+	require.Equal(t, "two\n", text, "the offsets continue")
 	require.EqualValues(t, 8, next)
 	require.Equal(t, "[… 4 bytes are left out here …]\ntwo\n", whole(t, dir, "bg_1"))
 }

@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// minSecret is how many bytes a value must have to be masked. Shorter values can occur in text by
+// minSecret is the minimum length, in bytes, of a value that is masked. Shorter values can occur in text by
 // chance.
 const minSecret = 8
 
@@ -24,7 +24,7 @@ func (s *Secrets) Add(name, value string) {
 	if b, err := json.Marshal(value); err == nil {
 		forms = append(forms, strings.Trim(string(b), `"`))
 	}
-	for line := range strings.Lines(value) { // a key can be printed line by line
+	for line := range strings.Lines(value) { // a key with several lines can be printed line by line
 		forms = append(forms, strings.TrimSpace(line))
 	}
 	type pair struct{ value, mask string }
@@ -52,9 +52,9 @@ func (s *Secrets) Mask(text string) string {
 	return strings.NewReplacer(s.pairs...).Replace(text)
 }
 
-// complete is for a text whose end was cut off. It returns how many bytes of the text can be masked
-// on their own; the rest might be the beginning of a value. The result masked is the end of the
-// last value within these bytes. The text is searched as in Mask, so that no complete value is cut.
+// complete is for a text whose end was cut off. It returns the number of bytes that can be masked now. The
+// rest might be the beginning of a value. The result masked is the end of the last value within these bytes.
+// The text is searched as in Mask, so that no complete value is cut.
 func (s *Secrets) complete(text string) (n, masked int) {
 next:
 	for n < len(text) {

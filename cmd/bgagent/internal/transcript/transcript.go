@@ -10,7 +10,7 @@ import (
 	"github.com/bgagent/bgagent/internal/cleantext"
 )
 
-// Kept is how many bytes are kept from the beginning of a stream. The same number is kept from its
+// Kept is the number of bytes that are kept from the beginning of a stream. The same number is kept from its
 // end.
 const Kept = 1 << 20
 
@@ -27,8 +27,8 @@ type Keeper struct {
 // New returns a Keeper that masks the secrets in the logs that it writes.
 func New(secrets *Secrets) *Keeper { return &Keeper{secrets: secrets, tasks: map[string]*Log{}} }
 
-// Printed adds output of a task's program. Stream 1 is standard output; any other
-// number means standard error.
+// Printed adds output of a task's program. Stream 1 is standard output. Any other number means standard
+// error.
 func (k *Keeper) Printed(task string, stream int, p []byte) {
 	k.mu.Lock()
 	defer k.mu.Unlock()

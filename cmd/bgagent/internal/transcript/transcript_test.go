@@ -59,15 +59,15 @@ func TestSecretsAreMaskedWhereverTheyAre(t *testing.T) {
 	require.Equal(t, "x [CERT] y", s.Mask("x abcdefghijklmnop y"))
 	require.Equal(t, "x", (*Secrets)(nil).Mask("x"))
 
-	// A value that is complete at the end of the text is masked there, and does not count as the
-	// beginning of a value.
+	// If the text ends with a complete value, the value is masked there, and does not count as the beginning
+	// of another value.
 	var again Secrets
 	again.Add("KEY", "sk-0123456789sk")
 	k := New(&again)
 	k.Printed("a", 2, []byte(strings.Repeat(".", Kept-15)+"sk-0123456789sk"+strings.Repeat(".", 3*Kept)))
 	require.Contains(t, written(t, k.Take("a")), ".[KEY]\n")
 
-	// Wherever a secret is cut, no part of the secret remains.
+	// No matter where a secret is cut, no part of it may remain.
 	for at := -len(secret); at <= 0; at += 3 {
 		k := New(&s)
 		k.Printed("a", 2, []byte(strings.Repeat(".", Kept+at)+secret+strings.Repeat(".", 3*Kept)))

@@ -31,15 +31,13 @@ type Terminal struct {
 	restored bool
 }
 
-// Typed keys are read every lookPause. While keys are found, they are read every
-// readPause, because a terminal buffers only a few KB. While the buffer is full, the
-// terminal does not react to Ctrl-C.
+// Typed keys are read every lookPause. After a read that found keys, the next read follows after readPause,
+// because a terminal buffers only a few KB and does not react to Ctrl-C while its buffer is full.
 const (
 	lookPause = 50 * time.Millisecond
 	readPause = time.Millisecond
 
-	// mostReads limits how many reads follow each other without a pause, so that signals are
-	// handled soon.
+	// mostReads is the maximum number of consecutive reads, so that signals are handled soon.
 	mostReads = 256
 )
 
@@ -85,8 +83,8 @@ func silent(m *unix.Termios) bool {
 	return m.Lflag&(unix.ECHO|unix.ICANON) == 0 && m.Cc[unix.VMIN] == 0 && m.Cc[unix.VTIME] == 0
 }
 
-// silenceLocked silences the terminal if it is not silent. The terminal is not silent
-// when this program comes to the foreground, for the first time or after a stop.
+// silenceLocked silences the terminal if it is not silent. The terminal is not silent when this program comes
+// to the foreground, either for the first time or after a stop.
 func (t *Terminal) silenceLocked() {
 	now, err := unix.IoctlGetTermios(t.fd(), ioctlGet)
 	if err != nil || silent(now) {
@@ -146,10 +144,9 @@ func (t *Terminal) stop() {
 	}
 }
 
-// look discards typed keys and reports whether there were any. If the buffer of a terminal is full,
-// the terminal does not react to Ctrl-C. The keys are read instead of flushed, because a flush
-// would also drop keys that the terminal has not processed yet. One of these might be a key that
-// should cause a signal.
+// look discards typed keys and reports whether there were any. If the buffer of a terminal is full, the
+// terminal does not react to Ctrl-C. The keys are read instead of flushed, because a flush would also drop
+// keys that the terminal has not processed yet, such as a key that causes a signal.
 func (t *Terminal) look() (typed bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -168,7 +165,7 @@ func (t *Terminal) look() (typed bool) {
 	return typed
 }
 
-// Restore restores the original modes of the terminal. It can be called again.
+// Restore restores the original modes of the terminal. Further calls are allowed.
 func (t *Terminal) Restore() {
 	if t == nil {
 		return
@@ -222,9 +219,9 @@ func startGuard(file *os.File, before *unix.Termios) io.WriteCloser {
 	return w
 }
 
-// Guard runs in the guard process. It waits until the program that draws the table has exited, and
-// restores the terminal if that program has not done so. If the terminal is no longer silent,
-// another program is using it by now, and Guard does nothing.
+// Guard runs in the guard process. It waits until the program that draws the table has exited, and restores
+// the terminal if that program has not done so. If the terminal is no longer silent, another program is using
+// it, and Guard does nothing.
 func Guard() {
 	signal.Ignore(syscall.SIGHUP, syscall.SIGINT, syscall.SIGTERM, syscall.SIGTTOU)
 	told, _ := io.ReadAll(os.Stdin)
