@@ -30,7 +30,7 @@ func live(n int, s *starter, cfg bgagent.Config) (*bgagent.BackgroundManager, er
 		return nil, err
 	}
 	if s.events {
-		<-s.up // until the manager knows that changes will be reported as events, it reads every session that is prompted
+		<-s.up // until the manager knows that changes arrive as events, it reads every prompted session
 	}
 	for i := range n {
 		if _, err := m.Launch(context.Background(), bgagent.Caller{Session: root(i)}, input); err != nil {
@@ -75,7 +75,7 @@ func runEvents(o Options) ([]Check, error) {
 	for _, n := range o.sizes(10, 1000, 10_000, 100_000) {
 		o.note("%d live", n)
 		s := newStarter()
-		// The interval is so long that there are no polls. Another row measures polls.
+		// The interval is too long for any poll. Another row measures polls.
 		m, err := live(n, s, bgagent.Config{PollInterval: time.Hour, HostUnreachable: bgagent.Disabled})
 		if err != nil {
 			return nil, err

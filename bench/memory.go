@@ -28,8 +28,8 @@ func memoryRows() []Row {
 	}
 }
 
-// pendingHeap returns the heap bytes per pending task, and the number of goroutines for all n
-// pending tasks together.
+// pendingHeap returns the heap bytes per pending task, and the total number of goroutines for n pending
+// tasks.
 func pendingHeap(n int) (bytes, goroutines float64, err error) {
 	gate := make(chan struct{})
 	m, err := bgagent.New(&runner{turn: func(bgagent.Prompt) { <-gate }}, bgagent.Config{
@@ -54,7 +54,7 @@ func pendingHeap(n int) (bytes, goroutines float64, err error) {
 		}
 	}
 	after := measureMemory()
-	// The pending tasks must not start when gate is closed.
+	// The pending tasks are cancelled first, so that they do not start when gate is closed.
 	if _, err := m.CancelAll(context.Background(), bgagent.Caller{Session: "root"}, bgagent.CancelOptions{}); err != nil {
 		return 0, 0, err
 	}

@@ -208,11 +208,10 @@ func passAlong(n int) (float64, error) {
 	return ns, closeManager(m)
 }
 
-// pathFloor measures only the cost of the records that n started tasks need. It does not run
-// any code of the manager. For each task, it creates an attempt, a session with its id, an
-// outcome that is kept after the task ends, and an entry in a map of sessions. It reads the
-// clock once for each of the task's two host calls. A manager needs these records to know a
-// task's session and when the task ended.
+// pathFloor measures only the cost of the records that n started tasks need. It runs no code of the manager.
+// For each task, it creates an attempt, a session with its id, an outcome that is kept after the task ends,
+// and an entry in a map of sessions. It reads the clock once for each of the task's two host calls. A manager
+// needs these records to know a task's session and when the task ended.
 func pathFloor(n int) float64 {
 	type attempt struct {
 		_    [14]*int
@@ -252,11 +251,11 @@ func pathFloor(n int) float64 {
 	return ns
 }
 
-// leanFloor measures a minimum amount of work for each of n tasks, which are started one after
-// another. Every manager has to do more than this. leanFloor reads the clock for the two host
-// calls. In each of two steps, it takes two uncontended locks, which stand for the locks of the
-// state and the pool. It allocates a small object for the run, a small object for its record,
-// and the host's session id. It has no map, no waiting line, no notice and no time limit.
+// leanFloor measures a minimum amount of work for each of n tasks, which are started one after another. Every
+// manager must do more. leanFloor reads the clock for the two host calls. In each of two steps, it takes two
+// uncontended locks, which stand for the locks of the state and the pool. It allocates a small object for the
+// run, a small object for its record, and the host's session id. It has no map, no waiting line, no notice
+// and no time limit.
 func leanFloor(n int) float64 {
 	type run struct {
 		_    [10]*int

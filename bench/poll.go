@@ -23,10 +23,9 @@ type polled struct {
 	longest      time.Duration // longest sweep
 }
 
-// sweeps lets a manager poll n busy sessions. The argument "many" is the number of intervals.
-// The first interval begins after all messages have been read once. In each interval, the
-// function "between" is called once. The result holds the averages over the sweeps that
-// started and finished during these intervals.
+// sweeps lets a manager poll n busy sessions. The argument "many" is the number of intervals. The first
+// interval begins after all messages have been read once. The function "between" is called once in each
+// interval. The result holds the averages over the sweeps that started and finished during these intervals.
 func sweeps(n, many int, s *starter, between func()) (p polled, err error) {
 	const interval = 2 * time.Second
 	s.latency, s.messages = 2*time.Millisecond, 50
@@ -60,7 +59,7 @@ func runPoll(o Options) ([]Check, error) {
 		for _, x := range []struct {
 			name             string
 			revision, events bool
-			every            int // if this is n, every nth session changes between two sweeps; 0 means that no session changes
+			every            int // every nth session changes between two sweeps if the value is n; 0 means that no session changes
 			reads, bytes     float64
 		}{
 			{"without news, no revisions", false, false, 0, float64(n), 0},

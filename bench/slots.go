@@ -137,8 +137,8 @@ func runFreeSlot(o Options) ([]Check, error) {
 	return append(checks, Check{"allocations by name", allocs, "", 0.01, None, ""}), nil
 }
 
-// runHandOff runs a benchmark in the root package and reads its figures. The benchmark is in
-// the root package because only that package has access to the line for a slot.
+// runHandOff runs a benchmark in the root package and reads its figures. The benchmark is in the root
+// package, because only that package has access to the line for a slot.
 func runHandOff(o Options) ([]Check, error) {
 	at, err := goBench(".", "BenchmarkHandOff", o.Rounds)
 	if err != nil {

@@ -16,12 +16,12 @@ const (
 	openEnded = 100_000
 )
 
-// blocker is a client whose first turn ends at once. The other turns last until they are stopped.
-// The next process sends the prompt of the stopped turn again.
+// blocker is a client whose first turn ends immediately. The other turns last until they are stopped. The
+// next process sends the prompt of the stopped turn again.
 type blocker struct {
 	runner
 	begun chan time.Time
-	first bool // the next turn ends at once
+	first bool // the next turn ends immediately
 }
 
 func (b *blocker) RunTurn(ctx context.Context, _ string, _ bgagent.Prompt, _ *bgagent.Reporter) (bgagent.TurnEnd, error) {
@@ -47,7 +47,7 @@ func newBlocked(s bgagent.Store, first bool) (*bgagent.BackgroundManager, *block
 	return m, b, err
 }
 
-// suspend stops the manager in such a way that its tasks stay live.
+// suspend stops the manager, but its tasks stay live.
 func suspend(m *bgagent.BackgroundManager) error {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()

@@ -15,9 +15,9 @@
 // The servers must have version 2.12 or newer, with JetStream. The package is not named nats, because
 // that is the name of the client library. The module nats/embedded runs a server in the process.
 //
-// At any time, only one manager owns the store. If its process dies, a manager on the same or
-// another machine takes over the store. The page docs/cluster.md describes what a store promises,
-// and how to run the servers.
+// At any time, only one manager owns the store. If its process dies, a manager on the same or another machine
+// takes over the store. The page docs/cluster.md describes the guarantees of a store, and how to run the
+// servers.
 //
 // # Messages
 //

@@ -49,7 +49,7 @@ func (s *Store) writeLarge(ctx context.Context, p *plan) error {
 		return err
 	}
 	for i := range all {
-		all[i].header.Del(headExpected) // the messages might be written twice
+		all[i].header.Del(headExpected) // the messages might be written twice, so they cannot expect old ones
 	}
 	text, err := encodeJournal(all)
 	if err != nil {
@@ -91,7 +91,7 @@ func (s *Store) writeLarge(ctx context.Context, p *plan) error {
 	return nil
 }
 
-// onlyMine makes the servers refuse a batch that begins with m if the store has another owner when
+// onlyMine makes the servers refuse the batch that begins with m if the store has another owner by the time
 // the batch arrives.
 func (s *Store) onlyMine(m *message) {
 	m.header.Set(headExpected, strconv.FormatUint(s.meta.seq, 10))

@@ -15,8 +15,8 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// load reads the headers of all records, and the data of those that are due. The store belongs to this
-// owner, so nobody else changes it.
+// load reads the headers of all records, and the data of the records that are due. The store belongs to this
+// owner, so no other process changes it.
 func (s *Store) load(ctx context.Context) (c bgagent.StoreContents, err error) {
 	if s.meta.Journal != nil {
 		if err := s.finish(ctx); err != nil {
@@ -64,7 +64,7 @@ func (s *Store) load(ctx context.Context) (c bgagent.StoreContents, err error) {
 	return c, nil
 }
 
-// contents is what the headers of the messages show.
+// contents is the information in the headers of the messages.
 type contents struct {
 	entries map[string]*entry
 	graves  []grave // records whose texts might still be in the stream
@@ -73,8 +73,8 @@ type contents struct {
 	dueSum  uint64
 }
 
-// scan reads the headers of all records. It ends with the message that this owner wrote when it
-// opened the store, so it has seen all earlier messages, no matter which server it read from.
+// scan reads the headers of all records. It ends with the message that this owner wrote when it opened the
+// store, so it has seen all earlier messages, no matter which server answered.
 func (s *Store) scan(ctx context.Context) (*contents, error) {
 	js, err := jetstream.New(s.w.nc)
 	if err != nil {
@@ -143,7 +143,7 @@ func (c *contents) add(s *Store, m jetstream.Msg, seq uint64) {
 		// Each batch ends with a message about the store, so this message does not belong to a
 		// complete batch.
 		e.damaged = true
-		c.damage = append(c.damage, bgagent.StoreDamage{Key: e.key, Problem: "the batch that contains it is not complete, or another program has written it"})
+		c.damage = append(c.damage, bgagent.StoreDamage{Key: e.key, Problem: "its batch is incomplete, or another program has written it"})
 	}
 	c.entries[e.key] = e
 	if e.due {
@@ -207,8 +207,8 @@ func (s *Store) record(ctx context.Context, e *entry, data []byte) (bgagent.Stor
 	return e.record(data)
 }
 
-// whole returns a text, or data, that was written in parts. The fields key, name and of of the
-// argument want identify it. If the stream does not contain it, whole returns false.
+// whole returns a text, or data, that was written in parts. The fields "key", "name" and "of" of the argument
+// "want" identify it. If the stream does not contain it, whole returns false.
 func (w *wire) whole(ctx context.Context, base string, want part) (text string, found bool, err error) {
 	if text, found, err = w.assemble(base, want, func(subjects []string) (map[string]message, error) {
 		return w.latest(ctx, subjects)
@@ -241,7 +241,7 @@ func (w *wire) assemble(base string, want part, get func(subjects []string) (map
 		return "", false, err
 	}
 	if first.of != want.of || first.key != want.key || first.name != want.name {
-		return "", false, nil // it belongs to an earlier record with the same key
+		return "", false, nil // the part belongs to an earlier record with the same key
 	}
 	var b strings.Builder
 	for done := 0; done < first.count; {
@@ -257,7 +257,7 @@ func (w *wire) assemble(base string, want part, get func(subjects []string) (map
 		for _, subject := range subjects {
 			p, i, err := readPart(all[subject].header)
 			if done++; err != nil || p != first || i != done-1 {
-				return "", false, fmt.Errorf("%w: part %d of %d is missing or is another one", errDamaged, done, first.count)
+				return "", false, fmt.Errorf("%w: part %d of %d is missing or belongs to another text", errDamaged, done, first.count)
 			}
 			b.Write(all[subject].data)
 		}

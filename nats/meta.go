@@ -24,7 +24,7 @@ type meta struct {
 	Owner   bgagent.StoreOwner `json:"owner"`   // the last owner
 	Due     int                `json:"due"`     // number of due records
 	DueSum  uint64             `json:"due_sum"` // sum of the header checksums of all due records
-	Swept   uint64             `json:"swept"`   // the texts of records that were deleted up to this sequence number are gone
+	Swept   uint64             `json:"swept"`   // the texts of records that were deleted up to this sequence number no longer exist
 
 	// Journal is set while a large batch is being applied; see the file journal.go.
 	Journal *journal `json:"journal,omitempty"`
@@ -36,12 +36,12 @@ type meta struct {
 
 const metaVersion = 1
 
-// silentAfter is how long an owner that is connected can be silent before it counts as dead. For
-// example, its machine might have stopped without the servers noticing it yet. silentAfter is less
-// than the default of the manager's StoreTimeout.
+// silentAfter is the time after which a connected owner that does not answer counts as dead. For example, its
+// machine might have stopped, and the servers have not noticed yet. silentAfter is less than the default of
+// the manager's StoreTimeout.
 const silentAfter = 20 * time.Second
 
-// pingWithin is how long a request to an owner waits before it is repeated.
+// pingWithin is the time after which an unanswered request to an owner is repeated.
 const pingWithin = time.Second
 
 // message returns the message with m as its content. The server refuses it if the stream no longer
@@ -73,7 +73,7 @@ func (w *wire) readMeta(ctx context.Context) (m meta, err error) {
 		return m, fmt.Errorf("the message on %s cannot be read: %w", msg.subject, err)
 	}
 	if m.Version != metaVersion {
-		return m, fmt.Errorf("the store has the format %d, which is not known: a newer version of bgagent wrote it", m.Version)
+		return m, fmt.Errorf("the store has the unknown format %d: a newer version of bgagent wrote it", m.Version)
 	}
 	return m, nil
 }
@@ -91,7 +91,7 @@ func (w *wire) writeMeta(ctx context.Context, m *meta) error {
 	return err
 }
 
-// moved reports whether a batch was refused because the stream has other messages than expected.
+// moved reports whether a batch was refused because the stream contains other messages than expected.
 func moved(err error) bool { return isCode(err, codeWrongSequence, codeWrongSequence2) }
 
 // again reports whether a failed write of the content can succeed after the content is read again.
@@ -99,12 +99,12 @@ func again(err error) bool {
 	return moved(err) || soon(err) || errors.Is(err, bgagent.ErrUncertain) || errors.Is(err, errNotConnected)
 }
 
-// take enters the owner as the store's owner, unless a living owner has the store. From then on,
-// the owner answers requests.
+// take records the owner as the store's owner, unless a living owner has the store. From then on, the owner
+// answers requests.
 func (w *wire) take(ctx context.Context, owner bgagent.StoreOwner, grace time.Duration) (m meta, answering *nats.Subscription, err error) {
 	token := rand.Text()
 	answering, err = w.nc.Subscribe(w.alive(token), func(q *nats.Msg) { _ = q.Respond(nil) }) // the asking manager repeats its request
-	if err == nil {                                                                           // nobody must see the token before the servers know the subscription
+	if err == nil {                                                                           // no process may see the token before the servers know the subscription
 		flushing, done := w.during(ctx)
 		err = w.nc.FlushWithContext(flushing)
 		done()
@@ -152,7 +152,7 @@ func (w *wire) awaitDeath(ctx context.Context, m meta, grace time.Duration) erro
 		case err == nil:
 			return &bgagent.StoreOwnedError{Owner: m.Owner}
 		case ctx.Err() != nil:
-			return fmt.Errorf("the store belongs to %s (process %d on %s), which does not answer; Open waits to see whether it is dead: %w", m.Owner.Program, m.Owner.PID, m.Owner.Host, ctx.Err())
+			return fmt.Errorf("the store belongs to %s (process %d on %s), which does not answer; Open waits to find out whether it is dead: %w", m.Owner.Program, m.Owner.PID, m.Owner.Host, ctx.Err())
 		case w.nc.Status() != nats.CONNECTED:
 			began = time.Now() // the owner might have answered
 		case errors.Is(err, nats.ErrNoResponders) && waited >= grace, waited >= max(silentAfter, grace):

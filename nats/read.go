@@ -83,7 +83,7 @@ func (s *Store) history(ctx context.Context, q bgagent.StoreQuery) ([]bgagent.St
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.doubt {
-		return nil, fmt.Errorf("the result of the last write is not known: %w", bgagent.ErrUncertain)
+		return nil, fmt.Errorf("the result of the last write is unknown: %w", bgagent.ErrUncertain)
 	}
 	page, err := s.tryPage(ctx, q)
 	if errors.Is(err, errGone) {
@@ -92,8 +92,8 @@ func (s *Store) history(ctx context.Context, q bgagent.StoreQuery) ([]bgagent.St
 	return page, err
 }
 
-// tryPage reads a page of history. It leaves out the records that cannot be read back. If the message
-// of a record is gone, it also returns errGone.
+// tryPage reads a page of history. It omits records that cannot be read back. If the message of a record no
+// longer exists, it also returns errGone.
 func (s *Store) tryPage(ctx context.Context, q bgagent.StoreQuery) (page []bgagent.StoreRecord, err error) {
 	entries, err := s.index.page(q)
 	if err != nil {

@@ -30,7 +30,7 @@ const headTTL = "Nats-TTL"
 // keepDeleted is how long the servers keep the message about a deleted record.
 const keepDeleted = "168h"
 
-// chunk is the maximum number of bytes in one message. Longer text is split into parts.
+// chunk is the maximum number of bytes in one message. A longer text is split into parts.
 const chunk = 128 << 10
 
 var sumTable = crc64.MakeTable(crc64.ECMA)
@@ -46,7 +46,7 @@ func sumOf(all ...string) (sum uint64) {
 
 func sumText(sum uint64) string { return fmt.Sprintf("%016x", sum) }
 
-// errDamaged is matched by the errors for data that differs from the data that was written.
+// errDamaged means that data differs from the data that was written.
 var errDamaged = errors.New("it is damaged")
 
 // entry holds what a store keeps in memory about a record.
@@ -59,7 +59,7 @@ type entry struct {
 	launched, ended              time.Time
 
 	version uint64 // number of the batch that wrote the record
-	born    uint64 // number of the batch that wrote the first record with this key since the last such record was deleted
+	born    uint64 // number of the batch that created the record; later versions of the record keep it
 	parts   int    // number of messages that contain the data; 0 if the record's own message contains it
 	size    int    // number of bytes of the data
 	data    uint64 // checksum of the key and the data
@@ -194,7 +194,7 @@ func (p part) messages(base, whole string) (all []message, err error) {
 	for i := range p.count {
 		h := p.header(i)
 		if len(h) > maxHeader {
-			return nil, fmt.Errorf("the name of a text of the record %q has %d bytes, which is too much", p.key, len(p.name))
+			return nil, fmt.Errorf("the name of a text of the record %q has %d bytes, which is too many", p.key, len(p.name))
 		}
 		piece := whole[i*chunk : min(len(whole), (i+1)*chunk)]
 		all = append(all, message{subject: base + strconv.Itoa(i), header: nats.Header{headPart: {h}}, data: []byte(piece)})
@@ -212,7 +212,7 @@ func readPart(h nats.Header) (p part, i int, err error) {
 	p.count, p.size, p.sum = int(f.number(10)), int(f.number(10)), f.number(16)
 	p.key, p.name = f.quoted(), f.quoted()
 	if f.err == nil && (p.size < 0 || p.count != partsOf(p.size)) {
-		f.err = fmt.Errorf("%d bytes are not %d parts", p.size, p.count)
+		f.err = fmt.Errorf("%d bytes do not make %d parts", p.size, p.count)
 	}
 	if f.err != nil {
 		return p, 0, fmt.Errorf("%w: its header cannot be read: %w", errDamaged, f.err)

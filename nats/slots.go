@@ -23,10 +23,10 @@ type SlotOptions struct {
 	// changes them.
 	Limits bgagent.Limits
 
-	// Lease is how long a process can be unreachable before its slots are granted to other
-	// processes. The process gives up its slots after two thirds of this time, and its sessions
-	// have the last third to stop. The lease must be the same in all processes, and at least 15
-	// seconds, because servers need up to 8 seconds to replace their leader. Zero means 30 seconds.
+	// Lease is the time after which the slots of an unreachable process are granted to other processes. The
+	// process gives up its slots after two thirds of this time, and its sessions have the last third to stop.
+	// The lease must be the same in all processes, and at least 15 seconds, because servers need up to 8
+	// seconds to replace their leader. Zero means 30 seconds.
 	Lease time.Duration
 
 	// Replicas is the number of servers that keep a copy of the stream, if NewSlots creates the stream.
@@ -49,14 +49,14 @@ type Slots struct {
 	me      string
 	keyFor  time.Duration
 
-	ctx    context.Context // ends when Close has returned everything
+	ctx    context.Context // ends when Close has given up all slots and requests
 	end    context.CancelFunc
 	wg     sync.WaitGroup
 	subs   []*nats.Subscription
 	inbox  string        // prefix of the subjects for the servers' answers to messages that nobody received
 	wakeUp chan struct{} // wakes the goroutine that sends messages
 	keyUp  chan struct{} // wakes the goroutine that keeps the key
-	tellUp chan struct{} // wakes the goroutine that tells the holders
+	tellUp chan struct{} // wakes the goroutine that notifies the holders
 	warned map[string]bool
 	cools  cools
 
@@ -132,7 +132,7 @@ func (s *Slots) join(ctx context.Context) error {
 		return err
 	}
 	if len(k.Members) > 0 && k.Lease != s.options.Lease {
-		return fmt.Errorf("SlotOptions.Lease is %v, and %v in the other processes; it must be the same in all", s.options.Lease, k.Lease)
+		return fmt.Errorf("SlotOptions.Lease is %v, but %v in the other processes; it must be the same in all processes", s.options.Lease, k.Lease)
 	}
 	down, err := s.w.nc.Subscribe(s.downSubject(s.me), s.told)
 	if err != nil {
@@ -172,8 +172,8 @@ type slotClaim struct {
 // errSlotsClosed is the reason that holders get when the slots are closed.
 var errSlotsClosed = fmt.Errorf("%w: the slots were closed", bgagent.ErrSlotLost)
 
-// Request asks for a slot and implements [bgagent.SlotSource]. While the allocator cannot be
-// reached, requests wait. After Close, the holder is told that its slot is lost.
+// Request asks for a slot and implements [bgagent.SlotSource]. While the allocator cannot be reached,
+// requests wait. After Close, the holder is notified that its slot is lost.
 func (s *Slots) Request(r bgagent.SlotRequest, h bgagent.SlotHolder) bgagent.SlotClaim {
 	now := time.Now()
 	if r.Queued.IsZero() {
@@ -211,7 +211,7 @@ func (k *slotClaim) MayBegin() bool {
 	return ok
 }
 
-// Limits returns the limits that apply, as far as this process knows.
+// Limits returns the current limits, as far as this process knows them.
 func (s *Slots) Limits() bgagent.Limits {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -228,15 +228,15 @@ func (s *Slots) Pools() []bgagent.PoolStats {
 	return s.pools
 }
 
-// IsAllocator reports whether this process grants the slots of all processes now. For a short time,
-// two processes can believe that they do; the others listen to only one of them.
+// IsAllocator reports whether this process grants the slots of all processes now. For a short time, two
+// processes can both be allocators in their own view; the other processes follow only one of them.
 func (s *Slots) IsAllocator() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.chair != nil && !s.chair.a.IsSilent(time.Now())
 }
 
-// heard collects the member's news for the goroutine that tells the holders. s.mu is locked.
+// heard collects the member's news for the goroutine that notifies the holders. s.mu is locked.
 func (s *Slots) heard() {
 	if news := s.member.News(); len(news) > 0 {
 		s.news = append(s.news, news...)
@@ -244,7 +244,7 @@ func (s *Slots) heard() {
 	}
 }
 
-// wake makes a goroutine look for work.
+// wake signals a goroutine that there is work.
 func wake(c chan struct{}) {
 	select {
 	case c <- struct{}{}:
@@ -279,12 +279,11 @@ func (s *Slots) seeLimits(l *bgagent.Limits) {
 	}
 }
 
-// Close gives up all places in line, and leaves the group of processes. Holders are told that their
-// slots are lost. Slots that are still held are not granted to others until the lease is over,
-// because the work that uses them might run until then. Therefore, close the managers first. If ctx
-// ends before the allocator has answered, Close returns the error of ctx, and slots that were
-// released shortly before are also not granted to others until the lease is over. Later calls do
-// nothing.
+// Close gives up all places in line, and leaves the group of processes. Holders are notified that their slots
+// are lost. Slots that are still held are not granted to others until the lease is over, because the work
+// that uses them might run until then. Therefore, close the managers first. If ctx ends before the allocator
+// has answered, Close returns the error of ctx, and slots that were released shortly before are also not
+// granted to others until the lease is over. Later calls do nothing.
 func (s *Slots) Close(ctx context.Context) error {
 	s.mu.Lock()
 	if s.closing {

@@ -15,7 +15,7 @@ import (
 
 // This file contains the goroutines of Slots, which carry the messages of the package alloc.
 
-// requestWithin is how long a message can be unanswered before it is repeated.
+// requestWithin is the time after which an unanswered message is repeated.
 const requestWithin = time.Second
 
 // send sends the member's messages, one after the other.
@@ -39,7 +39,7 @@ func (s *Slots) send() {
 	}
 }
 
-// sleep waits for a signal, or until the time has passed.
+// sleep waits until a signal arrives or the time has passed.
 func (s *Slots) sleep(signal chan struct{}, d time.Duration) {
 	t := time.NewTimer(d)
 	defer t.Stop()
@@ -82,7 +82,7 @@ func (s *Slots) ask(ctx context.Context, sent time.Time, up *alloc.Up) {
 func (s *Slots) told(m *nats.Msg) {
 	var d alloc.Down
 	if json.Unmarshal(m.Data, &d) != nil {
-		return // the allocator repeats what matters
+		return // the allocator repeats the content that matters
 	}
 	s.mu.Lock()
 	s.member.Told(time.Now(), &d)
@@ -91,7 +91,8 @@ func (s *Slots) told(m *nats.Msg) {
 	wake(s.wakeUp)
 }
 
-// tick gives up this process's slots, and frees other processes' slots, when leases are over.
+// tick checks the leases: when they are over, it gives up this process's slots, and frees the slots of other
+// processes.
 func (s *Slots) tick() {
 	for s.ctx.Err() == nil {
 		s.sleep(nil, s.options.Lease/60)
@@ -111,7 +112,7 @@ func (s *Slots) tick() {
 	}
 }
 
-// tell tells the holders what has become of their requests.
+// tell notifies the holders of grants and losses.
 func (s *Slots) tell() {
 	for s.ctx.Err() == nil {
 		s.tellHolders()
@@ -131,7 +132,7 @@ func (s *Slots) tellHolders() {
 		h := s.holders[n.ID]
 		s.mu.Unlock()
 		switch {
-		case h == nil: // it was released in the meantime
+		case h == nil: // the slot was released in the meantime
 		case n.Lost:
 			h.SlotLost(n.Until, n.Why)
 		default:
@@ -190,8 +191,8 @@ func (s *Slots) missed(m *nats.Msg) {
 // noResponders is the status of the servers' answer to a message that nobody received.
 const noResponders = "503"
 
-// publish sends grants. Grants that do not arrive are repeated by the next answers. If nobody receives the
-// message, the servers answer it.
+// publish sends grants. Later answers repeat grants that do not arrive. If no process receives the message,
+// the servers answer it.
 func (s *Slots) publish(out map[string]alloc.Down) {
 	for name, d := range out {
 		if body, err := json.Marshal(d); err == nil {
@@ -200,7 +201,7 @@ func (s *Slots) publish(out map[string]alloc.Down) {
 	}
 }
 
-// keepKey watches the key, takes it if its holder is gone, and keeps it.
+// keepKey watches the key, takes it if its holder is dead, and keeps it.
 func (s *Slots) keepKey() {
 	watch := alloc.Watch{Time: s.keyFor}
 	for s.ctx.Err() == nil {
@@ -226,7 +227,7 @@ func (s *Slots) keepKey() {
 		}
 		cancel()
 		s.sleep(s.keyUp, s.keyFor/5)
-		_ = pause(s.ctx, s.keyFor/50) // signals must not cause the key to be read without a pause
+		_ = pause(s.ctx, s.keyFor/50) // frequent signals must not cause reads without pauses
 	}
 }
 
@@ -239,7 +240,7 @@ func (s *Slots) readKey(ctx context.Context) (k alloc.Key, rev uint64, err error
 		return k, 0, fmt.Errorf("the message on %s cannot be read: %w", s.w.meta(), err)
 	}
 	if k.Version != alloc.KeyVersion {
-		return k, 0, fmt.Errorf("the slots have the format %d, which is not known: another version of bgagent uses them", k.Version)
+		return k, 0, fmt.Errorf("the slots have the unknown format %d: another version of bgagent uses them", k.Version)
 	}
 	return k, m.seq, nil
 }
@@ -268,7 +269,7 @@ func (s *Slots) take(ctx context.Context, k alloc.Key, rev uint64) bool {
 	}
 	c := &chair{a: a, joining: map[string]*nats.Msg{}}
 	if c.rev, err = s.writeKey(ctx, k, rev); err != nil {
-		return false // if only the answer was lost, the key will later look like that of a holder that is gone
+		return false // if only the answer was lost, the key will later look like the key of a dead holder
 	}
 	a.Keep(sent, s.keyFor)
 	sub, err := s.w.nc.Subscribe(s.upSubject(k.Term), func(m *nats.Msg) { s.handle(c, m) })
@@ -296,7 +297,7 @@ func (s *Slots) keep(ctx context.Context, c *chair) {
 	rev, err := s.writeKey(ctx, k, c.rev)
 	if err != nil {
 		s.review(ctx, c)
-		return // the processes that want to join repeat their messages
+		return // the joining processes will repeat their messages
 	}
 	s.mu.Lock()
 	c.rev = rev
@@ -337,7 +338,7 @@ func (s *Slots) review(ctx context.Context, c *chair) {
 	s.see(&k)
 }
 
-// giveUpKey lets another process become the allocator at once, because this process is exiting.
+// giveUpKey lets another process become the allocator immediately, because this process is exiting.
 func (s *Slots) giveUpKey(ctx context.Context) {
 	s.mu.Lock()
 	c := s.chair
@@ -362,9 +363,9 @@ func (s *Slots) giveUpKey(ctx context.Context) {
 	}
 }
 
-// SetLimits replaces the stored limits for all processes. The allocator applies them when it next
-// writes its key, which takes at most [SlotOptions].Lease/24 or 1.25 s. Lower limits do not take
-// away slots that are held. If a limit is wrong, the error wraps a [*bgagent.InputError].
+// SetLimits replaces the stored limits for all processes. The allocator applies them when it next writes its
+// key, which takes at most [SlotOptions].Lease/24 or 1.25 s. Lower limits do not take away slots that are
+// held. If a limit is invalid, the error wraps a [*bgagent.InputError].
 func (s *Slots) SetLimits(ctx context.Context, l bgagent.Limits) error {
 	checked, err := bgagent.NewConcurrencyManager(l)
 	if err != nil {

@@ -18,23 +18,23 @@ type StoreOptions struct {
 	// is 1, 3 or 5. Zero means 1. Open does not change the number of an existing stream.
 	Replicas int
 
-	// Grace is how long Open waits for an owner of the store whose connection to the servers is
-	// gone. If the owner has only lost its connection, it reconnects within this time and keeps the
-	// store. Zero means 10 seconds. A negative value means that Open does not wait. This is correct
-	// only if the owner's connection cannot be interrupted while the owner lives, for example
-	// because the server runs in the owner's process.
+	// Grace is the time that Open waits for an owner of the store whose connection to the servers is gone. If
+	// the owner has only lost its connection, it reconnects within this time and keeps the store. Zero means
+	// 10 seconds. A negative value means that Open does not wait. This is correct only if the owner's
+	// connection cannot be interrupted while the owner lives, for example because the server runs in the
+	// owner's process.
 	Grace time.Duration
 
-	// KeepFor is how long an ended task is kept, unless its end still has to be reported to
-	// somebody. KeepTasks is the maximum number of such tasks. The tasks that ended first are
-	// deleted first, when the store is opened and when other tasks end. Zero means the default, and
-	// a negative value means no limit.
+	// KeepFor is the time for which a task is kept after its end. A task whose end has not been reported is
+	// kept longer. KeepTasks is the maximum number of such tasks. The tasks that ended first are deleted
+	// first, when the store is opened and when other tasks end. Zero means the default, and a negative value
+	// means no limit.
 	KeepFor   time.Duration // 7 days by default
 	KeepTasks int           // 100,000 by default
 
-	// KeepBytes is the maximum size of the stream. If the stream is larger, the store deletes the
-	// tasks that ended first. Zero means 1 GiB, and a negative value means no limit. Live tasks,
-	// and ended tasks that still have to be reported, are always kept.
+	// KeepBytes is the maximum size of the stream. If the stream is larger, the store deletes the tasks that
+	// ended first. Zero means 1 GiB, and a negative value means no limit. Live tasks, and ended tasks whose
+	// end has not been reported, are always kept.
 	KeepBytes int64
 
 	// Warn is called for errors that occur outside of the manager's calls, while the store deletes
@@ -114,10 +114,10 @@ func NewStore(nc *nats.Conn, name string, o StoreOptions) *Store {
 
 // Open opens the store for the owner and implements [bgagent.Store].
 //
-// If another owner has the store, Open asks it whether it is alive. If the owner answers, the error
-// is a [*bgagent.StoreOwnedError]. If its connection to the servers is gone, Open waits as
-// [StoreOptions].Grace says. If it is connected but does not answer, Open waits for 20 seconds.
-// Then Open takes over the store, and all later writes by the earlier owner are refused.
+// If another owner has the store, Open asks it whether it is alive. If the owner answers, the error is a
+// [*bgagent.StoreOwnedError]. If its connection to the servers is gone, Open waits for the time
+// [StoreOptions].Grace. If the owner is connected but does not answer, Open waits for 20 seconds. After that,
+// Open takes over the store, and the servers refuse all later writes by the earlier owner.
 //
 // While the servers have no leader for the stream, Open tries again until ctx ends.
 func (s *Store) Open(ctx context.Context, owner bgagent.StoreOwner) (c bgagent.StoreContents, err error) {
@@ -132,7 +132,7 @@ func (s *Store) Open(ctx context.Context, owner bgagent.StoreOwner) (c bgagent.S
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.held {
-		return c, errors.New("bgnats: the store is open already")
+		return c, errors.New("bgnats: the store is already open")
 	}
 	s.w.watch()
 	if c, err = s.openFor(ctx, owner); err != nil {
@@ -180,7 +180,7 @@ func (s *Store) begin() {
 }
 
 // Reopen opens the store again after a Write whose result is uncertain, and implements
-// [bgagent.StoreReopener]. If the servers have not stored the batch by then, they will refuse it.
+// [bgagent.StoreReopener]. If the servers have not stored the batch by then, they refuse it later.
 func (s *Store) Reopen(ctx context.Context) (c bgagent.StoreContents, err error) {
 	s.life.Lock()
 	defer s.life.Unlock()
@@ -201,7 +201,7 @@ func (s *Store) Reopen(ctx context.Context) (c bgagent.StoreContents, err error)
 	return c, nil
 }
 
-// retake enters the owner again, so that the servers refuse whatever it sent before.
+// retake records the owner again, so that the servers refuse all its earlier messages.
 func (s *Store) retake(ctx context.Context) (c bgagent.StoreContents, err error) {
 	if err := s.w.ready(ctx); err != nil {
 		return c, err
@@ -257,7 +257,7 @@ func (s *Store) History(ctx context.Context, q bgagent.StoreQuery) ([]bgagent.St
 	return page, nil
 }
 
-// reading begins a call that reads. The context that it returns also ends when the store is closed.
+// reading begins a call that reads. The returned context also ends when the store is closed.
 func (s *Store) reading(ctx context.Context) (context.Context, func(), error) {
 	if err := ctx.Err(); err != nil {
 		return nil, nil, err
@@ -317,7 +317,7 @@ func (s *Store) halt() {
 	s.use.Unlock()
 }
 
-// release removes the owner from the store, unless the store belongs to another one.
+// release removes the owner from the store, unless the store belongs to another owner.
 func (s *Store) release(ctx context.Context) error {
 	err := s.w.ready(ctx)
 	for err == nil {

@@ -37,8 +37,7 @@ func (n names) config(replicas int) streamConfig {
 	}
 }
 
-// wrong describes the settings with which the stream could lose records. If there are none, it
-// returns "".
+// wrong describes the settings that could make the stream lose records. If there are none, it returns "".
 func (c streamConfig) wrong(want streamConfig) string {
 	var all []string
 	check := func(name string, have, need any) {

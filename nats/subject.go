@@ -57,8 +57,8 @@ const (
 	textName = "t"
 )
 
-// longToken is the length, in bytes, from which on a key is replaced with its hash, because servers
-// limit the length of a protocol line to 4,096 bytes.
+// longToken is the minimum length, in bytes, of a key that is replaced with its hash. The limit is needed
+// because servers limit a protocol line to 4,096 bytes.
 const longToken = 512
 
 // token encodes any string as a subject token. Different strings have different tokens.

@@ -24,8 +24,8 @@ const (
 	maxGet       = 64                     // maximum number of messages of one read
 )
 
-// The servers understand these headers. They are here because the client library has no functions
-// for atomic batches.
+// The servers understand these headers. They are defined here because the client library has no functions for
+// atomic batches.
 const (
 	headBatch    = "Nats-Batch-Id"
 	headBatchSeq = "Nats-Batch-Sequence"
@@ -94,8 +94,8 @@ func isCode(err error, codes ...int) bool {
 	return false
 }
 
-// ErrFull is matched by the errors that a store returns because the servers, the account or the
-// stream have no space left. These errors also match [syscall.ENOSPC].
+// ErrFull means that the servers, the account or the stream have no space left. These errors also match
+// [syscall.ENOSPC].
 var ErrFull = errors.New("no space is left on the servers")
 
 // errNotConnected is returned if the connection to the servers is interrupted.
@@ -221,14 +221,14 @@ func decode(data []byte, out any) error {
 	return json.Unmarshal(data, out)
 }
 
-// soon reports whether the error might go away soon, because the servers have just been started or
-// are choosing a leader.
+// soon reports whether the error might disappear soon, because the servers have just been started or are
+// electing a leader.
 func soon(err error) bool {
 	return errors.Is(err, nats.ErrNoResponders) || isCode(err, codeNoPeers, codeNotAvailable, codeOffline)
 }
 
-// patiently calls f until it succeeds, or fails with an error that will not go away soon. Without a
-// leader, the servers do not answer at all.
+// patiently calls f until it succeeds, or fails with an error that will not disappear soon. Without a leader,
+// the servers do not answer at all.
 func (w *wire) patiently(ctx context.Context, f func(context.Context) error) error {
 	for {
 		asking, cancel := context.WithTimeout(ctx, askAgain)
@@ -261,9 +261,9 @@ func pause(ctx context.Context, d time.Duration) error {
 // [bgagent.ErrUncertain], it is unknown whether the stream contains the batch. After any other
 // error, the stream does not contain any part of the batch.
 func (w *wire) publish(ctx context.Context, all []message) (last uint64, err error) {
-	// For example, the server drops a batch if it loses the leadership in the middle of the batch,
-	// or if other processes began 50 batches and died. The server forgets such batches after ten
-	// seconds.
+	// The server may drop the batch and accept it later. This happens, for example, if it loses the
+	// leadership in the middle of the batch, or if other processes have begun 50 batches and died. The server
+	// forgets such batches after ten seconds.
 	for end := time.Now().Add(inFlightFor); ; {
 		last, err = w.publishOnce(ctx, all)
 		if !isCode(err, codeInFlight, codeIncomplete) || time.Now().After(end) || pause(ctx, retryEvery) != nil {
@@ -366,9 +366,9 @@ func (w *wire) get(ctx context.Context, query any) (m message, found bool, err e
 	return m, true, nil
 }
 
-// latest returns the last message on each of the subjects that has one. Any of the stream's servers
-// can answer, so the messages might be older than those that the leader knows. The caller must pass
-// at most maxGet subjects.
+// latest returns the last message on each of the subjects that has one. Any of the stream's servers can
+// answer, so the messages might be older than the leader's messages. The caller must pass at most maxGet
+// subjects.
 func (w *wire) latest(ctx context.Context, subjects []string) (map[string]message, error) {
 	body, err := json.Marshal(map[string]any{"multi_last": subjects})
 	if err != nil {
@@ -414,8 +414,8 @@ func (w *wire) latest(ctx context.Context, subjects []string) (map[string]messag
 	}
 }
 
-// purge deletes the messages on the subjects whose sequence numbers are less than below. 0 means
-// all messages.
+// purge deletes the messages on the subjects whose sequence numbers are less than the argument "below". 0
+// means all messages.
 func (w *wire) purge(ctx context.Context, subjects string, below uint64) error {
 	return w.call(ctx, "STREAM.PURGE."+w.stream, map[string]any{"filter": subjects, "seq": below}, nil)
 }

@@ -9,7 +9,7 @@ import (
 )
 
 // These are the limits of one atomic batch. The servers accept 1,000 messages; see maxBatch in the
-// documentation of nats-server. The limit of bytes keeps the servers' memory small.
+// documentation of nats-server. The limit on bytes keeps the servers' memory use small.
 const (
 	maxBatch      = 1000
 	maxBatchBytes = 8 << 20
@@ -26,7 +26,7 @@ func (s *Store) Write(ctx context.Context, b *bgagent.StoreBatch) error {
 	case s.lost != nil:
 		return s.lost
 	case s.doubt || !s.open:
-		return fmt.Errorf("bgnats: the result of an earlier write is not known, and the store must be opened again: %w", bgagent.ErrUncertain)
+		return fmt.Errorf("bgnats: the result of an earlier write is unknown, and the store must be opened again: %w", bgagent.ErrUncertain)
 	}
 	if err := ctx.Err(); err != nil {
 		return err
@@ -39,7 +39,7 @@ func (s *Store) Write(ctx context.Context, b *bgagent.StoreBatch) error {
 	return nil
 }
 
-// failed records what a write error means for later writes.
+// failed records the consequences of a write error for later writes.
 func (s *Store) failed(err error) {
 	s.doubt = s.doubt || errors.Is(err, bgagent.ErrUncertain)
 	if owned := new(bgagent.StoreOwnedError); errors.As(err, &owned) {
@@ -120,7 +120,7 @@ func (s *Store) mine(ctx context.Context) error {
 	return nil
 }
 
-// done updates what the store keeps in memory after a batch is written.
+// done updates the state in memory after a batch is written.
 func (s *Store) done(p *plan, all []message, next meta) {
 	for i, e := range p.records {
 		e.seq = all[i].seq
@@ -147,7 +147,7 @@ type plan struct {
 type plannedText struct {
 	part
 	base, text string
-	there      bool   // the record has this text already; set by lookUp
+	there      bool   // the record already has this text; set by lookUp
 	seq        uint64 // sequence number of the first part of another record's text; set by lookUp
 }
 
@@ -162,7 +162,7 @@ func (s *Store) plan(b *bgagent.StoreBatch) (*plan, error) {
 	for i := range b.Records {
 		r := &b.Records[i]
 		if _, twice := born[r.Key]; twice {
-			return nil, fmt.Errorf("the record %q is in it twice", r.Key)
+			return nil, fmt.Errorf("the batch contains the record %q twice", r.Key)
 		}
 		born[r.Key] = b.Number
 		old := s.index.get(r.Key)
@@ -180,7 +180,7 @@ func (s *Store) plan(b *bgagent.StoreBatch) (*plan, error) {
 	gone := make(map[string]bool, len(b.Delete))
 	for _, key := range b.Delete {
 		if _, is := born[key]; is {
-			return nil, fmt.Errorf("it writes and deletes the record %q", key)
+			return nil, fmt.Errorf("the batch both writes and deletes the record %q", key)
 		}
 		if !gone[key] {
 			p.remove(key)
@@ -195,7 +195,7 @@ func (s *Store) plan(b *bgagent.StoreBatch) (*plan, error) {
 			of, is = old.born, true
 		}
 		if !is {
-			return nil, fmt.Errorf("the text %q belongs to the record %q, which is not there", t.Name, t.Record)
+			return nil, fmt.Errorf("the text %q belongs to the record %q, which does not exist", t.Name, t.Record)
 		}
 		if text, twice := seen[name{t.Record, t.Name}]; twice {
 			if text != t.Text {
@@ -278,7 +278,7 @@ func (p *plan) expectOld(m *message, key string) {
 	}
 }
 
-// lookUp finds out which of the texts the stream already contains.
+// lookUp finds out which of the texts are already in the stream.
 func (p *plan) lookUp(ctx context.Context) error {
 	for i := range p.texts {
 		t := &p.texts[i]

@@ -36,9 +36,8 @@ type Harness struct {
 	// processes, each source stands for a separate process. Every check calls New once.
 	New func(t TB, n int, l bgagent.Limits) []bgagent.SlotSource
 
-	// Cut interrupts the source's connection to the other sources, and returns a function that
-	// restores the connection. If Cut is nil, the checks that need it are skipped, because it means
-	// that slots are never lost.
+	// Cut interrupts the source's connection to the other sources, and returns a function that restores the
+	// connection. A nil Cut means that slots are never lost, and the checks that need Cut are skipped.
 	Cut func(s bgagent.SlotSource) (repair func())
 
 	// Within is the maximum time that the source can take to answer. Zero means 10 seconds.
@@ -63,7 +62,7 @@ func Conformance(t *testing.T, h Harness) {
 // check is one check of the suite.
 type check struct {
 	name   string
-	why    string // one line that describes what goes wrong if a source fails the check
+	why    string // one line about the problem if a source fails the check
 	limits bgagent.Limits
 	cuts   bool // the check needs Harness.Cut
 	run    func(c *context)
@@ -75,21 +74,21 @@ var two = bgagent.Limits{Model: map[string]int{"m": 2}}
 var one = bgagent.Limits{Model: map[string]int{"m": 1}}
 
 var checks = []check{
-	{name: "limit", why: "a limit counts what runs in all processes together", limits: two, run: checkLimit},
-	{name: "every slot", why: "a free slot that nobody can get is lost", limits: two, run: checkEverySlot},
-	{name: "order", why: "who has waited longest is next", limits: one, run: checkOrder},
+	{name: "limit", why: "a limit applies to all processes together", limits: two, run: checkLimit},
+	{name: "every slot", why: "a free slot that no request can get is lost", limits: two, run: checkEverySlot},
+	{name: "order", why: "the request that has waited longest is next", limits: one, run: checkOrder},
 	{name: "head", why: "the next turn of a running task goes before tasks that have not begun", limits: one, run: checkHead},
-	{name: "withdrawn", why: "a cancelled task must neither get a slot nor hold up those behind it", limits: one, run: checkWithdrawn},
-	{name: "released once", why: "a slot that is given back twice would be granted twice", limits: one, run: checkReleasedOnce},
-	{name: "running", why: "what runs already counts, and the next grant waits until there is room again", limits: one, run: checkRunning},
+	{name: "withdrawn", why: "a cancelled task must neither get a slot nor delay the requests behind it", limits: one, run: checkWithdrawn},
+	{name: "released once", why: "a slot that is released twice could be granted twice", limits: one, run: checkReleasedOnce},
+	{name: "running", why: "work that is already running counts, and the next grant waits until there is room again", limits: one, run: checkRunning},
 	{name: "total", why: "the total counts all pools", limits: bgagent.Limits{Total: 2}, run: checkTotal},
-	{name: "agent", why: "an agent's cap holds for all of its models, and holds up nobody else", limits: bgagent.Limits{Agent: map[string]int{"a": 1}}, run: checkAgent},
+	{name: "agent", why: "an agent's cap applies to all its models, and delays no other agent", limits: bgagent.Limits{Agent: map[string]int{"a": 1}}, run: checkAgent},
 	{name: "may begin", why: "a turn begins only with a slot", limits: one, run: checkMayBegin},
 	{name: "rounds", why: "no root session may keep the others from their turns", limits: bgagent.Limits{Model: map[string]int{"m": 1}, Fair: true}, run: checkRounds},
-	{name: "queued now", why: "a request without a queue time must not overtake those that have waited", limits: one, run: checkQueuedNow},
-	{name: "release at once", why: "a holder whose work is over by then gives the slot back when it gets it", limits: one, run: checkReleaseAtOnce},
+	{name: "queued now", why: "a request without a queue time must not overtake waiting requests", limits: one, run: checkQueuedNow},
+	{name: "release at once", why: "a holder whose work is already over releases the slot as soon as it gets it", limits: one, run: checkReleaseAtOnce},
 	{name: "many at once", why: "managers call a source from many goroutines", limits: two, run: checkManyAtOnce},
-	{name: "limits and figures", why: "people look at them to see what holds a task up", limits: two, run: checkFigures},
+	{name: "limits and figures", why: "the figures show people why a task waits", limits: two, run: checkFigures},
 	{name: "lost", why: "work must stop before its slot is granted to others", limits: one, cuts: true, run: checkLost},
 }
 
@@ -247,7 +246,7 @@ func (c *context) granted(all ...*request) {
 // order of their arrival is fixed.
 func (c *context) waiting(pool string, n int) {
 	c.Helper()
-	c.pool(pool, fmt.Sprintf("%d wait for %q", n, pool), func(p bgagent.PoolStats) bool { return p.Waiting == n })
+	c.pool(pool, fmt.Sprintf("%d requests wait for %q", n, pool), func(p bgagent.PoolStats) bool { return p.Waiting == n })
 }
 
 // names returns the names of the granted requests in the order of the grants.
@@ -263,19 +262,19 @@ func (c *context) names() (names []string) {
 func (c *context) expectOrder(want ...string) {
 	c.Helper()
 	if got := c.names(); !slices.Equal(got, want) {
-		c.failf("the slots were granted in the order %q; expected was %q", got, want)
+		c.failf("the slots were granted in the order %q instead of %q", got, want)
 	}
 }
 
-// start is the earliest queue time of the requests of a check.
+// start is the earliest queue time of the requests in a check.
 var start = time.Now().Add(-time.Minute)
 
 func (c *context) m(i int) bgagent.SlotRequest {
 	return bgagent.SlotRequest{Model: "m", Agent: "a", Queued: start.Add(time.Duration(i) * time.Second)}
 }
 
-// play lets tasks of all sources take slots of the model and release them. It returns the largest
-// number of slots that were held at the same time.
+// play lets tasks of all sources acquire and release slots of the model. It returns the largest number of
+// slots that were held at the same time.
 func (c *context) play(tasks int) (most int) {
 	var all []*request
 	for i := range tasks {
@@ -284,7 +283,7 @@ func (c *context) play(tasks int) (most int) {
 	held, done := 0, 0
 	for done < tasks {
 		var free []*request
-		c.until(fmt.Sprintf("%d of %d tasks have got a slot, and no other gets one", done, tasks), func() bool {
+		c.until(fmt.Sprintf("%d of %d tasks got a slot, and no further task gets one", done, tasks), func() bool {
 			held = 0
 			free = free[:0]
 			for _, r := range all {
@@ -408,7 +407,7 @@ func checkRunning(c *context) {
 	first.claim.Release()
 	c.inUse("model m", 1)
 	if slices.Contains(c.names(), "third") {
-		c.failf("a slot was granted although the slot of what runs already is not back")
+		c.failf("a slot was granted although the running work still has its slot")
 	}
 	second.claim.Release()
 	c.granted(third)
@@ -474,14 +473,14 @@ func checkLost(c *context) {
 	c.waiting("model m", 1)
 	repair := c.h.Cut(c.sources[0])
 	var until, at time.Time
-	c.until("the holder of the slot was not told that the slot is lost", func() bool { until = first.until; return first.lost > 0 })
+	c.until("the holder was not notified that its slot is lost", func() bool { until = first.until; return first.lost > 0 })
 	if now := time.Now(); until.Before(now) {
-		c.failf("the holder was told that its slot is lost %v after the slot was gone", now.Sub(until))
+		c.failf("the holder was notified only %v after its slot was lost", now.Sub(until))
 	}
 	if first.claim.MayBegin() {
 		c.failf("MayBegin returned true for a slot that is lost")
 	}
-	c.until("the slot of a process that is gone was not granted again", func() bool { at = time.Now(); return second.granted > 0 })
+	c.until("the slot of a disconnected process was not granted again", func() bool { at = time.Now(); return second.granted > 0 })
 	if at.Before(until) {
 		c.failf("the slot was granted %v before the time at which its holder must have stopped", until.Sub(at))
 	}

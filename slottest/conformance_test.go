@@ -33,11 +33,11 @@ type leased struct {
 	bgagent.SlotSource
 	mu      sync.Mutex
 	held    []*leasedClaim
-	lateBy  time.Duration // delay before holders are told
-	early   bool          // the slot is given to others too early
+	lateBy  time.Duration // delay before holders are notified
+	early   bool          // the slot is granted to others too early
 	always  bool          // MayBegin always returns true
-	silent  bool          // holders are not told
-	forever bool          // the slot is never given to others
+	silent  bool          // holders are not notified
+	forever bool          // the slot is never granted to others
 }
 
 const lease = 100 * time.Millisecond
@@ -141,7 +141,7 @@ func (l *liar) Limits() bgagent.Limits {
 	return l.limits(l.SlotSource.Limits())
 }
 
-// claimOf is a claim some of whose methods are replaced.
+// claimOf is a claim with some replaced methods.
 type claimOf struct {
 	release  func()
 	mayBegin func() bool
@@ -150,7 +150,7 @@ type claimOf struct {
 func (k claimOf) Release()       { k.release() }
 func (k claimOf) MayBegin() bool { return k.mayBegin() }
 
-// twice is a holder that is told everything twice.
+// twice is a holder that gets each call twice.
 type twice struct{ bgagent.SlotHolder }
 
 func (h twice) SlotGranted() {
@@ -158,7 +158,7 @@ func (h twice) SlotGranted() {
 	h.SlotHolder.SlotGranted()
 }
 
-// insideOf is a holder that records that it is currently being told of a grant.
+// insideOf is a holder that records whether a call of SlotGranted is in progress.
 type insideOf struct {
 	bgagent.SlotHolder
 	inside *atomic.Bool
@@ -170,7 +170,7 @@ func (h insideOf) SlotGranted() {
 	h.SlotHolder.SlotGranted()
 }
 
-// nobody is a holder that is never told anything.
+// nobody is a holder that never gets a call.
 type nobody struct{ bgagent.SlotHolder }
 
 func (nobody) SlotGranted() {}
@@ -338,7 +338,7 @@ func TestTheSuiteFindsEveryAdversary(t *testing.T) {
 					<-done
 				}
 			}
-			require.NotEmpty(t, r.failed, "the check %q has not noticed: %s", a.check, a.how)
+			require.NotEmpty(t, r.failed, "the check %q did not notice: %s", a.check, a.how)
 		})
 	}
 	for _, ck := range checks {

@@ -74,7 +74,7 @@ func newContent(t storetest.TB) storetest.Content {
 	}
 }
 
-// spoil changes the closed database behind the store's back.
+// spoil changes the closed database without the store's knowledge.
 func spoil(t storetest.TB, dir, sql string, args ...any) {
 	t.Helper()
 	conn, err := sqlite3.Open(dir + "/" + databaseName)

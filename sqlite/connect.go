@@ -78,7 +78,7 @@ func (f files) prepare(conn *sqlite3.Conn, write bool) error {
 		}
 		settings = append([]setting{{"wal", "journal_mode", "wal"}, {"0", "wal_autocheckpoint", "0"}}, settings...)
 	}
-	if runtime.GOOS == "darwin" { // on this system, fsync alone does not reach the disk
+	if runtime.GOOS == "darwin" { // on this system, a plain fsync does not write the data to the disk itself
 		settings = append(settings, setting{"ON", "fullfsync", "1"}, setting{"ON", "checkpoint_fullfsync", "1"})
 	}
 	for _, s := range settings {
@@ -122,8 +122,8 @@ func askInt(conn *sqlite3.Conn, sql string) (n int64, err error) {
 	return n, stmt.Err()
 }
 
-// checkVersion returns an error if the database belongs to another program or to a newer version.
-// empty is true if the database has no tables yet.
+// checkVersion returns an error if the database belongs to another program or to a newer version. The result
+// "empty" is true if the database has no tables yet.
 func (f files) checkVersion(conn *sqlite3.Conn) (empty bool, err error) {
 	tables, err := askInt(conn, "SELECT count(*) FROM sqlite_schema")
 	if err != nil {

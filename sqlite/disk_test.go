@@ -25,9 +25,9 @@ var diskBatches = flag.Int("disk.batches", 10, "how many batches the model of th
 // sector is the unit of unsynced data that a disk keeps or loses.
 const sector = 512
 
-// disk models the contents of a disk. For each file, it contains the synced data and the later
-// writes in order. Killing a process would not be enough for these tests, because the
-// operating system still has everything that the process wrote.
+// disk models the contents of a disk. For each file, it contains the synced data and the later writes in
+// order. Killing a process would not be enough for these tests, because the operating system keeps everything
+// that the process wrote.
 type disk struct {
 	files map[string]*diskFile
 	rnd   *rand.Rand
@@ -143,8 +143,8 @@ func newJudge(t *testing.T, script *storetest.Script) *judge {
 	return &judge{t: t, script: script, dir: inMemory(t), layer: newSpy(t, nil), seen: map[[32]byte]bool{}}
 }
 
-// look opens an image, unless an identical image was opened before. It returns an error that
-// describes what is wrong with the image.
+// look opens an image, unless an identical image was opened before. The error describes what is wrong with
+// the image.
 func (j *judge) look(image map[string][]byte, acked, tried int) error {
 	h := sha256.New()
 	fmt.Fprint(h, acked, tried)
@@ -178,8 +178,8 @@ func (j *judge) look(image map[string][]byte, acked, tried int) error {
 	return j.script.Check(j.t.Context(), s, c, acked, tried)
 }
 
-// powerLoss writes the script and checks the contents of the disk for each moment at which the
-// machine can stop. plant is a setting that removes syncs; see setSync.
+// powerLoss writes the script and checks the contents of the disk for each moment at which the machine can
+// stop. The argument "plant" is a setting that removes syncs; see setSync.
 func powerLoss(t *testing.T, batches int, plant string, enough int) *judge {
 	script := storetest.NewScript(11, batches, time.Now().Add(-time.Hour))
 	d, j := newDisk(11), newJudge(t, script)
@@ -247,7 +247,7 @@ func setSync(t *testing.T, s *Store, plant string) {
 	}
 }
 
-// The machine can stop again while the store is being opened after a first stop.
+// After a first stop, the machine can stop again while the store is being opened.
 func TestNothingIsLostIfTheMachineStopsAgain(t *testing.T) {
 	batches := 12
 	if race.Enabled { // SQLite takes about ten times as long with the race detector
@@ -280,7 +280,7 @@ func TestNothingIsLostIfTheMachineStopsAgain(t *testing.T) {
 	}
 	t.Logf("stopped %d times, then at any moment of the next Open: %d images", len(left), j.opened)
 	if len(left) < batches-2 || j.opened < 4*len(left) {
-		t.Errorf("that is not enough")
+		t.Errorf("too few images")
 	}
 }
 
@@ -330,7 +330,7 @@ func TestNothingIsLostWheneverTheMachineStops(t *testing.T) {
 	}
 	j := powerLoss(t, batches, "", 0)
 	if j.opened < 4*batches {
-		t.Errorf("only %d images were looked at", j.opened)
+		t.Errorf("only %d images were checked", j.opened)
 	}
 }
 
@@ -342,7 +342,7 @@ func TestTheModelOfTheDiskFindsMissingSyncs(t *testing.T) {
 	for _, plant := range []string{"NORMAL", "OFF"} {
 		t.Run(plant, func(t *testing.T) {
 			if j := powerLoss(t, 25, plant, 20); j.bad < 20 {
-				t.Errorf("of %d images %d were bad; without a sync for each batch there must be more", j.opened, j.bad)
+				t.Errorf("of %d images, %d were bad; without a sync for each batch, there must be more", j.opened, j.bad)
 			}
 		})
 	}

@@ -13,9 +13,8 @@ import (
 	"github.com/bgagent/bgagent/storetest"
 )
 
-// After a failed sync, the operating system may drop the data that it could not write, and may
-// nevertheless return this data to readers. A later sync then succeeds, but does not write the
-// data to the disk.
+// After a failed sync, the operating system may drop the data that it could not write, but still return this
+// data to readers. A later sync then succeeds, but does not write the data to the disk.
 func TestWhatOpenReturnsIsOnTheDiskEvenAfterAFailedSync(t *testing.T) {
 	const batches = 6
 	script := storetest.NewScript(41, batches, time.Now().Add(-time.Hour))
@@ -55,7 +54,7 @@ func TestWhatOpenReturnsIsOnTheDiskEvenAfterAFailedSync(t *testing.T) {
 		}
 	}
 	if there == 0 {
-		t.Error("no batch was there after its sync had failed: this shows nothing")
+		t.Error("no batch was readable after its sync had failed, so the test shows nothing")
 	}
 }
 

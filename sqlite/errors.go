@@ -8,19 +8,18 @@ import (
 	"github.com/ncruces/go-sqlite3"
 )
 
-// ErrDiskFull is matched by the errors that a store returns because its disk is full. These errors
-// also match [syscall.ENOSPC].
+// ErrDiskFull means that the disk of the store is full. Errors that match it also match [syscall.ENOSPC].
 var ErrDiskFull error = diskFull{}
 
 type diskFull struct{}
 
 func (diskFull) Error() string { return "the disk is full" }
 
-// Is makes the error match [syscall.ENOSPC], which tells the manager that no record in the batch is
-// the cause.
+// Is makes the error match [syscall.ENOSPC], so that the manager knows that no record in the batch is the
+// cause.
 func (diskFull) Is(target error) bool { return target == syscall.ENOSPC }
 
-// errDamaged is matched by errors about data that differs from what was written.
+// errDamaged means that data differs from the data that was written.
 var errDamaged = errors.New("it is damaged")
 
 // If a write fails while fewer than this number of bytes are free, the disk counts as full.

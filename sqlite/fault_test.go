@@ -21,8 +21,8 @@ import (
 
 var everyByte = flag.Bool("disk.every", false, "cut the file at every byte of its last page, not only at some")
 
-// persist writes the rest of the script and repeats failed calls, as the manager does. It returns
-// how often it opened the store.
+// persist writes the rest of the script and repeats failed calls, as the manager does. It returns the number
+// of times that it opened the store.
 func persist(t *testing.T, s *Store, script *storetest.Script) (opened int) {
 	t.Helper()
 	n, tries := 0, 0
@@ -43,7 +43,7 @@ func persist(t *testing.T, s *Store, script *storetest.Script) (opened int) {
 			if errors.Is(err, bgagent.ErrUncertain) {
 				break
 			}
-			if err != nil { // the store certainly does not contain the batch, so the same store is used again
+			if err != nil { // the store certainly does not contain the batch, so the store can be used further
 				n--
 				if tries++; tries > 200 {
 					t.Fatalf("batch %d cannot be written: %v", n+2, err)
@@ -194,7 +194,7 @@ func TestAFileThatWasCutIsNoticed(t *testing.T) {
 			continue
 		}
 		if len(c.Damage) == 0 || !strings.Contains(c.Damage[len(c.Damage)-1].Problem, "it was cut") {
-			t.Errorf("cut by %d bytes, Open says %v", cut, c.Damage)
+			t.Errorf("cut by %d bytes, Open reports %v", cut, c.Damage)
 		}
 		for key, want := range texts {
 			if text, err := s.Text(t.Context(), key, "result.1"); err == nil && text != want {
@@ -218,7 +218,7 @@ func TestARecordThatVanishedIsMissed(t *testing.T) {
 	spoil(t, dir, "DELETE FROM records WHERE key = ?", task(2).Key)
 	c := open(t, s)
 	if len(c.Records) != 2 || len(c.Damage) != 1 || !strings.Contains(c.Damage[0].Problem, "1 of the 3 records to continue cannot be found") {
-		t.Errorf("Open returned %d records and says %v", len(c.Records), c.Damage)
+		t.Errorf("Open returned %d records and reports %v", len(c.Records), c.Damage)
 	}
 }
 
@@ -257,8 +257,8 @@ func TestALostOrDamagedWALIsSaidUntilABatchIsWritten(t *testing.T) {
 			s := New(dir, Options{})
 			for range 2 {
 				c := open(t, s)
-				if want := fmt.Sprintf("its last %d batches are gone", 9-c.Batch); c.Batch == 9 || !strings.Contains(c.Outdated, want) {
-					t.Errorf("batch %d is there, and Open says %q", c.Batch, c.Outdated)
+				if want := fmt.Sprintf("its last %d batches are lost", 9-c.Batch); c.Batch == 9 || !strings.Contains(c.Outdated, want) {
+					t.Errorf("batch %d is in the store, and Open reports %q", c.Batch, c.Outdated)
 				}
 				if err := s.Close(); err != nil {
 					t.Fatal(err)
@@ -270,7 +270,7 @@ func TestALostOrDamagedWALIsSaidUntilABatchIsWritten(t *testing.T) {
 				t.Fatal(err)
 			}
 			if c := open(t, s); c.Outdated != "" {
-				t.Errorf("after a batch Open says %q", c.Outdated)
+				t.Errorf("after a batch, Open reports %q", c.Outdated)
 			}
 		})
 	}

@@ -52,7 +52,7 @@ func checkFolder(dir string) (string, error) {
 	case err != nil:
 		return "", fmt.Errorf("sqlite: the folder of the store cannot be examined: %w", err)
 	case !info.IsDir():
-		return "", fmt.Errorf("sqlite: %s is no folder", abs)
+		return "", fmt.Errorf("sqlite: %s is not a folder", abs)
 	}
 	if err := ownedAndPrivate(abs, info); err != nil {
 		return "", err
@@ -83,9 +83,9 @@ func checkFile(path string) error {
 	return ownedAndPrivate(path, info)
 }
 
-// createBeforehand creates files with a mode that allows access only to their owner, because SQLite
-// would give other users access, too. It then makes the names of the files durable. It does not
-// change existing files.
+// createBeforehand creates files with a mode that allows access only to their owner, because SQLite would
+// also give other users access. It then makes the names of the files durable. It does not change existing
+// files.
 func createBeforehand(paths ...string) error {
 	made := false
 	for _, path := range paths {

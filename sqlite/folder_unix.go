@@ -20,7 +20,7 @@ func ownedAndPrivate(path string, info fs.FileInfo) error {
 		if info.IsDir() {
 			private = 0o700
 		}
-		return fmt.Errorf("sqlite: others can reach %s (mode %04o): the store has prompts and answers in plain text; run chmod %04o on it", path, mode, private)
+		return fmt.Errorf("sqlite: other users can access %s (mode %04o): the store contains prompts and answers in plain text; run chmod %04o on it", path, mode, private)
 	}
 	return nil
 }

@@ -78,7 +78,7 @@ func (f *killFigures) add(g killFigures) {
 
 func (f killFigures) String() string {
 	return fmt.Sprintf("%d tasks: %d completed, %d cancelled, %d interrupted; %d turns began, %d would have begun without a kill, "+
-		"%d prompts were handed over again, %d attempts continued another; %d ends were told, %d of them again under the same id",
+		"%d prompts were sent again, %d attempts continued another; %d ends were reported, %d of them again under the same id",
 		f.tasks, f.completed, f.cancelled, f.interrupted, f.turns, f.needed, f.repeated, f.continued, f.told, f.toldAgain)
 }
 
@@ -91,7 +91,7 @@ type killJudge struct {
 	life      int
 	closed    bool
 	running   map[string]string          // running turns of the current process: agent by task
-	over      map[string]string          // how it became known that a task had ended
+	over      map[string]string          // how the end of the task became known
 	begun     map[string]int             // number of turns by prompt id
 	texts     map[string]string          // prompt texts by prompt id
 	answers   map[string]map[string]bool // answers that the turns of a task gave
@@ -228,8 +228,7 @@ func (j *killJudge) told(x killLine) {
 	j.items[x.Task] = x.Item
 }
 
-// shown compares the completion that was reported to somebody with the completion in the
-// store.
+// shown compares the completion that was reported with the completion in the store.
 func (j *killJudge) shown(x killLine) {
 	t := j.found.tasks[x.Task]
 	if t.Attempt != x.Attempt || t.Status != x.Status || t.Cause != x.Cause {
@@ -257,7 +256,7 @@ func (j *killJudge) task(id string, t bgagent.Task) {
 			j.complain("%s: attempt %d ended as well: %s", name, a.Number, a.Cause)
 		}
 	}
-	survived := j.last[id] - killLaunched(t.Description) // number of kills
+	survived := j.last[id] - killLaunched(t.Description) // number of kills that the task survived
 	parent, below := j.found.tasks[j.parentTask(t)]
 	switch {
 	case t.Status == bgagent.Completed:
@@ -273,7 +272,7 @@ func (j *killJudge) task(id string, t bgagent.Task) {
 		f.cancelled++
 	case t.Cause == bgagent.CauseInterrupted && t.Agent == "unknown" && survived > 0:
 		f.interrupted++
-	case t.Cause == bgagent.CauseInterrupted && survived > 3: // a task survives three kills without progress
+	case t.Cause == bgagent.CauseInterrupted && survived > 3: // a task is interrupted only by the fourth kill without progress
 		f.interrupted++
 	default:
 		j.complain("%s is %s (%s): %s", name, t.Status, t.Cause, t.Reason)

@@ -107,8 +107,8 @@ func readKillLog(dir string) (lines []killLine, err error) {
 	}
 }
 
-// killAgent returns the agent of the task with the given number. The agents differ in what happens
-// to an interrupted turn:
+// killAgent returns the agent of the task with the given number. The agents differ in their treatment of
+// interrupted turns:
 //
 //   - For "once" and "delegate", the client knows from the log which prompts their sessions
 //     have. The agent "delegate" launches two tasks of "once" and waits for them.
@@ -275,7 +275,7 @@ func (w *killWorld) keepBusy() error {
 			if e.Kind == bgagent.EventEnded && e.Task.Parent == killRoot {
 				select {
 				case free <- struct{}{}:
-				default: // enough tasks are live already
+				default: // enough tasks are live
 				}
 			}
 		}
@@ -369,7 +369,7 @@ func (w *killWorld) work(ctx context.Context, t *inproc.Turn) (string, error) {
 // delegate launches two tasks and ends its turn. Its result is the answer of the last turn.
 func (w *killWorld) delegate(ctx context.Context, t *inproc.Turn) (string, error) {
 	if t.Prompt.Notice != nil {
-		w.told(*t.Prompt.Notice) // first, because a session that has the prompt has the notice
+		w.told(*t.Prompt.Notice) // before the turn begins, because a session with the prompt also has the notice
 	}
 	end := w.begin(t)
 	if t.Prompt.Notice == nil {
@@ -391,7 +391,7 @@ func (w *killWorld) delegate(ctx context.Context, t *inproc.Turn) (string, error
 	return end(killAnswer(t.Title()))
 }
 
-// restore reports whether a session has its last prompt, and how far the turn got.
+// restore reports whether a session has its last prompt, and how far its turn has got.
 func (w *killWorld) restore(_ context.Context, r bgagent.SessionRestore) (inproc.Restored, error) {
 	last, begun := w.before[r.Last.ID]
 	switch {

@@ -102,6 +102,6 @@ func killAtRandom(t *testing.T, rnd *rand.Rand, dir string, life int) {
 	}
 	_, _ = io.Copy(io.Discard, out) // the pipe ends with the process
 	if err := cmd.Wait(); complaints.Len() > 0 {
-		t.Fatalf("process %d ended by itself: %v: %s", life, err, bytes.TrimSpace(complaints.Bytes()))
+		t.Fatalf("process %d ended without being killed: %v: %s", life, err, bytes.TrimSpace(complaints.Bytes()))
 	}
 }

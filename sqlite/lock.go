@@ -13,10 +13,10 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// lock is the file that belongs to the owner of a store. The owner holds an operating-system lock
-// on this file. The file also contains a witness, which records the number of the last batch. The
-// file has two places for the witness, which are written alternately, so that one of them is
-// always intact, no matter when the machine stops.
+// lock is the file that belongs to the owner of a store. The owner holds an operating-system lock on this
+// file. The file also contains a witness, which records the number of the last batch. The file has two places
+// for the witness, which are written alternately. Therefore, one of them is always intact, no matter when the
+// machine stops.
 type lock struct {
 	f       *os.File
 	witness witness // witness that was written last; zero if there is none
@@ -161,7 +161,7 @@ func (l *lock) sync() error { return l.f.Sync() }
 // close releases the lock. It removes the owner from the file but keeps the witness.
 func (l *lock) close() error { return errors.Join(l.f.Truncate(ownerAt), l.f.Close()) }
 
-// lockHolder returns the owner that the lock file names. lives is true if this owner still holds
+// lockHolder returns the owner that the lock file names. The result "lives" is true if this owner still holds
 // the lock.
 func lockHolder(path string) (o bgagent.StoreOwner, lives bool, err error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|noFollow, 0)

@@ -90,13 +90,13 @@ func TestAKilledProcessLosesNothingAndLeavesNoLock(t *testing.T) {
 		lines := bufio.NewScanner(out)
 		for lines.Scan() {
 			if _, err := fmt.Sscan(lines.Text(), &acked); err != nil {
-				t.Errorf("the child says %s", lines.Text())
+				t.Errorf("the child reported %s", lines.Text())
 			}
 			heard++
 			if acked == begun+10 { // in the middle of the script
 				var owned *bgagent.StoreOwnedError
 				if _, err := s.Open(t.Context(), bgagent.StoreOwner{}); !errors.As(err, &owned) || owned.Owner.PID != cmd.Process.Pid {
-					t.Errorf("while the child has the store Open returned %v", err)
+					t.Errorf("while the child had the store open, Open returned %v", err)
 				}
 			}
 			if acked == begun+20 {

@@ -13,8 +13,8 @@ import (
 
 const columns = "key, kind, due, status, agent, parent, root, session, launched, ended, size, sum, data"
 
-// scan returns the record in the statement's current row, and the checksum in this row. If the
-// record is damaged, problem describes the damage.
+// scan returns the record in the statement's current row, and the checksum in this row. If the record is
+// damaged, the result "problem" describes the damage.
 func scan(s *sqlite3.Stmt) (r bgagent.StoreRecord, sum int64, problem string) {
 	raw := row{
 		key: s.ColumnText(0), kind: s.ColumnText(1), due: s.ColumnBool(2), status: s.ColumnText(3), agent: s.ColumnText(4),
@@ -107,7 +107,7 @@ func (w *writer) salvage(want tally) (records []bgagent.StoreRecord, damage []bg
 	case found < want.due:
 		damage = append(damage, bgagent.StoreDamage{Problem: fmt.Sprintf("%d of the %d records to continue cannot be found: the database is damaged", want.due-found, want.due)})
 	case len(damage) == 0:
-		damage = append(damage, bgagent.StoreDamage{Problem: fmt.Sprintf("the records to continue are not those that were written: there are %[2]d instead of %[1]d", want.due, found)})
+		damage = append(damage, bgagent.StoreDamage{Problem: fmt.Sprintf("the records to continue are not the records that were written: there are %[2]d instead of %[1]d", want.due, found)})
 	}
 	return records, damage, nil
 }

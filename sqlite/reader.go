@@ -53,7 +53,7 @@ func openReader(dir, vfs string) (*Reader, error) {
 	return &Reader{r: r}, nil
 }
 
-// Owner returns the manager that last opened the store. lives is true if this manager still has
+// Owner returns the manager that last opened the store. The result "lives" is true if this manager still has
 // the store open. For a copy without a lock file, Owner returns neither an owner nor an error.
 func (r *Reader) Owner() (owner bgagent.StoreOwner, lives bool, err error) {
 	r.mu.Lock()
@@ -190,7 +190,7 @@ func (r *Reader) Backup(ctx context.Context, path string) (err error) {
 	return markCopy(path, fmt.Sprintf("it is a backup of %s, made at %s", r.r.dir, time.Now().UTC().Format(time.RFC3339)))
 }
 
-// markCopy marks a backup as such.
+// markCopy marks a database as a backup.
 func markCopy(path, what string) error {
 	conn, err := sqlite3.OpenFlags(path, sqlite3.OPEN_READWRITE|sqlite3.OPEN_NOFOLLOW)
 	if err != nil {

@@ -40,7 +40,7 @@ func owned(t *testing.T, dir string) {
 	t.Helper()
 	var by *bgagent.StoreOwnedError
 	if _, err := New(dir, Options{}).Open(t.Context(), bgagent.StoreOwner{Instance: "second"}); !errors.As(err, &by) || by.Owner.Instance != "first" {
-		t.Errorf("another manager opens the store, and gets %v", err)
+		t.Errorf("another manager opened the store; the error is %v", err)
 	}
 }
 
@@ -70,7 +70,7 @@ func TestTheOwnerKeepsTheStoreWhileACommitIsInDoubt(t *testing.T) {
 		t.Error(err)
 	}
 	if again := open(t, New(dir, Options{})); again.Batch != c.Batch+1 || again.Outdated != "" {
-		t.Errorf("the next manager finds batch %d instead of %d, outdated: %q", again.Batch, c.Batch+1, again.Outdated)
+		t.Errorf("the next manager found batch %d instead of %d, outdated: %q", again.Batch, c.Batch+1, again.Outdated)
 	}
 }
 
@@ -89,8 +89,7 @@ func TestCloseReleasesAStoreThatCannotBeReopened(t *testing.T) {
 	open(t, New(dir, Options{}))
 }
 
-// The lock does not help if somebody has removed its file, or if the owner has closed the
-// store.
+// The lock does not help if its file was removed, or if the owner has closed the store.
 func TestABatchOfSomebodyElseIsNotTakenForTheOwnersBatch(t *testing.T) {
 	for name, leave := range map[string]func(t *testing.T, s *Store, dir string) (again func() error){
 		"the lock was removed": func(t *testing.T, s *Store, dir string) func() error {
@@ -172,7 +171,7 @@ func TestCloseDoesNotWaitForACheckOfTheDatabase(t *testing.T) {
 	}
 	select {
 	case err := <-warned:
-		t.Errorf("a check that was stopped reports %v", err)
+		t.Errorf("a check that was stopped reported %v", err)
 	default:
 	}
 }

@@ -20,9 +20,8 @@ type act struct {
 	data []byte // data of a write; valid only during the call
 }
 
-// spy is a file system layer for SQLite. It calls the function "before" prior to each change to a
-// file. By default, it does not wait for the disk: the tests decide what is left after the machine
-// crashes.
+// spy is a file system layer for SQLite. Prior to each change to a file, it calls the function "before". By
+// default, it does not wait for the disk, because the tests decide what is left after the machine crashes.
 type spy struct {
 	name   string
 	syncs  bool // the spy also waits for the disk
@@ -119,8 +118,8 @@ func (f *spyFile) SharedMemory() vfs.SharedMemory {
 // folder returns the path of a folder that a store accepts.
 func folder(t interface{ TempDir() string }) string { return filepath.Join(t.TempDir(), "tasks") }
 
-// crash has the same effect on the files as if the process that has the store open died:
-// nothing more is written, and the locks are released.
+// crash has the same effect on the files as the death of the process that has the store open: no more data is
+// written, and the locks are released.
 func crash(s *Store, sp *spy) {
 	sp.set(func(act) error { return errDead })
 	s.mu.Lock()
@@ -160,6 +159,6 @@ func inMemory(t testing.TB) string {
 	if err != nil {
 		return t.TempDir()
 	}
-	t.Cleanup(func() { _ = os.RemoveAll(dir) }) // if this fails, only files in memory are left behind
+	t.Cleanup(func() { _ = os.RemoveAll(dir) }) // an error only leaves files in memory behind
 	return dir
 }

@@ -45,22 +45,22 @@ import (
 
 // Options contains the settings of a store. The zero value selects the defaults.
 type Options struct {
-	// KeepFor limits how long a task is kept after it ends and its completion is no longer owed to
-	// anybody. KeepTasks is the maximum number of such tasks. The tasks that ended first are
-	// deleted first, when the store is opened and when other tasks end. Zero means the default, and
-	// a negative value means no limit.
+	// KeepFor is the time for which a task is kept after its end. A task whose completion is still owed is
+	// kept longer. KeepTasks is the maximum number of such tasks. The tasks that ended first are deleted
+	// first, when the store is opened and when other tasks end. Zero means the default, and a negative value
+	// means no limit.
 	KeepFor   time.Duration // 7 days by default
 	KeepTasks int           // 100,000 by default
 
-	// KeepBytes is the maximum size of the database. If the database is larger, the store
-	// deletes the tasks that ended first. Zero means 1 GiB, and a negative value means no limit.
-	// Live tasks, and tasks whose completion is owed to somebody, are always kept.
+	// KeepBytes is the maximum size of the database. If the database is larger, the store deletes the tasks
+	// that ended first. Zero means 1 GiB, and a negative value means no limit. Live tasks, and tasks whose
+	// completion is still owed, are always kept.
 	KeepBytes int64
 
-	// Warn is called about problems that occur outside the manager's calls. The error is a
-	// [*WALError], an error of the store's upkeep, or a report of damage. The store looks for
-	// damage if a text or a page could not be read. Warn is called on a goroutine of the store
-	// and must not call the store. If Warn is nil, such errors are dropped.
+	// Warn is called about problems that occur outside the manager's calls. The error is a [*WALError], an
+	// error of the store's upkeep, or a report of damage. The store checks for damage if a text or a page
+	// could not be read. Warn is called on a goroutine of the store and must not call the store. If Warn is
+	// nil, such errors are dropped.
 	Warn func(error)
 }
 
@@ -130,7 +130,7 @@ func (s *Store) Open(ctx context.Context, owner bgagent.StoreOwner) (c bgagent.S
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.w != nil || s.held != nil {
-		return c, errors.New("sqlite: the store is open already")
+		return c, errors.New("sqlite: the store is already open")
 	}
 	dir, err := makeFolder(s.dir)
 	if err != nil {
@@ -317,9 +317,8 @@ func (s *Store) halt() (*writer, *reading) {
 	return w, r
 }
 
-// WALError reports that the file tasks.db-wal stays large. The cause is a reader that keeps a
-// transaction open for a long time, or a disk error. The file continues to grow until the
-// cause is removed.
+// WALError reports that the file tasks.db-wal does not shrink. The cause is a reader that keeps a
+// transaction open for a long time, or a disk error. The file continues to grow until the cause is removed.
 type WALError struct {
 	Bytes int64
 	Err   error // error that prevented the file from being shortened; nil if the cause is a reader

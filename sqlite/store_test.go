@@ -45,7 +45,7 @@ func filled(t *testing.T) (dir string) {
 
 func TestAFolderThatIsNotOursIsRefusedWithASentence(t *testing.T) {
 	for want, spoil := range map[string]func(dir string) error{
-		"others can reach":                      func(dir string) error { return os.Chmod(dir, 0o755) },
+		"other users can access":                func(dir string) error { return os.Chmod(dir, 0o755) },
 		"run chmod 0700":                        func(dir string) error { return os.Chmod(dir, 0o710) },
 		"run chmod 0600":                        func(dir string) error { return os.Chmod(filepath.Join(dir, databaseName), 0o640) },
 		"lock (mode 0644)":                      func(dir string) error { return os.Chmod(filepath.Join(dir, lockName), 0o644) },
@@ -66,10 +66,10 @@ func TestAFolderThatIsNotOursIsRefusedWithASentence(t *testing.T) {
 				t.Fatal(err)
 			}
 			if got := refused(t, New(dir, Options{})); !strings.Contains(got, want) || !strings.HasPrefix(got, "sqlite: ") {
-				t.Errorf("Open says: %s", got)
+				t.Errorf("Open returned: %s", got)
 			}
 			if _, err := OpenReader(dir); err == nil && want != "damaged" {
-				t.Error("a reader opened it")
+				t.Error("a reader opened the store")
 			}
 		})
 	}
@@ -99,7 +99,7 @@ func TestAFolderOfAnotherUserIsRefused(t *testing.T) {
 		}
 	}
 	if got := refused(t, New(dir, Options{})); !strings.Contains(got, "belongs to user") {
-		t.Errorf("Open says: %s", got)
+		t.Errorf("Open returned: %s", got)
 	}
 }
 
@@ -180,7 +180,7 @@ func TestACopyIsRecognised(t *testing.T) {
 			for range 2 {
 				c := open(t, s)
 				if !strings.Contains(c.Outdated, want) || want == "" && c.Outdated != "" {
-					t.Errorf("Open says %q", c.Outdated)
+					t.Errorf("Open reports %q", c.Outdated)
 				}
 				if len(c.Records) != 1 || c.Batch != 1 {
 					t.Errorf("Open returned %+v", c)
@@ -198,7 +198,7 @@ func TestACopyIsRecognised(t *testing.T) {
 				t.Fatal(err)
 			}
 			if c := open(t, s); c.Outdated != "" {
-				t.Errorf("after a batch Open says %q", c.Outdated)
+				t.Errorf("after a batch, Open reports %q", c.Outdated)
 			}
 		})
 	}
@@ -264,14 +264,14 @@ func TestAProgramThatReadsTheFilesBreaksNoLock(t *testing.T) {
 		}
 	}
 	if got := refused(t, New(dir, Options{})); !strings.Contains(got, "belongs to a test (process 1 on here)") {
-		t.Errorf("Open of another one says: %s", got)
+		t.Errorf("Open of another store returned: %s", got)
 	}
 }
 
 func TestAReaderLooksWhileAnotherWrites(t *testing.T) {
 	dir := folder(t)
 	if _, err := OpenReader(dir); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("without a store OpenReader returned %v", err)
+		t.Errorf("without a store, OpenReader returned %v", err)
 	}
 	s := New(dir, Options{})
 	open(t, s)
@@ -291,7 +291,7 @@ func TestAReaderLooksWhileAnotherWrites(t *testing.T) {
 	write(t, s, &bgagent.StoreBatch{Number: 2, Records: []bgagent.StoreRecord{task(2)}})
 	live, err := r.Live(t.Context())
 	if err != nil || len(live) != 2 || live[1].Key != task(2).Key {
-		t.Errorf("live are %v, %v", live, err)
+		t.Errorf("the live records are %v, %v", live, err)
 	}
 	page, err := r.History(t.Context(), bgagent.StoreQuery{Limit: 10})
 	if err != nil || len(page) != 1 || page[0].Key != old.Key {
@@ -306,16 +306,16 @@ func TestAReaderLooksWhileAnotherWrites(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if _, err := r.History(ctx, bgagent.StoreQuery{Limit: 1}); !errors.Is(err, context.Canceled) {
-		t.Errorf("with an ended context History returned %v", err)
+		t.Errorf("with an ended context, History returned %v", err)
 	}
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
 	if _, lives, err := r.Owner(); err != nil || lives {
-		t.Errorf("after Close the owner lives: %v, %v", lives, err)
+		t.Errorf("after Close, the owner lives: %v, %v", lives, err)
 	}
 	if live, err := r.Live(t.Context()); err != nil || len(live) != 2 {
-		t.Errorf("after Close %d are live, %v", len(live), err)
+		t.Errorf("after Close, %d records are live, %v", len(live), err)
 	}
 }
 

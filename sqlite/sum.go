@@ -63,7 +63,7 @@ func textTime(s string) (time.Time, error) {
 // toRow converts a record to a row.
 func toRow(r *bgagent.StoreRecord) (out row, err error) {
 	if int(r.Kind) >= len(kinds) {
-		return out, fmt.Errorf("the record %q has the kind %d, which is not known", r.Key, r.Kind)
+		return out, fmt.Errorf("the record %q has the unknown kind %d", r.Key, r.Kind)
 	}
 	out = row{
 		key: r.Key, kind: kinds[r.Kind], due: r.Due, status: r.Status.String(),

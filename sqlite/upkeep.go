@@ -22,10 +22,10 @@ const (
 	prunePause      = 10 * time.Minute // time after which the limits are checked again even if few tasks end
 )
 
-// upkeep does a store's work outside the manager's calls. It copies the WAL into the database,
-// deletes tasks that have ended and exceed the limits, and returns unused pages to the file
-// system. It has its own connection, so that most of this work does not delay commits. Only the
-// short steps that hold the store's lock delay them.
+// upkeep does a store's work outside the manager's calls. It copies the WAL into the database, deletes tasks
+// that have ended and exceed the limits, and returns unused pages to the file system. It has its own
+// connection, so that most of this work does not delay commits. Only the short steps that hold the store's
+// lock delay commits.
 type upkeep struct {
 	s     *Store
 	f     files
@@ -152,8 +152,8 @@ func (u *upkeep) wait(again <-chan time.Time) bool {
 	return true
 }
 
-// failed issues a warning about failed upkeep. After a failed write, it is unknown which part of
-// the WAL is on the disk. Therefore, failed makes the manager open the store again.
+// failed warns about failed upkeep. After a failed write, it is unknown which part of the WAL is on the disk.
+// Therefore, failed makes the manager open the store again.
 func (u *upkeep) failed(err error) {
 	if errors.Is(err, sqlite3.BUSY) || errors.Is(err, errDoubt) {
 		return
@@ -183,8 +183,8 @@ func (u *upkeep) connected() (*sqlite3.Conn, error) {
 	return conn, conn.BusyTimeout(0)
 }
 
-// checkpoint copies the WAL into the database. Most of the copying does not block the writer. Then
-// the writer is blocked while the batches that were written in the meantime are copied.
+// checkpoint copies the WAL into the database. Most of the copying does not block the writer. At the end, the
+// writer is blocked while the batches that were written in the meantime are copied.
 func (u *upkeep) checkpoint() (done bool, err error) {
 	conn, err := u.connected()
 	if err != nil {
@@ -281,7 +281,7 @@ func (u *upkeep) excess(conn *sqlite3.Conn) (sql string, err error) {
 		return "", err
 	}
 	used := (pages - unused) * pageSize
-	if o.KeepBytes > 0 && used > o.KeepBytes { // delete as many tasks as are needed if they are of average size
+	if o.KeepBytes > 0 && used > o.KeepBytes { // delete as many tasks as necessary if they have average size
 		return fmt.Sprintf(earliest, "", min(1+(used-o.KeepBytes)*n/used, pruneStep)), nil
 	}
 	return "", nil

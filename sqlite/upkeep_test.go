@@ -81,7 +81,7 @@ func TestTheHistoryIsBoundedByAgeNumberAndSize(t *testing.T) {
 			}
 			page, err := s.History(t.Context(), bgagent.StoreQuery{Limit: 1000})
 			if err != nil || !c.want(len(page)-1) {
-				t.Fatalf("%d ended tasks are kept beside the one that is owed, %v", len(page)-1, err)
+				t.Fatalf("%d ended tasks are kept besides the owed task, %v", len(page)-1, err)
 			}
 			if latest := page[0].Key; latest != task(c.n-1).Key {
 				t.Errorf("the latest task that is kept is %s", latest)
@@ -132,7 +132,7 @@ func TestTheFileShrinksWhenTasksGo(t *testing.T) {
 		t.Fatal(err)
 	}
 	if after := size(); before < 9<<20 || after > 2<<20 {
-		t.Errorf("the file had %d bytes and has %d", before, after)
+		t.Errorf("the file had %d bytes before and has %d now", before, after)
 	}
 }
 
@@ -164,18 +164,18 @@ func TestAWALThatCannotBeShortenedIsSaidOnce(t *testing.T) {
 		}
 		write(t, s, b)
 		if done, err := u.checkpoint(); done || err != nil {
-			t.Fatalf("beside a reader the checkpoint is done: %v, %v", done, err)
+			t.Fatalf("while a reader was open, the checkpoint was done: %v, %v", done, err)
 		}
 	}
 	var large *WALError
 	if len(warnings) != 1 || !errors.As(warnings[0], &large) || large.Bytes < largeWAL || wal() < largeWAL {
-		t.Fatalf("the WAL has %d bytes; said was %v", wal(), warnings)
+		t.Fatalf("the WAL has %d bytes; the warning was %v", wal(), warnings)
 	}
 	if err := conn.Exec("COMMIT"); err != nil {
 		t.Fatal(err)
 	}
 	if done, err := u.checkpoint(); !done || err != nil || wal() != 0 || u.said {
-		t.Errorf("after the reader the checkpoint is done: %v, %v; the WAL has %d bytes", done, err, wal())
+		t.Errorf("after the reader, the checkpoint was done: %v, %v; the WAL has %d bytes", done, err, wal())
 	}
 	if text, err := s.Text(t.Context(), task(1).Key, "text.7"); len(text) != 1<<20 || err != nil {
 		t.Errorf("a text has %d bytes, %v", len(text), err)
@@ -200,12 +200,12 @@ func TestAnErrorOfTheUpkeepMakesTheManagerOpenTheStoreAgain(t *testing.T) {
 	})
 	_, err := u.checkpoint()
 	if err == nil {
-		t.Fatal("the checkpoint is done")
+		t.Fatal("the checkpoint succeeded after a failed sync")
 	}
 	u.failed(err)
 	layer.set(nil)
 	if len(warnings) != 1 || !strings.Contains(warnings[0].Error(), "upkeep: the disk reports an error") {
-		t.Errorf("said was %v", warnings)
+		t.Errorf("the warning was %v", warnings)
 	}
 	b.Number = 2
 	if err := s.Write(t.Context(), b); !errors.Is(err, bgagent.ErrUncertain) {
@@ -215,7 +215,7 @@ func TestAnErrorOfTheUpkeepMakesTheManagerOpenTheStoreAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	if c := open(t, s); c.Batch != 1 {
-		t.Errorf("batch %d is there", c.Batch)
+		t.Errorf("batch %d is in the store", c.Batch)
 	}
 	write(t, s, b)
 }
@@ -230,14 +230,14 @@ func TestDamageThatIsReadIsLookedInto(t *testing.T) {
 	s.reader.suspicious = u.suspicious
 	for range 2 {
 		if _, err := s.Text(t.Context(), task(1).Key, "prompt.1"); err == nil {
-			t.Error("the text was read")
+			t.Error("the damaged text was read")
 		}
 		if err := u.look(); err != nil {
 			t.Error(err)
 		}
 	}
 	if len(warnings) != 1 || !strings.Contains(warnings[0].Error(), "its structure is intact, but some of its texts or records are not") {
-		t.Errorf("said was %v", warnings)
+		t.Errorf("the warning was %v", warnings)
 	}
 }
 
@@ -257,7 +257,7 @@ func TestAPageOfHistoryReadsNoMoreThanItShows(t *testing.T) {
 			t.Fatal(err)
 		}
 		if !strings.Contains(plan, index) || strings.Contains(plan, "TEMP B-TREE") {
-			t.Errorf("a page%s is read so: %s", where, plan)
+			t.Errorf("the query plan of a page%s is: %s", where, plan)
 		}
 	}
 }
@@ -281,7 +281,7 @@ func TestTheUpkeepWorksByItself(t *testing.T) {
 	}
 	select {
 	case err := <-warned:
-		t.Errorf("the upkeep says: %v", err)
+		t.Errorf("the upkeep reported: %v", err)
 	default:
 	}
 	if c := open(t, s); c.Batch != 40 || len(c.Damage) > 0 {

@@ -18,7 +18,7 @@ type writer struct {
 	files
 	lock  *lock
 	owner bgagent.StoreOwner
-	token string // token that the database contains as long as it has no other owner
+	token string // token that the database contains while it has no other owner
 	store string // id of the database
 	conn  *sqlite3.Conn
 	batch uint64
@@ -67,10 +67,9 @@ func (w *writer) connect() error {
 	return err
 }
 
-// adopt records the owner in the database. It returns the reason why the database may be outdated,
-// or "". If the writer has a token from before a doubtful commit and the database contains another
-// token, another manager has opened the database in the meantime. In that case, the error is a
-// [*bgagent.StoreOwnedError].
+// adopt records the owner in the database. It returns the reason why the database may be outdated, or "". If
+// the writer has a token from before an uncertain commit and the database contains another token, another
+// manager has opened the database in the meantime, and the error is a [*bgagent.StoreOwnedError].
 func (w *writer) adopt() (outdated string, err error) {
 	owner, err := json.Marshal(w.owner)
 	if err != nil {
@@ -108,8 +107,8 @@ func (w *writer) adopt() (outdated string, err error) {
 	return w.outdated(file, copied), nil
 }
 
-// outdated compares the database with the witness in the lock file. It returns the reason why the
-// database may be outdated, or "".
+// outdated compares the database with the witness in the lock file. It returns the reason why the database
+// may lack changes, or "".
 func (w *writer) outdated(file int64, copied string) string {
 	seen := w.lock.witness
 	switch {
@@ -124,15 +123,15 @@ func (w *writer) outdated(file int64, copied string) string {
 	case file != 0 && w.lock.id() != 0 && file != w.lock.id() && w.batch > 0:
 		return "it is a copy of the folder of another store"
 	case seen.Batch > w.batch:
-		return fmt.Sprintf("its last %d batches are gone: the file %s-wal was removed or damaged", seen.Batch-w.batch, databaseName)
+		return fmt.Sprintf("its last %d batches are lost: the file %s-wal was removed or damaged", seen.Batch-w.batch, databaseName)
 	}
 	return ""
 }
 
-// makeSure copies the whole WAL into the database and syncs the database. Therefore, the contents
-// that Open returns are durable, even if the sync of an earlier commit failed. The next commit,
-// which adopt makes, also makes the restart of the WAL durable. A reader can prevent the copying.
-// This is an error only if the result of the last commit is in doubt.
+// makeSure copies the whole WAL into the database and syncs the database. Therefore, the contents that Open
+// returns are durable, even if the sync of an earlier commit failed. The next commit, which adopt makes, also
+// makes the restart of the WAL durable. A reader can prevent the copying. This is an error only if the result
+// of the last commit is uncertain.
 func (w *writer) makeSure(doubt bool) (err error) {
 	if !doubt {
 		if err := w.conn.BusyTimeout(0); err != nil {
@@ -147,9 +146,9 @@ func (w *writer) makeSure(doubt bool) (err error) {
 	return err
 }
 
-// measure compares the size of the file with the size that is recorded in the database, because
-// SQLite reads zeros if a file was truncated. The comparison works only while the WAL is empty,
-// because the WAL may contain the last pages.
+// measure compares the size of the file with the size that is recorded in the database, because SQLite reads
+// zeros if a file was truncated. The comparison works only while the WAL is empty, because a WAL with content
+// may contain the last pages.
 func (w *writer) measure() error {
 	pages, err := askInt(w.conn, "PRAGMA page_count")
 	if err != nil {
@@ -192,13 +191,13 @@ func (w *writer) write(b *bgagent.StoreBatch) (err error) {
 			return err
 		}
 		if keys[rows[i].key] {
-			return fmt.Errorf("the record %q is in it twice", rows[i].key)
+			return fmt.Errorf("the batch contains the record %q twice", rows[i].key)
 		}
 		keys[rows[i].key] = true
 	}
 	for _, key := range b.Delete {
 		if keys[key] {
-			return fmt.Errorf("it writes and deletes the record %q", key)
+			return fmt.Errorf("the batch both writes and deletes the record %q", key)
 		}
 	}
 	if err := w.exec("BEGIN IMMEDIATE"); err != nil {
@@ -354,7 +353,7 @@ func (w *writer) putText(t *bgagent.StoreText, ids map[string]int64) (err error)
 			return err
 		}
 		if id == 0 {
-			return fmt.Errorf("the text %q belongs to the record %q, which is not there", t.Name, t.Record)
+			return fmt.Errorf("the text %q belongs to the record %q, which does not exist", t.Name, t.Record)
 		}
 	}
 	size, sum := int64(len(t.Text)), sumOf(t.Record, t.Name, t.Text)

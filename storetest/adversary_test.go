@@ -325,7 +325,7 @@ func TestTheSuiteFindsAStoreThatLiesInOneThing(t *testing.T) {
 			wg.Go(func() { checks[i].hold(r, &Harness{New: func(TB) Content { return a.new() }}) })
 			wg.Wait()
 			if len(r.failures) == 0 {
-				t.Errorf("the check %q says nothing", a.check)
+				t.Errorf("the check %q reports nothing", a.check)
 			}
 			for _, f := range r.failures {
 				t.Log(f)
@@ -338,7 +338,7 @@ func TestEveryCheckHasAnAdversary(t *testing.T) {
 	names := map[string]bool{}
 	for _, ck := range checks {
 		if names[ck.name] || ck.why == "" {
-			t.Errorf("the check %q has no reason, or its name is not its own", ck.name)
+			t.Errorf("the check %q has no reason, or its name is not unique", ck.name)
 		}
 		names[ck.name] = true
 		if !slices.ContainsFunc(adversaries, func(a adversary) bool { return a.check == ck.name }) {

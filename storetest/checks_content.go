@@ -15,19 +15,19 @@ import (
 var contentChecks = []check{
 	{name: "new store", why: "tasks that do not exist would be continued", run: checkNewStore},
 	{name: "fields", why: "people and the indexes rely on the fields", run: checkFields},
-	{name: "data byte for byte", why: "a changed record is a different task", run: checkData},
+	{name: "data byte for byte", why: "a changed record describes a different task", run: checkData},
 	{name: "odd keys", why: "keys can be session ids, which come from other programs", run: checkOddKeys},
 	{name: "texts byte for byte", why: "the result is the purpose of the task", run: checkTexts},
 	{name: "texts of their own records", why: "a task would show the answer of another task", run: checkTextsApart},
 	{name: "no text", why: "a missing text is not an empty text", run: checkNoText},
-	{name: "replaced", why: "a later record replaces the earlier one, and the task's texts stay", run: checkReplaced},
+	{name: "replaced", why: "a later record replaces the earlier one, and the task's texts remain", run: checkReplaced},
 	{name: "texts once", why: "a result that was shown must not change", run: checkTextsOnce},
-	{name: "deleted with its texts", why: "a user who deletes a task wants its texts gone", run: checkDeleted},
+	{name: "deleted with its texts", why: "a user who deletes a task expects its texts to be deleted", run: checkDeleted},
 	{name: "only what is due", why: "the time of Open must depend only on the live tasks", run: checkOnlyDue},
-	{name: "order of keys", why: "recovery goes through the records in one order", run: checkOrder},
+	{name: "order of keys", why: "recovery processes the records in a fixed order", run: checkOrder},
 	{name: "many", why: "a limit on the number of records read would lose tasks", run: checkMany},
-	{name: "the batch is the manager's", why: "the manager uses its slices again", run: checkCopies},
-	{name: "damage", why: "a bad record must neither count as good nor block the others", needs: []need{aDamage}, run: checkDamage},
+	{name: "the batch is the manager's", why: "the manager reuses its slices", run: checkCopies},
+	{name: "damage", why: "a damaged record must neither count as intact nor block the others", needs: []need{aDamage}, run: checkDamage},
 	{name: "damaged text", why: "a result that has changed must not be shown", needs: []need{aBadText}, run: checkDamagedText},
 }
 
@@ -35,7 +35,7 @@ func checkNewStore(c *checkContext) {
 	_, contents := c.open()
 	c.due(contents)
 	if contents.Outdated != "" {
-		c.failf("a new store is said to be outdated: %s", contents.Outdated)
+		c.failf("a new store is reported as outdated: %s", contents.Outdated)
 	}
 }
 
@@ -255,7 +255,7 @@ func checkCopies(c *checkContext) {
 	b.Records[0].Key = "changed"
 	page := c.history(s, bgagent.StoreQuery{})
 	if err := sameRecords("History", []bgagent.StoreRecord{want}, page); err != nil {
-		c.failf("after the batch was changed: %v", err)
+		c.failf("after a change to the batch: %v", err)
 	}
 	page[0].Data[0] ^= 0xff
 	s, contents := c.reopen(s)
@@ -278,13 +278,13 @@ func checkDamage(c *checkContext) {
 	c.content.Damage("bad old")
 	s, contents := c.open()
 	if err := sameRecords("Open", []bgagent.StoreRecord{live("a"), live("c")}, contents.Records); err != nil {
-		c.failf("beside a damaged record: %v", err)
+		c.failf("next to a damaged record: %v", err)
 	}
 	if !slices.ContainsFunc(contents.Damage, func(d bgagent.StoreDamage) bool { return d.Key == "bad" && d.Problem != "" }) {
-		c.failf("the record %q is damaged; Open says %v", "bad", contents.Damage)
+		c.failf("the record %q is damaged; Open reports %v", "bad", contents.Damage)
 	}
 	if err := sameRecords("History", []bgagent.StoreRecord{ended("old", 0)}, c.history(s, bgagent.StoreQuery{})); err != nil {
-		c.failf("beside a damaged record: %v", err)
+		c.failf("next to a damaged record: %v", err)
 	}
 	c.text(s, "c", "prompt.1", "fine")
 	c.write(s, c.next(live("bad"))) // writing the record again repairs it

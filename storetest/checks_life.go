@@ -12,13 +12,13 @@ import (
 // lifeChecks are the checks for opening, closing and owning a store.
 var lifeChecks = []check{
 	{name: "one owner", why: "two managers would run each task twice", run: checkOneOwner},
-	{name: "after a crash", why: "a dead manager's store is taken over at once", needs: []need{aCrash}, run: checkAfterCrash},
+	{name: "after a crash", why: "another manager can take over a dead manager's store immediately", needs: []need{aCrash}, run: checkAfterCrash},
 	{name: "the dead write nothing", why: "writes of an earlier owner would undo those of its successor", needs: []need{aCrash}, run: checkDead},
-	{name: "close and open again", why: "after a failed sync the manager closes and opens the store", run: checkOpenAgain},
+	{name: "close and open again", why: "after a failed sync, the manager closes and reopens the store", run: checkOpenAgain},
 	{name: "after Close", why: "the next owner may already have the store", run: checkAfterClose},
 	{name: "Close beside calls", why: "a call that has begun ends correctly or with an error", run: checkCloseBeside},
-	{name: "reopened", why: "another manager that opens the store would continue the same tasks", needs: []need{aLostAnswer}, run: checkReopen},
-	{name: "ended context at reads", why: "an abandoned reader would hold up the others", run: checkReadEnded},
+	{name: "reopened", why: "another manager that opened the store would continue the same tasks", needs: []need{aLostAnswer}, run: checkReopen},
+	{name: "ended context at reads", why: "an abandoned read would delay the others", run: checkReadEnded},
 	{name: "ended context at Open", why: "an Open that failed must not keep the store", run: checkOpenEnded},
 }
 
@@ -64,7 +64,7 @@ func checkDead(c *checkContext) {
 	next, contents := c.open()
 	c.due(contents, live("a"))
 	if err := s.Write(c.Context(), c.next(live("late"))); err == nil {
-		c.failf("a process that had died wrote a batch")
+		c.failf("a dead process wrote a batch")
 	}
 	c.write(next, c.next(live("b")))
 	_, contents = c.reopen(next)
@@ -205,7 +205,7 @@ func checkReopen(c *checkContext) {
 		}
 		if contents.Batch < uint64(n) {
 			if err := s.Write(c.Context(), script.Batch(n)); err != nil {
-				c.failf("the batch was not there, and could not be written again: %v", err)
+				c.failf("the batch was missing, and could not be written again: %v", err)
 			}
 		}
 	}

@@ -13,18 +13,18 @@ import (
 
 // orderChecks are the checks for batches and for pages of history.
 var orderChecks = []check{
-	{name: "batch number", why: "from the number, the manager learns whether the store has a batch", run: checkBatchNumber},
+	{name: "batch number", why: "the manager finds out from the number whether the store has a batch", run: checkBatchNumber},
 	{name: "only the next batch", why: "a repeated or missing batch must be noticed", run: checkNextBatch},
-	{name: "refused is not there", why: "what was refused does not start, and must not reappear", run: checkRefused},
+	{name: "refused is not there", why: "the changes of a refused batch do not take effect, and must not reappear", run: checkRefused},
 	{name: "ended context", why: "an error means that nothing was written", run: checkEndedContext},
-	{name: "durable", why: "what was acknowledged has been shown and acted on", needs: []need{aCrash}, run: checkDurable},
+	{name: "durable", why: "acknowledged changes have been shown, and have had effects", needs: []need{aCrash}, run: checkDurable},
 	{name: "atomic", why: "half of a batch is a task without its prompt, or an end that is never reported", needs: []need{aCrash, aCrashAt}, run: checkAtomic},
 	{name: "lost answer", why: "a batch that may have been written counts as neither refused nor written", needs: []need{aLostAnswer}, run: checkLostAnswer},
-	{name: "history", why: "it lists ended tasks, the latest first", run: checkHistory},
-	{name: "history in pages", why: "a reader wants each task once", run: checkPages},
+	{name: "history", why: "the history lists ended tasks, latest first", run: checkHistory},
+	{name: "history in pages", why: "a reader expects each task once", run: checkPages},
 	{name: "history of some", why: "an unfiltered page would show the tasks of others", run: checkFilters},
-	{name: "history by id", why: "an ended task is found by its own id or by that of its session", run: checkRef},
-	{name: "history before nothing", why: "a page that starts over would repeat everything", run: checkBeforeNothing},
+	{name: "history by id", why: "an ended task can be found by its own id and by the id of its session", run: checkRef},
+	{name: "history before nothing", why: "a page that starts from the beginning would repeat everything", run: checkBeforeNothing},
 	{name: "pages beside writes", why: "a page with half of a batch shows a state that never existed", run: checkPagesBeside},
 	{name: "texts beside writes", why: "a reader of results must neither wait for the writer nor see other texts", run: checkTextsBeside},
 }
@@ -50,7 +50,7 @@ func checkNextBatch(c *checkContext) {
 		b := c.next(live(fmt.Sprint("batch ", number)))
 		b.Number = number
 		if err := s.Write(c.Context(), b); err == nil || errors.Is(err, bgagent.ErrUncertain) {
-			c.failf("after batch 2 a batch with the number %d was written; the error is %v", number, err)
+			c.failf("after batch 2, a batch with the number %d was written; the error is %v", number, err)
 		}
 	}
 	c.write(s, c.next(live("c")))
@@ -93,7 +93,7 @@ func checkEndedContext(c *checkContext) {
 	want := []bgagent.StoreRecord{live("a")}
 	switch err := s.Write(ctx, c.next(live("b"))); {
 	case errors.Is(err, bgagent.ErrUncertain):
-		c.failf("the context had ended before Write was called; it says that it does not know: %v", err)
+		c.failf("the context had ended before Write was called, but Write returned ErrUncertain: %v", err)
 	case err == nil:
 		c.batch++
 		want = append(want, live("b"))
@@ -154,7 +154,7 @@ func checkLostAnswer(c *checkContext) {
 			c.failf("the answer to a commit was lost; Write returned %v instead of ErrUncertain", err)
 		}
 		if err := s.Write(c.Context(), script.Batch(n)); err == nil {
-			c.failf("the outcome of a batch is not known, but the next Write succeeded without a new Open")
+			c.failf("the outcome of a batch is unknown, but the next Write succeeded without a new Open")
 		}
 		if err := s.Close(); err != nil {
 			c.failf("Close failed: %v", err)
@@ -168,7 +168,7 @@ func checkLostAnswer(c *checkContext) {
 		}
 		if contents.Batch < uint64(n) {
 			if err := s.Write(c.Context(), script.Batch(n)); err != nil {
-				c.failf("the batch was not there, and could not be written again: %v", err)
+				c.failf("the batch was missing, and could not be written again: %v", err)
 			}
 		}
 	}
@@ -178,8 +178,8 @@ func checkLostAnswer(c *checkContext) {
 	}
 }
 
-// some writes tasks that have ended, and returns their records in the order History must
-// return them. Several of the tasks were launched at the same time.
+// some writes tasks that have ended, and returns their records in the order in which History must return
+// them. Several of the tasks were launched at the same time.
 func (c *checkContext) some(s bgagent.Store) (all []bgagent.StoreRecord) {
 	c.Helper()
 	for i := range 30 {
@@ -280,7 +280,7 @@ func checkBeforeNothing(c *checkContext) {
 	}
 }
 
-// beside calls read on other goroutines while it calls write n times.
+// beside calls the function "read" on other goroutines while it calls "write" n times.
 func (c *checkContext) beside(n int, write func(), read func() error) {
 	c.Helper()
 	stop := make(chan struct{})
@@ -310,7 +310,7 @@ func (c *checkContext) beside(n int, write func(), read func() error) {
 	}()
 	select {
 	case err := <-failed:
-		c.failf("beside writes: %v", err)
+		c.failf("during writes: %v", err)
 	default:
 	}
 }
@@ -339,7 +339,7 @@ func checkPagesBeside(c *checkContext) {
 		}
 		for _, r := range page {
 			if string(r.Data) != string(page[0].Data) {
-				return fmt.Errorf("one page has a task of %q and one of %q, which are two batches", page[0].Data, r.Data)
+				return fmt.Errorf("one page has tasks from two batches, %q and %q", page[0].Data, r.Data)
 			}
 		}
 		return nil
@@ -369,7 +369,7 @@ func checkTextsBeside(c *checkContext) {
 		mu.Unlock()
 		for i := range n {
 			if got, err := s.Text(c.Context(), "task", text(i)); err != nil || got != text(i) {
-				return fmt.Errorf("the text %q, which had been written, is read as %q, %v", text(i), got, err)
+				return fmt.Errorf("the text %q, which was written, is read as %q, %v", text(i), got, err)
 			}
 		}
 		return nil

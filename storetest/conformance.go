@@ -49,8 +49,8 @@ type Content struct {
 	// Process returns a store on this content in a new simulated process. The store is not open yet.
 	Process func() bgagent.Store
 
-	// Crash kills the process that has this store open. The process does not write anything
-	// after that, and its locks are released as they would be by the operating system.
+	// Crash kills the process that has this store open. After that, the process writes nothing, and its locks
+	// are released as the operating system would release them.
 	Crash func(s bgagent.Store)
 
 	// CrashAt makes the process of s die during its next Write, at the given place. Places are
@@ -97,7 +97,7 @@ const (
 // check is one check of the suite.
 type check struct {
 	name  string
-	why   string // one line that describes what goes wrong if a store fails the check
+	why   string // one line about the problem if a store fails the check
 	needs []need
 	run   func(c *checkContext)
 }
@@ -186,10 +186,10 @@ func (c *checkContext) reopen(s bgagent.Store) (bgagent.Store, bgagent.StoreCont
 func (c *checkContext) due(contents bgagent.StoreContents, want ...bgagent.StoreRecord) {
 	c.Helper()
 	if contents.Batch != c.batch {
-		c.failf("the store says that its last batch has the number %d; it is %d", contents.Batch, c.batch)
+		c.failf("the store reports %d as the number of its last batch; it is %d", contents.Batch, c.batch)
 	}
 	for _, d := range contents.Damage {
-		c.failf("the record %q is said to be damaged: %s", d.Key, d.Problem)
+		c.failf("the record %q is reported as damaged: %s", d.Key, d.Problem)
 	}
 	if err := sameRecords("Open", want, contents.Records); err != nil {
 		c.failf("%v", err)
@@ -203,7 +203,7 @@ func (c *checkContext) text(s bgagent.Store, record, name, want string) {
 	case err != nil:
 		c.failf("the text %q of %q cannot be read: %v", name, record, err)
 	case got != want:
-		c.failf("the text %q of %q has %d bytes, %q, and was written with %d, %q", name, record, len(got), short(got), len(want), short(want))
+		c.failf("the text %q of %q has %d bytes, %q, but was written with %d, %q", name, record, len(got), short(got), len(want), short(want))
 	}
 }
 

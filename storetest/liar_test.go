@@ -232,8 +232,8 @@ func leavesHalf(l *liar) {
 	}
 }
 
-// writesBehind acknowledges a batch before it is written. It writes the batch only before the next
-// write, the next read or Close.
+// writesBehind acknowledges a batch before it is written. It delays the write until the next write, the next
+// read or Close.
 func writesBehind(l *liar) {
 	var last *bgagent.StoreBatch
 	flush := func() {
@@ -272,8 +272,7 @@ func writesBehind(l *liar) {
 	}
 }
 
-// losesTheMiddle loses the records and texts of some earlier batches, namely of every seventh
-// batch below 50.
+// losesTheMiddle loses the records and texts of every seventh batch below 50.
 func losesTheMiddle(m *Memory, b *bgagent.StoreBatch) {
 	if b.Number%7 == 0 && b.Number < 50 {
 		b.Records, b.Texts = nil, nil

@@ -63,9 +63,9 @@ var (
 	errClosed = errors.New("storetest: the store is not open")
 )
 
-// SetFaults sets a function that is called before each Write and returns the fault for that Write.
-// The function gets the number of the batch, and the number of earlier attempts to write this
-// batch, so that a fault can go away after some attempts. A nil function means no faults.
+// SetFaults sets a function that is called before each Write and returns the fault for that Write. The
+// function gets the number of the batch, and the number of earlier attempts to write this batch, so that a
+// fault can disappear after some attempts. A nil function means no faults.
 func (m *Memory) SetFaults(f func(batch uint64, try int) Fault) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -132,8 +132,8 @@ func copyOf(r bgagent.StoreRecord) bgagent.StoreRecord {
 // Process returns the store for a new simulated process. The store is not open yet.
 func (m *Memory) Process() *Process { return &Process{mem: m, written: sync.NewCond(&m.mu)} }
 
-// Process is an in-memory store as one simulated process sees it. It implements [bgagent.Store].
-// Its methods are safe for concurrent use.
+// Process is an in-memory store in one simulated process. It implements [bgagent.Store]. Its methods are safe
+// for concurrent use.
 type Process struct {
 	mem *Memory
 
@@ -148,9 +148,8 @@ type Process struct {
 
 var _ bgagent.Store = (*Process)(nil)
 
-// Crash kills the process. Changes that were not written are lost, and another process can open
-// the store at once. All calls of the dead process return [ErrDead], including calls that are in
-// progress.
+// Crash kills the process. Changes that were not written are lost, and another process can open the store
+// immediately. All calls of the dead process return [ErrDead], including calls that are in progress.
 func (p *Process) Crash() {
 	p.mem.mu.Lock()
 	defer p.mem.mu.Unlock()
@@ -270,7 +269,7 @@ func (p *Process) faultOf(batch uint64) (Fault, error) {
 		return Fault{}, err
 	}
 	if p.uncertain {
-		return Fault{}, errors.New("storetest: the outcome of the last write is not known; the store must be closed and opened again")
+		return Fault{}, errors.New("storetest: the outcome of the last write is unknown; the store must be closed and opened again")
 	}
 	if m.tried != batch {
 		m.tried, m.tries = batch, 0
@@ -313,7 +312,7 @@ func (m *Memory) check(b *bgagent.StoreBatch) error {
 	texts := map[[2]string]string{}
 	for _, t := range b.Texts {
 		if _, is := m.records[t.Record]; !is && !keys[t.Record] || slices.Contains(b.Delete, t.Record) {
-			return fmt.Errorf("storetest: the text %q belongs to the record %q, which is not there", t.Name, t.Record)
+			return fmt.Errorf("storetest: the text %q belongs to the record %q, which does not exist", t.Name, t.Record)
 		}
 		old, is := m.texts[t.Record][t.Name]
 		if !is {

@@ -101,7 +101,7 @@ func TestEachFaultLeavesWhatItSays(t *testing.T) {
 				t.Fatalf("Write returned %v", err)
 			}
 			if n := len(m.Records()); n != c.there {
-				t.Errorf("%d records are there, want %d", n, c.there)
+				t.Errorf("the store has %d records, want %d", n, c.there)
 			}
 			err := p.Write(t.Context(), batch(m.Batch()+1))
 			if again := !c.dies && !c.reopens; again != (err == nil) {
@@ -139,7 +139,7 @@ func TestASlowWriteEndsWithItsContextOrItsProcess(t *testing.T) {
 			t.Errorf("Write of a dead process returned %v", err)
 		}
 		if m.Batch() != 1 {
-			t.Errorf("batch %d is there", m.Batch())
+			t.Errorf("batch %d is in the store", m.Batch())
 		}
 	})
 }
@@ -154,7 +154,7 @@ func TestCloseWaitsForAWriteThatHasBegun(t *testing.T) {
 			t.Error(err)
 		}
 		if err := <-written; err != nil || m.Batch() != 1 {
-			t.Errorf("Write returned %v, and batch %d is there", err, m.Batch())
+			t.Errorf("Write returned %v, and batch %d is in the store", err, m.Batch())
 		}
 	})
 }
@@ -174,13 +174,13 @@ func TestOutdatedIsSaidUntilABatchIsWritten(t *testing.T) {
 		return c.Outdated
 	}
 	if a, b := open(), open(); a != "it is a copy" || b != a {
-		t.Errorf("Open said %q and %q", a, b)
+		t.Errorf("Open reported %q and %q", a, b)
 	}
 	if err := p.Write(t.Context(), batch(1)); err != nil {
 		t.Fatal(err)
 	}
 	if s := open(); s != "" {
-		t.Errorf("after a batch Open said %q", s)
+		t.Errorf("after a batch, Open reported %q", s)
 	}
 }
 
@@ -216,7 +216,7 @@ func TestAScriptFindsWhatIsMissingOrChanged(t *testing.T) {
 		{"", n, n, func(*bgagent.StoreContents) {}},
 		{"", n - 1, n, func(*bgagent.StoreContents) {}},
 		{"was acknowledged", n, n, func(c *bgagent.StoreContents) { c.Batch-- }},
-		{"was not written yet", n - 2, n - 1, func(*bgagent.StoreContents) {}},
+		{"had not been written", n - 2, n - 1, func(*bgagent.StoreContents) {}},
 		{"instead of", n - 1, n, func(c *bgagent.StoreContents) { c.Batch-- }},
 		{"instead of", n, n, func(c *bgagent.StoreContents) { c.Records = c.Records[1:] }},
 		{"the data of", n, n, func(c *bgagent.StoreContents) { c.Records[0].Data[0]++ }},
@@ -225,7 +225,7 @@ func TestAScriptFindsWhatIsMissingOrChanged(t *testing.T) {
 		{"result.1", n, n, func(*bgagent.StoreContents) { m.changeText("result.1", "another") }},
 	} {
 		if got := check(c.acked, c.tried, c.change); !strings.Contains(got, c.want) || c.want == "" && got != "" {
-			t.Errorf("the script says %q, want %q", got, c.want)
+			t.Errorf("the script reports %q, want %q", got, c.want)
 		}
 	}
 }

@@ -14,10 +14,10 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// Script is a sequence of batches, together with the contents that a store must have after each
-// batch. In the batches, tasks are launched, run and end, their completion is reported, and they
-// are deleted. A Script is for tests that interrupt a store at some moment and check its contents.
-// Its methods are safe for concurrent use.
+// Script is a sequence of batches, together with the contents that a store must have after each batch. In the
+// batches, tasks are launched, run and end; their completion is reported, and they are deleted. A Script is
+// for tests that interrupt a store at some moment and check its contents. Its methods are safe for concurrent
+// use.
 type Script struct {
 	batches []bgagent.StoreBatch
 	after   []content // after[n] is the content after batch n
@@ -31,9 +31,8 @@ type content struct {
 	texts   map[textKey]string
 }
 
-// NewScript makes a script of n batches. The same arguments produce the same script. The tasks are
-// launched at the given start time and shortly afterwards. If the store deletes old tasks, start
-// must be recent enough.
+// NewScript makes a script of n batches. The same arguments produce the same script. The tasks are launched
+// at the given start time and shortly afterwards. The start must be recent if the store deletes old tasks.
 func NewScript(seed uint64, n int, start time.Time) *Script {
 	w := writer{
 		rnd: rand.New(rand.NewPCG(seed, 1)), now: start.Round(0).UTC(),
@@ -63,16 +62,16 @@ func (s *Script) Len() int { return len(s.batches) }
 // not change the batch.
 func (s *Script) Batch(n int) *bgagent.StoreBatch { return &s.batches[n-1] }
 
-// Check compares an open store with the script and returns an error that describes the first
-// difference. acked is the number of the last batch that was acknowledged before the store's
-// process was interrupted. tried is the number of the last batch that was passed to Write by then,
-// which is acked or acked+1.
+// Check compares an open store with the script and returns an error that describes the first difference. The
+// argument "acked" is the number of the last batch that was acknowledged before the store's process was
+// interrupted. The argument "tried" is the number of the last batch that had been passed to Write by then:
+// acked or acked+1.
 func (s *Script) Check(ctx context.Context, st bgagent.Store, c bgagent.StoreContents, acked, tried int) error {
 	if c.Batch < uint64(acked) {
 		return fmt.Errorf("batch %d was acknowledged, but the store has only %d", acked, c.Batch)
 	}
 	if c.Batch > uint64(tried) {
-		return fmt.Errorf("batch %d was not written yet, but the store has %d", tried+1, c.Batch)
+		return fmt.Errorf("batch %d had not been written, but the store has %d", tried+1, c.Batch)
 	}
 	for _, d := range c.Damage {
 		return fmt.Errorf("the record %q cannot be read after batch %d: %s", d.Key, c.Batch, d.Problem)
@@ -178,7 +177,7 @@ type writer struct {
 	now time.Time
 	content
 	b       bgagent.StoreBatch
-	touched map[string]bool // keys of the records that this batch contains; a batch writes each record at most once
+	touched map[string]bool // keys of the records in this batch; a batch writes each record at most once
 	next    int
 }
 

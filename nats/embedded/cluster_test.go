@@ -58,7 +58,7 @@ func (c *cluster) start(i int) {
 
 // InProcessConn implements [nats.InProcessConnProvider]. It connects to a server that is running.
 func (c *cluster) InProcessConn() (net.Conn, error) {
-	err := errors.New("no server runs")
+	err := errors.New("no server is running")
 	for _, s := range c.servers {
 		var conn net.Conn
 		if conn, err = s.InProcessConn(); err == nil {

@@ -30,7 +30,7 @@ func TestAStoreOnJetStreamKeepsThePromisesOfAStore(t *testing.T) {
 func start(t storetest.TB) *embedded.Server {
 	t.Helper()
 	s, err := embedded.StartWith(embedded.Options{Dir: t.TempDir()}, func(o *server.Options) {
-		o.JetStreamLimits.MaxBatchInflightPerStream = 900 // a simulated process's open batches still count for ten seconds after the process dies
+		o.JetStreamLimits.MaxBatchInflightPerStream = 900 // the open batches of a simulated process count for another ten seconds after the process dies
 	})
 	if err != nil {
 		t.Fatalf("%v", err)
@@ -84,8 +84,8 @@ func (c *content) store(o bgnats.StoreOptions) (*bgnats.Store, *process) {
 	return s, p
 }
 
-// settle waits until all living processes are connected. Without a grace period, a store can be
-// taken over while its owner reconnects.
+// settle waits until all living processes are connected. Without a grace period, another process can take
+// over a store while its owner reconnects.
 func (c *content) settle() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -106,7 +106,7 @@ func (c *content) of(s bgagent.Store) *process {
 func newContent(t storetest.TB, server *embedded.Server) storetest.Content {
 	c := newStores(t, server)
 	losses := 0
-	first, step := 0, 1 // places at which a process dies
+	first, step := 0, 1 // places at which a process can die
 	if race.Enabled {
 		step = 4
 		first = rand.IntN(step)

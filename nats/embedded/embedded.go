@@ -46,15 +46,15 @@ type Server struct {
 	lock *os.File
 }
 
-// startWithin limits how long the server may take to start once JetStream has read its files.
+// startWithin is the maximum time that the server may take to start once JetStream has read its files.
 const startWithin = time.Minute
 
 // lockName is the name of the lock file in the folder. The server that uses the folder holds the
 // operating system's lock on this file.
 const lockName = "bgagent.lock"
 
-// Start starts a server and waits until it accepts connections. The caller must close the server. If
-// another server uses the folder, even in another process, Start returns an error.
+// Start starts a server and waits until it accepts connections. The caller must close the server. Start
+// returns an error if another server uses the folder, even in another process.
 func Start(o Options) (*Server, error) { return startWith(o, func(*server.Options) {}) }
 
 // startWith is like Start, with a function that changes the server's options.
@@ -155,8 +155,8 @@ func (s *Server) URL() string {
 	return s.s.ClientURL()
 }
 
-// Connection returns the option that makes [nats.Connect] connect within the process. The address
-// passed to Connect then does not matter.
+// Connection returns the option that makes [nats.Connect] connect within the process. In this case, the
+// address passed to Connect does not matter.
 func (s *Server) Connection() nats.Option { return nats.InProcessServer(s) }
 
 // InProcessConn returns a new connection within the process. It implements [nats.InProcessConnProvider].

@@ -48,9 +48,8 @@ func (c *content) untilParts(t *testing.T, want int) {
 	}
 }
 
-// some returns a batch of 120 ended tasks, a live task, and an ended task that still has to be
-// reported. The first 100 ended tasks ended an hour ago, in the order of their keys. The others end
-// in an hour.
+// some returns a batch of 120 ended tasks, a live task, and an ended task whose end has not been reported.
+// The first 100 ended tasks ended an hour ago, in the order of their keys. The others end in an hour.
 func some() *bgagent.StoreBatch {
 	owed := ended("owed", time.Now().Add(-1000*time.Hour))
 	owed.Due = true
@@ -192,7 +191,7 @@ func TestARecordOutsideOfABatchIsSetAside(t *testing.T) {
 	c.change("r."+token("a"), func(*nats.Msg) {})
 	contents := open(t, s, 2)
 	require.Equal(t, []bgagent.StoreRecord{task("b")}, contents.Records)
-	require.Equal(t, []bgagent.StoreDamage{{Key: "a", Problem: "the batch that contains it is not complete, or another program has written it"}}, contents.Damage)
+	require.Equal(t, []bgagent.StoreDamage{{Key: "a", Problem: "its batch is incomplete, or another program has written it"}}, contents.Damage)
 }
 
 func TestAStreamThatCouldLoseRecordsIsRefused(t *testing.T) {

@@ -144,7 +144,7 @@ func TestAKilledOwnerLosesNothingAndIsReplaced(t *testing.T) {
 				requireOwner(t, err, c.cmd.Process.Pid)
 			}
 			if acked == begun+20 {
-				_ = c.cmd.Process.Kill() // Wait reports how it has ended
+				_ = c.cmd.Process.Kill() // Wait reports how the child ended
 			}
 			_, _ = fmt.Fprintln(c.in) // the child might already have been killed
 		}
@@ -200,7 +200,7 @@ func TestAKilledServerLosesNothing(t *testing.T) {
 		victim := server.c
 		for left := rand.IntN(20); ; left-- {
 			if left == 0 { // kills the server at some moment during the next batches
-				time.AfterFunc(rand.N(8*time.Millisecond), func() { _ = victim.cmd.Process.Kill() }) // Wait reports how it has ended
+				time.AfterFunc(rand.N(8*time.Millisecond), func() { _ = victim.cmd.Process.Kill() }) // Wait reports how the server ended
 			}
 			if err = s.Write(t.Context(), all.Batch(n)); err != nil {
 				break

@@ -13,7 +13,7 @@ import (
 )
 
 // TestTheLossOfTheLeadingServerStopsNothingThatRuns kills the server that leads the stream while three
-// processes hold slots. Then work begins again.
+// processes hold slots. Running work must not stop, and new work must begin again.
 func TestTheLossOfTheLeadingServerStopsNothingThatRuns(t *testing.T) {
 	c := startCluster(t)
 	o := bgnats.SlotOptions{Limits: bgagent.Limits{Default: 2}, Lease: 30 * time.Second, Replicas: 3}
@@ -43,6 +43,6 @@ func TestTheLossOfTheLeadingServerStopsNothingThatRuns(t *testing.T) {
 	require.NoError(t, c.servers[lost].Close())
 	claims[0].Release()
 	within(t, next.granted)
-	require.Empty(t, held[1].lost, "what runs is not stopped")
+	require.Empty(t, held[1].lost, "running work is not stopped")
 	require.True(t, claims[1].MayBegin())
 }

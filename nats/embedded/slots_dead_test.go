@@ -10,8 +10,8 @@ import (
 	bgnats "github.com/bgagent/bgagent/nats"
 )
 
-// TestOnlyOneSlotWaitsForAProcessThatCannotBeReached cuts off a process that is first in line. As
-// far as the others know, it is dead. The lease is so long that it does not matter in the test.
+// TestOnlyOneSlotWaitsForAProcessThatCannotBeReached cuts off a process that is first in line. To the other
+// processes, it is dead. The lease is too long to expire during the test.
 func TestOnlyOneSlotWaitsForAProcessThatCannotBeReached(t *testing.T) {
 	server := startServer(t)
 	o := bgnats.SlotOptions{Limits: bgagent.Limits{Default: 2}, Lease: time.Hour}
@@ -62,5 +62,5 @@ func TestOnlyOneSlotWaitsForAProcessThatCannotBeReached(t *testing.T) {
 	require.Empty(t, cut[2].granted)
 	claims[0].Release()
 	within(t, cut[2].granted)
-	require.Empty(t, cut3.granted, "the order is as before")
+	require.Empty(t, cut3.granted, "the order is unchanged")
 }

@@ -38,8 +38,8 @@ const tasksEach = 60
 
 var processLimits = bgagent.Limits{Model: map[string]int{"a": 2, "b": 3}}
 
-// runSlots runs tasks until all have ended, and writes how many completed and how many lost their
-// slots. For each line that it reads, it writes whether the process is the allocator.
+// runSlots runs tasks until all have ended, and writes the numbers of tasks that completed and that lost
+// their slots. For each line that it reads, it writes whether the process is the allocator.
 func runSlots(args string) error {
 	url, judge, _ := strings.Cut(args, " ")
 	alloc.MinLease = time.Second
@@ -57,12 +57,12 @@ func runSlots(args string) error {
 	}
 	answers := bufio.NewScanner(conn)
 	var mu sync.Mutex
-	tell := func(what, pool string, began int64) error { // returns once the judge has heard it
+	tell := func(what, pool string, began int64) error { // returns once the judge has received the report
 		mu.Lock()
 		defer mu.Unlock()
 		fmt.Fprintln(conn, what, os.Getpid(), pool, began)
 		if !answers.Scan() {
-			return fmt.Errorf("the judge has gone: %v", answers.Err())
+			return fmt.Errorf("the connection to the judge is lost: %v", answers.Err())
 		}
 		return nil
 	}
@@ -118,7 +118,7 @@ func runSlots(args string) error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	_ = m.Close(ctx) // nobody takes the notices
+	_ = m.Close(ctx) // no host takes the notices
 	return slots.Close(ctx)
 }
 
@@ -143,9 +143,9 @@ func (c *stamped) RunTurn(ctx context.Context, id string, p bgagent.Prompt, r *b
 	return c.Client.RunTurn(context.WithValue(ctx, beganKey{}, began), id, p, r)
 }
 
-// judge is told when bodies begin and end, and does not know anything about slots. What began in a
-// process before the process was frozen counts as dead from then on, even if the judge is told
-// about it only after the thaw.
+// judge receives a report whenever a body begins or ends. It knows nothing about slots. A body that began in
+// a process before the process was frozen counts as dead from then on, even if the report arrives only after
+// the thaw.
 type judge struct {
 	mu       sync.Mutex
 	running  map[string]map[string]string // process of each body, by pool
@@ -209,7 +209,7 @@ func (j *judge) hear(said []string) {
 	}
 }
 
-// die makes the process's bodies count as dead. If dead is false, the process is about to be
+// die makes the process's bodies count as dead. The argument "dead" is false if the process is about to be
 // thawed.
 func (j *judge) die(pid string, dead bool) {
 	j.mu.Lock()
@@ -236,7 +236,7 @@ func (m *member) next(t *testing.T, word string) string {
 	for {
 		select {
 		case line, ok := <-m.lines:
-			require.True(t, ok, "process %s has ended before %q", m.pid, word)
+			require.True(t, ok, "process %s ended before %q", m.pid, word)
 			require.False(t, strings.HasPrefix(line, "failed"), line)
 			if rest, found := strings.CutPrefix(line, word+" "); found || line == word {
 				return rest
@@ -305,7 +305,7 @@ func faulty(t *testing.T, hurtsAllocator bool, hurt func(t *testing.T, j *judge,
 		require.NoError(t, err)
 		require.Equal(t, tasksEach, completed+lost, "every task ends once")
 		if m != victim {
-			require.Zero(t, lost, "what runs elsewhere is not stopped")
+			require.Zero(t, lost, "work in other processes is not stopped")
 		}
 		require.NoError(t, m.in.Close())
 		require.NoError(t, m.cmd.Wait())

@@ -14,7 +14,7 @@ import (
 	bgnats "github.com/bgagent/bgagent/nats"
 )
 
-// holder passes on what it is told.
+// holder passes on its grants and losses.
 type holder struct {
 	granted chan time.Time
 	lost    chan error
@@ -31,13 +31,13 @@ func (h *holder) SlotLost(until time.Time, why error) {
 	h.until <- until
 }
 
-// within returns the next value, and fails if there is none for a long time.
+// within returns the next value, and fails if no value arrives for a long time.
 func within[T any](t testing.TB, c chan T) (v T) {
 	t.Helper()
 	select {
 	case v = <-c:
 	case <-time.After(30 * time.Second):
-		t.Fatal("nothing has happened for 30 s")
+		t.Fatal("no value has arrived for 30 s")
 	}
 	return v
 }
@@ -80,7 +80,7 @@ func TestStoredLimitsApplyToAllProcessesAndCanBeChanged(t *testing.T) {
 	require.ErrorAs(t, a.SetLimits(t.Context(), bgagent.Limits{Default: -2}), &wrong)
 }
 
-// TestCloseGivesBackWhatWasReleased: a process gives back its slot, and then leaves.
+// TestCloseGivesBackWhatWasReleased uses a process that releases its slot and then leaves.
 func TestCloseGivesBackWhatWasReleased(t *testing.T) {
 	shorterLease(t)
 	server := startServer(t)
@@ -96,7 +96,7 @@ func TestCloseGivesBackWhatWasReleased(t *testing.T) {
 	k.Release()
 	require.NoError(t, a.Close(t.Context()))
 	require.ErrorIs(t, within(t, waits.lost), bgagent.ErrSlotLost)
-	require.Less(t, within(t, second.granted).Sub(began), testLease, "nobody waits for the lease of a process that holds nothing")
+	require.Less(t, within(t, second.granted).Sub(began), testLease, "no process waits for the lease of a process without slots")
 }
 
 func TestSlotsThatAreHeldAtCloseAreGrantedOnceTheirHoldersHaveHadTheirTime(t *testing.T) {
@@ -157,7 +157,7 @@ func BenchmarkHandOver(b *testing.B) {
 	for i := 1; b.Loop(); i++ {
 		next := newHolder()
 		waits := all[i%2].Request(bgagent.SlotRequest{Model: "m"}, next)
-		time.Sleep(2 * time.Millisecond) // it is in line by then
+		time.Sleep(2 * time.Millisecond) // the request is in line by then
 		began := time.Now()
 		k.Release()
 		took = append(took, within(b, next.granted).Sub(began))

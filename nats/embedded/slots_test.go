@@ -20,7 +20,7 @@ import (
 // testLease is the slot lease in tests.
 const testLease = 3 * time.Second
 
-// line is a connection to a server that can be cut.
+// line is a connection to a server. The connection can be cut.
 type line struct {
 	server nats.InProcessConnProvider
 	mu     sync.Mutex

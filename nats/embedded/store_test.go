@@ -23,7 +23,7 @@ func task(key string) bgagent.StoreRecord {
 	return bgagent.StoreRecord{Key: key, Kind: bgagent.StoreTask, Due: true, Data: []byte("data of " + key), Agent: "worker", Status: bgagent.Running}
 }
 
-// ended returns the record of a task that has ended and does not have to be reported any more.
+// ended returns the record of a task that has ended and whose end has been reported.
 func ended(key string, at time.Time) bgagent.StoreRecord {
 	r := task(key)
 	r.Due, r.Status, r.Launched, r.Ended = false, bgagent.Completed, at, at
@@ -105,13 +105,13 @@ func TestALargeWriteOfAnEarlierOwnerIsRefused(t *testing.T) {
 	})
 	requireOwner(t, first.Write(t.Context(), large(1)), 9)
 	require.True(t, opened)
-	contents := open(t, second, 2) // nobody answers for the thief
+	contents := open(t, second, 2) // the thief does not answer
 	require.Zero(t, contents.Batch)
 	require.Empty(t, contents.Records)
 	require.Empty(t, contents.Damage)
 }
 
-// steal enters another owner, who does not answer, in the message about the store.
+// steal writes another owner, which does not answer, into the message about the store.
 func (c *content) steal() {
 	c.change("m", func(m *nats.Msg) {
 		m.Data = []byte(strings.NewReplacer(`"token":"`, `"token":"X`, `"pid":1,`, `"pid":9,`).Replace(string(m.Data)))
@@ -130,7 +130,7 @@ func TestAnOwnerThatConnectsAgainKeepsTheStore(t *testing.T) {
 	questions := 0
 	q.at(func(f frame) verdict {
 		if strings.Contains(f.subject, ".alive.") {
-			if questions++; questions == 2 { // the first question had no answer
+			if questions++; questions == 2 { // the first request got no answer
 				asked <- struct{}{}
 			}
 		}
@@ -166,7 +166,7 @@ func TestOpenWaitsNoLongerThanItsContext(t *testing.T) {
 	_, err := second.Open(ctx, owner(2))
 	require.ErrorIs(t, err, context.Canceled)
 	require.NotErrorAs(t, err, new(*bgagent.StoreOwnedError))
-	third, _ := c.store(bgnats.StoreOptions{}) // the failed Open does not keep the store
+	third, _ := c.store(bgnats.StoreOptions{}) // the failed Open must not keep the store
 	open(t, third, 3)
 }
 
@@ -250,7 +250,7 @@ func dieAt(t *testing.T, server *embedded.Server, place int, whole bool) {
 	s, p := c.store(bgnats.StoreOptions{})
 	open(t, s, 1)
 	old := task("large_0000")
-	old.Agent = "the one before"
+	old.Agent = "the previous batch"
 	write(t, s, &bgagent.StoreBatch{Number: 1, Records: []bgagent.StoreRecord{old}, Texts: []bgagent.StoreText{{Record: old.Key, Name: "prompt.1", Text: "the prompt"}}})
 	p.crashAt(place)
 	b := large(2)
@@ -272,7 +272,7 @@ func dieAt(t *testing.T, server *embedded.Server, place int, whole bool) {
 		require.EqualValues(t, 1, contents.Batch, place)
 		require.Equal(t, []bgagent.StoreRecord{old}, contents.Records)
 		require.ErrorIs(t, missing, bgagent.ErrNoText)
-		write(t, next, b) // the same batch can be written afterwards
+		write(t, next, b) // afterwards, the same batch can be written
 	}
 	text, err = next.Text(t.Context(), old.Key, "prompt.1")
 	require.NoError(t, err)
@@ -287,7 +287,7 @@ func TestATextThatIsLargerThanABatchIsReadBack(t *testing.T) {
 	b := &bgagent.StoreBatch{Number: 1, Records: []bgagent.StoreRecord{task("a")}, Texts: []bgagent.StoreText{{Record: "a", Name: "result.1", Text: long}}}
 	write(t, s, b)
 	b.Number++
-	write(t, s, b) // the record already has the text
+	write(t, s, b) // the record already contains the text
 	text, err := s.Text(t.Context(), "a", "result.1")
 	require.NoError(t, err)
 	require.True(t, long == text)

@@ -30,11 +30,11 @@ type process struct {
 // frame is a message that the client sends to the server.
 type frame struct {
 	subject string
-	write   bool // it belongs to a batch, or is a batch of one message
-	commit  bool // it is the last message of the batch
+	write   bool // the message belongs to a batch, or is a batch of one message
+	commit  bool // the message is the last one of its batch
 }
 
-// verdict tells what happens to the connection when the client sends a message.
+// verdict says what happens to the connection when the client sends a message.
 type verdict int
 
 const (
@@ -62,7 +62,7 @@ func (p *process) crash() {
 	p.dead = true
 	live := p.live
 	p.mu.Unlock()
-	_ = live.Close() // it might have been cut already
+	_ = live.Close() // the connection might already be cut
 	p.nc.Close()
 }
 
@@ -78,7 +78,7 @@ func (p *process) part() (heal func()) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.dead = true
-	_ = p.live.Close() // it might have been cut already
+	_ = p.live.Close() // the connection might already be cut
 	return func() {
 		p.mu.Lock()
 		defer p.mu.Unlock()
@@ -86,7 +86,7 @@ func (p *process) part() (heal func()) {
 	}
 }
 
-// at sets the function that decides what happens at each message of a batch.
+// at sets the function that decides what happens to the connection at each message of a batch.
 func (p *process) at(plan func(frame) verdict) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

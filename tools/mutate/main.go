@@ -13,10 +13,9 @@
 //	- a line of the file
 //	+ the line that replaces it
 //
-// The tests in the files named by "tests" run together, without those named by "skip". If a fault
-// has no "tests" line, the previous such line in the list applies. With -check, mutate only makes
-// sure that each fault can be planted. The exit status is 1 if a fault is not found, and 2 if the
-// list is invalid.
+// The tests in the files named by "tests" run together, without the tests named by "skip". If a fault has no
+// "tests" line, the previous such line in the list applies. With -check, mutate only makes sure that each
+// fault can be planted. The exit status is 1 if a fault is not found, and 2 if the list is invalid.
 package main
 
 import (
@@ -82,7 +81,7 @@ func run(list, dir, only string, check bool) (missed int, err error) {
 		return 0, err
 	}
 	defer os.RemoveAll(tmp)
-	planted, passed := 0, map[string]bool{} // tests that have been run without a fault
+	planted, passed := 0, map[string]bool{} // sets of tests that have passed without a fault
 	var broken []error                      // faults that cannot be tried, for example because the package does not compile
 	for _, f := range faults {
 		overlay, err := f.overlay(dir, tmp)
@@ -94,7 +93,7 @@ func run(list, dir, only string, check bool) (missed int, err error) {
 		}
 		if key := strings.Join(slices.Concat(f.tests, f.skip), " "); !passed[key] {
 			if by, err := f.find(dir, ""); err != nil || by != "" {
-				return missed, errors.Join(fmt.Errorf("without a fault, the tests must pass, and not fail by %s", by), err)
+				return missed, errors.Join(fmt.Errorf("without a fault, the tests must pass, but %s failed", by), err)
 			}
 			passed[key] = true
 		}
@@ -150,7 +149,7 @@ func parse(text string) (all []fault, err error) {
 		case "+":
 			all[len(all)-1].new += rest + "\n"
 		default:
-			return nil, fmt.Errorf("line %d: %q begins no line of a fault", i+1, word)
+			return nil, fmt.Errorf("line %d: no line of a fault begins with %q", i+1, word)
 		}
 		if n := len(all) - 1; n >= 0 {
 			all[n].tests, all[n].skip = tests, skip

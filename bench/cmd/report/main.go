@@ -23,7 +23,7 @@ import (
 func main() {
 	rounds := flag.Int("rounds", 11, "rounds of each comparison")
 	most := flag.Int("most", 1_000_000, "largest number of tasks")
-	rows := flag.String("rows", "", "measure only the rows whose id matches; the file loses all others")
+	rows := flag.String("rows", "", "measure only the rows whose id matches; all other rows are removed from the file")
 	out := flag.String("out", "", "file to write: the module's BENCHMARKS.md if empty, standard output if -")
 	flag.Parse()
 	ok, err := run(*rounds, *most, *rows, *out)

@@ -17,9 +17,9 @@ var (
 	seed  = flag.Uint64("alloc.seed", 0, "repeat the random run with this seed")
 )
 
-// TestNeverMoreThanTheLimitWhateverFails makes processes freeze, die, leave, and lose their
-// connections and messages at random. The judge counts the bodies of all processes. When the faults
-// stop, every request that is still there gets a slot.
+// TestNeverMoreThanTheLimitWhateverFails makes processes freeze, die, leave, and lose their connections and
+// messages at random. The judge counts the bodies of all processes. After the faults stop, every remaining
+// request gets a slot.
 func TestNeverMoreThanTheLimitWhateverFails(t *testing.T) {
 	run := func(t *testing.T, s uint64) {
 		w := newWorld(s, 1+int(s%4))
@@ -70,7 +70,7 @@ func TestNeverMoreThanTheLimitWhateverFails(t *testing.T) {
 				p.thaw()
 			}
 		}
-		w.run(5 * w.lease) // by then, requests that were in line are either granted or lost, unless there are many of them
+		w.run(5 * w.lease) // by then, requests that were in line are granted or lost, unless there are very many requests
 		for range 200 {
 			left := 0
 			for _, p := range w.procs {
@@ -204,10 +204,10 @@ func TestAGrantThatHasLainInASocketIsRefusedAndGrantedAgain(t *testing.T) {
 	require.Equal(t, []uint64{id}, d.Grants)
 	later := now.Add(2 * time.Second) // two thirds of the lease
 	m.Told(later, &d)
-	require.Empty(t, m.News(), "the grant is out of date")
+	require.Empty(t, m.News(), "the grant must be out of date")
 	require.False(t, m.MayBegin(later, id))
 	exchange(t, later, a, m)
-	require.Equal(t, []News{{ID: id}}, m.News(), "the answer to a beat repeats the grant")
+	require.Equal(t, []News{{ID: id}}, m.News(), "the answer to a heartbeat repeats the grant")
 	require.True(t, m.MayBegin(later, id))
 }
 
@@ -275,7 +275,7 @@ func TestANewTermServesItsFirstRequestsLikeAllOthers(t *testing.T) {
 			a.Keep(now, time.Hour)
 			m := NewMember("a", 3*time.Second)
 			for i, root := range []string{"r", "r", "r", "s"} {
-				m.Request(now, Op{Model: "m", Agent: "x", Root: root, Queued: time.Unix(1_700_000_000, int64(i))}, false) // in the past, as queue times are
+				m.Request(now, Op{Model: "m", Agent: "x", Root: root, Queued: time.Unix(1_700_000_000, int64(i))}, false) // queue times are in the past
 			}
 			m.Join(7)
 			exchange(t, now, a, m)

@@ -15,7 +15,7 @@ type Allocator struct {
 	slots  *bgagent.ConcurrencyManager
 	procs  map[string]*process
 	opened bool
-	silent time.Time // when the allocator must stop answering, because its key might then belong to another process
+	silent time.Time // time at which the allocator must stop answering, because its key might then belong to another process
 	tell   map[*process]struct{}
 	gone   []string
 	now    time.Time // time of the current call
@@ -26,17 +26,17 @@ type process struct {
 	name         string
 	registration uint64
 	acked        uint64
-	seen         time.Time // when the last of its messages that was answered arrived
-	listed       bool      // an earlier allocator knew it
+	seen         time.Time // time at which the last answered message of the process arrived
+	listed       bool      // an earlier allocator knew the process
 	done         bool      // the registration is complete
-	leaving      bool      // the process is exiting, and is forgotten once it holds nothing
-	unsure       time.Time // when Tick first saw a grant that the process has not confirmed; zero if there is none
+	leaving      bool      // the process is exiting, and is forgotten once it holds no slots
+	unsure       time.Time // time at which Tick first saw a grant that the process has not confirmed; zero if there is none
 	quiet        bool      // the process does not confirm its grants, so its requests are out of line until it sends a message
 	claims       map[uint64]*claim
 
-	// served holds when each root got its last slot through this process. A pool's line forgets this
-	// for a root that has nothing in line, so a process that was out of line would get its old places
-	// back. It lacks only roots of which the process has no claim.
+	// served holds, for each root, the time when it last got a slot through this process. A pool's line
+	// forgets this time for a root without waiters. Without the map, a process that was out of line would get
+	// its old places back. The map may lack only roots without claims of the process.
 	served map[string]time.Time
 }
 
@@ -48,7 +48,7 @@ type claim struct {
 	slot    bgagent.SlotClaim // nil while the request is not in line
 	granted bool
 	taken   bool // the process has confirmed the grant
-	stale   bool // the process has begun to register, but has not yet named the claim
+	stale   bool // the process has begun to register again, but has not named the claim yet
 }
 
 // SlotGranted implements [bgagent.SlotHolder].
@@ -58,7 +58,7 @@ func (c *claim) SlotGranted() {
 	c.p.noteServed(c.op.Root, c.a.now)
 }
 
-// noteServed notes that the root got a slot. It forgets the roots without claims once they are many.
+// noteServed records that the root got a slot. If there are many roots, it removes the roots without claims.
 func (p *process) noteServed(root string, now time.Time) {
 	if p.served == nil || len(p.served) > 2*len(p.claims)+16 {
 		kept := map[string]time.Time{}
@@ -77,8 +77,8 @@ func (c *claim) SlotLost(time.Time, error) {
 	panic("bgnats: bug: a ConcurrencyManager has lost a slot")
 }
 
-// NewAllocator returns the allocator of a term. The given time is when its process sent the write
-// that took the key, and the members are the processes in the value that this write replaced.
+// NewAllocator returns the allocator of a term. The argument "sent" is the time at which the process sent the
+// write that took the key, and the members are the processes in the value that this write replaced.
 func NewAllocator(term uint64, l bgagent.Limits, lease time.Duration, sent time.Time, members []string) (*Allocator, error) {
 	slots, err := bgagent.NewConcurrencyManager(l)
 	if err != nil {
@@ -95,7 +95,7 @@ func NewAllocator(term uint64, l bgagent.Limits, lease time.Duration, sent time.
 // Term returns the term.
 func (a *Allocator) Term() uint64 { return a.term }
 
-// Keep records that the key was written; the write was sent at the given time.
+// Keep records that the key was written by a write that was sent at the given time.
 func (a *Allocator) Keep(sent time.Time, key time.Duration) { a.silent = sent.Add(twoThirds(key)) }
 
 // IsSilent reports whether the allocator must not answer or grant anything.
@@ -103,7 +103,7 @@ func (a *Allocator) IsSilent(now time.Time) bool {
 	return !now.Before(a.silent) || !now.Round(0).Before(a.silent.Round(0))
 }
 
-// Knows reports whether the process is known. Otherwise, its name must be written to the key before it is
+// Knows reports whether the process is known. If it is not, its name must be written to the key before it is
 // admitted.
 func (a *Allocator) Knows(name string) bool { return a.procs[name] != nil }
 
@@ -156,7 +156,7 @@ func (a *Allocator) Handle(now time.Time, up *Up) (answer Down, ok bool) {
 		for _, c := range p.claims {
 			c.stale = true
 		}
-	case up.First > p.acked+1: // the process was forgotten, and an old message began its registration
+	case up.First > p.acked+1: // the process was forgotten, and then an old message began its registration
 		answer.Register = true
 		return answer, true
 	}
@@ -168,7 +168,7 @@ func (a *Allocator) Handle(now time.Time, up *Up) (answer Down, ok bool) {
 			a.apply(p, op)
 		}
 	}
-	if a.procs[p.name] != p { // it has left
+	if a.procs[p.name] != p { // the process has left
 		answer.Acked = p.acked
 		return answer, true
 	}
@@ -204,7 +204,7 @@ func (a *Allocator) apply(p *process, op Op) {
 			return
 		}
 		a.want(&claim{a: a, p: p, op: op})
-		a.release(c) // the process has not taken this grant and no longer will, so its request goes back to its place in line
+		a.release(c) // the process will not take this grant any more, so the request returns to its place in line
 	case OpHold:
 		if c != nil && c.granted {
 			c.stale, c.taken = false, true
@@ -235,7 +235,7 @@ func (a *Allocator) apply(p *process, op Op) {
 		a.open()
 	case OpLeave:
 		p.leaving = true
-		a.releaseAll(p, func(c *claim) bool { return !c.taken }) // the process does not take any further grants
+		a.releaseAll(p, func(c *claim) bool { return !c.taken }) // the process takes no further grants
 		a.dropIfEmpty(p)
 	}
 }
@@ -272,14 +272,14 @@ func (a *Allocator) drop(p *process) {
 	a.open()
 }
 
-// dropIfEmpty forgets a process that is exiting, once it holds nothing.
+// dropIfEmpty forgets a process that is exiting once it holds no slots.
 func (a *Allocator) dropIfEmpty(p *process) {
 	if p.leaving && len(p.claims) == 0 {
 		a.drop(p)
 	}
 }
 
-// releaseAll releases the process's claims that satisfy which.
+// releaseAll releases the process's claims for which "which" returns true.
 func (a *Allocator) releaseAll(p *process, which func(*claim) bool) {
 	for _, granted := range []bool{false, true} { // waiting claims come first, so that none of them gets a slot that becomes free here
 		for id, c := range p.claims {
@@ -291,8 +291,8 @@ func (a *Allocator) releaseAll(p *process, which func(*claim) bool) {
 	}
 }
 
-// open lets the allocator grant slots once every process that an earlier allocator knew has
-// registered or is gone.
+// open lets the allocator grant slots once every process that an earlier allocator knew has registered or
+// been forgotten.
 func (a *Allocator) open() {
 	if a.opened {
 		return
@@ -320,10 +320,9 @@ func (p *process) outOfLine() (all []*claim) {
 	return all
 }
 
-// Unreachable records that nobody received a message to the process. Until the process sends a
-// message, it is not granted slots that become free: if it is dead, such a slot would stay unused
-// until the lease is over. What was granted stays granted, because the process might have received
-// an earlier message about it.
+// Unreachable records that nobody received a message to the process. Until the process sends a message, it is
+// granted no further slots, because a slot of a dead process stays unused until the lease is over. Earlier
+// grants remain, because the process might have received an earlier message about them.
 func (a *Allocator) Unreachable(name string) {
 	p := a.procs[name]
 	if p == nil || !a.opened || p.quiet {
@@ -355,7 +354,7 @@ func (a *Allocator) listen(p *process) {
 }
 
 // requestAll puts all requests in line before the first one gets a slot. Otherwise, with
-// [bgagent.Limits].Fair, the first root would get all slots, because nobody else would be in line.
+// [bgagent.Limits].Fair, the first root would get all slots, because no other root would be in line.
 func (a *Allocator) requestAll(all []*claim) {
 	slices.SortFunc(all, func(x, y *claim) int {
 		if x.op.Head != y.op.Head {
@@ -378,12 +377,13 @@ func (a *Allocator) requestAll(all []*claim) {
 // IsOpen reports whether the allocator grants slots.
 func (a *Allocator) IsOpen() bool { return a.opened }
 
-// confirmWithin determines how fast a process must confirm a grant in order to get further slots:
-// within a lease divided by confirmWithin.
+// confirmWithin divides the lease: a process must confirm a grant within lease/confirmWithin in order to get
+// further slots.
 const confirmWithin = 60
 
-// Tick frees the slots of processes whose lease is over, and notes which processes do not confirm their grants. It reports whether the list of processes has
-// changed since the last call, so that the key must be written.
+// Tick frees the slots of processes whose lease is over, and records which processes do not confirm their
+// grants. It reports whether the list of processes has changed since the last call, so that the key must be
+// written.
 func (a *Allocator) Tick(now time.Time) (changed bool) {
 	a.now = now
 	for _, p := range a.procs {

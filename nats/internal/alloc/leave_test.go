@@ -29,7 +29,7 @@ func leaver(t *testing.T) (now time.Time, a *Allocator, m *Member, held uint64, 
 		{ID: waits, Lost: true, Until: answered.Add(3 * time.Second), Why: bgagent.ErrClosed},
 	}, m.News())
 	require.False(t, m.MayBegin(now, held))
-	m.Release(waits) // as a holder does; the allocator does not need any other message about it
+	m.Release(waits) // as a holder does; the allocator needs no other message about the request
 	return now, a, m, held, other
 }
 
@@ -39,7 +39,7 @@ func TestAProcessThatLeavesKeepsItsSlotUntilItIsReleased(t *testing.T) {
 	exchange(t, now, a, m)
 	require.True(t, m.HasLeft())
 	exchange(t, now, a, other)
-	require.Empty(t, other.News(), "the work of the process that leaves may still run")
+	require.Empty(t, other.News(), "the work of the leaving process may still be running")
 	require.Equal(t, []bgagent.PoolStats{{Name: "default m", Limit: 1, InUse: 1, Waiting: 1}}, a.Pools())
 	require.Equal(t, []string{"a", "b"}, a.Members())
 	m.Release(held)
@@ -55,7 +55,7 @@ func TestTheSlotOfAProcessThatHasLeftIsFreeWhenItsLeaseIsOver(t *testing.T) {
 	for name, delivered := range map[string]bool{"the process said that it leaves": true, "its message was lost": false} {
 		t.Run(name, func(t *testing.T) {
 			now, a, m, _, other := leaver(t)
-			until := now.Add(2 * time.Second) // what its holders were told
+			until := now.Add(2 * time.Second) // the time that was reported to the holders
 			if delivered {
 				exchange(t, now, a, m)
 				until = now.Add(3 * time.Second)
@@ -77,7 +77,7 @@ func TestAProcessThatLeavesWithoutASlotIsForgottenAtOnce(t *testing.T) {
 	now, a, m := pair(t, 1)
 	id := m.Request(now, Op{Model: "m"}, false)
 	up, _ := m.Next(now)
-	_, ok := a.Handle(now, &up) // it grants the slot, but the answer is lost
+	_, ok := a.Handle(now, &up) // the allocator grants the slot, but the answer is lost
 	require.True(t, ok)
 	m.Leave(now, bgagent.ErrClosed)
 	require.Equal(t, []News{{ID: id, Lost: true, Until: now.Add(3 * time.Second), Why: bgagent.ErrClosed}}, m.News())
@@ -86,7 +86,7 @@ func TestAProcessThatLeavesWithoutASlotIsForgottenAtOnce(t *testing.T) {
 	require.Empty(t, a.Pools())
 	require.Empty(t, a.Members())
 	_, ok = m.Next(now.Add(time.Minute))
-	require.False(t, ok, "a beat would make the process known again")
+	require.False(t, ok, "a heartbeat would make the process known again")
 }
 
 func TestAProcessThatLeavesBeforeItWasAnsweredHasNoTimeLeft(t *testing.T) {

@@ -11,7 +11,7 @@ import (
 // maxOps is the largest number of ops in a message.
 const maxOps = 256
 
-// Member is the part of a process that wants slots. Its methods must not be called concurrently.
+// Member is the side of a process that asks for slots. Its methods must not be called concurrently.
 type Member struct {
 	name         string
 	lease        time.Duration
@@ -32,11 +32,11 @@ type Member struct {
 
 type request struct {
 	op         Op
-	at         time.Time // when it was made
+	at         time.Time // time of the request
 	held, lost bool
 }
 
-// News is something that a process must tell a holder.
+// News is a grant or a loss that a process must report to a holder.
 type News struct {
 	ID    uint64
 	Lost  bool // the slot is lost; otherwise, it is granted
@@ -56,8 +56,8 @@ func (m *Member) Join(term uint64) {
 	}
 }
 
-// Request asks for a slot and returns the number of the request. If the work is already running,
-// the slot counts as held at once.
+// Request asks for a slot and returns the number of the request. If the work is already running, the slot
+// counts as held immediately.
 func (m *Member) Request(now time.Time, op Op, running bool) uint64 {
 	m.last++
 	op.ID, op.Kind = m.last, OpWant
@@ -92,9 +92,9 @@ func (m *Member) isFresh(now time.Time) bool {
 	return !m.answered.IsZero() && since(now, m.answered) < twoThirds(m.lease)
 }
 
-// Advance gives up all slots if two thirds of the lease have passed. If no message was ever
-// answered, the process has slots only for work that is already running, and nobody else knows
-// about them. Their lease begins with the request.
+// Advance gives up all slots if two thirds of the lease have passed. If no message was ever answered, the
+// process has slots only for work that was already running, and no other process knows about these slots.
+// Their lease begins with the request.
 func (m *Member) Advance(now time.Time) {
 	if m.isFresh(now) {
 		return
@@ -107,14 +107,13 @@ func (m *Member) Advance(now time.Time) {
 		if r.held && !r.lost && since(now, from) >= twoThirds(m.lease) {
 			r.lost = true
 			m.news = append(m.news, News{ID: id, Lost: true, Until: from.Add(m.lease),
-				Why: fmt.Errorf("%w: no process has answered for %v", bgagent.ErrSlotLost, since(now, from).Round(time.Millisecond))})
+				Why: fmt.Errorf("%w: no allocator has answered for %v", bgagent.ErrSlotLost, since(now, from).Round(time.Millisecond))})
 		}
 	}
 }
 
-// Leave gives up everything, because the process is exiting. The holders are told that their slots
-// are lost. A slot that is held still belongs to the process until it is released or the lease is
-// over.
+// Leave gives up all slots and requests, because the process is exiting. The holders learn that their slots
+// are lost. A held slot still belongs to the process until it is released or the lease is over.
 func (m *Member) Leave(now time.Time, why error) {
 	until := now
 	if !m.answered.IsZero() {
@@ -125,7 +124,7 @@ func (m *Member) Leave(now time.Time, why error) {
 			m.news = append(m.news, News{ID: id, Lost: true, Until: until, Why: why})
 		}
 		if r.lost = true; !r.held {
-			delete(m.requests, id) // the allocator does not need any other message about it
+			delete(m.requests, id) // the allocator needs no other message about the request
 		}
 	}
 	m.leaving = true
@@ -155,16 +154,16 @@ func (m *Member) Next(now time.Time) (up Up, ok bool) {
 	}, true
 }
 
-// Failed records that the last message was not answered, so that it is repeated at once.
+// Failed records that the last message was not answered, so that it is repeated immediately.
 func (m *Member) Failed() { m.sent = time.Time{} }
 
 // Term returns the term of the allocator that the process knows.
 func (m *Member) Term() uint64 { return m.term }
 
-// NextBeat returns when the next message is due if nothing changes.
+// NextBeat returns the time at which the next heartbeat must be sent if nothing changes.
 func (m *Member) NextBeat() time.Time { return m.sent.Add(m.lease / 6) }
 
-// register replaces all ops with a description of what the process holds and waits for.
+// register replaces all ops with a description of the slots that the process holds and waits for.
 func (m *Member) register() {
 	m.mustRegister, m.registered = false, false
 	m.registration++
@@ -174,7 +173,7 @@ func (m *Member) register() {
 		ids = append(ids, id)
 	}
 	slices.Sort(ids)
-	for _, held := range []bool{true, false} { // what is held comes first, because it counts
+	for _, held := range []bool{true, false} { // held slots come first, because they count
 		for _, id := range ids {
 			if r := m.requests[id]; r.held == held {
 				op := r.op
@@ -216,8 +215,8 @@ func (m *Member) Told(now time.Time, d *Down) {
 	}
 }
 
-// concerns reports whether the message comes from the allocator that the process knows, and is
-// about its current registration. If the allocator asks the process to register, it does so.
+// concerns reports whether the message comes from the allocator that the process knows, and is about its
+// current registration. If the message asks the process to register, concerns starts a registration.
 func (m *Member) concerns(d *Down) bool {
 	switch {
 	case d.Term > m.term:
@@ -246,7 +245,7 @@ func (m *Member) take(now time.Time, d *Down) {
 	}
 }
 
-// News returns what must be told to holders, in this order.
+// News returns the grants and losses that must be reported to the holders, in order.
 func (m *Member) News() []News {
 	news := m.news
 	m.news = nil

@@ -1,10 +1,10 @@
 // Package alloc contains the protocol with which several processes share slots. It does not open
 // connections, read clocks or start goroutines.
 //
-// One process is the allocator. It holds the key, whose value ([Key]) names it, its term and the
-// processes that it knows. Every election raises the term. Each process, including the allocator's
-// own, is a [Member]: it tells the [Allocator] what it wants and what it frees, and gets grants.
-// The allocator uses an ordinary bgagent.ConcurrencyManager. These rules make the limits exact:
+// One process is the allocator. It holds the key, whose value ([Key]) contains its name, its term and the
+// processes that it knows. Every election raises the term. Each process, including the allocator's own, is a
+// [Member]: it sends its requests and releases to the [Allocator], and gets grants. The allocator uses an
+// ordinary bgagent.ConcurrencyManager. These rules make the limits exact:
 //
 //   - A process takes a grant only if it carries the term and the registration number with which
 //     the process registered, and only while its last answered message, counted from when it was
@@ -38,7 +38,7 @@ type OpKind string
 const (
 	OpWant  OpKind = "want"  // the process waits for a slot
 	OpHold  OpKind = "hold"  // the process has a slot, or runs something that needs one
-	OpFree  OpKind = "free"  // the process gives up its slot, or its place in line
+	OpFree  OpKind = "free"  // the process gives up its slot or its place in line
 	OpTake  OpKind = "take"  // the process has taken a grant
 	OpDone  OpKind = "done"  // the registration is complete
 	OpLeave OpKind = "leave" // the process is exiting, no longer waits for slots, and keeps its slots until it frees them
@@ -112,15 +112,15 @@ func (w *Watch) See(now time.Time, rev uint64, k *Key) bool {
 	return k.Holder == "" || now.Sub(w.from) >= w.Time
 }
 
-// Forget restarts the count, because the key could not be read. In this case, its holder might have
-// been unable to write it.
+// Forget restarts the time, because the key could not be read. In that case, its holder might also have been
+// unable to write it.
 func (w *Watch) Forget() { w.from = time.Time{} }
 
 // twoThirds returns two thirds of the duration.
 func twoThirds(d time.Duration) time.Duration { return d * 2 / 3 }
 
-// since returns how much time has passed according to the monotonic clock or the wall clock,
-// whichever says more. The monotonic clock can stop while a machine is suspended.
+// since returns the time that has passed, according to the monotonic clock or the wall clock, whichever is
+// longer. The monotonic clock can stop while a machine is suspended.
 func since(now, t time.Time) time.Duration {
 	return max(now.Sub(t), now.Round(0).Sub(t.Round(0)))
 }

@@ -8,8 +8,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// crowd returns an allocator with two slots, which the member first holds. The member dead waits
-// for four slots, and first waits behind it for two more.
+// crowd returns an allocator with two slots, which the member first holds. The member "dead" waits for four
+// slots, and "first" waits behind it for two more.
 func crowd(t *testing.T, l bgagent.Limits) (now time.Time, a *Allocator, first, dead *Member, held []uint64) {
 	now, a, first = pair(t, 2)
 	require.NoError(t, a.SetLimits(l))
@@ -33,8 +33,8 @@ func crowd(t *testing.T, l bgagent.Limits) (now time.Time, a *Allocator, first, 
 	return now, a, first, dead, held
 }
 
-// TestAProcessThatDoesNotConfirmAGrantGetsNoFurtherSlots: in the middle of its lease, a process
-// stops sending messages, so it might be dead.
+// TestAProcessThatDoesNotConfirmAGrantGetsNoFurtherSlots uses a process that stops sending messages in the
+// middle of its lease, so it might be dead.
 func TestAProcessThatDoesNotConfirmAGrantGetsNoFurtherSlots(t *testing.T) {
 	for _, l := range []bgagent.Limits{{Default: 2}, {Default: 2, Fair: true}, {Default: 9, Total: 2}} {
 		for name, notices := range map[string]func(now time.Time, a *Allocator) time.Time{
@@ -60,15 +60,15 @@ func TestAProcessThatDoesNotConfirmAGrantGetsNoFurtherSlots(t *testing.T) {
 				require.Equal(t, 2, waiting(a))
 				first.Release(held[1])
 				exchange(t, now, a, first)
-				require.Len(t, first.News(), 1, "the slot is not for a process that may be dead")
+				require.Len(t, first.News(), 1, "a process that may be dead gets no slot")
 
 				dead.Told(now, &grant)
-				require.Equal(t, []News{{ID: 1}}, dead.News(), "the grant was kept for it")
+				require.Equal(t, []News{{ID: 1}}, dead.News(), "the grant was kept for the process")
 				exchange(t, now, a, dead)
-				require.Equal(t, 4, waiting(a), "its requests are in line again")
+				require.Equal(t, 4, waiting(a), "the requests of the process are in line again")
 				dead.Release(1)
 				exchange(t, now, a, dead)
-				require.Equal(t, []News{{ID: 2}}, dead.News(), "they are in their old places")
+				require.Equal(t, []News{{ID: 2}}, dead.News(), "the requests are in their old places")
 			})
 		}
 	}
@@ -97,8 +97,8 @@ func TestAProcessThatConfirmsItsGrantsStaysInLine(t *testing.T) {
 	require.Equal(t, 4, waiting(a), "the time of each grant counts from the last message of the process")
 }
 
-// TestTheSlotsOfRunningWorkAreLostIfNobodyEverAnswers: a process continues the work of an earlier
-// one, but cannot reach anybody.
+// TestTheSlotsOfRunningWorkAreLostIfNobodyEverAnswers uses a process that continues the work of an earlier
+// process but cannot reach any other process.
 func TestTheSlotsOfRunningWorkAreLostIfNobodyEverAnswers(t *testing.T) {
 	now := time.Unix(1_800_000_000, 0)
 	m := NewMember("a", 3*time.Second)
@@ -124,7 +124,7 @@ func TestARootOfASlowProcessHasOneTurnPerRound(t *testing.T) {
 	a.Admit(now, "slow")
 	slow := NewMember("slow", 3*time.Second)
 	slow.Join(1)
-	for range 4 { // one root's old requests
+	for range 4 { // old requests of one root
 		slow.Request(now, Op{Model: "m", Root: "R", Queued: now.Add(-time.Hour)}, false)
 	}
 	exchange(t, now, a, slow)
@@ -137,7 +137,7 @@ func TestARootOfASlowProcessHasOneTurnPerRound(t *testing.T) {
 	for id := uint64(1); len(turns) < 4; {
 		now = now.Add(100 * time.Millisecond)
 		a.Unreachable("slow")
-		exchange(t, now, a, slow) // it was only slow
+		exchange(t, now, a, slow) // the process was only slow
 		if id > 0 {
 			slow.Release(id)
 			id = 0

@@ -38,7 +38,7 @@ type world struct {
 type event struct {
 	at   time.Time
 	n    int
-	tick bool  // it is a tick, which a frozen process leaves out
+	tick bool  // the event is a tick, which a frozen process skips
 	p    *proc // the process that handles the event; nil for the world itself
 	f    func()
 }
@@ -74,7 +74,7 @@ type proc struct {
 	frozen  bool
 	dead    bool
 	cut     bool
-	stopped bool    // it was frozen when it should have ticked
+	stopped bool    // the process was frozen when it should have ticked
 	late    []event // what happened while the process was frozen
 	bodies  map[uint64]*body
 	waiting map[uint64]bool
@@ -82,7 +82,7 @@ type proc struct {
 
 // body is work that runs with a slot.
 type body struct {
-	over time.Time // when it must have stopped, because its slot is lost
+	over time.Time // time by which the body must have stopped, because its slot is lost
 }
 
 const step = 5 * time.Millisecond
@@ -175,7 +175,7 @@ func (p *proc) freeze() { p.frozen = true }
 // has many goroutines.
 func (p *proc) thaw() {
 	p.frozen = false
-	for _, b := range p.bodies { // they count as dead since the freeze
+	for _, b := range p.bodies { // they have counted as dead since the freeze
 		if over := p.m.answered.Add(p.w.lease); b.over.IsZero() && !p.w.now.Before(over) {
 			b.over = over
 		}
@@ -186,7 +186,7 @@ func (p *proc) thaw() {
 	for _, e := range late {
 		p.w.after(p.w.delay(), p, e.f)
 	}
-	if p.stopped { // a timer is not late like a message
+	if p.stopped { // unlike a message, a timer is not late
 		p.stopped = false
 		p.tickIn(time.Duration(p.w.rand.Int64N(int64(step))))
 	}
@@ -234,7 +234,7 @@ func (p *proc) members() []string {
 	return all
 }
 
-// write replaces the value of the key. If the key was written, then is called.
+// write replaces the value of the key. If the key was written, it calls "then".
 func (p *proc) write(k Key, rev uint64, then func(sent time.Time)) {
 	w := p.w
 	p.writing, p.dirty = true, false
@@ -425,7 +425,7 @@ func (p *proc) hear(n News) {
 	delete(p.waiting, n.ID)
 	if !p.m.MayBegin(w.now, n.ID) {
 		p.bodies[n.ID] = &body{over: w.now}
-		return // the loss follows
+		return // the loss is reported next
 	}
 	p.bodies[n.ID] = &body{}
 	w.started++
