@@ -117,7 +117,7 @@ func TestABridgeWithoutAServerSaysSoAndRunsNothing(t *testing.T) {
 		`--via "8321" is not the address of a bgagent serve, such as http://127.0.0.1:8321`: {"--via", "8321"},
 		"--via runs no tasks here, so --log, --verbose and --accept-copy have no effect":    {"--via", url, "-v"},
 		"--token-file is the token for a server; name the server with --via URL":            {"--token-file", "x"},
-		"x: no such file or directory":                             {"--via", url, "--token-file", "x"},
+		"x: no such file or directory":                                     {"--via", url, "--token-file", "x"},
 		"other users can access the file (its mode is 0755); chmod 600 it": {"--via", url, "--token-file", p.write("open", "0123456789abcdef")},
 	} {
 		require.Contains(t, p.refuses(2, append([]string{"mcp"}, args...)...), want)
