@@ -113,7 +113,10 @@ func TestATerminalSeesAndControlsARunningServe(t *testing.T) {
 	require.Equal(t, "cancelled "+second+", which was pending: task two\n", p.does("cancel", second, "--reason", "not needed"))
 	require.Contains(t, p.does("show", second), "not needed")
 	require.Contains(t, p.refuses(1, "cancel", second), "has already ended")
+	require.Equal(t, "bgagent: send: task "+second+" is cancelled: the task has already ended; bgagent resume "+second+" PROMPT continues it\n", p.refuses(1, "send", second, "more"))
 	require.Contains(t, p.refuses(2, "cancel", "bg_0123456789abcdef"), "no task bg_0123456789abcdef is kept in ")
+	require.Contains(t, p.refuses(2, "cancel", first[:8]), "; did you mean "+first+"?\n")
+	require.Regexp(t, `; 2 tasks begin with it: (`+first+`, `+second+`|`+second+`, `+first+`); write the whole id\n$`, p.refuses(2, "cancel", "bg_"))
 	require.Contains(t, p.refuses(1, "resume", first, "next"), "has not ended")
 	require.Contains(t, p.refuses(2, "resume", first), "bgagent resume ID PROMPT")
 	require.Contains(t, p.refuses(2, "send", first, " "), "the message is empty")
@@ -242,7 +245,7 @@ func TestAServeThatHangsIsNotAwaitedForEver(t *testing.T) {
 	got := p.run("cancel", id)
 	require.Equal(t, 1, got.code)
 	require.Contains(t, got.stderr, "waiting for the answer of the bgagent serve that has task "+id)
-	require.Contains(t, got.stderr, "the server does not answer: it was silent for 10s\n")
+	require.Contains(t, got.stderr, "the server does not answer: it was silent for 10s; if it hangs, end it and start it again\n")
 	require.Contains(t, p.does("tasks", "--kept"), id)
 }
 

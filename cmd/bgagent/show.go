@@ -109,8 +109,33 @@ func find(folder statedir.Folder, id string) (*view, bgagent.Task, error) {
 	if len(problems) > 0 {
 		code = exitFailed
 	}
-	none := fmt.Errorf("no task %s is kept in %s; bgagent tasks --all lists the tasks", shown(id), folder.Dir())
+	none := fmt.Errorf("no task %s is kept in %s; %s", shown(id), folder.Dir(), instead(stores, id))
 	return nil, bgagent.Task{}, &exitError{code, errors.Join(append(problems, none)...)}
+}
+
+// instead says which task a user can have meant with an id that no task has.
+func instead(stores []statedir.Store, id string) string {
+	var alike []string
+	// What cannot be read is not suggested.
+	_ = eachView(stores, statusEnded, func(v *view) error {
+		for _, t := range v.tasks {
+			if strings.HasPrefix(t.ID, id) {
+				alike = append(alike, t.ID)
+			}
+		}
+		return nil
+	})
+	const most = 3
+	switch n := len(alike); {
+	case n == 0:
+		return "bgagent tasks --all lists the tasks"
+	case n == 1:
+		return "did you mean " + alike[0] + "?"
+	case n <= most:
+		return fmt.Sprintf("%d tasks begin with it: %s; write the whole id", n, strings.Join(alike, ", "))
+	default:
+		return fmt.Sprintf("%d tasks begin with it, such as %s; write the whole id", n, strings.Join(alike[:most], ", "))
+	}
 }
 
 // find returns the task with the id, which can also be that of the task's session, and whether the

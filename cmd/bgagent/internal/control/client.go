@@ -150,7 +150,7 @@ func call[Out any](ctx context.Context, c *Client, name string, in any) (out Out
 	var unsent unsentError
 	switch {
 	case errors.As(err, &unsent):
-		return out, fmt.Errorf("the server does not answer: %w", unsent.error)
+		return out, fmt.Errorf("the server does not answer: %w; if it hangs, end it and start it again", unsent.error)
 	case err != nil:
 		return out, fmt.Errorf("%w: %w", ErrUnanswered, err)
 	}

@@ -56,12 +56,16 @@ func (a address) write(dir string) error {
 
 // read reads the file. If there is no file, found is false.
 func read(dir string) (a address, found bool, err error) {
-	b, err := os.ReadFile(filepath.Join(dir, fileName))
+	f, err := os.Open(filepath.Join(dir, fileName))
 	if errors.Is(err, fs.ErrNotExist) {
 		return a, false, nil
 	}
-	if err == nil {
-		err = json.Unmarshal(b, &a)
+	if err != nil {
+		return a, false, err
+	}
+	defer f.Close()
+	if err = onlyMine(f); err == nil {
+		err = json.NewDecoder(f).Decode(&a)
 	}
 	if err == nil {
 		host, _, _ := net.SplitHostPort(a.Address)

@@ -213,7 +213,13 @@ func (h Host) resume(ctx context.Context, in ResumeInput) (bgagent.Task, error) 
 }
 
 func (h Host) send(ctx context.Context, in SendInput) (bgagent.SendResult, error) {
-	return h.Manager.Send(context.WithoutCancel(ctx), bgagent.Caller{}, in.ID, bgagent.SendInput{Key: in.Key, Text: in.Text, Now: in.Now})
+	r, err := h.Manager.Send(context.WithoutCancel(ctx), bgagent.Caller{}, in.ID, bgagent.SendInput{Key: in.Key, Text: in.Text, Now: in.Now})
+	if errors.Is(err, bgagent.ErrAlreadyEnded) { // the manager's error names the method for Go programs
+		if t, gone := h.find(in.ID); gone == nil {
+			err = fmt.Errorf("send: task %s is %s: %w; bgagent resume %[1]s PROMPT continues it", t.ID, t.Status, bgagent.ErrAlreadyEnded)
+		}
+	}
+	return r, err
 }
 
 func (h Host) answer(ctx context.Context, in AnswerInput) (bgagent.Question, error) {
