@@ -3,6 +3,7 @@ package e2e
 import (
 	"context"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -81,12 +82,19 @@ const measureContrast = `(() => {
   }
 })()`
 
+// asksFor returns an agent that asks a question of the kind.
+func asksFor(kind bgagent.QuestionKind) inproc.Agent {
+	return func(ctx context.Context, turn *inproc.Turn) (string, error) {
+		return turn.Ask(ctx, bgagent.Question{Kind: kind, Title: "Shall I?", Subject: "make all", Options: []string{"yes", "no"}})
+	}
+}
+
 // colourful makes tasks in every state, with every kind of text. It returns their titles.
 func colourful(t *testing.T) (*bgagent.BackgroundManager, []string) {
 	parent := make(chan string, 1)
 	var m *bgagent.BackgroundManager
 	m = newManager(t, map[string]inproc.Agent{
-		"wait": agents["wait"], "echo": agents["echo"], "fail": withFailing["fail"],
+		"wait": agents["wait"], "echo": agents["echo"], "fail": withFailing["fail"], "choice": asksFor(bgagent.QuestionChoice), "permission": asksFor(bgagent.QuestionPermission),
 		"asks": func(ctx context.Context, turn *inproc.Turn) (string, error) {
 			turn.Asking("May I?")
 			<-ctx.Done()
@@ -113,10 +121,10 @@ func colourful(t *testing.T) (*bgagent.BackgroundManager, []string) {
 			<-ctx.Done()
 			return "", ctx.Err()
 		},
-	}, bgagent.Config{MaxDepth: 2, Limits: bgagent.Limits{Agent: map[string]int{"paints": 1}}})
+	}, bgagent.Config{MaxDepth: 2, Ask: true, Limits: bgagent.Limits{Agent: map[string]int{"paints": 1}}})
 	cancelled := launch(t, m, "main", "paints", "cancelled")
 	titles := []string{"cancelled"}
-	for _, agent := range []string{"echo", "fail", "asks", "boss", "paints", "paints", "wait"} {
+	for _, agent := range []string{"echo", "fail", "asks", "boss", "paints", "paints", "wait", "choice", "permission"} {
 		titles = append(titles, fmt.Sprint("a ", agent, " ", len(titles)))
 		launch(t, m, "main", agent, titles[len(titles)-1])
 	}
@@ -135,7 +143,7 @@ func colourful(t *testing.T) (*bgagent.BackgroundManager, []string) {
 
 func TestEveryTextHasEnoughContrast(t *testing.T) {
 	m, titles := colourful(t)
-	url := serve(t, m, dashboard.Config{AllowCancel: true, AllowResume: true, Silent: time.Millisecond,
+	url := serve(t, m, dashboard.Config{AllowCancel: true, AllowResume: true, AllowAnswer: true, Silent: time.Millisecond,
 		Log: func(_ context.Context, _ string, offset int64) (string, int64, error) {
 			return "a line\n"[offset:], 7, nil
 		}})
@@ -160,6 +168,9 @@ func TestEveryTextHasEnoughContrast(t *testing.T) {
 			for _, title := range titles {
 				p.openTask(title)
 				p.until(`!detail.textContent.includes('reading …')`)
+				if asks := strings.HasPrefix(title, "a choice") || strings.HasPrefix(title, "a permission"); asks {
+					p.until(question + `?.offsetHeight > 0`)
+				}
 				p.js(`for (const d of detail.querySelectorAll('details')) d.open = true`)
 				measure(title, 60)
 				if s.phone {

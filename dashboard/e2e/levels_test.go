@@ -1,17 +1,20 @@
 package e2e
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/chromedp/chromedp"
 	"github.com/stretchr/testify/require"
 
 	"github.com/bgagent/bgagent"
 	"github.com/bgagent/bgagent/dashboard"
+	"github.com/bgagent/bgagent/inproc"
 )
 
 // sleeper is a response whose connection silently dies while asleep is set.
@@ -131,7 +134,13 @@ func TestTheRowsDependOnlyOnTheLastStateOfEachTask(t *testing.T) {
 }
 
 func TestWhatRunsIsAboveWhatIsOver(t *testing.T) {
-	m := newManager(t, withFailing, bgagent.Config{Limits: bgagent.Limits{Agent: map[string]int{"wait": 2}}})
+	m := newManager(t, map[string]inproc.Agent{
+		"echo": agents["echo"], "wait": agents["wait"], "fail": withFailing["fail"],
+		"limited": func(context.Context, *inproc.Turn) (string, error) {
+			return "", &bgagent.ProviderError{Kind: bgagent.ProviderRateLimited, RetryAt: time.Now().Add(time.Hour), Next: bgagent.NextRepeat}
+		},
+	}, bgagent.Config{Limits: bgagent.Limits{Agent: map[string]int{"wait": 2}}})
+	launch(t, m, "main", "limited", "parked")
 	over := launch(t, m, "main", "wait", "cancelled")
 	launch(t, m, "main", "wait", "running, old")
 	var ids []string
@@ -142,12 +151,12 @@ func TestWhatRunsIsAboveWhatIsOver(t *testing.T) {
 	require.NoError(t, err)
 	p := open(t, serve(t, m, dashboard.Config{}), desktop)
 	titles := `[...document.querySelectorAll('#rows .row')].sort((a, b) => a.ariaRowIndex - b.ariaRowIndex).map(r => r.querySelector('.text').textContent).join(', ')`
-	p.until(titles + ` === 'main, running, old, cancelled, wait b, wait a, fail d, echo c'`)
+	p.until(titles + ` === 'main, running, old, cancelled, parked, wait b, wait a, fail d, echo c'`)
 	bar := `getComputedStyle(document.querySelector('[aria-label="cap wait"] .bar i')).backgroundColor`
 	alarming := eval[string](p, bar)
 	_, err = m.Cancel(t.Context(), bgagent.Caller{}, over, bgagent.CancelOptions{})
 	require.NoError(t, err)
-	p.until(titles + ` === 'main, wait a, running, old, wait b, fail d, echo c, cancelled'`)
+	p.until(titles + ` === 'main, wait a, running, old, parked, wait b, fail d, echo c, cancelled'`)
 	_, err = m.Cancel(t.Context(), bgagent.Caller{}, ids[1], bgagent.CancelOptions{})
 	require.NoError(t, err)
 	p.until(`document.querySelector('[aria-label="cap wait"] .waiting').textContent === ''`)
