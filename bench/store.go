@@ -36,7 +36,7 @@ func storeRows() []Row {
 		What:      "New and Start until the first turn begins, on a store with 10,000 live and 100,000 ended tasks",
 		Reference: "a reader that decodes the live records",
 		Run:       runStoreOpen,
-	}}
+	}, storeDayRow}
 }
 
 // keptStore is a store that keeps copies of the batches that it writes.

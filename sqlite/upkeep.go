@@ -17,6 +17,7 @@ const (
 	pruneEvery      = 64               // number of further tasks that end before the limits are checked again
 	pruneStep       = 100              // maximum number of tasks that one transaction deletes
 	vacuumStep      = 256              // maximum number of pages that one transaction returns to the file system
+	vacuumLeast     = 16               // number of unused pages below which none are returned
 	retryMin        = time.Second      // first pause after a failed checkpoint or another failed upkeep
 	retryMax        = 30 * time.Second // longest such pause; each pause is twice as long as the previous one
 	prunePause      = 10 * time.Minute // time after which the limits are checked again even if few tasks end
@@ -307,11 +308,12 @@ func remove(conn *sqlite3.Conn, selected string) (err error) {
 	return conn.Exec("DELETE FROM records WHERE id IN (" + selected + ")")
 }
 
-// vacuum returns pages to the file system if many pages are unused.
+// vacuum returns pages to the file system if at least an eighth of the pages, and at least vacuumLeast,
+// are unused.
 func (u *upkeep) vacuum(conn *sqlite3.Conn) error {
 	for {
 		pages, unused, err := sizes(conn)
-		if err != nil || unused < vacuumStep || unused < pages/8 {
+		if err != nil || unused < vacuumLeast || unused < pages/8 {
 			return err
 		}
 		if err := u.write(func() error { return conn.Exec(fmt.Sprintf("PRAGMA incremental_vacuum(%d)", vacuumStep)) }); err != nil {
