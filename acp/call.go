@@ -29,7 +29,7 @@ type toolCall struct {
 	described
 }
 
-// described holds what an agent's messages about a call say for people to read.
+// described holds the human-readable parts of an agent's messages about a call.
 type described struct {
 	whole   string // title, even if it is longer than toolCall.title
 	content []sdk.ToolCallContent

@@ -28,8 +28,8 @@ type Config struct {
 	// is looked up in the host's PATH and runs without a shell.
 	Command []string
 
-	// Dir is the working directory of the program, and of sessions without a directory of
-	// their own. Empty means the host's working directory.
+	// Dir is the working directory of the program, and of sessions that do not name a directory.
+	// Empty means the host's working directory.
 	Dir string
 
 	// Env adds variables to the agent's environment. An entry NAME passes on the host's
@@ -43,9 +43,8 @@ type Config struct {
 	// that the agent does not need authentication.
 	Auth string
 
-	// Agents maps the agent names that tasks may use to their settings. If the map is
-	// empty, tasks may use any name, and every name stands for the agent with its own
-	// settings.
+	// Agents maps the agent names that tasks may use to their settings. If the map is empty, tasks
+	// may use any name, and every name means the agent with its own settings.
 	Agents map[string]Agent
 
 	// Model is the model for tasks if neither the task nor its agent names a model. Empty

@@ -51,7 +51,7 @@
 // runs as another user. No agent can make the host hang, even if it prints text that is not JSON
 // (for example in front of a message), writes endlessly, or never reads its input.
 //
-// Programs and commands in terminals run in operating system sessions of their own, without a
+// Programs and commands in terminals run in separate operating system sessions, without a
 // controlling terminal. They cannot open /dev/tty. Ctrl-C reaches only the host, which must then
 // stop them. They run as the host's user and can read everything that this user can read. On Linux
 // that includes the host's environment and memory. Keep secrets that an agent must not know out of
@@ -166,7 +166,7 @@
 //   - gemini cannot load a session within the clock minute when it created the session, because
 //     it would overwrite its own record of the session. The client waits until that minute is over.
 //     If its context ends earlier, [Client.RestoreSession] returns [bgagent.ErrUnreachable].
-//   - When claude-agent-acp loads a session, it sends its model a request of its own: the text
+//   - When claude-agent-acp loads a session, it sends a separate request to its model: the text
 //     "Hi" without the conversation, with an answer of at most one token.
 //   - gemini cannot create files with FilesReadWrite, because it treats the answer that the file
 //     does not yet exist as a failure. Leave Files at FilesNone.

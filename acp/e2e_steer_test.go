@@ -66,7 +66,7 @@ func TestAMessageJoinsATurnOfEachAgent(t *testing.T) {
 				case in == "tool" && s.name == codex.name:
 					require.True(s, has(modelserver.Tool, "command done"), "the command was completed")
 				case in == "tool":
-					require.True(s, has(modelserver.Tool, "moved to the background"), "the command goes on")
+					require.True(s, has(modelserver.Tool, "moved to the background"), "the command continues")
 				case s.name == codex.name:
 					require.False(s, has(modelserver.Assistant, "one and two"), "the text was dropped")
 				default:

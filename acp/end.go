@@ -187,7 +187,7 @@ func (c *Client) failed(t *turn, why failing) error {
 		// If its model's stream is cut off, gemini ends its turn normally and reports zero tokens.
 		// It also reports zero tokens after a whole answer if the provider did not report any.
 		// Therefore, the prompt must not be sent again.
-		const text = "the answer broke off"
+		const text = "the answer was cut off"
 		c.mu.Lock()
 		t.s.system = "" // gemini might have dropped the prompt
 		c.mu.Unlock()

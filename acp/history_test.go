@@ -93,7 +93,7 @@ func TestAnAnswerIsWholeHoweverSmallTheHistory(t *testing.T) {
 	require.Equal(t, strings.Repeat("a", 600)+strings.Repeat("b", 2400), h.lastText())
 	h.used(bgagent.MessageTool{ID: "1", Name: "grep"})
 	h.thought(strings.Repeat("t", 3000), nil)
-	require.Len(t, h.lastText(), 3000, "thoughts are no answer")
+	require.Len(t, h.lastText(), 3000, "reasoning is not part of the answer")
 	h.said(bgagent.RoleAgent, "the answer", nil)
 	require.Equal(t, "the answer", h.lastText())
 	for range 5 { // adds more text than is kept for an answer

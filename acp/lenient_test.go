@@ -112,6 +112,6 @@ func TestARepeatedEndIsNoOtherCall(t *testing.T) {
 		again := strings.Repeat(news("tool_call_update", "completed"), 3) + news("tool_call_update", "in_progress")
 		e := prompt(t, c, create(t, c), news("tool_call", "pending")+again+news("tool_call", "completed")+again+"say done")
 		require.Equal(t, []string{"grep pending", "grep done", "grep done"}, toolsOf(e))
-		require.Len(t, e.of(bgagent.ReportActivity), 7, "each repetition is a sign of life")
+		require.Len(t, e.of(bgagent.ReportActivity), 7, "each repetition counts as activity")
 	})
 }

@@ -45,5 +45,5 @@ func (ch *choice) modeFor(wanted string, rules []bgagent.Permission) (string, er
 			return ch.known[i], nil
 		}
 	}
-	return "", fmt.Errorf("it asks nothing: %w", broken)
+	return "", fmt.Errorf("it never asks for permission: %w", broken)
 }

@@ -74,7 +74,7 @@ func (o *outbox) run() {
 			o.mu.Lock()
 			o.size -= len(line)
 			if err != nil && o.err == nil {
-				o.err = fmt.Errorf("it does not take any input: %w", err)
+				o.err = fmt.Errorf("it does not accept input: %w", err)
 			}
 			o.mu.Unlock()
 		}

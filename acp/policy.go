@@ -162,7 +162,7 @@ func (c *Client) refuse(t *turn, what string) {
 	c.mu.Lock()
 	t.refused = what
 	c.mu.Unlock()
-	c.cfg.Logger.Info("acp: the agent was refused something", "session", t.s.id, "task", t.prompt.Task)
+	c.cfg.Logger.Info("acp: a request from the agent was refused", "session", t.s.id, "task", t.prompt.Task)
 }
 
 // question returns the agent's question. It adds what earlier messages reported about the tool
@@ -238,7 +238,7 @@ func (q *PermissionRequest) subject(unclear bool) subject {
 		}
 	case s.is(permission.Web):
 		s.texts = addressesIn(q.Input)
-	case !s.is(permission.Read, permission.Edit): // a file tool's title need not name the files
+	case !s.is(permission.Read, permission.Edit): // a file tool's title does not always name the files
 		s.texts = []string{q.Title}
 	}
 	return s

@@ -159,7 +159,7 @@ func (c *Client) startProcess(ctx context.Context, instance string) (*process, e
 	return p, nil
 }
 
-// end asks supervise to terminate the process, and returns at once. If end is called again, the
+// end asks supervise to terminate the process, and returns immediately. If end is called again, the
 // first reason is kept.
 func (p *process) end(reason error) {
 	p.endOnce.Do(func() {

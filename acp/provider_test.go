@@ -30,7 +30,7 @@ type recorded struct {
 	Text    string // the model's text
 }
 
-// script returns the prompt with which the fake agent plays the turn.
+// script returns the prompt that makes the fake agent replay the turn.
 func (r recorded) script() string {
 	var b strings.Builder
 	b.WriteString("free\n")
@@ -86,7 +86,7 @@ func TestRecordedErrorsOfProvidersAreRecognized(t *testing.T) {
 				require.Equal(t, r.Status, p.Status)
 				require.Equal(t, r.Tries, p.Tries)
 				require.Equal(t, r.Scope == "provider", p.Scope == bgagent.ScopeProvider)
-				require.True(t, p.RetryAt.IsZero(), "no program tells the time outside of prose")
+				require.True(t, p.RetryAt.IsZero(), "agents report the time only in prose")
 				require.NotEmpty(t, p.Message)
 				require.NotContains(t, p.Message, "\n")
 				want := bgagent.NextContinue
@@ -149,7 +149,7 @@ func TestAnAnswerOfGeminiThatBrokeOffIsAFailure(t *testing.T) {
 	bubble(t, Config{}, false, func(t *testing.T, c *Client) {
 		s := create(t, c)
 		require.NoError(t, prompt(t, c, s, "say whole").err)
-		require.NoError(t, prompt(t, c, s, "free\nsay no tokens").err, "other agents need not report tokens in each turn")
+		require.NoError(t, prompt(t, c, s, "free\nsay no tokens").err, "other agents do not have to report tokens in each turn")
 		playing(c, "gemini")
 		require.NoError(t, prompt(t, c, s, "free\nsay no field").err, "without its field, tokens are unknown")
 		e := prompt(t, c, s, "zero\nsay half of")

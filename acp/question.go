@@ -20,19 +20,19 @@ type offer struct {
 	option sdk.PermissionOption
 }
 
-// kindWords contains, for each kind of option that is offered, the word that the manager shows. The other words
-// are names of agents that say the same.
+// kindWords contains the words for each kind of option that is offered. The manager shows the first word. The
+// others are agents' names for options with the same meaning.
 var kindWords = map[sdk.PermissionOptionKind][]string{
 	sdk.PermissionOptionKindAllowOnce:  {asktext.AllowOnce, "allow"},
 	sdk.PermissionOptionKindRejectOnce: {asktext.Deny, "reject", "reject once"},
 }
 
-// maxOptionName is the maximum number of bytes that are shown of the agent's name for an option.
+// maxOptionName is the maximum length of the agent's name for an option, in bytes. A longer name is cut.
 const maxOptionName = 120
 
-// offers returns the options that answer only this question. Options of kinds that are not in the
-// protocol are left out, because they could also answer later questions. What the agent does with an answer
-// follows from the kind of the option. So each text begins with the word for the kind, and the agent's name
+// offers returns the options that answer only this question. Options of kinds that are not in the protocol
+// are left out, because they could also answer later questions. The kind of the option determines what the
+// agent does with an answer. Therefore, each text begins with the word for the kind, and the agent's name
 // for the option is only quoted.
 func offers(list []sdk.PermissionOption) (out []offer) {
 	count := map[sdk.PermissionOptionKind]int{}
@@ -65,8 +65,8 @@ type earlier struct {
 	unclear bool // whether some paths or inputs of the call are unknown, even with the question
 }
 
-// askManager asks the manager about a request. The result chosen is the agent's option that was
-// chosen. If nobody answered, chosen is nil, and answer contains the reason.
+// askManager asks the manager about a request. It returns the chosen option of the agent. If nobody
+// answered, chosen is nil, and answer contains the reason.
 func (t *turn) askManager(q PermissionRequest, req sdk.RequestPermissionRequest, told earlier) (chosen *sdk.PermissionOption, answer PermissionAnswer) {
 	t.reporting.Lock()
 	r := t.r
@@ -74,18 +74,18 @@ func (t *turn) askManager(q PermissionRequest, req sdk.RequestPermissionRequest,
 	switch {
 	case r == nil:
 		return nil, PermissionAnswer{Reason: errOver.Error()}
-	case told.unclear: // nobody is allowed to decide about what is not shown
-		return nil, PermissionAnswer{Reason: "the agent has not told everything about this call, or a part of it could not be read"}
+	case told.unclear: // nobody may decide about a request that is not shown in full
+		return nil, PermissionAnswer{Reason: "the agent did not report everything about this call, or part of the report could not be read"}
 	case told.dropped:
-		return nil, PermissionAnswer{Reason: "what the agent has told about this call is too long to be shown"}
+		return nil, PermissionAnswer{Reason: "the agent's description of this call is too long to be shown"}
 	}
 	subject := subjectOf(q, req.ToolCall.Content, told)
 	if subject == "" {
-		return nil, PermissionAnswer{Reason: "the agent has not told what it wants to do"}
+		return nil, PermissionAnswer{Reason: "the agent did not say what it wants to do"}
 	}
 	list := offers(req.Options)
 	if len(list) == 0 {
-		return nil, PermissionAnswer{Reason: "the agent offers no answer that is about this request alone"}
+		return nil, PermissionAnswer{Reason: "the agent offers no answer that applies only to this request"}
 	}
 	question := bgagent.Question{
 		Kind: bgagent.QuestionPermission, Title: asktext.Shown(fmt.Sprintf("may it use %s: %.200s", q.Name, q.Title)), Subject: subject,
@@ -112,11 +112,11 @@ func (t *turn) askManager(q PermissionRequest, req sdk.RequestPermissionRequest,
 	return chosen, answer
 }
 
-// subjectOf returns all that the agent has told about what it wants to do, in the question and in earlier
-// messages about the same call. The question is about the call as it was told last: a new title or input
-// and new content take the place of the previous ones. But the question itself can contain less than what
-// was told before, so both are shown. A subject without anything but the kind of the tool would say
-// nothing, so the result is then empty.
+// subjectOf returns everything that the agent has reported about the call, in the question and in earlier
+// messages. The question is about the latest state of the call: a new title, input or content replaces the
+// previous one. However, the question can contain less than the earlier messages, so both are shown. If
+// only the kind of the tool is known, the result is empty, because such a subject would not show what the
+// agent wants to do.
 func subjectOf(q PermissionRequest, content []sdk.ToolCallContent, told earlier) string {
 	var s subjectText
 	s.input(q.Input)
@@ -174,7 +174,7 @@ func (s *subjectText) add(key, field string) {
 
 func (s *subjectText) field(name, value string) { s.add(value, asktext.Field(name, value)) }
 
-// input adds a call's input. After that, the texts in its fields do not need to be repeated.
+// input adds a call's input. After that, the texts in the input's fields do not need to be repeated.
 func (s *subjectText) input(input any) {
 	text := asktext.Input(input)
 	s.add(text, text)

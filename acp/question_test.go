@@ -169,7 +169,7 @@ func TestQuestionsOfAHostileAgent(t *testing.T) {
 		got, err := m.Get(task.ID)
 		require.NoError(t, err)
 		require.Len(t, got.Questions, 20)
-		require.Len(t, answers, 981, "the others were refused at once")
+		require.Len(t, answers, 981, "the others were refused immediately")
 		require.Equal(t, []string{`allow once (the agent calls it "Yes")`, `allow once (the agent calls it "Yes") #2`, "deny"}, got.Questions[0].Options)
 		_, err = m.Answer(t.Context(), bgagent.Caller{}, task.ID, bgagent.AnswerInput{Key: got.Questions[0].Key, Option: got.Questions[0].Options[1]})
 		require.NoError(t, err)
@@ -195,11 +195,11 @@ func TestQuestionsOfAHostileAgent(t *testing.T) {
 		require.Equal(t, map[string]int{"b": 1, "r": 981, "cancelled": 21}, outcomes)
 		late, problem := p.request(t.Context(), sdk.ClientMethodSessionRequestPermission, []byte(`{"sessionId":"`+task.Session+`"}`))
 		require.Nil(t, problem)
-		require.NotNil(t, late.(sdk.RequestPermissionResponse).Outcome.Cancelled, "after its turn")
+		require.NotNil(t, late.(sdk.RequestPermissionResponse).Outcome.Cancelled, "the question came after its turn")
 	})
 }
 
-// An option does what its kind says, whatever the agent calls it.
+// The kind of an option determines its effect, whatever the agent calls the option.
 func TestAnOptionSaysFirstWhatItDoes(t *testing.T) {
 	const allow, reject = sdk.PermissionOptionKindAllowOnce, sdk.PermissionOptionKindRejectOnce
 	long := strings.Repeat("é", 100)
@@ -235,7 +235,7 @@ func TestAnOptionSaysFirstWhatItDoes(t *testing.T) {
 	}
 }
 
-// The answer reaches the option that was shown, also among options that have the same or a very long name.
+// The answer selects the option that was shown, even among options with the same name or very long names.
 func TestAnAnswerReachesTheOptionThatWasShown(t *testing.T) {
 	long := strings.Repeat("x", 500)
 	for i, id := range []string{"a", "b", "c", "d"} {
@@ -268,7 +268,7 @@ func TestARequestThatIsNotKnownAsAWholeIsNotAsked(t *testing.T) {
 		require.Nil(t, problem)
 		answer := got.(sdk.RequestPermissionResponse)
 		require.EqualValues(t, "n", answer.Outcome.Selected.OptionId)
-		require.Contains(t, answer.Meta["reason"], "has not told everything")
+		require.Contains(t, answer.Meta["reason"], "did not report everything")
 	})
 }
 
@@ -310,12 +310,12 @@ func TestAQuestionWithoutASubjectIsNotAsked(t *testing.T) {
 			require.Empty(t, task.Questions, call)
 			got := <-answers
 			require.EqualValues(t, "n", got.Outcome.Selected.OptionId)
-			require.Equal(t, "the agent has not told what it wants to do", got.Meta["reason"])
+			require.Equal(t, "the agent did not say what it wants to do", got.Meta["reason"])
 		})
 	}
 }
 
-// No part of a subject that the agent writes looks like a line of bgagent, and none is invisible.
+// No text from the agent in a subject looks like a line from bgagent or is invisible.
 func TestNothingInTheSubjectCanLookLikeAField(t *testing.T) {
 	q := PermissionRequest{Title: "Edit\npath: /w/a", Paths: []string{"/w/x\npath: /w/b"}}
 	content := []sdk.ToolCallContent{sdk.ToolDiffContent("/w/a:\nb", "new\rtext\x1b[2K", "\u202eold"), sdk.ToolContent(sdk.TextBlock("a\ntitle: b"))}
@@ -345,8 +345,8 @@ func TestAQuestionShowsWhatWasToldBefore(t *testing.T) {
 		{begin(diff("new")) + "\n" + update(`"content":[`+diff("newer")+`]`), intro + "path: /w/a.go\nchange of /w/a.go:\n  -old\n  +newer", ""},
 		{begin(diff("new")) + "\n" + update(`"status":"in_progress"`), intro + "path: /w/a.go\nchange of /w/a.go:\n  -old\n  +new", ""},
 		{begin(text(strings.Repeat("x", maxTitle)+"y")) + "\n" + update(`"title":"`+strings.Repeat("z", maxTitle)+`!"`), "file: a.go\ntitle: " + strings.Repeat("z", maxTitle) + "!\ntext: " + strings.Repeat("x", maxTitle) + "y", ""},
-		{begin(text(strings.Repeat("x", maxDescribed))) + "\n" + update(`"content":[`+text("short")+`]`), "", "what the agent has told about this call is too long to be shown"},
-		{begin(diff("new")) + "\n" + update(`"status":"completed"`), "", "the agent has not told what it wants to do"}, // the question is about a new call
+		{begin(text(strings.Repeat("x", maxDescribed))) + "\n" + update(`"content":[`+text("short")+`]`), "", "the agent's description of this call is too long to be shown"},
+		{begin(diff("new")) + "\n" + update(`"status":"completed"`), "", "the agent did not say what it wants to do"}, // the question is about a new call
 	} {
 		asking(t, Config{}, func(t *testing.T, _ *Client, m *bgagent.BackgroundManager) {
 			task := launchIn(t, m, x.prompt+"\nbare c")
@@ -420,8 +420,8 @@ func TestTheDescriptionsOfCallsAreBounded(t *testing.T) {
 	})
 }
 
-// asksFor makes the agent of the task's session ask for a permission, and returns the task after that. The channel
-// gets what the client answers.
+// asksFor makes the agent of the task's session ask for a permission, and then returns the task. The channel
+// receives the client's answer.
 func asksFor(t *testing.T, c *Client, m *bgagent.BackgroundManager, task bgagent.Task, params string) (bgagent.Task, <-chan sdk.RequestPermissionResponse) {
 	t.Helper()
 	c.mu.Lock()

@@ -90,11 +90,12 @@ func (r *replay) close() {
 
 // judge returns the state of the prompt in the session. The argument m is the session's memory.
 //
-// The same text could have been sent before. The session therefore has the prompt only if the replay
-// contains the text more often than it was sent before. The prompt is missing only in two cases: the
-// last prompt in the replay is the one that was sent before it or a message that joined that earlier prompt's turn; or no prompt was sent
-// before it and the replay is empty. In other cases, the agent might have replayed only a part of the session, or might have changed the
-// text. The state is then unknown.
+// The same text could have been sent before. Therefore, the session has the prompt only if the
+// replay contains the text more often than it was sent before. The prompt is missing only in two
+// cases: if the replay ends with the previous prompt or with a message that joined the previous
+// prompt's turn, or if there is no previous prompt and the replay is empty. Otherwise, the agent
+// might have replayed only a part of the session, or might have changed the text, so the state is
+// unknown.
 func (r *replay) judge(m *memory, p bgagent.Prompt) bgagent.PromptState {
 	r.close()
 	sent, own, joined := m.Sent, []string{hashOf(p.Text), hashOf(lead + p.Text)}, m.Joined

@@ -262,9 +262,9 @@ func TestWhatTheDeadHostHasLeftIsEndedAndNothingElse(t *testing.T) {
 	in.Spec.Task = "bg_1"
 	child := goesOn(t, c, bgagent.SessionRestore{Session: id, Spec: in.Spec}, "spawn")
 	states(t, c, in, bgagent.PromptInterrupted)
-	require.False(t, alive(t, left), "a process of the dead host runs on")
-	require.True(t, alive(t, stays), "a process of another host was ended")
-	require.True(t, alive(t, child), "a process of this host was ended")
+	require.False(t, alive(t, left), "a process of the dead host is still running")
+	require.True(t, alive(t, stays), "a process of another host was terminated")
+	require.True(t, alive(t, child), "a process of this host was terminated")
 	require.Contains(t, goesOn(t, c, in, "env BGAGENT_INSTANCE"), "BGAGENT_INSTANCE="+in.Spec.Instance)
 	require.Equal(t, 1, c.processes())
 }

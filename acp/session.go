@@ -185,8 +185,8 @@ func (c *Client) lostWith(s *session, err error) error {
 	return fmt.Errorf("acp: session %q was lost with the agent process that had it (%w): %w", s.id, lost, err)
 }
 
-// release makes an agent process of an earlier manager in this host give up the session, because
-// some agents do not load a session that is open in another process. If the process has no turns,
+// release makes an agent process of an earlier manager in this host close the session, because some
+// agents do not load a session that is open in another process. If the process has no turns,
 // release terminates it. The earlier manager has been closed, because the session now belongs to
 // another manager.
 func (c *Client) release(ctx context.Context, p *process, s *session) error {
@@ -276,7 +276,7 @@ func (c *Client) minuteLeft(s *session) time.Duration {
 	return max(wait, 0)
 }
 
-// awaitMinute waits as long as minuteLeft says.
+// awaitMinute waits for the time that minuteLeft returns.
 func (c *Client) awaitMinute(ctx context.Context, s *session) error {
 	wait := c.minuteLeft(s)
 	if wait == 0 {

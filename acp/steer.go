@@ -84,8 +84,8 @@ func (t *turn) leaves(text string) {
 	t.save()
 }
 
-// cancelOwn cancels the turn that the agent started on its own after the given turn. It returns
-// false if a prompt of this client is unanswered.
+// cancelOwn cancels the turn that the agent started on its own after the given turn. If a prompt of
+// this client is unanswered, it does nothing and returns false.
 func (c *Client) cancelOwn(p *process, t *turn) bool {
 	c.mu.Lock() // no turn of this client begins before the notification is queued
 	defer c.mu.Unlock()

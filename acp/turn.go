@@ -232,7 +232,7 @@ func (c *Client) leave(t *turn, p *process) jsonlines.Noise {
 // caller must hold Client.mu.
 func (p *process) endIfUseless() {
 	if p.retired && len(p.turns) == p.stuck {
-		p.end(fmt.Errorf("it was ended because it had not stopped a turn within %v of being told to", p.c.cfg.CancelGrace))
+		p.end(fmt.Errorf("it was terminated because it did not stop a turn within %v of the request", p.c.cfg.CancelGrace))
 	}
 }
 
@@ -273,7 +273,7 @@ func (c *Client) ask(t *turn, p *process) (sdk.PromptResponse, error) {
 	}
 	err := c.cancelTurn(t, p, over)
 	if !t.stopped() && !c.heard(t) {
-		err = fmt.Errorf("it sent nothing at all in %v (Config.Silence), so the turn was cancelled", c.cfg.Silence)
+		err = fmt.Errorf("it sent nothing for %v (Config.Silence), so the turn was cancelled", c.cfg.Silence)
 	}
 	return answer, err
 }
@@ -296,7 +296,7 @@ func (c *Client) cancelTurn(t *turn, p *process, over <-chan error) error {
 	defer timer.Stop()
 	for told := false; ; told = true {
 		if err := p.conn.notify(sdk.AgentMethodSessionCancel, sdk.CancelNotification{SessionId: sdk.SessionId(t.s.id)}); err != nil && !told {
-			c.cfg.Logger.Warn("acp: the agent cannot be told to stop a turn", "session", t.s.id, "error", err)
+			c.cfg.Logger.Warn("acp: the request to stop a turn could not be sent to the agent", "session", t.s.id, "error", err)
 		}
 		select {
 		case err := <-over:

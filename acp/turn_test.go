@@ -60,7 +60,7 @@ func TestAnAgentThatSendsNothingIsStopped(t *testing.T) {
 		id := create(t, c)
 		e := prompt(t, c, id, "nap 1h")
 		require.Equal(t, bgagent.StopError, e.Stop)
-		require.EqualError(t, e.err, `acp: the agent "fake": it sent nothing at all in 10m0s (Config.Silence), so the turn was cancelled`)
+		require.EqualError(t, e.err, `acp: the agent "fake": it sent nothing for 10m0s (Config.Silence), so the turn was cancelled`)
 		require.Equal(t, 10*time.Minute, time.Since(begun))
 		require.Equal(t, "hello", prompt(t, c, id, "say hello").Text, "the session can be used again")
 
@@ -71,7 +71,7 @@ func TestAnAgentThatSendsNothingIsStopped(t *testing.T) {
 		}
 	})
 	bubble(t, Config{Silence: time.Second}, false, func(t *testing.T, c *Client) {
-		require.ErrorContains(t, prompt(t, c, create(t, c), "nap 1h").err, "it sent nothing at all in 1s")
+		require.ErrorContains(t, prompt(t, c, create(t, c), "nap 1h").err, "it sent nothing for 1s")
 		require.NoError(t, prompt(t, c, create(t, c), "nap 999ms\nsay done").err)
 	})
 }
@@ -230,7 +230,7 @@ func TestAnAgentThatDoesNotStopIsEndedAtOnceWhenItIsAlone(t *testing.T) {
 		require.Equal(t, 3*time.Second, time.Since(began))
 		e := prompt(t, c, id, "say hello")
 		require.ErrorIs(t, e.err, bgagent.ErrNoSession)
-		require.ErrorContains(t, e.err, "had not stopped a turn within 3s of being told to")
+		require.ErrorContains(t, e.err, "did not stop a turn within 3s of the request")
 		require.ErrorContains(t, e.err, "cannot load sessions")
 	})
 }

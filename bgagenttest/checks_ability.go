@@ -23,9 +23,9 @@ var abilityChecks = []check{
 	{name: "todos", why: "todos that cannot be read delay the end of every turn", needs: []need{aTodoReader}, run: checkTodos},
 	{name: "find", why: "its notices depend on whether a session exists, and on its place in the tree", needs: []need{aFinder}, run: checkFind},
 	{name: "agents", why: "a caller that misspells a name is shown the list", needs: []need{aLister}, run: checkAgents},
-	{name: "message without a turn", why: "a message that starts a turn by itself runs without a slot, and nobody waits for it", needs: []need{aSteerer}, run: checkMessageWithoutTurn},
+	{name: "message without a turn", why: "a turn that a message starts on its own runs without a slot, and nobody waits for it", needs: []need{aSteerer}, run: checkMessageWithoutTurn},
 	{name: "message in a turn", why: "a message must not stop the turn that it joins, and must not be answered in a later turn", needs: []need{aSteerer}, run: checkMessageInTurn},
-	{name: "message taken", why: "a message that the session has not received is lost, because its sender is told that it was received", needs: []need{aSteerer, harnessNap}, run: checkMessageTaken},
+	{name: "message taken", why: "a message that the session has not received is lost, because its sender learns that it was received", needs: []need{aSteerer, harnessNap}, run: checkMessageTaken},
 	{name: "forget", why: "a client that forgets too little fills the memory, and one that forgets too much loses sessions in use", needs: []need{aForgetter}, run: checkForget},
 }
 

@@ -12,11 +12,11 @@ import (
 var messageChecks = []check{
 	{name: "message order", why: "only what comes after the prompt is an answer to it", needs: []need{aReader}, run: checkMessageOrder},
 	{name: "message ids", why: "a message is identified by its id, so a second one with the same id replaces the first", needs: []need{aReader}, run: checkMessageIDs},
-	{name: "finished", why: "a turn whose last message may still change looks as if it broke off", needs: []need{aReader}, run: checkFinished},
+	{name: "finished", why: "a turn whose last message might still change looks as if it was cut off", needs: []need{aReader}, run: checkFinished},
 	{name: "prompt ids", why: "they distinguish the answer to this prompt from the answer to an earlier one", needs: []need{aReader, keptPromptIDs}, run: checkPromptIDs},
 	{name: "cursor", why: "if old messages are returned again, every read covers the whole session", needs: []need{aReader}, run: checkCursor},
 	{name: "changes", why: "if a change is not returned, the manager keeps a half-written message", needs: []need{aReader}, run: checkChanges},
-	{name: "pages", why: "a page that is larger than requested may not fit into memory", needs: []need{aReader}, run: checkPages},
+	{name: "pages", why: "a page that is larger than requested might not fit into memory", needs: []need{aReader}, run: checkPages},
 	{name: "tool calls", why: "a call is counted once by its id, and a call that never ends keeps its turn open", needs: []need{harnessTool}, run: checkToolCalls},
 	{name: "no answer", why: "a task without an answer ends as an error, but a made-up answer counts as a real one", needs: []need{harnessSilent}, run: checkNoAnswer},
 	{name: "cut answer", why: "the reader takes half an answer for completed work", needs: []need{harnessCut}, run: checkCutAnswer},

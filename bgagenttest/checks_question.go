@@ -11,8 +11,8 @@ import (
 
 // questionChecks check how a client asks its agent's questions.
 var questionChecks = []check{
-	{name: "refused question", why: "an agent whose question is refused must go on without what it has asked for", needs: []need{aRunner, harnessAsk}, run: checkRefusedQuestion},
-	{name: "question", why: "if nobody hears of a question, or its answer does not arrive, its turn waits for a day", needs: []need{aStarter, anEventSource, anAnswerer, harnessAsk}, run: checkQuestion},
+	{name: "refused question", why: "an agent whose question is refused must continue without what it asked for", needs: []need{aRunner, harnessAsk}, run: checkRefusedQuestion},
+	{name: "question", why: "if a question is not reported, or its answer does not arrive, its turn waits for a day", needs: []need{aStarter, anEventSource, anAnswerer, harnessAsk}, run: checkQuestion},
 }
 
 // checkRefusedQuestion uses a reporter of the suite that refuses every question.

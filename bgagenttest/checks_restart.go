@@ -12,21 +12,21 @@ import (
 var restartChecks = []check{
 	{name: "restart answered", why: "if an answer is not found, the whole turn is paid for again", needs: restartNeeds(), run: checkRestartAnswered},
 	{name: "restart interrupted", why: "a prompt that counts as missing is sent again, so its work is done twice", needs: restartNeeds(), run: checkRestartInterrupted},
-	{name: "restart left", why: "a program that goes on works at the same time as the next turn, in the same session and the same files", needs: restartNeeds(harnessLeft), run: checkRestartLeft},
+	{name: "restart left", why: "a program that keeps running works at the same time as the next turn, in the same session and on the same files", needs: restartNeeds(harnessLeft), run: checkRestartLeft},
 	{name: "restart missing", why: "the answer to an earlier prompt would count as the answer to a prompt that was never received", needs: restartNeeds(), run: checkRestartMissing},
 	{name: "restart same text", why: "two prompts of a session can have the same text, so the text does not show which of them was received", needs: restartNeeds(), run: checkRestartSameText},
 	{name: "restart no session", why: "only ErrNoSession makes the manager create another session", needs: restartNeeds(), run: checkRestartNoSession},
-	{name: "restart unknown", why: "a session that cannot be read may already have the prompt, and would get it twice", needs: restartNeeds(harnessSpoil), run: checkRestartUnknown},
+	{name: "restart unknown", why: "a session that cannot be read might have the prompt, and would get it twice", needs: restartNeeds(harnessSpoil), run: checkRestartUnknown},
 	{name: "restart busy", why: "a prompt in the middle of an old turn is refused, or the two turns get mixed up", needs: restartNeeds(harnessRelease), run: checkRestartBusy},
 	{name: "restart without state", why: "the process can end before the saved state is durable", needs: restartNeeds(), run: checkRestartWithoutState},
 	{name: "restart next prompt", why: "the next prompt continues the session", needs: restartNeeds(), run: checkRestartNextPrompt},
 	{name: "restart resumed", why: "a task of an earlier process can be resumed, and a parked task gets its next turn", needs: restartNeeds(), run: checkRestartResumed},
-	{name: "restart twice", why: "a process that restores a session can end too", needs: restartNeeds(), run: checkRestartTwice},
+	{name: "restart twice", why: "a process that restores a session can also end", needs: restartNeeds(), run: checkRestartTwice},
 	{name: "restart memory", why: "a task that is continued without its conversation starts over", needs: restartNeeds(harnessRecall), run: checkRestartMemory},
 	{name: "restart no request", why: "a request costs money and changes the session", needs: restartNeeds(harnessRequests), run: checkRestartNoRequest},
 	{name: "restart followed", why: "a turn that cannot be seen looks like a prompt that was never received, which is sent again", needs: []need{aStarter, harnessRestart}, run: checkRestartFollowed},
-	{name: "restart repeated prompt", why: "the earlier process may have sent the prompt just before its end", needs: []need{aStarter, harnessRestart, knownRepeats}, run: checkRestartRepeatedPrompt},
-	{name: "restart other instances", why: "RestoreSession must end what the dead manager has left running, and nothing of a living manager", needs: restartNeeds(), run: checkRestartOtherInstances},
+	{name: "restart repeated prompt", why: "the earlier process might have sent the prompt just before its end", needs: []need{aStarter, harnessRestart, knownRepeats}, run: checkRestartRepeatedPrompt},
+	{name: "restart other instances", why: "RestoreSession must end everything that the dead manager left running, and nothing that belongs to a live manager", needs: restartNeeds(), run: checkRestartOtherInstances},
 }
 
 // restartNeeds returns the given needs and those that every check of RestoreSession has.
@@ -67,10 +67,10 @@ func checkRestartLeft(c *checkContext) {
 		return
 	}
 	if a.err != nil || a.isMissing() {
-		c.failf("RestoreSession after a death in the middle of a turn that went on: %q, %v; the session has the prompt", a.state, a.err)
+		c.failf("RestoreSession after a death in the middle of a turn that continued: %q, %v; the session has the prompt", a.state, a.err)
 	}
 	if n := c.h.Restart.Left(c.sc, d.prompt.Instance); n > 0 {
-		c.failf("RestoreSession returned %q, and %d turn(s) of the dead process still run; it should end them or return ErrBusy", a.state, n)
+		c.failf("RestoreSession returned %q, and %d turn(s) of the dead process are still running; it should end them or return ErrBusy", a.state, n)
 	}
 }
 
@@ -150,7 +150,7 @@ func checkRestartBusy(c *checkContext) {
 		return
 	}
 	if !errors.Is(a.err, bgagent.ErrBusy) {
-		c.failf("RestoreSession returned %q, %v, and the old turn still runs; it should be ErrBusy", a.state, a.err)
+		c.failf("RestoreSession returned %q, %v, and the old turn is still running; it should be ErrBusy", a.state, a.err)
 	}
 	c.h.Restart.Release(c.sc)
 	if a, _ = c.restore(restoring(d)); a.err != nil || a.isMissing() {

@@ -16,9 +16,9 @@ const missing = "ses_conformance_no_such_session"
 var sessionChecks = []check{
 	{name: "one kind", why: "New refuses a client that is both a TurnRunner and a TurnStarter, or neither", run: checkOneKind},
 	{name: "session ids", why: "two tasks with the same session id get each other's answers", run: checkSessionIDs},
-	{name: "unknown agent", why: "only a *NoSuchAgentError lets the caller correct the name at once", needs: []need{knownAgents}, run: checkUnknownAgent},
+	{name: "unknown agent", why: "only a *NoSuchAgentError lets the caller correct the name immediately", needs: []need{knownAgents}, run: checkUnknownAgent},
 	{name: "answer", why: "the answer is the purpose of a task", run: checkAnswer},
-	{name: "second turn", why: "Resume and notices go on in the session of the first turn", run: checkSecondTurn},
+	{name: "second turn", why: "Resume and notices continue the session of the first turn", run: checkSecondTurn},
 	{name: "memory", why: "a follow-up that does not know the earlier turns is a new conversation", needs: []need{harnessRecall}, run: checkMemory},
 	{name: "side by side", why: "one long task must not delay the others", run: checkSideBySide},
 	{name: "many at once", why: "all methods are called concurrently, and every task needs its own answer", run: checkManyAtOnce},
@@ -27,9 +27,9 @@ var sessionChecks = []check{
 	{name: "abort is no answer", why: "a turn that somebody else stopped would complete its task", run: checkAbortIsNoAnswer},
 	{name: "after abort", why: "a cancelled task can be resumed in its session", run: checkAfterAbort},
 	{name: "abort idle", why: "an abort can come just after the turn has ended, and it can be repeated", run: checkAbortIdle},
-	{name: "abort missing", why: "the manager also aborts sessions that may never have been created", run: checkAbortMissing},
+	{name: "abort missing", why: "the manager also aborts sessions that might never have been created", run: checkAbortMissing},
 	{name: "context of a turn", why: "the manager ends a runner's turn through its context", needs: []need{aRunner}, run: checkContextOfTurn},
-	{name: "reporter", why: "nothing of a turn may go on after RunTurn has returned, because its slot is free then", needs: []need{aRunner}, run: checkReporter},
+	{name: "reporter", why: "nothing that a turn started may continue after RunTurn has returned, because the turn's slot is then free", needs: []need{aRunner}, run: checkReporter},
 	{name: "handed over", why: "the context of StartTurn ends when the manager stops waiting for the call, not when the turn must stop", needs: []need{aStarter}, run: checkHandedOver},
 	{name: "repeated prompt", why: "StartTurn is called again if its answer was lost, and the work must not be done twice", needs: []need{aStarter, knownRepeats}, run: checkRepeatedPrompt},
 	{name: "statuses", why: "a session that is missing from the answer is unknown, so its task never ends", needs: []need{aStarter}, run: checkStatuses},
@@ -289,7 +289,7 @@ func checkIdleAfterTurn(c *checkContext) {
 	d := c.slow(id)
 	for i := range 20 {
 		if s := c.statuses(id)[id].State; s == bgagent.SessionIdle || s == bgagent.SessionGone {
-			c.failf("look %s at a session in the middle of its turn says %s; it should be busy", strconv.Itoa(i+1), s)
+			c.failf("poll %s: the status of a session in the middle of its turn is %s; it should be busy", strconv.Itoa(i+1), s)
 			break
 		}
 		c.pause(c.h.Poll)

@@ -62,7 +62,7 @@ func checkMessageInTurn(c *checkContext) {
 		d.stop()
 		return
 	}
-	if d.ended(5 * c.h.Poll) { // the message may make the agent end its turn
+	if d.ended(5 * c.h.Poll) { // the message might make the agent end its turn
 		if o := d.outcome(); err != nil || o.failed() {
 			c.failf("the turn ended as %v after Steer returned %v; Steer should not stop the turn", o, err)
 		}

@@ -103,8 +103,8 @@ type Harness struct {
 	// needs an existing parent session or directory. Both may be empty.
 	Parent, Directory string
 
-	// Virtual makes every check run in a bubble of testing/synctest, where pauses take no
-	// real time. It is for clients that do not wait for anything outside the program.
+	// Virtual makes every check run in a bubble of testing/synctest, where pauses take no real
+	// time. Set it for clients that do not wait for anything outside the program.
 	Virtual bool
 
 	AnyAgent      bool // the client cannot know whether an agent exists

@@ -254,7 +254,7 @@ func (c *checkContext) readOn(session string, v *conversation, most int) {
 			return
 		}
 	}
-	c.endf("Messages of %q never stops setting More", session)
+	c.endf("Messages of %q sets More on every page", session)
 }
 
 // readAll reads all messages of the session from the beginning.

@@ -286,7 +286,7 @@ func (c *checkContext) slow(session string) *driven {
 	d := c.begin(session, c.h.Slow())
 	if c.runner != nil {
 		if d.ended(5 * c.h.Poll) {
-			c.endf("the turn with the prompt of Harness.Slow ended by itself as %v", d.outcome())
+			c.endf("the turn with the prompt of Harness.Slow ended on its own as %v", d.outcome())
 		}
 		return d
 	}

@@ -33,8 +33,8 @@ func review(ctx context.Context, m *bgagent.BackgroundManager, files ...string) 
 	return found, err
 }
 
-// The test uses a client that plays a script and needs no model. This fake client makes one call
-// fail on purpose. Afterwards, it reports the turns that ran and the violations.
+// The test uses a fake client that runs a script and needs no model. The client makes one call fail
+// on purpose. Afterwards, it reports the turns that ran and the violations.
 func Example() {
 	client := bgagenttest.NewRunner(func(t *bgagenttest.Turn) {
 		t.Call(bgagent.MessageTool{ID: "1", Name: "read", State: bgagent.ToolDone})
@@ -57,10 +57,10 @@ func Example() {
 
 	found, err := review(context.Background(), m, "a.go", "b.go", "c.go")
 	fmt.Println(strings.Join(found, "\n"), err)
-	fmt.Println("at once:", client.Peak(""), "violations:", len(client.Violations()))
+	fmt.Println("at the same time:", client.Peak(""), "violations:", len(client.Violations()))
 	// Output:
 	// a.go: nothing wrong with a.go
 	// b.go: error (session error)
 	// c.go: nothing wrong with c.go <nil>
-	// at once: 1 violations: 0
+	// at the same time: 1 violations: 0
 }

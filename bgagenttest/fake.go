@@ -120,12 +120,12 @@ type session struct {
 	againAt    int               // index of that message
 }
 
-// Runner is a fake [bgagent.TurnRunner]. RunTurn plays the script and returns when the script
+// Runner is a fake [bgagent.TurnRunner]. RunTurn runs the script and returns when the script
 // returns.
 type Runner struct{ *Fake }
 
-// Starter is a fake [bgagent.TurnStarter]. StartTurn returns at once, and the script
-// is played on another goroutine, as on a server.
+// Starter is a fake [bgagent.TurnStarter]. StartTurn returns immediately, and the script runs on
+// another goroutine, as on a server.
 type Starter struct{ *Fake }
 
 var (
@@ -142,14 +142,14 @@ var (
 	_ bgagent.SessionHome      = (*Fake)(nil)
 )
 
-// NewRunner returns a runner whose turns play the script. The script is called once for
-// each turn, on the goroutine of RunTurn. If the script is nil, every turn answers "ok".
-// If the script panics, RunTurn panics.
+// NewRunner returns a runner whose turns run the script. The script is called once for each turn,
+// on the goroutine of RunTurn. If the script is nil, every turn answers "ok". If the script panics,
+// RunTurn panics.
 func NewRunner(script func(*Turn)) Runner { return Runner{newFake("bgagenttest.Runner", script)} }
 
-// NewStarter returns a starter whose turns play the script. The script is called once for
-// each turn, on a separate goroutine. If the script is nil, every turn answers "ok". If the
-// script panics, the turn fails. Close terminates all turns.
+// NewStarter returns a starter whose turns run the script. The script is called once for each turn,
+// on a separate goroutine. If the script is nil, every turn answers "ok". If the script panics, the
+// turn fails. Close terminates all turns.
 func NewStarter(script func(*Turn)) Starter {
 	return Starter{newFake("bgagenttest.Starter", script)}
 }
@@ -343,7 +343,7 @@ func (f *Fake) open(ctx context.Context, id string, p bgagent.Prompt, runner boo
 		f.book.wrong("session %s of an earlier process was prompted before it was restored (%s)", id, p.ID)
 	}
 	if p.Unanswered == "" && p.Text != "" && p.Text == s.unanswered {
-		f.book.wrong("session %s got a prompt again that the provider has refused and that it keeps (%s)", id, p.ID)
+		f.book.wrong("session %s got a prompt again that the provider has refused and that the session keeps (%s)", id, p.ID)
 	}
 	s.turns++
 	t := &Turn{Prompt: p, N: s.turns, f: f, s: s, caller: ctx, done: make(chan struct{}), runner: runner, r: r, first: len(s.messages)}

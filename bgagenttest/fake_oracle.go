@@ -253,7 +253,7 @@ func (f *Fake) Violations() []string {
 	out := slices.Clone(f.book.bad)
 	if f.closed {
 		for _, model := range slices.Sorted(maps.Keys(f.book.now)) {
-			out = append(out, fmt.Sprintf("%d turn(s) of the model %q still run after Close", f.book.now[model], model))
+			out = append(out, fmt.Sprintf("%d turn(s) of the model %q are still running after Close", f.book.now[model], model))
 		}
 	}
 	return out

@@ -113,7 +113,7 @@ func TestTheOracleSeesWhatMustNotBe(t *testing.T) {
 		_ = start(two, bgagent.Prompt{ID: "p3"})
 		s.Close()
 		got := s.Violations()
-		for i, want := range []string{"in the middle of a turn (p2)", "p1 was run twice", "task t runs 2 turns", "forgotten in the middle", "after it was forgotten", "1 turn(s) of the model \"\" still run after Close"} {
+		for i, want := range []string{"in the middle of a turn (p2)", "p1 was run twice", "task t runs 2 turns", "forgotten in the middle", "after it was forgotten", "1 turn(s) of the model \"\" are still running after Close"} {
 			if i >= len(got) || !strings.Contains(got[i], want) {
 				t.Errorf("violation %d should contain %q; all are %q", i, want, got)
 			}

@@ -52,7 +52,7 @@ func (f *Fake) nextProcess() *Fake {
 	var runs []*Turn
 	for _, id := range slices.Sorted(maps.Keys(f.sessions)) {
 		if run := f.sessions[id].run; run != nil && (!run.alone || !run.runner) {
-			run.alone = true // decide may end the turn
+			run.alone = true // decide might end the turn
 			runs = append(runs, run)
 		}
 	}

@@ -117,8 +117,8 @@ func restarts(wrap func(*Fake) bgagent.SessionClient) Restart {
 	}
 }
 
-// obedient returns the harness for clients that the function "wrap" makes from fakes. The fakes
-// play the script obey.
+// obedient returns the harness for clients that the function "wrap" makes from fakes. The fakes run
+// the script obey.
 func obedient(wrap func(*Fake) bgagent.SessionClient) Harness {
 	return Harness{
 		New: func(t TB) bgagent.SessionClient {

@@ -24,7 +24,7 @@ import (
 // "The task:" in front of such a prompt. A continued session can get a new id. Messages and tool
 // calls of subagents count only as activity. While commands or agents that Claude Code started run
 // in the background, the turn continues, and the last result is the answer. If the model server
-// rejects the key, the turn ends at once.
+// rejects the key, the turn ends immediately.
 //
 // If the provider refuses a request, Claude Code retries it up to ten times, for about three
 // minutes. To let the manager handle this and give the slot to another task, set

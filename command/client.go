@@ -44,8 +44,8 @@ type Config struct {
 	// with the name [Fallback] runs for all names that are not in the map.
 	Agents map[string]Agent
 
-	// Directory is the working directory of tasks without a directory of their own. Empty
-	// means the host's working directory.
+	// Directory is the working directory of tasks that do not name one. Empty means the host's
+	// working directory.
 	Directory string
 
 	// Instance identifies this run of the host. Every process of every turn has this value in its
@@ -223,7 +223,7 @@ func (a Agent) retriesProblem() string {
 	for _, switched := range a.Program.NoRetries {
 		name, _, _ := strings.Cut(switched, "=")
 		if lets(through, name) || slices.ContainsFunc(set, func(e string) bool { return strings.HasPrefix(e, name+"=") }) {
-			return "is true, and Agent.Env also decides about " + name + "; remove one of them"
+			return "is true, and Agent.Env also sets " + name + "; remove one of them"
 		}
 	}
 	return ""
@@ -348,7 +348,7 @@ func checkDirectory(dir string) error {
 	}
 	switch info, err := os.Stat(dir); {
 	case err != nil:
-		return fmt.Errorf("command: the working directory %s cannot be used; it must exist for as long as the task: %w", dir, err)
+		return fmt.Errorf("command: the working directory %s cannot be used; it must exist until the task has ended: %w", dir, err)
 	case !info.IsDir():
 		return fmt.Errorf("command: the working directory %s is a file; name a directory", dir)
 	}
@@ -370,8 +370,8 @@ func (c *Client) TaskInTurn(value string) string {
 	return ""
 }
 
-// Abort implements [bgagent.SessionClient]. It stops the session's current turn and
-// returns at once. RunTurn returns when the program has stopped.
+// Abort implements [bgagent.SessionClient]. It stops the session's current turn and returns
+// immediately. RunTurn returns when the program has stopped.
 func (c *Client) Abort(_ context.Context, id string) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -401,7 +401,7 @@ func (c *Client) Close(ctx context.Context) error {
 	case <-done:
 		return nil
 	case <-ctx.Done():
-		return fmt.Errorf("command: close: programs still run: %w", context.Cause(ctx))
+		return fmt.Errorf("command: close: programs are still running: %w", context.Cause(ctx))
 	}
 }
 
@@ -450,8 +450,8 @@ func (c *Client) ProgramSession(id string) (string, error) {
 	return "", noSession(id)
 }
 
-// Messages implements [bgagent.MessageReader]. Every kept turn has a prompt and an answer. For the
-// current turn, the answer is the text so far.
+// Messages implements [bgagent.MessageReader]. Every kept turn has a prompt and an answer. The
+// answer of the current turn is the text that the agent has written so far.
 func (c *Client) Messages(_ context.Context, id string, after bgagent.Cursor, most int) (bgagent.Page, error) {
 	c.mu.Lock()
 	s := c.sessions[id]

@@ -249,7 +249,7 @@ func TestATurnEndsAsTheProgramEnds(t *testing.T) {
 		{prompt: "stops aborted", stop: bgagent.StopAborted, text: "half an answer"},
 		{prompt: "stops interrupted", stop: bgagent.StopInterrupted, text: "half an answer", problem: "it reported that the turn failed"},
 		{prompt: "quit", stop: bgagent.StopInterrupted, text: "and then", problem: "it exited with code 0 in the middle of the turn"},
-		{prompt: "killed", stop: bgagent.StopInterrupted, text: "ah", problem: "it was ended by a signal from outside (killed)", code: -1},
+		{prompt: "killed", stop: bgagent.StopInterrupted, text: "ah", problem: "it was terminated by a signal from outside (killed)", code: -1},
 		{prompt: "exit 143 bye", stop: bgagent.StopInterrupted, problem: "it exited with code 143: bye", code: 143, stderr: "log: begin\nbye"},
 		{prompt: "exit 2 error: no account\n  see the manual", stop: bgagent.StopError, problem: "it exited with code 2: error: no account", code: 2, stderr: "log: begin\nerror: no account\n  see the manual"},
 		{prompt: "mute 7 Unknown argument: --x", stop: bgagent.StopError, problem: "it exited with code 7: Unknown argument: --x", code: 7, stderr: "log: begin\nUnknown argument: --x"},
@@ -320,7 +320,7 @@ func TestNothingOfATurnIsLeftRunning(t *testing.T) {
 			require.NoError(t, err, "the turn ends even though a child holds the pipes open")
 			pid, err := strconv.Atoi(end.Text)
 			require.NoError(t, err)
-			require.False(t, runs(pid), "process %d is left", pid)
+			require.False(t, runs(pid), "process %d is still running", pid)
 
 			id := create(t, c)
 			turn := begin(t.Context(), c, id, "childslow "+place)
@@ -329,7 +329,7 @@ func TestNothingOfATurnIsLeftRunning(t *testing.T) {
 			require.True(t, runs(pid))
 			require.NoError(t, c.Abort(t.Context(), id))
 			<-turn.done
-			require.False(t, runs(pid), "process %d is left", pid)
+			require.False(t, runs(pid), "process %d is still running", pid)
 		})
 	}
 }

@@ -223,13 +223,13 @@ func (d *claudeDecoder) alive() {
 // works in the background.
 func (d *claudeDecoder) subagent(call string) {
 	if d.o.brief().over {
-		d.open["call "+call] = claudeOpen{Description: "an agent of its own"}
+		d.open["call "+call] = claudeOpen{Description: "a subagent"}
 		d.tell()
 	}
 	d.o.Activity()
 }
 
-// tell reports the work in the background.
+// tell reports the background work.
 func (d *claudeDecoder) tell() {
 	var work []string
 	for _, id := range slices.Sorted(maps.Keys(d.open)) {
@@ -264,7 +264,7 @@ func (d *claudeDecoder) system(x *claudeLine) {
 			d.retrying(x, text)
 		case !d.o.brief().over:
 			d.failed(claudeFailure{Status: status}, x.Error)
-			d.o.End(bgagent.StopError, "", text+": the model server does not accept the key, or the login")
+			d.o.End(bgagent.StopError, "", text+": the model server rejected the key or the login")
 			d.gone = true
 		}
 		d.o.tried(small(x.Attempt))

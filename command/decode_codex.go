@@ -77,7 +77,7 @@ func decodeCodex() Decoder {
 				codexGivesUp(x.Message.text, o)
 			} else if codexRetries(m[1], m[2], o) && !rejected {
 				rejected = true
-				o.End(bgagent.StopError, "", errorText(m[2])+": the model server does not accept the key, or the login")
+				o.End(bgagent.StopError, "", errorText(m[2])+": the model server rejected the key or the login")
 			}
 		}
 	}

@@ -12,8 +12,8 @@ import (
 	"github.com/bgagent/bgagent/internal/jsonlines"
 )
 
-// The types in this file decode values that programs write in several forms. If a value in
-// any of these forms reports an error, the value counts as an error.
+// The types in this file decode values that programs write in several forms. A value that can mean
+// an error counts as an error.
 
 // yesNo is a boolean. A value that is neither yes nor no counts as yes.
 type yesNo bool

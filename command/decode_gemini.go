@@ -33,7 +33,7 @@ type geminiLine struct {
 
 // decodeGemini returns a decoder for the output of gemini --output-format stream-json.
 func decodeGemini() Decoder {
-	cut, why := bgagent.StopEndOfTurn, "" // from an earlier error or warning that reports that the answer was cut
+	cut, why := bgagent.StopEndOfTurn, "" // set by an earlier error or warning that says that the answer was cut
 	return func(line []byte, o *Output) {
 		var x geminiLine
 		if !jsonlines.Decode(line, &x) {
@@ -87,8 +87,8 @@ func decodeGemini() Decoder {
 	}
 }
 
-// geminiCut returns the stop reason if gemini's error or warning reports that the answer was
-// cut. Gemini reports such a turn as a success.
+// geminiCut returns the stop reason if gemini's error or warning says that the answer was cut.
+// Gemini reports such a turn as a success.
 func geminiCut(message string) bgagent.StopReason {
 	for _, c := range []struct {
 		words string

@@ -280,7 +280,7 @@ func TestTheLastEndCounts(t *testing.T) {
 		return fmt.Sprintf(`{"type":%q,"sessionID":"s","part":{"reason":%q}}`+"\n", kind, reason)
 	}
 	got, _ := decodeAll(decodeOpencode(), 1, bgagent.Usage{}, []byte(step("step_start", "")+step("step_finish", "stop")+step("step_start", "")))
-	require.Nil(t, got.end, "a new step takes back the end")
+	require.Nil(t, got.end, "a new step withdraws the reported end")
 	got, _ = decodeAll(decodeOpencode(), 1, bgagent.Usage{}, []byte(step("step_start", "")+step("step_finish", "length")))
 	require.Equal(t, bgagent.StopLength, got.end.stop)
 	got, _ = decodeAll(decodeOpencode(), 1, bgagent.Usage{}, []byte(step("step_finish", "stop")+`{"type":"error","error":{"name":"Broken"}}`))

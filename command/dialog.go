@@ -16,15 +16,15 @@ import (
 
 // ClaudeAsking is like [Claude], but the agent can ask for permission to call a tool, and can ask a
 // single question with fixed options. The host answers with [bgagent.BackgroundManager.Answer].
-// Without bgagent.Config.Ask, each request is refused at once, and the agent is told the reason.
+// Without bgagent.Config.Ask, each request is refused immediately, and the agent gets the reason.
 //
 // The prompt is a JSON line (--input-format stream-json), and the questions and answers go through
-// standard input and output (--permission-prompt-tool stdio). The rules of Claude Code and of the
-// task decide first. A rule with the action "ask" denies, as with [Claude]. The tools of an MCP server
-// are allowed by rules for their names, by a rule for the server (mcp__db), or by a rule for all tools
-// (*), although Claude Code itself ignores the last one for these tools. Questions without
-// options, and requests with several questions at once, are refused. If the program ends, its
-// question is no longer asked.
+// standard input and output (--permission-prompt-tool stdio). The rules of Claude Code and of the task
+// decide first. A rule with the action "ask" denies, as with [Claude]. The tools of an MCP server are
+// allowed by rules for their names, by a rule for the server (mcp__db), or by a rule for all tools
+// (*), although Claude Code itself ignores the last one for these tools. Questions without options,
+// and requests with several questions, are refused. If the program ends, its question is no longer
+// asked.
 func ClaudeAsking() Program {
 	p := Claude()
 	more := []string{"--input-format=stream-json", "--permission-prompt-tool=stdio"}
@@ -166,10 +166,10 @@ func (x *controlLine) canAnswer() bool {
 
 // errNoID is the problem reported for a turn whose program waits for an answer that cannot be
 // given.
-var errNoID = fmt.Sprintf("it asked something without a usable id (a text of 1 to %d bytes), so that nobody can answer", maxName)
+var errNoID = fmt.Sprintf("it asked a question without a usable id (a text of 1 to %d bytes), so that nobody can answer", maxName)
 
-// hears handles a line about a question. For any other line, mine is false. If the program would
-// wait forever for an answer, the problem is not empty.
+// hears handles a line about a question. It returns false for any other line. If the program would
+// wait forever for an answer, hears returns the problem.
 func (d *dialog) hears(line []byte) (mine bool, problem string) {
 	var x controlLine
 	if !jsonlines.Decode(line, &x) {
@@ -284,7 +284,7 @@ func (d *dialog) answer(ctx context.Context, x *controlLine) map[string]any {
 	asked, options := "", []asktext.Option(nil)
 	if x.Request.Tool == "AskUserQuestion" {
 		if asked, options = choice(x.Request.Input, &q); asked == "" {
-			return refuse("Nobody answers this: the task can ask only one question at once, with fixed options.")
+			return refuse("This question cannot be answered: a task can ask only one question at a time, with fixed options.")
 		}
 	} else if x.Request.Path != "" {
 		q.Subject += "\n" + asktext.Field("blocked path", x.Request.Path)

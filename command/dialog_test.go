@@ -179,7 +179,7 @@ func TestRequestsOfAHostileProgram(t *testing.T) {
 	s := askingClaude(t, bgagent.Config{Ask: true})
 	for _, hear := range []string{"hear 980", "hear 0"} { // the pipe cannot hold all answers
 		task := s.launch(20, "many", hear, "hang")
-		require.Len(t, task.Questions, 20, "the others are refused at once")
+		require.Len(t, task.Questions, 20, "the others are refused immediately")
 		_, err := s.m.Cancel(t.Context(), bgagent.Caller{}, task.ID, bgagent.CancelOptions{})
 		require.NoError(t, err)
 		s.ended(task)
@@ -230,7 +230,7 @@ func TestARequestThatCannotBeAnsweredEndsTheTurn(t *testing.T) {
 	} {
 		got := s.ended(s.launch(1, lines, "hear 1"))
 		require.Equal(t, bgagent.Failed, got.Status, name)
-		require.Contains(t, got.Reason, "it asked something without a usable id (a text of 1 to 200 bytes), so that nobody can answer", name)
+		require.Contains(t, got.Reason, "it asked a question without a usable id (a text of 1 to 200 bytes), so that nobody can answer", name)
 	}
 	got := s.ended(s.launch(1, `send {"type":"user","message":{"content":[{"type":"control_request","list":["x"`+strings.Repeat(`,"x"`, 2000)+`]}]}}`))
 	require.Equal(t, "the turn ended without any output; 1 line was too long to be read (Config.MaxLine: 4096 bytes)", got.Reason, "another line that is dropped")
@@ -250,7 +250,7 @@ func TestTheSubjectOfClaudeIsExact(t *testing.T) {
 	require.Equal(t, "question:\n  Which?\n  A: harmless\nA:\n  removes it\n  B: x", task.Questions[0].Subject)
 }
 
-// Each label can be told from the others and typed, and the agent gets its own label.
+// Each label is distinguishable from the others and can be typed, and the agent gets its own label.
 func TestClaudeGetsItsOwnLabelAsTheAnswer(t *testing.T) {
 	s := askingClaude(t, bgagent.Config{Ask: true})
 	options := []string{"A", `A\u200b`, `A\u200b `, `\u001b[2JB`, "A b", "A  b"} // written in JSON
@@ -267,7 +267,8 @@ func TestClaudeGetsItsOwnLabelAsTheAnswer(t *testing.T) {
 	}
 }
 
-// Claude Code goes on by itself when its work in the background has ended, and it can ask then.
+// When its background work has ended, Claude Code continues on its own, and it can then ask a
+// question.
 func TestClaudeCanAskAfterItsBackgroundWork(t *testing.T) {
 	const answer = `send {"type":"assistant","message":{"id":"m1","content":[{"type":"text","text":"started"}]},"session_id":"s"}`
 	end := func(text string) string {

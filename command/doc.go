@@ -106,7 +106,7 @@
 //
 // If a program shows that it retries a request, the client reports the retry to the manager; see
 // [bgagent.Reporter.Retrying]. A retry after a lost connection is not reported, because this
-// machine's network can be the cause. If the key is rejected, the turn ends at once.
+// machine's network can be the cause. If the key is rejected, the turn ends immediately.
 //
 // After such a failure, the sessions of claude, codex and opencode still contain the prompt. The
 // next turn sends only the new text, so that the model sees the prompt once. Gemini loses a session

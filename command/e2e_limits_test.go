@@ -75,7 +75,7 @@ func (s turns) refused(session string, p bgagent.Prompt) *bgagent.ProviderError 
 	require.ErrorAs(s, err, &failure)
 	require.Equal(s, bgagent.StopError, end.Stop)
 	if !strings.Contains(p.Text, "half") { // part of an answer
-		require.Empty(s, end.Text, "what the program writes about the failure is no text of the agent")
+		require.Empty(s, end.Text, "the program's text about the failure is not the agent's text")
 	}
 	return failure
 }
@@ -112,8 +112,8 @@ func (s turns) goesOn(session string, failure *bgagent.ProviderError, p bgagent.
 func TestRealRefusedTurnIsContinuedAndTheModelSeesThePromptOnce(t *testing.T) {
 	each(t, func(t *testing.T, r real) {
 		s := r.turns(t, true)
-		// Opencode needs more than a minute to give up after status 429, and it gives up at once after
-		// status 401. The session is the same.
+		// Opencode needs more than a minute to give up after status 429, but it gives up immediately
+		// after status 401. The session is the same.
 		script, kind, status := "@error 429 times=1 slow down", limited, 429
 		if r.name == "opencode" {
 			script, kind, status = "@error 401 times=1 no", authentication, 401
@@ -248,7 +248,7 @@ func TestRealFailuresInTheMiddleOfAnAnswerAreRecognized(t *testing.T) {
 			if r.name == "gemini" && script == "@cut half" { // gemini lost its session together with the half answer
 				require.Equal(t, anew, failure.Next)
 				end, _, err := s.run(session, bgagent.Prompt{ID: "q", Text: "@say fine"})
-				require.Error(t, err, "the earlier prompt is repeated, and breaks again")
+				require.Error(t, err, "the earlier prompt is repeated and fails again")
 				require.Equal(t, "half", end.Text)
 			}
 		}

@@ -283,7 +283,7 @@ func TestRealKillInMidTurn(t *testing.T) {
 		require.Equal(t, 1, killed, "%s", s.w.Processes())
 		task = s.ended(task.ID)
 		require.Equal(t, bgagent.Failed, task.Status)
-		require.Contains(t, task.Reason, "it was ended by a signal from outside (killed)")
+		require.Contains(t, task.Reason, "it was terminated by a signal from outside (killed)")
 		s.nothingLeft()
 	})
 }

@@ -11,13 +11,13 @@ import (
 	"strings"
 )
 
-// fakeClaude plays a Claude Code that asks questions. The lines of its prompt are instructions:
+// fakeClaude simulates a Claude Code that asks questions. The lines of its prompt are instructions:
 //
 //	ask COMMAND     asks for a permission; the answer contains the response
 //	send LINE       prints a line
 //	hear N          reads N responses; the answer contains them
 //	many            asks a thousand times
-//	huge            asks with a subject that is longer than a subject may be
+//	huge            asks with a subject that exceeds the limit
 //	list ID N       asks with a list of N short texts
 //	rest            waits for the end of its input and exits
 //	hang            never ends

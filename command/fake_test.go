@@ -186,7 +186,7 @@ func (f *fake) do(verb, rest string) {
 		f.say(`{"type":"error","status":429,"next":"continue","text":"slow down"}`)
 		f.say(`{"type":"end","stop":"error","error":"the provider refused"}`)
 		return
-	case "printlater": // prints the part before | at once, and the part after it after the given number of milliseconds
+	case "printlater": // prints the part before | immediately, and the other part after the given number of milliseconds
 		ms, text, _ := strings.Cut(rest, " ")
 		now, later, _ := strings.Cut(text, "|")
 		f.say("%s", now)

@@ -130,13 +130,13 @@ func (t *turn) problem(said said, x outcome) *TurnError {
 	}
 	switch {
 	case said.cutOff():
-		e.Problem, detail = "it exited while its agent waited for work in the background; its own background work was cut off: "+oneLine(strings.Join(said.background, ", ")), ""
+		e.Problem, detail = "it exited while its agent was waiting for background work; its own background work was cut off: "+oneLine(strings.Join(said.background, ", ")), ""
 	case said.end != nil && said.end.problem != "":
 		e.Problem, detail = oneLine(said.end.problem), ""
 	case said.end != nil:
 		e.Problem = "it reported that the turn failed"
 	case x.signal != nil:
-		e.Problem = fmt.Sprintf("it was ended by a signal from outside (%v)", x.signal)
+		e.Problem = fmt.Sprintf("it was terminated by a signal from outside (%v)", x.signal)
 	case t.garbled && x.code == 0:
 		e.Problem, detail = "its output is not UTF-8 text; make it print UTF-8, or UTF-16 with a byte-order mark", ""
 	case x.code == 0:
@@ -151,7 +151,7 @@ func (t *turn) problem(said said, x outcome) *TurnError {
 		e.Problem += "; " + x.left.Error()
 	}
 	if len(said.denied) > 0 {
-		e.Problem += "; it was refused the use of " + oneLine(strings.Join(slices.Compact(slices.Sorted(slices.Values(said.denied))), ", "))
+		e.Problem += "; it was not allowed to use " + oneLine(strings.Join(slices.Compact(slices.Sorted(slices.Values(said.denied))), ", "))
 	}
 	if remark := t.remark(); remark != "" {
 		e.Problem += "; " + remark

@@ -18,7 +18,7 @@ import (
 type Decoder func(line []byte, o *Output)
 
 // Output receives the events of a turn from a [Decoder]. It reports them to the manager, and
-// keeps the answer and other data for the end of the turn. Its methods return at once.
+// keeps the answer and other data for the end of the turn. Its methods return immediately.
 type Output struct {
 	r      *bgagent.Reporter
 	turn   int           // number of the turn in the session, counted from 1

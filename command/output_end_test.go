@@ -145,13 +145,13 @@ func TestRoundsWithTheSameUsageCountEach(t *testing.T) {
 	_, heard := decodeLines("opencode", append(step, step...)...)
 	require.EqualValues(t, 8, heard.usage.InputTokens)
 	_, heard = decodeLines("opencode", step[1], `{"type":"text","sessionID":"s","part":{"text":"x"}}`, step[1])
-	require.EqualValues(t, 8, heard.usage.InputTokens, "an agent that goes on begins a round, too")
+	require.EqualValues(t, 8, heard.usage.InputTokens, "an agent that continues also begins a round")
 	late := func(id string) string {
 		return `{"type":"step_finish","sessionID":"s","part":{"id":"` + id + `","reason":"stop","tokens":{"input":4}}}`
 	}
 	text := `{"type":"text","sessionID":"s","part":{"text":"x"}}`
 	_, heard = decodeLines("opencode", late("1"), text, late("2"), late("2"), text, late("2"))
-	require.EqualValues(t, 8, heard.usage.InputTokens, "ids say which reports are the same")
+	require.EqualValues(t, 8, heard.usage.InputTokens, "ids show which reports are the same")
 	result := func(tokens string) string {
 		return `{"type":"result","subtype":"success","result":"x","usage":{"input_tokens":` + tokens + `}}`
 	}
@@ -166,7 +166,7 @@ func TestAnEndWithoutUsageDoesNotMakeTheNextTurnCountAllAgain(t *testing.T) {
 	require.Equal(t, bgagent.Usage{InputTokens: 10, OutputTokens: 5}, heard.usage)
 	require.Equal(t, heard.usage, got.total)
 	got, _ = decodeLines("codex", `{"type":"turn.completed"}`)
-	require.False(t, got.totaled, "the total of the earlier turns stays")
+	require.False(t, got.totaled, "the total of the earlier turns does not change")
 }
 
 func TestOfTwoEndsTheWorseCountsAndNoTextIsLost(t *testing.T) {
@@ -201,7 +201,7 @@ func TestClaudeReportsTheInputOfEachRequestThatCallsATool(t *testing.T) {
 	_, heard := decodeLines("claude", request("m1", text, ""), request("m1", tool, ""), request("m1", tool, ""), request("m2", tool, ""))
 	require.Equal(t, bgagent.Usage{InputTokens: 10}, heard.usage, "the lines of one message count once")
 	_, heard = decodeLines("claude", request("m1", tool, "a subagent"), request("m2", text, ""), request("", tool, ""))
-	require.Zero(t, heard.usage, "the answer decides, and then the usage of the turn")
+	require.Zero(t, heard.usage, "before the end of the turn, only the agent's own requests with an id and a tool call count")
 	_, heard = decodeLines("claude", request("m1", tool, ""), request("m2", tool, ""), request("m3", text, ""), result, request("m4", tool, ""), request("m4", text, ""), strings.Replace(result, "22", "23", 1))
 	require.Equal(t, bgagent.Usage{InputTokens: 45, OutputTokens: 18}, heard.usage, "the usage of a turn contains that of its requests")
 }

@@ -142,7 +142,7 @@ func failureOf(f apifault.Fault) bgagent.ProviderError {
 }
 
 // retryOf is like failureOf, for a failure after which the program retries the request. The kind is
-// also zero if the manager must not be told about the retry; see [apifault.Fault.Repeated].
+// also zero if the retry must not be reported to the manager; see [apifault.Fault.Repeated].
 func retryOf(f apifault.Fault) bgagent.ProviderError {
 	f.At = time.Now()
 	return shownFailure(f.Repeated(), f.Status)

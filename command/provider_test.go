@@ -230,7 +230,7 @@ func TestRecordedFailuresAtTheProviderAreRecognized(t *testing.T) {
 			require.Equal(t, kind, got.failure.Kind)
 			require.ErrorAs(t, got.err, new(*bgagent.ProviderError))
 			require.Equal(t, bgagent.StopError, got.end.Stop)
-			require.Empty(t, got.end.Text, "what the program writes about the error is no answer")
+			require.Empty(t, got.end.Text, "the program's text about the error is not an answer")
 			require.NotEmpty(t, got.failure.Message)
 			require.NotContains(t, got.failure.Message, "\n")
 			got.failure.Message = ""
@@ -255,7 +255,7 @@ func TestARetryTellsWhenItIsMade(t *testing.T) {
 		require.Equal(t, limited, got.Provider.Kind)
 		require.Equal(t, 429, got.Provider.Status)
 		require.Equal(t, 1, got.Provider.Tries)
-		require.Zero(t, got.Provider.RetryAt, "the program has chosen the time, and the provider has not told one")
+		require.Zero(t, got.Provider.RetryAt, "the program chose the time; the provider did not give one")
 	}
 	for file, want := range map[string]string{
 		"codex_429-ra2":   "exceeded retry limit, last status: 429 Too Many Requests",

@@ -207,7 +207,7 @@ func restoreReal(t *testing.T, r real, at moment, group bool) {
 	require.NoError(t, err)
 	require.Equal(t, "here again", end.Text)
 	list := x.requests()
-	require.Len(t, list, asked+1, "the model was asked behind our back")
+	require.Len(t, list, asked+1, "the model received an unexpected request")
 	var all []string
 	for _, m := range list[len(list)-1].Messages {
 		all = append(all, m.Text)

@@ -171,12 +171,12 @@ func TestAMissingPromptIsGivenToAnotherSessionOfTheProgram(t *testing.T) {
 	require.NotEqual(t, first.Chosen, second.Chosen)
 	require.Contains(t, d.Args, "--new="+second.Chosen)
 	require.Equal(t, 2, state2.Turns)
-	require.True(t, state2.Now.Ended, "the host may die before the manager has stored the answer")
+	require.True(t, state2.Now.Ended, "the host can die before the manager has stored the answer")
 	require.Equal(t, end.Text, state2.Now.Answer)
 }
 
-// The first manager gave the prompt to the program and died. The second manager gave the same
-// prompt to the program again. The saved state comes from the first manager.
+// The first manager sent the prompt to the program and died. The second manager sent the same
+// prompt again. The saved state comes from the first manager.
 func TestAStateFromBeforeTheRepetitionOfAPromptHidesNoSession(t *testing.T) {
 	chosen := chosenID("cmd_x", "bg_1.1.2", earlierLife)
 	answer := bgagent.TurnEnd{Stop: bgagent.StopEndOfTurn, Text: "the answer"}

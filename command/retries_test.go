@@ -34,8 +34,8 @@ func TestAProgramThatCannotLeaveRetriesIsRefused(t *testing.T) {
 		"codex has no switch for this that works with every provider": {Program: Codex()},
 		"gemini has no switch":   {Program: Gemini()},
 		"opencode has no switch": {Program: Opencode()},
-		"Agent.Env also decides about CLAUDE_CODE_MAX_RETRIES; remove one of them": {Program: Claude(), Env: []string{"CLAUDE_CODE_MAX_RETRIES=3"}},
-		"is true, and Agent.Env also decides about CLAUDE_CODE_MAX_RETRIES":        {Program: ClaudeAsking(), Env: []string{"CLAUDE_CODE_*"}},
+		"Agent.Env also sets CLAUDE_CODE_MAX_RETRIES; remove one of them": {Program: Claude(), Env: []string{"CLAUDE_CODE_MAX_RETRIES=3"}},
+		"is true, and Agent.Env also sets CLAUDE_CODE_MAX_RETRIES":        {Program: ClaudeAsking(), Env: []string{"CLAUDE_CODE_*"}},
 	} {
 		a.LeaveRetries = true
 		_, err := New(Config{Agents: map[string]Agent{"a": a}})

@@ -185,7 +185,7 @@ func TestOnlyTheNewestPromptsAreRemembered(t *testing.T) {
 	require.Len(t, s.sent, maxSent)
 	require.True(t, s.sentCut)
 	s.sendsLocked("10", "again", false)
-	require.Len(t, s.sent, maxSent, "a repeated prompt is there once")
+	require.Len(t, s.sent, maxSent, "a repeated prompt is listed once")
 	s.sendsLocked("x", "again", true)
 	require.Len(t, s.sent, 1)
 	require.False(t, s.sentCut)

@@ -23,7 +23,7 @@ func TestAScriptWhoseInterpreterIsMissingIsExplained(t *testing.T) {
 		_, err := play(t, c, create(t, c), "say x")
 		require.ErrorContains(t, err, want)
 	}
-	require.Empty(t, firstLine(&os.PathError{Op: "fork/exec", Path: "/bin/sh", Err: os.ErrNotExist}), "it is no script")
+	require.Empty(t, firstLine(&os.PathError{Op: "fork/exec", Path: "/bin/sh", Err: os.ErrNotExist}), "it is not a script")
 	sound := filepath.Join(t.TempDir(), "x.sh")
 	require.NoError(t, os.WriteFile(sound, []byte("#!/bin/sh -e\ntrue\n"), 0o700))
 	require.Empty(t, firstLine(&os.PathError{Op: "fork/exec", Path: sound, Err: os.ErrNotExist}), "something else is missing")

@@ -71,7 +71,7 @@ func (c *Client) recall(ctx context.Context, s *session, r bgagent.SessionRestor
 	earlier := slices.DeleteFunc(slices.Clone(s.sent), func(x sent) bool { return x.ID == r.Last.ID })
 	stored, err := program.Look(ctx, c.lookup(s, r, s.own))
 	if s.own != "" && s.now.Prompt == r.Last.ID && !s.now.of(r) && lacks(stored, err, r.Last.Text, earlier) {
-		// A later manager repeated the prompt, perhaps in a new session of the program.
+		// A later manager has repeated the prompt, possibly in a new session of the program.
 		if x, xErr := program.Look(ctx, c.lookup(s, r, "")); !errors.Is(xErr, bgagent.ErrNoSession) {
 			stored, err = x, xErr
 		}

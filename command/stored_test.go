@@ -236,12 +236,12 @@ func TestWhatClaudeStores(t *testing.T) {
 	require.ErrorIs(t, err, bgagent.ErrNoSession, "a prompt in the queue is not in the conversation")
 	st, err := claudeFile(t, queued, `{"type":"conversation"}`)
 	require.NoError(t, err)
-	require.True(t, st.Unclear, "a line of an unknown type may be the prompt")
+	require.True(t, st.Unclear, "a line of an unknown type might be the prompt")
 	old := strings.Replace(asked, "2.1.332", "1.0.44", 1)
 	for _, lines := range [][]string{{old}, {old, asked}, {asked, old}} {
 		st, err = claudeFile(t, lines...)
 		require.NoError(t, err)
-		require.True(t, st.Unclear, "that version may have continued the session under another id")
+		require.True(t, st.Unclear, "that version might have continued the session under another id")
 	}
 }
 

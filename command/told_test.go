@@ -47,7 +47,7 @@ func TestLinesNotUnderstoodAreNamedIfTheTurnEndsBadly(t *testing.T) {
 	require.Equal(t, bgagent.TurnEnd{Stop: bgagent.StopInterrupted, Text: "half"}, end)
 	require.Contains(t, logged.String(), "2 lines were not understood")
 	_, err = play(t, c, create(t, c), "print x\n{\"type\":\"end\"}")
-	require.NoError(t, err, "a turn that ends well has no reason to name them in")
+	require.NoError(t, err, "a turn that succeeds has no reason that could name them")
 }
 
 // A turn without an answer can succeed. Its lines that were not understood become a remark, because
@@ -109,7 +109,7 @@ func TestAFollowUpNeverGoesToAnEmptySessionSilently(t *testing.T) {
 func TestAProgramThatPrintsNothingIsStopped(t *testing.T) {
 	c := linesClient(t, func(cfg *Config) { cfg.Silence = 50 * time.Millisecond })
 	end, err := play(t, c, create(t, c), "muteblock")
-	require.Contains(t, failure(t, err).Problem, "it printed nothing at all in 50ms (Config.Silence)")
+	require.Contains(t, failure(t, err).Problem, "it printed nothing for 50ms (Config.Silence)")
 	require.Equal(t, bgagent.StopError, end.Stop)
 	silent := &turn{client: c}
 	_, err = io.ReadAll(silent.hears(strings.NewReader(""), 1))
@@ -124,7 +124,7 @@ func TestAProgramKilledBeforeItPrintsWasInterrupted(t *testing.T) {
 	for _, p := range []Program{Lines("fake"), Text("fake")} {
 		c := clientOf(t, fakeAgent(t, p))
 		end, err := play(t, c, create(t, c), "mutekilled")
-		require.Contains(t, failure(t, err).Problem, "ended by a signal from outside")
+		require.Contains(t, failure(t, err).Problem, "terminated by a signal from outside")
 		require.Equal(t, bgagent.StopInterrupted, end.Stop)
 	}
 }
@@ -138,7 +138,7 @@ func TestBackgroundWorkThatIsCutOffIsNamed(t *testing.T) {
 	require.Equal(t, bgagent.StopInterrupted, end.Stop)
 	require.Equal(t, "I have started the tests and wait for them", end.Text)
 	end, err = play(t, c, create(t, c), "printlater 300 "+claudeStarted+"\n"+claudeFirst+"\n|"+claudeDone+"\n"+claudeSecond)
-	require.NoError(t, err, "it is not stopped while it waits for longer than the grace time")
+	require.NoError(t, err, "the program is not stopped, even if it waits for longer than the grace time")
 	require.Equal(t, "The tests pass", end.Text)
 }
 
@@ -180,7 +180,7 @@ func TestTheHostGetsTheOutputOfAProgram(t *testing.T) {
 		}
 	})
 	_, err := c.RunTurn(t.Context(), create(t, c), bgagent.Prompt{Task: "bg_7", Text: `\033[1ma\377`}, bgagent.NewReporter(func(bgagent.Report) {}))
-	require.Error(t, err, "it is not UTF-8")
+	require.Error(t, err, "the output is not UTF-8")
 	require.Equal(t, map[string]string{"bg_7 1": "\x1b[1ma\xffmore", "bg_7 2": "\x1b[1ma\xff"}, printed)
 }
 

@@ -198,7 +198,7 @@ func (t *turn) play(ctx context.Context) (bgagent.TurnEnd, error) {
 	}
 	t.out.tellDraft()
 	if silent {
-		t.lost = &TurnError{Program: program.Executable, Problem: fmt.Sprintf("it printed nothing at all in %v (Config.Silence), and was stopped", t.client.cfg.Silence)}
+		t.lost = &TurnError{Program: program.Executable, Problem: fmt.Sprintf("it printed nothing for %v (Config.Silence), and was stopped", t.client.cfg.Silence)}
 	}
 	if t.noise.Any() {
 		t.client.log(slog.LevelWarn, t.noise.String(), t.session)

@@ -233,7 +233,7 @@ func TestARejectedKeyEndsTheTurnAtOnce(t *testing.T) {
 	said, _ := decodeAll(decodeClaude(), 1, bgagent.Usage{}, []byte(retry+"\n"+retry))
 	require.NotNil(t, said.end)
 	require.Equal(t, bgagent.StopError, said.end.stop)
-	require.Contains(t, said.end.problem, "authentication_failed (status 401): the model server does not accept the key, or the login")
+	require.Contains(t, said.end.problem, "authentication_failed (status 401): the model server rejected the key or the login")
 	said, _ = decodeAll(decodeClaude(), 1, bgagent.Usage{}, []byte(retry+"\n"+`{"type":"assistant","message":{"content":"after all"}}`))
 	require.Nil(t, said.end)
 	require.Equal(t, "after all", said.text)

@@ -76,7 +76,7 @@ type Config struct {
 	// could grant itself permission to run a command.
 	AllowPermit bool
 	// Log reads what a task's program has printed. It returns the text after the given offset, and
-	// the offset of the text that follows. The text may be only the next part of the log; at the end
+	// the offset of the text that follows. The text can be only the next part of the log. At the end
 	// of the log, the text is empty and the offset is unchanged. An error is shown on the page. Log
 	// must be safe for concurrent use. If Log is nil, the page shows no logs.
 	Log func(ctx context.Context, task string, offset int64) (text string, next int64, err error)

@@ -195,7 +195,7 @@ func TestOnlyThePageItselfCanChangeAnything(t *testing.T) {
 	}
 	task, err := m.Get(id)
 	require.NoError(t, err)
-	require.False(t, task.Status.Terminal(), "none of these had an effect")
+	require.False(t, task.Status.Terminal(), "none of these requests had an effect")
 
 	require.Equal(t, http.StatusOK, post(h, "/cancel", body).Code)
 	task = ended(t, m, id)

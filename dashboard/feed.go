@@ -68,9 +68,8 @@ const (
 	eventBuffer = 4096
 	// pageRows is the maximum number of rows in one batch.
 	pageRows = 400
-	// refresh is the time after which the feed reads all tasks again, so that even a change for
-	// which there is no event, such as another pool name after the limits were changed, reaches the
-	// pages.
+	// refresh is the time after which the feed reads all tasks again. Some changes have no event,
+	// such as a new pool name after the limits were changed, and reach the pages only in this way.
 	refresh = time.Minute
 	// maxGone is the maximum number of evicted tasks that are remembered for pages that have not
 	// read about their eviction yet. A page that is too slow to read about all of them starts

@@ -8,8 +8,8 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// pastRows is the maximum number of tasks that pages show even though the tasks have ended and are
-// only in the manager's store, no longer in memory.
+// pastRows is the maximum number of ended tasks that pages show although they are only in the
+// manager's store and no longer in memory.
 const pastRows = 1000
 
 // past holds the tasks that have ended and are only in the store.

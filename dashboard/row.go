@@ -36,7 +36,7 @@ type row struct {
 	Detail  string  `json:"detail,omitempty"`
 	Away    int64   `json:"away,omitempty"`   // start of the agent runtime's outage; 0 if there is no outage
 	Until   int64   `json:"until,omitempty"`  // time at which the outage makes the task fail; 0 if it never does
-	Parked  int64   `json:"parked,omitempty"` // earliest time at which a parked task goes on, or its question expires; 0 if the time is not known
+	Parked  int64   `json:"parked,omitempty"` // earliest time at which a parked task continues or its question expires; 0 if unknown
 	Tokens  int64   `json:"tokens,omitempty"`
 	Budget  string  `json:"budget,omitempty"` // how much of the task's budget is used
 	Cost    float64 `json:"cost,omitempty"`

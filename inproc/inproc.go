@@ -314,9 +314,9 @@ func (c *Client) ForgetSession(id string) {
 	}
 }
 
-// Messages implements [bgagent.MessageReader]. Each turn has two messages: the prompt and
-// the answer. The answer of a running turn has the text so far, and is missing if there is
-// neither text nor a tool call yet.
+// Messages implements [bgagent.MessageReader]. Each turn has two messages: the prompt and the
+// answer. The answer of a running turn contains the text that was written so far. It is missing if
+// there is neither text nor a tool call yet.
 func (c *Client) Messages(_ context.Context, id string, after bgagent.Cursor, max int) (bgagent.Page, error) {
 	from := 0
 	if after != "" {

@@ -242,7 +242,7 @@ func TestAnAgentReceivesMessagesInItsTurn(t *testing.T) {
 		require.Equal(t, bgagent.MessageInTurn, r.State)
 		began := time.Now()
 		r, err = now("another")
-		require.ErrorIs(t, err, bgagent.ErrCannotSteer, "the agent receives one message only")
+		require.ErrorIs(t, err, bgagent.ErrCannotSteer, "the agent receives only one message")
 		require.Equal(t, bgagent.MessageRefused, r.State)
 		require.Equal(t, 5*time.Second, time.Since(began))
 		list, err := m.Wait(t.Context(), bgagent.Caller{}, bgagent.WaitAll, task.ID)

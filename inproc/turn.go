@@ -104,7 +104,7 @@ func (t *Turn) Compaction() { t.r.Compaction() }
 func (t *Turn) Todos(list []bgagent.Todo) { t.r.Todos(list) }
 
 // Usage reports the agent's tokens and costs since the last call to Usage. If this uses up a
-// budget, the turn is stopped at once. If the usage arrived together with the answer, report it
+// budget, the turn is stopped immediately. If the usage arrived together with the answer, report it
 // with [Turn.FinalUsage] instead.
 func (t *Turn) Usage(u bgagent.Usage) { t.r.Usage(u) }
 

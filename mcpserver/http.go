@@ -172,7 +172,7 @@ func (cfg *HTTPConfig) check() error {
 	case len(cfg.Tokens) == 0 && strings.TrimSpace(cfg.Scope) == "":
 		return errors.New("mcpserver: HTTPConfig has neither Tokens nor a Scope; give each caller a token, or name one scope for all")
 	case len(cfg.Tokens) > 0 && cfg.Scope != "":
-		return errors.New("mcpserver: HTTPConfig has Tokens and a Scope; each token has a scope of its own, so leave Scope empty")
+		return errors.New("mcpserver: HTTPConfig has Tokens and a Scope; each token has its own scope, so leave Scope empty")
 	}
 	for token, scope := range cfg.Tokens {
 		switch {

@@ -128,7 +128,7 @@ func TestOtherOriginsAndBrokenMessagesAreRefused(t *testing.T) {
 		require.Less(t, status, 500, "%.40q", body)
 	}
 	cs, err := dial(t, server.URL, "")
-	require.NoError(t, err, "it keeps serving")
+	require.NoError(t, err, "the server keeps serving")
 	delegate(t, cs, "1h")
 }
 

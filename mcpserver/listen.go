@@ -173,8 +173,8 @@ func (l *listens) changes(ctx context.Context, listen *listen, address string, m
 	return messages
 }
 
-// change returns a notification with the state of a handle's task. That the task has ended is
-// reported only once per handle. If endOnly is true, no other state is reported.
+// change returns a notification with the state of a handle's task. The end of the task is reported
+// only once per handle. If endOnly is true, no other state is reported.
 func (l *listens) change(ctx context.Context, listen *listen, address, handle string, meta fields, endOnly bool) []jsonrpc.Message {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -104,7 +104,7 @@ func TestWhoListensToTasksIsToldOfThem(t *testing.T) {
 		ack := l.hear()
 		require.Equal(t, "notifications/subscriptions/acknowledged", ack.Method)
 		require.Equal(t, []string{done, slow, stuck}, ack.Params.Notifications.TaskIDs, "existing handles only, each once")
-		require.Empty(t, ack.Params.Notifications.ResourceSubscriptions, "nobody asked for these")
+		require.Empty(t, ack.Params.Notifications.ResourceSubscriptions, "the client did not request these")
 		require.True(t, ack.Params.Notifications.ToolsListChanged)
 
 		told := func(handle, status string) {
@@ -130,8 +130,7 @@ func TestWhoListensToTasksIsToldOfThem(t *testing.T) {
 		require.NoError(t, err)
 		told(stuck, "cancelled")
 
-		// For one handle, it is reported only once that the task has ended, even if the task is
-		// resumed.
+		// The end of the task is reported only once per handle, even if the task is resumed.
 		_, err = m.Resume(t.Context(), bgagent.Caller{Session: "me"}, id, bgagent.ResumeInput{Prompt: "again"})
 		require.NoError(t, err)
 		synctest.Wait()
@@ -205,7 +204,7 @@ func TestWhoListensOverHTTPIsToldToo(t *testing.T) {
 
 	listen := request("2", "subscriptions/listen", fmt.Sprintf(`"notifications":{"toolsListChanged":true,"taskIds":[%q]}`, handle.TaskID))
 	theirs := next(bufio.NewReader(post(bobToken, "subscriptions/listen", "", listen).Body))
-	require.Empty(t, theirs.Params.Notifications.TaskIDs, "not with another caller's token")
+	require.Empty(t, theirs.Params.Notifications.TaskIDs, "the tasks belong to another caller")
 
 	stream := bufio.NewReader(post(aliceToken, "subscriptions/listen", "", listen).Body)
 	require.Equal(t, []string{handle.TaskID}, next(stream).Params.Notifications.TaskIDs)

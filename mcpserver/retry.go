@@ -27,18 +27,17 @@ func (sc *scope) caller(req *mcp.CallToolRequest) bgagent.Caller {
 }
 
 // awaited is a foreground delegation whose answer the caller might not have received. To the
-// manager, the delegation is a background launch, so the manager recognizes the id of its
-// tool call only while the task is live. With this record, the scope recognizes the id until
-// it has been reported that the task has ended.
+// manager, the delegation is a background launch, so the manager recognizes the id of its tool call
+// only while the task is live. With this record, the scope recognizes the id until the end of the
+// task has been reported.
 type awaited struct {
 	args    bgagent.DelegateTaskArgs // without the fields that choose between foreground and background
 	task    string
 	attempt int
 }
 
-// again returns the task of an earlier call that this call repeats. The earlier call must
-// have the same tool use id and the same arguments, and it must not have been reported yet
-// that its task has ended.
+// again returns the task of an earlier call that this call repeats. The earlier call must have the
+// same tool use id and the same arguments, and the end of its task must not have been reported yet.
 func (sc *scope) again(by bgagent.Caller, args bgagent.DelegateTaskArgs) (bgagent.Task, bool) {
 	args.RunInBackground, args.Background = nil, nil
 	sc.mu.Lock()
@@ -51,8 +50,8 @@ func (sc *scope) again(by bgagent.Caller, args bgagent.DelegateTaskArgs) (bgagen
 	return t, owed
 }
 
-// owes returns the task of the delegation. It returns false if it has already been reported
-// that the task has ended, or if the task was evicted or continued.
+// owes returns the task of the delegation. It returns false if the end of the task has already been
+// reported, or if the task was evicted or continued.
 func (sc *scope) owes(a awaited) (bgagent.Task, bool) {
 	t, err := sc.s.m.Get(a.task)
 	return t, err == nil && t.Attempt == a.attempt && (!t.Status.Terminal() || t.Notice == bgagent.NoticeOwed)

@@ -58,7 +58,7 @@ func TestAForgottenScopeBeginsAgainWithItsTasks(t *testing.T) {
 	require.NoError(t, cs.Close())
 	require.False(t, s.Forget("nobody"))
 	require.True(t, s.Forget("me"))
-	require.False(t, s.Forget("me"), "it is forgotten already")
+	require.False(t, s.Forget("me"), "it has already been forgotten")
 	later, err := s.MCP("me")
 	require.NoError(t, err)
 	require.NotSame(t, protocol, later)
@@ -368,7 +368,7 @@ func TestTheTasksExtension(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, "cancelled", h.Status)
 		_, err = mcp.CallCustomMethod[*handleParams, *handle](t.Context(), cs, "tasks/cancel", &handleParams{TaskID: id})
-		require.NoError(t, err, "once more is no error")
+		require.NoError(t, err, "a second call is not an error")
 
 		for _, wrong := range []string{"", "bg_0000000000000000.1", id + "1", strings.TrimSuffix(id, ".1") + ".0", "bgagent://task/x.1"} {
 			_, err = get(wrong)

@@ -42,7 +42,7 @@ type taskState struct {
 	StatusMessage  string    `json:"statusMessage,omitempty"`
 	CreatedAt      time.Time `json:"createdAt"`
 	LastUpdatedAt  time.Time `json:"lastUpdatedAt"`
-	TTL            *int64    `json:"ttlMs"` // null: the state is kept at least until it has been reported that the task has ended
+	TTL            *int64    `json:"ttlMs"` // null: the state is kept at least until the end of the task has been reported
 	PollIntervalMs int64     `json:"pollIntervalMs"`
 
 	Result json.RawMessage `json:"result,omitempty"`

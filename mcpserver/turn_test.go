@@ -98,7 +98,7 @@ func TestTheScopeOfATaskHasTheTasksBelowIt(t *testing.T) {
 		require.Contains(t, progress, "worker (5m): completed")
 		require.NotContains(t, progress, "worker (6m): completed")
 		require.Positive(t, updated["bgagent://task/"+deep.ID])
-		require.Zero(t, updated["bgagent://task/"+child.ID], "it has not changed")
+		require.Zero(t, updated["bgagent://task/"+child.ID], "the task has not changed")
 		mu.Unlock()
 
 		_, err = mcp.CallCustomMethod[*handleParams, *handle](t.Context(), cs, "tasks/cancel", &handleParams{TaskID: child.ID + ".1"})
@@ -157,7 +157,7 @@ func TestADroppedScopeKeepsNothing(t *testing.T) {
 				require.True(t, following())
 				require.NoError(t, cs.Close())
 				drop(s)
-				require.False(t, following(), "nothing follows the tasks any more")
+				require.False(t, following(), "the server no longer follows the tasks")
 				later, err := s.MCP("me")
 				require.NoError(t, err)
 				require.NotSame(t, protocol, later)

@@ -83,7 +83,7 @@ func TestAnInputThatNeverFitsEndsTheTaskAndIsStopped(t *testing.T) {
 			assert.Equal(t, bgagent.SessionIdle, r.state(task.Session))
 			n := len(r.messages(task.Session))
 			seconds(10)
-			assert.Len(t, r.messages(task.Session), n, "the turn goes on")
+			assert.Len(t, r.messages(task.Session), n, "the turn continues")
 			_, err := r.m.Resume(t.Context(), bgagent.Caller{}, task.ID, bgagent.ResumeInput{Prompt: "say short"})
 			require.NoError(t, err)
 			task = r.wait(task)

@@ -26,9 +26,9 @@ type Config struct {
 	// OPENCODE_SERVER_PASSWORD. The default user name is "opencode".
 	Username, Password string
 
-	// Directory is the working directory of sessions without a directory of their own and
-	// without a parent. It is an absolute path on the server's machine. The default is the
-	// directory where the server was started.
+	// Directory is the working directory of sessions that have neither a directory nor a parent. It
+	// is an absolute path on the server's machine. The default is the directory where the server
+	// was started.
 	Directory string
 
 	// Agent and Model are the defaults for sessions and prompts without an agent or a model. The
@@ -42,12 +42,12 @@ type Config struct {
 
 	// Permission answers the permission questions of the sessions that this client runs, and of the
 	// descendants of these sessions. If Permission is nil, the task asks each question, as with
-	// PermissionReply.Ask. If Permission panics, the answer is a rejection. The agent is told the
-	// reason for a rejection. Permission can block, and it can be called for several questions at
-	// once. While it runs, the task is shown as asking. After a restart, a call also holds up the
-	// other open questions of its session that the server lists: the manager learns about them once
-	// Permission has returned for all of them. ctx ends when the question is answered in another
-	// way, when the session falls idle, and on Close.
+	// PermissionReply.Ask. If Permission panics, the answer is a rejection. The agent gets the
+	// reason for a rejection. Permission can block, and it can be called concurrently for several
+	// questions. While it runs, the task is shown as asking. After a restart, a call also holds up
+	// the other open questions of its session that the server lists: the manager learns about them
+	// once Permission has returned for all of them. ctx ends when the question is answered in
+	// another way, when the session becomes idle, or when the client is closed.
 	Permission func(ctx context.Context, q PermissionRequest) PermissionReply
 
 	// SilentNotices makes the client store notices in the parent session without starting a turn
@@ -228,7 +228,7 @@ func (c *Client) Check(ctx context.Context) (version string, err error) {
 		case err == nil && health.Healthy == nil:
 			return "", fmt.Errorf("checking opencode: %w", &ServerError{URL: c.base, Status: http.StatusOK, Advice: adviceNotOpencode})
 		case err == nil && !*health.Healthy:
-			return "", fmt.Errorf("checking opencode: the server at %s says that it is not healthy: look into its log", c.base)
+			return "", fmt.Errorf("checking opencode: the server at %s says that it is not healthy: check its log", c.base)
 		case err == nil:
 			return health.Version, nil
 		case !hung || ctx.Err() != nil:

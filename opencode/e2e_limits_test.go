@@ -146,7 +146,7 @@ func refusals(t *testing.T, w *realagent.World, server *realagent.OpencodeServer
 	status, err := s.c.Statuses(t.Context(), []string{s.id})
 	require.NoError(t, err)
 	require.Equal(t, bgagent.SessionIdle, status[s.id].State)
-	require.Len(t, s.requests(), len(requests), "the same call starts no other turn, even from another client")
+	require.Len(t, s.requests(), len(requests), "a repeated call does not start another turn, even from another client")
 	prompts, calls := 0, 0
 	for _, m := range requests[len(requests)-1].Messages {
 		prompts += strings.Count(m.Text, "MARK")

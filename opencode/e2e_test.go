@@ -293,7 +293,7 @@ func unknowns(s *scene) {
 	task, err = s.m.Launch(s.Context(), bgagent.Caller{Session: "scope"}, bgagent.LaunchInput{Agent: "worker", Model: "nothing", Prompt: "@say hello"})
 	require.NoError(s, err)
 	require.Contains(s, s.ended(task.ID)[0].Reason, "provider/model")
-	require.Less(s, time.Since(began), bgagent.DefaultStaleTimeout, "nothing is waited for")
+	require.Less(s, time.Since(began), bgagent.DefaultStaleTimeout, "the tasks fail without a wait")
 }
 
 func busyParent(s *scene) {
@@ -323,7 +323,7 @@ func busyParent(s *scene) {
 	s.waitFor(told)
 	for _, r := range s.w.Model.Requests() {
 		if r.Key == "busy" && isMain(r) && !strings.Contains(r.LastUser(), task.ID) {
-			require.True(s, r.Done, "the turn was over before the parent was told")
+			require.True(s, r.Done, "the turn ended before the parent was notified")
 		}
 		require.NotContains(s, r.LastUser(), "too early")
 	}

@@ -23,7 +23,7 @@ const (
 	reconnectMax = 5 * time.Second
 
 	// reconnectTries is the number of consecutive failures after which Events returns. The manager
-	// can then log the error. It calls Events again.
+	// can then log the error, and calls Events again.
 	reconnectTries = 8
 
 	// maxEvent bounds the size of one event, in bytes. The largest events hold the output
@@ -39,8 +39,9 @@ const (
 var errFollowed = errors.New("opencode: the event stream of this client is already followed; only one manager can use a client")
 
 // Events implements [bgagent.EventSource]. It follows the server's stream for all directories, and
-// reconnects when the stream drops or falls silent. Lost events cannot be requested again, because
-// the events have no ids. Therefore, Events emits HostStreamGap when events might have been lost.
+// reconnects when the stream drops or becomes silent. Lost events cannot be requested again,
+// because the events have no ids. Therefore, Events emits HostStreamGap when events might have been
+// lost.
 func (c *Client) Events(ctx context.Context, emit func(bgagent.HostEvent)) error {
 	c.mu.Lock()
 	if c.tell != nil {
@@ -66,7 +67,7 @@ func (c *Client) Events(ctx context.Context, emit func(bgagent.HostEvent)) error
 			return context.Cause(ctx)
 		}
 		if c.cfg.Logger != nil {
-			c.cfg.Logger.Warn("opencode: the event stream broke off", "url", c.base, "error", err)
+			c.cfg.Logger.Warn("opencode: the event stream was interrupted", "url", c.base, "error", err)
 		}
 		var e *ServerError
 		failures++

@@ -117,7 +117,7 @@ func TestASilentStreamIsDead(t *testing.T) {
 		seconds(20)
 		r.f.do(func() { r.f.mute = false })
 		seconds(16)
-		assert.Len(t, r.stream(), 4, "after 25 s of silence it reconnects")
+		assert.Len(t, r.stream(), 4, "the client reconnects after 25 s of silence")
 		assert.Equal(t, "done", r.wait(task).Result, "polls find the end meanwhile")
 	})
 }

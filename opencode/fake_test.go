@@ -17,8 +17,8 @@ import (
 	"time"
 )
 
-// fakeServer plays an opencode server, including the recorded quirks of version 1.18.34. It is an
-// http.RoundTripper. It waits only for timers and channels, so it can be used in bubbles of
+// fakeServer simulates an opencode server, including the recorded quirks of version 1.18.34. It is
+// an http.RoundTripper. It waits only for timers and channels, so it can be used in bubbles of
 // testing/synctest. The code of its turns is in fake_turn_test.go.
 type fakeServer struct {
 	password string

@@ -224,7 +224,7 @@ func (t *fakeTurn) pause(d time.Duration) {
 	}
 }
 
-// turn plays one turn, which answers the queued prompts one after the other.
+// turn simulates one turn, which answers the queued prompts one after the other.
 func (f *fakeServer) turn(ctx context.Context, s *fakeSession, turn int) {
 	t := &fakeTurn{f: f, ctx: ctx, s: s, turn: turn}
 	t.pause(20 * time.Millisecond)
@@ -335,7 +335,7 @@ func (t *fakeTurn) ownMessage(role string, part map[string]any) (id string) {
 	return id
 }
 
-// compact plays a compaction of the context.
+// compact simulates a compaction of the context.
 func (t *fakeTurn) compact(overflow string) {
 	t.pause(10 * time.Millisecond)
 	t.ownMessage("user", map[string]any{"type": "compaction", "auto": true, "overflow": overflow != ""})

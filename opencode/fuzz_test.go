@@ -106,8 +106,8 @@ func FuzzMessage(f *testing.F) {
 	})
 }
 
-// FuzzPages reads a session in pages of any size while its messages change. Reading on from a
-// cursor must always give the same messages as reading from the beginning.
+// FuzzPages reads a session in pages of any size while its messages change. Reading from a cursor
+// must always return the same messages as reading from the beginning.
 func FuzzPages(f *testing.F) {
 	f.Add([]byte{1, 1, 1, 0x82, 0x40, 1, 1, 0x83}, 2)
 	f.Add([]byte{9, 0x80, 9, 0x81, 0x7f, 0x80, 0x40}, 1)

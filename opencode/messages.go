@@ -20,8 +20,7 @@ import (
 
 const (
 	// lateWindow is the number of messages at the end of a session that are read again even if they
-	// are finished. They are read again because an abort changes a message after the session
-	// becomes idle.
+	// are finished, because an abort changes a message after the session becomes idle.
 	lateWindow = 4
 	// openWindow is the number of messages at the end of a session that are read again while they
 	// are unfinished. The number is limited because a message that was interrupted by a crash is

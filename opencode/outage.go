@@ -3,8 +3,8 @@ package opencode
 import "github.com/bgagent/bgagent"
 
 // If the server stops in the middle of a turn, it forgets the turn: the session is idle afterwards
-// and might not contain any message from its agent. A session whose agent had nothing to say looks
-// the same. Only a client that noticed the outage can tell the two apart.
+// and might not contain any message from its agent. A session whose agent wrote nothing looks the
+// same. Only a client that noticed the outage can tell the two apart.
 
 // cutOff records that the server cannot be reached. Every current turn counts as cut off until the
 // server reports that the turn's session is still in a turn.

@@ -388,9 +388,9 @@ func (c *Client) refuse(a *ask, reason string) {
 
 const refusing = 10 * time.Minute // how long refuse keeps repeating a reply
 
-// AnswerQuestion implements [bgagent.Answerer]. An agent whose permission question is refused is
-// told the reason, after a sentence from opencode that says that the user rejected the call. A
-// question to the user can be refused only without a reason, and the turn then ends.
+// AnswerQuestion implements [bgagent.Answerer]. An agent whose permission question is refused gets
+// the reason, preceded by opencode's own sentence that the user rejected the call. A question to the
+// user can be refused only without a reason, and the turn then ends.
 func (c *Client) AnswerQuestion(ctx context.Context, id string, q bgagent.Question, refusal error) error {
 	c.mu.Lock()
 	s, a := c.sessions[id], c.asks[q.ID]
@@ -435,7 +435,7 @@ func (c *Client) AnswerQuestion(ctx context.Context, id string, q bgagent.Questi
 }
 
 // labelOf returns the agent's label for the answer to a question to the user. The argument "a" is nil if an
-// earlier process has asked the question.
+// earlier process asked the question.
 func (c *Client) labelOf(ctx context.Context, a *ask, dir string, q bgagent.Question) (string, error) {
 	if a == nil {
 		var open list[wireQuestion]
@@ -456,8 +456,8 @@ func (c *Client) labelOf(ctx context.Context, a *ask, dir string, q bgagent.Ques
 	return "", fmt.Errorf("%q is not one of its options", q.Answer)
 }
 
-// isPosedAs reports whether the question can be what the manager asks as q in the given session. The
-// manager keeps neither the options of a question that it has refused as not valid, nor the subject of a
+// isPosedAs reports whether the question can be the one that the manager asks as q in the given session.
+// The manager does not keep the options of a question that it refused as invalid, or the subject of a
 // question that was answered in an earlier process.
 func (a *ask) isPosedAs(session string, q bgagent.Question) bool {
 	switch {

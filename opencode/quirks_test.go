@@ -46,7 +46,7 @@ func TestTheParentIsToldWhenItFallsIdle(t *testing.T) {
 		task := r.wait(r.launch("say done"))
 		assert.Equal(t, "done", task.Result)
 		seconds(30)
-		assert.Len(t, r.texts(r.root), 2, "the busy parent was told")
+		assert.Len(t, r.texts(r.root), 2, "the busy parent was notified")
 		require.NoError(t, r.c.Abort(t.Context(), r.root))
 		time.Sleep(100 * time.Millisecond) // the pause is shorter than the time to the next poll
 		got := r.texts(r.root)

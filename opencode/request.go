@@ -100,10 +100,10 @@ func isBroken(err error) bool {
 // Advice for an unexpected or missing answer.
 const (
 	adviceUnreachable = `start it with "opencode serve", or correct opencode.Config.URL`
-	adviceHung        = "it may still be starting, or hang: look into its log, or restart it"
+	adviceHung        = "it might still be starting, or it might hang: check its log, or restart it"
 	advicePassword    = "set opencode.Config.Password (and Username) to the server's OPENCODE_SERVER_PASSWORD (and OPENCODE_SERVER_USERNAME)"
-	adviceRedirect    = "a redirect is followed only if it stays at opencode.Config.URL and keeps the method: set the URL to where the server is"
-	adviceNotOpencode = "that is not an opencode server, or it has another version: correct opencode.Config.URL"
+	adviceRedirect    = "a redirect is followed only if it stays at opencode.Config.URL and keeps the method: set the URL to the server's address"
+	adviceNotOpencode = "that is not an opencode server, or it is another version: correct opencode.Config.URL"
 )
 
 // call describes one request.

@@ -29,7 +29,7 @@ type afterlife struct {
 	now    *process
 }
 
-// process plays a process with a client and a manager. It is also the client's HTTP transport.
+// process simulates a process with a client and a manager. It is also the client's HTTP transport.
 // After the process dies, it does not send any more requests to the server.
 type process struct {
 	c     *opencode.Client
@@ -314,7 +314,7 @@ func TestASessionThatWasCreatedBeforeTheProcessEndedIsUsed(t *testing.T) {
 		a.begin()
 		got := a.ended(id)
 		require.Equal(a, "done", got.Result, got.Reason)
-		require.Len(a, a.f.sessions, 1, "no session stays behind")
+		require.Len(a, a.f.sessions, 1, "no other session is left")
 	})
 }
 

@@ -36,8 +36,9 @@
 // development and unversioned in November 2026. gen_ai.operation.name is invoke_agent, and
 // gen_ai.conversation.id is the session. gen_ai.usage.input_tokens and gen_ai.usage.output_tokens
 // hold the usage of the turn, if the agent reports it. The names of attributes outside the
-// conventions start with bgagent. A span is an error if its attempt failed or was stopped by a
-// time limit, but not if somebody cancelled the attempt. error.type is the [bgagent.Cause].
+// conventions start with bgagent. A span is an error if its attempt failed, or if a limit on loops,
+// a budget or a time limit ended it. A requested cancellation is not an error. error.type is the
+// [bgagent.Cause].
 //
 // Prompts and answers are never recorded as such. [Config].Content adds the descriptions of
 // tasks and the reasons why they ended. Both can contain parts of prompts and answers.

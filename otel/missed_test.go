@@ -114,12 +114,12 @@ func TestAnExporterThatHangsHoldsUpNobodyButShutdown(t *testing.T) {
 			require.NoError(t, err)
 		}
 		require.Equal(t, 20*time.Second, time.Since(o.began), "the manager did not wait")
-		require.NotEmpty(t, o.metrics(t), "nor does a collection")
+		require.NotEmpty(t, o.metrics(t), "the collection of metrics does not block")
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 		defer cancel()
 		require.ErrorIs(t, o.rec.Shutdown(ctx), context.DeadlineExceeded)
 		require.NoError(t, o.rec.Shutdown(t.Context()), "the exporter has returned")
-		require.Len(t, o.spans.GetSpans(), 4+19*3, "and everything was recorded")
+		require.Len(t, o.spans.GetSpans(), 4+19*3, "everything was recorded")
 	})
 }
 

@@ -275,7 +275,7 @@ func TestQuestionsAreEventsOfTheTurn(t *testing.T) {
 func TestATaskThatExpiresBeforeItsSessionStopsIsRecordedOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := observe(t, agents(map[string]inproc.Agent{"stubborn": func(context.Context, *inproc.Turn) (string, error) {
-			time.Sleep(time.Hour) // the agent ignores that its context has ended
+			time.Sleep(time.Hour) // the agent ignores the end of its context
 			return "at last", nil
 		}}), bgagent.Config{Retention: time.Minute, StopTimeout: time.Second}, bgotel.Config{})
 		task := o.launch(t, "stubborn")

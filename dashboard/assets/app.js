@@ -49,8 +49,8 @@ function redraw() {
 let stream = null
 let arrived = 0 // time of the last message from the stream
 
-// connect opens the stream. The server then sends the state of all tasks, so whatever the page has
-// missed is corrected.
+// connect opens the stream. The server then sends the state of all tasks, so the page shows the
+// changes that it has missed.
 function connect() {
   stream?.close()
   stream = new EventSource('events')

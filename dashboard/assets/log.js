@@ -1,5 +1,5 @@
-// The log of one task: what its program has printed. The page asks for new output as long as the
-// log is open and the task is live.
+// The log of one task: what its program has printed. The page requests new output while the log is
+// open and the task is live.
 
 import { fetchJSON } from './fetch.js'
 import { el, say } from './format.js'

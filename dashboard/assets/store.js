@@ -129,9 +129,9 @@ export class Store {
     if (task.session && (this.owners.get(task.session) !== node || this.sessions.has(task.session))) this.#own(task.session, node)
   }
 
-  // own records that a session belongs to a task. It moves the tasks that the session
-  // launched below this task. It does not move the task itself or its ancestors, because they
-  // would form a ring. A ring has no root, so its tasks would not be shown.
+  // own records that a session belongs to a task. It moves the tasks that the session launched
+  // below this task. It does not move the task itself or its ancestors, because they would form a
+  // cycle. A cycle has no root, so its tasks would not be shown.
   #own(session, node) {
     this.owners.set(session, node)
     if (!node.owned.includes(session)) node.owned.push(session)

@@ -99,7 +99,7 @@ class Line {
 export class Tree {
   lines = []
   list = [] // the rows that were last drawn
-  fresh = true // the next drawing need not keep rows in place
+  fresh = true // the next drawing does not have to keep rows in place
   active = null // key of the active row
 
   constructor(store, { onselect, onopen, now, silent }) {

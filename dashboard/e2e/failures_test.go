@@ -57,7 +57,7 @@ func TestAPhoneShowsWhyATaskFailedAndWhatItCost(t *testing.T) {
 		const cells = [...row.children].filter(e => e.textContent && e.getClientRects().length).map(e => [e.className, e.getBoundingClientRect()])
 		return cells.flatMap(([a, x], i) => cells.slice(i + 1).filter(([, y]) => x.left < y.right && y.left < x.right && x.top < y.bottom && y.top < x.bottom).map(([b]) => a + ' and ' + b))
 	}).join()`))
-	require.Zero(t, eval[int](p, rowWith("done")+`.querySelector('.c-last').offsetWidth`), "what a completed task said last is not shown here")
+	require.Zero(t, eval[int](p, rowWith("done")+`.querySelector('.c-last').offsetWidth`), "the last message of a completed task is not shown here")
 }
 
 func TestFailuresAreCountedOnEveryRowAboveThem(t *testing.T) {

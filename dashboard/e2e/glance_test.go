@@ -18,8 +18,8 @@ import (
 	"github.com/bgagent/bgagent/inproc"
 )
 
-// givenPage is the page that TestAGlanceAtThePageOfThreeHosts looks at. The test of cmd/bgagent with the same
-// subject starts it.
+// givenPage is the page that TestAGlanceAtThePageOfThreeHosts checks. A test of cmd/bgagent serves the page
+// and runs this test.
 var givenPage = flag.String("e2e.page", "", "address of a page with the tasks of cmd/bgagent/glance_e2e_linux_test.go")
 
 func TestAParkedTaskSaysUntilWhen(t *testing.T) {
@@ -58,9 +58,9 @@ func wholly(element string) string {
 	})(` + element + `)`
 }
 
-// TestAGlanceAtThePageOfThreeHosts requires that the page answers, without a click and on a phone, what runs,
-// what is stuck and since when, what has failed and why, what it has cost, and what it waits for. With
-// -e2e.pictures, it makes the pictures for the README.
+// TestAGlanceAtThePageOfThreeHosts requires that the page shows, without a click and even on a phone, which
+// tasks run, are stuck, have failed or wait, with the times, the reasons and the costs. With -e2e.pictures,
+// it makes the pictures for the README.
 func TestAGlanceAtThePageOfThreeHosts(t *testing.T) {
 	if *givenPage == "" {
 		t.Skip("no page is given; cmd/bgagent runs this test with -e2e.page")

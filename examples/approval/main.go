@@ -15,7 +15,7 @@ import (
 func main() {
 	ctx := context.Background()
 	m, err := bgagent.New(inproc.New(map[string]inproc.Agent{"cleaner": cleaner}), bgagent.Config{
-		Ask: true, // otherwise, every question is refused at once
+		Ask: true, // otherwise, every question is refused immediately
 	})
 	if err != nil {
 		log.Fatal(err)
@@ -45,8 +45,8 @@ func main() {
 	}
 }
 
-// decide stands in for a person who reads the question. A program could show it in a window,
-// and answer it hours later.
+// decide simulates a person who reads the question. A real program could show the question in a
+// window and answer it hours later.
 func decide(q *bgagent.Question) string {
 	if strings.Contains(q.Subject, "secrets") {
 		return "deny"

@@ -152,12 +152,12 @@ func (c *cluster) until(what string, f func() bool) error {
 		for _, p := range c.workers {
 			select {
 			case <-p.ended:
-				return fmt.Errorf("worker %s has ended by itself", p.name)
+				return fmt.Errorf("worker %s exited unexpectedly", p.name)
 			default:
 			}
 		}
 		if time.Now().After(over) {
-			return fmt.Errorf("for %v, it has not happened that %s", within, what)
+			return fmt.Errorf("gave up after waiting for %v until %s", within, what)
 		}
 	}
 	return nil
@@ -191,7 +191,7 @@ func (c *cluster) killWorker(say func(string, ...any), allocator bool) error {
 	if allocator {
 		role = ", which grants the slots,"
 	}
-	say("Worker %d%s was killed. Bodies that were running: %d. It is started again.", i, role, len(unfinished(c.log.all(), victim)))
+	say("Worker %d%s was killed. Bodies that were running: %d. It is restarted.", i, role, len(unfinished(c.log.all(), victim)))
 	return c.startWorker(i)
 }
 
@@ -226,7 +226,7 @@ func (c *cluster) killServer(ctx context.Context, say func(string, ...any), bodi
 	if err := c.untilEnded(min(before+bodies, c.plan.tasks)); err != nil {
 		return err
 	}
-	say("%d more bodies have ended without it. It is started again.", bodies)
+	say("%d more bodies have ended without it. It is restarted.", bodies)
 	if err := c.startServer(i); err != nil {
 		return err
 	}

@@ -90,7 +90,7 @@ func judge(w io.Writer, log []line, records []record) error {
 	fmt.Fprintln(w, "The judge:")
 	for _, pool := range slices.Sorted(maps.Keys(limits)) {
 		n := most(all, pool)
-		fmt.Fprintf(w, "  The pool %q had at most %d bodies at once; its limit is %d.\n", pool, n, limits[pool])
+		fmt.Fprintf(w, "  The pool %q had at most %d bodies at the same time; its limit is %d.\n", pool, n, limits[pool])
 		if n > limits[pool] {
 			complain("the limit of the pool %q was exceeded", pool)
 		}
@@ -132,15 +132,15 @@ func judge(w io.Writer, log []line, records []record) error {
 		told[task][id] = true
 		parents[parent] = true
 		if accepted[task] != parent {
-			complain("%s was told about the task %s of %s", parent, task, accepted[task])
+			complain("%s was notified of the task %s of %s", parent, task, accepted[task])
 		}
 	}
 	for id := range accepted {
 		if done[id] != 1 {
-			complain("the task %s is %d times in the record", id, done[id])
+			complain("the record contains the task %s %d times", id, done[id])
 		}
 		if len(told[id]) != 1 {
-			complain("the end of the task %s was told under %d ids", id, len(told[id]))
+			complain("the end of the task %s was reported under %d ids", id, len(told[id]))
 		}
 	}
 	if len(done) != len(accepted) {
@@ -148,12 +148,12 @@ func judge(w io.Writer, log []line, records []record) error {
 	}
 	fmt.Fprintf(w, "  %d tasks were accepted. The record has %d ends: %d completed, %d lost their slots.\n", len(accepted), len(records), completed, lostSlot)
 	if n := ended - len(records); n > 0 {
-		fmt.Fprintf(w, "  %d ended so shortly before a kill that the record did not have the end, and were repeated.\n", n)
+		fmt.Fprintf(w, "  %d ended just before a kill, so the record did not contain the end, and were repeated.\n", n)
 	}
-	fmt.Fprintf(w, "  %d parents were told about %d ends.\n", len(parents), len(told))
+	fmt.Fprintf(w, "  %d parents were notified of %d ends.\n", len(parents), len(told))
 	if len(wrong) > 0 {
 		return errors.Join(wrong...)
 	}
-	fmt.Fprintln(w, "No limit was exceeded, no task was lost, each ended once, and each end was told under one id.")
+	fmt.Fprintln(w, "No limit was exceeded, no task was lost, each ended once, and each end was reported under one id.")
 	return nil
 }

@@ -2,8 +2,8 @@
 // servers and three worker processes on this machine. The workers share pools of 2, 3 and 5 slots,
 // and each keeps its tasks on the servers. In the middle of the work, the program kills a worker
 // and the server that leads the stream with the slots, both with SIGKILL, and restarts them.
-// Finally, a judge checks from outside that the limits held and that no task was lost or ended
-// twice. If this is not the case, the program exits with code 1.
+// Finally, a judge checks from outside that no limit was exceeded and that no task was lost or
+// ended twice. If the check fails, the program exits with code 1.
 package main
 
 import (
@@ -34,7 +34,7 @@ func main() {
 	default:
 		var p plan
 		flag.IntVar(&p.tasks, "tasks", 200, "number of tasks")
-		flag.IntVar(&p.kills, "kills", 1, "number of workers that are killed, and of servers")
+		flag.IntVar(&p.kills, "kills", 1, "number of workers to kill, and number of servers to kill")
 		flag.Parse()
 		err = run(context.Background(), os.Stdout, p)
 	}
@@ -54,7 +54,7 @@ func run(ctx context.Context, w io.Writer, p plan) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, c.close()) }()
-	say("%d NATS servers run.", len(c.servers))
+	say("%d NATS servers are running.", len(c.servers))
 	for i := range workers {
 		if err := c.startWorker(i); err != nil {
 			return err
@@ -82,7 +82,7 @@ func run(ctx context.Context, w io.Writer, p plan) (err error) {
 	if err := c.until("all workers have finished", func() bool { return c.log.finished() == workers }); err != nil {
 		return err
 	}
-	say("All workers say that their tasks have ended.")
+	say("All workers report that their tasks have ended.")
 	if err := c.endWorkers(); err != nil {
 		return err
 	}

@@ -36,14 +36,14 @@ func TestNoKillExceedsALimitOrLosesATask(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, *kills, strings.Count(b.String(), "Worker "))
 	require.Equal(t, *kills, strings.Count(b.String(), "Server n"))
-	require.Regexp(t, regexp.QuoteMeta(`  The pool "five" had at most 5 bodies at once; its limit is 5.
-  The pool "three" had at most 3 bodies at once; its limit is 3.
-  The pool "two" had at most 2 bodies at once; its limit is 2.
+	require.Regexp(t, regexp.QuoteMeta(`  The pool "five" had at most 5 bodies at the same time; its limit is 5.
+  The pool "three" had at most 3 bodies at the same time; its limit is 3.
+  The pool "two" had at most 2 bodies at the same time; its limit is 2.
 `), b.String(), "all slots were used")
 	require.Regexp(t, `
   200 tasks were accepted. The record has 200 ends: \d+ completed, \d+ lost their slots.
-  12 parents were told about 200 ends.
-No limit was exceeded, no task was lost, each ended once, and each end was told under one id.
+  12 parents were notified of 200 ends.
+No limit was exceeded, no task was lost, each ended once, and each end was reported under one id.
 $`, b.String())
 }
 
@@ -93,7 +93,7 @@ func TestTheJudgeFindsWhatIsWrong(t *testing.T) {
 		{"a body that never ends", "the body of x has never ended", func(l []line, r []record) ([]line, []record) {
 			return append(l, said(&process{}, "begin x two 80")...), r
 		}},
-		{"a lost task", "the task d is 0 times in the record", func(l []line, r []record) ([]line, []record) {
+		{"a lost task", "the record contains the task d 0 times", func(l []line, r []record) ([]line, []record) {
 			return append(l, said(dead, "accepted d parent\ntold d parent told-d")...), r
 		}},
 		{"an unknown task", "3 tasks were accepted, and 4 are in the record", func(l []line, r []record) ([]line, []record) {
@@ -101,7 +101,7 @@ func TestTheJudgeFindsWhatIsWrong(t *testing.T) {
 			x.task.ID = "x"
 			return l, append(r, x)
 		}},
-		{"a task that is twice in the record", "the task a is 2 times in the record", func(l []line, r []record) ([]line, []record) {
+		{"a task that is twice in the record", "the record contains the task a 2 times", func(l []line, r []record) ([]line, []record) {
 			return l, append(r, r[0])
 		}},
 		{"a task that has ended twice", "the task a has ended 2 times", func(l []line, r []record) ([]line, []record) {
@@ -116,10 +116,10 @@ func TestTheJudgeFindsWhatIsWrong(t *testing.T) {
 			r[0].result = "x"
 			return l, r
 		}},
-		{"an end that is told under two ids", "the end of the task a was told under 2 ids", func(l []line, r []record) ([]line, []record) {
+		{"an end that is told under two ids", "the end of the task a was reported under 2 ids", func(l []line, r []record) ([]line, []record) {
 			return append(l, said(dead, "told a parent told-again")...), r
 		}},
-		{"an end that is not told", "the end of the task b was told under 0 ids", func(l []line, r []record) ([]line, []record) {
+		{"an end that is not told", "the end of the task b was reported under 0 ids", func(l []line, r []record) ([]line, []record) {
 			for i, x := range l {
 				if x.words[0] == "told" && x.words[1] == "b" {
 					l[i].words = []string{"allocator", "false"}
@@ -127,7 +127,7 @@ func TestTheJudgeFindsWhatIsWrong(t *testing.T) {
 			}
 			return l, r
 		}},
-		{"a wrong parent", "other was told about the task a of parent", func(l []line, r []record) ([]line, []record) {
+		{"a wrong parent", "other was notified of the task a of parent", func(l []line, r []record) ([]line, []record) {
 			return append(l, said(dead, "told a other told-a")...), r
 		}},
 	} {

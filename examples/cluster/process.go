@@ -138,7 +138,7 @@ func (p *process) end() error {
 	case <-p.ended:
 	case <-time.After(time.Minute):
 		p.kill()
-		err = errors.Join(err, errors.New("it does not end"))
+		err = errors.Join(err, errors.New("it did not exit"))
 	}
 	if err = errors.Join(err, p.cmd.Wait()); err != nil {
 		return fmt.Errorf("%s: %w", p.name, err)

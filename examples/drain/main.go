@@ -50,7 +50,7 @@ func run(ctx context.Context, w io.Writer) (err error) {
 		ids = append(ids, t.ID)
 	}
 
-	// This wait stands in for a step of the host's own work.
+	// This wait represents a step of the host's own work.
 	if _, err := m.Wait(ctx, caller, bgagent.WaitAny, ids...); err != nil {
 		return err
 	}

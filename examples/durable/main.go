@@ -1,7 +1,7 @@
 // Command durable shows that accepted tasks outlive their process. It starts a process with six
 // tasks and kills it with SIGKILL while they run. Then it starts the process again, and the new
 // process continues the tasks. Finally, it checks from outside that nothing was lost or done twice.
-// If something was, it exits with code 1.
+// If the check fails, it exits with code 1.
 package main
 
 import (
@@ -61,7 +61,7 @@ func run(ctx context.Context, w io.Writer) error {
 	if err != nil {
 		return fmt.Errorf("the second process: %w", err)
 	}
-	fmt.Fprintln(w, "The second process continued the tasks and has ended.")
+	fmt.Fprintln(w, "The second process continued the tasks and exited.")
 	return judge(ctx, w, dir, accepted)
 }
 
@@ -195,7 +195,7 @@ func judge(ctx context.Context, w io.Writer, dir string, accepted []string) erro
 	fmt.Fprintf(w, "%d of %d steps were done.\n", len(done), chapters*steps)
 	for id, n := range count(dir, promptsName) {
 		if n > 1 {
-			complain("prompt %s was handed over %d times", id, n)
+			complain("prompt %s was sent %d times", id, n)
 		}
 	}
 

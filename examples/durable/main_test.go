@@ -24,7 +24,7 @@ func TestOutput(t *testing.T) {
 	require.NoError(t, run(t.Context(), &b))
 	require.Equal(t, `The first process accepted 6 tasks and was killed.
 At that moment, 2 tasks had ended, 2 were running, and 2 were waiting.
-The second process continued the tasks and has ended.
+The second process continued the tasks and exited.
 6 of 6 accepted tasks have completed with the right result.
 24 of 24 steps were done.
 6 of 6 ends were reported.

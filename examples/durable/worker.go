@@ -94,7 +94,7 @@ func (a *agent) restore(_ context.Context, r bgagent.SessionRestore) (inproc.Res
 	case a.done(r.Spec.Title) == steps:
 		return inproc.Restored{Prompt: bgagent.PromptAnswered, End: bgagent.TurnEnd{Text: answer(r.Spec.Title)}}, nil
 	}
-	return inproc.Restored{Prompt: bgagent.PromptInterrupted}, nil // the agent gets a prompt that tells it to continue
+	return inproc.Restored{Prompt: bgagent.PromptInterrupted}, nil // the agent gets a prompt that asks it to continue
 }
 
 // done returns how many steps of the chapter have been done.

@@ -34,7 +34,7 @@ import (
 )
 
 const (
-	leader   = "You lead. Delegate research to background agents with delegate_task, several at once, and go on when you are told that they have ended."
+	leader   = "You lead. Delegate research to background agents with delegate_task, several at the same time, and continue when you are notified that they have ended."
 	explore  = "You are explore: you find things in the files of a project. Answer in a few sentences, with file names."
 	oracle   = "You are oracle: you judge designs and name the one thing to change first. Answer in a few sentences."
 	question = "What is this project, how is it built, and what would you change first?"
@@ -51,7 +51,7 @@ func main() {
 	var h harness
 	flag.StringVar(&h.url, "base-url", openAI, "base URL of an OpenAI-compatible API")
 	flag.StringVar(&h.model, "model", "gpt-5-mini", "model of all agents")
-	flag.BoolVar(&h.watch, "watch", false, "print what happens to the tasks")
+	flag.BoolVar(&h.watch, "watch", false, "print the events about the tasks")
 	dir := flag.String("dir", ".", "directory that the agents may read")
 	scripted := flag.Bool("offline", false, "use a scripted model in this process instead of a real one: no key, no network")
 	flag.Usage = func() {

@@ -27,7 +27,7 @@ func TestTheModelIsWokenByOneNoticeAndReadsWhatWasFound(t *testing.T) {
 	h, s, out := start(t, script())
 	require.NoError(t, h.run(t.Context(), question, strings.NewReader("")))
 	for _, want := range []string{
-		"Three agents are at work. I go on when I am told.",
+		"Three agents are working. I will continue when I am notified.",
 		"- README.md begins with # Project",
 		"- go.mod begins with module example.com/project",
 		"- There are 2 names at the top",

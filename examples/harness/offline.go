@@ -43,7 +43,7 @@ func lead(r modelserver.Request) modelserver.Reply {
 	case len(results) > 0 && taskID.MatchString(r.LastUser()): // results read after the notice
 		return modelserver.Say("This is what they found:" + answers(results))
 	case len(results) > 0:
-		return modelserver.Say("Three agents are at work. I go on when I am told.")
+		return modelserver.Say("Three agents are working. I will continue when I am notified.")
 	case taskID.MatchString(r.LastUser()): // the prompt is a notice
 		ids := taskID.FindAllString(r.LastUser(), -1)
 		slices.Sort(ids)

@@ -42,8 +42,8 @@ func main() {
 	flag.StringVar(&o.server.URL, "url", "http://127.0.0.1:4096", "where the server listens")
 	flag.StringVar(&o.server.Directory, "dir", ".", "project to look at, on the server's machine")
 	flag.StringVar(&o.server.Model, "model", "", "provider/model; empty means the agents' own")
-	flag.StringVar(&o.fallback, "fallback", "general", "agent that replaces any of the three that the server lacks")
-	flag.IntVar(&o.limit, "limit", 2, "how many run at once")
+	flag.StringVar(&o.fallback, "fallback", "general", "agent to use in place of those that the server does not have")
+	flag.IntVar(&o.limit, "limit", 2, "maximum number of tasks that run at the same time")
 	flag.Parse()
 	o.server.Password = os.Getenv("OPENCODE_SERVER_PASSWORD")
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
@@ -110,7 +110,7 @@ func run(ctx context.Context, w io.Writer, o options) (err error) {
 				task.Duration(time.Now()).Round(time.Second/10), task.Progress.ToolCalls, task.Session, task.Result, task.Reason)
 		}
 	}
-	fmt.Fprintf(w, "All together took %v; one after the other it would have been %v.\n", time.Since(began).Round(time.Second/10), alone.Round(time.Second/10))
+	fmt.Fprintf(w, "All together took %v; one after the other, they would have taken %v.\n", time.Since(began).Round(time.Second/10), alone.Round(time.Second/10))
 	return nil
 }
 

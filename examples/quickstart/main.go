@@ -1,8 +1,8 @@
-// Command quickstart plays a typical scene of background tasks on a real Go module, without
-// a model or a network. It delegates more tasks than there are slots to three agents,
-// cancels one task, gets the notices and reads the results. Then it runs the same tasks one
-// after another and compares the times. With -v, it also prints the text that a model would
-// read, and asks one agent a follow-up question.
+// Command quickstart runs a typical scene of background tasks on a real Go module, without a model
+// or a network. It delegates more tasks than there are slots to three agents, cancels one task,
+// gets the notices and reads the results. Then it runs the same tasks one after another and
+// compares the times. With -v, it also prints the text that a model would read, and asks one agent
+// a follow-up question.
 //
 //	go run ./examples/quickstart [-v] [-dir DIR] [-find WORDS] [-limit N] [-plain] [-timeout D]
 package main
@@ -81,9 +81,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 func stopped(err error) string {
 	var c *bgagent.CloseError
 	if errors.As(err, &c) && len(c.NotStopped) > 0 {
-		return "of the tasks that were cancelled these did not stop: " + strings.Join(c.NotStopped, ", ")
+		return "these cancelled tasks did not stop: " + strings.Join(c.NotStopped, ", ")
 	}
-	return "what was still running has been cancelled"
+	return "the tasks that were still running have been cancelled"
 }
 
 // parse parses the command line. Its errors describe what a valid command line looks like.
@@ -95,8 +95,8 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	flags.StringVar(&o.find, "find", "session", "the `words` whose implementation explore looks for")
 	flags.IntVar(&o.limit, "limit", 3, "how many tasks run side by side, 1 or more")
 	flags.BoolVar(&o.plain, "plain", false, "plain lines even in a terminal, as with NO_COLOR in the environment")
-	flags.BoolVar(&o.verbose, "v", false, "show every change of a task, and all that a model reads")
-	flags.DurationVar(&o.timeout, "timeout", 5*time.Minute, "time after which to give up")
+	flags.BoolVar(&o.verbose, "v", false, "show every change of a task, and everything that a model reads")
+	flags.DurationVar(&o.timeout, "timeout", 5*time.Minute, "time limit for the whole program")
 	if err := flags.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
 			flags.SetOutput(stderr)
@@ -111,11 +111,11 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	case o.limit < 1:
 		return o, fmt.Errorf("-limit is %d, but at least one task must be able to run; give 1 or more", o.limit)
 	case o.timeout <= 0:
-		return o, fmt.Errorf("-timeout is %v, but it must be longer than nothing; give for example 5m", o.timeout)
+		return o, fmt.Errorf("-timeout is %v, but it must be positive; for example, give 5m", o.timeout)
 	}
 	o.find = strings.ReplaceAll(o.find, `"`, " ")
 	if len(agents.Words(quoted(o.find))) == 0 {
-		return o, fmt.Errorf("-find is %q, which names nothing to look for; give words such as session or authentication", o.find)
+		return o, fmt.Errorf("-find is %q, which contains no words to look for; give words such as session or authentication", o.find)
 	}
 	var err error
 	o.dir, err = agents.FindModule(o.dir)

@@ -48,7 +48,7 @@ func TestWrongInputIsRefused(t *testing.T) {
 		{[]string{"-limit", "0"}, "-limit is 0, but at least one task must be able to run; give 1 or more"},
 		{[]string{"-limit", "-1"}, "-limit is -1"},
 		{[]string{"-limit", "many"}, "invalid value"},
-		{[]string{"-find", "the"}, `-find is "the", which names nothing to look for`},
+		{[]string{"-find", "the"}, `-find is "the", which contains no words to look for`},
 		{[]string{"-timeout", "0s"}, "-timeout is 0s, but it must be longer than nothing"},
 		{[]string{"./..."}, `"./..." was given; a module is named with -dir`},
 		{[]string{"-model", "x"}, "not defined: -model"},
@@ -78,8 +78,8 @@ func TestHelp(t *testing.T) {
 	}
 }
 
-// TestScene plays the whole scene on three modules. The output consists of plain lines,
-// because it does not go to a terminal.
+// TestScene runs the whole scene on three modules. The output consists of plain lines, because it
+// does not go to a terminal.
 func TestScene(t *testing.T) {
 	for _, c := range []struct {
 		module, find string
@@ -98,7 +98,7 @@ func TestScene(t *testing.T) {
 			"My earlier answers name nothing with the number 1",
 		}},
 		{"broken", "session", "7", []string{
-			"type Session: Session is still readable.", "errors met on the way", "syntax/syntax.go:9", "typed/typed.go:5",
+			"type Session: Session is still readable.", "errors found; the agent worked on the rest", "syntax/syntax.go:9", "typed/typed.go:5",
 			"its documentation cannot be read here", "1 cycle between packages:",
 		}},
 	} {
@@ -173,7 +173,7 @@ func checkScene(t *testing.T, out string, want []string) {
 	for _, title := range []string{"untimed", "=== At most", "=== A follow-up", "=== The same tasks one after the other", "=== Time"} {
 		at := strings.Index(out, title)
 		if at < last {
-			t.Errorf("%q does not stand, or not in its place", title)
+			t.Errorf("%q is missing or in the wrong place", title)
 		}
 		last = max(at, 0)
 	}
@@ -182,7 +182,7 @@ func checkScene(t *testing.T, out string, want []string) {
 	}
 	for _, w := range want {
 		if !strings.Contains(out, w) {
-			t.Errorf("%q does not stand in the output", w)
+			t.Errorf("%q is missing from the output", w)
 		}
 	}
 	checkSerial(t, out)
@@ -192,7 +192,7 @@ func checkScene(t *testing.T, out string, want []string) {
 }
 
 // checkSerial checks that, with a limit of 1, no two tasks were shown as running at the same time. A task that
-// ends at once may never be shown as running.
+// ends immediately might never be shown as running.
 func checkSerial(t *testing.T, out string) {
 	t.Helper()
 	_, serial, _ := strings.Cut(out, "=== The same tasks")
@@ -207,7 +207,7 @@ func checkSerial(t *testing.T, out string) {
 		most = max(most, len(running))
 	}
 	if len(running) != 0 || most != 1 {
-		t.Errorf("with a limit of 1, %d tasks were running at once and %v never ended", most, running)
+		t.Errorf("with a limit of 1, %d tasks were running at the same time and %v never ended", most, running)
 	}
 }
 
@@ -225,7 +225,7 @@ func TestInterrupt(t *testing.T) {
 	if code := run(ctx, []string{"-v", "-dir", modules.Unpack(t, "plain")}, stdout, &stderr); code != exitInterrupted {
 		t.Errorf("exit code %d\n%s", code, stdout.String())
 	}
-	if want := "quickstart: interrupted; what was still running has been cancelled\n"; stderr.String() != want {
+	if want := "quickstart: interrupted; the tasks that were still running have been cancelled\n"; stderr.String() != want {
 		t.Errorf("%q, want %q", stderr.String(), want)
 	}
 }
@@ -233,7 +233,7 @@ func TestInterrupt(t *testing.T) {
 func TestTimeout(t *testing.T) {
 	var stdout, stderr output
 	code := run(t.Context(), []string{"-dir", modules.Unpack(t, "plain"), "-timeout", "1ns"}, &stdout, &stderr)
-	if code != exitFailed || !strings.Contains(stderr.String(), "not done after 1ns; what was still running has been cancelled") {
+	if code != exitFailed || !strings.Contains(stderr.String(), "not done after 1ns; the tasks that were still running have been cancelled") {
 		t.Errorf("exit code %d, %q", code, stderr.String())
 	}
 }

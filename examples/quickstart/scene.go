@@ -15,8 +15,8 @@ import (
 	"github.com/charmbracelet/x/ansi"
 )
 
-// parent is the session that delegates. It has no agent, because this program plays the part
-// of the model that would call the tools.
+// parent is the session that delegates. It has no agent, because this program takes the role of the
+// model that would call the tools.
 const parent = "quickstart"
 
 // job is a piece of work to delegate.
@@ -69,7 +69,7 @@ func play(ctx context.Context, o options, stdout io.Writer) error {
 	talk.print(figures(o.limit, parallel, serial))
 	talk.print(findings(parallel.tasks))
 	if !o.verbose {
-		talk.print("With -v: what a model reads on the way, and a follow-up question to one of the agents.")
+		talk.print("With -v, the output also shows what a model reads, and a follow-up question to one of the agents.")
 	}
 	return nil
 }

@@ -30,7 +30,7 @@ func run(ctx context.Context, w io.Writer) error {
 	m, err := bgagent.New(inproc.New(map[string]inproc.Agent{
 		"quick": func(context.Context, *inproc.Turn) (string, error) { return "done", nil },
 		"obedient": func(ctx context.Context, _ *inproc.Turn) (string, error) {
-			<-ctx.Done() // this agent stops at once
+			<-ctx.Done() // this agent stops immediately
 			return "", ctx.Err()
 		},
 		"stubborn": func(context.Context, *inproc.Turn) (string, error) {
@@ -56,7 +56,7 @@ func run(ctx context.Context, w io.Writer) error {
 	err = m.Drain(draining)
 	fmt.Fprintln(w, "drained in time:", !errors.Is(err, context.DeadlineExceeded))
 	_, err = m.Launch(ctx, bgagent.Caller{Session: "main"}, bgagent.LaunchInput{Agent: "quick", Prompt: "one more"})
-	fmt.Fprintln(w, "one more is refused:", errors.Is(err, bgagent.ErrClosed))
+	fmt.Fprintln(w, "another launch is refused:", errors.Is(err, bgagent.ErrClosed))
 
 	// Close cancels and stops the remaining tasks. The deadline of Close is longer than
 	// StopTimeout, so that Close can report the tasks that did not stop.
@@ -69,7 +69,7 @@ func run(ctx context.Context, w io.Writer) error {
 	for _, id := range left.NotStopped {
 		fmt.Fprintln(w, "did not stop:", names[id])
 	}
-	fmt.Fprintln(w, "ends that nobody was notified of:", len(left.Owed))
+	fmt.Fprintln(w, "ends that were not reported:", len(left.Owed))
 
 	// Undelivered notices can still be taken, for example to store them for the next start.
 	n, _ := m.TakeNotice("main")

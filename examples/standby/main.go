@@ -66,7 +66,7 @@ func run(ctx context.Context, w io.Writer) (err error) {
 	if err := second.until(func(s seen) bool { return s["done"] > 0 }); err != nil {
 		return fmt.Errorf("the second process: %w", err)
 	}
-	fmt.Fprintln(w, "The second process has taken the store over.")
+	fmt.Fprintln(w, "The second process has taken over the store.")
 	return judge(w, first, second)
 }
 

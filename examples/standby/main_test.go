@@ -24,7 +24,7 @@ func TestOutput(t *testing.T) {
 	require.NoError(t, run(t.Context(), &b))
 	require.Equal(t, `The first process has accepted 4 tasks. The second process waits.
 The first process was killed. 2 tasks had ended, and 2 were running.
-The second process has taken the store over.
+The second process has taken over the store.
 4 of 4 tasks have completed with the right result, and 4 ends were reported.
 `, b.String())
 }

@@ -70,7 +70,7 @@ func worker(ctx context.Context, url string) error {
 func openManager(ctx context.Context, nc *nats.Conn, a *agent) (*bgagent.BackgroundManager, error) {
 	client := inproc.New(map[string]inproc.Agent{"summary": a.summarize})
 	client.Restore = func(context.Context, bgagent.SessionRestore) (inproc.Restored, error) {
-		return inproc.Restored{Prompt: bgagent.PromptInterrupted}, nil // the agent gets a prompt that tells it to continue
+		return inproc.Restored{Prompt: bgagent.PromptInterrupted}, nil // the agent gets a prompt that asks it to continue
 	}
 	for {
 		m, err := bgagent.New(client, bgagent.Config{

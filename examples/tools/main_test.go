@@ -61,11 +61,11 @@ func TestCallTool(t *testing.T) {
 		call(`{"prompt":"p","subagent_type":"slow","run_in_background":true}`)
 		call(`{"prompt":"p","subagent_type":"slow","run_in_background":true}`)
 		tasks := m.List(bgagent.Query{Under: "main"})
-		require.Len(t, tasks, 1, "its task is live: it is a retry")
+		require.Len(t, tasks, 1, "the task is live, so the call is a retry")
 		close(release)
 		_, err := m.Wait(ctx, bgagent.Caller{Session: "main"}, bgagent.WaitAll, tasks[0].ID)
 		require.NoError(t, err)
 		call(`{"prompt":"p","subagent_type":"slow","run_in_background":false}`)
-		require.Len(t, m.List(bgagent.Query{Under: "main"}), 2, "its task has ended: it is a call of its own")
+		require.Len(t, m.List(bgagent.Query{Under: "main"}), 2, "the task has ended, so the call is a new one")
 	})
 }

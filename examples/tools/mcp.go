@@ -31,7 +31,7 @@ func addMCPTools(s *mcp.Server, defs []bgagent.ToolDef, session func(*mcp.CallTo
 	}
 }
 
-// playMCP serves the tools to a client in the same process, and plays the script with this client.
+// playMCP serves the tools to a client in the same process, and runs the script with this client.
 func playMCP(ctx context.Context, defs []bgagent.ToolDef, s *script) (err error) {
 	by, _ := bgagent.CallerFrom(ctx)
 	server := mcp.NewServer(&mcp.Implementation{Name: "bgagent", Version: "1"}, nil)

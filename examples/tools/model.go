@@ -14,7 +14,7 @@ import (
 
 // The types in this file are scripted models for the SDKs that have an interface for models.
 
-// einoModel plays the script as an Eino model.
+// einoModel runs the script as an Eino model.
 type einoModel struct{ s *script }
 
 // WithTools implements [model.ToolCallingChatModel].
@@ -67,7 +67,7 @@ func playEino(ctx context.Context, defs []bgagent.ToolDef, s *script) error {
 	return s.end(msg.Content)
 }
 
-// langchainModel plays the script as a LangChainGo model.
+// langchainModel runs the script as a LangChainGo model.
 type langchainModel struct{ s *script }
 
 // GenerateContent implements [llms.Model].

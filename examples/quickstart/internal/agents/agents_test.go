@@ -72,7 +72,7 @@ func TestExploreGoesOnFromItsFindings(t *testing.T) {
 	first := ask(t, Explore, &Turn{Dir: dir, Prompt: findAuth})
 	answer := ask(t, Explore, &Turn{Dir: dir, Prompt: "Show me the first finding.", Earlier: []string{first}})
 	has(t, answer, "Finding 1 of my earlier answer was func Authenticate, at `auth/auth.go:5`",
-		"    func Authenticate(name, password string) bool", "stands in 2 places beside its declaration, in 2 files",
+		"    func Authenticate(name, password string) bool", "occurs in 2 places in 2 files",
 		"`shop.go` 1", "`till.go` 1")
 	answer = ask(t, Explore, &Turn{Dir: dir, Prompt: "Show me number 77.", Earlier: []string{first}})
 	has(t, answer, "name nothing with the number 77")
@@ -103,7 +103,7 @@ func TestOracleMeasuresThePackages(t *testing.T) {
 	answer := ask(t, Oracle, &Turn{Dir: modules.Unpack(t, "plain"), Prompt: packages})
 	has(t, answer, "example.com/shop: 3 packages, 5 files", "| shop (top) | 50 | 1 | 1 | 2 |",
 		"| cmd/shop | 12 | 1 | 0 | 2 |", "| auth | 10 | 0 | 1 | 0 |",
-		"No cycles between packages.", "Every package but the commands is imported by another.",
+		"No cycles between packages.", "Every package except the commands is imported by another package.",
 		"Largest functions:", "1. `till.go:5` - pong, 9 lines, 3 branches")
 	hasNot(t, answer, "error")
 }
@@ -124,7 +124,7 @@ func TestOracleCountsWhatVariablesReferTo(t *testing.T) {
 	write(t, dir, "go.mod", "module example.com/table\n\ngo 1.26\n")
 	write(t, dir, "table.go", "package table\n\nvar All = []func(){named}\n\nfunc named() {}\n\nfunc forgotten() {}\n")
 	answer := ask(t, Oracle, &Turn{Dir: dir, Prompt: biggest})
-	has(t, answer, "2 types and functions", "Unexported and referred to by nothing but tests, if at all: forgotten.\n")
+	has(t, answer, "2 types and functions", "Unexported, and not used outside tests: forgotten.\n")
 }
 
 // If a module does not build, the agents work on the parts that can be read, and report the
@@ -132,19 +132,19 @@ func TestOracleCountsWhatVariablesReferTo(t *testing.T) {
 func TestABrokenModuleIsWorkedOn(t *testing.T) {
 	dir := modules.Unpack(t, "broken")
 	answer := ask(t, Explore, &Turn{Dir: dir, Prompt: findSession})
-	has(t, answer, "type Session: Session is still readable.", "met on the way", "syntax/syntax.go:9")
+	has(t, answer, "type Session: Session is still readable.", "the agent worked on the rest", "syntax/syntax.go:9")
 	has(t, answer, "func OpenSession")
 
 	answer = ask(t, Librarian, &Turn{Dir: dir, Prompt: dependencies})
 	has(t, answer, "`example.com/missing/far` v1.2.3 - its documentation cannot be read here", "uses Away (1)",
-		"errors met on the way", "syntax/syntax.go:9")
+		"errors found; the agent worked on the rest", "syntax/syntax.go:9")
 	has(t, answer, "- example.com/missing/far: its source is not in the module cache")
 	has(t, answer, "example.org/nobody/requires/this")
 	hasNot(t, answer, "GOPROXY")
 
 	answer = ask(t, Oracle, &Turn{Dir: dir, Prompt: packages})
 	has(t, answer, "1 cycle between packages:", "example.com/broken/a, example.com/broken/b",
-		"5 errors met on the way", "syntax/syntax.go:9", "import cycle not allowed")
+		"5 errors found; the agent worked on the rest", "syntax/syntax.go:9", "import cycle not allowed")
 	has(t, answer, "stray/stray.go:4")
 	has(t, answer, "typed/typed.go:5", "no number")
 
@@ -155,9 +155,9 @@ func TestABrokenModuleIsWorkedOn(t *testing.T) {
 func TestAModuleWithoutPackages(t *testing.T) {
 	dir := t.TempDir()
 	write(t, dir, "go.mod", "module example.com/empty\n")
-	has(t, ask(t, Explore, &Turn{Dir: dir, Prompt: findAuth}), "holds no Go package")
-	has(t, ask(t, Librarian, &Turn{Dir: dir, Prompt: dependencies}), "no direct dependencies", "imports nothing of the standard library")
-	has(t, ask(t, Oracle, &Turn{Dir: dir, Prompt: packages}), "holds no Go package")
+	has(t, ask(t, Explore, &Turn{Dir: dir, Prompt: findAuth}), "contains no Go package")
+	has(t, ask(t, Librarian, &Turn{Dir: dir, Prompt: dependencies}), "no direct dependencies", "imports nothing from the standard library")
+	has(t, ask(t, Oracle, &Turn{Dir: dir, Prompt: packages}), "contains no Go package")
 }
 
 func TestAGoModThatCannotBeRead(t *testing.T) {
@@ -166,7 +166,7 @@ func TestAGoModThatCannotBeRead(t *testing.T) {
 	write(t, dir, "x.go", "package x\n\nimport \"strings\"\n\n// Session is x.\nvar Session = strings.ToUpper(\"x\")\n\nfunc session() {}\n")
 	for _, a := range All() {
 		for _, prompt := range []string{findSession, packages, biggest, dependencies} {
-			has(t, ask(t, a, &Turn{Dir: dir, Prompt: prompt}), "met on the way", "go.mod:1")
+			has(t, ask(t, a, &Turn{Dir: dir, Prompt: prompt}), "the agent worked on the rest", "go.mod:1")
 		}
 	}
 }
@@ -181,7 +181,7 @@ func TestAgentsOnlyRead(t *testing.T) {
 			}
 		}
 		if after := modules.Contents(t, dir); !maps.Equal(before, after) {
-			t.Errorf("%s was changed: %v is now %v", name, before, after)
+			t.Errorf("%s changed from %v to %v", name, before, after)
 		}
 	}
 }

@@ -24,7 +24,7 @@ func Explore(ctx context.Context, t *Turn) (string, error) {
 	}
 	words := Words(t.Prompt)
 	if len(words) == 0 {
-		return "", fmt.Errorf("the prompt %q names nothing to look for; put the words in quotation marks", t.Prompt)
+		return "", fmt.Errorf("the prompt %q contains no words to look for; put the words in quotation marks", t.Prompt)
 	}
 	t.plan("read the sources", "compare names and documentation", "rank")
 	mod, modErr := t.modFile(ctx)
@@ -62,7 +62,7 @@ func findings(src *source, words []string, found []finding) string {
 	var b strings.Builder
 	wanted := `"` + strings.Join(words, `", "`) + `"`
 	if len(src.pkgs) == 0 {
-		return "The module holds no Go package.\n"
+		return "The module contains no Go package.\n"
 	}
 	if len(found) == 0 {
 		fmt.Fprintf(&b, "Nothing in %s is called, or documented as, %s. Packages there are:\n", orUnnamed(src.module), wanted)

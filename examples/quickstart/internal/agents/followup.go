@@ -76,7 +76,7 @@ func (t *Turn) showFinding(ctx context.Context, p place) (string, error) {
 	t.done(0)
 	decl, id := src.declAt(p)
 	if decl == nil {
-		return fmt.Sprintf("At `%s:%d`, which my earlier answer named, there is no declaration any more.\n", p.file, p.line), nil
+		return fmt.Sprintf("At `%s:%d`, which my earlier answer named, there is no longer a declaration.\n", p.file, p.line), nil
 	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "Finding %d of my earlier answer was %s, at `%s:%d`. Its source:\n\n", p.number, p.what, p.file, p.line)
@@ -92,7 +92,7 @@ func (t *Turn) showFinding(ctx context.Context, p place) (string, error) {
 	if ctx.Err() != nil {
 		return "", ctx.Err()
 	}
-	fmt.Fprintf(&b, "\nThe name %s stands in %s beside its declaration, in %s:\n", id.Name, count(total, "place"), count(len(uses), "file"))
+	fmt.Fprintf(&b, "\nApart from its declaration, the name %s occurs in %s in %s:\n", id.Name, count(total, "place"), count(len(uses), "file"))
 	for _, u := range uses {
 		fmt.Fprintf(&b, "- `%s` %d\n", u.file, u.n)
 	}
@@ -236,12 +236,12 @@ func (t *Turn) recallPackage() (library, bool) {
 // answer named.
 func (t *Turn) readSymbols(ctx context.Context, l library) (string, error) {
 	if len(l.symbols) == 0 {
-		return fmt.Sprintf("Of number %d, `%s`, my earlier answer named no symbol that the module uses.\n", l.number, l.path), nil
+		return fmt.Sprintf("My earlier answer named no symbol of number %d, `%s`, that the module uses.\n", l.number, l.path), nil
 	}
 	t.plan("read the documentation of " + count(len(l.symbols), "symbol"))
 	var b strings.Builder
 	var broken []string
-	fmt.Fprintf(&b, "Number %d of my earlier answer was `%s`. What the module uses of it most:\n", l.number, l.path)
+	fmt.Fprintf(&b, "Number %d of my earlier answer was `%s`. The symbols that the module uses most:\n", l.number, l.path)
 	var p listed
 	switch list, err := t.goList(ctx, "-json=ImportPath,Dir", l.path); {
 	case ctx.Err() != nil:

@@ -130,7 +130,7 @@ func (t *Turn) goList(ctx context.Context, args ...string) ([]listed, error) {
 
 // errNoSource means that a package's documentation cannot be read, because its source is
 // missing.
-var errNoSource = errors.New("its source is not in the module cache, and the network is not asked")
+var errNoSource = errors.New("its source is not in the module cache, and the network is not used")
 
 // doc returns the first sentence that go doc prints about a package or about one of its
 // symbols. It passes the package's directory instead of the import path. To resolve an import

@@ -51,7 +51,7 @@ func (t *Turn) biggest(ctx context.Context, src *source) (string, error) {
 		}
 	}
 	if len(alone) > 0 {
-		fmt.Fprintf(&b, "Unexported and referred to by nothing but tests, if at all: %s.\n", strings.Join(alone[:min(len(alone), 2*mostMembers)], ", "))
+		fmt.Fprintf(&b, "Unexported, and not used outside tests: %s.\n", strings.Join(alone[:min(len(alone), 2*mostMembers)], ", "))
 	}
 	writeLargest(&b, src, []*pkg{p})
 	return b.String(), nil
@@ -228,7 +228,7 @@ func (t *Turn) outline(ctx context.Context, p place) (string, error) {
 	decl, _ := src.declAt(p)
 	fn, ok := decl.(*ast.FuncDecl)
 	if !ok {
-		return fmt.Sprintf("At `%s:%d`, which my earlier answer named, there is no function any more.\n", p.file, p.line), nil
+		return fmt.Sprintf("At `%s:%d`, which my earlier answer named, there is no longer a function.\n", p.file, p.line), nil
 	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "Number %d of my earlier answer was `%s:%d`, %s.\n", p.number, p.file, p.line, p.what)

@@ -225,7 +225,7 @@ func (t *Turn) standard(ctx context.Context, src *source, used map[string]*impor
 	slices.SortFunc(std, byUse)
 	var b strings.Builder
 	if len(std) == 0 {
-		b.WriteString("It imports nothing of the standard library.\n")
+		b.WriteString("It imports nothing from the standard library.\n")
 		return b.String(), nil
 	}
 	fmt.Fprintf(&b, "It uses %s of the standard library", count(len(std), "package"))

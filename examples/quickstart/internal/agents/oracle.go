@@ -34,7 +34,7 @@ func Oracle(ctx context.Context, t *Turn) (string, error) {
 		return "", err
 	}
 	if len(src.pkgs) == 0 {
-		return "The module holds no Go package.\n" + brokenNote(src.broken), nil
+		return "The module contains no Go package.\n" + brokenNote(src.broken), nil
 	}
 	t.done(0)
 	prompt := strings.ToLower(t.Prompt)
@@ -94,7 +94,7 @@ func (t *Turn) packages(ctx context.Context, src *source) (string, error) {
 	if len(alone) > 0 {
 		fmt.Fprintf(&b, "Imported by no other package of the module: %s.\n", strings.Join(alone, ", "))
 	} else {
-		b.WriteString("Every package but the commands is imported by another.\n")
+		b.WriteString("Every package except the commands is imported by another package.\n")
 	}
 	writeLargest(&b, src, src.pkgs)
 	return b.String(), nil

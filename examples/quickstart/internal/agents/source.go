@@ -275,7 +275,7 @@ func brokenNote(errs []string) string {
 	}
 	const most = 10
 	var b strings.Builder
-	fmt.Fprintf(&b, "\n%s met on the way; the rest was worked on all the same:\n", count(len(errs), "error"))
+	fmt.Fprintf(&b, "\n%s found; the agent worked on the rest:\n", count(len(errs), "error"))
 	for i, e := range errs {
 		if i == most {
 			fmt.Fprintf(&b, "- and %d more\n", len(errs)-most)
