@@ -218,6 +218,7 @@ func (h *hammer) op() {
 			h.all("SessionDeleted")
 			s := h.caller().Session
 			o.log("%d session %q deleted", n, s)
+			o.sessionDeleted(s)
 			if h.r.IntN(2) == 0 {
 				h.vanish(s)
 			} else {

@@ -50,6 +50,7 @@ type oracle struct {
 	life      *life
 	pulls     map[attemptKey]bool     // whether the last delivery of the notice was a pull, such as a call of TakeNotice
 	pulled    map[attemptKey]bool     // latest values of the field "pulls" in earlier processes; a later process might not know about the pull
+	noParent  map[string]bool         // sessions for which SessionDeleted was called
 	deleted   map[string]bool         // tasks for which Forget was called, and whether it has succeeded
 	earlier   map[attemptKey]bool     // notices that an earlier process settled; a later process might not know this
 	super     map[attemptKey]bool     // attempts that were superseded
@@ -104,7 +105,7 @@ func newOracle(seed uint64) *oracle {
 		answers: map[attemptKey][]string{}, draws: map[string]uint64{}, ends: map[attemptKey]bgagent.Cause{},
 		notices: map[attemptKey]bgagent.NoticeState{}, overran: map[attemptKey]*life{}, quiets: map[attemptKey]int{},
 		aborted: map[string]bool{}, seen: map[attemptKey]map[string]bool{}, delivered: map[attemptKey]string{}, pulls: map[attemptKey]bool{}, pulled: map[attemptKey]bool{}, earlier: map[attemptKey]bool{},
-		super: map[attemptKey]bool{}, deleted: map[string]bool{}, calls: map[string]*host{},
+		super: map[attemptKey]bool{}, noParent: map[string]bool{}, deleted: map[string]bool{}, calls: map[string]*host{},
 		messages: map[sentMessage]bool{}, named: map[sentMessage]bool{}, got: map[sentMessage]string{}, again: map[string][]string{}, chosen: map[openQuestion]string{}, options: map[string]*answering{}, heal: make(chan struct{}),
 	}
 }
@@ -366,7 +367,7 @@ func (o *oracle) told(n bgagent.Notice, how string) {
 	}
 	for _, it := range n.Items {
 		key := attemptKey{it.Task, it.Attempt}
-		if id, ok := o.delivered[key]; ok && id != n.ID && !o.pulled[key] && !o.unheard[id] {
+		if id, ok := o.delivered[key]; ok && id != n.ID && !o.pulled[key] && !o.unheard[id] && !o.mayRename(key, n) {
 			o.faultLocked("%s.%d was reported twice: %s and %s (%s)", it.Task, it.Attempt, id, n.ID, how)
 		}
 		o.delivered[key] = n.ID

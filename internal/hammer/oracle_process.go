@@ -41,6 +41,20 @@ func (o *oracle) newProcess() {
 	o.limitsAt = time.Now()
 }
 
+// mayRename reports whether the notice about an attempt may have another id than before. A process that
+// does not know that an earlier one delivered the notice gives it up if the parent session is deleted. A
+// host that takes it nevertheless gets a new notice, whose item has the same id.
+func (o *oracle) mayRename(key attemptKey, n bgagent.Notice) bool {
+	return o.earlier[key] && o.noParent[n.Session]
+}
+
+// sessionDeleted records that SessionDeleted is about to be called.
+func (o *oracle) sessionDeleted(session string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.noParent[session] = true
+}
+
 // forgets records that Forget is about to be called for a task.
 func (o *oracle) forgets(id string) {
 	o.mu.Lock()
