@@ -80,6 +80,11 @@ var _ bgagent.SlotSource = (*Slots)(nil)
 // The connection belongs to the caller, and should reconnect without a limit ([nats.MaxReconnects]
 // with -1).
 func NewSlots(ctx context.Context, nc *nats.Conn, name string, o SlotOptions) (s *Slots, err error) {
+	return newSlots(ctx, nc, name, o, false)
+}
+
+// newSlots is like NewSlots. If replace is true, SlotOptions.Limits replace other stored limits.
+func newSlots(ctx context.Context, nc *nats.Conn, name string, o SlotOptions, replace bool) (s *Slots, err error) {
 	if o.Lease == 0 {
 		o.Lease = 30 * time.Second
 	}
@@ -109,7 +114,7 @@ func NewSlots(ctx context.Context, nc *nats.Conn, name string, o SlotOptions) (s
 	}
 	s.member = alloc.NewMember(s.me, o.Lease)
 	s.w.watch()
-	if err := s.join(ctx); err != nil {
+	if err := s.join(ctx, replace); err != nil {
 		s.w.unwatch()
 		return nil, fmt.Errorf("bgnats: slots: %w", err)
 	}
@@ -117,7 +122,7 @@ func NewSlots(ctx context.Context, nc *nats.Conn, name string, o SlotOptions) (s
 }
 
 // join opens the stream and starts the goroutines.
-func (s *Slots) join(ctx context.Context) error {
+func (s *Slots) join(ctx context.Context, replace bool) error {
 	if err := s.w.ready(ctx); err != nil {
 		return err
 	}
@@ -133,6 +138,12 @@ func (s *Slots) join(ctx context.Context) error {
 	}
 	if len(k.Members) > 0 && k.Lease != s.options.Lease {
 		return fmt.Errorf("SlotOptions.Lease is %v, but %v in the other processes; it must be the same in all processes", s.options.Lease, k.Lease)
+	}
+	if replace && k.Term > 0 && !reflect.DeepEqual(k.Limits, s.options.Limits) { // the first allocator stores its own limits
+		if err := s.SetLimits(ctx, s.options.Limits); err != nil {
+			return err
+		}
+		k.Limits = s.options.Limits
 	}
 	down, err := s.w.nc.Subscribe(s.downSubject(s.me), s.told)
 	if err != nil {

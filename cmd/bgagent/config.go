@@ -74,6 +74,9 @@ func values(set *settings.Settings) (all []value) {
 			all = append(all, value{"notify", b, set.NotifyOrigin().String()})
 		}
 	}
+	if c := set.Cluster; c != nil {
+		all = append(all, value{"cluster", json.RawMessage(c.String()), c.Origin().String()})
+	}
 	return all
 }
 

@@ -40,7 +40,7 @@ func (c *mcpCmd) Run(all *cli, stop stops) error {
 		return &exitError{exitInput, errors.New("--token-file is the token for a server; name the server with --via URL, or leave it out")}
 	}
 	children.Adopt()
-	s, err := startServing(all, "mcp", false, c.copyFlags, c.logFlags, stop)
+	s, err := startServing(all, "mcp", false, "", c.copyFlags, c.logFlags, stop)
 	if s == nil {
 		return err
 	}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -58,6 +59,18 @@ func readSecret(path string) (string, error) {
 		err = fmt.Errorf("%s is larger than %d bytes", path, maxSecret)
 	}
 	return strings.TrimRight(strings.TrimPrefix(string(b), "\ufeff"), "\r\n"), err
+}
+
+// private returns an error if other users can access the file.
+func private(path string) error {
+	info, err := os.Stat(path)
+	switch {
+	case err != nil:
+		return unpathed(err)
+	case runtime.GOOS != "windows" && info.Mode().Perm()&0o077 != 0:
+		return fmt.Errorf("other users can access the file (its mode is %04o); chmod 600 it", info.Mode().Perm())
+	}
+	return nil
 }
 
 // forget removes the variables from the environment of this program, so that the programs that it

@@ -22,10 +22,11 @@ import (
 
 // serveCmd is the command "bgagent serve".
 type serveCmd struct {
-	Addr   string   `default:"127.0.0.1:8321" help:"Where to listen: HOST:PORT."`
-	Token  []string `placeholder:"NAME=VARIABLE" help:"A caller, and the environment variable, or @FILE, that holds its bearer token of at least 16 bytes. Repeatable; required unless --addr is a loopback address."`
-	Origin []string `placeholder:"URL" help:"A web page's origin whose requests are served, such as https://example.com. Repeatable."`
-	Host   []string `placeholder:"NAME" help:"A name, without a port, that a reverse proxy on this machine passes on in the Host header. Repeatable; needs --token."`
+	Addr    string   `default:"127.0.0.1:8321" help:"Where to listen: HOST:PORT."`
+	Token   []string `placeholder:"NAME=VARIABLE" help:"A caller, and the environment variable, or @FILE, that holds its bearer token of at least 16 bytes. Repeatable; required unless --addr is a loopback address."`
+	Origin  []string `placeholder:"URL" help:"A web page's origin whose requests are served, such as https://example.com. Repeatable."`
+	Host    []string `placeholder:"NAME" help:"A name, without a port, that a reverse proxy on this machine passes on in the Host header. Repeatable; needs --token."`
+	Process string   `placeholder:"NAME" help:"Name of this process in the cluster that the configuration names: 1 to 39 letters, digits and hyphens. Its tasks are kept under this name. Default: made from the names of the machine, the state folder and the configuration files."`
 	bridgeFlags
 	pageFlags
 	copyFlags
@@ -38,7 +39,9 @@ func (serveCmd) Help() string {
 
 The tasks are kept: after a kill -9, a SIGTERM or a SIGHUP, the next serve with the same configuration continues them. Ctrl-C ends the server and cancels all tasks.
 
-Exit codes: 0 a signal asked the server to end; 1 it could not continue to serve, or an agent program did not end well; 2 invalid input; 130 a second signal ended everything immediately.`
+If the configuration names a cluster, the tasks are kept on its NATS servers, and the limits apply to all processes of the cluster together.
+
+Exit codes: 0 a signal asked the server to end; 1 it could not continue to serve, the servers of its cluster could not be reached, or an agent program did not end well; 2 invalid input; 130 a second signal ended everything immediately.`
 }
 
 // httpScope is the scope of all callers if there are no tokens.
@@ -59,7 +62,7 @@ func (c *serveCmd) Run(all *cli, stop stops) error {
 	case err != nil:
 		return &exitError{exitInput, err}
 	}
-	s, err := startServing(all, "serve", all.keeps() || c.PageActs, c.copyFlags, c.logFlags, stop)
+	s, err := startServing(all, "serve", all.keeps() || c.PageActs, c.Process, c.copyFlags, c.logFlags, stop)
 	if s == nil {
 		return err
 	}

@@ -17,6 +17,7 @@ import (
 	"github.com/bgagent/bgagent/cmd/bgagent/internal/statedir"
 	"github.com/bgagent/bgagent/cmd/bgagent/internal/transcript"
 	"github.com/bgagent/bgagent/mcpserver"
+	bgnats "github.com/bgagent/bgagent/nats"
 )
 
 // serving is the common part of the commands "bgagent mcp" and "bgagent serve": a manager for the
@@ -32,6 +33,8 @@ type serving struct {
 	life    life
 	stale   time.Duration // time after which a silent task is cancelled; 0 means no limit
 	older   older
+	process string            // name of this process in its cluster, if the user has given one
+	cluster *bgnats.Cluster   // nil if there is none
 	at      statedir.Store    // store of the manager; zero if tasks are not kept
 	files   *transcript.Files // logs of the tasks; nil if tasks are not kept
 	bridges *bridge.Server    // nil until the command "serve" accepts bridges
@@ -46,13 +49,13 @@ type serving struct {
 // startServing creates a serving and begins to follow its manager's events. If this program runs inside a
 // task that is not allowed to delegate, the server does not offer delegate_task. If a signal arrives while
 // startServing waits for a file, both results are nil. The argument "people" reports whether a person can see
-// and answer the tasks' questions.
-func startServing(all *cli, command string, people bool, copies copyFlags, log logFlags, stop stops) (*serving, error) {
+// and answer the tasks' questions. The argument "process" is the name that the user has given to this process.
+func startServing(all *cli, command string, people bool, process string, copies copyFlags, log logFlags, stop stops) (*serving, error) {
 	set, err := all.settings()
 	if err != nil {
 		return nil, err
 	}
-	s := &serving{command: command, people: people, copies: copies, set: set, stale: staleTime(set), follow: make(chan struct{})}
+	s := &serving{command: command, people: people, process: process, copies: copies, set: set, stale: staleTime(set), follow: make(chan struct{})}
 	s.logFile, err = untilStopped(stop.soft, log.open)
 	switch {
 	case errors.Is(err, context.Canceled):
@@ -63,9 +66,9 @@ func startServing(all *cli, command string, people bool, copies copyFlags, log l
 	s.logger = log.logger(s.logFile)
 	sayFiles(set)
 	s.life = begin(command, all.keeps())
-	if err := s.build(set, all.stateFlags); err != nil {
+	if err := s.build(stop.soft, set, all.stateFlags); err != nil {
 		s.life.end()
-		return nil, err
+		return nil, unlessStopped(stop.soft, err)
 	}
 	sayRestored(s.manager)
 	s.notify = notify.New(set.Notify, s.life.id, func(err error) { warn("%v", err) })
@@ -133,18 +136,29 @@ func (s *serving) tell(t bgagent.Task, last bool) {
 }
 
 // build creates the manager and the server.
-func (s *serving) build(set *settings.Settings, state stateFlags) (err error) {
+func (s *serving) build(ctx context.Context, set *settings.Settings, state stateFlags) (err error) {
+	defer func() {
+		if err != nil {
+			leaving, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTime)
+			defer cancel()
+			s.leaveCluster(leaving)
+		}
+	}()
 	if s.crew, err = fleet.New(set, fleet.Options{Instance: s.life.id, Logger: s.logger, OnlyModelsAnswer: !s.people}); err != nil {
 		return &exitError{exitInput, err}
 	}
 	options := bgagent.ToolOptions{Agents: s.crew.Agents()}
-	s.manager, err = s.makeManager(set, state)
+	s.manager, err = s.makeManager(ctx, set, state)
 	if errors.Is(err, bgagent.ErrDepth) {
 		warn("%v", err)
 		options.Omit = []string{bgagent.ToolDelegateTask}
 		s.manager, err = s.crew.Idle()
 	}
-	if err != nil {
+	var coded *exitError
+	switch {
+	case errors.As(err, &coded):
+		return err
+	case err != nil:
 		return &exitError{exitInput, err}
 	}
 	if s.server, err = mcpserver.New(s.manager, mcpserver.Config{Tools: options}); err != nil {
@@ -183,6 +197,7 @@ func (s *serving) end(stop stops) error {
 		warn("these tasks did not stop in time: %v", left.NotStopped)
 	}
 	s.older.await(ctx)
+	s.leaveCluster(ctx)
 	err := s.crew.Close(ctx)
 	s.told(ctx)
 	s.files.Close()

@@ -19,7 +19,10 @@ import (
 // makeManager creates the manager with the command's store. If the store cannot be used, the
 // command "serve" fails. The command "mcp" prints a warning and continues without a store, because
 // the program that started it needs the tools.
-func (s *serving) makeManager(set *settings.Settings, state stateFlags) (*bgagent.BackgroundManager, error) {
+func (s *serving) makeManager(ctx context.Context, set *settings.Settings, state stateFlags) (*bgagent.BackgroundManager, error) {
+	if s.command == statedir.Serve && set.Cluster != nil {
+		return s.clusterManager(ctx, set, state)
+	}
 	if !state.keeps() {
 		return s.crew.Manager(s.config(nil))
 	}
@@ -80,10 +83,14 @@ func (s *serving) withStore(store bgagent.Store) (*bgagent.BackgroundManager, er
 // continued: if the host killed its MCP server, the tasks of that server must not cause costs in a later
 // conversation.
 func (s *serving) config(store bgagent.Store) bgagent.Config {
-	return bgagent.Config{
+	cfg := bgagent.Config{
 		Wake: bgagent.WakeNever, Limits: bgagent.Limits{Fair: true}, Logger: library(s.logger),
 		PrepareLaunch: s.prepareLaunch, Store: store, Instance: s.life.id, InterruptRestored: s.command == statedir.MCP,
 	}
+	if s.cluster != nil {
+		cfg.Slots = s.cluster.Slots
+	}
+	return cfg
 }
 
 // projectManager creates the manager for the command "mcp". Among the project's stores whose

@@ -12,7 +12,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"time"
 
@@ -199,12 +198,8 @@ func (f viaFlags) token() (string, error) {
 	if f.TokenFile == "" {
 		return "", nil
 	}
-	info, err := os.Stat(f.TokenFile)
-	switch {
-	case err != nil:
-		return "", fmt.Errorf("--token-file %s: %w", f.TokenFile, unpathed(err))
-	case runtime.GOOS != "windows" && info.Mode().Perm()&0o077 != 0:
-		return "", fmt.Errorf("--token-file %s: other users can access the file (its mode is %04o); chmod 600 it", f.TokenFile, info.Mode().Perm())
+	if err := private(f.TokenFile); err != nil {
+		return "", fmt.Errorf("--token-file %s: %w", f.TokenFile, err)
 	}
 	var s secrets
 	token, err := s.read("--token-file "+f.TokenFile, "@"+f.TokenFile, "token")

@@ -168,6 +168,9 @@ const maxCostPeriod = 365 * 24 * time.Hour
 // [bgagent.ErrDepth]. This prevents agents from launching agents without limit.
 func (f *Fleet) Manager(cfg bgagent.Config) (*bgagent.BackgroundManager, error) {
 	f.set.Limits.Apply(&cfg)
+	if cfg.Slots != nil { // they apply the limits
+		cfg.Limits = bgagent.Limits{}
+	}
 	cfg.Ask = cfg.Ask && !f.options.NobodyAnswers
 	cfg.OnlyModelsAnswer = f.options.OnlyModelsAnswer
 	if most := f.options.MaxCost; most > 0 && (cfg.TreeBudget.Cost == 0 || most < cfg.TreeBudget.Cost) {

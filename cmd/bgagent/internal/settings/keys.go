@@ -22,10 +22,11 @@ const (
 type shape uint8
 
 const (
-	shapeText  shape = iota // a string
-	shapeTexts              // a list of strings
-	shapeBool               // true or false
-	shapeRules              // permissions
+	shapeText     shape = iota // a string
+	shapeTexts                 // a list of strings
+	shapeBool                  // true or false
+	shapeRules                 // permissions
+	shapeReplicas              // one of the numbers in replicas
 )
 
 // key describes one key of an agent.

@@ -23,10 +23,11 @@ type merged struct {
 
 // loader merges the agents of several files.
 type loader struct {
-	agents map[string]*merged
-	hints  map[bgagent.Origin]string // the library's hints about keys outside its section
-	notify *jsonc.Member             // the key "notify"; nil if there is none
-	errs   []error
+	agents  map[string]*merged
+	hints   map[bgagent.Origin]string // the library's hints about keys outside its section
+	notify  *jsonc.Member             // the key "notify"; nil if there is none
+	cluster *Cluster                  // the key "cluster"; nil if there is none
+	errs    []error
 }
 
 // loadOwn reads the parts of the files outside the library's section.
@@ -49,6 +50,7 @@ func loadOwn(paths []string, ignored []bgagent.IgnoredKey) (own, error) {
 		l.root(root)
 	}
 	var out own
+	out.cluster = l.cluster
 	if len(l.errs) == 0 { // after errors, the checks of the merged keys would only repeat them
 		for _, name := range slices.Sorted(maps.Keys(l.agents)) {
 			a, errs := resolve(name, l.agents[name])
@@ -83,6 +85,7 @@ type own struct {
 	agents   []Agent
 	notify   []string
 	notifyAt bgagent.Origin
+	cluster  *Cluster
 }
 
 func (l *loader) fail(err error) { l.errs = append(l.errs, err) }
@@ -117,11 +120,13 @@ func (l *loader) root(v jsonc.Value) {
 			l.section(m.Value)
 		case "notify":
 			l.takeNotify(m)
+		case "cluster":
+			l.takeCluster(m)
 		default:
-			remedy := "the keys of a file are $schema, background_task, agents and notify; remove it"
+			remedy := "the keys of a file are $schema, background_task, agents, notify and cluster; remove it"
 			if hint := l.hints[bgagent.Origin(m.At())]; hint != "" {
 				remedy = hint
-			} else if near := nearest(m.Name, []string{"agents", "$schema", "background_task", "notify"}); near != "" {
+			} else if near := nearest(m.Name, []string{"agents", "$schema", "background_task", "notify", "cluster"}); near != "" {
 				remedy = "did you mean " + near + "?"
 			}
 			l.fail(m.Errorf(jsonc.Key("", m.Name), "is not a known key; %s", remedy))
@@ -248,6 +253,10 @@ func check(k *key, path string, v jsonc.Value) error {
 		}
 	case shapeRules:
 		return checkRules(path, v)
+	case shapeReplicas:
+		if n, _ := v.Number(); !slices.Contains(replicas, n) {
+			return v.Errorf(path, "is %s; it must be %s", v.Describe(), strings.ReplaceAll(oneOf(replicas), `"`, ""))
+		}
 	}
 	return nil
 }

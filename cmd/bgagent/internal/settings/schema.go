@@ -67,6 +67,7 @@ func makeSchema() ([]byte, error) {
 			{"background_task", limits},
 			{"agents", agentsSchema()},
 			{"notify", append(object{{"description", notifyKey.about}}, notifyKey.schema()...)},
+			{"cluster", clusterSchema()},
 		}},
 	}, "", "  ")
 	return append(b, '\n'), err
@@ -116,6 +117,8 @@ func (k *key) schema() object {
 		value = object{{"type", "array"}, {"minItems", 1}, {"items", text}}
 	case shapeBool:
 		value = object{{"type", "boolean"}}
+	case shapeReplicas:
+		value = object{{"enum", []int{1, 3, 5}}}
 	case shapeRules:
 		action := object{{"enum", actions}}
 		value = object{

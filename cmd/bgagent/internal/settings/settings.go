@@ -35,6 +35,7 @@ type Settings struct {
 	Limits   bgagent.FileConfig // the section "background_task"
 	Agents   []Agent            // by name
 	Notify   []string           // the program that runs for notifications, and its arguments; nil if there is none
+	Cluster  *Cluster           // nil if there is none
 	Detected bool               // there was no file, so the settings are those of Detect
 
 	notifyAt bgagent.Origin
@@ -148,7 +149,7 @@ func Load(paths ...string) (*Settings, error) {
 	}
 	limits, limitsErr := bgagent.LoadConfig(paths...)
 	mine, ownErr := loadOwn(paths, limits.Ignored())
-	s := &Settings{Files: paths, Limits: limits, Agents: mine.agents, Notify: mine.notify, notifyAt: mine.notifyAt}
+	s := &Settings{Files: paths, Limits: limits, Agents: mine.agents, Notify: mine.notify, notifyAt: mine.notifyAt, Cluster: mine.cluster}
 	if limitsErr == nil {
 		limitsErr = s.checkLimits()
 	}

@@ -59,6 +59,10 @@ type About struct {
 	Path  string    `json:"path"` // configuration file, working directory or results folder; contains no symbolic links
 	Host  string    `json:"host"` // name of the machine on which the store was created
 	Began time.Time `json:"began"`
+
+	// Cluster is the name of the cluster whose servers keep the tasks. The folder then contains only
+	// logs and the address for commands. It is empty if the tasks are kept in the folder.
+	Cluster string `json:"cluster,omitempty"`
 }
 
 // String describes the store for users. The text is one line without control characters.
@@ -120,6 +124,25 @@ func (f Folder) Served(files []string) (Store, error) {
 	}
 	last := paths[len(paths)-1]
 	return f.store(Serve, last, keyOf(paths...)), nil
+}
+
+// Shared returns the folder of the command "serve" with the given configuration files, if it keeps
+// its tasks on the servers of a cluster. The argument process is the name that the user has given
+// to the process, or "".
+func (f Folder) Shared(files []string, cluster, process string) (Store, error) {
+	s, err := f.Served(files)
+	if err == nil {
+		s.Dir += "-" + keyOf(cluster, process)
+		s.Cluster = cluster
+	}
+	return s, err
+}
+
+// ProcessName returns a name for the process that uses the store. It stays the same as long as the
+// machine's name, the configuration files and the state folder stay the same, and is different for
+// every other store. It contains only letters, digits and hyphens, and at most 30 of them.
+func (s Store) ProcessName() string {
+	return readable(s.Host)[:min(len(readable(s.Host)), 13)] + "-" + keyOf(s.Host, s.Dir)
 }
 
 // Project returns the stores that processes of the command "mcp" created in the project on this

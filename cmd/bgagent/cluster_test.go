@@ -1,0 +1,73 @@
+//go:build unix
+
+package main
+
+import (
+	"context"
+	"net"
+	"os"
+	"path/filepath"
+	"syscall"
+	"testing"
+
+	"github.com/bgagent/bgagent/cmd/bgagent/internal/settings"
+	bgnats "github.com/bgagent/bgagent/nats"
+	"github.com/stretchr/testify/require"
+)
+
+// The tests of several processes with a server are in the module nats/embedded, so that this module
+// does not depend on the server.
+
+// unused returns an address on which nobody listens.
+func unused(t *testing.T) string {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	require.NoError(t, l.Close())
+	return "nats://" + l.Addr().String()
+}
+
+func TestServeRefusesAClusterThatCannotBeMeant(t *testing.T) {
+	p := newPlace(t)
+	require.NoError(t, os.Chmod(p.write("open.creds", "x"), 0o644))
+	for _, x := range []struct {
+		file string
+		args []string
+		want string
+	}{
+		{`{"cluster": {"url": "nats://me:hunter2@a"}}`, nil, `.bgagent.jsonc:1:21: cluster.url: contains a user name, a password or a token, and bgagent config prints this value; write the credentials into a file of mode 0600, and name it with credentialsFile`},
+		{`{"cluster": {"url": "nats://a", "credentials": "x"}}`, nil, `cluster.credentials: is not a known key; the keys of a cluster are url, name, credentialsFile, caFile, certFile, keyFile, replicas`},
+		{`{"cluster": {"url": "nats://a", "credentialFile": "x"}}`, nil, `cluster.credentialFile: is not a known key; did you mean credentialsFile?`},
+		{`{"cluster": {"url": "nats://a", "credentialsFile": "open.creds"}}`, nil, `open.creds: other users can access the file (its mode is 0644); chmod 600 it`},
+		{`{"cluster": {"url": "nats://a", "credentialsFile": "none.creds"}}`, nil, `none.creds: no such file or directory`},
+		{`{"cluster": {"url": "nats://a", "certFile": "open.creds", "keyFile": "open.creds"}}`, nil, `cluster.keyFile: ` + filepath.Join(p.project, "open.creds") + `: other users can access the file`},
+		{`{"cluster": {"url": "nats://a"}}`, []string{"--state", "none"}, `cluster: keeps the tasks on NATS servers, and --state none keeps none; leave out one of the two`},
+		{`{"cluster": {"url": "nats://a"}}`, []string{"--process", "a b"}, `--process is "a b"; it must have 1 to 39 letters, digits and hyphens`},
+	} {
+		p.write(".bgagent.jsonc", x.file)
+		got := p.run(append([]string{"serve", "--addr", "127.0.0.1:0"}, x.args...)...)
+		require.Equal(t, exitInput, got.code, got.stderr)
+		require.Contains(t, got.stderr, x.want)
+		require.NotContains(t, got.stderr, "hunter2")
+	}
+}
+
+func TestServeTriesToReachTheServersOfItsClusterForAWhile(t *testing.T) {
+	p := newPlace(t)
+	p.write(".bgagent.jsonc", `{"cluster": {"url": "`+unused(t)+`"}, "agents": {"wait": {"kind": "inproc"}}}`)
+	cmd := p.command("serve", "--addr", "127.0.0.1:0")
+	problems := newOutput()
+	cmd.Stderr = problems
+	require.NoError(t, cmd.Start())
+	problems.await(t, "bgagent: waiting for the servers of the cluster: nats://127.0.0.1:")
+	require.NoError(t, cmd.Process.Signal(syscall.SIGINT))
+	require.NoError(t, cmd.Wait(), "Ctrl-C ends the wait")
+
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	address := unused(t)
+	err := (&serving{}).joinCluster(ctx, &settings.Cluster{URL: address}, bgnats.ClusterOptions{Process: "p"})
+	var coded *exitError
+	require.ErrorAs(t, err, &coded)
+	require.Equal(t, exitFailed, coded.Code)
+	require.ErrorContains(t, err, "cluster: cannot be joined: bgnats: join: no server can be reached after 0s; tried "+address)
+}

@@ -1,0 +1,189 @@
+package embedded_test
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"math/big"
+	"net"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/nats-io/jwt/v2"
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nkeys"
+	"github.com/stretchr/testify/require"
+
+	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/inproc"
+	bgnats "github.com/bgagent/bgagent/nats"
+	"github.com/bgagent/bgagent/nats/embedded"
+)
+
+// listening starts a server that accepts connections from other processes.
+func listening(t *testing.T, change func(*server.Options)) *embedded.Server {
+	t.Helper()
+	s, err := embedded.StartWith(embedded.Options{Dir: t.TempDir(), Listen: "127.0.0.1:0"}, change)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, s.Close()) })
+	return s
+}
+
+// joined joins a cluster. The cluster is closed after the managers that the test makes later.
+func joined(t *testing.T, url string, o bgnats.ClusterOptions) *bgnats.Cluster {
+	t.Helper()
+	o.Warn = func(err error) { t.Log(o.Process, "warns:", err) }
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	c, err := bgnats.Join(ctx, url, o)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, c.Close(context.Background())) })
+	return c
+}
+
+// managerOf returns a manager of a process of a cluster.
+func managerOf(t *testing.T, c *bgnats.Cluster, agents map[string]inproc.Agent) *bgagent.BackgroundManager {
+	t.Helper()
+	m, err := bgagent.New(inproc.New(agents), bgagent.Config{Slots: c.Slots, Store: c.Store, Wake: bgagent.WakeNever})
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = m.Close(context.Background()) })
+	return m
+}
+
+func TestProcessesOfAClusterShareLimitsAndKeepTheirTasksUnderTheirNames(t *testing.T) {
+	s := listening(t, func(*server.Options) {})
+	one := joined(t, s.URL(), bgnats.ClusterOptions{Process: "one", Limits: bgagent.Limits{Default: 7}})
+	until(t, one.Slots.IsAllocator) // it has stored its limits
+	two := joined(t, s.URL(), bgnats.ClusterOptions{Process: "two", Limits: bgagent.Limits{Default: 1}})
+	until(t, func() bool { return one.Slots.Limits().Default == 1 }) // the limits of the process that joined last
+
+	begun, end := make(chan string, 2), make(chan struct{})
+	agents := map[string]inproc.Agent{"slow": func(ctx context.Context, turn *inproc.Turn) (string, error) {
+		begun <- turn.Prompt.Text
+		select {
+		case <-end:
+		case <-ctx.Done():
+		}
+		return "done", ctx.Err()
+	}}
+	m1, m2 := managerOf(t, one, agents), managerOf(t, two, agents)
+	first, err := m1.Launch(t.Context(), bgagent.Caller{Session: "s"}, bgagent.LaunchInput{Agent: "slow", Prompt: "first"})
+	require.NoError(t, err)
+	require.Equal(t, "first", within(t, begun))
+	second, err := m2.Launch(t.Context(), bgagent.Caller{Session: "s"}, bgagent.LaunchInput{Agent: "slow", Prompt: "second"})
+	require.NoError(t, err)
+	until(t, func() bool {
+		for _, p := range one.Slots.Pools() {
+			if p.Waiting == 1 {
+				return len(begun) == 0 // the only slot is in use
+			}
+		}
+		return false
+	})
+	close(end)
+	require.Equal(t, "second", within(t, begun))
+	_, err = m1.Wait(t.Context(), bgagent.Caller{}, bgagent.WaitAll, first.ID)
+	require.NoError(t, err)
+	_, err = m2.Wait(t.Context(), bgagent.Caller{}, bgagent.WaitAll, second.ID)
+	require.NoError(t, err)
+
+	require.NoError(t, m1.Suspend(t.Context()))
+	_, err = bgagent.New(inproc.New(agents), bgagent.Config{Slots: one.Slots, Store: joined(t, s.URL(), bgnats.ClusterOptions{Process: "two", Limits: bgagent.Limits{Default: 1}}).Store})
+	var owned *bgagent.StoreOwnedError
+	require.ErrorAs(t, err, &owned, "the name is in use")
+	again := managerOf(t, joined(t, s.URL(), bgnats.ClusterOptions{Process: "one", Limits: bgagent.Limits{Default: 1}}), agents)
+	kept, err := again.Read(bgagent.Caller{}, first.ID)
+	require.NoError(t, err)
+	require.Equal(t, "done", kept.Result)
+	_, err = again.Read(bgagent.Caller{}, second.ID)
+	require.ErrorIs(t, err, bgagent.ErrUnknownTask)
+}
+
+// credentials returns server options that accept only users of one account, and writes the
+// credentials of such a user into a file.
+func credentials(t *testing.T) (change func(*server.Options), file string) {
+	t.Helper()
+	operator, err := nkeys.CreateOperator()
+	require.NoError(t, err)
+	account, err := nkeys.CreateAccount()
+	require.NoError(t, err)
+	user, err := nkeys.CreateUser()
+	require.NoError(t, err)
+	key := func(k nkeys.KeyPair) string {
+		public, err := k.PublicKey()
+		require.NoError(t, err)
+		return public
+	}
+	system, err := nkeys.CreateAccount()
+	require.NoError(t, err)
+	operates := jwt.NewOperatorClaims(key(operator))
+	accounts := jwt.NewAccountClaims(key(account))
+	accounts.Limits.JetStreamLimits = jwt.JetStreamLimits{MemoryStorage: -1, DiskStorage: -1, Streams: -1, Consumer: -1, MaxBytesRequired: false}
+	systemToken, err := jwt.NewAccountClaims(key(system)).Encode(operator)
+	require.NoError(t, err)
+	accountToken, err := accounts.Encode(operator)
+	require.NoError(t, err)
+	userToken, err := jwt.NewUserClaims(key(user)).Encode(account)
+	require.NoError(t, err)
+	seed, err := user.Seed()
+	require.NoError(t, err)
+	text, err := jwt.FormatUserConfig(userToken, seed)
+	require.NoError(t, err)
+	file = filepath.Join(t.TempDir(), "user.creds")
+	require.NoError(t, os.WriteFile(file, text, 0o600))
+	return func(o *server.Options) {
+		resolver := &server.MemAccResolver{}
+		require.NoError(t, resolver.Store(key(account), accountToken))
+		require.NoError(t, resolver.Store(key(system), systemToken))
+		o.SystemAccount = key(system)
+		o.TrustedOperators, o.AccountResolver = []*jwt.OperatorClaims{operates}, resolver
+	}, file
+}
+
+// certificate returns a certificate for 127.0.0.1, and writes it into a file.
+func certificate(t *testing.T) (c tls.Certificate, file string) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	require.NoError(t, err)
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, IsCA: true, BasicConstraintsValid: true,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	require.NoError(t, err)
+	file = filepath.Join(t.TempDir(), "ca.pem")
+	require.NoError(t, os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o600))
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, file
+}
+
+func TestJoinUsesCredentialsAndCertificates(t *testing.T) {
+	accept, creds := credentials(t)
+	_, otherCreds := credentials(t)
+	cert, ca := certificate(t)
+	_, otherCA := certificate(t)
+	s := listening(t, func(o *server.Options) {
+		accept(o)
+		o.TLSConfig, o.TLSTimeout, o.AuthTimeout = &tls.Config{Certificates: []tls.Certificate{cert}}, 30, 60
+	})
+	c := joined(t, s.URL(), bgnats.ClusterOptions{Process: "one", CredentialsFile: creds, CAFile: ca})
+	m := managerOf(t, c, map[string]inproc.Agent{"quick": func(context.Context, *inproc.Turn) (string, error) { return "done", nil }})
+	task, err := m.Run(t.Context(), bgagent.Caller{}, bgagent.LaunchInput{Agent: "quick", Prompt: "x"})
+	require.NoError(t, err)
+	require.Equal(t, "done", task.Result)
+	for name, o := range map[string]bgnats.ClusterOptions{
+		"without credentials":   {CAFile: ca},
+		"with others":           {CAFile: ca, CredentialsFile: otherCreds},
+		"with another CA":       {CAFile: otherCA, CredentialsFile: creds},
+		"with the system's CAs": {CredentialsFile: creds},
+	} {
+		o.Process = "two"
+		_, err := bgnats.Join(t.Context(), s.URL(), o) // would repeat other errors forever
+		require.Error(t, err, name)
+	}
+}
