@@ -118,7 +118,7 @@ func (b *Budget) check(field string) error {
 	return nil
 }
 
-// spent holds what tasks have used. Its numbers only grow.
+// spent is the usage of tasks. Its numbers only grow.
 type spent struct {
 	usage Usage
 	calls int
@@ -204,7 +204,7 @@ type BudgetUse struct {
 	CostNotReported bool `json:"cost_not_reported,omitempty"`
 }
 
-// TreeBudget is the account of a tree: what the tasks under a root session have used since the
+// TreeBudget is the account of a tree: the usage of the tasks under a root session since the
 // account was opened. See [Config].TreeBudget.
 type TreeBudget struct {
 	Root   string    `json:"root"` // root session or scope; empty for the tasks that the host launched
@@ -232,7 +232,7 @@ func (l *BudgetLimit) clone() *BudgetLimit {
 	return &c
 }
 
-// String returns what is used and the limit, such as "2.61 of 2.50 US dollars".
+// String returns the used amount and the limit, such as "2.61 of 2.50 US dollars".
 func (l BudgetLimit) String() string {
 	if l.Part == BudgetCost {
 		return fmt.Sprintf("%s of %s US dollars", dollars(l.Used), dollars(l.Limit))
@@ -262,7 +262,7 @@ type BudgetError struct {
 	Limit BudgetLimit // the limit that is reached
 }
 
-// Error says whose budget is used up, what the limit is, and what has been used.
+// Error names the owner of the budget, the limit and the used amount.
 func (e *BudgetError) Error() string {
 	whose := "the task " + e.Limit.Task
 	switch {

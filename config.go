@@ -64,7 +64,7 @@ const (
 	sessionGonePolls    = 3                              // number of answered polls in a row that must report a session as gone
 	streamBeatMax       = 30 * time.Second               // how long a stream without an event still counts as complete
 	tombstonesGo        = 250                            // number of tombstones that are dropped together
-	tombstones          = 40*tombstonesGo + tombstonesGo // maximum number of evicted tasks whose ids are remembered; dropping old ones always leaves the newest 10,000
+	tombstones          = 40*tombstonesGo + tombstonesGo // maximum number of evicted tasks whose ids are remembered; dropping old ids always leaves the newest 10,000
 	maxResult           = 256 << 10                      // maximum number of bytes kept of a result
 	maxResultUnreadable = 1 << 20                        // maximum number of bytes kept of a result if the session cannot be read again
 	pastAttempts        = 20                             // number of earlier attempts kept per task
@@ -129,10 +129,11 @@ type Config struct {
 	// processes share the source, limits apply across all of them. Limits and Concurrency must be
 	// empty if Slots is set. If the source loses the slot of an attempt, the attempt ends with
 	// [CauseSlotLost] and its session is stopped. Tree budgets still apply to each manager
-	// separately. Cool-downs after a provider's refusals also apply to each manager separately:
-	// other managers notice a provider's limit only when the provider refuses their own turns. The
-	// task that probes whether the provider accepts requests again might have to wait in line at
-	// the source. Until this task has begun, other pools that cool down with its pool wait as well.
+	// separately. Unless the source is a [CoolDownSource], cool-downs after a provider's refusals
+	// also apply to each manager separately: other managers notice a provider's limit only when the
+	// provider refuses their own turns. The task that probes whether the provider accepts requests
+	// again might have to wait in line at the source. Until this task has begun, other pools that
+	// cool down with its pool wait as well.
 	Slots SlotSource
 
 	// Store makes tasks outlive the process. If Store is nil, tasks are kept only in
@@ -238,11 +239,11 @@ type Config struct {
 	// cancelled. Default 4,000; Unlimited for no limit.
 	MaxToolCalls int
 	// RepeatedCalls is the number of equal tool calls in a row after which an attempt is cancelled.
-	// Calls are equal if they have the same tool, the same input and the same result. The sequence
-	// is broken by any other call, by a call whose input or result the client does not know, and by
-	// a call that takes 5 s or longer. Only calls within 60 s count as one sequence, so an agent
-	// whose calls are more than about 3 s apart is not cancelled. At least 2; default 20; Unlimited
-	// for never.
+	// Calls are equal if they have the same tool, the same input and the same result. Any other
+	// call breaks the sequence. A call also breaks it if the client does not know the input or the
+	// result, or if the call takes 5 s or longer. Only calls within 60 s count as one sequence, so
+	// an agent whose calls are more than about 3 s apart is not cancelled. At least 2; default 20;
+	// Unlimited for never.
 	RepeatedCalls int
 	// TaskBudget limits what each task uses, over all its attempts. When a limit is reached, the
 	// task is cancelled with CauseBudget. An [EventBudget] is sent at 80 % of a limit. A task can
@@ -308,11 +309,11 @@ type Config struct {
 	// QueueTimeToLive is how long a task may wait for a slot before it is cancelled.
 	// By default there is no limit. Disabled also means no limit.
 	QueueTimeToLive time.Duration
-	// MaxPark limits how long a task may be parked because a provider refused its turn, if the
-	// provider has said when it will accept requests again. If that time is further away than
-	// MaxPark, the task ends immediately with [CauseRateLimited]. If the provider has not given a time,
-	// the task ends when none of its turns has produced any output for 30 min. Default 6 h. With
-	// Disabled, tasks are not parked and pools do not cool down: a refused task ends immediately.
+	// If a provider refuses a task's turn and says when it will accept requests again, MaxPark
+	// limits how long the task may be parked. If that time is further away than MaxPark, the task
+	// ends immediately with [CauseRateLimited]. If the provider has not given a time, the task ends
+	// when none of its turns has produced any output for 30 min. Default 6 h. With Disabled, tasks
+	// are not parked and pools do not cool down: a refused task ends immediately.
 	MaxPark time.Duration
 	// Fallback maps each model to the models that its tasks switch to, in order, if the provider
 	// refuses their requests. A key without a slash stands for the model with that name

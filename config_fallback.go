@@ -41,7 +41,8 @@ func checkFallbacks(all map[string][]string) error {
 	return nil
 }
 
-// fallbackProblem says what is wrong with the i-th fallback of a model, or returns "".
+// fallbackProblem describes the mistake in the i-th fallback of a model. It returns "" if there is
+// none.
 func fallbackProblem(model string, list []string, i int) string {
 	switch name := slots.Normal(list[i]); {
 	case name == "":

@@ -104,7 +104,7 @@ func TestFormatConfigRefusesWhatAFileCannotHold(t *testing.T) {
 	}
 }
 
-// A file below the size limit is parsed quickly, no matter what it contains.
+// A file below the size limit is parsed quickly, whatever it contains.
 func TestLargeFilesAreReadInAMoment(t *testing.T) {
 	if race.Enabled {
 		t.Skip("takes long with the race detector, and only one goroutine reads the file")

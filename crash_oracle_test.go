@@ -20,7 +20,7 @@ type attemptOf struct {
 	no   int
 }
 
-// playBook contains what an observer outside all processes has seen.
+// playBook contains the observations of an observer outside all processes.
 type playBook struct {
 	*sync.Mutex
 	began     time.Time
@@ -44,7 +44,7 @@ type playBook struct {
 	secondWrites int
 	unheard      map[string]bool // ids of prompts whose refused turns left nothing in the session
 	last         bool            // the last process only reads
-	before       string          // summary of what had happened before the last process
+	before       string          // summary of the events before the last process
 }
 
 // shownEnd is the end of an attempt as a caller has seen it.
@@ -211,7 +211,7 @@ func (b *playBook) says(p *playedTurn, t *bgagenttest.Turn, text string) {
 	t.Say(text)
 }
 
-// happened returns a summary of what has happened.
+// happened returns a summary of the events so far.
 func (b *playBook) happened() string {
 	b.Lock()
 	defer b.Unlock()
@@ -242,7 +242,7 @@ type storedState struct {
 	result, prompt string
 }
 
-// judge compares what has happened with what the manager promises. l is the last process.
+// judge compares the events with the promises of the manager. l is the last process.
 func (p *play) judge(l *process) {
 	b := &p.book
 	runner, starter := p.fakes()

@@ -173,7 +173,7 @@ func TestNoContentOfARecordHarmsTheManager(t *testing.T) {
 }
 
 // openDamaged opens a store, continues its tasks and waits for them to end. It returns a
-// description of what went wrong, or "".
+// description of the failure, or "" if there was none.
 func openDamaged(t *testing.T, memory *storetest.Memory, records []bgagent.StoreRecord) (found string) {
 	texts := memory.Process()
 	_, err := texts.Open(t.Context(), bgagent.StoreOwner{})

@@ -34,8 +34,8 @@ var (
 	ErrStillLive = errors.New("the task has not ended yet")
 
 	// ErrNotStopped is returned by Resume if the session of an earlier attempt did not stop in time
-	// and might still be in a turn, and by Forget if the session is still being stopped. Quiet
-	// returns ErrNotStopped if the session of an expired task did not stop.
+	// and might still be in a turn. Forget returns it if the session is still being stopped. Quiet
+	// returns it if the session of an expired task did not stop.
 	ErrNotStopped = errors.New("the session of the earlier attempt did not stop")
 
 	// ErrStillNeeded is returned by Forget for a task whose end has not been reported, or that has
@@ -54,9 +54,9 @@ var (
 	// number of live tasks, which is Config.MaxTasksPerRoot.
 	ErrTooManyTasks = errors.New("too many live tasks")
 
-	// ErrSessionEnded is returned by Launch and Resume if the calling session was deleted, or if it
-	// belongs to a task that has failed, was cancelled, or waits for its session to stop before its
-	// next attempt begins.
+	// ErrSessionEnded is returned by Launch and Resume if the calling session was deleted. It is
+	// also returned if the session belongs to a task that has failed, was cancelled, or waits for
+	// its session to stop before its next attempt begins.
 	ErrSessionEnded = errors.New("the calling session's own task has ended")
 
 	// ErrParentCycle is returned by Launch and Resume if the parents of the calling session form a
@@ -171,9 +171,9 @@ func (e *ExpiredError) Error() string {
 // Is reports whether target is [ErrExpired].
 func (e *ExpiredError) Is(target error) bool { return target == ErrExpired }
 
-// CloseError is returned by Close and Suspend if tasks or host calls did not stop, if tasks that
-// ended were not reported to any parent, or if changes could not be stored. Even then, the manager
-// is closed.
+// CloseError is returned by Close and Suspend if tasks or host calls did not stop, if ended tasks
+// were not reported to any parent, or if changes could not be stored. Even then, the manager is
+// closed.
 type CloseError struct {
 	NotStopped []string     // ids of tasks whose sessions might still be running; after Suspend, of tasks whose last changes are not stored
 	Owed       []NoticeItem // tasks that have ended but were not reported to any parent; TakeNotice still returns them

@@ -122,9 +122,9 @@ func panicked(v any) error {
 
 var errGoexit = &hostPanic{text: "the host's function called runtime.Goexit"}
 
-// hostError holds what the manager needs to know about an error that the host returned. The methods
-// of the host's error are the host's code: they can panic or call the manager. Therefore, lookedAt
-// calls them only once, right after the host call and never under the lock.
+// hostError holds the data that the manager needs about an error from the host. The methods of the
+// host's error are the host's code: they can panic or call the manager. Therefore, lookedAt calls
+// them only once, right after the host call and never under the lock.
 type hostError struct {
 	text string
 	is   []error // known errors that the host's error matches

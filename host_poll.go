@@ -10,7 +10,7 @@ import (
 // because the session's slot becomes free only when a sweep finds that the session has stopped.
 const stopPoll = 250 * time.Millisecond
 
-// readPage is the number of messages for which one call to Messages asks. readPages is the maximum
+// readPage is the number of messages that one call to Messages requests. readPages is the maximum
 // number of calls to Messages in one read. The limit exists because a client might report further
 // messages forever.
 const (

@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// The code in this file receives what clients report about model providers. Providers report
+// The code in this file handles the reports of clients about model providers. Providers report
 // wall-clock times. The state knows only the manager's clock, which does not advance while the
 // machine sleeps. Therefore, this code adds a reading of that clock to each time that a client
 // reports.

@@ -13,7 +13,7 @@ import (
 // The code in this file loads the contents of a store. It also asks clients how far the sessions of
 // an earlier process got with their last prompts.
 
-// Restored describes what a new manager found in its store.
+// Restored describes the store as a new manager found it.
 type Restored struct {
 	Tasks    int           // number of tasks that the manager loaded into memory
 	Damage   []StoreDamage // records that cannot be read, or whose client is not configured; these records stay in the store
@@ -21,8 +21,8 @@ type Restored struct {
 	Seen     time.Time     // when the earlier manager is last known to have been running; zero if there was none
 }
 
-// Restored returns a description of what the manager found in its store when it was created.
-// Without a store, the result is empty.
+// Restored describes the contents of the store when the manager was created. Without a store, the
+// result is empty.
 func (m *BackgroundManager) Restored() Restored { return m.found }
 
 // Start continues the tasks of an earlier process. A manager without a store does not need Start.
@@ -353,7 +353,7 @@ func (m *BackgroundManager) lookForPrompt(ctx context.Context, cl *hostClient, i
 	switch {
 	case idle && whole && (empty || ids):
 		r.prompt, sure = PromptMissing, true
-	case !idle && ids: // the prompt will appear soon, or somebody else prompted the session
+	case !idle && ids: // the prompt will appear soon, or another client prompted the session
 	default:
 		r.prompt, r.follow, sure = PromptInterrupted, true, idle || !empty
 	}

@@ -223,9 +223,9 @@ func (m *BackgroundManager) reopenStore(b *StoreBatch, cause error) error {
 	return missing
 }
 
-// changedBy compares the contents of the store with what this manager wrote. It returns "" if they
-// are the same or if only the last batch is missing. Otherwise, it returns a description of the
-// difference.
+// changedBy compares the contents of the store with the batches that this manager wrote. It returns
+// "" if they are the same or if only the last batch is missing. Otherwise, it returns a description
+// of the difference.
 func (m *BackgroundManager) changedBy(c StoreContents, last *StoreBatch) string {
 	if c.Batch != last.Number && c.Batch != last.Number-1 {
 		return fmt.Sprintf("its last batch has the number %d; the last batch of this manager has the number %d", c.Batch, last.Number)
@@ -329,7 +329,7 @@ func (b *StoreBatch) parts() (all []StoreBatch) {
 	return all
 }
 
-// key returns the single key of a part that has only one.
+// key returns the key of a part that has a single key.
 func (b *StoreBatch) key() string {
 	switch {
 	case len(b.Records) > 0:

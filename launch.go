@@ -264,8 +264,8 @@ func title(description, prompt string) string {
 //
 // If the task was cancelled while it was pending, or could not start, its prompt has not reached
 // the session. Resume then sends a single prompt: first all earlier prompts that have not reached
-// the session, then the new prompt. If the new prompt is the same as the last of the earlier ones,
-// it is sent only once.
+// the session, then the new prompt. If the new prompt is the same as the last earlier prompt, it is
+// sent only once.
 //
 // The error is an [*InputError] if the prompt is missing. It matches [ErrStillLive] if the task has
 // not ended, and [ErrNoSession] if the session of the task was deleted. Otherwise it matches
@@ -362,7 +362,7 @@ func joined(first, then string) string {
 }
 
 // checkBudgets returns an error if the budgets of a launch are invalid, or if the client does not
-// correctly report what they limit. The lock must not be held.
+// correctly report the usage that they limit. The lock must not be held.
 func (m *BackgroundManager) checkBudgets(ctx context.Context, session, agent string, task, tree Budget, cl *client) error {
 	if err := cmp.Or(task.check("Budget"), tree.check("TreeBudget")); err != nil {
 		return err

@@ -59,7 +59,7 @@ import (
 //     limits.
 //  16. The update that begins Close ends every live task. Parked and stopping attempts do not start
 //     another turn, and deliveries stop. No attempt, turn or notice starts afterwards.
-//  17. Only the root of a tree has an account, which counts what the tree has used. Without a period,
+//  17. Only the root of a tree has an account, which counts the usage of the tree. Without a period,
 //     the account is open only while a task of the tree is live.
 //  18. Messages wait only for the latest attempt of a live task. When the attempt ends, none is left
 //     waiting for it. While a message waits for a parked attempt, the attempt asks for its next turn.
@@ -85,7 +85,7 @@ type BackgroundManager struct {
 	callSeed maphash.Seed  // seed for the hashes of calls; zero with a store
 	owner    StoreOwner    // identifies the manager to its store
 	store    storeLife
-	found    Restored      // description of what the store contained when it was opened
+	found    Restored      // description of the store's contents when it was opened
 	starting atomic.Bool   // true once the first call to Start has begun
 	events   sync.Once     // starts the event streams
 	started  chan struct{} // closed once the earlier process's tasks have been continued

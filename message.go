@@ -61,8 +61,8 @@ type SendResult struct {
 	Task    Task         // snapshot of the task; zero after an error
 }
 
-// UnconsumedMessage is an accepted message that, as far as is known, had not been received by any
-// turn when the attempt ended.
+// UnconsumedMessage is an accepted message that, as far as the manager knows, no turn had received
+// when the attempt ended.
 type UnconsumedMessage struct {
 	Key       string `json:"key"`
 	Text      string `json:"text"`                // beginning of the message, in one line

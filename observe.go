@@ -254,9 +254,9 @@ func (r *Reporter) Usage(u Usage) { r.report(Report{Kind: ReportUsage, Usage: u}
 // the agent has received the answer.
 func (r *Reporter) Asking(question string) { r.report(Report{Kind: ReportAsking, Text: question}) }
 
-// Retrying reports that a request to the model provider failed, and that the agent's program will
-// repeat it on its own at the given time, or at an unknown time if at is zero. Any later report of
-// text, reasoning, a tool or usage means that a request succeeded.
+// Retrying reports that a request to the model provider failed and that the agent's program will
+// repeat it on its own. at is the time of the next request, or zero if it is unknown. Any later
+// report of text, reasoning, a tool or usage means that a request succeeded.
 func (r *Reporter) Retrying(e ProviderError, at time.Time) {
 	r.report(Report{Kind: ReportRetrying, Provider: &e, RetryAt: at})
 }

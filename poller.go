@@ -40,7 +40,7 @@ type counters struct {
 // change records that the session has changed, and resets the blind time.
 func (c *counters) change(now int64) { c.changed, c.blindTime = now, 0 }
 
-// observation is what one poll or event showed about a session in a turn.
+// observation holds the data from one poll or event about a session in a turn.
 type observation struct {
 	status   SessionStatus
 	answered bool  // a status call or an event reported the status

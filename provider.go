@@ -33,8 +33,8 @@ func (e *ProviderError) Error() string {
 	return "the provider: " + e.Kind.String()
 }
 
-// clone returns a copy, so that the client cannot change what the manager keeps. It returns nil if
-// e is nil.
+// clone returns a copy, so that the client cannot change the manager's data. It returns nil if e is
+// nil.
 func (e *ProviderError) clone() *ProviderError {
 	if e == nil {
 		return nil

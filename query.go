@@ -64,8 +64,8 @@ func (m *BackgroundManager) readAttempt(by Caller, id string, no int, out *handi
 }
 
 // List returns the tasks that the query selects, in launch order. List takes time proportional to
-// the number of tasks below the session that the query names, or to the number of all tasks if it
-// does not name a session.
+// the number of tasks below the session that the query names. Without a session, List takes time
+// proportional to the number of all tasks.
 func (m *BackgroundManager) List(q Query) (out []Task) {
 	m.view(func(st *state) {
 		found := st.list(q)
@@ -88,8 +88,8 @@ func (m *BackgroundManager) runsTask(session string) (is bool) {
 }
 
 // Outstanding returns the number of live tasks that descend from the session, and the number of
-// attempts that have ended but for which the session is still owed a notice. It reads both in one
-// step, so if both numbers are zero, the host has not missed anything.
+// ended attempts for which the session is still owed a notice. It reads both in one step, so if
+// both numbers are zero, the host has not missed anything.
 func (m *BackgroundManager) Outstanding(session string) (live, owed int) {
 	m.view(func(st *state) {
 		n := st.nodes[session]
@@ -266,8 +266,8 @@ func (m *BackgroundManager) takeNotice(session string, w wording, out *handing) 
 
 // NextNotice waits until a notice for the session is due, and returns the notice. The notice counts
 // as delivered. If [Config].Wake is [WakeEach], the rules of WakeEach decide when a notice is due.
-// Otherwise, the rules of [WakeBatch] decide. A notice does not repeat what a tool's result has
-// already reported.
+// Otherwise, the rules of [WakeBatch] decide. A notice does not repeat ends that a tool's result
+// has already reported.
 //
 // A program that calls NextNotice until it returns [ErrNothingOwed] does not miss anything: at that
 // moment, no task that the session itself launched is live, and no notice is owed. If the manager
@@ -348,8 +348,8 @@ func (m *BackgroundManager) NextNotice(ctx context.Context, session string) (Not
 	}
 }
 
-// Notices returns an iterator over the notices for the session, as [BackgroundManager.NextNotice] returns
-// them. The loop ends when no task is live and no notice is owed any more. After any other error,
+// Notices returns an iterator over the notices for the session, as [BackgroundManager.NextNotice]
+// returns them. The loop ends when no task is live and no notice is owed. After any other error,
 // such as that of ctx, the loop gets the zero Notice and the error, and ends:
 //
 //	for notice, err := range m.Notices(ctx, session) {
@@ -361,9 +361,9 @@ func (m *BackgroundManager) NextNotice(ctx context.Context, session string) (Not
 //
 // A notice counts as delivered when the body of the loop gets it. While the body runs, no other
 // notice is taken: tasks that end during this time are in the next notice. Therefore, a loop that
-// is slow or ends early does not lose anything, and a later loop continues with what is owed then.
-// The iterator does not hold anything between two notices. It can be used several times and
-// concurrently; each notice is still returned only once.
+// is slow or ends early does not lose anything, and a later loop continues with the notices that
+// are owed then. The iterator does not hold anything between two notices. It can be used several
+// times and concurrently; each notice is still returned only once.
 func (m *BackgroundManager) Notices(ctx context.Context, session string) iter.Seq2[Notice, error] {
 	return func(yield func(Notice, error) bool) {
 		for {

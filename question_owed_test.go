@@ -195,7 +195,7 @@ func TestAHostCannotChangeTheQuestionsOfANotice(t *testing.T) {
 	})
 }
 
-// If an end was included in a notice with a question before its batch was complete, and the
+// A notice with a question can include an end before the batch of the end is complete. If the
 // question is over before the session takes the notice, the end waits for its batch again.
 func TestAnEndWaitsForItsBatchAgainOnceTheQuestionIsOver(t *testing.T) {
 	var box inbox

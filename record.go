@@ -96,7 +96,7 @@ type runRecord struct {
 	Stopping  bool      `json:"stopping,omitempty"`   // something other than the agent ended the attempt, which might still be running
 	Overrun   bool      `json:"overrun,omitempty"`    // the attempt missed its stopping deadline
 	OpenTodos int32     `json:"open_todos,omitempty"` // number of open todos after the last turn
-	Heard     bool      `json:"heard,omitempty"`      // the session has received the prompt of the attempt that this one replaced
+	Heard     bool      `json:"heard,omitempty"`      // the session has received the prompt of the attempt that this attempt replaced
 	Instance  string    `json:"instance,omitempty"`   // id of the manager that hands over the prompt, or handed it over
 	Before    Cursor    `json:"before,omitempty"`     // position in the session before the prompt
 	Notice    string    `json:"notice,omitempty"`     // id of the notice that is the prompt, until the notice is settled
@@ -129,8 +129,8 @@ type endRecord struct {
 }
 
 // nodeRecord is the record that a store keeps of a session that delegates. The tasks' own records
-// say whether they are still to be reported to the session, so that the end of one task does not
-// require rewriting this information for all the others.
+// say whether their ends must still be reported to the session. Otherwise, the end of one task
+// would rewrite this information for all other tasks.
 type nodeRecord struct {
 	Version int              `json:"v"`
 	Parent  string           `json:"parent,omitempty"` // id of the parent session, if the session was looked up or its task has expired
@@ -157,7 +157,7 @@ type managerRecord struct {
 	Clock    time.Time `json:"clock"`           // the same moment on the other records' clock, which does not advance while the machine sleeps
 	Clean    bool      `json:"clean,omitempty"` // the manager was suspended
 
-	Crashed time.Time `json:"crashed,omitzero"`  // when the manager before this one is last known to have been running, if it was not suspended
+	Crashed time.Time `json:"crashed,omitzero"`  // when the previous manager is last known to have been running, if it was not suspended
 	Careful bool      `json:"careful,omitempty"` // attempts are being continued one at a time
 }
 
@@ -221,7 +221,7 @@ func turnOf(name string) string {
 }
 
 // promptOf returns the name of the text of the turn's prompt if the store has the text. A turn can
-// have several prompts in a row, because each is written before it is handed over. The last one
+// have several prompts in a row, because each is written before it is handed over. The last prompt
 // counts.
 func (m *mark) promptOf(turn string) string {
 	for _, name := range m.prompts {
@@ -413,8 +413,8 @@ func (a *attempt) mustCatchUp() bool {
 	return a.cl.starter && (a.no > 1 && a.turn == 0 || a.goesOnUnanswered())
 }
 
-// goesOnUnanswered reports whether the attempt's next turn, or its current one, continues a turn that
-// the provider refused.
+// goesOnUnanswered reports whether the attempt's next or current turn continues a turn that the
+// provider refused.
 func (a *attempt) goesOnUnanswered() bool { return a.refused != nil && a.refused.unanswered != "" }
 
 // stillParked reports whether the record still describes the attempt as parked, because the session

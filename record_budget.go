@@ -8,14 +8,14 @@ type budgetRecord struct {
 	tallyRecord        // over all attempts
 }
 
-// tallyRecord describes what counts towards a budget.
+// tallyRecord describes the usage that counts towards a budget.
 type tallyRecord struct {
 	Used        usedRecord `json:"used,omitzero"`
 	Warned      partSet    `json:"warned,omitempty"`
 	CostUnknown bool       `json:"cost_unknown,omitempty"`
 }
 
-// usedRecord describes what tasks have used.
+// usedRecord describes the usage of tasks.
 type usedRecord struct {
 	Usage     Usage `json:"usage,omitzero"`
 	ToolCalls int   `json:"tool_calls,omitempty"`
@@ -39,7 +39,7 @@ func (x *accountRecord) limits() Budget {
 
 func recordUsed(x spent) usedRecord { return usedRecord{x.usage, x.calls} }
 
-// spent returns what the record describes. Impossible numbers become 0.
+// spent returns the usage that the record describes. Impossible numbers become 0.
 func (x usedRecord) spent() spent { return spent{x.Usage, x.ToolCalls}.beyond(spent{}) }
 
 func recordTally(x tally) tallyRecord { return tallyRecord{recordUsed(x.used), x.warned, x.untold} }

@@ -64,7 +64,7 @@ func (st *state) recordRefused(a *attempt, r *recorded) *refusedRecord {
 	}
 }
 
-// loadRefused restores what the record describes.
+// loadRefused restores the refusals that the record describes.
 func (st *state) loadRefused(x *refusedRecord, texts map[string]string) *refused {
 	if x == nil {
 		return nil

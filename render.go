@@ -19,8 +19,8 @@ import (
 //     outside cannot begin a line, end a cell or end a code span.
 //   - Text with several lines (a result, a partial text, a prompt) is in one of two places. Either
 //     it is in a fence that is longer than any fence inside it, or it is the last part of an
-//     answer, so that no text of our own follows it. The notice, and the lines that describe how to
-//     read more, come before it, because some hosts cut off the end of long tool results.
+//     answer, so that none of our own text follows it. The notice, and the lines that describe how
+//     to read more, come before it, because some hosts cut off the end of long tool results.
 //   - Text with several lines goes through cleantext, which removes escape sequences and control
 //     characters and turns all line ends into "\n".
 

@@ -129,7 +129,7 @@ func (w wording) tooManyJoin(ref string) string {
 	return fmt.Sprintf("%d messages have already joined what the agent of task %s is doing now, so this one was not sent. Send it without now; the agent then gets it as soon as it has finished that.", messagesJoining, mdtext.Code(ref, idMax))
 }
 
-// cannotJoin answers a call with a message that cannot join what the agent is doing.
+// cannotJoin answers a call with a message that cannot join the agent's running turn.
 func (w wording) cannotJoin(ref string) string {
 	return "The message was not sent: nothing can join what the agent of task " + mdtext.Code(ref, idMax) + " is doing now. Send it without now; the agent then gets it as soon as it has finished that."
 }

@@ -248,7 +248,7 @@ func (w wording) howToContinue(b *text, n Notice, ended []NoticeItem) {
 	}
 }
 
-// noticeEnd writes what the model can do after the notice.
+// noticeEnd writes the end of the notice, which says what the model can do next.
 func (w wording) noticeEnd(b *text, n Notice, good int, ended []NoticeItem) {
 	b.Line()
 	if w.output != "" {

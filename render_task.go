@@ -358,10 +358,10 @@ func (b *text) noReport(w wording, t Task) {
 }
 
 // atLimit reports whether an attempt with this cause reached a limit that another attempt would
-// probably also reach. The texts then say who can change this, and do not suggest continuing.
+// probably also reach. The texts then say who can change the limit, and do not suggest continuing.
 func atLimit(c Cause) bool { return (wording{}).limitAdvice(c) != "" }
 
-// limitAdvice tells the model what it can do about a task that has reached a limit. It returns "" for
+// limitAdvice returns advice for the model about a task that has reached a limit. It returns "" for
 // a cause that is not a limit.
 func (w wording) limitAdvice(c Cause) string {
 	switch c {

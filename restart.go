@@ -42,11 +42,11 @@ type SessionRestorer interface {
 	//
 	// Then RestoreSession reads the session. With PromptAnswered, the TurnEnd describes the end of
 	// the turn and contains the answer. Its Usage is the usage of the whole turn, or zero if the
-	// client does not know it. The manager does not count again what an earlier process counted. If
-	// the session does not exist, the error matches [ErrNoSession]. In this case, the manager
-	// creates a new session, unless a turn of the old session has already ended. If the error
-	// matches [errors.ErrUnsupported], the state counts as PromptUnknown. After any other error,
-	// the attempt ends as interrupted.
+	// client does not know it. The manager does not count usage again that an earlier process
+	// counted. If the session does not exist, the error matches [ErrNoSession]. In this case, the
+	// manager creates a new session, unless a turn of the old session has already ended. If the
+	// error matches [errors.ErrUnsupported], the state counts as PromptUnknown. After any other
+	// error, the attempt ends as interrupted.
 	RestoreSession(ctx context.Context, r SessionRestore) (PromptState, TurnEnd, error)
 }
 

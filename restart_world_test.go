@@ -16,8 +16,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// world contains what outlives a process: a store, and the sessions of a runner with the prompts
-// that they received.
+// world holds everything that outlives a process: a store, and the sessions of a runner with the
+// prompts that they received.
 type world struct {
 	t      *testing.T
 	memory storetest.Memory

@@ -162,9 +162,9 @@ type AgentInfo struct {
 }
 
 // SessionForgetter is the ability to free the resources that a client holds for a session. The
-// manager calls ForgetSession once the session can no longer be resumed, because the task's record
-// has expired and its tombstone has been dropped, or because Forget has deleted the task.
-// ForgetSession must not block.
+// manager calls ForgetSession once the session can no longer be resumed. This is the case if the
+// tombstone of the expired task has been dropped, or if Forget has deleted the task. ForgetSession
+// must not block.
 type SessionForgetter interface {
 	ForgetSession(session string)
 }
@@ -196,8 +196,8 @@ type Permission struct {
 	Pattern string           // pattern of paths or commands; "*" or empty matches all
 	Action  PermissionAction // answer to an action that the rule matches
 
-	// Kept means that the host enforces the rule itself, no matter what the agent does. Therefore,
-	// a client never refuses to start the agent because of this rule.
+	// Kept means that the host enforces the rule itself, whatever the agent does. Therefore, a
+	// client never refuses to start the agent because of this rule.
 	Kept bool
 }
 
@@ -257,8 +257,8 @@ type TurnEnd struct {
 	// [Reporter.Usage]. It never changes how the turn ends, even if it uses up a budget.
 	Usage Usage
 	// Remark describes output of the agent's program that the client did not understand, in one
-	// line. If the turn completes an attempt that has no answer and has called no tool, the reason
-	// of the attempt contains the remark, because that output might be the answer.
+	// line. That output might be the answer. Therefore, if the turn completes an attempt without an
+	// answer or a tool call, the reason of the attempt contains the remark.
 	Remark string
 }
 

@@ -26,7 +26,7 @@ func (h *coolHub) process() *coolSource {
 	return &coolSource{scriptedSource: scriptedSource{auto: true}, hub: h}
 }
 
-// coolSource grants each slot at once and shares cool-downs.
+// coolSource grants each slot immediately and shares cool-downs.
 type coolSource struct {
 	scriptedSource
 	hub *coolHub
@@ -88,8 +88,8 @@ func by(t *testing.T, m *bgagent.BackgroundManager, model string) string {
 	return task.ID
 }
 
-// TestACoolDownAppliesToAllUsersOfASource: a turn is refused in one process, and no turn of the pool
-// begins in the other process until the end of the cool-down.
+// If a turn is refused in one process, no turn of the pool begins in the other process until the
+// end of the cool-down.
 func TestACoolDownAppliesToAllUsersOfASource(t *testing.T) {
 	for name, c := range map[string]struct {
 		scope bgagent.ProviderScope
@@ -125,14 +125,14 @@ func TestACoolDownAppliesToAllUsersOfASource(t *testing.T) {
 				for _, turn := range turns[early:] {
 					require.False(t, turn.at.Before(began.Add(time.Hour)))
 				}
-				require.Len(t, hub.reports(), 1, "what a user hears, it does not report again")
+				require.Len(t, hub.reports(), 1, "a user must not report a cool-down again that another user reported")
 			})
 		})
 	}
 }
 
-// TestRefusalsInARowCountInAllProcesses: without a time from the provider, each further cool-down is
-// longer, no matter which process was refused.
+// If the provider does not give a time, each further cool-down is longer, whichever process was
+// refused.
 func TestRefusalsInARowCountInAllProcesses(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var hub coolHub
@@ -154,8 +154,7 @@ func TestRefusalsInARowCountInAllProcesses(t *testing.T) {
 	})
 }
 
-// TestManagersAreConnectedWhileTheyAreOpen: managers that share a ConcurrencyManager count as one
-// user of the source.
+// Managers that share a ConcurrencyManager count as one user of the source.
 func TestManagersAreConnectedWhileTheyAreOpen(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var hub coolHub
@@ -171,7 +170,7 @@ func TestManagersAreConnectedWhileTheyAreOpen(t *testing.T) {
 		require.Equal(t, bgagent.Pending, get(t, o, id).Status)
 		_, err := o.Cancel(t.Context(), root, id, bgagent.CancelOptions{})
 		require.NoError(t, err)
-		_ = o.Close(t.Context()) // the root session was not told of the end
+		_ = o.Close(t.Context()) // the end was not reported to the root session
 		require.Zero(t, hub.listeners())
 		hear(bgagent.CoolDown{Agent: "worker", For: time.Hour, Tries: 1})
 		again := manage(t, working(time.Second), bgagent.Config{Concurrency: m.Concurrency()})
@@ -181,7 +180,7 @@ func TestManagersAreConnectedWhileTheyAreOpen(t *testing.T) {
 	})
 }
 
-// TestImpossibleCoolDownsAreIgnored: other processes can report anything.
+// Other processes can report any values.
 func TestImpossibleCoolDownsAreIgnored(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var hub coolHub
@@ -198,7 +197,7 @@ func TestImpossibleCoolDownsAreIgnored(t *testing.T) {
 	})
 }
 
-// TestASourceThatPanicsWhenItIsToldOfACoolDownStopsNothing: the refused task continues.
+// If a source panics when a cool-down is reported to it, the refused task still continues.
 func TestASourceThatPanicsWhenItIsToldOfACoolDownStopsNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		hub := coolHub{panic: true}
@@ -209,8 +208,7 @@ func TestASourceThatPanicsWhenItIsToldOfACoolDownStopsNothing(t *testing.T) {
 	})
 }
 
-// TestNewSaysThatBudgetsOfTreesHoldPerProcess: with slots from elsewhere, a tree can have tasks in
-// several processes.
+// If the slots come from a source, a tree can have tasks in several processes.
 func TestNewSaysThatBudgetsOfTreesHoldPerProcess(t *testing.T) {
 	for _, c := range []struct {
 		cfg  bgagent.Config

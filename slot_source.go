@@ -32,7 +32,7 @@ type SlotSource interface {
 	Pools() []PoolStats
 }
 
-// SlotRequest describes what a slot is requested for. The names do not have to be in lower case.
+// SlotRequest describes the work that needs the slot. The names do not have to be in lower case.
 type SlotRequest struct {
 	Model string // determines the pool; empty if the model is unknown
 	Agent string // counts towards the agent's cap, and determines the pool if Model is empty
@@ -87,17 +87,17 @@ type SlotClaim interface {
 type CoolDownSource interface {
 	SlotSource
 
-	// ShareCoolDowns connects a manager with the other users of the source. The source calls hear for
-	// every cool-down that another user reports, and soon after the call of ShareCoolDowns for those
-	// that have not ended. hear must not be called while the source holds a lock that its own methods
-	// need. The manager calls tell to report a cool-down to the other users; tell must not block. Both
-	// functions are safe for concurrent use. The manager calls stop when it closes. Afterwards, calls of
-	// hear have no effect.
+	// ShareCoolDowns connects a manager with the other users of the source. The source calls hear
+	// for every cool-down that another user reports, and, soon after the call of ShareCoolDowns,
+	// for the cool-downs that have not ended. hear must not be called while the source holds a lock
+	// that its own methods need. The manager calls tell to report a cool-down to the other users;
+	// tell must not block. Both functions are safe for concurrent use. The manager calls stop when
+	// it closes. Afterwards, calls of hear have no effect.
 	ShareCoolDowns(hear func(CoolDown)) (tell func(CoolDown), stop func())
 }
 
-// CoolDown says that the provider has refused a turn of a model, and that no turn may begin in the
-// model's pool for some time.
+// CoolDown reports that the provider has refused a turn of a model. No turn may begin in the
+// model's pool until the cool-down ends.
 type CoolDown struct {
 	Model string // model whose turn was refused; empty if the model is unknown
 	Agent string // agent whose turn was refused; determines the pool if Model is empty
@@ -105,13 +105,14 @@ type CoolDown struct {
 	// Provider means that the refusal concerns all models of the provider.
 	Provider bool
 
-	// For is the time from now until the end of the cool-down. RetryIn is the time from now until the
-	// provider accepts requests again, according to the provider; it is 0 if the provider did not
-	// say. These are durations and not times, because the clocks of the processes can differ.
+	// For is the time from now until the end of the cool-down. RetryIn is the time from now until
+	// the provider accepts requests again, according to the provider; it is 0 if the provider did
+	// not give a time. These are durations and not times, because the clocks of the processes can
+	// differ.
 	For, RetryIn time.Duration
 
-	// Tries is the number of refusals in a row. The cool-down after the next refusal is longer, the
-	// more there were.
+	// Tries is the number of refusals in a row. The more refusals there were, the longer the
+	// cool-down after the next refusal is.
 	Tries int
 }
 

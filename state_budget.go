@@ -5,15 +5,15 @@ import (
 	"slices"
 )
 
-// The code in this file counts what tasks use, and stops the tasks whose budgets are used up.
+// The code in this file counts the usage of tasks, and stops tasks whose budgets are used up.
 //
 // There are two kinds of budgets. The budget of a task counts all its attempts. The account of a
 // tree counts all tasks of the tree. The account is opened by a launch. It closes when no task of
 // the tree is live or, with a period, at the end of the period. Without budgets, nothing is
 // counted.
 
-// taskBudget is the budget of a task and what the task has used. A task without limits has a
-// taskBudget only if it was resumed, so that a later resume can set a limit.
+// taskBudget is the budget and the usage of a task. A task without limits has a taskBudget only if
+// it was resumed, so that a later resume can set a limit.
 type taskBudget struct {
 	limits Budget
 	tally
@@ -27,14 +27,14 @@ type spending struct {
 	alarm  alarm // end of the period; not set without a period
 }
 
-// tally is what counts towards a budget.
+// tally is the usage that counts towards a budget.
 type tally struct {
 	used   spent
 	warned partSet // limits for which an EventBudget was sent
 	untold bool    // the budget limits the cost, but a turn used tokens without reporting its cost
 }
 
-// add adds to what was used, and calls near for each limit that is now nearly reached.
+// add adds usage, and calls near for each limit that is now nearly reached.
 func (x *tally) add(more spent, limits Budget, near func(p BudgetPart)) {
 	x.used = x.used.plus(more)
 	for {
@@ -182,7 +182,7 @@ func (st *state) openAccount(top *node, sp *spending, until int64) {
 	if until != 0 {
 		st.deadlines.accounts.set(&sp.alarm, top, until)
 	}
-	// What the live tasks have used so far does not count.
+	// The earlier usage of the live tasks does not count.
 	top.each(func(t *task) {
 		if a := t.run; a != nil && a.sight != &nothingSeen {
 			a.sight.counted = a.sight.counted.plus(a.counts().beyond(a.sight.counted))
@@ -233,12 +233,12 @@ func (st *state) joinAccount(n *node, now int64) {
 	top.spending.join(sp.tally)
 }
 
-// counts returns what the attempt has used according to its progress.
+// counts returns the usage of the attempt according to its progress.
 func (a *attempt) counts() spent { return spent{a.sight.prog.usage, a.sight.prog.toolCalls} }
 
-// count counts what the attempt has used since the last call. Reading a message again, or losing
-// one, makes no difference, because only the highest numbers count. count reports whether the
-// attempt is still live.
+// count counts the attempt's usage since the last call. It makes no difference if a message is read
+// again or lost, because only the highest numbers count. count reports whether the attempt is still
+// live.
 func (st *state) count(a *attempt, now int64) (live bool) {
 	if st.budgets && a.sight != &nothingSeen {
 		st.add(a, now)
@@ -247,7 +247,7 @@ func (st *state) count(a *attempt, now int64) (live bool) {
 	return a.live()
 }
 
-// add adds what the attempt has used since the last call to what its task and its tree have used.
+// add adds the attempt's usage since the last call to the usage of its task and its tree.
 func (st *state) add(a *attempt, now int64) {
 	s := a.sight
 	more := a.counts().beyond(s.counted)
@@ -255,7 +255,7 @@ func (st *state) add(a *attempt, now int64) {
 	st.spend(a.t, more, now)
 }
 
-// countEnd adds what the attempt has used by the end of its turn. If this uses up a budget, the
+// countEnd adds the usage of the attempt at the end of its turn. If this uses up a budget, the
 // outcome of the turn stays the same, so the caller calls enforce later.
 func (st *state) countEnd(a *attempt, now int64) {
 	if !st.budgets || a.sight == &nothingSeen {
@@ -281,7 +281,8 @@ func (st *state) countLate(a *attempt, turn int32, u Usage, now int64) {
 	st.enforce(a.t, over, now)
 }
 
-// countOld counts what a message of an earlier turn has used since it was last seen.
+// countOld counts the usage that a message of an earlier turn shows in addition to the usage last
+// seen.
 func (st *state) countOld(t *task, msg *Message, now int64) {
 	s := t.sess
 	if !st.budgets || s == nil || s.past == nil || s.pastUse == nil || t.is(flagForgotten) {
@@ -300,7 +301,7 @@ func (st *state) countOld(t *task, msg *Message, now int64) {
 	st.enforce(t, nil, now)
 }
 
-// spend adds to what the task and its tree have used, and sends events for limits that are nearly
+// spend adds to the usage of the task and its tree, and sends events for limits that are nearly
 // reached.
 func (st *state) spend(t *task, more spent, now int64) {
 	if more == (spent{}) {

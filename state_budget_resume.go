@@ -55,7 +55,7 @@ func (st *state) resumeBudget(t *task, tomb *tombstone, up *node, by Caller, ask
 }
 
 // spentSoFar returns the budget of an ended task. If the latest attempt was not counted because
-// there was no budget, the result also includes what that attempt used.
+// there was no budget, the result also includes the usage of that attempt.
 func (st *state) spentSoFar(t *task) *taskBudget {
 	if t.fin == nil {
 		return t.budget()
@@ -81,7 +81,7 @@ func (st *state) spentWith(t *task, p *progress) *taskBudget {
 	return &sum
 }
 
-// keepSpent remembers what a superseded attempt with the given progress used.
+// keepSpent remembers the usage of a superseded attempt with the given progress.
 func (st *state) keepSpent(t *task, p *progress) { t.extra().budget = st.spentWith(t, p) }
 
 // reopenBudget gives a resumed task its budget, and opens the account of its tree.

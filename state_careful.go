@@ -96,7 +96,7 @@ func (st *state) turnContinues(t *task, now int64) {
 	}
 }
 
-// isContinued records that the task has made progress or has ended, so the next one can be
+// isContinued records that the task has made progress or has ended, so the next task can be
 // continued.
 func (st *state) isContinued(t *task) {
 	if st.careful.current == t {

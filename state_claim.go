@@ -32,7 +32,7 @@ type claim struct {
 	queued  time.Time
 	head    bool
 	since   int64 // when the source was asked
-	running bool  // the slot covers what an earlier process began; no new turn begins with it
+	running bool  // the slot covers work that an earlier process began; no new turn begins with it
 	asked   bool  // the source was asked, or will be
 	granted bool  // the source has granted the slot
 	slot    *sourceSlot

@@ -125,7 +125,7 @@ func (st *state) leavePushed(n *node) {
 	}
 }
 
-// pushedOften reports whether the notice must not be pushed any more.
+// pushedOften reports whether the notice must no longer be pushed.
 func (st *state) pushedOften(env *envelope) bool {
 	return st.cfg.notifierForgets && !env.pushed && env.pushes >= noticePushes
 }

@@ -299,7 +299,7 @@ func (st *state) stop(a *attempt, now int64) {
 	} else if a.stage != stageNone { // the attempt's worker has not begun and will not make a call
 		a.stage = stageNone
 	}
-	if a.postponed && a.recovering { // the call stops what is still running
+	if a.postponed && a.recovering { // the call stops processes that are still running
 		st.wantCall(a)
 	}
 	a.postponed = false

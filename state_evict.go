@@ -24,8 +24,8 @@ type retention struct {
 	// has any, so a field of the tombstone would waste memory.
 	unsaid map[*session]string
 
-	// budgets holds the budgets of the tasks that have tombstones, and what such tasks without a
-	// budget have used, so that a resume does not start with an unused budget.
+	// budgets holds the budgets of the tasks that have tombstones. For tasks without a budget, it
+	// holds their usage, so that a resume does not start with an unused budget.
 	budgets map[*session]*taskBudget
 }
 
@@ -57,7 +57,7 @@ func (q *expiry) push(t *task, now int64) {
 	}
 }
 
-// stay removes the task from its line, if it is in one.
+// stay removes the task from its line, if it is in a line.
 func (t *task) stay() {
 	if t.fin == nil || t.fin.line == nil {
 		return

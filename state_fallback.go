@@ -24,7 +24,7 @@ type fallen struct {
 	steps int32  // number of attempts that continued with another model
 }
 
-// fallen returns what is known about the task's earlier models, or nil.
+// fallen returns the data about the task's earlier models, or nil.
 func (t *task) fallen() *fallen {
 	if t.more == nil {
 		return nil
@@ -79,8 +79,8 @@ func (st *state) fell(t *task, to, why string) *fallen {
 	return f
 }
 
-// isShut reports whether the provider has given a time before which no turn begins in the pool, and
-// the time is so far away that tasks use other models instead of waiting.
+// isShut reports whether the provider accepts no requests for so long that the tasks of the pool
+// use other models instead of waiting. It returns false if the provider has not given a time.
 func (st *state) isShut(h *slots.Handle, now int64) bool {
 	c := st.coolDownOf(h)
 	return c.Refusals > 0 && c.Reset > now+st.fallbackAfter()

@@ -85,7 +85,8 @@ type hand struct {
 	left    bool // the answer has been returned
 }
 
-// handing collects what one tool call hands out. The answer is returned at the end of the call.
+// handing collects the ends and notices that one tool call hands out. The answer is returned at the
+// end of the call.
 type handing struct{ hands []*hand }
 
 // handOut records that the ends were handed out to the session of the node. If out is nil, the
@@ -123,7 +124,7 @@ func (n *node) hold() *holding {
 func (st *state) read(t *task, out *handing, now int64) {
 	if st.storing != nil && !st.closed && t.notice == NoticeOwed {
 		st.handOut(t.up, nil, out, t.owes()...)
-		if t.up.of == nil { // otherwise, the session's next turn reports what is not acknowledged
+		if t.up.of == nil { // otherwise, the session's next turn reports ends that are not acknowledged
 			st.keepSent(t.up)
 		}
 	}

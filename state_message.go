@@ -417,8 +417,8 @@ func (st *state) forwardMail(a, next *attempt, request string) string {
 	return request
 }
 
-// unconsumed lists the messages for the attempt with the given number that, as far as was known
-// when the attempt ended, had not been received by any turn.
+// unconsumed lists the messages for the attempt with the given number that no turn had received, as
+// far as the manager knew when the attempt ended.
 func (t *task) unconsumed(no int32) (list []UnconsumedMessage) {
 	b := t.mail()
 	if b == nil {

@@ -169,7 +169,7 @@ func (st *state) leaveOutage(a *attempt, now int64) {
 	st.stopsTrying(a, now)
 }
 
-// stopsTrying lets another attempt try to start if a was the one that was trying.
+// If a was trying to start, stopsTrying lets another attempt try.
 func (st *state) stopsTrying(a *attempt, now int64) {
 	if o := a.cl.out; o != nil && o.trying == a {
 		o.trying = nil

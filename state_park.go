@@ -50,9 +50,9 @@ func (what parking) phase() Phase {
 	panic("bgagent: bug: a wait without a phase")
 }
 
-// recordedPhase returns the phase for the attempt's record. If the attempt's next prompt is a notice
-// that has no text yet, or if its session must be read before a refused turn continues, the record
-// describes the attempt as parked.
+// recordedPhase returns the phase for the attempt's record. The record describes the attempt as
+// parked if its next prompt is a notice that has no text yet, or if its session must be read before
+// a refused turn continues.
 func (a *attempt) recordedPhase() Phase {
 	if a.unsealed() && a.refused != nil || a.stillParked() {
 		return forProvider.phase()

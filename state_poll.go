@@ -35,8 +35,8 @@ func (st *state) kick(cl *client) {
 	st.rare().now.kicks = append(st.rare().now.kicks, cl)
 }
 
-// looked holds the data of one poll of an attempt's session: what the attempt was like when the
-// poll began, and the answer.
+// looked holds the data of one poll of an attempt's session: the state of the attempt when the poll
+// began, and the answer.
 type looked struct {
 	a       *attempt
 	session string

@@ -204,7 +204,7 @@ func (st *state) turnRefused(a *attempt, o turnOutcome, now int64) {
 	r.limit = r.since + parkMost
 	if reset > 0 { // the pool grants slots again shortly after this time
 		r.limit = max(r.since+int64(st.limit(limitMaxPark)), reset+parkMost)
-	} else if r.limit <= now { // other turns of the pool succeed, so this one is tried again
+	} else if r.limit <= now { // other turns of the pool succeed, so this turn is tried again
 		r.limit = now + parkMost
 	}
 	st.planFallback(a, falls, cause != CauseNone, now)
@@ -283,7 +283,7 @@ func (st *state) holdForPool(a *attempt, now int64) {
 		st.planFallback(a, st.mayFallBack(a, r.kind, r.step), false, now)
 	}
 	if a.notice != nil || a.t.letterDue() {
-		if st.oweAgain(a); r.told == nil { // otherwise, the notice repeats another one
+		if st.oweAgain(a); r.told == nil { // otherwise, the notice repeats an earlier notice
 			r.step, r.prompt = stepNotice, ""
 		}
 	}

@@ -69,7 +69,7 @@ func (n *node) packs(x *asked) bool {
 	return slices.ContainsFunc(n.unsettled(), func(env *envelope) bool { return slices.Contains(env.asks, x) })
 }
 
-// empty reports whether nothing in the envelope is owed any more.
+// empty reports whether nothing in the envelope is still owed.
 func (env *envelope) empty() bool { return len(env.debts)+len(env.asks) == 0 && !env.loading }
 
 // noticeQuestion describes a question in a notice.
@@ -91,8 +91,8 @@ func (st *state) toldAsks(list []*asked) {
 	}
 }
 
-// tellNoMore records that a question does not have to be reported to the session any more, because
-// it is over.
+// tellNoMore records that a question no longer has to be reported to the session, because it is
+// over.
 func (st *state) tellNoMore(x *asked) {
 	if !x.owed {
 		return

@@ -198,7 +198,7 @@ func (st *state) recoverTurn(a *attempt, clean bool, now int64) {
 	if why != "" {
 		st.end(a.t, CauseInterrupted, why, now)
 		a.countedIn = st.storing.open
-		st.wantCall(a) // the call stops what is still running
+		st.wantCall(a) // the call stops processes that are still running
 		return
 	}
 	a.activity = now
@@ -329,7 +329,7 @@ func (st *state) restored(a *attempt, r restoredSession, f hostFailure, now int6
 		st.wantCall(a)
 	case r.missing && recovering && a.cl.starter && a.turn > 0: // the session might have worked on the prompt before the server deleted it
 		st.end(t, CauseSessionGone, reasonSessionLost, now)
-	case r.missing && (!recovering && a.turn > 0 || a.turn > 1 || !a.isFirst() || a.heard || t.sess != nil && t.sess.own != nil): // a new session would lack what the old session contained
+	case r.missing && (!recovering && a.turn > 0 || a.turn > 1 || !a.isFirst() || a.heard || t.sess != nil && t.sess.own != nil): // a new session would lack the contents of the old session
 		st.end(t, CauseSessionGone, reasonSessionLost, now)
 	case a.late && (!recovering || a.turn == 0 || r.missing || r.prompt == PromptMissing || r.prompt == PromptInterrupted && !r.follow):
 		st.end(t, CauseInterrupted, st.lateFor, now)

@@ -63,7 +63,7 @@ func (st *state) beginCall(a *attempt, j *job, now int64) bool {
 			st.beginRestore(a, j, now)
 			return true
 		}
-		if a.recovering = false; toEnd { // the client cannot stop what an earlier process left running
+		if a.recovering = false; toEnd { // the client cannot stop processes that an earlier process left running
 			a.stage = stageNone
 			st.rest(a, now)
 			return false

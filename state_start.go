@@ -30,8 +30,8 @@ func (st *state) awaitCall(t *task, foreground bool) {
 }
 
 // forgetCall forgets the tool call that began the latest attempt, if that attempt has ended and no
-// caller waits for it. The id of the call is needed only to recognize a retry, and no retry can
-// follow any more. A later call with the same id is a new call.
+// caller waits for it. The id of the call is needed only to recognize a retry, and a retry can no
+// longer follow. A later call with the same id is a new call.
 func (st *state) forgetCall(t *task) {
 	if t.live() || t.is(flagUnanswered) {
 		return

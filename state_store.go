@@ -93,7 +93,7 @@ type mark struct {
 	overrun   bool      // the attempt missed its stopping deadline in the earlier process
 	noValues  string    // why the context values could not be restored
 	said      string    // name of the text of the last turn, if the text cannot be read
-	prompts   [2]string // names of the texts of the last two turns' prompts, the last one first
+	prompts   [2]string // names of the texts of the last two turns' prompts, latest first
 	counted   spent     // for a starter, the counted usage of the turn that the process ended in
 }
 
@@ -140,9 +140,9 @@ func (s *storing) change(m *mark) {
 
 // changed records that the task's record might have changed. Nothing waits for the change. A call
 // without a real change costs little, because a record is written only if it differs from the last
-// one. Therefore, the leaves that most transitions call (emit, set, setDeadline, wantCall, rest and
-// others) call changed. A transition that does not call any of these leaves calls it directly. In
-// tests, the check of the invariants finds changes that were not recorded.
+// record. Therefore, the leaves that most transitions call (emit, set, setDeadline, wantCall, rest
+// and others) call changed. A transition that does not call any of these leaves calls it directly.
+// In tests, the check of the invariants finds changes that were not recorded.
 func (st *state) changed(t *task) {
 	if s := st.storing; s != nil && t.hasRecord() {
 		s.change(s.task(t))
@@ -329,8 +329,7 @@ func (b *StoreBatch) once() {
 	b.Delete = slices.DeleteFunc(slices.Compact(b.Delete), func(key string) bool { _, is := at[key]; return is })
 }
 
-// putRecord puts the record of a task or node into the batch if the record differs from the last
-// one.
+// putRecord puts the record of a task or node into the batch if it differs from the last record.
 func (st *state) putRecord(b *StoreBatch, m *mark) {
 	var r recorded
 	switch {
@@ -406,7 +405,7 @@ func (st *state) committedTo(number uint64, now int64) {
 }
 
 // writeFailed is called when a write has failed and the store contains no part of the batch. The
-// records in the batch become part of the open batch, which gets the number of the failed one.
+// records in the batch become part of the open batch, which gets the number of the failed batch.
 func (st *state) writeFailed(b *StoreBatch) {
 	s := st.storing
 	s.open, s.urgent = b.Number, true
@@ -431,7 +430,7 @@ func (st *state) writeFailed(b *StoreBatch) {
 	st.wakeStoring(anyBatch)
 }
 
-// lowerEvents makes sure that no event waits for a batch after the given one.
+// lowerEvents makes sure that no event waits for a batch after the given batch.
 func (st *state) lowerEvents(number uint64) {
 	for i := range st.storing.events {
 		e := &st.storing.events[i]

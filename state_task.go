@@ -182,7 +182,7 @@ type attempt struct {
 	countedIn uint64  // for a call that only stops something, the number of the batch that contains the number of restarts
 	postponed bool    // the attempt is from an earlier process and waits until it is its turn to be continued
 	forgot    bool    // the provider has refused all turns so far, and the session does not contain any part of them
-	heard     bool    // the session has received the prompt of the attempt that this one replaced
+	heard     bool    // the session has received the prompt of the attempt that this attempt replaced
 	heldAt    int64   // when an outage began to hold the attempt; 0 if no outage holds it
 	started   int64
 	turnStart int64 // start of the current turn; 0 between turns
@@ -213,7 +213,7 @@ type attempt struct {
 	late       bool // the manager does not automatically begin turns of the attempt; state.lateFor is the reason
 
 	catchingUp  bool // for a starter, the session is being read before the prompt is handed over
-	restoreEnds bool // the last restore call began after the end of the attempt, to stop what is still running
+	restoreEnds bool // the last restore call began after the end of the attempt, to stop processes that are still running
 	continues   bool // if the turn proves to be interrupted, another attempt continues it
 }
 

@@ -6,7 +6,8 @@ import (
 	"github.com/bgagent/bgagent/internal/slots"
 )
 
-// The code in this file links tasks and sessions into trees, and counts what each tree has.
+// The code in this file links tasks and sessions into trees, and counts the live tasks of each
+// tree.
 
 // node is the record of a session that delegates: a root session, a scope, or the session of a
 // task.
@@ -153,8 +154,8 @@ func (st *state) countLive(t *task, by int) {
 	}
 }
 
-// liveCounts counts what the live tasks of a tree contribute now. The counts of the tree's root are
-// the sum of the shares of the tree's tasks; other nodes count nothing. The counts are zero when no
+// liveCounts holds the contributions of a tree's live tasks. The counts of the tree's root are the
+// sum of the shares of the tree's tasks; other nodes count nothing. The counts are zero when no
 // task is left, and dropNode keeps a root until then. They are not recorded: the next process
 // counts again. A total that must outlast the tasks, such as the tool calls of the tree, belongs in
 // spending.

@@ -85,7 +85,7 @@ func (st *state) isTask(by Caller) bool {
 }
 
 // inTurn reports whether the task is running and not parked. A task in a turn holds a slot and does
-// not need another one to continue.
+// not need another slot to continue.
 func (t *task) inTurn() bool {
 	return t.status == Running && t.run != nil && t.run.parkedFor == notParked
 }
@@ -142,7 +142,7 @@ func (st *state) wakeAll() {
 	for _, t := range st.tasks {
 		if b := t.questions(); b != nil {
 			for _, x := range b.list {
-				if x.w != nil { // even if the outcome waits for a slot, because the turn will not get one any more
+				if x.w != nil { // even if the outcome waits for a slot, because the turn can no longer get a slot
 					st.fx.after.wakes.add(x.w)
 				}
 			}

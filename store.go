@@ -13,18 +13,17 @@ import (
 // takes longer than [Config].StoreTimeout, the manager abandons it. The manager waits until Write
 // returns, and reports a Write that takes longer than StoreTimeout.
 //
-// A store keeps three kinds of data. A record holds what the manager knows about one task, about
-// one session that delegates, or about itself. The manager always writes a whole record, and a
-// later record with the same key replaces the earlier one. A text is a prompt or a result. It
-// belongs to the record of a task, is written once, and is deleted together with the record. The
-// batch number is the number of the last batch that the store contains. Keys, names and texts are
-// strings of any bytes.
+// A store keeps three kinds of data. A record describes one task, one session that delegates, or
+// the manager itself. The manager always writes a whole record, and a later record with the same
+// key replaces the earlier one. A text is a prompt or a result. It belongs to the record of a task,
+// is written once, and is deleted together with the record. The batch number is the number of the
+// last batch that the store contains. Keys, names and texts are strings of any bytes.
 //
 // The manager relies on the following rules. Package storetest checks them.
 //
 //   - A batch is atomic. After a crash at any moment, the store contains either the whole batch or
 //     no part of it.
-//   - A batch is durable once Write has returned nil, no matter what happens to the process and the
+//   - A batch is durable once Write has returned nil, whatever happens to the process and the
 //     machine.
 //   - Batches keep their order: if the store contains a batch, it contains all earlier batches.
 //   - The store returns what was written, byte for byte. If it cannot read something back, it
@@ -35,9 +34,9 @@ import (
 // delete ended tasks that are not Due, in the order they ended. It must not delete
 // anything else.
 type Store interface {
-	// Open opens the store for the owner and returns what the manager needs to continue. If a live
-	// manager has the store open, the error is a [*StoreOwnedError]. If the manager that had the
-	// store open is dead, Open succeeds immediately. After Close, Open may be called again.
+	// Open opens the store for the owner and returns the data that the manager needs to continue.
+	// If a live manager has the store open, the error is a [*StoreOwnedError]. If the manager that
+	// had the store open is dead, Open succeeds immediately. After Close, Open may be called again.
 	Open(ctx context.Context, owner StoreOwner) (StoreContents, error)
 
 	// Write writes the batch. If the error matches [ErrUncertain], the store may or may not contain

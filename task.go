@@ -372,8 +372,8 @@ type LaunchInput struct {
 	Metadata    map[string]string // the host's own data; copied
 
 	// Budget narrows the budget of the task. For each limit, the smallest of three values applies:
-	// the one in Budget, the one in Config.TaskBudget, and the one in the budget of the task that
-	// launches this task.
+	// the limit in Budget, the limit in Config.TaskBudget, and the limit in the budget of the task
+	// that launches this task.
 	Budget Budget
 	// TreeBudget narrows the budget that all tasks of the tree share. It applies until the tree's
 	// account closes. See Config.TreeBudget.

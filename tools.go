@@ -355,9 +355,9 @@ func (c *call) refuse(problem string) reply {
 	return c.reply(func(int) answer { return answer{head: problem} })
 }
 
-// problem turns an error from the manager into text that describes what the model can do. It
-// returns an error if the model cannot do anything about the failure, because the context has ended
-// or the host's configuration is wrong.
+// problem turns an error from the manager into advice for the model. It returns an error if the
+// model cannot do anything about the failure, because the context has ended or the host's
+// configuration is wrong.
 func (c *call) problem(err error, ref string) (string, error) {
 	var gone *ExpiredError
 	var input *InputError

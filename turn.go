@@ -57,8 +57,8 @@ type sight struct {
 // it, because most runners in a burst of short tasks never report anything. It is never written to.
 var nothingSeen sight
 
-// seen returns the attempt's own sight. If the attempt still shares nothingSeen, it gets a sight of
-// its own.
+// seen returns the attempt's own sight. If the attempt still shares nothingSeen, it gets its own
+// sight.
 func (a *attempt) seen() *sight {
 	if a.sight == &nothingSeen {
 		a.sight = &sight{repeats: repeats{most: a.t.st.cfg.RepeatedCalls}}

@@ -181,10 +181,10 @@ func TestOnlyTheGateTakesTheLock(t *testing.T) {
 	}
 }
 
-// statusWrites returns the places where the files write the status or the cause of a
-// task, no matter how they reach the task, or take the address of either field. Imports are not
-// resolved, so it might be unknown to which record a field belongs. In that case, the field counts as
-// a field of the task.
+// statusWrites returns the places where the files write the status or the cause of a task, or take
+// the address of either field. It does not matter how the code reaches the task. Imports are not
+// resolved, so it might be unknown to which record a field belongs. In that case, the field counts
+// as a field of the task.
 func statusWrites(fset *token.FileSet, files []*ast.File) (out []string) {
 	info := &types.Info{Selections: map[*ast.SelectorExpr]*types.Selection{}, Types: map[ast.Expr]types.TypeAndValue{}}
 	check := types.Config{Error: func(error) {}, Importer: noImports{}}
