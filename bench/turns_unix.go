@@ -7,8 +7,8 @@ import (
 	"syscall"
 )
 
-// ProcessorTime returns the processor time, in nanoseconds, that this process and the child
-// processes that it has waited for have used.
+// ProcessorTime returns the processor time, in nanoseconds, of this process and of the child processes that
+// it has waited for.
 func ProcessorTime() (float64, error) {
 	var sum float64
 	for _, who := range []int{syscall.RUSAGE_SELF, syscall.RUSAGE_CHILDREN} {

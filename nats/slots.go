@@ -41,8 +41,8 @@ type SlotOptions struct {
 // Slots are slots that several processes share over NATS. It implements [bgagent.SlotSource], for
 // Config.Slots. All processes that use the same name on the same servers share the same limits.
 //
-// One of the processes is the allocator, which grants the slots. The processes elect it. If it
-// dies, no new work begins for a few seconds until the next one is elected. Running work continues.
+// One of the processes is the allocator, which grants the slots. The processes elect it. If it dies, no new
+// work begins for a few seconds until the next allocator is elected. Running work continues.
 type Slots struct {
 	w       wire
 	options SlotOptions

@@ -38,7 +38,7 @@ type coolEnd struct {
 type coolMsg struct {
 	From string    `json:"from"`           // the process
 	Sent time.Time `json:"sent"`           // when the message was sent
-	Join bool      `json:"join,omitempty"` // the process has joined: the others repeat their cool-downs
+	Join bool      `json:"join,omitempty"` // the process has joined, so the others must repeat their cool-downs
 	Cool []coolFor `json:"cool,omitempty"`
 }
 
@@ -55,8 +55,8 @@ type coolFor struct {
 var _ bgagent.CoolDownSource = (*Slots)(nil)
 
 // ShareCoolDowns implements [bgagent.CoolDownSource]. Messages about cool-downs can be lost, for example
-// while a process has no connection. Its managers then learn of the cool-down when their own turns are
-// refused.
+// while a process has no connection. The managers of that process then learn about the cool-down when their
+// own turns are refused.
 func (s *Slots) ShareCoolDowns(hear func(bgagent.CoolDown)) (tell func(bgagent.CoolDown), stop func()) {
 	u := &coolUser{hear}
 	c := &s.cools
@@ -64,7 +64,7 @@ func (s *Slots) ShareCoolDowns(hear func(bgagent.CoolDown)) (tell func(bgagent.C
 	c.users[u] = struct{}{}
 	now := c.current(time.Now(), func(e coolEnd) bool { return e.by != u })
 	c.mu.Unlock()
-	for _, d := range now { // those of the other managers in this process
+	for _, d := range now { // also those of the other managers in this process
 		hear(bgagent.CoolDown(d))
 	}
 	s.publishCool(coolMsg{From: s.me, Join: true})
@@ -92,8 +92,8 @@ func (s *Slots) heardCool(m *nats.Msg) {
 	if json.Unmarshal(m.Data, &x) != nil || x.From == s.me {
 		return
 	}
-	// A process that was frozen receives old messages. If the sender's clock is slow, cool-downs end
-	// too early here, and a turn of this process is refused.
+	// The age matters because a process that was frozen receives old messages. If the sender's clock is slow,
+	// cool-downs end too early here, and a turn of this process is refused.
 	age := max(time.Since(x.Sent), 0)
 	c := &s.cools
 	c.mu.Lock()
@@ -116,7 +116,7 @@ func (s *Slots) heardCool(m *nats.Msg) {
 }
 
 // publishCool sends a message about cool-downs. Without a connection, it drops the message: the other
-// processes learn of the limit when their own turns are refused.
+// processes learn about the limit when their own turns are refused.
 func (s *Slots) publishCool(m coolMsg) {
 	m.Sent = time.Now()
 	if body, err := json.Marshal(m); err == nil && s.w.nc.IsConnected() {
@@ -126,7 +126,7 @@ func (s *Slots) publishCool(m coolMsg) {
 
 func (s *Slots) coolSubject() string { return s.w.root + ".cool" }
 
-// keep records a cool-down, and forgets those that have ended. c.mu is locked.
+// keep records a cool-down, and removes the cool-downs that have ended. c.mu is locked.
 func (c *cools) keep(now time.Time, u *coolUser, d bgagent.CoolDown) {
 	for k, e := range c.own {
 		if !e.until.After(now) {

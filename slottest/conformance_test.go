@@ -203,10 +203,10 @@ var adversaries = []adversary{
 		}
 		return all
 	}}},
-	{"limit", "grants are told twice", lying(func(l *liar) {
+	{"limit", "grants are reported twice", lying(func(l *liar) {
 		l.holder = func(h bgagent.SlotHolder) bgagent.SlotHolder { return twice{h} }
 	})},
-	{"every slot", "releases are forgotten at times", lying(func(l *liar) {
+	{"every slot", "some releases are lost", lying(func(l *liar) {
 		n := 0
 		l.claim = func(k bgagent.SlotClaim, _ bgagent.SlotSource, _ bgagent.SlotRequest) bgagent.SlotClaim {
 			n++
@@ -216,12 +216,12 @@ var adversaries = []adversary{
 			return k
 		}
 	})},
-	{"every slot", "nobody is told", lying(func(l *liar) {
+	{"every slot", "grants are not reported", lying(func(l *liar) {
 		l.holder = func(h bgagent.SlotHolder) bgagent.SlotHolder { return nobody{h} }
 	})},
-	{"order", "by arrival", lying(func(l *liar) { l.request = func(r *bgagent.SlotRequest) { r.Queued = time.Time{} } })},
-	{"head", "no head", lying(func(l *liar) { l.request = func(r *bgagent.SlotRequest) { r.Head = false } })},
-	{"withdrawn", "they stay in line", lying(func(l *liar) {
+	{"order", "requests are sorted by arrival", lying(func(l *liar) { l.request = func(r *bgagent.SlotRequest) { r.Queued = time.Time{} } })},
+	{"head", "the head counts as the end", lying(func(l *liar) { l.request = func(r *bgagent.SlotRequest) { r.Head = false } })},
+	{"withdrawn", "withdrawn requests stay in line", lying(func(l *liar) {
 		l.claim = func(k bgagent.SlotClaim, _ bgagent.SlotSource, _ bgagent.SlotRequest) bgagent.SlotClaim {
 			return claimOf{func() {
 				if k.MayBegin() {
@@ -239,8 +239,8 @@ var adversaries = []adversary{
 			}, k.MayBegin}
 		}
 	})},
-	{"running", "it waits in line", lying(func(l *liar) { l.request = func(r *bgagent.SlotRequest) { r.Running = false } })},
-	{"running", "it does not count", lying(func(l *liar) {
+	{"running", "running work waits in line", lying(func(l *liar) { l.request = func(r *bgagent.SlotRequest) { r.Running = false } })},
+	{"running", "running work does not count", lying(func(l *liar) {
 		l.claim = func(k bgagent.SlotClaim, _ bgagent.SlotSource, r bgagent.SlotRequest) bgagent.SlotClaim {
 			if r.Running {
 				k.Release()
@@ -248,33 +248,33 @@ var adversaries = []adversary{
 			return k
 		}
 	})},
-	{"total", "pools alone count", Harness{New: func(t TB, n int, l bgagent.Limits) []bgagent.SlotSource {
+	{"total", "only the limits of pools apply", Harness{New: func(t TB, n int, l bgagent.Limits) []bgagent.SlotSource {
 		l.Total = 0
 		return sharing(t, n, l)
 	}}},
-	{"agent", "no agents", lying(func(l *liar) { l.request = func(r *bgagent.SlotRequest) { r.Agent = "" } })},
-	{"may begin", "always", lying(func(l *liar) {
+	{"agent", "agents are ignored", lying(func(l *liar) { l.request = func(r *bgagent.SlotRequest) { r.Agent = "" } })},
+	{"may begin", "MayBegin always returns true", lying(func(l *liar) {
 		l.claim = func(k bgagent.SlotClaim, _ bgagent.SlotSource, _ bgagent.SlotRequest) bgagent.SlotClaim {
 			return claimOf{k.Release, func() bool { return true }}
 		}
 	})},
-	{"may begin", "never", lying(func(l *liar) {
+	{"may begin", "MayBegin always returns false", lying(func(l *liar) {
 		l.claim = func(k bgagent.SlotClaim, _ bgagent.SlotSource, _ bgagent.SlotRequest) bgagent.SlotClaim {
 			return claimOf{k.Release, func() bool { return false }}
 		}
 	})},
-	{"rounds", "no rounds", Harness{New: func(t TB, n int, l bgagent.Limits) []bgagent.SlotSource {
+	{"rounds", "roots take no turns", Harness{New: func(t TB, n int, l bgagent.Limits) []bgagent.SlotSource {
 		l.Fair = false
 		return sharing(t, n, l)
 	}}},
-	{"queued now", "it counts as queued first", lying(func(l *liar) {
+	{"queued now", "a request without a queue time is first in line", lying(func(l *liar) {
 		l.request = func(r *bgagent.SlotRequest) {
 			if r.Queued.IsZero() {
 				r.Queued = time.Unix(1, 0)
 			}
 		}
 	})},
-	{"release at once", "it is forgotten", lying(func(l *liar) {
+	{"release at once", "a release during a grant is lost", lying(func(l *liar) {
 		var inside atomic.Bool
 		l.holder = func(h bgagent.SlotHolder) bgagent.SlotHolder { return insideOf{h, &inside} }
 		l.claim = func(k bgagent.SlotClaim, _ bgagent.SlotSource, _ bgagent.SlotRequest) bgagent.SlotClaim {
@@ -285,10 +285,10 @@ var adversaries = []adversary{
 			}, k.MayBegin}
 		}
 	})},
-	{"many at once", "grants are told twice", lying(func(l *liar) {
+	{"many at once", "grants are reported twice", lying(func(l *liar) {
 		l.holder = func(h bgagent.SlotHolder) bgagent.SlotHolder { return twice{h} }
 	})},
-	{"many at once", "a slot is lost at times", lying(func(l *liar) {
+	{"many at once", "some slots are lost", lying(func(l *liar) {
 		var n atomic.Int32
 		l.claim = func(k bgagent.SlotClaim, _ bgagent.SlotSource, _ bgagent.SlotRequest) bgagent.SlotClaim {
 			return claimOf{func() {
@@ -298,13 +298,13 @@ var adversaries = []adversary{
 			}, k.MayBegin}
 		}
 	})},
-	{"limits and figures", "no limits", lying(func(l *liar) { l.limits = func(bgagent.Limits) bgagent.Limits { return bgagent.Limits{} } })},
-	{"limits and figures", "no figures", lying(func(l *liar) { l.pools = func([]bgagent.PoolStats) []bgagent.PoolStats { return nil } })},
-	{"lost", "told too late", leasing(func(s *leased) { s.lateBy = lease * 3 / 2 })},
-	{"lost", "not told", leasing(func(s *leased) { s.silent = true })},
-	{"lost", "granted too early", leasing(func(s *leased) { s.early = true })},
-	{"lost", "never granted", leasing(func(s *leased) { s.forever = true })},
-	{"lost", "it may still begin", leasing(func(s *leased) { s.always = true })},
+	{"limits and figures", "the limits are empty", lying(func(l *liar) { l.limits = func(bgagent.Limits) bgagent.Limits { return bgagent.Limits{} } })},
+	{"limits and figures", "the figures are empty", lying(func(l *liar) { l.pools = func([]bgagent.PoolStats) []bgagent.PoolStats { return nil } })},
+	{"lost", "the loss is reported too late", leasing(func(s *leased) { s.lateBy = lease * 3 / 2 })},
+	{"lost", "the loss is not reported", leasing(func(s *leased) { s.silent = true })},
+	{"lost", "the lost slot is granted too early", leasing(func(s *leased) { s.early = true })},
+	{"lost", "the lost slot is never granted", leasing(func(s *leased) { s.forever = true })},
+	{"lost", "MayBegin returns true for the lost slot", leasing(func(s *leased) { s.always = true })},
 }
 
 // recorder is a TB that records failures.

@@ -25,12 +25,12 @@ type adversary struct {
 var errBroken = errors.New("broken on purpose")
 
 var adversaries = []adversary{
-	{check: "new store", how: "an old record", store: opening(func(c *bgagent.StoreContents) {
+	{check: "new store", how: "a new store has an old record", store: opening(func(c *bgagent.StoreContents) {
 		if c.Batch == 0 {
 			c.Records = append(c.Records, live("old"))
 		}
 	})},
-	{check: "new store", how: "it is said to be outdated", store: opening(func(c *bgagent.StoreContents) { c.Outdated = "it may be" })},
+	{check: "new store", how: "a new store is outdated", store: opening(func(c *bgagent.StoreContents) { c.Outdated = "it may be" })},
 	{check: "fields", how: "sessions are lost", store: opening(func(c *bgagent.StoreContents) {
 		for i := range c.Records {
 			c.Records[i].Session = ""
@@ -41,12 +41,12 @@ var adversaries = []adversary{
 			c.Records[i].Launched = r.Launched.Truncate(1000)
 		}
 	})},
-	{check: "data byte for byte", how: "made UTF-8", store: opening(func(c *bgagent.StoreContents) {
+	{check: "data byte for byte", how: "data is converted to UTF-8", store: opening(func(c *bgagent.StoreContents) {
 		for i, r := range c.Records {
 			c.Records[i].Data = []byte(strings.ToValidUTF8(string(r.Data), "\ufffd"))
 		}
 	})},
-	{check: "odd keys", how: "they end at a NUL", store: func(l *liar) {
+	{check: "odd keys", how: "keys end at a NUL", store: func(l *liar) {
 		l.text = func(ctx context.Context, record, name string) (string, error) {
 			return l.Process.Text(ctx, untilNUL(record), untilNUL(name))
 		}
@@ -57,8 +57,8 @@ var adversaries = []adversary{
 			return text[:min(len(text), 64<<10)], err
 		}
 	}},
-	{check: "texts of their own records", how: "key and name are joined", store: joinsNames()},
-	{check: "no text", how: "an empty one", store: func(l *liar) {
+	{check: "texts of their own records", how: "the key and the name are joined without a separator", store: joinsNames()},
+	{check: "no text", how: "a missing text is empty", store: func(l *liar) {
 		l.text = func(ctx context.Context, record, name string) (string, error) {
 			text, err := l.Process.Text(ctx, record, name)
 			if errors.Is(err, bgagent.ErrNoText) {
@@ -68,27 +68,27 @@ var adversaries = []adversary{
 		}
 	}},
 	{check: "replaced", how: "the texts are lost", store: writing(losesTexts)},
-	{check: "replaced", how: "the earlier record stays", store: writing(func(m *Memory, b *bgagent.StoreBatch) {
+	{check: "replaced", how: "the earlier record remains", store: writing(func(m *Memory, b *bgagent.StoreBatch) {
 		m.with(func() {
 			b.Records = slices.DeleteFunc(b.Records, func(r bgagent.StoreRecord) bool { _, is := m.records[r.Key]; return is })
 		})
 	})},
-	{check: "texts once", how: "another text is taken", store: writing(changesTexts)},
-	{check: "texts once", how: "a text of nobody is dropped", store: writing(dropsTexts)},
-	{check: "deleted with its texts", how: "the texts stay", store: leavesTexts},
+	{check: "texts once", how: "a different text is accepted", store: writing(changesTexts)},
+	{check: "texts once", how: "a text without a record is dropped", store: writing(dropsTexts)},
+	{check: "deleted with its texts", how: "the texts remain", store: leavesTexts},
 	{check: "only what is due", how: "everything is returned", store: func(l *liar) {
 		opening(func(c *bgagent.StoreContents) { c.Records = l.mem.Records() })(l)
 	}},
-	{check: "order of keys", how: "capitals do not count", store: opening(func(c *bgagent.StoreContents) {
+	{check: "order of keys", how: "keys are sorted without regard to case", store: opening(func(c *bgagent.StoreContents) {
 		slices.SortFunc(c.Records, func(a, b bgagent.StoreRecord) int {
 			return cmp.Compare(strings.ToLower(a.Key), strings.ToLower(b.Key))
 		})
 	})},
-	{check: "many", how: "there is a limit", store: opening(func(c *bgagent.StoreContents) { c.Records = c.Records[:min(len(c.Records), 5000)] })},
-	{check: "the batch is the manager's", how: "its slices are kept", store: keepsSlices},
+	{check: "many", how: "Open returns a limited number of records", store: opening(func(c *bgagent.StoreContents) { c.Records = c.Records[:min(len(c.Records), 5000)] })},
+	{check: "the batch is the manager's", how: "the store keeps the slices of the batch", store: keepsSlices},
 	{check: "the batch is the manager's", how: "pages share the store's slices", store: sharesPages},
-	{check: "damage", how: "nothing is said", store: opening(func(c *bgagent.StoreContents) { c.Damage = nil })},
-	{check: "damage", how: "nothing is opened", store: func(l *liar) {
+	{check: "damage", how: "damage is not reported", store: opening(func(c *bgagent.StoreContents) { c.Damage = nil })},
+	{check: "damage", how: "Open fails if a record is damaged", store: func(l *liar) {
 		l.open = func(ctx context.Context, owner bgagent.StoreOwner) (bgagent.StoreContents, error) {
 			c, err := l.Process.Open(ctx, owner)
 			if len(c.Damage) > 0 {
@@ -97,14 +97,14 @@ var adversaries = []adversary{
 			return c, err
 		}
 	}},
-	{check: "damage", how: "it is taken for good", store: hidesDamage},
-	{check: "damaged text", how: "it is taken for good", store: func(l *liar) {
+	{check: "damage", how: "a damaged record counts as intact", store: hidesDamage},
+	{check: "damaged text", how: "a damaged text counts as intact", store: func(l *liar) {
 		l.text = func(ctx context.Context, record, name string) (string, error) {
 			l.mem.with(func() { clear(l.mem.unread) })
 			return l.Process.Text(ctx, record, name)
 		}
 	}},
-	{check: "damaged text", how: "it is said not to be there", store: func(l *liar) {
+	{check: "damaged text", how: "a damaged text counts as missing", store: func(l *liar) {
 		l.text = func(ctx context.Context, record, name string) (string, error) {
 			text, err := l.Process.Text(ctx, record, name)
 			if err != nil && l.mem.Batch() > 0 && len(l.mem.unread) > 0 {
@@ -121,8 +121,8 @@ var adversaries = []adversary{
 			return l.Process.Write(ctx, b)
 		}
 	}},
-	{check: "only the next batch", how: "any number is taken", store: writing(func(m *Memory, b *bgagent.StoreBatch) { b.Number = m.Batch() + 1 })},
-	{check: "only the next batch", how: "a repeated one is taken for written", store: func(l *liar) {
+	{check: "only the next batch", how: "any batch number is accepted", store: writing(func(m *Memory, b *bgagent.StoreBatch) { b.Number = m.Batch() + 1 })},
+	{check: "only the next batch", how: "a repeated batch counts as written", store: func(l *liar) {
 		l.write = func(ctx context.Context, b *bgagent.StoreBatch) error {
 			if err := l.Process.Write(ctx, b); b.Number > l.mem.Batch() {
 				return err
@@ -130,13 +130,13 @@ var adversaries = []adversary{
 			return nil
 		}
 	}},
-	{check: "refused is not there", how: "its records are", store: leavesHalf},
-	{check: "ended context", how: "it is written, and the error returned", store: func(l *liar) {
+	{check: "refused is not there", how: "the records of a refused batch are stored", store: leavesHalf},
+	{check: "ended context", how: "the batch is written, but an error is returned", store: func(l *liar) {
 		l.write = func(ctx context.Context, b *bgagent.StoreBatch) error {
 			return cmp.Or(l.Process.Write(context.WithoutCancel(ctx), b), ctx.Err())
 		}
 	}},
-	{check: "ended context", how: "nobody knows", store: func(l *liar) {
+	{check: "ended context", how: "the outcome of the write is unknown", store: func(l *liar) {
 		l.write = func(ctx context.Context, b *bgagent.StoreBatch) error {
 			err := l.Process.Write(ctx, b)
 			if ctx.Err() != nil {
@@ -145,9 +145,9 @@ var adversaries = []adversary{
 			return err
 		}
 	}},
-	{check: "durable", how: "a batch behind", store: writesBehind},
+	{check: "durable", how: "each batch is written only before the next one", store: writesBehind},
 	{check: "durable", how: "a batch in the middle is lost", store: writing(losesTheMiddle)},
-	{check: "atomic", how: "half of a batch", content: func(m *Memory, c *Content) {
+	{check: "atomic", how: "half of a batch is written", content: func(m *Memory, c *Content) {
 		whole := c.CrashAt
 		c.CrashAt = func(s bgagent.Store, place int) {
 			if whole(s, place); place == 0 {
@@ -155,7 +155,7 @@ var adversaries = []adversary{
 			}
 		}
 	}},
-	{check: "lost answer", how: "it is called an error", store: func(l *liar) {
+	{check: "lost answer", how: "an uncertain write is reported as refused", store: func(l *liar) {
 		l.write = func(ctx context.Context, b *bgagent.StoreBatch) error {
 			err := l.Process.Write(ctx, b)
 			if errors.Is(err, bgagent.ErrUncertain) {
@@ -164,7 +164,7 @@ var adversaries = []adversary{
 			return err
 		}
 	}},
-	{check: "lost answer", how: "writing goes on", store: func(l *liar) {
+	{check: "lost answer", how: "Write succeeds after an uncertain write", store: func(l *liar) {
 		l.write = func(ctx context.Context, b *bgagent.StoreBatch) error {
 			l.mem.with(func() { l.uncertain = false })
 			err := l.Process.Write(ctx, b)
@@ -174,10 +174,10 @@ var adversaries = []adversary{
 			return err
 		}
 	}},
-	{check: "history", how: "the earliest first", store: paging(func(*bgagent.StoreQuery) func([]bgagent.StoreRecord) []bgagent.StoreRecord {
+	{check: "history", how: "the earliest task comes first", store: paging(func(*bgagent.StoreQuery) func([]bgagent.StoreRecord) []bgagent.StoreRecord {
 		return func(page []bgagent.StoreRecord) []bgagent.StoreRecord { slices.Reverse(page); return page }
 	})},
-	{check: "history", how: "live tasks too", store: func(l *liar) {
+	{check: "history", how: "the history contains live tasks", store: func(l *liar) {
 		l.history = func(ctx context.Context, q bgagent.StoreQuery) ([]bgagent.StoreRecord, error) {
 			page, err := l.Process.History(ctx, q)
 			for _, r := range l.mem.Records() {
@@ -196,28 +196,28 @@ var adversaries = []adversary{
 			}
 		})(l)
 	}},
-	{check: "history in pages", how: "always the first page", store: asking(func(q *bgagent.StoreQuery) {
+	{check: "history in pages", how: "every page is the first page", store: asking(func(q *bgagent.StoreQuery) {
 		if q.Before != "nobody" {
 			q.Before = ""
 		}
 	})},
-	{check: "history of some", how: "of any parent", store: asking(func(q *bgagent.StoreQuery) { q.Parent = "" })},
-	{check: "history of some", how: "of any root", store: asking(func(q *bgagent.StoreQuery) { q.Root = "" })},
-	{check: "history of some", how: "in the first state only", store: asking(func(q *bgagent.StoreQuery) { q.Status = q.Status[:min(1, len(q.Status))] })},
-	{check: "history by id", how: "not by a session's", store: paging(func(q *bgagent.StoreQuery) func([]bgagent.StoreRecord) []bgagent.StoreRecord {
+	{check: "history of some", how: "the filter for the parent is ignored", store: asking(func(q *bgagent.StoreQuery) { q.Parent = "" })},
+	{check: "history of some", how: "the filter for the root is ignored", store: asking(func(q *bgagent.StoreQuery) { q.Root = "" })},
+	{check: "history of some", how: "only the first status in the filter counts", store: asking(func(q *bgagent.StoreQuery) { q.Status = q.Status[:min(1, len(q.Status))] })},
+	{check: "history by id", how: "the id of a session is not found", store: paging(func(q *bgagent.StoreQuery) func([]bgagent.StoreRecord) []bgagent.StoreRecord {
 		return func(page []bgagent.StoreRecord) []bgagent.StoreRecord {
 			return slices.DeleteFunc(page, func(r bgagent.StoreRecord) bool { return q.Ref != "" && r.Key != q.Ref })
 		}
 	})},
-	{check: "history before nothing", how: "it begins anew", store: asking(func(q *bgagent.StoreQuery) {
+	{check: "history before nothing", how: "the page begins with the latest task", store: asking(func(q *bgagent.StoreQuery) {
 		if q.Before == "nobody" {
 			q.Before = ""
 		}
 	})},
-	{check: "pages beside writes", how: "record by record", store: writesPiecewise},
-	{check: "texts beside writes", how: "busy while it writes", store: busyInWrites},
-	{check: "one owner", how: "the second is let in", store: letsIn},
-	{check: "one owner", how: "nobody is named", store: func(l *liar) {
+	{check: "pages beside writes", how: "a batch is written record by record", store: writesPiecewise},
+	{check: "texts beside writes", how: "reads fail during a write", store: busyInWrites},
+	{check: "one owner", how: "a second owner can open the store", store: letsIn},
+	{check: "one owner", how: "the error names no owner", store: func(l *liar) {
 		l.open = func(ctx context.Context, owner bgagent.StoreOwner) (bgagent.StoreContents, error) {
 			c, err := l.Process.Open(ctx, owner)
 			if err != nil {
@@ -226,12 +226,12 @@ var adversaries = []adversary{
 			return c, err
 		}
 	}},
-	{check: "after a crash", how: "the lock stays", content: func(_ *Memory, c *Content) {
+	{check: "after a crash", how: "the lock of a dead process remains", content: func(_ *Memory, c *Content) {
 		c.Crash = func(s bgagent.Store) { p := s.(*liar).Process; p.mem.with(func() { p.dead = true }) }
 	}},
-	{check: "the dead write nothing", how: "they do", store: writesAnyway(ErrDead)},
-	{check: "close and open again", how: "only once", store: opensOnce},
-	{check: "after Close", how: "Write goes on", store: writesAnyway(errClosed)},
+	{check: "the dead write nothing", how: "a dead process can write", store: writesAnyway(ErrDead)},
+	{check: "close and open again", how: "the store can be opened only once", store: opensOnce},
+	{check: "after Close", how: "Write succeeds after Close", store: writesAnyway(errClosed)},
 	{check: "after Close", how: "a second Close fails", store: func(l *liar) {
 		closed := false
 		l.close = func() error {
@@ -251,10 +251,10 @@ var adversaries = []adversary{
 			return text, err
 		}
 	}},
-	{check: "reopened", how: "another process gets in", content: reopening(func(r *reopener) { r.leaves = true })},
-	{check: "reopened", how: "the batch is forgotten", content: reopening(func(r *reopener) { r.forgets = true })},
-	{check: "reopened", how: "after Close too", content: reopening(func(r *reopener) { r.always = true })},
-	{check: "ended context at reads", how: "there is no such text", store: func(l *liar) {
+	{check: "reopened", how: "another process can open the store during Reopen", content: reopening(func(r *reopener) { r.leaves = true })},
+	{check: "reopened", how: "the uncertain batch is lost", content: reopening(func(r *reopener) { r.forgets = true })},
+	{check: "reopened", how: "Reopen succeeds after Close", content: reopening(func(r *reopener) { r.always = true })},
+	{check: "ended context at reads", how: "a read with an ended context finds no text", store: func(l *liar) {
 		l.text = func(ctx context.Context, record, name string) (string, error) {
 			text, err := l.Process.Text(ctx, record, name)
 			if ctx.Err() != nil {
@@ -263,7 +263,7 @@ var adversaries = []adversary{
 			return text, err
 		}
 	}},
-	{check: "ended context at reads", how: "an empty page", store: func(l *liar) {
+	{check: "ended context at reads", how: "an ended context returns an empty page", store: func(l *liar) {
 		l.history = func(ctx context.Context, q bgagent.StoreQuery) ([]bgagent.StoreRecord, error) {
 			if ctx.Err() != nil {
 				return nil, nil
@@ -271,7 +271,7 @@ var adversaries = []adversary{
 			return l.Process.History(ctx, q)
 		}
 	}},
-	{check: "ended context at Open", how: "the store is kept", store: func(l *liar) {
+	{check: "ended context at Open", how: "the failed Open keeps the store", store: func(l *liar) {
 		l.open = func(ctx context.Context, owner bgagent.StoreOwner) (bgagent.StoreContents, error) {
 			c, err := l.Process.Open(context.WithoutCancel(ctx), owner)
 			return c, cmp.Or(err, ctx.Err())

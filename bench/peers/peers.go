@@ -1,5 +1,5 @@
-// Package peers compares a manager that has a store on SQLite with other libraries that keep jobs in SQLite. It
-// is a module of its own because these libraries have many dependencies.
+// Package peers compares a manager that has a store on SQLite with other libraries that keep jobs in SQLite.
+// It is a separate module, because these libraries have many dependencies.
 package peers
 
 import (
@@ -29,9 +29,9 @@ var peers = []struct {
 	open opener
 }{{"River", openRiver}, {"DBOS", openDBOS}}
 
-// database opens a database with a write-ahead log that every commit syncs. It has a single connection: River's
-// documentation recommends this, and DBOS is faster with one connection than with the eight that it opens by
-// itself, because waiting goroutines then need not try again.
+// database opens a database with a write-ahead log that every commit syncs. It has a single connection:
+// River's documentation recommends this, and DBOS is faster with one connection than with its default of
+// eight, because waiting goroutines then do not have to retry.
 func database(path string) (*sql.DB, error) {
 	if err := os.Mkdir(filepath.Dir(path), 0o700); err != nil {
 		return nil, err

@@ -11,8 +11,9 @@ import (
 	"github.com/bgagent/bgagent/bench"
 )
 
-// BenchmarkPeers compares the time of a task of bgagent with that of a task of another library. Both
-// write to the same disk and take turns. The benchmark reports the median, the minimum and the maximum of each figure.
+// BenchmarkPeers compares the time of a task of bgagent with that of a task of another library. Both write to
+// the same disk, and are measured alternately. The benchmark reports the median, the minimum and the maximum
+// of each figure.
 func BenchmarkPeers(b *testing.B) {
 	const inFlight, tasks = 100, 1000
 	for _, peer := range peers {

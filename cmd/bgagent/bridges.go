@@ -98,8 +98,8 @@ func (o *openScopes) enter(scope string, guard func(*mcp.Server)) error {
 	return err
 }
 
-// leave ends the count of a bridge. After the last bridge with a scope, it forgets the scope's protocol server,
-// unless something in it waits for the next bridge.
+// leave ends the count of a bridge. After the last bridge with a scope, leave forgets the scope's protocol
+// server, unless a notice or a foreground delegation waits for the next bridge.
 func (o *openScopes) leave(scope string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()

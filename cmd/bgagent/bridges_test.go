@@ -42,10 +42,11 @@ func TestTheProtocolServerOfAnOpenBridgeIsTheOneThatIsGuarded(t *testing.T) {
 	bridges.Wait()
 	require.Empty(t, scopes.open)
 	require.Empty(t, scopes.guarded)
-	require.False(t, server.Forget("one"), "it is forgotten already")
+	require.False(t, server.Forget("one"), "the scope was forgotten too early")
 }
 
-// A scope is forgotten after its last bridge, unless something waits for the next one. The tasks stay.
+// A scope is forgotten after its last bridge, unless something in it waits for the next bridge. The tasks
+// remain.
 func TestTheNextBridgeFindsTheTasksOfAForgottenScope(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m, err := bgagent.New(inproc.New(map[string]inproc.Agent{"a": func(ctx context.Context, in *inproc.Turn) (string, error) {

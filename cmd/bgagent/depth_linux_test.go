@@ -38,10 +38,10 @@ func (p *place) innerCode() int {
 
 func TestADepthIsKnownWithoutTheVariableAndTheDocumentsSayWhoEscapes(t *testing.T) {
 	for name, line := range map[string]string{
-		"as it is":                    "./inner.sh",
+		"unchanged":                   "./inner.sh",
 		"without the variable":        "env -u BGAGENT_DEPTH ./inner.sh",
 		"with an empty environment":   "env -i PATH=/usr/bin:/bin ./inner.sh",
-		"in a session of its own":     "setsid -w env -i PATH=/usr/bin:/bin ./inner.sh",
+		"in a separate session":       "setsid -w env -i PATH=/usr/bin:/bin ./inner.sh",
 		"several programs further in": "env -i PATH=/usr/bin:/bin sh -c 'sh -c \"./inner.sh; true\"; true'",
 	} {
 		t.Run(name, func(t *testing.T) {

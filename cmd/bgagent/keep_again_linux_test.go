@@ -73,7 +73,7 @@ func TestAResumedRunWhoseStoreCannotBeUsedStartsNothing(t *testing.T) {
 			repaired: func() error { return os.WriteFile(about, original, 0o600) },
 			says:     "belongs to bgagent serve with",
 		},
-		"others can read it": {
+		"other users can read it": {
 			broken:   func() error { return os.Chmod(store, 0o755) },
 			repaired: func() error { return os.Chmod(store, 0o700) },
 			says:     "tasks cannot be kept in " + store,

@@ -132,7 +132,7 @@ type holding struct {
 	task  string
 }
 
-// holdScript is an agent with sessions. It tells the mark of its turn.
+// holdScript is an agent with sessions. It writes the mark of its turn to a file.
 const holdScript = `#!/bin/sh
 cat >/dev/null
 echo '{"type":"session","id":"s-1"}'
@@ -179,7 +179,7 @@ func (h holding) inside(narrow bridge.Narrow) *mcp.ClientSession {
 	return inside
 }
 
-// A bridge can be a program that the end of the turn does not terminate, for example on another machine.
+// A bridge can outlive its turn, for example because it runs on another machine.
 func TestABridgeThatOutlivesItsTurnIsRefusedByTheServer(t *testing.T) {
 	t.Parallel()
 	h := withHeld(t)
@@ -197,7 +197,8 @@ func TestABridgeThatOutlivesItsTurnIsRefusedByTheServer(t *testing.T) {
 	require.Regexp(t, "^Nothing was resumed: the turn of task .* inside which this bridge was started has ended, so the bridge launches and resumes nothing any more.$", callTool(t, inside, "delegate_task", resume))
 }
 
-// The task's metadata has only the restrictions at its launch. What a bridge inside its turn forbids is kept, too.
+// The task's metadata has only the restrictions at its launch. The restrictions of a bridge inside its turn
+// are also kept.
 func TestWhatABridgeInATurnForbidsHoldsAfterARestartOfTheServer(t *testing.T) {
 	t.Parallel()
 	h := withHeld(t)

@@ -151,7 +151,7 @@ func TestTheTimeOfTheNextTryComesFromHeadersAndBodiesOnly(t *testing.T) {
 		"milliseconds":             {Fault{Headers: map[string]string{"retry-after-ms": "1500", "retry-after": "2"}}, noon.Add(1500 * time.Millisecond)},
 		"a time in the body":       {Fault{Body: `{"error":{"resets_at":1795870800}}`}, time.Unix(1795870800, 0)},
 		"seconds in the body":      {Fault{Body: `{"error":{"resets_in_seconds":60}}`}, noon.Add(time.Minute)},
-		"the later of the two":     {Fault{Headers: map[string]string{"retry-after": "40"}, Body: `{"error":{"resets_in_seconds":60}}`}, noon.Add(time.Minute)},
+		"the later of two times":   {Fault{Headers: map[string]string{"retry-after": "40"}, Body: `{"error":{"resets_in_seconds":60}}`}, noon.Add(time.Minute)},
 		"a delay from Google":      {Fault{Body: google("PerMinute", "26.5s")}, noon.Add(26500 * time.Millisecond)},
 		"no delay from Google":     {Fault{Body: google("PerMinute", "soon")}, time.Time{}},
 		"a date that is past":      {Fault{Headers: map[string]string{"retry-after": "Sat, 28 Nov 2026 11:59:00 GMT"}}, time.Time{}},

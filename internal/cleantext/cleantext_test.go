@@ -11,7 +11,7 @@ import (
 )
 
 var texts = []struct{ name, dirty, clean string }{
-	{"text stays", "# Title\n\n\tcode — é 👩‍👩‍👧\n", "# Title\n\n\tcode — é 👩‍👩‍👧\n"},
+	{"plain text is unchanged", "# Title\n\n\tcode — é 👩‍👩‍👧\n", "# Title\n\n\tcode — é 👩‍👩‍👧\n"},
 	{"colours", "\x1b[1;31mred\x1b[0m and \x1b[38:2:1:2:3mmore\x1b[m", "red and more"},
 	{"a title closed by BEL", "\x1b]0;evil\atext", "text"},
 	{"a link closed by ST", "\x1b]8;;http://x\x1b\\link\x1b]8;;\x1b\\", "link"},
@@ -25,9 +25,9 @@ var texts = []struct{ name, dirty, clean string }{
 	{"line ends", "a\r\nb\rc\n\rd\r\r\ne", "a\nb\nc\n\nd\n\ne"},
 	{"control characters", "a\x00b\x08c\x7fd\x0be\x0cf\a", "abcdef"},
 	{"a byte-order mark", "\ufeffa", "a"},
-	{"turned text", "a\u202eb\u2066c\u2069", "abc"},
-	{"no UTF-8", "a\xffb\xc3", "a\ufffdb\ufffd"},
-	{"a replacement character of its own", "\ufffd", "\ufffd"},
+	{"text with changed direction", "a\u202eb\u2066c\u2069", "abc"},
+	{"invalid UTF-8", "a\xffb\xc3", "a\ufffdb\ufffd"},
+	{"a replacement character in the text", "\ufffd", "\ufffd"},
 	{"a letter after a cut sequence", "\x1b[3é", "é"},
 }
 

@@ -19,7 +19,7 @@ import (
 type scripted struct {
 	*record
 	began   time.Time
-	pause   time.Duration // of a pool, after a refusal
+	pause   time.Duration // pause of a pool after a refusal
 	bucket  *modelserver.Bucket
 	number  int
 	waiting []*scriptedTask
@@ -31,8 +31,8 @@ type scripted struct {
 type scriptedTask struct {
 	id   string
 	left int           // number of requests
-	step time.Duration // time that each request, and everything before and after it, takes
-	at   time.Time     // time of the next request, or of the end
+	step time.Duration // duration of each request, and of each phase before, between and after requests
+	at   time.Time     // time of the next request or of the end
 	turn *begun
 }
 
@@ -126,7 +126,7 @@ func (s *scripted) runLimited() {
 			s.end(t, now)
 			over()
 			if !now.Before(s.until) {
-				s.most = slots // since the cool-down, the provider has answered a turn
+				s.most = slots // the provider has answered a turn since the cool-down
 			}
 		case s.bucket.Take(now) == 0:
 			s.request(t, true)
@@ -212,7 +212,7 @@ func TestTheJudgeFindsEveryBrokenPromise(t *testing.T) {
 			c, first, _ := r.afterPause()
 			first.at = c.at.Add(time.Millisecond)
 		}},
-		{"a pause is shorter than 5 s", tooEarly, "a pause that ends only 4.999s after the refusal", func(r *record) {
+		{"a pause is shorter than 5 s", tooEarly, "a pause ends only 4.999s after the refusal", func(r *record) {
 			c, _, _ := r.afterPause()
 			c.until = c.at.Add(4999 * time.Millisecond)
 		}},
@@ -267,7 +267,7 @@ func TestTheJudgeFindsEveryBrokenPromise(t *testing.T) {
 		})
 		seen[x.clause] = true
 	}
-	require.NotContains(t, slices.Collect(maps.Values(seen)), false, "a clause is broken by no case: %v", seen)
+	require.NotContains(t, slices.Collect(maps.Values(seen)), false, "no case breaks the clauses %v", seen)
 }
 
 // requestAfter returns the first request of a task that arrived after a time.

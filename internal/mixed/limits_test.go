@@ -61,7 +61,7 @@ func TestRealProgramsGetThroughATokenBucket(t *testing.T) {
 			r := play(t, w, server, limited, every)
 			for tries := 0; len(r.refusals()) == 0; tries++ { // the programs were slower than before, so the limit was not reached
 				require.Less(t, tries, 3, "the programs never reach the limit")
-				t.Logf("all requests were accepted with one every %v", every)
+				t.Logf("the provider accepted all requests at an interval of %v", every)
 				every *= 2
 				r = play(t, w, server, limited, every)
 			}
@@ -133,7 +133,7 @@ func (p *limitedPlay) model(r modelserver.Request) modelserver.Reply {
 	return modelserver.Say("answer of " + r.Key)
 }
 
-// bucketAt returns the provider's bucket. At the time now, it has only some of its tokens.
+// bucketAt returns the provider's bucket. At the time "now", the bucket is only partly full.
 func bucketAt(now time.Time, every time.Duration) *modelserver.Bucket {
 	b := modelserver.NewBucket(bucketSize, every)
 	for range bucketSize - bucketLeft {
@@ -151,7 +151,7 @@ func keyOf(play, program string, i int) string {
 	return key
 }
 
-// run launches all tasks, waits until they have ended, and returns what was seen.
+// run launches all tasks, waits until they have ended, and returns the record of the run.
 func (p *limitedPlay) run(w *realagent.World, server *realagent.OpencodeServer) *record {
 	bucket := bucketAt(time.Now(), p.every).Limit(p.model, func(refusal int) bool { return refusal%2 == 0 })
 	w.Model.Handle(func(r modelserver.Request) modelserver.Reply {

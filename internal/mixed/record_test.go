@@ -21,19 +21,19 @@ type begun struct {
 	over                time.Time // when the call to a TurnRunner returned; zero for a TurnStarter
 }
 
-// coolDown is what a sample showed about a pool's cool-down.
+// coolDown is a pool's cool-down as a sample showed it.
 type coolDown struct {
 	at, until time.Time
 	due       map[string]bool // tasks whose turn had begun in the manager, but not yet in the client
 }
 
-// record is everything that was seen of one run. The judge reads nothing else.
+// record holds all observations of one run. The judge reads nothing else.
 type record struct {
 	limited  string                           // agent whose provider limits requests
 	every    time.Duration                    // time after which that provider accepts one more request
-	turns    []*begun                         // of all agents
-	cools    []coolDown                       // of the limited agent's pool
-	tasks    map[string]bgagent.Task          // as they ended, by id
+	turns    []*begun                         // turns of all agents
+	cools    []coolDown                       // cool-downs of the limited agent's pool
+	tasks    map[string]bgagent.Task          // ended tasks, by id
 	keys     map[string]string                // key of each task's conversation, by id
 	requests map[string][]modelserver.Request // requests of each task, by id
 	accepted map[int]bool                     // requests that the model answered, by number
@@ -43,7 +43,7 @@ type record struct {
 // quick reports whether a task is expected to make no tool call.
 func quick(key string) bool { return strings.HasSuffix(key, "-quick") }
 
-// clause is a promise about a run, with the function that returns what contradicts it.
+// clause is a promise about a run, with the function that returns all contradictions.
 type clause struct {
 	name  string
 	check func(*record) []string
@@ -58,7 +58,7 @@ var clauses = []clause{
 	{"the model sees each prompt once", (*record).promptsRepeated},
 }
 
-// judge returns what contradicts the promises, by clause. If not all tasks have completed, the other
+// judge returns the contradictions of the promises, by clause. If some tasks have not completed, the other
 // clauses cannot be judged.
 func (r *record) judge() map[string][]string {
 	if faults := r.incomplete(); len(faults) > 0 {
@@ -103,8 +103,8 @@ func (r *record) begins() (turns []*begun) {
 	return turns
 }
 
-// shown returns the cool-down that the last sample before a turn showed, or nil. If the turn was
-// already due in that sample, it began before that cool-down, so shown looks for an earlier one.
+// shown returns the cool-down that the last sample before a turn showed, or nil. If the turn was due in that
+// sample, it began before that cool-down, so shown searches for an earlier cool-down.
 func (r *record) shown(b *begun) *coolDown {
 	for i, c := range slices.Backward(r.cools) {
 		if c.at.Before(b.at) && !c.due[b.task] {
@@ -127,9 +127,9 @@ func (r *record) refusals() (refused []modelserver.Request) {
 	return refused
 }
 
-// begunTooEarly judges by the model server's time stamps: a pool pauses from when the manager learns
-// about a refusal until at least 5 s after the refusal. Requests of turns that had begun before, and
-// requests that programs retry, are no turns.
+// begunTooEarly uses the model server's time stamps: a pool pauses from the moment when the manager learns
+// about a refusal until at least 5 s after the refusal. Requests of turns that had begun before, and retries
+// by programs, do not count as turns.
 func (r *record) begunTooEarly() (faults []string) {
 	refused := r.refusals()
 	if len(refused) > 0 && len(r.cools) == 0 {
@@ -149,11 +149,11 @@ func (r *record) begunTooEarly() (faults []string) {
 			continue
 		}
 		n := slices.IndexFunc(known, func(q modelserver.Request) bool { return q.Ended.After(since) })
-		if n < 0 { // the manager learned late about the last one
+		if n < 0 { // the manager learned late about the last refusal
 			n = len(known) - 1
 		}
 		if pause := c.until.Sub(known[n].Ended); pause < firstPause {
-			faults = append(faults, fmt.Sprintf("a pause that ends only %v after the refusal", pause))
+			faults = append(faults, fmt.Sprintf("a pause ends only %v after the refusal", pause))
 		}
 	}
 	for _, b := range r.begins() {
@@ -181,9 +181,9 @@ func (r *record) inCoolDowns() (ofRunningTurns, retried int) {
 	return ofRunningTurns, retried
 }
 
-// begunTogether looks for a second turn that begins after a cool-down although, since then, the model
-// has not answered a request of a turn that was not over by the end of the cool-down. A turn that is
-// silent for 10 s also counts as an answer if its program shows its retries.
+// begunTogether finds turns that began too early after a cool-down. A second turn may begin only after the
+// model has answered a request of a turn that was not over by the end of the cool-down, or after the first
+// turn has been silent for 10 s.
 func (r *record) begunTogether() (faults []string) {
 	turns := r.begins()
 	for i, b := range turns {
@@ -199,8 +199,8 @@ func (r *record) begunTogether() (faults []string) {
 	return faults
 }
 
-// answered reports whether, before the time by, the model had answered a request of the limited
-// agent, in a turn that was not over at the time since.
+// answered reports whether the model accepted a request of the limited agent that arrived before the time
+// "by". The request counts only if its turn was not over at the time "since".
 func (r *record) answered(since, by time.Time) bool {
 	for id, all := range r.requests {
 		for _, q := range all {
@@ -222,8 +222,9 @@ func (r *record) turnOver(task string, q modelserver.Request) time.Time {
 	return r.tasks[task].Ended
 }
 
-// drainedLate compares how long all tasks of the limited agent took with how long they would take,
-// given the measured times of the programs, under a scheduler that knows the bucket.
+// drainedLate compares the time that all tasks of the limited agent took with the time that they would take
+// under a scheduler that knows the bucket. It simulates that scheduler with the measured times of the
+// programs.
 func (r *record) drainedLate() (faults []string) {
 	if took, best := r.took(), r.best(); took > best*5/4+mostPause {
 		faults = append(faults, fmt.Sprintf("%v is more than 1.25 times %v and one backoff", took, best))
@@ -231,7 +232,7 @@ func (r *record) drainedLate() (faults []string) {
 	return faults
 }
 
-// took returns how long all tasks of the limited agent took.
+// took returns the time that all tasks of the limited agent took.
 func (r *record) took() time.Duration {
 	var began, over time.Time
 	for _, task := range r.tasks {
@@ -248,7 +249,7 @@ func (r *record) took() time.Duration {
 	return over.Sub(began)
 }
 
-// best returns how long these tasks would have taken with a scheduler that knows the bucket.
+// best returns the time that these tasks would have taken with a scheduler that knows the bucket.
 func (r *record) best() time.Duration {
 	var traces []trace
 	for id, task := range r.tasks {
@@ -260,8 +261,8 @@ func (r *record) best() time.Duration {
 	return drain(traces, slots, bucketAt(simulated, r.every))
 }
 
-// othersHeldUp looks for tasks of the other agents that did not start as soon as their predecessor
-// had ended, as they do if no pool cools down.
+// othersHeldUp finds tasks of the other agents that did not start as soon as their predecessor had ended,
+// although their pools did not cool down.
 func (r *record) othersHeldUp() (faults []string) {
 	byAgent := map[string][]bgagent.Task{}
 	for _, task := range r.tasks {
@@ -289,8 +290,8 @@ func (r *record) othersHeldUp() (faults []string) {
 	return faults
 }
 
-// callsRepeated looks for tool calls that were made more than once, not at all, or by a task that
-// has none to make.
+// callsRepeated finds tool calls that were made more than once, not at all, or by a task that should make no
+// call.
 func (r *record) callsRepeated() (faults []string) {
 	made := map[string]int{}
 	for _, key := range r.calls {
@@ -312,8 +313,7 @@ func (r *record) callsRepeated() (faults []string) {
 	return faults
 }
 
-// promptsRepeated looks for conversations that contain the prompt of their task more than once, or
-// not at all.
+// promptsRepeated finds conversations that contain the prompt of their task more than once, or not at all.
 func (r *record) promptsRepeated() (faults []string) {
 	for id, key := range r.keys {
 		all, prompts := r.requests[id], 0

@@ -66,10 +66,10 @@ func TestARuleAppliesToEverythingThatItsWordCovers(t *testing.T) {
 		"a tool that nobody knows": {
 			Of("mcp__db__drop"), []string{"mcp__db__drop", "MCP_*", "*", "mcp__*"}, []string{"mcp__db__drop", "mcp__*", "*"}, []string{"bash", "mcp"},
 		},
-		"one whose name does not say what it is": {
+		"a tool whose name does not show its purpose": {
 			Access{Names: []string{"grep"}, Kinds: []Kind{Bash, Grep}}, []string{"grep", "bash", "read"}, []string{"*"}, []string{"edit"},
 		},
-		"one that may be more": {
+		"a tool that may do more": {
 			Access{Names: []string{"x"}, Maybe: []Kind{Bash}}, []string{"bash", "x"}, []string{"x"}, []string{"edit"},
 		},
 	} {
@@ -101,19 +101,19 @@ func TestTheLastRuleDecidesWhateverItsWord(t *testing.T) {
 		kind  Kind
 		want  Verdict
 	}{
-		"nothing":                     {nil, Bash, Unsaid},
-		"allowed by another word":     {[]bgagent.Permission{rule("Bash", "*", no), rule("execute", "*", yes)}, Bash, Allowed},
-		"denied by another word":      {[]bgagent.Permission{rule("bash", "*", yes), rule("SHELL", "", no)}, Bash, Denied},
-		"denied, but for a part":      {[]bgagent.Permission{rule("edit", "*", no), rule("delete", "*", yes)}, Edit, Denied},
-		"a part denied":               {[]bgagent.Permission{rule("edit", "*", yes), rule("delete", "*", no)}, Edit, Denied},
-		"a part denied, then all not": {[]bgagent.Permission{rule("delete", "*", no), rule("write", "*", yes)}, Edit, Allowed},
-		"some":                        {[]bgagent.Permission{rule("bash", "*", yes), rule("execute", "rm *", ask)}, Bash, Partly},
-		"all, then some allowed":      {[]bgagent.Permission{rule("*", "*", no), rule("execute", "git *", yes)}, Bash, Denied},
-		"what the host keeps":         {[]bgagent.Permission{{Name: "task", Pattern: "*", Action: no, Kept: true}}, Task, Unsaid},
-		"an action that nobody knows": {[]bgagent.Permission{rule("bash", "*", "forbid")}, Bash, Denied},
-		"an action in capitals":       {[]bgagent.Permission{rule("bash", "*", "Allow")}, Bash, Allowed},
-		"a part of the web":           {[]bgagent.Permission{rule("websearch", "*", no)}, Web, Denied},
-		"the other part of the web":   {[]bgagent.Permission{rule("websearch", "*", no)}, WebFetch, Unsaid},
+		"nothing":                      {nil, Bash, Unsaid},
+		"allowed by another word":      {[]bgagent.Permission{rule("Bash", "*", no), rule("execute", "*", yes)}, Bash, Allowed},
+		"denied by another word":       {[]bgagent.Permission{rule("bash", "*", yes), rule("SHELL", "", no)}, Bash, Denied},
+		"denied, except for a part":    {[]bgagent.Permission{rule("edit", "*", no), rule("delete", "*", yes)}, Edit, Denied},
+		"a part denied":                {[]bgagent.Permission{rule("edit", "*", yes), rule("delete", "*", no)}, Edit, Denied},
+		"a part denied, then all not":  {[]bgagent.Permission{rule("delete", "*", no), rule("write", "*", yes)}, Edit, Allowed},
+		"some":                         {[]bgagent.Permission{rule("bash", "*", yes), rule("execute", "rm *", ask)}, Bash, Partly},
+		"all, then some allowed":       {[]bgagent.Permission{rule("*", "*", no), rule("execute", "git *", yes)}, Bash, Denied},
+		"rules that the host enforces": {[]bgagent.Permission{{Name: "task", Pattern: "*", Action: no, Kept: true}}, Task, Unsaid},
+		"an unknown action":            {[]bgagent.Permission{rule("bash", "*", "forbid")}, Bash, Denied},
+		"an action in capitals":        {[]bgagent.Permission{rule("bash", "*", "Allow")}, Bash, Allowed},
+		"a part of the web":            {[]bgagent.Permission{rule("websearch", "*", no)}, Web, Denied},
+		"the other part of the web":    {[]bgagent.Permission{rule("websearch", "*", no)}, WebFetch, Unsaid},
 	} {
 		got, by := On(test.rules, test.kind)
 		require.Equal(t, test.want, got, name)
@@ -125,7 +125,7 @@ func TestARuleThatNobodyEnforcesIsRefused(t *testing.T) {
 	none := Client{Name: "x"}
 	some := Client{Name: "x", Keeps: map[Kind]Means{Edit: Switch, Bash: Patterns, Read: None}}
 	all := All("x", Handed)
-	for _, word := range []string{"bash", "Bash", "execute", "Edit", "delete", "fetch", "read", "*", "b*", "mcp__x", "nobody knows it", "", "[", "task", "think"} {
+	for _, word := range []string{"bash", "Bash", "execute", "Edit", "delete", "fetch", "read", "*", "b*", "mcp__x", "an unknown name", "", "[", "task", "think"} {
 		for _, action := range []bgagent.PermissionAction{no, ask, "forbid"} {
 			err := none.Check([]bgagent.Permission{rule(word, "*", action)})
 			require.ErrorContains(t, err, "x cannot be kept from", "%s %s", word, action)

@@ -68,19 +68,19 @@ func ofTurn(p *Program) (pids []int) {
 // escapes are scripts whose processes try to outlive the turn. Each script writes the PIDs of
 // these processes.
 var escapes = map[string]string{
-	"in the group":                `sleep 600 & echo $! >>$dir/pids`,
-	"in a session of its own":     `setsid sh -c 'echo $$ >>$dir/pids; exec sleep 600' &`,
-	"a session in a session":      `setsid sh -c 'setsid sh -c "echo \$\$ >>$dir/pids; exec sleep 600" & exit' &`,
-	"without an environment":      `env -i sleep 600 & echo $! >>$dir/pids`,
-	"a group without environment": `set -m; env -i sleep 600 & echo $! >>$dir/pids`,
-	"deaf":                        `setsid sh -c 'trap "" TERM HUP INT; echo $$ >>$dir/pids; while :; do sleep 1; done' &`,
-	"deaf in the group":           `sh -c 'trap "" TERM HUP INT; echo $$ >>$dir/pids; while :; do sleep 1; done' &`,
-	"stopped":                     `setsid sh -c 'echo $$ >>$dir/pids; kill -STOP $$; sleep 600' &`,
-	"without descriptors":         `setsid sh -c 'echo $$ >>$dir/pids; exec sleep 600 <&- >&- 2>&-' &`,
-	"in a turn within":            `BGAGENT_TURN=$BGAGENT_TURN/inner setsid sh -c 'echo $$ >>$dir/pids; exec sleep 600' &`,
-	"always in exec":              `echo 'exec sh $dir/again' >$dir/again; setsid sh -c 'echo $$ >>$dir/pids; exec sh $dir/again' &`,
-	"many":                        `for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do setsid sh -c 'echo $$ >>$dir/pids; exec sleep 600' & done; until [ $(wc -l <$dir/pids) = 20 ]; do sleep 0.01; done`,
-	"always another":              `printf 'trap "" TERM\necho $$ >>$dir/pids\nsetsid sh $dir/hop &\nexit\n' >$dir/hop; setsid sh $dir/hop &`,
+	"in the group":                  `sleep 600 & echo $! >>$dir/pids`,
+	"in its own session":            `setsid sh -c 'echo $$ >>$dir/pids; exec sleep 600' &`,
+	"a session in a session":        `setsid sh -c 'setsid sh -c "echo \$\$ >>$dir/pids; exec sleep 600" & exit' &`,
+	"without an environment":        `env -i sleep 600 & echo $! >>$dir/pids`,
+	"a group without environment":   `set -m; env -i sleep 600 & echo $! >>$dir/pids`,
+	"deaf":                          `setsid sh -c 'trap "" TERM HUP INT; echo $$ >>$dir/pids; while :; do sleep 1; done' &`,
+	"in the group, ignores signals": `sh -c 'trap "" TERM HUP INT; echo $$ >>$dir/pids; while :; do sleep 1; done' &`,
+	"stopped":                       `setsid sh -c 'echo $$ >>$dir/pids; kill -STOP $$; sleep 600' &`,
+	"without descriptors":           `setsid sh -c 'echo $$ >>$dir/pids; exec sleep 600 <&- >&- 2>&-' &`,
+	"in a turn within":              `BGAGENT_TURN=$BGAGENT_TURN/inner setsid sh -c 'echo $$ >>$dir/pids; exec sleep 600' &`,
+	"always in exec":                `echo 'exec sh $dir/again' >$dir/again; setsid sh -c 'echo $$ >>$dir/pids; exec sh $dir/again' &`,
+	"many":                          `for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do setsid sh -c 'echo $$ >>$dir/pids; exec sleep 600' & done; until [ $(wc -l <$dir/pids) = 20 ]; do sleep 0.01; done`,
+	"always another":                `printf 'trap "" TERM\necho $$ >>$dir/pids\nsetsid sh $dir/hop &\nexit\n' >$dir/hop; setsid sh $dir/hop &`,
 }
 
 func TestNothingOutlivesItsTurn(t *testing.T) {
@@ -157,7 +157,7 @@ func TestManyTurnsThatEndAtOnceShareTheirLooksAndMissNothing(t *testing.T) {
 	programs := make([]*Program, len(dirs))
 	for i := range dirs {
 		dirs[i] = t.TempDir()
-		programs[i] = shell(t, dirs[i], escapes["in a session of its own"]+"\nuntil [ -s $dir/pids ]; do sleep 0.01; done")
+		programs[i] = shell(t, dirs[i], escapes["in its own session"]+"\nuntil [ -s $dir/pids ]; do sleep 0.01; done")
 	}
 	for _, p := range programs {
 		all.Go(func() { _ = p.Finish(0) })

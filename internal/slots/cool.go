@@ -89,7 +89,7 @@ type Refusal struct {
 	Until    int64   // the earliest end of the cool-down
 	Tries    int     // number of requests that were refused; 0 counts as 1
 	Provider bool    // the refusal concerns all models of the provider
-	Again    bool    // another process saw the refusal: the cool-down is as long as after a first refusal, and Tries count only after the next refusal
+	Again    bool    // another process saw the refusal: the cool-down is as long as after a first refusal, and Tries counts only after the next refusal
 	Spread   float64 // random number from 0 to 1
 }
 
@@ -109,7 +109,7 @@ func (r *Refusal) until(tries int) int64 {
 // CoolDown describes the cool-down of a pool.
 type CoolDown struct {
 	Since    int64 // time of the first refusal since the last success
-	Until    int64 // when the pool grants slots again; may be in the past
+	Until    int64 // time when the pool grants slots again; may be in the past
 	Reset    int64 // latest time that the provider gave; 0 if it gave none
 	Refusals int   // number of refusals; 0 if the pool does not cool down
 	Proved   bool  // a turn after the cool-down has succeeded

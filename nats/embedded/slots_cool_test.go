@@ -14,7 +14,7 @@ import (
 	bgnats "github.com/bgagent/bgagent/nats"
 )
 
-// sharer is a manager as far as cool-downs are concerned.
+// sharer stands for a manager that shares cool-downs.
 type sharer struct {
 	heard chan bgagent.CoolDown
 	tell  func(bgagent.CoolDown)
@@ -27,8 +27,9 @@ func shares(s *bgnats.Slots) *sharer {
 	return x
 }
 
-// TestCoolDownsReachAllProcesses: the cool-downs reach other managers in the process, managers in other
-// processes, and those that join before the cool-down ends, but not the manager that reported them.
+// TestCoolDownsReachAllProcesses checks that cool-downs reach the other managers in the process, managers in
+// other processes, and managers that join before the cool-down ends, but not the manager that reported the
+// cool-down.
 func TestCoolDownsReachAllProcesses(t *testing.T) {
 	shorterLease(t)
 	server := startServer(t)
@@ -56,15 +57,15 @@ func TestCoolDownsReachAllProcesses(t *testing.T) {
 	second.stop()
 	first.tell(bgagent.CoolDown{Model: "m", For: time.Nanosecond})
 	require.Equal(t, "m", within(t, fifth.heard).Model)
-	require.Empty(t, first.heard, "a manager does not hear its own report")
-	require.Empty(t, second.heard, "a manager that has stopped hears nothing")
+	require.Empty(t, first.heard, "a manager does not get its own report")
+	require.Empty(t, second.heard, "a manager that has stopped gets no report")
 	sixth := shares(a)
 	same(within(t, sixth.heard))
 	require.Empty(t, sixth.heard, "the cool-down of m has ended")
 }
 
-// TestACoolDownThatArrivesLateIsShorter: a process that was frozen receives what others sent in the
-// meantime.
+// TestACoolDownThatArrivesLateIsShorter uses a process that was frozen. It receives the messages that others
+// sent in the meantime.
 func TestACoolDownThatArrivesLateIsShorter(t *testing.T) {
 	shorterLease(t)
 	server := startServer(t)
@@ -87,7 +88,7 @@ func TestACoolDownThatArrivesLateIsShorter(t *testing.T) {
 	require.Equal(t, 3*time.Hour, within(t, x.heard).For)
 }
 
-// TestARefusedTurnHoldsBackTheTasksOfAnotherProcess uses two managers, as two processes would.
+// TestARefusedTurnHoldsBackTheTasksOfAnotherProcess uses two managers, which stand for two processes.
 func TestARefusedTurnHoldsBackTheTasksOfAnotherProcess(t *testing.T) {
 	shorterLease(t)
 	server := startServer(t)

@@ -73,7 +73,7 @@ func TestAllOfALongAnswerIsKept(t *testing.T) {
 			r.Tool(bgagent.MessageTool{ID: "1", Name: "grep"})
 			r.Text(text)
 		}, clientCut(text)},
-		"the client tells no last message": {func(r *bgagent.Reporter) { r.Text(text) }, ""},
+		"the client reports no last message": {func(r *bgagent.Reporter) { r.Text(text) }, ""},
 	} {
 		k := keeper(t, 0)
 		r, ended := k.Record(bgagent.Prompt{Task: "bg_1"}, bgagent.NewReporter(func(bgagent.Report) {}))

@@ -9,9 +9,9 @@ import (
 	"os"
 )
 
-// The restrictions that apply to the launch of a task are in the task's metadata. A bridge inside a turn can also
-// restrict tasks that were launched before it was opened. Such restrictions are in a file, so that they also apply
-// after the server has been restarted.
+// The restrictions that apply to the launch of a task are in the task's metadata. A bridge inside a turn can
+// also restrict tasks that were launched before it was opened. Such restrictions are stored in a file, so
+// that they still apply after a restart of the server.
 
 // keptScope is a scope inside a turn, in the file.
 type keptScope struct {

@@ -66,7 +66,7 @@ func contains(list []Narrow, n Narrow) bool {
 	return slices.ContainsFunc(list, func(other Narrow) bool { return reflect.DeepEqual(n, other) })
 }
 
-// narrower returns the smaller value of each limit. 0 means that there is no limit.
+// narrower returns the smaller value of each limit. A limit of 0 means no limit.
 func narrower(a, b bgagent.Budget) bgagent.Budget {
 	return bgagent.Budget{
 		InputTokens:  smaller(a.InputTokens, b.InputTokens),

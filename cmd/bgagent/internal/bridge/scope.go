@@ -14,9 +14,9 @@ import (
 // scope is a bridge's scope.
 type scope struct {
 	open     int       // number of open bridges; at most 1 unless the bridges are inside a turn
-	left     time.Time // when the last bridge ended
-	dir      string    // directory of the bridge; "" if the bridges are inside a turn, because each has its own
-	narrow   []Narrow  // restrictions of its bridges; inside a turn, those that are not in launched
+	left     time.Time // time when the last bridge ended
+	dir      string    // directory of the bridge; "" if the bridges are inside a turn, because each of them has its own directory
+	narrow   []Narrow  // restrictions of its bridges; inside a turn, only the restrictions that are not in launched
 	launched []Narrow  // restrictions that applied to the launch of the task
 	task     string    // id of the task inside which the bridges are; "" if there is none
 	above    []string  // see Task.Above; nil if there is no task
@@ -64,7 +64,8 @@ func (s *Server) takeInTurn(caller, dir string, h Hello) (string, error) {
 	if known := s.scopes[t.Session]; known != nil {
 		sc.open, sc.narrow = known.open, known.narrow
 	}
-	// The account of the tree belongs to the root. A task must not narrow it for tasks that are not below it.
+	// The account of the tree belongs to the root. A task must not narrow the account for tasks that are not
+	// below it.
 	n := h.Narrow
 	n.TaskBudget, n.TreeBudget = narrower(n.TaskBudget, n.TreeBudget), bgagent.Budget{}
 	before := len(sc.narrow)
@@ -86,10 +87,11 @@ func (s *Server) takeInTurn(caller, dir string, h Hello) (string, error) {
 	return t.Session, nil
 }
 
-// Limits for scopes that no bridge has and that are not inside a turn. Each project has such a scope for each host
-// program. The tasks do not depend on the scope: the next bridge gets the same name, and thus finds them.
+// Limits for scopes that no bridge has and that are not inside a turn. Each project has such a scope for each
+// host program. The tasks do not depend on the scope: the next bridge gets the same name, and therefore finds
+// them.
 const (
-	idleTime = 24 * time.Hour // how long a scope is kept; its restrictions apply if a person resumes one of its tasks
+	idleTime = 24 * time.Hour // time for which a scope is kept; its restrictions apply if a person resumes one of its tasks
 	maxIdle  = 1000           // maximum number of scopes that are kept although all tasks below them have ended
 )
 
@@ -97,7 +99,7 @@ const (
 // not been used for a long time. s.mu must be held.
 func (s *Server) sweep() {
 	var idle []string
-	lost := false // a forgotten scope is in the file
+	lost := false // the file contains a forgotten scope
 	for name, sc := range s.scopes {
 		switch {
 		case sc.open > 0 || sc.task != "" && s.cfg.Live(sc.task):
@@ -129,8 +131,8 @@ func (s *Server) forget(name string) {
 	s.cfg.Gone(name)
 }
 
-// leave makes the scope available again. Its restrictions stay until the next bridge takes it. If
-// the scope is inside a turn, they stay until its task ends.
+// leave makes the scope available again. Its restrictions are kept until the next bridge takes the scope. If
+// the scope is inside a turn, they are kept until the task ends.
 func (s *Server) leave(name string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -12,8 +12,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// withDeep returns a server with the open bridges of the tasks "top" and "deep". The task "top" has launched "deep"
-// before the bridge inside its turn that forbids the agent b was opened.
+// withDeep returns a server with the open bridges of the tasks "top" and "deep". The bridge inside the turn
+// of "top" forbids the agent b. It was opened after "top" had launched "deep".
 func withDeep(t *testing.T, file string) *turns {
 	t.Helper()
 	x := withTurns(t)
@@ -56,9 +56,9 @@ func TestWhatABridgeInATurnForbidsAfterALaunchHoldsAfterARestart(t *testing.T) {
 	require.Equal(t, "{}", string(b), "nothing is kept of tasks that have ended")
 }
 
-// What the task's metadata already contains needs no file.
+// Restrictions in the task's metadata need no file.
 func TestABridgeThatForbidsNothingNewWritesNoFile(t *testing.T) {
-	file := filepath.Join(t.TempDir(), "none", "bridges.json") // cannot be written
+	file := filepath.Join(t.TempDir(), "none", "bridges.json") // a file that cannot be written
 	x := withTurns(t)
 	x.file = file
 	x.restart()
@@ -82,7 +82,7 @@ func TestABridgeInATurnIsRefusedIfTheFileCannotBeRead(t *testing.T) {
 		x := withDeep(t, file)
 		require.NoError(t, os.WriteFile(file, []byte(text), 0o600))
 		x.restart()
-		x.top(Narrow{}) // is accepted
+		x.top(Narrow{}) // this bridge is accepted
 		_, err := x.takeInTurn("alice", "/", Hello{Turn: "deep"})
 		require.ErrorContains(t, err, "the server cannot read the restrictions that bridges inside turns had set before it was started: ")
 		require.ErrorContains(t, err, "remove "+file+" and start the server again")
@@ -153,12 +153,12 @@ func TestTheNumberOfScopesThatAreNotUsedIsLimited(t *testing.T) {
 		}
 		require.Empty(t, x.gone)
 		last := take(-1)
-		require.Equal(t, []string{second}, x.gone, "the one that was not used for the longest time")
+		require.Equal(t, []string{second}, x.gone, "the scope that has been unused for the longest time")
 		require.Contains(t, x.scopes, last)
 		require.Contains(t, x.scopes, busy)
 		for i := range 50 {
 			take(maxIdle + 2 + i)
 		}
-		require.Len(t, x.scopes, maxIdle+2, "the last one was taken after the others were counted")
+		require.Len(t, x.scopes, maxIdle+2, "the last scope was taken after the others had been counted")
 	})
 }

@@ -64,16 +64,16 @@ type Config struct {
 	// Owed reports whether something waits for the next bridge with the scope.
 	Owed func(scope string) bool
 
-	// Gone is called when the server forgets a scope. A scope inside a turn is forgotten after its task has ended,
-	// and another scope if it has not been used for a long time. Live, Busy, Owed and Gone are called with a lock
-	// held and must not call the server.
+	// Gone is called when the server forgets a scope. A scope inside a turn is forgotten after its task has
+	// ended. Any other scope is forgotten if it has not been used for a long time. Live, Busy, Owed and Gone
+	// are called with a lock held and must not call the server.
 	Gone func(scope string)
 
 	// File is the path of the file with the restrictions of bridges inside turns. The next server reads it. If it is
 	// empty, these restrictions are lost when the server ends.
 	File string
 
-	// Serve serves one caller until it ends its input or ctx ends.
+	// Serve serves one caller until the caller ends its input or ctx ends.
 	Serve func(ctx context.Context, scope string, in io.ReadCloser, out io.Writer) error
 }
 
@@ -98,7 +98,7 @@ type Server struct {
 	scopes map[string]*scope
 }
 
-// connection is a bridge that is open. The contexts of its calls contain it.
+// connection is an open bridge. The contexts of the bridge's calls contain the connection.
 type connection struct {
 	dir  string
 	turn string // see Hello.Turn
@@ -173,8 +173,8 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	_ = s.cfg.Serve(ctx, name, input{in, conn, func() { time.AfterFunc(s.answers, cancel) }}, conn) // an error means that the connection broke
 }
 
-// answerTime is how long a bridge still gets answers after it ends its input. Without this limit, a call that
-// only waits for a task would keep the scope for a long time.
+// answerTime is the time for which a bridge still gets answers after it ends its input. Without this limit, a
+// call that only waits for a task would keep the scope for a long time.
 const answerTime = time.Second
 
 // input is the input of a connection from which some bytes have already been read.
@@ -234,9 +234,9 @@ func (s *Server) below(dir string) (string, error) {
 	return "", fmt.Errorf("the directory %s is not below a --root of the server: %s", dir, strings.Join(s.cfg.Roots, ", "))
 }
 
-// Prepare completes the launch of a caller, and adds to the task's metadata the restrictions that apply to the
-// launch. It does nothing if the caller is not a bridge. The context must be that of a call over the bridge. The
-// error says that the project's file does not allow the launch, or that the turn of the bridge has ended.
+// Prepare completes a caller's launch, and adds the restrictions that apply to it to the task's metadata. It
+// does nothing if the caller is not a bridge. The context must be that of a call over the bridge. The error
+// says that the project's file does not allow the launch, or that the turn of the bridge has ended.
 func (s *Server) Prepare(ctx context.Context, by bgagent.Caller, in bgagent.LaunchInput) (bgagent.LaunchInput, error) {
 	sc, narrow := s.find(by.Session)
 	if sc == nil {
