@@ -192,7 +192,7 @@ func TestRequestsOfAHostileProgram(t *testing.T) {
 		{"send " + strings.Replace(request("x", ""), "{}", "null", 1), "x: deny " + nothing},
 		{"send " + request("x", `"command":"rm [cut: 7 more bytes]"`), "x: deny " + long},
 		{"huge", "huge: deny This was not allowed: the question is not valid"},
-		{"send " + strings.Replace(request("x", `"questions":[{"question":"Which?","options":[]}]`), "Bash", "AskUserQuestion", 1), "x: deny Nobody answers this"},
+		{"send " + strings.Replace(request("x", `"questions":[{"question":"Which?","options":[]}]`), "Bash", "AskUserQuestion", 1), "x: deny This question cannot be answered"},
 		{"send " + strings.Replace(request("x", `"questions":[{"question":"Which?","options":[{"label":"A"},{"label":"A"}]}]`), "Bash", "AskUserQuestion", 1), "x: deny This was not allowed: "},
 	} {
 		got := s.ended(s.launch(1, x[0], "hear 1"))

@@ -163,7 +163,7 @@ func TestARefusedPermissionIsNamed(t *testing.T) {
 	_, data := record(t, "opencode_rejected")
 	end, err := play(t, c, create(t, c), "print "+string(data))
 	require.Equal(t, bgagent.StopInterrupted, end.Stop)
-	require.Contains(t, failure(t, err).Problem, "The user rejected permission to use this specific tool call.; it was refused the use of bash")
+	require.Contains(t, failure(t, err).Problem, "The user rejected permission to use this specific tool call.; it was not allowed to use bash")
 	require.Equal(t, "! permission requested: bash (ls); auto-rejecting", hint("! permission requested: bash (ls); auto-rejecting\nError: x"))
 }
 

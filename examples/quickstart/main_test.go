@@ -49,7 +49,7 @@ func TestWrongInputIsRefused(t *testing.T) {
 		{[]string{"-limit", "-1"}, "-limit is -1"},
 		{[]string{"-limit", "many"}, "invalid value"},
 		{[]string{"-find", "the"}, `-find is "the", which contains no words to look for`},
-		{[]string{"-timeout", "0s"}, "-timeout is 0s, but it must be longer than nothing"},
+		{[]string{"-timeout", "0s"}, "-timeout is 0s, but it must be positive"},
 		{[]string{"./..."}, `"./..." was given; a module is named with -dir`},
 		{[]string{"-model", "x"}, "not defined: -model"},
 	} {
