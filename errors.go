@@ -91,6 +91,11 @@ var (
 	// only one of them, and the others wait. [Task].Outage shows since when the start of a task has
 	// been delayed.
 	ErrUnreachable = errors.New("the agent runtime cannot be reached")
+
+	// ErrUnreadable is returned, wrapped, by RestoreSession of a client if no process of the session is
+	// running, but it cannot be determined how far the session got. The attempt ends as interrupted,
+	// and the manager does not try to stop the session again.
+	ErrUnreadable = errors.New("the session cannot be read")
 )
 
 // InputError reports which argument is wrong and which values are valid. It is returned by New,

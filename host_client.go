@@ -142,7 +142,7 @@ func lookedAt(err error) error {
 		return nil
 	}
 	e := &hostError{text: err.Error(), from: err}
-	for _, known := range [...]error{ErrBusy, ErrNoSession, ErrUnreachable, ErrNoQuestion, errors.ErrUnsupported} {
+	for _, known := range [...]error{ErrBusy, ErrNoSession, ErrUnreachable, ErrUnreadable, ErrNoQuestion, errors.ErrUnsupported} {
 		if errors.Is(err, known) {
 			e.is = append(e.is, known)
 		}

@@ -232,7 +232,8 @@ func (m *BackgroundManager) callRestore(a *attempt, j *job) *attempt {
 		r, err = m.restoreRunner(ctx, cl, in)
 	}
 	if r.continues, _ = m.continues(a.t.kind.key.agent); err != nil {
-		if r.missing = errors.Is(err, ErrNoSession); ends && !r.missing {
+		r.missing, r.stopped = errors.Is(err, ErrNoSession), errors.Is(err, ErrUnreadable)
+		if ends && !r.missing && !r.stopped {
 			m.sleep(busyPause)
 		}
 	}

@@ -3,6 +3,7 @@ package bgagent_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -243,6 +244,37 @@ func TestWhatACancelledStartHasLeftIsEndedByTheNextProcess(t *testing.T) {
 		require.Empty(t, w.restored[0].Session)
 		require.Zero(t, m.Concurrency().Stats("").InUse)
 	})
+}
+
+// A session that cannot be read is not running, so it does not have to be stopped until the deadline.
+func TestASessionThatCannotBeReadDoesNotHaveToBeStopped(t *testing.T) {
+	for _, err := range []error{fmt.Errorf("a file is damaged: %w", bgagent.ErrUnreadable), errors.New("a file is damaged")} {
+		inWorld(t, func(t *testing.T, w *world) {
+			w.restoreFails, w.cfg.StopTimeout = err, time.Hour
+			first := launch(t, w.begin(), "explore")
+			time.Sleep(time.Second)
+			w.crash()
+			m := w.begin()
+			began := time.Now()
+			task := ended(t, m, first.ID)[0]
+			require.Equal(t, bgagent.CauseInterrupted, task.Cause)
+			require.Contains(t, task.Reason, "a file is damaged")
+			quiet := m.Quiet(t.Context(), first.ID)
+			if !errors.Is(err, bgagent.ErrUnreadable) {
+				require.ErrorContains(t, quiet, "did not stop")
+				require.GreaterOrEqual(t, time.Since(began), time.Hour)
+				return
+			}
+			require.NoError(t, quiet)
+			require.Equal(t, began, time.Now())
+			require.Zero(t, m.Concurrency().Stats("").InUse)
+			resumed, err := m.Resume(t.Context(), root, first.ID, bgagent.ResumeInput{Prompt: "Go on."})
+			require.NoError(t, err)
+			task = ended(t, m, resumed.ID)[0]
+			require.Equal(t, bgagent.CauseInterrupted, task.Cause, "the session might lack what it is asked to go on with")
+			require.Len(t, w.prompts("ses_1"), 1)
+		})
+	}
 }
 
 func TestAServerIsToldAgainToStopATaskThatWasCancelled(t *testing.T) {

@@ -25,25 +25,26 @@ type world struct {
 	cfg    bgagent.Config
 	client func(*life) bgagent.SessionClient // if set, makes the client for each process, which also gets the notices
 
-	mu       sync.Mutex
-	n        int
-	sessions map[string][]*heard
-	work     time.Duration       // length of a turn
-	answer   bgagent.PromptState // if set, the answer of every restore call
-	found    string              // text of the answer that restore calls find
-	ending   bgagent.TurnEnd     // end of the turn that restore calls find, without its text
-	restored []bgagent.SessionRestore
-	restores func(bgagent.SessionRestore) bool // reports whether the process ends during the restore call
-	life     *life
-	failed   bool
-	broke    bool                      // writes fail
-	seen     func(ctx context.Context) // called with the context of each turn
-	start    time.Duration             // length of a CreateSession call
-	abort    time.Duration             // length of an Abort call
-	hangs    bool                      // turns ignore their contexts
-	calls    []string                  // names of the client's methods that were called
-	last     bgagent.Prompt            // last prompt that a session got
-	keys     []string                  // keys passed to CreateSession
+	mu           sync.Mutex
+	n            int
+	sessions     map[string][]*heard
+	work         time.Duration       // length of a turn
+	answer       bgagent.PromptState // if set, the answer of every restore call
+	found        string              // text of the answer that restore calls find
+	ending       bgagent.TurnEnd     // end of the turn that restore calls find, without its text
+	restored     []bgagent.SessionRestore
+	restores     func(bgagent.SessionRestore) bool // reports whether the process ends during the restore call
+	restoreFails error                             // error of RestoreSession; nil means that it succeeds
+	life         *life
+	failed       bool
+	broke        bool                      // writes fail
+	seen         func(ctx context.Context) // called with the context of each turn
+	start        time.Duration             // length of a CreateSession call
+	abort        time.Duration             // length of an Abort call
+	hangs        bool                      // turns ignore their contexts
+	calls        []string                  // names of the client's methods that were called
+	last         bgagent.Prompt            // last prompt that a session got
+	keys         []string                  // keys passed to CreateSession
 
 	reports func(session string, p bgagent.Prompt, r *bgagent.Reporter) // reports the progress of a turn when it begins
 	refuse  func(session string, p bgagent.Prompt) error                // if it returns an error, the provider refuses the turn
@@ -212,6 +213,9 @@ func (l *life) RestoreSession(_ context.Context, r bgagent.SessionRestore) (bgag
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.restored, w.calls = append(w.restored, r), append(w.calls, "RestoreSession")
+	if w.restoreFails != nil {
+		return bgagent.PromptUnknown, bgagent.TurnEnd{}, w.restoreFails
+	}
 	if w.answer != bgagent.PromptUnknown {
 		end := w.ending
 		end.Text = w.found

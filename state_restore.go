@@ -276,6 +276,7 @@ type restoredSession struct {
 	prompt    PromptState
 	end       TurnEnd
 	missing   bool     // the session does not exist
+	stopped   bool     // for a runner, nothing is running, although the call failed
 	follow    bool     // for a starter, the turn is running, or its messages show how it ended
 	old       []string // for a starter, ids of messages before the prompt
 	continues bool     // an interrupted turn must be continued
@@ -294,7 +295,7 @@ func (st *state) restored(a *attempt, r restoredSession, f hostFailure, now int6
 	}
 	a.restoring = false
 	if !a.live() && f.kind != failedNot && !r.missing {
-		if a.recovering {
+		if a.recovering = a.recovering && !r.stopped; a.recovering {
 			st.wantCall(a) // something might still be running, so the call is repeated until the stopping deadline
 		} else {
 			st.rest(a, now) // for a starter, polls show whether its session is running
@@ -323,6 +324,8 @@ func (st *state) restored(a *attempt, r restoredSession, f hostFailure, now int6
 	switch {
 	case !a.live():
 		st.rest(a, now)
+	case r.stopped:
+		st.end(t, CauseInterrupted, reasonNotRestored(f.reason), now)
 	case f.kind != failedNot && !r.missing: // something might still be running, so the session is stopped as usual
 		a.recovering, a.loose = a.cl.runner, a.loose || a.cl.starter
 		st.end(t, CauseInterrupted, reasonNotRestored(f.reason), now)

@@ -26,7 +26,8 @@ func (c *Client) Home() string { return procs.Home() }
 //
 // The error matches [bgagent.ErrBusy] if ctx ends first, if a process cannot be terminated, or if a
 // turn is still running in the session. If the program has lost the session, the error matches
-// [bgagent.ErrNoSession]. After Close, the error is [ErrClosed].
+// [bgagent.ErrNoSession]. If what the program has stored cannot be read or does not show which
+// session is meant, the error matches [bgagent.ErrUnreadable]. After Close, the error is [ErrClosed].
 func (c *Client) RestoreSession(ctx context.Context, r bgagent.SessionRestore) (bgagent.PromptState, bgagent.TurnEnd, error) {
 	if err := c.endLeft(ctx, r); err != nil {
 		return bgagent.PromptUnknown, bgagent.TurnEnd{}, err

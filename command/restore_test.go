@@ -129,6 +129,7 @@ func TestTheProgramsRecordsSayWhatTheSessionHas(t *testing.T) {
 				require.ErrorIs(t, err, bgagent.ErrNoSession)
 			case x.state == bgagent.PromptUnknown && x.err != nil:
 				require.ErrorIs(t, err, damaged)
+				require.ErrorIs(t, err, bgagent.ErrUnreadable, "nothing is running")
 			default:
 				require.NoError(t, err)
 			}

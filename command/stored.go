@@ -88,7 +88,7 @@ func (c *Client) recall(ctx context.Context, s *session, r bgagent.SessionRestor
 	case err != nil && ctx.Err() != nil:
 		return bgagent.PromptUnknown, none, fmt.Errorf("command: reading the session of %s: %w: %w", program.Executable, bgagent.ErrBusy, err)
 	case err != nil:
-		return bgagent.PromptUnknown, none, fmt.Errorf("command: reading the session of %s: %w", program.Executable, err)
+		return bgagent.PromptUnknown, none, unreadable{fmt.Errorf("command: reading the session of %s: %w", program.Executable, err)}
 	}
 	c.owns(s, stored.Session)
 	state, at := stored.state(r.Last.Text, earlier)
@@ -108,6 +108,12 @@ func (c *Client) recall(ctx context.Context, s *session, r bgagent.SessionRestor
 	}
 	return state, none, nil
 }
+
+// unreadable is an error about a session whose processes have all ended. It matches
+// [bgagent.ErrUnreadable]; its text is the reason.
+type unreadable struct{ error }
+
+func (e unreadable) Unwrap() []error { return []error{e.error, bgagent.ErrUnreadable} }
 
 // of reports whether p describes r's last prompt, and whether r names the manager that handed over
 // this prompt.
