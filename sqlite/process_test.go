@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/internal/kills"
 	"github.com/bgagent/bgagent/storetest"
 )
 
@@ -30,8 +31,8 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
-	if dir := os.Getenv(killDir); dir != "" {
-		if err := killedProcess(dir); err != nil {
+	if o, ok := kills.Ordered(); ok {
+		if err := killedProcess(o); err != nil {
 			fmt.Fprintln(os.Stderr, "failed:", err)
 			os.Exit(1)
 		}

@@ -1,0 +1,248 @@
+package kills
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/bgagent/bgagent"
+)
+
+const (
+	Live = 50     // number of live tasks of the root session
+	Root = "main" // id of the root session
+
+	names = 10_000 // the tasks of process n have the numbers from n times names
+)
+
+// Host is the process that is killed. It launches tasks so that there are always [Live] of them. The
+// last process launches none, and lets the tasks end.
+type Host struct {
+	Log  *Log
+	Life int
+	Last bool // whether the process is not killed
+	Rand *rand.Rand
+
+	Launch  func(n int) bgagent.LaunchInput // returns the task with the number; its description is overwritten
+	Cancels func(n int) bool                // whether the task with the number is cancelled soon after its launch
+	Leaves  func(n int) bool                // whether the last process cancels the task with the number if it is pending; nil means no
+	Ends    time.Duration                   // how long the last process may take
+
+	m        *bgagent.BackgroundManager
+	mu       sync.Mutex
+	next     int
+	launched map[string]bool // names of the accepted tasks
+}
+
+// Name returns the description of the task with the number.
+func Name(n int) string { return fmt.Sprint("task ", n) }
+
+// Number returns the number of the task with the description. A task that was delegated has the
+// number of the task that delegated it.
+func Number(name string) (n int) {
+	_, _ = fmt.Sscanf(name, "task %d", &n) // the name was chosen by a test
+	return n
+}
+
+// launchedBy returns the number of the process that launched the task with the description.
+func launchedBy(name string) int { return Number(name) / names }
+
+// Run runs tasks until the process is killed. In the last process, it returns when all tasks have
+// ended, and closes the manager. lines are those of the earlier processes.
+func (h *Host) Run(m *bgagent.BackgroundManager, lines []Line) error {
+	h.m, h.next, h.launched = m, h.Life*names, map[string]bool{}
+	for _, x := range lines {
+		if x.What == Accepted {
+			h.launched[x.Name] = true
+		}
+	}
+	h.Log.Add(Line{What: Opened})
+	_, events := m.Subscribe(1 << 16)
+	watched := make(chan struct{})
+	go func() {
+		defer close(watched)
+		h.watch(events)
+	}()
+	m.Start()
+	if !h.Last {
+		return h.keepBusy()
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), h.Ends)
+	defer cancel()
+	err := errors.Join(h.leave(), h.untilAllHaveEnded(ctx))
+	if err = errors.Join(err, m.Drain(ctx)); err != nil {
+		for _, t := range m.List(bgagent.Query{}) {
+			fmt.Fprintln(os.Stderr, t.ID, t.Description, t.Status, t.Phase, t.Notice, t.Reason)
+		}
+	}
+	err = errors.Join(err, m.Close(ctx))
+	<-watched
+	h.Log.Add(Line{What: Closed})
+	return err
+}
+
+func (h *Host) watch(events *bgagent.Subscription) {
+	for {
+		e, err := events.Next(context.Background())
+		if err != nil {
+			return // the manager was closed, and all events have been read
+		}
+		if e.Kind == bgagent.EventEnded {
+			h.Log.Add(Line{What: Ended, Task: e.Task.ID, Attempt: e.Task.Attempt, Status: e.Task.Status, Cause: e.Task.Cause})
+		}
+	}
+}
+
+// leave cancels the pending tasks that the last process leaves out.
+func (h *Host) leave() (err error) {
+	if h.Leaves == nil {
+		return nil
+	}
+	for _, t := range h.m.List(bgagent.Query{Parent: Root}) {
+		if t.Status == bgagent.Pending && h.Leaves(Number(t.Description)) {
+			err = errors.Join(err, h.cancel(t.ID))
+		}
+	}
+	return err
+}
+
+// untilAllHaveEnded waits for all tasks. Unlike with Drain, the tasks can still delegate.
+func (h *Host) untilAllHaveEnded(ctx context.Context) error {
+	tasks, events := h.m.Subscribe(1 << 16)
+	defer events.Close()
+	live := map[string]bool{}
+	for _, t := range tasks {
+		if !t.Status.Terminal() {
+			live[t.ID] = true
+		}
+	}
+	for len(live) > 0 {
+		e, err := events.Next(ctx)
+		if err != nil {
+			return err
+		}
+		switch e.Kind {
+		case bgagent.EventLaunched:
+			live[e.Task.ID] = true
+		case bgagent.EventEnded:
+			delete(live, e.Task.ID)
+		}
+	}
+	return nil
+}
+
+// keepBusy launches tasks until the process is killed, so that there are always enough live tasks.
+func (h *Host) keepBusy() error {
+	failed := make(chan error, Live)
+	live := 0
+	for _, t := range h.m.List(bgagent.Query{Parent: Root}) {
+		if !t.Status.Terminal() {
+			live++
+		}
+	}
+	free := make(chan struct{}, Live)
+	for range Live - live {
+		free <- struct{}{}
+	}
+	_, events := h.m.Subscribe(1 << 16)
+	go func() {
+		for {
+			e, err := events.Next(context.Background())
+			if err != nil {
+				return
+			}
+			if e.Kind == bgagent.EventEnded && e.Task.Parent == Root {
+				select {
+				case free <- struct{}{}:
+				default: // enough tasks are live
+				}
+			}
+		}
+	}()
+	for {
+		select {
+		case <-free:
+			go func() { failed <- h.launch() }()
+		case err := <-failed:
+			if err != nil {
+				return err
+			}
+		}
+	}
+}
+
+func (h *Host) launch() error {
+	h.mu.Lock()
+	n := h.next
+	h.next++
+	h.mu.Unlock()
+	in := h.Launch(n)
+	in.Description = Name(n)
+	t, err := h.Accept(bgagent.Caller{Session: Root}, in)
+	if err != nil || !h.Cancels(n) {
+		return err
+	}
+	h.Pause(20 * time.Millisecond)
+	return h.cancel(t.ID)
+}
+
+func (h *Host) cancel(id string) error {
+	h.Log.Add(Line{What: Cancelling, Task: id})
+	_, err := h.m.Cancel(context.Background(), bgagent.Caller{Session: Root}, id, bgagent.CancelOptions{})
+	switch {
+	case errors.Is(err, bgagent.ErrAlreadyEnded), errors.Is(err, bgagent.ErrExpired):
+		return nil
+	case err == nil:
+		h.Log.Add(Line{What: Cancelled, Task: id})
+	case errors.Is(err, bgagent.ErrUnknownTask):
+		h.Log.Add(Line{What: Unknown, Task: id})
+		return nil
+	}
+	return err
+}
+
+// Accept launches a task and logs it.
+func (h *Host) Accept(by bgagent.Caller, in bgagent.LaunchInput) (bgagent.Task, error) {
+	t, err := h.m.Launch(context.Background(), by, in)
+	if err == nil {
+		h.Log.Add(Line{What: Accepted, Task: t.ID, Name: in.Description})
+		h.mu.Lock()
+		h.launched[in.Description] = true
+		h.mu.Unlock()
+	}
+	return t, err
+}
+
+// Launched reports whether a task with the description was accepted, by this process or by an
+// earlier one.
+func (h *Host) Launched(name string) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.launched[name]
+}
+
+// Pause waits for a random time that is shorter than the given one.
+func (h *Host) Pause(most time.Duration) {
+	h.mu.Lock()
+	d := time.Duration(h.Rand.Int64N(int64(most)))
+	h.mu.Unlock()
+	time.Sleep(d)
+}
+
+// Notify is a function for [bgagent.Config.Notify].
+func (h *Host) Notify(_ context.Context, _ string, n bgagent.Notice) error {
+	h.Told(n)
+	h.Pause(2 * time.Millisecond)
+	return nil
+}
+
+// Told logs the items of a notice.
+func (h *Host) Told(n bgagent.Notice) {
+	for _, i := range n.Items {
+		h.Log.Add(Line{What: Told, Task: i.Task, Item: i.ID, Attempt: i.Attempt, Status: i.Status, Cause: i.Cause})
+	}
+}
