@@ -80,13 +80,7 @@ func (c *campaign) store(of string, n int) (e evidence) {
 	o := kills.Order{Dir: c.TempDir(), Kind: of, More: agent, Env: c.w.Env}
 	for o.Life = 1; o.Life <= n; o.Life++ {
 		o.Seed = c.rnd.Uint64()
-		first := c.rnd.IntN(2) == 0 // whether the server is killed before the process
-		require.NoError(c, o.Kill(c.Context(), 1<<30, func(ctx context.Context) {
-			c.moment(ctx, of)
-			if c.with && first {
-				c.server.Kill()
-			}
-		}))
+		require.NoError(c, o.Kill(c.Context(), 1<<30, func(ctx context.Context) { c.moment(ctx, of) }))
 		e.kills = append(e.kills, time.Now())
 		if c.with {
 			c.server.Restart()
