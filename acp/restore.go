@@ -33,7 +33,8 @@ func (c *Client) Home() string { return procs.Home() }
 // If a process cannot be terminated or the session is open in another process, the error matches
 // [bgagent.ErrBusy]. If the agent cannot be started or does not answer, the error matches
 // [bgagent.ErrUnreachable]. If the agent does not have the session, the error matches
-// [bgagent.ErrNoSession].
+// [bgagent.ErrNoSession]. If the agent cannot load the session for another reason, the error matches
+// [bgagent.ErrUnreadable].
 //
 // RestoreSession works only on Linux. On other systems the client cannot find the processes, so
 // RestoreSession returns an error.
@@ -56,6 +57,8 @@ func (c *Client) RestoreSession(ctx context.Context, in bgagent.SessionRestore) 
 	switch {
 	case errors.Is(err, bgagent.ErrNoSession):
 		delete(c.sessions, s.id)
+	case err != nil && ctx.Err() == nil && !errors.Is(err, bgagent.ErrBusy) && !errors.Is(err, bgagent.ErrUnreachable):
+		err = unreadable{err}
 	case err != nil:
 	case state == bgagent.PromptMissing && known:
 		s.memory.unsent()
@@ -64,6 +67,12 @@ func (c *Client) RestoreSession(ctx context.Context, in bgagent.SessionRestore) 
 	}
 	return state, end, err
 }
+
+// unreadable is the error of an agent that cannot load a session. It matches
+// [bgagent.ErrUnreadable], because nothing is running in the session.
+type unreadable struct{ error }
+
+func (e unreadable) Unwrap() []error { return []error{e.error, bgagent.ErrUnreadable} }
 
 // endLeft kills the processes that the earlier host left running.
 func (c *Client) endLeft(ctx context.Context, in bgagent.SessionRestore) error {

@@ -190,6 +190,7 @@ func TestAnAgentThatCannotLoadSessionsLeavesTheLastPromptUnknown(t *testing.T) {
 	state, _, err := c.RestoreSession(t.Context(), in)
 	require.ErrorContains(t, err, "cannot load sessions")
 	require.NotErrorIs(t, err, bgagent.ErrNoSession)
+	require.ErrorIs(t, err, bgagent.ErrUnreadable, "nothing is running")
 	require.Equal(t, bgagent.PromptUnknown, state)
 	in.Last = bgagent.Prompt{}
 	_, _, err = c.RestoreSession(t.Context(), in)

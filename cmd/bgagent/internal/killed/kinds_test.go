@@ -20,7 +20,9 @@ type kind struct {
 	program string
 	server  bool // whether the tasks run on a server
 	with    bool // whether the server is killed with the process
-	unclear bool // whether the client may not know how far a turn got, because the program reports the id of its session late
+	// unclear reports whether the client may not know how far a turn got: codex may be killed before it
+	// has reported the id of its session, or before it has written anything to the session's file.
+	unclear bool
 	agent   func(w *realagent.World, url string) settings.Agent
 	shell   func(command string) modelserver.Reply // makes the program run a command
 }
@@ -38,7 +40,7 @@ var kinds = []kind{
 	}, shell: func(c string) modelserver.Reply {
 		return modelserver.Use("Bash", fmt.Sprintf(`{"command":%q,"description":"a step"}`, c))
 	}},
-	{name: "acp", program: "codex-acp", agent: func(w *realagent.World, _ string) settings.Agent {
+	{name: "acp", program: "codex-acp", unclear: true, agent: func(w *realagent.World, _ string) settings.Agent {
 		return settings.Agent{Kind: settings.ACP, Command: w.CodexACP()}
 	}, shell: func(c string) modelserver.Reply {
 		return modelserver.Use("exec_command", fmt.Sprintf(`{"cmd":%q,"sandbox_permissions":"require_escalated","justification":"a step"}`, c))
