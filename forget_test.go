@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -327,3 +328,61 @@ func TestASecondForgetWaitsForTheSameDeletion(t *testing.T) {
 		require.ErrorIs(t, m.Forget(t.Context(), root, id, force), bgagent.ErrUnknownTask)
 	})
 }
+
+// The record of a deleted task's session tells to whom the tasks of that session belong. It must never
+// be missing once the task's record is deleted, not even if the store refuses to write a batch as a whole.
+func TestADeletionWaitsForTheRecordOfItsSession(t *testing.T) {
+	for name, c := range map[string]struct {
+		bad     func(b *bgagent.StoreBatch, top, other string) bool
+		deleted bool
+	}{
+		"another record is refused": {func(b *bgagent.StoreBatch, _, other string) bool { return holds(b, other) }, true},
+		"the record of the session is refused": {func(b *bgagent.StoreBatch, _, _ string) bool {
+			return slices.ContainsFunc(b.Records, isSession)
+		}, false},
+		"the deletion is refused": {func(b *bgagent.StoreBatch, top, _ string) bool { return slices.Contains(b.Delete, top) }, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			withHands(t, working(time.Second), bgagent.Config{MaxDepth: 2}, func(t *testing.T, m *bgagent.BackgroundManager, _ *storetest.Memory, h *hands) {
+				top, other := launch(t, m, "top").ID, launch(t, m, "other").ID
+				synctest.Wait()
+				session := get(t, m, top).Session
+				below, err := m.Launch(t.Context(), bgagent.Caller{Session: session}, bgagent.LaunchInput{Agent: "worker", Prompt: "below"})
+				require.NoError(t, err)
+				ended(t, m, top, other, below.ID)
+				time.Sleep(time.Minute)
+				var kept, gone atomic.Bool // whether the store has the record of the session, and whether it has deleted the task
+				refused := h.refuse(func(b *bgagent.StoreBatch) bool {
+					if c.bad(b, top, other) {
+						return true
+					}
+					if slices.ContainsFunc(b.Records, func(r bgagent.StoreRecord) bool { return isSession(r) && strings.HasSuffix(r.Key, session) }) {
+						kept.Store(true)
+					}
+					if slices.Contains(b.Delete, top) {
+						gone.Store(true)
+					}
+					if gone.Load() && !kept.Load() {
+						t.Error("the task is deleted, but the record of its session is not written")
+					}
+					return false
+				})
+				go func() { _, _ = m.Resume(t.Context(), root, other, bgagent.ResumeInput{Prompt: "more"}) }() // changes another record
+				err = m.Forget(t.Context(), root, top, bgagent.ForgetOptions{Force: true})
+				time.Sleep(time.Minute)
+				require.NotZero(t, refused.Load())
+				require.Equal(t, c.deleted, gone.Load())
+				if c.deleted {
+					require.NoError(t, err)
+					return
+				}
+				require.ErrorContains(t, err, "refuses to delete")
+				task, err := m.Read(root, top)
+				require.NoError(t, err, "the task stays in the store")
+				require.NotEmpty(t, task.Result)
+			})
+		})
+	}
+}
+
+func isSession(r bgagent.StoreRecord) bool { return r.Kind == bgagent.StoreSession }

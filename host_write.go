@@ -267,6 +267,8 @@ func (m *BackgroundManager) writeApart(b *StoreBatch, pause *time.Duration) (las
 	if err := healthy(); err != nil {
 		return last, nil, err
 	}
+	var heirs map[string]string
+	m.update(func(st *state, _ int64) { heirs = st.heirs() })
 	var divide func(parts []StoreBatch) error
 	divide = func(parts []StoreBatch) error {
 		err := write(together(parts))
@@ -275,6 +277,11 @@ func (m *BackgroundManager) writeApart(b *StoreBatch, pause *time.Duration) (las
 			return nil
 		case m.isFinal(err) || errors.Is(err, syscall.ENOSPC):
 			return err
+		case len(parts) == 1 && len(parts[0].Records) > 0 && len(parts[0].Delete) > 0:
+			// The record can be written without the deletion, but not the other way round.
+			bad = append(bad, refusal{parts[0].Delete[0], err.Error(), true})
+			parts[0].Delete = nil
+			return divide(parts)
 		case len(parts) == 1:
 			bad = append(bad, refusal{parts[0].key(), err.Error(), len(parts[0].Delete) > 0})
 			return nil
@@ -285,7 +292,7 @@ func (m *BackgroundManager) writeApart(b *StoreBatch, pause *time.Duration) (las
 		}
 		return divide(parts[half:])
 	}
-	if parts := b.parts(); len(parts) > 0 {
+	if parts := b.parts(heirs); len(parts) > 0 {
 		if err := divide(parts); err != nil {
 			return last, nil, err
 		}
@@ -301,8 +308,9 @@ func (m *BackgroundManager) isFinal(err error) bool {
 }
 
 // parts divides the batch into parts that do not depend on each other: one part for each key, in
-// the order of the keys. The record of the manager is left out.
-func (b *StoreBatch) parts() (all []StoreBatch) {
+// the order of the keys. The record of the manager is left out. If the batch contains the heir of a
+// deleted record, the deletion belongs to the part of the heir.
+func (b *StoreBatch) parts(heirs map[string]string) (all []StoreBatch) {
 	at := map[string]*StoreBatch{}
 	part := func(key string) *StoreBatch {
 		if at[key] == nil {
@@ -320,7 +328,11 @@ func (b *StoreBatch) parts() (all []StoreBatch) {
 		p.Texts = append(p.Texts, t)
 	}
 	for _, key := range b.Delete {
-		part(key).Delete = []string{key}
+		p := at[heirs[key]]
+		if p == nil {
+			p = part(key)
+		}
+		p.Delete = []string{key}
 	}
 	for _, p := range at {
 		all = append(all, *p)
@@ -329,7 +341,7 @@ func (b *StoreBatch) parts() (all []StoreBatch) {
 	return all
 }
 
-// key returns the key of a part that has a single key.
+// key returns the key of a part. If the part contains a record and a deletion, it is the record's key.
 func (b *StoreBatch) key() string {
 	switch {
 	case len(b.Records) > 0:

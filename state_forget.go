@@ -73,6 +73,19 @@ func (st *state) deleteRecord(t *task) *mark {
 	return m
 }
 
+// heirs returns the keys of the records that must not become durable later than a deletion, by the
+// keys of the deleted records. If a deleted task has launched tasks, only the record of its session
+// still tells to whom they belong.
+func (st *state) heirs() map[string]string {
+	heirs := map[string]string{}
+	for _, m := range st.storing.last {
+		if m.gone {
+			heirs[m.t.id()] = nodeKey(sessionOf(m.t))
+		}
+	}
+	return heirs
+}
+
 // notDeleted is called when the store refuses to delete a record. The task is not brought back into
 // memory, and its last record is written, so that the store shows it as history.
 func (st *state) notDeleted(m *mark) {
