@@ -81,7 +81,7 @@ type Row struct {
 
 // Rows returns all rows in table order.
 func Rows() []Row {
-	return slices.Concat(slotRows(), pathRows(), guardrailRows(), memoryRows(), eventRows(), pollRows(), latencyRows(), turnRows(), storeRows())
+	return slices.Concat(slotRows(), pathRows(), guardrailRows(), memoryRows(), []Row{beforeRow}, eventRows(), pollRows(), latencyRows(), turnRows(), storeRows())
 }
 
 // pair holds the measurements of a subject and of its reference, and their ratios.
