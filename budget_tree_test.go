@@ -123,3 +123,30 @@ func TestAnAccountKeepsItsPeriodWhenItsTreeJoinsOneWithoutAccount(t *testing.T) 
 		require.Equal(t, int64(50), b[0].Used.InputTokens, "40 are in the account, and the other task has used 10")
 	})
 }
+
+// The next turn has begun when the usage of the turn before it arrives.
+func TestUsageOfAnEarlierTurnStopsTheRunningTurn(t *testing.T) {
+	f := &goRunner{}
+	bubble(t, f, bgagent.Config{TaskBudget: bgagent.Budget{InputTokens: 100}, MaxDepth: 2}, func(t *testing.T, m *bgagent.BackgroundManager) {
+		var first *bgagent.Reporter
+		f.run = func(ctx context.Context, session string, p bgagent.Prompt, r *bgagent.Reporter) (bgagent.TurnEnd, error) {
+			switch {
+			case p.Text == "child":
+				return bgagent.TurnEnd{Text: "child's answer"}, nil
+			case p.Turn == 1:
+				first = r
+				_, err := m.Launch(ctx, bgagent.Caller{Session: session}, bgagent.LaunchInput{Agent: "worker", Prompt: "child"})
+				return bgagent.TurnEnd{Text: "first"}, err
+			}
+			<-ctx.Done()
+			return bgagent.TurnEnd{}, ctx.Err()
+		}
+		task := launch(t, m, "parent")
+		time.Sleep(30 * time.Second)
+		require.Equal(t, bgagent.PhaseTurn, get(t, m, task.ID).Phase)
+		first.Usage(bgagent.Usage{InputTokens: 100})
+		task = ended(t, m, task.ID)[0]
+		require.Equal(t, bgagent.CauseBudget, task.Cause, task.Reason)
+		require.Equal(t, "first", task.Result)
+	})
+}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/bgagenttest"
 	"github.com/stretchr/testify/require"
 )
 
@@ -74,6 +75,50 @@ func TestTheTextOfATurnThatCannotGoOnAfterARefusalIsKept(t *testing.T) {
 			require.True(t, task.Partial)
 		})
 	}
+}
+
+// Without a time to live, turns with progress every two minutes may take all day. The stale timeout stays in
+// charge, and what waits for an answer holds no slot.
+func TestHoursOfTurnsWithProgressAreNotStale(t *testing.T) {
+	script := func(t *bgagenttest.Turn) {
+		switch t.Prompt.Text {
+		case "fall silent":
+			t.Say("I begin.")
+			t.Sleep(time.Hour)
+		case "ask":
+			_, _ = t.Question(mayI)
+		default:
+			for range 60 {
+				t.Sleep(2 * time.Minute)
+				t.Say(".")
+			}
+		}
+	}
+	cfg := bgagent.Config{TimeToLive: bgagent.Disabled, Limits: bgagent.Limits{Default: 2}}
+	askingOnBoth(t, script, cfg, func(t *testing.T, m *bgagent.BackgroundManager, f *bgagenttest.Fake) {
+		began := time.Now()
+		task := launch(t, m, "work")
+		for _, key := range []string{"a", "b", "c"} {
+			send(t, m, task.ID, key, "go on")
+		}
+		silent := ended(t, m, launch(t, m, "fall silent").ID)[0]
+		require.Equal(t, bgagent.CauseStale, silent.Cause, silent.Reason)
+		open := launch(t, m, "ask")
+		asks(t, m, open.ID)
+		time.Sleep(2 * time.Minute)
+		open = get(t, m, open.ID)
+		running := m.Concurrency().Pools()[0].InUse
+		if open.Phase == bgagent.PhaseParked { // the task of a starter keeps its slot, because its server can be answered directly
+			require.Equal(t, 1, running)
+		} else {
+			require.Equal(t, bgagent.PhaseAsking, open.Phase)
+			require.Equal(t, 2, running)
+		}
+		end := ended(t, m, task.ID)[0]
+		require.Equal(t, bgagent.Completed, end.Status, end.Reason)
+		require.GreaterOrEqual(t, time.Since(began), 8*time.Hour)
+		require.Equal(t, bgagent.Running, get(t, m, open.ID).Status, "a question is open for a day")
+	})
 }
 
 // A server's agent that polls, or reads a changing file, is not in a loop.

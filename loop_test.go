@@ -210,6 +210,17 @@ func TestAnAnswerThatComesWithTheLastOfTooManyCallsCounts(t *testing.T) {
 		require.Equal(t, bgagent.Completed, task.Status, task.Reason)
 		require.Equal(t, "done", task.Result)
 	})
+	bubble(t, f, bgagent.Config{MaxToolCalls: 10}, func(t *testing.T, m *bgagent.BackgroundManager) {
+		id, session := turnOn(t, m, "p")
+		putCalls(f, session, 30)
+		f.put(session, bgagent.Message{ID: "answer", Role: bgagent.RoleAgent, Text: "done", Finished: true, Stop: bgagent.StopEndOfTurn})
+		time.Sleep(10 * time.Second) // the server still calls the session busy
+		require.Equal(t, 30, get(t, m, id).Progress.ToolCalls)
+		f.set(session, bgagent.SessionIdle)
+		task := ended(t, m, id)[0]
+		require.Equal(t, bgagent.Completed, task.Status, task.Reason)
+		require.Equal(t, "done", task.Result)
+	})
 }
 
 func TestCompactionsInARowEndTheAttempt(t *testing.T) {

@@ -196,3 +196,23 @@ func TestAMessageOfARefusedTurnIsUnconsumedIfTheAttemptEnds(t *testing.T) {
 		})
 	}
 }
+
+// While StartTurn hangs, nobody knows whether the turn has the message.
+func TestAMessageThatIsBeingHandedOverWhenTheAttemptEndsIsUncertain(t *testing.T) {
+	hangs := func(c bgagenttest.Call) (f bgagenttest.Fault) {
+		f.Hang = c.Kind == bgagenttest.CallTurn && c.N == 2
+		return f
+	}
+	onFaultyServer(t, answering, hangs, limit(1), func(t *testing.T, m *bgagent.BackgroundManager, _ bgagenttest.Starter) {
+		task := launch(t, m, "work")
+		send(t, m, task.ID, "k", "also look at the tests")
+		send(t, m, task.ID, "l", "and at the docs")
+		time.Sleep(20 * time.Second)
+		require.Equal(t, bgagent.PhaseStarting, get(t, m, task.ID).Phase)
+		_, err := m.Cancel(t.Context(), root, task.ID, bgagent.CancelOptions{})
+		require.NoError(t, err)
+		require.Equal(t, []bgagent.UnconsumedMessage{
+			{Key: "k", Text: "also look at the tests", Uncertain: true}, {Key: "l", Text: "and at the docs"},
+		}, ended(t, m, task.ID)[0].Unconsumed)
+	})
+}

@@ -85,7 +85,9 @@ func TestATurnThatRetriesSoonHoldsItsPoolBackAndIsNotStale(t *testing.T) {
 		}
 		return works(time.Second)(ctx, session, p, r)
 	}
-	bubble(t, f, limit(2), func(t *testing.T, m *bgagent.BackgroundManager) {
+	cfg := limit(2)
+	cfg.StaleTimeout = 40 * time.Second // shorter than the wait for the next request
+	bubble(t, f, cfg, func(t *testing.T, m *bgagent.BackgroundManager) {
 		began := time.Now()
 		first := launch(t, m, "first").ID
 		synctest.Wait()

@@ -164,11 +164,32 @@ func TestTheClocksOfAParkedTaskStandStill(t *testing.T) {
 		time.Sleep(4*time.Hour + 59*time.Minute)
 		require.Equal(t, bgagent.PhaseParked, get(t, m, id).Phase)
 		require.Equal(t, bgagent.Pending, get(t, m, late).Status, "the queue time to live is paused")
+		require.Zero(t, m.Concurrency().Pools()[0].InUse, "a parked task holds no slot")
 		for _, task := range ended(t, m, id, late) {
 			require.Equal(t, bgagent.Completed, task.Status, task.Reason)
 		}
 		require.False(t, f.turns()[1].at.Before(began.Add(5*time.Hour)))
 		require.Equal(t, id, f.turns()[1].prompt.Task, "the parked task comes before the task that never started")
+	})
+}
+
+// The second task waits for a slot when the first one is parked.
+func TestAParkedTaskGoesBeforeTasksThatHaveNotStarted(t *testing.T) {
+	f := newLimited(func(n int, _ bgagent.Prompt) error {
+		if n > 0 {
+			return nil
+		}
+		time.Sleep(time.Second)
+		return &bgagent.ProviderError{Kind: bgagent.ProviderRateLimited, Next: bgagent.NextRepeat}
+	})
+	bubble(t, f, limit(1), func(t *testing.T, m *bgagent.BackgroundManager) {
+		first, second := launch(t, m, "first").ID, launch(t, m, "second").ID
+		ended(t, m, first, second)
+		var order []string
+		for _, turn := range f.turns() {
+			order = append(order, turn.prompt.Task)
+		}
+		require.Equal(t, []string{first, first, second}, order)
 	})
 }
 

@@ -58,8 +58,10 @@ func TestWhoMayAnswer(t *testing.T) {
 
 func TestAForegroundCallReturnsWhenItsTaskAsks(t *testing.T) {
 	askingOnBoth(t, asking(which), bgagent.Config{}, func(t *testing.T, m *bgagent.BackgroundManager, _ *bgagenttest.Fake) {
+		began := time.Now()
 		task, err := m.Run(t.Context(), root, bgagent.LaunchInput{Agent: "worker", Prompt: "release"})
 		require.ErrorIs(t, err, bgagent.ErrGoesOn)
+		require.Less(t, time.Since(began), 15*time.Second, "the task asks after 10 s")
 		require.Len(t, task.Questions, 1)
 		_, err = m.Answer(t.Context(), root, task.ID, bgagent.AnswerInput{Key: task.Questions[0].Key, Option: "next"})
 		require.NoError(t, err)
@@ -81,8 +83,10 @@ func TestAForegroundCallReturnsWhenATaskBelowAsks(t *testing.T) {
 	}
 	askingOnBoth(t, script, bgagent.Config{MaxDepth: 2}, func(t *testing.T, manager *bgagent.BackgroundManager, _ *bgagenttest.Fake) {
 		m = manager
+		began := time.Now()
 		_, err := m.Run(t.Context(), root, bgagent.LaunchInput{Agent: "worker", Prompt: "delegate"})
 		require.ErrorIs(t, err, bgagent.ErrGoesOn)
+		require.Less(t, time.Since(began), 15*time.Second, "the task below asks after 10 s")
 		var below bgagent.Task
 		for _, task := range m.List(bgagent.Query{}) {
 			if task.Depth == 2 {

@@ -178,6 +178,31 @@ func TestAnAnswerIsDurableBeforeTheAgentGetsIt(t *testing.T) {
 	})
 }
 
+func TestAnAnswerIsDurableBeforeARunnerGetsIt(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		w.cfg.Ask = true
+		var told atomic.Value
+		w.reports = func(_ string, _ bgagent.Prompt, r *bgagent.Reporter) {
+			option, _ := r.Ask(context.Background(), mayI)
+			told.Store(option)
+		}
+		m := w.begin()
+		task := launch(t, m, "build")
+		q := asks(t, m, task.ID)
+		time.Sleep(time.Second) // until the store has the question
+		w.memory.SetFaults(func(uint64, int) storetest.Fault { return storetest.Fault{Delay: 5 * time.Second} })
+		go func() {
+			_, _ = m.Answer(context.Background(), host, task.ID, bgagent.AnswerInput{Key: q.Key, Option: "allow"})
+		}()
+		time.Sleep(4 * time.Second)
+		require.Nil(t, told.Load())
+		time.Sleep(2 * time.Second)
+		require.Equal(t, "allow", told.Load())
+		w.memory.SetFaults(nil)
+		require.Equal(t, bgagent.Completed, ended(t, m, task.ID)[0].Status)
+	})
+}
+
 func TestAnAnswerThatCannotBeWrittenIsUncertain(t *testing.T) {
 	onProcesses(t, asking(mayI), func(t *testing.T, p *processes) {
 		task := launch(t, p.m, "build")

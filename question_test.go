@@ -256,6 +256,7 @@ func TestAnExpiredQuestionIsNotDenied(t *testing.T) {
 	askingOnBoth(t, asking(q), bgagent.Config{}, func(t *testing.T, m *bgagent.BackgroundManager, _ *bgagenttest.Fake) {
 		task := launch(t, m, "build")
 		q := asks(t, m, task.ID)
+		require.Equal(t, 24*time.Hour, q.Expires.Sub(q.Asked))
 		time.Sleep(25 * time.Hour)
 		require.Equal(t, "I ask. expired", ended(t, m, task.ID)[0].Result)
 		over, err := m.Answer(t.Context(), host, task.ID, bgagent.AnswerInput{Key: q.Key, Option: "allow"})

@@ -97,6 +97,21 @@ func TestARefusalOfTheFirstDoublesTheCoolDown(t *testing.T) {
 	require.Equal(t, 9, m.CoolDown(&h).Refusals)
 }
 
+// What a program has tried itself before it gave up counts like refused turns.
+func TestTheTriesOfAProgramMakeTheCoolDownLonger(t *testing.T) {
+	m := New(alone(2))
+	var at int64
+	m.OnCool(func(next int64) { at = next })
+	crowd(m, "m", 1)[0].refuse(m, "m", Refusal{Tries: 3})
+	require.Equal(t, 20*second, at)
+	m.Warm(at)
+	probe := crowd(m, "m", 1)[0]
+	require.True(t, m.Holds(&probe.Waiter))
+	began := at
+	probe.refuse(m, "m", Refusal{Now: began, Tries: 2})
+	require.Equal(t, 80*second, at-began, "after five refused requests in a row")
+}
+
 func TestManyRefusalsAtOnceAreOneCoolDown(t *testing.T) {
 	m := New(alone(5))
 	var at int64

@@ -14,8 +14,16 @@
 //	+ the line that replaces it
 //
 // The tests in the files named by "tests" run together, without the tests named by "skip". If a fault has no
-// "tests" line, the previous such line in the list applies. With -check, mutate only makes sure that each
-// fault can be planted. The exit status is 1 if a fault is not found, and 2 if the list is invalid.
+// "tests" line, the previous such line in the list applies. A fault can instead name the tests that must find
+// it, each by itself, and arguments for them. These tests are in the package in the folder DIR, unless a line
+// "in" names another folder:
+//
+//	in command
+//	by TestOfAPromise TestOfAnotherPromise
+//	args -flag value
+//
+// With -check, mutate only makes sure that each fault can be planted and that the named tests exist. The exit
+// status is 1 if a fault is not found, and 2 if the list is invalid.
 package main
 
 import (
@@ -41,6 +49,9 @@ type fault struct {
 	file  string
 	tests []string // names of test files
 	skip  []string // names of tests
+	in    string   // folder of the tests named in by
+	by    []string // names of tests, each of which must find the fault
+	args  []string // arguments for these tests
 	old   string
 	new   string
 }
@@ -85,21 +96,24 @@ func run(list, dir, only string, check bool) (missed int, err error) {
 	var broken []error                      // faults that cannot be tried, for example because the package does not compile
 	for _, f := range faults {
 		overlay, err := f.overlay(dir, tmp)
+		if err == nil {
+			err = f.checkBy(dir)
+		}
 		if err != nil {
 			return missed, fmt.Errorf("%s: %w", f.name, err)
 		}
 		if check || !strings.Contains(f.name, only) {
 			continue
 		}
-		if key := strings.Join(slices.Concat(f.tests, f.skip), " "); !passed[key] {
-			if by, err := f.find(dir, ""); err != nil || by != "" {
+		if key := f.key(); !passed[key] {
+			if by, err := f.find(dir, tmp, ""); err != nil || by != "" {
 				return missed, errors.Join(fmt.Errorf("without a fault, the tests must pass, but %s failed", by), err)
 			}
 			passed[key] = true
 		}
 		planted++
 		began := time.Now()
-		by, findErr := f.find(dir, overlay)
+		by, findErr := f.find(dir, tmp, overlay)
 		took := time.Since(began).Round(time.Second)
 		if findErr != nil {
 			broken = append(broken, fmt.Errorf("%s: %w", f.name, findErr))
@@ -142,6 +156,12 @@ func parse(text string) (all []fault, err error) {
 			tests = strings.Fields(rest)
 		case "skip":
 			skip = strings.Fields(rest)
+		case "in":
+			all[len(all)-1].in = rest
+		case "by":
+			all[len(all)-1].by = strings.Fields(rest)
+		case "args":
+			all[len(all)-1].args = strings.Fields(rest)
 		case "file":
 			all[len(all)-1].file = rest
 		case "-":
@@ -180,9 +200,46 @@ func (f *fault) overlay(dir, tmp string) (path string, err error) {
 	return path, os.WriteFile(path, overlay, 0o600)
 }
 
+// key returns the same text for all faults whose tests are the same.
+func (f *fault) key() string {
+	if len(f.by) > 0 {
+		return strings.Join(slices.Concat(f.by, []string{"in", f.in}, f.args), " ")
+	}
+	return strings.Join(slices.Concat(f.tests, f.skip), " ")
+}
+
+// checkBy returns an error if a test that is named in f.by does not exist.
+func (f *fault) checkBy(dir string) error {
+	if len(f.by) == 0 {
+		return nil
+	}
+	files, err := filepath.Glob(filepath.Join(dir, f.in, "*_test.go"))
+	if err != nil {
+		return err
+	}
+	var names []string
+	for _, file := range files {
+		some, err := testsIn(file)
+		if err != nil {
+			return err
+		}
+		names = append(names, some...)
+	}
+	for _, name := range f.by {
+		if !slices.Contains(names, name) {
+			return fmt.Errorf("the folder %q has no test %s", f.in, name)
+		}
+	}
+	return nil
+}
+
 // find runs the tests with the overlay, or without one if the path is empty. It returns the name of
-// a test that failed, or "" if none did.
-func (f *fault) find(dir, overlay string) (by string, err error) {
+// a test that failed, or "" if none did. If f names its tests, all of them must fail with the
+// overlay.
+func (f *fault) find(dir, tmp, overlay string) (by string, err error) {
+	if len(f.by) > 0 {
+		return f.findBy(filepath.Join(dir, f.in), tmp, overlay)
+	}
 	var names []string
 	for _, file := range f.tests {
 		some, err := testsIn(filepath.Join(dir, file))
@@ -194,6 +251,40 @@ func (f *fault) find(dir, overlay string) (by string, err error) {
 	names = slices.DeleteFunc(names, func(name string) bool { return slices.Contains(f.skip, name) })
 	cmd := exec.Command("go", "test", "-overlay="+overlay, "-failfast", "-timeout", "5m", "-run", "^("+strings.Join(names, "|")+")$", ".")
 	cmd.Dir = dir
+	return failed(cmd)
+}
+
+// findBy runs each of the tests that f names, one after the other.
+func (f *fault) findBy(dir, tmp, overlay string) (by string, err error) {
+	program := filepath.Join(tmp, "tests")
+	build := exec.Command("go", "test", "-c", "-vet=off", "-overlay="+overlay, "-o", program, ".")
+	build.Dir = dir
+	if out, err := build.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("%w\n%s", err, out)
+	}
+	for _, name := range f.by {
+		cmd := exec.Command(program, "-test.run", "^"+name+"$", "-test.failfast", "-test.timeout", "2m")
+		cmd.Args = append(cmd.Args, f.args...)
+		cmd.Dir = dir
+		by, err = failed(cmd)
+		switch {
+		case err != nil:
+			return "", err
+		case by == "" && overlay != "":
+			fmt.Printf("           %s passes\n", name)
+			return "", nil
+		case by != "" && overlay == "":
+			return by, nil
+		}
+	}
+	if overlay == "" {
+		return "", nil
+	}
+	return strings.Join(f.by, " and "), nil
+}
+
+// failed runs tests. It returns the name of a test that failed, or "" if none did.
+func failed(cmd *exec.Cmd) (by string, err error) {
 	out, err := cmd.CombinedOutput()
 	var exit *exec.ExitError
 	switch {
