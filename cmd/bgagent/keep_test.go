@@ -148,7 +148,7 @@ func TestOlderStoresDoNotDelayTheAnswerToTheHandshake(t *testing.T) {
 }
 
 func TestTheMessageAboutContinuedTasksNamesATimeOnlyIfItIsKnown(t *testing.T) {
-	require.Equal(t, "continuing 2 tasks of an earlier bgagent", continuing(bgagent.Restored{Tasks: 2}))
+	require.Equal(t, "taking over 2 tasks of an earlier bgagent", takingOver(bgagent.Restored{Tasks: 2}))
 	seen := time.Date(2026, 2, 3, 4, 5, 6, 0, time.Local)
-	require.Equal(t, "continuing 1 tasks of the bgagent that ended after 2026-02-03 04:05:06", continuing(bgagent.Restored{Tasks: 1, Seen: seen}))
+	require.Equal(t, "taking over 1 task of the bgagent that ended after 2026-02-03 04:05:06", takingOver(bgagent.Restored{Tasks: 1, Seen: seen}))
 }

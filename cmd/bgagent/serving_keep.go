@@ -218,16 +218,21 @@ func (s *serving) restore() {
 	if found.Tasks == 0 {
 		return
 	}
-	warn("%s", continuing(found))
+	warn("%s", takingOver(found))
 	s.manager.Start()
 }
 
-// continuing returns the message about tasks that are continued.
-func continuing(found bgagent.Restored) string {
-	if found.Seen.IsZero() { // for example, because the record of the earlier manager is damaged
-		return fmt.Sprintf("continuing %d tasks of an earlier bgagent", found.Tasks)
+// takingOver returns the message about the tasks of an earlier process. Some of them might have ended
+// and wait only for their parents to be notified.
+func takingOver(found bgagent.Restored) string {
+	tasks := "1 task"
+	if found.Tasks != 1 {
+		tasks = fmt.Sprintf("%d tasks", found.Tasks)
 	}
-	return fmt.Sprintf("continuing %d tasks of the bgagent that ended after %s", found.Tasks, found.Seen.Local().Format(time.DateTime))
+	if found.Seen.IsZero() { // for example, because the record of the earlier manager is damaged
+		return "taking over " + tasks + " of an earlier bgagent"
+	}
+	return fmt.Sprintf("taking over %s of the bgagent that ended after %s", tasks, found.Seen.Local().Format(time.DateTime))
 }
 
 // interrupt ends the tasks of an earlier process. When ctx ends, it cancels the tasks that have not
