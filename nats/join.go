@@ -9,6 +9,7 @@ import (
 	"os"
 	"regexp"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -64,7 +65,17 @@ type Cluster struct {
 	Slots *Slots
 	Store *Store
 
-	nc *nats.Conn
+	name string
+	w    wire // for requests that do not concern a stream
+	nc   *nats.Conn
+	warn func(error)
+	subs []*nats.Subscription // what Serve subscribes to
+	life context.Context      // ends when the cluster is closed
+	end  context.CancelFunc
+	work sync.WaitGroup // answers to other processes
+
+	mu     sync.Mutex
+	others map[string]*other
 }
 
 // These are the patterns of names. Names must not contain underscores, because an underscore
@@ -124,7 +135,10 @@ func Join(ctx context.Context, address string, o ClusterOptions) (*Cluster, erro
 		return nil, err
 	}
 	o.Store.Replicas, o.Store.Warn = o.Replicas, o.Warn
-	return &Cluster{Slots: slots, Store: NewStore(nc, storeName(o.Name, o.Process), o.Store), nc: nc}, nil
+	c := &Cluster{Slots: slots, Store: NewStore(nc, storeName(o.Name, o.Process), o.Store), name: o.Name, w: wire{nc: nc}, nc: nc, warn: o.Warn, others: map[string]*other{}}
+	c.life, c.end = context.WithCancel(context.Background())
+	c.w.watch()
+	return c, nil
 }
 
 // checkFiles returns an error if a file cannot be used. The client library would report the error
@@ -226,6 +240,7 @@ func permanent(err error) bool {
 // Close leaves the cluster and closes the connection. Close the manager first. The error is that of
 // [Slots.Close].
 func (c *Cluster) Close(ctx context.Context) error {
+	c.leave()
 	defer c.nc.Close()
 	return c.Slots.Close(ctx)
 }

@@ -142,6 +142,16 @@ func (s *Store) Open(ctx context.Context, owner bgagent.StoreOwner) (c bgagent.S
 	return c, nil
 }
 
+// owner returns the token of this owner, or "" if the store is not open.
+func (s *Store) owner() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.held {
+		return ""
+	}
+	return s.meta.Token
+}
+
 // minPayload is the size of the largest message that the store writes.
 const minPayload = chunk + 64<<10
 

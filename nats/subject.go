@@ -51,6 +51,10 @@ func (n names) journal(id string, part int) string {
 // the stream.
 func (n names) alive(owner string) string { return n.root + ".alive." + owner }
 
+// ask returns the subject on which the owner with the given token answers a question. It does not
+// belong to the stream.
+func (n names) ask(owner, verb string) string { return n.root + ".ask." + owner + "." + verb }
+
 // These are the names of parts. The name of a text begins with textName.
 const (
 	dataName = "d"

@@ -57,6 +57,9 @@ func (s *serving) clusterManager(ctx context.Context, set *settings.Settings, st
 		}
 		return nil, err
 	}
+	if err := s.cluster.Serve(m); err != nil {
+		return nil, errors.Join(err, m.Suspend(context.WithoutCancel(ctx)))
+	}
 	s.at, s.files = at, s.crew.LogTo(at.Logs(), func(err error) { warn("%v", err) })
 	return m, nil
 }

@@ -1,0 +1,297 @@
+package bgnats
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/bgagent/bgagent"
+)
+
+// The processes of a cluster ask each other on the subjects that [names.ask] returns. A question and
+// an answer are JSON. An answer can be longer than a message, so it is split into pieces.
+
+// headPiece is the header of a piece of an answer: its number, counted from 0, and the number of
+// pieces.
+const headPiece = "Bgagent-Piece"
+
+// answerTime is how long a process waits for the answer of another process. workTime is how long the
+// other process may work on it; it is less, so that an error can still be sent.
+const (
+	answerTime = 30 * time.Second
+	workTime   = 25 * time.Second
+)
+
+// maxAsked is the maximum number of questions that a process answers at the same time. Others wait.
+const maxAsked = 64
+
+// ErrUnanswered is matched by the error of a request to another process whose answer did not arrive.
+// The request can still take effect.
+var ErrUnanswered = errors.New("it does not answer")
+
+// ErrProcessDead is matched by the error of a request to a process that does not run, or has lost its
+// connection to the servers. The request has no effect.
+var ErrProcessDead = errors.New("its process is dead or has lost its connection")
+
+// answer is what a process sends back.
+type answer struct {
+	Out   json.RawMessage `json:"out,omitempty"`
+	Error *answerError    `json:"error,omitempty"`
+}
+
+// answerError is an error of another process.
+type answerError struct {
+	Text    string              `json:"text"`
+	Matches []string            `json:"matches,omitempty"` // texts of the errors in known that it matches
+	Input   *bgagent.InputError `json:"input,omitempty"`
+}
+
+// known are the errors that keep their identity in an answer.
+var known = []error{bgagent.ErrUnknownTask, bgagent.ErrExpired, bgagent.ErrAlreadyEnded, bgagent.ErrNoQuestion, bgagent.ErrStore, bgagent.ErrClosed}
+
+func answerErrorOf(err error) *answerError {
+	e := &answerError{Text: err.Error()}
+	for _, k := range known {
+		if errors.Is(err, k) {
+			e.Matches = append(e.Matches, k.Error())
+		}
+	}
+	errors.As(err, &e.Input)
+	return e
+}
+
+func (e *answerError) Error() string { return e.Text }
+
+// Is makes the error match the errors of the other process.
+func (e *answerError) Is(target error) bool {
+	for _, text := range e.Matches {
+		for _, k := range known {
+			if k == target && k.Error() == text {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// As makes the error match a [*bgagent.InputError] of the other process.
+func (e *answerError) As(target any) bool {
+	in, ok := target.(**bgagent.InputError)
+	if ok && e.Input != nil {
+		*in = e.Input
+		return true
+	}
+	return false
+}
+
+// reply answers a question.
+func reply(nc *nats.Conn, to string, out any, err error) error {
+	var a answer
+	if err == nil {
+		a.Out, err = json.Marshal(out)
+	}
+	if err != nil {
+		a = answer{Error: answerErrorOf(err)}
+	}
+	body, err := json.Marshal(a)
+	if err != nil {
+		return err
+	}
+	count := partsOf(len(body))
+	for i := range count {
+		m := nats.NewMsg(to)
+		m.Header.Set(headPiece, fmt.Sprintf("%d %d", i, count))
+		m.Data = body[i*chunk : min(len(body), (i+1)*chunk)]
+		if err := nc.PublishMsg(m); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// ask sends a question to the owner of a store and decodes its answer. The errors do not name the
+// process.
+func (w *wire) ask(ctx context.Context, owner, verb string, in, out any) error {
+	body, err := json.Marshal(in)
+	if err != nil {
+		return err
+	}
+	if most := w.nc.MaxPayload(); int64(len(body)) > most {
+		return &bgagent.InputError{Field: "request", Problem: fmt.Sprintf("has %d bytes; a request to another process can have at most %d", len(body), most)}
+	}
+	if err := w.ready(ctx); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, answerTime)
+	defer cancel()
+	ctx, done := w.connection(ctx)
+	defer done()
+	inbox := w.nc.NewInbox()
+	sub, err := w.nc.SubscribeSync(inbox)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = sub.Unsubscribe() }() // an interrupted connection has no subscriptions
+	if err := sub.SetPendingLimits(-1, -1); err != nil {
+		return err
+	}
+	if err := w.nc.PublishRequest(w.names.ask(owner, verb), inbox, body); err != nil {
+		return err
+	}
+	var whole []byte
+	for next, count := 0, 1; next < count; next++ {
+		m, err := sub.NextMsgWithContext(ctx)
+		switch {
+		case errors.Is(err, nats.ErrNoResponders), err == nil && m.Header.Get("Status") == "503":
+			return ErrProcessDead
+		case err != nil:
+			return fmt.Errorf("%w: %w", ErrUnanswered, err)
+		}
+		var number int
+		if _, err := fmt.Sscanf(m.Header.Get(headPiece), "%d %d", &number, &count); err != nil || number != next {
+			return fmt.Errorf("%w: piece %s of its answer is missing", ErrUnanswered, strconv.Itoa(next))
+		}
+		whole = append(whole, m.Data...)
+	}
+	var a answer
+	if err := json.Unmarshal(whole, &a); err != nil {
+		return fmt.Errorf("its answer cannot be read: %w", err)
+	}
+	if a.Error != nil {
+		return a.Error
+	}
+	return json.Unmarshal(a.Out, out)
+}
+
+// These are the questions.
+const (
+	askTasks  = "tasks"
+	askRead   = "read"
+	askCancel = "cancel"
+	askAnswer = "answer"
+)
+
+type tasksInput struct {
+	Ended int `json:"ended"`
+}
+
+type tasksOutput struct {
+	Tasks []bgagent.Task `json:"tasks"`
+	More  bool           `json:"more,omitempty"`
+}
+
+type readInput struct {
+	ID string `json:"id"`
+}
+
+type cancelInput struct {
+	ID     string `json:"id"`
+	Reason string `json:"reason,omitempty"`
+}
+
+type answerInput struct {
+	ID     string `json:"id"`
+	Key    string `json:"key"`
+	Option string `json:"option"`
+}
+
+// Serve answers the questions of other processes about the manager's tasks until the cluster is
+// closed. The manager must have been made with c.Store, and Serve must be called once.
+func (c *Cluster) Serve(m *bgagent.BackgroundManager) error {
+	token := c.Store.owner()
+	if token == "" {
+		return errors.New("bgnats: serve: no manager has opened the store of the cluster")
+	}
+	questions := map[string]func(context.Context, []byte) (any, error){
+		askTasks: question(func(ctx context.Context, in tasksInput) (tasksOutput, error) { return tasksOf(ctx, m, in.Ended) }),
+		askRead: question(func(_ context.Context, in readInput) (bgagent.Task, error) { return read(m, in.ID) }),
+		askCancel: question(func(ctx context.Context, in cancelInput) (bgagent.Task, error) {
+			return m.Cancel(ctx, bgagent.Caller{}, in.ID, bgagent.CancelOptions{Reason: in.Reason})
+		}),
+		askAnswer: question(func(ctx context.Context, in answerInput) (bgagent.Question, error) {
+			return m.Answer(ctx, bgagent.Caller{}, in.ID, bgagent.AnswerInput{Key: in.Key, Option: in.Option})
+		}),
+	}
+	room := make(chan struct{}, maxAsked)
+	for verb, do := range questions {
+		sub, err := c.nc.Subscribe(c.Store.w.names.ask(token, verb), func(q *nats.Msg) {
+			room <- struct{}{}
+			c.work.Go(func() {
+				defer func() { <-room }()
+				ctx, cancel := context.WithTimeout(c.life, workTime)
+				defer cancel()
+				out, err := do(ctx, q.Data)
+				if err := reply(c.nc, q.Reply, out, err); err != nil {
+					c.warn(fmt.Errorf("bgnats: the answer to another process cannot be sent: %w", err))
+				}
+			})
+		})
+		if err != nil {
+			return fmt.Errorf("bgnats: serve: %w", err)
+		}
+		c.subs = append(c.subs, sub)
+	}
+	return nil
+}
+
+// read returns a task of the manager with its prompt and result. The argument ref is the id of the
+// task, or of its session.
+func read(m *bgagent.BackgroundManager, ref string) (bgagent.Task, error) {
+	t, err := m.Get(ref)
+	if errors.Is(err, bgagent.ErrUnknownTask) {
+		for _, live := range m.List(bgagent.Query{}) {
+			if live.Session == ref {
+				ref = live.ID
+				t, err = m.Get(ref)
+				break
+			}
+		}
+	}
+	if err != nil || t.Status.Terminal() { // the result might be only in the store
+		t, err = m.Read(bgagent.Caller{}, ref)
+	}
+	return t, err
+}
+
+// question makes a function that decodes its input.
+func question[In, Out any](do func(context.Context, In) (Out, error)) func(context.Context, []byte) (any, error) {
+	return func(ctx context.Context, body []byte) (any, error) {
+		var in In
+		if err := json.Unmarshal(body, &in); err != nil {
+			return nil, err
+		}
+		return do(ctx, in)
+	}
+}
+
+// tasksOf returns the manager's live tasks, and the given number of tasks that have ended, without
+// their texts.
+func tasksOf(ctx context.Context, m *bgagent.BackgroundManager, ended int) (out tasksOutput, err error) {
+	out.Tasks = m.List(bgagent.Query{Status: []bgagent.Status{bgagent.Pending, bgagent.Running}})
+	page, err := m.History(ctx, bgagent.Query{Limit: ended + 1}, "")
+	if err != nil {
+		return out, err
+	}
+	if len(page) > ended {
+		page, out.More = page[:ended], true
+	}
+	live := map[string]bool{}
+	for i := range out.Tasks {
+		live[out.Tasks[i].ID] = true
+	}
+	for _, t := range page {
+		if !live[t.ID] {
+			out.Tasks = append(out.Tasks, t)
+		}
+	}
+	for i := range out.Tasks {
+		t := &out.Tasks[i]
+		t.Prompt, t.Result, t.Metadata = "", "", nil
+	}
+	return out, nil
+}

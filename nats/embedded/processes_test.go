@@ -1,0 +1,210 @@
+package embedded_test
+
+import (
+	"context"
+	"flag"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+	"github.com/stretchr/testify/require"
+
+	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/inproc"
+	bgnats "github.com/bgagent/bgagent/nats"
+)
+
+var cancels = flag.Int("cancels", 20, "number of tasks that TestACancelFromAnotherProcessReachesTheBodySoon cancels")
+
+// ofProcess returns the tasks of one process.
+func ofProcess(t *testing.T, c *bgnats.Cluster, name string, ended int) bgnats.ProcessTasks {
+	t.Helper()
+	all, err := c.Tasks(t.Context(), ended)
+	require.NoError(t, err)
+	i := slices.IndexFunc(all, func(p bgnats.ProcessTasks) bool { return p.Name == name })
+	require.GreaterOrEqual(t, i, 0)
+	return all[i]
+}
+
+// These are the longest prompt and the longest result that a manager keeps.
+const longPrompt, longResult = 1 << 20, 256 << 10
+
+// text is a text of the given size that does not repeat itself.
+func text(size int) string {
+	var b strings.Builder
+	for i := 0; b.Len() < size; i++ {
+		b.WriteString(time.Duration(i).String())
+		b.WriteString(" é\n")
+	}
+	return strings.ToValidUTF8(b.String()[:size-2], ".") + "."
+}
+
+func TestEveryProcessListsReadsAndCancelsTheTasksOfAll(t *testing.T) {
+	s := listening(t, func(*server.Options) {})
+	one := joined(t, s.URL(), bgnats.ClusterOptions{Process: "one"})
+	two := joined(t, s.URL(), bgnats.ClusterOptions{Process: "two"})
+	stopped := make(chan struct{}, 1)
+	m := managerOf(t, one, map[string]inproc.Agent{
+		"slow": func(ctx context.Context, _ *inproc.Turn) (string, error) {
+			<-ctx.Done()
+			stopped <- struct{}{}
+			return "", ctx.Err()
+		},
+		"long": func(context.Context, *inproc.Turn) (string, error) { return text(longResult), nil },
+	})
+	require.NoError(t, one.Serve(m))
+	m2 := managerOf(t, two, map[string]inproc.Agent{"slow": func(ctx context.Context, _ *inproc.Turn) (string, error) { return "", nil }})
+	require.NoError(t, two.Serve(m2))
+
+	slow, err := m.Launch(t.Context(), bgagent.Caller{Session: "s"}, bgagent.LaunchInput{Agent: "slow", Prompt: "wait"})
+	require.NoError(t, err)
+	long, err := m.Run(t.Context(), bgagent.Caller{Session: "s"}, bgagent.LaunchInput{Agent: "long", Prompt: text(longPrompt)})
+	require.NoError(t, err)
+	until(t, func() bool { now, err := m.Get(slow.ID); return err == nil && now.Session != "" })
+
+	p := ofProcess(t, two, "one", 1)
+	require.NoError(t, p.Err)
+	require.True(t, p.Lives)
+	require.Len(t, p.Tasks, 2)
+	require.Equal(t, slow.ID, p.Tasks[0].ID)
+	require.Equal(t, long.ID, p.Tasks[1].ID)
+	require.Empty(t, p.Tasks[1].Prompt+p.Tasks[1].Result)
+	p = ofProcess(t, two, "one", 0)
+	require.Len(t, p.Tasks, 1)
+	require.True(t, p.More)
+
+	for _, c := range []*bgnats.Cluster{one, two} {
+		read, by, err := c.Read(t.Context(), long.ID)
+		require.NoError(t, err)
+		require.Equal(t, "one", by.Name)
+		require.True(t, read.Result == text(longResult), "%d bytes", len(read.Result))
+		require.True(t, read.Prompt == text(longPrompt), "%d bytes", len(read.Prompt))
+	}
+	now, err := m.Get(slow.ID)
+	require.NoError(t, err)
+	bySession, _, err := two.Read(t.Context(), now.Session)
+	require.NoError(t, err)
+	require.Equal(t, slow.ID, bySession.ID)
+
+	got, err := two.Cancel(t.Context(), slow.ID, "not needed")
+	require.NoError(t, err)
+	require.Equal(t, slow.ID, got.ID)
+	within(t, stopped)
+	got, _, err = two.Read(t.Context(), slow.ID)
+	require.NoError(t, err)
+	require.Equal(t, bgagent.Cancelled, got.Status)
+	require.Equal(t, "not needed", got.Reason)
+	_, err = two.Cancel(t.Context(), slow.ID, "")
+	require.ErrorIs(t, err, bgagent.ErrAlreadyEnded)
+	_, err = two.Cancel(t.Context(), "bg_unknown", "")
+	require.ErrorIs(t, err, bgagent.ErrUnknownTask)
+	_, _, err = two.Read(t.Context(), "bg_unknown")
+	require.ErrorIs(t, err, bgagent.ErrUnknownTask)
+	_, err = two.Answer(t.Context(), slow.ID, bgagent.AnswerInput{Key: "k", Option: "yes"})
+	require.ErrorIs(t, err, bgagent.ErrNoQuestion)
+	_, err = two.Cancel(t.Context(), slow.ID, strings.Repeat("x", 2<<20))
+	var input *bgagent.InputError
+	require.ErrorAs(t, err, &input)
+}
+
+func TestAQuestionIsAnsweredFromAnotherProcess(t *testing.T) {
+	s := listening(t, func(*server.Options) {})
+	one := joined(t, s.URL(), bgnats.ClusterOptions{Process: "one"})
+	two := joined(t, s.URL(), bgnats.ClusterOptions{Process: "two"})
+	m, err := bgagent.New(inproc.New(map[string]inproc.Agent{"asks": func(ctx context.Context, turn *inproc.Turn) (string, error) {
+		return turn.Ask(ctx, bgagent.Question{Key: "branch", Kind: bgagent.QuestionChoice, Title: "Which branch?", Options: []string{"main", "next"}})
+	}}), bgagent.Config{Slots: one.Slots, Store: one.Store, Wake: bgagent.WakeNever, Ask: true})
+	require.NoError(t, err)
+	defer m.Close(context.Background())
+	require.NoError(t, one.Serve(m))
+	task, err := m.Launch(t.Context(), bgagent.Caller{Session: "s"}, bgagent.LaunchInput{Agent: "asks", Prompt: "x"})
+	require.NoError(t, err)
+	key := ""
+	until(t, func() bool {
+		p := ofProcess(t, two, "one", 0)
+		if len(p.Tasks) != 1 || len(p.Tasks[0].Questions) != 1 {
+			return false
+		}
+		key = p.Tasks[0].Questions[0].Key
+		return true
+	})
+	q, err := two.Answer(t.Context(), task.ID, bgagent.AnswerInput{Key: key, Option: "next"})
+	require.NoError(t, err)
+	require.Equal(t, "next", q.Answer)
+	all, err := m.Wait(t.Context(), bgagent.Caller{}, bgagent.WaitAll, task.ID)
+	require.NoError(t, err)
+	require.Equal(t, "next", all[0].Result)
+}
+
+// A process that has only lost its connection looks dead to the others.
+func TestTasksOfADeadProcessAreReadFromTheServers(t *testing.T) {
+	s := listening(t, func(*server.Options) {})
+	l := &line{server: s}
+	one := joined(t, s.URL(), bgnats.ClusterOptions{Process: "one", Connect: []nats.Option{nats.InProcessServer(l), nats.ReconnectWait(10 * time.Millisecond)}})
+	two := joined(t, s.URL(), bgnats.ClusterOptions{Process: "two"})
+	m := managerOf(t, one, map[string]inproc.Agent{
+		"slow": func(ctx context.Context, _ *inproc.Turn) (string, error) { <-ctx.Done(); return "", ctx.Err() },
+		"long": func(context.Context, *inproc.Turn) (string, error) { return text(longResult), nil },
+	})
+	require.NoError(t, one.Serve(m))
+	slow, err := m.Launch(t.Context(), bgagent.Caller{Session: "s"}, bgagent.LaunchInput{Agent: "slow", Prompt: "wait"})
+	require.NoError(t, err)
+	long, err := m.Run(t.Context(), bgagent.Caller{Session: "s"}, bgagent.LaunchInput{Agent: "long", Prompt: text(longPrompt)})
+	require.NoError(t, err)
+	l.set(true)
+	until(t, func() bool { return !ofProcess(t, two, "one", 5).Lives })
+
+	p := ofProcess(t, two, "one", 5)
+	require.NoError(t, p.Err)
+	require.Len(t, p.Tasks, 2)
+	require.Equal(t, slow.ID, p.Tasks[0].ID)
+	require.False(t, p.Tasks[0].Status.Terminal())
+	require.Equal(t, bgagent.Completed, p.Tasks[1].Status)
+	read, by, err := two.Read(t.Context(), long.ID)
+	require.NoError(t, err)
+	require.False(t, by.Lives)
+	require.True(t, read.Prompt == text(longPrompt), "%d bytes", len(read.Prompt))
+	require.True(t, read.Result == text(longResult), "%d bytes", len(read.Result))
+	_, err = two.Cancel(t.Context(), slow.ID, "")
+	require.ErrorIs(t, err, bgnats.ErrProcessDead)
+	require.ErrorContains(t, err, "the process one of the cluster")
+
+	l.set(false)
+	until(t, func() bool { return ofProcess(t, two, "one", 5).Lives })
+	_, err = two.Cancel(t.Context(), slow.ID, "")
+	require.NoError(t, err, "reading has not changed the stream")
+	got, err := m.Get(slow.ID)
+	require.NoError(t, err)
+	require.Equal(t, bgagent.Cancelled, got.Status)
+}
+
+// The bound is generous, because machines for tests can be busy. The figure is in docs/cluster.md.
+func TestACancelFromAnotherProcessReachesTheBodySoon(t *testing.T) {
+	s := listening(t, func(*server.Options) {})
+	one := joined(t, s.URL(), bgnats.ClusterOptions{Process: "one"})
+	two := joined(t, s.URL(), bgnats.ClusterOptions{Process: "two"})
+	begun, told := make(chan bool, 1), make(chan time.Time, 1)
+	m := managerOf(t, one, map[string]inproc.Agent{"slow": func(ctx context.Context, _ *inproc.Turn) (string, error) {
+		begun <- true
+		<-ctx.Done()
+		told <- time.Now()
+		return "", ctx.Err()
+	}})
+	require.NoError(t, one.Serve(m))
+	took := make([]time.Duration, *cancels)
+	for i := range took {
+		task, err := m.Launch(t.Context(), bgagent.Caller{Session: "s"}, bgagent.LaunchInput{Agent: "slow", Prompt: "wait"})
+		require.NoError(t, err)
+		within(t, begun)
+		from := time.Now()
+		_, err = two.Cancel(t.Context(), task.ID, "")
+		require.NoError(t, err)
+		took[i] = within(t, told).Sub(from)
+	}
+	slices.Sort(took)
+	t.Logf("from the call of Cancel to the end of the body's context: median %v, maximum %v", took[len(took)/2], took[len(took)-1])
+	require.Less(t, took[len(took)/2], 2*time.Second)
+}

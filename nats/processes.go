@@ -1,0 +1,395 @@
+package bgnats
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/bgagent/bgagent"
+)
+
+// Process is a process of a cluster.
+type Process struct {
+	Name  string             `json:"name"`
+	Owner bgagent.StoreOwner `json:"owner"` // the manager that has its tasks, or had them last
+	Lives bool               `json:"lives"`
+}
+
+// String names the process in messages.
+func (p Process) String() string {
+	return fmt.Sprintf("the process %s of the cluster (%s, process %d on %s)", p.Name, p.Owner.Program, p.Owner.PID, p.Owner.Host)
+}
+
+// ProcessTasks are the tasks of a process, without prompts, results and metadata.
+type ProcessTasks struct {
+	Process
+	Tasks []bgagent.Task `json:"tasks"` // those that have not ended come first
+	More  bool           `json:"more"`  // there are more tasks that have ended
+	Err   error          `json:"-"`     // why the list is not complete, or nil
+}
+
+// other is what a process knows about the store of a process, which can be its own.
+type other struct {
+	name string
+	w    wire
+
+	mu   sync.Mutex
+	kept *Store // what was read from the stream of a dead process; nil if nothing was read
+}
+
+// found is an other, with what its stream says about its owner.
+type found struct {
+	*other
+	meta meta
+}
+
+func (f *found) process(lives bool) Process {
+	return Process{Name: f.name, Owner: f.meta.Owner, Lives: lives}
+}
+
+// processes returns all processes that have ever kept tasks in the cluster, in the order of their
+// names.
+func (c *Cluster) processes(ctx context.Context) ([]*found, error) {
+	var names []string
+	for {
+		var page struct {
+			Total   int      `json:"total"`
+			Streams []string `json:"streams"`
+		}
+		err := c.w.patiently(ctx, func(ctx context.Context) error {
+			return c.w.call(ctx, "STREAM.NAMES", map[string]any{"offset": len(names)}, &page)
+		})
+		if err != nil {
+			return nil, fmt.Errorf("bgnats: the processes of the cluster cannot be listed: %w", err)
+		}
+		names = append(names, page.Streams...)
+		if len(page.Streams) == 0 || len(names) >= page.Total {
+			break
+		}
+	}
+	var all []*found
+	for _, stream := range names {
+		if process, is := strings.CutPrefix(stream, "BGAGENT_"+storeName(c.name, "")); is && validProcess.MatchString(process) {
+			all = append(all, &found{other: c.other(process)})
+		}
+	}
+	errs := each(all, func(f *found) (err error) {
+		f.meta, err = f.w.readMeta(ctx)
+		return err
+	})
+	if err := errors.Join(errs...); err != nil {
+		return nil, fmt.Errorf("bgnats: the processes of the cluster cannot be read: %w", err)
+	}
+	all = slices.DeleteFunc(all, func(f *found) bool { return f.meta.seq == 0 }) // its first manager has not opened the store yet
+	slices.SortFunc(all, func(a, b *found) int { return cmp.Compare(a.name, b.name) })
+	return all, nil
+}
+
+// other returns what this process knows about a process.
+func (c *Cluster) other(process string) *other {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	o := c.others[process]
+	if o == nil {
+		n, _ := namesOf(storeName(c.name, process)) // the names were checked
+		o = &other{name: process, w: wire{nc: c.nc, names: n}}
+		o.w.watch()
+		c.others[process] = o
+	}
+	return o
+}
+
+// each calls f for all elements at the same time, and returns the errors.
+func each[T any](all []T, f func(T) error) []error {
+	errs := make([]error, len(all))
+	var wg sync.WaitGroup
+	for i := range all {
+		wg.Go(func() { errs[i] = f(all[i]) })
+	}
+	wg.Wait()
+	return errs
+}
+
+// Tasks returns the tasks of all processes: those that have not ended, and of each process the given
+// number of tasks that have ended, beginning with the one that was launched last. Living processes
+// are asked, and the tasks of the others are read from the servers.
+func (c *Cluster) Tasks(ctx context.Context, ended int) ([]ProcessTasks, error) {
+	all, err := c.processes(ctx)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]ProcessTasks, len(all))
+	index := make([]int, len(all))
+	for i := range index {
+		index[i] = i
+	}
+	each(index, func(i int) error {
+		out[i] = all[i].tasks(ctx, ended)
+		return nil
+	})
+	return out, nil
+}
+
+func (f *found) tasks(ctx context.Context, ended int) ProcessTasks {
+	var got tasksOutput
+	err := f.ask(ctx, askTasks, tasksInput{ended}, &got)
+	out := ProcessTasks{Process: f.process(err == nil), Tasks: got.Tasks, More: got.More}
+	if err == nil {
+		return out
+	}
+	if !errors.Is(err, ErrProcessDead) {
+		out.Err = err
+	}
+	kept, err := f.read(ctx)
+	if err == nil {
+		var records []reading
+		records, out.More, err = kept.page(ctx, ended)
+		for _, r := range records {
+			t, bad := bgagent.Task{}, r.err
+			if bad == nil {
+				t, bad = r.record.Task()
+			}
+			if bad != nil {
+				out.Err = errors.Join(out.Err, bad)
+				continue
+			}
+			t.Metadata = nil
+			out.Tasks = append(out.Tasks, t)
+		}
+	}
+	out.Err = errors.Join(out.Err, err)
+	return out
+}
+
+// ask sends a question to the process. The error names the process.
+func (f *found) ask(ctx context.Context, verb string, in, out any) error {
+	err := ErrProcessDead
+	if f.meta.Token != "" {
+		err = f.w.ask(ctx, f.meta.Token, verb, in, out)
+	}
+	var refused *answerError
+	if err == nil || errors.As(err, &refused) {
+		return err
+	}
+	return fmt.Errorf("bgnats: %v: %w", f.process(false), err)
+}
+
+// readTries is how often the stream of a process is read again because the process, which was
+// believed to be dead, writes to it.
+const readTries = 3
+
+// readTime limits how long reading the stream of a dead process can take.
+const readTime = 20 * time.Second
+
+// read returns the store of a dead process for reading. It changes nothing. The result is kept until
+// somebody writes to the stream.
+func (f *found) read(ctx context.Context) (*Store, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, readTime)
+	defer cancel()
+	for try := 1; ; try++ {
+		if f.kept != nil && f.kept.meta.seq == f.meta.seq {
+			return f.kept, nil
+		}
+		s := &Store{w: wire{nc: f.w.nc, names: f.w.names}, meta: f.meta}
+		s.meta.before = f.meta.seq
+		s.w.watch()
+		all, err := s.scan(ctx)
+		if err == nil {
+			s.index.install(all.entries)
+			f.forget()
+			f.kept = s
+			continue
+		}
+		s.w.unwatch()
+		var owned *bgagent.StoreOwnedError
+		if !errors.As(err, &owned) || try == readTries {
+			return nil, fmt.Errorf("bgnats: the tasks of %v cannot be read: %w", f.process(false), err)
+		}
+		if f.meta, err = f.w.readMeta(ctx); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// forget drops what was read. o.mu is locked.
+func (o *other) forget() {
+	if o.kept != nil {
+		o.kept.w.unwatch()
+		o.kept = nil
+	}
+}
+
+// page reads the records of all tasks that have not ended, and of the given number of ended tasks.
+func (s *Store) page(ctx context.Context, ended int) (out []reading, more bool, err error) {
+	var live []*entry
+	s.index.mu.RLock()
+	for e := range intact(s.index.entries) {
+		if e.kind == bgagent.StoreTask && e.ended.IsZero() {
+			live = append(live, e)
+		}
+	}
+	s.index.mu.RUnlock()
+	slices.SortFunc(live, later)
+	over, err := s.index.page(bgagent.StoreQuery{Limit: ended + 1})
+	if err != nil {
+		return nil, false, err
+	}
+	if more = len(over) > ended; more {
+		over = over[:ended]
+	}
+	out, err = s.records(ctx, append(live, over...))
+	return out, more, err
+}
+
+// find returns the process that has the task. The argument ref is the id of the task, or of its
+// session. The servers are asked, so it does not matter whether the process lives.
+func (c *Cluster) find(ctx context.Context, ref string) (*found, string, error) {
+	all, err := c.processes(ctx)
+	if err != nil {
+		return nil, "", err
+	}
+	has := make([]string, len(all)) // the id of the task, by process
+	index := make([]int, len(all))
+	for i := range index {
+		index[i] = i
+	}
+	errs := each(index, func(i int) error {
+		m, is, err := all[i].w.last(ctx, all[i].w.record(ref))
+		if is && err == nil && m.header.Get(headDeleted) == "" {
+			has[i] = ref
+		}
+		return err
+	})
+	if i := slices.IndexFunc(has, func(id string) bool { return id != "" }); i >= 0 {
+		return all[i], has[i], nil
+	}
+	if err := errors.Join(errs...); err != nil {
+		return nil, "", fmt.Errorf("bgnats: the task cannot be looked up: %w", err)
+	}
+	for _, f := range all { // ref can be the id of a session
+		if id, err := f.taskOf(ctx, ref); err == nil && id != "" {
+			return f, id, nil
+		}
+	}
+	return nil, "", fmt.Errorf("bgnats: task %q: %w", ref, bgagent.ErrUnknownTask)
+}
+
+// taskOf returns the id of the task with the session, or "".
+func (f *found) taskOf(ctx context.Context, session string) (string, error) {
+	var t bgagent.Task
+	err := f.ask(ctx, askRead, readInput{session}, &t)
+	if err == nil || !errors.Is(err, ErrProcessDead) {
+		return t.ID, err
+	}
+	kept, err := f.read(ctx)
+	if err != nil {
+		return "", err
+	}
+	kept.index.mu.RLock()
+	defer kept.index.mu.RUnlock()
+	for e := range intact(kept.index.entries) {
+		if e.kind == bgagent.StoreTask && e.session == session {
+			return e.key, nil
+		}
+	}
+	return "", nil
+}
+
+// Read returns a task of any process with its prompt and result, and the process. The argument ref is
+// the id of the task, or of its session. If the process is dead, the task is read from the servers,
+// in the state that was stored last.
+func (c *Cluster) Read(ctx context.Context, ref string) (t bgagent.Task, p Process, err error) {
+	f, id, err := c.find(ctx, ref)
+	if err != nil {
+		return t, p, err
+	}
+	err = f.ask(ctx, askRead, readInput{id}, &t)
+	if err == nil || !errors.Is(err, ErrProcessDead) {
+		return t, f.process(err == nil), err
+	}
+	t, err = f.keptTask(ctx, id)
+	return t, f.process(false), err
+}
+
+// keptTask reads a task of a dead process.
+func (f *found) keptTask(ctx context.Context, id string) (t bgagent.Task, err error) {
+	kept, err := f.read(ctx)
+	if err != nil {
+		return t, err
+	}
+	e := kept.index.get(id)
+	if e == nil {
+		return t, fmt.Errorf("bgnats: task %q: %w", id, bgagent.ErrUnknownTask)
+	}
+	all, err := kept.records(ctx, []*entry{e})
+	if err == nil {
+		err = all[0].err
+	}
+	if err == nil {
+		t, err = all[0].record.Task()
+	}
+	for _, text := range []struct {
+		name string
+		to   *string
+	}{{"prompt", &t.Prompt}, {"result", &t.Result}} {
+		if err != nil {
+			break
+		}
+		if *text.to, err = kept.text(ctx, id, fmt.Sprintf("%s.%d", text.name, t.Attempt)); errors.Is(err, bgagent.ErrNoText) {
+			err = nil
+		}
+	}
+	if err != nil {
+		return t, fmt.Errorf("bgnats: task %q of %v cannot be read: %w", id, f.process(false), err)
+	}
+	return t, nil
+}
+
+// Cancel cancels a task of any process, on behalf of the host. Like the manager's method, it returns
+// the task as it was right before, once the cancellation is durable. The argument ref is the id of the
+// task, or of its session. If the task's process is dead, the error matches [ErrProcessDead], and the
+// task can be cancelled only after the process has started again.
+func (c *Cluster) Cancel(ctx context.Context, ref, reason string) (t bgagent.Task, err error) {
+	f, id, err := c.find(ctx, ref)
+	if err == nil {
+		err = f.ask(ctx, askCancel, cancelInput{id, reason}, &t)
+	}
+	return t, err
+}
+
+// Answer answers a question of a task of any process, on behalf of the host. The argument ref is the
+// id of the task, or of its session. If the task's process is dead, the error matches
+// [ErrProcessDead].
+func (c *Cluster) Answer(ctx context.Context, ref string, in bgagent.AnswerInput) (q bgagent.Question, err error) {
+	f, id, err := c.find(ctx, ref)
+	if err == nil {
+		err = f.ask(ctx, askAnswer, answerInput{id, in.Key, in.Option}, &q)
+	}
+	return q, err
+}
+
+// leave ends everything that the cluster has started.
+func (c *Cluster) leave() {
+	for _, sub := range c.subs {
+		_ = sub.Unsubscribe() // a connection that was closed has no subscriptions
+	}
+	c.end()
+	c.work.Wait()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, o := range c.others {
+		o.mu.Lock()
+		o.forget()
+		o.mu.Unlock()
+		o.w.unwatch()
+	}
+	c.others = map[string]*other{}
+	c.w.unwatch()
+}
