@@ -209,7 +209,7 @@ func (c *Cluster) Serve(m *bgagent.BackgroundManager) error {
 	}
 	questions := map[string]func(context.Context, []byte) (any, error){
 		askTasks: question(func(ctx context.Context, in tasksInput) (tasksOutput, error) { return tasksOf(ctx, m, in.Ended) }),
-		askRead: question(func(_ context.Context, in readInput) (bgagent.Task, error) { return read(m, in.ID) }),
+		askRead:  question(func(_ context.Context, in readInput) (bgagent.Task, error) { return read(m, in.ID) }),
 		askCancel: question(func(ctx context.Context, in cancelInput) (bgagent.Task, error) {
 			return m.Cancel(ctx, bgagent.Caller{}, in.ID, bgagent.CancelOptions{Reason: in.Reason})
 		}),

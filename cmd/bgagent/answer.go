@@ -29,7 +29,7 @@ func (c answerCmd) Run(all *cli, stop stops) error {
 	if len(c.Words) > 2 {
 		return &exitError{exitInput, errors.New("there are too many arguments; bgagent answer ID [KEY] OPTION answers a question. Quote an option that contains spaces")}
 	}
-	server, id, err := controlled(all, c.ID)
+	server, id, err := controlled(stop.soft, all, c.ID)
 	if err != nil {
 		return err
 	}

@@ -35,7 +35,7 @@ func (cancelCmd) Help() string {
 
 // Run implements the subcommand.
 func (c cancelCmd) Run(all *cli, stop stops) error {
-	server, id, err := controlled(all, c.ID)
+	server, id, err := controlled(stop.soft, all, c.ID)
 	if err != nil {
 		return err
 	}
@@ -69,7 +69,7 @@ func (c resumeCmd) Run(all *cli, stop stops) error {
 	if c.Again == (c.Prompt != "") {
 		return &exitError{exitInput, errors.New("say what the agent should do next: bgagent resume ID PROMPT, or bgagent resume ID --again for the same prompt")}
 	}
-	server, id, err := controlled(all, c.ID)
+	server, id, err := controlled(stop.soft, all, c.ID)
 	if err != nil {
 		return err
 	}
@@ -102,7 +102,7 @@ func (sendCmd) Help() string {
 
 // Run implements the subcommand.
 func (c sendCmd) Run(all *cli, stop stops) error {
-	server, id, err := controlled(all, c.ID)
+	server, id, err := controlled(stop.soft, all, c.ID)
 	if err != nil {
 		return err
 	}

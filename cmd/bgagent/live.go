@@ -22,6 +22,9 @@ import (
 // server returns a client for the "bgagent serve" that uses the store. The error is [control.ErrNone]
 // if the store does not belong to a running serve that accepts commands.
 func (v *view) server() (*control.Client, error) {
+	if v.process != "" {
+		return nil, control.ErrNone // the view already contains what the server reported
+	}
 	if v.Kind != statedir.Serve || !v.lives {
 		return nil, control.ErrNone
 	}
@@ -92,13 +95,16 @@ func inTask() error {
 
 // controlled returns a client for the running "bgagent serve" that has the task, and the task's id.
 // The argument ref is the id of the task or of its session.
-func controlled(all *cli, ref string) (*control.Client, string, error) {
+func controlled(ctx context.Context, all *cli, ref string) (*control.Client, string, error) {
 	if err := inTask(); err != nil {
 		return nil, "", err
 	}
 	folder, err := all.folder()
 	if err != nil {
 		return nil, "", err
+	}
+	if c, t, err := findInCluster(ctx, folder, ref); c != nil || err != nil {
+		return c, t.Task.ID, err
 	}
 	v, t, err := find(folder, ref)
 	if err != nil {

@@ -224,7 +224,7 @@ func (s *serving) acceptCommands(info control.Info) *control.Server {
 		return nil
 	}
 	c, err := control.Listen(s.at.Dir, control.Host{
-		Manager: s.manager, Instance: s.life.id, Info: info, Log: s.log(),
+		Manager: s.manager, Instance: s.life.id, Info: info, Log: s.log(), Cluster: s.cluster,
 		RemoveLog: func(task string) error { return transcript.RemoveLog(s.at.Logs(), task) },
 		Serve: func(server *http.Server, l net.Listener) error {
 			return serveBounded(server, l, maxCommands, writeTime)

@@ -38,6 +38,13 @@ func (c showCmd) Run(all *cli, stop stops) error {
 	if err != nil {
 		return err
 	}
+	server, shared, err := findInCluster(stop.soft, folder, c.ID)
+	if err != nil {
+		return err
+	}
+	if server != nil {
+		return c.showShared(all, stop, shared)
+	}
 	v, t, err := find(folder, c.ID)
 	if err != nil {
 		return err
@@ -117,7 +124,7 @@ func find(folder statedir.Folder, id string) (*view, bgagent.Task, error) {
 func instead(stores []statedir.Store, id string) string {
 	var alike []string
 	// What cannot be read is not suggested.
-	_ = eachView(stores, statusEnded, func(v *view) error {
+	_ = eachView(context.Background(), stores, statusEnded, func(v *view) error {
 		for _, t := range v.tasks {
 			if strings.HasPrefix(t.ID, id) {
 				alike = append(alike, t.ID)
@@ -159,6 +166,9 @@ func (v *view) find(id string) (bgagent.Task, bool, error) {
 // text returns the prompt or the result of the task's latest attempt, as selected by the argument "what". If
 // the store does not contain the text, it returns an empty string.
 func (v *view) text(t bgagent.Task, what string) (string, error) {
+	if v.reader == nil { // the server has returned the texts
+		return map[string]string{"prompt": t.Prompt, "result": t.Result}[what], nil
+	}
 	text, err := v.reader.Text(context.Background(), t.ID, fmt.Sprintf("%s.%d", what, t.Attempt))
 	if errors.Is(err, bgagent.ErrNoText) {
 		return "", nil
@@ -194,7 +204,7 @@ func (v *view) print(w io.Writer, t bgagent.Task) error {
 	line("session", t.Session)
 	line("launched by", t.Parent)
 	line("kept by", v.String())
-	if v.lives {
+	if v.lives && v.process == "" {
 		line("process", fmt.Sprint(v.owner.PID))
 	}
 	for _, at := range []struct {

@@ -43,8 +43,10 @@ type standing struct {
 	Store   string     `json:"store"`   // folder of the store
 	Owner   int        `json:"owner"`   // PID of the process that uses the store; 0 if there is none
 	Since   *time.Time `json:"since,omitempty"`
-	MCP     string     `json:"mcp,omitempty"`  // address of the tools
-	Page    string     `json:"page,omitempty"` // address of the page
+	Process string     `json:"process,omitempty"` // name of the process in its cluster
+	Host    string     `json:"host,omitempty"`    // machine of a process of a cluster
+	MCP     string     `json:"mcp,omitempty"`     // address of the tools
+	Page    string     `json:"page,omitempty"`    // address of the page
 
 	Running int `json:"running"` // these tasks have a slot, or wait for an answer or for their own tasks
 	Queued  int `json:"queued"`
@@ -73,7 +75,7 @@ func (c statusCmd) Run(all *cli, stop stops) error {
 	}
 	shown := 0
 	width := terminalWidth()
-	err = eachView(stores, statusEnded, func(v *view) error {
+	err = eachView(stop.soft, stores, statusEnded, func(v *view) error {
 		v.refresh(stop.soft)
 		st := v.standing(time.Now())
 		if !v.lives && st.Running+st.Queued+st.Parked == 0 {
@@ -127,6 +129,9 @@ func fold(text string, width int) string {
 // standing summarizes the view's tasks.
 func (v *view) standing(now time.Time) standing {
 	st := standing{Command: v.Kind, Path: v.Path, Store: v.Dir, AtLeast: v.more, Tasks: []bgagent.Task{}}
+	if st.Process = v.process; v.process != "" {
+		st.Host = v.owner.Host
+	}
 	if v.lives {
 		st.Owner, st.Since = v.owner.PID, &v.owner.Since
 	}

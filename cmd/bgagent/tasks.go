@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/bgagent/bgagent"
@@ -36,10 +37,12 @@ const fewEnded = 10
 
 // keptTask is a task in the output of "bgagent tasks --json".
 type keptTask struct {
-	Command string       `json:"command"` // serve, mcp or run
-	Path    string       `json:"path"`    // configuration file, working directory or results folder
-	Store   string       `json:"store"`   // folder of the store
-	Owner   int          `json:"owner"`   // PID of the process that uses the store; 0 if there is none
+	Command string       `json:"command"`           // serve, mcp or run
+	Path    string       `json:"path"`              // configuration file, working directory or results folder
+	Store   string       `json:"store"`             // folder of the store
+	Owner   int          `json:"owner"`             // PID of the process that uses the store; 0 if there is none
+	Process string       `json:"process,omitempty"` // name of the process in its cluster
+	Host    string       `json:"host,omitempty"`    // machine of a process of a cluster
 	Task    bgagent.Task `json:"task"`
 }
 
@@ -57,11 +60,14 @@ func (c tasksCmd) Run(all *cli, stop stops) error {
 		warn("no tasks are kept in %s", folder.Dir())
 		return nil
 	}
+	if c.Kept {
+		stores = slices.DeleteFunc(stores, func(s statedir.Store) bool { return s.Cluster != "" })
+	}
 	most, width := fewEnded, terminalWidth()
 	if c.All {
 		most = 0
 	}
-	return eachView(stores, most, func(v *view) error {
+	return eachView(stop.soft, stores, most, func(v *view) error {
 		if !c.Kept {
 			v.refresh(stop.soft)
 		}
@@ -75,9 +81,27 @@ func (c tasksCmd) Run(all *cli, stop stops) error {
 // eachView calls show with the tasks of each store. At most the given number of ended tasks are read per
 // store; 0 means all. If some of a store's tasks cannot be read, eachView continues and returns the error at
 // the end. If show returns an error, eachView returns it immediately.
-func eachView(stores []statedir.Store, most int, show func(v *view) error) error {
+//
+// The tasks of all processes of a cluster are shown if a process of the cluster runs on this machine.
+func eachView(ctx context.Context, stores []statedir.Store, most int, show func(v *view) error) error {
 	var problems []error
+	seen := map[string]bool{} // the processes of clusters
 	for _, s := range stores {
+		if s.Cluster != "" {
+			views, err := clusterViews(ctx, s, most)
+			if err != nil {
+				problems = append(problems, err)
+			}
+			for _, v := range views {
+				if key := s.Cluster + " " + v.process; !seen[key] {
+					seen[key] = true
+					if err := show(v); err != nil {
+						return err
+					}
+				}
+			}
+			continue
+		}
 		v, err := openView(s)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue // the store has never been opened, or it was removed
@@ -101,13 +125,14 @@ func eachView(stores []statedir.Store, most int, show func(v *view) error) error
 // view contains the tasks of a store and the owner of the store.
 type view struct {
 	statedir.Store
-	reader *sqlite.Reader
-	owner  bgagent.StoreOwner // the process that last opened the store
-	lives  bool               // whether this process is alive
-	tasks  []bgagent.Task
-	due    map[string]bool // ids of the tasks that the next process needs, even if they have ended
-	more   bool            // whether the store contains more ended tasks
-	now    *control.Status // what the running server reported; nil if no server was asked
+	reader  *sqlite.Reader
+	owner   bgagent.StoreOwner // the process that last opened the store
+	lives   bool               // whether this process is alive
+	tasks   []bgagent.Task
+	due     map[string]bool // ids of the tasks that the next process needs, even if they have ended
+	more    bool            // whether the store contains more ended tasks
+	process string          // name of the process in its cluster; empty if the store is in the state folder
+	now     *control.Status // what the running server reported; nil if no server was asked
 }
 
 // openView opens the store for reading. The view does not contain tasks yet. The error matches
@@ -191,6 +216,8 @@ func (v *view) state() string {
 		return fmt.Sprintf("runs as process %d", v.owner.PID)
 	case !live:
 		return "has ended"
+	case v.process != "":
+		return "its process is dead, so its tasks cannot be cancelled until it is back"
 	case v.Kind == statedir.Run:
 		return "has ended; continue it with: bgagent run --resume " + cleantext.Line(v.Path)
 	case v.Kind == statedir.Serve:
@@ -228,7 +255,10 @@ func (v *view) writeJSON(w io.Writer) error {
 	e := json.NewEncoder(w)
 	e.SetEscapeHTML(false)
 	for _, t := range v.tasks {
-		k := keptTask{Command: v.Kind, Path: v.Path, Store: v.Dir, Task: t}
+		k := keptTask{Command: v.Kind, Path: v.Path, Store: v.Dir, Process: v.process, Task: t}
+		if v.process != "" {
+			k.Host = v.owner.Host
+		}
 		if v.lives {
 			k.Owner = v.owner.PID
 		}

@@ -58,6 +58,19 @@ func Dial(dir string, owner bgagent.StoreOwner) (*Client, error) {
 	return c, nil
 }
 
+// DialAny is like Dial, for a store on the servers of a cluster. The folder dir does not say which
+// process owns the store, so the file can be left over from a killed server. Requests then fail.
+func DialAny(dir string) (*Client, error) {
+	at, found, err := read(dir)
+	if err == nil && !found {
+		err = ErrNone
+	}
+	if err != nil {
+		return nil, err
+	}
+	return Dial(dir, bgagent.StoreOwner{Instance: at.Instance})
+}
+
 // unsentError is a connection error that occurred before a request was sent.
 type unsentError struct{ error }
 
@@ -187,6 +200,16 @@ func (c *Client) Status(ctx context.Context) (Status, error) {
 // Task returns a task.
 func (c *Client) Task(ctx context.Context, in TaskInput) (bgagent.Task, error) {
 	return look[bgagent.Task](ctx, c, "task", in)
+}
+
+// Cluster returns the processes of the server's cluster, with their tasks.
+func (c *Client) Cluster(ctx context.Context, in ClusterInput) ([]ClusterProcess, error) {
+	return look[[]ClusterProcess](ctx, c, "cluster", in)
+}
+
+// Shared returns a task of any process of the server's cluster.
+func (c *Client) Shared(ctx context.Context, in TaskInput) (SharedTask, error) {
+	return look[SharedTask](ctx, c, "shared", in)
 }
 
 // Log returns part of a task's log.

@@ -27,6 +27,7 @@ import (
 	"time"
 
 	"github.com/bgagent/bgagent"
+	bgnats "github.com/bgagent/bgagent/nats"
 )
 
 // fileName is the name of the file with the address, in the store's folder.
@@ -110,6 +111,23 @@ type Status struct {
 // TaskInput names a task by its id or by the id of its session.
 type TaskInput struct {
 	ID string `json:"id"`
+}
+
+// ClusterInput asks for the tasks of all processes of the server's cluster.
+type ClusterInput struct {
+	Ended int `json:"ended"` // maximum number of ended tasks of each process
+}
+
+// ClusterProcess is a process of the cluster, with its tasks.
+type ClusterProcess struct {
+	bgnats.ProcessTasks
+	Problem string `json:"problem,omitempty"` // why the list is not complete
+}
+
+// SharedTask is a task of any process of the server's cluster.
+type SharedTask struct {
+	Task    bgagent.Task   `json:"task"`
+	Process bgnats.Process `json:"process"`
 }
 
 // CancelInput says which task to cancel.

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/bgagent/bgagent"
+	bgnats "github.com/bgagent/bgagent/nats"
 )
 
 // maxBody is the maximum size of a request body, in bytes. A prompt of 1 MiB can take six times as much space
@@ -30,6 +31,8 @@ type Host struct {
 	Info     Info
 	// Log returns part of a task's log, as transcript.ReadLog does.
 	Log func(ctx context.Context, task string, from int64) (text string, next int64, err error)
+	// Cluster finds tasks that the manager does not have. It can be nil.
+	Cluster *bgnats.Cluster
 	// RemoveLog removes a task's log.
 	RemoveLog func(task string) error
 	// Serve serves the connections of a listener until the server is closed. It limits their
@@ -108,6 +111,8 @@ func (h Host) routes() http.Handler {
 	mux := http.NewServeMux()
 	handle(mux, "status", h.status)
 	handle(mux, "task", h.task)
+	handle(mux, "shared", h.shared)
+	handle(mux, "cluster", h.cluster)
 	handle(mux, "log", h.log)
 	handle(mux, "cancel", h.cancel)
 	handle(mux, "resume", h.resume)
@@ -184,7 +189,46 @@ func (h Host) find(id string) (bgagent.Task, error) {
 	return t, err
 }
 
-func (h Host) task(_ context.Context, in TaskInput) (bgagent.Task, error) { return h.find(in.ID) }
+func (h Host) task(ctx context.Context, in TaskInput) (bgagent.Task, error) {
+	t, err := h.find(in.ID)
+	if h.isElsewhere(err) {
+		s, err := h.shared(ctx, in)
+		return s.Task, err
+	}
+	return t, err
+}
+
+func (h Host) shared(ctx context.Context, in TaskInput) (out SharedTask, err error) {
+	if h.Cluster == nil {
+		return out, errNoCluster
+	}
+	out.Task, out.Process, err = h.Cluster.Read(ctx, in.ID)
+	out.Task.Metadata = nil
+	return out, err
+}
+
+var errNoCluster error = &bgagent.InputError{Field: "cluster", Problem: "this server is not a process of a cluster"}
+
+// isElsewhere reports whether the manager's error allows that another process of the cluster has the
+// task.
+func (h Host) isElsewhere(err error) bool {
+	return h.Cluster != nil && errors.Is(err, bgagent.ErrUnknownTask)
+}
+
+func (h Host) cluster(ctx context.Context, in ClusterInput) (out []ClusterProcess, err error) {
+	if h.Cluster == nil {
+		return nil, errNoCluster
+	}
+	all, err := h.Cluster.Tasks(ctx, in.Ended)
+	for _, p := range all {
+		x := ClusterProcess{ProcessTasks: p}
+		if p.Err != nil {
+			x.Problem = p.Err.Error()
+		}
+		out = append(out, x)
+	}
+	return out, err
+}
 
 func (h Host) log(ctx context.Context, in LogInput) (LogPart, error) {
 	t, err := h.find(in.ID)
@@ -197,7 +241,11 @@ func (h Host) log(ctx context.Context, in LogInput) (LogPart, error) {
 }
 
 func (h Host) cancel(ctx context.Context, in CancelInput) (bgagent.Task, error) {
-	return h.Manager.Cancel(ctx, bgagent.Caller{}, in.ID, bgagent.CancelOptions{Reason: in.Reason})
+	t, err := h.Manager.Cancel(ctx, bgagent.Caller{}, in.ID, bgagent.CancelOptions{Reason: in.Reason})
+	if h.isElsewhere(err) {
+		t, err = h.Cluster.Cancel(ctx, in.ID, in.Reason)
+	}
+	return t, err
 }
 
 // resume does not use the context of the request, because the attempt outlives the request.
@@ -223,7 +271,12 @@ func (h Host) send(ctx context.Context, in SendInput) (bgagent.SendResult, error
 }
 
 func (h Host) answer(ctx context.Context, in AnswerInput) (bgagent.Question, error) {
-	return h.Manager.Answer(context.WithoutCancel(ctx), bgagent.Caller{}, in.ID, bgagent.AnswerInput{Key: in.Key, Option: in.Option})
+	given := bgagent.AnswerInput{Key: in.Key, Option: in.Option}
+	q, err := h.Manager.Answer(context.WithoutCancel(ctx), bgagent.Caller{}, in.ID, given)
+	if h.isElsewhere(err) {
+		q, err = h.Cluster.Answer(context.WithoutCancel(ctx), in.ID, given)
+	}
+	return q, err
 }
 
 // forget deletes the tasks concurrently, so that the store deletes many of them in one write.

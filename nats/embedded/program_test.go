@@ -1,0 +1,152 @@
+//go:build unix
+
+package embedded_test
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/stretchr/testify/require"
+
+	"github.com/bgagent/bgagent/internal/race"
+)
+
+// machine is a machine with a "bgagent serve".
+type machine struct {
+	t      *testing.T
+	binary string
+	dir    string
+	config string
+	mcp    string // address of the tools
+	serve  *exec.Cmd
+}
+
+func (m *machine) command(args ...string) *exec.Cmd {
+	cmd := exec.Command(m.binary, append([]string{"-c", m.config, "--state", filepath.Join(m.dir, "state")}, args...)...)
+	cmd.Dir, cmd.Env = m.dir, []string{"HOME=" + m.dir, "PATH=/usr/bin:/bin", "TMPDIR=" + m.dir}
+	return cmd
+}
+
+// run runs a command on the machine and returns what it prints.
+func (m *machine) run(args ...string) (string, error) {
+	out, err := m.command(args...).CombinedOutput()
+	return string(out), err
+}
+
+func (m *machine) start(process string) {
+	m.serve = m.command("serve", "--addr", "127.0.0.1:0", "--process", process)
+	m.serve.Stderr = os.Stderr
+	out, err := m.serve.StdoutPipe()
+	require.NoError(m.t, err)
+	require.NoError(m.t, m.serve.Start())
+	m.t.Cleanup(m.kill)
+	line, err := bufio.NewReader(out).ReadString('\n')
+	require.NoError(m.t, err)
+	m.mcp = strings.TrimSpace(strings.TrimPrefix(line, "MCP: "))
+}
+
+// kill kills the server with SIGKILL. Later calls do nothing.
+func (m *machine) kill() {
+	_ = m.serve.Process.Kill()
+	_ = m.serve.Wait()
+}
+
+// call makes an MCP request and returns the whole answer.
+func (m *machine) call(session *string, method string, params any) string {
+	message := map[string]any{"jsonrpc": "2.0", "method": method, "params": params}
+	if !strings.HasPrefix(method, "notifications/") {
+		message["id"] = 1
+	}
+	body, err := json.Marshal(message)
+	require.NoError(m.t, err)
+	r, err := http.NewRequestWithContext(m.t.Context(), http.MethodPost, m.mcp, bytes.NewReader(body))
+	require.NoError(m.t, err)
+	r.Header.Set("Content-Type", "application/json")
+	r.Header.Set("Accept", "application/json, text/event-stream")
+	if *session != "" {
+		r.Header.Set("Mcp-Session-Id", *session)
+	}
+	resp, err := http.DefaultClient.Do(r)
+	require.NoError(m.t, err)
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	require.NoError(m.t, err)
+	require.Less(m.t, resp.StatusCode, 300, "%s", text)
+	if id := resp.Header.Get("Mcp-Session-Id"); id != "" {
+		*session = id
+	}
+	return string(text)
+}
+
+// launch launches a task that waits for minutes, and returns its id.
+func (m *machine) launch() string {
+	session := ""
+	m.call(&session, "initialize", map[string]any{"protocolVersion": "2025-06-18", "capabilities": map[string]any{}, "clientInfo": map[string]any{"name": "test", "version": "1"}})
+	m.call(&session, "notifications/initialized", map[string]any{})
+	text := m.call(&session, "tools/call", map[string]any{"name": "delegate_task", "arguments": map[string]any{"subagent_type": "wait", "prompt": "500 s", "description": "a long wait"}})
+	id := regexp.MustCompile(`bg_[0-9a-z]+`).FindString(text)
+	require.NotEmpty(m.t, id, text)
+	return id
+}
+
+func TestTwoServesOfAClusterAreOneService(t *testing.T) {
+	if race.Enabled {
+		t.Skip("the program is built without the race detector")
+	}
+	s := listening(t, func(*server.Options) {})
+	binary := filepath.Join(t.TempDir(), "bgagent")
+	out, err := exec.Command("go", "build", "-o", binary, "../../cmd/bgagent").CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	var machines [2]*machine
+	for i := range machines {
+		m := &machine{t: t, binary: binary, dir: t.TempDir()}
+		m.config = filepath.Join(m.dir, "bgagent.jsonc")
+		require.NoError(t, os.WriteFile(m.config, fmt.Appendf(nil, `{"cluster": {"url": %q}, "agents": {"wait": {"kind": "inproc"}}}`, s.URL()), 0o600))
+		m.start(fmt.Sprint("m", i+1))
+		machines[i] = m
+	}
+	one, two := machines[0], machines[1]
+	first, second := one.launch(), one.launch()
+
+	list, err := two.run("tasks")
+	require.NoError(t, err, list)
+	require.Contains(t, list, "process m1 of the cluster")
+	require.Contains(t, list, "process m2 of the cluster")
+	require.Contains(t, list, first)
+	status, err := two.run("status", "--json")
+	require.NoError(t, err, status)
+	require.Contains(t, status, `"process":"m1"`)
+	shown, err := two.run("show", first)
+	require.NoError(t, err, shown)
+	require.Contains(t, shown, "process m1 of the cluster")
+
+	told, err := two.run("cancel", first, "--reason", "not needed")
+	require.NoError(t, err, told)
+	shown, err = one.run("show", first)
+	require.NoError(t, err, shown)
+	require.Contains(t, shown, "cancelled")
+	require.Contains(t, shown, "not needed")
+
+	one.kill()
+	until(t, func() bool { // the servers notice that the connection is gone
+		list, err = two.run("tasks")
+		return err == nil && strings.Contains(list, "its process is dead")
+	})
+	require.Contains(t, list, second)
+	require.Contains(t, list, "was ")
+	told, err = two.run("cancel", second)
+	require.Error(t, err)
+	require.Contains(t, told, "its process is dead or has lost its connection")
+	require.Contains(t, told, "the process m1 of the cluster")
+}
