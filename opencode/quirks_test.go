@@ -467,7 +467,7 @@ func TestCheckSaysWhatToDo(t *testing.T) {
 		"other JSON":     {prefix: says(200, `{"ok":true}`), want: "that is not an opencode server"},
 		"not found":      {prefix: says(404, "404 page not found"), want: "that is not an opencode server"},
 		"not well":       {prefix: says(200, `{"healthy":false}`), want: "is not healthy"},
-		"hangs":          {prefix: hang, want: "it may still be starting, or hang"},
+		"hangs":          {prefix: hang, want: "it might still be starting, or it might hang"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, opencode.Config{Password: "wrong"}, none, func(t *testing.T, r *rig) {
