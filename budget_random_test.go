@@ -79,7 +79,7 @@ var spendersMeet = []string{
 	"answer with the crossing report", "end by the budget of a task", "end by the budget of a tree", "refusal",
 }
 
-// meet records that an event has occurred.
+// meet is called when an event has occurred.
 func (w *spenders) meet(event string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -176,8 +176,8 @@ func (w *spenders) parent(task string) int {
 	return w.parents[task]
 }
 
-// runs records that a turn that can report usage is running. The returned function records that it
-// has ended.
+// runs is called when a turn that can report usage begins. The returned function must be called
+// when the turn has ended.
 func (w *spenders) runs(root string) (ended func()) {
 	add := func(n int) {
 		w.mu.Lock()

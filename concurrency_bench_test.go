@@ -220,7 +220,7 @@ func (g *taskGrid) ask(t *gridTask) {
 	}
 }
 
-// pass makes a task give back its slot and wait again.
+// pass lets a task release its slot and wait again.
 func (g *taskGrid) pass() {
 	// Do not always choose the task that has held its slot longest, because tasks end in any order.
 	i := g.at * 7919 % len(g.holders)

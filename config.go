@@ -29,7 +29,7 @@ const (
 	DefaultMaxDepth         = 1   // tasks are not allowed to delegate
 	DefaultMaxTasksPerRoot  = 100 // number of live tasks
 	DefaultMaxToolCalls     = 4000
-	DefaultRepeatedCalls    = 20 // number of equal tool calls in a row
+	DefaultRepeatedCalls    = 20 // number of identical tool calls in a row
 	DefaultPollInterval     = 2 * time.Second
 	DefaultMinIdleTime      = 5 * time.Second
 	DefaultMinStabilityTime = 10 * time.Second
@@ -238,12 +238,12 @@ type Config struct {
 	// MaxToolCalls is the maximum number of tool calls in an attempt. An attempt that makes more is
 	// cancelled. Default 4,000; Unlimited for no limit.
 	MaxToolCalls int
-	// RepeatedCalls is the number of equal tool calls in a row after which an attempt is cancelled.
-	// Calls are equal if they have the same tool, the same input and the same result. Any other
-	// call breaks the sequence. A call also breaks it if the client does not know the input or the
-	// result, or if the call takes 5 s or longer. Only calls within 60 s count as one sequence, so
-	// an agent whose calls are more than about 3 s apart is not cancelled. At least 2; default 20;
-	// Unlimited for never.
+	// RepeatedCalls is the number of identical tool calls in a row after which an attempt is
+	// cancelled. Calls are identical if they have the same tool, the same input and the same
+	// result. Any other call breaks the sequence. A call also breaks it if the client does not know
+	// the input or the result, or if the call takes 5 s or longer. Only calls within 60 s count as
+	// one sequence, so an agent whose calls are more than about 3 s apart is not cancelled. At
+	// least 2; default 20; Unlimited for never.
 	RepeatedCalls int
 	// TaskBudget limits what each task uses, over all its attempts. When a limit is reached, the
 	// task is cancelled with CauseBudget. An [EventBudget] is sent at 80 % of a limit. A task can

@@ -23,8 +23,8 @@ var budgetKeys = [budgetParts]string{"inputTokens", "outputTokens", "totalTokens
 // budgetPeriod is the key of Config.BudgetPeriod, which is a member of "tree".
 const budgetPeriod = "periodMs"
 
-// microDollars is the number that represents 1 US dollar in memory, where all values from a file
-// are whole numbers.
+// microDollars is the number that represents 1 US dollar in memory. All values from a file are
+// stored as whole numbers.
 const microDollars = 1e6
 
 // mostDollars is the largest cost that a file may contain.

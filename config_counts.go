@@ -2,7 +2,7 @@ package bgagent
 
 import "fmt"
 
-// leastRepeats is the smallest limit for equal tool calls in a row. A single call is not a
+// leastRepeats is the smallest limit for identical tool calls in a row. A single call is not a
 // repetition.
 const leastRepeats = 2
 

@@ -53,8 +53,8 @@ func (f FileConfig) nestedMaxCalls() (value, bool) {
 	return v, ok && !v.null
 }
 
-// neverStale returns a stale timeout that is longer than the time to live and therefore
-// has no effect.
+// neverStale reports whether the stale timeout is longer than the time to live. If so, the stale
+// timeout has no effect, and neverStale returns its key.
 func (f FileConfig) neverStale() (IgnoredKey, bool) {
 	staleKey, ttlKey := limitStaleTimeout.key(), limitTimeToLive.key()
 	stale, ok := f.values[valueID{key: staleKey}]

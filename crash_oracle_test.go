@@ -91,7 +91,7 @@ func (b *playBook) faultLocked(format string, args ...any) {
 	b.faults = append(b.faults, fmt.Sprintf(format, args...))
 }
 
-// launched records the result of Launch or Resume.
+// launched is called with the result of Launch or Resume.
 func (b *playBook) launched(l *process, prompt string, t bgagent.Task, err error) {
 	alive := l.alive()
 	b.Lock()
@@ -107,7 +107,7 @@ func (b *playBook) launched(l *process, prompt string, t bgagent.Task, err error
 	}
 }
 
-// returned records that Run has returned a task that has ended.
+// returned is called when Run has returned a task that has ended.
 func (b *playBook) returned(t bgagent.Task) {
 	b.Lock()
 	defer b.Unlock()
@@ -127,7 +127,7 @@ func (b *playBook) cancelled(l *process, t bgagent.Task, err error) {
 	}
 }
 
-// opens records the tasks that a process shows when it begins.
+// opens is called with the tasks that a process shows when it begins.
 func (b *playBook) opens(l *process, tasks []bgagent.Task) {
 	b.Lock()
 	defer b.Unlock()

@@ -296,7 +296,7 @@ func get(t *testing.T, m *bgagent.BackgroundManager, id string) bgagent.Task {
 	return task
 }
 
-// ended waits until the tasks have ended, and returns their snapshots.
+// ended returns the snapshots of the tasks after all of them have ended.
 func ended(t *testing.T, m *bgagent.BackgroundManager, ids ...string) []bgagent.Task {
 	t.Helper()
 	tasks, err := m.Wait(t.Context(), bgagent.Caller{}, bgagent.WaitAll, ids...)

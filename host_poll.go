@@ -94,9 +94,9 @@ func (m *BackgroundManager) sweep(cl *client) {
 	})
 }
 
-// statuses asks the client for the statuses of sessions. If the client does not support the call,
-// every status is SessionUntold. After any other error, statuses returns a nil map, which means
-// SessionUnknown for every session.
+// statuses requests the statuses of sessions from the client. If the client does not support the
+// call, every status is SessionUntold. After any other error, statuses returns a nil map, which
+// means SessionUnknown for every session.
 func (m *BackgroundManager) statuses(cl *client, ids []string) (map[string]SessionStatus, error) {
 	answer, err := within(m.base, m, goPoll, "Statuses", m.cfg.StatusTimeout, func(ctx context.Context) (map[string]SessionStatus, error) {
 		answer, err := m.host(cl).starter.Statuses(ctx, ids)

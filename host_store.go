@@ -84,7 +84,7 @@ func storeFailed(why string) error { return fmt.Errorf("%w: %s", ErrStore, why) 
 // errStoreSlow is returned if the store has not answered within Config.StoreTimeout.
 var errStoreSlow = errors.New("no answer in time")
 
-// accepted waits until the launch or resume that opened the attempt is durable. If this takes too
+// accepted returns when the launch or resume that opened the attempt is durable. If this takes too
 // long or is impossible, accepted withdraws the launch or resume and returns an error. There is one
 // exception: if another caller still waits for the same launch or resume and writes do not fail,
 // accepted does not withdraw anything, and the error matches [ErrUncertain].
@@ -134,7 +134,7 @@ func (st *state) notStored(err error, tasks ...*task) error {
 	return err
 }
 
-// ended waits until the ends of the tasks are durable.
+// ended returns when the ends of the tasks are durable.
 func (m *BackgroundManager) ended(ctx context.Context, tasks ...*task) error {
 	if m.cfg.Store == nil {
 		return nil

@@ -349,8 +349,8 @@ func (m *BackgroundManager) prepareResume(ctx context.Context, by Caller, ref, a
 	return model, err
 }
 
-// joined joins two prompts with an empty line between them. If the first is empty, it returns the
-// second. If the first already ends with the second, it returns the first.
+// joined combines two prompts with an empty line between them. If the first is empty, it returns
+// the second. If the first already ends with the second, it returns the first.
 func joined(first, then string) string {
 	switch {
 	case first == "":

@@ -175,7 +175,7 @@ func TestCallsOfAServerThatAreEqualEndTheAttempt(t *testing.T) {
 	}
 }
 
-// putCalls adds equal calls to a session.
+// putCalls adds identical calls to a session.
 func putCalls(f *server, session string, n int) {
 	for i := range n {
 		f.put(session, bgagent.Message{ID: "call" + strconv.Itoa(i), Finished: true, Stop: bgagent.StopToolCalls,

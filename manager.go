@@ -139,8 +139,8 @@ var goNames = [goKinds]string{
 	goEvents: "Events",
 	goLog:    "the logger",
 	goForget: "ForgetSession",
-	goStore:  "a call of Config.Store",
-	goSlots:  "a call of Config.Slots",
+	goStore:  "a call to Config.Store",
+	goSlots:  "a call to Config.Slots",
 }
 
 // New returns a manager that runs tasks on the client sc. The client must be either a [TurnRunner]

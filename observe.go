@@ -250,8 +250,8 @@ func (r *Reporter) Todos(list []Todo) {
 // [TurnEnd].Usage, so that the answer is kept.
 func (r *Reporter) Usage(u Usage) { r.report(Report{Kind: ReportUsage, Usage: u}) }
 
-// Asking reports that the agent waits for an answer to the question. An empty question reports that
-// the agent has received the answer.
+// Asking reports that the agent is waiting for an answer to the question. An empty question reports
+// that the agent has received the answer.
 func (r *Reporter) Asking(question string) { r.report(Report{Kind: ReportAsking, Text: question}) }
 
 // Retrying reports that a request to the model provider failed and that the agent's program will

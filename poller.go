@@ -37,7 +37,7 @@ type counters struct {
 	unread    int64 // when the messages became unreadable; 0 if they can be read
 }
 
-// change records that the session has changed, and resets the blind time.
+// change is called when the session has changed, and resets the blind time.
 func (c *counters) change(now int64) { c.changed, c.blindTime = now, 0 }
 
 // observation holds the data from one poll or event about a session in a turn.
@@ -294,7 +294,7 @@ func judgeTodos(c counters, o observation, cause Cause, th thresholds, now int64
 	return c, verdict{end: true, cause: cause, todos: todos}
 }
 
-// judgeStale ends a turn that has shown no change for too long. Time without a complete observation
+// judgeStale ends a turn that has been unchanged for too long. Time without a complete observation
 // does not count, because changes during that time might have been missed. The time before a retry
 // that the session has announced does not count either.
 func judgeStale(c counters, o observation, th thresholds, now int64) verdict {

@@ -120,7 +120,7 @@ const (
 	questionOption  = 200              // maximum number of bytes of an option
 	questionIDBytes = 200              // maximum number of bytes of an id from a client
 	keyDigest       = 16               // maximum number of bytes that a key has in addition to the id
-	answerPauseMost = 30 * time.Second // longest pause between two calls of AnswerQuestion
+	answerPauseMost = 30 * time.Second // longest pause between two calls to AnswerQuestion
 )
 
 // The errors of questions.
@@ -379,7 +379,7 @@ func (q *Question) check(id bool) error {
 	return nil
 }
 
-// checkID returns an error if the id of a question that a client reports is invalid.
+// checkID returns an error if a client has reported the question with an invalid id.
 func (q *Question) checkID() error {
 	if q.ID == "" || len(q.ID) > questionIDBytes || mdtext.Valid(q.ID) != q.ID {
 		return &InputError{"Question.ID", fmt.Sprintf("is %.80q; it must be valid UTF-8 of 1 to %d bytes", q.ID, questionIDBytes)}

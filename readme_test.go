@@ -16,7 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// markdown returns the text of a document, with \n as the line end on every system.
+// markdown returns the text of a document. Its line endings are \n on every system.
 func markdown(t *testing.T, name string) string {
 	t.Helper()
 	b, err := os.ReadFile(name)

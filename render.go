@@ -22,7 +22,7 @@ import (
 //     answer, so that none of our own text follows it. The notice, and the lines that describe how
 //     to read more, come before it, because some hosts cut off the end of long tool results.
 //   - Text with several lines goes through cleantext, which removes escape sequences and control
-//     characters and turns all line ends into "\n".
+//     characters and turns all line endings into "\n".
 
 // The maximum sizes of rendered texts and of their parts, in bytes.
 const (
@@ -211,8 +211,8 @@ func reasonNoContext(why string) string {
 // such tasks continued.
 const reasonNotContinued = "the process that had the task was ended, and the next one continues no tasks"
 
-// reasonLate returns the reason for ending a task of an earlier process when no process was running
-// for too long.
+// reasonLate returns the reason for ending a task of an earlier process if the time without a process
+// was longer than "most".
 func reasonLate(gone, most time.Duration) string {
 	return limitRestartWithin.decided(fmt.Sprintf("the program was not running for %s, longer than %s", mdtext.Setting(gone.Round(time.Second)), mdtext.Setting(most)))
 }
@@ -259,8 +259,9 @@ func reasonTimeToLive(most time.Duration) string {
 	return limitTimeToLive.decided("ran for more than " + mdtext.Setting(most))
 }
 
-// reasonUnreachable returns the reason for ending an attempt when the client has not reported the
-// session's status for too long. why is the client's last error; it is empty if there was none.
+// reasonUnreachable returns the reason for ending an attempt when the client has failed to report
+// the session's status for the time "most". why is the client's last error; it is empty if there
+// was none.
 func reasonUnreachable(most time.Duration, why string) string {
 	text := "the client has not reported the session's status for " + mdtext.Setting(most)
 	if why != "" {
@@ -269,8 +270,8 @@ func reasonUnreachable(most time.Duration, why string) string {
 	return limitHostUnreachable.decided(text)
 }
 
-// reasonUnread returns the reason for ending an attempt when the messages of the session could not be
-// read for too long. why is the client's last error.
+// reasonUnread returns the reason for ending an attempt whose session's messages have been unreadable for
+// the time "most". why is the client's last error.
 func reasonUnread(most time.Duration, why string) string {
 	return limitHostUnreachable.decided(fmt.Sprintf("the messages of the session could not be read for %s, nor from the beginning: %s",
 		mdtext.Setting(most), mdtext.Joined(mdtext.Valid(why), reasonBytes/2)))

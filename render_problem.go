@@ -171,7 +171,7 @@ func (w wording) toldWithTheNextAnswer() string {
 	if len(names) == 0 {
 		return "you cannot wait for an end."
 	}
-	return "an end is reported with the answer to your next call of " + strings.Join(names, " or ") + "."
+	return "an end is reported with the answer to your next call to " + strings.Join(names, " or ") + "."
 }
 
 // block returns the call that waits until the task ends.

@@ -150,7 +150,7 @@ func (l *life) Abort(context.Context, string) error {
 	return nil
 }
 
-// called returns the names of the client's methods that were called since the last call of called.
+// called returns the names of the client's methods that were called since the previous call to this function.
 func (w *world) called() (names []string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()

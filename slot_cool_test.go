@@ -17,7 +17,7 @@ type coolHub struct {
 	mu    sync.Mutex
 	hears map[int]func(bgagent.CoolDown)
 	told  []bgagent.CoolDown
-	links int // number of calls of ShareCoolDowns
+	links int // number of calls to ShareCoolDowns
 	panic bool
 }
 

@@ -99,7 +99,7 @@ func TestSuspendReturnsOnceTheSourceHasAllSlotsBack(t *testing.T) {
 				}
 				var left *bgagent.CloseError
 				require.ErrorAs(t, err, &left)
-				require.Equal(t, []string{"a call of Config.Slots"}, left.Hung)
+				require.Equal(t, []string{"a call to Config.Slots"}, left.Hung)
 				time.Sleep(takes)
 			})
 		})

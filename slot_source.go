@@ -88,11 +88,11 @@ type CoolDownSource interface {
 	SlotSource
 
 	// ShareCoolDowns connects a manager with the other users of the source. The source calls hear
-	// for every cool-down that another user reports, and, soon after the call of ShareCoolDowns,
+	// for every cool-down that another user reports, and, soon after the call to ShareCoolDowns,
 	// for the cool-downs that have not ended. hear must not be called while the source holds a lock
 	// that its own methods need. The manager calls tell to report a cool-down to the other users;
 	// tell must not block. Both functions are safe for concurrent use. The manager calls stop when
-	// it closes. Afterwards, calls of hear have no effect.
+	// it closes. Afterwards, calls to hear have no effect.
 	ShareCoolDowns(hear func(CoolDown)) (tell func(CoolDown), stop func())
 }
 

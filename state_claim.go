@@ -205,7 +205,7 @@ func (st *state) nextClaimCalls() (calls []claimCall) {
 	return calls
 }
 
-// sourceGranted records that the source has granted the slot of the claim.
+// sourceGranted is called when the source has granted the slot of the claim.
 func (st *state) sourceGranted(c *claim) {
 	if st.claims.of[c.t] != c || c.granted || st.suspend == frozen {
 		return

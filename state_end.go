@@ -453,8 +453,8 @@ func (st *state) nextAbort(a *attempt, now int64) (session string) {
 	return a.t.sess.id
 }
 
-// abortReturned records that an Abort call has returned. The manager might have stopped waiting for
-// the call long before.
+// abortReturned is called when an Abort call has returned. The manager might have stopped waiting
+// for the call long before.
 func (st *state) abortReturned(a *attempt, now int64) {
 	a.aborts--
 	a.epoch++
@@ -473,7 +473,7 @@ func (st *state) abortReturned(a *attempt, now int64) {
 	}
 }
 
-// abortFailed records that an Abort call has failed. The call is repeated, unless the turn has
+// abortFailed is called when an Abort call has failed. The call is repeated, unless the turn has
 // ended.
 func (st *state) abortFailed(a *attempt, session, why string) {
 	a.stopMore = !a.live() || a.halted() != nil && a.turnStart > 0

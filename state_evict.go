@@ -167,8 +167,8 @@ func (st *state) evict(now int64) {
 	}
 }
 
-// dropText drops the text of the oldest task in the line that still has any. It returns false if
-// there is no such task.
+// dropText drops the text of the oldest task in the line whose text is still in memory. It returns
+// false if there is no such task.
 func (st *state) dropText(q *expiry) bool {
 	for t := q.text; t != nil; t = q.text {
 		q.text = t.fin.next

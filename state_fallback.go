@@ -66,7 +66,7 @@ func (st *state) nextModel(t *task) string {
 	})
 }
 
-// fell records that the task now runs with another model. why is for people.
+// fell is called when the task has been moved to another model. why is for people.
 func (st *state) fell(t *task, to, why string) *fallen {
 	f := &fallen{why: why}
 	if was := t.fallen(); was != nil {
@@ -272,7 +272,7 @@ func (st *state) fallbackDue(a *attempt, now int64) {
 	}
 }
 
-// falls lets a parked attempt continue with another model at the end of the update.
+// falls makes a parked attempt continue with another model at the end of the update.
 func (st *state) falls(a *attempt) {
 	a.refused.falls, a.refused.fallAt, a.refused.limit = true, 0, 0
 	st.leaveLine(a)

@@ -89,8 +89,8 @@ type hand struct {
 // end of the call.
 type handing struct{ hands []*hand }
 
-// handOut records that the ends were handed out to the session of the node. If out is nil, the
-// answer counts as returned immediately.
+// handOut is called when the ends have been handed out to the session of the node. If out is nil,
+// the answer counts as returned immediately.
 func (st *state) handOut(n *node, env *envelope, out *handing, members ...member) *hand {
 	s := st.storing
 	members = slices.DeleteFunc(members, func(x member) bool { return s.handed[x] != nil || x.t.is(flagForgotten) })
@@ -205,7 +205,7 @@ func (st *state) readByRun(t *task, now int64) {
 	st.settleNotice(t, NoticeRead, now)
 }
 
-// runReturns records that a foreground call returns. If the call does not show the end of the
+// runReturns is called when a foreground call returns. If the call does not show the end of the
 // attempt, the end is owed again.
 func (st *state) runReturns(t *task, no int32, shows bool, out *handing, now int64) {
 	if st.storing == nil {
@@ -344,7 +344,7 @@ func (n *node) forgetTaken(env *envelope) {
 	n.held.taken = slices.DeleteFunc(n.held.taken, func(x *envelope) bool { return x == env })
 }
 
-// leaves records that a tool's answer has been returned.
+// leaves is called when a tool's answer has been returned.
 func (st *state) leaves(out *handing) {
 	for _, h := range out.hands {
 		h.left = true

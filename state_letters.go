@@ -2,7 +2,7 @@ package bgagent
 
 // The code in this file joins the text of an attempt with the texts of the turns that answer letters.
 
-// said records the text of the attempt's latest turn. The text of a letter's turn is kept
+// said stores the text of the attempt's latest turn. The text of a letter's turn is kept
 // separately.
 func (a *attempt) said(text string) {
 	if b := a.t.mail(); b != nil && b.current != nil {

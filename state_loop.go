@@ -10,7 +10,7 @@ const (
 	compactionsMax  = 2                       // number of compactions in a row that show that the input is too long
 )
 
-// repeats holds the latest run of equal tool calls of an attempt.
+// repeats holds the latest sequence of identical tool calls of an attempt.
 type repeats struct {
 	most   int // Config.RepeatedCalls; if it is negative, nothing is recorded
 	name   string
@@ -32,7 +32,7 @@ func (r *repeats) count() int {
 // reset begins a new sequence.
 func (r *repeats) reset() { r.input, r.older = 0, r.older[:0] }
 
-// ended adds a call that has just ended.
+// ended is called for a call that has just ended.
 func (r *repeats) ended(call *toolCall, t MessageTool, now int64) {
 	switch {
 	case r.most < 0:

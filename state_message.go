@@ -162,7 +162,7 @@ func (st *state) send(by Caller, ref string, in SendInput, again bool, now int64
 	return t, l, false, nil
 }
 
-// awaitLetter records that a call to Send waits until the letter is durable.
+// awaitLetter is called when a call to Send must wait until the letter is durable.
 func (st *state) awaitLetter(l *letter) {
 	if st.storing != nil {
 		l.callers++
@@ -236,8 +236,8 @@ func (st *state) hasLetter(t *task, l *letter) bool {
 	return has && in <= st.storing.committed
 }
 
-// letterAnswered records that a call to Send no longer waits for the letter. It withdraws a letter
-// that is not durable if writes fail or if no other call waits for it.
+// letterAnswered is called when a call to Send is no longer waiting for the letter. It withdraws a
+// letter that is not durable if writes fail or if no other call waits for it.
 func (st *state) letterAnswered(t *task, l *letter, now int64) (kept, uncertain bool) {
 	l.callers--
 	switch {

@@ -102,8 +102,8 @@ func (st *state) observed(a *attempt, e HostEvent, now int64) {
 	}
 }
 
-// statusEvent applies an event that reports a status. An idle status counts only with messages that
-// were read after the event, so the session is polled.
+// statusEvent applies an event that reports a status. An idle status ends the turn only together
+// with messages that were read after the event, so statusEvent requests a poll of the session.
 func (st *state) statusEvent(a *attempt, s SessionStatus, now int64) {
 	switch s.State {
 	case SessionIdle, SessionGone:
@@ -201,8 +201,8 @@ func (st *state) report(a *attempt, r Report, now int64) {
 	}
 }
 
-// asking records the question that the agent asks. An empty question means that the agent no longer
-// waits for an answer.
+// asking stores the question that the agent is asking. An empty question means that the agent is no
+// longer waiting for an answer.
 func (st *state) asking(a *attempt, question string) {
 	if a.clocksStand() { // an open question is shown
 		return

@@ -210,7 +210,7 @@ func (st *state) outageOf(a *attempt) *Outage {
 	return o
 }
 
-// heard records that the client has reported the status of the attempt's session.
+// heard is called when the client has reported the status of the attempt's session.
 func (st *state) heard(a *attempt, now int64) {
 	a.sight.answered = now
 	if a.sight.lost {
@@ -219,7 +219,7 @@ func (st *state) heard(a *attempt, now int64) {
 	}
 }
 
-// unheard records that a status query did not return the status of the attempt's session. why is
+// unheard is called when a status query did not return the status of the attempt's session. why is
 // the client's error.
 func (st *state) unheard(a *attempt, why string) {
 	why = mdtext.Joined(mdtext.Valid(why), titleMax)

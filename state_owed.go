@@ -49,7 +49,7 @@ func (n *node) outstanding() int {
 	return owed
 }
 
-// owe records the debt for an attempt that has ended. If no notice is needed, it settles the notice
+// owe creates the debt for an attempt that has ended. If no notice is needed, it settles the notice
 // immediately.
 func (st *state) owe(t *task, now int64) {
 	n := t.up

@@ -86,7 +86,7 @@ func (st *state) swept(l *looked, why string, now int64) (read bool) {
 	return true
 }
 
-// status records the question or the retry that s reports.
+// status stores the question or the retry that s reports.
 func (st *state) status(a *attempt, s SessionStatus) {
 	switch s.State {
 	case SessionAsking:
@@ -162,7 +162,7 @@ func (st *state) lookSoon(a *attempt) {
 	st.rare().after.looks = append(st.rare().after.looks, l)
 }
 
-// wasLooked records that a poll of the session has ended. If another poll was requested in the
+// wasLooked is called when a poll of the session has ended. If another poll was requested in the
 // meantime, it starts immediately.
 func (st *state) wasLooked(a *attempt) {
 	a.sight.looking = false

@@ -400,7 +400,7 @@ func (st *state) startsLater(a *attempt, from int64) {
 	}
 }
 
-// parkLimit is called when a parked attempt has waited for its provider until its limit.
+// parkLimit is called when the wait of a parked attempt for its provider has reached its limit.
 func (st *state) parkLimit(a *attempt, now int64) {
 	r := a.refused
 	switch c := st.coolDown(a.t); {

@@ -255,7 +255,7 @@ func (st *state) clocksRun(a *attempt, now int64) {
 	st.setDeadline(a, now)
 }
 
-// withdrawQuestion records that a runner no longer asks the question.
+// withdrawQuestion is called when a runner is no longer asking the question.
 func (st *state) withdrawQuestion(x *asked, now int64) {
 	if x.State == QuestionOpen && st.suspend != frozen {
 		st.questionOver(x, QuestionWithdrawn, now)
@@ -279,8 +279,8 @@ func (st *state) mayPass(x *asked) bool {
 	return !x.passed && x.a.live() && x.a.turn == x.turn && st.suspend != frozen
 }
 
-// passed records that the client gets the outcome of a question. It returns false if the turn ended
-// before that. The turn can give its slot back once more if it has other open questions.
+// passed is called when the client gets the outcome of a question. It returns false if the turn
+// ended before that. The turn can give its slot back once more if it has other open questions.
 func (st *state) passed(x *asked, now int64) bool {
 	if x.passed || x.State == QuestionOpen || st.suspend == frozen || !x.a.live() || x.a.halted() != nil {
 		return false

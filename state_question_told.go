@@ -138,7 +138,7 @@ func (st *state) dropAsk(x *asked) {
 	st.touchNode(n)
 }
 
-// showsQuestions records that an answer to the session shows the open questions of the task, so
+// showsQuestions is called when an answer to the session shows the open questions of the task, so
 // that no notice repeats them. list contains the questions that the answer shows. Questions that
 // were asked since then are not in the list and stay owed.
 func (st *state) showsQuestions(by Caller, t *task, list []Question, out *handing) {

@@ -164,7 +164,7 @@ func (s *sight) goesOnAfterRetry() {
 	}
 }
 
-// showsRetries records that the program of the attempt's agent shows repeated requests. From then
+// showsRetries is called when the program of the attempt's agent shows repeated requests. From then
 // on, a turn of this agent that has not shown a repeated request for some time proves that the
 // provider accepts requests. Other agents of the client might have other programs.
 func (st *state) showsRetries(by *attempt, now int64) {

@@ -171,7 +171,7 @@ func (st *state) prompt(a *attempt, p *Prompt, now int64) {
 	}
 }
 
-// promptBegins records that the session is about to get the prompt that st.prompt prepared. A
+// promptBegins is called when the session is about to get the prompt that st.prompt prepared. A
 // runner's call returns only when the turn ends, so the notice and the message in the prompt count
 // as delivered when the call begins.
 func (st *state) promptBegins(a *attempt, now int64) {

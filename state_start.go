@@ -21,8 +21,8 @@ func (st *state) sameCall(by Caller, hash uint64, foreground bool) *task {
 	return t
 }
 
-// awaitCall records that a repeated foreground call waits for the task. The task might have been
-// moved to the background before.
+// awaitCall is called when a repeated foreground call must wait for the task. The task might have
+// been moved to the background before.
 func (st *state) awaitCall(t *task, foreground bool) {
 	if foreground && t.live() {
 		t.set(flagForeground|flagUnanswered, true)

@@ -54,7 +54,7 @@ func (st *state) joinedTurn(t *task, l *letter) {
 	st.letterSettled(t)
 }
 
-// waits makes a letter that joined a lost turn wait for its own turn.
+// waits is called for a letter that joined a lost turn. From then on, the letter waits for its own turn.
 func (b *mailbox) waits(l *letter) {
 	l.now, l.lost, l.turn = false, false, 0
 	b.set(l, MessageAccepted)

@@ -138,7 +138,7 @@ func (s *storing) change(m *mark) {
 	}
 }
 
-// changed records that the task's record might have changed. Nothing waits for the change. A call
+// changed is called when the task's record might have changed. Nothing waits for the change. A call
 // without a real change costs little, because a record is written only if it differs from the last
 // record. Therefore, the leaves that most transitions call (emit, set, setDeadline, wantCall, rest
 // and others) call changed. A transition that does not call any of these leaves calls it directly.
@@ -154,7 +154,7 @@ func (st *state) changed(t *task) {
 // longer changes once the task has expired or its launch has been withdrawn.
 func (t *task) hasRecord() bool { return !t.is(flagForgotten) && t.no > 0 }
 
-// changedBelow records that the records of all tasks below the node might have changed.
+// changedBelow is called when the records of all tasks below the node might have changed.
 func (st *state) changedBelow(n *node) {
 	if st.storing != nil {
 		n.each(st.changed)

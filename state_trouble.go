@@ -76,7 +76,7 @@ type asking struct {
 	why       string // why the launch or resume was withdrawn
 }
 
-// ask records that a caller waits for the launch or resume that opened the attempt. If the launch
+// ask is called when a caller waits for the launch or resume that opened the attempt. If the launch
 // or resume is already durable, ask returns nil.
 func (st *state) ask(t *task, no int32) *asking {
 	switch m := st.storing.tasks[t]; {
@@ -93,7 +93,7 @@ func (st *state) ask(t *task, no int32) *asking {
 	}
 }
 
-// answer records that a caller no longer waits. It withdraws a launch or resume that is not
+// answer is called when a caller no longer waits. It withdraws a launch or resume that is not
 // durable, if writes fail or if no other caller waits for it.
 func (st *state) answer(x *asking, t *task, no int32, now int64) (kept, uncertain bool) {
 	x.callers--
@@ -113,8 +113,8 @@ func (st *state) answer(x *asking, t *task, no int32, now int64) (kept, uncertai
 	return false, x.uncertain
 }
 
-// withdrew records that the launch or resume of the mark's task was withdrawn, and wakes everything
-// that waits for it.
+// withdrew is called when the launch or resume of the mark's task was withdrawn, and wakes
+// everything that waits for it.
 func (st *state) withdrew(m *mark, uncertain bool) {
 	if x := m.asked; x != nil {
 		x.withdrawn, x.uncertain, x.why = true, uncertain, st.storing.why

@@ -48,7 +48,7 @@ func (st *state) foreground(left callEnd, by Caller, t *task, w *waiter, out *ha
 	return st.fullSnapshot(t), true, why
 }
 
-// answered records that a foreground call returns the task.
+// answered is called when a foreground call returns the task.
 func (st *state) answered(t *task) {
 	t.set(flagUnanswered, false)
 	st.forgetCall(t)

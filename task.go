@@ -78,7 +78,7 @@ const (
 	CauseTimeToLive      // the turns of the attempt took too long
 	CauseQueueTimeToLive // the attempt waited too long for a slot
 	CauseBudget          // a budget of the task or of its tree is used up; see Config.TaskBudget
-	CauseStale           // nothing changed for too long
+	CauseStale           // the task was without progress for too long
 	CauseSessionDeleted  // the session of the task was deleted
 	CauseClosed          // the manager was closed
 	CauseSuperseded      // another attempt of the task continues this one
@@ -94,7 +94,7 @@ const (
 	CauseTurnLimit       // the runtime's limit of steps was reached
 	CauseRefused         // the model refused
 	CauseSessionGone     // the session no longer exists
-	CauseHostUnreachable // the agent runtime did not answer for too long
+	CauseHostUnreachable // the agent runtime was out of reach for too long
 	CauseNotStopped      // the session did not stop, so the next attempt or the next turn could not start
 	CauseNoAnswer        // the agent neither wrote visible text nor called a tool
 	CauseTooLong         // the input is too long for the model, even after it was shortened
@@ -247,8 +247,8 @@ type Attempt struct {
 	Notice NoticeState `json:"notice,omitempty"` // state of the notice of this attempt's end
 }
 
-// QueuePlace is the place of a pending task in its pool's line. With Config.Slots, the place in the
-// source's line is unknown, and Place is 0.
+// QueuePlace is the place of a pending task in its pool's line. With Config.Slots, the line is kept
+// by the source. The place in it is unknown, and Place is 0.
 type QueuePlace struct {
 	Place int       `json:"place"` // position in the line, 1 for the next task; 0 if it is unknown or the task is too far back to count
 	Pool  PoolStats `json:"pool"`

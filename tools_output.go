@@ -12,8 +12,8 @@ import (
 // has ended, its result. The call can be repeated any number of times. Without a task id, it lists
 // the caller's tasks.
 //
-// With Block, the call first waits for the task to end or, without a task id, for the next task
-// that the caller launched to end. The wait never affects the task. If the deadline of ctx passes
+// With Block, the call first waits until the task ends. Without a task id, it waits until one of
+// the caller's own tasks ends. The wait never affects the task. If the deadline of ctx passes
 // during the wait, the answer shows the state, as it does after Timeout. BackgroundOutput returns
 // errors in the same cases as [DelegateTask].
 func BackgroundOutput(ctx context.Context, m *BackgroundManager, by Caller, a BackgroundOutputArgs) (BackgroundOutputResult, error) {
@@ -207,9 +207,9 @@ func (c *call) unreadable(t Task) bool {
 // listedEnded is the number of ended tasks that a list shows in addition to the live ones.
 const listedEnded = 50
 
-// overview makes the answer that lists the caller's tasks. With Block, it first waits for the next
-// task that the caller itself launched to end. It does not wait if a notice is still owed to the
-// caller, because that notice counts as the next end.
+// overview makes the answer that lists the caller's tasks. With Block, it first waits until one of
+// the caller's own tasks ends. It does not wait if a notice is still owed to the caller, because
+// that notice counts as the next end.
 func (o *outputCall) overview() (r BackgroundOutputResult, problem string, err error) {
 	if o.args.Block {
 		var live []string

@@ -27,7 +27,7 @@ type sight struct {
 	reported bool                  // the runner has reported something
 	knownTo  int64                 // time up to which all tool calls are known
 	before   int                   // number of tool calls in earlier turns
-	repeats  repeats               // latest run of equal tool calls
+	repeats  repeats               // latest sequence of identical tool calls
 	retry    *retrying             // requests that the program repeats on its own; nil if there are none
 	compacts int                   // compactions in a row without an answer or a tool call
 	pieces   strings.Builder       // pieces of a runner's text; there can be thousands of pieces of a few bytes each
@@ -212,7 +212,7 @@ type callKey struct {
 	n           int // index among the message's calls with this id
 }
 
-// tool records the state of a tool call and reports whether the call is new. If the id of a call
+// tool stores the state of a tool call and reports whether the call is new. If the id of a call
 // that has ended is used again, it stands for a new call.
 func (s *sight) tool(t MessageTool, now int64) (isNew bool) {
 	call := s.open[t.ID]
@@ -275,7 +275,7 @@ func (s *sight) forgetCalls() {
 	s.flying = 0
 }
 
-// message records a message and reports whether it was new or had changed.
+// message stores a message and reports whether it was new or had changed.
 func (s *sight) message(seed maphash.Seed, msg *Message, p *progress, now int64) (changed bool) {
 	if _, old := s.old[msg.ID]; old || slices.Contains(s.past[:], maphash.String(seed, msg.ID)) {
 		return false
@@ -341,7 +341,7 @@ func (s *sight) toldBy(id string, now int64) {
 // version of the message.
 func (s *sight) wasTold(id string, since int64) bool { return s.msgs[id].told > since }
 
-// wrote records a piece of a runner's text.
+// wrote adds a piece of a runner's text.
 func (s *sight) wrote(piece string, now int64) {
 	if !mdtext.Invisible(piece) {
 		s.compacts = 0

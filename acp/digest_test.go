@@ -121,7 +121,7 @@ func TestTheCompactionsOfCodexAreReported(t *testing.T) {
 			`{"sessionUpdate":"tool_call_update","toolCallId":"1","status":"completed"}`,
 			`{"sessionUpdate":"tool_call","toolCallId":"2","kind":"think","title":"Compact conversation","status":"in_progress"}`,
 		}) {
-			require.NotEqual(t, bgagent.ReportTool, r.Kind, "it is no call of the agent")
+			require.NotEqual(t, bgagent.ReportTool, r.Kind, "the agent did not make the call")
 			if r.Kind == bgagent.ReportCompaction {
 				compactions++
 			}

@@ -96,7 +96,7 @@ func (s *scene) agents() (pids []int) {
 	return pids
 }
 
-// stored waits until the agent has stored a prompt that contains the text. The text must look the
+// stored returns when the agent has stored a prompt that contains the text. The text must look the
 // same in JSON.
 func (s *scene) stored(text string) {
 	s.Helper()

@@ -69,7 +69,7 @@ func (s *scene) launch(prompt string) bgagent.Task {
 	return task
 }
 
-// ended waits until the tasks have ended.
+// ended returns when the tasks have ended.
 func (s *scene) ended(ids ...string) []bgagent.Task {
 	s.Helper()
 	ctx, cancel := context.WithTimeout(s.Context(), 5*time.Minute)
@@ -93,7 +93,7 @@ func (s *scene) until(ok func([]modelserver.Request) bool) {
 	require.NoError(s, s.w.Model.WaitFor(ctx, ok))
 }
 
-// asked waits until the model gets a request that contains the text.
+// asked returns when the model has received a request that contains the text.
 func (s *scene) asked(text string) {
 	s.Helper()
 	s.until(func(list []modelserver.Request) bool {

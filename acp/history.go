@@ -135,9 +135,8 @@ func (h *conversation) said(role bgagent.Role, text string, id *string) (second 
 	return second
 }
 
-// answered adds a piece of text to the answer of the turn. The answer is the last text in
-// the turn. It is kept separately from the messages, because it can have more than max
-// bytes.
+// answered appends a piece of text to the answer of the turn. The answer is the last text in the
+// turn. It is kept separately from the messages, because it can have more than max bytes.
 func (h *conversation) answered(text string) {
 	if now := h.first + len(h.msgs) - 1; now != h.from {
 		h.answer, h.prior, h.from = h.prior[:0], h.answer, now
@@ -167,9 +166,9 @@ func (h *conversation) grow(b []byte, text string) []byte {
 // room returns the number of bytes by which the last message may still grow.
 func (h *conversation) room() int { return h.max - len(h.text) - len(h.thoughts) - h.toolSize }
 
-// used records the state of a tool call. If calls overlap, the message with the call might
-// already be finished. In that case, a later message records the change. A call is left out
-// if the message would have more than max bytes.
+// used stores the state of a tool call. If calls overlap, the message with the call might already
+// be finished. In that case, a later message records the change. A call is left out if the message
+// would have more than max bytes.
 func (h *conversation) used(t bgagent.MessageTool) {
 	t.Input, t.Result = 0, 0 // readers of the conversation do not compare calls
 	if p, told := h.calls[t.ID]; told && p.msg >= h.first {

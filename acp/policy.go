@@ -157,7 +157,7 @@ func (c *Client) permission(t *turn, req sdk.RequestPermissionRequest, left bool
 	return resp
 }
 
-// refuse records that a request from the agent was refused.
+// refuse is called when a request from the agent was refused.
 func (c *Client) refuse(t *turn, what string) {
 	c.mu.Lock()
 	t.refused = what

@@ -48,7 +48,7 @@ func (r *replay) add(u sdk.SessionUpdate) {
 	}
 }
 
-// asked adds a piece of the user's text.
+// asked appends a piece to the user's text.
 func (r *replay) asked(piece string) {
 	if plain(piece) == "" {
 		return

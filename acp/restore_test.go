@@ -35,14 +35,14 @@ func (h *host) store(name string) string {
 	return filepath.Join(strings.TrimPrefix(h.o.Env[1], "FAKE_STORE="), name)
 }
 
-// saves waits until the saved state contains the text.
+// saves returns when the saved state contains the text.
 func (h *host) saves(text string) {
 	h.t.Helper()
 	require.Eventually(h.t, func() bool { return strings.Contains(h.read("saved"), text) }, time.Minute, 5*time.Millisecond)
 }
 
-// states calls RestoreSession, which must return the wanted state and no error. It returns how the
-// turn ended.
+// states checks that RestoreSession returns the wanted state and no error. It returns how the turn
+// ended.
 func states(t *testing.T, c *Client, in bgagent.SessionRestore, want bgagent.PromptState) bgagent.TurnEnd {
 	t.Helper()
 	state, end, err := c.RestoreSession(t.Context(), in)

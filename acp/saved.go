@@ -80,7 +80,7 @@ var hiddenPart = regexp.MustCompile(`(?s)<session_context>.*?</session_context>|
 // hiddenHash is the hash of texts that agents might leave out.
 var hiddenHash = hashOf("")
 
-// sends records that the agent gets the text as the prompt with the given id.
+// sends is called when the agent is about to get the text as the prompt with the given id.
 func (m *memory) sends(id, text string) {
 	m.Sent, m.Now = append(m.Sent, hashOf(text)), progress{Prompt: id}
 	m.Before, m.Joined = m.Joined, nil
@@ -89,7 +89,7 @@ func (m *memory) sends(id, text string) {
 	}
 }
 
-// joins records that the agent gets the text as a message in the turn of the last prompt.
+// joins is called when the agent is about to get the text as a message in the turn of the last prompt.
 func (m *memory) joins(text string) {
 	if n := len(m.Sent); n > 0 {
 		m.Sent = slices.Insert(m.Sent, n-1, hashOf(text))
@@ -100,7 +100,7 @@ func (m *memory) joins(text string) {
 	}
 }
 
-// leaves records that the agent refused a message that was meant to join the turn of the last
+// leaves is called when the agent has refused a message that was meant to join the turn of the last
 // prompt or the previous turn.
 func (m *memory) leaves(text string) {
 	drop := func(list, after []string) ([]string, bool) {
@@ -120,7 +120,7 @@ func (m *memory) leaves(text string) {
 	}
 }
 
-// unsent records that the agent does not have the last prompt.
+// unsent is called when the agent has not received the last prompt.
 func (m *memory) unsent() {
 	if n := len(m.Sent); n > 0 && m.Now.Prompt != "" {
 		m.Sent = m.Sent[:n-1]
@@ -129,8 +129,8 @@ func (m *memory) unsent() {
 	m.Now = progress{}
 }
 
-// ends records how a turn ended. If the stop reason is not in savedStops or the text is too long,
-// it does not record anything.
+// ends is called when a turn has ended, and stores how it ended. If the stop reason is not in
+// savedStops or the text is too long, nothing is stored.
 func (p *progress) ends(end bgagent.TurnEnd) {
 	for _, stop := range savedStops {
 		if end.Stop == stop && len(end.Text) <= maxSavedText {
@@ -188,7 +188,7 @@ func (t *turn) save() {
 	})
 }
 
-// works records that the agent has begun to work on the prompt. If this is new and must be saved,
+// works is called when the agent has begun to work on the prompt. If this is new and must be saved,
 // the result is true. The caller must hold Client.mu.
 func (t *turn) works() (news bool) {
 	now := &t.s.memory.Now
@@ -197,7 +197,7 @@ func (t *turn) works() (news bool) {
 	return news
 }
 
-// acts records and saves that the agent has sent a request to the client.
+// acts is called when the agent has sent a request to the client. It saves this fact.
 func (t *turn) acts() {
 	t.c.mu.Lock()
 	t.heard = true

@@ -124,7 +124,7 @@ func (s *session) noted(u sdk.SessionUpdate) {
 	}
 }
 
-// spent records the session's cost. It returns the cost since the last call, in US dollars.
+// spent stores the session's cost. It returns the cost since the last call, in US dollars.
 func (s *session) spent(u *sdk.SessionUsageUpdate) float64 {
 	if u.Cost == nil || u.Cost.Currency != "USD" || u.Cost.Amount <= s.cost {
 		return 0
@@ -226,7 +226,7 @@ func (s *session) progress(t *turn, u sdk.SessionUpdate, left bool) []report {
 	return []report{func(r *bgagent.Reporter) { r.Activity() }}
 }
 
-// says records a piece of the model's text.
+// says is called for each piece of the model's text.
 func (s *session) says(t *turn, text string, id *string) []report {
 	if strings.TrimSpace(text) != "" {
 		t.refused = ""
@@ -247,7 +247,7 @@ func value[T any](p *T) (v T) {
 	return v
 }
 
-// use records the tokens of a turn and returns them.
+// use stores and returns the number of tokens that a turn used.
 func (c *Client) use(t *turn, answer sdk.PromptResponse) bgagent.Usage {
 	u := usageOf(answer)
 	if u != (bgagent.Usage{}) {

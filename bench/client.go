@@ -171,7 +171,7 @@ func (s *starter) change(every int) {
 	}
 }
 
-// counted records the end of a call in the current sweep. Calls before the first sweep do not count.
+// counted is called when a call in the current sweep has ended. Calls before the first sweep do not count.
 func (s *starter) counted(reads, bytes int) {
 	if len(s.sweeps) == 0 {
 		return

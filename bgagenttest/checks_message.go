@@ -98,7 +98,7 @@ func checkPromptIDs(c *checkContext) {
 	}
 }
 
-// settled reads new and changed messages into v until all messages in v are finished.
+// settled updates v with new and changed messages until all messages in v are finished.
 func (c *checkContext) settled(session string, v *conversation) {
 	c.Helper()
 	c.until(c.h.Settle, func() bool {

@@ -139,7 +139,7 @@ func (c *checkContext) callFor(limit time.Duration, what string, f func(ctx cont
 	}
 }
 
-// guarded calls f and converts a panic or a Goexit into an error.
+// guarded executes f and converts a panic or a Goexit into an error.
 func guarded(what string, f func() error) (err error) {
 	err = fmt.Errorf("%s called runtime.Goexit", what)
 	defer func() {
@@ -192,7 +192,7 @@ func (c *checkContext) abort(session string) {
 	}
 }
 
-// statuses calls Statuses for the sessions.
+// statuses returns the result of Statuses for the sessions.
 func (c *checkContext) statuses(sessions ...string) map[string]bgagent.SessionStatus {
 	c.Helper()
 	var got map[string]bgagent.SessionStatus

@@ -162,8 +162,7 @@ func (d *driven) messages() (out []bgagent.Message) {
 	return out
 }
 
-// ended waits for the end of the turn and reports whether the turn ended within the
-// limit.
+// ended reports whether the turn ends within the limit.
 func (d *driven) ended(limit time.Duration) bool {
 	if d.c.runner == nil {
 		return d.endedByLooks(limit)
@@ -271,7 +270,7 @@ func (c *checkContext) say(session, word string) {
 	c.answered(c.begin(session, c.h.Say(word)), word)
 }
 
-// answered waits for the end of a turn whose prompt asks for the word. If the answer does not
+// answered returns at the end of a turn whose prompt asks for the word. If the answer does not
 // contain the word, the check fails and stops.
 func (c *checkContext) answered(d *driven, word string) {
 	c.Helper()

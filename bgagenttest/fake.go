@@ -261,7 +261,7 @@ func (f *Fake) Abort(ctx context.Context, id string) error {
 	})
 }
 
-// stopped waits until the turn's script has returned.
+// stopped returns when the turn's script has returned.
 func (f *Fake) stopped(ctx context.Context, t *Turn) error {
 	timer := time.NewTimer(f.grace())
 	defer timer.Stop()

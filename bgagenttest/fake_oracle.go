@@ -168,7 +168,7 @@ func (f *Fake) Release() {
 	f.released = make(chan struct{})
 }
 
-// book records the turns that run and have run, and the manager's violations.
+// A book contains the turns that are running or have run, and the manager's violations.
 type book struct {
 	now, peak map[string]int    // number of running turns by model: the current number, and the maximum so far
 	tasks     map[string]int    // number of running turns by task
@@ -181,7 +181,7 @@ type book struct {
 
 func (b *book) wrong(format string, args ...any) { b.bad = append(b.bad, fmt.Sprintf(format, args...)) }
 
-// begins records the beginning of a turn. It returns the record of the turn's prompt.
+// begins is called at the beginning of a turn. It returns the record of the turn's prompt.
 func (b *book) begins(t *Turn) *received {
 	b.prompts = append(b.prompts, t.Prompt)
 	b.now[t.model]++

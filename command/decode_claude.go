@@ -210,7 +210,7 @@ func (d *claudeDecoder) begin(o *Output) {
 	d.list = list
 }
 
-// alive records that the model has answered. If the turn counted as ended because of a rejected
+// alive is called when the model has answered. If the turn counted as ended because of a rejected
 // key, the turn continues.
 func (d *claudeDecoder) alive() {
 	if d.gone {
@@ -219,8 +219,8 @@ func (d *claudeDecoder) alive() {
 	}
 }
 
-// subagent records a line of a subagent. If the turn has already ended, the subagent
-// works in the background.
+// subagent handles a line of a subagent. If the turn has already ended, the subagent works in the
+// background.
 func (d *claudeDecoder) subagent(call string) {
 	if d.o.brief().over {
 		d.open["call "+call] = claudeOpen{Description: "a subagent"}

@@ -61,7 +61,7 @@ func (n *number) UnmarshalJSON(data []byte) error {
 	return nil
 }
 
-// called records a tool call if its tool changes or lists todos.
+// called stores a tool call if its tool changes or lists todos.
 func (l *claudeTodos) called(b claudeBlock) {
 	switch b.Name {
 	case "TaskCreate", "TaskUpdate", "TaskList":

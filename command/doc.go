@@ -45,9 +45,9 @@
 //
 // A decoder gets the JSON objects that a program prints. Other text around the objects is harmless:
 // escape sequences, byte-order marks, progress bars that are redrawn with a carriage return, a
-// banner without a line end, or lines that were truncated and joined. UTF-16 is decoded if it
-// begins with a byte-order mark. A field of an unexpected type is ignored. An object in the middle
-// of a line of text is not decoded. If the program repeats an object from the prompt on a line with
+// banner without a newline, or lines that were truncated and joined. UTF-16 is decoded if it begins
+// with a byte-order mark. A field of an unexpected type is ignored. An object in the middle of a
+// line of text is not decoded. If the program repeats an object from the prompt on a line with
 // other text, that object is not decoded either.
 //
 // The client counts and logs the lines that it does not understand. If the turn fails, the
@@ -104,8 +104,8 @@
 // gemini's standard error. It never uses answers or tool output for this. If a program reports none
 // of these, its failures are not classified. This includes all plain-text programs.
 //
-// If a program shows that it retries a request, the client reports the retry to the manager; see
-// [bgagent.Reporter.Retrying]. A retry after a lost connection is not reported, because this
+// If a program shows that it is retrying a request, the client reports the retry to the manager;
+// see [bgagent.Reporter.Retrying]. A retry after a lost connection is not reported, because this
 // machine's network can be the cause. If the key is rejected, the turn ends immediately.
 //
 // After such a failure, the sessions of claude, codex and opencode still contain the prompt. The

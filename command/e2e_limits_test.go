@@ -18,7 +18,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// turns runs turns of a real program without a manager.
+// The type turns executes turns of a real program without a manager.
 type turns struct {
 	*testing.T
 	w *realagent.World
@@ -52,7 +52,7 @@ func (s turns) session() string {
 	return id
 }
 
-// run runs one turn. The returned reports are those that say that the program retries a request.
+// run executes one turn. It returns the reports of retried requests.
 func (s turns) run(session string, p bgagent.Prompt) (end bgagent.TurnEnd, retries []bgagent.Report, err error) {
 	s.Helper()
 	var mu sync.Mutex
@@ -67,7 +67,7 @@ func (s turns) run(session string, p bgagent.Prompt) (end bgagent.TurnEnd, retri
 	return end, retries, err
 }
 
-// refused runs a turn that must fail because of the provider.
+// refused executes a turn that must fail because of the provider.
 func (s turns) refused(session string, p bgagent.Prompt) *bgagent.ProviderError {
 	s.Helper()
 	end, _, err := s.run(session, p)

@@ -129,7 +129,7 @@ func (s *scene) launch(prompt string) bgagent.Task {
 	return task
 }
 
-// ended waits until a task has ended and everything that it started has stopped.
+// ended returns when a task has ended and everything that it started has stopped.
 func (s *scene) ended(id string) bgagent.Task {
 	s.Helper()
 	ctx, cancel := context.WithTimeout(s.Context(), limit)

@@ -161,7 +161,7 @@ type turnSpec struct {
 	rules     []bgagent.Permission
 }
 
-// invocation is the call of a program for one turn.
+// invocation describes one run of a program, for one turn.
 type invocation struct {
 	args    []string
 	env     []string

@@ -37,10 +37,10 @@ func plausible(e bgagent.ProviderError) bgagent.ProviderError {
 	return e
 }
 
-// Retrying reports that a request to the model provider failed, and that the program retries it at
-// the given time; see [bgagent.Reporter.Retrying]. If the time is unknown, it is zero. The field
-// Tries of e is the number of requests so far. Do not call Retrying if this machine's network can
-// be the cause, because the manager then holds back the other turns that use the model.
+// Retrying reports that a request to the model provider failed, and that the program will retry it
+// at the given time; see [bgagent.Reporter.Retrying]. A zero time means that the time is unknown.
+// e.Tries is the number of requests so far. Do not call Retrying if this machine's network can be
+// the cause, because the manager then holds back the other turns that use the model.
 func (o *Output) Retrying(e bgagent.ProviderError, at time.Time) {
 	o.Known()
 	o.retries(e, at)
@@ -63,14 +63,14 @@ func (o *Output) retries(e bgagent.ProviderError, at time.Time) {
 	o.r.Retrying(e, at)
 }
 
-// tried records the number of requests that the program has made for the current answer.
+// tried sets the number of requests that the program has made for the current answer.
 func (o *Output) tried(n int) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.tries = max(o.tries, n)
 }
 
-// refused records the most recent status that standard error has shown.
+// refused sets the most recent status that standard error has shown.
 func (o *Output) refused(status int) {
 	o.mu.Lock()
 	defer o.mu.Unlock()

@@ -35,9 +35,9 @@ var claudeOthers = map[string]bool{
 	"ai-title": true, "custom-title": true, "permission-mode": true, "agent-name": true, "progress": true,
 }
 
-// claudeBackground contains the strings that show that a call runs in the background. They occur in
-// the line with the call or with its result. An answer after such a call is not necessarily the end
-// of the turn.
+// claudeBackground contains the strings that show that a call is running in the background. They
+// occur in the line with the call or with its result. An answer after such a call is not
+// necessarily the end of the turn.
 var claudeBackground = [][]byte{[]byte(`"run_in_background":true`), []byte(`"backgroundTaskId"`), []byte(`"isAsync":true`)}
 
 // lookClaude reads a claude session from the file projects/PROJECT/ID.jsonl in the configuration

@@ -124,8 +124,8 @@ func (c *Client) open(id string, p bgagent.Prompt, r *bgagent.Reporter, stop con
 	return t, nil
 }
 
-// settle records the result of the turn for later turns and for Messages. After that, the
-// next turn can begin.
+// settle stores the result of the turn for later turns and for Messages. After that, the next turn
+// can begin.
 func (t *turn) settle(end bgagent.TurnEnd, err error) {
 	c, s, said := t.client, t.session, t.out.said()
 	x := exchange{answer: end.Text, tools: said.tools, stop: end.Stop}
@@ -291,7 +291,7 @@ func (t *turn) begin(ctx context.Context) (*process, error) {
 	return p, nil
 }
 
-// sends records the prompt that the program gets, and saves the state of the session.
+// sends is called before the program gets the prompt. It stores the prompt and saves the state of the session.
 func (t *turn) sends(prompt string) {
 	place := placeOf(t.session.dir)
 	t.client.mu.Lock()

@@ -57,7 +57,7 @@ var decisive = map[string]bool{
 	"is_api_error_message": true, "parent_tool_use_id": true, "": true,
 }
 
-// mutations calls f with copies of the object. In each copy, one value is replaced.
+// mutations passes copies of the object to f. In each copy, one value is replaced.
 func mutations(v any, by any, key string, rebuild func(any) any, f func(key string, whole any)) {
 	f(key, rebuild(by))
 	switch v := v.(type) {

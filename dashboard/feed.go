@@ -264,7 +264,7 @@ func (f *feed) end(s *feedState) {
 	}
 }
 
-// put records the current state of a task.
+// put stores the current state of a task.
 func (s *feedState) put(r row) {
 	el := s.rows[r.ID]
 	if el == nil {
@@ -288,7 +288,7 @@ func (s *feedState) put(r row) {
 	s.changes.MoveToBack(el)
 }
 
-// drop records that a task was evicted.
+// drop is called when a task was evicted.
 func (s *feedState) drop(id string) {
 	el := s.rows[id]
 	if el == nil {

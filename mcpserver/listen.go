@@ -139,7 +139,7 @@ func (l *listens) out(ctx context.Context, msg jsonrpc.Message) []jsonrpc.Messag
 	return changes
 }
 
-// acknowledged adds the accepted handles to the acknowledgement. It returns the
+// acknowledged inserts the accepted handles into the acknowledgement. It returns the
 // acknowledgement, followed by a notification for each handle whose task has already ended.
 func (l *listens) acknowledged(ctx context.Context, listen *listen, req *jsonrpc.Request, params, meta fields) []jsonrpc.Message {
 	notifications := params.object("notifications")

@@ -222,7 +222,7 @@ func instructions(defs []bgagent.ToolDef) string {
 			does = append(does, d.Name+" stops it")
 		}
 	}
-	return "Background agents: " + strings.Join(does, ", ") + ". Nothing wakes you when a task ends; your next call of one of these tools reports the ends in its answer." + wait
+	return "Background agents: " + strings.Join(does, ", ") + ". Nothing wakes you when a task ends; your next call to one of these tools reports the ends in its answer." + wait
 }
 
 // tool converts a tool definition to the protocol's type.

@@ -78,8 +78,8 @@ type Cluster struct {
 	others map[string]*other
 }
 
-// These are the patterns of names. Names must not contain underscores, because an underscore
-// separates the two in the name of the store.
+// These are the patterns of the names of clusters and processes. Names must not contain
+// underscores, because the name of a store consists of the two names, separated by an underscore.
 var (
 	validCluster = regexp.MustCompile(`^[A-Za-z0-9-]{1,24}$`)
 	validProcess = regexp.MustCompile(`^[A-Za-z0-9-]{1,39}$`)

@@ -160,7 +160,7 @@ type reading struct {
 // errGone is the error for a record whose message is no longer in the stream.
 var errGone = errors.New("its message is gone")
 
-// records reads the records of the entries.
+// records returns the records that the entries contain.
 func (s *Store) records(ctx context.Context, all []*entry) (out []reading, err error) {
 	for group := range slices.Chunk(all, maxGet) {
 		subjects := make([]string, len(group))

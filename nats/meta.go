@@ -99,7 +99,7 @@ func again(err error) bool {
 	return moved(err) || soon(err) || errors.Is(err, bgagent.ErrUncertain) || errors.Is(err, errNotConnected)
 }
 
-// take records the owner as the store's owner, unless a living owner has the store. From then on, the owner
+// take makes the owner the store's owner, unless a living owner has the store. From then on, the owner
 // answers requests.
 func (w *wire) take(ctx context.Context, owner bgagent.StoreOwner, grace time.Duration) (m meta, answering *nats.Subscription, err error) {
 	token := rand.Text()

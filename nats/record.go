@@ -225,7 +225,7 @@ func deleted(n names, key string) message {
 	return message{subject: n.record(key), header: nats.Header{headDeleted: {strconv.QuoteToASCII(key)}, headTTL: {keepDeleted}}}
 }
 
-// fields reads a header's fields. After an error, it returns zero values.
+// fields parses a header's fields. After an error, it returns zero values.
 type fields struct {
 	rest string
 	err  error

@@ -263,7 +263,7 @@ func wake(c chan struct{}) {
 	}
 }
 
-// see records the value of the key.
+// see stores the value of the key.
 func (s *Slots) see(k *alloc.Key) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

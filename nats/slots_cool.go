@@ -126,7 +126,7 @@ func (s *Slots) publishCool(m coolMsg) {
 
 func (s *Slots) coolSubject() string { return s.w.root + ".cool" }
 
-// keep records a cool-down, and removes the cool-downs that have ended. c.mu is locked.
+// keep stores a cool-down, and removes the cool-downs that have ended. c.mu is locked.
 func (c *cools) keep(now time.Time, u *coolUser, d bgagent.CoolDown) {
 	for k, e := range c.own {
 		if !e.until.After(now) {

@@ -211,7 +211,7 @@ func (s *Store) Reopen(ctx context.Context) (c bgagent.StoreContents, err error)
 	return c, nil
 }
 
-// retake records the owner again, so that the servers refuse all its earlier messages.
+// retake writes the owner to the store again, so that the servers refuse all its earlier messages.
 func (s *Store) retake(ctx context.Context) (c bgagent.StoreContents, err error) {
 	if err := s.w.ready(ctx); err != nil {
 		return c, err
@@ -287,7 +287,7 @@ func (s *Store) reading(ctx context.Context) (context.Context, func(), error) {
 const closeWithin = 5 * time.Second
 
 // Close closes the store and implements [bgagent.Store]. If Close returns an error, the servers
-// might not know that the store was closed, and the next Open waits as for a dead owner.
+// might not know that the store was closed, and the next Open waits as it would for a dead owner.
 func (s *Store) Close() error {
 	s.life.Lock()
 	defer s.life.Unlock()

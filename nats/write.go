@@ -39,7 +39,7 @@ func (s *Store) Write(ctx context.Context, b *bgagent.StoreBatch) error {
 	return nil
 }
 
-// failed records the consequences of a write error for later writes.
+// failed is called after a write error, and stores its consequences for later writes.
 func (s *Store) failed(err error) {
 	s.doubt = s.doubt || errors.Is(err, bgagent.ErrUncertain)
 	if owned := new(bgagent.StoreOwnedError); errors.As(err, &owned) {

@@ -181,7 +181,7 @@ func (c *Client) lines(session string, t track, list []wireMessage) []line {
 	return out
 }
 
-// over records how the last turn of a session ended, as far as this client knows.
+// over describes how the last turn of a session ended, as far as this client knows.
 type over struct {
 	aborted string // id of the prompt message of the last turn that this client aborted
 	tooLong string // id of the prompt message of the last turn whose input was too long for the model

@@ -15,11 +15,11 @@ import (
 // are decoded element by element.
 
 const (
-	// maxBody bounds the decompressed bytes of one response. A page of messages with
-	// the output of many tools takes some MB.
+	// maxBody is the maximum size of a response in bytes, after decompression. A page of messages
+	// with the output of many tools takes several MB.
 	maxBody = 64 << 20
 
-	// maxRefusal bounds the number of bytes that are read from an error response.
+	// maxRefusal is the maximum number of bytes that are read from an error response.
 	maxRefusal = 64 << 10
 
 	// maxValues bounds the number of objects, lists and commas in one response or event.

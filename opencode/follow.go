@@ -240,7 +240,7 @@ func (f *follower) ours(session string) (ours bool, awaited string) {
 	return s.ours, s.awaited
 }
 
-// begun records that the stream has mentioned the session's current turn.
+// begun is called when the stream has mentioned the session's current turn.
 func (f *follower) begun(session string) {
 	f.c.mu.Lock()
 	defer f.c.mu.Unlock()

@@ -144,7 +144,7 @@ func TestReadingOnCostsWhatIsNew(t *testing.T) {
 		require.NoError(t, err)
 		assert.Len(t, page.Messages, 2)
 		assert.Equal(t, before+1, r.count("GET", id+"/message"))
-		// There are more new messages than one page of the server contains.
+		// From here on, there are more new messages than fit on one page of the server.
 		r.fill(id, 501, 200)
 		got := 0
 		for cursor = page.Next; ; cursor = page.Next {

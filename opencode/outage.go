@@ -6,8 +6,8 @@ import "github.com/bgagent/bgagent"
 // and might not contain any message from its agent. A session whose agent wrote nothing looks the
 // same. Only a client that noticed the outage can tell the two apart.
 
-// cutOff records that the server cannot be reached. Every current turn counts as cut off until the
-// server reports that the turn's session is still in a turn.
+// cutOff is called when the server cannot be reached. Every current turn counts as cut off until
+// the server reports that the turn's session is still in a turn.
 func (c *Client) cutOff() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -19,7 +19,7 @@ func (c *Client) cutOff() {
 // cutText is the error of a turn that was cut off.
 const cutText = "the opencode server was unreachable in the middle of the turn"
 
-// rests records that a session is idle, and emits an error if the session's turn was cut off. If
+// rests is called when a session is idle. It emits an error if the session's turn was cut off. If
 // the turn did end properly, its last message shows this. c.mu must be held.
 func (c *Client) rests(s *session) {
 	if s.cut && c.tell != nil {
@@ -28,7 +28,7 @@ func (c *Client) rests(s *session) {
 	s.turn, s.cut = "", false
 }
 
-// works records that a session is in a turn. c.mu must be held.
+// works is called when a session is in a turn. c.mu must be held.
 func (c *Client) works(s *session, w wireStatus) {
 	s.cut = false
 	if s.over.retried = w.Type == "retry"; s.over.retried {

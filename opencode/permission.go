@@ -118,7 +118,7 @@ func (c *Client) asking(a *ask) *ask {
 	return a
 }
 
-// answered records that a question is no longer open. A list that was requested earlier or a late
+// answered is called when a question is no longer open. A list that was requested earlier or a late
 // event can still contain the question.
 func (c *Client) answered(id string) {
 	c.mu.Lock()

@@ -88,7 +88,7 @@ func (c *Client) inherit(ctx context.Context, id string) {
 	}
 }
 
-// recall records the prompts that the lines of an inherited session contain. It assumes that the
+// recall stores the prompts that the lines of an inherited session contain. It assumes that the
 // turn of the last prompt is still running. If that turn has ended, the next status shows it.
 func (c *Client) recall(id string, lines []line) {
 	c.mu.Lock()

@@ -249,7 +249,7 @@ func (c *Client) Abort(ctx context.Context, id string) error {
 	return nil
 }
 
-// calmed waits until no abort request for the session is in flight, and no message is being added
+// calmed returns when no abort request for the session is in flight, and no message is being added
 // to a turn. The server might never run a prompt that overtakes an abort request.
 func (c *Client) calmed(ctx context.Context, id string) error {
 	for {
@@ -347,7 +347,7 @@ func (c *Client) descendants(ctx context.Context, top wireSession) ([]string, er
 	return ids, nil
 }
 
-// rested waits until none of the sessions is in a turn.
+// rested returns when none of the sessions is in a turn.
 func (c *Client) rested(ctx context.Context, ids []string) error {
 	tick := time.NewTicker(deletePoll)
 	defer tick.Stop()

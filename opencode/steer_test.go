@@ -8,7 +8,8 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// The answer to a message that joined the turn belongs to the turn, even after a complete answer.
+// The answer to a message that joined the turn belongs to the turn, even if the turn already had a
+// complete answer when the message arrived.
 func TestTheAnswerToAJoinedMessageBelongsToTheTurn(t *testing.T) {
 	text := func(id, role, metadata, text string) wireMessage {
 		m := wireMessage{Parts: wireParts{{ID: "p" + id, Type: "text", Text: text, Metadata: []byte(metadata)}}}

@@ -17,7 +17,7 @@ import (
 	"github.com/bgagent/bgagent/opencode"
 )
 
-// refused starts a turn that is refused, and waits until it ends.
+// refused lets a turn begin that is refused, and returns when it has ended.
 func (r *rig) refused(session string, p bgagent.Prompt) {
 	r.t.Helper()
 	require.NoError(r.t, r.c.StartTurn(r.t.Context(), session, p))

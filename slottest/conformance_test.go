@@ -158,7 +158,7 @@ func (h twice) SlotGranted() {
 	h.SlotHolder.SlotGranted()
 }
 
-// insideOf is a holder that records whether a call of SlotGranted is in progress.
+// insideOf is a holder that records whether a call to SlotGranted is in progress.
 type insideOf struct {
 	bgagent.SlotHolder
 	inside *atomic.Bool

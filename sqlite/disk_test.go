@@ -58,7 +58,7 @@ func (a act) apply(content []byte) []byte {
 	return content
 }
 
-// happened adds the change to the model.
+// happened applies the change to the model.
 func (d *disk) happened(a act) {
 	f := d.files[a.file]
 	if f == nil {

@@ -16,7 +16,7 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// refused opens the store and returns the error text with which Open fails.
+// refused returns the error text with which Open fails to open the store.
 func refused(t *testing.T, s *Store) string {
 	t.Helper()
 	if _, err := s.Open(t.Context(), bgagent.StoreOwner{}); err != nil {

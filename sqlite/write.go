@@ -67,7 +67,7 @@ func (w *writer) connect() error {
 	return err
 }
 
-// adopt records the owner in the database. It returns the reason why the database may be outdated, or "". If
+// adopt writes the owner to the database. It returns the reason why the database may be outdated, or "". If
 // the writer has a token from before an uncertain commit and the database contains another token, another
 // manager has opened the database in the meantime, and the error is a [*bgagent.StoreOwnedError].
 func (w *writer) adopt() (outdated string, err error) {

@@ -151,7 +151,7 @@ func checkCloseBeside(c *checkContext) {
 	closed.Store(true)
 	wg.Wait()
 	if err != nil {
-		c.failf("Close failed during calls of Text: %v", err)
+		c.failf("Close failed during calls to Text: %v", err)
 	}
 	select {
 	case text := <-bad:

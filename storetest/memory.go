@@ -54,7 +54,7 @@ const (
 )
 
 var (
-	// ErrDead is returned by every call of a process that has died.
+	// ErrDead is returned by every call that a dead process makes.
 	ErrDead = errors.New("storetest: the process is dead")
 
 	// ErrRefused is returned by a Write with the fault [Refused].
@@ -149,7 +149,8 @@ type Process struct {
 var _ bgagent.Store = (*Process)(nil)
 
 // Crash kills the process. Changes that were not written are lost, and another process can open the store
-// immediately. All calls of the dead process return [ErrDead], including calls that are in progress.
+// immediately. All calls that the dead process makes return [ErrDead], including calls that are in
+// progress.
 func (p *Process) Crash() {
 	p.mem.mu.Lock()
 	defer p.mem.mu.Unlock()

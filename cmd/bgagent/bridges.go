@@ -181,7 +181,7 @@ func (s *serving) checkResumes(scope string) mcp.Middleware {
 	}
 }
 
-// resumes returns why the call of delegate_task may not resume a task, or "" if it may, or if the tool itself
+// resumes returns why the call to delegate_task may not resume a task, or "" if it may, or if the tool itself
 // refuses the resume.
 func (s *serving) resumes(ctx context.Context, scope string, arguments json.RawMessage) string {
 	var args bgagent.DelegateTaskArgs

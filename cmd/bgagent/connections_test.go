@@ -33,7 +33,7 @@ func (p pipes) dial() net.Conn {
 	return here
 }
 
-// served runs f with a server in a synctest bubble.
+// served executes f with a server in a synctest bubble.
 func served(t *testing.T, most int, h http.HandlerFunc, f func(t *testing.T, p pipes)) {
 	synctest.Test(t, func(t *testing.T) {
 		p := make(pipes)

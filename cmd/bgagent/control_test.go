@@ -60,7 +60,7 @@ func (p *place) control() string {
 	return all[0]
 }
 
-// does runs a command that must succeed, and returns its output.
+// does executes a command that must succeed, and returns its output.
 func (p *place) does(args ...string) string {
 	p.t.Helper()
 	got := p.run(args...)
@@ -68,7 +68,7 @@ func (p *place) does(args ...string) string {
 	return got.out
 }
 
-// refuses runs a command that must fail with the exit code, and returns its error message.
+// refuses executes a command that must fail with the exit code, and returns its error message.
 func (p *place) refuses(code int, args ...string) string {
 	p.t.Helper()
 	got := p.run(args...)

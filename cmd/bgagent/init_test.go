@@ -49,7 +49,7 @@ func TestInitWritesWhatIsOnPATHAndOverwritesNothing(t *testing.T) {
 	require.Empty(t, entries)
 }
 
-// completes runs a shell with the script and a line that prints the shell's completions.
+// completes executes a shell with the script and a line that prints the shell's completions.
 func (p *place) completes(shell, script, line string) string {
 	p.t.Helper()
 	path, err := exec.LookPath(shell)

@@ -135,7 +135,7 @@ func noServer(v *view, id string, err error) error {
 	return &exitError{exitFailed, fmt.Errorf("%v runs as process %d, but %w now: it is starting or ending, or it is an older version; try again, or start it again", v, v.owner.PID, err)}
 }
 
-// refused turns a server's error into a command's error.
+// refused converts a server's error to a command's error.
 func refused(err error) error {
 	var e *control.Error
 	if errors.As(err, &e) && e.Input {

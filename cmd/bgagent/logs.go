@@ -106,7 +106,7 @@ func (c logsCmd) printServed(ctx context.Context, w io.Writer, server *control.C
 	}
 }
 
-// sayEmpty prints a message if a log of the given size is empty.
+// sayEmpty prints a message if the size of a log is 0.
 func sayEmpty(id string, size int64) {
 	if size == 0 {
 		warn("the program of task %s has printed nothing, or its log is no longer kept", id)

@@ -185,7 +185,7 @@ func judge(t *testing.T, w *realagent.World, prefix string) {
 	require.Contains(t, got[3], "coder went on")
 }
 
-// finished waits for the host model's last answer.
+// finished returns the host model's last answer when it has arrived.
 func finished(t *testing.T, w *realagent.World) {
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 	defer cancel()
@@ -216,7 +216,7 @@ func TestTheWholeLoopWithOpencodeAsTheHost(t *testing.T) {
 	judge(t, w, "bgagent_")
 }
 
-// hosted runs a host until it exits and returns its output.
+// hosted starts a host, waits until it exits, and returns its output.
 func hosted(t *testing.T, w *realagent.World, argv []string) string {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)

@@ -98,7 +98,7 @@ type outcome struct {
 // run runs the program until it exits.
 func (p *place) run(args ...string) outcome { return p.feed("", args...) }
 
-// feed runs the program until it exits, with a text as standard input.
+// feed starts the program with a text as standard input, and waits until it exits.
 func (p *place) feed(input string, args ...string) outcome {
 	p.t.Helper()
 	cmd := p.command(args...)

@@ -134,7 +134,7 @@ func TestTenTasksOverThreeScriptsAreUnderstoodAtAGlance(t *testing.T) {
 	require.Regexp(t, `8 completed, 1 failed, 1 cancelled in \d+\.\d s; `, left)
 	whole, err := os.Stat(filepath.Join(p.project, "results", "003-print-the-whole-log.md"))
 	require.NoError(t, err)
-	require.EqualValues(t, 10_000_001, whole.Size(), "the answer is whole, with a line end")
+	require.EqualValues(t, 10_000_001, whole.Size(), "the answer is whole, with a newline at its end")
 }
 
 // The picture in the README shows the screen that the test above checks.

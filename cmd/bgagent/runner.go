@@ -260,7 +260,7 @@ func numberOf(t bgagent.Task) (int, bool) {
 	return n, err == nil && t.Depth <= 1
 }
 
-// take records and shows the current state of a task. If the task has ended, take also writes its result.
+// take stores and shows the current state of a task. If the task has ended, take also writes its result.
 func (r *runner) take(number int, t bgagent.Task) {
 	entry := &r.index.Tasks[number-1]
 	switch {

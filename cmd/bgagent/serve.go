@@ -209,7 +209,7 @@ func (s *serving) silent() time.Duration {
 }
 
 // permitsNothing reports whether tasks can ask for permissions that nobody can grant: no command in a
-// terminal can answer them, and no model may.
+// terminal can answer them, and models are not allowed to.
 func (s *serving) permitsNothing() bool {
 	var cfg bgagent.Config
 	s.set.Limits.Apply(&cfg)

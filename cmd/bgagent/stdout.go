@@ -9,7 +9,7 @@ import (
 // and main reports it, so that these commands do not need to check every line.
 var stdout printed
 
-// printed writes to standard output and keeps the first error.
+// A printed is a writer to standard output that keeps the first error.
 type printed struct{ err error }
 
 // Write implements [io.Writer].

@@ -40,7 +40,8 @@ func (p *place) manyWaits(n int, time string) {
 	p.write(".bgagent.jsonc", `{"background_task": {"defaultConcurrency": 20}, "agents": {"wait": {"kind": "inproc"}}}`)
 }
 
-// gated writes a list of n tasks. The last task ends when the file "go" exists. The others end soon.
+// gated creates the file with a list of n tasks. The last task ends when the file "go" exists. The
+// others end soon.
 func (p *place) gated(n int) {
 	p.manyWaits(n, "300 ms")
 	p.write("gate.sh", "#!/bin/sh\nwhile [ ! -e go ]; do sleep 0.05; done\necho open\n")

@@ -245,7 +245,7 @@ func (f stateFlags) bridgeID() (string, error) {
 	return bridge.ID(base)
 }
 
-// firstLine returns the first line that is not blank, including its line end, if any. If no such
+// firstLine returns the first line that is not blank, including its newline, if any. If no such
 // line is left, the result is blank.
 func firstLine(in *bufio.Reader) (line []byte, err error) {
 	for {

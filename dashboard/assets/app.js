@@ -99,8 +99,8 @@ function heard({ now }) {
   skew = now - arrived
 }
 
-// check opens a new stream if nothing has arrived for too long. A browser does not notice that a
-// connection has died while the computer slept.
+// check opens a new stream if the current one has been silent for too long. A browser does not
+// notice that a connection has died while the computer slept.
 function check() {
   if (!stream || Math.abs(Date.now() - arrived) < LONGEST) return
   $('link').dataset.state = 'lost'

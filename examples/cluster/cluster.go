@@ -269,7 +269,7 @@ type record struct {
 	result string
 }
 
-// records reads the tasks of all workers from the servers.
+// records returns the tasks of all workers, as the servers have stored them.
 func (c *cluster) records(ctx context.Context) (all []record, err error) {
 	for i := range workers {
 		s := store(c.nc, fmt.Sprint(i))

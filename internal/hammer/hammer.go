@@ -471,7 +471,7 @@ func (h *hammer) fullBatch() {
 	h.o.clear()
 }
 
-// settled checks that the events agree with the final states of tasks and notices.
+// settled verifies that the events agree with the final states of tasks and notices.
 func (h *hammer) settled() {
 	o := h.o
 	tasks := h.m.List(bgagent.Query{})

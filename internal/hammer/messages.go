@@ -31,7 +31,7 @@ func (h *hammer) send() {
 	}
 }
 
-// sent records a message that was accepted.
+// sent is called when a message was accepted.
 func (o *oracle) sent(s sentMessage, r bgagent.SendResult) {
 	o.mu.Lock()
 	defer o.mu.Unlock()

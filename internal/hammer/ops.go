@@ -131,7 +131,7 @@ func (h *hammer) aside(f func(ctx context.Context)) {
 	})
 }
 
-// look records the tasks that agents launched. It also checks that no task is live if its
+// look finds and stores the tasks that agents launched. It also checks that no task is live if its
 // parent has failed or was cancelled.
 func (h *hammer) look() {
 	tasks := h.m.List(bgagent.Query{})

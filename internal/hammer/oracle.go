@@ -48,7 +48,7 @@ type oracle struct {
 	delivered map[attemptKey]string          // id of the delivered notice about the attempt
 	overLimit int
 	life      *life
-	pulls     map[attemptKey]bool     // whether the last delivery of the notice was a pull, such as a call of TakeNotice
+	pulls     map[attemptKey]bool     // whether the last delivery of the notice was a pull, such as a call to TakeNotice
 	pulled    map[attemptKey]bool     // latest values of the field "pulls" in earlier processes; a later process might not know about the pull
 	noParent  map[string]bool         // sessions for which SessionDeleted was called
 	deleted   map[string]bool         // tasks for which Forget was called, and whether it has succeeded
@@ -208,8 +208,8 @@ func (o *oracle) poolLocked(model, agent string) limit {
 	return limit{"default " + model, def}
 }
 
-// begin records the start of an activity. If grant is true, the attempt got its slot under
-// the current limits. In that case, begin also checks that these limits allow the activity.
+// begin is called at the start of an activity. If grant is true, the attempt got its slot under the
+// current limits. In that case, begin also checks that these limits allow the activity.
 func (o *oracle) begin(a *activity, grant bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -289,8 +289,8 @@ func (o *oracle) slotIsNew(at time.Time) bool {
 	return at.Add(-o.storeDelay).After(o.limitsAt)
 }
 
-// refuse records that a prompt could not reach the host. The task keeps its slot, and the manager may send
-// the same prompt again.
+// refuse is called when a prompt could not reach the host. The task keeps its slot, and the manager may
+// send the same prompt again.
 func (o *oracle) refuse(l *life, p bgagent.Prompt, at time.Time) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -304,8 +304,8 @@ func (o *oracle) refuse(l *life, p bgagent.Prompt, at time.Time) {
 	}
 }
 
-// prompted records a prompt and checks the rules that apply to every prompt. It returns false, and
-// does nothing, if the process has ended.
+// prompted is called for each prompt and checks the rules that apply to every prompt. It returns
+// false, and does nothing, if the process has ended.
 func (o *oracle) prompted(l *life, f *host, session string, p bgagent.Prompt) bool {
 	key := attemptKey{p.Task, p.Attempt}
 	t, err := l.m.Get(p.Task)
@@ -356,7 +356,7 @@ func (o *oracle) shownLocked(n bgagent.Notice) {
 	}
 }
 
-// told records that a notice was delivered.
+// told is called when a notice was delivered.
 func (o *oracle) told(n bgagent.Notice, how string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -471,7 +471,7 @@ func (o *oracle) manager() *bgagent.BackgroundManager {
 	return o.m
 }
 
-// abort records that a session is about to be aborted.
+// abort is called when a session is about to be aborted.
 func (o *oracle) abort(session string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()

@@ -10,8 +10,8 @@ import (
 
 // The following methods update the oracle when the manager's process ends and another one begins.
 
-// lose records that the session has lost the prompt. The manager is then allowed to send the prompt
-// again.
+// lose is called when the session has lost the prompt. The manager is then allowed to send the
+// prompt again.
 func (o *oracle) lose(prompt string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -48,14 +48,14 @@ func (o *oracle) mayRename(key attemptKey, n bgagent.Notice) bool {
 	return o.earlier[key] && o.noParent[n.Session]
 }
 
-// sessionDeleted records that SessionDeleted is about to be called.
+// sessionDeleted must be called before SessionDeleted is called.
 func (o *oracle) sessionDeleted(session string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.noParent[session] = true
 }
 
-// forgets records that Forget is about to be called for a task.
+// forgets must be called before Forget is called for a task.
 func (o *oracle) forgets(id string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -72,7 +72,7 @@ func (o *oracle) lacks(id string) (may, must bool) {
 	return may, must
 }
 
-// forgot records that a task was deleted, and checks that it is unknown from then on.
+// forgot is called when a task was deleted, and checks that it is unknown from then on.
 func (o *oracle) forgot(id string) {
 	_, err := o.manager().Get(id)
 	o.mu.Lock()

@@ -159,7 +159,7 @@ func (h *hammer) above(id string) map[string]bool {
 	return all
 }
 
-// answered records an answer that counts.
+// answered is called for each answer that counts.
 func (o *oracle) answered(x openQuestion, q bgagent.Question) {
 	o.mu.Lock()
 	defer o.mu.Unlock()

@@ -249,7 +249,7 @@ func (f *host) vanish(session string) {
 	}
 }
 
-// lie records that a false event about the session is reported to the manager.
+// lie is called when a false event about the session is reported to the manager.
 func (f *host) lie(session string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

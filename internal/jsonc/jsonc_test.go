@@ -70,7 +70,7 @@ func TestACarriageReturnAloneEndsALine(t *testing.T) {
 		require.Equal(t, before, data, "the bytes of the caller are not changed")
 	}
 	_, err := parse("{\"a\": \"x\ry\"}")
-	require.Error(t, err, "a string cannot contain a line end")
+	require.Error(t, err, "a string cannot contain a newline")
 }
 
 func TestErrorsAreThoseOfTheCaller(t *testing.T) {

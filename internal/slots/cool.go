@@ -117,7 +117,7 @@ type CoolDown struct {
 	Provider bool  // all pools of the provider cool down
 }
 
-// OnCool sets the function that m calls whenever the time for the next call of [Manager.Warm]
+// OnCool sets the function that m calls whenever the time for the next call to [Manager.Warm]
 // changes. The function is called while the lock of m is held. It must not block or call m.
 func (m *Manager) OnCool(f func(at int64)) { m.onCool = f }
 

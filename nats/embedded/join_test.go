@@ -35,7 +35,8 @@ func listening(t *testing.T, change func(*server.Options)) *embedded.Server {
 	return s
 }
 
-// joined joins a cluster. The cluster is closed after the managers that the test makes later.
+// joined returns a process that has joined a cluster. The cluster is closed after the managers that
+// the test makes later.
 func joined(t *testing.T, url string, o bgnats.ClusterOptions) *bgnats.Cluster {
 	t.Helper()
 	o.Warn = func(err error) { t.Log(o.Process, "warns:", err) }

@@ -13,7 +13,8 @@ import (
 )
 
 // TestTheLossOfTheLeadingServerStopsNothingThatRuns kills the server that leads the stream while three
-// processes hold slots. Running work must not stop, and new work must begin again.
+// processes hold slots. Running work must not stop, and it must become possible again to start new
+// work.
 func TestTheLossOfTheLeadingServerStopsNothingThatRuns(t *testing.T) {
 	c := startCluster(t)
 	o := bgnats.SlotOptions{Limits: bgagent.Limits{Default: 2}, Lease: 30 * time.Second, Replicas: 3}

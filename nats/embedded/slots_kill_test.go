@@ -122,8 +122,8 @@ func runSlots(args string) error {
 	return slots.Close(ctx)
 }
 
-// stamped records when a turn begins, before the turn waits for anything. No two turns in a process
-// have the same time.
+// A stamped client notes the time when a turn begins, before the turn waits for anything. No two
+// turns in a process have the same time.
 type stamped struct {
 	*inproc.Client
 	last atomic.Int64
@@ -253,7 +253,7 @@ func (m *member) isAllocator(t *testing.T) bool {
 	return m.next(t, "allocator") == "true"
 }
 
-// members starts three processes that share slots.
+// members returns three new processes that share slots.
 func members(t *testing.T, url, socket string) (all []*member) {
 	for range 3 {
 		c := spawn(t, childSlots+"="+url+" "+socket)

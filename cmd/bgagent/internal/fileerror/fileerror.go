@@ -9,8 +9,8 @@ import (
 	"github.com/bgagent/bgagent/internal/jsonc"
 )
 
-// Of returns an error about a place in a file. The problem should say how to correct it. Of can be passed to
-// [jsonc.Parse].
+// Of returns an error about a place in a file. The text of the problem should say how to correct the file.
+// The function Of can be passed to [jsonc.Parse].
 func Of(at jsonc.Origin, key, problem string) error {
 	return At(bgagent.Origin(at), key, "%s", problem)
 }

@@ -214,8 +214,7 @@ func titleOf(number int, t bgagent.Task) string {
 	return fmt.Sprintf("%03d-%s", number, slug(t.Description))
 }
 
-// named writes a file under a title. If the name cannot be used, a number is added to
-// the title.
+// named creates a file under a title. If the name cannot be used, a number is added to the title.
 func (f *Folder) named(title, suffix string, mode fs.FileMode, write func(io.Writer) error) (string, error) {
 	var err error
 	for try := 1; try <= maxNames; try++ {

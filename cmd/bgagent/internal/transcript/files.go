@@ -214,8 +214,8 @@ func partOf(raw []byte, secrets *Secrets) int {
 
 const errPrefix = "stderr: "
 
-// prefixed marks the lines of standard error. If within is true, the text begins within a line that
-// has already been marked.
+// prefixed adds a prefix to the lines of standard error. If within is true, the text begins within
+// a line that has already been marked.
 func prefixed(text string, within bool) string {
 	var b strings.Builder
 	for line := range strings.Lines(text) {

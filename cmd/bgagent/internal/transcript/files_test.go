@@ -178,7 +178,7 @@ func TestOldLogsAreRemovedAndTheLogsOfTasksThatPrintStay(t *testing.T) {
 	f.Printed("bg_prints", 1, []byte("an unfinished line"))
 	defer func(was int64) { logsBytes = was }(logsBytes)
 	logsBytes = 3500
-	f.End("bg_new") // the first call of End removes old logs
+	f.End("bg_new") // the first call to End removes old logs
 	for task, there := range map[string]bool{"bg_new": true, "bg_older": true, "bg_oldest": false, "bg_prints": true, "bg_gone": false} {
 		require.Equal(t, there, whole(t, dir, task) != "", task)
 	}

@@ -30,7 +30,7 @@ func ask(t *testing.T, a Agent, turn *Turn) string {
 	return answer
 }
 
-// has checks that the answer contains all parts in the given order.
+// has requires that the answer contains all parts in the given order.
 func has(t *testing.T, answer string, parts ...string) {
 	t.Helper()
 	rest := answer
