@@ -132,8 +132,8 @@ type Config struct {
 	// separately. Unless the source is a [CoolDownSource], cool-downs after a provider's refusals
 	// also apply to each manager separately: other managers notice a provider's limit only when the
 	// provider refuses their own turns. The task that probes whether the provider accepts requests
-	// again might have to wait in line at the source. Until this task has begun, other pools that
-	// cool down with its pool wait as well.
+	// again might have to wait in line at the source. Until this task has begun, the other pools of
+	// the cool-down are held back as well.
 	Slots SlotSource
 
 	// Store makes tasks outlive the process. If Store is nil, tasks are kept only in

@@ -311,7 +311,7 @@ func (p *play) judge(l *process) {
 	}
 }
 
-// stored reads all tasks from the store.
+// stored returns all tasks in the store.
 func (p *play) stored(l *process) map[string]*storedState {
 	out := map[string]*storedState{}
 	for _, r := range p.memory.Records() {

@@ -48,8 +48,9 @@ func (m *BackgroundManager) deliver(n *node) {
 	}
 }
 
-// parentState asks the clients that report statuses for the status of a root session. It returns
-// the answer of the first client that knows whether the session is idle or busy, and that client.
+// parentState requests the status of a root session from the clients that report statuses. It
+// returns the answer of the first client that knows whether the session is idle or busy, and that
+// client.
 func (m *BackgroundManager) parentState(session string) (state parentState, by *client) {
 	for _, cl := range m.hosts {
 		if cl.starter == nil {

@@ -44,9 +44,9 @@ func (m *BackgroundManager) poll(cl *client) {
 	}
 }
 
-// sweep asks the client once for the statuses of all sessions that need polling, and queues the
-// sessions that might have new messages for reading. It does not wait for the reads, so one slow
-// session does not delay the others.
+// sweep requests the statuses of all sessions that need polling in one call to the client, and
+// queues the sessions that might have new messages for reading. It does not wait for the reads, so
+// one slow session does not delay the others.
 func (m *BackgroundManager) sweep(cl *client) {
 	var list []looked
 	var parents []*node

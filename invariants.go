@@ -93,9 +93,9 @@ func (st *state) checkWithin(budget *int) error {
 	return errors.Join(c.errs...)
 }
 
-// The method records checks that the transitions have noted every change to a record. Once the
-// budget is used up, it checks only a few random records. A change that was not noted stays visible
-// until another change to the same record is noted, so a later check can still find it.
+// records verifies that the transitions have noted every change to a record. Once the budget is
+// used up, it checks only a few random records. A change that was not noted stays visible until
+// another change to the same record is noted, so a later check can still find it.
 func (c *checker) records(budget *int) {
 	most := recordsAtOnce
 	if *budget > 0 {
@@ -266,7 +266,7 @@ func (c *checker) mail(t *task, a *attempt) {
 	c.expect(!idle || c.st.closing || c.st.recovery.due || c.st.isLost(), "task %s has a message, but does not ask for a turn", t)
 }
 
-// The method questions checks the questions of a task, and counts the open ones.
+// questions verifies the questions of a task, and counts the open ones.
 func (c *checker) questions(t *task, a *attempt) {
 	b := t.questions()
 	if b == nil {

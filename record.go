@@ -417,8 +417,8 @@ func (a *attempt) mustCatchUp() bool {
 // provider refused.
 func (a *attempt) goesOnUnanswered() bool { return a.refused != nil && a.refused.unanswered != "" }
 
-// stillParked reports whether the record still describes the attempt as parked, because the session
-// must be read before the refused turn continues.
+// stillParked reports whether the session must be read before the refused turn continues. In that
+// case, the record still describes the attempt as parked.
 func (a *attempt) stillParked() bool {
 	return a.live() && a.cl.starter && a.goesOnUnanswered() && (a.catchingUp || a.handsOverNext())
 }

@@ -281,8 +281,8 @@ func reasonGone(said time.Duration) string {
 	return limitSessionGone.decided(fmt.Sprintf("the client has said for %s that the session does not exist", mdtext.Setting(said.Round(time.Second))))
 }
 
-// reasonStale returns the reason for ending an attempt when nothing has changed in the turn for too
-// long. It names the last text or tool call that was seen in the turn.
+// reasonStale returns the reason for ending an attempt because its turn has been without progress
+// for the time "idle". It names the last text or tool call that was seen in the turn.
 func reasonStale(idle time.Duration, turnStart int64, p *progress) string {
 	seen := "its prompt"
 	switch {

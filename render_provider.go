@@ -23,7 +23,7 @@ func refusalOf(kind ProviderErrorKind, status int, message string) string {
 	return s
 }
 
-// again says when the provider will accept requests again. It returns "" for the zero time.
+// again returns a phrase about when the provider will accept requests again. It returns "" for the zero time.
 func again(at time.Time) string {
 	if at.IsZero() {
 		return ""

@@ -10,7 +10,7 @@ import (
 // delivery is the state of the delivery of notices to a session. At most one goroutine delivers to
 // a root session:
 //
-//	a notice is due -> schedule, at once or by the alarm: delivering
+//	a notice is due -> schedule, immediately or by the alarm: delivering
 //	delivering -> status of the session: busy -> a sweep sees the session idle -> schedule
 //	           -> unsure or silent: again after a pause (retry)
 //	           -> idle, or no client can report it: pack -> flying -> recorded: delivered

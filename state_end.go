@@ -107,8 +107,8 @@ func (st *state) turnOver(a *attempt, o turnOutcome, now int64) {
 	}
 }
 
-// goesOn reports whether a new attempt must continue this one, because the end of an earlier
-// process interrupted the turn. cause is the cause with which the turn ended.
+// goesOn reports whether the end of an earlier process interrupted the turn, so that a new attempt
+// must continue this one. cause is the cause with which the turn ended.
 func (a *attempt) goesOn(cause Cause) bool { return a.continues && cause == CauseInterrupted }
 
 // finish ends an attempt after its last turn. The attempt counts as answered if any of its turns

@@ -32,7 +32,8 @@ func (t *task) fallen() *fallen {
 	return t.more.fallen
 }
 
-// fallback says why the task runs with a fallback of its model. It returns "" if it does not.
+// fallback returns the reason why the task runs with a fallback of its model, or "" if it runs with
+// its own model.
 func (t *task) fallback() string {
 	if f := t.fallen(); f != nil {
 		return f.why
@@ -89,8 +90,9 @@ func (st *state) isShut(h *slots.Handle, now int64) bool {
 // fallbackAfter returns how long a task waits for its provider if there are other models.
 func (st *state) fallbackAfter() int64 { return max(int64(st.limit(limitFallbackAfter)), 0) }
 
-// shut reports whether the tasks of a kind that wait for their pool continue with other models,
-// because the pool is shut or has cooled down for too long without progress.
+// shut reports whether the tasks of a kind that are waiting for their pool must continue with other
+// models. This is the case if the pool is shut or has been cooling down without progress for the
+// time fallbackAfter.
 func (st *state) shut(k *kind, now int64) bool {
 	if len(st.cfg.Fallback) == 0 || !st.slots.Cools() {
 		return false
@@ -100,8 +102,8 @@ func (st *state) shut(k *kind, now int64) bool {
 	return lasts || st.isShut(&k.slot, now)
 }
 
-// watchPool makes sure that the tasks in a pool's line continue with other models if the pool cools
-// down for too long.
+// If a pool cools down for longer than fallbackAfter, watchPool makes sure that the tasks in its
+// line continue with other models.
 func (st *state) watchPool(k *kind, now int64) {
 	if len(st.cfg.Fallback) == 0 || !st.slots.Cools() {
 		return
@@ -180,8 +182,8 @@ func (st *state) cooledByOther(now int64) {
 	}
 }
 
-// leavesPool reports whether a task that waits for its pool continues with its next model, because
-// the pool is shut.
+// leavesPool reports whether a task that is waiting for its pool must continue with its next model.
+// This is the case if the pool is shut.
 func (st *state) leavesPool(t *task, now int64) bool {
 	switch a := t.run; {
 	case t.status == Pending:

@@ -187,8 +187,8 @@ func (o *ClusterOptions) connectOptions() []nats.Option {
 // connectEvery is the pause before all servers are tried again.
 const connectEvery = 500 * time.Millisecond
 
-// connect connects to one of the servers. It tries again until ctx ends, unless the error will not
-// go away.
+// connect connects to one of the servers. It tries again until ctx ends, unless the error is
+// permanent.
 func connect(ctx context.Context, address string, options []nats.Option) (*nats.Conn, error) {
 	began := time.Now()
 	for {

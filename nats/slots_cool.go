@@ -10,8 +10,8 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// cools shares cool-downs between the managers of all processes. Each process keeps the cool-downs that
-// its own managers have reported, and repeats them when another process joins.
+// A cools value shares cool-downs between the managers of all processes. Each process keeps the
+// cool-downs that its own managers have reported, and repeats them when another process joins.
 type cools struct {
 	mu    sync.Mutex
 	users map[*coolUser]struct{}

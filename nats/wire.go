@@ -221,8 +221,8 @@ func decode(data []byte, out any) error {
 	return json.Unmarshal(data, out)
 }
 
-// soon reports whether the error might disappear soon, because the servers have just been started or are
-// electing a leader.
+// soon reports whether the cause of the error might disappear soon. Such causes are that the servers
+// have just been started or are electing a leader.
 func soon(err error) bool {
 	return errors.Is(err, nats.ErrNoResponders) || isCode(err, codeNoPeers, codeNotAvailable, codeOffline)
 }

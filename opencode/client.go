@@ -260,7 +260,7 @@ func (c *Client) Agents(ctx context.Context) ([]bgagent.AgentInfo, error) {
 	return out, nil
 }
 
-// agents asks the server for the agents of a directory and remembers them.
+// agents requests the agents of a directory from the server and remembers them.
 func (c *Client) agents(ctx context.Context, dir string) ([]wireAgent, error) {
 	var got list[wireAgent]
 	if err := c.do(ctx, call{method: http.MethodGet, path: "/agent", dir: dir, out: &got}); err != nil {

@@ -89,7 +89,7 @@ func TestAServerThatIsAwayForTooLongFailsItsTasks(t *testing.T) {
 	require.NoError(t, err)
 	tasks := s.m.List(bgagent.Query{Parent: "scope"})
 	got = s.ended(tasks[len(tasks)-1].ID)[0]
-	require.Equal(t, bgagent.CauseHostUnreachable, got.Cause, "its start was held back for too long")
+	require.Equal(t, bgagent.CauseHostUnreachable, got.Cause, "the outage delayed its start beyond the limit")
 	require.Contains(t, got.Reason, "opencode serve")
 }
 

@@ -89,8 +89,8 @@ func (c *Client) pose(a *ask) *PermissionReply {
 	return nil
 }
 
-// awaitEvents rejects a question if the manager has not learned about it after a while because the
-// manager does not follow the events.
+// awaitEvents gives the manager some time to learn about a question from the events. If the manager
+// does not follow the events, awaitEvents then rejects the question.
 func (c *Client) awaitEvents(a *ask) {
 	if !sleep(c.life, eventsAway) {
 		return

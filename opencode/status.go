@@ -117,8 +117,8 @@ func (q *statusQuery) lookUp(ctx context.Context, ids []string) map[string]wireS
 	return found
 }
 
-// directory asks the server for the statuses of the sessions in one directory. It
-// returns the sessions that are absent from the answer or idle.
+// directory requests the statuses of the sessions in one directory from the server. It returns the
+// sessions that are absent from the answer or idle.
 func (q *statusQuery) directory(ctx context.Context, dir string, ids []string) (absent []string) {
 	var busy map[string]wireStatus
 	if err := q.c.do(ctx, call{method: http.MethodGet, path: "/session/status", dir: dir, out: &busy}); err != nil {

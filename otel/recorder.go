@@ -14,7 +14,7 @@ import (
 // scope is the name of the tracer and the meter.
 const scope = "github.com/bgagent/bgagent/otel"
 
-// Recorder records the tasks of one manager. [Start] creates a Recorder, and
+// A Recorder produces the telemetry of one manager's tasks. [Start] creates a Recorder, and
 // [Recorder.Shutdown] stops it.
 type Recorder struct {
 	m   *bgagent.BackgroundManager
@@ -61,12 +61,12 @@ func Start(m *bgagent.BackgroundManager, cfg Config) (*Recorder, error) {
 	return r, nil
 }
 
-// Shutdown records all events that the manager has sent so far. It ends the spans of tasks
-// that are still live, with their current status. It flushes the providers if they support
-// flushing, but does not shut them down. Shutdown should be called after the manager's Close,
-// when every task has ended. It may be called more than once, and concurrently. An exporter
-// can block the recorder's goroutine. If ctx ends before the goroutine ends, Shutdown returns
-// the error of ctx and the goroutine continues.
+// Shutdown processes all events that the manager has sent so far. It ends the spans of tasks that
+// are still live, with their current status. It flushes the providers if they support flushing, but
+// does not shut them down. Shutdown should be called after the manager's Close, when every task has
+// ended. It may be called more than once, and concurrently. An exporter can block the recorder's
+// goroutine. If ctx ends before the goroutine ends, Shutdown returns the error of ctx and the
+// goroutine continues.
 func (r *Recorder) Shutdown(ctx context.Context) error {
 	r.stop()
 	select {

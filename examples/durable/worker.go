@@ -60,7 +60,7 @@ func worker() error {
 }
 
 // agent is an agent that works in steps. Like an agent that edits files, it leaves traces outside
-// its session, in this case, one line for each step.
+// its session: one line for each step.
 type agent struct {
 	dir  string
 	slow bool // whether chapters 3 and 4 stop in the middle, so that the process is killed during their turns

@@ -449,7 +449,7 @@ func (o *oracle) event(l *life, e bgagent.Event) {
 	}
 }
 
-// invariant records a violation of an invariant.
+// invariant reports a violation of an invariant.
 func (o *oracle) invariant(err error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()

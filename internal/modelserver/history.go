@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// history records the requests to the server.
+// history contains the requests to the server.
 type history struct {
 	mu       sync.Mutex
 	requests []Request

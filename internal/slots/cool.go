@@ -304,9 +304,9 @@ func (c *cool) next() (best *pool) {
 	return best
 }
 
-// Proved records that the provider has accepted a request of the turn for which w holds its slot. It returns
-// the waiters that get a slot as a result; the caller must report the grants to their owners. A turn that
-// began before the cool-down counts only if no turn after the cool-down has succeeded yet.
+// Proved is called when the provider has accepted a request of the turn for which w holds its slot. It
+// returns the waiters that get a slot as a result; the caller must report the grants to their owners. A turn
+// that began before the cool-down counts only if no turn after the cool-down has succeeded yet.
 func (m *Manager) Proved(w *Waiter) (granted []*Waiter) {
 	if !m.Cools() {
 		return nil

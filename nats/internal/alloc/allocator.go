@@ -95,7 +95,7 @@ func NewAllocator(term uint64, l bgagent.Limits, lease time.Duration, sent time.
 // Term returns the term.
 func (a *Allocator) Term() uint64 { return a.term }
 
-// Keep records that the key was written by a write that was sent at the given time.
+// Keep is called when the key has been written. The argument "sent" is the time when the write was sent.
 func (a *Allocator) Keep(sent time.Time, key time.Duration) { a.silent = sent.Add(twoThirds(key)) }
 
 // IsSilent reports whether the allocator must not answer or grant anything.
@@ -320,8 +320,8 @@ func (p *process) outOfLine() (all []*claim) {
 	return all
 }
 
-// Unreachable records that nobody received a message to the process. Until the process sends a message, it is
-// granted no further slots, because a slot of a dead process stays unused until the lease is over. Earlier
+// Unreachable is called when nobody received a message to the process. Until the process sends a message, it
+// is granted no further slots, because a slot of a dead process stays unused until the lease is over. Earlier
 // grants remain, because the process might have received an earlier message about them.
 func (a *Allocator) Unreachable(name string) {
 	p := a.procs[name]
@@ -337,8 +337,8 @@ func (a *Allocator) Unreachable(name string) {
 	}
 }
 
-// listen puts the requests of a process that was quiet back into their places in line. With Fair, a
-// root comes after the roots that have been waiting since it got its last slot.
+// If the process was quiet, listen restores the places of its requests in line. With Fair, a root
+// comes after the roots that have been waiting since it got its last slot.
 func (a *Allocator) listen(p *process) {
 	if !p.quiet {
 		return

@@ -49,7 +49,7 @@ func NewMember(name string, lease time.Duration) *Member {
 	return &Member{name: name, lease: lease, requests: map[uint64]*request{}}
 }
 
-// Join records that there is an allocator with the given term.
+// Join is called when the process learns that there is an allocator with the given term.
 func (m *Member) Join(term uint64) {
 	if term > m.term {
 		m.term, m.mustRegister, m.registered = term, true, false
@@ -154,7 +154,7 @@ func (m *Member) Next(now time.Time) (up Up, ok bool) {
 	}, true
 }
 
-// Failed records that the last message was not answered, so that it is repeated immediately.
+// Failed is called if the last message was not answered. The message is then repeated immediately.
 func (m *Member) Failed() { m.sent = time.Time{} }
 
 // Term returns the term of the allocator that the process knows.

@@ -103,7 +103,7 @@ type Watch struct {
 	from time.Time // when the revision was first seen
 }
 
-// See records the revision that was read. It reports whether the process may take the key now. The
+// See stores the revision that was read. It reports whether the process may take the key now. The
 // given time must be read after the answer arrives.
 func (w *Watch) See(now time.Time, rev uint64, k *Key) bool {
 	if rev != w.rev || w.from.IsZero() {

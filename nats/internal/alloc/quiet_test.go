@@ -8,8 +8,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// crowd returns an allocator with two slots, which the member first holds. The member "dead" waits for four
-// slots, and "first" waits behind it for two more.
+// crowd returns an allocator with two slots. The member "first" holds both of them. The member "dead" waits
+// for four slots, and "first" waits behind it for two more.
 func crowd(t *testing.T, l bgagent.Limits) (now time.Time, a *Allocator, first, dead *Member, held []uint64) {
 	now, a, first = pair(t, 2)
 	require.NoError(t, a.SetLimits(l))

@@ -18,7 +18,7 @@ import (
 // Max is the number of bytes of an answer that are kept by default.
 const Max = 64 << 20
 
-// Keeper records the texts of turns. It is safe for concurrent use.
+// A Keeper stores the texts of turns. It is safe for concurrent use.
 type Keeper struct {
 	most  int64
 	mu    sync.Mutex
