@@ -454,8 +454,8 @@ func (m *BackgroundManager) spawn(k goKind, f func()) {
 	m.begin(k, f)
 }
 
-// begin starts a goroutine that expect or spawn has counted. The manager starts all its goroutines
-// with this method.
+// begin starts a goroutine that was counted by the method expect or spawn. The manager starts all
+// its goroutines with this method.
 func (m *BackgroundManager) begin(k goKind, f func()) {
 	go func() {
 		defer func() {

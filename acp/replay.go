@@ -65,7 +65,7 @@ func (r *replay) asked(piece string) {
 	r.text, *last = append(r.text, piece...), append(*last, hashOf(piece))
 }
 
-// said adds a piece of the agent's text.
+// said appends a piece to the agent's text.
 func (r *replay) said(piece, id string) {
 	if piece == "" {
 		return

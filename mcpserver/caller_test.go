@@ -76,8 +76,8 @@ func TestInstructionsNameTheToolsThereAre(t *testing.T) {
 	})
 }
 
-// A delegation runs in the foreground if it spells false in any of the accepted ways. If the client
-// abandons the call, the task continues.
+// A delegation runs in the foreground if the value of run_in_background is any accepted spelling of
+// false. If the client abandons the call, the task continues.
 func TestADelegationThatIsGivenUpGoesOnHoweverItWasWritten(t *testing.T) {
 	for _, args := range []string{`"run_in_background":false`, `"run_in_background":"false"`, `"background":"FALSE"`, `"run_in_background":" false ","background":false`} {
 		bubble(t, func(t *testing.T) {

@@ -256,8 +256,8 @@ func (c *Client) tellQuestions(owner string) {
 	c.tell(e)
 }
 
-// findAll requests the open questions in the directories of those client sessions for which of
-// returns true. c.mu must be held.
+// findAll requests the open questions in the directories of those client sessions for which the
+// function "of" returns true. c.mu must be held.
 func (c *Client) findAll(of func(*session) bool) {
 	dirs := map[string]bool{}
 	for _, s := range c.sessions {
