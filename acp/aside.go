@@ -11,9 +11,9 @@ type asides struct {
 	text string // held-back text without an id
 }
 
-// aside records a piece of text, and reports whether the piece is held back. Some programs
-// give an id only to the first piece of a message. Therefore nothing is held back until two
-// successive pieces have had the same id.
+// aside stores a piece of text, and reports whether the piece is held back. Some programs give an
+// id only to the first piece of a message. Therefore nothing is held back until two successive
+// pieces have had the same id.
 func (t *turn) aside(id, text string) bool {
 	a, c := &t.asides, t.s.proc.c
 	if id == "" {

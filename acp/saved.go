@@ -208,7 +208,8 @@ func (t *turn) acts() {
 	}
 }
 
-// remember records and saves how a turn ended if the turn succeeded and the manager has a store.
+// remember is called when a turn has ended. If the turn succeeded and the manager has a store, it
+// saves how the turn ended.
 func (c *Client) remember(t *turn, end bgagent.TurnEnd, err error) {
 	if err != nil || t.prompt.Instance == "" {
 		return

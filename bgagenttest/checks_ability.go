@@ -202,8 +202,9 @@ func checkEventsTellMessages(c *checkContext) {
 }
 
 // toldBefore reports whether the stream has emitted HostStreamUp, after which it reports
-// everything. toldBefore also returns the session's messages that were emitted before the
-// last event for which end returns true. It returns only the latest version of each message.
+// everything. toldBefore also returns the session's messages that were emitted before the last
+// event for which the function "end" returns true. It returns only the latest version of each
+// message.
 func (l *listening) toldBefore(session string, end func(bgagent.HostEvent) bool) (up bool, told map[string][]look) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -65,8 +65,8 @@ func (sc *scope) settle() {
 	})
 }
 
-// remember records the task of a tool call. It forgets recorded tasks whose completion has
-// been reported.
+// remember stores the task of a tool call. It forgets recorded tasks whose completion has been
+// reported.
 func (sc *scope) remember(by bgagent.Caller, args bgagent.DelegateTaskArgs, t bgagent.Task) {
 	if by.ToolCallID == "" {
 		return

@@ -153,8 +153,8 @@ func (r *runner) adopt() {
 	}
 }
 
-// settle records in the store that the end of the task has been reported. The store keeps an ended task until
-// its end is settled.
+// settle is called when the end of the task has been reported, and writes this to the store. The store keeps
+// an ended task until its end is settled.
 func (r *runner) settle(t bgagent.Task) {
 	if r.index.State == "" {
 		return

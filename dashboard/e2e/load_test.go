@@ -151,9 +151,9 @@ type traceEvent struct {
 	} `json:"args"`
 }
 
-// trace records a trace while the function "during" runs. It returns the durations of the
-// tasks on the page's main thread. The durations are CPU times, so that other load on the
-// machine does not matter.
+// trace makes a trace while the function "during" runs. It returns the durations of the tasks on
+// the page's main thread. The durations are CPU times, so that other load on the machine does not
+// matter.
 func (p *tab) trace(during func()) []time.Duration {
 	p.t.Helper()
 	var mu sync.Mutex

@@ -225,7 +225,7 @@ func (h *Host) Launched(name string) bool {
 	return h.launched[name]
 }
 
-// Pause waits for a random time that is shorter than the given one.
+// Pause waits for a random time that is shorter than the argument.
 func (h *Host) Pause(most time.Duration) {
 	h.mu.Lock()
 	d := time.Duration(h.Rand.Int64N(int64(most)))

@@ -75,7 +75,7 @@ type graph struct {
 	calls map[*types.Func][]*types.Func
 }
 
-// build records the calls that each function makes.
+// build fills the graph with the calls that each function makes.
 func (g *graph) build() {
 	for _, file := range g.pkg.Syntax {
 		if !isState(g.pkg.Fset, file.Pos()) {
