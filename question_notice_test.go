@@ -141,8 +141,8 @@ func TestAQuestionThatIsOverIsNotReported(t *testing.T) {
 	}
 }
 
-// A busy session gets the notice when it is idle. If the question is over by then, it does not get
-// one.
+// A busy session gets the notice when it is idle. If the question is over by then, the session gets
+// no notice.
 func TestAQuestionDoesNotGoIntoABusySession(t *testing.T) {
 	for _, answered := range []bool{false, true} {
 		var box inbox

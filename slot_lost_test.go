@@ -159,8 +159,8 @@ func TestAParentWhoseSlotIsLostHasGotNothing(t *testing.T) {
 	}
 }
 
-// In this test, the process restarts after a prompt that the session did not get. The slot for work
-// that might still be running does not allow a turn.
+// In this test, the process restarts after a prompt that the session did not get. A slot that was
+// requested for work that might still be running does not allow a new turn.
 func TestAPromptThatIsHandedOverAgainNeedsASlotOfItsOwn(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
 		w.cfg.Slots = &scriptedSource{auto: true}

@@ -139,7 +139,7 @@ func (st *state) ringOutage(o *outage, now int64) {
 	st.wantCall(o.trying)
 }
 
-// reached ends the outage of a client and starts all waiting attempts.
+// reached is called when a client can be reached again. It ends the outage and starts all waiting attempts.
 func (st *state) reached(cl *client, now int64) {
 	o := cl.out
 	if o == nil {
@@ -183,8 +183,8 @@ func (st *state) unhold(a *attempt) {
 	st.emit(EventProgress, a.t)
 }
 
-// answers ends the client's outage if a call returned an answer from the runtime. Other kinds of
-// failures do not prove that the runtime was reached.
+// answers is called when a call has returned. If the call returned an answer from the runtime, it
+// ends the client's outage. Other kinds of failures do not prove that the runtime was reached.
 func (st *state) answers(cl *client, f hostFailure, now int64) {
 	if cl.out != nil && (f.kind == failedNot || f.kind == failedAnswered || f.kind == failedNoAgent) {
 		st.reached(cl, now)

@@ -230,8 +230,8 @@ func (st *state) ringQueued(t *task, now int64) {
 	}
 }
 
-// granted continues with a task that got a slot: the task starts, or its next turn begins. It does
-// nothing if the task has released the slot in the meantime.
+// granted is called when a task has got a slot: the task starts, or its next turn begins. If the
+// task has released the slot in the meantime, nothing happens.
 func (st *state) granted(t *task, now int64) {
 	if t.is(flagSlot) || !st.slots.Holds(&t.wait) || st.suspend != notSuspended || !st.mayStart(t) {
 		return

@@ -192,10 +192,10 @@ func (st *state) mustKeepNode(n *node) {
 	}
 }
 
-// saved keeps the data that the task's client saved. The first data of a turn is urgent, because it
-// might contain the id of the session. Later data is urgent only if the last urgent data is old, so
-// that a client can save often. Data that is too long is not kept; the next process then does not
-// know how far the session got.
+// saved stores the data that the task's client has passed to SaveState. The first data of a turn is
+// urgent, because it might contain the id of the session. Later data is urgent only if the last
+// urgent data is old, so that a client can save often. Data that is too long is not kept; the next
+// process then does not know how far the session got.
 func (st *state) saved(a *attempt, data []byte, now int64) {
 	s := st.storing
 	if s == nil {

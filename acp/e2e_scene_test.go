@@ -130,7 +130,7 @@ func (s *scene) cancel(id string) bgagent.Task {
 	return task
 }
 
-// quiet waits until everything that the task started has stopped.
+// quiet returns when everything that the task started has stopped.
 func (s *scene) quiet(id string) {
 	s.Helper()
 	ctx, cancel := context.WithTimeout(s.Context(), 5*time.Minute)

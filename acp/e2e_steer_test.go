@@ -77,7 +77,7 @@ func TestAMessageJoinsATurnOfEachAgent(t *testing.T) {
 	}
 }
 
-// heard counts how many times a request contains the message that joined the turn.
+// heard returns how many times a request contains the message that joined the turn.
 func heard(r modelserver.Request) (n int) {
 	for _, m := range r.Messages {
 		n += strings.Count(m.Text, "a new wish")

@@ -193,7 +193,7 @@ func (c *Client) processes() int {
 	return len(c.all)
 }
 
-// known counts the client's sessions.
+// known returns the number of the client's sessions.
 func (c *Client) known() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -17,8 +17,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// kept starts a host whose fake agent stores its sessions in files. It returns the host and the last
-// of its prompts.
+// kept launches a host whose fake agent stores its sessions in files. It returns the host and the
+// last of its prompts.
 func kept(t *testing.T, fault string, prompts ...string) (h *host, last bgagent.Prompt) {
 	t.Helper()
 	cfg := program(t, fault, "FAKE_STORE="+t.TempDir())

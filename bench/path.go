@@ -49,8 +49,8 @@ func pathRows() []Row {
 // limit is the number of tasks that run at the same time in the throughput rows.
 const limit = 100
 
-// told counts the tasks whose completion has been reported by a notice. It closes the channel
-// "all" when every task has been reported.
+// A told counter counts the tasks whose completion has been reported by a notice. It closes the
+// channel "all" when every task has been reported.
 type told struct {
 	left atomic.Int64
 	all  chan struct{}

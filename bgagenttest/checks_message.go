@@ -155,7 +155,7 @@ func checkChanges(c *checkContext) {
 	}
 }
 
-// look holds the fields of a message that must be the same every time the message is read.
+// A look contains the fields of a message that must be the same every time the message is read.
 type look struct {
 	ID, Text string
 	Role     bgagent.Role

@@ -79,8 +79,8 @@ func (f *Fake) isDead() bool {
 	}
 }
 
-// never waits until the context ends or the fake is closed, and then returns an error. It is used
-// for calls from a process that has ended, because such a process does not get an answer.
+// The method never is for calls from a process that has ended, which must not get an answer. It
+// returns an error after the context has ended or the fake has been closed.
 func (f *Fake) never(ctx context.Context) error {
 	select {
 	case <-ctx.Done():

@@ -18,7 +18,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// The type turns executes turns of a real program without a manager.
+// turns is the client of a real program. Its turns run without a manager.
 type turns struct {
 	*testing.T
 	w *realagent.World

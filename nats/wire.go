@@ -167,7 +167,7 @@ func (w *wire) during(ctx context.Context) (context.Context, context.CancelFunc)
 	return ctx, func() { cancel(); done() }
 }
 
-// ready waits until the connection works.
+// ready returns when the connection works.
 func (w *wire) ready(ctx context.Context) error {
 	changed := w.nc.StatusChanged(nats.CONNECTED, nats.CLOSED)
 	defer w.nc.RemoveStatusListener(changed)
@@ -221,8 +221,8 @@ func decode(data []byte, out any) error {
 	return json.Unmarshal(data, out)
 }
 
-// soon reports whether the cause of the error might disappear soon. Such causes are that the servers
-// have just been started or are electing a leader.
+// soon reports whether the operation might succeed soon. This is the case while the servers are
+// starting or electing a leader.
 func soon(err error) bool {
 	return errors.Is(err, nats.ErrNoResponders) || isCode(err, codeNoPeers, codeNotAvailable, codeOffline)
 }

@@ -290,7 +290,7 @@ type stopped struct {
 	acked, tried int
 }
 
-// again opens the image and checks the contents of the disk for each moment at which the machine
+// again reopens the image and checks the contents of the disk for each moment at which the machine
 // can stop while the image is being opened.
 func (j *judge) again(at stopped) {
 	dir := filepath.Join(inMemory(j.t), "tasks")

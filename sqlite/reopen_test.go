@@ -11,7 +11,7 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// doubtful opens a store with one batch, and makes the commit of the second batch fail.
+// doubtful returns an open store with one batch. The commit of the second batch has failed.
 func doubtful(t *testing.T) (s *Store, layer *spy, dir string) {
 	t.Helper()
 	dir = folder(t)

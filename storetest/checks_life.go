@@ -221,7 +221,7 @@ func checkReopen(c *checkContext) {
 	}
 }
 
-// shut checks that another process cannot open the store.
+// shut requires that another process cannot open the store.
 func (c *checkContext) shut() {
 	c.Helper()
 	other := c.content.Process()

@@ -178,8 +178,8 @@ func checkLostAnswer(c *checkContext) {
 	}
 }
 
-// some writes tasks that have ended, and returns their records in the order in which History must return
-// them. Several of the tasks were launched at the same time.
+// some creates tasks that have ended, and returns their records in the order in which History must
+// return them. Several of the tasks were launched at the same time.
 func (c *checkContext) some(s bgagent.Store) (all []bgagent.StoreRecord) {
 	c.Helper()
 	for i := range 30 {
@@ -280,7 +280,7 @@ func checkBeforeNothing(c *checkContext) {
 	}
 }
 
-// beside calls the function "read" on other goroutines while it calls "write" n times.
+// beside executes the function "read" on other goroutines while it executes "write" n times.
 func (c *checkContext) beside(n int, write func(), read func() error) {
 	c.Helper()
 	stop := make(chan struct{})

@@ -64,7 +64,7 @@ func (p *place) awaitAsked(n int) {
 	require.Eventually(p.t, func() bool { return len(p.askedOf()) >= n }, atMost, 10*time.Millisecond)
 }
 
-// kept runs "bgagent tasks" and returns the kept tasks, by id.
+// kept returns the kept tasks, by id, as "bgagent tasks" shows them.
 func (p *place) kept(args ...string) map[string]keptTask {
 	p.t.Helper()
 	got := p.run(append([]string{"tasks", "--all", "--json"}, args...)...)

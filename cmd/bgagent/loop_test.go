@@ -216,7 +216,7 @@ func TestTheWholeLoopWithOpencodeAsTheHost(t *testing.T) {
 	judge(t, w, "bgagent_")
 }
 
-// hosted starts a host, waits until it exits, and returns its output.
+// hosted executes a host and returns its output.
 func hosted(t *testing.T, w *realagent.World, argv []string) string {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)

@@ -124,7 +124,7 @@ func (c *serveCmd) callers(secret *secrets) (mcpserver.HTTPConfig, error) {
 	return cfg, checkNames(cfg.Tokens)
 }
 
-// known checks the host names of requests that arrive on a loopback address. It refuses every name except
+// known verifies the host names of requests that arrive on a loopback address. It refuses every name except
 // localhost, loopback addresses and the names given with --host. A refused request comes either from a proxy,
 // whose name must be given with --host, or from a web page whose domain name resolves to this machine.
 // Requests for names given with --host are passed on without their local address, so that the inner handlers

@@ -171,7 +171,7 @@ func (s *serving) build(ctx context.Context, set *settings.Settings, state state
 // might kill this program soon after it closes the connection.
 const stopTime = 5 * time.Second
 
-// told waits until all events are logged and all notifications are sent, or until ctx ends.
+// told returns when all events are logged and all notifications are sent, or until ctx ends.
 func (s *serving) told(ctx context.Context) {
 	select {
 	case <-s.follow:

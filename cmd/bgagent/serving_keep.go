@@ -117,7 +117,7 @@ func (s *serving) projectManager(folder statedir.Folder) (*bgagent.BackgroundMan
 	return s.open(fresh)
 }
 
-// older ends the tasks in a project's older stores.
+// An older value is used to end the tasks in a project's older stores.
 type older struct {
 	stores []statedir.Store
 	end    func(context.Context, statedir.Store) // ends the tasks in one store

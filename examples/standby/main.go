@@ -89,7 +89,7 @@ func judge(w io.Writer, first, second *process) error {
 	return nil
 }
 
-// seen counts the distinct lines of each kind that a process has written.
+// seen returns the number of distinct lines of each kind that a process has written.
 type seen map[string]int
 
 // process is a running worker.

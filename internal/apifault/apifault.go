@@ -29,7 +29,7 @@ type Fault struct {
 	aside string // message that is only displayed and does not decide the kind
 }
 
-// shown holds the parsed text and body of a fault.
+// shown contains the parsed text and body of a fault.
 type shown struct {
 	line        string   // text whose first line is the message for people
 	said        string   // all messages, without surrounding or embedded JSON objects
@@ -204,7 +204,7 @@ var cues = []struct {
 // its content filter. A retry would have the same result.
 const incomplete = "incomplete response returned"
 
-// lost holds parts of messages about a failed connection.
+// lost contains parts of messages about a failed connection.
 var lost = []string{"cannot connect to api", "connection reset", "connection dropped", "stream disconnected", "stream ended without"}
 
 // Lost reports whether the connection to the provider failed. The cause can then be this machine's network.

@@ -34,8 +34,8 @@ type life struct {
 // errDead is returned by calls that a dead process makes.
 var errDead = errors.New("the process is dead")
 
-// never waits until the context ends or healAll is called, and then returns an error. Calls from a dead
-// process use it, because a dead process never gets an answer.
+// The method never is for calls from a dead process, which must not get an answer. It returns an error
+// after the context has ended or healAll has been called.
 func (l *life) never(ctx context.Context) error {
 	select {
 	case <-ctx.Done():

@@ -73,7 +73,7 @@ func (f *host) pause(ctx context.Context, d time.Duration, deaf bool) error {
 	}
 }
 
-// last waits for 30 s if the oracle requires turns to be long.
+// If the oracle requires turns to be long, last waits for 30 s.
 func (f *host) last(ctx context.Context) {
 	f.o.mu.Lock()
 	lasting := f.o.lasting

@@ -74,8 +74,7 @@ func (h *hammer) target(op string) (id string, by bgagent.Caller) {
 	return id, by
 }
 
-// all counts the operation in the matrix once for each existing task, under the state of that
-// task.
+// all adds the operation to the matrix once for each existing task, under the state of that task.
 func (h *hammer) all(op string) {
 	for _, t := range h.m.List(bgagent.Query{}) {
 		h.met.add(op, stateOf(t, nil), 1)
@@ -122,7 +121,7 @@ func (h *hammer) keep(t bgagent.Task, err error) {
 	}
 }
 
-// aside runs a blocking operation concurrently with the other operations.
+// aside executes a blocking operation concurrently with the other operations.
 func (h *hammer) aside(f func(ctx context.Context)) {
 	ctx, cancel := h.context()
 	h.wg.Go(func() {

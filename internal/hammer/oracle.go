@@ -257,9 +257,9 @@ func (o *oracle) end(a *activity) {
 	delete(o.runs, a)
 }
 
-// clear checks the suspects. It must be called after all events have been read. It ignores attempts that did
-// not stop in time, because the manager reported them with EventOverLimit. If the process died, the report
-// might have been lost, so clear ignores all ended attempts.
+// clear examines the suspects. It must be called after all events have been read. It ignores attempts that
+// did not stop in time, because the manager reported them with EventOverLimit. If the process died, the
+// report might have been lost, so clear ignores all ended attempts.
 func (o *oracle) clear() {
 	o.mu.Lock()
 	defer o.mu.Unlock()

@@ -138,7 +138,7 @@ func (t *scriptTurn) refusal(rest string) error {
 	return err
 }
 
-// broken reads the arguments of @hang, @mute and @cut.
+// broken parses the arguments of @hang, @mute and @cut.
 func (t *scriptTurn) broken(rest string) error {
 	rest, err := options(rest, map[string]any{"times": &t.times})
 	if rest != "" {

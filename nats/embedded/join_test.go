@@ -26,7 +26,7 @@ import (
 	"github.com/bgagent/bgagent/nats/embedded"
 )
 
-// listening starts a server that accepts connections from other processes.
+// listening returns a new server that accepts connections from other processes.
 func listening(t *testing.T, change func(*server.Options)) *embedded.Server {
 	t.Helper()
 	s, err := embedded.StartWith(embedded.Options{Dir: t.TempDir(), Listen: "127.0.0.1:0"}, change)

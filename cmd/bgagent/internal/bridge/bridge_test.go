@@ -48,7 +48,7 @@ func rootOf(t *testing.T) string {
 	return dir
 }
 
-// said sends a line and returns the answer.
+// said returns the answer to a line that it sends.
 func said(t *testing.T, c *Conn, line string) string {
 	t.Helper()
 	_, err := io.WriteString(c, line+"\n")

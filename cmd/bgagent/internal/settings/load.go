@@ -90,7 +90,7 @@ type own struct {
 
 func (l *loader) fail(err error) { l.errs = append(l.errs, err) }
 
-// once calls f for each member. It reports members that occur twice.
+// once executes f for each member. It reports members that occur twice.
 func (l *loader) once(path string, members []jsonc.Member, f func(jsonc.Member)) {
 	first := map[string]jsonc.Origin{}
 	for _, m := range members {
