@@ -336,7 +336,7 @@ func (l Limits) normal() (Limits, error) {
 }
 
 // slashInProvider returns the error text for a provider name that contains a slash, or "" for any
-// other name. The argument models is the caller's name for the map that contains the models'
+// other name. The argument "models" is the caller's name for the map that contains the models'
 // limits.
 func slashInProvider(name, models string) string {
 	provider, _, slash := strings.Cut(name, "/")

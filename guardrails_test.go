@@ -77,8 +77,8 @@ func TestTheTextOfATurnThatCannotGoOnAfterARefusalIsKept(t *testing.T) {
 	}
 }
 
-// Without a time to live, turns with progress every two minutes may take all day. The stale timeout stays in
-// charge, and what waits for an answer holds no slot.
+// Without a time to live, turns that make progress every two minutes can last all day. The stale timeout
+// still applies, and a turn that is waiting for an answer holds no slot.
 func TestHoursOfTurnsWithProgressAreNotStale(t *testing.T) {
 	script := func(t *bgagenttest.Turn) {
 		switch t.Prompt.Text {

@@ -24,7 +24,8 @@ func (b *text) task(t Task) {
 	b.Field("Status", t.Status.String())
 }
 
-// launched answers a call that launched a task in the background or, if again is true, resumed it.
+// launched returns the answer to a call that launched a task in the background or, if again is
+// true, resumed it.
 func (w wording) launched(t Task, again bool, notes ...string) answer {
 	var b text
 	if again {

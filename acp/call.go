@@ -73,7 +73,7 @@ func weighContent(content []sdk.ToolCallContent) (n int) {
 	return n
 }
 
-// keep stores the paths and the input from n. The argument room is the maximum number of bytes by
+// keep stores the paths and the input from n. The argument "room" is the maximum number of bytes by
 // which the call may grow. The result is the number of bytes by which the call grew.
 func (call *toolCall) keep(n callNews, room int) (grown int) {
 	before := call.kept

@@ -50,8 +50,8 @@ func (c *Client) blame(t *turn, err error, e *bgagent.ProviderError) error {
 }
 
 // refusedBy returns the provider error that made the agent answer the prompt with an error. If the
-// provider is not the cause, the result is nil. The argument text is what the agent wrote about the
-// error; it can be empty.
+// provider is not the cause, the result is nil. The argument "text" is what the agent wrote about
+// the error; it can be empty.
 func (c *Client) refusedBy(err error, text string) *bgagent.ProviderError {
 	var re *sdk.RequestError
 	if !errors.As(err, &re) {
@@ -148,9 +148,9 @@ func (t *turn) noteRetry(fields map[string]any) *bgagent.ProviderError {
 }
 
 // brokenBy returns the provider error that made codex report that it failed. If the provider is not
-// the cause, the result is nil. The argument problem is what the agent wrote about the failure. The
-// argument last is the last error that the agent reported. It counts only if problem is empty or
-// contains its message, because the error can be about an earlier request.
+// the cause, the result is nil. The argument "problem" is what the agent wrote about the failure.
+// The argument last is the last error that the agent reported. It counts only if problem is empty
+// or contains its message, because the error can be about an earlier request.
 func brokenBy(problem string, last apifault.Fault) *bgagent.ProviderError {
 	if e := (apifault.Fault{Text: problem}).OfCodex().Error(); e != nil {
 		return e

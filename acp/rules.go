@@ -50,7 +50,7 @@ func accessOf(name, kind string) permission.Access {
 	return a
 }
 
-// kindsOf returns the kind of access for one of the protocol's tool kinds. The result maybe
+// kindsOf returns the kind of access for one of the protocol's tool kinds. The result "maybe"
 // contains the more specific kinds that the access can have.
 func kindsOf(kind sdk.ToolKind) (is permission.Kind, maybe []permission.Kind) {
 	switch kind {

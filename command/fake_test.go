@@ -289,9 +289,9 @@ func (f *fake) misbehave(verb, rest string, n int) {
 }
 
 // spawn starts a process that keeps the pipes open. Once the process runs, spawn returns its PID.
-// The first word of how says where the process runs: "group" means in the program's process group;
-// "escape" means in a new operating system session without the turn's mark; any other word means in
-// a new session with the mark.
+// The first word of the argument "how" says where the process runs: "group" means in the program's
+// process group; "escape" means in a new operating system session without the turn's mark; any
+// other word means in a new session with the mark.
 func spawn(how string) int {
 	where, kind, _ := strings.Cut(how, " ")
 	r, w, err := os.Pipe()

@@ -327,11 +327,11 @@ func (o *Output) Denied(tool string) {
 
 const maxDenied = 100
 
-// End reports that the turn has ended and why. The argument text is the agent's whole answer; if it
-// is empty, the last message is the answer. The argument problem describes the failure, if any. If
-// End is called several times without [Output.GoesOn] in between, the worst stop reason counts. If
-// several are equally bad, the last call counts. If the call that counts has no text, the text from
-// another call is the answer.
+// End reports that the turn has ended and why. The argument "text" is the agent's whole answer; if
+// it is empty, the last message is the answer. The argument "problem" describes the failure, if
+// any. If End is called several times without [Output.GoesOn] in between, the worst stop reason
+// counts. If several are equally bad, the last call counts. If the call that counts has no text,
+// the text from another call is the answer.
 func (o *Output) End(stop bgagent.StopReason, text, problem string) {
 	text = jsonlines.Clean(cut(text, maxText))
 	o.conclude(&ending{stop, text, bounded(problem)})

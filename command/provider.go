@@ -87,7 +87,7 @@ func (o *Output) triesAtEnd() int {
 }
 
 // step returns how the client can continue the turn after a failure at the provider. The argument
-// want is the step that the decoder reported. The argument session is the id that the program
+// want is the step that the decoder reported. The argument "session" is the id that the program
 // reported in the turn, and called reports whether the agent has called a tool.
 func (t *turn) step(want bgagent.ProviderNextStep, session string, called bool) bgagent.ProviderNextStep {
 	switch {

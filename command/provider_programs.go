@@ -33,7 +33,7 @@ type claudeLimit struct {
 	Paid   yesNo  `json:"isUsingOverage"` // whether requests beyond the limit are paid for and accepted
 }
 
-// failed reports the failed request in a synthetic message or in a result. The argument word is
+// failed reports the failed request in a synthetic message or in a result. The argument "word" is
 // claude's word for the error, or for why the turn ended.
 func (d *claudeDecoder) failed(f claudeFailure, word string) {
 	e := failureOf(apifault.Fault{Status: small(f.Status), Names: []string{word, f.Own, f.Kind}})

@@ -209,8 +209,8 @@ func (c *conversation) saved(most int) (list []savedExchange, lost bool) {
 	return list, false
 }
 
-// restore sets the conversation of a session that an earlier process created. The argument turns is
-// the number of turns that have ended. Only the exchanges in list can be repeated; the program
+// restore sets the conversation of a session that an earlier process created. The argument "turns"
+// is the number of turns that have ended. Only the exchanges in list can be repeated; the program
 // itself remembers the others.
 func (c *conversation) restore(list []savedExchange, turns int) {
 	c.mu.Lock()

@@ -138,7 +138,7 @@ func (c *Client) owns(s *session, own string) {
 }
 
 // state returns the state of the prompt in the session and the prompt's index in st.Prompts. The
-// index is -1 if the prompt was not found. The argument earlier contains the prompts that the
+// index is -1 if the prompt was not found. The argument "earlier" contains the prompts that the
 // program got before this one.
 func (st Stored) state(prompt string, earlier []sent) (state bgagent.PromptState, at int) {
 	waits, doubt := map[string]int{}, false
@@ -180,7 +180,7 @@ func isPrompt(stored, prompt string, first bool) bool {
 	return stored == prompt || stored == plain(lead)+" "+prompt || first && strings.HasSuffix(stored, " "+prompt)
 }
 
-// lookup returns the argument for the Look function of the session's program. The argument own is
+// lookup returns the argument for the Look function of the session's program. The argument "own" is
 // the program's id for the session to read, or empty for the session that began with the last
 // prompt.
 func (c *Client) lookup(s *session, r bgagent.SessionRestore, own string) Lookup {

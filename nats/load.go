@@ -192,7 +192,7 @@ func (s *Store) records(ctx context.Context, all []*entry) (out []reading, err e
 	return out, nil
 }
 
-// record returns the record of the entry. The argument data is the body of the record's message.
+// record returns the record of the entry. The argument "data" is the body of the record's message.
 func (s *Store) record(ctx context.Context, e *entry, data []byte) (bgagent.StoreRecord, error) {
 	if e.parts > 0 {
 		whole, found, err := s.w.whole(ctx, s.w.parts(e.key, dataName), part{key: e.key, of: e.version})

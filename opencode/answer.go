@@ -205,7 +205,7 @@ func (c *Client) over(session string) over {
 const tooLongText = "opencode has compacted the session twice in a row without an answer or a tool call"
 
 // apply corrects the stop reason of a message, and adds the number of requests to a provider error.
-// The argument prompt is the id of the message that began the turn, or empty if it is unknown.
+// The argument "prompt" is the id of the message that began the turn, or empty if it is unknown.
 func (o over) apply(prompt string, m *bgagent.Message) {
 	if m.Provider != nil && (prompt == "" || prompt == o.tried) && o.tries > 0 && !(o.blind && m.Provider.Tries > 0) {
 		m.Provider.Tries = o.tries + 1

@@ -80,7 +80,7 @@ func (c *Client) Events(ctx context.Context, emit func(bgagent.HostEvent)) error
 	}
 }
 
-// follow connects once and reads until the stream drops. The result up reports whether the stream
+// follow connects once and reads until the stream drops. The result "up" reports whether the stream
 // was connected.
 func (c *Client) follow(ctx context.Context, emit func(bgagent.HostEvent), again bool) (up bool, err error) {
 	ctx, cancel := context.WithCancelCause(ctx)

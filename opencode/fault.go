@@ -94,7 +94,7 @@ func (e *wireError) stop() (bgagent.StopReason, string) {
 }
 
 // provider returns the error as a [bgagent.ProviderError], or nil if the model provider is not the
-// cause. The argument at is the time of the error; zero means now.
+// cause. The argument "at" is the time of the error; zero means now.
 func (e *wireError) provider(at time.Time) *bgagent.ProviderError {
 	if stop, _ := e.stop(); stop != bgagent.StopError {
 		return nil

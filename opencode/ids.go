@@ -52,7 +52,7 @@ func tail(key string) string {
 	return string(b)
 }
 
-// messageID returns the message id for a prompt or a notice. The argument key is bgagent's id for
+// messageID returns the message id for a prompt or a notice. The argument "key" is bgagent's id for
 // the prompt or notice.
 func (s stamp) messageID(key string) string {
 	return fmt.Sprintf("msg_%0*x%s", digits, uint64(s)&stampMask, tail(key))

@@ -58,8 +58,8 @@ func (v *view) silent() time.Duration {
 	return bgagent.DefaultStaleTimeout / 2
 }
 
-// merge replaces tasks in the view with the tasks from the server. The argument live contains all tasks that
-// have not ended.
+// merge replaces tasks in the view with the tasks from the server. The argument "live" contains all tasks
+// that have not ended.
 func (v *view) merge(ctx context.Context, c *control.Client, live []bgagent.Task) {
 	known := map[string]bool{}
 	for _, t := range live {

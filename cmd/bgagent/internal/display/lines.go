@@ -74,7 +74,7 @@ func (l *Lines) End(s Summary) error {
 	return l.w.err
 }
 
-// aliveTime is how long there is no output before a line names the running tasks.
+// aliveTime is the time without output after which a line names the running tasks.
 const aliveTime = 30 * time.Second
 
 // Tick implements [Display].

@@ -127,7 +127,7 @@ func (f Folder) Served(files []string) (Store, error) {
 }
 
 // Shared returns the folder of the command "serve" with the given configuration files, if it keeps
-// its tasks on the servers of a cluster. The argument process is the name that the user has given
+// its tasks on the servers of a cluster. The argument "process" is the name that the user has given
 // to the process, or "".
 func (f Folder) Shared(files []string, cluster, process string) (Store, error) {
 	s, err := f.Served(files)

@@ -53,8 +53,8 @@ func (s *Secrets) Mask(text string) string {
 }
 
 // complete is for a text whose end was cut off. It returns the number of bytes that can be masked now. The
-// rest might be the beginning of a value. The result masked is the end of the last value within these bytes.
-// The text is searched as in Mask, so that no complete value is cut.
+// rest might be the beginning of a value. The result "masked" is the end of the last value within these
+// bytes. The text is searched as in Mask, so that no complete value is cut.
 func (s *Secrets) complete(text string) (n, masked int) {
 next:
 	for n < len(text) {
