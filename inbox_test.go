@@ -40,10 +40,10 @@ func (b *inbox) called() int {
 	return b.calls
 }
 
-// answers makes all further calls return nil.
+// After a call to answers, all further calls return nil.
 func (b *inbox) answers() { b.fails(nil) }
 
-// fails makes all further calls return err.
+// After a call to fails, all further calls return err.
 func (b *inbox) fails(err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()

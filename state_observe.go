@@ -102,8 +102,9 @@ func (st *state) observed(a *attempt, e HostEvent, now int64) {
 	}
 }
 
-// statusEvent applies an event that reports a status. An idle status ends the turn only together
-// with messages that were read after the event, so statusEvent requests a poll of the session.
+// statusEvent applies an event that reports a status. An idle status does not count until the
+// session's messages have been read after the event. Therefore, statusEvent requests a poll of the
+// session.
 func (st *state) statusEvent(a *attempt, s SessionStatus, now int64) {
 	switch s.State {
 	case SessionIdle, SessionGone:

@@ -420,8 +420,8 @@ func TestTheDescriptionsOfCallsAreBounded(t *testing.T) {
 	})
 }
 
-// asksFor makes the agent of the task's session ask for a permission, and then returns the task. The channel
-// receives the client's answer.
+// asksFor returns the task after the agent of its session has asked for a permission. The channel receives
+// the client's answer.
 func asksFor(t *testing.T, c *Client, m *bgagent.BackgroundManager, task bgagent.Task, params string) (bgagent.Task, <-chan sdk.RequestPermissionResponse) {
 	t.Helper()
 	c.mu.Lock()

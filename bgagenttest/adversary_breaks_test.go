@@ -176,8 +176,8 @@ func abortsOnlyExisting(b *badRunner) {
 	}
 }
 
-// With dead, the sessions in the set refuse their prompts. It calls kills after each turn. If kills
-// returns true, the session of the turn is added to the set.
+// With dead, the sessions in the set refuse their prompts. After each turn, the client calls the
+// function kills. If it returns true, the session of the turn is added to the set.
 func dead(b *badRunner, set *guardedSet, kills func(p bgagent.Prompt, e *ended) bool) {
 	b.run = func(ctx context.Context, id string, p bgagent.Prompt, r *bgagent.Reporter) (bgagent.TurnEnd, error) {
 		if set.has(id) {

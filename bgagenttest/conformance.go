@@ -103,7 +103,7 @@ type Harness struct {
 	// needs an existing parent session or directory. Both may be empty.
 	Parent, Directory string
 
-	// Virtual makes every check run in a bubble of testing/synctest, where pauses take no real
+	// With Virtual, every check runs in a bubble of testing/synctest, where pauses take no real
 	// time. Set it for clients that do not wait for anything outside the program.
 	Virtual bool
 

@@ -38,8 +38,8 @@ type Fake struct {
 	// Beat is the interval of the stream's heartbeats. Zero means no heartbeats.
 	Beat time.Duration
 
-	// AbortTells makes an abort of a starter's turn emit the same events as real servers:
-	// an error, and then the idle status twice.
+	// With AbortTells, an abort of a starter's turn emits the same events as real servers: an
+	// error, and then the idle status twice.
 	AbortTells bool
 
 	// AbortGrace is how long a starter's Abort waits for the script to return before Abort
@@ -57,7 +57,7 @@ type Fake struct {
 	// Steerable makes Steer add messages to running turns; see [Turn.Steered].
 	Steerable bool
 
-	// Continues makes a starter continue a refused turn on its own; see
+	// With Continues, a starter continues a refused turn on its own; see
 	// [bgagent.Prompt.Unanswered]. The session does not get a new prompt message: the message of
 	// the refused prompt stays in its place and gets the id of the new prompt, and the messages of
 	// both turns follow it.

@@ -68,11 +68,10 @@ type Fault struct {
 	// of the turn.
 	Late bool
 
-	// Lie makes the call return no error and have no effect. CreateSession returns an
-	// empty id. Statuses returns SessionIdle for all existing sessions. Messages
-	// returns no messages, RunTurn returns the zero TurnEnd, and RestoreSession returns
-	// PromptUnknown. Events emits nothing, Abort stops nothing, and Steer adds nothing. Only FindSession
-	// returns an error, ErrNoSession.
+	// With Lie, the call returns no error and has no effect. CreateSession returns an empty id. Statuses
+	// returns SessionIdle for all existing sessions. Messages returns no messages, RunTurn returns the
+	// zero TurnEnd, and RestoreSession returns PromptUnknown. Events emits nothing, Abort stops nothing,
+	// and Steer adds nothing. Only FindSession returns an error, ErrNoSession.
 	Lie bool
 }
 

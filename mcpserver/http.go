@@ -126,8 +126,8 @@ func (s *Server) Handler(cfg HTTPConfig) (http.Handler, error) {
 	return hurried(protection.Handler(h)), nil
 }
 
-// hurried bounds the time that the server spends on the body of a request that h refuses
-// without reading the body.
+// hurried limits the time that the server spends on the body of a request that h refuses without
+// reading the body.
 func hurried(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if hasBody(r) {

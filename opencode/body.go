@@ -9,10 +9,10 @@ import (
 	"io"
 )
 
-// These bounds limit a server's responses. Decompression can turn a small body into a large one.
-// Decoding can turn a small text into a large value: the three bytes of "{}," become a struct.
-// Therefore, bytes are counted after decompression, values are counted during reading, and lists
-// are decoded element by element.
+// The bounds below limit the size of a server's responses. Decompression can turn a small body into
+// a large one. Decoding can turn a small text into a large value: the three bytes of "{}," become a
+// struct. Therefore, bytes are counted after decompression, values are counted during reading, and
+// lists are decoded element by element.
 
 const (
 	// maxBody is the maximum size of a response in bytes, after decompression. A page of messages
@@ -22,12 +22,11 @@ const (
 	// maxRefusal is the maximum number of bytes that are read from an error response.
 	maxRefusal = 64 << 10
 
-	// maxValues bounds the number of objects, lists and commas in one response or event.
-	// A page of a hundred messages with a hundred parts each has about a tenth of this
-	// number.
+	// maxValues is the maximum number of objects, lists and commas in one response or event. A page
+	// of a hundred messages with a hundred parts each has about a tenth of this number.
 	maxValues = 1 << 20
 
-	// maxElements bounds the number of elements of one list.
+	// maxElements is the maximum number of elements of one list.
 	maxElements = 100_000
 )
 

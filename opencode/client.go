@@ -50,7 +50,7 @@ type Config struct {
 	// another way, when the session becomes idle, or when the client is closed.
 	Permission func(ctx context.Context, q PermissionRequest) PermissionReply
 
-	// SilentNotices makes the client store notices in the parent session without starting a turn
+	// With SilentNotices, the client stores notices in the parent session without starting a turn
 	// there. The session's agent reads the notices with its next prompt.
 	SilentNotices bool
 

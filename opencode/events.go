@@ -26,8 +26,8 @@ const (
 	// can then log the error, and calls Events again.
 	reconnectTries = 8
 
-	// maxEvent bounds the size of one event, in bytes. The largest events hold the output
-	// of a tool or diffs of files.
+	// maxEvent is the maximum size of one event, in bytes. The largest events hold the output of a
+	// tool or diffs of files.
 	maxEvent = 32 << 20
 
 	// keepEvent is the size of the largest buffer that is kept for the next event, in

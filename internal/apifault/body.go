@@ -170,7 +170,7 @@ func number(raw json.RawMessage) float64 {
 	return n
 }
 
-// longest bounds the time until a reset. A later reset must be a mistake.
+// longest is the maximum time until a reset. A later reset must be a mistake.
 const longest = 366 * 24 * time.Hour
 
 // Ahead returns t if it is after now and at most 366 days away. Otherwise, it returns the zero

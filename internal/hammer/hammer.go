@@ -42,7 +42,7 @@ var (
 
 // Options are the options of [Run].
 type Options struct {
-	// Crashes gives every manager a store. The hammer then ends the simulated process of the
+	// With Crashes, every manager has a store, and the hammer ends the simulated process of the
 	// manager from time to time.
 	Crashes bool
 }

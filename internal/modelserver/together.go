@@ -5,10 +5,10 @@ import (
 	"sync"
 )
 
-// Together returns a handler that answers with h. The handler first holds back the requests that filter
-// selects until n of them are waiting at the same time. Requests for which the function "by" returns the same
-// value count as one. After that, the handler holds back no more requests. In this way, a test can have n
-// requests open at once, regardless of how fast the programs are. A nil h means [Request.Scripted].
+// Together returns a handler that answers with h. The handler first holds back the requests that the function
+// filter selects until n of them are waiting at the same time. Requests for which the function "by" returns
+// the same value count as one. After that, the handler holds back no more requests. In this way, a test can
+// have n requests open at once, regardless of how fast the programs are. A nil h means [Request.Scripted].
 func Together(n int, filter func(Request) bool, by func(Request) string, h Handler) Handler {
 	if n < 1 {
 		panic(fmt.Sprintf("modelserver: Together needs at least one request, not %d", n))

@@ -127,7 +127,7 @@ func (c *campaign) requests(of string) (list []modelserver.Request) {
 	return list
 }
 
-// seen returns what the judge has to know about a request.
+// seen returns the facts about a request that the judge needs.
 func seen(of string, r modelserver.Request) request {
 	name := "task " + strings.TrimPrefix(r.Key, of+"-")
 	x := request{task: name, from: r.Arrived, to: r.Ended, left: r.Left, fresh: true}
