@@ -116,7 +116,7 @@ func (l *lives) die() {
 	closeNow(l.m)
 }
 
-// check checks all tasks in the last manager.
+// check checks all tasks of the last manager.
 func (l *lives) check() {
 	told := map[string]bool{}
 	for _, n := range l.fake.Inbox(root.Session) {

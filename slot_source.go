@@ -116,8 +116,8 @@ type CoolDown struct {
 	Tries int
 }
 
-// ErrSlotLost is matched by the reason that a [SlotSource] gives to [SlotHolder].SlotLost if it could not
-// keep a slot, for example because the connection to other processes is interrupted.
+// ErrSlotLost is the reason that a [SlotSource] passes, possibly wrapped, to [SlotHolder].SlotLost if the
+// source could not keep a slot, for example because the connection to other processes is interrupted.
 var ErrSlotLost = errors.New("the slot is lost")
 
 var _ SlotSource = (*ConcurrencyManager)(nil)

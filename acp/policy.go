@@ -278,9 +278,9 @@ func (c *Client) decide(t *turn, q PermissionRequest, unclear bool) PermissionAn
 	return answer
 }
 
-// asks reports that the turn is waiting for the host's answer to a question. The caller must call
-// the returned function once the question is answered. If there are several questions, the oldest
-// question is reported.
+// asks notifies the manager that the turn is waiting for the host's answer to a question. The
+// caller must call the returned function once the question is answered. If there are several
+// questions, the oldest question is reported.
 func (t *turn) asks(text string) (answered func()) {
 	question := &text
 	change := func(f func()) {

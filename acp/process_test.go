@@ -17,7 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// alive reports whether the process runs. A zombie does not run, and neither does a process
+// alive reports whether the process is running. A zombie is not running, and neither does a process
 // that is exiting. After a kill, such a process stays in the process table for a moment.
 func alive(t testing.TB, pid string) bool {
 	t.Helper()

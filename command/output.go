@@ -201,8 +201,8 @@ func (o *Output) closeLocked() (rest string) {
 	return rest
 }
 
-// completes reports a whole message. If pieces of the message have been reported already, only
-// the rest is reported.
+// completes is called for a whole message, and reports it. If pieces of the message have been
+// reported already, only the rest is reported.
 func (o *Output) completes(text string) {
 	text = jsonlines.Clean(text)
 	rest, told := "", false

@@ -71,7 +71,7 @@ func (o *Output) tellDraft() {
 	}
 }
 
-// breaks reports an error. The turn fails unless the agent continues after the error.
+// breaks is called for an error, and reports it. The turn fails unless the agent continues after the error.
 func (o *Output) breaks(text string) {
 	o.locked(func() {
 		if o.end == nil {

@@ -34,8 +34,8 @@ const maxAsked = 64
 // The request can still take effect.
 var ErrUnanswered = errors.New("it does not answer")
 
-// ErrProcessDead is matched by the error of a request to a process that does not run, or has lost its
-// connection to the servers. The request has no effect.
+// ErrProcessDead is matched by the error of a request to a process that is not running, or has lost
+// its connection to the servers. The request has no effect.
 var ErrProcessDead = errors.New("its process is dead or has lost its connection")
 
 // answer is what a process sends back.

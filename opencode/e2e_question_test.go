@@ -16,8 +16,8 @@ import (
 	"github.com/bgagent/bgagent/internal/realagent"
 )
 
-// awaitQuestion waits until the task asks a question whose key is not in not, and returns the
-// question.
+// awaitQuestion waits until the task asks a question whose key is not in the list "not", and
+// returns the question.
 func awaitQuestion(ctx context.Context, m *bgagent.BackgroundManager, id string, not ...string) (bgagent.Question, error) {
 	_, events := m.Subscribe(0)
 	defer events.Close()

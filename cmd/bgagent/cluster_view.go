@@ -23,7 +23,7 @@ func (v *view) String() string {
 }
 
 // clusterViews returns a view for each process of the cluster. The argument s is the folder of one of
-// them on this machine. If that process does not run, there are no views.
+// them on this machine. If that process is not running, there are no views.
 func clusterViews(ctx context.Context, s statedir.Store, most int) ([]*view, error) {
 	server, err := control.DialAny(s.Dir)
 	if errors.Is(err, control.ErrNone) {

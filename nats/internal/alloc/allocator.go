@@ -291,8 +291,8 @@ func (a *Allocator) releaseAll(p *process, which func(*claim) bool) {
 	}
 }
 
-// open lets the allocator grant slots once every process that an earlier allocator knew has registered or
-// been forgotten.
+// open checks whether the allocator can begin to grant slots. It can when every process known to an
+// earlier allocator has registered or been forgotten.
 func (a *Allocator) open() {
 	if a.opened {
 		return

@@ -47,8 +47,8 @@ type Config struct {
 	// Agents are the configured agents, by name.
 	Agents map[string]Agent
 
-	// Turn returns the task whose current turn gave its programs the mark. The error says why these
-	// programs must not launch tasks.
+	// Turn returns the task whose current turn has passed the mark to its programs. The error says
+	// why these programs must not launch tasks.
 	Turn func(mark string) (Task, error)
 
 	// TaskInTurn returns the id of the task of the turn whose programs have the mark, or "" if no running turn
