@@ -139,7 +139,7 @@ var spaces = strings.NewReplacer("_", " ", "-", " ")
 //
 //	"retry_at":"2026-11-29T10:00:00Z"  time at which, according to the provider, it accepts requests again
 //	"tries":3                          number of requests so far
-//	"scope":"provider"                 the failure concerns all models of the provider; otherwise, it concerns only this one
+//	"scope":"provider"                 the failure concerns all models of the provider; otherwise, it concerns only this model
 //	"next":"continue"                  the session has the prompt, and the next turn continues it
 //	"next":"repeat"                    nothing of the turn is left, and its prompt can be given again
 //	"next":"new session"               the session is lost, and the prompt can be given to a new one

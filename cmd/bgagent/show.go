@@ -123,7 +123,7 @@ func find(folder statedir.Folder, id string) (*view, bgagent.Task, error) {
 // instead says which task a user can have meant with an id that no task has.
 func instead(stores []statedir.Store, id string) string {
 	var alike []string
-	// What cannot be read is not suggested.
+	// Tasks that cannot be read are not suggested.
 	_ = eachView(context.Background(), stores, statusEnded, func(v *view) error {
 		for _, t := range v.tasks {
 			if strings.HasPrefix(t.ID, id) {

@@ -41,9 +41,9 @@ func (o *oracle) newProcess() {
 	o.limitsAt = time.Now()
 }
 
-// mayRename reports whether the notice about an attempt may have another id than before. A process that
-// does not know that an earlier one delivered the notice gives it up if the parent session is deleted. A
-// host that takes it nevertheless gets a new notice, whose item has the same id.
+// mayRename reports whether the notice about an attempt may have another id than before. If the parent
+// session is deleted, a process gives up the notice, unless it knows that an earlier process has
+// delivered it. A host that takes the end afterwards gets a new notice, whose item has the same id.
 func (o *oracle) mayRename(key attemptKey, n bgagent.Notice) bool {
 	return o.earlier[key] && o.noParent[n.Session]
 }

@@ -28,7 +28,7 @@ func (f *Figures) Add(g Figures) {
 	f.ToldAgain += g.ToldAgain
 }
 
-// Describe returns the figures as a sentence. units says what was made and needed.
+// Describe returns the figures as a sentence. The argument "units" names the things that were made and needed.
 func (f Figures) Describe(units string) string {
 	return fmt.Sprintf("%d tasks: %d completed, %d cancelled, %d interrupted; %d %s, %d would have been needed without a kill, "+
 		"%d prompts were sent again, %d attempts continued another; %d ends were reported, %d of them again under the same id",

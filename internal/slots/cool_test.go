@@ -97,7 +97,7 @@ func TestARefusalOfTheFirstDoublesTheCoolDown(t *testing.T) {
 	require.Equal(t, 9, m.CoolDown(&h).Refusals)
 }
 
-// What a program has tried itself before it gave up counts like refused turns.
+// The requests that a program repeated before it gave up count like refused turns.
 func TestTheTriesOfAProgramMakeTheCoolDownLonger(t *testing.T) {
 	m := New(alone(2))
 	var at int64

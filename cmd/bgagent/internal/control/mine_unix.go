@@ -9,8 +9,8 @@ import (
 	"syscall"
 )
 
-// onlyMine returns an error if anybody but this user can read or write the file. Whoever can read it controls the
-// tasks, and whoever can write it gets the commands' prompts.
+// onlyMine returns an error if anybody but this user can read or write the file. Users who can read it can
+// control the tasks, and users who can write it get the commands' prompts.
 func onlyMine(f *os.File) error {
 	info, err := f.Stat()
 	if err != nil {
