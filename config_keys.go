@@ -63,7 +63,7 @@ var fileKeys = []fileKey{
 	{key: "maxDepth", kind: keyCount, field: "MaxDepth", about: "How deep tasks can delegate. With 1, tasks cannot delegate"},
 	{key: "maxTasksPerRoot", kind: keyCount, field: "MaxTasksPerRoot", zero: "no limit", about: "Live tasks under one root session"},
 	{key: "maxToolCalls", kind: keyCount, field: "MaxToolCalls", zero: "no limit", about: "Tool calls that an attempt may make. An attempt that makes more is cancelled"},
-	{key: "circuitBreaker.maxToolCalls", kind: keyCount, field: "MaxToolCalls", zero: "no limit", about: "The same. If both keys are set, this key decides"},
+	{key: "circuitBreaker.maxToolCalls", kind: keyCount, field: "MaxToolCalls", zero: "no limit", about: "The same as `maxToolCalls`. If both keys are set, this key decides"},
 	{key: "circuitBreaker.consecutiveThreshold", kind: keyCount, field: "RepeatedCalls", zero: "never", least: leastRepeats, about: "Number of tool calls in a row, with the same input and result, for which an attempt is cancelled"},
 	{key: "circuitBreaker.enabled", kind: keySwitch, field: "RepeatedCalls", about: "Whether an attempt is cancelled for repeated tool calls. As in the host, `false` does not switch off `maxToolCalls`"},
 	{key: "totalConcurrency", kind: keyLimit, field: "Limits.Total", zero: "no limit", about: "Sessions in a turn at the same time, over all models and agents. Applies in addition to `modelConcurrency`, `providerConcurrency`, `defaultConcurrency` and `agentConcurrency`"},
