@@ -198,8 +198,8 @@ func (m *Manager) chill(p *pool, c *cool) {
 	}
 }
 
-// merge moves the pools of o to c. The slots that were granted after o began no longer count as
-// unproven.
+// merge moves the pools of o to c. Slots that were granted after the beginning of o no longer count
+// as unproven.
 func (m *Manager) merge(c, o *cool) {
 	m.dropCool(o)
 	c.since, c.until, c.reset = min(c.since, o.since), max(c.until, o.until), max(c.reset, o.reset)

@@ -277,7 +277,8 @@ func connectionOf(ctx context.Context) connection {
 	return c
 }
 
-// outlived returns a sentence if the turn inside which the bridge runs has ended, or "".
+// If the turn inside which the bridge is running has ended, outlived returns a sentence that says
+// so. Otherwise, it returns "".
 func (s *Server) outlived(ctx context.Context, sc *scope) string {
 	if sc.task == "" || s.cfg.TaskInTurn(connectionOf(ctx).turn) == sc.task {
 		return ""

@@ -11,7 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// turns is a server whose caller is alice, together with the data that the server asks for about turns. Each
+// turns is a server whose caller is alice, together with the data about turns that the server requests. Each
 // mark is also the id of a task.
 type turns struct {
 	*Server
