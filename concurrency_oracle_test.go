@@ -71,7 +71,7 @@ func (o *oracle) cap(x *oracleOne) string {
 
 func (o *oracle) lane(x *oracleOne) oracleLane { return oracleLane{o.pool(x), o.cap(x)} }
 
-// figures returns the figures for a pool or cap. The function meant reports whether a waiter or
+// figures returns the figures for a pool or cap. The function "meant" reports whether a waiter or
 // holder belongs to the pool or cap.
 func (o *oracle) figures(name string, limit int, meant func(*oracleOne) bool) PoolStats {
 	s := PoolStats{Name: name, Limit: limit}

@@ -186,9 +186,9 @@ func (st *state) overError() error {
 	return ErrClosed
 }
 
-// untilKept waits until kept returns true. It returns an error if ctx ends first, if the given
-// duration passes first, or if the manager no longer writes to the store. A negative duration means
-// no limit.
+// untilKept waits until the function "kept" returns true. It returns an error if ctx ends first, if
+// the given duration passes first, or if the manager no longer writes to the store. A negative
+// duration means no limit.
 func (m *BackgroundManager) untilKept(ctx context.Context, most time.Duration, kept func(st *state) bool) error {
 	return m.untilBatch(ctx, most, func(st *state) (bool, uint64) { return kept(st), 0 })
 }

@@ -242,8 +242,8 @@ func (a *attempt) forgets(step nextStep, prompt string) bool {
 	return (step == stepRepeat || step == stepNewSession) && prompt == joined(a.t.unsaid(), a.t.text) && !a.output && a.text == "" && a.sight.prog.toolCalls == 0
 }
 
-// refusalEnds returns the cause and the reason with which the attempt ends because of a refusal, if
-// it does.
+// If the attempt ends because of a refusal, refusalEnds returns the cause and the reason of that
+// end.
 func (st *state) refusalEnds(a *attempt, o turnOutcome, reset, now int64) (Cause, string) {
 	e := o.provider
 	_, goes := stepOf(e.Next)

@@ -417,8 +417,8 @@ var usualTools = []string{ToolDelegateTask, ToolBackgroundOutput, ToolBackground
 const toolNameRule = "a name has 1 to 64 letters, digits, _ and -"
 
 // wordingFor returns the wording for tools with the given names. The keys of the map are the usual
-// names of the tools. An empty name leaves out the tool. An optional tool is left out unless with
-// contains it. wordingFor returns an error if a name is wrong.
+// names of the tools. An empty name leaves out the tool. An optional tool is left out unless the
+// argument "with" contains it. wordingFor returns an error if a name is wrong.
 func wordingFor(other map[string]string, with ...string) (wording, error) {
 	names, taken, all := map[string]string{}, map[string]bool{}, slices.Concat(usualTools, optionalTools)
 	for _, n := range all {

@@ -101,7 +101,7 @@ func (c *conn) call(ctx context.Context, method string, params, result any) erro
 }
 
 // callSeen is like call. In addition, it calls seen with the answer before the next message is
-// read. The function seen must not block.
+// read. The function "seen" must not block.
 func (c *conn) callSeen(ctx context.Context, method string, params, result any, seen func(received)) error {
 	raw, err := json.Marshal(params)
 	if err != nil {

@@ -114,7 +114,7 @@ func (m *Memory) Records() []bgagent.StoreRecord {
 	return m.sorted(func(bgagent.StoreRecord) bool { return true })
 }
 
-// sorted returns copies of the records that can be read and for which the function want returns true.
+// sorted returns copies of the records that can be read and for which the function "want" returns true.
 func (m *Memory) sorted(want func(bgagent.StoreRecord) bool) (out []bgagent.StoreRecord) {
 	for _, key := range slices.Sorted(maps.Keys(m.records)) {
 		if r := m.records[key]; want(r) && !m.damaged[key] {

@@ -26,7 +26,7 @@ func main() {
 	}
 }
 
-// sdks holds the SDKs in the order they are used. The function play runs the whole script through
+// sdks holds the SDKs in the order they are used. The function "play" runs the whole script through
 // the SDK. noNotices is true for MCP, because an MCP server cannot start a turn of its caller.
 var sdks = []struct {
 	name      string

@@ -79,7 +79,7 @@ func (s *Server) Unknown() []string {
 	return slices.Clone(s.history.unknowns)
 }
 
-// Open returns the number of open requests that the function filter selects. A nil filter selects
+// Open returns the number of open requests that the function "filter" selects. A nil filter selects
 // all requests. A request is open from its arrival until just before the last byte of its answer.
 func (s *Server) Open(filter func(Request) bool) int {
 	n := 0

@@ -54,7 +54,7 @@ type Files struct {
 }
 
 // NewFiles returns a Files that writes into the folder dir, which does not have to exist. Errors do not
-// affect the tasks. The function warn is called with the first error.
+// affect the tasks. The function "warn" is called with the first error.
 func NewFiles(dir string, secrets *Secrets, warn func(error)) *Files {
 	return &Files{dir: dir, secrets: secrets, warn: warn, logs: map[string]*logFile{}}
 }
