@@ -22,7 +22,7 @@ const historyPage = 100
 //
 // History waits for the store for at most Config.StoreTimeout. If the manager has no store, the
 // error matches [errors.ErrUnsupported]. Any other error matches [ErrStore]. If the store has no
-// task with the id before, the error also matches [ErrNoRecord]. History is safe for concurrent
+// task with the id "before", the error also matches [ErrNoRecord]. History is safe for concurrent
 // use.
 func (m *BackgroundManager) History(ctx context.Context, q Query, before string) ([]Task, error) {
 	if ctx == nil {

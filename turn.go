@@ -341,7 +341,7 @@ func (s *sight) toldBy(id string, now int64) {
 // version of the message.
 func (s *sight) wasTold(id string, since int64) bool { return s.msgs[id].told > since }
 
-// wrote adds a piece of a runner's text.
+// wrote is called for each piece of a runner's text.
 func (s *sight) wrote(piece string, now int64) {
 	if !mdtext.Invisible(piece) {
 		s.compacts = 0
