@@ -1,6 +1,7 @@
 package bgagent_test
 
 import (
+	"fmt"
 	"log/slog"
 	"strings"
 	"sync"
@@ -131,26 +132,155 @@ func TestACoolDownAppliesToAllUsersOfASource(t *testing.T) {
 	}
 }
 
-// If the provider does not give a time, each further cool-down is longer, whichever process was
-// refused.
-func TestRefusalsInARowCountInAllProcesses(t *testing.T) {
+// The provider refuses many turns that had begun in several processes. The cool-down ends when it would
+// end in a single process.
+func TestReportsDoNotProlongEachOther(t *testing.T) {
+	for _, wait := range []time.Duration{0, time.Minute} {
+		for _, processes := range []int{1, 2, 4} {
+			synctest.Test(t, func(t *testing.T) {
+				const refused = 60
+				var hub coolHub
+				var clients []*limited
+				began := time.Now()
+				for p := range processes {
+					clients = append(clients, newLimited(func(n int, _ bgagent.Prompt) error {
+						if n >= refused/processes {
+							return nil
+						}
+						time.Sleep(time.Duration(n*processes+p+1) * 22 * time.Millisecond)
+						e := &bgagent.ProviderError{Kind: bgagent.ProviderOverloaded, Next: bgagent.NextRepeat}
+						if wait > 0 {
+							e.RetryAt = began.Add(wait)
+						}
+						return e
+					}))
+					source := hub.process()
+					source.limits = &bgagent.Limits{Default: bgagent.Unlimited}
+					m := manage(t, clients[p], bgagent.Config{Slots: source, MaxTasksPerRoot: 1000})
+					for range refused / processes {
+						by(t, m, "m")
+					}
+				}
+				time.Sleep(time.Hour)
+				synctest.Wait()
+				first := time.Hour
+				for _, f := range clients {
+					turns := f.turns()
+					require.Greater(t, len(turns), refused/processes)
+					first = min(first, turns[refused/processes].at.Sub(began))
+				}
+				require.LessOrEqual(t, first, max(15*time.Second, wait+wait/5+time.Second), "%d processes", processes)
+			})
+		}
+	}
+}
+
+// Ten processes share a token bucket. A refusal in one process must not lengthen the cool-downs in the
+// processes whose turns succeed.
+func TestSharedCoolDownsDoNotStarveTheTasks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const all, processes = 100, 10
+		var hub coolHub
+		var mu sync.Mutex
+		tokens, last := 5.0, time.Now()
+		bucket := func(int, bgagent.Prompt) error {
+			time.Sleep(300 * time.Millisecond)
+			mu.Lock()
+			defer mu.Unlock()
+			now := time.Now()
+			tokens, last = min(5, tokens+now.Sub(last).Seconds()), now
+			if tokens < 1 {
+				return &bgagent.ProviderError{Kind: bgagent.ProviderRateLimited, Next: bgagent.NextRepeat}
+			}
+			tokens--
+			return nil
+		}
+		began := time.Now()
+		var managers []*bgagent.BackgroundManager
+		var ids [processes][]string
+		for p := range processes {
+			m := manage(t, newLimited(bucket), bgagent.Config{Slots: hub.process(), MaxTasksPerRoot: 1000})
+			managers = append(managers, m)
+			for range all / processes {
+				ids[p] = append(ids[p], by(t, m, "m"))
+			}
+		}
+		for p, m := range managers {
+			for _, task := range ended(t, m, ids[p]...) {
+				require.Equal(t, bgagent.Completed, task.Status)
+			}
+		}
+		require.Less(t, time.Since(began), 15*time.Minute)
+	})
+}
+
+// Models of two providers share a pool. One provider has refused all of its models, and then the other
+// provider refuses one model.
+func TestARefusalOfOneProviderDoesNotShutAnother(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var hub coolHub
-		refusal := bgagent.ProviderError{Kind: bgagent.ProviderOverloaded, Next: bgagent.NextRepeat}
-		a := manage(t, newLimited(first(1, refusal)), bgagent.Config{Slots: hub.process()})
-		second := newLimited(first(1, refusal))
-		b := manage(t, second, bgagent.Config{Slots: hub.process()})
-		by(t, a, "m")
-		synctest.Wait()
-		by(t, b, "m")
-		time.Sleep(5 * time.Minute)
-		told := hub.reports()
-		require.Len(t, told, 2)
-		require.Equal(t, []int{1, 2}, []int{told[0].Tries, told[1].Tries})
-		require.GreaterOrEqual(t, told[1].For, 2*5*time.Second)
-		turns := second.turns()
-		require.Len(t, turns, 2)
-		require.GreaterOrEqual(t, turns[1].at.Sub(turns[0].at), 2*5*time.Second)
+		f := newLimited(func(n int, _ bgagent.Prompt) error {
+			e := &bgagent.ProviderError{Kind: bgagent.ProviderRateLimited, Next: bgagent.NextRepeat}
+			switch n {
+			case 0:
+				time.Sleep(2 * time.Second)
+			case 1:
+				e.Scope, e.RetryAt = bgagent.ScopeProvider, time.Now().Add(time.Hour)
+			default:
+				return nil
+			}
+			return e
+		})
+		limits := &bgagent.Limits{Model: map[string]int{"gpt": 5}}
+		one, two := hub.process(), hub.process()
+		one.limits, two.limits = limits, limits
+		m := manage(t, f, bgagent.Config{Slots: one})
+		o := manage(t, working(time.Second), bgagent.Config{Slots: two})
+		by(t, m, "azure/gpt")
+		time.Sleep(time.Second)
+		by(t, m, "openai/gpt")
+		time.Sleep(2 * time.Second)
+		require.Len(t, hub.reports(), 2)
+		for _, x := range []*bgagent.BackgroundManager{m, o} {
+			embeds := by(t, x, "azure/embed")
+			waits := by(t, x, "azure/gpt")
+			time.Sleep(10 * time.Second)
+			require.Equal(t, bgagent.Completed, get(t, x, embeds).Status)
+			require.Equal(t, bgagent.Pending, get(t, x, waits).Status)
+		}
+	})
+}
+
+// With MaxPark disabled, pools do not cool down.
+func TestAManagerWithoutParkingHearsNoCoolDowns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var hub coolHub
+		manage(t, working(time.Second), bgagent.Config{Slots: hub.process(), MaxPark: bgagent.Disabled})
+		require.Zero(t, hub.listeners())
+	})
+}
+
+// Reports can be repeated, and other users can report any number of cool-downs.
+func TestAReportThatSaysNothingNewChangesNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var hub coolHub
+		m := manage(t, working(time.Second), bgagent.Config{Slots: hub.process()})
+		hear := hub.hears[0]
+		hear(bgagent.CoolDown{Model: "m", For: time.Hour})
+		before := m.Concurrency().Stats("m")
+		for range 30 {
+			hear(bgagent.CoolDown{Model: "m", For: time.Hour})
+			hear(bgagent.CoolDown{Model: "m", For: time.Minute})
+		}
+		require.Equal(t, before, m.Concurrency().Stats("m"))
+		hear(bgagent.CoolDown{Model: "m", For: 2 * time.Hour})
+		after := m.Concurrency().Stats("m")
+		require.Equal(t, 2, after.Refusals)
+		require.True(t, after.CoolUntil.After(time.Now().Add(2*time.Hour-1)))
+		for i := range 3000 {
+			hear(bgagent.CoolDown{Model: fmt.Sprint("x/", i), Provider: true, For: time.Hour})
+		}
+		require.LessOrEqual(t, len(m.Concurrency().Pools()), 1001)
 	})
 }
 
@@ -164,7 +294,7 @@ func TestManagersAreConnectedWhileTheyAreOpen(t *testing.T) {
 		hear := hub.hears[0]
 		require.NoError(t, m.Close(t.Context()))
 		require.Equal(t, 1, hub.listeners(), "the second manager still uses the source")
-		hear(bgagent.CoolDown{Agent: "worker", For: time.Hour, Tries: 1})
+		hear(bgagent.CoolDown{Agent: "worker", For: time.Hour})
 		id := launch(t, o, "p").ID
 		time.Sleep(time.Minute)
 		require.Equal(t, bgagent.Pending, get(t, o, id).Status)
@@ -172,10 +302,12 @@ func TestManagersAreConnectedWhileTheyAreOpen(t *testing.T) {
 		require.NoError(t, err)
 		_ = o.Close(t.Context()) // the end was not reported to the root session
 		require.Zero(t, hub.listeners())
-		hear(bgagent.CoolDown{Agent: "worker", For: time.Hour, Tries: 1})
+		hear(bgagent.CoolDown{Model: "m", For: time.Hour})
 		again := manage(t, working(time.Second), bgagent.Config{Concurrency: m.Concurrency()})
 		require.Equal(t, 1, hub.listeners())
-		require.NoError(t, again.Close(t.Context()))
+		ended(t, again, by(t, again, "m"))
+		require.Zero(t, again.Concurrency().Stats("m").Refusals)
+		_ = again.Close(t.Context()) // the end was not reported to the root session
 		require.Zero(t, hub.listeners())
 	})
 }
@@ -186,7 +318,7 @@ func TestImpossibleCoolDownsAreIgnored(t *testing.T) {
 		var hub coolHub
 		m := manage(t, working(time.Second), bgagent.Config{Slots: hub.process()})
 		for _, d := range []bgagent.CoolDown{
-			{}, {For: -1}, {For: 1 << 62}, {For: time.Hour, RetryIn: -1}, {For: time.Hour, RetryIn: 1 << 62}, {For: time.Hour, Tries: -1}, {For: time.Hour, Tries: 1 << 40},
+			{}, {For: -1}, {For: 1 << 62}, {For: time.Hour, RetryIn: -1}, {For: time.Hour, RetryIn: 1 << 62}, {For: time.Hour, Model: strings.Repeat("m", 5000)},
 		} {
 			d.Agent = "worker"
 			hub.hears[0](d)

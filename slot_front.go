@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/bgagent/bgagent/internal/slots"
@@ -115,6 +116,11 @@ func (c *ConcurrencyManager) statsOf(l Limits, name string) PoolStats {
 	return PoolStats{Name: name, Limit: l.ofPool(name)}
 }
 
+const (
+	heardMost = 1000 // if so many pools cool down, reports of other users are ignored
+	heardName = 4096 // maximum length of the names in such a report
+)
+
 // otherUsers are the other users of a [CoolDownSource].
 type otherUsers struct {
 	tell func(CoolDown)
@@ -130,15 +136,23 @@ func (c *ConcurrencyManager) link() {
 	c.linking.Lock()
 	defer c.linking.Unlock()
 	c.mu.Lock()
-	used, others := len(c.sharers) > 0, c.others
+	used, others := slices.ContainsFunc(c.sharers, func(m *BackgroundManager) bool { return m.cfg.MaxPark > 0 }), c.others
 	c.mu.Unlock()
 	if used == (others != nil) {
 		return
 	}
 	var now *otherUsers
 	if used {
-		now = &otherUsers{}
-		now.tell, now.stop = s.ShareCoolDowns(c.hear)
+		var over atomic.Bool
+		tell, stop := s.ShareCoolDowns(func(d CoolDown) {
+			if !over.Load() {
+				c.hear(d)
+			}
+		})
+		now = &otherUsers{tell, func() {
+			over.Store(true)
+			stop()
+		}}
 	}
 	c.mu.Lock()
 	c.others = now
@@ -161,13 +175,13 @@ func (c *ConcurrencyManager) tell(d *CoolDown) {
 // hear makes a pool cool down, because another user of the source has reported a refusal. It ignores
 // impossible reports.
 func (c *ConcurrencyManager) hear(d CoolDown) {
-	if d.For <= 0 || d.For > resetMost || d.RetryIn < 0 || d.RetryIn > resetMost || d.Tries < 0 || d.Tries > triesMost {
+	if d.For <= 0 || d.For > resetMost || d.RetryIn < 0 || d.RetryIn > resetMost || len(d.Model)+len(d.Agent) > heardName || c.slots.CoolPools() >= heardMost {
 		return
 	}
 	space, name := countedAs(d.Model, d.Agent)
 	h := c.slots.For(space, name, d.Agent)
 	now := int64(time.Since(c.epoch))
-	r := slots.Refusal{Now: now, Until: now + int64(d.For), Tries: d.Tries, Provider: d.Provider, Again: true, Spread: rand.Float64()}
+	r := slots.Refusal{Now: now, Until: now + int64(d.For), Provider: d.Provider, Again: true, Spread: rand.Float64()}
 	if d.RetryIn > 0 {
 		r.Reset = now + int64(d.RetryIn)
 	}

@@ -110,10 +110,6 @@ type CoolDown struct {
 	// not give a time. These are durations and not times, because the clocks of the processes can
 	// differ.
 	For, RetryIn time.Duration
-
-	// Tries is the number of refusals in a row. The more refusals there were, the longer the
-	// cool-down after the next refusal is.
-	Tries int
 }
 
 // ErrSlotLost is the reason that a [SlotSource] passes, possibly wrapped, to [SlotHolder].SlotLost if the

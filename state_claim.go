@@ -175,13 +175,15 @@ func (st *state) dropClaim(t *task) {
 	}
 }
 
-// tellCool reports to the other users of the source that a turn of the task was refused.
-func (st *state) tellCool(t *task, now int64) {
+// tellCool reports to the other users of the source that a turn of the task was refused. provider means
+// that the refusal concerns all models of the provider. The reported end has no random addition: each
+// user adds its own, and if one were added to the other, the cool-down would grow with each report.
+func (st *state) tellCool(t *task, provider bool, now int64) {
 	if st.claims == nil {
 		return
 	}
 	c, k := st.coolDown(t), &t.kind.key
-	d := &CoolDown{Model: k.model, Agent: k.agent, Provider: c.Provider, For: time.Duration(c.Until - now), Tries: c.Tries}
+	d := &CoolDown{Model: k.model, Agent: k.agent, Provider: provider, For: time.Duration(c.Base - now)}
 	if c.Reset > now {
 		d.RetryIn = time.Duration(c.Reset - now)
 	}

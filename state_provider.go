@@ -118,7 +118,7 @@ func (st *state) cool(a *attempt, e *ProviderError, reset, now int64) {
 		Now: now + st.slotsFrom, Reset: reset, Tries: e.Tries, Provider: e.Scope == ScopeProvider, Spread: st.random(),
 	})
 	st.rare().after.cooled = true
-	st.tellCool(a.t, now)
+	st.tellCool(a.t, e.Scope == ScopeProvider, now)
 	st.wakePaused()
 	if st.shut(a.t.kind, now) {
 		st.leaveShut(now)
@@ -133,7 +133,7 @@ func (st *state) coolDown(t *task) slots.CoolDown { return st.coolDownOf(&t.kind
 func (st *state) coolDownOf(h *slots.Handle) slots.CoolDown {
 	c := st.slots.CoolDown(h)
 	if c.Refusals > 0 {
-		c.Since, c.Until = max(c.Since-st.slotsFrom, 1), max(c.Until-st.slotsFrom, 1)
+		c.Since, c.Base, c.Until = max(c.Since-st.slotsFrom, 1), c.Base-st.slotsFrom, max(c.Until-st.slotsFrom, 1)
 		if c.Reset > 0 {
 			c.Reset = max(c.Reset-st.slotsFrom, 1)
 		}

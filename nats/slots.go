@@ -110,7 +110,7 @@ func newSlots(ctx context.Context, nc *nats.Conn, name string, o SlotOptions, re
 	s = &Slots{
 		w: wire{nc: nc, names: names{stream: "BGSLOTS_" + name, root: "bgslots." + name}}, options: o, me: rand.Text(), keyFor: min(o.Lease/6, 5*time.Second),
 		wakeUp: make(chan struct{}, 1), keyUp: make(chan struct{}, 1), tellUp: make(chan struct{}, 1), warned: map[string]bool{},
-		holders: map[uint64]bgagent.SlotHolder{}, limits: o.Limits, cools: cools{users: map[*coolUser]struct{}{}, own: map[coolKey]coolEnd{}},
+		holders: map[uint64]bgagent.SlotHolder{}, limits: o.Limits, cools: cools{users: map[*coolUser]struct{}{}, known: map[coolKey]coolEnd{}},
 	}
 	s.member = alloc.NewMember(s.me, o.Lease)
 	s.w.watch()

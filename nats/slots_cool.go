@@ -1,7 +1,9 @@
 package bgnats
 
 import (
+	"crypto/rand"
 	"encoding/json"
+	"maps"
 	"sync"
 	"time"
 
@@ -10,16 +12,19 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// A cools value shares cool-downs between the managers of all processes. Each process keeps the
-// cool-downs that its own managers have reported, and repeats them when another process joins.
+// A cools value shares cool-downs between the managers of all processes. Each process keeps the cool-downs that its
+// managers have reported or heard, and repeats them to every manager that joins later.
 type cools struct {
 	mu    sync.Mutex
 	users map[*coolUser]struct{}
-	own   map[coolKey]coolEnd
+	known map[coolKey]coolEnd
 }
 
-// coolUser is a manager that shares cool-downs. Only its address matters.
-type coolUser struct{ hear func(bgagent.CoolDown) }
+// coolUser is a manager that shares cool-downs.
+type coolUser struct {
+	id   string // unique among all processes
+	hear func(bgagent.CoolDown)
+}
 
 // coolKey names the pool that a cool-down concerns, as far as a process can tell.
 type coolKey struct {
@@ -27,18 +32,18 @@ type coolKey struct {
 	provider     bool
 }
 
-// coolEnd is a cool-down that one of this process's managers has reported.
-type coolEnd struct {
-	by             *coolUser
-	until, retryAt time.Time // with a reading of the monotonic clock; retryAt may be zero
-	tries          int
-}
+// coolEnd is when a cool-down ends. The times have a reading of the monotonic clock. retryAt may be zero.
+type coolEnd struct{ until, retryAt time.Time }
+
+// maxCools is the maximum number of cool-downs that a process keeps. Managers ignore further ones, too.
+const maxCools = 1000
 
 // coolMsg is a message about cool-downs on the subject coolSubject.
 type coolMsg struct {
 	From string    `json:"from"`           // the process
 	Sent time.Time `json:"sent"`           // when the message was sent
-	Join bool      `json:"join,omitempty"` // the process has joined, so the others must repeat their cool-downs
+	Join string    `json:"join,omitempty"` // id of a manager that has joined, to which the others must repeat their cool-downs
+	To   string    `json:"to,omitempty"`   // id of the only manager that the message is for; empty if it is for all
 	Cool []coolFor `json:"cool,omitempty"`
 }
 
@@ -49,7 +54,6 @@ type coolFor struct {
 	Provider bool          `json:"provider,omitempty"`
 	For      time.Duration `json:"for"`
 	RetryIn  time.Duration `json:"retry_in,omitempty"`
-	Tries    int           `json:"tries,omitempty"`
 }
 
 var _ bgagent.CoolDownSource = (*Slots)(nil)
@@ -58,22 +62,22 @@ var _ bgagent.CoolDownSource = (*Slots)(nil)
 // while a process has no connection. The managers of that process then learn about the cool-down when their
 // own turns are refused.
 func (s *Slots) ShareCoolDowns(hear func(bgagent.CoolDown)) (tell func(bgagent.CoolDown), stop func()) {
-	u := &coolUser{hear}
+	u := &coolUser{rand.Text(), hear}
 	c := &s.cools
 	c.mu.Lock()
 	c.users[u] = struct{}{}
-	now := c.current(time.Now(), func(e coolEnd) bool { return e.by != u })
+	now := c.current(time.Now())
 	c.mu.Unlock()
-	for _, d := range now { // also those of the other managers in this process
+	for _, d := range now {
 		hear(bgagent.CoolDown(d))
 	}
-	s.publishCool(coolMsg{From: s.me, Join: true})
+	s.publishCool(coolMsg{Join: u.id})
 	tell = func(d bgagent.CoolDown) {
 		c.mu.Lock()
-		c.keep(time.Now(), u, d)
-		hearers := c.hearers(u)
+		c.keep(time.Now(), d)
+		hearers := c.hearers(func(x *coolUser) bool { return x != u })
 		c.mu.Unlock()
-		s.publishCool(coolMsg{From: s.me, Cool: []coolFor{coolFor(d)}})
+		s.publishCool(coolMsg{Cool: []coolFor{coolFor(d)}})
 		for _, hear := range hearers {
 			hear(d)
 		}
@@ -94,21 +98,29 @@ func (s *Slots) heardCool(m *nats.Msg) {
 	}
 	// The age matters because a process that was frozen receives old messages. If the sender's clock is slow,
 	// cool-downs end too early here, and a turn of this process is refused.
-	age := max(time.Since(x.Sent), 0)
+	now := time.Now()
+	age := max(now.Sub(x.Sent), 0)
+	for i := range x.Cool {
+		d := &x.Cool[i]
+		d.For, d.RetryIn = d.For-age, max(d.RetryIn-age, 0)
+	}
 	c := &s.cools
 	c.mu.Lock()
-	var own []coolFor
-	if x.Join {
-		own = c.current(time.Now(), func(coolEnd) bool { return true })
+	var repeat []coolFor
+	if x.Join != "" {
+		repeat = c.current(now)
 	}
-	hearers := c.hearers(nil)
+	hearers := c.hearers(func(u *coolUser) bool { return x.To == "" || u.id == x.To })
+	if len(hearers) > 0 {
+		for _, d := range x.Cool {
+			c.keep(now, bgagent.CoolDown(d))
+		}
+	}
 	c.mu.Unlock()
-	if len(own) > 0 {
-		s.publishCool(coolMsg{From: s.me, Cool: own})
+	if len(repeat) > 0 {
+		s.publishCool(coolMsg{To: x.Join, Cool: repeat})
 	}
 	for _, d := range x.Cool {
-		d.For -= age
-		d.RetryIn = max(d.RetryIn-age, 0)
 		for _, hear := range hearers {
 			hear(bgagent.CoolDown(d))
 		}
@@ -118,7 +130,7 @@ func (s *Slots) heardCool(m *nats.Msg) {
 // publishCool sends a message about cool-downs. Without a connection, it drops the message: the other
 // processes learn about the limit when their own turns are refused.
 func (s *Slots) publishCool(m coolMsg) {
-	m.Sent = time.Now()
+	m.From, m.Sent = s.me, time.Now()
 	if body, err := json.Marshal(m); err == nil && s.w.nc.IsConnected() {
 		_ = s.w.nc.Publish(s.coolSubject(), body)
 	}
@@ -127,25 +139,24 @@ func (s *Slots) publishCool(m coolMsg) {
 func (s *Slots) coolSubject() string { return s.w.root + ".cool" }
 
 // keep stores a cool-down, and removes the cool-downs that have ended. c.mu is locked.
-func (c *cools) keep(now time.Time, u *coolUser, d bgagent.CoolDown) {
-	for k, e := range c.own {
-		if !e.until.After(now) {
-			delete(c.own, k)
-		}
-	}
-	e := coolEnd{by: u, until: now.Add(d.For), tries: d.Tries}
+func (c *cools) keep(now time.Time, d bgagent.CoolDown) {
+	maps.DeleteFunc(c.known, func(_ coolKey, e coolEnd) bool { return !e.until.After(now) })
+	e := coolEnd{until: now.Add(d.For)}
 	if d.RetryIn > 0 {
 		e.retryAt = now.Add(d.RetryIn)
 	}
-	c.own[coolKey{d.Model, d.Agent, d.Provider}] = e
+	k := coolKey{d.Model, d.Agent, d.Provider}
+	if old, ok := c.known[k]; d.For <= 0 || ok && !e.until.After(old.until) || !ok && len(c.known) >= maxCools {
+		return
+	}
+	c.known[k] = e
 }
 
-// current returns the cool-downs that last beyond the given time and for which the function returns
-// true. c.mu is locked.
-func (c *cools) current(now time.Time, of func(coolEnd) bool) (list []coolFor) {
-	for k, e := range c.own {
-		d := coolFor{Model: k.model, Agent: k.agent, Provider: k.provider, For: e.until.Sub(now), Tries: e.tries}
-		if d.For <= 0 || !of(e) {
+// current returns the cool-downs that have not ended. c.mu is locked.
+func (c *cools) current(now time.Time) (list []coolFor) {
+	for k, e := range c.known {
+		d := coolFor{Model: k.model, Agent: k.agent, Provider: k.provider, For: e.until.Sub(now)}
+		if d.For <= 0 {
 			continue
 		}
 		if !e.retryAt.IsZero() {
@@ -156,10 +167,10 @@ func (c *cools) current(now time.Time, of func(coolEnd) bool) (list []coolFor) {
 	return list
 }
 
-// hearers returns the functions of all managers except u. c.mu is locked.
-func (c *cools) hearers(u *coolUser) (list []func(bgagent.CoolDown)) {
+// hearers returns the functions of the managers for which the given function returns true. c.mu is locked.
+func (c *cools) hearers(of func(*coolUser) bool) (list []func(bgagent.CoolDown)) {
 	for x := range c.users {
-		if x != u {
+		if of(x) {
 			list = append(list, x.hear)
 		}
 	}

@@ -32,6 +32,7 @@ type cool struct {
 	pools    []*pool
 	provider string // the cool-down concerns all pools of this provider; empty if it concerns one pool
 	since    int64  // time of the first refusal since the last success
+	base     int64  // end of the cool-down without the random addition
 	until    int64  // end of the cool-down
 	look     int64  // time at which Warm next checks a cool-down that is over
 	reset    int64  // latest time that the provider gave; 0 if it gave none
@@ -86,29 +87,34 @@ func (c *cool) isIdle() bool {
 type Refusal struct {
 	Now      int64
 	Reset    int64   // when the provider will accept requests, according to the provider; 0 if it gave no time
-	Until    int64   // the earliest end of the cool-down
+	Until    int64   // end of the cool-down, if another process has reported it; otherwise 0
 	Tries    int     // number of requests that were refused; 0 counts as 1
 	Provider bool    // the refusal concerns all models of the provider
 	Again    bool    // another process saw the refusal: the cool-down is as long as after a first refusal, and Tries counts only after the next refusal
 	Spread   float64 // random number from 0 to 1
 }
 
-// until returns the end of the cool-down after the given number of refusals.
-func (r *Refusal) until(tries int) int64 {
+// end returns the end of the cool-down after the given number of refusals, without and with the random
+// addition.
+func (r *Refusal) end(tries int) (base, until int64) {
 	wait := coolMax
 	if r.Again {
 		tries = 1
 	}
-	if tries < 8 {
+	switch {
+	case r.Until > 0:
+		wait = r.Until - r.Now
+	case tries < 8:
 		wait = min(coolFirst<<(tries-1), coolMax)
 	}
-	wait = max(wait, r.Reset-r.Now, r.Until-r.Now)
-	return r.Now + wait + int64(r.Spread*float64(min(wait/5, coolSpreadMax)))
+	wait = max(wait, r.Reset-r.Now)
+	return r.Now + wait, r.Now + wait + int64(r.Spread*float64(min(wait/5, coolSpreadMax)))
 }
 
 // CoolDown describes the cool-down of a pool.
 type CoolDown struct {
 	Since    int64 // time of the first refusal since the last success
+	Base     int64 // Until without the random addition
 	Until    int64 // time when the pool grants slots again; may be in the past
 	Reset    int64 // latest time that the provider gave; 0 if it gave none
 	Refusals int   // number of refusals; 0 if the pool does not cool down
@@ -133,9 +139,13 @@ func (m *Manager) Refuse(w *Waiter, h *Handle, r Refusal) {
 		tries += old.tries
 	}
 	if old != nil && !old.warm && !probe { // the turn began before the cool-down
+		base, until := r.end(max(old.tries, tries))
+		if r.Until > 0 && base <= old.base && (old.provider != "" || !r.Provider) {
+			return // the refusal was reported before, or changes nothing
+		}
 		old.refusals++
 		old.reset = max(old.reset, r.Reset)
-		old.until = max(old.until, r.until(max(old.tries, tries)))
+		old.base, old.until = max(old.base, base), max(old.until, until)
 		if r.Again {
 			old.tries = max(old.tries, tries)
 		}
@@ -154,7 +164,7 @@ func (m *Manager) Refuse(w *Waiter, h *Handle, r Refusal) {
 		c.pools = old.pools
 		m.dropCool(old)
 	}
-	c.until = r.until(c.tries)
+	c.base, c.until = r.end(c.tries)
 	m.cools = append(m.cools, c)
 	m.cooling.Store(int32(len(m.cools)))
 	for _, p := range append(slices.Clone(c.pools), p) {
@@ -202,7 +212,7 @@ func (m *Manager) chill(p *pool, c *cool) {
 // as unproven.
 func (m *Manager) merge(c, o *cool) {
 	m.dropCool(o)
-	c.since, c.until, c.reset = min(c.since, o.since), max(c.until, o.until), max(c.reset, o.reset)
+	c.since, c.base, c.until, c.reset = min(c.since, o.since), max(c.base, o.base), max(c.until, o.until), max(c.reset, o.reset)
 	c.refusals = max(c.refusals, o.refusals)
 	if c.provider == "" {
 		c.provider = o.provider
@@ -334,6 +344,16 @@ func (m *Manager) proved(w *Waiter) (granted []*Waiter) {
 	return m.review(c)
 }
 
+// CoolPools returns the number of pools that cool down.
+func (m *Manager) CoolPools() (n int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, c := range m.cools {
+		n += len(c.pools)
+	}
+	return n
+}
+
 // Cools reports whether any pool is cooling down. It does not take a lock.
 func (m *Manager) Cools() bool { return m.cooling.Load() != 0 }
 
@@ -371,7 +391,7 @@ func (m *Manager) CoolDown(h *Handle) CoolDown {
 
 func (p *pool) coolDown() CoolDown {
 	if c := p.cool; c != nil {
-		return CoolDown{c.since, c.until, c.reset, c.refusals, c.proved, c.tries, c.provider != ""}
+		return CoolDown{c.since, c.base, c.until, c.reset, c.refusals, c.proved, c.tries, c.provider != ""}
 	}
 	return CoolDown{}
 }

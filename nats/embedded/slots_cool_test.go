@@ -36,7 +36,7 @@ func TestCoolDownsReachAllProcesses(t *testing.T) {
 	a, _ := joins(t, server, bgnats.SlotOptions{})
 	b, _ := joins(t, server, bgnats.SlotOptions{})
 	first, second, third := shares(a), shares(a), shares(b)
-	sent := bgagent.CoolDown{Model: "openai/gpt", Agent: "explore", Provider: true, For: time.Hour, RetryIn: 50 * time.Minute, Tries: 3}
+	sent := bgagent.CoolDown{Model: "openai/gpt", Agent: "explore", Provider: true, For: time.Hour, RetryIn: 50 * time.Minute}
 	same := func(x bgagent.CoolDown) {
 		t.Helper()
 		require.WithinRange(t, time.Now().Add(x.For), time.Now().Add(sent.For-time.Minute), time.Now().Add(sent.For))
@@ -53,15 +53,41 @@ func TestCoolDownsReachAllProcesses(t *testing.T) {
 	same(within(t, fourth.heard))
 	fifth := shares(a) // another manager in the process of the report
 	same(within(t, fifth.heard))
+	for range 3 {
+		same(within(t, shares(c).heard))
+	}
+	require.LessOrEqual(t, len(third.heard), 1, "a cool-down is repeated only to the manager that joins; the one that joined first may hear it twice")
 
 	second.stop()
 	first.tell(bgagent.CoolDown{Model: "m", For: time.Nanosecond})
-	require.Equal(t, "m", within(t, fifth.heard).Model)
-	require.Empty(t, first.heard, "a manager does not get its own report")
-	require.Empty(t, second.heard, "a manager that has stopped gets no report")
+	for within(t, fifth.heard).Model != "m" { // the other processes have repeated the cool-down to it, too
+	}
+	require.Empty(t, first.heard, "a manager must not hear its own report")
+	for len(second.heard) > 0 {
+		require.NotEqual(t, "m", (<-second.heard).Model, "a manager that has stopped must not hear anything")
+	}
 	sixth := shares(a)
-	same(within(t, sixth.heard))
+	for range 3 { // from its own process and from two others
+		same(within(t, sixth.heard))
+	}
 	require.Empty(t, sixth.heard, "the cool-down of m has ended")
+}
+
+// TestACoolDownOutlivesTheProcessThatReportedIt: processes repeat what they have heard, too.
+func TestACoolDownOutlivesTheProcessThatReportedIt(t *testing.T) {
+	shorterLease(t)
+	server := startServer(t)
+	a, _ := joins(t, server, bgnats.SlotOptions{})
+	b, _ := joins(t, server, bgnats.SlotOptions{})
+	reports, hears := shares(a), shares(b)
+	reports.tell(bgagent.CoolDown{Model: "m", For: time.Hour})
+	within(t, hears.heard)
+	reports.stop()
+	require.NoError(t, a.Close(t.Context()))
+	c, _ := joins(t, server, bgnats.SlotOptions{})
+	d := within(t, shares(c).heard)
+	require.Equal(t, "m", d.Model)
+	require.InDelta(t, time.Hour, d.For, float64(time.Minute))
 }
 
 // TestACoolDownThatArrivesLateIsShorter uses a process that was frozen. It receives the messages that others
