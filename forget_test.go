@@ -329,8 +329,9 @@ func TestASecondForgetWaitsForTheSameDeletion(t *testing.T) {
 	})
 }
 
-// The record of a deleted task's session tells to whom the tasks of that session belong. It must never
-// be missing once the task's record is deleted, not even if the store refuses to write a batch as a whole.
+// The record of a deleted task's session shows who owns the tasks that this session launched. It must
+// never be missing once the task's record is deleted, not even if the store refuses to write a batch as a
+// whole.
 func TestADeletionWaitsForTheRecordOfItsSession(t *testing.T) {
 	for name, c := range map[string]struct {
 		bad     func(b *bgagent.StoreBatch, top, other string) bool

@@ -59,8 +59,8 @@ import (
 //     limits.
 //  16. The update that begins Close ends every live task. Parked and stopping attempts do not start
 //     another turn, and deliveries stop. No attempt, turn or notice starts afterwards.
-//  17. Only the root of a tree has an account, which counts the usage of the tree. Without a period,
-//     the account is open only while a task of the tree is live.
+//  17. Only the root of a tree has an account, which counts the usage of the tree. If no budget period
+//     is configured, the account is open only while a task of the tree is live.
 //  18. Messages wait only for the latest attempt of a live task. When the attempt ends, none is left
 //     waiting for it. While a message waits for a parked attempt, the attempt asks for its next turn.
 //  19. An attempt that waits for its provider does not hold a slot, unless its next turn is about to
@@ -471,9 +471,9 @@ func (m *BackgroundManager) begin(k goKind, f func()) {
 	}()
 }
 
-// each calls f with all numbers from "from" to n-1. f calls the host's code. If a call panics, the
-// loop continues with the next number. If a call ends the goroutine, a new goroutine of kind k
-// continues with the remaining numbers and finally calls the function "then".
+// The method "each" calls f with all numbers from "from" to n-1. f calls the host's code. If a call
+// panics, the loop continues with the next number. If a call ends the goroutine, a new goroutine of
+// kind k continues with the remaining numbers and finally calls the function "then".
 func (m *BackgroundManager) each(k goKind, from, n int, f func(int), then func()) {
 	for i := from; i < n; i++ {
 		func() {

@@ -26,7 +26,7 @@ type accountRecord struct {
 	Narrow Budget `json:"narrow,omitzero"` // smallest limits of the launches
 	tallyRecord
 	Opened time.Time `json:"opened"`
-	Until  time.Time `json:"until,omitzero"` // end of the period; zero without a period
+	Until  time.Time `json:"until,omitzero"` // end of the period; zero if no budget period is configured
 }
 
 // limits returns the possible limits that the record contains.

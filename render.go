@@ -59,7 +59,7 @@ type answer struct {
 	body string // text from outside, after one of our own lines; always the last part
 }
 
-// with returns the answer as one string, with the notice between head and body.
+// The method "with" returns the answer as one string, with the notice between head and body.
 func (a answer) with(notice string) string {
 	var b strings.Builder
 	b.WriteString(strings.TrimRight(a.head, "\n"))
@@ -211,8 +211,8 @@ func reasonNoContext(why string) string {
 // such tasks continued.
 const reasonNotContinued = "the process that had the task was ended, and the next one continues no tasks"
 
-// reasonLate returns the reason for ending a task of an earlier process if the time without a process
-// was longer than "most".
+// reasonLate returns the reason for ending a task of an earlier process if no process was running for
+// longer than "most".
 func reasonLate(gone, most time.Duration) string {
 	return limitRestartWithin.decided(fmt.Sprintf("the program was not running for %s, longer than %s", mdtext.Setting(gone.Round(time.Second)), mdtext.Setting(most)))
 }
@@ -260,8 +260,8 @@ func reasonTimeToLive(most time.Duration) string {
 }
 
 // reasonUnreachable returns the reason for ending an attempt when the client has failed to report
-// the session's status for the time "most". why is the client's last error; it is empty if there
-// was none.
+// the session's status for the time "most". The argument "why" is the client's last error; it is
+// empty if there was none.
 func reasonUnreachable(most time.Duration, why string) string {
 	text := "the client has not reported the session's status for " + mdtext.Setting(most)
 	if why != "" {
@@ -271,7 +271,7 @@ func reasonUnreachable(most time.Duration, why string) string {
 }
 
 // reasonUnread returns the reason for ending an attempt whose session's messages have been unreadable for
-// the time "most". why is the client's last error.
+// the time "most". The argument "why" is the client's last error.
 func reasonUnread(most time.Duration, why string) string {
 	return limitHostUnreachable.decided(fmt.Sprintf("the messages of the session could not be read for %s, nor from the beginning: %s",
 		mdtext.Setting(most), mdtext.Joined(mdtext.Valid(why), reasonBytes/2)))
@@ -281,8 +281,8 @@ func reasonGone(said time.Duration) string {
 	return limitSessionGone.decided(fmt.Sprintf("the client has said for %s that the session does not exist", mdtext.Setting(said.Round(time.Second))))
 }
 
-// reasonStale returns the reason for ending an attempt because its turn has been without progress
-// for the time "idle". It names the last text or tool call that was seen in the turn.
+// reasonStale returns the reason for ending an attempt because its turn has made no progress for
+// the time "idle". It names the last text or tool call that was seen in the turn.
 func reasonStale(idle time.Duration, turnStart int64, p *progress) string {
 	seen := "its prompt"
 	switch {

@@ -9,11 +9,12 @@ import (
 //
 // There are two kinds of budgets. The budget of a task counts all its attempts. The account of a
 // tree counts all tasks of the tree. The account is opened by a launch. It closes when no task of
-// the tree is live or, with a period, at the end of the period. Without budgets, nothing is
-// counted.
+// the tree is live or, if a budget period is configured, at the end of the period. Without budgets,
+// nothing is counted.
 
 // taskBudget is the budget and the usage of a task. A task without limits has a taskBudget only if
-// it was resumed, so that a later resume can set a limit.
+// it was resumed: the usage of its earlier attempts is kept, so that a later resume can set a
+// limit.
 type taskBudget struct {
 	limits Budget
 	tally
@@ -24,7 +25,7 @@ type spending struct {
 	narrow Budget // smallest limits set by launches since the account was opened; Config.TreeBudget also applies
 	tally
 	opened int64
-	alarm  alarm // end of the period; not set without a period
+	alarm  alarm // end of the period; not set if no budget period is configured
 }
 
 // tally is the usage that counts towards a budget.
@@ -111,8 +112,8 @@ func (b *taskBudget) limit(id string, p BudgetPart) BudgetLimit {
 	return BudgetLimit{Task: id, Part: p, Limit: b.limits.of(p), Used: b.used.of(p)}
 }
 
-// treeUsedUp returns an error if the account of the tree is used up. narrow contains the limits
-// that the launch requests for the tree.
+// treeUsedUp returns an error if the account of the tree is used up. The argument "narrow" contains
+// the limits that the launch requests for the tree.
 func (st *state) treeUsedUp(top *node, narrow Budget) error {
 	if l, used := st.treeReached(top, narrow); used {
 		return &BudgetError{l}
@@ -322,10 +323,10 @@ func (st *state) spend(t *task, more spent, now int64) {
 }
 
 // enforce stops the task's turn if the budget of the task is used up, and all tasks of the tree if
-// the account of the tree is used up. It does not stop the attempt over, whose turn has just
-// returned. It also spares a turn that is ending anyway according to the message just read, and the
-// parked tasks that wait for that turn. A parked attempt has no turn that could be stopped; its
-// next turn is refused.
+// the account of the tree is used up. It does not stop the attempt "over", because its turn has
+// just returned. It also spares a turn that is ending anyway according to the message just read,
+// and the parked tasks that wait for that turn. A parked attempt has no turn that could be stopped;
+// its next turn is refused.
 func (st *state) enforce(t *task, over *attempt, now int64) {
 	if a := t.run; a != nil && a.live() && a != over && !a.betweenTurns() && !a.closesTurn() {
 		if l, used := t.usedUp(); used {

@@ -75,7 +75,7 @@ func (st *state) deleteRecord(t *task) *mark {
 
 // heirs returns the keys of the records that must not become durable later than a deletion, by the
 // keys of the deleted records. If a deleted task has launched tasks, only the record of its session
-// still tells to whom they belong.
+// still shows who owns them.
 func (st *state) heirs() map[string]string {
 	heirs := map[string]string{}
 	for _, m := range st.storing.last {

@@ -119,8 +119,8 @@ func (st *state) tryLater(o *outage, now int64) {
 }
 
 // ringOutage lets the first waiting attempt try to start. If the alarm rings while a runner's
-// attempt is trying to start, that attempt's call has lasted for outagePatience and counts as
-// having reached the runtime.
+// attempt is trying to start, the attempt's call has already taken as long as outagePatience. The
+// manager then assumes that the call has reached the runtime.
 func (st *state) ringOutage(o *outage, now int64) {
 	if o.trying != nil {
 		st.reached(o.cl, now)
@@ -219,8 +219,8 @@ func (st *state) heard(a *attempt, now int64) {
 	}
 }
 
-// unheard is called when a status query did not return the status of the attempt's session. why is
-// the client's error.
+// unheard is called when a status query did not return the status of the attempt's session. The
+// argument "why" is the client's error.
 func (st *state) unheard(a *attempt, why string) {
 	why = mdtext.Joined(mdtext.Valid(why), titleMax)
 	if a.sight.lost && a.sight.lostWhy == why {

@@ -425,7 +425,7 @@ func (u Usage) minus(v Usage) Usage {
 }
 
 // cost returns u.Cost, or 0 if u.Cost is not a finite number. A value that is not finite could not
-// be subtracted again, and JSON could not represent it.
+// be subtracted from a sum again after it was added, and JSON could not represent it.
 func (u Usage) cost() float64 {
 	if math.IsNaN(u.Cost) || math.IsInf(u.Cost, 0) {
 		return 0

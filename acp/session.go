@@ -263,8 +263,8 @@ func (c *Client) load(ctx context.Context, p *process, s *session) error {
 	return nil
 }
 
-// minuteLeft returns how long it takes until the clock minute when the session was created is
-// over. If the agent is not gemini, it returns 0. gemini empties a session that it loads within
+// minuteLeft returns the time until the end of the minute, by the clock, in which the session was
+// created. If the agent is not gemini, it returns 0. gemini empties a session that it loads within
 // that minute, because the names of its session files contain only the minute.
 func (c *Client) minuteLeft(s *session) time.Duration {
 	wait := time.Until(s.made.Truncate(time.Minute).Add(time.Minute))

@@ -13,9 +13,9 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// meta is the content of the message about the store itself. Each batch contains a new version,
-// with the expected sequence number of the previous one. Therefore, if an owner has lost the store
-// to another owner, the servers refuse its whole batch.
+// meta is the content of the message about the store itself. Each batch contains a new version of
+// this message, and states which sequence number the previous version must have. Therefore, if an
+// owner has lost the store to another owner, the servers refuse its whole batch.
 type meta struct {
 	Version int                `json:"version"` // format of the store
 	Epoch   uint64             `json:"epoch"`   // number of times that the store was opened
@@ -94,7 +94,8 @@ func (w *wire) writeMeta(ctx context.Context, m *meta) error {
 // moved reports whether a batch was refused because the stream contains other messages than expected.
 func moved(err error) bool { return isCode(err, codeWrongSequence, codeWrongSequence2) }
 
-// again reports whether a failed write of the content can succeed after the content is read again.
+// The function "again" reports whether a failed write of the content can succeed after the content
+// is read again.
 func again(err error) bool {
 	return moved(err) || soon(err) || errors.Is(err, bgagent.ErrUncertain) || errors.Is(err, errNotConnected)
 }

@@ -25,9 +25,9 @@
 //	select id, status, agent, launched, ended from tasks order by launched desc limit 20;
 //	select text from prose where task = 'bg_…' and name = 'result.1';
 //
-// The views are based on three tables. The table records has one row for each task, for each
-// session that delegates, and for the manager itself. The table texts contains the texts. The table
-// meta has one row about the store. The columns of the tables may change in a new version.
+// The views are based on three tables: "records" has one row for each task, for each session that
+// delegates, and for the manager itself; "texts" contains the texts; "meta" has one row about the
+// store. The columns of the tables may change in a new version.
 package sqlite
 
 import (
