@@ -448,7 +448,7 @@ func (l *process) cancel(id string) {
 	l.p.book.cancelled(l, task, err)
 }
 
-// until waits for the task to end. It returns true if this process has seen the end.
+// The method "until" waits for the task to end. It returns true if this process has seen the end.
 func (l *process) until(id string) bool {
 	if id == "" {
 		return false

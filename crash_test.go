@@ -272,7 +272,7 @@ func (e *enumeration) write() {
 		c.at = e.at
 		e.play(c)
 		for again := 1; again <= 3; again++ {
-			if c.later > 0 && again != 2 { // for a crash after the write, one value of again is enough
+			if c.later > 0 && again != 2 { // for a crash after the write, one value of "again" is enough
 				continue
 			}
 			c := c

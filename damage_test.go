@@ -102,7 +102,7 @@ func changes(v any, others []string) (all []any) {
 	return all
 }
 
-// TestNoContentOfARecordHarmsTheManager opens stores after one value of one record was changed.
+// TestNoContentOfARecordHarmsTheManager opens stores in which one value of one record was changed.
 func TestNoContentOfARecordHarmsTheManager(t *testing.T) {
 	memory, ids := &storetest.Memory{}, []string{}
 	synctest.Test(t, func(t *testing.T) {

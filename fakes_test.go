@@ -215,8 +215,8 @@ func (f *server) Messages(ctx context.Context, session string, after bgagent.Cur
 	return page, nil
 }
 
-// do executes the function "change" with the server's lock held, so that a test can change the
-// server while it is in use.
+// The method "do" executes the function "change" with the server's lock held, so that a test can
+// change the server while it is in use.
 func (f *server) do(change func()) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -64,7 +64,7 @@ func withPostman(t *testing.T, test func(t *testing.T, w *world, p *postman)) {
 	})
 }
 
-// sameNotice requires that the notices are equal.
+// sameNotice fails the test unless the notices are equal.
 func sameNotice(t *testing.T, want, got bgagent.Notice) {
 	t.Helper()
 	require.Equal(t, want.ID, got.ID)
@@ -72,7 +72,7 @@ func sameNotice(t *testing.T, want, got bgagent.Notice) {
 	require.Equal(t, want.Items[0].ID, got.Items[0].ID)
 }
 
-// noNoticeIn requires that the store does not contain a notice.
+// noNoticeIn fails the test if the store contains a notice.
 func noNoticeIn(t *testing.T, w *world) {
 	t.Helper()
 	for _, r := range w.memory.Records() {

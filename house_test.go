@@ -43,8 +43,8 @@ func quoted(t *testing.T, text, header string, column int) (rows [][]string) {
 	return rows
 }
 
-// without returns the names that do not match any of the patterns, and the patterns that do not
-// match any name.
+// The function "without" returns the names that do not match any of the patterns, and the patterns
+// that do not match any name.
 func without(t *testing.T, names, patterns []string) (strangers, empty []string) {
 	t.Helper()
 	for _, n := range names {

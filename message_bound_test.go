@@ -62,7 +62,8 @@ func TestABoundedNumberOfMessagesJoinsATurn(t *testing.T) {
 	})
 }
 
-// A snapshot of a task with many long answers must not join them again.
+// All snapshots of a task with many long answers share one text. A snapshot must not concatenate
+// the answers again.
 func TestSnapshotsShareTheTextOfTheAnswers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := bgagenttest.NewRunner(answering)

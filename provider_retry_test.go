@@ -185,7 +185,7 @@ func silentAfterRetry() *limited {
 	return f
 }
 
-// between returns how long after the first turn each turn began.
+// The function "between" returns how long after the first turn each turn began.
 func between(turns []limitedTurn) (since []time.Duration) {
 	for _, turn := range turns {
 		since = append(since, turn.at.Sub(turns[0].at))

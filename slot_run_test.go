@@ -19,8 +19,8 @@ func TestATaskRunsAnotherOneIfTheSourceGrantsTheSlotInTime(t *testing.T) {
 	}
 }
 
-// runsAnother runs the test. If waits is true, the task launches the other task in the background
-// and waits for it.
+// runsAnother runs the test. If the argument "waits" is true, the task launches the other task in
+// the background and waits for it.
 func runsAnother(t *testing.T, after time.Duration, waits bool) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &scriptedSource{}

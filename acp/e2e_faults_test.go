@@ -104,8 +104,8 @@ func (s *scene) stored(text string) {
 }
 
 // age makes gemini's session records a year older. A record's name contains the session's id and
-// the minute. If gemini loads a session in the minute when it was created, it overwrites the
-// record and finds an empty session.
+// the minute of its creation. If gemini loads a session in the minute in which it was created, it
+// overwrites the record and finds an empty session.
 func (s *scene) age() {
 	s.Helper()
 	if s.name != gemini.name {

@@ -30,8 +30,8 @@ func eachReal(t *testing.T, cfg bgagent.Config, edit func(*Config), test func(s 
 	each(t, reals, cfg, edit, test)
 }
 
-// each runs a test with some real agents. It runs the agents in parallel, because they
-// start slowly.
+// The function "each" runs a test with some real agents. It runs the agents in parallel, because
+// they start slowly.
 func each(t *testing.T, with []real, cfg bgagent.Config, edit func(*Config), test func(s *scene)) {
 	for _, a := range with {
 		t.Run(a.name, func(t *testing.T) {
@@ -85,7 +85,7 @@ func (s *scene) run(prompt string) bgagent.Task {
 	return s.ended(s.launch(prompt).ID)[0]
 }
 
-// until waits until ok accepts the requests to the model.
+// The method "until" waits until the function "ok" accepts the requests to the model.
 func (s *scene) until(ok func([]modelserver.Request) bool) {
 	s.Helper()
 	ctx, cancel := context.WithTimeout(s.Context(), 5*time.Minute)
@@ -106,9 +106,9 @@ func (s *scene) asked(text string) {
 	})
 }
 
-// follow waits until ok accepts the task. It polls instead of waiting for events, because pieces of
-// text that quickly follow one another share an event, and there might be no event for the last
-// piece.
+// follow waits until the function "ok" accepts the task. It polls instead of waiting for events,
+// because pieces of text that quickly follow one another share an event, and there might be no
+// event for the last piece.
 func (s *scene) follow(id string, ok func(bgagent.Task) bool) (task bgagent.Task) {
 	s.Helper()
 	require.Eventually(s, func() bool {

@@ -13,7 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// A message joins the running turn of each agent that can do this, and the model gets it once.
+// If an agent can receive messages during a turn, a message joins the running turn, and the model gets it once.
 func TestAMessageJoinsATurnOfEachAgent(t *testing.T) {
 	cfg := bgagent.Config{Permissions: []bgagent.Permission{{Name: "*", Pattern: "*", Action: bgagent.PermissionAllow}}}
 	for _, in := range []string{"tool", "text"} {

@@ -44,7 +44,7 @@ func (t *fakeTurn) raw(update string) {
 	_, _ = fmt.Fprintf(t.a.out, `{"jsonrpc":"2.0","method":"session/update","params":{"sessionId":%q,"update":%s}}`+"\n", t.id, update)
 }
 
-// do executes one line of a prompt.
+// The method "do" executes one line of a prompt.
 func (t *fakeTurn) do(line string) error {
 	verb, rest, _ := strings.Cut(line, " ")
 	switch verb {

@@ -128,7 +128,7 @@ func (e ended) text() (s string) {
 	return s
 }
 
-// of returns the reports of the given kind.
+// The method "of" returns the reports of the given kind.
 func (e ended) of(kind bgagent.ReportKind) (list []bgagent.Report) {
 	for _, r := range e.reports {
 		if r.Kind == kind {

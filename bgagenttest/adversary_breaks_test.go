@@ -20,7 +20,7 @@ type ended struct {
 	err error
 }
 
-// With after, RunTurn calls the function change, which can modify the results of the turn.
+// With after, RunTurn calls the function "change", which can modify the results of the turn.
 func after(b *badRunner, change func(id string, p bgagent.Prompt, e *ended)) {
 	b.run = func(ctx context.Context, id string, p bgagent.Prompt, r *bgagent.Reporter) (bgagent.TurnEnd, error) {
 		end, err := b.Runner.RunTurn(ctx, id, p, r)
@@ -30,7 +30,7 @@ func after(b *badRunner, change func(id string, p bgagent.Prompt, e *ended)) {
 	}
 }
 
-// With reading, Messages calls the function change, which can modify the page.
+// With reading, Messages calls the function "change", which can modify the page.
 func reading(b *badRunner, change func(page *bgagent.Page)) {
 	b.messages = func(ctx context.Context, id string, after bgagent.Cursor, most int) (bgagent.Page, error) {
 		page, err := b.Runner.Messages(ctx, id, after, most)

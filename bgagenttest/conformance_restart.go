@@ -145,8 +145,8 @@ func (a restored) isMissing() bool {
 	return errors.Is(a.err, bgagent.ErrNoSession) || a.err == nil && a.state == bgagent.PromptMissing
 }
 
-// is reports whether RestoreSession returned the wanted state. If it did not, the check fails,
-// unless the state is PromptUnknown and Restart.Unsure is set.
+// The method "is" reports whether RestoreSession returned the wanted state. If it did not, the
+// check fails, unless the state is PromptUnknown and Restart.Unsure is set.
 func (c *checkContext) is(a restored, want bgagent.PromptState, when string) bool {
 	c.Helper()
 	switch {

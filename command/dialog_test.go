@@ -32,13 +32,13 @@ func askingClaude(t *testing.T, cfg bgagent.Config, change ...func(*Config)) *as
 	return &asking{t, c, m}
 }
 
-// launch launches a task and waits until it asks n questions, or has ended.
+// launch launches a task and waits until it asks n questions, or until it has ended.
 func (s *asking) launch(n int, lines ...string) bgagent.Task {
 	s.Helper()
 	return s.launchUntil(func(task bgagent.Task) bool { return len(task.Questions) >= n }, lines...)
 }
 
-// launchUntil launches a task and waits until ok accepts it or it has ended.
+// launchUntil launches a task and waits until the function "ok" accepts the task, or until the task has ended.
 func (s *asking) launchUntil(ok func(bgagent.Task) bool, lines ...string) bgagent.Task {
 	s.Helper()
 	task, err := s.m.Launch(s.Context(), bgagent.Caller{Session: "parent"}, bgagent.LaunchInput{Agent: "a", Prompt: strings.Join(lines, "\n")})
@@ -46,7 +46,7 @@ func (s *asking) launchUntil(ok func(bgagent.Task) bool, lines ...string) bgagen
 	return s.until(task, ok)
 }
 
-// until waits until ok accepts the task or the task has ended.
+// The method "until" waits until the function "ok" accepts the task, or until the task has ended.
 func (s *asking) until(task bgagent.Task, ok func(bgagent.Task) bool) bgagent.Task {
 	s.Helper()
 	_, events := s.m.Subscribe(0)

@@ -25,8 +25,8 @@ type turns struct {
 	c *Client
 }
 
-// turns returns a client for the program. If once is true, the program does not retry requests that
-// the provider refused. Opencode has no switch for this.
+// turns returns a client for the program. If the argument "once" is true, the program does not
+// retry requests that the provider refused. Opencode has no switch for this.
 func (r real) turns(t *testing.T, once bool) turns {
 	t.Helper()
 	w := realagent.New(t, r.name)

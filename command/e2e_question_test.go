@@ -109,7 +109,7 @@ func TestRealClaudeCanAskAfterItsBackgroundWork(t *testing.T) {
 	require.Equal(t, "ran\n", string(text))
 }
 
-// Claude Code asks for the tools of an MCP server, but what a rule allows is not asked.
+// Claude Code asks before it uses a tool of an MCP server, unless a rule allows the tool.
 func TestRealClaudeUsesAToolOfAServerThatARuleAllows(t *testing.T) {
 	t.Parallel()
 	for name, rules := range map[string][]bgagent.Permission{"allowed": everything, "asked": {}} {

@@ -175,8 +175,8 @@ func (s *scene) process(words string) {
 	require.True(s, until(limit, func() bool { return strings.Contains(strings.Join(s.w.Processes(), "\n"), words) }), "no process has %q", words)
 }
 
-// until polls a condition until it is true. It reports false if the condition is not true
-// within the limit.
+// The function "until" polls a condition until it is true. It reports false if the condition is not
+// true within the limit.
 func until(limit time.Duration, holds func() bool) bool {
 	for end := time.Now().Add(limit); !holds(); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(end) {
@@ -186,7 +186,7 @@ func until(limit time.Duration, holds func() bool) bool {
 	return true
 }
 
-// each runs a test with every program.
+// The function "each" runs a test with every program.
 func each(t *testing.T, f func(t *testing.T, r real)) {
 	t.Parallel()
 	for _, r := range reals {

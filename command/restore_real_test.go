@@ -36,7 +36,7 @@ type restoring struct {
 
 const marker = "a request for the violet report"
 
-// asks returns when ok accepts the list of the agents' requests to the model.
+// asks returns when the function "ok" accepts the list of the agents' requests to the model.
 func (x *restoring) asks(ok func([]modelserver.Request) bool) {
 	x.Helper()
 	ctx, cancel := context.WithTimeout(x.Context(), patience)

@@ -98,7 +98,7 @@ func (s *stream) Write(data []byte) (int, error) {
 	return s.got.Write(data)
 }
 
-// until waits until the text has been written.
+// The method "until" waits until the text has been written.
 func (s *stream) until(text string) {
 	for range s.more {
 		s.mu.Lock()

@@ -228,7 +228,7 @@ func (h *held) release(key string) {
 // file returns the path of a file that a command of the conversation uses.
 func (h *held) file(key, name string) string { return filepath.Join(h.w.Dir, key+"."+name) }
 
-// has reports whether the file exists.
+// The method "has" reports whether the file exists.
 func (h *held) has(key, name string) bool {
 	_, err := os.Stat(h.file(key, name))
 	return err == nil
@@ -273,7 +273,7 @@ func (h *held) reply(r modelserver.Request) modelserver.Reply {
 	return modelserver.Say("the answer of " + r.Key)
 }
 
-// until waits until the condition holds.
+// The method "until" waits until the condition holds.
 func (h *held) until(what string, ok func() bool) {
 	h.Helper()
 	require.Eventually(h, ok, patience, 20*time.Millisecond, what)
@@ -379,8 +379,8 @@ func finished(t *testing.T, url, session string) bool {
 	return false
 }
 
-// right checks that none of the task's work was lost or done twice. If the task's turn was
-// interrupted, a new attempt continues the task.
+// The method "right" checks that none of the task's work was lost or done twice. If the task's turn
+// was interrupted, a new attempt continues the task.
 func (h *held) right(c *opencode.Client, got bgagent.Task, key string, broken bool) {
 	h.Helper()
 	require.Equal(h, bgagent.Completed, got.Status, "%s: %s", key, got.Reason)

@@ -451,7 +451,7 @@ func (f *fakeServer) stop() {
 	f.wg.Wait()
 }
 
-// do calls g with the server's lock held.
+// The method "do" calls g with the server's lock held.
 func (f *fakeServer) do(g func()) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

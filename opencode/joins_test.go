@@ -69,7 +69,7 @@ func TestAMessageThatTheModelTakesLateIsUncertain(t *testing.T) {
 	})
 }
 
-// has reports whether the session on the server has a message with the text.
+// The function "has" reports whether the session on the server has a message with the text.
 func has(r *rig, session, text string) (has bool) {
 	r.f.do(func() {
 		for _, m := range r.f.sessions[session].messages {

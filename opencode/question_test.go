@@ -297,7 +297,7 @@ func TestQuestionsThatDiedWhileNoProcessRanAreWithdrawn(t *testing.T) {
 	}
 }
 
-// An answer that was accepted reaches the server even if the process dies before the request.
+// An answer that was accepted reaches the server even if the process dies before it sends the request.
 func TestAnAcceptedAnswerReachesTheServerFromTheNextProcess(t *testing.T) {
 	restarts(t, func(a *afterlife) {
 		a.mcfg.Ask = true

@@ -114,7 +114,7 @@ func (r *rig) wait(task bgagent.Task) bgagent.Task {
 	return ended[0]
 }
 
-// under waits until a task's agent is working, and returns the task's current state.
+// The method "under" waits until a task's agent is working, and returns the task's current state.
 func (r *rig) under(task bgagent.Task) bgagent.Task {
 	r.t.Helper()
 	time.Sleep(time.Second)

@@ -27,7 +27,7 @@ func (r *rig) refused(session string, p bgagent.Prompt) {
 	require.NotNil(r.t, messages[len(messages)-1].Provider)
 }
 
-// again returns the prompt that continues the turn of an earlier prompt.
+// The function "again" returns the prompt that continues the turn of an earlier prompt.
 func again(id, earlier string) bgagent.Prompt {
 	p := prompt(id, "say this must not be sent")
 	p.Unanswered = earlier
@@ -171,7 +171,7 @@ func TestANewProcessFindsTheContinuedTurn(t *testing.T) {
 	}
 }
 
-// A page can be lost on its way to the manager's state, so a second reading must return the same.
+// A page can be lost on its way to the manager's state, so a second reading must return the same prompt.
 func TestAContinuedPromptIsReturnedUntilACursorContainsIt(t *testing.T) {
 	bubble(t, opencode.Config{}, bgagent.Config{}, func(t *testing.T, r *rig) {
 		s, err := r.c.CreateSession(t.Context(), bgagent.SessionSpec{Agent: "worker", Directory: "/work", Title: "a task", Key: "a key"})

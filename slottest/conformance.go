@@ -192,8 +192,8 @@ func (c *context) askThen(i int, name string, r bgagent.SlotRequest, then func()
 	return q
 }
 
-// until waits until the condition holds. It evaluates the condition while it holds the lock, after
-// each call to a holder. The condition must not call the source.
+// The method "until" waits until the condition holds. It evaluates the condition while it holds the
+// lock, after each call to a holder. The condition must not call the source.
 func (c *context) until(what string, f func() bool) {
 	c.Helper()
 	over := time.After(c.h.Within)

@@ -80,8 +80,8 @@ func (d *disk) happened(a act) {
 }
 
 // images returns the possible contents of the disk if the machine stops during the change. There is
-// one image with only the synced data, one with everything, one with some of the unsynced sectors,
-// and one with everything and half of the change.
+// one image with only the synced data, one with all data, one with some of the unsynced sectors,
+// and one with all earlier data and half of the change.
 func (d *disk) images(a act) map[string]map[string][]byte {
 	all := map[string]map[string][]byte{}
 	for _, kind := range []string{"nothing unsynced", "all", "some sectors", "torn"} {
@@ -110,7 +110,7 @@ func (d *disk) images(a act) map[string]map[string][]byte {
 	return all
 }
 
-// some applies a random part of the change.
+// The method "some" applies a random part of the change.
 func (d *disk) some(a act, content []byte, chance float64) []byte {
 	if a.what == "truncate" {
 		if d.rnd.Float64() < chance {
@@ -290,8 +290,8 @@ type stopped struct {
 	acked, tried int
 }
 
-// again reopens the image and checks the contents of the disk for each moment at which the machine
-// can stop while the image is being opened.
+// The method "again" reopens the image and checks the contents of the disk for each moment at which
+// the machine can stop while the image is being opened.
 func (j *judge) again(at stopped) {
 	dir := filepath.Join(inMemory(j.t), "tasks")
 	if err := os.Mkdir(dir, 0o700); err != nil {

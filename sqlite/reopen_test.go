@@ -35,7 +35,7 @@ func doubtful(t *testing.T) (s *Store, layer *spy, dir string) {
 	return s, layer, dir
 }
 
-// owned requires that another manager cannot open the store.
+// The function "owned" fails the test if another manager can open the store.
 func owned(t *testing.T, dir string) {
 	t.Helper()
 	var by *bgagent.StoreOwnedError

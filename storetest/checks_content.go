@@ -127,7 +127,7 @@ func checkTextsApart(c *checkContext) {
 	}
 }
 
-// noText requires that the store does not contain the text.
+// noText fails the check if the store contains the text.
 func (c *checkContext) noText(s bgagent.Store, record, name string) {
 	c.Helper()
 	if text, err := s.Text(c.Context(), record, name); !errors.Is(err, bgagent.ErrNoText) {

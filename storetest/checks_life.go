@@ -221,7 +221,7 @@ func checkReopen(c *checkContext) {
 	}
 }
 
-// shut requires that another process cannot open the store.
+// The method "shut" fails the check if another process can open the store.
 func (c *checkContext) shut() {
 	c.Helper()
 	other := c.content.Process()

@@ -178,8 +178,8 @@ func checkLostAnswer(c *checkContext) {
 	}
 }
 
-// some creates tasks that have ended, and returns their records in the order in which History must
-// return them. Several of the tasks were launched at the same time.
+// The method "some" creates tasks that have ended, and returns their records in the order in which
+// History must return them. Several of the tasks were launched at the same time.
 func (c *checkContext) some(s bgagent.Store) (all []bgagent.StoreRecord) {
 	c.Helper()
 	for i := range 30 {

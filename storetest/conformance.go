@@ -182,7 +182,7 @@ func (c *checkContext) reopen(s bgagent.Store) (bgagent.Store, bgagent.StoreCont
 	return c.open()
 }
 
-// due requires that the result of Open has the expected batch number and records.
+// The method "due" fails the check unless the result of Open has the expected batch number and records.
 func (c *checkContext) due(contents bgagent.StoreContents, want ...bgagent.StoreRecord) {
 	c.Helper()
 	if contents.Batch != c.batch {

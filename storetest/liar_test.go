@@ -157,7 +157,7 @@ func dropsTexts(m *Memory, b *bgagent.StoreBatch) {
 	})
 }
 
-// with executes f while the lock is held.
+// The method "with" executes f while the lock is held.
 func (m *Memory) with(f func()) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -60,7 +60,7 @@ func (p *place) control() string {
 	return all[0]
 }
 
-// does executes a command that must succeed, and returns its output.
+// The method "does" executes a command that must succeed, and returns its output.
 func (p *place) does(args ...string) string {
 	p.t.Helper()
 	got := p.run(args...)

@@ -214,7 +214,7 @@ func (g *glance) task(title string) bgagent.Task {
 	return bgagent.Task{}
 }
 
-// until waits until the condition holds. If it does not, the error shows the state of the tasks.
+// The method "until" waits until the condition holds. If it does not, the error shows the state of the tasks.
 func (g *glance) until(what string, ok func() bool) {
 	g.t.Helper()
 	for deadline := time.Now().Add(5 * time.Minute); !ok(); time.Sleep(200 * time.Millisecond) {
@@ -234,7 +234,8 @@ func (g *glance) until(what string, ok func() bool) {
 	g.t.Logf("%s: %s", time.Now().Format(time.TimeOnly), what)
 }
 
-// shows requires that a command prints these words in a terminal of 80 columns.
+// The method "shows" executes a command in a terminal of 80 columns. It fails the test unless the
+// command prints these words.
 func (g *glance) shows(command string, want ...string) *screen {
 	g.t.Helper()
 	const cols = 80
@@ -341,8 +342,8 @@ func TestThreeHostsShareOneServerAndAGlanceIsEnough(t *testing.T) {
 	require.Equal(t, 3, g.w.Model.MaxOpen(isTask, key), "no more than three tasks run at the same time, and three do")
 }
 
-// goOn answers the question, cancels what cannot continue, and requires that each host learns how
-// its tasks ended.
+// goOn answers the question, and cancels what cannot continue. It fails the test unless each host
+// learns how its tasks ended.
 func (g *glance) goOn() {
 	q := g.task(cleaning).Questions[0]
 	g.p.does("answer", g.task(cleaning).ID, q.Key, q.Options[0])

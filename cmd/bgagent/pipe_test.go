@@ -26,8 +26,8 @@ func (p *place) pipe(name string) string {
 	return path
 }
 
-// endsWith requires that the program exits with the given code. A program that does not exit in
-// time is killed, and has no exit code.
+// endsWith fails the test unless the program exits with the given code. A program that does not
+// exit in time is killed, and has no exit code.
 func (r *running) endsWith(t *testing.T, code int) {
 	t.Helper()
 	defer time.AfterFunc(atMost, func() { _ = r.Process.Kill() }).Stop()

@@ -137,7 +137,7 @@ func (s *screen) String() string {
 	return b.String()
 }
 
-// from returns the screen without the lines before the first line that begins with the text.
+// The method "from" returns the screen without the lines before the first line that begins with the text.
 func (s *screen) from(begin string) *screen {
 	for i, line := range strings.Split(s.String(), "\n") {
 		if strings.HasPrefix(line, begin) {

@@ -70,7 +70,8 @@ func (p *place) awaitFile(name string) {
 	}, atMost, 5*time.Millisecond, name)
 }
 
-// requireGone requires that all processes that recorded their ids have exited.
+// requireGone fails the test unless the given number of processes have recorded their ids and all
+// of them have exited.
 func (p *place) requireGone(want int) {
 	p.t.Helper()
 	require.Len(p.t, p.pids(), want)

@@ -207,7 +207,7 @@ func eval[T any](p *tab, expression string) T {
 	return v
 }
 
-// until waits until an expression is true in the page. It polls from outside the page,
+// The method "until" waits until an expression is true in the page. It polls from outside the page,
 // because the page's policy forbids code that is made from text.
 func (p *tab) until(expression string) {
 	p.t.Helper()

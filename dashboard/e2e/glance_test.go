@@ -58,7 +58,7 @@ func wholly(element string) string {
 	})(` + element + `)`
 }
 
-// TestAGlanceAtThePageOfThreeHosts requires that the page shows, without a click and even on a phone, which
+// TestAGlanceAtThePageOfThreeHosts checks that the page shows, without a click and even on a phone, which
 // tasks run, are stuck, have failed or wait, with the times, the reasons and the costs. With -e2e.pictures,
 // it makes the pictures for the README.
 func TestAGlanceAtThePageOfThreeHosts(t *testing.T) {

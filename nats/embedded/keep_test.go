@@ -48,8 +48,9 @@ func (c *content) untilParts(t *testing.T, want int) {
 	}
 }
 
-// some returns a batch of 120 ended tasks, a live task, and an ended task whose end has not been reported.
-// The first 100 ended tasks ended an hour ago, in the order of their keys. The others end in an hour.
+// The function "some" returns a batch of 120 ended tasks, a live task, and an ended task whose end has not
+// been reported. The first 100 ended tasks ended an hour ago, in the order of their keys. The others end
+// in an hour.
 func some() *bgagent.StoreBatch {
 	owed := ended("owed", time.Now().Add(-1000*time.Hour))
 	owed.Due = true

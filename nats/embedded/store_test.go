@@ -46,7 +46,7 @@ func write(t *testing.T, s *bgnats.Store, b *bgagent.StoreBatch) {
 	require.NoError(t, s.Write(t.Context(), b))
 }
 
-// requireOwner requires that the error names the owner with the number.
+// requireOwner fails the test unless the error names the owner with the given number.
 func requireOwner(t *testing.T, err error, n int) {
 	t.Helper()
 	var owned *bgagent.StoreOwnedError

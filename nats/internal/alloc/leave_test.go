@@ -8,8 +8,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// leaver returns a member that leaves, one second after its last message was answered, with a slot and a place in
-// line. Another member waits for the slot.
+// leaver returns a member that has a slot and a place in line. The member leaves one second after its last
+// message was answered. Another member waits for the slot.
 func leaver(t *testing.T) (now time.Time, a *Allocator, m *Member, held uint64, other *Member) {
 	now, a, m = pair(t, 1)
 	held = m.Request(now, Op{Model: "m"}, false)

@@ -47,7 +47,7 @@ func (x *turns) restart() {
 	})
 }
 
-// below reports whether a task below the scope has not ended.
+// The method "below" reports whether a task below the scope has not ended.
 func (x *turns) below(scope string) bool {
 	for id, t := range x.tasks {
 		if x.live[id] && slices.Contains(t.Above, scope) {

@@ -19,7 +19,7 @@ const judgedID, judgedName = "bg_1", "task 10003" // the model runs a command, s
 
 var began = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 
-// at returns a time some seconds after the beginning.
+// The function "at" returns a time some seconds after the beginning.
 func at(seconds int) time.Time { return began.Add(time.Duration(seconds) * time.Second) }
 
 func asked(from, to int) request {
@@ -30,7 +30,7 @@ func judgedLine(what string, life, seconds int) kills.Line {
 	return kills.Line{What: what, Life: life, At: at(seconds), Task: judgedID, Name: judgedName, Item: "item", Attempt: 1, Status: bgagent.Completed, Cause: bgagent.CauseTurnEnded}
 }
 
-// right returns evidence about a task whose process was killed once.
+// The function "right" returns evidence about a task whose process was killed once.
 func right() evidence {
 	first := asked(1, 5)
 	first.fresh = true
