@@ -48,7 +48,7 @@ func (p *BudgetPart) UnmarshalText(b []byte) error {
 // budgetFields holds the names of the fields of Budget, for errors.
 var budgetFields = [budgetParts]string{"InputTokens", "OutputTokens", "TotalTokens", "Cost", "ToolCalls"}
 
-// of returns the limit, or 0 if the budget has no such limit.
+// The method "of" returns the limit, or 0 if the budget has no such limit.
 func (b *Budget) of(p BudgetPart) float64 {
 	switch p {
 	case BudgetInputTokens:
@@ -81,7 +81,7 @@ func (b Budget) smaller(c Budget) Budget {
 	}
 }
 
-// least returns the smaller limit. 0 is no limit.
+// The function "least" returns the smaller limit. 0 is no limit.
 func least[T int | int64 | float64](a, b T) T {
 	if a == 0 || b > 0 && b < a {
 		return b
@@ -145,7 +145,7 @@ func (x spent) beyond(y spent) spent {
 	return spent{Usage{max(d.InputTokens, 0), max(d.OutputTokens, 0), max(d.cost(), 0)}, max(x.calls-y.calls, 0)}
 }
 
-// of returns the used amount that counts towards the limit.
+// The method "of" returns the used amount that counts towards the limit.
 func (x *spent) of(p BudgetPart) float64 {
 	switch p {
 	case BudgetInputTokens:

@@ -178,9 +178,9 @@ type Config struct {
 	// ClientFor returns the name of the client that runs an agent. If ClientFor is nil,
 	// the client that is passed to New runs all agents.
 	ClientFor func(agent string) string
-	// Model returns the model for an agent. asked is the model that the caller requested, or empty.
-	// The returned model is passed to the client, and Limits apply to it. If Model returns an
-	// error, the launch is refused. If Model is nil, the requested model is used.
+	// Model returns the model for an agent. The argument "asked" is the model that the caller
+	// requested, or empty. The returned model is passed to the client, and Limits apply to it. If
+	// Model returns an error, the launch is refused. If Model is nil, the requested model is used.
 	Model func(agent, asked string) (string, error)
 	// Permissions holds rules for every session. AgentPermissions returns rules for one
 	// agent. These rules come after Permissions and therefore override them. A rule is

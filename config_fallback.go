@@ -86,8 +86,8 @@ func fallbacksOf(all map[string][]string, model string) []string {
 }
 
 // nextFallback returns the first fallback of the models that is not one of the models itself, and
-// for which closed returns false. The fallbacks of the first model come before those of the second,
-// and so on. It returns "" if there is none.
+// for which the function "closed" returns false. The fallbacks of the first model come before those
+// of the second, and so on. It returns "" if there is none.
 func nextFallback(all map[string][]string, models []string, closed func(model string) bool) string {
 	for _, model := range models {
 		for _, next := range fallbacksOf(all, model) {

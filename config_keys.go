@@ -172,7 +172,7 @@ func (k *fileKey) unit() int64 {
 	return 1
 }
 
-// most returns the largest number, in the unit of the file, that the key's field in
+// The method "most" returns the largest number, in the unit of the file, that the key's field in
 // Config can hold.
 func (k *fileKey) most() int64 {
 	switch k.kind {

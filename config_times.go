@@ -117,7 +117,7 @@ func (l timeLimit) field() string { return "Config." + timeLimits[l].field }
 // key returns the limit's key in a file.
 func (l timeLimit) key() string { return timeLimits[l].key }
 
-// of returns a pointer to the limit in c.
+// The method "of" returns a pointer to the limit in c.
 func (l timeLimit) of(c *Config) *time.Duration { return timeLimits[l].of(c) }
 
 // inFile returns the entry of the limit in fileKeys.

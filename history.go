@@ -17,8 +17,8 @@ const historyPage = 100
 // Task.Prompt and Task.Result are empty. Call [BackgroundManager.Read] to get these texts.
 //
 // The query selects tasks as in [BackgroundManager.List], except that Query.Under must be a root
-// session. Query.Limit is the size of the page; 0 means 100. before is the id of the last task on
-// the previous page, or empty for the first page.
+// session. Query.Limit is the size of the page; 0 means 100. The argument "before" is the id of the
+// last task on the previous page, or empty for the first page.
 //
 // History waits for the store for at most Config.StoreTimeout. If the manager has no store, the
 // error matches [errors.ErrUnsupported]. Any other error matches [ErrStore]. If the store has no

@@ -180,7 +180,7 @@ func (h *slotHolder) lost(until time.Time, why error) {
 	})
 }
 
-// after executes f once Request has returned, so that the claim is known when the task starts.
+// The method "after" executes f once Request has returned, so that the claim is known when the task starts.
 func (h *slotHolder) after(f func()) {
 	s := h.c.slot
 	s.mu.Lock()

@@ -96,8 +96,8 @@ func (m *BackgroundManager) parentState(session string) (state parentState, by *
 }
 
 // notify passes a notice to the host. If Config.Notify is nil, it calls the clients that are
-// notifiers, one after another, until one of them knows the session. If by is not nil, it is a
-// client that knows the session, and is called first.
+// notifiers, one after another, until one of them knows the session. If the argument "by" is not
+// nil, it is a client that knows the session, and is called first.
 func (m *BackgroundManager) notify(by *client, session string, n Notice) error {
 	call := func(f func(context.Context, string, Notice) error) error {
 		_, err := within(m.base, m, goNotify, "Notify", m.cfg.CallTimeout, func(ctx context.Context) (struct{}, error) {

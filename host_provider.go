@@ -22,8 +22,8 @@ func onClock(t time.Time) time.Time {
 	return onClockAt(t, now.Round(0), now)
 }
 
-// onClockAt is like onClock, with now as the current time. wall is the wall time of now, without a
-// reading of the monotonic clock.
+// onClockAt is like onClock, with now as the current time. The argument "wall" is the same time,
+// without a reading of the monotonic clock.
 func onClockAt(t, wall, now time.Time) time.Time {
 	if t.IsZero() {
 		return t

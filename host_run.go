@@ -282,8 +282,8 @@ func (m *BackgroundManager) abort(a *attempt) {
 	}
 }
 
-// untilOver returns a context that also ends when over ends. over may be nil. The caller must call
-// the returned function.
+// untilOver returns a context that also ends when the context "over" ends. The argument "over" may
+// be nil. The caller must call the returned function.
 func untilOver(ctx context.Context, over *turnContext) (_ context.Context, end func()) {
 	if over == nil {
 		return ctx, func() {}

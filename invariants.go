@@ -401,7 +401,7 @@ func (c *checker) node(name string, n *node) {
 	}
 }
 
-// checkAlarms checks a heap of alarms. needs reports whether a record still needs its alarm.
+// checkAlarms checks a heap of alarms. The function "needs" reports whether a record still needs its alarm.
 func checkAlarms[T any](c *checker, h alarms[T], needs func(T) bool) {
 	for i, al := range h {
 		c.expect(al.index == i+1, "alarm %d has index %d", i, al.index)

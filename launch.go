@@ -161,7 +161,8 @@ func (m *BackgroundManager) prepareLaunch(ctx context.Context, by Caller, in Lau
 	})
 }
 
-// modelFor returns the model for the agent. asked is the model that the caller requested, or empty.
+// modelFor returns the model for the agent. The argument "asked" is the model that the caller
+// requested, or empty.
 func (m *BackgroundManager) modelFor(ctx context.Context, agent, asked string) (string, error) {
 	asked = mdtext.Valid(strings.TrimSpace(asked))
 	if m.cfg.Model == nil {
@@ -210,8 +211,8 @@ func (m *BackgroundManager) lookUpParents(ctx context.Context, s string) (chain 
 	return chain, nil
 }
 
-// findSession asks the clients for a session, one client after another. found reports whether a
-// client knows the session.
+// findSession asks the clients for a session, one client after another. The result "found" reports
+// whether a client knows the session.
 func (m *BackgroundManager) findSession(ctx context.Context, session string) (info SessionInfo, found bool, err error) {
 	for _, cl := range m.hosts {
 		if cl.finder == nil {

@@ -146,8 +146,8 @@ func (m *BackgroundManager) Send(ctx context.Context, by Caller, id string, in S
 	return m.send(ctx, by, id, in, false)
 }
 
-// send implements Send. If again is true, the key comes from a tool call. Such a key counts only
-// until the task is resumed, because some model servers give every call the same id.
+// send implements Send. If the argument "again" is true, the key comes from a tool call. Such a key
+// counts only until the task is resumed, because some model servers give every call the same id.
 func (m *BackgroundManager) send(ctx context.Context, by Caller, id string, in SendInput, again bool) (SendResult, error) {
 	r, err := m.sendTo(ctx, by, strings.TrimSpace(id), in, again)
 	switch {

@@ -255,8 +255,8 @@ func (r *Reporter) Usage(u Usage) { r.report(Report{Kind: ReportUsage, Usage: u}
 func (r *Reporter) Asking(question string) { r.report(Report{Kind: ReportAsking, Text: question}) }
 
 // Retrying reports that a request to the model provider failed and that the agent's program will
-// repeat it on its own. at is the time of the next request, or zero if it is unknown. Any later
-// report of text, reasoning, a tool or usage means that a request succeeded.
+// repeat it on its own. The argument "at" is the time of the next request, or zero if it is
+// unknown. Any later report of text, reasoning, a tool or usage means that a request succeeded.
 func (r *Reporter) Retrying(e ProviderError, at time.Time) {
 	r.report(Report{Kind: ReportRetrying, Provider: &e, RetryAt: at})
 }

@@ -23,7 +23,8 @@ func refusalOf(kind ProviderErrorKind, status int, message string) string {
 	return s
 }
 
-// again returns a phrase about when the provider will accept requests again. It returns "" for the zero time.
+// The function "again" returns a phrase about when the provider will accept requests again. It returns "" for
+// the zero time.
 func again(at time.Time) string {
 	if at.IsZero() {
 		return ""
@@ -31,8 +32,8 @@ func again(at time.Time) string {
 	return "; it accepts requests again from " + at.UTC().Format(time.RFC3339)
 }
 
-// reasonProvider returns the reason for ending an attempt when the provider has refused its turn. at
-// is when the provider will accept requests again, or zero.
+// reasonProvider returns the reason for ending an attempt when the provider has refused its turn.
+// The argument "at" is when the provider will accept requests again, or zero.
 func reasonProvider(e *ProviderError, at time.Time) string {
 	return refusalOf(e.Kind, e.Status, e.Message) + again(at)
 }

@@ -24,8 +24,8 @@ func (b *text) task(t Task) {
 	b.Field("Status", t.Status.String())
 }
 
-// launched returns the answer to a call that launched a task in the background or, if again is
-// true, resumed it.
+// launched returns the answer to a call that launched a task in the background or, if the argument
+// "again" is true, resumed it.
 func (w wording) launched(t Task, again bool, notes ...string) answer {
 	var b text
 	if again {
@@ -232,7 +232,8 @@ type part struct {
 	noSession bool // the session cannot be read
 }
 
-// of returns the selected part of s, of at most room bytes, and its offset in s.
+// The method "of" returns the selected part of s, and the offset of that part in s. The argument
+// "room" is the maximum number of bytes.
 func (p part) of(s string, room int) (shown string, from int) {
 	room = max(room, 0)
 	if p.fromEnd {

@@ -47,10 +47,10 @@ func (st *state) beginClose(now int64) {
 	st.wakeDrainers()
 }
 
-// left returns the ids of the tasks whose sessions might still be running, and the items of all owed
-// notices. In a suspended manager, it returns the ids of the tasks whose last changes are not
-// durable. If all changes were durable when the store was closed, it does not return any ids,
-// because later changes by workers have no effect.
+// The method "left" returns the ids of the tasks whose sessions might still be running, and the
+// items of all owed notices. In a suspended manager, it returns the ids of the tasks whose last
+// changes are not durable. If all changes were durable when the store was closed, it does not return
+// any ids, because later changes by workers have no effect.
 func (st *state) left(kept bool) (notStopped []string, owed []NoticeItem) {
 	switch {
 	case st.recovery.due || kept && st.suspend == frozen:

@@ -67,7 +67,7 @@ func (st *state) nextModel(t *task) string {
 	})
 }
 
-// fell is called when the task has been moved to another model. why is for people.
+// fell is called when the task has been moved to another model. The argument "why" is for people.
 func (st *state) fell(t *task, to, why string) *fallen {
 	f := &fallen{why: why}
 	if was := t.fallen(); was != nil {

@@ -256,7 +256,8 @@ func (st *state) owedAgain(t *task, now int64) {
 }
 
 // takeOut combines everything that the session is owed into one notice. The notice must be written
-// before it is handed out. If nothing is owed, takeOut returns nil. For asks, see take.
+// before it is handed out. If nothing is owed, takeOut returns nil. For the argument "asks", see
+// the method "take".
 func (st *state) takeOut(n *node, asks bool, now int64) *envelope {
 	if st.isLost() { // the next owner of the store hands out the notices
 		return nil

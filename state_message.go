@@ -114,7 +114,7 @@ func (st *state) unsettled(t *task) bool {
 
 // send accepts a message for a task, or returns the letter of an earlier message with the same key.
 // unsettled is true if the caller must wait, because the task's attempt can still be withdrawn. If
-// again is true, the key is valid only until the task is resumed.
+// the argument "again" is true, the key is valid only until the task is resumed.
 func (st *state) send(by Caller, ref string, in SendInput, again bool, now int64) (t *task, l *letter, unsettled bool, err error) {
 	t, tomb, err := st.ref(by, ref)
 	switch {

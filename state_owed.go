@@ -198,8 +198,8 @@ func (n *node) urgentSince() int64 {
 	return 0
 }
 
-// settlePast records how the notice about an earlier attempt was settled. no is the number of the
-// attempt; 0 means all earlier attempts.
+// settlePast records how the notice about an earlier attempt was settled. The argument "no" is the
+// number of the attempt; 0 means all earlier attempts.
 func (t *task) settlePast(no int32, s NoticeState) {
 	if t.more == nil {
 		return

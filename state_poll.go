@@ -48,7 +48,7 @@ type looked struct {
 }
 
 // swept applies one status from a sweep and reports whether the messages of the session must be
-// read. why is the client's error if the sweep failed.
+// read. The argument "why" is the client's error if the sweep failed.
 func (st *state) swept(l *looked, why string, now int64) (read bool) {
 	a := l.a
 	if a.t.run != a || a.epoch != l.epoch {
@@ -174,8 +174,8 @@ func (st *state) wasLooked(a *attempt) {
 	}
 }
 
-// wasRead applies the pages of messages that were read. began is when the read began. wasRead
-// reports whether the attempt is still live.
+// wasRead applies the pages of messages that were read. The argument "began" is when the read
+// began. wasRead reports whether the attempt is still live.
 func (st *state) wasRead(a *attempt, l looked, pages []Page, began, now int64) (live bool) {
 	changed := false
 	for _, p := range pages {

@@ -31,7 +31,8 @@ type recovery struct {
 }
 
 // late returns the reason why the manager does not automatically begin turns of the earlier
-// process's tasks. It returns "" if the manager begins them. wall is the current wall time.
+// process's tasks. It returns "" if the manager begins them. The argument "wall" is the current
+// wall time.
 func (st *state) late(wall time.Time) string {
 	r := &st.recovery
 	gone := wall.Sub(r.seen)
@@ -49,7 +50,7 @@ func (st *state) late(wall time.Time) string {
 // maxRestarts is the number of crashes that a task survives without making progress in between.
 const maxRestarts = 3
 
-// beginRecovery continues the tasks of the earlier process. wall is the current wall time.
+// beginRecovery continues the tasks of the earlier process. The argument "wall" is the current wall time.
 func (st *state) beginRecovery(wall time.Time, now int64) {
 	if !st.recovery.due || st.closing || st.isLost() {
 		return
@@ -149,8 +150,8 @@ func (st *state) endAll(list []*task, why string, now int64) {
 	}
 }
 
-// giveValues gives a live task of the earlier process the context values for its host calls. If why
-// is not empty, the values could not be restored, and beginRecovery ends the task.
+// giveValues gives a live task of the earlier process the context values for its host calls. If the
+// argument "why" is not empty, the values could not be restored, and beginRecovery ends the task.
 func (st *state) giveValues(t *task, values launchValues, why string) {
 	if why != "" {
 		t.set(flagForeground, false) // no caller waits for the end, so the end is reported to the parent

@@ -22,8 +22,8 @@ type retrying struct {
 	haltEnd int64 // when the turn must have stopped; 0 if it is not being stopped
 }
 
-// retrying applies a report that the program of a turn will repeat a refused request. at is the
-// time of the next request, or zero.
+// retrying applies a report that the program of a turn will repeat a refused request. The argument
+// "at" is the time of the next request, or zero.
 func (st *state) retrying(a *attempt, e *ProviderError, at time.Time, now int64) {
 	st.showsRetries(a, now)
 	if e == nil || e.Kind == 0 || e.Kind > ProviderTooLong { // the connection failed, not the provider

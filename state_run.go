@@ -25,7 +25,7 @@ type job struct {
 	session string
 	prompt  Prompt
 	rep     *Reporter
-	cursor  Cursor // if again is set: position up to which the session's messages were read
+	cursor  Cursor // if "again" is set: position up to which the session's messages were read
 	again   bool   // the call is callStart, and the session has messages from earlier turns, which must be read first
 	restore SessionRestore
 	slot    *sourceSlot // slot of the attempt; nil without Config.Slots

@@ -252,8 +252,8 @@ func (st *state) askWriter() {
 	}
 }
 
-// nextBatch returns the next batch to write. wall is the current wall time. If nothing waits to be
-// written, nextBatch returns nil, and the writer stops.
+// nextBatch returns the next batch to write. The argument "wall" is the current wall time. If
+// nothing waits to be written, nextBatch returns nil, and the writer stops.
 func (st *state) nextBatch(wall time.Time, now int64) *StoreBatch {
 	s := st.storing
 	for s.urgent && !s.over {
@@ -298,7 +298,7 @@ func (st *state) putManager(b *StoreBatch, wall time.Time) {
 	b.Records = append(b.Records, st.recordManager(wall))
 }
 
-// recordManager makes the manager's own record. wall is the current wall time.
+// recordManager makes the manager's own record. The argument "wall" is the current wall time.
 func (st *state) recordManager(wall time.Time) StoreRecord {
 	s := st.storing
 	r := recorded{rec: StoreRecord{Key: managerKey, Kind: StoreManager, Due: true}}
@@ -306,8 +306,9 @@ func (st *state) recordManager(wall time.Time) StoreRecord {
 	return r.rec
 }
 
-// once makes sure that each key occurs only once in the batch. If an expired task was revived, its
-// new record replaces its last record. If a session is needed again, its record is not deleted.
+// The function "once" makes sure that each key occurs only once in the batch. If an expired task
+// was revived, its new record replaces its last record. If a session is needed again, its record is
+// not deleted.
 func (b *StoreBatch) once() {
 	if len(b.Delete) == 0 && !slices.ContainsFunc(b.Records, func(r StoreRecord) bool { return !r.Due }) {
 		return

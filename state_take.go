@@ -3,7 +3,7 @@ package bgagent
 // The code in this file hands the notices of a session to a host or a tool that asks for them.
 
 // take returns one notice about everything that is owed to the session, and settles it as taken. If
-// asks is false, the caller cannot answer questions, so they stay owed.
+// the argument "asks" is false, the caller cannot answer questions, so they stay owed.
 func (st *state) take(n *node, asks bool, now int64) (Notice, bool) {
 	env := n.env
 	switch {
@@ -43,8 +43,8 @@ func (n *node) keepsEnv(asks bool) bool {
 // owesMore reports whether the outbox contains anything that a caller takes.
 func (n *node) owesMore(asks bool) bool { return n.nOwed > 0 || asks && len(n.asks) > 0 }
 
-// packFor is like pack, for a caller that takes notices. If asks is false, questions stay in the
-// outbox.
+// packFor is like pack, for a caller that takes notices. If the argument "asks" is false, questions
+// stay in the outbox.
 func (st *state) packFor(n *node, asks bool, now int64) *envelope {
 	if asks {
 		return st.pack(n, now)

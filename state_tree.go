@@ -43,7 +43,7 @@ func (n *node) parentTask() *task {
 	return n.of.task
 }
 
-// above returns the parent node of n, or nil for a root.
+// The method "above" returns the parent node of n, or nil for a root.
 func (n *node) above() *node {
 	if t := n.parentTask(); t != nil {
 		return t.up
@@ -81,7 +81,7 @@ func (st *state) node(session string) *node {
 	return n
 }
 
-// under reports whether n belongs to the session or descends from it.
+// The method "under" reports whether n belongs to the session or descends from it.
 func (n *node) under(session string) bool {
 	for ; n != nil; n = n.above() {
 		if n.session == session {
@@ -91,7 +91,7 @@ func (n *node) under(session string) bool {
 	return false
 }
 
-// each calls f for every task that descends from n.
+// The method "each" calls f for every task that descends from n.
 func (n *node) each(f func(*task)) {
 	for t := n.first; t != nil; {
 		next := t.next
@@ -185,9 +185,9 @@ func (t *task) subtree() (part liveCounts) {
 	return part
 }
 
-// graft moves a part of one tree's counts to another tree. The part is the counts of a root that
-// is about to get a parent, or the subtree of a task. The function "graft" must be called before
-// the nodes move, while the node "from" is still below the old root.
+// graft moves a part of one tree's counts to another tree. The argument "part" holds the counts of
+// a root that is about to get a parent, or the counts of a task's subtree. The function "graft"
+// must be called before the nodes move, while the node "from" is still below the old root.
 func graft(part liveCounts, from, to *node) {
 	from, to = from.top(), to.top()
 	from.counts = from.counts.minus(part)

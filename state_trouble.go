@@ -229,9 +229,9 @@ type refusal struct {
 }
 
 // writtenApart is called after the store has refused the whole batch and has written it in parts.
-// last is the number of the last part. The records in bad are set aside: nothing waits for them to
-// become durable. If such a record contains a launch or resume that is not durable yet, the launch
-// or resume is withdrawn.
+// The argument "last" is the number of the last part. The records in the argument "bad" are set
+// aside: nothing waits for them to become durable. If such a record contains a launch or resume
+// that is not durable yet, the launch or resume is withdrawn.
 func (st *state) writtenApart(b *StoreBatch, last uint64, bad []refusal, now int64) {
 	st.moveBatch(b, last)
 	for _, x := range bad {

@@ -12,9 +12,9 @@ const (
 	callSuspended                // the manager was suspended
 )
 
-// foreground checks whether a foreground call must still wait. done reports whether the call
-// returns now, with the task s. If the call returns before the task has ended on its own, why is
-// the reason.
+// foreground checks whether a foreground call must still wait. The result "done" reports whether
+// the call returns now, with the task s. If the call returns before the task has ended on its own,
+// the result "why" is the reason.
 func (st *state) foreground(left callEnd, by Caller, t *task, w *waiter, out *handing, now int64) (s Task, done bool, why callEnd) {
 	switch {
 	case int(t.no) != w.no && w.end != nil:

@@ -200,7 +200,7 @@ func (c *call) answerProblem(err error, a BackgroundMessageArgs, q Question) (st
 }
 
 // showsQuestions is called when the call's answer shows the task's questions, so that no notice
-// repeats them. shown is the copy of the task from which the answer is made.
+// repeats them. The argument "shown" is the copy of the task from which the answer is made.
 func (c *call) showsQuestions(shown Task) {
 	if c.w.message == "" || c.ctx.Err() != nil {
 		return

@@ -38,7 +38,7 @@ type described struct {
 }
 
 // describe stores a title and content. An empty argument leaves the stored value unchanged. The
-// argument room is the maximum number of bytes by which d may grow. The result is the number of
+// argument "room" is the maximum number of bytes by which d may grow. The result is the number of
 // bytes by which it grew.
 func (d *described) describe(title string, content []sdk.ToolCallContent, room int) (grown int) {
 	next := *d

@@ -30,8 +30,8 @@ var baseEnv = []string{
 }
 
 // environment returns the environment of programs. It contains the host's variables whose names
-// match an entry of baseEnv or of more, and the variables that entries of more set. If a variable
-// is set twice, the last value wins.
+// match an entry of baseEnv or of the argument "more", and the variables that entries of "more"
+// set. If a variable is set twice, the last value wins.
 func environment(host, more []string) []string {
 	values := map[string]string{}
 	for _, e := range host {
@@ -111,7 +111,7 @@ func (c *child) stop(grace time.Duration) {
 	<-c.ended
 }
 
-// how describes in words how the program ended.
+// The method "how" describes in words how the program ended.
 func (c *child) how() string {
 	how := "unknown"
 	if s := c.State(); s != nil {

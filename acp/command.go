@@ -172,9 +172,9 @@ func partsOf(text string) (list []string) {
 	return list
 }
 
-// commandsOfParts splits the text at each of the characters in at. After a runner, such as sudo,
-// the command can begin at any word, because it is unknown which words are arguments of the runner.
-// Therefore, commandsOfParts returns one command for each word after the runner.
+// commandsOfParts splits the text at each of the characters in the argument "at". After a runner,
+// such as sudo, the command can begin at any word, because it is unknown which words are arguments
+// of the runner. Therefore, commandsOfParts returns one command for each word after the runner.
 func commandsOfParts(text, at string) (list []string) {
 	for _, p := range strings.FieldsFunc(text, func(r rune) bool { return strings.ContainsRune(at, r) }) {
 		p = strings.TrimSpace(p)

@@ -54,7 +54,7 @@ func (r *callResult) open() {
 	}
 }
 
-// of returns the digest of the result, or 0 if the result is unknown.
+// The method "of" returns the digest of the result, or 0 if the result is unknown.
 func (r *callResult) of() bgagent.Digest {
 	switch {
 	case r.lost:

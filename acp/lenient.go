@@ -90,8 +90,8 @@ type field struct {
 	value json.RawMessage
 }
 
-// mend returns the value without the parts for which fits reports false. It reports false if no
-// part can be kept.
+// mend returns the value without the parts for which the function "fits" returns false. It reports
+// false if no part can be kept.
 func (m *mender) mend(value []byte, depth int, fits func([]byte) bool) ([]byte, bool) {
 	if m.tries--; m.tries < 0 {
 		return nil, false

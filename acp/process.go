@@ -124,8 +124,8 @@ type process struct {
 	why     error         // why the process ended; set before the channel "dead" is closed
 
 	// Client.mu guards the fields below. A process is retired if one of its turns does not stop. A
-	// retired process does not get new turns. It is terminated once only turns that do not stop are
-	// left.
+	// retired process does not get new turns. It is terminated when the only turns that it still
+	// has are turns that do not stop.
 	turns   map[*turn]struct{}
 	stuck   int // number of turns that do not stop
 	retired bool

@@ -100,8 +100,8 @@ func (c *conn) call(ctx context.Context, method string, params, result any) erro
 	return c.callSeen(ctx, method, params, result, nil)
 }
 
-// callSeen is like call. In addition, it calls seen with the answer before the next message is
-// read. The function "seen" must not block.
+// callSeen is like call. In addition, it calls the function "seen" with the answer before the next
+// message is read. The function must not block.
 func (c *conn) callSeen(ctx context.Context, method string, params, result any, seen func(received)) error {
 	raw, err := json.Marshal(params)
 	if err != nil {

@@ -110,7 +110,7 @@ func rulingOnAll(rules []bgagent.Permission) bgagent.PermissionAction {
 	return action
 }
 
-// is reports whether the access has one of the kinds, or a part of one of them.
+// The method "is" reports whether the access has one of the kinds, or a part of one of them.
 func (s *subject) is(kinds ...permission.Kind) bool {
 	return slices.ContainsFunc(s.access.Kinds, func(k permission.Kind) bool {
 		return slices.ContainsFunc(kinds, func(x permission.Kind) bool { return x.Covers(k) })

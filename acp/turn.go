@@ -214,8 +214,8 @@ func (c *Client) enter(t *turn, p *process) bool {
 	return true
 }
 
-// leave removes a turn from its process. It returns the text printed during the turn that was not a
-// message.
+// leave removes a turn from its process. It returns the text that the agent printed during the turn
+// and that was not a message.
 func (c *Client) leave(t *turn, p *process) jsonlines.Noise {
 	c.mu.Lock()
 	delete(p.turns, t)

@@ -49,7 +49,7 @@ func pathRows() []Row {
 // limit is the number of tasks that run at the same time in the throughput rows.
 const limit = 100
 
-// The type told counts the tasks whose completion has been reported by a notice. It closes the
+// The type "told" counts the tasks whose completion has been reported by a notice. It closes the
 // channel "all" when every task has been reported.
 type told struct {
 	left atomic.Int64

@@ -127,7 +127,7 @@ func (c *checkContext) tryRestore(r bgagent.SessionRestore) (a restored) {
 }
 
 // restore calls RestoreSession. While the error is ErrBusy, restore repeats the call, as the
-// manager does. able is false if the client does not support the call.
+// manager does. The result "able" is false if the client does not support the call.
 func (c *checkContext) restore(r bgagent.SessionRestore) (a restored, able bool) {
 	c.Helper()
 	quiet := c.until(c.h.TurnTime, func() bool {

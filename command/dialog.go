@@ -120,8 +120,8 @@ func (d *dialog) send(v any) {
 	}
 }
 
-// over is called when the dialog is over. It closes the program's input, so that the program exits.
-// It reports whether the input was open.
+// The method "over" is called when the dialog is over. It closes the program's input, so that the
+// program exits. It reports whether the input was open.
 func (d *dialog) over() bool {
 	d.cancel()
 	return d.input.Close() == nil

@@ -42,8 +42,8 @@ var defaultEnviron = []string{
 }
 
 // environ returns a program's environment. It contains the host's variables whose names match an
-// entry of through, and the variables in the lists in set. If a variable is set twice, the later
-// value wins.
+// entry of the argument "through", and the variables in the lists of the argument "set". If a
+// variable is set twice, the later value wins.
 func environ(host []string, through []string, set ...[]string) []string {
 	var env []string
 	for _, kv := range host {

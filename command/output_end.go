@@ -152,12 +152,12 @@ func (o *Output) roundUsage(id string, u bgagent.Usage) {
 	o.Usage(delta)
 }
 
-// more returns u plus v.
+// The function "more" returns u plus v.
 func more(u, v bgagent.Usage) bgagent.Usage {
 	return bgagent.Usage{InputTokens: u.InputTokens + v.InputTokens, OutputTokens: u.OutputTokens + v.OutputTokens, Cost: u.Cost + v.Cost}
 }
 
-// less returns u minus v, with zero in place of negative figures.
+// The function "less" returns u minus v, with zero in place of negative figures.
 func less(u, v bgagent.Usage) bgagent.Usage {
 	return bgagent.Usage{
 		InputTokens:  max(u.InputTokens-v.InputTokens, 0),
@@ -166,7 +166,7 @@ func less(u, v bgagent.Usage) bgagent.Usage {
 	}
 }
 
-// most returns the larger value of each figure.
+// The function "most" returns the larger value of each figure.
 func most(u, v bgagent.Usage) bgagent.Usage {
 	return bgagent.Usage{
 		InputTokens:  max(u.InputTokens, v.InputTokens),
@@ -176,7 +176,7 @@ func most(u, v bgagent.Usage) bgagent.Usage {
 }
 
 // endLocked records a reported end. If end is nil, endLocked withdraws the recorded end. The
-// argument broken is the error after which the agent has not continued; nil if there is no such
+// argument "broken" is the error after which the agent has not continued; nil if there is no such
 // error.
 func (o *Output) endLocked(end, broken *ending) {
 	if end == nil {

@@ -92,5 +92,5 @@ func (o *Output) indexLocked(id string) int {
 	return slices.IndexFunc(o.tools, func(x bgagent.MessageTool) bool { return x.ID == id })
 }
 
-// again returns the id that this package gives to the nth call that uses the same id.
+// The function "again" returns the id that this package gives to the nth call that uses the same id.
 func again(id string, n int) string { return id + "#" + strconv.Itoa(n) }

@@ -87,8 +87,8 @@ func (o *Output) triesAtEnd() int {
 }
 
 // step returns how the client can continue the turn after a failure at the provider. The argument
-// want is the step that the decoder reported. The argument "session" is the id that the program
-// reported in the turn, and called reports whether the agent has called a tool.
+// "want" is the step that the decoder reported. The argument "session" is the id that the program
+// reported in the turn. The argument "called" is true if the agent has called a tool.
 func (t *turn) step(want bgagent.ProviderNextStep, session string, called bool) bgagent.ProviderNextStep {
 	switch {
 	case want != bgagent.NextContinue && called: // the model would not see the calls
@@ -134,8 +134,8 @@ func (t *turn) keepsNothing(said said) bool {
 	return t.session.agent.Program.ForgetsUnanswered && len(said.tools) == 0 && said.end != nil && said.end.stop == bgagent.StopError
 }
 
-// failureOf returns the failure that a program has just shown, without a message. Its kind is zero if the
-// provider is not the cause.
+// failureOf returns the failure that a program has just shown. Its Message is empty, and its kind is zero
+// if the provider is not the cause.
 func failureOf(f apifault.Fault) bgagent.ProviderError {
 	f.At = time.Now()
 	return shownFailure(f.Error(), f.Status)

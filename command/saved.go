@@ -223,7 +223,7 @@ func (c *conversation) restore(list []savedExchange, turns int) {
 	}
 }
 
-// any reports whether there are exchanges that might have to be repeated.
+// The method "any" reports whether there are exchanges that might have to be repeated.
 func (c *conversation) any() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -19,11 +19,11 @@ import (
 // The formats of the sessions that the programs store are undocumented. A reader therefore uses
 // only data that it understands. If it finds other data, it sets Stored.Unclear.
 
-// here returns a preset's Look function. The argument "program" is the name of the preset's
-// program, and the function "look" reads the program's files on this machine. If another executable
-// runs the program, such as ssh, docker, sudo or a script, the program might have other files, and
-// the client might not have terminated all of its processes. In that case, a session or prompt that
-// is not found might still exist.
+// The function "here" returns a preset's Look function. The argument "program" is the name of the
+// preset's program, and the function "look" reads the program's files on this machine. If another
+// executable runs the program, such as ssh, docker, sudo or a script, the program might have other
+// files, and the client might not have terminated all of its processes. In that case, a session or
+// prompt that is not found might still exist.
 func here(program string, look func(context.Context, Lookup) (Stored, error)) func(context.Context, Lookup) (Stored, error) {
 	return func(ctx context.Context, l Lookup) (Stored, error) {
 		st, err := look(ctx, l)

@@ -120,7 +120,7 @@ type session struct {
 	run    *Turn              // running turn; nil if no turn is running
 }
 
-// more holds data that most conversations do not need.
+// The type "more" holds data that most conversations do not need.
 type more struct {
 	tools []bgagent.MessageTool // tool calls of the first turn
 	turns []exchange            // all turns after the first turn

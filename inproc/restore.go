@@ -66,8 +66,9 @@ func (c *Client) RestoreSession(ctx context.Context, r bgagent.SessionRestore) (
 	return found.Prompt, found.End, nil
 }
 
-// own returns the results of RestoreSession if the client already has the session. This happens if
-// the earlier manager was closed in this process. known reports whether the client has the session.
+// The method "own" returns the results of RestoreSession if the client already has the session.
+// This happens if the earlier manager was closed in this process. The result "known" reports
+// whether the client has the session.
 func (c *Client) own(r bgagent.SessionRestore) (state bgagent.PromptState, end bgagent.TurnEnd, known bool, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

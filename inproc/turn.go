@@ -141,7 +141,7 @@ func (t *Turn) Stop(reason bgagent.StopReason) {
 	t.stop = reason
 }
 
-// how returns the reason that was passed to Stop, and whether the turn was aborted.
+// The method "how" returns the reason that was passed to Stop, and whether the turn was aborted.
 func (t *Turn) how() (stop bgagent.StopReason, aborted bool, used bgagent.Usage) {
 	t.c.mu.Lock()
 	defer t.c.mu.Unlock()

@@ -153,8 +153,8 @@ const (
 	progressBeat  = 10 * time.Second       // time without an event after which a general notification is sent; clients abandon calls that are silent for too long
 )
 
-// tellProgress sends progress notifications to the caller until stop is called. stop returns
-// when no notification is in flight.
+// tellProgress sends progress notifications to the caller until the returned function "stop" is
+// called. That function returns when no notification is in flight.
 func (sc *scope) tellProgress(ctx context.Context, to *mcp.ServerSession, token any) (stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	done := make(chan struct{})

@@ -63,7 +63,7 @@ type listen struct {
 
 func newListens(sc *scope) *listens { return &listens{sc: sc, by: map[string]*listen{}} }
 
-// in translates a message from the client.
+// The method "in" translates a message from the client.
 func (l *listens) in(msg jsonrpc.Message) jsonrpc.Message {
 	req, ok := msg.(*jsonrpc.Request)
 	if !ok || req.Method != methodListen || !req.ID.IsValid() {
@@ -105,7 +105,7 @@ func keyOf(id jsonrpc.ID) string {
 	return string(key)
 }
 
-// out translates a message to the client into zero or more messages.
+// The method "out" translates a message to the client into zero or more messages.
 func (l *listens) out(ctx context.Context, msg jsonrpc.Message) []jsonrpc.Message {
 	same := []jsonrpc.Message{msg}
 	if answer, ok := msg.(*jsonrpc.Response); ok {

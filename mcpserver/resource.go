@@ -34,7 +34,8 @@ func (sc *scope) task(address string) (bgagent.Task, error) {
 	return t, nil
 }
 
-// has reports whether the task descends from the scope. The scope is a root, or the session of a task.
+// The method "has" reports whether the task descends from the scope. The scope is a root, or the
+// session of a task.
 func (sc *scope) has(t bgagent.Task) bool {
 	switch {
 	case t.Root == sc.name, t.Parent == sc.name:

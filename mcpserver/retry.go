@@ -36,8 +36,9 @@ type awaited struct {
 	attempt int
 }
 
-// again returns the task of an earlier call that this call repeats. The earlier call must have the
-// same tool use id and the same arguments, and the end of its task must not have been reported yet.
+// The method "again" returns the task of an earlier call that this call repeats. The earlier call
+// must have the same tool use id and the same arguments, and the end of its task must not have been
+// reported yet.
 func (sc *scope) again(by bgagent.Caller, args bgagent.DelegateTaskArgs) (bgagent.Task, bool) {
 	args.RunInBackground, args.Background = nil, nil
 	sc.mu.Lock()

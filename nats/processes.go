@@ -33,7 +33,8 @@ type ProcessTasks struct {
 	Err   error          `json:"-"`     // why the list is not complete, or nil
 }
 
-// other is what a process knows about the store of a process, which can be its own.
+// The type "other" holds what this process knows about the store of one process, which can be this
+// process itself.
 type other struct {
 	name string
 	w    wire
@@ -90,7 +91,7 @@ func (c *Cluster) processes(ctx context.Context) ([]*found, error) {
 	return all, nil
 }
 
-// other returns what this process knows about a process.
+// The method "other" returns what this process knows about the named process.
 func (c *Cluster) other(process string) *other {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -104,7 +105,7 @@ func (c *Cluster) other(process string) *other {
 	return o
 }
 
-// each calls f for all elements at the same time, and returns the errors.
+// The function "each" calls f for all elements at the same time, and returns the errors.
 func each[T any](all []T, f func(T) error) []error {
 	errs := make([]error, len(all))
 	var wg sync.WaitGroup
@@ -352,10 +353,11 @@ func (f *found) keptTask(ctx context.Context, id string) (t bgagent.Task, err er
 	return t, nil
 }
 
-// Cancel cancels a task of any process, on behalf of the host. Like the manager's method, it returns
-// the task as it was right before, once the cancellation is durable. The argument ref is the id of the
-// task, or of its session. If the task's process is dead, the error matches [ErrProcessDead], and the
-// task can be cancelled only after the process has started again.
+// Cancel cancels a task of any process, on behalf of the host. Like the manager's method, it returns a
+// snapshot of the task, taken right before the cancellation, and it returns once the cancellation is
+// durable. The argument ref is the id of the task, or of its session. If the task's process is dead,
+// the error matches [ErrProcessDead], and the task can be cancelled only after the process has started
+// again.
 func (c *Cluster) Cancel(ctx context.Context, ref, reason string) (t bgagent.Task, err error) {
 	f, id, err := c.find(ctx, ref)
 	if err == nil {

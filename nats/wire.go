@@ -344,7 +344,7 @@ func (w *wire) last(ctx context.Context, subject string) (message, bool, error) 
 	return w.get(ctx, map[string]any{"last_by_subj": subject})
 }
 
-// at returns the message with the given sequence number, as known to the stream's leader.
+// The method "at" returns the message with the given sequence number, as known to the stream's leader.
 func (w *wire) at(ctx context.Context, seq uint64) (message, bool, error) {
 	return w.get(ctx, map[string]any{"seq": seq})
 }
@@ -414,8 +414,8 @@ func (w *wire) latest(ctx context.Context, subjects []string) (map[string]messag
 	}
 }
 
-// purge deletes the messages on the subjects whose sequence numbers are less than the argument "below". 0
-// means all messages.
+// purge deletes those messages on the subjects that have sequence numbers less than the argument "below".
+// If it is 0, purge deletes all messages on the subjects.
 func (w *wire) purge(ctx context.Context, subjects string, below uint64) error {
 	return w.call(ctx, "STREAM.PURGE."+w.stream, map[string]any{"filter": subjects, "seq": below}, nil)
 }

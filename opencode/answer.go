@@ -124,7 +124,7 @@ func (t *track) next(f facts, m *bgagent.Message) {
 	}
 }
 
-// none changes a message so that it neither answers the prompt nor ends the turn.
+// The function "none" changes a message so that it neither answers the prompt nor ends the turn.
 func none(m *bgagent.Message) {
 	m.Role, m.Stop, m.Error, m.Provider = bgagent.RoleOther, bgagent.StopUntold, "", nil
 }
@@ -181,7 +181,7 @@ func (c *Client) lines(session string, t track, list []wireMessage) []line {
 	return out
 }
 
-// over describes how the last turn of a session ended, as far as this client knows.
+// The type "over" describes how the last turn of a session ended, as far as this client knows.
 type over struct {
 	aborted string // id of the prompt message of the last turn that this client aborted
 	tooLong string // id of the prompt message of the last turn whose input was too long for the model

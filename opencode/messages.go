@@ -156,7 +156,7 @@ func final(m *bgagent.Message) bool {
 	return m.Finished && !slices.ContainsFunc(m.Tools, func(t bgagent.MessageTool) bool { return t.State.InFlight() })
 }
 
-// since reads the messages after the settled message of the position, oldest first.
+// The method "since" reads the messages after the settled message of the position, oldest first.
 func (c *Client) since(ctx context.Context, id string, p position) ([]line, error) {
 	list, found, err := c.back(ctx, id, func(w *wireMessage) bool { return w.Info.ID == p.settled })
 	if err != nil {

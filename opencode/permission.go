@@ -346,8 +346,8 @@ func (r PermissionReply) body() map[string]string {
 	return map[string]string{"reply": "reject", "message": r.Reason}
 }
 
-// retry calls f until f succeeds or fails because the requested object does not exist.
-// It reports false if the context has ended.
+// retry calls f until f succeeds, or until it fails because the requested object does not exist. It
+// reports false if the context has ended.
 func retry(ctx context.Context, f func() error) bool {
 	for pause := 250 * time.Millisecond; ; pause = min(2*pause, 30*time.Second) {
 		if err := f(); err == nil || missing(err) {

@@ -120,7 +120,7 @@ func (c *Client) tellAll() {
 	}
 }
 
-// again returns an unregistered copy of the question.
+// The method "again" returns an unregistered copy of the question.
 func (a *ask) again() *ask {
 	return &ask{id: a.id, session: a.session, dir: a.dir, text: a.text, request: a.request, details: a.details, question: a.question, tool: a.tool, listed: a.listed}
 }

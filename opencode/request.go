@@ -61,10 +61,10 @@ func (e *ServerError) Unwrap() error { return e.Err }
 func (e *ServerError) Is(target error) bool { return target == bgagent.ErrUnreachable && e.away }
 
 // unstarted sets the field "away" of a [ServerError] if the request could not reach the server and
-// it is certain that it did not start anything. If asks is true, the request only prepares a start,
-// and does not start anything, even if the server receives it. Any other request starts a session
-// or a turn when the server receives it. Such a request is certain not to have started anything
-// only if it was never sent.
+// it is certain that it did not start anything. If the argument "asks" is true, the request only
+// prepares a start, and does not start anything, even if the server receives it. Any other request
+// starts a session or a turn when the server receives it. Such a request is certain not to have
+// started anything only if it was never sent.
 func unstarted(asks bool, err error) error {
 	var e *ServerError
 	if !errors.As(err, &e) || errors.Is(err, bgagent.ErrNoSession) {
@@ -120,7 +120,7 @@ type call struct {
 // errSlow is the cause of the failure if a request took longer than Config.Timeout.
 var errSlow = errors.New("no answer in time")
 
-// do makes a request. If the request was made but failed, the error is a [*ServerError].
+// The method "do" makes a request. If the request was made but failed, the error is a [*ServerError].
 func (c *Client) do(ctx context.Context, r call) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, c.cfg.Timeout, &slow{c.cfg.Timeout})
 	defer cancel()
@@ -291,7 +291,7 @@ func isSession(id string) bool { return strings.HasPrefix(id, "ses") }
 // noSession returns the error for a session that does not exist on the server.
 func (c *Client) noSession() error { return &ServerError{URL: c.base, Err: bgagent.ErrNoSession} }
 
-// some sorts the names and returns the first few as a list for a sentence.
+// The function "some" sorts the names and returns the first few as a list for a sentence.
 func some(names []string) string {
 	slices.Sort(names)
 	const most = 20

@@ -54,8 +54,9 @@ func (c *Client) Steer(ctx context.Context, id string, msg bgagent.TurnMessage) 
 	return err
 }
 
-// holdTurns makes the next turn of the session wait until done is called. The function asked
-// returns the prompt of the last turn, and reports whether no abort request is in flight.
+// holdTurns makes the next turn of the session wait until the returned function "done" is called.
+// The function "asked" returns the prompt of the last turn, and reports whether no abort request is
+// in flight.
 func (c *Client) holdTurns(id string) (asked func() (wirePrompt, bool), done func()) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

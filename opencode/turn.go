@@ -164,7 +164,7 @@ func (c *Client) place(ctx context.Context, id, key string) (message string, the
 	return at.messageID(key), false, nil
 }
 
-// has reports whether the session has the message.
+// The method "has" reports whether the session has the message.
 func (c *Client) has(ctx context.Context, id, message string) (bool, error) {
 	var m struct {
 		Info struct {

@@ -148,7 +148,7 @@ func (r *Reader) Check(ctx context.Context) (damage []bgagent.StoreDamage, err e
 	return damage, nil
 }
 
-// each executes the statement and calls f for each row.
+// The method "each" executes the statement and calls f for each row.
 func (r *reading) each(sql string, f func(*sqlite3.Stmt)) error {
 	s, _, err := r.conn.Prepare(sql)
 	if err != nil {

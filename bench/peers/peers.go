@@ -60,8 +60,8 @@ func syncsFully(db *sql.DB) error {
 	return nil
 }
 
-// own is bgagent. Its tasks have a prompt, a result and a notice, and their store has checksums and
-// indexes for the history.
+// The type "own" stands for bgagent. Its tasks have a prompt, a result and a notice, and their
+// store has checksums and indexes for the history.
 type own struct{ *bench.StoreTasks }
 
 func openOwn(dir string, inFlight int) (system, error) {

@@ -21,7 +21,7 @@ func (p *printed) Write(b []byte) (int, error) {
 	return n, err
 }
 
-// with adds the kept error to a command's error, unless that error already contains it.
+// The method "with" adds the kept error to a command's error, unless that error already contains it.
 func (p *printed) with(err error) error {
 	if p.err == nil || errors.Is(err, p.err) {
 		return err

@@ -78,9 +78,9 @@ func (c tasksCmd) Run(all *cli, stop stops) error {
 	})
 }
 
-// eachView calls show with the tasks of each store. At most the given number of ended tasks are read per
-// store; 0 means all. If some of a store's tasks cannot be read, eachView continues and returns the error at
-// the end. If show returns an error, eachView returns it immediately.
+// eachView calls the function "show" with the tasks of each store. At most the given number of ended tasks
+// are read per store; 0 means all. If some of a store's tasks cannot be read, eachView continues and returns
+// the error at the end. If the function returns an error, eachView returns this error immediately.
 //
 // The tasks of all processes of a cluster are shown if a process of the cluster runs on this machine.
 func eachView(ctx context.Context, stores []statedir.Store, most int, show func(v *view) error) error {

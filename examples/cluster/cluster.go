@@ -146,7 +146,7 @@ func freePorts(n int) (ports []int, err error) {
 // within is the time limit for waiting.
 const within = 5 * time.Minute
 
-// until waits until the condition holds. If a worker exits in the meantime, it returns an error.
+// The method "until" waits until the condition holds. If a worker exits in the meantime, it returns an error.
 func (c *cluster) until(what string, f func() bool) error {
 	for over := time.Now().Add(within); !f(); time.Sleep(20 * time.Millisecond) {
 		for _, p := range c.workers {

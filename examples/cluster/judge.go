@@ -48,7 +48,7 @@ func bodies(log []line) (ended []body, open map[*process]map[string]body) {
 	return ended, open
 }
 
-// most returns the largest number of the pool's bodies that ran at the same time.
+// The function "most" returns the largest number of the pool's bodies that ran at the same time.
 func most(all []body, pool string) (most int) {
 	type change struct {
 		at int64

@@ -101,15 +101,15 @@ func (s *scene) cancelOne(ctx context.Context) {
 	_, _ = s.m.Cancel(ctx, bgagent.Caller{Session: t.Root}, t.ID, bgagent.CancelOptions{Reason: "answered by another task"})
 }
 
-// below returns a random number from 0 to n-1.
+// The method "below" returns a random number from 0 to n-1.
 func (s *scene) below(n int) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.rng.IntN(n)
 }
 
-// pause waits for a random time between least and most, in milliseconds, divided by the
-// scene's speed.
+// pause waits for a random time between the arguments "least" and "most", in milliseconds, divided
+// by the scene's speed.
 func (s *scene) pause(ctx context.Context, least, most int) error {
 	d := time.Duration(float64(least+s.below(most-least)) / s.speed * float64(time.Millisecond))
 	select {

@@ -119,7 +119,7 @@ type found struct {
 	results map[string]string
 }
 
-// with returns the number of tasks with the given status.
+// The method "with" returns the number of tasks with the given status.
 func (f found) with(s bgagent.Status) (n int) {
 	for _, t := range f.tasks {
 		if t.Status == s {

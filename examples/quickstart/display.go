@@ -41,7 +41,7 @@ type state struct {
 
 func stateOf(t bgagent.Task) state { return state{t.Attempt, t.Status} }
 
-// before reports whether the state precedes another state of the same task.
+// The method "before" reports whether the state precedes another state of the same task.
 func (s state) before(other state) bool {
 	return s.attempt < other.attempt || s.attempt == other.attempt && s.status < other.status
 }

@@ -115,7 +115,7 @@ func start(ctx context.Context, url string) (*process, error) {
 	return p, p.cmd.Start()
 }
 
-// until reads the lines of the process until enough returns true.
+// The method "until" reads the lines of the process until the function "enough" returns true.
 func (p *process) until(enough func(seen) bool) error {
 	s := seen{}
 	for !enough(s) {

@@ -41,7 +41,7 @@ var scriptCalls = [...]toolCall{
 	{id: "call_3", name: "delegate_task", args: `{"subagent_type":"counter"}`, wrong: true},
 }
 
-// over reports whether the last call has been answered.
+// The method "over" reports whether the last call has been answered.
 func (s *script) over() bool { return s.step > len(scriptCalls) }
 
 // end checks the final answer of the conversation, which must be lastWord. It also checks that the

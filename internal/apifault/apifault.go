@@ -280,7 +280,7 @@ func classify(status int, names []string, text string) bgagent.ProviderErrorKind
 }
 
 // loose returns the lowest kind among the loose names, because more general names have higher kinds. If there
-// are no loose names, loose returns 0.
+// are no loose names, the result is 0.
 func loose(names []string) (kind bgagent.ProviderErrorKind) {
 	for _, name := range names {
 		if k := looseNames[strings.ToLower(name)]; k != 0 && (kind == 0 || k < kind) {

@@ -148,7 +148,7 @@ func (e *apiError) detail(raw json.RawMessage) {
 	}
 }
 
-// as decodes a value. If the value has another type, the result is zero.
+// The function "as" decodes a value. If the value has another type, the result is zero.
 func as[T any](raw json.RawMessage) T {
 	var value, zero T
 	if len(raw) == 0 || json.Unmarshal(raw, &value) != nil {

@@ -164,8 +164,8 @@ func runOnce(t *testing.T, o Options, seed uint64, met matrix, again bool) bool 
 
 // Of 100 runs with crashes, shortRuns are short: they have fewer operations, and a crash follows sooner.
 // Of 100 short runs, only checkedRuns check the invariants after each update, because these checks take
-// most of the time of a run. The oracle judges all runs. In the time of one full run with crashes, there
-// are about thirty short ones.
+// most of the time of a run. The oracle judges all runs. One full run with crashes takes about as long
+// as thirty short runs.
 const (
 	shortRuns   = 99
 	checkedRuns = 2

@@ -41,8 +41,8 @@ func (o *oracle) sent(s sentMessage, r bgagent.SendResult) {
 	o.messages[s] = true
 }
 
-// messageLocked records a prompt with a message. No session may get a message as the prompt of two
-// turns.
+// messageLocked records a prompt with a message. No session may get the same message as the prompt
+// of two turns.
 func (o *oracle) messageLocked(p bgagent.Prompt) {
 	if !strings.HasPrefix(p.Text, "msg") {
 		if strings.Contains(p.Text, "msg") {

@@ -74,7 +74,7 @@ func (h *hammer) target(op string) (id string, by bgagent.Caller) {
 	return id, by
 }
 
-// all adds the operation to the matrix once for each existing task, under the state of that task.
+// The method "all" adds the operation to the matrix once for each existing task, under the state of that task.
 func (h *hammer) all(op string) {
 	for _, t := range h.m.List(bgagent.Query{}) {
 		h.met.add(op, stateOf(t, nil), 1)

@@ -143,7 +143,7 @@ func (h *hammer) answer() {
 	}
 }
 
-// above returns the sessions above the task's session.
+// The method "above" returns the sessions above the task's session.
 func (h *hammer) above(id string) map[string]bool {
 	tasks := map[string]bgagent.Task{} // by session
 	for _, t := range h.m.List(bgagent.Query{}) {

@@ -63,7 +63,7 @@ func (l *lines) place(offset int) (line, column int) {
 	return line, l.before(offset) - l.before(l.begin[line-1]) + 1
 }
 
-// before returns the number of characters that begin before the offset.
+// The method "before" returns the number of characters that begin before the offset.
 func (l *lines) before(offset int) int {
 	block := offset / blockSize
 	return l.blocks[min(block, len(l.blocks)-1)] + runeStarts(l.data[block*blockSize:offset])

@@ -121,8 +121,8 @@ func (s *Server) MaxOpen(filter func(Request) bool, by func(Request) string) int
 	return most
 }
 
-// WaitFor waits until ok returns true for the requests received so far. It calls ok whenever
-// a request begins or ends. If ctx ends first, the error lists the requests.
+// WaitFor waits until the function "ok" returns true for the requests received so far. It calls ok
+// whenever a request begins or ends. If ctx ends first, the error lists the requests.
 func (s *Server) WaitFor(ctx context.Context, ok func([]Request) bool) error {
 	for {
 		requests, changed := s.history.look()

@@ -128,13 +128,13 @@ func gone(id identity) bool {
 	return !ok || st.start != id.start
 }
 
-// left returns the processes in l that must be terminated. It adds the processes that were signalled but have
-// not ended. Such a process can be missing from l, because an ending process loses its environment before it
-// disappears.
+// The method "left" returns the processes in l that must be terminated. It adds the processes that were
+// signalled but have not ended. Such a process can be missing from l, because an ending process loses its
+// environment before it disappears.
 //
-// The state of a process in l can be from an earlier scan, so left reads it again. If the process
-// has ended since then, it may have started another process after the scan, and left sets l.blind.
-// It also sets l.blind if the scan may have missed a child of one of the processes.
+// The state of a process in l can be from an earlier scan, so the method reads it again. If the
+// process has ended since then, it may have started another process after the scan, and the method
+// sets l.blind. It also sets l.blind if the scan may have missed a child of one of the processes.
 func (e ending) left(l *look, tried map[identity]attempt) (left []identity) {
 	for _, s := range l.list {
 		if s.wrapped && e.is(s) {

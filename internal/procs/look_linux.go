@@ -69,7 +69,7 @@ type table struct {
 
 type pending struct {
 	done chan struct{}
-	look look // set before the channel done is closed
+	look look // set before the channel "done" is closed
 }
 
 // memory is the state of a process from an earlier scan.
@@ -230,7 +230,7 @@ func lastNumber() int {
 	return n
 }
 
-// how describes the result of reading a process.
+// The type "how" describes the result of reading a process.
 type how int
 
 const (

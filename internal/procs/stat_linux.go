@@ -63,8 +63,8 @@ func statIn(dir string) (st stat, there bool) {
 	return parseStat(text)
 }
 
-// over reports whether all threads of the process have ended. The state field is not enough, because a
-// process is a zombie as soon as its main thread has ended.
+// The method "over" reports whether all threads of the process have ended. The state field is not
+// enough, because a process is a zombie as soon as its main thread has ended.
 func (st stat) over() bool { return st.state == 'X' || st.state == 'Z' && st.threads <= 1 }
 
 func parseStat(text []byte) (st stat, ok bool) {

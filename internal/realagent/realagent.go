@@ -276,10 +276,10 @@ func (w *World) close(t testing.TB) {
 	}
 }
 
-// untilGone calls look repeatedly, for at most 3 s, until look finds no process. It returns
-// the remaining processes. A killed process stays in the process table for a moment. The
-// result of look must be empty twice in a row, because a process that starts during a call
-// can be missed.
+// untilGone calls the function "look" repeatedly, for at most 3 s, until the function finds no
+// process. It returns the remaining processes. A killed process stays in the process table for a
+// moment. The result of the function must be empty twice in a row, because a process that starts
+// during a call can be missed.
 func untilGone(look func() []process) []process {
 	left, none := look(), 0
 	for end := time.Now().Add(3 * time.Second); none < 2 && time.Now().Before(end); left = look() {

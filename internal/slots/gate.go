@@ -79,7 +79,7 @@ func (c *capped) turned(g *gate) {
 	c.sort(g)
 }
 
-// between returns the lane whose gates are g and o.
+// The method "between" returns the lane whose gates are g and o.
 func (c *capped) between(g, o *gate) *lane {
 	if g.cap != nil {
 		g, o = o, g

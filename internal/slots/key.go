@@ -181,7 +181,7 @@ func (m *Manager) ofAgent(space Space, name, agent string) *key {
 	return a
 }
 
-// all iterates over all keys.
+// The method "all" iterates over all keys.
 func (m *Manager) all() iter.Seq[*key] {
 	return func(yield func(*key) bool) {
 		for _, keys := range m.keys {

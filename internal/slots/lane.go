@@ -131,7 +131,7 @@ func (l *lane) insert(w *Waiter, root *Root) {
 	l.each(x, (*cappedPool).add)
 }
 
-// each calls f for every part of the turn that must contain x.
+// The method "each" calls f for every part of the turn that must contain x.
 func (l *lane) each(x *rootLine, f func(*cappedPool, int, *rootLine)) {
 	p := l.pool.capped
 	if !l.kept {
@@ -188,7 +188,7 @@ func (l *lane) keep(on bool) {
 	}
 }
 
-// all calls f for every line in l, with i as the index of the part.
+// The method "all" calls f for every line in l, with i as the index of the part.
 func (l *lane) all(i int, f func(*cappedPool, int, *rootLine)) {
 	for _, x := range l.lines.items {
 		f(l.pool.capped, i, x)

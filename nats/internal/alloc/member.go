@@ -157,7 +157,7 @@ func (m *Member) Next(now time.Time) (up Up, ok bool) {
 // Failed is called if the last message was not answered. The message is then repeated immediately.
 func (m *Member) Failed() { m.sent = time.Time{} }
 
-// Term returns the term of the allocator that the process knows.
+// Term returns the term of the allocator, as far as the process knows it.
 func (m *Member) Term() uint64 { return m.term }
 
 // NextBeat returns the time at which the next heartbeat must be sent if nothing changes.

@@ -119,8 +119,8 @@ func (w *Watch) Forget() { w.from = time.Time{} }
 // twoThirds returns two thirds of the duration.
 func twoThirds(d time.Duration) time.Duration { return d * 2 / 3 }
 
-// since returns the time that has passed, according to the monotonic clock or the wall clock, whichever is
-// longer. The monotonic clock can stop while a machine is suspended.
+// The function "since" returns the time that has passed, according to the monotonic clock or the wall
+// clock, whichever is longer. The monotonic clock can stop while a machine is suspended.
 func since(now, t time.Time) time.Duration {
 	return max(now.Sub(t), now.Round(0).Sub(t.Round(0)))
 }

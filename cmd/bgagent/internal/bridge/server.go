@@ -217,7 +217,7 @@ func (s *Server) caller(r *http.Request) (name string, code int, err error) {
 	return name, 0, nil
 }
 
-// below returns the directory without symbolic links, or an error if it is not below a root.
+// The method "below" returns the directory without symbolic links, or an error if it is not below a root.
 func (s *Server) below(dir string) (string, error) {
 	if len(s.cfg.Roots) == 0 {
 		return "", errors.New("the server accepts no bridges; start it with --root DIR, where DIR contains the directories in which their tasks may work")
@@ -289,11 +289,12 @@ func (s *Server) outlived(ctx context.Context, sc *scope) string {
 // Instead is the advice for a task that may not be resumed. It is part of a sentence.
 const Instead = ". Delegate a new task instead, with an agent that is allowed"
 
-// Resumes returns why the project's file does not allow the bridge with the scope to resume the task, or to
-// send it a message, and what to do instead. The result is "" if the bridge may do so, or if there is no such
-// bridge. The check is needed because the task may have been launched before the file was changed. A bridge
-// inside a turn may not resume a task after the turn has ended. The context must be that of a call over the
-// bridge. The argument "open" contains the open accounts of trees.
+// Resumes returns the reason why the project's file does not allow a bridge to resume the task or to send it
+// a message, and what to do instead. The argument "scope" is the scope of the bridge. The result is "" if the
+// bridge may do so, or if there is no such bridge. The check is needed because the task may have been
+// launched before the file was changed. A bridge inside a turn may not resume a task after the turn has
+// ended. The context must be that of a call over the bridge. The argument "open" contains the open accounts
+// of trees.
 func (s *Server) Resumes(ctx context.Context, scope string, t bgagent.Task, open []bgagent.TreeBudget) string {
 	sc, narrow := s.find(scope)
 	if sc == nil {

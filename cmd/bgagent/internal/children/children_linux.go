@@ -43,7 +43,7 @@ func Kill(most time.Duration) {
 	}
 }
 
-// below returns the PIDs of all running processes below the process "root".
+// The function "below" returns the PIDs of all running processes below the process "root".
 func below(root int) []int {
 	dirs, err := filepath.Glob("/proc/[0-9]*/stat")
 	if err != nil {

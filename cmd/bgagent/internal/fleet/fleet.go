@@ -138,7 +138,7 @@ func (f *Fleet) add(name string, c bgagent.SessionClient, agents []settings.Agen
 	}
 }
 
-// of returns the agents of the kind.
+// The method "of" returns the agents of the kind.
 func (f *Fleet) of(kind settings.Kind) (out []settings.Agent) {
 	for _, a := range f.set.Agents {
 		if a.Kind == kind {

@@ -22,7 +22,7 @@ type Event struct {
 }
 
 const (
-	// most is the maximum time that the program can run for one event.
+	// The constant "most" is the maximum time that the program can run for one event.
 	most  = 30 * time.Second
 	grace = 2 * time.Second
 

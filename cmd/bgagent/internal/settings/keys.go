@@ -87,7 +87,7 @@ func keyNamed(name string) *key {
 	return nil
 }
 
-// has reports whether agents of the kind can have the key.
+// The method "has" reports whether agents of the kind can have the key.
 func (k *key) has(kind Kind) bool { return k.kinds == nil || slices.Contains(k.kinds, kind) }
 
 // keysOf returns the names of the keys that agents of the kind can have.

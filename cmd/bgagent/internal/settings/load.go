@@ -80,7 +80,7 @@ func readFile(path string) ([]byte, error) {
 	return os.ReadFile(path)
 }
 
-// own holds the parts of the files outside the library's section.
+// The type "own" holds the parts of the files outside the library's section.
 type own struct {
 	agents   []Agent
 	notify   []string
@@ -90,7 +90,7 @@ type own struct {
 
 func (l *loader) fail(err error) { l.errs = append(l.errs, err) }
 
-// once executes f for each member. It reports members that occur twice.
+// The method "once" executes f for each member. It reports members that occur twice.
 func (l *loader) once(path string, members []jsonc.Member, f func(jsonc.Member)) {
 	first := map[string]jsonc.Origin{}
 	for _, m := range members {

@@ -160,8 +160,8 @@ func Load(paths ...string) (*Settings, error) {
 	return s, err
 }
 
-// once joins errors and drops duplicates. The library and this package read the same files, so both
-// report some errors.
+// The function "once" joins errors and drops duplicates. The library and this package read the same
+// files, so both report some errors.
 func once(errs ...error) error {
 	var out []error
 	said := map[string]bool{}

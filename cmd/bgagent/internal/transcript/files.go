@@ -171,7 +171,8 @@ func (f *Files) check(err error) {
 	}
 }
 
-// write writes the finished lines of a stream. If all is true, it also writes the unfinished line.
+// write writes the finished lines of a stream. If the argument "all" is true, it also writes the
+// unfinished line.
 func (l *logFile) write(at int, secrets *Secrets, all bool) error {
 	raw := l.pending[at]
 	n := bytes.LastIndexByte(raw, '\n') + 1
@@ -214,8 +215,8 @@ func partOf(raw []byte, secrets *Secrets) int {
 
 const errPrefix = "stderr: "
 
-// prefixed adds a prefix to the lines of standard error. If within is true, the text begins within
-// a line that has already been marked.
+// prefixed adds a prefix to the lines of standard error. If the argument "within" is true, the text
+// begins within a line that has already been marked.
 func prefixed(text string, within bool) string {
 	var b strings.Builder
 	for line := range strings.Lines(text) {

@@ -125,8 +125,9 @@ func (s *stream) add(p []byte) {
 }
 
 // text returns the text of the stream. If no bytes are missing, head is the whole text. Otherwise,
-// head and tail are the beginning and the end of the text, and left is the number of missing bytes
-// between them. Secrets are masked. If a secret was cut at the gap, its remaining part is removed.
+// head and tail are the beginning and the end of the text, and the result "left" is the number of
+// missing bytes between them. Secrets are masked. If a secret was cut at the gap, its remaining
+// part is removed.
 func (s *stream) text(secrets *Secrets) (head, tail string, left int64) {
 	tail = string(s.tail[s.next:]) + string(s.tail[:s.next])
 	if left = s.size - int64(len(s.head)+len(s.tail)); left == 0 {

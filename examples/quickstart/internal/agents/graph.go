@@ -32,7 +32,7 @@ func sorted[V any](set map[string]V) []string {
 	return keys
 }
 
-// in returns, for each node, the number of nodes that refer to it.
+// The method "in" returns, for each node, the number of nodes that refer to it.
 func (g graph) in() map[string]int {
 	n := map[string]int{}
 	for _, to := range g {

@@ -199,7 +199,7 @@ func (src *source) addBroken(text string) {
 	src.broken = append(src.broken, text)
 }
 
-// at formats a position as file:line.
+// The method "at" formats a position as file:line.
 func (src *source) at(p token.Pos) string {
 	pos := src.fset.Position(p)
 	return fmt.Sprintf("%s:%d", pos.Filename, pos.Line)
