@@ -92,6 +92,9 @@ func codexACPEnv(w *World) map[string]string {
 	return env
 }
 
+// writeCodex writes the configuration of codex. In its sandbox, codex makes empty folders such as .git in
+// each folder that may be written, and leaves them behind if it is killed. Therefore, /tmp must not be one of
+// these folders: in a folder with an empty .git, the go command fails.
 func (w *World) writeCodex() error {
 	return w.write("codex/config.toml", []byte(`model = "`+CodexModel+`"
 model_provider = "scripted"
@@ -101,6 +104,10 @@ check_for_update_on_startup = false
 
 [analytics]
 enabled = false
+
+[sandbox_workspace_write]
+exclude_slash_tmp = true
+exclude_tmpdir_env_var = true
 
 [model_providers.scripted]
 name = "Scripted"

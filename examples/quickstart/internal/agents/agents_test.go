@@ -3,6 +3,8 @@ package agents
 import (
 	"context"
 	"maps"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -264,4 +266,15 @@ func cancelAt(t *testing.T, name string, a Agent, dir, prompt string, at, known 
 		return max(known, at+1) // there may be another call after this call
 	}
 	return known
+}
+
+// git fails in a folder below an empty .git folder.
+func TestOracleNeedsNoVersionControl(t *testing.T) {
+	dir := modules.Unpack(t, "plain")
+	if err := os.Mkdir(filepath.Join(dir, ".git"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	answer := ask(t, Oracle, &Turn{Dir: dir, Prompt: packages})
+	has(t, answer, "example.com/shop: 3 packages, 5 files")
+	hasNot(t, answer, "error")
 }
