@@ -220,9 +220,14 @@ func (c *Client) ForgetSession(id string) {
 	if s == nil || s.turn != nil {
 		return
 	}
-	delete(c.sessions, id)
+	c.drop(s)
+}
+
+// drop forgets a session and tells the agent to close it. The caller must hold Client.mu.
+func (c *Client) drop(s *session) {
+	delete(c.sessions, s.id)
 	if p := s.proc; p != nil && !c.closed && p.init.AgentCapabilities.SessionCapabilities.Close != nil {
-		c.wg.Go(func() { p.closeSession(id) })
+		c.wg.Go(func() { p.closeSession(s.id) })
 	}
 }
 

@@ -26,6 +26,7 @@ type moment struct {
 	want   []bgagent.PromptState
 	agents []string // agents that are killed at this moment even without the flag -acp.slow
 	lost   bool     // whether the session's files are removed, as if the agent had not written them yet
+	cut    bool     // whether the session's files are cut, as if the agent had been killed while it wrote the prompt
 }
 
 var moments = []moment{
@@ -44,6 +45,11 @@ var moments = []moment{
 		name: "in the text of a session that is not stored", prompt: hangs, part: "half an ans", until: inText,
 		want:   []bgagent.PromptState{bgagent.PromptMissing},
 		agents: []string{claude.name}, lost: true,
+	},
+	{
+		name: "while the prompt is stored", prompt: hangs, part: "half an ans", until: inText,
+		want:   []bgagent.PromptState{bgagent.PromptMissing},
+		agents: []string{codex.name}, cut: true,
 	},
 	{
 		name: "in a command", prompt: func(s *scene) string { return s.bash("touch begun; sleep 300", "") + "\n@say never" }, part: "touch begun",
@@ -99,6 +105,9 @@ func TestASessionOfAKilledHostIsRestored(t *testing.T) {
 					if m.lost && a.name == opencode.name { // its database contains all sessions
 						continue
 					}
+					if m.cut && a.name != codex.name { // the other agents replay what their models get
+						continue
+					}
 					if !at && !*slow {
 						continue
 					}
@@ -141,6 +150,9 @@ func (s *scene) restores(m moment, kill func(h *host)) {
 			require.NoError(s, os.Remove(file))
 		}
 	}
+	if m.cut {
+		s.cut(in.Session, m.part)
+	}
 	asked := s.turnRequests(first.Text)
 	began := time.Now()
 	var state bgagent.PromptState
@@ -154,7 +166,7 @@ func (s *scene) restores(m moment, kill func(h *host)) {
 	switch {
 	case state == bgagent.PromptAnswered:
 		require.Equal(s, "marzipan", end.Text)
-	case err != nil:
+	case err != nil || m.cut:
 		require.ErrorIs(s, err, bgagent.ErrNoSession)
 		require.Equal(s, bgagent.PromptMissing, state)
 		session, err = c.CreateSession(s.Context(), in.Spec)
@@ -177,6 +189,33 @@ func (s *scene) restores(m moment, kill func(h *host)) {
 			times += strings.Count(msg.Text, first.Text)
 		}
 		require.LessOrEqual(s, times, 1, "the session has the first prompt twice")
+	}
+}
+
+// cut removes everything that codex stored after the message with the prompt that the model gets.
+// The database contains the items that codex replays; it completes the database from the session's
+// file.
+func (s *scene) cut(session, part string) {
+	s.Helper()
+	files := s.w.SessionFiles(session)
+	require.Len(s, files, 1)
+	content, err := os.ReadFile(files[0])
+	require.NoError(s, err)
+	end := 0
+	for line := range strings.Lines(string(content)) {
+		if end += len(line); strings.Contains(line, part) {
+			require.Contains(s, line, `"type":"response_item"`)
+			break
+		}
+	}
+	require.Less(s, end, len(content))
+	require.NoError(s, os.WriteFile(files[0], content[:end], 0o600))
+	home, _, _ := strings.Cut(files[0], "/sessions/")
+	databases, err := filepath.Glob(filepath.Join(home, "thread_history_*"))
+	require.NoError(s, err)
+	require.NotEmpty(s, databases)
+	for _, file := range databases {
+		require.NoError(s, os.Remove(file))
 	}
 }
 

@@ -94,12 +94,21 @@ func (a *fakeAgent) Initialize(context.Context, sdk.InitializeRequest) (sdk.Init
 	return sdk.InitializeResponse{
 		Meta:            a.steering(),
 		ProtocolVersion: version,
+		AgentInfo:       a.info(),
 		AgentCapabilities: sdk.AgentCapabilities{
 			LoadSession:         a.store != "",
 			SessionCapabilities: sdk.SessionCapabilities{Close: &sdk.SessionCloseCapabilities{}},
 		},
 		AuthMethods: []sdk.AuthMethod{{Agent: &sdk.AuthMethodAgent{Id: "key", Name: "A key"}}, {Agent: &sdk.AuthMethodAgent{Id: "login", Name: "Log in"}}},
 	}, nil
+}
+
+// info returns the name of the agent if it behaves like codex.
+func (a *fakeAgent) info() *sdk.Implementation {
+	if a.fault != "half store" {
+		return nil
+	}
+	return &sdk.Implementation{Name: "codex-acp", Version: "1"}
 }
 
 func (a *fakeAgent) Authenticate(_ context.Context, q sdk.AuthenticateRequest) (sdk.AuthenticateResponse, error) {
@@ -190,6 +199,9 @@ func (a *fakeAgent) LoadSession(ctx context.Context, q sdk.LoadSessionRequest) (
 	a.sessions[string(q.SessionId)] = s
 	a.mu.Unlock()
 	told := slices.Clone(s.User) // the next prompt might arrive during the replay
+	if a.fault == "half store" { // codex was killed before it stored what it replays of the last prompt
+		told = told[:len(s.Agent)]
+	}
 	replay := func(pause time.Duration) {
 		for i, user := range told {
 			time.Sleep(pause)
@@ -221,6 +233,9 @@ func (a *fakeAgent) ListSessions(context.Context, sdk.ListSessionsRequest) (sdk.
 func (a *fakeAgent) CloseSession(_ context.Context, q sdk.CloseSessionRequest) (sdk.CloseSessionResponse, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if a.fault == "half store" {
+		_ = os.WriteFile(filepath.Join(a.store, "closed "+string(q.SessionId)), nil, 0o600)
+	}
 	if a.fault == "exclusive" {
 		_ = os.Remove(filepath.Join(a.store, string(q.SessionId)+".holder"))
 	}

@@ -28,7 +28,9 @@ func (c *Client) Home() string { return procs.Home() }
 // earlier host left running. Then it starts the agent and makes it load the session. The agent
 // replays the session, and the replay shows whether the session has the last prompt. The prompt
 // counts as answered only if the earlier client saw the end of its turn, because the replay of a
-// turn that was cut off can look like the replay of a complete turn.
+// turn that was cut off can look like the replay of a complete turn. If the replay of codex lacks
+// the prompt, a session without an earlier prompt counts as lost, and otherwise the state is
+// unknown.
 //
 // If a process cannot be terminated or the session is open in another process, the error matches
 // [bgagent.ErrBusy]. If the agent cannot be started or does not answer, the error matches
@@ -56,7 +58,7 @@ func (c *Client) RestoreSession(ctx context.Context, in bgagent.SessionRestore) 
 	known := s.memory.Now.Prompt == in.Last.ID
 	switch {
 	case errors.Is(err, bgagent.ErrNoSession):
-		delete(c.sessions, s.id)
+		c.drop(s)
 	case err != nil && ctx.Err() == nil && !errors.Is(err, bgagent.ErrBusy) && !errors.Is(err, bgagent.ErrUnreachable):
 		err = unreadable{err}
 	case err != nil:
@@ -168,10 +170,25 @@ func (c *Client) restore(ctx context.Context, s *session, in bgagent.SessionRest
 	defer c.mu.Unlock()
 	r := s.replay
 	state := r.judge(&s.memory, in.Last)
+	if state == bgagent.PromptMissing && c.runs("codex") {
+		return notProven(s, r, now)
+	}
 	if text, whole := r.answered(); state == bgagent.PromptInterrupted && now.Answered && whole {
 		return bgagent.PromptAnswered, bgagent.TurnEnd{Stop: bgagent.StopEndOfTurn, Text: text}, nil
 	}
 	return state, bgagent.TurnEnd{}, nil
+}
+
+// notProven returns the state of the last prompt in a session of codex if the replay lacks the
+// prompt. This does not prove that the session lacks it: codex first stores the message for the
+// model, and then the item that it replays. If codex is killed in between, the model would get the
+// prompt twice. Therefore, the prompt must not be sent into the session again. If the session has
+// no earlier prompts, it counts as lost, and the prompt is sent into a new session.
+func notProven(s *session, r *replay, now progress) (bgagent.PromptState, bgagent.TurnEnd, error) {
+	if len(r.runs) > 0 || now.Called {
+		return bgagent.PromptUnknown, bgagent.TurnEnd{}, nil
+	}
+	return bgagent.PromptMissing, bgagent.TurnEnd{}, fmt.Errorf("acp: session %q was not stored completely, and might have a part of its first prompt: %w", s.id, bgagent.ErrNoSession)
 }
 
 // reload makes an agent process of this host load the session.

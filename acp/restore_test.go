@@ -129,6 +129,42 @@ func TestAPromptThatTheAgentHasNotStoredIsMissing(t *testing.T) {
 	}
 }
 
+// The replay of codex can lack a prompt that the model gets.
+func TestAPromptThatTheModelMightHaveIsNotSentAgain(t *testing.T) {
+	for name, test := range map[string]struct {
+		prompts []string
+		until   string // part of the saved state before the kill
+		want    bgagent.PromptState
+	}{
+		"the first":                  {[]string{"wait"}, `"now"`, bgagent.PromptMissing},
+		"a later one":                {[]string{"say first", "wait"}, `"now"`, bgagent.PromptUnknown},
+		"the first, which has begun": {[]string{"tool look\nwait"}, `"called":true`, bgagent.PromptUnknown},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h, last := kept(t, "half store", test.prompts...)
+			require.Eventually(t, func() bool { return h.read("text") == "I wait" }, time.Minute, time.Millisecond)
+			h.saves(test.until)
+			in := h.restore(last)
+			h.killWithAgent(true)
+			c := open(t, h.o.config())
+			state, end, err := c.RestoreSession(t.Context(), in)
+			require.Equal(t, test.want.String(), state.String())
+			require.Empty(t, end)
+			if test.want != bgagent.PromptMissing {
+				require.NoError(t, err)
+				return
+			}
+			require.ErrorIs(t, err, bgagent.ErrNoSession, "the prompt would be sent into the same session again")
+			require.Zero(t, c.known())
+			closed := h.store("closed " + in.Session)
+			require.Eventually(t, func() bool { _, err := os.Stat(closed); return err == nil }, time.Minute, time.Millisecond, "the agent still has the session open")
+			in.Session, err = c.CreateSession(t.Context(), in.Spec)
+			require.NoError(t, err)
+			require.Equal(t, "hello", goesOn(t, c, in, "say hello"))
+		})
+	}
+}
+
 func TestASessionThatDoesNotExistIsMissing(t *testing.T) {
 	h, last := kept(t, "", "wait")
 	h.read("text")
