@@ -99,7 +99,12 @@ func TestACoolDownThatArrivesLateIsShorter(t *testing.T) {
 	nc, err := nats.Connect("", nats.InProcessServer(server))
 	require.NoError(t, err)
 	t.Cleanup(nc.Close)
+	joined, err := nc.SubscribeSync("bgslots.agents.cool")
+	require.NoError(t, err)
+	require.NoError(t, nc.Flush())
 	x := shares(a)
+	_, err = joined.NextMsg(30 * time.Second) // once the server has this message of a, it also has a's subscription
+	require.NoError(t, err)
 	send := func(age, lasts time.Duration) {
 		body, err := json.Marshal(map[string]any{"from": "another", "sent": time.Now().Add(-age), "cool": []any{map[string]any{"model": "m", "for": lasts, "retry_in": time.Minute}}})
 		require.NoError(t, err)
