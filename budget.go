@@ -139,7 +139,7 @@ func sum(a, b int64) int64 {
 	return a + b
 }
 
-// beyond returns x minus y. A negative difference becomes 0.
+// The method "beyond" returns x minus y. A negative difference becomes 0.
 func (x spent) beyond(y spent) spent {
 	d := x.usage.minus(y.usage)
 	return spent{Usage{max(d.InputTokens, 0), max(d.OutputTokens, 0), max(d.cost(), 0)}, max(x.calls-y.calls, 0)}

@@ -58,9 +58,9 @@ type PoolStats struct {
 	InUse   int    `json:"in_use"`  // number of slots in use; above Limit only after SetLimits
 	Waiting int    `json:"waiting"` // number of waiters in line for a slot
 
-	// CoolUntil is when the pool grants slots again after a provider refused a turn. It is in the
-	// past while the pool grants only a few slots at a time, until enough turns have succeeded. It
-	// is zero if the pool does not cool down.
+	// CoolUntil is the time at which the pool grants slots again after a provider has refused a
+	// turn. It is in the past while the pool grants only a few slots at a time, until enough turns
+	// have succeeded. It is zero if the pool is not cooling down.
 	CoolUntil time.Time `json:"cool_until,omitzero"`
 	Refusals  int       `json:"refusals,omitempty"` // number of refusals since the pool began to cool down
 }

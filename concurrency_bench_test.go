@@ -232,9 +232,9 @@ func (g *taskGrid) pass() {
 	g.ask(t)
 }
 
-// passes returns how many nanoseconds a pass takes in each of the two grids. It measures many short
-// series, alternating between the grids, and takes the median, so that other work on the machine
-// has little influence.
+// The function "passes" returns how many nanoseconds a pass takes in each of the two grids. It
+// measures many short series, alternating between the grids, and takes the median, so that other
+// work on the machine has little influence.
 func passes(a, b *taskGrid) (forA, forB float64) {
 	const several, series = 50, 400
 	var took [2][]float64

@@ -294,7 +294,7 @@ func (k *fileKey) flag(c *Config) (int64, func(int64)) {
 	return n, func(n int64) { *on = n != 0 }
 }
 
-// limits returns a pointer to the map of limits in c that the key sets.
+// The method "limits" returns a pointer to the map of limits in c that the key sets.
 func (k *fileKey) limits(c *Config) *map[string]int {
 	switch k.field {
 	case "Limits.Model":

@@ -208,7 +208,7 @@ func TestConfigIsCopied(t *testing.T) {
 	require.Len(t, c.ToolNames, 1)
 	require.Equal(t, []Permission{{Name: "*"}}, c.Permissions)
 
-	// New must also copy maps and slices that are added to Config later.
+	// New must also copy maps and slices that future versions add to Config.
 	var shared []string
 	for f := range reflect.TypeFor[Config]().Fields() {
 		if f.Type.Kind() == reflect.Map || f.Type.Kind() == reflect.Slice {

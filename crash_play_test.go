@@ -101,8 +101,8 @@ func newPlay(t *testing.T, sc *scenario, fault crashPlan) *play {
 	return p
 }
 
-// strike returns the fault of one write. If the fault is a crash, strike also stops the clients of
-// the process.
+// strike returns the fault of one write. If the fault is a crash, the method "strike" also stops
+// the clients of the process.
 func (p *play) strike(uint64, int) storetest.Fault {
 	p.mu.Lock()
 	l := p.life

@@ -26,8 +26,8 @@ type scenario struct {
 	refuses bool // the provider refuses turns; a client that restores a session does not report why the session's turn failed
 }
 
-// ends returns the status with which each task must end. It omits tasks that might end differently
-// because of the fault.
+// The method "ends" returns the status with which each task must end. It omits tasks that might
+// end differently because of the fault.
 func (s *scenario) ends(p *play, states map[string]*storedState) map[string]bgagent.Status {
 	out := map[string]bgagent.Status{}
 	struck, fated := p.outcome()

@@ -63,8 +63,8 @@ func (stub) RestoreSession(context.Context, bgagent.SessionRestore) (bgagent.Pro
 	return bgagent.PromptInterrupted, bgagent.TurnEnd{}, nil
 }
 
-// changes returns copies of a decoded JSON value, each with one change. others contains strings
-// that replace strings in the value.
+// The function "changes" returns copies of a decoded JSON value, each with one change. others
+// contains strings that replace strings in the value.
 func changes(v any, others []string) (all []any) {
 	switch v := v.(type) {
 	case map[string]any:

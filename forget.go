@@ -7,11 +7,11 @@ import (
 
 // ForgetOptions are the optional arguments of [BackgroundManager.Forget].
 type ForgetOptions struct {
-	// Force also deletes a task in three cases: its end has not been reported, tasks below it are
-	// still needed, or it comes from an earlier process and its session did not stop. The end is
-	// then no longer reported, but a notice that has already been created can still name the task.
-	// Until every call to the client for the task has returned, even Force does not delete the
-	// task.
+	// With Force, a task is also deleted in three cases: its end has not been reported, tasks
+	// below it are still needed, or it comes from an earlier process and its session did not stop.
+	// The end is then no longer reported, but a notice that has already been created can still
+	// name the task. Until every call to the client for the task has returned, even Force does not
+	// delete the task.
 	Force bool
 }
 

@@ -95,8 +95,8 @@ func (m *BackgroundManager) sweep(cl *client) {
 }
 
 // statuses requests the statuses of sessions from the client. If the client does not support the
-// call, every status is SessionUntold. After any other error, statuses returns a nil map, which
-// means SessionUnknown for every session.
+// call, every status is SessionUntold. After any other error, the method "statuses" returns a
+// nil map, which means SessionUnknown for every session.
 func (m *BackgroundManager) statuses(cl *client, ids []string) (map[string]SessionStatus, error) {
 	answer, err := within(m.base, m, goPoll, "Statuses", m.cfg.StatusTimeout, func(ctx context.Context) (map[string]SessionStatus, error) {
 		answer, err := m.host(cl).starter.Statuses(ctx, ids)

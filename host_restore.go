@@ -39,9 +39,9 @@ type restoringKey struct{}
 // Config.RestoreContext returns.
 var errRestoring = errors.New("the call would wait for Config.RestoreContext, from which it was made")
 
-// start does the work of Start. If ctx ends first, start returns the error of ctx, and the work
-// continues. Every caller waits, so that no new task gets ahead of the tasks of the earlier
-// process.
+// start does the work of Start. If ctx ends first, the method "start" returns the error of ctx,
+// and the work continues. Every caller waits, so that no new task gets ahead of the tasks of
+// the earlier process.
 func (m *BackgroundManager) start(ctx context.Context) error {
 	if ctx == nil {
 		return errNoContext
@@ -241,7 +241,7 @@ func (m *BackgroundManager) callRestore(a *attempt, j *job) *attempt {
 	return m.answer(func(st *state, now int64) { st.restored(a, r, failed, now) }, j)
 }
 
-// continues reports whether interrupted turns of the agent must be continued.
+// The method "continues" reports whether interrupted turns of the agent must be continued.
 func (m *BackgroundManager) continues(agent string) (bool, error) {
 	if m.cfg.OnRestart == nil {
 		return true, nil

@@ -17,7 +17,7 @@ import (
 // been granted a slot, until none is left.
 func (m *BackgroundManager) work(a *attempt) {
 	var j job
-	// Request the host call again, so that step prepares it in j.
+	// Request the host call again, so that the method "step" prepares it in j.
 	m.workOn(m.step(func(st *state, _ int64) { st.wantCall(a) }, &j), &j)
 }
 
@@ -168,7 +168,7 @@ func (m *BackgroundManager) catchUp(a *attempt, j *job) (err error) {
 }
 
 // answer applies the result of a host call. If the result arrives after the manager was suspended,
-// answer ignores it, because it only shows that the call was stopped.
+// the method "answer" ignores it, because it only shows that the call was stopped.
 func (m *BackgroundManager) answer(f func(st *state, now int64), j *job) *attempt {
 	return m.step(func(st *state, now int64) {
 		if st.suspend != frozen {

@@ -8,10 +8,10 @@ import (
 
 // Suspend stops the manager so that a later manager can continue its tasks. For example, a host
 // calls it before a deploy. After the call, no attempt, turn or notice begins. Turns of a
-// [TurnRunner] have time to end until Config.StopTimeout before the deadline of ctx. Turns that are
-// still running then are stopped, and the next manager that opens the store continues them. The
-// turns of a [TurnStarter] continue on its server. Pending tasks stay pending. Callers that are
-// waiting for a task get [ErrSuspended].
+// [TurnRunner] may continue until only Config.StopTimeout remains before the deadline of ctx. Turns
+// that are still running then are stopped, and the next manager that opens the store continues
+// them. The turns of a [TurnStarter] continue on its server. Pending tasks stay pending. Callers
+// that are waiting for a task get [ErrSuspended].
 //
 // With budgets, Suspend also counts the usage that the stopped turns report while they end.
 //

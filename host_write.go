@@ -85,9 +85,9 @@ func (m *BackgroundManager) givesUp(err error) bool {
 	return errors.Is(err, errStoreClosing)
 }
 
-// commit writes the batch. If the result of a write is uncertain, commit finds out whether the
-// store contains the batch. If commit returns an error after which the writer can continue, the
-// store does not contain the batch.
+// commit writes the batch. If the result of a write is uncertain, the method "commit" finds out
+// whether the store contains the batch. If the method "commit" returns an error after which the
+// writer can continue, the store does not contain the batch.
 func (m *BackgroundManager) commit(b *StoreBatch, pause *time.Duration) error {
 	err := m.writeOnce(b)
 	for errors.Is(err, ErrUncertain) {
@@ -110,7 +110,7 @@ func (m *BackgroundManager) commit(b *StoreBatch, pause *time.Duration) error {
 	return err
 }
 
-// names reports whether the batch contains the manager's own record.
+// The method "names" reports whether the batch contains the manager's own record.
 func (b *StoreBatch) names() bool {
 	return slices.ContainsFunc(b.Records, func(r StoreRecord) bool { return r.Kind == StoreManager })
 }

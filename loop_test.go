@@ -27,8 +27,8 @@ func same() agentCall {
 	return agentCall{tool: "bash", input: bgagent.DigestOf("ls"), result: bgagent.DigestOf("a.go"), take: 100 * time.Millisecond}
 }
 
-// makes returns a runner that makes the calls and then answers. Before the calls, it writes some
-// text.
+// The function "makes" returns a runner that makes the calls and then answers. Before the calls,
+// it writes some text.
 func makes(calls ...agentCall) *goRunner {
 	return &goRunner{run: func(ctx context.Context, _ string, _ bgagent.Prompt, r *bgagent.Reporter) (bgagent.TurnEnd, error) {
 		r.Text("I begin with the tests.")

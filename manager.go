@@ -57,8 +57,8 @@ import (
 //     written at least once a minute while a task is live or being stopped. No other work is periodic.
 //     One timer serves all deadlines, and the alarm of an attempt is set for the earliest of its time
 //     limits.
-//  16. The update that begins Close ends every live task. Parked and stopping attempts do not start
-//     another turn, and deliveries stop. No attempt, turn or notice starts afterwards.
+//  16. Close's first update ends every live task. Parked and stopping attempts do not start another
+//     turn, and deliveries stop. No attempt, turn or notice starts afterwards.
 //  17. Only the root of a tree has an account, which counts the usage of the tree. If no budget period
 //     is configured, the account is open only while a task of the tree is live.
 //  18. Messages wait only for the latest attempt of a live task. When the attempt ends, none is left
@@ -236,10 +236,10 @@ func (m *BackgroundManager) update(f func(st *state, now int64)) {
 	m.step(f, nil)
 }
 
-// view calls f with the lock held. f must not change the state, because view does not read the
-// clock, carry out consequences or perform effects. There is one exception: m.passed calls view
-// with a function that sets a flag. The flag has no consequences, and reading the clock would take
-// too long there.
+// view calls f with the lock held. f must not change the state, because the method "view" does not
+// read the clock, carry out consequences or perform effects. There is one exception: m.passed
+// calls m.view with a function that sets a flag. The flag has no consequences, and reading the
+// clock would take too long there.
 func (m *BackgroundManager) view(f func(st *state)) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -250,9 +250,9 @@ func (m *BackgroundManager) view(f func(st *state)) {
 }
 
 // step is like update, but for a worker goroutine. If j is not nil and an attempt needs a worker,
-// step prepares the attempt's host call in j and returns the attempt. The calling worker then makes
-// the host call itself, which takes a quarter less time than starting a new goroutine. If no
-// attempt needs a worker, step returns nil.
+// the method "step" prepares the attempt's host call in j and returns the attempt. The calling
+// worker then makes the host call itself, which takes a quarter less time than starting a new
+// goroutine. If no attempt needs a worker, the method "step" returns nil.
 func (m *BackgroundManager) step(f func(st *state, now int64), j *job) (next *attempt) {
 	st := &m.st
 	m.mu.Lock()

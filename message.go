@@ -46,9 +46,9 @@ type SendInput struct {
 	Key string
 	// Text is the message, at most 64 KiB. The agent gets it unchanged.
 	Text string
-	// Now adds the message to the task's current turn, if its client can do so (see [Steerer]). At
-	// most 20 messages join one turn. Without Now, the message becomes the prompt of a separate
-	// turn.
+	// If Now is set, the message joins the task's current turn, provided that the client can do
+	// this (see [Steerer]). At most 20 messages join one turn. Without Now, the message becomes
+	// the prompt of a separate turn.
 	Now bool
 }
 
@@ -108,8 +108,8 @@ type Steerer interface {
 	// does not match [ErrUncertain] means that the message is not part of the session and never
 	// will be. The error is [ErrNoSession] if the session does not exist, and errors.ErrUnsupported
 	// if the runtime cannot do this. If no turn is running, Steer does not start one, and returns
-	// an error. Steer may be called while RunTurn runs. The manager calls Steer at most once for a
-	// message.
+	// an error. Steer may be called while RunTurn is running. The manager calls Steer at most once
+	// for a message.
 	Steer(ctx context.Context, session string, msg TurnMessage) error
 }
 

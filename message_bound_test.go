@@ -82,8 +82,8 @@ func TestSnapshotsShareTheTextOfTheAnswers(t *testing.T) {
 	})
 }
 
-// If the session contains nothing of a turn, the turn begins again without the messages that joined
-// it.
+// If the session contains nothing from a turn, the turn begins again without the messages that
+// joined it.
 func TestAMessageThatJoinedARefusedTurnGetsATurnOfItsOwn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		refused := false

@@ -124,7 +124,8 @@ func TestAMessageInThePromptThatContinuesATurnIsSentOnce(t *testing.T) {
 	})
 }
 
-// The client accepts the message only after the turn was refused and nothing of that turn is left.
+// The client accepts the message only after the turn was refused and the session has kept nothing
+// from that turn.
 func TestAMessageThatTheClientTakesAfterARefusalGetsATurnOfItsOwn(t *testing.T) {
 	for _, next := range []bgagent.ProviderNextStep{bgagent.NextRepeat, bgagent.NextNewSession} {
 		for name, c := range map[string]struct {

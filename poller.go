@@ -5,7 +5,8 @@ import "time"
 // The code in this file decides whether a turn is over, based on polls and events. The goroutines
 // that poll are in host_poll.go, and state_poll.go carries out the verdicts.
 
-// thresholds holds the limits that judge applies: durations, in nanoseconds, and a number of polls.
+// thresholds holds the limits that the function "judge" applies: durations, in nanoseconds, and a
+// number of polls.
 type thresholds struct {
 	minIdle     int64
 	minStable   int64
@@ -17,7 +18,8 @@ type thresholds struct {
 	park        int64 // longest wait for a retry that the session has announced
 }
 
-// counters holds the values that judge keeps from one observation of a turn to the next.
+// counters holds the values that the function "judge" keeps from one observation of a turn to the
+// next.
 type counters struct {
 	began     int64     // when the turn began
 	changed   int64     // time of the last change of any kind

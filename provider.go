@@ -13,10 +13,11 @@ type ProviderError struct {
 	Kind   ProviderErrorKind
 	Status int // HTTP status of the answer; 0 if unknown
 
-	// RetryAt is when the provider will accept requests again, as stated by the provider. It is
-	// zero if the provider did not give a time. Do not set it from the text of a message, such as
-	// "try again at 11:16 PM", because the text contains neither a date nor a time zone. The
-	// manager treats a time that has passed, or that is more than 366 days away, as unknown.
+	// RetryAt is the time at which the provider will accept requests again, as stated by the
+	// provider. It is zero if the provider did not give a time. Do not set it from the text of a
+	// message, such as "try again at 11:16 PM", because the text contains neither a date nor a
+	// time zone. The manager treats a time that has passed, or that is more than 366 days away,
+	// as unknown.
 	RetryAt time.Time
 
 	Tries   int              // how often the agent's program sent the failed request; 0 or less if unknown
@@ -108,7 +109,7 @@ type FallbackReporter interface {
 	Fallback(agent string) FallbackWay
 }
 
-// FallbackWay is the way that an agent continues with another model.
+// FallbackWay is the way in which an agent continues with another model.
 type FallbackWay uint8
 
 // The ways of a [FallbackReporter].

@@ -11,7 +11,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// hangs returns a function for Abort that ignores its context and returns when release is called.
+// The function "hangs" returns a function for Abort that ignores its context and returns when
+// the function "release" is called.
 func hangs() (abort func(context.Context, string) error, release func()) {
 	over := make(chan struct{})
 	return func(context.Context, string) error { <-over; return nil }, func() { close(over) }

@@ -107,11 +107,12 @@ func (m *BackgroundManager) Outstanding(session string) (live, owed int) {
 	return live, owed
 }
 
-// Messages reads the conversation of the task's session on behalf of the caller. after, max and the
-// result are the same as in [MessageReader]. Messages calls the host and waits for at most
-// [Config].CallTimeout. The error matches [errors.ErrUnsupported] if the task's client cannot read
-// messages, and [ErrNoSession] if the task has no session. Otherwise it matches [ErrUnknownTask],
-// [ErrExpired], [ErrNotDescendant] or [ErrClosed], or it is the error of ctx or of the host call.
+// Messages reads the conversation of the task's session on behalf of the caller. The arguments
+// "after" and "max" and the result are the same as in [MessageReader]. Messages calls the host and
+// waits for at most [Config].CallTimeout. The error matches [errors.ErrUnsupported] if the task's
+// client cannot read messages, and [ErrNoSession] if the task has no session. Otherwise it matches
+// [ErrUnknownTask], [ErrExpired], [ErrNotDescendant] or [ErrClosed], or it is the error of ctx or
+// of the host call.
 func (m *BackgroundManager) Messages(ctx context.Context, by Caller, id string, after Cursor, max int) (Page, error) {
 	if ctx == nil {
 		return Page{}, fmt.Errorf("bgagent: messages: %w", errNoContext)
@@ -245,8 +246,8 @@ func (m *BackgroundManager) TakeNotice(session string) (n Notice, ok bool) {
 	return m.takeNotice(session, m.words, nil)
 }
 
-// takeNotice is TakeNotice for an answer that contains everything in out. If out is nil, the notice
-// is the whole answer.
+// takeNotice is TakeNotice for an answer that contains everything in the argument "out". If "out"
+// is nil, the notice is the whole answer.
 func (m *BackgroundManager) takeNotice(session string, w wording, out *handing) (n Notice, ok bool) {
 	if m.storesNotices() {
 		var node *node

@@ -9,8 +9,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// The outcome of a question waits for a slot when its manager is suspended. The turn can no longer
-// get a slot, so Ask returns without the outcome.
+// The manager is suspended while the outcome of a question is waiting for a slot. The turn can no
+// longer get a slot, so Ask returns without the outcome.
 func TestSuspendDoesNotWaitForASlotAfterAQuestionIsOver(t *testing.T) {
 	for name, over := range map[string]func(t *testing.T, m *bgagent.BackgroundManager, id, key string){
 		"answered": func(t *testing.T, m *bgagent.BackgroundManager, id, key string) {

@@ -78,7 +78,7 @@ func onFaultyServer(t *testing.T, script func(*bgagenttest.Turn), faults func(bg
 	})
 }
 
-// asks returns the task's question as soon as the task has asked it.
+// The function "asks" returns the task's question as soon as the task has asked it.
 func asks(t *testing.T, m *bgagent.BackgroundManager, id string) bgagent.Question {
 	t.Helper()
 	for range 1000 {

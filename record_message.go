@@ -11,7 +11,7 @@ type letterRecord struct {
 	Text    string       `json:"text,omitempty"`    // name of the text, while the text is still needed
 	Answer  string       `json:"answer,omitempty"`  // name of the text of the message's turn, while the attempt runs
 	Now     bool         `json:"now,omitempty"`     // the message was meant to join a running turn
-	Current bool         `json:"current,omitempty"` // the message is the prompt of a turn that runs, is about to begin, or will continue after a refusal
+	Current bool         `json:"current,omitempty"` // the message is the prompt of a turn that is running, is about to begin, or will continue after a refusal
 }
 
 // recordLetters makes the record of the task's letters.

@@ -18,7 +18,7 @@ type refusedRecord struct {
 	Tries      int               `json:"tries,omitempty"`
 	Turns      int               `json:"turns,omitempty"`      // number of refused turns; Tries counts requests
 	PoolTries  int               `json:"pool_tries,omitempty"` // number of refusals in a row in the pool
-	Provider   bool              `json:"provider,omitempty"`   // all pools of the provider cooled down
+	Provider   bool              `json:"provider,omitempty"`   // all pools of the provider were cooling down
 	FallAt     time.Time         `json:"fall_at,omitzero"`     // when the attempt continues with another model
 	Falls      bool              `json:"falls,omitempty"`      // the attempt continues with another model once an Abort call has returned
 	Ends       Cause             `json:"ends,omitempty"`       // cause with which the attempt ends if it must fall back but no other model is left

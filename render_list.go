@@ -186,8 +186,8 @@ func (w wording) session(t Task, p sessionPage, now time.Time, room int, notes .
 	return a
 }
 
-// readOn writes the tool calls that read the earlier and the later messages. first and last are the
-// numbers of the first and the last message shown.
+// readOn writes the tool calls that read the earlier and the later messages. The arguments "first"
+// and "last" are the numbers of the first and the last message shown.
 func (b *text) readOn(w wording, t Task, p sessionPage, first, last int, lastID string, cut int) {
 	call := fmt.Sprintf("%s(task_id=%s, full_session=true", w.output, arg(t.ID))
 	if cut > 0 && !p.fromEnd {

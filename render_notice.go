@@ -163,7 +163,7 @@ func (b *text) items(items []NoticeItem, told map[string]bool, room int, failed 
 	b.Line()
 }
 
-// fallbacks names the tasks that continued with another model, as many as fit.
+// The method "fallbacks" names the tasks that continued with another model, as many as fit.
 func (b *text) fallbacks(items []NoticeItem, room int) {
 	head := "\n### On Other Models\n\n"
 	for _, it := range items {

@@ -33,7 +33,7 @@ func again(at time.Time) string {
 }
 
 // reasonProvider returns the reason for ending an attempt when the provider has refused its turn.
-// The argument "at" is when the provider will accept requests again, or zero.
+// The argument "at" is the time at which the provider will accept requests again, or zero.
 func reasonProvider(e *ProviderError, at time.Time) string {
 	return refusalOf(e.Kind, e.Status, e.Message) + again(at)
 }

@@ -36,7 +36,7 @@ func reasonAsking(list []Question) (reason string, until time.Time) {
 	return "waits for an answer: " + list[0].Title, until
 }
 
-// asks reports whether the task waits for an answer, or for a slot after it was answered.
+// The method "asks" reports whether the task waits for an answer, or for a slot after it was answered.
 func (t Task) asks() bool {
 	return len(t.Questions) > 0 || t.Phase == PhaseParked && t.Reason == reasonAnswered
 }

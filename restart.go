@@ -8,7 +8,7 @@ import (
 // This file defines the interface through which clients continue the sessions of an earlier
 // process. docs/store.md describes what happens to a task when its process ends.
 
-// PromptState is how far a session got with a prompt that an earlier process handed over.
+// PromptState says how far a session got with a prompt that an earlier process handed over.
 type PromptState uint8
 
 // The states of a prompt.
@@ -71,7 +71,7 @@ type SessionHome interface {
 	Home() string
 }
 
-// These errors come from a manager with a store.
+// This error comes from a manager with a store.
 var (
 	// ErrSuspended is returned to callers that are waiting for a task when the manager is suspended.
 	ErrSuspended = errors.New("the manager is suspended; the task continues when a manager opens the store again")

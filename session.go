@@ -93,10 +93,10 @@ type TurnStarter interface {
 // must implement it. A [TurnRunner] may implement it, so that the whole conversation of a task can
 // be shown.
 type MessageReader interface {
-	// Messages returns at most max messages that are new or have changed since the position after,
-	// oldest first. The zero Cursor is the beginning of the session. If max is not positive, the
-	// client chooses the number. A message that changes after it was returned must be returned
-	// again. Page.Next must not skip messages for which this page has no room.
+	// Messages returns at most max messages that are new or have changed since the position
+	// "after", oldest first. The zero Cursor is the beginning of the session. If max is not
+	// positive, the client chooses the number. A message that changes after it was returned must
+	// be returned again. Page.Next must not skip messages for which this page has no room.
 	Messages(ctx context.Context, session string, after Cursor, max int) (Page, error)
 }
 
@@ -123,10 +123,10 @@ type NoticeRecognizer interface {
 // EventSource is implemented by clients that can push events about sessions. The manager runs
 // Events from [New] until [BackgroundManager.Close].
 type EventSource interface {
-	// Events calls emit for every event until ctx ends. It reconnects on its own, and emits
-	// [HostStreamGap] whenever events might have been lost. If Events returns before ctx ends, the
-	// manager assumes that events were lost and calls Events again after a pause. emit never
-	// blocks.
+	// Events calls the function "emit" for every event until ctx ends. It reconnects on its own,
+	// and emits [HostStreamGap] whenever events might have been lost. If Events returns before ctx
+	// ends, the manager assumes that events were lost and calls Events again after a pause. The
+	// function "emit" never blocks.
 	Events(ctx context.Context, emit func(HostEvent)) error
 }
 
@@ -309,8 +309,8 @@ type SessionStatus struct {
 	RetryAt time.Time // if State is SessionRetrying: time of the next try, if known; a time more than 366 days away counts as unknown
 	Detail  string    // one line for people: the error that caused the retry, or the question asked
 	// Provider describes the failed request if State is SessionRetrying and the client knows it. Its
-	// field RetryAt is the time that the provider gave; the field RetryAt above is when the runtime
-	// tries again.
+	// field RetryAt is the time that the provider gave; the field RetryAt above is the time at which
+	// the runtime tries again.
 	Provider *ProviderError
 	// Revision is empty if the runtime has no revisions. Otherwise it must change whenever a
 	// message of the session changes. While the revision stays the same, the manager does not read

@@ -94,7 +94,7 @@ func by(t *testing.T, m *bgagent.BackgroundManager, model string) string {
 func TestACoolDownAppliesToAllUsersOfASource(t *testing.T) {
 	for name, c := range map[string]struct {
 		scope bgagent.ProviderScope
-		cools map[string]bool // whether the pool of the model cools down
+		cools map[string]bool // whether the pool of the model is cooling down
 	}{
 		"of a model":    {cools: map[string]bool{"openai/gpt": true, "openai/other": false, "mistral/m": false}},
 		"of a provider": {scope: bgagent.ScopeProvider, cools: map[string]bool{"openai/gpt": true, "openai/other": true, "mistral/m": false}},

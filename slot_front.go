@@ -117,7 +117,7 @@ func (c *ConcurrencyManager) statsOf(l Limits, name string) PoolStats {
 }
 
 const (
-	heardMost = 1000 // if so many pools cool down, reports of other users are ignored
+	heardMost = 1000 // if so many pools are cooling down, reports of other users are ignored
 	heardName = 4096 // maximum length of the names in such a report
 )
 
@@ -162,7 +162,7 @@ func (c *ConcurrencyManager) link() {
 	}
 }
 
-// tell reports a cool-down to the other users of the source.
+// The method "tell" reports a cool-down to the other users of the source.
 func (c *ConcurrencyManager) tell(d *CoolDown) {
 	c.mu.Lock()
 	others := c.others

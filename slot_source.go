@@ -38,9 +38,9 @@ type SlotRequest struct {
 	Agent string // counts towards the agent's cap, and determines the pool if Model is empty
 	Root  string // root session, for Limits.Fair
 
-	// Head puts the request before all requests without Head. Among the requests with Head, and
-	// among those without, earlier Queued times come first. The zero Queued means the time of the
-	// call.
+	// If Head is set, the request comes before all requests without Head. Among the requests with
+	// Head, and among those without, earlier Queued times come first. The zero Queued means the
+	// time of the call.
 	Head   bool
 	Queued time.Time
 
@@ -87,12 +87,13 @@ type SlotClaim interface {
 type CoolDownSource interface {
 	SlotSource
 
-	// ShareCoolDowns connects a manager with the other users of the source. The source calls hear
-	// for every cool-down that another user reports, and, soon after the call to ShareCoolDowns,
-	// for the cool-downs that have not ended. hear must not be called while the source holds a lock
-	// that its own methods need. The manager calls tell to report a cool-down to the other users;
-	// tell must not block. Both functions are safe for concurrent use. The manager calls stop when
-	// it closes. Afterwards, calls to hear have no effect.
+	// ShareCoolDowns connects a manager with the other users of the source. The source calls the
+	// function "hear" for every cool-down that another user reports, and, soon after the call to
+	// ShareCoolDowns, for the cool-downs that have not ended. The function "hear" must not be
+	// called while the source holds a lock that its own methods need. The manager calls the
+	// function "tell" to report a cool-down to the other users; it must not block. Both
+	// functions are safe for concurrent use. The manager calls the function "stop" when it
+	// closes. Afterwards, calls to "hear" have no effect.
 	ShareCoolDowns(hear func(CoolDown)) (tell func(CoolDown), stop func())
 }
 

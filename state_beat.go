@@ -6,7 +6,8 @@ import "time"
 // or being stopped. The next manager learns from this record how long no process was running.
 const storeBeat = time.Minute
 
-// beats reports whether the manager's own record must be written because the last one is old.
+// The method "beats" reports whether the manager's own record must be written because the last one is
+// old.
 func (st *state) beats() bool {
 	return st.live+st.unquiet > 0 && st.now-st.storing.seen >= int64(storeBeat)
 }

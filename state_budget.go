@@ -35,7 +35,7 @@ type tally struct {
 	untold bool    // the budget limits the cost, but a turn used tokens without reporting its cost
 }
 
-// add adds usage, and calls near for each limit that is now nearly reached.
+// add adds usage, and calls the function "near" for each limit that is now nearly reached.
 func (x *tally) add(more spent, limits Budget, near func(p BudgetPart)) {
 	x.used = x.used.plus(more)
 	for {
@@ -63,7 +63,7 @@ func (t *task) budget() *taskBudget {
 	return t.more.budget
 }
 
-// limits returns the limits of a tree's account. sp may be nil.
+// The method "limits" returns the limits of a tree's account. sp may be nil.
 func (st *state) limits(sp *spending) Budget {
 	if sp == nil {
 		return st.cfg.TreeBudget
@@ -121,8 +121,8 @@ func (st *state) treeUsedUp(top *node, narrow Budget) error {
 	return nil
 }
 
-// treeReached returns the limit that the account of the tree has reached. The limits in narrow also
-// apply.
+// treeReached returns the limit that the account of the tree has reached. The limits in the
+// argument "narrow" also apply.
 func (st *state) treeReached(top *node, narrow Budget) (l BudgetLimit, used bool) {
 	if top.spending == nil {
 		return l, false
@@ -234,7 +234,7 @@ func (st *state) joinAccount(n *node, now int64) {
 	top.spending.join(sp.tally)
 }
 
-// counts returns the usage of the attempt according to its progress.
+// The method "counts" returns the usage of the attempt according to its progress.
 func (a *attempt) counts() spent { return spent{a.sight.prog.usage, a.sight.prog.toolCalls} }
 
 // count counts the attempt's usage since the last call. It makes no difference if a message is read

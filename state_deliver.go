@@ -79,8 +79,8 @@ func (st *state) schedule(n *node, now int64) {
 	}
 }
 
-// dueAt returns when the node's notices are due. It returns 0 if the time is not known yet, because
-// the notices wait for the end of the batch.
+// dueAt returns the time at which the node's notices are due. It returns 0 if the time is not known
+// yet, because the notices wait for the end of the batch.
 func (st *state) dueAt(n *node) (at int64) {
 	at = st.endsDueAt(n)
 	if n.asksFrom > 0 {

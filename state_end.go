@@ -263,7 +263,7 @@ type stopping struct {
 }
 
 // stop begins to stop an attempt that has ended. If the agent ended the turn itself, everything has
-// already stopped. Otherwise, stop aborts the session.
+// already stopped. Otherwise, the method "stop" aborts the session.
 func (st *state) stop(a *attempt, now int64) {
 	a.ended = true
 	a.epoch++

@@ -125,8 +125,8 @@ func (st *state) expirable(t *task, now int64) {
 	st.due.evict = true
 }
 
-// pushes reports whether the manager delivers the notices of n itself. If it does not, the host
-// must take the notices, and tasks can be evicted while their notices are owed.
+// The method "pushes" reports whether the manager delivers the notices of n itself. If it does
+// not, the host must take the notices, and tasks can be evicted while their notices are owed.
 func (st *state) pushes(n *node) bool {
 	if p := n.parentTask(); p != nil {
 		return p.live()
@@ -275,8 +275,8 @@ func remade[K comparable, V any](old map[K]V) map[K]V {
 	return fresh
 }
 
-// bury adds a tombstone for the task. If there are too many tombstones, bury drops the oldest ones
-// and asks their clients to forget the sessions.
+// bury adds a tombstone for the task. If there are too many tombstones, the method "bury" drops
+// the oldest ones and asks their clients to forget the sessions.
 func (st *state) bury(t *task, stuck bool) {
 	k := &st.keep
 	i := len(k.tombs)
@@ -377,8 +377,8 @@ func (k *retention) stopped(id string) {
 	}
 }
 
-// descends reports whether the session is the task's parent or its root. A tombstone does not hold
-// the sessions between the parent and the root.
+// The method "descends" reports whether the session is the task's parent or its root. A tombstone
+// does not hold the sessions between the parent and the root.
 func (t *tombstone) descends(session string) bool {
 	return t.parent == session || t.root == session
 }
@@ -388,8 +388,9 @@ func (k *retention) descends(id, session string) bool {
 	return tomb != nil && tomb.descends(session)
 }
 
-// revive makes a new record of a task from its tombstone, so that reopen can open a new attempt.
-// The status of the record is pending, because no transition leads to the task's earlier status.
+// revive makes a new record of a task from its tombstone, so that the method "reopen" can open a
+// new attempt. The status of the record is pending, because no transition leads to the task's
+// earlier status.
 func (st *state) revive(tomb *tombstone, up *node) *task {
 	num, _ := parseID(tomb.id)
 	t := &task{st: st, ids: tomb.id, title: tomb.title, no: tomb.no, debt: -1, notice: NoticeRead}

@@ -240,8 +240,8 @@ func (a *attempt) mayHaveCalled() bool {
 	return a.sight.prog.toolCalls > 0 || a.cl.starter && a.turn > 0
 }
 
-// planFallback decides, if may is true, when a refused attempt continues with another model. ends
-// is true if the attempt cannot wait for its model provider.
+// planFallback decides when a refused attempt continues with another model, if the argument "may"
+// is true. ends is true if the attempt cannot wait for its model provider.
 func (st *state) planFallback(a *attempt, may, ends bool, now int64) {
 	r := a.refused
 	r.fell, r.fallAt, r.falls = "", 0, false
@@ -254,7 +254,8 @@ func (st *state) planFallback(a *attempt, may, ends bool, now int64) {
 	}
 }
 
-// fallbackAt returns when a parked attempt continues with another model, or 0 if it does not.
+// fallbackAt returns the time at which a parked attempt continues with another model, or 0 if it
+// does not.
 func (st *state) fallbackAt(a *attempt) int64 {
 	if !a.awaitsProvider() || st.recovery.due {
 		return 0

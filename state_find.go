@@ -105,8 +105,8 @@ func (st *state) findOwn(by Caller, id string) (*task, error) {
 	return t, nil
 }
 
-// descends reports whether the task descends from the caller's session. It returns true for the
-// host.
+// The function "descends" reports whether the task descends from the caller's session. It
+// returns true for the host.
 func descends(t *task, by Caller) bool {
 	if by == (Caller{}) || by.Session == "" {
 		return true
@@ -163,8 +163,8 @@ func (x *sessionIndex) findAt(hash uint64, id string) *session {
 	return nil
 }
 
-// add adds a session. If another session has the same id, add does not change anything and returns
-// the other session.
+// add adds a session. If another session has the same id, the method "add" does not change
+// anything and returns the other session.
 func (x *sessionIndex) add(s *session) (other *session) {
 	h := sessionHash(x.seed, s.id)
 	first := x.all[h]

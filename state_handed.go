@@ -120,7 +120,8 @@ func (n *node) hold() *holding {
 	return n.held
 }
 
-// read settles the notices of the task because the task's end was handed out.
+// The method "read" is called when the task's end has been handed out. It settles the task's
+// notices.
 func (st *state) read(t *task, out *handing, now int64) {
 	if st.storing != nil && !st.closed && t.notice == NoticeOwed {
 		st.handOut(t.up, nil, out, t.owes()...)
@@ -182,7 +183,7 @@ func (n *node) notSent(env *envelope) {
 	}
 }
 
-// owes returns the attempts of the task that are still owed to the parent.
+// The method "owes" returns the attempts of the task that are still owed to the parent.
 func (t *task) owes() (out []member) {
 	if t.notice == NoticeOwed {
 		out = append(out, member{t, t.no})

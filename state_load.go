@@ -400,8 +400,9 @@ func (st *state) loadEnvelope(n *node, e *envelopeRecord, handed bool, tasks map
 	return env
 }
 
-// owes reports whether the end of the attempt is owed according to the record. If given is true,
-// the end of the latest attempt also counts as owed if its state is NoticeGivenUp.
+// The method "owes" reports whether the end of the attempt is owed according to the record. If
+// given is true, the end of the latest attempt also counts as owed if its state is
+// NoticeGivenUp.
 func (x *storedTask) owes(no int32, given bool) bool {
 	if no == x.Attempt {
 		return x.Status.Terminal() && (x.Notice == NoticeOwed || given && x.Notice == NoticeGivenUp)

@@ -199,7 +199,8 @@ func (st *state) accept(t *task, in SendInput) *letter {
 }
 
 // letterChanged records an urgent change to a letter and reports it. If the task's attempt is
-// parked, settle checks whether its next turn is due, or whether nothing is left to wait for.
+// parked, the method "settle" checks whether its next turn is due, or whether nothing is left
+// to wait for.
 func (st *state) letterChanged(t *task) {
 	st.mustKeep(t)
 	st.emit(EventMessage, t)

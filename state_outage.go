@@ -230,8 +230,8 @@ func (st *state) unheard(a *attempt, why string) {
 	st.emit(EventProgress, a.t)
 }
 
-// outageEnd returns when the attempt will fail because it has been held for too long. It returns 0
-// if the attempt is not held or there is no limit.
+// outageEnd returns the time at which the attempt will fail because it has been held for too long.
+// It returns 0 if the attempt is not held or there is no limit.
 func (st *state) outageEnd(a *attempt) int64 {
 	if a.heldAt == 0 || a.inCall || st.limit(limitHostUnreachable) <= 0 {
 		return 0

@@ -78,9 +78,9 @@ func (st *state) afterTurn(a *attempt, cause Cause) parking {
 	return notParked
 }
 
-// waits reports whether the attempt has anything of the given kind to wait for. The result must
-// stay true after the awaited event until the next turn begins. Otherwise, reconsider would end the
-// attempt before that turn.
+// The method "waits" reports whether the attempt has anything of the given kind to wait for. The
+// result must stay true after the awaited event until the next turn begins. Otherwise, reconsider
+// would end the attempt before that turn.
 func (st *state) waits(a *attempt, what parking) bool {
 	switch what {
 	case forTasks:

@@ -40,7 +40,7 @@ type refused struct {
 	retryAt    int64   // time that the provider gave; 0 if it did not give one
 	until      int64   // end of the pool's cool-down, as of the refusal
 	poolTries  int     // number of refusals in a row in the pool, as of the refusal
-	provider   bool    // at that time, all pools of the provider cooled down
+	provider   bool    // at that time, all pools of the provider were cooling down
 	here       bool    // a turn was refused in this process
 	tries      int     // number of refusals since the time in since
 	turns      int     // number of refused turns since the time in since
@@ -77,8 +77,8 @@ func stepOf(n ProviderNextStep) (step nextStep, ok bool) {
 	return stepBegin, false
 }
 
-// passes reports whether the provider is expected to accept requests again soon enough to wait for
-// it. reset is the time that the provider gave, or 0.
+// The method "passes" reports whether the provider is expected to accept requests again soon
+// enough to wait for it. reset is the time that the provider gave, or 0.
 func (st *state) passes(kind ProviderErrorKind, reset, now int64) bool {
 	most := st.limit(limitMaxPark)
 	switch kind {
@@ -236,8 +236,8 @@ func (st *state) turnRefused(a *attempt, o turnOutcome, now int64) {
 	}
 }
 
-// forgets reports whether the session does not contain any part of the attempt after a refusal with
-// the given step. prompt is the prompt that was refused.
+// The method "forgets" reports whether the session does not contain any part of the attempt after a
+// refusal with the given step. prompt is the prompt that was refused.
 func (a *attempt) forgets(step nextStep, prompt string) bool {
 	return (step == stepRepeat || step == stepNewSession) && prompt == joined(a.t.unsaid(), a.t.text) && !a.output && a.text == "" && a.sight.prog.toolCalls == 0
 }
@@ -466,8 +466,8 @@ func (st *state) showsOutput(a *attempt) {
 	}
 }
 
-// queueEnd returns when the queue time to live of a pending task expires. Past or current
-// cool-downs of the task's pool do not count towards it.
+// queueEnd returns the time at which the queue time to live of a pending task expires. Past or
+// current cool-downs of the task's pool do not count towards it.
 func (st *state) queueEnd(t *task, now int64) int64 {
 	c := st.coolDown(t)
 	if c.Refusals == 0 || st.limit(limitQueueTimeToLive) <= 0 {

@@ -62,7 +62,7 @@ func (t *task) questions() *questions {
 	return t.more.questions
 }
 
-// asks reports whether the attempt has an open question.
+// The method "asks" reports whether the attempt has an open question.
 func (a *attempt) asks() bool {
 	b := a.t.questions()
 	return b != nil && b.open > 0
@@ -344,7 +344,8 @@ func (st *state) expireQuestions(a *attempt, now int64) {
 	}
 }
 
-// questionEnd returns when the first open question of the attempt expires, or 0.
+// questionEnd returns the time at which the first open question of the attempt expires, or 0 if there is
+// none.
 func (a *attempt) questionEnd() (at int64) {
 	if !a.asks() {
 		return 0
@@ -357,8 +358,8 @@ func (a *attempt) questionEnd() (at int64) {
 	return at
 }
 
-// parksAt returns when a turn that waits for an answer gives its slot back, or 0 if it keeps the
-// slot.
+// parksAt returns the time at which a turn that waits for an answer gives its slot back, or 0 if
+// it keeps the slot.
 func (a *attempt) parksAt() int64 {
 	if !a.cl.runner || !a.asks() || a.turnStart == 0 || a.parkedFor != notParked || a.halted() != nil || a.outcomeWaits() {
 		return 0

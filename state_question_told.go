@@ -64,7 +64,7 @@ func (n *node) asksEverywhere() int {
 	return count
 }
 
-// packs reports whether an envelope of the node contains the question.
+// The method "packs" reports whether an envelope of the node contains the question.
 func (n *node) packs(x *asked) bool {
 	return slices.ContainsFunc(n.unsettled(), func(env *envelope) bool { return slices.Contains(env.asks, x) })
 }

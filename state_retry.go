@@ -56,8 +56,8 @@ func (st *state) retrying(a *attempt, e *ProviderError, at time.Time, now int64)
 	st.setDeadline(a, now)
 }
 
-// haltAt returns when the turn is stopped because its program repeats requests, or 0 if it is not
-// stopped.
+// haltAt returns the time at which the turn is stopped because its program repeats requests, or 0
+// if it is not stopped.
 func (st *state) haltAt(a *attempt) (at int64) {
 	x := a.sight.retry
 	step, goes := stepOf(x.err.Next)
@@ -183,7 +183,8 @@ func (st *state) showsRetries(by *attempt, now int64) {
 	}
 }
 
-// provedAt returns when the silence of a turn proves that the provider accepts requests, or 0.
+// provedAt returns the time at which the silence of a turn proves that the provider accepts requests, or
+// 0 if there is no such time.
 func (st *state) provedAt(a *attempt) int64 {
 	if !a.cl.showsRetries[a.t.kind.key.agent] || a.turnStart == 0 || a.sight.retry != nil || !st.slots.Unproven(&a.t.wait) {
 		return 0
@@ -191,8 +192,9 @@ func (st *state) provedAt(a *attempt) int64 {
 	return a.turnStart + retrySilent
 }
 
-// retryLimits returns when the turn is stopped, or must have stopped, because of repeated requests.
-// After the turn, it returns when the Abort calls must have returned.
+// retryLimits returns the time at which the turn is stopped, or must have stopped, because of
+// repeated requests. After the turn, it returns the time by which the Abort calls must have
+// returned. It returns 0 if there is no such limit.
 func (st *state) retryLimits(a *attempt) int64 {
 	x := a.sight.retry
 	switch {

@@ -414,8 +414,8 @@ func (st *state) caughtUp(a *attempt, pages []Page) {
 	st.mustKeep(a.t)
 }
 
-// bind gives the task its session. If another session has the id, bind does not change anything and
-// returns the other session.
+// bind gives the task its session. If another session has the id, the method "bind" does not change
+// anything and returns the other session.
 func (st *state) bind(t *task, id string) (other *session) {
 	s := &session{id: id, task: t}
 	if other = st.sessions.add(s); other != nil {

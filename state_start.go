@@ -201,8 +201,9 @@ func (st *state) queue(t *task, now int64) {
 }
 
 // askForSlot takes a slot for the task. If none is free, it puts the task at the head or at the end
-// of the line; ticket decides its place among the tasks there. If the task gets a slot, settle
-// continues with it. In a suspended manager, askForSlot does nothing, because no task begins.
+// of the line; ticket decides its place among the tasks there. If the task gets a slot, the method
+// "settle" continues with it. In a suspended manager, askForSlot does nothing, because no task
+// begins.
 func (st *state) askForSlot(t *task, head bool, ticket uint64) {
 	if st.suspend != notSuspended {
 		return
@@ -284,8 +285,8 @@ func (st *state) start(t *task, now int64) {
 }
 
 // wantCall records that the attempt's next host call is due. If the current update was made with
-// BackgroundManager.step, the worker that made it can make the call. Otherwise, release starts a
-// worker for it.
+// BackgroundManager.step, the worker that made it can make the call. Otherwise, the method
+// "release" starts a worker for it.
 func (st *state) wantCall(a *attempt) {
 	st.changed(a.t)
 	if st.fx.after.start == nil {
@@ -297,7 +298,7 @@ func (st *state) wantCall(a *attempt) {
 }
 
 // ref returns the task with the given id, or the task whose session has that id. If the task's
-// record has expired, ref returns the tombstone instead.
+// record has expired, the method "ref" returns the tombstone instead.
 func (st *state) ref(by Caller, ref string) (*task, *tombstone, error) {
 	if s := st.session(ref); s != nil {
 		ref = s.task.id()

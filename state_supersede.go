@@ -63,7 +63,7 @@ func (st *state) supersede(a *attempt, now int64) {
 }
 
 // followed returns the number of the attempt that continues the attempt with the given number. If
-// that attempt was not superseded, followed returns the given number.
+// that attempt was not superseded, the method "followed" returns the given number.
 func (t *task) followed(no int32) int32 {
 	for t.more != nil && no < t.no && slices.ContainsFunc(t.more.past, func(p Attempt) bool { return p.Number == int(no) && p.Cause == CauseSuperseded }) {
 		no++

@@ -27,7 +27,7 @@ type task struct {
 	call  string // id of the tool call that launched the task
 	more  *extra
 	sess  *session // nil until the session has been created
-	run   *attempt // attempt that runs or is being stopped; nil if there is none
+	run   *attempt // attempt that is running or being stopped; nil if there is none
 	fin   *outcome // outcome of the latest attempt that has ended
 
 	queued int64

@@ -121,7 +121,7 @@ type deadlines struct {
 	trouble  int64            // when failing or slow writes are reported; 0 if nothing is being written
 	beat     int64            // when the manager's own record is written; 0 if no task is live or being stopped
 	careful  int64            // when the next attempt from an earlier process is continued; 0 if none is waiting
-	shut     int64            // when the next pool might have cooled down for too long; see watchPool
+	shut     int64            // when the next pool might have been cooling down for too long; see watchPool
 	store    int64            // when non-urgent changes are written; 0 if there are none
 }
 
@@ -199,8 +199,8 @@ const (
 	attemptLimits
 )
 
-// limitEnd returns when the attempt's limit l is reached, or 0 if the limit does not currently
-// apply.
+// limitEnd returns the time at which the attempt's limit l is reached, or 0 if the limit does
+// not currently apply.
 func (st *state) limitEnd(l attemptLimit, a *attempt) int64 {
 	followed := a.cl.starter && a.turnStart > 0 && a.stage == stageNone
 	switch l {
@@ -289,8 +289,8 @@ func (st *state) applyLimit(l attemptLimit, a *attempt, now int64) {
 	}
 }
 
-// limits returns the range of the time limits that can apply to the attempt. The range includes
-// first but not end.
+// The method "limits" returns the range of the time limits that can apply to the attempt. The
+// range includes first but not end.
 func (a *attempt) limits() (first, end attemptLimit) {
 	if a.ended {
 		return untilStopped, untilStopped + 1
@@ -304,7 +304,8 @@ func (st *state) setDeadline(a *attempt, now int64) {
 	st.deadlines.attempts.setBy(&a.alarm, a, st.earliest(a))
 }
 
-// earliest returns when the first of the attempt's time limits is reached, or 0 if none applies.
+// earliest returns the time at which the first of the attempt's time limits is reached, or 0 if
+// none applies.
 func (st *state) earliest(a *attempt) (at int64) {
 	for l, end := a.limits(); l < end; l++ {
 		if t := st.limitEnd(l, a); t > 0 && (at == 0 || t < at) {
@@ -336,8 +337,8 @@ func (st *state) ringAttempt(a *attempt, now int64) {
 	}
 }
 
-// ttlEnd returns when the attempt's time to live expires, or 0 if the time to live is not currently
-// running.
+// ttlEnd returns the time at which the attempt's time to live expires, or 0 if the time to live is
+// not currently running.
 func (st *state) ttlEnd(a *attempt) int64 {
 	if st.limit(limitTimeToLive) <= 0 || a.t.is(flagForeground) || a.parkedFor != notParked || a.clocksStand() || st.awaitsClaim(a) {
 		return 0
@@ -362,7 +363,8 @@ func (st *state) announcedMost() int64 {
 	return int64(DefaultMaxPark)
 }
 
-// staleEnd returns when a runner's turn becomes stale, or 0 if it currently cannot become stale.
+// staleEnd returns the time at which a runner's turn becomes stale, or 0 if it currently cannot
+// become stale.
 func (st *state) staleEnd(a *attempt) int64 {
 	if !a.cl.runner || a.turnStart == 0 || st.limit(limitStaleTimeout) <= 0 || !a.sight.reported || a.sight.inFlight() > 0 || a.phase == PhaseAsking || a.clocksStand() {
 		return 0

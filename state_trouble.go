@@ -17,8 +17,8 @@ import (
 const anyBatch = math.MaxUint64
 
 // await makes the waiter wait for the batch with the given number. The number 0 stands for the next
-// batch that becomes durable. A waiter that has been woken waits again only if await is called
-// again.
+// batch that becomes durable. A waiter that has been woken waits again only if the method "await"
+// is called again.
 func (s *storing) await(w *waiter, batch uint64) {
 	w.place = len(s.waiters[batch])
 	s.waiters[batch] = append(s.waiters[batch], w)
@@ -77,7 +77,7 @@ type asking struct {
 }
 
 // ask is called when a caller waits for the launch or resume that opened the attempt. If the launch
-// or resume is already durable, ask returns nil.
+// or resume is already durable, the method "ask" returns nil.
 func (st *state) ask(t *task, no int32) *asking {
 	switch m := st.storing.tasks[t]; {
 	case st.accepted(t, no):

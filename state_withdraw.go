@@ -5,8 +5,8 @@ import "slices"
 // The code in this file withdraws a launch or a resume that cannot be written. The caller then gets
 // an error, and the task is in the same state as before the call.
 
-// shows reports whether the task is visible. Until its launch is durable, a task is visible only to
-// the caller that launches it.
+// The method "shows" reports whether the task is visible. Until its launch is durable, a task is
+// visible only to the caller that launches it.
 func (st *state) shows(t *task) bool {
 	if st.storing == nil {
 		return true

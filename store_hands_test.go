@@ -105,7 +105,7 @@ func (h *hands) refuse(bad func(b *bgagent.StoreBatch) bool) (refused *atomic.In
 	return refused
 }
 
-// holds reports whether the batch contains the record with the key.
+// The function "holds" reports whether the batch contains the record with the key.
 func holds(b *bgagent.StoreBatch, key string) bool {
 	return slices.ContainsFunc(b.Records, func(r bgagent.StoreRecord) bool { return r.Key == key })
 }

@@ -39,9 +39,9 @@ type Phase uint8
 const (
 	PhaseNone     Phase = iota
 	PhaseStarting       // the session is being created, or the prompt is being handed over
-	PhaseTurn           // the agent works
+	PhaseTurn           // the agent is working
 	PhaseAsking         // the agent waits for an answer to a question or for permission
-	PhaseWaiting        // the agent has ended its turn and waits for its own tasks, or for a slot to receive a message in
+	PhaseWaiting        // the agent has ended its turn and waits for its own tasks, or for a slot in which to receive a message
 	PhaseStopping       // the attempt has ended, and its session is being stopped
 	PhaseStoring        // the attempt has ended, and the end is being written to the store
 	PhaseParked         // the attempt waits without a slot, either for a provider that refused its turn or for the answer to a question; see Reason and Until
@@ -78,7 +78,7 @@ const (
 	CauseTimeToLive      // the turns of the attempt took too long
 	CauseQueueTimeToLive // the attempt waited too long for a slot
 	CauseBudget          // a budget of the task or of its tree is used up; see Config.TaskBudget
-	CauseStale           // the task was without progress for too long
+	CauseStale           // the task made no progress for too long
 	CauseSessionDeleted  // the session of the task was deleted
 	CauseClosed          // the manager was closed
 	CauseSuperseded      // another attempt of the task continues this one
@@ -98,7 +98,7 @@ const (
 	CauseNotStopped      // the session did not stop, so the next attempt or the next turn could not start
 	CauseNoAnswer        // the agent neither wrote visible text nor called a tool
 	CauseTooLong         // the input is too long for the model, even after it was shortened
-	CauseRateLimited     // the model provider refused a turn because of a limit, an overload or a failure, and the turn could not continue later
+	CauseRateLimited     // the model provider refused a turn because of a limit, an overload or a failure, and the turn could not be continued later
 	CauseSlotLost        // the slot source could not keep the slot or the place in line; see Config.Slots
 )
 
@@ -410,7 +410,7 @@ type Query struct {
 	Under  string   // only descendants of this session
 	Parent string   // only tasks that this session itself launched
 	Status []Status // only tasks with one of these statuses; empty means any status
-	Limit  int      // maximum number of tasks, of which the most recently launched are selected; 0 means no limit
+	Limit  int      // maximum number of tasks; the most recently launched ones are selected; 0 means no limit
 }
 
 type callerKey struct{}

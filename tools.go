@@ -108,8 +108,8 @@ type ToolOptions struct {
 	// Omit lists the usual names of tools to leave out. The other tools then do not mention the
 	// omitted ones.
 	Omit []string
-	// With lists the usual names of the optional tools to add to those of Config.OptionalTools.
-	// The only optional tool is [ToolBackgroundMessage].
+	// With holds the usual names of optional tools to add to those in Config.OptionalTools. The
+	// only optional tool is [ToolBackgroundMessage].
 	With []string
 	// Agents lists the agents to which a model may delegate. If Agents is set, delegate_task names
 	// these agents in its description and schema, and refuses other names immediately. If Agents is

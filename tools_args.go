@@ -158,8 +158,8 @@ func (f fields[A]) example() string {
 	return `{"` + strings.Join(names, `": "…", "`) + `": "…"}`
 }
 
-// set sets the argument to a raw value. If the value is wrong, set returns a description of the
-// mistake.
+// set sets the argument to a raw value. If the value is wrong, the method "set" returns a
+// description of the mistake.
 func (x field[A]) set(a *A, raw json.RawMessage) string {
 	if !utf8.Valid(raw) {
 		return "The argument " + x.name + " is not valid UTF-8; send plain text."

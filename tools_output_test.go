@@ -16,7 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// says returns an in-process client whose agent "worker" always gives the same answer.
+// The function "says" returns an in-process client whose agent "worker" always gives the same answer.
 func says(answer string) *inproc.Client {
 	return inproc.New(map[string]inproc.Agent{"worker": func(context.Context, *inproc.Turn) (string, error) { return answer, nil }})
 }

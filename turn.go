@@ -433,7 +433,8 @@ func (u Usage) cost() float64 {
 	return u.Cost
 }
 
-// glimpse is how many bytes at the end of the agent's text are compared or shown while a turn runs.
+// glimpse is how many bytes at the end of the agent's text are compared or shown while a turn is
+// running.
 const glimpse = 200
 
 // maxTurnText is the maximum size of the text that is collected from a runner's reports.

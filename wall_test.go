@@ -139,8 +139,8 @@ func interfaces(t *testing.T, fset *token.FileSet) (names []string) {
 	return names
 }
 
-// The test above would also succeed if breaches never found anything, so breaches must find each of
-// these planted violations.
+// The test above would also succeed if breaches never found anything, so the function "breaches"
+// must find each of these planted violations.
 func TestTheWallFindsWhatIsPlanted(t *testing.T) {
 	for planted, want := range map[string]string{
 		"import \"context\"":                                   "imports context",

@@ -53,8 +53,8 @@ func environment(host, more []string) []string {
 	return env
 }
 
-// lets reports whether the name matches one of the names in the list. A * at the end of
-// a listed name stands for any characters.
+// The function "lets" reports whether the name matches one of the names in the list. A * at the
+// end of a listed name stands for any characters.
 func lets(names []string, name string) bool {
 	return slices.ContainsFunc(names, func(n string) bool {
 		prefix, all := strings.CutSuffix(n, "*")

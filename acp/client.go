@@ -96,7 +96,7 @@ type start struct {
 }
 
 // ready returns a process of the instance that accepts new sessions. If the client has no such
-// process, ready starts one.
+// process, the method "ready" starts one.
 func (c *Client) ready(ctx context.Context, instance string) (*process, error) {
 	for {
 		c.mu.Lock()

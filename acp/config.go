@@ -91,7 +91,7 @@ type Config struct {
 	Silence time.Duration
 
 	// CancelGrace is how long the client waits for a turn to stop after it cancels the turn. After
-	// that, the agent process is terminated as soon as no other turn runs in it. Zero means
+	// that, the agent process is terminated as soon as no other turn is running in it. Zero means
 	// DefaultCancelGrace.
 	CancelGrace time.Duration
 
@@ -105,10 +105,10 @@ type Config struct {
 	MaxHistory int
 
 	// Printed receives the unchanged standard error output of the agent's program as it arrives. It
-	// is meant for logs. Each piece is reported once for every task with a turn in the process;
-	// stream is always 2. Standard output carries the protocol and is not reported. Printed can be
-	// called concurrently. The slice p is valid only during the call, and the client does not read
-	// the program's standard error during the call.
+	// is meant for logs. Each piece is reported once for every task with a turn in the process; the
+	// argument "stream" is always 2. Standard output carries the protocol and is not reported.
+	// Printed can be called concurrently. The slice p is valid only during the call, and the client
+	// does not read the program's standard error during the call.
 	Printed func(task string, stream int, p []byte)
 
 	// Logger logs the agent's faults, but never the text of prompts or answers. If Logger is nil,

@@ -188,8 +188,8 @@ func (c *Client) open(t *turn, path, kind string) (*os.Root, string, error) {
 	return root, name, nil
 }
 
-// inside returns the path relative to the directory. It checks only the text of the path;
-// os.Root prevents links from leading out of the directory.
+// The function "inside" returns the path relative to the directory. It checks only the text of
+// the path; os.Root prevents links from leading out of the directory.
 func inside(dir, path string) (string, error) {
 	if path == "" {
 		return "", errors.New("the path is empty")

@@ -11,7 +11,7 @@ import (
 // nonBlocking is the flag for opening a named pipe without waiting for its other end.
 const nonBlocking = syscall.O_NONBLOCK
 
-// names returns the number of hard links to a file.
+// The function "names" returns the number of hard links to a file.
 func names(info fs.FileInfo) uint64 {
 	if st, ok := info.Sys().(*syscall.Stat_t); ok {
 		return uint64(st.Nlink)

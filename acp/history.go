@@ -209,8 +209,8 @@ func (h *conversation) use(u bgagent.Usage) {
 	}
 }
 
-// finish ends the turn. If the turn failed without any text, finish adds an empty message, so that
-// the conversation shows how the turn ended.
+// finish ends the turn. If the turn failed without any text, the method "finish" adds an empty
+// message, so that the conversation shows how the turn ended.
 func (h *conversation) finish(stop bgagent.StopReason, reason string) {
 	h.calls, h.answer, h.prior, h.from = nil, nil, nil, -1
 	m := h.last()

@@ -186,7 +186,7 @@ func create(t testing.TB, c *Client) string {
 	return id
 }
 
-// processes counts the agent processes that have not ended.
+// The method "processes" counts the agent processes that have not ended.
 func (c *Client) processes() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()

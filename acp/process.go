@@ -159,8 +159,8 @@ func (c *Client) startProcess(ctx context.Context, instance string) (*process, e
 	return p, nil
 }
 
-// end asks supervise to terminate the process, and returns immediately. If end is called again, the
-// first reason is kept.
+// end asks supervise to terminate the process, and returns immediately. If the method "end" is
+// called again, the first reason is kept.
 func (p *process) end(reason error) {
 	p.endOnce.Do(func() {
 		p.reason = reason
@@ -181,9 +181,9 @@ func (p *process) isEnding() bool {
 // usable reports whether the connection works and the process is not being terminated.
 func (p *process) usable() bool { return !p.isEnding() && p.conn.ended() == nil }
 
-// supervise runs the connection. It terminates the process when end is called, when the program
-// exits, or when the connection ends. It returns when the process and everything that it started
-// have ended.
+// supervise runs the connection. It terminates the process when the method "end" is called, when
+// the program exits, or when the connection ends. It returns when the process and everything
+// that it started have ended.
 func (p *process) supervise() {
 	served := make(chan struct{})
 	go func() {
@@ -209,7 +209,7 @@ func (p *process) supervise() {
 	p.gone()
 }
 
-// within waits until done is closed, but not longer than d.
+// The function "within" waits until done is closed, but not longer than d.
 func within(d time.Duration, done <-chan struct{}) {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
@@ -323,7 +323,7 @@ func thereAre(names []string) string {
 	return "there are: " + strings.Join(names, ", ")
 }
 
-// during adds the failed request to the error.
+// The function "during" adds the failed request to the error.
 func during(request string, err error) error {
 	var re *sdk.RequestError
 	switch {

@@ -246,7 +246,7 @@ func TestAForgottenSessionIsClosedInTheAgent(t *testing.T) {
 	c.ForgetSession(id)
 	c.ForgetSession(id)
 	c.ForgetSession("nobody")
-	c.ForgetSession(busy) // has no effect, because a turn runs in the session
+	c.ForgetSession(busy) // has no effect, because a turn is running in the session
 	_, err := c.FindSession(t.Context(), id)
 	require.ErrorIs(t, err, bgagent.ErrNoSession)
 	_, err = c.FindSession(t.Context(), busy)

@@ -30,10 +30,10 @@ var kindWords = map[sdk.PermissionOptionKind][]string{
 // maxOptionName is the maximum length of the agent's name for an option, in bytes. A longer name is cut.
 const maxOptionName = 120
 
-// offers returns the options that answer only this question. Options of kinds that are not in the protocol
-// are left out, because they could also answer later questions. The kind of the option determines what the
-// agent does with an answer. Therefore, each text begins with the word for the kind, and the agent's name
-// for the option is only quoted.
+// The function "offers" returns the options that answer only this question. Options of kinds that are not
+// in the protocol are left out, because they could also answer later questions. The kind of the option
+// determines what the agent does with an answer. Therefore, each text begins with the word for the kind,
+// and the agent's name for the option is only quoted.
 func offers(list []sdk.PermissionOption) (out []offer) {
 	count := map[sdk.PermissionOptionKind]int{}
 	for _, o := range list {

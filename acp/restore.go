@@ -111,8 +111,8 @@ func (c *Client) endLeft(ctx context.Context, in bgagent.SessionRestore) error {
 	return nil
 }
 
-// adopt returns the session for RestoreSession. If the client does not know the session, adopt
-// creates it from the saved state.
+// adopt returns the session for RestoreSession. If the client does not know the session, the
+// method "adopt" creates it from the saved state.
 func (c *Client) adopt(in bgagent.SessionRestore) (*session, error) {
 	m, err := recall(in.Saved)
 	if err != nil {
@@ -228,7 +228,7 @@ func (c *Client) reload(ctx context.Context, s *session, in bgagent.SessionResto
 
 // unreachable wraps [bgagent.ErrUnreachable] into an error. If ctx has ended, the client was
 // closed, or the agent answered with an error, for example because it requires authentication,
-// unreachable returns the error unchanged.
+// the method "unreachable" returns the error unchanged.
 func (c *Client) unreachable(ctx context.Context, err error) error {
 	if ctx.Err() != nil || errors.Is(err, errClosed) || errors.As(err, new(*sdk.RequestError)) {
 		return err

@@ -171,7 +171,7 @@ func (c *conn) send(m message) error {
 	return nil
 }
 
-// fail ends the connection. If fail is called again, the first reason is kept.
+// fail ends the connection. If the method "fail" is called again, the first reason is kept.
 func (c *conn) fail(err error) {
 	c.mu.Lock()
 	if c.err == nil {

@@ -117,9 +117,9 @@ func (s *subject) is(kinds ...permission.Kind) bool {
 	})
 }
 
-// matches reports whether the rule matches the text. A text can contain several commands. A
-// rule with a pattern never allows a text with several commands. It forbids the whole text
-// if the pattern matches one of the commands.
+// The method "matches" reports whether the rule matches the text. A text can contain several
+// commands. A rule with a pattern never allows a text with several commands. It forbids the
+// whole text if the pattern matches one of the commands.
 func (s *subject) matches(r bgagent.Permission, text string) bool {
 	switch {
 	case permission.ForAll(r):
@@ -147,9 +147,9 @@ func (s *subject) matchesPath(r bgagent.Permission, text string) bool {
 	return s.covers(r.Pattern, told) || s.covers(r.Pattern, actual) || s.within(r.Pattern, told) || s.within(r.Pattern, actual)
 }
 
-// covers reports whether the pattern matches the absolute path, or matches it relative to
-// the session's directory. It also tries the cleaned pattern, and the pattern with its
-// links resolved.
+// The method "covers" reports whether the pattern matches the absolute path, or matches it
+// relative to the session's directory. It also tries the cleaned pattern, and the pattern with
+// its links resolved.
 func (s *subject) covers(pattern, path string) bool {
 	forms := []string{pattern, cleanPattern(pattern)}
 	if strings.HasSuffix(pattern, "/") { // the pattern stands for everything in the folder
@@ -163,8 +163,8 @@ func (s *subject) covers(pattern, path string) bool {
 	})
 }
 
-// within reports whether the pattern matches a folder that contains the path. If the
-// pattern is not absolute, only folders below the session's directory count.
+// The method "within" reports whether the pattern matches a folder that contains the path. If
+// the pattern is not absolute, only folders below the session's directory count.
 func (s *subject) within(pattern, path string) bool {
 	anywhere := filepath.IsAbs(cleanPattern(pattern))
 	below := func(path, dir string) bool {

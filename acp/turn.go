@@ -201,8 +201,8 @@ func (c *Client) play(t *turn) (bgagent.TurnEnd, error) {
 	return end, err
 }
 
-// enter adds the turn to its process and records the prompt. If the process no longer works, enter
-// does nothing and reports false.
+// enter adds the turn to its process and records the prompt. If the process no longer works, the
+// method "enter" does nothing and reports false.
 func (c *Client) enter(t *turn, p *process) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -249,8 +249,9 @@ func (c *Client) retire(p *process) {
 	p.endIfUseless()
 }
 
-// ask sends the prompt and waits for its answer. If the turn must stop in the meantime, ask tells
-// the agent to cancel the turn. It does the same if the agent sends nothing for Config.Silence.
+// ask sends the prompt and waits for its answer. If the turn must stop in the meantime, the
+// method "ask" tells the agent to cancel the turn. It does the same if the agent sends nothing
+// for Config.Silence.
 func (c *Client) ask(t *turn, p *process) (sdk.PromptResponse, error) {
 	var answer sdk.PromptResponse
 	over := make(chan error, 1)
@@ -317,9 +318,9 @@ func (c *Client) cancelTurn(t *turn, p *process, over <-chan error) error {
 	return err
 }
 
-// blocks returns the content of the prompt. The protocol has no system text. Therefore
-// blocks puts the system text in front of the prompt, unless the agent already has this
-// text. Both texts are in one block, because some agents search the last block for a
+// blocks returns the content of the prompt. The protocol has no system text. Therefore the
+// method "blocks" puts the system text in front of the prompt, unless the agent already has
+// this text. Both texts are in one block, because some agents search the last block for a
 // command.
 func (c *Client) blocks(t *turn) []sdk.ContentBlock {
 	c.mu.Lock()

@@ -14,8 +14,8 @@ import (
 // report reports one piece of progress to the manager.
 type report func(r *bgagent.Reporter)
 
-// report calls the functions with the turn's reporter. After the turn is finished, report does
-// nothing.
+// report calls the functions with the turn's reporter. After the turn is finished, the method
+// "report" does nothing.
 func (t *turn) report(list ...report) {
 	t.reporting.Lock()
 	defer t.reporting.Unlock()
@@ -266,8 +266,8 @@ func (c *Client) ReportsCost(string) bool { return !c.runs("codex") && !c.runs("
 // request of a turn.
 func (c *Client) ReportsTokens(string) bool { return !c.runs("opencode") }
 
-// runs reports whether the agent is the given program, according to the name that it reported or to
-// Config.Command. A flag's value, such as a model name, does not count.
+// The method "runs" reports whether the agent is the given program, according to the name that it
+// reported or to Config.Command. A flag's value, such as a model name, does not count.
 func (c *Client) runs(program string) bool {
 	if name := c.told.Load(); name != nil && strings.Contains(strings.ToLower(*name), program) {
 		return true

@@ -258,7 +258,7 @@ func afterRestore(b *badRunner, change func(r bgagent.SessionRestore, a *restore
 	}
 }
 
-// running returns the turn that runs in the session, or nil.
+// running returns the turn that is running in the session, or nil.
 func (b *badRunner) running(session string) *Turn {
 	b.mu.Lock()
 	defer b.mu.Unlock()

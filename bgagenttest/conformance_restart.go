@@ -23,8 +23,8 @@ import (
 // process has a different Instance. The configuration of the clients must not contain an instance.
 type Restart struct {
 	// Next simulates the death of the old client's process, and returns a client of the next
-	// process. It puts everything that the old client has started into the state that
-	// death would leave it in. It should use t.Cleanup to register functions that free the new
+	// process. It puts everything that the old client has started into the state in which such a
+	// death would leave it. It should use t.Cleanup to register functions that free the new
 	// client's resources. If this kind of death cannot happen to the client, Next must return nil;
 	// the check then does not apply. Without Next, all restart checks are skipped.
 	Next func(t TB, old bgagent.SessionClient, death Death) bgagent.SessionClient
@@ -73,7 +73,7 @@ func (c *checkContext) newInstance() { c.instance = "conformance-" + strings.ToL
 
 // restart simulates the end of the client's process. It uses the first of the deaths that can
 // happen to the client. Afterwards, the check uses the client of the next process. If none of the
-// deaths can happen, restart returns false.
+// deaths can happen, the method "restart" returns false.
 func (c *checkContext) restart(deaths ...Death) bool {
 	c.Helper()
 	var next bgagent.SessionClient
@@ -126,8 +126,9 @@ func (c *checkContext) tryRestore(r bgagent.SessionRestore) (a restored) {
 	return a
 }
 
-// restore calls RestoreSession. While the error is ErrBusy, restore repeats the call, as the
-// manager does. The result "able" is false if the client does not support the call.
+// restore calls RestoreSession. While the error is ErrBusy, the method "restore" repeats the
+// call, as the manager does. The result "able" is false if the client does not support the
+// call.
 func (c *checkContext) restore(r bgagent.SessionRestore) (a restored, able bool) {
 	c.Helper()
 	quiet := c.until(c.h.TurnTime, func() bool {

@@ -63,9 +63,9 @@ type Fault struct {
 	Goexit      bool          // the call ends its goroutine
 	Err         error         // error that the call returns
 
-	// Late lets the call take effect before the fault, so that only the answer to the call is
-	// lost. For Events, the fault follows the end of the stream. For RunTurn, it follows the end
-	// of the turn.
+	// If Late is set, the call takes effect before the fault, so that only the answer to the
+	// call is lost. For Events, the fault follows the end of the stream. For RunTurn, it follows
+	// the end of the turn.
 	Late bool
 
 	// With Lie, the call returns no error and has no effect. CreateSession returns an empty id. Statuses
@@ -80,9 +80,9 @@ type countKey struct {
 	of   string
 }
 
-// begin counts a call and applies the call's fault. If the fault is late, begin does not
-// apply it but returns a function that does. The caller must call this function when the call
-// has taken effect.
+// begin counts a call and applies the call's fault. If the fault is late, the method "begin"
+// does not apply it but returns a function that does. The caller must call this function when
+// the call has taken effect.
 func (f *Fake) begin(ctx context.Context, c Call) (after func() error, lie bool, err error) {
 	if f.isDead() {
 		return nil, false, f.never(ctx)

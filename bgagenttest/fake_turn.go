@@ -31,7 +31,7 @@ type Turn struct {
 	model  string
 	first  int // index of the prompt in the session's messages
 
-	// Guarded by Fake.mu while the turn runs.
+	// Guarded by Fake.mu while the turn is running.
 	msg     *bgagent.Message // the message that is being written
 	calls   int
 	text    string // the text of the newest message that has text

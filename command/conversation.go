@@ -33,7 +33,7 @@ type exchange struct {
 	problem        string
 	provider       *bgagent.ProviderError
 	cut            bool // whether the end of the prompt or of the answer is missing
-	undone         bool // whether the program has kept nothing of the turn; see [bgagent.NextRepeat]
+	undone         bool // whether the program has kept nothing from the turn; see [bgagent.NextRepeat]
 }
 
 func (x *exchange) size() int {

@@ -229,7 +229,7 @@ func (d *claudeDecoder) subagent(call string) {
 	d.o.Activity()
 }
 
-// tell reports the background work.
+// The method "tell" reports the background work.
 func (d *claudeDecoder) tell() {
 	var work []string
 	for _, id := range slices.Sorted(maps.Keys(d.open)) {

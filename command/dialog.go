@@ -169,7 +169,7 @@ func (x *controlLine) canAnswer() bool {
 var errNoID = fmt.Sprintf("it asked a question without a usable id (a text of 1 to %d bytes), so that nobody can answer", maxName)
 
 // hears handles a line about a question. It returns false for any other line. If the program would
-// wait forever for an answer, hears returns the problem.
+// wait forever for an answer, the method "hears" returns the problem.
 func (d *dialog) hears(line []byte) (mine bool, problem string) {
 	var x controlLine
 	if !jsonlines.Decode(line, &x) {

@@ -120,7 +120,7 @@ func (f *fake) readPrompt() string {
 }
 
 // session appends the prompt to the session's file and returns the session's id. If the old session
-// does not exist, session begins a new one, as codex does.
+// does not exist, the method "session" begins a new one, as codex does.
 func (f *fake) session() string {
 	id := "fake_" + strconv.Itoa(os.Getpid())
 	home := os.Getenv(fakeHome)
@@ -288,10 +288,10 @@ func (f *fake) misbehave(verb, rest string, n int) {
 	}
 }
 
-// spawn starts a process that keeps the pipes open. Once the process runs, spawn returns its PID.
-// The first word of the argument "how" says where the process runs: "group" means in the program's
-// process group; "escape" means in a new operating system session without the turn's mark; any
-// other word means in a new session with the mark.
+// spawn starts a process that keeps the pipes open. Once the process is running, the function
+// "spawn" returns its PID. The first word of the argument "how" says where the process runs:
+// "group" means in the program's process group; "escape" means in a new operating system session
+// without the turn's mark; any other word means in a new session with the mark.
 func spawn(how string) int {
 	where, kind, _ := strings.Cut(how, " ")
 	r, w, err := os.Pipe()
@@ -392,9 +392,9 @@ func failure(t testing.TB, err error) *TurnError {
 	return e
 }
 
-// runs reports whether the process with the given PID is running. A zombie is not running, and
-// neither does a process that is exiting. After a kill, such a process stays in the process table for
-// a moment.
+// The function "runs" reports whether the process with the given PID is running. A zombie is not
+// running, and neither does a process that is exiting. After a kill, such a process stays in the
+// process table for a moment.
 func runs(pid int) bool {
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {

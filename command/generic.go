@@ -141,7 +141,7 @@ var spaces = strings.NewReplacer("_", " ", "-", " ")
 //	"tries":3                          number of requests so far
 //	"scope":"provider"                 the failure concerns all models of the provider; otherwise, it concerns only this model
 //	"next":"continue"                  the session has the prompt, and the next turn continues it
-//	"next":"repeat"                    nothing of the turn is left, and its prompt can be given again
+//	"next":"repeat"                    the session has kept nothing from the turn, and the prompt can be given again
 //	"next":"new session"               the session is lost, and the prompt can be given to a new one
 //	"text":"…"                         one line for people
 //

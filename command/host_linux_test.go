@@ -82,7 +82,7 @@ func (h *host) read(name string) []byte {
 	return data
 }
 
-// waits returns when the file contains the text.
+// The method "waits" returns when the file contains the text.
 func (h *host) waits(name, text string) {
 	h.Helper()
 	require.True(h, until(patience, func() bool { return strings.Contains(string(h.read(name)), text) }), "%s has no %q", name, text)

@@ -11,9 +11,9 @@ import (
 	"github.com/bgagent/bgagent/internal/jsonlines"
 )
 
-// readText reads r and calls text with pieces that do not split a character. It replaces invalid
-// UTF-8 and decodes UTF-16 with a byte-order mark. It reports whether the input contained invalid
-// UTF-8 or NUL bytes.
+// readText reads r and passes the text to the function "text" in pieces that do not split a
+// character. It replaces invalid UTF-8 and decodes UTF-16 with a byte-order mark. It reports
+// whether the input contained invalid UTF-8 or NUL bytes.
 func readText(r io.Reader, text func(string)) (garbled bool) {
 	r = jsonlines.UTF8(r)
 	buf := make([]byte, 32<<10)

@@ -52,8 +52,8 @@ func (c *Client) RestoreSession(ctx context.Context, r bgagent.SessionRestore) (
 	return state, end, err
 }
 
-// adopt returns the session. If the client does not know the session, adopt creates it from the
-// saved state.
+// adopt returns the session. If the client does not know the session, the method "adopt"
+// creates it from the saved state.
 func (c *Client) adopt(r bgagent.SessionRestore) (s *session, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

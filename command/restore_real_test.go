@@ -36,7 +36,8 @@ type restoring struct {
 
 const marker = "a request for the violet report"
 
-// asks returns when the function "ok" accepts the list of the agents' requests to the model.
+// The method "asks" returns when the function "ok" accepts the list of the agents' requests to the
+// model.
 func (x *restoring) asks(ok func([]modelserver.Request) bool) {
 	x.Helper()
 	ctx, cancel := context.WithTimeout(x.Context(), patience)
@@ -54,8 +55,9 @@ func (x *restoring) requests() (list []modelserver.Request) {
 	return list
 }
 
-// runs reports whether a process of the world has exactly this command line. The command line of an
-// agent program can contain the text of the prompt, and thus the command that the model asks for.
+// The method "runs" reports whether a process of the world has exactly this command line. The
+// command line of an agent program can contain the text of the prompt, and thus the command that
+// the model asks for.
 func (x *restoring) runs(command string) bool {
 	return slices.ContainsFunc(x.w.Processes(), func(p string) bool {
 		_, line, _ := strings.Cut(p, " ")
@@ -135,8 +137,9 @@ var moments = []moment{
 }
 
 // Without the flag -command.slow, some cases are skipped, because each turn of a program takes
-// seconds: the program's process group is killed only while a command runs. The hosts of gemini and
-// opencode are also killed only while a command runs, and always without the process group.
+// seconds: the program's process group is killed only while a command is running. The hosts of
+// gemini and opencode are also killed only while a command is running, and always without the
+// process group.
 func TestRealSessionsOfAKilledHostAreRestored(t *testing.T) {
 	t.Parallel()
 	for _, r := range reals {

@@ -190,7 +190,8 @@ func (s *session) wroteLocked(wrote, called bool) {
 }
 
 // saved returns the exchanges of the conversation. If the client has not kept all of them, or if
-// their texts have more than "most" bytes, saved returns no exchanges, and lost is true.
+// their texts have more than "most" bytes, the method "saved" returns no exchanges, and lost is
+// true.
 func (c *conversation) saved(most int) (list []savedExchange, lost bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -210,8 +211,8 @@ func (c *conversation) saved(most int) (list []savedExchange, lost bool) {
 }
 
 // restore sets the conversation of a session that an earlier process created. The argument "turns"
-// is the number of turns that have ended. Only the exchanges in list can be repeated; the program
-// itself remembers the others.
+// is the number of turns that have ended. Only the exchanges in the list can be repeated; the
+// program itself remembers the others.
 func (c *conversation) restore(list []savedExchange, turns int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

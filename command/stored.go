@@ -121,7 +121,8 @@ func (p progress) of(r bgagent.SessionRestore) bool {
 	return p.Prompt == r.Last.ID && p.Instance == r.Instance
 }
 
-// lacks reports whether the result of [Program].Look shows that the session does not have the prompt.
+// The function "lacks" reports whether the result of [Program].Look shows that the session does not
+// have the prompt.
 func lacks(st Stored, err error, prompt string, earlier []sent) bool {
 	if err != nil {
 		return errors.Is(err, bgagent.ErrNoSession)

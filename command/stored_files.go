@@ -69,7 +69,7 @@ func variable(env []string, name string) string {
 // folder returns the path of the program's folder. If the variable is set, its value is the path.
 // Otherwise the folder is in the user's home directory, and the argument inHome is its name. If
 // there is no such folder, the program probably keeps its sessions in another place. In this case,
-// folder returns an error that does not match ErrNoSession.
+// the function "folder" returns an error that does not match ErrNoSession.
 func folder(env []string, name, inHome string) (string, error) {
 	dir := variable(env, name)
 	if home := variable(env, "HOME"); dir == "" && home != "" {
@@ -87,8 +87,8 @@ func folder(env []string, name, inHome string) (string, error) {
 }
 
 // match returns the files below dir that match the pattern. Each element of the pattern matches the
-// names on one level. If a folder on one of these levels cannot be read, match returns an error. If
-// no file matches the pattern, the error matches ErrNoSession.
+// names on one level. If a folder on one of these levels cannot be read, the function "match"
+// returns an error. If no file matches the pattern, the error matches ErrNoSession.
 func match(dir string, pattern ...string) ([]string, error) {
 	paths := []string{dir}
 	for _, part := range pattern {

@@ -18,8 +18,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// asks returns the argument with which a manager restores a session if it does not know the state of
-// the last prompt.
+// The function "asks" returns the argument with which a manager restores a session if it does not
+// know the state of the last prompt.
 func asks(text string, s saved) bgagent.SessionRestore {
 	s.Version = savedVersion
 	data, _ := json.Marshal(s)

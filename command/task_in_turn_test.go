@@ -14,7 +14,7 @@ func TestTheTaskOfAProgramIsKnownByTheMarkOfItsTurn(t *testing.T) {
 	mark := regexp.MustCompile(TurnVariable + `=(\w+)`)
 	var c *Client
 	var value string
-	during := "" // result of TaskInTurn while the turn runs
+	during := "" // result of TaskInTurn while the turn is running
 	c, err := New(Config{Agents: map[string]Agent{"a": fakeAgent(t, Lines("fake"))}, Printed: func(_ string, _ int, p []byte) {
 		if m := mark.FindSubmatch(p); m != nil {
 			value = string(m[1])

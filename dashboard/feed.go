@@ -101,8 +101,8 @@ func (f *feed) join() *reader {
 	return r
 }
 
-// leave removes a page. If it is the last page, leave also stops the goroutine that follows
-// the manager.
+// leave removes a page. If it is the last page, the method "leave" also stops the goroutine
+// that follows the manager.
 func (f *feed) leave(r *reader) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

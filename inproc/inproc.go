@@ -151,7 +151,7 @@ func (s *session) exchange(i int) exchange {
 	return x
 }
 
-// extra returns s.more. If it is nil, extra sets it first.
+// extra returns s.more, and sets it first if it is nil.
 func (s *session) extra() *more {
 	if s.more == nil {
 		s.more = &more{}

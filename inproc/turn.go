@@ -52,9 +52,9 @@ func (t *Turn) History() []bgagent.Message {
 }
 
 // Allowed reports whether the task's rules allow the use of a tool. The argument "on" is the
-// path, command or address that the tool is used on. The last matching rule decides. If no
-// rule matches, the use is allowed. A rule with the action "ask" does not allow the use. The
-// tool, and the name in a rule, can be any word for a kind of access; see
+// path, command or address that the tool is used on. The last matching rule decides. If no rule
+// matches, the use is allowed. A rule with the action "ask" does not allow the use. The
+// argument "tool" and the name in a rule can be any word for a kind of access; see
 // [bgagent.Permission].
 func (t *Turn) Allowed(tool, on string) bool {
 	access := permission.Of(tool)

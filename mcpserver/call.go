@@ -64,7 +64,7 @@ func (sc *scope) call(ctx context.Context, d bgagent.ToolDef, req *mcp.CallToolR
 }
 
 // carry adds the text of a notice to the scope's next answer. The notice already counts as
-// delivered in the manager. If n is nil, carry does nothing.
+// delivered in the manager. If n is nil, the method "carry" does nothing.
 func (sc *scope) carry(n *bgagent.Notice) {
 	if n != nil {
 		sc.mu.Lock()
@@ -121,7 +121,8 @@ func (sc *scope) foreground(ctx context.Context, by bgagent.Caller, args bgagent
 }
 
 // begin delegates a task in the background, or returns the task that the same tool call has
-// already delegated. If no task was delegated, begin returns the tool's answer instead.
+// already delegated. If no task was delegated, the method "begin" returns the tool's answer
+// instead.
 func (sc *scope) begin(ctx context.Context, by bgagent.Caller, args bgagent.DelegateTaskArgs) (*bgagent.Task, *mcp.CallToolResult, error) {
 	if t, ok := sc.again(by, args); ok {
 		return &t, nil, nil

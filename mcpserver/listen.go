@@ -161,8 +161,8 @@ func (l *listens) acknowledged(ctx context.Context, listen *listen, req *jsonrpc
 	return messages
 }
 
-// changes returns a notification for each handle in the request whose task has the given
-// resource address.
+// The method "changes" returns a notification for each handle in the request whose task has the
+// given resource address.
 func (l *listens) changes(ctx context.Context, listen *listen, address string, meta fields) (messages []jsonrpc.Message) {
 	l.mu.Lock()
 	handles := slices.Clone(listen.tasks[address])

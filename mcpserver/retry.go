@@ -51,8 +51,8 @@ func (sc *scope) again(by bgagent.Caller, args bgagent.DelegateTaskArgs) (bgagen
 	return t, owed
 }
 
-// owes returns the task of the delegation. It returns false if the end of the task has already been
-// reported, or if the task was evicted or continued.
+// The method "owes" returns the task of the delegation. It returns false if the end of the task has
+// already been reported, or if the task was evicted or continued.
 func (sc *scope) owes(a awaited) (bgagent.Task, bool) {
 	t, err := sc.s.m.Get(a.task)
 	return t, err == nil && t.Attempt == a.attempt && (!t.Status.Terminal() || t.Notice == bgagent.NoticeOwed)

@@ -114,10 +114,10 @@ func (sc *scope) serveTasks() error {
 	)
 }
 
-// declares reports whether the call itself declares the extension. A declaration in the
-// initialize request of an older protocol version does not count, because such a client might
-// know only the older, experimental form of tasks, and would reject a handle as an invalid
-// answer.
+// The function "declares" reports whether the call itself declares the extension. A declaration
+// in the initialize request of an older protocol version does not count, because such a client
+// might know only the older, experimental form of tasks, and would reject a handle as an
+// invalid answer.
 func declares(req *mcp.CallToolRequest) bool {
 	if _, ok := req.Params.GetMeta()[mcp.MetaKeyClientCapabilities]; !ok {
 		return false

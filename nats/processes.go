@@ -116,9 +116,9 @@ func each[T any](all []T, f func(T) error) []error {
 	return errs
 }
 
-// Tasks returns the tasks of all processes: those that have not ended, and of each process the given
-// number of tasks that have ended, beginning with the one that was launched last. Living processes
-// are asked, and the tasks of the others are read from the servers.
+// Tasks returns every process's tasks: all live ones, and up to the given number of ended ones for
+// each process, most recently launched first. Living processes are asked, and the tasks of the
+// others are read from the servers.
 func (c *Cluster) Tasks(ctx context.Context, ended int) ([]ProcessTasks, error) {
 	all, err := c.processes(ctx)
 	if err != nil {

@@ -36,7 +36,7 @@ type facts struct {
 	whole   bool // the message is a complete answer
 }
 
-// asks reports whether the message is a prompt that someone other than opencode wrote.
+// The method "asks" reports whether the message is a prompt that someone other than opencode wrote.
 func (f *facts) asks() bool { return f.kind == kindPrompt && !f.hidden }
 
 func (w *wireMessage) facts(m *bgagent.Message) facts {

@@ -152,8 +152,8 @@ func lenient(err error) error {
 	return err
 }
 
-// decode decodes the body of a response into the value to which out points. The body must contain
-// exactly one value.
+// decode decodes the body of a response into the value to which the argument "out" points. The
+// body must contain exactly one value.
 func decode(body io.Reader, out any) error {
 	in := bufio.NewReaderSize(&bounded{r: body}, 64<<10)
 	if start, _ := in.Peek(3); bytes.Equal(start, []byte("\xef\xbb\xbf")) {

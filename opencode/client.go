@@ -44,10 +44,10 @@ type Config struct {
 	// descendants of these sessions. If Permission is nil, the task asks each question, as with
 	// PermissionReply.Ask. If Permission panics, the answer is a rejection. The agent gets the
 	// reason for a rejection. Permission can block, and it can be called concurrently for several
-	// questions. While it runs, the task is shown as asking. After a restart, a call also holds up
-	// the other open questions of its session that the server lists: the manager learns about them
-	// once Permission has returned for all of them. ctx ends when the question is answered in
-	// another way, when the session becomes idle, or when the client is closed.
+	// questions. While it is running, the task is shown as asking. After a restart, a call also
+	// holds up the other open questions of its session that the server lists: the manager learns
+	// about them once Permission has returned for all of them. ctx ends when the question is
+	// answered in another way, when the session becomes idle, or when the client is closed.
 	Permission func(ctx context.Context, q PermissionRequest) PermissionReply
 
 	// With SilentNotices, the client stores notices in the parent session without starting a turn
@@ -194,8 +194,8 @@ func (c *Client) Close() error {
 	return nil
 }
 
-// spawn runs f on a new goroutine, for which Close waits. If the client is closed, spawn does
-// nothing. c.mu must be held.
+// spawn runs f on a new goroutine, for which Close waits. If the client is closed, the method
+// "spawn" does nothing. c.mu must be held.
 func (c *Client) spawn(f func()) {
 	if !c.closed {
 		c.wg.Go(f)
@@ -260,7 +260,7 @@ func (c *Client) Agents(ctx context.Context) ([]bgagent.AgentInfo, error) {
 	return out, nil
 }
 
-// agents requests the agents of a directory from the server and remembers them.
+// The method "agents" requests the agents of a directory from the server and remembers them.
 func (c *Client) agents(ctx context.Context, dir string) ([]wireAgent, error) {
 	var got list[wireAgent]
 	if err := c.do(ctx, call{method: http.MethodGet, path: "/agent", dir: dir, out: &got}); err != nil {

@@ -23,7 +23,7 @@ const (
 	reconnectMax = 5 * time.Second
 
 	// reconnectTries is the number of consecutive failures after which Events returns. The manager
-	// can then log the error, and calls Events again.
+	// then logs the error and calls Events again.
 	reconnectTries = 8
 
 	// maxEvent is the maximum size of one event, in bytes. The largest events hold the output of a
@@ -192,8 +192,9 @@ type lineReader struct {
 	cr   bool   // the last line ended with \r
 }
 
-// next returns a line without its terminator. If the line has more than "most" bytes, next returns
-// only a part of the line, and whole is false. The returned line is valid until the next call.
+// next returns a line without its terminator. If the line has more than "most" bytes, the method
+// "next" returns only a part of the line, and whole is false. The returned line is valid until the
+// next call.
 func (l *lineReader) next(most int) (line []byte, whole bool, err error) {
 	l.long = l.long[:0]
 	if cap(l.long) > keepEvent {

@@ -131,7 +131,7 @@ func (f *follower) event(ctx context.Context, data []byte) {
 	}
 }
 
-// concerns reports whether an event of this type is about a session's work.
+// The function "concerns" reports whether an event of this type is about a session's work.
 func concerns(kind string) bool {
 	switch kind {
 	case "message.updated", "message.removed", "message.part.updated", "message.part.delta", "message.part.removed",
@@ -185,7 +185,8 @@ func (f *follower) tick() {
 	}
 }
 
-// down is called when the connection ends. After that, the follower does not emit anything.
+// The method "down" is called when the connection ends. After that, the follower does not emit
+// anything.
 func (f *follower) down() {
 	f.mu.Lock()
 	defer f.mu.Unlock()

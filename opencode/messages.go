@@ -76,7 +76,8 @@ func parseCursor(cur bgagent.Cursor) (p position, err error) {
 	return p, nil
 }
 
-// cursor encodes the position. It leaves out the hashes of messages that rest does not contain.
+// cursor encodes the position. It leaves out the hashes of messages that are not in the argument
+// "rest".
 func (p position) cursor(rest []line) bgagent.Cursor {
 	var b strings.Builder
 	b.WriteString(cursorVersion + "|" + p.settled + "|")
@@ -178,8 +179,8 @@ func (c *Client) since(ctx context.Context, id string, p position) ([]line, erro
 }
 
 // back reads messages backwards, starting with the newest, until the function "last" returns true
-// for a message. It returns the messages read, including this message, oldest first. If last never
-// returns true, all messages are read.
+// for a message. It returns the messages read, including this message, oldest first. If this
+// function never returns true, all messages are read.
 func (c *Client) back(ctx context.Context, id string, last func(*wireMessage) bool) (out []wireMessage, found bool, err error) {
 	if !isSession(id) {
 		return nil, false, c.noSession()

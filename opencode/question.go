@@ -271,7 +271,7 @@ func (c *Client) findAll(of func(*session) bool) {
 }
 
 // find requests the open questions of a directory on another goroutine. If the server does not
-// answer, find keeps trying for about a minute. c.mu must be held.
+// answer, the method "find" keeps trying for about a minute. c.mu must be held.
 func (c *Client) find(dir string) {
 	c.spawn(func() {
 		for pause := time.Second; !c.findAsks(c.life, dir) && pause < time.Minute && sleep(c.life, pause); pause *= 2 {

@@ -53,9 +53,9 @@ func (w *wireSession) key() (key string) {
 }
 
 // inherit makes the client treat a session as its own if an earlier process created the session for
-// a task. The client calls inherit when the manager reads the messages of the session, because a
-// manager reads only the messages of its own tasks. If the session cannot be fetched, the next call
-// tries again.
+// a task. The client calls this method when the manager reads the messages of the session, because
+// a manager reads only the messages of its own tasks. If the session cannot be fetched, the next
+// call tries again.
 func (c *Client) inherit(ctx context.Context, id string) {
 	if !isSession(id) {
 		return

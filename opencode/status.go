@@ -10,13 +10,14 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// lookups limits the number of sessions that are fetched concurrently.
+// lookups is the maximum number of sessions that are fetched concurrently.
 const lookups = 8
 
-// Statuses implements [bgagent.TurnStarter]. Each request returns the busy sessions of one
-// directory. The sessions that are not in the list are fetched one by one, to distinguish an idle
-// session from a session that does not exist. Sessions whose status could not be determined are
-// missing from the result. Statuses returns an error only if it could not determine any status.
+// Statuses implements [bgagent.TurnStarter]. The answer to a request lists the busy sessions of
+// one directory. Sessions that are not in such a list are fetched one by one, to distinguish an
+// idle session from a session that does not exist. Sessions whose status could not be determined
+// are missing from the result. Statuses returns an error only if it could not determine any
+// status.
 func (c *Client) Statuses(ctx context.Context, ids []string) (map[string]bgagent.SessionStatus, error) {
 	q := statusQuery{c: c, out: make(map[string]bgagent.SessionStatus, len(ids)), fresh: map[string]bool{}}
 	byDir, unknown := map[string][]string{}, []string{}

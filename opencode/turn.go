@@ -209,8 +209,8 @@ func (s *session) note(x sent) {
 	}
 }
 
-// send sends a message with the given text, or with the parts of in if there are any. It first
-// records the message, because the server's answer can be lost.
+// send sends a message with the given text, or with the parts of the argument "in" if there are
+// any. It first records the message, because the server's answer can be lost.
 func (c *Client) send(ctx context.Context, id, message, key, text string, in wirePrompt) error {
 	in.MessageID = message
 	continues := in.Parts != nil

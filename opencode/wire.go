@@ -203,13 +203,15 @@ func (p *wirePart) promptID() string {
 	return id
 }
 
-// joins reports whether the part is a message that joined a turn; see [Client.Steer].
+// The method "joins" reports whether the part is a message that joined a turn; see
+// [Client.Steer].
 func (p *wirePart) joins() bool {
 	var m map[string]json.RawMessage
 	return len(p.Metadata) > 0 && json.Unmarshal(p.Metadata, &m) == nil && len(m[joinsKey]) > 0
 }
 
-// continues reports whether opencode wrote the part to make an agent continue after a compaction.
+// The method "continues" reports whether opencode wrote the part to make an agent continue after
+// a compaction.
 func (p *wirePart) continues() bool {
 	var m struct {
 		Continue bool `json:"compaction_continue"`

@@ -10,7 +10,7 @@ import (
 )
 
 // asked lists the causes of cancellations that are not errors, because somebody requested them or
-// another attempt continues the task. Cancellations because of a time limit are errors.
+// another attempt continues the task. Cancellations due to a time limit are errors.
 var asked = map[bgagent.Cause]bool{
 	bgagent.CauseCaller:         true,
 	bgagent.CauseHost:           true,

@@ -20,7 +20,7 @@
 //
 //	task explore
 //	├─ queued                 waits for a slot
-//	├─ session                the session is created
+//	├─ session                the session is being created
 //	├─ invoke_agent explore   a turn, from the prompt until the session is idle
 //	│   └─ task oracle        a task delegated in the turn
 //	├─ waiting                for its own tasks or for the provider of its model, then for the slot of its next turn

@@ -205,7 +205,7 @@ func (r *Recorder) expiredAs(x *record) bgagent.Status {
 	return x.status
 }
 
-// forget drops the record of an evicted task. If x is nil, forget does nothing.
+// forget drops the record of an evicted task. If x is nil, the method "forget" does nothing.
 func (r *Recorder) forget(x *record) {
 	if x == nil {
 		return

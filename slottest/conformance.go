@@ -249,7 +249,7 @@ func (c *context) waiting(pool string, n int) {
 	c.pool(pool, fmt.Sprintf("%d requests wait for %q", n, pool), func(p bgagent.PoolStats) bool { return p.Waiting == n })
 }
 
-// names returns the names of the granted requests in the order of the grants.
+// The method "names" returns the names of the granted requests in the order of the grants.
 func (c *context) names() (names []string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -237,7 +237,7 @@ func powerLoss(t *testing.T, batches int, plant string, enough int) *judge {
 	return j
 }
 
-// setSync removes syncs from the writer, unless plant is empty.
+// setSync removes syncs from the writer, unless the argument "plant" is empty.
 func setSync(t *testing.T, s *Store, plant string) {
 	t.Helper()
 	if plant != "" {

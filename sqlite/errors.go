@@ -59,7 +59,7 @@ func (f files) explain(doing string, err error) error {
 }
 
 // full reports whether the error was caused by a full disk. SQLite reports some of these errors as
-// general disk errors, so full also asks the file system.
+// general disk errors, so the method "full" also asks the file system.
 func (f files) full(err error) bool {
 	switch {
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT), errors.Is(err, sqlite3.FULL):

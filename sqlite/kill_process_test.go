@@ -125,7 +125,7 @@ func (w *killWorld) delegate(ctx context.Context, t *inproc.Turn) (string, error
 	return end(killAnswer(t.Title()))
 }
 
-// restore reports whether a session has its last prompt, and how far its turn has got.
+// The method "restore" reports whether a session has its last prompt, and how far its turn has got.
 func (w *killWorld) restore(_ context.Context, r bgagent.SessionRestore) (inproc.Restored, error) {
 	last, begun := w.before[r.Last.ID]
 	switch {

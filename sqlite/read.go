@@ -139,8 +139,8 @@ func (r *reading) close() error {
 	return r.conn.Close()
 }
 
-// during sets ctx as the context that interrupts the statements of the connection, until the
-// returned function is called.
+// The method "during" sets ctx as the context that interrupts the statements of the connection,
+// until the returned function is called.
 func (r *reading) during(ctx context.Context) (end func()) {
 	old := r.conn.SetInterrupt(ctx)
 	return func() { r.conn.SetInterrupt(old) }

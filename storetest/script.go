@@ -14,10 +14,10 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// Script is a sequence of batches, together with the contents that a store must have after each batch. In the
-// batches, tasks are launched, run and end; their completion is reported, and they are deleted. A Script is
-// for tests that interrupt a store at some moment and check its contents. Its methods are safe for concurrent
-// use.
+// Script is a sequence of batches, together with the contents that a store must have after each batch. The
+// batches follow tasks through their lives: the tasks are launched, they run and end, their ends are
+// reported, and they are deleted. A Script is for tests that interrupt a store at some moment and check its
+// contents. Its methods are safe for concurrent use.
 type Script struct {
 	batches []bgagent.StoreBatch
 	after   []content // after[n] is the content after batch n

@@ -84,8 +84,9 @@ func newScopes(server *mcpserver.Server) *openScopes {
 	return &openScopes{server: server, guarded: map[string]bool{}, open: map[string]int{}}
 }
 
-// enter counts a bridge. It also calls guard with the scope's protocol server, unless guard has already been
-// called for it. The protocol server stays the same until leave is called.
+// enter counts a bridge. It also calls the function "guard" with the scope's protocol server, unless that
+// function has already been called for the server. The protocol server stays the same until the method
+// "leave" is called.
 func (o *openScopes) enter(scope string, guard func(*mcp.Server)) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -98,8 +99,8 @@ func (o *openScopes) enter(scope string, guard func(*mcp.Server)) error {
 	return err
 }
 
-// leave ends the count of a bridge. After the last bridge with a scope, leave forgets the scope's protocol
-// server, unless a notice or a foreground delegation waits for the next bridge.
+// leave ends the count of a bridge. After the last bridge with a scope, the method "leave" forgets the
+// scope's protocol server, unless a notice or a foreground delegation waits for the next bridge.
 func (o *openScopes) leave(scope string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()

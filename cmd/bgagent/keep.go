@@ -19,7 +19,7 @@ type stateFlags struct {
 	State string `placeholder:"DIR" help:"Keep the tasks of run, mcp and serve in this folder, or keep none with \"none\". Default: $XDG_STATE_HOME/bgagent, or ~/.local/state/bgagent."`
 }
 
-// keeps reports whether tasks are kept.
+// The method "keeps" reports whether tasks are kept.
 func (f stateFlags) keeps() bool { return f.State != statedir.None }
 
 // folder returns the folder with the stores. With --state none, it returns an error.
@@ -42,8 +42,8 @@ type copyFlags struct {
 	AcceptCopy bool `help:"Use kept tasks even if they may be a copy or lack the latest changes. None of them is continued: tasks that have not ended end as interrupted."`
 }
 
-// openKept creates the store if it does not exist, and calls build to create a manager with the
-// store. If the store cannot be used, the error is a [*keepError].
+// openKept creates the store if it does not exist, and calls the function "build", which
+// creates a manager with the store. If the store cannot be used, the error is a [*keepError].
 func openKept(at statedir.Store, copies copyFlags, build func(bgagent.Store) (*bgagent.BackgroundManager, error)) (*bgagent.BackgroundManager, error) {
 	if err := at.Make(); err != nil {
 		return nil, &keepError{at.Dir, err}
@@ -137,9 +137,10 @@ func sayRestored(m *bgagent.BackgroundManager) {
 }
 
 // sweep removes old stores of the commands "run" and "mcp"; the constants below contain the limits. It also
-// removes what unfinished removals left behind. A store of "serve" limits its own size, so sweep removes it
-// only if its configuration file no longer exists. Errors are ignored, because the next call tries again. A
-// command must open its own store before it calls sweep, so that its store is not removed.
+// removes what unfinished removals left behind. A store of "serve" limits its own size, so the function
+// "sweep" removes it only if its configuration file no longer exists. Errors are ignored, because the next
+// call tries again. A command must open its own store before it calls the function "sweep", so that its
+// store is not removed.
 func sweep(f statedir.Folder) {
 	stores, err := f.Stores()
 	if err != nil {

@@ -32,8 +32,8 @@ func (v *view) server() (*control.Client, error) {
 }
 
 // refresh asks the running server for the tasks that have not ended, because the store can lag
-// behind by a few seconds. If the server does not answer, refresh prints a warning and leaves the
-// view as it is.
+// behind by a few seconds. If the server does not answer, the method "refresh" prints a warning
+// and leaves the view as it is.
 func (v *view) refresh(ctx context.Context) {
 	c, err := v.server()
 	if err == nil {
@@ -80,8 +80,8 @@ func (v *view) merge(ctx context.Context, c *control.Client, live []bgagent.Task
 	v.tasks = append(slices.Clone(live), ended...)
 }
 
-// inTask returns an error if this program runs inside a turn of a task. An agent must not control the tasks
-// of others. Like the depth, this check stops only well-behaved programs.
+// inTask returns an error if this program is running inside a turn of a task. An agent must not control the
+// tasks of others. Like the depth, this check stops only well-behaved programs.
 func inTask() error {
 	depth, err := fleet.Depth()
 	switch {

@@ -283,8 +283,8 @@ func flat(err error) []error {
 	return out
 }
 
-// warn prints a message to standard error. The message can contain text from agents and files, so warn
-// removes escape sequences and control characters.
+// warn prints a message to standard error. The message can contain text from agents and files, so the
+// function "warn" removes escape sequences and control characters.
 func warn(format string, args ...any) {
 	fmt.Fprintln(os.Stderr, cleantext.String("bgagent: "+fmt.Sprintf(format, args...)))
 }

@@ -72,8 +72,8 @@ func (c pruneCmd) Run(all *cli, stop stops) error {
 }
 
 // prune counts the ended tasks in a store. With --yes, it deletes them. If a running serve uses the
-// store, the serve deletes them. If another living process uses the store, prune prints a warning
-// and does not count the tasks.
+// store, the serve deletes them. If another living process uses the store, the method "prune"
+// prints a warning and does not count the tasks.
 func (c pruneCmd) prune(ctx context.Context, s statedir.Store) (n pruned, err error) {
 	v, err := openView(s)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -138,9 +138,10 @@ func forgetAll(ctx context.Context, server *control.Client, ids []string) (n pru
 	return n, nil
 }
 
-// forgetOne asks the running command that owns the task to delete it. A serve decides whether the deletion is
-// allowed, because its store can lag behind. The argument "unreached" is the error of the search for the
-// serve.
+// forgetOne asks the serve that owns the task to delete it. The serve decides whether the deletion is
+// allowed, because the store, which this command reads, can lag behind the serve. If the owner does not
+// accept such a request, forgetOne returns an error. The argument "unreached" is the error, if any, from
+// looking for the serve.
 func forgetOne(ctx context.Context, v *view, server *control.Client, unreached error, id string, force bool) error {
 	switch {
 	case errors.Is(unreached, control.ErrNone):

@@ -126,8 +126,8 @@ func staleTime(set *settings.Settings) time.Duration {
 	return max(cmp.Or(c.StaleTimeout, bgagent.DefaultStaleTimeout), 0)
 }
 
-// fits returns an error if a list has more tasks than the configuration allows. Without
-// this check, the tasks beyond the limit would fail.
+// The function "fits" returns an error if a list has more tasks than the configuration allows.
+// Without this check, the tasks beyond the limit would fail.
 func fits(tasks int, set *settings.Settings) error {
 	for _, s := range set.Limits.Settings() {
 		most, err := strconv.Atoi(s.Value)

@@ -260,7 +260,8 @@ func numberOf(t bgagent.Task) (int, bool) {
 	return n, err == nil && t.Depth <= 1
 }
 
-// take stores and shows the current state of a task. If the task has ended, take also writes its result.
+// take stores and shows the current state of a task. If the task has ended, the method "take" also writes its
+// result.
 func (r *runner) take(number int, t bgagent.Task) {
 	entry := &r.index.Tasks[number-1]
 	switch {
@@ -325,8 +326,8 @@ func (r *runner) haltAtBadEnd(ends *bgagent.Subscription) {
 }
 
 // fail stops the run because the task with the given number did not complete. If the run has
-// already been stopped, by the user or for another reason, fail does nothing, because the task
-// ended as a result.
+// already been stopped, by the user or for another reason, the method "fail" does nothing,
+// because the task ended as a result.
 func (r *runner) fail(number int) {
 	if r.stop.soft.Err() == nil {
 		r.halt(&badEndError{number}) // only the first reason counts

@@ -58,8 +58,8 @@ const indexShare = 20
 
 // reindex writes the index after a task ends, so that the index is current if this program is killed. It
 // writes immediately unless writing would take too large a share of the time; see indexShare. In that case,
-// follow calls reindex again later. Errors are ignored here; a lasting problem is reported when the index is
-// written at the end of the run.
+// the method "follow" calls the method "reindex" again later. Errors are ignored here; a lasting problem is
+// reported when the index is written at the end of the run.
 func (r *runner) reindex() {
 	r.behind = true
 	begin := time.Now()

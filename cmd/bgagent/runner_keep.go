@@ -16,8 +16,9 @@ import (
 // runScope is the scope from which all tasks of a run are launched.
 const runScope = "run"
 
-// keep selects the state folder. If the folder is unknown, keep prints a warning, and a new run
-// continues without keeping its tasks. A resumed run whose tasks are kept needs the folder.
+// keep selects the state folder. If the folder is unknown, the method "keep" prints a warning,
+// and a new run continues without keeping its tasks. A resumed run whose tasks are kept needs
+// the folder.
 func (r *runner) keep(f stateFlags) error {
 	folder, err := f.folder()
 	switch {
@@ -184,9 +185,9 @@ func (r *runner) mustRunAgain(number int, t bgagent.Task) bool {
 	return true
 }
 
-// latest returns, for each entry of the list, the kept task that was launched last. If there is no
-// such task, the id is empty. A completed task contains its result if the result is not in the
-// results folder.
+// latest returns one task for each entry of the list: of the kept tasks for that entry, the one
+// that was launched last. If there is none, the id is empty. If the result of a completed task is
+// not in the results folder, the task contains the result.
 func (r *runner) latest(m *bgagent.BackgroundManager) ([]bgagent.Task, error) {
 	kept, err := keptTasks(m)
 	if err != nil {

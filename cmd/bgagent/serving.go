@@ -46,8 +46,8 @@ type serving struct {
 	follow  chan struct{}             // closed when all events have been handled
 }
 
-// startServing creates a serving and begins to follow its manager's events. If this program runs inside a
-// task that is not allowed to delegate, the server does not offer delegate_task. If a signal arrives while
+// startServing creates a serving and begins to follow its manager's events. If this program is running inside
+// a task that is not allowed to delegate, the server does not offer delegate_task. If a signal arrives while
 // startServing waits for a file, both results are nil. The argument "people" reports whether a person can see
 // and answer the tasks' questions. The argument "process" is the name that the user has given to this process.
 func startServing(all *cli, command string, people bool, process string, copies copyFlags, log logFlags, stop stops) (*serving, error) {
@@ -171,7 +171,7 @@ func (s *serving) build(ctx context.Context, set *settings.Settings, state state
 // might kill this program soon after it closes the connection.
 const stopTime = 5 * time.Second
 
-// told returns when all events are logged and all notifications are sent, or until ctx ends.
+// told returns when all events are logged and all notifications are sent, or when ctx ends.
 func (s *serving) told(ctx context.Context) {
 	select {
 	case <-s.follow:

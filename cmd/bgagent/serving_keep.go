@@ -236,7 +236,7 @@ func takingOver(found bgagent.Restored) string {
 }
 
 // interrupt ends the tasks of an earlier process. When ctx ends, it cancels the tasks that have not
-// ended yet. They might still be stopping when interrupt returns.
+// ended yet. They might still be stopping when the function "interrupt" returns.
 func interrupt(ctx context.Context, m *bgagent.BackgroundManager) {
 	if m.Restored().Tasks == 0 {
 		return

@@ -6,7 +6,7 @@ import (
 )
 
 // stdout is standard output for the commands that print several lines. It keeps the first error,
-// and main reports it, so that these commands do not need to check every line.
+// and the function "main" reports it, so that these commands do not need to check every line.
 var stdout printed
 
 // A printed is a writer to standard output that keeps the first error.

@@ -154,7 +154,7 @@ const pageSize = 500
 
 // list reads the tasks into the view. The tasks that have not ended come first. The ended tasks follow,
 // beginning with the task that was launched last. The argument "most" is the maximum number of ended tasks; 0
-// means no maximum. Tasks that can be read are added even if list returns an error.
+// means no maximum. Tasks that can be read are added even if the method "list" returns an error.
 func (v *view) list(most int) error {
 	records, err := v.reader.Live(context.Background())
 	problems := []error{err}

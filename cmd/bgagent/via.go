@@ -72,8 +72,8 @@ func (f viaFlags) bridge(all *cli, stop stops) error {
 	return f.pass(stop.soft, conn, io.MultiReader(bytes.NewReader(first), in), os.Stdout)
 }
 
-// turnAround returns the mark of the turn that this program runs in, or "" if there is none. The
-// server knows the turn's task, and thus its depth.
+// turnAround returns the mark of the turn that this program is running in, or "" if there is
+// none. The server knows the turn's task, and thus its depth.
 func turnAround() (string, error) {
 	depth, err := fleet.Depth()
 	if err != nil {

@@ -161,7 +161,7 @@ func withHeld(t *testing.T) holding {
 	return holding{p, url, serve, cs, idIn.FindStringSubmatch(text)[1]}
 }
 
-// inside connects to a bridge inside the task's turn.
+// The method "inside" connects to a bridge, as a program inside the task's turn does.
 func (h holding) inside(narrow bridge.Narrow) *mcp.ClientSession {
 	t := h.t
 	t.Helper()

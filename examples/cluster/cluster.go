@@ -205,8 +205,8 @@ func (c *cluster) isAllocator(p *process) (is bool) {
 	return is
 }
 
-// killServer kills the server that leads the stream with the slots. It waits until some more bodies
-// have ended without this server, and restarts it.
+// killServer kills the server that leads the stream with the slots. It waits until the given number
+// of further bodies have ended without this server, and then restarts the server.
 func (c *cluster) killServer(ctx context.Context, say func(string, ...any), bodies int) error {
 	if err := c.untilCurrent(ctx); err != nil {
 		return err

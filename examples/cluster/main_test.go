@@ -16,8 +16,8 @@ import (
 
 var kills = flag.Int("kills", 1, "number of workers that TestNoKillExceedsALimitOrLosesATask kills, and of servers")
 
-// TestMain calls main if the test binary was started by the function "start". The binary is then a server or
-// a worker.
+// TestMain calls the function "main" if the test binary was started by the function "start". The binary is
+// then a server or a worker.
 func TestMain(m *testing.M) {
 	if os.Getenv(roleVariable) != "" {
 		main()

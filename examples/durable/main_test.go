@@ -9,8 +9,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestMain calls main if the test binary was started by run. In that case, the binary is the
-// process with the tasks.
+// TestMain calls the function "main" if the test binary was started by the function "run". In
+// that case, the binary is the process with the tasks.
 func TestMain(m *testing.M) {
 	if os.Getenv(folderVariable) != "" {
 		main()

@@ -14,7 +14,7 @@ import (
 	"github.com/bgagent/bgagent/examples/quickstart/internal/modules"
 )
 
-// output collects the output. After every write, it calls seen with all output so far.
+// output collects the output. After every write, it calls the function "seen" with all output so far.
 type output struct {
 	mu   sync.Mutex
 	buf  bytes.Buffer

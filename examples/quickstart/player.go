@@ -141,8 +141,8 @@ func (p *player) followUp(ctx context.Context) error {
 	return p.watched(ctx, p.readAll, t.ID)
 }
 
-// watched executes f. While f runs, watched follows the manager's events and shows the tasks with
-// the given ids.
+// watched executes f. While f runs, the method "watched" follows the manager's events and shows
+// the tasks with the given ids.
 func (p *player) watched(ctx context.Context, f func(context.Context) error, ids ...string) error {
 	of := func(tasks []bgagent.Task) []bgagent.Task {
 		return slices.DeleteFunc(tasks, func(t bgagent.Task) bool { return !slices.Contains(ids, t.ID) })

@@ -9,8 +9,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestMain calls main if the test binary was started by run. In that case, the binary is one of the
-// two processes.
+// TestMain calls the function "main" if the test binary was started by the function "run". In that
+// case, the binary is one of the two processes.
 func TestMain(m *testing.M) {
 	if os.Getenv(urlVariable) != "" {
 		main()

@@ -132,7 +132,7 @@ func (x *shown) soon() bool {
 	return !daily && (google || strings.Contains(x.said, "Please retry in "))
 }
 
-// limits reports whether the id of an exceeded quota contains the given word.
+// The method "limits" reports whether the id of an exceeded quota contains the given word.
 func (x *shown) limits(word string) bool { return x.inner.limits(word) || x.body.limits(word) }
 
 // certainNames contains the names of errors whose kind is certain, whatever the status is. The names are in

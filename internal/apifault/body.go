@@ -24,7 +24,7 @@ type apiError struct {
 	quotas   []string // Google's ids for the exceeded quotas
 }
 
-// limits reports whether the id of an exceeded quota contains the given word.
+// The method "limits" reports whether the id of an exceeded quota contains the given word.
 func (e *apiError) limits(word string) bool {
 	return slices.ContainsFunc(e.quotas, func(id string) bool { return strings.Contains(id, word) })
 }
@@ -173,8 +173,9 @@ func number(raw json.RawMessage) float64 {
 // longest is the maximum time until a reset. A later reset must be a mistake.
 const longest = 366 * 24 * time.Hour
 
-// Ahead returns t if it is after now and at most 366 days away. Otherwise, it returns the zero
-// time, because a time in the past is useless and a later one must be a mistake.
+// Ahead returns t if it is after the argument "now" and at most 366 days away. Otherwise, it
+// returns the zero time, because a time in the past is useless and a later one must be a
+// mistake.
 func Ahead(t, now time.Time) time.Time {
 	if !t.After(now) || t.Sub(now) > longest {
 		return time.Time{}

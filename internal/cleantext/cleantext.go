@@ -144,8 +144,9 @@ func (w *Writer) take(r rune) {
 	}
 }
 
-// inside handles a character that is read within a sequence. It reports whether the character
-// belongs to the sequence. A character that does not belong to the sequence ends it.
+// The method "inside" handles a character that is read within a sequence. It reports whether
+// the character belongs to the sequence. A character that does not belong to the sequence ends
+// it.
 func (w *Writer) inside(r rune) bool {
 	switch w.state {
 	case escape:

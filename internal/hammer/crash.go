@@ -99,8 +99,8 @@ func (h *hammer) newLife() {
 	l.m.Start()
 }
 
-// strike returns the fault for one write to the store. If the fault is a crash, strike also ends the
-// process.
+// strike returns the fault for one write to the store. If the fault is a crash, the method "strike"
+// also ends the process.
 func (h *hammer) strike(batch uint64, try int) storetest.Fault {
 	l := h.life
 	r := h.o.draw("write", "")
@@ -125,8 +125,8 @@ func (h *hammer) strike(batch uint64, try int) storetest.Fault {
 }
 
 // end marks the process as ended and ends its turns at the hosts. If the process has already ended
-// or Close has begun, end does nothing and returns false. Once Close has begun, the process must
-// not end, because a new manager would continue the tasks.
+// or Close has begun, the method "end" does nothing and returns false. Once Close has begun, the
+// process must not end, because a new manager would continue the tasks.
 func (l *life) end(r *rand.Rand) bool {
 	h := l.h
 	h.o.mu.Lock()

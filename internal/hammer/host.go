@@ -73,7 +73,7 @@ func (f *host) pause(ctx context.Context, d time.Duration, deaf bool) error {
 	}
 }
 
-// If the oracle requires turns to be long, last waits for 30 s.
+// If the oracle requires turns to be long, the method "last" waits for 30 s.
 func (f *host) last(ctx context.Context) {
 	f.o.mu.Lock()
 	lasting := f.o.lasting

@@ -209,7 +209,8 @@ func (o *oracle) poolLocked(model, agent string) limit {
 }
 
 // begin is called at the start of an activity. If grant is true, the attempt got its slot under the
-// current limits. In that case, begin also checks that these limits allow the activity.
+// current limits. In that case, the method "begin" also checks that these limits allow the
+// activity.
 func (o *oracle) begin(a *activity, grant bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -259,7 +260,7 @@ func (o *oracle) end(a *activity) {
 
 // clear examines the suspects. It must be called after all events have been read. It ignores attempts that
 // did not stop in time, because the manager reported them with EventOverLimit. If the process died, the
-// report might have been lost, so clear ignores all ended attempts.
+// report might have been lost, so the method "clear" ignores all ended attempts.
 func (o *oracle) clear() {
 	o.mu.Lock()
 	defer o.mu.Unlock()

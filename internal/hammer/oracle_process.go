@@ -64,7 +64,8 @@ func (o *oracle) forgets(id string) {
 	}
 }
 
-// lacks reports whether the store may lack a task that was accepted, or whether it must lack the task.
+// The method "lacks" reports whether the store may lack a task that was accepted, or whether it must
+// lack the task.
 func (o *oracle) lacks(id string) (may, must bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()

@@ -71,7 +71,7 @@ func (f *starterHost) accept(session string, p bgagent.Prompt) {
 	s.prompts[p.ID] = true
 	a := &activity{what: "turn", key: attemptKey{p.Task, p.Attempt}, model: p.Model, agent: p.Agent, prompt: p.ID}
 	if old := s.run; old != nil {
-		close(s.stop) // the turn was reported as ended while it still runs
+		close(s.stop) // the turn was reported as ended while it is still running
 		f.o.end(old)
 	}
 	s.run, s.stop = a, make(chan struct{})

@@ -129,8 +129,8 @@ func (r *Reader) settle(parts []part) {
 // text. Objects after these parts do not count.
 const maxEcho = 100
 
-// begins reports whether an object may begin with the brace at the start of b. This check is
-// fast and excludes most braces in text.
+// The function "begins" reports whether an object may begin with the brace at the start of b.
+// This check is fast and excludes most braces in text.
 func begins(b []byte) bool {
 	b = bytes.TrimLeft(b[1:], " \t\r")
 	return len(b) > 0 && (b[0] == '"' || b[0] == '}')

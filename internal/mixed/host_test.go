@@ -72,7 +72,8 @@ func (w *watcher) end(b *begun) {
 	b.over = time.Now()
 }
 
-// look takes a sample. If the sample shows a new cool-down, look records which turns are due.
+// look takes a sample. If the sample shows a new cool-down, the method "look" records which
+// turns are due.
 func (w *watcher) look(m *bgagent.BackgroundManager) {
 	var until time.Time
 	for _, p := range m.Concurrency().Pools() {

@@ -92,7 +92,7 @@ func (r *record) incomplete() (faults []string) {
 	return faults
 }
 
-// begins returns the limited agent's turns in the order they began.
+// The method "begins" returns the limited agent's turns in the order they began.
 func (r *record) begins() (turns []*begun) {
 	for _, b := range r.turns {
 		if b.agent == r.limited {
@@ -104,7 +104,7 @@ func (r *record) begins() (turns []*begun) {
 }
 
 // shown returns the cool-down that the last sample before a turn showed, or nil. If the turn was due in that
-// sample, it began before that cool-down, so shown searches for an earlier cool-down.
+// sample, it began before that cool-down, so the method "shown" searches for an earlier cool-down.
 func (r *record) shown(b *begun) *coolDown {
 	for i, c := range slices.Backward(r.cools) {
 		if c.at.Before(b.at) && !c.due[b.task] {
@@ -212,7 +212,7 @@ func (r *record) answered(since, by time.Time) bool {
 	return false
 }
 
-// turnOver returns when the turn of a request was over.
+// turnOver returns the time at which the turn of a request was over.
 func (r *record) turnOver(task string, q modelserver.Request) time.Time {
 	for _, b := range slices.Backward(r.turns) {
 		if b.task == task && !b.at.After(q.Arrived) && !b.over.IsZero() {

@@ -91,10 +91,10 @@ func (s *Server) Open(filter func(Request) bool) int {
 	return n
 }
 
-// MaxOpen returns the maximum number of requests selected by filter that were open at the same
-// time. A nil filter selects all requests. Requests for which the function "by" returns the
-// same value count as one. If "by" is nil, every request counts. For example, this call
-// returns the maximum number of sessions with an open agent turn:
+// MaxOpen returns the maximum number of requests that the filter selects and that were open at
+// the same time. A nil filter selects all requests. Requests for which the function "by"
+// returns the same value count as one. If "by" is nil, every request counts. For example, this
+// call returns the maximum number of sessions with an open agent turn:
 //
 //	s.MaxOpen(func(r Request) bool { return r.Kind == Main }, func(r Request) string { return r.Session })
 func (s *Server) MaxOpen(filter func(Request) bool, by func(Request) string) int {
@@ -121,8 +121,9 @@ func (s *Server) MaxOpen(filter func(Request) bool, by func(Request) string) int
 	return most
 }
 
-// WaitFor waits until the function "ok" returns true for the requests received so far. It calls ok
-// whenever a request begins or ends. If ctx ends first, the error lists the requests.
+// WaitFor waits until the function "ok" returns true for the requests received so far. It calls
+// this function whenever a request begins or ends. If ctx ends first, the error lists the
+// requests.
 func (s *Server) WaitFor(ctx context.Context, ok func([]Request) bool) error {
 	for {
 		requests, changed := s.history.look()

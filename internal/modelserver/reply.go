@@ -119,5 +119,5 @@ func (rep Reply) pieces() iter.Seq[string] {
 	}
 }
 
-// says reports whether there is any text to stream.
+// The method "says" reports whether there is any text to stream.
 func (rep Reply) says() bool { return rep.Text != "" || rep.Pieces != nil }

@@ -35,7 +35,7 @@ type responsesTool struct {
 	Tools       []responsesTool `json:"tools"` // tools of a namespace
 }
 
-// add adds the tool to req. If t is a namespace, add adds the tools in the namespace. Codex
+// add adds the tool to req. If t is a namespace, it adds the tools in the namespace. Codex
 // sends the tools of an MCP server as a namespace.
 func (t responsesTool) add(namespace string, req *Request) {
 	switch {

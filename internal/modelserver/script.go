@@ -16,9 +16,9 @@ type scriptTurn struct {
 	times int // number of attempts of a request that get this turn; 0 means all attempts
 }
 
-// ends reports whether all attempts of a request get this turn. If so, the following line is
-// for a later request. A turn that is limited to some attempts does not leave an assistant
-// message.
+// The method "ends" reports whether all attempts of a request get this turn. If so, the
+// following line is for a later request. A turn that is limited to some attempts does not leave
+// an assistant message.
 func (t scriptTurn) ends() bool {
 	return t.times == 0
 }

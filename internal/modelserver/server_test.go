@@ -371,7 +371,7 @@ func TestCloseLeavesNoGoroutine(t *testing.T) {
 	}
 }
 
-// connections counts the goroutines of server connections.
+// The function "connections" counts the goroutines of server connections.
 func connections() int {
 	buf := make([]byte, 1<<20)
 	return strings.Count(string(buf[:runtime.Stack(buf, true)]), "net/http.(*conn).serve")

@@ -108,7 +108,7 @@ func KindOf(word string) (Kind, bool) {
 	return k, ok
 }
 
-// Covers reports whether k is the same kind as other or contains it.
+// Covers reports whether k equals the other kind or contains it.
 func (k Kind) Covers(other Kind) bool {
 	for ; other != ""; other = lookup(other).within {
 		if k == other {

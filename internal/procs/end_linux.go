@@ -31,9 +31,9 @@ const maxBlind = 12
 // called instead of ending.first.
 const chase = 3
 
-// maxKilling is the maximum time from the first SIGKILL until end returns. It is much longer than
-// killTime, because killed processes can start others until they are found, and because scans take
-// a long time if the machine is busy.
+// maxKilling is the maximum time from the first SIGKILL until the function "end" returns. It is
+// much longer than killTime, because killed processes can start others until they are found, and
+// because scans take a long time if the machine is busy.
 const maxKilling = 5 * killTime
 
 // attempt is the last signal sent to a process, and the result of sending it.
@@ -113,8 +113,8 @@ func (e ending) try(id identity, sig syscall.Signal, command string) attempt {
 	return attempt{sig, time.Now(), e.send(id.pid, id.start, sig), command}
 }
 
-// stuck reports whether a process that was killed long ago still exists. Scans can be slow, so stuck reads
-// the process again.
+// stuck reports whether a process that was killed long ago still exists. Scans can be slow, so the
+// function "stuck" reads the process again.
 func stuck(left []identity, tried map[identity]attempt) bool {
 	return slices.ContainsFunc(left, func(id identity) bool {
 		a := tried[id]

@@ -102,8 +102,8 @@ func TestARunWithinADeadOneIsLeftAloneAndSoIsWhoLooks(t *testing.T) {
 	require.Equal(t, 2, spared, "the test and its shell")
 }
 
-// runs reports whether the process is running. A process that is exiting is no longer running, but
-// it stays in the process table for a moment.
+// The function "runs" reports whether the process is running. A process that is exiting is no
+// longer running, but it stays in the process table for a moment.
 func runs(pid int) bool {
 	st, there := statOf(pid)
 	return there && !(st.flags&flagExiting != 0 && st.threads <= 1)

@@ -63,8 +63,8 @@ func (p *Program) endRest(grace time.Duration) error {
 	return err
 }
 
-// within reports whether a value of TurnVariable is the mark of the turn, or the mark
-// of a turn within that turn.
+// The function "within" reports whether a value of TurnVariable is the mark of the turn, or the
+// mark of a turn within that turn.
 func within(value, turn string) bool {
 	rest, ok := strings.CutPrefix(value, turn)
 	return ok && (rest == "" || rest[0] == '/')

@@ -181,8 +181,8 @@ func (s *OpencodeServer) Log() string {
 	return string(b)
 }
 
-// sweep terminates the remaining processes that the server has started. It finds them by
-// their environment, because the commands that tools start run in their own process groups.
+// sweep terminates the remaining processes that the server has started. It finds them by their
+// environment, because commands started by tools run in their own process groups.
 func (s *OpencodeServer) sweep() {
 	untilGone(func() []process {
 		left := processesWith(s.mark, "")

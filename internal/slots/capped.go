@@ -229,8 +229,8 @@ func (c *capped) moved(l *lane) {
 	c.busy = c.busy[:last]
 }
 
-// unkeep resets the number of times that l was passed over. If a slot is kept for l, unkeep gives it up. The
-// caller must update the gate of the pool.
+// unkeep resets the number of times that l was passed over. If a slot is kept for l, the method "unkeep"
+// gives it up. The caller must update the gate of the pool.
 func (c *capped) unkeep(l *lane) {
 	if l.passed = 0; l.kept {
 		l.keep(false)

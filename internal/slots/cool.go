@@ -45,9 +45,9 @@ type cool struct {
 	mark     Waiter // the field prev of the waiters that hold these slots points to it; see passes
 }
 
-// passes reports whether w holds a slot that was granted since the last refusal in its pool and has
-// not been proved. The field prev marks such a slot, because a separate field would take memory in
-// each pending task.
+// The method "passes" reports whether w holds a slot that was granted since the last refusal in its
+// pool and has not been proved. The field prev marks such a slot, because a separate field would
+// take memory in each pending task.
 func (w *Waiter) passes() bool {
 	return w.holds() && w.prev != nil && w.key.pool.cool != nil && w.prev == &w.key.pool.cool.mark
 }
@@ -117,10 +117,10 @@ type CoolDown struct {
 	Base     int64 // Until without the random addition
 	Until    int64 // time when the pool grants slots again; may be in the past
 	Reset    int64 // latest time that the provider gave; 0 if it gave none
-	Refusals int   // number of refusals; 0 if the pool does not cool down
+	Refusals int   // number of refusals; 0 if the pool is not cooling down
 	Proved   bool  // a turn after the cool-down has succeeded
 	Tries    int   // number of refusals in a row
-	Provider bool  // all pools of the provider cool down
+	Provider bool  // all pools of the provider are cooling down
 }
 
 // OnCool sets the function that m calls whenever the time for the next call to [Manager.Warm]
@@ -344,7 +344,7 @@ func (m *Manager) proved(w *Waiter) (granted []*Waiter) {
 	return m.review(c)
 }
 
-// CoolPools returns the number of pools that cool down.
+// CoolPools returns the number of pools that are cooling down.
 func (m *Manager) CoolPools() (n int) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -431,7 +431,7 @@ func (m *Manager) forgetCools() {
 	}
 }
 
-// turnedAll calls turned for the gates of all pools of c.
+// turnedAll calls the method "turned" for the gates of all pools of c.
 func (c *capped) turnedAll(x *cool) {
 	for _, p := range x.pools {
 		if p.capped != nil {

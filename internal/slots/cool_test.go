@@ -29,7 +29,7 @@ func holders(m *Manager, all []*guest) (n int) {
 	return n
 }
 
-// refuse reports that the turn of g was refused, and releases the slot of g.
+// The method "refuse" reports that the turn of g was refused, and releases the slot of g.
 func (g *guest) refuse(m *Manager, model string, r Refusal) {
 	h := m.For(Models, model, "")
 	m.Refuse(&g.Waiter, &h, r)

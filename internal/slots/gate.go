@@ -126,8 +126,8 @@ func (c *capped) file(l *lane, g *gate) {
 	c.sort(g)
 }
 
-// unfile removes l from the gate at which it is filed. If l is stuck, unfile removes it from both of its
-// gates.
+// unfile removes l from the gate at which it is filed. If l is stuck, the method "unfile" removes it
+// from both of its gates.
 func (c *capped) unfile(l *lane) {
 	pool, cap := l.gates()
 	switch g := l.filed; {

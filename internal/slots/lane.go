@@ -152,7 +152,8 @@ func (l *lane) remove(w *Waiter, root *Root) {
 // refresh updates the place of x. It must be called when the first waiter of x may have changed or when the
 // root of x has been served. The key of a line is the order of its first waiter. With Fair, the key is never
 // earlier than the time when the root was last served. As a result, the root that has waited longest for a
-// turn is first, and each root gets one turn per round. If x is empty, refresh removes it from its lane.
+// turn is first, and each root gets one turn per round. If x is empty, the method "refresh" removes it from
+// its lane.
 func (x *rootLine) refresh() {
 	l := x.lane
 	if x.first == nil {

@@ -84,7 +84,7 @@ func (m *Manager) handOut(k *key) Slot {
 	return Slot{r, r.gen}
 }
 
-// wait blocks until a slot is granted or ctx ends. The caller holds m.mu, and wait unlocks it.
+// wait blocks until a slot is granted or ctx ends. The caller holds m.mu, and the method "wait" unlocks it.
 func (m *Manager) wait(ctx context.Context, done <-chan struct{}, k *key) (Slot, error) {
 	r := m.record()
 	if r.ready == nil {

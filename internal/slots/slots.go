@@ -148,7 +148,7 @@ func (m *Manager) Acquire(ctx context.Context, model string) (Slot, error) {
 	return m.acquire(ctx, done, m.lockModel(model))
 }
 
-// acquire takes a slot or waits for one. The caller holds m.mu, and acquire unlocks it.
+// acquire takes a slot or waits for one. The caller holds m.mu, and the method "acquire" unlocks it.
 func (m *Manager) acquire(ctx context.Context, done <-chan struct{}, k *key) (Slot, error) {
 	if k.pool.hasRoom() {
 		s := m.handOut(k)
@@ -162,7 +162,7 @@ func (m *Manager) acquire(ctx context.Context, done <-chan struct{}, k *key) (Sl
 // the caller.
 func (m *Manager) TryAcquire(model string) (Slot, bool) { return m.try(m.lockModel(model)) }
 
-// try is TryAcquire for a key. The caller holds m.mu, and try unlocks it.
+// try is TryAcquire for a key. The caller holds m.mu, and the method "try" unlocks it.
 func (m *Manager) try(k *key) (Slot, bool) {
 	if !k.pool.hasRoom() {
 		s, ok := m.tryCapped(k)

@@ -31,7 +31,7 @@ func (h *holder) SlotLost(until time.Time, why error) {
 	h.until <- until
 }
 
-// within returns the next value, and fails if no value arrives for a long time.
+// The function "within" returns the next value, and fails if no value arrives for a long time.
 func within[T any](t testing.TB, c chan T) (v T) {
 	t.Helper()
 	select {

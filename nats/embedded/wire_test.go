@@ -73,7 +73,8 @@ func (p *process) isDead() bool {
 	return dead || p.nc.IsClosed() // the client calls InProcessConn while it holds its own lock
 }
 
-// part cuts the connection and prevents the client from opening a new one until heal is called.
+// part cuts the connection and prevents the client from opening a new one until the returned function is
+// called.
 func (p *process) part() (heal func()) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -43,7 +43,7 @@ import (
 	"time"
 )
 
-// fault is one fault of the list.
+// fault is one entry in the list of faults.
 type fault struct {
 	name  string
 	file  string

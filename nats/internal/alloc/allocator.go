@@ -114,7 +114,7 @@ func (a *Allocator) Admit(now time.Time, name string) {
 	}
 }
 
-// Members returns the names of the processes that the value of the key must contain.
+// Members returns the process names that the value of the key must contain.
 func (a *Allocator) Members() (names []string) {
 	for name := range a.procs {
 		names = append(names, name)
@@ -181,7 +181,7 @@ func (a *Allocator) Handle(now time.Time, up *Up) (answer Down, ok bool) {
 	return answer, true
 }
 
-// grants returns the process's requests that have been granted slots but are not yet confirmed.
+// The method "grants" returns the process's requests that have been granted slots but are not yet confirmed.
 func (a *Allocator) grants(p *process) (ids []uint64) {
 	if !p.done {
 		return nil
@@ -337,8 +337,8 @@ func (a *Allocator) Unreachable(name string) {
 	}
 }
 
-// If the process was quiet, listen restores the places of its requests in line. With Fair, a root
-// comes after the roots that have been waiting since it got its last slot.
+// If the process was quiet, the method "listen" restores the places of its requests in line. With
+// Fair, a root comes after the roots that have been waiting since it got its last slot.
 func (a *Allocator) listen(p *process) {
 	if !p.quiet {
 		return

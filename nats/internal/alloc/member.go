@@ -215,8 +215,9 @@ func (m *Member) Told(now time.Time, d *Down) {
 	}
 }
 
-// concerns reports whether the message comes from the allocator that the process knows, and is about its
-// current registration. If the message asks the process to register, concerns starts a registration.
+// The method "concerns" reports whether the message comes from the allocator that the process knows, and
+// is about its current registration. If the message asks the process to register, the method "concerns"
+// starts a registration.
 func (m *Member) concerns(d *Down) bool {
 	switch {
 	case d.Term > m.term:

@@ -106,7 +106,7 @@ type connection struct {
 
 type connectionKey struct{}
 
-// within returns a context for the calls of an open bridge.
+// The function "within" returns a context for the calls of an open bridge.
 func within(ctx context.Context, dir string, h Hello) context.Context {
 	return context.WithValue(ctx, connectionKey{}, connection{dir, h.Turn})
 }
@@ -277,8 +277,8 @@ func connectionOf(ctx context.Context) connection {
 	return c
 }
 
-// If the turn inside which the bridge is running has ended, outlived returns a sentence that says
-// so. Otherwise, it returns "".
+// If the turn inside which the bridge is running has ended, the method "outlived" returns a
+// sentence that says so. Otherwise, it returns "".
 func (s *Server) outlived(ctx context.Context, sc *scope) string {
 	if sc.task == "" || s.cfg.TaskInTurn(connectionOf(ctx).turn) == sc.task {
 		return ""

@@ -11,8 +11,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// turns is a server whose caller is alice, together with the data about turns that the server requests. Each
-// mark is also the id of a task.
+// turns is a server whose caller is alice. It also holds what the server is told about turns when it asks.
+// Each mark is also the id of a task.
 type turns struct {
 	*Server
 	t     *testing.T
@@ -97,7 +97,7 @@ func (x *turns) launch(ctx context.Context, scope, name string) bgagent.LaunchIn
 
 func (x *turns) begin(t Task) { x.tasks[t.ID], x.live[t.ID], x.in[t.ID] = t, true, t.ID }
 
-// allows returns the error of a launch with the agent, or "".
+// The method "allows" returns the error of a launch with the agent, or "".
 func (x *turns) allows(ctx context.Context, scope, agent string) string {
 	if _, err := x.Prepare(ctx, bgagent.Caller{Session: scope}, bgagent.LaunchInput{Agent: agent}); err != nil {
 		return err.Error()

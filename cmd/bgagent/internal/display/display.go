@@ -110,7 +110,7 @@ func span(d time.Duration) string {
 	return fmt.Sprintf("%dh%02dm", int(d.Hours()), int(d.Minutes())%60)
 }
 
-// holds returns the words "1 file holds", or "N files hold" for other numbers.
+// The function "holds" returns the words "1 file holds", or "N files hold" for other numbers.
 func holds(files int) string {
 	if files == 1 {
 		return "1 file holds"
@@ -187,8 +187,8 @@ func clean(s string) string {
 	}), " ")
 }
 
-// about describes in a few words what the task is doing, what it is waiting for, or how it ended.
-// If short is true, it uses fewer words.
+// The function "about" describes in a few words what the task is doing, what it is waiting for,
+// or how it ended. If short is true, it uses fewer words.
 func about(r Row, short bool) string {
 	line := doing(r, short)
 	if r.Problem != "" {

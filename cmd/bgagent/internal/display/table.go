@@ -244,7 +244,7 @@ func rank(s bgagent.Status) int {
 }
 
 // visibleLocked returns the indexes of the tasks to show, in the order of the list. If the terminal
-// has too few lines for all tasks, rank decides which tasks to show.
+// has too few lines for all tasks, the function "rank" decides which tasks to show.
 func (m *model) visibleLocked(notes int) []int {
 	shown := make([]int, 0, len(m.rows))
 	for i := range m.rows {

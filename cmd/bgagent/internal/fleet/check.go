@@ -120,7 +120,7 @@ func (f *Fleet) checkProgram(ctx context.Context, a settings.Agent) (string, err
 	return strings.TrimSpace(path + " " + lastLine(out)), nil
 }
 
-// maxTold is the maximum number of bytes that tell keeps of each output stream.
+// maxTold is the maximum number of bytes that the function "tell" keeps of each output stream.
 const maxTold = 64 << 10
 
 // drainTime is the time for which a program's pipes are read after the program has exited.

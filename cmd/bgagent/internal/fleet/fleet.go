@@ -164,8 +164,8 @@ const maxCostPeriod = 365 * 24 * time.Hour
 // limits in the settings override the limits in cfg, and the fleet provides the clients, models and
 // permissions. Close the manager first, then the fleet.
 //
-// If this program runs inside a task that is as deep as the settings allow, the error matches
-// [bgagent.ErrDepth]. This prevents agents from launching agents without limit.
+// If this program is running inside a task that is as deep as the settings allow, the error
+// matches [bgagent.ErrDepth]. This prevents agents from launching agents without limit.
 func (f *Fleet) Manager(cfg bgagent.Config) (*bgagent.BackgroundManager, error) {
 	f.set.Limits.Apply(&cfg)
 	if cfg.Slots != nil { // they apply the limits
@@ -223,9 +223,9 @@ func (f *Fleet) manager(cfg bgagent.Config) (*bgagent.BackgroundManager, error) 
 	return bgagent.New(roster{f}, cfg)
 }
 
-// Depth returns the depth of the task that this program runs in, or 0 if there is none. The depth is in an
-// environment variable, which an agent program can remove from the environment of the programs that it
-// starts. Therefore, on Linux, Depth also reads the environments of the programs above this one.
+// Depth returns the depth of the task that this program is running in, or 0 if there is none. The depth is
+// in an environment variable, which an agent program can remove from the environment of the programs that
+// it starts. Therefore, on Linux, Depth also reads the environments of the programs above this one.
 func Depth() (int, error) {
 	text := os.Getenv(command.DepthVariable)
 	if text == "" {
@@ -241,8 +241,9 @@ func Depth() (int, error) {
 	return n, nil
 }
 
-// Turn returns the mark of the turn that this program runs in, or "" if there is none or the mark is unknown.
-// Like the depth, the mark can be found on Linux even if an agent program does not pass on its environment.
+// Turn returns the mark of the turn that this program is running in, or "" if there is none or the mark is
+// unknown. Like the depth, the mark can be found on Linux even if an agent program does not pass on its
+// environment.
 func Turn() string { return cmp.Or(os.Getenv(command.TurnVariable), inherited(command.TurnVariable)) }
 
 // closeTime limits how long clients can take to terminate their programs.

@@ -83,8 +83,8 @@ func living(dir string, dead []*Run) procs.Keep {
 	}
 }
 
-// lives reports whether the lock of a run's file is held, which means that the run is
-// alive.
+// The function "lives" reports whether the lock of a run's file is held, which means that the
+// run is alive.
 func lives(dir, id string) bool {
 	if !named.MatchString(id + suffix) {
 		return false

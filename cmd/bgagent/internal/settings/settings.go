@@ -125,8 +125,8 @@ func FindProject(dir string) (string, error) {
 	}
 }
 
-// exists reports whether there is a file at the path. It does not follow links, because a link
-// whose target is missing is a mistake to report, not an absent file.
+// The function "exists" reports whether there is a file at the path. It does not follow links,
+// because a link whose target is missing is a mistake to report, not an absent file.
 func exists(path string) (bool, error) {
 	_, err := os.Lstat(path)
 	switch {

@@ -17,8 +17,8 @@ import (
 )
 
 // trusted returns an error if anyone except this user and root owns the file or could change it. It is called
-// for files that this program found, not for files that the user named. If the file is a link, trusted
-// examines the link, all further links on the way to its target, and the target.
+// for files that this program found, not for files that the user named. If the file is a link, the function
+// "trusted" examines the link, all further links on the way to its target, and the target.
 func trusted(path string) error {
 	wrong := untrusted(path)
 	if real, err := filepath.EvalSymlinks(path); err == nil && real != path && wrong == "" {

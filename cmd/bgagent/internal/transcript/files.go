@@ -128,7 +128,7 @@ func (f *Files) End(task string) {
 }
 
 // end writes the unfinished lines and unsent text of a log. Until then, the log stays in the map, so that
-// sweep does not remove its folder.
+// the method "sweep" does not remove its folder.
 func (f *Files) end(task string, l *logFile) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -160,7 +160,7 @@ func (f *Files) Close() {
 	}
 }
 
-// check reports the first error.
+// The method "check" reports the first error.
 func (f *Files) check(err error) {
 	f.mu.Lock()
 	first := err != nil && !f.warned
@@ -230,7 +230,7 @@ func prefixed(text string, within bool) string {
 }
 
 // flush writes the text that has not been written yet. If that fails, a later call tries again. If the folder
-// has been removed in the meantime, flush creates a new one, and the offsets continue.
+// has been removed in the meantime, the method "flush" creates a new one, and the offsets continue.
 func (l *logFile) flush() error {
 	if len(l.unsent) == 0 {
 		return nil
@@ -251,7 +251,7 @@ func (l *logFile) flush() error {
 }
 
 // append writes the text to the latest segment, and returns how much of it was written. If the
-// segment is full, append begins a new segment and removes the second-oldest one.
+// segment is full, the method "append" begins a new segment and removes the second-oldest one.
 func (l *logFile) append(text []byte) (int, error) {
 	if !l.opened {
 		if err := os.MkdirAll(l.dir, 0o700); err != nil {

@@ -14,9 +14,9 @@ import (
 // end.
 const Kept = 1 << 20
 
-// Keeper keeps the output of tasks' programs until the tasks end. It is safe for
-// concurrent use. For each task, it holds at most four times Kept: the beginning and the
-// end of each of two streams. If the programs print less, it holds all that they print.
+// Keeper keeps the output of tasks' programs until the tasks end. It is safe for concurrent
+// use. For each task, it holds at most 4*Kept bytes: the beginning and the end of each of two
+// streams. If the programs print less, it holds everything that they print.
 type Keeper struct {
 	secrets *Secrets
 

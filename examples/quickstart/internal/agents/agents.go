@@ -30,7 +30,7 @@ type Turn struct {
 	todos []bgagent.Todo
 }
 
-// plan reports the steps of the turn as todos, and starts the first step.
+// The method "plan" reports the steps of the turn as todos, and starts the first step.
 func (t *Turn) plan(steps ...string) {
 	t.todos = nil
 	for _, s := range steps {

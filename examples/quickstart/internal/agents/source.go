@@ -157,8 +157,8 @@ func parseError(err error) string {
 	return fmt.Sprintf("%v (and %d more)", list[0], len(list)-1)
 }
 
-// owns reports whether a package belongs to the module. The go command lists test packages with
-// import paths such as "p.test" and "p [p.test]".
+// The method "owns" reports whether a package belongs to the module. The go command lists test
+// packages with import paths such as "p.test" and "p [p.test]".
 func (src *source) owns(importPath string) bool {
 	return importPath == src.module || strings.HasPrefix(importPath, src.module+"/") || strings.HasPrefix(importPath, src.module+" [")
 }
