@@ -128,7 +128,7 @@ func TestATaskThatCouldNotBeginFallsBack(t *testing.T) {
 		require.Equal(t, bgagent.Completed, task.Status, task.Reason)
 		require.Equal(t, modelB, task.Model)
 		require.Contains(t, task.Fallback, "refused other turns, and the turn could not begin")
-		require.Equal(t, 3*time.Second, time.Since(began), "1 s until its session exists, 1 s until its pool has cooled down for 2 s, 1 s in its turn")
+		require.Equal(t, 3*time.Second, time.Since(began), "1 s until its session exists, 1 s until its pool has been cooling down for 2 s, 1 s in its turn")
 		require.Equal(t, "p", f.turns()[1].prompt.Text)
 	})
 }

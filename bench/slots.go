@@ -40,7 +40,7 @@ func slotRows() []Row {
 		},
 		{
 			ID:        "caps",
-			What:      "a task gives its slot back and waits again, while tasks of every agent wait in every pool; each agent has a cap that is full",
+			What:      "a task gives its slot back and waits again while tasks of every agent wait in every pool and the cap of every agent is full",
 			Reference: "the same without caps",
 			Run:       runCaps,
 		},

@@ -33,7 +33,7 @@ var sessionChecks = []check{
 	{name: "handed over", why: "the context of StartTurn ends when the manager stops waiting for the call, not when the turn must stop", needs: []need{aStarter}, run: checkHandedOver},
 	{name: "repeated prompt", why: "StartTurn is called again if its answer was lost, and the work must not be done twice", needs: []need{aStarter, knownRepeats}, run: checkRepeatedPrompt},
 	{name: "statuses", why: "a session that is missing from the answer is unknown, so its task never ends", needs: []need{aStarter}, run: checkStatuses},
-	{name: "idle after the turn", why: "an idle session with output completes its task, even if something still runs", needs: []need{aStarter}, run: checkIdleAfterTurn},
+	{name: "idle after the turn", why: "an idle session with output completes its task, even if something is still running", needs: []need{aStarter}, run: checkIdleAfterTurn},
 	{name: "failure", why: "a failed agent's last words would count as its answer", needs: []need{harnessFail}, run: checkFailure},
 	{name: "after a failure", why: "a failed task can be resumed in its session", needs: []need{harnessFail}, run: checkAfterFailure},
 }

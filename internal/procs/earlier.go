@@ -10,7 +10,7 @@ import (
 )
 
 // ErrLeft is returned by [Earlier.End] if a process of the earlier run is still running.
-var ErrLeft = errors.New("a process of the earlier run still runs")
+var ErrLeft = errors.New("a process of the earlier run is still running")
 
 // earlierPause is the pause between two searches for processes of an earlier run.
 const earlierPause = 20 * time.Millisecond

@@ -58,7 +58,7 @@ func TestTheProcessesOfARunAreFoundAndEnded(t *testing.T) {
 	require.NoError(t, err)
 	require.GreaterOrEqual(t, len(gone), 3)
 	for _, pid := range []string{sleeper, deaf, stopped} {
-		require.False(t, runs(number(t, pid)), "a process of the run still runs")
+		require.False(t, runs(number(t, pid)), "a process of the run is still running")
 	}
 	for _, pid := range others {
 		require.True(t, runs(number(t, pid)), "a process that does not belong to the run was ended")
