@@ -1,6 +1,7 @@
 package bgnats
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -137,6 +138,13 @@ func Join(ctx context.Context, address string, o ClusterOptions) (*Cluster, erro
 	o.Store.Replicas, o.Store.Warn = o.Replicas, o.Warn
 	c := &Cluster{Slots: slots, Store: NewStore(nc, storeName(o.Name, o.Process), o.Store), name: o.Name, w: wire{nc: nc}, nc: nc, warn: o.Warn, others: map[string]*other{}}
 	c.life, c.end = context.WithCancel(context.Background())
+	if nc.ClosedHandler() == nil {
+		nc.SetClosedHandler(func(nc *nats.Conn) {
+			if c.life.Err() == nil {
+				c.warn(fmt.Errorf("bgnats: the connection is closed, and the process must join again: %w", cmp.Or(nc.LastError(), nats.ErrConnectionClosed)))
+			}
+		})
+	}
 	c.w.watch()
 	return c, nil
 }
@@ -171,7 +179,11 @@ func (o *ClusterOptions) checkFiles() error {
 }
 
 func (o *ClusterOptions) connectOptions() []nats.Option {
-	all := []nats.Option{nats.Name("bgagent " + o.Process), nats.MaxReconnects(-1)}
+	all := []nats.Option{
+		nats.Name("bgagent " + o.Process), nats.MaxReconnects(-1),
+		nats.IgnoreAuthErrorAbort(), // otherwise, the second refusal would close the connection forever
+		nats.ErrorHandler(o.connectionError()),
+	}
 	if o.CredentialsFile != "" {
 		all = append(all, nats.UserCredentials(o.CredentialsFile))
 	}
@@ -182,6 +194,26 @@ func (o *ClusterOptions) connectOptions() []nats.Option {
 		all = append(all, nats.ClientCert(o.CertFile, o.KeyFile))
 	}
 	return append(all, o.Connect...)
+}
+
+// sameErrorAfter is the time after which an error of the connection is reported again.
+const sameErrorAfter = time.Minute
+
+// connectionError returns a function that reports errors of the connection. The servers can refuse the
+// credentials in every attempt to reconnect.
+func (o *ClusterOptions) connectionError() nats.ErrHandler {
+	var mu sync.Mutex
+	var last string
+	var at time.Time
+	return func(_ *nats.Conn, _ *nats.Subscription, err error) {
+		mu.Lock()
+		defer mu.Unlock()
+		if err.Error() == last && time.Since(at) < sameErrorAfter {
+			return
+		}
+		last, at = err.Error(), time.Now()
+		o.Warn(fmt.Errorf("bgnats: the connection to the servers: %w", err))
+	}
 }
 
 // connectEvery is the pause before all servers are tried again.

@@ -8,15 +8,18 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
+	"errors"
 	"math/big"
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/nats-io/jwt/v2"
 	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nkeys"
 	"github.com/stretchr/testify/require"
 
@@ -39,7 +42,13 @@ func listening(t *testing.T, change func(*server.Options)) *embedded.Server {
 // the test makes later.
 func joined(t *testing.T, url string, o bgnats.ClusterOptions) *bgnats.Cluster {
 	t.Helper()
-	o.Warn = func(err error) { t.Log(o.Process, "warns:", err) }
+	warn := o.Warn
+	o.Warn = func(err error) {
+		t.Log(o.Process, "warns:", err)
+		if warn != nil {
+			warn(err)
+		}
+	}
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	c, err := bgnats.Join(ctx, url, o)
@@ -187,4 +196,50 @@ func TestJoinUsesCredentialsAndCertificates(t *testing.T) {
 		_, err := bgnats.Join(t.Context(), s.URL(), o) // would repeat other errors forever
 		require.Error(t, err, name)
 	}
+}
+
+// The credentials of a process can be wrong for a while, for example while they are replaced on the
+// servers.
+func TestAProcessReconnectsAfterItsCredentialsWereRefused(t *testing.T) {
+	dir, listen := t.TempDir(), "127.0.0.1:0"
+	start := func(password string) *embedded.Server {
+		s, err := embedded.StartWith(embedded.Options{Dir: dir, Listen: listen}, func(o *server.Options) { o.Username, o.Password = "u", password })
+		require.NoError(t, err)
+		return s
+	}
+	s := start("right")
+	t.Cleanup(func() { require.NoError(t, s.Close()) })
+	url := s.URL()
+	listen = strings.TrimPrefix(url, "nats://")
+	tried, warned := make(chan int, 10000), make(chan error, 10000)
+	c := joined(t, url, bgnats.ClusterOptions{
+		Process: "one", Connect: []nats.Option{
+			nats.UserInfo("u", "right"),
+			nats.CustomReconnectDelay(func(n int) time.Duration { tried <- n; return 10 * time.Millisecond }),
+		},
+		Warn: func(err error) {
+			if errors.Is(err, nats.ErrAuthorization) {
+				warned <- err
+			}
+		},
+	})
+	managerOf(t, c, map[string]inproc.Agent{"quick": func(context.Context, *inproc.Turn) (string, error) { return "done", nil }})
+	require.NoError(t, s.Close())
+	s = start("other")
+	within(t, warned)
+	for len(tried) > 0 {
+		<-tried
+	}
+	for range 5 { // the server runs, so it refuses each of these attempts
+		within(t, tried)
+	}
+	require.NoError(t, s.Close())
+	s = start("right")
+	until(t, func() bool {
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		defer cancel()
+		all, err := c.Tasks(ctx, 1)
+		return err == nil && len(all) == 1
+	})
+	require.Empty(t, warned, "the same error again within a minute")
 }
