@@ -47,14 +47,19 @@ type other struct {
 type found struct {
 	*other
 	meta meta
+	err  error // why its stream cannot be read, or nil
 }
 
 func (f *found) process(lives bool) Process {
 	return Process{Name: f.name, Owner: f.meta.Owner, Lives: lives}
 }
 
+// metaTime limits how long reading the message of one stream about itself can take. For example, the
+// only server of a stream can be down.
+const metaTime = 5 * time.Second
+
 // processes returns all processes that have ever kept tasks in the cluster, in the order of their
-// names.
+// names. A stream that cannot be read does not affect the other processes.
 func (c *Cluster) processes(ctx context.Context) ([]*found, error) {
 	var names []string
 	for {
@@ -79,14 +84,18 @@ func (c *Cluster) processes(ctx context.Context) ([]*found, error) {
 			all = append(all, &found{other: c.other(process)})
 		}
 	}
-	errs := each(all, func(f *found) (err error) {
-		f.meta, err = f.w.readMeta(ctx)
-		return err
+	each(all, func(f *found) error {
+		ctx, cancel := context.WithTimeout(ctx, metaTime)
+		defer cancel()
+		if f.meta, f.err = f.w.readMeta(ctx); f.err != nil {
+			f.err = fmt.Errorf("bgnats: the process %s of the cluster cannot be read: %w", f.name, f.err)
+		}
+		return nil
 	})
-	if err := errors.Join(errs...); err != nil {
-		return nil, fmt.Errorf("bgnats: the processes of the cluster cannot be read: %w", err)
-	}
-	all = slices.DeleteFunc(all, func(f *found) bool { return f.meta.seq == 0 }) // its first manager has not opened the store yet
+	all = slices.DeleteFunc(all, func(f *found) bool {
+		deleted := isCode(f.err, codeNoStream)            // after the streams were listed
+		return deleted || f.err == nil && f.meta.seq == 0 // its first manager has not opened the store yet
+	})
 	slices.SortFunc(all, func(a, b *found) int { return cmp.Compare(a.name, b.name) })
 	return all, nil
 }
@@ -137,6 +146,9 @@ func (c *Cluster) Tasks(ctx context.Context, ended int) ([]ProcessTasks, error) 
 }
 
 func (f *found) tasks(ctx context.Context, ended int) ProcessTasks {
+	if f.err != nil {
+		return ProcessTasks{Process: f.process(false), Err: f.err}
+	}
 	var got tasksOutput
 	err := f.ask(ctx, askTasks, tasksInput{ended}, &got)
 	out := ProcessTasks{Process: f.process(err == nil), Tasks: got.Tasks, More: got.More}
@@ -256,6 +268,13 @@ func (c *Cluster) find(ctx context.Context, ref string) (*found, string, error) 
 	if err != nil {
 		return nil, "", err
 	}
+	var problems []error
+	all = slices.DeleteFunc(all, func(f *found) bool {
+		if f.err != nil {
+			problems = append(problems, f.err)
+		}
+		return f.err != nil
+	})
 	has := make([]string, len(all)) // the id of the task, by process
 	index := make([]int, len(all))
 	for i := range index {
@@ -271,13 +290,13 @@ func (c *Cluster) find(ctx context.Context, ref string) (*found, string, error) 
 	if i := slices.IndexFunc(has, func(id string) bool { return id != "" }); i >= 0 {
 		return all[i], has[i], nil
 	}
-	if err := errors.Join(errs...); err != nil {
-		return nil, "", fmt.Errorf("bgnats: the task cannot be looked up: %w", err)
-	}
 	for _, f := range all { // ref can be the id of a session
 		if id, err := f.taskOf(ctx, ref); err == nil && id != "" {
 			return f, id, nil
 		}
+	}
+	if err := errors.Join(append(problems, errs...)...); err != nil { // one of these processes can have the task
+		return nil, "", fmt.Errorf("bgnats: the task cannot be looked up: %w", err)
 	}
 	return nil, "", fmt.Errorf("bgnats: task %q: %w", ref, bgagent.ErrUnknownTask)
 }

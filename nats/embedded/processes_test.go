@@ -181,6 +181,37 @@ func TestTasksOfADeadProcessAreReadFromTheServers(t *testing.T) {
 	require.Equal(t, bgagent.Cancelled, got.Status)
 }
 
+func TestAStreamThatCannotBeReadDoesNotAffectTheOtherProcesses(t *testing.T) {
+	s := listening(t, func(*server.Options) {})
+	one := joined(t, s.URL(), bgnats.ClusterOptions{Process: "one"})
+	two := joined(t, s.URL(), bgnats.ClusterOptions{Process: "two"})
+	agents := map[string]inproc.Agent{"slow": func(ctx context.Context, _ *inproc.Turn) (string, error) { <-ctx.Done(); return "", ctx.Err() }}
+	m := managerOf(t, one, agents)
+	require.NoError(t, one.Serve(m))
+	newer, err := bgagent.New(inproc.New(agents), bgagent.Config{Store: joined(t, s.URL(), bgnats.ClusterOptions{Process: "newer"}).Store, Wake: bgagent.WakeNever})
+	require.NoError(t, err)
+	require.NoError(t, newer.Suspend(t.Context()))
+	nc, err := nats.Connect(s.URL())
+	require.NoError(t, err)
+	defer nc.Close()
+	js, err := nc.JetStream()
+	require.NoError(t, err)
+	_, err = js.Publish("bgagent.bgagent_newer.m", []byte(`{"version": 99}`))
+	require.NoError(t, err)
+
+	task, err := m.Launch(t.Context(), bgagent.Caller{Session: "s"}, bgagent.LaunchInput{Agent: "slow", Prompt: "wait"})
+	require.NoError(t, err)
+	require.Len(t, ofProcess(t, two, "one", 0).Tasks, 1)
+	require.ErrorContains(t, ofProcess(t, two, "newer", 0).Err, "unknown format 99")
+	_, _, err = two.Read(t.Context(), task.ID)
+	require.NoError(t, err)
+	_, err = two.Cancel(t.Context(), task.ID, "")
+	require.NoError(t, err)
+	_, _, err = two.Read(t.Context(), "bg_unknown")
+	require.ErrorContains(t, err, "unknown format 99")
+	require.NotErrorIs(t, err, bgagent.ErrUnknownTask, "the unreadable process can have the task")
+}
+
 // The bound is generous, because machines for tests can be busy. The figure is in docs/cluster.md.
 func TestACancelFromAnotherProcessReachesTheBodySoon(t *testing.T) {
 	s := listening(t, func(*server.Options) {})
